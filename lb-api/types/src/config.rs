@@ -1,0 +1,182 @@
+//! The daemon's configuration file. Every field has a default; an empty file starts a working daemon.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::vip::Vip;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The BGP speaker.
+    pub bgp: Bgp,
+    /// The packet path.
+    pub dataplane: Dataplane,
+    /// Where the REST API listens.
+    pub api: Api,
+    /// Where state that survives a restart is kept.
+    pub state_dir: StateDir,
+    /// VIPs that exist from the start; those made over REST come on top.
+    pub vips: Vec<Vip>,
+}
+
+/// Where state that survives a restart is kept: `/var/lib/lbd` by default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StateDir(pub PathBuf);
+
+impl Default for StateDir {
+    fn default() -> Self {
+        Self("/var/lib/lbd".into())
+    }
+}
+
+/// The BGP speaker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bgp {
+    /// Our AS number; 64512 by default.
+    pub asn: u32,
+    /// BGP identifier; by default the highest IPv4 address of this host's interfaces.
+    pub router_id: Option<Ipv4Addr>,
+    /// Where sessions are accepted; `0.0.0.0:179` by default.
+    pub listen: SocketAddr,
+    /// The neighbours.
+    pub peers: Vec<BgpPeer>,
+}
+
+impl Default for Bgp {
+    fn default() -> Self {
+        let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 179));
+        Self { asn: 64512, router_id: None, listen, peers: Vec::new() }
+    }
+}
+
+/// A BGP neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BgpPeer {
+    /// A name for people; the address by default.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its AS number; ours makes the session iBGP.
+    pub asn: u32,
+    /// Its port; 179 by default.
+    #[serde(default = "bgp_port")]
+    pub port: u16,
+    /// The address that we connect from.
+    #[serde(default)]
+    pub source: Option<IpAddr>,
+    /// Wait for the neighbour to connect.
+    #[serde(default)]
+    pub passive: bool,
+    /// Hold time that we propose: 0, or 3 to 65535 seconds; 90 by default.
+    #[serde(default = "hold_time")]
+    pub hold_time_secs: u16,
+    /// Delay before another connect; 5 s by default.
+    #[serde(default = "connect_retry")]
+    pub connect_retry_secs: u16,
+    /// What is accepted from it; nothing by default (RFC 8212).
+    #[serde(default)]
+    pub import: Import,
+    /// What is advertised to it; nothing by default (RFC 8212).
+    #[serde(default)]
+    pub export: Export,
+    /// Advertise ourselves as next hop also of routes learned from other neighbours.
+    #[serde(default)]
+    pub next_hop_self: bool,
+}
+
+/// What is accepted from a neighbour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Import {
+    /// Nothing (RFC 8212).
+    #[default]
+    None,
+    /// Every route that is valid.
+    All,
+}
+
+/// What is advertised to a neighbour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Export {
+    /// Nothing (RFC 8212).
+    #[default]
+    None,
+    /// Our VIPs while they are healthy.
+    Vips,
+    /// Our VIPs and the best paths learned from others.
+    All,
+}
+
+/// The packet path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dataplane {
+    /// Where programs attach.
+    pub hook: Hook,
+    /// Interfaces to attach to: names, or patterns with `*`. Empty by default: none.
+    pub interfaces: Vec<String>,
+    /// A folder on a bpffs, outside `/sys`, where programs, links and maps are pinned; mounted if it is not one.
+    pub pin_dir: PathBuf,
+    /// Flow entries, two per flow; 262,144 by default, at most 8,388,608.
+    pub max_flow_entries: u32,
+}
+
+impl Default for Dataplane {
+    fn default() -> Self {
+        Self {
+            hook: Hook::Auto,
+            interfaces: Vec::new(),
+            pin_dir: "/run/lbd/bpf".into(),
+            max_flow_entries: 262_144,
+        }
+    }
+}
+
+/// Which kernel hook carries the fast path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// XDP where the driver supports it natively, TC on veth, bridges and the like.
+    #[default]
+    Auto,
+    /// Native XDP.
+    Xdp,
+    /// TC (tcx).
+    Tc,
+}
+
+/// Where the REST API listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// The Unix socket; `/run/lbd/lbd.sock` by default.
+    pub socket: PathBuf,
+    /// A TCP listener, on loopback only; none by default.
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { socket: "/run/lbd/lbd.sock".into(), listen: None }
+    }
+}
+
+fn bgp_port() -> u16 {
+    179
+}
+fn hold_time() -> u16 {
+    90
+}
+fn connect_retry() -> u16 {
+    5
+}

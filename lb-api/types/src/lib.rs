@@ -1,0 +1,9 @@
+//! The resources of lbd as REST, the YAML file and `lbctl` all see them: data and serde, nothing else.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod config;
+pub mod problem;
+pub mod view;
+pub mod vip;

@@ -1,0 +1,166 @@
+//! What the daemon shows of itself: read-only documents.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Hook;
+
+/// A list answer: `{"items": [...]}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct List<T> {
+    /// The items, in a stable order.
+    pub items: Vec<T>,
+}
+
+/// A BGP neighbour (`GET /api/v1/bgp/peers`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PeerView {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub address: IpAddr,
+    /// Its AS number.
+    pub asn: u32,
+    /// FSM state of RFC 4271 §8.2.2 in RFC words: `Idle`, `Connect`, `Active`, `OpenSent`, `OpenConfirm`, `Established`.
+    pub state: String,
+    /// Seconds since the state was entered.
+    pub since_secs: u64,
+    /// Its BGP identifier, once known.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub router_id: Option<Ipv4Addr>,
+    /// Negotiated hold time.
+    pub hold_time_secs: u16,
+    /// Prefixes accepted from it.
+    pub prefixes_received: u64,
+    /// Prefixes advertised to it.
+    pub prefixes_advertised: u64,
+    /// Messages received.
+    pub messages_received: u64,
+    /// Messages sent.
+    pub messages_sent: u64,
+    /// The last error in words, empty if none: `received NOTIFICATION Cease / Administrative Shutdown`.
+    pub last_error: String,
+}
+
+/// A path to a prefix (`GET /api/v1/bgp/routes`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BgpRouteView {
+    /// The destination.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub prefix: IpNetwork,
+    /// The next hop; unset for our own routes.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub next_hop: Option<IpAddr>,
+    /// The neighbour that told us; unset for our own routes.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub peer: Option<IpAddr>,
+    /// The AS path as people write it: `64512 {64513}`.
+    pub as_path: String,
+    /// `igp`, `egp` or `incomplete`.
+    pub origin: String,
+    /// LOCAL_PREF, if any.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC, if any.
+    pub med: Option<u32>,
+    /// Whether this is the best path.
+    pub best: bool,
+    /// Whether it carries traffic: the best path or its equal (ECMP).
+    pub multipath: bool,
+}
+
+/// An entry of the eBPF FIB (`GET /api/v1/fib`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FibView {
+    /// The destination.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub prefix: IpNetwork,
+    /// `forward`, `kernel` (handed over), `blackhole`.
+    pub action: String,
+    /// Who says so: `kernel`, `bgp`, `neighbour`.
+    pub source: String,
+    /// Where packets go.
+    pub members: Vec<FibMemberView>,
+}
+
+/// A member of a next-hop group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FibMemberView {
+    /// The gateway; unset where the destination is on the link.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub gateway: Option<IpAddr>,
+    /// The interface's name.
+    pub interface: String,
+    /// Destination MAC; unset while the neighbour is unresolved.
+    pub mac: Option<String>,
+}
+
+/// One direction of a flow (`GET /api/v1/flows`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FlowView {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Client's address and port: `198.51.100.2:40000`.
+    pub client: String,
+    /// VIP and port.
+    pub vip: String,
+    /// Backend and port.
+    pub backend: String,
+    /// The VIP resource's name, if it still exists.
+    pub service: Option<String>,
+    /// Seconds since the last packet of either direction.
+    pub idle_secs: u64,
+}
+
+/// The appliance as a whole (`GET /api/v1/status`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// Seconds since the daemon started.
+    pub uptime_secs: u64,
+    /// BGP identifier in use.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub router_id: Ipv4Addr,
+    /// Our AS number.
+    pub asn: u32,
+    /// Interfaces that the fast path is attached to.
+    pub interfaces: Vec<InterfaceView>,
+    /// Packets per `Reason` since the maps were made, zeroes left out.
+    pub reasons: Vec<ReasonView>,
+}
+
+/// An attached interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct InterfaceView {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// The hook in use: `tc` or `xdp`.
+    pub hook: Hook,
+}
+
+/// A counter by `Reason`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReasonView {
+    /// The reason's name: `forwarded-to-backend`.
+    pub reason: String,
+    /// `forward`, `pass` (to the kernel), `reply` or `drop`.
+    pub verdict: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}

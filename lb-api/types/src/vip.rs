@@ -1,0 +1,181 @@
+//! The VIP resource: one address, port and protocol, and the backends behind it.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// What every resource carries: its name within its kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Metadata {
+    /// 1 to 63 lower-case letters, digits and hyphens, a letter or digit at both ends (RFC 1123 label).
+    pub name: String,
+}
+
+/// A virtual IP service: what clients connect to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Vip {
+    /// Its name.
+    pub metadata: Metadata,
+    /// What the operator asks for.
+    pub spec: VipSpec,
+    /// What holds now; ignored in requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<VipStatus>,
+}
+
+/// The desired state of a VIP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct VipSpec {
+    /// The address that clients connect to.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub address: IpAddr,
+    /// The port that clients connect to, 1 to 65535.
+    pub port: u16,
+    /// `tcp` (the default) or `udp`.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// How a backend is chosen for a new flow.
+    #[serde(default)]
+    pub algorithm: Algorithm,
+    /// Where flows go; at least one.
+    pub backends: Vec<Backend>,
+    /// How each backend is checked; a TCP connect by default.
+    #[serde(default)]
+    pub health_check: HealthCheck,
+    /// Whether BGP advertises the address while the VIP is healthy.
+    #[serde(default = "yes")]
+    pub advertise: bool,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// How a backend is chosen for a new flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// Consistent hashing of the 5-tuple (Maglev, NSDI 2016): the same choice on every node.
+    #[default]
+    Maglev,
+    /// One backend after the other.
+    RoundRobin,
+}
+
+/// One place where flows of a VIP go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// Its address, of the VIP's family.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub address: IpAddr,
+    /// Its port, 1 to 65535.
+    pub port: u16,
+}
+
+/// A TCP connect check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthCheck {
+    /// `tcp` connects to the backend's port; `none` takes every backend for healthy.
+    pub kind: HealthCheckKind,
+    /// Between the starts of two checks, 100 to 3,600,000 ms.
+    pub interval_ms: u32,
+    /// How long a connect may take, 10 ms to the interval.
+    pub timeout_ms: u32,
+    /// Successes in a row that make an unhealthy backend healthy, 1 to 100.
+    pub rise: u8,
+    /// Failures in a row that make a healthy backend unhealthy, 1 to 100.
+    pub fall: u8,
+}
+
+/// What a health check does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum HealthCheckKind {
+    /// A TCP connect to the backend's address and port.
+    #[default]
+    Tcp,
+    /// No check: every backend counts as healthy.
+    None,
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self { kind: HealthCheckKind::Tcp, interval_ms: 2000, timeout_ms: 1000, rise: 2, fall: 3 }
+    }
+}
+
+/// What holds of a VIP now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct VipStatus {
+    /// Whether the dataplane serves it.
+    pub serving: bool,
+    /// Whether BGP advertises its address.
+    pub advertised: bool,
+    /// One sentence: why it is or is not advertised.
+    pub message: String,
+    /// Its backends, in the spec's order.
+    pub backends: Vec<BackendStatus>,
+    /// Packets from clients that were sent to a backend.
+    pub packets: u64,
+    /// Bytes of these packets.
+    pub bytes: u64,
+    /// Flows begun.
+    pub flows: u64,
+}
+
+/// What holds of a backend now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BackendStatus {
+    /// Its address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// What its health check found.
+    pub health: Health,
+    /// Why, in words: the last check's error; empty when healthy.
+    pub message: String,
+    /// Packets sent to it.
+    pub packets: u64,
+    /// Flows begun to it.
+    pub flows: u64,
+}
+
+/// A backend's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Not enough checks have spoken yet.
+    Unknown,
+    /// It takes new flows.
+    Healthy,
+    /// It takes no new flows.
+    Unhealthy,
+}
+
+fn yes() -> bool {
+    true
+}

@@ -1,0 +1,60 @@
+//! The service table: what the dataplane is to serve, as plain values.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Everything that is to be served. Applied as a whole; the difference to what is served now is the work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Services by what clients connect to.
+    pub services: BTreeMap<ServiceKey, Service>,
+}
+
+/// What clients connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    /// The virtual address.
+    pub address: IpAddr,
+    /// The port, never 0.
+    pub port: u16,
+    /// The transport.
+    pub protocol: Protocol,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// How a service chooses, and among whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The choice for a new flow.
+    pub algorithm: Algorithm,
+    /// Backends in a stable order. Empty, or none that takes new flows: new flows are refused.
+    pub backends: Vec<Backend>,
+}
+
+/// How a backend is chosen for a new flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// Maglev hashing (Eisenbud et al., NSDI 2016).
+    Maglev,
+    /// One after the other.
+    RoundRobin,
+}
+
+/// Where a flow goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Backend {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Whether it takes new flows; established ones continue either way.
+    pub takes_new_flows: bool,
+}

@@ -1,0 +1,9 @@
+//! The BGP speaker of lbd, without IO: bytes, timers and commands in; bytes, connects, route changes and events out.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod config;
+pub mod fib;
+pub mod speaker;
+pub mod wire;

@@ -1,0 +1,200 @@
+//! BGP-4 messages as values, and their wire format (RFC 4271 §4).
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::IpNetwork;
+
+/// A BGP message (RFC 4271 §4.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// OPEN.
+    Open(Open),
+    /// UPDATE.
+    Update(Update),
+    /// NOTIFICATION.
+    Notification(Notification),
+    /// KEEPALIVE.
+    Keepalive,
+    /// ROUTE-REFRESH (RFC 2918).
+    RouteRefresh(Family),
+}
+
+/// An address family and its kind of routes (RFC 4760).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Family {
+    /// Address family identifier.
+    pub afi: u16,
+    /// Subsequent address family identifier.
+    pub safi: u8,
+}
+
+impl Family {
+    /// IPv4 unicast.
+    pub const IPV4_UNICAST: Self = Self { afi: 1, safi: 1 };
+    /// IPv6 unicast.
+    pub const IPV6_UNICAST: Self = Self { afi: 2, safi: 1 };
+}
+
+/// OPEN (RFC 4271 §4.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// The AS number: that of the four-octet capability where it is there (RFC 6793), else the header's.
+    pub asn: u32,
+    /// Proposed hold time.
+    pub hold_time_secs: u16,
+    /// BGP identifier.
+    pub router_id: Ipv4Addr,
+    /// Capabilities in wire order (RFC 5492).
+    pub capabilities: Vec<Capability>,
+}
+
+/// A capability (RFC 5492).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// Multiprotocol extensions (RFC 4760 §8).
+    Multiprotocol(Family),
+    /// Route refresh (RFC 2918).
+    RouteRefresh,
+    /// Four-octet AS number (RFC 6793).
+    FourOctetAs(u32),
+    /// Any other: kept, not used.
+    Unknown {
+        /// Its code.
+        code: u8,
+        /// Its value.
+        value: Vec<u8>,
+    },
+}
+
+/// UPDATE (RFC 4271 §4.3), IPv4 unicast and multiprotocol parts together, after RFC 7606:
+/// prefixes of a treat-as-withdraw UPDATE stand in `withdrawn`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// Prefixes withdrawn, of either family.
+    pub withdrawn: Vec<IpNetwork>,
+    /// Prefixes announced, per next hop.
+    pub announced: Vec<Announced>,
+    /// The attributes that all announced prefixes share; `None` where nothing is announced.
+    pub attributes: Option<Attributes>,
+    /// This UPDATE marks the end of the initial routes of a family (RFC 4724 §2).
+    pub end_of_rib: Option<Family>,
+    /// Attributes that were malformed, and what was done.
+    pub faults: Vec<Fault>,
+}
+
+/// Prefixes with one next hop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// The next hop: NEXT_HOP, or that of MP_REACH_NLRI (the global address where there are two).
+    pub next_hop: IpAddr,
+    /// The prefixes.
+    pub prefixes: Vec<IpNetwork>,
+}
+
+/// Path attributes apart from the next hop, which stands with the prefixes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Attributes {
+    /// ORIGIN.
+    pub origin: Origin,
+    /// AS_PATH, with four-octet numbers; AS4_PATH is merged in (RFC 6793 §4.2.3).
+    pub as_path: AsPath,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// LOCAL_PREF.
+    pub local_pref: Option<u32>,
+    /// ATOMIC_AGGREGATE is there.
+    pub atomic_aggregate: bool,
+    /// AGGREGATOR.
+    pub aggregator: Option<(u32, Ipv4Addr)>,
+    /// COMMUNITIES (RFC 1997).
+    pub communities: Vec<u32>,
+    /// ORIGINATOR_ID (RFC 4456).
+    pub originator_id: Option<Ipv4Addr>,
+    /// CLUSTER_LIST (RFC 4456).
+    pub cluster_list: Vec<Ipv4Addr>,
+    /// Others: transitive ones are passed on with the partial bit, the rest is dropped on export.
+    pub other: Vec<RawAttribute>,
+}
+
+/// ORIGIN, best first (RFC 4271 §5.1.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// From an interior protocol.
+    #[default]
+    Igp,
+    /// From EGP.
+    Egp,
+    /// Otherwise.
+    Incomplete,
+}
+
+/// AS_PATH (RFC 4271 §4.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AsPath {
+    /// Its segments, nearest first.
+    pub segments: Vec<Segment>,
+}
+
+/// A segment of an AS_PATH.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Segment {
+    /// AS_SEQUENCE: counts each.
+    Sequence(Vec<u32>),
+    /// AS_SET: counts one.
+    Set(Vec<u32>),
+    /// AS_CONFED_SEQUENCE (RFC 5065): counts none.
+    ConfedSequence(Vec<u32>),
+    /// AS_CONFED_SET (RFC 5065): counts none.
+    ConfedSet(Vec<u32>),
+}
+
+/// An attribute that this speaker does not interpret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RawAttribute {
+    /// Attribute flags: optional 0x80, transitive 0x40, partial 0x20, extended length 0x10.
+    pub flags: u8,
+    /// Attribute type code.
+    pub code: u8,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+/// NOTIFICATION (RFC 4271 §4.5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notification {
+    /// Error code.
+    pub code: u8,
+    /// Error subcode.
+    pub subcode: u8,
+    /// Data.
+    pub data: Vec<u8>,
+}
+
+/// A malformed attribute and what RFC 7606 does about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Attribute type code.
+    pub code: u8,
+    /// What was done.
+    pub disposition: Disposition,
+    /// What is wrong, in words.
+    pub what: &'static str,
+}
+
+/// What RFC 7606 §2 does about a malformed attribute, mildest first; session reset is an `Err` of the decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Disposition {
+    /// The attribute is discarded, the routes stay.
+    AttributeDiscard,
+    /// The UPDATE's routes are withdrawn.
+    TreatAsWithdraw,
+}
+
+/// How an UPDATE is read and written on one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// AS numbers have four octets in AS_PATH and AGGREGATOR (both sides sent the capability, RFC 6793).
+    pub four_octet_as: bool,
+    /// The neighbour is external: LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST from it are discarded (RFC 7606 §7).
+    pub external: bool,
+}
