@@ -1,0 +1,63 @@
+//! What the service maps hold. Addresses and ports are big-endian bytes, as packets have them.
+
+/// Key of the hash map `SERVICES`: what clients connect to.
+///
+/// Port 0 with protocol ICMP stands for the address itself: it is there for every VIP address, and says what happens to
+/// an echo request and that nothing else to this address is forwarded as a plain route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ServiceKey4 {
+    /// The virtual address.
+    pub address: [u8; 4],
+    /// The port.
+    pub port: [u8; 2],
+    /// The IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// Value of `SERVICES`. Replaced as a whole, so that a packet sees either the old service or the new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ServiceEntry {
+    /// Index into the per-service counters and into `ROUND_ROBIN`.
+    pub id: u32,
+    /// First word of this service's ring in `RINGS`.
+    pub ring_base: u32,
+    /// Words in the ring: a prime for Maglev, the number of backends for round robin, 0 where nothing takes new flows.
+    pub ring_len: u32,
+    /// One of the `ALGORITHM_*` constants.
+    pub algorithm: u8,
+    /// Bits of `SERVICE_*`.
+    pub flags: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
+/// The ring is indexed by the flow's hash.
+pub const ALGORITHM_MAGLEV: u8 = 0;
+/// The ring is indexed by a counter that all CPUs share.
+pub const ALGORITHM_ROUND_ROBIN: u8 = 1;
+
+/// Echo requests to this address are answered here.
+pub const SERVICE_ANSWER_ECHO: u8 = 1;
+
+/// Value of the array `BACKENDS`, indexed by the words of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct BackendEntry {
+    /// The address: IPv4 in the first four bytes.
+    pub address: [u8; 16],
+    /// The port.
+    pub port: [u8; 2],
+    /// Zero.
+    pub pad: [u8; 6],
+}
+
+/// Words in a page of the paged arrays: a BPF array rounds each element up to 8 bytes, so words come in pages of 4 KiB.
+pub const PAGE_WORDS: usize = 1024;
+
+const _: () = assert!(size_of::<ServiceKey4>() == 8);
+const _: () = assert!(size_of::<ServiceEntry>() == 16);
+const _: () = assert!(size_of::<BackendEntry>() == 24);
