@@ -1,1 +1,58 @@
-fn main() {}
+//! The project's own commands: `cargo xtask demo`, `test`, `lab`, `bench`, `tidy`, `setup`.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod lab;
+mod preflight;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "lbd's own commands", long_about = None)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring up the topology calico-hello, create a VIP, drive traffic through it and show what happened
+    Demo {
+        /// Leave the lab up afterwards; `cargo xtask lab down` takes it away
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run everything: format, clippy, docs, tidy, licences, unit and packet tests, scenarios
+    Test {
+        /// Run only tests whose crate or name contains this: `api`, `bgp`, `dataplane`, `lab`, a test's name
+        filter: Option<String>,
+    },
+    /// Bring a topology up, list what is up, take it down
+    #[command(subcommand)]
+    Lab(lab::Lab),
+    /// Measure, beside peers in the same run, and write target/bench/SUITE.json
+    Bench {
+        /// What to measure
+        suite: bench::Suite,
+    },
+    /// Check the layering of the crates and the conventions of the code
+    Tidy,
+    /// Install what building, testing and the lab need and this machine lacks
+    Setup,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Demo { keep } => lab::demo(keep),
+        Command::Test { filter } => test::run(filter.as_deref()),
+        Command::Lab(command) => lab::run(&command),
+        Command::Bench { suite } => bench::run(suite),
+        Command::Tidy => tidy::run(),
+        Command::Setup => setup::run(setup::EVERYTHING),
+    }
+}

@@ -1,0 +1,209 @@
+//! Installs what is missing, and nothing else: what a machine already has is left as it is.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::preflight;
+use crate::shell::{cargo, find, read, run as run_command, step};
+
+/// What a command needs on the machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Compile the eBPF programs.
+    Build,
+    /// Run topologies: namespaces, other BGP daemons, traffic.
+    Lab,
+    /// Run the tests.
+    Test,
+}
+
+pub(crate) const EVERYTHING: &[Need] = &[Need::Build, Need::Lab, Need::Test];
+
+const BPF_LINKER: &str = "0.13.0";
+const NEXTEST: &str = "0.9.143";
+const CARGO_DENY: &str = "0.20.2";
+/// The LLVM that `bpf-linker` is linked with; it must not be older than the compiler's.
+const LLVM: &str = "/usr/lib/llvm-22";
+
+/// Programs of the lab and the Debian packages that bring them.
+const LAB_PROGRAMS: [(&str, &str); 9] = [
+    ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("tcpdump", "tcpdump"),
+    ("nft", "nftables"),
+    ("sysctl", "procps"),
+    ("python3", "python3"),
+    ("curl", "curl"),
+    ("bird", "bird2"),
+    ("bgpd", "frr"),
+];
+
+/// Installs what `needs` asks for and this machine lacks.
+pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
+    let mut packages: Vec<&str> = Vec::new();
+    let linker = find("bpf-linker").is_none();
+    if needs.contains(&Need::Build) {
+        if !has_rust_source() {
+            packages.extend(["rustc-web", "cargo-web", "rust-web-src"]);
+        }
+        if linker && !Path::new(LLVM).join("bin/llvm-config").exists() {
+            packages.extend(["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"]);
+        }
+        if find("cc").is_none() {
+            packages.push("build-essential");
+        }
+    }
+    if needs.contains(&Need::Lab) {
+        packages.extend(
+            LAB_PROGRAMS.iter().filter(|(p, _)| find(p).is_none()).map(|(_, package)| package),
+        );
+    }
+    if !packages.is_empty() {
+        step(&format!("Installing Debian packages: {}", packages.join(" ")), || {
+            apt_install(&packages)
+        })?;
+    }
+    if needs.contains(&Need::Build) && linker {
+        step("Compiling bpf-linker (about a minute)", install_bpf_linker)?;
+    }
+    if needs.contains(&Need::Test) {
+        if find("cargo-nextest").is_none() {
+            step("Compiling cargo-nextest, the test runner (some minutes)", || {
+                run_command(cargo().args([
+                    "install",
+                    "cargo-nextest",
+                    "--locked",
+                    "--version",
+                    NEXTEST,
+                ]))
+            })?;
+        }
+        if find("cargo-deny").is_none() {
+            step("Compiling cargo-deny, which checks licences (some minutes)", || {
+                // Not optimised: it runs for a second and compiles in a third of the time.
+                run_command(cargo().args([
+                    "install",
+                    "cargo-deny",
+                    "--locked",
+                    "--debug",
+                    "--version",
+                    CARGO_DENY,
+                ]))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// `cargo xtask setup`.
+pub(crate) fn run(needs: &[Need]) -> Result<()> {
+    ensure(needs)?;
+    eprintln!(
+        "Everything is there: `cargo build`, `cargo xtask demo` and `cargo xtask test` can run."
+    );
+    Ok(())
+}
+
+/// A rustup nightly with `rust-src`, or Debian's compiler with its source: the rule of `lb-dataplane/build.rs`.
+fn has_rust_source() -> bool {
+    let rustup = env::var_os("RUSTUP_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".rustup")))
+        .and_then(|home| fs::read_dir(home.join("toolchains")).ok());
+    let nightly = rustup.into_iter().flatten().filter_map(Result::ok).any(|entry| {
+        entry.file_name().to_string_lossy().starts_with("nightly")
+            && entry.path().join("lib/rustlib/src/rust/library/core/src/lib.rs").exists()
+    });
+    nightly
+        || Path::new("/usr/bin/cargo").exists()
+            && Path::new("/usr/bin/rustc").exists()
+            && Path::new("/usr/lib/rustlib/src/rust/library/core/src/lib.rs").exists()
+}
+
+fn install_bpf_linker() -> Result<()> {
+    let mut command = cargo();
+    command.args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked"]);
+    if Path::new(LLVM).exists() {
+        let flags = format!("-L {LLVM}/lib -C link-arg=-Wl,-rpath,{LLVM}/lib");
+        let mut path = OsString::from(format!("{LLVM}/bin:"));
+        path.push(env::var_os("PATH").unwrap_or_default());
+        command
+            .args(["--no-default-features", "--features", "llvm-22"])
+            .env("LLVM_PREFIX", LLVM)
+            .env("RUSTFLAGS", flags)
+            .env("PATH", path);
+    }
+    run_command(&mut command)
+}
+
+fn apt_install(packages: &[&str]) -> Result<()> {
+    let by_hand = format!("apt-get install {}", packages.join(" "));
+    if find("apt-get").is_none() {
+        bail!(
+            "this is not Debian or Ubuntu: install what `{by_hand}` would bring with this system's own tools"
+        );
+    }
+    if !preflight::is_root()? {
+        bail!("installing packages needs root: run `sudo {by_hand}`, then this again");
+    }
+    let _quiet = NoServices::new()?;
+    let apt = |arguments: &[&str]| {
+        run_command(
+            Command::new("apt-get")
+                .env("DEBIAN_FRONTEND", "noninteractive")
+                .args(["-q", "-y"])
+                .args(arguments),
+        )
+    };
+    // A machine that never ran `update` knows no packages at all; one that did is spared the wait.
+    if packages.iter().any(|package| !has_candidate(package)) {
+        apt(&["update"])?;
+    }
+    let install = [&["install", "--no-install-recommends"], packages].concat();
+    if apt(&install).is_err() {
+        // Stale lists name versions that the mirrors no longer have.
+        apt(&["update"])?;
+        apt(&install)?;
+    }
+    Ok(())
+}
+
+fn has_candidate(package: &str) -> bool {
+    read(Command::new("apt-cache").args(["policy", package]))
+        .is_ok_and(|said| said.contains("Candidate:") && !said.contains("Candidate: (none)"))
+}
+
+/// Keeps Debian's packages from starting the BGP daemons that they bring (`invoke-rc.d`'s policy, exit code 101).
+///
+/// Invariant: a policy that the machine already has is left alone; ours is gone when this is dropped.
+struct NoServices {
+    ours: bool,
+}
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl NoServices {
+    fn new() -> Result<Self> {
+        let ours = !Path::new(POLICY).exists();
+        if ours {
+            fs::write(POLICY, "#!/bin/sh\nexit 101\n")
+                .with_context(|| format!("cannot write {POLICY}"))?;
+            fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(Self { ours })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours && fs::remove_file(POLICY).is_err() {
+            eprintln!("warning: remove {POLICY} by hand: it keeps services from starting");
+        }
+    }
+}

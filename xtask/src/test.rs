@@ -1,0 +1,70 @@
+//! `cargo xtask test`: every check, fastest first, ending with the test runner's own closing lines.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::setup::{self, EVERYTHING};
+use crate::shell::{cargo, root, run as run_command, step};
+use crate::{preflight, tidy};
+
+pub(crate) fn run(filter: Option<&str>) -> Result<()> {
+    preflight::check()?;
+    setup::ensure(EVERYTHING)?;
+    if filter.is_none() {
+        checks()?;
+    }
+    step("Building the daemon", || {
+        run_command(cargo().args(["build", "--package", "lb-api", "--bins"]))
+    })?;
+    let mut nextest = cargo();
+    nextest.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+    if let Some(filter) = filter {
+        nextest.args([
+            "--filterset",
+            &format!("package(~{filter}) or binary(~{filter}) or test(~{filter})"),
+        ]);
+    }
+    eprintln!("==> Running the tests");
+    run_command(&mut nextest)
+}
+
+fn checks() -> Result<()> {
+    step("Checking the format", || {
+        run_command(cargo().args(["fmt", "--all", "--check"]))?;
+        // The eBPF crate is a workspace of its own.
+        run_command(cargo().current_dir(root().join("lb-dataplane/ebpf")).args(["fmt", "--check"]))
+    })?;
+    step("Checking layering and conventions (tidy)", tidy::run)?;
+    step("Checking licences, bans and sources", || {
+        let checks = ["check", "--hide-inclusion-graph", "licenses", "bans", "sources"];
+        run_command(cargo().arg("deny").args(checks))?;
+        let ebpf = Path::new("lb-dataplane/ebpf/Cargo.toml");
+        run_command(
+            cargo()
+                .args(["deny", "--config", "deny.toml", "--manifest-path"])
+                .arg(ebpf)
+                .args(checks),
+        )
+    })?;
+    step("Running clippy", || {
+        run_command(cargo().args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--all-features",
+            "--quiet",
+            "--",
+            "-Dwarnings",
+        ]))
+    })?;
+    step("Building the documentation", || {
+        run_command(cargo().env("RUSTDOCFLAGS", "-Dwarnings").args([
+            "doc",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+            "--quiet",
+        ]))
+    })
+}
