@@ -1,6 +1,30 @@
 //! BGP-4 messages as values, and their wire format (RFC 4271 §4).
+//!
+//! ```text
+//! bytes -> Framer / frame -> decode  -> Message
+//! Message                 -> encode  -> bytes
+//! attributes + prefixes   -> encode_updates, encode_withdrawals, encode_end_of_rib -> messages
+//! ```
+//!
+//! Invariant: every function here is total. Bad input is a [`Notification`] to send, a [`Fault`] to
+//! report or an [`EncodeError`]; nothing panics, and a decoded message holds at most
+//! [`MAX_EXPANSION`] bytes of heap per byte received.
+
+mod as_path;
+mod attributes;
+mod encode;
+mod frame;
+mod nlri;
+mod notification;
+mod open;
+mod route_refresh;
+mod update;
 
 use std::net::{IpAddr, Ipv4Addr};
+
+pub use encode::{EncodeError, encode, encode_end_of_rib, encode_updates, encode_withdrawals};
+pub use frame::{Framer, HEADER_LEN, MAX_MESSAGE_LEN, frame};
+pub use notification::error;
 
 use ipnetwork::IpNetwork;
 
@@ -29,6 +53,15 @@ pub struct Family {
 }
 
 impl Family {
+    /// The family of unicast routes to a prefix.
+    #[must_use]
+    pub const fn of(prefix: &IpNetwork) -> Self {
+        match prefix {
+            IpNetwork::V4(_) => Self::IPV4_UNICAST,
+            IpNetwork::V6(_) => Self::IPV6_UNICAST,
+        }
+    }
+
     /// IPv4 unicast.
     pub const IPV4_UNICAST: Self = Self { afi: 1, safi: 1 };
     /// IPv6 unicast.
@@ -67,7 +100,8 @@ pub enum Capability {
 }
 
 /// UPDATE (RFC 4271 §4.3), IPv4 unicast and multiprotocol parts together, after RFC 7606:
-/// prefixes of a treat-as-withdraw UPDATE stand in `withdrawn`.
+/// prefixes of a treat-as-withdraw UPDATE stand in `withdrawn`. Withdraw before announcing: a prefix
+/// in both is announced (RFC 4271 §4.3).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
     /// Prefixes withdrawn, of either family.
@@ -128,7 +162,17 @@ pub enum Origin {
     Incomplete,
 }
 
-/// AS_PATH (RFC 4271 §4.3).
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Igp => "igp",
+            Self::Egp => "egp",
+            Self::Incomplete => "incomplete",
+        })
+    }
+}
+
+/// AS_PATH (RFC 4271 §4.3). Displayed as people write it: `64512 {64513}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AsPath {
     /// Its segments, nearest first.
@@ -197,4 +241,24 @@ pub struct Context {
     pub four_octet_as: bool,
     /// The neighbour is external: LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST from it are discarded (RFC 7606 §7).
     pub external: bool,
+}
+
+/// Heap bytes that a decoded message takes at most per byte of its frame: the worst case is a field
+/// of one-byte prefixes (`0.0.0.0/0`), each an 18-byte value in a vector that doubled.
+pub const MAX_EXPANSION: usize = 64;
+
+/// Reads one whole message, as [`frame`] or [`Framer`] delimits it.
+///
+/// # Errors
+///
+/// The NOTIFICATION that ends the session; a received NOTIFICATION never causes one (RFC 4271 §6.4).
+pub fn decode(bytes: &[u8], context: Context) -> Result<Message, Notification> {
+    let (kind, body) = frame::split(bytes)?;
+    match kind {
+        frame::Kind::Open => open::decode(body).map(Message::Open),
+        frame::Kind::Update => update::decode(body, context).map(Message::Update),
+        frame::Kind::Notification => Ok(Message::Notification(notification::decode(body))),
+        frame::Kind::Keepalive => Ok(Message::Keepalive),
+        frame::Kind::RouteRefresh => route_refresh::decode(bytes, body).map(Message::RouteRefresh),
+    }
 }

@@ -1,0 +1,74 @@
+//! Prefixes on the wire (RFC 4271 §4.3, RFC 4760 §5).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+
+/// The address family of a field of prefixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    V4,
+    V6,
+}
+
+/// A field of prefixes is syntactically incorrect (RFC 7606 §5.3): a length beyond the family's, or
+/// a prefix beyond the field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// Appends the prefixes of a field, host bits cleared.
+pub(super) fn decode(
+    mut field: &[u8],
+    version: Version,
+    prefixes: &mut Vec<IpNetwork>,
+) -> Result<(), Malformed> {
+    while let Some((&length, rest)) = field.split_first() {
+        let octets = usize::from(length.div_ceil(8));
+        let (address, rest) = rest.split_at_checked(octets).ok_or(Malformed)?;
+        prefixes.push(prefix(address, length, version).ok_or(Malformed)?);
+        field = rest;
+    }
+    Ok(())
+}
+
+/// `None` where the length is beyond the family's.
+fn prefix(address: &[u8], length: u8, version: Version) -> Option<IpNetwork> {
+    match version {
+        Version::V4 => {
+            let bits = u32::from_be_bytes(padded(address)?);
+            let mask = u32::MAX.checked_shl(32_u32.checked_sub(length.into())?).unwrap_or(0);
+            let network = Ipv4Network::new(Ipv4Addr::from_bits(bits & mask), length).ok()?;
+            Some(IpNetwork::V4(network))
+        }
+        Version::V6 => {
+            let bits = u128::from_be_bytes(padded(address)?);
+            let mask = u128::MAX.checked_shl(128_u32.checked_sub(length.into())?).unwrap_or(0);
+            let network = Ipv6Network::new(Ipv6Addr::from_bits(bits & mask), length).ok()?;
+            Some(IpNetwork::V6(network))
+        }
+    }
+}
+
+fn padded<const N: usize>(address: &[u8]) -> Option<[u8; N]> {
+    let mut octets = [0; N];
+    octets.get_mut(..address.len())?.copy_from_slice(address);
+    Some(octets)
+}
+
+/// The octets that [`encode`] appends.
+pub(super) fn encoded_len(prefix: &IpNetwork) -> usize {
+    1 + usize::from(prefix.prefix().div_ceil(8))
+}
+
+/// Appends a prefix, host bits cleared.
+pub(super) fn encode(prefix: &IpNetwork, field: &mut Vec<u8>) {
+    field.push(prefix.prefix());
+    let octets = usize::from(prefix.prefix().div_ceil(8));
+    match prefix {
+        IpNetwork::V4(network) => field.extend(network.network().octets().iter().take(octets)),
+        IpNetwork::V6(network) => field.extend(network.network().octets().iter().take(octets)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
