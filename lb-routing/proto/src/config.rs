@@ -1,7 +1,11 @@
 //! What the speaker is told: its identity and its neighbours.
 
+mod check;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
+
+pub use self::check::{ConfigError, validate};
 
 /// The speaker's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,5 +5,10 @@
 
 pub mod config;
 pub mod fib;
+mod policy;
+mod rib;
+mod session;
+#[cfg(test)]
+mod sim;
 pub mod speaker;
 pub mod wire;

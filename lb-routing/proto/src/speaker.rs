@@ -1,193 +1,238 @@
 //! The engine: every session, the RIB and the policy behind one `handle`.
+//!
+//! ```text
+//! Input -> Session (FSM, per neighbour) -> ingest -> Rib -> Output::Route
+//!                                                     |
+//!                                                     +---> AdjRibOut per neighbour -> Output::Send
+//! ```
+//!
+//! Handlers never fail and never block: bad input is an output (a NOTIFICATION, an event). Routes and
+//! UPDATEs are made when the driver polls, from marked prefixes, so a prefix that changes a thousand
+//! times between two polls costs one output, and what waits is bounded: the queue by one input's
+//! effects and one batch of UPDATEs, the marks by the table.
 
-use std::net::IpAddr;
+mod advertise;
+mod ingest;
+mod input;
+mod output;
+mod status;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
-use ipnetwork::IpNetwork;
+pub use self::input::{ConnId, Input};
+pub use self::output::{Event, Output, RouteChange};
+pub use self::status::{PathStatus, PeerStatus, State};
+use crate::config::{self, ConfigError, PeerConfig, SpeakerConfig};
+use crate::rib::{AdjRibOut, Keyed, PeerIndex, Ranking, Rib};
+use crate::session::{self, Effect, Jitter, Session, Up};
+use crate::wire::error;
 
-/// A TCP connection, named by the driver and never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(pub u64);
-
-/// What the driver tells the engine.
-#[derive(Clone, Debug)]
-pub enum Input<'a> {
-    /// A connect that the engine asked for is there; addresses as the socket knows them.
-    Connected {
-        /// Whose.
-        peer: IpAddr,
-        /// The connection.
-        conn: ConnId,
-        /// Our end: the next hop that we advertise.
-        local: IpAddr,
-    },
-    /// A connect that the engine asked for failed.
-    ConnectFailed {
-        /// Whose.
-        peer: IpAddr,
-        /// Why, in words.
-        error: String,
-    },
-    /// A neighbour connected to us.
-    Accepted {
-        /// Its address; an unknown one is refused by `Output::Close`.
-        peer: IpAddr,
-        /// The connection.
-        conn: ConnId,
-        /// Our end.
-        local: IpAddr,
-    },
-    /// Bytes arrived, in any portions.
-    Received {
-        /// Where.
-        conn: ConnId,
-        /// The bytes.
-        bytes: &'a [u8],
-    },
-    /// The connection ended (end of file or an error). Not sent for connections that the engine closed.
-    Closed {
-        /// Which.
-        conn: ConnId,
-        /// Why, in words.
-        error: String,
-    },
-    /// Time passed; sent when `poll_timeout` is due.
-    Tick,
-    /// Originate exactly these prefixes from now on: what is new is advertised, what is gone withdrawn.
-    Originate(&'a [IpNetwork]),
-    /// End every session with Cease / Administrative Shutdown (RFC 4486).
-    Shutdown,
+/// The engine.
+#[derive(Debug)]
+pub struct Speaker {
+    config: SpeakerConfig,
+    neighbours: Vec<Neighbour>,
+    by_address: HashMap<IpAddr, PeerIndex>,
+    /// Connections that a session has, at most two per neighbour.
+    conns: HashMap<ConnId, PeerIndex>,
+    rib: Rib,
+    hash: Keyed,
+    queue: VecDeque<Output>,
+    /// Who is asked first for UPDATEs, in turn.
+    next_to_flush: usize,
 }
 
-/// What the engine asks of the driver.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Open a TCP connection to the neighbour; answered by `Connected` or `ConnectFailed`.
-    Connect {
-        /// Whose.
-        peer: IpAddr,
-        /// Its port.
-        port: u16,
-        /// From where.
-        source: Option<IpAddr>,
-    },
-    /// Give up a connect that is under way; no answer is wanted.
-    AbortConnect {
-        /// Whose.
-        peer: IpAddr,
-    },
-    /// Send.
-    Send {
-        /// Where.
-        conn: ConnId,
-        /// What.
-        bytes: Vec<u8>,
-    },
-    /// Close after what was sent is out.
-    Close {
-        /// Which.
-        conn: ConnId,
-    },
-    /// The paths that carry traffic for a learned prefix are now these (empty: no route any more).
-    Route(RouteChange),
-    /// Something worth a log line.
-    Event(Event),
+#[derive(Debug)]
+struct Neighbour {
+    session: Session,
+    /// While Established.
+    channel: Option<Channel>,
+    /// Its paths in the RIB.
+    accepted: u64,
 }
 
-/// The paths that carry traffic for a prefix.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteChange {
-    /// The destination.
-    pub prefix: IpNetwork,
-    /// Next hops of the best path and its equals, sorted, without repeats; empty: withdrawn.
-    pub next_hops: Vec<IpAddr>,
+#[derive(Debug)]
+struct Channel {
+    up: Up,
+    adj_out: AdjRibOut,
 }
 
-/// Something worth a log line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A session's FSM entered a state.
-    State {
-        /// Whose.
-        peer: IpAddr,
-        /// Which.
-        state: State,
-        /// Why, in words.
-        cause: String,
-    },
-    /// A malformed UPDATE was handled without a reset (RFC 7606).
-    Malformed {
-        /// Whose.
-        peer: IpAddr,
-        /// What and what was done, in words.
-        what: String,
-    },
-    /// A family's initial routes are complete (RFC 4724 §2).
-    EndOfRib {
-        /// Whose.
-        peer: IpAddr,
-    },
+impl Speaker {
+    /// Checks the configuration and starts every session (ManualStart, RFC 4271 §8.1.2). All timers'
+    /// jitter comes from `seed`.
+    ///
+    /// # Errors
+    ///
+    /// The first thing in the configuration that cannot work.
+    pub fn new(
+        config: SpeakerConfig,
+        peers: Vec<PeerConfig>,
+        seed: u64,
+        now: Instant,
+    ) -> Result<Self, ConfigError> {
+        config::validate(&config, &peers)?;
+        let mut seeds = Jitter::new(seed);
+        let hash = Keyed(seeds.next());
+        let rankings = peers.iter().map(|peer| ranking(&config, peer)).collect();
+        let rib = Rib::new(rankings, config.max_paths, hash);
+        let mut by_address = HashMap::new();
+        let mut neighbours = Vec::new();
+        for (peer, index) in peers.into_iter().zip(0..) {
+            by_address.insert(peer.address.to_canonical(), index);
+            let session = Session::new(config.clone(), peer, seeds.next(), now);
+            neighbours.push(Neighbour { session, channel: None, accepted: 0 });
+        }
+        let (conns, queue) = (HashMap::new(), VecDeque::new());
+        let mut speaker =
+            Self { config, neighbours, by_address, conns, rib, hash, queue, next_to_flush: 0 };
+        speaker.each_session(now, Session::start);
+        Ok(speaker)
+    }
+
+    /// Takes an input; what follows from it stands in `poll_output`.
+    pub fn handle(&mut self, input: Input<'_>, now: Instant) {
+        match input {
+            Input::Connected { peer, conn, local } => match self.index_of(peer) {
+                Some(index) => {
+                    self.conns.insert(conn, index);
+                    self.with_session(index, now, |session, now, out| {
+                        session.connected(conn, local, now, out);
+                    });
+                }
+                None => self.queue.push_back(Output::Close { conn }),
+            },
+            Input::ConnectFailed { peer, error } => {
+                if let Some(index) = self.index_of(peer) {
+                    self.with_session(index, now, |session, now, out| {
+                        session.connect_failed(&error, now, out);
+                    });
+                }
+            }
+            Input::Accepted { peer, conn, local } => self.accepted(peer, conn, local, now),
+            Input::Received { conn, bytes } => {
+                if let Some(&index) = self.conns.get(&conn) {
+                    self.with_session(index, now, |session, now, out| {
+                        session.received(conn, bytes, now, out);
+                    });
+                }
+            }
+            Input::Closed { conn, error } => {
+                if let Some(index) = self.conns.remove(&conn) {
+                    self.with_session(index, now, |session, now, out| {
+                        session.closed(conn, &error, now, out);
+                    });
+                }
+            }
+            Input::Tick => self.each_session(now, Session::tick),
+            Input::Originate(prefixes) => self.rib.originate(prefixes),
+            Input::Shutdown => self.each_session(now, Session::stop),
+        }
+    }
+
+    /// What the driver does next; poll until there is nothing left.
+    ///
+    /// Order: a route is handed to the driver before any neighbour hears of it.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        loop {
+            if let Some(output) = self.queue.pop_front() {
+                return Some(output);
+            }
+            if let Some(change) = self.next_change() {
+                return Some(Output::Route(change));
+            }
+            if !self.flush() {
+                return None;
+            }
+        }
+    }
+
+    /// When `Input::Tick` is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.neighbours.iter().filter_map(|neighbour| neighbour.session.next_timeout()).min()
+    }
+
+    fn accepted(&mut self, peer: IpAddr, conn: ConnId, local: IpAddr, now: Instant) {
+        let Some(index) = self.index_of(peer) else {
+            // RFC 4486 §4: not a configured neighbour.
+            let mut out = Vec::new();
+            session::refuse(conn, error::CONNECTION_REJECTED, &mut out);
+            return self.queue.extend(out.into_iter().filter_map(output));
+        };
+        self.conns.insert(conn, index);
+        self.with_session(index, now, |session, now, out| {
+            session.accepted(conn, local, now, out);
+        });
+    }
+
+    fn index_of(&self, peer: IpAddr) -> Option<PeerIndex> {
+        self.by_address.get(&peer.to_canonical()).copied()
+    }
+
+    fn each_session(
+        &mut self,
+        now: Instant,
+        step: impl Fn(&mut Session, Instant, &mut Vec<Effect>),
+    ) {
+        for (index, _) in (0..).zip(0..self.neighbours.len()) {
+            self.with_session(index, now, &step);
+        }
+    }
+
+    fn with_session(
+        &mut self,
+        index: PeerIndex,
+        now: Instant,
+        step: impl FnOnce(&mut Session, Instant, &mut Vec<Effect>),
+    ) {
+        let Some(neighbour) = self.neighbours.get_mut(index as usize) else { return };
+        let mut effects = Vec::new();
+        step(&mut neighbour.session, now, &mut effects);
+        for effect in effects {
+            self.carry_out(index, effect, now);
+        }
+    }
+
+    fn carry_out(&mut self, index: PeerIndex, effect: Effect, now: Instant) {
+        match effect {
+            Effect::Output(output) => {
+                if let Output::Close { conn } = output {
+                    self.conns.remove(&conn);
+                }
+                self.queue.push_back(output);
+            }
+            Effect::Up(up) => self.up(index, up),
+            Effect::Down => self.down(index),
+            Effect::Update(update) => self.ingest(index, update, now),
+            Effect::Refresh(family) => {
+                if let Some(channel) = self.channel(index) {
+                    channel.adj_out.refresh(family);
+                }
+            }
+        }
+    }
+
+    fn channel(&mut self, index: PeerIndex) -> Option<&mut Channel> {
+        self.neighbours.get_mut(index as usize)?.channel.as_mut()
+    }
 }
 
-/// FSM states (RFC 4271 §8.2.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    /// Idle.
-    Idle,
-    /// Connect.
-    Connect,
-    /// Active.
-    Active,
-    /// OpenSent.
-    OpenSent,
-    /// OpenConfirm.
-    OpenConfirm,
-    /// Established.
-    Established,
+/// What a session's effect asks of the driver directly.
+fn output(effect: Effect) -> Option<Output> {
+    match effect {
+        Effect::Output(output) => Some(output),
+        Effect::Up(_) | Effect::Down | Effect::Update(_) | Effect::Refresh(_) => None,
+    }
 }
 
-/// A neighbour as people see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerStatus {
-    /// Its name.
-    pub name: String,
-    /// Its address.
-    pub address: IpAddr,
-    /// Its AS number.
-    pub asn: u32,
-    /// FSM state.
-    pub state: State,
-    /// When it was entered.
-    pub since: Instant,
-    /// Its BGP identifier, once known.
-    pub router_id: Option<std::net::Ipv4Addr>,
-    /// Negotiated hold time; zero before.
-    pub hold_time_secs: u16,
-    /// Prefixes accepted.
-    pub prefixes_received: u64,
-    /// Prefixes advertised.
-    pub prefixes_advertised: u64,
-    /// Messages received.
-    pub messages_received: u64,
-    /// Messages sent.
-    pub messages_sent: u64,
-    /// The last error in words; empty if none.
-    pub last_error: String,
+fn ranking(config: &SpeakerConfig, peer: &PeerConfig) -> Ranking {
+    Ranking {
+        external: peer.asn != config.asn,
+        router_id: Ipv4Addr::UNSPECIFIED,
+        address: peer.address,
+    }
 }
 
-/// A path as people see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PathStatus {
-    /// The destination.
-    pub prefix: IpNetwork,
-    /// Unset for routes that we originate.
-    pub next_hop: Option<IpAddr>,
-    /// Unset for routes that we originate.
-    pub peer: Option<IpAddr>,
-    /// Its attributes.
-    pub attributes: crate::wire::Attributes,
-    /// The best path.
-    pub best: bool,
-    /// Carries traffic.
-    pub multipath: bool,
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! What makes a configuration unusable, found before anything starts.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{PeerConfig, SpeakerConfig};
+
+/// ECMP members at most.
+const MAX_PATHS: usize = 256;
+/// The two-octet stand-in for a four-octet AS number; nobody's own (RFC 6793 §9).
+const AS_TRANS: u32 = 23456;
+/// The shortest hold time but zero (RFC 4271 §4.2).
+const MIN_HOLD_TIME: Duration = Duration::from_secs(3);
+
+/// Why a configuration is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// RFC 7607, RFC 6793 §9.
+    #[error(
+        "AS number {asn} is reserved: use the number assigned to you, or a private one such as 64512"
+    )]
+    ReservedAs {
+        /// The number.
+        asn: u32,
+    },
+    /// RFC 6286 §2.1.
+    #[error("router id 0.0.0.0 is not valid: use an IPv4 address of this host")]
+    RouterIdZero,
+    /// Out of range.
+    #[error("max_paths is {max_paths}: use 1 to {MAX_PATHS}")]
+    MaxPaths {
+        /// The value.
+        max_paths: usize,
+    },
+    /// Not an address of a neighbour.
+    #[error(
+        "peer {name}: {address} is not an address that a neighbour can have: use a unicast address"
+    )]
+    Address {
+        /// The peer's name.
+        name: String,
+        /// Its address.
+        address: IpAddr,
+    },
+    /// Twice the same.
+    #[error("peer {name}: {address} is the address of another peer too: keep one of them")]
+    DuplicatePeer {
+        /// The second peer's name.
+        name: String,
+        /// The address of both.
+        address: IpAddr,
+    },
+    /// Port 0.
+    #[error("peer {name}: port 0 is not valid: use 1 to 65535, usually 179")]
+    PortZero {
+        /// The peer's name.
+        name: String,
+    },
+    /// IPv4 to IPv6 or the other way round.
+    #[error(
+        "peer {name}: source {source_address} and {address} are of different families: use a source of the peer's family"
+    )]
+    SourceFamily {
+        /// The peer's name.
+        name: String,
+        /// The source.
+        source_address: IpAddr,
+        /// The peer's address.
+        address: IpAddr,
+    },
+    /// RFC 4271 §4.2.
+    #[error("peer {name}: hold time {} s is not valid: use 0 (no keepalives), or 3 to 65535 s", hold_time.as_secs_f64())]
+    HoldTime {
+        /// The peer's name.
+        name: String,
+        /// The value.
+        hold_time: Duration,
+    },
+    /// It would connect without pause.
+    #[error("peer {name}: connect retry time is below 1 s: use 1 s or more, usually 120 s")]
+    ConnectRetry {
+        /// The peer's name.
+        name: String,
+    },
+}
+
+/// Checks everything that `Speaker::new` relies on.
+pub fn validate(config: &SpeakerConfig, peers: &[PeerConfig]) -> Result<(), ConfigError> {
+    check_as(config.asn)?;
+    if config.router_id.is_unspecified() {
+        return Err(ConfigError::RouterIdZero);
+    }
+    if !(1..=MAX_PATHS).contains(&config.max_paths) {
+        return Err(ConfigError::MaxPaths { max_paths: config.max_paths });
+    }
+    let mut addresses = BTreeSet::new();
+    for peer in peers {
+        check_peer(peer)?;
+        if !addresses.insert(peer.address.to_canonical()) {
+            return Err(ConfigError::DuplicatePeer {
+                name: peer.name.clone(),
+                address: peer.address,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn check_as(asn: u32) -> Result<(), ConfigError> {
+    if asn == 0 || asn == AS_TRANS || asn == u32::MAX {
+        return Err(ConfigError::ReservedAs { asn });
+    }
+    Ok(())
+}
+
+fn check_peer(peer: &PeerConfig) -> Result<(), ConfigError> {
+    let name = || peer.name.clone();
+    let address = peer.address.to_canonical();
+    check_as(peer.asn)?;
+    if address.is_unspecified() || address.is_multicast() {
+        return Err(ConfigError::Address { name: name(), address });
+    }
+    if peer.port == 0 {
+        return Err(ConfigError::PortZero { name: name() });
+    }
+    if let Some(source) = peer.source
+        && source.to_canonical().is_ipv4() != address.is_ipv4()
+    {
+        return Err(ConfigError::SourceFamily { name: name(), source_address: source, address });
+    }
+    let hold_time = peer.hold_time;
+    let whole = hold_time.subsec_nanos() == 0 && hold_time.as_secs() <= u64::from(u16::MAX);
+    if !(hold_time.is_zero() || hold_time >= MIN_HOLD_TIME && whole) {
+        return Err(ConfigError::HoldTime { name: name(), hold_time });
+    }
+    if peer.connect_retry < Duration::from_secs(1) {
+        return Err(ConfigError::ConnectRetry { name: name() });
+    }
+    Ok(())
+}

@@ -1,0 +1,322 @@
+//! The session with one neighbour: the FSM of RFC 4271 §8 over up to two connections.
+//!
+//! RFC 4271 §8.2.1 gives every connection an FSM of its own. Here the states without a connection
+//! ([`Dialer`]) are one, and each of the two connections that a neighbour can have, the one that we
+//! opened and the one that it opened ([`Side`]), is a [`Link`] from OpenSent on:
+//!
+//! ```text
+//! Dialer:  Idle -> Connect <-> Active          Link:  OpenSent -> OpenConfirm -> Established
+//!                     |           |                      ^
+//!                     +-----------+---- a connection ----+
+//! ```
+//!
+//! Three knowing departures. A connect that fails leads to Active, not to Idle: an absent neighbour
+//! is no misbehaving one. Likewise a connection that the neighbour closed as the loser of a
+//! collision. And while a connection that would win a collision is in OpenSent, the other one waits
+//! in OpenConfirm (at most [`COLLISION_WAIT`]) instead of becoming Established: otherwise the two
+//! ends can each close the connection that the other one keeps.
+//!
+//! Invariants: two links at most; both in OpenConfirm never; beside an Established one, none.
+
+mod collision;
+mod damping;
+mod dialer;
+mod jitter;
+mod link;
+mod lose;
+mod open;
+mod receive;
+mod timers;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use self::collision::Side;
+use self::damping::Damping;
+use self::dialer::Dialer;
+pub(crate) use self::jitter::Jitter;
+use self::link::Link;
+use self::lose::Loss;
+pub(crate) use self::open::Negotiated;
+use crate::config::{PeerConfig, SpeakerConfig};
+use crate::speaker::{ConnId, Event, Output, State};
+use crate::wire::{self, Family, Message, Notification, Update, error};
+
+/// How long a connection that loses a collision waits for the winner's OPEN.
+const COLLISION_WAIT: Duration = Duration::from_secs(10);
+
+/// What a session asks of the speaker, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// For the driver.
+    Output(Output),
+    /// Established: routes may flow.
+    Up(Up),
+    /// No longer: its routes are gone.
+    Down,
+    /// Routes.
+    Update(Update),
+    /// The neighbour wants our routes again (RFC 2918).
+    Refresh(Family),
+}
+
+/// An Established session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Up {
+    pub(crate) conn: ConnId,
+    /// Our end.
+    pub(crate) local: IpAddr,
+    pub(crate) negotiated: Negotiated,
+}
+
+/// A session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    local: SpeakerConfig,
+    peer: PeerConfig,
+    dialer: Dialer,
+    outgoing: Option<Link>,
+    incoming: Option<Link>,
+    damping: Damping,
+    jitter: Jitter,
+    reported: State,
+    since: Instant,
+    last_error: String,
+    messages_received: u64,
+    messages_sent: u64,
+}
+
+impl Session {
+    pub(crate) fn new(local: SpeakerConfig, peer: PeerConfig, seed: u64, now: Instant) -> Self {
+        Self {
+            local,
+            peer,
+            dialer: Dialer::Idle { until: None },
+            outgoing: None,
+            incoming: None,
+            damping: Damping::new(),
+            jitter: Jitter::new(seed),
+            reported: State::Idle,
+            since: now,
+            last_error: String::new(),
+            messages_received: 0,
+            messages_sent: 0,
+        }
+    }
+
+    pub(crate) const fn config(&self) -> &PeerConfig {
+        &self.peer
+    }
+
+    /// The furthest that any of its connections has come.
+    pub(crate) fn state(&self) -> State {
+        let links = Side::BOTH.into_iter().filter_map(|side| self.link(side)).map(Link::state);
+        links.max().unwrap_or_else(|| self.dialer.state())
+    }
+
+    pub(crate) const fn since(&self) -> Instant {
+        self.since
+    }
+
+    pub(crate) fn last_error(&self) -> &str {
+        &self.last_error
+    }
+
+    /// Messages received and sent, of all kinds.
+    pub(crate) const fn messages(&self) -> (u64, u64) {
+        (self.messages_received, self.messages_sent)
+    }
+
+    /// UPDATEs that the speaker sent by itself.
+    pub(crate) const fn count_sent(&mut self, messages: u64) {
+        self.messages_sent += messages;
+    }
+
+    /// What the furthest connection agreed on.
+    pub(crate) fn negotiated(&self) -> Option<&Negotiated> {
+        Side::BOTH.into_iter().find_map(|side| self.link(side)?.negotiated())
+    }
+
+    /// ManualStart, with passive TCP establishment where configured (Events 1 and 4).
+    pub(crate) fn start(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.dial(now, out);
+        self.report("started", now, out);
+    }
+
+    /// ManualStop (Event 2): Cease / Administrative Shutdown (RFC 4486), and no restart.
+    pub(crate) fn stop(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.abort_connect(out);
+        self.dialer = Dialer::Idle { until: None };
+        for side in Side::BOTH {
+            let cease = Notification::new(error::ADMINISTRATIVE_SHUTDOWN);
+            self.lose(side, Loss::Stopped(cease), now, out);
+        }
+        self.report("administrative shutdown", now, out);
+    }
+
+    /// Our connect succeeded (Event 16).
+    pub(crate) fn connected(
+        &mut self,
+        conn: ConnId,
+        local: IpAddr,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) {
+        match self.dialer {
+            Dialer::Connect { .. } => {}
+            // The answer to a connect that was given up meanwhile.
+            Dialer::Idle { .. } | Dialer::Active { .. } => return close(conn, out),
+        }
+        self.adopt(Side::Outgoing, Link::new(conn, local, now), out);
+        self.report("connected", now, out);
+    }
+
+    /// Our connect failed (Event 18).
+    pub(crate) fn connect_failed(&mut self, error: &str, now: Instant, out: &mut Vec<Effect>) {
+        if let Dialer::Connect { retry_at } = self.dialer {
+            // The ConnectRetryTimer runs on: that is the pace of attempts.
+            self.dialer = Dialer::Active { retry_at: self.incoming.is_none().then_some(retry_at) };
+            self.last_error = format!("connect failed: {error}");
+            self.report(&format!("connect failed: {error}"), now, out);
+        }
+    }
+
+    /// The neighbour connected to us (Event 17).
+    pub(crate) fn accepted(
+        &mut self,
+        conn: ConnId,
+        local: IpAddr,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) {
+        match (self.state(), &self.incoming) {
+            // RFC 4271 §8.2.2: Idle refuses. Without a NOTIFICATION, which would send the
+            // neighbour to rest in its turn.
+            (State::Idle, _) => return close(conn, out),
+            // RFC 4271 §6.8: the new connection loses against an Established one.
+            (State::Established, _) => {
+                return refuse(conn, error::CONNECTION_COLLISION_RESOLUTION, out);
+            }
+            (_, Some(Link { phase: link::Phase::OpenSent, .. })) => {
+                // The neighbour opens one connection at a time: it gave up the silent one.
+                let cease = Notification::new(error::CONNECTION_COLLISION_RESOLUTION);
+                self.close_link(Side::Incoming, &cease, out);
+            }
+            // The bound: one connection by each side.
+            (_, Some(_)) => return refuse(conn, error::CONNECTION_REJECTED, out),
+            (_, None) => {}
+        }
+        self.adopt(Side::Incoming, Link::new(conn, local, now), out);
+        self.report("accepted a connection", now, out);
+    }
+
+    /// A connection ended (Event 18).
+    pub(crate) fn closed(
+        &mut self,
+        conn: ConnId,
+        error: &str,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(side) = self.side_of(conn) {
+            self.lose(side, Loss::Closed(error.to_owned()), now, out);
+        }
+    }
+
+    /// A connection is there: OPEN goes out, the ConnectRetryTimer stops where it is not needed.
+    fn adopt(&mut self, side: Side, link: Link, out: &mut Vec<Effect>) {
+        let open = Message::Open(open::ours(&self.local, &self.peer));
+        self.send(link.conn, &open, out);
+        match (side, self.dialer) {
+            // Our own connect goes on beside an accepted connection: a collision decides.
+            (Side::Incoming, Dialer::Connect { .. }) => {}
+            (Side::Outgoing | Side::Incoming, _) => {
+                self.dialer = Dialer::Active { retry_at: None };
+            }
+        }
+        *self.slot(side) = Some(link);
+    }
+
+    /// Looks for a connection: connects, or where it is passive only listens.
+    fn dial(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if self.peer.passive {
+            self.dialer = Dialer::Active { retry_at: None };
+            return;
+        }
+        self.dialer = Dialer::Connect { retry_at: self.retry_at(now) };
+        out.push(Effect::Output(Output::Connect {
+            peer: self.peer.address,
+            port: self.peer.port,
+            source: self.peer.source,
+        }));
+    }
+
+    fn abort_connect(&mut self, out: &mut Vec<Effect>) {
+        if let Dialer::Connect { .. } = self.dialer {
+            self.dialer = Dialer::Active { retry_at: None };
+            out.push(Effect::Output(Output::AbortConnect { peer: self.peer.address }));
+        }
+    }
+
+    fn retry_at(&mut self, now: Instant) -> Instant {
+        now + self.jitter.of(self.peer.connect_retry)
+    }
+
+    fn send(&mut self, conn: ConnId, message: &Message, out: &mut Vec<Effect>) {
+        self.messages_sent += 1;
+        out.push(Effect::Output(send(conn, message)));
+    }
+
+    fn report(&mut self, cause: &str, now: Instant, out: &mut Vec<Effect>) {
+        let state = self.state();
+        if state != self.reported {
+            self.reported = state;
+            self.since = now;
+            let (peer, cause) = (self.peer.address, cause.to_owned());
+            out.push(Effect::Output(Output::Event(Event::State { peer, state, cause })));
+        }
+    }
+
+    /// What decides a collision on our side.
+    const fn identity(&self) -> (Ipv4Addr, u32) {
+        (self.local.router_id, self.local.asn)
+    }
+
+    fn side_of(&self, conn: ConnId) -> Option<Side> {
+        Side::BOTH.into_iter().find(|&side| self.link(side).is_some_and(|link| link.conn == conn))
+    }
+
+    const fn link(&self, side: Side) -> Option<&Link> {
+        match side {
+            Side::Outgoing => self.outgoing.as_ref(),
+            Side::Incoming => self.incoming.as_ref(),
+        }
+    }
+
+    const fn slot(&mut self, side: Side) -> &mut Option<Link> {
+        match side {
+            Side::Outgoing => &mut self.outgoing,
+            Side::Incoming => &mut self.incoming,
+        }
+    }
+}
+
+fn send(conn: ConnId, message: &Message) -> Output {
+    // Nothing but an UPDATE depends on it, and UPDATEs go another way.
+    let context = wire::Context { four_octet_as: true, external: true };
+    Output::Send { conn, bytes: wire::encode(message, context) }
+}
+
+fn close(conn: ConnId, out: &mut Vec<Effect>) {
+    out.push(Effect::Output(Output::Close { conn }));
+}
+
+/// Turns a connection away that no session takes, with a Cease (RFC 4486).
+pub(crate) fn refuse(conn: ConnId, code: (u8, u8), out: &mut Vec<Effect>) {
+    let cease = Message::Notification(Notification::new(code));
+    out.push(Effect::Output(send(conn, &cease)));
+    close(conn, out);
+}
+
+#[cfg(test)]
+mod tests;

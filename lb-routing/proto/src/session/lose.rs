@@ -1,0 +1,124 @@
+//! The end of a connection, and what the session does next.
+
+use std::time::{Duration, Instant};
+
+use super::collision::Side;
+use super::dialer::Dialer;
+use super::link::{Link, Phase};
+use super::{Effect, Session, close};
+use crate::speaker::State;
+use crate::wire::{Message, Notification, error};
+
+/// Why a connection ends.
+#[derive(Clone, Debug)]
+pub(crate) enum Loss {
+    /// We end it with this NOTIFICATION.
+    Sent(Notification),
+    /// The neighbour ended it with this NOTIFICATION.
+    Received(Notification),
+    /// TCP ended.
+    Closed(String),
+    /// The session is stopped.
+    Stopped(Notification),
+}
+
+impl Loss {
+    fn describe(&self) -> String {
+        match self {
+            Self::Sent(notification) => format!("sent {}", notification.describe()),
+            Self::Received(notification) => format!("received {}", notification.describe()),
+            Self::Closed(error) => format!("connection closed: {error}"),
+            Self::Stopped(notification) => format!("stopped: {}", notification.describe()),
+        }
+    }
+
+    /// Nobody misbehaved: the session listens on instead of resting in Idle.
+    fn is_harmless(&self, state: State) -> bool {
+        match self {
+            // RFC 4271 §8.2.2, OpenSent, Event 18.
+            Self::Closed(_) => state == State::OpenSent,
+            Self::Received(cease) => {
+                (cease.code, cease.subcode) == error::CONNECTION_COLLISION_RESOLUTION
+                    && state != State::Established
+            }
+            Self::Sent(_) | Self::Stopped(_) => false,
+        }
+    }
+}
+
+impl Session {
+    /// A connection ends; the session goes on with the other one, with its connect, or from Idle.
+    pub(super) fn lose(&mut self, side: Side, loss: Loss, now: Instant, out: &mut Vec<Effect>) {
+        let Some(link) = self.slot(side).take() else { return };
+        let cause = loss.describe();
+        match &loss {
+            Loss::Sent(notification) | Loss::Stopped(notification) => {
+                self.say_goodbye(&link, notification, out);
+            }
+            Loss::Received(_) => close(link.conn, out),
+            Loss::Closed(_) => {}
+        }
+        let uptime = self.uptime(&link, now);
+        if uptime.is_some() {
+            out.push(Effect::Down);
+        }
+        self.last_error.clone_from(&cause);
+        if !matches!(loss, Loss::Stopped(_)) {
+            self.go_on(side, loss.is_harmless(link.state()), uptime, now, out);
+        }
+        self.report(&cause, now, out);
+    }
+
+    /// Ends the Established session with a Cease (RFC 4486).
+    pub(crate) fn cease(&mut self, cease: Notification, now: Instant, out: &mut Vec<Effect>) {
+        for side in Side::BOTH {
+            self.lose(side, Loss::Sent(cease.clone()), now, out);
+        }
+    }
+
+    /// Closes a connection in favour of another one; the session is not set back.
+    pub(super) fn close_link(&mut self, side: Side, cease: &Notification, out: &mut Vec<Effect>) {
+        if let Some(link) = self.slot(side).take() {
+            self.say_goodbye(&link, cease, out);
+        }
+    }
+
+    fn say_goodbye(&mut self, link: &Link, notification: &Notification, out: &mut Vec<Effect>) {
+        self.send(link.conn, &Message::Notification(notification.clone()), out);
+        close(link.conn, out);
+    }
+
+    fn uptime(&self, link: &Link, now: Instant) -> Option<Duration> {
+        match link.phase {
+            Phase::Established { .. } => Some(now.saturating_duration_since(self.since)),
+            Phase::OpenSent | Phase::OpenConfirm { .. } => None,
+        }
+    }
+
+    fn go_on(
+        &mut self,
+        lost: Side,
+        harmless: bool,
+        uptime: Option<Duration>,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(rest) = self.link(lost.other()) {
+            // The winner of a collision is gone: the loser need not wait any longer.
+            if matches!(rest.phase, Phase::OpenConfirm { confirmed: true, .. }) {
+                self.establish(lost.other(), now, out);
+            }
+            return;
+        }
+        if let Dialer::Connect { .. } = self.dialer {
+            return;
+        }
+        self.dialer = if harmless {
+            let retry_at = (!self.peer.passive).then(|| self.retry_at(now));
+            Dialer::Active { retry_at }
+        } else {
+            let rest = self.damping.rest(uptime);
+            Dialer::Idle { until: Some(now + self.jitter.of(rest)) }
+        };
+    }
+}

@@ -1,0 +1,149 @@
+//! Bytes from the neighbour: what each message does in each state (RFC 4271 §8.2.2).
+
+use std::time::Instant;
+
+use super::collision::{self, Side};
+use super::link::Phase;
+use super::lose::Loss;
+use super::{COLLISION_WAIT, Effect, Session, Up, open};
+use crate::speaker::{ConnId, State};
+use crate::wire::{Message, Notification, Open, error};
+
+impl Session {
+    /// Bytes arrived on a connection, in any portions.
+    pub(crate) fn received(
+        &mut self,
+        conn: ConnId,
+        bytes: &[u8],
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(side) = self.side_of(conn) else { return };
+        if let Some(link) = self.slot(side) {
+            link.push(bytes);
+        }
+        // Ends with the stream, or with the connection: each message can close it.
+        while let Some(link) = self.slot(side).as_mut().filter(|link| link.conn == conn) {
+            match link.next_message() {
+                Ok(Some(message)) => {
+                    self.messages_received += 1;
+                    self.on_message(side, message, now, out);
+                }
+                Ok(None) => break,
+                Err(notification) => self.lose(side, Loss::Sent(notification), now, out),
+            }
+        }
+    }
+
+    fn on_message(&mut self, side: Side, message: Message, now: Instant, out: &mut Vec<Effect>) {
+        let Some(link) = self.slot(side) else { return };
+        match (&mut link.phase, message) {
+            (_, Message::Notification(theirs)) => {
+                self.lose(side, Loss::Received(theirs), now, out);
+            }
+            (Phase::OpenSent, Message::Open(open)) => self.on_open(side, &open, now, out),
+            (Phase::OpenConfirm { .. }, Message::Keepalive) => self.on_confirm(side, now, out),
+            // The neighbour resolved a collision before we did.
+            (
+                Phase::OpenConfirm { confirmed: true, .. },
+                routes @ (Message::Update(_) | Message::RouteRefresh(_)),
+            ) => {
+                self.establish(side, now, out);
+                self.on_message(side, routes, now, out);
+            }
+            (Phase::Established { .. }, Message::Keepalive) => link.heard(now),
+            (Phase::Established { .. }, Message::Update(update)) => {
+                link.heard(now);
+                out.push(Effect::Update(update));
+            }
+            (Phase::Established { .. }, Message::RouteRefresh(family)) => {
+                link.heard(now);
+                out.push(Effect::Refresh(family));
+            }
+            (
+                Phase::OpenSent | Phase::OpenConfirm { .. } | Phase::Established { .. },
+                unexpected @ (Message::Open(_)
+                | Message::Update(_)
+                | Message::Keepalive
+                | Message::RouteRefresh(_)),
+            ) => {
+                let notification = out_of_place(link.state(), &unexpected);
+                self.lose(side, Loss::Sent(notification), now, out);
+            }
+        }
+    }
+
+    fn on_open(&mut self, side: Side, theirs: &Open, now: Instant, out: &mut Vec<Effect>) {
+        let negotiated = match open::negotiate(&self.local, &self.peer, theirs) {
+            Ok(negotiated) => negotiated,
+            Err(notification) => return self.lose(side, Loss::Sent(notification), now, out),
+        };
+        let rival = side.other();
+        if self.link(rival).is_some_and(|link| link.negotiated().is_some()) {
+            let cease = Notification::new(error::CONNECTION_COLLISION_RESOLUTION);
+            if self.winner(theirs) == rival {
+                return self.close_link(side, &cease, out);
+            }
+            self.close_link(rival, &cease, out);
+        }
+        let Some(link) = self.slot(side) else { return };
+        link.phase = Phase::OpenConfirm { negotiated, confirmed: false };
+        link.heard(now);
+        self.keep_alive(side, now, out);
+        self.report("received OPEN", now, out);
+    }
+
+    /// KEEPALIVE in OpenConfirm (Event 26).
+    fn on_confirm(&mut self, side: Side, now: Instant, out: &mut Vec<Effect>) {
+        let ours = self.identity();
+        let asn = self.peer.asn;
+        let Some(link) = self.slot(side) else { return };
+        link.heard(now);
+        let Phase::OpenConfirm { negotiated, confirmed } = &mut link.phase else { return };
+        let winner = collision::winner(ours, (negotiated.router_id, asn));
+        *confirmed = true;
+        match self.slot(side.other()) {
+            Some(rival) if winner != side => {
+                let deadline = now + COLLISION_WAIT;
+                rival.hold_at = Some(rival.hold_at.map_or(deadline, |at| at.min(deadline)));
+            }
+            Some(_) | None => self.establish(side, now, out),
+        }
+    }
+
+    /// Routes flow from here on; whatever else looked for a connection ends.
+    pub(super) fn establish(&mut self, side: Side, now: Instant, out: &mut Vec<Effect>) {
+        let cease = Notification::new(error::CONNECTION_COLLISION_RESOLUTION);
+        self.close_link(side.other(), &cease, out);
+        self.abort_connect(out);
+        let Some(link) = self.slot(side) else { return };
+        let Some(negotiated) = link.negotiated().cloned() else { return };
+        link.phase = Phase::Established { negotiated: negotiated.clone() };
+        link.heard(now);
+        let (conn, local) = (link.conn, link.local);
+        out.push(Effect::Up(Up { conn, local, negotiated }));
+        self.report("established", now, out);
+    }
+
+    fn winner(&self, theirs: &Open) -> Side {
+        collision::winner(self.identity(), (theirs.router_id, theirs.asn))
+    }
+}
+
+/// A message that its state does not allow; the data names its type (RFC 6608 §3).
+fn out_of_place(state: State, message: &Message) -> Notification {
+    let code = match state {
+        State::OpenSent => error::UNEXPECTED_MESSAGE_IN_OPEN_SENT,
+        State::OpenConfirm => error::UNEXPECTED_MESSAGE_IN_OPEN_CONFIRM,
+        State::Established => error::UNEXPECTED_MESSAGE_IN_ESTABLISHED,
+        State::Idle | State::Connect | State::Active => error::FINITE_STATE_MACHINE_ERROR,
+    };
+    let kind = match message {
+        Message::Open(_) => 1,
+        Message::Update(_) => 2,
+        Message::Notification(_) => 3,
+        Message::Keepalive => 4,
+        Message::RouteRefresh(_) => 5,
+    };
+    Notification::with_data(code, [kind])
+}

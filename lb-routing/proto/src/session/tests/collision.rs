@@ -1,0 +1,195 @@
+//! Two connections to one neighbour (RFC 4271 §6.8).
+
+use std::collections::VecDeque;
+
+use super::*;
+
+#[test]
+fn the_connection_of_the_higher_identifier_survives() {
+    // Ours is lower: the neighbour's connection wins, whichever OPEN comes first.
+    for first in [CONN, RIVAL] {
+        let mut bench = Bench::in_state(State::OpenSent);
+        bench.accept(RIVAL);
+        bench.hear(first, &Message::Open(their_open()));
+        bench.said();
+        let second = if first == CONN { RIVAL } else { CONN };
+        bench.hear(second, &Message::Open(their_open()));
+        let said = bench.said();
+        assert!(said.contains(&"NOTIFICATION 6/7 [] to 1".to_owned()), "{said:?}");
+        assert!(said.contains(&"close 1".to_owned()), "{said:?}");
+        bench.hear(RIVAL, &Message::Keepalive);
+        assert_eq!(bench.said(), ["up 2"]);
+    }
+}
+
+#[test]
+fn a_confirmed_loser_waits_for_the_winner_only_so_long() {
+    let mut bench = Bench::in_state(State::OpenConfirm);
+    bench.accept(RIVAL);
+    bench.hear(CONN, &Message::Keepalive);
+    assert_eq!(bench.session.state(), State::OpenConfirm);
+    let start = bench.now;
+    bench.said();
+    bench.expire();
+    assert_eq!(bench.now - start, COLLISION_WAIT);
+    assert_eq!(bench.said(), ["NOTIFICATION 4/0 [] to 2", "close 2", "up 1"]);
+}
+
+#[test]
+fn a_confirmed_loser_is_used_at_once_when_the_neighbour_uses_it() {
+    let mut bench = Bench::in_state(State::OpenConfirm);
+    bench.accept(RIVAL);
+    bench.hear(CONN, &Message::Keepalive);
+    bench.said();
+    bench.hear_bytes(CONN, &wire::encode_end_of_rib(Family::IPV4_UNICAST));
+    assert_eq!(bench.said(), ["NOTIFICATION 6/7 [] to 2", "close 2", "up 1", "routes"]);
+}
+
+#[test]
+fn a_neighbour_that_opens_many_connections_has_at_most_one_of_them() {
+    let mut bench = Bench::in_state(State::OpenSent);
+    let mut open = 0_i32;
+    for conn in 100..300 {
+        bench.accept(ConnId(conn));
+        for said in bench.said() {
+            open += i32::from(said.starts_with("OPEN"));
+            open -= i32::from(said.starts_with("close"));
+        }
+        assert!(open <= 1, "{open} connections are open");
+    }
+    // Once one of them is in use, further ones are refused.
+    bench.hear(ConnId(299), &Message::Open(their_open()));
+    bench.said();
+    bench.accept(ConnId(300));
+    assert_eq!(bench.said(), ["NOTIFICATION 6/5 [] to 300", "close 300"]);
+}
+
+/// One end of a pair, and what is on its way to it, per connection and in order.
+struct End {
+    bench: Bench,
+    /// Whether our connect was answered.
+    dialled: bool,
+    inbound: [VecDeque<Parcel>; 2],
+}
+
+#[derive(Clone, Debug)]
+enum Parcel {
+    Connected,
+    Accepted,
+    Bytes(Vec<u8>),
+    Closed,
+}
+
+/// Connection 0 is the one that end 0 opened.
+fn conn(connection: usize) -> ConnId {
+    ConnId(connection as u64)
+}
+
+struct Pair {
+    ends: [End; 2],
+    random: Jitter,
+}
+
+impl Pair {
+    fn new(ids: [Ipv4Addr; 2], seed: u64) -> Self {
+        let end = |us: usize| {
+            let asns = [65001, 65002];
+            let local = SpeakerConfig { asn: asns[us], router_id: ids[us], max_paths: 1 };
+            let peer = PeerConfig { asn: asns[1 - us], ..peer() };
+            let mut bench = Bench::with(local, peer);
+            bench.start();
+            End { bench, dialled: false, inbound: [VecDeque::new(), VecDeque::new()] }
+        };
+        Self { ends: [end(0), end(1)], random: Jitter::new(seed) }
+    }
+
+    /// Carries what came out of one end towards the other.
+    fn post(&mut self, from: usize) {
+        let effects = std::mem::take(&mut self.ends[from].bench.effects);
+        for effect in effects {
+            match effect {
+                Effect::Output(Output::Send { conn, bytes }) => {
+                    let lane = usize::try_from(conn.0).unwrap();
+                    self.ends[1 - from].inbound[lane].push_back(Parcel::Bytes(bytes));
+                }
+                Effect::Output(Output::Close { conn }) => {
+                    let lane = usize::try_from(conn.0).unwrap();
+                    self.ends[1 - from].inbound[lane].push_back(Parcel::Closed);
+                }
+                Effect::Output(Output::AbortConnect { .. }) => {
+                    // The other end may have accepted it already.
+                    self.ends[from].inbound[from].clear();
+                    if self.ends[from].dialled {
+                        self.ends[1 - from].inbound[from].push_back(Parcel::Closed);
+                    }
+                }
+                Effect::Output(_) | Effect::Up(_) | Effect::Down => {}
+                Effect::Update(_) | Effect::Refresh(_) => {}
+            }
+        }
+    }
+
+    /// Everything that may happen next: a connect reaches the other host, or a parcel arrives.
+    fn choices(&self) -> Vec<(usize, usize)> {
+        let dial = (0..2).filter(|&us| !self.ends[us].dialled && self.wants_to_connect(us));
+        let dial = dial.map(|us| (us, 2));
+        let arrive = (0..2).flat_map(|us| [(us, 0), (us, 1)]);
+        let arrive = arrive.filter(|&(us, lane)| !self.ends[us].inbound[lane].is_empty());
+        dial.chain(arrive).collect()
+    }
+
+    fn wants_to_connect(&self, us: usize) -> bool {
+        matches!(self.ends[us].bench.session.dialer, Dialer::Connect { .. })
+    }
+
+    fn step(&mut self, (us, lane): (usize, usize)) {
+        if lane == 2 {
+            self.ends[us].dialled = true;
+            self.ends[us].inbound[us].push_back(Parcel::Connected);
+            self.ends[1 - us].inbound[us].push_back(Parcel::Accepted);
+            return;
+        }
+        let parcel = self.ends[us].inbound[lane].pop_front().expect("chosen because it is there");
+        let End { bench, .. } = &mut self.ends[us];
+        match parcel {
+            Parcel::Connected => bench.connect(conn(lane)),
+            Parcel::Accepted => bench.accept(conn(lane)),
+            Parcel::Bytes(bytes) => bench.hear_bytes(conn(lane), &bytes),
+            Parcel::Closed => {
+                bench.session.closed(conn(lane), "end of file", bench.now, &mut bench.effects);
+            }
+        }
+        self.post(us);
+    }
+
+    fn run(&mut self) {
+        loop {
+            let choices = self.choices();
+            if choices.is_empty() {
+                return;
+            }
+            let pick = self.random.next() as usize % choices.len();
+            self.step(choices[pick]);
+        }
+    }
+}
+
+#[test]
+fn a_collision_ends_in_exactly_one_session_in_every_order_of_events() {
+    let ids = [Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(2, 2, 2, 2)];
+    for seed in 0..5000 {
+        let twins = [ids[0], ids[0]];
+        for ids in [ids, [ids[1], ids[0]], twins] {
+            let mut pair = Pair::new(ids, seed);
+            pair.run();
+            let used = pair.ends.each_ref().map(|end| {
+                let session = &end.bench.session;
+                assert_eq!(session.state(), State::Established, "seed {seed}, {ids:?}");
+                let links = Side::BOTH.map(|side| session.link(side).map(|link| link.conn));
+                links.into_iter().flatten().collect::<Vec<_>>()
+            });
+            assert_eq!(used[0].len(), 1, "seed {seed}, {ids:?}");
+            assert_eq!(used[0], used[1], "seed {seed}, {ids:?}");
+        }
+    }
+}

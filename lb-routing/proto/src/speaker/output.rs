@@ -1,0 +1,77 @@
+//! What the engine asks of the driver.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::{ConnId, State};
+
+/// What the engine asks of the driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Open a TCP connection to the neighbour; answered by `Connected` or `ConnectFailed`.
+    Connect {
+        /// Whose.
+        peer: IpAddr,
+        /// Its port.
+        port: u16,
+        /// From where.
+        source: Option<IpAddr>,
+    },
+    /// Give up a connect that is under way; no answer is wanted.
+    AbortConnect {
+        /// Whose.
+        peer: IpAddr,
+    },
+    /// Send.
+    Send {
+        /// Where.
+        conn: ConnId,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Close after what was sent is out.
+    Close {
+        /// Which.
+        conn: ConnId,
+    },
+    /// The paths that carry traffic for a learned prefix are now these (empty: no route any more).
+    Route(RouteChange),
+    /// Something worth a log line.
+    Event(Event),
+}
+
+/// The paths that carry traffic for a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteChange {
+    /// The destination.
+    pub prefix: IpNetwork,
+    /// Next hops of the best path and its equals, sorted, without repeats; empty: withdrawn.
+    pub next_hops: Vec<IpAddr>,
+}
+
+/// Something worth a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A session's FSM entered a state.
+    State {
+        /// Whose.
+        peer: IpAddr,
+        /// Which.
+        state: State,
+        /// Why, in words.
+        cause: String,
+    },
+    /// A malformed UPDATE was handled without a reset (RFC 7606).
+    Malformed {
+        /// Whose.
+        peer: IpAddr,
+        /// What and what was done, in words.
+        what: String,
+    },
+    /// A family's initial routes are complete (RFC 4724 §2).
+    EndOfRib {
+        /// Whose.
+        peer: IpAddr,
+    },
+}

@@ -1,0 +1,124 @@
+//! Neighbours and paths as people see them.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Instant;
+
+use ipnetwork::IpNetwork;
+
+use super::{Neighbour, Speaker};
+use crate::rib::Entry;
+use crate::wire::Attributes;
+
+/// FSM states (RFC 4271 §8.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Idle.
+    Idle,
+    /// Connect.
+    Connect,
+    /// Active.
+    Active,
+    /// OpenSent.
+    OpenSent,
+    /// OpenConfirm.
+    OpenConfirm,
+    /// Established.
+    Established,
+}
+
+/// A neighbour as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its AS number.
+    pub asn: u32,
+    /// FSM state.
+    pub state: State,
+    /// When it was entered.
+    pub since: Instant,
+    /// Its BGP identifier, once known.
+    pub router_id: Option<Ipv4Addr>,
+    /// Negotiated hold time; zero before.
+    pub hold_time_secs: u16,
+    /// Prefixes accepted.
+    pub prefixes_received: u64,
+    /// Prefixes advertised.
+    pub prefixes_advertised: u64,
+    /// Messages received.
+    pub messages_received: u64,
+    /// Messages sent.
+    pub messages_sent: u64,
+    /// The last error in words; empty if none.
+    pub last_error: String,
+}
+
+/// A path as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathStatus {
+    /// The destination.
+    pub prefix: IpNetwork,
+    /// Unset for routes that we originate.
+    pub next_hop: Option<IpAddr>,
+    /// Unset for routes that we originate.
+    pub peer: Option<IpAddr>,
+    /// Its attributes.
+    pub attributes: Attributes,
+    /// The best path.
+    pub best: bool,
+    /// Carries traffic.
+    pub multipath: bool,
+}
+
+impl Speaker {
+    /// Every neighbour, in the order of the configuration.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.neighbours.iter().map(peer_status).collect()
+    }
+
+    /// Every path of every prefix, sorted by prefix, the best path first.
+    pub fn routes(&self) -> Vec<PathStatus> {
+        let mut entries: Vec<_> = self.rib.iter().collect();
+        entries.sort_unstable_by_key(|(prefix, _)| **prefix);
+        entries.into_iter().flat_map(|(prefix, entry)| self.path_statuses(*prefix, entry)).collect()
+    }
+
+    fn path_statuses<'a>(
+        &'a self,
+        prefix: IpNetwork,
+        entry: &'a Entry,
+    ) -> impl Iterator<Item = PathStatus> + 'a {
+        entry.paths().enumerate().map(move |(place, (path, multipath))| PathStatus {
+            prefix,
+            next_hop: path.via.next_hop(),
+            peer: path.via.peer().and_then(|peer| Some(self.rib.ranking(peer)?.address)),
+            attributes: Attributes::clone(&path.attributes),
+            best: place == 0,
+            multipath,
+        })
+    }
+}
+
+fn peer_status(neighbour: &Neighbour) -> PeerStatus {
+    let session = &neighbour.session;
+    let negotiated = session.negotiated();
+    let hold_time = negotiated.map_or(0, |negotiated| negotiated.hold_time.as_secs());
+    let advertised = neighbour.channel.as_ref().map_or(0, |channel| channel.adj_out.len());
+    let (messages_received, messages_sent) = session.messages();
+    PeerStatus {
+        name: session.config().name.clone(),
+        address: session.config().address,
+        asn: session.config().asn,
+        state: session.state(),
+        since: session.since(),
+        router_id: negotiated.map(|negotiated| negotiated.router_id),
+        hold_time_secs: u16::try_from(hold_time).unwrap_or(u16::MAX),
+        prefixes_received: neighbour.accepted,
+        prefixes_advertised: advertised as u64,
+        messages_received,
+        messages_sent,
+        last_error: session.last_error().to_owned(),
+    }
+}
