@@ -262,3 +262,6 @@ pub fn decode(bytes: &[u8], context: Context) -> Result<Message, Notification> {
         frame::Kind::RouteRefresh => route_refresh::decode(bytes, body).map(Message::RouteRefresh),
     }
 }
+
+#[cfg(test)]
+mod tests;

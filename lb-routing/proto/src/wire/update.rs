@@ -16,7 +16,8 @@ pub(super) fn decode(body: &[u8], context: Context) -> Result<Update, Notificati
     let withdrawn = ipv4(withdrawn_field)?;
     let mut collected = attributes::decode(attributes_field, context)?;
     let announced = ipv4(nlri_field)?;
-    let end_of_rib = end_of_rib(body, &collected);
+    let only_attributes = withdrawn_field.is_empty() && nlri_field.is_empty();
+    let end_of_rib = end_of_rib(body, &collected).filter(|_| only_attributes);
     check(&mut collected, !announced.is_empty(), context)?;
     Ok(settle(withdrawn, announced, collected, end_of_rib))
 }
@@ -41,9 +42,7 @@ fn end_of_rib(body: &[u8], collected: &Collected) -> Option<Family> {
     if body == [0; 4] {
         return Some(Family::IPV4_UNICAST);
     }
-    // Two length fields, the attribute's header and its family.
-    let bare = body.len() <= 4 + 4 + 3 && !collected.has_others && collected.withdrawn.is_empty();
-    collected.unreach.filter(|_| bare)
+    collected.empty_unreach.filter(|_| !collected.has_others)
 }
 
 /// What only the whole UPDATE shows: attributes that are missing, routes that may be.

@@ -26,9 +26,9 @@ pub(in crate::wire) struct Collected {
     pub(in crate::wire) attributes: Attributes,
     /// MP_REACH_NLRI of a family that this speaker carries.
     pub(in crate::wire) reach: Option<Announced>,
-    /// MP_UNREACH_NLRI's family.
-    pub(in crate::wire) unreach: Option<Family>,
-    /// Its prefixes.
+    /// The family of an MP_UNREACH_NLRI without prefixes.
+    pub(in crate::wire) empty_unreach: Option<Family>,
+    /// The prefixes of MP_UNREACH_NLRI.
     pub(in crate::wire) withdrawn: Vec<IpNetwork>,
     /// MP_REACH_NLRI is there, whatever its family.
     pub(in crate::wire) has_reach: bool,
@@ -216,12 +216,13 @@ impl Collected {
     /// RFC 4760 §4; an `Err` resets the session.
     fn mp_unreach(&mut self, value: &[u8]) -> Result<(), Refusal> {
         let (family, field) = family(value)?;
-        self.unreach = Some(family);
+        if field.is_empty() {
+            self.empty_unreach = Some(family);
+            return Ok(());
+        }
         match version(family) {
             Some(version) => nlri::decode(field, version, &mut self.withdrawn)
                 .map_err(|nlri::Malformed| "prefix"),
-            // Without prefixes it is the end of a family's routes, not a withdrawal.
-            None if field.is_empty() => Ok(()),
             None => {
                 self.discard(MP_UNREACH_NLRI, "family is neither IPv4 nor IPv6 unicast");
                 Ok(())

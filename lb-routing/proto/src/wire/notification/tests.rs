@@ -1,1 +1,77 @@
 use super::*;
+use crate::wire::{Context, Message, decode as decode_message, encode};
+
+const CONTEXT: Context = Context { four_octet_as: true, external: true };
+
+#[test]
+fn notifications_are_described_in_the_words_of_the_rfcs() {
+    let table: &[(Notification, &str)] = &[
+        (Notification::new(error::HOLD_TIMER_EXPIRED), "Hold Timer Expired"),
+        (Notification::new(error::BAD_PEER_AS), "OPEN Message Error / Bad Peer AS"),
+        (Notification::new(error::CEASE), "Cease"),
+        (Notification::new((6, 99)), "Cease / subcode 99"),
+        (Notification::new((99, 3)), "error 99/3"),
+        (
+            Notification::with_data(error::ADMINISTRATIVE_SHUTDOWN, *b"\x04soon"),
+            "Cease / Administrative Shutdown: \"soon\"",
+        ),
+        (
+            Notification::with_communication(error::ADMINISTRATIVE_RESET, "a\nb"),
+            "Cease / Administrative Reset: \"a\\nb\"",
+        ),
+        // Empty, cut short, no UTF-8, another subcode: no communication.
+        (
+            Notification::with_data(error::ADMINISTRATIVE_SHUTDOWN, [0]),
+            "Cease / Administrative Shutdown",
+        ),
+        (
+            Notification::with_data(error::ADMINISTRATIVE_SHUTDOWN, *b"\x05soon"),
+            "Cease / Administrative Shutdown",
+        ),
+        (
+            Notification::with_data(error::ADMINISTRATIVE_SHUTDOWN, [2, 0xc3, 0x28]),
+            "Cease / Administrative Shutdown",
+        ),
+        (
+            Notification::with_data(error::CONNECTION_REJECTED, *b"\x04soon"),
+            "Cease / Connection Rejected",
+        ),
+    ];
+    for (notification, words) in table {
+        assert_eq!(notification.describe(), *words);
+    }
+}
+
+#[test]
+fn a_communication_is_cut_at_a_character_within_255_octets() {
+    let text = "é".repeat(200);
+    let notification = Notification::with_communication(error::ADMINISTRATIVE_SHUTDOWN, &text);
+    assert_eq!(notification.data.len(), 1 + 254);
+    assert_eq!(notification.communication(), Some("é".repeat(127).as_str()));
+}
+
+#[test]
+fn the_golden_bytes_of_a_notification_are_read_and_written() {
+    let mut bytes = vec![0xff; 16];
+    bytes.extend([0, 23, 3, 1, 2, 0, 18]);
+    let message =
+        Message::Notification(Notification::with_data(error::BAD_MESSAGE_LENGTH, [0, 18]));
+    assert_eq!(encode(&message, CONTEXT), bytes);
+    assert_eq!(decode_message(&bytes, CONTEXT), Ok(message));
+}
+
+#[test]
+fn a_broken_notification_never_causes_another() {
+    for body in [&[][..], &[7], &[200, 201], &[0xff; 300]] {
+        let bytes = frame::seal(frame::Kind::Notification, body);
+        let message = decode_message(&bytes, CONTEXT);
+        assert!(matches!(message, Ok(Message::Notification(_))), "{body:?}");
+    }
+    assert_eq!(decode(&[7]), Notification::with_data((0, 0), [7]));
+}
+
+#[test]
+fn data_beyond_a_message_is_cut() {
+    let notification = Notification::with_data(error::MALFORMED_ATTRIBUTE_LIST, vec![1; 5000]);
+    assert_eq!(notification.encode().len(), MAX_MESSAGE_LEN);
+}

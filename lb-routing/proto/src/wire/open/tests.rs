@@ -1,1 +1,139 @@
 use super::*;
+use crate::wire::{Context, Message, decode as decode_message, encode as encode_message};
+
+const CONTEXT: Context = Context { four_octet_as: true, external: true };
+
+/// The body of an OPEN with these optional parameters, their length included.
+fn body(parameters: &[u8]) -> Vec<u8> {
+    let mut body = vec![4, 0xfd, 0xe8, 0, 90, 192, 0, 2, 1];
+    body.extend(parameters);
+    body
+}
+
+fn example() -> Open {
+    Open {
+        asn: 4_200_000_001,
+        hold_time_secs: 90,
+        router_id: Ipv4Addr::new(192, 0, 2, 1),
+        capabilities: vec![
+            Capability::Multiprotocol(Family::IPV4_UNICAST),
+            Capability::Multiprotocol(Family::IPV6_UNICAST),
+            Capability::RouteRefresh,
+            Capability::FourOctetAs(4_200_000_001),
+            Capability::Unknown { code: 70, value: vec![] },
+        ],
+    }
+}
+
+#[test]
+fn the_golden_bytes_of_an_open_are_read_and_written() {
+    let mut bytes = vec![0xff; 16];
+    bytes.extend([0, 53, 1]);
+    bytes.extend([4, 0x5b, 0xa0, 0, 90, 192, 0, 2, 1]);
+    bytes.extend([24, 2, 22]);
+    bytes.extend([1, 4, 0, 1, 0, 1]);
+    bytes.extend([1, 4, 0, 2, 0, 1]);
+    bytes.extend([2, 0]);
+    bytes.extend([65, 4, 0xfa, 0x56, 0xea, 0x01]);
+    bytes.extend([70, 0]);
+    let message = Message::Open(example());
+    assert_eq!(encode_message(&message, CONTEXT), bytes);
+    assert_eq!(decode_message(&bytes, CONTEXT), Ok(message));
+}
+
+#[test]
+fn errors_in_an_open_have_the_codes_and_data_of_rfc_4271_section_6_2() {
+    let with = |at: usize, octets: &[u8]| {
+        let mut body = body(&[0]);
+        body[at..at + octets.len()].copy_from_slice(octets);
+        body
+    };
+    let notification = Notification::new;
+    let table: &[(&str, Vec<u8>, Notification)] = &[
+        (
+            "version 3",
+            with(0, &[3]),
+            Notification::with_data(error::UNSUPPORTED_VERSION_NUMBER, [0, 4]),
+        ),
+        ("AS 0", with(1, &[0, 0]), notification(error::BAD_PEER_AS)),
+        (
+            "AS 0 of four octets",
+            body(&[8, 2, 6, 65, 4, 0, 0, 0, 0]),
+            notification(error::BAD_PEER_AS),
+        ),
+        ("hold time 1", with(3, &[0, 1]), notification(error::UNACCEPTABLE_HOLD_TIME)),
+        ("hold time 2", with(3, &[0, 2]), notification(error::UNACCEPTABLE_HOLD_TIME)),
+        ("identifier 0.0.0.0", with(5, &[0; 4]), notification(error::BAD_BGP_IDENTIFIER)),
+        (
+            "authentication parameter",
+            body(&[3, 1, 1, 0]),
+            notification(error::UNSUPPORTED_OPTIONAL_PARAMETER),
+        ),
+        ("parameters shorter than said", body(&[9, 2, 0]), notification(error::OPEN_MESSAGE_ERROR)),
+        ("parameters longer than said", body(&[0, 2, 0]), notification(error::OPEN_MESSAGE_ERROR)),
+        ("parameter beyond the field", body(&[2, 2, 5]), notification(error::OPEN_MESSAGE_ERROR)),
+        ("half a parameter", body(&[3, 2, 0, 2]), notification(error::OPEN_MESSAGE_ERROR)),
+        ("half a capability", body(&[3, 2, 1, 1]), notification(error::OPEN_MESSAGE_ERROR)),
+        (
+            "capability beyond the parameter",
+            body(&[4, 2, 2, 65, 4]),
+            notification(error::OPEN_MESSAGE_ERROR),
+        ),
+        (
+            "multiprotocol of three octets",
+            body(&[7, 2, 5, 1, 3, 0, 1, 0]),
+            notification(error::OPEN_MESSAGE_ERROR),
+        ),
+        (
+            "route refresh of one octet",
+            body(&[5, 2, 3, 2, 1, 0]),
+            notification(error::OPEN_MESSAGE_ERROR),
+        ),
+        (
+            "extended parameters shorter than said",
+            body(&[255, 255, 0, 9, 2, 0, 0]),
+            notification(error::OPEN_MESSAGE_ERROR),
+        ),
+    ];
+    for (what, body, expected) in table {
+        assert_eq!(decode(body), Err(expected.clone()), "{what}");
+    }
+}
+
+#[test]
+fn hold_times_zero_and_three_are_accepted() {
+    for secs in [0, 3, 65535_u16] {
+        let mut body = body(&[0]);
+        body[3..5].copy_from_slice(&secs.to_be_bytes());
+        assert_eq!(decode(&body).unwrap().hold_time_secs, secs);
+    }
+}
+
+#[test]
+fn capabilities_in_several_parameters_are_one_list() {
+    let open = decode(&body(&[10, 2, 2, 2, 0, 2, 4, 64, 2, 0, 120])).unwrap();
+    let restart = Capability::Unknown { code: 64, value: vec![0, 120] };
+    assert_eq!(open.asn, 65000);
+    assert_eq!(open.capabilities, [Capability::RouteRefresh, restart]);
+}
+
+#[test]
+fn the_extended_format_is_read_whatever_the_short_length_says() {
+    for length in [255, 1] {
+        let open = decode(&body(&[length, 255, 0, 5, 2, 0, 2, 2, 0])).unwrap();
+        assert_eq!(open.capabilities, [Capability::RouteRefresh]);
+    }
+}
+
+#[test]
+fn many_capabilities_take_the_extended_format_and_stop_at_a_message() {
+    let capability = Capability::Unknown { code: 71, value: vec![7; 98] };
+    for (count, kept) in [(2, 2), (3, 3), (40, 40), (41, 40), (100, 40)] {
+        let open = Open { capabilities: vec![capability.clone(); count], ..example() };
+        let bytes = encode(&open);
+        assert!(bytes.len() <= MAX_MESSAGE_LEN);
+        assert_eq!(bytes[29] == EXTENDED, count > 2, "{count} capabilities");
+        let read = decode(&bytes[HEADER_LEN..]).unwrap();
+        assert_eq!(read.capabilities, vec![capability.clone(); kept]);
+    }
+}
