@@ -172,3 +172,13 @@ fn a_message_is_never_longer_than_its_bound() {
     let notification = Notification { code: 6, subcode: 2, data: vec![0; 70_000] };
     assert_eq!(encode(&Message::Notification(notification), EXTERNAL).len(), MAX_MESSAGE_LEN);
 }
+
+#[test]
+fn a_message_is_filled_to_its_last_octet() {
+    // A default route is one octet; 23 are header and length fields.
+    for (count, lengths) in [(4073, &[4096][..]), (4074, &[4096, 24])] {
+        let mut messages = Vec::new();
+        encode_withdrawals(&vec![prefixes(&["0.0.0.0/0"])[0]; count], EXTERNAL, &mut messages);
+        assert_eq!(messages.iter().map(Vec::len).collect::<Vec<_>>(), lengths);
+    }
+}
