@@ -25,7 +25,7 @@ pub use self::input::{ConnId, Input};
 pub use self::output::{Event, Output, RouteChange};
 pub use self::status::{PathStatus, PeerStatus, State};
 use crate::config::{self, ConfigError, PeerConfig, SpeakerConfig};
-use crate::rib::{AdjRibOut, Keyed, PeerIndex, Ranking, Rib};
+use crate::rib::{AdjRibOut, Keyed, MAX_PREFIXES_PER_PEER, PeerIndex, Ranking, Rib};
 use crate::session::{self, Effect, Jitter, Session, Up};
 use crate::wire::error;
 
@@ -42,6 +42,8 @@ pub struct Speaker {
     queue: VecDeque<Output>,
     /// Who is asked first for UPDATEs, in turn.
     next_to_flush: usize,
+    /// Paths of one neighbour at most.
+    max_prefixes: u64,
 }
 
 #[derive(Debug)]
@@ -85,8 +87,17 @@ impl Speaker {
             neighbours.push(Neighbour { session, channel: None, accepted: 0 });
         }
         let (conns, queue) = (HashMap::new(), VecDeque::new());
-        let mut speaker =
-            Self { config, neighbours, by_address, conns, rib, hash, queue, next_to_flush: 0 };
+        let mut speaker = Self {
+            config,
+            neighbours,
+            by_address,
+            conns,
+            rib,
+            hash,
+            queue,
+            next_to_flush: 0,
+            max_prefixes: MAX_PREFIXES_PER_PEER,
+        };
         speaker.each_session(now, Session::start);
         Ok(speaker)
     }

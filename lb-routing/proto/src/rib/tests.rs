@@ -1,1 +1,94 @@
+use std::net::Ipv4Addr;
+
 use super::*;
+use crate::wire::{AsPath, Segment};
+
+fn rib(max_paths: usize) -> Rib {
+    let ranking = |number: u8| Ranking {
+        external: true,
+        router_id: Ipv4Addr::new(1, 1, 1, number),
+        address: hop(number),
+    };
+    Rib::new((0..4).map(ranking).collect(), max_paths, Keyed(1))
+}
+
+fn hop(number: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, number])
+}
+
+fn prefix(text: &str) -> IpNetwork {
+    text.parse().unwrap()
+}
+
+fn learn(rib: &mut Rib, text: &str, peer: u8, as_path: &[u32]) -> bool {
+    let segments = vec![Segment::Sequence(as_path.to_vec())];
+    let attributes = Attributes { as_path: AsPath { segments }, ..Attributes::default() };
+    let attributes = rib.intern(attributes);
+    let via = Via::Peer { peer: peer.into(), next_hop: hop(peer) };
+    rib.insert(prefix(text), Path { via, attributes })
+}
+
+fn changes(rib: &mut Rib) -> Vec<(String, Vec<IpAddr>)> {
+    let mut changes = Vec::new();
+    while let Some((prefix, news)) = rib.next_change() {
+        changes.extend(news.map(|hops| (prefix.to_string(), hops)));
+    }
+    changes
+}
+
+#[test]
+fn equal_paths_are_published_together_up_to_the_bound() {
+    let mut rib = rib(2);
+    for peer in 0..4 {
+        learn(&mut rib, "10.1.0.0/24", peer, &[7]);
+    }
+    assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(0), hop(1)])]);
+    rib.remove(prefix("10.1.0.0/24"), Some(0));
+    assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(1), hop(2)])]);
+}
+
+#[test]
+fn a_prefix_is_published_once_however_often_it_changed_and_not_at_all_if_it_did_not() {
+    let mut rib = rib(1);
+    for round in 0..100 {
+        learn(&mut rib, "10.1.0.0/24", 0, &[7, round]);
+    }
+    assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(0)])]);
+    learn(&mut rib, "10.1.0.0/24", 1, &[7, 8, 9]);
+    rib.remove(prefix("10.1.0.0/24"), Some(0));
+    learn(&mut rib, "10.1.0.0/24", 0, &[7]);
+    assert_eq!(changes(&mut rib), []);
+    rib.remove_peer(0);
+    rib.remove_peer(1);
+    assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![])]);
+    assert!(rib.table.is_empty());
+}
+
+#[test]
+fn an_originated_prefix_hides_learned_paths_until_it_is_given_up() {
+    let mut rib = rib(4);
+    learn(&mut rib, "203.0.113.1/32", 0, &[7]);
+    assert_eq!(changes(&mut rib), [("203.0.113.1/32".into(), vec![hop(0)])]);
+    rib.originate(&[prefix("203.0.113.1/32")]);
+    assert_eq!(changes(&mut rib), [("203.0.113.1/32".into(), vec![])]);
+    rib.originate(&[]);
+    assert_eq!(changes(&mut rib), [("203.0.113.1/32".into(), vec![hop(0)])]);
+}
+
+#[test]
+fn a_source_has_one_path_per_prefix() {
+    let mut rib = rib(4);
+    assert!(learn(&mut rib, "10.1.0.0/24", 0, &[7]));
+    assert!(!learn(&mut rib, "10.1.0.0/24", 0, &[8]));
+    assert!(rib.remove(prefix("10.1.0.0/24"), Some(0)));
+    assert!(!rib.remove(prefix("10.1.0.0/24"), Some(0)));
+}
+
+#[test]
+fn routes_with_equal_attributes_share_them() {
+    let mut rib = rib(1);
+    learn(&mut rib, "10.1.0.0/24", 0, &[7]);
+    learn(&mut rib, "10.2.0.0/24", 1, &[7]);
+    let attributes = |text| &rib.get(&prefix(text)).unwrap().best().unwrap().attributes;
+    assert!(Arc::ptr_eq(attributes("10.1.0.0/24"), attributes("10.2.0.0/24")));
+}

@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 use super::{Event, Output, Speaker};
 use crate::config::Import;
 use crate::policy::{self, Rejection};
-use crate::rib::{MAX_PREFIXES_PER_PEER, Path, PeerIndex, Via};
+use crate::rib::{Path, PeerIndex, Via};
 use crate::wire::{Announced, Attributes, Family, Notification, Update, error};
 
 impl Speaker {
@@ -101,7 +101,7 @@ impl Speaker {
 
     fn enforce_bound(&mut self, index: PeerIndex, now: Instant) {
         let accepted = self.neighbours.get(index as usize).map_or(0, |peer| peer.accepted);
-        if accepted > MAX_PREFIXES_PER_PEER {
+        if accepted > self.max_prefixes {
             let cease = Notification::new(error::MAXIMUM_NUMBER_OF_PREFIXES_REACHED);
             self.with_session(index, now, |session, now, out| session.cease(cease, now, out));
         }

@@ -1,1 +1,183 @@
+mod errors;
+mod routes;
+
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+
 use super::*;
+use crate::config::{Export, Import};
+use crate::wire::{
+    self, AsPath, Attributes, Capability, Context, Family, Message, Notification, Open, Segment,
+    Update,
+};
+
+const US: u32 = 65001;
+const CONTEXT: Context = Context { four_octet_as: true, external: true };
+
+fn neighbour(number: u8) -> IpAddr {
+    IpAddr::from([10, 0, number, 2])
+}
+
+fn ourselves(number: u8) -> IpAddr {
+    IpAddr::from([10, 0, number, 1])
+}
+
+/// Neighbour `number` has AS 65100 + `number`.
+fn peer(number: u8, import: Import, export: Export) -> PeerConfig {
+    PeerConfig {
+        name: format!("peer {number}"),
+        address: neighbour(number),
+        port: 179,
+        source: None,
+        asn: 65100 + u32::from(number),
+        passive: true,
+        hold_time: Duration::from_secs(90),
+        connect_retry: Duration::from_secs(120),
+        import,
+        export,
+        next_hop_self: false,
+    }
+}
+
+/// A speaker whose neighbours are played by hand.
+struct Rig {
+    speaker: Speaker,
+    now: Instant,
+    next_conn: u64,
+}
+
+impl Rig {
+    fn new(peers: Vec<PeerConfig>) -> Self {
+        let now = Instant::now();
+        let config = SpeakerConfig { asn: US, router_id: Ipv4Addr::new(10, 0, 0, 1), max_paths: 4 };
+        let speaker = Speaker::new(config, peers, 1, now).unwrap();
+        Self { speaker, now, next_conn: 1 }
+    }
+
+    fn outputs(&mut self) -> Vec<Output> {
+        std::iter::from_fn(|| self.speaker.poll_output()).collect()
+    }
+
+    fn accept(&mut self, peer: IpAddr, local: IpAddr) -> ConnId {
+        let conn = ConnId(self.next_conn);
+        self.next_conn += 1;
+        self.speaker.handle(Input::Accepted { peer, conn, local }, self.now);
+        conn
+    }
+
+    fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.speaker.handle(Input::Received { conn, bytes }, self.now);
+    }
+
+    fn hear(&mut self, conn: ConnId, message: &Message) {
+        self.receive(conn, &wire::encode(message, CONTEXT));
+    }
+
+    /// A session with a neighbour that speaks these families, Established.
+    fn establish_with(&mut self, number: u8, families: &[Family]) -> ConnId {
+        let conn = self.accept(neighbour(number), ourselves(number));
+        let asn = 65100 + u32::from(number);
+        let mut capabilities = vec![Capability::FourOctetAs(asn)];
+        capabilities.extend(families.iter().copied().map(Capability::Multiprotocol));
+        let router_id = Ipv4Addr::new(1, 1, 1, number);
+        self.hear(conn, &Message::Open(Open { asn, hold_time_secs: 90, router_id, capabilities }));
+        self.hear(conn, &Message::Keepalive);
+        conn
+    }
+
+    fn establish(&mut self, number: u8) -> ConnId {
+        self.establish_with(number, &[Family::IPV4_UNICAST, Family::IPV6_UNICAST])
+    }
+
+    fn announce(&mut self, conn: ConnId, path: &[u32], next_hop: IpAddr, prefixes: &[&str]) {
+        let mut messages = Vec::new();
+        let prefixes: Vec<_> = prefixes.iter().map(|text| prefix(text)).collect();
+        wire::encode_updates(&attributes(path), next_hop, &prefixes, CONTEXT, &mut messages)
+            .unwrap();
+        self.receive(conn, &messages.concat());
+    }
+
+    fn withdraw(&mut self, conn: ConnId, prefixes: &[&str]) {
+        let mut messages = Vec::new();
+        let prefixes: Vec<_> = prefixes.iter().map(|text| prefix(text)).collect();
+        wire::encode_withdrawals(&prefixes, CONTEXT, &mut messages);
+        self.receive(conn, &messages.concat());
+    }
+
+    fn originate(&mut self, prefixes: &[&str]) {
+        let prefixes: Vec<_> = prefixes.iter().map(|text| prefix(text)).collect();
+        self.speaker.handle(Input::Originate(&prefixes), self.now);
+    }
+
+    fn state(&self, place: usize) -> State {
+        self.speaker.peers()[place].state
+    }
+
+    /// Time passes to the next timer.
+    fn wait(&mut self) {
+        self.now = self.speaker.poll_timeout().expect("a timer runs");
+        self.speaker.handle(Input::Tick, self.now);
+    }
+}
+
+fn prefix(text: &str) -> IpNetwork {
+    text.parse().unwrap()
+}
+
+fn attributes(path: &[u32]) -> Attributes {
+    let segments = vec![Segment::Sequence(path.to_vec())];
+    Attributes { as_path: AsPath { segments }, ..Attributes::default() }
+}
+
+/// The messages that were sent on a connection.
+fn messages(outputs: &[Output], on: ConnId) -> Vec<Message> {
+    let sent = outputs.iter().filter_map(|output| match output {
+        Output::Send { conn, bytes } if *conn == on => Some(bytes),
+        _ => None,
+    });
+    let mut stream: Vec<u8> = sent.flatten().copied().collect();
+    let mut messages = Vec::new();
+    while let Some(len) = wire::frame(&stream).unwrap() {
+        let rest = stream.split_off(len);
+        messages.push(wire::decode(&stream, CONTEXT).unwrap());
+        stream = rest;
+    }
+    assert!(stream.is_empty(), "whole messages only");
+    messages
+}
+
+fn updates(outputs: &[Output], on: ConnId) -> Vec<Update> {
+    let messages = messages(outputs, on).into_iter();
+    let updates = messages.filter_map(|message| match message {
+        Message::Update(update) => Some(update),
+        _ => None,
+    });
+    updates.collect()
+}
+
+/// Prefixes announced on a connection, in words, with their next hop and AS path.
+fn announced(outputs: &[Output], on: ConnId) -> Vec<String> {
+    let mut words = Vec::new();
+    for update in updates(outputs, on) {
+        let path = update.attributes.map(|attributes| attributes.as_path.segments);
+        for group in update.announced {
+            for prefix in group.prefixes {
+                words.push(format!("{prefix} via {} {path:?}", group.next_hop));
+            }
+        }
+    }
+    words
+}
+
+fn routes(outputs: &[Output]) -> Vec<RouteChange> {
+    let routes = outputs.iter().filter_map(|output| match output {
+        Output::Route(change) => Some(change.clone()),
+        _ => None,
+    });
+    routes.collect()
+}
+
+fn change(text: &str, next_hops: &[IpAddr]) -> RouteChange {
+    RouteChange { prefix: prefix(text), next_hops: next_hops.to_vec() }
+}

@@ -1,1 +1,168 @@
+use std::sync::Arc;
+
 use super::*;
+use crate::config::Import;
+use crate::wire::{AsPath, RawAttribute};
+
+const OUR_AS: u32 = 65001;
+const BOTH: [Family; 2] = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+
+fn peer(asn: u32, export: Export) -> PeerConfig {
+    PeerConfig {
+        name: "peer".into(),
+        address: "10.0.0.9".parse().unwrap(),
+        port: 179,
+        source: None,
+        asn,
+        passive: false,
+        hold_time: std::time::Duration::from_secs(90),
+        connect_retry: std::time::Duration::from_secs(120),
+        import: Import::None,
+        export,
+        next_hop_self: false,
+    }
+}
+
+fn target<'a>(config: &'a PeerConfig, local: &str) -> Target<'a> {
+    let local = local.parse().unwrap();
+    Target { index: 9, config, our_as: OUR_AS, local, families: &BOTH }
+}
+
+fn own() -> Path {
+    Path { via: Via::Local, attributes: Arc::new(Attributes::default()) }
+}
+
+fn learned(next_hop: &str, communities: &[u32]) -> Path {
+    let communities = communities.to_vec();
+    let attributes = Attributes { communities, ..Attributes::default() };
+    let via = Via::Peer { peer: 1, next_hop: next_hop.parse().unwrap() };
+    Path { via, attributes: Arc::new(attributes) }
+}
+
+fn v4() -> IpNetwork {
+    "10.1.0.0/24".parse().unwrap()
+}
+
+#[test]
+fn nothing_is_exported_unless_policy_lists_it() {
+    let learned = learned("10.0.0.2", &[]);
+    let cases =
+        [(Export::None, false, false), (Export::Vips, true, false), (Export::All, true, true)];
+    for (export, vip, other) in cases {
+        let config = peer(65002, export);
+        let target = target(&config, "10.0.0.1");
+        assert_eq!(is_exported(&v4(), &own(), false, &target), vip, "{export:?}");
+        assert_eq!(is_exported(&v4(), &learned, false, &target), other, "{export:?}");
+    }
+    assert_eq!(Export::default(), Export::None);
+    assert_eq!(Import::default(), Import::None);
+}
+
+#[test]
+fn a_route_does_not_go_back_nor_from_one_internal_neighbour_to_another() {
+    let internal = peer(OUR_AS, Export::All);
+    let external = peer(65002, Export::All);
+    let path = learned("10.0.0.2", &[]);
+    assert!(!is_exported(&v4(), &path, true, &target(&internal, "10.0.0.1")));
+    assert!(is_exported(&v4(), &path, true, &target(&external, "10.0.0.1")));
+    assert!(is_exported(&v4(), &path, false, &target(&internal, "10.0.0.1")));
+    let back = Target { index: 1, ..target(&external, "10.0.0.1") };
+    assert!(!is_exported(&v4(), &path, false, &back));
+}
+
+#[test]
+fn well_known_communities_are_honoured() {
+    let internal = peer(OUR_AS, Export::All);
+    let external = peer(65002, Export::All);
+    let cases = [(NO_EXPORT, true, false), (NO_ADVERTISE, false, false)];
+    for (community, inside, outside) in
+        cases.into_iter().chain([(NO_EXPORT_SUBCONFED, true, false)])
+    {
+        let path = learned("10.0.0.2", &[community]);
+        let told = |config| is_exported(&v4(), &path, false, &target(config, "10.0.0.1"));
+        assert_eq!((told(&internal), told(&external)), (inside, outside), "{community:x}");
+    }
+}
+
+#[test]
+fn a_family_that_was_not_agreed_on_is_not_exported() {
+    let config = peer(65002, Export::All);
+    let target = Target { families: &BOTH[1..], ..target(&config, "10.0.0.1") };
+    assert!(!is_exported(&v4(), &own(), false, &target));
+}
+
+#[test]
+fn next_hops_are_ourselves_outside_and_kept_inside() {
+    let hop = |config: &PeerConfig, local: &str, prefix: &str, path: &Path| {
+        let prefix = prefix.parse().unwrap();
+        next_hop(&prefix, path, &target(config, local)).map(|hop| hop.to_string())
+    };
+    let external = peer(65002, Export::All);
+    let internal = peer(OUR_AS, Export::All);
+    let ourselves = PeerConfig { next_hop_self: true, ..internal.clone() };
+    let path = learned("10.0.0.2", &[]);
+    let self_v4 = Some("10.0.0.1".to_owned());
+    assert_eq!(hop(&external, "10.0.0.1", "10.1.0.0/24", &path), self_v4);
+    assert_eq!(hop(&internal, "10.0.0.1", "10.1.0.0/24", &path), Some("10.0.0.2".into()));
+    assert_eq!(hop(&ourselves, "10.0.0.1", "10.1.0.0/24", &path), self_v4);
+    assert_eq!(hop(&internal, "10.0.0.1", "10.1.0.0/24", &own()), self_v4);
+    // Its own address would be of no use to the neighbour.
+    assert_eq!(hop(&internal, "10.0.0.1", "10.1.0.0/24", &learned("10.0.0.9", &[])), self_v4);
+}
+
+#[test]
+fn a_family_without_a_usable_next_hop_is_not_advertised() {
+    let external = peer(65002, Export::All);
+    let hop = |local: &str, prefix: &str| {
+        next_hop(&prefix.parse().unwrap(), &own(), &target(&external, local)).is_some()
+    };
+    assert!(!hop("10.0.0.1", "2001:db8::/32"));
+    assert!(!hop("fe80::1", "2001:db8::/32"));
+    assert!(!hop("2001:db8::1", "10.1.0.0/24"));
+    assert!(hop("2001:db8::1", "2001:db8::/32"));
+}
+
+#[test]
+fn attributes_change_at_the_border_of_the_as() {
+    let learned = Attributes {
+        as_path: AsPath { segments: vec![Segment::Sequence(vec![7, 8])] },
+        med: Some(5),
+        local_pref: Some(300),
+        originator_id: Some("1.1.1.1".parse().unwrap()),
+        cluster_list: vec!["2.2.2.2".parse().unwrap()],
+        communities: vec![42],
+        other: vec![
+            RawAttribute { flags: 0xc0, code: 200, value: vec![1] },
+            RawAttribute { flags: 0x80, code: 201, value: vec![2] },
+        ],
+        ..Attributes::default()
+    };
+    let external = peer(65002, Export::All);
+    let outside = advertised_attributes(&learned, &target(&external, "10.0.0.1"));
+    let other = vec![RawAttribute { flags: 0xe0, code: 200, value: vec![1] }];
+    let expected = Attributes {
+        as_path: AsPath { segments: vec![Segment::Sequence(vec![OUR_AS, 7, 8])] },
+        communities: vec![42],
+        other: other.clone(),
+        ..Attributes::default()
+    };
+    assert_eq!(outside, expected);
+
+    let internal = peer(OUR_AS, Export::All);
+    let inside = advertised_attributes(&learned, &target(&internal, "10.0.0.1"));
+    assert_eq!(inside, Attributes { other, ..learned });
+    let own = advertised_attributes(&Attributes::default(), &target(&internal, "10.0.0.1"));
+    assert_eq!((own.local_pref, own.as_path), (Some(100), AsPath::default()));
+}
+
+#[test]
+fn a_full_segment_is_not_prolonged() {
+    let config = peer(65002, Export::All);
+    let set = Segment::Set(vec![1]);
+    for first in [Segment::Sequence(vec![7; MAX_SEGMENT]), set] {
+        let segments = vec![first.clone()];
+        let learned = Attributes { as_path: AsPath { segments }, ..Attributes::default() };
+        let told = advertised_attributes(&learned, &target(&config, "10.0.0.1"));
+        assert_eq!(told.as_path.segments, [Segment::Sequence(vec![OUR_AS]), first]);
+    }
+}

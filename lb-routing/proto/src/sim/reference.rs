@@ -1,0 +1,186 @@
+//! What everybody should know, computed the naive way: all nodes tell all, until nothing changes.
+//!
+//! Shares nothing with the RIB and the policy but the configuration.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::net::Net;
+use super::world::World;
+use crate::config::{Export, Import};
+use crate::speaker::State;
+use crate::wire::Segment;
+
+/// Rounds until every chain of speakers has been walked, with room to spare.
+const MAX_ROUNDS: usize = 100;
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Route {
+    path: Vec<u32>,
+    /// Learned over which link; `None`: our own.
+    link: Option<usize>,
+    next_hop: Option<IpAddr>,
+}
+
+/// Per node and prefix, every route, the best one first.
+type Known = Vec<BTreeMap<IpNetwork, Vec<Route>>>;
+
+/// Compares every speaker with the reference; says how many learned routes were compared.
+pub(super) fn check(net: &Net) -> usize {
+    let world = &net.world;
+    let known = settle(net);
+    let mut compared = 0;
+    for (node, host) in net.nodes.iter().enumerate() {
+        let speaker = host.speaker.as_ref().expect("everybody was booted");
+        for peer in speaker.peers() {
+            let context = format!("node {node}, {}: {}", peer.name, peer.last_error);
+            assert_eq!(peer.state, State::Established, "{context}");
+        }
+        let mut seen: BTreeMap<IpNetwork, Vec<Route>> = BTreeMap::new();
+        for path in speaker.routes() {
+            let segments = path.attributes.as_path.segments.iter();
+            let numbers = segments.flat_map(|segment| match segment {
+                Segment::Sequence(numbers) => numbers.clone(),
+                other @ (Segment::Set(_) | Segment::ConfedSequence(_) | Segment::ConfedSet(_)) => {
+                    panic!("nobody makes {other:?}")
+                }
+            });
+            let link = path.peer.map(|peer| link_to(world, node, peer));
+            let route = Route { path: numbers.collect(), link, next_hop: path.next_hop };
+            let routes = seen.entry(path.prefix).or_default();
+            assert_eq!(path.best, routes.is_empty(), "node {node}, {}", path.prefix);
+            routes.push(route);
+        }
+        compared += compare(node, &known[node], &seen);
+        let expected = installed(world, node, &known[node]);
+        assert_eq!(host.installed, expected, "node {node}: what the driver was told");
+    }
+    compared
+}
+
+fn compare(
+    node: usize,
+    expected: &BTreeMap<IpNetwork, Vec<Route>>,
+    seen: &BTreeMap<IpNetwork, Vec<Route>>,
+) -> usize {
+    let prefixes: BTreeSet<_> = expected.keys().chain(seen.keys()).collect();
+    let mut compared = 0;
+    for prefix in prefixes {
+        let none = Vec::new();
+        let [want, have] = [expected, seen].map(|all| all.get(prefix).unwrap_or(&none));
+        assert_eq!(want.first(), have.first(), "node {node}: best route to {prefix}");
+        let [want, have] = [want, have].map(|routes| routes.iter().collect::<BTreeSet<_>>());
+        assert_eq!(want, have, "node {node}: routes to {prefix}");
+        compared += want.iter().filter(|route| route.link.is_some()).count();
+    }
+    compared
+}
+
+fn settle(net: &Net) -> Known {
+    let world = &net.world;
+    let mut known: Known = vec![BTreeMap::new(); world.nodes.len()];
+    for _ in 0..MAX_ROUNDS {
+        let mut next: Known = vec![BTreeMap::new(); world.nodes.len()];
+        for (node, host) in net.nodes.iter().enumerate() {
+            for &prefix in &host.originated {
+                let own = Route { path: Vec::new(), link: None, next_hop: None };
+                next[node].entry(prefix).or_default().push(own);
+            }
+            for (link, end) in world.ends_of(node) {
+                for (prefix, route) in told(world, &known, link, 1 - end) {
+                    next[node].entry(prefix).or_default().push(route);
+                }
+            }
+            for routes in next[node].values_mut() {
+                routes.sort_by_key(|route| rank(world, node, route));
+            }
+        }
+        if next == known {
+            return known;
+        }
+        known = next;
+    }
+    panic!("the reference does not settle");
+}
+
+/// What the node at an end of a link tells the other one, as the other one takes it.
+fn told(world: &World, known: &Known, link: usize, from: usize) -> Vec<(IpNetwork, Route)> {
+    let [teller, hearer] = [from, 1 - from].map(|end| &world.links[link].ends[end]);
+    let [our_as, their_as] = [teller, hearer].map(|end| world.nodes[end.node].asn);
+    let internal = our_as == their_as;
+    let mut said = Vec::new();
+    for (prefix, routes) in &known[teller.node] {
+        let best = &routes[0];
+        let learned_inside = best.link.is_some_and(|link| is_internal(world, link));
+        let listed = match teller.peer.export {
+            Export::None => false,
+            Export::Vips => best.link.is_none(),
+            Export::All => best.link != Some(link) && !(internal && learned_inside),
+        };
+        let mut path = best.path.clone();
+        if !internal {
+            path.insert(0, our_as);
+        }
+        let kept = best
+            .next_hop
+            .filter(|&hop| internal && !teller.peer.next_hop_self && hop != hearer.address);
+        let next_hop = kept.unwrap_or(teller.address);
+        let sayable = next_hop.is_ipv4() == prefix.is_ipv4();
+        let taken = hearer.peer.import == Import::All && !path.contains(&their_as);
+        if listed && sayable && taken {
+            said.push((*prefix, Route { path, link: Some(link), next_hop: Some(next_hop) }));
+        }
+    }
+    said
+}
+
+type Rank = (bool, usize, bool, Option<std::net::Ipv4Addr>, Option<IpAddr>);
+
+/// Least is best: our own, the shortest path, external before internal, identifier, address.
+fn rank(world: &World, node: usize, route: &Route) -> Rank {
+    let Some(link) = route.link else { return (false, 0, false, None, None) };
+    let peer = peer_of(world, node, link);
+    let router_id = world.nodes[peer].router_id;
+    let ends = world.links[link].ends.iter();
+    let address = ends.filter(|end| end.node == peer).map(|end| end.address).next();
+    (true, route.path.len(), is_internal(world, link), Some(router_id), address)
+}
+
+fn installed(
+    world: &World,
+    node: usize,
+    known: &BTreeMap<IpNetwork, Vec<Route>>,
+) -> BTreeMap<IpNetwork, Vec<IpAddr>> {
+    let equal = |route: &Route| {
+        let (learned, length, internal, ..) = rank(world, node, route);
+        (learned, length, internal)
+    };
+    let mut installed = BTreeMap::new();
+    for (prefix, routes) in known {
+        let equals = routes.iter().filter(|route| equal(route) == equal(&routes[0]));
+        let carriers = equals.take(world.nodes[node].max_paths);
+        let hops: BTreeSet<_> = carriers.filter_map(|route| route.next_hop).collect();
+        if !hops.is_empty() {
+            installed.insert(*prefix, hops.into_iter().collect());
+        }
+    }
+    installed
+}
+
+fn is_internal(world: &World, link: usize) -> bool {
+    let [left, right] = world.links[link].ends.each_ref().map(|end| world.nodes[end.node].asn);
+    left == right
+}
+
+fn peer_of(world: &World, node: usize, link: usize) -> usize {
+    let ends = &world.links[link].ends;
+    if ends[0].node == node { ends[1].node } else { ends[0].node }
+}
+
+fn link_to(world: &World, node: usize, peer: IpAddr) -> usize {
+    let mut ends = world.ends_of(node);
+    let end = ends.find(|&(link, end)| world.links[link].ends[end].peer.address == peer);
+    end.expect("paths come from neighbours").0
+}

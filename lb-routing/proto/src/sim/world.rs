@@ -1,0 +1,109 @@
+//! Topologies with their policies, from a seed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+
+use crate::config::{Export, Import, PeerConfig, SpeakerConfig};
+use crate::session::Jitter;
+
+/// Speakers, the links between them, and how they are configured.
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    pub(super) nodes: Vec<SpeakerConfig>,
+    pub(super) links: Vec<Link>,
+}
+
+/// A link between two speakers; `ends[0]` has the lower index.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) ends: [End; 2],
+}
+
+/// One end of a link.
+#[derive(Clone, Debug)]
+pub(super) struct End {
+    pub(super) node: usize,
+    pub(super) address: IpAddr,
+    /// What this end's speaker knows of the other one.
+    pub(super) peer: PeerConfig,
+}
+
+pub(super) fn below(random: &mut Jitter, bound: usize) -> usize {
+    usize::try_from(random.next() % bound as u64).expect("it is below a usize")
+}
+
+/// A prefix that a node may originate.
+pub(super) fn prefix(node: usize, number: usize) -> IpNetwork {
+    let [node, number] = [node, number].map(|value| u8::try_from(value).expect("worlds are small"));
+    if number % 3 == 2 {
+        let address = Ipv6Addr::new(0x2001, 0xdb8, 0xf, node.into(), 0, 0, 0, number.into());
+        IpNetwork::new(address.into(), 128).expect("128 fits")
+    } else {
+        IpNetwork::new(Ipv4Addr::new(203, 0, node, number).into(), 32).expect("32 fits")
+    }
+}
+
+impl World {
+    pub(super) fn random(seed: u64) -> Self {
+        let mut random = Jitter::new(seed);
+        let count = 2 + below(&mut random, 4);
+        let nodes: Vec<_> = (1..)
+            .take(count)
+            .map(|id| SpeakerConfig {
+                asn: 65001 + u32::try_from(below(&mut random, 4)).expect("it is below 4"),
+                router_id: Ipv4Addr::new(10, 255, below(&mut random, 3) as u8, id),
+                max_paths: 1 + below(&mut random, 3),
+            })
+            .collect();
+        let mut links = Vec::new();
+        for left in 0..count {
+            for right in left + 1..count {
+                // A chain at least, so that the network is connected.
+                if right == left + 1 || below(&mut random, 2) == 0 {
+                    links.push(link(&mut random, &nodes, [left, right]));
+                }
+            }
+        }
+        Self { nodes, links }
+    }
+
+    /// The ends of a node, in the order of its configuration.
+    pub(super) fn ends_of(&self, node: usize) -> impl Iterator<Item = (usize, usize)> {
+        let ends = self.links.iter().enumerate().flat_map(|(link, _)| [(link, 0), (link, 1)]);
+        ends.filter(move |&(link, end)| self.links[link].ends[end].node == node)
+    }
+}
+
+fn link(random: &mut Jitter, nodes: &[SpeakerConfig], pair: [usize; 2]) -> Link {
+    let six = below(random, 3) == 0;
+    let address = |end: usize| {
+        let [left, right, last] = [pair[0], pair[1], end + 1].map(|value| value as u8);
+        if six {
+            IpAddr::from([0xfd00, 0, 0, left.into(), right.into(), 0, 0, last.into()])
+        } else {
+            IpAddr::from([10, left, right, last])
+        }
+    };
+    let addresses = [address(0), address(1)];
+    let passive = below(random, 4);
+    let ends = [0, 1].map(|end| End {
+        node: pair[end],
+        address: addresses[end],
+        peer: PeerConfig {
+            name: format!("node {}", pair[1 - end]),
+            address: addresses[1 - end],
+            port: 179,
+            source: None,
+            asn: nodes[pair[1 - end]].asn,
+            passive: passive == end,
+            hold_time: Duration::from_secs([0, 30, 90][below(random, 3)]),
+            connect_retry: Duration::from_secs(20),
+            import: if below(random, 8) == 0 { Import::None } else { Import::All },
+            export: [Export::None, Export::Vips, Export::All, Export::All][below(random, 4)],
+            next_hop_self: below(random, 2) == 0,
+        },
+    });
+    Link { ends }
+}
