@@ -1,0 +1,60 @@
+"""An HTTP server that names itself.
+
+GET /                          the pod's name
+GET /stream/BLOCKS/PER_SECOND  BLOCKS blocks of 1 KiB, at most PER_SECOND of them a second;
+                               every block is its number, eight digits, 128 times over
+"""
+
+import os
+import socketserver
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+NAME = os.environ.get("POD_NAME", os.uname().nodename)
+MAX_BLOCKS = 1 << 20
+BLOCKS_AT_ONCE = 16
+
+
+class Pod(BaseHTTPRequestHandler):
+    def do_GET(self):
+        parts = self.path.strip("/").split("/")
+        if parts == [""]:
+            self.begin(len(NAME) + 1)
+            self.wfile.write(f"{NAME}\n".encode())
+        elif len(parts) == 3 and parts[0] == "stream":
+            self.stream(min(int(parts[1]), MAX_BLOCKS), max(int(parts[2]), 1))
+        else:
+            self.send_error(404)
+
+    def begin(self, length):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(length))
+        self.send_header("X-Pod", NAME)
+        self.end_headers()
+
+    def stream(self, blocks, per_second):
+        self.begin(blocks * 1024)
+        start = time.monotonic()
+        for first in range(0, blocks, BLOCKS_AT_ONCE):
+            last = min(first + BLOCKS_AT_ONCE, blocks)
+            self.wfile.write(b"".join(b"%08d" % number * 128 for number in range(first, last)))
+            ahead = last / per_second - (time.monotonic() - start)
+            if ahead > 0:
+                time.sleep(ahead)
+
+    def log_message(self, form, *arguments):
+        print(f"{self.client_address[0]}:{self.client_address[1]} {form % arguments}")
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024
+
+    # The base class looks up its own name in the DNS, which a pod may not have.
+    def server_bind(self):
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = NAME, self.server_address[1]
+
+
+Server(("0.0.0.0", 8080), Pod).serve_forever()
