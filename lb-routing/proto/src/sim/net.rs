@@ -150,14 +150,27 @@ impl Net {
     }
 
     pub(super) fn heal(&mut self) {
+        let mut waiting = std::mem::take(&mut self.stalled);
+        // What is still on its way was sent later than what waits.
+        let late = |happening: &Happening| self.cut.contains(&self.link_of(happening));
+        let late: Vec<_> =
+            self.happenings.iter().filter(|(_, h)| late(h)).map(|(id, _)| *id).collect();
+        waiting.extend(late.iter().filter_map(|id| self.happenings.remove(id)));
         self.cut.clear();
-        for happening in std::mem::take(&mut self.stalled) {
+        for happening in waiting {
             match happening {
                 Happening::Arrive { conn, end, parcel } => self.post(conn, end, parcel),
                 other @ (Happening::Syn { .. } | Happening::ConnectFailed { .. }) => {
                     self.plan(self.now, other);
                 }
             }
+        }
+    }
+
+    fn link_of(&self, happening: &Happening) -> usize {
+        match happening {
+            Happening::Syn { link, .. } | Happening::ConnectFailed { link, .. } => *link,
+            Happening::Arrive { conn, .. } => self.conns[*conn].link,
         }
     }
 
@@ -208,11 +221,7 @@ impl Net {
     }
 
     fn happen(&mut self, happening: Happening) {
-        let link = match &happening {
-            Happening::Syn { link, .. } | Happening::ConnectFailed { link, .. } => *link,
-            Happening::Arrive { conn, .. } => self.conns[*conn].link,
-        };
-        if self.cut.contains(&link) {
+        if self.cut.contains(&self.link_of(&happening)) {
             return self.stalled.push(happening);
         }
         match happening {

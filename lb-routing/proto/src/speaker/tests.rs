@@ -132,11 +132,14 @@ fn attributes(path: &[u32]) -> Attributes {
 
 /// The messages that were sent on a connection.
 fn messages(outputs: &[Output], on: ConnId) -> Vec<Message> {
-    let sent = outputs.iter().filter_map(|output| match output {
-        Output::Send { conn, bytes } if *conn == on => Some(bytes),
-        _ => None,
-    });
-    let mut stream: Vec<u8> = sent.flatten().copied().collect();
+    let mut stream = Vec::new();
+    for output in outputs {
+        if let Output::Send { conn, bytes } = output
+            && *conn == on
+        {
+            stream.extend(bytes);
+        }
+    }
     let mut messages = Vec::new();
     while let Some(len) = wire::frame(&stream).unwrap() {
         let rest = stream.split_off(len);
@@ -148,12 +151,13 @@ fn messages(outputs: &[Output], on: ConnId) -> Vec<Message> {
 }
 
 fn updates(outputs: &[Output], on: ConnId) -> Vec<Update> {
-    let messages = messages(outputs, on).into_iter();
-    let updates = messages.filter_map(|message| match message {
-        Message::Update(update) => Some(update),
-        _ => None,
-    });
-    updates.collect()
+    let mut updates = Vec::new();
+    for message in messages(outputs, on) {
+        if let Message::Update(update) = message {
+            updates.push(update);
+        }
+    }
+    updates
 }
 
 /// Prefixes announced on a connection, in words, with their next hop and AS path.
@@ -171,11 +175,13 @@ fn announced(outputs: &[Output], on: ConnId) -> Vec<String> {
 }
 
 fn routes(outputs: &[Output]) -> Vec<RouteChange> {
-    let routes = outputs.iter().filter_map(|output| match output {
-        Output::Route(change) => Some(change.clone()),
-        _ => None,
-    });
-    routes.collect()
+    let mut routes = Vec::new();
+    for output in outputs {
+        if let Output::Route(change) = output {
+            routes.push(change.clone());
+        }
+    }
+    routes
 }
 
 fn change(text: &str, next_hops: &[IpAddr]) -> RouteChange {
