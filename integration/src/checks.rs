@@ -33,6 +33,7 @@ struct RawStep {
     eventually: Option<String>,
     always: Option<String>,
     never: Option<String>,
+    #[serde(default, with = "serde_norway::with::singleton_map_recursive")]
     fault: Option<Fault>,
     node: Option<String>,
     run: Option<String>,

@@ -217,10 +217,15 @@ impl Lab {
         if percent == 0 {
             return Ok(());
         }
+        // nft refuses a comparison that always holds.
+        let which = match percent {
+            100.. => String::new(),
+            some => format!("numgen random mod 100 < {some} "),
+        };
         let chain = |hook: &str| {
             format!(
                 "chain {hook} {{\n type filter hook {hook} device \"{interface}\" priority 0;\n \
-                 numgen random mod 100 < {percent} drop\n}}\n"
+                 {which}drop\n}}\n"
             )
         };
         let rules = format!("table netdev {table} {{\n{}{}}}", chain("ingress"), chain("egress"));

@@ -1,0 +1,8 @@
+//! Scenarios over the topology calico-hello: lbd between an upstream router (FRR) and two Calico nodes (BIRD).
+//!
+//! Each test brings up a lab of its own and shares nothing. A test that panics leaves its logs and captures in `target/lab`.
+
+mod bad_input;
+mod hello;
+mod routing;
+mod traffic;

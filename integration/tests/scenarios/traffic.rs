@@ -1,0 +1,171 @@
+//! What clients see, on both hooks.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::ensure;
+use integration::wait::eventually;
+use integration::{demo, traffic};
+use lb_api_types::config::Hook;
+use lb_api_types::vip::{Algorithm, Vip};
+use nix::sys::signal::Signal;
+
+use crate::hello::{Hello, Holds, INTERFACES, PODS, SOON, VIP, address};
+
+const REQUESTS: u32 = 300;
+/// A request is at least this many packets through the balancer: handshake, question, answer, both ways.
+const PACKETS_PER_REQUEST: u64 = 8;
+
+macro_rules! on_both_hooks {
+    ($($scenario:ident),* $(,)?) => {
+        mod tc {
+            $(#[test] fn $scenario() { super::$scenario(lb_api_types::config::Hook::Tc); })*
+        }
+        mod xdp {
+            $(#[test] fn $scenario() { super::$scenario(lb_api_types::config::Hook::Xdp); })*
+        }
+    };
+}
+
+on_both_hooks!(
+    vip_is_reachable_and_spread_over_all_backends,
+    vip_is_withdrawn_when_the_last_backend_fails_and_returns,
+    vips_survive_a_restart_of_lbd,
+    an_established_transfer_survives_kill_9_of_lbd,
+    expired_neighbours_cause_no_reset,
+);
+
+fn vip_is_reachable_and_spread_over_all_backends(hook: Hook) {
+    let (hello, mut vip) = Hello::up_with_vip(hook);
+    for (algorithm, least, most) in [(Algorithm::RoundRobin, 99, 101), (Algorithm::Maglev, 60, 140)]
+    {
+        vip.spec.algorithm = algorithm;
+        hello.api.put_vip(&vip).holds();
+        demo::all_healthy(&hello.api, &vip).holds();
+
+        let fast = hello.packets_of_the_fast_path();
+        let kernel = hello.packets_forwarded_by_the_kernel();
+        let client = hello.lab.netns("client").holds();
+        let spread = traffic::requests(client, address(&vip), REQUESTS).holds();
+
+        spread.expect(PODS.len(), least, most).holds();
+        let fast = hello.packets_of_the_fast_path() - fast;
+        assert!(fast >= u64::from(REQUESTS) * PACKETS_PER_REQUEST, "only {fast} on the fast path");
+        let kernel = hello.packets_forwarded_by_the_kernel() - kernel;
+        assert_eq!(kernel, 0, "the kernel forwarded packets that are the fast path's");
+    }
+}
+
+fn vip_is_withdrawn_when_the_last_backend_fails_and_returns(hook: Hook) {
+    let (mut hello, vip) = Hello::up_with_vip(hook);
+    hello.is_answered(&vip);
+
+    hello.stop("pod1", Signal::SIGKILL);
+    hello.stop("pod2", Signal::SIGKILL);
+    eventually("only the last pod is given requests", SOON, || {
+        for _ in 0..6 {
+            let pod = hello.request(&vip)?;
+            ensure!(pod == "pod3", "{pod} answered");
+        }
+        Ok(())
+    })
+    .holds();
+    hello.upstream_routes_the_vip();
+
+    hello.stop("pod3", Signal::SIGKILL);
+    hello.upstream_has_no_route_to_the_vip();
+    let status = hello.api.vip("web").holds().status.expect("a VIP has a status");
+    assert!(!status.advertised && !status.message.is_empty(), "{status:?}");
+
+    PODS.iter().for_each(|pod| hello.start(pod));
+    hello.upstream_routes_the_vip();
+    demo::all_healthy(&hello.api, &vip).holds();
+    let client = hello.lab.netns("client").holds();
+    traffic::requests(client, address(&vip), 30).holds().expect(PODS.len(), 9, 11).holds();
+}
+
+fn vips_survive_a_restart_of_lbd(hook: Hook) {
+    let (mut hello, vip) = Hello::up_with_vip(hook);
+    hello.is_answered(&vip);
+    let spec = hello.api.vip("web").holds().spec;
+
+    hello.stop("lbd", Signal::SIGTERM);
+    hello.upstream_has_no_route_to_the_vip();
+    hello.start("lbd");
+
+    assert_eq!(hello.api.vip("web").holds().spec, spec);
+    hello.upstream_routes_the_vip();
+    demo::all_healthy(&hello.api, &vip).holds();
+    let client = hello.lab.netns("client").holds();
+    traffic::requests(client, address(&vip), 30).holds().expect(PODS.len(), 9, 11).holds();
+}
+
+/// A transfer of some seconds in the background, and how far it is.
+fn while_transferring(hello: &mut Hello, vip: &Vip, act: impl FnOnce(&mut Hello, &AtomicUsize)) {
+    const BLOCKS: usize = 4_000;
+    const BLOCKS_PER_SECOND: usize = 500;
+    let client = hello.lab.netns("client").holds().clone();
+    let arrived = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let transfer = scope.spawn(|| {
+            let progress = |blocks| arrived.store(blocks, Ordering::Relaxed);
+            traffic::transfer(&client, address(vip), BLOCKS, BLOCKS_PER_SECOND, progress)
+        });
+        goes_on(&arrived, "the transfer has begun");
+        act(hello, &arrived);
+        assert!(arrived.load(Ordering::Relaxed) < BLOCKS, "the transfer was over too early");
+        transfer.join().expect("the transfer's thread does not panic").holds();
+    });
+    assert_eq!(arrived.load(Ordering::Relaxed), BLOCKS);
+}
+
+/// Waits until another part of the transfer has come.
+fn goes_on(arrived: &AtomicUsize, what: &str) {
+    const PART: usize = 200;
+    let before = arrived.load(Ordering::Relaxed);
+    eventually(what, SOON, || {
+        let now = arrived.load(Ordering::Relaxed);
+        ensure!(now >= before + PART, "{} blocks came", now - before);
+        Ok(())
+    })
+    .holds();
+}
+
+fn an_established_transfer_survives_kill_9_of_lbd(hook: Hook) {
+    let (mut hello, vip) = Hello::up_with_vip(hook);
+    // The upstream router's way while no BGP session tells it one.
+    hello.lab.run("upstream", &format!("ip route add {VIP} via 192.0.2.2 metric 500")).holds();
+    while_transferring(&mut hello, &vip, |hello, arrived| {
+        hello.stop("lbd", Signal::SIGKILL);
+        goes_on(arrived, "the transfer goes on without lbd");
+        hello.start("lbd");
+        goes_on(arrived, "the transfer goes on after lbd's restart");
+    });
+    hello.sessions_are_established();
+    hello.lab.run("upstream", &format!("ip route del {VIP} via 192.0.2.2 metric 500")).holds();
+    hello.upstream_routes_the_vip();
+    hello.is_answered(&vip);
+}
+
+fn expired_neighbours_cause_no_reset(hook: Hook) {
+    let (mut hello, vip) = Hello::up_with_vip(hook);
+    let capture = hello.lab.capture_at("client", "eth1").holds();
+    while_transferring(&mut hello, &vip, |hello, arrived| {
+        for _ in 0..4 {
+            for interface in INTERFACES {
+                let flush = format!("ip neigh flush dev {interface} nud all");
+                hello.lab.run("lbd", &flush).holds();
+            }
+            goes_on(arrived, "the transfer goes on without neighbour entries");
+        }
+    });
+    hello.lab.stop_one("client", "tcpdump-eth1", Signal::SIGINT).holds();
+    let seen = |filter: &str| hello.lab.captured(&capture, filter).holds();
+    let of_the_vip = seen(&format!("tcp and src host {VIP}"));
+    assert!(of_the_vip.len() > 100, "the capture holds too little: {}", of_the_vip.len());
+    let resets = seen("tcp[tcpflags] & tcp-rst != 0");
+    assert!(resets.is_empty(), "resets: {resets:#?}");
+    let leaked = seen("net 10.0.0.0/8");
+    assert!(leaked.is_empty(), "backend addresses at the client: {leaked:#?}");
+    hello.is_answered(&vip);
+}
