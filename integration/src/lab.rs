@@ -99,7 +99,10 @@ pub struct Lab {
 impl Lab {
     /// Brings a topology up: namespaces, links, `exec` lines, programs; it returns once the daemons' sockets answer.
     pub fn up(options: &Options) -> Result<Self> {
-        take_down_left(false, false)?;
+        if let Err(error) = take_down_left(false, false) {
+            // Another run may be at the same leftovers; what stays is for the next one.
+            eprintln!("warning: {error:#}");
+        }
         let mut lab = Self {
             state: State::create(&options.topology.name)?,
             topology: options.topology.clone(),

@@ -21,7 +21,7 @@ const FOLDER: &str = "/run/netns";
 pub(crate) const PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/frr";
 
-/// A network namespace that exists. Cloning shares it; [`remove`] takes it away.
+/// A network namespace that exists. Cloning shares it; whoever made it removes it.
 #[derive(Clone, Debug)]
 pub struct Netns {
     name: String,

@@ -122,7 +122,7 @@ pub(crate) fn plan(node: &Node, folder: &Path, appliance: &Appliance<'_>) -> Res
         Program::Command => {
             let argv: Vec<String> =
                 node.cmd.iter().map(|word| localise(word, &node.binds)).collect();
-            let name = argv.first().cloned();
+            let name = argv.first().and_then(|path| path.rsplit('/').next()).map(str::to_owned);
             let processes = name.map(|name| Process { name, argv }).into_iter().collect();
             Ok(Plan { processes, ..Plan::default() })
         }

@@ -144,8 +144,7 @@ impl Lab {
 
     /// Starts a process and records it.
     pub(super) fn track(&mut self, node: &str, name: &str, mut command: Command) -> Result<()> {
-        let short = name.rsplit('/').next().unwrap_or(name);
-        let path = self.logs().join(format!("{node}-{short}.log"));
+        let path = self.logs().join(format!("{node}-{name}.log"));
         let log = File::options().append(true).create(true).open(path)?;
         let child = command
             .stdin(Stdio::null())
@@ -155,7 +154,7 @@ impl Lab {
             .with_context(|| format!("node `{node}`: cannot start {name}: is it installed?"))?;
         let recorded = Recorded {
             node: node.to_owned(),
-            name: short.to_owned(),
+            name: name.to_owned(),
             process: ProcessId::of(child.id())?,
         };
         self.state.processes.push(recorded.clone());
@@ -165,12 +164,17 @@ impl Lab {
 
     fn wait_until_ready(&mut self, name: &str) -> Result<()> {
         let plan = &self.plans[name];
+        // A capture may well have ended: it is bounded.
+        let is_ours = |recorded: &Recorded| {
+            recorded.node == name
+                && plan.processes.iter().any(|process| process.name == recorded.name)
+        };
         for socket in &plan.ready {
             eventually(&format!("{} answers", socket.display()), READY_WITHIN, || {
                 let gone = self
                     .children
                     .iter()
-                    .find(|(recorded, _)| recorded.node == name && !recorded.process.runs());
+                    .find(|(recorded, _)| is_ours(recorded) && !recorded.process.runs());
                 if let Some((recorded, _)) = gone {
                     let log = self.logs().join(format!("{name}-{}.log", recorded.name));
                     bail!("{} has ended: {}", recorded.name, failure::tail(&log));
