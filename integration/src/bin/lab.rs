@@ -124,7 +124,9 @@ fn run(task: Task) -> Result<()> {
             take_down_when_interrupted()?;
             let options = programs.options(&topology)?;
             let checks = checks::read(&options.topology.folder.join("checks.yaml"))?;
-            checks.carry_out(&mut Lab::up(&options)?, |words| println!("  {words}"))
+            let mut lab = Lab::up(&options)?;
+            let outcome = checks.carry_out(&mut lab, |words| println!("  {words}"));
+            outcome.inspect_err(|error| lab.failed(&format!("{error:#}")))
         }
         Task::Down { all } => {
             let gone = lab::take_down_left(true, all)?;

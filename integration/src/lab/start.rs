@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use lb_api_types::config::Hook;
 use nix::mount::{MsFlags, mount};
 
@@ -177,10 +177,12 @@ impl Lab {
                     .find(|(recorded, _)| is_ours(recorded) && !recorded.process.runs());
                 if let Some((recorded, _)) = gone {
                     let log = self.logs().join(format!("{name}-{}.log", recorded.name));
-                    bail!("{} has ended: {}", recorded.name, failure::tail(&log));
+                    let said = failure::tail(&log);
+                    return Ok(Err(anyhow!("{} has ended: {said}", recorded.name)));
                 }
-                Ok(UnixStream::connect(socket).map(drop)?)
+                Ok(Ok(UnixStream::connect(socket).map(drop)?))
             })
+            .and_then(|ready| ready)
             .with_context(|| format!("node `{name}`"))?;
         }
         if let Some((first, rest)) = plan.afterwards.as_deref().and_then(<[String]>::split_first) {
