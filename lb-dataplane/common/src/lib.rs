@@ -4,4 +4,19 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod age;
+pub mod checksum;
+pub mod choose;
+pub mod fib;
+pub mod flow;
+pub mod hash;
+pub mod packet;
+pub mod parse;
+pub mod pipeline;
+pub mod reason;
+pub mod rewrite;
 pub mod service;
+pub mod tables;
+
+/// Raised when the meaning of a map's bytes changes though their sizes don't.
+pub const LAYOUT: u32 = 1;

@@ -5,7 +5,7 @@
 /// Port 0 with protocol ICMP stands for the address itself: it is there for every VIP address, and says what happens to
 /// an echo request and that nothing else to this address is forwarded as a plain route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct ServiceKey4 {
     /// The virtual address.
     pub address: [u8; 4],
@@ -45,7 +45,7 @@ pub const SERVICE_ANSWER_ECHO: u8 = 1;
 
 /// Value of the array `BACKENDS`, indexed by the words of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct BackendEntry {
     /// The address: IPv4 in the first four bytes.
     pub address: [u8; 16],

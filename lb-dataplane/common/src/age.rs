@@ -1,0 +1,120 @@
+//! Removing flows that have been silent in both directions, in two passes.
+//!
+//! The kernel has no compare-and-delete, so a removal between a check and a packet could take a live flow's one direction
+//! away. Therefore the first pass marks both entries, the caller waits until every program has left (a grace period), and
+//! the second pass looks again. Between the two no packet changes, refreshes or replaces a marked entry: it is dropped,
+//! and its sender's retransmission finds either the flow or nothing.
+
+use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_EXPIRING, timeout};
+use crate::pipeline::peer_key;
+use crate::tables::Tables;
+
+/// Ticks after which an entry to the client without its counterpart is no insertion in progress.
+const HALF_INSERTED_TICKS: u32 = 2;
+
+/// First pass over an entry of either direction: marks the flow if it has been idle for long enough, or if half of it is
+/// missing.
+#[inline(always)]
+pub fn mark<T: Tables>(tables: &T, key: &FlowKey) -> bool {
+    let now = tables.now();
+    let Some(entry) = tables.flow(key) else { return false };
+    let peer_key = peer_key(key, &entry);
+    match tables.flow(&peer_key) {
+        Some(peer) if crate::pipeline::peer_key(&peer_key, &peer) == *key => {
+            let idle = is_idle(key, &entry, &peer, now);
+            if idle {
+                entry.set_state(STATE_EXPIRING);
+                peer.set_state(STATE_EXPIRING);
+            }
+            idle
+        }
+        Some(_) | None => {
+            let torn =
+                entry.direction() == DIRECTION_TO_BACKEND || entry.idle(now) >= HALF_INSERTED_TICKS;
+            if torn {
+                entry.set_state(STATE_EXPIRING);
+            }
+            torn
+        }
+    }
+}
+
+/// Second pass, a grace period later: removes what is still marked and idle, and lets go of the rest.
+#[inline(always)]
+pub fn sweep<T: Tables>(tables: &T, key: &FlowKey) -> bool {
+    let now = tables.now();
+    let Some(entry) = tables.flow(key) else { return false };
+    let peer_key = peer_key(key, &entry);
+    let marked = entry.state() & STATE_EXPIRING != 0;
+    match tables.flow(&peer_key) {
+        Some(peer) if crate::pipeline::peer_key(&peer_key, &peer) == *key => {
+            if marked && is_idle(key, &entry, &peer, now) {
+                tables.remove_flow(key);
+                tables.remove_flow(&peer_key);
+                return true;
+            }
+            entry.clear_state(STATE_EXPIRING);
+            peer.clear_state(STATE_EXPIRING);
+            false
+        }
+        Some(_) | None => {
+            if marked {
+                tables.remove_flow(key);
+            }
+            marked
+        }
+    }
+}
+
+#[inline(always)]
+fn is_idle(key: &FlowKey, entry: &impl Flow, peer: &impl Flow, now: u32) -> bool {
+    let limit = timeout(key.protocol, entry.state() | peer.state());
+    entry.idle(now) >= limit && peer.idle(now) >= limit
+}
+
+/// Which pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// [`mark`].
+    Mark,
+    /// [`sweep`].
+    Sweep,
+}
+
+/// Where the ageing program's input names the pass; before it are 14 bytes that a frame must have.
+pub const PASS_AT: u32 = 14;
+/// Where its keys begin.
+pub const KEYS_AT: u32 = 16;
+/// How many keys it takes at once.
+pub const MAX_KEYS: u32 = 64;
+
+impl Pass {
+    /// The pass of an input.
+    #[must_use]
+    #[inline(always)]
+    pub fn from_word(word: u16) -> Option<Self> {
+        match word {
+            1 => Some(Self::Mark),
+            2 => Some(Self::Sweep),
+            _ => None,
+        }
+    }
+
+    /// The word that stands for it.
+    #[must_use]
+    pub fn to_word(self) -> u16 {
+        match self {
+            Self::Mark => 1,
+            Self::Sweep => 2,
+        }
+    }
+}
+
+/// One pass over one entry; whether it marked or removed it.
+#[inline(never)]
+pub fn run<T: Tables>(tables: &T, pass: Pass, key: &FlowKey) -> bool {
+    match pass {
+        Pass::Mark => mark(tables, key),
+        Pass::Sweep => sweep(tables, key),
+    }
+}

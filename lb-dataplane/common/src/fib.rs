@@ -1,0 +1,133 @@
+//! The IPv4 FIB's layout and lookup: DIR-24-8 (Gupta, Lin, McKeown, INFOCOM 1998) over next-hop groups.
+//!
+//! ```text
+//! destination ─ high 24 bits ─▶ L1 word ─┬─ group ─────────────▶ group word ─┬─ one member ─▶ MemberEntry
+//!                                        └─ chunk ─ low 8 bits ─▶ L2 word ───┘└─ buckets ─ hash ─▶ member
+//! ```
+//!
+//! A group is one aligned 64-bit word that the writer swaps atomically; buckets and members never change while a word
+//! names them. A gateway's new MAC is thus one write, however many routes lead through it.
+
+/// Words of the first level: one per /24.
+pub const L1_WORDS: u32 = 1 << 24;
+/// Words in a chunk of the second level: one per address of a /24.
+pub const CHUNK_WORDS: u32 = 256;
+/// Set in a first-level word that names a chunk; the rest is the chunk's number.
+pub const L1_CHUNK: u32 = 1 << 31;
+/// The word of an address without a route. Groups are counted from 1.
+pub const NO_GROUP: u32 = 0;
+
+/// Kinds of a group word (its top byte).
+pub const GROUP_KERNEL: u8 = 0;
+/// One member: the low 32 bits are its index.
+pub const GROUP_MEMBER: u8 = 1;
+/// Buckets: bits 32 to 39 are the binary logarithm of their number, the low 32 bits the first one's index.
+pub const GROUP_BUCKETS: u8 = 2;
+/// Dropped.
+pub const GROUP_BLACKHOLE: u8 = 3;
+
+/// Buckets of a group at most, as a binary logarithm.
+pub const MAX_LOG2_BUCKETS: u8 = 12;
+
+/// The member's destination MAC is known.
+pub const MEMBER_RESOLVED: u16 = 1;
+/// The member has a gateway: its neighbour is not the destination itself.
+pub const MEMBER_HAS_GATEWAY: u16 = 2;
+
+/// A way out, as the array `FIB_MEMBERS` holds it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct MemberEntry {
+    /// Interface to send from.
+    pub ifindex: u32,
+    /// Bits of `MEMBER_*`.
+    pub flags: u16,
+    /// The interface's MTU: bytes of IP packet.
+    pub mtu: u16,
+    /// The gateway's address, zeroes where there is none.
+    pub gateway: [u8; 4],
+    /// Our MAC.
+    pub source_mac: [u8; 6],
+    /// The neighbour's MAC, zeroes while it is not known.
+    pub destination_mac: [u8; 6],
+    /// Zero.
+    pub pad: [u8; 8],
+}
+
+const _: () = assert!(size_of::<MemberEntry>() == 32);
+
+/// Read access to the tables. `None` is an index out of bounds, which a consistent table never has.
+pub trait FibTables {
+    /// A first-level word.
+    fn l1(&self, index: u32) -> Option<u32>;
+    /// A second-level word.
+    fn l2(&self, index: u32) -> Option<u32>;
+    /// A group word.
+    fn group(&self, index: u32) -> Option<u64>;
+    /// A bucket: a member's index.
+    fn bucket(&self, index: u32) -> Option<u32>;
+    /// A member.
+    fn member(&self, index: u32) -> Option<MemberEntry>;
+}
+
+/// What the FIB says of a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Out by this member.
+    Forward(MemberEntry),
+    /// The kernel's business.
+    Kernel,
+    /// Dropped.
+    Blackhole,
+    /// No route.
+    Miss,
+}
+
+/// The group word of one member.
+pub const fn group_member(member: u32) -> u64 {
+    (GROUP_MEMBER as u64) << 56 | member as u64
+}
+
+/// The group word of `1 << log2` buckets from `base` on.
+pub const fn group_buckets(base: u32, log2: u8) -> u64 {
+    (GROUP_BUCKETS as u64) << 56 | (log2 as u64) << 32 | base as u64
+}
+
+/// The group word of a kind without members.
+pub const fn group_kind(kind: u8) -> u64 {
+    (kind as u64) << 56
+}
+
+/// Looks up a destination (host byte order); `hash` chooses among a group's members.
+#[inline(always)]
+pub fn lookup4<T: FibTables>(tables: &T, destination: u32, hash: u32) -> Route {
+    let Some(mut word) = tables.l1(destination >> 8) else { return Route::Miss };
+    if word & L1_CHUNK != 0 {
+        let index = (word & !L1_CHUNK) * CHUNK_WORDS + (destination & 0xff);
+        match tables.l2(index) {
+            Some(second) => word = second,
+            None => return Route::Miss,
+        }
+    }
+    if word == NO_GROUP {
+        return Route::Miss;
+    }
+    let Some(group) = tables.group(word) else { return Route::Miss };
+    let low = group as u32;
+    let index = match (group >> 56) as u8 {
+        GROUP_MEMBER => low,
+        GROUP_BUCKETS => {
+            let mask = (1u32 << ((group >> 32) as u8 & 31)) - 1;
+            match tables.bucket(low.wrapping_add(hash & mask)) {
+                Some(member) => member,
+                None => return Route::Miss,
+            }
+        }
+        GROUP_BLACKHOLE => return Route::Blackhole,
+        _ => return Route::Kernel,
+    };
+    match tables.member(index) {
+        Some(member) => Route::Forward(member),
+        None => Route::Miss,
+    }
+}

@@ -1,0 +1,52 @@
+//! What the pipeline asks of a packet: verbs that XDP, TC and the host's model each carry out in their own way.
+//!
+//! Offsets count from the frame's first byte and are even. Contents are 16-bit words in network byte order, loaded as this
+//! machine loads them. `None` means that the frame is too short or that the kernel refused.
+
+use crate::checksum::Delta;
+
+/// A frame on its way in.
+pub trait Packet {
+    /// Whether the hook can have the kernel find a next hop's MAC and send the packet itself.
+    const RESOLVES_NEIGHBOURS: bool;
+
+    /// Bytes of the frame; of all of its segments where the kernel merged several.
+    fn frame_len(&self) -> u32;
+
+    /// Payload bytes of each segment where the kernel merged several (GSO, GRO), else 0.
+    fn segment_payload(&self) -> u32;
+
+    /// Whether the frame is addressed to the interface that it came in through.
+    fn is_addressed_here(&self, destination: [u16; 3]) -> bool;
+
+    /// Whether a VLAN tag was taken off the frame and is kept beside it.
+    fn has_tag_aside(&self) -> bool;
+
+    /// Makes the first `len` bytes readable and writable in place; `false` if the frame is shorter.
+    fn pull(&mut self, len: u32) -> bool;
+
+    /// Copies words out.
+    fn read<const N: usize>(&self, at: u32) -> Option<[u16; N]>;
+
+    /// Copies words in. Checksums are the caller's business.
+    fn write<const N: usize>(&mut self, at: u32, words: [u16; N]) -> Option<()>;
+
+    /// Brings a transport's checksum up to date with what changed around it.
+    ///
+    /// Where the sender left the checksum to its device (`CHECKSUM_PARTIAL`), the field holds the pseudo-header's sum
+    /// only, so the two differences must be told apart.
+    fn update_transport_checksum(&mut self, change: ChecksumChange) -> Option<()>;
+}
+
+/// A change to a transport's checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChecksumChange {
+    /// Where the checksum is.
+    pub at: u32,
+    /// What changed in the pseudo-header.
+    pub pseudo_header: Delta,
+    /// What changed in the transport's header and payload.
+    pub content: Delta,
+    /// Whether zero means that there is no checksum (UDP over IPv4).
+    pub optional: bool,
+}

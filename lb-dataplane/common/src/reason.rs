@@ -1,0 +1,200 @@
+//! How a packet's way through the pipeline can end: every end has a name, a kind, a counter and a contract.
+
+/// What happens to the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It leaves through an interface.
+    Forward,
+    /// The kernel's own stack gets it.
+    Pass,
+    /// It goes back where it came from, as an answer.
+    Reply,
+    /// It ends here.
+    Drop,
+}
+
+impl Kind {
+    /// The kind's name, as counters show it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Pass => "pass",
+            Self::Reply => "reply",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+/// What the packet looks like where it goes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contract {
+    /// Addresses, ports and payload are those it came with.
+    Original,
+    /// Addresses and ports are those of the other side of the service; nothing else may see it as it came.
+    Rewritten,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $value:literal, $name:literal, $kind:ident, $contract:ident;)+) => {
+        /// Why the pipeline ended, and so what became of the packet. The number is the index into `REASONS`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $variant = $value,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the numbers, without gaps.
+            pub const ALL: [Self; [$($value),+].len()] = [$(Self::$variant),+];
+
+            /// The name, as counters show it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What happens to the packet.
+            #[must_use]
+            pub const fn kind(self) -> Kind {
+                match self { $(Self::$variant => Kind::$kind,)+ }
+            }
+
+            /// What the packet looks like where it goes next.
+            #[must_use]
+            pub const fn contract(self) -> Contract {
+                match self { $(Self::$variant => Contract::$contract,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A client's packet, on its way to the flow's backend.
+    ForwardedToBackend = 0, "forwarded-to-backend", Forward, Rewritten;
+    /// A backend's packet, on its way to the flow's client.
+    ForwardedToClient = 1, "forwarded-to-client", Forward, Rewritten;
+    /// A packet of no service, routed by the FIB.
+    Forwarded = 2, "forwarded", Forward, Original;
+    /// A flow's packet whose next hop has no MAC yet: the kernel's neighbour code sends it.
+    FlowThroughNeighbour = 3, "flow-through-neighbour", Forward, Rewritten;
+    /// A routed packet whose next hop has no MAC yet: the kernel's neighbour code sends it.
+    ThroughNeighbour = 4, "through-neighbour", Forward, Original;
+    /// An echo request to a VIP, answered.
+    EchoAnswered = 5, "echo-answered", Reply, Rewritten;
+    /// The frame's destination is not this interface's MAC: broadcast, multicast, or somebody else's.
+    NotForUs = 6, "not-for-us", Pass, Original;
+    /// A frame with a VLAN tag.
+    VlanTagged = 7, "vlan-tagged", Pass, Original;
+    /// Not IPv4: ARP, IPv6 and the like.
+    NotIpv4 = 8, "not-ipv4", Pass, Original;
+    /// A fragment, to an address that is no VIP.
+    Fragment = 9, "fragment", Pass, Original;
+    /// Neither TCP nor UDP nor an ICMP echo.
+    ProtocolNotHandled = 10, "protocol-not-handled", Pass, Original;
+    /// To a multicast, broadcast, link-local, loopback or this-network address.
+    SpecialDestination = 11, "special-destination", Pass, Original;
+    /// From a link-local address: never routed (RFC 3927 §7).
+    LinkLocalSource = 12, "link-local-source", Pass, Original;
+    /// To a VIP's address, where no service is: the kernel's `unreachable` route answers.
+    VipWithoutService = 13, "vip-without-service", Pass, Original;
+    /// A routed packet whose time to live ends here: the kernel says so to its sender.
+    TtlExpired = 14, "ttl-expired", Pass, Original;
+    /// The FIB leaves this destination to the kernel: a local address, or a route that it cannot express.
+    RoutedByKernel = 15, "routed-by-kernel", Pass, Original;
+    /// The FIB knows no route.
+    NoRoute = 16, "no-route", Pass, Original;
+    /// A routed packet whose next hop has no MAC yet, at XDP: the kernel resolves it.
+    NextHopUnresolved = 17, "next-hop-unresolved", Pass, Original;
+    /// A routed packet, longer than the next hop's MTU: the kernel fragments it or says so to its sender.
+    TooBig = 18, "too-big", Pass, Original;
+    /// A flow's packet whose new destination the FIB leaves to the kernel.
+    FlowRoutedByKernel = 19, "flow-routed-by-kernel", Pass, Rewritten;
+    /// A flow's packet to whose new destination the FIB knows no route.
+    FlowNoRoute = 20, "flow-no-route", Pass, Rewritten;
+    /// A flow's packet whose next hop has no MAC yet, at XDP: the kernel resolves it.
+    FlowNextHopUnresolved = 21, "flow-next-hop-unresolved", Pass, Rewritten;
+    /// A flow's packet, longer than the next hop's MTU: the kernel fragments it or says so to its sender.
+    FlowTooBig = 22, "flow-too-big", Pass, Rewritten;
+    /// Headers that contradict themselves or the frame's length.
+    Malformed = 23, "malformed", Drop, Original;
+    /// From a loopback, this-network, multicast or broadcast address (RFC 1812 §5.3.7).
+    MartianSource = 24, "martian-source", Drop, Original;
+    /// A fragment to a VIP's address: its flow cannot be told.
+    FragmentToVip = 25, "fragment-to-vip", Drop, Original;
+    /// A flow's packet whose time to live ends here. The kernel could only answer with addresses that its sender does
+    /// not know.
+    FlowTtlExpired = 26, "flow-ttl-expired", Drop, Original;
+    /// A new flow to a service none of whose backends takes new flows.
+    NoBackend = 27, "no-backend", Drop, Original;
+    /// A new flow that finds no room in the flow table.
+    FlowTableFull = 28, "flow-table-full", Drop, Original;
+    /// A new flow whose backend has a live flow of this client's address and port through another service.
+    FlowCollision = 29, "flow-collision", Drop, Original;
+    /// A TCP segment to a service, of no flow, that begins none.
+    UnknownFlow = 30, "unknown-flow", Drop, Original;
+    /// A packet of a flow that is being removed for having been idle.
+    FlowExpiring = 31, "flow-expiring", Drop, Original;
+    /// The FIB drops packets to this destination.
+    Blackhole = 32, "blackhole", Drop, Original;
+    /// The FIB drops packets to a flow's new destination.
+    FlowBlackhole = 33, "flow-blackhole", Drop, Original;
+    /// A service's ring names a backend that is not there, or lies outside the rings: a fault of ours.
+    TableFault = 34, "table-fault", Drop, Original;
+    /// The kernel refused a write to the packet: a fault of ours.
+    WriteFault = 35, "write-fault", Drop, Original;
+}
+
+/// How many reasons there are: entries of `REASONS`.
+pub const REASONS: usize = Reason::ALL.len();
+
+impl Reason {
+    /// The reason of an index into `REASONS`.
+    #[must_use]
+    pub fn from_index(index: u32) -> Option<Self> {
+        Self::ALL.get(index as usize).copied()
+    }
+}
+
+/// Value of the per-CPU array `REASONS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ReasonCounts {
+    /// Packets; one where the kernel merged segments.
+    pub packets: u64,
+    /// Bytes of the frames.
+    pub bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_indices_without_gaps() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+            assert_eq!(Reason::from_index(index as u32), Some(reason));
+        }
+        assert_eq!(Reason::from_index(REASONS as u32), None);
+    }
+
+    #[test]
+    fn names_are_distinct_and_kebab_case() {
+        let names: BTreeSet<_> = Reason::ALL.into_iter().map(Reason::name).collect();
+        assert_eq!(names.len(), REASONS);
+        assert!(names.iter().all(|n| n.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')));
+    }
+
+    #[test]
+    fn a_flow_is_passed_to_the_kernel_only_rewritten() {
+        for reason in Reason::ALL.into_iter().filter(|r| r.name().starts_with("flow-")) {
+            assert!(
+                reason.kind() == Kind::Drop || reason.contract() == Contract::Rewritten,
+                "{reason:?}"
+            );
+        }
+    }
+}

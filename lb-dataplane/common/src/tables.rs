@@ -1,0 +1,75 @@
+//! What the pipeline asks of its tables: BPF maps in the kernel, hash maps in the host's tests.
+
+use crate::fib::FibTables;
+use crate::flow::{Flow, FlowEntry, FlowKey};
+use crate::reason::Reason;
+use crate::service::{BackendEntry, ServiceEntry, ServiceKey4};
+
+/// A tick is 2^30 ns, 1.07 s: the kernel's monotonic clock, shifted instead of divided.
+pub const TICK_SHIFT: u32 = 30;
+
+/// Why a flow entry was not inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// There is one already.
+    Exists,
+    /// The table is full.
+    Full,
+}
+
+/// The tables of the pipeline. Each method is one lookup or one write.
+pub trait Tables: FibTables {
+    /// A flow entry that other CPUs see too.
+    type Flow<'a>: Flow
+    where
+        Self: 'a;
+
+    /// The flow entry of a packet.
+    fn flow(&self, key: &FlowKey) -> Option<Self::Flow<'_>>;
+    /// Adds a flow entry where there is none.
+    fn insert_flow(&self, key: &FlowKey, entry: &FlowEntry) -> Result<(), InsertError>;
+    /// Removes a flow entry, if there is one.
+    fn remove_flow(&self, key: &FlowKey);
+    /// The service at a VIP's port, or the VIP's address itself (port 0, ICMP).
+    fn service(&self, key: &ServiceKey4) -> Option<ServiceEntry>;
+    /// A word of the rings.
+    fn ring(&self, index: u32) -> Option<u32>;
+    /// The number of new flows of a round robin service before this one.
+    fn next_round(&self, service: u32) -> Option<u64>;
+    /// A backend.
+    fn backend(&self, id: u32) -> Option<BackendEntry>;
+    /// The current tick.
+    fn now(&self) -> u32;
+    /// Counts a packet of a service and its backend, client to backend.
+    fn count_flow_packet(&self, service: u32, backend: u32, bytes: u32);
+    /// Counts a new flow of a service and its backend.
+    fn count_new_flow(&self, service: u32, backend: u32);
+    /// Counts how a packet ended.
+    fn count(&self, reason: Reason, bytes: u32);
+}
+
+/// Value of the per-CPU arrays `SERVICE_COUNTS` and `BACKEND_COUNTS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FlowCounts {
+    /// Packets from clients.
+    pub packets: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+    /// Flows begun.
+    pub flows: u64,
+}
+
+/// Value of `RECORD`: how the last packet ended, for tests, since a test run hides where a redirect went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Record {
+    /// Index of the [`Reason`].
+    pub reason: u32,
+    /// The interface that the packet was to leave through; 0 if none.
+    pub ifindex: u32,
+    /// The neighbour whose MAC the kernel was to find; zero if none.
+    pub resolve: [u8; 4],
+    /// Packets recorded.
+    pub packets: u32,
+}

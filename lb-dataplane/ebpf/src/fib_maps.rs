@@ -1,0 +1,62 @@
+//! The FIB's maps: pages that user space writes directly, and one aligned 32-bit or 64-bit load per slot here.
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
+use lb_dataplane_common::fib::{FibTables, MemberEntry};
+
+/// Words in a page.
+const WORDS: usize = lb_dataplane_common::service::PAGE_WORDS;
+/// Groups in a page: as many bytes as a page of words.
+const GROUPS: usize = WORDS / 2;
+
+#[map]
+static FIB4_L1: Array<[u32; WORDS]> = Array::with_max_entries(16_384, BPF_F_MMAPABLE);
+#[map]
+static FIB4_L2: Array<[u32; WORDS]> = Array::with_max_entries(64, BPF_F_MMAPABLE);
+#[map]
+static FIB_GROUPS: Array<[u64; GROUPS]> = Array::with_max_entries(8, BPF_F_MMAPABLE);
+#[map]
+static FIB_BUCKETS: Array<[u32; WORDS]> = Array::with_max_entries(8, BPF_F_MMAPABLE);
+#[map]
+static FIB_MEMBERS: Array<MemberEntry> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// The FIB as the kernel has it.
+pub struct Fib;
+
+impl FibTables for Fib {
+    #[inline(always)]
+    fn l1(&self, index: u32) -> Option<u32> {
+        word(&FIB4_L1, index)
+    }
+
+    #[inline(always)]
+    fn l2(&self, index: u32) -> Option<u32> {
+        word(&FIB4_L2, index)
+    }
+
+    #[inline(always)]
+    fn group(&self, index: u32) -> Option<u64> {
+        let page = FIB_GROUPS.get_ptr(index / GROUPS as u32)?;
+        // SAFETY: the page lives as long as the map, the index is within it, and user space writes whole aligned words.
+        Some(unsafe { (&raw const (*page)[index as usize % GROUPS]).read_volatile() })
+    }
+
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<u32> {
+        word(&FIB_BUCKETS, index)
+    }
+
+    #[inline(always)]
+    fn member(&self, index: u32) -> Option<MemberEntry> {
+        FIB_MEMBERS.get(index).copied()
+    }
+}
+
+/// A word of a map of pages.
+#[inline(always)]
+pub fn word(map: &Array<[u32; WORDS]>, index: u32) -> Option<u32> {
+    let page = map.get_ptr(index / WORDS as u32)?;
+    // SAFETY: the page lives as long as the map, the index is within it, and user space writes whole aligned words.
+    Some(unsafe { (&raw const (*page)[index as usize % WORDS]).read_volatile() })
+}

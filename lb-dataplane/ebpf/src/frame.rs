@@ -1,0 +1,61 @@
+//! The one place that touches a packet's memory: bounds first, then two bytes at a time.
+//!
+//! Invariant: `data` and `end` come from the context after the last helper that may move the packet.
+
+/// A packet's bytes in place.
+#[derive(Clone, Copy)]
+pub struct Frame {
+    data: usize,
+    end: usize,
+}
+
+impl Frame {
+    /// The bytes between the two addresses that the context holds.
+    #[inline(always)]
+    pub fn new(data: u32, end: u32) -> Self {
+        Self { data: data as usize, end: end as usize }
+    }
+
+    /// Whether the first `len` bytes are there.
+    #[inline(always)]
+    pub fn has(self, len: u32) -> bool {
+        self.data + len as usize <= self.end
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(self, at: u32) -> Option<*mut u16> {
+        let start = self.data + at as usize;
+        if start + 2 * N > self.end {
+            return None;
+        }
+        Some(start as *mut u16)
+    }
+
+    /// Copies words out; `at` is even.
+    #[inline(always)]
+    pub fn read<const N: usize>(self, at: u32) -> Option<[u16; N]> {
+        let from = self.words::<N>(at)?;
+        let mut out = [0; N];
+        let mut i = 0;
+        while i < N {
+            // SAFETY: `words` checked that N words lie within the packet. The kernel begins a frame at an even address
+            // and `at` is even, so each word is aligned.
+            out[i] = unsafe { *from.add(i) };
+            i += 1;
+        }
+        Some(out)
+    }
+
+    /// Copies words in; `at` is even.
+    #[inline(always)]
+    pub fn write<const N: usize>(self, at: u32, words: [u16; N]) -> Option<()> {
+        let to = self.words::<N>(at)?;
+        let mut i = 0;
+        while i < N {
+            // SAFETY: as in `read`; the program is the packet's only user while it runs.
+            unsafe { *to.add(i) = words[i] };
+            i += 1;
+        }
+        Some(())
+    }
+}

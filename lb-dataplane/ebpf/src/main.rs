@@ -1,0 +1,85 @@
+//! The XDP and TC programs of lbd: one pipeline, two hooks, and the program that removes idle flows.
+
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod atomic;
+mod fib_maps;
+mod frame;
+mod maps;
+mod tc;
+mod xdp;
+
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_REDIRECT, TC_ACT_SHOT, xdp_action};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use lb_dataplane_common::age::{self, Pass};
+use lb_dataplane_common::flow::FlowKey;
+use lb_dataplane_common::pipeline;
+use lb_dataplane_common::reason::Kind;
+
+use crate::maps::Maps;
+use crate::tc::SkBuff;
+use crate::xdp::XdpFrame;
+
+/// Leaves the packet to the next program of the hook, or to the kernel's stack (`TCX_NEXT`).
+const TCX_NEXT: i32 = -1;
+
+/// The pipeline at TC (tcx) ingress.
+#[classifier]
+pub fn lbd_tc(ctx: TcContext) -> i32 {
+    let skb: *mut __sk_buff = ctx.skb.skb;
+    let mut packet = SkBuff::new(skb);
+    let outcome = pipeline::process(&mut packet, &Maps);
+    maps::record(&outcome);
+    match outcome.reason.kind() {
+        Kind::Forward if outcome.way.resolve == 0 => tc::redirect(outcome.way.ifindex),
+        Kind::Forward => tc::redirect_neighbour(outcome.way.ifindex, outcome.way.resolve),
+        Kind::Reply => tc::redirect(packet.ifindex()),
+        Kind::Pass => TCX_NEXT,
+        Kind::Drop => TC_ACT_SHOT,
+    }
+}
+
+/// The pipeline at XDP.
+#[xdp]
+pub fn lbd_xdp(ctx: XdpContext) -> u32 {
+    let mut packet = XdpFrame::new(ctx.ctx);
+    let outcome = pipeline::process(&mut packet, &Maps);
+    maps::record(&outcome);
+    match outcome.reason.kind() {
+        Kind::Forward => xdp::redirect(outcome.way.ifindex),
+        Kind::Reply => xdp_action::XDP_TX,
+        Kind::Pass => xdp_action::XDP_PASS,
+        Kind::Drop => xdp_action::XDP_DROP,
+    }
+}
+
+/// One pass over the flow keys that user space hands in as a frame; returns how many it marked or removed. Runs by
+/// `BPF_PROG_TEST_RUN` only, never attached.
+#[xdp]
+pub fn lbd_age(ctx: XdpContext) -> u32 {
+    let frame = XdpFrame::new(ctx.ctx);
+    let Some([pass]) = frame.get::<1>(age::PASS_AT) else { return 0 };
+    let Some(pass) = Pass::from_word(pass) else { return 0 };
+    let mut done = 0;
+    let mut at = age::KEYS_AT;
+    for _ in 0..age::MAX_KEYS {
+        let Some(words) = frame.get::<8>(at) else { break };
+        done += u32::from(age::run(&Maps, pass, &FlowKey::from_words(words)));
+        at += 16;
+    }
+    done
+}
+
+const _: () = assert!(TC_ACT_REDIRECT == 7, "what bpf_redirect returns at TC");
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

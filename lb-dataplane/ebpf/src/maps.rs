@@ -1,0 +1,251 @@
+//! The pipeline's tables as BPF maps. Sizes here are the least that is of use; the loader sets those of the configuration.
+
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use lb_dataplane_common::fib::{FibTables, MemberEntry};
+use lb_dataplane_common::flow::{Flow, FlowEntry, FlowKey, Translation};
+use lb_dataplane_common::pipeline::Outcome;
+use lb_dataplane_common::reason::{REASONS as REASON_COUNT, Reason, ReasonCounts};
+use lb_dataplane_common::service::{BackendEntry, PAGE_WORDS, ServiceEntry, ServiceKey4};
+use lb_dataplane_common::tables::{FlowCounts, InsertError, Record, TICK_SHIFT, Tables};
+
+use crate::atomic;
+use crate::fib_maps::{Fib, word};
+
+#[map]
+static SERVICES: HashMap<ServiceKey4, ServiceEntry> = HashMap::with_max_entries(64, 0);
+#[map]
+static BACKENDS: Array<BackendEntry> = Array::with_max_entries(64, 0);
+#[map]
+static RINGS: Array<[u32; PAGE_WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static ROUND_ROBIN: Array<u64> = Array::with_max_entries(64, 0);
+#[map]
+static FLOWS: HashMap<FlowKey, FlowEntry> = HashMap::with_max_entries(64, 0);
+#[map]
+static REASONS: PerCpuArray<ReasonCounts> = PerCpuArray::with_max_entries(REASON_COUNT as u32, 0);
+#[map]
+static SERVICE_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(64, 0);
+#[map]
+static BACKEND_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(64, 0);
+/// MAC by interface index, for XDP, which nobody tells whether a frame is for this host.
+#[map]
+static IFACES: HashMap<u32, [u16; 4]> = HashMap::with_max_entries(1024, 0);
+#[map]
+static RECORD: Array<Record> = Array::with_max_entries(1, 0);
+
+/// Whether `RECORD` is written. The loader sets it before the verifier sees it, which then leaves out the dead code.
+#[unsafe(no_mangle)]
+static LBD_RECORD: u8 = 0;
+
+/// An entry of `FLOWS` in place.
+///
+/// Invariant: a preallocated hash never frees its elements, so the entry stays valid while the program runs. One that is
+/// reused meanwhile is another flow's, but whole.
+pub struct FlowPtr(*mut FlowEntry);
+
+impl Flow for FlowPtr {
+    #[inline(always)]
+    fn translation(&self) -> Translation {
+        // SAFETY: the invariant; this part never changes in place.
+        unsafe { (*self.0).translation }
+    }
+
+    #[inline(always)]
+    fn backend(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).backend }
+    }
+
+    #[inline(always)]
+    fn service(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).service }
+    }
+
+    #[inline(always)]
+    fn direction(&self) -> u8 {
+        // SAFETY: as above.
+        unsafe { (*self.0).direction }
+    }
+
+    #[inline(always)]
+    fn state(&self) -> u32 {
+        // SAFETY: the invariant; volatile, since other CPUs write it.
+        unsafe { (&raw const (*self.0).state).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set_state(&self, bits: u32) {
+        // SAFETY: the invariant; the word is aligned.
+        unsafe { atomic::or(&raw mut (*self.0).state, bits) }
+    }
+
+    #[inline(always)]
+    fn clear_state(&self, bits: u32) {
+        // SAFETY: the invariant; the word is aligned.
+        unsafe { atomic::and(&raw mut (*self.0).state, !bits) }
+    }
+
+    #[inline(always)]
+    fn last_seen(&self) -> u32 {
+        // SAFETY: the invariant; volatile, since other CPUs write it.
+        unsafe { (&raw const (*self.0).last_seen).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set_last_seen(&self, tick: u32) {
+        // SAFETY: the invariant; volatile, since other CPUs write it.
+        unsafe { (&raw mut (*self.0).last_seen).write_volatile(tick) }
+    }
+}
+
+/// The tables as the kernel has them.
+pub struct Maps;
+
+impl FibTables for Maps {
+    #[inline(always)]
+    fn l1(&self, index: u32) -> Option<u32> {
+        Fib.l1(index)
+    }
+
+    #[inline(always)]
+    fn l2(&self, index: u32) -> Option<u32> {
+        Fib.l2(index)
+    }
+
+    #[inline(always)]
+    fn group(&self, index: u32) -> Option<u64> {
+        Fib.group(index)
+    }
+
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<u32> {
+        Fib.bucket(index)
+    }
+
+    #[inline(always)]
+    fn member(&self, index: u32) -> Option<MemberEntry> {
+        Fib.member(index)
+    }
+}
+
+impl Tables for Maps {
+    type Flow<'a> = FlowPtr;
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<FlowPtr> {
+        FLOWS.get_ptr_mut(key).map(FlowPtr)
+    }
+
+    #[inline(always)]
+    fn insert_flow(&self, key: &FlowKey, entry: &FlowEntry) -> Result<(), InsertError> {
+        const EEXIST: i32 = -17;
+        match FLOWS.insert(key, entry, u64::from(BPF_NOEXIST)) {
+            Ok(()) => Ok(()),
+            Err(EEXIST) => Err(InsertError::Exists),
+            Err(_) => Err(InsertError::Full),
+        }
+    }
+
+    #[inline(always)]
+    fn remove_flow(&self, key: &FlowKey) {
+        // Another CPU may have removed it first.
+        let _ = FLOWS.remove(key);
+    }
+
+    #[inline(always)]
+    fn service(&self, key: &ServiceKey4) -> Option<ServiceEntry> {
+        let entry = SERVICES.get_ptr(key)?;
+        // SAFETY: user space replaces an entry by linking a new one, and the old one's memory stays valid while the
+        // program runs.
+        Some(unsafe { *entry })
+    }
+
+    #[inline(always)]
+    fn ring(&self, index: u32) -> Option<u32> {
+        word(&RINGS, index)
+    }
+
+    #[inline(always)]
+    fn next_round(&self, service: u32) -> Option<u64> {
+        let counter = ROUND_ROBIN.get_ptr_mut(service)?;
+        // SAFETY: the element is aligned to 8 bytes, and is only ever accessed atomically.
+        Some(unsafe { atomic::fetch_add(counter, 1) })
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u32) -> Option<BackendEntry> {
+        BACKENDS.get(id).copied()
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: a helper without preconditions.
+        (unsafe { bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+    }
+
+    #[inline(always)]
+    fn count_flow_packet(&self, service: u32, backend: u32, bytes: u32) {
+        add(&SERVICE_COUNTS, service, 1, bytes, 0);
+        add(&BACKEND_COUNTS, backend, 1, bytes, 0);
+    }
+
+    #[inline(always)]
+    fn count_new_flow(&self, service: u32, backend: u32) {
+        add(&SERVICE_COUNTS, service, 0, 0, 1);
+        add(&BACKEND_COUNTS, backend, 0, 0, 1);
+    }
+
+    #[inline(always)]
+    fn count(&self, reason: Reason, bytes: u32) {
+        if let Some(counts) = REASONS.get_ptr_mut(reason as u32) {
+            // SAFETY: this CPU's element, which nothing else writes while the program runs.
+            unsafe {
+                (*counts).packets += 1;
+                (*counts).bytes += u64::from(bytes);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn add(map: &PerCpuArray<FlowCounts>, index: u32, packets: u64, bytes: u32, flows: u64) {
+    if let Some(counts) = map.get_ptr_mut(index) {
+        // SAFETY: this CPU's element, which nothing else writes while the program runs.
+        unsafe {
+            (*counts).packets += packets;
+            (*counts).bytes += u64::from(bytes);
+            (*counts).flows += flows;
+        }
+    }
+}
+
+/// The MAC of an attached interface.
+#[inline(always)]
+pub fn interface_mac(ifindex: u32) -> Option<[u16; 3]> {
+    let entry = IFACES.get_ptr(ifindex)?;
+    // SAFETY: as for services.
+    let [a, b, c, _] = unsafe { *entry };
+    Some([a, b, c])
+}
+
+/// Writes down how the packet ended, where the loader asked for it.
+#[inline(always)]
+pub fn record(outcome: &Outcome) {
+    // SAFETY: a static of this program; volatile, since the loader changes it in the object.
+    if unsafe { (&raw const LBD_RECORD).read_volatile() } == 0 {
+        return;
+    }
+    if let Some(record) = RECORD.get_ptr_mut(0) {
+        // SAFETY: the map's one element; tests run one packet at a time.
+        unsafe {
+            (*record).reason = outcome.reason as u32;
+            (*record).ifindex = outcome.way.ifindex;
+            (*record).resolve = outcome.way.resolve.to_ne_bytes();
+            (*record).packets += 1;
+        }
+    }
+}

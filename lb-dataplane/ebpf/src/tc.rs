@@ -1,0 +1,128 @@
+//! Packets at TC ingress: a socket buffer, perhaps of merged segments, perhaps with its checksum still to be made.
+
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_redir_neigh,
+    bpf_redir_neigh__bindgen_ty_1,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_pull_data,
+};
+use lb_dataplane_common::checksum::Delta;
+use lb_dataplane_common::packet::{ChecksumChange, Packet};
+
+use crate::frame::Frame;
+
+const PACKET_HOST: u32 = 0;
+const AF_INET: u32 = 2;
+
+/// A packet at TC.
+pub struct SkBuff {
+    skb: *mut __sk_buff,
+}
+
+impl SkBuff {
+    /// The program's packet.
+    #[inline(always)]
+    pub fn new(skb: *mut __sk_buff) -> Self {
+        Self { skb }
+    }
+
+    #[inline(always)]
+    fn frame(&self) -> Frame {
+        // SAFETY: the kernel hands the program a valid context.
+        unsafe { Frame::new((*self.skb).data, (*self.skb).data_end) }
+    }
+
+    /// The interface that it came in through.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: as in `frame`.
+        unsafe { (*self.skb).ifindex }
+    }
+
+    /// Applies a difference of sums to a transport's checksum. The helper knows whether the checksum is complete,
+    /// partial, or kept beside the packet.
+    #[inline(always)]
+    fn apply(&mut self, at: u32, delta: Delta, flags: u64) -> Option<()> {
+        // SAFETY: the context is valid, and the helper checks the offset. A size of 0 in the flags says that `to` is a
+        // difference.
+        let result = unsafe { bpf_l4_csum_replace(self.skb, at, 0, u64::from(delta.0), flags) };
+        (result == 0).then_some(())
+    }
+}
+
+impl Packet for SkBuff {
+    const RESOLVES_NEIGHBOURS: bool = true;
+
+    #[inline(always)]
+    fn frame_len(&self) -> u32 {
+        // SAFETY: as in `frame`.
+        unsafe { (*self.skb).len }
+    }
+
+    #[inline(always)]
+    fn segment_payload(&self) -> u32 {
+        // SAFETY: as in `frame`.
+        unsafe { (*self.skb).gso_size }
+    }
+
+    #[inline(always)]
+    fn is_addressed_here(&self, _: [u16; 3]) -> bool {
+        // SAFETY: as in `frame`. The kernel compared the MAC when the frame came in.
+        unsafe { (*self.skb).pkt_type == PACKET_HOST }
+    }
+
+    #[inline(always)]
+    fn has_tag_aside(&self) -> bool {
+        // SAFETY: as in `frame`.
+        unsafe { (*self.skb).vlan_present != 0 }
+    }
+
+    #[inline(always)]
+    fn pull(&mut self, len: u32) -> bool {
+        if self.frame().has(len) {
+            return true;
+        }
+        // SAFETY: the context is valid. Every access after this takes the packet's addresses anew.
+        unsafe { bpf_skb_pull_data(self.skb, len) == 0 }
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: u32) -> Option<[u16; N]> {
+        self.frame().read(at)
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, at: u32, words: [u16; N]) -> Option<()> {
+        self.frame().write(at, words)
+    }
+
+    #[inline(always)]
+    fn update_transport_checksum(&mut self, change: ChecksumChange) -> Option<()> {
+        let zero_is_none = if change.optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        let pseudo = u64::from(BPF_F_PSEUDO_HDR) | zero_is_none;
+        self.apply(change.at, change.pseudo_header, pseudo)?;
+        self.apply(change.at, change.content, zero_is_none)
+    }
+}
+
+/// Sends the frame through an interface; the return code says so to the hook.
+#[inline(always)]
+pub fn redirect(ifindex: u32) -> i32 {
+    // SAFETY: a helper without preconditions.
+    unsafe { bpf_redirect(ifindex, 0) as i32 }
+}
+
+/// Has the kernel find the next hop's MAC, by asking on the link if need be, and send the packet.
+#[inline(always)]
+pub fn redirect_neighbour(ifindex: u32, next_hop: u32) -> i32 {
+    let mut params = bpf_redir_neigh {
+        nh_family: AF_INET,
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: [0; 4] },
+    };
+    params.__bindgen_anon_1.ipv4_nh = next_hop;
+    // SAFETY: the parameters live on the stack until the helper has copied them, and the length is theirs.
+    unsafe {
+        bpf_redirect_neigh(ifindex, &raw mut params, size_of::<bpf_redir_neigh>() as i32, 0) as i32
+    }
+}

@@ -1,0 +1,95 @@
+//! Packets at XDP: the driver's buffer, before the kernel made anything of it.
+
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::generated::bpf_redirect;
+use lb_dataplane_common::checksum;
+use lb_dataplane_common::packet::{ChecksumChange, Packet};
+
+use crate::frame::Frame;
+use crate::maps;
+
+/// A packet at XDP.
+pub struct XdpFrame {
+    ctx: *mut xdp_md,
+}
+
+impl XdpFrame {
+    /// The program's packet.
+    #[inline(always)]
+    pub fn new(ctx: *mut xdp_md) -> Self {
+        Self { ctx }
+    }
+
+    #[inline(always)]
+    fn frame(&self) -> Frame {
+        // SAFETY: the kernel hands the program a valid context.
+        unsafe { Frame::new((*self.ctx).data, (*self.ctx).data_end) }
+    }
+
+    /// Copies words out; `at` is even.
+    #[inline(always)]
+    pub fn get<const N: usize>(&self, at: u32) -> Option<[u16; N]> {
+        self.frame().read(at)
+    }
+}
+
+impl Packet for XdpFrame {
+    const RESOLVES_NEIGHBOURS: bool = false;
+
+    #[inline(always)]
+    fn frame_len(&self) -> u32 {
+        // SAFETY: as in `frame`.
+        unsafe { (*self.ctx).data_end - (*self.ctx).data }
+    }
+
+    #[inline(always)]
+    fn segment_payload(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn is_addressed_here(&self, destination: [u16; 3]) -> bool {
+        // SAFETY: as in `frame`.
+        let ifindex = unsafe { (*self.ctx).ingress_ifindex };
+        maps::interface_mac(ifindex) == Some(destination)
+    }
+
+    #[inline(always)]
+    fn has_tag_aside(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn pull(&mut self, len: u32) -> bool {
+        self.frame().has(len)
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: u32) -> Option<[u16; N]> {
+        self.frame().read(at)
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, at: u32, words: [u16; N]) -> Option<()> {
+        self.frame().write(at, words)
+    }
+
+    #[inline(always)]
+    fn update_transport_checksum(&mut self, change: ChecksumChange) -> Option<()> {
+        let [old] = self.read(change.at)?;
+        let delta = change.pseudo_header.and(change.content);
+        let new = if change.optional {
+            checksum::update_optional(old, delta)
+        } else {
+            checksum::update(old, delta)
+        };
+        self.write(change.at, [new])
+    }
+}
+
+/// Sends the frame through an interface; the return code says so to the driver.
+#[inline(always)]
+pub fn redirect(ifindex: u32) -> u32 {
+    // SAFETY: a helper without preconditions.
+    unsafe { bpf_redirect(ifindex, 0) as u32 }
+}
