@@ -109,10 +109,16 @@ pub fn lookup4<T: FibTables>(tables: &T, destination: u32, hash: u32) -> Route {
             None => return Route::Miss,
         }
     }
-    if word == NO_GROUP {
+    lookup_group4(tables, word, hash)
+}
+
+/// The second half of a lookup: from a group to a member.
+#[inline(always)]
+pub fn lookup_group4<T: FibTables>(tables: &T, group: u32, hash: u32) -> Route {
+    if group == NO_GROUP {
         return Route::Miss;
     }
-    let Some(group) = tables.group(word) else { return Route::Miss };
+    let Some(group) = tables.group(group) else { return Route::Miss };
     let low = group as u32;
     let index = match (group >> 56) as u8 {
         GROUP_MEMBER => low,

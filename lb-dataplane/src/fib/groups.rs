@@ -1,0 +1,352 @@
+//! Groups and members: what a route's packets meet.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+use lb_dataplane_common::fib::{
+    GROUP_BLACKHOLE, GROUP_BUCKETS, GROUP_KERNEL, GROUP_MEMBER, MEMBER_HAS_GATEWAY,
+    MEMBER_RESOLVED, MemberEntry, group_buckets, group_kind, group_member,
+};
+
+use super::buckets::{Ranges, assign, log2_for};
+use super::pool::Pool;
+use super::{Action, Member};
+use crate::mapped::Mapped;
+
+/// Members of a group at most.
+pub(super) const MAX_MEMBERS: usize = 256;
+/// 32-bit words of a member.
+const MEMBER_WORDS: usize = size_of::<MemberEntry>() / 4;
+
+/// Why a group cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GroupError {
+    /// It forwards to nobody, or to too many.
+    #[error("it has {0} members: 1 to {MAX_MEMBERS} can be")]
+    MemberCount(usize),
+    /// The array of groups is full.
+    #[error("all groups are in use; enlarge fib_group_pages")]
+    GroupsFull,
+    /// The array of members is full.
+    #[error("all members are in use; enlarge fib_members")]
+    MembersFull,
+    /// The array of buckets is full.
+    #[error("all buckets are in use; enlarge fib_bucket_pages")]
+    BucketsFull,
+    /// Routes name it.
+    #[error("{0} routes still name it: move them first")]
+    InUse(u32),
+}
+
+#[derive(Debug)]
+struct Group {
+    index: u32,
+    /// Routes that name it.
+    routes: u32,
+    members: Vec<MemberEntry>,
+    range: Option<(u32, u8)>,
+    buckets: Vec<u32>,
+}
+
+/// What a previous process used, to be given back at the end of adoption.
+#[derive(Debug, Default)]
+pub(super) struct Stale {
+    pub(super) groups: Vec<u32>,
+    pub(super) members: Vec<u32>,
+    pub(super) ranges: Vec<(u32, u8)>,
+}
+
+/// The tables behind the slots.
+#[derive(Debug)]
+pub(super) struct Groups {
+    words: Mapped,
+    bucket_words: Mapped,
+    member_words: Mapped,
+    indices: Pool,
+    ranges: Ranges,
+    member_indices: Pool,
+    by_name: HashMap<u32, Group>,
+    /// Members that groups name, with the number of groups.
+    members: HashMap<MemberEntry, (u32, u32)>,
+    stale: Stale,
+}
+
+/// Pools of free indices.
+pub(super) struct Pools {
+    pub(super) groups: Pool,
+    pub(super) members: Pool,
+    pub(super) ranges: Ranges,
+}
+
+impl Groups {
+    pub(super) fn new(
+        [words, bucket_words, member_words]: [Mapped; 3],
+        pools: Pools,
+        stale: Stale,
+    ) -> Self {
+        Self {
+            words,
+            bucket_words,
+            member_words,
+            indices: pools.groups,
+            ranges: pools.ranges,
+            member_indices: pools.members,
+            by_name: HashMap::new(),
+            members: HashMap::new(),
+            stale,
+        }
+    }
+
+    /// The group's place in `FIB_GROUPS`.
+    pub(super) fn index(&self, name: u32) -> Option<u32> {
+        self.by_name.get(&name).map(|group| group.index)
+    }
+
+    pub(super) fn used(&mut self, name: u32) {
+        if let Some(group) = self.by_name.get_mut(&name) {
+            group.routes += 1;
+        }
+    }
+
+    pub(super) fn unused(&mut self, name: u32) {
+        if let Some(group) = self.by_name.get_mut(&name) {
+            group.routes -= 1;
+        }
+    }
+
+    /// Creates a group, or swaps what it does.
+    pub(super) fn put(&mut self, name: u32, action: &Action) -> Result<(), GroupError> {
+        let members = entries(action)?;
+        if !self.by_name.contains_key(&name) && self.indices.available() == 0 {
+            return Err(GroupError::GroupsFull);
+        }
+        let weighted = self.acquire(&members)?;
+        let made = match (action, weighted.as_slice()) {
+            (Action::Kernel, _) | (Action::Forward(_), []) => {
+                Some((group_kind(GROUP_KERNEL), None, Vec::new()))
+            }
+            (Action::Blackhole, _) => Some((group_kind(GROUP_BLACKHOLE), None, Vec::new())),
+            (Action::Forward(_), [(only, _)]) => Some((group_member(*only), None, Vec::new())),
+            (Action::Forward(_), several) => self.fill_range(name, several),
+        };
+        let keys: Vec<MemberEntry> = members.into_iter().map(|(entry, _)| entry).collect();
+        let Some((word, range, buckets)) = made else {
+            self.release(&keys);
+            return Err(GroupError::BucketsFull);
+        };
+        let (index, routes, old) = match self.by_name.remove(&name) {
+            Some(group) => (group.index, group.routes, Some((group.members, group.range))),
+            None => {
+                let Some(index) = self.indices.take() else {
+                    self.release(&keys);
+                    return Err(GroupError::GroupsFull);
+                };
+                (index, 0, None)
+            }
+        };
+        self.words.wide_words()[index as usize].store(word, Release);
+        self.by_name.insert(name, Group { index, routes, members: keys, range, buckets });
+        if let Some((members, range)) = old {
+            self.release(&members);
+            if let Some((base, log2)) = range {
+                self.ranges.give_back(base, log2);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a group; one that is not there is gone already.
+    pub(super) fn remove(&mut self, name: u32) -> Result<(), GroupError> {
+        match self.by_name.get(&name) {
+            None => return Ok(()),
+            Some(group) if group.routes > 0 => return Err(GroupError::InUse(group.routes)),
+            Some(_) => {}
+        }
+        if let Some(group) = self.by_name.remove(&name) {
+            self.indices.give_back(group.index);
+            self.release(&group.members);
+            if let Some((base, log2)) = group.range {
+                self.ranges.give_back(base, log2);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the memory says that packets of a group meet.
+    pub(super) fn read(&self, name: u32) -> Option<Action> {
+        let word = self.words.wide_words()[self.index(name)? as usize].load(Relaxed);
+        let low = (word & 0xffff_ffff) as u32;
+        Some(match (word >> 56) as u8 {
+            GROUP_MEMBER => Action::Forward(vec![self.read_member(low, 1)]),
+            GROUP_BUCKETS => {
+                let base = low as usize;
+                let range = base..base + (1_usize << ((word >> 32) & 0xff));
+                let mut counts: Vec<(u32, u16)> = Vec::new();
+                for bucket in &self.bucket_words.words()[range] {
+                    let member = bucket.load(Relaxed);
+                    match counts.iter_mut().find(|(known, _)| *known == member) {
+                        Some((_, count)) => *count += 1,
+                        None => counts.push((member, 1)),
+                    }
+                }
+                counts.sort_unstable();
+                Action::Forward(
+                    counts.iter().map(|(m, count)| self.read_member(*m, *count)).collect(),
+                )
+            }
+            GROUP_BLACKHOLE => Action::Blackhole,
+            _ => Action::Kernel,
+        })
+    }
+
+    /// Gives back what a previous process used.
+    pub(super) fn drop_stale(&mut self) {
+        let stale = std::mem::take(&mut self.stale);
+        stale.groups.into_iter().for_each(|index| self.indices.give_back(index));
+        stale.members.into_iter().for_each(|index| self.member_indices.give_back(index));
+        stale.ranges.into_iter().for_each(|(base, log2)| self.ranges.give_back(base, log2));
+    }
+
+    fn fill_range(
+        &mut self,
+        name: u32,
+        members: &[(u32, u16)],
+    ) -> Option<(u64, Option<(u32, u8)>, Vec<u32>)> {
+        let old = self.by_name.get(&name);
+        let before = old.and_then(|group| Some(group.range?.1)).unwrap_or(0);
+        // A table never shrinks: its buckets would change hands.
+        let log2 = log2_for(members.len()).max(before);
+        let buckets = assign(members, old.map_or(&[], |group| &group.buckets), log2);
+        let base = self.ranges.take(log2)?;
+        for (word, member) in self.bucket_words.words()[base as usize..].iter().zip(&buckets) {
+            word.store(*member, Relaxed);
+        }
+        Some((group_buckets(base, log2), Some((base, log2)), buckets))
+    }
+
+    /// Finds or makes the members, each counted once more; all of them or none.
+    fn acquire(&mut self, members: &[(MemberEntry, u16)]) -> Result<Vec<(u32, u16)>, GroupError> {
+        let missing = members.iter().filter(|(entry, _)| !self.members.contains_key(entry)).count();
+        if self.member_indices.available() < missing {
+            return Err(GroupError::MembersFull);
+        }
+        let mut acquired = Vec::with_capacity(members.len());
+        for (entry, weight) in members {
+            if !self.members.contains_key(entry) {
+                let index = self.member_indices.take().ok_or(GroupError::MembersFull)?;
+                self.write_member(index, entry);
+                self.members.insert(*entry, (index, 0));
+            }
+            if let Some((index, groups)) = self.members.get_mut(entry) {
+                *groups += 1;
+                acquired.push((*index, *weight));
+            }
+        }
+        Ok(acquired)
+    }
+
+    fn release(&mut self, members: &[MemberEntry]) {
+        for entry in members {
+            let Some((index, groups)) = self.members.get_mut(entry) else { continue };
+            *groups -= 1;
+            if *groups == 0 {
+                let index = *index;
+                self.members.remove(entry);
+                self.member_indices.give_back(index);
+            }
+        }
+    }
+
+    fn write_member(&self, index: u32, entry: &MemberEntry) {
+        let first = index as usize * MEMBER_WORDS;
+        let words = &self.member_words.words()[first..first + MEMBER_WORDS];
+        for (word, value) in words.iter().zip(encode(entry)) {
+            word.store(value, Relaxed);
+        }
+    }
+
+    fn read_member(&self, index: u32, weight: u16) -> Member {
+        let first = index as usize * MEMBER_WORDS;
+        let mut words = [0; MEMBER_WORDS];
+        for (word, stored) in words.iter_mut().zip(&self.member_words.words()[first..]) {
+            *word = stored.load(Relaxed);
+        }
+        let entry = decode(words);
+        let gateway = Ipv4Addr::from(entry.gateway);
+        Member {
+            ifindex: entry.ifindex,
+            source_mac: entry.source_mac,
+            destination_mac: (entry.flags & MEMBER_RESOLVED != 0).then_some(entry.destination_mac),
+            gateway: (entry.flags & MEMBER_HAS_GATEWAY != 0).then_some(gateway),
+            mtu: entry.mtu,
+            weight,
+        }
+    }
+}
+
+/// The members of an action as the kernel holds them, each once, with their weights.
+fn entries(action: &Action) -> Result<Vec<(MemberEntry, u16)>, GroupError> {
+    let Action::Forward(members) = action else { return Ok(Vec::new()) };
+    if members.is_empty() || members.len() > MAX_MEMBERS {
+        return Err(GroupError::MemberCount(members.len()));
+    }
+    let mut entries: Vec<(MemberEntry, u16)> = Vec::with_capacity(members.len());
+    for member in members {
+        let entry = entry(member);
+        match entries.iter_mut().find(|(known, _)| *known == entry) {
+            Some((_, weight)) => *weight = weight.saturating_add(member.weight),
+            None => entries.push((entry, member.weight)),
+        }
+    }
+    Ok(entries)
+}
+
+fn entry(member: &Member) -> MemberEntry {
+    let flag = |set: bool, flag: u16| if set { flag } else { 0 };
+    MemberEntry {
+        ifindex: member.ifindex,
+        flags: flag(member.destination_mac.is_some(), MEMBER_RESOLVED)
+            | flag(member.gateway.is_some(), MEMBER_HAS_GATEWAY),
+        mtu: member.mtu,
+        gateway: member.gateway.map_or([0; 4], |gateway| gateway.octets()),
+        source_mac: member.source_mac,
+        destination_mac: member.destination_mac.unwrap_or_default(),
+        pad: [0; 8],
+    }
+}
+
+/// A member's bytes as words of this machine.
+fn encode(entry: &MemberEntry) -> [u32; MEMBER_WORDS] {
+    let [f0, f1] = entry.flags.to_ne_bytes();
+    let [m0, m1] = entry.mtu.to_ne_bytes();
+    let [s0, s1, s2, s3, s4, s5] = entry.source_mac;
+    let [d0, d1, d2, d3, d4, d5] = entry.destination_mac;
+    let word = u32::from_ne_bytes;
+    [
+        entry.ifindex,
+        word([f0, f1, m0, m1]),
+        word(entry.gateway),
+        word([s0, s1, s2, s3]),
+        word([s4, s5, d0, d1]),
+        word([d2, d3, d4, d5]),
+        0,
+        0,
+    ]
+}
+
+fn decode([ifindex, flags_mtu, gateway, w3, w4, w5, ..]: [u32; MEMBER_WORDS]) -> MemberEntry {
+    let [f0, f1, m0, m1] = flags_mtu.to_ne_bytes();
+    let [s0, s1, s2, s3] = w3.to_ne_bytes();
+    let [s4, s5, d0, d1] = w4.to_ne_bytes();
+    let [d2, d3, d4, d5] = w5.to_ne_bytes();
+    MemberEntry {
+        ifindex,
+        flags: u16::from_ne_bytes([f0, f1]),
+        mtu: u16::from_ne_bytes([m0, m1]),
+        gateway: gateway.to_ne_bytes(),
+        source_mac: [s0, s1, s2, s3, s4, s5],
+        destination_mac: [d0, d1, d2, d3, d4, d5],
+        pad: [0; 8],
+    }
+}

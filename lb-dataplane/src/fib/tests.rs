@@ -1,0 +1,320 @@
+use std::collections::BTreeMap;
+
+use lb_dataplane_common::fib::{FibTables, MemberEntry, Route, lookup4};
+use proptest::prelude::*;
+
+use super::*;
+
+/// The arrays as packets read them; the writer has its own view of the same memory.
+struct Reader {
+    arrays: Arrays,
+}
+
+const CHUNKS: usize = 64;
+const GROUPS: usize = 64;
+const BUCKETS: usize = 4096;
+const MEMBERS: usize = 128;
+
+impl FibTables for Reader {
+    fn l1(&self, index: u32) -> Option<u32> {
+        load(&self.arrays.l1, index)
+    }
+
+    fn l2(&self, index: u32) -> Option<u32> {
+        load(&self.arrays.l2, index)
+    }
+
+    fn group(&self, index: u32) -> Option<u64> {
+        let word = self.arrays.groups.wide_words().get(index as usize)?;
+        Some(word.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
+    fn bucket(&self, index: u32) -> Option<u32> {
+        load(&self.arrays.buckets, index)
+    }
+
+    fn member(&self, index: u32) -> Option<MemberEntry> {
+        let word = |n: u32| load(&self.arrays.members, index * 8 + n);
+        Some(MemberEntry { ifindex: word(0)?, ..MemberEntry::default() })
+    }
+}
+
+fn load(memory: &Mapped, index: u32) -> Option<u32> {
+    Some(memory.words().get(index as usize)?.load(std::sync::atomic::Ordering::Relaxed))
+}
+
+/// A FIB and a second view of its memory, through a shared file mapping.
+fn fixture() -> (Fib, Reader) {
+    let sizes = [1 << 26, CHUNKS * 1024, GROUPS * 8, BUCKETS * 4, MEMBERS * 32];
+    let files = sizes.map(|size| {
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        file.set_len(size as u64).unwrap();
+        file
+    });
+    let map = || -> Arrays {
+        let [l1, l2, groups, buckets, members] =
+            std::array::from_fn(|n| Mapped::map(&files[n], sizes[n]).unwrap());
+        Arrays { l1, l2, groups, buckets, members }
+    };
+    (Fib::adopt(map(), || {}), Reader { arrays: map() })
+}
+
+fn member(ifindex: u32) -> Member {
+    Member {
+        ifindex,
+        source_mac: [2, 0, 0, 0, 0, 1],
+        destination_mac: Some([2, 0, 0, 0, 0, 2]),
+        gateway: None,
+        mtu: 1500,
+        weight: 1,
+    }
+}
+
+fn forward(ifindexes: &[u32]) -> Action {
+    Action::Forward(ifindexes.iter().map(|n| member(*n)).collect())
+}
+
+fn group(fib: &mut Fib, id: u32, ifindexes: &[u32]) {
+    fib.update(&FibUpdate::Group { id, action: forward(ifindexes) }).unwrap();
+}
+
+fn route(prefix: [u8; 4], len: u8, group: u32) -> FibUpdate {
+    FibUpdate::Route { prefix: prefix.into(), len, group }
+}
+
+fn removed(prefix: [u8; 4], len: u8) -> FibUpdate {
+    FibUpdate::RouteRemoved { prefix: prefix.into(), len }
+}
+
+fn out(reader: &Reader, address: [u8; 4]) -> Option<u32> {
+    match lookup4(reader, u32::from_be_bytes(address), 7) {
+        Route::Forward(member) => Some(member.ifindex),
+        Route::Kernel | Route::Blackhole | Route::Miss => None,
+    }
+}
+
+#[test]
+fn the_longest_prefix_wins_and_its_removal_uncovers_the_next() {
+    let (mut fib, reader) = fixture();
+    for id in 1..=4 {
+        group(&mut fib, id, &[id * 10]);
+    }
+    for update in [
+        route([0, 0, 0, 0], 0, 1),
+        route([10, 1, 0, 0], 16, 2),
+        route([10, 1, 2, 128], 25, 3),
+        route([10, 1, 2, 129], 32, 4),
+    ] {
+        fib.update(&update).unwrap();
+    }
+    assert_eq!(out(&reader, [9, 9, 9, 9]), Some(10));
+    assert_eq!(out(&reader, [10, 1, 2, 1]), Some(20));
+    assert_eq!(out(&reader, [10, 1, 2, 130]), Some(30));
+    assert_eq!(out(&reader, [10, 1, 2, 129]), Some(40));
+    fib.update(&removed([10, 1, 2, 128], 25)).unwrap();
+    assert_eq!(out(&reader, [10, 1, 2, 130]), Some(20));
+    assert_eq!(out(&reader, [10, 1, 2, 129]), Some(40));
+    fib.update(&removed([10, 1, 0, 0], 16)).unwrap();
+    assert_eq!(out(&reader, [10, 1, 2, 130]), Some(10));
+    fib.update(&removed([10, 1, 2, 129], 32)).unwrap();
+    fib.update(&removed([0, 0, 0, 0], 0)).unwrap();
+    assert_eq!(out(&reader, [10, 1, 2, 129]), None);
+    assert!(fib.is_empty());
+}
+
+#[test]
+fn a_group_that_changes_takes_its_routes_along() {
+    let (mut fib, reader) = fixture();
+    group(&mut fib, 1, &[10]);
+    fib.update(&route([10, 0, 0, 0], 8, 1)).unwrap();
+    group(&mut fib, 1, &[11]);
+    assert_eq!(out(&reader, [10, 3, 3, 3]), Some(11));
+    fib.update(&FibUpdate::Group { id: 1, action: Action::Kernel }).unwrap();
+    assert_eq!(lookup4(&reader, 0x0a01_0101, 0), Route::Kernel);
+    fib.update(&FibUpdate::Group { id: 1, action: Action::Blackhole }).unwrap();
+    assert_eq!(lookup4(&reader, 0x0a01_0101, 0), Route::Blackhole);
+}
+
+fn choices(reader: &Reader) -> Vec<u32> {
+    let member = |hash: u32| match lookup4(reader, 0x0a01_0101, hash) {
+        Route::Forward(member) => member.ifindex,
+        other => panic!("{other:?}"),
+    };
+    (0..4096).map(member).collect()
+}
+
+#[test]
+fn a_member_that_leaves_takes_only_its_own_flows_along() {
+    let (mut fib, reader) = fixture();
+    let eight: Vec<u32> = (1..=8).collect();
+    group(&mut fib, 1, &eight);
+    fib.update(&route([10, 0, 0, 0], 8, 1)).unwrap();
+    let before = choices(&reader);
+    for ifindex in 1..=8 {
+        assert_eq!(before.iter().filter(|member| **member == ifindex).count(), 512);
+    }
+    let seven: Vec<u32> = (1..=8).filter(|n| *n != 3).collect();
+    group(&mut fib, 1, &seven);
+    for (old, new) in before.iter().zip(choices(&reader)) {
+        assert_ne!(new, 3);
+        assert!(*old == 3 || *old == new, "a flow of {old} moved to {new}");
+    }
+}
+
+#[test]
+fn weights_share_out_the_buckets() {
+    let (mut fib, reader) = fixture();
+    let action = Action::Forward(vec![Member { weight: 3, ..member(1) }, member(2)]);
+    fib.update(&FibUpdate::Group { id: 1, action }).unwrap();
+    fib.update(&route([10, 0, 0, 0], 8, 1)).unwrap();
+    let first = choices(&reader).iter().filter(|member| **member == 1).count();
+    assert_eq!(first, 3072);
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_and_nothing_changes() {
+    let (mut fib, reader) = fixture();
+    group(&mut fib, 1, &[10]);
+    let bad = fib.update(&route([10, 0, 0, 1], 24, 1)).unwrap_err();
+    assert!(matches!(bad, FibError::BadPrefix { .. }), "{bad}");
+    let unknown = fib.update(&route([10, 0, 0, 0], 24, 2)).unwrap_err();
+    assert!(matches!(unknown, FibError::UnknownGroup { group: 2, .. }), "{unknown}");
+    let nobody = fib.update(&FibUpdate::Group { id: 3, action: forward(&[]) }).unwrap_err();
+    assert!(matches!(nobody, FibError::Group { .. }), "{nobody}");
+    for n in 0..CHUNKS {
+        fib.update(&route([10, 0, u8::try_from(n).unwrap(), 1], 32, 1)).unwrap();
+    }
+    let full = fib.update(&route([10, 1, 0, 1], 32, 1)).unwrap_err();
+    assert!(matches!(full, FibError::ChunksFull { chunks: CHUNKS, .. }), "{full}");
+    assert_eq!(out(&reader, [10, 1, 0, 1]), None);
+    assert_eq!(fib.len(), CHUNKS);
+    let used = fib.update(&FibUpdate::GroupRemoved { id: 1 }).unwrap_err();
+    assert!(used.to_string().contains("64 routes still name it"), "{used}");
+    // A chunk that is empty again can be had again.
+    fib.update(&removed([10, 0, 0, 1], 32)).unwrap();
+    fib.synced();
+    fib.update(&removed([10, 0, 1, 1], 32)).unwrap();
+    fib.update(&route([10, 1, 0, 1], 32, 1)).unwrap();
+    assert_eq!(out(&reader, [10, 1, 0, 1]), Some(10));
+}
+
+#[test]
+fn groups_and_members_are_used_again_after_a_grace_period() {
+    let (mut fib, reader) = fixture();
+    group(&mut fib, 1, &[1]);
+    fib.update(&route([10, 0, 0, 0], 8, 1)).unwrap();
+    for turn in 0..10_000 {
+        let pair = [turn % 100 + 2, turn % 99 + 200];
+        group(&mut fib, 2 + turn % 3, &pair);
+        if turn % 2 == 0 {
+            fib.update(&FibUpdate::GroupRemoved { id: 2 + turn % 3 }).unwrap();
+        }
+    }
+    assert_eq!(out(&reader, [10, 1, 1, 1]), Some(1));
+}
+
+#[test]
+fn a_new_writer_keeps_what_is_there_until_it_is_synced() {
+    let (mut old, reader) = fixture();
+    group(&mut old, 1, &[10, 11]);
+    group(&mut old, 2, &[20]);
+    old.update(&route([10, 0, 0, 0], 8, 1)).unwrap();
+    old.update(&route([20, 0, 0, 0], 24, 2)).unwrap();
+    old.update(&route([20, 0, 0, 7], 32, 1)).unwrap();
+    // The old process is gone; its memory is not.
+    drop(old);
+    let Reader { arrays } = reader;
+    let mut new = Fib::adopt(arrays, || {});
+    // Through the writer's own memory: it is the same as a packet's.
+    assert_eq!(new.peek(0x0a01_0101), Some(1));
+    group(&mut new, 7, &[30]);
+    new.update(&route([10, 0, 0, 0], 9, 7)).unwrap();
+    assert!(new.peek(0x0a80_0001).is_some(), "the other half of the old /8 is still there");
+    assert!(new.peek(0x1400_0007).is_some());
+    new.synced();
+    assert_eq!(new.peek(0x0a80_0001), None);
+    assert_eq!(new.peek(0x1400_0007), None);
+    assert!(new.peek(0x0a01_0101).is_some());
+    assert_eq!(new.routes(10).len(), 1);
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Put(u32, u8, u32),
+    Remove(u32, u8),
+    Group(u32, Vec<u32>),
+}
+
+/// Prefixes in two crowded /16 and everywhere, of all lengths.
+fn prefix() -> impl Strategy<Value = (u32, u8)> {
+    let crowded = (any::<u16>(), 0_u32..2)
+        .prop_map(|(low, high)| (10 + high) << 24 | u32::from(low & 0x03ff));
+    let address = prop_oneof![4 => crowded, 1 => any::<u32>()];
+    (address, prop_oneof![4 => 20_u8..=32, 2 => 8_u8..20, 1 => 3_u8..8])
+        .prop_map(|(address, len)| (address & mask(len), len))
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (prefix(), 1_u32..6).prop_map(|((p, len), group)| Op::Put(p, len, group)),
+        3 => prefix().prop_map(|(p, len)| Op::Remove(p, len)),
+        1 => (1_u32..6, prop::collection::vec(1_u32..9, 1..4)).prop_map(|(g, m)| Op::Group(g, m)),
+    ]
+}
+
+/// The table that is obviously right: every prefix is tried.
+#[derive(Default)]
+struct Naive {
+    routes: BTreeMap<(u32, u8), u32>,
+    groups: BTreeMap<u32, Vec<u32>>,
+}
+
+impl Naive {
+    fn lookup(&self, address: u32) -> Option<&Vec<u32>> {
+        let hit = (0..=32).rev().find_map(|len| self.routes.get(&(address & mask(len), len)));
+        self.groups.get(hit?)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_fib_agrees_with_a_naive_table(ops in prop::collection::vec(op(), 1..120), probes in prop::collection::vec(prefix(), 64)) {
+        let (mut fib, reader) = fixture();
+        let mut naive = Naive::default();
+        for id in 1..6 {
+            group(&mut fib, id, &[id]);
+            naive.groups.insert(id, vec![id]);
+        }
+        for op in &ops {
+            match op {
+                Op::Put(p, len, group) => {
+                    let update = FibUpdate::Route { prefix: (*p).into(), len: *len, group: *group };
+                    match fib.update(&update) {
+                        Ok(()) => { naive.routes.insert((*p, *len), *group); }
+                        Err(error) => prop_assert!(matches!(error, FibError::ChunksFull { .. }), "{}", error),
+                    }
+                }
+                Op::Remove(p, len) => {
+                    fib.update(&FibUpdate::RouteRemoved { prefix: (*p).into(), len: *len }).unwrap();
+                    naive.routes.remove(&(*p, *len));
+                }
+                Op::Group(id, members) => {
+                    group(&mut fib, *id, members);
+                    naive.groups.insert(*id, members.clone());
+                }
+            }
+        }
+        let edges = naive.routes.keys().flat_map(|(p, len)| [*p, *p | !mask(*len), p.wrapping_sub(1)]);
+        for address in edges.chain(probes.iter().map(|(p, _)| *p)) {
+            let expected = naive.lookup(address);
+            match (lookup4(&reader, address, address.wrapping_mul(0x9e37_79b9)), expected) {
+                (Route::Forward(member), Some(members)) => prop_assert!(members.contains(&member.ifindex)),
+                (Route::Miss, None) => {}
+                (found, expected) => prop_assert!(false, "{address:#x}: {found:?}, expected {expected:?}"),
+            }
+        }
+        prop_assert_eq!(fib.len(), naive.routes.len());
+    }
+}

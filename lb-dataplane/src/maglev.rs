@@ -1,0 +1,157 @@
+//! Maglev hashing (Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, §3.4).
+//!
+//! A ring depends on nothing but the backends' addresses and ports, so every node with the same backends builds the same
+//! one, and a flow that moves to another node finds its backend there.
+
+use std::net::IpAddr;
+
+/// Ring sizes: primes, each about twice the one before. The paper advises at least 100 slots a backend.
+const SIZES: [u32; 10] =
+    [1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071, 262_139, 524_287];
+/// Slots per backend at least.
+const SLOTS_PER_BACKEND: usize = 100;
+
+/// The size of the ring of so many backends, in words; 0 for none.
+pub fn ring_len(backends: usize) -> u32 {
+    if backends == 0 {
+        return 0;
+    }
+    let wanted = backends * SLOTS_PER_BACKEND;
+    let fits = SIZES.into_iter().find(|size| *size as usize >= wanted);
+    fits.unwrap_or(SIZES[SIZES.len() - 1])
+}
+
+/// The ring: at each slot the place of its backend in `backends`, whatever their order.
+pub fn ring(backends: &[(IpAddr, u16)]) -> Vec<u32> {
+    let size = ring_len(backends.len());
+    let mut turns: Vec<Turn> =
+        (0..).zip(backends).map(|(place, b)| Turn::new(place, b, size)).collect();
+    turns.sort_unstable_by_key(|turn| turn.identity);
+    let mut slots = vec![None; size as usize];
+    let mut filled = 0;
+    // Each backend in turn takes the next free slot of its permutation: at most `size` rounds, since each fills one.
+    while filled < size {
+        for turn in &mut turns {
+            let slot = turn.next_free(&slots);
+            slots[slot as usize] = Some(turn.place);
+            filled += 1;
+            if filled == size {
+                break;
+            }
+        }
+    }
+    slots.into_iter().flatten().collect()
+}
+
+/// A backend and its walk over the slots: `(offset + i * skip) mod size`, which a prime size makes a permutation.
+struct Turn {
+    place: u32,
+    identity: (IpAddr, u16),
+    next: u64,
+    skip: u64,
+    size: u64,
+}
+
+impl Turn {
+    fn new(place: u32, &(address, port): &(IpAddr, u16), size: u32) -> Self {
+        let bits = match address {
+            IpAddr::V4(address) => u128::from(u32::from(address)),
+            IpAddr::V6(address) => u128::from(address),
+        };
+        let (high, low) = ((bits >> 64) as u64, (bits & u128::from(u64::MAX)) as u64);
+        let name = mix(mix(mix(high) ^ low) ^ u64::from(port));
+        let size = u64::from(size);
+        let offset = mix(name ^ 0x6f66_6673_6574) % size;
+        let skip = mix(name ^ 0x736b_6970) % (size - 1) + 1;
+        Self { place, identity: (address, port), next: offset, skip, size }
+    }
+
+    fn next_free(&mut self, slots: &[Option<u32>]) -> u64 {
+        loop {
+            let slot = self.next;
+            self.next = (self.next + self.skip) % self.size;
+            if slots[slot as usize].is_none() {
+                return slot;
+            }
+        }
+    }
+}
+
+/// The finaliser of MurmurHash3 (64 bits).
+const fn mix(mut word: u64) -> u64 {
+    word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    word = (word ^ (word >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    word = (word ^ (word >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    word ^ (word >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn backends(count: u8) -> Vec<(IpAddr, u16)> {
+        (0..count).map(|n| (IpAddr::from([10, 1, n / 250, n % 250 + 1]), 8080)).collect()
+    }
+
+    fn shares(ring: &[u32]) -> HashMap<u32, usize> {
+        ring.iter().fold(HashMap::new(), |mut shares, place| {
+            *shares.entry(*place).or_default() += 1;
+            shares
+        })
+    }
+
+    #[test]
+    fn every_backend_has_its_share_to_a_percent_of_the_paper() {
+        for count in [1, 2, 3, 7, 10, 50, 200] {
+            let backends = backends(count);
+            let ring = ring(&backends);
+            let even = ring.len() as f64 / f64::from(count);
+            for (place, slots) in shares(&ring) {
+                let off = (slots as f64 - even).abs() / even;
+                assert!(off < 0.02, "{count} backends: {place} has {slots} of {even}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_ring_of_none_is_empty() {
+        assert!(ring(&[]).is_empty());
+        assert_eq!(ring_len(0), 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn the_order_of_the_backends_does_not_matter(count in 1_u8..40, turn in 0_usize..40) {
+            let straight = backends(count);
+            let mut turned = straight.clone();
+            turned.rotate_left(turn % usize::from(count));
+            let names = |ring: Vec<u32>, of: &[(IpAddr, u16)]| -> Vec<(IpAddr, u16)> {
+                ring.into_iter().map(|place| of[place as usize]).collect()
+            };
+            prop_assert_eq!(names(ring(&straight), &straight), names(ring(&turned), &turned));
+        }
+
+        /// The paper's figure 12: one backend of N that leaves takes its own share along and moves few others.
+        #[test]
+        fn one_backend_that_leaves_moves_few_slots_of_the_others(count in 3_u8..40, gone in 0_usize..40) {
+            let all = backends(count);
+            let gone = gone % all.len();
+            let mut rest = all.clone();
+            let left = rest.remove(gone);
+            let (before, after) = (ring(&all), ring(&rest));
+            prop_assume!(before.len() == after.len());
+            let moved = before.iter().zip(&after).filter(|(old, new)| {
+                let old = all[**old as usize];
+                old != left && old != rest[**new as usize]
+            });
+            let share = moved.count() as f64 / before.len() as f64;
+            prop_assert!(share < 0.12, "{share} of the slots moved without need");
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! From the service table that is served to the one that is wanted: a pure difference, as steps in a safe order.
+//!
+//! A service's new ring is written to free space, its backends before that, and then its entry is replaced as a whole: at
+//! no step does a packet see a service whose ring is half written or names a backend that is not there. Space that a step
+//! frees is written again only after a [`Step::Grace`].
+//!
+//! Backend ids belong to one service, so that counters are per service and backend. Flows carry their own rewrite; an id
+//! that is given to another backend later only means that an old flow's packets are counted there.
+
+mod adopt;
+mod space;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use lb_dataplane_common::service::{
+    ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, BackendEntry, SERVICE_ANSWER_ECHO, ServiceEntry,
+    ServiceKey4,
+};
+
+use self::space::{Ids, Rings};
+use crate::maglev;
+use crate::table::{Algorithm, Protocol, Service, ServiceKey, Table};
+
+/// Backends of one service at most.
+pub const MAX_BACKENDS_PER_SERVICE: usize = 4096;
+/// The id of an entry that stands for a VIP's address: it has no counters.
+pub const NO_ID: u32 = u32::MAX;
+
+/// How much the maps hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries of `SERVICES`: services, and one per VIP address.
+    pub services: u32,
+    /// Entries of `BACKENDS`.
+    pub backends: u32,
+    /// Words of `RINGS`.
+    pub ring_words: u32,
+}
+
+/// A write. Carried out in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Wait until no packet reads what earlier steps, of this plan or before, unlinked.
+    Grace,
+    /// Write a backend, and begin its counters at zero.
+    PutBackend {
+        /// Its index in `BACKENDS`.
+        id: u32,
+        /// What to write.
+        entry: BackendEntry,
+    },
+    /// Write a ring.
+    WriteRing {
+        /// First word in `RINGS`.
+        base: u32,
+        /// Backend ids.
+        words: Vec<u32>,
+    },
+    /// Begin a service's counters at zero, its round robin too.
+    ClearService {
+        /// Its id.
+        id: u32,
+    },
+    /// Add or replace a service.
+    PutService {
+        /// Its key.
+        key: ServiceKey4,
+        /// Its value.
+        entry: ServiceEntry,
+    },
+    /// Remove a service.
+    RemoveService {
+        /// Its key.
+        key: ServiceKey4,
+    },
+}
+
+/// Why a table cannot be served. Nothing is changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// An IPv6 address.
+    #[error("{0} is an IPv6 address: the dataplane carries IPv4")]
+    Ipv6(IpAddr),
+    /// Port 0 stands for the address itself.
+    #[error("port 0 at {0}: a service has a port from 1 to 65535")]
+    PortZero(IpAddr),
+    /// Too many services.
+    #[error(
+        "{wanted} services and VIP addresses, {limit} at most: remove some or enlarge the table"
+    )]
+    TooManyServices {
+        /// Asked for.
+        wanted: usize,
+        /// Possible.
+        limit: u32,
+    },
+    /// Too many backends of one service.
+    #[error("{count} backends at {address}:{port}, {MAX_BACKENDS_PER_SERVICE} at most")]
+    TooManyBackends {
+        /// The VIP.
+        address: IpAddr,
+        /// Its port.
+        port: u16,
+        /// Asked for.
+        count: usize,
+    },
+    /// All backends together are too many.
+    #[error("all {0} backend entries are in use: remove some or enlarge the table")]
+    BackendsFull(u32),
+    /// The rings are full.
+    #[error("no {0} words in a row are free for a ring: enlarge ring_pages")]
+    RingsFull(u32),
+}
+
+/// What is served now.
+#[derive(Clone, Debug)]
+pub struct Served {
+    services: BTreeMap<ServiceKey, Held>,
+    /// VIP addresses that have an entry of their own.
+    addresses: BTreeMap<Ipv4Addr, usize>,
+    service_ids: Ids,
+    backend_ids: Ids,
+    rings: Rings,
+    limits: Limits,
+}
+
+/// A service as it is served.
+#[derive(Clone, Debug)]
+struct Held {
+    /// As it was asked for; unknown after adoption.
+    wanted: Option<Service>,
+    entry: ServiceEntry,
+    ring: Vec<u32>,
+    backends: BTreeMap<(Ipv4Addr, u16), u32>,
+}
+
+/// A service with its ids, for counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ident {
+    /// What clients connect to.
+    pub key: ServiceKey,
+    /// Index of its counters.
+    pub id: u32,
+    /// Its backends with the index of their counters.
+    pub backends: Vec<(IpAddr, u16, u32)>,
+}
+
+impl Served {
+    /// Nothing.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            services: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            service_ids: Ids::new(limits.services),
+            backend_ids: Ids::new(limits.backends),
+            rings: Rings::new(limits.ring_words),
+            limits,
+        }
+    }
+
+    /// How much the maps hold.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The services with their ids.
+    pub fn idents(&self) -> impl Iterator<Item = Ident> + '_ {
+        self.services.iter().map(|(key, held)| Ident {
+            key: *key,
+            id: held.entry.id,
+            backends: held
+                .backends
+                .iter()
+                .map(|((a, port), id)| (IpAddr::V4(*a), *port, *id))
+                .collect(),
+        })
+    }
+
+    /// Takes the steps that lead to `table`, which is then what is served.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be served is refused as a whole: this is as before.
+    pub fn plan(&mut self, table: &Table) -> Result<Vec<Step>, PlanError> {
+        self.check(table)?;
+        let mut next = self.clone();
+        let mut steps = Vec::new();
+        let gone: Vec<_> =
+            next.services.keys().filter(|k| !table.services.contains_key(k)).copied().collect();
+        for key in gone {
+            next.remove(&key, &mut steps)?;
+        }
+        for (key, service) in &table.services {
+            let held = next.services.get(key);
+            if held.is_none_or(|held| held.wanted.as_ref() != Some(service)) {
+                next.put(key, service, &mut steps)?;
+            }
+        }
+        next.drop_orphans(&mut steps);
+        *self = next;
+        Ok(steps)
+    }
+
+    /// Addresses without a service: a previous process ended between two steps.
+    fn drop_orphans(&mut self, steps: &mut Vec<Step>) {
+        let orphans = self.addresses.extract_if(.., |_, services| *services == 0);
+        steps.extend(orphans.map(|(a, _)| Step::RemoveService { key: address_key(a) }));
+    }
+
+    fn check(&self, table: &Table) -> Result<(), PlanError> {
+        let mut addresses = std::collections::BTreeSet::new();
+        for (key, service) in &table.services {
+            addresses.insert(v4(key.address)?);
+            if key.port == 0 {
+                return Err(PlanError::PortZero(key.address));
+            }
+            let count = service.backends.len();
+            if count > MAX_BACKENDS_PER_SERVICE {
+                let (address, port) = (key.address, key.port);
+                return Err(PlanError::TooManyBackends { address, port, count });
+            }
+            for backend in &service.backends {
+                v4(backend.address)?;
+            }
+        }
+        let wanted = table.services.len() + addresses.len();
+        let limit = self.limits.services;
+        if wanted > limit as usize {
+            Err(PlanError::TooManyServices { wanted, limit })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn put(
+        &mut self,
+        key: &ServiceKey,
+        service: &Service,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), PlanError> {
+        let address = v4(key.address)?;
+        let old = self.services.remove(key);
+        let mut known = old.as_ref().map(|held| held.backends.clone()).unwrap_or_default();
+        let mut backends = BTreeMap::new();
+        for backend in &service.backends {
+            let name = (v4(backend.address)?, backend.port);
+            if backends.contains_key(&name) {
+                continue;
+            }
+            let id = match known.remove(&name) {
+                Some(id) => id,
+                None => {
+                    let id = self
+                        .backend_ids
+                        .take(steps)
+                        .ok_or(PlanError::BackendsFull(self.limits.backends))?;
+                    steps.push(Step::PutBackend { id, entry: backend_entry(name) });
+                    id
+                }
+            };
+            backends.insert(name, id);
+        }
+        let ring = ring(service, &backends);
+        let id = match &old {
+            Some(held) => held.entry.id,
+            None => {
+                let limit = self.limits.services;
+                let full = PlanError::TooManyServices { wanted: limit as usize + 1, limit };
+                let id = self.service_ids.take(steps).ok_or(full)?;
+                steps.push(Step::ClearService { id });
+                id
+            }
+        };
+        let entry = self.entry(id, service, &ring, old.as_ref(), steps)?;
+        if old.as_ref().is_none_or(|held| held.entry != entry) {
+            self.announce(address, key, entry, old.is_none(), steps);
+        }
+        if let Some(held) = &old
+            && held.entry.ring_base != entry.ring_base
+        {
+            self.rings.give_back(held.entry.ring_base, held.entry.ring_len);
+        }
+        known.into_values().for_each(|id| self.backend_ids.give_back(id));
+        self.services.insert(*key, Held { wanted: Some(service.clone()), entry, ring, backends });
+        Ok(())
+    }
+
+    /// The entry with its ring written; the old ring serves where it says the same.
+    fn entry(
+        &mut self,
+        id: u32,
+        service: &Service,
+        ring: &[u32],
+        old: Option<&Held>,
+        steps: &mut Vec<Step>,
+    ) -> Result<ServiceEntry, PlanError> {
+        let algorithm = match service.algorithm {
+            Algorithm::Maglev => ALGORITHM_MAGLEV,
+            Algorithm::RoundRobin => ALGORITHM_ROUND_ROBIN,
+        };
+        let ring_len = u32::try_from(ring.len()).unwrap_or(u32::MAX);
+        let ring_base = match old {
+            Some(held) if held.ring == ring => held.entry.ring_base,
+            _ if ring.is_empty() => 0,
+            _ => {
+                let base =
+                    self.rings.take(ring_len, steps).ok_or(PlanError::RingsFull(ring_len))?;
+                steps.push(Step::WriteRing { base, words: ring.to_vec() });
+                base
+            }
+        };
+        Ok(ServiceEntry { id, ring_base, ring_len, algorithm, flags: 0, pad: [0; 2] })
+    }
+
+    fn announce(
+        &mut self,
+        address: Ipv4Addr,
+        key: &ServiceKey,
+        entry: ServiceEntry,
+        new: bool,
+        steps: &mut Vec<Step>,
+    ) {
+        if new {
+            let services = self.addresses.entry(address).or_insert(0);
+            if *services == 0 {
+                steps.push(Step::PutService { key: address_key(address), entry: address_entry() });
+            }
+            *services += 1;
+        }
+        steps.push(Step::PutService { key: service_key(address, key), entry });
+    }
+
+    fn remove(&mut self, key: &ServiceKey, steps: &mut Vec<Step>) -> Result<(), PlanError> {
+        let address = v4(key.address)?;
+        let Some(held) = self.services.remove(key) else { return Ok(()) };
+        steps.push(Step::RemoveService { key: service_key(address, key) });
+        if let Some(services) = self.addresses.get_mut(&address) {
+            *services -= 1;
+            if *services == 0 {
+                self.addresses.remove(&address);
+                steps.push(Step::RemoveService { key: address_key(address) });
+            }
+        }
+        self.rings.give_back(held.entry.ring_base, held.entry.ring_len);
+        self.service_ids.give_back(held.entry.id);
+        held.backends.into_values().for_each(|id| self.backend_ids.give_back(id));
+        Ok(())
+    }
+}
+
+/// Backend ids, slot by slot; only of backends that take new flows.
+fn ring(service: &Service, ids: &BTreeMap<(Ipv4Addr, u16), u32>) -> Vec<u32> {
+    let takers = service.backends.iter().filter(|backend| backend.takes_new_flows);
+    let takers: Vec<(IpAddr, u16)> =
+        takers.map(|backend| (backend.address, backend.port)).collect();
+    let id = |(address, port): (IpAddr, u16)| match address {
+        IpAddr::V4(address) => ids.get(&(address, port)).copied(),
+        IpAddr::V6(_) => None,
+    };
+    match service.algorithm {
+        Algorithm::RoundRobin => takers.into_iter().filter_map(id).collect(),
+        Algorithm::Maglev => {
+            let places = maglev::ring(&takers);
+            places.into_iter().filter_map(|place| id(takers[place as usize])).collect()
+        }
+    }
+}
+
+fn v4(address: IpAddr) -> Result<Ipv4Addr, PlanError> {
+    match address {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(_) => Err(PlanError::Ipv6(address)),
+    }
+}
+
+fn service_key(address: Ipv4Addr, key: &ServiceKey) -> ServiceKey4 {
+    let protocol = match key.protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+    };
+    ServiceKey4 { address: address.octets(), port: key.port.to_be_bytes(), protocol, pad: 0 }
+}
+
+/// What stands for the address itself: port 0 of ICMP.
+fn address_key(address: Ipv4Addr) -> ServiceKey4 {
+    ServiceKey4 { address: address.octets(), port: [0; 2], protocol: 1, pad: 0 }
+}
+
+fn address_entry() -> ServiceEntry {
+    let flags = SERVICE_ANSWER_ECHO;
+    ServiceEntry { id: NO_ID, ring_base: 0, ring_len: 0, algorithm: 0, flags, pad: [0; 2] }
+}
+
+fn backend_entry((address, port): (Ipv4Addr, u16)) -> BackendEntry {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&address.octets());
+    BackendEntry { address: bytes, port: port.to_be_bytes(), pad: [0; 6] }
+}

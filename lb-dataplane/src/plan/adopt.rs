@@ -1,0 +1,55 @@
+//! What a previous process served, read back from the maps, so that ids, rings and counters go on.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use lb_dataplane_common::service::{BackendEntry, ServiceEntry, ServiceKey4};
+
+use super::{Held, Limits, Served};
+use crate::table::{Protocol, ServiceKey};
+
+impl Served {
+    /// Rebuilds what is served. The next [`Served::plan`] compares each service with what is wanted.
+    pub fn adopt(
+        limits: Limits,
+        services: impl IntoIterator<Item = (ServiceKey4, ServiceEntry)>,
+        backend: impl Fn(u32) -> Option<BackendEntry>,
+        ring_word: impl Fn(u32) -> Option<u32>,
+    ) -> Self {
+        let mut served = Self::new(limits);
+        for (key4, entry) in services {
+            let address = Ipv4Addr::from(key4.address);
+            let Some(key) = key(&key4) else {
+                served.addresses.entry(address).or_insert(0);
+                continue;
+            };
+            let words = entry.ring_base..entry.ring_base.saturating_add(entry.ring_len);
+            let ring: Vec<u32> = words.filter_map(&ring_word).collect();
+            let mut backends = BTreeMap::new();
+            let mut last = None;
+            for id in ring.iter().copied().filter(|id| last.replace(*id) != Some(*id)) {
+                if let Some(BackendEntry { address: [a, b, c, d, ..], port, .. }) = backend(id) {
+                    backends.insert((Ipv4Addr::new(a, b, c, d), u16::from_be_bytes(port)), id);
+                }
+            }
+            served.rings.reserve(entry.ring_base, entry.ring_len);
+            *served.addresses.entry(address).or_insert(0) += 1;
+            served.services.insert(key, Held { wanted: None, entry, ring, backends });
+        }
+        served.service_ids.reserve(served.services.values().map(|held| held.entry.id));
+        let ids = served.services.values().flat_map(|held| held.backends.values().copied());
+        served.backend_ids.reserve(ids);
+        served
+    }
+}
+
+/// The service that a key stands for; `None` for that of an address.
+fn key(key: &ServiceKey4) -> Option<ServiceKey> {
+    let protocol = match key.protocol {
+        6 => Protocol::Tcp,
+        17 => Protocol::Udp,
+        _ => return None,
+    };
+    let address = IpAddr::from(key.address);
+    Some(ServiceKey { address, port: u16::from_be_bytes(key.port), protocol })
+}

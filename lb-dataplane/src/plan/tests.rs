@@ -1,0 +1,216 @@
+use std::collections::{BTreeMap, HashMap};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::table::Backend;
+
+const LIMITS: Limits = Limits { services: 16, backends: 24, ring_words: 9000 };
+
+/// The maps as packets see them, written step by step.
+#[derive(Clone, Default)]
+struct Maps {
+    services: HashMap<[u8; 8], (ServiceKey4, ServiceEntry)>,
+    backends: BTreeMap<u32, BackendEntry>,
+    rings: BTreeMap<u32, u32>,
+    /// Ring words that a service named since the last grace period.
+    read: BTreeMap<u32, ()>,
+}
+
+fn raw(key: &ServiceKey4) -> [u8; 8] {
+    let [a, b, c, d] = key.address;
+    let [p, q] = key.port;
+    [a, b, c, d, p, q, key.protocol, key.pad]
+}
+
+impl Maps {
+    fn carry_out(&mut self, step: &Step) {
+        match step {
+            Step::Grace => {
+                self.read.clear();
+                self.note();
+            }
+            Step::PutBackend { id, entry } => {
+                self.backends.insert(*id, *entry);
+            }
+            Step::WriteRing { base, words } => {
+                for (index, word) in (*base..).zip(words) {
+                    assert!(index < LIMITS.ring_words);
+                    assert!(
+                        !self.read.contains_key(&index),
+                        "a packet may still read word {index}"
+                    );
+                    self.rings.insert(index, *word);
+                }
+            }
+            Step::ClearService { .. } => {}
+            Step::PutService { key, entry } => {
+                self.services.insert(raw(key), (*key, *entry));
+                self.note();
+            }
+            Step::RemoveService { key } => {
+                self.services.remove(&raw(key));
+            }
+        }
+        self.check();
+    }
+
+    fn note(&mut self) {
+        for (_, entry) in self.services.values() {
+            self.read.extend((entry.ring_base..entry.ring_base + entry.ring_len).map(|i| (i, ())));
+        }
+    }
+
+    /// No packet sees a service whose ring names a backend that is not there.
+    fn check(&self) {
+        for (key, entry) in self.services.values() {
+            for index in entry.ring_base..entry.ring_base + entry.ring_len {
+                let backend = self.rings.get(&index).and_then(|id| self.backends.get(id));
+                assert!(backend.is_some(), "{key:?} names nobody at {index}");
+            }
+        }
+    }
+
+    /// What clients meet: for each service its ring of addresses.
+    fn meaning(&self) -> BTreeMap<[u8; 8], Vec<([u8; 16], [u8; 2])>> {
+        let ring = |entry: &ServiceEntry| {
+            let words = entry.ring_base..entry.ring_base + entry.ring_len;
+            words
+                .map(|index| &self.backends[&self.rings[&index]])
+                .map(|b| (b.address, b.port))
+                .collect()
+        };
+        self.services.iter().map(|(key, (_, entry))| (*key, ring(entry))).collect()
+    }
+
+    fn adopt(&self) -> Served {
+        Served::adopt(
+            LIMITS,
+            self.services.values().copied(),
+            |id| self.backends.get(&id).copied(),
+            |index| self.rings.get(&index).copied(),
+        )
+    }
+}
+
+fn key(vip: u8, port: u16) -> ServiceKey {
+    let address = IpAddr::from([203, 0, 113, vip]);
+    ServiceKey { address, port, protocol: Protocol::Tcp }
+}
+
+fn backend(n: u8, takes_new_flows: bool) -> Backend {
+    Backend { address: IpAddr::from([10, 0, 0, n]), port: 8080, takes_new_flows }
+}
+
+fn service(algorithm: Algorithm, backends: &[(u8, bool)]) -> Service {
+    Service { algorithm, backends: backends.iter().map(|(n, takes)| backend(*n, *takes)).collect() }
+}
+
+fn table(services: impl IntoIterator<Item = (ServiceKey, Service)>) -> Table {
+    Table { services: services.into_iter().collect() }
+}
+
+fn carry_out(maps: &mut Maps, steps: &[Step]) {
+    steps.iter().for_each(|step| maps.carry_out(step));
+}
+
+#[test]
+fn what_does_not_change_needs_no_step() {
+    let mut served = Served::new(LIMITS);
+    let same = table([(key(1, 80), service(Algorithm::Maglev, &[(1, true), (2, true)]))]);
+    assert!(!served.plan(&same).unwrap().is_empty());
+    assert_eq!(served.plan(&same).unwrap(), []);
+}
+
+#[test]
+fn an_address_is_there_as_long_as_a_service_of_it() {
+    let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
+    let rr = || service(Algorithm::RoundRobin, &[(1, true)]);
+    let address = raw(&address_key(Ipv4Addr::new(203, 0, 113, 1)));
+    for (ports, there) in [(&[80, 81][..], true), (&[81][..], true), (&[][..], false)] {
+        let steps = served.plan(&table(ports.iter().map(|port| (key(1, *port), rr())))).unwrap();
+        carry_out(&mut maps, &steps);
+        assert_eq!(maps.services.contains_key(&address), there, "{ports:?}");
+    }
+    assert!(maps.services.is_empty());
+}
+
+#[test]
+fn a_service_without_takers_stays_and_has_an_empty_ring() {
+    let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
+    let steps =
+        served.plan(&table([(key(1, 80), service(Algorithm::Maglev, &[(1, false)]))])).unwrap();
+    carry_out(&mut maps, &steps);
+    assert_eq!(maps.meaning().values().map(Vec::len).collect::<Vec<_>>(), [0, 0]);
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_and_nothing_changes() {
+    let mut served = Served::new(LIMITS);
+    let good = table([(key(1, 80), service(Algorithm::RoundRobin, &[(1, true)]))]);
+    served.plan(&good).unwrap();
+    let v6 = ServiceKey { address: "2001:db8::1".parse().unwrap(), ..key(1, 80) };
+    let cases = [
+        table([(v6, service(Algorithm::RoundRobin, &[]))]),
+        table([(key(1, 0), service(Algorithm::RoundRobin, &[]))]),
+        table((1..=9).map(|vip| (key(vip, 80), service(Algorithm::RoundRobin, &[])))),
+        table([(
+            key(1, 80),
+            service(Algorithm::RoundRobin, &(1..=25).map(|n| (n, true)).collect::<Vec<_>>()),
+        )]),
+        table((0..9).map(|port| (key(1, 80 + port), service(Algorithm::Maglev, &[(1, true)])))),
+    ];
+    for case in cases {
+        let error = served.plan(&case).unwrap_err();
+        assert!(!error.to_string().is_empty());
+        assert_eq!(served.plan(&good).unwrap(), [], "after {error}");
+    }
+}
+
+#[test]
+fn a_new_process_goes_on_with_ids_and_rings() {
+    let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
+    let wanted = table([
+        (key(1, 80), service(Algorithm::Maglev, &[(1, true), (2, true), (3, true)])),
+        (key(2, 80), service(Algorithm::RoundRobin, &[(1, true), (4, true)])),
+    ]);
+    carry_out(&mut maps, &served.plan(&wanted).unwrap());
+    let mut adopted = maps.adopt();
+    assert_eq!(adopted.idents().collect::<Vec<_>>(), served.idents().collect::<Vec<_>>());
+    assert_eq!(adopted.plan(&wanted).unwrap(), []);
+}
+
+fn any_table() -> impl Strategy<Value = Table> {
+    let one = (any::<bool>(), prop::collection::btree_map(1_u8..9, any::<bool>(), 0..4)).prop_map(
+        |(maglev, backends)| {
+            let algorithm = if maglev { Algorithm::Maglev } else { Algorithm::RoundRobin };
+            service(algorithm, &backends.into_iter().collect::<Vec<_>>())
+        },
+    );
+    prop::collection::btree_map((1_u8..4, 80_u16..82), one, 0..6).prop_map(|services| {
+        table(services.into_iter().map(|((vip, port), s)| (key(vip, port), s)))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_way_to_a_table_means_the_same_as_building_it_anew(
+        tables in prop::collection::vec((any_table(), any::<bool>()), 1..12)
+    ) {
+        let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
+        for (wanted, restart) in &tables {
+            if *restart {
+                // A process takes longer to start than a packet to pass.
+                maps.carry_out(&Step::Grace);
+                served = maps.adopt();
+            }
+            let Ok(steps) = served.plan(wanted) else { continue };
+            carry_out(&mut maps, &steps);
+            let mut fresh = Maps::default();
+            carry_out(&mut fresh, &Served::new(LIMITS).plan(wanted).unwrap());
+            prop_assert_eq!(maps.meaning(), fresh.meaning());
+        }
+    }
+}
