@@ -1,4 +1,21 @@
 //! The eBPF dataplane: loads and pins the programs, and writes the tables that they read.
 
+mod dataplane;
+mod error;
 pub mod fib;
+mod layout;
+pub mod maglev;
+pub mod mapped;
+mod pins;
+pub mod plan;
+mod pod;
+mod sys;
 pub mod table;
+
+pub use dataplane::{
+    AGE_BATCH, Aged, Attached, BackendCount, Dataplane, Flow, Hook, HookChoice, Options,
+    ReasonCount, ServiceCount, ServiceCounters, Sizes,
+};
+pub use error::{ApplyError, AttachError, OpenError, ReadError};
+pub use lb_dataplane_common::reason::{Contract, Kind, Reason};
+pub use lb_dataplane_common::tables::Record;

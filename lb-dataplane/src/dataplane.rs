@@ -1,0 +1,340 @@
+//! The dataplane as its user sees it: open, attach, apply, count, age.
+
+mod age;
+mod apply;
+mod attach;
+mod counters;
+mod flows;
+mod occupant;
+mod open;
+mod routes;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::Map;
+use aya::programs::Program;
+use lb_dataplane_common::reason::{Kind, Reason};
+use lb_dataplane_common::tables::Record;
+
+pub use self::age::AGE_BATCH;
+use crate::error::{ApplyError, AttachError, OpenError, ReadError};
+use crate::fib::{Fib, FibError, FibRoute, FibUpdate};
+use crate::pins::Pins;
+use crate::plan::Served;
+use crate::table::{Protocol, ServiceKey, Table};
+
+/// Where the dataplane lives and how big it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// A folder on a bpffs for maps, programs and links; a bpffs is mounted there if it is not on one.
+    pub pin_dir: PathBuf,
+    /// Entries of the tables.
+    pub sizes: Sizes,
+    /// Whether the programs write down each packet's verdict, for tests.
+    pub record: bool,
+}
+
+/// Entries of the tables that grow with use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Flow entries, two per flow.
+    pub flow_entries: u32,
+    /// Services, one more per VIP address included.
+    pub services: u32,
+    /// Backends of all services.
+    pub backends: u32,
+    /// Pages of 1,024 words for the rings of all services.
+    pub ring_pages: u32,
+    /// Pages of 1,024 words for prefixes longer than /24; four /24 blocks each.
+    pub fib_second_level_pages: u32,
+    /// Pages of 512 next-hop groups.
+    pub fib_group_pages: u32,
+    /// Pages of 1,024 buckets for groups of several members.
+    pub fib_bucket_pages: u32,
+    /// Ways out: interface and MACs.
+    pub fib_members: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            flow_entries: 262_144,
+            services: 65_536,
+            backends: 65_536,
+            ring_pages: 4096,
+            fib_second_level_pages: 4096,
+            fib_group_pages: 128,
+            fib_bucket_pages: 256,
+            fib_members: 65_536,
+        }
+    }
+}
+
+/// Which hook is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookChoice {
+    /// XDP where the driver supports it natively, TC on veth, bridges and the like.
+    Auto,
+    /// Native XDP.
+    Xdp,
+    /// TC (tcx).
+    Tc,
+}
+
+/// Which hook carries the fast path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// Native XDP.
+    Xdp,
+    /// TC (tcx) ingress.
+    Tc,
+}
+
+/// An interface that the fast path is attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// The hook in use.
+    pub hook: Hook,
+}
+
+/// Packets and bytes that met one end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReasonCount {
+    /// The end; [`Reason::name`] is its name.
+    pub reason: Reason,
+    /// What happened to the packets: [`Kind::name`] is its name.
+    pub kind: Kind,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of the frames.
+    pub bytes: u64,
+}
+
+/// What went through a service since it was made, from clients to backends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceCount {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of the frames.
+    pub bytes: u64,
+    /// Flows begun.
+    pub flows: u64,
+    /// Its backends.
+    pub backends: Vec<BackendCount>,
+}
+
+/// What went to a backend since it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendCount {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of the frames.
+    pub bytes: u64,
+    /// Flows begun.
+    pub flows: u64,
+}
+
+/// Counters by service.
+pub type ServiceCounters = BTreeMap<ServiceKey, ServiceCount>;
+
+/// A flow: one client's connection through a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The transport.
+    pub protocol: Protocol,
+    /// Client's address and port.
+    pub client: SocketAddr,
+    /// VIP and port.
+    pub vip: SocketAddr,
+    /// Backend and port.
+    pub backend: SocketAddr,
+    /// Since the last packet of either direction, to about a second.
+    pub idle: Duration,
+}
+
+/// What a call of `age` did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Aged {
+    /// Entries looked at.
+    pub scanned: u32,
+    /// Flows removed, both directions each.
+    pub removed: u32,
+    /// Whether the scan reached the end of the table and begins anew with the next call.
+    pub wrapped: bool,
+}
+
+/// The dataplane of this host: programs and maps in the kernel, pinned so that they outlive the process.
+///
+/// Dropping it changes nothing in the kernel; [`Dataplane::destroy`] does.
+pub struct Dataplane {
+    ebpf: Ebpf,
+    pins: Pins,
+    adopted: bool,
+    served: Served,
+    fib: Fib,
+    scan: age::Scan,
+}
+
+impl Dataplane {
+    /// Loads the programs, with the maps that are pinned under `options.pin_dir` or, where there are none, with new ones.
+    ///
+    /// Attached interfaces keep running what they ran until [`Dataplane::attach`] is called for them.
+    ///
+    /// # Errors
+    ///
+    /// Everything that the kernel may lack or refuse, and pinned maps of other sizes.
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        open::open(options)
+    }
+
+    /// Whether the maps were there already: flows, services and routes of the process before this one.
+    #[must_use]
+    pub fn adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// Attaches the fast path to an interface, or brings what is attached there up to date without a gap: the program is
+    /// replaced in place.
+    ///
+    /// # Errors
+    ///
+    /// No such interface, another XDP program there, or a driver without native XDP where it was asked for.
+    pub fn attach(&mut self, ifname: &str, choice: HookChoice) -> Result<Hook, AttachError> {
+        attach::attach(&mut self.ebpf, &self.pins, ifname, choice)
+    }
+
+    /// What the fast path is attached to in this network namespace, by interface index, from this process or earlier ones.
+    #[must_use]
+    pub fn attached(&self) -> Vec<Attached> {
+        attach::attached(&self.pins)
+    }
+
+    /// Takes the fast path off an interface; nothing happens where it is not attached.
+    ///
+    /// # Errors
+    ///
+    /// The link's pin could not be removed.
+    pub fn detach(&mut self, ifname: &str) -> Result<(), AttachError> {
+        attach::detach(&mut self.ebpf, &self.pins, ifname)
+    }
+
+    /// Takes everything out of the kernel: attachments, programs, flows, tables.
+    ///
+    /// # Errors
+    ///
+    /// A pin could not be removed.
+    pub fn destroy(self) -> Result<(), OpenError> {
+        let Self { ebpf, pins, .. } = self;
+        drop(ebpf);
+        pins.destroy()
+    }
+
+    /// Makes the service maps say what the table says. Flows go on where they went: a backend or service that is gone
+    /// gets no new flows, and its old ones stay until they end or fall silent.
+    ///
+    /// # Errors
+    ///
+    /// The table asks for more than the maps hold; a map cannot be written.
+    pub fn apply(&mut self, table: &Table) -> Result<(), ApplyError> {
+        apply::apply(&mut self.ebpf, &mut self.served, table)
+    }
+
+    /// Changes routes and next-hop groups, in this order. What is refused leaves no trace, and the rest is done.
+    ///
+    /// # Errors
+    ///
+    /// The first refusal.
+    pub fn fib_apply(&mut self, updates: &[FibUpdate]) -> Result<(), FibError> {
+        let mut result = Ok(());
+        for update in updates {
+            let done = self.fib.update(update);
+            result = result.and(done);
+        }
+        result
+    }
+
+    /// Ends the time after a restart in which routes of the process before this one are kept: those that were not added
+    /// again since are gone.
+    pub fn fib_synced(&mut self) {
+        self.fib.synced();
+    }
+
+    /// The routes in order, at most `limit`, read back from the tables that packets read.
+    #[must_use]
+    pub fn fib_routes(&self, limit: usize) -> Vec<FibRoute> {
+        self.fib.routes(limit)
+    }
+
+    /// Packets by how they ended, in the order of [`Reason::ALL`], zeroes included.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn reasons(&self) -> Result<Vec<ReasonCount>, ReadError> {
+        counters::reasons(&self.ebpf)
+    }
+
+    /// Packets, bytes and flows of each service and its backends.
+    ///
+    /// # Errors
+    ///
+    /// The maps cannot be read.
+    pub fn service_counters(&self) -> Result<ServiceCounters, ReadError> {
+        counters::services(&self.ebpf, &self.served)
+    }
+
+    /// Some flows, at most `limit`, in no particular order.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn flows(&self, limit: usize) -> Result<Vec<Flow>, ReadError> {
+        flows::flows(&self.ebpf, limit)
+    }
+
+    /// Looks at the next part of the flow table, [`AGE_BATCH`] entries, and removes the flows that have been silent for
+    /// longer than their protocol and state allow.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read, or the ageing program cannot be run.
+    pub fn age(&mut self) -> Result<Aged, ReadError> {
+        age::age(&mut self.ebpf, &mut self.scan)
+    }
+
+    /// What became of the last packet, where [`Options::record`] asked for it.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn record(&self) -> Result<Record, ReadError> {
+        counters::record(&self.ebpf)
+    }
+
+    /// A program, to run it on a packet without an interface.
+    #[must_use]
+    pub fn program(&self, hook: Hook) -> Option<&Program> {
+        self.ebpf.program(match hook {
+            Hook::Tc => open::TC,
+            Hook::Xdp => open::XDP,
+        })
+    }
+
+    /// A map by its name, to look into it or to set a scene.
+    #[must_use]
+    pub fn map_mut(&mut self, name: &str) -> Option<&mut Map> {
+        self.ebpf.map_mut(name)
+    }
+}

@@ -1,0 +1,65 @@
+//! Removing idle flows: a part of the table per call, candidates by a look from here, the decision in the kernel.
+
+use std::io;
+
+use aya::Ebpf;
+use aya::programs::{TestRun, TestRunOptions, Xdp};
+use lb_dataplane_common::age::{MAX_KEYS, PASS_AT, Pass};
+use lb_dataplane_common::flow::{FlowKey, STATE_EXPIRING, ticks_since, timeout};
+
+use super::{Aged, flows, open};
+use crate::error::ReadError;
+use crate::sys::{self, Cursor};
+
+/// Entries that a call looks at, at most.
+pub const AGE_BATCH: usize = 8192;
+
+/// Where the walk over the table stands.
+#[derive(Debug, Default)]
+pub(super) struct Scan(Cursor);
+
+pub(super) fn age(ebpf: &mut Ebpf, scan: &mut Scan) -> Result<Aged, ReadError> {
+    let (entries, wrapped) = flows::read(ebpf, &mut scan.0, AGE_BATCH)?;
+    let now = sys::tick();
+    let candidates: Vec<FlowKey> = entries
+        .iter()
+        .filter(|(key, entry)| {
+            // A mark that is there already was left by a process that died between the passes: the second one is due.
+            entry.state & STATE_EXPIRING != 0
+                || ticks_since(entry.last_seen, now) >= timeout(key.protocol, entry.state)
+        })
+        .map(|(key, _)| *key)
+        .collect();
+    let mut aged = Aged {
+        scanned: u32::try_from(entries.len()).unwrap_or(u32::MAX),
+        removed: 0,
+        wrapped,
+    };
+    let marked_before = entries.iter().any(|(_, entry)| entry.state & STATE_EXPIRING != 0);
+    let marked = run(ebpf, Pass::Mark, &candidates)?;
+    if marked == 0 && !marked_before {
+        return Ok(aged);
+    }
+    sys::grace_period().map_err(|source| ReadError { map: "FLOWS", source })?;
+    aged.removed = run(ebpf, Pass::Sweep, &candidates)?;
+    Ok(aged)
+}
+
+/// Runs a pass over the keys; how many it marked or removed.
+fn run(ebpf: &Ebpf, pass: Pass, keys: &[FlowKey]) -> Result<u32, ReadError> {
+    let failed = |e| ReadError { map: "FLOWS", source: io::Error::other(e) };
+    let program: &Xdp = ebpf
+        .program(open::AGE)
+        .expect("the object holds this program")
+        .try_into()
+        .map_err(failed)?;
+    let mut done = 0;
+    for chunk in keys.chunks(MAX_KEYS as usize) {
+        let mut input = vec![0_u8; PASS_AT as usize];
+        input.extend(pass.to_word().to_ne_bytes());
+        input.extend(chunk.iter().flat_map(FlowKey::to_words).flat_map(u16::to_ne_bytes));
+        let options = TestRunOptions { data_in: Some(&input), ..TestRunOptions::new() };
+        done += program.test_run(options).map_err(failed)?.return_value;
+    }
+    Ok(done)
+}

@@ -1,0 +1,257 @@
+//! Attachments: one pinned link per interface and hook.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::Ebpf;
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::xdp::XdpLink;
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use super::{Attached, Hook, HookChoice, occupant, open};
+use crate::error::AttachError;
+use crate::pins::Pins;
+use crate::sys;
+
+/// Drivers whose native XDP supports redirecting and multiple queues, as their documentation says.
+const NATIVE_XDP: [&str; 17] = [
+    "atlantic", "bnxt_en", "ena", "fsl_dpaa2_eth", "gve", "hv_netvsc", "i40e", "ice", "igb", "igc",
+    "ixgbe", "ixgbevf", "mana", "mlx4_en", "mlx5_core", "sfc", "virtio_net",
+];
+
+/// An interface as it is now.
+struct Interface {
+    name: String,
+    index: u32,
+    mac: [u8; 6],
+}
+
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    name: &str,
+    choice: HookChoice,
+) -> Result<Hook, AttachError> {
+    let interface = find(name)?;
+    note_mac(ebpf, &interface)?;
+    let hook = match choice {
+        HookChoice::Tc => attach_to(ebpf, pins, &interface, Hook::Tc)?,
+        HookChoice::Xdp => attach_to(ebpf, pins, &interface, Hook::Xdp)?,
+        HookChoice::Auto if NATIVE_XDP.contains(&driver(name).as_str()) => {
+            match attach_to(ebpf, pins, &interface, Hook::Xdp) {
+                Err(AttachError::NoNativeXdp { .. } | AttachError::Taken { .. }) => {
+                    attach_to(ebpf, pins, &interface, Hook::Tc)?
+                }
+                other => other?,
+            }
+        }
+        HookChoice::Auto => attach_to(ebpf, pins, &interface, Hook::Tc)?,
+    };
+    // A packet that both hooks see would be translated twice.
+    let other = match hook {
+        Hook::Tc => Hook::Xdp,
+        Hook::Xdp => Hook::Tc,
+    };
+    remove(&pin(pins, interface.index, other))
+        .map_err(|source| AttachError::Keep { interface: interface.name, source })?;
+    Ok(hook)
+}
+
+pub(super) fn attached(pins: &Pins) -> Vec<Attached> {
+    let Ok(entries) = fs::read_dir(pins.links()) else { return Vec::new() };
+    let mut all: Vec<Attached> = entries
+        .filter_map(|entry| {
+            let file = entry.ok()?.file_name();
+            let (index, hook) = file.to_str()?.split_once('-')?;
+            let hook = match hook {
+                "tc" => Hook::Tc,
+                "xdp" => Hook::Xdp,
+                _ => return None,
+            };
+            let ifindex = index.parse().ok()?;
+            let name = if_indextoname(ifindex).ok()?.into_string().ok()?;
+            Some(Attached { name, ifindex, hook })
+        })
+        .collect();
+    all.sort_by_key(|a| a.ifindex);
+    all
+}
+
+pub(super) fn detach(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<(), AttachError> {
+    let index = if_nametoindex(name).map_err(|_| AttachError::NoInterface(name.to_owned()))?;
+    for hook in [Hook::Tc, Hook::Xdp] {
+        remove(&pin(pins, index, hook))
+            .map_err(|source| AttachError::Keep { interface: name.to_owned(), source })?;
+    }
+    if let Ok(mut macs) = interfaces(ebpf) {
+        // It is there only if the interface was attached.
+        let _ = macs.remove(&index);
+    }
+    Ok(())
+}
+
+fn attach_to(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    interface: &Interface,
+    hook: Hook,
+) -> Result<Hook, AttachError> {
+    let path = pin(pins, interface.index, hook);
+    let refused =
+        |source| AttachError::Refused { interface: interface.name.clone(), source };
+    if let Ok(pinned) = PinnedLink::from_pin(&path) {
+        match replace(ebpf, pinned.into(), hook) {
+            Ok(()) => return Ok(hook),
+            // The interface went away and took the attachment along; its index is in use again.
+            Err(error) if is_dead(&error) => remove(&path)
+                .map_err(|source| AttachError::Keep { interface: interface.name.clone(), source })?,
+            Err(error) => return Err(refused(error)),
+        }
+    }
+    let link = match hook {
+        Hook::Tc => attach_tc(ebpf, interface).map_err(refused)?,
+        Hook::Xdp => attach_xdp(ebpf, interface)?,
+    };
+    link.pin(&path).map_err(|e| AttachError::Keep {
+        interface: interface.name.clone(),
+        source: io::Error::other(e),
+    })?;
+    Ok(hook)
+}
+
+/// Puts our program into an attachment in place: no packet meets none.
+fn replace(ebpf: &mut Ebpf, link: FdLink, hook: Hook) -> Result<(), ProgramError> {
+    match hook {
+        Hook::Tc => {
+            let program = tc(ebpf)?;
+            let id = program.attach_to_link(SchedClassifierLink::try_from(link).map_err(io::Error::other)?)?;
+            program.take_link(id).map(drop_fd)
+        }
+        Hook::Xdp => {
+            let program = xdp(ebpf)?;
+            let id = program.attach_to_link(XdpLink::try_from(link).map_err(io::Error::other)?)?;
+            program.take_link(id).map(drop_fd)
+        }
+    }
+}
+
+/// Closes our descriptor of a link that is pinned, and so stays.
+fn drop_fd<L>(link: L) {
+    drop(link);
+}
+
+fn is_dead(error: &ProgramError) -> bool {
+    os_error(error) == Some(libc::ENOLINK)
+}
+
+fn attach_tc(ebpf: &mut Ebpf, interface: &Interface) -> Result<FdLink, ProgramError> {
+    let program = tc(ebpf)?;
+    // First in line: what we forward is none of the others' business, what we pass they all see.
+    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(&interface.name, TcAttachType::Ingress, order)?;
+    Ok(program.take_link(id)?.try_into().map_err(io::Error::other)?)
+}
+
+fn attach_xdp(ebpf: &mut Ebpf, interface: &Interface) -> Result<FdLink, AttachError> {
+    let refused = |source| xdp_error(interface, source);
+    let program = xdp(ebpf).map_err(refused)?;
+    let id = program.attach_to_if_index(interface.index, XdpMode::Driver).map_err(refused)?;
+    let link = program.take_link(id).map_err(refused)?;
+    // An attachment by netlink, which aya falls back to, has no link: dropping it takes it off again.
+    link.try_into().map_err(|e: LinkError| refused(io::Error::other(e).into()))
+}
+
+fn xdp_error(interface: &Interface, source: ProgramError) -> AttachError {
+    match os_error(&source) {
+        Some(libc::EBUSY | libc::EEXIST) => {
+            AttachError::Taken {
+            interface: interface.name.clone(),
+            name: occupant::xdp_program(interface.index),
+        }
+        }
+        _ => AttachError::NoNativeXdp {
+            interface: interface.name.clone(),
+            driver: driver(&interface.name),
+            source,
+        },
+    }
+}
+
+fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(current) = cause {
+        if let Some(io) = current.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        cause = current.source();
+    }
+    None
+}
+
+fn tc(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, ProgramError> {
+    ebpf.program_mut(open::TC).expect("the object holds this program").try_into()
+}
+
+fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, ProgramError> {
+    ebpf.program_mut(open::XDP).expect("the object holds this program").try_into()
+}
+
+fn pin(pins: &Pins, ifindex: u32, hook: Hook) -> PathBuf {
+    let hook = match hook {
+        Hook::Tc => "tc",
+        Hook::Xdp => "xdp",
+    };
+    pins.links().join(format!("{ifindex}-{hook}"))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn find(name: &str) -> Result<Interface, AttachError> {
+    let index = if_nametoindex(name).map_err(|_| AttachError::NoInterface(name.to_owned()))?;
+    let mac = getifaddrs()
+        .ok()
+        .and_then(|all| {
+            all.filter(|a| a.interface_name == name)
+                .find_map(|a| a.address?.as_link_addr()?.addr())
+        })
+        .filter(|mac| *mac != [0; 6])
+        .ok_or_else(|| AttachError::NotEthernet(name.to_owned()))?;
+    Ok(Interface { name: name.to_owned(), index, mac })
+}
+
+type Macs<'a> = aya::maps::HashMap<&'a mut aya::maps::MapData, u32, [u8; 8]>;
+
+fn interfaces(ebpf: &mut Ebpf) -> Result<Macs<'_>, aya::maps::MapError> {
+    ebpf.map_mut("IFACES").expect("the object holds this map").try_into()
+}
+
+fn note_mac(ebpf: &mut Ebpf, interface: &Interface) -> Result<(), AttachError> {
+    let [a, b, c, d, e, f] = interface.mac;
+    interfaces(ebpf)
+        .and_then(|mut macs| macs.insert(interface.index, [a, b, c, d, e, f, 0, 0], 0))
+        .map_err(|source| AttachError::Keep {
+            interface: interface.name.clone(),
+            source: io::Error::other(source),
+        })
+}
+
+fn driver(interface: &str) -> String {
+    CString::new(interface)
+        .map_err(io::Error::from)
+        .and_then(|name| {
+            let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+            sys::driver(fd, &name)
+        })
+        .unwrap_or_else(|_| "(unknown)".to_owned())
+}

@@ -1,0 +1,80 @@
+//! Reading the counters: each is a sum over CPUs.
+
+use std::io;
+
+use aya::maps::{Array, Map, MapError, PerCpuArray};
+use aya::{Ebpf, Pod};
+use lb_dataplane_common::reason::{Reason, ReasonCounts};
+use lb_dataplane_common::tables::{FlowCounts, Record};
+
+use super::{BackendCount, ReasonCount, ServiceCount, ServiceCounters};
+use crate::error::ReadError;
+use crate::plan::Served;
+use crate::pod::Raw;
+
+pub(super) fn reasons(ebpf: &Ebpf) -> Result<Vec<ReasonCount>, ReadError> {
+    let counts: PerCpu<'_, Raw<ReasonCounts>> = per_cpu(ebpf, "REASONS")?;
+    Reason::ALL
+        .into_iter()
+        .map(|reason| {
+            let values = counts.get(&(reason as u32), 0).map_err(read_error("REASONS"))?;
+            Ok(ReasonCount {
+                reason,
+                kind: reason.kind(),
+                packets: values.iter().map(|v| v.0.packets).sum(),
+                bytes: values.iter().map(|v| v.0.bytes).sum(),
+            })
+        })
+        .collect()
+}
+
+pub(super) fn services(ebpf: &Ebpf, served: &Served) -> Result<ServiceCounters, ReadError> {
+    let services = per_cpu(ebpf, "SERVICE_COUNTS")?;
+    let backends = per_cpu(ebpf, "BACKEND_COUNTS")?;
+    let mut counters = ServiceCounters::new();
+    for ident in served.idents() {
+        let sum = flow_counts(&services, ident.id, "SERVICE_COUNTS")?;
+        let backends = ident
+            .backends
+            .into_iter()
+            .map(|(address, port, id)| {
+                let sum = flow_counts(&backends, id, "BACKEND_COUNTS")?;
+                let FlowCounts { packets, bytes, flows } = sum;
+                Ok(BackendCount { address, port, packets, bytes, flows })
+            })
+            .collect::<Result<_, _>>()?;
+        let FlowCounts { packets, bytes, flows } = sum;
+        counters.insert(ident.key, ServiceCount { packets, bytes, flows, backends });
+    }
+    Ok(counters)
+}
+
+pub(super) fn record(ebpf: &Ebpf) -> Result<Record, ReadError> {
+    let map = ebpf.map("RECORD").expect("the object holds this map");
+    let record: Array<_, Raw<Record>> = map.try_into().map_err(read_error("RECORD"))?;
+    record.get(&0, 0).map(|r| r.0).map_err(read_error("RECORD"))
+}
+
+type PerCpu<'a, V> = PerCpuArray<&'a aya::maps::MapData, V>;
+
+fn per_cpu<'a, V: Pod>(ebpf: &'a Ebpf, name: &'static str) -> Result<PerCpu<'a, V>, ReadError> {
+    let map: &Map = ebpf.map(name).expect("the object holds this map");
+    map.try_into().map_err(read_error(name))
+}
+
+pub(super) fn read_error(map: &'static str) -> impl Fn(MapError) -> ReadError {
+    move |source| ReadError { map, source: io::Error::other(source) }
+}
+
+fn flow_counts(
+    counts: &PerCpu<'_, Raw<FlowCounts>>,
+    index: u32,
+    map: &'static str,
+) -> Result<FlowCounts, ReadError> {
+    let values = counts.get(&index, 0).map_err(read_error(map))?;
+    Ok(values.iter().fold(FlowCounts::default(), |sum, v| FlowCounts {
+        packets: sum.packets + v.0.packets,
+        bytes: sum.bytes + v.0.bytes,
+        flows: sum.flows + v.0.flows,
+    }))
+}

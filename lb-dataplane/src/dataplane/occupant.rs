@@ -1,0 +1,77 @@
+//! Whose XDP program an interface carries: one question to the kernel by rtnetlink.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use aya::programs::loaded_programs;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+
+const NLMSG_HEADER_LEN: usize = 16;
+const IFINFO_LEN: usize = 16;
+/// An answer about one interface, statistics and all.
+const ANSWER_LEN: usize = 32 * 1024;
+
+/// The name of the XDP program on an interface, where there is one and the kernel tells.
+pub(super) fn xdp_program(ifindex: u32) -> Option<String> {
+    let id = program_id(ifindex).ok()??;
+    let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id)?;
+    info.name_as_str().filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+fn program_id(ifindex: u32) -> io::Result<Option<u32>> {
+    let mut request = Vec::with_capacity(NLMSG_HEADER_LEN + IFINFO_LEN);
+    request.extend(((NLMSG_HEADER_LEN + IFINFO_LEN) as u32).to_ne_bytes());
+    request.extend(libc::RTM_GETLINK.to_ne_bytes());
+    request.extend((libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    request.extend([0; 8]);
+    // `struct ifinfomsg`: family, type, index, flags, change.
+    request.extend([0; 4]);
+    request.extend(ifindex.to_ne_bytes());
+    request.extend([0; 8]);
+
+    let route = SockProtocol::NetlinkRoute;
+    let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, route)?;
+    send(fd.as_raw_fd(), &request, MsgFlags::empty())?;
+    let mut answer = vec![0; ANSWER_LEN];
+    let len = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    let message = answer.get(..len).unwrap_or_default();
+    let is_link = message.get(4..6) == Some(&libc::RTM_NEWLINK.to_ne_bytes()[..]);
+    let attributes = message.get(NLMSG_HEADER_LEN + IFINFO_LEN..).filter(|_| is_link);
+    Ok(attributes
+        .and_then(|all| attribute(all, libc::IFLA_XDP))
+        .and_then(|xdp| attribute(xdp, IFLA_XDP_PROG_ID))
+        .and_then(|id| Some(u32::from_ne_bytes(id.get(..4)?.try_into().ok()?))))
+}
+
+/// `IFLA_XDP_PROG_ID` of `linux/if_link.h`.
+const IFLA_XDP_PROG_ID: u16 = 4;
+/// The attribute holds others (`NLA_F_NESTED`): no part of its type.
+const NESTED: u16 = 1 << 15;
+
+/// The value of the first attribute of a type.
+fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let [l0, l1, t0, t1, ..] = *bytes else { return None };
+        let len = usize::from(u16::from_ne_bytes([l0, l1]));
+        let value = bytes.get(4..len)?;
+        if u16::from_ne_bytes([t0, t1]) & !NESTED == wanted {
+            return Some(value);
+        }
+        bytes = bytes.get(len.next_multiple_of(4)..)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attribute_is_found_among_padded_ones_and_nonsense_is_no_attribute() {
+        let bytes = [5, 0, 1, 0, 9, 0, 0, 0, 8, 0, 43, 128, 1, 2, 3, 4];
+        assert_eq!(attribute(&bytes, 1), Some(&[9][..]));
+        assert_eq!(attribute(&bytes, 43), Some(&[1, 2, 3, 4][..]));
+        assert_eq!(attribute(&bytes, 7), None);
+        assert_eq!(attribute(&[0, 0, 1, 0], 1), None);
+        assert_eq!(attribute(&[200, 0, 1, 0, 1], 1), None);
+    }
+}

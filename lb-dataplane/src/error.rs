@@ -1,0 +1,158 @@
+//! What can go wrong, one type per question that a caller asks.
+
+use std::io;
+use std::path::PathBuf;
+
+use aya::maps::MapError;
+use aya::programs::ProgramError;
+
+/// Why the dataplane could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The kernel refuses eBPF to this process.
+    #[error("eBPF is not permitted here: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
+    NotPermitted(#[source] io::Error),
+    /// The kernel lacks something.
+    #[error("kernel {found} is too old: {needed} or later is needed")]
+    OldKernel {
+        /// This kernel.
+        found: String,
+        /// The oldest that works.
+        needed: &'static str,
+    },
+    /// No bpffs at the pin folder, and none could be mounted.
+    #[error("cannot mount a bpffs at {path}: run as root, or mount one there with `mount -t bpf bpf {path}`")]
+    Mount {
+        /// The pin folder.
+        path: PathBuf,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// A folder or pin could not be made, read or removed.
+    #[error("cannot use {path}")]
+    Pin {
+        /// The pin.
+        path: PathBuf,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// A pinned map is not what this program needs.
+    #[error(
+        "pinned map {map} in {path} has {what} {pinned}, this configuration needs {wanted}: set the size back, or remove \
+         {path} (its flows end) and start again"
+    )]
+    Mismatch {
+        /// The map.
+        map: String,
+        /// Its folder.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What is pinned.
+        pinned: u32,
+        /// What is needed.
+        wanted: u32,
+    },
+    /// A map could not be read.
+    #[error("cannot read a pinned map")]
+    Map(#[from] MapError),
+    /// The programs could not be loaded.
+    #[error("cannot load the eBPF object")]
+    Load(#[from] Box<aya::EbpfError>),
+    /// The kernel's verifier or loader refuses a program.
+    #[error("the kernel refuses program {program}")]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// What the kernel says.
+        #[source]
+        source: ProgramError,
+    },
+    /// The FIB in the maps could not be taken over.
+    #[error("cannot map the FIB")]
+    Fib(#[source] io::Error),
+    /// The service tables in the maps could not be taken over.
+    #[error("cannot take over the service tables")]
+    Tables(#[from] ApplyError),
+}
+
+/// Why the fast path could not be attached to an interface.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// No such interface.
+    #[error("no interface {0}")]
+    NoInterface(String),
+    /// The interface has no Ethernet address.
+    #[error("interface {0} is no Ethernet interface")]
+    NotEthernet(String),
+    /// Somebody else's XDP program is there.
+    #[error("interface {interface} carries another XDP program{}: detach it with `ip link set {interface} xdp off`, or choose hook tc", name.as_ref().map_or(String::new(), |n| format!(" ({n})")))]
+    Taken {
+        /// The interface.
+        interface: String,
+        /// The program's name, where the kernel tells.
+        name: Option<String>,
+    },
+    /// The driver cannot.
+    #[error("driver {driver} of interface {interface} has no native XDP (or not with this MTU or these offloads): choose hook tc")]
+    NoNativeXdp {
+        /// The interface.
+        interface: String,
+        /// Its driver.
+        driver: String,
+        /// What the kernel says.
+        #[source]
+        source: ProgramError,
+    },
+    /// The kernel refuses.
+    #[error("cannot attach to interface {interface}")]
+    Refused {
+        /// The interface.
+        interface: String,
+        /// What the kernel says.
+        #[source]
+        source: ProgramError,
+    },
+    /// The link could not be pinned, or the interface not be noted.
+    #[error("cannot keep the attachment to interface {interface}")]
+    Keep {
+        /// The interface.
+        interface: String,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why a service table was not applied. What was written before the error stays and is consistent.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The table asks for more than the maps hold, or for what the dataplane does not do.
+    #[error(transparent)]
+    Plan(#[from] crate::plan::PlanError),
+    /// A map could not be read or written.
+    #[error("cannot write map {map}")]
+    Map {
+        /// The map.
+        map: &'static str,
+        /// What the kernel says.
+        #[source]
+        source: MapError,
+    },
+    /// The kernel has no grace periods for us.
+    #[error("cannot wait for running programs (membarrier)")]
+    Grace(#[source] io::Error),
+}
+
+/// Why counters or flows could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read map {map}")]
+pub struct ReadError {
+    /// The map.
+    pub map: &'static str,
+    /// What the kernel says.
+    #[source]
+    pub source: io::Error,
+}

@@ -1,0 +1,119 @@
+//! What the maps are to look like, and whether those that are pinned do.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::mem::offset_of;
+use std::path::Path;
+
+use aya::maps::{MapInfo, MapError};
+use aya_obj::{EbpfSectionKind, Object};
+use lb_dataplane_common::flow::{FlowEntry, FlowKey, Translation};
+
+use crate::dataplane::Sizes;
+
+/// The object with the programs, made by the build script.
+pub(crate) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lbd-bpf.bpf.o"));
+
+/// A map's definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Definition {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    pub(crate) max_entries: u32,
+    flags: u32,
+}
+
+/// What a pinned map has that differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Difference {
+    pub(crate) what: &'static str,
+    pub(crate) pinned: u32,
+    pub(crate) wanted: u32,
+}
+
+/// The maps by name, with the sizes of the configuration.
+pub(crate) fn maps(sizes: &Sizes) -> Result<BTreeMap<String, Definition>, aya_obj::ParseError> {
+    let object = Object::parse(OBJECT)?;
+    let mut maps = BTreeMap::new();
+    for (name, map) in &object.maps {
+        // Variables of the programs (`.rodata`) are a map too, but one of each load's own.
+        if map.section_kind() != EbpfSectionKind::Maps {
+            continue;
+        }
+        let definition = Definition {
+            kind: map.map_type(),
+            key_size: map.key_size(),
+            value_size: map.value_size(),
+            max_entries: entries(name, sizes).unwrap_or(map.max_entries()),
+            flags: map.map_flags(),
+        };
+        maps.insert(name.clone(), definition);
+    }
+    Ok(maps)
+}
+
+fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
+    Some(match map {
+        "FLOWS" => sizes.flow_entries,
+        "SERVICES" | "ROUND_ROBIN" | "SERVICE_COUNTS" => sizes.services,
+        "BACKENDS" | "BACKEND_COUNTS" => sizes.backends,
+        "RINGS" => sizes.ring_pages,
+        "FIB4_L2" => sizes.fib_second_level_pages,
+        "FIB_GROUPS" => sizes.fib_group_pages,
+        "FIB_BUCKETS" => sizes.fib_bucket_pages,
+        "FIB_MEMBERS" => sizes.fib_members,
+        _ => return None,
+    })
+}
+
+/// The name of the folder that this layout is pinned in: a hash of everything but the sizes, so that a daemon never reads
+/// another one's bytes as its own.
+pub(crate) fn name(maps: &BTreeMap<String, Definition>) -> String {
+    // The hasher has fixed keys: the same in every process of the same build, and a new build of Rust that changes it
+    // costs no more than flows.
+    let mut hasher = DefaultHasher::new();
+    for (name, definition) in maps {
+        let sizeless = Definition { max_entries: 0, ..*definition };
+        (name, sizeless).hash(&mut hasher);
+    }
+    for offset in [
+        offset_of!(FlowKey, destination_port),
+        offset_of!(FlowKey, protocol),
+        offset_of!(FlowEntry, translation) + offset_of!(Translation, ports),
+        offset_of!(FlowEntry, backend),
+        offset_of!(FlowEntry, service),
+        offset_of!(FlowEntry, state),
+        offset_of!(FlowEntry, last_seen),
+        offset_of!(FlowEntry, direction),
+    ] {
+        offset.hash(&mut hasher);
+    }
+    lb_dataplane_common::LAYOUT.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// Whether a folder's name can be that of a layout.
+pub(crate) fn is_name(name: &str) -> bool {
+    name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// How a pinned map differs from its definition; `None` if it doesn't, or if there is none.
+pub(crate) fn compare(path: &Path, wanted: &Definition) -> Result<Option<Difference>, MapError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let info = MapInfo::from_pin(path)?;
+    let pairs = [
+        ("type", info.map_type()? as u32, wanted.kind),
+        ("key size", info.key_size(), wanted.key_size),
+        ("value size", info.value_size(), wanted.value_size),
+        ("number of entries", info.max_entries(), wanted.max_entries),
+        ("flags", info.map_flags(), wanted.flags),
+    ];
+    Ok(pairs
+        .into_iter()
+        .find(|(_, pinned, wanted)| pinned != wanted)
+        .map(|(what, pinned, wanted)| Difference { what, pinned, wanted }))
+}

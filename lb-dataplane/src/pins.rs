@@ -1,0 +1,103 @@
+//! The folder on a bpffs where everything is pinned.
+//!
+//! ```text
+//! <pin_dir>/links/<ifindex>-<hook>       attachments, whichever layout their program has
+//! <pin_dir>/<layout>/maps/<map>
+//! <pin_dir>/<layout>/programs/<program>
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use crate::error::OpenError;
+use crate::layout;
+
+/// Paths of pins.
+#[derive(Debug)]
+pub(crate) struct Pins {
+    root: PathBuf,
+    layout: PathBuf,
+    /// Whether this process mounted the bpffs.
+    mounted: bool,
+}
+
+impl Pins {
+    /// Makes the folders, on a bpffs that is mounted at `root` unless `root` is on one.
+    pub(crate) fn prepare(root: &Path, layout: &str) -> Result<Self, OpenError> {
+        let pin_error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Pin { path, source }
+        };
+        let is_bpffs = |path: &Path| statfs(path).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC);
+        fs::create_dir_all(root).map_err(pin_error(root))?;
+        let mounted = !is_bpffs(root);
+        if mounted {
+            mount(Some("bpf"), root, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
+                .map_err(|e| OpenError::Mount { path: root.to_owned(), source: e.into() })?;
+        }
+        let pins = Self { root: root.to_owned(), layout: root.join(layout), mounted };
+        for folder in [pins.links(), pins.maps(), pins.layout.join("programs")] {
+            fs::create_dir_all(&folder).map_err(pin_error(&folder))?;
+        }
+        Ok(pins)
+    }
+
+    pub(crate) fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    pub(crate) fn layout(&self) -> &Path {
+        &self.layout
+    }
+
+    pub(crate) fn maps(&self) -> PathBuf {
+        self.layout.join("maps")
+    }
+
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
+        // A dot is not allowed in a bpffs; no map of ours has one.
+        self.maps().join(name)
+    }
+
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.layout.join("programs").join(name)
+    }
+
+    /// Removes what other layouts pinned. What is attached of them keeps running until it is replaced.
+    pub(crate) fn remove_other_layouts(&self) -> Result<(), OpenError> {
+        let error = |source| OpenError::Pin { path: self.root.clone(), source };
+        for entry in fs::read_dir(&self.root).map_err(error)? {
+            let path = entry.map_err(error)?.path();
+            // The kernel puts files of its own into a bpffs, and an operator may put others.
+            let is_layout = path.file_name().is_some_and(|n| layout::is_name(&n.to_string_lossy()));
+            if is_layout && path != self.layout {
+                remove(&path).map_err(|source| OpenError::Pin { path, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything, and the bpffs if this process mounted it.
+    pub(crate) fn destroy(self) -> Result<(), OpenError> {
+        let error = |source| OpenError::Pin { path: self.root.clone(), source };
+        // Attachments first: no packet meets a table that is going.
+        for path in [self.links(), self.layout.clone()] {
+            remove(&path).map_err(error)?;
+        }
+        if self.mounted {
+            umount2(&self.root, MntFlags::MNT_DETACH).map_err(|e| error(e.into()))?;
+        }
+        Ok(())
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

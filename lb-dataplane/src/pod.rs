@@ -1,0 +1,33 @@
+//! Lets aya read and write the layouts of `lb-dataplane-common`.
+#![expect(unsafe_code, reason = "aya asks for a promise that a type is plain old data")]
+
+use lb_dataplane_common::flow::{FlowEntry, FlowKey};
+use lb_dataplane_common::reason::ReasonCounts;
+use lb_dataplane_common::service::{BackendEntry, ServiceEntry, ServiceKey4};
+use lb_dataplane_common::tables::{FlowCounts, Record};
+
+/// A key or value of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Raw<T>(pub(crate) T);
+
+macro_rules! pod {
+    ($($layout:ty),+ $(,)?) => {
+        $(
+            // SAFETY: `repr(C)` of integers and byte arrays without padding between them, so every bit pattern is a
+            // value and every byte is initialised.
+            unsafe impl aya::Pod for Raw<$layout> {}
+        )+
+    };
+}
+
+pod!(
+    FlowKey,
+    FlowEntry,
+    FlowCounts,
+    ReasonCounts,
+    ServiceKey4,
+    ServiceEntry,
+    BackendEntry,
+    Record,
+);

@@ -1,0 +1,122 @@
+//! System calls that neither aya nor nix has.
+#![expect(unsafe_code, reason = "raw system calls")]
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use aya::Pod;
+use lb_dataplane_common::tables::TICK_SHIFT;
+
+/// `BPF_MAP_LOOKUP_BATCH` of `linux/bpf.h`.
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+/// `MEMBARRIER_CMD_GLOBAL` of `linux/membarrier.h`.
+const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
+/// `ETHTOOL_GDRVINFO` of `linux/ethtool.h`.
+const ETHTOOL_GDRVINFO: u32 = 3;
+
+/// The `batch` part of `union bpf_attr`.
+#[repr(C)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Where a walk over a hash map stands: a bucket, opaque to us.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cursor(Option<u32>);
+
+/// Reads the map's next buckets into the buffers, at most as many entries as they hold.
+///
+/// Returns the number of entries and whether the walk is over; the cursor then stands at the beginning.
+pub(crate) fn lookup_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    cursor: &mut Cursor,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<(usize, bool)> {
+    let mut next = 0_u32;
+    let mut attr = BatchAttr {
+        in_batch: cursor.0.as_ref().map_or(0, |bucket| std::ptr::from_ref(bucket) as u64),
+        out_batch: &raw mut next as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: u32::try_from(keys.len().min(values.len())).unwrap_or(u32::MAX),
+        map_fd: u32::try_from(map.as_raw_fd()).map_err(io::Error::other)?,
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the attribute is the kernel's `batch` layout, and its pointers name buffers that outlive the call and hold
+    // `count` elements.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_BATCH, &raw mut attr, size_of::<BatchAttr>())
+    };
+    if result == 0 {
+        cursor.0 = Some(next);
+        return Ok((attr.count as usize, false));
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::ENOENT) {
+        *cursor = Cursor::default();
+        return Ok((attr.count as usize, true));
+    }
+    Err(error)
+}
+
+/// Waits until every program that runs now has ended.
+pub(crate) fn grace_period() -> io::Result<()> {
+    // SAFETY: a system call without pointers.
+    match unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The current tick, as the programs count them.
+pub(crate) fn tick() -> u32 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer names a `timespec` of ours.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
+    ((now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64) >> TICK_SHIFT) as u32
+}
+
+/// `struct ethtool_drvinfo`, as far as it is of use.
+#[repr(C)]
+struct DriverInfo {
+    cmd: u32,
+    driver: [u8; 32],
+    rest: [u8; 160],
+}
+
+/// The name of an interface's driver, as `ethtool -i` shows it.
+pub(crate) fn driver(socket: impl AsFd, interface: &CStr) -> io::Result<String> {
+    let mut info = DriverInfo { cmd: ETHTOOL_GDRVINFO, driver: [0; 32], rest: [0; 160] };
+    // SAFETY: all zeroes is a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let name = interface.to_bytes();
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name) {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut info).cast();
+    // SAFETY: the request names the interface and an `ethtool_drvinfo` that outlives the call.
+    let result = unsafe {
+        libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let end = info.driver.iter().position(|&b| b == 0).unwrap_or(info.driver.len());
+    Ok(String::from_utf8_lossy(&info.driver[..end]).into_owned())
+}
+
+const _: () = assert!(size_of::<DriverInfo>() == 196, "struct ethtool_drvinfo");
+const _: () = assert!(size_of::<BatchAttr>() == 56);
