@@ -1,1 +1,24 @@
-//! Placeholder.
+//! The router of lbd: sockets, timers and netlink around the pure parts in `lb-routing-proto`.
+//!
+//! ```text
+//!            connections ─┐                       ┌─▶ connections
+//!   kernel ─▶ watcher ────┼─▶ router task ────────┼─▶ installer ─▶ kernel (routes of ours)
+//!   RouterHandle ─────────┘   Speaker, Fib, Plan  └─▶ FibBatch ─▶ dataplane
+//! ```
+//!
+//! One task owns the state and never waits for a neighbour, the kernel or the dataplane: what they have
+//! not taken yet stays as a mark in the tables, so every channel is bounded and short.
+
+mod convergence;
+mod kernel;
+mod plan;
+mod router;
+mod tcp;
+
+pub use lb_routing_proto::config::{ConfigError, Export, Import, PeerConfig, SpeakerConfig};
+pub use lb_routing_proto::fib::{Action, Link, Member, Source, Update};
+pub use lb_routing_proto::speaker::{PathStatus, PeerStatus, State};
+pub use lb_routing_proto::wire::{AsPath, Attributes, Origin};
+
+pub use self::kernel::{KernelError, OWN_METRIC, RTPROT_LBD, cleanup, default_router_id};
+pub use self::router::{FibBatch, RouterConfig, RouterHandle, SpawnError, spawn};

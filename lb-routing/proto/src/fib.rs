@@ -1,96 +1,366 @@
-//! What the dataplane's FIB should hold, from the kernel's links, addresses, routes and neighbours and the speaker's best paths.
+//! What the dataplane's FIB and the kernel should hold, from the kernel's links, routes and neighbours and the speaker's paths.
+//!
+//! ```text
+//! Fact ─▶ tables, marks ─▶ Output::Update   groups and routes of the dataplane
+//!                          Output::Install  our routes in the kernel
+//!                          Output::Resolve  gateways without a MAC
+//! ```
+//!
+//! For one prefix the first of these counts: a local address; another's kernel route, lowest metric
+//! first; a VIP; the speaker's paths whose next hops resolve; what a previous process left; a neighbour
+//! on a connected network (its /32 carries the MAC). A local route hides longer ones, as the kernel asks
+//! the local table first.
+//!
+//! Next hops of the speaker resolve against kernel routes that are not ours, one level deep: a next
+//! hop that only a BGP route leads to does not resolve.
+//!
+//! Facts mark what they touch; outputs are made when polled, so a prefix that changes a thousand times
+//! between two polls costs one output, and nothing queues but marks, bounded by the tables.
 
+mod bgp;
+mod fact;
+mod groups;
+mod kernel;
+mod select;
+mod update;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use ipnetwork::Ipv4Network;
 
-/// A fact about the world.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fact {
-    /// A link is there or changed.
-    Link(Link),
-    /// A link is gone.
-    LinkGone {
-        /// Its index.
-        ifindex: u32,
-    },
-    /// A neighbour is resolved, or (`mac: None`) no longer.
-    Neighbour {
-        /// On which link.
-        ifindex: u32,
-        /// Whose address.
-        address: IpAddr,
-        /// Its MAC.
-        mac: Option<[u8; 6]>,
-    },
-    /// The kernel has this route in the main or local table; replaces one of the same prefix and metric.
-    KernelRoute(KernelRoute),
-    /// The kernel no longer has it.
-    KernelRouteGone {
-        /// The destination.
-        prefix: Ipv4Network,
-        /// Its metric.
-        metric: u32,
-        /// From the local table.
-        local: bool,
-    },
-    /// The speaker's paths for a prefix are these (empty: none).
-    Bgp {
-        /// The destination.
-        prefix: Ipv4Network,
-        /// Next hops, resolved against the kernel's routes.
-        next_hops: Vec<Ipv4Addr>,
-    },
+pub use self::fact::{Fact, KernelNextHop, KernelRoute, KernelRouteKind, Link, RouteKey};
+pub use self::update::{Action, Member, Output, Source, Update};
+
+use self::bgp::BgpTable;
+use self::groups::{Groups, Key};
+use self::kernel::{KernelTable, Lengths};
+use self::select::{Choice, resolve};
+
+/// A prefix, ordered so that a covering one comes first.
+type Mark = (u8, Ipv4Addr);
+
+/// The resolver.
+#[derive(Debug, Default)]
+pub struct Fib {
+    links: BTreeMap<u32, Link>,
+    /// MACs by address and link.
+    neighbours: BTreeMap<(Ipv4Addr, u32), [u8; 6]>,
+    kernel: KernelTable,
+    bgp: BgpTable,
+    vips: BTreeSet<Ipv4Addr>,
+    stale: BTreeMap<Ipv4Network, KernelRouteKind>,
+    groups: Groups,
+    published: Published,
+    installed: HashMap<Ipv4Network, Arc<[KernelNextHop]>>,
+    /// Prefixes to look at again.
+    prefixes: BTreeSet<Mark>,
+    /// Gateways that `Resolve` went out for.
+    asked: BTreeSet<(u32, Ipv4Addr)>,
+    /// What one step produced and was not polled yet: a handful.
+    queue: VecDeque<Output>,
 }
 
-/// A link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Its index.
-    pub ifindex: u32,
-    /// Its name.
-    pub name: String,
-    /// Its MAC; zeroes where it has none.
-    pub mac: [u8; 6],
-    /// Its MTU.
-    pub mtu: u32,
-    /// Up, with carrier.
-    pub up: bool,
-    /// Ethernet: frames can be sent from it by MAC.
-    pub ethernet: bool,
+/// The routes that the dataplane was told.
+#[derive(Debug, Default)]
+struct Published {
+    routes: HashMap<Ipv4Network, (u32, Source)>,
+    lengths: Lengths,
 }
 
-/// A route of the kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KernelRoute {
-    /// The destination.
-    pub prefix: Ipv4Network,
-    /// Its metric: the lowest wins.
-    pub metric: u32,
-    /// From the local table (addresses of this host, broadcast).
-    pub local: bool,
-    /// What it does.
-    pub kind: KernelRouteKind,
+impl Fib {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a fact; what follows from it stands in `poll_output`.
+    pub fn handle(&mut self, fact: Fact) {
+        match fact {
+            Fact::Link(link) => self.link(link.ifindex, Some(link)),
+            Fact::LinkGone { ifindex } => self.link(ifindex, None),
+            Fact::Neighbour { ifindex, address: IpAddr::V4(address), mac } => {
+                self.neighbour(ifindex, address, mac);
+            }
+            // The dataplane's FIB is IPv4.
+            Fact::Neighbour { address: IpAddr::V6(_), .. } => {}
+            Fact::KernelRoute(route) => self.kernel_route(route.key, Some(route.kind)),
+            Fact::KernelRouteGone(key) => self.kernel_route(key, None),
+            Fact::Bgp { prefix, next_hops } => self.bgp_paths(normal(prefix), next_hops),
+            Fact::Vip { address, present } => {
+                let changed =
+                    if present { self.vips.insert(address) } else { self.vips.remove(&address) };
+                if changed {
+                    self.mark(host(address));
+                }
+            }
+            Fact::Stale { prefix, kind } => {
+                let prefix = normal(prefix);
+                if !self.bgp.has(&prefix) {
+                    self.stale.insert(prefix, kind);
+                    self.mark(prefix);
+                }
+            }
+            Fact::StaleOver => {
+                for prefix in std::mem::take(&mut self.stale).into_keys() {
+                    self.mark(prefix);
+                }
+            }
+        }
+    }
+
+    /// The next difference; poll until there is none left.
+    ///
+    /// Groups come first: a gateway's new MAC does not wait for a million routes.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        loop {
+            if let Some(output) = self.queue.pop_front() {
+                return Some(output);
+            }
+            if let Some(id) = self.groups.pop_dirty() {
+                self.refresh_group(id);
+            } else if let Some((len, network)) = self.prefixes.pop_first() {
+                self.look_at(prefix(network, len));
+            } else {
+                return None;
+            }
+        }
+    }
+
+    /// Link and address of every gateway and connected neighbour that a group forwards to, in order,
+    /// from `after` on.
+    pub fn neighbours_in_use(
+        &self,
+        after: Option<(u32, Ipv4Addr)>,
+    ) -> impl Iterator<Item = (u32, Ipv4Addr)> + '_ {
+        self.groups.needed(after)
+    }
+
+    fn link(&mut self, ifindex: u32, link: Option<Link>) {
+        let before = match link.clone() {
+            Some(link) => self.links.insert(ifindex, link),
+            None => self.links.remove(&ifindex),
+        };
+        if before == link {
+            return;
+        }
+        self.groups.mark_all();
+        let usable = |link: Option<&Link>| link.map(|link| (link.up, link.ethernet));
+        if usable(before.as_ref()) == usable(link.as_ref()) {
+            return;
+        }
+        self.re_resolve(0..=u32::MAX);
+        let on_link = self.neighbours.keys().filter(|(_, on)| *on == ifindex);
+        let addresses: Vec<_> = on_link.map(|(address, _)| *address).collect();
+        for address in addresses {
+            self.mark(host(address));
+        }
+    }
+
+    fn neighbour(&mut self, ifindex: u32, address: Ipv4Addr, mac: Option<[u8; 6]>) {
+        let key = (address, ifindex);
+        let before = match mac {
+            Some(mac) => self.neighbours.insert(key, mac),
+            None => self.neighbours.remove(&key),
+        };
+        if before == mac {
+            return;
+        }
+        self.asked.remove(&(ifindex, address));
+        self.groups.mark_needing(ifindex, address);
+        if before.is_some() != mac.is_some() {
+            self.mark(host(address));
+        }
+    }
+
+    fn kernel_route(&mut self, key: RouteKey, kind: Option<KernelRouteKind>) {
+        let key = RouteKey { prefix: normal(key.prefix), ..key };
+        if !self.kernel.set(key, kind) {
+            return;
+        }
+        self.mark(key.prefix);
+        if key.local {
+            self.mark_inside(key.prefix);
+        }
+        self.re_resolve(range(key.prefix));
+    }
+
+    fn bgp_paths(&mut self, prefix: Ipv4Network, next_hops: Vec<Ipv4Addr>) {
+        let was_stale = self.stale.remove(&prefix).is_some();
+        let resolve = |hops: &[Ipv4Addr]| resolve(&self.kernel, &self.links, hops);
+        if self.bgp.set(prefix, next_hops, resolve) || was_stale {
+            self.mark(prefix);
+        }
+    }
+
+    /// Resolves the speaker's next hops in a range of addresses again.
+    fn re_resolve(&mut self, addresses: std::ops::RangeInclusive<u32>) {
+        let resolve = |hops: &[Ipv4Addr]| resolve(&self.kernel, &self.links, hops);
+        for set in self.bgp.re_resolve(addresses, resolve) {
+            self.groups.mark_key(&Key::Bgp(set));
+            self.prefixes.extend(self.bgp.prefixes(set).map(mark));
+        }
+    }
+
+    fn mark(&mut self, prefix: Ipv4Network) {
+        self.prefixes.insert(mark(prefix));
+    }
+
+    /// Marks every longer prefix that something is known of.
+    fn mark_inside(&mut self, outer: Ipv4Network) {
+        let (kernel, bgp) = (self.kernel.inside(outer), self.bgp.inside(outer));
+        let (first, last) = (outer.network(), outer.broadcast());
+        let vips = self.vips.range(first..=last).map(|address| host(*address));
+        let stale = self.stale.range(inside(outer)).map(|(prefix, _)| *prefix);
+        let inside: Vec<_> = kernel.chain(bgp).chain(vips).chain(stale).map(mark).collect();
+        self.prefixes.extend(inside);
+        self.mark_neighbours(outer);
+    }
+
+    /// Neighbours hang on the route that covers them; a /32 covers itself only.
+    fn mark_inside_neighbours(&mut self, outer: Ipv4Network) {
+        if outer.prefix() < 32 {
+            self.mark_neighbours(outer);
+        }
+    }
+
+    fn mark_neighbours(&mut self, outer: Ipv4Network) {
+        let (first, last) = ((outer.network(), 0), (outer.broadcast(), u32::MAX));
+        let inside = self.neighbours.range(first..=last).map(|((address, _), _)| (32, *address));
+        self.prefixes.extend(inside);
+    }
+
+    /// Compares what a prefix should be with what the dataplane and the kernel were told.
+    fn look_at(&mut self, prefix: Ipv4Network) {
+        let choice = self.select(prefix);
+        self.install(prefix, choice.as_ref());
+        let before = self.published.routes.get(&prefix).copied();
+        let Some(Choice { source, key }) = choice else {
+            if let Some((group, _)) = before {
+                self.published.remove(prefix);
+                self.update(Update::RouteRemoved { prefix });
+                self.release(group);
+                self.mark_inside_neighbours(prefix);
+            }
+            return;
+        };
+        let (group, new) = self.groups.acquire(key);
+        if new {
+            self.refresh_group(group);
+        }
+        if before == Some((group, source)) {
+            self.release(group);
+            return;
+        }
+        self.published.insert(prefix, (group, source));
+        self.update(Update::Route { prefix, group, source });
+        if let Some((old, _)) = before {
+            self.release(old);
+        }
+        self.mark_inside_neighbours(prefix);
+    }
+
+    /// Tells the kernel's side of a prefix, if it changed: the speaker's paths where they are chosen.
+    fn install(&mut self, prefix: Ipv4Network, choice: Option<&Choice>) {
+        let next_hops = match choice.map(|choice| &choice.key) {
+            Some(Key::Bgp(set)) => self.bgp.resolved(*set),
+            Some(Key::Hops(_) | Key::Neighbour { .. } | Key::Kernel | Key::Blackhole) | None => {
+                None
+            }
+        };
+        let before = match &next_hops {
+            Some(next_hops) => self.installed.insert(prefix, Arc::clone(next_hops)),
+            None => self.installed.remove(&prefix),
+        };
+        if before != next_hops {
+            let next_hops = next_hops.unwrap_or_default();
+            self.queue.push_back(Output::Install { prefix, next_hops });
+        }
+    }
+
+    fn release(&mut self, group: u32) {
+        if let Some(unneeded) = self.groups.release(group) {
+            for neighbour in unneeded {
+                self.asked.remove(&neighbour);
+            }
+            self.update(Update::GroupRemoved { id: group });
+        }
+    }
+
+    /// Works out again what a group does and says so if it changed.
+    fn refresh_group(&mut self, id: u32) {
+        let Some(key) = self.groups.key(id) else { return };
+        let (action, needs) = self.action(&key);
+        for (ifindex, address) in &needs {
+            let (ifindex, address) = (*ifindex, *address);
+            if !self.neighbours.contains_key(&(address, ifindex))
+                && self.asked.insert((ifindex, address))
+            {
+                self.queue.push_back(Output::Resolve { ifindex, address });
+            }
+        }
+        for unneeded in self.groups.set_needs(id, needs) {
+            self.asked.remove(&unneeded);
+        }
+        if self.groups.set_action(id, &action) {
+            self.update(Update::Group { id, action });
+        }
+    }
+
+    fn update(&mut self, update: Update) {
+        self.queue.push_back(Output::Update(update));
+    }
 }
 
-/// What a kernel route does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KernelRouteKind {
-    /// Forwards; several are multipath.
-    Unicast(Vec<KernelNextHop>),
-    /// Drops.
-    Blackhole,
-    /// Anything else: the kernel answers (local, broadcast, unreachable, prohibit, unknown types).
-    Kernel,
+impl Published {
+    fn insert(&mut self, prefix: Ipv4Network, route: (u32, Source)) {
+        if self.routes.insert(prefix, route).is_none() {
+            self.lengths.add(prefix.prefix());
+        }
+    }
+
+    fn remove(&mut self, prefix: Ipv4Network) {
+        if self.routes.remove(&prefix).is_some() {
+            self.lengths.remove(prefix.prefix());
+        }
+    }
+
+    /// The group of the longest prefix, shorter than /32, that covers an address.
+    fn covering(&self, address: Ipv4Addr) -> Option<(u32, Source)> {
+        let mut lengths = self.lengths.longest_first().filter(|len| *len < 32);
+        lengths.find_map(|len| self.routes.get(&prefix(address, len)).copied())
+    }
 }
 
-/// A next hop of a kernel route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KernelNextHop {
-    /// Out of which link.
-    pub ifindex: u32,
-    /// To which gateway; `None`: the destination is on the link.
-    pub gateway: Option<Ipv4Addr>,
-    /// Share, 1 to 256.
-    pub weight: u16,
+/// Without host bits.
+fn normal(network: Ipv4Network) -> Ipv4Network {
+    prefix(network.ip(), network.prefix())
 }
+
+fn prefix(address: Ipv4Addr, len: u8) -> Ipv4Network {
+    let whole = Ipv4Network::from(address);
+    let network = Ipv4Network::new(address, len).unwrap_or(whole);
+    Ipv4Network::new(network.network(), network.prefix()).unwrap_or(whole)
+}
+
+fn host(address: Ipv4Addr) -> Ipv4Network {
+    Ipv4Network::from(address)
+}
+
+fn mark(prefix: Ipv4Network) -> Mark {
+    (prefix.prefix(), prefix.network())
+}
+
+fn range(prefix: Ipv4Network) -> std::ops::RangeInclusive<u32> {
+    prefix.network().to_bits()..=prefix.broadcast().to_bits()
+}
+
+/// All that a prefix covers, itself included, as a range of ordered prefixes.
+fn inside(outer: Ipv4Network) -> std::ops::RangeInclusive<Ipv4Network> {
+    outer..=host(outer.broadcast())
+}
+
+#[cfg(test)]
+mod tests;

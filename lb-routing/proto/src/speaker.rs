@@ -59,6 +59,8 @@ struct Neighbour {
 struct Channel {
     up: Up,
     adj_out: AdjRibOut,
+    /// The driver has enough to send for now.
+    congested: bool,
 }
 
 impl Speaker {
@@ -156,6 +158,15 @@ impl Speaker {
             if !self.flush() {
                 return None;
             }
+        }
+    }
+
+    /// Says whether the driver has enough to send on a connection: UPDATEs then wait as marks, merged,
+    /// not as bytes. Lasts until the session ends.
+    pub fn set_congested(&mut self, conn: ConnId, congested: bool) {
+        let channels = self.neighbours.iter_mut().filter_map(|peer| peer.channel.as_mut());
+        for channel in channels.filter(|channel| channel.up.conn == conn) {
+            channel.congested = congested;
         }
     }
 

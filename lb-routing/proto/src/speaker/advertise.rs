@@ -21,7 +21,7 @@ impl Speaker {
         let nothing = neighbour.session.config().export == Export::None;
         let prefixes = self.rib.iter().map(|(prefix, _)| *prefix).filter(|_| !nothing);
         let adj_out = AdjRibOut::new(prefixes, up.negotiated.families.clone(), self.hash);
-        neighbour.channel = Some(Channel { up, adj_out });
+        neighbour.channel = Some(Channel { up, adj_out, congested: false });
     }
 
     /// A session ended: its routes go with it (RFC 4271 §8.2.2).
@@ -57,7 +57,8 @@ impl Speaker {
         for turn in 0..count {
             let place = (self.next_to_flush + turn) % count;
             let pending = self.neighbours.get_mut(place).filter(|peer| {
-                peer.channel.as_ref().is_some_and(|channel| !channel.adj_out.is_idle())
+                let channel = peer.channel.as_ref();
+                channel.is_some_and(|channel| !channel.congested && !channel.adj_out.is_idle())
             });
             if let Some(neighbour) = pending {
                 self.next_to_flush = place + 1;
@@ -77,7 +78,7 @@ fn flush_one(
     rib: &mut Rib,
     our_as: u32,
 ) -> Option<Output> {
-    let Channel { up, adj_out } = neighbour.channel.as_mut()?;
+    let Channel { up, adj_out, congested: _ } = neighbour.channel.as_mut()?;
     let target = Target {
         index,
         config: neighbour.session.config(),

@@ -1,0 +1,114 @@
+//! What the resolver is told.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::Ipv4Network;
+
+/// A fact about the world. Telling one twice changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// A link is there or changed.
+    Link(Link),
+    /// A link is gone.
+    LinkGone {
+        /// Its index.
+        ifindex: u32,
+    },
+    /// A neighbour is resolved, or (`mac: None`) no longer.
+    Neighbour {
+        /// On which link.
+        ifindex: u32,
+        /// Whose address.
+        address: IpAddr,
+        /// Its MAC.
+        mac: Option<[u8; 6]>,
+    },
+    /// The kernel has this route in the main or local table, not installed by us; replaces one of the same key.
+    KernelRoute(KernelRoute),
+    /// The kernel no longer has it.
+    KernelRouteGone(RouteKey),
+    /// The speaker's paths for a prefix are these (empty: none).
+    Bgp {
+        /// The destination.
+        prefix: Ipv4Network,
+        /// Next hops, resolved against the kernel's routes.
+        next_hops: Vec<Ipv4Addr>,
+    },
+    /// An address is a VIP, or no longer: packets to it that no service takes are the kernel's.
+    Vip {
+        /// The address.
+        address: Ipv4Addr,
+        /// It is one.
+        present: bool,
+    },
+    /// A previous process left this route in the kernel; it forwards until the speaker speaks of the prefix.
+    Stale {
+        /// The destination.
+        prefix: Ipv4Network,
+        /// What it does.
+        kind: KernelRouteKind,
+    },
+    /// What a previous process left no longer counts.
+    StaleOver,
+}
+
+/// A link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its index.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// Its MAC; zeroes where it has none.
+    pub mac: [u8; 6],
+    /// Its MTU.
+    pub mtu: u32,
+    /// Up, with carrier.
+    pub up: bool,
+    /// Ethernet: frames can be sent from it by MAC.
+    pub ethernet: bool,
+}
+
+/// A route of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelRoute {
+    /// Which one.
+    pub key: RouteKey,
+    /// What it does.
+    pub kind: KernelRouteKind,
+}
+
+/// What makes a kernel route unique.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteKey {
+    /// The destination.
+    pub prefix: Ipv4Network,
+    /// Its metric: the lowest wins.
+    pub metric: u32,
+    /// Type of service that it is for; zero: all.
+    pub tos: u8,
+    /// From the local table (addresses of this host, broadcast), which the kernel asks first.
+    pub local: bool,
+}
+
+/// What a kernel route does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelRouteKind {
+    /// Forwards; several are multipath.
+    Unicast(Vec<KernelNextHop>),
+    /// Drops.
+    Blackhole,
+    /// Anything else: the kernel answers (local, broadcast, unreachable, prohibit, tunnels, unknown types).
+    Kernel,
+}
+
+/// A next hop of a kernel route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KernelNextHop {
+    /// Out of which link.
+    pub ifindex: u32,
+    /// To which gateway; `None`: the destination is on the link.
+    pub gateway: Option<Ipv4Addr>,
+    /// Share, 1 to 256.
+    pub weight: u16,
+}

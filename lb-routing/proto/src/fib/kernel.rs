@@ -1,0 +1,130 @@
+//! The kernel's routes that are not ours, and the longest match over them.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipnetwork::Ipv4Network;
+
+use super::{KernelRouteKind, RouteKey, inside, prefix};
+
+/// Main and local table.
+#[derive(Debug, Default)]
+pub(super) struct KernelTable {
+    main: Table,
+    local: Table,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// By metric, then type of service; never empty.
+    routes: BTreeMap<Ipv4Network, Vec<Entry>>,
+    lengths: Lengths,
+}
+
+#[derive(Debug)]
+struct Entry {
+    metric: u32,
+    tos: u8,
+    kind: KernelRouteKind,
+}
+
+impl KernelTable {
+    /// Sets or removes a route; says whether anything changed.
+    pub(super) fn set(&mut self, key: RouteKey, kind: Option<KernelRouteKind>) -> bool {
+        let table = if key.local { &mut self.local } else { &mut self.main };
+        table.set(key, kind)
+    }
+
+    /// The main table's route for exactly this prefix.
+    pub(super) fn main(&self, prefix: &Ipv4Network) -> Option<&KernelRouteKind> {
+        self.main.get(prefix)
+    }
+
+    /// The local table has this very prefix.
+    pub(super) fn is_local(&self, prefix: &Ipv4Network) -> bool {
+        self.local.routes.contains_key(prefix)
+    }
+
+    /// The local table has this prefix or one that covers it.
+    pub(super) fn is_hidden(&self, inner: Ipv4Network) -> bool {
+        let lengths = self.local.lengths.longest_first();
+        let mut covering = lengths.filter(|len| *len <= inner.prefix());
+        covering.any(|len| self.local.routes.contains_key(&prefix(inner.network(), len)))
+    }
+
+    /// The kernel's lookup: the local table first, then the longest match in the main table.
+    pub(super) fn lookup(&self, address: Ipv4Addr) -> Option<&KernelRouteKind> {
+        if self.is_hidden(Ipv4Network::from(address)) {
+            return Some(&KernelRouteKind::Kernel);
+        }
+        let mut lengths = self.main.lengths.longest_first();
+        lengths.find_map(|len| self.main.get(&prefix(address, len)))
+    }
+
+    /// Prefixes of the main table that a prefix covers.
+    pub(super) fn inside(&self, outer: Ipv4Network) -> impl Iterator<Item = Ipv4Network> + '_ {
+        self.main.routes.range(inside(outer)).map(|(prefix, _)| *prefix)
+    }
+}
+
+impl Table {
+    fn set(&mut self, key: RouteKey, kind: Option<KernelRouteKind>) -> bool {
+        let entries = self.routes.entry(key.prefix).or_default();
+        if entries.is_empty() {
+            self.lengths.add(key.prefix.prefix());
+        }
+        let place = entries.binary_search_by_key(&(key.metric, key.tos), |e| (e.metric, e.tos));
+        let changed = match (place, kind) {
+            (Ok(at), Some(kind)) => {
+                std::mem::replace(&mut entries[at].kind, kind) != entries[at].kind
+            }
+            (Ok(at), None) => {
+                entries.remove(at);
+                true
+            }
+            (Err(at), Some(kind)) => {
+                entries.insert(at, Entry { metric: key.metric, tos: key.tos, kind });
+                true
+            }
+            (Err(_), None) => false,
+        };
+        if entries.is_empty() {
+            self.routes.remove(&key.prefix);
+            self.lengths.remove(key.prefix.prefix());
+        }
+        changed
+    }
+
+    /// The route of lowest metric; the kernel's business where it depends on the type of service.
+    fn get(&self, prefix: &Ipv4Network) -> Option<&KernelRouteKind> {
+        let entries = self.routes.get(prefix)?;
+        if entries.iter().any(|entry| entry.tos != 0) {
+            return Some(&KernelRouteKind::Kernel);
+        }
+        entries.first().map(|entry| &entry.kind)
+    }
+}
+
+/// How many prefixes of each length there are, so that a longest match asks only for those.
+#[derive(Debug)]
+pub(super) struct Lengths([usize; 33]);
+
+impl Default for Lengths {
+    fn default() -> Self {
+        Self([0; 33])
+    }
+}
+
+impl Lengths {
+    pub(super) fn add(&mut self, len: u8) {
+        self.0[usize::from(len)] += 1;
+    }
+
+    pub(super) fn remove(&mut self, len: u8) {
+        self.0[usize::from(len)] -= 1;
+    }
+
+    pub(super) fn longest_first(&self) -> impl Iterator<Item = u8> + '_ {
+        (0..=32).rev().filter(|len| self.0[usize::from(*len)] > 0)
+    }
+}

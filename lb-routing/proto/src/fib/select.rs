@@ -1,0 +1,165 @@
+//! Which of a prefix's routes counts, and what its group does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use ipnetwork::Ipv4Network;
+
+use super::kernel::KernelTable;
+use super::{Action, Fib, KernelNextHop, KernelRouteKind, Key, Link, Member, Source};
+
+/// Shares of one member at most.
+const MAX_WEIGHT: u16 = 256;
+
+/// The route that counts.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) source: Source,
+    pub(super) key: Key,
+}
+
+impl Fib {
+    pub(super) fn select(&self, prefix: Ipv4Network) -> Option<Choice> {
+        let kernel = Choice { source: Source::Kernel, key: Key::Kernel };
+        if self.kernel.is_local(&prefix) {
+            return Some(kernel);
+        }
+        let choice = self.candidate(prefix)?;
+        Some(if self.kernel.is_hidden(prefix) { kernel } else { choice })
+    }
+
+    fn candidate(&self, prefix: Ipv4Network) -> Option<Choice> {
+        if let Some(kind) = self.kernel.main(&prefix) {
+            return Some(Choice { source: Source::Kernel, key: key(kind) });
+        }
+        let address = (prefix.prefix() == 32).then(|| prefix.network());
+        if address.is_some_and(|address| self.vips.contains(&address)) {
+            return Some(Choice { source: Source::Kernel, key: Key::Kernel });
+        }
+        if let Some(set) = self.bgp.usable(&prefix) {
+            return Some(Choice { source: Source::Bgp, key: Key::Bgp(set) });
+        }
+        if let Some(kind) = self.stale.get(&prefix) {
+            return Some(Choice { source: Source::Bgp, key: key(kind) });
+        }
+        self.connected_neighbour(address?)
+    }
+
+    /// A neighbour counts where the route that covers it leads straight to its link.
+    fn connected_neighbour(&self, address: Ipv4Addr) -> Option<Choice> {
+        let (group, _) = self.published.covering(address)?;
+        let Some(Key::Hops(hops)) = self.groups.key(group) else { return None };
+        let mut straight = hops.iter().filter(|hop| hop.gateway.is_none());
+        let hop = straight.find(|hop| {
+            let link = self.links.get(&hop.ifindex);
+            self.neighbours.contains_key(&(address, hop.ifindex))
+                && link.is_some_and(|link| link.up && link.ethernet)
+        })?;
+        let key = Key::Neighbour { ifindex: hop.ifindex, address };
+        Some(Choice { source: Source::Neighbour, key })
+    }
+
+    /// What a group does, and the neighbours that it forwards to.
+    pub(super) fn action(&self, key: &Key) -> (Action, BTreeSet<(u32, Ipv4Addr)>) {
+        match key {
+            Key::Hops(hops) => self.forward(hops),
+            Key::Bgp(set) => self.forward(&self.bgp.resolved(*set).unwrap_or_default()),
+            Key::Neighbour { ifindex, address } => self.deliver(*ifindex, *address),
+            Key::Kernel => (Action::Kernel, BTreeSet::new()),
+            Key::Blackhole => (Action::Blackhole, BTreeSet::new()),
+        }
+    }
+
+    /// To gateways and connected networks. The kernel's business where no link is up, or where one is
+    /// no Ethernet: leaving that one out would shift its share to the others.
+    fn forward(&self, hops: &[KernelNextHop]) -> (Action, BTreeSet<(u32, Ipv4Addr)>) {
+        let mut members = Vec::new();
+        let mut needs = BTreeSet::new();
+        for hop in hops {
+            let Some(link) = self.links.get(&hop.ifindex).filter(|link| link.up) else { continue };
+            if !link.ethernet {
+                return (Action::Kernel, BTreeSet::new());
+            }
+            needs.extend(hop.gateway.map(|gateway| (hop.ifindex, gateway)));
+            let mac = hop.gateway.and_then(|gateway| self.mac(hop.ifindex, gateway));
+            members.push(member(link, mac, hop.gateway, hop.weight));
+        }
+        if members.is_empty() {
+            return (Action::Kernel, BTreeSet::new());
+        }
+        (Action::Forward(members), needs)
+    }
+
+    fn deliver(&self, ifindex: u32, address: Ipv4Addr) -> (Action, BTreeSet<(u32, Ipv4Addr)>) {
+        let link = self.links.get(&ifindex).filter(|link| link.up && link.ethernet);
+        let mac = self.mac(ifindex, address);
+        match (link, mac) {
+            (Some(link), Some(_)) => {
+                let needs = BTreeSet::from([(ifindex, address)]);
+                (Action::Forward(vec![member(link, mac, None, 1)]), needs)
+            }
+            (_, None) | (None, _) => (Action::Kernel, BTreeSet::new()),
+        }
+    }
+
+    fn mac(&self, ifindex: u32, address: Ipv4Addr) -> Option<[u8; 6]> {
+        self.neighbours.get(&(address, ifindex)).copied()
+    }
+}
+
+fn member(
+    link: &Link,
+    destination_mac: Option<[u8; 6]>,
+    gateway: Option<Ipv4Addr>,
+    weight: u16,
+) -> Member {
+    Member {
+        ifindex: link.ifindex,
+        source_mac: link.mac,
+        destination_mac,
+        gateway,
+        mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
+        weight,
+    }
+}
+
+fn key(kind: &KernelRouteKind) -> Key {
+    match kind {
+        KernelRouteKind::Unicast(hops) if !hops.is_empty() => {
+            Key::Hops(merge(hops.iter().copied()))
+        }
+        KernelRouteKind::Unicast(_) | KernelRouteKind::Kernel => Key::Kernel,
+        KernelRouteKind::Blackhole => Key::Blackhole,
+    }
+}
+
+/// What the speaker's next hops resolve to: gateways on links that are up.
+pub(super) fn resolve(
+    kernel: &KernelTable,
+    links: &BTreeMap<u32, Link>,
+    next_hops: &[Ipv4Addr],
+) -> Arc<[KernelNextHop]> {
+    let up = |hop: &KernelNextHop| links.get(&hop.ifindex).is_some_and(|link| link.up);
+    merge(next_hops.iter().flat_map(|next_hop| {
+        let hops = match kernel.lookup(*next_hop) {
+            Some(KernelRouteKind::Unicast(hops)) => hops.as_slice(),
+            Some(KernelRouteKind::Blackhole | KernelRouteKind::Kernel) | None => &[],
+        };
+        hops.iter()
+            .copied()
+            .filter(up)
+            .map(|hop| KernelNextHop { gateway: hop.gateway.or(Some(*next_hop)), ..hop })
+    }))
+}
+
+/// In order, equal ones as one that has the shares of all.
+fn merge(hops: impl Iterator<Item = KernelNextHop>) -> Arc<[KernelNextHop]> {
+    let mut shares: BTreeMap<_, u16> = BTreeMap::new();
+    for hop in hops {
+        let share = shares.entry((hop.ifindex, hop.gateway)).or_default();
+        *share = share.saturating_add(hop.weight).clamp(1, MAX_WEIGHT);
+    }
+    let merged = shares.into_iter();
+    merged.map(|((ifindex, gateway), weight)| KernelNextHop { ifindex, gateway, weight }).collect()
+}

@@ -1,0 +1,99 @@
+//! What the resolver answers.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use ipnetwork::Ipv4Network;
+
+use super::KernelNextHop;
+
+/// What follows from the facts; only differences.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// For the dataplane.
+    Update(Update),
+    /// For the kernel: our route to the prefix has these next hops (empty: there is none).
+    Install {
+        /// The destination.
+        prefix: Ipv4Network,
+        /// Gateways on connected networks, sorted.
+        next_hops: Arc<[KernelNextHop]>,
+    },
+    /// A gateway has no MAC: the kernel should look for it.
+    Resolve {
+        /// On which link.
+        ifindex: u32,
+        /// Whose address.
+        address: Ipv4Addr,
+    },
+}
+
+/// A change of the dataplane's FIB. A group is there before a route names it, and until none does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// Creates the group or replaces what it does.
+    Group {
+        /// Its name; a removed one is used again.
+        id: u32,
+        /// What packets to it meet.
+        action: Action,
+    },
+    /// Removes a group that no route names any more.
+    GroupRemoved {
+        /// Its name.
+        id: u32,
+    },
+    /// Adds the route or changes it.
+    Route {
+        /// The destination.
+        prefix: Ipv4Network,
+        /// The group.
+        group: u32,
+        /// Whom it comes from.
+        source: Source,
+    },
+    /// Removes the route.
+    RouteRemoved {
+        /// The destination.
+        prefix: Ipv4Network,
+    },
+}
+
+/// Whom a route comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// The kernel's tables: addresses, connected networks, static routes, other daemons, VIPs.
+    Kernel,
+    /// The speaker, of this process or still of the previous one.
+    Bgp,
+    /// A resolved neighbour on a connected network.
+    Neighbour,
+}
+
+/// What packets to a group meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Forwarded to one of these, never empty.
+    Forward(Vec<Member>),
+    /// Handed to the kernel.
+    Kernel,
+    /// Dropped.
+    Blackhole,
+}
+
+/// A way out: everything that the frame needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Member {
+    /// Interface to send from.
+    pub ifindex: u32,
+    /// Its MAC.
+    pub source_mac: [u8; 6],
+    /// The next hop's MAC; `None` while it is unresolved.
+    pub destination_mac: Option<[u8; 6]>,
+    /// The next hop's address; `None` where the destination itself is the neighbour.
+    pub gateway: Option<Ipv4Addr>,
+    /// MTU of the interface, bytes of IP packet.
+    pub mtu: u16,
+    /// Share relative to the other members, 1 to 256.
+    pub weight: u16,
+}

@@ -1,0 +1,173 @@
+//! From netlink messages to facts.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::Ipv4Network;
+use lb_routing_proto::fib::{Fact, KernelNextHop, KernelRoute, KernelRouteKind, Link, RouteKey};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteType,
+    RouteVia,
+};
+
+use super::RTPROT_LBD;
+
+/// The table that the kernel asks first.
+const RT_TABLE_LOCAL: u32 = 255;
+const RT_TABLE_MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+
+/// A route and whether it is ours.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) route: KernelRoute,
+    pub(super) ours: bool,
+}
+
+/// A link; `None`: a message about a bridge's port, not about the link.
+pub(super) fn link(message: &LinkMessage) -> Option<Link> {
+    let header = &message.header;
+    if header.interface_family != AddressFamily::Unspec {
+        return None;
+    }
+    let mut link = Link {
+        ifindex: header.index,
+        name: String::new(),
+        mac: [0; 6],
+        mtu: 0,
+        up: header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        // Where the kernel resolves no neighbours, only it knows where frames go.
+        ethernet: header.link_layer_type == LinkLayerType::Ether
+            && !header.flags.contains(LinkFlags::Noarp),
+    };
+    for attribute in &message.attributes {
+        if let LinkAttribute::IfName(name) = attribute {
+            link.name.clone_from(name);
+        } else if let LinkAttribute::Address(address) = attribute {
+            link.mac = address.as_slice().try_into().unwrap_or_default();
+        } else if let LinkAttribute::Mtu(mtu) = attribute {
+            link.mtu = *mtu;
+        }
+    }
+    Some(link)
+}
+
+/// An IPv4 neighbour: link, address and, where it is resolved, its MAC.
+pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(u32, Ipv4Addr, Option<[u8; 6]>)> {
+    let header = &message.header;
+    if header.family != AddressFamily::Inet || header.flags.contains(NeighbourFlags::Proxy) {
+        return None;
+    }
+    let (mut address, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        if let NeighbourAttribute::Destination(NeighbourAddress::Inet(destination)) = attribute {
+            address = Some(*destination);
+        } else if let NeighbourAttribute::LinkLayerAddress(bytes) = attribute {
+            mac = bytes.as_slice().try_into().ok();
+        }
+    }
+    let resolved = matches!(
+        header.state,
+        NeighbourState::Reachable
+            | NeighbourState::Stale
+            | NeighbourState::Delay
+            | NeighbourState::Probe
+            | NeighbourState::Permanent
+    );
+    Some((header.ifindex, address?, mac.filter(|_| resolved)))
+}
+
+/// An IPv4 route of the main or local table.
+#[expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums are open")]
+pub(super) fn route(message: &RouteMessage) -> Option<Route> {
+    let header = &message.header;
+    if header.address_family != AddressFamily::Inet || header.flags.contains(RouteFlags::Cloned) {
+        return None;
+    }
+    let mut parts = Parts { table: u32::from(header.table), ..Parts::default() };
+    for attribute in &message.attributes {
+        parts.take(attribute);
+    }
+    let local = match parts.table {
+        RT_TABLE_MAIN => false,
+        RT_TABLE_LOCAL => true,
+        _ => return None,
+    };
+    let prefix = Ipv4Network::new(
+        parts.destination.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        header.destination_prefix_length,
+    );
+    let key = RouteKey { prefix: prefix.ok()?, metric: parts.metric, tos: header.tos, local };
+    let kind = match header.kind {
+        RouteType::Unicast => parts.forwarding(),
+        RouteType::BlackHole => KernelRouteKind::Blackhole,
+        _ => KernelRouteKind::Kernel,
+    };
+    let ours = u8::from(header.protocol) == RTPROT_LBD && !local;
+    Some(Route { route: KernelRoute { key, kind }, ours })
+}
+
+/// A neighbour as a fact.
+pub(super) fn neighbour_fact(ifindex: u32, address: Ipv4Addr, mac: Option<[u8; 6]>) -> Fact {
+    Fact::Neighbour { ifindex, address: IpAddr::V4(address), mac }
+}
+
+/// What a route's attributes say.
+#[derive(Default)]
+struct Parts {
+    table: u32,
+    destination: Option<Ipv4Addr>,
+    metric: u32,
+    ifindex: Option<u32>,
+    gateway: Option<Ipv4Addr>,
+    /// Tunnels, IPv6 gateways: nothing that a frame to a MAC can say.
+    special: bool,
+    multipath: Vec<KernelNextHop>,
+}
+
+impl Parts {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums are open")]
+    fn take(&mut self, attribute: &RouteAttribute) {
+        match attribute {
+            RouteAttribute::Table(table) => self.table = *table,
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+                self.destination = Some(*address);
+            }
+            RouteAttribute::Priority(metric) => self.metric = *metric,
+            RouteAttribute::Oif(ifindex) => self.ifindex = Some(*ifindex),
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => self.gateway = Some(*gateway),
+            RouteAttribute::Via(RouteVia::Inet(gateway)) => self.gateway = Some(*gateway),
+            RouteAttribute::Via(_) | RouteAttribute::Encap(_) => self.special = true,
+            RouteAttribute::MultiPath(hops) => {
+                for hop in hops {
+                    self.next_hop(hop);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn next_hop(&mut self, hop: &RouteNextHop) {
+        let mut own = Self::default();
+        for attribute in &hop.attributes {
+            own.take(attribute);
+        }
+        self.special |= own.special;
+        let (ifindex, weight) = (hop.interface_index, u16::from(hop.hops) + 1);
+        self.multipath.push(KernelNextHop { ifindex, gateway: own.gateway, weight });
+    }
+
+    fn forwarding(self) -> KernelRouteKind {
+        let single =
+            self.ifindex.map(|ifindex| KernelNextHop { ifindex, gateway: self.gateway, weight: 1 });
+        let hops =
+            if self.multipath.is_empty() { single.into_iter().collect() } else { self.multipath };
+        if self.special || hops.is_empty() {
+            return KernelRouteKind::Kernel;
+        }
+        KernelRouteKind::Unicast(hops)
+    }
+}

@@ -1,0 +1,101 @@
+//! The installer: carries out operations on the kernel's tables, a batch at a time.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use tokio::sync::mpsc;
+
+use super::socket::Socket;
+use super::{KernelError, encode};
+use crate::plan::Op;
+
+/// Messages in one datagram: their acknowledgements fit any receive buffer.
+const DATAGRAM_MESSAGES: usize = 64;
+
+/// What the installer is asked for; one at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Request {
+    /// On routes.
+    pub(crate) ops: Vec<Op>,
+    /// Neighbours that the kernel should look for.
+    pub(crate) resolve: Vec<(u32, Ipv4Addr)>,
+}
+
+/// What became of an operation.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) op: Op,
+    pub(crate) result: io::Result<()>,
+}
+
+/// The installer.
+pub(crate) struct Installer {
+    socket: Socket,
+    requests: mpsc::Receiver<Request>,
+    outcomes: mpsc::Sender<Vec<Outcome>>,
+}
+
+impl Installer {
+    pub(crate) fn new(
+        requests: mpsc::Receiver<Request>,
+        outcomes: mpsc::Sender<Vec<Outcome>>,
+    ) -> Result<Self, KernelError> {
+        let socket = Socket::open(0).map_err(KernelError::Open)?;
+        Ok(Self { socket, requests, outcomes })
+    }
+
+    /// The id by which the kernel names our changes in its events.
+    pub(crate) const fn port(&self) -> u32 {
+        self.socket.port()
+    }
+
+    /// Works until the router is gone.
+    pub(crate) async fn run(mut self) {
+        while let Some(request) = self.requests.recv().await {
+            let mut outcomes = Vec::new();
+            for ops in request.ops.chunks(DATAGRAM_MESSAGES) {
+                let results = self.carry_out(ops.iter().map(encode::op).collect()).await;
+                let pairs = ops.iter().cloned().zip(results);
+                outcomes.extend(pairs.map(|(op, result)| outcome(op, result)));
+            }
+            for neighbours in request.resolve.chunks(DATAGRAM_MESSAGES) {
+                let messages =
+                    neighbours.iter().map(|(link, address)| encode::resolve(*link, *address));
+                for result in self.carry_out(messages.collect()).await {
+                    if let Err(error) = result {
+                        tracing::debug!(%error, "the kernel does not look for a neighbour");
+                    }
+                }
+            }
+            if self.outcomes.send(outcomes).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn carry_out(
+        &mut self,
+        messages: Vec<(RouteNetlinkMessage, u16)>,
+    ) -> Vec<io::Result<()>> {
+        let count = messages.len();
+        match self.socket.requests(messages).await {
+            Ok(results) => results,
+            Err(error) => (0..count).map(|_| Err(copy(&error))).collect(),
+        }
+    }
+}
+
+/// A route that is to go and is not there has gone.
+fn outcome(op: Op, result: io::Result<()>) -> Outcome {
+    let gone = matches!(op, Op::Delete(_));
+    let result = match result {
+        Err(error) if gone && error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        result => result,
+    };
+    Outcome { op, result }
+}
+
+fn copy(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}

@@ -1,0 +1,323 @@
+//! The watcher: tells the router what the kernel has, first all of it, then each change.
+//!
+//! It hears events before it reads the tables, so nothing falls between. What events cannot tell, it
+//! reads again: after an overrun; after a link went down or an address left, when the kernel drops
+//! routes without a word; when the router finds that the kernel has something else than it thought.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnetwork::Ipv4Network;
+use lb_routing_proto::fib::{Fact, KernelRouteKind, RouteKey};
+use netlink_packet_core::{NLM_F_APPEND, NetlinkPayload};
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use super::socket::{Message, Socket};
+use super::{KernelError, OWN_METRIC, decode, encode};
+use crate::plan::OwnRoute;
+
+/// Events in one message to the router.
+const BATCH: usize = 512;
+/// Changes that come together are read together.
+const RESYNC_DELAY: Duration = Duration::from_millis(100);
+/// Of the time, at most one part in so many goes into reading tables again.
+const RESYNC_SHARE: u32 = 10;
+/// Links, neighbours, IPv4 addresses, IPv4 routes.
+const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40;
+
+/// What the kernel has.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The tables are about to be read.
+    Reading,
+    /// A fact.
+    Fact(Fact),
+    /// A route of ours is there.
+    Own(Ipv4Network, OwnRoute),
+    /// A route of ours is gone, and not by our doing.
+    OwnGone(Ipv4Network),
+    /// The tables were read to their end.
+    Read,
+}
+
+/// The watcher.
+pub(crate) struct Watcher {
+    events: Socket,
+    tables: Socket,
+    out: mpsc::Sender<Vec<Event>>,
+    /// The router wants the tables read again.
+    again: Arc<Notify>,
+    /// Whose events are ours.
+    installer: u32,
+    known: Known,
+    /// During a reading: what of `known` was found.
+    found: Option<Known>,
+    batch: Vec<Event>,
+    /// When tables are read again.
+    resync_at: Option<Instant>,
+    /// Not before.
+    rest_until: Instant,
+    up: HashSet<u32>,
+}
+
+/// Keys of what was told.
+#[derive(Debug, Default)]
+struct Known {
+    links: HashSet<u32>,
+    neighbours: HashSet<(u32, Ipv4Addr)>,
+    routes: HashSet<RouteKey>,
+}
+
+impl Watcher {
+    pub(crate) fn new(
+        out: mpsc::Sender<Vec<Event>>,
+        again: Arc<Notify>,
+        installer: u32,
+    ) -> Result<Self, KernelError> {
+        let now = Instant::now();
+        Ok(Self {
+            events: Socket::open(GROUPS).map_err(KernelError::Open)?,
+            tables: Socket::open(0).map_err(KernelError::Open)?,
+            out,
+            again,
+            installer,
+            known: Known::default(),
+            found: None,
+            batch: Vec::new(),
+            resync_at: Some(now),
+            rest_until: now,
+            up: HashSet::new(),
+        })
+    }
+
+    /// Works until the router is gone.
+    pub(crate) async fn run(mut self) {
+        let again = Arc::clone(&self.again);
+        while !self.out.is_closed() {
+            let resync_at = self.resync_at.map(|at| at.max(self.rest_until));
+            tokio::select! {
+                messages = self.events.receive() => self.heard(messages),
+                () = again.notified() => self.resync_soon(),
+                () = tokio::time::sleep_until(resync_at.unwrap_or(self.rest_until)),
+                    if resync_at.is_some() => self.resync().await,
+            }
+            self.flush().await;
+        }
+    }
+
+    fn heard(&mut self, messages: io::Result<Vec<Message>>) {
+        match messages {
+            Ok(messages) => {
+                for message in messages {
+                    self.event(message);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "kernel events were lost; reading its tables again");
+                self.resync_soon();
+            }
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums are open")]
+    fn event(&mut self, message: Message) {
+        let by_us = message.header.port_number == self.installer;
+        let appended = message.header.flags & NLM_F_APPEND != 0;
+        let NetlinkPayload::InnerMessage(inner) = message.payload else { return };
+        match inner {
+            RouteNetlinkMessage::NewLink(link) => self.link(&link),
+            RouteNetlinkMessage::DelLink(link) => self.link_gone(&link),
+            RouteNetlinkMessage::NewNeighbour(neighbour) => self.neighbour(&neighbour, true),
+            RouteNetlinkMessage::DelNeighbour(neighbour) => self.neighbour(&neighbour, false),
+            RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) if by_us => {}
+            // A second route of the same prefix and metric: only a reading tells which one counts.
+            RouteNetlinkMessage::NewRoute(_) if appended => self.resync_soon(),
+            RouteNetlinkMessage::NewRoute(route) => self.route(&route),
+            RouteNetlinkMessage::DelRoute(route) => self.route_gone(&route),
+            RouteNetlinkMessage::DelAddress(_) => self.resync_soon(),
+            _ => {}
+        }
+    }
+
+    fn link(&mut self, message: &LinkMessage) {
+        let Some(link) = decode::link(message) else { return };
+        if link.up {
+            self.up.insert(link.ifindex);
+        } else if self.up.remove(&link.ifindex) {
+            self.resync_soon();
+        }
+        self.known.links.insert(link.ifindex);
+        if let Some(found) = &mut self.found {
+            found.links.insert(link.ifindex);
+        }
+        self.fact(Fact::Link(link));
+    }
+
+    fn link_gone(&mut self, message: &LinkMessage) {
+        let ifindex = message.header.index;
+        if message.header.interface_family == AddressFamily::Unspec
+            && self.known.links.remove(&ifindex)
+        {
+            self.up.remove(&ifindex);
+            self.fact(Fact::LinkGone { ifindex });
+            self.resync_soon();
+        }
+    }
+
+    fn neighbour(&mut self, message: &NeighbourMessage, there: bool) {
+        let Some((ifindex, address, mac)) = decode::neighbour(message) else { return };
+        let mac = mac.filter(|_| there);
+        let key = (ifindex, address);
+        if mac.is_some() {
+            self.known.neighbours.insert(key);
+            if let Some(found) = &mut self.found {
+                found.neighbours.insert(key);
+            }
+        } else if !self.known.neighbours.remove(&key) {
+            return;
+        }
+        self.fact(decode::neighbour_fact(ifindex, address, mac));
+    }
+
+    fn route(&mut self, message: &RouteMessage) {
+        let Some(decode::Route { route, ours }) = decode::route(message) else { return };
+        if ours {
+            if route.key.metric == OWN_METRIC && route.key.tos == 0 {
+                self.batch.push(Event::Own(route.key.prefix, own(route.kind)));
+            }
+            return;
+        }
+        if route.key.metric == OWN_METRIC {
+            // It may have replaced ours.
+            self.resync_soon_unless_reading();
+        }
+        self.known.routes.insert(route.key);
+        if let Some(found) = &mut self.found {
+            found.routes.insert(route.key);
+        }
+        self.fact(Fact::KernelRoute(route));
+    }
+
+    fn route_gone(&mut self, message: &RouteMessage) {
+        let Some(decode::Route { route, ours }) = decode::route(message) else { return };
+        if ours {
+            self.batch.push(Event::OwnGone(route.key.prefix));
+        } else if self.known.routes.remove(&route.key) {
+            self.fact(Fact::KernelRouteGone(route.key));
+        }
+    }
+
+    fn fact(&mut self, fact: Fact) {
+        self.batch.push(Event::Fact(fact));
+    }
+
+    fn resync_soon(&mut self) {
+        self.resync_at.get_or_insert_with(|| Instant::now() + RESYNC_DELAY);
+    }
+
+    fn resync_soon_unless_reading(&mut self) {
+        if self.found.is_none() {
+            self.resync_soon();
+        }
+    }
+
+    /// Reads all tables; what was known and is not found is gone.
+    async fn resync(&mut self) {
+        let begin = Instant::now();
+        self.resync_at = None;
+        self.found = Some(Known::default());
+        self.batch.push(Event::Reading);
+        let result = self.read_tables().await;
+        let found = self.found.take().unwrap_or_default();
+        self.rest_until = Instant::now() + begin.elapsed() * RESYNC_SHARE;
+        match result {
+            Ok(()) => {
+                self.sweep(found);
+                self.batch.push(Event::Read);
+            }
+            Err((what, error)) => {
+                tracing::warn!(%error, "cannot read the kernel's {what}; trying again");
+                self.rest_until += RESYNC_DELAY * RESYNC_SHARE;
+                self.resync_soon();
+            }
+        }
+    }
+
+    async fn read_tables(&mut self) -> Result<(), (&'static str, io::Error)> {
+        let links = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        self.read_table("links", links).await?;
+        let mut neighbours = NeighbourMessage::default();
+        neighbours.header.family = AddressFamily::Inet;
+        self.read_table("neighbours", RouteNetlinkMessage::GetNeighbour(neighbours)).await?;
+        self.read_table("routes", RouteNetlinkMessage::GetRoute(encode::all_routes())).await
+    }
+
+    /// Hands a table on in batches, so that a large one is never in memory as a whole.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums are open")]
+    async fn read_table(
+        &mut self,
+        what: &'static str,
+        request: RouteNetlinkMessage,
+    ) -> Result<(), (&'static str, io::Error)> {
+        let error = |error| (what, error);
+        self.tables.begin_dump(request).await.map_err(error)?;
+        while let Some(messages) = self.tables.next_of_dump().await.map_err(error)? {
+            for message in messages {
+                match message {
+                    RouteNetlinkMessage::NewLink(link) => self.link(&link),
+                    RouteNetlinkMessage::NewNeighbour(neighbour) => {
+                        self.neighbour(&neighbour, true)
+                    }
+                    RouteNetlinkMessage::NewRoute(route) => self.route(&route),
+                    _ => {}
+                }
+            }
+            self.flush().await;
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self, found: Known) {
+        let known = std::mem::take(&mut self.known);
+        for key in known.routes.difference(&found.routes) {
+            self.fact(Fact::KernelRouteGone(*key));
+        }
+        for (ifindex, address) in known.neighbours.difference(&found.neighbours) {
+            self.fact(decode::neighbour_fact(*ifindex, *address, None));
+        }
+        for ifindex in known.links.difference(&found.links) {
+            self.up.remove(ifindex);
+            self.fact(Fact::LinkGone { ifindex: *ifindex });
+        }
+        self.known = found;
+    }
+
+    async fn flush(&mut self) {
+        let events = std::mem::take(&mut self.batch);
+        let mut events = events.into_iter().peekable();
+        while events.peek().is_some() {
+            let batch: Vec<_> = events.by_ref().take(BATCH).collect();
+            if self.out.send(batch).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn own(kind: KernelRouteKind) -> OwnRoute {
+    match kind {
+        KernelRouteKind::Unicast(mut hops) => {
+            hops.sort_unstable();
+            OwnRoute::Via(hops.into())
+        }
+        KernelRouteKind::Blackhole | KernelRouteKind::Kernel => OwnRoute::Unreachable,
+    }
+}

@@ -1,0 +1,142 @@
+//! The router as the rest of the daemon sees it: start it, tell it what to originate, take its FIB.
+
+mod pump;
+mod task;
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use ipnetwork::IpNetwork;
+use lb_routing_proto::config::{self, ConfigError, PeerConfig, SpeakerConfig};
+use lb_routing_proto::fib::{Link, Update};
+use lb_routing_proto::speaker::{PathStatus, PeerStatus};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::task::Task;
+use crate::kernel::KernelError;
+
+/// Commands that wait at most; beyond, callers wait.
+const COMMANDS: usize = 64;
+/// Batches that wait for the dataplane at most; beyond, changes wait as marks and merge.
+const BATCHES: usize = 4;
+
+/// What the router starts with.
+#[derive(Clone, Debug)]
+pub struct RouterConfig {
+    /// Who we are.
+    pub speaker: SpeakerConfig,
+    /// Whom we talk to.
+    pub peers: Vec<PeerConfig>,
+    /// Where neighbours reach us.
+    pub listen: SocketAddr,
+}
+
+/// Why the router does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The port is taken, or not ours to take.
+    #[error("cannot listen on {address}: {source}; stop the other BGP daemon or set bgp.listen")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// No netlink.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// What the dataplane takes, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FibBatch {
+    /// Changes; a group comes before the routes that name it.
+    Updates(Vec<Update>),
+    /// All that the kernel had at the start, and what a previous process left there, has been told: what
+    /// the dataplane holds beyond is obsolete. Sent once.
+    Synced,
+}
+
+/// A way to the running router. When the last one is dropped, the router shuts down.
+#[derive(Clone, Debug)]
+pub struct RouterHandle {
+    commands: mpsc::Sender<Command>,
+    links: watch::Receiver<Vec<Link>>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Originate(Vec<IpNetwork>),
+    SetVips(Vec<Ipv4Addr>),
+    Peers(oneshot::Sender<Vec<PeerStatus>>),
+    Routes(oneshot::Sender<Vec<PathStatus>>),
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// Starts the router on the current tokio runtime.
+///
+/// Sessions begin when the kernel's routes are known. Routes that a previous process left in the
+/// kernel keep forwarding until the neighbours have spoken, at most 60 s.
+///
+/// # Errors
+///
+/// A configuration that cannot work, a port that is taken, no access to netlink.
+pub async fn spawn(
+    config: RouterConfig,
+) -> Result<(RouterHandle, mpsc::Receiver<FibBatch>), SpawnError> {
+    config::validate(&config.speaker, &config.peers)?;
+    let (commands, command_rx) = mpsc::channel(COMMANDS);
+    let (batches, batch_rx) = mpsc::channel(BATCHES);
+    let (links_tx, links) = watch::channel(Vec::new());
+    let task = Task::new(config, command_rx, batches, links_tx)?;
+    tokio::spawn(task.run());
+    Ok((RouterHandle { commands, links }, batch_rx))
+}
+
+impl RouterHandle {
+    /// Advertises exactly these prefixes from now on.
+    pub async fn originate(&self, prefixes: Vec<IpNetwork>) {
+        self.tell(Command::Originate(prefixes)).await;
+    }
+
+    /// Has an `unreachable` route of ours in the kernel for exactly these addresses from now on.
+    pub async fn set_vips(&self, vips: Vec<Ipv4Addr>) {
+        self.tell(Command::SetVips(vips)).await;
+    }
+
+    /// Every neighbour, in the order of the configuration; none after a shutdown.
+    pub async fn peers(&self) -> Vec<PeerStatus> {
+        self.ask(Command::Peers).await.unwrap_or_default()
+    }
+
+    /// Every path of every prefix, sorted by prefix, the best path first; none after a shutdown.
+    pub async fn routes(&self) -> Vec<PathStatus> {
+        self.ask(Command::Routes).await.unwrap_or_default()
+    }
+
+    /// The host's links, sorted by index; empty until the kernel told them.
+    #[must_use]
+    pub fn links(&self) -> watch::Receiver<Vec<Link>> {
+        self.links.clone()
+    }
+
+    /// Ends every session with Cease (RFC 4486) and stops. Routes stay in the kernel, so that traffic
+    /// flows on until the next process takes over; [`crate::cleanup`] removes them.
+    pub async fn shutdown(&self) {
+        let _stopped_already = self.ask(Command::Shutdown).await;
+    }
+
+    async fn tell(&self, command: Command) {
+        if self.commands.send(command).await.is_err() {
+            tracing::debug!("the router has stopped; a command to it is dropped");
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (answer_tx, answer) = oneshot::channel();
+        self.tell(command(answer_tx)).await;
+        answer.await.ok()
+    }
+}

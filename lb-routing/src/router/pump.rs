@@ -1,0 +1,236 @@
+//! From the pure parts to the world: what they want done is done here, as far as there is room.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use ipnetwork::IpNetwork;
+use lb_routing_proto::fib::{Fact, Output as FibOutput};
+use lb_routing_proto::speaker::{ConnId, Event, Input, Output, RouteChange, State};
+
+use super::FibBatch;
+use super::task::Task;
+use crate::kernel::Request;
+use crate::tcp::{self, Connection, Queued};
+
+/// Outputs of the speaker, and of the resolver, in one go, before the world is looked at again.
+const TURN: usize = 2048;
+/// Updates in one batch for the dataplane.
+const BATCH: usize = 2048;
+/// Operations in one request to the installer.
+const REQUEST: usize = 512;
+/// Neighbours that the kernel is asked for in one request.
+const RESOLVE: usize = 256;
+/// Neighbours in use that the kernel is asked to check in a second.
+const CHECKED: usize = 64;
+
+impl Task {
+    /// Does what the pure parts want, up to a bound; says whether there is more.
+    pub(super) fn pump(&mut self, now: Instant) -> bool {
+        if !self.started {
+            return false;
+        }
+        let speaker_has_more = self.pump_speaker(now);
+        let fib_has_more = self.pump_fib();
+        self.pump_installer(now);
+        speaker_has_more || fib_has_more
+    }
+
+    fn pump_speaker(&mut self, now: Instant) -> bool {
+        for _ in 0..TURN {
+            match self.speaker.poll_output() {
+                Some(output) => self.carry_out(output, now),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Stops where a batch waits for the dataplane: changes then merge in the resolver.
+    fn pump_fib(&mut self) -> bool {
+        if self.frozen {
+            return false;
+        }
+        let mut turns = 0;
+        while self.outbox.is_empty() {
+            if turns == TURN {
+                return true;
+            }
+            turns += 1;
+            match self.fib.poll_output() {
+                Some(FibOutput::Update(update)) => self.updates.push(update),
+                Some(FibOutput::Install { prefix, next_hops }) => {
+                    self.plan.set_learned(prefix, next_hops);
+                }
+                Some(FibOutput::Resolve { ifindex, address }) => {
+                    self.resolve.insert((ifindex, address));
+                }
+                None => {
+                    self.post();
+                    if !self.synced {
+                        self.synced = true;
+                        self.outbox.push_back(FibBatch::Synced);
+                    }
+                    return false;
+                }
+            }
+            if self.updates.len() >= BATCH {
+                self.post();
+            }
+        }
+        false
+    }
+
+    fn post(&mut self) {
+        if !self.updates.is_empty() {
+            self.outbox.push_back(FibBatch::Updates(std::mem::take(&mut self.updates)));
+        }
+    }
+
+    fn pump_installer(&mut self, now: Instant) {
+        if self.io.installer_busy || self.frozen {
+            return;
+        }
+        let ops = self.plan.next_batch(REQUEST, now);
+        let mut resolve = Vec::new();
+        while resolve.len() < RESOLVE
+            && let Some(neighbour) = self.resolve.pop_first()
+        {
+            resolve.push(neighbour);
+        }
+        if ops.is_empty() && resolve.is_empty() {
+            return;
+        }
+        // There is room: a request goes only after the outcomes of the one before.
+        if self.io.requests.try_send(Request { ops, resolve }).is_ok() {
+            self.io.installer_busy = true;
+        }
+    }
+
+    /// The fast path's packets do not tell the kernel that a neighbour is in use; this does. The kernel
+    /// then checks it when its entry is stale, and finds out when its MAC changed.
+    pub(super) fn check_neighbours(&mut self) {
+        let next: Vec<_> = self.fib.neighbours_in_use(self.last_checked).take(CHECKED).collect();
+        self.last_checked = next.last().copied().filter(|_| next.len() == CHECKED);
+        self.resolve.extend(next);
+    }
+
+    fn carry_out(&mut self, output: Output, now: Instant) {
+        match output {
+            Output::Connect { peer, port, source } => self.connect(peer, port, source),
+            Output::AbortConnect { peer } => {
+                if let Some((_, connect)) = self.io.connects.remove(&peer) {
+                    connect.abort();
+                }
+            }
+            Output::Send { conn, bytes } => self.send(conn, bytes, now),
+            Output::Close { conn } => {
+                self.io.connections.remove(&conn);
+            }
+            Output::Route(change) => self.route(change),
+            Output::Event(event) => self.log(event),
+        }
+    }
+
+    fn connect(&mut self, peer: IpAddr, port: u16, source: Option<IpAddr>) {
+        self.io.last_attempt += 1;
+        let attempt = self.io.last_attempt;
+        let work =
+            tcp::connect(SocketAddr::new(peer, port), source, attempt, self.io.events.clone());
+        let handle = self.io.talking.spawn(work);
+        if let Some((_, before)) = self.io.connects.insert(peer, (attempt, handle)) {
+            before.abort();
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, bytes: Vec<u8>, now: Instant) {
+        let Some(connection) = self.io.connections.get(&conn) else { return };
+        match connection.send(bytes) {
+            Queued::Well => {}
+            Queued::Congested => self.speaker.set_congested(conn, true),
+            Queued::Full => {
+                self.io.connections.remove(&conn);
+                let error = "the neighbour reads too slowly: its send queue is full".to_owned();
+                self.speaker.handle(Input::Closed { conn, error }, now);
+            }
+        }
+    }
+
+    fn route(&mut self, change: RouteChange) {
+        // The dataplane and the kernel's routes of ours are IPv4; and at the end all stays as it is.
+        let IpNetwork::V4(prefix) = change.prefix else { return };
+        if self.frozen {
+            return;
+        }
+        let hops = change.next_hops.into_iter();
+        let next_hops = hops.filter_map(|hop| match hop {
+            IpAddr::V4(hop) => Some(hop),
+            IpAddr::V6(_) => None,
+        });
+        self.fib.handle(Fact::Bgp { prefix, next_hops: next_hops.collect() });
+    }
+
+    fn log(&mut self, event: Event) {
+        match event {
+            Event::State { peer, state: State::Established, cause } => {
+                tracing::info!(%peer, "session Established: {cause}");
+            }
+            Event::State { peer, state: State::Idle, cause } => {
+                tracing::warn!(%peer, "session Idle: {cause}");
+            }
+            Event::State { peer, state, cause } => {
+                tracing::debug!(%peer, ?state, "{cause}");
+            }
+            Event::Malformed { peer, what } => tracing::warn!(%peer, "{what}"),
+            Event::EndOfRib { peer } => {
+                tracing::debug!(%peer, "End-of-RIB");
+                if let Some(convergence) = &mut self.convergence {
+                    convergence.end_of_rib(peer);
+                }
+            }
+        }
+    }
+
+    pub(super) fn connection_event(&mut self, event: tcp::Event, now: Instant) {
+        match event {
+            tcp::Event::Accepted { peer, stream } => {
+                let Some((conn, local)) = self.adopt(stream) else { return };
+                self.speaker.handle(Input::Accepted { peer, conn, local }, now);
+            }
+            tcp::Event::Connected { peer, attempt, result } => {
+                if self.io.connects.get(&peer).is_none_or(|(current, _)| *current != attempt) {
+                    return;
+                }
+                self.io.connects.remove(&peer);
+                let adopted = result.map(|stream| self.adopt(stream));
+                let input = match adopted {
+                    Ok(Some((conn, local))) => Input::Connected { peer, conn, local },
+                    Ok(None) => Input::ConnectFailed { peer, error: "reset at once".to_owned() },
+                    Err(error) => Input::ConnectFailed { peer, error: error.to_string() },
+                };
+                self.speaker.handle(input, now);
+            }
+            tcp::Event::Received { conn, bytes } => {
+                self.speaker.handle(Input::Received { conn, bytes: &bytes }, now);
+            }
+            tcp::Event::Drained { conn } => self.speaker.set_congested(conn, false),
+            tcp::Event::Closed { conn, error } => {
+                if self.io.connections.remove(&conn).is_some() {
+                    self.speaker.handle(Input::Closed { conn, error }, now);
+                }
+            }
+        }
+        while self.io.talking.try_join_next().is_some() {}
+    }
+
+    /// Gives a stream a name and its tasks; `None` if it is dead already.
+    fn adopt(&mut self, stream: tokio::net::TcpStream) -> Option<(ConnId, IpAddr)> {
+        let local = stream.local_addr().ok()?.ip().to_canonical();
+        stream.set_nodelay(true).ok()?;
+        self.io.last_conn += 1;
+        let conn = ConnId(self.io.last_conn);
+        let events = self.io.events.clone();
+        let connection = Connection::start(conn, stream, events, &mut self.io.talking);
+        self.io.connections.insert(conn, connection);
+        Some((conn, local))
+    }
+}

@@ -1,0 +1,372 @@
+//! The one task that owns the router's state: what it waits for, and what it does about it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use lb_routing_proto::config::Import;
+use lb_routing_proto::fib::{Fact, Fib, KernelRouteKind, Link, Update};
+use lb_routing_proto::speaker::{ConnId, Input, Speaker};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::{Command, FibBatch, RouterConfig, SpawnError};
+use crate::convergence::Convergence;
+use crate::kernel::{self, Installer, Outcome, Request, Watcher};
+use crate::plan::{OwnRoute, Plan};
+use crate::tcp::{self, Connection};
+
+/// Events of all connections that wait at most; beyond, their readers wait.
+const CONNECTION_EVENTS: usize = 64;
+/// Batches of kernel events that wait at most; beyond, the watcher waits.
+const KERNEL_EVENTS: usize = 8;
+/// How often slow things are looked at: convergence, neighbours to be checked.
+const SLOW_TICK: Duration = Duration::from_secs(1);
+/// Time for sessions to say goodbye at shutdown.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Failed installations that are logged one by one, of a batch.
+const LOGGED_FAILURES: usize = 5;
+
+/// What the task was woken for.
+enum Wake {
+    Command(Option<Command>),
+    Connection(tcp::Event),
+    Kernel(Vec<kernel::Event>),
+    Installed(Vec<Outcome>),
+    Dataplane,
+    Timer,
+    More,
+}
+
+/// The task.
+pub(super) struct Task {
+    pub(super) speaker: Speaker,
+    pub(super) fib: Fib,
+    pub(super) plan: Plan,
+    pub(super) io: Io,
+    /// While what a previous process left is kept.
+    pub(super) convergence: Option<Convergence>,
+    /// The kernel's tables were read once; before, no session begins.
+    pub(super) started: bool,
+    /// What the dataplane gets next.
+    pub(super) outbox: VecDeque<FibBatch>,
+    pub(super) updates: Vec<Update>,
+    pub(super) synced: bool,
+    /// Neighbours that the kernel is asked for next.
+    pub(super) resolve: BTreeSet<(u32, Ipv4Addr)>,
+    pub(super) last_checked: Option<(u32, Ipv4Addr)>,
+    /// Shutting down: routes stay as they are.
+    pub(super) frozen: bool,
+    links: BTreeMap<u32, Link>,
+    slow_tick_at: Instant,
+}
+
+/// The task's ends of channels, connections and other tasks.
+pub(super) struct Io {
+    commands: mpsc::Receiver<Command>,
+    batches: mpsc::Sender<FibBatch>,
+    links: watch::Sender<Vec<Link>>,
+    kernel: mpsc::Receiver<Vec<kernel::Event>>,
+    pub(super) read_again: Arc<Notify>,
+    pub(super) requests: mpsc::Sender<Request>,
+    outcomes: mpsc::Receiver<Vec<Outcome>>,
+    pub(super) installer_busy: bool,
+    pub(super) events: mpsc::Sender<tcp::Event>,
+    event_rx: mpsc::Receiver<tcp::Event>,
+    pub(super) connections: HashMap<ConnId, Connection>,
+    pub(super) last_conn: u64,
+    /// Connects under way: which attempt, and how to give it up.
+    pub(super) connects: HashMap<IpAddr, (u64, AbortHandle)>,
+    pub(super) last_attempt: u64,
+    /// Connections and connects: they may finish after the state forgot them.
+    pub(super) talking: JoinSet<()>,
+    /// Listeners, watcher, installer: gone with the task.
+    _helpers: JoinSet<()>,
+}
+
+impl Io {
+    fn open(
+        config: &RouterConfig,
+        commands: mpsc::Receiver<Command>,
+        batches: mpsc::Sender<FibBatch>,
+        links: watch::Sender<Vec<Link>>,
+    ) -> Result<Self, SpawnError> {
+        let with_ipv6 = config.peers.iter().any(|peer| peer.address.to_canonical().is_ipv6());
+        let listeners = tcp::listen(config.listen, with_ipv6)
+            .map_err(|(address, source)| SpawnError::Listen { address, source })?;
+        let (requests, request_rx) = mpsc::channel(1);
+        let (outcome_tx, outcomes) = mpsc::channel(1);
+        let installer = Installer::new(request_rx, outcome_tx)?;
+        let read_again = Arc::new(Notify::new());
+        let (kernel_tx, kernel) = mpsc::channel(KERNEL_EVENTS);
+        let watcher = Watcher::new(kernel_tx, Arc::clone(&read_again), installer.port())?;
+        let (events, event_rx) = mpsc::channel(CONNECTION_EVENTS);
+        let mut helpers = JoinSet::new();
+        helpers.spawn(installer.run());
+        helpers.spawn(watcher.run());
+        let addresses = config.peers.iter().map(|peer| peer.address.to_canonical());
+        let neighbours: HashSet<_> = addresses.collect();
+        for listener in listeners {
+            helpers.spawn(tcp::accept(listener, neighbours.clone(), events.clone()));
+        }
+        Ok(Self {
+            commands,
+            batches,
+            links,
+            kernel,
+            read_again,
+            requests,
+            outcomes,
+            installer_busy: false,
+            events,
+            event_rx,
+            connections: HashMap::new(),
+            last_conn: 0,
+            connects: HashMap::new(),
+            last_attempt: 0,
+            talking: JoinSet::new(),
+            _helpers: helpers,
+        })
+    }
+}
+
+impl Task {
+    pub(super) fn new(
+        config: RouterConfig,
+        commands: mpsc::Receiver<Command>,
+        batches: mpsc::Sender<FibBatch>,
+        links: watch::Sender<Vec<Link>>,
+    ) -> Result<Self, SpawnError> {
+        let io = Io::open(&config, commands, batches, links)?;
+        let now = Instant::now();
+        let importing = config.peers.iter().filter(|peer| peer.import != Import::None);
+        let awaited = importing.map(|peer| peer.address).collect();
+        let speaker = Speaker::new(config.speaker, config.peers, seed(), now)?;
+        Ok(Self {
+            speaker,
+            fib: Fib::new(),
+            plan: Plan::default(),
+            io,
+            convergence: Some(Convergence::new(awaited, now)),
+            started: false,
+            outbox: VecDeque::new(),
+            updates: Vec::new(),
+            synced: false,
+            resolve: BTreeSet::new(),
+            last_checked: None,
+            frozen: false,
+            links: BTreeMap::new(),
+            slow_tick_at: now,
+        })
+    }
+
+    /// Works until told to stop, or until nobody holds a handle any more.
+    pub(super) async fn run(mut self) {
+        let stopped = loop {
+            let more = self.pump(Instant::now());
+            let wake = self.wait(more).await;
+            let now = Instant::now();
+            match wake {
+                Wake::Command(command) => {
+                    if let Some(stopped) = self.command(command) {
+                        break stopped;
+                    }
+                }
+                Wake::Connection(event) => self.connection_event(event, now),
+                Wake::Kernel(events) => self.kernel_events(events),
+                Wake::Installed(outcomes) => self.outcomes(outcomes, now),
+                Wake::Dataplane => self.hand_over(),
+                Wake::Timer => self.tick(now),
+                Wake::More => {}
+            }
+        };
+        self.say_goodbye().await;
+        if let Some(answer) = stopped {
+            let _not_awaited = answer.send(());
+        }
+    }
+
+    /// Waits for the next thing to do; with `more`, only looks whether there is one.
+    async fn wait(&mut self, more: bool) -> Wake {
+        let timeout = self.next_timeout();
+        let to_hand_over = !self.outbox.is_empty();
+        let io = &mut self.io;
+        tokio::select! {
+            command = io.commands.recv() => Wake::Command(command),
+            Some(event) = io.event_rx.recv() => Wake::Connection(event),
+            Some(events) = io.kernel.recv() => Wake::Kernel(events),
+            Some(outcomes) = io.outcomes.recv() => Wake::Installed(outcomes),
+            _room = io.batches.reserve(), if to_hand_over => Wake::Dataplane,
+            () = tokio::time::sleep_until(timeout.into()) => Wake::Timer,
+            () = tokio::task::yield_now(), if more => Wake::More,
+        }
+    }
+
+    /// Gives the dataplane what there is room for; where nobody takes it, it is dropped.
+    fn hand_over(&mut self) {
+        while let Some(batch) = self.outbox.pop_front() {
+            if let Err(TrySendError::Full(batch)) = self.io.batches.try_send(batch) {
+                self.outbox.push_front(batch);
+                return;
+            }
+        }
+    }
+
+    /// Returns whom to tell when the router has stopped, if it should.
+    fn command(&mut self, command: Option<Command>) -> Option<Option<oneshot::Sender<()>>> {
+        match command {
+            None => return Some(None),
+            Some(Command::Shutdown(answer)) => return Some(Some(answer)),
+            Some(Command::Originate(prefixes)) => {
+                self.speaker.handle(Input::Originate(&prefixes), Instant::now());
+            }
+            Some(Command::SetVips(vips)) => self.set_vips(vips),
+            // An asker that went away needs no answer.
+            Some(Command::Peers(answer)) => drop(answer.send(self.speaker.peers())),
+            Some(Command::Routes(answer)) => drop(answer.send(self.speaker.routes())),
+        }
+        None
+    }
+
+    fn set_vips(&mut self, vips: Vec<Ipv4Addr>) {
+        let (come, go) = self.plan.set_vips(vips.into_iter().collect());
+        let changes = come.iter().map(|vip| (*vip, true)).chain(go.iter().map(|vip| (*vip, false)));
+        for (address, present) in changes {
+            self.fib.handle(Fact::Vip { address, present });
+        }
+    }
+
+    fn kernel_events(&mut self, events: Vec<kernel::Event>) {
+        let mut links_changed = false;
+        for event in events {
+            match event {
+                kernel::Event::Reading if self.started => self.plan.reading(),
+                kernel::Event::Reading => {}
+                kernel::Event::Read => {
+                    self.plan.read();
+                    self.started = true;
+                }
+                kernel::Event::Fact(fact) => {
+                    links_changed |= self.note_link(&fact);
+                    self.fib.handle(fact);
+                }
+                kernel::Event::Own(prefix, route) if self.started => self.plan.found(prefix, route),
+                kernel::Event::Own(prefix, route) => {
+                    let kind = match &route {
+                        OwnRoute::Unreachable => KernelRouteKind::Kernel,
+                        OwnRoute::Via(hops) => KernelRouteKind::Unicast(hops.to_vec()),
+                    };
+                    self.fib.handle(Fact::Stale { prefix, kind });
+                    self.plan.left_behind(prefix, route);
+                }
+                kernel::Event::OwnGone(prefix) => self.plan.lost(prefix),
+            }
+        }
+        if links_changed {
+            self.io.links.send_replace(self.links.values().cloned().collect());
+        }
+    }
+
+    fn note_link(&mut self, fact: &Fact) -> bool {
+        if let Fact::Link(link) = fact {
+            return self.links.insert(link.ifindex, link.clone()).as_ref() != Some(link);
+        }
+        if let Fact::LinkGone { ifindex } = fact {
+            return self.links.remove(ifindex).is_some();
+        }
+        false
+    }
+
+    fn outcomes(&mut self, outcomes: Vec<Outcome>, now: Instant) {
+        self.io.installer_busy = false;
+        let mut failures = 0;
+        for Outcome { op, result } in outcomes {
+            let Err(error) = result else {
+                self.plan.succeeded(op);
+                continue;
+            };
+            let delay = self.plan.failed(&op, now);
+            failures += 1;
+            if failures <= LOGGED_FAILURES {
+                let (prefix, delay) = (op.prefix(), delay.as_secs());
+                let hint = hint(&error);
+                tracing::warn!(%prefix, "the kernel refuses our route: {error}{hint}; trying again in {delay} s");
+            }
+            // The kernel has something else than the plan thinks, or an answer was lost.
+            if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOENT) | None) {
+                self.io.read_again.notify_one();
+            }
+        }
+        if failures > LOGGED_FAILURES {
+            tracing::warn!("the kernel refuses {} more routes of ours", failures - LOGGED_FAILURES);
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.speaker.handle(Input::Tick, now);
+        if now >= self.slow_tick_at {
+            self.slow_tick_at = now + SLOW_TICK;
+            self.check_neighbours();
+            self.check_convergence(now);
+        }
+    }
+
+    /// What a previous process left goes once the neighbours have told theirs.
+    fn check_convergence(&mut self, now: Instant) {
+        let Some(convergence) = &mut self.convergence else { return };
+        let limit_is_over = convergence.is_past_limit(now);
+        let complete =
+            self.plan.vips_known() && convergence.is_complete(&self.speaker.peers(), now);
+        if self.started && (complete || limit_is_over) {
+            self.convergence = None;
+            self.fib.handle(Fact::StaleOver);
+            let count = self.plan.end_of_stale();
+            if count > 0 {
+                tracing::info!(
+                    "removing {count} routes of the previous process that nobody announces"
+                );
+            }
+        }
+    }
+
+    fn next_timeout(&self) -> Instant {
+        let timeouts =
+            [self.speaker.poll_timeout().filter(|_| self.started), self.plan.poll_timeout()];
+        timeouts.into_iter().flatten().chain([self.slow_tick_at]).min().unwrap_or(self.slow_tick_at)
+    }
+
+    async fn say_goodbye(&mut self) {
+        self.frozen = true;
+        self.speaker.handle(Input::Shutdown, Instant::now());
+        while self.pump(Instant::now()) {}
+        self.io.connections.clear();
+        for (_, (_, connect)) in self.io.connects.drain() {
+            connect.abort();
+        }
+        let Io { talking, event_rx, .. } = &mut self.io;
+        // Readers that wait for room in the channel must not hold up the goodbye.
+        event_rx.close();
+        let all = async { while talking.join_next().await.is_some() {} };
+        if tokio::time::timeout(GOODBYE, all).await.is_err() {
+            tracing::debug!("a neighbour did not take its last message");
+        }
+    }
+}
+
+/// What to do about the usual refusals.
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EEXIST) => ", another route of the same prefix and metric is there; remove it",
+        Some(libc::EPERM) => "; run as root or with CAP_NET_ADMIN",
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => ", its gateway is on no connected network",
+        _ => "",
+    }
+}
+
+/// Differs from start to start, so that two routers' timers do.
+fn seed() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::from(now.subsec_nanos()) ^ now.as_secs().rotate_left(32) ^ u64::from(std::process::id())
+}
