@@ -72,13 +72,16 @@ pub fn kernel(context: XdpContext) -> u32 {
     let Some(state) = STATE.get_ptr(0) else { return xdp_action::XDP_ABORTED };
     // SAFETY: the map's value; user space wrote it before the run.
     let ifindex = unsafe { (*state)[2] };
+    // SAFETY: zeroes are a valid value of this C struct.
+    let mut params: FibParams = unsafe { core::mem::zeroed() };
+    params.family = AF_INET;
+    params.__bindgen_anon_3.ipv4_src = 0x0100_000a;
     walk(|destination, _| {
-        // SAFETY: zeroes are a valid value of this C struct.
-        let mut params: FibParams = unsafe { core::mem::zeroed() };
-        params.family = AF_INET;
+        // Fields that the last answer overwrote.
         params.ifindex = ifindex;
+        params.__bindgen_anon_1.tot_len = 0;
+        params.__bindgen_anon_2.rt_metric = 0;
         params.__bindgen_anon_4.ipv4_dst = destination.to_be();
-        params.__bindgen_anon_3.ipv4_src = 0x0100_000a;
         let length = size_of::<FibParams>() as i32;
         // SAFETY: a helper call with this program's own context and a struct that outlives it.
         let result = unsafe { bpf_fib_lookup(context.as_ptr(), &mut params, length, 0) };
@@ -98,7 +101,7 @@ fn found(member: &MemberEntry) -> u32 {
 
 /// Looks up the next destinations and counts wrong answers.
 #[inline(always)]
-fn walk(lookup: impl Fn(u32, u32) -> Option<u32>) -> u32 {
+fn walk(mut lookup: impl FnMut(u32, u32) -> Option<u32>) -> u32 {
     let Some(state) = STATE.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
     // SAFETY: the map's value; one run at a time.
     let start = unsafe { (*state)[0] };
