@@ -10,7 +10,9 @@ use aya::programs::ProgramError;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The kernel refuses eBPF to this process.
-    #[error("eBPF is not permitted here: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
+    #[error(
+        "eBPF is not permitted here: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    )]
     NotPermitted(#[source] io::Error),
     /// The kernel lacks something.
     #[error("kernel {found} is too old: {needed} or later is needed")]
@@ -21,7 +23,9 @@ pub enum OpenError {
         needed: &'static str,
     },
     /// No bpffs at the pin folder, and none could be mounted.
-    #[error("cannot mount a bpffs at {path}: run as root, or mount one there with `mount -t bpf bpf {path}`")]
+    #[error(
+        "cannot mount a bpffs at {path}: run as root, or mount one there with `mount -t bpf bpf {path}`"
+    )]
     Mount {
         /// The pin folder.
         path: PathBuf,
@@ -96,7 +100,9 @@ pub enum AttachError {
         name: Option<String>,
     },
     /// The driver cannot.
-    #[error("driver {driver} of interface {interface} has no native XDP (or not with this MTU or these offloads): choose hook tc")]
+    #[error(
+        "driver {driver} of interface {interface} has no native XDP (or not with this MTU or these offloads): choose hook tc"
+    )]
     NoNativeXdp {
         /// The interface.
         interface: String,

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem::offset_of;
 use std::path::Path;
 
-use aya::maps::{MapInfo, MapError};
+use aya::maps::{MapError, MapInfo};
 use aya_obj::{EbpfSectionKind, Object};
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Translation};
 

@@ -32,7 +32,8 @@ impl Pins {
             let path = path.to_owned();
             move |source| OpenError::Pin { path, source }
         };
-        let is_bpffs = |path: &Path| statfs(path).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC);
+        let is_bpffs =
+            |path: &Path| statfs(path).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC);
         fs::create_dir_all(root).map_err(pin_error(root))?;
         let mounted = !is_bpffs(root);
         if mounted {

@@ -50,7 +50,9 @@ pub fn lbd_xdp(ctx: XdpContext) -> u32 {
     maps::record(&outcome);
     match outcome.reason.kind() {
         Kind::Forward => xdp::redirect(outcome.way.ifindex),
-        Kind::Reply => xdp_action::XDP_TX,
+        // Not `XDP_TX`: a veth leaves such a frame in its peer's ring until another one comes, unless the peer runs XDP
+        // too. Forwarding asks the same of a driver.
+        Kind::Reply => xdp::redirect(packet.ifindex()),
         Kind::Pass => xdp_action::XDP_PASS,
         Kind::Drop => xdp_action::XDP_DROP,
     }

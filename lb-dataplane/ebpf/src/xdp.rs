@@ -26,6 +26,13 @@ impl XdpFrame {
         unsafe { Frame::new((*self.ctx).data, (*self.ctx).data_end) }
     }
 
+    /// The interface that it came in through.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: as in `frame`.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+
     /// Copies words out; `at` is even.
     #[inline(always)]
     pub fn get<const N: usize>(&self, at: u32) -> Option<[u16; N]> {
@@ -49,9 +56,7 @@ impl Packet for XdpFrame {
 
     #[inline(always)]
     fn is_addressed_here(&self, destination: [u16; 3]) -> bool {
-        // SAFETY: as in `frame`.
-        let ifindex = unsafe { (*self.ctx).ingress_ifindex };
-        maps::interface_mac(ifindex) == Some(destination)
+        maps::interface_mac(self.ifindex()) == Some(destination)
     }
 
     #[inline(always)]

@@ -30,11 +30,8 @@ pub(super) fn age(ebpf: &mut Ebpf, scan: &mut Scan) -> Result<Aged, ReadError> {
         })
         .map(|(key, _)| *key)
         .collect();
-    let mut aged = Aged {
-        scanned: u32::try_from(entries.len()).unwrap_or(u32::MAX),
-        removed: 0,
-        wrapped,
-    };
+    let mut aged =
+        Aged { scanned: u32::try_from(entries.len()).unwrap_or(u32::MAX), removed: 0, wrapped };
     let marked_before = entries.iter().any(|(_, entry)| entry.state & STATE_EXPIRING != 0);
     let marked = run(ebpf, Pass::Mark, &candidates)?;
     if marked == 0 && !marked_before {

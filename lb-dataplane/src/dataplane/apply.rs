@@ -20,11 +20,7 @@ use crate::table::Table;
 /// A page of `RINGS`.
 type Page = [u32; PAGE_WORDS];
 
-pub(super) fn apply(
-    ebpf: &mut Ebpf,
-    served: &mut Served,
-    table: &Table,
-) -> Result<(), ApplyError> {
+pub(super) fn apply(ebpf: &mut Ebpf, served: &mut Served, table: &Table) -> Result<(), ApplyError> {
     let steps = served.plan(table)?;
     let result = steps.iter().try_for_each(|step| carry_out(ebpf, step));
     if result.is_err() {

@@ -21,8 +21,23 @@ use crate::sys;
 
 /// Drivers whose native XDP supports redirecting and multiple queues, as their documentation says.
 const NATIVE_XDP: [&str; 17] = [
-    "atlantic", "bnxt_en", "ena", "fsl_dpaa2_eth", "gve", "hv_netvsc", "i40e", "ice", "igb", "igc",
-    "ixgbe", "ixgbevf", "mana", "mlx4_en", "mlx5_core", "sfc", "virtio_net",
+    "atlantic",
+    "bnxt_en",
+    "ena",
+    "fsl_dpaa2_eth",
+    "gve",
+    "hv_netvsc",
+    "i40e",
+    "ice",
+    "igb",
+    "igc",
+    "ixgbe",
+    "ixgbevf",
+    "mana",
+    "mlx4_en",
+    "mlx5_core",
+    "sfc",
+    "virtio_net",
 ];
 
 /// An interface as it is now.
@@ -103,14 +118,15 @@ fn attach_to(
     hook: Hook,
 ) -> Result<Hook, AttachError> {
     let path = pin(pins, interface.index, hook);
-    let refused =
-        |source| AttachError::Refused { interface: interface.name.clone(), source };
+    let refused = |source| AttachError::Refused { interface: interface.name.clone(), source };
     if let Ok(pinned) = PinnedLink::from_pin(&path) {
         match replace(ebpf, pinned.into(), hook) {
             Ok(()) => return Ok(hook),
             // The interface went away and took the attachment along; its index is in use again.
-            Err(error) if is_dead(&error) => remove(&path)
-                .map_err(|source| AttachError::Keep { interface: interface.name.clone(), source })?,
+            Err(error) if is_dead(&error) => remove(&path).map_err(|source| AttachError::Keep {
+                interface: interface.name.clone(),
+                source,
+            })?,
             Err(error) => return Err(refused(error)),
         }
     }
@@ -130,7 +146,8 @@ fn replace(ebpf: &mut Ebpf, link: FdLink, hook: Hook) -> Result<(), ProgramError
     match hook {
         Hook::Tc => {
             let program = tc(ebpf)?;
-            let id = program.attach_to_link(SchedClassifierLink::try_from(link).map_err(io::Error::other)?)?;
+            let id = program
+                .attach_to_link(SchedClassifierLink::try_from(link).map_err(io::Error::other)?)?;
             program.take_link(id).map(drop_fd)
         }
         Hook::Xdp => {
@@ -169,12 +186,10 @@ fn attach_xdp(ebpf: &mut Ebpf, interface: &Interface) -> Result<FdLink, AttachEr
 
 fn xdp_error(interface: &Interface, source: ProgramError) -> AttachError {
     match os_error(&source) {
-        Some(libc::EBUSY | libc::EEXIST) => {
-            AttachError::Taken {
+        Some(libc::EBUSY | libc::EEXIST) => AttachError::Taken {
             interface: interface.name.clone(),
             name: occupant::xdp_program(interface.index),
-        }
-        }
+        },
         _ => AttachError::NoNativeXdp {
             interface: interface.name.clone(),
             driver: driver(&interface.name),
@@ -222,8 +237,7 @@ fn find(name: &str) -> Result<Interface, AttachError> {
     let mac = getifaddrs()
         .ok()
         .and_then(|all| {
-            all.filter(|a| a.interface_name == name)
-                .find_map(|a| a.address?.as_link_addr()?.addr())
+            all.filter(|a| a.interface_name == name).find_map(|a| a.address?.as_link_addr()?.addr())
         })
         .filter(|mac| *mac != [0; 6])
         .ok_or_else(|| AttachError::NotEthernet(name.to_owned()))?;

@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use aya::programs::loaded_programs;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+};
 
 const NLMSG_HEADER_LEN: usize = 16;
 const IFINFO_LEN: usize = 16;

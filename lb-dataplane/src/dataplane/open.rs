@@ -20,8 +20,7 @@ pub(super) const AGE: &str = "lbd_age";
 
 pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     check_kernel()?;
-    let maps = layout::maps(&options.sizes)
-        .map_err(|e| Box::new(aya::EbpfError::ParseError(e)))?;
+    let maps = layout::maps(&options.sizes).map_err(|e| Box::new(aya::EbpfError::ParseError(e)))?;
     let pins = Pins::prepare(&options.pin_dir, &layout::name(&maps))?;
     let adopted = pins.map("FLOWS").exists();
     for (name, wanted) in &maps {

@@ -1,0 +1,126 @@
+//! Attachments to interfaces: which hook, whose program, and what a restart does to them.
+
+use aya::programs::links::{FdLink, PinnedLink};
+use lb_dataplane::{AttachError, Attached, Hook, HookChoice};
+
+use crate::net::Namespace;
+use crate::scene::Scene;
+
+fn veth() -> Namespace {
+    let namespace = Namespace::new();
+    namespace.ip("link add left index 50 type veth peer name right");
+    namespace.ip("link set left up");
+    namespace.ip("link set right up");
+    namespace
+}
+
+fn attach(
+    scene: &mut Scene,
+    namespace: &Namespace,
+    interface: &str,
+    choice: HookChoice,
+) -> Result<Hook, AttachError> {
+    let dataplane = scene.get();
+    namespace.run(|| dataplane.attach(interface, choice))
+}
+
+fn attached(scene: &mut Scene, namespace: &Namespace) -> Vec<Attached> {
+    let dataplane = scene.get();
+    namespace.run(|| dataplane.attached())
+}
+
+/// The link's id and its program's.
+fn link(scene: &Scene, name: &str) -> (u32, u32) {
+    let pin = scene.options.pin_dir.join("links").join(name);
+    let info = FdLink::from(PinnedLink::from_pin(pin).unwrap()).info().unwrap();
+    (info.id(), info.program_id())
+}
+
+#[test]
+fn auto_is_tc_on_veth_and_native_xdp_is_there_when_asked_for() {
+    let namespace = veth();
+    let mut scene = Scene::new();
+    assert_eq!(attach(&mut scene, &namespace, "left", HookChoice::Auto).unwrap(), Hook::Tc);
+    assert_eq!(attach(&mut scene, &namespace, "right", HookChoice::Xdp).unwrap(), Hook::Xdp);
+    let right = namespace.ifindex("right");
+    let all = attached(&mut scene, &namespace);
+    let expected = [("left", 50, Hook::Tc), ("right", right, Hook::Xdp)];
+    let mut expected =
+        expected.map(|(name, ifindex, hook)| Attached { name: name.to_owned(), ifindex, hook });
+    expected.sort_by_key(|a| a.ifindex);
+    assert_eq!(all, expected);
+    let shown = namespace.command("ip", "link show right");
+    assert!(shown.contains("prog/xdp") && !shown.contains("xdpgeneric"), "{shown}");
+
+    let dataplane = scene.get();
+    namespace.run(|| dataplane.detach("left")).unwrap();
+    assert_eq!(attached(&mut scene, &namespace).len(), 1);
+}
+
+#[test]
+fn another_hook_takes_the_place_of_the_first_one() {
+    let namespace = veth();
+    let mut scene = Scene::new();
+    for hook in [HookChoice::Tc, HookChoice::Xdp, HookChoice::Tc] {
+        attach(&mut scene, &namespace, "left", hook).unwrap();
+        assert_eq!(attached(&mut scene, &namespace).len(), 1, "never both");
+    }
+    assert!(!namespace.command("ip", "link show left").contains("prog/xdp"));
+}
+
+#[test]
+fn a_restart_replaces_the_program_in_the_attachment_that_is_there() {
+    let namespace = veth();
+    for (choice, pin) in [(HookChoice::Tc, "50-tc"), (HookChoice::Xdp, "50-xdp")] {
+        let mut scene = Scene::new();
+        attach(&mut scene, &namespace, "left", choice).unwrap();
+        let before = link(&scene, pin);
+        scene.open();
+        assert_eq!(attached(&mut scene, &namespace).len(), 1, "attached all the while");
+        attach(&mut scene, &namespace, "left", choice).unwrap();
+        let after = link(&scene, pin);
+        assert_eq!(after.0, before.0, "the same link");
+        assert_ne!(after.1, before.1, "another program");
+    }
+}
+
+#[test]
+fn somebody_elses_xdp_program_is_left_alone_and_named() {
+    let namespace = veth();
+    let (mut first, mut second) = (Scene::new(), Scene::new());
+    attach(&mut first, &namespace, "left", HookChoice::Xdp).unwrap();
+    let error = attach(&mut second, &namespace, "left", HookChoice::Xdp).unwrap_err();
+    let AttachError::Taken { name, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(name.as_deref(), Some("lbd_xdp"));
+    assert!(error.to_string().contains("ip link set left xdp off"), "{error}");
+    assert_eq!(attached(&mut first, &namespace).len(), 1);
+    assert_eq!(attached(&mut second, &namespace).len(), 0);
+}
+
+#[test]
+fn an_interface_that_came_back_with_the_same_index_is_attached_anew() {
+    let namespace = veth();
+    let mut scene = Scene::new();
+    for choice in [HookChoice::Tc, HookChoice::Xdp] {
+        attach(&mut scene, &namespace, "left", choice).unwrap();
+        namespace.ip("link del left");
+        namespace.ip("link add left index 50 type veth peer name right");
+        namespace.ip("link set left up");
+        attach(&mut scene, &namespace, "left", choice).unwrap();
+        let pin = if choice == HookChoice::Tc { "50-tc" } else { "50-xdp" };
+        assert_ne!(link(&scene, pin).1, 0);
+        if choice == HookChoice::Xdp {
+            assert!(namespace.command("ip", "link show left").contains("prog/xdp"));
+        }
+    }
+}
+
+#[test]
+fn what_is_no_ethernet_interface_is_refused_by_name() {
+    let namespace = veth();
+    let mut scene = Scene::new();
+    let error = attach(&mut scene, &namespace, "nowhere", HookChoice::Auto).unwrap_err();
+    assert_eq!(error.to_string(), "no interface nowhere");
+    let error = attach(&mut scene, &namespace, "lo", HookChoice::Auto).unwrap_err();
+    assert_eq!(error.to_string(), "interface lo is no Ethernet interface");
+}

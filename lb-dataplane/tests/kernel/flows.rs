@@ -1,0 +1,302 @@
+//! Services: what reaches a backend, what comes back, and what begins and ends a flow.
+
+use std::collections::BTreeMap;
+
+use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
+use lb_dataplane::table::Protocol::{Tcp, Udp};
+use lb_dataplane::{Hook, Reason};
+
+use crate::frame::{ACK, Carries, ECHO, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
+use crate::scene::{BACKEND_SIDE, BOTH, CLIENT_SIDE, Scene, small};
+
+const VIP: &str = "192.0.2.1:80";
+const CLIENT: &str = "10.1.0.5:40000";
+const BACKEND: &str = "10.2.0.9:8080";
+
+fn one_backend(protocol: lb_dataplane::table::Protocol) -> Scene {
+    let mut scene = Scene::new();
+    scene.serve(VIP, protocol, Maglev, &[BACKEND]);
+    scene
+}
+
+#[test]
+fn a_connection_is_translated_both_ways() {
+    for hook in BOTH {
+        let mut scene = one_backend(Tcp);
+        let syn = packet(SYN, CLIENT, VIP);
+        let sent = scene.send(hook, &syn);
+        assert_eq!((sent.reason, sent.ifindex), (Reason::ForwardedToBackend, 8), "{hook:?}");
+        let expected = Frame {
+            destination_mac: BACKEND_SIDE.destination_mac.unwrap(),
+            source_mac: BACKEND_SIDE.source_mac,
+            to: BACKEND.parse().unwrap(),
+            ttl: 63,
+            ..syn
+        };
+        assert_eq!(sent.frame(), expected, "{hook:?}");
+
+        let answer = packet(SYN_ACK, BACKEND, CLIENT);
+        let back = scene.send(hook, &answer);
+        assert_eq!((back.reason, back.ifindex), (Reason::ForwardedToClient, 7), "{hook:?}");
+        let expected = Frame {
+            destination_mac: CLIENT_SIDE.destination_mac.unwrap(),
+            source_mac: CLIENT_SIDE.source_mac,
+            from: VIP.parse().unwrap(),
+            ttl: 63,
+            ..answer
+        };
+        assert_eq!(back.frame(), expected, "{hook:?}");
+        assert_eq!(scene.send(hook, &packet(ACK, CLIENT, VIP)).frame().to, expected_backend());
+    }
+}
+
+fn expected_backend() -> std::net::SocketAddrV4 {
+    BACKEND.parse().unwrap()
+}
+
+#[test]
+fn every_length_and_ip_options_keep_checksums_right() {
+    for hook in BOTH {
+        let mut scene = one_backend(Tcp);
+        for len in [0, 1, 2, 3, 7, 64, 513, 1400, 1440] {
+            for options in [vec![], vec![1; 4], vec![1; 20]] {
+                let frame = Frame { options, ..packet(ACK, CLIENT, VIP).payload(len) };
+                let ended = scene.send(hook, &frame);
+                assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?} {len}");
+                assert_eq!(ended.frame().options, frame.options);
+                assert_eq!(ended.frame().payload, frame.payload);
+            }
+        }
+    }
+}
+
+#[test]
+fn datagrams_are_translated_and_none_for_a_checksum_stays_none() {
+    for hook in BOTH {
+        let mut scene = one_backend(Udp);
+        for checksum in [true, false] {
+            let carries = Carries::Udp { checksum };
+            let there = scene.send(hook, &packet(carries, CLIENT, VIP));
+            assert_eq!(there.reason, Reason::ForwardedToBackend);
+            assert_eq!(there.frame().carries, carries, "{hook:?}");
+            assert_eq!(there.frame().to, expected_backend());
+            let back = scene.send(hook, &packet(carries, BACKEND, CLIENT));
+            assert_eq!(back.reason, Reason::ForwardedToClient);
+            assert_eq!(back.frame().carries, carries, "{hook:?}");
+        }
+    }
+}
+
+#[test]
+fn a_udp_checksum_that_comes_out_as_zero_is_sent_as_ones() {
+    for hook in BOTH {
+        let mut scene = one_backend(Udp);
+        // Of 65,536 values of two payload bytes, one makes the translated checksum zero.
+        let found = (0..=u16::MAX).find(|n| {
+            let payload = n.to_be_bytes().to_vec();
+            let after = Frame { payload, ..packet(UDP, CLIENT, BACKEND) }.bytes();
+            after[14 + 20 + 6..14 + 20 + 8] == [0xff, 0xff]
+        });
+        let payload = found.unwrap().to_be_bytes().to_vec();
+        let ended = scene.send(hook, &Frame { payload, ..packet(UDP, CLIENT, VIP) });
+        assert_eq!(ended.bytes()[14 + 20 + 6..14 + 20 + 8], [0xff, 0xff], "{hook:?}");
+    }
+}
+
+#[test]
+fn round_robin_gives_each_backend_its_turn_and_maglev_remembers() {
+    let backends = ["10.2.0.1:80", "10.2.0.2:80", "10.2.0.3:80"];
+    for hook in BOTH {
+        let mut scene = Scene::new();
+        scene.serve(VIP, Tcp, RoundRobin, &backends);
+        let mut turns = BTreeMap::new();
+        for port in 1000..1300 {
+            let syn = packet(SYN, &format!("10.1.0.5:{port}"), VIP);
+            let first = scene.send(hook, &syn).frame().to;
+            let again = scene.send(hook, &syn).frame().to;
+            assert_eq!(first, again, "a retransmitted SYN goes where the first one went");
+            *turns.entry(first).or_insert(0) += 1;
+        }
+        assert_eq!(turns.values().copied().collect::<Vec<_>>(), [100, 100, 100], "{hook:?}");
+    }
+
+    // The same flow gets the same backend on both hooks of two dataplanes that know nothing of each other.
+    let choices = BOTH.map(|hook| {
+        let mut scene = Scene::new();
+        scene.serve(VIP, Tcp, Maglev, &backends);
+        let to = |p| scene.send(hook, &packet(SYN, &format!("10.1.0.5:{p}"), VIP)).frame().to;
+        (1000..1300).map(to).collect::<Vec<_>>()
+    });
+    assert_eq!(choices[0], choices[1]);
+}
+
+#[test]
+fn a_segment_of_no_flow_begins_one_under_maglev_only() {
+    for hook in BOTH {
+        for (algorithm, carries, reason) in [
+            (Maglev, ACK, Reason::ForwardedToBackend),
+            (Maglev, FIN, Reason::ForwardedToBackend),
+            (Maglev, RST, Reason::UnknownFlow),
+            (Maglev, SYN_ACK, Reason::UnknownFlow),
+            (RoundRobin, SYN, Reason::ForwardedToBackend),
+            (RoundRobin, ACK, Reason::UnknownFlow),
+            (RoundRobin, RST, Reason::UnknownFlow),
+        ] {
+            let mut scene = Scene::new();
+            scene.serve(VIP, Tcp, algorithm, &[BACKEND]);
+            let ended = scene.send(hook, &packet(carries, CLIENT, VIP));
+            assert_eq!(ended.reason, reason, "{hook:?} {algorithm:?} {carries:?}");
+        }
+    }
+}
+
+#[test]
+fn a_syn_on_a_closing_flow_begins_anew_and_one_on_a_live_flow_does_not() {
+    for hook in BOTH {
+        for (end, from, to) in [(FIN, CLIENT, VIP), (RST, BACKEND, CLIENT), (FIN, BACKEND, CLIENT)]
+        {
+            let mut scene = Scene::new();
+            scene.serve(VIP, Tcp, RoundRobin, &[BACKEND]);
+            scene.send(hook, &packet(SYN, CLIENT, VIP));
+            scene.send(hook, &packet(SYN_ACK, BACKEND, CLIENT));
+            scene.serve(VIP, Tcp, RoundRobin, &["10.2.0.10:8080"]);
+            let live = scene.send(hook, &packet(SYN, CLIENT, VIP));
+            assert_eq!(live.frame().to, expected_backend(), "{hook:?}: live");
+            scene.send(hook, &packet(end, from, to));
+            let anew = scene.send(hook, &packet(SYN, CLIENT, VIP));
+            assert_eq!(anew.frame().to.to_string(), "10.2.0.10:8080", "{hook:?} {end:?} {from}");
+            assert_eq!(scene.entries().len(), 2, "the old flow's entries are gone");
+        }
+    }
+}
+
+#[test]
+fn flows_outlive_their_service() {
+    for hook in BOTH {
+        let mut scene = one_backend(Tcp);
+        scene.send(hook, &packet(SYN, CLIENT, VIP));
+        scene.apply(&[]);
+        let ended = scene.send(hook, &packet(ACK, CLIENT, VIP));
+        assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?}");
+        let other = scene.send(hook, &packet(SYN, "10.1.0.5:40001", VIP));
+        assert_eq!(other.reason, Reason::NoRoute, "{hook:?}: no VIP any more");
+    }
+}
+
+#[test]
+fn a_full_table_refuses_new_flows_and_keeps_the_old_ones() {
+    for hook in BOTH {
+        let mut scene = Scene::with_sizes(lb_dataplane::Sizes { flow_entries: 64, ..small() });
+        scene.serve(VIP, Udp, Maglev, &[BACKEND]);
+        let from = |n: u16| packet(UDP, &format!("10.1.0.5:{}", 1000 + n), VIP);
+        let first = scene.send(hook, &from(0));
+        assert_eq!(first.reason, Reason::ForwardedToBackend);
+        let reasons: Vec<_> = (1..64).map(|n| scene.send(hook, &from(n)).reason).collect();
+        assert!(reasons.contains(&Reason::FlowTableFull), "{hook:?}: {reasons:?}");
+        assert_eq!(scene.send(hook, &from(0)).reason, Reason::ForwardedToBackend);
+        assert_eq!(scene.entries().len() % 2, 0, "no half flow");
+        assert!(scene.count(Reason::FlowTableFull) > 0);
+    }
+}
+
+#[test]
+fn one_client_port_through_two_vips_to_one_backend_collides() {
+    for hook in BOTH {
+        let mut scene = Scene::new();
+        let other = "192.0.2.2:80";
+        scene.apply(&[(VIP, Tcp, Maglev, &[BACKEND]), (other, Tcp, Maglev, &[BACKEND])]);
+        scene.send(hook, &packet(SYN, CLIENT, VIP));
+        let second = scene.send(hook, &packet(SYN, CLIENT, other));
+        assert_eq!(second.reason, Reason::FlowCollision, "{hook:?}");
+        scene.send(hook, &packet(RST, BACKEND, CLIENT));
+        let after = scene.send(hook, &packet(SYN, CLIENT, other));
+        assert_eq!(after.reason, Reason::ForwardedToBackend, "{hook:?}: the first one has closed");
+        assert_eq!(scene.send(hook, &packet(ACK, BACKEND, CLIENT)).frame().from.to_string(), other);
+    }
+}
+
+#[test]
+fn an_echo_request_to_a_vip_is_answered_in_place() {
+    for hook in BOTH {
+        let mut scene = one_backend(Tcp);
+        let request = packet(ECHO, "10.1.0.5:77", "192.0.2.1:0").ttl(3).payload(57);
+        let reply = scene.send(hook, &request);
+        assert_eq!(reply.reason, Reason::EchoAnswered, "{hook:?}");
+        let expected = Frame {
+            destination_mac: request.source_mac,
+            source_mac: request.destination_mac,
+            from: "192.0.2.1:77".parse().unwrap(),
+            to: "10.1.0.5:0".parse().unwrap(),
+            carries: Carries::Icmp { kind: 0, code: 0 },
+            ttl: 64,
+            ..request
+        };
+        assert_eq!(reply.frame(), expected, "{hook:?}");
+    }
+}
+
+#[test]
+fn nothing_of_a_service_is_passed_on_as_it_came() {
+    for hook in BOTH {
+        let mut scene = Scene::new();
+        scene.serve(VIP, Tcp, Maglev, &[]);
+        let ended = scene.send(hook, &packet(SYN, CLIENT, VIP));
+        assert_eq!(ended.reason, Reason::NoBackend, "{hook:?}");
+        scene.serve(VIP, Tcp, Maglev, &[BACKEND]);
+        for fragment in [0x2000, 0x00b9, 0x20b9] {
+            let ended = scene.send(hook, &Frame { fragment, ..packet(ACK, CLIENT, VIP) });
+            assert_eq!(ended.reason, Reason::FragmentToVip, "{hook:?}");
+        }
+        let ended = scene.send(hook, &packet(SYN, CLIENT, VIP).ttl(1));
+        assert_eq!(ended.reason, Reason::FlowTtlExpired, "{hook:?}");
+        let mut short = packet(SYN, CLIENT, VIP).payload(0).bytes();
+        short.truncate(14 + 20 + 12);
+        assert_eq!(scene.send_bytes(hook, &short, None).reason, Reason::Malformed, "{hook:?}");
+    }
+}
+
+#[test]
+fn counters_say_what_went_where() {
+    for hook in BOTH {
+        let mut scene = one_backend(Tcp);
+        let frame = packet(SYN, CLIENT, VIP);
+        scene.send(hook, &frame);
+        scene.send(hook, &packet(SYN_ACK, BACKEND, CLIENT));
+        scene.send(hook, &packet(ACK, CLIENT, VIP));
+        let counters = scene.get().service_counters().unwrap();
+        let (key, count) = counters.into_iter().next().unwrap();
+        assert_eq!((key.address.to_string(), key.port), ("192.0.2.1".to_owned(), 80));
+        let bytes = 2 * frame.bytes().len() as u64;
+        assert_eq!((count.packets, count.bytes, count.flows), (2, bytes, 1), "{hook:?}");
+        let backend = count.backends[0];
+        assert_eq!((backend.packets, backend.bytes, backend.flows), (2, bytes, 1));
+        assert_eq!((backend.address.to_string(), backend.port), ("10.2.0.9".to_owned(), 8080));
+        assert_eq!(scene.count(Reason::ForwardedToBackend), 2);
+        assert_eq!(scene.count(Reason::ForwardedToClient), 1);
+
+        let flows = scene.get().flows(10).unwrap();
+        assert_eq!(flows.len(), 1, "one flow, not one per direction");
+        let flow = flows[0];
+        assert_eq!(
+            (flow.client.to_string(), flow.vip.to_string(), flow.backend.to_string()),
+            (CLIENT.to_owned(), VIP.to_owned(), BACKEND.to_owned())
+        );
+        assert!(flow.idle.as_secs() < 60, "{:?}", flow.idle);
+    }
+}
+
+#[test]
+fn merged_segments_are_measured_by_segment_at_tc() {
+    let mut scene = one_backend(Tcp);
+    let frame = packet(ACK, CLIENT, VIP).payload(2900).bytes();
+    let ended = scene.send_bytes(Hook::Tc, &frame, None);
+    assert_eq!(ended.reason, Reason::FlowTooBig, "2,940 bytes in one packet");
+    assert_eq!(ended.frame().to, expected_backend(), "rewritten for the kernel");
+    // `gso_segs` and `gso_size` of `struct __sk_buff`.
+    let mut context = [0_u8; 192];
+    context[164..168].copy_from_slice(&2_u32.to_ne_bytes());
+    context[176..180].copy_from_slice(&1450_u32.to_ne_bytes());
+    let ended = scene.send_bytes(Hook::Tc, &frame, Some(&context));
+    assert_eq!(ended.reason, Reason::ForwardedToBackend, "1,490 bytes in each of two");
+    assert_eq!(ended.frame().to, expected_backend());
+}

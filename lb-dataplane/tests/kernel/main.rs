@@ -1,0 +1,14 @@
+//! The programs in the kernel: packets in and out by `BPF_PROG_TEST_RUN`, adoption, ageing, attachments. Needs root.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod adoption;
+mod ageing;
+mod attachment;
+mod flows;
+mod frame;
+mod kernel_handover;
+mod net;
+mod scene;
+mod traffic;
+mod verifier;

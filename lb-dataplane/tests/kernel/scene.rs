@@ -1,0 +1,242 @@
+//! A dataplane of a test's own, on a bpffs of its own, with a small network around it.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use aya::maps::HashMap;
+use aya::programs::{Program, TestRun, TestRunOptions};
+use lb_dataplane::fib::{Action, FibUpdate, Member};
+use lb_dataplane::table::{Algorithm, Backend, Protocol, Service, ServiceKey, Table};
+use lb_dataplane::{Dataplane, Hook, Kind, Options, Reason, Sizes};
+use nix::mount::{MntFlags, umount2};
+use tempfile::TempDir;
+
+use crate::frame::Frame;
+
+pub(crate) const BOTH: [Hook; 2] = [Hook::Tc, Hook::Xdp];
+
+/// Towards the client: interface 7.
+pub(crate) const CLIENT_SIDE: Member = Member {
+    ifindex: 7,
+    source_mac: [2, 0, 0, 0, 0, 7],
+    destination_mac: Some([2, 0, 0, 0, 0, 70]),
+    gateway: None,
+    mtu: 1500,
+    weight: 1,
+};
+/// Towards the backends: interface 8.
+pub(crate) const BACKEND_SIDE: Member = Member {
+    ifindex: 8,
+    source_mac: [2, 0, 0, 0, 0, 8],
+    destination_mac: Some([2, 0, 0, 0, 0, 80]),
+    gateway: None,
+    mtu: 1500,
+    weight: 1,
+};
+
+/// A dataplane under test.
+pub(crate) struct Scene {
+    pub(crate) dataplane: Option<Dataplane>,
+    pub(crate) options: Options,
+    // Dropped last: the folder that the bpffs is mounted at.
+    folder: TempDir,
+}
+
+/// How a packet ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) reason: Reason,
+    /// The hook's return code in words.
+    pub(crate) code: &'static str,
+    pub(crate) ifindex: u32,
+    pub(crate) resolve: Ipv4Addr,
+    bytes: Vec<u8>,
+}
+
+impl Ended {
+    /// The packet as it came out, every checksum verified.
+    pub(crate) fn frame(&self) -> Frame {
+        Frame::parse(&self.bytes)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+pub(crate) fn small() -> Sizes {
+    Sizes {
+        flow_entries: 4096,
+        services: 64,
+        backends: 64,
+        ring_pages: 256,
+        fib_second_level_pages: 16,
+        fib_group_pages: 1,
+        fib_bucket_pages: 1,
+        fib_members: 1024,
+    }
+}
+
+impl Scene {
+    /// Clients at 10.1.0.0/16, backends at 10.2.0.0/16.
+    pub(crate) fn new() -> Self {
+        Self::with_sizes(small())
+    }
+
+    pub(crate) fn with_sizes(sizes: Sizes) -> Self {
+        let folder = tempfile::Builder::new().prefix("lbd-kernel-test-").tempdir().unwrap();
+        let options = Options { pin_dir: folder.path().join("bpf"), sizes, record: true };
+        let mut scene = Self { dataplane: None, options, folder };
+        scene.open();
+        scene.get().fib_apply(&routes()).unwrap();
+        let mut macs: HashMap<_, u32, [u8; 8]> =
+            scene.get().map_mut("IFACES").unwrap().try_into().unwrap();
+        macs.insert(1, [0; 8], 0).unwrap();
+        scene
+    }
+
+    /// Opens the dataplane (again).
+    pub(crate) fn open(&mut self) {
+        self.dataplane = None;
+        self.dataplane = Some(Dataplane::open(&self.options).unwrap());
+    }
+
+    pub(crate) fn get(&mut self) -> &mut Dataplane {
+        self.dataplane.as_mut().unwrap()
+    }
+
+    /// Serves one VIP.
+    pub(crate) fn serve(
+        &mut self,
+        vip: &str,
+        protocol: Protocol,
+        algorithm: Algorithm,
+        backends: &[&str],
+    ) {
+        self.apply(&[(vip, protocol, algorithm, backends)]);
+    }
+
+    /// Serves these VIPs and nothing else.
+    pub(crate) fn apply(&mut self, vips: &[(&str, Protocol, Algorithm, &[&str])]) {
+        let mut services = BTreeMap::new();
+        for (vip, protocol, algorithm, backends) in vips {
+            let vip: std::net::SocketAddr = vip.parse().unwrap();
+            let backends = backends
+                .iter()
+                .map(|b| b.parse::<std::net::SocketAddr>().unwrap())
+                .map(|b| Backend { address: b.ip(), port: b.port(), takes_new_flows: true })
+                .collect();
+            services.insert(
+                ServiceKey { address: vip.ip(), port: vip.port(), protocol: *protocol },
+                Service { algorithm: *algorithm, backends },
+            );
+        }
+        self.get().apply(&Table { services }).unwrap();
+    }
+
+    /// Sends a packet through the program of a hook.
+    pub(crate) fn send(&mut self, hook: Hook, frame: &Frame) -> Ended {
+        self.send_bytes(hook, &frame.bytes(), None)
+    }
+
+    pub(crate) fn send_bytes(&mut self, hook: Hook, bytes: &[u8], context: Option<&[u8]>) -> Ended {
+        let dataplane = self.get();
+        let before = dataplane.record().unwrap().packets;
+        let mut out = vec![0; bytes.len() + 64];
+        let options = TestRunOptions {
+            data_in: Some(bytes),
+            data_out: Some(&mut out),
+            ctx_in: context,
+            ..TestRunOptions::new()
+        };
+        let result = match dataplane.program(hook).unwrap() {
+            Program::SchedClassifier(program) => program.test_run(options),
+            Program::Xdp(program) => program.test_run(options),
+            other => panic!("{other:?}"),
+        }
+        .unwrap();
+        out.truncate(result.data_size_out as usize);
+        let record = dataplane.record().unwrap();
+        assert_eq!(record.packets, before + 1, "one record for one packet");
+        let reason = Reason::from_index(record.reason).unwrap();
+        let code = code(hook, result.return_value);
+        assert_eq!(code, expected_code(hook, reason.kind()), "return code for {reason:?}");
+        Ended {
+            reason,
+            code,
+            ifindex: record.ifindex,
+            resolve: Ipv4Addr::from(record.resolve),
+            bytes: out,
+        }
+    }
+
+    /// All entries of the flow table.
+    pub(crate) fn entries(&mut self) -> Vec<([u8; 16], [u8; 64])> {
+        let map: HashMap<_, [u8; 16], [u8; 64]> =
+            self.get().map_mut("FLOWS").unwrap().try_into().unwrap();
+        map.iter().map(|e| e.unwrap()).collect()
+    }
+
+    pub(crate) fn count(&mut self, reason: Reason) -> u64 {
+        let counts = self.get().reasons().unwrap();
+        counts.iter().find(|c| c.reason == reason).unwrap().packets
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.dataplane = None;
+        // A test that failed early may not have mounted it.
+        let _ = umount2(&self.options.pin_dir, MntFlags::MNT_DETACH);
+        let _ = &self.folder;
+    }
+}
+
+fn routes() -> Vec<FibUpdate> {
+    let group = |id, action| FibUpdate::Group { id, action };
+    let route =
+        |prefix: [u8; 4], len, group| FibUpdate::Route { prefix: prefix.into(), len, group };
+    vec![
+        group(1, Action::Forward(vec![CLIENT_SIDE])),
+        group(2, Action::Forward(vec![BACKEND_SIDE])),
+        group(3, Action::Kernel),
+        group(4, Action::Blackhole),
+        group(5, Action::Forward(vec![Member { destination_mac: None, ..BACKEND_SIDE }])),
+        group(
+            6,
+            Action::Forward(vec![Member {
+                destination_mac: None,
+                gateway: Some(Ipv4Addr::new(10, 2, 0, 254)),
+                ..BACKEND_SIDE
+            }]),
+        ),
+        route([10, 1, 0, 0], 16, 1),
+        route([10, 2, 0, 0], 16, 2),
+        route([10, 3, 0, 0], 16, 3),
+        route([10, 4, 0, 0], 16, 4),
+        route([10, 5, 0, 0], 16, 5),
+        route([10, 6, 0, 0], 16, 6),
+    ]
+}
+
+fn code(hook: Hook, value: u32) -> &'static str {
+    match (hook, value) {
+        (Hook::Tc, u32::MAX) => "next",
+        (Hook::Tc, 2) => "shot",
+        (Hook::Tc, 7) => "redirect",
+        (Hook::Xdp, 1) => "drop",
+        (Hook::Xdp, 2) => "pass",
+        (Hook::Xdp, 4) => "redirect",
+        other => panic!("return code {other:?}"),
+    }
+}
+
+fn expected_code(hook: Hook, kind: Kind) -> &'static str {
+    match (hook, kind) {
+        (_, Kind::Forward | Kind::Reply) => "redirect",
+        (Hook::Tc, Kind::Pass) => "next",
+        (Hook::Tc, Kind::Drop) => "shot",
+        (Hook::Xdp, Kind::Pass) => "pass",
+        (Hook::Xdp, Kind::Drop) => "drop",
+    }
+}

@@ -1,0 +1,207 @@
+//! Real connections through a VIP: client, balancer and server in three network namespaces.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use lb_dataplane::fib::{Action, FibUpdate, Member};
+use lb_dataplane::table::Algorithm::Maglev;
+use lb_dataplane::table::Protocol::Tcp;
+use lb_dataplane::{Hook, HookChoice, Reason};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+
+use crate::net::Namespace;
+use crate::scene::{BOTH, Scene};
+
+const VIP: &str = "192.0.2.1:80";
+const BACKEND: &str = "10.2.0.9:8080";
+const CONNECTIONS: usize = 20;
+const BYTES: usize = 1 << 20;
+
+struct Network {
+    client: Namespace,
+    balancer: Namespace,
+    server: Namespace,
+}
+
+fn network() -> Network {
+    let (client, balancer, server) = (Namespace::new(), Namespace::new(), Namespace::new());
+    for (host, near, far, address, gateway) in [
+        (&client, "c0", "c1", "10.1.0.5/24", "10.1.0.1"),
+        (&server, "s0", "s1", "10.2.0.9/24", "10.2.0.1"),
+    ] {
+        host.ip(&format!("link add {near} type veth peer name {far} netns {}", balancer.path()));
+        host.ip(&format!("addr add {address} dev {near}"));
+        host.ip(&format!("link set {near} up"));
+        balancer.ip(&format!("addr add {gateway}/24 dev {far}"));
+        balancer.ip(&format!("link set {far} up"));
+        host.ip(&format!("route add default via {gateway}"));
+        // XDP can send into a veth only if its other end receives by NAPI, and cannot complete a checksum.
+        host.command("ethtool", &format!("-K {near} gro on tx off"));
+    }
+    balancer.ip("route add unreachable 192.0.2.1/32");
+    balancer.command("sysctl", "-qw net.ipv4.ip_forward=1");
+    Network { client, balancer, server }
+}
+
+impl Network {
+    fn member(&self, ours: &str, host: &Namespace, theirs: &str, resolved: bool) -> Member {
+        Member {
+            ifindex: self.balancer.ifindex(ours),
+            source_mac: self.balancer.mac(ours),
+            destination_mac: resolved.then(|| host.mac(theirs)),
+            gateway: None,
+            mtu: 1500,
+            weight: 1,
+        }
+    }
+
+    /// Packets that the balancer's own stack forwarded.
+    fn forwarded_by_the_kernel(&self) -> u64 {
+        let snmp = self.balancer.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp"));
+        let ip: Vec<String> = snmp
+            .unwrap()
+            .lines()
+            .filter_map(|l| l.strip_prefix("Ip: ").map(str::to_owned))
+            .collect();
+        let column = ip[0].split(' ').position(|c| c == "ForwDatagrams").unwrap();
+        ip[1].split(' ').nth(column).unwrap().parse().unwrap()
+    }
+
+    /// Sends bytes to the VIP and back again over a number of connections.
+    fn transfer(&self) {
+        let listener = self.server.run(|| TcpListener::bind(BACKEND)).unwrap();
+        let answer = move || {
+            for _ in 0..CONNECTIONS {
+                let (mut stream, peer) = listener.accept().unwrap();
+                assert_eq!(peer.ip().to_string(), "10.1.0.5", "the client's own address");
+                let mut bytes = Vec::new();
+                stream.read_to_end(&mut bytes).unwrap();
+                stream.write_all(&bytes).unwrap();
+            }
+        };
+        let server = std::thread::spawn(answer);
+        for connection in 0..CONNECTIONS {
+            let bytes: Vec<u8> = (0..BYTES).map(|n| (n * 7 + connection) as u8).collect();
+            let back = self.client.run(|| {
+                let vip = VIP.parse().unwrap();
+                let mut stream = TcpStream::connect_timeout(&vip, Duration::from_secs(5)).unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                let mut reader = stream.try_clone().unwrap();
+                stream.write_all(&bytes).unwrap();
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+                let mut back = Vec::new();
+                reader.read_to_end(&mut back).unwrap();
+                back
+            });
+            assert!(back == bytes, "connection {connection}: {} bytes back", back.len());
+        }
+        server.join().unwrap();
+    }
+}
+
+fn scene(network: &Network, hook: Hook, resolved: bool) -> Scene {
+    let mut scene = Scene::new();
+    let choice = match hook {
+        Hook::Tc => HookChoice::Tc,
+        Hook::Xdp => HookChoice::Xdp,
+    };
+    let to_client = network.member("c1", &network.client, "c0", resolved);
+    let to_server = network.member("s1", &network.server, "s0", resolved);
+    let dataplane = scene.get();
+    dataplane
+        .fib_apply(&[
+            FibUpdate::Group { id: 1, action: Action::Forward(vec![to_client]) },
+            FibUpdate::Group { id: 2, action: Action::Forward(vec![to_server]) },
+        ])
+        .unwrap();
+    for interface in ["c1", "s1"] {
+        let attached = network.balancer.run(|| dataplane.attach(interface, choice)).unwrap();
+        assert_eq!(attached, hook);
+    }
+    scene.serve(VIP, Tcp, Maglev, &[BACKEND]);
+    scene
+}
+
+#[test]
+fn connections_pass_without_the_kernel_forwarding_a_packet() {
+    for hook in BOTH {
+        let network = network();
+        let mut scene = scene(&network, hook, true);
+        let before = network.forwarded_by_the_kernel();
+        network.transfer();
+        assert_eq!(network.forwarded_by_the_kernel(), before, "{hook:?}");
+        let there = scene.count(Reason::ForwardedToBackend);
+        let back = scene.count(Reason::ForwardedToClient);
+        assert!(there > CONNECTIONS as u64 * 4, "{hook:?}: {there}");
+        assert!(back > CONNECTIONS as u64 * 4, "{hook:?}: {back}");
+        let flows = scene.get().service_counters().unwrap().into_values().next().unwrap().flows;
+        assert_eq!(flows, CONNECTIONS as u64, "{hook:?}");
+    }
+}
+
+#[test]
+fn connections_pass_while_no_neighbour_is_known() {
+    for hook in BOTH {
+        let network = network();
+        let mut scene = scene(&network, hook, false);
+        network.transfer();
+        let through_kernel = match hook {
+            Hook::Tc => scene.count(Reason::FlowThroughNeighbour),
+            Hook::Xdp => scene.count(Reason::FlowNextHopUnresolved),
+        };
+        assert!(through_kernel > CONNECTIONS as u64 * 8, "{hook:?}: {through_kernel}");
+    }
+}
+
+#[test]
+fn a_vip_answers_ping_on_both_hooks() {
+    for hook in BOTH {
+        let network = network();
+        let mut scene = scene(&network, hook, true);
+        network
+            .client
+            .run(|| std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0"))
+            .unwrap();
+        network.client.run(|| {
+            let socket = socket(
+                AddressFamily::Inet,
+                SockType::Datagram,
+                SockFlag::empty(),
+                SockProtocol::Icmp,
+            );
+            let socket = UdpSocket::from(socket.unwrap());
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            // Echo request; the kernel writes identifier and checksum.
+            socket.send_to(&[8, 0, 0, 0, 0, 0, 0, 1, 42], "192.0.2.1:0").unwrap();
+            let mut reply = [0; 64];
+            let (len, from) = socket.recv_from(&mut reply).expect("a reply within the deadline");
+            assert_eq!((len, reply[0], reply[8]), (9, 0, 42), "{hook:?}");
+            assert_eq!(from.ip().to_string(), "192.0.2.1");
+        });
+        assert_eq!(scene.count(Reason::EchoAnswered), 1, "{hook:?}");
+    }
+}
+
+#[test]
+fn a_transfer_goes_on_while_the_process_is_replaced() {
+    for hook in BOTH {
+        let network = network();
+        let mut scene = scene(&network, hook, true);
+        std::thread::scope(|scope| {
+            let transfer = scope.spawn(|| network.transfer());
+            let mut replaced = 0;
+            while !transfer.is_finished() || replaced == 0 {
+                scene.open();
+                let choice = if hook == Hook::Tc { HookChoice::Tc } else { HookChoice::Xdp };
+                for interface in ["c1", "s1"] {
+                    let dataplane = scene.get();
+                    network.balancer.run(|| dataplane.attach(interface, choice)).unwrap();
+                }
+                replaced += 1;
+            }
+            transfer.join().unwrap();
+        });
+        assert_eq!(scene.count(Reason::UnknownFlow), 0, "{hook:?}");
+    }
+}
