@@ -1,1 +1,13 @@
-//! Placeholder.
+//! The appliance: what is wanted, what holds, and the daemon and command that bring the two together.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod control;
+pub mod health;
+pub mod http;
+pub mod read;
+pub mod registry;
+pub mod store;
+pub mod vip;
+pub mod yaml;

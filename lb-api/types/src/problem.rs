@@ -18,4 +18,17 @@ pub struct Problem {
     /// The field, as a JSON pointer (RFC 6901): `/spec/backends/0/port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pointer: Option<String>,
+    /// Every field that is wrong, where there is more than one; `detail` and `pointer` name the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldProblem>,
+}
+
+/// A field that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FieldProblem {
+    /// What is wrong and what to do, in one sentence.
+    pub detail: String,
+    /// The field, as a JSON pointer (RFC 6901).
+    pub pointer: String,
 }

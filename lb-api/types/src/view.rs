@@ -13,6 +13,9 @@ use crate::config::Hook;
 pub struct List<T> {
     /// The items, in a stable order.
     pub items: Vec<T>,
+    /// Whether there are more than the request's `limit`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
 }
 
 /// A BGP neighbour (`GET /api/v1/bgp/peers`).
@@ -137,6 +140,9 @@ pub struct Status {
     pub interfaces: Vec<InterfaceView>,
     /// Packets per `Reason` since the maps were made, zeroes left out.
     pub reasons: Vec<ReasonView>,
+    /// What somebody should look at, one sentence each; empty when all is well.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// An attached interface.

@@ -1,0 +1,185 @@
+use std::fmt::Write;
+
+use lb_api_types::config::{BgpPeer, Export, Hook, Import};
+use proptest::prelude::*;
+
+use super::*;
+
+fn report(text: &str) -> Vec<(Option<usize>, String)> {
+    let report = check("lbd.yaml", text).unwrap_err();
+    report.mistakes.into_iter().map(|(line, mistake)| (line, mistake.path.to_string())).collect()
+}
+
+#[test]
+fn an_empty_file_gives_the_defaults() {
+    for text in ["", "\n", "# nothing\n", "---\n", "{}", "bgp:\ndataplane: {}\nvips: []\n"] {
+        assert_eq!(check("lbd.yaml", text), Ok(Config::default()), "{text:?}");
+    }
+}
+
+#[test]
+fn the_example_file_says_the_defaults_and_its_commented_lines_are_right_too() {
+    let text = include_str!("../../lbd.example.yaml");
+    assert_eq!(check("lbd.example.yaml", text), Ok(Config::default()));
+    // A line that begins with `#` and a lower-case word is an example that a user would uncomment.
+    let mut all = String::new();
+    for line in text.lines() {
+        let bare = line.trim_start().strip_prefix('#').filter(|rest| !rest.starts_with(' '));
+        match bare {
+            Some(rest) => {
+                let indent = line.len() - line.trim_start().len();
+                writeln!(all, "{:indent$}{rest}", "").unwrap();
+            }
+            None => writeln!(all, "{line}").unwrap(),
+        }
+    }
+    let config = check("lbd.example.yaml", &all).map_err(|report| report.to_string());
+    let config = config.unwrap_or_else(|report| panic!("{report}\n{all}"));
+    assert_eq!(config.bgp.peers.len(), 2);
+    assert_eq!(config.dataplane.interfaces, ["eth*"]);
+    assert_eq!(config.vips.len(), 1);
+    assert!(config.api.listen.is_some() && config.bgp.router_id.is_some());
+    // serde reads what it reads.
+    let value: Config = serde_norway::from_str(&all).unwrap();
+    assert_eq!(value, config);
+}
+
+#[test]
+fn three_mistakes_are_reported_at_once_with_their_lines() {
+    let text = "\
+bgp:
+  asn: 0
+  peers:
+    - { address: 192.0.2.1, asn: 65001 }
+    - address: 192.0.2.2
+      asn: 65001
+      hold_time_sec: 30
+api:
+  listen: 0.0.0.0:80
+";
+    let found = report(text);
+    let expected = [(2, "bgp.asn"), (7, "bgp.peers[1].hold_time_sec"), (9, "api.listen")];
+    assert_eq!(found, expected.map(|(line, path)| (Some(line), path.to_owned())));
+    let words = check("lbd.yaml", text).unwrap_err().to_string();
+    assert_eq!(words.lines().count(), 3);
+    assert!(words.starts_with("lbd.yaml:2: bgp.asn is 0"), "{words}");
+    assert!(words.contains("did you mean `hold_time_secs`?"), "{words}");
+    assert!(words.contains("until authentication exists"), "{words}");
+}
+
+#[test]
+fn each_mistake_names_its_field() {
+    let peer = |rest: &str| format!("bgp: {{peers: [{{address: 192.0.2.1, asn: 65001, {rest}}}]}}");
+    let cases = [
+        ("bgp: 3".to_owned(), "bgp"),
+        ("bgp: {asn: x}".into(), "bgp.asn"),
+        ("bgp: {asn: -1}".into(), "bgp.asn"),
+        ("bgp: {asn: 4294967296}".into(), "bgp.asn"),
+        ("bgp: {asn: 23456}".into(), "bgp.asn"),
+        ("bgp: {asn: 65535}".into(), "bgp.asn"),
+        ("bgp: {router_id: 0.0.0.0}".into(), "bgp.router_id"),
+        ("bgp: {router_id: '::1'}".into(), "bgp.router_id"),
+        ("bgp: {listen: 0.0.0.0}".into(), "bgp.listen"),
+        ("bgp: {listen: '0.0.0.0:0'}".into(), "bgp.listen"),
+        ("bgp: {peers: [{asn: 1}]}".into(), "bgp.peers[0].address"),
+        ("bgp: {peers: [{address: 192.0.2.1}]}".into(), "bgp.peers[0].asn"),
+        ("bgp: {peers: [{address: 224.0.0.1, asn: 1}]}".into(), "bgp.peers[0].address"),
+        ("bgp: {peers: [{address: 'fe80::1', asn: 1}]}".into(), "bgp.peers[0].address"),
+        (peer("port: 0"), "bgp.peers[0].port"),
+        (peer("hold_time_secs: 2"), "bgp.peers[0].hold_time_secs"),
+        (peer("connect_retry_secs: 0"), "bgp.peers[0].connect_retry_secs"),
+        (peer("source: '2001:db8::1'"), "bgp.peers[0].source"),
+        (peer("passive: 1"), "bgp.peers[0].passive"),
+        (peer("import: vips"), "bgp.peers[0].import"),
+        (peer("export: everything"), "bgp.peers[0].export"),
+        (peer("name: ''"), "bgp.peers[0].name"),
+        ("bgp: {peers: [{address: 192.0.2.1, asn: 1}, {address: '::ffff:192.0.2.1', asn: 2}]}".into(), "bgp.peers[1]"),
+        ("bgp: {peers: [{name: a, address: 192.0.2.1, asn: 1}, {name: a, address: 192.0.2.2, asn: 2}]}".into(), "bgp.peers[1]"),
+        ("dataplane: {hook: generic}".into(), "dataplane.hook"),
+        ("dataplane: {interfaces: eth0}".into(), "dataplane.interfaces"),
+        ("dataplane: {interfaces: ['']}".into(), "dataplane.interfaces[0]"),
+        ("dataplane: {interfaces: ['a/b']}".into(), "dataplane.interfaces[0]"),
+        ("dataplane: {interfaces: [a234567890123456]}".into(), "dataplane.interfaces[0]"),
+        ("dataplane: {pin_dir: /sys/fs/bpf/lbd}".into(), "dataplane.pin_dir"),
+        ("dataplane: {pin_dir: run/lbd}".into(), "dataplane.pin_dir"),
+        ("dataplane: {max_flow_entries: 8388609}".into(), "dataplane.max_flow_entries"),
+        ("api: {socket: lbd.sock}".into(), "api.socket"),
+        (format!("api: {{socket: /{}}}", "x".repeat(107)), "api.socket"),
+        ("api: {listen: '192.0.2.1:80'}".into(), "api.listen"),
+        ("state_dir: 3".into(), "state_dir"),
+        ("vips: [{metadata: {name: a}, spec: {address: 203.0.113.1, port: 80, backends: []}}]".into(), "vips[0].spec.backends"),
+        ("peers: []".into(), "peers"),
+    ];
+    for (text, path) in cases {
+        assert_eq!(report(&text), [(Some(1), path.to_owned())], "{text}");
+    }
+}
+
+#[test]
+fn vips_of_one_service_or_name_are_refused() {
+    let vip = |name: &str, port: u16| {
+        format!("  - {{metadata: {{name: {name}}}, spec: {{address: 203.0.113.1, port: {port}, backends: [{{address: 10.0.0.1, port: 1}}]}}}}\n")
+    };
+    let same_name = format!("vips:\n{}{}", vip("a", 80), vip("a", 81));
+    assert_eq!(report(&same_name), [(Some(3), "vips[1]".to_owned())]);
+    let same_service = format!("vips:\n{}{}", vip("a", 80), vip("b", 80));
+    assert_eq!(report(&same_service), [(Some(3), "vips[1]".to_owned())]);
+}
+
+#[test]
+fn broken_yaml_is_one_mistake_with_its_line() {
+    for text in ["bgp:\n  asn: [1\n", "bgp:\n\tasn: 1\n", "bgp: {asn: 1}\nbgp: {asn: 2}\n"] {
+        let found = check("lbd.yaml", text).unwrap_err();
+        assert_eq!(found.mistakes.len(), 1, "{found}");
+        assert!(found.mistakes[0].0.is_some(), "{found}");
+    }
+    assert!(check("lbd.yaml", "just words").is_err());
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = load(FilePath::new("/nonexistent/lbd.yaml")).unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/lbd.yaml"), "{error}");
+}
+
+fn any_config() -> impl Strategy<Value = Config> {
+    let peer = (any::<[u8; 2]>(), 1..64_000_u32, any::<bool>(), prop::bool::ANY, 3..9_000_u16);
+    let peers = prop::collection::btree_map(any::<[u8; 2]>(), peer, 0..5);
+    (peers, prop::option::of(1..u32::MAX), prop::sample::select(vec![Hook::Auto, Hook::Xdp, Hook::Tc]))
+        .prop_map(|(peers, router_id, hook)| {
+            let mut config = Config::default();
+            config.bgp.router_id = router_id.map(Into::into);
+            config.dataplane.hook = hook;
+            config.bgp.peers = peers
+                .into_iter()
+                .filter(|(_, (_, asn, ..))| *asn != 23456)
+                .map(|([a, b], (_, asn, passive, named, hold))| BgpPeer {
+                    name: named.then(|| format!("peer-{a}-{b}")),
+                    address: [10, 0, a, b].into(),
+                    asn,
+                    port: 179,
+                    source: named.then(|| [10, 1, a, b].into()),
+                    passive,
+                    hold_time_secs: hold,
+                    connect_retry_secs: hold,
+                    import: if passive { Import::All } else { Import::None },
+                    export: if passive { Export::Vips } else { Export::All },
+                    next_hop_self: named,
+                })
+                .collect();
+            config
+        })
+}
+
+proptest! {
+    #[test]
+    fn a_written_configuration_reads_back_the_same(config in any_config()) {
+        let text = serde_norway::to_string(&config).unwrap();
+        prop_assert_eq!(check("lbd.yaml", &text), Ok(config));
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "[a-z:\\-\\[\\]{}#'\" \n0-9*&!|>]{0,200}") {
+        let _outcome = check("lbd.yaml", &text);
+    }
+}

@@ -1,0 +1,168 @@
+//! What is to be served and advertised: a pure function of facts.
+//!
+//! - A backend takes new flows while it is healthy. While a VIP has no healthy backend, those that have not been judged
+//!   yet take them, so that a restart refuses nobody. With none of either, new flows are refused and established ones
+//!   live on.
+//! - An address is advertised while the dataplane has confirmed at least one VIP of it that wants to be advertised and
+//!   has a healthy backend. VIPs that share an address share its /32: one dead port does not take the others' away.
+//! - An address whose health flaps is held back for a while ([`Damping`]).
+
+mod damping;
+mod explain;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Instant;
+
+use lb_api_types::vip::{self, Backend, Health, Vip, VipSpec};
+use lb_dataplane::table::{self, Service, ServiceKey, Table};
+
+pub use self::damping::{Damping, HALF_LIFE};
+use crate::health::{Target, Verdict, Verdicts};
+
+/// VIPs by name.
+pub type Vips = BTreeMap<String, Vip>;
+
+/// What holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The VIPs of file and REST.
+    pub vips: &'a Vips,
+    /// What health checks found.
+    pub verdicts: &'a Verdicts,
+    /// What the dataplane has confirmed to serve.
+    pub serving: &'a BTreeSet<ServiceKey>,
+    /// Which addresses have flapped.
+    pub damping: &'a Damping,
+    /// The time.
+    pub now: Instant,
+}
+
+/// What is to hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// What the dataplane serves.
+    pub table: Table,
+    /// Addresses of VIPs, for which the kernel has an unreachable route.
+    pub addresses: BTreeSet<Ipv4Addr>,
+    /// Addresses that BGP advertises.
+    pub announced: BTreeSet<Ipv4Addr>,
+    /// Per VIP by name: one sentence why its address is or is not advertised.
+    pub messages: BTreeMap<String, String>,
+}
+
+/// What is to hold, given what holds.
+pub fn desired(facts: Facts<'_>) -> Desired {
+    let mut desired = Desired::default();
+    for vip in facts.vips.values() {
+        let IpAddr::V4(address) = vip.spec.address else { continue };
+        desired.addresses.insert(address);
+        desired.table.services.insert(key(&vip.spec), service(&vip.spec, facts.verdicts));
+        if carries(vip, facts) && facts.damping.held_until(address, facts.now).is_none() {
+            desired.announced.insert(address);
+        }
+    }
+    for vip in facts.vips.values() {
+        let message = explain::message(vip, facts, &desired.announced);
+        desired.messages.insert(vip.metadata.name.clone(), message);
+    }
+    desired
+}
+
+/// Whether a VIP is a reason to advertise its address.
+fn carries(vip: &Vip, facts: Facts<'_>) -> bool {
+    vip.spec.advertise
+        && facts.serving.contains(&key(&vip.spec))
+        && tally(&vip.spec, facts.verdicts).healthy > 0
+}
+
+/// What the dataplane calls it.
+pub fn key(spec: &VipSpec) -> ServiceKey {
+    let protocol = match spec.protocol {
+        vip::Protocol::Tcp => table::Protocol::Tcp,
+        vip::Protocol::Udp => table::Protocol::Udp,
+    };
+    ServiceKey { address: spec.address, port: spec.port, protocol }
+}
+
+fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
+    let any_healthy = tally(spec, verdicts).healthy > 0;
+    let algorithm = match spec.algorithm {
+        vip::Algorithm::Maglev => table::Algorithm::Maglev,
+        vip::Algorithm::RoundRobin => table::Algorithm::RoundRobin,
+    };
+    let backends = spec.backends.iter().map(|backend| table::Backend {
+        address: backend.address,
+        port: backend.port,
+        takes_new_flows: match verdict(spec, backend, verdicts).health {
+            Health::Healthy => true,
+            Health::Unknown => !any_healthy,
+            Health::Unhealthy => false,
+        },
+    });
+    Service { algorithm, backends: backends.collect() }
+}
+
+/// What is known of a VIP's backend.
+pub fn verdict(spec: &VipSpec, backend: &Backend, verdicts: &Verdicts) -> Verdict {
+    match Target::of(backend, &spec.health_check) {
+        None => Verdict { health: Health::Healthy, message: String::new() },
+        Some(target) => verdicts
+            .get(&target)
+            .cloned()
+            .unwrap_or(Verdict { health: Health::Unknown, message: String::new() }),
+    }
+}
+
+/// How many backends of a VIP are what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) healthy: usize,
+    pub(crate) unknown: usize,
+    pub(crate) unhealthy: usize,
+}
+
+pub(crate) fn tally(spec: &VipSpec, verdicts: &Verdicts) -> Tally {
+    let mut tally = Tally::default();
+    for backend in &spec.backends {
+        match verdict(spec, backend, verdicts).health {
+            Health::Healthy => tally.healthy += 1,
+            Health::Unknown => tally.unknown += 1,
+            Health::Unhealthy => tally.unhealthy += 1,
+        }
+    }
+    tally
+}
+
+/// Everything that is to be checked.
+pub fn targets(vips: &Vips) -> BTreeSet<Target> {
+    let of = |spec: &VipSpec| {
+        let targets = spec.backends.iter().filter_map(|b| Target::of(b, &spec.health_check));
+        targets.collect::<Vec<_>>()
+    };
+    vips.values().flat_map(|vip| of(&vip.spec)).collect()
+}
+
+/// The health of each address as a whole, for [`Damping::observe`].
+pub fn address_health(vips: &Vips, verdicts: &Verdicts) -> BTreeMap<Ipv4Addr, Health> {
+    let mut all: BTreeMap<Ipv4Addr, Health> = BTreeMap::new();
+    for vip in vips.values().filter(|vip| vip.spec.advertise) {
+        let IpAddr::V4(address) = vip.spec.address else { continue };
+        let tally = tally(&vip.spec, verdicts);
+        let health = match (tally.healthy, tally.unknown) {
+            (1.., _) => Health::Healthy,
+            (0, 1..) => Health::Unknown,
+            (0, 0) => Health::Unhealthy,
+        };
+        let merged = match (all.get(&address), health) {
+            (Some(Health::Healthy), _) | (_, Health::Healthy) => Health::Healthy,
+            (Some(Health::Unknown), _) | (_, Health::Unknown) => Health::Unknown,
+            (Some(Health::Unhealthy) | None, Health::Unhealthy) => Health::Unhealthy,
+        };
+        all.insert(address, merged);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

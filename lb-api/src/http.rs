@@ -1,0 +1,99 @@
+//! The REST API: `/api/v1` over what the registry and the views say.
+
+mod handlers;
+mod listen;
+mod openapi;
+mod problem;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Request, header};
+use axum::middleware::{self, Next};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use futures::future::BoxFuture;
+use lb_api_types::view::{BgpRouteView, FibView, FlowView, List, PeerView, Status};
+
+pub use self::listen::{ListenError, Listeners, serve};
+pub use self::openapi::document;
+use self::problem::Refused;
+use crate::registry::Registry;
+
+/// Bytes of a request's body at most.
+pub const MAX_BODY: usize = 1024 * 1024;
+/// Items of a list unless the request says `limit`.
+pub const DEFAULT_LIMIT: usize = 10_000;
+/// What `limit` may say at most.
+pub const MAX_LIMIT: usize = 2_000_000;
+
+/// What the appliance shows of itself. An error says in one sentence why it cannot.
+pub trait Views: Send + Sync + 'static {
+    /// BGP neighbours.
+    fn peers(&self) -> BoxFuture<'_, Vec<PeerView>>;
+    /// BGP paths, at most `limit`.
+    fn routes(&self, limit: usize) -> BoxFuture<'_, List<BgpRouteView>>;
+    /// The eBPF FIB, at most `limit` entries.
+    fn fib(&self, limit: usize) -> BoxFuture<'_, Result<List<FibView>, String>>;
+    /// Flows, at most `limit`.
+    fn flows(&self, limit: usize) -> BoxFuture<'_, Result<List<FlowView>, String>>;
+    /// The appliance as a whole.
+    fn status(&self) -> BoxFuture<'_, Result<Status, String>>;
+}
+
+/// What every request needs.
+#[derive(Clone)]
+pub(crate) struct App {
+    registry: Registry,
+    views: Arc<dyn Views>,
+}
+
+/// The API.
+pub fn router(registry: Registry, views: Arc<dyn Views>) -> Router {
+    let api = Router::new()
+        .route("/vips", get(handlers::list_vips))
+        .route(
+            "/vips/{name}",
+            get(handlers::get_vip).put(handlers::put_vip).delete(handlers::delete_vip),
+        )
+        .route("/bgp/peers", get(handlers::list_peers))
+        .route("/bgp/routes", get(handlers::list_routes))
+        .route("/fib", get(handlers::list_fib))
+        .route("/flows", get(handlers::list_flows))
+        .route("/status", get(handlers::get_status))
+        .route("/openapi.json", get(handlers::get_openapi))
+        .with_state(App { registry, views });
+    Router::new()
+        .nest("/api/v1", api)
+        .fallback(async |request: Request<axum::body::Body>| {
+            Refused::no_such_path(request.uri().path())
+        })
+        .method_not_allowed_fallback(async |request: Request<axum::body::Body>| {
+            Refused::method(request.method(), request.uri().path())
+        })
+}
+
+/// The API for a TCP listener: only for requests that mean a loopback host, so that no web page can reach it by a name
+/// of its own (DNS rebinding).
+pub(crate) fn for_loopback(router: Router) -> Router {
+    router.layer(middleware::from_fn(async |request: axum::extract::Request, next: Next| {
+        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        match host {
+            Some(host) if names_loopback(host) => next.run(request).await,
+            Some(_) | None => Refused::host().into_response(),
+        }
+    }))
+}
+
+fn names_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    };
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || bare.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests;

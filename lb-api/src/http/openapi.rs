@@ -1,0 +1,33 @@
+//! The API's description, generated from the handlers.
+
+use utoipa::OpenApi;
+
+use super::handlers;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "lbd",
+        description = "A BGP-speaking router and stateful layer-4 load balancer. Errors are problem documents (RFC 9457) whose `pointer` names the field.",
+        version = "v1",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    paths(
+        handlers::list_vips,
+        handlers::get_vip,
+        handlers::put_vip,
+        handlers::delete_vip,
+        handlers::list_peers,
+        handlers::list_routes,
+        handlers::list_fib,
+        handlers::list_flows,
+        handlers::get_status,
+        handlers::get_openapi,
+    )
+)]
+struct Api;
+
+/// The description (OpenAPI 3.1).
+pub fn document() -> utoipa::openapi::OpenApi {
+    Api::openapi()
+}

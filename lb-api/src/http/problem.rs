@@ -1,0 +1,140 @@
+//! The one mapping from what is refused to an HTTP answer (RFC 9457).
+
+use axum::Json;
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use lb_api_types::problem::{FieldProblem, Problem};
+
+use super::{MAX_BODY, MAX_LIMIT};
+use crate::read::Mistake;
+use crate::registry::Refusal;
+
+/// A request that is refused.
+#[derive(Debug)]
+pub(crate) struct Refused(Problem);
+
+impl Refused {
+    fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
+        Self(Problem {
+            kind: format!("/problems/{kind}"),
+            title: title.into(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            pointer: None,
+            errors: Vec::new(),
+        })
+    }
+
+    fn at(mut self, pointer: impl Into<String>) -> Self {
+        self.0.pointer = Some(pointer.into());
+        self
+    }
+
+    pub(crate) fn no_such_path(path: &str) -> Self {
+        let detail = format!("there is nothing at {path}: /api/v1/openapi.json lists what there is");
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    }
+
+    pub(crate) fn method(method: &Method, path: &str) -> Self {
+        let detail = format!("{path} does not know {method}: /api/v1/openapi.json lists what it knows");
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        Self::new(status, "method-not-allowed", "Method not allowed", detail)
+    }
+
+    pub(crate) fn host() -> Self {
+        let detail = "the request's Host is no loopback name: use http://127.0.0.1 or http://localhost";
+        Self::new(StatusCode::FORBIDDEN, "foreign-host", "Foreign host", detail)
+    }
+
+    pub(crate) fn media_type() -> Self {
+        let detail = "the body has to be JSON: send Content-Type: application/json";
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Self::new(status, "unsupported-media-type", "Unsupported media type", detail)
+    }
+
+    pub(crate) fn too_large() -> Self {
+        let detail = format!("the body is larger than {MAX_BODY} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large", detail)
+    }
+
+    pub(crate) fn body(error: &dyn std::fmt::Display) -> Self {
+        let detail = format!("the body did not arrive whole: {error}");
+        Self::new(StatusCode::BAD_REQUEST, "broken-body", "Broken body", detail)
+    }
+
+    pub(crate) fn json(error: &serde_json::Error) -> Self {
+        let detail = format!("the body is no well-formed JSON: {error}");
+        Self::new(StatusCode::BAD_REQUEST, "malformed-json", "Malformed JSON", detail)
+    }
+
+    pub(crate) fn query(name: &str) -> Self {
+        let detail =
+            format!("the query has `{name}`, but only limit is known here, 1 to {MAX_LIMIT}");
+        Self::new(StatusCode::BAD_REQUEST, "invalid-query", "Invalid query", detail)
+    }
+
+    pub(crate) fn name_differs(path: &str, body: &str) -> Self {
+        let detail = format!("metadata.name is {body}, but the path says {path}: use one name");
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-field", "Invalid field", detail)
+            .at("/metadata/name")
+    }
+
+    /// The first mistake in full, and all of them where there are several.
+    pub(crate) fn fields(mistakes: &[Mistake]) -> Self {
+        let all = mistakes.iter().map(|mistake| FieldProblem {
+            detail: format!("{} {}", mistake.path, mistake.message),
+            pointer: mistake.path.pointer(),
+        });
+        let all: Vec<_> = all.collect();
+        let (detail, pointer) = match all.first() {
+            Some(first) => (first.detail.clone(), first.pointer.clone()),
+            None => ("a field is wrong".into(), String::new()),
+        };
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        let mut refused = Self::new(status, "invalid-field", "Invalid field", detail).at(pointer);
+        if all.len() > 1 {
+            refused.0.errors = all;
+        }
+        refused
+    }
+
+    pub(crate) fn unavailable(why: String) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", why)
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let detail = refusal.to_string();
+        let conflict = |kind: &str, title: &str| {
+            Self::new(StatusCode::CONFLICT, kind, title, detail.clone())
+        };
+        let unavailable = |kind: &str, title: &str| {
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, detail.clone())
+        };
+        match refusal {
+            Refusal::Unknown(_) => {
+                Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+            }
+            Refusal::FromFile(_) => conflict("from-file", "Defined by the file"),
+            Refusal::Duplicate { .. } => {
+                conflict("duplicate-service", "Duplicate service").at("/spec/address")
+            }
+            Refusal::TooMany(_) => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "too-many", "Too many VIPs", detail)
+            }
+            Refusal::Dataplane(_) => unavailable("dataplane-refuses", "The dataplane refuses"),
+            Refusal::Store(_) => unavailable("not-kept", "The state cannot be kept"),
+            Refusal::Stopping => unavailable("stopping", "Stopping"),
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        (status, kind, Json(self.0)).into_response()
+    }
+}

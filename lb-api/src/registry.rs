@@ -1,0 +1,198 @@
+//! The VIPs, and the one task that makes the world match them.
+//!
+//! ```text
+//!   REST ─▶ Registry ─(bounded)─▶ task ── control::desired ──▶ Appliers: dataplane, kernel, BGP
+//!                                  ▲  └──▶ Store
+//!   health ────────── watch ───────┘
+//! ```
+//!
+//! Invariant: whatever a [`Registry`] call has returned is in the dataplane and on the disk; after an error, neither.
+
+mod task;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use lb_api_types::vip::{Protocol, Vip};
+use lb_dataplane::ServiceCounters;
+use lb_dataplane::table::Table;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::task::Task;
+use crate::control::Vips;
+use crate::health::{Target, Verdicts};
+use crate::store::Store;
+
+/// Commands that wait at most; beyond, callers wait.
+const MAX_COMMANDS: usize = 64;
+
+/// What the desired state is applied to.
+pub trait Appliers: Send + 'static {
+    /// Has the dataplane serve exactly this; the error says in one sentence why it does not.
+    fn serve(&mut self, table: Table) -> impl Future<Output = Result<(), String>> + Send;
+    /// Has BGP advertise exactly these addresses.
+    fn announce(&mut self, addresses: &BTreeSet<Ipv4Addr>) -> impl Future<Output = ()> + Send;
+    /// Has the kernel have an unreachable route for exactly these addresses.
+    fn route(&mut self, addresses: &BTreeSet<Ipv4Addr>) -> impl Future<Output = ()> + Send;
+    /// What went through the services.
+    fn counters(&mut self) -> impl Future<Output = ServiceCounters> + Send;
+}
+
+/// Why a change is refused. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is none of this name.
+    #[error("there is no VIP {0}")]
+    Unknown(String),
+    /// It is the file's.
+    #[error(
+        "VIP {0} comes from the configuration file, and only the file can change it: edit the file and restart lbd"
+    )]
+    FromFile(String),
+    /// Another VIP has the same address, port and protocol.
+    #[error(
+        "VIP {other} has {protocol} port {port} at {address} already: choose another address or port, or change VIP {other}"
+    )]
+    Duplicate {
+        /// The other one.
+        other: String,
+        /// The address of both.
+        address: IpAddr,
+        /// The port of both.
+        port: u16,
+        /// The protocol of both.
+        protocol: &'static str,
+    },
+    /// No room.
+    #[error("there are {0} VIPs already, and more are not kept: remove one first")]
+    TooMany(usize),
+    /// The dataplane cannot serve it.
+    #[error("the dataplane refuses: {0}")]
+    Dataplane(String),
+    /// It cannot be kept.
+    #[error("the VIP cannot be kept: {0}")]
+    Store(String),
+    /// The daemon ends.
+    #[error("lbd is stopping: try again when it runs")]
+    Stopping,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// The VIP as it is now.
+    pub vip: Vip,
+    /// Whether it was not there before.
+    pub created: bool,
+}
+
+/// A way to the task that owns the VIPs.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    commands: mpsc::Sender<Command>,
+}
+
+#[derive(Debug)]
+enum Command {
+    List(oneshot::Sender<Vec<Vip>>),
+    Get(String, oneshot::Sender<Option<Vip>>),
+    Put(Box<Vip>, oneshot::Sender<Result<Applied, Refusal>>),
+    Delete(String, oneshot::Sender<Result<(), Refusal>>),
+    Withdraw(oneshot::Sender<()>),
+}
+
+/// What the registry starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// VIPs of the configuration file.
+    pub file: Vec<Vip>,
+    /// VIPs of the store. Those that clash with the file's are kept, but not served.
+    pub kept: Vec<Vip>,
+    /// Where changes are kept.
+    pub store: Store,
+    /// What health checks find.
+    pub verdicts: watch::Receiver<Arc<Verdicts>>,
+    /// What is to be checked.
+    pub targets: watch::Sender<Arc<BTreeSet<Target>>>,
+}
+
+/// Starts the task and has the dataplane serve what there is; nothing is advertised before health has spoken.
+///
+/// # Errors
+///
+/// The dataplane cannot serve it; the sentence says why.
+pub async fn spawn<A: Appliers>(
+    start: Start,
+    appliers: A,
+) -> Result<(Registry, Vec<String>), String> {
+    let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
+    let (mut task, warnings) = Task::new(start, appliers, receiver);
+    task.reconcile().await?;
+    tokio::spawn(task.run());
+    Ok((Registry { commands }, warnings))
+}
+
+impl Registry {
+    /// Every VIP by name, with its status.
+    pub async fn list(&self) -> Vec<Vip> {
+        self.ask(Command::List).await.unwrap_or_default()
+    }
+
+    /// A VIP with its status.
+    pub async fn get(&self, name: &str) -> Option<Vip> {
+        self.ask(|answer| Command::Get(name.to_owned(), answer)).await?
+    }
+
+    /// Creates or replaces a VIP.
+    ///
+    /// # Errors
+    ///
+    /// Why not; nothing has changed then.
+    pub async fn put(&self, vip: Vip) -> Result<Applied, Refusal> {
+        let answer = self.ask(|answer| Command::Put(Box::new(vip), answer)).await;
+        answer.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// Removes a VIP.
+    ///
+    /// # Errors
+    ///
+    /// Why not; nothing has changed then.
+    pub async fn delete(&self, name: &str) -> Result<(), Refusal> {
+        let answer = self.ask(|answer| Command::Delete(name.to_owned(), answer)).await;
+        answer.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// Advertises nothing any more and takes no more changes; what the dataplane serves stays.
+    pub async fn withdraw(&self) {
+        let _stopped_already = self.ask(Command::Withdraw).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (sender, answer) = oneshot::channel();
+        self.commands.send(command(sender)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// The VIP among these that has a VIP's address, port and protocol.
+fn clash<'a>(vips: &'a Vips, vip: &Vip) -> Option<&'a Vip> {
+    vips.values().find(|other| {
+        other.metadata.name != vip.metadata.name
+            && other.spec.address == vip.spec.address
+            && other.spec.port == vip.spec.port
+            && other.spec.protocol == vip.spec.protocol
+    })
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

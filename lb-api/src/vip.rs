@@ -1,0 +1,187 @@
+//! What a VIP has to be: one reader for the file, the REST API and the state that survives a restart.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use lb_api_types::vip::{
+    Algorithm, Backend, HealthCheck, HealthCheckKind, Metadata, Protocol, Vip, VipSpec,
+};
+
+use crate::read::{Cursor, Object};
+
+/// Backends of a VIP at most.
+pub const MAX_BACKENDS: usize = 1024;
+/// VIPs at most, from file and REST together.
+pub const MAX_VIPS: usize = 16_384;
+
+const UDP_CHECK: &str = "a udp VIP says `kind: none`, or `kind: tcp` where its backends also accept TCP at their port";
+const CHECKS: &[(&str, HealthCheckKind)] =
+    &[("tcp", HealthCheckKind::Tcp), ("none", HealthCheckKind::None)];
+const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+const ALGORITHMS: &[(&str, Algorithm)] =
+    &[("maglev", Algorithm::Maglev), ("round-robin", Algorithm::RoundRobin)];
+
+/// Reads a VIP. Its `status`, if there is one, is ignored.
+pub fn read(cursor: &Cursor<'_>) -> Option<Vip> {
+    let vip = cursor.object(&["metadata", "spec", "status"])?;
+    let metadata = vip.required("metadata").and_then(|metadata| {
+        let metadata = metadata.object(&["name"])?;
+        Some(Metadata { name: name(&metadata.required("name")?)? })
+    });
+    let spec = vip.required("spec").and_then(|spec| read_spec(&spec));
+    Some(Vip { metadata: metadata?, spec: spec?, status: None })
+}
+
+/// A name: a label of RFC 1123 §2.1 in lower case.
+fn name(cursor: &Cursor<'_>) -> Option<String> {
+    let text = cursor.text()?;
+    if is_name(text) {
+        return Some(text.to_owned());
+    }
+    cursor.wrong(format!(
+        "is `{text}`, but has to be 1 to 63 lower-case letters, digits and hyphens with a letter or digit at both ends"
+    ))
+}
+
+/// Whether a text can name a resource.
+pub fn is_name(text: &str) -> bool {
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let bytes = text.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && bytes.iter().all(|&c| plain(c) || c == b'-')
+        && bytes.first().zip(bytes.last()).is_some_and(|(&a, &z)| plain(a) && plain(z))
+}
+
+fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
+    let spec = cursor.object(&[
+        "address",
+        "port",
+        "protocol",
+        "algorithm",
+        "backends",
+        "health_check",
+        "advertise",
+    ])?;
+    let address = spec.required("address").and_then(|address| service_address(&address));
+    let port = spec.required("port").and_then(|port| port.number(1..=u16::MAX));
+    let protocol = spec.field("protocol").map_or(Some(Protocol::default()), |p| p.one_of(PROTOCOLS));
+    let algorithm =
+        spec.field("algorithm").map_or(Some(Algorithm::default()), |a| a.one_of(ALGORITHMS));
+    let backends =
+        spec.required("backends").and_then(|backends| read_backends(&backends, address));
+    let health_check = read_health_check(&spec, protocol);
+    let advertise = spec.field("advertise").map_or(Some(true), |advertise| advertise.boolean());
+    Some(VipSpec {
+        address: address?,
+        port: port?,
+        protocol: protocol?,
+        algorithm: algorithm?,
+        backends: backends?,
+        health_check: health_check?,
+        advertise: advertise?,
+    })
+}
+
+fn service_address(cursor: &Cursor<'_>) -> Option<IpAddr> {
+    match cursor.address()? {
+        IpAddr::V4(address) => match unfit(address) {
+            None => Some(address.into()),
+            Some(what) => {
+                cursor.wrong(format!("is {address}, {what}: a VIP needs a unicast address"))
+            }
+        },
+        IpAddr::V6(address) => cursor.wrong(format!(
+            "is {address}, but the dataplane serves IPv4 only: give the VIP an IPv4 address"
+        )),
+    }
+}
+
+/// Why no packets for this address can come or go through a router, if so.
+fn unfit(address: Ipv4Addr) -> Option<&'static str> {
+    // RFC 1122 §3.2.1.3: 0/8 is "this network", 127/8 loopback, 240/4 and above reserved.
+    match address.octets()[0] {
+        0 => Some("an address of \"this network\" (0.0.0.0/8)"),
+        127 => Some("a loopback address"),
+        224..=239 => Some("a multicast address"),
+        240..=255 => Some("a reserved address"),
+        _ if address.is_link_local() => Some("a link-local address"),
+        _ => None,
+    }
+}
+
+fn read_backends(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Vec<Backend>> {
+    let mut seen = BTreeSet::new();
+    let mut complete = true;
+    let backends = cursor.list(|cursor| {
+        let backend = read_backend(cursor, vip);
+        complete &= backend.is_some();
+        let backend = backend?;
+        if !seen.insert((backend.address, backend.port)) {
+            let Backend { address, port } = backend;
+            return cursor.wrong(format!("repeats the backend {address}:{port}: list it once"));
+        }
+        Some(backend)
+    })?;
+    if backends.is_empty() && complete {
+        return cursor.wrong("is an empty list, but a VIP needs at least one backend");
+    }
+    if backends.len() > MAX_BACKENDS {
+        let listed = backends.len();
+        return cursor.wrong(format!("lists {listed} backends, but {MAX_BACKENDS} are the most"));
+    }
+    Some(backends)
+}
+
+fn read_backend(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Backend> {
+    let backend = cursor.object(&["address", "port"])?;
+    let address = backend.required("address").and_then(|cursor| match cursor.address()? {
+        address if Some(address) == vip => {
+            cursor.wrong(format!("is {address}, the VIP's own address: name the server behind it"))
+        }
+        IpAddr::V4(address) => match unfit(address) {
+            None => Some(IpAddr::V4(address)),
+            Some(what) => cursor.wrong(format!("is {address}, {what}: name the server's own")),
+        },
+        IpAddr::V6(address) => {
+            cursor.wrong(format!("is {address}, but backends are of the VIP's family, IPv4"))
+        }
+    });
+    let port = backend.required("port").and_then(|port| port.number(1..=u16::MAX));
+    Some(Backend { address: address?, port: port? })
+}
+
+/// A UDP service has no check that would fit by default: silence is what healthy and dead servers have in common.
+fn read_health_check(spec: &Object<'_>, protocol: Option<Protocol>) -> Option<HealthCheck> {
+    let default = HealthCheck::default();
+    let Some(cursor) = spec.field("health_check") else {
+        if protocol != Some(Protocol::Udp) {
+            return Some(default);
+        }
+        return spec.missing("health_check", UDP_CHECK);
+    };
+    let check = cursor.object(&["kind", "interval_ms", "timeout_ms", "rise", "fall"])?;
+    let kind = match check.field("kind") {
+        Some(kind) => kind.one_of(CHECKS),
+        None if protocol == Some(Protocol::Udp) => check.missing("kind", UDP_CHECK),
+        None => Some(default.kind),
+    };
+    let interval_ms =
+        check.field("interval_ms").map_or(Some(default.interval_ms), |i| i.number(100..=3_600_000));
+    let most = interval_ms.unwrap_or(3_600_000);
+    let timeout_ms = match check.field("timeout_ms") {
+        Some(timeout) => timeout.number(10..=most),
+        None => Some(default.timeout_ms.min(most)),
+    };
+    let rise = check.field("rise").map_or(Some(default.rise), |rise| rise.number(1..=100));
+    let fall = check.field("fall").map_or(Some(default.fall), |fall| fall.number(1..=100));
+    Some(HealthCheck {
+        kind: kind?,
+        interval_ms: interval_ms?,
+        timeout_ms: timeout_ms?,
+        rise: rise?,
+        fall: fall?,
+    })
+}
+
+#[cfg(test)]
+mod tests;

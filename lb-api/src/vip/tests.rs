@@ -1,0 +1,169 @@
+use lb_api_types::vip::Health;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::read::{Mistake, document};
+
+fn good() -> Value {
+    json!({
+        "metadata": {"name": "web"},
+        "spec": {
+            "address": "203.0.113.10", "port": 80,
+            "backends": [{"address": "10.0.0.2", "port": 8080}, {"address": "10.0.0.3", "port": 8080}],
+        },
+    })
+}
+
+fn with(pointer: &str, value: Value) -> Value {
+    let mut changed = good();
+    let (parent, field) = pointer.rsplit_once('/').unwrap();
+    let parent = changed.pointer_mut(parent).unwrap();
+    match parent {
+        Value::Array(members) => members[field.parse::<usize>().unwrap()] = value,
+        _ => parent[field] = value,
+    }
+    changed
+}
+
+fn mistakes(value: &Value) -> Vec<Mistake> {
+    document(value, read).unwrap_err()
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let vip = document(&good(), read).unwrap();
+    assert_eq!(vip.spec.protocol, Protocol::Tcp);
+    assert_eq!(vip.spec.algorithm, Algorithm::Maglev);
+    assert_eq!(vip.spec.health_check, HealthCheck::default());
+    assert!(vip.spec.advertise);
+}
+
+#[test]
+fn each_mistake_names_its_field() {
+    let cases = [
+        ("/metadata/name", json!("Web")),
+        ("/metadata/name", json!("-web")),
+        ("/metadata/name", json!("")),
+        ("/metadata/name", json!("x".repeat(64))),
+        ("/metadata/colour", json!(1)),
+        ("/spec/address", json!("203.0.113.300")),
+        ("/spec/address", json!(7)),
+        ("/spec/address", json!("127.0.0.1")),
+        ("/spec/address", json!("0.0.0.0")),
+        ("/spec/address", json!("224.0.0.1")),
+        ("/spec/address", json!("255.255.255.255")),
+        ("/spec/address", json!("169.254.0.1")),
+        ("/spec/address", json!("2001:db8::1")),
+        ("/spec/address", Value::Null),
+        ("/spec/port", json!(0)),
+        ("/spec/port", json!(65536)),
+        ("/spec/port", json!(-1)),
+        ("/spec/port", json!(80.5)),
+        ("/spec/port", json!("80")),
+        ("/spec/protocol", json!("sctp")),
+        ("/spec/algorithm", json!("random")),
+        ("/spec/advertise", json!("yes")),
+        ("/spec/colour", json!("red")),
+        ("/spec/backends", json!([])),
+        ("/spec/backends", json!({})),
+        ("/spec/backends/0", json!("10.0.0.2:80")),
+        ("/spec/backends/0/address", json!("203.0.113.10")),
+        ("/spec/backends/0/address", json!("2001:db8::1")),
+        ("/spec/backends/0/port", json!(0)),
+        ("/spec/backends/1", json!({"address": "10.0.0.2", "port": 8080})),
+        ("/spec/health_check", json!(3)),
+    ];
+    for (pointer, value) in cases {
+        let found = mistakes(&with(pointer, value.clone()));
+        assert_eq!(found.len(), 1, "{pointer} = {value}: {found:?}");
+        assert_eq!(found[0].path.pointer(), pointer, "{value}: {found:?}");
+    }
+    let check = |field: &str, value: Value| with("/spec/health_check", json!({ field: value }));
+    let cases = [
+        ("kind", json!("http")),
+        ("interval_ms", json!(99)),
+        ("timeout_ms", json!(2001)),
+        ("timeout_ms", json!(9)),
+        ("rise", json!(0)),
+        ("fall", json!(101)),
+    ];
+    for (field, value) in cases {
+        let found = mistakes(&check(field, value));
+        assert_eq!(found[0].path.pointer(), format!("/spec/health_check/{field}"));
+    }
+}
+
+#[test]
+fn too_many_backends_are_refused() {
+    let backends: Vec<_> =
+        (0..=MAX_BACKENDS).map(|n| json!({"address": "10.0.0.2", "port": n + 1})).collect();
+    assert_eq!(mistakes(&with("/spec/backends", json!(backends)))[0].path.pointer(), "/spec/backends");
+}
+
+#[test]
+fn a_udp_vip_has_to_say_how_it_is_checked() {
+    let udp = with("/spec/protocol", json!("udp"));
+    assert_eq!(mistakes(&udp)[0].path.pointer(), "/spec/health_check");
+    let mut halfway = udp.clone();
+    halfway["spec"]["health_check"] = json!({"rise": 1});
+    assert_eq!(mistakes(&halfway)[0].path.pointer(), "/spec/health_check/kind");
+    for kind in ["none", "tcp"] {
+        let mut said = udp.clone();
+        said["spec"]["health_check"] = json!({ "kind": kind });
+        assert_eq!(document(&said, read).unwrap().spec.protocol, Protocol::Udp);
+    }
+}
+
+#[test]
+fn a_status_in_a_request_is_ignored() {
+    let mut value = good();
+    value["status"] = json!({"health": Health::Healthy});
+    assert_eq!(document(&value, read).unwrap().status, None);
+}
+
+fn any_vip() -> impl Strategy<Value = Vip> {
+    let backends = prop::collection::btree_set((any::<[u8; 2]>(), 1..=u16::MAX), 1..20);
+    let check = (any::<bool>(), 100..=3_600_000_u32, 1..=100_u8, 1..=100_u8);
+    ("[a-z]([a-z0-9-]{0,20}[a-z0-9])?", any::<bool>(), 1..=u16::MAX, backends, check, any::<bool>())
+        .prop_map(|(name, udp, port, backends, (tcp, interval_ms, rise, fall), advertise)| Vip {
+            metadata: Metadata { name },
+            spec: VipSpec {
+                address: [203, 0, 113, 1].into(),
+                port,
+                protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
+                algorithm: if udp { Algorithm::RoundRobin } else { Algorithm::Maglev },
+                backends: backends
+                    .into_iter()
+                    .map(|([a, b], port)| Backend { address: [10, 0, a, b].into(), port })
+                    .collect(),
+                health_check: HealthCheck {
+                    kind: if tcp { HealthCheckKind::Tcp } else { HealthCheckKind::None },
+                    interval_ms,
+                    timeout_ms: 10 + interval_ms / 2,
+                    rise,
+                    fall,
+                },
+                advertise,
+            },
+            status: None,
+        })
+}
+
+proptest! {
+    #[test]
+    fn a_written_vip_reads_back_the_same(vip in any_vip()) {
+        let value = serde_json::to_value(&vip).unwrap();
+        prop_assert_eq!(document(&value, read).unwrap(), vip);
+    }
+
+    #[test]
+    fn whatever_the_reader_accepts_serde_accepts_too(field in "/(metadata|spec)/[a-z_]{3,9}", port in any::<i32>()) {
+        let mut value = good();
+        let (parent, name) = field.rsplit_once('/').unwrap();
+        value.pointer_mut(parent).unwrap()[name] = json!(port);
+        if let Ok(vip) = document(&value, read) {
+            prop_assert_eq!(serde_json::from_value::<Vip>(value).unwrap(), vip);
+        }
+    }
+}
