@@ -72,7 +72,7 @@ pub enum OpenError {
         program: &'static str,
         /// What the kernel says.
         #[source]
-        source: ProgramError,
+        source: Box<ProgramError>,
     },
     /// The FIB in the maps could not be taken over.
     #[error("cannot map the FIB")]
@@ -110,7 +110,7 @@ pub enum AttachError {
         driver: String,
         /// What the kernel says.
         #[source]
-        source: ProgramError,
+        source: Box<ProgramError>,
     },
     /// The kernel refuses.
     #[error("cannot attach to interface {interface}")]
@@ -119,7 +119,7 @@ pub enum AttachError {
         interface: String,
         /// What the kernel says.
         #[source]
-        source: ProgramError,
+        source: Box<ProgramError>,
     },
     /// The link could not be pinned, or the interface not be noted.
     #[error("cannot keep the attachment to interface {interface}")]

@@ -21,13 +21,4 @@ macro_rules! pod {
     };
 }
 
-pod!(
-    FlowKey,
-    FlowEntry,
-    FlowCounts,
-    ReasonCounts,
-    ServiceKey4,
-    ServiceEntry,
-    BackendEntry,
-    Record,
-);
+pod!(FlowKey, FlowEntry, FlowCounts, ReasonCounts, ServiceKey4, ServiceEntry, BackendEntry, Record,);

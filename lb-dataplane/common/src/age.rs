@@ -118,3 +118,6 @@ pub fn run<T: Tables>(tables: &T, pass: Pass, key: &FlowKey) -> bool {
         Pass::Sweep => sweep(tables, key),
     }
 }
+
+#[cfg(test)]
+mod tests;

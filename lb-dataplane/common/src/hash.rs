@@ -1,7 +1,7 @@
 //! The hash of a flow: 64 bits, of which the choice of a backend and that of a way out use different halves.
 //!
-//! It has no seed: every node must choose alike. Two rounds of multiply and shift, the second with the finisher of
-//! Stafford's "Mix13" variant of SplitMix64, so that the halves are independent.
+//! It has no seed: every node must choose alike. The addresses are multiplied and folded, the ports put in, and the whole
+//! is finished by Stafford's "Mix13" variant of SplitMix64, so that the halves are independent.
 
 use crate::flow::FlowKey;
 
@@ -22,8 +22,9 @@ impl FlowHash {
         let ports = port(key.source_port) << 32
             | port(key.destination_port) << 16
             | u64::from(key.protocol);
-        let mut h = (addresses ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        h = (h ^ (h >> 32) ^ ports).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mut h = (addresses ^ (addresses >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        h ^= (h >> 29) ^ ports;
+        h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         h = (h ^ (h >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         Self(h ^ (h >> 31))
     }

@@ -9,7 +9,13 @@ pub mod checksum;
 pub mod choose;
 pub mod fib;
 pub mod flow;
+#[cfg(test)]
+#[path = "../../tests/kernel/frame.rs"]
+#[allow(dead_code, reason = "the tests in the kernel use the rest")]
+mod frame;
 pub mod hash;
+#[cfg(test)]
+mod model;
 pub mod packet;
 pub mod parse;
 pub mod pipeline;

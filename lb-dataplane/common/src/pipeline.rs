@@ -3,7 +3,7 @@
 //! What goes to the kernel of a flow's packets goes there rewritten, with the time to live that it came with: the kernel's
 //! own forwarding counts the hop. Nothing of a service is passed on as it came.
 //!
-//! For the verifier the way splits in three: [`serve`] and [`route`] are subprograms that know no packet, only keys and
+//! For the verifier the way splits in three: `serve` and `route` are subprograms that know no packet, only keys and
 //! tables, and hand their results out through a pointer; what touches the packet is inlined into the hook's program.
 //! Results that several branches fill are plain structures, all of whose fields have a value from the start, since the
 //! verifier refuses to copy what was never written.
@@ -100,7 +100,7 @@ fn vip_flags<T: Tables>(tables: &T, address: u32) -> u32 {
     tables.service(&key).map_or(NO_VIP, |service| u32::from(service.flags))
 }
 
-/// What [`serve`] knows of a packet.
+/// What the choice of a flow knows of a packet.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Arrival {
@@ -124,7 +124,7 @@ impl Arrival {
     }
 }
 
-/// What [`serve`] decides.
+/// What the choice of a flow decides.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Step {
@@ -337,3 +337,6 @@ fn send<P: Packet>(
     way.resolve = if has_gateway { u32::from_ne_bytes(member.gateway) } else { destination };
     Some(())
 }
+
+#[cfg(test)]
+mod tests;

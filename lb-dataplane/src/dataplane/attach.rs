@@ -118,7 +118,10 @@ fn attach_to(
     hook: Hook,
 ) -> Result<Hook, AttachError> {
     let path = pin(pins, interface.index, hook);
-    let refused = |source| AttachError::Refused { interface: interface.name.clone(), source };
+    let refused = |source: ProgramError| AttachError::Refused {
+        interface: interface.name.clone(),
+        source: Box::new(source),
+    };
     if let Ok(pinned) = PinnedLink::from_pin(&path) {
         match replace(ebpf, pinned.into(), hook) {
             Ok(()) => return Ok(hook),
@@ -193,7 +196,7 @@ fn xdp_error(interface: &Interface, source: ProgramError) -> AttachError {
         _ => AttachError::NoNativeXdp {
             interface: interface.name.clone(),
             driver: driver(&interface.name),
-            source,
+            source: Box::new(source),
         },
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{HashMap, Map};
 use lb_dataplane_common::flow::{
     DIRECTION_TO_BACKEND, FlowEntry, FlowKey, TCP, Translation, ticks_since,
 };
@@ -96,9 +96,6 @@ fn map(ebpf: &Ebpf) -> &Map {
 }
 
 fn fd(map: &Map) -> BorrowedFd<'_> {
-    let data: &MapData = match map {
-        Map::HashMap(data) => data,
-        _ => unreachable!("the object declares FLOWS as a hash"),
-    };
+    let Map::HashMap(data) = map else { unreachable!("the object declares FLOWS as a hash") };
     data.fd().as_fd()
 }

@@ -66,7 +66,7 @@ fn check_kernel() -> Result<(), OpenError> {
 }
 
 fn load_program(ebpf: &mut Ebpf, pins: &Pins, name: &'static str) -> Result<(), OpenError> {
-    let refused = |source| OpenError::Program { program: name, source };
+    let refused = |source| OpenError::Program { program: name, source: Box::new(source) };
     let program = ebpf.program_mut(name).expect("the object holds this program");
     if name == TC {
         let program: &mut SchedClassifier = program.try_into().map_err(refused)?;

@@ -1,6 +1,10 @@
 //! The programs in the kernel: packets in and out by `BPF_PROG_TEST_RUN`, adoption, ageing, attachments. Needs root.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops at the first surprise"
+)]
 
 mod adoption;
 mod ageing;

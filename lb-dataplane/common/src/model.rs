@@ -1,0 +1,304 @@
+//! The host's packets and tables: what the kernel does to a packet behind a program's back, and what other CPUs do to the
+//! tables between two of its steps.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::checksum::{self, Delta};
+use crate::fib::{FibTables, L1_CHUNK, MemberEntry, NO_GROUP, group_member};
+use crate::flow::{Flow, FlowEntry, FlowKey, Translation};
+use crate::packet::{ChecksumChange, Packet};
+use crate::reason::Reason;
+use crate::service::{BackendEntry, ServiceEntry, ServiceKey4};
+use crate::tables::{InsertError, Tables};
+
+/// A packet at TC (`RESOLVES`) or at XDP.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelPacket<const RESOLVES: bool> {
+    pub(crate) bytes: Vec<u8>,
+    /// Bytes that may be read in place; the rest lies in other pages until it is pulled.
+    pub(crate) linear: usize,
+    /// Payload bytes of each merged segment, or 0.
+    pub(crate) segment_payload: u32,
+    /// Where the transport's checksum is, if it holds the pseudo-header's sum only (`CHECKSUM_PARTIAL`).
+    pub(crate) partial: Option<usize>,
+}
+
+impl<const RESOLVES: bool> ModelPacket<RESOLVES> {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self { linear: bytes.len(), bytes, segment_payload: 0, partial: None }
+    }
+
+    fn word(&self, at: usize) -> Option<u16> {
+        let bytes = self.bytes.get(at..at + 2).filter(|_| at + 2 <= self.linear)?;
+        Some(u16::from_ne_bytes([bytes[0], bytes[1]]))
+    }
+}
+
+impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
+    const RESOLVES_NEIGHBOURS: bool = RESOLVES;
+
+    fn frame_len(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
+    fn segment_payload(&self) -> u32 {
+        self.segment_payload
+    }
+
+    fn is_addressed_here(&self, destination: [u16; 3]) -> bool {
+        destination == [0; 3]
+    }
+
+    fn has_tag_aside(&self) -> bool {
+        false
+    }
+
+    fn pull(&mut self, len: u32) -> bool {
+        self.linear = self.linear.max((len as usize).min(self.bytes.len()));
+        len as usize <= self.bytes.len()
+    }
+
+    fn read<const N: usize>(&self, at: u32) -> Option<[u16; N]> {
+        assert_eq!(at % 2, 0, "offsets are even");
+        let mut words = [0; N];
+        for (n, word) in words.iter_mut().enumerate() {
+            *word = self.word(at as usize + 2 * n)?;
+        }
+        Some(words)
+    }
+
+    fn write<const N: usize>(&mut self, at: u32, words: [u16; N]) -> Option<()> {
+        self.read::<N>(at)?;
+        for (n, word) in words.into_iter().enumerate() {
+            let at = at as usize + 2 * n;
+            self.bytes[at..at + 2].copy_from_slice(&word.to_ne_bytes());
+        }
+        Some(())
+    }
+
+    /// As the kernel's `bpf_l4_csum_replace` does.
+    fn update_transport_checksum(&mut self, change: ChecksumChange) -> Option<()> {
+        let [old] = self.read(change.at)?;
+        if change.optional && old == 0 {
+            return Some(());
+        }
+        let new = match self.partial {
+            Some(at) => {
+                assert_eq!(at, change.at as usize);
+                // The field is a plain sum, not its complement.
+                !checksum::update(!old, change.pseudo_header)
+            }
+            None if change.optional => {
+                checksum::update_optional(old, change.pseudo_header.and(change.content))
+            }
+            None => checksum::update(old, change.pseudo_header.and(change.content)),
+        };
+        self.write(change.at, [new])
+    }
+}
+
+/// An entry that others may hold too.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelFlow(Rc<Cell<FlowEntry>>);
+
+impl ModelFlow {
+    fn change(&self, how: impl FnOnce(&mut FlowEntry)) {
+        let mut entry = self.0.get();
+        how(&mut entry);
+        self.0.set(entry);
+    }
+}
+
+impl Flow for ModelFlow {
+    fn translation(&self) -> Translation {
+        self.0.get().translation
+    }
+    fn backend(&self) -> u32 {
+        self.0.get().backend
+    }
+    fn service(&self) -> u32 {
+        self.0.get().service
+    }
+    fn direction(&self) -> u8 {
+        self.0.get().direction
+    }
+    fn state(&self) -> u32 {
+        self.0.get().state
+    }
+    fn set_state(&self, bits: u32) {
+        self.change(|entry| entry.state |= bits);
+    }
+    fn clear_state(&self, bits: u32) {
+        self.change(|entry| entry.state &= !bits);
+    }
+    fn last_seen(&self) -> u32 {
+        self.0.get().last_seen
+    }
+    fn set_last_seen(&self, tick: u32) {
+        self.change(|entry| entry.last_seen = tick);
+    }
+}
+
+/// What another CPU does, and at which of this one's steps.
+type Interruption = (usize, Box<dyn FnOnce(&ModelTables)>);
+
+/// The tables, with a FIB that sends everything out through one member.
+#[derive(Default)]
+pub(crate) struct ModelTables {
+    pub(crate) flows: RefCell<HashMap<FlowKey, ModelFlow>>,
+    pub(crate) capacity: usize,
+    pub(crate) services: HashMap<ServiceKey4, ServiceEntry>,
+    pub(crate) rings: Vec<u32>,
+    pub(crate) backends: Vec<BackendEntry>,
+    pub(crate) member: MemberEntry,
+    pub(crate) clock: Cell<u32>,
+    pub(crate) rounds: Cell<u64>,
+    pub(crate) counted: RefCell<Vec<Reason>>,
+    pub(crate) interruption: RefCell<Option<Interruption>>,
+}
+
+impl ModelTables {
+    /// Between two steps, where another CPU may come in.
+    fn step(&self) {
+        let due = {
+            let mut slot = self.interruption.borrow_mut();
+            match slot.take() {
+                Some((0, act)) => Some(act),
+                Some((steps, act)) => {
+                    *slot = Some((steps - 1, act));
+                    None
+                }
+                None => None,
+            }
+        };
+        if let Some(act) = due {
+            act(self);
+        }
+    }
+
+    pub(crate) fn keys(&self) -> Vec<FlowKey> {
+        let mut keys: Vec<FlowKey> = self.flows.borrow().keys().copied().collect();
+        keys.sort();
+        keys
+    }
+}
+
+impl FibTables for ModelTables {
+    fn l1(&self, index: u32) -> Option<u32> {
+        // 203.0.113.0/24 has no route.
+        Some(if index == 0x00cb_0071 { NO_GROUP } else { 1 & !L1_CHUNK })
+    }
+    fn l2(&self, _: u32) -> Option<u32> {
+        None
+    }
+    fn group(&self, _: u32) -> Option<u64> {
+        Some(group_member(0))
+    }
+    fn bucket(&self, _: u32) -> Option<u32> {
+        None
+    }
+    fn member(&self, _: u32) -> Option<MemberEntry> {
+        Some(self.member)
+    }
+}
+
+impl Tables for ModelTables {
+    type Flow<'a> = ModelFlow;
+
+    fn flow(&self, key: &FlowKey) -> Option<ModelFlow> {
+        self.step();
+        self.flows.borrow().get(key).cloned()
+    }
+
+    fn insert_flow(&self, key: &FlowKey, entry: &FlowEntry) -> Result<(), InsertError> {
+        self.step();
+        let mut flows = self.flows.borrow_mut();
+        if flows.contains_key(key) {
+            return Err(InsertError::Exists);
+        }
+        if flows.len() >= self.capacity {
+            return Err(InsertError::Full);
+        }
+        flows.insert(*key, ModelFlow(Rc::new(Cell::new(*entry))));
+        Ok(())
+    }
+
+    fn remove_flow(&self, key: &FlowKey) {
+        self.step();
+        self.flows.borrow_mut().remove(key);
+    }
+
+    fn service(&self, key: &ServiceKey4) -> Option<ServiceEntry> {
+        self.step();
+        self.services.get(key).copied()
+    }
+
+    fn ring(&self, index: u32) -> Option<u32> {
+        self.rings.get(index as usize).copied()
+    }
+
+    fn next_round(&self, _: u32) -> Option<u64> {
+        Some(self.rounds.replace(self.rounds.get() + 1))
+    }
+
+    fn backend(&self, id: u32) -> Option<BackendEntry> {
+        self.backends.get(id as usize).copied()
+    }
+
+    fn now(&self) -> u32 {
+        self.clock.get()
+    }
+
+    fn count_flow_packet(&self, _: u32, _: u32, _: u32) {}
+
+    fn count_new_flow(&self, _: u32, _: u32) {}
+
+    fn count(&self, reason: Reason, _: u32) {
+        self.counted.borrow_mut().push(reason);
+    }
+}
+
+/// A VIP with backends, everything sent out through interface 9.
+pub(crate) fn serving(vip: [u8; 4], algorithm: u8, backends: &[[u8; 4]]) -> ModelTables {
+    let entry = |id: usize| {
+        let mut address = [0; 16];
+        address[..4].copy_from_slice(&backends[id]);
+        BackendEntry { address, port: 8080_u16.to_be_bytes(), pad: [0; 6] }
+    };
+    let ring_len = backends.len() as u32;
+    let service = ServiceEntry { id: 0, ring_base: 0, ring_len, algorithm, flags: 0, pad: [0; 2] };
+    let key = |port: u16, protocol| ServiceKey4 {
+        address: vip,
+        port: port.to_be_bytes(),
+        protocol,
+        pad: 0,
+    };
+    let address = ServiceEntry { id: u32::MAX, ring_len: 0, flags: 1, ..service };
+    ModelTables {
+        capacity: 64,
+        services: HashMap::from([
+            (key(80, 6), service),
+            (key(80, 17), service),
+            (key(0, 1), address),
+        ]),
+        rings: (0..ring_len).collect(),
+        backends: (0..backends.len()).map(entry).collect(),
+        member: MemberEntry {
+            ifindex: 9,
+            flags: crate::fib::MEMBER_RESOLVED,
+            mtu: 1500,
+            source_mac: [2, 0, 0, 0, 0, 8],
+            destination_mac: [2, 0, 0, 0, 0, 80],
+            ..MemberEntry::default()
+        },
+        clock: Cell::new(1000),
+        ..ModelTables::default()
+    }
+}
+
+/// The two forms of zero aside, whether a plain sum (not complemented) stands for these words.
+pub(crate) fn folded(words: &[u16]) -> u16 {
+    words.iter().fold(Delta::default(), |sum, word| sum.and(Delta(*word))).0
+}

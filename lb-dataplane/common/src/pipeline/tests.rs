@@ -1,0 +1,230 @@
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::frame::{ACK, Carries, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
+use crate::model::{ModelPacket, ModelTables, folded, serving};
+use crate::reason::{Contract, Kind};
+use crate::service::{ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN};
+
+const VIP: [u8; 4] = [192, 0, 2, 1];
+const BACKENDS: [[u8; 4]; 3] = [[10, 2, 0, 1], [10, 2, 0, 2], [10, 2, 0, 3]];
+
+fn vip() -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::from(VIP), 80)
+}
+
+/// How the kernel may hold a packet.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// Bytes in place at first.
+    linear: usize,
+    /// The checksum is left to the device.
+    partial: bool,
+}
+
+fn held() -> impl Strategy<Value = Held> {
+    (14_usize..200, any::<bool>()).prop_map(|(linear, partial)| Held { linear, partial })
+}
+
+/// A packet from one of few clients to the VIP, or from a backend to one of them.
+fn any_packet() -> impl Strategy<Value = Frame> {
+    let carries = prop::sample::select(vec![
+        SYN,
+        SYN_ACK,
+        ACK,
+        FIN,
+        RST,
+        UDP,
+        Carries::Udp { checksum: false },
+    ]);
+    let payload = prop::collection::vec(any::<u8>(), 0..100);
+    let options = prop::sample::select(vec![0_usize, 4, 40]);
+    (carries, 0_u16..4, 0_usize..4, payload, options, 1_u8..=255).prop_map(
+        |(carries, client, way, payload, options, ttl)| {
+            let client = SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 1), 1000 + client);
+            let (from, to) = match BACKENDS.get(way) {
+                Some(backend) => (SocketAddrV4::new(Ipv4Addr::from(*backend), 8080), client),
+                None => (client, vip()),
+            };
+            let frame = packet(carries, "0.0.0.0:0", "0.0.0.0:0").ttl(ttl);
+            Frame { from, to, payload, options: vec![1; options], ..frame }
+        },
+    )
+}
+
+/// The packet as the kernel holds it.
+fn hold<const TC: bool>(frame: &Frame, held: Held) -> ModelPacket<TC> {
+    let mut packet = ModelPacket::new(frame.bytes());
+    packet.linear = held.linear.min(packet.bytes.len());
+    let checksum_at = match frame.carries {
+        Carries::Tcp { .. } => 16,
+        Carries::Udp { checksum: true } => 6,
+        Carries::Udp { checksum: false } | Carries::Icmp { .. } | Carries::Other(_) => {
+            return packet;
+        }
+    };
+    let transport_at = 34 + frame.options.len();
+    if held.partial && TC {
+        let at = transport_at + checksum_at;
+        let transport_len = (packet.bytes.len() - transport_at) as u16;
+        let protocol = u16::from(packet.bytes[23]);
+        let word = |at: usize| u16::from_ne_bytes([packet.bytes[at], packet.bytes[at + 1]]);
+        let words =
+            [word(26), word(28), word(30), word(32), protocol.to_be(), transport_len.to_be()];
+        packet.bytes[at..at + 2].copy_from_slice(&folded(&words).to_ne_bytes());
+        packet.partial = Some(at);
+    }
+    packet
+}
+
+/// The packet as it leaves the device, which completes what was left to it.
+fn on_the_wire<const TC: bool>(mut packet: ModelPacket<TC>, frame: &Frame) -> Frame {
+    if let Some(at) = packet.partial {
+        let transport = &packet.bytes[34 + frame.options.len()..];
+        let mut words: Vec<u16> = transport
+            .chunks(2)
+            .map(|w| u16::from_ne_bytes([w[0], w.get(1).copied().unwrap_or(0)]))
+            .collect();
+        // The field holds the pseudo-header's sum, so summing it along is all there is to do (RFC 1071).
+        let checksum = match !folded(&std::mem::take(&mut words)) {
+            0 if matches!(frame.carries, Carries::Udp { .. }) => 0xffff,
+            other => other,
+        };
+        packet.bytes[at..at + 2].copy_from_slice(&checksum.to_ne_bytes());
+    }
+    Frame::parse(&packet.bytes)
+}
+
+/// A NAT as one would write it on a napkin.
+#[derive(Default)]
+struct Napkin {
+    /// Client and protocol to backend.
+    flows: std::collections::BTreeMap<(SocketAddrV4, bool), SocketAddrV4>,
+}
+
+impl Napkin {
+    /// What is to become of a packet that was forwarded to `backend`, or that came from one.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "any other reason is a failure")]
+    fn check(&mut self, frame: &Frame, reason: Reason, out: &Frame) -> Result<(), TestCaseError> {
+        let is_tcp = matches!(frame.carries, Carries::Tcp { .. });
+        let mut expected = Frame { ttl: frame.ttl.wrapping_sub(1), ..frame.clone() };
+        expected.destination_mac = [2, 0, 0, 0, 0, 80];
+        expected.source_mac = [2, 0, 0, 0, 0, 8];
+        match reason {
+            Reason::ForwardedToBackend => {
+                prop_assert_eq!(frame.to, vip());
+                prop_assert!(BACKENDS.contains(&out.to.ip().octets()));
+                let anew = frame.carries == SYN;
+                let known = self.flows.entry((frame.from, is_tcp)).or_insert(out.to);
+                if anew {
+                    *known = out.to;
+                }
+                expected.to = *known;
+            }
+            Reason::ForwardedToClient => {
+                prop_assert_eq!(self.flows.get(&(frame.to, is_tcp)), Some(&frame.from));
+                expected.from = vip();
+            }
+            // A backend's packet of no flow is routed like any other.
+            Reason::Forwarded => prop_assert_ne!(frame.to, vip()),
+            Reason::FlowTtlExpired | Reason::TtlExpired => {
+                prop_assert_eq!(frame.ttl, 1);
+                expected = frame.clone();
+            }
+            Reason::UnknownFlow => {
+                prop_assert!(is_tcp);
+                expected = frame.clone();
+            }
+            other => prop_assert!(false, "{:?} {:?}", other, frame),
+        }
+        prop_assert_eq!(out, &expected);
+        Ok(())
+    }
+}
+
+fn agree<const TC: bool>(
+    tables: &ModelTables,
+    packets: &[(Frame, Held)],
+) -> Result<(), TestCaseError> {
+    let mut napkin = Napkin::default();
+    for (frame, held) in packets {
+        let mut packet = hold::<TC>(frame, *held);
+        let outcome = process(&mut packet, tables);
+        prop_assert_eq!(tables.counted.borrow_mut().pop(), Some(outcome.reason), "counted once");
+        prop_assert!(tables.counted.borrow().is_empty());
+        let forwarded = outcome.reason.kind() == Kind::Forward;
+        prop_assert_eq!(outcome.way.ifindex, if forwarded { 9 } else { 0 });
+        let is_flow_to_be = outcome.reason == Reason::FlowTtlExpired && frame.to == vip();
+        if is_flow_to_be {
+            // The flow has begun though its first packet ended here: what it chose is not seen. Start over.
+            tables.flows.borrow_mut().clear();
+            napkin = Napkin::default();
+            continue;
+        }
+        napkin.check(frame, outcome.reason, &on_the_wire(packet, frame))?;
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn any_conversation_is_translated_as_a_naive_nat_would(
+        packets in prop::collection::vec((any_packet(), held()), 1..60),
+        algorithm in prop::sample::select(vec![ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN]),
+    ) {
+        agree::<true>(&serving(VIP, algorithm, &BACKENDS), &packets)?;
+        agree::<false>(&serving(VIP, algorithm, &BACKENDS), &packets)?;
+    }
+
+    #[test]
+    fn no_bytes_make_the_pipeline_stumble(mut bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+        if let Some(addressed) = bytes.get_mut(..14) {
+            addressed.copy_from_slice(&[0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 8, 0]);
+        }
+        if let Some(version) = bytes.get_mut(14) {
+            *version = 0x40 | *version & 15;
+        }
+        let tables = serving(VIP, ALGORITHM_MAGLEV, &BACKENDS);
+        let mut packet = ModelPacket::<true>::new(bytes.clone());
+        let outcome = process(&mut packet, &tables);
+        let passed_as_it_came = outcome.reason.kind() == Kind::Pass
+            && outcome.reason.contract() == Contract::Original;
+        if passed_as_it_came {
+            prop_assert_eq!(packet.bytes, bytes);
+        }
+    }
+}
+
+#[test]
+fn a_packet_that_the_kernel_is_to_send_is_handed_over_rewritten() {
+    let mut tables = serving(VIP, ALGORITHM_MAGLEV, &BACKENDS[..1]);
+    tables.member.flags = 0;
+    let frame = packet(SYN, "10.1.0.1:1000", "192.0.2.1:80");
+    let rewritten = Frame { to: "10.2.0.1:8080".parse().expect("an address"), ..frame.clone() };
+
+    let mut at_tc = ModelPacket::<true>::new(frame.bytes());
+    let outcome = process(&mut at_tc, &tables);
+    assert_eq!(outcome.reason, Reason::FlowThroughNeighbour);
+    assert_eq!(outcome.way.resolve.to_ne_bytes(), [10, 2, 0, 1]);
+    assert_eq!(Frame::parse(&at_tc.bytes), rewritten.clone().ttl(63));
+
+    let mut at_xdp = ModelPacket::<false>::new(frame.bytes());
+    assert_eq!(process(&mut at_xdp, &tables).reason, Reason::FlowNextHopUnresolved);
+    assert_eq!(Frame::parse(&at_xdp.bytes), rewritten);
+}
+
+#[test]
+fn a_full_table_leaves_no_half_flow() {
+    let mut tables = serving(VIP, ALGORITHM_MAGLEV, &BACKENDS);
+    tables.capacity = 3;
+    let send = |client: u16| {
+        let mut frame = packet(SYN, "10.1.0.1:0", "192.0.2.1:80");
+        frame.from.set_port(client);
+        process(&mut ModelPacket::<true>::new(frame.bytes()), &tables).reason
+    };
+    assert_eq!(send(1), Reason::ForwardedToBackend);
+    assert_eq!(send(2), Reason::FlowTableFull);
+    assert_eq!(tables.keys().len(), 2);
+}
