@@ -119,13 +119,8 @@ impl Checks {
     }
 
     fn verdict_of(&self, backend: SocketAddr) -> Option<Verdict> {
-        let least = Target {
-            backend,
-            interval: Duration::ZERO,
-            timeout: Duration::ZERO,
-            rise: 0,
-            fall: 0,
-        };
+        let least =
+            Target { backend, interval: Duration::ZERO, timeout: Duration::ZERO, rise: 0, fall: 0 };
         let (target, progress) = self.targets.range(least..).next()?;
         (target.backend == backend).then(|| progress.verdict.clone())
     }
@@ -189,8 +184,7 @@ impl Progress {
             self.streak_of = success;
             let enough = if success { target.rise } else { target.fall };
             if self.streak >= enough {
-                self.verdict.health =
-                    if success { Health::Healthy } else { Health::Unhealthy };
+                self.verdict.health = if success { Health::Healthy } else { Health::Unhealthy };
                 self.streak = 0;
             }
         }

@@ -15,6 +15,7 @@ use axum::routing::get;
 use futures::future::BoxFuture;
 use lb_api_types::view::{BgpRouteView, FibView, FlowView, List, PeerView, Status};
 
+pub(crate) use self::listen::answers;
 pub use self::listen::{ListenError, Listeners, serve};
 pub use self::openapi::document;
 use self::problem::Refused;

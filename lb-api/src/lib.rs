@@ -4,6 +4,8 @@
 
 pub mod config;
 pub mod control;
+pub mod ctl;
+pub mod daemon;
 pub mod health;
 pub mod http;
 pub mod read;

@@ -93,9 +93,7 @@ impl Store {
         let lock = File::create(&path).map_err(error("open", &path))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
-            Err(fs::TryLockError::WouldBlock) => {
-                Err(StoreError::InUse { path: folder.to_owned() })
-            }
+            Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse { path: folder.to_owned() }),
             Err(fs::TryLockError::Error(source)) => {
                 Err(StoreError::Io { what: "lock", path, source })
             }
@@ -145,8 +143,11 @@ impl Store {
         let path = self.path();
         let free = self.damaged().find(|path| !path.exists());
         let aside = free.ok_or(StoreError::TooManyDamaged { path: path.clone() })?;
-        fs::rename(&path, &aside)
-            .map_err(|source| StoreError::Io { what: "rename", path: path.clone(), source })?;
+        fs::rename(&path, &aside).map_err(|source| StoreError::Io {
+            what: "rename",
+            path: path.clone(),
+            source,
+        })?;
         tracing::error!(file = %path.display(), kept_as = %aside.display(), why, "the state file is damaged");
         Ok(())
     }

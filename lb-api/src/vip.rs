@@ -14,7 +14,8 @@ pub const MAX_BACKENDS: usize = 1024;
 /// VIPs at most, from file and REST together.
 pub const MAX_VIPS: usize = 16_384;
 
-const UDP_CHECK: &str = "a udp VIP says `kind: none`, or `kind: tcp` where its backends also accept TCP at their port";
+const UDP_CHECK: &str =
+    "a udp VIP says `kind: none`, or `kind: tcp` where its backends also accept TCP at their port";
 const CHECKS: &[(&str, HealthCheckKind)] =
     &[("tcp", HealthCheckKind::Tcp), ("none", HealthCheckKind::None)];
 const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
@@ -64,11 +65,11 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
     ])?;
     let address = spec.required("address").and_then(|address| service_address(&address));
     let port = spec.required("port").and_then(|port| port.number(1..=u16::MAX));
-    let protocol = spec.field("protocol").map_or(Some(Protocol::default()), |p| p.one_of(PROTOCOLS));
+    let protocol =
+        spec.field("protocol").map_or(Some(Protocol::default()), |p| p.one_of(PROTOCOLS));
     let algorithm =
         spec.field("algorithm").map_or(Some(Algorithm::default()), |a| a.one_of(ALGORITHMS));
-    let backends =
-        spec.required("backends").and_then(|backends| read_backends(&backends, address));
+    let backends = spec.required("backends").and_then(|backends| read_backends(&backends, address));
     let health_check = read_health_check(&spec, protocol);
     let advertise = spec.field("advertise").map_or(Some(true), |advertise| advertise.boolean());
     Some(VipSpec {

@@ -27,7 +27,8 @@ pub fn document(text: &str) -> Result<Value, Broken> {
         0 => Ok(Value::Null),
         1 => Ok(all.remove(0)),
         many => {
-            let message = format!("has {many} documents, but has to be one: remove the lines `---`");
+            let message =
+                format!("has {many} documents, but has to be one: remove the lines `---`");
             Err(Broken { line: None, message })
         }
     }

@@ -52,7 +52,8 @@ fn asn(cursor: &Cursor<'_>) -> Option<u32> {
         // RFC 7607.
         0 => cursor.wrong("is 0, which no AS may use (RFC 7607): use 64512 to 65534 in private"),
         // RFC 6793 §9.
-        23456 => cursor.wrong("is 23456 (AS_TRANS), which stands for others (RFC 6793): use the real number"),
+        23456 => cursor
+            .wrong("is 23456 (AS_TRANS), which stands for others (RFC 6793): use the real number"),
         // RFC 7300.
         65535 | u32::MAX => cursor.wrong("is the last number, which is reserved (RFC 7300)"),
         number => Some(number),
@@ -119,8 +120,9 @@ fn peer(cursor: &Cursor<'_>) -> Option<BgpPeer> {
     let port = peer.field("port").and_then(|port| port.number(1..=u16::MAX));
     let hold = peer.field("hold_time_secs").and_then(|hold| hold_time(&hold));
     let retry = peer.field("connect_retry_secs").and_then(|retry| retry.number(1..=u16::MAX));
-    let import =
-        peer.field("import").and_then(|i| i.one_of(&[("none", Import::None), ("all", Import::All)]));
+    let import = peer
+        .field("import")
+        .and_then(|i| i.one_of(&[("none", Import::None), ("all", Import::All)]));
     let export = peer.field("export").and_then(|export| {
         export.one_of(&[("none", Export::None), ("vips", Export::Vips), ("all", Export::All)])
     });
@@ -233,8 +235,9 @@ fn api(cursor: &Cursor<'_>) -> Option<Api> {
     let socket = section.field("socket").and_then(|cursor| {
         let path = cursor.file()?;
         if path.as_os_str().len() > MAX_SOCKET_PATH {
-            return cursor
-                .wrong(format!("is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have"));
+            return cursor.wrong(format!(
+                "is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have"
+            ));
         }
         Some(path)
     });
@@ -257,17 +260,23 @@ fn vips(cursor: &Cursor<'_>) -> Option<Vec<Vip>> {
         let vip = vip::read(cursor)?;
         let (name, spec) = (&vip.metadata.name, &vip.spec);
         if let Some(first) = names.insert(name.clone(), cursor.path().clone()) {
-            return cursor.wrong(format!("has the name `{name}` of {first}: rename one of the two"));
+            return cursor
+                .wrong(format!("has the name `{name}` of {first}: rename one of the two"));
         }
         let service = (spec.address, spec.port, spec.protocol);
         if let Some(first) = services.insert(service, cursor.path().clone()) {
-            return cursor
-                .wrong(format!("has the address, port and protocol of {first}: change one of the two"));
+            return cursor.wrong(format!(
+                "has the address, port and protocol of {first}: change one of the two"
+            ));
         }
         Some(vip)
     })?;
     if vips.len() > vip::MAX_VIPS {
-        return cursor.wrong(format!("lists {} VIPs, but {} are the most", vips.len(), vip::MAX_VIPS));
+        return cursor.wrong(format!(
+            "lists {} VIPs, but {} are the most",
+            vips.len(),
+            vip::MAX_VIPS
+        ));
     }
     Some(vips)
 }

@@ -118,7 +118,9 @@ fn each_mistake_names_its_field() {
 #[test]
 fn vips_of_one_service_or_name_are_refused() {
     let vip = |name: &str, port: u16| {
-        format!("  - {{metadata: {{name: {name}}}, spec: {{address: 203.0.113.1, port: {port}, backends: [{{address: 10.0.0.1, port: 1}}]}}}}\n")
+        format!(
+            "  - {{metadata: {{name: {name}}}, spec: {{address: 203.0.113.1, port: {port}, backends: [{{address: 10.0.0.1, port: 1}}]}}}}\n"
+        )
     };
     let same_name = format!("vips:\n{}{}", vip("a", 80), vip("a", 81));
     assert_eq!(report(&same_name), [(Some(3), "vips[1]".to_owned())]);
@@ -145,7 +147,11 @@ fn a_missing_file_is_named() {
 fn any_config() -> impl Strategy<Value = Config> {
     let peer = (any::<[u8; 2]>(), 1..64_000_u32, any::<bool>(), prop::bool::ANY, 3..9_000_u16);
     let peers = prop::collection::btree_map(any::<[u8; 2]>(), peer, 0..5);
-    (peers, prop::option::of(1..u32::MAX), prop::sample::select(vec![Hook::Auto, Hook::Xdp, Hook::Tc]))
+    (
+        peers,
+        prop::option::of(1..u32::MAX),
+        prop::sample::select(vec![Hook::Auto, Hook::Xdp, Hook::Tc]),
+    )
         .prop_map(|(peers, router_id, hook)| {
             let mut config = Config::default();
             config.bgp.router_id = router_id.map(Into::into);

@@ -18,9 +18,10 @@ pub(super) fn message(vip: &Vip, facts: Facts<'_>, announced: &BTreeSet<Ipv4Addr
         if carries(vip, facts) {
             return format!("advertised: {} of {all} backends healthy", tally.healthy);
         }
-        let others = facts.vips.values().find(|other| {
-            other.spec.address == vip.spec.address && carries(other, facts)
-        });
+        let others = facts
+            .vips
+            .values()
+            .find(|other| other.spec.address == vip.spec.address && carries(other, facts));
         let other = others.map_or("another", |other| &other.metadata.name);
         return format!(
             "advertised because of VIP {other} at the same address: {}",

@@ -143,7 +143,7 @@ pub(super) async fn get_openapi() -> Json<utoipa::openapi::OpenApi> {
     Json(super::document())
 }
 
-async fn json(headers: &HeaderMap, body: Body) -> Result<Value, Refused> {
+pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<Value, Refused> {
     let kind = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
     let plain = |kind: &str| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if kind.is_some_and(|kind| plain(kind) != "application/json") {

@@ -31,18 +31,21 @@ impl Refused {
     }
 
     pub(crate) fn no_such_path(path: &str) -> Self {
-        let detail = format!("there is nothing at {path}: /api/v1/openapi.json lists what there is");
+        let detail =
+            format!("there is nothing at {path}: /api/v1/openapi.json lists what there is");
         Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
     }
 
     pub(crate) fn method(method: &Method, path: &str) -> Self {
-        let detail = format!("{path} does not know {method}: /api/v1/openapi.json lists what it knows");
+        let detail =
+            format!("{path} does not know {method}: /api/v1/openapi.json lists what it knows");
         let status = StatusCode::METHOD_NOT_ALLOWED;
         Self::new(status, "method-not-allowed", "Method not allowed", detail)
     }
 
     pub(crate) fn host() -> Self {
-        let detail = "the request's Host is no loopback name: use http://127.0.0.1 or http://localhost";
+        let detail =
+            "the request's Host is no loopback name: use http://127.0.0.1 or http://localhost";
         Self::new(StatusCode::FORBIDDEN, "foreign-host", "Foreign host", detail)
     }
 
@@ -106,9 +109,8 @@ impl Refused {
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
         let detail = refusal.to_string();
-        let conflict = |kind: &str, title: &str| {
-            Self::new(StatusCode::CONFLICT, kind, title, detail.clone())
-        };
+        let conflict =
+            |kind: &str, title: &str| Self::new(StatusCode::CONFLICT, kind, title, detail.clone());
         let unavailable = |kind: &str, title: &str| {
             Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, detail.clone())
         };

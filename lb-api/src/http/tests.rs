@@ -1,1 +1,346 @@
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use futures::FutureExt;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use lb_api_types::config::Api;
+use lb_api_types::problem::Problem;
+use lb_api_types::vip::Vip;
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
+
+use super::*;
+use crate::registry::tests::{Bench, Told, vip};
+
+/// Views that say what was asked of them.
+struct Fixed;
+
+impl Views for Fixed {
+    fn peers(&self) -> BoxFuture<'_, Vec<PeerView>> {
+        async { vec![] }.boxed()
+    }
+
+    fn routes(&self, limit: usize) -> BoxFuture<'_, List<BgpRouteView>> {
+        async move { List { items: vec![], truncated: limit == 1 } }.boxed()
+    }
+
+    fn fib(&self, _: usize) -> BoxFuture<'_, Result<List<FibView>, String>> {
+        async { Err("the dataplane's thread has ended".into()) }.boxed()
+    }
+
+    fn flows(&self, limit: usize) -> BoxFuture<'_, Result<List<FlowView>, String>> {
+        async move { Ok(List { items: vec![], truncated: limit == DEFAULT_LIMIT }) }.boxed()
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<Status, String>> {
+        async { Err("no status".into()) }.boxed()
+    }
+}
+
+/// The API on a real socket, over a world that only writes down what it is told.
+struct Served {
+    bench: Bench,
+    folder: tempfile::TempDir,
+    tcp: Option<std::net::SocketAddr>,
+    stop: watch::Sender<bool>,
+    ended: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+struct Answer {
+    status: u16,
+    headers: hyper::HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The problem document, which says its own status.
+    fn problem(&self) -> Problem {
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        let problem: Problem = serde_json::from_slice(&self.body).unwrap();
+        assert_eq!(problem.status, self.status);
+        assert!(!problem.detail.contains('\n') && !problem.title.is_empty(), "{problem:?}");
+        problem
+    }
+}
+
+impl Served {
+    async fn new(file: Vec<Vip>) -> Self {
+        let bench = Bench::new(file).await;
+        let folder = tempfile::tempdir().unwrap();
+        let api = Api { socket: socket(folder.path()), listen: Some(([127, 0, 0, 1], 0).into()) };
+        let listeners = Listeners::bind(&api).await.unwrap();
+        let tcp = listeners.tcp_address();
+        let (stop, stopped) = watch::channel(false);
+        let router = router(bench.registry.clone(), Arc::new(Fixed));
+        let ended = tokio::spawn(serve(listeners, router, stopped));
+        Self { bench, folder, tcp, stop, ended }
+    }
+
+    async fn send(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
+        self.send_as(method, path, body, "application/json").await
+    }
+
+    async fn send_as(
+        &self,
+        method: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+        kind: &str,
+    ) -> Answer {
+        let stream = UnixStream::connect(socket(self.folder.path())).await.unwrap();
+        exchange(stream, method, path, body.into(), kind, "lbd").await
+    }
+
+    async fn put(&self, name: &str, body: &Value) -> Answer {
+        self.send("PUT", &format!("/api/v1/vips/{name}"), body.to_string()).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, "").await
+    }
+
+    async fn names(&self) -> Vec<String> {
+        let list = self.get("/api/v1/vips").await.json();
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+fn socket(folder: &Path) -> PathBuf {
+    folder.join("run/lbd.sock")
+}
+
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    method: &str,
+    path: &str,
+    body: Bytes,
+    kind: &str,
+    host: &str,
+) -> Answer {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", host)
+        .header("content-type", kind)
+        .body(Full::new(body))
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    let (parts, body) = answer.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+}
+
+fn good(name: &str) -> Value {
+    serde_json::to_value(vip(name, 10)).unwrap()
+}
+
+#[tokio::test]
+async fn a_vip_is_created_read_replaced_and_removed() {
+    let served = Served::new(vec![]).await;
+    let created = served.put("web", &good("web")).await;
+    assert_eq!(created.status, 201);
+    assert_eq!(created.json()["status"]["serving"], true, "it is served when the answer comes");
+    assert_eq!(served.put("web", &good("web")).await.status, 200);
+    let mut changed = good("web");
+    changed["spec"]["port"] = json!(8080);
+    assert_eq!(served.put("web", &changed).await.status, 200);
+    let read = served.get("/api/v1/vips/web").await;
+    assert_eq!((read.status, &read.json()["spec"]["port"]), (200, &json!(8080)));
+    assert_eq!(served.names().await, ["web"]);
+    assert_eq!(served.put("web", &read.json()).await.status, 200, "what is read can be put");
+
+    let removed = served.send("DELETE", "/api/v1/vips/web", "").await;
+    assert_eq!((removed.status, removed.body.len()), (204, 0));
+    assert_eq!(served.get("/api/v1/vips/web").await.problem().status, 404);
+    assert_eq!(served.send("DELETE", "/api/v1/vips/web", "").await.problem().status, 404);
+    assert_eq!(served.bench.world.told().last(), Some(&Told::Route(vec![])));
+}
+
+#[tokio::test]
+async fn bad_input_is_answered_with_one_sentence_that_names_the_field_and_changes_nothing() {
+    let served = Served::new(vec![vip("file", 99)]).await;
+    assert_eq!(served.put("web", &good("web")).await.status, 201);
+    served.bench.world.told();
+    let with = |pointer: &str, value: Value| {
+        let mut body = good("other");
+        body["spec"]["address"] = json!("203.0.113.11");
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        body.pointer_mut(parent).unwrap()[field] = value;
+        body
+    };
+    let backend = json!({"address": "10.0.0.1", "port": 8080});
+    let cases = [
+        (with("/spec/address", json!("203.0.113.300")), 422, "/spec/address"),
+        (with("/spec/address", json!("2001:db8::1")), 422, "/spec/address"),
+        (with("/spec/port", json!(0)), 422, "/spec/port"),
+        (with("/spec/backends", json!([])), 422, "/spec/backends"),
+        (with("/spec/backends", json!([backend, backend])), 422, "/spec/backends/1"),
+        (with("/spec/colour", json!("red")), 422, "/spec/colour"),
+        (with("/metadata/name", json!("third")), 422, "/metadata/name"),
+        (with("/spec/address", json!("203.0.113.10")), 409, "/spec/address"),
+        (with("/spec/address", json!("203.0.113.99")), 409, "/spec/address"),
+        (json!([]), 422, ""),
+    ];
+    for (body, status, pointer) in cases {
+        let problem = served.put("other", &body).await.problem();
+        assert_eq!(
+            (problem.status, problem.pointer.as_deref()),
+            (status, Some(pointer)),
+            "{problem:?}"
+        );
+    }
+    assert_eq!(served.put("file", &good("file")).await.problem().kind, "/problems/from-file");
+    let file = served.send("DELETE", "/api/v1/vips/file", "").await.problem();
+    assert_eq!((file.status, file.kind.as_str()), (409, "/problems/from-file"));
+    assert_eq!(
+        served.send("PUT", "/api/v1/vips/x", "{").await.problem().kind,
+        "/problems/malformed-json"
+    );
+    let text = served.send_as("PUT", "/api/v1/vips/x", "{}", "text/plain").await;
+    assert_eq!(text.problem().status, 415);
+    assert_eq!(served.names().await, ["file", "web"]);
+    assert_eq!(served.bench.world.told(), []);
+}
+
+#[tokio::test]
+async fn several_mistakes_are_all_listed() {
+    let served = Served::new(vec![]).await;
+    let body =
+        json!({"metadata": {"name": "A"}, "spec": {"address": "x", "port": 0, "backends": []}});
+    let problem = served.put("a", &body).await.problem();
+    let pointers: Vec<_> = problem.errors.iter().map(|error| error.pointer.as_str()).collect();
+    assert_eq!(pointers, ["/metadata/name", "/spec/address", "/spec/port", "/spec/backends"]);
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_limit_is_refused() {
+    let served = Served::new(vec![]).await;
+    let body = vec![b' '; MAX_BODY + 1];
+    assert_eq!(served.send("PUT", "/api/v1/vips/x", body).await.problem().status, 413);
+    // One of unknown length is cut off as well.
+    let endless = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 4096]));
+    let headers = hyper::HeaderMap::new();
+    let refused = handlers::json(&headers, axum::body::Body::from_stream(endless)).await;
+    assert_eq!(refused.unwrap_err().into_response().status(), 413);
+    let mut exact = good("x").to_string().into_bytes();
+    exact.resize(MAX_BODY, b' ');
+    assert_eq!(served.send("PUT", "/api/v1/vips/x", exact).await.status, 201);
+}
+
+#[tokio::test]
+async fn what_the_dataplane_refuses_is_said_and_not_kept() {
+    let served = Served::new(vec![vip("file", 99)]).await;
+    served.bench.world.refuse(Some("no room for more services"));
+    let problem = served.put("web", &good("web")).await.problem();
+    assert_eq!(problem.status, 503);
+    assert!(problem.detail.contains("no room for more services"), "{problem:?}");
+    assert_eq!(served.names().await, ["file"]);
+    let kept = served.bench.folder.path().join("vips.json");
+    assert!(!kept.exists());
+}
+
+#[tokio::test]
+async fn unknown_paths_methods_and_queries_are_problems_too() {
+    let served = Served::new(vec![]).await;
+    for path in ["/", "/api/v1", "/api/v1/pods", "/api/v2/vips", "/api/v1/vips/a/b"] {
+        assert_eq!(served.get(path).await.problem().status, 404, "{path}");
+    }
+    for (method, path) in
+        [("POST", "/api/v1/vips"), ("PATCH", "/api/v1/vips/x"), ("PUT", "/api/v1/fib")]
+    {
+        let answer = served.send(method, path, "").await;
+        assert_eq!(answer.problem().status, 405, "{method} {path}");
+        assert!(answer.headers.contains_key("allow"), "{method} {path} says what is allowed");
+    }
+    for query in ["limit=0", "limit=x", "limit=-1", "limit=2000001", "colour=red"] {
+        assert_eq!(
+            served.get(&format!("/api/v1/flows?{query}")).await.problem().status,
+            400,
+            "{query}"
+        );
+    }
+    assert_eq!(served.get("/api/v1/flows").await.json()["truncated"], true, "the default limit");
+    assert_eq!(served.get("/api/v1/bgp/routes?limit=1").await.json()["truncated"], true);
+    assert_eq!(served.get("/api/v1/bgp/peers").await.json(), json!({"items": []}));
+    assert_eq!(served.get("/api/v1/fib").await.problem().status, 503);
+}
+
+#[tokio::test]
+async fn the_socket_is_its_owners_and_a_stale_one_is_replaced() {
+    let served = Served::new(vec![]).await;
+    let path = socket(served.folder.path());
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let api = Api { socket: path.clone(), listen: None };
+    let second = Listeners::bind(&api).await.unwrap_err();
+    assert!(matches!(second, ListenError::InUse(_)), "{second}");
+    assert_eq!(served.get("/api/v1/vips").await.status, 200, "the first goes on");
+
+    served.stop.send_replace(true);
+    tokio::time::timeout(Duration::from_secs(10), served.ended).await.unwrap().unwrap().unwrap();
+    assert!(path.exists(), "a socket that nobody listens on");
+    Listeners::bind(&api).await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    let refused = Listeners::bind(&api).await.unwrap_err();
+    assert!(matches!(refused, ListenError::NoSocket(_)), "{refused}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn over_tcp_only_loopback_names_are_answered() {
+    let served = Served::new(vec![]).await;
+    let address = served.tcp.unwrap();
+    let ask = async |host: &str| {
+        let stream = TcpStream::connect(address).await.unwrap();
+        exchange(stream, "GET", "/api/v1/vips", Bytes::new(), "", host).await
+    };
+    for host in ["127.0.0.1", "localhost", &address.to_string(), "[::1]:80", "LocalHost:80"] {
+        assert_eq!(ask(host).await.status, 200, "{host}");
+    }
+    for host in ["lbd.example", "127.0.0.1.example:80", "localhost.example", "203.0.113.1"] {
+        assert_eq!(ask(host).await.problem().status, 403, "{host}");
+    }
+}
+
+#[test]
+fn the_golden_description_is_the_apis_own() {
+    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+    let now = serde_json::to_string_pretty(&document()).unwrap() + "\n";
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(GOLDEN, &now).unwrap();
+    }
+    let golden = std::fs::read_to_string(GOLDEN).unwrap_or_default();
+    assert!(
+        golden == now,
+        "lb-api/openapi.json differs from the API: run `UPDATE_GOLDEN=1 cargo nextest run -p lb-api golden` and look at the difference"
+    );
+    assert!(golden.contains("\"openapi\": \"3.1"));
+}
+
+#[tokio::test]
+async fn every_described_operation_is_answered() {
+    let served = Served::new(vec![vip("x", 1)]).await;
+    let description = served.get("/api/v1/openapi.json").await.json();
+    let paths = description["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 8);
+    for (path, operations) in paths {
+        for method in operations.as_object().unwrap().keys() {
+            let method = method.to_uppercase();
+            let answer = served.send(&method, &path.replace("{name}", "x"), "{}").await;
+            assert!(![404, 405].contains(&answer.status), "{method} {path}: {}", answer.status);
+        }
+    }
+}

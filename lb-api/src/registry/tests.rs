@@ -161,10 +161,7 @@ async fn a_vip_is_withdrawn_before_it_is_taken_out_of_the_dataplane() {
     eventually(|| bench.advertised("web")).await;
     bench.world.told();
     bench.registry.delete("web").await.unwrap();
-    assert_eq!(
-        bench.world.told(),
-        [Told::Announce(vec![]), Told::Serve(0), Told::Route(vec![])]
-    );
+    assert_eq!(bench.world.told(), [Told::Announce(vec![]), Told::Serve(0), Told::Route(vec![])]);
     assert!(bench.targets.borrow().is_empty());
 }
 
@@ -250,5 +247,8 @@ async fn putting_the_same_again_touches_nothing() {
     let applied = bench.registry.put(vip("web", 10)).await.unwrap();
     assert!(!applied.created);
     assert_eq!(bench.world.told(), []);
-    assert_eq!(control::targets(&[("web".into(), vip("web", 10))].into()), **bench.targets.borrow());
+    assert_eq!(
+        control::targets(&[("web".into(), vip("web", 10))].into()),
+        **bench.targets.borrow()
+    );
 }

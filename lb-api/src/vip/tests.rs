@@ -98,7 +98,10 @@ fn each_mistake_names_its_field() {
 fn too_many_backends_are_refused() {
     let backends: Vec<_> =
         (0..=MAX_BACKENDS).map(|n| json!({"address": "10.0.0.2", "port": n + 1})).collect();
-    assert_eq!(mistakes(&with("/spec/backends", json!(backends)))[0].path.pointer(), "/spec/backends");
+    assert_eq!(
+        mistakes(&with("/spec/backends", json!(backends)))[0].path.pointer(),
+        "/spec/backends"
+    );
 }
 
 #[test]

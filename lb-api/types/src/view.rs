@@ -86,7 +86,7 @@ pub struct FibView {
     pub prefix: IpNetwork,
     /// `forward`, `kernel` (handed over), `blackhole`.
     pub action: String,
-    /// Who says so: `kernel`, `bgp`, `neighbour`.
+    /// Who says so: `kernel`, `bgp`, `neighbour`, or `previous` (an earlier process, until this one has caught up).
     pub source: String,
     /// Where packets go.
     pub members: Vec<FibMemberView>,

@@ -1,0 +1,105 @@
+//! The daemon's command line.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use lb_api::{config, daemon};
+use lb_api_types::config::Config;
+use tracing_subscriber::EnvFilter;
+
+/// Read where no file is named, if it is there.
+const DEFAULT_FILE: &str = "/etc/lbd/lbd.yaml";
+
+/// A BGP-speaking router and stateful layer-4 load balancer.
+///
+/// Without a file it starts with working defaults. Logs go to stderr; LBD_LOG (or RUST_LOG) sets their level, such as
+/// `debug` or `lb_routing=debug`. SIGTERM and SIGINT end the BGP sessions; the dataplane goes on forwarding until
+/// `lbd clean`, so that a restart loses no flow.
+///
+/// Exit codes: 0 done, 1 something is missing or wrong (one sentence says what), 2 wrong usage.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:\n  lbd -c /etc/lbd/lbd.yaml\n  lbd check /etc/lbd/lbd.yaml\n  lbd clean"
+)]
+struct Arguments {
+    /// The configuration file; by default /etc/lbd/lbd.yaml, if it is there.
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon (the default).
+    Run,
+    /// Check a configuration file and report everything that is wrong with it.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Take everything of lbd out of the kernel: attachments, programs, flows, tables, routes.
+    Clean,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command.unwrap_or(Command::Run) {
+        Command::Check { file } => check(file),
+        Command::Run => load(arguments.config).and_then(run),
+        Command::Clean => load(arguments.config).and_then(clean),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(file: Option<PathBuf>) -> Result<Config> {
+    let default = || Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists());
+    Ok(match file.or_else(default) {
+        Some(file) => config::load(&file)?,
+        None => Config::default(),
+    })
+}
+
+fn check(file: PathBuf) -> Result<()> {
+    let config = config::load(&file)?;
+    println!(
+        "{} is right: {} peers, {} interface patterns, {} VIPs",
+        file.display(),
+        config.bgp.peers.len(),
+        config.dataplane.interfaces.len(),
+        config.vips.len()
+    );
+    Ok(())
+}
+
+fn run(config: Config) -> Result<()> {
+    let filter = EnvFilter::try_from_env("LBD_LOG")
+        .or_else(|_| EnvFilter::try_from_default_env())
+        .unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    log.with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(daemon::run(config));
+    // Threads that wait for the kernel or a neighbour don't hold the end up.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn clean(config: Config) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for line in runtime.block_on(daemon::clean(&config))? {
+        println!("{line}");
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! `apply` and `delete`: documents of files, read all before the first is sent.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::CtlError;
+use super::client::{Client, segment};
+use crate::yaml;
+
+/// A document and where it came from.
+struct Resource {
+    name: String,
+    body: Value,
+}
+
+/// Creates or replaces what the files say; what is refused does not hold the rest up.
+pub(super) async fn apply(client: &Client, files: &[PathBuf]) -> Result<String, CtlError> {
+    let mut resources = Vec::new();
+    for file in files {
+        resources.extend(read(file)?);
+    }
+    let (mut said, mut refused) = (String::new(), Vec::new());
+    for Resource { name, body } in resources {
+        match client.put(&format!("vips/{}", segment(&name)), &body).await {
+            Ok(true) => said.push_str(&format!("vip {name} created\n")),
+            Ok(false) => said.push_str(&format!("vip {name} updated\n")),
+            Err(CtlError::Refused(problem)) => {
+                refused.push(format!("vip {name} is refused: {}", super::words(&problem)));
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    finish(said, &refused)
+}
+
+/// Removes VIPs by name.
+pub(super) async fn delete(client: &Client, names: &[String]) -> Result<String, CtlError> {
+    let (mut said, mut refused) = (String::new(), Vec::new());
+    for name in names {
+        match client.delete(&format!("vips/{}", segment(name))).await {
+            Ok(()) => said.push_str(&format!("vip {name} deleted\n")),
+            Err(CtlError::Refused(problem)) => refused.push(super::words(&problem)),
+            Err(other) => return Err(other),
+        }
+    }
+    finish(said, &refused)
+}
+
+/// Removes the VIPs that files name.
+pub(super) async fn delete_files(client: &Client, files: &[PathBuf]) -> Result<String, CtlError> {
+    let mut names = Vec::new();
+    for file in files {
+        names.extend(read(file)?.into_iter().map(|resource| resource.name));
+    }
+    delete(client, &names).await
+}
+
+fn finish(said: String, refused: &[String]) -> Result<String, CtlError> {
+    if refused.is_empty() {
+        return Ok(said);
+    }
+    super::print(&said);
+    Err(CtlError::Other(refused.join("\n")))
+}
+
+fn read(file: &Path) -> Result<Vec<Resource>, CtlError> {
+    let mut text = String::new();
+    let (name, outcome) = if file == Path::new("-") {
+        ("standard input".to_owned(), std::io::stdin().read_to_string(&mut text).map(drop))
+    } else {
+        (file.display().to_string(), fs::read_to_string(file).map(|read| text = read))
+    };
+    outcome.map_err(|error| CtlError::Other(format!("cannot read {name}: {error}")))?;
+    parse(&name, &text)
+}
+
+fn parse(file: &str, text: &str) -> Result<Vec<Resource>, CtlError> {
+    let documents = yaml::documents(text).map_err(|broken| {
+        let line = broken.line.map_or(String::new(), |line| format!(":{line}"));
+        CtlError::Other(format!("{file}{line} {broken}"))
+    })?;
+    let flat = documents.into_iter().flat_map(|mut document| match document.get_mut("items") {
+        // What `get -o yaml` writes.
+        Some(Value::Array(items)) => std::mem::take(items),
+        Some(_) | None => vec![document],
+    });
+    let resources: Vec<_> = flat
+        .enumerate()
+        .map(|(place, body)| {
+            resource(body)
+                .map_err(|why| CtlError::Other(format!("{file}, document {}: {why}", place + 1)))
+        })
+        .collect::<Result<_, _>>()?;
+    if resources.is_empty() {
+        return Err(CtlError::Other(format!("{file} has no document: write a VIP into it")));
+    }
+    Ok(resources)
+}
+
+fn resource(mut body: Value) -> Result<Resource, String> {
+    let Value::Object(fields) = &mut body else {
+        return Err("is no mapping, but has to be a VIP with metadata and spec".into());
+    };
+    match fields.remove("kind") {
+        None => {}
+        Some(Value::String(kind)) if kind == "Vip" => {}
+        Some(kind) => return Err(format!("kind is {kind}, but only Vip is known")),
+    }
+    fields.remove("status");
+    match body.pointer("/metadata/name") {
+        Some(Value::String(name)) => Ok(Resource { name: name.clone(), body }),
+        Some(_) => Err("metadata.name has to be text".into()),
+        None => Err("metadata.name is missing".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str) -> Result<Vec<String>, String> {
+        let resources = parse("x.yaml", text).map_err(|error| error.to_string())?;
+        Ok(resources.into_iter().map(|resource| resource.name).collect())
+    }
+
+    #[test]
+    fn documents_lists_and_kinds_are_read() {
+        let text = "kind: Vip\nmetadata: {name: a}\n---\nmetadata: {name: b}\nstatus: {x: 1}\n---\nitems:\n- metadata: {name: c}\n";
+        assert_eq!(names(text).unwrap(), ["a", "b", "c"]);
+        assert_eq!(names("{\"metadata\": {\"name\": \"a\"}}").unwrap(), ["a"]);
+        let resources = parse("x.yaml", text).unwrap();
+        assert_eq!(resources[0].body, serde_json::json!({"metadata": {"name": "a"}}));
+    }
+
+    #[test]
+    fn what_is_no_vip_is_refused_with_its_place() {
+        for (text, said) in [
+            ("", "no document"),
+            (
+                "metadata: {name: a}\n---\nkind: Pod\nmetadata: {name: b}",
+                "document 2: kind is \"Pod\"",
+            ),
+            ("spec: {}", "metadata.name is missing"),
+            ("metadata: {name: 7}", "metadata.name has to be text"),
+            ("[1]", "no mapping"),
+            ("a: [", "x.yaml:2 is not well-formed"),
+        ] {
+            let error = names(text).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+}

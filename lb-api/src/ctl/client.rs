@@ -1,0 +1,178 @@
+//! One request, one connection.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use lb_api_types::problem::Problem;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::CtlError;
+
+/// How long an answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Bytes of an answer at most.
+const MAX_ANSWER: usize = 1 << 30;
+
+/// Where the daemon answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// A host and a port.
+    Tcp(String),
+}
+
+impl FromStr for Server {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Self::Unix(path.into()));
+        }
+        let authority = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+        match authority {
+            Some(authority) if !authority.is_empty() && !authority.contains('/') => {
+                let port =
+                    authority.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+                Ok(Self::Tcp(match port {
+                    Some(_) => authority.to_owned(),
+                    None => format!("{authority}:80"),
+                }))
+            }
+            Some(_) | None => {
+                Err("a server is unix:PATH or http://HOST:PORT, such as unix:/run/lbd/lbd.sock"
+                    .into())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(authority) => write!(f, "http://{authority}"),
+        }
+    }
+}
+
+/// Sends requests to one daemon.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    server: Server,
+}
+
+impl Client {
+    pub(super) fn new(server: Server) -> Self {
+        Self { server }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Result<Value, CtlError> {
+        Ok(self.send(Method::GET, path, None).await?.1)
+    }
+
+    /// Whether it is new.
+    pub(super) async fn put(&self, path: &str, body: &Value) -> Result<bool, CtlError> {
+        Ok(self.send(Method::PUT, path, Some(body)).await?.0 == StatusCode::CREATED)
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> Result<(), CtlError> {
+        self.send(Method::DELETE, path, None).await.map(drop)
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Value), CtlError> {
+        let sent = tokio::time::timeout(ANSWER_WITHIN, self.exchange(method, path, body));
+        let (status, bytes) = match sent.await {
+            Ok(answer) => answer?,
+            Err(_elapsed) => {
+                let why = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+                return Err(self.unreachable(why));
+            }
+        };
+        if !status.is_success() {
+            return Err(match serde_json::from_slice::<Problem>(&bytes) {
+                Ok(problem) => CtlError::Refused(Box::new(problem)),
+                Err(_) => CtlError::Other(format!("{} answers {status}: is it lbd?", self.server)),
+            });
+        }
+        let value = if bytes.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&bytes) };
+        let no_json = |_| CtlError::Other(format!("{} answers no JSON: is it lbd?", self.server));
+        Ok((status, value.map_err(no_json)?))
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Bytes), CtlError> {
+        let host = match &self.server {
+            Server::Unix(_) => "lbd",
+            Server::Tcp(authority) => authority,
+        };
+        let bytes = body.map_or_else(Bytes::new, |body| body.to_string().into());
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1/{path}"))
+            .header("host", host)
+            .header("accept", "application/json")
+            .header("content-type", "application/json")
+            .body(Full::new(bytes))
+            .map_err(|error| CtlError::Other(format!("no such path: {error}")))?;
+        match &self.server {
+            Server::Unix(path) => {
+                let stream = UnixStream::connect(path).await;
+                self.over(stream.map_err(|error| self.unreachable(error.to_string()))?, request)
+                    .await
+            }
+            Server::Tcp(authority) => {
+                let stream = TcpStream::connect(authority).await;
+                self.over(stream.map_err(|error| self.unreachable(error.to_string()))?, request)
+                    .await
+            }
+        }
+    }
+
+    async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        stream: S,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), CtlError> {
+        let failed = |error: hyper::Error| self.unreachable(error.to_string());
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        tokio::spawn(connection);
+        let answer = sender.send_request(request).await.map_err(failed)?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        Ok((status, body.map_err(|error| self.unreachable(error.to_string()))?.to_bytes()))
+    }
+
+    fn unreachable(&self, why: String) -> CtlError {
+        CtlError::Unreachable { server: self.server.to_string(), why }
+    }
+}
+
+/// A name as a segment of a path (RFC 3986 §2.3).
+pub(super) fn segment(name: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    let escape = |byte: u8| match plain(&byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    name.bytes().map(escape).collect()
+}

@@ -1,0 +1,56 @@
+//! Columns for people.
+
+/// Rows under a heading, each column as wide as its widest cell.
+pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = heading.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: [&str; N]| {
+        let mut text = String::new();
+        for (cell, width) in cells.into_iter().zip(widths) {
+            text.push_str(&format!("{cell:width$}  "));
+        }
+        format!("{}\n", text.trim_end())
+    };
+    let mut text = line(heading);
+    for row in rows {
+        text.push_str(&line(row.each_ref().map(String::as_str)));
+    }
+    text
+}
+
+/// Seconds as people say them: `42s`, `3m07s`, `5h12m`, `9d04h`.
+pub(super) fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{minutes}m{:02}s", seconds % 60),
+        3600..86_400 => format!("{hours}h{:02}m", minutes % 60),
+        _ => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
+/// A list of nothing has a dash.
+pub(super) fn or_dash(text: Option<String>) -> String {
+    text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let text = table(["A", "NAME"], &[["long".into(), "x".into()], ["y".into(), "".into()]]);
+        assert_eq!(text, "A     NAME\nlong  x\ny\n");
+    }
+
+    #[test]
+    fn durations_are_short() {
+        let said = [5, 67, 3720, 90_000].map(duration);
+        assert_eq!(said, ["5s", "1m07s", "1h02m", "1d01h"]);
+    }
+}

@@ -1,0 +1,67 @@
+use clap::CommandFactory;
+
+use super::*;
+
+#[test]
+fn the_command_line_is_consistent() {
+    Arguments::command().debug_assert();
+}
+
+#[test]
+fn commands_are_understood() {
+    let good = [
+        "lbctl get vips",
+        "lbctl get vip web -o yaml",
+        "lbctl get flows --limit 5",
+        "lbctl describe vip web",
+        "lbctl apply -f a.yaml -f -",
+        "lbctl delete vip web",
+        "lbctl delete -f a.yaml",
+        "lbctl --server http://127.0.0.1:8080 get status",
+    ];
+    for line in good {
+        let parsed = Arguments::try_parse_from(line.split(' '));
+        assert!(parsed.is_ok(), "{line}: {}", parsed.err().unwrap());
+    }
+    let bad = [
+        "lbctl",
+        "lbctl get",
+        "lbctl get pods",
+        "lbctl apply",
+        "lbctl delete",
+        "lbctl delete vip",
+        "lbctl delete vip web -f a.yaml",
+        "lbctl --server ftp://x get vips",
+        "lbctl get vips -o xml",
+    ];
+    for line in bad {
+        assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn servers_are_read() {
+    let read = |text: &str| text.parse::<Server>().map(|server| server.to_string());
+    assert_eq!(read("unix:/run/x.sock"), Ok("unix:/run/x.sock".into()));
+    assert_eq!(read("http://127.0.0.1:8080/"), Ok("http://127.0.0.1:8080".into()));
+    assert_eq!(read("http://localhost"), Ok("http://localhost:80".into()));
+    for bad in ["", "unix:", "http://", "https://x", "/run/x.sock", "http://a/b"] {
+        assert!(read(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_problem_is_one_sentence_that_names_the_field() {
+    let problem = |detail: &str, pointer: Option<&str>| Problem {
+        kind: String::new(),
+        title: String::new(),
+        status: 422,
+        detail: detail.into(),
+        pointer: pointer.map(str::to_owned),
+        errors: vec![],
+    };
+    assert_eq!(words(&problem("spec.port is 0", Some("/spec/port"))), "spec.port is 0");
+    assert_eq!(words(&problem("it is taken", Some("/spec/port"))), "it is taken (/spec/port)");
+    assert_eq!(words(&problem("no", None)), "no");
+    assert_eq!(words(&problem("no", Some(""))), "no");
+}

@@ -1,0 +1,193 @@
+//! The daemon: one place where configuration, registry, dataplane, router and API meet.
+//!
+//! ```text
+//!   config ─┬─▶ dataplane (a thread of its own) ◀── table, FIB ──┬── registry ◀─▶ store
+//!           ├─▶ router (sessions, kernel routes) ── FIB, links ──┘      ▲
+//!           └─▶ API (Unix socket, loopback) ─────────────────────────────┘
+//! ```
+//!
+//! Order at the start: the socket and the state folder are taken first, so that a second daemon stops before it touches
+//! anything; then the dataplane is adopted, the kept VIPs are served, and only then requests are answered.
+
+mod attach;
+mod clean;
+mod dataplane;
+mod fib;
+mod host;
+mod router;
+mod views;
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use lb_api_types::config::Config;
+use lb_dataplane::ServiceCounters;
+use lb_dataplane::table::Table;
+use lb_routing::RouterHandle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+pub use self::clean::clean;
+use self::dataplane::DataplaneHandle;
+use self::views::Live;
+use crate::http::{self, Listeners};
+use crate::registry::{self, Appliers, Registry, Start};
+use crate::{health, store};
+
+/// How long requests and sessions may take to end.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// One sentence that says what is missing and what to do.
+pub async fn run(config: Config) -> Result<()> {
+    let started = Instant::now();
+    // Signals that come while the daemon starts are not lost.
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let store = store::Store::open(&config.state_dir.0)?;
+    let listeners = Listeners::bind(&config.api).await?;
+    let tcp_address = listeners.tcp_address();
+    let mut running = start(&config, store, started).await?;
+    let (stop, stopped) = watch::channel(false);
+    let router = http::router(running.registry.clone(), Arc::clone(&running.views) as _);
+    let mut serving = tokio::spawn(http::serve(listeners, router, stopped));
+    announce_start(&config, &running, tcp_address);
+
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+        () = running.dataplane.ended() => Err("the dataplane's thread has ended"),
+        _ = &mut running.fib => Err("the router has ended"),
+        _ = &mut serving => Err("the API has ended"),
+    };
+    stop.send_replace(true);
+    if let Ok(signal) = ended {
+        tracing::info!(
+            signal,
+            "stopping: BGP sessions end, the dataplane stays and goes on forwarding; `lbd clean` takes it away"
+        );
+    }
+    let ordered = async {
+        running.registry.withdraw().await;
+        running.router.shutdown().await;
+    };
+    if timeout(STOP_WITHIN, ordered).await.is_err() {
+        tracing::warn!("BGP sessions did not end in time");
+    }
+    let _socket_is_gone_already = std::fs::remove_file(&config.api.socket);
+    match ended {
+        Ok(_) => Ok(()),
+        Err(what) => bail!("{what}: this is a bug, the log above says more"),
+    }
+}
+
+/// What runs.
+struct Running {
+    registry: Registry,
+    views: Arc<Live>,
+    dataplane: DataplaneHandle,
+    router: RouterHandle,
+    /// Feeds the router's FIB to the dataplane.
+    fib: tokio::task::JoinHandle<()>,
+    router_id: Ipv4Addr,
+}
+
+async fn start(config: &Config, store: store::Store, started: Instant) -> Result<Running> {
+    let loaded = store.load()?;
+    let mut warnings = loaded.warnings;
+    warnings.extend(host::warnings());
+    let router_config = router::config(&config.bgp).await?;
+    let router_id = router_config.speaker.router_id;
+    let dataplane = dataplane::spawn(&config.dataplane).await?;
+    let (router, batches) =
+        lb_routing::spawn(router_config).await.context("the BGP speaker does not start")?;
+    let fib = tokio::spawn(fib::pump(batches, dataplane.clone()));
+    let troubles = attach::spawn(router.links(), dataplane.clone(), config.dataplane.clone());
+
+    let (targets, wanted) = watch::channel(Arc::default());
+    let start = Start {
+        file: config.vips.clone(),
+        kept: loaded.vips,
+        store,
+        verdicts: health::prober::spawn(wanted),
+        targets,
+    };
+    let world = World { dataplane: dataplane.clone(), router: router.clone() };
+    let (registry, clashes) = registry::spawn(start, world)
+        .await
+        .map_err(|why| anyhow::anyhow!("the dataplane refuses the VIPs: {why}"))?;
+    warnings.extend(clashes);
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let views = Arc::new(Live {
+        dataplane: dataplane.clone(),
+        router: router.clone(),
+        registry: registry.clone(),
+        troubles,
+        warnings,
+        router_id,
+        asn: config.bgp.asn,
+        started,
+    });
+    Ok(Running { registry, views, dataplane, router, fib, router_id })
+}
+
+fn announce_start(config: &Config, running: &Running, tcp: Option<SocketAddr>) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        asn = config.bgp.asn,
+        router_id = %running.router_id,
+        listen = %config.bgp.listen,
+        peers = config.bgp.peers.len(),
+        socket = %config.api.socket.display(),
+        tcp = tcp.map(|address| address.to_string()),
+        "lbd runs"
+    );
+    if config.dataplane.interfaces.is_empty() {
+        tracing::warn!(
+            "no interface is configured, so no packet is balanced: name some in dataplane.interfaces"
+        );
+    }
+}
+
+/// The real appliers.
+struct World {
+    dataplane: DataplaneHandle,
+    router: RouterHandle,
+}
+
+impl Appliers for World {
+    async fn serve(&mut self, table: Table) -> Result<(), String> {
+        let applied = self.dataplane.with(move |owned| owned.dataplane.apply(&table)).await;
+        applied?.map_err(|error| dataplane::sentence(&error))
+    }
+
+    async fn announce(&mut self, addresses: &BTreeSet<Ipv4Addr>) {
+        let prefixes = addresses.iter().map(|address| std::net::IpAddr::V4(*address).into());
+        self.router.originate(prefixes.collect()).await;
+    }
+
+    async fn route(&mut self, addresses: &BTreeSet<Ipv4Addr>) {
+        self.router.set_vips(addresses.iter().copied().collect()).await;
+    }
+
+    async fn counters(&mut self) -> ServiceCounters {
+        match self.dataplane.with(|owned| owned.dataplane.service_counters()).await {
+            Ok(Ok(counters)) => counters,
+            Ok(Err(error)) => {
+                tracing::warn!(why = dataplane::sentence(&error), "no counters");
+                ServiceCounters::new()
+            }
+            Err(why) => {
+                tracing::warn!(why, "no counters");
+                ServiceCounters::new()
+            }
+        }
+    }
+}

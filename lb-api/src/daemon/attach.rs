@@ -1,0 +1,221 @@
+//! Attaches the fast path to interfaces as they appear, and takes it off those that are no longer configured.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lb_api_types::config;
+use lb_dataplane::{Attached, HookChoice};
+use lb_routing::Link;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::dataplane::{DataplaneHandle, sentence};
+
+/// How often an interface that refused is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What was attached to: an interface that got another name or MAC is attached to anew.
+type Done = BTreeMap<u32, (String, [u8; 6])>;
+
+/// A step towards what is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Attach(Link),
+    Detach(String),
+}
+
+/// Follows the host's links; the receiver has one sentence per interface that is not as configured.
+pub(super) fn spawn(
+    links: watch::Receiver<Vec<Link>>,
+    dataplane: DataplaneHandle,
+    config: config::Dataplane,
+) -> watch::Receiver<Vec<String>> {
+    let (troubles, receiver) = watch::channel(Vec::new());
+    tokio::spawn(follow(links, dataplane, config, troubles));
+    receiver
+}
+
+async fn follow(
+    mut links: watch::Receiver<Vec<Link>>,
+    dataplane: DataplaneHandle,
+    config: config::Dataplane,
+    troubles: watch::Sender<Vec<String>>,
+) {
+    let choice = match config.hook {
+        config::Hook::Auto => HookChoice::Auto,
+        config::Hook::Xdp => HookChoice::Xdp,
+        config::Hook::Tc => HookChoice::Tc,
+    };
+    let mut retry = interval(RETRY);
+    retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut done = Done::new();
+    loop {
+        let now = links.borrow_and_update().clone();
+        // The kernel has not told its links yet: nothing is known to be gone.
+        if !now.is_empty() {
+            let Ok(attached) = dataplane.with(|owned| owned.dataplane.attached()).await else {
+                return;
+            };
+            let mut found = Vec::new();
+            for step in plan(&now, &attached, &mut done, &config.interfaces) {
+                if let Err(trouble) = carry_out(&dataplane, step, choice, &mut done).await {
+                    found.push(trouble);
+                }
+            }
+            for new in found.iter().filter(|trouble| !troubles.borrow().contains(trouble)) {
+                tracing::error!("{new}");
+            }
+            troubles.send_if_modified(|old| std::mem::replace(old, found.clone()) != found);
+        }
+        tokio::select! {
+            changed = links.changed() => if changed.is_err() { return },
+            _ = retry.tick() => {}
+            () = dataplane.ended() => return,
+        }
+    }
+}
+
+async fn carry_out(
+    dataplane: &DataplaneHandle,
+    step: Step,
+    choice: HookChoice,
+    done: &mut Done,
+) -> Result<(), String> {
+    match step {
+        Step::Attach(link) => {
+            let name = link.name.clone();
+            let attached = dataplane
+                .with(move |owned| owned.dataplane.attach(&name, choice))
+                .await?
+                .map_err(|error| sentence(&error))?;
+            tracing::info!(interface = link.name, hook = ?attached, "attached");
+            done.insert(link.ifindex, (link.name, link.mac));
+        }
+        Step::Detach(name) => {
+            let interface = name.clone();
+            dataplane
+                .with(move |owned| owned.dataplane.detach(&interface))
+                .await?
+                .map_err(|error| sentence(&error))?;
+            tracing::info!(interface = name, "detached: no longer configured");
+        }
+    }
+    Ok(())
+}
+
+/// What is to be done. Every interface is attached to once by this process, also where an earlier one did: that brings
+/// its program up to date.
+fn plan(links: &[Link], attached: &[Attached], done: &mut Done, patterns: &[String]) -> Vec<Step> {
+    let wanted = |name: &str| patterns.iter().any(|pattern| matches(pattern, name));
+    done.retain(|ifindex, _| {
+        links.iter().any(|link| link.ifindex == *ifindex)
+            && attached.iter().any(|attached| attached.ifindex == *ifindex)
+    });
+    let is_done = |link: &Link| {
+        done.get(&link.ifindex).is_some_and(|(name, mac)| *name == link.name && *mac == link.mac)
+    };
+    let attach = links
+        .iter()
+        .filter(|link| link.ethernet && wanted(&link.name) && !is_done(link))
+        .map(|link| Step::Attach(link.clone()));
+    let detach = attached
+        .iter()
+        .filter(|attached| !wanted(&attached.name))
+        .map(|attached| Step::Detach(attached.name.clone()));
+    detach.chain(attach).collect()
+}
+
+/// Whether a name fits a pattern, in which `*` stands for any characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(start) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let end = parts.pop().unwrap_or_default();
+    for part in parts {
+        match name.find(part) {
+            Some(at) => name = &name[at + part.len()..],
+            None => return false,
+        }
+    }
+    name.len() >= end.len() && name.ends_with(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_dataplane::Hook;
+
+    use super::*;
+
+    fn link(ifindex: u32, name: &str) -> Link {
+        Link {
+            ifindex,
+            name: name.into(),
+            mac: [2; 6],
+            mtu: 1500,
+            up: true,
+            ethernet: name != "lo",
+        }
+    }
+
+    fn attached(ifindex: u32, name: &str) -> Attached {
+        Attached { name: name.into(), ifindex, hook: Hook::Tc }
+    }
+
+    #[test]
+    fn patterns_match_as_in_a_shell() {
+        let fits = [
+            ("eth0", "eth0"),
+            ("eth*", "eth12"),
+            ("*", "x"),
+            ("e*0", "eth0"),
+            ("*th*", "eth0"),
+            ("a*b*c", "aXbbc"),
+        ];
+        for (pattern, name) in fits {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in
+            [("eth0", "eth01"), ("eth*", "et"), ("e*0", "eth1"), ("a*b*c", "abx"), ("ab*b", "ab")]
+        {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn interfaces_are_attached_as_they_appear_and_once_only() {
+        let patterns = ["eth*".to_owned()];
+        let links = [link(1, "lo"), link(2, "eth0"), link(3, "wan")];
+        let mut done = Done::new();
+        assert_eq!(plan(&links, &[], &mut done, &patterns), [Step::Attach(link(2, "eth0"))]);
+        done.insert(2, ("eth0".into(), [2; 6]));
+        let now = [attached(2, "eth0")];
+        assert_eq!(plan(&links, &now, &mut done, &patterns), []);
+        let more = [link(2, "eth0"), link(4, "eth1")];
+        assert_eq!(plan(&more, &now, &mut done, &patterns), [Step::Attach(link(4, "eth1"))]);
+    }
+
+    #[test]
+    fn an_interface_that_an_earlier_process_attached_is_brought_up_to_date() {
+        let patterns = ["eth0".to_owned()];
+        let steps = plan(&[link(2, "eth0")], &[attached(2, "eth0")], &mut Done::new(), &patterns);
+        assert_eq!(steps, [Step::Attach(link(2, "eth0"))]);
+    }
+
+    #[test]
+    fn a_new_mac_a_new_name_and_a_lost_attachment_are_attached_anew() {
+        let patterns = ["eth*".to_owned()];
+        let now = [attached(2, "eth0")];
+        for known in [("eth0".to_owned(), [9; 6]), ("eth9".to_owned(), [2; 6])] {
+            let mut done = Done::from([(2, known)]);
+            assert_eq!(plan(&[link(2, "eth0")], &now, &mut done, &patterns).len(), 1);
+        }
+        let mut done = Done::from([(2, ("eth0".to_owned(), [2; 6]))]);
+        assert_eq!(plan(&[link(2, "eth0")], &[], &mut done, &patterns).len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_longer_configured_is_detached() {
+        let steps = plan(&[link(2, "eth0")], &[attached(2, "eth0")], &mut Done::new(), &[]);
+        assert_eq!(steps, [Step::Detach("eth0".into())]);
+    }
+}

@@ -1,0 +1,137 @@
+//! The dataplane's thread: its calls block, so they wait in one bounded queue of their own.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lb_api_types::config;
+use lb_dataplane::{AGE_BATCH, Dataplane, Options, Sizes};
+use lb_routing::Source;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Calls that wait at most; beyond, callers wait.
+const MAX_JOBS: usize = 64;
+/// How often idle flows are looked for.
+const AGE_EVERY: Duration = Duration::from_secs(1);
+/// In how many rounds the whole flow table is looked at.
+const AGE_ROUNDS: usize = 16;
+/// In what is waited for when the thread is asked for something.
+const ENDED: &str = "the dataplane's thread has ended";
+
+/// What the thread owns.
+pub(super) struct Owned {
+    pub(super) dataplane: Dataplane,
+    /// Whom each route comes from, for people.
+    pub(super) sources: HashMap<(Ipv4Addr, u8), Source>,
+}
+
+type Job = Box<dyn FnOnce(&mut Owned) + Send>;
+
+/// A way to the thread.
+#[derive(Clone)]
+pub(super) struct DataplaneHandle {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl DataplaneHandle {
+    /// Has the thread call this, after what was asked before.
+    pub(super) async fn with<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut Owned) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let (sender, answer) = oneshot::channel();
+        let job: Job = Box::new(move |owned| {
+            // A caller that has gone wants no answer.
+            let _gone = sender.send(call(owned));
+        });
+        self.jobs.send(job).await.map_err(|_closed| ENDED)?;
+        answer.await.map_err(|_closed| ENDED.to_owned())
+    }
+
+    /// Returns when the thread has ended.
+    pub(super) async fn ended(&self) {
+        self.jobs.closed().await;
+    }
+}
+
+/// Opens the dataplane in a thread of its own.
+pub(super) async fn spawn(config: &config::Dataplane) -> Result<DataplaneHandle> {
+    let options = options(config);
+    let (jobs, mut queue) = mpsc::channel::<Job>(MAX_JOBS);
+    let (opened, answer) = oneshot::channel();
+    thread::Builder::new().name("dataplane".into()).spawn(move || {
+        let dataplane = match Dataplane::open(&options) {
+            Ok(dataplane) => dataplane,
+            Err(error) => {
+                let _gone = opened.send(Err(error));
+                return;
+            }
+        };
+        let adopted = dataplane.adopted();
+        let _gone = opened.send(Ok(adopted));
+        let mut owned = Owned { dataplane, sources: HashMap::new() };
+        while let Some(job) = queue.blocking_recv() {
+            job(&mut owned);
+        }
+    })?;
+    let adopted = answer.await.context(ENDED)??;
+    if adopted {
+        tracing::info!("the dataplane of an earlier lbd is adopted with its flows");
+    }
+    let handle = DataplaneHandle { jobs };
+    let entries = config.max_flow_entries as usize;
+    let batches = entries.div_ceil(AGE_BATCH * AGE_ROUNDS).max(1);
+    tokio::spawn(age(handle.clone(), batches));
+    Ok(handle)
+}
+
+pub(super) fn options(config: &config::Dataplane) -> Options {
+    let sizes = Sizes { flow_entries: config.max_flow_entries, ..Sizes::default() };
+    Options { pin_dir: config.pin_dir.clone(), sizes, record: false }
+}
+
+/// Looks for idle flows, some batches a round, so that calls of others come between.
+async fn age(handle: DataplaneHandle, batches: usize) {
+    let mut tick = interval(AGE_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failed = false;
+    loop {
+        tick.tick().await;
+        for _ in 0..batches {
+            let Ok(aged) = handle.with(|owned| owned.dataplane.age()).await else { return };
+            match aged {
+                Ok(aged) => {
+                    failed = false;
+                    if aged.wrapped {
+                        break;
+                    }
+                }
+                Err(error) if !failed => {
+                    tracing::error!(why = sentence(&error), "idle flows are not removed");
+                    failed = true;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// An error with its causes.
+pub(super) fn sentence(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        // Some errors repeat their cause.
+        if !text.ends_with(&said) {
+            let _infallible = write!(text, ": {said}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,191 @@
+//! What the running daemon shows of itself.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Instant;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use ipnetwork::{IpNetwork, Ipv4Network};
+use lb_api_types::config;
+use lb_api_types::view::{
+    BgpRouteView, FibMemberView, FibView, FlowView, InterfaceView, List, PeerView, ReasonView,
+    Status,
+};
+use lb_dataplane::fib::{Action, FibRoute, Member};
+use lb_dataplane::table::{Protocol, ServiceKey};
+use lb_dataplane::{Flow, Hook};
+use lb_routing::{RouterHandle, Source};
+use tokio::sync::watch;
+
+use super::dataplane::{DataplaneHandle, sentence};
+use super::router;
+use crate::control;
+use crate::http::Views;
+use crate::registry::Registry;
+
+/// The running daemon.
+pub(super) struct Live {
+    pub(super) dataplane: DataplaneHandle,
+    pub(super) router: RouterHandle,
+    pub(super) registry: Registry,
+    /// Why interfaces are not attached.
+    pub(super) troubles: watch::Receiver<Vec<String>>,
+    /// What was found at the start.
+    pub(super) warnings: Vec<String>,
+    pub(super) router_id: Ipv4Addr,
+    pub(super) asn: u32,
+    pub(super) started: Instant,
+}
+
+impl Views for Live {
+    fn peers(&self) -> BoxFuture<'_, Vec<PeerView>> {
+        async {
+            let now = Instant::now();
+            let peers = self.router.peers().await;
+            peers.into_iter().map(|peer| router::peer_view(peer, now)).collect()
+        }
+        .boxed()
+    }
+
+    fn routes(&self, limit: usize) -> BoxFuture<'_, List<BgpRouteView>> {
+        async move {
+            let routes = self.router.routes().await;
+            cut(routes.into_iter().map(router::route_view), limit)
+        }
+        .boxed()
+    }
+
+    fn fib(&self, limit: usize) -> BoxFuture<'_, Result<List<FibView>, String>> {
+        async move {
+            let routes = self.dataplane.with(move |owned| {
+                let routes = owned.dataplane.fib_routes(limit.saturating_add(1)).into_iter();
+                let sourced = routes.map(|route| {
+                    let source = owned.sources.get(&(route.prefix, route.len)).copied();
+                    (route, source)
+                });
+                sourced.collect::<Vec<_>>()
+            });
+            let routes = routes.await?;
+            let links = self.router.links().borrow().clone();
+            let names: HashMap<u32, String> =
+                links.into_iter().map(|link| (link.ifindex, link.name)).collect();
+            Ok(cut(
+                routes.into_iter().map(|(route, source)| fib_view(&route, source, &names)),
+                limit,
+            ))
+        }
+        .boxed()
+    }
+
+    fn flows(&self, limit: usize) -> BoxFuture<'_, Result<List<FlowView>, String>> {
+        async move {
+            let flows = self.dataplane.with(move |owned| {
+                owned.dataplane.flows(limit.saturating_add(1)).map_err(|error| sentence(&error))
+            });
+            let flows = flows.await??;
+            let vips = self.registry.list().await;
+            let names: HashMap<ServiceKey, String> =
+                vips.into_iter().map(|vip| (control::key(&vip.spec), vip.metadata.name)).collect();
+            Ok(cut(flows.into_iter().map(|flow| flow_view(&flow, &names)), limit))
+        }
+        .boxed()
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<Status, String>> {
+        async {
+            let (interfaces, reasons) = self
+                .dataplane
+                .with(|owned| (owned.dataplane.attached(), owned.dataplane.reasons()))
+                .await?;
+            let reasons = reasons.map_err(|error| sentence(&error))?;
+            let mut warnings = self.warnings.clone();
+            warnings.extend(self.troubles.borrow().iter().cloned());
+            Ok(Status {
+                version: env!("CARGO_PKG_VERSION").into(),
+                uptime_secs: self.started.elapsed().as_secs(),
+                router_id: self.router_id,
+                asn: self.asn,
+                interfaces: interfaces
+                    .into_iter()
+                    .map(|attached| InterfaceView {
+                        name: attached.name,
+                        index: attached.ifindex,
+                        hook: match attached.hook {
+                            Hook::Tc => config::Hook::Tc,
+                            Hook::Xdp => config::Hook::Xdp,
+                        },
+                    })
+                    .collect(),
+                reasons: reasons
+                    .into_iter()
+                    .filter(|count| count.packets > 0)
+                    .map(|count| ReasonView {
+                        reason: count.reason.name().into(),
+                        verdict: count.kind.name().into(),
+                        packets: count.packets,
+                        bytes: count.bytes,
+                    })
+                    .collect(),
+                warnings,
+            })
+        }
+        .boxed()
+    }
+}
+
+/// At most `limit` of them, and whether there were more.
+fn cut<T>(items: impl Iterator<Item = T>, limit: usize) -> List<T> {
+    let mut items: Vec<T> = items.take(limit.saturating_add(1)).collect();
+    let truncated = items.len() > limit;
+    items.truncate(limit);
+    List { items, truncated }
+}
+
+fn fib_view(route: &FibRoute, source: Option<Source>, names: &HashMap<u32, String>) -> FibView {
+    let (action, members): (_, &[Member]) = match &route.action {
+        Action::Forward(members) => ("forward", members),
+        Action::Kernel => ("kernel", &[]),
+        Action::Blackhole => ("blackhole", &[]),
+    };
+    let prefix = Ipv4Network::new(route.prefix, route.len).unwrap_or(route.prefix.into());
+    FibView {
+        prefix: IpNetwork::V4(prefix),
+        action: action.into(),
+        source: match source {
+            Some(Source::Kernel) => "kernel",
+            Some(Source::Bgp) => "bgp",
+            Some(Source::Neighbour) => "neighbour",
+            None => "previous",
+        }
+        .into(),
+        members: members.iter().map(|member| member_view(member, names)).collect(),
+    }
+}
+
+fn member_view(member: &Member, names: &HashMap<u32, String>) -> FibMemberView {
+    let name = names.get(&member.ifindex).cloned();
+    FibMemberView {
+        gateway: member.gateway.map(IpAddr::V4),
+        interface: name.unwrap_or_else(|| format!("#{}", member.ifindex)),
+        mac: member
+            .destination_mac
+            .map(|[a, b, c, d, e, f]| format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")),
+    }
+}
+
+fn flow_view(flow: &Flow, names: &HashMap<ServiceKey, String>) -> FlowView {
+    let key = ServiceKey { address: flow.vip.ip(), port: flow.vip.port(), protocol: flow.protocol };
+    FlowView {
+        protocol: match flow.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+        .into(),
+        client: flow.client.to_string(),
+        vip: flow.vip.to_string(),
+        backend: flow.backend.to_string(),
+        service: names.get(&key).cloned(),
+        idle_secs: flow.idle.as_secs(),
+    }
+}
