@@ -20,6 +20,8 @@ mod tests;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
+use foldhash::fast::RandomState;
+
 pub use self::groups::GroupError;
 use self::groups::Groups;
 use self::slots::Slots;
@@ -158,13 +160,16 @@ pub struct Arrays {
 /// Waits until no packet reads what was unlinked before: a grace period.
 pub type Grace = fn();
 
+/// Routes of one length. Neighbours choose the prefixes, so the hash is seeded.
+type Table = HashMap<u32, u32, RandomState>;
+
 /// The writer. One at a time per set of arrays.
 #[derive(Debug)]
 pub struct Fib {
     slots: Slots,
     groups: Groups,
     /// Routes by length and network address, with the caller's group.
-    routes: Vec<HashMap<u32, u32>>,
+    routes: Vec<Table>,
 }
 
 impl Fib {
@@ -173,7 +178,7 @@ impl Fib {
         let Arrays { l1, l2, groups, buckets, members } = arrays;
         let (slots, live) = adopt::slots(l1, l2, grace);
         let groups = adopt::groups(groups, buckets, members, &live, grace);
-        Self { slots, groups, routes: (0..=32).map(|_| HashMap::new()).collect() }
+        Self { slots, groups, routes: (0..=32).map(|_| Table::default()).collect() }
     }
 
     /// Makes one change.
@@ -236,29 +241,25 @@ impl Fib {
 
     fn insert(&mut self, prefix: Ipv4Addr, len: u8, group: u32) -> Result<(), FibError> {
         let network = network(prefix, len)?;
-        let index = self.groups.index(group);
+        let index = self.groups.used(group);
         let index = index.ok_or(FibError::UnknownGroup { prefix, len, group })?;
-        let is_new = self.routes.get(usize::from(len)).is_none_or(|r| !r.contains_key(&network));
-        if !self.slots.set(network, len, index, is_new) {
+        let old = self.routes[usize::from(len)].insert(network, group);
+        if !self.slots.set(network, len, index, old.is_none()) {
+            // Only a route that was not there needs a chunk: there is no old one to put back.
+            self.routes[usize::from(len)].remove(&network);
+            self.groups.unused(group);
             let chunks = self.slots.chunks();
             return Err(FibError::ChunksFull { prefix, len, chunks });
         }
-        if let Some(routes) = self.routes.get_mut(usize::from(len)) {
-            let old = routes.insert(network, group);
-            self.groups.used(group);
-            if let Some(old) = old {
-                self.groups.unused(old);
-            }
+        if let Some(old) = old {
+            self.groups.unused(old);
         }
         Ok(())
     }
 
     fn remove(&mut self, prefix: Ipv4Addr, len: u8) -> Result<(), FibError> {
         let network = network(prefix, len)?;
-        let Some(group) = self.routes.get_mut(usize::from(len)).and_then(|r| r.remove(&network))
-        else {
-            return Ok(());
-        };
+        let Some(group) = self.routes[usize::from(len)].remove(&network) else { return Ok(()) };
         let covering = self.covering(network, len);
         self.slots.clear(network, len, covering);
         self.groups.unused(group);

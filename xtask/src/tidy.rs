@@ -198,8 +198,10 @@ fn without_tests(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
 
+/// Tests, and the simulation, which is compiled into tests only.
 fn is_test(path: &str) -> bool {
-    path.ends_with("/tests.rs") || path.contains("/tests/") || path.contains("/benches/")
+    path.ends_with("/tests.rs")
+        || ["/tests/", "/benches/", "/sim/", "/sim.rs"].iter().any(|part| path.contains(part))
 }
 
 fn packages(metadata: &Value) -> impl Iterator<Item = &Value> {

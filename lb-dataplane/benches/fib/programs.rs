@@ -134,8 +134,8 @@ impl Programs {
 }
 
 fn map(ebpf: &Ebpf, name: &str, bytes: usize) -> Result<Mapped> {
-    match ebpf.map(name).context("no such map")? {
-        Map::Array(data) => Ok(Mapped::map(data.fd().as_fd(), bytes)?),
-        _ => anyhow::bail!("{name} is no array"),
-    }
+    let Map::Array(data) = ebpf.map(name).context("no such map")? else {
+        anyhow::bail!("{name} is no array");
+    };
+    Ok(Mapped::map(data.fd().as_fd(), bytes)?)
 }

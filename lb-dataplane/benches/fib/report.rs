@@ -48,20 +48,15 @@ impl Report {
         ratios.sort_unstable_by(f64::total_cmp);
         let cut = ratios.len() / 5;
         let (low, high) = (ratios[cut], ratios[ratios.len() - 1 - cut]);
-        let holds = if high <= target {
-            json!(true)
+        let (holds, verdict) = if high <= target {
+            (json!(true), "holds")
         } else if low > target {
-            json!(false)
+            (json!(false), "MISSED")
         } else {
-            json!("inconclusive")
+            (json!("inconclusive"), "inconclusive")
         };
         let ratio = median(ratios);
         let (value, base) = (value.median(), baseline.median());
-        let verdict = match &holds {
-            Value::Bool(true) => "holds".to_owned(),
-            Value::Bool(false) => "MISSED".to_owned(),
-            other => other.as_str().unwrap_or_default().to_owned(),
-        };
         self.lines.push(format!(
             "{name:<42} {value:>9.3} {unit:<2} beside {base:>9.3} ({against})  ratio {ratio:.4} [{low:.4}, {high:.4}]  target {target:.4}  {verdict}"
         ));

@@ -9,6 +9,8 @@ use lb_dataplane_common::fib::{
     MEMBER_RESOLVED, MemberEntry, group_buckets, group_kind, group_member,
 };
 
+use foldhash::fast::FixedState;
+
 use super::buckets::{Ranges, assign, log2_for};
 use super::pool::Pool;
 use super::{Action, Member};
@@ -49,6 +51,20 @@ struct Group {
     buckets: Vec<u32>,
 }
 
+/// What a group's word says, and what it names.
+#[derive(Debug)]
+struct Target {
+    word: u64,
+    range: Option<(u32, u8)>,
+    buckets: Vec<u32>,
+}
+
+impl Target {
+    fn plain(word: u64) -> Self {
+        Self { word, range: None, buckets: Vec::new() }
+    }
+}
+
 /// What a previous process used, to be given back at the end of adoption.
 #[derive(Debug, Default)]
 pub(super) struct Stale {
@@ -66,7 +82,8 @@ pub(super) struct Groups {
     indices: Pool,
     ranges: Ranges,
     member_indices: Pool,
-    by_name: HashMap<u32, Group>,
+    /// By the caller's names, which no neighbour chooses.
+    by_name: HashMap<u32, Group, FixedState>,
     /// Members that groups name, with the number of groups.
     members: HashMap<MemberEntry, (u32, u32)>,
     stale: Stale,
@@ -92,7 +109,7 @@ impl Groups {
             indices: pools.groups,
             ranges: pools.ranges,
             member_indices: pools.members,
-            by_name: HashMap::new(),
+            by_name: HashMap::default(),
             members: HashMap::new(),
             stale,
         }
@@ -103,10 +120,11 @@ impl Groups {
         self.by_name.get(&name).map(|group| group.index)
     }
 
-    pub(super) fn used(&mut self, name: u32) {
-        if let Some(group) = self.by_name.get_mut(&name) {
-            group.routes += 1;
-        }
+    /// One more route names it; its place in `FIB_GROUPS`.
+    pub(super) fn used(&mut self, name: u32) -> Option<u32> {
+        let group = self.by_name.get_mut(&name)?;
+        group.routes += 1;
+        Some(group.index)
     }
 
     pub(super) fn unused(&mut self, name: u32) {
@@ -124,14 +142,14 @@ impl Groups {
         let weighted = self.acquire(&members)?;
         let made = match (action, weighted.as_slice()) {
             (Action::Kernel, _) | (Action::Forward(_), []) => {
-                Some((group_kind(GROUP_KERNEL), None, Vec::new()))
+                Some(Target::plain(group_kind(GROUP_KERNEL)))
             }
-            (Action::Blackhole, _) => Some((group_kind(GROUP_BLACKHOLE), None, Vec::new())),
-            (Action::Forward(_), [(only, _)]) => Some((group_member(*only), None, Vec::new())),
+            (Action::Blackhole, _) => Some(Target::plain(group_kind(GROUP_BLACKHOLE))),
+            (Action::Forward(_), [(only, _)]) => Some(Target::plain(group_member(*only))),
             (Action::Forward(_), several) => self.fill_range(name, several),
         };
         let keys: Vec<MemberEntry> = members.into_iter().map(|(entry, _)| entry).collect();
-        let Some((word, range, buckets)) = made else {
+        let Some(Target { word, range, buckets }) = made else {
             self.release(&keys);
             return Err(GroupError::BucketsFull);
         };
@@ -208,11 +226,7 @@ impl Groups {
         stale.ranges.into_iter().for_each(|(base, log2)| self.ranges.give_back(base, log2));
     }
 
-    fn fill_range(
-        &mut self,
-        name: u32,
-        members: &[(u32, u16)],
-    ) -> Option<(u64, Option<(u32, u8)>, Vec<u32>)> {
+    fn fill_range(&mut self, name: u32, members: &[(u32, u16)]) -> Option<Target> {
         let old = self.by_name.get(&name);
         let before = old.and_then(|group| Some(group.range?.1)).unwrap_or(0);
         // A table never shrinks: its buckets would change hands.
@@ -222,7 +236,7 @@ impl Groups {
         for (word, member) in self.bucket_words.words()[base as usize..].iter().zip(&buckets) {
             word.store(*member, Relaxed);
         }
-        Some((group_buckets(base, log2), Some((base, log2)), buckets))
+        Some(Target { word: group_buckets(base, log2), range: Some((base, log2)), buckets })
     }
 
     /// Finds or makes the members, each counted once more; all of them or none.

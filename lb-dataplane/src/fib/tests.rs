@@ -136,9 +136,11 @@ fn a_group_that_changes_takes_its_routes_along() {
 }
 
 fn choices(reader: &Reader) -> Vec<u32> {
-    let member = |hash: u32| match lookup4(reader, 0x0a01_0101, hash) {
-        Route::Forward(member) => member.ifindex,
-        other => panic!("{other:?}"),
+    let member = |hash: u32| {
+        let Route::Forward(member) = lookup4(reader, 0x0a01_0101, hash) else {
+            panic!("hash {hash} leads nowhere")
+        };
+        member.ifindex
     };
     (0..4096).map(member).collect()
 }

@@ -17,6 +17,9 @@ struct Maps {
     read: BTreeMap<u32, ()>,
 }
 
+/// A backend's address and port, as its entry has them.
+type Address = ([u8; 16], [u8; 2]);
+
 fn raw(key: &ServiceKey4) -> [u8; 8] {
     let [a, b, c, d] = key.address;
     let [p, q] = key.port;
@@ -72,7 +75,7 @@ impl Maps {
     }
 
     /// What clients meet: for each service its ring of addresses.
-    fn meaning(&self) -> BTreeMap<[u8; 8], Vec<([u8; 16], [u8; 2])>> {
+    fn meaning(&self) -> BTreeMap<[u8; 8], Vec<Address>> {
         let ring = |entry: &ServiceEntry| {
             let words = entry.ring_base..entry.ring_base + entry.ring_len;
             words

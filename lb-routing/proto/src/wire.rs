@@ -247,7 +247,7 @@ pub struct Context {
 /// of one-byte prefixes (`0.0.0.0/0`), each an 18-byte value in a vector that doubled.
 pub const MAX_EXPANSION: usize = 64;
 
-/// Reads one whole message, as [`frame`] or [`Framer`] delimits it.
+/// Reads one whole message, as [`frame()`] or [`Framer`] delimits it.
 ///
 /// # Errors
 ///

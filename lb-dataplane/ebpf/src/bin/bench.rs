@@ -10,11 +10,13 @@
 mod fib_maps;
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_fib_lookup as FibParams, xdp_action};
+use aya_ebpf::bindings::{
+    BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_fib_lookup as FibParams, xdp_action,
+};
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use aya_ebpf::macros::{map, xdp};
-use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::Array;
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::programs::XdpContext;
 use lb_dataplane_common::fib::{MemberEntry, Route, lookup_group4, lookup4};
 
@@ -108,7 +110,8 @@ fn walk(mut lookup: impl FnMut(u32, u32) -> Option<u32>) -> u32 {
     let mut wrong = 0;
     for step in 0..LOOKUPS {
         let place = start.wrapping_add(step) & 0xffff;
-        let (Some(destination), Some(expected)) = (word(&DESTINATIONS, place), word(&EXPECTED, place))
+        let (Some(destination), Some(expected)) =
+            (word(&DESTINATIONS, place), word(&EXPECTED, place))
         else {
             return xdp_action::XDP_ABORTED;
         };
