@@ -80,6 +80,9 @@ enum Command {
 /// Sessions begin when the kernel's routes are known. Routes that a previous process left in the
 /// kernel keep forwarding until the neighbours have spoken, at most 60 s.
 ///
+/// The receiver has to be drained: while very much waits in it, routes of the kernel wait too. Dropped,
+/// it is no longer waited for.
+///
 /// # Errors
 ///
 /// A configuration that cannot work, a port that is taken, no access to netlink.

@@ -7,15 +7,14 @@ use ipnetwork::IpNetwork;
 use lb_routing_proto::fib::{Fact, Output as FibOutput};
 use lb_routing_proto::speaker::{ConnId, Event, Input, Output, RouteChange, State};
 
-use super::FibBatch;
-use super::task::Task;
+use super::task::{Synced, Task};
 use crate::kernel::Request;
 use crate::tcp::{self, Connection, Queued};
 
 /// Outputs of the speaker, and of the resolver, in one go, before the world is looked at again.
 const TURN: usize = 2048;
-/// Updates in one batch for the dataplane.
-const BATCH: usize = 2048;
+/// Updates that wait for the dataplane at most. At the bound the kernel's routes of ours wait too.
+const WAITING: usize = 65_536;
 /// Operations in one request to the installer.
 const REQUEST: usize = 512;
 /// Neighbours that the kernel is asked for in one request.
@@ -45,19 +44,19 @@ impl Task {
         true
     }
 
-    /// Stops where a batch waits for the dataplane: changes then merge in the resolver.
+    /// Stops where much waits for the dataplane: changes then merge in the resolver.
     fn pump_fib(&mut self) -> bool {
         if self.frozen {
             return false;
         }
         let mut turns = 0;
-        while self.outbox.is_empty() {
+        while self.updates.len() < WAITING {
             if turns == TURN {
                 return true;
             }
             turns += 1;
             match self.fib.poll_output() {
-                Some(FibOutput::Update(update)) => self.updates.push(update),
+                Some(FibOutput::Update(update)) => self.updates.push_back(update),
                 Some(FibOutput::Install { prefix, next_hops }) => {
                     self.plan.set_learned(prefix, next_hops);
                 }
@@ -65,25 +64,14 @@ impl Task {
                     self.resolve.insert((ifindex, address));
                 }
                 None => {
-                    self.post();
-                    if !self.synced {
-                        self.synced = true;
-                        self.outbox.push_back(FibBatch::Synced);
+                    if self.synced == Synced::NotYet {
+                        self.synced = Synced::Due;
                     }
                     return false;
                 }
             }
-            if self.updates.len() >= BATCH {
-                self.post();
-            }
         }
         false
-    }
-
-    fn post(&mut self) {
-        if !self.updates.is_empty() {
-            self.outbox.push_back(FibBatch::Updates(std::mem::take(&mut self.updates)));
-        }
     }
 
     fn pump_installer(&mut self, now: Instant) {

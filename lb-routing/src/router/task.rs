@@ -22,12 +22,25 @@ use crate::tcp::{self, Connection};
 const CONNECTION_EVENTS: usize = 64;
 /// Batches of kernel events that wait at most; beyond, the watcher waits.
 const KERNEL_EVENTS: usize = 8;
+/// Updates in one batch for the dataplane.
+const BATCH: usize = 2048;
 /// How often slow things are looked at: convergence, neighbours to be checked.
 const SLOW_TICK: Duration = Duration::from_secs(1);
 /// Time for sessions to say goodbye at shutdown.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// Failed installations that are logged one by one, of a batch.
 const LOGGED_FAILURES: usize = 5;
+
+/// How far `FibBatch::Synced` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Synced {
+    /// There is more from the start to be told.
+    NotYet,
+    /// It goes after the updates that wait.
+    Due,
+    /// It went.
+    Sent,
+}
 
 /// What the task was woken for.
 enum Wake {
@@ -51,9 +64,9 @@ pub(super) struct Task {
     /// The kernel's tables were read once; before, no session begins.
     pub(super) started: bool,
     /// What the dataplane gets next.
-    pub(super) outbox: VecDeque<FibBatch>,
-    pub(super) updates: Vec<Update>,
-    pub(super) synced: bool,
+    pub(super) updates: VecDeque<Update>,
+    /// Whether it was told that it has all that was there at the start.
+    pub(super) synced: Synced,
     /// Neighbours that the kernel is asked for next.
     pub(super) resolve: BTreeSet<(u32, Ipv4Addr)>,
     pub(super) last_checked: Option<(u32, Ipv4Addr)>,
@@ -151,9 +164,8 @@ impl Task {
             io,
             convergence: Some(Convergence::new(awaited, now)),
             started: false,
-            outbox: VecDeque::new(),
-            updates: Vec::new(),
-            synced: false,
+            updates: VecDeque::new(),
+            synced: Synced::NotYet,
             resolve: BTreeSet::new(),
             last_checked: None,
             frozen: false,
@@ -191,7 +203,7 @@ impl Task {
     /// Waits for the next thing to do; with `more`, only looks whether there is one.
     async fn wait(&mut self, more: bool) -> Wake {
         let timeout = self.next_timeout();
-        let to_hand_over = !self.outbox.is_empty();
+        let to_hand_over = !self.updates.is_empty() || self.synced == Synced::Due;
         let io = &mut self.io;
         tokio::select! {
             command = io.commands.recv() => Wake::Command(command),
@@ -206,10 +218,22 @@ impl Task {
 
     /// Gives the dataplane what there is room for; where nobody takes it, it is dropped.
     fn hand_over(&mut self) {
-        while let Some(batch) = self.outbox.pop_front() {
-            if let Err(TrySendError::Full(batch)) = self.io.batches.try_send(batch) {
-                self.outbox.push_front(batch);
-                return;
+        while !self.updates.is_empty() || self.synced == Synced::Due {
+            let permit = match self.io.batches.try_reserve() {
+                Ok(permit) => permit,
+                Err(TrySendError::Full(())) => return,
+                Err(TrySendError::Closed(())) => {
+                    self.updates.clear();
+                    self.synced = Synced::Sent;
+                    return;
+                }
+            };
+            if self.updates.is_empty() {
+                permit.send(FibBatch::Synced);
+                self.synced = Synced::Sent;
+            } else {
+                let count = self.updates.len().min(BATCH);
+                permit.send(FibBatch::Updates(self.updates.drain(..count).collect()));
             }
         }
     }
@@ -241,6 +265,7 @@ impl Task {
     fn kernel_events(&mut self, events: Vec<kernel::Event>) {
         let mut links_changed = false;
         for event in events {
+            tracing::trace!(?event, "from the kernel");
             match event {
                 kernel::Event::Reading if self.started => self.plan.reading(),
                 kernel::Event::Reading => {}
@@ -283,6 +308,7 @@ impl Task {
         self.io.installer_busy = false;
         let mut failures = 0;
         for Outcome { op, result } in outcomes {
+            tracing::trace!(?op, ?result, "to the kernel");
             let Err(error) = result else {
                 self.plan.succeeded(op);
                 continue;

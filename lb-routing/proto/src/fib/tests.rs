@@ -1,1 +1,117 @@
+//! The resolver against a recomputation from all facts, and case by case.
 
+mod cases;
+mod model;
+mod naive;
+
+use proptest::prelude::*;
+
+use super::*;
+use model::Model;
+use naive::Facts;
+
+fn address() -> impl Strategy<Value = Ipv4Addr> {
+    // Two connected networks, hosts in and beside them.
+    (0_u8..3, 0_u8..6).prop_map(|(net, host)| Ipv4Addr::new(10, 0, net, host))
+}
+
+fn any_prefix() -> impl Strategy<Value = Ipv4Network> {
+    let lengths = prop_oneof![Just(0), Just(8), Just(16), Just(24), Just(30), Just(32)];
+    // With host bits at times: the resolver clears them.
+    (address(), lengths).prop_map(|(address, len)| Ipv4Network::new(address, len).unwrap())
+}
+
+fn ifindex() -> impl Strategy<Value = u32> {
+    1_u32..4
+}
+
+fn link() -> impl Strategy<Value = Link> {
+    let usable = (prop::bool::weighted(0.8), prop::bool::weighted(0.9));
+    (ifindex(), 0_u8..2, prop_oneof![Just(1500), Just(70_000)], usable).prop_map(
+        |(ifindex, mac, mtu, (up, ethernet))| Link {
+            ifindex,
+            name: format!("eth{ifindex}"),
+            mac: [mac; 6],
+            mtu,
+            up,
+            ethernet,
+        },
+    )
+}
+
+fn hop() -> impl Strategy<Value = KernelNextHop> {
+    (ifindex(), prop::option::of(address()), 1_u16..3)
+        .prop_map(|(ifindex, gateway, weight)| KernelNextHop { ifindex, gateway, weight })
+}
+
+fn kind() -> impl Strategy<Value = KernelRouteKind> {
+    prop_oneof![
+        6 => prop::collection::vec(hop(), 0..3).prop_map(KernelRouteKind::Unicast),
+        1 => Just(KernelRouteKind::Blackhole),
+        1 => Just(KernelRouteKind::Kernel),
+    ]
+}
+
+fn key() -> impl Strategy<Value = RouteKey> {
+    let tos = prop_oneof![9 => Just(0_u8), 1 => Just(8)];
+    (any_prefix(), 0_u32..2, tos, prop::bool::weighted(0.1))
+        .prop_map(|(prefix, metric, tos, local)| RouteKey { prefix, metric, tos, local })
+}
+
+fn fact() -> impl Strategy<Value = Fact> {
+    let mac = prop::option::weighted(0.7, (0_u8..3).prop_map(|mac| [mac; 6]));
+    prop_oneof![
+        4 => link().prop_map(Fact::Link),
+        1 => ifindex().prop_map(|ifindex| Fact::LinkGone { ifindex }),
+        5 => (ifindex(), address(), mac).prop_map(|(ifindex, address, mac)| {
+            Fact::Neighbour { ifindex, address: address.into(), mac }
+        }),
+        6 => (key(), kind()).prop_map(|(key, kind)| Fact::KernelRoute(KernelRoute { key, kind })),
+        2 => key().prop_map(Fact::KernelRouteGone),
+        6 => (any_prefix(), prop::collection::vec(address(), 0..3))
+            .prop_map(|(prefix, next_hops)| Fact::Bgp { prefix, next_hops }),
+        1 => (address(), any::<bool>()).prop_map(|(address, present)| Fact::Vip { address, present }),
+        1 => (any_prefix(), kind()).prop_map(|(prefix, kind)| Fact::Stale { prefix, kind }),
+        1 => Just(Fact::StaleOver),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn outputs_add_up_to_a_recomputation_from_all_facts(
+        facts in prop::collection::vec((fact(), prop::bool::weighted(0.4)), 1..60),
+    ) {
+        let (mut fib, mut model, mut all) = (Fib::new(), Model::default(), Facts::default());
+        let last = facts.len() - 1;
+        for (place, (fact, poll)) in facts.into_iter().enumerate() {
+            all.note(&fact);
+            fib.handle(fact);
+            if poll || place == last {
+                model.take_all(&mut fib)?;
+                prop_assert_eq!(&model.routes(), &all.routes());
+                prop_assert_eq!(&model.installed, &all.installed());
+                let in_use: BTreeSet<_> = fib.neighbours_in_use(None).collect();
+                prop_assert_eq!(&in_use, &all.needs());
+                let unknown: BTreeSet<_> =
+                    in_use.into_iter().filter(|(on, at)| all.mac(*on, *at).is_none()).collect();
+                prop_assert_eq!(&fib.asked, &unknown);
+            }
+        }
+    }
+
+    #[test]
+    fn a_fact_told_twice_changes_nothing(
+        facts in prop::collection::vec(fact(), 1..40), again in fact(),
+    ) {
+        let mut fib = Fib::new();
+        for fact in facts {
+            fib.handle(fact);
+        }
+        fib.handle(again.clone());
+        while fib.poll_output().is_some() {}
+        fib.handle(again);
+        prop_assert_eq!(fib.poll_output(), None);
+    }
+}

@@ -1,0 +1,143 @@
+//! Case by case.
+
+use super::super::*;
+
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+fn net(text: &str) -> Ipv4Network {
+    text.parse().unwrap()
+}
+
+fn link(ifindex: u32, up: bool) -> Fact {
+    let (name, mac) = (format!("eth{ifindex}"), [1; 6]);
+    Fact::Link(Link { ifindex, name, mac, mtu: 1500, up, ethernet: true })
+}
+
+fn kernel_route(prefix: &str, ifindex: u32, gateway: Option<Ipv4Addr>) -> Fact {
+    let key = RouteKey { prefix: net(prefix), metric: 0, tos: 0, local: false };
+    let kind = KernelRouteKind::Unicast(vec![KernelNextHop { ifindex, gateway, weight: 1 }]);
+    Fact::KernelRoute(KernelRoute { key, kind })
+}
+
+fn neighbour(address: Ipv4Addr, mac: Option<[u8; 6]>) -> Fact {
+    Fact::Neighbour { ifindex: 1, address: address.into(), mac }
+}
+
+fn bgp(prefix: &str, next_hops: &[Ipv4Addr]) -> Fact {
+    Fact::Bgp { prefix: net(prefix), next_hops: next_hops.to_vec() }
+}
+
+/// One link with a connected network.
+fn connected() -> Fib {
+    let mut fib = Fib::new();
+    tell(&mut fib, [link(1, true), kernel_route("10.0.0.0/24", 1, None)]);
+    fib
+}
+
+fn tell(fib: &mut Fib, facts: impl IntoIterator<Item = Fact>) -> Vec<Output> {
+    for fact in facts {
+        fib.handle(fact);
+    }
+    std::iter::from_fn(|| fib.poll_output()).collect()
+}
+
+#[test]
+fn a_new_mac_costs_one_update_however_many_routes_use_it() {
+    let mut fib = connected();
+    tell(&mut fib, [neighbour(GATEWAY, Some(MAC))]);
+    let routes = (0..100).map(|n| bgp(&format!("172.16.{n}.0/24"), &[GATEWAY]));
+    let outputs = tell(&mut fib, routes);
+    let groups = outputs.iter().filter(|o| matches!(o, Output::Update(Update::Group { .. })));
+    assert_eq!(groups.count(), 1);
+    let outputs = tell(&mut fib, [neighbour(GATEWAY, Some([9; 6]))]);
+    // The gateway's own /32 and the group that the hundred routes share.
+    assert_eq!(outputs.len(), 2, "{outputs:?}");
+    assert!(outputs.iter().all(|o| matches!(o, Output::Update(Update::Group { .. }))));
+}
+
+#[test]
+fn a_gateway_without_a_mac_is_asked_for_once_and_again_after_it_was_lost() {
+    let mut fib = connected();
+    let ask = Output::Resolve { ifindex: 1, address: GATEWAY };
+    assert!(tell(&mut fib, [bgp("172.16.0.0/16", &[GATEWAY])]).contains(&ask));
+    assert!(!tell(&mut fib, [bgp("172.17.0.0/16", &[GATEWAY])]).contains(&ask));
+    assert!(!tell(&mut fib, [neighbour(GATEWAY, Some(MAC))]).contains(&ask));
+    assert!(tell(&mut fib, [neighbour(GATEWAY, None)]).contains(&ask));
+}
+
+#[test]
+fn another_daemons_route_takes_ours_out_of_the_kernel_and_back_in() {
+    let mut fib = connected();
+    tell(&mut fib, [bgp("172.16.0.0/16", &[GATEWAY])]);
+    let other = Ipv4Addr::new(10, 0, 0, 3);
+    let removed = Output::Install { prefix: net("172.16.0.0/16"), next_hops: Arc::default() };
+    let outputs = tell(&mut fib, [kernel_route("172.16.0.0/16", 1, Some(other))]);
+    assert!(outputs.contains(&removed), "{outputs:?}");
+    let key = RouteKey { prefix: net("172.16.0.0/16"), metric: 0, tos: 0, local: false };
+    let outputs = tell(&mut fib, [Fact::KernelRouteGone(key)]);
+    let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1 };
+    let back = Output::Install { prefix: net("172.16.0.0/16"), next_hops: [hop].into() };
+    assert!(outputs.contains(&back), "{outputs:?}");
+}
+
+#[test]
+fn a_next_hop_behind_a_gateway_resolves_to_the_gateway() {
+    let mut fib = connected();
+    tell(&mut fib, [kernel_route("192.0.2.0/24", 1, Some(GATEWAY))]);
+    let outputs = tell(&mut fib, [bgp("172.16.0.0/16", &[Ipv4Addr::new(192, 0, 2, 7)])]);
+    let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1 };
+    let install = Output::Install { prefix: net("172.16.0.0/16"), next_hops: [hop].into() };
+    assert!(outputs.contains(&install), "{outputs:?}");
+}
+
+#[test]
+fn a_link_that_goes_down_takes_its_members_with_it() {
+    let mut fib = connected();
+    tell(&mut fib, [link(2, true), kernel_route("10.0.1.0/24", 2, None)]);
+    let other = Ipv4Addr::new(10, 0, 1, 2);
+    tell(&mut fib, [bgp("172.16.0.0/16", &[GATEWAY, other])]);
+    let outputs = tell(&mut fib, [link(2, false)]);
+    let left = outputs.iter().find_map(|output| match output {
+        Output::Install { next_hops, .. } => Some(next_hops.to_vec()),
+        Output::Update(_) | Output::Resolve { .. } => None,
+    });
+    let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1 };
+    assert_eq!(left, Some(vec![hop]));
+    let outputs = tell(&mut fib, [link(1, false)]);
+    let removed = Update::RouteRemoved { prefix: net("172.16.0.0/16") };
+    assert!(outputs.contains(&Output::Update(removed)), "{outputs:?}");
+}
+
+#[test]
+fn what_a_previous_process_left_forwards_until_the_speaker_speaks_or_the_time_is_over() {
+    let mut fib = connected();
+    let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1 };
+    let kind = KernelRouteKind::Unicast(vec![hop]);
+    let left = ["172.16.0.0/16", "172.17.0.0/16"];
+    tell(&mut fib, left.map(|prefix| Fact::Stale { prefix: net(prefix), kind: kind.clone() }));
+    let removed = |prefix| Output::Update(Update::RouteRemoved { prefix: net(prefix) });
+    let outputs = tell(&mut fib, [bgp("172.16.0.0/16", &[GATEWAY])]);
+    assert!(!outputs.contains(&removed("172.16.0.0/16")), "{outputs:?}");
+    let outputs = tell(&mut fib, [Fact::StaleOver]);
+    assert!(outputs.contains(&removed("172.17.0.0/16")), "{outputs:?}");
+    assert!(!outputs.contains(&removed("172.16.0.0/16")), "{outputs:?}");
+}
+
+#[test]
+fn a_vip_on_a_connected_network_is_the_kernels_even_if_a_neighbour_claims_it() {
+    let mut fib = connected();
+    tell(&mut fib, [neighbour(GATEWAY, Some(MAC))]);
+    let outputs = tell(&mut fib, [Fact::Vip { address: GATEWAY, present: true }]);
+    let prefix = net("10.0.0.2/32");
+    let route = outputs.iter().find_map(|output| match output {
+        Output::Update(Update::Route { prefix: p, group, source }) if *p == prefix => {
+            Some((*group, *source))
+        }
+        Output::Update(_) | Output::Install { .. } | Output::Resolve { .. } => None,
+    });
+    let (group, source) = route.unwrap();
+    assert_eq!(source, Source::Kernel);
+    let kernel = Output::Update(Update::Group { id: group, action: Action::Kernel });
+    assert!(outputs.contains(&kernel));
+}

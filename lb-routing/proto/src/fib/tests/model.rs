@@ -1,0 +1,66 @@
+//! A dataplane that takes the resolver's outputs and insists on their order and need.
+
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+
+use super::super::*;
+
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    groups: BTreeMap<u32, Action>,
+    routes: BTreeMap<Ipv4Network, (u32, Source)>,
+    pub(super) installed: BTreeMap<Ipv4Network, Vec<KernelNextHop>>,
+}
+
+impl Model {
+    pub(super) fn take_all(&mut self, fib: &mut Fib) -> Result<(), TestCaseError> {
+        while let Some(output) = fib.poll_output() {
+            match output {
+                Output::Update(update) => self.take(update)?,
+                Output::Install { prefix, next_hops } => {
+                    let before = if next_hops.is_empty() {
+                        self.installed.remove(&prefix)
+                    } else {
+                        self.installed.insert(prefix, next_hops.to_vec())
+                    };
+                    prop_assert_ne!(before.unwrap_or_default(), next_hops.to_vec(), "needless");
+                }
+                Output::Resolve { .. } => {}
+            }
+        }
+        let named: BTreeSet<_> = self.routes.values().map(|(group, _)| *group).collect();
+        prop_assert_eq!(named, self.groups.keys().copied().collect::<BTreeSet<_>>());
+        Ok(())
+    }
+
+    fn take(&mut self, update: Update) -> Result<(), TestCaseError> {
+        match update {
+            Update::Group { id, action } => {
+                if let Action::Forward(members) = &action {
+                    prop_assert!(!members.is_empty());
+                }
+                prop_assert_ne!(self.groups.insert(id, action.clone()), Some(action), "needless");
+            }
+            Update::GroupRemoved { id } => {
+                prop_assert!(self.groups.remove(&id).is_some(), "removed what is not there");
+                prop_assert!(self.routes.values().all(|(group, _)| *group != id), "still named");
+            }
+            Update::Route { prefix, group, source } => {
+                prop_assert!(self.groups.contains_key(&group), "names a group that is not there");
+                let route = (group, source);
+                prop_assert_ne!(self.routes.insert(prefix, route), Some(route), "needless");
+            }
+            Update::RouteRemoved { prefix } => {
+                prop_assert!(self.routes.remove(&prefix).is_some(), "removed what is not there");
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn routes(&self) -> BTreeMap<Ipv4Network, (Source, Action)> {
+        let routes = self.routes.iter();
+        routes
+            .map(|(prefix, (group, source))| (*prefix, (*source, self.groups[group].clone())))
+            .collect()
+    }
+}

@@ -1,0 +1,8 @@
+//! The router in network namespaces of its own: netlink, sessions, a real BIRD.
+
+#![expect(clippy::unwrap_used, reason = "a test says by its panic what went wrong")]
+
+mod lab;
+
+mod kernel;
+mod peers;
