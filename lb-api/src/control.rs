@@ -3,8 +3,8 @@
 //! - A backend takes new flows while it is healthy. While a VIP has no healthy backend, those that have not been judged
 //!   yet take them, so that a restart refuses nobody. With none of either, new flows are refused and established ones
 //!   live on.
-//! - An address is advertised while the dataplane has confirmed at least one VIP of it that wants to be advertised and
-//!   has a healthy backend. VIPs that share an address share its /32: one dead port does not take the others' away.
+//! - An address is advertised while the dataplane is attached and has confirmed at least one VIP of it that wants to be
+//!   advertised and has a healthy backend. VIPs that share an address share its /32: one dead port does not take the others' away.
 //! - An address whose health flaps is held back for a while ([`Damping`]).
 
 mod damping;
@@ -30,6 +30,8 @@ pub struct Facts<'a> {
     pub vips: &'a Vips,
     /// What health checks found.
     pub verdicts: &'a Verdicts,
+    /// Whether the dataplane has confirmed that it is attached to an interface.
+    pub attached: bool,
     /// What the dataplane has confirmed to serve.
     pub serving: &'a BTreeSet<ServiceKey>,
     /// Which addresses have flapped.
@@ -72,6 +74,7 @@ pub fn desired(facts: Facts<'_>) -> Desired {
 /// Whether a VIP is a reason to advertise its address.
 fn carries(vip: &Vip, facts: Facts<'_>) -> bool {
     vip.spec.advertise
+        && facts.attached
         && facts.serving.contains(&key(&vip.spec))
         && tally(&vip.spec, facts.verdicts).healthy > 0
 }

@@ -109,13 +109,15 @@ async fn start(config: &Config, store: store::Store, started: Instant) -> Result
     let (router, batches) =
         lb_routing::spawn(router_config).await.context("the BGP speaker does not start")?;
     let fib = tokio::spawn(fib::pump(batches, dataplane.clone()));
-    let troubles = attach::spawn(router.links(), dataplane.clone(), config.dataplane.clone());
+    let attach::Attachment { attached, troubles } =
+        attach::spawn(router.links(), dataplane.clone(), config.dataplane.clone());
 
     let (targets, wanted) = watch::channel(Arc::default());
     let start = Start {
         file: config.vips.clone(),
         kept: loaded.vips,
         store,
+        attached,
         verdicts: health::prober::spawn(wanted),
         targets,
     };

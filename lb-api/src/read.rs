@@ -1,7 +1,7 @@
 //! Reads resources field by field, so that every mistake of a document is reported at once and each names its field.
 //!
 //! Serde stops at the first mistake. A [`Cursor`] walks a parsed value instead: a getter that finds something wrong
-//! notes it and returns `None`, the caller goes on with a default, and [`finish`] gives the value or all mistakes.
+//! notes it and returns `None`, the caller goes on with a default, and [`document`] gives the value or all mistakes.
 
 mod path;
 mod words;

@@ -112,6 +112,8 @@ pub struct Start {
     pub kept: Vec<Vip>,
     /// Where changes are kept.
     pub store: Store,
+    /// Whether the dataplane is attached to an interface.
+    pub attached: watch::Receiver<bool>,
     /// What health checks find.
     pub verdicts: watch::Receiver<Arc<Verdicts>>,
     /// What is to be checked.

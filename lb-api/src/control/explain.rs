@@ -43,6 +43,8 @@ fn own_reason(vip: &Vip, facts: Facts<'_>) -> String {
     let tally = tally(&vip.spec, facts.verdicts);
     if !vip.spec.advertise {
         "its spec says advertise: false".into()
+    } else if !facts.attached {
+        "the fast path is attached to no interface".into()
     } else if !facts.serving.contains(&key(&vip.spec)) {
         "the dataplane does not serve it yet".into()
     } else if tally.unknown > 0 {

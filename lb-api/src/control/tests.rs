@@ -28,6 +28,7 @@ const ADDRESS: [u8; 4] = [203, 0, 113, 10];
 struct World {
     vips: Vips,
     verdicts: Verdicts,
+    attached: bool,
     serving: BTreeSet<ServiceKey>,
     damping: Damping,
     now: Instant,
@@ -38,7 +39,14 @@ impl World {
         let vips: Vips = vips.into_iter().map(|vip| (vip.metadata.name.clone(), vip)).collect();
         let serving = vips.values().map(|vip| key(&vip.spec)).collect();
         let verdicts = Verdicts::new();
-        Self { vips, verdicts, serving, damping: Damping::default(), now: Instant::now() }
+        Self {
+            vips,
+            verdicts,
+            attached: true,
+            serving,
+            damping: Damping::default(),
+            now: Instant::now(),
+        }
     }
 
     fn find(&mut self, last: u8, health: Health) {
@@ -50,8 +58,8 @@ impl World {
     }
 
     fn desired(&self) -> Desired {
-        let Self { vips, verdicts, serving, damping, now } = self;
-        desired(Facts { vips, verdicts, serving, damping, now: *now })
+        let Self { vips, verdicts, attached, serving, damping, now } = self;
+        desired(Facts { vips, verdicts, attached: *attached, serving, damping, now: *now })
     }
 
     fn takes_new_flows(&self) -> Vec<bool> {
@@ -75,6 +83,15 @@ fn a_vip_is_advertised_once_it_is_served_and_a_backend_is_healthy() {
     world.serving = world.desired().table.services.keys().copied().collect();
     assert!(world.announced());
     assert_eq!(world.desired().messages["web"], "advertised: 1 of 2 backends healthy");
+}
+
+#[test]
+fn nothing_is_advertised_while_the_fast_path_is_attached_to_no_interface() {
+    let mut world = World::of([vip("web", ADDRESS, 80, &[1])]);
+    world.find(1, Health::Healthy);
+    world.attached = false;
+    assert!(!world.announced());
+    assert!(world.desired().messages["web"].contains("no interface"));
 }
 
 #[test]

@@ -24,21 +24,32 @@ enum Step {
     Detach(String),
 }
 
-/// Follows the host's links; the receiver has one sentence per interface that is not as configured.
+/// Where the fast path is, as far as it matters to others.
+#[derive(Debug)]
+pub(super) struct Attachment {
+    /// Whether it is attached to an interface, and every one that is there was tried.
+    pub(super) attached: watch::Receiver<bool>,
+    /// One sentence per interface that is not as configured.
+    pub(super) troubles: watch::Receiver<Vec<String>>,
+}
+
+/// Follows the host's links.
 pub(super) fn spawn(
     links: watch::Receiver<Vec<Link>>,
     dataplane: DataplaneHandle,
     config: config::Dataplane,
-) -> watch::Receiver<Vec<String>> {
-    let (troubles, receiver) = watch::channel(Vec::new());
-    tokio::spawn(follow(links, dataplane, config, troubles));
-    receiver
+) -> Attachment {
+    let (attached_tx, attached) = watch::channel(false);
+    let (troubles_tx, troubles) = watch::channel(Vec::new());
+    tokio::spawn(follow(links, dataplane, config, attached_tx, troubles_tx));
+    Attachment { attached, troubles }
 }
 
 async fn follow(
     mut links: watch::Receiver<Vec<Link>>,
     dataplane: DataplaneHandle,
     config: config::Dataplane,
+    attached: watch::Sender<bool>,
     troubles: watch::Sender<Vec<String>>,
 ) {
     let choice = match config.hook {
@@ -53,11 +64,11 @@ async fn follow(
         let now = links.borrow_and_update().clone();
         // The kernel has not told its links yet: nothing is known to be gone.
         if !now.is_empty() {
-            let Ok(attached) = dataplane.with(|owned| owned.dataplane.attached()).await else {
+            let Ok(before) = dataplane.with(|owned| owned.dataplane.attached()).await else {
                 return;
             };
             let mut found = Vec::new();
-            for step in plan(&now, &attached, &mut done, &config.interfaces) {
+            for step in plan(&now, &before, &mut done, &config.interfaces) {
                 if let Err(trouble) = carry_out(&dataplane, step, choice, &mut done).await {
                     found.push(trouble);
                 }
@@ -65,6 +76,8 @@ async fn follow(
             for new in found.iter().filter(|trouble| !troubles.borrow().contains(trouble)) {
                 tracing::error!("{new}");
             }
+            let here = !done.is_empty();
+            attached.send_if_modified(|old| std::mem::replace(old, here) != here);
             troubles.send_if_modified(|old| std::mem::replace(old, found.clone()) != found);
         }
         tokio::select! {

@@ -11,18 +11,18 @@ use crate::registry::Refusal;
 
 /// A request that is refused.
 #[derive(Debug)]
-pub(crate) struct Refused(Problem);
+pub(crate) struct Refused(Box<Problem>);
 
 impl Refused {
     fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
-        Self(Problem {
+        Self(Box::new(Problem {
             kind: format!("/problems/{kind}"),
             title: title.into(),
             status: status.as_u16(),
             detail: detail.into(),
             pointer: None,
             errors: Vec::new(),
-        })
+        }))
     }
 
     fn at(mut self, pointer: impl Into<String>) -> Self {
@@ -137,6 +137,6 @@ impl IntoResponse for Refused {
         let status =
             StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
-        (status, kind, Json(self.0)).into_response()
+        (status, kind, Json(*self.0)).into_response()
     }
 }

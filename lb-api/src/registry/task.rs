@@ -29,6 +29,7 @@ pub(super) struct Task<A> {
     shadowed: Vec<Vip>,
     store: Arc<Store>,
     damping: Damping,
+    attached: watch::Receiver<bool>,
     verdicts: watch::Receiver<Arc<Verdicts>>,
     targets: watch::Sender<Arc<BTreeSet<Target>>>,
     commands: mpsc::Receiver<Command>,
@@ -38,7 +39,8 @@ pub(super) struct Task<A> {
     /// What the dataplane has confirmed.
     serving: BTreeSet<ServiceKey>,
     announced: BTreeSet<Ipv4Addr>,
-    routed: BTreeSet<Ipv4Addr>,
+    /// What the kernel was told last; `None` at the start, when an earlier process may have told it anything.
+    routed: Option<BTreeSet<Ipv4Addr>>,
     /// The last failure, so that it is logged once.
     failure: Option<String>,
 }
@@ -72,6 +74,7 @@ impl<A: Appliers> Task<A> {
             shadowed,
             store: Arc::new(start.store),
             damping: Damping::default(),
+            attached: start.attached,
             verdicts: start.verdicts,
             targets: start.targets,
             commands,
@@ -79,7 +82,7 @@ impl<A: Appliers> Task<A> {
             applied: None,
             serving: BTreeSet::new(),
             announced: BTreeSet::new(),
-            routed: BTreeSet::new(),
+            routed: None,
             failure: None,
         };
         (task, warnings)
@@ -101,6 +104,7 @@ impl<A: Appliers> Task<A> {
                     Some(command) => self.carry_out(command).await,
                 },
                 Ok(()) = self.verdicts.changed() => self.follow().await,
+                Ok(()) = self.attached.changed() => self.follow().await,
                 _ = tick.tick() => self.follow().await,
             }
         }
@@ -217,12 +221,14 @@ impl<A: Appliers> Task<A> {
             }
             changed
         });
+        self.attached.mark_unchanged();
         let verdicts = self.verdicts.borrow_and_update().clone();
         self.damping.observe(&control::address_health(&self.vips, &verdicts), now);
 
         let Desired { table, addresses, announced, .. } = self.desired(&verdicts, now);
         self.announce(self.announced.intersection(&announced).copied().collect()).await;
-        self.route(self.routed.union(&addresses).copied().collect()).await;
+        let before = self.routed.clone().unwrap_or_default();
+        self.route(before.union(&addresses).copied().collect()).await;
         if self.applied.as_ref() != Some(&table) {
             let keys: BTreeSet<_> = table.services.keys().copied().collect();
             // Until the answer is there, only what was served and stays is known to be served.
@@ -240,7 +246,8 @@ impl<A: Appliers> Task<A> {
 
     fn desired(&self, verdicts: &Verdicts, now: Instant) -> Desired {
         let Self { vips, serving, damping, .. } = self;
-        control::desired(Facts { vips, verdicts, serving, damping, now })
+        let attached = *self.attached.borrow();
+        control::desired(Facts { vips, verdicts, attached, serving, damping, now })
     }
 
     async fn announce(&mut self, addresses: BTreeSet<Ipv4Addr>) {
@@ -258,9 +265,9 @@ impl<A: Appliers> Task<A> {
     }
 
     async fn route(&mut self, addresses: BTreeSet<Ipv4Addr>) {
-        if addresses != self.routed {
+        if self.routed.as_ref() != Some(&addresses) {
             self.appliers.route(&addresses).await;
-            self.routed = addresses;
+            self.routed = Some(addresses);
         }
     }
 
@@ -302,7 +309,7 @@ impl<A: Appliers> Task<A> {
         let advertised =
             self.announced.iter().any(|address| vip.spec.address == std::net::IpAddr::V4(*address));
         VipStatus {
-            serving: self.serving.contains(&key),
+            serving: *self.attached.borrow() && self.serving.contains(&key),
             advertised,
             message: messages.get(&vip.metadata.name).cloned().unwrap_or_default(),
             backends: backends.collect(),

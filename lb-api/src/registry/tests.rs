@@ -81,6 +81,7 @@ pub(crate) fn vip(name: &str, last: u8) -> Vip {
 pub(crate) struct Bench {
     pub(crate) registry: Registry,
     pub(crate) world: World,
+    pub(crate) attachment: watch::Sender<bool>,
     pub(crate) verdicts: watch::Sender<Arc<Verdicts>>,
     pub(crate) targets: watch::Receiver<Arc<BTreeSet<Target>>>,
     pub(crate) warnings: Vec<String>,
@@ -100,9 +101,10 @@ impl Bench {
         let (verdicts, found) = watch::channel(Arc::default());
         let (wanted, targets) = watch::channel(Arc::default());
         let world = World::default();
-        let start = Start { file, kept, store, verdicts: found, targets: wanted };
+        let (attachment, attached) = watch::channel(true);
+        let start = Start { file, kept, store, attached, verdicts: found, targets: wanted };
         let (registry, warnings) = spawn(start, world.clone()).await.unwrap();
-        Self { registry, world, verdicts, targets, warnings, folder }
+        Self { registry, world, attachment, verdicts, targets, warnings, folder }
     }
 
     /// Ends the daemon and starts another one over its state.
@@ -163,6 +165,17 @@ async fn a_vip_is_withdrawn_before_it_is_taken_out_of_the_dataplane() {
     bench.registry.delete("web").await.unwrap();
     assert_eq!(bench.world.told(), [Told::Announce(vec![]), Told::Serve(0), Told::Route(vec![])]);
     assert!(bench.targets.borrow().is_empty());
+}
+
+#[tokio::test]
+async fn a_vip_is_advertised_only_while_the_dataplane_is_attached() {
+    let bench = Bench::new(vec![vip("web", 10)]).await;
+    bench.find(Health::Healthy);
+    eventually(|| bench.advertised("web")).await;
+    bench.attachment.send_replace(false);
+    eventually(|| async { !bench.advertised("web").await }).await;
+    bench.attachment.send_replace(true);
+    eventually(|| bench.advertised("web")).await;
 }
 
 #[tokio::test]

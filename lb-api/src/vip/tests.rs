@@ -19,9 +19,9 @@ fn with(pointer: &str, value: Value) -> Value {
     let mut changed = good();
     let (parent, field) = pointer.rsplit_once('/').unwrap();
     let parent = changed.pointer_mut(parent).unwrap();
-    match parent {
-        Value::Array(members) => members[field.parse::<usize>().unwrap()] = value,
-        _ => parent[field] = value,
+    match parent.as_array_mut() {
+        Some(members) => members[field.parse::<usize>().unwrap()] = value,
+        None => parent[field] = value,
     }
     changed
 }
