@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lb_api_types::view::{FibView, ReasonView};
+use lb_api_types::view::{FibView, PeerView, ReasonView};
 use lb_api_types::vip::{Algorithm, Vip};
 use serde_json::Value;
 
@@ -100,10 +100,17 @@ pub fn all_healthy(api: &Api, vip: &Vip) -> Result<()> {
 }
 
 fn sessions(lab: &Lab, api: &Api) -> Result<()> {
-    let peers = eventually("all sessions are Established", CONVERGED_WITHIN, || {
+    let is_up = |peer: &PeerView| peer.state == "Established" && peer.prefixes_received > 0;
+    let peers = eventually("all sessions are Established and told", CONVERGED_WITHIN, || {
         let peers = api.peers()?;
-        match peers.iter().find(|peer| peer.state != "Established") {
-            Some(peer) => bail!("{} is {} ({})", peer.name, peer.state, peer.last_error),
+        match peers.iter().find(|peer| !is_up(peer)) {
+            Some(peer) => bail!(
+                "{} is {}, {} prefixes received ({})",
+                peer.name,
+                peer.state,
+                peer.prefixes_received,
+                peer.last_error
+            ),
             None if peers.is_empty() => bail!("lbd has no peers"),
             None => Ok(peers),
         }

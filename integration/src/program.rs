@@ -215,7 +215,11 @@ fn lbd(node: &Node, folder: &Path, appliance: &Appliance<'_>) -> Result<Plan> {
         processes: vec![process("lbd", &[&text(appliance.lbd), "-c", &text(&written)])],
         tools: vec![(
             "lbctl",
-            vec![text(appliance.lbctl), "--socket".into(), text(&config.api.socket)],
+            vec![
+                text(appliance.lbctl),
+                "--server".into(),
+                format!("unix:{}", config.api.socket.display()),
+            ],
         )],
         ready: vec![config.api.socket],
         afterwards: None,

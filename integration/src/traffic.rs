@@ -84,7 +84,8 @@ fn connect(to: SocketAddr, path: &str, patience: Duration) -> Result<TcpStream> 
     let mut stream = TcpStream::connect_timeout(&to, REQUEST_WITHIN).context("cannot connect")?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {to}\r\n\r\n").context("cannot send")?;
+    let question = format!("GET {path} HTTP/1.0\r\nHost: {to}\r\n\r\n");
+    stream.write_all(question.as_bytes()).context("cannot send")?;
     Ok(stream)
 }
 

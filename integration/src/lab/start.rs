@@ -37,26 +37,36 @@ impl Lab {
                 self.capture(name)?;
             }
         }
-        for name in &names {
-            let node = &self.topology.nodes[name];
-            let folder = self.folder().join(name);
-            let appliance = Appliance {
-                lbd: &options.lbd,
-                lbctl: &options.lbctl,
-                hook: options.hook,
-                edit: &*options.edit,
-            };
-            let plan = program::plan(node, &folder, &appliance)
-                .with_context(|| format!("node `{name}`"))?;
-            for (tool, words) in &plan.tools {
-                program::write_tool(&folder.join("bin"), tool, words)?;
+        // The appliance last: its neighbours listen when it first connects, and nobody waits for a retry.
+        let (appliances, others): (Vec<_>, Vec<_>) =
+            names.iter().cloned().partition(|name| self.is_lbd(name));
+        for group in [others, appliances] {
+            for name in &group {
+                self.plan(name, options)?;
+                self.launch(name)?;
             }
-            self.plans.insert(name.clone(), plan);
-            self.launch(name)?;
+            for name in &group {
+                self.wait_until_ready(name)?;
+            }
         }
-        for name in &names {
-            self.wait_until_ready(name)?;
+        Ok(())
+    }
+
+    /// Writes what a node's programs need, and the tools that find them.
+    fn plan(&mut self, name: &str, options: &Options) -> Result<()> {
+        let folder = self.folder().join(name);
+        let appliance = Appliance {
+            lbd: &options.lbd,
+            lbctl: &options.lbctl,
+            hook: options.hook,
+            edit: &*options.edit,
+        };
+        let plan = program::plan(&self.topology.nodes[name], &folder, &appliance)
+            .with_context(|| format!("node `{name}`"))?;
+        for (tool, words) in &plan.tools {
+            program::write_tool(&folder.join("bin"), tool, words)?;
         }
+        self.plans.insert(name.to_owned(), plan);
         Ok(())
     }
 

@@ -153,6 +153,30 @@ impl Hello {
         demo::forwarded(&self.api.status().holds().reasons)
     }
 
+    /// Whether lbd's neighbours answer its ARP requests.
+    pub(crate) fn answer_arp(&self, answer: bool) {
+        for (node, interface) in [("upstream", "eth2"), ("node1", "eth1"), ("node2", "eth1")] {
+            let command = if answer {
+                "nft delete table netdev no_arp".to_owned()
+            } else {
+                format!(
+                    "nft 'add table netdev no_arp; add chain netdev no_arp in \
+                     {{ type filter hook ingress device \"{interface}\" priority 0; }}; \
+                     add rule netdev no_arp in meta protocol arp drop'"
+                )
+            };
+            self.lab.run(node, &command).holds();
+        }
+    }
+
+    /// Packets of flows whose next hop had no MAC: sent by the kernel's neighbour code, from TC or after XDP.
+    pub(crate) fn packets_without_neighbour(&self) -> u64 {
+        let reasons = self.api.status().holds().reasons;
+        let names = ["flow-through-neighbour", "flow-next-hop-unresolved"];
+        let those = reasons.iter().filter(|reason| names.contains(&reason.reason.as_str()));
+        those.map(|reason| reason.packets).sum()
+    }
+
     pub(crate) fn packets_forwarded_by_the_kernel(&self) -> u64 {
         traffic::forwarded_by_kernel(self.lab.netns("lbd").holds()).holds()
     }
