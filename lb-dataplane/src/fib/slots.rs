@@ -1,5 +1,7 @@
 //! The two levels of slots, and how long the prefix is that each slot's word comes from.
 
+use std::ops::Range;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use lb_dataplane_common::fib::{CHUNK_WORDS, L1_CHUNK, L1_WORDS, NO_GROUP};
@@ -44,18 +46,17 @@ impl Slots {
     pub(super) fn set(&mut self, network: u32, len: u8, group: u32, is_new: bool) -> bool {
         let depth = len + 1;
         if len <= 24 {
-            let first = network >> 8;
-            for slot in first..first + (1 << (24 - len)) {
-                self.set_first(slot, depth, group);
-            }
+            let first = (network >> 8) as usize;
+            self.set_first_level(first..first + (1 << (24 - len)), depth, group);
             return true;
         }
         let Some(chunk) = self.ensure_chunk(network >> 8) else { return false };
         if is_new && let Some(routes) = self.long_routes.get_mut(chunk as usize) {
             *routes += 1;
         }
-        let first = chunk * CHUNK_WORDS + (network & 0xff);
-        self.set_second(first, 1 << (32 - len), depth, group);
+        let first = (chunk * CHUNK_WORDS + (network & 0xff)) as usize;
+        let range = first..first + (1 << (32 - len));
+        cover(&self.l2.words()[range.clone()], &mut self.depth2[range], depth, group);
         true
     }
 
@@ -154,22 +155,18 @@ impl Slots {
         self.chunks.give_back(chunk);
     }
 
-    fn set_first(&mut self, slot: u32, depth: u8, group: u32) {
-        if let Some(chunk) = self.chunk_of(slot) {
-            return self.set_second(chunk * CHUNK_WORDS, CHUNK_WORDS, depth, group);
-        }
-        let known = &mut self.depth1[slot as usize];
-        if *known <= depth {
-            *known = depth;
-            self.l1.words()[slot as usize].store(group, Relaxed);
-        }
-    }
-
-    fn set_second(&mut self, first: u32, count: u32, depth: u8, group: u32) {
-        for index in (first..first + count).map(|index| index as usize) {
-            if self.depth2[index] <= depth {
-                self.depth2[index] = depth;
-                self.l2.words()[index].store(group, Relaxed);
+    /// The hot part of filling a table: a short prefix covers thousands of slots.
+    fn set_first_level(&mut self, range: Range<usize>, depth: u8, group: u32) {
+        let words = &self.l1.words()[range.clone()];
+        for (slot, known) in words.iter().zip(&mut self.depth1[range]) {
+            let word = slot.load(Relaxed);
+            if word & L1_CHUNK != 0 {
+                let first = ((word & !L1_CHUNK) * CHUNK_WORDS) as usize;
+                let chunk = first..first + CHUNK_WORDS as usize;
+                cover(&self.l2.words()[chunk.clone()], &mut self.depth2[chunk], depth, group);
+            } else if *known <= depth {
+                *known = depth;
+                slot.store(group, Relaxed);
             }
         }
     }
@@ -188,6 +185,16 @@ impl Slots {
                 self.depth2[index] = depth;
                 self.l2.words()[index].store(group, Relaxed);
             }
+        }
+    }
+}
+
+/// Points words to a group, apart from those of longer prefixes.
+fn cover(words: &[AtomicU32], depths: &mut [u8], depth: u8, group: u32) {
+    for (word, known) in words.iter().zip(depths) {
+        if *known <= depth {
+            *known = depth;
+            word.store(group, Relaxed);
         }
     }
 }
