@@ -20,10 +20,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     let mut nextest = cargo();
     nextest.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
     if let Some(filter) = filter {
-        nextest.args([
-            "--filterset",
-            &format!("package(~{filter}) or binary(~{filter}) or test(~{filter})"),
-        ]);
+        nextest.args(["--filterset", &filterset(filter)]);
     }
     eprintln!("==> Running the tests");
     run_command(&mut nextest)
@@ -67,4 +64,30 @@ fn checks() -> Result<()> {
             "--quiet",
         ]))
     })
+}
+
+/// What people call a part of the tests, as nextest's filter: crates, test programs and tests with the word in their
+/// names, and the crates that a word of the field stands for.
+fn filterset(word: &str) -> String {
+    let crates = match word {
+        "bgp" | "speaker" => " or package(~lb-routing)",
+        "ebpf" | "fib" => " or package(~lb-dataplane)",
+        "lab" | "scenarios" => " or package(integration)",
+        _ => "",
+    };
+    format!("package(~{word}) or binary(~{word}) or test(~{word}){crates}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_field_stand_for_crates() {
+        assert_eq!(
+            filterset("bgp"),
+            "package(~bgp) or binary(~bgp) or test(~bgp) or package(~lb-routing)"
+        );
+        assert_eq!(filterset("vips_"), "package(~vips_) or binary(~vips_) or test(~vips_)");
+    }
 }
