@@ -191,7 +191,8 @@ fn advertised(lab: &Lab, address: IpAddr) -> Result<()> {
     let command = format!("vtysh -c 'show ip bgp {address}/32'");
     let said = eventually("FRR has the VIP with lbd as next hop", CONVERGED_WITHIN, || {
         let said = lab.run("upstream", &command)?;
-        ensure!(said.contains("192.0.2.2 from 192.0.2.2"), "FRR says: {}", said.trim());
+        let chosen = said.contains("192.0.2.2 from 192.0.2.2") && said.contains("best #1");
+        ensure!(chosen, "FRR says: {}", said.trim());
         Ok(said)
     })?;
     title(&format!("The VIP, as the upstream router (FRR) sees it: show ip bgp {address}/32"));

@@ -257,12 +257,7 @@ impl Dataplane {
     ///
     /// The first refusal.
     pub fn fib_apply(&mut self, updates: &[FibUpdate]) -> Result<(), FibError> {
-        let mut result = Ok(());
-        for update in updates {
-            let done = self.fib.update(update);
-            result = result.and(done);
-        }
-        result
+        self.fib.apply(updates)
     }
 
     /// Ends the time after a restart in which routes of the process before this one are kept: those that were not added

@@ -160,6 +160,9 @@ pub struct Arrays {
 /// Waits until no packet reads what was unlinked before: a grace period.
 pub type Grace = fn();
 
+/// How many updates ahead slots are fetched: about as many as one memory access takes time for.
+const AHEAD: usize = 8;
+
 /// Routes of one length. Neighbours choose the prefixes, so the hash is seeded.
 type Table = HashMap<u32, u32, RandomState>;
 
@@ -179,6 +182,25 @@ impl Fib {
         let (slots, live) = adopt::slots(l1, l2, grace);
         let groups = adopt::groups(groups, buckets, members, &live, grace);
         Self { slots, groups, routes: (0..=32).map(|_| Table::default()).collect() }
+    }
+
+    /// Makes changes in order: all that can be made, whatever becomes of the others.
+    ///
+    /// # Errors
+    ///
+    /// The first that was refused.
+    pub fn apply(&mut self, updates: &[FibUpdate]) -> Result<(), FibError> {
+        let mut first = Ok(());
+        for (place, update) in updates.iter().enumerate() {
+            if let Some(FibUpdate::Route { prefix, .. }) = updates.get(place + AHEAD) {
+                self.slots.prefetch(u32::from(*prefix));
+            }
+            let done = self.update(update);
+            if first.is_ok() {
+                first = done;
+            }
+        }
+        first
     }
 
     /// Makes one change.

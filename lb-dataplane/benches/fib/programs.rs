@@ -19,6 +19,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb
 
 /// Lookups in one run of a program, as the programs have it.
 const LOOKUPS: u32 = 256;
+/// Updates in a batch of the router.
+const BATCH: usize = 4096;
 const PAGE_BYTES: usize = 4096;
 const L2_PAGES: usize = 16_384;
 const GROUP_PAGES: usize = 16;
@@ -69,9 +71,9 @@ impl Programs {
         Ok(programs)
     }
 
-    /// Through the daemon's own writer, one update after the other.
+    /// Through the daemon's own writer, in batches as the router hands them over.
     pub(crate) fn fill_fib(&mut self, routes: &Routes) -> Result<()> {
-        for next_hop in 0..NEXT_HOPS {
+        let groups = (0..NEXT_HOPS).map(|next_hop| {
             let member = Member {
                 ifindex: self.ifindex,
                 source_mac: self.mac,
@@ -80,12 +82,19 @@ impl Programs {
                 mtu: 1500,
                 weight: 1,
             };
-            let action = Action::Forward(vec![member]);
-            self.fib.update(&FibUpdate::Group { id: next_hop, action })?;
-        }
-        for (network, len, group) in &routes.routes {
-            let prefix = Ipv4Addr::from(*network);
-            self.fib.update(&FibUpdate::Route { prefix, len: *len, group: *group })?;
+            FibUpdate::Group { id: next_hop, action: Action::Forward(vec![member]) }
+        });
+        let groups: Vec<FibUpdate> = groups.collect();
+        self.fib.apply(&groups)?;
+        let mut batch = Vec::with_capacity(BATCH);
+        for routes in routes.routes.chunks(BATCH) {
+            batch.clear();
+            batch.extend(routes.iter().map(|(network, len, group)| FibUpdate::Route {
+                prefix: Ipv4Addr::from(*network),
+                len: *len,
+                group: *group,
+            }));
+            self.fib.apply(&batch)?;
         }
         Ok(())
     }

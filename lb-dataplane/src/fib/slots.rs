@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use lb_dataplane_common::fib::{CHUNK_WORDS, L1_CHUNK, L1_WORDS, NO_GROUP};
 
 use super::pool::Pool;
-use crate::mapped::Mapped;
+use crate::mapped::{Mapped, prefetch};
 
 /// The slots. A depth is a prefix length plus one; 0 stands for no route, or for a word of a previous process.
 #[derive(Debug)]
@@ -40,6 +40,13 @@ impl Slots {
     /// Chunks that there are.
     pub(super) fn chunks(&self) -> usize {
         self.long_routes.len()
+    }
+
+    /// Fetches what `set` will touch first: random slots in 64 MiB are what filling a table waits for.
+    pub(super) fn prefetch(&self, network: u32) {
+        let slot = (network >> 8) as usize;
+        prefetch(&self.l1.words()[slot]);
+        prefetch(&self.depth1[slot]);
     }
 
     /// Points a prefix's slots to a group, apart from those that a longer prefix owns; `false`: no chunk is left.
