@@ -7,6 +7,9 @@
 //!   names them, and reused only after a grace period in which every CPU has left the program.
 //! - A chunk of the second level is filled before a first-level slot names it, and reused after a grace period too.
 //!
+//! - What belongs to a slot is in its word: the group, the prefix length, and whether a previous process wrote it. There is
+//!   nothing beside it that could differ, and nothing to lose with the process.
+//!
 //! A group's word changes in place, so a gateway's new MAC is one store, whatever the number of routes.
 
 mod adopt;
@@ -24,7 +27,7 @@ use foldhash::fast::RandomState;
 
 pub use self::groups::GroupError;
 use self::groups::Groups;
-use self::slots::Slots;
+use self::slots::{Cover, Slots};
 use crate::mapped::Mapped;
 
 /// A change to the FIB. Groups are named by the caller; a route names a group that is there already.
@@ -176,7 +179,9 @@ pub struct Fib {
 }
 
 impl Fib {
-    /// Takes over arrays. What they hold goes on carrying packets until it is overwritten or [`Fib::synced`] is called.
+    /// Takes over arrays. What they hold goes on carrying packets until [`Fib::synced`] is called, or a route of this process
+    /// takes its place: one that is as long or longer. In whatever order routes come back, a packet thus never leaves by a
+    /// shorter prefix than before.
     pub fn adopt(arrays: Arrays, grace: Grace) -> Self {
         let Arrays { l1, l2, groups, buckets, members } = arrays;
         let (slots, live) = adopt::slots(l1, l2, grace);
@@ -221,10 +226,11 @@ impl Fib {
         }
     }
 
-    /// Ends adoption: what the previous process left and nobody renewed is gone.
+    /// Ends adoption: what the previous process left and nobody renewed falls to the routes that cover it, or is gone.
     pub fn synced(&mut self) {
-        self.slots.drop_stale();
-        self.groups.drop_stale();
+        let Self { slots, groups, routes } = self;
+        slots.drop_stale(|network, len| covering(routes, groups, network, len));
+        groups.drop_stale();
     }
 
     /// Number of routes.
@@ -255,12 +261,6 @@ impl Fib {
             .collect()
     }
 
-    /// The first-level word or second-level word of an address, as packets read it.
-    #[cfg(test)]
-    fn peek(&self, address: u32) -> Option<u32> {
-        self.slots.peek(address)
-    }
-
     fn insert(&mut self, prefix: Ipv4Addr, len: u8, group: u32) -> Result<(), FibError> {
         let network = network(prefix, len)?;
         let index = self.groups.used(group);
@@ -282,19 +282,19 @@ impl Fib {
     fn remove(&mut self, prefix: Ipv4Addr, len: u8) -> Result<(), FibError> {
         let network = network(prefix, len)?;
         let Some(group) = self.routes[usize::from(len)].remove(&network) else { return Ok(()) };
-        let covering = self.covering(network, len);
+        let covering = covering(&self.routes, &self.groups, network, len);
         self.slots.clear(network, len, covering);
         self.groups.unused(group);
         Ok(())
     }
+}
 
-    /// The next shorter prefix that has the network: its length and its group's index.
-    fn covering(&self, network: u32, len: u8) -> Option<(u8, u32)> {
-        (0..len).rev().find_map(|shorter| {
-            let group = self.routes.get(usize::from(shorter))?.get(&(network & mask(shorter)))?;
-            Some((shorter, self.groups.index(*group)?))
-        })
-    }
+/// The longest route that is shorter than a prefix and has it: its length and its group's index.
+fn covering(routes: &[Table], groups: &Groups, network: u32, len: u8) -> Option<Cover> {
+    (0..len).rev().find_map(|shorter| {
+        let routes = routes.get(usize::from(shorter)).filter(|routes| !routes.is_empty())?;
+        Some((shorter, groups.index(*routes.get(&(network & mask(shorter)))?)?))
+    })
 }
 
 /// The network address as a number, if it is one.

@@ -8,21 +8,24 @@
 //! that is given to another backend later only means that an old flow's packets are counted there.
 
 mod adopt;
+mod entries;
 mod space;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use lb_dataplane_common::service::{
-    ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, BackendEntry, SERVICE_ANSWER_ECHO, ServiceEntry,
-    ServiceKey4,
+    ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, BackendEntry, ServiceEntry, ServiceKey4,
 };
 
+use self::entries::{address_entry, address_key, backend_entry, service_key, v4};
 use self::space::{Ids, Rings};
+use self::undo::Undo;
 use crate::maglev;
-use crate::table::{Algorithm, Protocol, Service, ServiceKey, Table};
+use crate::table::{Algorithm, Service, ServiceKey, Table};
 
 /// Backends of one service at most.
 pub const MAX_BACKENDS_PER_SERVICE: usize = 4096;
@@ -116,7 +119,7 @@ pub enum PlanError {
 }
 
 /// What is served now.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Served {
     services: BTreeMap<ServiceKey, Held>,
     /// VIP addresses that have an entry of their own.
@@ -181,27 +184,41 @@ impl Served {
 
     /// Takes the steps that lead to `table`, which is then what is served.
     ///
+    /// Services that don't change are compared, and nothing more.
+    ///
     /// # Errors
     ///
     /// What cannot be served is refused as a whole: this is as before.
     pub fn plan(&mut self, table: &Table) -> Result<Vec<Step>, PlanError> {
         self.check(table)?;
-        let mut next = self.clone();
+        let gone = self.services.keys().filter(|key| !table.services.contains_key(key));
+        let gone: Vec<ServiceKey> = gone.copied().collect();
+        let changed = table.services.iter().filter(|(key, service)| {
+            let held = self.services.get(key);
+            held.is_none_or(|held| held.wanted.as_ref() != Some(*service))
+        });
+        let changed: Vec<(&ServiceKey, &Service)> = changed.collect();
         let mut steps = Vec::new();
-        let gone: Vec<_> =
-            next.services.keys().filter(|k| !table.services.contains_key(k)).copied().collect();
-        for key in gone {
-            next.remove(&key, &mut steps)?;
-        }
-        for (key, service) in &table.services {
-            let held = next.services.get(key);
-            if held.is_none_or(|held| held.wanted.as_ref() != Some(service)) {
-                next.put(key, service, &mut steps)?;
+        if !gone.is_empty() || !changed.is_empty() {
+            let keys = gone.iter().chain(changed.iter().map(|(key, _)| *key));
+            let undo = Undo::of(self, keys);
+            if let Err(error) = self.change(&gone, &changed, &mut steps) {
+                undo.restore(self);
+                return Err(error);
             }
         }
-        next.drop_orphans(&mut steps);
-        *self = next;
+        self.drop_orphans(&mut steps);
         Ok(steps)
+    }
+
+    fn change(
+        &mut self,
+        gone: &[ServiceKey],
+        changed: &[(&ServiceKey, &Service)],
+        steps: &mut Vec<Step>,
+    ) -> Result<(), PlanError> {
+        gone.iter().try_for_each(|key| self.remove(key, steps))?;
+        changed.iter().try_for_each(|(key, service)| self.put(key, service, steps))
     }
 
     /// Addresses without a service: a previous process ended between two steps.
@@ -367,35 +384,4 @@ fn ring(service: &Service, ids: &BTreeMap<(Ipv4Addr, u16), u32>) -> Vec<u32> {
             places.into_iter().filter_map(|place| id(takers[place as usize])).collect()
         }
     }
-}
-
-fn v4(address: IpAddr) -> Result<Ipv4Addr, PlanError> {
-    match address {
-        IpAddr::V4(address) => Ok(address),
-        IpAddr::V6(_) => Err(PlanError::Ipv6(address)),
-    }
-}
-
-fn service_key(address: Ipv4Addr, key: &ServiceKey) -> ServiceKey4 {
-    let protocol = match key.protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-    };
-    ServiceKey4 { address: address.octets(), port: key.port.to_be_bytes(), protocol, pad: 0 }
-}
-
-/// What stands for the address itself: port 0 of ICMP.
-fn address_key(address: Ipv4Addr) -> ServiceKey4 {
-    ServiceKey4 { address: address.octets(), port: [0; 2], protocol: 1, pad: 0 }
-}
-
-fn address_entry() -> ServiceEntry {
-    let flags = SERVICE_ANSWER_ECHO;
-    ServiceEntry { id: NO_ID, ring_base: 0, ring_len: 0, algorithm: 0, flags, pad: [0; 2] }
-}
-
-fn backend_entry((address, port): (Ipv4Addr, u16)) -> BackendEntry {
-    let mut bytes = [0; 16];
-    bytes[..4].copy_from_slice(&address.octets());
-    BackendEntry { address: bytes, port: port.to_be_bytes(), pad: [0; 6] }
 }

@@ -49,7 +49,7 @@ fn main() -> Result<()> {
     let mut many_programs = loaded.context("there is a round")?;
     let mut few_programs = Programs::load(&network)?;
     few_programs.fill_fib(&few)?;
-    say("filling the kernel's own table by netlink (about half a minute)");
+    say("filling the kernel's own table by netlink (a minute or so)");
     let kernel_fill = seconds(|| network.fill(&many))?;
 
     let mut costs = Costs::default();

@@ -5,6 +5,10 @@
 //!                                        └─ chunk ─ low 8 bits ─▶ L2 word ───┘└─ buckets ─ hash ─▶ member
 //! ```
 //!
+//! A slot's word also says how long the prefix is that it comes from, and whether a previous process wrote it: so the writer
+//! needs no table of its own beside the slots, and the next process knows which routes may take a slot over. Lookups mask
+//! both out.
+//!
 //! A group is one aligned 64-bit word that the writer swaps atomically; buckets and members never change while a word
 //! names them. A gateway's new MAC is thus one write, however many routes lead through it.
 
@@ -14,6 +18,12 @@ pub const L1_WORDS: u32 = 1 << 24;
 pub const CHUNK_WORDS: u32 = 256;
 /// Set in a first-level word that names a chunk; the rest is the chunk's number.
 pub const L1_CHUNK: u32 = 1 << 31;
+/// The group in a word.
+pub const SLOT_GROUP: u32 = (1 << SLOT_LEN_SHIFT) - 1;
+/// Where in a word the length of the prefix stands that it comes from: six bits, 0 to 32.
+pub const SLOT_LEN_SHIFT: u32 = 24;
+/// Set in a word that a previous process wrote and this one has not renewed.
+pub const SLOT_STALE: u32 = 1 << 30;
 /// The word of an address without a route. Groups are counted from 1.
 pub const NO_GROUP: u32 = 0;
 
@@ -109,7 +119,7 @@ pub fn lookup4<T: FibTables>(tables: &T, destination: u32, hash: u32) -> Route {
             None => return Route::Miss,
         }
     }
-    lookup_group4(tables, word, hash)
+    lookup_group4(tables, word & SLOT_GROUP, hash)
 }
 
 /// The second half of a lookup: from a group to a member.

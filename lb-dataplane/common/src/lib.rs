@@ -25,4 +25,4 @@ pub mod service;
 pub mod tables;
 
 /// Raised when the meaning of a map's bytes changes though their sizes don't.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;

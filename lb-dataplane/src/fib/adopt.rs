@@ -1,10 +1,12 @@
 //! What a previous process left in the arrays: found by a scan, kept until the new process has said what it wants.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
 use lb_dataplane_common::fib::{
     CHUNK_WORDS, GROUP_BUCKETS, GROUP_MEMBER, L1_CHUNK, MAX_LOG2_BUCKETS, MemberEntry, NO_GROUP,
+    SLOT_GROUP, SLOT_STALE,
 };
 
 use super::Grace;
@@ -14,20 +16,15 @@ use super::pool::Pool;
 use super::slots::Slots;
 use crate::mapped::Mapped;
 
-/// The slots, and the groups that they name.
+/// The slots, now marked stale, and the groups that they name.
 pub(super) fn slots(l1: Mapped, l2: Mapped, grace: Grace) -> (Slots, BTreeSet<u32>) {
     let chunk_count = l2.words().len() / CHUNK_WORDS as usize;
     let mut used = vec![false; chunk_count];
-    let mut live = BTreeSet::new();
-    let mut last = NO_GROUP;
+    let mut live = Live::default();
     for slot in l1.words() {
         let word = slot.load(Relaxed);
-        if word == NO_GROUP || word == last {
-            continue;
-        }
-        last = word;
         if word & L1_CHUNK == 0 {
-            live.insert(word);
+            live.note(slot, word);
             continue;
         }
         let chunk = (word & !L1_CHUNK) as usize;
@@ -38,12 +35,37 @@ pub(super) fn slots(l1: Mapped, l2: Mapped, grace: Grace) -> (Slots, BTreeSet<u3
         };
         *used = true;
         let first = chunk * CHUNK_WORDS as usize;
-        let words = &l2.words()[first..first + CHUNK_WORDS as usize];
-        live.extend(words.iter().map(|word| word.load(Relaxed)).filter(|word| *word != NO_GROUP));
+        for slot in &l2.words()[first..first + CHUNK_WORDS as usize] {
+            live.note(slot, slot.load(Relaxed));
+        }
     }
-    let mut chunks = Pool::new(0, u32::try_from(chunk_count).unwrap_or(u32::MAX), grace);
+    let mut chunks = Pool::new(0, size(chunk_count), grace);
     chunks.reserve(|chunk| used.get(chunk as usize).copied().unwrap_or(false));
-    (Slots::new(l1, l2, chunks), live)
+    (Slots::new(l1, l2, chunks), live.groups)
+}
+
+/// The groups that slots name.
+#[derive(Default)]
+struct Live {
+    groups: BTreeSet<u32>,
+    /// The last one, since neighbours mostly name the same.
+    last: u32,
+}
+
+impl Live {
+    fn note(&mut self, slot: &AtomicU32, word: u32) {
+        if word == NO_GROUP {
+            return;
+        }
+        if word & SLOT_STALE == 0 {
+            slot.store(word | SLOT_STALE, Relaxed);
+        }
+        let group = word & SLOT_GROUP;
+        if group != self.last {
+            self.groups.insert(group);
+            self.last = group;
+        }
+    }
 }
 
 /// The groups, with those in `live` left alone.
@@ -54,37 +76,47 @@ pub(super) fn groups(
     live: &BTreeSet<u32>,
     grace: Grace,
 ) -> Groups {
-    let mut stale = Stale { groups: live.iter().copied().collect(), ..Stale::default() };
-    let mut stale_members = BTreeSet::new();
-    let mut first_free_bucket = 0;
-    for word in live.iter().filter_map(|index| words.wide_words().get(*index as usize)) {
-        let word = word.load(Relaxed);
+    let group_count = size(words.wide_words().len()).min(SLOT_GROUP);
+    let bucket_count = size(buckets.words().len());
+    let member_count = size(members.words().len() * 4 / size_of::<MemberEntry>());
+    // Words of arrays that are not as this code writes them may point anywhere: such packets meet a miss already.
+    let live: BTreeSet<u32> = live.range(..group_count).copied().collect();
+    let mut used_members = BTreeSet::new();
+    let mut used_ranges = BTreeSet::new();
+    for index in &live {
+        let word = words.wide_words()[*index as usize].load(Relaxed);
         let low = (word & 0xffff_ffff) as u32;
         match (word >> 56) as u8 {
             GROUP_MEMBER => {
-                stale_members.insert(low);
+                used_members.insert(low);
             }
             GROUP_BUCKETS => {
                 let log2 = ((word >> 32) as u8).min(MAX_LOG2_BUCKETS);
-                let end = low + (1 << log2);
-                first_free_bucket = first_free_bucket.max(end);
-                stale.ranges.push((low, log2));
-                let range = buckets.words().get(low as usize..end as usize).unwrap_or_default();
-                stale_members.extend(range.iter().map(|bucket| bucket.load(Relaxed)));
+                let range = low as usize..low as usize + (1 << log2);
+                let Some(range) = buckets.words().get(range) else { continue };
+                used_ranges.insert((low, log2));
+                used_members.extend(range.iter().map(|bucket| bucket.load(Relaxed)));
             }
             _ => {}
         }
     }
-    let size = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
-    let member_count = members.words().len() * 4 / size_of::<MemberEntry>();
+    used_members.retain(|member| *member < member_count);
     let mut pools = Pools {
         // Group 0 is "no route".
-        groups: Pool::new(NO_GROUP + 1, size(words.wide_words().len()), grace),
-        members: Pool::new(0, size(member_count), grace),
-        ranges: Ranges::new(first_free_bucket, size(buckets.words().len()), grace),
+        groups: Pool::new(NO_GROUP + 1, group_count, grace),
+        members: Pool::new(0, member_count, grace),
+        ranges: Ranges::between(&used_ranges, bucket_count, grace),
     };
     pools.groups.reserve(|index| live.contains(&index));
-    pools.members.reserve(|index| stale_members.contains(&index));
-    stale.members.extend(stale_members);
+    pools.members.reserve(|index| used_members.contains(&index));
+    let stale = Stale {
+        groups: live.into_iter().collect(),
+        members: used_members.into_iter().collect(),
+        ranges: used_ranges.into_iter().collect(),
+    };
     Groups::new([words, buckets, members], pools, stale)
+}
+
+fn size(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
 }

@@ -1,6 +1,6 @@
 //! Ranges of buckets, and which member each bucket names: resilient hashing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use lb_dataplane_common::fib::MAX_LOG2_BUCKETS;
 
@@ -12,8 +12,6 @@ const BUCKETS_PER_MEMBER: usize = 16;
 /// Ranges of `1 << log2` buckets.
 #[derive(Debug)]
 pub(super) struct Ranges {
-    next: u32,
-    end: u32,
     /// By binary logarithm of the size.
     free: [Vec<u32>; MAX_LOG2_BUCKETS as usize + 1],
     /// Given back; packets may still read them.
@@ -22,18 +20,24 @@ pub(super) struct Ranges {
 }
 
 impl Ranges {
-    /// Ranges out of `start..end`.
-    pub(super) fn new(start: u32, end: u32, grace: Grace) -> Self {
-        Self { next: start, end, free: Default::default(), retired: Vec::new(), grace }
+    /// What `used` leaves of `0..end`.
+    pub(super) fn between(used: &BTreeSet<(u32, u8)>, end: u32, grace: Grace) -> Self {
+        let mut ranges = Self { free: Default::default(), retired: Vec::new(), grace };
+        let mut next = 0;
+        for (base, log2) in used {
+            ranges.carve(next, *base);
+            next = next.max(base + (1 << log2));
+        }
+        ranges.carve(next, end);
+        // The lowest come first.
+        ranges.free.iter_mut().for_each(|bases| bases.reverse());
+        ranges
     }
 
     /// A range that nobody reads; `None`: there is none of this size.
     pub(super) fn take(&mut self, log2: u8) -> Option<u32> {
         self.find(log2).or_else(|| {
-            (!self.retired.is_empty()).then(|| (self.grace)())?;
-            for (base, log2) in self.retired.drain(..) {
-                self.free[usize::from(log2)].push(base);
-            }
+            self.reclaim();
             self.find(log2)
         })
     }
@@ -44,23 +48,50 @@ impl Ranges {
     }
 
     fn find(&mut self, log2: u8) -> Option<u32> {
-        if let Some(base) = self.free[usize::from(log2)].pop() {
-            return Some(base);
-        }
-        let size = 1 << log2;
-        if self.end - self.next.min(self.end) >= size {
-            let base = self.next;
-            self.next += size;
-            return Some(base);
-        }
-        // Half of a larger one.
-        let larger =
-            (log2 + 1..=MAX_LOG2_BUCKETS).find(|l| !self.free[usize::from(*l)].is_empty())?;
-        let base = self.free[usize::from(larger)].pop()?;
-        for half in log2..larger {
+        let fits = (log2..=MAX_LOG2_BUCKETS).find(|l| !self.free[usize::from(*l)].is_empty())?;
+        let base = self.free[usize::from(fits)].pop()?;
+        // The half that is not needed stays.
+        for half in log2..fits {
             self.free[usize::from(half)].push(base + (1 << half));
         }
         Some(base)
+    }
+
+    /// Waits for packets to leave what was given back, and joins free neighbours.
+    fn reclaim(&mut self) {
+        if !self.retired.is_empty() {
+            (self.grace)();
+        }
+        let sizes = (0..).zip(std::mem::take(&mut self.free));
+        let mut free: Vec<(u32, u8)> = sizes
+            .flat_map(|(log2, bases)| bases.into_iter().map(move |base| (base, log2)))
+            .collect();
+        free.append(&mut self.retired);
+        free.sort_unstable();
+        let mut joined: Option<(u32, u32)> = None;
+        for (base, log2) in free {
+            let end = base + (1 << log2);
+            joined = match joined {
+                Some((start, before)) if before == base => Some((start, end)),
+                Some((start, before)) => {
+                    self.carve(start, before);
+                    Some((base, end))
+                }
+                None => Some((base, end)),
+            };
+        }
+        if let Some((start, end)) = joined {
+            self.carve(start, end);
+        }
+    }
+
+    /// Frees `start..end` in the largest pieces that there are.
+    fn carve(&mut self, mut start: u32, end: u32) {
+        while let Some(log2) = end.saturating_sub(start).checked_ilog2() {
+            let log2 = log2.min(u32::from(MAX_LOG2_BUCKETS));
+            self.free[log2 as usize].push(start);
+            start += 1 << log2;
+        }
     }
 }
 

@@ -1,21 +1,27 @@
-//! The two levels of slots, and how long the prefix is that each slot's word comes from.
+//! The two levels of slots. Each word says which group its packets meet and how long the prefix is that it comes from.
 
-use std::ops::Range;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use lb_dataplane_common::fib::{CHUNK_WORDS, L1_CHUNK, L1_WORDS, NO_GROUP};
+use lb_dataplane_common::fib::{
+    CHUNK_WORDS, L1_CHUNK, L1_WORDS, NO_GROUP, SLOT_LEN_SHIFT, SLOT_STALE,
+};
 
+use super::mask;
 use super::pool::Pool;
 use crate::mapped::{Mapped, prefetch};
 
-/// The slots. A depth is a prefix length plus one; 0 stands for no route, or for a word of a previous process.
+/// The length in a word.
+const LEN: u32 = 0x3f << SLOT_LEN_SHIFT;
+
+/// A route that covers others: its length and its group.
+pub(super) type Cover = (u8, u32);
+
+/// The slots.
 #[derive(Debug)]
 pub(super) struct Slots {
     l1: Mapped,
     l2: Mapped,
-    depth1: Vec<u8>,
-    depth2: Vec<u8>,
     /// Routes longer than /24 in each chunk.
     long_routes: Vec<u32>,
     chunks: Pool,
@@ -24,17 +30,10 @@ pub(super) struct Slots {
 }
 
 impl Slots {
+    /// Takes over slots whose words are all stale.
     pub(super) fn new(l1: Mapped, l2: Mapped, chunks: Pool) -> Self {
-        let words = l2.words().len();
-        Self {
-            depth1: vec![0; L1_WORDS as usize],
-            depth2: vec![0; words],
-            long_routes: vec![0; words / CHUNK_WORDS as usize],
-            l1,
-            l2,
-            chunks,
-            adopting: true,
-        }
+        let count = l2.words().len() / CHUNK_WORDS as usize;
+        Self { long_routes: vec![0; count], l1, l2, chunks, adopting: true }
     }
 
     /// Chunks that there are.
@@ -44,88 +43,87 @@ impl Slots {
 
     /// Fetches what `set` will touch first: random slots in 64 MiB are what filling a table waits for.
     pub(super) fn prefetch(&self, network: u32) {
-        let slot = (network >> 8) as usize;
-        prefetch(&self.l1.words()[slot]);
-        prefetch(&self.depth1[slot]);
+        prefetch(&self.l1.words()[(network >> 8) as usize]);
     }
 
     /// Points a prefix's slots to a group, apart from those that a longer prefix owns; `false`: no chunk is left.
     pub(super) fn set(&mut self, network: u32, len: u8, group: u32, is_new: bool) -> bool {
-        let depth = len + 1;
-        if len <= 24 {
-            let first = (network >> 8) as usize;
-            self.set_first_level(first..first + (1 << (24 - len)), depth, group);
+        let word = word(len, group);
+        if len > 24 {
+            let Some(chunk) = self.ensure_chunk(network >> 8) else { return false };
+            self.long_routes[chunk as usize] += u32::from(is_new);
+            let first = chunk * CHUNK_WORDS + (network & 0xff);
+            cover(words(&self.l2, first, 1 << (32 - len)), word);
             return true;
         }
-        let Some(chunk) = self.ensure_chunk(network >> 8) else { return false };
-        if is_new && let Some(routes) = self.long_routes.get_mut(chunk as usize) {
-            *routes += 1;
+        // The hot part of filling a table: a short prefix covers thousands of slots.
+        for slot in words(&self.l1, network >> 8, 1 << (24 - len)) {
+            let old = slot.load(Relaxed);
+            if old & L1_CHUNK != 0 {
+                cover(words(&self.l2, (old & !L1_CHUNK) * CHUNK_WORDS, CHUNK_WORDS), word);
+            } else if old & LEN <= word & LEN {
+                slot.store(word, Relaxed);
+            }
         }
-        let first = (chunk * CHUNK_WORDS + (network & 0xff)) as usize;
-        let range = first..first + (1 << (32 - len));
-        cover(&self.l2.words()[range.clone()], &mut self.depth2[range], depth, group);
         true
     }
 
     /// Gives a prefix's slots to the prefix that covers it, or to none.
-    pub(super) fn clear(&mut self, network: u32, len: u8, covering: Option<(u8, u32)>) {
-        let (depth, group) = covering.map_or((0, NO_GROUP), |(len, group)| (len + 1, group));
-        let old = len + 1;
-        if len <= 24 {
-            let first = network >> 8;
-            for slot in first..first + (1 << (24 - len)) {
-                match self.chunk_of(slot) {
-                    Some(chunk) => {
-                        let first = chunk * CHUNK_WORDS;
-                        self.replace_second(first, CHUNK_WORDS, old, depth, group);
-                    }
-                    None => self.replace_first(slot, old, depth, group),
-                }
-            }
+    pub(super) fn clear(&mut self, network: u32, len: u8, covering: Option<Cover>) {
+        let covering = covering_word(covering);
+        if len > 24 {
+            let slot = network >> 8;
+            let Some(chunk) = self.chunk_of(slot) else { return };
+            let first = chunk * CHUNK_WORDS + (network & 0xff);
+            replace(words(&self.l2, first, 1 << (32 - len)), len, covering);
+            let routes = &mut self.long_routes[chunk as usize];
+            *routes = routes.saturating_sub(1);
+            self.collapse_if_even(slot, chunk);
             return;
         }
-        let slot = network >> 8;
-        let Some(chunk) = self.chunk_of(slot) else { return };
-        let first = chunk * CHUNK_WORDS + (network & 0xff);
-        self.replace_second(first, 1 << (32 - len), old, depth, group);
-        if let Some(routes) = self.long_routes.get_mut(chunk as usize) {
-            *routes = routes.saturating_sub(1);
+        for slot in words(&self.l1, network >> 8, 1 << (24 - len)) {
+            let old = slot.load(Relaxed);
+            if old & L1_CHUNK != 0 {
+                let chunk = words(&self.l2, (old & !L1_CHUNK) * CHUNK_WORDS, CHUNK_WORDS);
+                replace(chunk, len, covering);
+            } else {
+                replace(std::slice::from_ref(slot), len, covering);
+            }
         }
-        self.collapse_if_even(slot, chunk);
     }
 
-    /// Clears what a previous process left and nobody renewed.
-    pub(super) fn drop_stale(&mut self) {
+    /// Gives what a previous process left and nobody renewed to the routes that cover it. `covering` names the longest
+    /// route that is shorter than a prefix and has it.
+    pub(super) fn drop_stale(&mut self, covering: impl Fn(u32, u8) -> Option<Cover>) {
         self.adopting = false;
+        // Neighbouring slots come from the same prefix, and so have the same cover.
+        let mut last = None;
+        let mut renew = |slot: &AtomicU32, address: u32| {
+            let old = slot.load(Relaxed);
+            if old & SLOT_STALE == 0 {
+                return;
+            }
+            // No route of this process is as long here, or it would have taken the slot.
+            let len = len_of(old);
+            let network = address & mask(len);
+            let cover = match last {
+                Some((prefix, cover)) if prefix == (network, len) => cover,
+                Some(_) | None => covering_word(covering(network, len)),
+            };
+            last = Some(((network, len), cover));
+            slot.store(cover, Relaxed);
+        };
         for slot in 0..L1_WORDS {
             match self.chunk_of(slot) {
                 Some(chunk) => {
-                    let words = chunk * CHUNK_WORDS..(chunk + 1) * CHUNK_WORDS;
-                    for index in words.filter(|index| self.depth2[*index as usize] == 0) {
-                        self.l2.words()[index as usize].store(NO_GROUP, Relaxed);
-                    }
+                    let addresses = slot << 8..;
+                    let words = words(&self.l2, chunk * CHUNK_WORDS, CHUNK_WORDS);
+                    words.iter().zip(addresses).for_each(|(word, address)| renew(word, address));
                     self.collapse_if_even(slot, chunk);
                 }
-                None if self.depth1[slot as usize] == 0 => {
-                    let word = &self.l1.words()[slot as usize];
-                    if word.load(Relaxed) != NO_GROUP {
-                        word.store(NO_GROUP, Relaxed);
-                    }
-                }
-                None => {}
+                None => renew(&self.l1.words()[slot as usize], slot << 8),
             }
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn peek(&self, address: u32) -> Option<u32> {
-        let word = match self.chunk_of(address >> 8) {
-            Some(chunk) => {
-                self.l2.words()[(chunk * CHUNK_WORDS + (address & 0xff)) as usize].load(Relaxed)
-            }
-            None => self.l1.words()[(address >> 8) as usize].load(Relaxed),
-        };
-        (word != NO_GROUP).then_some(word)
     }
 
     fn chunk_of(&self, slot: u32) -> Option<u32> {
@@ -138,15 +136,13 @@ impl Slots {
             return Some(chunk);
         }
         let chunk = self.chunks.take()?;
-        let word = self.l1.words()[slot as usize].load(Relaxed);
-        let depth = self.depth1[slot as usize];
-        let words = (chunk * CHUNK_WORDS) as usize..((chunk + 1) * CHUNK_WORDS) as usize;
-        for second in &self.l2.words()[words.clone()] {
+        let slot = &self.l1.words()[slot as usize];
+        let word = slot.load(Relaxed);
+        for second in words(&self.l2, chunk * CHUNK_WORDS, CHUNK_WORDS) {
             second.store(word, Relaxed);
         }
-        self.depth2[words].fill(depth);
         self.long_routes[chunk as usize] = 0;
-        self.l1.words()[slot as usize].store(L1_CHUNK | chunk, Release);
+        slot.store(L1_CHUNK | chunk, Release);
         Some(chunk)
     }
 
@@ -155,53 +151,45 @@ impl Slots {
         if self.adopting || self.long_routes[chunk as usize] > 0 {
             return;
         }
-        let first = (chunk * CHUNK_WORDS) as usize;
-        let word = self.l2.words()[first].load(Relaxed);
-        self.depth1[slot as usize] = self.depth2[first];
+        let word = self.l2.words()[(chunk * CHUNK_WORDS) as usize].load(Relaxed);
         self.l1.words()[slot as usize].store(word, Relaxed);
         self.chunks.give_back(chunk);
     }
+}
 
-    /// The hot part of filling a table: a short prefix covers thousands of slots.
-    fn set_first_level(&mut self, range: Range<usize>, depth: u8, group: u32) {
-        let words = &self.l1.words()[range.clone()];
-        for (slot, known) in words.iter().zip(&mut self.depth1[range]) {
-            let word = slot.load(Relaxed);
-            if word & L1_CHUNK != 0 {
-                let first = ((word & !L1_CHUNK) * CHUNK_WORDS) as usize;
-                let chunk = first..first + CHUNK_WORDS as usize;
-                cover(&self.l2.words()[chunk.clone()], &mut self.depth2[chunk], depth, group);
-            } else if *known <= depth {
-                *known = depth;
-                slot.store(group, Relaxed);
-            }
-        }
-    }
+fn words(memory: &Mapped, first: u32, count: u32) -> &[AtomicU32] {
+    &memory.words()[first as usize..(first + count) as usize]
+}
 
-    fn replace_first(&mut self, slot: u32, old: u8, depth: u8, group: u32) {
-        let known = &mut self.depth1[slot as usize];
-        if *known == old {
-            *known = depth;
-            self.l1.words()[slot as usize].store(group, Relaxed);
-        }
-    }
+/// The word of a route's slots.
+fn word(len: u8, group: u32) -> u32 {
+    u32::from(len) << SLOT_LEN_SHIFT | group
+}
 
-    fn replace_second(&mut self, first: u32, count: u32, old: u8, depth: u8, group: u32) {
-        for index in (first..first + count).map(|index| index as usize) {
-            if self.depth2[index] == old {
-                self.depth2[index] = depth;
-                self.l2.words()[index].store(group, Relaxed);
-            }
+fn covering_word(covering: Option<Cover>) -> u32 {
+    covering.map_or(NO_GROUP, |(len, group)| word(len, group))
+}
+
+fn len_of(word: u32) -> u8 {
+    ((word & LEN) >> SLOT_LEN_SHIFT) as u8
+}
+
+/// Writes a word wherever no longer prefix is. A word of a previous process counts like any other: the route that it comes
+/// from may be renewed at any moment, and a shorter one's packets are not its.
+fn cover(slots: &[AtomicU32], word: u32) {
+    for slot in slots {
+        if slot.load(Relaxed) & LEN <= word & LEN {
+            slot.store(word, Relaxed);
         }
     }
 }
 
-/// Points words to a group, apart from those of longer prefixes.
-fn cover(words: &[AtomicU32], depths: &mut [u8], depth: u8, group: u32) {
-    for (word, known) in words.iter().zip(depths) {
-        if *known <= depth {
-            *known = depth;
-            word.store(group, Relaxed);
+/// Writes a word wherever one of this length is.
+fn replace(slots: &[AtomicU32], len: u8, word: u32) {
+    for slot in slots {
+        let old = slot.load(Relaxed);
+        if old != NO_GROUP && old & (LEN | SLOT_STALE) == u32::from(len) << SLOT_LEN_SHIFT {
+            slot.store(word, Relaxed);
         }
     }
 }

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::prelude::*;
 
 use super::*;
-use crate::table::Backend;
+use crate::table::{Backend, Protocol};
 
 const LIMITS: Limits = Limits { services: 16, backends: 24, ring_words: 9000 };
 
@@ -209,7 +209,11 @@ proptest! {
                 maps.carry_out(&Step::Grace);
                 served = maps.adopt();
             }
-            let Ok(steps) = served.plan(wanted) else { continue };
+            let before = format!("{served:?}");
+            let Ok(steps) = served.plan(wanted) else {
+                prop_assert_eq!(format!("{served:?}"), before, "a refusal leaves a trace");
+                continue;
+            };
             carry_out(&mut maps, &steps);
             let mut fresh = Maps::default();
             carry_out(&mut fresh, &Served::new(LIMITS).plan(wanted).unwrap());

@@ -1,0 +1,39 @@
+//! Keys and values of the service maps, from addresses and ports.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use lb_dataplane_common::service::{BackendEntry, SERVICE_ANSWER_ECHO, ServiceEntry, ServiceKey4};
+
+use super::{NO_ID, PlanError};
+use crate::table::{Protocol, ServiceKey};
+
+pub(super) fn v4(address: IpAddr) -> Result<Ipv4Addr, PlanError> {
+    match address {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(_) => Err(PlanError::Ipv6(address)),
+    }
+}
+
+pub(super) fn service_key(address: Ipv4Addr, key: &ServiceKey) -> ServiceKey4 {
+    let protocol = match key.protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+    };
+    ServiceKey4 { address: address.octets(), port: key.port.to_be_bytes(), protocol, pad: 0 }
+}
+
+/// What stands for the address itself: port 0 of ICMP.
+pub(super) fn address_key(address: Ipv4Addr) -> ServiceKey4 {
+    ServiceKey4 { address: address.octets(), port: [0; 2], protocol: 1, pad: 0 }
+}
+
+pub(super) fn address_entry() -> ServiceEntry {
+    let flags = SERVICE_ANSWER_ECHO;
+    ServiceEntry { id: NO_ID, ring_base: 0, ring_len: 0, algorithm: 0, flags, pad: [0; 2] }
+}
+
+pub(super) fn backend_entry((address, port): (Ipv4Addr, u16)) -> BackendEntry {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&address.octets());
+    BackendEntry { address: bytes, port: port.to_be_bytes(), pad: [0; 6] }
+}

@@ -1,0 +1,42 @@
+//! What a refused plan puts back: the services that it would have changed, and what was free.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use super::space::{Ids, Rings};
+use super::{Held, Served};
+use crate::table::ServiceKey;
+
+/// The state before a plan, of what the plan touches.
+pub(super) struct Undo {
+    services: Vec<(ServiceKey, Option<Held>)>,
+    addresses: BTreeMap<Ipv4Addr, usize>,
+    service_ids: Ids,
+    backend_ids: Ids,
+    rings: Rings,
+}
+
+impl Undo {
+    pub(super) fn of<'a>(served: &Served, keys: impl Iterator<Item = &'a ServiceKey>) -> Self {
+        Self {
+            services: keys.map(|key| (*key, served.services.get(key).cloned())).collect(),
+            addresses: served.addresses.clone(),
+            service_ids: served.service_ids.clone(),
+            backend_ids: served.backend_ids.clone(),
+            rings: served.rings.clone(),
+        }
+    }
+
+    pub(super) fn restore(self, served: &mut Served) {
+        for (key, held) in self.services {
+            match held {
+                Some(held) => served.services.insert(key, held),
+                None => served.services.remove(&key),
+            };
+        }
+        served.addresses = self.addresses;
+        served.service_ids = self.service_ids;
+        served.backend_ids = self.backend_ids;
+        served.rings = self.rings;
+    }
+}
