@@ -12,7 +12,7 @@ use lb_api_types::vip::Vip;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Where the daemon answers.
 #[derive(Clone, Debug)]

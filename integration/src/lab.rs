@@ -268,4 +268,4 @@ impl Drop for Lab {
 }
 
 /// How long daemons may take until their sockets answer.
-const READY_WITHIN: Duration = Duration::from_secs(15);
+const READY_WITHIN: Duration = Duration::from_secs(40);

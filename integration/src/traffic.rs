@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::netns::Netns;
 
 /// How long one request may take, connect included.
-const REQUEST_WITHIN: Duration = Duration::from_secs(3);
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 /// How long a transfer may stand still: longer than TCP's retransmissions back off while the balancer restarts.
 const STALL_WITHIN: Duration = Duration::from_secs(40);
 /// A block of `GET /stream/...`.
@@ -89,13 +90,14 @@ fn connect(to: SocketAddr, path: &str, patience: Duration) -> Result<TcpStream> 
     Ok(stream)
 }
 
-/// Fetches `blocks` blocks at a bounded rate and checks every byte; `progress` hears after each block how many came.
+/// Fetches `blocks` blocks at a bounded rate and checks every byte; `progress` hears after each block how many came, and
+/// may break the transfer off.
 pub fn transfer(
     from: &Netns,
     to: SocketAddr,
     blocks: usize,
     per_second: usize,
-    progress: impl Fn(usize) + Sync,
+    progress: impl Fn(usize) -> ControlFlow<()> + Sync,
 ) -> Result<()> {
     from.within(|| {
         let mut stream = connect(to, &format!("/stream/{blocks}/{per_second}"), STALL_WITHIN)?;
@@ -109,7 +111,9 @@ pub fn transfer(
             if block != right.as_bytes() {
                 bail!("block {number} of the transfer has other bytes than were sent");
             }
-            progress(number + 1);
+            if progress(number + 1).is_break() {
+                return Ok(());
+            }
         }
         ensure!(stream.read(&mut block)? == 0, "more came than was asked for");
         Ok(())

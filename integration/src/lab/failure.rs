@@ -15,7 +15,7 @@ pub(super) const CAPTURE: &str = "capture";
 /// Packets that are kept per node, and bytes of each.
 const CAPTURE_PACKETS: &str = "20000";
 const CAPTURE_BYTES: &str = "128";
-const CAPTURE_WITHIN: Duration = Duration::from_secs(5);
+const CAPTURE_WITHIN: Duration = Duration::from_secs(20);
 /// Lines of a log that an error message shows.
 const TAIL_LINES: usize = 15;
 

@@ -40,7 +40,7 @@ fn dial(from: Ipv4Addr) -> Result<TcpStream> {
     let to = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 2), 179);
     connect(fd.as_raw_fd(), &SockaddrIn::from(to)).context("lbd does not listen")?;
     let stream = TcpStream::from(fd);
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     Ok(stream)
 }
 

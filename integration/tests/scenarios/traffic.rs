@@ -1,6 +1,7 @@
 //! What clients see, on both hooks.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::ensure;
@@ -101,23 +102,39 @@ fn vips_survive_a_restart_of_lbd(hook: Hook) {
     traffic::requests(client, address(&vip), 30).holds().expect(PODS.len(), 9, 11).holds();
 }
 
-/// A transfer of some seconds in the background, and how far it is.
+/// A transfer in the background that lasts as long as `act` does, and how far it is.
 fn while_transferring(hello: &mut Hello, vip: &Vip, act: impl FnOnce(&mut Hello, &AtomicUsize)) {
-    const BLOCKS: usize = 4_000;
+    /// Minutes, which only a test that fails reaches.
+    const BLOCKS: usize = 100_000;
     const BLOCKS_PER_SECOND: usize = 500;
     let client = hello.lab.netns("client").holds().clone();
-    let arrived = AtomicUsize::new(0);
+    let (arrived, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         let transfer = scope.spawn(|| {
-            let progress = |blocks| arrived.store(blocks, Ordering::Relaxed);
-            traffic::transfer(&client, address(vip), BLOCKS, BLOCKS_PER_SECOND, progress)
+            traffic::transfer(&client, address(vip), BLOCKS, BLOCKS_PER_SECOND, |blocks| {
+                arrived.store(blocks, Ordering::Relaxed);
+                if over.load(Ordering::Relaxed) {
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            })
         });
+        let ends = SetOnDrop(&over);
         goes_on(&arrived, "the transfer has begun");
         act(hello, &arrived);
-        assert!(arrived.load(Ordering::Relaxed) < BLOCKS, "the transfer was over too early");
+        drop(ends);
         transfer.join().expect("the transfer's thread does not panic").holds();
     });
-    assert_eq!(arrived.load(Ordering::Relaxed), BLOCKS);
+    assert!(arrived.load(Ordering::Relaxed) < BLOCKS, "the transfer was over before the test was");
+}
+
+/// Set also when a test panics, since the scope waits for the transfer.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Waits until another part of the transfer has come.
@@ -167,8 +184,9 @@ fn expired_neighbours_cause_no_reset(hook: Hook) {
             hello.answer_arp(true);
             goes_on(arrived, "the transfer goes on");
         }
+        // Before the client breaks the transfer off, which is a reset of its own.
+        hello.lab.stop_one("client", "tcpdump-eth1", Signal::SIGINT).holds();
     });
-    hello.lab.stop_one("client", "tcpdump-eth1", Signal::SIGINT).holds();
     let seen = |filter: &str| hello.lab.captured(&capture, filter).holds();
     let of_the_vip = seen(&format!("tcp and src host {VIP}"));
     assert!(of_the_vip.len() > 100, "the capture holds too little: {}", of_the_vip.len());
@@ -185,7 +203,8 @@ fn a_bulk_transfer_arrives_whole(hook: Hook) {
     let (hello, vip) = Hello::up_with_vip(hook);
     let client = hello.lab.netns("client").holds();
     let kernel = hello.packets_forwarded_by_the_kernel();
-    traffic::transfer(client, address(&vip), BLOCKS, usize::MAX, |_| {}).holds();
+    traffic::transfer(client, address(&vip), BLOCKS, usize::MAX, |_| ControlFlow::Continue(()))
+        .holds();
     let kernel = hello.packets_forwarded_by_the_kernel() - kernel;
     assert_eq!(kernel, 0, "the kernel forwarded packets that are the fast path's");
 }

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
 /// A condition that does not hold after this time does not hold.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(40);
 
 /// Runs a test in a namespace with `lo` up.
 pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
