@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use lb_api_types::vip::{self, Backend, Health, Vip, VipSpec};
-use lb_dataplane::table::{self, Service, ServiceKey, Table};
+use lb_dataplane::table::{self, BackendState, Service, ServiceKey, Table};
 
 pub use self::damping::{Damping, HALF_LIFE};
 use crate::health::{Target, Verdict, Verdicts};
@@ -97,10 +97,11 @@ fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
     let backends = spec.backends.iter().map(|backend| table::Backend {
         address: backend.address,
         port: backend.port,
-        takes_new_flows: match verdict(spec, backend, verdicts).health {
-            Health::Healthy => true,
-            Health::Unknown => !any_healthy,
-            Health::Unhealthy => false,
+        state: match verdict(spec, backend, verdicts).health {
+            Health::Healthy => BackendState::Active,
+            Health::Unknown if any_healthy => BackendState::Draining,
+            Health::Unknown => BackendState::Active,
+            Health::Unhealthy => BackendState::Failed,
         },
     });
     Service { algorithm, backends: backends.collect() }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::maps::Map;
 use aya::programs::Program;
+use lb_dataplane_common::flow::Timeouts;
 use lb_dataplane_common::reason::{Kind, Reason};
 use lb_dataplane_common::tables::Record;
 
@@ -34,6 +35,8 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// Entries of the tables.
     pub sizes: Sizes,
+    /// How long flows may be silent.
+    pub timeouts: Timeouts,
     /// Whether the programs write down each packet's verdict, for tests.
     pub record: bool,
 }
@@ -41,7 +44,8 @@ pub struct Options {
 /// Entries of the tables that grow with use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Flow entries, two per flow.
+    /// Flow entries, two per flow. Flows whose client has not answered its backend yet take a quarter of them at most:
+    /// then the oldest of those ends.
     pub flow_entries: u32,
     /// Services, one more per VIP address included.
     pub services: u32,
@@ -127,6 +131,8 @@ pub struct ServiceCount {
     pub bytes: u64,
     /// Flows begun.
     pub flows: u64,
+    /// Half-open flows that had to make room for others.
+    pub evicted: u64,
     /// Its backends.
     pub backends: Vec<BackendCount>,
 }
@@ -144,6 +150,8 @@ pub struct BackendCount {
     pub bytes: u64,
     /// Flows begun.
     pub flows: u64,
+    /// Half-open flows that had to make room for others.
+    pub evicted: u64,
 }
 
 /// Counters by service.
@@ -241,8 +249,9 @@ impl Dataplane {
         pins.destroy()
     }
 
-    /// Makes the service maps say what the table says. Flows go on where they went: a backend or service that is gone
-    /// gets no new flows, and its old ones stay until they end or fall silent.
+    /// Makes the service maps say what the table says. TCP's flows go on where they went: a backend or service that is gone
+    /// gets no new ones, and its old ones stay until they end or fall silent. UDP's end with the next scan of
+    /// [`Dataplane::age`].
     ///
     /// # Errors
     ///
@@ -306,7 +315,7 @@ impl Dataplane {
     ///
     /// The map cannot be read, or the ageing program cannot be run.
     pub fn age(&mut self) -> Result<Aged, ReadError> {
-        age::age(&mut self.ebpf, &mut self.scan)
+        age::age(&mut self.ebpf, &self.served, &mut self.scan)
     }
 
     /// What became of the last packet, where [`Options::record`] asked for it.

@@ -57,6 +57,7 @@ pub(crate) fn maps(sizes: &Sizes) -> Result<BTreeMap<String, Definition>, aya_ob
 fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
     Some(match map {
         "FLOWS" => sizes.flow_entries,
+        "HALF_OPEN" => half_open_places(sizes) * cpus(),
         "SERVICES" | "ROUND_ROBIN" | "SERVICE_COUNTS" => sizes.services,
         "BACKENDS" | "BACKEND_COUNTS" => sizes.backends,
         "RINGS" => sizes.ring_pages,
@@ -66,6 +67,18 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
         "FIB_MEMBERS" => sizes.fib_members,
         _ => return None,
     })
+}
+
+/// Places of each CPU's ring of half-open flows, a power of two: all together have as many as an eighth of the flow entries,
+/// which is a quarter of the flows, at most, or one each.
+pub(crate) fn half_open_places(sizes: &Sizes) -> u32 {
+    1 << (sizes.flow_entries / 8 / cpus()).max(1).ilog2()
+}
+
+/// CPUs that there may be.
+fn cpus() -> u32 {
+    // What cannot be told is left to the kernel's limit: a place that is not there is a flow without the bound.
+    aya::util::nr_cpus().map_or(1, |cpus| u32::try_from(cpus).unwrap_or(u32::MAX))
 }
 
 /// The name of the folder that this layout is pinned in: a hash of everything but the sizes, so that a daemon never reads
@@ -86,6 +99,7 @@ pub(crate) fn name(maps: &BTreeMap<String, Definition>) -> String {
         offset_of!(FlowEntry, service),
         offset_of!(FlowEntry, state),
         offset_of!(FlowEntry, last_seen),
+        offset_of!(FlowEntry, first_reply),
         offset_of!(FlowEntry, direction),
     ] {
         offset.hash(&mut hasher);

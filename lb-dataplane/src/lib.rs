@@ -17,5 +17,6 @@ pub use dataplane::{
     ReasonCount, ServiceCount, ServiceCounters, Sizes,
 };
 pub use error::{ApplyError, AttachError, OpenError, ReadError};
+pub use lb_dataplane_common::flow::Timeouts;
 pub use lb_dataplane_common::reason::{Contract, Kind, Reason};
 pub use lb_dataplane_common::tables::Record;

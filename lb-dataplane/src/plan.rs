@@ -5,27 +5,31 @@
 //! frees is written again only after a [`Step::Grace`].
 //!
 //! Backend ids belong to one service, so that counters are per service and backend. Flows carry their own rewrite; an id
-//! that is given to another backend later only means that an old flow's packets are counted there.
+//! that is given to another backend later, the longest unused first, only means that an old flow's packets are counted
+//! there and that it ends with that backend. A backend that goes is marked as gone once no ring names it any more.
 
 mod adopt;
 mod entries;
 mod space;
+mod step;
 #[cfg(test)]
 mod tests;
 mod undo;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr};
 
 use lb_dataplane_common::service::{
-    ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, BackendEntry, ServiceEntry, ServiceKey4,
+    ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, BackendEntry, ServiceEntry,
 };
 
-use self::entries::{address_entry, address_key, backend_entry, service_key, v4};
+use self::entries::{address_entry, address_key, backend_entry, backend_flags, service_key, v4};
 use self::space::{Ids, Rings};
+pub use self::step::{PlanError, Step};
 use self::undo::Undo;
 use crate::maglev;
-use crate::table::{Algorithm, Service, ServiceKey, Table};
+use crate::table::{Algorithm, BackendState, Service, ServiceKey, Table};
 
 /// Backends of one service at most.
 pub const MAX_BACKENDS_PER_SERVICE: usize = 4096;
@@ -43,87 +47,16 @@ pub struct Limits {
     pub ring_words: u32,
 }
 
-/// A write. Carried out in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Wait until no packet reads what earlier steps, of this plan or before, unlinked.
-    Grace,
-    /// Write a backend, and begin its counters at zero.
-    PutBackend {
-        /// Its index in `BACKENDS`.
-        id: u32,
-        /// What to write.
-        entry: BackendEntry,
-    },
-    /// Write a ring.
-    WriteRing {
-        /// First word in `RINGS`.
-        base: u32,
-        /// Backend ids.
-        words: Vec<u32>,
-    },
-    /// Begin a service's counters at zero, its round robin too.
-    ClearService {
-        /// Its id.
-        id: u32,
-    },
-    /// Add or replace a service.
-    PutService {
-        /// Its key.
-        key: ServiceKey4,
-        /// Its value.
-        entry: ServiceEntry,
-    },
-    /// Remove a service.
-    RemoveService {
-        /// Its key.
-        key: ServiceKey4,
-    },
-}
-
-/// Why a table cannot be served. Nothing is changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// An IPv6 address.
-    #[error("{0} is an IPv6 address: the dataplane carries IPv4")]
-    Ipv6(IpAddr),
-    /// Port 0 stands for the address itself.
-    #[error("port 0 at {0}: a service has a port from 1 to 65535")]
-    PortZero(IpAddr),
-    /// Too many services.
-    #[error(
-        "{wanted} services and VIP addresses, {limit} at most: remove some or enlarge the table"
-    )]
-    TooManyServices {
-        /// Asked for.
-        wanted: usize,
-        /// Possible.
-        limit: u32,
-    },
-    /// Too many backends of one service.
-    #[error("{count} backends at {address}:{port}, {MAX_BACKENDS_PER_SERVICE} at most")]
-    TooManyBackends {
-        /// The VIP.
-        address: IpAddr,
-        /// Its port.
-        port: u16,
-        /// Asked for.
-        count: usize,
-    },
-    /// All backends together are too many.
-    #[error("all {0} backend entries are in use: remove some or enlarge the table")]
-    BackendsFull(u32),
-    /// The rings are full.
-    #[error("no {0} words in a row are free for a ring: enlarge ring_pages")]
-    RingsFull(u32),
-}
-
 /// What is served now.
 #[derive(Debug)]
 pub struct Served {
     services: BTreeMap<ServiceKey, Held>,
     /// VIP addresses that have an entry of their own.
     addresses: BTreeMap<Ipv4Addr, usize>,
+    /// By backend id: whether it is some service's and does not fail.
+    well: Vec<bool>,
+    /// Backends of no service, which a process left that ended between two steps.
+    orphans: Vec<((Ipv4Addr, u16), u32)>,
     service_ids: Ids,
     backend_ids: Ids,
     rings: Rings,
@@ -137,7 +70,17 @@ struct Held {
     wanted: Option<Service>,
     entry: ServiceEntry,
     ring: Vec<u32>,
-    backends: BTreeMap<(Ipv4Addr, u16), u32>,
+    backends: Backends,
+}
+
+/// Backends of a service, by address and port.
+type Backends = BTreeMap<(Ipv4Addr, u16), Place>;
+
+/// Where a backend is in `BACKENDS`, and with which flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    id: u32,
+    flags: u8,
 }
 
 /// A service with its ids, for counters.
@@ -157,6 +100,8 @@ impl Served {
         Self {
             services: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            well: vec![false; limits.backends as usize],
+            orphans: Vec::new(),
             service_ids: Ids::new(limits.services),
             backend_ids: Ids::new(limits.backends),
             rings: Rings::new(limits.ring_words),
@@ -169,6 +114,24 @@ impl Served {
         self.limits
     }
 
+    /// Whether a backend is some service's and does not fail, as the steps that were carried out say.
+    pub fn is_well(&self, id: u32) -> bool {
+        self.well.get(id as usize).copied().unwrap_or(false)
+    }
+
+    /// Hears that a step was carried out.
+    pub fn carried_out(&mut self, step: &Step) {
+        if let Step::PutBackend { id, entry } = step {
+            self.note(*id, entry);
+        }
+    }
+
+    fn note(&mut self, id: u32, entry: &BackendEntry) {
+        if let Some(well) = self.well.get_mut(id as usize) {
+            *well = !entry.is_lost();
+        }
+    }
+
     /// The services with their ids.
     pub fn idents(&self) -> impl Iterator<Item = Ident> + '_ {
         self.services.iter().map(|(key, held)| Ident {
@@ -177,7 +140,7 @@ impl Served {
             backends: held
                 .backends
                 .iter()
-                .map(|((a, port), id)| (IpAddr::V4(*a), *port, *id))
+                .map(|((a, port), place)| (IpAddr::V4(*a), *port, place.id))
                 .collect(),
         })
     }
@@ -198,7 +161,11 @@ impl Served {
             held.is_none_or(|held| held.wanted.as_ref() != Some(*service))
         });
         let changed: Vec<(&ServiceKey, &Service)> = changed.collect();
-        let mut steps = Vec::new();
+        let orphans = self.orphans.iter();
+        let gone_entry = |name| backend_entry(name, 0, NO_ID);
+        let mut steps: Vec<Step> = orphans
+            .map(|(name, id)| Step::PutBackend { id: *id, entry: gone_entry(*name) })
+            .collect();
         if !gone.is_empty() || !changed.is_empty() {
             let keys = gone.iter().chain(changed.iter().map(|(key, _)| *key));
             let undo = Undo::of(self, keys);
@@ -207,6 +174,7 @@ impl Served {
                 return Err(error);
             }
         }
+        self.orphans.clear();
         self.drop_orphans(&mut steps);
         Ok(steps)
     }
@@ -261,26 +229,6 @@ impl Served {
         let address = v4(key.address)?;
         let old = self.services.remove(key);
         let mut known = old.as_ref().map(|held| held.backends.clone()).unwrap_or_default();
-        let mut backends = BTreeMap::new();
-        for backend in &service.backends {
-            let name = (v4(backend.address)?, backend.port);
-            if backends.contains_key(&name) {
-                continue;
-            }
-            let id = match known.remove(&name) {
-                Some(id) => id,
-                None => {
-                    let id = self
-                        .backend_ids
-                        .take(steps)
-                        .ok_or(PlanError::BackendsFull(self.limits.backends))?;
-                    steps.push(Step::PutBackend { id, entry: backend_entry(name) });
-                    id
-                }
-            };
-            backends.insert(name, id);
-        }
-        let ring = ring(service, &backends);
         let id = match &old {
             Some(held) => held.entry.id,
             None => {
@@ -291,6 +239,14 @@ impl Served {
                 id
             }
         };
+        let mut backends = BTreeMap::new();
+        for backend in &service.backends {
+            let name = (v4(backend.address)?, backend.port);
+            if let Entry::Vacant(slot) = backends.entry(name) {
+                slot.insert(self.place(name, backend.state, known.remove(&name), id, steps)?);
+            }
+        }
+        let ring = ring(service, &backends);
         let entry = self.entry(id, service, &ring, old.as_ref(), steps)?;
         if old.as_ref().is_none_or(|held| held.entry != entry) {
             self.announce(address, key, entry, old.is_none(), steps);
@@ -300,9 +256,41 @@ impl Served {
         {
             self.rings.give_back(held.entry.ring_base, held.entry.ring_len);
         }
-        known.into_values().for_each(|id| self.backend_ids.give_back(id));
+        self.part_with(known, steps);
         self.services.insert(*key, Held { wanted: Some(service.clone()), entry, ring, backends });
         Ok(())
+    }
+
+    /// A backend's place, the one that it has or a new one, written.
+    fn place(
+        &mut self,
+        name: (Ipv4Addr, u16),
+        state: BackendState,
+        known: Option<Place>,
+        service: u32,
+        steps: &mut Vec<Step>,
+    ) -> Result<Place, PlanError> {
+        let flags = backend_flags(state);
+        let id = match known {
+            Some(place) if place.flags == flags => return Ok(place),
+            Some(place) => place.id,
+            None => {
+                let full = PlanError::BackendsFull(self.limits.backends);
+                let id = self.backend_ids.take(steps).ok_or(full)?;
+                steps.push(Step::ClearBackend { id });
+                id
+            }
+        };
+        steps.push(Step::PutBackend { id, entry: backend_entry(name, flags, service) });
+        Ok(Place { id, flags })
+    }
+
+    /// Marks backends as gone and gives their ids back.
+    fn part_with(&mut self, backends: Backends, steps: &mut Vec<Step>) {
+        for (name, place) in backends {
+            steps.push(Step::PutBackend { id: place.id, entry: backend_entry(name, 0, NO_ID) });
+            self.backend_ids.give_back(place.id);
+        }
     }
 
     /// The entry with its ring written; the old ring serves where it says the same.
@@ -363,18 +351,18 @@ impl Served {
         }
         self.rings.give_back(held.entry.ring_base, held.entry.ring_len);
         self.service_ids.give_back(held.entry.id);
-        held.backends.into_values().for_each(|id| self.backend_ids.give_back(id));
+        self.part_with(held.backends, steps);
         Ok(())
     }
 }
 
 /// Backend ids, slot by slot; only of backends that take new flows.
-fn ring(service: &Service, ids: &BTreeMap<(Ipv4Addr, u16), u32>) -> Vec<u32> {
-    let takers = service.backends.iter().filter(|backend| backend.takes_new_flows);
+fn ring(service: &Service, backends: &Backends) -> Vec<u32> {
+    let takers = service.backends.iter().filter(|backend| backend.takes_new_flows());
     let takers: Vec<(IpAddr, u16)> =
         takers.map(|backend| (backend.address, backend.port)).collect();
     let id = |(address, port): (IpAddr, u16)| match address {
-        IpAddr::V4(address) => ids.get(&(address, port)).copied(),
+        IpAddr::V4(address) => backends.get(&(address, port)).map(|place| place.id),
         IpAddr::V6(_) => None,
     };
     match service.algorithm {

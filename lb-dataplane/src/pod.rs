@@ -1,7 +1,7 @@
 //! Lets aya read and write the layouts of `lb-dataplane-common`.
 #![expect(unsafe_code, reason = "aya asks for a promise that a type is plain old data")]
 
-use lb_dataplane_common::flow::{FlowEntry, FlowKey};
+use lb_dataplane_common::flow::{FlowEntry, FlowKey, Timeouts};
 use lb_dataplane_common::reason::ReasonCounts;
 use lb_dataplane_common::service::{BackendEntry, ServiceEntry, ServiceKey4};
 use lb_dataplane_common::tables::{FlowCounts, Record};
@@ -21,4 +21,14 @@ macro_rules! pod {
     };
 }
 
-pod!(FlowKey, FlowEntry, FlowCounts, ReasonCounts, ServiceKey4, ServiceEntry, BackendEntry, Record,);
+pod!(
+    FlowKey,
+    FlowEntry,
+    Timeouts,
+    FlowCounts,
+    ReasonCounts,
+    ServiceKey4,
+    ServiceEntry,
+    BackendEntry,
+    Record,
+);

@@ -55,6 +55,26 @@ pub struct Backend {
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
-    /// Whether it takes new flows; established ones continue either way.
-    pub takes_new_flows: bool,
+    /// What flows it is given, and keeps.
+    pub state: BackendState,
+}
+
+/// What flows a backend is given, and keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BackendState {
+    /// New flows, and those that it has.
+    Active,
+    /// Those that it has.
+    Draining,
+    /// No new ones. Of those that it has, TCP's stay, since a health check may be wrong about a connection; UDP's end, and
+    /// a client that goes on is given to another backend.
+    Failed,
+}
+
+impl Backend {
+    /// Whether it takes new flows.
+    #[must_use]
+    pub fn takes_new_flows(&self) -> bool {
+        self.state == BackendState::Active
+    }
 }

@@ -65,7 +65,7 @@ impl World {
     fn takes_new_flows(&self) -> Vec<bool> {
         let table = self.desired().table;
         let services = table.services.values().flat_map(|service| &service.backends);
-        services.map(|backend| backend.takes_new_flows).collect()
+        services.map(|backend| backend.takes_new_flows()).collect()
     }
 
     fn announced(&self) -> bool {
@@ -217,7 +217,7 @@ proptest! {
         }
         for vip in world.vips.values() {
             let service = &desired.table.services[&key(&vip.spec)];
-            let takers = service.backends.iter().filter(|b| b.takes_new_flows).count();
+            let takers = service.backends.iter().filter(|b| b.takes_new_flows()).count();
             let tally = tally(&vip.spec, &world.verdicts);
             let expected = if tally.healthy > 0 { tally.healthy } else { tally.unknown };
             prop_assert_eq!(service.backends.len(), vip.spec.backends.len());

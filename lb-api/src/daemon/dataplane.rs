@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lb_api_types::config;
-use lb_dataplane::{AGE_BATCH, Dataplane, Options, Sizes};
+use lb_dataplane::{AGE_BATCH, Dataplane, Options, Sizes, Timeouts};
 use lb_routing::Source;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
@@ -92,7 +92,8 @@ pub(super) async fn spawn(config: &config::Dataplane) -> Result<DataplaneHandle>
 
 pub(super) fn options(config: &config::Dataplane) -> Options {
     let sizes = Sizes { flow_entries: config.max_flow_entries, ..Sizes::default() };
-    Options { pin_dir: config.pin_dir.clone(), sizes, record: false }
+    let timeouts = Timeouts::default();
+    Options { pin_dir: config.pin_dir.clone(), sizes, timeouts, record: false }
 }
 
 /// Looks for idle flows, some batches a round, so that calls of others come between.

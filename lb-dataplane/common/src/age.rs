@@ -1,18 +1,19 @@
-//! Removing flows that have been silent in both directions, in two passes.
+//! Removing flows that have been silent in both directions, and datagrams' flows whose backend is lost, in two passes.
+//! TCP's stay with a backend that was removed or fails: its connections may outlive both.
 //!
 //! The kernel has no compare-and-delete, so a removal between a check and a packet could take a live flow's one direction
 //! away. Therefore the first pass marks both entries, the caller waits until every program has left (a grace period), and
 //! the second pass looks again. Between the two no packet changes, refreshes or replaces a marked entry: it is dropped,
 //! and its sender's retransmission finds either the flow or nothing.
 
-use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_EXPIRING, timeout};
+use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_EXPIRING, UDP};
 use crate::pipeline::peer_key;
 use crate::tables::Tables;
 
 /// Ticks after which an entry to the client without its counterpart is no insertion in progress.
 const HALF_INSERTED_TICKS: u32 = 2;
 
-/// First pass over an entry of either direction: marks the flow if it has been idle for long enough, or if half of it is
+/// First pass over an entry of either direction: marks the flow if it is over, or if half of it is
 /// missing.
 #[inline(always)]
 pub fn mark<T: Tables>(tables: &T, key: &FlowKey) -> bool {
@@ -21,12 +22,12 @@ pub fn mark<T: Tables>(tables: &T, key: &FlowKey) -> bool {
     let peer_key = peer_key(key, &entry);
     match tables.flow(&peer_key) {
         Some(peer) if crate::pipeline::peer_key(&peer_key, &peer) == *key => {
-            let idle = is_idle(key, &entry, &peer, now);
-            if idle {
+            let over = is_over(tables, key, &entry, &peer, now);
+            if over {
                 entry.set_state(STATE_EXPIRING);
                 peer.set_state(STATE_EXPIRING);
             }
-            idle
+            over
         }
         Some(_) | None => {
             let torn =
@@ -39,7 +40,7 @@ pub fn mark<T: Tables>(tables: &T, key: &FlowKey) -> bool {
     }
 }
 
-/// Second pass, a grace period later: removes what is still marked and idle, and lets go of the rest.
+/// Second pass, a grace period later: removes what is still marked and over, and lets go of the rest.
 #[inline(always)]
 pub fn sweep<T: Tables>(tables: &T, key: &FlowKey) -> bool {
     let now = tables.now();
@@ -48,7 +49,7 @@ pub fn sweep<T: Tables>(tables: &T, key: &FlowKey) -> bool {
     let marked = entry.state() & STATE_EXPIRING != 0;
     match tables.flow(&peer_key) {
         Some(peer) if crate::pipeline::peer_key(&peer_key, &peer) == *key => {
-            if marked && is_idle(key, &entry, &peer, now) {
+            if marked && is_over(tables, key, &entry, &peer, now) {
                 tables.remove_flow(key);
                 tables.remove_flow(&peer_key);
                 return true;
@@ -66,10 +67,24 @@ pub fn sweep<T: Tables>(tables: &T, key: &FlowKey) -> bool {
     }
 }
 
+/// Whether a flow has been silent for too long, or has lost its backend and is one that can go elsewhere at any time.
 #[inline(always)]
-fn is_idle(key: &FlowKey, entry: &impl Flow, peer: &impl Flow, now: u32) -> bool {
-    let limit = timeout(key.protocol, entry.state() | peer.state());
+fn is_over<T: Tables>(
+    tables: &T,
+    key: &FlowKey,
+    entry: &impl Flow,
+    peer: &impl Flow,
+    now: u32,
+) -> bool {
+    let limit = tables.timeouts().of(key.protocol, entry.state() | peer.state());
     entry.idle(now) >= limit && peer.idle(now) >= limit
+        || key.protocol == UDP && has_lost_its_backend(tables, entry)
+}
+
+/// Whether a flow's backend was removed or fails.
+#[inline(always)]
+pub fn has_lost_its_backend<T: Tables>(tables: &T, entry: &impl Flow) -> bool {
+    tables.backend(entry.backend()).is_none_or(|backend| backend.is_lost())
 }
 
 /// Which pass.

@@ -8,6 +8,7 @@ use crate::flow::{
     DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey, STATE_CLIENT_FIN,
     STATE_CLOSING, STATE_EXPIRING, TCP, Translation,
 };
+use crate::half_open;
 use crate::hash::FlowHash;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
 use crate::pipeline::{Arrival, Step, peer_key};
@@ -91,6 +92,7 @@ fn insert<T: Tables>(
     match tables.insert_flow(key, entry) {
         Ok(()) => {
             tables.count_new_flow(entry.service, entry.backend);
+            half_open::enter(tables, key, entry.last_seen);
             Ok(())
         }
         Err(InsertError::Full) => {

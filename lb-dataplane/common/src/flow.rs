@@ -142,7 +142,7 @@ impl Translation {
     }
 }
 
-/// Value of `FLOWS`: 64 bytes. `state` and `last_seen` change in place, through [`Flow`]; the rest never does.
+/// Value of `FLOWS`: 64 bytes. `state`, `last_seen` and `first_reply` change in place, through [`Flow`]; the rest never does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct FlowEntry {
@@ -156,10 +156,12 @@ pub struct FlowEntry {
     pub state: u32,
     /// The [tick](crate::tables::TICK_SHIFT) of this direction's last packet; written only when it changes.
     pub last_seen: u32,
+    /// Towards the backend: TCP's sequence number of the first segment that came back. Changes in place, once.
+    pub first_reply: u32,
     /// One of the `DIRECTION_*` constants.
     pub direction: u8,
     /// Zero. Room for what later rewrites need: next hop, tunnel, sequence offsets, the owner in a cluster.
-    pub reserved: [u8; 31],
+    pub reserved: [u8; 27],
 }
 
 /// A flow entry in the table, which other CPUs see and change too.
@@ -174,14 +176,18 @@ pub trait Flow {
     fn direction(&self) -> u8;
     /// The bits of `STATE_*`.
     fn state(&self) -> u32;
-    /// Sets bits of the state, atomically.
-    fn set_state(&self, bits: u32);
+    /// Sets bits of the state, atomically; the state before.
+    fn set_state(&self, bits: u32) -> u32;
     /// Clears bits of the state, atomically.
     fn clear_state(&self, bits: u32);
     /// The tick of this direction's last packet.
     fn last_seen(&self) -> u32;
     /// Writes the tick of this direction's last packet.
     fn set_last_seen(&self, tick: u32);
+    /// TCP's sequence number of the first segment that came back.
+    fn first_reply(&self) -> u32;
+    /// Writes the sequence number of the first segment that came back.
+    fn set_first_reply(&self, sequence: u32);
 
     /// Notes a packet of this direction.
     #[inline(always)]
@@ -218,12 +224,17 @@ pub const STATE_REPLIED: u32 = 1;
 pub const STATE_CLIENT_FIN: u32 = 2;
 /// The backend sent a FIN.
 pub const STATE_BACKEND_FIN: u32 = 4;
-/// Either side sent a RST.
-pub const STATE_RESET: u32 = 8;
+/// The backend sent a RST.
+pub const STATE_BACKEND_RESET: u32 = 8;
 /// The entry is about to be removed; no packet may refresh it.
 pub const STATE_EXPIRING: u32 = 16;
+/// The client answered the backend, so its address is no forgery. Before that a flow is half-open.
+pub const STATE_CONFIRMED: u32 = 32;
+/// The client sent a RST, and nothing else since.
+pub const STATE_CLIENT_RESET: u32 = 64;
 /// Any sign of an end.
-pub const STATE_CLOSING: u32 = STATE_CLIENT_FIN | STATE_BACKEND_FIN | STATE_RESET;
+pub const STATE_CLOSING: u32 =
+    STATE_CLIENT_FIN | STATE_BACKEND_FIN | STATE_BACKEND_RESET | STATE_CLIENT_RESET;
 
 impl FlowEntry {
     /// A fresh entry towards a backend.
@@ -236,49 +247,79 @@ impl FlowEntry {
             service,
             state,
             last_seen: now,
+            first_reply: 0,
             direction: DIRECTION_TO_BACKEND,
-            reserved: [0; 31],
+            reserved: [0; 27],
         }
     }
 }
 
-/// How long a flow may be silent in both directions, in [ticks](crate::tables::TICK_SHIFT).
-///
-/// TCP established 2 h 4 min (RFC 5382 REQ-5), half-open and half-closed 4 min each (the same, "transitory"); UDP 5 min,
-/// the recommended value of RFC 4787 REQ-5, once a backend answered. Shorter than these RFCs ask, since both are what a
-/// flood leaves behind: what no backend ever answered, and what both sides closed.
-#[must_use]
-#[inline(always)]
-pub fn timeout(protocol: u8, state: u32) -> u32 {
-    const BOTH_FIN: u32 = STATE_CLIENT_FIN | STATE_BACKEND_FIN;
-    if state & STATE_RESET != 0 || state & BOTH_FIN == BOTH_FIN {
-        return TIMEOUT_CLOSED;
-    }
-    if state & STATE_REPLIED == 0 {
-        return TIMEOUT_UNANSWERED;
-    }
-    match protocol {
-        TCP if state & BOTH_FIN != 0 => TIMEOUT_TCP_TRANSITORY,
-        TCP => TIMEOUT_TCP_ESTABLISHED,
-        _ => TIMEOUT_UDP,
+/// How long a flow may be silent in both directions, in [ticks](crate::tables::TICK_SHIFT). The value of `TIMEOUTS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Timeouts {
+    /// TCP, the handshake done, nobody has sent a FIN.
+    pub tcp_established: u32,
+    /// TCP, one side sent a FIN, or the client a RST.
+    pub tcp_transitory: u32,
+    /// TCP, both sides sent a FIN, or the backend a RST.
+    pub tcp_closed: u32,
+    /// No backend answered yet, or TCP's handshake is not done.
+    pub half_open: u32,
+    /// UDP, answered once.
+    pub udp_answered: u32,
+    /// UDP, the client went on after an answer.
+    pub udp: u32,
+}
+
+/// TCP established 2 h 4 min (RFC 5382 REQ-5), half-closed 4 min (the same, "transitory"); UDP 5 min, the recommended value
+/// of RFC 4787 REQ-5, and 2 min, its least, where an answer was the last word. Shorter than these RFCs ask, since a flood
+/// leaves them behind: half-open flows, and what is closed.
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp_established: seconds(7440),
+            tcp_transitory: seconds(240),
+            tcp_closed: seconds(10),
+            half_open: seconds(60),
+            udp_answered: seconds(120),
+            udp: seconds(300),
+        }
     }
 }
 
-/// Both sides sent a FIN, or one a RST.
-pub const TIMEOUT_CLOSED: u32 = seconds(10);
-/// No backend answered yet.
-pub const TIMEOUT_UNANSWERED: u32 = seconds(60);
-/// One side sent a FIN.
-pub const TIMEOUT_TCP_TRANSITORY: u32 = seconds(240);
-/// TCP, both sides have sent something, nobody a FIN.
-pub const TIMEOUT_TCP_ESTABLISHED: u32 = seconds(7440);
-/// UDP, both sides have sent something.
-pub const TIMEOUT_UDP: u32 = seconds(300);
+impl Timeouts {
+    /// The one of a flow. A client's RST may be forged by whoever knows the ports, so it only makes the flow transitory
+    /// until the client sends something else (RFC 6146 §3.5.2.2).
+    #[must_use]
+    #[inline(always)]
+    pub fn of(&self, protocol: u8, state: u32) -> u32 {
+        const BOTH_FIN: u32 = STATE_CLIENT_FIN | STATE_BACKEND_FIN;
+        if state & STATE_BACKEND_RESET != 0 || state & BOTH_FIN == BOTH_FIN {
+            return self.tcp_closed;
+        }
+        let is_confirmed = state & STATE_CONFIRMED != 0;
+        if protocol != TCP {
+            return match (state & STATE_REPLIED != 0, is_confirmed) {
+                (false, _) => self.half_open,
+                (true, false) => self.udp_answered,
+                (true, true) => self.udp,
+            };
+        }
+        if !is_confirmed {
+            return if state & STATE_CLIENT_RESET != 0 { self.tcp_closed } else { self.half_open };
+        }
+        if state & STATE_CLOSING != 0 { self.tcp_transitory } else { self.tcp_established }
+    }
+}
 
-const fn seconds(seconds: u64) -> u32 {
+/// Ticks that are at least so many seconds.
+#[must_use]
+pub const fn seconds(seconds: u64) -> u32 {
     ((seconds * 1_000_000_000) >> crate::tables::TICK_SHIFT) as u32 + 1
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 16);
 const _: () = assert!(size_of::<Translation>() == 16);
 const _: () = assert!(size_of::<FlowEntry>() == 64);
+const _: () = assert!(size_of::<Timeouts>() == 24);

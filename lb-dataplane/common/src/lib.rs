@@ -13,6 +13,7 @@ pub mod flow;
 #[path = "../../tests/kernel/frame.rs"]
 #[allow(dead_code, reason = "the tests in the kernel use the rest")]
 mod frame;
+pub mod half_open;
 pub mod hash;
 #[cfg(test)]
 mod model;
@@ -25,4 +26,4 @@ pub mod service;
 pub mod tables;
 
 /// Raised when the meaning of a map's bytes changes though their sizes don't.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;

@@ -2,15 +2,16 @@
 //! tables between two of its steps.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use crate::checksum::{self, Delta};
 use crate::fib::{FibTables, L1_CHUNK, MemberEntry, NO_GROUP, group_member};
-use crate::flow::{Flow, FlowEntry, FlowKey, Translation};
+use crate::flow::{Flow, FlowEntry, FlowKey, Timeouts, Translation};
+use crate::half_open::HalfOpen;
 use crate::packet::{ChecksumChange, Packet};
 use crate::reason::Reason;
-use crate::service::{BackendEntry, ServiceEntry, ServiceKey4};
+use crate::service::{BACKEND_IN_USE, BackendEntry, ServiceEntry, ServiceKey4};
 use crate::tables::{InsertError, Tables};
 
 /// A packet at TC (`RESOLVES`) or at XDP.
@@ -99,6 +100,22 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
     }
 }
 
+/// Places of the ring of half-open flows: as many as no test fills that does not mean to.
+const HALF_OPEN: usize = 32;
+/// An empty place.
+const NOBODY: HalfOpen = HalfOpen {
+    key: FlowKey {
+        source: 0,
+        destination: 0,
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+        pad: [0; 3],
+    },
+    begun: 0,
+    pad: 0,
+};
+
 /// An entry that others may hold too.
 #[derive(Clone, Debug)]
 pub(crate) struct ModelFlow(Rc<Cell<FlowEntry>>);
@@ -127,8 +144,10 @@ impl Flow for ModelFlow {
     fn state(&self) -> u32 {
         self.0.get().state
     }
-    fn set_state(&self, bits: u32) {
+    fn set_state(&self, bits: u32) -> u32 {
+        let before = self.state();
         self.change(|entry| entry.state |= bits);
+        before
     }
     fn clear_state(&self, bits: u32) {
         self.change(|entry| entry.state &= !bits);
@@ -138,6 +157,12 @@ impl Flow for ModelFlow {
     }
     fn set_last_seen(&self, tick: u32) {
         self.change(|entry| entry.last_seen = tick);
+    }
+    fn first_reply(&self) -> u32 {
+        self.0.get().first_reply
+    }
+    fn set_first_reply(&self, sequence: u32) {
+        self.change(|entry| entry.first_reply = sequence);
     }
 }
 
@@ -149,12 +174,15 @@ type Interruption = (usize, Box<dyn FnOnce(&ModelTables)>);
 pub(crate) struct ModelTables {
     pub(crate) flows: RefCell<HashMap<FlowKey, ModelFlow>>,
     pub(crate) capacity: usize,
+    /// The ring's places, the oldest first.
+    pub(crate) half_open: RefCell<VecDeque<HalfOpen>>,
     pub(crate) services: HashMap<ServiceKey4, ServiceEntry>,
     pub(crate) rings: Vec<u32>,
     pub(crate) backends: Vec<BackendEntry>,
     pub(crate) member: MemberEntry,
     pub(crate) clock: Cell<u32>,
     pub(crate) rounds: Cell<u64>,
+    pub(crate) evicted: Cell<u32>,
     pub(crate) counted: RefCell<Vec<Reason>>,
     pub(crate) interruption: RefCell<Option<Interruption>>,
 }
@@ -255,6 +283,21 @@ impl Tables for ModelTables {
 
     fn count_new_flow(&self, _: u32, _: u32) {}
 
+    fn enter_half_open(&self, flow: &HalfOpen) -> Option<HalfOpen> {
+        self.step();
+        let mut ring = self.half_open.borrow_mut();
+        ring.push_back(*flow);
+        ring.pop_front()
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        Timeouts::default()
+    }
+
+    fn count_evicted(&self, _: u32, _: u32) {
+        self.evicted.set(self.evicted.get() + 1);
+    }
+
     fn count(&self, reason: Reason, _: u32) {
         self.counted.borrow_mut().push(reason);
     }
@@ -265,7 +308,13 @@ pub(crate) fn serving(vip: [u8; 4], algorithm: u8, backends: &[[u8; 4]]) -> Mode
     let entry = |id: usize| {
         let mut address = [0; 16];
         address[..4].copy_from_slice(&backends[id]);
-        BackendEntry { address, port: 8080_u16.to_be_bytes(), pad: [0; 6] }
+        BackendEntry {
+            address,
+            port: 8080_u16.to_be_bytes(),
+            flags: BACKEND_IN_USE,
+            pad: 0,
+            service: 0,
+        }
     };
     let ring_len = backends.len() as u32;
     let service = ServiceEntry { id: 0, ring_base: 0, ring_len, algorithm, flags: 0, pad: [0; 2] };
@@ -294,6 +343,7 @@ pub(crate) fn serving(vip: [u8; 4], algorithm: u8, backends: &[[u8; 4]]) -> Mode
             ..MemberEntry::default()
         },
         clock: Cell::new(1000),
+        half_open: RefCell::new(vec![NOBODY; HALF_OPEN].into()),
         ..ModelTables::default()
     }
 }

@@ -72,6 +72,10 @@ pub struct Transport {
     pub flags: u8,
     /// Bytes of the header.
     pub header_len: u32,
+    /// TCP's sequence number, in network byte order; 0 for others.
+    pub sequence: u32,
+    /// TCP's acknowledgement number, in network byte order; 0 for others.
+    pub acknowledged: u32,
     /// Source port, or an echo's identifier; in network byte order.
     pub source_port: u16,
     /// Destination port, 0 for an echo; in network byte order.
@@ -180,24 +184,27 @@ pub fn transport<P: Packet>(packet: &mut P, ip: &Ipv4) -> Result<Transport, Reas
     if !announced || !packet.pull(ip.transport_at + needed) {
         return Err(Reason::Malformed);
     }
-    let [first, second, third] = packet.read::<3>(ip.transport_at).ok_or(Reason::Malformed)?;
     if ip.protocol == TCP {
-        let [word] = packet.read::<1>(ip.transport_at + 12).ok_or(Reason::Malformed)?;
-        let [offset, flags] = word.to_ne_bytes();
-        let header_len = u32::from(offset >> 4) * 4;
+        let h = packet.read::<7>(ip.transport_at).ok_or(Reason::Malformed)?;
+        let [offset, flags] = h[6].to_ne_bytes();
         return Ok(Transport {
             kind: Kind::Tcp,
             flags,
-            header_len,
-            source_port: first,
-            destination_port: second,
+            header_len: u32::from(offset >> 4) * 4,
+            sequence: address([h[2], h[3]]),
+            acknowledged: address([h[4], h[5]]),
+            source_port: h[0],
+            destination_port: h[1],
         });
     }
+    let [first, second, third] = packet.read::<3>(ip.transport_at).ok_or(Reason::Malformed)?;
     if ip.protocol == UDP {
         return Ok(Transport {
             kind: Kind::Udp,
             flags: 0,
             header_len: 8,
+            sequence: 0,
+            acknowledged: 0,
             source_port: first,
             destination_port: second,
         });
@@ -207,7 +214,15 @@ pub fn transport<P: Packet>(packet: &mut P, ip: &Ipv4) -> Result<Transport, Reas
         [ICMP_ECHO_REPLY, 0] => Kind::EchoReply,
         _ => return Err(Reason::ProtocolNotHandled),
     };
-    Ok(Transport { kind, flags: 0, header_len: 8, source_port: third, destination_port: 0 })
+    Ok(Transport {
+        kind,
+        flags: 0,
+        header_len: 8,
+        sequence: 0,
+        acknowledged: 0,
+        source_port: third,
+        destination_port: 0,
+    })
 }
 
 /// Whether TCP flags are those of a connection's first segment.

@@ -51,8 +51,26 @@ pub struct BackendEntry {
     pub address: [u8; 16],
     /// The port.
     pub port: [u8; 2],
+    /// Bits of `BACKEND_*`.
+    pub flags: u8,
     /// Zero.
-    pub pad: [u8; 6],
+    pub pad: u8,
+    /// The service that it belongs to.
+    pub service: u32,
+}
+
+/// It belongs to a service. Without this bit the entry is free, or its backend was removed.
+pub const BACKEND_IN_USE: u8 = 1;
+/// Its health checks fail.
+pub const BACKEND_FAILED: u8 = 2;
+
+impl BackendEntry {
+    /// Whether its flows are better off elsewhere: it was removed, or it fails.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_lost(&self) -> bool {
+        self.flags & (BACKEND_IN_USE | BACKEND_FAILED) != BACKEND_IN_USE
+    }
 }
 
 /// Words in a page of the paged arrays: a BPF array rounds each element up to 8 bytes, so words come in pages of 4 KiB.

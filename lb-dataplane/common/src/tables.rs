@@ -1,7 +1,8 @@
 //! What the pipeline asks of its tables: BPF maps in the kernel, hash maps in the host's tests.
 
 use crate::fib::FibTables;
-use crate::flow::{Flow, FlowEntry, FlowKey};
+use crate::flow::{Flow, FlowEntry, FlowKey, Timeouts};
+use crate::half_open::HalfOpen;
 use crate::reason::Reason;
 use crate::service::{BackendEntry, ServiceEntry, ServiceKey4};
 
@@ -28,6 +29,10 @@ pub trait Tables: FibTables {
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow<'_>>;
     /// Adds a flow entry where there is none.
     fn insert_flow(&self, key: &FlowKey, entry: &FlowEntry) -> Result<(), InsertError>;
+    /// Puts a flow into the next place of this CPU's ring of half-open flows; what was in that place.
+    fn enter_half_open(&self, flow: &HalfOpen) -> Option<HalfOpen>;
+    /// How long flows may be silent.
+    fn timeouts(&self) -> Timeouts;
     /// Removes a flow entry, if there is one.
     fn remove_flow(&self, key: &FlowKey);
     /// The service at a VIP's port, or the VIP's address itself (port 0, ICMP).
@@ -44,6 +49,8 @@ pub trait Tables: FibTables {
     fn count_flow_packet(&self, service: u32, backend: u32, bytes: u32);
     /// Counts a new flow of a service and its backend.
     fn count_new_flow(&self, service: u32, backend: u32);
+    /// Counts a half-open flow that had to make room.
+    fn count_evicted(&self, service: u32, backend: u32);
     /// Counts how a packet ended.
     fn count(&self, reason: Reason, bytes: u32);
 }
@@ -58,6 +65,8 @@ pub struct FlowCounts {
     pub bytes: u64,
     /// Flows begun.
     pub flows: u64,
+    /// Half-open flows that had to make room for others.
+    pub evicted: u64,
 }
 
 /// Value of `RECORD`: how the last packet ended, for tests, since a test run hides where a redirect went.

@@ -17,22 +17,25 @@ pub unsafe fn fetch_add(word: *mut u64, mut value: u64) -> u64 {
     value
 }
 
-/// Sets bits of a word.
+/// Sets bits of a word; returns what it was before.
 ///
 /// # Safety
 ///
 /// The word is valid and aligned to 4 bytes.
 #[inline(always)]
-pub unsafe fn or(word: *mut u32, bits: u32) {
+pub unsafe fn fetch_or(word: *mut u32, mut bits: u32) -> u32 {
     // SAFETY: one instruction on the caller's word.
-    unsafe { asm!("lock *(u32 *)({w} + 0) |= {b}", w = in(reg) word, b = in(wreg) bits) }
+    unsafe {
+        asm!("{b} = atomic_fetch_or((u32 *)({w} + 0), {b})", w = in(reg) word, b = inout(wreg) bits);
+    }
+    bits
 }
 
 /// Keeps only these bits of a word.
 ///
 /// # Safety
 ///
-/// As for [`or`].
+/// As for [`fetch_or`].
 #[inline(always)]
 pub unsafe fn and(word: *mut u32, bits: u32) {
     // SAFETY: one instruction on the caller's word.

@@ -1,11 +1,12 @@
 //! The pipeline's tables as BPF maps. Sizes here are the least that is of use; the loader sets those of the configuration.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use lb_dataplane_common::fib::{FibTables, MemberEntry};
-use lb_dataplane_common::flow::{Flow, FlowEntry, FlowKey, Translation};
+use lb_dataplane_common::flow::{Flow, FlowEntry, FlowKey, Timeouts, Translation};
+use lb_dataplane_common::half_open::HalfOpen;
 use lb_dataplane_common::pipeline::Outcome;
 use lb_dataplane_common::reason::{REASONS as REASON_COUNT, Reason, ReasonCounts};
 use lb_dataplane_common::service::{BackendEntry, PAGE_WORDS, ServiceEntry, ServiceKey4};
@@ -30,6 +31,14 @@ static REASONS: PerCpuArray<ReasonCounts> = PerCpuArray::with_max_entries(REASON
 static SERVICE_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(64, 0);
 #[map]
 static BACKEND_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(64, 0);
+/// The rings of half-open flows, one after the other, a CPU's each.
+#[map]
+static HALF_OPEN: Array<HalfOpen> = Array::with_max_entries(64, 0);
+/// How many flows this CPU has begun.
+#[map]
+static HALF_OPEN_NEXT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static TIMEOUTS: Array<Timeouts> = Array::with_max_entries(1, 0);
 /// MAC by interface index, for XDP, which nobody tells whether a frame is for this host.
 #[map]
 static IFACES: HashMap<u32, [u16; 4]> = HashMap::with_max_entries(1024, 0);
@@ -39,6 +48,9 @@ static RECORD: Array<Record> = Array::with_max_entries(1, 0);
 /// Whether `RECORD` is written. The loader sets it before the verifier sees it, which then leaves out the dead code.
 #[unsafe(no_mangle)]
 static LBD_RECORD: u8 = 0;
+/// Places of a CPU's ring of half-open flows less one: a power of two less one. Set by the loader.
+#[unsafe(no_mangle)]
+static LBD_HALF_OPEN_MASK: u32 = 0;
 
 /// An entry of `FLOWS` in place.
 ///
@@ -78,9 +90,9 @@ impl Flow for FlowPtr {
     }
 
     #[inline(always)]
-    fn set_state(&self, bits: u32) {
+    fn set_state(&self, bits: u32) -> u32 {
         // SAFETY: the invariant; the word is aligned.
-        unsafe { atomic::or(&raw mut (*self.0).state, bits) }
+        unsafe { atomic::fetch_or(&raw mut (*self.0).state, bits) }
     }
 
     #[inline(always)]
@@ -99,6 +111,18 @@ impl Flow for FlowPtr {
     fn set_last_seen(&self, tick: u32) {
         // SAFETY: the invariant; volatile, since other CPUs write it.
         unsafe { (&raw mut (*self.0).last_seen).write_volatile(tick) }
+    }
+
+    #[inline(always)]
+    fn first_reply(&self) -> u32 {
+        // SAFETY: the invariant; volatile, since other CPUs write it.
+        unsafe { (&raw const (*self.0).first_reply).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set_first_reply(&self, sequence: u32) {
+        // SAFETY: the invariant; volatile, since other CPUs read it.
+        unsafe { (&raw mut (*self.0).first_reply).write_volatile(sequence) }
     }
 }
 
@@ -157,6 +181,28 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn enter_half_open(&self, flow: &HalfOpen) -> Option<HalfOpen> {
+        // SAFETY: a static of this program; volatile, since the loader changes it in the object.
+        let mask = unsafe { (&raw const LBD_HALF_OPEN_MASK).read_volatile() };
+        let begun = HALF_OPEN_NEXT.get_ptr_mut(0)?;
+        // SAFETY: this CPU's element, which nothing else writes while the program runs.
+        let place = unsafe {
+            *begun += 1;
+            *begun as u32 & mask
+        };
+        // SAFETY: a helper without preconditions.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        let place = HALF_OPEN.get_ptr_mut(cpu * (mask + 1) + place)?;
+        // SAFETY: a place of this CPU's ring, as above.
+        Some(unsafe { place.replace(*flow) })
+    }
+
+    #[inline(always)]
+    fn timeouts(&self) -> Timeouts {
+        TIMEOUTS.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
     fn service(&self, key: &ServiceKey4) -> Option<ServiceEntry> {
         let entry = SERVICES.get_ptr(key)?;
         // SAFETY: user space replaces an entry by linking a new one, and the old one's memory stays valid while the
@@ -189,14 +235,23 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn count_flow_packet(&self, service: u32, backend: u32, bytes: u32) {
-        add(&SERVICE_COUNTS, service, 1, bytes, 0);
-        add(&BACKEND_COUNTS, backend, 1, bytes, 0);
+        let one = FlowCounts { packets: 1, bytes: u64::from(bytes), ..NOTHING };
+        add(&SERVICE_COUNTS, service, one);
+        add(&BACKEND_COUNTS, backend, one);
     }
 
     #[inline(always)]
     fn count_new_flow(&self, service: u32, backend: u32) {
-        add(&SERVICE_COUNTS, service, 0, 0, 1);
-        add(&BACKEND_COUNTS, backend, 0, 0, 1);
+        let one = FlowCounts { flows: 1, ..NOTHING };
+        add(&SERVICE_COUNTS, service, one);
+        add(&BACKEND_COUNTS, backend, one);
+    }
+
+    #[inline(always)]
+    fn count_evicted(&self, service: u32, backend: u32) {
+        let one = FlowCounts { evicted: 1, ..NOTHING };
+        add(&SERVICE_COUNTS, service, one);
+        add(&BACKEND_COUNTS, backend, one);
     }
 
     #[inline(always)]
@@ -211,14 +266,17 @@ impl Tables for Maps {
     }
 }
 
+const NOTHING: FlowCounts = FlowCounts { packets: 0, bytes: 0, flows: 0, evicted: 0 };
+
 #[inline(always)]
-fn add(map: &PerCpuArray<FlowCounts>, index: u32, packets: u64, bytes: u32, flows: u64) {
+fn add(map: &PerCpuArray<FlowCounts>, index: u32, more: FlowCounts) {
     if let Some(counts) = map.get_ptr_mut(index) {
         // SAFETY: this CPU's element, which nothing else writes while the program runs.
         unsafe {
-            (*counts).packets += packets;
-            (*counts).bytes += u64::from(bytes);
-            (*counts).flows += flows;
+            (*counts).packets += more.packets;
+            (*counts).bytes += more.bytes;
+            (*counts).flows += more.flows;
+            (*counts).evicted += more.evicted;
         }
     }
 }

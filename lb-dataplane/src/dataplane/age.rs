@@ -3,30 +3,51 @@
 use std::io;
 
 use aya::Ebpf;
+use aya::maps::Array;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use lb_dataplane_common::age::{MAX_KEYS, PASS_AT, Pass};
-use lb_dataplane_common::flow::{FlowKey, STATE_EXPIRING, ticks_since, timeout};
+use lb_dataplane_common::flow::{FlowKey, STATE_EXPIRING, Timeouts, UDP, ticks_since};
 
 use super::{Aged, flows, open};
-use crate::error::ReadError;
+use crate::error::{ApplyError, ReadError};
+use crate::plan::Served;
+use crate::pod::Raw;
 use crate::sys::{self, Cursor};
 
 /// Entries that a call looks at, at most.
 pub const AGE_BATCH: usize = 8192;
 
-/// Where the walk over the table stands.
-#[derive(Debug, Default)]
-pub(super) struct Scan(Cursor);
+/// Where the walk over the table stands, and what it goes by.
+#[derive(Debug)]
+pub(super) struct Scan {
+    cursor: Cursor,
+    timeouts: Timeouts,
+}
 
-pub(super) fn age(ebpf: &mut Ebpf, scan: &mut Scan) -> Result<Aged, ReadError> {
-    let (entries, wrapped) = flows::read(ebpf, &mut scan.0, AGE_BATCH)?;
+impl Scan {
+    pub(super) fn new(timeouts: Timeouts) -> Self {
+        Self { cursor: Cursor::default(), timeouts }
+    }
+}
+
+/// Tells the ageing program how long flows may be silent.
+pub(super) fn set_timeouts(ebpf: &mut Ebpf, timeouts: &Timeouts) -> Result<(), ApplyError> {
+    let failed = |source| ApplyError::Map { map: "TIMEOUTS", source };
+    let map = ebpf.map_mut("TIMEOUTS").expect("the object holds this map");
+    let mut map: Array<_, Raw<Timeouts>> = map.try_into().map_err(failed)?;
+    map.set(0, Raw(*timeouts), 0).map_err(failed)
+}
+
+pub(super) fn age(ebpf: &mut Ebpf, served: &Served, scan: &mut Scan) -> Result<Aged, ReadError> {
+    let (entries, wrapped) = flows::read(ebpf, &mut scan.cursor, AGE_BATCH)?;
     let now = sys::tick();
     let candidates: Vec<FlowKey> = entries
         .iter()
         .filter(|(key, entry)| {
             // A mark that is there already was left by a process that died between the passes: the second one is due.
             entry.state & STATE_EXPIRING != 0
-                || ticks_since(entry.last_seen, now) >= timeout(key.protocol, entry.state)
+                || ticks_since(entry.last_seen, now) >= scan.timeouts.of(key.protocol, entry.state)
+                || key.protocol == UDP && !served.is_well(entry.backend)
         })
         .map(|(key, _)| *key)
         .collect();

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::io;
 use std::ops::Range;
+use std::os::fd::AsFd;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapError, PerCpuArray, PerCpuValues};
@@ -14,7 +16,7 @@ use super::Sizes;
 use crate::error::ApplyError;
 use crate::plan::{Limits, Served, Step};
 use crate::pod::Raw;
-use crate::sys;
+use crate::sys::{self, Cursor};
 use crate::table::Table;
 
 /// A page of `RINGS`.
@@ -22,7 +24,11 @@ type Page = [u32; PAGE_WORDS];
 
 pub(super) fn apply(ebpf: &mut Ebpf, served: &mut Served, table: &Table) -> Result<(), ApplyError> {
     let steps = served.plan(table)?;
-    let result = steps.iter().try_for_each(|step| carry_out(ebpf, step));
+    let result = steps.iter().try_for_each(|step| {
+        carry_out(ebpf, step)?;
+        served.carried_out(step);
+        Ok(())
+    });
     if result.is_err() {
         // The maps say what is served now.
         *served = adopt(ebpf, served.limits())?;
@@ -59,9 +65,24 @@ pub(super) fn adopt(ebpf: &mut Ebpf, limits: Limits) -> Result<Served, ApplyErro
         let page = words.get(&(index / PAGE_WORDS as u32))?;
         page.get(index as usize % PAGE_WORDS).copied()
     };
-    let backends: Array<_, Raw<BackendEntry>> = open(ebpf, "BACKENDS")?;
-    let backend = |id: u32| backends.get(&id, 0).ok().map(|b| b.0);
-    Ok(Served::adopt(limits, services, backend, ring))
+    let backends = read_backends(ebpf, limits.backends)
+        .map_err(|e| failed("BACKENDS")(MapError::IoError(e)))?;
+    Ok(Served::adopt(limits, services, (0..).zip(backends), ring))
+}
+
+/// All backends, by id.
+fn read_backends(ebpf: &Ebpf, count: u32) -> io::Result<Vec<BackendEntry>> {
+    let map = ebpf.map("BACKENDS").expect("the object holds this map");
+    let Map::Array(data) = map else { unreachable!("the object declares BACKENDS as an array") };
+    let mut keys = vec![0_u32; count as usize];
+    let mut values = vec![Raw(backend_entry_of_none()); count as usize];
+    let mut cursor = Cursor::default();
+    let (read, _) = sys::lookup_batch(data.fd().as_fd(), &mut cursor, &mut keys, &mut values)?;
+    Ok(values.into_iter().take(read).map(|value| value.0).collect())
+}
+
+fn backend_entry_of_none() -> BackendEntry {
+    BackendEntry { address: [0; 16], port: [0; 2], flags: 0, pad: 0, service: 0 }
 }
 
 /// The pages of `RINGS` that a ring lies in.
@@ -75,9 +96,9 @@ fn carry_out(ebpf: &mut Ebpf, step: &Step) -> Result<(), ApplyError> {
         Step::Grace => sys::grace_period().map_err(ApplyError::Grace),
         Step::PutBackend { id, entry } => {
             let mut backends: Array<_, Raw<BackendEntry>> = open(ebpf, "BACKENDS")?;
-            backends.set(*id, Raw(*entry), 0).map_err(failed("BACKENDS"))?;
-            clear(ebpf, "BACKEND_COUNTS", *id)
+            backends.set(*id, Raw(*entry), 0).map_err(failed("BACKENDS"))
         }
+        Step::ClearBackend { id } => clear(ebpf, "BACKEND_COUNTS", *id),
         Step::WriteRing { base, words } => write_ring(ebpf, *base, words),
         Step::ClearService { id } => {
             let mut rounds: Array<_, u64> = open(ebpf, "ROUND_ROBIN")?;

@@ -39,12 +39,12 @@ pub(super) fn services(ebpf: &Ebpf, served: &Served) -> Result<ServiceCounters, 
             .into_iter()
             .map(|(address, port, id)| {
                 let sum = flow_counts(&backends, id, "BACKEND_COUNTS")?;
-                let FlowCounts { packets, bytes, flows } = sum;
-                Ok(BackendCount { address, port, packets, bytes, flows })
+                let FlowCounts { packets, bytes, flows, evicted } = sum;
+                Ok(BackendCount { address, port, packets, bytes, flows, evicted })
             })
             .collect::<Result<_, _>>()?;
-        let FlowCounts { packets, bytes, flows } = sum;
-        counters.insert(ident.key, ServiceCount { packets, bytes, flows, backends });
+        let FlowCounts { packets, bytes, flows, evicted } = sum;
+        counters.insert(ident.key, ServiceCount { packets, bytes, flows, evicted, backends });
     }
     Ok(counters)
 }
@@ -76,5 +76,6 @@ fn flow_counts(
         packets: sum.packets + v.0.packets,
         bytes: sum.bytes + v.0.bytes,
         flows: sum.flows + v.0.flows,
+        evicted: sum.evicted + v.0.evicted,
     }))
 }

@@ -36,8 +36,10 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     }
 
     let record = u8::from(options.record);
+    let half_open_mask = layout::half_open_places(&options.sizes) - 1;
     let mut loader = EbpfLoader::new();
     loader.override_global("LBD_RECORD", &record, true);
+    loader.override_global("LBD_HALF_OPEN_MASK", &half_open_mask, true);
     for (name, wanted) in &maps {
         loader.map_max_entries(name, wanted.max_entries);
         loader.map_pin_path(name, pins.map(name));
@@ -48,9 +50,11 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     }
     pins.remove_other_layouts()?;
 
+    age::set_timeouts(&mut ebpf, &options.timeouts)?;
     let served = apply::adopt(&mut ebpf, apply::limits(&options.sizes))?;
     let fib = routes::open(&ebpf, &options.sizes).map_err(OpenError::Fib)?;
-    Ok(Dataplane { ebpf, pins, adopted, served, fib, scan: age::Scan::default() })
+    let scan = age::Scan::new(options.timeouts);
+    Ok(Dataplane { ebpf, pins, adopted, served, fib, scan })
 }
 
 fn check_kernel() -> Result<(), OpenError> {

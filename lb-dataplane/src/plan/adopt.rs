@@ -1,11 +1,11 @@
 //! What a previous process served, read back from the maps, so that ids, rings and counters go on.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use lb_dataplane_common::service::{BackendEntry, ServiceEntry, ServiceKey4};
+use lb_dataplane_common::service::{BACKEND_IN_USE, BackendEntry, ServiceEntry, ServiceKey4};
 
-use super::{Held, Limits, Served};
+use super::{Backends, Held, Limits, Place, Served};
 use crate::table::{Protocol, ServiceKey};
 
 impl Served {
@@ -13,10 +13,21 @@ impl Served {
     pub fn adopt(
         limits: Limits,
         services: impl IntoIterator<Item = (ServiceKey4, ServiceEntry)>,
-        backend: impl Fn(u32) -> Option<BackendEntry>,
+        backends: impl IntoIterator<Item = (u32, BackendEntry)>,
         ring_word: impl Fn(u32) -> Option<u32>,
     ) -> Self {
         let mut served = Self::new(limits);
+        let mut by_service: HashMap<u32, Backends> = HashMap::new();
+        for (id, entry) in backends {
+            if entry.flags & BACKEND_IN_USE == 0 {
+                continue;
+            }
+            let [a, b, c, d, ..] = entry.address;
+            let name = (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes(entry.port));
+            let place = Place { id, flags: entry.flags };
+            served.note(id, &entry);
+            by_service.entry(entry.service).or_default().insert(name, place);
+        }
         for (key4, entry) in services {
             let address = Ipv4Addr::from(key4.address);
             let Some(key) = key(&key4) else {
@@ -25,19 +36,17 @@ impl Served {
             };
             let words = entry.ring_base..entry.ring_base.saturating_add(entry.ring_len);
             let ring: Vec<u32> = words.filter_map(&ring_word).collect();
-            let mut backends = BTreeMap::new();
-            let mut last = None;
-            for id in ring.iter().copied().filter(|id| last.replace(*id) != Some(*id)) {
-                if let Some(BackendEntry { address: [a, b, c, d, ..], port, .. }) = backend(id) {
-                    backends.insert((Ipv4Addr::new(a, b, c, d), u16::from_be_bytes(port)), id);
-                }
-            }
+            let backends = by_service.remove(&entry.id).unwrap_or_default();
             served.rings.reserve(entry.ring_base, entry.ring_len);
             *served.addresses.entry(address).or_insert(0) += 1;
             served.services.insert(key, Held { wanted: None, entry, ring, backends });
         }
+        for (name, place) in by_service.into_values().flatten() {
+            served.orphans.push((name, place.id));
+        }
         served.service_ids.reserve(served.services.values().map(|held| held.entry.id));
-        let ids = served.services.values().flat_map(|held| held.backends.values().copied());
+        let ids =
+            served.services.values().flat_map(|held| held.backends.values().map(|place| place.id));
         served.backend_ids.reserve(ids);
         served
     }

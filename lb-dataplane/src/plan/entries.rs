@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use lb_dataplane_common::service::{BackendEntry, SERVICE_ANSWER_ECHO, ServiceEntry, ServiceKey4};
+use lb_dataplane_common::service::{
+    BACKEND_FAILED, BACKEND_IN_USE, BackendEntry, SERVICE_ANSWER_ECHO, ServiceEntry, ServiceKey4,
+};
 
 use super::{NO_ID, PlanError};
-use crate::table::{Protocol, ServiceKey};
+use crate::table::{BackendState, Protocol, ServiceKey};
 
 pub(super) fn v4(address: IpAddr) -> Result<Ipv4Addr, PlanError> {
     match address {
@@ -32,8 +34,20 @@ pub(super) fn address_entry() -> ServiceEntry {
     ServiceEntry { id: NO_ID, ring_base: 0, ring_len: 0, algorithm: 0, flags, pad: [0; 2] }
 }
 
-pub(super) fn backend_entry((address, port): (Ipv4Addr, u16)) -> BackendEntry {
+/// A backend of a service; of none if `flags` say so.
+pub(super) fn backend_entry(
+    (address, port): (Ipv4Addr, u16),
+    flags: u8,
+    service: u32,
+) -> BackendEntry {
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&address.octets());
-    BackendEntry { address: bytes, port: port.to_be_bytes(), pad: [0; 6] }
+    BackendEntry { address: bytes, port: port.to_be_bytes(), flags, pad: 0, service }
+}
+
+pub(super) fn backend_flags(state: BackendState) -> u8 {
+    match state {
+        BackendState::Active | BackendState::Draining => BACKEND_IN_USE,
+        BackendState::Failed => BACKEND_IN_USE | BACKEND_FAILED,
+    }
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::table::{Backend, Protocol};
+use lb_dataplane_common::service::{BACKEND_IN_USE, ServiceKey4};
 
 const LIMITS: Limits = Limits { services: 16, backends: 24, ring_words: 9000 };
 
@@ -46,7 +47,7 @@ impl Maps {
                     self.rings.insert(index, *word);
                 }
             }
-            Step::ClearService { .. } => {}
+            Step::ClearService { .. } | Step::ClearBackend { .. } => {}
             Step::PutService { key, entry } => {
                 self.services.insert(raw(key), (*key, *entry));
                 self.note();
@@ -69,7 +70,9 @@ impl Maps {
         for (key, entry) in self.services.values() {
             for index in entry.ring_base..entry.ring_base + entry.ring_len {
                 let backend = self.rings.get(&index).and_then(|id| self.backends.get(id));
-                assert!(backend.is_some(), "{key:?} names nobody at {index}");
+                let is_its_own =
+                    backend.is_some_and(|b| b.flags & BACKEND_IN_USE != 0 && b.service == entry.id);
+                assert!(is_its_own, "{key:?} names nobody at {index}: {backend:?}");
             }
         }
     }
@@ -90,7 +93,7 @@ impl Maps {
         Served::adopt(
             LIMITS,
             self.services.values().copied(),
-            |id| self.backends.get(&id).copied(),
+            self.backends.iter().map(|(id, entry)| (*id, *entry)),
             |index| self.rings.get(&index).copied(),
         )
     }
@@ -102,7 +105,8 @@ fn key(vip: u8, port: u16) -> ServiceKey {
 }
 
 fn backend(n: u8, takes_new_flows: bool) -> Backend {
-    Backend { address: IpAddr::from([10, 0, 0, n]), port: 8080, takes_new_flows }
+    let state = if takes_new_flows { BackendState::Active } else { BackendState::Failed };
+    Backend { address: IpAddr::from([10, 0, 0, n]), port: 8080, state }
 }
 
 fn service(algorithm: Algorithm, backends: &[(u8, bool)]) -> Service {

@@ -159,7 +159,8 @@ fn a_syn_on_a_closing_flow_begins_anew_and_one_on_a_live_flow_does_not() {
             scene.serve(VIP, Tcp, RoundRobin, &[BACKEND]);
             scene.send(hook, &packet(SYN, CLIENT, VIP));
             scene.send(hook, &packet(SYN_ACK, BACKEND, CLIENT));
-            scene.serve(VIP, Tcp, RoundRobin, &["10.2.0.10:8080"]);
+            let backends = ["draining 10.2.0.9:8080", "10.2.0.10:8080"];
+            scene.serve(VIP, Tcp, RoundRobin, &backends);
             let live = scene.send(hook, &packet(SYN, CLIENT, VIP));
             assert_eq!(live.frame().to, expected_backend(), "{hook:?}: live");
             scene.send(hook, &packet(end, from, to));
@@ -188,12 +189,18 @@ fn a_full_table_refuses_new_flows_and_keeps_the_old_ones() {
     for hook in BOTH {
         let mut scene = Scene::with_sizes(lb_dataplane::Sizes { flow_entries: 64, ..small() });
         scene.serve(VIP, Udp, Maglev, &[BACKEND]);
-        let from = |n: u16| packet(UDP, &format!("10.1.0.5:{}", 1000 + n), VIP);
-        let first = scene.send(hook, &from(0));
-        assert_eq!(first.reason, Reason::ForwardedToBackend);
-        let reasons: Vec<_> = (1..64).map(|n| scene.send(hook, &from(n)).reason).collect();
+        // A datagram, its answer, and another: none of these flows is half-open.
+        let mut talk = |n: u16| {
+            let client = format!("10.1.0.5:{}", 1000 + n);
+            let reason = scene.send(hook, &packet(UDP, &client, VIP)).reason;
+            scene.send(hook, &packet(UDP, BACKEND, &client));
+            scene.send(hook, &packet(UDP, &client, VIP));
+            reason
+        };
+        assert_eq!(talk(0), Reason::ForwardedToBackend);
+        let reasons: Vec<_> = (1..64).map(&mut talk).collect();
         assert!(reasons.contains(&Reason::FlowTableFull), "{hook:?}: {reasons:?}");
-        assert_eq!(scene.send(hook, &from(0)).reason, Reason::ForwardedToBackend);
+        assert_eq!(talk(0), Reason::ForwardedToBackend);
         assert_eq!(scene.entries().len() % 2, 0, "no half flow");
         assert!(scene.count(Reason::FlowTableFull) > 0);
     }

@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use aya::maps::HashMap;
 use aya::programs::{Program, TestRun, TestRunOptions};
 use lb_dataplane::fib::{Action, FibUpdate, Member};
-use lb_dataplane::table::{Algorithm, Backend, Protocol, Service, ServiceKey, Table};
-use lb_dataplane::{Dataplane, Hook, Kind, Options, Reason, Sizes};
+use lb_dataplane::table::{Algorithm, Backend, BackendState, Protocol, Service, ServiceKey, Table};
+use lb_dataplane::{Dataplane, Hook, Kind, Options, Reason, Sizes, Timeouts};
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
 
@@ -85,7 +85,12 @@ impl Scene {
 
     pub(crate) fn with_sizes(sizes: Sizes) -> Self {
         let folder = tempfile::Builder::new().prefix("lbd-kernel-test-").tempdir().unwrap();
-        let options = Options { pin_dir: folder.path().join("bpf"), sizes, record: true };
+        let options = Options {
+            pin_dir: folder.path().join("bpf"),
+            sizes,
+            timeouts: Timeouts::default(),
+            record: true,
+        };
         let mut scene = Self { dataplane: None, options, folder };
         scene.open();
         scene.get().fib_apply(&routes()).unwrap();
@@ -116,15 +121,19 @@ impl Scene {
         self.apply(&[(vip, protocol, algorithm, backends)]);
     }
 
-    /// Serves these VIPs and nothing else.
+    /// Serves these VIPs and nothing else; `draining 10.2.0.1:80` is a backend that takes no new flows.
     pub(crate) fn apply(&mut self, vips: &[(&str, Protocol, Algorithm, &[&str])]) {
         let mut services = BTreeMap::new();
         for (vip, protocol, algorithm, backends) in vips {
             let vip: std::net::SocketAddr = vip.parse().unwrap();
             let backends = backends
                 .iter()
-                .map(|b| b.parse::<std::net::SocketAddr>().unwrap())
-                .map(|b| Backend { address: b.ip(), port: b.port(), takes_new_flows: true })
+                .map(|b| match b.strip_prefix("draining ") {
+                    Some(b) => (b, BackendState::Draining),
+                    None => (*b, BackendState::Active),
+                })
+                .map(|(b, state)| (b.parse::<std::net::SocketAddr>().unwrap(), state))
+                .map(|(b, state)| Backend { address: b.ip(), port: b.port(), state })
                 .collect();
             services.insert(
                 ServiceKey { address: vip.ip(), port: vip.port(), protocol: *protocol },

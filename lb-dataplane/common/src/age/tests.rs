@@ -1,17 +1,22 @@
 use super::*;
-use crate::flow::TIMEOUT_TCP_ESTABLISHED;
-use crate::frame::{ACK, Carries, FIN, SYN, SYN_ACK, packet};
+use crate::flow::seconds;
+use crate::frame::{ACK, Carries, FIN, SYN, SYN_ACK, UDP, packet};
 use crate::model::{ModelPacket, ModelTables, serving};
 use crate::pipeline::process;
-use crate::service::ALGORITHM_ROUND_ROBIN;
+use crate::service::{ALGORITHM_ROUND_ROBIN, BACKEND_FAILED, BACKEND_IN_USE};
 
 const CLIENT: &str = "10.1.0.1:1000";
 const VIP: &str = "192.0.2.1:80";
+const STRANGER: &str = "10.1.0.9:1000";
+/// Longer than any timeout.
+const LONG: u32 = seconds(7441);
 
 /// Something that a CPU does to the tables.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Act {
     Client(Carries),
+    /// Takes the client's place among the half-open flows.
+    Stranger(Carries),
     Backend(u8, Carries),
     MarkAll,
     SweepAll,
@@ -25,6 +30,7 @@ impl Act {
         };
         match self {
             Self::Client(carries) => send(carries, CLIENT, VIP),
+            Self::Stranger(carries) => send(carries, STRANGER, VIP),
             Self::Backend(n, carries) => send(carries, &format!("10.2.0.{n}:8080"), CLIENT),
             Self::MarkAll => tables.keys().iter().for_each(|key| {
                 mark(tables, key);
@@ -36,8 +42,9 @@ impl Act {
     }
 }
 
-const ACTS: [Act; 9] = [
+const ACTS: [Act; 10] = [
     Act::Client(SYN),
+    Act::Stranger(SYN),
     Act::Client(ACK),
     Act::Client(FIN),
     Act::Backend(1, SYN_ACK),
@@ -51,25 +58,29 @@ const ACTS: [Act; 9] = [
 /// What there was before, how long ago, and what happened just now.
 type Before = (&'static [Act], u32, &'static [Act]);
 
-const LIVE: &[Act] = &[Act::Client(SYN), Act::Backend(1, SYN_ACK)];
-const CLOSING: &[Act] = &[Act::Client(SYN), Act::Backend(1, SYN_ACK), Act::Client(FIN)];
-const BEFORE: [Before; 8] = [
+const HALF_OPEN: &[Act] = &[Act::Client(SYN), Act::Backend(1, SYN_ACK)];
+const LIVE: &[Act] = &[Act::Client(SYN), Act::Backend(1, SYN_ACK), Act::Client(ACK)];
+const CLOSING: &[Act] =
+    &[Act::Client(SYN), Act::Backend(1, SYN_ACK), Act::Client(ACK), Act::Client(FIN)];
+const BEFORE: [Before; 9] = [
     (&[], 0, &[]),
     (&[Act::Client(SYN)], 0, &[]),
+    (HALF_OPEN, 0, &[]),
     (LIVE, 5, &[]),
-    (LIVE, TIMEOUT_TCP_ESTABLISHED, &[]),
-    (LIVE, TIMEOUT_TCP_ESTABLISHED, &[Act::MarkAll]),
+    (LIVE, LONG, &[]),
+    (LIVE, LONG, &[Act::MarkAll]),
     (CLOSING, 5, &[]),
-    (CLOSING, TIMEOUT_TCP_ESTABLISHED, &[]),
-    (CLOSING, TIMEOUT_TCP_ESTABLISHED, &[Act::MarkAll]),
+    (CLOSING, LONG, &[]),
+    (CLOSING, LONG, &[Act::MarkAll]),
 ];
 
 /// More steps than any act has.
-const MAX_STEPS: usize = 24;
+const MAX_STEPS: usize = 40;
 
 fn before((acts, ticks, now): Before, backends: usize) -> ModelTables {
     let all = [[10, 2, 0, 1], [10, 2, 0, 2]];
     let tables = serving([192, 0, 2, 1], ALGORITHM_ROUND_ROBIN, &all[..backends]);
+    tables.half_open.borrow_mut().truncate(1);
     acts.iter().for_each(|act| act.run(&tables));
     tables.clock.set(tables.clock.get() + ticks);
     now.iter().for_each(|act| act.run(&tables));
@@ -117,7 +128,7 @@ fn interrupt(start: Before, backends: usize, act: Act, steps: usize, other: Act)
     let is_marked = |key| tables.flow(key).is_some_and(|f| f.state() & STATE_EXPIRING != 0);
     assert!(!tables.keys().iter().any(is_marked), "{what}");
 
-    tables.clock.set(tables.clock.get() + TIMEOUT_TCP_ESTABLISHED);
+    tables.clock.set(tables.clock.get() + LONG);
     Act::MarkAll.run(&tables);
     Act::SweepAll.run(&tables);
     assert_eq!(tables.keys(), [], "{what}");
@@ -126,7 +137,7 @@ fn interrupt(start: Before, backends: usize, act: Act, steps: usize, other: Act)
 
 #[test]
 fn a_live_flow_survives_the_passes() {
-    let tables = before(BEFORE[2], 1);
+    let tables = before((LIVE, 5, &[]), 1);
     Act::MarkAll.run(&tables);
     Act::SweepAll.run(&tables);
     assert_eq!(tables.keys().len(), 2);
@@ -134,7 +145,7 @@ fn a_live_flow_survives_the_passes() {
 
 #[test]
 fn a_packet_between_the_passes_neither_revives_nor_replaces_the_flow() {
-    let tables = before(BEFORE[3], 1);
+    let tables = before((LIVE, LONG, &[]), 1);
     Act::MarkAll.run(&tables);
     Act::Client(SYN).run(&tables);
     Act::Backend(1, ACK).run(&tables);
@@ -142,4 +153,31 @@ fn a_packet_between_the_passes_neither_revives_nor_replaces_the_flow() {
     assert_eq!(last_two, [crate::reason::Reason::FlowExpiring; 2]);
     Act::SweepAll.run(&tables);
     assert_eq!(tables.keys(), []);
+}
+
+#[test]
+fn a_datagrams_flow_ends_with_its_backend_and_a_connection_stays() {
+    let talk = |tables: &ModelTables, first: Carries, next: Carries| {
+        for (carries, from, to) in
+            [(first, CLIENT, VIP), (next, "10.2.0.1:8080", CLIENT), (next, CLIENT, VIP)]
+        {
+            let mut packet = ModelPacket::<true>::new(packet(carries, from, to).bytes());
+            process(&mut packet, tables);
+        }
+    };
+    for flags in [0, BACKEND_IN_USE | BACKEND_FAILED] {
+        let mut tables = before((&[], 0, &[]), 1);
+        talk(&tables, UDP, UDP);
+        talk(&tables, SYN, ACK);
+        assert_eq!(tables.keys().len(), 4);
+        Act::MarkAll.run(&tables);
+        Act::SweepAll.run(&tables);
+        assert_eq!(tables.keys().len(), 4, "the backend is well");
+
+        tables.backends[0].flags = flags;
+        Act::MarkAll.run(&tables);
+        Act::SweepAll.run(&tables);
+        let protocols: Vec<u8> = tables.keys().iter().map(|key| key.protocol).collect();
+        assert_eq!(protocols, [crate::flow::TCP; 2], "{flags}");
+    }
 }

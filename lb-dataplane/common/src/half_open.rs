@@ -1,0 +1,73 @@
+//! The bound on half-open flows: those whose client has not yet answered its backend, so that anybody may have forged it.
+//!
+//! Every flow begins with a place in a ring of its CPU. Whoever comes when the ring has gone round takes the place of the
+//! one that has been there longest, and ends it if it is still half-open. So a flood of forged SYNs or datagrams ends half-open
+//! flows only, and takes no more of the flow table than the rings have places. A flow costs one write more than without,
+//! and needs no second table to be looked up, moved from or aged.
+
+use crate::flow::{
+    DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_CONFIRMED, STATE_EXPIRING, ticks_since,
+};
+use crate::pipeline::peer_key;
+use crate::tables::Tables;
+
+/// A place in a ring: value of `HALF_OPEN`. All zeroes is an empty one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct HalfOpen {
+    /// The direction to the backend.
+    pub key: FlowKey,
+    /// The tick in which the flow began.
+    pub begun: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Gives a flow that begins a place, and ends the one whose place it was.
+#[inline(always)]
+pub fn enter<T: Tables>(tables: &T, key: &FlowKey, now: u32) {
+    let new = HalfOpen { key: *key, begun: now, pad: 0 };
+    let Some(old) = tables.enter_half_open(&new) else { return };
+    // It may be this flow's own, begun anew.
+    let is_another = old.key.protocol != 0 && old.key != *key;
+    // A flow that has been there for longer is not half-open any more, or ageing's to remove.
+    if is_another && ticks_since(old.begun, now) <= tables.timeouts().half_open {
+        end(tables, &old.key);
+    }
+}
+
+/// Ends a flow that is half-open. Marked as expiring it is nobody else's: no packet uses, confirms or replaces it. The
+/// direction to the client goes first, so that no packet finds a way to the backend without a way back.
+#[inline(always)]
+fn end<T: Tables>(tables: &T, key: &FlowKey) {
+    let Some(entry) = tables.flow(key) else { return };
+    if entry.direction() != DIRECTION_TO_BACKEND {
+        return;
+    }
+    if entry.state() & (STATE_CONFIRMED | STATE_EXPIRING) != 0 {
+        return;
+    }
+    let before = entry.set_state(STATE_EXPIRING);
+    if before & STATE_EXPIRING != 0 {
+        return;
+    }
+    if before & STATE_CONFIRMED != 0 {
+        entry.clear_state(STATE_EXPIRING);
+        return;
+    }
+    let back_key = peer_key(key, &entry);
+    let (service, backend) = (entry.service(), entry.backend());
+    if let Some(back) = tables.flow(&back_key)
+        && peer_key(&back_key, &back) == *key
+    {
+        back.set_state(STATE_EXPIRING);
+        tables.remove_flow(&back_key);
+    }
+    tables.remove_flow(key);
+    tables.count_evicted(service, backend);
+}
+
+const _: () = assert!(size_of::<HalfOpen>() == 24);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+use crate::flow::seconds;
+use crate::frame::{ACK, Carries, RST, SYN, SYN_ACK, UDP, packet};
+use crate::model::{ModelPacket, ModelTables, serving};
+use crate::pipeline::process;
+use crate::reason::Reason;
+use crate::service::ALGORITHM_MAGLEV;
+
+const VIP: &str = "192.0.2.1:80";
+const BACKEND: &str = "10.2.0.1:8080";
+const PLACES: usize = 4;
+
+fn scene() -> ModelTables {
+    let tables = serving([192, 0, 2, 1], ALGORITHM_MAGLEV, &[[10, 2, 0, 1]]);
+    tables.half_open.borrow_mut().truncate(PLACES);
+    ModelTables { capacity: 1000, ..tables }
+}
+
+fn send(tables: &ModelTables, carries: Carries, from: &str, to: &str) -> Reason {
+    process(&mut ModelPacket::<true>::new(packet(carries, from, to).bytes()), tables).reason
+}
+
+fn flood(tables: &ModelTables, carries: Carries, packets: usize) {
+    for n in 0..packets {
+        let from = format!("10.9.{}.{}:7", n / 250, n % 250 + 1);
+        assert_eq!(send(tables, carries, &from, VIP), Reason::ForwardedToBackend);
+    }
+}
+
+fn connect(tables: &ModelTables, client: &str) {
+    send(tables, SYN, client, VIP);
+    send(tables, SYN_ACK, BACKEND, client);
+    send(tables, ACK, client, VIP);
+}
+
+#[test]
+fn a_flood_ends_half_open_flows_and_takes_no_more_entries_than_there_are_places() {
+    for carries in [SYN, UDP, ACK] {
+        let tables = scene();
+        connect(&tables, "10.1.0.1:1000");
+        flood(&tables, carries, 100);
+        assert_eq!(tables.keys().len(), 2 * (1 + PLACES), "{carries:?}");
+        assert_eq!(tables.evicted.get() as usize, 100 - PLACES, "{carries:?}");
+        assert_eq!(send(&tables, ACK, BACKEND, "10.1.0.1:1000"), Reason::ForwardedToClient);
+    }
+}
+
+#[test]
+fn an_answer_of_the_backend_alone_confirms_nothing() {
+    let tables = scene();
+    for client in ["10.1.0.1:1000", "10.1.0.2:1000"] {
+        send(&tables, SYN, client, VIP);
+        send(&tables, SYN_ACK, BACKEND, client);
+        // Nor do these of the client's: a forger may send them without having seen the answer's sequence number.
+        send(&tables, SYN, client, VIP);
+        send(&tables, RST, client, VIP);
+    }
+    flood(&tables, SYN, PLACES);
+    assert_eq!(tables.evicted.get(), 2);
+}
+
+#[test]
+fn what_ageing_would_have_removed_is_not_looked_for() {
+    let tables = scene();
+    send(&tables, SYN, "10.1.0.1:1000", VIP);
+    tables.clock.set(tables.clock.get() + seconds(60) + 1);
+    flood(&tables, SYN, PLACES);
+    assert_eq!((tables.evicted.get(), tables.keys().len()), (0, 2 * (1 + PLACES)));
+}
+
+#[test]
+fn a_connection_that_begins_anew_does_not_end_itself() {
+    let tables = scene();
+    for _ in 0..=PLACES {
+        send(&tables, SYN, "10.1.0.1:1000", VIP);
+        send(&tables, RST, BACKEND, "10.1.0.1:1000");
+    }
+    assert_eq!(send(&tables, SYN, "10.1.0.1:1000", VIP), Reason::ForwardedToBackend);
+    assert_eq!((tables.evicted.get(), tables.keys().len()), (0, 2));
+}

@@ -1,0 +1,87 @@
+//! The writes of a plan, and why there may be none.
+
+use std::net::IpAddr;
+
+use lb_dataplane_common::service::{BackendEntry, ServiceEntry, ServiceKey4};
+
+use super::MAX_BACKENDS_PER_SERVICE;
+
+/// A write. Carried out in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Wait until no packet reads what earlier steps, of this plan or before, unlinked.
+    Grace,
+    /// Begin a backend's counters at zero.
+    ClearBackend {
+        /// Its index in `BACKENDS`.
+        id: u32,
+    },
+    /// Write a backend.
+    PutBackend {
+        /// Its index in `BACKENDS`.
+        id: u32,
+        /// What to write.
+        entry: BackendEntry,
+    },
+    /// Write a ring.
+    WriteRing {
+        /// First word in `RINGS`.
+        base: u32,
+        /// Backend ids.
+        words: Vec<u32>,
+    },
+    /// Begin a service's counters at zero, its round robin too.
+    ClearService {
+        /// Its id.
+        id: u32,
+    },
+    /// Add or replace a service.
+    PutService {
+        /// Its key.
+        key: ServiceKey4,
+        /// Its value.
+        entry: ServiceEntry,
+    },
+    /// Remove a service.
+    RemoveService {
+        /// Its key.
+        key: ServiceKey4,
+    },
+}
+
+/// Why a table cannot be served. Nothing is changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// An IPv6 address.
+    #[error("{0} is an IPv6 address: the dataplane carries IPv4")]
+    Ipv6(IpAddr),
+    /// Port 0 stands for the address itself.
+    #[error("port 0 at {0}: a service has a port from 1 to 65535")]
+    PortZero(IpAddr),
+    /// Too many services.
+    #[error(
+        "{wanted} services and VIP addresses, {limit} at most: remove some or enlarge the table"
+    )]
+    TooManyServices {
+        /// Asked for.
+        wanted: usize,
+        /// Possible.
+        limit: u32,
+    },
+    /// Too many backends of one service.
+    #[error("{count} backends at {address}:{port}, {MAX_BACKENDS_PER_SERVICE} at most")]
+    TooManyBackends {
+        /// The VIP.
+        address: IpAddr,
+        /// Its port.
+        port: u16,
+        /// Asked for.
+        count: usize,
+    },
+    /// All backends together are too many.
+    #[error("all {0} backend entries are in use: remove some or enlarge the table")]
+    BackendsFull(u32),
+    /// The rings are full.
+    #[error("no {0} words in a row are free for a ring: enlarge ring_pages")]
+    RingsFull(u32),
+}
