@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -15,6 +15,10 @@ use crate::netns::Netns;
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 /// How long a transfer may stand still: longer than TCP's retransmissions back off while the balancer restarts.
 const STALL_WITHIN: Duration = Duration::from_secs(40);
+/// How long a datagram may be away, and how often it is sent.
+const DATAGRAM_WITHIN: Duration = Duration::from_secs(1);
+const DATAGRAM_TRIES: usize = 20;
+const MAX_DATAGRAM: usize = 65_535;
 /// A block of `GET /stream/...`.
 const BLOCK: usize = 1024;
 
@@ -117,6 +121,28 @@ pub fn transfer(
         }
         ensure!(stream.read(&mut block)? == 0, "more came than was asked for");
         Ok(())
+    })?
+}
+
+/// Sends a datagram and waits for it to come back; it is sent again like a resolver's question, since datagrams get lost.
+pub fn echo(from: &Netns, to: SocketAddr, payload: &[u8]) -> Result<()> {
+    from.within(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").context("cannot bind")?;
+        socket.connect(to).context("cannot connect")?;
+        socket.set_read_timeout(Some(DATAGRAM_WITHIN))?;
+        let mut back = vec![0; MAX_DATAGRAM];
+        for _ in 0..DATAGRAM_TRIES {
+            socket.send(payload).context("cannot send")?;
+            match socket.recv(&mut back) {
+                Ok(len) => {
+                    ensure!(back[..len] == *payload, "{len} other bytes came back");
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error).context("no datagram came back"),
+            }
+        }
+        bail!("no datagram came back")
     })?
 }
 

@@ -14,6 +14,7 @@ mod clean;
 mod dataplane;
 mod fib;
 mod host;
+mod punts;
 mod router;
 mod views;
 
@@ -106,6 +107,7 @@ async fn start(config: &Config, store: store::Store, started: Instant) -> Result
     let router_config = router::config(&config.bgp).await?;
     let router_id = router_config.speaker.router_id;
     let dataplane = dataplane::spawn(&config.dataplane).await?;
+    punts::spawn(&dataplane).await?;
     let (router, batches) =
         lb_routing::spawn(router_config).await.context("the BGP speaker does not start")?;
     let fib = tokio::spawn(fib::pump(batches, dataplane.clone()));

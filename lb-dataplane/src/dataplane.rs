@@ -7,6 +7,7 @@ mod counters;
 mod flows;
 mod occupant;
 mod open;
+mod punts;
 mod routes;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use lb_dataplane_common::reason::{Kind, Reason};
 use lb_dataplane_common::tables::Record;
 
 pub use self::age::AGE_BATCH;
+pub use self::punts::Punts;
 use crate::error::{ApplyError, AttachError, OpenError, ReadError};
 use crate::fib::{Fib, FibError, FibRoute, FibUpdate};
 use crate::pins::Pins;
@@ -316,6 +318,15 @@ impl Dataplane {
     /// The map cannot be read, or the ageing program cannot be run.
     pub fn age(&mut self) -> Result<Aged, ReadError> {
         age::age(&mut self.ebpf, &self.served, &mut self.scan)
+    }
+
+    /// Packets whose senders are to be told of their end; `None` if somebody has them already.
+    ///
+    /// # Errors
+    ///
+    /// The ring cannot be mapped.
+    pub fn take_punts(&mut self) -> Result<Option<Punts>, ReadError> {
+        punts::take(&mut self.ebpf)
     }
 
     /// What became of the last packet, where [`Options::record`] asked for it.

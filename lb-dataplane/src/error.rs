@@ -14,6 +14,12 @@ pub enum OpenError {
         "eBPF is not permitted here: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
     )]
     NotPermitted(#[source] io::Error),
+    /// No grace periods: what packets may still read could not be told from what is free.
+    #[error(
+        "the kernel refuses membarrier(2) to this process: allow it in the seccomp filter, and boot without nohz_full, \
+         with which the kernel has no MEMBARRIER_CMD_GLOBAL"
+    )]
+    Membarrier(#[source] io::Error),
     /// The kernel lacks something.
     #[error("kernel {found} is too old: {needed} or later is needed")]
     OldKernel {

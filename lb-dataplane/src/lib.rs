@@ -3,6 +3,7 @@
 mod dataplane;
 mod error;
 pub mod fib;
+mod icmp;
 mod layout;
 pub mod maglev;
 pub mod mapped;
@@ -13,10 +14,11 @@ mod sys;
 pub mod table;
 
 pub use dataplane::{
-    AGE_BATCH, Aged, Attached, BackendCount, Dataplane, Flow, Hook, HookChoice, Options,
+    AGE_BATCH, Aged, Attached, BackendCount, Dataplane, Flow, Hook, HookChoice, Options, Punts,
     ReasonCount, ServiceCount, ServiceCounters, Sizes,
 };
 pub use error::{ApplyError, AttachError, OpenError, ReadError};
+pub use icmp::Answer;
 pub use lb_dataplane_common::flow::Timeouts;
 pub use lb_dataplane_common::reason::{Contract, Kind, Reason};
 pub use lb_dataplane_common::tables::Record;

@@ -32,11 +32,12 @@ const CARGO_DENY: &str = "0.20.2";
 const LLVM: &str = "/usr/lib/llvm-22";
 
 /// Programs of the lab and the Debian packages that bring them.
-const LAB_PROGRAMS: [(&str, &str); 9] = [
+const LAB_PROGRAMS: [(&str, &str); 10] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
+    ("ping", "iputils-ping"),
     ("sysctl", "procps"),
     ("python3", "python3"),
     ("curl", "curl"),

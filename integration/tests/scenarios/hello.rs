@@ -177,6 +177,12 @@ impl Hello {
         those.map(|reason| reason.packets).sum()
     }
 
+    /// Packets that met an end, by the name of its reason.
+    pub(crate) fn packets_that_ended(&self, name: &str) -> u64 {
+        let reasons = self.api.status().holds().reasons;
+        reasons.iter().filter(|reason| reason.reason == name).map(|reason| reason.packets).sum()
+    }
+
     pub(crate) fn packets_forwarded_by_the_kernel(&self) -> u64 {
         traffic::forwarded_by_kernel(self.lab.netns("lbd").holds()).holds()
     }

@@ -8,7 +8,7 @@ use anyhow::ensure;
 use integration::wait::eventually;
 use integration::{demo, traffic};
 use lb_api_types::config::Hook;
-use lb_api_types::vip::{Algorithm, Vip};
+use lb_api_types::vip::{Algorithm, HealthCheckKind, Protocol, Vip};
 use nix::sys::signal::Signal;
 
 use crate::hello::{Hello, Holds, INTERFACES, PODS, SOON, VIP, address};
@@ -35,6 +35,8 @@ on_both_hooks!(
     an_established_transfer_survives_kill_9_of_lbd,
     expired_neighbours_cause_no_reset,
     a_bulk_transfer_arrives_whole,
+    a_transfer_finds_its_way_through_smaller_mtus,
+    datagrams_come_back_and_their_errors_too,
 );
 
 fn vip_is_reachable_and_spread_over_all_backends(hook: Hook) {
@@ -207,4 +209,60 @@ fn a_bulk_transfer_arrives_whole(hook: Hook) {
         .holds();
     let kernel = hello.packets_forwarded_by_the_kernel() - kernel;
     assert_eq!(kernel, 0, "the kernel forwarded packets that are the fast path's");
+}
+
+/// Senders hear of a smaller MTU, once from lbd about its own way out, and once from a router behind it about the VIP.
+fn a_transfer_finds_its_way_through_smaller_mtus(hook: Hook) {
+    const BLOCKS: usize = 1024;
+    const HOPS: [(&str, u16, &str); 2] =
+        [("lbd", 1400, "flow-too-big"), ("upstream", 1300, "error-to-backend")];
+    let (hello, vip) = Hello::up_with_vip(hook);
+    let client = hello.lab.netns("client").holds();
+    for (node, mtu, reason) in HOPS {
+        let before = hello.packets_that_ended(reason);
+        // Only this end: the other one would make the client's TCP ask for smaller segments.
+        hello.lab.run(node, &format!("ip link set eth1 mtu {mtu}")).holds();
+        for pod in PODS {
+            // What they learned of the hop before.
+            hello.lab.run(pod, "ip route flush cache").holds();
+        }
+        eventually(&format!("a sender hears of an MTU of {mtu}"), SOON, || {
+            // The router's tables may take a moment to hear of it.
+            traffic::transfer(client, address(&vip), BLOCKS, usize::MAX, |_| {
+                ControlFlow::Continue(())
+            })?;
+            ensure!(hello.packets_that_ended(reason) > before, "no packet ended as {reason}");
+            Ok(())
+        })
+        .holds();
+        hello.lab.run(node, "ip link set eth1 mtu 1500").holds();
+    }
+}
+
+/// Small ones, and such that cross each link in fragments; of a port where nobody listens the client hears at once.
+fn datagrams_come_back_and_their_errors_too(hook: Hook) {
+    let (hello, mut vip) = Hello::up_with_vip(hook);
+    vip.metadata.name = "datagrams".to_owned();
+    vip.spec.protocol = Protocol::Udp;
+    vip.spec.health_check.kind = HealthCheckKind::None;
+    hello.api.put_vip(&vip).holds();
+    demo::all_healthy(&hello.api, &vip).holds();
+    let client = hello.lab.netns("client").holds();
+    for len in [1, 100, 1472, 1473, 4000, 20_000] {
+        let payload: Vec<u8> = (0..len).map(|n| n as u8).collect();
+        for _ in 0..PODS.len() {
+            traffic::echo(client, address(&vip), &payload)
+                .unwrap_or_else(|error| panic!("{len} bytes: {error:#}"));
+        }
+    }
+
+    vip.spec.backends.iter_mut().for_each(|backend| backend.port = 9);
+    hello.api.put_vip(&vip).holds();
+    demo::all_healthy(&hello.api, &vip).holds();
+    let refused = traffic::echo(client, address(&vip), b"is anybody there?");
+    let refused = refused.expect_err("nobody listens there");
+    let refused = refused.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    assert_eq!(refused, Some(std::io::ErrorKind::ConnectionRefused));
+    let pinged = hello.lab.run("client", &format!("ping -c 3 -i 0.2 -W 10 {VIP}")).holds();
+    assert!(pinged.contains(" 0% packet loss"), "{pinged}");
 }

@@ -8,7 +8,6 @@ use crate::flow::{
     DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey, STATE_CLIENT_FIN,
     STATE_CLOSING, STATE_EXPIRING, TCP, Translation,
 };
-use crate::half_open;
 use crate::hash::FlowHash;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
 use crate::pipeline::{Arrival, Step, peer_key};
@@ -16,7 +15,7 @@ use crate::reason::Reason;
 use crate::service::{ALGORITHM_ROUND_ROBIN, ServiceEntry};
 use crate::tables::{InsertError, Tables};
 
-/// Begins a flow.
+/// Begins a flow; `false` if another CPU has just begun it.
 ///
 /// # Errors
 ///
@@ -28,7 +27,7 @@ pub fn begin<T: Tables>(
     service: &ServiceEntry,
     now: u32,
     step: &mut Step,
-) -> Result<(), Reason> {
+) -> Result<bool, Reason> {
     let (key, flags) = (&arrival.key, arrival.flags);
     let mut state = 0;
     if key.protocol == TCP && !arrival.is_first_of_connection() {
@@ -51,12 +50,15 @@ pub fn begin<T: Tables>(
         pad: [0; 3],
     };
     step.translation = Translation::between(key, &after);
-    let mut entry = FlowEntry::new(step.translation, service.id, id, state, now);
-    insert(tables, key, &after, &mut entry, step)?;
     step.direction = DIRECTION_TO_BACKEND;
     step.is_flow = true;
-    tables.count_flow_packet(entry.service, entry.backend, arrival.bytes);
-    Ok(())
+    let inserted = tables.compose(|entry| {
+        *entry = FlowEntry::new(step.translation, service.id, id, state, now);
+        let is_new = insert(tables, key, &after, entry, step)?;
+        tables.count_flow_packet(entry.service, entry.backend, arrival.bytes);
+        Ok(is_new)
+    });
+    inserted.ok_or(Reason::TableFault)?
 }
 
 #[inline(always)]
@@ -82,7 +84,7 @@ fn insert<T: Tables>(
     after: &FlowKey,
     entry: &mut FlowEntry,
     step: &mut Step,
-) -> Result<(), Reason> {
+) -> Result<bool, Reason> {
     let back_key = after.reversed();
     entry.translation = Translation::between(&back_key, &key.reversed());
     entry.direction = DIRECTION_TO_CLIENT;
@@ -92,8 +94,7 @@ fn insert<T: Tables>(
     match tables.insert_flow(key, entry) {
         Ok(()) => {
             tables.count_new_flow(entry.service, entry.backend);
-            half_open::enter(tables, key, entry.last_seen);
-            Ok(())
+            Ok(true)
         }
         Err(InsertError::Full) => {
             tables.remove_flow(&back_key);
@@ -107,7 +108,7 @@ fn insert<T: Tables>(
             }
             step.translation = first.translation();
             entry.backend = first.backend();
-            Ok(())
+            Ok(false)
         }
     }
 }

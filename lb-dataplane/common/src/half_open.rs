@@ -26,12 +26,11 @@ pub struct HalfOpen {
 /// Gives a flow that begins a place, and ends the one whose place it was.
 #[inline(always)]
 pub fn enter<T: Tables>(tables: &T, key: &FlowKey, now: u32) {
-    let new = HalfOpen { key: *key, begun: now, pad: 0 };
-    let Some(old) = tables.enter_half_open(&new) else { return };
+    let Some(old) = tables.enter_half_open(key, now) else { return };
     // It may be this flow's own, begun anew.
     let is_another = old.key.protocol != 0 && old.key != *key;
     // A flow that has been there for longer is not half-open any more, or ageing's to remove.
-    if is_another && ticks_since(old.begun, now) <= tables.timeouts().half_open {
+    if is_another && ticks_since(old.begun, now) <= tables.half_open_timeout() {
         end(tables, &old.key);
     }
 }

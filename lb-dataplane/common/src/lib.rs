@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod choose;
 pub mod fib;
 pub mod flow;
+pub mod fragment;
 #[cfg(test)]
 #[path = "../../tests/kernel/frame.rs"]
 #[allow(dead_code, reason = "the tests in the kernel use the rest")]
@@ -20,6 +21,8 @@ mod model;
 pub mod packet;
 pub mod parse;
 pub mod pipeline;
+pub mod punt;
+pub mod quote;
 pub mod reason;
 pub mod rewrite;
 pub mod service;

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::checksum::{self, Delta};
 use crate::fib::{FibTables, L1_CHUNK, MemberEntry, NO_GROUP, group_member};
 use crate::flow::{Flow, FlowEntry, FlowKey, Timeouts, Translation};
+use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::half_open::HalfOpen;
 use crate::packet::{ChecksumChange, Packet};
 use crate::reason::Reason;
@@ -24,11 +25,14 @@ pub(crate) struct ModelPacket<const RESOLVES: bool> {
     pub(crate) segment_payload: u32,
     /// Where the transport's checksum is, if it holds the pseudo-header's sum only (`CHECKSUM_PARTIAL`).
     pub(crate) partial: Option<usize>,
+    /// What user space was told.
+    pub(crate) punted: Cell<Option<(Reason, u16)>>,
 }
 
 impl<const RESOLVES: bool> ModelPacket<RESOLVES> {
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
-        Self { linear: bytes.len(), bytes, segment_payload: 0, partial: None }
+        let linear = bytes.len();
+        Self { linear, bytes, segment_payload: 0, partial: None, punted: Cell::new(None) }
     }
 
     fn word(&self, at: usize) -> Option<u16> {
@@ -77,6 +81,10 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
             self.bytes[at..at + 2].copy_from_slice(&word.to_ne_bytes());
         }
         Some(())
+    }
+
+    fn punt(&self, reason: Reason, mtu: u16) {
+        self.punted.set(Some((reason, mtu)));
     }
 
     /// As the kernel's `bpf_l4_csum_replace` does.
@@ -182,6 +190,7 @@ pub(crate) struct ModelTables {
     pub(crate) member: MemberEntry,
     pub(crate) clock: Cell<u32>,
     pub(crate) rounds: Cell<u64>,
+    pub(crate) fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
     pub(crate) evicted: Cell<u32>,
     pub(crate) counted: RefCell<Vec<Reason>>,
     pub(crate) interruption: RefCell<Option<Interruption>>,
@@ -240,6 +249,12 @@ impl Tables for ModelTables {
         self.flows.borrow().get(key).cloned()
     }
 
+    fn compose<R>(&self, make: impl FnOnce(&mut FlowEntry) -> R) -> Option<R> {
+        let nothing = NOBODY.key;
+        let untranslated = Translation::between(&nothing, &nothing);
+        Some(make(&mut FlowEntry::new(untranslated, 0, 0, 0, 0)))
+    }
+
     fn insert_flow(&self, key: &FlowKey, entry: &FlowEntry) -> Result<(), InsertError> {
         self.step();
         let mut flows = self.flows.borrow_mut();
@@ -283,11 +298,23 @@ impl Tables for ModelTables {
 
     fn count_new_flow(&self, _: u32, _: u32) {}
 
-    fn enter_half_open(&self, flow: &HalfOpen) -> Option<HalfOpen> {
+    fn half_open_timeout(&self) -> u32 {
+        self.timeouts().half_open
+    }
+
+    fn enter_half_open(&self, flow: &FlowKey, begun: u32) -> Option<HalfOpen> {
         self.step();
         let mut ring = self.half_open.borrow_mut();
-        ring.push_back(*flow);
+        ring.push_back(HalfOpen { key: *flow, begun, pad: 0 });
         ring.pop_front()
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn note_fragment(&self, key: &FragmentKey, ports: &FragmentPorts) {
+        self.fragments.borrow_mut().insert(*key, *ports);
     }
 
     fn timeouts(&self) -> Timeouts {

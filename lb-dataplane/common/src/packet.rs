@@ -4,6 +4,7 @@
 //! machine loads them. `None` means that the frame is too short or that the kernel refused.
 
 use crate::checksum::Delta;
+use crate::reason::Reason;
 
 /// A frame on its way in.
 pub trait Packet {
@@ -30,6 +31,11 @@ pub trait Packet {
 
     /// Copies words in. Checksums are the caller's business.
     fn write<const N: usize>(&mut self, at: u32, words: [u16; N]) -> Option<()>;
+
+    /// Hands the packet's head, from its IP header on, to user space, which tells its sender why it was dropped; lost if
+    /// user space is behind. The packet is at least [`QUOTED_SHORT`](crate::punt::QUOTED_SHORT) bytes, or
+    /// [`QUOTED`](crate::punt::QUOTED) if it is too long for `mtu`, which is 0 otherwise.
+    fn punt(&self, reason: Reason, mtu: u16);
 
     /// Brings a transport's checksum up to date with what changed around it.
     ///

@@ -5,6 +5,7 @@
 //! hop.
 
 use crate::flow::{FlowKey, ICMP, TCP, UDP, address};
+use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::packet::Packet;
 use crate::reason::Reason;
 
@@ -30,6 +31,9 @@ const ETHERTYPE_VLAN: u16 = 0x8100_u16.to_be();
 const ETHERTYPE_QINQ: u16 = 0x88a8_u16.to_be();
 const ICMP_ECHO_REQUEST: u8 = 8;
 const ICMP_ECHO_REPLY: u8 = 0;
+const ICMP_UNREACHABLE: u8 = 3;
+const ICMP_TIME_EXCEEDED: u8 = 11;
+const ICMP_PARAMETER_PROBLEM: u8 = 12;
 
 /// An IPv4 header, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +46,50 @@ pub struct Ipv4 {
     pub protocol: u8,
     /// Time to live.
     pub ttl: u8,
-    /// Whether it is a part of a packet only.
-    pub is_fragment: bool,
+    /// Flags and fragment offset.
+    pub fragment: u16,
+    /// The sender's number of the packet, in network byte order.
+    pub identification: u16,
     /// Bytes of the packet as the header says.
     pub total_len: u16,
     /// Where the transport's header begins, in the frame.
     pub transport_at: u32,
+}
+
+impl Ipv4 {
+    /// Whether it is a part of a packet only: an offset, or the flag "more fragments".
+    #[must_use]
+    #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        self.fragment & 0x3fff != 0
+    }
+
+    /// Whether it is a part of a packet without its beginning.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment & 0x1fff != 0
+    }
+
+    /// The flag "don't fragment".
+    #[must_use]
+    #[inline(always)]
+    pub fn must_stay_whole(&self) -> bool {
+        self.fragment & 0x4000 != 0
+    }
+
+    /// What the fragments of this packet have in common.
+    #[must_use]
+    #[inline(always)]
+    pub fn fragment_key(&self) -> FragmentKey {
+        FragmentKey {
+            source: self.source,
+            destination: self.destination,
+            identification: self.identification,
+            protocol: self.protocol,
+            pad: 0,
+        }
+    }
 }
 
 /// What a packet carries.
@@ -61,6 +103,10 @@ pub enum Kind {
     EchoRequest,
     /// An ICMP echo reply.
     EchoReply,
+    /// An ICMP error.
+    Error,
+    /// A fragment without its packet's beginning.
+    LaterFragment,
 }
 
 /// A transport's header, as far as it matters here.
@@ -133,8 +179,8 @@ fn read_ipv4<P: Packet>(packet: &P) -> Option<Ipv4> {
         destination: address([h[8], h[9]]),
         protocol,
         ttl,
-        // The offset and the flag "more fragments".
-        is_fragment: u16::from_be(h[3]) & 0x3fff != 0,
+        fragment: u16::from_be(h[3]),
+        identification: h[2],
         total_len,
         transport_at: ETHERNET_LEN + header_len,
     })
@@ -212,6 +258,7 @@ pub fn transport<P: Packet>(packet: &mut P, ip: &Ipv4) -> Result<Transport, Reas
     let kind = match first.to_ne_bytes() {
         [ICMP_ECHO_REQUEST, 0] => Kind::EchoRequest,
         [ICMP_ECHO_REPLY, 0] => Kind::EchoReply,
+        [ICMP_UNREACHABLE | ICMP_TIME_EXCEEDED | ICMP_PARAMETER_PROBLEM, _] => Kind::Error,
         _ => return Err(Reason::ProtocolNotHandled),
     };
     Ok(Transport {
@@ -233,6 +280,21 @@ pub fn is_first_of_connection(flags: u8) -> bool {
 }
 
 impl Transport {
+    /// That of a later fragment, whose first one had these ports.
+    #[must_use]
+    #[inline(always)]
+    pub fn of_later_fragment(ports: &FragmentPorts) -> Self {
+        Self {
+            kind: Kind::LaterFragment,
+            flags: 0,
+            header_len: 0,
+            sequence: 0,
+            acknowledged: 0,
+            source_port: ports.source,
+            destination_port: ports.destination,
+        }
+    }
+
     /// The key of the packet's flow.
     #[must_use]
     #[inline(always)]

@@ -88,9 +88,9 @@ reasons! {
     VlanTagged = 7, "vlan-tagged", Pass, Original;
     /// Not IPv4: ARP, IPv6 and the like.
     NotIpv4 = 8, "not-ipv4", Pass, Original;
-    /// A fragment, to an address that is no VIP.
+    /// A fragment of no flow, to an address that is no VIP.
     Fragment = 9, "fragment", Pass, Original;
-    /// Neither TCP nor UDP nor an ICMP echo.
+    /// Neither TCP nor UDP nor an ICMP echo, nor an ICMP error about a flow.
     ProtocolNotHandled = 10, "protocol-not-handled", Pass, Original;
     /// To a multicast, broadcast, link-local, loopback or this-network address.
     SpecialDestination = 11, "special-destination", Pass, Original;
@@ -114,16 +114,16 @@ reasons! {
     FlowNoRoute = 20, "flow-no-route", Pass, Rewritten;
     /// A flow's packet whose next hop has no MAC yet, at XDP: the kernel resolves it.
     FlowNextHopUnresolved = 21, "flow-next-hop-unresolved", Pass, Rewritten;
-    /// A flow's packet, longer than the next hop's MTU: the kernel fragments it or says so to its sender.
-    FlowTooBig = 22, "flow-too-big", Pass, Rewritten;
+    /// A flow's packet, longer than the next hop's MTU: the kernel fragments it.
+    FlowToBeFragmented = 22, "flow-to-be-fragmented", Pass, Rewritten;
     /// Headers that contradict themselves or the frame's length.
     Malformed = 23, "malformed", Drop, Original;
     /// From a loopback, this-network, multicast or broadcast address (RFC 1812 §5.3.7).
     MartianSource = 24, "martian-source", Drop, Original;
-    /// A fragment to a VIP's address: its flow cannot be told.
+    /// A fragment to a VIP's address whose first fragment did not come before it, or belongs to no flow.
     FragmentToVip = 25, "fragment-to-vip", Drop, Original;
-    /// A flow's packet whose time to live ends here. The kernel could only answer with addresses that its sender does
-    /// not know.
+    /// A flow's packet whose time to live ends here. Its sender is told by user space: the kernel could only quote
+    /// addresses that it does not know.
     FlowTtlExpired = 26, "flow-ttl-expired", Drop, Original;
     /// A new flow to a service none of whose backends takes new flows.
     NoBackend = 27, "no-backend", Drop, Original;
@@ -143,6 +143,12 @@ reasons! {
     TableFault = 34, "table-fault", Drop, Original;
     /// The kernel refused a write to the packet: a fault of ours.
     WriteFault = 35, "write-fault", Drop, Original;
+    /// A flow's packet, longer than the next hop's MTU, that must not be fragmented. Its sender is told by user space.
+    FlowTooBig = 36, "flow-too-big", Drop, Original;
+    /// An ICMP error about packets to a client, on its way to the flow's backend.
+    ErrorToBackend = 37, "error-to-backend", Forward, Rewritten;
+    /// An ICMP error about packets to a backend, on its way to the flow's client.
+    ErrorToClient = 38, "error-to-client", Forward, Rewritten;
 }
 
 /// How many reasons there are: entries of `REASONS`.

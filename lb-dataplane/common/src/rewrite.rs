@@ -24,6 +24,12 @@ pub fn translate<P: Packet>(packet: &mut P, ip: &Ipv4, to: &Translation) -> Opti
         optional: ip.protocol == UDP,
     })?;
     packet.write(ip.transport_at, [to.source_port, to.destination_port])?;
+    translate_addresses(packet, to)
+}
+
+/// Gives the packet other addresses, and leaves what it carries alone.
+#[inline(always)]
+pub fn translate_addresses<P: Packet>(packet: &mut P, to: &Translation) -> Option<()> {
     let [checksum] = packet.read::<1>(IP_CHECKSUM_AT)?;
     let ([s0, s1], [d0, d1]) = (words(to.source), words(to.destination));
     let checksum = checksum::update(checksum, to.addresses);

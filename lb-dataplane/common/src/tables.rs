@@ -2,6 +2,7 @@
 
 use crate::fib::FibTables;
 use crate::flow::{Flow, FlowEntry, FlowKey, Timeouts};
+use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::half_open::HalfOpen;
 use crate::reason::Reason;
 use crate::service::{BackendEntry, ServiceEntry, ServiceKey4};
@@ -27,10 +28,18 @@ pub trait Tables: FibTables {
 
     /// The flow entry of a packet.
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow<'_>>;
+    /// Lends a flow entry to make one in: a program's stack is small.
+    fn compose<R>(&self, make: impl FnOnce(&mut FlowEntry) -> R) -> Option<R>;
     /// Adds a flow entry where there is none.
     fn insert_flow(&self, key: &FlowKey, entry: &FlowEntry) -> Result<(), InsertError>;
     /// Puts a flow into the next place of this CPU's ring of half-open flows; what was in that place.
-    fn enter_half_open(&self, flow: &HalfOpen) -> Option<HalfOpen>;
+    fn enter_half_open(&self, flow: &FlowKey, begun: u32) -> Option<HalfOpen>;
+    /// How long half-open flows may be silent.
+    fn half_open_timeout(&self) -> u32;
+    /// What the first fragment of a datagram said.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
+    /// Notes what the first fragment of a datagram says.
+    fn note_fragment(&self, key: &FragmentKey, ports: &FragmentPorts);
     /// How long flows may be silent.
     fn timeouts(&self) -> Timeouts;
     /// Removes a flow entry, if there is one.

@@ -3,11 +3,13 @@
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use lb_dataplane_common::fib::{FibTables, MemberEntry};
 use lb_dataplane_common::flow::{Flow, FlowEntry, FlowKey, Timeouts, Translation};
+use lb_dataplane_common::fragment::{FragmentKey, FragmentPorts};
 use lb_dataplane_common::half_open::HalfOpen;
 use lb_dataplane_common::pipeline::Outcome;
+use lb_dataplane_common::punt::{Punt, QUOTED, QUOTED_SHORT};
 use lb_dataplane_common::reason::{REASONS as REASON_COUNT, Reason, ReasonCounts};
 use lb_dataplane_common::service::{BackendEntry, PAGE_WORDS, ServiceEntry, ServiceKey4};
 use lb_dataplane_common::tables::{FlowCounts, InsertError, Record, TICK_SHIFT, Tables};
@@ -31,12 +33,21 @@ static REASONS: PerCpuArray<ReasonCounts> = PerCpuArray::with_max_entries(REASON
 static SERVICE_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(64, 0);
 #[map]
 static BACKEND_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(64, 0);
+/// Where a new flow's entry is made.
+#[map]
+static COMPOSED: PerCpuArray<FlowEntry> = PerCpuArray::with_max_entries(1, 0);
 /// The rings of half-open flows, one after the other, a CPU's each.
 #[map]
 static HALF_OPEN: Array<HalfOpen> = Array::with_max_entries(64, 0);
 /// How many flows this CPU has begun.
 #[map]
 static HALF_OPEN_NEXT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+/// What first fragments said.
+#[map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::with_max_entries(8192, 0);
+/// Packets for user space to tell their senders of: 64 KiB, 780 of them.
+#[map]
+static PUNTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 #[map]
 static TIMEOUTS: Array<Timeouts> = Array::with_max_entries(1, 0);
 /// MAC by interface index, for XDP, which nobody tells whether a frame is for this host.
@@ -165,6 +176,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn compose<R>(&self, make: impl FnOnce(&mut FlowEntry) -> R) -> Option<R> {
+        let entry = COMPOSED.get_ptr_mut(0)?;
+        // SAFETY: this CPU's element, which nothing else uses while the program runs.
+        Some(make(unsafe { &mut *entry }))
+    }
+
+    #[inline(always)]
     fn insert_flow(&self, key: &FlowKey, entry: &FlowEntry) -> Result<(), InsertError> {
         const EEXIST: i32 = -17;
         match FLOWS.insert(key, entry, u64::from(BPF_NOEXIST)) {
@@ -181,20 +199,43 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn enter_half_open(&self, flow: &HalfOpen) -> Option<HalfOpen> {
+    fn half_open_timeout(&self) -> u32 {
+        TIMEOUTS.get(0).map_or(0, |timeouts| timeouts.half_open)
+    }
+
+    #[inline(always)]
+    fn enter_half_open(&self, flow: &FlowKey, begun: u32) -> Option<HalfOpen> {
         // SAFETY: a static of this program; volatile, since the loader changes it in the object.
         let mask = unsafe { (&raw const LBD_HALF_OPEN_MASK).read_volatile() };
-        let begun = HALF_OPEN_NEXT.get_ptr_mut(0)?;
+        let next = HALF_OPEN_NEXT.get_ptr_mut(0)?;
         // SAFETY: this CPU's element, which nothing else writes while the program runs.
         let place = unsafe {
-            *begun += 1;
-            *begun as u32 & mask
+            *next += 1;
+            *next as u32 & mask
         };
         // SAFETY: a helper without preconditions.
         let cpu = unsafe { bpf_get_smp_processor_id() };
         let place = HALF_OPEN.get_ptr_mut(cpu * (mask + 1) + place)?;
         // SAFETY: a place of this CPU's ring, as above.
-        Some(unsafe { place.replace(*flow) })
+        unsafe {
+            let old = *place;
+            (*place).key = *flow;
+            (*place).begun = begun;
+            Some(old)
+        }
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        let ports = FRAGMENTS.get_ptr(key)?;
+        // SAFETY: an entry that is reused meanwhile is another datagram's, but whole.
+        Some(unsafe { *ports })
+    }
+
+    #[inline(always)]
+    fn note_fragment(&self, key: &FragmentKey, ports: &FragmentPorts) {
+        // Fragments of a datagram that is not noted are dropped, counted.
+        let _ = FRAGMENTS.insert(key, ports, 0);
     }
 
     #[inline(always)]
@@ -278,6 +319,28 @@ fn add(map: &PerCpuArray<FlowCounts>, index: u32, more: FlowCounts) {
             (*counts).flows += more.flows;
             (*counts).evicted += more.evicted;
         }
+    }
+}
+
+/// Hands the head of a packet that is dropped to user space. `read` copies bytes of it, from its IP header on, and says
+/// whether it could.
+#[inline(always)]
+pub fn punt(reason: Reason, mtu: u16, read: impl Fn(&mut [u8; QUOTED], usize) -> bool) {
+    let Some(mut place) = PUNTS.reserve::<Punt>(0) else { return };
+    let punt: *mut Punt = place.as_mut_ptr();
+    let len = if mtu == 0 { QUOTED_SHORT } else { QUOTED };
+    // SAFETY: the reservation is as large as a `Punt`; all of it is written before it is handed over.
+    let is_read = unsafe {
+        (*punt).reason = reason as u32;
+        (*punt).mtu = mtu;
+        (*punt).len = len as u16;
+        (*punt).bytes = [0; QUOTED];
+        read(&mut (*punt).bytes, len)
+    };
+    if is_read {
+        place.submit(0);
+    } else {
+        place.discard(0);
     }
 }
 

@@ -5,12 +5,16 @@ use aya_ebpf::bindings::{
     bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_pull_data,
+    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_load_bytes, bpf_skb_pull_data,
 };
 use lb_dataplane_common::checksum::Delta;
 use lb_dataplane_common::packet::{ChecksumChange, Packet};
 
+use lb_dataplane_common::parse::ETHERNET_LEN;
+use lb_dataplane_common::reason::Reason;
+
 use crate::frame::Frame;
+use crate::maps;
 
 const PACKET_HOST: u32 = 0;
 const AF_INET: u32 = 2;
@@ -95,6 +99,15 @@ impl Packet for SkBuff {
     #[inline(always)]
     fn write<const N: usize>(&mut self, at: u32, words: [u16; N]) -> Option<()> {
         self.frame().write(at, words)
+    }
+
+    #[inline(always)]
+    fn punt(&self, reason: Reason, mtu: u16) {
+        maps::punt(reason, mtu, |bytes, len| {
+            let to = bytes.as_mut_ptr().cast();
+            // SAFETY: the context is valid, the buffer holds `len` bytes, and the helper checks the packet's length.
+            unsafe { bpf_skb_load_bytes(self.skb.cast(), ETHERNET_LEN, to, len as u32) == 0 }
+        });
     }
 
     #[inline(always)]

@@ -1,9 +1,11 @@
 //! Packets at XDP: the driver's buffer, before the kernel made anything of it.
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_load_bytes};
 use lb_dataplane_common::checksum;
 use lb_dataplane_common::packet::{ChecksumChange, Packet};
+use lb_dataplane_common::parse::ETHERNET_LEN;
+use lb_dataplane_common::reason::Reason;
 
 use crate::frame::Frame;
 use crate::maps;
@@ -77,6 +79,15 @@ impl Packet for XdpFrame {
     #[inline(always)]
     fn write<const N: usize>(&mut self, at: u32, words: [u16; N]) -> Option<()> {
         self.frame().write(at, words)
+    }
+
+    #[inline(always)]
+    fn punt(&self, reason: Reason, mtu: u16) {
+        maps::punt(reason, mtu, |bytes, len| {
+            let to = bytes.as_mut_ptr().cast();
+            // SAFETY: the context is valid, the buffer holds `len` bytes, and the helper checks the packet's length.
+            unsafe { bpf_xdp_load_bytes(self.ctx, ETHERNET_LEN, to, len as u32) == 0 }
+        });
     }
 
     #[inline(always)]

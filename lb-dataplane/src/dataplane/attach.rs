@@ -54,6 +54,7 @@ pub(super) fn attach(
     choice: HookChoice,
 ) -> Result<Hook, AttachError> {
     let interface = find(name)?;
+    forget_gone(ebpf, pins);
     note_mac(ebpf, &interface)?;
     let hook = match choice {
         HookChoice::Tc => attach_to(ebpf, pins, &interface, Hook::Tc)?,
@@ -90,7 +91,7 @@ pub(super) fn attached(pins: &Pins) -> Vec<Attached> {
                 _ => return None,
             };
             let ifindex = index.parse().ok()?;
-            let name = if_indextoname(ifindex).ok()?.into_string().ok()?;
+            let name = name_of(ifindex)?;
             Some(Attached { name, ifindex, hook })
         })
         .collect();
@@ -245,6 +246,27 @@ fn find(name: &str) -> Result<Interface, AttachError> {
         .filter(|mac| *mac != [0; 6])
         .ok_or_else(|| AttachError::NotEthernet(name.to_owned()))?;
     Ok(Interface { name: name.to_owned(), index, mac })
+}
+
+/// The name of an interface, if there is one with this index. nix says that there is one, without a name, where there is
+/// none.
+fn name_of(ifindex: u32) -> Option<String> {
+    let name = if_indextoname(ifindex).ok()?.into_string().ok()?;
+    (!name.is_empty()).then_some(name)
+}
+
+/// Lets go of interfaces that are no more: their entries would fill the map, and the links that are pinned lead nowhere.
+fn forget_gone(ebpf: &mut Ebpf, pins: &Pins) {
+    let Ok(mut macs) = interfaces(ebpf) else { return };
+    let gone: Vec<u32> =
+        macs.keys().filter_map(Result::ok).filter(|index| name_of(*index).is_none()).collect();
+    for index in gone {
+        // What stays is tried again with the next interface.
+        let _ = macs.remove(&index);
+        for hook in [Hook::Tc, Hook::Xdp] {
+            let _ = remove(&pin(pins, index, hook));
+        }
+    }
 }
 
 type Macs<'a> = aya::maps::HashMap<&'a mut aya::maps::MapData, u32, [u8; 8]>;

@@ -10,6 +10,7 @@ use super::{Dataplane, Options, age, apply, routes};
 use crate::error::OpenError;
 use crate::layout::{self, OBJECT};
 use crate::pins::Pins;
+use crate::sys;
 
 /// The program at TC.
 pub(super) const TC: &str = "lbd_tc";
@@ -20,6 +21,7 @@ pub(super) const AGE: &str = "lbd_age";
 
 pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     check_kernel()?;
+    sys::grace_period().map_err(OpenError::Membarrier)?;
     let maps = layout::maps(&options.sizes).map_err(|e| Box::new(aya::EbpfError::ParseError(e)))?;
     let pins = Pins::prepare(&options.pin_dir, &layout::name(&maps))?;
     let adopted = pins.map("FLOWS").exists();

@@ -124,3 +124,21 @@ fn what_is_no_ethernet_interface_is_refused_by_name() {
     let error = attach(&mut scene, &namespace, "lo", HookChoice::Auto).unwrap_err();
     assert_eq!(error.to_string(), "interface lo is no Ethernet interface");
 }
+
+#[test]
+fn an_interface_that_is_gone_is_forgotten_with_the_next_attachment() {
+    let namespace = veth();
+    let mut scene = Scene::new();
+    attach(&mut scene, &namespace, "left", HookChoice::Xdp).unwrap();
+    let gone = namespace.ifindex("left");
+    namespace.ip("link del left");
+    namespace.ip("link add w0 type veth peer name w1");
+    attach(&mut scene, &namespace, "w0", HookChoice::Tc).unwrap();
+
+    let links = std::fs::read_dir(scene.options.pin_dir.join("links")).unwrap();
+    let links: Vec<_> = links.map(|l| l.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(links, [format!("{}-tc", namespace.ifindex("w0"))]);
+    let macs: aya::maps::HashMap<_, u32, [u8; 8]> =
+        scene.get().map_mut("IFACES").unwrap().try_into().unwrap();
+    assert!(macs.keys().all(|index| index.unwrap() != gone));
+}

@@ -250,8 +250,9 @@ fn nothing_of_a_service_is_passed_on_as_it_came() {
         let ended = scene.send(hook, &packet(SYN, CLIENT, VIP));
         assert_eq!(ended.reason, Reason::NoBackend, "{hook:?}");
         scene.serve(VIP, Tcp, Maglev, &[BACKEND]);
-        for fragment in [0x2000, 0x00b9, 0x20b9] {
-            let ended = scene.send(hook, &Frame { fragment, ..packet(ACK, CLIENT, VIP) });
+        for (fragment, from) in [(0x2000, "10.1.0.6:0"), (0x00b9, CLIENT), (0x20b9, CLIENT)] {
+            let carries = if fragment == 0x2000 { Carries::Other(17) } else { ACK };
+            let ended = scene.send(hook, &Frame { fragment, ..packet(carries, from, VIP) });
             assert_eq!(ended.reason, Reason::FragmentToVip, "{hook:?}");
         }
         let ended = scene.send(hook, &packet(SYN, CLIENT, VIP).ttl(1));
@@ -297,7 +298,7 @@ fn merged_segments_are_measured_by_segment_at_tc() {
     let mut scene = one_backend(Tcp);
     let frame = packet(ACK, CLIENT, VIP).payload(2900).bytes();
     let ended = scene.send_bytes(Hook::Tc, &frame, None);
-    assert_eq!(ended.reason, Reason::FlowTooBig, "2,940 bytes in one packet");
+    assert_eq!(ended.reason, Reason::FlowToBeFragmented, "2,940 bytes in one packet");
     assert_eq!(ended.frame().to, expected_backend(), "rewritten for the kernel");
     // `gso_segs` and `gso_size` of `struct __sk_buff`.
     let mut context = [0_u8; 192];

@@ -9,6 +9,7 @@
 mod adoption;
 mod ageing;
 mod attachment;
+mod errors;
 mod flows;
 mod frame;
 mod kernel_handover;

@@ -1,4 +1,4 @@
-"""An HTTP server that names itself.
+"""An HTTP server that names itself, and a UDP server on the same port whose datagrams come back as they went.
 
 GET /                          the pod's name
 GET /stream/BLOCKS/PER_SECOND  BLOCKS blocks of 1 KiB, at most PER_SECOND of them a second;
@@ -6,7 +6,9 @@ GET /stream/BLOCKS/PER_SECOND  BLOCKS blocks of 1 KiB, at most PER_SECOND of the
 """
 
 import os
+import socket
 import socketserver
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -57,4 +59,13 @@ class Server(ThreadingHTTPServer):
         self.server_name, self.server_port = NAME, self.server_address[1]
 
 
+def echo():
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.bind(("0.0.0.0", 8080))
+    while True:
+        datagram, client = udp.recvfrom(65535)
+        udp.sendto(datagram, client)
+
+
+threading.Thread(target=echo, daemon=True).start()
 Server(("0.0.0.0", 8080), Pod).serve_forever()

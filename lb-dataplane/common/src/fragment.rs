@@ -1,0 +1,48 @@
+//! Fragments of a flow's datagrams (RFC 791): only the first has ports, so it leaves them for those that come after it.
+
+use crate::flow::ticks_since;
+
+/// What the fragments of a datagram have in common: key of the LRU hash `FRAGMENTS`. Addresses and the identification are in
+/// network byte order, loaded as this machine loads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Source address.
+    pub source: u32,
+    /// Destination address.
+    pub destination: u32,
+    /// The sender's number of the datagram.
+    pub identification: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// What the first fragment said: value of `FRAGMENTS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct FragmentPorts {
+    /// Source port.
+    pub source: u16,
+    /// Destination port.
+    pub destination: u16,
+    /// The tick in which it came.
+    pub seen: u32,
+}
+
+/// Ticks for which a first fragment speaks for the later ones: as long as Linux keeps fragments for reassembly (30 s,
+/// `ipfrag_time`). A sender may use an identification again after that (RFC 6864).
+const SPEAKS_FOR_TICKS: u32 = 28;
+
+impl FragmentPorts {
+    /// Whether it is of the same datagram as a fragment that comes now.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_current(&self, now: u32) -> bool {
+        ticks_since(self.seen, now) <= SPEAKS_FOR_TICKS
+    }
+}
+
+const _: () = assert!(size_of::<FragmentKey>() == 12);
+const _: () = assert!(size_of::<FragmentPorts>() == 8);

@@ -1,0 +1,87 @@
+//! A flow's life, as its packets tell it.
+
+use super::{Arrival, peer_key};
+use crate::age::has_lost_its_backend;
+use crate::flow::{
+    DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, STATE_BACKEND_FIN, STATE_BACKEND_RESET,
+    STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING, STATE_CONFIRMED, STATE_EXPIRING,
+    STATE_REPLIED, TCP,
+};
+use crate::parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+use crate::reason::Reason;
+use crate::tables::Tables;
+
+/// Ticks of silence after which a SYN that no backend answered chooses anew: its backend may have gone.
+const UNANSWERED_SYN_TICKS: u32 = 2;
+
+/// Whether a client's SYN ends the flow that it belongs to and begins another: that one was closing, its backend has left
+/// the SYNs before it unanswered, or is lost.
+#[inline(always)]
+pub(super) fn begins_anew<T: Tables>(
+    tables: &T,
+    entry: &impl Flow,
+    state: u32,
+    arrival: &Arrival,
+    now: u32,
+) -> bool {
+    arrival.is_first_of_connection()
+        && entry.direction() == DIRECTION_TO_BACKEND
+        && (state & STATE_CLOSING != 0
+            || state & STATE_REPLIED == 0 && entry.idle(now) >= UNANSWERED_SYN_TICKS
+            || has_lost_its_backend(tables, entry))
+}
+
+/// Notes in both directions what this packet says of the flow's life. Most packets say nothing new.
+#[inline(always)]
+pub(super) fn observe<T: Tables>(
+    tables: &T,
+    arrival: &Arrival,
+    entry: &impl Flow,
+    state: u32,
+) -> Result<(), Reason> {
+    let to_client = entry.direction() == DIRECTION_TO_CLIENT;
+    let is_tcp = arrival.key.protocol == TCP;
+    let flags = if is_tcp { arrival.flags } else { 0 };
+    let mut bits = match (to_client, flags & TCP_FIN != 0) {
+        (true, true) => STATE_REPLIED | STATE_BACKEND_FIN,
+        (true, false) => STATE_REPLIED,
+        (false, true) => STATE_CLIENT_FIN,
+        (false, false) => 0,
+    };
+    if flags & TCP_RST != 0 {
+        bits |= if to_client { STATE_BACKEND_RESET } else { STATE_CLIENT_RESET };
+    } else if !to_client {
+        if state & STATE_REPLIED != 0 && (!is_tcp || answers(arrival, entry)) {
+            bits |= STATE_CONFIRMED;
+        }
+        if state & STATE_CLIENT_RESET != 0 {
+            entry.clear_state(STATE_CLIENT_RESET);
+            if let Some(peer) = tables.flow(&peer_key(&arrival.key, entry)) {
+                peer.clear_state(STATE_CLIENT_RESET);
+            }
+        }
+    }
+    if bits & !state == 0 {
+        return Ok(());
+    }
+    // Another CPU may have taken the flow away since its state was read: then it is not confirmed any more.
+    if entry.set_state(bits) & STATE_EXPIRING != 0 {
+        return Err(Reason::FlowExpiring);
+    }
+    if let Some(peer) = tables.flow(&peer_key(&arrival.key, entry)) {
+        if to_client && state & STATE_REPLIED == 0 {
+            peer.set_first_reply(u32::from_be(arrival.sequence));
+        }
+        peer.set_state(bits);
+    }
+    Ok(())
+}
+
+/// Whether a client's segment acknowledges what the backend sent first, or thereabouts: then the client has seen it. Who
+/// guesses is right once in 2,048 times.
+#[inline(always)]
+fn answers(arrival: &Arrival, entry: &impl Flow) -> bool {
+    const WINDOW: u32 = 1 << 20;
+    let ahead = u32::from_be(arrival.acknowledged).wrapping_sub(entry.first_reply());
+    arrival.flags & (TCP_SYN | TCP_ACK) == TCP_ACK && ahead.wrapping_add(WINDOW) < 2 * WINDOW
+}

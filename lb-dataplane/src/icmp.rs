@@ -1,0 +1,157 @@
+//! What the sender of a dropped packet is told: an ICMP error (RFC 792, RFC 1191) about the packet as it sent it.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use lb_dataplane_common::punt::{Punt, QUOTED};
+use lb_dataplane_common::reason::Reason;
+
+const IPV4_LEN: usize = 20;
+const ICMP_LEN: usize = 8;
+const ICMP: u8 = 1;
+const UNREACHABLE: u8 = 3;
+const FRAGMENTATION_NEEDED: u8 = 4;
+const TIME_EXCEEDED: u8 = 11;
+/// Time to live of packets that begin here (RFC 1700, "IP Option Numbers": 64).
+const OWN_TTL: u8 = 64;
+/// DSCP CS6, with which routers send ICMP errors (RFC 1812 §4.3.2.5: precedence 6).
+const CLASS: u8 = 0xc0;
+
+/// Errors per second at most, and in one burst (RFC 1812 §4.3.2.8); Linux's own limits are the same. Beyond, senders hear
+/// nothing until their next packet.
+const PER_SECOND: u32 = 1000;
+const BURST: u32 = 50;
+
+/// An error to send: an IP packet whose source address the kernel fills in, that of the way to the sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The sender of the dropped packet.
+    pub to: Ipv4Addr,
+    /// From the IP header on.
+    pub packet: Vec<u8>,
+}
+
+/// The error about a packet; `None` where none is due: RFC 1122 §3.2.2 names senders that are no single host.
+pub(crate) fn answer(punt: &Punt) -> Option<Answer> {
+    let reason = Reason::from_index(punt.reason)?;
+    let (kind, code, mtu) = if reason == Reason::FlowTooBig {
+        (UNREACHABLE, FRAGMENTATION_NEEDED, punt.mtu)
+    } else if reason == Reason::FlowTtlExpired {
+        (TIME_EXCEEDED, 0, 0)
+    } else {
+        return None;
+    };
+    let quoted = punt.bytes.get(..usize::from(punt.len).min(QUOTED))?;
+    let to: [u8; 4] = quoted.get(12..16)?.try_into().ok()?;
+    let to = Ipv4Addr::from(to);
+    if to.is_unspecified() || to.is_loopback() || to.is_multicast() || to.is_broadcast() {
+        return None;
+    }
+    let len = u16::try_from(IPV4_LEN + ICMP_LEN + quoted.len()).ok()?;
+    let mut packet = vec![0x45, CLASS];
+    packet.extend(len.to_be_bytes());
+    // Identification, flags and offset; the header's checksum and the source address are the kernel's to fill in.
+    packet.extend([0, 0, 0, 0, OWN_TTL, ICMP, 0, 0]);
+    packet.extend([0; 4]);
+    packet.extend(to.octets());
+    packet.extend([kind, code, 0, 0, 0, 0]);
+    packet.extend(mtu.to_be_bytes());
+    packet.extend(quoted);
+    let checksum = checksum(&packet[IPV4_LEN..]);
+    packet[IPV4_LEN + 2..IPV4_LEN + 4].copy_from_slice(&checksum.to_be_bytes());
+    Some(Answer { to, packet })
+}
+
+/// RFC 1071.
+fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|word| match *word {
+        [high, low] => u32::from(u16::from_be_bytes([high, low])),
+        [high] => u32::from(high) << 8,
+        _ => 0,
+    });
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// A token bucket over all errors.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    tokens: u32,
+    filled: Instant,
+}
+
+impl Limit {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { tokens: BURST, filled: now }
+    }
+
+    /// Whether another error may be sent.
+    pub(crate) fn allows(&mut self, now: Instant) -> bool {
+        let each = Duration::from_secs(1) / PER_SECOND;
+        let new = now.saturating_duration_since(self.filled).as_nanos() / each.as_nanos();
+        if new > 0 {
+            let new = u32::try_from(new).unwrap_or(u32::MAX);
+            self.tokens = self.tokens.saturating_add(new).min(BURST);
+            self.filled = now;
+        }
+        self.tokens.checked_sub(1).is_some_and(|left| {
+            self.tokens = left;
+            true
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn punt(reason: Reason, mtu: u16, source: [u8; 4]) -> Punt {
+        let mut bytes = [7; QUOTED];
+        bytes[0] = 0x45;
+        bytes[12..16].copy_from_slice(&source);
+        let len = if mtu == 0 { 28 } else { QUOTED as u16 };
+        Punt { reason: reason as u32, mtu, len, bytes }
+    }
+
+    #[test]
+    fn the_sender_hears_the_mtu_and_sees_its_own_packet() {
+        let punt = punt(Reason::FlowTooBig, 1400, [10, 1, 0, 5]);
+        let Answer { to, packet } = answer(&punt).expect("an answer is due");
+        assert_eq!(to, Ipv4Addr::new(10, 1, 0, 5));
+        assert_eq!(packet[2..4], (packet.len() as u16).to_be_bytes());
+        assert_eq!(packet[16..20], [10, 1, 0, 5]);
+        assert_eq!(packet[20..22], [3, 4]);
+        assert_eq!(packet[26..28], 1400_u16.to_be_bytes());
+        assert_eq!(packet[28..], punt.bytes);
+        assert_eq!(checksum(&packet[20..]), 0, "the checksum is right");
+    }
+
+    #[test]
+    fn an_expired_time_to_live_is_named() {
+        let Answer { packet, .. } =
+            answer(&punt(Reason::FlowTtlExpired, 0, [10, 1, 0, 5])).expect("an answer is due");
+        assert_eq!(packet[20..22], [11, 0]);
+        assert_eq!(packet.len(), 20 + 8 + 28);
+    }
+
+    #[test]
+    fn nobody_in_particular_is_told_nothing() {
+        for source in [[0, 0, 0, 0], [127, 0, 0, 1], [224, 0, 0, 1], [255, 255, 255, 255]] {
+            assert_eq!(answer(&punt(Reason::FlowTooBig, 1400, source)), None, "{source:?}");
+        }
+        assert_eq!(answer(&punt(Reason::NoBackend, 0, [10, 1, 0, 5])), None);
+    }
+
+    #[test]
+    fn errors_are_limited_to_a_burst_and_then_to_a_rate() {
+        let start = Instant::now();
+        let mut limit = Limit::new(start);
+        let allowed = |limit: &mut Limit, now| (0..10_000).filter(|_| limit.allows(now)).count();
+        assert_eq!(allowed(&mut limit, start), BURST as usize);
+        assert_eq!(allowed(&mut limit, start + Duration::from_millis(10)), 10);
+        assert_eq!(allowed(&mut limit, start + Duration::from_secs(60)), BURST as usize);
+    }
+}
