@@ -12,6 +12,7 @@ mod explain;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use lb_api_types::vip::{self, Backend, Health, Vip, VipSpec};
@@ -97,6 +98,7 @@ fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
     let backends = spec.backends.iter().map(|backend| table::Backend {
         address: backend.address,
         port: backend.port,
+        sources: Arc::default(),
         state: match verdict(spec, backend, verdicts).health {
             Health::Healthy => BackendState::Active,
             Health::Unknown if any_healthy => BackendState::Draining,

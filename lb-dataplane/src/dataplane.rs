@@ -53,6 +53,8 @@ pub struct Sizes {
     pub services: u32,
     /// Backends of all services.
     pub backends: u32,
+    /// Source addresses in all lists of them.
+    pub sources: u32,
     /// Pages of 1,024 words for the rings of all services.
     pub ring_pages: u32,
     /// Pages of 1,024 words for prefixes longer than /24; four /24 blocks each.
@@ -71,6 +73,7 @@ impl Default for Sizes {
             flow_entries: 262_144,
             services: 65_536,
             backends: 65_536,
+            sources: 4096,
             ring_pages: 4096,
             fib_second_level_pages: 4096,
             fib_group_pages: 128,

@@ -10,6 +10,7 @@
 
 mod adopt;
 mod entries;
+mod sources;
 mod space;
 mod step;
 #[cfg(test)]
@@ -25,11 +26,12 @@ use lb_dataplane_common::service::{
 };
 
 use self::entries::{address_entry, address_key, backend_entry, backend_flags, service_key, v4};
+use self::sources::{Set, Sources};
 use self::space::{Ids, Rings};
 pub use self::step::{PlanError, Step};
 use self::undo::Undo;
 use crate::maglev;
-use crate::table::{Algorithm, BackendState, Service, ServiceKey, Table};
+use crate::table::{Algorithm, Backend, Service, ServiceKey, Table};
 
 /// Backends of one service at most.
 pub const MAX_BACKENDS_PER_SERVICE: usize = 4096;
@@ -45,6 +47,8 @@ pub struct Limits {
     pub backends: u32,
     /// Words of `RINGS`.
     pub ring_words: u32,
+    /// Entries of `SOURCES`.
+    pub sources: u32,
 }
 
 /// What is served now.
@@ -60,6 +64,7 @@ pub struct Served {
     service_ids: Ids,
     backend_ids: Ids,
     rings: Rings,
+    sources: Sources,
     limits: Limits,
 }
 
@@ -81,6 +86,7 @@ type Backends = BTreeMap<(Ipv4Addr, u16), Place>;
 struct Place {
     id: u32,
     flags: u8,
+    sources: Set,
 }
 
 /// A service with its ids, for counters.
@@ -105,6 +111,7 @@ impl Served {
             service_ids: Ids::new(limits.services),
             backend_ids: Ids::new(limits.backends),
             rings: Rings::new(limits.ring_words),
+            sources: Sources::new(limits.sources),
             limits,
         }
     }
@@ -162,7 +169,7 @@ impl Served {
         });
         let changed: Vec<(&ServiceKey, &Service)> = changed.collect();
         let orphans = self.orphans.iter();
-        let gone_entry = |name| backend_entry(name, 0, NO_ID);
+        let gone_entry = |name| backend_entry(name, 0, NO_ID, Set::default());
         let mut steps: Vec<Step> = orphans
             .map(|(name, id)| Step::PutBackend { id: *id, entry: gone_entry(*name) })
             .collect();
@@ -243,7 +250,7 @@ impl Served {
         for backend in &service.backends {
             let name = (v4(backend.address)?, backend.port);
             if let Entry::Vacant(slot) = backends.entry(name) {
-                slot.insert(self.place(name, backend.state, known.remove(&name), id, steps)?);
+                slot.insert(self.place(name, backend, known.remove(&name), id, steps)?);
             }
         }
         let ring = ring(service, &backends);
@@ -265,14 +272,19 @@ impl Served {
     fn place(
         &mut self,
         name: (Ipv4Addr, u16),
-        state: BackendState,
+        backend: &Backend,
         known: Option<Place>,
         service: u32,
         steps: &mut Vec<Step>,
     ) -> Result<Place, PlanError> {
-        let flags = backend_flags(state);
+        let flags = backend_flags(backend.state);
+        let sources = self.sources.take(&backend.sources, steps)?;
+        // A place that is kept has its list already.
+        if let Some(place) = known {
+            self.sources.give_back(place.sources);
+        }
         let id = match known {
-            Some(place) if place.flags == flags => return Ok(place),
+            Some(place) if place.flags == flags && place.sources == sources => return Ok(place),
             Some(place) => place.id,
             None => {
                 let full = PlanError::BackendsFull(self.limits.backends);
@@ -281,14 +293,16 @@ impl Served {
                 id
             }
         };
-        steps.push(Step::PutBackend { id, entry: backend_entry(name, flags, service) });
-        Ok(Place { id, flags })
+        steps.push(Step::PutBackend { id, entry: backend_entry(name, flags, service, sources) });
+        Ok(Place { id, flags, sources })
     }
 
     /// Marks backends as gone and gives their ids back.
     fn part_with(&mut self, backends: Backends, steps: &mut Vec<Step>) {
         for (name, place) in backends {
-            steps.push(Step::PutBackend { id: place.id, entry: backend_entry(name, 0, NO_ID) });
+            let entry = backend_entry(name, 0, NO_ID, Set::default());
+            steps.push(Step::PutBackend { id: place.id, entry });
+            self.sources.give_back(place.sources);
             self.backend_ids.give_back(place.id);
         }
     }

@@ -3,7 +3,7 @@
 
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Timeouts};
 use lb_dataplane_common::reason::ReasonCounts;
-use lb_dataplane_common::service::{BackendEntry, ServiceEntry, ServiceKey4};
+use lb_dataplane_common::service::{BackendEntry, ServiceEntry, ServiceKey4, SourceEntry};
 use lb_dataplane_common::tables::{FlowCounts, Record};
 
 /// A key or value of a map.
@@ -30,5 +30,6 @@ pod!(
     ServiceKey4,
     ServiceEntry,
     BackendEntry,
+    SourceEntry,
     Record,
 );

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Everything that is to be served. Applied as a whole; the difference to what is served now is the work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub enum Algorithm {
 }
 
 /// Where a flow goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Backend {
     /// Its address.
     pub address: IpAddr,
@@ -57,6 +58,19 @@ pub struct Backend {
     pub port: u16,
     /// What flows it is given, and keeps.
     pub state: BackendState,
+    /// Where its new flows come from; with none they keep their clients' addresses and ports.
+    pub sources: Arc<[Source]>,
+}
+
+/// An address of ours that flows to a backend come from, and those of its ports that may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source {
+    /// The address.
+    pub address: IpAddr,
+    /// The first port, never 0.
+    pub first_port: u16,
+    /// The last port.
+    pub last_port: u16,
 }
 
 /// What flows a backend is given, and keeps.

@@ -1,8 +1,8 @@
 //! A new flow: which backend, and its two entries.
 //!
 //! What begins a flow: any UDP datagram; a TCP SYN; and under Maglev any other TCP segment but a RST, since the flow may
-//! have begun on another node of the same ring that ECMP has moved it away from. Round robin has no such memory, so there
-//! a segment of no flow is dropped, counted.
+//! have begun on another node of the same ring that ECMP has moved it away from. Round robin has no such memory, nor has a
+//! flow from a source port of ours, so there a segment of no flow is dropped, counted.
 
 use crate::flow::{
     DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey, STATE_CLIENT_FIN,
@@ -10,12 +10,12 @@ use crate::flow::{
 };
 use crate::hash::FlowHash;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
-use crate::pipeline::{Arrival, Step, peer_key};
+use crate::pipeline::{Arrival, Scratch, Step, peer_key};
 use crate::reason::Reason;
-use crate::service::{ALGORITHM_ROUND_ROBIN, ServiceEntry};
+use crate::service::{ALGORITHM_ROUND_ROBIN, BackendEntry, ServiceEntry};
 use crate::tables::{InsertError, Tables};
 
-/// Begins a flow; `false` if another CPU has just begun it.
+/// Begins a flow; it is not new if another CPU has just begun it.
 ///
 /// # Errors
 ///
@@ -23,14 +23,14 @@ use crate::tables::{InsertError, Tables};
 #[inline(always)]
 pub fn begin<T: Tables>(
     tables: &T,
-    arrival: &Arrival,
     service: &ServiceEntry,
-    now: u32,
-    step: &mut Step,
-) -> Result<bool, Reason> {
+    scratch: &mut Scratch,
+) -> Result<(), Reason> {
+    let Scratch { arrival, step, made, .. } = scratch;
     let (key, flags) = (&arrival.key, arrival.flags);
     let mut state = 0;
-    if key.protocol == TCP && !arrival.is_first_of_connection() {
+    let is_later_segment = key.protocol == TCP && !arrival.is_first_of_connection();
+    if is_later_segment {
         if service.algorithm == ALGORITHM_ROUND_ROBIN || flags & (TCP_RST | TCP_SYN) != 0 {
             return Err(Reason::UnknownFlow);
         }
@@ -40,25 +40,58 @@ pub fn begin<T: Tables>(
     }
     let id = choose(tables, arrival.hash, service)?;
     let backend = tables.backend(id).ok_or(Reason::TableFault)?;
-    let [a, b, c, d, ..] = backend.address;
-    let after = FlowKey {
+    if is_later_segment && backend.sources_len != 0 {
+        // Its source port is what another node chose.
+        return Err(Reason::UnknownFlow);
+    }
+    made.after = FlowKey {
         source: key.source,
-        destination: u32::from_ne_bytes([a, b, c, d]),
+        destination: ipv4(backend.address),
         source_port: key.source_port,
         destination_port: u16::from_ne_bytes(backend.port),
         protocol: key.protocol,
         pad: [0; 3],
     };
-    step.translation = Translation::between(key, &after);
+    let untranslated = Translation::default();
+    made.entry = FlowEntry::new(untranslated, service.id, id, state, tables.now());
+    made.entry.direction = DIRECTION_TO_CLIENT;
+    if backend.sources_len == 0 {
+        insert_back(tables, key, made)?;
+    } else {
+        insert_back_from_a_source(tables, arrival, backend, made)?;
+    }
+    step.is_new = insert(tables, key, made, step)?;
     step.direction = DIRECTION_TO_BACKEND;
     step.is_flow = true;
-    let inserted = tables.compose(|entry| {
-        *entry = FlowEntry::new(step.translation, service.id, id, state, now);
-        let is_new = insert(tables, key, &after, entry, step)?;
-        tables.count_flow_packet(entry.service, entry.backend, arrival.bytes);
-        Ok(is_new)
-    });
-    inserted.ok_or(Reason::TableFault)?
+    tables.count_flow_packet(made.entry.service, made.entry.backend, arrival.bytes);
+    Ok(())
+}
+
+/// The IPv4 address in the first four bytes.
+#[inline(always)]
+fn ipv4([a, b, c, d, ..]: [u8; 16]) -> u32 {
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+/// Where a new flow's entries are made.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub struct Composed {
+    /// The entry, of one direction and then of the other.
+    pub entry: FlowEntry,
+    /// The key that packets to the backend have behind us.
+    pub after: FlowKey,
+    /// The key of packets from the backend.
+    pub back: FlowKey,
+}
+
+impl Composed {
+    /// Turns to the direction to the client.
+    #[inline(always)]
+    fn turn_back(&mut self, key: &FlowKey) {
+        self.back = self.after.reversed();
+        self.entry.translation = Translation::between(&self.back, &key.reversed());
+    }
 }
 
 #[inline(always)]
@@ -75,72 +108,96 @@ fn choose<T: Tables>(tables: &T, hash: FlowHash, service: &ServiceEntry) -> Resu
     tables.ring(service.ring_base.wrapping_add(index)).ok_or(Reason::TableFault)
 }
 
-/// Inserts both directions. The one back comes first: an answer that finds none would reach the client from the backend's
-/// own address.
+/// Inserts the direction to the backend, after the one back: an answer that finds none would reach the client from the
+/// backend's own address.
 #[inline(always)]
 fn insert<T: Tables>(
     tables: &T,
     key: &FlowKey,
-    after: &FlowKey,
-    entry: &mut FlowEntry,
+    made: &mut Composed,
     step: &mut Step,
 ) -> Result<bool, Reason> {
-    let back_key = after.reversed();
-    entry.translation = Translation::between(&back_key, &key.reversed());
-    entry.direction = DIRECTION_TO_CLIENT;
-    insert_back(tables, key, &back_key, entry)?;
-    entry.translation = step.translation;
-    entry.direction = DIRECTION_TO_BACKEND;
-    match tables.insert_flow(key, entry) {
+    made.entry.translation = Translation::between(key, &made.after);
+    made.entry.direction = DIRECTION_TO_BACKEND;
+    step.translation = made.entry.translation;
+    match tables.insert_flow(key, &made.entry) {
         Ok(()) => {
-            tables.count_new_flow(entry.service, entry.backend);
+            tables.count_new_flow(made.entry.service, made.entry.backend);
             Ok(true)
         }
         Err(InsertError::Full) => {
-            tables.remove_flow(&back_key);
+            tables.remove_flow(&made.back);
             Err(Reason::FlowTableFull)
         }
         // Another CPU has had a packet of this flow at the same time; its choice stands.
         Err(InsertError::Exists) => {
             let first = tables.flow(key).ok_or(Reason::FlowCollision)?;
-            if peer_key(key, &first) != back_key {
-                tables.remove_flow(&back_key);
+            if peer_key(key, &first) != made.back {
+                tables.remove_flow(&made.back);
             }
             step.translation = first.translation();
-            entry.backend = first.backend();
+            made.entry.backend = first.backend();
             Ok(false)
         }
     }
 }
 
-/// Inserts the direction to the client. An entry that is there already is this flow's own, what a closing flow left (it
-/// makes room), or a live flow of the same client port through another service: two flows that a backend cannot tell
-/// apart.
+/// Ports that are tried for a new flow. With 90 of 100 ports in use, chance alone fails it once in thirty.
+const PORT_TRIES: u32 = 32;
+
+/// Inserts the direction to the client for a flow that comes from an address of ours: the entry is what reserves the port
+/// there, so no two flows to a backend share one. Ports are tried one after the other, so the one that was used last
+/// is used again last, and each CPU begins elsewhere.
 #[inline(always)]
-fn insert_back<T: Tables>(
+fn insert_back_from_a_source<T: Tables>(
     tables: &T,
-    key: &FlowKey,
-    back_key: &FlowKey,
-    entry: &FlowEntry,
+    arrival: &Arrival,
+    backend: &BackendEntry,
+    made: &mut Composed,
 ) -> Result<(), Reason> {
-    match tables.insert_flow(back_key, entry) {
+    let index = arrival.hash.for_route() % backend.sources_len;
+    let source =
+        tables.source(backend.sources_base.wrapping_add(index)).ok_or(Reason::TableFault)?;
+    made.after.source = ipv4(source.address);
+    let mut tries = 0;
+    while tries < PORT_TRIES {
+        tries += 1;
+        let port = tables.next_number() % (u32::from(source.more_ports) + 1);
+        made.after.source_port = source.first_port.wrapping_add(port as u16).to_be();
+        made.turn_back(&arrival.key);
+        match tables.insert_flow(&made.back, &made.entry) {
+            Ok(()) => return Ok(()),
+            Err(InsertError::Full) => return Err(Reason::FlowTableFull),
+            Err(InsertError::Exists) => {}
+        }
+    }
+    Err(Reason::NoSourcePort)
+}
+
+/// Inserts the direction to the client for a flow that keeps its client's address. An entry that is there already is this
+/// flow's own, what a closing flow left (it makes room), or a live flow of the same client port through another service:
+/// two flows that a backend cannot tell apart.
+#[inline(always)]
+fn insert_back<T: Tables>(tables: &T, key: &FlowKey, made: &mut Composed) -> Result<(), Reason> {
+    made.turn_back(key);
+    match tables.insert_flow(&made.back, &made.entry) {
         Ok(()) => return Ok(()),
         Err(InsertError::Full) => return Err(Reason::FlowTableFull),
         Err(InsertError::Exists) => {}
     }
-    if let Some(old) = tables.flow(back_key) {
+    if let Some(old) = tables.flow(&made.back) {
         let state = old.state();
         if state & STATE_EXPIRING != 0 {
             return Err(Reason::FlowExpiring);
         }
-        let old_there = peer_key(back_key, &old);
+        let old_there = peer_key(&made.back, &old);
         if state & STATE_CLOSING == 0 {
             return if old_there == *key { Ok(()) } else { Err(Reason::FlowCollision) };
         }
         tables.remove_flow(&old_there);
-        tables.remove_flow(back_key);
+        tables.remove_flow(&made.back);
     }
-    match tables.insert_flow(back_key, entry) {
+    match tables.insert_flow(&made.back, &made.entry) {
         Ok(()) => Ok(()),
         Err(InsertError::Full) => Err(Reason::FlowTableFull),
         Err(InsertError::Exists) => Err(Reason::FlowCollision),

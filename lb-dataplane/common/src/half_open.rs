@@ -24,8 +24,9 @@ pub struct HalfOpen {
 }
 
 /// Gives a flow that begins a place, and ends the one whose place it was.
-#[inline(always)]
-pub fn enter<T: Tables>(tables: &T, key: &FlowKey, now: u32) {
+#[inline(never)]
+pub fn enter<T: Tables>(tables: &T, key: &FlowKey) {
+    let now = tables.now();
     let Some(old) = tables.enter_half_open(key, now) else { return };
     // It may be this flow's own, begun anew.
     let is_another = old.key.protocol != 0 && old.key != *key;

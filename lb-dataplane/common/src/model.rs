@@ -6,13 +6,16 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use crate::checksum::{self, Delta};
+use crate::choose::Composed;
 use crate::fib::{FibTables, L1_CHUNK, MemberEntry, NO_GROUP, group_member};
 use crate::flow::{Flow, FlowEntry, FlowKey, Timeouts, Translation};
 use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::half_open::HalfOpen;
+use crate::hash::FlowHash;
 use crate::packet::{ChecksumChange, Packet};
+use crate::pipeline::{Arrival, Scratch, Step};
 use crate::reason::Reason;
-use crate::service::{BACKEND_IN_USE, BackendEntry, ServiceEntry, ServiceKey4};
+use crate::service::{BACKEND_IN_USE, BackendEntry, ServiceEntry, ServiceKey4, SourceEntry};
 use crate::tables::{InsertError, Tables};
 
 /// A packet at TC (`RESOLVES`) or at XDP.
@@ -189,6 +192,8 @@ pub(crate) struct ModelTables {
     pub(crate) backends: Vec<BackendEntry>,
     pub(crate) member: MemberEntry,
     pub(crate) clock: Cell<u32>,
+    pub(crate) sources: Vec<SourceEntry>,
+    pub(crate) numbers: Cell<u32>,
     pub(crate) rounds: Cell<u64>,
     pub(crate) fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
     pub(crate) evicted: Cell<u32>,
@@ -249,10 +254,23 @@ impl Tables for ModelTables {
         self.flows.borrow().get(key).cloned()
     }
 
-    fn compose<R>(&self, make: impl FnOnce(&mut FlowEntry) -> R) -> Option<R> {
+    fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch) -> R) -> Option<R> {
         let nothing = NOBODY.key;
-        let untranslated = Translation::between(&nothing, &nothing);
-        Some(make(&mut FlowEntry::new(untranslated, 0, 0, 0, 0)))
+        let entry = FlowEntry::new(Translation::default(), 0, 0, 0, 0);
+        Some(act(&mut Scratch {
+            arrival: Arrival {
+                key: nothing,
+                hash: FlowHash::of(&nothing),
+                sequence: 0,
+                acknowledged: 0,
+                bytes: 0,
+                flags: 0,
+                pad: [0; 3],
+            },
+            step: Step::default(),
+            member: MemberEntry::default(),
+            made: Composed { entry, after: nothing, back: nothing },
+        }))
     }
 
     fn insert_flow(&self, key: &FlowKey, entry: &FlowEntry) -> Result<(), InsertError> {
@@ -273,9 +291,9 @@ impl Tables for ModelTables {
         self.flows.borrow_mut().remove(key);
     }
 
-    fn service(&self, key: &ServiceKey4) -> Option<ServiceEntry> {
+    fn service(&self, key: &ServiceKey4) -> Option<&ServiceEntry> {
         self.step();
-        self.services.get(key).copied()
+        self.services.get(key)
     }
 
     fn ring(&self, index: u32) -> Option<u32> {
@@ -286,8 +304,17 @@ impl Tables for ModelTables {
         Some(self.rounds.replace(self.rounds.get() + 1))
     }
 
-    fn backend(&self, id: u32) -> Option<BackendEntry> {
-        self.backends.get(id as usize).copied()
+    fn backend(&self, id: u32) -> Option<&BackendEntry> {
+        self.backends.get(id as usize)
+    }
+
+    fn source(&self, index: u32) -> Option<&SourceEntry> {
+        self.sources.get(index as usize)
+    }
+
+    fn next_number(&self) -> u32 {
+        self.step();
+        self.numbers.replace(self.numbers.get() + 1)
     }
 
     fn now(&self) -> u32 {
@@ -341,6 +368,8 @@ pub(crate) fn serving(vip: [u8; 4], algorithm: u8, backends: &[[u8; 4]]) -> Mode
             flags: BACKEND_IN_USE,
             pad: 0,
             service: 0,
+            sources_base: 0,
+            sources_len: 0,
         }
     };
     let ring_len = backends.len() as u32;

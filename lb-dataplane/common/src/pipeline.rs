@@ -5,8 +5,8 @@
 //! What goes to the kernel of a flow's packets goes there rewritten, with the time to live that it came with: the kernel's
 //! own forwarding counts the hop. Nothing of a service is passed on as it came.
 //!
-//! For the verifier the way splits in three: `serve` and `route` are subprograms that know no packet, only keys and
-//! tables, and hand their results out through a pointer; what touches the packet is inlined into the hook's program.
+//! For the verifier and for its small stack the way splits: `serve`, `begin` and `route` are subprograms that know no
+//! packet, only keys and tables, and hand their results out through a pointer; what touches the packet is inlined into the hook's program.
 //! Results that several branches fill are plain structures, all of whose fields have a value from the start, since the
 //! verifier refuses to copy what was never written.
 
@@ -15,7 +15,8 @@ mod life;
 
 use self::forward::{forward_error, forward_flow, forward_plain};
 use self::life::{begins_anew, observe};
-use crate::choose;
+use crate::choose::{self, Composed};
+use crate::fib::MemberEntry;
 use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, ICMP, STATE_EXPIRING, Translation};
 use crate::fragment::FragmentPorts;
 use crate::half_open;
@@ -50,13 +51,19 @@ pub struct Way {
 pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
     let bytes = packet.frame_len();
     let mut way = Way::default();
-    let (Ok(reason) | Err(reason)) = run(packet, tables, &mut way);
+    let ended = tables.with_scratch(|scratch| run(packet, tables, scratch, &mut way));
+    let (Ok(reason) | Err(reason)) = ended.unwrap_or(Err(Reason::TableFault));
     tables.count(reason, bytes);
     Outcome { reason, way }
 }
 
 #[inline(always)]
-fn run<P: Packet, T: Tables>(packet: &mut P, tables: &T, way: &mut Way) -> Result<Reason, Reason> {
+fn run<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch,
+    way: &mut Way,
+) -> Result<Reason, Reason> {
     let ip = parse::ipv4(packet)?;
     let transport = match transport(packet, tables, &ip) {
         Ok(transport) => transport,
@@ -64,32 +71,37 @@ fn run<P: Packet, T: Tables>(packet: &mut P, tables: &T, way: &mut Way) -> Resul
         Err(reason) => return Err(reason),
     };
     if transport.kind == Kind::Error {
-        return forward_error(packet, tables, &ip, way);
+        return forward_error(packet, tables, scratch, &ip, way);
     }
     let is_echo = matches!(transport.kind, Kind::EchoRequest | Kind::EchoReply);
     let key = transport.key(&ip);
     let hash = FlowHash::of(&key);
     if !is_echo {
         let may_begin = transport.kind != Kind::LaterFragment;
-        let arrival = Arrival {
+        scratch.arrival = Arrival {
             key,
             hash,
             sequence: transport.sequence,
             acknowledged: transport.acknowledged,
             bytes: packet.frame_len(),
             flags: transport.flags,
-            may_begin: u8::from(may_begin),
-            pad: [0; 2],
+            pad: [0; 3],
         };
-        let mut step = Step::default();
-        serve(tables, &arrival, &mut step)?;
-        if step.is_flow {
+        scratch.step = Step::default();
+        serve(tables, &scratch.arrival, &mut scratch.step)?;
+        if !scratch.step.is_flow && may_begin {
+            begin(tables, scratch)?;
+            if scratch.step.is_new {
+                half_open::enter(tables, &scratch.arrival.key);
+            }
+        }
+        if scratch.step.is_flow {
             if ip.is_fragment() && may_begin {
                 let (source, destination) = (transport.source_port, transport.destination_port);
                 let ports = FragmentPorts { source, destination, seen: tables.now() };
                 tables.note_fragment(&ip.fragment_key(), &ports);
             }
-            return forward_flow(packet, tables, &ip, &transport, hash, &step, way);
+            return forward_flow(packet, tables, scratch, &ip, &transport, way);
         }
     }
     let flags = vip_flags(tables, ip.destination);
@@ -97,7 +109,7 @@ fn run<P: Packet, T: Tables>(packet: &mut P, tables: &T, way: &mut Way) -> Resul
         return Err(if flags == NO_VIP { Reason::Fragment } else { Reason::FragmentToVip });
     }
     if flags == NO_VIP {
-        return forward_plain(packet, tables, &ip, &transport, hash, way);
+        return forward_plain(packet, tables, scratch, &ip, &transport, hash, way);
     }
     if transport.kind != Kind::EchoRequest || flags & u32::from(SERVICE_ANSWER_ECHO) == 0 {
         return Err(Reason::VipWithoutService);
@@ -143,6 +155,20 @@ fn vip_flags<T: Tables>(tables: &T, address: u32) -> u32 {
     tables.service(&key).map_or(NO_VIP, |service| u32::from(service.flags))
 }
 
+/// What a packet's way needs room for: a program's stack is too small for it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub struct Scratch {
+    /// What the choice of a flow knows of the packet.
+    pub arrival: Arrival,
+    /// What it decides.
+    pub step: Step,
+    /// The way out.
+    pub member: MemberEntry,
+    /// A new flow's entries.
+    pub made: Composed,
+}
+
 /// What the choice of a flow knows of a packet.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -159,10 +185,8 @@ pub struct Arrival {
     pub bytes: u32,
     /// TCP's flags, 0 for others.
     pub flags: u8,
-    /// 1 if it may begin a flow.
-    pub may_begin: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: [u8; 3],
 }
 
 impl Arrival {
@@ -183,11 +207,13 @@ pub struct Step {
     pub direction: u8,
     /// Whether the packet belongs to a flow; the rest is of use only then.
     pub is_flow: bool,
+    /// Whether it begins one.
+    pub is_new: bool,
     /// Zero.
-    pub pad: [u8; 6],
+    pub pad: [u8; 5],
 }
 
-/// The flow of a packet: the one that it belongs to, or a new one if it is for a service.
+/// The flow that a packet belongs to.
 #[inline(never)]
 fn serve<T: Tables>(tables: &T, arrival: &Arrival, step: &mut Step) -> Result<(), Reason> {
     let now = tables.now();
@@ -211,9 +237,13 @@ fn serve<T: Tables>(tables: &T, arrival: &Arrival, step: &mut Step) -> Result<()
         tables.remove_flow(&peer_key(key, &entry));
         tables.remove_flow(key);
     }
-    if arrival.may_begin == 0 {
-        return Ok(());
-    }
+    Ok(())
+}
+
+/// Begins a flow, if the packet is for a service.
+#[inline(never)]
+fn begin<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<(), Reason> {
+    let key = &scratch.arrival.key;
     let service = tables.service(&ServiceKey4 {
         address: key.destination.to_ne_bytes(),
         port: key.destination_port.to_ne_bytes(),
@@ -221,10 +251,7 @@ fn serve<T: Tables>(tables: &T, arrival: &Arrival, step: &mut Step) -> Result<()
         pad: 0,
     });
     let Some(service) = service else { return Ok(()) };
-    if choose::begin(tables, arrival, &service, now, step)? {
-        half_open::enter(tables, key, now);
-    }
-    Ok(())
+    choose::begin(tables, service, scratch)
 }
 
 /// The key of a flow's other direction.

@@ -149,6 +149,8 @@ reasons! {
     ErrorToBackend = 37, "error-to-backend", Forward, Rewritten;
     /// An ICMP error about packets to a backend, on its way to the flow's client.
     ErrorToClient = 38, "error-to-client", Forward, Rewritten;
+    /// A new flow for which no port of the source addresses was free towards its backend.
+    NoSourcePort = 39, "no-source-port", Drop, Original;
 }
 
 /// How many reasons there are: entries of `REASONS`.

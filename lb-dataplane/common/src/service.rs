@@ -57,6 +57,24 @@ pub struct BackendEntry {
     pub pad: u8,
     /// The service that it belongs to.
     pub service: u32,
+    /// First of its source addresses in `SOURCES`.
+    pub sources_base: u32,
+    /// How many there are; with none its flows keep their clients' addresses and ports.
+    pub sources_len: u32,
+}
+
+/// Value of the array `SOURCES`: an address, and those of its ports, that flows to a backend come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct SourceEntry {
+    /// The address: IPv4 in the first four bytes.
+    pub address: [u8; 16],
+    /// The first port.
+    pub first_port: u16,
+    /// How many ports follow one another, less one.
+    pub more_ports: u16,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// It belongs to a service. Without this bit the entry is free, or its backend was removed.
@@ -78,4 +96,5 @@ pub const PAGE_WORDS: usize = 1024;
 
 const _: () = assert!(size_of::<ServiceKey4>() == 8);
 const _: () = assert!(size_of::<ServiceEntry>() == 16);
-const _: () = assert!(size_of::<BackendEntry>() == 24);
+const _: () = assert!(size_of::<BackendEntry>() == 32);
+const _: () = assert!(size_of::<SourceEntry>() == 24);

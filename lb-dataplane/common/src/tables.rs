@@ -4,8 +4,9 @@ use crate::fib::FibTables;
 use crate::flow::{Flow, FlowEntry, FlowKey, Timeouts};
 use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::half_open::HalfOpen;
+use crate::pipeline::Scratch;
 use crate::reason::Reason;
-use crate::service::{BackendEntry, ServiceEntry, ServiceKey4};
+use crate::service::{BackendEntry, ServiceEntry, ServiceKey4, SourceEntry};
 
 /// A tick is 2^30 ns, 1.07 s: the kernel's monotonic clock, shifted instead of divided.
 pub const TICK_SHIFT: u32 = 30;
@@ -28,8 +29,8 @@ pub trait Tables: FibTables {
 
     /// The flow entry of a packet.
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow<'_>>;
-    /// Lends a flow entry to make one in: a program's stack is small.
-    fn compose<R>(&self, make: impl FnOnce(&mut FlowEntry) -> R) -> Option<R>;
+    /// Lends this CPU's room for a packet's way. What is in it is what the packet before left.
+    fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch) -> R) -> Option<R>;
     /// Adds a flow entry where there is none.
     fn insert_flow(&self, key: &FlowKey, entry: &FlowEntry) -> Result<(), InsertError>;
     /// Puts a flow into the next place of this CPU's ring of half-open flows; what was in that place.
@@ -45,13 +46,17 @@ pub trait Tables: FibTables {
     /// Removes a flow entry, if there is one.
     fn remove_flow(&self, key: &FlowKey);
     /// The service at a VIP's port, or the VIP's address itself (port 0, ICMP).
-    fn service(&self, key: &ServiceKey4) -> Option<ServiceEntry>;
+    fn service(&self, key: &ServiceKey4) -> Option<&ServiceEntry>;
     /// A word of the rings.
     fn ring(&self, index: u32) -> Option<u32>;
     /// The number of new flows of a round robin service before this one.
     fn next_round(&self, service: u32) -> Option<u64>;
     /// A backend.
-    fn backend(&self, id: u32) -> Option<BackendEntry>;
+    fn backend(&self, id: u32) -> Option<&BackendEntry>;
+    /// An address that flows to a backend come from.
+    fn source(&self, index: u32) -> Option<&SourceEntry>;
+    /// A number that no other flow has had for as long as possible; every CPU counts in a part of its own.
+    fn next_number(&self) -> u32;
     /// The current tick.
     fn now(&self) -> u32;
     /// Counts a packet of a service and its backend, client to backend.

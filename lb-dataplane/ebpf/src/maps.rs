@@ -8,10 +8,12 @@ use lb_dataplane_common::fib::{FibTables, MemberEntry};
 use lb_dataplane_common::flow::{Flow, FlowEntry, FlowKey, Timeouts, Translation};
 use lb_dataplane_common::fragment::{FragmentKey, FragmentPorts};
 use lb_dataplane_common::half_open::HalfOpen;
-use lb_dataplane_common::pipeline::Outcome;
+use lb_dataplane_common::pipeline::{Outcome, Scratch};
 use lb_dataplane_common::punt::{Punt, QUOTED, QUOTED_SHORT};
 use lb_dataplane_common::reason::{REASONS as REASON_COUNT, Reason, ReasonCounts};
-use lb_dataplane_common::service::{BackendEntry, PAGE_WORDS, ServiceEntry, ServiceKey4};
+use lb_dataplane_common::service::{
+    BackendEntry, PAGE_WORDS, ServiceEntry, ServiceKey4, SourceEntry,
+};
 use lb_dataplane_common::tables::{FlowCounts, InsertError, Record, TICK_SHIFT, Tables};
 
 use crate::atomic;
@@ -21,6 +23,11 @@ use crate::fib_maps::{Fib, word};
 static SERVICES: HashMap<ServiceKey4, ServiceEntry> = HashMap::with_max_entries(64, 0);
 #[map]
 static BACKENDS: Array<BackendEntry> = Array::with_max_entries(64, 0);
+#[map]
+static SOURCES: Array<SourceEntry> = Array::with_max_entries(64, 0);
+/// The numbers that each CPU has given out.
+#[map]
+static NUMBERS: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static RINGS: Array<[u32; PAGE_WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
@@ -33,9 +40,9 @@ static REASONS: PerCpuArray<ReasonCounts> = PerCpuArray::with_max_entries(REASON
 static SERVICE_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(64, 0);
 #[map]
 static BACKEND_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(64, 0);
-/// Where a new flow's entry is made.
+/// Room for a packet's way.
 #[map]
-static COMPOSED: PerCpuArray<FlowEntry> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// The rings of half-open flows, one after the other, a CPU's each.
 #[map]
 static HALF_OPEN: Array<HalfOpen> = Array::with_max_entries(64, 0);
@@ -176,10 +183,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn compose<R>(&self, make: impl FnOnce(&mut FlowEntry) -> R) -> Option<R> {
-        let entry = COMPOSED.get_ptr_mut(0)?;
-        // SAFETY: this CPU's element, which nothing else uses while the program runs.
-        Some(make(unsafe { &mut *entry }))
+    fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch) -> R) -> Option<R> {
+        let scratch = SCRATCH.get_ptr_mut(0)?;
+        // SAFETY: this CPU's element, which nothing else uses while the program runs; every bit pattern that a packet
+        // leaves is a value of its fields, and zeroes are too.
+        Some(act(unsafe { &mut *scratch }))
     }
 
     #[inline(always)]
@@ -244,11 +252,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn service(&self, key: &ServiceKey4) -> Option<ServiceEntry> {
+    fn service(&self, key: &ServiceKey4) -> Option<&ServiceEntry> {
         let entry = SERVICES.get_ptr(key)?;
         // SAFETY: user space replaces an entry by linking a new one, and the old one's memory stays valid while the
         // program runs.
-        Some(unsafe { *entry })
+        Some(unsafe { &*entry })
     }
 
     #[inline(always)]
@@ -264,8 +272,25 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn backend(&self, id: u32) -> Option<BackendEntry> {
-        BACKENDS.get(id).copied()
+    fn backend(&self, id: u32) -> Option<&BackendEntry> {
+        BACKENDS.get(id)
+    }
+
+    #[inline(always)]
+    fn source(&self, index: u32) -> Option<&SourceEntry> {
+        SOURCES.get(index)
+    }
+
+    #[inline(always)]
+    fn next_number(&self) -> u32 {
+        let Some(next) = NUMBERS.get_ptr_mut(0) else { return 0 };
+        // SAFETY: this CPU's element, which nothing else writes while the program runs.
+        let number = unsafe {
+            *next = (*next).wrapping_add(1);
+            *next
+        };
+        // SAFETY: a helper without preconditions. Far from other CPUs' numbers whatever they are divided by (2^32 / phi).
+        number.wrapping_add(unsafe { bpf_get_smp_processor_id() }.wrapping_mul(0x9e37_79b9))
     }
 
     #[inline(always)]

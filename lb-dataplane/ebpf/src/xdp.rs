@@ -1,5 +1,7 @@
 //! Packets at XDP: the driver's buffer, before the kernel made anything of it.
 
+use core::arch::asm;
+
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_load_bytes};
 use lb_dataplane_common::checksum;
@@ -48,7 +50,12 @@ impl Packet for XdpFrame {
     #[inline(always)]
     fn frame_len(&self) -> u32 {
         // SAFETY: as in `frame`.
-        unsafe { (*self.ctx).data_end - (*self.ctx).data }
+        let mut len = unsafe { (*self.ctx).data_end - (*self.ctx).data };
+        // The difference is made here: later, the compiler would have to keep the lower halves of two pointers, which the
+        // verifier refuses.
+        // SAFETY: a register is copied to itself.
+        unsafe { asm!("{0} = {0}", inout(wreg) len, options(nomem, nostack)) };
+        len
     }
 
     #[inline(always)]

@@ -9,7 +9,9 @@ use std::os::fd::AsFd;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapError, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
-use lb_dataplane_common::service::{BackendEntry, PAGE_WORDS, ServiceEntry, ServiceKey4};
+use lb_dataplane_common::service::{
+    BackendEntry, PAGE_WORDS, ServiceEntry, ServiceKey4, SourceEntry,
+};
 use lb_dataplane_common::tables::FlowCounts;
 
 use super::Sizes;
@@ -42,6 +44,7 @@ pub(super) fn limits(sizes: &Sizes) -> Limits {
         services: sizes.services,
         backends: sizes.backends,
         ring_words: sizes.ring_pages.saturating_mul(PAGE_WORDS as u32),
+        sources: sizes.sources,
     }
 }
 
@@ -67,7 +70,9 @@ pub(super) fn adopt(ebpf: &mut Ebpf, limits: Limits) -> Result<Served, ApplyErro
     };
     let backends = read_backends(ebpf, limits.backends)
         .map_err(|e| failed("BACKENDS")(MapError::IoError(e)))?;
-    Ok(Served::adopt(limits, services, (0..).zip(backends), ring))
+    let sources: Array<_, Raw<SourceEntry>> = open(ebpf, "SOURCES")?;
+    let source = |index: u32| sources.get(&index, 0).ok().map(|source| source.0);
+    Ok(Served::adopt(limits, services, (0..).zip(backends), ring, source))
 }
 
 /// All backends, by id.
@@ -82,7 +87,15 @@ fn read_backends(ebpf: &Ebpf, count: u32) -> io::Result<Vec<BackendEntry>> {
 }
 
 fn backend_entry_of_none() -> BackendEntry {
-    BackendEntry { address: [0; 16], port: [0; 2], flags: 0, pad: 0, service: 0 }
+    BackendEntry {
+        address: [0; 16],
+        port: [0; 2],
+        flags: 0,
+        pad: 0,
+        service: 0,
+        sources_base: 0,
+        sources_len: 0,
+    }
 }
 
 /// The pages of `RINGS` that a ring lies in.
@@ -99,6 +112,12 @@ fn carry_out(ebpf: &mut Ebpf, step: &Step) -> Result<(), ApplyError> {
             backends.set(*id, Raw(*entry), 0).map_err(failed("BACKENDS"))
         }
         Step::ClearBackend { id } => clear(ebpf, "BACKEND_COUNTS", *id),
+        Step::WriteSources { base, entries } => {
+            let mut sources: Array<_, Raw<SourceEntry>> = open(ebpf, "SOURCES")?;
+            (*base..).zip(entries).try_for_each(|(index, entry)| {
+                sources.set(index, Raw(*entry), 0).map_err(failed("SOURCES"))
+            })
+        }
         Step::WriteRing { base, words } => write_ring(ebpf, *base, words),
         Step::ClearService { id } => {
             let mut rounds: Array<_, u64> = open(ebpf, "ROUND_ROBIN")?;

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use lb_dataplane_common::service::{BACKEND_IN_USE, BackendEntry, ServiceEntry, ServiceKey4};
+use lb_dataplane_common::service::{
+    BACKEND_IN_USE, BackendEntry, ServiceEntry, ServiceKey4, SourceEntry,
+};
 
-use super::{Backends, Held, Limits, Place, Served};
+use super::{Backends, Held, Limits, Place, Served, Set};
 use crate::table::{Protocol, ServiceKey};
 
 impl Served {
@@ -15,6 +17,7 @@ impl Served {
         services: impl IntoIterator<Item = (ServiceKey4, ServiceEntry)>,
         backends: impl IntoIterator<Item = (u32, BackendEntry)>,
         ring_word: impl Fn(u32) -> Option<u32>,
+        source: impl Fn(u32) -> Option<SourceEntry>,
     ) -> Self {
         let mut served = Self::new(limits);
         let mut by_service: HashMap<u32, Backends> = HashMap::new();
@@ -24,7 +27,9 @@ impl Served {
             }
             let [a, b, c, d, ..] = entry.address;
             let name = (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes(entry.port));
-            let place = Place { id, flags: entry.flags };
+            let sources = Set { base: entry.sources_base, len: entry.sources_len };
+            let place = Place { id, flags: entry.flags, sources };
+            served.sources.adopt(sources, &source);
             served.note(id, &entry);
             by_service.entry(entry.service).or_default().insert(name, place);
         }
@@ -42,6 +47,7 @@ impl Served {
             served.services.insert(key, Held { wanted: None, entry, ring, backends });
         }
         for (name, place) in by_service.into_values().flatten() {
+            served.sources.give_back(place.sources);
             served.orphans.push((name, place.id));
         }
         served.service_ids.reserve(served.services.values().map(|held| held.entry.id));

@@ -6,6 +6,7 @@ use lb_dataplane_common::service::{
     BACKEND_FAILED, BACKEND_IN_USE, BackendEntry, SERVICE_ANSWER_ECHO, ServiceEntry, ServiceKey4,
 };
 
+use super::sources::Set;
 use super::{NO_ID, PlanError};
 use crate::table::{BackendState, Protocol, ServiceKey};
 
@@ -39,10 +40,19 @@ pub(super) fn backend_entry(
     (address, port): (Ipv4Addr, u16),
     flags: u8,
     service: u32,
+    sources: Set,
 ) -> BackendEntry {
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&address.octets());
-    BackendEntry { address: bytes, port: port.to_be_bytes(), flags, pad: 0, service }
+    BackendEntry {
+        address: bytes,
+        port: port.to_be_bytes(),
+        flags,
+        pad: 0,
+        service,
+        sources_base: sources.base,
+        sources_len: sources.len,
+    }
 }
 
 pub(super) fn backend_flags(state: BackendState) -> u8 {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lb_dataplane_common::service::{BackendEntry, ServiceEntry, ServiceKey4};
+use lb_dataplane_common::service::{BackendEntry, ServiceEntry, ServiceKey4, SourceEntry};
 
 use super::MAX_BACKENDS_PER_SERVICE;
 
@@ -29,6 +29,13 @@ pub enum Step {
         base: u32,
         /// Backend ids.
         words: Vec<u32>,
+    },
+    /// Write a list of source addresses.
+    WriteSources {
+        /// First entry in `SOURCES`.
+        base: u32,
+        /// What to write.
+        entries: Vec<SourceEntry>,
     },
     /// Begin a service's counters at zero, its round robin too.
     ClearService {
@@ -81,6 +88,21 @@ pub enum PlanError {
     /// All backends together are too many.
     #[error("all {0} backend entries are in use: remove some or enlarge the table")]
     BackendsFull(u32),
+    /// A list of source addresses finds no room.
+    #[error(
+        "all {0} entries for source addresses are in use: give VIPs fewer of them, or the same ones"
+    )]
+    SourcesFull(u32),
+    /// A range of ports that is none.
+    #[error(
+        "ports {first_port} to {last_port}: a range goes from 1 or more to a port that is not below"
+    )]
+    Ports {
+        /// The first port.
+        first_port: u16,
+        /// The last port.
+        last_port: u16,
+    },
     /// The rings are full.
     #[error("no {0} words in a row are free for a ring: enlarge ring_pages")]
     RingsFull(u32),

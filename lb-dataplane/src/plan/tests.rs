@@ -3,10 +3,10 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::prelude::*;
 
 use super::*;
-use crate::table::{Backend, Protocol};
-use lb_dataplane_common::service::{BACKEND_IN_USE, ServiceKey4};
+use crate::table::{Backend, BackendState, Protocol, Source};
+use lb_dataplane_common::service::{BACKEND_IN_USE, ServiceKey4, SourceEntry};
 
-const LIMITS: Limits = Limits { services: 16, backends: 24, ring_words: 9000 };
+const LIMITS: Limits = Limits { services: 16, backends: 24, ring_words: 9000, sources: 16 };
 
 /// The maps as packets see them, written step by step.
 #[derive(Clone, Default)]
@@ -14,12 +14,15 @@ struct Maps {
     services: HashMap<[u8; 8], (ServiceKey4, ServiceEntry)>,
     backends: BTreeMap<u32, BackendEntry>,
     rings: BTreeMap<u32, u32>,
+    sources: BTreeMap<u32, SourceEntry>,
+    /// Entries of `SOURCES` that a backend named since the last grace period.
+    sources_read: BTreeMap<u32, ()>,
     /// Ring words that a service named since the last grace period.
     read: BTreeMap<u32, ()>,
 }
 
-/// A backend's address and port, as its entry has them.
-type Address = ([u8; 16], [u8; 2]);
+/// A backend's address and port, as its entry has them, and where its flows come from.
+type Address = ([u8; 16], [u8; 2], Vec<SourceEntry>);
 
 fn raw(key: &ServiceKey4) -> [u8; 8] {
     let [a, b, c, d] = key.address;
@@ -32,10 +35,12 @@ impl Maps {
         match step {
             Step::Grace => {
                 self.read.clear();
+                self.sources_read.clear();
                 self.note();
             }
             Step::PutBackend { id, entry } => {
                 self.backends.insert(*id, *entry);
+                self.note();
             }
             Step::WriteRing { base, words } => {
                 for (index, word) in (*base..).zip(words) {
@@ -45,6 +50,16 @@ impl Maps {
                         "a packet may still read word {index}"
                     );
                     self.rings.insert(index, *word);
+                }
+            }
+            Step::WriteSources { base, entries } => {
+                for (index, entry) in (*base..).zip(entries) {
+                    assert!(index < LIMITS.sources);
+                    assert!(
+                        !self.sources_read.contains_key(&index),
+                        "a packet may still read source {index}"
+                    );
+                    self.sources.insert(index, *entry);
                 }
             }
             Step::ClearService { .. } | Step::ClearBackend { .. } => {}
@@ -63,6 +78,9 @@ impl Maps {
         for (_, entry) in self.services.values() {
             self.read.extend((entry.ring_base..entry.ring_base + entry.ring_len).map(|i| (i, ())));
         }
+        for backend in self.backends.values() {
+            self.sources_read.extend(sources(backend).map(|index| (index, ())));
+        }
     }
 
     /// No packet sees a service whose ring names a backend that is not there.
@@ -73,6 +91,11 @@ impl Maps {
                 let is_its_own =
                     backend.is_some_and(|b| b.flags & BACKEND_IN_USE != 0 && b.service == entry.id);
                 assert!(is_its_own, "{key:?} names nobody at {index}: {backend:?}");
+                let sources = backend.map(sources).unwrap_or_default();
+                assert!(
+                    sources.clone().all(|source| self.sources.contains_key(&source)),
+                    "{key:?}: {backend:?} comes from nowhere"
+                );
             }
         }
     }
@@ -83,7 +106,7 @@ impl Maps {
             let words = entry.ring_base..entry.ring_base + entry.ring_len;
             words
                 .map(|index| &self.backends[&self.rings[&index]])
-                .map(|b| (b.address, b.port))
+                .map(|b| (b.address, b.port, sources(b).map(|i| self.sources[&i]).collect()))
                 .collect()
         };
         self.services.iter().map(|(key, (_, entry))| (*key, ring(entry))).collect()
@@ -95,8 +118,14 @@ impl Maps {
             self.services.values().copied(),
             self.backends.iter().map(|(id, entry)| (*id, *entry)),
             |index| self.rings.get(&index).copied(),
+            |index| self.sources.get(&index).copied(),
         )
     }
+}
+
+/// The entries of `SOURCES` that a backend names.
+fn sources(backend: &BackendEntry) -> std::ops::Range<u32> {
+    backend.sources_base..backend.sources_base + backend.sources_len
 }
 
 fn key(vip: u8, port: u16) -> ServiceKey {
@@ -106,7 +135,11 @@ fn key(vip: u8, port: u16) -> ServiceKey {
 
 fn backend(n: u8, takes_new_flows: bool) -> Backend {
     let state = if takes_new_flows { BackendState::Active } else { BackendState::Failed };
-    Backend { address: IpAddr::from([10, 0, 0, n]), port: 8080, state }
+    Backend { address: IpAddr::from([10, 0, 0, n]), port: 8080, state, sources: [].into() }
+}
+
+fn source(n: u8) -> Source {
+    Source { address: IpAddr::from([192, 0, 2, n]), first_port: 1024, last_port: 65_535 }
 }
 
 fn service(algorithm: Algorithm, backends: &[(u8, bool)]) -> Service {
@@ -167,7 +200,12 @@ fn what_cannot_be_served_is_refused_and_nothing_changes() {
         )]),
         table((0..9).map(|port| (key(1, 80 + port), service(Algorithm::Maglev, &[(1, true)])))),
     ];
-    for case in cases {
+    let mut from_nowhere = service(Algorithm::RoundRobin, &[(1, true)]);
+    from_nowhere.backends[0].sources = [Source { first_port: 9, last_port: 8, ..source(1) }].into();
+    let mut too_many_sources = service(Algorithm::RoundRobin, &[(1, true)]);
+    too_many_sources.backends[0].sources = (0..17).map(source).collect();
+    let more = [from_nowhere, too_many_sources].map(|service| table([(key(1, 81), service)]));
+    for case in cases.into_iter().chain(more) {
         let error = served.plan(&case).unwrap_err();
         assert!(!error.to_string().is_empty());
         assert_eq!(served.plan(&good).unwrap(), [], "after {error}");
@@ -188,12 +226,17 @@ fn a_new_process_goes_on_with_ids_and_rings() {
 }
 
 fn any_table() -> impl Strategy<Value = Table> {
-    let one = (any::<bool>(), prop::collection::btree_map(1_u8..9, any::<bool>(), 0..4)).prop_map(
-        |(maglev, backends)| {
-            let algorithm = if maglev { Algorithm::Maglev } else { Algorithm::RoundRobin };
-            service(algorithm, &backends.into_iter().collect::<Vec<_>>())
-        },
-    );
+    let backends = prop::collection::btree_map(1_u8..9, (any::<bool>(), 0_u8..4), 0..4);
+    let one = (any::<bool>(), backends).prop_map(|(maglev, backends)| {
+        let algorithm = if maglev { Algorithm::Maglev } else { Algorithm::RoundRobin };
+        let takers: Vec<_> = backends.iter().map(|(n, (takes, _))| (*n, *takes)).collect();
+        let mut service = service(algorithm, &takers);
+        for (backend, (_, sources)) in service.backends.iter_mut().zip(backends.values()) {
+            // A list of its own for each length.
+            backend.sources = (0..*sources).map(|n| source(10 * sources + n)).collect();
+        }
+        service
+    });
     prop::collection::btree_map((1_u8..4, 80_u16..82), one, 0..6).prop_map(|services| {
         table(services.into_iter().map(|((vip, port), s)| (key(vip, port), s)))
     })

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use super::sources::Sources;
 use super::space::{Ids, Rings};
 use super::{Held, Served};
 use crate::table::ServiceKey;
@@ -14,6 +15,7 @@ pub(super) struct Undo {
     service_ids: Ids,
     backend_ids: Ids,
     rings: Rings,
+    sources: Sources,
 }
 
 impl Undo {
@@ -24,6 +26,7 @@ impl Undo {
             service_ids: served.service_ids.clone(),
             backend_ids: served.backend_ids.clone(),
             rings: served.rings.clone(),
+            sources: served.sources.clone(),
         }
     }
 
@@ -38,5 +41,6 @@ impl Undo {
         served.service_ids = self.service_ids;
         served.backend_ids = self.backend_ids;
         served.rings = self.rings;
+        served.sources = self.sources;
     }
 }

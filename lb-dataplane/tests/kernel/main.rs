@@ -15,5 +15,6 @@ mod frame;
 mod kernel_handover;
 mod net;
 mod scene;
+mod sources;
 mod traffic;
 mod verifier;

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use aya::maps::HashMap;
 use aya::programs::{Program, TestRun, TestRunOptions};
 use lb_dataplane::fib::{Action, FibUpdate, Member};
-use lb_dataplane::table::{Algorithm, Backend, BackendState, Protocol, Service, ServiceKey, Table};
+use lb_dataplane::table::{
+    Algorithm, Backend, BackendState, Protocol, Service, ServiceKey, Source, Table,
+};
 use lb_dataplane::{Dataplane, Hook, Kind, Options, Reason, Sizes, Timeouts};
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
@@ -38,6 +41,8 @@ pub(crate) const BACKEND_SIDE: Member = Member {
 pub(crate) struct Scene {
     pub(crate) dataplane: Option<Dataplane>,
     pub(crate) options: Options,
+    /// Where flows to backends come from.
+    pub(crate) sources: Vec<Source>,
     // Dropped last: the folder that the bpffs is mounted at.
     folder: TempDir,
 }
@@ -69,6 +74,7 @@ pub(crate) fn small() -> Sizes {
         flow_entries: 4096,
         services: 64,
         backends: 64,
+        sources: 64,
         ring_pages: 256,
         fib_second_level_pages: 16,
         fib_group_pages: 1,
@@ -91,7 +97,7 @@ impl Scene {
             timeouts: Timeouts::default(),
             record: true,
         };
-        let mut scene = Self { dataplane: None, options, folder };
+        let mut scene = Self { dataplane: None, options, sources: Vec::new(), folder };
         scene.open();
         scene.get().fib_apply(&routes()).unwrap();
         let mut macs: HashMap<_, u32, [u8; 8]> =
@@ -123,6 +129,7 @@ impl Scene {
 
     /// Serves these VIPs and nothing else; `draining 10.2.0.1:80` is a backend that takes no new flows.
     pub(crate) fn apply(&mut self, vips: &[(&str, Protocol, Algorithm, &[&str])]) {
+        let sources: Arc<[Source]> = self.sources.iter().copied().collect();
         let mut services = BTreeMap::new();
         for (vip, protocol, algorithm, backends) in vips {
             let vip: std::net::SocketAddr = vip.parse().unwrap();
@@ -133,7 +140,12 @@ impl Scene {
                     None => (*b, BackendState::Active),
                 })
                 .map(|(b, state)| (b.parse::<std::net::SocketAddr>().unwrap(), state))
-                .map(|(b, state)| Backend { address: b.ip(), port: b.port(), state })
+                .map(|(b, state)| Backend {
+                    address: b.ip(),
+                    port: b.port(),
+                    state,
+                    sources: sources.clone(),
+                })
                 .collect();
             services.insert(
                 ServiceKey { address: vip.ip(), port: vip.port(), protocol: *protocol },

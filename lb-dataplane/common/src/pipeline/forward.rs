@@ -1,6 +1,6 @@
 //! The way out: route, rewrite, frame.
 
-use super::{Step, Way, not_handled};
+use super::{Scratch, Way, not_handled};
 use crate::fib::{self, MEMBER_HAS_GATEWAY, MEMBER_RESOLVED, MemberEntry, Route};
 use crate::flow::{DIRECTION_TO_BACKEND, Flow};
 use crate::hash::FlowHash;
@@ -38,12 +38,12 @@ fn route<T: Tables>(tables: &T, destination: u32, hash: u32, member: &mut Member
 pub(super) fn forward_flow<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
+    scratch: &mut Scratch,
     ip: &Ipv4,
     transport: &Transport,
-    hash: FlowHash,
-    step: &Step,
     way: &mut Way,
 ) -> Result<Reason, Reason> {
+    let Scratch { arrival, step, member, .. } = scratch;
     // No error is sent about a later fragment (RFC 1122 §3.2.2).
     let may_tell = transport.kind != Kind::LaterFragment;
     if ip.ttl <= 1 {
@@ -53,8 +53,7 @@ pub(super) fn forward_flow<P: Packet, T: Tables>(
         return Err(Reason::FlowTtlExpired);
     }
     let destination = step.translation.destination;
-    let mut member = MemberEntry::default();
-    let found = route(tables, destination, hash.for_route(), &mut member);
+    let found = route(tables, destination, arrival.hash.for_route(), member);
     if found == Found::Blackhole {
         return Err(Reason::FlowBlackhole);
     }
@@ -89,7 +88,7 @@ pub(super) fn forward_flow<P: Packet, T: Tables>(
     } else {
         Reason::ForwardedToClient
     };
-    send(packet, &member, destination, way).ok_or(Reason::WriteFault)?;
+    send(packet, member, destination, way).ok_or(Reason::WriteFault)?;
     Ok(reason)
 }
 
@@ -99,6 +98,7 @@ pub(super) fn forward_flow<P: Packet, T: Tables>(
 pub(super) fn forward_error<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
+    scratch: &mut Scratch,
     ip: &Ipv4,
     way: &mut Way,
 ) -> Result<Reason, Reason> {
@@ -111,8 +111,8 @@ pub(super) fn forward_error<P: Packet, T: Tables>(
     }
     let (to, direction) = (entry.translation(), entry.direction());
     quote::translate(packet, ip, &quote, &to, direction).ok_or(Reason::WriteFault)?;
-    let mut member = MemberEntry::default();
-    match route(tables, to.destination, FlowHash::of(&key).for_route(), &mut member) {
+    let member = &mut scratch.member;
+    match route(tables, to.destination, FlowHash::of(&key).for_route(), member) {
         Found::Member => {}
         Found::Blackhole => return Err(Reason::FlowBlackhole),
         Found::Kernel => return Err(Reason::FlowRoutedByKernel),
@@ -131,7 +131,7 @@ pub(super) fn forward_error<P: Packet, T: Tables>(
     } else {
         Reason::ErrorToClient
     };
-    send(packet, &member, to.destination, way).ok_or(Reason::WriteFault)?;
+    send(packet, member, to.destination, way).ok_or(Reason::WriteFault)?;
     Ok(reason)
 }
 
@@ -139,13 +139,14 @@ pub(super) fn forward_error<P: Packet, T: Tables>(
 pub(super) fn forward_plain<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
+    scratch: &mut Scratch,
     ip: &Ipv4,
     transport: &Transport,
     hash: FlowHash,
     way: &mut Way,
 ) -> Result<Reason, Reason> {
-    let mut member = MemberEntry::default();
-    match route(tables, ip.destination, hash.for_route(), &mut member) {
+    let member = &mut scratch.member;
+    match route(tables, ip.destination, hash.for_route(), member) {
         Found::Member => {}
         Found::Kernel => return Err(Reason::RoutedByKernel),
         Found::Nothing => return Err(Reason::NoRoute),
@@ -167,7 +168,7 @@ pub(super) fn forward_plain<P: Packet, T: Tables>(
     } else {
         return Err(Reason::NextHopUnresolved);
     };
-    send(packet, &member, ip.destination, way).ok_or(Reason::WriteFault)?;
+    send(packet, member, ip.destination, way).ok_or(Reason::WriteFault)?;
     Ok(reason)
 }
 

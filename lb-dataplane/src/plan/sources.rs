@@ -1,0 +1,112 @@
+//! Where flows to backends come from: lists of addresses and ports in `SOURCES`, each there once however many backends use it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use lb_dataplane_common::service::SourceEntry;
+
+use super::entries::v4;
+use super::space::Rings;
+use super::{PlanError, Step};
+use crate::table::Source;
+
+/// A list in `SOURCES`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Set {
+    pub(super) base: u32,
+    /// 0 for no list.
+    pub(super) len: u32,
+}
+
+/// The lists that are there.
+#[derive(Clone, Debug)]
+pub(super) struct Sources {
+    by_content: BTreeMap<Arc<[Source]>, Set>,
+    /// By first entry: what is there, and how many backends use it.
+    in_use: BTreeMap<u32, (Arc<[Source]>, usize)>,
+    space: Rings,
+    limit: u32,
+}
+
+impl Sources {
+    pub(super) fn new(limit: u32) -> Self {
+        let (by_content, in_use) = (BTreeMap::new(), BTreeMap::new());
+        Self { by_content, in_use, space: Rings::new(limit), limit }
+    }
+
+    /// The list with this content, for one more backend; written if it is not there.
+    pub(super) fn take(
+        &mut self,
+        wanted: &Arc<[Source]>,
+        steps: &mut Vec<Step>,
+    ) -> Result<Set, PlanError> {
+        if wanted.is_empty() {
+            return Ok(Set::default());
+        }
+        if let Some(set) = self.by_content.get(wanted) {
+            if let Some((_, users)) = self.in_use.get_mut(&set.base) {
+                *users += 1;
+            }
+            return Ok(*set);
+        }
+        let entries = wanted.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+        let full = PlanError::SourcesFull(self.limit);
+        let len = u32::try_from(entries.len()).map_err(|_| full.clone())?;
+        let base = self.space.take(len, steps).ok_or(full)?;
+        steps.push(Step::WriteSources { base, entries });
+        self.add(wanted.clone(), Set { base, len });
+        Ok(Set { base, len })
+    }
+
+    fn add(&mut self, content: Arc<[Source]>, set: Set) {
+        self.by_content.insert(content.clone(), set);
+        self.in_use.insert(set.base, (content, 1));
+    }
+
+    /// One backend fewer uses a list.
+    pub(super) fn give_back(&mut self, set: Set) {
+        let Some((content, users)) = self.in_use.get_mut(&set.base).filter(|_| set.len > 0) else {
+            return;
+        };
+        *users -= 1;
+        if *users == 0 {
+            self.by_content.remove(content);
+            self.in_use.remove(&set.base);
+            self.space.give_back(set.base, set.len);
+        }
+    }
+
+    /// A list that a previous process wrote, for one more backend.
+    pub(super) fn adopt(&mut self, set: Set, read: &impl Fn(u32) -> Option<SourceEntry>) {
+        if set.len == 0 {
+            return;
+        }
+        if let Some((_, users)) = self.in_use.get_mut(&set.base) {
+            *users += 1;
+            return;
+        }
+        let entries = (set.base..set.base.saturating_add(set.len)).filter_map(read);
+        let content = entries.map(|entry| source(&entry)).collect();
+        self.space.reserve(set.base, set.len);
+        self.add(content, set);
+    }
+}
+
+fn entry(source: &Source) -> Result<SourceEntry, PlanError> {
+    let mut address = [0; 16];
+    address[..4].copy_from_slice(&v4(source.address)?.octets());
+    let Source { first_port, last_port, .. } = *source;
+    let more_ports = last_port.checked_sub(first_port).filter(|_| first_port > 0);
+    let more_ports = more_ports.ok_or(PlanError::Ports { first_port, last_port })?;
+    Ok(SourceEntry { address, first_port, more_ports, pad: 0 })
+}
+
+fn source(entry: &SourceEntry) -> Source {
+    let [a, b, c, d, ..] = entry.address;
+    Source {
+        address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+        first_port: entry.first_port,
+        last_port: entry.first_port.saturating_add(entry.more_ports),
+    }
+}

@@ -1,0 +1,171 @@
+//! Full NAT: flows to backends come from addresses and ports of ours.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddrV4};
+
+use lb_dataplane::Reason;
+use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
+use lb_dataplane::table::Protocol::{Tcp, Udp};
+use lb_dataplane::table::Source;
+
+use crate::frame::{ACK, Carries, FIN, Frame, SYN, SYN_ACK, UDP, packet};
+use crate::scene::{BOTH, CLIENT_SIDE, Scene, small};
+
+const VIP: &str = "192.0.2.1:80";
+const CLIENT: &str = "10.1.0.5:40000";
+const BACKEND: &str = "10.2.0.9:8080";
+
+fn source(address: [u8; 4], first_port: u16, last_port: u16) -> Source {
+    Source { address: IpAddr::from(address), first_port, last_port }
+}
+
+fn scene(sources: &[Source]) -> Scene {
+    let mut scene = Scene::with_sizes(lb_dataplane::Sizes { flow_entries: 16_384, ..small() });
+    scene.sources = sources.to_vec();
+    scene.apply(&[(VIP, Tcp, Maglev, &[BACKEND]), (VIP, Udp, Maglev, &[BACKEND])]);
+    scene
+}
+
+#[test]
+fn a_flow_is_translated_on_both_sides_both_ways() {
+    for hook in BOTH {
+        let mut scene = scene(&[source([192, 0, 2, 1], 5000, 5999)]);
+        for (first, answer) in [(SYN, SYN_ACK), (UDP, UDP)] {
+            let sent = packet(first, CLIENT, VIP).payload(33);
+            let there = scene.send(hook, &sent).frame();
+            assert_eq!(there.from.ip().octets(), [192, 0, 2, 1], "{hook:?}");
+            assert!((5000..6000).contains(&there.from.port()), "{hook:?} {there:?}");
+            assert_eq!(there.to.to_string(), BACKEND);
+            assert_eq!(there.payload, sent.payload);
+            // The next one from the same port.
+            assert_eq!(scene.send(hook, &sent).frame().from, there.from);
+
+            let reply = packet(answer, BACKEND, &there.from.to_string());
+            let back = scene.send(hook, &reply);
+            assert_eq!((back.reason, back.ifindex), (Reason::ForwardedToClient, 7), "{hook:?}");
+            let expected = Frame {
+                destination_mac: CLIENT_SIDE.destination_mac.unwrap(),
+                source_mac: CLIENT_SIDE.source_mac,
+                from: VIP.parse().unwrap(),
+                to: CLIENT.parse().unwrap(),
+                ttl: 63,
+                ..reply
+            };
+            assert_eq!(back.frame(), expected, "{hook:?}");
+        }
+        assert_eq!(scene.entries().len(), 4);
+        let flows = scene.get().flows(9).unwrap();
+        assert!(flows.iter().all(|flow| flow.client.to_string() == CLIENT), "{flows:?}");
+    }
+}
+
+#[test]
+fn no_two_flows_to_a_backend_share_a_port_and_every_port_is_used() {
+    for hook in BOTH {
+        let sources = [source([192, 0, 2, 1], 2000, 2499), source([192, 0, 2, 7], 65_036, 65_535)];
+        let mut scene = scene(&sources[..1]);
+        let mut seen = BTreeSet::new();
+        for n in 0..500_u16 {
+            let ended = scene.send(hook, &packet(UDP, &format!("10.1.0.5:{}", 1000 + n), VIP));
+            assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?} {n}");
+            assert!(seen.insert(ended.frame().from), "{hook:?}: twice {}", ended.frame().from);
+        }
+        assert_eq!(seen.iter().map(SocketAddrV4::port).max(), Some(2499));
+        let ended = scene.send(hook, &packet(UDP, "10.1.0.6:1000", VIP));
+        assert_eq!(ended.reason, Reason::NoSourcePort, "{hook:?}");
+        assert_eq!(scene.count(Reason::NoSourcePort), 1);
+        assert_eq!(scene.entries().len(), 1000, "a refusal leaves nothing");
+        // The same ports serve flows of another protocol.
+        assert_eq!(scene.send(hook, &packet(SYN, CLIENT, VIP)).reason, Reason::ForwardedToBackend);
+
+        // More addresses serve more flows, to the last port.
+        scene.sources = sources.to_vec();
+        scene.apply(&[(VIP, Udp, Maglev, &[BACKEND])]);
+        let mut from_the_other = BTreeSet::new();
+        for n in 0..900_u16 {
+            let ended = scene.send(hook, &packet(UDP, &format!("10.1.0.7:{}", 1000 + n), VIP));
+            if ended.reason == Reason::ForwardedToBackend {
+                assert!(from_the_other.insert(ended.frame().from), "{hook:?}");
+            }
+        }
+        let ports: BTreeSet<u16> = from_the_other.iter().map(SocketAddrV4::port).collect();
+        assert!(from_the_other.iter().all(|from| from.ip().octets() == [192, 0, 2, 7]));
+        assert!(ports.len() > 350 && ports.iter().all(|port| *port >= 65_036), "{}", ports.len());
+    }
+}
+
+#[test]
+fn a_port_is_free_again_when_its_flow_is_gone() {
+    for hook in BOTH {
+        let mut scene = scene(&[source([192, 0, 2, 1], 2000, 2000)]);
+        let first = scene.send(hook, &packet(SYN, CLIENT, VIP)).frame().from.to_string();
+        assert_eq!(first, "192.0.2.1:2000");
+        let other = "10.1.0.6:40000";
+        assert_eq!(scene.send(hook, &packet(SYN, other, VIP)).reason, Reason::NoSourcePort);
+        // The same client again: its old flow makes room.
+        scene.send(hook, &packet(SYN_ACK, BACKEND, &first));
+        scene.send(hook, &packet(ACK, CLIENT, VIP));
+        scene.send(hook, &packet(FIN, CLIENT, VIP));
+        let again = scene.send(hook, &packet(SYN, CLIENT, VIP));
+        assert_eq!(again.reason, Reason::ForwardedToBackend, "{hook:?}");
+        assert_eq!(scene.entries().len(), 2);
+    }
+}
+
+#[test]
+fn a_segment_of_no_flow_begins_none() {
+    for hook in BOTH {
+        for algorithm in [Maglev, RoundRobin] {
+            let mut scene = scene(&[source([192, 0, 2, 1], 2000, 2999)]);
+            scene.serve(VIP, Tcp, algorithm, &[BACKEND]);
+            let ended = scene.send(hook, &packet(ACK, CLIENT, VIP));
+            assert_eq!(ended.reason, Reason::UnknownFlow, "{hook:?} {algorithm:?}");
+        }
+    }
+}
+
+#[test]
+fn an_error_about_a_flow_finds_both_sides() {
+    for hook in BOTH {
+        let mut scene = scene(&[source([192, 0, 2, 1], 2000, 2999)]);
+        let sent = packet(UDP, CLIENT, VIP);
+        let there = scene.send(hook, &sent).frame();
+        let source = there.from.to_string();
+        let quote = |frame: &Frame| frame.bytes()[14..].to_vec();
+        let unreachable = Carries::Icmp { kind: 3, code: 3 };
+        let translated = Frame { ttl: 64, ..packet(UDP, &source, BACKEND) };
+        let error = Frame {
+            payload: quote(&translated),
+            ..packet(unreachable, "10.2.0.9:9", &format!("{}:0", there.from.ip()))
+        };
+        let ended = scene.send(hook, &error);
+        assert_eq!(ended.reason, Reason::ErrorToClient, "{hook:?}");
+        let frame = ended.frame();
+        assert_eq!(frame.to.ip().to_string(), "10.1.0.5");
+        assert_eq!(frame.from.ip().to_string(), "192.0.2.1");
+        assert_eq!(frame.payload, quote(&sent), "{hook:?}: as the client sent it");
+
+        let reply = packet(UDP, BACKEND, &source);
+        let error = Frame {
+            payload: quote(&packet(UDP, VIP, CLIENT)),
+            ..packet(unreachable, "10.1.0.5:9", "192.0.2.1:0")
+        };
+        let ended = scene.send(hook, &error);
+        assert_eq!(ended.reason, Reason::ErrorToBackend, "{hook:?}");
+        assert_eq!(ended.frame().to.ip().to_string(), "10.2.0.9");
+        assert_eq!(ended.frame().payload, quote(&reply), "{hook:?}: as the backend sent it");
+    }
+}
+
+#[test]
+fn a_new_process_goes_on_with_the_sources_and_flows() {
+    for hook in BOTH {
+        let mut scene = scene(&[source([192, 0, 2, 1], 2000, 2999)]);
+        let before = scene.send(hook, &packet(SYN, CLIENT, VIP)).frame().from;
+        scene.open();
+        scene.apply(&[(VIP, Tcp, Maglev, &[BACKEND])]);
+        assert_eq!(scene.send(hook, &packet(SYN, CLIENT, VIP)).frame().from, before);
+        let other = scene.send(hook, &packet(SYN, "10.1.0.6:40000", VIP)).frame().from;
+        assert!(other != before && *other.ip() == *before.ip(), "{hook:?} {other}");
+    }
+}
