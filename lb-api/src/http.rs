@@ -3,9 +3,12 @@
 mod handlers;
 mod listen;
 mod openapi;
+mod patch;
 mod problem;
+mod terms;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Request, header};
@@ -23,6 +26,8 @@ use crate::registry::Registry;
 
 /// Bytes of a request's body at most.
 pub const MAX_BODY: usize = 1024 * 1024;
+/// How long a request's body may take.
+pub const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// Items of a list unless the request says `limit`.
 pub const DEFAULT_LIMIT: usize = 10_000;
 /// What `limit` may say at most.
@@ -55,7 +60,10 @@ pub fn router(registry: Registry, views: Arc<dyn Views>) -> Router {
         .route("/vips", get(handlers::list_vips))
         .route(
             "/vips/{name}",
-            get(handlers::get_vip).put(handlers::put_vip).delete(handlers::delete_vip),
+            get(handlers::get_vip)
+                .put(handlers::put_vip)
+                .patch(handlers::patch_vip)
+                .delete(handlers::delete_vip),
         )
         .route("/bgp/peers", get(handlers::list_peers))
         .route("/bgp/routes", get(handlers::list_routes))

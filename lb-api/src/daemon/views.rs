@@ -31,6 +31,8 @@ pub(super) struct Live {
     pub(super) registry: Registry,
     /// Why interfaces are not attached.
     pub(super) troubles: watch::Receiver<Vec<String>>,
+    /// Why kept VIPs are not served.
+    pub(super) shadowed: watch::Receiver<Vec<String>>,
     /// What was found at the start.
     pub(super) warnings: Vec<String>,
     pub(super) router_id: Ipv4Addr,
@@ -84,7 +86,7 @@ impl Views for Live {
                 owned.dataplane.flows(limit.saturating_add(1)).map_err(|error| sentence(&error))
             });
             let flows = flows.await??;
-            let vips = self.registry.list().await;
+            let vips = self.registry.list().await.map_err(|refusal| refusal.to_string())?;
             let names: HashMap<ServiceKey, String> =
                 vips.into_iter().map(|vip| (control::key(&vip.spec), vip.metadata.name)).collect();
             Ok(cut(flows.into_iter().map(|flow| flow_view(&flow, &names)), limit))
@@ -100,6 +102,7 @@ impl Views for Live {
                 .await?;
             let reasons = reasons.map_err(|error| sentence(&error))?;
             let mut warnings = self.warnings.clone();
+            warnings.extend(self.shadowed.borrow().iter().cloned());
             warnings.extend(self.troubles.borrow().iter().cloned());
             Ok(Status {
                 version: env!("CARGO_PKG_VERSION").into(),

@@ -16,6 +16,7 @@ use super::handlers;
         handlers::list_vips,
         handlers::get_vip,
         handlers::put_vip,
+        handlers::patch_vip,
         handlers::delete_vip,
         handlers::list_peers,
         handlers::list_routes,
