@@ -109,8 +109,7 @@ struct Running {
 
 async fn start(config: &Config, store: store::Store, started: Instant) -> Result<Running> {
     let loaded = store.load()?;
-    let mut warnings = loaded.warnings;
-    warnings.extend(host::warnings());
+    let warnings = loaded.warnings;
     let router_config = router::config(&config.bgp).await?;
     let router_id = router_config.speaker.router_id;
     let dataplane = dataplane::spawn(&config.dataplane).await?;
@@ -135,7 +134,12 @@ async fn start(config: &Config, store: store::Store, started: Instant) -> Result
     let (registry, shadowed) = registry::spawn(start, world)
         .await
         .map_err(|why| anyhow::anyhow!("the dataplane refuses the VIPs: {why}"))?;
-    warnings.iter().chain(shadowed.borrow().iter()).for_each(|warning| tracing::warn!("{warning}"));
+    let host = views::host_warnings();
+    warnings
+        .iter()
+        .chain(&host)
+        .chain(shadowed.borrow().iter())
+        .for_each(|warning| tracing::warn!("{warning}"));
     let views = Arc::new(Live {
         dataplane: dataplane.clone(),
         router: router.clone(),
@@ -143,6 +147,7 @@ async fn start(config: &Config, store: store::Store, started: Instant) -> Result
         troubles,
         shadowed,
         warnings,
+        interfaces_wanted: !config.dataplane.interfaces.is_empty(),
         router_id,
         asn: config.bgp.asn,
         started,

@@ -16,7 +16,7 @@ use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use futures::future::BoxFuture;
-use lb_api_types::view::{BgpRouteView, FibView, FlowView, List, PeerView, Status};
+use lb_api_types::view::{BgpRouteView, Doctor, FibView, FlowView, List, PeerView, Status};
 
 pub(crate) use self::listen::answers;
 pub use self::listen::{ListenError, Listeners, serve};
@@ -45,6 +45,8 @@ pub trait Views: Send + Sync + 'static {
     fn flows(&self, limit: usize) -> BoxFuture<'_, Result<List<FlowView>, String>>;
     /// The appliance as a whole.
     fn status(&self) -> BoxFuture<'_, Result<Status, String>>;
+    /// What stands in the way.
+    fn doctor(&self) -> BoxFuture<'_, Result<Doctor, String>>;
 }
 
 /// What every request needs.
@@ -70,6 +72,7 @@ pub fn router(registry: Registry, views: Arc<dyn Views>) -> Router {
         .route("/fib", get(handlers::list_fib))
         .route("/flows", get(handlers::list_flows))
         .route("/status", get(handlers::get_status))
+        .route("/doctor", get(handlers::get_doctor))
         .route("/openapi.json", get(handlers::get_openapi))
         .with_state(App { registry, views });
     Router::new()

@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use ipnetwork::{IpNetwork, Ipv4Network};
 use lb_api_types::config;
 use lb_api_types::view::{
-    BgpRouteView, FibMemberView, FibView, FlowView, InterfaceView, List, PeerView, ReasonView,
-    Status,
+    BgpRouteView, CheckState, Doctor, FibMemberView, FibView, FlowView, InterfaceView, List,
+    PeerView, ReasonView, Status,
 };
 use lb_dataplane::fib::{Action, FibRoute, Member};
 use lb_dataplane::table::{Protocol, ServiceKey};
@@ -19,8 +19,9 @@ use lb_routing::{RouterHandle, Source};
 use tokio::sync::watch;
 
 use super::dataplane::{DataplaneHandle, sentence};
-use super::router;
+use super::{host, router};
 use crate::control;
+use crate::doctor::{self, Facts, Session};
 use crate::http::Views;
 use crate::registry::Registry;
 
@@ -33,8 +34,10 @@ pub(super) struct Live {
     pub(super) troubles: watch::Receiver<Vec<String>>,
     /// Why kept VIPs are not served.
     pub(super) shadowed: watch::Receiver<Vec<String>>,
-    /// What was found at the start.
+    /// What was found of the kept state at the start.
     pub(super) warnings: Vec<String>,
+    /// Whether the configuration names interfaces.
+    pub(super) interfaces_wanted: bool,
     pub(super) router_id: Ipv4Addr,
     pub(super) asn: u32,
     pub(super) started: Instant,
@@ -102,6 +105,7 @@ impl Views for Live {
                 .await?;
             let reasons = reasons.map_err(|error| sentence(&error))?;
             let mut warnings = self.warnings.clone();
+            warnings.extend(host_warnings());
             warnings.extend(self.shadowed.borrow().iter().cloned());
             warnings.extend(self.troubles.borrow().iter().cloned());
             Ok(Status {
@@ -114,10 +118,7 @@ impl Views for Live {
                     .map(|attached| InterfaceView {
                         name: attached.name,
                         index: attached.ifindex,
-                        hook: match attached.hook {
-                            Hook::Tc => config::Hook::Tc,
-                            Hook::Xdp => config::Hook::Xdp,
-                        },
+                        hook: hook(attached.hook),
                     })
                     .collect(),
                 reasons: reasons
@@ -134,6 +135,63 @@ impl Views for Live {
             })
         }
         .boxed()
+    }
+
+    fn doctor(&self) -> BoxFuture<'_, Result<Doctor, String>> {
+        async { Ok(doctor::examine(&self.facts().await?)) }.boxed()
+    }
+}
+
+impl Live {
+    async fn facts(&self) -> Result<Facts, String> {
+        let (interfaces, compiled) = self
+            .dataplane
+            .with(|owned| (owned.dataplane.attached(), owned.dataplane.compiled()))
+            .await?;
+        let read = tokio::task::spawn_blocking(move || {
+            let all = interfaces.iter();
+            let interfaces =
+                all.map(|attached| host::interface(&attached.name, hook(attached.hook)));
+            let grace_period = lb_dataplane::host::grace_period();
+            Facts {
+                interfaces: interfaces.collect(),
+                grace_period: Some(grace_period.map_err(|error| error.to_string())),
+                compiled,
+                ..host::facts()
+            }
+        });
+        let mut facts = read.await.map_err(|error| error.to_string())?;
+        facts.interfaces_wanted = self.interfaces_wanted;
+        facts.troubles = self.troubles.borrow().clone();
+        facts.state = self.warnings.iter().chain(self.shadowed.borrow().iter()).cloned().collect();
+        facts.sessions = self.peers().await.into_iter().map(session).collect();
+        let vips = self.registry.list().await.map_err(|refusal| refusal.to_string())?;
+        let wanted: Vec<_> = vips.into_iter().filter(|vip| vip.spec.advertise).collect();
+        facts.vips = wanted.len();
+        let lacking = wanted.into_iter().filter_map(|vip| {
+            let status = vip.status.filter(|status| !status.advertised)?;
+            Some((vip.metadata.name, status.message))
+        });
+        facts.unadvertised = lacking.collect();
+        Ok(facts)
+    }
+}
+
+/// What of this host alone is not well.
+pub(super) fn host_warnings() -> Vec<String> {
+    let checks = doctor::host(&host::facts()).into_iter();
+    let bad = checks.filter(|check| check.state > CheckState::Unknown);
+    bad.map(|check| doctor::sentence(&check)).collect()
+}
+
+fn session(peer: PeerView) -> Session {
+    Session { name: peer.name, state: peer.state, last_error: peer.last_error }
+}
+
+fn hook(hook: Hook) -> config::Hook {
+    match hook {
+        Hook::Tc => config::Hook::Tc,
+        Hook::Xdp => config::Hook::Xdp,
     }
 }
 

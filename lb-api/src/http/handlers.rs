@@ -6,7 +6,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use lb_api_types::problem::Problem;
-use lb_api_types::view::{BgpRouteView, FibView, FlowView, List, PeerView, Status};
+use lb_api_types::view::{BgpRouteView, Doctor, FibView, FlowView, List, PeerView, Status};
 use lb_api_types::vip::Vip;
 use serde_json::Value;
 
@@ -235,9 +235,26 @@ pub(super) async fn list_flows(
 
 /// The appliance as a whole.
 #[utoipa::path(get, path = "/api/v1/status", tag = "status",
-    responses((status = 200, body = Status)))]
-pub(super) async fn get_status(State(app): State<App>) -> Result<Json<Status>, Refused> {
+    responses((status = 200, body = Status),
+        (status = 503, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get_status(
+    State(app): State<App>,
+    asked: Asked,
+) -> Result<Json<Status>, Refused> {
+    nothing(&asked)?;
     app.views.status().await.map(Json).map_err(Refused::unavailable)
+}
+
+/// What of this host, its neighbours and the configuration stands in the way, each with its remedy.
+#[utoipa::path(get, path = "/api/v1/doctor", tag = "status",
+    responses((status = 200, body = Doctor),
+        (status = 503, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get_doctor(
+    State(app): State<App>,
+    asked: Asked,
+) -> Result<Json<Doctor>, Refused> {
+    nothing(&asked)?;
+    app.views.doctor().await.map(Json).map_err(Refused::unavailable)
 }
 
 /// This description.

@@ -23,6 +23,7 @@ use super::handlers;
         handlers::list_fib,
         handlers::list_flows,
         handlers::get_status,
+        handlers::get_doctor,
         handlers::get_openapi,
     )
 )]
