@@ -1,9 +1,11 @@
-//! The REST API: `/api/v1` over what the registry and the views say.
+//! The REST API: `/api/v1` over what the registry and the views say, and what probes and Prometheus ask for.
 
 mod handlers;
 mod listen;
+mod metrics;
 mod openapi;
 mod patch;
+mod probes;
 mod problem;
 mod terms;
 
@@ -16,7 +18,9 @@ use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use futures::future::BoxFuture;
-use lb_api_types::view::{BgpRouteView, Doctor, FibView, FlowView, List, PeerView, Status};
+use lb_api_types::view::{
+    BgpRouteView, Doctor, FibView, FlowView, List, PeerView, ReasonView, Status,
+};
 
 pub(crate) use self::listen::answers;
 pub use self::listen::{ListenError, Listeners, serve};
@@ -45,6 +49,8 @@ pub trait Views: Send + Sync + 'static {
     fn flows(&self, limit: usize) -> BoxFuture<'_, Result<List<FlowView>, String>>;
     /// The appliance as a whole.
     fn status(&self) -> BoxFuture<'_, Result<Status, String>>;
+    /// Packets by reason, those that never came included.
+    fn reasons(&self) -> BoxFuture<'_, Result<Vec<ReasonView>, String>>;
     /// What stands in the way.
     fn doctor(&self) -> BoxFuture<'_, Result<Doctor, String>>;
 }
@@ -58,6 +64,7 @@ pub(crate) struct App {
 
 /// The API.
 pub fn router(registry: Registry, views: Arc<dyn Views>) -> Router {
+    let app = App { registry, views };
     let api = Router::new()
         .route("/vips", get(handlers::list_vips))
         .route(
@@ -74,9 +81,13 @@ pub fn router(registry: Registry, views: Arc<dyn Views>) -> Router {
         .route("/status", get(handlers::get_status))
         .route("/doctor", get(handlers::get_doctor))
         .route("/openapi.json", get(handlers::get_openapi))
-        .with_state(App { registry, views });
+        .with_state(app.clone());
     Router::new()
         .nest("/api/v1", api)
+        .route("/healthz", get(probes::healthz))
+        .route("/readyz", get(probes::readyz))
+        .route("/metrics", get(probes::metrics))
+        .with_state(app)
         .fallback(async |request: Request<axum::body::Body>| {
             Refused::no_such_path(request.uri().path())
         })

@@ -227,6 +227,11 @@ impl Registry {
         answer.unwrap_or(Err(Refusal::Stopping))
     }
 
+    /// Whether the task has ended.
+    pub fn has_ended(&self) -> bool {
+        self.commands.is_closed()
+    }
+
     /// Returns when the task has ended.
     pub async fn ended(&self) {
         self.commands.closed().await;

@@ -58,3 +58,34 @@ fn doctor_finds_what_stands_in_the_way_and_says_what_to_do() {
     hello.lab.run("lbd", "ip link set eth1 down").holds();
     hello.doctor_finds("upstream", "the session is", true);
 }
+
+#[test]
+fn a_request_shows_in_the_metrics_that_prometheus_reads() {
+    let (hello, vip) = Hello::up_with_vip(Hook::Xdp);
+    hello.is_answered(&vip);
+    let socket = hello.api.socket().display().to_string();
+    let get = |path: &str| {
+        hello.lab.run(
+            "lbd",
+            &format!("curl -sS --fail-with-body --unix-socket {socket} http://lbd{path}"),
+        )
+    };
+    assert_eq!((get("/healthz").holds().trim(), get("/readyz").holds().trim()), ("ok", "ok"));
+    let text = get("/metrics").holds();
+    let value = |series: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{series} is not in\n{text}"))
+            .parse::<u64>()
+            .unwrap_or_default()
+    };
+    let name = &vip.metadata.name;
+    assert!(value(&format!("lbd_vip_flows_total{{vip=\"{name}\"}}")) > 0);
+    assert_eq!(value(&format!("lbd_vip_advertised{{vip=\"{name}\"}}")), 1);
+    let reason = "reason=\"forwarded-to-backend\",verdict=\"forward\"";
+    assert!(value(&format!("lbd_packets_total{{{reason}}}")) > 0);
+    assert_eq!(value("lbd_interface_attached{interface=\"eth1\",hook=\"xdp\"}"), 1);
+    let healthy = text
+        .lines()
+        .filter(|line| line.starts_with("lbd_backend_healthy{") && line.ends_with(" 1"));
+    assert_eq!(healthy.count(), vip.spec.backends.len());
+}

@@ -14,7 +14,7 @@ use lb_api_types::view::{
 };
 use lb_dataplane::fib::{Action, FibRoute, Member};
 use lb_dataplane::table::{Protocol, ServiceKey};
-use lb_dataplane::{Flow, Hook};
+use lb_dataplane::{Flow, Hook, ReasonCount};
 use lb_routing::{RouterHandle, Source};
 use tokio::sync::watch;
 
@@ -99,11 +99,8 @@ impl Views for Live {
 
     fn status(&self) -> BoxFuture<'_, Result<Status, String>> {
         async {
-            let (interfaces, reasons) = self
-                .dataplane
-                .with(|owned| (owned.dataplane.attached(), owned.dataplane.reasons()))
-                .await?;
-            let reasons = reasons.map_err(|error| sentence(&error))?;
+            let interfaces = self.dataplane.with(|owned| owned.dataplane.attached()).await?;
+            let reasons = self.reasons().await?;
             let mut warnings = self.warnings.clone();
             warnings.extend(host_warnings());
             warnings.extend(self.shadowed.borrow().iter().cloned());
@@ -121,18 +118,24 @@ impl Views for Live {
                         hook: hook(attached.hook),
                     })
                     .collect(),
-                reasons: reasons
-                    .into_iter()
-                    .filter(|count| count.packets > 0)
-                    .map(|count| ReasonView {
-                        reason: count.reason.name().into(),
-                        verdict: count.kind.name().into(),
-                        packets: count.packets,
-                        bytes: count.bytes,
-                    })
-                    .collect(),
+                reasons: reasons.into_iter().filter(|count| count.packets > 0).collect(),
                 warnings,
             })
+        }
+        .boxed()
+    }
+
+    fn reasons(&self) -> BoxFuture<'_, Result<Vec<ReasonView>, String>> {
+        async {
+            let reasons = self.dataplane.with(|owned| owned.dataplane.reasons()).await?;
+            let all = reasons.map_err(|error| sentence(&error))?.into_iter();
+            let view = |count: ReasonCount| ReasonView {
+                reason: count.reason.name().into(),
+                verdict: count.kind.name().into(),
+                packets: count.packets,
+                bytes: count.bytes,
+            };
+            Ok(all.map(view).collect())
         }
         .boxed()
     }

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::handlers;
+use super::{handlers, probes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -25,6 +25,9 @@ use super::handlers;
         handlers::get_status,
         handlers::get_doctor,
         handlers::get_openapi,
+        probes::healthz,
+        probes::readyz,
+        probes::metrics,
     )
 )]
 struct Api;

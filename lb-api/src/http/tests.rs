@@ -7,8 +7,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use lb_api_types::config::Api;
+use lb_api_types::config::{Api, Hook};
 use lb_api_types::problem::Problem;
+use lb_api_types::view::InterfaceView;
 use lb_api_types::vip::Vip;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -39,7 +40,21 @@ impl Views for Fixed {
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Status, String>> {
-        async { Err("no status".into()) }.boxed()
+        let interface = InterfaceView { name: "eth0".into(), index: 2, hook: Hook::Tc };
+        let status = Status {
+            version: "1".into(),
+            uptime_secs: 1,
+            router_id: [192, 0, 2, 1].into(),
+            asn: 65000,
+            interfaces: vec![interface],
+            reasons: vec![],
+            warnings: vec![],
+        };
+        async { Ok(status) }.boxed()
+    }
+
+    fn reasons(&self) -> BoxFuture<'_, Result<Vec<ReasonView>, String>> {
+        async { Ok(vec![]) }.boxed()
     }
 
     fn doctor(&self) -> BoxFuture<'_, Result<Doctor, String>> {
@@ -363,7 +378,7 @@ async fn every_described_operation_is_answered() {
     let served = Served::new(vec![vip("x", 1)]).await;
     let description = served.get("/api/v1/openapi.json").await.json();
     let paths = description["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 9);
+    assert_eq!(paths.len(), 12);
     for (path, operations) in paths {
         for method in operations.as_object().unwrap().keys() {
             let method = method.to_uppercase();
@@ -435,4 +450,30 @@ async fn preconditions_and_dry_runs_are_read_and_nonsense_is_refused() {
     assert_eq!(ask("DELETE", "", ("if-match", "\"1\"")).await, 204);
     let broken = served.get("/api/v1/vips/%ff").await.problem();
     assert_eq!((broken.status, broken.kind.as_str()), (400, "/problems/invalid-path"));
+}
+
+#[tokio::test]
+async fn probes_and_metrics_are_answered_and_say_why_not() {
+    let mut served = Served::new(vec![]).await;
+    assert_eq!(served.put("web", &good("web")).await.status, 201);
+    for path in ["/healthz", "/readyz"] {
+        let answer = served.get(path).await;
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"ok\n"[..]), "{path}");
+    }
+    let metrics = served.get("/metrics").await;
+    assert!(metrics.headers["content-type"].to_str().unwrap().starts_with("text/plain; version="));
+    assert!(metrics.body.starts_with(b"# HELP lbd_build_info"));
+    served.bench.attachment.send_replace(false);
+    let not_ready = async || served.get("/readyz").await.status == 503;
+    tokio::time::timeout(Duration::from_secs(40), async { while !not_ready().await {} })
+        .await
+        .unwrap();
+    assert!(served.get("/readyz").await.problem().detail.contains("VIP web is not served"));
+    assert_eq!(served.get("/healthz").await.status, 200, "the daemon itself is well");
+    // A registry whose health checks are gone ends.
+    drop(std::mem::replace(&mut served.bench.verdicts, watch::channel(Arc::default()).0));
+    served.bench.registry.ended().await;
+    for path in ["/healthz", "/readyz", "/metrics", "/api/v1/vips", "/api/v1/vips/web"] {
+        assert_eq!(served.get(path).await.problem().kind, "/problems/stopping", "{path}");
+    }
 }
