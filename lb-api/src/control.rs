@@ -19,6 +19,7 @@ use lb_api_types::vip::{self, Backend, Health, Vip, VipSpec};
 use lb_dataplane::table::{self, BackendState, Service, ServiceKey, Table};
 
 pub use self::damping::{Damping, HALF_LIFE};
+pub(crate) use self::explain::Reasons;
 use crate::health::{Target, Verdict, Verdicts};
 
 /// VIPs by name.
@@ -50,26 +51,27 @@ pub struct Desired {
     pub addresses: BTreeSet<Ipv4Addr>,
     /// Addresses that BGP advertises.
     pub announced: BTreeSet<Ipv4Addr>,
-    /// Per VIP by name: one sentence why its address is or is not advertised.
-    pub messages: BTreeMap<String, String>,
 }
 
 /// What is to hold, given what holds.
 pub fn desired(facts: Facts<'_>) -> Desired {
-    let mut desired = Desired::default();
+    let mut desired = Desired { announced: announced(facts), ..Desired::default() };
     for vip in facts.vips.values() {
         let IpAddr::V4(address) = vip.spec.address else { continue };
         desired.addresses.insert(address);
         desired.table.services.insert(key(&vip.spec), service(&vip.spec, facts.verdicts));
-        if carries(vip, facts) && facts.damping.held_until(address, facts.now).is_none() {
-            desired.announced.insert(address);
-        }
-    }
-    for vip in facts.vips.values() {
-        let message = explain::message(vip, facts, &desired.announced);
-        desired.messages.insert(vip.metadata.name.clone(), message);
     }
     desired
+}
+
+/// What BGP is to advertise, given what holds.
+pub fn announced(facts: Facts<'_>) -> BTreeSet<Ipv4Addr> {
+    let held = |address| facts.damping.held_until(address, facts.now).is_some();
+    let carried = facts.vips.values().filter_map(|vip| match vip.spec.address {
+        IpAddr::V4(address) if !held(address) && carries(vip, facts) => Some(address),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    });
+    carried.collect()
 }
 
 /// Whether a VIP is a reason to advertise its address.

@@ -3,6 +3,7 @@
 mod apply;
 mod client;
 mod describe;
+mod doctor;
 mod show;
 mod table;
 
@@ -17,7 +18,8 @@ pub use self::client::Server;
 
 /// Shows and changes what lbd has, over its REST API.
 ///
-/// Exit codes: 0 done, 1 refused or not found (one sentence says why), 2 wrong usage, 3 no daemon answers.
+/// Exit codes: 0 done, 1 refused or not found (one sentence says why), 2 wrong usage, 3 no daemon answers, 4 the answer
+/// is no (doctor found something).
 #[derive(Parser)]
 #[command(
     version,
@@ -29,6 +31,7 @@ Examples:
   lbctl get vips web -o yaml           # a VIP as apply takes it
   lbctl delete vip web
   lbctl get peers                      # BGP sessions
+  lbctl doctor                         # what stands in the way, and what to do about it
   lbctl get fib 10.244.1.0/26          # where the fast path sends packets
   lbctl --server http://127.0.0.1:8080 get status"
 )]
@@ -70,6 +73,8 @@ enum Command {
         /// Its name.
         name: String,
     },
+    /// Look for what stands in the way: kernel, privileges, settings, interfaces, sessions, VIPs; each with its remedy.
+    Doctor,
     /// Create or replace the VIPs of files (YAML or JSON; several documents are separated by ---).
     Apply {
         /// A file; `-` is standard input.
@@ -93,6 +98,20 @@ enum Command {
         )]
         file: Vec<PathBuf>,
     },
+}
+
+/// What a command says when it is carried out.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Yes(String),
+    /// The command asks something, and the answer is no.
+    No(String),
+}
+
+impl From<String> for Answer {
+    fn from(text: String) -> Self {
+        Self::Yes(text)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -167,19 +186,26 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     let format = arguments.output;
     let outcome = match arguments.command {
         Command::Get { kind, name, limit } => {
-            show::get(&client, kind, name.as_deref(), limit, format).await
+            show::get(&client, kind, name.as_deref(), limit, format).await.map(Answer::Yes)
         }
         Command::Describe { kind: Nameable::Vip, name } => {
-            show::describe(&client, &name, format).await
+            show::describe(&client, &name, format).await.map(Answer::Yes)
         }
-        Command::Apply { file } => apply::apply(&client, &file).await,
-        Command::Delete { name: Some(name), .. } => apply::delete(&client, &[name]).await,
-        Command::Delete { file, .. } => apply::delete_files(&client, &file).await,
+        Command::Doctor => doctor::doctor(&client, format).await,
+        Command::Apply { file } => apply::apply(&client, &file).await.map(Answer::Yes),
+        Command::Delete { name: Some(name), .. } => {
+            apply::delete(&client, &[name]).await.map(Answer::Yes)
+        }
+        Command::Delete { file, .. } => apply::delete_files(&client, &file).await.map(Answer::Yes),
     };
     match outcome {
-        Ok(text) => {
+        Ok(Answer::Yes(text)) => {
             print(&text);
             ExitCode::SUCCESS
+        }
+        Ok(Answer::No(text)) => {
+            print(&text);
+            ExitCode::from(4)
         }
         Err(error) => {
             eprintln!("{error}");

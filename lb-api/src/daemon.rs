@@ -39,8 +39,10 @@ use crate::http::{self, Listeners};
 use crate::registry::{self, Appliers, Registry, Start};
 use crate::{health, store};
 
-/// How long requests and sessions may take to end.
+/// How long the VIPs and the sessions may each take to end.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How long answers that are under way may take to be read.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -64,6 +66,7 @@ pub async fn run(config: Config) -> Result<()> {
     let ended = tokio::select! {
         _ = terminate.recv() => Ok("SIGTERM"),
         _ = interrupt.recv() => Ok("SIGINT"),
+        () = running.registry.ended() => Err("the VIPs' task has ended"),
         () = running.dataplane.ended() => Err("the dataplane's thread has ended"),
         _ = &mut running.fib => Err("the router has ended"),
         _ = &mut serving => Err("the API has ended"),
@@ -75,12 +78,16 @@ pub async fn run(config: Config) -> Result<()> {
             "stopping: BGP sessions end, the dataplane stays and goes on forwarding; `lbd clean` takes it away"
         );
     }
-    let ordered = async {
-        running.registry.withdraw().await;
-        running.router.shutdown().await;
-    };
-    if timeout(STOP_WITHIN, ordered).await.is_err() {
+    // A dataplane that hangs doesn't keep the neighbours from being told.
+    if timeout(STOP_WITHIN, running.registry.withdraw()).await.is_err() {
+        tracing::warn!("the VIPs' task did not end in time");
+    }
+    if timeout(STOP_WITHIN, running.router.shutdown()).await.is_err() {
         tracing::warn!("BGP sessions did not end in time");
+    }
+    // Whoever was answered by the registry reads it, too.
+    if !serving.is_finished() && timeout(ANSWER_WITHIN, serving).await.is_err() {
+        tracing::debug!("a client still keeps its connection open");
     }
     let _socket_is_gone_already = std::fs::remove_file(&config.api.socket);
     match ended {
@@ -102,8 +109,7 @@ struct Running {
 
 async fn start(config: &Config, store: store::Store, started: Instant) -> Result<Running> {
     let loaded = store.load()?;
-    let mut warnings = loaded.warnings;
-    warnings.extend(host::warnings());
+    let warnings = loaded.warnings;
     let router_config = router::config(&config.bgp).await?;
     let router_id = router_config.speaker.router_id;
     let dataplane = dataplane::spawn(&config.dataplane).await?;
@@ -118,23 +124,30 @@ async fn start(config: &Config, store: store::Store, started: Instant) -> Result
     let start = Start {
         file: config.vips.clone(),
         kept: loaded.vips,
+        revision: loaded.revision,
         store,
         attached,
         verdicts: health::prober::spawn(wanted),
         targets,
     };
     let world = World { dataplane: dataplane.clone(), router: router.clone() };
-    let (registry, clashes) = registry::spawn(start, world)
+    let (registry, shadowed) = registry::spawn(start, world)
         .await
         .map_err(|why| anyhow::anyhow!("the dataplane refuses the VIPs: {why}"))?;
-    warnings.extend(clashes);
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let host = views::host_warnings();
+    warnings
+        .iter()
+        .chain(&host)
+        .chain(shadowed.borrow().iter())
+        .for_each(|warning| tracing::warn!("{warning}"));
     let views = Arc::new(Live {
         dataplane: dataplane.clone(),
         router: router.clone(),
         registry: registry.clone(),
         troubles,
+        shadowed,
         warnings,
+        interfaces_wanted: !config.dataplane.interfaces.is_empty(),
         router_id,
         asn: config.bgp.asn,
         started,

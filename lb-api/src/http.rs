@@ -1,11 +1,16 @@
-//! The REST API: `/api/v1` over what the registry and the views say.
+//! The REST API: `/api/v1` over what the registry and the views say, and what probes and Prometheus ask for.
 
 mod handlers;
 mod listen;
+mod metrics;
 mod openapi;
+mod patch;
+mod probes;
 mod problem;
+mod terms;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Request, header};
@@ -13,7 +18,9 @@ use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use futures::future::BoxFuture;
-use lb_api_types::view::{BgpRouteView, FibView, FlowView, List, PeerView, Status};
+use lb_api_types::view::{
+    BgpRouteView, Doctor, FibView, FlowView, List, PeerView, ReasonView, Status,
+};
 
 pub(crate) use self::listen::answers;
 pub use self::listen::{ListenError, Listeners, serve};
@@ -23,6 +30,8 @@ use crate::registry::Registry;
 
 /// Bytes of a request's body at most.
 pub const MAX_BODY: usize = 1024 * 1024;
+/// How long a request's body may take.
+pub const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// Items of a list unless the request says `limit`.
 pub const DEFAULT_LIMIT: usize = 10_000;
 /// What `limit` may say at most.
@@ -40,6 +49,10 @@ pub trait Views: Send + Sync + 'static {
     fn flows(&self, limit: usize) -> BoxFuture<'_, Result<List<FlowView>, String>>;
     /// The appliance as a whole.
     fn status(&self) -> BoxFuture<'_, Result<Status, String>>;
+    /// Packets by reason, those that never came included.
+    fn reasons(&self) -> BoxFuture<'_, Result<Vec<ReasonView>, String>>;
+    /// What stands in the way.
+    fn doctor(&self) -> BoxFuture<'_, Result<Doctor, String>>;
 }
 
 /// What every request needs.
@@ -51,21 +64,30 @@ pub(crate) struct App {
 
 /// The API.
 pub fn router(registry: Registry, views: Arc<dyn Views>) -> Router {
+    let app = App { registry, views };
     let api = Router::new()
         .route("/vips", get(handlers::list_vips))
         .route(
             "/vips/{name}",
-            get(handlers::get_vip).put(handlers::put_vip).delete(handlers::delete_vip),
+            get(handlers::get_vip)
+                .put(handlers::put_vip)
+                .patch(handlers::patch_vip)
+                .delete(handlers::delete_vip),
         )
         .route("/bgp/peers", get(handlers::list_peers))
         .route("/bgp/routes", get(handlers::list_routes))
         .route("/fib", get(handlers::list_fib))
         .route("/flows", get(handlers::list_flows))
         .route("/status", get(handlers::get_status))
+        .route("/doctor", get(handlers::get_doctor))
         .route("/openapi.json", get(handlers::get_openapi))
-        .with_state(App { registry, views });
+        .with_state(app.clone());
     Router::new()
         .nest("/api/v1", api)
+        .route("/healthz", get(probes::healthz))
+        .route("/readyz", get(probes::readyz))
+        .route("/metrics", get(probes::metrics))
+        .with_state(app)
         .fallback(async |request: Request<axum::body::Body>| {
             Refused::no_such_path(request.uri().path())
         })

@@ -6,6 +6,7 @@ pub mod config;
 pub mod control;
 pub mod ctl;
 pub mod daemon;
+pub mod doctor;
 pub mod health;
 pub mod http;
 pub mod read;

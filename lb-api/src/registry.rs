@@ -8,6 +8,7 @@
 //!
 //! Invariant: whatever a [`Registry`] call has returned is in the dataplane and on the disk; after an error, neither.
 
+mod status;
 mod task;
 
 use std::collections::BTreeSet;
@@ -65,24 +66,70 @@ pub enum Refusal {
         /// The protocol of both.
         protocol: &'static str,
     },
+    /// It is not what the request expects to be there.
+    #[error(
+        "VIP {name} has revision {found}, not {expected}: somebody else changed it; read it again and repeat the change"
+    )]
+    Stale {
+        /// The VIP.
+        name: String,
+        /// Its revision.
+        found: u64,
+        /// What the request says.
+        expected: u64,
+    },
+    /// The request says that it has to be new.
+    #[error("there is a VIP {0} already, and the request asks for a new one: choose another name")]
+    Exists(String),
+    /// The request says that it has to be there.
+    #[error(
+        "there is no VIP {0}, and the request only changes one that is there: read the list again"
+    )]
+    Gone(String),
     /// No room.
     #[error("there are {0} VIPs already, and more are not kept: remove one first")]
     TooMany(usize),
     /// The dataplane cannot serve it.
     #[error("the dataplane refuses: {0}")]
     Dataplane(String),
-    /// It cannot be kept.
-    #[error("the VIP cannot be kept: {0}")]
+    /// It cannot be written; nothing was tried.
+    #[error("the change cannot be kept: {0}; free or repair the disk")]
+    NotWritten(String),
+    /// It was written, but cannot take the old one's place.
+    #[error("the change cannot be kept: {0}; repair the disk")]
     Store(String),
     /// The daemon ends.
     #[error("lbd is stopping: try again when it runs")]
     Stopping,
 }
 
+/// What a change expects to find.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expected {
+    /// Whatever there is.
+    #[default]
+    Any,
+    /// Nothing of this name (`If-None-Match: *`).
+    Nothing,
+    /// Something of this name (`If-Match: *`).
+    Something,
+    /// This revision (`If-Match: "7"`).
+    Revision(u64),
+}
+
+/// How a change is to be carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// What has to be there.
+    pub expected: Expected,
+    /// Only say what would become of it.
+    pub dry_run: bool,
+}
+
 /// What became of a change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
-    /// The VIP as it is now.
+    /// The VIP as it is now; of a dry run, as it would be, without status.
     pub vip: Vip,
     /// Whether it was not there before.
     pub created: bool,
@@ -98,8 +145,8 @@ pub struct Registry {
 enum Command {
     List(oneshot::Sender<Vec<Vip>>),
     Get(String, oneshot::Sender<Option<Vip>>),
-    Put(Box<Vip>, oneshot::Sender<Result<Applied, Refusal>>),
-    Delete(String, oneshot::Sender<Result<(), Refusal>>),
+    Put(Box<Vip>, Terms, oneshot::Sender<Result<Applied, Refusal>>),
+    Delete(String, Terms, oneshot::Sender<Result<(), Refusal>>),
     Withdraw(oneshot::Sender<()>),
 }
 
@@ -110,6 +157,8 @@ pub struct Start {
     pub file: Vec<Vip>,
     /// VIPs of the store. Those that clash with the file's are kept, but not served.
     pub kept: Vec<Vip>,
+    /// The last revision that the store gave.
+    pub revision: u64,
     /// Where changes are kept.
     pub store: Store,
     /// Whether the dataplane is attached to an interface.
@@ -122,13 +171,15 @@ pub struct Start {
 
 /// Starts the task and has the dataplane serve what there is; nothing is advertised before health has spoken.
 ///
+/// With the registry come sentences on kept VIPs that are not served.
+///
 /// # Errors
 ///
 /// The dataplane cannot serve it; the sentence says why.
 pub async fn spawn<A: Appliers>(
     start: Start,
     appliers: A,
-) -> Result<(Registry, Vec<String>), String> {
+) -> Result<(Registry, watch::Receiver<Vec<String>>), String> {
     let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
     let (mut task, warnings) = Task::new(start, appliers, receiver);
     task.reconcile().await?;
@@ -138,22 +189,31 @@ pub async fn spawn<A: Appliers>(
 
 impl Registry {
     /// Every VIP by name, with its status.
-    pub async fn list(&self) -> Vec<Vip> {
-        self.ask(Command::List).await.unwrap_or_default()
+    ///
+    /// # Errors
+    ///
+    /// The daemon ends.
+    pub async fn list(&self) -> Result<Vec<Vip>, Refusal> {
+        self.ask(Command::List).await.ok_or(Refusal::Stopping)
     }
 
     /// A VIP with its status.
-    pub async fn get(&self, name: &str) -> Option<Vip> {
-        self.ask(|answer| Command::Get(name.to_owned(), answer)).await?
+    ///
+    /// # Errors
+    ///
+    /// There is none, or the daemon ends.
+    pub async fn get(&self, name: &str) -> Result<Vip, Refusal> {
+        let found = self.ask(|answer| Command::Get(name.to_owned(), answer)).await;
+        found.ok_or(Refusal::Stopping)?.ok_or_else(|| Refusal::Unknown(name.to_owned()))
     }
 
-    /// Creates or replaces a VIP.
+    /// Creates or replaces a VIP. A revision in its metadata has to be the one that is replaced.
     ///
     /// # Errors
     ///
     /// Why not; nothing has changed then.
-    pub async fn put(&self, vip: Vip) -> Result<Applied, Refusal> {
-        let answer = self.ask(|answer| Command::Put(Box::new(vip), answer)).await;
+    pub async fn put(&self, vip: Vip, terms: Terms) -> Result<Applied, Refusal> {
+        let answer = self.ask(|answer| Command::Put(Box::new(vip), terms, answer)).await;
         answer.unwrap_or(Err(Refusal::Stopping))
     }
 
@@ -162,9 +222,19 @@ impl Registry {
     /// # Errors
     ///
     /// Why not; nothing has changed then.
-    pub async fn delete(&self, name: &str) -> Result<(), Refusal> {
-        let answer = self.ask(|answer| Command::Delete(name.to_owned(), answer)).await;
+    pub async fn delete(&self, name: &str, terms: Terms) -> Result<(), Refusal> {
+        let answer = self.ask(|answer| Command::Delete(name.to_owned(), terms, answer)).await;
         answer.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// Whether the task has ended.
+    pub fn has_ended(&self) -> bool {
+        self.commands.is_closed()
+    }
+
+    /// Returns when the task has ended.
+    pub async fn ended(&self) {
+        self.commands.closed().await;
     }
 
     /// Advertises nothing any more and takes no more changes; what the dataplane serves stays.

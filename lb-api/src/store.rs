@@ -1,4 +1,7 @@
 //! VIPs made over REST, kept in `vips.json` of the state folder: always one whole version, the old or the new.
+//!
+//! The files before it stay as `vips.json.previous-1` (the newest) and so on. A damaged file leads to the last good one
+//! and a warning, never to an appliance without VIPs.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,7 +16,9 @@ use crate::vip;
 
 const NAME: &str = "vips.json";
 /// The form of the file; one that this daemon does not know is never touched.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
+/// Files that are kept, the current one included.
+const GENERATIONS: usize = 5;
 /// Damaged files that are kept aside at most.
 const MAX_DAMAGED: usize = 100;
 
@@ -57,6 +62,8 @@ pub enum StoreError {
 /// What was found at the start.
 #[derive(Debug, Default, PartialEq)]
 pub struct Loaded {
+    /// The last revision that was given to a VIP.
+    pub revision: u64,
     /// The VIPs.
     pub vips: Vec<Vip>,
     /// What people should know: a damaged file was or still is kept aside.
@@ -71,10 +78,17 @@ pub struct Store {
     _lock: File,
 }
 
+/// A new file that waits to take the old one's place.
+#[derive(Debug)]
+#[must_use]
+pub struct Prepared(());
+
 #[derive(Serialize)]
-struct Document<'a> {
+struct Document {
     version: u64,
-    vips: &'a [&'a Vip],
+    checksum: String,
+    revision: u64,
+    vips: Value,
 }
 
 impl Store {
@@ -100,32 +114,32 @@ impl Store {
         }
     }
 
-    /// Reads the file. One that is damaged is kept aside under another name, and said.
+    /// Reads the file. One that is damaged is kept aside under another name, said, and replaced by the last good
+    /// generation.
     ///
     /// # Errors
     ///
     /// The file cannot be read, or was written by a later version.
     pub fn load(&self) -> Result<Loaded, StoreError> {
         let path = self.path();
-        let mut loaded = Loaded::default();
-        match fs::read(&path) {
+        let mut loaded = match fs::read(&path) {
             Ok(bytes) => match self.parse(&bytes)? {
-                Ok(vips) => loaded.vips = vips,
-                Err(why) => self.keep_aside(&why)?,
+                Ok(loaded) => loaded,
+                Err(why) => self.fall_back(&why)?,
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Loaded::default(),
             Err(source) => return Err(StoreError::Io { what: "read", path, source }),
-        }
+        };
         for path in self.damaged().filter(|path| path.exists()) {
             loaded.warnings.push(format!(
-                "{} is a damaged state file that was kept aside, its VIPs are not served: repair it, or apply them again, and remove it",
+                "{} is a damaged state file that was kept aside: apply again what is missing from `lbctl get vips`, and remove it",
                 path.display()
             ));
         }
         Ok(loaded)
     }
 
-    fn parse(&self, bytes: &[u8]) -> Result<Result<Vec<Vip>, String>, StoreError> {
+    fn parse(&self, bytes: &[u8]) -> Result<Result<Loaded, String>, StoreError> {
         let value: Value = match serde_json::from_slice(bytes) {
             Ok(value) => value,
             Err(error) => return Ok(Err(error.to_string())),
@@ -133,23 +147,45 @@ impl Store {
         if let Some(found) = value["version"].as_u64().filter(|&found| found > VERSION) {
             return Err(StoreError::Version { path: self.path(), found });
         }
+        // Version 1 had none.
+        let said = value.get("checksum");
+        if said.is_some_and(|said| *said != checksum(&value["revision"], &value["vips"])) {
+            return Ok(Err("its checksum is not that of its content; who edits it by hand takes the field checksum out".into()));
+        }
         Ok(document(&value, read).map_err(|mistakes| {
             let first = mistakes.first().map(|m| format!("{} {}", m.path, m.message));
             first.unwrap_or_default()
         }))
     }
 
-    fn keep_aside(&self, why: &str) -> Result<(), StoreError> {
+    /// Takes the last good generation in the damaged file's place. A crash leaves the one or the other there.
+    fn fall_back(&self, why: &str) -> Result<Loaded, StoreError> {
         let path = self.path();
         let free = self.damaged().find(|path| !path.exists());
         let aside = free.ok_or(StoreError::TooManyDamaged { path: path.clone() })?;
-        fs::rename(&path, &aside).map_err(|source| StoreError::Io {
-            what: "rename",
-            path: path.clone(),
-            source,
-        })?;
         tracing::error!(file = %path.display(), kept_as = %aside.display(), why, "the state file is damaged");
-        Ok(())
+        let good = self.previous().find_map(|previous| {
+            let loaded = self.parse(&fs::read(&previous).ok()?).ok()?.ok()?;
+            Some((previous, loaded))
+        });
+        let replace = || match &good {
+            None => fs::rename(&path, &aside),
+            Some((previous, _)) => {
+                let new = self.new_path();
+                fs::copy(previous, &new)?;
+                File::open(&new)?.sync_all()?;
+                link(&path, &aside)?;
+                fs::rename(&new, &path)
+            }
+        };
+        let error = |source| StoreError::Io { what: "replace", path: path.clone(), source };
+        replace().and_then(|()| self.sync()).map_err(error)?;
+        let Some((previous, mut loaded)) = good else { return Ok(Loaded::default()) };
+        loaded.warnings.push(format!(
+            "the state file was damaged ({why}), so the VIPs are those of {}, and the last change may be missing: compare them with what you applied",
+            previous.display()
+        ));
+        Ok(loaded)
     }
 
     /// Replaces the file: when this returns, a crash leaves the new one.
@@ -157,22 +193,67 @@ impl Store {
     /// # Errors
     ///
     /// It cannot be written; the old one is still there.
-    pub fn save(&self, vips: &[&Vip]) -> Result<(), StoreError> {
-        let new = self.folder.join(format!("{NAME}.new"));
+    pub fn save(&self, revision: u64, vips: &[&Vip]) -> Result<(), StoreError> {
+        self.prepare(revision, vips).and_then(|prepared| self.commit(prepared))
+    }
+
+    /// Writes the new file beside the old one, so that a full disk is known before anything changes.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub fn prepare(&self, revision: u64, vips: &[&Vip]) -> Result<Prepared, StoreError> {
         let write = || {
-            let mut bytes = serde_json::to_vec_pretty(&Document { version: VERSION, vips })?;
+            let vips = serde_json::to_value(vips)?;
+            let checksum = checksum(&revision.into(), &vips);
+            let document = Document { version: VERSION, checksum, revision, vips };
+            let mut bytes = serde_json::to_vec_pretty(&document)?;
             bytes.push(b'\n');
-            let mut file = File::create(&new)?;
+            let mut file = File::create(self.new_path())?;
             file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, self.path())?;
-            File::open(&self.folder)?.sync_all()
+            file.sync_all()
         };
-        write().map_err(|source| StoreError::Io { what: "write", path: self.path(), source })
+        write().map_err(|source| StoreError::Io { what: "write", path: self.path(), source })?;
+        Ok(Prepared(()))
+    }
+
+    /// Has what was prepared last take the old file's place, which becomes the generation before. Whatever moment a
+    /// crash comes at, there is a whole file; generations may have a gap then.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be renamed; the old one is still there.
+    pub fn commit(&self, prepared: Prepared) -> Result<(), StoreError> {
+        let Prepared(()) = prepared;
+        let all: Vec<_> = self.previous().collect();
+        let shift = || {
+            for pair in all.windows(2).rev() {
+                if let [newer, older] = pair {
+                    may_lack(fs::rename(newer, older))?;
+                }
+            }
+            all.first().map_or(Ok(()), |newest| may_lack(link(&self.path(), newest)))?;
+            fs::rename(self.new_path(), self.path())?;
+            self.sync()
+        };
+        shift().map_err(|source| StoreError::Io { what: "replace", path: self.path(), source })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.folder)?.sync_all()
     }
 
     fn path(&self) -> PathBuf {
         self.folder.join(NAME)
+    }
+
+    fn new_path(&self) -> PathBuf {
+        self.folder.join(format!("{NAME}.new"))
+    }
+
+    /// Generations before the file, newest first.
+    fn previous(&self) -> impl Iterator<Item = PathBuf> {
+        (1..GENERATIONS).map(|n| self.folder.join(format!("{NAME}.previous-{n}")))
     }
 
     fn damaged(&self) -> impl Iterator<Item = PathBuf> {
@@ -180,10 +261,41 @@ impl Store {
     }
 }
 
-fn read(cursor: &Cursor<'_>) -> Option<Vec<Vip>> {
-    let file = cursor.object(&["version", "vips"])?;
-    file.required("version")?.number(VERSION..=VERSION)?;
-    file.required("vips")?.list(vip::read)
+fn read(cursor: &Cursor<'_>) -> Option<Loaded> {
+    let file = cursor.object(&["version", "checksum", "revision", "vips"])?;
+    file.required("version")?.number(1..=VERSION)?;
+    let revision =
+        file.field("revision").map_or(Some(0), |revision| revision.number(0..=u64::MAX))?;
+    let vips = file.required("vips")?.list(vip::read)?;
+    Some(Loaded { revision, vips, warnings: Vec::new() })
+}
+
+/// A second name for a file, or a copy where the file system knows no second names.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    may_lack(fs::remove_file(to))?;
+    match fs::hard_link(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => fs::copy(from, to).map(drop),
+        other => other,
+    }
+}
+
+fn may_lack(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// CRC-32 (ISO 3309) of what is kept, in its shortest form: finds every flipped bit, also one that leaves the file
+/// well-formed.
+fn checksum(revision: &Value, vips: &Value) -> String {
+    let bytes = format!("{revision}{vips}");
+    let crc = bytes.bytes().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+        })
+    });
+    format!("crc32:{:08x}", !crc)
 }
 
 #[cfg(test)]

@@ -26,8 +26,12 @@ const ALGORITHMS: &[(&str, Algorithm)] =
 pub fn read(cursor: &Cursor<'_>) -> Option<Vip> {
     let vip = cursor.object(&["metadata", "spec", "status"])?;
     let metadata = vip.required("metadata").and_then(|metadata| {
-        let metadata = metadata.object(&["name"])?;
-        Some(Metadata { name: name(&metadata.required("name")?)? })
+        let metadata = metadata.object(&["name", "revision"])?;
+        let revision = match metadata.field("revision") {
+            None => None,
+            Some(revision) => Some(revision.number(1..=u64::MAX)?),
+        };
+        Some(Metadata { name: name(&metadata.required("name")?)?, revision })
     });
     let spec = vip.required("spec").and_then(|spec| read_spec(&spec));
     Some(Vip { metadata: metadata?, spec: spec?, status: None })

@@ -350,6 +350,13 @@ impl Dataplane {
         })
     }
 
+    /// Whether the kernel has compiled the programs; `None` where it does not say.
+    #[must_use]
+    pub fn compiled(&self) -> Option<bool> {
+        let program = self.program(Hook::Tc)?;
+        Some(program.info().ok()?.size_jitted() > 0)
+    }
+
     /// A map by its name, to look into it or to set a scene.
     #[must_use]
     pub fn map_mut(&mut self, name: &str) -> Option<&mut Map> {

@@ -3,6 +3,7 @@
 mod dataplane;
 mod error;
 pub mod fib;
+pub mod host;
 mod icmp;
 mod layout;
 pub mod maglev;

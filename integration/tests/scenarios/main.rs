@@ -4,5 +4,6 @@
 
 mod bad_input;
 mod hello;
+mod operating;
 mod routing;
 mod traffic;

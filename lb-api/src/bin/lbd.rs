@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lb_api::{config, daemon};
 use lb_api_types::config::Config;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 /// Read where no file is named, if it is there.
@@ -89,11 +90,21 @@ fn run(config: Config) -> Result<()> {
     let colours = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
     log.with_writer(std::io::stderr).init();
+    raise_limit_of_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(daemon::run(config));
     // Threads that wait for the kernel or a neighbour don't hold the end up.
     runtime.shutdown_background();
     outcome
+}
+
+/// A health check that finds no free descriptor would say that its backend is down.
+fn raise_limit_of_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
 }
 
 fn clean(config: Config) -> Result<()> {

@@ -259,6 +259,10 @@ fn vips(cursor: &Cursor<'_>) -> Option<Vec<Vip>> {
     let vips = cursor.list(|cursor| {
         let vip = vip::read(cursor)?;
         let (name, spec) = (&vip.metadata.name, &vip.spec);
+        if vip.metadata.revision.is_some() {
+            return cursor
+                .wrong("has metadata.revision, which only a VIP made over REST has: take it out");
+        }
         if let Some(first) = names.insert(name.clone(), cursor.path().clone()) {
             return cursor
                 .wrong(format!("has the name `{name}` of {first}: rename one of the two"));

@@ -75,6 +75,11 @@ impl Damping {
         });
     }
 
+    /// Whether time changes nothing any more.
+    pub fn is_settled(&self) -> bool {
+        self.flaps.values().all(|flap| !flap.held && flap.points <= FORGOTTEN_BELOW)
+    }
+
     /// Until when an address is held back, if it is.
     pub fn held_until(&self, address: Ipv4Addr, now: Instant) -> Option<Instant> {
         let mut flap = *self.flaps.get(&address)?;

@@ -1,39 +1,55 @@
 //! Why an address is or is not advertised, in one sentence.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use lb_api_types::vip::Vip;
 
 use super::{Facts, carries, key, tally};
 
-/// The sentence for a VIP.
-pub(super) fn message(vip: &Vip, facts: Facts<'_>, announced: &BTreeSet<Ipv4Addr>) -> String {
-    let IpAddr::V4(address) = vip.spec.address else {
-        return "not served: the dataplane serves IPv4 only".into();
-    };
-    let all = vip.spec.backends.len();
-    let tally = tally(&vip.spec, facts.verdicts);
-    if announced.contains(&address) {
-        if carries(vip, facts) {
-            return format!("advertised: {} of {all} backends healthy", tally.healthy);
+/// What the sentences are made of.
+pub(crate) struct Reasons<'a> {
+    facts: Facts<'a>,
+    announced: &'a BTreeSet<Ipv4Addr>,
+    /// Per address the first VIP that is a reason to advertise it.
+    carriers: BTreeMap<IpAddr, &'a str>,
+}
+
+impl<'a> Reasons<'a> {
+    /// Looks once at every VIP.
+    pub(crate) fn new(facts: Facts<'a>, announced: &'a BTreeSet<Ipv4Addr>) -> Self {
+        let mut carriers = BTreeMap::new();
+        for vip in facts.vips.values().filter(|vip| carries(vip, facts)) {
+            carriers.entry(vip.spec.address).or_insert(vip.metadata.name.as_str());
         }
-        let others = facts
-            .vips
-            .values()
-            .find(|other| other.spec.address == vip.spec.address && carries(other, facts));
-        let other = others.map_or("another", |other| &other.metadata.name);
-        return format!(
-            "advertised because of VIP {other} at the same address: {}",
-            own_reason(vip, facts)
-        );
+        Self { facts, announced, carriers }
     }
-    match facts.damping.held_until(address, facts.now) {
-        Some(until) if carries(vip, facts) => {
-            let seconds = until.saturating_duration_since(facts.now).as_secs() + 1;
-            format!("not advertised: its health flapped, held back for another {seconds} s")
+
+    /// The sentence for a VIP.
+    pub(crate) fn message(&self, vip: &Vip) -> String {
+        let facts = self.facts;
+        let IpAddr::V4(address) = vip.spec.address else {
+            return "not served: the dataplane serves IPv4 only".into();
+        };
+        let all = vip.spec.backends.len();
+        if self.announced.contains(&address) {
+            if carries(vip, facts) {
+                let healthy = tally(&vip.spec, facts.verdicts).healthy;
+                return format!("advertised: {healthy} of {all} backends healthy");
+            }
+            let other = self.carriers.get(&vip.spec.address).unwrap_or(&"another");
+            return format!(
+                "advertised because of VIP {other} at the same address: {}",
+                own_reason(vip, facts)
+            );
         }
-        Some(_) | None => format!("not advertised: {}", own_reason(vip, facts)),
+        match facts.damping.held_until(address, facts.now) {
+            Some(until) if carries(vip, facts) => {
+                let seconds = until.saturating_duration_since(facts.now).as_secs() + 1;
+                format!("not advertised: its health flapped, held back for another {seconds} s")
+            }
+            Some(_) | None => format!("not advertised: {}", own_reason(vip, facts)),
+        }
     }
 }
 

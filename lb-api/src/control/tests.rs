@@ -5,7 +5,7 @@ use super::*;
 
 fn vip(name: &str, address: [u8; 4], port: u16, backends: &[u8]) -> Vip {
     Vip {
-        metadata: Metadata { name: name.into() },
+        metadata: Metadata { name: name.into(), revision: None },
         spec: VipSpec {
             address: address.into(),
             port,
@@ -57,9 +57,18 @@ impl World {
         self.damping.observe(&address_health(&self.vips, &self.verdicts), self.now);
     }
 
-    fn desired(&self) -> Desired {
+    fn message(&self, name: &str) -> String {
+        let announced = self.desired().announced;
+        Reasons::new(self.facts(), &announced).message(&self.vips[name])
+    }
+
+    fn facts(&self) -> Facts<'_> {
         let Self { vips, verdicts, attached, serving, damping, now } = self;
-        desired(Facts { vips, verdicts, attached: *attached, serving, damping, now: *now })
+        Facts { vips, verdicts, attached: *attached, serving, damping, now: *now }
+    }
+
+    fn desired(&self) -> Desired {
+        desired(self.facts())
     }
 
     fn takes_new_flows(&self) -> Vec<bool> {
@@ -79,10 +88,10 @@ fn a_vip_is_advertised_once_it_is_served_and_a_backend_is_healthy() {
     world.serving.clear();
     world.find(1, Health::Healthy);
     assert!(!world.announced());
-    assert!(world.desired().messages["web"].contains("does not serve it yet"));
+    assert!(world.message("web").contains("does not serve it yet"));
     world.serving = world.desired().table.services.keys().copied().collect();
     assert!(world.announced());
-    assert_eq!(world.desired().messages["web"], "advertised: 1 of 2 backends healthy");
+    assert_eq!(world.message("web"), "advertised: 1 of 2 backends healthy");
 }
 
 #[test]
@@ -91,7 +100,7 @@ fn nothing_is_advertised_while_the_fast_path_is_attached_to_no_interface() {
     world.find(1, Health::Healthy);
     world.attached = false;
     assert!(!world.announced());
-    assert!(world.desired().messages["web"].contains("no interface"));
+    assert!(world.message("web").contains("no interface"));
 }
 
 #[test]
@@ -100,7 +109,7 @@ fn a_vip_is_not_advertised_before_health_has_spoken() {
     assert!(!world.announced());
     world.find(1, Health::Unhealthy);
     assert!(!world.announced());
-    assert!(world.desired().messages["web"].contains("1 of 2"), "{:?}", world.desired().messages);
+    assert!(world.message("web").contains("1 of 2"));
 }
 
 #[test]
@@ -112,7 +121,7 @@ fn a_vip_is_withdrawn_when_the_last_backend_fails_and_comes_back_with_the_first(
     assert!(world.announced());
     world.find(2, Health::Unhealthy);
     assert!(!world.announced());
-    assert!(world.desired().messages["web"].contains("all of its 2 backends are unhealthy"));
+    assert!(world.message("web").contains("all of its 2 backends are unhealthy"));
     assert_eq!(world.desired().table.services.len(), 1, "established flows still need it");
     world.find(1, Health::Healthy);
     assert!(world.announced());
@@ -127,7 +136,7 @@ fn a_flapping_vip_is_held_back_and_says_so() {
     }
     world.find(1, Health::Healthy);
     assert!(!world.announced());
-    assert!(world.desired().messages["web"].contains("flapped"), "{:?}", world.desired().messages);
+    assert!(world.message("web").contains("flapped"));
     world.now += HALF_LIFE * 4;
     assert!(world.announced());
 }
@@ -151,7 +160,7 @@ fn vips_of_one_address_keep_it_advertised_while_one_of_them_is_healthy() {
     world.find(1, Health::Healthy);
     world.find(2, Health::Unhealthy);
     assert!(world.announced());
-    let message = &world.desired().messages["b"];
+    let message = world.message("b");
     assert!(message.contains("because of VIP a"), "{message}");
     world.find(1, Health::Unhealthy);
     assert!(!world.announced());

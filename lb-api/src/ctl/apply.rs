@@ -109,7 +109,11 @@ fn resource(mut body: Value) -> Result<Resource, String> {
         Some(Value::String(kind)) if kind == "Vip" => {}
         Some(kind) => return Err(format!("kind is {kind}, but only Vip is known")),
     }
+    // What lbd adds of its own: a file says what is wanted, whatever was there before.
     fields.remove("status");
+    if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
+        metadata.remove("revision");
+    }
     match body.pointer("/metadata/name") {
         Some(Value::String(name)) => Ok(Resource { name: name.clone(), body }),
         Some(_) => Err("metadata.name has to be text".into()),
@@ -128,7 +132,7 @@ mod tests {
 
     #[test]
     fn documents_lists_and_kinds_are_read() {
-        let text = "kind: Vip\nmetadata: {name: a}\n---\nmetadata: {name: b}\nstatus: {x: 1}\n---\nitems:\n- metadata: {name: c}\n";
+        let text = "kind: Vip\nmetadata: {name: a, revision: 7}\n---\nmetadata: {name: b}\nstatus: {x: 1}\n---\nitems:\n- metadata: {name: c}\n";
         assert_eq!(names(text).unwrap(), ["a", "b", "c"]);
         assert_eq!(names("{\"metadata\": {\"name\": \"a\"}}").unwrap(), ["a"]);
         let resources = parse("x.yaml", text).unwrap();

@@ -86,15 +86,15 @@ fn singular(kind: Kind) -> &'static str {
     }
 }
 
-fn json(value: &Value) -> String {
+pub(super) fn json(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-fn yaml(value: &Value) -> Result<String, CtlError> {
+pub(super) fn yaml(value: &Value) -> Result<String, CtlError> {
     serde_norway::to_string(value).map_err(|error| CtlError::Other(error.to_string()))
 }
 
-fn typed<T: DeserializeOwned>(value: Value) -> Result<T, CtlError> {
+pub(super) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, CtlError> {
     serde_json::from_value(value).map_err(|error| {
         CtlError::Other(format!("lbd answers in a form that this lbctl does not know ({error}): use the lbctl of its version"))
     })

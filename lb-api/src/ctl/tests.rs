@@ -17,6 +17,7 @@ fn commands_are_understood() {
         "lbctl apply -f a.yaml -f -",
         "lbctl delete vip web",
         "lbctl delete -f a.yaml",
+        "lbctl doctor -o json",
         "lbctl --server http://127.0.0.1:8080 get status",
     ];
     for line in good {

@@ -9,18 +9,19 @@ use futures::future::BoxFuture;
 use ipnetwork::{IpNetwork, Ipv4Network};
 use lb_api_types::config;
 use lb_api_types::view::{
-    BgpRouteView, FibMemberView, FibView, FlowView, InterfaceView, List, PeerView, ReasonView,
-    Status,
+    BgpRouteView, CheckState, Doctor, FibMemberView, FibView, FlowView, InterfaceView, List,
+    PeerView, ReasonView, Status,
 };
 use lb_dataplane::fib::{Action, FibRoute, Member};
 use lb_dataplane::table::{Protocol, ServiceKey};
-use lb_dataplane::{Flow, Hook};
+use lb_dataplane::{Flow, Hook, ReasonCount};
 use lb_routing::{RouterHandle, Source};
 use tokio::sync::watch;
 
 use super::dataplane::{DataplaneHandle, sentence};
-use super::router;
+use super::{host, router};
 use crate::control;
+use crate::doctor::{self, Facts, Session};
 use crate::http::Views;
 use crate::registry::Registry;
 
@@ -31,8 +32,12 @@ pub(super) struct Live {
     pub(super) registry: Registry,
     /// Why interfaces are not attached.
     pub(super) troubles: watch::Receiver<Vec<String>>,
-    /// What was found at the start.
+    /// Why kept VIPs are not served.
+    pub(super) shadowed: watch::Receiver<Vec<String>>,
+    /// What was found of the kept state at the start.
     pub(super) warnings: Vec<String>,
+    /// Whether the configuration names interfaces.
+    pub(super) interfaces_wanted: bool,
     pub(super) router_id: Ipv4Addr,
     pub(super) asn: u32,
     pub(super) started: Instant,
@@ -84,7 +89,7 @@ impl Views for Live {
                 owned.dataplane.flows(limit.saturating_add(1)).map_err(|error| sentence(&error))
             });
             let flows = flows.await??;
-            let vips = self.registry.list().await;
+            let vips = self.registry.list().await.map_err(|refusal| refusal.to_string())?;
             let names: HashMap<ServiceKey, String> =
                 vips.into_iter().map(|vip| (control::key(&vip.spec), vip.metadata.name)).collect();
             Ok(cut(flows.into_iter().map(|flow| flow_view(&flow, &names)), limit))
@@ -94,12 +99,11 @@ impl Views for Live {
 
     fn status(&self) -> BoxFuture<'_, Result<Status, String>> {
         async {
-            let (interfaces, reasons) = self
-                .dataplane
-                .with(|owned| (owned.dataplane.attached(), owned.dataplane.reasons()))
-                .await?;
-            let reasons = reasons.map_err(|error| sentence(&error))?;
+            let interfaces = self.dataplane.with(|owned| owned.dataplane.attached()).await?;
+            let reasons = self.reasons().await?;
             let mut warnings = self.warnings.clone();
+            warnings.extend(host_warnings());
+            warnings.extend(self.shadowed.borrow().iter().cloned());
             warnings.extend(self.troubles.borrow().iter().cloned());
             Ok(Status {
                 version: env!("CARGO_PKG_VERSION").into(),
@@ -111,26 +115,86 @@ impl Views for Live {
                     .map(|attached| InterfaceView {
                         name: attached.name,
                         index: attached.ifindex,
-                        hook: match attached.hook {
-                            Hook::Tc => config::Hook::Tc,
-                            Hook::Xdp => config::Hook::Xdp,
-                        },
+                        hook: hook(attached.hook),
                     })
                     .collect(),
-                reasons: reasons
-                    .into_iter()
-                    .filter(|count| count.packets > 0)
-                    .map(|count| ReasonView {
-                        reason: count.reason.name().into(),
-                        verdict: count.kind.name().into(),
-                        packets: count.packets,
-                        bytes: count.bytes,
-                    })
-                    .collect(),
+                reasons: reasons.into_iter().filter(|count| count.packets > 0).collect(),
                 warnings,
             })
         }
         .boxed()
+    }
+
+    fn reasons(&self) -> BoxFuture<'_, Result<Vec<ReasonView>, String>> {
+        async {
+            let reasons = self.dataplane.with(|owned| owned.dataplane.reasons()).await?;
+            let all = reasons.map_err(|error| sentence(&error))?.into_iter();
+            let view = |count: ReasonCount| ReasonView {
+                reason: count.reason.name().into(),
+                verdict: count.kind.name().into(),
+                packets: count.packets,
+                bytes: count.bytes,
+            };
+            Ok(all.map(view).collect())
+        }
+        .boxed()
+    }
+
+    fn doctor(&self) -> BoxFuture<'_, Result<Doctor, String>> {
+        async { Ok(doctor::examine(&self.facts().await?)) }.boxed()
+    }
+}
+
+impl Live {
+    async fn facts(&self) -> Result<Facts, String> {
+        let (interfaces, compiled) = self
+            .dataplane
+            .with(|owned| (owned.dataplane.attached(), owned.dataplane.compiled()))
+            .await?;
+        let read = tokio::task::spawn_blocking(move || {
+            let all = interfaces.iter();
+            let interfaces =
+                all.map(|attached| host::interface(&attached.name, hook(attached.hook)));
+            let grace_period = lb_dataplane::host::grace_period();
+            Facts {
+                interfaces: interfaces.collect(),
+                grace_period: Some(grace_period.map_err(|error| error.to_string())),
+                compiled,
+                ..host::facts()
+            }
+        });
+        let mut facts = read.await.map_err(|error| error.to_string())?;
+        facts.interfaces_wanted = self.interfaces_wanted;
+        facts.troubles = self.troubles.borrow().clone();
+        facts.state = self.warnings.iter().chain(self.shadowed.borrow().iter()).cloned().collect();
+        facts.sessions = self.peers().await.into_iter().map(session).collect();
+        let vips = self.registry.list().await.map_err(|refusal| refusal.to_string())?;
+        let wanted: Vec<_> = vips.into_iter().filter(|vip| vip.spec.advertise).collect();
+        facts.vips = wanted.len();
+        let lacking = wanted.into_iter().filter_map(|vip| {
+            let status = vip.status.filter(|status| !status.advertised)?;
+            Some((vip.metadata.name, status.message))
+        });
+        facts.unadvertised = lacking.collect();
+        Ok(facts)
+    }
+}
+
+/// What of this host alone is not well.
+pub(super) fn host_warnings() -> Vec<String> {
+    let checks = doctor::host(&host::facts()).into_iter();
+    let bad = checks.filter(|check| check.state > CheckState::Unknown);
+    bad.map(|check| doctor::sentence(&check)).collect()
+}
+
+fn session(peer: PeerView) -> Session {
+    Session { name: peer.name, state: peer.state, last_error: peer.last_error }
+}
+
+fn hook(hook: Hook) -> config::Hook {
+    match hook {
+        Hook::Tc => config::Hook::Tc,
+        Hook::Xdp => config::Hook::Xdp,
     }
 }
 

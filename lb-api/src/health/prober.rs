@@ -11,6 +11,9 @@ use tokio::time;
 
 use super::{Checks, FIRST_CHECK_WITHIN, MAX_CONCURRENT, Target, Verdicts};
 
+/// Within this what the checks found is told: one change at once with those that come with it.
+const PUBLISH_WITHIN: Duration = Duration::from_millis(10);
+
 /// A connect that is given up at once would say nothing, and one that hangs is bounded by its timeout.
 type Outcome = (Target, Option<String>);
 
@@ -32,6 +35,7 @@ async fn run(
     let wanted = targets.borrow_and_update().clone();
     checks.set_targets(&wanted, Instant::now(), &mut delay);
     found.send_replace(Arc::new(checks.verdicts()));
+    let mut publish_at = None;
     loop {
         while let Some(target) = checks.next(Instant::now()) {
             let ended = ended.clone();
@@ -52,9 +56,16 @@ async fn run(
                 found.send_replace(Arc::new(checks.verdicts()));
             }
             Some((target, error)) = outcomes.recv() => {
-                if checks.ended(target, error, Instant::now()) {
-                    found.send_replace(Arc::new(checks.verdicts()));
+                let mut changed = checks.ended(target, error, Instant::now());
+                // With a thousand backends many end together, and each publication is a copy of all.
+                while let Ok((target, error)) = outcomes.try_recv() {
+                    changed |= checks.ended(target, error, Instant::now());
                 }
+                publish_at = publish_at.or_else(|| changed.then(|| Instant::now() + PUBLISH_WITHIN));
+            }
+            () = sleep_until(publish_at) => {
+                publish_at = None;
+                found.send_replace(Arc::new(checks.verdicts()));
             }
             () = sleep_until(due) => {}
         }

@@ -1,52 +1,72 @@
 //! One function per operation.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use lb_api_types::problem::Problem;
-use lb_api_types::view::{BgpRouteView, FibView, FlowView, List, PeerView, Status};
+use lb_api_types::view::{BgpRouteView, Doctor, FibView, FlowView, List, PeerView, Status};
 use lb_api_types::vip::Vip;
 use serde_json::Value;
 
 use super::problem::Refused;
-use super::{App, DEFAULT_LIMIT, MAX_BODY, MAX_LIMIT};
+use super::terms::{Asked, etag, limit, name, nothing, terms};
+use super::{App, BODY_WITHIN, MAX_BODY, patch};
 use crate::read::document;
-use crate::registry::Refusal;
+use crate::registry::{Applied, Expected, Refusal, Terms};
 use crate::vip;
+
+/// How often a patch is tried anew when somebody else changes the VIP meanwhile.
+const PATCH_TRIES: usize = 8;
+
+type Name = Result<Path<String>, PathRejection>;
+type Changed = Result<(StatusCode, HeaderMap, Json<Vip>), Refused>;
 
 /// Every VIP with its status, by name.
 #[utoipa::path(get, path = "/api/v1/vips", tag = "vips",
-    responses((status = 200, body = List<Vip>)))]
-pub(super) async fn list_vips(State(app): State<App>) -> Json<List<Vip>> {
-    Json(List { items: app.registry.list().await, truncated: false })
+    responses((status = 200, body = List<Vip>),
+        (status = 503, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn list_vips(
+    State(app): State<App>,
+    asked: Asked,
+) -> Result<Json<List<Vip>>, Refused> {
+    nothing(&asked)?;
+    Ok(Json(List { items: app.registry.list().await?, truncated: false }))
 }
 
-/// A VIP with its status.
+/// A VIP with its status. The header ETag is its revision, for If-Match.
 #[utoipa::path(get, path = "/api/v1/vips/{name}", tag = "vips",
     params(("name" = String, Path, description = "The VIP's name")),
     responses((status = 200, body = Vip),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get_vip(
     State(app): State<App>,
-    Path(name): Path<String>,
-) -> Result<Json<Vip>, Refused> {
-    let found = app.registry.get(&name).await;
-    found.map(Json).ok_or_else(|| Refusal::Unknown(name).into())
+    path: Name,
+    asked: Asked,
+) -> Result<(HeaderMap, Json<Vip>), Refused> {
+    nothing(&asked)?;
+    let vip = app.registry.get(&name(path)?).await?;
+    Ok((etag(&vip), Json(vip)))
 }
 
 /// Creates or replaces a VIP. The answer comes when it is kept and the dataplane serves it; BGP advertises it once a
 /// backend is healthy. On an error nothing changes.
 #[utoipa::path(put, path = "/api/v1/vips/{name}", tag = "vips",
-    params(("name" = String, Path, description = "The VIP's name, as in metadata.name")),
+    params(("name" = String, Path, description = "The VIP's name, as in metadata.name"),
+        ("dryRun" = Option<bool>, Query, description = "Only say what would become of it; whether the dataplane has room is not tried"),
+        ("If-Match" = Option<String>, Header, description = "The revision that is replaced, in quotes, or * for any that is there"),
+        ("If-None-Match" = Option<String>, Header, description = "* creates only")),
     request_body = Vip,
     responses((status = 200, body = Vip, description = "It was there before"),
         (status = 201, body = Vip, description = "It is new"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "No JSON"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "The body is slow"),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "Another VIP has its address, port and protocol, or it comes from the configuration file"),
+        (status = 412, body = Problem, content_type = "application/problem+json",
+            description = "If-Match, If-None-Match or metadata.revision is not what is there"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "More than 1 MiB"),
         (status = 415, body = Problem, content_type = "application/problem+json", description = "No JSON"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is wrong"),
@@ -55,42 +75,126 @@ pub(super) async fn get_vip(
         (status = 507, body = Problem, content_type = "application/problem+json", description = "Too many VIPs")))]
 pub(super) async fn put_vip(
     State(app): State<App>,
-    Path(name): Path<String>,
+    path: Name,
+    asked: Asked,
     headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<Vip>), Refused> {
-    let vip = document(&json(&headers, body).await?, vip::read)
-        .map_err(|mistakes| Refused::fields(&mistakes))?;
-    if vip.metadata.name != name {
-        return Err(Refused::name_differs(&name, &vip.metadata.name));
+) -> Changed {
+    let (name, terms) = (name(path)?, terms(&headers, &asked)?);
+    let vip = vip(&name, &json(&headers, body, "application/json").await?)?;
+    changed(app.registry.put(vip, terms).await?)
+}
+
+/// Changes fields of a VIP by a JSON Merge Patch (RFC 7396): null takes a field away, a list is replaced as a whole.
+#[utoipa::path(patch, path = "/api/v1/vips/{name}", tag = "vips",
+    params(("name" = String, Path, description = "The VIP's name"),
+        ("dryRun" = Option<bool>, Query, description = "Only say what would become of it"),
+        ("If-Match" = Option<String>, Header, description = "The revision that is changed, in quotes, or *")),
+    request_body(content = Object, content_type = "application/merge-patch+json"),
+    responses((status = 200, body = Vip),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "No JSON"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "The body is slow"),
+        (status = 409, body = Problem, content_type = "application/problem+json",
+            description = "Another VIP has its address, port and protocol, or it comes from the configuration file"),
+        (status = 412, body = Problem, content_type = "application/problem+json",
+            description = "If-Match or metadata.revision is not what is there"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "More than 1 MiB"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "No merge patch"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is wrong"),
+        (status = 503, body = Problem, content_type = "application/problem+json",
+            description = "The dataplane or the disk refuses")))]
+pub(super) async fn patch_vip(
+    State(app): State<App>,
+    path: Name,
+    asked: Asked,
+    headers: HeaderMap,
+    body: Body,
+) -> Changed {
+    let (name, terms) = (name(path)?, terms(&headers, &asked)?);
+    let patch = json(&headers, body, "application/merge-patch+json").await?;
+    let mut outcome = patch_once(&app, &name, &patch, terms).await?;
+    for _ in 1..PATCH_TRIES {
+        match outcome {
+            Err(Refusal::Stale { .. })
+                if matches!(terms.expected, Expected::Any | Expected::Something) =>
+            {
+                outcome = patch_once(&app, &name, &patch, terms).await?;
+            }
+            Ok(_) | Err(_) => break,
+        }
     }
-    let applied = app.registry.put(vip).await?;
+    changed(outcome?)
+}
+
+/// Reads, merges and replaces what was read; if it is there no longer, that is the inner error.
+async fn patch_once(
+    app: &App,
+    name: &str,
+    patch: &Value,
+    terms: Terms,
+) -> Result<Result<Applied, Refusal>, Refused> {
+    let current = app.registry.get(name).await?;
+    let revision = current.metadata.revision;
+    let mut merged = serde_json::to_value(&current).map_err(|error| Refused::json(&error))?;
+    patch::merge(&mut merged, serde_json::json!({"status": null, "metadata": {"revision": null}}));
+    patch::merge(&mut merged, patch.clone());
+    let vip = vip(name, &merged)?;
+    // A revision of the client's own is what it has to match.
+    let expected = match (terms.expected, vip.metadata.revision) {
+        (Expected::Any | Expected::Something, None) => {
+            revision.map_or(Expected::Any, Expected::Revision)
+        }
+        (expected, _) => expected,
+    };
+    Ok(app.registry.put(vip, Terms { expected, ..terms }).await)
+}
+
+fn vip(name: &str, body: &Value) -> Result<Vip, Refused> {
+    let vip = document(body, vip::read).map_err(|mistakes| Refused::fields(&mistakes))?;
+    if vip.metadata.name != name {
+        return Err(Refused::name_differs(name, &vip.metadata.name));
+    }
+    Ok(vip)
+}
+
+fn changed(applied: Applied) -> Changed {
     let status = if applied.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(applied.vip)))
+    Ok((status, etag(&applied.vip), Json(applied.vip)))
 }
 
 /// Withdraws a VIP from BGP and takes it out of the dataplane.
 #[utoipa::path(delete, path = "/api/v1/vips/{name}", tag = "vips",
-    params(("name" = String, Path, description = "The VIP's name")),
+    params(("name" = String, Path, description = "The VIP's name"),
+        ("dryRun" = Option<bool>, Query, description = "Only say what would become of it"),
+        ("If-Match" = Option<String>, Header, description = "The revision that is removed, in quotes, or *")),
     responses((status = 204),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "It comes from the configuration file"),
+        (status = 412, body = Problem, content_type = "application/problem+json",
+            description = "If-Match is not what is there"),
         (status = 503, body = Problem, content_type = "application/problem+json",
             description = "The dataplane or the disk refuses")))]
 pub(super) async fn delete_vip(
     State(app): State<App>,
-    Path(name): Path<String>,
+    path: Name,
+    asked: Asked,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
-    app.registry.delete(&name).await?;
+    app.registry.delete(&name(path)?, terms(&headers, &asked)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// BGP neighbours, in the order of the configuration.
 #[utoipa::path(get, path = "/api/v1/bgp/peers", tag = "bgp",
     responses((status = 200, body = List<PeerView>)))]
-pub(super) async fn list_peers(State(app): State<App>) -> Json<List<PeerView>> {
-    Json(List { items: app.views.peers().await, truncated: false })
+pub(super) async fn list_peers(
+    State(app): State<App>,
+    asked: Asked,
+) -> Result<Json<List<PeerView>>, Refused> {
+    nothing(&asked)?;
+    Ok(Json(List { items: app.views.peers().await, truncated: false }))
 }
 
 /// Every path of every prefix, sorted by prefix, the best path first.
@@ -100,9 +204,9 @@ pub(super) async fn list_peers(State(app): State<App>) -> Json<List<PeerView>> {
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_routes(
     State(app): State<App>,
-    Query(query): Query<BTreeMap<String, String>>,
+    asked: Asked,
 ) -> Result<Json<List<BgpRouteView>>, Refused> {
-    Ok(Json(app.views.routes(limit(&query)?).await))
+    Ok(Json(app.views.routes(limit(&asked)?).await))
 }
 
 /// The eBPF FIB, read back from the tables that packets read.
@@ -112,9 +216,9 @@ pub(super) async fn list_routes(
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_fib(
     State(app): State<App>,
-    Query(query): Query<BTreeMap<String, String>>,
+    asked: Asked,
 ) -> Result<Json<List<FibView>>, Refused> {
-    app.views.fib(limit(&query)?).await.map(Json).map_err(Refused::unavailable)
+    app.views.fib(limit(&asked)?).await.map(Json).map_err(Refused::unavailable)
 }
 
 /// Flows, in no particular order.
@@ -124,16 +228,33 @@ pub(super) async fn list_fib(
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_flows(
     State(app): State<App>,
-    Query(query): Query<BTreeMap<String, String>>,
+    asked: Asked,
 ) -> Result<Json<List<FlowView>>, Refused> {
-    app.views.flows(limit(&query)?).await.map(Json).map_err(Refused::unavailable)
+    app.views.flows(limit(&asked)?).await.map(Json).map_err(Refused::unavailable)
 }
 
 /// The appliance as a whole.
 #[utoipa::path(get, path = "/api/v1/status", tag = "status",
-    responses((status = 200, body = Status)))]
-pub(super) async fn get_status(State(app): State<App>) -> Result<Json<Status>, Refused> {
+    responses((status = 200, body = Status),
+        (status = 503, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get_status(
+    State(app): State<App>,
+    asked: Asked,
+) -> Result<Json<Status>, Refused> {
+    nothing(&asked)?;
     app.views.status().await.map(Json).map_err(Refused::unavailable)
+}
+
+/// What of this host, its neighbours and the configuration stands in the way, each with its remedy.
+#[utoipa::path(get, path = "/api/v1/doctor", tag = "status",
+    responses((status = 200, body = Doctor),
+        (status = 503, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get_doctor(
+    State(app): State<App>,
+    asked: Asked,
+) -> Result<Json<Doctor>, Refused> {
+    nothing(&asked)?;
+    app.views.doctor().await.map(Json).map_err(Refused::unavailable)
 }
 
 /// This description.
@@ -143,18 +264,19 @@ pub(super) async fn get_openapi() -> Json<utoipa::openapi::OpenApi> {
     Json(super::document())
 }
 
-pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<Value, Refused> {
+pub(super) async fn json(headers: &HeaderMap, body: Body, wanted: &str) -> Result<Value, Refused> {
     let kind = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
     let plain = |kind: &str| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if kind.is_some_and(|kind| plain(kind) != "application/json") {
-        return Err(Refused::media_type());
+    if kind.is_some_and(|kind| plain(kind) != wanted) {
+        return Err(Refused::media_type(wanted));
     }
     let said = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let said = said.and_then(|length| length.parse::<usize>().ok());
     if said.is_some_and(|length| length > MAX_BODY) {
         return Err(Refused::too_large());
     }
-    let bytes = to_bytes(body, MAX_BODY).await.map_err(|error| {
+    let bytes = tokio::time::timeout(BODY_WITHIN, to_bytes(body, MAX_BODY)).await;
+    let bytes = bytes.map_err(|_elapsed| Refused::slow_body())?.map_err(|error| {
         let source = std::error::Error::source(&error);
         match source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) {
             true => Refused::too_large(),
@@ -162,13 +284,4 @@ pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<Value, Refus
         }
     })?;
     serde_json::from_slice(&bytes).map_err(|error| Refused::json(&error))
-}
-
-fn limit(query: &BTreeMap<String, String>) -> Result<usize, Refused> {
-    if let Some(unknown) = query.keys().find(|name| *name != "limit") {
-        return Err(Refused::query(unknown));
-    }
-    let Some(limit) = query.get("limit") else { return Ok(DEFAULT_LIMIT) };
-    let number = limit.parse().ok().filter(|number| (1..=MAX_LIMIT).contains(number));
-    number.ok_or_else(|| Refused::query(&format!("limit={limit}")))
 }

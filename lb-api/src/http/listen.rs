@@ -9,18 +9,28 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use lb_api_types::config::Api;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Sleep, sleep};
 
 use super::for_loopback;
 
 /// Connections of a listener at most; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 256;
+pub(super) const MAX_CONNECTIONS: usize = 256;
+/// How long a request's header may take, the wait for a first or further request included.
+pub(super) const HEADER_WITHIN: Duration = Duration::from_secs(30);
+/// How long a client may leave what it is told unread.
+const READ_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why the API cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -114,65 +124,72 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
 }
 
 /// Serves the API until `stop` says so; requests that are under way are answered.
-///
-/// # Errors
-///
-/// A listener fails.
-pub async fn serve(
-    listeners: Listeners,
-    router: Router,
-    stop: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let stopped = |mut stop: watch::Receiver<bool>| async move {
-        let _gone = stop.wait_for(|stop| *stop).await;
-    };
-    let unix = axum::serve(Bounded::new(listeners.unix), router.clone())
-        .with_graceful_shutdown(stopped(stop.clone()));
+pub async fn serve(listeners: Listeners, router: Router, stop: watch::Receiver<bool>) {
+    let unix = listen(listeners.unix, router.clone(), stop.clone());
     match listeners.tcp {
         None => unix.await,
         Some(tcp) => {
-            let tcp = axum::serve(Bounded::new(tcp), for_loopback(router))
-                .with_graceful_shutdown(stopped(stop));
-            futures::future::try_join(unix.into_future(), tcp.into_future()).await.map(drop)
+            tokio::join!(unix, listen(tcp, for_loopback(router), stop));
         }
     }
 }
 
-/// A listener that accepts no more than [`MAX_CONNECTIONS`] at a time.
-struct Bounded<L> {
-    inner: L,
-    room: Arc<Semaphore>,
+async fn listen<L: Listener>(mut listener: L, router: Router, mut stop: watch::Receiver<bool>) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_WITHIN);
+    let service = TowerToHyperService::new(router);
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let under_way = GracefulShutdown::new();
+    let stopped = async move {
+        let _gone = stop.wait_for(|stop| *stop).await;
+    };
+    tokio::pin!(stopped);
+    loop {
+        let accept = async {
+            // The semaphore is never closed; if it were, connections would not be counted.
+            let permit = Arc::clone(&room).acquire_owned().await.ok();
+            (listener.accept().await.0, permit)
+        };
+        let (io, permit) = tokio::select! {
+            () = &mut stopped => break,
+            accepted = accept => accepted,
+        };
+        let io = TokioIo::new(Read { io, stalled: None });
+        let connection = under_way.watch(http.serve_connection(io, service.clone()));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("a connection to the API ends: {error}");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    under_way.shutdown().await;
 }
 
-impl<L> Bounded<L> {
-    fn new(inner: L) -> Self {
-        Self { inner, room: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
-    }
-}
-
-impl<L: Listener> Listener for Bounded<L> {
-    type Io = Held<L::Io>;
-    type Addr = L::Addr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        // The semaphore is never closed; if it were, connections would not be counted.
-        let permit = Arc::clone(&self.room).acquire_owned().await.ok();
-        let (io, address) = self.inner.accept().await;
-        (Held { io, _permit: permit }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.inner.local_addr()
-    }
-}
-
-/// A connection and its place among those that may be open.
-struct Held<I> {
+/// A connection whose client reads what it is told: one that does not for [`READ_WITHIN`] is ended.
+struct Read<I> {
     io: I,
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Runs while the client's side has no room.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Held<I> {
+impl<I> Read<I> {
+    fn progress<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(READ_WITHIN)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Read<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -182,20 +199,23 @@ impl<I: AsyncRead + Unpin> AsyncRead for Held<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Held<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for Read<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let outcome = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.progress(cx, outcome)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let outcome = Pin::new(&mut self.io).poll_flush(cx);
+        self.progress(cx, outcome)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let outcome = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.progress(cx, outcome)
     }
 }

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::handlers;
+use super::{handlers, probes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -16,13 +16,18 @@ use super::handlers;
         handlers::list_vips,
         handlers::get_vip,
         handlers::put_vip,
+        handlers::patch_vip,
         handlers::delete_vip,
         handlers::list_peers,
         handlers::list_routes,
         handlers::list_fib,
         handlers::list_flows,
         handlers::get_status,
+        handlers::get_doctor,
         handlers::get_openapi,
+        probes::healthz,
+        probes::readyz,
+        probes::metrics,
     )
 )]
 struct Api;

@@ -5,7 +5,7 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lb_api_types::problem::{FieldProblem, Problem};
 
-use super::{MAX_BODY, MAX_LIMIT};
+use super::{BODY_WITHIN, MAX_BODY};
 use crate::read::Mistake;
 use crate::registry::Refusal;
 
@@ -49,8 +49,8 @@ impl Refused {
         Self::new(StatusCode::FORBIDDEN, "foreign-host", "Foreign host", detail)
     }
 
-    pub(crate) fn media_type() -> Self {
-        let detail = "the body has to be JSON: send Content-Type: application/json";
+    pub(crate) fn media_type(wanted: &str) -> Self {
+        let detail = format!("the body has to be JSON: send Content-Type: {wanted}");
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         Self::new(status, "unsupported-media-type", "Unsupported media type", detail)
     }
@@ -70,10 +70,24 @@ impl Refused {
         Self::new(StatusCode::BAD_REQUEST, "malformed-json", "Malformed JSON", detail)
     }
 
-    pub(crate) fn query(name: &str) -> Self {
-        let detail =
-            format!("the query has `{name}`, but only limit is known here, 1 to {MAX_LIMIT}");
+    pub(crate) fn path(error: &dyn std::fmt::Display) -> Self {
+        let detail = format!("the path cannot be read: {error}; write names in plain letters");
+        Self::new(StatusCode::BAD_REQUEST, "invalid-path", "Invalid path", detail)
+    }
+
+    pub(crate) fn query(said: &str, known: &str) -> Self {
+        let detail = format!("the query has `{said}`, but {known}");
         Self::new(StatusCode::BAD_REQUEST, "invalid-query", "Invalid query", detail)
+    }
+
+    pub(crate) fn header(name: &str, wanted: &str) -> Self {
+        let detail = format!("the header {name} has to be {wanted}");
+        Self::new(StatusCode::BAD_REQUEST, "invalid-header", "Invalid header", detail)
+    }
+
+    pub(crate) fn slow_body() -> Self {
+        let detail = format!("the body did not arrive within {} s", BODY_WITHIN.as_secs());
+        Self::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "Slow body", detail)
     }
 
     pub(crate) fn name_differs(path: &str, body: &str) -> Self {
@@ -118,6 +132,10 @@ impl From<Refusal> for Refused {
             Refusal::Unknown(_) => {
                 Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
             }
+            Refusal::Stale { .. } | Refusal::Exists(_) | Refusal::Gone(_) => {
+                let status = StatusCode::PRECONDITION_FAILED;
+                Self::new(status, "precondition-failed", "Precondition failed", detail)
+            }
             Refusal::FromFile(_) => conflict("from-file", "Defined by the file"),
             Refusal::Duplicate { .. } => {
                 conflict("duplicate-service", "Duplicate service").at("/spec/address")
@@ -126,7 +144,9 @@ impl From<Refusal> for Refused {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "too-many", "Too many VIPs", detail)
             }
             Refusal::Dataplane(_) => unavailable("dataplane-refuses", "The dataplane refuses"),
-            Refusal::Store(_) => unavailable("not-kept", "The state cannot be kept"),
+            Refusal::NotWritten(_) | Refusal::Store(_) => {
+                unavailable("not-kept", "The state cannot be kept")
+            }
             Refusal::Stopping => unavailable("stopping", "Stopping"),
         }
     }

@@ -7,8 +7,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use lb_api_types::config::Api;
+use lb_api_types::config::{Api, Hook};
 use lb_api_types::problem::Problem;
+use lb_api_types::view::InterfaceView;
 use lb_api_types::vip::Vip;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -39,7 +40,25 @@ impl Views for Fixed {
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Status, String>> {
-        async { Err("no status".into()) }.boxed()
+        let interface = InterfaceView { name: "eth0".into(), index: 2, hook: Hook::Tc };
+        let status = Status {
+            version: "1".into(),
+            uptime_secs: 1,
+            router_id: [192, 0, 2, 1].into(),
+            asn: 65000,
+            interfaces: vec![interface],
+            reasons: vec![],
+            warnings: vec![],
+        };
+        async { Ok(status) }.boxed()
+    }
+
+    fn reasons(&self) -> BoxFuture<'_, Result<Vec<ReasonView>, String>> {
+        async { Ok(vec![]) }.boxed()
+    }
+
+    fn doctor(&self) -> BoxFuture<'_, Result<Doctor, String>> {
+        async { Ok(Doctor { healthy: true, checks: vec![] }) }.boxed()
     }
 }
 
@@ -49,7 +68,7 @@ struct Served {
     folder: tempfile::TempDir,
     tcp: Option<std::net::SocketAddr>,
     stop: watch::Sender<bool>,
-    ended: tokio::task::JoinHandle<std::io::Result<()>>,
+    ended: tokio::task::JoinHandle<()>,
 }
 
 struct Answer {
@@ -233,7 +252,8 @@ async fn a_body_beyond_the_limit_is_refused() {
     // One of unknown length is cut off as well.
     let endless = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 4096]));
     let headers = hyper::HeaderMap::new();
-    let refused = handlers::json(&headers, axum::body::Body::from_stream(endless)).await;
+    let refused =
+        handlers::json(&headers, axum::body::Body::from_stream(endless), "application/json").await;
     assert_eq!(refused.unwrap_err().into_response().status(), 413);
     let mut exact = good("x").to_string().into_bytes();
     exact.resize(MAX_BODY, b' ');
@@ -259,7 +279,7 @@ async fn unknown_paths_methods_and_queries_are_problems_too() {
         assert_eq!(served.get(path).await.problem().status, 404, "{path}");
     }
     for (method, path) in
-        [("POST", "/api/v1/vips"), ("PATCH", "/api/v1/vips/x"), ("PUT", "/api/v1/fib")]
+        [("POST", "/api/v1/vips"), ("PATCH", "/api/v1/vips"), ("PUT", "/api/v1/fib")]
     {
         let answer = served.send(method, path, "").await;
         assert_eq!(answer.problem().status, 405, "{method} {path}");
@@ -289,7 +309,7 @@ async fn the_socket_is_its_owners_and_a_stale_one_is_replaced() {
     assert_eq!(served.get("/api/v1/vips").await.status, 200, "the first goes on");
 
     served.stop.send_replace(true);
-    tokio::time::timeout(Duration::from_secs(10), served.ended).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(10), served.ended).await.unwrap().unwrap();
     assert!(path.exists(), "a socket that nobody listens on");
     Listeners::bind(&api).await.unwrap();
     std::fs::remove_file(&path).unwrap();
@@ -315,6 +335,29 @@ async fn over_tcp_only_loopback_names_are_answered() {
     }
 }
 
+#[tokio::test]
+async fn clients_that_say_nothing_make_room_for_others() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let served = Served::new(vec![]).await;
+    let mut silent = Vec::new();
+    for place in 0..listen::MAX_CONNECTIONS {
+        let mut stream = UnixStream::connect(socket(served.folder.path())).await.unwrap();
+        // Half of them begin, and one has had an answer before.
+        if place == 0 {
+            stream.write_all(b"GET /x HTTP/1.1\r\nhost: lbd\r\n\r\n").await.unwrap();
+            assert!(stream.read(&mut [0; 64]).await.unwrap() > 0);
+        } else if place % 2 == 0 {
+            stream.write_all(b"GET /x HTTP/1.1\r\nhost").await.unwrap();
+        }
+        silent.push(stream);
+    }
+    // From now on time passes at once whenever everybody waits.
+    tokio::time::pause();
+    let within = listen::HEADER_WITHIN * 3;
+    let answer = tokio::time::timeout(within, served.get("/api/v1/vips")).await;
+    assert_eq!(answer.expect("there is room").status, 200);
+}
+
 #[test]
 fn the_golden_description_is_the_apis_own() {
     const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
@@ -335,12 +378,102 @@ async fn every_described_operation_is_answered() {
     let served = Served::new(vec![vip("x", 1)]).await;
     let description = served.get("/api/v1/openapi.json").await.json();
     let paths = description["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 8);
+    assert_eq!(paths.len(), 12);
     for (path, operations) in paths {
         for method in operations.as_object().unwrap().keys() {
             let method = method.to_uppercase();
             let answer = served.send(&method, &path.replace("{name}", "x"), "{}").await;
             assert!(![404, 405].contains(&answer.status), "{method} {path}: {}", answer.status);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_patch_changes_its_fields_and_of_two_writers_the_second_is_refused() {
+    let served = Served::new(vec![vip("file", 99)]).await;
+    let patch = async |name: &str, body: Value| {
+        let path = format!("/api/v1/vips/{name}");
+        served.send_as("PATCH", &path, body.to_string(), "application/merge-patch+json").await
+    };
+    let created = served.put("web", &good("web")).await;
+    assert_eq!(created.headers["etag"], "\"1\"");
+    let patched = patch("web", json!({"spec": {"algorithm": "round-robin"}})).await;
+    assert_eq!((patched.status, patched.headers["etag"].to_str().unwrap()), (200, "\"2\""));
+    assert_eq!(patched.json()["spec"]["port"], 80, "other fields stay");
+    let stale = patch("web", json!({"metadata": {"revision": 1}, "spec": {"port": 81}})).await;
+    assert_eq!(stale.problem().status, 412);
+    assert_eq!(served.put("web", &created.json()).await.problem().status, 412);
+    let reset = patch("web", json!({"spec": {"algorithm": null}})).await.json();
+    assert_eq!(reset["spec"]["algorithm"], "maglev", "null takes the field away");
+    let bad = patch("web", json!({"spec": {"port": 0}})).await.problem();
+    assert_eq!((bad.status, bad.pointer.as_deref()), (422, Some("/spec/port")));
+    assert_eq!(patch("web", json!({"metadata": {"name": "x"}})).await.problem().status, 422);
+    assert_eq!(patch("none", json!({})).await.problem().status, 404);
+    assert_eq!(patch("file", json!({"spec": {"port": 1}})).await.problem().status, 409);
+    let json = served.send("PATCH", "/api/v1/vips/web", "{}").await.problem();
+    assert!(json.status == 415 && json.detail.contains("merge-patch"), "{json:?}");
+}
+
+#[tokio::test]
+async fn preconditions_and_dry_runs_are_read_and_nonsense_is_refused() {
+    let served = Served::new(vec![]).await;
+    let ask = async |method: &str, query: &str, header: (&'static str, &str)| {
+        let stream = UnixStream::connect(socket(served.folder.path())).await.unwrap();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let body = if method == "PUT" { good("web").to_string() } else { String::new() };
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(format!("/api/v1/vips/web{query}"))
+            .header("host", "lbd")
+            .header(header.0, header.1)
+            .body(Full::new(Bytes::from(body)))
+            .unwrap();
+        sender.send_request(request).await.unwrap().status().as_u16()
+    };
+    let none = ("accept", "*/*");
+    assert_eq!(ask("PUT", "?dryRun=true", none).await, 201);
+    assert_eq!(served.names().await, [""; 0], "nothing happened");
+    assert_eq!(ask("PUT", "", ("if-match", "*")).await, 412);
+    assert_eq!(ask("PUT", "?dryRun=false", ("if-none-match", "*")).await, 201);
+    assert_eq!(ask("PUT", "", ("if-none-match", "*")).await, 412);
+    assert_eq!(ask("PUT", "", ("if-match", "\"1\"")).await, 200);
+    assert_eq!(ask("DELETE", "", ("if-match", "\"2\"")).await, 412);
+    for bad in ["1", "W/\"1\"", "\"x\"", "\"1\", \"2\""] {
+        assert_eq!(ask("DELETE", "", ("if-match", bad)).await, 400, "{bad}");
+    }
+    for bad in ["?dryRun=maybe", "?dryrun=true", "?colour=red"] {
+        assert_eq!(ask("DELETE", bad, none).await, 400, "{bad}");
+        assert_eq!(ask("GET", bad, none).await, 400, "{bad}");
+    }
+    assert_eq!(ask("DELETE", "?dryRun=true", none).await, 204);
+    assert_eq!(ask("DELETE", "", ("if-match", "\"1\"")).await, 204);
+    let broken = served.get("/api/v1/vips/%ff").await.problem();
+    assert_eq!((broken.status, broken.kind.as_str()), (400, "/problems/invalid-path"));
+}
+
+#[tokio::test]
+async fn probes_and_metrics_are_answered_and_say_why_not() {
+    let mut served = Served::new(vec![]).await;
+    assert_eq!(served.put("web", &good("web")).await.status, 201);
+    for path in ["/healthz", "/readyz"] {
+        let answer = served.get(path).await;
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"ok\n"[..]), "{path}");
+    }
+    let metrics = served.get("/metrics").await;
+    assert!(metrics.headers["content-type"].to_str().unwrap().starts_with("text/plain; version="));
+    assert!(metrics.body.starts_with(b"# HELP lbd_build_info"));
+    served.bench.attachment.send_replace(false);
+    let not_ready = async || served.get("/readyz").await.status == 503;
+    tokio::time::timeout(Duration::from_secs(40), async { while !not_ready().await {} })
+        .await
+        .unwrap();
+    assert!(served.get("/readyz").await.problem().detail.contains("VIP web is not served"));
+    assert_eq!(served.get("/healthz").await.status, 200, "the daemon itself is well");
+    // A registry whose health checks are gone ends.
+    drop(std::mem::replace(&mut served.bench.verdicts, watch::channel(Arc::default()).0));
+    served.bench.registry.ended().await;
+    for path in ["/healthz", "/readyz", "/metrics", "/api/v1/vips", "/api/v1/vips/web"] {
+        assert_eq!(served.get(path).await.problem().kind, "/problems/stopping", "{path}");
     }
 }

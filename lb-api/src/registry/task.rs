@@ -1,20 +1,19 @@
 //! The task that owns the VIPs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lb_api_types::vip::{BackendStatus, Vip, VipStatus};
-use lb_dataplane::ServiceCounters;
+use lb_api_types::vip::Vip;
 use lb_dataplane::table::{ServiceKey, Table};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Applied, Appliers, Command, Refusal, Start, clash, protocol_name};
+use super::{Applied, Appliers, Command, Expected, Refusal, Start, Terms, clash, protocol_name};
 use crate::control::{self, Damping, Desired, Facts, Vips};
 use crate::health::{Target, Verdicts};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::vip::MAX_VIPS;
 
 /// How often what time changes (damping) or what failed is looked at again.
@@ -22,23 +21,27 @@ const TICK: Duration = Duration::from_secs(1);
 
 pub(super) struct Task<A> {
     /// All that are served.
-    vips: Vips,
+    pub(super) vips: Vips,
     /// Names of those that the file says.
     from_file: BTreeSet<String>,
     /// Kept VIPs that clash with the file's: not served, and not lost either.
     shadowed: Vec<Vip>,
+    /// What is said of them.
+    warnings: watch::Sender<Vec<String>>,
     store: Arc<Store>,
+    /// The last that was given to a VIP.
+    revision: u64,
     damping: Damping,
-    attached: watch::Receiver<bool>,
-    verdicts: watch::Receiver<Arc<Verdicts>>,
+    pub(super) attached: watch::Receiver<bool>,
+    pub(super) verdicts: watch::Receiver<Arc<Verdicts>>,
     targets: watch::Sender<Arc<BTreeSet<Target>>>,
     commands: mpsc::Receiver<Command>,
-    appliers: A,
+    pub(super) appliers: A,
     /// What the dataplane was told last; `None` while that is not known.
     applied: Option<Table>,
     /// What the dataplane has confirmed.
-    serving: BTreeSet<ServiceKey>,
-    announced: BTreeSet<Ipv4Addr>,
+    pub(super) serving: BTreeSet<ServiceKey>,
+    pub(super) announced: BTreeSet<Ipv4Addr>,
     /// What the kernel was told last; `None` at the start, when an earlier process may have told it anything.
     routed: Option<BTreeSet<Ipv4Addr>>,
     /// The last failure, so that it is logged once.
@@ -50,29 +53,27 @@ impl<A: Appliers> Task<A> {
         start: Start,
         appliers: A,
         commands: mpsc::Receiver<Command>,
-    ) -> (Self, Vec<String>) {
+    ) -> (Self, watch::Receiver<Vec<String>>) {
         let by_name = |vip: Vip| (vip.metadata.name.clone(), vip);
         let mut vips: Vips = start.file.into_iter().map(by_name).collect();
         let from_file = vips.keys().cloned().collect();
-        let (mut shadowed, mut warnings) = (Vec::new(), Vec::new());
+        let mut shadowed = Vec::new();
         for vip in start.kept {
             let name = &vip.metadata.name;
-            let other = vips.get(name).or_else(|| clash(&vips, &vip));
-            if let Some(other) = other {
-                warnings.push(format!(
-                    "VIP {name} made over REST is not served, because VIP {} of the configuration file has its name or its address and port",
-                    other.metadata.name
-                ));
+            if vips.contains_key(name) || clash(&vips, &vip).is_some() {
                 shadowed.push(vip);
             } else {
                 vips.insert(name.clone(), vip);
             }
         }
+        let (warnings, warned) = watch::channel(shadows(&shadowed));
         let task = Self {
             vips,
             from_file,
             shadowed,
+            warnings,
             store: Arc::new(start.store),
+            revision: start.revision,
             damping: Damping::default(),
             attached: start.attached,
             verdicts: start.verdicts,
@@ -85,10 +86,10 @@ impl<A: Appliers> Task<A> {
             routed: None,
             failure: None,
         };
-        (task, warnings)
+        (task, warned)
     }
 
-    /// Until every [`super::Registry`] is gone or told to withdraw.
+    /// Until every [`super::Registry`] is gone or told to withdraw, or health or attachments are no longer known.
     pub(super) async fn run(mut self) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -103,11 +104,22 @@ impl<A: Appliers> Task<A> {
                     }
                     Some(command) => self.carry_out(command).await,
                 },
-                Ok(()) = self.verdicts.changed() => self.follow().await,
-                Ok(()) = self.attached.changed() => self.follow().await,
-                _ = tick.tick() => self.follow().await,
+                changed = self.verdicts.changed() => match changed {
+                    Ok(()) => self.follow().await,
+                    Err(_) => return tracing::error!("health checks have ended"),
+                },
+                changed = self.attached.changed() => match changed {
+                    Ok(()) => self.follow().await,
+                    Err(_) => return tracing::error!("interfaces are no longer followed"),
+                },
+                _ = tick.tick(), if self.is_unsettled() => self.follow().await,
             }
         }
+    }
+
+    /// Whether time alone may change something.
+    fn is_unsettled(&self) -> bool {
+        self.applied.is_none() || self.failure.is_some() || !self.damping.is_settled()
     }
 
     async fn carry_out(&mut self, command: Command) {
@@ -117,23 +129,27 @@ impl<A: Appliers> Task<A> {
                 let _gone = answer.send(self.list().await);
             }
             Command::Get(name, answer) => {
-                let found = self.list().await.into_iter().find(|vip| vip.metadata.name == name);
-                let _gone = answer.send(found);
+                let _gone = answer.send(self.get(&name).await);
             }
-            Command::Put(vip, answer) => {
-                let _gone = answer.send(self.put(*vip).await);
+            Command::Put(vip, terms, answer) => {
+                let _gone = answer.send(self.put(*vip, terms).await);
             }
-            Command::Delete(name, answer) => {
-                let _gone = answer.send(self.delete(&name).await);
+            Command::Delete(name, terms, answer) => {
+                let _gone = answer.send(self.delete(&name, terms).await);
             }
             Command::Withdraw(answer) => drop(answer),
         }
     }
 
-    async fn put(&mut self, vip: Vip) -> Result<Applied, Refusal> {
+    async fn put(&mut self, mut vip: Vip, terms: Terms) -> Result<Applied, Refusal> {
         let name = vip.metadata.name.clone();
         if self.from_file.contains(&name) {
             return Err(Refusal::FromFile(name));
+        }
+        let old = self.vips.get(&name);
+        expect(&name, old, terms.expected)?;
+        if let Some(revision) = vip.metadata.revision {
+            expect(&name, old, Expected::Revision(revision))?;
         }
         if let Some(other) = clash(&self.vips, &vip) {
             return Err(Refusal::Duplicate {
@@ -143,59 +159,85 @@ impl<A: Appliers> Task<A> {
                 protocol: protocol_name(vip.spec.protocol),
             });
         }
-        let created = !self.vips.contains_key(&name);
-        if created && self.vips.len() >= MAX_VIPS {
-            return Err(Refusal::TooMany(self.vips.len()));
+        let created = old.is_none();
+        if created && self.vips.len() + self.shadowed.len() >= MAX_VIPS {
+            return Err(Refusal::TooMany(self.vips.len() + self.shadowed.len()));
         }
-        let mut vips = self.vips.clone();
-        vips.insert(name.clone(), Vip { status: None, ..vip });
-        if vips != self.vips {
-            self.change(vips).await?;
+        let changed = old.is_none_or(|old| old.spec != vip.spec);
+        vip.status = None;
+        vip.metadata.revision = match old.filter(|_| !changed) {
+            Some(old) => old.metadata.revision,
+            None => Some(self.revision + 1),
+        };
+        if terms.dry_run {
+            return Ok(Applied { vip, created });
+        }
+        if changed {
+            let mut vips = self.vips.clone();
+            vips.insert(name.clone(), vip);
+            self.change(vips, &name).await?;
             tracing::info!(vip = name, created, "VIP applied");
         }
-        let vip = self.list().await.into_iter().find(|vip| vip.metadata.name == name);
+        let vip = self.get(&name).await;
         Ok(Applied { vip: vip.ok_or(Refusal::Unknown(name))?, created })
     }
 
-    async fn delete(&mut self, name: &str) -> Result<(), Refusal> {
+    async fn delete(&mut self, name: &str, terms: Terms) -> Result<(), Refusal> {
         if self.from_file.contains(name) {
             return Err(Refusal::FromFile(name.to_owned()));
         }
-        let mut vips = self.vips.clone();
-        if vips.remove(name).is_none() {
+        let shadowed = self.shadowed.iter().find(|vip| vip.metadata.name == name);
+        let Some(old) = self.vips.get(name).or(shadowed) else {
             return Err(Refusal::Unknown(name.to_owned()));
+        };
+        expect(name, Some(old), terms.expected)?;
+        if terms.dry_run {
+            return Ok(());
         }
-        self.change(vips).await?;
+        let mut vips = self.vips.clone();
+        vips.remove(name);
+        self.change(vips, name).await?;
         tracing::info!(vip = name, "VIP removed");
         Ok(())
     }
 
-    /// All or nothing: when the dataplane or the disk refuses, everything is as it was.
-    async fn change(&mut self, vips: Vips) -> Result<(), Refusal> {
+    /// All or nothing: when the dataplane or the disk refuses, everything is as it was. The disk is asked first, so that
+    /// a full one disturbs no traffic. A kept VIP of the name that is not served gives way.
+    async fn change(&mut self, vips: Vips, name: &str) -> Result<(), Refusal> {
+        let (stay, go): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.shadowed).into_iter().partition(|v| v.metadata.name != name);
+        self.shadowed = stay;
         let before = std::mem::replace(&mut self.vips, vips);
-        let refusal = match self.reconcile().await {
-            Err(why) => Refusal::Dataplane(why),
-            Ok(()) => match self.save().await {
-                Err(why) => Refusal::Store(why),
-                Ok(()) => return Ok(()),
-            },
-        };
-        self.vips = before;
-        if let Err(why) = self.reconcile().await {
-            tracing::error!(why, "the dataplane refuses what it served before");
+        let outcome = self.try_change().await;
+        match &outcome {
+            Ok(()) => {
+                self.revision += 1;
+                let said = shadows(&self.shadowed);
+                self.warnings.send_if_modified(|old| std::mem::replace(old, said.clone()) != said);
+            }
+            Err(refusal) => {
+                self.vips = before;
+                self.shadowed.extend(go);
+                if !matches!(refusal, Refusal::NotWritten(_))
+                    && let Err(why) = self.reconcile().await
+                {
+                    tracing::error!(why, "the dataplane refuses what it served before");
+                }
+            }
         }
-        Err(refusal)
+        outcome
     }
 
-    async fn save(&mut self) -> Result<(), String> {
+    async fn try_change(&mut self) -> Result<(), Refusal> {
         let ours = |(name, _): &(&String, &Vip)| !self.from_file.contains(*name);
         let kept = self.vips.iter().filter(ours).map(|(_, vip)| vip);
         let kept: Vec<Vip> = kept.chain(&self.shadowed).cloned().collect();
-        let store = Arc::clone(&self.store);
-        let saved = tokio::task::spawn_blocking(move || {
-            store.save(&kept.iter().collect::<Vec<_>>()).map_err(|error| error.to_string())
-        });
-        saved.await.map_err(|error| error.to_string())?
+        let revision = self.revision + 1;
+        let prepare =
+            move |store: &Store| store.prepare(revision, &kept.iter().collect::<Vec<_>>());
+        let prepared = blocking(&self.store, prepare).await.map_err(Refusal::NotWritten)?;
+        self.reconcile().await.map_err(Refusal::Dataplane)?;
+        blocking(&self.store, move |store| store.commit(prepared)).await.map_err(Refusal::Store)
     }
 
     /// Lets the world follow what changed of itself; a failure is logged once and tried again with every tick.
@@ -214,18 +256,14 @@ impl<A: Appliers> Task<A> {
     pub(super) async fn reconcile(&mut self) -> Result<(), String> {
         let now = Instant::now();
         let wanted = control::targets(&self.vips);
-        self.targets.send_if_modified(|targets| {
-            let changed = **targets != wanted;
-            if changed {
-                *targets = Arc::new(wanted);
-            }
-            changed
-        });
+        // Until the dataplane has taken the change, what is known of backends that it takes away is kept.
+        let with_before = wanted.union(&self.targets.borrow()).copied().collect();
+        self.check(with_before);
         self.attached.mark_unchanged();
         let verdicts = self.verdicts.borrow_and_update().clone();
         self.damping.observe(&control::address_health(&self.vips, &verdicts), now);
 
-        let Desired { table, addresses, announced, .. } = self.desired(&verdicts, now);
+        let Desired { table, addresses, announced } = control::desired(self.facts(&verdicts, now));
         self.announce(self.announced.intersection(&announced).copied().collect()).await;
         let before = self.routed.clone().unwrap_or_default();
         self.route(before.union(&addresses).copied().collect()).await;
@@ -238,16 +276,27 @@ impl<A: Appliers> Task<A> {
             self.serving = keys;
             self.applied = Some(table);
         }
+        self.check(wanted);
         self.route(addresses).await;
-        let announced = self.desired(&verdicts, now).announced;
+        let announced = control::announced(self.facts(&verdicts, now));
         self.announce(announced).await;
         Ok(())
     }
 
-    fn desired(&self, verdicts: &Verdicts, now: Instant) -> Desired {
+    fn check(&self, wanted: BTreeSet<Target>) {
+        self.targets.send_if_modified(|targets| {
+            let changed = **targets != wanted;
+            if changed {
+                *targets = Arc::new(wanted);
+            }
+            changed
+        });
+    }
+
+    pub(super) fn facts<'a>(&'a self, verdicts: &'a Verdicts, now: Instant) -> Facts<'a> {
         let Self { vips, serving, damping, .. } = self;
         let attached = *self.attached.borrow();
-        control::desired(Facts { vips, verdicts, attached, serving, damping, now })
+        Facts { vips, verdicts, attached, serving, damping, now }
     }
 
     async fn announce(&mut self, addresses: BTreeSet<Ipv4Addr>) {
@@ -270,52 +319,38 @@ impl<A: Appliers> Task<A> {
             self.routed = Some(addresses);
         }
     }
+}
 
-    async fn list(&mut self) -> Vec<Vip> {
-        let counters = self.appliers.counters().await;
-        let verdicts = self.verdicts.borrow().clone();
-        let messages = self.desired(&verdicts, Instant::now()).messages;
-        let with_status = |vip: &Vip| {
-            let status = self.status(vip, &messages, &verdicts, &counters);
-            Vip { status: Some(status), ..vip.clone() }
-        };
-        self.vips.values().map(with_status).collect()
-    }
+async fn blocking<T: Send + 'static>(
+    store: &Arc<Store>,
+    work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, String> {
+    let store = Arc::clone(store);
+    let done = tokio::task::spawn_blocking(move || work(&store));
+    let done = done.await.map_err(|error| error.to_string())?;
+    done.map_err(|error| error.to_string())
+}
 
-    fn status(
-        &self,
-        vip: &Vip,
-        messages: &BTreeMap<String, String>,
-        verdicts: &Verdicts,
-        counters: &ServiceCounters,
-    ) -> VipStatus {
-        let key = control::key(&vip.spec);
-        let count = counters.get(&key).cloned().unwrap_or_default();
-        let backends = vip.spec.backends.iter().map(|backend| {
-            let verdict = control::verdict(&vip.spec, backend, verdicts);
-            let here = |count: &&lb_dataplane::BackendCount| {
-                (count.address, count.port) == (backend.address, backend.port)
-            };
-            let count = count.backends.iter().find(here);
-            BackendStatus {
-                address: backend.address,
-                port: backend.port,
-                health: verdict.health,
-                message: verdict.message,
-                packets: count.map_or(0, |count| count.packets),
-                flows: count.map_or(0, |count| count.flows),
-            }
-        });
-        let advertised =
-            self.announced.iter().any(|address| vip.spec.address == std::net::IpAddr::V4(*address));
-        VipStatus {
-            serving: *self.attached.borrow() && self.serving.contains(&key),
-            advertised,
-            message: messages.get(&vip.metadata.name).cloned().unwrap_or_default(),
-            backends: backends.collect(),
-            packets: count.packets,
-            bytes: count.bytes,
-            flows: count.flows,
-        }
+fn expect(name: &str, old: Option<&Vip>, expected: Expected) -> Result<(), Refusal> {
+    let name = || name.to_owned();
+    match (expected, old) {
+        (Expected::Any, _) | (Expected::Nothing, None) | (Expected::Something, Some(_)) => Ok(()),
+        (Expected::Nothing, Some(_)) => Err(Refusal::Exists(name())),
+        (Expected::Something | Expected::Revision(_), None) => Err(Refusal::Gone(name())),
+        (Expected::Revision(expected), Some(old)) => match old.metadata.revision.unwrap_or(0) {
+            found if found == expected => Ok(()),
+            found => Err(Refusal::Stale { name: name(), found, expected }),
+        },
     }
+}
+
+/// What is said of kept VIPs that are not served.
+fn shadows(shadowed: &[Vip]) -> Vec<String> {
+    let sentence = |vip: &Vip| {
+        let name = &vip.metadata.name;
+        format!(
+            "VIP {name} made over REST is not served, because a VIP of the configuration file has its name or its address and port: take one of the two away"
+        )
+    };
+    shadowed.iter().map(sentence).collect()
 }

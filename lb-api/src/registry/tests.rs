@@ -6,6 +6,7 @@ use lb_api_types::vip::{Backend, Health, Metadata, VipSpec};
 use super::*;
 use crate::control;
 use crate::health::Verdict;
+use crate::store;
 
 /// What a world of appliers was told, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,10 +16,15 @@ pub(crate) enum Told {
     Route(Vec<Ipv4Addr>),
 }
 
+type Targets = watch::Receiver<Arc<BTreeSet<Target>>>;
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct World {
     told: Arc<Mutex<Vec<Told>>>,
     refuse: Arc<Mutex<Option<String>>>,
+    targets: Arc<Mutex<Option<Targets>>>,
+    /// What was to be checked when the dataplane refused last.
+    checked: Arc<Mutex<BTreeSet<Target>>>,
 }
 
 impl World {
@@ -40,7 +46,12 @@ impl Appliers for World {
         let refuse = self.refuse.lock().unwrap().clone();
         // One service is what the refusing dataplane has room for.
         match refuse.filter(|_| table.services.len() > 1) {
-            Some(why) => Err(why),
+            Some(why) => {
+                if let Some(targets) = &*self.targets.lock().unwrap() {
+                    *self.checked.lock().unwrap() = (**targets.borrow()).clone();
+                }
+                Err(why)
+            }
             None => {
                 self.tell(Told::Serve(table.services.len()));
                 Ok(())
@@ -63,7 +74,7 @@ impl Appliers for World {
 
 pub(crate) fn vip(name: &str, last: u8) -> Vip {
     Vip {
-        metadata: Metadata { name: name.into() },
+        metadata: Metadata { name: name.into(), revision: None },
         spec: VipSpec {
             address: [203, 0, 113, last].into(),
             port: 80,
@@ -84,7 +95,7 @@ pub(crate) struct Bench {
     pub(crate) attachment: watch::Sender<bool>,
     pub(crate) verdicts: watch::Sender<Arc<Verdicts>>,
     pub(crate) targets: watch::Receiver<Arc<BTreeSet<Target>>>,
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: watch::Receiver<Vec<String>>,
     pub(crate) folder: tempfile::TempDir,
 }
 
@@ -97,12 +108,14 @@ impl Bench {
 
     pub(crate) async fn over(folder: tempfile::TempDir, file: Vec<Vip>) -> Self {
         let store = Store::open(folder.path()).unwrap();
-        let kept = store.load().unwrap().vips;
+        let store::Loaded { revision, vips: kept, .. } = store.load().unwrap();
         let (verdicts, found) = watch::channel(Arc::default());
         let (wanted, targets) = watch::channel(Arc::default());
         let world = World::default();
+        *world.targets.lock().unwrap() = Some(targets.clone());
         let (attachment, attached) = watch::channel(true);
-        let start = Start { file, kept, store, attached, verdicts: found, targets: wanted };
+        let start =
+            Start { file, kept, revision, store, attached, verdicts: found, targets: wanted };
         let (registry, warnings) = spawn(start, world.clone()).await.unwrap();
         Self { registry, world, attachment, verdicts, targets, warnings, folder }
     }
@@ -117,6 +130,14 @@ impl Bench {
         Self::over(folder, file).await
     }
 
+    async fn put(&self, vip: Vip) -> Result<Applied, Refusal> {
+        self.registry.put(vip, Terms::default()).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), Refusal> {
+        self.registry.delete(name, Terms::default()).await
+    }
+
     fn find(&self, health: Health) {
         let verdict = Verdict { health, message: String::new() };
         let targets = self.targets.borrow().clone();
@@ -129,7 +150,7 @@ impl Bench {
     }
 
     async fn names(&self) -> Vec<String> {
-        self.registry.list().await.into_iter().map(|vip| vip.metadata.name).collect()
+        self.registry.list().await.unwrap().into_iter().map(|vip| vip.metadata.name).collect()
     }
 }
 
@@ -139,13 +160,13 @@ async fn eventually<F: Future<Output = bool>>(holds: impl Fn() -> F) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), all).await.expect("it holds in time");
+    tokio::time::timeout(Duration::from_secs(40), all).await.expect("it holds in time");
 }
 
 #[tokio::test]
 async fn a_vip_is_served_first_and_advertised_when_health_has_spoken() {
     let bench = Bench::new(vec![]).await;
-    let applied = bench.registry.put(vip("web", 10)).await.unwrap();
+    let applied = bench.put(vip("web", 10)).await.unwrap();
     assert!(applied.created && applied.vip.status.as_ref().unwrap().serving);
     let address = Ipv4Addr::new(203, 0, 113, 10);
     assert_eq!(bench.world.told(), [Told::Route(vec![address]), Told::Serve(1)]);
@@ -158,11 +179,11 @@ async fn a_vip_is_served_first_and_advertised_when_health_has_spoken() {
 #[tokio::test]
 async fn a_vip_is_withdrawn_before_it_is_taken_out_of_the_dataplane() {
     let bench = Bench::new(vec![]).await;
-    bench.registry.put(vip("web", 10)).await.unwrap();
+    bench.put(vip("web", 10)).await.unwrap();
     bench.find(Health::Healthy);
     eventually(|| bench.advertised("web")).await;
     bench.world.told();
-    bench.registry.delete("web").await.unwrap();
+    bench.delete("web").await.unwrap();
     assert_eq!(bench.world.told(), [Told::Announce(vec![]), Told::Serve(0), Told::Route(vec![])]);
     assert!(bench.targets.borrow().is_empty());
 }
@@ -192,9 +213,9 @@ async fn a_vip_that_fails_is_withdrawn_and_stays_served() {
 #[tokio::test]
 async fn what_the_dataplane_refuses_changes_nothing() {
     let bench = Bench::new(vec![]).await;
-    bench.registry.put(vip("a", 1)).await.unwrap();
+    bench.put(vip("a", 1)).await.unwrap();
     bench.world.refuse(Some("no room"));
-    let refused = bench.registry.put(vip("b", 2)).await;
+    let refused = bench.put(vip("b", 2)).await;
     assert_eq!(refused, Err(Refusal::Dataplane("no room".into())));
     assert_eq!(bench.names().await, ["a"]);
     assert_eq!(bench.world.told().last(), Some(&Told::Route(vec![[203, 0, 113, 1].into()])));
@@ -206,21 +227,22 @@ async fn what_the_dataplane_refuses_changes_nothing() {
 #[tokio::test]
 async fn what_cannot_be_kept_changes_nothing() {
     let bench = Bench::new(vec![]).await;
-    bench.registry.put(vip("a", 1)).await.unwrap();
+    bench.put(vip("a", 1)).await.unwrap();
+    bench.world.told();
     // A folder in the new file's place: even root cannot write it.
     std::fs::create_dir(bench.folder.path().join("vips.json.new")).unwrap();
-    let refused = bench.registry.put(vip("b", 2)).await;
-    assert!(matches!(refused, Err(Refusal::Store(_))), "{refused:?}");
-    let refused = bench.registry.delete("a").await;
-    assert!(matches!(refused, Err(Refusal::Store(_))), "{refused:?}");
+    let refused = bench.put(vip("b", 2)).await;
+    assert!(matches!(refused, Err(Refusal::NotWritten(_))), "{refused:?}");
+    let refused = bench.delete("a").await;
+    assert!(matches!(refused, Err(Refusal::NotWritten(_))), "{refused:?}");
     assert_eq!(bench.names().await, ["a"]);
-    assert_eq!(bench.world.told().last(), Some(&Told::Serve(1)));
+    assert_eq!(bench.world.told(), [], "a full disk disturbs no traffic");
 }
 
 #[tokio::test]
 async fn vips_survive_a_restart_and_wait_for_health_again() {
     let bench = Bench::new(vec![]).await;
-    bench.registry.put(vip("web", 10)).await.unwrap();
+    bench.put(vip("web", 10)).await.unwrap();
     bench.find(Health::Healthy);
     eventually(|| bench.advertised("web")).await;
     let bench = bench.restart(vec![]).await;
@@ -234,20 +256,20 @@ async fn vips_survive_a_restart_and_wait_for_health_again() {
 async fn the_files_vips_cannot_be_changed_over_rest() {
     let bench = Bench::new(vec![vip("file", 1)]).await;
     let from_file = Refusal::FromFile("file".into());
-    assert_eq!(bench.registry.put(vip("file", 2)).await, Err(from_file.clone()));
-    assert_eq!(bench.registry.delete("file").await, Err(from_file));
-    let refused = bench.registry.put(vip("other", 1)).await.unwrap_err();
+    assert_eq!(bench.put(vip("file", 2)).await, Err(from_file.clone()));
+    assert_eq!(bench.delete("file").await, Err(from_file));
+    let refused = bench.put(vip("other", 1)).await.unwrap_err();
     assert!(matches!(&refused, Refusal::Duplicate { other, .. } if other == "file"), "{refused}");
 }
 
 #[tokio::test]
 async fn a_kept_vip_that_clashes_with_the_file_is_said_and_not_lost() {
     let bench = Bench::new(vec![]).await;
-    bench.registry.put(vip("web", 10)).await.unwrap();
+    bench.put(vip("web", 10)).await.unwrap();
     let bench = bench.restart(vec![vip("file", 10)]).await;
     assert_eq!(bench.names().await, ["file"]);
-    assert!(bench.warnings[0].contains("VIP web"), "{:?}", bench.warnings);
-    bench.registry.put(vip("more", 11)).await.unwrap();
+    assert!(bench.warnings.borrow()[0].contains("VIP web"), "{:?}", bench.warnings);
+    bench.put(vip("more", 11)).await.unwrap();
     let bench = bench.restart(vec![]).await;
     assert_eq!(bench.names().await, ["more", "web"]);
 }
@@ -255,13 +277,103 @@ async fn a_kept_vip_that_clashes_with_the_file_is_said_and_not_lost() {
 #[tokio::test]
 async fn putting_the_same_again_touches_nothing() {
     let bench = Bench::new(vec![]).await;
-    bench.registry.put(vip("web", 10)).await.unwrap();
+    bench.put(vip("web", 10)).await.unwrap();
     bench.world.told();
-    let applied = bench.registry.put(vip("web", 10)).await.unwrap();
+    let applied = bench.put(vip("web", 10)).await.unwrap();
     assert!(!applied.created);
     assert_eq!(bench.world.told(), []);
     assert_eq!(
         control::targets(&[("web".into(), vip("web", 10))].into()),
         **bench.targets.borrow()
     );
+}
+
+#[tokio::test]
+async fn a_refused_change_loses_nothing_that_is_known_of_health() {
+    let bench = Bench::new(vec![]).await;
+    let mut only_b = vip("b", 2);
+    only_b.spec.backends[0].port = 8;
+    bench.put(vip("a", 1)).await.unwrap();
+    bench.put(only_b).await.unwrap();
+    let before = bench.targets.borrow().clone();
+    bench.world.refuse(Some("no room"));
+    let mut other = vip("b", 2);
+    other.spec.backends[0].port = 9;
+    assert!(bench.put(other).await.is_err());
+    assert!(bench.world.checked.lock().unwrap().is_superset(&before), "nothing was let go of");
+    bench.world.refuse(None);
+    eventually(|| async { *bench.targets.borrow() == before }).await;
+}
+
+#[tokio::test]
+async fn a_kept_vip_that_is_not_served_gives_way_to_a_new_one_and_can_be_removed() {
+    let bench = Bench::new(vec![]).await;
+    for (name, last) in [("a", 1), ("b", 2)] {
+        bench.put(vip(name, last)).await.unwrap();
+    }
+    let file = || vec![vip("file1", 1), vip("file2", 2)];
+    let bench = bench.restart(file()).await;
+    assert_eq!(bench.warnings.borrow().len(), 2);
+    assert!(bench.put(vip("a", 3)).await.unwrap().created);
+    bench.delete("b").await.unwrap();
+    assert_eq!(bench.warnings.borrow().len(), 0);
+    let bench = bench.restart(file()).await;
+    assert_eq!(bench.names().await, ["a", "file1", "file2"]);
+    assert_eq!(bench.warnings.borrow().len(), 0);
+}
+
+#[tokio::test]
+async fn of_two_writers_the_second_is_refused() {
+    let bench = Bench::new(vec![vip("file", 99)]).await;
+    let first = bench.put(vip("web", 10)).await.unwrap().vip;
+    assert_eq!(first.metadata.revision, Some(1));
+    assert_eq!(bench.put(first.clone()).await.unwrap().vip.metadata.revision, Some(1), "the same");
+    let change = |port| {
+        let mut vip = first.clone();
+        vip.spec.port = port;
+        vip
+    };
+    assert_eq!(bench.put(change(81)).await.unwrap().vip.metadata.revision, Some(2));
+    let stale = Refusal::Stale { name: "web".into(), found: 2, expected: 1 };
+    assert_eq!(bench.put(change(82)).await, Err(stale.clone()));
+    let terms = |expected| Terms { expected, dry_run: false };
+    let delete = async |expected| bench.registry.delete("web", terms(expected)).await;
+    assert_eq!(delete(Expected::Revision(1)).await, Err(stale));
+    assert_eq!(delete(Expected::Revision(2)).await, Ok(()));
+    let put = async |expected| bench.registry.put(vip("web", 10), terms(expected)).await;
+    assert_eq!(put(Expected::Something).await, Err(Refusal::Gone("web".into())));
+    let again = put(Expected::Nothing).await.unwrap().vip.metadata.revision;
+    assert!(again > Some(2), "a name that is used again is not what it was: {again:?}");
+    assert_eq!(put(Expected::Nothing).await, Err(Refusal::Exists("web".into())));
+    let bench = bench.restart(vec![]).await;
+    assert_eq!(
+        bench.put(vip("more", 11)).await.unwrap().vip.metadata.revision.unwrap(),
+        again.unwrap() + 1
+    );
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_be_and_changes_nothing() {
+    let bench = Bench::new(vec![]).await;
+    bench.put(vip("web", 10)).await.unwrap();
+    bench.world.told();
+    let dry = Terms { dry_run: true, ..Terms::default() };
+    let applied = bench.registry.put(vip("new", 11), dry).await.unwrap();
+    assert!(applied.created && applied.vip.status.is_none());
+    let refused = bench.registry.put(vip("new", 10), dry).await;
+    assert!(matches!(refused, Err(Refusal::Duplicate { .. })), "{refused:?}");
+    bench.registry.delete("web", dry).await.unwrap();
+    assert_eq!(bench.registry.delete("new", dry).await, Err(Refusal::Unknown("new".into())));
+    assert_eq!((bench.names().await, bench.world.told()), (vec!["web".to_owned()], vec![]));
+}
+
+#[tokio::test]
+async fn a_registry_that_has_ended_says_so_rather_than_that_there_is_nothing() {
+    let bench = Bench::new(vec![]).await;
+    bench.put(vip("web", 10)).await.unwrap();
+    let Bench { registry, verdicts, .. } = bench;
+    drop(verdicts);
+    registry.ended().await;
+    assert_eq!(registry.list().await, Err(Refusal::Stopping));
+    assert_eq!(registry.get("web").await, Err(Refusal::Stopping));
 }

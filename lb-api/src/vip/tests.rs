@@ -130,7 +130,7 @@ fn any_vip() -> impl Strategy<Value = Vip> {
     let check = (any::<bool>(), 100..=3_600_000_u32, 1..=100_u8, 1..=100_u8);
     ("[a-z]([a-z0-9-]{0,20}[a-z0-9])?", any::<bool>(), 1..=u16::MAX, backends, check, any::<bool>())
         .prop_map(|(name, udp, port, backends, (tcp, interval_ms, rise, fall), advertise)| Vip {
-            metadata: Metadata { name },
+            metadata: Metadata { name, revision: None },
             spec: VipSpec {
                 address: [203, 0, 113, 1].into(),
                 port,

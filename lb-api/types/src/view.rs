@@ -145,6 +145,49 @@ pub struct Status {
     pub warnings: Vec<String>,
 }
 
+/// What stands in the way (`GET /api/v1/doctor`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Doctor {
+    /// Whether every check is `ok`.
+    pub healthy: bool,
+    /// Everything that was looked at.
+    pub checks: Vec<Check>,
+}
+
+/// Something that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Check {
+    /// What was looked at: `rp-filter`.
+    pub name: String,
+    /// The interface, neighbour or VIP, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// What was found.
+    pub state: CheckState,
+    /// It in words.
+    pub message: String,
+    /// What to do; empty where nothing is to be done.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub remedy: String,
+}
+
+/// What a check found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum CheckState {
+    /// All is well.
+    Ok,
+    /// The host does not say.
+    Unknown,
+    /// Some packets are lost or slow.
+    Warning,
+    /// It does not work.
+    Error,
+}
+
 /// An attached interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct Metadata {
     /// 1 to 63 lower-case letters, digits and hyphens, a letter or digit at both ends (RFC 1123 label).
     pub name: String,
+    /// Grows with every change of a VIP made over REST; VIPs of the file have none. In a request, the revision that is
+    /// to be replaced: another one is refused (412).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
 }
 
 /// A virtual IP service: what clients connect to.

@@ -1,0 +1,303 @@
+//! What of this host, its neighbours and the configuration stands in the way: pure rules over facts, each with its remedy.
+
+use lb_api_types::config::Hook;
+use lb_api_types::view::{Check, CheckState, Doctor};
+
+/// The oldest kernel that has what is needed.
+const OLDEST_KERNEL: (u32, u32) = (6, 6);
+/// Capabilities that are needed: number, name, what for. `linux/capability.h`.
+const NEEDED: [(u32, &str, &str); 4] = [
+    (10, "CAP_NET_BIND_SERVICE", "to listen on port 179"),
+    (12, "CAP_NET_ADMIN", "to attach programs and install routes"),
+    (38, "CAP_PERFMON", "to load programs that read packets"),
+    (39, "CAP_BPF", "to load programs and tables"),
+];
+/// `CAP_SYS_ADMIN` stands in for the last two.
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// What is known of this host and of what runs on it. `None`: it does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// As `uname -r` shows it.
+    pub kernel: String,
+    /// Whether the kernel has type information.
+    pub btf: bool,
+    /// Effective capabilities, as bits.
+    pub capabilities: Option<u64>,
+    /// `net.ipv4.ip_forward`.
+    pub ip_forward: Option<bool>,
+    /// Whether the kernel grants grace periods, or why not.
+    pub grace_period: Option<Result<(), String>>,
+    /// Whether the programs are compiled.
+    pub compiled: Option<bool>,
+    /// Interfaces that the fast path is attached to.
+    pub interfaces: Vec<Interface>,
+    /// Whether the configuration names interfaces.
+    pub interfaces_wanted: bool,
+    /// Why interfaces are not as configured: sentences with their remedy.
+    pub troubles: Vec<String>,
+    /// What of the kept state is not well: sentences with their remedy.
+    pub state: Vec<String>,
+    /// BGP neighbours.
+    pub sessions: Vec<Session>,
+    /// VIPs that ask to be advertised and are not: name and why.
+    pub unadvertised: Vec<(String, String)>,
+    /// How many VIPs there are.
+    pub vips: usize,
+}
+
+/// What is known of an interface that the fast path is attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Where the fast path is attached.
+    pub hook: Hook,
+    /// The larger of its own `rp_filter` and that of `all`, which the kernel uses.
+    pub rp_filter: Option<u8>,
+    /// Whether it takes VLAN tags off received frames.
+    pub rx_vlan: Option<bool>,
+    /// Whether it merges received segments.
+    pub lro: Option<bool>,
+}
+
+/// What is known of a BGP session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The neighbour's name.
+    pub name: String,
+    /// State in words of RFC 4271.
+    pub state: String,
+    /// The last error; empty if none.
+    pub last_error: String,
+}
+
+/// Looks at everything.
+pub fn examine(facts: &Facts) -> Doctor {
+    let mut checks = host(facts);
+    checks.extend(interfaces(facts));
+    checks.extend(facts.sessions.iter().map(session));
+    checks.extend(vips(facts));
+    let sentences = facts.state.iter().map(|s| warning("state", None, s.as_str(), ""));
+    checks.extend(sentences);
+    let healthy = checks.iter().all(|check| check.state <= CheckState::Unknown);
+    Doctor { healthy, checks }
+}
+
+/// A check that is not well, as one sentence.
+pub fn sentence(check: &Check) -> String {
+    let subject = check.subject.as_ref().map_or(String::new(), |subject| format!("{subject}: "));
+    match check.remedy.as_str() {
+        "" => format!("{subject}{}", check.message),
+        remedy => format!("{subject}{}; {remedy}", check.message),
+    }
+}
+
+/// What holds before anything is configured.
+pub fn host(facts: &Facts) -> Vec<Check> {
+    let mut checks = vec![kernel(facts)];
+    checks.extend(capabilities(facts));
+    checks.push(match facts.ip_forward {
+        Some(true) => ok("ip-forward", None, "the kernel forwards what the fast path hands over"),
+        None => unknown("ip-forward", None, "net.ipv4.ip_forward cannot be read"),
+        Some(false) => warning(
+            "ip-forward",
+            None,
+            "net.ipv4.ip_forward is 0: the kernel drops what the fast path hands over (IP options, neighbours without a MAC)",
+            "sysctl -w net.ipv4.ip_forward=1",
+        ),
+    });
+    checks.push(match &facts.grace_period {
+        Some(Ok(())) => ok("membarrier", None, "the kernel grants grace periods"),
+        None => unknown("membarrier", None, "not tried"),
+        Some(Err(why)) => error(
+            "membarrier",
+            None,
+            format!("the kernel refuses membarrier ({why}): rings and next hops that are freed are never used again, and their room runs out"),
+            "allow the system call membarrier in the service's seccomp filter, and boot without nohz_full",
+        ),
+    });
+    checks.push(match facts.compiled {
+        Some(true) => ok("bpf-jit", None, "the programs are compiled"),
+        None => unknown("bpf-jit", None, "the kernel does not say whether programs are compiled"),
+        Some(false) => warning(
+            "bpf-jit",
+            None,
+            "the kernel interprets the programs, which costs most of their speed",
+            "sysctl -w net.core.bpf_jit_enable=1, and restart lbd",
+        ),
+    });
+    checks
+}
+
+fn kernel(facts: &Facts) -> Check {
+    let mut numbers = facts.kernel.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let (major, minor) = OLDEST_KERNEL;
+    let release = &facts.kernel;
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(x)), Some(Ok(y))) if (x, y) < OLDEST_KERNEL => error(
+            "kernel",
+            None,
+            format!("kernel {release} is older than {major}.{minor}"),
+            &format!("boot a kernel of {major}.{minor} or later"),
+        ),
+        (Some(Ok(_)), Some(Ok(_))) if !facts.btf => error(
+            "kernel",
+            None,
+            format!("kernel {release} has no type information"),
+            "boot a kernel with CONFIG_DEBUG_INFO_BTF=y",
+        ),
+        (Some(Ok(_)), Some(Ok(_))) => ok("kernel", None, format!("kernel {release}")),
+        _ => unknown("kernel", None, format!("no version is known by `{release}`")),
+    }
+}
+
+fn capabilities(facts: &Facts) -> Vec<Check> {
+    let Some(bits) = facts.capabilities else {
+        return vec![unknown("capabilities", None, "/proc/self/status cannot be read")];
+    };
+    let has = |number: u32| bits & (1 << number) != 0;
+    let granted = |number| has(number) || (number >= 38 && has(CAP_SYS_ADMIN));
+    let missing: Vec<_> = NEEDED.iter().filter(|(number, ..)| !granted(*number)).collect();
+    if missing.is_empty() {
+        return vec![ok("capabilities", None, "every capability that is needed is there")];
+    }
+    let missing = missing.into_iter().map(|(_, name, what)| {
+        let remedy = format!("run as root, or with AmbientCapabilities={name}");
+        error("capabilities", None, format!("{name} is missing, which is needed {what}"), &remedy)
+    });
+    missing.collect()
+}
+
+fn interfaces(facts: &Facts) -> Vec<Check> {
+    let mut checks: Vec<_> = facts
+        .troubles
+        .iter()
+        .map(|trouble| error("attachment", None, trouble.as_str(), ""))
+        .collect();
+    if facts.interfaces.is_empty() {
+        checks.push(error(
+            "attachment",
+            None,
+            "the fast path is attached to no interface, so no VIP is served or advertised",
+            match facts.interfaces_wanted {
+                true => "see that an interface of dataplane.interfaces is there and up",
+                false => "name interfaces in dataplane.interfaces, and restart lbd",
+            },
+        ));
+    }
+    for interface in &facts.interfaces {
+        let name = Some(interface.name.as_str());
+        let hook = match interface.hook {
+            Hook::Xdp => "XDP",
+            Hook::Tc | Hook::Auto => "TC",
+        };
+        checks.push(ok("attachment", name, format!("attached at {hook}")));
+        checks.push(rp_filter(interface));
+        checks.extend(offloads(interface));
+    }
+    checks
+}
+
+/// With a filter the kernel looks up the source of what it is handed: a reply's is the VIP, for which it has an
+/// `unreachable` route, and so neither the strict filter nor the loose one lets it through.
+fn rp_filter(interface: &Interface) -> Check {
+    let name = Some(interface.name.as_str());
+    match interface.rp_filter {
+        Some(0) => ok("rp-filter", name, "the kernel takes replies of VIPs from here"),
+        None => unknown("rp-filter", name, "net.ipv4.conf.*.rp_filter cannot be read"),
+        Some(value) => warning(
+            "rp-filter",
+            name,
+            format!(
+                "rp_filter is {value}: the kernel drops replies, whose source is a VIP, that the fast path hands over"
+            ),
+            &format!(
+                "sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.{}.rp_filter=0",
+                interface.name.replace('.', "/")
+            ),
+        ),
+    }
+}
+
+fn offloads(interface: &Interface) -> Vec<Check> {
+    let name = Some(interface.name.as_str());
+    let mut checks = Vec::new();
+    if interface.hook == Hook::Xdp {
+        checks.push(match interface.rx_vlan {
+            Some(false) => ok("rx-vlan-offload", name, "frames keep their VLAN tags"),
+            None => unknown("rx-vlan-offload", name, "the driver does not say"),
+            Some(true) => warning(
+                "rx-vlan-offload",
+                name,
+                "the interface takes VLAN tags off before XDP sees the frame, so tagged packets pass for untagged ones",
+                &format!("ethtool -K {} rxvlan off", interface.name),
+            ),
+        });
+    }
+    if interface.lro == Some(true) {
+        checks.push(warning(
+            "lro",
+            name,
+            "the interface merges segments (LRO) into packets that cannot be forwarded",
+            &format!("ethtool -K {} lro off", interface.name),
+        ));
+    }
+    checks
+}
+
+fn session(session: &Session) -> Check {
+    let name = Some(session.name.as_str());
+    if session.state == "Established" {
+        return ok("bgp-session", name, "Established");
+    }
+    let why = match session.last_error.as_str() {
+        "" => String::new(),
+        why => format!(": {why}"),
+    };
+    warning(
+        "bgp-session",
+        name,
+        format!("the session is {}{why}", session.state),
+        "see that the neighbour answers at its address and port, and that both sides name each other's address and AS",
+    )
+}
+
+fn vips(facts: &Facts) -> Vec<Check> {
+    if facts.unadvertised.is_empty() {
+        let message = format!("all {} that ask for it are advertised", facts.vips);
+        return vec![ok("vips", None, message)];
+    }
+    let one = |(name, why): &(String, String)| warning("vips", Some(name), why.as_str(), "");
+    facts.unadvertised.iter().map(one).collect()
+}
+
+fn ok(name: &str, subject: Option<&str>, message: impl Into<String>) -> Check {
+    check(CheckState::Ok, name, subject, message.into(), "")
+}
+
+fn unknown(name: &str, subject: Option<&str>, message: impl Into<String>) -> Check {
+    check(CheckState::Unknown, name, subject, message.into(), "")
+}
+
+fn warning(name: &str, subject: Option<&str>, message: impl Into<String>, remedy: &str) -> Check {
+    check(CheckState::Warning, name, subject, message.into(), remedy)
+}
+
+fn error(name: &str, subject: Option<&str>, message: impl Into<String>, remedy: &str) -> Check {
+    check(CheckState::Error, name, subject, message.into(), remedy)
+}
+
+fn check(
+    state: CheckState,
+    name: &str,
+    subject: Option<&str>,
+    message: String,
+    remedy: &str,
+) -> Check {
+    let (name, subject) = (name.into(), subject.map(str::to_owned));
+    Check { name, subject, state, message, remedy: remedy.into() }
+}
+
+#[cfg(test)]
+mod tests;

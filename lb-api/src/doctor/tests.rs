@@ -1,0 +1,138 @@
+use super::*;
+
+fn eth0(hook: Hook) -> Interface {
+    Interface {
+        name: "eth0".into(),
+        hook,
+        rp_filter: Some(0),
+        rx_vlan: Some(false),
+        lro: Some(false),
+    }
+}
+
+/// A host on which all is well.
+fn well() -> Facts {
+    Facts {
+        kernel: "6.12.3-amd64".into(),
+        btf: true,
+        capabilities: Some(u64::MAX),
+        ip_forward: Some(true),
+        grace_period: Some(Ok(())),
+        compiled: Some(true),
+        interfaces: vec![eth0(Hook::Xdp)],
+        interfaces_wanted: true,
+        sessions: vec![Session {
+            name: "upstream".into(),
+            state: "Established".into(),
+            last_error: "an old one".into(),
+        }],
+        vips: 1,
+        ..Facts::default()
+    }
+}
+
+/// What is not well: name, subject, state and remedy.
+fn found(edit: impl FnOnce(&mut Facts)) -> Vec<(String, Option<String>, CheckState, String)> {
+    let mut facts = well();
+    edit(&mut facts);
+    let doctor = examine(&facts);
+    let bad = doctor.checks.into_iter().filter(|check| check.state != CheckState::Ok);
+    let bad: Vec<_> = bad.map(|c| (c.name, c.subject, c.state, c.remedy)).collect();
+    assert_eq!(doctor.healthy, bad.iter().all(|(_, _, state, _)| *state == CheckState::Unknown));
+    bad
+}
+
+/// The only thing that is not well.
+#[track_caller]
+fn only(edit: impl FnOnce(&mut Facts), name: &str, state: CheckState, remedy: &str) {
+    let bad = found(edit);
+    let [(found, _, how, what)] = &bad[..] else { panic!("{bad:?}") };
+    assert_eq!((found.as_str(), *how), (name, state));
+    assert!(what.contains(remedy), "{what}");
+}
+
+#[test]
+fn nothing_is_found_where_all_is_well() {
+    assert_eq!(found(|_| {}), []);
+}
+
+#[test]
+fn old_kernels_and_those_without_types_are_found() {
+    use CheckState::{Error, Unknown};
+    for old in ["6.5.0", "5.15.0-generic", "4.19"] {
+        only(|f| f.kernel = old.into(), "kernel", Error, "6.6 or later");
+    }
+    for new in ["6.6.1", "6.10.0-rc1", "7.0"] {
+        assert_eq!(found(|f| f.kernel = new.into()), [], "{new}");
+    }
+    only(|f| f.btf = false, "kernel", Error, "CONFIG_DEBUG_INFO_BTF");
+    only(|f| f.kernel = "weird".into(), "kernel", Unknown, "");
+}
+
+#[test]
+fn each_missing_capability_is_named() {
+    let without = |number: u32| move |f: &mut Facts| f.capabilities = Some(!(1 << number));
+    only(without(12), "capabilities", CheckState::Error, "CAP_NET_ADMIN");
+    only(without(10), "capabilities", CheckState::Error, "CAP_NET_BIND_SERVICE");
+    assert_eq!(found(without(39)), [], "CAP_SYS_ADMIN stands in");
+    let admin_alone = (1 << 10) | (1 << 12);
+    assert_eq!(found(|f| f.capabilities = Some(admin_alone)).len(), 2, "CAP_BPF and CAP_PERFMON");
+}
+
+#[test]
+fn settings_of_the_kernel_are_found_with_their_remedy() {
+    use CheckState::{Error, Warning};
+    only(|f| f.ip_forward = Some(false), "ip-forward", Warning, "net.ipv4.ip_forward=1");
+    only(|f| f.compiled = Some(false), "bpf-jit", Warning, "bpf_jit_enable=1");
+    only(|f| f.grace_period = Some(Err("EPERM".into())), "membarrier", Error, "seccomp");
+}
+
+#[test]
+fn a_reverse_path_filter_is_found_strict_or_loose() {
+    for value in [1, 2] {
+        let edit = |f: &mut Facts| f.interfaces[0].rp_filter = Some(value);
+        only(edit, "rp-filter", CheckState::Warning, "net.ipv4.conf.eth0.rp_filter=0");
+    }
+    let vlan = |f: &mut Facts| {
+        f.interfaces[0].name = "eth0.7".into();
+        f.interfaces[0].rp_filter = Some(1);
+    };
+    only(vlan, "rp-filter", CheckState::Warning, "conf.eth0/7.rp_filter");
+}
+
+#[test]
+fn vlan_offload_matters_under_xdp_only() {
+    let offloading = |hook| Interface { rx_vlan: Some(true), ..eth0(hook) };
+    let edit = |f: &mut Facts| f.interfaces = vec![offloading(Hook::Xdp)];
+    only(edit, "rx-vlan-offload", CheckState::Warning, "ethtool -K eth0 rxvlan off");
+    assert_eq!(found(|f| f.interfaces = vec![offloading(Hook::Tc)]), []);
+    only(|f| f.interfaces[0].lro = Some(true), "lro", CheckState::Warning, "lro off");
+}
+
+#[test]
+fn a_fast_path_that_is_nowhere_is_an_error() {
+    use CheckState::Error;
+    only(|f| f.interfaces.clear(), "attachment", Error, "is there and up");
+    let unnamed = |f: &mut Facts| (f.interfaces, f.interfaces_wanted) = (vec![], false);
+    only(unnamed, "attachment", Error, "name interfaces");
+    only(|f| f.troubles = vec!["eth1 carries another".into()], "attachment", Error, "");
+}
+
+#[test]
+fn sessions_vips_and_state_that_are_not_well_are_found() {
+    use CheckState::Warning;
+    only(|f| f.sessions[0].state = "Active".into(), "bgp-session", Warning, "AS");
+    only(|f| f.unadvertised = vec![("web".into(), "unhealthy".into())], "vips", Warning, "");
+    only(|f| f.state = vec!["vips.json was damaged".into()], "state", Warning, "");
+}
+
+#[test]
+fn what_cannot_be_read_is_unknown_and_no_finding() {
+    let bad = found(|f| {
+        (f.capabilities, f.ip_forward, f.grace_period, f.compiled) = (None, None, None, None);
+        f.interfaces[0].rp_filter = None;
+        f.interfaces[0].rx_vlan = None;
+    });
+    assert_eq!(bad.len(), 6);
+    assert!(bad.iter().all(|(_, _, state, _)| *state == CheckState::Unknown), "{bad:?}");
+}

@@ -1,0 +1,274 @@
+//! What the daemon counts, as the text that Prometheus reads (exposition format 0.0.4).
+
+use std::fmt::{Display, Write};
+
+use lb_api_types::config::Hook;
+use lb_api_types::view::{PeerView, ReasonView, Status};
+use lb_api_types::vip::{Health, Protocol, Vip};
+
+/// What is told.
+#[derive(Clone, Debug)]
+pub(super) struct Sample {
+    pub(super) status: Status,
+    /// Every reason, those that never came included.
+    pub(super) reasons: Vec<ReasonView>,
+    pub(super) vips: Vec<Vip>,
+    pub(super) peers: Vec<PeerView>,
+}
+
+/// The text.
+pub(super) fn render(sample: &Sample) -> String {
+    let mut text = Text::default();
+    appliance(&mut text, sample);
+    packets(&mut text, &sample.reasons);
+    vips(&mut text, &sample.vips);
+    backends(&mut text, &sample.vips);
+    peers(&mut text, &sample.peers);
+    text.0
+}
+
+fn appliance(text: &mut Text, Sample { status, .. }: &Sample) {
+    text.gauge("lbd_build_info", "Which lbd this is.");
+    text.line(&[("version", &status.version)], 1);
+    text.gauge("lbd_uptime_seconds", "Seconds since the daemon started.");
+    text.line(&[], status.uptime_secs);
+    text.gauge("lbd_warnings", "Sentences of `lbctl get status` that somebody should look at.");
+    text.line(&[], status.warnings.len());
+    text.gauge("lbd_interface_attached", "Interfaces that the fast path is attached to.");
+    for interface in &status.interfaces {
+        let hook = match interface.hook {
+            Hook::Xdp => "xdp",
+            Hook::Tc | Hook::Auto => "tc",
+        };
+        text.line(&[("interface", &interface.name), ("hook", &hook)], 1);
+    }
+}
+
+fn packets(text: &mut Text, reasons: &[ReasonView]) {
+    text.counter("lbd_packets_total", "Packets by what became of them and why.");
+    for count in reasons {
+        text.line(&[("reason", &count.reason), ("verdict", &count.verdict)], count.packets);
+    }
+    text.counter("lbd_packet_bytes_total", "Bytes of frames by what became of them and why.");
+    for count in reasons {
+        text.line(&[("reason", &count.reason), ("verdict", &count.verdict)], count.bytes);
+    }
+}
+
+fn vips(text: &mut Text, vips: &[Vip]) {
+    text.gauge("lbd_vip_info", "What each VIP is.");
+    for vip in vips {
+        let protocol = match vip.spec.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        let (address, port) = (&vip.spec.address, &vip.spec.port);
+        let labels: &[(&str, &dyn Display)] = &[
+            ("vip", &vip.metadata.name),
+            ("address", address),
+            ("port", port),
+            ("protocol", &protocol),
+        ];
+        text.line(labels, 1);
+    }
+    let mut each = |kind: Kind, name: &str, help: &str, value: fn(&Vip) -> Option<u64>| {
+        text.family(kind, name, help);
+        for vip in vips {
+            if let Some(value) = value(vip) {
+                text.line(&[("vip", &vip.metadata.name)], value);
+            }
+        }
+    };
+    each(Kind::Gauge, "lbd_vip_serving", "Whether the fast path serves the VIP.", |vip| {
+        Some(vip.status.as_ref()?.serving.into())
+    });
+    each(Kind::Gauge, "lbd_vip_advertised", "Whether BGP advertises the VIP's address.", |vip| {
+        Some(vip.status.as_ref()?.advertised.into())
+    });
+    each(Kind::Counter, "lbd_vip_packets_total", "Packets from clients to backends.", |vip| {
+        Some(vip.status.as_ref()?.packets)
+    });
+    each(Kind::Counter, "lbd_vip_bytes_total", "Bytes of these packets' frames.", |vip| {
+        Some(vip.status.as_ref()?.bytes)
+    });
+    each(Kind::Counter, "lbd_vip_flows_total", "Flows begun.", |vip| {
+        Some(vip.status.as_ref()?.flows)
+    });
+}
+
+fn backends(text: &mut Text, vips: &[Vip]) {
+    let mut each = |kind: Kind, name: &str, help: &str, value: fn(Health, u64, u64) -> u64| {
+        text.family(kind, name, help);
+        for vip in vips {
+            for backend in vip.status.iter().flat_map(|status| &status.backends) {
+                let at = std::net::SocketAddr::new(backend.address, backend.port);
+                let value = value(backend.health, backend.packets, backend.flows);
+                text.line(&[("vip", &vip.metadata.name), ("backend", &at)], value);
+            }
+        }
+    };
+    let healthy = "Whether the backend is healthy; 0 also while no check has spoken.";
+    each(Kind::Gauge, "lbd_backend_healthy", healthy, |health, _, _| {
+        (health == Health::Healthy).into()
+    });
+    each(Kind::Counter, "lbd_backend_packets_total", "Packets sent to the backend.", |_, p, _| p);
+    each(Kind::Counter, "lbd_backend_flows_total", "Flows begun to the backend.", |_, _, f| f);
+}
+
+fn peers(text: &mut Text, peers: &[PeerView]) {
+    let mut each = |kind: Kind, name: &str, help: &str, value: fn(&PeerView) -> u64| {
+        text.family(kind, name, help);
+        for peer in peers {
+            let labels: &[(&str, &dyn Display)] =
+                &[("peer", &peer.name), ("address", &peer.address), ("asn", &peer.asn)];
+            text.line(labels, value(peer));
+        }
+    };
+    each(Kind::Gauge, "lbd_bgp_session_established", "Whether the session is up.", |peer| {
+        (peer.state == "Established").into()
+    });
+    let since = "Seconds since the session entered its state.";
+    each(Kind::Gauge, "lbd_bgp_session_state_seconds", since, |peer| peer.since_secs);
+    each(Kind::Gauge, "lbd_bgp_prefixes_received", "Prefixes accepted from it.", |peer| {
+        peer.prefixes_received
+    });
+    each(Kind::Gauge, "lbd_bgp_prefixes_advertised", "Prefixes advertised to it.", |peer| {
+        peer.prefixes_advertised
+    });
+    each(Kind::Counter, "lbd_bgp_messages_received_total", "Messages received.", |peer| {
+        peer.messages_received
+    });
+    each(Kind::Counter, "lbd_bgp_messages_sent_total", "Messages sent.", |peer| peer.messages_sent);
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Gauge,
+    Counter,
+}
+
+/// The text, and the family that lines belong to.
+#[derive(Default)]
+struct Text(String, String);
+
+impl Text {
+    fn gauge(&mut self, name: &str, help: &str) {
+        self.family(Kind::Gauge, name, help);
+    }
+
+    fn counter(&mut self, name: &str, help: &str) {
+        self.family(Kind::Counter, name, help);
+    }
+
+    fn family(&mut self, kind: Kind, name: &str, help: &str) {
+        let kind = match kind {
+            Kind::Gauge => "gauge",
+            Kind::Counter => "counter",
+        };
+        let _infallible = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        self.1 = name.into();
+    }
+
+    fn line(&mut self, labels: &[(&str, &dyn Display)], value: impl Display) {
+        self.0.push_str(&self.1);
+        for (place, (name, value)) in labels.iter().enumerate() {
+            let open = if place == 0 { '{' } else { ',' };
+            let value = value.to_string();
+            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _infallible = write!(self.0, "{open}{name}=\"{value}\"");
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _infallible = writeln!(self.0, "{close} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use lb_api_types::vip::{BackendStatus, VipStatus};
+
+    use super::*;
+    use crate::registry::tests::vip;
+
+    fn sample() -> Sample {
+        let mut web = vip("web", 10);
+        web.status = Some(VipStatus {
+            serving: true,
+            advertised: false,
+            message: String::new(),
+            backends: vec![BackendStatus {
+                address: [10, 0, 0, 1].into(),
+                port: 8080,
+                health: Health::Unknown,
+                message: String::new(),
+                packets: 5,
+                flows: 2,
+            }],
+            packets: 7,
+            bytes: 700,
+            flows: 3,
+        });
+        let reason = |name: &str, packets| ReasonView {
+            reason: name.into(),
+            verdict: "drop".into(),
+            packets,
+            bytes: packets * 60,
+        };
+        let peer = serde_json::json!({
+            "name": "a\"b\\c\nd", "address": "192.0.2.1", "asn": 65001, "state": "Established", "since_secs": 9,
+            "router_id": null, "hold_time_secs": 90, "prefixes_received": 4, "prefixes_advertised": 1,
+            "messages_received": 11, "messages_sent": 12, "last_error": ""
+        });
+        Sample {
+            status: serde_json::from_value(serde_json::json!({
+                "version": "1.2.3", "uptime_secs": 42, "router_id": "192.0.2.2", "asn": 65000,
+                "interfaces": [{"name": "eth0", "index": 2, "hook": "xdp"}], "reasons": [], "warnings": ["x"]
+            }))
+            .unwrap(),
+            reasons: vec![reason("bad-checksum", 0), reason("no-backend", 3)],
+            vips: vec![web],
+            peers: vec![serde_json::from_value(peer).unwrap()],
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_told_zeroes_included() {
+        let text = render(&sample());
+        for line in [
+            "lbd_build_info{version=\"1.2.3\"} 1",
+            "lbd_uptime_seconds 42",
+            "lbd_interface_attached{interface=\"eth0\",hook=\"xdp\"} 1",
+            "lbd_packets_total{reason=\"bad-checksum\",verdict=\"drop\"} 0",
+            "lbd_packet_bytes_total{reason=\"no-backend\",verdict=\"drop\"} 180",
+            "lbd_vip_info{vip=\"web\",address=\"203.0.113.10\",port=\"80\",protocol=\"tcp\"} 1",
+            "lbd_vip_advertised{vip=\"web\"} 0",
+            "lbd_vip_flows_total{vip=\"web\"} 3",
+            "lbd_backend_healthy{vip=\"web\",backend=\"10.0.0.1:8080\"} 0",
+            "lbd_backend_flows_total{vip=\"web\",backend=\"10.0.0.1:8080\"} 2",
+            "lbd_bgp_session_established{peer=\"a\\\"b\\\\c\\nd\",address=\"192.0.2.1\",asn=\"65001\"} 1",
+        ] {
+            assert!(text.lines().any(|said| said == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn each_family_is_told_once_with_its_type_before_its_lines() {
+        let text = render(&sample());
+        let (mut families, mut series, mut family) = (BTreeSet::new(), BTreeSet::new(), "");
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert!(families.insert(name), "{name} comes twice");
+                assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+                family = name;
+            } else if !line.starts_with("# HELP ") {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                assert_eq!(name.split('{').next(), Some(family));
+                assert!(series.insert(name), "{name} comes twice");
+                value.parse::<u64>().unwrap();
+            }
+        }
+        assert!(text.ends_with('\n'));
+    }
+}

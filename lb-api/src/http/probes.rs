@@ -1,0 +1,54 @@
+//! What machines ask for at paths that they know: `/healthz`, `/readyz`, `/metrics`.
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use lb_api_types::problem::Problem;
+
+use super::App;
+use super::metrics::{Sample, render};
+use super::problem::Refused;
+use crate::registry::Refusal;
+
+/// Whether the daemon works: the task that owns the VIPs is there. A daemon that does not is to be restarted.
+#[utoipa::path(get, path = "/healthz", tag = "status",
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = 503, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn healthz(State(app): State<App>) -> Result<&'static str, Refused> {
+    if app.registry.has_ended() { Err(Refusal::Stopping.into()) } else { Ok("ok\n") }
+}
+
+/// Whether traffic can be led here: the fast path is attached to an interface and serves the VIPs.
+#[utoipa::path(get, path = "/readyz", tag = "status",
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = 503, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Refused> {
+    let status = app.views.status().await.map_err(Refused::unavailable)?;
+    if status.interfaces.is_empty() {
+        let why = "the fast path is attached to no interface: `lbctl doctor` says why";
+        return Err(Refused::unavailable(why.into()));
+    }
+    let vips = app.registry.list().await?;
+    let unserved = vips.iter().find(|vip| !vip.status.as_ref().is_some_and(|s| s.serving));
+    match unserved {
+        None => Ok("ok\n"),
+        Some(vip) => Err(Refused::unavailable(format!(
+            "VIP {} is not served: `lbctl describe vip {}` says why",
+            vip.metadata.name, vip.metadata.name
+        ))),
+    }
+}
+
+/// What is counted, as Prometheus reads it.
+#[utoipa::path(get, path = "/metrics", tag = "status",
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = 503, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, Refused> {
+    let sample = Sample {
+        status: app.views.status().await.map_err(Refused::unavailable)?,
+        reasons: app.views.reasons().await.map_err(Refused::unavailable)?,
+        vips: app.registry.list().await?,
+        peers: app.views.peers().await,
+    };
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&sample)))
+}

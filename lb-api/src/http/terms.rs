@@ -1,0 +1,86 @@
+//! What a request says beside its body: its name, its query, and what it expects to change.
+
+use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use lb_api_types::vip::Vip;
+
+use super::problem::Refused;
+use super::{DEFAULT_LIMIT, MAX_LIMIT};
+use crate::registry::{Expected, Terms};
+
+/// The query's names and values.
+pub(super) type Asked = axum::extract::Query<Vec<(String, String)>>;
+
+/// The name in the path.
+pub(super) fn name(path: Result<Path<String>, PathRejection>) -> Result<String, Refused> {
+    path.map(|Path(name)| name).map_err(|error| Refused::path(&error.body_text()))
+}
+
+/// Refuses every query: one that is accepted and ignored would mislead.
+pub(super) fn nothing(asked: &Asked) -> Result<(), Refused> {
+    match asked.first() {
+        None => Ok(()),
+        Some((name, _)) => Err(Refused::query(name, "nothing is asked here")),
+    }
+}
+
+/// Items at most.
+pub(super) fn limit(asked: &Asked) -> Result<usize, Refused> {
+    let mut limit = DEFAULT_LIMIT;
+    for (name, value) in &asked.0 {
+        let number = value.parse().ok().filter(|number| (1..=MAX_LIMIT).contains(number));
+        match number.filter(|_| name == "limit") {
+            Some(number) => limit = number,
+            None => {
+                let known = format!("only limit is known here, 1 to {MAX_LIMIT}");
+                return Err(Refused::query(&format!("{name}={value}"), &known));
+            }
+        }
+    }
+    Ok(limit)
+}
+
+/// How a change is to be carried out: `dryRun`, and the preconditions of RFC 9110 §13.1.1 and §13.1.2.
+pub(super) fn terms(headers: &HeaderMap, asked: &Asked) -> Result<Terms, Refused> {
+    let mut terms = Terms { expected: expected(headers)?, dry_run: false };
+    for (name, value) in &asked.0 {
+        terms.dry_run = match (name.as_str(), value.as_str()) {
+            ("dryRun", "true") => true,
+            ("dryRun", "false") => false,
+            _ => {
+                let known = "only dryRun is known here, true or false";
+                return Err(Refused::query(&format!("{name}={value}"), known));
+            }
+        };
+    }
+    Ok(terms)
+}
+
+fn expected(headers: &HeaderMap) -> Result<Expected, Refused> {
+    const IF_MATCH: &str = "* or a revision in quotes, such as \"7\"";
+    let text = |value: &HeaderValue| value.to_str().unwrap_or_default().trim().to_owned();
+    let one_of = |name: HeaderName| match headers.get_all(&name).iter().count() {
+        0 | 1 => Ok(headers.get(&name).map(text)),
+        _ => Err(Refused::header(name.as_str(), "there once")),
+    };
+    match (one_of(header::IF_MATCH)?, one_of(header::IF_NONE_MATCH)?) {
+        (None, None) => Ok(Expected::Any),
+        (None, Some(new)) if new == "*" => Ok(Expected::Nothing),
+        (None, Some(_)) => Err(Refused::header("If-None-Match", "* in a change")),
+        (Some(there), None) if there == "*" => Ok(Expected::Something),
+        (Some(revision), None) => {
+            let bare = revision.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+            let number = bare.and_then(|text| text.parse().ok());
+            number.map(Expected::Revision).ok_or_else(|| Refused::header("If-Match", IF_MATCH))
+        }
+        (Some(_), Some(_)) => Err(Refused::header("If-Match", "there without If-None-Match")),
+    }
+}
+
+/// The header that a later `If-Match` repeats; VIPs of the file have none.
+pub(super) fn etag(vip: &Vip) -> HeaderMap {
+    let tag = vip.metadata.revision.map(|revision| format!("\"{revision}\""));
+    let value = tag.and_then(|tag| HeaderValue::from_str(&tag).ok());
+    value.map(|value| (header::ETAG, value)).into_iter().collect()
+}

@@ -1,0 +1,75 @@
+//! What people see of the VIPs.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use lb_api_types::vip::{BackendStatus, Vip, VipStatus};
+use lb_dataplane::{BackendCount, ServiceCounters};
+
+use super::Appliers;
+use super::task::Task;
+use crate::control::{self, Reasons};
+use crate::health::Verdicts;
+
+impl<A: Appliers> Task<A> {
+    /// Every VIP with its status.
+    pub(super) async fn list(&mut self) -> Vec<Vip> {
+        let counters = self.appliers.counters().await;
+        let verdicts = self.verdicts.borrow().clone();
+        let reasons = Reasons::new(self.facts(&verdicts, Instant::now()), &self.announced);
+        self.vips
+            .values()
+            .map(|vip| self.with_status(vip, &reasons, &verdicts, &counters))
+            .collect()
+    }
+
+    /// One VIP with its status.
+    pub(super) async fn get(&mut self, name: &str) -> Option<Vip> {
+        if !self.vips.contains_key(name) {
+            return None;
+        }
+        let counters = self.appliers.counters().await;
+        let verdicts = self.verdicts.borrow().clone();
+        let reasons = Reasons::new(self.facts(&verdicts, Instant::now()), &self.announced);
+        let vip = self.vips.get(name)?;
+        Some(self.with_status(vip, &reasons, &verdicts, &counters))
+    }
+
+    fn with_status(
+        &self,
+        vip: &Vip,
+        reasons: &Reasons<'_>,
+        verdicts: &Verdicts,
+        counters: &ServiceCounters,
+    ) -> Vip {
+        let key = control::key(&vip.spec);
+        let count = counters.get(&key).cloned().unwrap_or_default();
+        let backends = vip.spec.backends.iter().map(|backend| {
+            let verdict = control::verdict(&vip.spec, backend, verdicts);
+            let here = |count: &&BackendCount| {
+                (count.address, count.port) == (backend.address, backend.port)
+            };
+            let count = count.backends.iter().find(here);
+            BackendStatus {
+                address: backend.address,
+                port: backend.port,
+                health: verdict.health,
+                message: verdict.message,
+                packets: count.map_or(0, |count| count.packets),
+                flows: count.map_or(0, |count| count.flows),
+            }
+        });
+        let advertised =
+            self.announced.iter().any(|address| vip.spec.address == IpAddr::V4(*address));
+        let status = VipStatus {
+            serving: *self.attached.borrow() && self.serving.contains(&key),
+            advertised,
+            message: reasons.message(vip),
+            backends: backends.collect(),
+            packets: count.packets,
+            bytes: count.bytes,
+            flows: count.flows,
+        };
+        Vip { status: Some(status), ..vip.clone() }
+    }
+}
