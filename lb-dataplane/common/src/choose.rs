@@ -142,12 +142,14 @@ fn insert<T: Tables>(
     }
 }
 
-/// Ports that are tried for a new flow. With 90 of 100 ports in use, chance alone fails it once in thirty.
-const PORT_TRIES: u32 = 32;
+/// Ports that are tried for a new flow: with nine of ten in use, chance alone would fail it once in a thousand times.
+const PORT_TRIES: u32 = 64;
+/// Ports in a row that are tried before the search goes on elsewhere: another CPU may have used many in a row.
+const PORTS_IN_A_ROW: u32 = 4;
 
 /// Inserts the direction to the client for a flow that comes from an address of ours: the entry is what reserves the port
-/// there, so no two flows to a backend share one. Ports are tried one after the other, so the one that was used last
-/// is used again last, and each CPU begins elsewhere.
+/// there, so no two flows to a backend share one. Each CPU begins elsewhere and goes on port by port, so that a port rests for
+/// as long as possible before it is used again.
 #[inline(always)]
 fn insert_back_from_a_source<T: Tables>(
     tables: &T,
@@ -169,6 +171,9 @@ fn insert_back_from_a_source<T: Tables>(
             Ok(()) => return Ok(()),
             Err(InsertError::Full) => return Err(Reason::FlowTableFull),
             Err(InsertError::Exists) => {}
+        }
+        if tries % PORTS_IN_A_ROW == 0 {
+            tables.jump_numbers();
         }
     }
     Err(Reason::NoSourcePort)

@@ -57,6 +57,8 @@ pub trait Tables: FibTables {
     fn source(&self, index: u32) -> Option<&SourceEntry>;
     /// A number that no other flow has had for as long as possible; every CPU counts in a part of its own.
     fn next_number(&self) -> u32;
+    /// Has this CPU go on counting elsewhere.
+    fn jump_numbers(&self);
     /// The current tick.
     fn now(&self) -> u32;
     /// Counts a packet of a service and its backend, client to backend.

@@ -144,6 +144,9 @@ impl Flow for FlowPtr {
     }
 }
 
+/// A distance between numbers after which any few of them lie far apart, whatever they are divided by: 2^32 / phi.
+const FAR: u32 = 0x9e37_79b9;
+
 /// The tables as the kernel has them.
 pub struct Maps;
 
@@ -289,8 +292,16 @@ impl Tables for Maps {
             *next = (*next).wrapping_add(1);
             *next
         };
-        // SAFETY: a helper without preconditions. Far from other CPUs' numbers whatever they are divided by (2^32 / phi).
-        number.wrapping_add(unsafe { bpf_get_smp_processor_id() }.wrapping_mul(0x9e37_79b9))
+        // SAFETY: a helper without preconditions.
+        number.wrapping_add(unsafe { bpf_get_smp_processor_id() }.wrapping_mul(FAR))
+    }
+
+    #[inline(always)]
+    fn jump_numbers(&self) {
+        if let Some(next) = NUMBERS.get_ptr_mut(0) {
+            // SAFETY: as above.
+            unsafe { *next = (*next).wrapping_add(FAR) };
+        }
     }
 
     #[inline(always)]

@@ -7,6 +7,8 @@ use lb_dataplane::Reason;
 use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::table::Source;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 use crate::frame::{ACK, Carries, FIN, Frame, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BOTH, CLIENT_SIDE, Scene, small};
@@ -61,6 +63,10 @@ fn a_flow_is_translated_on_both_sides_both_ways() {
 
 #[test]
 fn no_two_flows_to_a_backend_share_a_port_and_every_port_is_used() {
+    // One CPU goes on port by port. On several, the last free ports would be found by chance.
+    let mut cpu = CpuSet::new();
+    cpu.set(0).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &cpu).unwrap();
     for hook in BOTH {
         let sources = [source([192, 0, 2, 1], 2000, 2499), source([192, 0, 2, 7], 65_036, 65_535)];
         let mut scene = scene(&sources[..1]);
@@ -167,5 +173,25 @@ fn a_new_process_goes_on_with_the_sources_and_flows() {
         assert_eq!(scene.send(hook, &packet(SYN, CLIENT, VIP)).frame().from, before);
         let other = scene.send(hook, &packet(SYN, "10.1.0.6:40000", VIP)).frame().from;
         assert!(other != before && *other.ip() == *before.ip(), "{hook:?} {other}");
+    }
+}
+
+#[test]
+fn flows_share_nine_of_ten_ports_without_a_refusal_on_whatever_cpu_they_begin() {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let mut scene = scene(&[source([192, 0, 2, 1], 1024, 3023)]);
+    let mut seen = BTreeSet::new();
+    for n in 0..1800_u16 {
+        // Runs of flows on one CPU and then on another: each meets what the other one used in a row.
+        let mut cpu = CpuSet::new();
+        cpu.set(usize::from(n / 450) % cpus).unwrap();
+        sched_setaffinity(Pid::from_raw(0), &cpu).unwrap();
+        let ended = scene.send(BOTH[0], &packet(SYN, &format!("10.1.0.5:{}", 1000 + n), VIP));
+        assert_eq!(ended.reason, Reason::ForwardedToBackend, "{n}");
+        assert!(seen.insert(ended.frame().from), "{n}: twice {}", ended.frame().from);
+        // Confirmed: half-open flows would make room for one another.
+        let reply = packet(SYN_ACK, BACKEND, &ended.frame().from.to_string());
+        scene.send(BOTH[0], &reply);
+        scene.send(BOTH[0], &packet(ACK, &format!("10.1.0.5:{}", 1000 + n), VIP));
     }
 }
