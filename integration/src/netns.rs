@@ -17,9 +17,10 @@ use nix::sched::{CloneFlags, setns};
 
 const FOLDER: &str = "/run/netns";
 
-/// What a node's processes find their programs in; FRR's daemons live outside the usual folders.
+/// What a node's processes find their programs in. FRR's daemons live outside the usual folders, and OpenBGPD's `bgpd` in
+/// one of them.
 pub(crate) const PATH: &str =
-    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/frr";
+    "/usr/lib/frr:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A network namespace that exists. Cloning shares it; whoever made it removes it.
 #[derive(Clone, Debug)]

@@ -76,8 +76,17 @@ pub fn request(from: &Netns, to: SocketAddr) -> Result<String> {
     from.within(|| pod_name(to))?
 }
 
+/// The address that a pod sees a request come from.
+pub fn seen_as(from: &Netns, to: SocketAddr) -> Result<String> {
+    from.within(|| ask(to, "/source"))?
+}
+
 fn pod_name(to: SocketAddr) -> Result<String> {
-    let mut stream = connect(to, "/", REQUEST_WITHIN)?;
+    ask(to, "/")
+}
+
+fn ask(to: SocketAddr, path: &str) -> Result<String> {
+    let mut stream = connect(to, path, REQUEST_WITHIN)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).context("cannot read the answer")?;
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer is cut short")?;

@@ -15,8 +15,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use lb_api_types::vip::{self, Backend, Health, Vip, VipSpec};
-use lb_dataplane::table::{self, BackendState, Service, ServiceKey, Table};
+use lb_api_types::vip::{self, Backend, Health, NatMode, Vip, VipSpec};
+use lb_dataplane::table::{self, BackendState, Service, ServiceKey, Source, Table};
 
 pub use self::damping::{Damping, HALF_LIFE};
 pub(crate) use self::explain::Reasons;
@@ -97,10 +97,11 @@ fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
         vip::Algorithm::Maglev => table::Algorithm::Maglev,
         vip::Algorithm::RoundRobin => table::Algorithm::RoundRobin,
     };
+    let sources = sources(spec);
     let backends = spec.backends.iter().map(|backend| table::Backend {
         address: backend.address,
         port: backend.port,
-        sources: Arc::default(),
+        sources: sources.clone(),
         state: match verdict(spec, backend, verdicts).health {
             Health::Healthy => BackendState::Active,
             Health::Unknown if any_healthy => BackendState::Draining,
@@ -108,7 +109,22 @@ fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
             Health::Unhealthy => BackendState::Failed,
         },
     });
-    Service { algorithm, backends: backends.collect() }
+    let one_arm = spec.nat.mode == NatMode::OneArm;
+    Service { algorithm, backends: backends.collect(), one_arm }
+}
+
+/// Where flows of a full-NAT VIP come from. Nothing of this host uses such an address, so all of its ports are free; those
+/// below 1024 are left alone, since some servers trust them.
+fn sources(spec: &VipSpec) -> Arc<[Source]> {
+    if spec.nat.mode != NatMode::FullNat {
+        return Arc::default();
+    }
+    let own = [spec.address];
+    let addresses =
+        if spec.nat.source_addresses.is_empty() { &own } else { &spec.nat.source_addresses[..] };
+    let source =
+        |address: &IpAddr| Source { address: *address, first_port: 1024, last_port: u16::MAX };
+    addresses.iter().map(source).collect()
 }
 
 /// What is known of a VIP's backend.

@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use lb_api_types::vip::{
-    Algorithm, Backend, HealthCheck, HealthCheckKind, Metadata, Protocol, Vip, VipSpec,
+    Algorithm, Backend, HealthCheck, HealthCheckKind, Metadata, Nat, NatMode, Protocol, Vip,
+    VipSpec,
 };
 
 use crate::read::{Cursor, Object};
 
 /// Backends of a VIP at most.
 pub const MAX_BACKENDS: usize = 1024;
+/// Source addresses of a VIP at most: a million flows to each backend.
+pub const MAX_SOURCE_ADDRESSES: usize = 16;
 /// VIPs at most, from file and REST together.
 pub const MAX_VIPS: usize = 16_384;
 
@@ -19,6 +22,8 @@ const UDP_CHECK: &str =
 const CHECKS: &[(&str, HealthCheckKind)] =
     &[("tcp", HealthCheckKind::Tcp), ("none", HealthCheckKind::None)];
 const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+const MODES: &[(&str, NatMode)] =
+    &[("dnat", NatMode::Dnat), ("full-nat", NatMode::FullNat), ("one-arm", NatMode::OneArm)];
 const ALGORITHMS: &[(&str, Algorithm)] =
     &[("maglev", Algorithm::Maglev), ("round-robin", Algorithm::RoundRobin)];
 
@@ -63,6 +68,7 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         "port",
         "protocol",
         "algorithm",
+        "nat",
         "backends",
         "health_check",
         "advertise",
@@ -73,6 +79,7 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         spec.field("protocol").map_or(Some(Protocol::default()), |p| p.one_of(PROTOCOLS));
     let algorithm =
         spec.field("algorithm").map_or(Some(Algorithm::default()), |a| a.one_of(ALGORITHMS));
+    let nat = spec.field("nat").map_or_else(|| Some(Nat::default()), |nat| read_nat(&nat));
     let backends = spec.required("backends").and_then(|backends| read_backends(&backends, address));
     let health_check = read_health_check(&spec, protocol);
     let advertise = spec.field("advertise").map_or(Some(true), |advertise| advertise.boolean());
@@ -81,6 +88,7 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         port: port?,
         protocol: protocol?,
         algorithm: algorithm?,
+        nat: nat?,
         backends: backends?,
         health_check: health_check?,
         advertise: advertise?,
@@ -112,6 +120,36 @@ fn unfit(address: Ipv4Addr) -> Option<&'static str> {
         _ if address.is_link_local() => Some("a link-local address"),
         _ => None,
     }
+}
+
+fn read_nat(cursor: &Cursor<'_>) -> Option<Nat> {
+    let nat = cursor.object(&["mode", "source_addresses"])?;
+    let mode = nat.field("mode").map_or(Some(NatMode::default()), |mode| mode.one_of(MODES));
+    let Some(listed) = nat.field("source_addresses") else {
+        return Some(Nat { mode: mode?, source_addresses: Vec::new() });
+    };
+    let mut seen = BTreeSet::new();
+    let addresses = listed.list(|cursor| match cursor.address()? {
+        IpAddr::V4(address) => match unfit(address) {
+            Some(what) => cursor.wrong(format!("is {address}, {what}: flows come from none such")),
+            None if !seen.insert(address) => {
+                cursor.wrong(format!("repeats the address {address}: list it once"))
+            }
+            None => Some(IpAddr::V4(address)),
+        },
+        IpAddr::V6(address) => cursor
+            .wrong(format!("is {address}, but source addresses are of the backends' family, IPv4")),
+    })?;
+    if addresses.len() > MAX_SOURCE_ADDRESSES {
+        let count = addresses.len();
+        return listed
+            .wrong(format!("lists {count} addresses, but {MAX_SOURCE_ADDRESSES} are the most"));
+    }
+    if !addresses.is_empty() && mode.is_some_and(|mode| mode != NatMode::FullNat) {
+        return listed
+            .wrong("is only for `mode: full-nat`: set the mode, or leave the addresses out");
+    }
+    Some(Nat { mode: mode?, source_addresses: addresses })
 }
 
 fn read_backends(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Vec<Backend>> {

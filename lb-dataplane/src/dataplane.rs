@@ -6,10 +6,12 @@ mod attach;
 mod counters;
 mod flows;
 mod occupant;
+mod one_arm;
 mod open;
 mod punts;
 mod routes;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -196,6 +198,8 @@ pub struct Dataplane {
     pins: Pins,
     adopted: bool,
     served: Served,
+    /// What was applied last, and what became of it, if that depends on the routes.
+    one_arm: Option<(Table, Table)>,
     fib: Fib,
     scan: age::Scan,
 }
@@ -262,7 +266,28 @@ impl Dataplane {
     ///
     /// The table asks for more than the maps hold; a map cannot be written.
     pub fn apply(&mut self, table: &Table) -> Result<(), ApplyError> {
-        apply::apply(&mut self.ebpf, &mut self.served, table)
+        let resolved = one_arm::resolve(table);
+        apply::apply(&mut self.ebpf, &mut self.served, &resolved)?;
+        self.one_arm = match resolved {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(resolved) => Some((table.clone(), resolved)),
+        };
+        Ok(())
+    }
+
+    /// Follows the routes with the addresses that flows of one-arm services come from; cheap if there are none. Flows keep
+    /// what they began with.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Dataplane::apply`].
+    pub fn follow_routes(&mut self) -> Result<(), ApplyError> {
+        let Some((table, before)) = &self.one_arm else { return Ok(()) };
+        if *one_arm::resolve(table) == *before {
+            return Ok(());
+        }
+        let table = table.clone();
+        self.apply(&table)
     }
 
     /// Changes routes and next-hop groups, in this order. What is refused leaves no trace, and the rest is done.

@@ -38,6 +38,8 @@ pub struct Service {
     pub algorithm: Algorithm,
     /// Backends in a stable order. Empty, or none that takes new flows: new flows are refused.
     pub backends: Vec<Backend>,
+    /// Whether flows to a backend come from this host's own address on the way there, whatever its `sources` say.
+    pub one_arm: bool,
 }
 
 /// How a backend is chosen for a new flow.

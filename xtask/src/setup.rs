@@ -42,7 +42,7 @@ const LAB_PROGRAMS: [(&str, &str); 10] = [
     ("python3", "python3"),
     ("curl", "curl"),
     ("bird", "bird2"),
-    ("bgpd", "frr"),
+    ("zebra", "frr"),
 ];
 
 /// Installs what `needs` asks for and this machine lacks.

@@ -8,12 +8,14 @@ use anyhow::ensure;
 use integration::wait::eventually;
 use integration::{demo, traffic};
 use lb_api_types::config::Hook;
-use lb_api_types::vip::{Algorithm, HealthCheckKind, Protocol, Vip};
+use lb_api_types::vip::{Algorithm, HealthCheckKind, Nat, NatMode, Protocol, Vip};
 use nix::sys::signal::Signal;
 
 use crate::hello::{Hello, Holds, INTERFACES, PODS, SOON, VIP, address};
 
 const REQUESTS: u32 = 300;
+/// Where flows of a full-NAT VIP come from.
+const POOL: &str = "203.0.113.200";
 /// A request is at least this many packets through the balancer: handshake, question, answer, both ways.
 const PACKETS_PER_REQUEST: u64 = 8;
 
@@ -37,6 +39,7 @@ on_both_hooks!(
     a_bulk_transfer_arrives_whole,
     a_transfer_finds_its_way_through_smaller_mtus,
     datagrams_come_back_and_their_errors_too,
+    backends_see_the_source_that_the_mode_says_and_need_no_way_back_to_the_client,
 );
 
 fn vip_is_reachable_and_spread_over_all_backends(hook: Hook) {
@@ -265,4 +268,37 @@ fn datagrams_come_back_and_their_errors_too(hook: Hook) {
     assert_eq!(refused, Some(std::io::ErrorKind::ConnectionRefused));
     let pinged = hello.lab.run("client", &format!("ping -c 3 -i 0.2 -W 10 {VIP}")).holds();
     assert!(pinged.contains(" 0% packet loss"), "{pinged}");
+}
+
+fn backends_see_the_source_that_the_mode_says_and_need_no_way_back_to_the_client(hook: Hook) {
+    let (hello, mut vip) = Hello::up_with_vip(hook);
+    let client = hello.lab.netns("client").holds();
+    // Nodes know lbd's network, the VIP and the pool, and nothing beyond: only a source of ours can be answered.
+    for (node, lbd) in [("node1", "10.0.1.1"), ("node2", "10.0.2.1")] {
+        hello.lab.run(node, "ip route del default").holds();
+        for source in [VIP, POOL] {
+            hello.lab.run(node, &format!("ip route replace {source} via {lbd}")).holds();
+        }
+    }
+    let pool = vec![POOL.parse().expect("an address")];
+    for (mode, source_addresses, seen) in [
+        (NatMode::FullNat, vec![], &[VIP][..]),
+        (NatMode::FullNat, pool, &[POOL]),
+        (NatMode::OneArm, vec![], &["10.0.1.1", "10.0.2.1"]),
+    ] {
+        vip.spec.nat = Nat { mode, source_addresses };
+        hello.api.put_vip(&vip).holds();
+        demo::all_healthy(&hello.api, &vip).holds();
+        let kernel = hello.packets_forwarded_by_the_kernel();
+        traffic::requests(client, address(&vip), 30).holds().expect(PODS.len(), 9, 11).holds();
+        for _ in 0..PODS.len() {
+            let source = traffic::seen_as(client, address(&vip)).holds();
+            assert!(seen.contains(&source.as_str()), "{mode:?}: a pod saw {source}");
+        }
+        assert_eq!(hello.packets_forwarded_by_the_kernel(), kernel, "{mode:?}");
+    }
+    vip.spec.nat = Nat::default();
+    hello.api.put_vip(&vip).holds();
+    demo::all_healthy(&hello.api, &vip).holds();
+    hello.request(&vip).expect_err("with DNAT the pods' answers have no way back");
 }

@@ -11,6 +11,7 @@ fn vip(name: &str, address: [u8; 4], port: u16, backends: &[u8]) -> Vip {
             port,
             protocol: Protocol::Tcp,
             algorithm: Algorithm::Maglev,
+            nat: Default::default(),
             backends: backends
                 .iter()
                 .map(|&last| Backend { address: [10, 0, 0, last].into(), port: 8080 })

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use lb_api_types::vip::{Algorithm, Health, HealthCheckKind, Protocol, Vip};
+use lb_api_types::vip::{Algorithm, Health, HealthCheckKind, Nat, NatMode, Protocol, Vip};
 
 use super::table::table;
 
@@ -16,6 +16,7 @@ pub(super) fn vip(vip: &Vip) -> String {
     line("Name", vip.metadata.name.clone());
     line("Address", format!("{} {} {}", spec.address, protocol(spec.protocol), spec.port));
     line("Algorithm", algorithm(spec.algorithm).into());
+    line("NAT", nat(&spec.nat));
     let check = &spec.health_check;
     line(
         "Health check",
@@ -68,6 +69,20 @@ pub(super) fn algorithm(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::Maglev => "maglev",
         Algorithm::RoundRobin => "round-robin",
+    }
+}
+
+fn nat(nat: &Nat) -> String {
+    match nat.mode {
+        NatMode::Dnat => "dnat: backends see clients' addresses".into(),
+        NatMode::OneArm => "one-arm: backends see this host's address".into(),
+        NatMode::FullNat if nat.source_addresses.is_empty() => {
+            "full-nat: backends see the VIP".into()
+        }
+        NatMode::FullNat => {
+            let all: Vec<_> = nat.source_addresses.iter().map(ToString::to_string).collect();
+            format!("full-nat: backends see {}", all.join(", "))
+        }
     }
 }
 

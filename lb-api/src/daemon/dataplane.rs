@@ -18,6 +18,8 @@ use tokio::time::{MissedTickBehavior, interval};
 const MAX_JOBS: usize = 64;
 /// How often idle flows are looked for.
 const AGE_EVERY: Duration = Duration::from_secs(1);
+/// How often source addresses of one-arm VIPs are compared with the routes.
+const FOLLOW_ROUTES_EVERY: Duration = Duration::from_secs(5);
 /// In how many rounds the whole flow table is looked at.
 const AGE_ROUNDS: usize = 16;
 /// In what is waited for when the thread is asked for something.
@@ -87,6 +89,7 @@ pub(super) async fn spawn(config: &config::Dataplane) -> Result<DataplaneHandle>
     let entries = config.max_flow_entries as usize;
     let batches = entries.div_ceil(AGE_BATCH * AGE_ROUNDS).max(1);
     tokio::spawn(age(handle.clone(), batches));
+    tokio::spawn(follow_routes(handle.clone()));
     Ok(handle)
 }
 
@@ -97,6 +100,22 @@ pub(super) fn options(config: &config::Dataplane) -> Options {
 }
 
 /// Looks for idle flows, some batches a round, so that calls of others come between.
+/// Keeps the source addresses of one-arm VIPs those of the routes.
+async fn follow_routes(handle: DataplaneHandle) {
+    let mut tick = interval(FOLLOW_ROUTES_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match handle.with(|owned| owned.dataplane.follow_routes()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(why = sentence(&error), "one-arm VIPs keep their source addresses");
+            }
+            Err(_) => return,
+        }
+    }
+}
+
 async fn age(handle: DataplaneHandle, batches: usize) {
     let mut tick = interval(AGE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -10,6 +10,7 @@ fn some_vip(name: &str) -> Vip {
             port: 80,
             protocol: Default::default(),
             algorithm: Default::default(),
+            nat: Default::default(),
             backends: vec![Backend { address: [10, 0, 0, 1].into(), port: 8080 }],
             health_check: Default::default(),
             advertise: true,

@@ -63,6 +63,7 @@ fn each_mistake_names_its_field() {
         ("/spec/port", json!("80")),
         ("/spec/protocol", json!("sctp")),
         ("/spec/algorithm", json!("random")),
+        ("/spec/nat", json!("full-nat")),
         ("/spec/advertise", json!("yes")),
         ("/spec/colour", json!("red")),
         ("/spec/backends", json!([])),
@@ -91,6 +92,30 @@ fn each_mistake_names_its_field() {
     for (field, value) in cases {
         let found = mistakes(&check(field, value));
         assert_eq!(found[0].path.pointer(), format!("/spec/health_check/{field}"));
+    }
+}
+
+#[test]
+fn source_addresses_are_unicast_few_and_for_full_nat_only() {
+    let nat = |mode: &str, addresses: Value| {
+        with("/spec/nat", json!({"mode": mode, "source_addresses": addresses}))
+    };
+    let good = nat("full-nat", json!(["192.0.2.7", "192.0.2.8"]));
+    assert_eq!(document(&good, read).unwrap().spec.nat.source_addresses.len(), 2);
+    let many: Vec<_> = (0..=MAX_SOURCE_ADDRESSES).map(|n| format!("192.0.2.{n}")).collect();
+    for (value, pointer) in [
+        (with("/spec/nat", json!({"mode": "full-nat", "source": []})), "/spec/nat/source"),
+        (nat("snat", json!([])), "/spec/nat/mode"),
+        (nat("dnat", json!(["192.0.2.7"])), "/spec/nat/source_addresses"),
+        (nat("one-arm", json!(["192.0.2.7"])), "/spec/nat/source_addresses"),
+        (nat("full-nat", json!(["192.0.2.7", "192.0.2.7"])), "/spec/nat/source_addresses/1"),
+        (nat("full-nat", json!(["127.0.0.1"])), "/spec/nat/source_addresses/0"),
+        (nat("full-nat", json!(["2001:db8::1"])), "/spec/nat/source_addresses/0"),
+        (nat("full-nat", json!(many)), "/spec/nat/source_addresses"),
+    ] {
+        let found = mistakes(&value);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].path.pointer(), pointer, "{found:?}");
     }
 }
 
@@ -136,6 +161,7 @@ fn any_vip() -> impl Strategy<Value = Vip> {
                 port,
                 protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
                 algorithm: if udp { Algorithm::RoundRobin } else { Algorithm::Maglev },
+                nat: Default::default(),
                 backends: backends
                     .into_iter()
                     .map(|([a, b], port)| Backend { address: [10, 0, a, b].into(), port })

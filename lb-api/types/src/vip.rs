@@ -47,6 +47,9 @@ pub struct VipSpec {
     /// How a backend is chosen for a new flow.
     #[serde(default)]
     pub algorithm: Algorithm,
+    /// Where packets to a backend come from; the client's own address by default.
+    #[serde(default)]
+    pub nat: Nat,
     /// Where flows go; at least one.
     pub backends: Vec<Backend>,
     /// How each backend is checked; a TCP connect by default.
@@ -81,6 +84,34 @@ pub enum Algorithm {
     Maglev,
     /// One backend after the other.
     RoundRobin,
+}
+
+/// What a backend sees as the source of a flow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Nat {
+    /// `dnat` (the default), `full-nat` or `one-arm`.
+    pub mode: NatMode,
+    /// Where flows come from with `full-nat`: addresses that are routed to this host and that nothing else uses. The VIP's
+    /// own address if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub source_addresses: Vec<IpAddr>,
+}
+
+/// How packets are translated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum NatMode {
+    /// The backend sees the client's address; its answers have to come back this way.
+    #[default]
+    Dnat,
+    /// The backend sees the VIP or one of `source_addresses`.
+    FullNat,
+    /// The backend sees this host's own address on the way to it.
+    OneArm,
 }
 
 /// One place where flows of a VIP go.

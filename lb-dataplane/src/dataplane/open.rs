@@ -56,7 +56,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     let served = apply::adopt(&mut ebpf, apply::limits(&options.sizes))?;
     let fib = routes::open(&ebpf, &options.sizes).map_err(OpenError::Fib)?;
     let scan = age::Scan::new(options.timeouts);
-    Ok(Dataplane { ebpf, pins, adopted, served, fib, scan })
+    Ok(Dataplane { ebpf, pins, adopted, served, one_arm: None, fib, scan })
 }
 
 fn check_kernel() -> Result<(), OpenError> {

@@ -143,7 +143,11 @@ fn source(n: u8) -> Source {
 }
 
 fn service(algorithm: Algorithm, backends: &[(u8, bool)]) -> Service {
-    Service { algorithm, backends: backends.iter().map(|(n, takes)| backend(*n, *takes)).collect() }
+    Service {
+        one_arm: false,
+        algorithm,
+        backends: backends.iter().map(|(n, takes)| backend(*n, *takes)).collect(),
+    }
 }
 
 fn table(services: impl IntoIterator<Item = (ServiceKey, Service)>) -> Table {

@@ -149,7 +149,7 @@ impl Scene {
                 .collect();
             services.insert(
                 ServiceKey { address: vip.ip(), port: vip.port(), protocol: *protocol },
-                Service { algorithm: *algorithm, backends },
+                Service { algorithm: *algorithm, backends, one_arm: false },
             );
         }
         self.get().apply(&Table { services }).unwrap();

@@ -1,6 +1,7 @@
 """An HTTP server that names itself, and a UDP server on the same port whose datagrams come back as they went.
 
 GET /                          the pod's name
+GET /source                    the address that the request came from
 GET /stream/BLOCKS/PER_SECOND  BLOCKS blocks of 1 KiB, at most PER_SECOND of them a second;
                                every block is its number, eight digits, 128 times over
 """
@@ -20,9 +21,10 @@ BLOCKS_AT_ONCE = 16
 class Pod(BaseHTTPRequestHandler):
     def do_GET(self):
         parts = self.path.strip("/").split("/")
-        if parts == [""]:
-            self.begin(len(NAME) + 1)
-            self.wfile.write(f"{NAME}\n".encode())
+        if parts in ([""], ["source"]):
+            answer = f"{NAME if parts == [''] else self.client_address[0]}\n".encode()
+            self.begin(len(answer))
+            self.wfile.write(answer)
         elif len(parts) == 3 and parts[0] == "stream":
             self.stream(min(int(parts[1]), MAX_BLOCKS), max(int(parts[2]), 1))
         else:
