@@ -1,10 +1,11 @@
 //! What an operator does: looks for what is wrong, with `lbctl` and without.
 
 use anyhow::{Result, ensure};
+use integration::demo;
 use integration::wait::eventually;
 use lb_api_types::config::Hook;
 
-use crate::hello::{Hello, Holds, SOON};
+use crate::hello::{Hello, Holds, SOON, VIP};
 
 impl Hello {
     /// A command's output and exit code.
@@ -88,4 +89,60 @@ fn a_request_shows_in_the_metrics_that_prometheus_reads() {
         .lines()
         .filter(|line| line.starts_with("lbd_backend_healthy{") && line.ends_with(" 1"));
     assert_eq!(healthy.count(), vip.spec.backends.len());
+}
+
+#[test]
+fn an_operator_makes_compares_exports_and_restores_vips_with_lbctl() {
+    let hello = Hello::up(Hook::Tc);
+    let wanted = demo::vip(&hello.lab).holds();
+    let backends: String = wanted
+        .spec
+        .backends
+        .iter()
+        .map(|b| format!(" --backend {}:{}", b.address, b.port))
+        .collect();
+    let create = format!("create vip web --address {VIP} --port {}{backends}", wanted.spec.port);
+    let lbctl = |line: &str| hello.lbctl(line).holds();
+    assert_eq!(lbctl(&format!("{create} --dry-run")), ("vip web created (dry run)".into(), 0));
+    assert_eq!(lbctl("get vip web").1, 1, "nothing was made");
+    let (text, code) = lbctl(&format!("{create} --wait --timeout 40"));
+    assert_eq!((text.lines().last(), code), (Some("vip web is served and advertised"), 0));
+    hello.upstream_routes_the_vip();
+    let (text, code) = lbctl(&create);
+    assert!(code == 1 && text.contains("there is a VIP web already"), "{code} {text}");
+    assert_eq!(lbctl("get vips -o name"), ("vip/web".into(), 0));
+
+    let file = hello.lab.folder().join("web.yaml").display().to_string();
+    hello.lab.run("lbd", &format!("lbctl export > {file}")).holds();
+    assert_eq!(lbctl(&format!("diff -f {file}")), (String::new(), 0), "an export is what there is");
+    assert_eq!(lbctl(&format!("apply -f {file}")), ("vip web unchanged".into(), 0));
+    hello.lab.run("lbd", &format!("sed -i 's/maglev/round-robin/' {file}")).holds();
+    let (text, code) = lbctl(&format!("diff -f {file}"));
+    assert!(
+        code == 4 && text.contains("-  algorithm: maglev\n+  algorithm: round-robin"),
+        "{code} {text}"
+    );
+    assert_eq!(lbctl(&format!("apply -f {file} --dry-run")).0, "vip web updated (dry run)");
+    assert_eq!(lbctl(&format!("diff -f {file}")).1, 4, "a dry run changes nothing");
+    assert_eq!(
+        lbctl(&format!("apply -f {file} --wait")).0,
+        "vip web updated\nvip web is served and advertised"
+    );
+    assert_eq!(lbctl(&format!("diff -f {file}")).1, 0);
+    assert_eq!(lbctl("delete vip web --dry-run").0, "vip web deleted (dry run)");
+    assert_eq!(lbctl("delete vip web"), ("vip web deleted".into(), 0));
+    hello.upstream_has_no_route_to_the_vip();
+
+    let (text, _) = lbctl("show bgp summary");
+    assert!(text.contains("3 of 3 sessions Established"), "{text}");
+    let (text, _) = lbctl("show bgp neighbors upstream");
+    assert!(text.contains("State:        Established"), "{text}");
+    // A backend that nobody can reach: what is waited for does not come.
+    let (text, code) = lbctl(
+        "create vip dead --address 203.0.113.11 --port 80 --backend 192.0.2.77:80 --wait --timeout 1",
+    );
+    assert!(
+        code == 4 && text.contains("vip dead is not ready after 1 s: not advertised"),
+        "{code} {text}"
+    );
 }
