@@ -8,6 +8,7 @@ mod create;
 mod describe;
 mod diff;
 mod doctor;
+mod drain;
 mod show;
 mod table;
 mod wait;
@@ -123,6 +124,8 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         Command::Delete { file, dry_run, .. } => {
             apply::delete_files(client, &file, dry_run).await?
         }
+        Command::Drain(what) => drain::set(client, &what, true).await?,
+        Command::Undrain(what) => drain::set(client, &what, false).await?,
         Command::Export => show::export(client).await?,
         Command::Doctor => return doctor::doctor(client, format).await,
         Command::Completions { shell } => completions(shell),

@@ -1,11 +1,13 @@
 //! What an operator does: looks for what is wrong, with `lbctl` and without.
 
 use anyhow::{Result, ensure};
-use integration::demo;
 use integration::wait::eventually;
+use integration::{demo, traffic};
 use lb_api_types::config::Hook;
+use nix::sys::signal::Signal;
 
-use crate::hello::{Hello, Holds, SOON, VIP};
+use crate::hello::{Hello, Holds, PODS, SOON, VIP, address};
+use crate::traffic::{goes_on, while_transferring};
 
 impl Hello {
     /// A command's output and exit code.
@@ -35,7 +37,7 @@ impl Hello {
 
 #[test]
 fn doctor_finds_what_stands_in_the_way_and_says_what_to_do() {
-    let (hello, _vip) = Hello::up_with_vip(Hook::Tc);
+    let (mut hello, _vip) = Hello::up_with_vip(Hook::Tc);
     eventually("all is well", SOON, || {
         let (text, code) = hello.lbctl("doctor")?;
         ensure!(code == 0, "exit code {code}: {text}");
@@ -56,7 +58,7 @@ fn doctor_finds_what_stands_in_the_way_and_says_what_to_do() {
         hello.lab.run("lbd", &format!("sysctl -w {setting}={well}")).holds();
         hello.doctor_finds(subject, name, false);
     }
-    hello.lab.run("lbd", "ip link set eth1 down").holds();
+    hello.stop("upstream", Signal::SIGTERM);
     hello.doctor_finds("upstream", "the session is", true);
 }
 
@@ -145,4 +147,23 @@ fn an_operator_makes_compares_exports_and_restores_vips_with_lbctl() {
         code == 4 && text.contains("vip dead is not ready after 1 s: not advertised"),
         "{code} {text}"
     );
+}
+
+#[test]
+fn a_drained_backend_keeps_its_transfer_and_is_given_no_new_flows() {
+    let (mut hello, vip) = Hello::up_with_vip(Hook::Xdp);
+    while_transferring(&mut hello, &vip, |hello, arrived| {
+        let flows = hello.api.flows().holds();
+        let backend = &flows.first().expect("the transfer is a flow").backend;
+        let (text, code) = hello.lbctl(&format!("drain {backend}")).holds();
+        assert_eq!((text.as_str(), code), ("vip web: 1 backends drained", 0));
+        let client = hello.lab.netns("client").holds();
+        // Round robin: each of the others has half.
+        traffic::requests(client, address(&vip), 20).holds().expect(PODS.len() - 1, 9, 11).holds();
+        goes_on(arrived, "the drained backend goes on with its transfer");
+        let (text, _) = hello.lbctl("describe vip web").holds();
+        assert!(text.contains("healthy, drained") && text.contains("1 of them drained"), "{text}");
+        assert_eq!(hello.lbctl(&format!("undrain {backend}")).holds().1, 0);
+        traffic::requests(client, address(&vip), 30).holds().expect(PODS.len(), 9, 11).holds();
+    });
 }

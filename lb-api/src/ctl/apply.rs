@@ -107,7 +107,7 @@ pub(super) fn read_all(files: &[PathBuf]) -> Result<Vec<Resource>, CtlError> {
     Ok(resources)
 }
 
-fn finish(said: String, refused: &[String]) -> Result<String, CtlError> {
+pub(super) fn finish(said: String, refused: &[String]) -> Result<String, CtlError> {
     if refused.is_empty() {
         return Ok(said);
     }

@@ -25,6 +25,7 @@ Examples:
   lbctl apply -f web.yaml              # create or replace VIPs; several documents are separated by ---
   lbctl export > vips.yaml             # every VIP made over REST, as apply takes it
   lbctl delete vip web
+  lbctl drain 10.0.0.1                 # no new flows to this server, in any VIP
   lbctl show bgp summary               # BGP sessions
   lbctl get fib 10.244.1.0/26          # where the fast path sends packets
   lbctl doctor                         # what stands in the way, and what to do about it
@@ -113,6 +114,10 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Give a backend no new flows; those that it has go on.
+    Drain(Drained),
+    /// Give a drained backend new flows again.
+    Undrain(Drained),
     /// Write every VIP made over REST as apply takes it; those of the configuration file stay there.
     Export,
     /// Look for what stands in the way: kernel, privileges, settings, interfaces, sessions, VIPs; each with its remedy.
@@ -123,6 +128,31 @@ pub(super) enum Command {
         #[arg(value_enum)]
         shell: Shell,
     },
+}
+
+#[derive(Args)]
+pub(super) struct Drained {
+    /// ADDRESS:PORT, or ADDRESS for all of its ports.
+    #[arg(value_parser = backends)]
+    pub(super) backend: Backends,
+    /// In this VIP only, not in all.
+    #[arg(long)]
+    pub(super) vip: Option<String>,
+}
+
+/// Backends at an address, or the one at a port of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Backends {
+    pub(super) address: IpAddr,
+    pub(super) port: Option<u16>,
+}
+
+fn backends(text: &str) -> Result<Backends, String> {
+    let socket = text.parse::<SocketAddr>();
+    let socket = socket.map(|at| Backends { address: at.ip(), port: Some(at.port()) });
+    socket
+        .or_else(|_| text.parse().map(|address| Backends { address, port: None }))
+        .map_err(|_| "a backend is ADDRESS:PORT, or ADDRESS for all of its ports".into())
 }
 
 #[derive(Subcommand)]

@@ -27,6 +27,8 @@ fn commands_are_understood() {
         "lbctl diff -f a.yaml",
         "lbctl delete vip web --dry-run",
         "lbctl export",
+        "lbctl drain 10.0.0.1",
+        "lbctl undrain 10.0.0.1:80 --vip web",
         "lbctl show bgp summary",
         "lbctl show bgp neighbors",
         "lbctl show bgp neighbours upstream",
@@ -52,6 +54,7 @@ fn commands_are_understood() {
         "lbctl create vip web --address x --port 80 --backend 10.0.0.1:80",
         "lbctl apply -f a.yaml --dry-run --wait",
         "lbctl diff",
+        "lbctl drain web",
         "lbctl show bgp",
         "lbctl completions cmd",
     ];

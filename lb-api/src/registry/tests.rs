@@ -80,7 +80,7 @@ pub(crate) fn vip(name: &str, last: u8) -> Vip {
             port: 80,
             protocol: Protocol::Tcp,
             algorithm: Default::default(),
-            backends: vec![Backend { address: [10, 0, 0, 1].into(), port: 8080 }],
+            backends: vec![Backend { address: [10, 0, 0, 1].into(), port: 8080, drain: false }],
             health_check: Default::default(),
             advertise: true,
         },

@@ -138,7 +138,11 @@ fn any_vip() -> impl Strategy<Value = Vip> {
                 algorithm: if udp { Algorithm::RoundRobin } else { Algorithm::Maglev },
                 backends: backends
                     .into_iter()
-                    .map(|([a, b], port)| Backend { address: [10, 0, a, b].into(), port })
+                    .map(|([a, b], port)| Backend {
+                        address: [10, 0, a, b].into(),
+                        port,
+                        drain: false,
+                    })
                     .collect(),
                 health_check: HealthCheck {
                     kind: if tcp { HealthCheckKind::Tcp } else { HealthCheckKind::None },
