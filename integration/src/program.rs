@@ -173,10 +173,11 @@ fn frr(node: &Node, folder: &Path) -> Result<Plan> {
             .into();
     for name in FRR_ALWAYS.into_iter().chain(asked) {
         let in_folder = |file: &str| text(&folder.join(file));
+        // By its path: OpenBGPD has a bgpd, too.
         let mut process = process(
             name,
             &[
-                name,
+                &text(&Path::new(FRR_FOLDER).join(name)),
                 "--vty_socket",
                 &text(folder),
                 "-i",

@@ -2,7 +2,7 @@
 //!
 //! - A backend takes new flows while it is healthy. While a VIP has no healthy backend, those that have not been judged
 //!   yet take them, so that a restart refuses nobody. With none of either, new flows are refused and established ones
-//!   live on.
+//!   live on. One that is drained takes none, and keeps those that it has: its address stays advertised for them.
 //! - An address is advertised while the dataplane is attached and has confirmed at least one VIP of it that wants to be
 //!   advertised and has a healthy backend. VIPs that share an address share its /32: one dead port does not take the others' away.
 //! - An address whose health flaps is held back for a while ([`Damping`]).
@@ -92,7 +92,8 @@ pub fn key(spec: &VipSpec) -> ServiceKey {
 }
 
 fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
-    let any_healthy = tally(spec, verdicts).healthy > 0;
+    let Tally { healthy, drained, .. } = tally(spec, verdicts);
+    let any_healthy = healthy > drained;
     let algorithm = match spec.algorithm {
         vip::Algorithm::Maglev => table::Algorithm::Maglev,
         vip::Algorithm::RoundRobin => table::Algorithm::RoundRobin,
@@ -103,10 +104,11 @@ fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
         port: backend.port,
         sources: sources.clone(),
         state: match verdict(spec, backend, verdicts).health {
+            Health::Unhealthy => BackendState::Failed,
+            Health::Healthy | Health::Unknown if backend.drain => BackendState::Draining,
             Health::Healthy => BackendState::Active,
             Health::Unknown if any_healthy => BackendState::Draining,
             Health::Unknown => BackendState::Active,
-            Health::Unhealthy => BackendState::Failed,
         },
     });
     let one_arm = spec.nat.mode == NatMode::OneArm;
@@ -144,13 +146,18 @@ pub(crate) struct Tally {
     pub(crate) healthy: usize,
     pub(crate) unknown: usize,
     pub(crate) unhealthy: usize,
+    /// Healthy ones that take no new flows.
+    pub(crate) drained: usize,
 }
 
 pub(crate) fn tally(spec: &VipSpec, verdicts: &Verdicts) -> Tally {
     let mut tally = Tally::default();
     for backend in &spec.backends {
         match verdict(spec, backend, verdicts).health {
-            Health::Healthy => tally.healthy += 1,
+            Health::Healthy => {
+                tally.healthy += 1;
+                tally.drained += usize::from(backend.drain);
+            }
             Health::Unknown => tally.unknown += 1,
             Health::Unhealthy => tally.unhealthy += 1,
         }

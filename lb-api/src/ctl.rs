@@ -1,108 +1,32 @@
 //! `lbctl`: shows and changes what the daemon has, over its REST API.
 
 mod apply;
+mod arguments;
+mod bgp;
 mod client;
+mod create;
 mod describe;
+mod diff;
 mod doctor;
+mod drain;
 mod show;
 mod table;
+mod wait;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::CommandFactory;
 use lb_api_types::problem::Problem;
 
+pub use self::arguments::Arguments;
+use self::arguments::{Command, Create, Describable, Format, How, Kind, Show, ShowBgp};
 use self::client::Client;
 pub use self::client::Server;
 
-/// Shows and changes what lbd has, over its REST API.
-///
-/// Exit codes: 0 done, 1 refused or not found (one sentence says why), 2 wrong usage, 3 no daemon answers, 4 the answer
-/// is no (doctor found something).
-#[derive(Parser)]
-#[command(
-    version,
-    after_help = "\
-Examples:
-  lbctl get vips                       # every VIP: served, advertised, healthy backends
-  lbctl describe vip web               # one VIP with its backends and counters
-  lbctl apply -f web.yaml              # create or replace VIPs; several documents are separated by ---
-  lbctl get vips web -o yaml           # a VIP as apply takes it
-  lbctl delete vip web
-  lbctl get peers                      # BGP sessions
-  lbctl doctor                         # what stands in the way, and what to do about it
-  lbctl get fib 10.244.1.0/26          # where the fast path sends packets
-  lbctl --server http://127.0.0.1:8080 get status"
-)]
-pub struct Arguments {
-    /// Where lbd answers: unix:PATH or http://HOST:PORT.
-    #[arg(
-        long,
-        global = true,
-        env = "LBD_SERVER",
-        default_value = "unix:/run/lbd/lbd.sock",
-        value_name = "SERVER"
-    )]
-    server: Server,
-    /// How answers are written.
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
-    output: Format,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// List what there is, or the one with a name.
-    Get {
-        /// What to list.
-        #[arg(value_enum)]
-        kind: Kind,
-        /// A VIP's or peer's name, a prefix, or a flow's VIP.
-        name: Option<String>,
-        /// Items of routes, fib and flows at most.
-        #[arg(long)]
-        limit: Option<u32>,
-    },
-    /// Show one VIP with everything that is known of it.
-    Describe {
-        /// What it is.
-        #[arg(value_enum)]
-        kind: Nameable,
-        /// Its name.
-        name: String,
-    },
-    /// Look for what stands in the way: kernel, privileges, settings, interfaces, sessions, VIPs; each with its remedy.
-    Doctor,
-    /// Create or replace the VIPs of files (YAML or JSON; several documents are separated by ---).
-    Apply {
-        /// A file; `-` is standard input.
-        #[arg(short, long, required = true, value_name = "FILE")]
-        file: Vec<PathBuf>,
-    },
-    /// Remove a VIP, or the VIPs of files.
-    Delete {
-        /// What it is.
-        #[arg(value_enum, requires = "name")]
-        kind: Option<Nameable>,
-        /// Its name.
-        name: Option<String>,
-        /// A file; `-` is standard input.
-        #[arg(
-            short,
-            long,
-            value_name = "FILE",
-            conflicts_with = "kind",
-            required_unless_present = "kind"
-        )]
-        file: Vec<PathBuf>,
-    },
-}
-
 /// What a command says when it is carried out.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+pub(crate) enum Answer {
     Yes(String),
     /// The command asks something, and the answer is no.
     No(String),
@@ -112,43 +36,6 @@ impl From<String> for Answer {
     fn from(text: String) -> Self {
         Self::Yes(text)
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Kind {
-    /// Virtual IP services.
-    #[value(alias = "vip")]
-    Vips,
-    /// BGP neighbours.
-    #[value(alias = "peer")]
-    Peers,
-    /// BGP paths.
-    #[value(alias = "route")]
-    Routes,
-    /// The eBPF FIB.
-    Fib,
-    /// Flows through VIPs.
-    #[value(alias = "flow")]
-    Flows,
-    /// The appliance as a whole.
-    Status,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Nameable {
-    /// A virtual IP service.
-    #[value(alias = "vips")]
-    Vip,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// Columns for people.
-    Table,
-    /// JSON.
-    Json,
-    /// YAML.
-    Yaml,
 }
 
 /// Why a command is not carried out.
@@ -183,21 +70,7 @@ fn words(problem: &Problem) -> String {
 /// Carries a command line out.
 pub async fn run(arguments: Arguments) -> ExitCode {
     let client = Client::new(arguments.server);
-    let format = arguments.output;
-    let outcome = match arguments.command {
-        Command::Get { kind, name, limit } => {
-            show::get(&client, kind, name.as_deref(), limit, format).await.map(Answer::Yes)
-        }
-        Command::Describe { kind: Nameable::Vip, name } => {
-            show::describe(&client, &name, format).await.map(Answer::Yes)
-        }
-        Command::Doctor => doctor::doctor(&client, format).await,
-        Command::Apply { file } => apply::apply(&client, &file).await.map(Answer::Yes),
-        Command::Delete { name: Some(name), .. } => {
-            apply::delete(&client, &[name]).await.map(Answer::Yes)
-        }
-        Command::Delete { file, .. } => apply::delete_files(&client, &file).await.map(Answer::Yes),
-    };
+    let outcome = carry_out(&client, arguments.command, arguments.output).await;
     match outcome {
         Ok(Answer::Yes(text)) => {
             print(&text);
@@ -215,6 +88,69 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             }
         }
     }
+}
+
+async fn carry_out(client: &Client, command: Command, format: Format) -> Result<Answer, CtlError> {
+    let text = match command {
+        Command::Get { kind, name, limit } => {
+            show::get(client, kind, name.as_deref(), limit, format).await?
+        }
+        Command::Describe { kind: Describable::Vip, name } => {
+            show::describe(client, &name, format).await?
+        }
+        Command::Describe { kind: Describable::Peer, name } => {
+            bgp::neighbours(client, Some(&name), format).await?
+        }
+        Command::Show { what: Show::Bgp { what } } => match what {
+            ShowBgp::Summary => bgp::summary(client, format).await?,
+            ShowBgp::Neighbors { name } => bgp::neighbours(client, name.as_deref(), format).await?,
+            ShowBgp::Routes { prefix } => {
+                show::get(client, Kind::Routes, prefix.as_deref(), None, format).await?
+            }
+        },
+        Command::Create { what: Create::Vip(new) } => {
+            let (how, name) = (new.how, [new.name.clone()]);
+            let said = create::vip(client, new).await?;
+            return finish(client, said, &name, how).await;
+        }
+        Command::Apply { file, how } => {
+            let (said, names) = apply::apply(client, &file, how.dry_run).await?;
+            return finish(client, said, &names, how).await;
+        }
+        Command::Diff { file } => return diff::diff(client, &file).await,
+        Command::Delete { name: Some(name), dry_run, .. } => {
+            apply::delete(client, &[name], dry_run).await?
+        }
+        Command::Delete { file, dry_run, .. } => {
+            apply::delete_files(client, &file, dry_run).await?
+        }
+        Command::Drain(what) => drain::set(client, &what, true).await?,
+        Command::Undrain(what) => drain::set(client, &what, false).await?,
+        Command::Export => show::export(client).await?,
+        Command::Doctor => return doctor::doctor(client, format).await,
+        Command::Completions { shell } => completions(shell),
+    };
+    Ok(Answer::Yes(text))
+}
+
+/// Waits for what was changed, if that is asked for.
+async fn finish(
+    client: &Client,
+    said: String,
+    names: &[String],
+    how: How,
+) -> Result<Answer, CtlError> {
+    if !how.wait {
+        return Ok(Answer::Yes(said));
+    }
+    print(&said);
+    wait::until_carried(client, names, Duration::from_secs(how.timeout.into())).await
+}
+
+fn completions(shell: clap_complete::Shell) -> String {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "lbctl", &mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Writes to stdout; a reader that has gone (`| head`) is no mistake.

@@ -160,7 +160,7 @@ fn read_backends(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Vec<Backend
         complete &= backend.is_some();
         let backend = backend?;
         if !seen.insert((backend.address, backend.port)) {
-            let Backend { address, port } = backend;
+            let Backend { address, port, .. } = backend;
             return cursor.wrong(format!("repeats the backend {address}:{port}: list it once"));
         }
         Some(backend)
@@ -176,7 +176,7 @@ fn read_backends(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Vec<Backend
 }
 
 fn read_backend(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Backend> {
-    let backend = cursor.object(&["address", "port"])?;
+    let backend = cursor.object(&["address", "port", "drain"])?;
     let address = backend.required("address").and_then(|cursor| match cursor.address()? {
         address if Some(address) == vip => {
             cursor.wrong(format!("is {address}, the VIP's own address: name the server behind it"))
@@ -190,7 +190,8 @@ fn read_backend(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Backend> {
         }
     });
     let port = backend.required("port").and_then(|port| port.number(1..=u16::MAX));
-    Some(Backend { address: address?, port: port? })
+    let drain = backend.field("drain").map_or(Some(false), |drain| drain.boolean());
+    Some(Backend { address: address?, port: port?, drain: drain? })
 }
 
 /// A UDP service has no check that would fit by default: silence is what healthy and dead servers have in common.

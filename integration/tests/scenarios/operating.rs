@@ -2,9 +2,12 @@
 
 use anyhow::{Result, ensure};
 use integration::wait::eventually;
+use integration::{demo, traffic};
 use lb_api_types::config::Hook;
+use nix::sys::signal::Signal;
 
-use crate::hello::{Hello, Holds, SOON};
+use crate::hello::{Hello, Holds, PODS, SOON, VIP, address};
+use crate::traffic::{goes_on, while_transferring};
 
 impl Hello {
     /// A command's output and exit code.
@@ -34,7 +37,7 @@ impl Hello {
 
 #[test]
 fn doctor_finds_what_stands_in_the_way_and_says_what_to_do() {
-    let (hello, _vip) = Hello::up_with_vip(Hook::Tc);
+    let (mut hello, _vip) = Hello::up_with_vip(Hook::Tc);
     eventually("all is well", SOON, || {
         let (text, code) = hello.lbctl("doctor")?;
         ensure!(code == 0, "exit code {code}: {text}");
@@ -55,7 +58,7 @@ fn doctor_finds_what_stands_in_the_way_and_says_what_to_do() {
         hello.lab.run("lbd", &format!("sysctl -w {setting}={well}")).holds();
         hello.doctor_finds(subject, name, false);
     }
-    hello.lab.run("lbd", "ip link set eth1 down").holds();
+    hello.stop("upstream", Signal::SIGTERM);
     hello.doctor_finds("upstream", "the session is", true);
 }
 
@@ -88,4 +91,79 @@ fn a_request_shows_in_the_metrics_that_prometheus_reads() {
         .lines()
         .filter(|line| line.starts_with("lbd_backend_healthy{") && line.ends_with(" 1"));
     assert_eq!(healthy.count(), vip.spec.backends.len());
+}
+
+#[test]
+fn an_operator_makes_compares_exports_and_restores_vips_with_lbctl() {
+    let hello = Hello::up(Hook::Tc);
+    let wanted = demo::vip(&hello.lab).holds();
+    let backends: String = wanted
+        .spec
+        .backends
+        .iter()
+        .map(|b| format!(" --backend {}:{}", b.address, b.port))
+        .collect();
+    let create = format!("create vip web --address {VIP} --port {}{backends}", wanted.spec.port);
+    let lbctl = |line: &str| hello.lbctl(line).holds();
+    assert_eq!(lbctl(&format!("{create} --dry-run")), ("vip web created (dry run)".into(), 0));
+    assert_eq!(lbctl("get vip web").1, 1, "nothing was made");
+    let (text, code) = lbctl(&format!("{create} --wait --timeout 40"));
+    assert_eq!((text.lines().last(), code), (Some("vip web is served and advertised"), 0));
+    hello.upstream_routes_the_vip();
+    let (text, code) = lbctl(&create);
+    assert!(code == 1 && text.contains("there is a VIP web already"), "{code} {text}");
+    assert_eq!(lbctl("get vips -o name"), ("vip/web".into(), 0));
+
+    let file = hello.lab.folder().join("web.yaml").display().to_string();
+    hello.lab.run("lbd", &format!("lbctl export > {file}")).holds();
+    assert_eq!(lbctl(&format!("diff -f {file}")), (String::new(), 0), "an export is what there is");
+    assert_eq!(lbctl(&format!("apply -f {file}")), ("vip web unchanged".into(), 0));
+    hello.lab.run("lbd", &format!("sed -i 's/maglev/round-robin/' {file}")).holds();
+    let (text, code) = lbctl(&format!("diff -f {file}"));
+    assert!(
+        code == 4 && text.contains("-  algorithm: maglev\n+  algorithm: round-robin"),
+        "{code} {text}"
+    );
+    assert_eq!(lbctl(&format!("apply -f {file} --dry-run")).0, "vip web updated (dry run)");
+    assert_eq!(lbctl(&format!("diff -f {file}")).1, 4, "a dry run changes nothing");
+    assert_eq!(
+        lbctl(&format!("apply -f {file} --wait")).0,
+        "vip web updated\nvip web is served and advertised"
+    );
+    assert_eq!(lbctl(&format!("diff -f {file}")).1, 0);
+    assert_eq!(lbctl("delete vip web --dry-run").0, "vip web deleted (dry run)");
+    assert_eq!(lbctl("delete vip web"), ("vip web deleted".into(), 0));
+    hello.upstream_has_no_route_to_the_vip();
+
+    let (text, _) = lbctl("show bgp summary");
+    assert!(text.contains("3 of 3 sessions Established"), "{text}");
+    let (text, _) = lbctl("show bgp neighbors upstream");
+    assert!(text.contains("State:        Established"), "{text}");
+    // A backend that nobody can reach: what is waited for does not come.
+    let (text, code) = lbctl(
+        "create vip dead --address 203.0.113.11 --port 80 --backend 192.0.2.77:80 --wait --timeout 1",
+    );
+    assert!(
+        code == 4 && text.contains("vip dead is not ready after 1 s: not advertised"),
+        "{code} {text}"
+    );
+}
+
+#[test]
+fn a_drained_backend_keeps_its_transfer_and_is_given_no_new_flows() {
+    let (mut hello, vip) = Hello::up_with_vip(Hook::Xdp);
+    while_transferring(&mut hello, &vip, |hello, arrived| {
+        let flows = hello.api.flows().holds();
+        let backend = &flows.first().expect("the transfer is a flow").backend;
+        let (text, code) = hello.lbctl(&format!("drain {backend}")).holds();
+        assert_eq!((text.as_str(), code), ("vip web: 1 backends drained", 0));
+        let client = hello.lab.netns("client").holds();
+        // Round robin: each of the others has half.
+        traffic::requests(client, address(&vip), 20).holds().expect(PODS.len() - 1, 9, 11).holds();
+        goes_on(arrived, "the drained backend goes on with its transfer");
+        let (text, _) = hello.lbctl("describe vip web").holds();
+        assert!(text.contains("healthy, drained") && text.contains("1 of them drained"), "{text}");
+        assert_eq!(hello.lbctl(&format!("undrain {backend}")).holds().1, 0);
+        traffic::requests(client, address(&vip), 30).holds().expect(PODS.len(), 9, 11).holds();
+    });
 }

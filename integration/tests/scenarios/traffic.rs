@@ -108,7 +108,11 @@ fn vips_survive_a_restart_of_lbd(hook: Hook) {
 }
 
 /// A transfer in the background that lasts as long as `act` does, and how far it is.
-fn while_transferring(hello: &mut Hello, vip: &Vip, act: impl FnOnce(&mut Hello, &AtomicUsize)) {
+pub(crate) fn while_transferring(
+    hello: &mut Hello,
+    vip: &Vip,
+    act: impl FnOnce(&mut Hello, &AtomicUsize),
+) {
     /// Minutes, which only a test that fails reaches.
     const BLOCKS: usize = 100_000;
     const BLOCKS_PER_SECOND: usize = 500;
@@ -143,7 +147,7 @@ impl Drop for SetOnDrop<'_> {
 }
 
 /// Waits until another part of the transfer has come.
-fn goes_on(arrived: &AtomicUsize, what: &str) {
+pub(crate) fn goes_on(arrived: &AtomicUsize, what: &str) {
     const PART: usize = 200;
     let before = arrived.load(Ordering::Relaxed);
     eventually(what, SOON, || {

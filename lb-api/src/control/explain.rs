@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use lb_api_types::vip::Vip;
 
-use super::{Facts, carries, key, tally};
+use super::{Facts, Tally, carries, key, tally};
 
 /// What the sentences are made of.
 pub(crate) struct Reasons<'a> {
@@ -34,8 +34,13 @@ impl<'a> Reasons<'a> {
         let all = vip.spec.backends.len();
         if self.announced.contains(&address) {
             if carries(vip, facts) {
-                let healthy = tally(&vip.spec, facts.verdicts).healthy;
-                return format!("advertised: {healthy} of {all} backends healthy");
+                let Tally { healthy, drained, .. } = tally(&vip.spec, facts.verdicts);
+                let drained = match drained {
+                    0 => String::new(),
+                    n if n == healthy => ", all of them drained: new flows are refused".into(),
+                    n => format!(", {n} of them drained"),
+                };
+                return format!("advertised: {healthy} of {all} backends healthy{drained}");
             }
             let other = self.carriers.get(&vip.spec.address).unwrap_or(&"another");
             return format!(

@@ -14,7 +14,7 @@ fn vip(name: &str, address: [u8; 4], port: u16, backends: &[u8]) -> Vip {
             nat: Default::default(),
             backends: backends
                 .iter()
-                .map(|&last| Backend { address: [10, 0, 0, last].into(), port: 8080 })
+                .map(|&last| Backend { address: [10, 0, 0, last].into(), port: 8080, drain: false })
                 .collect(),
             health_check: HealthCheck::default(),
             advertise: true,
@@ -81,6 +81,43 @@ impl World {
     fn announced(&self) -> bool {
         self.desired().announced.contains(&ADDRESS.into())
     }
+}
+
+#[test]
+fn a_drained_backend_takes_no_new_flows_and_its_address_stays_for_those_that_it_has() {
+    let mut world = World::of([vip("web", ADDRESS, 80, &[1, 2])]);
+    let drain = |world: &mut World, place: usize| {
+        world.vips.get_mut("web").unwrap().spec.backends[place].drain = true;
+    };
+    let states = |world: &World| {
+        let table = world.desired().table;
+        let services = table.services.values().flat_map(|service| &service.backends);
+        services.map(|backend| backend.state).collect::<Vec<_>>()
+    };
+    drain(&mut world, 0);
+    assert_eq!(
+        states(&world),
+        [BackendState::Draining, BackendState::Active],
+        "nothing is known yet"
+    );
+    world.find(1, Health::Healthy);
+    assert_eq!(
+        states(&world),
+        [BackendState::Draining, BackendState::Active],
+        "the other may serve"
+    );
+    world.find(2, Health::Healthy);
+    assert_eq!(states(&world), [BackendState::Draining, BackendState::Active]);
+    assert_eq!(world.message("web"), "advertised: 2 of 2 backends healthy, 1 of them drained");
+    drain(&mut world, 1);
+    assert_eq!(states(&world), [BackendState::Draining; 2]);
+    assert!(world.announced() && world.message("web").contains("new flows are refused"));
+    world.find(1, Health::Unhealthy);
+    assert_eq!(
+        states(&world),
+        [BackendState::Failed, BackendState::Draining],
+        "datagrams' flows end"
+    );
 }
 
 #[test]

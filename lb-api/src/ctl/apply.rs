@@ -1,5 +1,6 @@
 //! `apply` and `delete`: documents of files, read all before the first is sent.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,37 +12,75 @@ use super::client::{Client, segment};
 use crate::yaml;
 
 /// A document and where it came from.
-struct Resource {
-    name: String,
-    body: Value,
+pub(super) struct Resource {
+    pub(super) name: String,
+    pub(super) body: Value,
 }
 
-/// Creates or replaces what the files say; what is refused does not hold the rest up.
-pub(super) async fn apply(client: &Client, files: &[PathBuf]) -> Result<String, CtlError> {
-    let mut resources = Vec::new();
-    for file in files {
-        resources.extend(read(file)?);
-    }
-    let (mut said, mut refused) = (String::new(), Vec::new());
+/// Creates or replaces what the files say; what is refused does not hold the rest up. With it come the names of what was
+/// changed.
+pub(super) async fn apply(
+    client: &Client,
+    files: &[PathBuf],
+    dry_run: bool,
+) -> Result<(String, Vec<String>), CtlError> {
+    let resources = read_all(files)?;
+    let before = revisions(client).await?;
+    let (mut said, mut refused, mut names) = (String::new(), Vec::new(), Vec::new());
     for Resource { name, body } in resources {
-        match client.put(&format!("vips/{}", segment(&name)), &body).await {
-            Ok(true) => said.push_str(&format!("vip {name} created\n")),
-            Ok(false) => said.push_str(&format!("vip {name} updated\n")),
+        match client.put(&path(&name, dry_run), &body).await {
+            Ok((created, now)) => {
+                let same = before.get(&name) == revision(&now).as_ref();
+                let what = match (created, same) {
+                    (true, _) => "created",
+                    (false, true) => "unchanged",
+                    (false, false) => "updated",
+                };
+                said.push_str(&format!("vip {name} {what}{}\n", dry(dry_run)));
+                names.push(name);
+            }
             Err(CtlError::Refused(problem)) => {
                 refused.push(format!("vip {name} is refused: {}", super::words(&problem)));
             }
             Err(other) => return Err(other),
         }
     }
-    finish(said, &refused)
+    finish(said, &refused).map(|said| (said, names))
+}
+
+/// Where a VIP is changed.
+pub(super) fn path(name: &str, dry_run: bool) -> String {
+    format!("vips/{}{}", segment(name), if dry_run { "?dryRun=true" } else { "" })
+}
+
+/// What is added where nothing happened.
+pub(super) fn dry(dry_run: bool) -> &'static str {
+    if dry_run { " (dry run)" } else { "" }
+}
+
+async fn revisions(client: &Client) -> Result<BTreeMap<String, u64>, CtlError> {
+    let vips = client.get("vips").await?;
+    let items = vips["items"].as_array().into_iter().flatten();
+    let each = items.filter_map(|vip| {
+        Some((vip.pointer("/metadata/name")?.as_str()?.to_owned(), revision(vip)?))
+    });
+    Ok(each.collect())
+}
+
+fn revision(vip: &Value) -> Option<u64> {
+    vip.pointer("/metadata/revision")?.as_u64()
 }
 
 /// Removes VIPs by name.
-pub(super) async fn delete(client: &Client, names: &[String]) -> Result<String, CtlError> {
+pub(super) async fn delete(
+    client: &Client,
+    names: &[String],
+    dry_run: bool,
+) -> Result<String, CtlError> {
     let (mut said, mut refused) = (String::new(), Vec::new());
     for name in names {
-        match client.delete(&format!("vips/{}", segment(name))).await {
-            Ok(()) => said.push_str(&format!("vip {name} deleted\n")),
+        match client.delete(&path(name, dry_run)).await {
+            Ok(()) => said.push_str(&format!("vip {name} deleted{}\n", dry(dry_run))),
             Err(CtlError::Refused(problem)) => refused.push(super::words(&problem)),
             Err(other) => return Err(other),
         }
@@ -50,15 +89,25 @@ pub(super) async fn delete(client: &Client, names: &[String]) -> Result<String, 
 }
 
 /// Removes the VIPs that files name.
-pub(super) async fn delete_files(client: &Client, files: &[PathBuf]) -> Result<String, CtlError> {
-    let mut names = Vec::new();
-    for file in files {
-        names.extend(read(file)?.into_iter().map(|resource| resource.name));
-    }
-    delete(client, &names).await
+pub(super) async fn delete_files(
+    client: &Client,
+    files: &[PathBuf],
+    dry_run: bool,
+) -> Result<String, CtlError> {
+    let names: Vec<_> = read_all(files)?.into_iter().map(|resource| resource.name).collect();
+    delete(client, &names, dry_run).await
 }
 
-fn finish(said: String, refused: &[String]) -> Result<String, CtlError> {
+/// What files say, all of them before the first is sent.
+pub(super) fn read_all(files: &[PathBuf]) -> Result<Vec<Resource>, CtlError> {
+    let mut resources = Vec::new();
+    for file in files {
+        resources.extend(read(file)?);
+    }
+    Ok(resources)
+}
+
+pub(super) fn finish(said: String, refused: &[String]) -> Result<String, CtlError> {
     if refused.is_empty() {
         return Ok(said);
     }

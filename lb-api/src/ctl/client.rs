@@ -77,16 +77,22 @@ impl Client {
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, CtlError> {
-        Ok(self.send(Method::GET, path, None).await?.1)
+        Ok(self.send(Method::GET, path, None, false).await?.1)
     }
 
-    /// Whether it is new.
-    pub(super) async fn put(&self, path: &str, body: &Value) -> Result<bool, CtlError> {
-        Ok(self.send(Method::PUT, path, Some(body)).await?.0 == StatusCode::CREATED)
+    /// Creates or replaces something: whether it is new, and what it is then.
+    pub(super) async fn put(&self, path: &str, body: &Value) -> Result<(bool, Value), CtlError> {
+        let (status, value) = self.send(Method::PUT, path, Some(body), false).await?;
+        Ok((status == StatusCode::CREATED, value))
+    }
+
+    /// Creates something that is not there yet.
+    pub(super) async fn create(&self, path: &str, body: &Value) -> Result<(), CtlError> {
+        self.send(Method::PUT, path, Some(body), true).await.map(drop)
     }
 
     pub(super) async fn delete(&self, path: &str) -> Result<(), CtlError> {
-        self.send(Method::DELETE, path, None).await.map(drop)
+        self.send(Method::DELETE, path, None, false).await.map(drop)
     }
 
     async fn send(
@@ -94,8 +100,10 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&Value>,
+        only_new: bool,
     ) -> Result<(StatusCode, Value), CtlError> {
-        let sent = tokio::time::timeout(ANSWER_WITHIN, self.exchange(method, path, body));
+        let sent = self.exchange(method, path, body, only_new);
+        let sent = tokio::time::timeout(ANSWER_WITHIN, sent);
         let (status, bytes) = match sent.await {
             Ok(answer) => answer?,
             Err(_elapsed) => {
@@ -119,13 +127,18 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&Value>,
+        only_new: bool,
     ) -> Result<(StatusCode, Bytes), CtlError> {
         let host = match &self.server {
             Server::Unix(_) => "lbd",
             Server::Tcp(authority) => authority,
         };
         let bytes = body.map_or_else(Bytes::new, |body| body.to_string().into());
-        let request = Request::builder()
+        let mut request = Request::builder();
+        if only_new {
+            request = request.header("if-none-match", "*");
+        }
+        let request = request
             .method(method)
             .uri(format!("/api/v1/{path}"))
             .header("host", host)

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use lb_api_types::vip::{Algorithm, Health, HealthCheckKind, Nat, NatMode, Protocol, Vip};
+use lb_api_types::vip::{Algorithm, Backend, Health, HealthCheckKind, Nat, NatMode, Protocol, Vip};
 
 use super::table::table;
 
@@ -36,13 +36,21 @@ pub(super) fn vip(vip: &Vip) -> String {
         "Traffic",
         format!("{} flows, {} packets, {} bytes", status.flows, status.packets, status.bytes),
     );
+    let at = |backend: &Backend| (backend.address, backend.port);
     let rows: Vec<_> = status
         .backends
         .iter()
         .map(|backend| {
             [
                 format!("  {}:{}", backend.address, backend.port),
-                health(backend.health).into(),
+                match spec
+                    .backends
+                    .iter()
+                    .any(|b| b.drain && at(b) == (backend.address, backend.port))
+                {
+                    true => format!("{}, drained", health(backend.health)),
+                    false => health(backend.health).into(),
+                },
                 backend.flows.to_string(),
                 backend.packets.to_string(),
                 backend.message.clone(),

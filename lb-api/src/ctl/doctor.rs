@@ -4,10 +4,11 @@ use std::fmt::Write;
 
 use lb_api_types::view::{Check, CheckState, Doctor};
 
+use super::arguments::Format;
 use super::client::Client;
 use super::show::{json, typed, yaml};
 use super::table::or_dash;
-use super::{Answer, CtlError, Format};
+use super::{Answer, CtlError};
 
 /// Shows what was looked at; the answer is no where something was found.
 pub(super) async fn doctor(client: &Client, format: Format) -> Result<Answer, CtlError> {
@@ -16,7 +17,7 @@ pub(super) async fn doctor(client: &Client, format: Format) -> Result<Answer, Ct
     let text = match format {
         Format::Json => json(&value),
         Format::Yaml => yaml(&value)?,
-        Format::Table => page(&doctor),
+        Format::Table | Format::Wide | Format::Name => page(&doctor),
     };
     Ok(if doctor.healthy { Answer::Yes(text) } else { Answer::No(text) })
 }

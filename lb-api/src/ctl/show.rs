@@ -1,15 +1,17 @@
 //! `get` and `describe`.
 
 use lb_api_types::config::Hook;
-use lb_api_types::view::{BgpRouteView, FibView, FlowView, List, PeerView, Status};
-use lb_api_types::vip::{Health, Vip};
+use lb_api_types::view::{FibView, FlowView, List, Status};
+use lb_api_types::vip::{Health, Vip, VipStatus};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::arguments::{Format, Kind};
 use super::client::{Client, segment};
 use super::describe::{algorithm, protocol, yes_no};
+use super::diff::wanted;
 use super::table::{duration, or_dash, table};
-use super::{CtlError, Format, Kind, describe};
+use super::{CtlError, bgp, describe};
 
 /// Lists what there is, or what has a name.
 pub(super) async fn get(
@@ -42,11 +44,12 @@ pub(super) async fn get(
     match format {
         Format::Json => Ok(json(&value)),
         Format::Yaml => yaml(&value),
-        Format::Table => {
+        Format::Name => names(kind, &value),
+        Format::Table | Format::Wide => {
             if truncated {
                 eprintln!("there are more: say --limit");
             }
-            columns(kind, value)
+            columns(kind, value, format == Format::Wide)
         }
     }
 }
@@ -61,8 +64,46 @@ pub(super) async fn describe(
     match format {
         Format::Json => Ok(json(&value)),
         Format::Yaml => yaml(&value),
-        Format::Table => Ok(describe::vip(&typed(value)?)),
+        Format::Name => names(Kind::Vips, &value),
+        Format::Table | Format::Wide => Ok(describe::vip(&typed(value)?)),
     }
+}
+
+/// Every VIP made over REST, as apply takes it.
+pub(super) async fn export(client: &Client) -> Result<String, CtlError> {
+    let value = client.get("vips").await?;
+    let (mut text, mut from_file) = (String::new(), 0);
+    for vip in value["items"].as_array().into_iter().flatten() {
+        if vip.pointer("/metadata/revision").is_none() {
+            from_file += 1;
+            continue;
+        }
+        let document = yaml(&wanted(vip.clone()))?;
+        text.push_str(&format!("---\nkind: Vip\n{document}"));
+    }
+    if from_file > 0 {
+        eprintln!("left out: {from_file} VIPs of the configuration file, which is their home");
+    }
+    Ok(text)
+}
+
+/// What `-o name` writes.
+fn names(kind: Kind, value: &Value) -> Result<String, CtlError> {
+    let (word, pointer) = match kind {
+        Kind::Vips => ("vip", "/metadata/name"),
+        Kind::Peers => ("peer", "/name"),
+        Kind::Routes => ("route", "/prefix"),
+        Kind::Fib => ("fib", "/prefix"),
+        Kind::Flows | Kind::Status => {
+            return Err(CtlError::Other("these have no names: choose another -o".into()));
+        }
+    };
+    let all =
+        value.get("items").and_then(Value::as_array).map_or(std::slice::from_ref(value), |a| a);
+    let mut names: Vec<_> = all.iter().filter_map(|v| v.pointer(pointer)?.as_str()).collect();
+    // A prefix has several paths.
+    names.dedup();
+    Ok(names.into_iter().map(|name| format!("{word}/{name}\n")).collect())
 }
 
 fn is_named(kind: Kind, item: &Value, name: &str) -> bool {
@@ -100,23 +141,23 @@ pub(super) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, CtlError> {
     })
 }
 
-fn items<T: DeserializeOwned>(value: Value) -> Result<Vec<T>, CtlError> {
+pub(super) fn items<T: DeserializeOwned>(value: Value) -> Result<Vec<T>, CtlError> {
     Ok(typed::<List<T>>(value)?.items)
 }
 
-fn columns(kind: Kind, value: Value) -> Result<String, CtlError> {
+fn columns(kind: Kind, value: Value, wide: bool) -> Result<String, CtlError> {
     Ok(match kind {
-        Kind::Vips if value.get("items").is_some() => vips(&items(value)?),
-        Kind::Vips => vips(&[typed(value)?]),
-        Kind::Peers => peers(&items(value)?),
-        Kind::Routes => routes(&items(value)?),
+        Kind::Vips if value.get("items").is_some() => vips(&items(value)?, wide),
+        Kind::Vips => vips(&[typed(value)?], wide),
+        Kind::Peers => bgp::peers(&items(value)?, wide),
+        Kind::Routes => bgp::routes(&items(value)?),
         Kind::Fib => fib(&items(value)?),
         Kind::Flows => flows(&items(value)?),
         Kind::Status => status(&typed(value)?),
     })
 }
 
-fn vips(vips: &[Vip]) -> String {
+fn vips(vips: &[Vip], wide: bool) -> String {
     let row = |vip: &Vip| {
         let spec = &vip.spec;
         let status = vip.status.as_ref();
@@ -134,53 +175,36 @@ fn vips(vips: &[Vip]) -> String {
             status.map_or(0, |status| status.flows).to_string(),
         ]
     };
-    let rows: Vec<_> = vips.iter().map(row).collect();
-    table(
-        ["NAME", "ADDRESS", "PORT", "ALGORITHM", "HEALTHY", "SERVING", "ADVERTISED", "FLOWS"],
-        &rows,
-    )
-}
-
-fn peers(peers: &[PeerView]) -> String {
-    let row = |peer: &PeerView| {
+    const HEADING: [&str; 8] =
+        ["NAME", "ADDRESS", "PORT", "ALGORITHM", "HEALTHY", "SERVING", "ADVERTISED", "FLOWS"];
+    if !wide {
+        return table(HEADING, &vips.iter().map(row).collect::<Vec<_>>());
+    }
+    let rows = vips.iter().map(|vip| {
+        let [name, address, port, algorithm, healthy, serving, advertised, flows] = row(vip);
+        let status = vip.status.as_ref();
+        let count = |count: fn(&VipStatus) -> u64| status.map_or(0, count).to_string();
         [
-            peer.name.clone(),
-            peer.address.to_string(),
-            peer.asn.to_string(),
-            peer.state.clone(),
-            duration(peer.since_secs),
-            peer.prefixes_received.to_string(),
-            peer.prefixes_advertised.to_string(),
-            peer.last_error.clone(),
+            name,
+            address,
+            port,
+            algorithm,
+            healthy,
+            serving,
+            advertised,
+            flows,
+            count(|status| status.packets),
+            count(|status| status.bytes),
+            or_dash(vip.metadata.revision.map(|revision| revision.to_string())),
+            status.map_or_else(String::new, |status| status.message.clone()),
         ]
-    };
-    let rows: Vec<_> = peers.iter().map(row).collect();
-    table(
-        ["NAME", "ADDRESS", "AS", "STATE", "SINCE", "RECEIVED", "ADVERTISED", "LAST ERROR"],
-        &rows,
-    )
-}
-
-fn routes(routes: &[BgpRouteView]) -> String {
-    let row = |route: &BgpRouteView| {
-        let mark = match (route.best, route.multipath) {
-            (true, _) => "*>",
-            (false, true) => "*=",
-            (false, false) => "*",
-        };
-        [
-            mark.into(),
-            route.prefix.to_string(),
-            or_dash(route.next_hop.map(|hop| hop.to_string())),
-            or_dash(route.peer.map(|peer| peer.to_string())),
-            or_dash(route.local_pref.map(|value| value.to_string())),
-            or_dash(route.med.map(|value| value.to_string())),
-            route.origin.clone(),
-            route.as_path.clone(),
-        ]
-    };
-    let rows: Vec<_> = routes.iter().map(row).collect();
-    table(["", "PREFIX", "NEXT HOP", "PEER", "LOCAL PREF", "MED", "ORIGIN", "AS PATH"], &rows)
+    });
+    let [name, address, port, algorithm, healthy, serving, advertised, flows] = HEADING;
+    let heading = [
+        name, address, port, algorithm, healthy, serving, advertised, flows, "PACKETS", "BYTES",
+        "REVISION", "WHY",
+    ];
+    table(heading, &rows.collect::<Vec<_>>())
 }
 
 fn fib(entries: &[FibView]) -> String {

@@ -1,4 +1,4 @@
-use clap::CommandFactory;
+use clap::Parser;
 
 use super::*;
 
@@ -18,6 +18,22 @@ fn commands_are_understood() {
         "lbctl delete vip web",
         "lbctl delete -f a.yaml",
         "lbctl doctor -o json",
+        "lbctl get vips -o wide",
+        "lbctl get vips -o name",
+        "lbctl describe peer upstream",
+        "lbctl create vip web --address 203.0.113.7 --port 80 --backend 10.0.0.1:8080 --wait --timeout 5",
+        "lbctl apply -f a.yaml --dry-run",
+        "lbctl apply -f a.yaml --wait",
+        "lbctl diff -f a.yaml",
+        "lbctl delete vip web --dry-run",
+        "lbctl export",
+        "lbctl drain 10.0.0.1",
+        "lbctl undrain 10.0.0.1:80 --vip web",
+        "lbctl show bgp summary",
+        "lbctl show bgp neighbors",
+        "lbctl show bgp neighbours upstream",
+        "lbctl show bgp routes 10.0.0.0/8",
+        "lbctl completions zsh",
         "lbctl --server http://127.0.0.1:8080 get status",
     ];
     for line in good {
@@ -34,6 +50,13 @@ fn commands_are_understood() {
         "lbctl delete vip web -f a.yaml",
         "lbctl --server ftp://x get vips",
         "lbctl get vips -o xml",
+        "lbctl create vip web --address 203.0.113.7 --port 80",
+        "lbctl create vip web --address x --port 80 --backend 10.0.0.1:80",
+        "lbctl apply -f a.yaml --dry-run --wait",
+        "lbctl diff",
+        "lbctl drain web",
+        "lbctl show bgp",
+        "lbctl completions cmd",
     ];
     for line in bad {
         assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
@@ -65,4 +88,15 @@ fn a_problem_is_one_sentence_that_names_the_field() {
     assert_eq!(words(&problem("it is taken", Some("/spec/port"))), "it is taken (/spec/port)");
     assert_eq!(words(&problem("no", None)), "no");
     assert_eq!(words(&problem("no", Some(""))), "no");
+}
+
+#[test]
+fn completions_know_every_command() {
+    for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish]
+    {
+        let text = completions(shell);
+        for word in ["describe", "create", "diff", "export", "summary", "doctor"] {
+            assert!(text.contains(word), "{word} for {shell}");
+        }
+    }
 }

@@ -81,7 +81,7 @@ pub(crate) fn vip(name: &str, last: u8) -> Vip {
             protocol: Protocol::Tcp,
             algorithm: Default::default(),
             nat: Default::default(),
-            backends: vec![Backend { address: [10, 0, 0, 1].into(), port: 8080 }],
+            backends: vec![Backend { address: [10, 0, 0, 1].into(), port: 8080, drain: false }],
             health_check: Default::default(),
             advertise: true,
         },

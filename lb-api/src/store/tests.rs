@@ -11,7 +11,7 @@ fn some_vip(name: &str) -> Vip {
             protocol: Default::default(),
             algorithm: Default::default(),
             nat: Default::default(),
-            backends: vec![Backend { address: [10, 0, 0, 1].into(), port: 8080 }],
+            backends: vec![Backend { address: [10, 0, 0, 1].into(), port: 8080, drain: false }],
             health_check: Default::default(),
             advertise: true,
         },

@@ -164,7 +164,11 @@ fn any_vip() -> impl Strategy<Value = Vip> {
                 nat: Default::default(),
                 backends: backends
                     .into_iter()
-                    .map(|([a, b], port)| Backend { address: [10, 0, a, b].into(), port })
+                    .map(|([a, b], port)| Backend {
+                        address: [10, 0, a, b].into(),
+                        port,
+                        drain: false,
+                    })
                     .collect(),
                 health_check: HealthCheck {
                     kind: if tcp { HealthCheckKind::Tcp } else { HealthCheckKind::None },

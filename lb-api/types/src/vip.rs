@@ -124,6 +124,9 @@ pub struct Backend {
     pub address: IpAddr,
     /// Its port, 1 to 65535.
     pub port: u16,
+    /// Whether it is given no new flows; those that it has go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
 }
 
 /// A TCP connect check.

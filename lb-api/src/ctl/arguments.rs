@@ -1,0 +1,282 @@
+//! The command line's words.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use super::client::Server;
+
+/// Shows and changes what lbd has, over its REST API.
+///
+/// Exit codes: 0 done; 1 refused or not found (one sentence says why); 2 wrong usage; 3 no daemon answers; 4 the answer
+/// is no: diff finds a difference, doctor a fault, and what --wait waits for does not come.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  lbctl get vips                       # every VIP: served, advertised, healthy backends
+  lbctl get vips -o wide               # with counters, and why it is or is not advertised
+  lbctl describe vip web               # one VIP with its backends and counters
+  lbctl create vip web --address 203.0.113.7 --port 80 --backend 10.0.0.1:8080 --backend 10.0.0.2:8080 --wait
+  lbctl diff -f web.yaml               # what apply would change
+  lbctl apply -f web.yaml              # create or replace VIPs; several documents are separated by ---
+  lbctl export > vips.yaml             # every VIP made over REST, as apply takes it
+  lbctl delete vip web
+  lbctl drain 10.0.0.1                 # no new flows to this server, in any VIP
+  lbctl show bgp summary               # BGP sessions
+  lbctl get fib 10.244.1.0/26          # where the fast path sends packets
+  lbctl doctor                         # what stands in the way, and what to do about it
+  lbctl completions bash > /etc/bash_completion.d/lbctl
+  lbctl --server http://127.0.0.1:8080 get status"
+)]
+pub struct Arguments {
+    /// Where lbd answers: unix:PATH or http://HOST:PORT.
+    #[arg(
+        long,
+        global = true,
+        env = "LBD_SERVER",
+        default_value = "unix:/run/lbd/lbd.sock",
+        value_name = "SERVER"
+    )]
+    pub(super) server: Server,
+    /// How answers are written.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(super) output: Format,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// List what there is, or the one with a name.
+    Get {
+        /// What to list.
+        #[arg(value_enum)]
+        kind: Kind,
+        /// A VIP's or peer's name, a prefix, or a flow's VIP.
+        name: Option<String>,
+        /// Items of routes, fib and flows at most.
+        #[arg(long)]
+        limit: Option<u32>,
+    },
+    /// Show one VIP or neighbour with everything that is known of it.
+    Describe {
+        /// What it is.
+        #[arg(value_enum)]
+        kind: Describable,
+        /// Its name.
+        name: String,
+    },
+    /// Show BGP in the words of network engineers.
+    Show {
+        #[command(subcommand)]
+        what: Show,
+    },
+    /// Create a VIP; one that is there already is left alone.
+    Create {
+        #[command(subcommand)]
+        what: Create,
+    },
+    /// Create or replace the VIPs of files (YAML or JSON; several documents are separated by ---).
+    Apply {
+        /// A file; `-` is standard input.
+        #[arg(short, long, required = true, value_name = "FILE")]
+        file: Vec<PathBuf>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Show what apply would change; exit code 4 if it would change anything.
+    Diff {
+        /// A file; `-` is standard input.
+        #[arg(short, long, required = true, value_name = "FILE")]
+        file: Vec<PathBuf>,
+    },
+    /// Remove a VIP, or the VIPs of files.
+    Delete {
+        /// What it is.
+        #[arg(value_enum, requires = "name")]
+        kind: Option<Nameable>,
+        /// Its name.
+        name: Option<String>,
+        /// A file; `-` is standard input.
+        #[arg(
+            short,
+            long,
+            value_name = "FILE",
+            conflicts_with = "kind",
+            required_unless_present = "kind"
+        )]
+        file: Vec<PathBuf>,
+        /// Only say what would be removed.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Give a backend no new flows; those that it has go on.
+    Drain(Drained),
+    /// Give a drained backend new flows again.
+    Undrain(Drained),
+    /// Write every VIP made over REST as apply takes it; those of the configuration file stay there.
+    Export,
+    /// Look for what stands in the way: kernel, privileges, settings, interfaces, sessions, VIPs; each with its remedy.
+    Doctor,
+    /// Write the completions of a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct Drained {
+    /// ADDRESS:PORT, or ADDRESS for all of its ports.
+    #[arg(value_parser = backends)]
+    pub(super) backend: Backends,
+    /// In this VIP only, not in all.
+    #[arg(long)]
+    pub(super) vip: Option<String>,
+}
+
+/// Backends at an address, or the one at a port of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Backends {
+    pub(super) address: IpAddr,
+    pub(super) port: Option<u16>,
+}
+
+fn backends(text: &str) -> Result<Backends, String> {
+    let socket = text.parse::<SocketAddr>();
+    let socket = socket.map(|at| Backends { address: at.ip(), port: Some(at.port()) });
+    socket
+        .or_else(|_| text.parse().map(|address| Backends { address, port: None }))
+        .map_err(|_| "a backend is ADDRESS:PORT, or ADDRESS for all of its ports".into())
+}
+
+#[derive(Subcommand)]
+pub(super) enum Show {
+    /// Sessions and paths.
+    Bgp {
+        #[command(subcommand)]
+        what: ShowBgp,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum ShowBgp {
+    /// One line per neighbour.
+    Summary,
+    /// Everything that is known of the neighbours, or of one.
+    #[command(alias = "neighbours", alias = "neighbor", alias = "neighbour")]
+    Neighbors {
+        /// Its name or address.
+        name: Option<String>,
+    },
+    /// Paths, or those of one prefix.
+    Routes {
+        /// The prefix.
+        prefix: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum Create {
+    /// A virtual IP service.
+    Vip(NewVip),
+}
+
+#[derive(Args)]
+pub(super) struct NewVip {
+    /// Its name.
+    pub(super) name: String,
+    /// The address that clients connect to.
+    #[arg(long)]
+    pub(super) address: IpAddr,
+    /// The port that clients connect to.
+    #[arg(long)]
+    pub(super) port: u16,
+    /// Where flows go: ADDRESS:PORT; say it once for each.
+    #[arg(long, required = true, value_name = "ADDRESS:PORT")]
+    pub(super) backend: Vec<SocketAddr>,
+    /// tcp or udp.
+    #[arg(long)]
+    pub(super) protocol: Option<String>,
+    /// maglev or round-robin.
+    #[arg(long)]
+    pub(super) algorithm: Option<String>,
+    /// tcp connects to each backend; none takes every backend for healthy.
+    #[arg(long, value_name = "KIND")]
+    pub(super) health_check: Option<String>,
+    /// Serve it without advertising it.
+    #[arg(long)]
+    pub(super) no_advertise: bool,
+    #[command(flatten)]
+    pub(super) how: How,
+}
+
+/// How a change is carried out.
+#[derive(Args, Clone, Copy)]
+pub(super) struct How {
+    /// Only say what would be changed.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Wait until each VIP is served and, where it asks for it, advertised.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(super) wait: bool,
+    /// Seconds that --wait takes at most.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub(super) timeout: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Kind {
+    /// Virtual IP services.
+    #[value(alias = "vip")]
+    Vips,
+    /// BGP neighbours.
+    #[value(alias = "peer")]
+    Peers,
+    /// BGP paths.
+    #[value(alias = "route")]
+    Routes,
+    /// The eBPF FIB.
+    Fib,
+    /// Flows through VIPs.
+    #[value(alias = "flow")]
+    Flows,
+    /// The appliance as a whole.
+    Status,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Nameable {
+    /// A virtual IP service.
+    #[value(alias = "vips")]
+    Vip,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Describable {
+    /// A virtual IP service.
+    #[value(alias = "vips")]
+    Vip,
+    /// A BGP neighbour.
+    #[value(alias = "peers")]
+    Peer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Columns for people.
+    Table,
+    /// More columns.
+    Wide,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+    /// Names only, such as vip/web.
+    Name,
+}

@@ -1,0 +1,193 @@
+//! Sessions and paths, as network engineers are used to see them.
+
+use std::fmt::Write;
+
+use lb_api_types::view::{BgpRouteView, PeerView, Status};
+use serde_json::Value;
+
+use super::CtlError;
+use super::arguments::Format;
+use super::client::Client;
+use super::show::{items, json, typed, yaml};
+use super::table::{duration, or_dash, table};
+
+/// One line per neighbour, below who we are.
+pub(super) async fn summary(client: &Client, format: Format) -> Result<String, CtlError> {
+    let value = client.get("bgp/peers").await?;
+    match format {
+        Format::Json => Ok(json(&value)),
+        Format::Yaml => yaml(&value),
+        Format::Table | Format::Wide | Format::Name => {
+            let status: Status = typed(client.get("status").await?)?;
+            Ok(summary_page(&status, &items(value)?))
+        }
+    }
+}
+
+fn summary_page(status: &Status, peers: &[PeerView]) -> String {
+    let row = |peer: &PeerView| {
+        // As FRR and others show it: the prefixes where there is a session, the state where there is none.
+        let state = match peer.state.as_str() {
+            "Established" => peer.prefixes_received.to_string(),
+            state => state.to_owned(),
+        };
+        [
+            peer.address.to_string(),
+            peer.asn.to_string(),
+            peer.messages_received.to_string(),
+            peer.messages_sent.to_string(),
+            duration(peer.since_secs),
+            state,
+            peer.prefixes_advertised.to_string(),
+            peer.name.clone(),
+        ]
+    };
+    let up = peers.iter().filter(|peer| peer.state == "Established").count();
+    let heading =
+        ["NEIGHBOR", "AS", "MSGRCVD", "MSGSENT", "UP/DOWN", "STATE/PFXRCD", "PFXSNT", "NAME"];
+    format!(
+        "BGP router identifier {}, local AS number {}\n{up} of {} sessions Established\n\n{}",
+        status.router_id,
+        status.asn,
+        peers.len(),
+        table(heading, &peers.iter().map(row).collect::<Vec<_>>())
+    )
+}
+
+/// Everything that is known of the neighbours, or of the one with a name or address.
+pub(super) async fn neighbours(
+    client: &Client,
+    name: Option<&str>,
+    format: Format,
+) -> Result<String, CtlError> {
+    let mut value = client.get("bgp/peers").await?;
+    if let (Some(name), Some(all)) = (name, value.get_mut("items").and_then(Value::as_array_mut)) {
+        all.retain(|peer| peer["name"] == name || peer["address"] == name);
+        if all.is_empty() {
+            return Err(CtlError::Other(format!(
+                "there is no neighbour {name}: `lbctl get peers` lists them"
+            )));
+        }
+    }
+    match format {
+        Format::Json => Ok(json(&value)),
+        Format::Yaml => yaml(&value),
+        Format::Table | Format::Wide | Format::Name => {
+            let pages: Vec<_> = items::<PeerView>(value)?.iter().map(neighbour).collect();
+            Ok(pages.join("\n"))
+        }
+    }
+}
+
+fn neighbour(peer: &PeerView) -> String {
+    let mut text = format!("BGP neighbor {}, remote AS {}\n", peer.address, peer.asn);
+    let mut line = |name: &str, value: String| {
+        let _infallible = writeln!(text, "  {:<14}{value}", format!("{name}:"));
+    };
+    line("Name", peer.name.clone());
+    line("State", format!("{} for {}", peer.state, duration(peer.since_secs)));
+    line("Router id", or_dash(peer.router_id.map(|id| id.to_string())));
+    line("Hold time", format!("{} s", peer.hold_time_secs));
+    line(
+        "Prefixes",
+        format!("{} received, {} advertised", peer.prefixes_received, peer.prefixes_advertised),
+    );
+    line("Messages", format!("{} received, {} sent", peer.messages_received, peer.messages_sent));
+    line("Last error", or_dash(Some(peer.last_error.clone())));
+    text
+}
+
+/// Columns of `get peers`.
+pub(super) fn peers(peers: &[PeerView], wide: bool) -> String {
+    let row = |peer: &PeerView| {
+        [
+            peer.name.clone(),
+            peer.address.to_string(),
+            peer.asn.to_string(),
+            peer.state.clone(),
+            duration(peer.since_secs),
+            peer.prefixes_received.to_string(),
+            peer.prefixes_advertised.to_string(),
+            peer.last_error.clone(),
+        ]
+    };
+    let heading =
+        ["NAME", "ADDRESS", "AS", "STATE", "SINCE", "RECEIVED", "ADVERTISED", "LAST ERROR"];
+    if !wide {
+        return table(heading, &peers.iter().map(row).collect::<Vec<_>>());
+    }
+    let rows = peers.iter().map(|peer| {
+        let [name, address, asn, state, since, received, advertised, error] = row(peer);
+        let id = or_dash(peer.router_id.map(|id| id.to_string()));
+        let hold_time = format!("{}s", peer.hold_time_secs);
+        let messages = format!("{}/{}", peer.messages_received, peer.messages_sent);
+        [name, address, asn, state, since, received, advertised, id, hold_time, messages, error]
+    });
+    let [name, address, asn, state, since, received, advertised, error] = heading;
+    let heading = [
+        name,
+        address,
+        asn,
+        state,
+        since,
+        received,
+        advertised,
+        "ROUTER ID",
+        "HOLD TIME",
+        "MESSAGES IN/OUT",
+        error,
+    ];
+    table(heading, &rows.collect::<Vec<_>>())
+}
+
+/// Columns of `get routes`.
+pub(super) fn routes(routes: &[BgpRouteView]) -> String {
+    let row = |route: &BgpRouteView| {
+        let mark = match (route.best, route.multipath) {
+            (true, _) => "*>",
+            (false, true) => "*=",
+            (false, false) => "*",
+        };
+        [
+            mark.into(),
+            route.prefix.to_string(),
+            or_dash(route.next_hop.map(|hop| hop.to_string())),
+            or_dash(route.peer.map(|peer| peer.to_string())),
+            or_dash(route.local_pref.map(|value| value.to_string())),
+            or_dash(route.med.map(|value| value.to_string())),
+            route.origin.clone(),
+            route.as_path.clone(),
+        ]
+    };
+    let rows: Vec<_> = routes.iter().map(row).collect();
+    table(["", "PREFIX", "NEXT HOP", "PEER", "LOCAL PREF", "MED", "ORIGIN", "AS PATH"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_shows_prefixes_where_there_is_a_session_and_the_state_where_there_is_none() {
+        let peer = |name: &str, state: &str| {
+            let value = serde_json::json!({
+                "name": name, "address": "192.0.2.1", "asn": 65001, "state": state, "since_secs": 67,
+                "router_id": null, "hold_time_secs": 90, "prefixes_received": 4, "prefixes_advertised": 1,
+                "messages_received": 11, "messages_sent": 12, "last_error": ""
+            });
+            serde_json::from_value::<PeerView>(value).unwrap()
+        };
+        let status: Status = serde_json::from_value(serde_json::json!({
+            "version": "1", "uptime_secs": 1, "router_id": "192.0.2.2", "asn": 65000, "interfaces": [], "reasons": []
+        }))
+        .unwrap();
+        let text = summary_page(&status, &[peer("a", "Established"), peer("b", "Active")]);
+        assert!(
+            text.starts_with("BGP router identifier 192.0.2.2, local AS number 65000\n1 of 2 ")
+        );
+        let words: Vec<Vec<_>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+        assert_eq!(words[4], ["192.0.2.1", "65001", "11", "12", "1m07s", "4", "1", "a"]);
+        assert_eq!(words[5], ["192.0.2.1", "65001", "11", "12", "1m07s", "Active", "1", "b"]);
+        assert!(neighbour(&peer("a", "Active")).contains("State:        Active for 1m07s"));
+    }
+}
