@@ -16,19 +16,27 @@ const DEFAULT_OWN_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 /// Ports below are those of well-known services.
 const FIRST_PORT: u16 = 1024;
 
-/// The table with sources for one-arm services filled in. A backend that no route leads to gets no new flows: they would
-/// come from nowhere.
+/// The table with sources for one-arm services filled in, as this host's routes and ports are now.
 pub(super) fn resolve(table: &Table) -> Cow<'_, Table> {
     if !table.services.values().any(|service| service.one_arm) {
         return Cow::Borrowed(table);
     }
-    let ports = ports(&own_ports());
+    Cow::Owned(fill_in(table, &ports(&own_ports()), |backend| address_towards(backend).ok()))
+}
+
+/// The table with sources for one-arm services filled in. A backend that no route leads to gets no new flows: they would
+/// come from nowhere.
+fn fill_in(
+    table: &Table,
+    ports: &RangeInclusive<u16>,
+    address_towards: impl Fn(IpAddr) -> Option<IpAddr>,
+) -> Table {
     let mut known: BTreeMap<IpAddr, Option<Arc<[Source]>>> = BTreeMap::new();
     let mut table = table.clone();
     for service in table.services.values_mut().filter(|service| service.one_arm) {
         for backend in &mut service.backends {
             let found = known.entry(backend.address).or_insert_with(|| {
-                let address = address_towards(backend.address).ok()?;
+                let address = address_towards(backend.address)?;
                 let (first_port, last_port) = (*ports.start(), *ports.end());
                 Some([Source { address, first_port, last_port }].into())
             });
@@ -41,7 +49,7 @@ pub(super) fn resolve(table: &Table) -> Cow<'_, Table> {
             }
         }
     }
-    Cow::Owned(table)
+    table
 }
 
 /// The source address that the kernel's routes choose: a datagram socket that is connected has it, and sends nothing.
@@ -88,6 +96,12 @@ mod tests {
     }
 
     #[test]
+    fn the_source_is_the_one_that_this_host_would_use() {
+        let towards_itself = address_towards([127, 0, 0, 2].into()).expect("loopback is up");
+        assert!(towards_itself.is_loopback());
+    }
+
+    #[test]
     fn only_one_arm_services_are_filled_in_and_what_cannot_be_reached_takes_no_new_flows() {
         let backend = |address: [u8; 4]| Backend {
             address: address.into(),
@@ -97,17 +111,20 @@ mod tests {
         };
         let service = |one_arm| Service {
             algorithm: Algorithm::Maglev,
-            // 240/4 has no route anywhere.
-            backends: vec![backend([127, 0, 0, 1]), backend([240, 0, 0, 1])],
+            backends: vec![backend([10, 0, 0, 1]), backend([10, 9, 9, 9])],
             one_arm,
         };
         let key =
             |port| ServiceKey { address: [192, 0, 2, 1].into(), port, protocol: Protocol::Tcp };
         let table = Table { services: [(key(1), service(false)), (key(2), service(true))].into() };
-        let resolved = resolve(&table);
+        let route =
+            |to: IpAddr| (to == IpAddr::from([10, 0, 0, 1])).then(|| [10, 0, 0, 254].into());
+        let resolved = fill_in(&table, &(1024..=32_767), route);
         assert_eq!(resolved.services[&key(1)], table.services[&key(1)]);
         let [near, nowhere] = &resolved.services[&key(2)].backends[..] else { panic!("two") };
-        assert_eq!(near.sources[0].address, IpAddr::from([127, 0, 0, 1]));
+        let source =
+            Source { address: [10, 0, 0, 254].into(), first_port: 1024, last_port: 32_767 };
+        assert_eq!(*near.sources, [source]);
         assert_eq!((near.state, nowhere.state), (BackendState::Active, BackendState::Draining));
     }
 }
