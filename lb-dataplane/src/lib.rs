@@ -20,6 +20,6 @@ pub use dataplane::{
 };
 pub use error::{ApplyError, AttachError, OpenError, ReadError};
 pub use icmp::Answer;
-pub use lb_dataplane_common::flow::Timeouts;
+pub use lb_dataplane_common::flow::{Timeouts, seconds};
 pub use lb_dataplane_common::reason::{Contract, Kind, Reason};
 pub use lb_dataplane_common::tables::Record;

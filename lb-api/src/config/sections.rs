@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use lb_api_types::config::{Api, Bgp, BgpPeer, Config, Dataplane, Export, Hook, Import, StateDir};
+use lb_api_types::config::{
+    Api, Bgp, BgpPeer, Config, Dataplane, Export, Hook, Import, StateDir, Timeouts,
+};
 use lb_api_types::vip::Vip;
 
 use crate::read::{Cursor, Object};
@@ -187,7 +189,8 @@ fn hold_time(cursor: &Cursor<'_>) -> Option<u16> {
 }
 
 fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
-    let section = cursor.object(&["hook", "interfaces", "pin_dir", "max_flow_entries"])?;
+    let section =
+        cursor.object(&["hook", "interfaces", "pin_dir", "max_flow_entries", "timeouts"])?;
     let default = Dataplane::default();
     let hooks = [("auto", Hook::Auto), ("xdp", Hook::Xdp), ("tc", Hook::Tc)];
     let interfaces = section.field("interfaces").and_then(|list| interfaces(&list));
@@ -204,6 +207,26 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
         interfaces: interfaces.unwrap_or_default(),
         pin_dir: pin_dir.unwrap_or(default.pin_dir),
         max_flow_entries: entries.unwrap_or(default.max_flow_entries),
+        timeouts: section.field("timeouts").and_then(|t| timeouts(&t)).unwrap_or_default(),
+    })
+}
+
+fn timeouts(cursor: &Cursor<'_>) -> Option<Timeouts> {
+    const WEEK: u32 = 604_800;
+    const NAMES: [&str; 6] =
+        ["tcp_established", "tcp_transitory", "tcp_closed", "half_open", "udp_answered", "udp"];
+    let section = cursor.object(&NAMES)?;
+    let seconds =
+        |name, default| section.field(name).and_then(|n| n.number(1..=WEEK)).unwrap_or(default);
+    let default = Timeouts::default();
+    let [tcp_established, tcp_transitory, tcp_closed, half_open, udp_answered, udp] = NAMES;
+    Some(Timeouts {
+        tcp_established: seconds(tcp_established, default.tcp_established),
+        tcp_transitory: seconds(tcp_transitory, default.tcp_transitory),
+        tcp_closed: seconds(tcp_closed, default.tcp_closed),
+        half_open: seconds(half_open, default.half_open),
+        udp_answered: seconds(udp_answered, default.udp_answered),
+        udp: seconds(udp, default.udp),
     })
 }
 

@@ -103,6 +103,8 @@ fn each_mistake_names_its_field() {
         ("dataplane: {pin_dir: /sys/fs/bpf/lbd}".into(), "dataplane.pin_dir"),
         ("dataplane: {pin_dir: run/lbd}".into(), "dataplane.pin_dir"),
         ("dataplane: {max_flow_entries: 8388609}".into(), "dataplane.max_flow_entries"),
+        ("dataplane: {timeouts: {udp: 0}}".into(), "dataplane.timeouts.udp"),
+        ("dataplane: {timeouts: {tcp: 60}}".into(), "dataplane.timeouts.tcp"),
         ("api: {socket: lbd.sock}".into(), "api.socket"),
         (format!("api: {{socket: /{}}}", "x".repeat(107)), "api.socket"),
         ("api: {listen: '192.0.2.1:80'}".into(), "api.listen"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lb_api_types::config;
-use lb_dataplane::{AGE_BATCH, Dataplane, Options, Sizes, Timeouts};
+use lb_dataplane::{AGE_BATCH, Dataplane, Options, Sizes, Timeouts, seconds};
 use lb_routing::Source;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
@@ -95,7 +95,16 @@ pub(super) async fn spawn(config: &config::Dataplane) -> Result<DataplaneHandle>
 
 pub(super) fn options(config: &config::Dataplane) -> Options {
     let sizes = Sizes { flow_entries: config.max_flow_entries, ..Sizes::default() };
-    let timeouts = Timeouts::default();
+    let wanted = &config.timeouts;
+    let ticks = |of: u32| seconds(u64::from(of));
+    let timeouts = Timeouts {
+        tcp_established: ticks(wanted.tcp_established),
+        tcp_transitory: ticks(wanted.tcp_transitory),
+        tcp_closed: ticks(wanted.tcp_closed),
+        half_open: ticks(wanted.half_open),
+        udp_answered: ticks(wanted.udp_answered),
+        udp: ticks(wanted.udp),
+    };
     Options { pin_dir: config.pin_dir.clone(), sizes, timeouts, record: false }
 }
 

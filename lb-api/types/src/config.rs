@@ -128,6 +128,39 @@ pub struct Dataplane {
     pub pin_dir: PathBuf,
     /// Flow entries, two per flow; 262,144 by default, at most 8,388,608.
     pub max_flow_entries: u32,
+    /// How long flows may be silent, in seconds.
+    pub timeouts: Timeouts,
+}
+
+/// How long flows may be silent in both directions before they are removed, in seconds: 1 to 604,800.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// TCP, the handshake done, nobody has sent a FIN; 7440 by default (RFC 5382 REQ-5: at least 2 h 4 min).
+    pub tcp_established: u32,
+    /// TCP, one side sent a FIN, or the client a RST; 240 by default (the same: at least 4 min).
+    pub tcp_transitory: u32,
+    /// TCP, both sides sent a FIN, or the backend a RST; 10 by default.
+    pub tcp_closed: u32,
+    /// No backend answered yet, or TCP's handshake is not done; 60 by default.
+    pub half_open: u32,
+    /// UDP, answered once; 120 by default (RFC 4787 REQ-5: at least 2 min).
+    pub udp_answered: u32,
+    /// UDP, the client went on after an answer; 300 by default (the same: recommended).
+    pub udp: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp_established: 7440,
+            tcp_transitory: 240,
+            tcp_closed: 10,
+            half_open: 60,
+            udp_answered: 120,
+            udp: 300,
+        }
+    }
 }
 
 impl Default for Dataplane {
@@ -137,6 +170,7 @@ impl Default for Dataplane {
             interfaces: Vec::new(),
             pin_dir: "/run/lbd/bpf".into(),
             max_flow_entries: 262_144,
+            timeouts: Timeouts::default(),
         }
     }
 }
