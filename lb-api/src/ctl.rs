@@ -113,8 +113,8 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
             let said = create::vip(client, new).await?;
             return finish(client, said, &name, how).await;
         }
-        Command::Apply { file, how } => {
-            let (said, names) = apply::apply(client, &file, how.dry_run).await?;
+        Command::Apply { file, prune, how } => {
+            let (said, names) = apply::apply(client, &file, how.dry_run, prune).await?;
             return finish(client, said, &names, how).await;
         }
         Command::Diff { file } => return diff::diff(client, &file).await,

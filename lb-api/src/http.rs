@@ -16,11 +16,12 @@ use axum::Router;
 use axum::http::{Request, header};
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use futures::future::BoxFuture;
 use lb_api_types::view::{
     BgpRouteView, Doctor, FibView, FlowView, List, PeerView, ReasonView, Status,
 };
+use tokio::sync::Semaphore;
 
 pub(crate) use self::listen::answers;
 pub use self::listen::{ListenError, Listeners, serve};
@@ -30,6 +31,8 @@ use crate::registry::Registry;
 
 /// Bytes of a request's body at most.
 pub const MAX_BODY: usize = 1024 * 1024;
+/// Bytes of a whole configuration at most; one is read at a time.
+pub const MAX_CONFIG: usize = 64 * 1024 * 1024;
 /// How long a request's body may take.
 pub const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// Items of a list unless the request says `limit`.
@@ -60,11 +63,13 @@ pub trait Views: Send + Sync + 'static {
 pub(crate) struct App {
     registry: Registry,
     views: Arc<dyn Views>,
+    /// Held by whoever sends a whole configuration.
+    applying: Arc<Semaphore>,
 }
 
 /// The API.
 pub fn router(registry: Registry, views: Arc<dyn Views>) -> Router {
-    let app = App { registry, views };
+    let app = App { registry, views, applying: Arc::new(Semaphore::new(1)) };
     let api = Router::new()
         .route("/vips", get(handlers::list_vips))
         .route(
@@ -74,6 +79,7 @@ pub fn router(registry: Registry, views: Arc<dyn Views>) -> Router {
                 .patch(handlers::patch_vip)
                 .delete(handlers::delete_vip),
         )
+        .route("/config", post(handlers::apply_config))
         .route("/bgp/peers", get(handlers::list_peers))
         .route("/bgp/routes", get(handlers::list_routes))
         .route("/fib", get(handlers::list_fib))

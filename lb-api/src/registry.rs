@@ -8,6 +8,7 @@
 //!
 //! Invariant: whatever a [`Registry`] call has returned is in the dataplane and on the disk; after an error, neither.
 
+mod apply;
 mod status;
 mod task;
 
@@ -16,11 +17,13 @@ use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use lb_api_types::view::Change;
 use lb_api_types::vip::{Protocol, Vip};
 use lb_dataplane::ServiceCounters;
 use lb_dataplane::table::Table;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::apply::RefusedAt;
 use self::task::Task;
 use crate::control::Vips;
 use crate::health::{Target, Verdicts};
@@ -52,6 +55,9 @@ pub enum Refusal {
         "VIP {0} comes from the configuration file, and only the file can change it: edit the file and restart lbd"
     )]
     FromFile(String),
+    /// A request has the name more than once.
+    #[error("VIP {0} is there twice: leave one of the two out")]
+    Twice(String),
     /// Another VIP has the same address, port and protocol.
     #[error(
         "VIP {other} has {protocol} port {port} at {address} already: choose another address or port, or change VIP {other}"
@@ -126,6 +132,15 @@ pub struct Terms {
     pub dry_run: bool,
 }
 
+/// How a change of many is to be carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bulk {
+    /// Only say what would become of it.
+    pub dry_run: bool,
+    /// Remove VIPs made over REST that are not named.
+    pub prune: bool,
+}
+
 /// What became of a change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
@@ -147,6 +162,7 @@ enum Command {
     Get(String, oneshot::Sender<Option<Vip>>),
     Put(Box<Vip>, Terms, oneshot::Sender<Result<Applied, Refusal>>),
     Delete(String, Terms, oneshot::Sender<Result<(), Refusal>>),
+    Apply(Vec<Vip>, Bulk, oneshot::Sender<Result<Vec<Change>, RefusedAt>>),
     Withdraw(oneshot::Sender<()>),
 }
 
@@ -225,6 +241,16 @@ impl Registry {
     pub async fn delete(&self, name: &str, terms: Terms) -> Result<(), Refusal> {
         let answer = self.ask(|answer| Command::Delete(name.to_owned(), terms, answer)).await;
         answer.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// Creates or replaces many VIPs in one change.
+    ///
+    /// # Errors
+    ///
+    /// Why not, and the place of the VIP that it is about; nothing has changed then.
+    pub async fn apply(&self, vips: Vec<Vip>, terms: Bulk) -> Result<Vec<Change>, RefusedAt> {
+        let answer = self.ask(|answer| Command::Apply(vips, terms, answer)).await;
+        answer.unwrap_or(Err((None, Refusal::Stopping)))
     }
 
     /// Whether the task has ended.

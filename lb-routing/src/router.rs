@@ -71,7 +71,7 @@ enum Command {
     Originate(Vec<IpNetwork>),
     SetVips(Vec<Ipv4Addr>),
     Peers(oneshot::Sender<Vec<PeerStatus>>),
-    Routes(oneshot::Sender<Vec<PathStatus>>),
+    Routes(usize, oneshot::Sender<Vec<PathStatus>>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -116,7 +116,12 @@ impl RouterHandle {
 
     /// Every path of every prefix, sorted by prefix, the best path first; none after a shutdown.
     pub async fn routes(&self) -> Vec<PathStatus> {
-        self.ask(Command::Routes).await.unwrap_or_default()
+        self.first_routes(usize::MAX).await
+    }
+
+    /// The first `limit` of [`RouterHandle::routes`].
+    pub async fn first_routes(&self, limit: usize) -> Vec<PathStatus> {
+        self.ask(|answer| Command::Routes(limit, answer)).await.unwrap_or_default()
     }
 
     /// The host's links, sorted by index; empty until the kernel told them.

@@ -131,6 +131,19 @@ fn an_operator_makes_compares_exports_and_restores_vips_with_lbctl() {
         "vip web updated\nvip web is served and advertised"
     );
     assert_eq!(lbctl(&format!("diff -f {file}")).1, 0);
+    // One document that is wrong: none is applied.
+    let both = hello.lab.folder().join("both.yaml").display().to_string();
+    let other = "metadata: {name: other}\nspec: {address: 203.0.113.10, port: 80, backends: [{address: 10.0.0.1, port: 1}]}";
+    hello
+        .lab
+        .run("lbd", &format!("(echo '{other}'; sed s/round-robin/maglev/ {file}) > {both}"))
+        .holds();
+    let (text, code) = lbctl(&format!("apply -f {both}"));
+    assert!(
+        code == 1 && text.contains("vip other is refused: VIP web has tcp port 80"),
+        "{code} {text}"
+    );
+    assert_eq!(lbctl(&format!("diff -f {file}")).1, 0, "web is as it was");
     assert_eq!(lbctl("delete vip web --dry-run").0, "vip web deleted (dry run)");
     assert_eq!(lbctl("delete vip web"), ("vip web deleted".into(), 0));
     hello.upstream_has_no_route_to_the_vip();

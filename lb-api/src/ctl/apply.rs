@@ -1,14 +1,15 @@
 //! `apply` and `delete`: documents of files, read all before the first is sent.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use lb_api_types::view::{Change, ChangeKind, Changes};
+use serde_json::{Value, json};
 
 use super::CtlError;
 use super::client::{Client, segment};
+use super::show::typed;
 use crate::yaml;
 
 /// A document and where it came from.
@@ -17,35 +18,53 @@ pub(super) struct Resource {
     pub(super) body: Value,
 }
 
-/// Creates or replaces what the files say; what is refused does not hold the rest up. With it come the names of what was
-/// changed.
+/// Creates or replaces what the files say, all of it or nothing. With it come the names of what is there then.
 pub(super) async fn apply(
     client: &Client,
     files: &[PathBuf],
     dry_run: bool,
+    prune: bool,
 ) -> Result<(String, Vec<String>), CtlError> {
     let resources = read_all(files)?;
-    let before = revisions(client).await?;
-    let (mut said, mut refused, mut names) = (String::new(), Vec::new(), Vec::new());
-    for Resource { name, body } in resources {
-        match client.put(&path(&name, dry_run), &body).await {
-            Ok((created, now)) => {
-                let same = before.get(&name) == revision(&now).as_ref();
-                let what = match (created, same) {
-                    (true, _) => "created",
-                    (false, true) => "unchanged",
-                    (false, false) => "updated",
-                };
-                said.push_str(&format!("vip {name} {what}{}\n", dry(dry_run)));
-                names.push(name);
-            }
-            Err(CtlError::Refused(problem)) => {
-                refused.push(format!("vip {name} is refused: {}", super::words(&problem)));
-            }
-            Err(other) => return Err(other),
+    let bodies: Vec<_> = resources.iter().map(|resource| resource.body.clone()).collect();
+    let path = format!("config?dryRun={dry_run}&prune={prune}");
+    let answer = client.post(&path, &json!({"vips": bodies})).await;
+    let changes: Changes = typed(answer.map_err(|error| placed(error, &resources))?)?;
+    let (mut said, mut names) = (String::new(), Vec::new());
+    for Change { name, change } in changes.vips {
+        let word = match change {
+            ChangeKind::Created => "created",
+            ChangeKind::Updated => "updated",
+            ChangeKind::Unchanged => "unchanged",
+            ChangeKind::Deleted => "deleted",
+        };
+        said.push_str(&format!("vip {name} {word}{}\n", dry(dry_run)));
+        if change != ChangeKind::Deleted {
+            names.push(name);
         }
     }
-    finish(said, &refused).map(|said| (said, names))
+    Ok((said, names))
+}
+
+/// Says which VIP a refusal is about, in place of its number.
+fn placed(error: CtlError, resources: &[Resource]) -> CtlError {
+    let CtlError::Refused(problem) = error else { return error };
+    let place = |pointer: &str| {
+        let rest = pointer.strip_prefix("/vips/")?;
+        let place = rest.split_once('/').map_or(rest, |(place, _)| place);
+        resources.get(place.parse::<usize>().ok()?)
+    };
+    let one = |pointer: &str, detail: &str| {
+        let name = place(pointer).map_or("vips", |resource| &resource.name);
+        let number = detail.split_once("].").filter(|(start, _)| start.starts_with("vips["));
+        format!("vip {name} is refused: {}", number.map_or(detail, |(_, rest)| rest))
+    };
+    let all: Vec<_> = match (&problem.errors[..], &problem.pointer) {
+        ([], Some(pointer)) => vec![one(pointer, &problem.detail)],
+        ([], None) => return CtlError::Refused(problem),
+        (errors, _) => errors.iter().map(|error| one(&error.pointer, &error.detail)).collect(),
+    };
+    CtlError::Other(format!("{}\nnothing was changed", all.join("\n")))
 }
 
 /// Where a VIP is changed.
@@ -56,19 +75,6 @@ pub(super) fn path(name: &str, dry_run: bool) -> String {
 /// What is added where nothing happened.
 pub(super) fn dry(dry_run: bool) -> &'static str {
     if dry_run { " (dry run)" } else { "" }
-}
-
-async fn revisions(client: &Client) -> Result<BTreeMap<String, u64>, CtlError> {
-    let vips = client.get("vips").await?;
-    let items = vips["items"].as_array().into_iter().flatten();
-    let each = items.filter_map(|vip| {
-        Some((vip.pointer("/metadata/name")?.as_str()?.to_owned(), revision(vip)?))
-    });
-    Ok(each.collect())
-}
-
-fn revision(vip: &Value) -> Option<u64> {
-    vip.pointer("/metadata/revision")?.as_u64()
 }
 
 /// Removes VIPs by name.
@@ -177,6 +183,19 @@ mod tests {
     fn names(text: &str) -> Result<Vec<String>, String> {
         let resources = parse("x.yaml", text).map_err(|error| error.to_string())?;
         Ok(resources.into_iter().map(|resource| resource.name).collect())
+    }
+
+    #[test]
+    fn a_refusal_names_its_vip_and_field() {
+        let resources = parse("x.yaml", "metadata: {name: a}\n---\nmetadata: {name: b}").unwrap();
+        let problem = |pointer: &str, detail: &str| {
+            let value = json!({"type": "", "title": "", "status": 422, "detail": detail, "pointer": pointer});
+            CtlError::Refused(serde_json::from_value(value).unwrap())
+        };
+        let field = placed(problem("/vips/1/spec/port", "vips[1].spec.port is 0"), &resources);
+        assert_eq!(field.to_string(), "vip b is refused: spec.port is 0\nnothing was changed");
+        let whole = placed(problem("/vips/0", "VIP a comes from the file"), &resources);
+        assert!(whole.to_string().starts_with("vip a is refused: VIP a comes from the file"));
     }
 
     #[test]

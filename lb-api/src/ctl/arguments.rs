@@ -80,11 +80,14 @@ pub(super) enum Command {
         #[command(subcommand)]
         what: Create,
     },
-    /// Create or replace the VIPs of files (YAML or JSON; several documents are separated by ---).
+    /// Create or replace the VIPs of files, all or none (YAML or JSON; several documents are separated by ---).
     Apply {
         /// A file; `-` is standard input.
         #[arg(short, long, required = true, value_name = "FILE")]
         file: Vec<PathBuf>,
+        /// Remove every VIP made over REST that the files don't name.
+        #[arg(long)]
+        prune: bool,
         #[command(flatten)]
         how: How,
     },

@@ -86,6 +86,10 @@ impl Client {
         Ok((status == StatusCode::CREATED, value))
     }
 
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, CtlError> {
+        Ok(self.send(Method::POST, path, Some(body), false).await?.1)
+    }
+
     /// Creates something that is not there yet.
     pub(super) async fn create(&self, path: &str, body: &Value) -> Result<(), CtlError> {
         self.send(Method::PUT, path, Some(body), true).await.map(drop)

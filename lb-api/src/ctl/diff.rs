@@ -1,5 +1,6 @@
 //! `diff`: what apply would change, line by line.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -13,12 +14,16 @@ use super::{Answer, CtlError};
 /// Compares what there is with what lbd would make of the files, which is not what stands in them: it fills in what they
 /// leave out.
 pub(super) async fn diff(client: &Client, files: &[PathBuf]) -> Result<Answer, CtlError> {
+    let resources = read_all(files)?;
+    let now = client.get("vips").await?;
+    let items = now["items"].as_array().into_iter().flatten();
+    let now: BTreeMap<_, _> =
+        items.filter_map(|vip| Some((vip.pointer("/metadata/name")?.as_str()?, vip))).collect();
     let mut text = String::new();
-    for Resource { name, body } in read_all(files)? {
-        let before = match client.get(&path(&name, false)).await {
-            Ok(vip) => yaml(&wanted(vip))?,
-            Err(CtlError::Refused(problem)) if problem.status == 404 => String::new(),
-            Err(other) => return Err(other),
+    for Resource { name, body } in resources {
+        let before = match now.get(name.as_str()) {
+            Some(vip) => yaml(&wanted((*vip).clone()))?,
+            None => String::new(),
         };
         let (_, after) = client.put(&path(&name, true), &body).await?;
         text.push_str(&unified(&name, &before, &yaml(&wanted(after))?));

@@ -22,7 +22,7 @@ fn commands_are_understood() {
         "lbctl get vips -o name",
         "lbctl describe peer upstream",
         "lbctl create vip web --address 203.0.113.7 --port 80 --backend 10.0.0.1:8080 --wait --timeout 5",
-        "lbctl apply -f a.yaml --dry-run",
+        "lbctl apply -f a.yaml --dry-run --prune",
         "lbctl apply -f a.yaml --wait",
         "lbctl diff -f a.yaml",
         "lbctl delete vip web --dry-run",

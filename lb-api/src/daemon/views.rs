@@ -55,7 +55,7 @@ impl Views for Live {
 
     fn routes(&self, limit: usize) -> BoxFuture<'_, List<BgpRouteView>> {
         async move {
-            let routes = self.router.routes().await;
+            let routes = self.router.first_routes(limit.saturating_add(1)).await;
             cut(routes.into_iter().map(router::route_view), limit)
         }
         .boxed()

@@ -18,6 +18,7 @@ use super::{handlers, probes};
         handlers::put_vip,
         handlers::patch_vip,
         handlers::delete_vip,
+        handlers::apply_config,
         handlers::list_peers,
         handlers::list_routes,
         handlers::list_fib,

@@ -5,7 +5,7 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lb_api_types::problem::{FieldProblem, Problem};
 
-use super::{BODY_WITHIN, MAX_BODY};
+use super::BODY_WITHIN;
 use crate::read::Mistake;
 use crate::registry::Refusal;
 
@@ -28,6 +28,12 @@ impl Refused {
     fn at(mut self, pointer: impl Into<String>) -> Self {
         self.0.pointer = Some(pointer.into());
         self
+    }
+
+    /// The same of a part of the document.
+    pub(crate) fn below(mut self, part: &str) -> Self {
+        let field = self.0.pointer.take().unwrap_or_default();
+        self.at(format!("{part}{field}"))
     }
 
     pub(crate) fn no_such_path(path: &str) -> Self {
@@ -55,8 +61,8 @@ impl Refused {
         Self::new(status, "unsupported-media-type", "Unsupported media type", detail)
     }
 
-    pub(crate) fn too_large() -> Self {
-        let detail = format!("the body is larger than {MAX_BODY} bytes");
+    pub(crate) fn too_large(most: usize) -> Self {
+        let detail = format!("the body is larger than {most} bytes: send it in parts");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large", detail)
     }
 
@@ -136,6 +142,7 @@ impl From<Refusal> for Refused {
                 let status = StatusCode::PRECONDITION_FAILED;
                 Self::new(status, "precondition-failed", "Precondition failed", detail)
             }
+            Refusal::Twice(_) => conflict("duplicate-name", "Duplicate name"),
             Refusal::FromFile(_) => conflict("from-file", "Defined by the file"),
             Refusal::Duplicate { .. } => {
                 conflict("duplicate-service", "Duplicate service").at("/spec/address")

@@ -7,7 +7,7 @@ use lb_api_types::vip::Vip;
 
 use super::problem::Refused;
 use super::{DEFAULT_LIMIT, MAX_LIMIT};
-use crate::registry::{Expected, Terms};
+use crate::registry::{Bulk, Expected, Terms};
 
 /// The query's names and values.
 pub(super) type Asked = axum::extract::Query<Vec<(String, String)>>;
@@ -55,6 +55,27 @@ pub(super) fn terms(headers: &HeaderMap, asked: &Asked) -> Result<Terms, Refused
         };
     }
     Ok(terms)
+}
+
+/// How a whole configuration is to be applied: `dryRun` and `prune`.
+pub(super) fn bulk(asked: &Asked) -> Result<Bulk, Refused> {
+    let mut bulk = Bulk::default();
+    for (name, value) in &asked.0 {
+        let field = match name.as_str() {
+            "dryRun" => Some(&mut bulk.dry_run),
+            "prune" => Some(&mut bulk.prune),
+            _ => None,
+        };
+        match (field, value.as_str()) {
+            (Some(field), "true") => *field = true,
+            (Some(field), "false") => *field = false,
+            _ => {
+                let known = "only dryRun and prune are known here, true or false";
+                return Err(Refused::query(&format!("{name}={value}"), known));
+            }
+        }
+    }
+    Ok(bulk)
 }
 
 fn expected(headers: &HeaderMap) -> Result<Expected, Refused> {

@@ -378,7 +378,7 @@ async fn every_described_operation_is_answered() {
     let served = Served::new(vec![vip("x", 1)]).await;
     let description = served.get("/api/v1/openapi.json").await.json();
     let paths = description["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 12);
+    assert_eq!(paths.len(), 13);
     for (path, operations) in paths {
         for method in operations.as_object().unwrap().keys() {
             let method = method.to_uppercase();
@@ -476,4 +476,33 @@ async fn probes_and_metrics_are_answered_and_say_why_not() {
     for path in ["/healthz", "/readyz", "/metrics", "/api/v1/vips", "/api/v1/vips/web"] {
         assert_eq!(served.get(path).await.problem().kind, "/problems/stopping", "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_whole_configuration_is_applied_and_its_mistakes_name_their_place() {
+    let served = Served::new(vec![vip("file", 99)]).await;
+    let apply = async |query: &str, body: Value| {
+        served.send("POST", &format!("/api/v1/config{query}"), body.to_string()).await
+    };
+    let one = |name: &str, last| serde_json::to_value(vip(name, last)).unwrap();
+    let created = apply("", json!({"vips": [one("a", 1), one("b", 2)]})).await;
+    let changes =
+        json!({"vips": [{"name": "a", "change": "created"}, {"name": "b", "change": "created"}]});
+    assert_eq!((created.status, created.json()), (200, changes));
+    let pruned = apply("?prune=true&dryRun=true", json!({"vips": [one("a", 1)]})).await.json();
+    assert_eq!(pruned["vips"][1], json!({"name": "b", "change": "deleted"}));
+    assert_eq!(served.names().await, ["a", "b", "file"]);
+    let mut bad = one("d", 4);
+    bad["spec"]["port"] = json!(0);
+    for (vips, status, pointer) in [
+        (json!([one("c", 3), bad]), 422, "/vips/1/spec/port"),
+        (json!([one("c", 3), one("d", 1)]), 409, "/vips/1/spec/address"),
+        (json!([one("c", 3), one("file", 4)]), 409, "/vips/1"),
+        (json!([one("c", 3), one("c", 4)]), 409, "/vips/1"),
+    ] {
+        let problem = apply("", json!({"vips": vips})).await.problem();
+        assert_eq!((problem.status, problem.pointer.as_deref()), (status, Some(pointer)));
+    }
+    assert_eq!(apply("?force=true", json!({"vips": []})).await.problem().status, 400);
+    assert_eq!(served.names().await, ["a", "b", "file"], "nothing else happened");
 }

@@ -23,14 +23,14 @@ pub(super) struct Task<A> {
     /// All that are served.
     pub(super) vips: Vips,
     /// Names of those that the file says.
-    from_file: BTreeSet<String>,
+    pub(super) from_file: BTreeSet<String>,
     /// Kept VIPs that clash with the file's: not served, and not lost either.
-    shadowed: Vec<Vip>,
+    pub(super) shadowed: Vec<Vip>,
     /// What is said of them.
     warnings: watch::Sender<Vec<String>>,
     store: Arc<Store>,
     /// The last that was given to a VIP.
-    revision: u64,
+    pub(super) revision: u64,
     damping: Damping,
     pub(super) attached: watch::Receiver<bool>,
     pub(super) verdicts: watch::Receiver<Arc<Verdicts>>,
@@ -137,6 +137,9 @@ impl<A: Appliers> Task<A> {
             Command::Delete(name, terms, answer) => {
                 let _gone = answer.send(self.delete(&name, terms).await);
             }
+            Command::Apply(vips, terms, answer) => {
+                let _gone = answer.send(self.apply(vips, terms).await);
+            }
             Command::Withdraw(answer) => drop(answer),
         }
     }
@@ -175,7 +178,7 @@ impl<A: Appliers> Task<A> {
         if changed {
             let mut vips = self.vips.clone();
             vips.insert(name.clone(), vip);
-            self.change(vips, &name).await?;
+            self.change(vips, &[name.clone()].into()).await?;
             tracing::info!(vip = name, created, "VIP applied");
         }
         let vip = self.get(&name).await;
@@ -196,16 +199,21 @@ impl<A: Appliers> Task<A> {
         }
         let mut vips = self.vips.clone();
         vips.remove(name);
-        self.change(vips, name).await?;
+        self.change(vips, &[name.to_owned()].into()).await?;
         tracing::info!(vip = name, "VIP removed");
         Ok(())
     }
 
     /// All or nothing: when the dataplane or the disk refuses, everything is as it was. The disk is asked first, so that
-    /// a full one disturbs no traffic. A kept VIP of the name that is not served gives way.
-    async fn change(&mut self, vips: Vips, name: &str) -> Result<(), Refusal> {
-        let (stay, go): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.shadowed).into_iter().partition(|v| v.metadata.name != name);
+    /// a full one disturbs no traffic. Kept VIPs of these names that are not served give way.
+    pub(super) async fn change(
+        &mut self,
+        vips: Vips,
+        names: &BTreeSet<String>,
+    ) -> Result<(), Refusal> {
+        let shadowed = std::mem::take(&mut self.shadowed).into_iter();
+        let (go, stay): (Vec<_>, Vec<_>) =
+            shadowed.partition(|vip| names.contains(&vip.metadata.name));
         self.shadowed = stay;
         let before = std::mem::replace(&mut self.vips, vips);
         let outcome = self.try_change().await;
@@ -331,7 +339,7 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|error| error.to_string())
 }
 
-fn expect(name: &str, old: Option<&Vip>, expected: Expected) -> Result<(), Refusal> {
+pub(super) fn expect(name: &str, old: Option<&Vip>, expected: Expected) -> Result<(), Refusal> {
     let name = || name.to_owned();
     match (expected, old) {
         (Expected::Any, _) | (Expected::Nothing, None) | (Expected::Something, Some(_)) => Ok(()),

@@ -378,3 +378,49 @@ async fn a_registry_that_has_ended_says_so_rather_than_that_there_is_nothing() {
     assert_eq!(registry.list().await, Err(Refusal::Stopping));
     assert_eq!(registry.get("web").await, Err(Refusal::Stopping));
 }
+
+#[tokio::test]
+async fn many_vips_are_applied_in_one_change_or_not_at_all() {
+    use lb_api_types::view::ChangeKind::{Created, Deleted, Unchanged, Updated};
+    let bench = Bench::new(vec![vip("file", 99)]).await;
+    let apply = async |vips: Vec<Vip>, prune, dry_run| {
+        let changes = bench.registry.apply(vips, Bulk { dry_run, prune }).await?;
+        Ok::<_, RefusedAt>(changes.into_iter().map(|c| (c.name, c.change)).collect::<Vec<_>>())
+    };
+    let is = |name: &str, change| (name.to_owned(), change);
+    let created = apply(vec![vip("a", 1), vip("b", 2)], false, false).await.unwrap();
+    assert_eq!(created, [is("a", Created), is("b", Created)]);
+    assert_eq!(bench.world.told().iter().filter(|told| matches!(told, Told::Serve(_))).count(), 1);
+    let revisions = async || {
+        let all = bench.registry.list().await.unwrap().into_iter();
+        all.map(|vip| vip.metadata.revision).collect::<Vec<_>>()
+    };
+    assert_eq!(revisions().await, [Some(1), Some(1), None]);
+
+    // Two swap their addresses, which one by one would clash.
+    let swapped = apply(vec![vip("a", 2), vip("b", 1)], false, true).await.unwrap();
+    assert_eq!(swapped, [is("a", Updated), is("b", Updated)]);
+    assert_eq!(bench.world.told(), [], "a dry run changes nothing");
+    apply(vec![vip("a", 2), vip("b", 1)], false, false).await.unwrap();
+    assert_eq!(revisions().await, [Some(2), Some(2), None]);
+    let pruned = apply(vec![vip("a", 2), vip("c", 3)], true, false).await.unwrap();
+    assert_eq!(pruned, [is("a", Unchanged), is("c", Created), is("b", Deleted)]);
+    assert_eq!(bench.names().await, ["a", "c", "file"], "the file's stay");
+
+    bench.world.told();
+    let place = async |vips| apply(vips, false, false).await.unwrap_err().0;
+    assert_eq!(place(vec![vip("d", 4), vip("e", 99)]).await, Some(1), "the file's address");
+    assert_eq!(place(vec![vip("d", 4), vip("file", 5)]).await, Some(1));
+    assert_eq!(place(vec![vip("d", 4), vip("d", 5)]).await, Some(1));
+    assert!(place(vec![vip("d", 4), vip("e", 4)]).await.is_some());
+    assert_eq!(
+        place(vec![vip("0-new", 2), vip("a", 2)]).await,
+        Some(0),
+        "the other was there before"
+    );
+    assert_eq!(place(vec![vip("a", 2), vip("z", 2)]).await, Some(1));
+    let mut stale = vip("a", 7);
+    stale.metadata.revision = Some(1);
+    assert_eq!(place(vec![vip("d", 4), stale]).await, Some(1));
+    assert_eq!((bench.names().await.len(), bench.world.told()), (3, vec![]));
+}

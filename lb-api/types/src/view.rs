@@ -145,6 +145,39 @@ pub struct Status {
     pub warnings: Vec<String>,
 }
 
+/// What became of a configuration (`POST /api/v1/config`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Changes {
+    /// In the request's order, and then what was removed.
+    pub vips: Vec<Change>,
+}
+
+/// What became of a VIP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Change {
+    /// Its name.
+    pub name: String,
+    /// What became of it.
+    pub change: ChangeKind,
+}
+
+/// What became of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ChangeKind {
+    /// It is new.
+    Created,
+    /// It is another one than before.
+    Updated,
+    /// It is as it was.
+    Unchanged,
+    /// It is gone.
+    Deleted,
+}
+
 /// What stands in the way (`GET /api/v1/doctor`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

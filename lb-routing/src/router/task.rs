@@ -249,7 +249,9 @@ impl Task {
             Some(Command::SetVips(vips)) => self.set_vips(vips),
             // An asker that went away needs no answer.
             Some(Command::Peers(answer)) => drop(answer.send(self.speaker.peers())),
-            Some(Command::Routes(answer)) => drop(answer.send(self.speaker.routes())),
+            Some(Command::Routes(limit, answer)) => {
+                drop(answer.send(self.speaker.first_routes(limit)));
+            }
         }
         None
     }

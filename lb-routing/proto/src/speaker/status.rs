@@ -80,9 +80,21 @@ impl Speaker {
 
     /// Every path of every prefix, sorted by prefix, the best path first.
     pub fn routes(&self) -> Vec<PathStatus> {
+        self.first_routes(usize::MAX)
+    }
+
+    /// The first `limit` of [`Speaker::routes`], without a copy of the others: sessions wait meanwhile.
+    pub fn first_routes(&self, limit: usize) -> Vec<PathStatus> {
         let mut entries: Vec<_> = self.rib.iter().collect();
+        // Every prefix has a path.
+        if limit < entries.len() {
+            entries.select_nth_unstable_by_key(limit, |(prefix, _)| **prefix);
+            entries.truncate(limit);
+        }
         entries.sort_unstable_by_key(|(prefix, _)| **prefix);
-        entries.into_iter().flat_map(|(prefix, entry)| self.path_statuses(*prefix, entry)).collect()
+        let paths =
+            entries.into_iter().flat_map(|(prefix, entry)| self.path_statuses(*prefix, entry));
+        paths.take(limit).collect()
     }
 
     fn path_statuses<'a>(

@@ -99,6 +99,20 @@ fn many_prefixes_share_few_messages() {
 }
 
 #[test]
+fn the_first_routes_are_those_of_all() {
+    let mut rig =
+        Rig::new(vec![peer(1, Import::All, Export::None), peer(2, Import::All, Export::None)]);
+    let conns = [1, 2].map(|number| rig.establish(number));
+    rig.announce(conns[0], &[65101], neighbour(1), &["10.9.0.0/16", "10.7.0.0/16", "10.8.0.0/16"]);
+    rig.announce(conns[1], &[65102], neighbour(2), &["10.7.0.0/16", "10.6.0.0/16"]);
+    let all = rig.speaker.routes();
+    assert_eq!(all.len(), 5);
+    for limit in 0..=6 {
+        assert_eq!(rig.speaker.first_routes(limit), all[..limit.min(5)], "{limit}");
+    }
+}
+
+#[test]
 fn equal_paths_share_and_the_rest_take_over_when_a_session_drops() {
     let mut rig = Rig::new((1..=3).map(|n| peer(n, Import::All, Export::None)).collect());
     let conns = [1, 2, 3].map(|number| rig.establish(number));
