@@ -19,7 +19,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb
 
 /// Lookups in one run of a program, as the programs have them.
 const LOOKUPS: usize = 256;
-const LOOKUPS6: usize = 64;
+const LOOKUPS6: usize = 16;
 const PAGE_BYTES: usize = 4096;
 /// What the program writes where a packet goes nowhere.
 const MISS: u32 = 0;

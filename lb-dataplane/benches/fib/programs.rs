@@ -19,7 +19,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb
 
 /// Lookups in one run of a program, as the programs have them.
 const LOOKUPS: u32 = 256;
-const LOOKUPS6: u32 = 64;
+const LOOKUPS6: u32 = 16;
 /// Updates in a batch of the router.
 pub(crate) const BATCH: usize = 4096;
 const PAGE_BYTES: usize = 4096;

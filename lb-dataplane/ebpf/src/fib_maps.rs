@@ -4,7 +4,7 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use lb_dataplane_common::fib::{FibTables, MemberEntry};
-use lb_dataplane_common::fib6::{Fib6Tables, ROOT6_WORDS};
+use lb_dataplane_common::fib6::{Fib6Tables, PAGE_UNITS, ROOT6_WORDS, UNIT_WORDS};
 
 /// Words in a page.
 const WORDS: usize = lb_dataplane_common::service::PAGE_WORDS;
@@ -58,15 +58,32 @@ impl FibTables for Fib {
 }
 
 impl Fib6Tables for Fib {
+    type Node = Node6;
+
     #[inline(always)]
     fn root6(&self, index: u32) -> Option<u64> {
         wide_word(&FIB6_ROOT, index)
     }
 
     #[inline(always)]
-    fn node6(&self, index: u32) -> Option<u64> {
-        wide_word(&FIB6_NODES, index)
+    fn node6(&self, unit: u32) -> Option<Node6> {
+        let page = FIB6_NODES.get_ptr(unit / PAGE_UNITS)?;
+        Some(Node6 { page, first: unit % PAGE_UNITS * UNIT_WORDS })
     }
+
+    #[inline(always)]
+    fn word6(&self, node: Node6, index: u32) -> u64 {
+        let place = (node.first + index) as usize % WIDE_WORDS;
+        // SAFETY: the page lives as long as the map, the place is within it, and user space writes whole aligned words.
+        unsafe { (&raw const (*node.page)[place]).read_volatile() }
+    }
+}
+
+/// A node of the IPv6 trie: its page, and where in it the node begins.
+#[derive(Clone, Copy)]
+pub struct Node6 {
+    page: *const [u64; WIDE_WORDS],
+    first: u32,
 }
 
 /// A word of a map of pages.

@@ -8,12 +8,12 @@ use lb_dataplane_common::fib::{
     CHUNK_WORDS, GROUP_BUCKETS, GROUP_MEMBER, L1_CHUNK, MAX_LOG2_BUCKETS, MemberEntry, NO_GROUP,
     SLOT_GROUP, SLOT_STALE,
 };
-use lb_dataplane_common::fib6::{NODE_RUNS, ROOT6_WORDS, UNIT_WORDS, WORD_STALE};
+use lb_dataplane_common::fib6::{BITMAP_FRONT, ROOT6_WORDS, UNIT_WORDS, WORD_STALE};
 
 use super::Grace;
 use super::buckets::Ranges;
 use super::groups::{Groups, Pools, Stale};
-use super::node::{Begins, Skip, group_of, log2_units, node_of, with_node};
+use super::node::{Begins, Skip, front_words, group_of, log2_units, node_of, with_node};
 use super::pool::Pool;
 use super::slots::Slots;
 use super::trie::Trie;
@@ -91,18 +91,19 @@ impl Scan<'_> {
     fn node(&mut self, unit: u32, before: usize) -> bool {
         let words = self.nodes.wide_words();
         let first = unit as usize * UNIT_WORDS as usize;
-        let Some([head, bits @ ..]) = words.get(first..first + NODE_RUNS as usize) else {
+        let Some(front) = words.get(first..first + BITMAP_FRONT as usize) else {
             return false;
         };
-        let skip = Skip::from_head(head.load(Relaxed));
-        let byte = before + skip.bytes().len();
-        let begins = Begins(std::array::from_fn(|quarter| bits[quarter].load(Relaxed)));
+        let front: [u64; BITMAP_FRONT as usize] = std::array::from_fn(|n| front[n].load(Relaxed));
+        let byte = before + Skip::from_head(front[0]).bytes().len();
+        let begins = Begins::from_front(front);
         let log2 = log2_units(begins.count());
-        let fits = unit.checked_add(1 << log2).is_some_and(|end| end <= self.units);
+        let fits = unit.checked_add(1 << log2).is_some_and(|end| end <= self.units)
+            && unit.is_multiple_of(1 << log2);
         if byte > 15 || !begins.at(0) || !fits || !self.used.insert((unit, log2)) {
             return false;
         }
-        let runs = first + NODE_RUNS as usize;
+        let runs = first + front_words(begins.count()) as usize;
         for word in &words[runs..runs + begins.count() as usize] {
             self.word(word, byte + 1);
         }

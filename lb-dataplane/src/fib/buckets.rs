@@ -91,10 +91,10 @@ impl Ranges {
         }
     }
 
-    /// Frees `start..end` in the largest pieces that there are.
+    /// Frees `start..end` in the largest pieces that there are; each begins at a multiple of its size.
     fn carve(&mut self, mut start: u32, end: u32) {
         while let Some(log2) = end.saturating_sub(start).checked_ilog2() {
-            let log2 = log2.min(u32::from(MAX_LOG2_BUCKETS));
+            let log2 = log2.min(u32::from(MAX_LOG2_BUCKETS)).min(start.trailing_zeros());
             self.free[log2 as usize].push(start);
             start += 1 << log2;
         }

@@ -1,7 +1,8 @@
 //! A node of the IPv6 trie in the writer's hands: all 256 slots, with the runs that its words in memory make of them.
 
 use lb_dataplane_common::fib6::{
-    MAX_SKIP, NODE_RUNS, UNIT_WORDS, WORD_GROUP, WORD_LEN_SHIFT, WORD_NODE_SHIFT, WORD_STALE, head,
+    BITMAP_FRONT, HEAD_LIST, LIST_BITS, LIST_FRONT, LIST_NONE, LIST_RUNS, MAX_SKIP, UNIT_WORDS,
+    WORD_GROUP, WORD_LEN_SHIFT, WORD_NODE_SHIFT, WORD_STALE, head,
 };
 
 /// Slots of a node: one per value of its byte.
@@ -54,10 +55,15 @@ pub(super) fn uncovered(word: u64, len: u8, cover: u64) -> u64 {
     if is_its { with_route(word, cover) } else { word }
 }
 
-/// A cache line's worth of them holds a node's words: the binary logarithm.
+/// Units that a node takes: the binary logarithm.
 pub(super) fn log2_units(runs: u32) -> u8 {
-    let units = (NODE_RUNS + runs).div_ceil(UNIT_WORDS);
+    let units = (front_words(runs) + runs).div_ceil(UNIT_WORDS);
     units.next_power_of_two().trailing_zeros() as u8
+}
+
+/// Words before the runs.
+pub(super) fn front_words(runs: u32) -> u32 {
+    if runs <= LIST_RUNS { LIST_FRONT } else { BITMAP_FRONT }
 }
 
 /// Bytes that a node skips.
@@ -80,7 +86,7 @@ impl Skip {
     pub(super) fn from_head(head: u64) -> Self {
         let [_, _, _, bits, low @ ..] = head.to_le_bytes();
         let bytes = u32::from_le_bytes(low).to_be_bytes();
-        Self { bytes, len: (bits / 8).min(MAX_SKIP) }
+        Self { bytes, len: (bits % 64 / 8).min(MAX_SKIP) }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -129,17 +135,20 @@ impl Node {
         begins
     }
 
-    /// The words before the runs.
-    pub(super) fn front(&self, begins: &Begins) -> [u64; NODE_RUNS as usize] {
-        let Begins(bits) = begins;
+    /// The words before the runs, as many as `front_words` says.
+    pub(super) fn front(&self, begins: &Begins) -> [u64; BITMAP_FRONT as usize] {
+        let skipped = u32::from_be_bytes(self.skip.bytes);
+        let skip_bits = self.skip.len * 8;
+        if begins.count() <= LIST_RUNS {
+            return [head([0; 3], skip_bits, skipped) | HEAD_LIST, begins.list(), 0, 0, 0];
+        }
         let mut sum = 0;
         let counts = [0, 1, 2].map(|quarter: usize| {
-            sum += bits[quarter].count_ones() as u8;
+            sum += begins.0[quarter].count_ones() as u8;
             sum
         });
-        let skipped = u32::from_be_bytes(self.skip.bytes);
-        let [a, b, c, d] = *bits;
-        [head(counts, self.skip.len * 8, skipped), a, b, c, d]
+        let [a, b, c, d] = begins.0;
+        [head(counts, skip_bits, skipped), a, b, c, d]
     }
 
     /// The slots of a prefix that ends in this node: `len` bits of `byte`.
@@ -171,6 +180,30 @@ fn free_bits(word: u64) -> u32 {
 pub(super) struct Begins(pub(super) [u64; 4]);
 
 impl Begins {
+    /// From a node's first words.
+    pub(super) fn from_front([head, words @ ..]: [u64; BITMAP_FRONT as usize]) -> Self {
+        if head & HEAD_LIST == 0 {
+            return Self(words);
+        }
+        let mut begins = Self::default();
+        begins.set(0);
+        let [list, ..] = words;
+        for place in 0..LIST_RUNS - 1 {
+            let place = list >> (LIST_BITS * place) & ((1 << LIST_BITS) - 1);
+            if let Ok(place) = u8::try_from(place) {
+                begins.set(place);
+            }
+        }
+        begins
+    }
+
+    /// Where runs behind the first one begin, if there are no more than a list has room for.
+    fn list(&self) -> u64 {
+        let mut places = (1..=u8::MAX).filter(|place| self.at(*place)).map(u64::from);
+        (0..LIST_RUNS - 1)
+            .fold(0, |list, place| list | places.next().unwrap_or(LIST_NONE) << (LIST_BITS * place))
+    }
+
     pub(super) fn at(&self, place: u8) -> bool {
         self.0[usize::from(place >> 6)] >> (place & 63) & 1 != 0
     }

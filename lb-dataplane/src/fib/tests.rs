@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use lb_dataplane_common::fib::{FibTables, MemberEntry, Route, lookup4};
-use lb_dataplane_common::fib6::{Fib6Tables, ROOT6_WORDS};
+use lb_dataplane_common::fib6::{Fib6Tables, ROOT6_WORDS, UNIT_WORDS};
 use proptest::prelude::*;
 
 use super::*;
@@ -42,12 +42,20 @@ impl FibTables for Reader {
 }
 
 impl Fib6Tables for Reader {
+    type Node = u32;
+
     fn root6(&self, index: u32) -> Option<u64> {
         load_wide(&self.arrays.root6, index)
     }
 
-    fn node6(&self, index: u32) -> Option<u64> {
-        load_wide(&self.arrays.nodes6, index)
+    fn node6(&self, unit: u32) -> Option<u32> {
+        Some(unit * UNIT_WORDS)
+    }
+
+    fn word6(&self, first: u32, index: u32) -> u64 {
+        // A node beyond the end, or beyond its page, is the writer's mistake.
+        assert!(first / 512 == (first + index) / 512, "{first}+{index}");
+        load_wide(&self.arrays.nodes6, first + index).unwrap()
     }
 }
 

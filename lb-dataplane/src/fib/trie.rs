@@ -6,11 +6,12 @@ mod renew;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use lb_dataplane_common::fib6::{MAX_SKIP, NODE_RUNS, ROOT6_UNICAST, UNIT_WORDS, root_index};
+use lb_dataplane_common::fib6::{BITMAP_FRONT, MAX_SKIP, ROOT6_UNICAST, UNIT_WORDS, root_index};
 
 use super::buckets::Ranges;
 use super::node::{
-    Begins, Node, Skip, covered, len_of, log2_units, node_of, route, uncovered, with_node,
+    Begins, Node, Skip, covered, front_words, len_of, log2_units, node_of, route, uncovered,
+    with_node,
 };
 use super::table::Bits as _;
 use crate::mapped::{Mapped, prefetch};
@@ -273,7 +274,7 @@ impl Trie {
         let unit = self.space.take(log2)?;
         self.fresh.push((unit, log2));
         let words = &self.nodes.wide_words()[(unit * UNIT_WORDS) as usize..];
-        let (front, runs) = words.split_at(NODE_RUNS as usize);
+        let (front, runs) = words.split_at(front_words(begins.count()) as usize);
         for (word, value) in front.iter().zip(node.front(begins)) {
             word.store(value, Relaxed);
         }
@@ -306,9 +307,10 @@ impl Trie {
     }
 
     fn read(&self, unit: u32) -> Node {
-        let first = (unit * UNIT_WORDS + NODE_RUNS) as usize;
+        let begins = self.begins(unit);
+        let first = (unit * UNIT_WORDS + front_words(begins.count())) as usize;
         let run = |run: u32| self.nodes.wide_words()[first + run as usize].load(Relaxed);
-        Node::decode(self.head(unit), &self.begins(unit), run)
+        Node::decode(self.head(unit), &begins, run)
     }
 
     fn head(&self, unit: u32) -> u64 {
@@ -316,15 +318,16 @@ impl Trie {
     }
 
     fn begins(&self, unit: u32) -> Begins {
-        let first = (unit * UNIT_WORDS + 1) as usize;
-        let words = &self.nodes.wide_words()[first..first + 4];
-        Begins(std::array::from_fn(|quarter| words[quarter].load(Relaxed)))
+        let first = (unit * UNIT_WORDS) as usize;
+        let words = &self.nodes.wide_words()[first..first + BITMAP_FRONT as usize];
+        Begins::from_front(std::array::from_fn(|place| words[place].load(Relaxed)))
     }
 
     /// The word of a slot.
     fn run(&self, unit: u32, slot: u8) -> Place {
-        let run = self.begins(unit).run(slot);
-        Place::Node((unit * UNIT_WORDS + NODE_RUNS + run) as usize)
+        let begins = self.begins(unit);
+        let before = front_words(begins.count()) + begins.run(slot);
+        Place::Node((unit * UNIT_WORDS + before) as usize)
     }
 
     fn word(&self, place: Place) -> &AtomicU64 {
