@@ -61,6 +61,8 @@ pub struct Sizes {
     pub ring_pages: u32,
     /// Pages of 1,024 words for prefixes longer than /24; four /24 blocks each.
     pub fib_second_level_pages: u32,
+    /// Pages of 512 words for the nodes of the IPv6 trie; a route takes a 64th of one, more or less.
+    pub fib6_pages: u32,
     /// Pages of 512 next-hop groups.
     pub fib_group_pages: u32,
     /// Pages of 1,024 buckets for groups of several members.
@@ -78,6 +80,7 @@ impl Default for Sizes {
             sources: 4096,
             ring_pages: 4096,
             fib_second_level_pages: 4096,
+            fib6_pages: 8192,
             fib_group_pages: 128,
             fib_bucket_pages: 256,
             fib_members: 65_536,

@@ -1,4 +1,5 @@
-//! The eBPF FIB's writer: DIR-24-8 for IPv4 in memory-mapped arrays (Gupta, Lin, McKeown, INFOCOM 1998).
+//! The eBPF FIB's writer: DIR-24-8 for IPv4 (Gupta, Lin, McKeown, INFOCOM 1998) and a multibit trie for IPv6, over next-hop
+//! groups of both, in memory-mapped arrays.
 //!
 //! Readers are packets on every CPU, and nothing here stops them. What makes that safe:
 //!
@@ -6,7 +7,9 @@
 //! - A group is one aligned word that names a member or a range of buckets. Members and ranges are written before a group
 //!   names them, and reused only after a grace period in which every CPU has left the program.
 //! - A chunk of the second level is filled before a first-level slot names it, and reused after a grace period too.
-//!
+//! - A node of the trie is written before a word leads to it, and reused after a grace period. An IPv6 route longer than
+//!   the root's words (/24 below 2000::/3, /16 elsewhere) thus comes, changes and goes with one store. Only where the last
+//!   unit of memory is in use it changes word by word, and shorter ones always do.
 //! - What belongs to a slot is in its word: the group, the prefix length, and whether a previous process wrote it. There is
 //!   nothing beside it that could differ, and nothing to lose with the process.
 //!
@@ -15,19 +18,23 @@
 mod adopt;
 mod buckets;
 mod groups;
+mod node;
 mod pool;
 mod slots;
+mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests6;
+mod trie;
 
-use std::collections::HashMap;
-use std::net::Ipv4Addr;
-
-use foldhash::fast::RandomState;
+use std::net::IpAddr;
 
 pub use self::groups::GroupError;
 use self::groups::Groups;
-use self::slots::{Cover, Slots};
+use self::slots::Slots;
+use self::table::{Bits, Table};
+use self::trie::Trie;
 use crate::mapped::Mapped;
 
 /// A change to the FIB. Groups are named by the caller; a route names a group that is there already.
@@ -48,8 +55,8 @@ pub enum FibUpdate {
     /// Adds the route or points it to another group.
     Route {
         /// Network address, host bits zero.
-        prefix: Ipv4Addr,
-        /// 0 to 32.
+        prefix: IpAddr,
+        /// 0 to 32 or 128.
         len: u8,
         /// The group.
         group: u32,
@@ -57,8 +64,8 @@ pub enum FibUpdate {
     /// Removes the route; addresses below it fall back to the next shorter prefix.
     RouteRemoved {
         /// Network address, host bits zero.
-        prefix: Ipv4Addr,
-        /// 0 to 32.
+        prefix: IpAddr,
+        /// 0 to 32 or 128.
         len: u8,
     },
 }
@@ -84,7 +91,7 @@ pub struct Member {
     /// The next hop's MAC; `None` while it is unresolved: packets take the kernel's neighbour path out of this interface.
     pub destination_mac: Option<[u8; 6]>,
     /// The next hop's address, for the kernel's neighbour path; `None` where the destination itself is the neighbour.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// MTU of the interface, bytes of IP packet.
     pub mtu: u16,
     /// Share relative to the other members, 1 to 256.
@@ -95,7 +102,7 @@ pub struct Member {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FibRoute {
     /// Network address.
-    pub prefix: Ipv4Addr,
+    pub prefix: IpAddr,
     /// Its length.
     pub len: u8,
     /// What its packets meet, read back from the tables that packets read.
@@ -105,11 +112,11 @@ pub struct FibRoute {
 /// Why an update was refused. Nothing was written for it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FibError {
-    /// The prefix is longer than 32 bits or has host bits.
-    #[error("{prefix}/{len} is no prefix: it has host bits, or is longer than /32")]
+    /// The prefix is longer than an address or has host bits.
+    #[error("{prefix}/{len} is no prefix: it has host bits, or is longer than an address")]
     BadPrefix {
         /// The address.
-        prefix: Ipv4Addr,
+        prefix: IpAddr,
         /// The length.
         len: u8,
     },
@@ -117,7 +124,7 @@ pub enum FibError {
     #[error("{prefix}/{len} names group {group}, which is not there: create it first")]
     UnknownGroup {
         /// The address.
-        prefix: Ipv4Addr,
+        prefix: IpAddr,
         /// The length.
         len: u8,
         /// The group.
@@ -129,11 +136,21 @@ pub enum FibError {
     )]
     ChunksFull {
         /// The address.
-        prefix: Ipv4Addr,
+        prefix: IpAddr,
         /// The length.
         len: u8,
         /// Chunks that there are.
         chunks: usize,
+    },
+    /// The memory for the IPv6 trie's nodes is in use.
+    #[error("no room for {prefix}/{len}: {kibibytes} KiB for nodes are in use; enlarge fib6_pages")]
+    NodesFull {
+        /// The address.
+        prefix: IpAddr,
+        /// The length.
+        len: u8,
+        /// KiB that there are.
+        kibibytes: usize,
     },
     /// The group cannot be had.
     #[error("group {id}: {source}")]
@@ -152,11 +169,15 @@ pub struct Arrays {
     pub l1: Mapped,
     /// `FIB4_L2`: chunks of 256 words.
     pub l2: Mapped,
+    /// `FIB6_ROOT`: one 64-bit word per /24 below 2000::/3, and per /16 elsewhere.
+    pub root6: Mapped,
+    /// `FIB6_NODES`: 64-bit words of nodes.
+    pub nodes6: Mapped,
     /// `FIB_GROUPS`: one 64-bit word per group.
     pub groups: Mapped,
     /// `FIB_BUCKETS`: members' indices.
     pub buckets: Mapped,
-    /// `FIB_MEMBERS`: 32 bytes a member.
+    /// `FIB_MEMBERS`: 40 bytes a member.
     pub members: Mapped,
 }
 
@@ -166,16 +187,14 @@ pub type Grace = fn();
 /// How many updates ahead slots are fetched: about as many as one memory access takes time for.
 const AHEAD: usize = 8;
 
-/// Routes of one length. Neighbours choose the prefixes, so the hash is seeded.
-type Table = HashMap<u32, u32, RandomState>;
-
 /// The writer. One at a time per set of arrays.
 #[derive(Debug)]
 pub struct Fib {
     slots: Slots,
+    trie: Trie,
     groups: Groups,
-    /// Routes by length and network address, with the caller's group.
-    routes: Vec<Table>,
+    routes: Table<u32>,
+    routes6: Table<u128>,
 }
 
 impl Fib {
@@ -183,10 +202,12 @@ impl Fib {
     /// takes its place: one that is as long or longer. In whatever order routes come back, a packet thus never leaves by a
     /// shorter prefix than before.
     pub fn adopt(arrays: Arrays, grace: Grace) -> Self {
-        let Arrays { l1, l2, groups, buckets, members } = arrays;
-        let (slots, live) = adopt::slots(l1, l2, grace);
+        let Arrays { l1, l2, root6, nodes6, groups, buckets, members } = arrays;
+        let (slots, mut live) = adopt::slots(l1, l2, grace);
+        let (trie, mut live6) = adopt::trie(root6, nodes6, grace);
+        live.append(&mut live6);
         let groups = adopt::groups(groups, buckets, members, &live, grace);
-        Self { slots, groups, routes: (0..=32).map(|_| Table::default()).collect() }
+        Self { slots, trie, groups, routes: Table::new(), routes6: Table::new() }
     }
 
     /// Makes changes in order: all that can be made, whatever becomes of the others.
@@ -197,8 +218,14 @@ impl Fib {
     pub fn apply(&mut self, updates: &[FibUpdate]) -> Result<(), FibError> {
         let mut first = Ok(());
         for (place, update) in updates.iter().enumerate() {
-            if let Some(FibUpdate::Route { prefix, .. }) = updates.get(place + AHEAD) {
-                self.slots.prefetch(u32::from(*prefix));
+            match updates.get(place + AHEAD) {
+                Some(FibUpdate::Route { prefix: IpAddr::V4(prefix), .. }) => {
+                    self.slots.prefetch(prefix.to_bits());
+                }
+                Some(FibUpdate::Route { prefix: IpAddr::V6(prefix), .. }) => {
+                    self.trie.prefetch(prefix.to_bits());
+                }
+                Some(_) | None => {}
             }
             let done = self.update(update);
             if first.is_ok() {
@@ -228,14 +255,15 @@ impl Fib {
 
     /// Ends adoption: what the previous process left and nobody renewed falls to the routes that cover it, or is gone.
     pub fn synced(&mut self) {
-        let Self { slots, groups, routes } = self;
-        slots.drop_stale(|network, len| covering(routes, groups, network, len));
+        let Self { slots, trie, groups, routes, routes6 } = self;
+        slots.drop_stale(|network, len| routes.covering(groups, network, 0..len));
+        trie.drop_stale(|network, len, floor| routes6.covering(groups, network, floor..len));
         groups.drop_stale();
     }
 
     /// Number of routes.
     pub fn len(&self) -> usize {
-        self.routes.iter().map(HashMap::len).sum()
+        self.routes.len() + self.routes6.len()
     }
 
     /// Whether there are no routes.
@@ -243,35 +271,43 @@ impl Fib {
         self.len() == 0
     }
 
+    /// Bytes of the memory for IPv6 nodes that are in use, and all of them.
+    pub fn node_bytes(&self) -> (usize, usize) {
+        self.trie.bytes()
+    }
+
     /// The routes in order of their prefixes, at most `limit`, with what the mapped memory says of each.
     pub fn routes(&self, limit: usize) -> Vec<FibRoute> {
-        let mut keys: Vec<(u32, u8, u32)> = (0_u8..)
-            .zip(&self.routes)
-            .flat_map(|(len, routes)| {
-                routes.iter().map(move |(prefix, group)| (*prefix, len, *group))
-            })
-            .collect();
-        keys.sort_unstable();
-        let routes = keys.into_iter().take(limit);
+        let v4 =
+            self.routes.sorted().into_iter().map(|(n, len, group)| (n.into_addr(), len, group));
+        let v6 =
+            self.routes6.sorted().into_iter().map(|(n, len, group)| (n.into_addr(), len, group));
+        let routes = v4.chain(v6).take(limit);
         routes
             .filter_map(|(prefix, len, group)| {
                 let action = self.groups.read(group)?;
-                Some(FibRoute { prefix: prefix.into(), len, action })
+                Some(FibRoute { prefix, len, action })
             })
             .collect()
     }
 
-    fn insert(&mut self, prefix: Ipv4Addr, len: u8, group: u32) -> Result<(), FibError> {
-        let network = network(prefix, len)?;
+    fn insert(&mut self, prefix: IpAddr, len: u8, group: u32) -> Result<(), FibError> {
+        let network = Network::new(prefix, len)?;
         let index = self.groups.used(group);
         let index = index.ok_or(FibError::UnknownGroup { prefix, len, group })?;
-        let old = self.routes[usize::from(len)].insert(network, group);
-        if !self.slots.set(network, len, index, old.is_none()) {
-            // Only a route that was not there needs a chunk: there is no old one to put back.
-            self.routes[usize::from(len)].remove(&network);
+        let old = match network {
+            Network::V4(network) => self.routes.insert(network, len, group),
+            Network::V6(network) => self.routes6.insert(network, len, group),
+        };
+        let done = match network {
+            Network::V4(network) => self.slots.set(network, len, index, old.is_none()),
+            Network::V6(network) => self.trie.set(network, len, index),
+        };
+        if !done {
+            // Only a route that was not there needs room: there is no old one to put back.
+            self.forget(network, len);
             self.groups.unused(group);
-            let chunks = self.slots.chunks();
-            return Err(FibError::ChunksFull { prefix, len, chunks });
+            return Err(self.full(prefix, len));
         }
         if let Some(old) = old {
             self.groups.unused(old);
@@ -279,33 +315,62 @@ impl Fib {
         Ok(())
     }
 
-    fn remove(&mut self, prefix: Ipv4Addr, len: u8) -> Result<(), FibError> {
-        let network = network(prefix, len)?;
-        let Some(group) = self.routes[usize::from(len)].remove(&network) else { return Ok(()) };
-        let covering = covering(&self.routes, &self.groups, network, len);
-        self.slots.clear(network, len, covering);
+    fn remove(&mut self, prefix: IpAddr, len: u8) -> Result<(), FibError> {
+        let network = Network::new(prefix, len)?;
+        let Some(group) = self.forget(network, len) else { return Ok(()) };
+        match network {
+            Network::V4(network) => {
+                let covering = self.routes.covering(&self.groups, network, 0..len);
+                self.slots.clear(network, len, covering);
+            }
+            Network::V6(network) => {
+                let lens = Trie::floor(network, len)..len;
+                let covering = self.routes6.covering(&self.groups, network, lens);
+                self.trie.clear(network, len, covering);
+            }
+        }
         self.groups.unused(group);
         Ok(())
     }
-}
 
-/// The longest route that is shorter than a prefix and has it: its length and its group's index.
-fn covering(routes: &[Table], groups: &Groups, network: u32, len: u8) -> Option<Cover> {
-    (0..len).rev().find_map(|shorter| {
-        let routes = routes.get(usize::from(shorter)).filter(|routes| !routes.is_empty())?;
-        Some((shorter, groups.index(*routes.get(&(network & mask(shorter)))?)?))
-    })
-}
-
-/// The network address as a number, if it is one.
-fn network(prefix: Ipv4Addr, len: u8) -> Result<u32, FibError> {
-    let address = u32::from(prefix);
-    if len > 32 || address & !mask(len) != 0 {
-        return Err(FibError::BadPrefix { prefix, len });
+    fn forget(&mut self, network: Network, len: u8) -> Option<u32> {
+        match network {
+            Network::V4(network) => self.routes.remove(network, len),
+            Network::V6(network) => self.routes6.remove(network, len),
+        }
     }
-    Ok(address)
+
+    fn full(&self, prefix: IpAddr, len: u8) -> FibError {
+        if prefix.is_ipv4() {
+            return FibError::ChunksFull { prefix, len, chunks: self.slots.chunks() };
+        }
+        let (_, bytes) = self.trie.bytes();
+        FibError::NodesFull { prefix, len, kibibytes: bytes / 1024 }
+    }
 }
 
-fn mask(len: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0)
+/// A network address as a number.
+#[derive(Clone, Copy)]
+enum Network {
+    V4(u32),
+    V6(u128),
+}
+
+impl Network {
+    /// The network address, if it is one.
+    fn new(prefix: IpAddr, len: u8) -> Result<Self, FibError> {
+        let (network, is_one) = match prefix {
+            IpAddr::V4(address) => {
+                (Self::V4(address.to_bits()), is_network(address.to_bits(), len))
+            }
+            IpAddr::V6(address) => {
+                (Self::V6(address.to_bits()), is_network(address.to_bits(), len))
+            }
+        };
+        if is_one { Ok(network) } else { Err(FibError::BadPrefix { prefix, len }) }
+    }
+}
+
+fn is_network<A: Bits>(address: A, len: u8) -> bool {
+    len <= A::LEN && address & A::mask(len) == address
 }

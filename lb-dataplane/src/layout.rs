@@ -63,6 +63,7 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
         "SOURCES" => sizes.sources,
         "RINGS" => sizes.ring_pages,
         "FIB4_L2" => sizes.fib_second_level_pages,
+        "FIB6_NODES" => sizes.fib6_pages,
         "FIB_GROUPS" => sizes.fib_group_pages,
         "FIB_BUCKETS" => sizes.fib_bucket_pages,
         "FIB_MEMBERS" => sizes.fib_members,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -16,29 +17,50 @@ use proptest::test_runner::TestRunner;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lbd-bench.bpf.o"));
 
-/// Lookups in one run of the program, as the program has it.
+/// Lookups in one run of a program, as the programs have them.
 const LOOKUPS: usize = 256;
+const LOOKUPS6: usize = 16;
 const PAGE_BYTES: usize = 4096;
 /// What the program writes where a packet goes nowhere.
 const MISS: u32 = 0;
 const KERNEL: u32 = 1;
 const BLACKHOLE: u32 = 2;
 
-/// The program with its maps.
+/// Addresses of both are numbers of 128 bits here, an IPv4 address the first of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    fn address(self, bits: u128) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::from_bits((bits >> 96) as u32).into(),
+            Self::V6 => Ipv6Addr::from_bits(bits).into(),
+        }
+    }
+}
+
+/// The programs with their maps.
 struct Kernel {
     ebpf: Ebpf,
     destinations: Mapped,
+    destinations6: Mapped,
     answers: Mapped,
 }
 
 impl Kernel {
     fn load() -> Self {
         let mut ebpf = EbpfLoader::new().load(OBJECT).unwrap();
-        let program: &mut Xdp = ebpf.program_mut("answer").unwrap().try_into().unwrap();
-        program.load().unwrap();
+        for name in ["answer", "answer6"] {
+            let program: &mut Xdp = ebpf.program_mut(name).unwrap().try_into().unwrap();
+            program.load().unwrap();
+        }
         let destinations = map(&ebpf, "DESTINATIONS", 64 * PAGE_BYTES);
+        let destinations6 = map(&ebpf, "DESTINATIONS6", 256 * PAGE_BYTES);
         let answers = map(&ebpf, "EXPECTED", 64 * PAGE_BYTES);
-        Self { ebpf, destinations, answers }
+        Self { ebpf, destinations, destinations6, answers }
     }
 
     /// A new process' writer.
@@ -47,6 +69,8 @@ impl Kernel {
         let arrays = Arrays {
             l1: array("FIB4_L1", 16_384),
             l2: array("FIB4_L2", 64),
+            root6: array("FIB6_ROOT", 4224),
+            nodes6: array("FIB6_NODES", 64),
             groups: array("FIB_GROUPS", 8),
             buckets: array("FIB_BUCKETS", 8),
             members: array("FIB_MEMBERS", 8),
@@ -54,12 +78,20 @@ impl Kernel {
         Fib::adopt(arrays, || {})
     }
 
-    fn answers(&self, destinations: &[u32]) -> Vec<u32> {
-        let program: &Xdp = self.ebpf.program("answer").unwrap().try_into().unwrap();
+    fn answers(&self, family: Family, destinations: &[u128]) -> Vec<u32> {
+        let (name, lookups) = match family {
+            Family::V4 => ("answer", LOOKUPS),
+            Family::V6 => ("answer6", LOOKUPS6),
+        };
+        let program: &Xdp = self.ebpf.program(name).unwrap().try_into().unwrap();
         let mut answers = Vec::new();
-        for batch in destinations.chunks(LOOKUPS) {
+        for batch in destinations.chunks(lookups) {
             for (word, destination) in self.destinations.words().iter().zip(batch) {
-                word.store(*destination, Relaxed);
+                word.store((*destination >> 96) as u32, Relaxed);
+            }
+            let halves = batch.iter().flat_map(|bits| [(*bits >> 64) as u64, *bits as u64]);
+            for (word, half) in self.destinations6.wide_words().iter().zip(halves) {
+                word.store(half, Relaxed);
             }
             let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::default() };
             assert_eq!(program.test_run(options).unwrap().return_value, 2, "XDP_PASS");
@@ -93,8 +125,8 @@ fn leaves_by(n: u8) -> u32 {
     low(source_mac) ^ low(destination_mac.unwrap()) ^ ifindex
 }
 
-fn mask(len: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0)
+fn mask(len: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)
 }
 
 /// What a group does: `Ok` names its members.
@@ -102,8 +134,8 @@ type Deed = Result<Vec<u8>, u32>;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Put(u32, u8, u32),
-    Remove(u32, u8),
+    Put(u128, u8, u32),
+    Remove(u128, u8),
     Group(u32, Deed),
     /// A new process takes over and hears of the routes in this order: all of them, or backwards.
     Restart(bool),
@@ -112,14 +144,14 @@ enum Op {
 /// The table that is obviously right: every length is tried.
 #[derive(Default)]
 struct Naive {
-    routes: BTreeMap<(u32, u8), u32>,
+    routes: BTreeMap<(u128, u8), u32>,
     groups: BTreeMap<u32, Deed>,
 }
 
 impl Naive {
     /// What the program may write for a destination.
-    fn allowed(&self, address: u32) -> Vec<u32> {
-        let hit = (0..=32).rev().find_map(|len| self.routes.get(&(address & mask(len), len)));
+    fn allowed(&self, address: u128) -> Vec<u32> {
+        let hit = (0..=128).rev().find_map(|len| self.routes.get(&(address & mask(len), len)));
         match hit.map(|group| &self.groups[group]) {
             None => vec![MISS],
             Some(Ok(members)) => members.iter().map(|n| leaves_by(*n)).collect(),
@@ -131,6 +163,7 @@ impl Naive {
 /// The writer under test and the table beside it.
 struct Pair<'a> {
     kernel: &'a Kernel,
+    family: Family,
     fib: Fib,
     naive: Naive,
 }
@@ -138,11 +171,11 @@ struct Pair<'a> {
 const GROUPS: std::ops::Range<u32> = 1..7;
 
 impl<'a> Pair<'a> {
-    fn new(kernel: &'a Kernel) -> Self {
+    fn new(kernel: &'a Kernel, family: Family) -> Self {
         let mut fib = kernel.writer();
         // What the case before left.
         fib.synced();
-        let mut pair = Self { kernel, fib, naive: Naive::default() };
+        let mut pair = Self { kernel, family, fib, naive: Naive::default() };
         GROUPS.for_each(|id| pair.group(id, Ok(vec![id as u8])));
         pair
     }
@@ -160,16 +193,18 @@ impl<'a> Pair<'a> {
     fn carry_out(&mut self, op: Op) {
         match op {
             Op::Put(network, len, group) => {
-                match self.fib.update(&FibUpdate::Route { prefix: network.into(), len, group }) {
+                let prefix = self.family.address(network);
+                match self.fib.update(&FibUpdate::Route { prefix, len, group }) {
                     Ok(()) => {
                         self.naive.routes.insert((network, len), group);
                     }
-                    Err(FibError::ChunksFull { .. }) => {}
+                    Err(FibError::ChunksFull { .. } | FibError::NodesFull { .. }) => {}
                     Err(error) => panic!("{error}"),
                 }
             }
             Op::Remove(network, len) => {
-                let removed = FibUpdate::RouteRemoved { prefix: network.into(), len };
+                let prefix = self.family.address(network);
+                let removed = FibUpdate::RouteRemoved { prefix, len };
                 self.fib.update(&removed).unwrap();
                 self.naive.routes.remove(&(network, len));
             }
@@ -200,27 +235,40 @@ impl<'a> Pair<'a> {
 
     fn check(&self) {
         let edges = self.naive.routes.keys();
-        let mut probes: Vec<u32> = edges
-            .flat_map(|(p, len)| [*p, *p | !mask(*len), p.wrapping_sub(1), *p ^ 0x0155])
+        let mut probes: Vec<u128> = edges
+            .flat_map(|(p, len)| {
+                [*p, *p | !mask(*len), p.wrapping_sub(1), *p ^ 0x0155 << 96, *p ^ 0x0155 << 64]
+            })
             .collect();
-        probes.extend([0, 1, u32::MAX, 0x0a00_0001]);
-        for (answer, address) in self.kernel.answers(&probes).into_iter().zip(&probes) {
+        probes.extend([0, 1, u128::MAX, 0x0a00_0001 << 96]);
+        for (answer, address) in self.kernel.answers(self.family, &probes).into_iter().zip(&probes)
+        {
             let allowed = self.naive.allowed(*address);
-            assert!(allowed.contains(&answer), "{address:#010x}: {answer:#x}, not of {allowed:x?}");
+            assert!(allowed.contains(&answer), "{address:#034x}: {answer:#x}, not of {allowed:x?}");
         }
     }
 }
 
 /// Prefixes in two crowded /16 and everywhere, of all lengths; the default route too.
-fn prefix() -> impl Strategy<Value = (u32, u8)> {
+fn prefix4() -> BoxedStrategy<(u128, u8)> {
     let crowded =
         (any::<u16>(), 10_u32..12).prop_map(|(low, high)| high << 24 | u32::from(low & 0x03ff));
     let address = prop_oneof![4 => crowded, 1 => any::<u32>()];
     let len = prop_oneof![8 => 20_u8..=32, 4 => 8_u8..20, 1 => Just(0_u8)];
-    (address, len).prop_map(|(address, len)| (address & mask(len), len))
+    let address = address.prop_map(|address| u128::from(address) << 96);
+    (address, len).prop_map(|(address, len)| (address & mask(len), len)).boxed()
 }
 
-fn op() -> impl Strategy<Value = Op> {
+fn prefix6() -> BoxedStrategy<(u128, u8)> {
+    let crowded =
+        any::<u32>().prop_map(|bits| 0x2001_0db8 << 96 | u128::from(bits & 0x0303_0303) << 72);
+    let hosts = any::<u16>().prop_map(|bits| 0x2001_0db8 << 96 | u128::from(bits & 0x0707));
+    let address = prop_oneof![4 => crowded, 2 => hosts, 1 => any::<u128>()];
+    let len = prop_oneof![8 => 20_u8..=64, 3 => 65_u8..=128, 1 => 0_u8..20];
+    (address, len).prop_map(|(address, len)| (address & mask(len), len)).boxed()
+}
+
+fn op(prefix: fn() -> BoxedStrategy<(u128, u8)>) -> impl Strategy<Value = Op> {
     let deed = prop_oneof![
         6 => prop::collection::vec(1_u8..20, 1..6).prop_map(Ok),
         1 => Just(Err(KERNEL)),
@@ -236,6 +284,15 @@ fn op() -> impl Strategy<Value = Op> {
 
 #[test]
 fn the_kernel_agrees_with_a_naive_table_through_changes_and_restarts() {
+    agree(Family::V4, prefix4);
+}
+
+#[test]
+fn the_kernel_agrees_with_a_naive_ipv6_table_through_changes_and_restarts() {
+    agree(Family::V6, prefix6);
+}
+
+fn agree(family: Family, prefix: fn() -> BoxedStrategy<(u128, u8)>) {
     let kernel = Kernel::load();
     let config = ProptestConfig {
         cases: 3,
@@ -243,9 +300,9 @@ fn the_kernel_agrees_with_a_naive_table_through_changes_and_restarts() {
         failure_persistence: None,
         ..ProptestConfig::default()
     };
-    let ops = prop::collection::vec(op(), 40..120);
+    let ops = prop::collection::vec(op(prefix), 40..120);
     let result = TestRunner::new(config).run(&ops, |ops| {
-        let mut pair = Pair::new(&kernel);
+        let mut pair = Pair::new(&kernel, family);
         for (n, op) in ops.into_iter().enumerate() {
             pair.carry_out(op);
             if n % 20 == 0 {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ const ENDED: &str = "the dataplane's thread has ended";
 pub(super) struct Owned {
     pub(super) dataplane: Dataplane,
     /// Whom each route comes from, for people.
-    pub(super) sources: HashMap<(Ipv4Addr, u8), Source>,
+    pub(super) sources: HashMap<(IpAddr, u8), Source>,
 }
 
 type Job = Box<dyn FnOnce(&mut Owned) + Send>;

@@ -1,12 +1,12 @@
 //! What the running daemon shows of itself.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 use lb_api_types::config;
 use lb_api_types::view::{
     BgpRouteView, CheckState, Doctor, FibMemberView, FibView, FlowView, InterfaceView, List,
@@ -212,9 +212,9 @@ fn fib_view(route: &FibRoute, source: Option<Source>, names: &HashMap<u32, Strin
         Action::Kernel => ("kernel", &[]),
         Action::Blackhole => ("blackhole", &[]),
     };
-    let prefix = Ipv4Network::new(route.prefix, route.len).unwrap_or(route.prefix.into());
+    let prefix = IpNetwork::new(route.prefix, route.len);
     FibView {
-        prefix: IpNetwork::V4(prefix),
+        prefix: prefix.unwrap_or_else(|_| route.prefix.into()),
         action: action.into(),
         source: match source {
             Some(Source::Kernel) => "kernel",
@@ -230,7 +230,7 @@ fn fib_view(route: &FibRoute, source: Option<Source>, names: &HashMap<u32, Strin
 fn member_view(member: &Member, names: &HashMap<u32, String>) -> FibMemberView {
     let name = names.get(&member.ifindex).cloned();
     FibMemberView {
-        gateway: member.gateway.map(IpAddr::V4),
+        gateway: member.gateway,
         interface: name.unwrap_or_else(|| format!("#{}", member.ifindex)),
         mac: member
             .destination_mac

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -28,8 +28,10 @@ impl Network {
         ip("link set bench1 up")?;
         ip(&format!("link set {INTERFACE} up"))?;
         ip(&format!("addr add 10.0.0.1/16 dev {INTERFACE}"))?;
+        ip(&format!("addr add fd00::1/64 dev {INTERFACE} nodad"))?;
         // The kernel's lookup refuses to answer for a host that does not forward.
         fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+        fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
         let read = |file: &str| fs::read_to_string(format!("/proc/self/net/{file}"));
         ensure!(read("dev")?.contains(INTERFACE), "{INTERFACE} is not there");
         let mac = link_mac()?;
@@ -37,6 +39,10 @@ impl Network {
         batch((0..NEXT_HOPS).map(|next_hop| {
             let mac = next_hop_mac(next_hop).map(|byte| format!("{byte:02x}")).join(":");
             format!("neigh add {} lladdr {mac} dev {INTERFACE} nud permanent", gateway(next_hop))
+        }))?;
+        batch((0..NEXT_HOPS).map(|next_hop| {
+            let mac = next_hop_mac(next_hop).map(|byte| format!("{byte:02x}")).join(":");
+            format!("neigh add {} lladdr {mac} dev {INTERFACE} nud permanent", gateway6(next_hop))
         }))?;
         Ok(Self { ifindex, mac })
     }
@@ -48,6 +54,19 @@ impl Network {
             format!("route add {network}/{len} via {} dev {INTERFACE}", gateway(*next_hop))
         }))
     }
+
+    /// IPv6 routes in the kernel's own table.
+    pub(crate) fn fill6(&self, routes: &[(u128, u8, u32)]) -> Result<()> {
+        batch(routes.iter().map(|(network, len, next_hop)| {
+            let network = Ipv6Addr::from_bits(*network);
+            format!("route add {network}/{len} via {} dev {INTERFACE}", gateway6(*next_hop))
+        }))
+    }
+}
+
+/// A next hop's IPv6 address, below fd00::/64.
+pub(crate) fn gateway6(next_hop: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits((0xfd00 << 112) + 0x1000 + u128::from(next_hop))
 }
 
 /// A next hop's address, below 10.0.16.0/20.

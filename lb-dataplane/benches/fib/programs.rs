@@ -17,21 +17,26 @@ use crate::routes::{NEXT_HOPS, PROBES, Routes};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lbd-bench.bpf.o"));
 
-/// Lookups in one run of a program, as the programs have it.
+/// Lookups in one run of a program, as the programs have them.
 const LOOKUPS: u32 = 256;
+const LOOKUPS6: u32 = 16;
 /// Updates in a batch of the router.
-const BATCH: usize = 4096;
+pub(crate) const BATCH: usize = 4096;
 const PAGE_BYTES: usize = 4096;
 const L2_PAGES: usize = 16_384;
+const ROOT6_PAGES: usize = 4224;
+const NODE6_PAGES: usize = 8192;
 const GROUP_PAGES: usize = 16;
 const BUCKET_PAGES: usize = 8;
 const MEMBERS: usize = 8192;
-const PROGRAMS: [&str; 4] = ["empty", "dir", "trie", "kernel"];
+const PROGRAMS: [&str; 8] =
+    ["empty", "dir", "trie", "kernel", "empty6", "multibit6", "trie6", "kernel6"];
 
 pub(crate) struct Programs {
-    ebpf: Ebpf,
-    fib: Fib,
+    pub(crate) ebpf: Ebpf,
+    pub(crate) fib: Fib,
     destinations: Mapped,
+    pub(crate) destinations6: Mapped,
     expected: Mapped,
     state: Mapped,
     ifindex: u32,
@@ -42,6 +47,7 @@ impl Programs {
     pub(crate) fn load(network: &Network) -> Result<Self> {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FIB4_L2", L2_PAGES as u32)
+            .map_max_entries("FIB6_NODES", NODE6_PAGES as u32)
             .map_max_entries("FIB_GROUPS", GROUP_PAGES as u32)
             .map_max_entries("FIB_BUCKETS", BUCKET_PAGES as u32)
             .map_max_entries("FIB_MEMBERS", MEMBERS as u32)
@@ -53,14 +59,17 @@ impl Programs {
         let arrays = Arrays {
             l1: map(&ebpf, "FIB4_L1", 16_384 * PAGE_BYTES)?,
             l2: map(&ebpf, "FIB4_L2", L2_PAGES * PAGE_BYTES)?,
+            root6: map(&ebpf, "FIB6_ROOT", ROOT6_PAGES * PAGE_BYTES)?,
+            nodes6: map(&ebpf, "FIB6_NODES", NODE6_PAGES * PAGE_BYTES)?,
             groups: map(&ebpf, "FIB_GROUPS", GROUP_PAGES * PAGE_BYTES)?,
             buckets: map(&ebpf, "FIB_BUCKETS", BUCKET_PAGES * PAGE_BYTES)?,
-            members: map(&ebpf, "FIB_MEMBERS", MEMBERS * 32)?,
+            members: map(&ebpf, "FIB_MEMBERS", MEMBERS * 40)?,
         };
         let probe_bytes = PROBES * 4;
         let programs = Self {
             fib: Fib::adopt(arrays, || {}),
             destinations: map(&ebpf, "DESTINATIONS", probe_bytes)?,
+            destinations6: map(&ebpf, "DESTINATIONS6", PROBES * 16)?,
             expected: map(&ebpf, "EXPECTED", probe_bytes)?,
             state: map(&ebpf, "STATE", 16)?,
             ebpf,
@@ -71,14 +80,14 @@ impl Programs {
         Ok(programs)
     }
 
-    /// Through the daemon's own writer, in batches as the router hands them over.
-    pub(crate) fn fill_fib(&mut self, routes: &Routes) -> Result<()> {
+    /// A group for each next hop.
+    pub(crate) fn add_groups(&mut self) -> Result<()> {
         let groups = (0..NEXT_HOPS).map(|next_hop| {
             let member = Member {
                 ifindex: self.ifindex,
                 source_mac: self.mac,
                 destination_mac: Some(next_hop_mac(next_hop)),
-                gateway: Some(gateway(next_hop)),
+                gateway: Some(gateway(next_hop).into()),
                 mtu: 1500,
                 weight: 1,
             };
@@ -86,11 +95,17 @@ impl Programs {
         });
         let groups: Vec<FibUpdate> = groups.collect();
         self.fib.apply(&groups)?;
+        Ok(())
+    }
+
+    /// Through the daemon's own writer, in batches as the router hands them over.
+    pub(crate) fn fill_fib(&mut self, routes: &Routes) -> Result<()> {
+        self.add_groups()?;
         let mut batch = Vec::with_capacity(BATCH);
         for routes in routes.routes.chunks(BATCH) {
             batch.clear();
             batch.extend(routes.iter().map(|(network, len, group)| FibUpdate::Route {
-                prefix: Ipv4Addr::from(*network),
+                prefix: Ipv4Addr::from(*network).into(),
                 len: *len,
                 group: *group,
             }));
@@ -111,12 +126,18 @@ impl Programs {
 
     /// Sets the destinations and the answers that they are to find.
     pub(crate) fn aim(&mut self, probes: &[(u32, u32)]) {
+        self.expect(probes.iter().map(|(_, next_hop)| *next_hop));
+        for (destination, (address, _)) in self.destinations.words().iter().zip(probes) {
+            destination.store(*address, Relaxed);
+        }
+    }
+
+    /// Sets the answers, as next hops.
+    pub(crate) fn expect(&mut self, next_hops: impl Iterator<Item = u32>) {
         let [_, _, a, b, c, d] = self.mac;
         let out = u32::from_ne_bytes([a, b, c, d]) ^ self.ifindex;
-        let words = self.destinations.words().iter().zip(self.expected.words());
-        for ((destination, expected), (address, next_hop)) in words.zip(probes) {
-            let [_, _, a, b, c, d] = next_hop_mac(*next_hop);
-            destination.store(*address, Relaxed);
+        for (expected, next_hop) in self.expected.words().iter().zip(next_hops) {
+            let [_, _, a, b, c, d] = next_hop_mac(next_hop);
             expected.store(u32::from_ne_bytes([a, b, c, d]) ^ out, Relaxed);
         }
     }
@@ -128,7 +149,8 @@ impl Programs {
         state[0].store(0, Relaxed);
         state[1].store(0, Relaxed);
         let packet = [0; 64];
-        let runs = PROBES as u32 / LOOKUPS;
+        let lookups = if name.ends_with('6') { LOOKUPS6 } else { LOOKUPS };
+        let runs = PROBES as u32 / lookups;
         let options =
             TestRunOptions { data_in: Some(&packet), repeat: runs, ..TestRunOptions::default() };
         let result = program.test_run(options)?;
@@ -138,7 +160,7 @@ impl Programs {
             "{name}: {wrong} of {done} lookups found something else than the reference"
         );
         ensure!(done as usize == PROBES, "{name}: only {done} lookups were made");
-        Ok(result.duration.as_nanos() as f64 / f64::from(LOOKUPS))
+        Ok(result.duration.as_nanos() as f64 / f64::from(lookups))
     }
 }
 

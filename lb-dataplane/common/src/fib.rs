@@ -41,8 +41,10 @@ pub const MAX_LOG2_BUCKETS: u8 = 12;
 
 /// The member's destination MAC is known.
 pub const MEMBER_RESOLVED: u16 = 1;
-/// The member has a gateway: its neighbour is not the destination itself.
+/// The member has an IPv4 gateway: its neighbour is not the destination itself.
 pub const MEMBER_HAS_GATEWAY: u16 = 2;
+/// The member has an IPv6 gateway, for packets of either family.
+pub const MEMBER_HAS_GATEWAY6: u16 = 4;
 
 /// A way out, as the array `FIB_MEMBERS` holds it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -54,17 +56,17 @@ pub struct MemberEntry {
     pub flags: u16,
     /// The interface's MTU: bytes of IP packet.
     pub mtu: u16,
-    /// The gateway's address, zeroes where there is none.
+    /// The gateway's IPv4 address, zeroes where there is none.
     pub gateway: [u8; 4],
     /// Our MAC.
     pub source_mac: [u8; 6],
     /// The neighbour's MAC, zeroes while it is not known.
     pub destination_mac: [u8; 6],
-    /// Zero.
-    pub pad: [u8; 8],
+    /// The gateway's IPv6 address, zeroes where there is none.
+    pub gateway6: [u8; 16],
 }
 
-const _: () = assert!(size_of::<MemberEntry>() == 32);
+const _: () = assert!(size_of::<MemberEntry>() == 40);
 
 /// Read access to the tables. `None` is an index out of bounds, which a consistent table never has.
 pub trait FibTables {

@@ -8,6 +8,7 @@ pub mod age;
 pub mod checksum;
 pub mod choose;
 pub mod fib;
+pub mod fib6;
 pub mod flow;
 pub mod fragment;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use aya::Ebpf;
 use aya::maps::Map;
 use lb_dataplane_common::fib::MemberEntry;
+use lb_dataplane_common::fib6::ROOT6_WORDS;
 use lb_dataplane_common::service::PAGE_WORDS;
 
 use super::Sizes;
@@ -23,6 +24,8 @@ pub(super) fn open(ebpf: &Ebpf, sizes: &Sizes) -> io::Result<Fib> {
     let arrays = Arrays {
         l1: array(ebpf, "FIB4_L1", FIRST_LEVEL_PAGES * PAGE_BYTES)?,
         l2: array(ebpf, "FIB4_L2", pages(sizes.fib_second_level_pages))?,
+        root6: array(ebpf, "FIB6_ROOT", ROOT6_WORDS as usize * size_of::<u64>())?,
+        nodes6: array(ebpf, "FIB6_NODES", pages(sizes.fib6_pages))?,
         groups: array(ebpf, "FIB_GROUPS", pages(sizes.fib_group_pages))?,
         buckets: array(ebpf, "FIB_BUCKETS", pages(sizes.fib_bucket_pages))?,
         members: array(ebpf, "FIB_MEMBERS", sizes.fib_members as usize * size_of::<MemberEntry>())?,

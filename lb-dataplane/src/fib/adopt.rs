@@ -1,19 +1,22 @@
 //! What a previous process left in the arrays: found by a scan, kept until the new process has said what it wants.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use lb_dataplane_common::fib::{
     CHUNK_WORDS, GROUP_BUCKETS, GROUP_MEMBER, L1_CHUNK, MAX_LOG2_BUCKETS, MemberEntry, NO_GROUP,
     SLOT_GROUP, SLOT_STALE,
 };
+use lb_dataplane_common::fib6::{BITMAP_FRONT, ROOT6_WORDS, UNIT_WORDS, WORD_STALE};
 
 use super::Grace;
 use super::buckets::Ranges;
 use super::groups::{Groups, Pools, Stale};
+use super::node::{Begins, Skip, front_words, group_of, log2_units, node_of, with_node};
 use super::pool::Pool;
 use super::slots::Slots;
+use super::trie::Trie;
 use crate::mapped::Mapped;
 
 /// The slots, now marked stale, and the groups that they name.
@@ -42,6 +45,70 @@ pub(super) fn slots(l1: Mapped, l2: Mapped, grace: Grace) -> (Slots, BTreeSet<u3
     let mut chunks = Pool::new(0, size(chunk_count), grace);
     chunks.reserve(|chunk| used.get(chunk as usize).copied().unwrap_or(false));
     (Slots::new(l1, l2, chunks), live.groups)
+}
+
+/// The trie, its routes now marked stale, and the groups that they name.
+pub(super) fn trie(root: Mapped, nodes: Mapped, grace: Grace) -> (Trie, BTreeSet<u32>) {
+    let units = size(nodes.wide_words().len()) / UNIT_WORDS;
+    let mut scan = Scan { nodes: &nodes, units, live: BTreeSet::new(), used: BTreeSet::new() };
+    // Unit 0 is "no node".
+    scan.used.insert((0, 0));
+    for word in &root.wide_words()[..ROOT6_WORDS as usize] {
+        scan.word(word, 0);
+    }
+    let Scan { live, used, .. } = scan;
+    let space = Ranges::between(&used, units, grace);
+    (Trie::new(root, nodes, space), live)
+}
+
+/// A walk through the trie.
+struct Scan<'a> {
+    nodes: &'a Mapped,
+    units: u32,
+    live: BTreeSet<u32>,
+    used: BTreeSet<(u32, u8)>,
+}
+
+impl Scan<'_> {
+    /// Marks a word's route and what is below it. `before` bytes at least lead to the word.
+    fn word(&mut self, word: &AtomicU64, before: usize) {
+        let old = word.load(Relaxed);
+        let mut new = old;
+        if group_of(old) != NO_GROUP {
+            self.live.insert(group_of(old));
+            new |= WORD_STALE;
+        }
+        let node = node_of(old);
+        if node != 0 && !self.node(node, before) {
+            new = with_node(new, 0);
+        }
+        if new != old {
+            word.store(new, Relaxed);
+        }
+    }
+
+    /// Whether a node is one: words of arrays that are not as this code writes them may point anywhere.
+    fn node(&mut self, unit: u32, before: usize) -> bool {
+        let words = self.nodes.wide_words();
+        let first = unit as usize * UNIT_WORDS as usize;
+        let Some(front) = words.get(first..first + BITMAP_FRONT as usize) else {
+            return false;
+        };
+        let front: [u64; BITMAP_FRONT as usize] = std::array::from_fn(|n| front[n].load(Relaxed));
+        let byte = before + Skip::from_head(front[0]).bytes().len();
+        let begins = Begins::from_front(front);
+        let log2 = log2_units(begins.count());
+        let fits = unit.checked_add(1 << log2).is_some_and(|end| end <= self.units)
+            && unit.is_multiple_of(1 << log2);
+        if byte > 15 || !begins.at(0) || !fits || !self.used.insert((unit, log2)) {
+            return false;
+        }
+        let runs = first + front_words(begins.count()) as usize;
+        for word in &words[runs..runs + begins.count() as usize] {
+            self.word(word, byte + 1);
+        }
+        true
+    }
 }
 
 /// The groups that slots name.

@@ -47,6 +47,12 @@ impl Ranges {
         self.retired.push((base, log2));
     }
 
+    /// How much there is that no group names, of whatever size.
+    pub(super) fn available(&self) -> usize {
+        let free: usize = self.free.iter().zip(0..).map(|(bases, log2)| bases.len() << log2).sum();
+        free + self.retired.iter().map(|(_, log2)| 1 << log2).sum::<usize>()
+    }
+
     fn find(&mut self, log2: u8) -> Option<u32> {
         let fits = (log2..=MAX_LOG2_BUCKETS).find(|l| !self.free[usize::from(*l)].is_empty())?;
         let base = self.free[usize::from(fits)].pop()?;
@@ -85,10 +91,10 @@ impl Ranges {
         }
     }
 
-    /// Frees `start..end` in the largest pieces that there are.
+    /// Frees `start..end` in the largest pieces that there are; each begins at a multiple of its size.
     fn carve(&mut self, mut start: u32, end: u32) {
         while let Some(log2) = end.saturating_sub(start).checked_ilog2() {
-            let log2 = log2.min(u32::from(MAX_LOG2_BUCKETS));
+            let log2 = log2.min(u32::from(MAX_LOG2_BUCKETS)).min(start.trailing_zeros());
             self.free[log2 as usize].push(start);
             start += 1 << log2;
         }

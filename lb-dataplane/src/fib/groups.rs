@@ -1,12 +1,12 @@
 //! Groups and members: what a route's packets meet.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use lb_dataplane_common::fib::{
     GROUP_BLACKHOLE, GROUP_BUCKETS, GROUP_KERNEL, GROUP_MEMBER, MEMBER_HAS_GATEWAY,
-    MEMBER_RESOLVED, MemberEntry, group_buckets, group_kind, group_member,
+    MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED, MemberEntry, group_buckets, group_kind, group_member,
 };
 
 use foldhash::fast::FixedState;
@@ -287,12 +287,17 @@ impl Groups {
             *word = stored.load(Relaxed);
         }
         let entry = decode(words);
-        let gateway = Ipv4Addr::from(entry.gateway);
+        let gateway = if entry.flags & MEMBER_HAS_GATEWAY != 0 {
+            Some(IpAddr::V4(Ipv4Addr::from(entry.gateway)))
+        } else {
+            let gateway = IpAddr::V6(Ipv6Addr::from(entry.gateway6));
+            (entry.flags & MEMBER_HAS_GATEWAY6 != 0).then_some(gateway)
+        };
         Member {
             ifindex: entry.ifindex,
             source_mac: entry.source_mac,
             destination_mac: (entry.flags & MEMBER_RESOLVED != 0).then_some(entry.destination_mac),
-            gateway: (entry.flags & MEMBER_HAS_GATEWAY != 0).then_some(gateway),
+            gateway,
             mtu: entry.mtu,
             weight,
         }
@@ -317,16 +322,20 @@ fn entries(action: &Action) -> Result<Vec<(MemberEntry, u16)>, GroupError> {
 }
 
 fn entry(member: &Member) -> MemberEntry {
-    let flag = |set: bool, flag: u16| if set { flag } else { 0 };
+    let resolved = if member.destination_mac.is_some() { MEMBER_RESOLVED } else { 0 };
+    let (has_gateway, gateway, gateway6) = match member.gateway {
+        None => (0, [0; 4], [0; 16]),
+        Some(IpAddr::V4(gateway)) => (MEMBER_HAS_GATEWAY, gateway.octets(), [0; 16]),
+        Some(IpAddr::V6(gateway)) => (MEMBER_HAS_GATEWAY6, [0; 4], gateway.octets()),
+    };
     MemberEntry {
         ifindex: member.ifindex,
-        flags: flag(member.destination_mac.is_some(), MEMBER_RESOLVED)
-            | flag(member.gateway.is_some(), MEMBER_HAS_GATEWAY),
+        flags: resolved | has_gateway,
         mtu: member.mtu,
-        gateway: member.gateway.map_or([0; 4], |gateway| gateway.octets()),
+        gateway,
         source_mac: member.source_mac,
         destination_mac: member.destination_mac.unwrap_or_default(),
-        pad: [0; 8],
+        gateway6,
     }
 }
 
@@ -337,23 +346,31 @@ fn encode(entry: &MemberEntry) -> [u32; MEMBER_WORDS] {
     let [s0, s1, s2, s3, s4, s5] = entry.source_mac;
     let [d0, d1, d2, d3, d4, d5] = entry.destination_mac;
     let word = u32::from_ne_bytes;
-    [
+    let mut words = [0; MEMBER_WORDS];
+    let (front, back) = words.split_at_mut(6);
+    front.copy_from_slice(&[
         entry.ifindex,
         word([f0, f1, m0, m1]),
         word(entry.gateway),
         word([s0, s1, s2, s3]),
         word([s4, s5, d0, d1]),
         word([d2, d3, d4, d5]),
-        0,
-        0,
-    ]
+    ]);
+    let (quads, _) = entry.gateway6.as_chunks();
+    back.iter_mut().zip(quads).for_each(|(back, quad)| *back = word(*quad));
+    words
 }
 
-fn decode([ifindex, flags_mtu, gateway, w3, w4, w5, ..]: [u32; MEMBER_WORDS]) -> MemberEntry {
+fn decode(
+    [ifindex, flags_mtu, gateway, w3, w4, w5, back @ ..]: [u32; MEMBER_WORDS],
+) -> MemberEntry {
     let [f0, f1, m0, m1] = flags_mtu.to_ne_bytes();
     let [s0, s1, s2, s3] = w3.to_ne_bytes();
     let [s4, s5, d0, d1] = w4.to_ne_bytes();
     let [d2, d3, d4, d5] = w5.to_ne_bytes();
+    let mut gateway6 = [0; 16];
+    let (quads, _) = gateway6.as_chunks_mut();
+    quads.iter_mut().zip(back).for_each(|(quad, word)| *quad = word.to_ne_bytes());
     MemberEntry {
         ifindex,
         flags: u16::from_ne_bytes([f0, f1]),
@@ -361,6 +378,6 @@ fn decode([ifindex, flags_mtu, gateway, w3, w4, w5, ..]: [u32; MEMBER_WORDS]) ->
         gateway: gateway.to_ne_bytes(),
         source_mac: [s0, s1, s2, s3, s4, s5],
         destination_mac: [d0, d1, d2, d3, d4, d5],
-        pad: [0; 8],
+        gateway6,
     }
 }

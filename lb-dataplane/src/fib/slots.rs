@@ -7,8 +7,8 @@ use lb_dataplane_common::fib::{
     CHUNK_WORDS, L1_CHUNK, L1_WORDS, NO_GROUP, SLOT_LEN_SHIFT, SLOT_STALE,
 };
 
-use super::mask;
 use super::pool::Pool;
+use super::table::Bits as _;
 use crate::mapped::{Mapped, prefetch};
 
 /// The length in a word.
@@ -105,7 +105,7 @@ impl Slots {
             }
             // No route of this process is as long here, or it would have taken the slot.
             let len = len_of(old);
-            let network = address & mask(len);
+            let network = address & u32::mask(len);
             let cover = match last {
                 Some((prefix, cover)) if prefix == (network, len) => cover,
                 Some(_) | None => covering_word(covering(network, len)),

@@ -1,16 +1,19 @@
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use lb_dataplane_common::fib::{FibTables, MemberEntry, Route, lookup4};
+use lb_dataplane_common::fib6::{Fib6Tables, ROOT6_WORDS, UNIT_WORDS};
 use proptest::prelude::*;
 
 use super::*;
 
 /// The arrays as packets read them; the writer has its own view of the same memory.
-struct Reader {
+pub(super) struct Reader {
     arrays: Arrays,
 }
 
 const CHUNKS: usize = 64;
+pub(super) const NODE_BYTES: usize = 64 * 1024;
 const GROUPS: usize = 64;
 const BUCKETS: usize = 4096;
 const MEMBERS: usize = 128;
@@ -25,8 +28,7 @@ impl FibTables for Reader {
     }
 
     fn group(&self, index: u32) -> Option<u64> {
-        let word = self.arrays.groups.wide_words().get(index as usize)?;
-        Some(word.load(std::sync::atomic::Ordering::Relaxed))
+        load_wide(&self.arrays.groups, index)
     }
 
     fn bucket(&self, index: u32) -> Option<u32> {
@@ -34,9 +36,31 @@ impl FibTables for Reader {
     }
 
     fn member(&self, index: u32) -> Option<MemberEntry> {
-        let word = |n: u32| load(&self.arrays.members, index * 8 + n);
+        let word = |n: u32| load(&self.arrays.members, index * 10 + n);
         Some(MemberEntry { ifindex: word(0)?, ..MemberEntry::default() })
     }
+}
+
+impl Fib6Tables for Reader {
+    type Node = u32;
+
+    fn root6(&self, index: u32) -> Option<u64> {
+        load_wide(&self.arrays.root6, index)
+    }
+
+    fn node6(&self, unit: u32) -> Option<u32> {
+        Some(unit * UNIT_WORDS)
+    }
+
+    fn word6(&self, first: u32, index: u32) -> u64 {
+        // A node beyond the end, or beyond its page, is the writer's mistake.
+        assert!(first / 512 == (first + index) / 512, "{first}+{index}");
+        load_wide(&self.arrays.nodes6, first + index).unwrap()
+    }
+}
+
+fn load_wide(memory: &Mapped, index: u32) -> Option<u64> {
+    Some(memory.wide_words().get(index as usize)?.load(std::sync::atomic::Ordering::Relaxed))
 }
 
 fn load(memory: &Mapped, index: u32) -> Option<u32> {
@@ -44,9 +68,17 @@ fn load(memory: &Mapped, index: u32) -> Option<u32> {
 }
 
 /// The arrays as files: whoever maps them sees the same memory.
-struct Files([std::fs::File; 5]);
+pub(super) struct Files([std::fs::File; 7]);
 
-const SIZES: [usize; 5] = [1 << 26, CHUNKS * 1024, GROUPS * 8, BUCKETS * 4, MEMBERS * 32];
+const SIZES: [usize; 7] = [
+    1 << 26,
+    CHUNKS * 1024,
+    ROOT6_WORDS as usize * 8,
+    NODE_BYTES,
+    GROUPS * 8,
+    BUCKETS * 4,
+    MEMBERS * 40,
+];
 
 impl Files {
     fn new() -> Self {
@@ -57,15 +89,15 @@ impl Files {
         }))
     }
 
-    fn map(&self) -> Arrays {
-        let [l1, l2, groups, buckets, members] =
+    pub(super) fn map(&self) -> Arrays {
+        let [l1, l2, root6, nodes6, groups, buckets, members] =
             std::array::from_fn(|n| Mapped::map(&self.0[n], SIZES[n]).unwrap());
-        Arrays { l1, l2, groups, buckets, members }
+        Arrays { l1, l2, root6, nodes6, groups, buckets, members }
     }
 }
 
 /// A FIB, a second view of its memory, and the memory itself.
-fn shared() -> (Files, Fib, Reader) {
+pub(super) fn shared() -> (Files, Fib, Reader) {
     let files = Files::new();
     let fib = Fib::adopt(files.map(), || {});
     let reader = Reader { arrays: files.map() };
@@ -73,7 +105,7 @@ fn shared() -> (Files, Fib, Reader) {
 }
 
 /// A FIB and a second view of its memory.
-fn fixture() -> (Fib, Reader) {
+pub(super) fn fixture() -> (Fib, Reader) {
     let (_, fib, reader) = shared();
     (fib, reader)
 }
@@ -93,7 +125,7 @@ fn forward(ifindexes: &[u32]) -> Action {
     Action::Forward(ifindexes.iter().map(|n| member(*n)).collect())
 }
 
-fn group(fib: &mut Fib, id: u32, ifindexes: &[u32]) {
+pub(super) fn group(fib: &mut Fib, id: u32, ifindexes: &[u32]) {
     fib.update(&FibUpdate::Group { id, action: forward(ifindexes) }).unwrap();
 }
 
@@ -257,7 +289,7 @@ fn a_new_writer_keeps_what_is_there_until_it_is_synced() {
 }
 
 /// The next writer of the memory that a reader shows.
-fn next(files: &Files) -> Fib {
+pub(super) fn next(files: &Files) -> Fib {
     Fib::adopt(files.map(), || {})
 }
 
@@ -325,7 +357,7 @@ fn prefix() -> impl Strategy<Value = (u32, u8)> {
         .prop_map(|(low, high)| (10 + high) << 24 | u32::from(low & 0x03ff));
     let address = prop_oneof![4 => crowded, 1 => any::<u32>()];
     (address, prop_oneof![4 => 20_u8..=32, 2 => 8_u8..20, 1 => 3_u8..8])
-        .prop_map(|(address, len)| (address & mask(len), len))
+        .prop_map(|(address, len)| (address & u32::mask(len), len))
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -345,7 +377,7 @@ struct Naive {
 
 impl Naive {
     fn longest(&self, address: u32) -> Option<(u32, u8)> {
-        let prefixes = (0..=32).rev().map(|len| (address & mask(len), len));
+        let prefixes = (0..=32).rev().map(|len| (address & u32::mask(len), len));
         prefixes.into_iter().find(|prefix| self.routes.contains_key(prefix))
     }
 
@@ -371,7 +403,7 @@ proptest! {
         if default {
             routes.insert(0, ((0, 0), (1, true)));
         }
-        let update = |p: u32, len, group| FibUpdate::Route { prefix: p.into(), len, group };
+        let update = |p: u32, len, group| FibUpdate::Route { prefix: Ipv4Addr::from(p).into(), len, group };
         let (mut before, mut after) = (Naive::default(), Naive::default());
         for id in 1..6 {
             group(&mut old, id, &[id]);
@@ -388,7 +420,7 @@ proptest! {
         }
         drop(old);
         let routes: Vec<_> = routes.into_iter().filter(|(p, _)| after.routes.contains_key(p)).collect();
-        let edges = before.routes.keys().flat_map(|(p, len)| [*p, *p | !mask(*len), p.wrapping_sub(1)]);
+        let edges = before.routes.keys().flat_map(|(p, len)| [*p, *p | !u32::mask(*len), p.wrapping_sub(1)]);
         let probes: Vec<u32> = edges.collect();
         let answers = || -> Vec<Option<u32>> {
             probes.iter().map(|address| out(&reader, address.to_be_bytes())).collect()
@@ -427,14 +459,14 @@ proptest! {
         for op in &ops {
             match op {
                 Op::Put(p, len, group) => {
-                    let update = FibUpdate::Route { prefix: (*p).into(), len: *len, group: *group };
+                    let update = FibUpdate::Route { prefix: Ipv4Addr::from(*p).into(), len: *len, group: *group };
                     match fib.update(&update) {
                         Ok(()) => { naive.routes.insert((*p, *len), *group); }
                         Err(error) => prop_assert!(matches!(error, FibError::ChunksFull { .. }), "{}", error),
                     }
                 }
                 Op::Remove(p, len) => {
-                    fib.update(&FibUpdate::RouteRemoved { prefix: (*p).into(), len: *len }).unwrap();
+                    fib.update(&FibUpdate::RouteRemoved { prefix: Ipv4Addr::from(*p).into(), len: *len }).unwrap();
                     naive.routes.remove(&(*p, *len));
                 }
                 Op::Group(id, members) => {
@@ -443,7 +475,7 @@ proptest! {
                 }
             }
         }
-        let edges = naive.routes.keys().flat_map(|(p, len)| [*p, *p | !mask(*len), p.wrapping_sub(1)]);
+        let edges = naive.routes.keys().flat_map(|(p, len)| [*p, *p | !u32::mask(*len), p.wrapping_sub(1)]);
         for address in edges.chain(probes.iter().map(|(p, _)| *p)) {
             let expected = naive.lookup(address);
             match (lookup4(&reader, address, address.wrapping_mul(0x9e37_79b9)), expected) {

@@ -77,6 +77,7 @@ pub(crate) fn small() -> Sizes {
         sources: 64,
         ring_pages: 256,
         fib_second_level_pages: 16,
+        fib6_pages: 16,
         fib_group_pages: 1,
         fib_bucket_pages: 1,
         fib_members: 1024,
@@ -227,7 +228,7 @@ fn routes() -> Vec<FibUpdate> {
             6,
             Action::Forward(vec![Member {
                 destination_mac: None,
-                gateway: Some(Ipv4Addr::new(10, 2, 0, 254)),
+                gateway: Some(Ipv4Addr::new(10, 2, 0, 254).into()),
                 ..BACKEND_SIDE
             }]),
         ),

@@ -6,6 +6,8 @@
 #![no_std]
 #![no_main]
 
+#[path = "../bench6.rs"]
+mod bench6;
 #[path = "../fib_maps.rs"]
 mod fib_maps;
 
