@@ -42,7 +42,8 @@ const LAB_PROGRAMS: [(&str, &str); 10] = [
     ("python3", "python3"),
     ("curl", "curl"),
     ("bird", "bird2"),
-    ("bgpd", "frr"),
+    // Not by `bgpd`: OpenBGPD's program has that name too.
+    ("zebra", "frr"),
 ];
 
 /// Installs what `needs` asks for and this machine lacks.
