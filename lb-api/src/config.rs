@@ -1,5 +1,6 @@
 //! The configuration file: read whole, with every mistake at once.
 
+pub(crate) mod keys;
 mod line;
 mod sections;
 
@@ -53,15 +54,26 @@ impl fmt::Display for Report {
     }
 }
 
-/// Reads a file.
+/// Reads a file, and checks the key files that it names.
 ///
 /// # Errors
 ///
-/// The file cannot be read, or everything that is wrong in it.
+/// The file cannot be read, or everything that is wrong in it or in a key file.
 pub fn load(file: &FilePath) -> Result<Config, ConfigError> {
     let text = fs::read_to_string(file)
         .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
-    Ok(check(&file.display().to_string(), &text)?)
+    let name = file.display().to_string();
+    let config = check(&name, &text)?;
+    let mistakes = keys::mistakes(&config);
+    if mistakes.is_empty() { Ok(config) } else { Err(placed(&name, &text, mistakes).into()) }
+}
+
+/// Mistakes with their lines, in the order of the file.
+fn placed(file: &str, text: &str, mistakes: Vec<Mistake>) -> Report {
+    let placed = mistakes.into_iter().map(|mistake| (line::of(text, &mistake.path), mistake));
+    let mut mistakes: Vec<_> = placed.collect();
+    mistakes.sort_by_key(|(line, _)| *line);
+    Report { file: file.to_owned(), mistakes }
 }
 
 /// Reads a file's text; an empty one gives the defaults.
@@ -70,18 +82,12 @@ pub fn load(file: &FilePath) -> Result<Config, ConfigError> {
 ///
 /// Everything that is wrong in it.
 pub fn check(file: &str, text: &str) -> Result<Config, Report> {
-    let report = |mistakes| Report { file: file.to_owned(), mistakes };
     let value = yaml::document(text).map_err(|yaml::Broken { line, message }| {
         let mistake = Mistake { path: crate::read::Path::default(), message };
-        report(vec![(line, mistake)])
+        Report { file: file.to_owned(), mistakes: vec![(line, mistake)] }
     })?;
     let value = if value.is_null() { Value::Object(Map::new()) } else { value };
-    document(&value, sections::config).map_err(|mistakes| {
-        let placed = mistakes.into_iter().map(|m| (line::of(text, &m.path), m));
-        let mut placed: Vec<_> = placed.collect();
-        placed.sort_by_key(|(line, _)| *line);
-        report(placed)
-    })
+    document(&value, sections::config).map_err(|mistakes| placed(file, text, mistakes))
 }
 
 #[cfg(test)]

@@ -150,6 +150,7 @@ async fn start(config: &Config, store: store::Store, started: Instant) -> Result
         interfaces_wanted: !config.dataplane.interfaces.is_empty(),
         router_id,
         asn: config.bgp.asn,
+        neighbours: config.bgp.peers.clone(),
         started,
     });
     Ok(Running { registry, views, dataplane, router, fib, router_id })

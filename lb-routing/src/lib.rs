@@ -14,6 +14,7 @@ mod kernel;
 mod plan;
 mod router;
 mod tcp;
+mod transport;
 
 pub use lb_routing_proto::config::{ConfigError, Export, Import, PeerConfig, SpeakerConfig};
 pub use lb_routing_proto::fib::{Action, Link, Member, Source, Update};
@@ -22,3 +23,4 @@ pub use lb_routing_proto::wire::{AsPath, Attributes, Origin};
 
 pub use self::kernel::{KernelError, OWN_METRIC, RTPROT_LBD, cleanup, default_router_id};
 pub use self::router::{FibBatch, RouterConfig, RouterHandle, SpawnError, spawn};
+pub use self::transport::{Md5Key, Md5KeyError, Reach, SEND_HOLD_TIME, Transport};

@@ -3,7 +3,8 @@
 mod pump;
 mod task;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 use lb_routing_proto::config::{self, ConfigError, PeerConfig, SpeakerConfig};
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::task::Task;
 use crate::kernel::KernelError;
+use crate::transport::{Transport, Transports};
 
 /// Commands that wait at most; beyond, callers wait.
 const COMMANDS: usize = 64;
@@ -26,8 +28,18 @@ pub struct RouterConfig {
     pub speaker: SpeakerConfig,
     /// Whom we talk to.
     pub peers: Vec<PeerConfig>,
+    /// How connections with them are made, by their address; a neighbour that is not here has the default.
+    pub transports: HashMap<IpAddr, Transport>,
     /// Where neighbours reach us.
     pub listen: SocketAddr,
+}
+
+impl RouterConfig {
+    /// Every neighbour's, by its canonical address.
+    fn transports(&self) -> Transports {
+        let told = |address| self.transports.get(&address).cloned().unwrap_or_default();
+        self.peers.iter().map(|peer| (peer.address.to_canonical(), told(peer.address))).collect()
+    }
 }
 
 /// Why the router does not start.

@@ -2,6 +2,7 @@
 
 mod connection;
 mod listen;
+mod options;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::connection::{Connection, Queued};
 pub(crate) use self::listen::{accept, listen};
+use crate::transport::Transport;
 
 /// A connect that takes longer has failed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,10 +63,11 @@ pub(crate) enum Event {
 pub(crate) async fn connect(
     peer: SocketAddr,
     source: Option<IpAddr>,
+    transport: Transport,
     attempt: u64,
     events: mpsc::Sender<Event>,
 ) {
-    let result = match tokio::time::timeout(CONNECT_TIMEOUT, open(peer, source)).await {
+    let result = match tokio::time::timeout(CONNECT_TIMEOUT, open(peer, source, &transport)).await {
         Ok(result) => result,
         Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
     };
@@ -74,9 +77,14 @@ pub(crate) async fn connect(
     }
 }
 
-async fn open(peer: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+async fn open(
+    peer: SocketAddr,
+    source: Option<IpAddr>,
+    transport: &Transport,
+) -> io::Result<TcpStream> {
     let socket = if peer.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_nodelay(true)?;
+    options::of_connect(&socket, peer.ip(), transport)?;
     if let Some(source) = source {
         socket.set_reuseaddr(true)?;
         socket.bind(SocketAddr::new(source, 0)).map_err(|error| {

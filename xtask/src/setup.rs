@@ -42,6 +42,7 @@ const LAB_PROGRAMS: [(&str, &str); 10] = [
     ("python3", "python3"),
     ("curl", "curl"),
     ("bird", "bird2"),
+    // Not by `bgpd`: OpenBGPD's program has that name too.
     ("zebra", "frr"),
 ];
 

@@ -22,6 +22,8 @@ const MAX_INTERFACE_NAME: usize = 15;
 const BGP_PORT: u16 = 179;
 const HOLD_TIME_SECS: u16 = 90;
 const CONNECT_RETRY_SECS: u16 = 5;
+/// RFC 9687 §3.
+const SEND_HOLD_TIME_SECS: u16 = 480;
 
 /// The whole file.
 pub(super) fn config(cursor: &Cursor<'_>) -> Option<Config> {
@@ -109,6 +111,11 @@ fn peer(cursor: &Cursor<'_>) -> Option<BgpPeer> {
         "port",
         "source",
         "passive",
+        "multihop",
+        "gtsm_hops",
+        "md5_key_file",
+        "tcp_user_timeout_secs",
+        "send_hold_time_secs",
         "hold_time_secs",
         "connect_retry_secs",
         "import",
@@ -121,6 +128,10 @@ fn peer(cursor: &Cursor<'_>) -> Option<BgpPeer> {
     let name = peer.field("name").and_then(|name| peer_name(&name));
     let port = peer.field("port").and_then(|port| port.number(1..=u16::MAX));
     let hold = peer.field("hold_time_secs").and_then(|hold| hold_time(&hold));
+    let hold = hold.unwrap_or(HOLD_TIME_SECS);
+    let multihop = peer.field("multihop").and_then(|hops| hops.number(1..=u8::MAX));
+    let user_timeout =
+        peer.field("tcp_user_timeout_secs").and_then(|time| time.number(1..=u16::MAX));
     let retry = peer.field("connect_retry_secs").and_then(|retry| retry.number(1..=u16::MAX));
     let import = peer
         .field("import")
@@ -135,7 +146,12 @@ fn peer(cursor: &Cursor<'_>) -> Option<BgpPeer> {
         port: port.unwrap_or(BGP_PORT),
         source,
         passive: flag(&peer, "passive"),
-        hold_time_secs: hold.unwrap_or(HOLD_TIME_SECS),
+        multihop,
+        gtsm_hops: gtsm_hops(&peer, multihop),
+        md5_key_file: peer.field("md5_key_file").and_then(|file| file.file()),
+        tcp_user_timeout_secs: user_timeout,
+        send_hold_time_secs: send_hold_time(&peer, hold),
+        hold_time_secs: hold,
         connect_retry_secs: retry.unwrap_or(CONNECT_RETRY_SECS),
         import: import.unwrap_or_default(),
         export: export.unwrap_or_default(),
@@ -185,6 +201,32 @@ fn hold_time(cursor: &Cursor<'_>) -> Option<u16> {
             "is {seconds}, but has to be 0 (never expires) or from 3 to 65535 (RFC 4271)"
         )),
         seconds => Some(seconds),
+    }
+}
+
+fn gtsm_hops(peer: &Object<'_>, multihop: Option<u8>) -> Option<u8> {
+    let field = peer.field("gtsm_hops")?;
+    let hops = field.number(1..=254)?;
+    if multihop.is_some() {
+        return field
+            .wrong("excludes `multihop`: GTSM's packets always start at 255, keep one of the two");
+    }
+    Some(hops)
+}
+
+/// RFC 9687 §3: longer than the hold time, which ends the session of a neighbour that also says nothing.
+fn send_hold_time(peer: &Object<'_>, hold_time: u16) -> u16 {
+    let least = hold_time.saturating_add(1).max(10);
+    let field = peer.field("send_hold_time_secs");
+    let Some(field) = field else { return SEND_HOLD_TIME_SECS.max(hold_time.saturating_mul(2)) };
+    match field.number(1..=u16::MAX) {
+        Some(seconds) if seconds < least => {
+            field.wrong::<()>(format!(
+                "is {seconds}, but has to be {least} or more: above hold_time_secs, and 10 at least (RFC 9687)"
+            ));
+            SEND_HOLD_TIME_SECS
+        }
+        seconds => seconds.unwrap_or(SEND_HOLD_TIME_SECS),
     }
 }
 

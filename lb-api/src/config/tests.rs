@@ -89,6 +89,16 @@ fn each_mistake_names_its_field() {
         (peer("hold_time_secs: 2"), "bgp.peers[0].hold_time_secs"),
         (peer("connect_retry_secs: 0"), "bgp.peers[0].connect_retry_secs"),
         (peer("source: '2001:db8::1'"), "bgp.peers[0].source"),
+        (peer("multihop: 0"), "bgp.peers[0].multihop"),
+        (peer("multihop: 256"), "bgp.peers[0].multihop"),
+        (peer("gtsm_hops: 0"), "bgp.peers[0].gtsm_hops"),
+        (peer("gtsm_hops: 255"), "bgp.peers[0].gtsm_hops"),
+        (peer("gtsm_hops: 1, multihop: 2"), "bgp.peers[0].gtsm_hops"),
+        (peer("md5_key_file: key"), "bgp.peers[0].md5_key_file"),
+        (peer("md5_key: secret"), "bgp.peers[0].md5_key"),
+        (peer("tcp_user_timeout_secs: 0"), "bgp.peers[0].tcp_user_timeout_secs"),
+        (peer("send_hold_time_secs: 90"), "bgp.peers[0].send_hold_time_secs"),
+        (peer("hold_time_secs: 0, send_hold_time_secs: 9"), "bgp.peers[0].send_hold_time_secs"),
         (peer("passive: 1"), "bgp.peers[0].passive"),
         (peer("import: vips"), "bgp.peers[0].import"),
         (peer("export: everything"), "bgp.peers[0].export"),
@@ -146,8 +156,34 @@ fn a_missing_file_is_named() {
     assert!(error.contains("/nonexistent/lbd.yaml"), "{error}");
 }
 
+#[test]
+fn a_key_file_is_read_and_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (file, key) = (at("lbd.yaml"), at("key"));
+    let peer = format!("{{ address: 192.0.2.1, asn: 65001, md5_key_file: {} }}", key.display());
+    std::fs::write(&file, format!("bgp:\n  peers:\n    - {peer}\n")).unwrap();
+    let error = || load(&file).unwrap_err().to_string();
+
+    assert!(error().contains("lbd.yaml:3: bgp.peers[0].md5_key_file names "), "{}", error());
+    assert!(error().contains("which cannot be read: No such file"), "{}", error());
+    std::fs::write(&key, "\n").unwrap();
+    assert!(
+        error().ends_with("which is empty: write the key that the neighbour has"),
+        "{}",
+        error()
+    );
+    let long = "s3cret".repeat(14);
+    std::fs::write(&key, &long).unwrap();
+    assert!(error().contains("has 84 octets: use a key of 80 at most"), "{}", error());
+    assert!(!error().contains("s3cret"));
+    std::fs::write(&key, "s3cret\n").unwrap();
+    let config = load(&file).unwrap();
+    assert!(!format!("{config:?}{:?}", keys::read(&key).unwrap()).contains("s3cret"));
+}
+
 fn any_config() -> impl Strategy<Value = Config> {
-    let peer = (any::<[u8; 2]>(), 1..64_000_u32, any::<bool>(), prop::bool::ANY, 3..9_000_u16);
+    let peer = (any::<[u8; 2]>(), 1..64_000_u32, any::<bool>(), prop::bool::ANY, 10..9_000_u16);
     let peers = prop::collection::btree_map(any::<[u8; 2]>(), peer, 0..5);
     (
         peers,
@@ -168,6 +204,11 @@ fn any_config() -> impl Strategy<Value = Config> {
                     port: 179,
                     source: named.then(|| [10, 1, a, b].into()),
                     passive,
+                    multihop: passive.then_some(2),
+                    gtsm_hops: (!passive).then_some(1),
+                    md5_key_file: named.then(|| "/etc/lbd/key".into()),
+                    tcp_user_timeout_secs: named.then_some(hold),
+                    send_hold_time_secs: hold * 2,
                     hold_time_secs: hold,
                     connect_retry_secs: hold,
                     import: if passive { Import::All } else { Import::None },

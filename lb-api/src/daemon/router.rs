@@ -3,12 +3,15 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use lb_api_types::config::{self, Bgp, BgpPeer};
-use lb_api_types::view::{BgpRouteView, PeerView};
+use lb_api_types::view::{BgpRouteView, PeerSettings, PeerView};
 use lb_routing::{
-    Export, Import, PathStatus, PeerConfig, PeerStatus, RouterConfig, SpeakerConfig, State,
+    Export, Import, PathStatus, PeerConfig, PeerStatus, Reach, RouterConfig, SpeakerConfig, State,
+    Transport,
 };
+
+use crate::config::keys;
 
 /// Paths that carry traffic together at most (ECMP).
 const MAX_PATHS: usize = 64;
@@ -18,9 +21,12 @@ pub(super) async fn config(bgp: &Bgp) -> Result<RouterConfig> {
         Some(id) => id,
         None => default_router_id(bgp).await?,
     };
+    let transports = bgp.peers.iter().map(|peer| Ok((peer.address, transport(bgp, peer)?)));
+    let transports = transports.collect::<Result<_>>()?;
     Ok(RouterConfig {
         speaker: SpeakerConfig { asn: bgp.asn, router_id, max_paths: MAX_PATHS },
         peers: bgp.peers.iter().map(peer).collect(),
+        transports,
         listen: bgp.listen,
     })
 }
@@ -58,7 +64,45 @@ fn peer(peer: &BgpPeer) -> PeerConfig {
     }
 }
 
-pub(super) fn peer_view(peer: PeerStatus, now: Instant) -> PeerView {
+fn transport(bgp: &Bgp, peer: &BgpPeer) -> Result<Transport> {
+    let md5 = peer.md5_key_file.as_deref().map(|file| {
+        keys::read(file).map_err(|why| anyhow!("peer {}: md5_key_file {why}", peer.address))
+    });
+    Ok(Transport {
+        reach: match (peer.gtsm_hops, peer.multihop) {
+            (Some(hops), _) => Reach::Secured(hops),
+            (None, Some(hops)) => Reach::Hops(hops),
+            // As every router does: a neighbour in another AS is on the same link unless told otherwise.
+            (None, None) if peer.asn != bgp.asn => Reach::Hops(1),
+            (None, None) => Reach::Anywhere,
+        },
+        md5: md5.transpose()?,
+        user_timeout: peer.tcp_user_timeout_secs.map(|secs| Duration::from_secs(secs.into())),
+        send_hold_time: Duration::from_secs(peer.send_hold_time_secs.into()),
+    })
+}
+
+/// What the file says of a neighbour, as people see it; a key is only said to be there.
+pub(super) fn peer_settings(peer: &BgpPeer) -> PeerSettings {
+    PeerSettings {
+        port: peer.port,
+        source: peer.source,
+        passive: peer.passive,
+        multihop: peer.multihop,
+        gtsm_hops: peer.gtsm_hops,
+        md5: peer.md5_key_file.is_some(),
+        tcp_user_timeout_secs: peer.tcp_user_timeout_secs,
+        send_hold_time_secs: peer.send_hold_time_secs,
+        hold_time_secs: peer.hold_time_secs,
+        connect_retry_secs: peer.connect_retry_secs,
+    }
+}
+
+pub(super) fn peer_view(
+    peer: PeerStatus,
+    settings: Option<PeerSettings>,
+    now: Instant,
+) -> PeerView {
     PeerView {
         name: peer.name,
         address: peer.address,
@@ -72,6 +116,7 @@ pub(super) fn peer_view(peer: PeerStatus, now: Instant) -> PeerView {
         messages_received: peer.messages_received,
         messages_sent: peer.messages_sent,
         last_error: peer.last_error,
+        settings,
     }
 }
 

@@ -15,7 +15,7 @@ use lb_api_types::view::{
 use lb_dataplane::fib::{Action, FibRoute, Member};
 use lb_dataplane::table::{Protocol, ServiceKey};
 use lb_dataplane::{Flow, Hook, ReasonCount};
-use lb_routing::{RouterHandle, Source};
+use lb_routing::{PeerStatus, RouterHandle, Source};
 use tokio::sync::watch;
 
 use super::dataplane::{DataplaneHandle, sentence};
@@ -40,6 +40,8 @@ pub(super) struct Live {
     pub(super) interfaces_wanted: bool,
     pub(super) router_id: Ipv4Addr,
     pub(super) asn: u32,
+    /// As the file says them.
+    pub(super) neighbours: Vec<config::BgpPeer>,
     pub(super) started: Instant,
 }
 
@@ -48,7 +50,11 @@ impl Views for Live {
         async {
             let now = Instant::now();
             let peers = self.router.peers().await;
-            peers.into_iter().map(|peer| router::peer_view(peer, now)).collect()
+            let view = |peer: PeerStatus| {
+                let configured = self.neighbours.iter().find(|told| told.address == peer.address);
+                router::peer_view(peer, configured.map(router::peer_settings), now)
+            };
+            peers.into_iter().map(view).collect()
         }
         .boxed()
     }

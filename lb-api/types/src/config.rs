@@ -75,6 +75,21 @@ pub struct BgpPeer {
     /// Wait for the neighbour to connect.
     #[serde(default)]
     pub passive: bool,
+    /// How many hops away it is: our packets' time to live; 1 by default where it is in another AS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multihop: Option<u8>,
+    /// GTSM (RFC 5082): its packets have to come from so many hops away at most. It has to do the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gtsm_hops: Option<u8>,
+    /// A file with the key of TCP MD5 signatures (RFC 2385): one line of 1 to 80 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub md5_key_file: Option<PathBuf>,
+    /// How long sent data may stay unacknowledged before the connection ends; the kernel's choice by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_user_timeout_secs: Option<u16>,
+    /// How long it may take nothing of what we send (RFC 9687); 480 s by default.
+    #[serde(default = "send_hold_time")]
+    pub send_hold_time_secs: u16,
     /// Hold time that we propose: 0, or 3 to 65535 seconds; 90 by default.
     #[serde(default = "hold_time")]
     pub hold_time_secs: u16,
@@ -210,6 +225,9 @@ fn bgp_port() -> u16 {
 }
 fn hold_time() -> u16 {
     90
+}
+fn send_hold_time() -> u16 {
+    480
 }
 fn connect_retry() -> u16 {
     5

@@ -48,6 +48,36 @@ pub struct PeerView {
     pub messages_sent: u64,
     /// The last error in words, empty if none: `received NOTIFICATION Cease / Administrative Shutdown`.
     pub last_error: String,
+    /// What the configuration says of its connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<PeerSettings>,
+}
+
+/// What the configuration says of a neighbour's connections and timers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PeerSettings {
+    /// Its port.
+    pub port: u16,
+    /// The address that we connect from; the kernel's choice if unset.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub source: Option<IpAddr>,
+    /// Whether we wait for it to connect.
+    pub passive: bool,
+    /// How many hops away it is, if that is said.
+    pub multihop: Option<u8>,
+    /// GTSM (RFC 5082): from how many hops away its packets may come.
+    pub gtsm_hops: Option<u8>,
+    /// Whether segments are signed (TCP MD5, RFC 2385). The key is never shown.
+    pub md5: bool,
+    /// How long sent data may stay unacknowledged; the kernel's choice if unset.
+    pub tcp_user_timeout_secs: Option<u16>,
+    /// How long it may take nothing of what we send (RFC 9687).
+    pub send_hold_time_secs: u16,
+    /// Hold time that we propose.
+    pub hold_time_secs: u16,
+    /// Delay before another connect.
+    pub connect_retry_secs: u16,
 }
 
 /// A path to a prefix (`GET /api/v1/bgp/routes`).

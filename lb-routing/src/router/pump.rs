@@ -10,6 +10,7 @@ use lb_routing_proto::speaker::{ConnId, Event, Input, Output, RouteChange, State
 use super::task::{Synced, Task};
 use crate::kernel::Request;
 use crate::tcp::{self, Connection, Queued};
+use crate::transport::Transport;
 
 /// Outputs of the speaker, and of the resolver, in one go, before the world is looked at again.
 const TURN: usize = 2048;
@@ -122,12 +123,16 @@ impl Task {
     fn connect(&mut self, peer: IpAddr, port: u16, source: Option<IpAddr>) {
         self.io.last_attempt += 1;
         let attempt = self.io.last_attempt;
-        let work =
-            tcp::connect(SocketAddr::new(peer, port), source, attempt, self.io.events.clone());
+        let (to, transport) = (SocketAddr::new(peer, port), self.transport(peer));
+        let work = tcp::connect(to, source, transport, attempt, self.io.events.clone());
         let handle = self.io.talking.spawn(work);
         if let Some((_, before)) = self.io.connects.insert(peer, (attempt, handle)) {
             before.abort();
         }
+    }
+
+    fn transport(&self, peer: IpAddr) -> Transport {
+        self.io.transports.get(&peer.to_canonical()).cloned().unwrap_or_default()
     }
 
     fn send(&mut self, conn: ConnId, bytes: Vec<u8>, now: Instant) {
@@ -181,7 +186,7 @@ impl Task {
     pub(super) fn connection_event(&mut self, event: tcp::Event, now: Instant) {
         match event {
             tcp::Event::Accepted { peer, stream } => {
-                let Some((conn, local)) = self.adopt(stream) else { return };
+                let Some((conn, local)) = self.adopt(peer, stream) else { return };
                 self.speaker.handle(Input::Accepted { peer, conn, local }, now);
             }
             tcp::Event::Connected { peer, attempt, result } => {
@@ -189,7 +194,7 @@ impl Task {
                     return;
                 }
                 self.io.connects.remove(&peer);
-                let adopted = result.map(|stream| self.adopt(stream));
+                let adopted = result.map(|stream| self.adopt(peer, stream));
                 let input = match adopted {
                     Ok(Some((conn, local))) => Input::Connected { peer, conn, local },
                     Ok(None) => Input::ConnectFailed { peer, error: "reset at once".to_owned() },
@@ -211,13 +216,15 @@ impl Task {
     }
 
     /// Gives a stream a name and its tasks; `None` if it is dead already.
-    fn adopt(&mut self, stream: tokio::net::TcpStream) -> Option<(ConnId, IpAddr)> {
+    fn adopt(&mut self, peer: IpAddr, stream: tokio::net::TcpStream) -> Option<(ConnId, IpAddr)> {
         let local = stream.local_addr().ok()?.ip().to_canonical();
         stream.set_nodelay(true).ok()?;
         self.io.last_conn += 1;
         let conn = ConnId(self.io.last_conn);
         let events = self.io.events.clone();
-        let connection = Connection::start(conn, stream, events, &mut self.io.talking);
+        let patience = self.transport(peer).send_hold_time;
+        let talking = &mut self.io.talking;
+        let connection = Connection::start(conn, stream, patience, events, talking);
         self.io.connections.insert(conn, connection);
         Some((conn, local))
     }

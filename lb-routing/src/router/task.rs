@@ -1,6 +1,6 @@
 //! The one task that owns the router's state: what it waits for, and what it does about it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -17,6 +17,7 @@ use crate::convergence::Convergence;
 use crate::kernel::{self, Installer, Outcome, Request, Watcher};
 use crate::plan::{OwnRoute, Plan};
 use crate::tcp::{self, Connection};
+use crate::transport::Transports;
 
 /// Events of all connections that wait at most; beyond, their readers wait.
 const CONNECTION_EVENTS: usize = 64;
@@ -86,6 +87,7 @@ pub(super) struct Io {
     pub(super) requests: mpsc::Sender<Request>,
     outcomes: mpsc::Receiver<Vec<Outcome>>,
     pub(super) installer_busy: bool,
+    pub(super) transports: Arc<Transports>,
     pub(super) events: mpsc::Sender<tcp::Event>,
     event_rx: mpsc::Receiver<tcp::Event>,
     pub(super) connections: HashMap<ConnId, Connection>,
@@ -106,8 +108,8 @@ impl Io {
         batches: mpsc::Sender<FibBatch>,
         links: watch::Sender<Vec<Link>>,
     ) -> Result<Self, SpawnError> {
-        let with_ipv6 = config.peers.iter().any(|peer| peer.address.to_canonical().is_ipv6());
-        let listeners = tcp::listen(config.listen, with_ipv6)
+        let transports = Arc::new(config.transports());
+        let listeners = tcp::listen(config.listen, &transports)
             .map_err(|(address, source)| SpawnError::Listen { address, source })?;
         let (requests, request_rx) = mpsc::channel(1);
         let (outcome_tx, outcomes) = mpsc::channel(1);
@@ -119,10 +121,8 @@ impl Io {
         let mut helpers = JoinSet::new();
         helpers.spawn(installer.run());
         helpers.spawn(watcher.run());
-        let addresses = config.peers.iter().map(|peer| peer.address.to_canonical());
-        let neighbours: HashSet<_> = addresses.collect();
         for listener in listeners {
-            helpers.spawn(tcp::accept(listener, neighbours.clone(), events.clone()));
+            helpers.spawn(tcp::accept(listener, Arc::clone(&transports), events.clone()));
         }
         Ok(Self {
             commands,
@@ -133,6 +133,7 @@ impl Io {
             requests,
             outcomes,
             installer_busy: false,
+            transports,
             events,
             event_rx,
             connections: HashMap::new(),

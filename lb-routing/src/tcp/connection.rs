@@ -1,7 +1,8 @@
 //! One connection: a reader with a fixed buffer and a writer with a bounded queue.
 //!
 //! A neighbour that stops reading stalls only itself: above [`CONGESTED`] the speaker makes no more
-//! UPDATEs for it, at [`MAX_QUEUED`] or after [`SEND_HOLD`] its connection ends.
+//! UPDATEs for it, at [`MAX_QUEUED`] or after SendHoldTime (RFC 9687) its
+//! connection ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,8 +28,6 @@ const CONGESTED: usize = 256 * 1024;
 const DRAINED: usize = 64 * 1024;
 /// Bytes that wait at most.
 const MAX_QUEUED: usize = 8 * 1024 * 1024;
-/// A neighbour that takes nothing for so long is gone (RFC 9687 §3: 8 minutes).
-const SEND_HOLD: Duration = Duration::from_secs(8 * 60);
 /// Time for the last words (a NOTIFICATION) after we closed.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -55,13 +54,14 @@ impl Connection {
     pub(crate) fn start(
         conn: ConnId,
         stream: TcpStream,
+        send_hold_time: Duration,
         events: mpsc::Sender<Event>,
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let (queue, pieces) = mpsc::channel(QUEUE);
         let waiting = Arc::new(AtomicUsize::new(0));
-        let writer_waiting = Arc::clone(&waiting);
-        tasks.spawn(async move { work(conn, stream, pieces, writer_waiting, events).await });
+        let output = Output { pieces, waiting: Arc::clone(&waiting), send_hold_time };
+        tasks.spawn(async move { work(conn, stream, output, events).await });
         Self { queue, waiting }
     }
 
@@ -76,16 +76,18 @@ impl Connection {
     }
 }
 
-async fn work(
-    conn: ConnId,
-    stream: TcpStream,
+/// What the writer works with.
+struct Output {
     pieces: mpsc::Receiver<Vec<u8>>,
+    /// Their octets.
     waiting: Arc<AtomicUsize>,
-    events: mpsc::Sender<Event>,
-) {
+    send_hold_time: Duration,
+}
+
+async fn work(conn: ConnId, stream: TcpStream, output: Output, events: mpsc::Sender<Event>) {
     let (reader, writer) = stream.into_split();
     let mut reading = tokio::spawn(read(conn, reader, events.clone()));
-    let result = write(conn, writer, pieces, &waiting, &events).await;
+    let result = write(conn, writer, output, &events).await;
     if let Err(error) = result {
         closed(conn, error, &events).await;
     } else if timeout(LAST_WORDS, &mut reading).await.is_ok() {
@@ -119,10 +121,10 @@ async fn read(conn: ConnId, mut reader: OwnedReadHalf, events: mpsc::Sender<Even
 async fn write(
     conn: ConnId,
     mut writer: OwnedWriteHalf,
-    mut pieces: mpsc::Receiver<Vec<u8>>,
-    waiting: &AtomicUsize,
+    output: Output,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), String> {
+    let Output { mut pieces, waiting, send_hold_time } = output;
     while let Some(piece) = pieces.recv().await {
         let mut rest = piece.as_slice();
         let mut stalled = Duration::ZERO;
@@ -137,8 +139,11 @@ async fn write(
             if pieces.is_closed() {
                 return Ok(());
             }
-            if stalled >= SEND_HOLD {
-                return Err("the neighbour reads nothing (RFC 9687)".into());
+            if stalled >= send_hold_time {
+                let seconds = send_hold_time.as_secs();
+                return Err(format!(
+                    "send hold timer expired: the neighbour took nothing for {seconds} s (RFC 9687)"
+                ));
             }
         }
         let before = waiting.fetch_sub(piece.len(), Ordering::Relaxed);

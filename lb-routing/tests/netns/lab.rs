@@ -13,7 +13,7 @@ use lb_routing::{
     Action, Export, FibBatch, Import, PeerConfig, RouterConfig, RouterHandle, Source,
     SpeakerConfig, Update,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use tokio::sync::mpsc;
 
 /// A condition that does not hold after this time does not hold.
@@ -170,7 +170,8 @@ pub(crate) fn config(
     peers: Vec<PeerConfig>,
 ) -> RouterConfig {
     let listen: SocketAddr = listen.parse().unwrap();
-    RouterConfig { speaker: SpeakerConfig { asn, router_id, max_paths: 8 }, peers, listen }
+    let speaker = SpeakerConfig { asn, router_id, max_paths: 8 };
+    RouterConfig { speaker, peers, transports: HashMap::new(), listen }
 }
 
 /// A neighbour with which everything is exchanged.

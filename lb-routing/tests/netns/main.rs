@@ -6,3 +6,4 @@ mod lab;
 
 mod kernel;
 mod peers;
+mod transport;

@@ -262,7 +262,7 @@ impl Monitor {
 }
 
 /// BGP by hand, from 127.0.0.2: an OPEN without capabilities and with hold time 0, and a KEEPALIVE.
-async fn by_hand(port: u16) -> TcpStream {
+pub(crate) async fn by_hand(port: u16) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
