@@ -201,10 +201,7 @@ fn advertised(lab: &Lab, address: IpAddr) -> Result<()> {
 }
 
 fn spread(lab: &Lab, api: &Api, vip: &Vip, least: u32, most: u32) -> Result<()> {
-    let name = match vip.spec.algorithm {
-        Algorithm::RoundRobin => "round robin",
-        Algorithm::Maglev => "Maglev",
-    };
+    let name = vip.spec.algorithm;
     progress(&format!("Sending {REQUESTS} HTTP requests from the client to the VIP, by {name}"));
     let to = SocketAddr::new(vip.spec.address, vip.spec.port);
     let before = (api.status()?.reasons, forwarded_by_kernel(lab.netns("lbd")?)?);

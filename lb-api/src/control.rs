@@ -12,10 +12,12 @@ mod explain;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Instant;
 
 use lb_api_types::vip::{self, Backend, Health, NatMode, Vip, VipSpec};
+use lb_dataplane::seconds;
 use lb_dataplane::table::{self, BackendState, Service, ServiceKey, Source, Table};
 
 pub use self::damping::{Damping, HALF_LIFE};
@@ -97,11 +99,14 @@ fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
     let algorithm = match spec.algorithm {
         vip::Algorithm::Maglev => table::Algorithm::Maglev,
         vip::Algorithm::RoundRobin => table::Algorithm::RoundRobin,
+        vip::Algorithm::LeastConnections => table::Algorithm::LeastConnections,
+        vip::Algorithm::SourceHash => table::Algorithm::SourceHash,
     };
     let sources = sources(spec);
     let backends = spec.backends.iter().map(|backend| table::Backend {
         address: backend.address,
         port: backend.port,
+        weight: backend.weight,
         sources: sources.clone(),
         state: match verdict(spec, backend, verdicts).health {
             Health::Unhealthy => BackendState::Failed,
@@ -112,7 +117,8 @@ fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
         },
     });
     let one_arm = spec.nat.mode == NatMode::OneArm;
-    Service { algorithm, backends: backends.collect(), one_arm }
+    let affinity = spec.affinity_secs.and_then(|secs| NonZero::new(seconds(secs.into())));
+    Service { algorithm, affinity, backends: backends.collect(), one_arm }
 }
 
 /// Where flows of a full-NAT VIP come from. Nothing of this host uses such an address, so all of its ports are free; those

@@ -8,10 +8,12 @@ use lb_api_types::vip::{
     VipSpec,
 };
 
+use lb_dataplane::MAX_TURNS;
+
 use crate::read::{Cursor, Object};
 
 /// Backends of a VIP at most.
-pub const MAX_BACKENDS: usize = 1024;
+pub const MAX_BACKENDS: usize = lb_dataplane::MAX_BACKENDS_PER_SERVICE;
 /// Source addresses of a VIP at most: a million flows to each backend.
 pub const MAX_SOURCE_ADDRESSES: usize = 16;
 /// VIPs at most, from file and REST together.
@@ -24,8 +26,14 @@ const CHECKS: &[(&str, HealthCheckKind)] =
 const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
 const MODES: &[(&str, NatMode)] =
     &[("dnat", NatMode::Dnat), ("full-nat", NatMode::FullNat), ("one-arm", NatMode::OneArm)];
-const ALGORITHMS: &[(&str, Algorithm)] =
-    &[("maglev", Algorithm::Maglev), ("round-robin", Algorithm::RoundRobin)];
+const ALGORITHMS: &[(&str, Algorithm)] = &[
+    ("maglev", Algorithm::Maglev),
+    ("round-robin", Algorithm::RoundRobin),
+    ("least-connections", Algorithm::LeastConnections),
+    ("source-hash", Algorithm::SourceHash),
+];
+/// Seconds for which a client is remembered at most.
+const MAX_AFFINITY_SECS: u32 = 86_400;
 
 /// Reads a VIP. Its `status`, if there is one, is ignored.
 pub fn read(cursor: &Cursor<'_>) -> Option<Vip> {
@@ -68,6 +76,7 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         "port",
         "protocol",
         "algorithm",
+        "affinity_secs",
         "nat",
         "backends",
         "health_check",
@@ -79,8 +88,22 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         spec.field("protocol").map_or(Some(Protocol::default()), |p| p.one_of(PROTOCOLS));
     let algorithm =
         spec.field("algorithm").map_or(Some(Algorithm::default()), |a| a.one_of(ALGORITHMS));
+    let affinity_secs = match spec.field("affinity_secs") {
+        None => Some(None),
+        Some(seconds) => seconds.number(1..=MAX_AFFINITY_SECS).map(Some),
+    };
     let nat = spec.field("nat").map_or_else(|| Some(Nat::default()), |nat| read_nat(&nat));
-    let backends = spec.required("backends").and_then(|backends| read_backends(&backends, address));
+    let backends = spec.required("backends").and_then(|cursor| {
+        let backends = read_backends(&cursor, address)?;
+        if algorithm.is_some_and(goes_by_turns) && turns(&backends) > MAX_TURNS {
+            return cursor.wrong(format!(
+                "have weights that make a round of {} turns, but {MAX_TURNS} are the most: use smaller weights, or ones with a \
+                 common divisor",
+                turns(&backends)
+            ));
+        }
+        Some(backends)
+    });
     let health_check = read_health_check(&spec, protocol);
     let advertise = spec.field("advertise").map_or(Some(true), |advertise| advertise.boolean());
     Some(VipSpec {
@@ -88,11 +111,24 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         port: port?,
         protocol: protocol?,
         algorithm: algorithm?,
+        affinity_secs: affinity_secs?,
         nat: nat?,
         backends: backends?,
         health_check: health_check?,
         advertise: advertise?,
     })
+}
+
+/// Whether each backend has its turns in a round.
+fn goes_by_turns(algorithm: Algorithm) -> bool {
+    match algorithm {
+        Algorithm::RoundRobin | Algorithm::LeastConnections => true,
+        Algorithm::Maglev | Algorithm::SourceHash => false,
+    }
+}
+
+fn turns(backends: &[Backend]) -> usize {
+    lb_dataplane::turns(&backends.iter().map(|backend| backend.weight).collect::<Vec<_>>())
 }
 
 fn service_address(cursor: &Cursor<'_>) -> Option<IpAddr> {
@@ -176,7 +212,7 @@ fn read_backends(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Vec<Backend
 }
 
 fn read_backend(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Backend> {
-    let backend = cursor.object(&["address", "port", "drain"])?;
+    let backend = cursor.object(&["address", "port", "weight", "drain"])?;
     let address = backend.required("address").and_then(|cursor| match cursor.address()? {
         address if Some(address) == vip => {
             cursor.wrong(format!("is {address}, the VIP's own address: name the server behind it"))
@@ -190,8 +226,9 @@ fn read_backend(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Backend> {
         }
     });
     let port = backend.required("port").and_then(|port| port.number(1..=u16::MAX));
+    let weight = backend.field("weight").map_or(Some(1), |weight| weight.number(1..=u8::MAX));
     let drain = backend.field("drain").map_or(Some(false), |drain| drain.boolean());
-    Some(Backend { address: address?, port: port?, drain: drain? })
+    Some(Backend { address: address?, port: port?, weight: weight?, drain: drain? })
 }
 
 /// A UDP service has no check that would fit by default: silence is what healthy and dead servers have in common.

@@ -162,6 +162,8 @@ pub struct BackendCount {
     pub flows: u64,
     /// Half-open flows that had to make room for others.
     pub evicted: u64,
+    /// Flows that there are.
+    pub active: u64,
 }
 
 /// Counters by service.

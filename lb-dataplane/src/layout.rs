@@ -59,7 +59,7 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
         "FLOWS" => sizes.flow_entries,
         "HALF_OPEN" => half_open_places(sizes) * cpus(),
         "SERVICES" | "ROUND_ROBIN" | "SERVICE_COUNTS" => sizes.services,
-        "BACKENDS" | "BACKEND_COUNTS" => sizes.backends,
+        "BACKENDS" | "BACKEND_COUNTS" | "LOADS" => sizes.backends,
         "SOURCES" => sizes.sources,
         "RINGS" => sizes.ring_pages,
         "FIB4_L2" => sizes.fib_second_level_pages,

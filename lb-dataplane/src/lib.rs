@@ -23,3 +23,4 @@ pub use icmp::Answer;
 pub use lb_dataplane_common::flow::{Timeouts, seconds};
 pub use lb_dataplane_common::reason::{Contract, Kind, Reason};
 pub use lb_dataplane_common::tables::Record;
+pub use plan::{MAX_BACKENDS_PER_SERVICE, MAX_TURNS, turns};

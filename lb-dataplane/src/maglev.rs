@@ -1,6 +1,6 @@
 //! Maglev hashing (Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, §3.4).
 //!
-//! A ring depends on nothing but the backends' addresses and ports, so every node with the same backends builds the same
+//! A ring depends on nothing but the backends' addresses, ports and weights, so every node with the same backends builds the same
 //! one, and a flow that moves to another node finds its backend there.
 
 use std::net::IpAddr;
@@ -21,17 +21,25 @@ pub fn ring_len(backends: usize) -> u32 {
     fits.unwrap_or(SIZES[SIZES.len() - 1])
 }
 
-/// The ring: at each slot the place of its backend in `backends`, whatever their order.
-pub fn ring(backends: &[(IpAddr, u16)]) -> Vec<u32> {
+/// The ring: at each slot the place of its backend in `backends`, whatever their order. A backend has a share of the slots
+/// as its weight, 1 or more, says.
+pub fn ring(backends: &[(IpAddr, u16, u8)]) -> Vec<u32> {
     let size = ring_len(backends.len());
     let mut turns: Vec<Turn> =
         (0..).zip(backends).map(|(place, b)| Turn::new(place, b, size)).collect();
     turns.sort_unstable_by_key(|turn| turn.identity);
     let mut slots = vec![None; size as usize];
     let mut filled = 0;
-    // Each backend in turn takes the next free slot of its permutation: at most `size` rounds, since each fills one.
+    // Each backend in turn takes the next free slot of its permutation; one with a smaller weight than the greatest lets
+    // turns pass, spread over the rounds. At most `size` rounds, since each fills a slot.
+    let greatest = backends.iter().map(|(_, _, weight)| u64::from(*weight)).max().unwrap_or(1);
     while filled < size {
         for turn in &mut turns {
+            turn.credit += turn.weight;
+            if turn.credit < greatest {
+                continue;
+            }
+            turn.credit -= greatest;
             let slot = turn.next_free(&slots);
             slots[slot as usize] = Some(turn.place);
             filled += 1;
@@ -47,13 +55,16 @@ pub fn ring(backends: &[(IpAddr, u16)]) -> Vec<u32> {
 struct Turn {
     place: u32,
     identity: (IpAddr, u16),
+    weight: u64,
+    /// The weight of the rounds since its last turn.
+    credit: u64,
     next: u64,
     skip: u64,
     size: u64,
 }
 
 impl Turn {
-    fn new(place: u32, &(address, port): &(IpAddr, u16), size: u32) -> Self {
+    fn new(place: u32, &(address, port, weight): &(IpAddr, u16, u8), size: u32) -> Self {
         let bits = match address {
             IpAddr::V4(address) => u128::from(u32::from(address)),
             IpAddr::V6(address) => u128::from(address),
@@ -63,7 +74,8 @@ impl Turn {
         let size = u64::from(size);
         let offset = mix(name ^ 0x6f66_6673_6574) % size;
         let skip = mix(name ^ 0x736b_6970) % (size - 1) + 1;
-        Self { place, identity: (address, port), next: offset, skip, size }
+        let weight = u64::from(weight.max(1));
+        Self { place, identity: (address, port), weight, credit: 0, next: offset, skip, size }
     }
 
     fn next_free(&mut self, slots: &[Option<u32>]) -> u64 {
@@ -93,8 +105,8 @@ mod tests {
 
     use super::*;
 
-    fn backends(count: u8) -> Vec<(IpAddr, u16)> {
-        (0..count).map(|n| (IpAddr::from([10, 1, n / 250, n % 250 + 1]), 8080)).collect()
+    fn backends(count: u8) -> Vec<(IpAddr, u16, u8)> {
+        (0..count).map(|n| (IpAddr::from([10, 1, n / 250, n % 250 + 1]), 8080, 1)).collect()
     }
 
     fn shares(ring: &[u32]) -> HashMap<u32, usize> {
@@ -117,6 +129,23 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn shares_follow_the_weights(weights in prop::collection::vec(1_u8..=20, 1..20)) {
+            let mut backends = backends(weights.len() as u8);
+            let sum: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+            backends.iter_mut().zip(&weights).for_each(|(backend, weight)| backend.2 = *weight);
+            let ring = ring(&backends);
+            for (place, slots) in shares(&ring) {
+                let part = f64::from(weights[place as usize]) / sum;
+                let share = ring.len() as f64 * part;
+                // A turn, and a part of the last round, which may be a part of the backends only.
+                let off = 1.0 + part * weights.len() as f64;
+                prop_assert!((slots as f64 - share).abs() <= off, "{slots} of {share}");
+            }
+        }
+    }
+
     #[test]
     fn a_ring_of_none_is_empty() {
         assert!(ring(&[]).is_empty());
@@ -131,7 +160,7 @@ mod tests {
             let straight = backends(count);
             let mut turned = straight.clone();
             turned.rotate_left(turn % usize::from(count));
-            let names = |ring: Vec<u32>, of: &[(IpAddr, u16)]| -> Vec<(IpAddr, u16)> {
+            let names = |ring: Vec<u32>, of: &[(IpAddr, u16, u8)]| -> Vec<(IpAddr, u16, u8)> {
                 ring.into_iter().map(|place| of[place as usize]).collect()
             };
             prop_assert_eq!(names(ring(&straight), &straight), names(ring(&turned), &turned));

@@ -10,6 +10,7 @@
 
 mod adopt;
 mod entries;
+mod ring;
 mod sources;
 mod space;
 mod step;
@@ -20,18 +21,20 @@ mod undo;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZero;
 
-use lb_dataplane_common::service::{
-    ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, BackendEntry, ServiceEntry,
+use lb_dataplane_common::service::{BackendEntry, ServiceEntry};
+
+use self::entries::{
+    address_entry, address_key, algorithm, backend_entry, gone_entry, service_key, v4,
 };
-
-use self::entries::{address_entry, address_key, backend_entry, backend_flags, service_key, v4};
+use self::ring::ring;
+pub use self::ring::{MAX_TURNS, turns};
 use self::sources::{Set, Sources};
 use self::space::{Ids, Rings};
 pub use self::step::{PlanError, Step};
 use self::undo::Undo;
-use crate::maglev;
-use crate::table::{Algorithm, Backend, Service, ServiceKey, Table};
+use crate::table::{Backend, Service, ServiceKey, Table};
 
 /// Backends of one service at most.
 pub const MAX_BACKENDS_PER_SERVICE: usize = 4096;
@@ -81,12 +84,17 @@ struct Held {
 /// Backends of a service, by address and port.
 type Backends = BTreeMap<(Ipv4Addr, u16), Place>;
 
-/// Where a backend is in `BACKENDS`, and with which flags.
+/// Where a backend is in `BACKENDS`, and what is said of it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     id: u32,
-    flags: u8,
-    sources: Set,
+    entry: BackendEntry,
+}
+
+impl Place {
+    fn sources(&self) -> Set {
+        Set { base: self.entry.sources_base, len: self.entry.sources_len }
+    }
 }
 
 /// A service with its ids, for counters.
@@ -169,7 +177,6 @@ impl Served {
         });
         let changed: Vec<(&ServiceKey, &Service)> = changed.collect();
         let orphans = self.orphans.iter();
-        let gone_entry = |name| backend_entry(name, 0, NO_ID, Set::default());
         let mut steps: Vec<Step> = orphans
             .map(|(name, id)| Step::PutBackend { id: *id, entry: gone_entry(*name) })
             .collect();
@@ -217,6 +224,7 @@ impl Served {
             for backend in &service.backends {
                 v4(backend.address)?;
             }
+            ring::check(key, service)?;
         }
         let wanted = table.services.len() + addresses.len();
         let limit = self.limits.services;
@@ -277,14 +285,14 @@ impl Served {
         service: u32,
         steps: &mut Vec<Step>,
     ) -> Result<Place, PlanError> {
-        let flags = backend_flags(backend.state);
         let sources = self.sources.take(&backend.sources, steps)?;
+        let entry = backend_entry(name, backend, service, sources);
         // A place that is kept has its list already.
         if let Some(place) = known {
-            self.sources.give_back(place.sources);
+            self.sources.give_back(place.sources());
         }
         let id = match known {
-            Some(place) if place.flags == flags && place.sources == sources => return Ok(place),
+            Some(place) if place.entry == entry => return Ok(place),
             Some(place) => place.id,
             None => {
                 let full = PlanError::BackendsFull(self.limits.backends);
@@ -293,16 +301,15 @@ impl Served {
                 id
             }
         };
-        steps.push(Step::PutBackend { id, entry: backend_entry(name, flags, service, sources) });
-        Ok(Place { id, flags, sources })
+        steps.push(Step::PutBackend { id, entry });
+        Ok(Place { id, entry })
     }
 
     /// Marks backends as gone and gives their ids back.
     fn part_with(&mut self, backends: Backends, steps: &mut Vec<Step>) {
         for (name, place) in backends {
-            let entry = backend_entry(name, 0, NO_ID, Set::default());
-            steps.push(Step::PutBackend { id: place.id, entry });
-            self.sources.give_back(place.sources);
+            steps.push(Step::PutBackend { id: place.id, entry: gone_entry(name) });
+            self.sources.give_back(place.sources());
             self.backend_ids.give_back(place.id);
         }
     }
@@ -316,10 +323,6 @@ impl Served {
         old: Option<&Held>,
         steps: &mut Vec<Step>,
     ) -> Result<ServiceEntry, PlanError> {
-        let algorithm = match service.algorithm {
-            Algorithm::Maglev => ALGORITHM_MAGLEV,
-            Algorithm::RoundRobin => ALGORITHM_ROUND_ROBIN,
-        };
         let ring_len = u32::try_from(ring.len()).unwrap_or(u32::MAX);
         let ring_base = match old {
             Some(held) if held.ring == ring => held.entry.ring_base,
@@ -331,7 +334,15 @@ impl Served {
                 base
             }
         };
-        Ok(ServiceEntry { id, ring_base, ring_len, algorithm, flags: 0, pad: [0; 2] })
+        Ok(ServiceEntry {
+            id,
+            ring_base,
+            ring_len,
+            algorithm: algorithm(service.algorithm),
+            flags: 0,
+            pad: [0; 2],
+            affinity: service.affinity.map_or(0, NonZero::get),
+        })
     }
 
     fn announce(
@@ -367,23 +378,5 @@ impl Served {
         self.service_ids.give_back(held.entry.id);
         self.part_with(held.backends, steps);
         Ok(())
-    }
-}
-
-/// Backend ids, slot by slot; only of backends that take new flows.
-fn ring(service: &Service, backends: &Backends) -> Vec<u32> {
-    let takers = service.backends.iter().filter(|backend| backend.takes_new_flows());
-    let takers: Vec<(IpAddr, u16)> =
-        takers.map(|backend| (backend.address, backend.port)).collect();
-    let id = |(address, port): (IpAddr, u16)| match address {
-        IpAddr::V4(address) => backends.get(&(address, port)).map(|place| place.id),
-        IpAddr::V6(_) => None,
-    };
-    match service.algorithm {
-        Algorithm::RoundRobin => takers.into_iter().filter_map(id).collect(),
-        Algorithm::Maglev => {
-            let places = maglev::ring(&takers);
-            places.into_iter().filter_map(|place| id(takers[place as usize])).collect()
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZero;
 use std::sync::Arc;
 
 /// Everything that is to be served. Applied as a whole; the difference to what is served now is the work.
@@ -36,6 +37,8 @@ pub enum Protocol {
 pub struct Service {
     /// The choice for a new flow.
     pub algorithm: Algorithm,
+    /// For how many ticks a client is given to the backend of its last flow.
+    pub affinity: Option<NonZero<u32>>,
     /// Backends in a stable order. Empty, or none that takes new flows: new flows are refused.
     pub backends: Vec<Backend>,
     /// Whether flows to a backend come from this host's own address on the way there, whatever its `sources` say.
@@ -49,6 +52,10 @@ pub enum Algorithm {
     Maglev,
     /// One after the other.
     RoundRobin,
+    /// Of two at random, those with a greater weight more often, the one with fewer flows for its weight.
+    LeastConnections,
+    /// Maglev hashing of the client's address alone.
+    SourceHash,
 }
 
 /// Where a flow goes.
@@ -58,6 +65,8 @@ pub struct Backend {
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
+    /// Its share of new flows beside others', at least 1.
+    pub weight: u8,
     /// What flows it is given, and keeps.
     pub state: BackendState,
     /// Where its new flows come from; with none they keep their clients' addresses and ports.

@@ -8,7 +8,7 @@ use anyhow::ensure;
 use integration::wait::eventually;
 use integration::{demo, traffic};
 use lb_api_types::config::Hook;
-use lb_api_types::vip::{Algorithm, HealthCheckKind, Nat, NatMode, Protocol, Vip};
+use lb_api_types::vip::{Algorithm, HealthCheckKind, Nat, NatMode, Protocol, Vip, VipSpec};
 use nix::sys::signal::Signal;
 
 use crate::hello::{Hello, Holds, INTERFACES, PODS, SOON, VIP, address};
@@ -40,6 +40,7 @@ on_both_hooks!(
     a_transfer_finds_its_way_through_smaller_mtus,
     datagrams_come_back_and_their_errors_too,
     backends_see_the_source_that_the_mode_says_and_need_no_way_back_to_the_client,
+    flows_go_by_weight_by_load_and_by_client,
 );
 
 fn vip_is_reachable_and_spread_over_all_backends(hook: Hook) {
@@ -61,6 +62,43 @@ fn vip_is_reachable_and_spread_over_all_backends(hook: Hook) {
         let kernel = hello.packets_forwarded_by_the_kernel() - kernel;
         assert_eq!(kernel, 0, "the kernel forwarded packets that are the fast path's");
     }
+}
+
+fn flows_go_by_weight_by_load_and_by_client(hook: Hook) {
+    let (hello, mut vip) = Hello::up_with_vip(hook);
+    let mut sixty = |change: &mut dyn FnMut(&mut VipSpec)| {
+        change(&mut vip.spec);
+        hello.api.put_vip(&vip).holds();
+        demo::all_healthy(&hello.api, &vip).holds();
+        let client = hello.lab.netns("client").holds();
+        let spread = traffic::requests(client, address(&vip), 60).holds();
+        assert!(spread.failures.is_empty(), "{spread}");
+        PODS.map(|pod| spread.pods.get(pod).copied().unwrap_or(0))
+    };
+    let weigh = |spec: &mut VipSpec, weights: [u8; 3]| {
+        spec.backends.iter_mut().zip(weights).for_each(|(backend, weight)| backend.weight = weight);
+    };
+    let by_turns = sixty(&mut |spec| {
+        spec.algorithm = Algorithm::RoundRobin;
+        weigh(spec, [3, 2, 1]);
+    });
+    assert_eq!(by_turns, [30, 20, 10]);
+    let by_load = sixty(&mut |spec| {
+        spec.algorithm = Algorithm::LeastConnections;
+        weigh(spec, [1, 1, 1]);
+    });
+    // What they had before counts, too: 30, 20 and 10 flows that linger for a while.
+    assert!(by_load[2] > by_load[0], "{by_load:?}");
+    let status = hello.api.vip("web").holds().status.expect("a VIP has a status");
+    assert!(status.backends.iter().all(|backend| backend.active_flows > 0), "{status:?}");
+    let one_pod = |spread: [u32; 3]| {
+        assert!(spread.contains(&60), "{spread:?}");
+    };
+    one_pod(sixty(&mut |spec| spec.algorithm = Algorithm::SourceHash));
+    one_pod(sixty(&mut |spec| {
+        spec.algorithm = Algorithm::RoundRobin;
+        spec.affinity_secs = Some(600);
+    }));
 }
 
 fn vip_is_withdrawn_when_the_last_backend_fails_and_returns(hook: Hook) {

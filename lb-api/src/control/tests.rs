@@ -11,10 +11,16 @@ fn vip(name: &str, address: [u8; 4], port: u16, backends: &[u8]) -> Vip {
             port,
             protocol: Protocol::Tcp,
             algorithm: Algorithm::Maglev,
+            affinity_secs: None,
             nat: Default::default(),
             backends: backends
                 .iter()
-                .map(|&last| Backend { address: [10, 0, 0, last].into(), port: 8080, drain: false })
+                .map(|&last| Backend {
+                    address: [10, 0, 0, last].into(),
+                    port: 8080,
+                    weight: 1,
+                    drain: false,
+                })
                 .collect(),
             health_check: HealthCheck::default(),
             advertise: true,

@@ -206,7 +206,7 @@ pub(super) struct NewVip {
     /// tcp or udp.
     #[arg(long)]
     pub(super) protocol: Option<String>,
-    /// maglev or round-robin.
+    /// maglev, round-robin, least-connections or source-hash.
     #[arg(long)]
     pub(super) algorithm: Option<String>,
     /// tcp connects to each backend; none takes every backend for healthy.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use lb_api_types::vip::{Algorithm, Backend, Health, HealthCheckKind, Nat, NatMode, Protocol, Vip};
+use lb_api_types::vip::{BackendStatus, Health, HealthCheckKind, Nat, NatMode, Protocol, Vip};
 
 use super::table::table;
 
@@ -15,7 +15,10 @@ pub(super) fn vip(vip: &Vip) -> String {
     };
     line("Name", vip.metadata.name.clone());
     line("Address", format!("{} {} {}", spec.address, protocol(spec.protocol), spec.port));
-    line("Algorithm", algorithm(spec.algorithm).into());
+    line("Algorithm", spec.algorithm.to_string());
+    if let Some(seconds) = spec.affinity_secs {
+        line("Affinity", format!("a client's flows go to one backend for {seconds} s"));
+    }
     line("NAT", nat(&spec.nat));
     let check = &spec.health_check;
     line(
@@ -36,21 +39,25 @@ pub(super) fn vip(vip: &Vip) -> String {
         "Traffic",
         format!("{} flows, {} packets, {} bytes", status.flows, status.packets, status.bytes),
     );
-    let at = |backend: &Backend| (backend.address, backend.port);
+    if status.evicted_flows > 0 {
+        line("Evicted", format!("{} half-open flows made room for others", status.evicted_flows));
+    }
+    let asked = |status: &BackendStatus| {
+        let at = (status.address, status.port);
+        spec.backends.iter().find(|backend| (backend.address, backend.port) == at)
+    };
     let rows: Vec<_> = status
         .backends
         .iter()
         .map(|backend| {
             [
                 format!("  {}:{}", backend.address, backend.port),
-                match spec
-                    .backends
-                    .iter()
-                    .any(|b| b.drain && at(b) == (backend.address, backend.port))
-                {
+                match asked(backend).is_some_and(|asked| asked.drain) {
                     true => format!("{}, drained", health(backend.health)),
                     false => health(backend.health).into(),
                 },
+                asked(backend).map_or(1, |asked| asked.weight).to_string(),
+                backend.active_flows.to_string(),
                 backend.flows.to_string(),
                 backend.packets.to_string(),
                 backend.message.clone(),
@@ -58,7 +65,10 @@ pub(super) fn vip(vip: &Vip) -> String {
         })
         .collect();
     text.push_str("Backends:\n");
-    text.push_str(&table(["  ADDRESS", "HEALTH", "FLOWS", "PACKETS", "LAST ERROR"], &rows));
+    text.push_str(&table(
+        ["  ADDRESS", "HEALTH", "WEIGHT", "ACTIVE", "FLOWS", "PACKETS", "LAST ERROR"],
+        &rows,
+    ));
     text
 }
 
@@ -70,13 +80,6 @@ pub(super) fn protocol(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
-    }
-}
-
-pub(super) fn algorithm(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::Maglev => "maglev",
-        Algorithm::RoundRobin => "round-robin",
     }
 }
 

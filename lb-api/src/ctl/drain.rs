@@ -92,7 +92,12 @@ mod tests {
     fn an_address_means_all_of_its_ports_and_what_is_so_already_is_no_change() {
         let mut web = vip("web", 10);
         web.spec.backends = [([10, 0, 0, 1], 80), ([10, 0, 0, 1], 81), ([10, 0, 0, 2], 80)]
-            .map(|(address, port)| Backend { address: address.into(), port, drain: false })
+            .map(|(address, port)| Backend {
+                address: address.into(),
+                port,
+                weight: 1,
+                drain: false,
+            })
             .into();
         let which = |port| Backends { address: [10, 0, 0, 1].into(), port };
         assert_eq!(mark(&mut web, which(Some(81)), true), 1);

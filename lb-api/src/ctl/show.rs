@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::arguments::{Format, Kind};
 use super::client::{Client, segment};
-use super::describe::{algorithm, protocol, yes_no};
+use super::describe::{protocol, yes_no};
 use super::diff::wanted;
 use super::table::{duration, or_dash, table};
 use super::{CtlError, bgp, describe};
@@ -168,7 +168,7 @@ fn vips(vips: &[Vip], wide: bool) -> String {
             vip.metadata.name.clone(),
             spec.address.to_string(),
             format!("{}/{}", spec.port, protocol(spec.protocol)),
-            algorithm(spec.algorithm).into(),
+            spec.algorithm.to_string(),
             format!("{healthy}/{}", spec.backends.len()),
             yes_no(status.is_some_and(|status| status.serving)).into(),
             yes_no(status.is_some_and(|status| status.advertised)).into(),

@@ -70,6 +70,7 @@ mod tests {
                 packets: 0,
                 bytes: 0,
                 flows: 0,
+                evicted_flows: 0,
             });
             lacks(&vip)
         };

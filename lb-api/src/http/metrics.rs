@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use lb_api_types::config::Hook;
 use lb_api_types::view::{PeerView, ReasonView, Status};
-use lb_api_types::vip::{Health, Protocol, Vip};
+use lb_api_types::vip::{BackendStatus, Health, Protocol, Vip};
 
 /// What is told.
 #[derive(Clone, Debug)]
@@ -94,25 +94,31 @@ fn vips(text: &mut Text, vips: &[Vip]) {
     each(Kind::Counter, "lbd_vip_flows_total", "Flows begun.", |vip| {
         Some(vip.status.as_ref()?.flows)
     });
+    let evicted = "Half-open flows that had to make room for others.";
+    each(Kind::Counter, "lbd_vip_evicted_flows_total", evicted, |vip| {
+        Some(vip.status.as_ref()?.evicted_flows)
+    });
 }
 
 fn backends(text: &mut Text, vips: &[Vip]) {
-    let mut each = |kind: Kind, name: &str, help: &str, value: fn(Health, u64, u64) -> u64| {
+    let mut each = |kind: Kind, name: &str, help: &str, value: fn(&BackendStatus) -> u64| {
         text.family(kind, name, help);
         for vip in vips {
             for backend in vip.status.iter().flat_map(|status| &status.backends) {
                 let at = std::net::SocketAddr::new(backend.address, backend.port);
-                let value = value(backend.health, backend.packets, backend.flows);
-                text.line(&[("vip", &vip.metadata.name), ("backend", &at)], value);
+                text.line(&[("vip", &vip.metadata.name), ("backend", &at)], value(backend));
             }
         }
     };
     let healthy = "Whether the backend is healthy; 0 also while no check has spoken.";
-    each(Kind::Gauge, "lbd_backend_healthy", healthy, |health, _, _| {
-        (health == Health::Healthy).into()
+    each(Kind::Gauge, "lbd_backend_healthy", healthy, |backend| {
+        (backend.health == Health::Healthy).into()
     });
-    each(Kind::Counter, "lbd_backend_packets_total", "Packets sent to the backend.", |_, p, _| p);
-    each(Kind::Counter, "lbd_backend_flows_total", "Flows begun to the backend.", |_, _, f| f);
+    each(Kind::Counter, "lbd_backend_packets_total", "Packets sent to the backend.", |b| b.packets);
+    each(Kind::Counter, "lbd_backend_flows_total", "Flows begun to the backend.", |b| b.flows);
+    each(Kind::Gauge, "lbd_backend_active_flows", "Flows that the backend has.", |b| {
+        b.active_flows
+    });
 }
 
 fn peers(text: &mut Text, peers: &[PeerView]) {
@@ -186,7 +192,7 @@ impl Text {
 mod tests {
     use std::collections::BTreeSet;
 
-    use lb_api_types::vip::{BackendStatus, VipStatus};
+    use lb_api_types::vip::VipStatus;
 
     use super::*;
     use crate::registry::tests::vip;
@@ -204,10 +210,12 @@ mod tests {
                 message: String::new(),
                 packets: 5,
                 flows: 2,
+                active_flows: 1,
             }],
             packets: 7,
             bytes: 700,
             flows: 3,
+            evicted_flows: 4,
         });
         let reason = |name: &str, packets| ReasonView {
             reason: name.into(),
@@ -246,6 +254,8 @@ mod tests {
             "lbd_vip_flows_total{vip=\"web\"} 3",
             "lbd_backend_healthy{vip=\"web\",backend=\"10.0.0.1:8080\"} 0",
             "lbd_backend_flows_total{vip=\"web\",backend=\"10.0.0.1:8080\"} 2",
+            "lbd_backend_active_flows{vip=\"web\",backend=\"10.0.0.1:8080\"} 1",
+            "lbd_vip_evicted_flows_total{vip=\"web\"} 4",
             "lbd_bgp_session_established{peer=\"a\\\"b\\\\c\\nd\",address=\"192.0.2.1\",asn=\"65001\"} 1",
         ] {
             assert!(text.lines().any(|said| said == line), "{line} is not in\n{text}");

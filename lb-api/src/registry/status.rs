@@ -57,6 +57,7 @@ impl<A: Appliers> Task<A> {
                 message: verdict.message,
                 packets: count.map_or(0, |count| count.packets),
                 flows: count.map_or(0, |count| count.flows),
+                active_flows: count.map_or(0, |count| count.active),
             }
         });
         let advertised =
@@ -69,6 +70,7 @@ impl<A: Appliers> Task<A> {
             packets: count.packets,
             bytes: count.bytes,
             flows: count.flows,
+            evicted_flows: count.evicted,
         };
         Vip { status: Some(status), ..vip.clone() }
     }

@@ -63,6 +63,8 @@ fn each_mistake_names_its_field() {
         ("/spec/port", json!("80")),
         ("/spec/protocol", json!("sctp")),
         ("/spec/algorithm", json!("random")),
+        ("/spec/affinity_secs", json!(0)),
+        ("/spec/affinity_secs", json!(86_401)),
         ("/spec/nat", json!("full-nat")),
         ("/spec/advertise", json!("yes")),
         ("/spec/colour", json!("red")),
@@ -72,6 +74,8 @@ fn each_mistake_names_its_field() {
         ("/spec/backends/0/address", json!("203.0.113.10")),
         ("/spec/backends/0/address", json!("2001:db8::1")),
         ("/spec/backends/0/port", json!(0)),
+        ("/spec/backends/0/weight", json!(0)),
+        ("/spec/backends/0/weight", json!(256)),
         ("/spec/backends/1", json!({"address": "10.0.0.2", "port": 8080})),
         ("/spec/health_check", json!(3)),
     ];
@@ -130,6 +134,22 @@ fn too_many_backends_are_refused() {
 }
 
 #[test]
+fn weights_that_make_too_long_a_round_are_refused_where_backends_go_by_turns() {
+    let backend =
+        |n: usize, weight| json!({"address": "10.0.0.2", "port": n + 1, "weight": weight});
+    let backends: Vec<_> = (0..MAX_BACKENDS).map(|n| backend(n, 254 + n % 2)).collect();
+    let mut value = with("/spec/backends", json!(backends));
+    assert!(document(&value, read).is_ok());
+    for algorithm in ["round-robin", "least-connections"] {
+        value["spec"]["algorithm"] = json!(algorithm);
+        assert_eq!(mistakes(&value)[0].path.pointer(), "/spec/backends");
+    }
+    let even: Vec<_> = (0..MAX_BACKENDS).map(|n| backend(n, 254)).collect();
+    value["spec"]["backends"] = json!(even);
+    assert!(document(&value, read).is_ok());
+}
+
+#[test]
 fn a_udp_vip_has_to_say_how_it_is_checked() {
     let udp = with("/spec/protocol", json!("udp"));
     assert_eq!(mistakes(&udp)[0].path.pointer(), "/spec/health_check");
@@ -161,12 +181,14 @@ fn any_vip() -> impl Strategy<Value = Vip> {
                 port,
                 protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
                 algorithm: if udp { Algorithm::RoundRobin } else { Algorithm::Maglev },
+                affinity_secs: None,
                 nat: Default::default(),
                 backends: backends
                     .into_iter()
                     .map(|([a, b], port)| Backend {
                         address: [10, 0, a, b].into(),
                         port,
+                        weight: 1,
                         drain: false,
                     })
                     .collect(),

@@ -1,5 +1,6 @@
 //! The VIP resource: one address, port and protocol, and the backends behind it.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,10 @@ pub struct VipSpec {
     /// How a backend is chosen for a new flow.
     #[serde(default)]
     pub algorithm: Algorithm,
+    /// Seconds after a client's last new flow in which the next one goes to the same backend, if it can: 1 to 86,400; none by
+    /// default. lbd remembers 65,536 clients, the longest unseen is forgotten first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity_secs: Option<u32>,
     /// Where packets to a backend come from; the client's own address by default.
     #[serde(default)]
     pub nat: Nat,
@@ -84,6 +89,21 @@ pub enum Algorithm {
     Maglev,
     /// One backend after the other.
     RoundRobin,
+    /// Of two backends that chance names, the one with fewer flows for its weight.
+    LeastConnections,
+    /// Consistent hashing of the client's address: all of a client's flows go to one backend, on every node.
+    SourceHash,
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Maglev => "maglev",
+            Self::RoundRobin => "round-robin",
+            Self::LeastConnections => "least-connections",
+            Self::SourceHash => "source-hash",
+        })
+    }
 }
 
 /// What a backend sees as the source of a flow.
@@ -124,9 +144,21 @@ pub struct Backend {
     pub address: IpAddr,
     /// Its port, 1 to 65535.
     pub port: u16,
+    /// Its share of new flows beside the others', 1 (the default) to 255.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub weight: u8,
     /// Whether it is given no new flows; those that it has go on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drain: bool,
+}
+
+fn one() -> u8 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_one(weight: &u8) -> bool {
+    *weight == 1
 }
 
 /// A TCP connect check.
@@ -182,6 +214,8 @@ pub struct VipStatus {
     pub bytes: u64,
     /// Flows begun.
     pub flows: u64,
+    /// Half-open flows that had to make room for others, as in a flood.
+    pub evicted_flows: u64,
 }
 
 /// What holds of a backend now.
@@ -201,6 +235,8 @@ pub struct BackendStatus {
     pub packets: u64,
     /// Flows begun to it.
     pub flows: u64,
+    /// Flows that it has.
+    pub active_flows: u64,
 }
 
 /// A backend's health.

@@ -50,8 +50,10 @@ pub fn sweep<T: Tables>(tables: &T, key: &FlowKey) -> bool {
     match tables.flow(&peer_key) {
         Some(peer) if crate::pipeline::peer_key(&peer_key, &peer) == *key => {
             if marked && is_over(tables, key, &entry, &peer, now) {
-                tables.remove_flow(key);
-                tables.remove_flow(&peer_key);
+                let to_backend = entry.direction() == DIRECTION_TO_BACKEND;
+                let (there, back) = if to_backend { (key, &peer_key) } else { (&peer_key, key) };
+                tables.end_flow(there, entry.backend());
+                tables.remove_flow(back);
                 return true;
             }
             entry.clear_state(STATE_EXPIRING);
@@ -59,7 +61,9 @@ pub fn sweep<T: Tables>(tables: &T, key: &FlowKey) -> bool {
             false
         }
         Some(_) | None => {
-            if marked {
+            if marked && entry.direction() == DIRECTION_TO_BACKEND {
+                tables.end_flow(key, entry.backend());
+            } else if marked {
                 tables.remove_flow(key);
             }
             marked

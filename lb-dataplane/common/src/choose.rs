@@ -1,18 +1,22 @@
 //! A new flow: which backend, and its two entries.
 //!
-//! What begins a flow: any UDP datagram; a TCP SYN; and under Maglev any other TCP segment but a RST, since the flow may
-//! have begun on another node of the same ring that ECMP has moved it away from. Round robin has no such memory, nor has a
-//! flow from a source port of ours, so there a segment of no flow is dropped, counted.
+//! What begins a flow: any UDP datagram; a TCP SYN; and where every node chooses alike, by a hash, any other TCP segment but
+//! a RST, since the flow may have begun on another node that ECMP has moved it away from. What goes by turns, by load, by
+//! where a client was before or from a source port of ours is known to one node only: there a segment of no flow is
+//! dropped, counted.
 
 use crate::flow::{
     DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey, STATE_CLIENT_FIN,
-    STATE_CLOSING, STATE_EXPIRING, TCP, Translation,
+    STATE_CLOSING, STATE_EXPIRING, TCP, Translation, ticks_since,
 };
 use crate::hash::FlowHash;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
-use crate::pipeline::{Arrival, Scratch, Step, peer_key};
+use crate::pipeline::{Arrival, Scratch, Step, end, peer_key};
 use crate::reason::Reason;
-use crate::service::{ALGORITHM_ROUND_ROBIN, BackendEntry, ServiceEntry};
+use crate::service::{
+    ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH, Affinity,
+    AffinityKey, BackendEntry, ServiceEntry,
+};
 use crate::tables::{InsertError, Tables};
 
 /// Begins a flow; it is not new if another CPU has just begun it.
@@ -31,14 +35,18 @@ pub fn begin<T: Tables>(
     let mut state = 0;
     let is_later_segment = key.protocol == TCP && !arrival.is_first_of_connection();
     if is_later_segment {
-        if service.algorithm == ALGORITHM_ROUND_ROBIN || flags & (TCP_RST | TCP_SYN) != 0 {
+        if !service.chooses_alike_everywhere() || flags & (TCP_RST | TCP_SYN) != 0 {
             return Err(Reason::UnknownFlow);
         }
         if flags & TCP_FIN != 0 {
             state = STATE_CLIENT_FIN;
         }
     }
-    let id = choose(tables, arrival.hash, service)?;
+    let client = AffinityKey { client: bytes_of(key.source), service: service.id };
+    let id = match remembered(tables, service, &client) {
+        Some(id) => id,
+        None => choose(tables, arrival, service)?,
+    };
     let backend = tables.backend(id).ok_or(Reason::TableFault)?;
     if is_later_segment && backend.sources_len != 0 {
         // Its source port is what another node chose.
@@ -63,6 +71,9 @@ pub fn begin<T: Tables>(
     step.is_new = insert(tables, key, made, step)?;
     step.direction = DIRECTION_TO_BACKEND;
     step.is_flow = true;
+    if service.affinity != 0 && step.is_new {
+        tables.note_affinity(&client, &Affinity { backend: id, begun: tables.now() });
+    }
     tables.count_flow_packet(made.entry.service, made.entry.backend, arrival.bytes);
     Ok(())
 }
@@ -71,6 +82,13 @@ pub fn begin<T: Tables>(
 #[inline(always)]
 fn ipv4([a, b, c, d, ..]: [u8; 16]) -> u32 {
     u32::from_ne_bytes([a, b, c, d])
+}
+
+/// An IPv4 address as the first four bytes.
+#[inline(always)]
+fn bytes_of(address: u32) -> [u8; 16] {
+    let [a, b, c, d] = address.to_ne_bytes();
+    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
 /// Where a new flow's entries are made.
@@ -94,18 +112,47 @@ impl Composed {
     }
 }
 
+/// Where a client's last flow went, if that is not too long ago and the backend takes new flows.
 #[inline(always)]
-fn choose<T: Tables>(tables: &T, hash: FlowHash, service: &ServiceEntry) -> Result<u32, Reason> {
-    if service.ring_len == 0 {
+fn remembered<T: Tables>(tables: &T, service: &ServiceEntry, client: &AffinityKey) -> Option<u32> {
+    if service.affinity == 0 {
+        return None;
+    }
+    let last = tables.affinity(client)?;
+    let is_valid = ticks_since(last.begun, tables.now()) < service.affinity
+        && tables.backend(last.backend)?.takes_new_flows_of(service.id);
+    if is_valid { Some(last.backend) } else { None }
+}
+
+#[inline(always)]
+fn choose<T: Tables>(tables: &T, arrival: &Arrival, service: &ServiceEntry) -> Result<u32, Reason> {
+    let len = service.ring_len;
+    if len == 0 {
         return Err(Reason::NoBackend);
     }
-    let index = if service.algorithm == ALGORITHM_ROUND_ROBIN {
-        let round = tables.next_round(service.id).ok_or(Reason::TableFault)?;
-        (round % u64::from(service.ring_len)) as u32
-    } else {
-        hash.for_backend() % service.ring_len
+    let at =
+        |index: u32| tables.ring(service.ring_base.wrapping_add(index)).ok_or(Reason::TableFault);
+    let index = match service.algorithm {
+        ALGORITHM_ROUND_ROBIN => {
+            let round = tables.next_round(service.id).ok_or(Reason::TableFault)?;
+            (round % u64::from(len)) as u32
+        }
+        ALGORITHM_SOURCE_HASH => FlowHash::of_source(arrival.key.source).for_backend() % len,
+        _ => arrival.hash.for_backend() % len,
     };
-    tables.ring(service.ring_base.wrapping_add(index)).ok_or(Reason::TableFault)
+    let chosen = at(index)?;
+    if service.algorithm != ALGORITHM_LEAST_CONNECTIONS || len == 1 {
+        return Ok(chosen);
+    }
+    // Another place, never the same one.
+    let step = 1 + arrival.hash.for_route() % (len - 1);
+    let other = index.wrapping_add(step) % len;
+    let other = at(other)?;
+    let weight = |id| tables.backend(id).map(|backend| u64::from(backend.weight));
+    let (mine, its) = (weight(chosen), weight(other));
+    let (mine, its) = (mine.ok_or(Reason::TableFault)?, its.ok_or(Reason::TableFault)?);
+    let is_freer = tables.load(other).wrapping_mul(mine) < tables.load(chosen).wrapping_mul(its);
+    Ok(if is_freer { other } else { chosen })
 }
 
 /// Inserts the direction to the backend, after the one back: an answer that finds none would reach the client from the
@@ -199,8 +246,15 @@ fn insert_back<T: Tables>(tables: &T, key: &FlowKey, made: &mut Composed) -> Res
         if state & STATE_CLOSING == 0 {
             return if old_there == *key { Ok(()) } else { Err(Reason::FlowCollision) };
         }
-        tables.remove_flow(&old_there);
-        tables.remove_flow(&made.back);
+        match tables.flow(&old_there) {
+            Some(there) if peer_key(&old_there, &there) == made.back => {
+                end(tables, &old_there, &there)?;
+            }
+            // The one back was left alone.
+            Some(_) | None => {
+                tables.remove_flow(&made.back);
+            }
+        }
     }
     match tables.insert_flow(&made.back, &made.entry) {
         Ok(()) => Ok(()),

@@ -63,7 +63,7 @@ fn end<T: Tables>(tables: &T, key: &FlowKey) {
         back.set_state(STATE_EXPIRING);
         tables.remove_flow(&back_key);
     }
-    tables.remove_flow(key);
+    tables.end_flow(key, backend);
     tables.count_evicted(service, backend);
 }
 

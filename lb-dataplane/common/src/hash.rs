@@ -29,6 +29,21 @@ impl FlowHash {
         Self(h ^ (h >> 31))
     }
 
+    /// The hash of a client's address alone.
+    #[must_use]
+    #[inline(always)]
+    pub fn of_source(source: u32) -> Self {
+        let none = FlowKey {
+            source,
+            destination: 0,
+            source_port: 0,
+            destination_port: 0,
+            protocol: 0,
+            pad: [0; 3],
+        };
+        Self::of(&none)
+    }
+
     /// The half that chooses a backend.
     #[must_use]
     #[inline(always)]

@@ -15,7 +15,9 @@ use crate::hash::FlowHash;
 use crate::packet::{ChecksumChange, Packet};
 use crate::pipeline::{Arrival, Scratch, Step};
 use crate::reason::Reason;
-use crate::service::{BACKEND_IN_USE, BackendEntry, ServiceEntry, ServiceKey4, SourceEntry};
+use crate::service::{
+    Affinity, AffinityKey, BACKEND_IN_USE, BackendEntry, ServiceEntry, ServiceKey4, SourceEntry,
+};
 use crate::tables::{InsertError, Tables};
 
 /// A packet at TC (`RESOLVES`) or at XDP.
@@ -197,6 +199,9 @@ pub(crate) struct ModelTables {
     pub(crate) rounds: Cell<u64>,
     pub(crate) fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
     pub(crate) evicted: Cell<u32>,
+    /// By backend: its flows. Below zero between the end of one on one CPU and the count of its beginning on another.
+    pub(crate) loads: RefCell<HashMap<u32, i64>>,
+    pub(crate) affinities: RefCell<HashMap<AffinityKey, Affinity>>,
     pub(crate) counted: RefCell<Vec<Reason>>,
     pub(crate) interruption: RefCell<Option<Interruption>>,
 }
@@ -286,9 +291,9 @@ impl Tables for ModelTables {
         Ok(())
     }
 
-    fn remove_flow(&self, key: &FlowKey) {
+    fn remove_flow(&self, key: &FlowKey) -> bool {
         self.step();
-        self.flows.borrow_mut().remove(key);
+        self.flows.borrow_mut().remove(key).is_some()
     }
 
     fn service(&self, key: &ServiceKey4) -> Option<&ServiceEntry> {
@@ -306,6 +311,18 @@ impl Tables for ModelTables {
 
     fn backend(&self, id: u32) -> Option<&BackendEntry> {
         self.backends.get(id as usize)
+    }
+
+    fn load(&self, backend: u32) -> u64 {
+        self.loads.borrow().get(&backend).map_or(0, |load| (*load).max(0).cast_unsigned())
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        self.affinities.borrow().get(key).copied()
+    }
+
+    fn note_affinity(&self, key: &AffinityKey, affinity: &Affinity) {
+        self.affinities.borrow_mut().insert(*key, *affinity);
     }
 
     fn source(&self, index: u32) -> Option<&SourceEntry> {
@@ -327,7 +344,12 @@ impl Tables for ModelTables {
 
     fn count_flow_packet(&self, _: u32, _: u32, _: u32) {}
 
-    fn count_new_flow(&self, _: u32, _: u32) {}
+    fn count_new_flow(&self, _: u32, backend: u32) {
+        *self.loads.borrow_mut().entry(backend).or_default() += 1;
+    }
+    fn count_ended_flow(&self, backend: u32) {
+        *self.loads.borrow_mut().entry(backend).or_default() -= 1;
+    }
 
     fn half_open_timeout(&self) -> u32 {
         self.timeouts().half_open
@@ -370,14 +392,22 @@ pub(crate) fn serving(vip: [u8; 4], algorithm: u8, backends: &[[u8; 4]]) -> Mode
             address,
             port: 8080_u16.to_be_bytes(),
             flags: BACKEND_IN_USE,
-            pad: 0,
+            weight: 1,
             service: 0,
             sources_base: 0,
             sources_len: 0,
         }
     };
     let ring_len = backends.len() as u32;
-    let service = ServiceEntry { id: 0, ring_base: 0, ring_len, algorithm, flags: 0, pad: [0; 2] };
+    let service = ServiceEntry {
+        id: 0,
+        ring_base: 0,
+        ring_len,
+        algorithm,
+        flags: 0,
+        pad: [0; 2],
+        affinity: 0,
+    };
     let key = |port: u16, protocol| ServiceKey4 {
         address: vip,
         port: port.to_be_bytes(),

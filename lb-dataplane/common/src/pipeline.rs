@@ -14,6 +14,7 @@ mod forward;
 mod life;
 
 use self::forward::{forward_error, forward_flow, forward_plain};
+pub(crate) use self::life::end;
 use self::life::{begins_anew, observe};
 use crate::choose::{self, Composed};
 use crate::fib::MemberEntry;
@@ -234,8 +235,7 @@ fn serve<T: Tables>(tables: &T, arrival: &Arrival, step: &mut Step) -> Result<()
             }
             return Ok(());
         }
-        tables.remove_flow(&peer_key(key, &entry));
-        tables.remove_flow(key);
+        end(tables, key, &entry)?;
     }
     Ok(())
 }

@@ -25,7 +25,8 @@ pub struct ServiceEntry {
     pub id: u32,
     /// First word of this service's ring in `RINGS`.
     pub ring_base: u32,
-    /// Words in the ring: a prime for Maglev, the number of backends for round robin, 0 where nothing takes new flows.
+    /// Words in the ring: a prime where it is indexed by a hash, the turns of a round elsewhere, 0 where nothing takes new
+    /// flows.
     pub ring_len: u32,
     /// One of the `ALGORITHM_*` constants.
     pub algorithm: u8,
@@ -33,12 +34,28 @@ pub struct ServiceEntry {
     pub flags: u8,
     /// Zero.
     pub pad: [u8; 2],
+    /// Ticks for which a client is given to the backend of its last flow; 0 for no such memory.
+    pub affinity: u32,
 }
 
 /// The ring is indexed by the flow's hash.
 pub const ALGORITHM_MAGLEV: u8 = 0;
 /// The ring is indexed by a counter that all CPUs share.
 pub const ALGORITHM_ROUND_ROBIN: u8 = 1;
+/// Of two places in the ring the one with fewer flows for its weight.
+pub const ALGORITHM_LEAST_CONNECTIONS: u8 = 2;
+/// The ring is indexed by the hash of the client's address.
+pub const ALGORITHM_SOURCE_HASH: u8 = 3;
+
+impl ServiceEntry {
+    /// Whether every node with the same backends gives a flow to the same one.
+    #[must_use]
+    #[inline(always)]
+    pub fn chooses_alike_everywhere(&self) -> bool {
+        self.affinity == 0
+            && (self.algorithm == ALGORITHM_MAGLEV || self.algorithm == ALGORITHM_SOURCE_HASH)
+    }
+}
 
 /// Echo requests to this address are answered here.
 pub const SERVICE_ANSWER_ECHO: u8 = 1;
@@ -53,8 +70,8 @@ pub struct BackendEntry {
     pub port: [u8; 2],
     /// Bits of `BACKEND_*`.
     pub flags: u8,
-    /// Zero.
-    pub pad: u8,
+    /// Its share of new flows beside others', at least 1.
+    pub weight: u8,
     /// The service that it belongs to.
     pub service: u32,
     /// First of its source addresses in `SOURCES`.
@@ -77,10 +94,32 @@ pub struct SourceEntry {
     pub pad: u32,
 }
 
+/// Key of the hash map `AFFINITIES`: a client of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct AffinityKey {
+    /// The client's address: IPv4 in the first four bytes.
+    pub client: [u8; 16],
+    /// The service's id.
+    pub service: u32,
+}
+
+/// Value of `AFFINITIES`: where a client's last flow went. The least recently used one makes room for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Affinity {
+    /// The backend.
+    pub backend: u32,
+    /// The tick in which the flow began.
+    pub begun: u32,
+}
+
 /// It belongs to a service. Without this bit the entry is free, or its backend was removed.
 pub const BACKEND_IN_USE: u8 = 1;
 /// Its health checks fail.
 pub const BACKEND_FAILED: u8 = 2;
+/// It is given no new flows.
+pub const BACKEND_DRAINING: u8 = 4;
 
 impl BackendEntry {
     /// Whether its flows are better off elsewhere: it was removed, or it fails.
@@ -89,12 +128,20 @@ impl BackendEntry {
     pub fn is_lost(&self) -> bool {
         self.flags & (BACKEND_IN_USE | BACKEND_FAILED) != BACKEND_IN_USE
     }
+
+    /// Whether it is given new flows of this service.
+    #[must_use]
+    #[inline(always)]
+    pub fn takes_new_flows_of(&self, service: u32) -> bool {
+        self.flags & (BACKEND_IN_USE | BACKEND_FAILED | BACKEND_DRAINING) == BACKEND_IN_USE
+            && self.service == service
+    }
 }
 
 /// Words in a page of the paged arrays: a BPF array rounds each element up to 8 bytes, so words come in pages of 4 KiB.
 pub const PAGE_WORDS: usize = 1024;
 
 const _: () = assert!(size_of::<ServiceKey4>() == 8);
-const _: () = assert!(size_of::<ServiceEntry>() == 16);
+const _: () = assert!(size_of::<ServiceEntry>() == 20);
 const _: () = assert!(size_of::<BackendEntry>() == 32);
 const _: () = assert!(size_of::<SourceEntry>() == 24);

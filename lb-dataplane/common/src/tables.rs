@@ -6,7 +6,7 @@ use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::half_open::HalfOpen;
 use crate::pipeline::Scratch;
 use crate::reason::Reason;
-use crate::service::{BackendEntry, ServiceEntry, ServiceKey4, SourceEntry};
+use crate::service::{Affinity, AffinityKey, BackendEntry, ServiceEntry, ServiceKey4, SourceEntry};
 
 /// A tick is 2^30 ns, 1.07 s: the kernel's monotonic clock, shifted instead of divided.
 pub const TICK_SHIFT: u32 = 30;
@@ -43,8 +43,8 @@ pub trait Tables: FibTables {
     fn note_fragment(&self, key: &FragmentKey, ports: &FragmentPorts);
     /// How long flows may be silent.
     fn timeouts(&self) -> Timeouts;
-    /// Removes a flow entry, if there is one.
-    fn remove_flow(&self, key: &FlowKey);
+    /// Removes a flow entry; whether there was one.
+    fn remove_flow(&self, key: &FlowKey) -> bool;
     /// The service at a VIP's port, or the VIP's address itself (port 0, ICMP).
     fn service(&self, key: &ServiceKey4) -> Option<&ServiceEntry>;
     /// A word of the rings.
@@ -53,6 +53,12 @@ pub trait Tables: FibTables {
     fn next_round(&self, service: u32) -> Option<u64>;
     /// A backend.
     fn backend(&self, id: u32) -> Option<&BackendEntry>;
+    /// How many flows a backend has.
+    fn load(&self, backend: u32) -> u64;
+    /// Where a client's last flow went.
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
+    /// Notes where a client's flow goes.
+    fn note_affinity(&self, key: &AffinityKey, affinity: &Affinity);
     /// An address that flows to a backend come from.
     fn source(&self, index: u32) -> Option<&SourceEntry>;
     /// A number that no other flow has had for as long as possible; every CPU counts in a part of its own.
@@ -63,12 +69,23 @@ pub trait Tables: FibTables {
     fn now(&self) -> u32;
     /// Counts a packet of a service and its backend, client to backend.
     fn count_flow_packet(&self, service: u32, backend: u32, bytes: u32);
-    /// Counts a new flow of a service and its backend.
+    /// Counts a new flow of a service and its backend, also in the backend's load.
     fn count_new_flow(&self, service: u32, backend: u32);
+    /// Counts the end of a backend's flow.
+    fn count_ended_flow(&self, backend: u32);
     /// Counts a half-open flow that had to make room.
     fn count_evicted(&self, service: u32, backend: u32);
     /// Counts how a packet ended.
     fn count(&self, reason: Reason, bytes: u32);
+
+    /// Removes the entry towards a flow's backend, and with it the flow from the backend's load.
+    #[inline(always)]
+    fn end_flow(&self, to_backend: &FlowKey, backend: u32) {
+        // Whoever removes it counts: another CPU may be first.
+        if self.remove_flow(to_backend) {
+            self.count_ended_flow(backend);
+        }
+    }
 }
 
 /// Value of the per-CPU arrays `SERVICE_COUNTS` and `BACKEND_COUNTS`.

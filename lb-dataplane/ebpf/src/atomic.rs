@@ -17,6 +17,17 @@ pub unsafe fn fetch_add(word: *mut u64, mut value: u64) -> u64 {
     value
 }
 
+/// Adds to a word, around at its end.
+///
+/// # Safety
+///
+/// As for [`fetch_add`].
+#[inline(always)]
+pub unsafe fn add(word: *mut u64, value: u64) {
+    // SAFETY: one instruction on the caller's word.
+    unsafe { asm!("lock *(u64 *)({w} + 0) += {v}", w = in(reg) word, v = in(reg) value) }
+}
+
 /// Sets bits of a word; returns what it was before.
 ///
 /// # Safety

@@ -6,6 +6,7 @@
 
 mod atomic;
 mod fib_maps;
+mod flow_ptr;
 mod frame;
 mod maps;
 mod tc;

@@ -5,19 +5,20 @@ use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coars
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use lb_dataplane_common::fib::{FibTables, MemberEntry};
-use lb_dataplane_common::flow::{Flow, FlowEntry, FlowKey, Timeouts, Translation};
+use lb_dataplane_common::flow::{FlowEntry, FlowKey, Timeouts};
 use lb_dataplane_common::fragment::{FragmentKey, FragmentPorts};
 use lb_dataplane_common::half_open::HalfOpen;
 use lb_dataplane_common::pipeline::{Outcome, Scratch};
 use lb_dataplane_common::punt::{Punt, QUOTED, QUOTED_SHORT};
 use lb_dataplane_common::reason::{REASONS as REASON_COUNT, Reason, ReasonCounts};
 use lb_dataplane_common::service::{
-    BackendEntry, PAGE_WORDS, ServiceEntry, ServiceKey4, SourceEntry,
+    Affinity, AffinityKey, BackendEntry, PAGE_WORDS, ServiceEntry, ServiceKey4, SourceEntry,
 };
 use lb_dataplane_common::tables::{FlowCounts, InsertError, Record, TICK_SHIFT, Tables};
 
 use crate::atomic;
 use crate::fib_maps::{Fib, word};
+use crate::flow_ptr::FlowPtr;
 
 #[map]
 static SERVICES: HashMap<ServiceKey4, ServiceEntry> = HashMap::with_max_entries(64, 0);
@@ -32,6 +33,12 @@ static NUMBERS: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 static RINGS: Array<[u32; PAGE_WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static ROUND_ROBIN: Array<u64> = Array::with_max_entries(64, 0);
+/// How many flows each backend has.
+#[map]
+static LOADS: Array<u64> = Array::with_max_entries(64, 0);
+/// Where clients' last flows went: 65,536 clients at most, 6 MiB.
+#[map]
+static AFFINITIES: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(1 << 16, 0);
 #[map]
 static FLOWS: HashMap<FlowKey, FlowEntry> = HashMap::with_max_entries(64, 0);
 #[map]
@@ -69,80 +76,6 @@ static LBD_RECORD: u8 = 0;
 /// Places of a CPU's ring of half-open flows less one: a power of two less one. Set by the loader.
 #[unsafe(no_mangle)]
 static LBD_HALF_OPEN_MASK: u32 = 0;
-
-/// An entry of `FLOWS` in place.
-///
-/// Invariant: a preallocated hash never frees its elements, so the entry stays valid while the program runs. One that is
-/// reused meanwhile is another flow's, but whole.
-pub struct FlowPtr(*mut FlowEntry);
-
-impl Flow for FlowPtr {
-    #[inline(always)]
-    fn translation(&self) -> Translation {
-        // SAFETY: the invariant; this part never changes in place.
-        unsafe { (*self.0).translation }
-    }
-
-    #[inline(always)]
-    fn backend(&self) -> u32 {
-        // SAFETY: as above.
-        unsafe { (*self.0).backend }
-    }
-
-    #[inline(always)]
-    fn service(&self) -> u32 {
-        // SAFETY: as above.
-        unsafe { (*self.0).service }
-    }
-
-    #[inline(always)]
-    fn direction(&self) -> u8 {
-        // SAFETY: as above.
-        unsafe { (*self.0).direction }
-    }
-
-    #[inline(always)]
-    fn state(&self) -> u32 {
-        // SAFETY: the invariant; volatile, since other CPUs write it.
-        unsafe { (&raw const (*self.0).state).read_volatile() }
-    }
-
-    #[inline(always)]
-    fn set_state(&self, bits: u32) -> u32 {
-        // SAFETY: the invariant; the word is aligned.
-        unsafe { atomic::fetch_or(&raw mut (*self.0).state, bits) }
-    }
-
-    #[inline(always)]
-    fn clear_state(&self, bits: u32) {
-        // SAFETY: the invariant; the word is aligned.
-        unsafe { atomic::and(&raw mut (*self.0).state, !bits) }
-    }
-
-    #[inline(always)]
-    fn last_seen(&self) -> u32 {
-        // SAFETY: the invariant; volatile, since other CPUs write it.
-        unsafe { (&raw const (*self.0).last_seen).read_volatile() }
-    }
-
-    #[inline(always)]
-    fn set_last_seen(&self, tick: u32) {
-        // SAFETY: the invariant; volatile, since other CPUs write it.
-        unsafe { (&raw mut (*self.0).last_seen).write_volatile(tick) }
-    }
-
-    #[inline(always)]
-    fn first_reply(&self) -> u32 {
-        // SAFETY: the invariant; volatile, since other CPUs write it.
-        unsafe { (&raw const (*self.0).first_reply).read_volatile() }
-    }
-
-    #[inline(always)]
-    fn set_first_reply(&self, sequence: u32) {
-        // SAFETY: the invariant; volatile, since other CPUs read it.
-        unsafe { (&raw mut (*self.0).first_reply).write_volatile(sequence) }
-    }
-}
 
 /// A distance between numbers after which any few of them lie far apart, whatever they are divided by: 2^32 / phi.
 const FAR: u32 = 0x9e37_79b9;
@@ -204,9 +137,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn remove_flow(&self, key: &FlowKey) {
-        // Another CPU may have removed it first.
-        let _ = FLOWS.remove(key);
+    fn remove_flow(&self, key: &FlowKey) -> bool {
+        FLOWS.remove(key).is_ok()
     }
 
     #[inline(always)]
@@ -280,6 +212,28 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn load(&self, backend: u32) -> u64 {
+        let Some(load) = LOADS.get_ptr(backend) else { return 0 };
+        // SAFETY: the element is aligned; volatile, since other CPUs write it.
+        let load = unsafe { load.read_volatile() };
+        // Another CPU may have ended a flow that is counted only now.
+        if load > u64::MAX / 2 { 0 } else { load }
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        let affinity = AFFINITIES.get_ptr(key)?;
+        // SAFETY: an entry that is reused meanwhile is another client's, whose backend is checked before it is used.
+        Some(unsafe { *affinity })
+    }
+
+    #[inline(always)]
+    fn note_affinity(&self, key: &AffinityKey, affinity: &Affinity) {
+        // A client that is not noted is given to a backend as if it came for the first time.
+        let _ = AFFINITIES.insert(key, affinity, 0);
+    }
+
+    #[inline(always)]
     fn source(&self, index: u32) -> Option<&SourceEntry> {
         SOURCES.get(index)
     }
@@ -322,6 +276,12 @@ impl Tables for Maps {
         let one = FlowCounts { flows: 1, ..NOTHING };
         add(&SERVICE_COUNTS, service, one);
         add(&BACKEND_COUNTS, backend, one);
+        change_load(backend, 1);
+    }
+
+    #[inline(always)]
+    fn count_ended_flow(&self, backend: u32) {
+        change_load(backend, 1_u64.wrapping_neg());
     }
 
     #[inline(always)]
@@ -355,6 +315,14 @@ fn add(map: &PerCpuArray<FlowCounts>, index: u32, more: FlowCounts) {
             (*counts).flows += more.flows;
             (*counts).evicted += more.evicted;
         }
+    }
+}
+
+#[inline(always)]
+fn change_load(backend: u32, by: u64) {
+    if let Some(load) = LOADS.get_ptr_mut(backend) {
+        // SAFETY: the element is aligned to 8 bytes; reads are single loads.
+        unsafe { atomic::add(load, by) }
     }
 }
 

@@ -91,7 +91,7 @@ fn backend_entry_of_none() -> BackendEntry {
         address: [0; 16],
         port: [0; 2],
         flags: 0,
-        pad: 0,
+        weight: 0,
         service: 0,
         sources_base: 0,
         sources_len: 0,

@@ -31,6 +31,11 @@ pub(super) fn reasons(ebpf: &Ebpf) -> Result<Vec<ReasonCount>, ReadError> {
 pub(super) fn services(ebpf: &Ebpf, served: &Served) -> Result<ServiceCounters, ReadError> {
     let services = per_cpu(ebpf, "SERVICE_COUNTS")?;
     let backends = per_cpu(ebpf, "BACKEND_COUNTS")?;
+    let loads: Array<_, u64> = ebpf
+        .map("LOADS")
+        .expect("the object holds this map")
+        .try_into()
+        .map_err(read_error("LOADS"))?;
     let mut counters = ServiceCounters::new();
     for ident in served.idents() {
         let sum = flow_counts(&services, ident.id, "SERVICE_COUNTS")?;
@@ -40,7 +45,10 @@ pub(super) fn services(ebpf: &Ebpf, served: &Served) -> Result<ServiceCounters, 
             .map(|(address, port, id)| {
                 let sum = flow_counts(&backends, id, "BACKEND_COUNTS")?;
                 let FlowCounts { packets, bytes, flows, evicted } = sum;
-                Ok(BackendCount { address, port, packets, bytes, flows, evicted })
+                // Below zero for the moment in which a flow that ends is not counted as begun.
+                let active = loads.get(&id, 0).map_err(read_error("LOADS"))?.cast_signed().max(0);
+                let active = active.cast_unsigned();
+                Ok(BackendCount { address, port, packets, bytes, flows, evicted, active })
             })
             .collect::<Result<_, _>>()?;
         let FlowCounts { packets, bytes, flows, evicted } = sum;

@@ -106,11 +106,13 @@ mod tests {
         let backend = |address: [u8; 4]| Backend {
             address: address.into(),
             port: 80,
+            weight: 1,
             state: BackendState::Active,
             sources: [].into(),
         };
         let service = |one_arm| Service {
             algorithm: Algorithm::Maglev,
+            affinity: None,
             backends: vec![backend([10, 0, 0, 1]), backend([10, 9, 9, 9])],
             one_arm,
         };

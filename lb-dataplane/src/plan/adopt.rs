@@ -7,7 +7,7 @@ use lb_dataplane_common::service::{
     BACKEND_IN_USE, BackendEntry, ServiceEntry, ServiceKey4, SourceEntry,
 };
 
-use super::{Backends, Held, Limits, Place, Served, Set};
+use super::{Backends, Held, Limits, Place, Served};
 use crate::table::{Protocol, ServiceKey};
 
 impl Served {
@@ -27,9 +27,8 @@ impl Served {
             }
             let [a, b, c, d, ..] = entry.address;
             let name = (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes(entry.port));
-            let sources = Set { base: entry.sources_base, len: entry.sources_len };
-            let place = Place { id, flags: entry.flags, sources };
-            served.sources.adopt(sources, &source);
+            let place = Place { id, entry };
+            served.sources.adopt(place.sources(), &source);
             served.note(id, &entry);
             by_service.entry(entry.service).or_default().insert(name, place);
         }
@@ -47,7 +46,7 @@ impl Served {
             served.services.insert(key, Held { wanted: None, entry, ring, backends });
         }
         for (name, place) in by_service.into_values().flatten() {
-            served.sources.give_back(place.sources);
+            served.sources.give_back(place.sources());
             served.orphans.push((name, place.id));
         }
         served.service_ids.reserve(served.services.values().map(|held| held.entry.id));

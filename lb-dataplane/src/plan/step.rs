@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use lb_dataplane_common::service::{BackendEntry, ServiceEntry, ServiceKey4, SourceEntry};
 
 use super::MAX_BACKENDS_PER_SERVICE;
+use super::ring::MAX_TURNS;
 
 /// A write. Carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +85,19 @@ pub enum PlanError {
         port: u16,
         /// Asked for.
         count: usize,
+    },
+    /// Weights that make a round too long.
+    #[error(
+        "the weights at {address}:{port} make a round of {turns} turns, {MAX_TURNS} at most: use smaller weights, or ones \
+         with a common divisor"
+    )]
+    TooManyTurns {
+        /// The VIP.
+        address: IpAddr,
+        /// Its port.
+        port: u16,
+        /// Asked for.
+        turns: usize,
     },
     /// All backends together are too many.
     #[error("all {0} backend entries are in use: remove some or enlarge the table")]

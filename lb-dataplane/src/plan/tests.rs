@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::prelude::*;
 
 use super::*;
-use crate::table::{Backend, BackendState, Protocol, Source};
+use crate::table::{Algorithm, Backend, BackendState, Protocol, Source};
 use lb_dataplane_common::service::{BACKEND_IN_USE, ServiceKey4, SourceEntry};
 
 const LIMITS: Limits = Limits { services: 16, backends: 24, ring_words: 9000, sources: 16 };
@@ -135,7 +135,13 @@ fn key(vip: u8, port: u16) -> ServiceKey {
 
 fn backend(n: u8, takes_new_flows: bool) -> Backend {
     let state = if takes_new_flows { BackendState::Active } else { BackendState::Failed };
-    Backend { address: IpAddr::from([10, 0, 0, n]), port: 8080, state, sources: [].into() }
+    Backend {
+        address: IpAddr::from([10, 0, 0, n]),
+        port: 8080,
+        weight: 1,
+        state,
+        sources: [].into(),
+    }
 }
 
 fn source(n: u8) -> Source {
@@ -145,6 +151,7 @@ fn source(n: u8) -> Source {
 fn service(algorithm: Algorithm, backends: &[(u8, bool)]) -> Service {
     Service {
         one_arm: false,
+        affinity: None,
         algorithm,
         backends: backends.iter().map(|(n, takes)| backend(*n, *takes)).collect(),
     }

@@ -9,6 +9,7 @@
 mod adoption;
 mod ageing;
 mod attachment;
+mod choice;
 mod errors;
 mod flows;
 mod frame;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::num::NonZero;
 use std::sync::Arc;
 
 use aya::maps::HashMap;
@@ -43,6 +44,8 @@ pub(crate) struct Scene {
     pub(crate) options: Options,
     /// Where flows to backends come from.
     pub(crate) sources: Vec<Source>,
+    /// Ticks for which a client stays with a backend.
+    pub(crate) affinity: Option<NonZero<u32>>,
     // Dropped last: the folder that the bpffs is mounted at.
     folder: TempDir,
 }
@@ -98,7 +101,8 @@ impl Scene {
             timeouts: Timeouts::default(),
             record: true,
         };
-        let mut scene = Self { dataplane: None, options, sources: Vec::new(), folder };
+        let mut scene =
+            Self { dataplane: None, options, sources: Vec::new(), affinity: None, folder };
         scene.open();
         scene.get().fib_apply(&routes()).unwrap();
         let mut macs: HashMap<_, u32, [u8; 8]> =
@@ -128,7 +132,8 @@ impl Scene {
         self.apply(&[(vip, protocol, algorithm, backends)]);
     }
 
-    /// Serves these VIPs and nothing else; `draining 10.2.0.1:80` is a backend that takes no new flows.
+    /// Serves these VIPs and nothing else; `draining 10.2.0.1:80` is a backend that takes no new flows, `3x 10.2.0.1:80` one
+    /// with a weight of 3.
     pub(crate) fn apply(&mut self, vips: &[(&str, Protocol, Algorithm, &[&str])]) {
         let sources: Arc<[Source]> = self.sources.iter().copied().collect();
         let mut services = BTreeMap::new();
@@ -136,21 +141,28 @@ impl Scene {
             let vip: std::net::SocketAddr = vip.parse().unwrap();
             let backends = backends
                 .iter()
-                .map(|b| match b.strip_prefix("draining ") {
-                    Some(b) => (b, BackendState::Draining),
-                    None => (*b, BackendState::Active),
+                .map(|b| match b.split_once(' ') {
+                    Some(("draining", b)) => (b, BackendState::Draining, 1),
+                    Some((weight, b)) => {
+                        let weight = weight.strip_suffix('x').unwrap().parse().unwrap();
+                        (b, BackendState::Active, weight)
+                    }
+                    None => (*b, BackendState::Active, 1),
                 })
-                .map(|(b, state)| (b.parse::<std::net::SocketAddr>().unwrap(), state))
-                .map(|(b, state)| Backend {
-                    address: b.ip(),
-                    port: b.port(),
-                    state,
-                    sources: sources.clone(),
+                .map(|(b, state, weight)| {
+                    let b: std::net::SocketAddr = b.parse().unwrap();
+                    let sources = sources.clone();
+                    Backend { address: b.ip(), port: b.port(), weight, state, sources }
                 })
                 .collect();
             services.insert(
                 ServiceKey { address: vip.ip(), port: vip.port(), protocol: *protocol },
-                Service { algorithm: *algorithm, backends, one_arm: false },
+                Service {
+                    algorithm: *algorithm,
+                    affinity: self.affinity,
+                    backends,
+                    one_arm: false,
+                },
             );
         }
         self.get().apply(&Table { services }).unwrap();

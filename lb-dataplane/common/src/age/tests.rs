@@ -132,6 +132,7 @@ fn interrupt(start: Before, backends: usize, act: Act, steps: usize, other: Act)
     Act::MarkAll.run(&tables);
     Act::SweepAll.run(&tables);
     assert_eq!(tables.keys(), [], "{what}");
+    assert!(tables.loads.borrow().values().all(|load| *load == 0), "{what}");
     came_in
 }
 

@@ -3,9 +3,9 @@
 use super::{Arrival, peer_key};
 use crate::age::has_lost_its_backend;
 use crate::flow::{
-    DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, STATE_BACKEND_FIN, STATE_BACKEND_RESET,
-    STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING, STATE_CONFIRMED, STATE_EXPIRING,
-    STATE_REPLIED, TCP,
+    DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowKey, STATE_BACKEND_FIN,
+    STATE_BACKEND_RESET, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING, STATE_CONFIRMED,
+    STATE_EXPIRING, STATE_REPLIED, TCP,
 };
 use crate::parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::reason::Reason;
@@ -29,6 +29,22 @@ pub(super) fn begins_anew<T: Tables>(
         && (state & STATE_CLOSING != 0
             || state & STATE_REPLIED == 0 && entry.idle(now) >= UNANSWERED_SYN_TICKS
             || has_lost_its_backend(tables, entry))
+}
+
+/// Ends a flow; whoever marks it first does, and on another CPU it is over already.
+#[inline(always)]
+pub(crate) fn end<T: Tables>(
+    tables: &T,
+    to_backend: &FlowKey,
+    entry: &impl Flow,
+) -> Result<(), Reason> {
+    let (back, backend) = (peer_key(to_backend, entry), entry.backend());
+    if entry.set_state(STATE_EXPIRING) & STATE_EXPIRING != 0 {
+        return Err(Reason::FlowExpiring);
+    }
+    tables.remove_flow(&back);
+    tables.end_flow(to_backend, backend);
+    Ok(())
 }
 
 /// Notes in both directions what this packet says of the flow's life. Most packets say nothing new.

@@ -1,0 +1,121 @@
+//! The ring of a service: backend ids, those of backends with a greater weight more often.
+
+use std::net::IpAddr;
+
+use super::{Backends, PlanError};
+use crate::maglev;
+use crate::table::{Algorithm, Backend, Service, ServiceKey};
+
+/// Turns in a round at most: the words of a ring that goes by turns.
+pub const MAX_TURNS: usize = 1 << 18;
+
+/// Whether a service's ring is not too long.
+pub(super) fn check(key: &ServiceKey, service: &Service) -> Result<(), PlanError> {
+    let turns = match service.algorithm {
+        Algorithm::Maglev | Algorithm::SourceHash => 0,
+        Algorithm::RoundRobin | Algorithm::LeastConnections => {
+            // Of all of them: who drains now may be back.
+            let weights = service.backends.iter().map(|backend| backend.weight);
+            turns(&weights.collect::<Vec<_>>())
+        }
+    };
+    if turns > MAX_TURNS {
+        let (address, port) = (key.address, key.port);
+        return Err(PlanError::TooManyTurns { address, port, turns });
+    }
+    Ok(())
+}
+
+/// Backend ids, slot by slot; only of backends that take new flows.
+pub(super) fn ring(service: &Service, backends: &Backends) -> Vec<u32> {
+    let takers: Vec<&Backend> =
+        service.backends.iter().filter(|backend| backend.takes_new_flows()).collect();
+    let places = match service.algorithm {
+        Algorithm::RoundRobin | Algorithm::LeastConnections => {
+            round(&takers.iter().map(|backend| backend.weight).collect::<Vec<_>>())
+        }
+        Algorithm::Maglev | Algorithm::SourceHash => {
+            let names = takers.iter().map(|b| (b.address, b.port, b.weight)).collect::<Vec<_>>();
+            maglev::ring(&names)
+        }
+    };
+    let id = |place: u32| {
+        let backend = takers[place as usize];
+        match backend.address {
+            IpAddr::V4(address) => backends.get(&(address, backend.port)).map(|place| place.id),
+            IpAddr::V6(_) => None,
+        }
+    };
+    places.into_iter().filter_map(id).collect()
+}
+
+/// The turns of all backends with these weights in a round of round robin.
+#[must_use]
+pub fn turns(weights: &[u8]) -> usize {
+    turns_of_each(weights).sum()
+}
+
+/// How often each has its turn in a round: the weights without their greatest common divisor.
+fn turns_of_each(weights: &[u8]) -> impl Iterator<Item = usize> {
+    let gcd = |a: u8, b: u8| {
+        let (mut a, mut b) = (a, b);
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let divisor = weights.iter().copied().reduce(gcd).unwrap_or(1).max(1);
+    weights.iter().map(move |weight| usize::from(weight / divisor))
+}
+
+/// A round in which each has as many turns as its weight asks for, spread out as evenly as they can be: the k-th of n turns
+/// lies (2k + 1) / 2n of the round after its beginning.
+fn round(weights: &[u8]) -> Vec<u32> {
+    let mut order: Vec<(usize, usize, u32)> = (0..)
+        .zip(turns_of_each(weights))
+        .flat_map(|(place, n)| (0..n).map(move |k| (2 * k + 1, n, place)))
+        .collect();
+    // Fractions compare by their cross products.
+    order.sort_by(|(at, of, place), (other_at, other_of, other)| {
+        (at * other_of).cmp(&(other_at * of)).then(place.cmp(other))
+    });
+    order.into_iter().map(|(_, _, place)| place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn turns_are_spread_over_the_round() {
+        assert_eq!(round(&[1, 1, 1]), [0, 1, 2]);
+        assert_eq!(round(&[7, 7]), [0, 1]);
+        assert_eq!(round(&[5, 1, 1]), [0, 0, 0, 1, 2, 0, 0]);
+        assert_eq!(round(&[2, 1]), [0, 1, 0]);
+        assert!(round(&[]).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn each_has_exactly_its_share_of_a_round_and_of_any_part_of_it_nearly(
+            weights in prop::collection::vec(1_u8.., 1..20)
+        ) {
+            let ring = round(&weights);
+            let sum: u32 = weights.iter().map(|w| u32::from(*w)).sum();
+            let mut seen = vec![0_u32; weights.len()];
+            for (n, place) in (1_u32..).zip(&ring) {
+                seen[*place as usize] += 1;
+                for (had, weight) in seen.iter().zip(&weights) {
+                    let share = f64::from(n) * f64::from(*weight) / f64::from(sum);
+                    prop_assert!((f64::from(*had) - share).abs() < weights.len() as f64);
+                }
+            }
+            for (had, weight) in seen.iter().zip(&weights) {
+                let whole = ring.len() as u64 * u64::from(*weight);
+                prop_assert_eq!(u64::from(*had) * u64::from(sum), whole);
+            }
+        }
+    }
+}
