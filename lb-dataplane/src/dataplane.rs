@@ -51,6 +51,8 @@ pub struct Sizes {
     /// Flow entries, two per flow. Flows whose client has not answered its backend yet take a quarter of them at most:
     /// then the oldest of those ends.
     pub flow_entries: u32,
+    /// The same for IPv6.
+    pub flow_entries6: u32,
     /// Services, one more per VIP address included.
     pub services: u32,
     /// Backends of all services.
@@ -75,6 +77,7 @@ impl Default for Sizes {
     fn default() -> Self {
         Self {
             flow_entries: 262_144,
+            flow_entries6: 131_072,
             services: 65_536,
             backends: 65_536,
             sources: 4096,

@@ -1,6 +1,6 @@
-//! What the sender of a dropped packet is told: an ICMP error (RFC 792, RFC 1191) about the packet as it sent it.
+//! What the sender of a dropped packet is told: an ICMP error (RFC 792, RFC 1191, RFC 4443) about the packet as it sent it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use lb_dataplane_common::punt::{Punt, QUOTED};
@@ -12,6 +12,8 @@ const ICMP: u8 = 1;
 const UNREACHABLE: u8 = 3;
 const FRAGMENTATION_NEEDED: u8 = 4;
 const TIME_EXCEEDED: u8 = 11;
+const V6_PACKET_TOO_BIG: u8 = 2;
+const V6_TIME_EXCEEDED: u8 = 3;
 /// Time to live of packets that begin here (RFC 1700, "IP Option Numbers": 64).
 const OWN_TTL: u8 = 64;
 /// DSCP CS6, with which routers send ICMP errors (RFC 1812 §4.3.2.5: precedence 6).
@@ -22,26 +24,38 @@ const CLASS: u8 = 0xc0;
 const PER_SECOND: u32 = 1000;
 const BURST: u32 = 50;
 
-/// An error to send: an IP packet whose source address the kernel fills in, that of the way to the sender.
+/// An error to send. The kernel fills in the source address, that of the way to the sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The sender of the dropped packet.
-    pub to: Ipv4Addr,
-    /// From the IP header on.
+    pub to: IpAddr,
+    /// For IPv4 from the IP header on; for IPv6 from the ICMPv6 header on, without its checksum.
     pub packet: Vec<u8>,
 }
 
-/// The error about a packet; `None` where none is due: RFC 1122 §3.2.2 names senders that are no single host.
+/// The error about a packet; `None` where none is due: RFC 1122 §3.2.2 and RFC 4443 §2.4 name senders that are no single host.
 pub(crate) fn answer(punt: &Punt) -> Option<Answer> {
     let reason = Reason::from_index(punt.reason)?;
-    let (kind, code, mtu) = if reason == Reason::FlowTooBig {
-        (UNREACHABLE, FRAGMENTATION_NEEDED, punt.mtu)
+    let mtu = if reason == Reason::FlowTooBig {
+        Some(punt.mtu)
     } else if reason == Reason::FlowTtlExpired {
-        (TIME_EXCEEDED, 0, 0)
+        None
     } else {
         return None;
     };
     let quoted = punt.bytes.get(..usize::from(punt.len).min(QUOTED))?;
+    match quoted.first()? >> 4 {
+        4 => answer_v4(quoted, mtu),
+        6 => answer_v6(quoted, mtu),
+        _ => None,
+    }
+}
+
+fn answer_v4(quoted: &[u8], mtu: Option<u16>) -> Option<Answer> {
+    let (kind, code) = match mtu {
+        Some(_) => (UNREACHABLE, FRAGMENTATION_NEEDED),
+        None => (TIME_EXCEEDED, 0),
+    };
     let to: [u8; 4] = quoted.get(12..16)?.try_into().ok()?;
     let to = Ipv4Addr::from(to);
     if to.is_unspecified() || to.is_loopback() || to.is_multicast() || to.is_broadcast() {
@@ -55,11 +69,24 @@ pub(crate) fn answer(punt: &Punt) -> Option<Answer> {
     packet.extend([0; 4]);
     packet.extend(to.octets());
     packet.extend([kind, code, 0, 0, 0, 0]);
-    packet.extend(mtu.to_be_bytes());
+    packet.extend(mtu.unwrap_or(0).to_be_bytes());
     packet.extend(quoted);
     let checksum = checksum(&packet[IPV4_LEN..]);
     packet[IPV4_LEN + 2..IPV4_LEN + 4].copy_from_slice(&checksum.to_be_bytes());
-    Some(Answer { to, packet })
+    Some(Answer { to: to.into(), packet })
+}
+
+fn answer_v6(quoted: &[u8], mtu: Option<u16>) -> Option<Answer> {
+    let to: [u8; 16] = quoted.get(8..24)?.try_into().ok()?;
+    let to = Ipv6Addr::from(to);
+    if to.is_unspecified() || to.is_loopback() || to.is_multicast() {
+        return None;
+    }
+    let kind = if mtu.is_some() { V6_PACKET_TOO_BIG } else { V6_TIME_EXCEEDED };
+    let mut packet = vec![kind, 0, 0, 0];
+    packet.extend(u32::from(mtu.unwrap_or(0)).to_be_bytes());
+    packet.extend(quoted);
+    Some(Answer { to: to.into(), packet })
 }
 
 /// RFC 1071.
@@ -120,7 +147,7 @@ mod tests {
     fn the_sender_hears_the_mtu_and_sees_its_own_packet() {
         let punt = punt(Reason::FlowTooBig, 1400, [10, 1, 0, 5]);
         let Answer { to, packet } = answer(&punt).expect("an answer is due");
-        assert_eq!(to, Ipv4Addr::new(10, 1, 0, 5));
+        assert_eq!(to, IpAddr::from([10, 1, 0, 5]));
         assert_eq!(packet[2..4], (packet.len() as u16).to_be_bytes());
         assert_eq!(packet[16..20], [10, 1, 0, 5]);
         assert_eq!(packet[20..22], [3, 4]);

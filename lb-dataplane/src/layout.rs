@@ -7,6 +7,7 @@ use std::path::Path;
 
 use aya::maps::{MapError, MapInfo};
 use aya_obj::{EbpfSectionKind, Object};
+use lb_dataplane_common::family::V4;
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Translation};
 
 use crate::dataplane::Sizes;
@@ -57,7 +58,9 @@ pub(crate) fn maps(sizes: &Sizes) -> Result<BTreeMap<String, Definition>, aya_ob
 fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
     Some(match map {
         "FLOWS" => sizes.flow_entries,
-        "HALF_OPEN" => half_open_places(sizes) * cpus(),
+        "FLOWS6" => sizes.flow_entries6,
+        "HALF_OPEN" => half_open_places(sizes.flow_entries) * cpus(),
+        "HALF_OPEN6" => half_open_places(sizes.flow_entries6) * cpus(),
         "SERVICES" | "ROUND_ROBIN" | "SERVICE_COUNTS" => sizes.services,
         "BACKENDS" | "BACKEND_COUNTS" | "LOADS" => sizes.backends,
         "SOURCES" => sizes.sources,
@@ -73,8 +76,8 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
 
 /// Places of each CPU's ring of half-open flows, a power of two: all together have as many as an eighth of the flow entries,
 /// which is a quarter of the flows, at most, or one each.
-pub(crate) fn half_open_places(sizes: &Sizes) -> u32 {
-    1 << (sizes.flow_entries / 8 / cpus()).max(1).ilog2()
+pub(crate) fn half_open_places(flow_entries: u32) -> u32 {
+    1 << (flow_entries / 8 / cpus()).max(1).ilog2()
 }
 
 /// CPUs that there may be.
@@ -94,15 +97,15 @@ pub(crate) fn name(maps: &BTreeMap<String, Definition>) -> String {
         (name, sizeless).hash(&mut hasher);
     }
     for offset in [
-        offset_of!(FlowKey, destination_port),
-        offset_of!(FlowKey, protocol),
-        offset_of!(FlowEntry, translation) + offset_of!(Translation, ports),
-        offset_of!(FlowEntry, backend),
-        offset_of!(FlowEntry, service),
-        offset_of!(FlowEntry, state),
-        offset_of!(FlowEntry, last_seen),
-        offset_of!(FlowEntry, first_reply),
-        offset_of!(FlowEntry, direction),
+        offset_of!(FlowKey<V4>, destination_port),
+        offset_of!(FlowKey<V4>, protocol),
+        offset_of!(FlowEntry<V4>, translation) + offset_of!(Translation<V4>, ports),
+        offset_of!(FlowEntry<V4>, backend),
+        offset_of!(FlowEntry<V4>, service),
+        offset_of!(FlowEntry<V4>, state),
+        offset_of!(FlowEntry<V4>, last_seen),
+        offset_of!(FlowEntry<V4>, first_reply),
+        offset_of!(FlowEntry<V4>, direction),
     ] {
         offset.hash(&mut hasher);
     }

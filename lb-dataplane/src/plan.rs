@@ -20,13 +20,13 @@ mod undo;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::num::NonZero;
 
 use lb_dataplane_common::service::{BackendEntry, ServiceEntry};
 
 use self::entries::{
-    address_entry, address_key, algorithm, backend_entry, gone_entry, service_key, v4,
+    address_entry, address_key, algorithm, backend_entry, gone_entry, same_family, service_key,
 };
 use self::ring::ring;
 pub use self::ring::{MAX_TURNS, turns};
@@ -59,11 +59,11 @@ pub struct Limits {
 pub struct Served {
     services: BTreeMap<ServiceKey, Held>,
     /// VIP addresses that have an entry of their own.
-    addresses: BTreeMap<Ipv4Addr, usize>,
+    addresses: BTreeMap<IpAddr, usize>,
     /// By backend id: whether it is some service's and does not fail.
     well: Vec<bool>,
     /// Backends of no service, which a process left that ended between two steps.
-    orphans: Vec<((Ipv4Addr, u16), u32)>,
+    orphans: Vec<((IpAddr, u16), u32)>,
     service_ids: Ids,
     backend_ids: Ids,
     rings: Rings,
@@ -82,7 +82,7 @@ struct Held {
 }
 
 /// Backends of a service, by address and port.
-type Backends = BTreeMap<(Ipv4Addr, u16), Place>;
+type Backends = BTreeMap<(IpAddr, u16), Place>;
 
 /// Where a backend is in `BACKENDS`, and what is said of it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ impl Served {
             backends: held
                 .backends
                 .iter()
-                .map(|((a, port), place)| (IpAddr::V4(*a), *port, place.id))
+                .map(|((address, port), place)| (*address, *port, place.id))
                 .collect(),
         })
     }
@@ -212,7 +212,7 @@ impl Served {
     fn check(&self, table: &Table) -> Result<(), PlanError> {
         let mut addresses = std::collections::BTreeSet::new();
         for (key, service) in &table.services {
-            addresses.insert(v4(key.address)?);
+            addresses.insert(key.address);
             if key.port == 0 {
                 return Err(PlanError::PortZero(key.address));
             }
@@ -222,7 +222,8 @@ impl Served {
                 return Err(PlanError::TooManyBackends { address, port, count });
             }
             for backend in &service.backends {
-                v4(backend.address)?;
+                same_family(key, backend.address)?;
+                backend.sources.iter().try_for_each(|source| same_family(key, source.address))?;
             }
             ring::check(key, service)?;
         }
@@ -241,7 +242,7 @@ impl Served {
         service: &Service,
         steps: &mut Vec<Step>,
     ) -> Result<(), PlanError> {
-        let address = v4(key.address)?;
+        let address = key.address;
         let old = self.services.remove(key);
         let mut known = old.as_ref().map(|held| held.backends.clone()).unwrap_or_default();
         let id = match &old {
@@ -256,7 +257,7 @@ impl Served {
         };
         let mut backends = BTreeMap::new();
         for backend in &service.backends {
-            let name = (v4(backend.address)?, backend.port);
+            let name = (backend.address, backend.port);
             if let Entry::Vacant(slot) = backends.entry(name) {
                 slot.insert(self.place(name, backend, known.remove(&name), id, steps)?);
             }
@@ -279,7 +280,7 @@ impl Served {
     /// A backend's place, the one that it has or a new one, written.
     fn place(
         &mut self,
-        name: (Ipv4Addr, u16),
+        name: (IpAddr, u16),
         backend: &Backend,
         known: Option<Place>,
         service: u32,
@@ -347,7 +348,7 @@ impl Served {
 
     fn announce(
         &mut self,
-        address: Ipv4Addr,
+        address: IpAddr,
         key: &ServiceKey,
         entry: ServiceEntry,
         new: bool,
@@ -360,13 +361,13 @@ impl Served {
             }
             *services += 1;
         }
-        steps.push(Step::PutService { key: service_key(address, key), entry });
+        steps.push(Step::PutService { key: service_key(key), entry });
     }
 
     fn remove(&mut self, key: &ServiceKey, steps: &mut Vec<Step>) -> Result<(), PlanError> {
-        let address = v4(key.address)?;
+        let address = key.address;
         let Some(held) = self.services.remove(key) else { return Ok(()) };
-        steps.push(Step::RemoveService { key: service_key(address, key) });
+        steps.push(Step::RemoveService { key: service_key(key) });
         if let Some(services) = self.addresses.get_mut(&address) {
             *services -= 1;
             if *services == 0 {

@@ -1,9 +1,10 @@
 //! Lets aya read and write the layouts of `lb-dataplane-common`.
 #![expect(unsafe_code, reason = "aya asks for a promise that a type is plain old data")]
 
+use lb_dataplane_common::family::Family;
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Timeouts};
 use lb_dataplane_common::reason::ReasonCounts;
-use lb_dataplane_common::service::{BackendEntry, ServiceEntry, ServiceKey4, SourceEntry};
+use lb_dataplane_common::service::{BackendEntry, ServiceEntry, SourceEntry, VipKey};
 use lb_dataplane_common::tables::{FlowCounts, Record};
 
 /// A key or value of a map.
@@ -21,15 +22,9 @@ macro_rules! pod {
     };
 }
 
-pod!(
-    FlowKey,
-    FlowEntry,
-    Timeouts,
-    FlowCounts,
-    ReasonCounts,
-    ServiceKey4,
-    ServiceEntry,
-    BackendEntry,
-    SourceEntry,
-    Record,
-);
+// SAFETY: as for the others; of the two families, which fill their layouts without padding, as assertions there say.
+unsafe impl<A: Family> aya::Pod for Raw<FlowKey<A>> {}
+// SAFETY: as above.
+unsafe impl<A: Family> aya::Pod for Raw<FlowEntry<A>> {}
+
+pod!(Timeouts, FlowCounts, ReasonCounts, VipKey, ServiceEntry, BackendEntry, SourceEntry, Record,);

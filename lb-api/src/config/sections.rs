@@ -231,8 +231,14 @@ fn send_hold_time(peer: &Object<'_>, hold_time: u16) -> u16 {
 }
 
 fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
-    let section =
-        cursor.object(&["hook", "interfaces", "pin_dir", "max_flow_entries", "timeouts"])?;
+    let section = cursor.object(&[
+        "hook",
+        "interfaces",
+        "pin_dir",
+        "max_flow_entries",
+        "max_flow_entries_ipv6",
+        "timeouts",
+    ])?;
     let default = Dataplane::default();
     let hooks = [("auto", Hook::Auto), ("xdp", Hook::Xdp), ("tc", Hook::Tc)];
     let interfaces = section.field("interfaces").and_then(|list| interfaces(&list));
@@ -243,12 +249,14 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
         }
         Some(path)
     });
-    let entries = section.field("max_flow_entries").and_then(|n| n.number(1024..=8_388_608));
+    let entries = |name| section.field(name).and_then(|n| n.number(1024..=8_388_608));
     Some(Dataplane {
         hook: section.field("hook").and_then(|h| h.one_of(&hooks)).unwrap_or(default.hook),
         interfaces: interfaces.unwrap_or_default(),
         pin_dir: pin_dir.unwrap_or(default.pin_dir),
-        max_flow_entries: entries.unwrap_or(default.max_flow_entries),
+        max_flow_entries: entries("max_flow_entries").unwrap_or(default.max_flow_entries),
+        max_flow_entries_ipv6: entries("max_flow_entries_ipv6")
+            .unwrap_or(default.max_flow_entries_ipv6),
         timeouts: section.field("timeouts").and_then(|t| timeouts(&t)).unwrap_or_default(),
     })
 }

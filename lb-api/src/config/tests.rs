@@ -113,6 +113,7 @@ fn each_mistake_names_its_field() {
         ("dataplane: {pin_dir: /sys/fs/bpf/lbd}".into(), "dataplane.pin_dir"),
         ("dataplane: {pin_dir: run/lbd}".into(), "dataplane.pin_dir"),
         ("dataplane: {max_flow_entries: 8388609}".into(), "dataplane.max_flow_entries"),
+        ("dataplane: {max_flow_entries_ipv6: 9}".into(), "dataplane.max_flow_entries_ipv6"),
         ("dataplane: {timeouts: {udp: 0}}".into(), "dataplane.timeouts.udp"),
         ("dataplane: {timeouts: {tcp: 60}}".into(), "dataplane.timeouts.tcp"),
         ("api: {socket: lbd.sock}".into(), "api.socket"),

@@ -86,7 +86,7 @@ pub(super) async fn spawn(config: &config::Dataplane) -> Result<DataplaneHandle>
         tracing::info!("the dataplane of an earlier lbd is adopted with its flows");
     }
     let handle = DataplaneHandle { jobs };
-    let entries = config.max_flow_entries as usize;
+    let entries = (config.max_flow_entries + config.max_flow_entries_ipv6) as usize;
     let batches = entries.div_ceil(AGE_BATCH * AGE_ROUNDS).max(1);
     tokio::spawn(age(handle.clone(), batches));
     tokio::spawn(follow_routes(handle.clone()));
@@ -94,7 +94,11 @@ pub(super) async fn spawn(config: &config::Dataplane) -> Result<DataplaneHandle>
 }
 
 pub(super) fn options(config: &config::Dataplane) -> Options {
-    let sizes = Sizes { flow_entries: config.max_flow_entries, ..Sizes::default() };
+    let sizes = Sizes {
+        flow_entries: config.max_flow_entries,
+        flow_entries6: config.max_flow_entries_ipv6,
+        ..Sizes::default()
+    };
     let wanted = &config.timeouts;
     let ticks = |of: u32| seconds(u64::from(of));
     let timeouts = Timeouts {

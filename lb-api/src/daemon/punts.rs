@@ -1,6 +1,6 @@
 //! Tells senders why their packets were dropped: ICMP errors by a raw socket, from a thread of its own.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::thread;
 use std::time::Instant;
@@ -10,7 +10,8 @@ use lb_dataplane::Answer;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, sendto,
+    socket,
 };
 
 use super::dataplane::DataplaneHandle;
@@ -20,14 +21,11 @@ pub(super) async fn spawn(dataplane: &DataplaneHandle) -> Result<()> {
     let taken = dataplane.with(|owned| owned.dataplane.take_punts()).await;
     let punts = taken.map_err(anyhow::Error::msg)??;
     let mut punts = punts.context("somebody else sends ICMP errors for the dataplane")?;
-    // The header is ours, and the kernel fills in its checksum and the source address (raw(7)).
-    let socket =
-        socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw)
-            .context("no raw socket for ICMP errors: run as root or with CAP_NET_RAW")?;
+    let sockets = Sockets::open()?;
     thread::Builder::new().name("icmp-errors".into()).spawn(move || {
         loop {
             while let Some(answer) = punts.next_answer(Instant::now()) {
-                send(&socket, &answer);
+                sockets.send(&answer);
             }
             let mut ring = [PollFd::new(punts.as_fd(), PollFlags::POLLIN)];
             match poll(&mut ring, PollTimeout::NONE) {
@@ -42,10 +40,40 @@ pub(super) async fn spawn(dataplane: &DataplaneHandle) -> Result<()> {
     Ok(())
 }
 
-fn send(socket: &OwnedFd, answer: &Answer) {
-    let to = SockaddrIn::from(SocketAddrV4::new(answer.to, 0));
-    if let Err(error) = sendto(socket.as_raw_fd(), &answer.packet, &to, MsgFlags::MSG_DONTWAIT) {
-        // Without a route, or with a full queue: the sender's next packet is another occasion.
-        tracing::debug!(to = %answer.to, %error, "no ICMP error was sent");
+/// One raw socket for each family.
+struct Sockets {
+    v4: OwnedFd,
+    v6: OwnedFd,
+}
+
+impl Sockets {
+    fn open() -> Result<Self> {
+        let raw = |family, protocol| {
+            socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
+                .context("no raw socket for ICMP errors: run as root or with CAP_NET_RAW")
+        };
+        // The header is ours, and the kernel fills in its checksum and the source address (raw(7)).
+        let v4 = raw(AddressFamily::Inet, SockProtocol::Raw)?;
+        // The header and ICMPv6's checksum are the kernel's (RFC 3542 §3.1).
+        let v6 = raw(AddressFamily::Inet6, SockProtocol::IcmpV6)?;
+        Ok(Self { v4, v6 })
+    }
+
+    fn send(&self, answer: &Answer) {
+        let (packet, flags) = (&answer.packet, MsgFlags::MSG_DONTWAIT);
+        let sent = match answer.to {
+            IpAddr::V4(to) => {
+                let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
+                sendto(self.v4.as_raw_fd(), packet, &to, flags)
+            }
+            IpAddr::V6(to) => {
+                let to = SockaddrIn6::from(SocketAddrV6::new(to, 0, 0, 0));
+                sendto(self.v6.as_raw_fd(), packet, &to, flags)
+            }
+        };
+        if let Err(error) = sent {
+            // Without a route, or with a full queue: the sender's next packet is another occasion.
+            tracing::debug!(to = %answer.to, %error, "no ICMP error was sent");
+        }
     }
 }

@@ -143,6 +143,8 @@ pub struct Dataplane {
     pub pin_dir: PathBuf,
     /// Flow entries, two per flow; 262,144 by default, at most 8,388,608.
     pub max_flow_entries: u32,
+    /// The same for flows of IPv6; 131,072 by default.
+    pub max_flow_entries_ipv6: u32,
     /// How long flows may be silent, in seconds.
     pub timeouts: Timeouts,
 }
@@ -185,6 +187,7 @@ impl Default for Dataplane {
             interfaces: Vec::new(),
             pin_dir: "/run/lbd/bpf".into(),
             max_flow_entries: 262_144,
+            max_flow_entries_ipv6: 131_072,
             timeouts: Timeouts::default(),
         }
     }

@@ -6,9 +6,10 @@
 //! the second pass looks again. Between the two no packet changes, refreshes or replaces a marked entry: it is dropped,
 //! and its sender's retransmission finds either the flow or nothing.
 
-use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_EXPIRING, UDP};
+use crate::family::Family;
+use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_EXPIRING, UDP, remove_to_backend};
 use crate::pipeline::peer_key;
-use crate::tables::Tables;
+use crate::tables::{FamilyTables, Tables};
 
 /// Ticks after which an entry to the client without its counterpart is no insertion in progress.
 const HALF_INSERTED_TICKS: u32 = 2;
@@ -16,7 +17,7 @@ const HALF_INSERTED_TICKS: u32 = 2;
 /// First pass over an entry of either direction: marks the flow if it is over, or if half of it is
 /// missing.
 #[inline(always)]
-pub fn mark<T: Tables>(tables: &T, key: &FlowKey) -> bool {
+pub fn mark<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>) -> bool {
     let now = tables.now();
     let Some(entry) = tables.flow(key) else { return false };
     let peer_key = peer_key(key, &entry);
@@ -42,7 +43,7 @@ pub fn mark<T: Tables>(tables: &T, key: &FlowKey) -> bool {
 
 /// Second pass, a grace period later: removes what is still marked and over, and lets go of the rest.
 #[inline(always)]
-pub fn sweep<T: Tables>(tables: &T, key: &FlowKey) -> bool {
+pub fn sweep<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>) -> bool {
     let now = tables.now();
     let Some(entry) = tables.flow(key) else { return false };
     let peer_key = peer_key(key, &entry);
@@ -52,7 +53,7 @@ pub fn sweep<T: Tables>(tables: &T, key: &FlowKey) -> bool {
             if marked && is_over(tables, key, &entry, &peer, now) {
                 let to_backend = entry.direction() == DIRECTION_TO_BACKEND;
                 let (there, back) = if to_backend { (key, &peer_key) } else { (&peer_key, key) };
-                tables.end_flow(there, entry.backend());
+                remove_to_backend(tables, there, entry.backend());
                 tables.remove_flow(back);
                 return true;
             }
@@ -62,7 +63,7 @@ pub fn sweep<T: Tables>(tables: &T, key: &FlowKey) -> bool {
         }
         Some(_) | None => {
             if marked && entry.direction() == DIRECTION_TO_BACKEND {
-                tables.end_flow(key, entry.backend());
+                remove_to_backend(tables, key, entry.backend());
             } else if marked {
                 tables.remove_flow(key);
             }
@@ -73,21 +74,21 @@ pub fn sweep<T: Tables>(tables: &T, key: &FlowKey) -> bool {
 
 /// Whether a flow has been silent for too long, or has lost its backend and is one that can go elsewhere at any time.
 #[inline(always)]
-fn is_over<T: Tables>(
+fn is_over<A: Family, T: Tables>(
     tables: &T,
-    key: &FlowKey,
-    entry: &impl Flow,
-    peer: &impl Flow,
+    key: &FlowKey<A>,
+    entry: &impl Flow<A>,
+    peer: &impl Flow<A>,
     now: u32,
 ) -> bool {
-    let limit = tables.timeouts().of(key.protocol, entry.state() | peer.state());
+    let limit = tables.timeouts().of(key.protocol(), entry.state() | peer.state());
     entry.idle(now) >= limit && peer.idle(now) >= limit
-        || key.protocol == UDP && has_lost_its_backend(tables, entry)
+        || key.protocol() == UDP && has_lost_its_backend(tables, entry)
 }
 
 /// Whether a flow's backend was removed or fails.
 #[inline(always)]
-pub fn has_lost_its_backend<T: Tables>(tables: &T, entry: &impl Flow) -> bool {
+pub fn has_lost_its_backend<A, T: Tables>(tables: &T, entry: &impl Flow<A>) -> bool {
     tables.backend(entry.backend()).is_none_or(|backend| backend.is_lost())
 }
 
@@ -131,7 +132,11 @@ impl Pass {
 
 /// One pass over one entry; whether it marked or removed it.
 #[inline(never)]
-pub fn run<T: Tables>(tables: &T, pass: Pass, key: &FlowKey) -> bool {
+pub fn run<A: Family, T: Tables + FamilyTables<A>>(
+    tables: &T,
+    pass: Pass,
+    key: &FlowKey<A>,
+) -> bool {
     match pass {
         Pass::Mark => mark(tables, key),
         Pass::Sweep => sweep(tables, key),

@@ -5,35 +5,42 @@
 //! where a client was before or from a source port of ours is known to one node only: there a segment of no flow is
 //! dropped, counted.
 
+use crate::family::Family;
 use crate::flow::{
     DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey, STATE_CLIENT_FIN,
-    STATE_CLOSING, STATE_EXPIRING, TCP, Translation, ticks_since,
+    STATE_CLOSING, STATE_EXPIRING, TCP, Translation, remove_to_backend, ticks_since,
 };
 use crate::hash::FlowHash;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
-use crate::pipeline::{Arrival, Scratch, Step, end, peer_key};
+use crate::pipeline::{Arrival, Scratch, claim, peer_key};
 use crate::reason::Reason;
 use crate::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH, Affinity,
-    AffinityKey, BackendEntry, ServiceEntry,
+    AffinityKey, ServiceEntry, VipKey,
 };
-use crate::tables::{InsertError, Tables};
+use crate::tables::{FamilyTables, InsertError, Tables};
 
-/// Begins a flow; it is not new if another CPU has just begun it.
+/// Chooses a backend for the flow that a packet begins, if it is for a service: then `step.begins`.
 ///
 /// # Errors
 ///
 /// The reason for which this packet begins none.
-#[inline(always)]
-pub fn begin<T: Tables>(
+#[inline(never)]
+pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
     tables: &T,
-    service: &ServiceEntry,
-    scratch: &mut Scratch,
+    scratch: &mut Scratch<A>,
 ) -> Result<(), Reason> {
     let Scratch { arrival, step, made, .. } = scratch;
     let (key, flags) = (&arrival.key, arrival.flags);
+    let service = tables.service(&VipKey {
+        address: key.destination.to_bytes(),
+        port: key.destination_port.to_ne_bytes(),
+        protocol: key.protocol(),
+        pad: 0,
+    });
+    let Some(service) = service else { return Ok(()) };
     let mut state = 0;
-    let is_later_segment = key.protocol == TCP && !arrival.is_first_of_connection();
+    let is_later_segment = key.protocol() == TCP && !arrival.is_first_of_connection();
     if is_later_segment {
         if !service.chooses_alike_everywhere() || flags & (TCP_RST | TCP_SYN) != 0 {
             return Err(Reason::UnknownFlow);
@@ -42,8 +49,7 @@ pub fn begin<T: Tables>(
             state = STATE_CLIENT_FIN;
         }
     }
-    let client = AffinityKey { client: bytes_of(key.source), service: service.id };
-    let id = match remembered(tables, service, &client) {
+    let id = match remembered(tables, service, key.source) {
         Some(id) => id,
         None => choose(tables, arrival, service)?,
     };
@@ -52,61 +58,127 @@ pub fn begin<T: Tables>(
         // Its source port is what another node chose.
         return Err(Reason::UnknownFlow);
     }
-    made.after = FlowKey {
-        source: key.source,
-        destination: ipv4(backend.address),
-        source_port: key.source_port,
-        destination_port: u16::from_ne_bytes(backend.port),
-        protocol: key.protocol,
-        pad: [0; 3],
-    };
-    let untranslated = Translation::default();
-    made.entry = FlowEntry::new(untranslated, service.id, id, state, tables.now());
+    made.after.source = key.source;
+    made.after.destination = A::from_bytes(backend.address);
+    made.after.source_port = key.source_port;
+    made.after.destination_port = u16::from_ne_bytes(backend.port);
+    made.after.protocol = key.protocol;
+    made.after.pad = 0;
+    made.sources_base = backend.sources_base;
+    made.sources_len = backend.sources_len;
+    made.affinity = service.affinity;
+    made.entry.backend = id;
+    made.entry.service = service.id;
+    made.entry.state = state;
+    made.entry.last_seen = tables.now();
+    made.entry.first_reply = 0;
+    made.entry.reserved = A::NO_SPARE;
+    step.begins = true;
+    Ok(())
+}
+
+/// Inserts the direction to the client.
+///
+/// # Errors
+///
+/// The reason for which there is no way back.
+#[inline(never)]
+pub fn insert_back<A: Family, T: Tables + FamilyTables<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    let Scratch { arrival, made, .. } = scratch;
     made.entry.direction = DIRECTION_TO_CLIENT;
-    if backend.sources_len == 0 {
-        insert_back(tables, key, made)?;
+    if made.sources_len == 0 {
+        insert_back_of_client(tables, &arrival.key, made)
     } else {
-        insert_back_from_a_source(tables, arrival, backend, made)?;
+        insert_back_of_source(tables, arrival, made)
     }
-    step.is_new = insert(tables, key, made, step)?;
+}
+
+/// Inserts the direction to the backend, after the one back: an answer that finds none would reach the client from the
+/// backend's own address. The flow is not new if another CPU has just begun it.
+///
+/// # Errors
+///
+/// The reason for which there is no flow.
+#[inline(never)]
+pub fn insert<A: Family, T: Tables + FamilyTables<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    let Scratch { arrival, step, made, .. } = scratch;
+    let key = &arrival.key;
+    made.entry.translation = Translation::between(key, &made.after);
+    made.entry.direction = DIRECTION_TO_BACKEND;
+    step.translation = made.entry.translation;
+    match tables.insert_flow(key, &made.entry) {
+        Ok(()) => {
+            tables.count_new_flow(made.entry.service, made.entry.backend);
+            step.is_new = true;
+            if made.affinity != 0 {
+                let client = client(made.entry.service, key.source);
+                let affinity = Affinity { backend: made.entry.backend, begun: tables.now() };
+                tables.note_affinity(&client, &affinity);
+            }
+        }
+        Err(InsertError::Full) => {
+            tables.remove_flow(&made.back);
+            return Err(Reason::FlowTableFull);
+        }
+        // Another CPU has had a packet of this flow at the same time; its choice stands.
+        Err(InsertError::Exists) => {
+            let first = tables.flow(key).ok_or(Reason::FlowCollision)?;
+            made.there = peer_key(key, &first);
+            if made.there != made.back {
+                tables.remove_flow(&made.back);
+            }
+            step.translation = first.translation();
+            made.entry.backend = first.backend();
+        }
+    }
     step.direction = DIRECTION_TO_BACKEND;
     step.is_flow = true;
-    if service.affinity != 0 && step.is_new {
-        tables.note_affinity(&client, &Affinity { backend: id, begun: tables.now() });
-    }
     tables.count_flow_packet(made.entry.service, made.entry.backend, arrival.bytes);
     Ok(())
 }
 
-/// The IPv4 address in the first four bytes.
+/// Whether the packets of this entry are answered by those of a key.
 #[inline(always)]
-fn ipv4([a, b, c, d, ..]: [u8; 16]) -> u32 {
-    u32::from_ne_bytes([a, b, c, d])
-}
-
-/// An IPv4 address as the first four bytes.
-#[inline(always)]
-fn bytes_of(address: u32) -> [u8; 16] {
-    let [a, b, c, d] = address.to_ne_bytes();
-    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+fn leads_back_to<A: Family>(entry: &impl Flow<A>, back: &FlowKey<A>) -> bool {
+    let to = entry.translation();
+    to.source == back.destination
+        && to.destination == back.source
+        && to.source_port == back.destination_port
+        && to.destination_port == back.source_port
 }
 
 /// Where a new flow's entries are made.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
-pub struct Composed {
+pub struct Composed<A: Family> {
     /// The entry, of one direction and then of the other.
-    pub entry: FlowEntry,
+    pub entry: FlowEntry<A>,
     /// The key that packets to the backend have behind us.
-    pub after: FlowKey,
+    pub after: FlowKey<A>,
     /// The key of packets from the backend.
-    pub back: FlowKey,
+    pub back: FlowKey<A>,
+    /// The key to a backend of a flow that is in the way.
+    pub there: FlowKey<A>,
+    /// The backend's source addresses, as `BackendEntry` has them.
+    pub sources_base: u32,
+    /// How many there are.
+    pub sources_len: u32,
+    /// For how many ticks the service remembers its clients.
+    pub affinity: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
-impl Composed {
+impl<A: Family> Composed<A> {
     /// Turns to the direction to the client.
     #[inline(always)]
-    fn turn_back(&mut self, key: &FlowKey) {
+    fn turn_back(&mut self, key: &FlowKey<A>) {
         self.back = self.after.reversed();
         self.entry.translation = Translation::between(&self.back, &key.reversed());
     }
@@ -114,18 +186,27 @@ impl Composed {
 
 /// Where a client's last flow went, if that is not too long ago and the backend takes new flows.
 #[inline(always)]
-fn remembered<T: Tables>(tables: &T, service: &ServiceEntry, client: &AffinityKey) -> Option<u32> {
+fn remembered<A: Family, T: Tables>(tables: &T, service: &ServiceEntry, source: A) -> Option<u32> {
     if service.affinity == 0 {
         return None;
     }
-    let last = tables.affinity(client)?;
+    let last = tables.affinity(&client(service.id, source))?;
     let is_valid = ticks_since(last.begun, tables.now()) < service.affinity
         && tables.backend(last.backend)?.takes_new_flows_of(service.id);
     if is_valid { Some(last.backend) } else { None }
 }
 
 #[inline(always)]
-fn choose<T: Tables>(tables: &T, arrival: &Arrival, service: &ServiceEntry) -> Result<u32, Reason> {
+fn client<A: Family>(service: u32, source: A) -> AffinityKey {
+    AffinityKey { client: source.to_bytes(), service }
+}
+
+#[inline(always)]
+fn choose<A: Family, T: Tables>(
+    tables: &T,
+    arrival: &Arrival<A>,
+    service: &ServiceEntry,
+) -> Result<u32, Reason> {
     let len = service.ring_len;
     if len == 0 {
         return Err(Reason::NoBackend);
@@ -155,40 +236,6 @@ fn choose<T: Tables>(tables: &T, arrival: &Arrival, service: &ServiceEntry) -> R
     Ok(if is_freer { other } else { chosen })
 }
 
-/// Inserts the direction to the backend, after the one back: an answer that finds none would reach the client from the
-/// backend's own address.
-#[inline(always)]
-fn insert<T: Tables>(
-    tables: &T,
-    key: &FlowKey,
-    made: &mut Composed,
-    step: &mut Step,
-) -> Result<bool, Reason> {
-    made.entry.translation = Translation::between(key, &made.after);
-    made.entry.direction = DIRECTION_TO_BACKEND;
-    step.translation = made.entry.translation;
-    match tables.insert_flow(key, &made.entry) {
-        Ok(()) => {
-            tables.count_new_flow(made.entry.service, made.entry.backend);
-            Ok(true)
-        }
-        Err(InsertError::Full) => {
-            tables.remove_flow(&made.back);
-            Err(Reason::FlowTableFull)
-        }
-        // Another CPU has had a packet of this flow at the same time; its choice stands.
-        Err(InsertError::Exists) => {
-            let first = tables.flow(key).ok_or(Reason::FlowCollision)?;
-            if peer_key(key, &first) != made.back {
-                tables.remove_flow(&made.back);
-            }
-            step.translation = first.translation();
-            made.entry.backend = first.backend();
-            Ok(false)
-        }
-    }
-}
-
 /// Ports that are tried for a new flow: with nine of ten in use, chance alone would fail it once in a thousand times.
 const PORT_TRIES: u32 = 64;
 /// Ports in a row that are tried before the search goes on elsewhere: another CPU may have used many in a row.
@@ -198,16 +245,14 @@ const PORTS_IN_A_ROW: u32 = 4;
 /// there, so no two flows to a backend share one. Each CPU begins elsewhere and goes on port by port, so that a port rests for
 /// as long as possible before it is used again.
 #[inline(always)]
-fn insert_back_from_a_source<T: Tables>(
+fn insert_back_of_source<A: Family, T: Tables + FamilyTables<A>>(
     tables: &T,
-    arrival: &Arrival,
-    backend: &BackendEntry,
-    made: &mut Composed,
+    arrival: &Arrival<A>,
+    made: &mut Composed<A>,
 ) -> Result<(), Reason> {
-    let index = arrival.hash.for_route() % backend.sources_len;
-    let source =
-        tables.source(backend.sources_base.wrapping_add(index)).ok_or(Reason::TableFault)?;
-    made.after.source = ipv4(source.address);
+    let index = arrival.hash.for_route() % made.sources_len;
+    let source = tables.source(made.sources_base.wrapping_add(index)).ok_or(Reason::TableFault)?;
+    made.after.source = A::from_bytes(source.address);
     let mut tries = 0;
     while tries < PORT_TRIES {
         tries += 1;
@@ -230,7 +275,11 @@ fn insert_back_from_a_source<T: Tables>(
 /// flow's own, what a closing flow left (it makes room), or a live flow of the same client port through another service:
 /// two flows that a backend cannot tell apart.
 #[inline(always)]
-fn insert_back<T: Tables>(tables: &T, key: &FlowKey, made: &mut Composed) -> Result<(), Reason> {
+fn insert_back_of_client<A: Family, T: Tables + FamilyTables<A>>(
+    tables: &T,
+    key: &FlowKey<A>,
+    made: &mut Composed<A>,
+) -> Result<(), Reason> {
     made.turn_back(key);
     match tables.insert_flow(&made.back, &made.entry) {
         Ok(()) => return Ok(()),
@@ -242,13 +291,16 @@ fn insert_back<T: Tables>(tables: &T, key: &FlowKey, made: &mut Composed) -> Res
         if state & STATE_EXPIRING != 0 {
             return Err(Reason::FlowExpiring);
         }
-        let old_there = peer_key(&made.back, &old);
+        made.there = peer_key(&made.back, &old);
         if state & STATE_CLOSING == 0 {
-            return if old_there == *key { Ok(()) } else { Err(Reason::FlowCollision) };
+            return if made.there == *key { Ok(()) } else { Err(Reason::FlowCollision) };
         }
-        match tables.flow(&old_there) {
-            Some(there) if peer_key(&old_there, &there) == made.back => {
-                end(tables, &old_there, &there)?;
+        match tables.flow(&made.there) {
+            Some(there) if leads_back_to(&there, &made.back) => {
+                claim(&there)?;
+                let backend = there.backend();
+                tables.remove_flow(&made.back);
+                remove_to_backend(tables, &made.there, backend);
             }
             // The one back was left alone.
             Some(_) | None => {

@@ -4,34 +4,41 @@
 //! same.
 
 use crate::checksum::Delta;
+use crate::family::{Family, V4, V6, word, words};
+use crate::tables::{FamilyTables, Tables};
 
 /// TCP.
 pub const TCP: u8 = 6;
 /// UDP.
 pub const UDP: u8 = 17;
-/// ICMP.
-pub const ICMP: u8 = 1;
 
-/// Key of the hash map `FLOWS`: a packet as it arrives. Addresses and ports are in network byte order, loaded as this
+/// Key of the hash maps `FLOWS` and `FLOWS6`: a packet as it arrives. Ports are in network byte order, loaded as this
 /// machine loads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C, align(8))]
-pub struct FlowKey {
+pub struct FlowKey<A> {
     /// Source address.
-    pub source: u32,
+    pub source: A,
     /// Destination address.
-    pub destination: u32,
+    pub destination: A,
     /// Source port; an echo's identifier for ICMP.
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
-    /// [`TCP`] or [`UDP`].
-    pub protocol: u8,
+    /// [`TCP`] or [`UDP`]. As wide as the ports: odd fields would be cleared by a call, which the verifier refuses.
+    pub protocol: u16,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: u16,
 }
 
-impl FlowKey {
+impl<A: Family> FlowKey<A> {
+    /// The IP protocol number.
+    #[must_use]
+    #[inline(always)]
+    pub fn protocol(&self) -> u8 {
+        self.protocol as u8
+    }
+
     /// The key of packets the other way.
     #[must_use]
     #[inline(always)]
@@ -42,17 +49,18 @@ impl FlowKey {
             source_port: self.destination_port,
             destination_port: self.source_port,
             protocol: self.protocol,
-            pad: [0; 3],
+            pad: 0,
         }
     }
+}
 
+impl FlowKey<V4> {
     /// A key's bytes as 16-bit words, as the map has them.
     #[must_use]
     pub fn to_words(&self) -> [u16; 8] {
         let [s0, s1] = words(self.source);
         let [d0, d1] = words(self.destination);
-        let protocol = u16::from_ne_bytes([self.protocol, 0]);
-        [s0, s1, d0, d1, self.source_port, self.destination_port, protocol, 0]
+        [s0, s1, d0, d1, self.source_port, self.destination_port, self.protocol, 0]
     }
 
     /// A key from the map's bytes as 16-bit words.
@@ -60,46 +68,62 @@ impl FlowKey {
     #[inline(always)]
     pub fn from_words(w: [u16; 8]) -> Self {
         Self {
-            source: address([w[0], w[1]]),
-            destination: address([w[2], w[3]]),
+            source: word([w[0], w[1]]),
+            destination: word([w[2], w[3]]),
             source_port: w[4],
             destination_port: w[5],
-            protocol: w[6].to_ne_bytes()[0],
-            pad: [0; 3],
+            protocol: w[6],
+            pad: 0,
         }
     }
 }
 
-/// An address from its two words, in memory's order.
-#[must_use]
-#[inline(always)]
-pub fn address(words: [u16; 2]) -> u32 {
-    if cfg!(target_endian = "little") {
-        u32::from(words[0]) | u32::from(words[1]) << 16
-    } else {
-        u32::from(words[0]) << 16 | u32::from(words[1])
+impl FlowKey<V6> {
+    /// A key's bytes as 16-bit words, as the map has them.
+    #[must_use]
+    pub fn to_words(&self) -> [u16; 20] {
+        let mut all = [0; 20];
+        let addresses = self.source.into_iter().chain(self.destination);
+        for (to, half) in all.iter_mut().zip(addresses.flat_map(words)) {
+            *to = half;
+        }
+        all[16] = self.source_port;
+        all[17] = self.destination_port;
+        all[18] = self.protocol;
+        all
     }
-}
 
-/// The two words of an address, in memory's order.
-#[must_use]
-#[inline(always)]
-pub fn words(address: u32) -> [u16; 2] {
-    if cfg!(target_endian = "little") {
-        [address as u16, (address >> 16) as u16]
-    } else {
-        [(address >> 16) as u16, address as u16]
+    /// A key from the map's bytes as 16-bit words.
+    #[must_use]
+    #[inline(always)]
+    pub fn from_words(w: [u16; 20]) -> Self {
+        let address = |at: usize| {
+            [
+                word([w[at], w[at + 1]]),
+                word([w[at + 2], w[at + 3]]),
+                word([w[at + 4], w[at + 5]]),
+                word([w[at + 6], w[at + 7]]),
+            ]
+        };
+        Self {
+            source: address(0),
+            destination: address(8),
+            source_port: w[16],
+            destination_port: w[17],
+            protocol: w[18],
+            pad: 0,
+        }
     }
 }
 
 /// What a packet carries afterwards, and what that does to its checksums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Translation {
+pub struct Translation<A> {
     /// Source address.
-    pub source: u32,
+    pub source: A,
     /// Destination address.
-    pub destination: u32,
+    pub destination: A,
     /// Source port.
     pub source_port: u16,
     /// Destination port.
@@ -110,18 +134,18 @@ pub struct Translation {
     pub ports: Delta,
 }
 
-impl Translation {
+impl<A: Family> Translation<A> {
     /// From what a packet carries to what it is to carry.
     #[must_use]
     #[inline(always)]
-    pub fn between(old: &FlowKey, new: &FlowKey) -> Self {
+    pub fn between(old: &FlowKey<A>, new: &FlowKey<A>) -> Self {
         Self {
             source: new.source,
             destination: new.destination,
             source_port: new.source_port,
             destination_port: new.destination_port,
-            addresses: Delta::of(words(old.source), words(new.source))
-                .and(Delta::of(words(old.destination), words(new.destination))),
+            addresses: A::delta(old.source, new.source)
+                .and(A::delta(old.destination, new.destination)),
             ports: Delta::of([old.source_port], [new.source_port])
                 .and(Delta::of([old.destination_port], [new.destination_port])),
         }
@@ -130,24 +154,24 @@ impl Translation {
     /// The key that a packet has afterwards.
     #[must_use]
     #[inline(always)]
-    pub fn key_after(&self, protocol: u8) -> FlowKey {
+    pub fn key_after(&self, protocol: u16) -> FlowKey<A> {
         FlowKey {
             source: self.source,
             destination: self.destination,
             source_port: self.source_port,
             destination_port: self.destination_port,
             protocol,
-            pad: [0; 3],
+            pad: 0,
         }
     }
 }
 
-/// Value of `FLOWS`: 64 bytes. `state`, `last_seen` and `first_reply` change in place, through [`Flow`]; the rest never does.
+/// Value of `FLOWS` and `FLOWS6`: 64 bytes. `state`, `last_seen` and `first_reply` change in place, through [`Flow`]; the rest never does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
-pub struct FlowEntry {
+pub struct FlowEntry<A: Family> {
     /// The rewrite.
-    pub translation: Translation,
+    pub translation: Translation<A>,
     /// The backend, as `BACKENDS` and `BACKEND_COUNTS` have it.
     pub backend: u32,
     /// The service, as `SERVICE_COUNTS` has it.
@@ -161,13 +185,13 @@ pub struct FlowEntry {
     /// One of the `DIRECTION_*` constants.
     pub direction: u8,
     /// Zero. Room for what later rewrites need: next hop, tunnel, sequence offsets, the owner in a cluster.
-    pub reserved: [u8; 27],
+    pub reserved: A::Spare,
 }
 
 /// A flow entry in the table, which other CPUs see and change too.
-pub trait Flow {
+pub trait Flow<A> {
     /// The rewrite.
-    fn translation(&self) -> Translation;
+    fn translation(&self) -> Translation<A>;
     /// The backend.
     fn backend(&self) -> u32;
     /// The service.
@@ -236,11 +260,17 @@ pub const STATE_CLIENT_RESET: u32 = 64;
 pub const STATE_CLOSING: u32 =
     STATE_CLIENT_FIN | STATE_BACKEND_FIN | STATE_BACKEND_RESET | STATE_CLIENT_RESET;
 
-impl FlowEntry {
+impl<A: Family> FlowEntry<A> {
     /// A fresh entry towards a backend.
     #[must_use]
     #[inline(always)]
-    pub fn new(translation: Translation, service: u32, backend: u32, state: u32, now: u32) -> Self {
+    pub fn new(
+        translation: Translation<A>,
+        service: u32,
+        backend: u32,
+        state: u32,
+        now: u32,
+    ) -> Self {
         Self {
             translation,
             backend,
@@ -249,8 +279,21 @@ impl FlowEntry {
             last_seen: now,
             first_reply: 0,
             direction: DIRECTION_TO_BACKEND,
-            reserved: [0; 27],
+            reserved: A::NO_SPARE,
         }
+    }
+}
+
+/// Removes the entry towards a flow's backend, and with it the flow from the backend's load. Whoever removes it counts:
+/// another CPU may be first.
+#[inline(always)]
+pub fn remove_to_backend<A: Family, T: Tables + FamilyTables<A>>(
+    tables: &T,
+    key: &FlowKey<A>,
+    backend: u32,
+) {
+    if tables.remove_flow(key) {
+        tables.count_ended_flow(backend);
     }
 }
 
@@ -319,7 +362,10 @@ pub const fn seconds(seconds: u64) -> u32 {
     ((seconds * 1_000_000_000) >> crate::tables::TICK_SHIFT) as u32 + 1
 }
 
-const _: () = assert!(size_of::<FlowKey>() == 16);
-const _: () = assert!(size_of::<Translation>() == 16);
-const _: () = assert!(size_of::<FlowEntry>() == 64);
+const _: () = assert!(size_of::<FlowKey<V4>>() == 16);
+const _: () = assert!(size_of::<FlowKey<V6>>() == 40);
+const _: () = assert!(size_of::<Translation<V4>>() == 16);
+const _: () = assert!(size_of::<Translation<V6>>() == 40);
+const _: () = assert!(size_of::<FlowEntry<V4>>() == 64);
+const _: () = assert!(size_of::<FlowEntry<V6>>() == 64);
 const _: () = assert!(size_of::<Timeouts>() == 24);

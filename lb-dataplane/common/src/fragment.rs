@@ -1,25 +1,26 @@
-//! Fragments of a flow's datagrams (RFC 791): only the first has ports, so it leaves them for those that come after it.
+//! Fragments of a flow's datagrams (RFC 791, RFC 8200 §4.5): only the first has ports, so it leaves them for those that come after it.
 
+use crate::family::V4;
 use crate::flow::ticks_since;
 
-/// What the fragments of a datagram have in common: key of the LRU hash `FRAGMENTS`. Addresses and the identification are in
-/// network byte order, loaded as this machine loads them.
+/// What the fragments of a datagram have in common: key of the LRU hashes `FRAGMENTS` and `FRAGMENTS6`. The
+/// identification is in network byte order, loaded as this machine loads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
-pub struct FragmentKey {
+pub struct FragmentKey<A> {
     /// Source address.
-    pub source: u32,
+    pub source: A,
     /// Destination address.
-    pub destination: u32,
+    pub destination: A,
     /// The sender's number of the datagram.
-    pub identification: u16,
+    pub identification: u32,
     /// IP protocol number.
     pub protocol: u8,
     /// Zero.
-    pub pad: u8,
+    pub pad: [u8; 3],
 }
 
-/// What the first fragment said: value of `FRAGMENTS`.
+/// What the first fragment said: value of `FRAGMENTS` and `FRAGMENTS6`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct FragmentPorts {
@@ -44,5 +45,5 @@ impl FragmentPorts {
     }
 }
 
-const _: () = assert!(size_of::<FragmentKey>() == 12);
+const _: () = assert!(size_of::<FragmentKey<V4>>() == 16);
 const _: () = assert!(size_of::<FragmentPorts>() == 8);

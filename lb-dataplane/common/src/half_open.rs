@@ -5,18 +5,20 @@
 //! flows only, and takes no more of the flow table than the rings have places. A flow costs one write more than without,
 //! and needs no second table to be looked up, moved from or aged.
 
+use crate::family::{Family, V4};
 use crate::flow::{
-    DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_CONFIRMED, STATE_EXPIRING, ticks_since,
+    DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_CONFIRMED, STATE_EXPIRING, remove_to_backend,
+    ticks_since,
 };
 use crate::pipeline::peer_key;
-use crate::tables::Tables;
+use crate::tables::{FamilyTables, Tables};
 
-/// A place in a ring: value of `HALF_OPEN`. All zeroes is an empty one.
+/// A place in a ring: value of `HALF_OPEN` and `HALF_OPEN6`. All zeroes is an empty one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
-pub struct HalfOpen {
+pub struct HalfOpen<A> {
     /// The direction to the backend.
-    pub key: FlowKey,
+    pub key: FlowKey<A>,
     /// The tick in which the flow began.
     pub begun: u32,
     /// Zero.
@@ -25,7 +27,7 @@ pub struct HalfOpen {
 
 /// Gives a flow that begins a place, and ends the one whose place it was.
 #[inline(never)]
-pub fn enter<T: Tables>(tables: &T, key: &FlowKey) {
+pub fn enter<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>) {
     let now = tables.now();
     let Some(old) = tables.enter_half_open(key, now) else { return };
     // It may be this flow's own, begun anew.
@@ -39,7 +41,7 @@ pub fn enter<T: Tables>(tables: &T, key: &FlowKey) {
 /// Ends a flow that is half-open. Marked as expiring it is nobody else's: no packet uses, confirms or replaces it. The
 /// direction to the client goes first, so that no packet finds a way to the backend without a way back.
 #[inline(always)]
-fn end<T: Tables>(tables: &T, key: &FlowKey) {
+fn end<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>) {
     let Some(entry) = tables.flow(key) else { return };
     if entry.direction() != DIRECTION_TO_BACKEND {
         return;
@@ -63,11 +65,11 @@ fn end<T: Tables>(tables: &T, key: &FlowKey) {
         back.set_state(STATE_EXPIRING);
         tables.remove_flow(&back_key);
     }
-    tables.end_flow(key, backend);
+    remove_to_backend(tables, key, backend);
     tables.count_evicted(service, backend);
 }
 
-const _: () = assert!(size_of::<HalfOpen>() == 24);
+const _: () = assert!(size_of::<HalfOpen<V4>>() == 24);
 
 #[cfg(test)]
 mod tests;

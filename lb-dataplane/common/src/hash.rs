@@ -3,6 +3,7 @@
 //! It has no seed: every node must choose alike. The addresses are multiplied and folded, the ports put in, and the whole
 //! is finished by Stafford's "Mix13" variant of SplitMix64, so that the halves are independent.
 
+use crate::family::Family;
 use crate::flow::FlowKey;
 
 /// The hash of one direction of a flow.
@@ -14,11 +15,10 @@ impl FlowHash {
     /// The hash of a packet's addresses, ports and protocol.
     #[must_use]
     #[inline(always)]
-    pub fn of(key: &FlowKey) -> Self {
+    pub fn of<A: Family>(key: &FlowKey<A>) -> Self {
         // Big-endian numbers: the same on every machine.
-        let number = |n: u32| u64::from(u32::from_be(n));
         let port = |n: u16| u64::from(u16::from_be(n));
-        let addresses = number(key.source) << 32 | number(key.destination);
+        let addresses = A::fold(key.source, key.destination);
         let ports = port(key.source_port) << 32
             | port(key.destination_port) << 16
             | u64::from(key.protocol);
@@ -32,14 +32,14 @@ impl FlowHash {
     /// The hash of a client's address alone.
     #[must_use]
     #[inline(always)]
-    pub fn of_source(source: u32) -> Self {
+    pub fn of_source<A: Family>(source: A) -> Self {
         let none = FlowKey {
             source,
-            destination: 0,
+            destination: A::default(),
             source_port: 0,
             destination_port: 0,
             protocol: 0,
-            pad: [0; 3],
+            pad: 0,
         };
         Self::of(&none)
     }
@@ -73,7 +73,7 @@ mod tests {
                 source_port: (n as u16).to_be(),
                 destination_port: 80_u16.to_be(),
                 protocol: 6,
-                pad: [0; 3],
+                pad: 0,
             };
             let hash = FlowHash::of(&key);
             cells[(hash.for_backend() % 8) as usize][(hash.for_route() % 8) as usize] += 1;

@@ -7,6 +7,7 @@
 pub mod age;
 pub mod checksum;
 pub mod choose;
+pub mod family;
 pub mod fib;
 pub mod fib6;
 pub mod flow;
@@ -30,4 +31,4 @@ pub mod service;
 pub mod tables;
 
 /// Raised when the meaning of a map's bytes changes though their sizes don't.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;

@@ -1,148 +1,58 @@
-//! The host's packets and tables: what the kernel does to a packet behind a program's back, and what other CPUs do to the
-//! tables between two of its steps.
+//! The host's packets and tables: what other CPUs do to the tables between two of a program's steps.
+
+mod packet;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use crate::checksum::{self, Delta};
+pub(crate) use self::packet::ModelPacket;
+use crate::checksum::Delta;
 use crate::choose::Composed;
+use crate::family::{Family, V4, V6};
 use crate::fib::{FibTables, L1_CHUNK, MemberEntry, NO_GROUP, group_member};
+use crate::fib6::Fib6Tables;
 use crate::flow::{Flow, FlowEntry, FlowKey, Timeouts, Translation};
 use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::half_open::HalfOpen;
 use crate::hash::FlowHash;
-use crate::packet::{ChecksumChange, Packet};
+use crate::parse::{Ip, Transport};
 use crate::pipeline::{Arrival, Scratch, Step};
+use crate::quote::Quote;
 use crate::reason::Reason;
 use crate::service::{
-    Affinity, AffinityKey, BACKEND_IN_USE, BackendEntry, ServiceEntry, ServiceKey4, SourceEntry,
+    Affinity, AffinityKey, BACKEND_IN_USE, BackendEntry, ServiceEntry, SourceEntry, VipKey,
 };
-use crate::tables::{InsertError, Tables};
-
-/// A packet at TC (`RESOLVES`) or at XDP.
-#[derive(Clone, Debug)]
-pub(crate) struct ModelPacket<const RESOLVES: bool> {
-    pub(crate) bytes: Vec<u8>,
-    /// Bytes that may be read in place; the rest lies in other pages until it is pulled.
-    pub(crate) linear: usize,
-    /// Payload bytes of each merged segment, or 0.
-    pub(crate) segment_payload: u32,
-    /// Where the transport's checksum is, if it holds the pseudo-header's sum only (`CHECKSUM_PARTIAL`).
-    pub(crate) partial: Option<usize>,
-    /// What user space was told.
-    pub(crate) punted: Cell<Option<(Reason, u16)>>,
-}
-
-impl<const RESOLVES: bool> ModelPacket<RESOLVES> {
-    pub(crate) fn new(bytes: Vec<u8>) -> Self {
-        let linear = bytes.len();
-        Self { linear, bytes, segment_payload: 0, partial: None, punted: Cell::new(None) }
-    }
-
-    fn word(&self, at: usize) -> Option<u16> {
-        let bytes = self.bytes.get(at..at + 2).filter(|_| at + 2 <= self.linear)?;
-        Some(u16::from_ne_bytes([bytes[0], bytes[1]]))
-    }
-}
-
-impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
-    const RESOLVES_NEIGHBOURS: bool = RESOLVES;
-
-    fn frame_len(&self) -> u32 {
-        self.bytes.len() as u32
-    }
-
-    fn segment_payload(&self) -> u32 {
-        self.segment_payload
-    }
-
-    fn is_addressed_here(&self, destination: [u16; 3]) -> bool {
-        destination == [0; 3]
-    }
-
-    fn has_tag_aside(&self) -> bool {
-        false
-    }
-
-    fn pull(&mut self, len: u32) -> bool {
-        self.linear = self.linear.max((len as usize).min(self.bytes.len()));
-        len as usize <= self.bytes.len()
-    }
-
-    fn read<const N: usize>(&self, at: u32) -> Option<[u16; N]> {
-        assert_eq!(at % 2, 0, "offsets are even");
-        let mut words = [0; N];
-        for (n, word) in words.iter_mut().enumerate() {
-            *word = self.word(at as usize + 2 * n)?;
-        }
-        Some(words)
-    }
-
-    fn write<const N: usize>(&mut self, at: u32, words: [u16; N]) -> Option<()> {
-        self.read::<N>(at)?;
-        for (n, word) in words.into_iter().enumerate() {
-            let at = at as usize + 2 * n;
-            self.bytes[at..at + 2].copy_from_slice(&word.to_ne_bytes());
-        }
-        Some(())
-    }
-
-    fn punt(&self, reason: Reason, mtu: u16) {
-        self.punted.set(Some((reason, mtu)));
-    }
-
-    /// As the kernel's `bpf_l4_csum_replace` does.
-    fn update_transport_checksum(&mut self, change: ChecksumChange) -> Option<()> {
-        let [old] = self.read(change.at)?;
-        if change.optional && old == 0 {
-            return Some(());
-        }
-        let new = match self.partial {
-            Some(at) => {
-                assert_eq!(at, change.at as usize);
-                // The field is a plain sum, not its complement.
-                !checksum::update(!old, change.pseudo_header)
-            }
-            None if change.optional => {
-                checksum::update_optional(old, change.pseudo_header.and(change.content))
-            }
-            None => checksum::update(old, change.pseudo_header.and(change.content)),
-        };
-        self.write(change.at, [new])
-    }
-}
+use crate::tables::{FamilyTables, InsertError, Tables};
 
 /// Places of the ring of half-open flows: as many as no test fills that does not mean to.
 const HALF_OPEN: usize = 32;
-/// An empty place.
-const NOBODY: HalfOpen = HalfOpen {
-    key: FlowKey {
-        source: 0,
-        destination: 0,
+/// A key of nobody.
+fn nobody<A: Family>() -> FlowKey<A> {
+    FlowKey {
+        source: A::default(),
+        destination: A::default(),
         source_port: 0,
         destination_port: 0,
         protocol: 0,
-        pad: [0; 3],
-    },
-    begun: 0,
-    pad: 0,
-};
+        pad: 0,
+    }
+}
 
 /// An entry that others may hold too.
 #[derive(Clone, Debug)]
-pub(crate) struct ModelFlow(Rc<Cell<FlowEntry>>);
+pub(crate) struct ModelFlow<A: Family>(Rc<Cell<FlowEntry<A>>>);
 
-impl ModelFlow {
-    fn change(&self, how: impl FnOnce(&mut FlowEntry)) {
+impl<A: Family> ModelFlow<A> {
+    fn change(&self, how: impl FnOnce(&mut FlowEntry<A>)) {
         let mut entry = self.0.get();
         how(&mut entry);
         self.0.set(entry);
     }
 }
 
-impl Flow for ModelFlow {
-    fn translation(&self) -> Translation {
+impl<A: Family> Flow<A> for ModelFlow<A> {
+    fn translation(&self) -> Translation<A> {
         self.0.get().translation
     }
     fn backend(&self) -> u32 {
@@ -182,14 +92,49 @@ impl Flow for ModelFlow {
 /// What another CPU does, and at which of this one's steps.
 type Interruption = (usize, Box<dyn FnOnce(&ModelTables)>);
 
+/// The tables of a family.
+pub(crate) struct ModelFamily<A: Family> {
+    pub(crate) flows: RefCell<HashMap<FlowKey<A>, ModelFlow<A>>>,
+    /// The ring's places, the oldest first.
+    pub(crate) half_open: RefCell<VecDeque<HalfOpen<A>>>,
+    fragments: RefCell<HashMap<FragmentKey<A>, FragmentPorts>>,
+}
+
+impl<A: Family> Default for ModelFamily<A> {
+    fn default() -> Self {
+        let empty = HalfOpen { key: nobody(), begun: 0, pad: 0 };
+        Self {
+            flows: RefCell::default(),
+            half_open: RefCell::new(VecDeque::from([empty; HALF_OPEN])),
+            fragments: RefCell::default(),
+        }
+    }
+}
+
+/// A family that the model has.
+pub(crate) trait Modelled: Family {
+    fn of(tables: &ModelTables) -> &ModelFamily<Self>;
+}
+
+impl Modelled for V4 {
+    fn of(tables: &ModelTables) -> &ModelFamily<Self> {
+        &tables.v4
+    }
+}
+
+impl Modelled for V6 {
+    fn of(tables: &ModelTables) -> &ModelFamily<Self> {
+        &tables.v6
+    }
+}
+
 /// The tables, with a FIB that sends everything out through one member.
 #[derive(Default)]
 pub(crate) struct ModelTables {
-    pub(crate) flows: RefCell<HashMap<FlowKey, ModelFlow>>,
+    pub(crate) v4: ModelFamily<V4>,
+    pub(crate) v6: ModelFamily<V6>,
     pub(crate) capacity: usize,
-    /// The ring's places, the oldest first.
-    pub(crate) half_open: RefCell<VecDeque<HalfOpen>>,
-    pub(crate) services: HashMap<ServiceKey4, ServiceEntry>,
+    pub(crate) services: HashMap<VipKey, ServiceEntry>,
     pub(crate) rings: Vec<u32>,
     pub(crate) backends: Vec<BackendEntry>,
     pub(crate) member: MemberEntry,
@@ -197,7 +142,6 @@ pub(crate) struct ModelTables {
     pub(crate) sources: Vec<SourceEntry>,
     pub(crate) numbers: Cell<u32>,
     pub(crate) rounds: Cell<u64>,
-    pub(crate) fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
     pub(crate) evicted: Cell<u32>,
     /// By backend: its flows. Below zero between the end of one on one CPU and the count of its beginning on another.
     pub(crate) loads: RefCell<HashMap<u32, i64>>,
@@ -225,8 +169,8 @@ impl ModelTables {
         }
     }
 
-    pub(crate) fn keys(&self) -> Vec<FlowKey> {
-        let mut keys: Vec<FlowKey> = self.flows.borrow().keys().copied().collect();
+    pub(crate) fn keys(&self) -> Vec<FlowKey<V4>> {
+        let mut keys: Vec<FlowKey<V4>> = self.v4.flows.borrow().keys().copied().collect();
         keys.sort();
         keys
     }
@@ -251,18 +195,51 @@ impl FibTables for ModelTables {
     }
 }
 
-impl Tables for ModelTables {
-    type Flow<'a> = ModelFlow;
+impl Fib6Tables for ModelTables {
+    type Node = ();
 
-    fn flow(&self, key: &FlowKey) -> Option<ModelFlow> {
+    fn root6(&self, _: u32) -> Option<u64> {
+        Some(1)
+    }
+    fn node6(&self, _: u32) -> Option<()> {
+        None
+    }
+    fn word6(&self, (): (), _: u32) -> u64 {
+        0
+    }
+}
+
+impl<A: Modelled> FamilyTables<A> for ModelTables {
+    type Flow<'a> = ModelFlow<A>;
+
+    fn flow(&self, key: &FlowKey<A>) -> Option<ModelFlow<A>> {
         self.step();
-        self.flows.borrow().get(key).cloned()
+        A::of(self).flows.borrow().get(key).cloned()
     }
 
-    fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch) -> R) -> Option<R> {
-        let nothing = NOBODY.key;
-        let entry = FlowEntry::new(Translation::default(), 0, 0, 0, 0);
+    fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch<A>) -> R) -> Option<R> {
+        let nothing = nobody();
+        let untranslated = Translation::between(&nothing, &nothing);
+        let entry = FlowEntry::new(untranslated, 0, 0, 0, 0);
         Some(act(&mut Scratch {
+            ip: Ip {
+                source: A::default(),
+                destination: A::default(),
+                protocol: 0,
+                ttl: 0,
+                is_fragment: false,
+                is_later_fragment: false,
+                must_stay_whole: false,
+                identification: 0,
+                total_len: 0,
+                transport_at: 0,
+            },
+            transport: Transport::of_later_fragment(&FragmentPorts {
+                source: 0,
+                destination: 0,
+                seen: 0,
+            }),
+            quote: Quote { key: nothing, ip_at: 0, transport_at: 0 },
             arrival: Arrival {
                 key: nothing,
                 hash: FlowHash::of(&nothing),
@@ -274,13 +251,22 @@ impl Tables for ModelTables {
             },
             step: Step::default(),
             member: MemberEntry::default(),
-            made: Composed { entry, after: nothing, back: nothing },
+            made: Composed {
+                entry,
+                after: nothing,
+                back: nothing,
+                there: nothing,
+                sources_base: 0,
+                sources_len: 0,
+                affinity: 0,
+                pad: 0,
+            },
         }))
     }
 
-    fn insert_flow(&self, key: &FlowKey, entry: &FlowEntry) -> Result<(), InsertError> {
+    fn insert_flow(&self, key: &FlowKey<A>, entry: &FlowEntry<A>) -> Result<(), InsertError> {
         self.step();
-        let mut flows = self.flows.borrow_mut();
+        let mut flows = A::of(self).flows.borrow_mut();
         if flows.contains_key(key) {
             return Err(InsertError::Exists);
         }
@@ -291,12 +277,29 @@ impl Tables for ModelTables {
         Ok(())
     }
 
-    fn remove_flow(&self, key: &FlowKey) -> bool {
+    fn remove_flow(&self, key: &FlowKey<A>) -> bool {
         self.step();
-        self.flows.borrow_mut().remove(key).is_some()
+        A::of(self).flows.borrow_mut().remove(key).is_some()
     }
 
-    fn service(&self, key: &ServiceKey4) -> Option<&ServiceEntry> {
+    fn enter_half_open(&self, flow: &FlowKey<A>, begun: u32) -> Option<HalfOpen<A>> {
+        self.step();
+        let mut ring = A::of(self).half_open.borrow_mut();
+        ring.push_back(HalfOpen { key: *flow, begun, pad: 0 });
+        ring.pop_front()
+    }
+
+    fn fragment(&self, key: &FragmentKey<A>) -> Option<FragmentPorts> {
+        A::of(self).fragments.borrow().get(key).copied()
+    }
+
+    fn note_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts) {
+        A::of(self).fragments.borrow_mut().insert(*key, *ports);
+    }
+}
+
+impl Tables for ModelTables {
+    fn service(&self, key: &VipKey) -> Option<&ServiceEntry> {
         self.step();
         self.services.get(key)
     }
@@ -355,21 +358,6 @@ impl Tables for ModelTables {
         self.timeouts().half_open
     }
 
-    fn enter_half_open(&self, flow: &FlowKey, begun: u32) -> Option<HalfOpen> {
-        self.step();
-        let mut ring = self.half_open.borrow_mut();
-        ring.push_back(HalfOpen { key: *flow, begun, pad: 0 });
-        ring.pop_front()
-    }
-
-    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
-        self.fragments.borrow().get(key).copied()
-    }
-
-    fn note_fragment(&self, key: &FragmentKey, ports: &FragmentPorts) {
-        self.fragments.borrow_mut().insert(*key, *ports);
-    }
-
     fn timeouts(&self) -> Timeouts {
         Timeouts::default()
     }
@@ -385,18 +373,21 @@ impl Tables for ModelTables {
 
 /// A VIP with backends, everything sent out through interface 9.
 pub(crate) fn serving(vip: [u8; 4], algorithm: u8, backends: &[[u8; 4]]) -> ModelTables {
-    let entry = |id: usize| {
-        let mut address = [0; 16];
-        address[..4].copy_from_slice(&backends[id]);
-        BackendEntry {
-            address,
-            port: 8080_u16.to_be_bytes(),
-            flags: BACKEND_IN_USE,
-            weight: 1,
-            service: 0,
-            sources_base: 0,
-            sources_len: 0,
-        }
+    let bytes = |address| V4::from_ne_bytes(address).to_bytes();
+    let backends: Vec<[u8; 16]> = backends.iter().map(|address| bytes(*address)).collect();
+    serving_any(bytes(vip), algorithm, &backends)
+}
+
+/// The same for either family.
+pub(crate) fn serving_any(vip: [u8; 16], algorithm: u8, backends: &[[u8; 16]]) -> ModelTables {
+    let entry = |id: usize| BackendEntry {
+        address: backends[id],
+        port: 8080_u16.to_be_bytes(),
+        flags: BACKEND_IN_USE,
+        weight: 1,
+        service: 0,
+        sources_base: 0,
+        sources_len: 0,
     };
     let ring_len = backends.len() as u32;
     let service = ServiceEntry {
@@ -408,19 +399,15 @@ pub(crate) fn serving(vip: [u8; 4], algorithm: u8, backends: &[[u8; 4]]) -> Mode
         pad: [0; 2],
         affinity: 0,
     };
-    let key = |port: u16, protocol| ServiceKey4 {
-        address: vip,
-        port: port.to_be_bytes(),
-        protocol,
-        pad: 0,
-    };
+    let key =
+        |port: u16, protocol| VipKey { address: vip, port: port.to_be_bytes(), protocol, pad: 0 };
     let address = ServiceEntry { id: u32::MAX, ring_len: 0, flags: 1, ..service };
     ModelTables {
         capacity: 64,
         services: HashMap::from([
             (key(80, 6), service),
             (key(80, 17), service),
-            (key(0, 1), address),
+            (key(0, 0), address),
         ]),
         rings: (0..ring_len).collect(),
         backends: (0..backends.len()).map(entry).collect(),
@@ -433,7 +420,6 @@ pub(crate) fn serving(vip: [u8; 4], algorithm: u8, backends: &[[u8; 4]]) -> Mode
             ..MemberEntry::default()
         },
         clock: Cell::new(1000),
-        half_open: RefCell::new(vec![NOBODY; HALF_OPEN].into()),
         ..ModelTables::default()
     }
 }

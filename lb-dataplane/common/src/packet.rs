@@ -32,10 +32,9 @@ pub trait Packet {
     /// Copies words in. Checksums are the caller's business.
     fn write<const N: usize>(&mut self, at: u32, words: [u16; N]) -> Option<()>;
 
-    /// Hands the packet's head, from its IP header on, to user space, which tells its sender why it was dropped; lost if
-    /// user space is behind. The packet is at least [`QUOTED_SHORT`](crate::punt::QUOTED_SHORT) bytes, or
-    /// [`QUOTED`](crate::punt::QUOTED) if it is too long for `mtu`, which is 0 otherwise.
-    fn punt(&self, reason: Reason, mtu: u16);
+    /// Hands the first `len` bytes of the packet, from its IP header on, to user space, which tells its sender why it was
+    /// dropped; lost if user space is behind, or if the packet is shorter. `mtu` is what it was too long for, or 0.
+    fn punt(&self, reason: Reason, len: usize, mtu: u16);
 
     /// Brings a transport's checksum up to date with what changed around it.
     ///

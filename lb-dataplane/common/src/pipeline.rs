@@ -13,21 +13,26 @@
 mod forward;
 mod life;
 
-use self::forward::{forward_error, forward_flow, forward_plain};
-pub(crate) use self::life::end;
-use self::life::{begins_anew, observe};
+use self::forward::{
+    find_quoted, forward_flow, forward_flow_apart, forward_plain, forward_plain_apart, send_error,
+    translate_error, translate_quoted,
+};
+pub(crate) use self::life::claim;
+use self::life::{begins_anew, end, observe};
 use crate::choose::{self, Composed};
+use crate::family::{Family, V4, V6};
 use crate::fib::MemberEntry;
-use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, ICMP, STATE_EXPIRING, Translation};
+use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_EXPIRING, Translation};
 use crate::fragment::FragmentPorts;
 use crate::half_open;
 use crate::hash::FlowHash;
 use crate::packet::Packet;
-use crate::parse::{self, Ipv4, Kind, Transport};
+use crate::parse::{self, Ip, Kind, Transport, Version};
+use crate::quote::Quote;
 use crate::reason::Reason;
 use crate::rewrite;
-use crate::service::{SERVICE_ANSWER_ECHO, ServiceKey4};
-use crate::tables::Tables;
+use crate::service::{SERVICE_ANSWER_ECHO, VipKey};
+use crate::tables::{FamilyTables, Tables};
 
 /// How a packet's way ended: what the hook is to do is the reason's kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,90 +48,183 @@ pub struct Outcome {
 pub struct Way {
     /// The interface to send through; 0 if the packet is not forwarded.
     pub ifindex: u32,
-    /// The neighbour whose MAC the kernel is to find, in network byte order; 0 if the frame is complete.
+    /// The family of the neighbour whose MAC the kernel is to find: [`NEXT_HOP_V4`], [`NEXT_HOP_V6`], or 0 if the frame is
+    /// complete.
     pub resolve: u32,
+    /// That neighbour's address; an IPv4 one in the first word.
+    pub next_hop: V6,
 }
+
+/// `AF_INET`.
+pub const NEXT_HOP_V4: u32 = 2;
+/// `AF_INET6`.
+pub const NEXT_HOP_V6: u32 = 10;
 
 /// A packet's whole way, counted.
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
     let bytes = packet.frame_len();
     let mut way = Way::default();
-    let ended = tables.with_scratch(|scratch| run(packet, tables, scratch, &mut way));
-    let (Ok(reason) | Err(reason)) = ended.unwrap_or(Err(Reason::TableFault));
+    let reason = match parse::ethernet(packet) {
+        Ok(Version::V4) => run_v4(packet, tables, &mut way),
+        Ok(Version::V6) => run_v6(packet, tables, &mut way),
+        Err(reason) => reason,
+    };
     tables.count(reason, bytes);
     Outcome { reason, way }
 }
 
 #[inline(always)]
-fn run<P: Packet, T: Tables>(
+fn run_v4<P: Packet, T: Tables>(packet: &mut P, tables: &T, way: &mut Way) -> Reason {
+    let ended = tables.with_scratch(|scratch: &mut Scratch<V4>| run(packet, tables, scratch, way));
+    either(ended.unwrap_or(Err(Reason::TableFault)))
+}
+
+/// A subprogram, since each family has its own part of the stack.
+#[inline(never)]
+fn run_v6<P: Packet, T: Tables>(packet: &mut P, tables: &T, way: &mut Way) -> Reason {
+    let ended = tables.with_scratch(|scratch: &mut Scratch<V6>| run(packet, tables, scratch, way));
+    either(ended.unwrap_or(Err(Reason::TableFault)))
+}
+
+/// How it ended, well or not. A subprogram returns a scalar: the verifier minds what is left in the register otherwise.
+#[inline(always)]
+fn either(ended: Result<Reason, Reason>) -> Reason {
+    let (Ok(reason) | Err(reason)) = ended;
+    reason
+}
+
+#[inline(always)]
+fn run<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
     packet: &mut P,
     tables: &T,
-    scratch: &mut Scratch,
+    scratch: &mut Scratch<A>,
     way: &mut Way,
 ) -> Result<Reason, Reason> {
-    let ip = parse::ipv4(packet)?;
-    let transport = match transport(packet, tables, &ip) {
-        Ok(transport) => transport,
-        Err(Reason::ProtocolNotHandled) => return Err(not_handled(tables, &ip)),
-        Err(reason) => return Err(reason),
-    };
-    if transport.kind == Kind::Error {
-        return forward_error(packet, tables, scratch, &ip, way);
+    if A::APART {
+        read_header_apart(packet, scratch)?;
+        read_transport_apart(packet, tables, scratch)?;
+    } else {
+        read_header(packet, scratch)?;
+        read_transport(packet, tables, scratch)?;
     }
-    let is_echo = matches!(transport.kind, Kind::EchoRequest | Kind::EchoReply);
-    let key = transport.key(&ip);
-    let hash = FlowHash::of(&key);
-    if !is_echo {
-        let may_begin = transport.kind != Kind::LaterFragment;
-        scratch.arrival = Arrival {
-            key,
-            hash,
-            sequence: transport.sequence,
-            acknowledged: transport.acknowledged,
-            bytes: packet.frame_len(),
-            flags: transport.flags,
-            pad: [0; 3],
-        };
-        scratch.step = Step::default();
+    let kind = scratch.transport.kind;
+    if kind == Kind::Error {
+        find_quoted(packet, tables, scratch)?;
+        let content = translate_quoted(packet, scratch).ok_or(Reason::WriteFault)?;
+        translate_error(packet, scratch, content).ok_or(Reason::WriteFault)?;
+        return Ok(send_error(packet, tables, scratch, way));
+    }
+    note_arrival(scratch, packet.frame_len());
+    if !matches!(kind, Kind::EchoRequest | Kind::EchoReply) {
+        let may_begin = kind != Kind::LaterFragment;
         serve(tables, &scratch.arrival, &mut scratch.step)?;
         if !scratch.step.is_flow && may_begin {
             begin(tables, scratch)?;
-            if scratch.step.is_new {
-                half_open::enter(tables, &scratch.arrival.key);
-            }
         }
         if scratch.step.is_flow {
-            if ip.is_fragment() && may_begin {
-                let (source, destination) = (transport.source_port, transport.destination_port);
-                let ports = FragmentPorts { source, destination, seen: tables.now() };
-                tables.note_fragment(&ip.fragment_key(), &ports);
+            if scratch.ip.is_fragment && may_begin {
+                note_fragment(tables, scratch);
             }
-            return forward_flow(packet, tables, scratch, &ip, &transport, way);
+            return if A::APART {
+                Ok(forward_flow_apart(packet, tables, scratch, way))
+            } else {
+                forward_flow(packet, tables, scratch, way)
+            };
         }
     }
-    let flags = vip_flags(tables, ip.destination);
-    if ip.is_fragment() {
+    let flags = vip_flags(tables, scratch.ip.destination);
+    if scratch.ip.is_fragment {
         return Err(if flags == NO_VIP { Reason::Fragment } else { Reason::FragmentToVip });
     }
     if flags == NO_VIP {
-        return forward_plain(packet, tables, scratch, &ip, &transport, hash, way);
+        return if A::APART {
+            Ok(forward_plain_apart(packet, tables, scratch, way))
+        } else {
+            forward_plain(packet, tables, scratch, way)
+        };
     }
-    if transport.kind != Kind::EchoRequest || flags & u32::from(SERVICE_ANSWER_ECHO) == 0 {
+    if kind != Kind::EchoRequest || flags & u32::from(SERVICE_ANSWER_ECHO) == 0 {
         return Err(Reason::VipWithoutService);
     }
-    rewrite::answer_echo(packet, &ip).ok_or(Reason::WriteFault)?;
+    rewrite::answer_echo(packet, &scratch.ip).ok_or(Reason::WriteFault)?;
     Ok(Reason::EchoAnswered)
+}
+
+#[inline(always)]
+fn read_header<A: Family, P: Packet>(
+    packet: &mut P,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    scratch.ip = A::header(packet)?;
+    Ok(())
+}
+
+#[inline(always)]
+fn read_transport<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    scratch.transport = match transport(packet, tables, &scratch.ip) {
+        Ok(transport) => transport,
+        Err(Reason::ProtocolNotHandled) => return Err(not_handled(tables, &scratch.ip)),
+        Err(reason) => return Err(reason),
+    };
+    Ok(())
+}
+
+#[inline(never)]
+fn read_header_apart<A: Family, P: Packet>(
+    packet: &mut P,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    read_header(packet, scratch)
+}
+
+#[inline(never)]
+fn read_transport_apart<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    read_transport(packet, tables, scratch)
+}
+
+/// Notes what the choice of a flow knows of the packet; nothing is decided yet.
+#[inline(always)]
+fn note_arrival<A: Family>(scratch: &mut Scratch<A>, bytes: u32) {
+    let Scratch { ip, transport, arrival, step, .. } = scratch;
+    let key = transport.key(ip);
+    *arrival = Arrival {
+        key,
+        hash: FlowHash::of(&key),
+        sequence: transport.sequence,
+        acknowledged: transport.acknowledged,
+        bytes,
+        flags: transport.flags,
+        pad: [0; 3],
+    };
+    *step = Step::default();
+}
+
+/// Leaves the ports of a first fragment to the later ones.
+#[inline(never)]
+fn note_fragment<A: Family, T: Tables + FamilyTables<A>>(tables: &T, scratch: &Scratch<A>) {
+    let Transport { source_port, destination_port, .. } = scratch.transport;
+    let ports =
+        FragmentPorts { source: source_port, destination: destination_port, seen: tables.now() };
+    tables.note_fragment(&scratch.ip.fragment_key(), &ports);
 }
 
 /// What a packet carries; of a later fragment, what the first one of its datagram said.
 #[inline(always)]
-fn transport<P: Packet, T: Tables>(
+fn transport<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
     packet: &mut P,
     tables: &T,
-    ip: &Ipv4,
+    ip: &Ip<A>,
 ) -> Result<Transport, Reason> {
-    if !ip.is_later_fragment() {
+    if !ip.is_later_fragment {
         return parse::transport(packet, ip);
     }
     match tables.fragment(&ip.fragment_key()) {
@@ -138,7 +236,7 @@ fn transport<P: Packet, T: Tables>(
 
 /// Why a packet that is of no flow, and that carries nothing that is handled here, goes to the kernel.
 #[inline(always)]
-fn not_handled<T: Tables>(tables: &T, ip: &Ipv4) -> Reason {
+fn not_handled<A: Family, T: Tables>(tables: &T, ip: &Ip<A>) -> Reason {
     if vip_flags(tables, ip.destination) == NO_VIP {
         Reason::ProtocolNotHandled
     } else {
@@ -151,31 +249,37 @@ const NO_VIP: u32 = u32::MAX;
 
 /// The flags of a VIP's address.
 #[inline(always)]
-fn vip_flags<T: Tables>(tables: &T, address: u32) -> u32 {
-    let key = ServiceKey4 { address: address.to_ne_bytes(), port: [0, 0], protocol: ICMP, pad: 0 };
+fn vip_flags<A: Family, T: Tables>(tables: &T, address: A) -> u32 {
+    let key = VipKey { address: address.to_bytes(), port: [0, 0], protocol: 0, pad: 0 };
     tables.service(&key).map_or(NO_VIP, |service| u32::from(service.flags))
 }
 
 /// What a packet's way needs room for: a program's stack is too small for it.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
-pub struct Scratch {
+pub struct Scratch<A: Family> {
+    /// The packet's IP header.
+    pub ip: Ip<A>,
+    /// What it carries.
+    pub transport: Transport,
+    /// What it quotes, if it is an ICMP error.
+    pub quote: Quote<A>,
     /// What the choice of a flow knows of the packet.
-    pub arrival: Arrival,
+    pub arrival: Arrival<A>,
     /// What it decides.
-    pub step: Step,
+    pub step: Step<A>,
     /// The way out.
     pub member: MemberEntry,
     /// A new flow's entries.
-    pub made: Composed,
+    pub made: Composed<A>,
 }
 
 /// What the choice of a flow knows of a packet.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct Arrival {
+pub struct Arrival<A> {
     /// Its flow's key.
-    pub key: FlowKey,
+    pub key: FlowKey<A>,
     /// The key's hash.
     pub hash: FlowHash,
     /// TCP's sequence number, in network byte order.
@@ -190,7 +294,7 @@ pub struct Arrival {
     pub pad: [u8; 3],
 }
 
-impl Arrival {
+impl<A> Arrival<A> {
     /// Whether this is the first segment of a connection.
     #[inline(always)]
     pub fn is_first_of_connection(&self) -> bool {
@@ -201,22 +305,28 @@ impl Arrival {
 /// What the choice of a flow decides.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct Step {
+pub struct Step<A> {
     /// The rewrite.
-    pub translation: Translation,
+    pub translation: Translation<A>,
     /// One of the `DIRECTION_*` constants.
     pub direction: u8,
     /// Whether the packet belongs to a flow; the rest is of use only then.
     pub is_flow: bool,
-    /// Whether it begins one.
+    /// Whether it begins one, as soon as that is inserted.
+    pub begins: bool,
+    /// Whether it has begun one.
     pub is_new: bool,
     /// Zero.
-    pub pad: [u8; 5],
+    pub pad: [u8; 4],
 }
 
 /// The flow that a packet belongs to.
 #[inline(never)]
-fn serve<T: Tables>(tables: &T, arrival: &Arrival, step: &mut Step) -> Result<(), Reason> {
+fn serve<A: Family, T: Tables + FamilyTables<A>>(
+    tables: &T,
+    arrival: &Arrival<A>,
+    step: &mut Step<A>,
+) -> Result<(), Reason> {
     let now = tables.now();
     let key = &arrival.key;
     if let Some(entry) = tables.flow(key) {
@@ -241,22 +351,25 @@ fn serve<T: Tables>(tables: &T, arrival: &Arrival, step: &mut Step) -> Result<()
 }
 
 /// Begins a flow, if the packet is for a service.
-#[inline(never)]
-fn begin<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<(), Reason> {
-    let key = &scratch.arrival.key;
-    let service = tables.service(&ServiceKey4 {
-        address: key.destination.to_ne_bytes(),
-        port: key.destination_port.to_ne_bytes(),
-        protocol: key.protocol,
-        pad: 0,
-    });
-    let Some(service) = service else { return Ok(()) };
-    choose::begin(tables, service, scratch)
+#[inline(always)]
+fn begin<A: Family, T: Tables + FamilyTables<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    choose::backend(tables, scratch)?;
+    if scratch.step.begins {
+        choose::insert_back(tables, scratch)?;
+        choose::insert(tables, scratch)?;
+        if scratch.step.is_new {
+            half_open::enter(tables, &scratch.arrival.key);
+        }
+    }
+    Ok(())
 }
 
 /// The key of a flow's other direction.
 #[inline(always)]
-pub fn peer_key(key: &FlowKey, entry: &impl Flow) -> FlowKey {
+pub fn peer_key<A: Family>(key: &FlowKey<A>, entry: &impl Flow<A>) -> FlowKey<A> {
     entry.translation().key_after(key.protocol).reversed()
 }
 

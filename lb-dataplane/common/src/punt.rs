@@ -1,9 +1,7 @@
 //! Packets whose sender is to hear of it: the pipeline drops them and hands their head to user space, which answers.
 
-/// Bytes of a packet, from its IP header on, that an answer quotes: the longest header and 8 bytes (RFC 792).
+/// Bytes of a packet, from its IP header on, that an answer quotes: the longest header of IPv4 and 8 bytes (RFC 792).
 pub const QUOTED: usize = 68;
-/// What is handed over of a short packet: a header without options and 8 bytes.
-pub const QUOTED_SHORT: usize = 28;
 
 /// An element of the ring buffer `PUNTS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -87,7 +87,7 @@ reasons! {
     /// A frame with a VLAN tag.
     VlanTagged = 7, "vlan-tagged", Pass, Original;
     /// Not IPv4: ARP, IPv6 and the like.
-    NotIpv4 = 8, "not-ipv4", Pass, Original;
+    NotIp = 8, "not-ip", Pass, Original;
     /// A fragment of no flow, to an address that is no VIP.
     Fragment = 9, "fragment", Pass, Original;
     /// Neither TCP nor UDP nor an ICMP echo, nor an ICMP error about a flow.
@@ -151,6 +151,8 @@ reasons! {
     ErrorToClient = 38, "error-to-client", Forward, Rewritten;
     /// A new flow for which no port of the source addresses was free towards its backend.
     NoSourcePort = 39, "no-source-port", Drop, Original;
+    /// Extension headers of IPv6 that lead elsewhere, or too many of them.
+    ExtensionHeaders = 40, "extension-headers", Pass, Original;
 }
 
 /// How many reasons there are: entries of `REASONS`.

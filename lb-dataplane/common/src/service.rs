@@ -1,14 +1,15 @@
-//! What the service maps hold. Addresses and ports are big-endian bytes, as packets have them.
+//! What the service maps hold. Addresses and ports are big-endian bytes, as packets have them; an IPv4 address is mapped into
+//! IPv6 (RFC 4291 §2.5.5.2).
 
 /// Key of the hash map `SERVICES`: what clients connect to.
 ///
-/// Port 0 with protocol ICMP stands for the address itself: it is there for every VIP address, and says what happens to
-/// an echo request and that nothing else to this address is forwarded as a plain route.
+/// Port 0 with protocol 0 stands for the address itself: it is there for every VIP address, and says what happens to an echo
+/// request and that nothing else to this address is forwarded as a plain route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C, align(4))]
-pub struct ServiceKey4 {
+pub struct VipKey {
     /// The virtual address.
-    pub address: [u8; 4],
+    pub address: [u8; 16],
     /// The port.
     pub port: [u8; 2],
     /// The IP protocol number.
@@ -64,7 +65,7 @@ pub const SERVICE_ANSWER_ECHO: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct BackendEntry {
-    /// The address: IPv4 in the first four bytes.
+    /// The address.
     pub address: [u8; 16],
     /// The port.
     pub port: [u8; 2],
@@ -84,7 +85,7 @@ pub struct BackendEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct SourceEntry {
-    /// The address: IPv4 in the first four bytes.
+    /// The address.
     pub address: [u8; 16],
     /// The first port.
     pub first_port: u16,
@@ -98,7 +99,7 @@ pub struct SourceEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct AffinityKey {
-    /// The client's address: IPv4 in the first four bytes.
+    /// The client's address.
     pub client: [u8; 16],
     /// The service's id.
     pub service: u32,
@@ -141,7 +142,7 @@ impl BackendEntry {
 /// Words in a page of the paged arrays: a BPF array rounds each element up to 8 bytes, so words come in pages of 4 KiB.
 pub const PAGE_WORDS: usize = 1024;
 
-const _: () = assert!(size_of::<ServiceKey4>() == 8);
+const _: () = assert!(size_of::<VipKey>() == 20);
 const _: () = assert!(size_of::<ServiceEntry>() == 20);
 const _: () = assert!(size_of::<BackendEntry>() == 32);
 const _: () = assert!(size_of::<SourceEntry>() == 24);

@@ -1,12 +1,14 @@
 //! What the pipeline asks of its tables: BPF maps in the kernel, hash maps in the host's tests.
 
+use crate::family::{Family, V4, V6};
 use crate::fib::FibTables;
+use crate::fib6::Fib6Tables;
 use crate::flow::{Flow, FlowEntry, FlowKey, Timeouts};
 use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::half_open::HalfOpen;
 use crate::pipeline::Scratch;
 use crate::reason::Reason;
-use crate::service::{Affinity, AffinityKey, BackendEntry, ServiceEntry, ServiceKey4, SourceEntry};
+use crate::service::{Affinity, AffinityKey, BackendEntry, ServiceEntry, SourceEntry, VipKey};
 
 /// A tick is 2^30 ns, 1.07 s: the kernel's monotonic clock, shifted instead of divided.
 pub const TICK_SHIFT: u32 = 30;
@@ -20,33 +22,37 @@ pub enum InsertError {
     Full,
 }
 
-/// The tables of the pipeline. Each method is one lookup or one write.
-pub trait Tables: FibTables {
+/// The tables of a family. Each method is one lookup or one write.
+pub trait FamilyTables<A: Family> {
     /// A flow entry that other CPUs see too.
-    type Flow<'a>: Flow
+    type Flow<'a>: Flow<A>
     where
         Self: 'a;
 
     /// The flow entry of a packet.
-    fn flow(&self, key: &FlowKey) -> Option<Self::Flow<'_>>;
+    fn flow(&self, key: &FlowKey<A>) -> Option<Self::Flow<'_>>;
     /// Lends this CPU's room for a packet's way. What is in it is what the packet before left.
-    fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch) -> R) -> Option<R>;
+    fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch<A>) -> R) -> Option<R>;
     /// Adds a flow entry where there is none.
-    fn insert_flow(&self, key: &FlowKey, entry: &FlowEntry) -> Result<(), InsertError>;
+    fn insert_flow(&self, key: &FlowKey<A>, entry: &FlowEntry<A>) -> Result<(), InsertError>;
+    /// Removes a flow entry; whether there was one.
+    fn remove_flow(&self, key: &FlowKey<A>) -> bool;
     /// Puts a flow into the next place of this CPU's ring of half-open flows; what was in that place.
-    fn enter_half_open(&self, flow: &FlowKey, begun: u32) -> Option<HalfOpen>;
+    fn enter_half_open(&self, flow: &FlowKey<A>, begun: u32) -> Option<HalfOpen<A>>;
+    /// What the first fragment of a datagram said.
+    fn fragment(&self, key: &FragmentKey<A>) -> Option<FragmentPorts>;
+    /// Notes what the first fragment of a datagram says.
+    fn note_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts);
+}
+
+/// The tables of the pipeline. Each method is one lookup or one write.
+pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     /// How long half-open flows may be silent.
     fn half_open_timeout(&self) -> u32;
-    /// What the first fragment of a datagram said.
-    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
-    /// Notes what the first fragment of a datagram says.
-    fn note_fragment(&self, key: &FragmentKey, ports: &FragmentPorts);
     /// How long flows may be silent.
     fn timeouts(&self) -> Timeouts;
-    /// Removes a flow entry; whether there was one.
-    fn remove_flow(&self, key: &FlowKey) -> bool;
-    /// The service at a VIP's port, or the VIP's address itself (port 0, ICMP).
-    fn service(&self, key: &ServiceKey4) -> Option<&ServiceEntry>;
+    /// The service at a VIP's port, or the VIP's address itself (port and protocol 0).
+    fn service(&self, key: &VipKey) -> Option<&ServiceEntry>;
     /// A word of the rings.
     fn ring(&self, index: u32) -> Option<u32>;
     /// The number of new flows of a round robin service before this one.
@@ -77,15 +83,6 @@ pub trait Tables: FibTables {
     fn count_evicted(&self, service: u32, backend: u32);
     /// Counts how a packet ended.
     fn count(&self, reason: Reason, bytes: u32);
-
-    /// Removes the entry towards a flow's backend, and with it the flow from the backend's load.
-    #[inline(always)]
-    fn end_flow(&self, to_backend: &FlowKey, backend: u32) {
-        // Whoever removes it counts: another CPU may be first.
-        if self.remove_flow(to_backend) {
-            self.count_ended_flow(backend);
-        }
-    }
 }
 
 /// Value of the per-CPU arrays `SERVICE_COUNTS` and `BACKEND_COUNTS`.
@@ -110,8 +107,8 @@ pub struct Record {
     pub reason: u32,
     /// The interface that the packet was to leave through; 0 if none.
     pub ifindex: u32,
-    /// The neighbour whose MAC the kernel was to find; zero if none.
-    pub resolve: [u8; 4],
+    /// The neighbour whose MAC the kernel was to find, as [`Way`](crate::pipeline::Way) has it; zero if none.
+    pub resolve: [u32; 4],
     /// Packets recorded.
     pub packets: u32,
 }

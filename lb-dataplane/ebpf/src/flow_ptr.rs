@@ -1,18 +1,19 @@
 //! A flow's entry where the map has it.
 
+use lb_dataplane_common::family::Family;
 use lb_dataplane_common::flow::{Flow, FlowEntry, Translation};
 
 use crate::atomic;
 
-/// An entry of `FLOWS` in place.
+/// An entry of `FLOWS` or `FLOWS6` in place.
 ///
 /// Invariant: a preallocated hash never frees its elements, so the entry stays valid while the program runs. One that is
 /// reused meanwhile is another flow's, but whole.
-pub struct FlowPtr(pub *mut FlowEntry);
+pub struct FlowPtr<A: Family>(pub *mut FlowEntry<A>);
 
-impl Flow for FlowPtr {
+impl<A: Family> Flow<A> for FlowPtr<A> {
     #[inline(always)]
-    fn translation(&self) -> Translation {
+    fn translation(&self) -> Translation<A> {
         // SAFETY: the invariant; this part never changes in place.
         unsafe { (*self.0).translation }
     }

@@ -12,10 +12,29 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The bytes between the two addresses that the context holds.
+    /// The bytes between the two addresses that the context holds, which the verifier takes for pointers. They are loaded
+    /// by hand: the context has them as 32 bits, and the compiler would copy them as such, which makes numbers of them.
+    ///
+    /// # Safety
+    ///
+    /// The context is the program's, with the packet's beginning and end at these offsets.
     #[inline(always)]
-    pub fn new(data: u32, end: u32) -> Self {
-        Self { data: data as usize, end: end as usize }
+    pub unsafe fn of<C, const DATA: usize, const END: usize>(context: *const C) -> Self {
+        let (data, end): (usize, usize);
+        // SAFETY: two loads from the caller's context.
+        unsafe {
+            asm!("{d} = *(u32 *)({c} + {at})", d = out(reg) data, c = in(reg) context, at = const DATA,
+                options(pure, readonly, nostack));
+            asm!("{e} = *(u32 *)({c} + {at})", e = out(reg) end, c = in(reg) context, at = const END,
+                options(pure, readonly, nostack));
+        }
+        Self { data, end }
+    }
+
+    /// Bytes between the two.
+    #[inline(always)]
+    pub fn len(self) -> u32 {
+        (self.end - self.data) as u32
     }
 
     /// Whether the first `len` bytes are there.

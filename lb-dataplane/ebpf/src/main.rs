@@ -16,6 +16,7 @@ use aya_ebpf::bindings::{__sk_buff, TC_ACT_REDIRECT, TC_ACT_SHOT, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_dataplane_common::age::{self, Pass};
+use lb_dataplane_common::family::{V4, V6};
 use lb_dataplane_common::flow::FlowKey;
 use lb_dataplane_common::pipeline;
 use lb_dataplane_common::reason::Kind;
@@ -36,7 +37,7 @@ pub fn lbd_tc(ctx: TcContext) -> i32 {
     maps::record(&outcome);
     match outcome.reason.kind() {
         Kind::Forward if outcome.way.resolve == 0 => tc::redirect(outcome.way.ifindex),
-        Kind::Forward => tc::redirect_neighbour(outcome.way.ifindex, outcome.way.resolve),
+        Kind::Forward => tc::redirect_neighbour(&outcome.way),
         Kind::Reply => tc::redirect(packet.ifindex()),
         Kind::Pass => TCX_NEXT,
         Kind::Drop => TC_ACT_SHOT,
@@ -70,8 +71,24 @@ pub fn lbd_age(ctx: XdpContext) -> u32 {
     let mut at = age::KEYS_AT;
     for _ in 0..age::MAX_KEYS {
         let Some(words) = frame.get::<8>(at) else { break };
-        done += u32::from(age::run(&Maps, pass, &FlowKey::from_words(words)));
+        done += u32::from(age::run(&Maps, pass, &FlowKey::<V4>::from_words(words)));
         at += 16;
+    }
+    done
+}
+
+/// The same over flow keys of IPv6.
+#[xdp]
+pub fn lbd_age6(ctx: XdpContext) -> u32 {
+    let frame = XdpFrame::new(ctx.ctx);
+    let Some([pass]) = frame.get::<1>(age::PASS_AT) else { return 0 };
+    let Some(pass) = Pass::from_word(pass) else { return 0 };
+    let mut done = 0;
+    let mut at = age::KEYS_AT;
+    for _ in 0..age::MAX_KEYS {
+        let Some(words) = frame.get::<20>(at) else { break };
+        done += u32::from(age::run(&Maps, pass, &FlowKey::<V6>::from_words(words)));
+        at += 40;
     }
     done
 }

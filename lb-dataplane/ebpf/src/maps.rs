@@ -4,24 +4,26 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use lb_dataplane_common::family::{V4, V6};
 use lb_dataplane_common::fib::{FibTables, MemberEntry};
+use lb_dataplane_common::fib6::Fib6Tables;
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Timeouts};
 use lb_dataplane_common::fragment::{FragmentKey, FragmentPorts};
 use lb_dataplane_common::half_open::HalfOpen;
 use lb_dataplane_common::pipeline::{Outcome, Scratch};
-use lb_dataplane_common::punt::{Punt, QUOTED, QUOTED_SHORT};
+use lb_dataplane_common::punt::{Punt, QUOTED};
 use lb_dataplane_common::reason::{REASONS as REASON_COUNT, Reason, ReasonCounts};
 use lb_dataplane_common::service::{
-    Affinity, AffinityKey, BackendEntry, PAGE_WORDS, ServiceEntry, ServiceKey4, SourceEntry,
+    Affinity, AffinityKey, BackendEntry, PAGE_WORDS, ServiceEntry, VipKey, SourceEntry,
 };
-use lb_dataplane_common::tables::{FlowCounts, InsertError, Record, TICK_SHIFT, Tables};
+use lb_dataplane_common::tables::{FamilyTables, FlowCounts, InsertError, Record, TICK_SHIFT, Tables};
 
 use crate::atomic;
-use crate::fib_maps::{Fib, word};
+use crate::fib_maps::{Fib, Node6, word};
 use crate::flow_ptr::FlowPtr;
 
 #[map]
-static SERVICES: HashMap<ServiceKey4, ServiceEntry> = HashMap::with_max_entries(64, 0);
+static SERVICES: HashMap<VipKey, ServiceEntry> = HashMap::with_max_entries(64, 0);
 #[map]
 static BACKENDS: Array<BackendEntry> = Array::with_max_entries(64, 0);
 #[map]
@@ -40,7 +42,9 @@ static LOADS: Array<u64> = Array::with_max_entries(64, 0);
 #[map]
 static AFFINITIES: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(1 << 16, 0);
 #[map]
-static FLOWS: HashMap<FlowKey, FlowEntry> = HashMap::with_max_entries(64, 0);
+static FLOWS: HashMap<FlowKey<V4>, FlowEntry<V4>> = HashMap::with_max_entries(64, 0);
+#[map]
+static FLOWS6: HashMap<FlowKey<V6>, FlowEntry<V6>> = HashMap::with_max_entries(64, 0);
 #[map]
 static REASONS: PerCpuArray<ReasonCounts> = PerCpuArray::with_max_entries(REASON_COUNT as u32, 0);
 #[map]
@@ -49,16 +53,24 @@ static SERVICE_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(6
 static BACKEND_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(64, 0);
 /// Room for a packet's way.
 #[map]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH: PerCpuArray<Scratch<V4>> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static SCRATCH6: PerCpuArray<Scratch<V6>> = PerCpuArray::with_max_entries(1, 0);
 /// The rings of half-open flows, one after the other, a CPU's each.
 #[map]
-static HALF_OPEN: Array<HalfOpen> = Array::with_max_entries(64, 0);
-/// How many flows this CPU has begun.
+static HALF_OPEN: Array<HalfOpen<V4>> = Array::with_max_entries(64, 0);
 #[map]
-static HALF_OPEN_NEXT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static HALF_OPEN6: Array<HalfOpen<V6>> = Array::with_max_entries(64, 0);
+/// How many flows of each family this CPU has begun.
+#[map]
+static HALF_OPEN_NEXT: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 /// What first fragments said.
 #[map]
-static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::with_max_entries(8192, 0);
+static FRAGMENTS: LruHashMap<FragmentKey<V4>, FragmentPorts> =
+    LruHashMap::with_max_entries(8192, 0);
+#[map]
+static FRAGMENTS6: LruHashMap<FragmentKey<V6>, FragmentPorts> =
+    LruHashMap::with_max_entries(8192, 0);
 /// Packets for user space to tell their senders of: 64 KiB, 780 of them.
 #[map]
 static PUNTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
@@ -76,6 +88,9 @@ static LBD_RECORD: u8 = 0;
 /// Places of a CPU's ring of half-open flows less one: a power of two less one. Set by the loader.
 #[unsafe(no_mangle)]
 static LBD_HALF_OPEN_MASK: u32 = 0;
+/// The same of IPv6.
+#[unsafe(no_mangle)]
+static LBD_HALF_OPEN_MASK6: u32 = 0;
 
 /// A distance between numbers after which any few of them lie far apart, whatever they are divided by: 2^32 / phi.
 const FAR: u32 = 0x9e37_79b9;
@@ -110,75 +125,120 @@ impl FibTables for Maps {
     }
 }
 
-impl Tables for Maps {
-    type Flow<'a> = FlowPtr;
+impl Fib6Tables for Maps {
+    type Node = Node6;
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<FlowPtr> {
-        FLOWS.get_ptr_mut(key).map(FlowPtr)
+    fn root6(&self, index: u32) -> Option<u64> {
+        Fib.root6(index)
     }
 
     #[inline(always)]
-    fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch) -> R) -> Option<R> {
-        let scratch = SCRATCH.get_ptr_mut(0)?;
-        // SAFETY: this CPU's element, which nothing else uses while the program runs; every bit pattern that a packet
-        // leaves is a value of its fields, and zeroes are too.
-        Some(act(unsafe { &mut *scratch }))
+    fn node6(&self, unit: u32) -> Option<Node6> {
+        Fib.node6(unit)
     }
 
     #[inline(always)]
-    fn insert_flow(&self, key: &FlowKey, entry: &FlowEntry) -> Result<(), InsertError> {
-        const EEXIST: i32 = -17;
-        match FLOWS.insert(key, entry, u64::from(BPF_NOEXIST)) {
-            Ok(()) => Ok(()),
-            Err(EEXIST) => Err(InsertError::Exists),
-            Err(_) => Err(InsertError::Full),
+    fn word6(&self, node: Node6, index: u32) -> u64 {
+        Fib.word6(node, index)
+    }
+}
+
+/// The tables of a family: the same but for the maps.
+macro_rules! family_tables {
+    (
+        $family:ty, $flows:ident, $scratch:ident, $fragments:ident, $half_open:ident, $mask:ident, $begun:literal
+    ) => {
+        impl FamilyTables<$family> for Maps {
+            type Flow<'a> = FlowPtr<$family>;
+
+            #[inline(always)]
+            fn flow(&self, key: &FlowKey<$family>) -> Option<FlowPtr<$family>> {
+                $flows.get_ptr_mut(key).map(FlowPtr)
+            }
+
+            #[inline(always)]
+            fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch<$family>) -> R) -> Option<R> {
+                let scratch = $scratch.get_ptr_mut(0)?;
+                // SAFETY: this CPU's element, which nothing else uses while the program runs; every bit pattern that a
+                // packet leaves is a value of its fields, and zeroes are too.
+                Some(act(unsafe { &mut *scratch }))
+            }
+
+            #[inline(always)]
+            fn insert_flow(
+                &self,
+                key: &FlowKey<$family>,
+                entry: &FlowEntry<$family>,
+            ) -> Result<(), InsertError> {
+                const EEXIST: i32 = -17;
+                match $flows.insert(key, entry, u64::from(BPF_NOEXIST)) {
+                    Ok(()) => Ok(()),
+                    Err(EEXIST) => Err(InsertError::Exists),
+                    Err(_) => Err(InsertError::Full),
+                }
+            }
+
+            #[inline(always)]
+            fn remove_flow(&self, key: &FlowKey<$family>) -> bool {
+                $flows.remove(key).is_ok()
+            }
+
+            #[inline(always)]
+            fn enter_half_open(
+                &self,
+                flow: &FlowKey<$family>,
+                begun: u32,
+            ) -> Option<HalfOpen<$family>> {
+                // SAFETY: a static of this program; volatile, since the loader changes it in the object.
+                let mask = unsafe { (&raw const $mask).read_volatile() };
+                let place = $half_open.get_ptr_mut(half_open_place($begun, mask)?)?;
+                // SAFETY: a place of this CPU's ring, which nothing else writes while the program runs.
+                unsafe {
+                    let old = *place;
+                    (*place).key = *flow;
+                    (*place).begun = begun;
+                    Some(old)
+                }
+            }
+
+            #[inline(always)]
+            fn fragment(&self, key: &FragmentKey<$family>) -> Option<FragmentPorts> {
+                let ports = $fragments.get_ptr(key)?;
+                // SAFETY: an entry that is reused meanwhile is another datagram's, but whole.
+                Some(unsafe { *ports })
+            }
+
+            #[inline(always)]
+            fn note_fragment(&self, key: &FragmentKey<$family>, ports: &FragmentPorts) {
+                // Fragments of a datagram that is not noted are dropped, counted.
+                let _ = $fragments.insert(key, ports, 0);
+            }
         }
-    }
+    };
+}
 
-    #[inline(always)]
-    fn remove_flow(&self, key: &FlowKey) -> bool {
-        FLOWS.remove(key).is_ok()
-    }
+family_tables!(V4, FLOWS, SCRATCH, FRAGMENTS, HALF_OPEN, LBD_HALF_OPEN_MASK, 0);
+family_tables!(V6, FLOWS6, SCRATCH6, FRAGMENTS6, HALF_OPEN6, LBD_HALF_OPEN_MASK6, 1);
 
+/// The next place of this CPU's ring of a family, in the map.
+#[inline(always)]
+fn half_open_place(family: u32, mask: u32) -> Option<u32> {
+    let next = HALF_OPEN_NEXT.get_ptr_mut(family)?;
+    // SAFETY: this CPU's element, which nothing else writes while the program runs.
+    let place = unsafe {
+        *next += 1;
+        *next as u32 & mask
+    };
+    // SAFETY: a helper without preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    Some(cpu * (mask + 1) + place)
+}
+
+impl Tables for Maps {
     #[inline(always)]
     fn half_open_timeout(&self) -> u32 {
         TIMEOUTS.get(0).map_or(0, |timeouts| timeouts.half_open)
-    }
-
-    #[inline(always)]
-    fn enter_half_open(&self, flow: &FlowKey, begun: u32) -> Option<HalfOpen> {
-        // SAFETY: a static of this program; volatile, since the loader changes it in the object.
-        let mask = unsafe { (&raw const LBD_HALF_OPEN_MASK).read_volatile() };
-        let next = HALF_OPEN_NEXT.get_ptr_mut(0)?;
-        // SAFETY: this CPU's element, which nothing else writes while the program runs.
-        let place = unsafe {
-            *next += 1;
-            *next as u32 & mask
-        };
-        // SAFETY: a helper without preconditions.
-        let cpu = unsafe { bpf_get_smp_processor_id() };
-        let place = HALF_OPEN.get_ptr_mut(cpu * (mask + 1) + place)?;
-        // SAFETY: a place of this CPU's ring, as above.
-        unsafe {
-            let old = *place;
-            (*place).key = *flow;
-            (*place).begun = begun;
-            Some(old)
-        }
-    }
-
-    #[inline(always)]
-    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
-        let ports = FRAGMENTS.get_ptr(key)?;
-        // SAFETY: an entry that is reused meanwhile is another datagram's, but whole.
-        Some(unsafe { *ports })
-    }
-
-    #[inline(always)]
-    fn note_fragment(&self, key: &FragmentKey, ports: &FragmentPorts) {
-        // Fragments of a datagram that is not noted are dropped, counted.
-        let _ = FRAGMENTS.insert(key, ports, 0);
     }
 
     #[inline(always)]
@@ -187,7 +247,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn service(&self, key: &ServiceKey4) -> Option<&ServiceEntry> {
+    fn service(&self, key: &VipKey) -> Option<&ServiceEntry> {
         let entry = SERVICES.get_ptr(key)?;
         // SAFETY: user space replaces an entry by linking a new one, and the old one's memory stays valid while the
         // program runs.
@@ -329,10 +389,9 @@ fn change_load(backend: u32, by: u64) {
 /// Hands the head of a packet that is dropped to user space. `read` copies bytes of it, from its IP header on, and says
 /// whether it could.
 #[inline(always)]
-pub fn punt(reason: Reason, mtu: u16, read: impl Fn(&mut [u8; QUOTED], usize) -> bool) {
+pub fn punt(reason: Reason, len: usize, mtu: u16, read: impl Fn(&mut [u8; QUOTED], usize) -> bool) {
     let Some(mut place) = PUNTS.reserve::<Punt>(0) else { return };
     let punt: *mut Punt = place.as_mut_ptr();
-    let len = if mtu == 0 { QUOTED_SHORT } else { QUOTED };
     // SAFETY: the reservation is as large as a `Punt`; all of it is written before it is handed over.
     let is_read = unsafe {
         (*punt).reason = reason as u32;
@@ -369,7 +428,7 @@ pub fn record(outcome: &Outcome) {
         unsafe {
             (*record).reason = outcome.reason as u32;
             (*record).ifindex = outcome.way.ifindex;
-            (*record).resolve = outcome.way.resolve.to_ne_bytes();
+            (*record).resolve = outcome.way.next_hop;
             (*record).packets += 1;
         }
     }

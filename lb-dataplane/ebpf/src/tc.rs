@@ -1,5 +1,7 @@
 //! Packets at TC ingress: a socket buffer, perhaps of merged segments, perhaps with its checksum still to be made.
 
+use core::mem::offset_of;
+
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_redir_neigh,
     bpf_redir_neigh__bindgen_ty_1,
@@ -11,13 +13,13 @@ use lb_dataplane_common::checksum::Delta;
 use lb_dataplane_common::packet::{ChecksumChange, Packet};
 
 use lb_dataplane_common::parse::ETHERNET_LEN;
+use lb_dataplane_common::pipeline::Way;
 use lb_dataplane_common::reason::Reason;
 
 use crate::frame::Frame;
 use crate::maps;
 
 const PACKET_HOST: u32 = 0;
-const AF_INET: u32 = 2;
 
 /// A packet at TC.
 pub struct SkBuff {
@@ -34,7 +36,11 @@ impl SkBuff {
     #[inline(always)]
     fn frame(&self) -> Frame {
         // SAFETY: the kernel hands the program a valid context.
-        unsafe { Frame::new((*self.skb).data, (*self.skb).data_end) }
+        unsafe {
+            Frame::of::<_, { offset_of!(__sk_buff, data) }, { offset_of!(__sk_buff, data_end) }>(
+                self.skb,
+            )
+        }
     }
 
     /// The interface that it came in through.
@@ -102,8 +108,8 @@ impl Packet for SkBuff {
     }
 
     #[inline(always)]
-    fn punt(&self, reason: Reason, mtu: u16) {
-        maps::punt(reason, mtu, |bytes, len| {
+    fn punt(&self, reason: Reason, len: usize, mtu: u16) {
+        maps::punt(reason, len, mtu, |bytes, len| {
             let to = bytes.as_mut_ptr().cast();
             // SAFETY: the context is valid, the buffer holds `len` bytes, and the helper checks the packet's length.
             unsafe { bpf_skb_load_bytes(self.skb.cast(), ETHERNET_LEN, to, len as u32) == 0 }
@@ -128,12 +134,12 @@ pub fn redirect(ifindex: u32) -> i32 {
 
 /// Has the kernel find the next hop's MAC, by asking on the link if need be, and send the packet.
 #[inline(always)]
-pub fn redirect_neighbour(ifindex: u32, next_hop: u32) -> i32 {
+pub fn redirect_neighbour(way: &Way) -> i32 {
+    let ifindex = way.ifindex;
     let mut params = bpf_redir_neigh {
-        nh_family: AF_INET,
-        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: [0; 4] },
+        nh_family: way.resolve,
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: way.next_hop },
     };
-    params.__bindgen_anon_1.ipv4_nh = next_hop;
     // SAFETY: the parameters live on the stack until the helper has copied them, and the length is theirs.
     unsafe {
         bpf_redirect_neigh(ifindex, &raw mut params, size_of::<bpf_redir_neigh>() as i32, 0) as i32

@@ -1,6 +1,6 @@
 //! Packets at XDP: the driver's buffer, before the kernel made anything of it.
 
-use core::arch::asm;
+use core::mem::offset_of;
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_load_bytes};
@@ -27,7 +27,9 @@ impl XdpFrame {
     #[inline(always)]
     fn frame(&self) -> Frame {
         // SAFETY: the kernel hands the program a valid context.
-        unsafe { Frame::new((*self.ctx).data, (*self.ctx).data_end) }
+        unsafe {
+            Frame::of::<_, { offset_of!(xdp_md, data) }, { offset_of!(xdp_md, data_end) }>(self.ctx)
+        }
     }
 
     /// The interface that it came in through.
@@ -49,13 +51,7 @@ impl Packet for XdpFrame {
 
     #[inline(always)]
     fn frame_len(&self) -> u32 {
-        // SAFETY: as in `frame`.
-        let mut len = unsafe { (*self.ctx).data_end - (*self.ctx).data };
-        // The difference is made here: later, the compiler would have to keep the lower halves of two pointers, which the
-        // verifier refuses.
-        // SAFETY: a register is copied to itself.
-        unsafe { asm!("{0} = {0}", inout(wreg) len, options(nomem, nostack)) };
-        len
+        self.frame().len()
     }
 
     #[inline(always)]
@@ -89,8 +85,8 @@ impl Packet for XdpFrame {
     }
 
     #[inline(always)]
-    fn punt(&self, reason: Reason, mtu: u16) {
-        maps::punt(reason, mtu, |bytes, len| {
+    fn punt(&self, reason: Reason, len: usize, mtu: u16) {
+        maps::punt(reason, len, mtu, |bytes, len| {
             let to = bytes.as_mut_ptr().cast();
             // SAFETY: the context is valid, the buffer holds `len` bytes, and the helper checks the packet's length.
             unsafe { bpf_xdp_load_bytes(self.ctx, ETHERNET_LEN, to, len as u32) == 0 }

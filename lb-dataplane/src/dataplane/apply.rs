@@ -9,9 +9,7 @@ use std::os::fd::AsFd;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapError, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
-use lb_dataplane_common::service::{
-    BackendEntry, PAGE_WORDS, ServiceEntry, ServiceKey4, SourceEntry,
-};
+use lb_dataplane_common::service::{BackendEntry, PAGE_WORDS, ServiceEntry, SourceEntry, VipKey};
 use lb_dataplane_common::tables::FlowCounts;
 
 use super::Sizes;
@@ -51,7 +49,7 @@ pub(super) fn limits(sizes: &Sizes) -> Limits {
 /// What the maps serve.
 pub(super) fn adopt(ebpf: &mut Ebpf, limits: Limits) -> Result<Served, ApplyError> {
     let services = {
-        let map: HashMap<_, Raw<ServiceKey4>, Raw<ServiceEntry>> = open(ebpf, "SERVICES")?;
+        let map: HashMap<_, Raw<VipKey>, Raw<ServiceEntry>> = open(ebpf, "SERVICES")?;
         map.iter()
             .map(|item| item.map(|(key, entry)| (key.0, entry.0)))
             .collect::<Result<Vec<_>, _>>()
@@ -125,13 +123,11 @@ fn carry_out(ebpf: &mut Ebpf, step: &Step) -> Result<(), ApplyError> {
             clear(ebpf, "SERVICE_COUNTS", *id)
         }
         Step::PutService { key, entry } => {
-            let mut services: HashMap<_, Raw<ServiceKey4>, Raw<ServiceEntry>> =
-                open(ebpf, "SERVICES")?;
+            let mut services: HashMap<_, Raw<VipKey>, Raw<ServiceEntry>> = open(ebpf, "SERVICES")?;
             services.insert(Raw(*key), Raw(*entry), 0).map_err(failed("SERVICES"))
         }
         Step::RemoveService { key } => {
-            let mut services: HashMap<_, Raw<ServiceKey4>, Raw<ServiceEntry>> =
-                open(ebpf, "SERVICES")?;
+            let mut services: HashMap<_, Raw<VipKey>, Raw<ServiceEntry>> = open(ebpf, "SERVICES")?;
             match services.remove(&Raw(*key)) {
                 // It is gone, which is what was asked for.
                 Err(MapError::KeyNotFound) | Ok(()) => Ok(()),

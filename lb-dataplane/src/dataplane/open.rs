@@ -16,8 +16,10 @@ use crate::sys;
 pub(super) const TC: &str = "lbd_tc";
 /// The program at XDP.
 pub(super) const XDP: &str = "lbd_xdp";
-/// The program that removes idle flows.
+/// The program that removes idle flows of IPv4.
 pub(super) const AGE: &str = "lbd_age";
+/// That of IPv6.
+pub(super) const AGE6: &str = "lbd_age6";
 
 pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     check_kernel()?;
@@ -38,16 +40,18 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     }
 
     let record = u8::from(options.record);
-    let half_open_mask = layout::half_open_places(&options.sizes) - 1;
+    let half_open_mask = layout::half_open_places(options.sizes.flow_entries) - 1;
+    let half_open_mask6 = layout::half_open_places(options.sizes.flow_entries6) - 1;
     let mut loader = EbpfLoader::new();
     loader.override_global("LBD_RECORD", &record, true);
     loader.override_global("LBD_HALF_OPEN_MASK", &half_open_mask, true);
+    loader.override_global("LBD_HALF_OPEN_MASK6", &half_open_mask6, true);
     for (name, wanted) in &maps {
         loader.map_max_entries(name, wanted.max_entries);
         loader.map_pin_path(name, pins.map(name));
     }
     let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
-    for name in [TC, XDP, AGE] {
+    for name in [TC, XDP, AGE, AGE6] {
         load_program(&mut ebpf, &pins, name)?;
     }
     pins.remove_other_layouts()?;

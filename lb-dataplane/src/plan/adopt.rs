@@ -1,12 +1,12 @@
 //! What a previous process served, read back from the maps, so that ids, rings and counters go on.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
 
 use lb_dataplane_common::service::{
-    BACKEND_IN_USE, BackendEntry, ServiceEntry, ServiceKey4, SourceEntry,
+    BACKEND_IN_USE, BackendEntry, ServiceEntry, SourceEntry, VipKey,
 };
 
+use super::entries::address;
 use super::{Backends, Held, Limits, Place, Served};
 use crate::table::{Protocol, ServiceKey};
 
@@ -14,7 +14,7 @@ impl Served {
     /// Rebuilds what is served. The next [`Served::plan`] compares each service with what is wanted.
     pub fn adopt(
         limits: Limits,
-        services: impl IntoIterator<Item = (ServiceKey4, ServiceEntry)>,
+        services: impl IntoIterator<Item = (VipKey, ServiceEntry)>,
         backends: impl IntoIterator<Item = (u32, BackendEntry)>,
         ring_word: impl Fn(u32) -> Option<u32>,
         source: impl Fn(u32) -> Option<SourceEntry>,
@@ -25,16 +25,15 @@ impl Served {
             if entry.flags & BACKEND_IN_USE == 0 {
                 continue;
             }
-            let [a, b, c, d, ..] = entry.address;
-            let name = (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes(entry.port));
+            let name = (address(entry.address), u16::from_be_bytes(entry.port));
             let place = Place { id, entry };
             served.sources.adopt(place.sources(), &source);
             served.note(id, &entry);
             by_service.entry(entry.service).or_default().insert(name, place);
         }
-        for (key4, entry) in services {
-            let address = Ipv4Addr::from(key4.address);
-            let Some(key) = key(&key4) else {
+        for (vip, entry) in services {
+            let address = address(vip.address);
+            let Some(key) = key(&vip) else {
                 served.addresses.entry(address).or_insert(0);
                 continue;
             };
@@ -58,12 +57,12 @@ impl Served {
 }
 
 /// The service that a key stands for; `None` for that of an address.
-fn key(key: &ServiceKey4) -> Option<ServiceKey> {
+fn key(key: &VipKey) -> Option<ServiceKey> {
     let protocol = match key.protocol {
         6 => Protocol::Tcp,
         17 => Protocol::Udp,
         _ => return None,
     };
-    let address = IpAddr::from(key.address);
+    let address = address(key.address);
     Some(ServiceKey { address, port: u16::from_be_bytes(key.port), protocol })
 }

@@ -1,35 +1,50 @@
 //! Keys and values of the service maps, from addresses and ports.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use lb_dataplane_common::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH,
     BACKEND_DRAINING, BACKEND_FAILED, BACKEND_IN_USE, BackendEntry, SERVICE_ANSWER_ECHO,
-    ServiceEntry, ServiceKey4,
+    ServiceEntry, VipKey,
 };
 
 use super::sources::Set;
 use super::{NO_ID, PlanError};
 use crate::table::{Algorithm, Backend, BackendState, Protocol, ServiceKey};
 
-pub(super) fn v4(address: IpAddr) -> Result<Ipv4Addr, PlanError> {
+/// An address as the maps have it.
+pub(super) fn bytes(address: IpAddr) -> [u8; 16] {
     match address {
-        IpAddr::V4(address) => Ok(address),
-        IpAddr::V6(_) => Err(PlanError::Ipv6(address)),
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
     }
 }
 
-pub(super) fn service_key(address: Ipv4Addr, key: &ServiceKey) -> ServiceKey4 {
+/// An address from the maps.
+pub(super) fn address(bytes: [u8; 16]) -> IpAddr {
+    Ipv6Addr::from(bytes).to_canonical()
+}
+
+/// A flow's packets are of one family on both sides.
+pub(super) fn same_family(service: &ServiceKey, address: IpAddr) -> Result<(), PlanError> {
+    if service.address.is_ipv4() == address.is_ipv4() {
+        Ok(())
+    } else {
+        Err(PlanError::Family { vip: service.address, address })
+    }
+}
+
+pub(super) fn service_key(key: &ServiceKey) -> VipKey {
     let protocol = match key.protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
     };
-    ServiceKey4 { address: address.octets(), port: key.port.to_be_bytes(), protocol, pad: 0 }
+    VipKey { address: bytes(key.address), port: key.port.to_be_bytes(), protocol, pad: 0 }
 }
 
-/// What stands for the address itself: port 0 of ICMP.
-pub(super) fn address_key(address: Ipv4Addr) -> ServiceKey4 {
-    ServiceKey4 { address: address.octets(), port: [0; 2], protocol: 1, pad: 0 }
+/// What stands for the address itself.
+pub(super) fn address_key(address: IpAddr) -> VipKey {
+    VipKey { address: bytes(address), port: [0; 2], protocol: 0, pad: 0 }
 }
 
 pub(super) fn address_entry() -> ServiceEntry {
@@ -47,7 +62,7 @@ pub(super) fn address_entry() -> ServiceEntry {
 
 /// A backend of a service.
 pub(super) fn backend_entry(
-    name: (Ipv4Addr, u16),
+    name: (IpAddr, u16),
     backend: &Backend,
     service: u32,
     sources: Set,
@@ -63,11 +78,9 @@ pub(super) fn backend_entry(
 }
 
 /// A backend of no service.
-pub(super) fn gone_entry((address, port): (Ipv4Addr, u16)) -> BackendEntry {
-    let mut bytes = [0; 16];
-    bytes[..4].copy_from_slice(&address.octets());
+pub(super) fn gone_entry((address, port): (IpAddr, u16)) -> BackendEntry {
     BackendEntry {
-        address: bytes,
+        address: bytes(address),
         port: port.to_be_bytes(),
         flags: 0,
         weight: 1,

@@ -1,7 +1,5 @@
 //! The ring of a service: backend ids, those of backends with a greater weight more often.
 
-use std::net::IpAddr;
-
 use super::{Backends, PlanError};
 use crate::maglev;
 use crate::table::{Algorithm, Backend, Service, ServiceKey};
@@ -41,10 +39,7 @@ pub(super) fn ring(service: &Service, backends: &Backends) -> Vec<u32> {
     };
     let id = |place: u32| {
         let backend = takers[place as usize];
-        match backend.address {
-            IpAddr::V4(address) => backends.get(&(address, backend.port)).map(|place| place.id),
-            IpAddr::V6(_) => None,
-        }
+        backends.get(&(backend.address, backend.port)).map(|place| place.id)
     };
     places.into_iter().filter_map(id).collect()
 }

@@ -1,12 +1,11 @@
 //! Where flows to backends come from: lists of addresses and ports in `SOURCES`, each there once however many backends use it.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use lb_dataplane_common::service::SourceEntry;
 
-use super::entries::v4;
+use super::entries::{address, bytes};
 use super::space::Rings;
 use super::{PlanError, Step};
 use crate::table::Source;
@@ -94,18 +93,15 @@ impl Sources {
 }
 
 fn entry(source: &Source) -> Result<SourceEntry, PlanError> {
-    let mut address = [0; 16];
-    address[..4].copy_from_slice(&v4(source.address)?.octets());
     let Source { first_port, last_port, .. } = *source;
     let more_ports = last_port.checked_sub(first_port).filter(|_| first_port > 0);
     let more_ports = more_ports.ok_or(PlanError::Ports { first_port, last_port })?;
-    Ok(SourceEntry { address, first_port, more_ports, pad: 0 })
+    Ok(SourceEntry { address: bytes(source.address), first_port, more_ports, pad: 0 })
 }
 
 fn source(entry: &SourceEntry) -> Source {
-    let [a, b, c, d, ..] = entry.address;
     Source {
-        address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+        address: address(entry.address),
         first_port: entry.first_port,
         last_port: entry.first_port.saturating_add(entry.more_ports),
     }

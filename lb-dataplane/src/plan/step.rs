@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lb_dataplane_common::service::{BackendEntry, ServiceEntry, ServiceKey4, SourceEntry};
+use lb_dataplane_common::service::{BackendEntry, ServiceEntry, SourceEntry, VipKey};
 
 use super::MAX_BACKENDS_PER_SERVICE;
 use super::ring::MAX_TURNS;
@@ -46,23 +46,30 @@ pub enum Step {
     /// Add or replace a service.
     PutService {
         /// Its key.
-        key: ServiceKey4,
+        key: VipKey,
         /// Its value.
         entry: ServiceEntry,
     },
     /// Remove a service.
     RemoveService {
         /// Its key.
-        key: ServiceKey4,
+        key: VipKey,
     },
 }
 
 /// Why a table cannot be served. Nothing is changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// An IPv6 address.
-    #[error("{0} is an IPv6 address: the dataplane carries IPv4")]
-    Ipv6(IpAddr),
+    /// A backend, or where flows to it come from, is of the other family than the VIP.
+    #[error(
+        "{address} is not of the family of its VIP {vip}: a flow's packets are IPv4 on both sides, or IPv6"
+    )]
+    Family {
+        /// The VIP.
+        vip: IpAddr,
+        /// What is of the other family.
+        address: IpAddr,
+    },
     /// Port 0 stands for the address itself.
     #[error("port 0 at {0}: a service has a port from 1 to 65535")]
     PortZero(IpAddr),

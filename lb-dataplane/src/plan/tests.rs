@@ -4,14 +4,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::table::{Algorithm, Backend, BackendState, Protocol, Source};
-use lb_dataplane_common::service::{BACKEND_IN_USE, ServiceKey4, SourceEntry};
+use lb_dataplane_common::service::{BACKEND_IN_USE, SourceEntry, VipKey};
 
 const LIMITS: Limits = Limits { services: 16, backends: 24, ring_words: 9000, sources: 16 };
 
 /// The maps as packets see them, written step by step.
 #[derive(Clone, Default)]
 struct Maps {
-    services: HashMap<[u8; 8], (ServiceKey4, ServiceEntry)>,
+    services: HashMap<[u8; 8], (VipKey, ServiceEntry)>,
     backends: BTreeMap<u32, BackendEntry>,
     rings: BTreeMap<u32, u32>,
     sources: BTreeMap<u32, SourceEntry>,
@@ -24,8 +24,8 @@ struct Maps {
 /// A backend's address and port, as its entry has them, and where its flows come from.
 type Address = ([u8; 16], [u8; 2], Vec<SourceEntry>);
 
-fn raw(key: &ServiceKey4) -> [u8; 8] {
-    let [a, b, c, d] = key.address;
+fn raw(key: &VipKey) -> [u8; 8] {
+    let [.., a, b, c, d] = key.address;
     let [p, q] = key.port;
     [a, b, c, d, p, q, key.protocol, key.pad]
 }
@@ -177,7 +177,7 @@ fn what_does_not_change_needs_no_step() {
 fn an_address_is_there_as_long_as_a_service_of_it() {
     let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
     let rr = || service(Algorithm::RoundRobin, &[(1, true)]);
-    let address = raw(&address_key(Ipv4Addr::new(203, 0, 113, 1)));
+    let address = raw(&address_key([203, 0, 113, 1].into()));
     for (ports, there) in [(&[80, 81][..], true), (&[81][..], true), (&[][..], false)] {
         let steps = served.plan(&table(ports.iter().map(|port| (key(1, *port), rr())))).unwrap();
         carry_out(&mut maps, &steps);
@@ -202,7 +202,7 @@ fn what_cannot_be_served_is_refused_and_nothing_changes() {
     served.plan(&good).unwrap();
     let v6 = ServiceKey { address: "2001:db8::1".parse().unwrap(), ..key(1, 80) };
     let cases = [
-        table([(v6, service(Algorithm::RoundRobin, &[]))]),
+        table([(v6, service(Algorithm::RoundRobin, &[(1, true)]))]),
         table([(key(1, 0), service(Algorithm::RoundRobin, &[]))]),
         table((1..=9).map(|vip| (key(vip, 80), service(Algorithm::RoundRobin, &[])))),
         table([(

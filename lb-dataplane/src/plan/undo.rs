@@ -1,7 +1,7 @@
 //! What a refused plan puts back: the services that it would have changed, and what was free.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::sources::Sources;
 use super::space::{Ids, Rings};
@@ -11,7 +11,7 @@ use crate::table::ServiceKey;
 /// The state before a plan, of what the plan touches.
 pub(super) struct Undo {
     services: Vec<(ServiceKey, Option<Held>)>,
-    addresses: BTreeMap<Ipv4Addr, usize>,
+    addresses: BTreeMap<IpAddr, usize>,
     service_ids: Ids,
     backend_ids: Ids,
     rings: Rings,

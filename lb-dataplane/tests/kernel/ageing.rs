@@ -55,7 +55,11 @@ fn age(scene: &mut Scene) -> u32 {
 }
 
 fn flow(packets: &[(Carries, &str, &str)]) -> Scene {
-    let mut scene = Scene::new();
+    flow_with(Timeouts::default(), packets)
+}
+
+fn flow_with(timeouts: Timeouts, packets: &[(Carries, &str, &str)]) -> Scene {
+    let mut scene = Scene::with(|options| options.timeouts = timeouts);
     scene.apply(&[(VIP, Tcp, Maglev, &[BACKEND]), (VIP, Udp, Maglev, &[BACKEND])]);
     for (carries, from, to) in packets {
         scene.send(Hook::Tc, &packet(*carries, from, to));
@@ -96,9 +100,7 @@ fn each_state_has_its_timeout() {
         (vec![there(UDP), back(UDP), there(UDP)], timeouts.udp),
     ];
     for (packets, timeout) in cases {
-        let mut scene = flow(&packets);
-        scene.options.timeouts = timeouts;
-        scene.open();
+        let mut scene = flow_with(timeouts, &packets);
         let_pass(&mut scene, timeout - 2);
         assert_eq!(age(&mut scene), 0, "{packets:?}: too early");
         assert_eq!(scene.entries().len(), 2);

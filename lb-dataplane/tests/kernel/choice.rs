@@ -1,6 +1,7 @@
 //! Which backend a new flow is given: by weight, by load, by client.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::num::NonZero;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ const VIP: &str = "192.0.2.1:80";
 fn open(scene: &mut Scene, hook: Hook, client: &str) -> u8 {
     let sent = scene.send(hook, &packet(SYN, client, VIP));
     assert_eq!(sent.reason, Reason::ForwardedToBackend, "{client}");
-    sent.frame().to.ip().octets()[3]
+    let IpAddr::V4(backend) = sent.frame().to.ip() else { panic!("of IPv6") };
+    backend.octets()[3]
 }
 
 /// Opens connections from different ports; how many each backend has.

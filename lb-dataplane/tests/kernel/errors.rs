@@ -129,7 +129,7 @@ fn a_packet_too_big_that_must_stay_whole_is_dropped_and_its_sender_told_with_its
             let ended = scene.send(hook, &big);
             assert_eq!(ended.reason, Reason::FlowTooBig, "{hook:?}");
             let answer = punts.next_answer(Instant::now()).expect("its sender is to be told");
-            assert_eq!(answer.to, *big.from.ip());
+            assert_eq!(answer.to, big.from.ip());
             assert_eq!(answer.packet[20..22], [3, 4]);
             assert_eq!(answer.packet[26..28], 1500_u16.to_be_bytes());
             assert_eq!(answer.packet[28..], big.bytes()[14..14 + 68], "{hook:?}: as it was sent");

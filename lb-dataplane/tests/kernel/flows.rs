@@ -50,7 +50,7 @@ fn a_connection_is_translated_both_ways() {
     }
 }
 
-fn expected_backend() -> std::net::SocketAddrV4 {
+fn expected_backend() -> std::net::SocketAddr {
     BACKEND.parse().unwrap()
 }
 

@@ -68,12 +68,11 @@ fn what_is_not_ours_goes_to_the_kernel_as_it_came() {
 }
 
 #[test]
-fn frames_that_are_no_plain_ipv4_go_to_the_kernel() {
+fn frames_that_are_no_plain_ip_go_to_the_kernel() {
     for hook in BOTH {
         let mut scene = Scene::new();
         for (ethertype, reason) in [
-            ([0x08, 0x06], Reason::NotIpv4),
-            ([0x86, 0xdd], Reason::NotIpv4),
+            ([0x08, 0x06], Reason::NotIp),
             ([0x81, 0x00], Reason::VlanTagged),
             ([0x88, 0xa8], Reason::VlanTagged),
         ] {

@@ -18,4 +18,5 @@ mod net;
 mod scene;
 mod sources;
 mod traffic;
+mod v6;
 mod verifier;

@@ -1,7 +1,7 @@
 //! A dataplane of a test's own, on a bpffs of its own, with a small network around it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZero;
 use std::sync::Arc;
 
@@ -75,6 +75,7 @@ impl Ended {
 pub(crate) fn small() -> Sizes {
     Sizes {
         flow_entries: 4096,
+        flow_entries6: 4096,
         services: 64,
         backends: 64,
         sources: 64,
@@ -90,17 +91,22 @@ pub(crate) fn small() -> Sizes {
 impl Scene {
     /// Clients at 10.1.0.0/16, backends at 10.2.0.0/16.
     pub(crate) fn new() -> Self {
-        Self::with_sizes(small())
+        Self::with(|_| ())
     }
 
     pub(crate) fn with_sizes(sizes: Sizes) -> Self {
+        Self::with(|options| options.sizes = sizes)
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::Builder::new().prefix("lbd-kernel-test-").tempdir().unwrap();
-        let options = Options {
+        let mut options = Options {
             pin_dir: folder.path().join("bpf"),
-            sizes,
+            sizes: small(),
             timeouts: Timeouts::default(),
             record: true,
         };
+        change(&mut options);
         let mut scene =
             Self { dataplane: None, options, sources: Vec::new(), affinity: None, folder };
         scene.open();
@@ -199,7 +205,7 @@ impl Scene {
             reason,
             code,
             ifindex: record.ifindex,
-            resolve: Ipv4Addr::from(record.resolve),
+            resolve: Ipv4Addr::from(record.resolve[0].to_ne_bytes()),
             bytes: out,
         }
     }
@@ -230,6 +236,10 @@ fn routes() -> Vec<FibUpdate> {
     let group = |id, action| FibUpdate::Group { id, action };
     let route =
         |prefix: [u8; 4], len, group| FibUpdate::Route { prefix: prefix.into(), len, group };
+    let route6 = |group: u16| {
+        let prefix = Ipv6Addr::new(0x2001, 0xdb8, group, 0, 0, 0, 0, 0).into();
+        FibUpdate::Route { prefix, len: 48, group: group.into() }
+    };
     vec![
         group(1, Action::Forward(vec![CLIENT_SIDE])),
         group(2, Action::Forward(vec![BACKEND_SIDE])),
@@ -250,6 +260,12 @@ fn routes() -> Vec<FibUpdate> {
         route([10, 4, 0, 0], 16, 4),
         route([10, 5, 0, 0], 16, 5),
         route([10, 6, 0, 0], 16, 6),
+        route6(1),
+        route6(2),
+        route6(3),
+        route6(4),
+        route6(5),
+        route6(6),
     ]
 }
 

@@ -80,7 +80,7 @@ const MAX_STEPS: usize = 40;
 fn before((acts, ticks, now): Before, backends: usize) -> ModelTables {
     let all = [[10, 2, 0, 1], [10, 2, 0, 2]];
     let tables = serving([192, 0, 2, 1], ALGORITHM_ROUND_ROBIN, &all[..backends]);
-    tables.half_open.borrow_mut().truncate(1);
+    tables.v4.half_open.borrow_mut().truncate(1);
     acts.iter().for_each(|act| act.run(&tables));
     tables.clock.set(tables.clock.get() + ticks);
     now.iter().for_each(|act| act.run(&tables));
@@ -178,7 +178,7 @@ fn a_datagrams_flow_ends_with_its_backend_and_a_connection_stays() {
         tables.backends[0].flags = flags;
         Act::MarkAll.run(&tables);
         Act::SweepAll.run(&tables);
-        let protocols: Vec<u8> = tables.keys().iter().map(|key| key.protocol).collect();
+        let protocols: Vec<u8> = tables.keys().iter().map(|key| key.protocol()).collect();
         assert_eq!(protocols, [crate::flow::TCP; 2], "{flags}");
     }
 }

@@ -11,7 +11,7 @@ const PLACES: usize = 4;
 
 fn scene() -> ModelTables {
     let tables = serving([192, 0, 2, 1], ALGORITHM_MAGLEV, &[[10, 2, 0, 1]]);
-    tables.half_open.borrow_mut().truncate(PLACES);
+    tables.v4.half_open.borrow_mut().truncate(PLACES);
     ModelTables { capacity: 1000, ..tables }
 }
 

@@ -1,15 +1,18 @@
 //! The way out: route, rewrite, frame.
 
-use super::{Scratch, Way, not_handled};
-use crate::fib::{self, MEMBER_HAS_GATEWAY, MEMBER_RESOLVED, MemberEntry, Route};
+use super::{NEXT_HOP_V4, NEXT_HOP_V6, Scratch, Way, either, not_handled};
+use crate::checksum::Delta;
+use crate::family::{Family, V4};
+use crate::fib::{MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED, MemberEntry, Route};
 use crate::flow::{DIRECTION_TO_BACKEND, Flow};
 use crate::hash::FlowHash;
 use crate::packet::Packet;
-use crate::parse::{self, ETHERNET_LEN, Ipv4, Kind, Transport};
+use crate::parse::{ETHERNET_LEN, Ip, Kind, Transport};
+use crate::punt::QUOTED;
 use crate::quote;
 use crate::reason::Reason;
 use crate::rewrite;
-use crate::tables::Tables;
+use crate::tables::{FamilyTables, Tables};
 
 /// What [`route`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +25,13 @@ enum Found {
 
 /// Looks a destination up in the FIB; the member is written only if one is found.
 #[inline(never)]
-fn route<T: Tables>(tables: &T, destination: u32, hash: u32, member: &mut MemberEntry) -> Found {
-    match fib::lookup4(tables, u32::from_be(destination), hash) {
+fn route<A: Family, T: Tables>(
+    tables: &T,
+    destination: A,
+    hash: u32,
+    member: &mut MemberEntry,
+) -> Found {
+    match A::route(tables, destination, hash) {
         Route::Forward(found) => {
             *member = found;
             Found::Member
@@ -35,20 +43,18 @@ fn route<T: Tables>(tables: &T, destination: u32, hash: u32, member: &mut Member
 }
 
 #[inline(always)]
-pub(super) fn forward_flow<P: Packet, T: Tables>(
+pub(super) fn forward_flow<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
     packet: &mut P,
     tables: &T,
-    scratch: &mut Scratch,
-    ip: &Ipv4,
-    transport: &Transport,
+    scratch: &mut Scratch<A>,
     way: &mut Way,
 ) -> Result<Reason, Reason> {
-    let Scratch { arrival, step, member, .. } = scratch;
+    let Scratch { ip, transport, arrival, step, member, .. } = scratch;
     // No error is sent about a later fragment (RFC 1122 §3.2.2).
     let may_tell = transport.kind != Kind::LaterFragment;
     if ip.ttl <= 1 {
         if may_tell {
-            packet.punt(Reason::FlowTtlExpired, 0);
+            packet.punt(Reason::FlowTtlExpired, A::QUOTED_SHORT, 0);
         }
         return Err(Reason::FlowTtlExpired);
     }
@@ -59,9 +65,9 @@ pub(super) fn forward_flow<P: Packet, T: Tables>(
     }
     let is_too_big =
         found == Found::Member && packet_len(packet, ip, transport) > u32::from(member.mtu);
-    if is_too_big && ip.must_stay_whole() {
+    if is_too_big && ip.must_stay_whole {
         if may_tell {
-            packet.punt(Reason::FlowTooBig, member.mtu);
+            packet.punt(Reason::FlowTooBig, QUOTED, member.mtu);
         }
         return Err(Reason::FlowTooBig);
     }
@@ -88,71 +94,117 @@ pub(super) fn forward_flow<P: Packet, T: Tables>(
     } else {
         Reason::ForwardedToClient
     };
-    send(packet, member, destination, way).ok_or(Reason::WriteFault)?;
+    send(packet, member, ip, destination, way).ok_or(Reason::WriteFault)?;
     Ok(reason)
 }
 
-/// An ICMP error: one about a flow goes to the side that knows the packet, translated. It is no packet of the flow and says
-/// nothing of its life. No error is sent about it (RFC 1122 §3.2.2).
 #[inline(never)]
-pub(super) fn forward_error<P: Packet, T: Tables>(
+pub(super) fn forward_flow_apart<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
     packet: &mut P,
     tables: &T,
-    scratch: &mut Scratch,
-    ip: &Ipv4,
+    scratch: &mut Scratch<A>,
     way: &mut Way,
-) -> Result<Reason, Reason> {
-    let Some(quote) = quote::read(packet, ip) else { return Err(not_handled(tables, ip)) };
+) -> Reason {
+    either(forward_flow(packet, tables, scratch, way))
+}
+
+#[inline(never)]
+pub(super) fn forward_plain_apart<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch<A>,
+    way: &mut Way,
+) -> Reason {
+    either(forward_plain(packet, tables, scratch, way))
+}
+
+/// The flow that an ICMP error is about, as the quoted packet says.
+#[inline(never)]
+pub(super) fn find_quoted<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    let Scratch { ip, quote, arrival, step, .. } = scratch;
+    quote::read(packet, ip, quote).ok_or_else(|| not_handled(tables, ip))?;
     // What answers the quoted packet has the key of the flow's other direction.
-    let key = quote.key.reversed();
-    let Some(entry) = tables.flow(&key) else { return Err(not_handled(tables, ip)) };
-    if ip.ttl <= 1 {
-        return Err(Reason::FlowTtlExpired);
-    }
-    let (to, direction) = (entry.translation(), entry.direction());
-    quote::translate(packet, ip, &quote, &to, direction).ok_or(Reason::WriteFault)?;
-    let member = &mut scratch.member;
-    match route(tables, to.destination, FlowHash::of(&key).for_route(), member) {
+    arrival.key = quote.key.reversed();
+    let entry = tables.flow(&arrival.key).ok_or_else(|| not_handled(tables, ip))?;
+    step.translation = entry.translation();
+    step.direction = entry.direction();
+    if ip.ttl <= 1 { Err(Reason::FlowTtlExpired) } else { Ok(()) }
+}
+
+/// Translates what an ICMP error about a flow quotes. It is no packet of the flow and says nothing of its life.
+#[inline(never)]
+pub(super) fn translate_quoted<A: Family, P: Packet>(
+    packet: &mut P,
+    scratch: &Scratch<A>,
+) -> Option<Delta> {
+    quote::translate_quoted(packet, &scratch.quote, &scratch.step.translation)
+}
+
+/// Translates an ICMP error about a flow, given what has changed in what it quotes.
+#[inline(never)]
+pub(super) fn translate_error<A: Family, P: Packet>(
+    packet: &mut P,
+    scratch: &Scratch<A>,
+    content: Delta,
+) -> Option<()> {
+    let Scratch { ip, step, .. } = scratch;
+    quote::translate(packet, ip, &step.translation, step.direction, content)
+}
+
+/// Sends an ICMP error to the side that knows the quoted packet. No error is sent about it (RFC 1122 §3.2.2).
+#[inline(never)]
+pub(super) fn send_error<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch<A>,
+    way: &mut Way,
+) -> Reason {
+    let Scratch { ip, arrival, step, member, .. } = scratch;
+    let destination = step.translation.destination;
+    match route(tables, destination, FlowHash::of(&arrival.key).for_route(), member) {
         Found::Member => {}
-        Found::Blackhole => return Err(Reason::FlowBlackhole),
-        Found::Kernel => return Err(Reason::FlowRoutedByKernel),
-        Found::Nothing => return Err(Reason::FlowNoRoute),
+        Found::Blackhole => return Reason::FlowBlackhole,
+        Found::Kernel => return Reason::FlowRoutedByKernel,
+        Found::Nothing => return Reason::FlowNoRoute,
     }
-    if u32::from(ip.total_len) > u32::from(member.mtu) {
-        return Err(Reason::FlowToBeFragmented);
+    if ip.total_len > u32::from(member.mtu) {
+        return Reason::FlowToBeFragmented;
     }
     let reason = if member.flags & MEMBER_RESOLVED == 0 {
         if !P::RESOLVES_NEIGHBOURS {
-            return Err(Reason::FlowNextHopUnresolved);
+            return Reason::FlowNextHopUnresolved;
         }
         Reason::FlowThroughNeighbour
-    } else if direction == DIRECTION_TO_BACKEND {
+    } else if step.direction == DIRECTION_TO_BACKEND {
         Reason::ErrorToBackend
     } else {
         Reason::ErrorToClient
     };
-    send(packet, member, to.destination, way).ok_or(Reason::WriteFault)?;
-    Ok(reason)
+    match send(packet, member, ip, destination, way) {
+        Some(()) => reason,
+        None => Reason::WriteFault,
+    }
 }
 
 #[inline(always)]
-pub(super) fn forward_plain<P: Packet, T: Tables>(
+pub(super) fn forward_plain<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
     packet: &mut P,
     tables: &T,
-    scratch: &mut Scratch,
-    ip: &Ipv4,
-    transport: &Transport,
-    hash: FlowHash,
+    scratch: &mut Scratch<A>,
     way: &mut Way,
 ) -> Result<Reason, Reason> {
-    let member = &mut scratch.member;
-    match route(tables, ip.destination, hash.for_route(), member) {
+    let Scratch { ip, transport, arrival, member, .. } = scratch;
+    match route(tables, ip.destination, arrival.hash.for_route(), member) {
         Found::Member => {}
         Found::Kernel => return Err(Reason::RoutedByKernel),
         Found::Nothing => return Err(Reason::NoRoute),
         Found::Blackhole => return Err(Reason::Blackhole),
     }
-    if parse::is_link_local(ip.source) {
+    if ip.source.is_link_local() {
         return Err(Reason::LinkLocalSource);
     }
     if ip.ttl <= 1 {
@@ -168,32 +220,41 @@ pub(super) fn forward_plain<P: Packet, T: Tables>(
     } else {
         return Err(Reason::NextHopUnresolved);
     };
-    send(packet, member, ip.destination, way).ok_or(Reason::WriteFault)?;
+    send(packet, member, ip, ip.destination, way).ok_or(Reason::WriteFault)?;
     Ok(reason)
 }
 
 /// Bytes of the packet, or of one segment where the kernel merged several.
 #[inline(always)]
-fn packet_len<P: Packet>(packet: &P, ip: &Ipv4, transport: &Transport) -> u32 {
+fn packet_len<A: Family, P: Packet>(packet: &P, ip: &Ip<A>, transport: &Transport) -> u32 {
     match packet.segment_payload() {
-        0 => u32::from(ip.total_len),
-        payload => ip.transport_at - ETHERNET_LEN + transport.header_len + payload,
+        0 => ip.total_len,
+        payload => ip.transport_at() - ETHERNET_LEN + transport.header_len + payload,
     }
 }
 
 #[inline(always)]
-fn send<P: Packet>(
+fn send<A: Family, P: Packet>(
     packet: &mut P,
     member: &MemberEntry,
-    destination: u32,
+    ip: &Ip<A>,
+    destination: A,
     way: &mut Way,
 ) -> Option<()> {
-    rewrite::decrement_ttl(packet)?;
+    A::write_ttl(packet, ip.ttl.wrapping_sub(1))?;
     way.ifindex = member.ifindex;
     if member.flags & MEMBER_RESOLVED != 0 {
         return rewrite::set_macs(packet, member.destination_mac, member.source_mac);
     }
-    let has_gateway = member.flags & MEMBER_HAS_GATEWAY != 0;
-    way.resolve = if has_gateway { u32::from_ne_bytes(member.gateway) } else { destination };
+    if member.flags & MEMBER_HAS_GATEWAY != 0 {
+        way.resolve = NEXT_HOP_V4;
+        way.next_hop = V4::from_ne_bytes(member.gateway).to_next_hop();
+    } else if member.flags & MEMBER_HAS_GATEWAY6 != 0 {
+        way.resolve = NEXT_HOP_V6;
+        way.next_hop = Family::from_bytes(member.gateway6);
+    } else {
+        way.resolve = A::NEXT_HOP;
+        way.next_hop = destination.to_next_hop();
+    }
     Some(())
 }

@@ -2,14 +2,15 @@
 
 use super::{Arrival, peer_key};
 use crate::age::has_lost_its_backend;
+use crate::family::Family;
 use crate::flow::{
     DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowKey, STATE_BACKEND_FIN,
     STATE_BACKEND_RESET, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING, STATE_CONFIRMED,
-    STATE_EXPIRING, STATE_REPLIED, TCP,
+    STATE_EXPIRING, STATE_REPLIED, TCP, remove_to_backend,
 };
 use crate::parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::reason::Reason;
-use crate::tables::Tables;
+use crate::tables::{FamilyTables, Tables};
 
 /// Ticks of silence after which a SYN that no backend answered chooses anew: its backend may have gone.
 const UNANSWERED_SYN_TICKS: u32 = 2;
@@ -17,11 +18,11 @@ const UNANSWERED_SYN_TICKS: u32 = 2;
 /// Whether a client's SYN ends the flow that it belongs to and begins another: that one was closing, its backend has left
 /// the SYNs before it unanswered, or is lost.
 #[inline(always)]
-pub(super) fn begins_anew<T: Tables>(
+pub(super) fn begins_anew<A: Family, T: Tables>(
     tables: &T,
-    entry: &impl Flow,
+    entry: &impl Flow<A>,
     state: u32,
-    arrival: &Arrival,
+    arrival: &Arrival<A>,
     now: u32,
 ) -> bool {
     arrival.is_first_of_connection()
@@ -31,32 +32,40 @@ pub(super) fn begins_anew<T: Tables>(
             || has_lost_its_backend(tables, entry))
 }
 
-/// Ends a flow; whoever marks it first does, and on another CPU it is over already.
+/// Ends a flow.
 #[inline(always)]
-pub(crate) fn end<T: Tables>(
+pub(super) fn end<A: Family, T: Tables + FamilyTables<A>>(
     tables: &T,
-    to_backend: &FlowKey,
-    entry: &impl Flow,
+    to_backend: &FlowKey<A>,
+    entry: &impl Flow<A>,
 ) -> Result<(), Reason> {
     let (back, backend) = (peer_key(to_backend, entry), entry.backend());
-    if entry.set_state(STATE_EXPIRING) & STATE_EXPIRING != 0 {
-        return Err(Reason::FlowExpiring);
-    }
+    claim(entry)?;
     tables.remove_flow(&back);
-    tables.end_flow(to_backend, backend);
+    remove_to_backend(tables, to_backend, backend);
     Ok(())
+}
+
+/// Takes it upon this CPU to end the flow of an entry to a backend: whoever marks it first does, for all others it is over.
+#[inline(always)]
+pub(crate) fn claim<A>(to_backend: &impl Flow<A>) -> Result<(), Reason> {
+    if to_backend.set_state(STATE_EXPIRING) & STATE_EXPIRING == 0 {
+        Ok(())
+    } else {
+        Err(Reason::FlowExpiring)
+    }
 }
 
 /// Notes in both directions what this packet says of the flow's life. Most packets say nothing new.
 #[inline(always)]
-pub(super) fn observe<T: Tables>(
+pub(super) fn observe<A: Family, T: Tables + FamilyTables<A>>(
     tables: &T,
-    arrival: &Arrival,
-    entry: &impl Flow,
+    arrival: &Arrival<A>,
+    entry: &impl Flow<A>,
     state: u32,
 ) -> Result<(), Reason> {
     let to_client = entry.direction() == DIRECTION_TO_CLIENT;
-    let is_tcp = arrival.key.protocol == TCP;
+    let is_tcp = arrival.key.protocol() == TCP;
     let flags = if is_tcp { arrival.flags } else { 0 };
     let mut bits = match (to_client, flags & TCP_FIN != 0) {
         (true, true) => STATE_REPLIED | STATE_BACKEND_FIN,
@@ -96,7 +105,7 @@ pub(super) fn observe<T: Tables>(
 /// Whether a client's segment acknowledges what the backend sent first, or thereabouts: then the client has seen it. Who
 /// guesses is right once in 2,048 times.
 #[inline(always)]
-fn answers(arrival: &Arrival, entry: &impl Flow) -> bool {
+fn answers<A: Family>(arrival: &Arrival<A>, entry: &impl Flow<A>) -> bool {
     const WINDOW: u32 = 1 << 20;
     let ahead = u32::from_be(arrival.acknowledged).wrapping_sub(entry.first_reply());
     arrival.flags & (TCP_SYN | TCP_ACK) == TCP_ACK && ahead.wrapping_add(WINDOW) < 2 * WINDOW

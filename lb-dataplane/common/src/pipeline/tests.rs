@@ -1,18 +1,37 @@
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::frame::{ACK, Carries, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
-use crate::model::{ModelPacket, ModelTables, folded, serving};
+use crate::model::{ModelPacket, ModelTables, folded, serving, serving_any};
 use crate::reason::{Contract, Kind};
 use crate::service::{ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN};
 
 const VIP: [u8; 4] = [192, 0, 2, 1];
 const BACKENDS: [[u8; 4]; 3] = [[10, 2, 0, 1], [10, 2, 0, 2], [10, 2, 0, 3]];
 
-fn vip() -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::from(VIP), 80)
+/// An address, in IPv6 the same behind a prefix.
+fn address(v4: [u8; 4], v6: bool) -> IpAddr {
+    let [a, b, c, d] = v4;
+    if v6 { [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d].into() } else { v4.into() }
+}
+
+fn vip(v6: bool) -> SocketAddr {
+    SocketAddr::new(address(VIP, v6), 80)
+}
+
+fn backends(v6: bool) -> [IpAddr; 3] {
+    BACKENDS.map(|backend| address(backend, v6))
+}
+
+/// The VIP of this family.
+fn world(algorithm: u8, v6: bool) -> ModelTables {
+    let bytes = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    };
+    serving_any(bytes(vip(v6).ip()), algorithm, &backends(v6).map(bytes))
 }
 
 /// How the kernel may hold a packet.
@@ -29,7 +48,7 @@ fn held() -> impl Strategy<Value = Held> {
 }
 
 /// A packet from one of few clients to the VIP, or from a backend to one of them.
-fn any_packet() -> impl Strategy<Value = Frame> {
+fn any_packet(v6: bool) -> impl Strategy<Value = Frame> {
     let carries = prop::sample::select(vec![
         SYN,
         SYN_ACK,
@@ -40,18 +59,24 @@ fn any_packet() -> impl Strategy<Value = Frame> {
         Carries::Udp { checksum: false },
     ]);
     let payload = prop::collection::vec(any::<u8>(), 0..100);
-    let options = prop::sample::select(vec![0_usize, 4, 40]);
+    let options = prop::sample::select(vec![0_usize, 8, 40]);
     (carries, 0_u16..4, 0_usize..4, payload, options, 1_u8..=255).prop_map(
-        |(carries, client, way, payload, options, ttl)| {
-            let client = SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 1), 1000 + client);
-            let (from, to) = match BACKENDS.get(way) {
-                Some(backend) => (SocketAddrV4::new(Ipv4Addr::from(*backend), 8080), client),
-                None => (client, vip()),
+        move |(carries, client, way, payload, options, ttl)| {
+            let client = SocketAddr::new(address([10, 1, 0, 1], v6), 1000 + client);
+            let (from, to) = match backends(v6).get(way) {
+                Some(backend) => (SocketAddr::new(*backend, 8080), client),
+                None => (client, vip(v6)),
             };
             let frame = packet(carries, "0.0.0.0:0", "0.0.0.0:0").ttl(ttl);
             Frame { from, to, payload, options: vec![1; options], ..frame }
         },
     )
+}
+
+/// Where the transport's header begins in a frame.
+fn transport_at(frame: &Frame) -> usize {
+    let header_len = if frame.from.is_ipv6() { 40 } else { 20 };
+    14 + header_len + frame.options.len()
 }
 
 /// The packet as the kernel holds it.
@@ -65,14 +90,15 @@ fn hold<const TC: bool>(frame: &Frame, held: Held) -> ModelPacket<TC> {
             return packet;
         }
     };
-    let transport_at = 34 + frame.options.len();
+    let transport_at = transport_at(frame);
     if held.partial && TC {
         let at = transport_at + checksum_at;
         let transport_len = (packet.bytes.len() - transport_at) as u16;
-        let protocol = u16::from(packet.bytes[23]);
+        let protocol = if checksum_at == 16 { 6_u16 } else { 17 };
         let word = |at: usize| u16::from_ne_bytes([packet.bytes[at], packet.bytes[at + 1]]);
-        let words =
-            [word(26), word(28), word(30), word(32), protocol.to_be(), transport_len.to_be()];
+        let addresses = if frame.from.is_ipv6() { 22..54 } else { 26..34 };
+        let mut words: Vec<u16> = addresses.step_by(2).map(word).collect();
+        words.extend([protocol.to_be(), transport_len.to_be()]);
         packet.bytes[at..at + 2].copy_from_slice(&folded(&words).to_ne_bytes());
         packet.partial = Some(at);
     }
@@ -82,7 +108,7 @@ fn hold<const TC: bool>(frame: &Frame, held: Held) -> ModelPacket<TC> {
 /// The packet as it leaves the device, which completes what was left to it.
 fn on_the_wire<const TC: bool>(mut packet: ModelPacket<TC>, frame: &Frame) -> Frame {
     if let Some(at) = packet.partial {
-        let transport = &packet.bytes[34 + frame.options.len()..];
+        let transport = &packet.bytes[transport_at(frame)..];
         let mut words: Vec<u16> = transport
             .chunks(2)
             .map(|w| u16::from_ne_bytes([w[0], w.get(1).copied().unwrap_or(0)]))
@@ -101,7 +127,7 @@ fn on_the_wire<const TC: bool>(mut packet: ModelPacket<TC>, frame: &Frame) -> Fr
 #[derive(Default)]
 struct Napkin {
     /// Client and protocol to backend.
-    flows: std::collections::BTreeMap<(SocketAddrV4, bool), SocketAddrV4>,
+    flows: std::collections::BTreeMap<(SocketAddr, bool), SocketAddr>,
 }
 
 impl Napkin {
@@ -109,13 +135,14 @@ impl Napkin {
     #[expect(clippy::wildcard_enum_match_arm, reason = "any other reason is a failure")]
     fn check(&mut self, frame: &Frame, reason: Reason, out: &Frame) -> Result<(), TestCaseError> {
         let is_tcp = matches!(frame.carries, Carries::Tcp { .. });
+        let v6 = frame.from.is_ipv6();
         let mut expected = Frame { ttl: frame.ttl.wrapping_sub(1), ..frame.clone() };
         expected.destination_mac = [2, 0, 0, 0, 0, 80];
         expected.source_mac = [2, 0, 0, 0, 0, 8];
         match reason {
             Reason::ForwardedToBackend => {
-                prop_assert_eq!(frame.to, vip());
-                prop_assert!(BACKENDS.contains(&out.to.ip().octets()));
+                prop_assert_eq!(frame.to, vip(v6));
+                prop_assert!(backends(v6).contains(&out.to.ip()));
                 let anew = frame.carries == SYN;
                 let known = self.flows.entry((frame.from, is_tcp)).or_insert(out.to);
                 if anew {
@@ -125,10 +152,10 @@ impl Napkin {
             }
             Reason::ForwardedToClient => {
                 prop_assert_eq!(self.flows.get(&(frame.to, is_tcp)), Some(&frame.from));
-                expected.from = vip();
+                expected.from = vip(v6);
             }
             // A backend's packet of no flow is routed like any other.
-            Reason::Forwarded => prop_assert_ne!(frame.to, vip()),
+            Reason::Forwarded => prop_assert_ne!(frame.to, vip(v6)),
             Reason::FlowTtlExpired | Reason::TtlExpired => {
                 prop_assert_eq!(frame.ttl, 1);
                 expected = frame.clone();
@@ -156,10 +183,12 @@ fn agree<const TC: bool>(
         prop_assert!(tables.counted.borrow().is_empty());
         let forwarded = outcome.reason.kind() == Kind::Forward;
         prop_assert_eq!(outcome.way.ifindex, if forwarded { 9 } else { 0 });
-        let is_flow_to_be = outcome.reason == Reason::FlowTtlExpired && frame.to == vip();
+        let is_flow_to_be =
+            outcome.reason == Reason::FlowTtlExpired && frame.to == vip(frame.from.is_ipv6());
         if is_flow_to_be {
             // The flow has begun though its first packet ended here: what it chose is not seen. Start over.
-            tables.flows.borrow_mut().clear();
+            tables.v4.flows.borrow_mut().clear();
+            tables.v6.flows.borrow_mut().clear();
             napkin = Napkin::default();
             continue;
         }
@@ -171,20 +200,34 @@ fn agree<const TC: bool>(
 proptest! {
     #[test]
     fn any_conversation_is_translated_as_a_naive_nat_would(
-        packets in prop::collection::vec((any_packet(), held()), 1..60),
+        packets in prop::collection::vec((any_packet(false), held()), 1..60),
         algorithm in prop::sample::select(vec![ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN]),
     ) {
-        agree::<true>(&serving(VIP, algorithm, &BACKENDS), &packets)?;
-        agree::<false>(&serving(VIP, algorithm, &BACKENDS), &packets)?;
+        agree::<true>(&world(algorithm, false), &packets)?;
+        agree::<false>(&world(algorithm, false), &packets)?;
     }
 
     #[test]
-    fn no_bytes_make_the_pipeline_stumble(mut bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+    fn any_conversation_in_ipv6_too(
+        packets in prop::collection::vec((any_packet(true), held()), 1..60),
+        algorithm in prop::sample::select(vec![ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN]),
+    ) {
+        agree::<true>(&world(algorithm, true), &packets)?;
+        agree::<false>(&world(algorithm, true), &packets)?;
+    }
+
+    #[test]
+    fn no_bytes_make_the_pipeline_stumble(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..160),
+        v6: bool,
+    ) {
+        let (ethertype, version) = if v6 { ([0x86, 0xdd], 0x60) } else { ([8, 0], 0x40) };
         if let Some(addressed) = bytes.get_mut(..14) {
-            addressed.copy_from_slice(&[0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 8, 0]);
+            addressed[..12].copy_from_slice(&[0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6]);
+            addressed[12..].copy_from_slice(&ethertype);
         }
-        if let Some(version) = bytes.get_mut(14) {
-            *version = 0x40 | *version & 15;
+        if let Some(first) = bytes.get_mut(14) {
+            *first = version | *first & 15;
         }
         let tables = serving(VIP, ALGORITHM_MAGLEV, &BACKENDS);
         let mut packet = ModelPacket::<true>::new(bytes.clone());
@@ -207,7 +250,7 @@ fn a_packet_that_the_kernel_is_to_send_is_handed_over_rewritten() {
     let mut at_tc = ModelPacket::<true>::new(frame.bytes());
     let outcome = process(&mut at_tc, &tables);
     assert_eq!(outcome.reason, Reason::FlowThroughNeighbour);
-    assert_eq!(outcome.way.resolve.to_ne_bytes(), [10, 2, 0, 1]);
+    assert_eq!(outcome.way.next_hop[0].to_ne_bytes(), [10, 2, 0, 1]);
     assert_eq!(Frame::parse(&at_tc.bytes), rewritten.clone().ttl(63));
 
     let mut at_xdp = ModelPacket::<false>::new(frame.bytes());

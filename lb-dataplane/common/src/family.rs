@@ -1,0 +1,99 @@
+//! The two families of IP: what differs between them, so that all else is written once.
+
+mod v4;
+mod v6;
+
+use core::fmt::Debug;
+use core::hash::Hash;
+
+use crate::checksum::Delta;
+use crate::fib::Route;
+use crate::packet::Packet;
+use crate::parse::{Ip, Kind};
+use crate::reason::Reason;
+use crate::tables::Tables;
+
+/// An IPv4 address in network byte order, loaded as this machine loads it.
+pub type V4 = u32;
+/// An IPv6 address in network byte order, loaded as this machine loads it.
+pub type V6 = [u32; 4];
+
+/// A family, by its addresses.
+pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
+    /// Whether the stages of a packet's way are subprograms: with longer addresses the stack has no room for them all.
+    const APART: bool;
+    /// Bytes of a header without options or extensions.
+    const HEADER_LEN: u32;
+    /// The protocol number of its ICMP.
+    const ICMP: u8;
+    /// The first word of an echo reply.
+    const ECHO_REPLY: u16;
+    /// Whether ICMP's checksum covers the addresses (RFC 4443 §2.3).
+    const ICMP_COVERS_ADDRESSES: bool;
+    /// What [`Way`](crate::pipeline::Way) calls it.
+    const NEXT_HOP: u32;
+    /// Bytes of a short packet that an ICMP error quotes: a header and 8 bytes.
+    const QUOTED_SHORT: usize;
+    /// Room in a flow's entry for what later rewrites need.
+    type Spare: Copy + Eq + Debug;
+    /// Nothing in there.
+    const NO_SPARE: Self::Spare;
+
+    /// What replacing one address by another does to a sum.
+    fn delta(old: Self, new: Self) -> Delta;
+    /// Both addresses of a packet in 64 bits, the same on every machine.
+    fn fold(source: Self, destination: Self) -> u64;
+    /// As IPv6 has it, an IPv4 address mapped (RFC 4291 §2.5.5.2).
+    fn to_bytes(self) -> [u8; 16];
+    /// From what [`Family::to_bytes`] made.
+    fn from_bytes(bytes: [u8; 16]) -> Self;
+    /// For [`Way`](crate::pipeline::Way): as IPv6 has it, an IPv4 address in the first word.
+    fn to_next_hop(self) -> V6;
+    /// Whether it may only speak on its own link.
+    fn is_link_local(self) -> bool;
+
+    /// Reads the header of a frame that its Ethernet header says to be of this family.
+    ///
+    /// # Errors
+    ///
+    /// The reason for which the frame's way ends here.
+    fn header<P: Packet>(packet: &mut P) -> Result<Ip<Self>, Reason>;
+    /// Reads the header that an ICMP error quotes: with where its transport begins. `None` if no flow's packet has such.
+    fn quoted<P: Packet>(packet: &mut P, at: u32, end: u32) -> Option<Ip<Self>>;
+    /// What an ICMP message is, by its first word.
+    fn icmp(first: u16) -> Option<Kind>;
+    /// Writes the addresses of the header at `at`; what that does to a sum over the header, its checksum included.
+    fn write_addresses<P: Packet>(
+        packet: &mut P,
+        at: u32,
+        source: Self,
+        destination: Self,
+        change: Delta,
+    ) -> Option<Delta>;
+    /// Writes the time to live.
+    fn write_ttl<P: Packet>(packet: &mut P, ttl: u8) -> Option<()>;
+    /// Looks a destination up in the FIB.
+    fn route<T: Tables>(tables: &T, destination: Self, hash: u32) -> Route;
+}
+
+/// The two 16-bit words of one of 32 bits, in memory's order.
+#[must_use]
+#[inline(always)]
+pub fn words(word: u32) -> [u16; 2] {
+    if cfg!(target_endian = "little") {
+        [word as u16, (word >> 16) as u16]
+    } else {
+        [(word >> 16) as u16, word as u16]
+    }
+}
+
+/// A word of 32 bits from its two words, in memory's order.
+#[must_use]
+#[inline(always)]
+pub fn word(words: [u16; 2]) -> u32 {
+    if cfg!(target_endian = "little") {
+        u32::from(words[0]) | u32::from(words[1]) << 16
+    } else {
+        u32::from(words[0]) << 16 | u32::from(words[1])
+    }
+}

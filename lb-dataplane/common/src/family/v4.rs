@@ -1,0 +1,186 @@
+//! IPv4 (RFC 791).
+
+use super::{Family, V4, V6, word, words};
+use crate::checksum::{self, Delta};
+use crate::fib::{self, Route};
+use crate::packet::Packet;
+use crate::parse::{ETHERNET_LEN, Ip, Kind};
+use crate::pipeline::NEXT_HOP_V4;
+use crate::reason::Reason;
+use crate::tables::Tables;
+
+const HEADER_LEN: u32 = 20;
+/// Where the time to live is, in the frame.
+const TTL_AT: u32 = ETHERNET_LEN + 8;
+/// Where the header's checksum is, in the header. The addresses follow it.
+const CHECKSUM_AT: u32 = 10;
+const ECHO_REQUEST: u8 = 8;
+const UNREACHABLE: u8 = 3;
+const TIME_EXCEEDED: u8 = 11;
+const PARAMETER_PROBLEM: u8 = 12;
+/// The flag "more fragments" and the offset.
+const FRAGMENT: u16 = 0x3fff;
+const OFFSET: u16 = 0x1fff;
+const DONT_FRAGMENT: u16 = 0x4000;
+
+impl Family for V4 {
+    const APART: bool = false;
+    const HEADER_LEN: u32 = HEADER_LEN;
+    const ICMP: u8 = 1;
+    const ECHO_REPLY: u16 = 0;
+    const ICMP_COVERS_ADDRESSES: bool = false;
+    const NEXT_HOP: u32 = NEXT_HOP_V4;
+    const QUOTED_SHORT: usize = 28;
+    type Spare = [u8; 27];
+    const NO_SPARE: [u8; 27] = [0; 27];
+
+    #[inline(always)]
+    fn delta(old: Self, new: Self) -> Delta {
+        Delta::of(words(old), words(new))
+    }
+
+    #[inline(always)]
+    fn fold(source: Self, destination: Self) -> u64 {
+        u64::from(u32::from_be(source)) << 32 | u64::from(u32::from_be(destination))
+    }
+
+    #[inline(always)]
+    fn to_bytes(self) -> [u8; 16] {
+        let [a, b, c, d] = self.to_ne_bytes();
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+    }
+
+    #[inline(always)]
+    fn from_bytes(bytes: [u8; 16]) -> Self {
+        let [_, _, _, _, _, _, _, _, _, _, _, _, a, b, c, d] = bytes;
+        u32::from_ne_bytes([a, b, c, d])
+    }
+
+    #[inline(always)]
+    fn to_next_hop(self) -> V6 {
+        [self, 0, 0, 0]
+    }
+
+    /// RFC 3927.
+    #[inline(always)]
+    fn is_link_local(self) -> bool {
+        u32::from_be(self) >> 16 == 169 << 8 | 254
+    }
+
+    #[inline(always)]
+    fn header<P: Packet>(packet: &mut P) -> Result<Ip<Self>, Reason> {
+        if !packet.pull(ETHERNET_LEN + HEADER_LEN) {
+            return Err(Reason::Malformed);
+        }
+        let ip = read(packet).ok_or(Reason::Malformed)?;
+        check_addresses(&ip)?;
+        Ok(ip)
+    }
+
+    #[inline(always)]
+    fn quoted<P: Packet>(packet: &mut P, at: u32, end: u32) -> Option<Ip<Self>> {
+        if at + HEADER_LEN > end || !packet.pull(at + HEADER_LEN) {
+            return None;
+        }
+        let h = packet.read::<10>(at)?;
+        let [version_and_len, _] = h[0].to_ne_bytes();
+        let header_len = u32::from(version_and_len & 0x0f) * 4;
+        if version_and_len >> 4 != 4 || header_len < HEADER_LEN {
+            return None;
+        }
+        Some(ip(&h, at + header_len))
+    }
+
+    #[inline(always)]
+    fn icmp(first: u16) -> Option<Kind> {
+        match first.to_ne_bytes() {
+            [ECHO_REQUEST, 0] => Some(Kind::EchoRequest),
+            [0, 0] => Some(Kind::EchoReply),
+            [UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM, _] => Some(Kind::Error),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn write_addresses<P: Packet>(
+        packet: &mut P,
+        at: u32,
+        source: Self,
+        destination: Self,
+        change: Delta,
+    ) -> Option<Delta> {
+        let [old] = packet.read::<1>(at + CHECKSUM_AT)?;
+        let new = checksum::update(old, change);
+        let ([s0, s1], [d0, d1]) = (words(source), words(destination));
+        packet.write(at + CHECKSUM_AT, [new, s0, s1, d0, d1])?;
+        Some(change.and(Delta::of([old], [new])))
+    }
+
+    #[inline(always)]
+    fn write_ttl<P: Packet>(packet: &mut P, ttl: u8) -> Option<()> {
+        let [old, checksum] = packet.read::<2>(TTL_AT)?;
+        let [_, protocol] = old.to_ne_bytes();
+        let new = u16::from_ne_bytes([ttl, protocol]);
+        packet.write(TTL_AT, [new, checksum::update(checksum, Delta::of([old], [new]))])
+    }
+
+    #[inline(always)]
+    fn route<T: Tables>(tables: &T, destination: Self, hash: u32) -> Route {
+        fib::lookup4(tables, u32::from_be(destination), hash)
+    }
+}
+
+#[inline(always)]
+fn read<P: Packet>(packet: &P) -> Option<Ip<V4>> {
+    let h = packet.read::<10>(ETHERNET_LEN)?;
+    let [version_and_len, _] = h[0].to_ne_bytes();
+    let header_len = u32::from(version_and_len & 0x0f) * 4;
+    let total_len = u32::from(u16::from_be(h[1]));
+    // Merged segments may be longer than the field can say; the kernel then leaves it zero.
+    let announced = if packet.segment_payload() == 0 { total_len } else { header_len };
+    if version_and_len >> 4 != 4
+        || header_len < HEADER_LEN
+        || announced < header_len
+        || ETHERNET_LEN + announced > packet.frame_len()
+    {
+        return None;
+    }
+    Some(ip(&h, ETHERNET_LEN + header_len))
+}
+
+#[inline(always)]
+fn ip(h: &[u16; 10], transport_at: u32) -> Ip<V4> {
+    let [ttl, protocol] = h[4].to_ne_bytes();
+    let fragment = u16::from_be(h[3]);
+    Ip {
+        source: word([h[6], h[7]]),
+        destination: word([h[8], h[9]]),
+        protocol,
+        ttl,
+        is_fragment: fragment & FRAGMENT != 0,
+        is_later_fragment: fragment & OFFSET != 0,
+        must_stay_whole: fragment & DONT_FRAGMENT != 0,
+        identification: u32::from(h[2]),
+        total_len: u32::from(u16::from_be(h[1])),
+        transport_at,
+    }
+}
+
+/// Addresses that no router forwards (RFC 1812 §4.2.2.11, §5.3.7; RFC 3927 §7).
+#[inline(always)]
+fn check_addresses(ip: &Ip<V4>) -> Result<(), Reason> {
+    if is_never_a_source(ip.destination) || ip.destination.is_link_local() {
+        return Err(Reason::SpecialDestination);
+    }
+    if is_never_a_source(ip.source) {
+        return Err(Reason::MartianSource);
+    }
+    Ok(())
+}
+
+/// 0/8, 127/8, and everything from 224/4 on.
+#[inline(always)]
+fn is_never_a_source(address: V4) -> bool {
+    let first = u32::from_be(address) >> 24;
+    first == 0 || first == 127 || first >= 224
+}

@@ -1,0 +1,251 @@
+//! IPv6 (RFC 8200).
+
+use super::{Family, V4, V6, word, words};
+use crate::checksum::Delta;
+use crate::fib::Route;
+use crate::fib6;
+use crate::packet::Packet;
+use crate::parse::{ETHERNET_LEN, Ip, Kind};
+use crate::pipeline::NEXT_HOP_V6;
+use crate::reason::Reason;
+use crate::tables::Tables;
+
+const HEADER_LEN: u32 = 40;
+/// Where the next header and the hop limit are, in the frame.
+const NEXT_AT: u32 = ETHERNET_LEN + 6;
+/// Where the addresses are, in the header.
+const ADDRESSES_AT: u32 = 8;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
+/// Extension headers of a packet at most; longer chains are the kernel's.
+const MAX_EXTENSIONS: u32 = 4;
+/// The least that an extension header has.
+const EXTENSION_LEN: u32 = 8;
+/// Bytes that all of a packet's extension headers may have: an offset beyond is the kernel's, too.
+const MAX_EXTENSIONS_LEN: u32 = 1024;
+
+const UNREACHABLE: u8 = 1;
+const PARAMETER_PROBLEM: u8 = 4;
+const ECHO_REQUEST: u8 = 128;
+const ECHO_REPLY: u8 = 129;
+
+impl Family for V6 {
+    const APART: bool = true;
+    const HEADER_LEN: u32 = HEADER_LEN;
+    const ICMP: u8 = 58;
+    const ECHO_REPLY: u16 = u16::from_ne_bytes([ECHO_REPLY, 0]);
+    const ICMP_COVERS_ADDRESSES: bool = true;
+    const NEXT_HOP: u32 = NEXT_HOP_V6;
+    const QUOTED_SHORT: usize = 48;
+    type Spare = [u8; 3];
+    const NO_SPARE: [u8; 3] = [0; 3];
+
+    #[inline(always)]
+    fn delta(old: Self, new: Self) -> Delta {
+        Delta::of(all_words(old), all_words(new))
+    }
+
+    #[inline(always)]
+    fn fold(source: Self, destination: Self) -> u64 {
+        let half = |a: u32, b: u32| u64::from(u32::from_be(a)) << 32 | u64::from(u32::from_be(b));
+        let [a, b, c, d] = source;
+        let [e, f, g, h] = destination;
+        // Each half by an odd number of its own, so that equal halves do not cancel.
+        half(a, b).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ half(c, d).rotate_left(32).wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
+            ^ half(e, f).wrapping_mul(0x1656_67b1_9e37_79f9).rotate_left(31)
+            ^ half(g, h).wrapping_mul(0x27d4_eb2f_1656_67c5).rotate_left(17)
+    }
+
+    #[inline(always)]
+    fn to_bytes(self) -> [u8; 16] {
+        let [a, b, c, d] = self;
+        let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (a.to_ne_bytes(), b.to_ne_bytes());
+        let ([c0, c1, c2, c3], [d0, d1, d2, d3]) = (c.to_ne_bytes(), d.to_ne_bytes());
+        [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3]
+    }
+
+    #[inline(always)]
+    fn from_bytes(bytes: [u8; 16]) -> Self {
+        let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = bytes;
+        [[a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3], [d0, d1, d2, d3]]
+            .map(u32::from_ne_bytes)
+    }
+
+    #[inline(always)]
+    fn to_next_hop(self) -> V6 {
+        self
+    }
+
+    /// RFC 4291 §2.5.6.
+    #[inline(always)]
+    fn is_link_local(self) -> bool {
+        u32::from_be(self[0]) >> 22 == 0xfe80 >> 6
+    }
+
+    #[inline(always)]
+    fn header<P: Packet>(packet: &mut P) -> Result<Ip<Self>, Reason> {
+        if !packet.pull(ETHERNET_LEN + HEADER_LEN) {
+            return Err(Reason::Malformed);
+        }
+        let h = packet.read::<20>(ETHERNET_LEN).ok_or(Reason::Malformed)?;
+        let payload_len = u32::from(u16::from_be(h[2]));
+        // Merged segments may be longer than the field can say; the kernel then leaves it zero.
+        let announced = if packet.segment_payload() == 0 { payload_len } else { 0 };
+        if h[0].to_ne_bytes()[0] >> 4 != 6
+            || ETHERNET_LEN + HEADER_LEN + announced > packet.frame_len()
+        {
+            return Err(Reason::Malformed);
+        }
+        let mut ip = ip(&h, ETHERNET_LEN + HEADER_LEN);
+        check_addresses(&ip)?;
+        follow(packet, &mut ip)?;
+        Ok(ip)
+    }
+
+    #[inline(always)]
+    fn quoted<P: Packet>(packet: &mut P, at: u32, end: u32) -> Option<Ip<Self>> {
+        if at + HEADER_LEN > end || !packet.pull(at + HEADER_LEN) {
+            return None;
+        }
+        let h = packet.read::<20>(at)?;
+        // A packet of a flow that came with extension headers is quoted behind them, and not recognised.
+        (h[0].to_ne_bytes()[0] >> 4 == 6).then(|| ip(&h, at + HEADER_LEN))
+    }
+
+    #[inline(always)]
+    fn icmp(first: u16) -> Option<Kind> {
+        match first.to_ne_bytes() {
+            [ECHO_REQUEST, 0] => Some(Kind::EchoRequest),
+            [ECHO_REPLY, 0] => Some(Kind::EchoReply),
+            [UNREACHABLE..=PARAMETER_PROBLEM, _] => Some(Kind::Error),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn write_addresses<P: Packet>(
+        packet: &mut P,
+        at: u32,
+        source: Self,
+        destination: Self,
+        change: Delta,
+    ) -> Option<Delta> {
+        packet.write(at + ADDRESSES_AT, all_words(source))?;
+        packet.write(at + ADDRESSES_AT + 16, all_words(destination))?;
+        Some(change)
+    }
+
+    #[inline(always)]
+    fn write_ttl<P: Packet>(packet: &mut P, ttl: u8) -> Option<()> {
+        let [old] = packet.read::<1>(NEXT_AT)?;
+        let [next, _] = old.to_ne_bytes();
+        packet.write(NEXT_AT, [u16::from_ne_bytes([next, ttl])])
+    }
+
+    #[inline(always)]
+    fn route<T: Tables>(tables: &T, destination: Self, hash: u32) -> Route {
+        let [a, b, c, d] = destination.map(|word| u64::from(u32::from_be(word)));
+        fib6::lookup6(tables, [a << 32 | b, c << 32 | d], hash)
+    }
+}
+
+#[inline(always)]
+fn all_words(address: V6) -> [u16; 8] {
+    let [[a, b], [c, d], [e, f], [g, h]] = address.map(words);
+    [a, b, c, d, e, f, g, h]
+}
+
+#[inline(always)]
+fn ip(h: &[u16; 20], transport_at: u32) -> Ip<V6> {
+    let address = |at: usize| {
+        [
+            word([h[at], h[at + 1]]),
+            word([h[at + 2], h[at + 3]]),
+            word([h[at + 4], h[at + 5]]),
+            word([h[at + 6], h[at + 7]]),
+        ]
+    };
+    let [protocol, ttl] = h[3].to_ne_bytes();
+    Ip {
+        source: address(4),
+        destination: address(12),
+        protocol,
+        ttl,
+        is_fragment: false,
+        is_later_fragment: false,
+        // Only senders fragment (RFC 8200 §4.5).
+        must_stay_whole: true,
+        identification: 0,
+        total_len: HEADER_LEN + u32::from(u16::from_be(h[2])),
+        transport_at,
+    }
+}
+
+/// Follows the extension headers to the transport (RFC 8200 §4). Options are for hosts, and hop-by-hop ones only for routers
+/// that are told to mind them (RFC 9673).
+#[inline(always)]
+fn follow<P: Packet>(packet: &mut P, ip: &mut Ip<V6>) -> Result<(), Reason> {
+    let mut extensions = 0;
+    while extensions < MAX_EXTENSIONS {
+        extensions += 1;
+        if !matches!(ip.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) {
+            return Ok(());
+        }
+        let at = ip.transport_at;
+        if at > ETHERNET_LEN + HEADER_LEN + MAX_EXTENSIONS_LEN {
+            return Err(Reason::ExtensionHeaders);
+        }
+        if at + EXTENSION_LEN > ETHERNET_LEN + ip.total_len && packet.segment_payload() == 0
+            || !packet.pull(at + EXTENSION_LEN)
+        {
+            return Err(Reason::Malformed);
+        }
+        let [first, second, third, fourth] = packet.read::<4>(at).ok_or(Reason::Malformed)?;
+        let [next, len] = first.to_ne_bytes();
+        if ip.protocol == FRAGMENT {
+            let offset_and_more = u16::from_be(second) & 0xfff9;
+            ip.is_fragment = offset_and_more != 0;
+            ip.is_later_fragment = offset_and_more > 7;
+            ip.identification = word([third, fourth]);
+            ip.protocol = next;
+            ip.transport_at = at + EXTENSION_LEN;
+            if ip.is_later_fragment {
+                return Ok(());
+            }
+            continue;
+        }
+        // Whom a routing header is still to lead on is a matter of policy (RFC 5095, RFC 8754).
+        if ip.protocol == ROUTING && second.to_ne_bytes()[1] != 0 {
+            return Err(Reason::ExtensionHeaders);
+        }
+        ip.protocol = next;
+        ip.transport_at = at + EXTENSION_LEN + u32::from(len) * 8;
+    }
+    Err(Reason::ExtensionHeaders)
+}
+
+/// Addresses that no router forwards (RFC 4291 §2.5.2, §2.5.3, §2.5.5.2, §2.5.6, §2.7).
+#[inline(always)]
+fn check_addresses(ip: &Ip<V6>) -> Result<(), Reason> {
+    if is_never_a_source(ip.destination) || ip.destination.is_link_local() {
+        return Err(Reason::SpecialDestination);
+    }
+    if is_never_a_source(ip.source) {
+        return Err(Reason::MartianSource);
+    }
+    Ok(())
+}
+
+/// Multicast, `::`, `::1`, and IPv4 addresses in IPv6's clothes.
+#[inline(always)]
+fn is_never_a_source(address: V6) -> bool {
+    let [a, b, c, d] = address;
+    let is_low = a == 0 && b == 0;
+    a.to_ne_bytes()[0] == 0xff
+        || is_low && c == 0 && u32::from_be(d) <= 1
+        || is_low && c == V4::to_be(0xffff)
+}

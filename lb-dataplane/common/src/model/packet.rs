@@ -1,0 +1,100 @@
+//! The host's packets: what the kernel does to a packet behind a program's back.
+
+use std::cell::Cell;
+
+use crate::checksum;
+use crate::packet::{ChecksumChange, Packet};
+use crate::reason::Reason;
+
+/// A packet at TC (`RESOLVES`) or at XDP.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelPacket<const RESOLVES: bool> {
+    pub(crate) bytes: Vec<u8>,
+    /// Bytes that may be read in place; the rest lies in other pages until it is pulled.
+    pub(crate) linear: usize,
+    /// Payload bytes of each merged segment, or 0.
+    pub(crate) segment_payload: u32,
+    /// Where the transport's checksum is, if it holds the pseudo-header's sum only (`CHECKSUM_PARTIAL`).
+    pub(crate) partial: Option<usize>,
+    /// What user space was told.
+    pub(crate) punted: Cell<Option<(Reason, u16)>>,
+}
+
+impl<const RESOLVES: bool> ModelPacket<RESOLVES> {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        let linear = bytes.len();
+        Self { linear, bytes, segment_payload: 0, partial: None, punted: Cell::new(None) }
+    }
+
+    fn word(&self, at: usize) -> Option<u16> {
+        let bytes = self.bytes.get(at..at + 2).filter(|_| at + 2 <= self.linear)?;
+        Some(u16::from_ne_bytes([bytes[0], bytes[1]]))
+    }
+}
+
+impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
+    const RESOLVES_NEIGHBOURS: bool = RESOLVES;
+
+    fn frame_len(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
+    fn segment_payload(&self) -> u32 {
+        self.segment_payload
+    }
+
+    fn is_addressed_here(&self, destination: [u16; 3]) -> bool {
+        destination == [0; 3]
+    }
+
+    fn has_tag_aside(&self) -> bool {
+        false
+    }
+
+    fn pull(&mut self, len: u32) -> bool {
+        self.linear = self.linear.max((len as usize).min(self.bytes.len()));
+        len as usize <= self.bytes.len()
+    }
+
+    fn read<const N: usize>(&self, at: u32) -> Option<[u16; N]> {
+        assert_eq!(at % 2, 0, "offsets are even");
+        let mut words = [0; N];
+        for (n, word) in words.iter_mut().enumerate() {
+            *word = self.word(at as usize + 2 * n)?;
+        }
+        Some(words)
+    }
+
+    fn write<const N: usize>(&mut self, at: u32, words: [u16; N]) -> Option<()> {
+        self.read::<N>(at)?;
+        for (n, word) in words.into_iter().enumerate() {
+            let at = at as usize + 2 * n;
+            self.bytes[at..at + 2].copy_from_slice(&word.to_ne_bytes());
+        }
+        Some(())
+    }
+
+    fn punt(&self, reason: Reason, _: usize, mtu: u16) {
+        self.punted.set(Some((reason, mtu)));
+    }
+
+    /// As the kernel's `bpf_l4_csum_replace` does.
+    fn update_transport_checksum(&mut self, change: ChecksumChange) -> Option<()> {
+        let [old] = self.read(change.at)?;
+        if change.optional && old == 0 {
+            return Some(());
+        }
+        let new = match self.partial {
+            Some(at) => {
+                assert_eq!(at, change.at as usize);
+                // The field is a plain sum, not its complement.
+                !checksum::update(!old, change.pseudo_header)
+            }
+            None if change.optional => {
+                checksum::update_optional(old, change.pseudo_header.and(change.content))
+            }
+            None => checksum::update(old, change.pseudo_header.and(change.content)),
+        };
+        self.write(change.at, [new])
+    }
+}

@@ -1,0 +1,327 @@
+//! IPv6: services, routing, errors, fragments, extension headers, and the end of flows.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use lb_dataplane::table::Algorithm::{LeastConnections, Maglev, RoundRobin};
+use lb_dataplane::table::Protocol::{Tcp, Udp};
+use lb_dataplane::table::Source;
+use lb_dataplane::{Hook, Reason, Timeouts};
+
+use crate::frame::{ACK, Carries, ECHO6, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
+use crate::scene::{BACKEND_SIDE, BOTH, CLIENT_SIDE, Scene};
+
+const VIP: &str = "[2001:db8:ff::1]:80";
+const CLIENT: &str = "[2001:db8:1::5]:40000";
+const BACKEND: &str = "[2001:db8:2::9]:8080";
+const MORE_FRAGMENTS: u16 = 0x2000;
+
+fn scene() -> Scene {
+    let mut scene = Scene::new();
+    scene.apply(&[(VIP, Tcp, Maglev, &[BACKEND]), (VIP, Udp, Maglev, &[BACKEND])]);
+    scene
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn conversations_are_translated_both_ways_behind_whatever_extension_headers() {
+    for hook in BOTH {
+        for (first, answer) in [(SYN, SYN_ACK), (UDP, UDP)] {
+            for options in [vec![], vec![1; 8], vec![1; 64]] {
+                for len in [0, 1, 17, 512, 1300] {
+                    let mut scene = scene();
+                    let there = Frame { options: options.clone(), ..packet(first, CLIENT, VIP) }
+                        .payload(len);
+                    let sent = scene.send(hook, &there);
+                    assert_eq!((sent.reason, sent.ifindex), (Reason::ForwardedToBackend, 8));
+                    let expected = Frame {
+                        destination_mac: BACKEND_SIDE.destination_mac.unwrap(),
+                        source_mac: BACKEND_SIDE.source_mac,
+                        to: address(BACKEND),
+                        ttl: 63,
+                        ..there
+                    };
+                    assert_eq!(sent.frame(), expected, "{hook:?}");
+                    let back = packet(answer, BACKEND, CLIENT).payload(len);
+                    let sent = scene.send(hook, &back);
+                    assert_eq!((sent.reason, sent.ifindex), (Reason::ForwardedToClient, 7));
+                    let expected = Frame {
+                        destination_mac: CLIENT_SIDE.destination_mac.unwrap(),
+                        source_mac: CLIENT_SIDE.source_mac,
+                        from: address(VIP),
+                        ttl: 63,
+                        ..back
+                    };
+                    assert_eq!(sent.frame(), expected, "{hook:?}");
+                    assert_eq!(scene.get().flows(9).unwrap().len(), 1);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_for_no_service_is_routed_or_left_to_the_kernel() {
+    let there = "[2001:db8:2::3]:53";
+    for hook in BOTH {
+        let mut scene = scene();
+        let unresolved = |tc, xdp| if hook == Hook::Tc { tc } else { xdp };
+        let cases = [
+            (packet(UDP, CLIENT, there), Reason::Forwarded),
+            (packet(Carries::Other(132), CLIENT, there), Reason::ProtocolNotHandled),
+            (packet(UDP, CLIENT, "[2001:db8:3::1]:53"), Reason::RoutedByKernel),
+            (packet(UDP, CLIENT, "[2001:db8:4::1]:53"), Reason::Blackhole),
+            (
+                packet(UDP, CLIENT, "[2001:db8:5::1]:53"),
+                unresolved(Reason::ThroughNeighbour, Reason::NextHopUnresolved),
+            ),
+            (
+                packet(UDP, CLIENT, "[2001:db8:6::1]:53"),
+                unresolved(Reason::ThroughNeighbour, Reason::NextHopUnresolved),
+            ),
+            (packet(UDP, CLIENT, "[2001:db9::1]:53"), Reason::NoRoute),
+            (packet(UDP, CLIENT, there).ttl(1), Reason::TtlExpired),
+            (packet(UDP, CLIENT, there).payload(1453), Reason::TooBig),
+            (packet(UDP, "[fe80::1]:1", there), Reason::LinkLocalSource),
+            (packet(UDP, CLIENT, "[fe80::1]:1"), Reason::SpecialDestination),
+            (packet(UDP, CLIENT, "[ff02::1]:1"), Reason::SpecialDestination),
+            (packet(UDP, CLIENT, "[::1]:1"), Reason::SpecialDestination),
+            (packet(UDP, CLIENT, "[::ffff:10.2.0.1]:1"), Reason::SpecialDestination),
+            (packet(UDP, "[ff02::1]:1", there), Reason::MartianSource),
+            (packet(UDP, "[::1]:1", there), Reason::MartianSource),
+            (packet(UDP, "[::]:1", there), Reason::MartianSource),
+            (packet(UDP, "[::ffff:10.1.0.1]:1", there), Reason::MartianSource),
+            (packet(ECHO6, CLIENT, there), Reason::Forwarded),
+            (packet(UDP, CLIENT, "[2001:db8:ff::1]:81"), Reason::VipWithoutService),
+            (packet(ACK, CLIENT, VIP), Reason::ForwardedToBackend),
+        ];
+        for (frame, reason) in cases {
+            let ended = scene.send(hook, &frame);
+            assert_eq!(ended.reason, reason, "{hook:?} {frame:?}");
+            if ended.ifindex == 0 {
+                assert_eq!(ended.bytes(), frame.bytes(), "{hook:?} {reason:?}: unchanged");
+            } else {
+                assert_eq!(ended.frame().ttl, 63, "{hook:?} {reason:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_echo_request_to_a_vip_is_answered_in_place() {
+    for hook in BOTH {
+        let mut scene = scene();
+        let ask = packet(ECHO6, "[2001:db8:1::5]:77", "[2001:db8:ff::1]:0");
+        let ended = scene.send(hook, &ask);
+        assert_eq!(ended.reason, Reason::EchoAnswered, "{hook:?}");
+        let answer = ended.frame();
+        assert_eq!(answer.carries, Carries::Icmp { kind: 129, code: 0 });
+        assert_eq!((answer.from.ip(), answer.to.ip()), (ask.to.ip(), ask.from.ip()));
+        assert_eq!((answer.ttl, &answer.payload), (64, &ask.payload));
+        assert_eq!((answer.source_mac, answer.destination_mac), ([0; 6], ask.source_mac));
+    }
+}
+
+#[test]
+fn headers_that_lie_are_dropped_and_those_that_lead_elsewhere_are_the_kernels() {
+    let good = packet(UDP, CLIENT, VIP);
+    let long = Frame { options: vec![1; 16], ..good.clone() };
+    let with = |frame: &Frame, changes: &[(usize, u8)]| {
+        let mut bytes = frame.bytes();
+        changes.iter().for_each(|(at, value)| bytes[*at] = *value);
+        bytes
+    };
+    let cut = |frame: &Frame, len: usize| frame.bytes()[..len].to_vec();
+    let cases = [
+        // The version, and a payload longer than the frame.
+        (with(&good, &[(14, 0x50)]), Reason::Malformed),
+        (with(&good, &[(18, 0xff)]), Reason::Malformed),
+        (cut(&good, 53), Reason::Malformed),
+        (cut(&good, 60), Reason::Malformed),
+        // UDP's header is not in the packet, an extension header goes beyond it.
+        (with(&good, &[(19, 7)]), Reason::Malformed),
+        (with(&long, &[(55, 9)]), Reason::Malformed),
+        (with(&long, &[(19, 4)]), Reason::Malformed),
+        // A routing header with a segment left, and with none.
+        (with(&long, &[(20, 43), (57, 1)]), Reason::ExtensionHeaders),
+        (with(&long, &[(20, 43), (57, 0)]), Reason::ForwardedToBackend),
+        // Hop-by-hop options are passed over.
+        (with(&long, &[(20, 0)]), Reason::ForwardedToBackend),
+        // Authentication, no next header, another one.
+        (with(&long, &[(54, 51)]), Reason::VipWithoutService),
+        (with(&long, &[(54, 59)]), Reason::VipWithoutService),
+    ];
+    for hook in BOTH {
+        for (bytes, reason) in &cases {
+            // A test run at TC takes no frame that is shorter than its IP header.
+            if hook == Hook::Tc && bytes.len() < 54 {
+                continue;
+            }
+            let mut scene = scene();
+            let ended = scene.send_bytes(hook, bytes, None);
+            assert_eq!(ended.reason, *reason, "{hook:?} {bytes:02x?}");
+        }
+        // Many small extension headers, one behind the other.
+        let mut bytes = Frame { options: vec![1; 40], ..good.clone() }.bytes();
+        for n in 0..5 {
+            bytes[54 + 8 * n] = if n == 4 { 17 } else { 60 };
+            bytes[55 + 8 * n] = 0;
+        }
+        assert_eq!(scene().send_bytes(hook, &bytes, None).reason, Reason::ExtensionHeaders);
+    }
+}
+
+/// An error that quotes a packet's header, and as much of what follows.
+fn error((kind, code): (u8, u8), from: &str, to: &str, about: &Frame, after: usize) -> Frame {
+    let quoted = about.bytes()[14..].to_vec();
+    let len = (40 + after).min(quoted.len());
+    Frame { payload: quoted[..len].to_vec(), ..packet(Carries::Icmp { kind, code }, from, to) }
+}
+
+#[test]
+fn errors_about_flows_reach_the_side_that_knows_the_packet() {
+    // Unreachable, too big, time exceeded, parameter problem.
+    for kind in [(1, 4), (2, 0), (3, 0), (4, 1)] {
+        for hook in BOTH {
+            for (carries, answer, quoted) in [(SYN, SYN_ACK, 8), (UDP, UDP, 8), (UDP, UDP, 25)] {
+                for from in ["[2001:db8:2::9]:9", "[2001:db8:2::fe]:9"] {
+                    let mut scene = scene();
+                    let sent = packet(carries, CLIENT, VIP);
+                    scene.send(hook, &sent);
+                    scene.send(hook, &packet(answer, BACKEND, CLIENT));
+                    let translated = Frame { to: address(BACKEND), ..sent.clone() };
+                    let about = error(kind, from, "[2001:db8:1::5]:0", &translated, quoted);
+                    let ended = scene.send(hook, &about);
+                    assert_eq!((ended.reason, ended.ifindex), (Reason::ErrorToClient, 7));
+                    let expected =
+                        error(kind, "[2001:db8:ff::1]:9", "[2001:db8:1::5]:0", &sent, quoted);
+                    let frame = ended.frame();
+                    assert_eq!(frame.payload, expected.payload, "{hook:?} {carries:?} {kind:?}");
+                    assert_eq!((frame.from, frame.to), (expected.from, expected.to));
+                }
+            }
+            let mut scene = scene();
+            scene.send(hook, &packet(UDP, CLIENT, VIP));
+            let sent = packet(UDP, BACKEND, CLIENT);
+            scene.send(hook, &sent);
+            let translated = Frame { from: address(VIP), ..sent.clone() };
+            let (router, vip) = ("[2001:db8:1::fe]:9", "[2001:db8:ff::1]:0");
+            let ended = scene.send(hook, &error(kind, router, vip, &translated, 25));
+            assert_eq!((ended.reason, ended.ifindex), (Reason::ErrorToBackend, 8), "{hook:?}");
+            let expected = error(kind, router, "[2001:db8:2::9]:0", &sent, 25);
+            assert_eq!(ended.frame().payload, expected.payload, "{hook:?} {kind:?}");
+        }
+    }
+}
+
+#[test]
+fn senders_of_what_is_too_big_or_too_old_are_told() {
+    for hook in BOTH {
+        let mut scene = scene();
+        scene.send(hook, &packet(SYN, CLIENT, VIP));
+        let mut punts = scene.get().take_punts().unwrap().unwrap();
+        for (frame, reason, head) in [
+            (
+                packet(ACK, CLIENT, VIP).payload(1441),
+                Reason::FlowTooBig,
+                [2, 0, 0, 0, 0, 0, 5, 220],
+            ),
+            (packet(ACK, CLIENT, VIP).ttl(1), Reason::FlowTtlExpired, [3, 0, 0, 0, 0, 0, 0, 0]),
+        ] {
+            let ended = scene.send(hook, &frame);
+            assert_eq!(ended.reason, reason, "{hook:?}");
+            let answer = punts.next_answer(Instant::now()).unwrap();
+            assert_eq!(answer.to, frame.from.ip());
+            assert_eq!(answer.packet[..8], head, "{hook:?}");
+            let quoted = &answer.packet[8..];
+            assert!(quoted.len() >= 48 && frame.bytes()[14..].starts_with(quoted), "{hook:?}");
+        }
+    }
+}
+
+#[test]
+fn fragments_follow_their_first() {
+    for hook in BOTH {
+        let mut scene = scene();
+        let early = Frame { fragment: 3, ..packet(Carries::Other(17), CLIENT, VIP) };
+        assert_eq!(scene.send(hook, &early).reason, Reason::FragmentToVip, "{hook:?}");
+        // A first fragment's sum is that of the whole datagram, so it is right for no part: what changes is compared.
+        let first = Frame { fragment: MORE_FRAGMENTS, ..packet(UDP, CLIENT, VIP) };
+        let sent = scene.send(hook, &first);
+        assert_eq!(sent.reason, Reason::ForwardedToBackend, "{hook:?}");
+        assert_eq!((sent.frame().to, sent.frame().fragment), (address(BACKEND), MORE_FRAGMENTS));
+        for fragment in [MORE_FRAGMENTS | 3, 6] {
+            let later = Frame { fragment, ..packet(Carries::Other(17), CLIENT, VIP) };
+            let sent = scene.send(hook, &later);
+            assert_eq!(sent.reason, Reason::ForwardedToBackend, "{hook:?}");
+            let frame = sent.frame();
+            assert_eq!(frame.to.ip(), address(BACKEND).ip());
+            assert_eq!((frame.fragment, frame.payload), (fragment, later.payload));
+        }
+        let elsewhere = Frame { fragment: 3, ..packet(Carries::Other(17), CLIENT, BACKEND) };
+        assert_eq!(scene.send(hook, &elsewhere).reason, Reason::Fragment, "{hook:?}");
+    }
+}
+
+#[test]
+fn flows_come_from_sources_of_ours_and_choices_are_the_same() {
+    for hook in BOTH {
+        let mut scene = Scene::new();
+        scene.sources = vec![Source {
+            address: "2001:db8:ff::2".parse().unwrap(),
+            first_port: 2000,
+            last_port: 2003,
+        }];
+        let backends = ["[2001:db8:2::1]:80", "[2001:db8:2::2]:80"];
+        scene.serve(VIP, Tcp, LeastConnections, &backends);
+        let mut seen = std::collections::BTreeSet::new();
+        for port in 40_000..40_008 {
+            let client = format!("[2001:db8:1::5]:{port}");
+            let sent = scene.send(hook, &packet(SYN, &client, VIP)).frame();
+            assert_eq!(sent.from.ip().to_string(), "2001:db8:ff::2");
+            assert!((2000..2004).contains(&sent.from.port()));
+            assert!(seen.insert((sent.from, sent.to)), "{hook:?}: {sent:?}");
+            let answer = Frame { from: sent.to, to: sent.from, ..packet(SYN_ACK, VIP, VIP) };
+            let back = scene.send(hook, &answer).frame();
+            assert_eq!((back.from, back.to), (address(VIP), address(&client)));
+        }
+        let ended = scene.send(hook, &packet(SYN, "[2001:db8:1::5]:41000", VIP));
+        assert_eq!(ended.reason, Reason::NoSourcePort);
+    }
+}
+
+#[test]
+fn flows_end_and_begin_anew() {
+    let mut scene = Scene::with(|options| {
+        options.timeouts = Timeouts { tcp_closed: 1, ..Timeouts::default() };
+    });
+    scene.serve(VIP, Tcp, RoundRobin, &["[2001:db8:2::1]:80", "[2001:db8:2::2]:80"]);
+    let to = |scene: &mut Scene, carries| scene.send(Hook::Tc, &packet(carries, CLIENT, VIP));
+    let first = to(&mut scene, SYN).frame().to;
+    assert_eq!(to(&mut scene, SYN).frame().to, first, "a retransmission");
+    to(&mut scene, RST);
+    assert_ne!(to(&mut scene, SYN).frame().to, first, "a new connection has its own turn");
+    assert_eq!(to(&mut scene, FIN).reason, Reason::ForwardedToBackend);
+    to(&mut scene, RST);
+    let deadline = Instant::now() + Duration::from_secs(40);
+    while !scene.get().flows(9).unwrap().is_empty() {
+        scene.get().age().unwrap();
+        assert!(Instant::now() < deadline, "the flow never ends");
+    }
+    let counters = scene.get().service_counters().unwrap();
+    assert!(counters.values().flat_map(|s| &s.backends).all(|backend| backend.active == 0));
+}
+
+#[test]
+fn a_new_process_goes_on_with_services_and_flows() {
+    let mut scene = scene();
+    scene.send(Hook::Tc, &packet(SYN, CLIENT, VIP));
+    scene.open();
+    let back = scene.send(Hook::Tc, &packet(SYN_ACK, BACKEND, CLIENT));
+    assert_eq!(back.reason, Reason::ForwardedToClient);
+    scene.apply(&[(VIP, Tcp, Maglev, &[BACKEND]), (VIP, Udp, Maglev, &[BACKEND])]);
+    assert_eq!(scene.send(Hook::Tc, &packet(UDP, CLIENT, VIP)).frame().to, address(BACKEND));
+}
