@@ -9,6 +9,7 @@ mod describe;
 mod diff;
 mod doctor;
 mod drain;
+mod events;
 mod show;
 mod table;
 mod wait;
@@ -92,7 +93,10 @@ pub async fn run(arguments: Arguments) -> ExitCode {
 
 async fn carry_out(client: &Client, command: Command, format: Format) -> Result<Answer, CtlError> {
     let text = match command {
-        Command::Get { kind, name, limit } => {
+        Command::Get { kind, name, watch: true, .. } => {
+            return events::get(client, kind, name.as_deref(), format).await;
+        }
+        Command::Get { kind, name, limit, watch: false } => {
             show::get(client, kind, name.as_deref(), limit, format).await?
         }
         Command::Describe { kind: Describable::Vip, name } => {
@@ -126,6 +130,7 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         }
         Command::Drain(what) => drain::set(client, &what, true).await?,
         Command::Undrain(what) => drain::set(client, &what, false).await?,
+        Command::Events { watch } => return events::show(client, watch, format).await,
         Command::Export => show::export(client).await?,
         Command::Doctor => return doctor::doctor(client, format).await,
         Command::Completions { shell } => completions(shell),

@@ -11,6 +11,7 @@
 mod apply;
 mod status;
 mod task;
+mod tell;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -26,6 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use self::apply::RefusedAt;
 use self::task::Task;
 use crate::control::Vips;
+use crate::events::Events;
 use crate::health::{Target, Verdicts};
 use crate::store::Store;
 
@@ -183,6 +185,8 @@ pub struct Start {
     pub verdicts: watch::Receiver<Arc<Verdicts>>,
     /// What is to be checked.
     pub targets: watch::Sender<Arc<BTreeSet<Target>>>,
+    /// Where it is told what becomes of VIPs and backends.
+    pub events: Events,
 }
 
 /// Starts the task and has the dataplane serve what there is; nothing is advertised before health has spoken.
@@ -199,6 +203,7 @@ pub async fn spawn<A: Appliers>(
     let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
     let (mut task, warnings) = Task::new(start, appliers, receiver);
     task.reconcile().await?;
+    task.tell_of_state(&Vips::new());
     tokio::spawn(task.run());
     Ok((Registry { commands }, warnings))
 }

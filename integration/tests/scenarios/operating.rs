@@ -148,6 +148,20 @@ fn an_operator_makes_compares_exports_and_restores_vips_with_lbctl() {
     assert_eq!(lbctl("delete vip web"), ("vip web deleted".into(), 0));
     hello.upstream_has_no_route_to_the_vip();
 
+    let (text, code) = lbctl("events");
+    assert_eq!(code, 0, "{text}");
+    for (kind, name) in [
+        ("peer-state", "upstream"),
+        ("backend-health", ":"),
+        ("vip-created", "web"),
+        ("vip-advertised", "web"),
+        ("vip-updated", "web"),
+        ("vip-withdrawn", "web"),
+        ("vip-deleted", "web"),
+    ] {
+        let found = text.lines().any(|line| line.contains(kind) && line.contains(name));
+        assert!(found, "{kind} {name} is not in\n{text}");
+    }
     let (text, _) = lbctl("show bgp summary");
     assert!(text.contains("3 of 3 sessions Established"), "{text}");
     let (text, _) = lbctl("show bgp neighbors upstream");

@@ -19,6 +19,8 @@ use super::client::Server;
 Examples:
   lbctl get vips                       # every VIP: served, advertised, healthy backends
   lbctl get vips -o wide               # with counters, and why it is or is not advertised
+  lbctl get vips --watch               # and then each that changes
+  lbctl events --watch                 # what happens, as it happens
   lbctl describe vip web               # one VIP with its backends and counters
   lbctl create vip web --address 203.0.113.7 --port 80 --backend 10.0.0.1:8080 --backend 10.0.0.2:8080 --wait
   lbctl diff -f web.yaml               # what apply would change
@@ -61,6 +63,9 @@ pub(super) enum Command {
         /// Items of routes, fib and flows at most.
         #[arg(long)]
         limit: Option<u32>,
+        /// Go on with each VIP that changes, one a line.
+        #[arg(short, long)]
+        watch: bool,
     },
     /// Show one VIP or neighbour with everything that is known of it.
     Describe {
@@ -121,6 +126,12 @@ pub(super) enum Command {
     Drain(Drained),
     /// Give a drained backend new flows again.
     Undrain(Drained),
+    /// Show what happened lately: VIPs, backends, sessions, the fast path.
+    Events {
+        /// Go on with what happens from now on.
+        #[arg(short, long)]
+        watch: bool,
+    },
     /// Write every VIP made over REST as apply takes it; those of the configuration file stay there.
     Export,
     /// Look for what stands in the way: kernel, privileges, settings, interfaces, sessions, VIPs; each with its remedy.

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{handlers, probes};
+use super::{events, handlers, probes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,6 +19,7 @@ use super::{handlers, probes};
         handlers::patch_vip,
         handlers::delete_vip,
         handlers::apply_config,
+        events::get_events,
         handlers::list_peers,
         handlers::list_routes,
         handlers::list_fib,

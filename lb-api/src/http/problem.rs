@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use lb_api_types::problem::{FieldProblem, Problem};
 
 use super::BODY_WITHIN;
+use crate::events::MAX_WATCHERS;
 use crate::read::Mistake;
 use crate::registry::Refusal;
 
@@ -119,6 +120,12 @@ impl Refused {
             refused.0.errors = all;
         }
         refused
+    }
+
+    pub(crate) fn too_many_watchers() -> Self {
+        let detail = format!("{MAX_WATCHERS} clients watch events already: end one of them");
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "too-many-watchers", "Too many watchers", detail)
     }
 
     pub(crate) fn unavailable(why: String) -> Self {

@@ -5,13 +5,16 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lb_api_types::event::EventKind;
 use lb_api_types::vip::Vip;
 use lb_dataplane::table::{ServiceKey, Table};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::tell::Known;
 use super::{Applied, Appliers, Command, Expected, Refusal, Start, Terms, clash, protocol_name};
 use crate::control::{self, Damping, Desired, Facts, Vips};
+use crate::events::Events;
 use crate::health::{Target, Verdicts};
 use crate::store::{Store, StoreError};
 use crate::vip::MAX_VIPS;
@@ -46,6 +49,9 @@ pub(super) struct Task<A> {
     routed: Option<BTreeSet<Ipv4Addr>>,
     /// The last failure, so that it is logged once.
     failure: Option<String>,
+    pub(super) events: Events,
+    /// What watchers know.
+    pub(super) told: Known,
 }
 
 impl<A: Appliers> Task<A> {
@@ -85,6 +91,8 @@ impl<A: Appliers> Task<A> {
             announced: BTreeSet::new(),
             routed: None,
             failure: None,
+            events: start.events,
+            told: Known::default(),
         };
         (task, warned)
     }
@@ -220,6 +228,8 @@ impl<A: Appliers> Task<A> {
         match &outcome {
             Ok(()) => {
                 self.revision += 1;
+                self.tell_of_vips(&before, names);
+                self.tell_of_state(&before);
                 let said = shadows(&self.shadowed);
                 self.warnings.send_if_modified(|old| std::mem::replace(old, said.clone()) != said);
             }
@@ -255,9 +265,11 @@ impl<A: Appliers> Task<A> {
             Err(why) if self.failure.as_ref() == Some(&why) => {}
             Err(why) => {
                 tracing::error!(why, "the dataplane refuses the service table");
+                self.events.tell(EventKind::DataplaneRefuses, "", why.clone());
                 self.failure = Some(why);
             }
         }
+        self.tell_of_state(&Vips::new());
     }
 
     /// Makes the world match: withdraws, then changes the kernel and the dataplane, then advertises.

@@ -103,6 +103,7 @@ pub(crate) struct Bench {
     pub(crate) verdicts: watch::Sender<Arc<Verdicts>>,
     pub(crate) targets: watch::Receiver<Arc<BTreeSet<Target>>>,
     pub(crate) warnings: watch::Receiver<Vec<String>>,
+    pub(crate) events: Events,
     pub(crate) folder: tempfile::TempDir,
 }
 
@@ -121,10 +122,19 @@ impl Bench {
         let world = World::default();
         *world.targets.lock().unwrap() = Some(targets.clone());
         let (attachment, attached) = watch::channel(true);
-        let start =
-            Start { file, kept, revision, store, attached, verdicts: found, targets: wanted };
+        let events = Events::default();
+        let start = Start {
+            file,
+            kept,
+            revision,
+            store,
+            attached,
+            verdicts: found,
+            targets: wanted,
+            events: events.clone(),
+        };
         let (registry, warnings) = spawn(start, world.clone()).await.unwrap();
-        Self { registry, world, attachment, verdicts, targets, warnings, folder }
+        Self { registry, world, attachment, verdicts, targets, warnings, events, folder }
     }
 
     /// Ends the daemon and starts another one over its state.
@@ -143,6 +153,17 @@ impl Bench {
 
     async fn delete(&self, name: &str) -> Result<(), Refusal> {
         self.registry.delete(name, Terms::default()).await
+    }
+
+    /// Kinds and names of everything that was told.
+    fn heard(&self) -> Vec<(&'static str, String)> {
+        use crate::events::{From, Heard};
+        match self.events.watch(&From::Start).unwrap().hear_kept() {
+            Heard::Events(events) => {
+                events.iter().map(|event| (event.kind.name(), event.name.clone())).collect()
+            }
+            Heard::Nothing | Heard::Ended | Heard::Overrun => Vec::new(),
+        }
     }
 
     fn find(&self, health: Health) {
@@ -429,4 +450,35 @@ async fn many_vips_are_applied_in_one_change_or_not_at_all() {
     stale.metadata.revision = Some(1);
     assert_eq!(place(vec![vip("d", 4), stale]).await, Some(1));
     assert_eq!((bench.names().await.len(), bench.world.told()), (3, vec![]));
+}
+
+#[tokio::test]
+async fn whatever_changes_is_told_once_and_in_order() {
+    let bench = Bench::new(vec![]).await;
+    bench.put(vip("web", 10)).await.unwrap();
+    bench.put(vip("web", 10)).await.unwrap();
+    bench.find(Health::Healthy);
+    eventually(|| bench.advertised("web")).await;
+    let mut other = vip("web", 10);
+    other.spec.port = 81;
+    bench.put(other).await.unwrap();
+    bench.find(Health::Unhealthy);
+    eventually(async || !bench.advertised("web").await).await;
+    bench.world.refuse(Some("no room"));
+    bench.put(vip("more", 11)).await.unwrap_err();
+    bench.delete("web").await.unwrap();
+    eventually(async || bench.heard().len() >= 8).await;
+    let web = |kind| (kind, "web".to_owned());
+    let backend = || ("backend-health", "10.0.0.1:8080".to_owned());
+    let wanted = [
+        ("dataplane-attached", String::new()),
+        web("vip-created"),
+        backend(),
+        web("vip-advertised"),
+        web("vip-updated"),
+        backend(),
+        web("vip-withdrawn"),
+        web("vip-deleted"),
+    ];
+    assert_eq!(bench.heard(), wanted);
 }
