@@ -4,6 +4,7 @@ mod apply;
 mod arguments;
 mod bgp;
 mod client;
+mod config;
 mod create;
 mod describe;
 mod diff;
@@ -117,10 +118,11 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
             let said = create::vip(client, new).await?;
             return finish(client, said, &name, how).await;
         }
-        Command::Apply { file, prune, how } => {
-            let (said, names) = apply::apply(client, &file, how.dry_run, prune).await?;
+        Command::Apply { file, prune, confirm, how } => {
+            let (said, names) = apply::apply(client, &file, how.dry_run, prune, confirm).await?;
             return finish(client, said, &names, how).await;
         }
+        Command::Config { what } => config::carry_out(client, what, format).await?,
         Command::Diff { file } => return diff::diff(client, &file).await,
         Command::Delete { name: Some(name), dry_run, .. } => {
             apply::delete(client, &[name], dry_run).await?

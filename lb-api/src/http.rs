@@ -1,5 +1,6 @@
 //! The REST API: `/api/v1` over what the registry and the views say, and what probes and Prometheus ask for.
 
+mod config;
 mod events;
 mod handlers;
 mod listen;
@@ -82,7 +83,10 @@ pub fn router(registry: Registry, views: Arc<dyn Views>, events: Events) -> Rout
                 .patch(handlers::patch_vip)
                 .delete(handlers::delete_vip),
         )
-        .route("/config", post(handlers::apply_config))
+        .route("/config", post(config::apply_config))
+        .route("/config/confirm", post(config::confirm_config))
+        .route("/config/rollback", post(config::rollback_config))
+        .route("/config/history", get(config::config_history))
         .route("/events", get(events::get_events))
         .route("/bgp/peers", get(handlers::list_peers))
         .route("/bgp/routes", get(handlers::list_routes))

@@ -80,7 +80,12 @@ pub(super) async fn get(
             EventKind::Missed | EventKind::DataplaneAttached | EventKind::DataplaneDetached => {
                 items(client.get("vips").await?)?
             }
-            EventKind::VipDeleted | EventKind::PeerState | EventKind::DataplaneRefuses => continue,
+            EventKind::VipDeleted
+            | EventKind::PeerState
+            | EventKind::ConfigApplied
+            | EventKind::ConfigConfirmed
+            | EventKind::ConfigRolledBack
+            | EventKind::DataplaneRefuses => continue,
         };
         let changed: Vec<Vip> = changed.into_iter().filter(wanted).collect();
         write(&changed, format, &mut heading)?;

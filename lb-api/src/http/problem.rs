@@ -154,6 +154,11 @@ impl From<Refusal> for Refused {
             Refusal::Duplicate { .. } => {
                 conflict("duplicate-service", "Duplicate service").at("/spec/address")
             }
+            Refusal::Unconfirmed(_) => conflict("unconfirmed", "A configuration is not confirmed"),
+            Refusal::NothingToConfirm => conflict("nothing-to-confirm", "Nothing to confirm"),
+            Refusal::NoGeneration(_) => {
+                Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+            }
             Refusal::TooMany(_) => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "too-many", "Too many VIPs", detail)
             }

@@ -411,7 +411,8 @@ async fn many_vips_are_applied_in_one_change_or_not_at_all() {
     use lb_api_types::view::ChangeKind::{Created, Deleted, Unchanged, Updated};
     let bench = Bench::new(vec![vip("file", 99)]).await;
     let apply = async |vips: Vec<Vip>, prune, dry_run| {
-        let changes = bench.registry.apply(vips, Bulk { dry_run, prune }).await?;
+        let changes =
+            bench.registry.apply(vips, Bulk { dry_run, prune, confirm_within: None }).await?;
         Ok::<_, RefusedAt>(changes.into_iter().map(|c| (c.name, c.change)).collect::<Vec<_>>())
     };
     let is = |name: &str, change| (name.to_owned(), change);
@@ -481,4 +482,105 @@ async fn whatever_changes_is_told_once_and_in_order() {
         web("vip-deleted"),
     ];
     assert_eq!(bench.heard(), wanted);
+}
+
+impl Bench {
+    async fn apply_for(&self, vips: Vec<Vip>, seconds: u64) -> Result<Vec<Change>, RefusedAt> {
+        let confirm_within = Some(Duration::from_secs(seconds));
+        self.registry.apply(vips, Bulk { prune: true, dry_run: false, confirm_within }).await
+    }
+
+    async fn ports(&self) -> Vec<(String, u16)> {
+        let all = self.registry.list().await.unwrap().into_iter();
+        all.map(|vip| (vip.metadata.name, vip.spec.port)).collect()
+    }
+}
+
+fn at_port(name: &str, last: u8, port: u16) -> Vip {
+    let mut vip = vip(name, last);
+    vip.spec.port = port;
+    vip
+}
+
+#[tokio::test]
+async fn what_nobody_confirms_is_rolled_back_in_time_and_by_a_restart() {
+    let bench = Bench::new(vec![]).await;
+    bench.put(vip("a", 1)).await.unwrap();
+    let before = vec![("a".to_owned(), 80)];
+    let other = || vec![at_port("a", 1, 81), vip("b", 2)];
+    bench.apply_for(other(), 1).await.unwrap();
+    eventually(async || bench.ports().await == before).await;
+    assert!(bench.heard().contains(&("config-rolled-back", String::new())));
+    assert_eq!(bench.heard().last(), Some(&("vip-deleted", "b".to_owned())));
+    assert_eq!(bench.registry.confirm().await, Err(Refusal::NothingToConfirm));
+
+    bench.apply_for(other(), 3600).await.unwrap();
+    assert_eq!(bench.ports().await, [("a".to_owned(), 81), ("b".to_owned(), 80)]);
+    let seen = bench.registry.get("a").await.unwrap().metadata.revision;
+    let bench = bench.restart(vec![]).await;
+    assert_eq!(bench.ports().await, before);
+    let next = bench.put(vip("c", 3)).await.unwrap().vip.metadata.revision;
+    assert!(next > seen, "a revision that was seen is not given again: {next:?} {seen:?}");
+}
+
+#[tokio::test]
+async fn nothing_else_changes_until_a_configuration_is_confirmed() {
+    let bench = Bench::new(vec![]).await;
+    bench.put(vip("a", 1)).await.unwrap();
+    bench.apply_for(vec![vip("b", 2)], 3600).await.unwrap();
+    let waits = |outcome: Refusal| assert!(matches!(outcome, Refusal::Unconfirmed(1..=3600)));
+    waits(bench.put(vip("c", 3)).await.unwrap_err());
+    waits(bench.delete("b").await.unwrap_err());
+    waits(bench.apply_for(vec![], 1).await.unwrap_err().1);
+    waits(bench.registry.rollback(Some(1), false).await.unwrap_err());
+    assert!(bench.registry.history().await.unwrap().rolled_back_in_secs > Some(3000));
+    bench.registry.confirm().await.unwrap();
+    assert_eq!(bench.registry.history().await.unwrap().rolled_back_in_secs, None);
+    bench.put(vip("c", 3)).await.unwrap();
+    let bench = bench.restart(vec![]).await;
+    assert_eq!(bench.names().await, ["b", "c"], "what was confirmed is kept");
+}
+
+#[tokio::test]
+async fn an_operator_goes_back_at_once_or_to_a_generation() {
+    use lb_api_types::view::ChangeKind::{Created, Deleted, Updated};
+    let bench = Bench::new(vec![vip("file", 99)]).await;
+    let none = Refusal::NoGeneration("nothing".into());
+    assert_eq!(bench.registry.rollback(None, false).await, Err(none));
+    bench.put(vip("a", 1)).await.unwrap();
+    let is = |name: &str, change| Change { name: name.to_owned(), change };
+    let changes = [is("a", Deleted), is("b", Created)];
+    assert_eq!(bench.apply_for(vec![vip("b", 2)], 3600).await.unwrap()[1], changes[0]);
+    let undone = [is("a", Created), is("b", Deleted)];
+    assert_eq!(bench.registry.rollback(None, true).await.unwrap(), undone);
+    assert_eq!(bench.names().await, ["b", "file"], "a dry run");
+    assert_eq!(bench.registry.rollback(None, false).await.unwrap(), undone);
+    assert_eq!(bench.ports().await, [("a".into(), 80), ("file".into(), 80)]);
+
+    bench.put(at_port("a", 1, 81)).await.unwrap();
+    bench.put(vip("b", 2)).await.unwrap();
+    let history = bench.registry.history().await.unwrap().generations;
+    let [newest, .., oldest] = &history[..] else { panic!("{history:?}") };
+    assert_eq!((newest.vips, oldest.vips, oldest.revision), (2, 1, 1));
+    let back = bench.registry.rollback(None, false).await.unwrap();
+    assert_eq!(back.last(), Some(&is("b", Deleted)));
+    let back = bench.registry.rollback(Some(1), false).await.unwrap();
+    assert_eq!(back, [is("a", Updated)]);
+    let unknown = bench.registry.rollback(Some(77), false).await;
+    assert_eq!(unknown, Err(Refusal::NoGeneration("no revision 77".into())));
+    assert_eq!(bench.ports().await, [("a".into(), 80), ("file".into(), 80)]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_when_it_is_confirmed_is_rolled_back() {
+    let bench = Bench::new(vec![]).await;
+    bench.put(vip("a", 1)).await.unwrap();
+    bench.apply_for(vec![vip("b", 2)], 3600).await.unwrap();
+    // What was written and waits is gone: it cannot take the old one's place.
+    std::fs::remove_file(bench.folder.path().join("vips.json.new")).unwrap();
+    let refused = bench.registry.confirm().await.unwrap_err();
+    assert!(matches!(refused, Refusal::Store(_)), "{refused}");
+    assert_eq!(bench.names().await, ["a"]);
+    let bench = bench.restart(vec![]).await;
+    assert_eq!(bench.names().await, ["a"]);
 }

@@ -32,6 +32,12 @@ pub enum EventKind {
     VipUpdated,
     /// A VIP is gone.
     VipDeleted,
+    /// A whole configuration is applied.
+    ConfigApplied,
+    /// A configuration that waited for it is confirmed.
+    ConfigConfirmed,
+    /// A configuration was rolled back.
+    ConfigRolledBack,
     /// BGP advertises a VIP's address.
     VipAdvertised,
     /// BGP no longer advertises a VIP's address.
@@ -56,6 +62,9 @@ impl EventKind {
             Self::VipCreated => "vip-created",
             Self::VipUpdated => "vip-updated",
             Self::VipDeleted => "vip-deleted",
+            Self::ConfigApplied => "config-applied",
+            Self::ConfigConfirmed => "config-confirmed",
+            Self::ConfigRolledBack => "config-rolled-back",
             Self::VipAdvertised => "vip-advertised",
             Self::VipWithdrawn => "vip-withdrawn",
             Self::BackendHealth => "backend-health",
