@@ -4,11 +4,13 @@ mod apply;
 mod arguments;
 mod bgp;
 mod client;
+mod config;
 mod create;
 mod describe;
 mod diff;
 mod doctor;
 mod drain;
+mod events;
 mod show;
 mod table;
 mod wait;
@@ -92,7 +94,10 @@ pub async fn run(arguments: Arguments) -> ExitCode {
 
 async fn carry_out(client: &Client, command: Command, format: Format) -> Result<Answer, CtlError> {
     let text = match command {
-        Command::Get { kind, name, limit } => {
+        Command::Get { kind, name, watch: true, .. } => {
+            return events::get(client, kind, name.as_deref(), format).await;
+        }
+        Command::Get { kind, name, limit, watch: false } => {
             show::get(client, kind, name.as_deref(), limit, format).await?
         }
         Command::Describe { kind: Describable::Vip, name } => {
@@ -113,10 +118,11 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
             let said = create::vip(client, new).await?;
             return finish(client, said, &name, how).await;
         }
-        Command::Apply { file, prune, how } => {
-            let (said, names) = apply::apply(client, &file, how.dry_run, prune).await?;
+        Command::Apply { file, prune, confirm, how } => {
+            let (said, names) = apply::apply(client, &file, how.dry_run, prune, confirm).await?;
             return finish(client, said, &names, how).await;
         }
+        Command::Config { what } => config::carry_out(client, what, format).await?,
         Command::Diff { file } => return diff::diff(client, &file).await,
         Command::Delete { name: Some(name), dry_run, .. } => {
             apply::delete(client, &[name], dry_run).await?
@@ -126,6 +132,7 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         }
         Command::Drain(what) => drain::set(client, &what, true).await?,
         Command::Undrain(what) => drain::set(client, &what, false).await?,
+        Command::Events { watch } => return events::show(client, watch, format).await,
         Command::Export => show::export(client).await?,
         Command::Doctor => return doctor::doctor(client, format).await,
         Command::Completions { shell } => completions(shell),

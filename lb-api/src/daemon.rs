@@ -16,6 +16,7 @@ mod fib;
 mod host;
 mod punts;
 mod router;
+mod sessions;
 mod views;
 
 use std::collections::BTreeSet;
@@ -35,6 +36,7 @@ use tokio::time::timeout;
 pub use self::clean::clean;
 use self::dataplane::DataplaneHandle;
 use self::views::Live;
+use crate::events::Events;
 use crate::http::{self, Listeners};
 use crate::registry::{self, Appliers, Registry, Start};
 use crate::{health, store};
@@ -59,7 +61,11 @@ pub async fn run(config: Config) -> Result<()> {
     let tcp_address = listeners.tcp_address();
     let mut running = start(&config, store, started).await?;
     let (stop, stopped) = watch::channel(false);
-    let router = http::router(running.registry.clone(), Arc::clone(&running.views) as _);
+    let router = http::router(
+        running.registry.clone(),
+        Arc::clone(&running.views) as _,
+        running.events.clone(),
+    );
     let mut serving = tokio::spawn(http::serve(listeners, router, stopped));
     announce_start(&config, &running, tcp_address);
 
@@ -72,6 +78,7 @@ pub async fn run(config: Config) -> Result<()> {
         _ = &mut serving => Err("the API has ended"),
     };
     stop.send_replace(true);
+    running.events.end();
     if let Ok(signal) = ended {
         tracing::info!(
             signal,
@@ -105,6 +112,7 @@ struct Running {
     /// Feeds the router's FIB to the dataplane.
     fib: tokio::task::JoinHandle<()>,
     router_id: Ipv4Addr,
+    events: Events,
 }
 
 async fn start(config: &Config, store: store::Store, started: Instant) -> Result<Running> {
@@ -120,6 +128,8 @@ async fn start(config: &Config, store: store::Store, started: Instant) -> Result
     let attach::Attachment { attached, troubles } =
         attach::spawn(router.links(), dataplane.clone(), config.dataplane.clone());
 
+    let events = Events::default();
+    sessions::spawn(router.clone(), events.clone());
     let (targets, wanted) = watch::channel(Arc::default());
     let start = Start {
         file: config.vips.clone(),
@@ -129,6 +139,7 @@ async fn start(config: &Config, store: store::Store, started: Instant) -> Result
         attached,
         verdicts: health::prober::spawn(wanted),
         targets,
+        events: events.clone(),
     };
     let world = World { dataplane: dataplane.clone(), router: router.clone() };
     let (registry, shadowed) = registry::spawn(start, world)
@@ -153,7 +164,7 @@ async fn start(config: &Config, store: store::Store, started: Instant) -> Result
         neighbours: config.bgp.peers.clone(),
         started,
     });
-    Ok(Running { registry, views, dataplane, router, fib, router_id })
+    Ok(Running { registry, views, dataplane, router, fib, router_id, events })
 }
 
 fn announce_start(config: &Config, running: &Running, tcp: Option<SocketAddr>) {

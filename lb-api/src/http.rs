@@ -1,5 +1,7 @@
 //! The REST API: `/api/v1` over what the registry and the views say, and what probes and Prometheus ask for.
 
+mod config;
+mod events;
 mod handlers;
 mod listen;
 mod metrics;
@@ -27,6 +29,7 @@ pub(crate) use self::listen::answers;
 pub use self::listen::{ListenError, Listeners, serve};
 pub use self::openapi::document;
 use self::problem::Refused;
+use crate::events::Events;
 use crate::registry::Registry;
 
 /// Bytes of a request's body at most.
@@ -63,13 +66,14 @@ pub trait Views: Send + Sync + 'static {
 pub(crate) struct App {
     registry: Registry,
     views: Arc<dyn Views>,
+    events: Events,
     /// Held by whoever sends a whole configuration.
     applying: Arc<Semaphore>,
 }
 
 /// The API.
-pub fn router(registry: Registry, views: Arc<dyn Views>) -> Router {
-    let app = App { registry, views, applying: Arc::new(Semaphore::new(1)) };
+pub fn router(registry: Registry, views: Arc<dyn Views>, events: Events) -> Router {
+    let app = App { registry, views, events, applying: Arc::new(Semaphore::new(1)) };
     let api = Router::new()
         .route("/vips", get(handlers::list_vips))
         .route(
@@ -79,7 +83,11 @@ pub fn router(registry: Registry, views: Arc<dyn Views>) -> Router {
                 .patch(handlers::patch_vip)
                 .delete(handlers::delete_vip),
         )
-        .route("/config", post(handlers::apply_config))
+        .route("/config", post(config::apply_config))
+        .route("/config/confirm", post(config::confirm_config))
+        .route("/config/rollback", post(config::rollback_config))
+        .route("/config/history", get(config::config_history))
+        .route("/events", get(events::get_events))
         .route("/bgp/peers", get(handlers::list_peers))
         .route("/bgp/routes", get(handlers::list_routes))
         .route("/fib", get(handlers::list_fib))

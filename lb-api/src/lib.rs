@@ -2,11 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod doctor;
+pub mod events;
 pub mod health;
 pub mod http;
 pub mod read;

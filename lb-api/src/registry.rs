@@ -9,15 +9,18 @@
 //! Invariant: whatever a [`Registry`] call has returned is in the dataplane and on the disk; after an error, neither.
 
 mod apply;
+mod confirm;
 mod status;
 mod task;
+mod tell;
 
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use lb_api_types::view::Change;
+use lb_api_types::view::{Change, History};
 use lb_api_types::vip::{Protocol, Vip};
 use lb_dataplane::ServiceCounters;
 use lb_dataplane::table::Table;
@@ -26,6 +29,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use self::apply::RefusedAt;
 use self::task::Task;
 use crate::control::Vips;
+use crate::events::Events;
 use crate::health::{Target, Verdicts};
 use crate::store::Store;
 
@@ -104,6 +108,17 @@ pub enum Refusal {
     /// It was written, but cannot take the old one's place.
     #[error("the change cannot be kept: {0}; repair the disk")]
     Store(String),
+    /// An applied configuration waits to be confirmed.
+    #[error(
+        "a configuration waits to be confirmed, and is rolled back in {0} s: confirm it or roll it back first (`lbctl config confirm` or `rollback`)"
+    )]
+    Unconfirmed(u32),
+    /// There is nothing to be confirmed.
+    #[error("no configuration waits to be confirmed: it was confirmed or rolled back already")]
+    NothingToConfirm,
+    /// What is to be gone back to is not kept.
+    #[error("{0} is kept to go back to: `lbctl config history` lists what is")]
+    NoGeneration(String),
     /// The daemon ends.
     #[error("lbd is stopping: try again when it runs")]
     Stopping,
@@ -139,6 +154,8 @@ pub struct Bulk {
     pub dry_run: bool,
     /// Remove VIPs made over REST that are not named.
     pub prune: bool,
+    /// Roll back unless it is confirmed in time.
+    pub confirm_within: Option<Duration>,
 }
 
 /// What became of a change.
@@ -163,6 +180,9 @@ enum Command {
     Put(Box<Vip>, Terms, oneshot::Sender<Result<Applied, Refusal>>),
     Delete(String, Terms, oneshot::Sender<Result<(), Refusal>>),
     Apply(Vec<Vip>, Bulk, oneshot::Sender<Result<Vec<Change>, RefusedAt>>),
+    Confirm(oneshot::Sender<Result<(), Refusal>>),
+    Rollback(Option<u64>, bool, oneshot::Sender<Result<Vec<Change>, Refusal>>),
+    History(oneshot::Sender<Result<History, Refusal>>),
     Withdraw(oneshot::Sender<()>),
 }
 
@@ -183,6 +203,8 @@ pub struct Start {
     pub verdicts: watch::Receiver<Arc<Verdicts>>,
     /// What is to be checked.
     pub targets: watch::Sender<Arc<BTreeSet<Target>>>,
+    /// Where it is told what becomes of VIPs and backends.
+    pub events: Events,
 }
 
 /// Starts the task and has the dataplane serve what there is; nothing is advertised before health has spoken.
@@ -199,6 +221,7 @@ pub async fn spawn<A: Appliers>(
     let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
     let (mut task, warnings) = Task::new(start, appliers, receiver);
     task.reconcile().await?;
+    task.tell_of_state(&Vips::new());
     tokio::spawn(task.run());
     Ok((Registry { commands }, warnings))
 }
@@ -251,6 +274,35 @@ impl Registry {
     pub async fn apply(&self, vips: Vec<Vip>, terms: Bulk) -> Result<Vec<Change>, RefusedAt> {
         let answer = self.ask(|answer| Command::Apply(vips, terms, answer)).await;
         answer.unwrap_or(Err((None, Refusal::Stopping)))
+    }
+
+    /// Keeps the configuration that waits for it.
+    ///
+    /// # Errors
+    ///
+    /// Nothing waits, or it cannot be kept; then it is rolled back.
+    pub async fn confirm(&self) -> Result<(), Refusal> {
+        self.ask(Command::Confirm).await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// Goes back: from a configuration that is not confirmed to what was before, otherwise to the generation with a
+    /// revision or to the one before.
+    ///
+    /// # Errors
+    ///
+    /// Why not; nothing has changed then.
+    pub async fn rollback(&self, to: Option<u64>, dry_run: bool) -> Result<Vec<Change>, Refusal> {
+        let answer = self.ask(|answer| Command::Rollback(to, dry_run, answer)).await;
+        answer.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// What is and was kept.
+    ///
+    /// # Errors
+    ///
+    /// The daemon ends.
+    pub async fn history(&self) -> Result<History, Refusal> {
+        self.ask(Command::History).await.unwrap_or(Err(Refusal::Stopping))
     }
 
     /// Whether the task has ended.

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use lb_api_types::vip::Vip;
 use serde::Serialize;
@@ -70,6 +71,17 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
+/// A whole state that is or was kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// The last revision that was given to a VIP then.
+    pub revision: u64,
+    /// When it was written.
+    pub written: SystemTime,
+    /// The VIPs.
+    pub vips: Vec<Vip>,
+}
+
 /// The folder, while this daemon has it.
 #[derive(Debug)]
 pub struct Store {
@@ -130,6 +142,10 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Loaded::default(),
             Err(source) => return Err(StoreError::Io { what: "read", path, source }),
         };
+        // A change that a crash left unfinished may have been seen: its revision is not given to another.
+        if let Some(unfinished) = self.generation(&self.new_path()) {
+            loaded.revision = loaded.revision.max(unfinished.revision);
+        }
         for path in self.damaged().filter(|path| path.exists()) {
             loaded.warnings.push(format!(
                 "{} is a damaged state file that was kept aside: apply again what is missing from `lbctl get vips`, and remove it",
@@ -188,6 +204,18 @@ impl Store {
         Ok(loaded)
     }
 
+    /// What is kept and what was kept before, the newest first; damaged files are left out.
+    pub fn generations(&self) -> Vec<Generation> {
+        let all = std::iter::once(self.path()).chain(self.previous());
+        all.filter_map(|path| self.generation(&path)).collect()
+    }
+
+    fn generation(&self, path: &Path) -> Option<Generation> {
+        let written = fs::metadata(path).and_then(|data| data.modified()).ok()?;
+        let loaded = self.parse(&fs::read(path).ok()?).ok()?.ok()?;
+        Some(Generation { revision: loaded.revision, written, vips: loaded.vips })
+    }
+
     /// Replaces the file: when this returns, a crash leaves the new one.
     ///
     /// # Errors
@@ -237,6 +265,13 @@ impl Store {
             self.sync()
         };
         shift().map_err(|source| StoreError::Io { what: "replace", path: self.path(), source })
+    }
+
+    /// Forgets what was prepared last.
+    pub fn discard(&self, prepared: Prepared) {
+        let Prepared(()) = prepared;
+        // What stays there is overwritten by the next one.
+        let _gone_already = fs::remove_file(self.new_path());
     }
 
     fn sync(&self) -> io::Result<()> {

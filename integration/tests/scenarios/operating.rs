@@ -17,6 +17,24 @@ impl Hello {
         Ok((text.to_owned(), code.parse()?))
     }
 
+    /// What becomes of a VIP that is made, changed and removed.
+    fn everything_was_told(&self) {
+        let (text, code) = self.lbctl("events").holds();
+        assert_eq!(code, 0, "{text}");
+        for (kind, name) in [
+            ("peer-state", "upstream"),
+            ("backend-health", ":"),
+            ("vip-created", "web"),
+            ("vip-advertised", "web"),
+            ("vip-updated", "web"),
+            ("vip-withdrawn", "web"),
+            ("vip-deleted", "web"),
+        ] {
+            let found = text.lines().any(|line| line.contains(kind) && line.contains(name));
+            assert!(found, "{kind} {name} is not in\n{text}");
+        }
+    }
+
     fn doctor_finds(&self, subject: &str, words: &str, is_found: bool) {
         let what =
             format!("doctor {} `{words}`", if is_found { "finds" } else { "no longer finds" });
@@ -148,6 +166,7 @@ fn an_operator_makes_compares_exports_and_restores_vips_with_lbctl() {
     assert_eq!(lbctl("delete vip web"), ("vip web deleted".into(), 0));
     hello.upstream_has_no_route_to_the_vip();
 
+    hello.everything_was_told();
     let (text, _) = lbctl("show bgp summary");
     assert!(text.contains("3 of 3 sessions Established"), "{text}");
     let (text, _) = lbctl("show bgp neighbors upstream");
@@ -179,4 +198,27 @@ fn a_drained_backend_keeps_its_transfer_and_is_given_no_new_flows() {
         assert_eq!(hello.lbctl(&format!("undrain {backend}")).holds().1, 0);
         traffic::requests(client, address(&vip), 30).holds().expect(PODS.len(), 9, 11).holds();
     });
+}
+
+#[test]
+fn a_change_that_nobody_confirms_is_undone_for_the_neighbours_too() {
+    let (hello, _vip) = Hello::up_with_vip(Hook::Tc);
+    let path = |name: &str| hello.lab.folder().join(name).display().to_string();
+    let (file, elsewhere) = (path("vips.yaml"), path("elsewhere.yaml"));
+    hello.lab.run("lbd", &format!("lbctl export > {file}")).holds();
+    let other = format!("sed 's/{VIP}/203.0.113.12/' {file} > {elsewhere}");
+    hello.lab.run("lbd", &other).holds();
+    let (text, code) = hello.lbctl(&format!("apply -f {elsewhere} --confirm 10")).holds();
+    assert!(code == 0 && text.contains("rolled back in 10 s"), "{code} {text}");
+    hello.upstream_has_no_route_to_the_vip();
+    hello.upstream_routes_the_vip();
+    assert_eq!(hello.lbctl(&format!("diff -f {file}")).holds(), (String::new(), 0));
+    // And one that is confirmed stays.
+    hello.lbctl(&format!("apply -f {elsewhere} --confirm 60")).holds();
+    let confirmed = hello.lbctl("config confirm").holds();
+    assert_eq!(confirmed, ("the configuration is confirmed".to_owned(), 0));
+    assert_eq!(hello.lbctl(&format!("diff -f {elsewhere}")).holds().1, 0);
+    let (text, _) = hello.lbctl("config rollback").holds();
+    assert_eq!(text, "vip web updated");
+    hello.upstream_routes_the_vip();
 }

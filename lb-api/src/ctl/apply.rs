@@ -24,26 +24,36 @@ pub(super) async fn apply(
     files: &[PathBuf],
     dry_run: bool,
     prune: bool,
+    confirm: Option<u32>,
 ) -> Result<(String, Vec<String>), CtlError> {
     let resources = read_all(files)?;
     let bodies: Vec<_> = resources.iter().map(|resource| resource.body.clone()).collect();
-    let path = format!("config?dryRun={dry_run}&prune={prune}");
+    let confirm = confirm.map_or(String::new(), |within| format!("&confirmWithin={within}"));
+    let path = format!("config?dryRun={dry_run}&prune={prune}{confirm}");
     let answer = client.post(&path, &json!({"vips": bodies})).await;
     let changes: Changes = typed(answer.map_err(|error| placed(error, &resources))?)?;
-    let (mut said, mut names) = (String::new(), Vec::new());
-    for Change { name, change } in changes.vips {
+    let mut said = words(&changes.vips, dry_run);
+    if let Some(within) = changes.confirm_within_secs {
+        said.push_str(&format!(
+            "everything is rolled back in {within} s unless you say `lbctl config confirm`\n"
+        ));
+    }
+    let there = changes.vips.into_iter().filter(|change| change.change != ChangeKind::Deleted);
+    Ok((said, there.map(|change| change.name).collect()))
+}
+
+/// A line for each change.
+pub(super) fn words(changes: &[Change], dry_run: bool) -> String {
+    let line = |Change { name, change }: &Change| {
         let word = match change {
             ChangeKind::Created => "created",
             ChangeKind::Updated => "updated",
             ChangeKind::Unchanged => "unchanged",
             ChangeKind::Deleted => "deleted",
         };
-        said.push_str(&format!("vip {name} {word}{}\n", dry(dry_run)));
-        if change != ChangeKind::Deleted {
-            names.push(name);
-        }
-    }
-    Ok((said, names))
+        format!("vip {name} {word}{}\n", dry(dry_run))
+    };
+    changes.iter().map(line).collect()
 }
 
 /// Says which VIP a refusal is about, in place of its number.

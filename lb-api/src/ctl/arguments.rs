@@ -19,10 +19,14 @@ use super::client::Server;
 Examples:
   lbctl get vips                       # every VIP: served, advertised, healthy backends
   lbctl get vips -o wide               # with counters, and why it is or is not advertised
+  lbctl get vips --watch               # and then each that changes
+  lbctl events --watch                 # what happens, as it happens
   lbctl describe vip web               # one VIP with its backends and counters
   lbctl create vip web --address 203.0.113.7 --port 80 --backend 10.0.0.1:8080 --backend 10.0.0.2:8080 --wait
   lbctl diff -f web.yaml               # what apply would change
   lbctl apply -f web.yaml              # create or replace VIPs; several documents are separated by ---
+  lbctl apply -f web.yaml --confirm 60 # rolled back unless you say `lbctl config confirm` within 60 s
+  lbctl config history                 # what `lbctl config rollback --to` can go back to
   lbctl export > vips.yaml             # every VIP made over REST, as apply takes it
   lbctl delete vip web
   lbctl drain 10.0.0.1                 # no new flows to this server, in any VIP
@@ -61,6 +65,9 @@ pub(super) enum Command {
         /// Items of routes, fib and flows at most.
         #[arg(long)]
         limit: Option<u32>,
+        /// Go on with each VIP that changes, one a line.
+        #[arg(short, long)]
+        watch: bool,
     },
     /// Show one VIP or neighbour with everything that is known of it.
     Describe {
@@ -88,8 +95,16 @@ pub(super) enum Command {
         /// Remove every VIP made over REST that the files don't name.
         #[arg(long)]
         prune: bool,
+        /// Roll everything back unless `lbctl config confirm` is said within so many seconds.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600), conflicts_with = "dry_run")]
+        confirm: Option<u32>,
         #[command(flatten)]
         how: How,
+    },
+    /// Confirm what was applied, go back, or show what there is to go back to.
+    Config {
+        #[command(subcommand)]
+        what: Config,
     },
     /// Show what apply would change; exit code 4 if it would change anything.
     Diff {
@@ -121,6 +136,12 @@ pub(super) enum Command {
     Drain(Drained),
     /// Give a drained backend new flows again.
     Undrain(Drained),
+    /// Show what happened lately: VIPs, backends, sessions, the fast path.
+    Events {
+        /// Go on with what happens from now on.
+        #[arg(short, long)]
+        watch: bool,
+    },
     /// Write every VIP made over REST as apply takes it; those of the configuration file stay there.
     Export,
     /// Look for what stands in the way: kernel, privileges, settings, interfaces, sessions, VIPs; each with its remedy.
@@ -156,6 +177,23 @@ fn backends(text: &str) -> Result<Backends, String> {
     socket
         .or_else(|_| text.parse().map(|address| Backends { address, port: None }))
         .map_err(|_| "a backend is ADDRESS:PORT, or ADDRESS for all of its ports".into())
+}
+
+#[derive(Subcommand)]
+pub(super) enum Config {
+    /// Keep what was applied with --confirm.
+    Confirm,
+    /// Go back: from what is not confirmed to what was before, otherwise to the configuration before or the one named.
+    Rollback {
+        /// A revision of the history.
+        #[arg(long, value_name = "REVISION")]
+        to: Option<u64>,
+        /// Only say what would be changed.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Show the configurations that are kept, the newest first.
+    History,
 }
 
 #[derive(Subcommand)]

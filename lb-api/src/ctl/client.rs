@@ -6,9 +6,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Method, Request, StatusCode};
+use hyper::http::request::Builder;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use lb_api_types::problem::Problem;
 use serde_json::Value;
@@ -110,20 +111,54 @@ impl Client {
         let sent = tokio::time::timeout(ANSWER_WITHIN, sent);
         let (status, bytes) = match sent.await {
             Ok(answer) => answer?,
-            Err(_elapsed) => {
-                let why = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
-                return Err(self.unreachable(why));
-            }
+            Err(_elapsed) => return Err(self.slow()),
         };
         if !status.is_success() {
-            return Err(match serde_json::from_slice::<Problem>(&bytes) {
-                Ok(problem) => CtlError::Refused(Box::new(problem)),
-                Err(_) => CtlError::Other(format!("{} answers {status}: is it lbd?", self.server)),
-            });
+            return Err(self.refused(status, &bytes));
         }
         let value = if bytes.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&bytes) };
         let no_json = |_| CtlError::Other(format!("{} answers no JSON: is it lbd?", self.server));
         Ok((status, value.map_err(no_json)?))
+    }
+
+    /// Opens a stream of events, after the one with an id where there was one.
+    pub(super) async fn events(
+        &self,
+        query: &str,
+        after: Option<&str>,
+    ) -> Result<Incoming, CtlError> {
+        let request = self.request(&format!("events?{query}"));
+        let request = after.iter().fold(request, |r, id| r.header("last-event-id", *id));
+        let request = request.body(Full::new(Bytes::new())).map_err(no_such_path)?;
+        let answer = tokio::time::timeout(ANSWER_WITHIN, self.connect_and_send(request)).await;
+        let answer = answer.unwrap_or_else(|_elapsed| Err(self.slow()))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer.into_body());
+        }
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        let bytes = body.map_err(|error| self.unreachable(error.to_string()))?.to_bytes();
+        Err(self.refused(status, &bytes))
+    }
+
+    fn slow(&self) -> CtlError {
+        self.unreachable(format!("no answer within {} s", ANSWER_WITHIN.as_secs()))
+    }
+
+    fn refused(&self, status: StatusCode, bytes: &[u8]) -> CtlError {
+        match serde_json::from_slice::<Problem>(bytes) {
+            Ok(problem) => CtlError::Refused(Box::new(problem)),
+            Err(_) => CtlError::Other(format!("{} answers {status}: is it lbd?", self.server)),
+        }
+    }
+
+    /// What every request begins with.
+    fn request(&self, path: &str) -> Builder {
+        let host = match &self.server {
+            Server::Unix(_) => "lbd",
+            Server::Tcp(authority) => authority,
+        };
+        Request::builder().uri(format!("/api/v1/{path}")).header("host", host)
     }
 
     async fn exchange(
@@ -133,33 +168,34 @@ impl Client {
         body: Option<&Value>,
         only_new: bool,
     ) -> Result<(StatusCode, Bytes), CtlError> {
-        let host = match &self.server {
-            Server::Unix(_) => "lbd",
-            Server::Tcp(authority) => authority,
-        };
         let bytes = body.map_or_else(Bytes::new, |body| body.to_string().into());
-        let mut request = Request::builder();
+        let mut request = self.request(path);
         if only_new {
             request = request.header("if-none-match", "*");
         }
         let request = request
             .method(method)
-            .uri(format!("/api/v1/{path}"))
-            .header("host", host)
             .header("accept", "application/json")
             .header("content-type", "application/json")
             .body(Full::new(bytes))
-            .map_err(|error| CtlError::Other(format!("no such path: {error}")))?;
+            .map_err(no_such_path)?;
+        let answer = self.connect_and_send(request).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        Ok((status, body.map_err(|error| self.unreachable(error.to_string()))?.to_bytes()))
+    }
+
+    async fn connect_and_send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, CtlError> {
+        let failed = |error: std::io::Error| self.unreachable(error.to_string());
         match &self.server {
             Server::Unix(path) => {
-                let stream = UnixStream::connect(path).await;
-                self.over(stream.map_err(|error| self.unreachable(error.to_string()))?, request)
-                    .await
+                self.over(UnixStream::connect(path).await.map_err(failed)?, request).await
             }
             Server::Tcp(authority) => {
-                let stream = TcpStream::connect(authority).await;
-                self.over(stream.map_err(|error| self.unreachable(error.to_string()))?, request)
-                    .await
+                self.over(TcpStream::connect(authority).await.map_err(failed)?, request).await
             }
         }
     }
@@ -168,20 +204,21 @@ impl Client {
         &self,
         stream: S,
         request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), CtlError> {
+    ) -> Result<Response<Incoming>, CtlError> {
         let failed = |error: hyper::Error| self.unreachable(error.to_string());
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
         tokio::spawn(connection);
-        let answer = sender.send_request(request).await.map_err(failed)?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-        Ok((status, body.map_err(|error| self.unreachable(error.to_string()))?.to_bytes()))
+        sender.send_request(request).await.map_err(failed)
     }
 
-    fn unreachable(&self, why: String) -> CtlError {
+    pub(super) fn unreachable(&self, why: String) -> CtlError {
         CtlError::Unreachable { server: self.server.to_string(), why }
     }
+}
+
+fn no_such_path(error: hyper::http::Error) -> CtlError {
+    CtlError::Other(format!("no such path: {error}"))
 }
 
 /// A name as a segment of a path (RFC 3986 §2.3).

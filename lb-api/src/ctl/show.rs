@@ -157,7 +157,7 @@ fn columns(kind: Kind, value: Value, wide: bool) -> Result<String, CtlError> {
     })
 }
 
-fn vips(vips: &[Vip], wide: bool) -> String {
+pub(super) fn vips(vips: &[Vip], wide: bool) -> String {
     let row = |vip: &Vip| {
         let spec = &vip.spec;
         let status = vip.status.as_ref();

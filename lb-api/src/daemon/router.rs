@@ -120,7 +120,7 @@ pub(super) fn peer_view(
     }
 }
 
-fn state(state: State) -> &'static str {
+pub(super) fn state(state: State) -> &'static str {
     match state {
         State::Idle => "Idle",
         State::Connect => "Connect",

@@ -6,29 +6,19 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use lb_api_types::problem::Problem;
-use lb_api_types::view::{
-    BgpRouteView, Changes, Doctor, FibView, FlowView, List, PeerView, Status,
-};
+use lb_api_types::view::{BgpRouteView, Doctor, FibView, FlowView, List, PeerView, Status};
 use lb_api_types::vip::Vip;
 use serde_json::Value;
 
 use super::problem::Refused;
-use super::terms::{Asked, bulk, etag, limit, name, nothing, terms};
-use super::{App, BODY_WITHIN, MAX_BODY, MAX_CONFIG, patch};
-use crate::read::{Cursor, document};
+use super::terms::{Asked, etag, limit, name, nothing, terms};
+use super::{App, BODY_WITHIN, MAX_BODY, patch};
+use crate::read::document;
 use crate::registry::{Applied, Expected, Refusal, Terms};
 use crate::vip;
 
 /// How often a patch is tried anew when somebody else changes the VIP meanwhile.
 const PATCH_TRIES: usize = 8;
-
-/// What is to be there.
-#[derive(utoipa::ToSchema)]
-#[expect(dead_code, reason = "it describes what is read field by field")]
-pub(super) struct Configuration {
-    /// The VIPs.
-    vips: Vec<Vip>,
-}
 
 type Name = Result<Path<String>, PathRejection>;
 type Changed = Result<(StatusCode, HeaderMap, Json<Vip>), Refused>;
@@ -196,48 +186,6 @@ pub(super) async fn delete_vip(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Creates or replaces many VIPs in one change: all of them or none. With `prune`, VIPs made over REST that are not named
-/// are removed.
-#[utoipa::path(post, path = "/api/v1/config", tag = "vips",
-    params(("dryRun" = Option<bool>, Query, description = "Only say what would become of it"),
-        ("prune" = Option<bool>, Query, description = "Remove VIPs made over REST that are not named")),
-    request_body = Configuration,
-    responses((status = 200, body = Changes),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "No JSON"),
-        (status = 408, body = Problem, content_type = "application/problem+json", description = "The body is slow"),
-        (status = 409, body = Problem, content_type = "application/problem+json",
-            description = "Another VIP has an address, port and protocol, or one comes from the configuration file"),
-        (status = 412, body = Problem, content_type = "application/problem+json",
-            description = "A metadata.revision is not what is there"),
-        (status = 413, body = Problem, content_type = "application/problem+json", description = "More than 64 MiB"),
-        (status = 415, body = Problem, content_type = "application/problem+json", description = "No JSON"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is wrong"),
-        (status = 503, body = Problem, content_type = "application/problem+json",
-            description = "The dataplane or the disk refuses"),
-        (status = 507, body = Problem, content_type = "application/problem+json", description = "Too many VIPs")))]
-pub(super) async fn apply_config(
-    State(app): State<App>,
-    asked: Asked,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Changes>, Refused> {
-    let bulk = bulk(&asked)?;
-    // Before the body is read: many large ones at once would not fit into memory. It is never closed.
-    let _turn = app.applying.acquire().await.ok();
-    let body = read_json(&headers, body, "application/json", MAX_CONFIG).await?;
-    let read = |cursor: &Cursor<'_>| cursor.object(&["vips"])?.required("vips")?.list(vip::read);
-    let vips = document(&body, read).map_err(|mistakes| Refused::fields(&mistakes))?;
-    let applied = app.registry.apply(vips, bulk).await;
-    let vips = applied.map_err(|(place, refusal)| {
-        let refused = Refused::from(refusal);
-        match place {
-            None => refused,
-            Some(place) => refused.below(&format!("/vips/{place}")),
-        }
-    })?;
-    Ok(Json(Changes { vips }))
-}
-
 /// BGP neighbours, in the order of the configuration.
 #[utoipa::path(get, path = "/api/v1/bgp/peers", tag = "bgp",
     responses((status = 200, body = List<PeerView>)))]
@@ -320,7 +268,7 @@ pub(super) async fn json(headers: &HeaderMap, body: Body, wanted: &str) -> Resul
     read_json(headers, body, wanted, MAX_BODY).await
 }
 
-async fn read_json(
+pub(super) async fn read_json(
     headers: &HeaderMap,
     body: Body,
     wanted: &str,

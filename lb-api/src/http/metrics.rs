@@ -14,6 +14,10 @@ pub(super) struct Sample {
     pub(super) reasons: Vec<ReasonView>,
     pub(super) vips: Vec<Vip>,
     pub(super) peers: Vec<PeerView>,
+    /// Clients that watch events.
+    pub(super) watchers: usize,
+    /// Those that were cut because they were too slow.
+    pub(super) overruns: u64,
 }
 
 /// The text.
@@ -27,13 +31,17 @@ pub(super) fn render(sample: &Sample) -> String {
     text.0
 }
 
-fn appliance(text: &mut Text, Sample { status, .. }: &Sample) {
+fn appliance(text: &mut Text, Sample { status, watchers, overruns, .. }: &Sample) {
     text.gauge("lbd_build_info", "Which lbd this is.");
     text.line(&[("version", &status.version)], 1);
     text.gauge("lbd_uptime_seconds", "Seconds since the daemon started.");
     text.line(&[], status.uptime_secs);
     text.gauge("lbd_warnings", "Sentences of `lbctl get status` that somebody should look at.");
     text.line(&[], status.warnings.len());
+    text.gauge("lbd_event_watchers", "Clients that watch events.");
+    text.line(&[], watchers);
+    text.counter("lbd_event_watchers_cut_total", "Clients that watched events and were cut.");
+    text.line(&[("reason", &"overrun")], overruns);
     text.gauge("lbd_interface_attached", "Interfaces that the fast path is attached to.");
     for interface in &status.interfaces {
         let hook = match interface.hook {
@@ -237,6 +245,8 @@ mod tests {
             reasons: vec![reason("bad-checksum", 0), reason("no-backend", 3)],
             vips: vec![web],
             peers: vec![serde_json::from_value(peer).unwrap()],
+            watchers: 2,
+            overruns: 1,
         }
     }
 
@@ -246,6 +256,8 @@ mod tests {
         for line in [
             "lbd_build_info{version=\"1.2.3\"} 1",
             "lbd_uptime_seconds 42",
+            "lbd_event_watchers 2",
+            "lbd_event_watchers_cut_total{reason=\"overrun\"} 1",
             "lbd_interface_attached{interface=\"eth0\",hook=\"xdp\"} 1",
             "lbd_packets_total{reason=\"bad-checksum\",verdict=\"drop\"} 0",
             "lbd_packet_bytes_total{reason=\"no-backend\",verdict=\"drop\"} 180",

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{handlers, probes};
+use super::{config, events, handlers, probes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,7 +18,11 @@ use super::{handlers, probes};
         handlers::put_vip,
         handlers::patch_vip,
         handlers::delete_vip,
-        handlers::apply_config,
+        config::apply_config,
+        config::confirm_config,
+        config::rollback_config,
+        config::config_history,
+        events::get_events,
         handlers::list_peers,
         handlers::list_routes,
         handlers::list_fib,

@@ -49,6 +49,8 @@ pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse,
         reasons: app.views.reasons().await.map_err(Refused::unavailable)?,
         vips: app.registry.list().await?,
         peers: app.views.peers().await,
+        watchers: app.events.watchers(),
+        overruns: app.events.overruns(),
     };
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&sample)))
 }

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use lb_api_types::problem::{FieldProblem, Problem};
 
 use super::BODY_WITHIN;
+use crate::events::MAX_WATCHERS;
 use crate::read::Mistake;
 use crate::registry::Refusal;
 
@@ -121,6 +122,12 @@ impl Refused {
         refused
     }
 
+    pub(crate) fn too_many_watchers() -> Self {
+        let detail = format!("{MAX_WATCHERS} clients watch events already: end one of them");
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "too-many-watchers", "Too many watchers", detail)
+    }
+
     pub(crate) fn unavailable(why: String) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", why)
     }
@@ -146,6 +153,11 @@ impl From<Refusal> for Refused {
             Refusal::FromFile(_) => conflict("from-file", "Defined by the file"),
             Refusal::Duplicate { .. } => {
                 conflict("duplicate-service", "Duplicate service").at("/spec/address")
+            }
+            Refusal::Unconfirmed(_) => conflict("unconfirmed", "A configuration is not confirmed"),
+            Refusal::NothingToConfirm => conflict("nothing-to-confirm", "Nothing to confirm"),
+            Refusal::NoGeneration(_) => {
+                Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
             }
             Refusal::TooMany(_) => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "too-many", "Too many VIPs", detail)

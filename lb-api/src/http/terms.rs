@@ -1,5 +1,7 @@
 //! What a request says beside its body: its name, its query, and what it expects to change.
 
+use std::time::Duration;
+
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -57,25 +59,43 @@ pub(super) fn terms(headers: &HeaderMap, asked: &Asked) -> Result<Terms, Refused
     Ok(terms)
 }
 
-/// How a whole configuration is to be applied: `dryRun` and `prune`.
+/// How a whole configuration is to be applied: `dryRun`, `prune` and `confirmWithin`.
 pub(super) fn bulk(asked: &Asked) -> Result<Bulk, Refused> {
+    const MOST: u32 = 3600;
     let mut bulk = Bulk::default();
     for (name, value) in &asked.0 {
-        let field = match name.as_str() {
-            "dryRun" => Some(&mut bulk.dry_run),
-            "prune" => Some(&mut bulk.prune),
-            _ => None,
-        };
-        match (field, value.as_str()) {
-            (Some(field), "true") => *field = true,
-            (Some(field), "false") => *field = false,
+        let seconds = value.parse().ok().filter(|seconds| (1..=MOST).contains(seconds));
+        match (name.as_str(), value.as_str(), seconds) {
+            ("dryRun", "true" | "false", _) => bulk.dry_run = value == "true",
+            ("prune", "true" | "false", _) => bulk.prune = value == "true",
+            ("confirmWithin", _, Some(seconds)) => {
+                bulk.confirm_within = Some(Duration::from_secs(seconds.into()));
+            }
             _ => {
-                let known = "only dryRun and prune are known here, true or false";
-                return Err(Refused::query(&format!("{name}={value}"), known));
+                let known = format!(
+                    "only dryRun and prune (true or false) and confirmWithin (1 to {MOST} seconds) are known here"
+                );
+                return Err(Refused::query(&format!("{name}={value}"), &known));
             }
         }
     }
     Ok(bulk)
+}
+
+/// What is gone back to, and whether only to say so: `to` and `dryRun`.
+pub(super) fn rollback(asked: &Asked) -> Result<(Option<u64>, bool), Refused> {
+    let (mut to, mut dry_run) = (None, false);
+    for (name, value) in &asked.0 {
+        match (name.as_str(), value.as_str(), value.parse().ok()) {
+            ("dryRun", "true" | "false", _) => dry_run = value == "true",
+            ("to", _, Some(revision)) => to = Some(revision),
+            _ => {
+                let known = "only to (a revision) and dryRun (true or false) are known here";
+                return Err(Refused::query(&format!("{name}={value}"), known));
+            }
+        }
+    }
+    Ok((to, dry_run))
 }
 
 fn expected(headers: &HeaderMap) -> Result<Expected, Refused> {

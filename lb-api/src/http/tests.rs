@@ -100,7 +100,7 @@ impl Served {
         let listeners = Listeners::bind(&api).await.unwrap();
         let tcp = listeners.tcp_address();
         let (stop, stopped) = watch::channel(false);
-        let router = router(bench.registry.clone(), Arc::new(Fixed));
+        let router = router(bench.registry.clone(), Arc::new(Fixed), bench.events.clone());
         let ended = tokio::spawn(serve(listeners, router, stopped));
         Self { bench, folder, tcp, stop, ended }
     }
@@ -378,12 +378,16 @@ async fn every_described_operation_is_answered() {
     let served = Served::new(vec![vip("x", 1)]).await;
     let description = served.get("/api/v1/openapi.json").await.json();
     let paths = description["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 13);
+    assert_eq!(paths.len(), 17);
     for (path, operations) in paths {
         for method in operations.as_object().unwrap().keys() {
             let method = method.to_uppercase();
-            let answer = served.send(&method, &path.replace("{name}", "x"), "{}").await;
-            assert!(![404, 405].contains(&answer.status), "{method} {path}: {}", answer.status);
+            let query = if path.ends_with("/events") { "?follow=false" } else { "" };
+            let path = path.replace("{name}", "x") + query;
+            let answer = served.send(&method, &path, "{}").await;
+            let unknown =
+                answer.status == 404 && answer.problem().detail.contains("there is nothing at");
+            assert!(!unknown && answer.status != 405, "{method} {path}: {}", answer.status);
         }
     }
 }
@@ -505,4 +509,89 @@ async fn a_whole_configuration_is_applied_and_its_mistakes_name_their_place() {
     }
     assert_eq!(apply("?force=true", json!({"vips": []})).await.problem().status, 400);
     assert_eq!(served.names().await, ["a", "b", "file"], "nothing else happened");
+}
+
+#[tokio::test]
+async fn events_are_streamed_and_resumed() {
+    let served = Served::new(vec![]).await;
+    let stream = async |query: &str, last: Option<&str>| {
+        let stream = UnixStream::connect(socket(served.folder.path())).await.unwrap();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = hyper::Request::builder().uri(format!("/api/v1/events{query}"));
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let request = request.header("host", "lbd").body(Full::new(Bytes::new())).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        answer.into_body()
+    };
+    let read = async |body: &mut hyper::body::Incoming, until: &str| {
+        let mut text = String::new();
+        let whole = async {
+            while !text.contains(until) {
+                let frame = body.frame().await.expect("it goes on").unwrap();
+                text.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(40), whole).await.unwrap();
+        text
+    };
+    let mut live = stream("", None).await;
+    assert_eq!(served.put("web", &good("web")).await.status, 201);
+    let told = read(&mut live, "\n\n").await;
+    assert!(told.contains("event: vip-created\n"), "{told}");
+    assert!(told.contains("\"name\":\"web\""), "{told}");
+    let id = told.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    drop(live);
+
+    assert_eq!(served.send("DELETE", "/api/v1/vips/web", "").await.status, 204);
+    let mut resumed = stream("", Some(&id)).await;
+    let told = read(&mut resumed, "\n\n").await;
+    assert!(told.contains("event: vip-deleted\n") && !told.contains("created"), "{told}");
+    let strange = read(&mut stream("", Some("x")).await, "vip-deleted").await;
+    assert!(strange.starts_with("id: ") && strange.contains("event: missed\n"), "{strange}");
+
+    let past = served.get("/api/v1/events?past=true&follow=false").await.body;
+    let past = String::from_utf8(past.to_vec()).unwrap();
+    assert!(past.contains("vip-created") && past.contains("vip-deleted"), "{past}");
+    assert_eq!(served.get("/api/v1/events?follow=false").await.body.len(), 0);
+    assert_eq!(served.get("/api/v1/events?follow=maybe").await.problem().status, 400);
+
+    let many: Vec<_> = (0..crate::events::MAX_WATCHERS)
+        .map_while(|_| served.bench.events.watch(&crate::events::From::Now))
+        .collect();
+    assert_eq!(served.get("/api/v1/events").await.problem().kind, "/problems/too-many-watchers");
+    drop(many);
+    served.bench.events.end();
+    tokio::time::timeout(Duration::from_secs(40), resumed.collect()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_configuration_waits_to_be_confirmed_and_goes_back() {
+    let served = Served::new(vec![]).await;
+    let one = |name: &str, last| serde_json::to_value(vip(name, last)).unwrap();
+    let post = async |path: &str, body: Value| {
+        served.send("POST", &format!("/api/v1/config{path}"), body.to_string()).await
+    };
+    assert_eq!(post("/confirm", json!(null)).await.problem().kind, "/problems/nothing-to-confirm");
+    assert_eq!(post("/rollback", json!(null)).await.problem().status, 404);
+    for bad in ["0", "3601", "soon"] {
+        let answer = post(&format!("?confirmWithin={bad}"), json!({"vips": []})).await;
+        assert_eq!(answer.problem().status, 400, "{bad}");
+    }
+    let applied = post("?confirmWithin=3600", json!({"vips": [one("a", 1)]})).await;
+    assert_eq!((applied.status, &applied.json()["confirm_within_secs"]), (200, &json!(3600)));
+    assert_eq!(served.put("b", &one("b", 2)).await.problem().kind, "/problems/unconfirmed");
+    assert_eq!(post("/confirm", json!(null)).await.status, 204);
+    assert_eq!(served.put("b", &one("b", 2)).await.status, 201);
+    let history = served.get("/api/v1/config/history").await.json();
+    assert_eq!(history["generations"].as_array().unwrap().len(), 2);
+    assert_eq!(history["generations"][1]["revision"], 1);
+    let back = post("/rollback?to=1", json!(null)).await.json();
+    let change = json!({"name": "b", "change": "deleted"});
+    assert_eq!(back["vips"][1], change, "{back}");
+    assert_eq!(served.names().await, ["a"]);
+    assert_eq!(post("/rollback?to=x", json!(null)).await.problem().status, 400);
 }

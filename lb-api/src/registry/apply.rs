@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lb_api_types::event::EventKind;
 use lb_api_types::view::{Change, ChangeKind};
 use lb_api_types::vip::Vip;
 
@@ -25,8 +26,11 @@ impl<A: Appliers> Task<A> {
         let touched: BTreeSet<String> =
             changes.iter().filter(touched).map(|change| change.name.clone()).collect();
         if !terms.dry_run && !touched.is_empty() {
-            self.change(vips, &touched).await.map_err(|refusal| (None, refusal))?;
+            let changed = self.change(vips, &touched, terms.confirm_within).await;
+            changed.map_err(|refusal| (None, refusal))?;
             tracing::info!(changed = touched.len(), of = changes.len(), "configuration applied");
+            let message = format!("{} VIPs changed", touched.len());
+            self.events.tell(EventKind::ConfigApplied, "", message);
         }
         Ok(changes)
     }

@@ -3,17 +3,21 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use lb_api_types::event::EventKind;
 use lb_api_types::vip::Vip;
 use lb_dataplane::table::{ServiceKey, Table};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::confirm::Pending;
+use super::tell::Known;
 use super::{Applied, Appliers, Command, Expected, Refusal, Start, Terms, clash, protocol_name};
 use crate::control::{self, Damping, Desired, Facts, Vips};
+use crate::events::Events;
 use crate::health::{Target, Verdicts};
-use crate::store::{Store, StoreError};
+use crate::store::{Prepared, Store, StoreError};
 use crate::vip::MAX_VIPS;
 
 /// How often what time changes (damping) or what failed is looked at again.
@@ -28,7 +32,7 @@ pub(super) struct Task<A> {
     pub(super) shadowed: Vec<Vip>,
     /// What is said of them.
     warnings: watch::Sender<Vec<String>>,
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     /// The last that was given to a VIP.
     pub(super) revision: u64,
     damping: Damping,
@@ -46,6 +50,11 @@ pub(super) struct Task<A> {
     routed: Option<BTreeSet<Ipv4Addr>>,
     /// The last failure, so that it is logged once.
     failure: Option<String>,
+    pub(super) events: Events,
+    /// What watchers know.
+    pub(super) told: Known,
+    /// What waits to be confirmed; nothing else changes meanwhile.
+    pub(super) pending: Option<Pending>,
 }
 
 impl<A: Appliers> Task<A> {
@@ -85,6 +94,9 @@ impl<A: Appliers> Task<A> {
             announced: BTreeSet::new(),
             routed: None,
             failure: None,
+            events: start.events,
+            told: Known::default(),
+            pending: None,
         };
         (task, warned)
     }
@@ -94,6 +106,7 @@ impl<A: Appliers> Task<A> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let confirm_until = self.pending.as_ref().map(|pending| pending.until);
             tokio::select! {
                 command = self.commands.recv() => match command {
                     None => return,
@@ -112,6 +125,9 @@ impl<A: Appliers> Task<A> {
                     Ok(()) => self.follow().await,
                     Err(_) => return tracing::error!("interfaces are no longer followed"),
                 },
+                () = sleep_until(confirm_until.unwrap_or_else(Instant::now)), if confirm_until.is_some() => {
+                    self.roll_back("it was not confirmed in time").await;
+                }
                 _ = tick.tick(), if self.is_unsettled() => self.follow().await,
             }
         }
@@ -139,6 +155,15 @@ impl<A: Appliers> Task<A> {
             }
             Command::Apply(vips, terms, answer) => {
                 let _gone = answer.send(self.apply(vips, terms).await);
+            }
+            Command::Confirm(answer) => {
+                let _gone = answer.send(self.confirm().await);
+            }
+            Command::Rollback(to, dry_run, answer) => {
+                let _gone = answer.send(self.rollback(to, dry_run).await);
+            }
+            Command::History(answer) => {
+                let _gone = answer.send(self.history().await);
             }
             Command::Withdraw(answer) => drop(answer),
         }
@@ -178,7 +203,7 @@ impl<A: Appliers> Task<A> {
         if changed {
             let mut vips = self.vips.clone();
             vips.insert(name.clone(), vip);
-            self.change(vips, &[name.clone()].into()).await?;
+            self.change(vips, &[name.clone()].into(), None).await?;
             tracing::info!(vip = name, created, "VIP applied");
         }
         let vip = self.get(&name).await;
@@ -199,29 +224,38 @@ impl<A: Appliers> Task<A> {
         }
         let mut vips = self.vips.clone();
         vips.remove(name);
-        self.change(vips, &[name.to_owned()].into()).await?;
+        self.change(vips, &[name.to_owned()].into(), None).await?;
         tracing::info!(vip = name, "VIP removed");
         Ok(())
     }
 
     /// All or nothing: when the dataplane or the disk refuses, everything is as it was. The disk is asked first, so that
-    /// a full one disturbs no traffic. Kept VIPs of these names that are not served give way.
+    /// a full one disturbs no traffic. Kept VIPs of these names that are not served give way. What has to be confirmed is
+    /// not kept until it is: a crash rolls it back, too.
     pub(super) async fn change(
         &mut self,
         vips: Vips,
         names: &BTreeSet<String>,
+        confirm_within: Option<Duration>,
     ) -> Result<(), Refusal> {
+        self.nothing_waits()?;
         let shadowed = std::mem::take(&mut self.shadowed).into_iter();
         let (go, stay): (Vec<_>, Vec<_>) =
             shadowed.partition(|vip| names.contains(&vip.metadata.name));
         self.shadowed = stay;
         let before = std::mem::replace(&mut self.vips, vips);
-        let outcome = self.try_change().await;
-        match &outcome {
-            Ok(()) => {
+        match self.try_change(confirm_within.is_none()).await {
+            Ok(prepared) => {
                 self.revision += 1;
-                let said = shadows(&self.shadowed);
-                self.warnings.send_if_modified(|old| std::mem::replace(old, said.clone()) != said);
+                self.say_shadowed();
+                self.tell_of_vips(&before, names);
+                self.tell_of_state(&before);
+                if let (Some(prepared), Some(within)) = (prepared, confirm_within) {
+                    let until = Instant::now() + within;
+                    let names = names.clone();
+                    self.pending = Some(Pending { before, shadowed: go, names, prepared, until });
+                }
+                Ok(())
             }
             Err(refusal) => {
                 self.vips = before;
@@ -231,12 +265,13 @@ impl<A: Appliers> Task<A> {
                 {
                     tracing::error!(why, "the dataplane refuses what it served before");
                 }
+                Err(refusal)
             }
         }
-        outcome
     }
 
-    async fn try_change(&mut self) -> Result<(), Refusal> {
+    /// What was prepared comes back unless it is to be kept at once.
+    async fn try_change(&mut self, keep: bool) -> Result<Option<Prepared>, Refusal> {
         let ours = |(name, _): &(&String, &Vip)| !self.from_file.contains(*name);
         let kept = self.vips.iter().filter(ours).map(|(_, vip)| vip);
         let kept: Vec<Vip> = kept.chain(&self.shadowed).cloned().collect();
@@ -245,24 +280,35 @@ impl<A: Appliers> Task<A> {
             move |store: &Store| store.prepare(revision, &kept.iter().collect::<Vec<_>>());
         let prepared = blocking(&self.store, prepare).await.map_err(Refusal::NotWritten)?;
         self.reconcile().await.map_err(Refusal::Dataplane)?;
-        blocking(&self.store, move |store| store.commit(prepared)).await.map_err(Refusal::Store)
+        if !keep {
+            return Ok(Some(prepared));
+        }
+        let commit = move |store: &Store| store.commit(prepared);
+        blocking(&self.store, commit).await.map_err(Refusal::Store).map(|()| None)
+    }
+
+    pub(super) fn say_shadowed(&self) {
+        let said = shadows(&self.shadowed);
+        self.warnings.send_if_modified(|old| std::mem::replace(old, said.clone()) != said);
     }
 
     /// Lets the world follow what changed of itself; a failure is logged once and tried again with every tick.
-    async fn follow(&mut self) {
+    pub(super) async fn follow(&mut self) {
         match self.reconcile().await {
             Ok(()) => self.failure = None,
             Err(why) if self.failure.as_ref() == Some(&why) => {}
             Err(why) => {
                 tracing::error!(why, "the dataplane refuses the service table");
+                self.events.tell(EventKind::DataplaneRefuses, "", why.clone());
                 self.failure = Some(why);
             }
         }
+        self.tell_of_state(&Vips::new());
     }
 
     /// Makes the world match: withdraws, then changes the kernel and the dataplane, then advertises.
     pub(super) async fn reconcile(&mut self) -> Result<(), String> {
-        let now = Instant::now();
+        let now = std::time::Instant::now();
         let wanted = control::targets(&self.vips);
         // Until the dataplane has taken the change, what is known of backends that it takes away is kept.
         let with_before = wanted.union(&self.targets.borrow()).copied().collect();
@@ -301,7 +347,11 @@ impl<A: Appliers> Task<A> {
         });
     }
 
-    pub(super) fn facts<'a>(&'a self, verdicts: &'a Verdicts, now: Instant) -> Facts<'a> {
+    pub(super) fn facts<'a>(
+        &'a self,
+        verdicts: &'a Verdicts,
+        now: std::time::Instant,
+    ) -> Facts<'a> {
         let Self { vips, serving, damping, .. } = self;
         let attached = *self.attached.borrow();
         Facts { vips, verdicts, attached, serving, damping, now }
@@ -329,7 +379,7 @@ impl<A: Appliers> Task<A> {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     store: &Arc<Store>,
     work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, String> {

@@ -103,6 +103,7 @@ pub(crate) struct Bench {
     pub(crate) verdicts: watch::Sender<Arc<Verdicts>>,
     pub(crate) targets: watch::Receiver<Arc<BTreeSet<Target>>>,
     pub(crate) warnings: watch::Receiver<Vec<String>>,
+    pub(crate) events: Events,
     pub(crate) folder: tempfile::TempDir,
 }
 
@@ -121,10 +122,19 @@ impl Bench {
         let world = World::default();
         *world.targets.lock().unwrap() = Some(targets.clone());
         let (attachment, attached) = watch::channel(true);
-        let start =
-            Start { file, kept, revision, store, attached, verdicts: found, targets: wanted };
+        let events = Events::default();
+        let start = Start {
+            file,
+            kept,
+            revision,
+            store,
+            attached,
+            verdicts: found,
+            targets: wanted,
+            events: events.clone(),
+        };
         let (registry, warnings) = spawn(start, world.clone()).await.unwrap();
-        Self { registry, world, attachment, verdicts, targets, warnings, folder }
+        Self { registry, world, attachment, verdicts, targets, warnings, events, folder }
     }
 
     /// Ends the daemon and starts another one over its state.
@@ -143,6 +153,17 @@ impl Bench {
 
     async fn delete(&self, name: &str) -> Result<(), Refusal> {
         self.registry.delete(name, Terms::default()).await
+    }
+
+    /// Kinds and names of everything that was told.
+    fn heard(&self) -> Vec<(&'static str, String)> {
+        use crate::events::{From, Heard};
+        match self.events.watch(&From::Start).unwrap().hear_kept() {
+            Heard::Events(events) => {
+                events.iter().map(|event| (event.kind.name(), event.name.clone())).collect()
+            }
+            Heard::Nothing | Heard::Ended | Heard::Overrun => Vec::new(),
+        }
     }
 
     fn find(&self, health: Health) {
@@ -390,7 +411,8 @@ async fn many_vips_are_applied_in_one_change_or_not_at_all() {
     use lb_api_types::view::ChangeKind::{Created, Deleted, Unchanged, Updated};
     let bench = Bench::new(vec![vip("file", 99)]).await;
     let apply = async |vips: Vec<Vip>, prune, dry_run| {
-        let changes = bench.registry.apply(vips, Bulk { dry_run, prune }).await?;
+        let changes =
+            bench.registry.apply(vips, Bulk { dry_run, prune, confirm_within: None }).await?;
         Ok::<_, RefusedAt>(changes.into_iter().map(|c| (c.name, c.change)).collect::<Vec<_>>())
     };
     let is = |name: &str, change| (name.to_owned(), change);
@@ -429,4 +451,136 @@ async fn many_vips_are_applied_in_one_change_or_not_at_all() {
     stale.metadata.revision = Some(1);
     assert_eq!(place(vec![vip("d", 4), stale]).await, Some(1));
     assert_eq!((bench.names().await.len(), bench.world.told()), (3, vec![]));
+}
+
+#[tokio::test]
+async fn whatever_changes_is_told_once_and_in_order() {
+    let bench = Bench::new(vec![]).await;
+    bench.put(vip("web", 10)).await.unwrap();
+    bench.put(vip("web", 10)).await.unwrap();
+    bench.find(Health::Healthy);
+    eventually(|| bench.advertised("web")).await;
+    let mut other = vip("web", 10);
+    other.spec.port = 81;
+    bench.put(other).await.unwrap();
+    bench.find(Health::Unhealthy);
+    eventually(async || !bench.advertised("web").await).await;
+    bench.world.refuse(Some("no room"));
+    bench.put(vip("more", 11)).await.unwrap_err();
+    bench.delete("web").await.unwrap();
+    eventually(async || bench.heard().len() >= 8).await;
+    let web = |kind| (kind, "web".to_owned());
+    let backend = || ("backend-health", "10.0.0.1:8080".to_owned());
+    let wanted = [
+        ("dataplane-attached", String::new()),
+        web("vip-created"),
+        backend(),
+        web("vip-advertised"),
+        web("vip-updated"),
+        backend(),
+        web("vip-withdrawn"),
+        web("vip-deleted"),
+    ];
+    assert_eq!(bench.heard(), wanted);
+}
+
+impl Bench {
+    async fn apply_for(&self, vips: Vec<Vip>, seconds: u64) -> Result<Vec<Change>, RefusedAt> {
+        let confirm_within = Some(Duration::from_secs(seconds));
+        self.registry.apply(vips, Bulk { prune: true, dry_run: false, confirm_within }).await
+    }
+
+    async fn ports(&self) -> Vec<(String, u16)> {
+        let all = self.registry.list().await.unwrap().into_iter();
+        all.map(|vip| (vip.metadata.name, vip.spec.port)).collect()
+    }
+}
+
+fn at_port(name: &str, last: u8, port: u16) -> Vip {
+    let mut vip = vip(name, last);
+    vip.spec.port = port;
+    vip
+}
+
+#[tokio::test]
+async fn what_nobody_confirms_is_rolled_back_in_time_and_by_a_restart() {
+    let bench = Bench::new(vec![]).await;
+    bench.put(vip("a", 1)).await.unwrap();
+    let before = vec![("a".to_owned(), 80)];
+    let other = || vec![at_port("a", 1, 81), vip("b", 2)];
+    bench.apply_for(other(), 1).await.unwrap();
+    eventually(async || bench.ports().await == before).await;
+    assert!(bench.heard().contains(&("config-rolled-back", String::new())));
+    assert_eq!(bench.heard().last(), Some(&("vip-deleted", "b".to_owned())));
+    assert_eq!(bench.registry.confirm().await, Err(Refusal::NothingToConfirm));
+
+    bench.apply_for(other(), 3600).await.unwrap();
+    assert_eq!(bench.ports().await, [("a".to_owned(), 81), ("b".to_owned(), 80)]);
+    let seen = bench.registry.get("a").await.unwrap().metadata.revision;
+    let bench = bench.restart(vec![]).await;
+    assert_eq!(bench.ports().await, before);
+    let next = bench.put(vip("c", 3)).await.unwrap().vip.metadata.revision;
+    assert!(next > seen, "a revision that was seen is not given again: {next:?} {seen:?}");
+}
+
+#[tokio::test]
+async fn nothing_else_changes_until_a_configuration_is_confirmed() {
+    let bench = Bench::new(vec![]).await;
+    bench.put(vip("a", 1)).await.unwrap();
+    bench.apply_for(vec![vip("b", 2)], 3600).await.unwrap();
+    let waits = |outcome: Refusal| assert!(matches!(outcome, Refusal::Unconfirmed(1..=3600)));
+    waits(bench.put(vip("c", 3)).await.unwrap_err());
+    waits(bench.delete("b").await.unwrap_err());
+    waits(bench.apply_for(vec![], 1).await.unwrap_err().1);
+    waits(bench.registry.rollback(Some(1), false).await.unwrap_err());
+    assert!(bench.registry.history().await.unwrap().rolled_back_in_secs > Some(3000));
+    bench.registry.confirm().await.unwrap();
+    assert_eq!(bench.registry.history().await.unwrap().rolled_back_in_secs, None);
+    bench.put(vip("c", 3)).await.unwrap();
+    let bench = bench.restart(vec![]).await;
+    assert_eq!(bench.names().await, ["b", "c"], "what was confirmed is kept");
+}
+
+#[tokio::test]
+async fn an_operator_goes_back_at_once_or_to_a_generation() {
+    use lb_api_types::view::ChangeKind::{Created, Deleted, Updated};
+    let bench = Bench::new(vec![vip("file", 99)]).await;
+    let none = Refusal::NoGeneration("nothing".into());
+    assert_eq!(bench.registry.rollback(None, false).await, Err(none));
+    bench.put(vip("a", 1)).await.unwrap();
+    let is = |name: &str, change| Change { name: name.to_owned(), change };
+    let changes = [is("a", Deleted), is("b", Created)];
+    assert_eq!(bench.apply_for(vec![vip("b", 2)], 3600).await.unwrap()[1], changes[0]);
+    let undone = [is("a", Created), is("b", Deleted)];
+    assert_eq!(bench.registry.rollback(None, true).await.unwrap(), undone);
+    assert_eq!(bench.names().await, ["b", "file"], "a dry run");
+    assert_eq!(bench.registry.rollback(None, false).await.unwrap(), undone);
+    assert_eq!(bench.ports().await, [("a".into(), 80), ("file".into(), 80)]);
+
+    bench.put(at_port("a", 1, 81)).await.unwrap();
+    bench.put(vip("b", 2)).await.unwrap();
+    let history = bench.registry.history().await.unwrap().generations;
+    let [newest, .., oldest] = &history[..] else { panic!("{history:?}") };
+    assert_eq!((newest.vips, oldest.vips, oldest.revision), (2, 1, 1));
+    let back = bench.registry.rollback(None, false).await.unwrap();
+    assert_eq!(back.last(), Some(&is("b", Deleted)));
+    let back = bench.registry.rollback(Some(1), false).await.unwrap();
+    assert_eq!(back, [is("a", Updated)]);
+    let unknown = bench.registry.rollback(Some(77), false).await;
+    assert_eq!(unknown, Err(Refusal::NoGeneration("no revision 77".into())));
+    assert_eq!(bench.ports().await, [("a".into(), 80), ("file".into(), 80)]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_when_it_is_confirmed_is_rolled_back() {
+    let bench = Bench::new(vec![]).await;
+    bench.put(vip("a", 1)).await.unwrap();
+    bench.apply_for(vec![vip("b", 2)], 3600).await.unwrap();
+    // What was written and waits is gone: it cannot take the old one's place.
+    std::fs::remove_file(bench.folder.path().join("vips.json.new")).unwrap();
+    let refused = bench.registry.confirm().await.unwrap_err();
+    assert!(matches!(refused, Refusal::Store(_)), "{refused}");
+    assert_eq!(bench.names().await, ["a"]);
+    let bench = bench.restart(vec![]).await;
+    assert_eq!(bench.names().await, ["a"]);
 }

@@ -164,3 +164,23 @@ fn what_was_prepared_and_not_committed_changes_nothing() {
     store.commit(prepared).unwrap();
     assert_eq!(store.load().unwrap().vips[0].metadata.name, "new");
 }
+
+#[test]
+fn generations_are_listed_and_an_unfinished_ones_revision_is_not_given_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!(store.generations(), []);
+    for revision in 1..=7 {
+        store.save(revision, &[&some_vip(&format!("v{revision}"))]).unwrap();
+    }
+    let revisions = || store.generations().iter().map(|g| g.revision).collect::<Vec<_>>();
+    assert_eq!(revisions(), [7, 6, 5, 4, 3]);
+    assert_eq!(store.generations()[1].vips[0].metadata.name, "v6");
+    fs::write(folder.path().join(format!("{NAME}.previous-2")), "damage").unwrap();
+    assert_eq!(revisions(), [7, 6, 4, 3]);
+    let unfinished = store.prepare(9, &[]).unwrap();
+    let loaded = store.load().unwrap();
+    assert_eq!((loaded.revision, loaded.vips[0].metadata.name.as_str()), (9, "v7"));
+    store.discard(unfinished);
+    assert_eq!(store.load().unwrap().revision, 7);
+}

@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 pub mod config;
+pub mod event;
 pub mod problem;
 pub mod view;
 pub mod vip;

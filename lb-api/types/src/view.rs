@@ -181,6 +181,32 @@ pub struct Status {
 pub struct Changes {
     /// In the request's order, and then what was removed.
     pub vips: Vec<Change>,
+    /// Seconds within which it has to be confirmed (`POST /api/v1/config/confirm`), or else it is rolled back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within_secs: Option<u32>,
+}
+
+/// What is and was kept (`GET /api/v1/config/history`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct History {
+    /// Seconds until the configuration that holds now is rolled back, where it waits to be confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back_in_secs: Option<u32>,
+    /// Whole configurations, the newest first: the first is what a restart finds.
+    pub generations: Vec<GenerationView>,
+}
+
+/// A whole configuration that is or was kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct GenerationView {
+    /// The last revision that was given to a VIP then; names it in `POST /api/v1/config/rollback?to=`.
+    pub revision: u64,
+    /// When it was written: `2026-01-31T12:00:00.000Z` (RFC 3339).
+    pub written: String,
+    /// How many VIPs it has.
+    pub vips: usize,
 }
 
 /// What became of a VIP.

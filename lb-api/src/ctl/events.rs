@@ -1,0 +1,213 @@
+//! `events`, and `get vips --watch`: the daemon's stream of events, resumed where it breaks off.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use lb_api_types::event::{Event, EventKind};
+use lb_api_types::vip::Vip;
+
+use super::arguments::{Format, Kind};
+use super::client::{Client, segment};
+use super::show::{items, json, typed, vips, yaml};
+use super::table::or_dash;
+use super::{Answer, CtlError, print};
+
+/// Bytes of one event at most.
+const MAX_EVENT: usize = 1 << 20;
+/// Between attempts to come back.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Attempts in a row to come back to a daemon that does not answer, such as one that is started anew.
+const MAX_ATTEMPTS: usize = 60;
+
+/// Shows what is kept, and with `watch` goes on until the daemon has been gone for a while.
+pub(super) async fn show(client: &Client, watch: bool, format: Format) -> Result<Answer, CtlError> {
+    if format == Format::Name {
+        return Err(CtlError::Other("events have no names: choose another -o".into()));
+    }
+    let query = format!("past=true&follow={watch}");
+    let mut events = Events::open(client, &query).await?;
+    while let Some(event) = events.next(watch).await? {
+        match format {
+            Format::Json => print(&format!("{}\n", serde_json::json!(event))),
+            Format::Yaml => print(&format!("---\n{}", yaml(&serde_json::json!(event))?)),
+            Format::Table | Format::Wide | Format::Name => print(&line(&event)),
+        }
+    }
+    Ok(Answer::Yes(String::new()))
+}
+
+fn line(event: &Event) -> String {
+    let name = or_dash(Some(event.name.clone()));
+    format!("{}  {:18}  {name:22}  {}\n", event.time, event.kind.name(), event.message)
+}
+
+/// Lists VIPs, and then each that changes.
+pub(super) async fn get(
+    client: &Client,
+    kind: Kind,
+    name: Option<&str>,
+    format: Format,
+) -> Result<Answer, CtlError> {
+    if kind != Kind::Vips {
+        return Err(CtlError::Other("--watch knows vips only: see also `lbctl events`".into()));
+    }
+    let wanted = |vip: &Vip| name.is_none_or(|name| vip.metadata.name == name);
+    // Opened first, so that nothing is missed between the list and the stream.
+    let mut events = Events::open(client, "").await?;
+    let all: Vec<Vip> = items(client.get("vips").await?)?;
+    let mut heading = true;
+    write(&all.into_iter().filter(wanted).collect::<Vec<_>>(), format, &mut heading)?;
+    while let Some(event) = events.next(true).await? {
+        let changed = match event.kind {
+            EventKind::VipDeleted if name.is_none_or(|name| event.name == name) => {
+                print(&format!("vip/{} deleted\n", event.name));
+                Vec::new()
+            }
+            EventKind::VipCreated
+            | EventKind::VipUpdated
+            | EventKind::VipAdvertised
+            | EventKind::VipWithdrawn => match client.get(&vip(&event.name)).await {
+                Ok(value) => vec![typed(value)?],
+                // It is gone again; the event about that comes next.
+                Err(CtlError::Refused(problem)) if problem.status == 404 => Vec::new(),
+                Err(error) => return Err(error),
+            },
+            EventKind::BackendHealth => {
+                let all: Vec<Vip> = items(client.get("vips").await?)?;
+                all.into_iter().filter(|vip| has_backend(vip, &event.name)).collect()
+            }
+            EventKind::Missed | EventKind::DataplaneAttached | EventKind::DataplaneDetached => {
+                items(client.get("vips").await?)?
+            }
+            EventKind::VipDeleted
+            | EventKind::PeerState
+            | EventKind::ConfigApplied
+            | EventKind::ConfigConfirmed
+            | EventKind::ConfigRolledBack
+            | EventKind::DataplaneRefuses => continue,
+        };
+        let changed: Vec<Vip> = changed.into_iter().filter(wanted).collect();
+        write(&changed, format, &mut heading)?;
+    }
+    Ok(Answer::Yes(String::new()))
+}
+
+fn vip(name: &str) -> String {
+    format!("vips/{}", segment(name))
+}
+
+fn has_backend(vip: &Vip, socket: &str) -> bool {
+    let mut backends = vip.spec.backends.iter();
+    backends.any(|b| std::net::SocketAddr::new(b.address, b.port).to_string() == socket)
+}
+
+fn write(all: &[Vip], format: Format, heading: &mut bool) -> Result<(), CtlError> {
+    let text = match format {
+        Format::Table | Format::Wide => {
+            let text = vips(all, format == Format::Wide);
+            let rows = text.split_once('\n').map_or("", |(_, rows)| rows).to_owned();
+            if std::mem::take(heading) { text } else { rows }
+        }
+        Format::Name => all.iter().map(|vip| format!("vip/{}\n", vip.metadata.name)).collect(),
+        Format::Json => all.iter().map(|vip| json(&serde_json::json!(vip))).collect(),
+        Format::Yaml => {
+            let texts =
+                all.iter().map(|vip| Ok(format!("---\n{}", yaml(&serde_json::json!(vip))?)));
+            texts.collect::<Result<String, CtlError>>()?
+        }
+    };
+    print(&text);
+    Ok(())
+}
+
+/// The stream.
+struct Events<'a> {
+    client: &'a Client,
+    query: &'a str,
+    body: Option<Incoming>,
+    text: Vec<u8>,
+    /// The event that was heard last.
+    last: Option<String>,
+}
+
+impl<'a> Events<'a> {
+    async fn open(client: &'a Client, query: &'a str) -> Result<Self, CtlError> {
+        let body = client.events(query, None).await?;
+        Ok(Self { client, query, body: Some(body), text: Vec::new(), last: None })
+    }
+
+    /// The next event; `None` at the end of a stream that is not to be resumed.
+    async fn next(&mut self, resume: bool) -> Result<Option<Event>, CtlError> {
+        let mut attempts = 0;
+        loop {
+            if let Some(event) = take(&mut self.text)? {
+                self.last = Some(event.id.clone());
+                return Ok(Some(event));
+            }
+            let frame = match &mut self.body {
+                None => None,
+                Some(body) => body.frame().await.and_then(Result::ok),
+            };
+            if let Some(frame) = frame {
+                if let Ok(data) = frame.into_data() {
+                    self.text.extend_from_slice(&data);
+                }
+                continue;
+            }
+            if !resume {
+                return Ok(None);
+            }
+            self.text.clear();
+            tokio::time::sleep(AGAIN_AFTER).await;
+            // Who has heard nothing yet may have missed something, too: no event has this id.
+            let last = self.last.as_deref().unwrap_or("none");
+            match self.client.events(self.query, Some(last)).await {
+                Ok(body) => self.body = Some(body),
+                Err(error @ CtlError::Unreachable { .. }) if attempts == MAX_ATTEMPTS => {
+                    return Err(error);
+                }
+                Err(CtlError::Unreachable { .. }) => attempts += 1,
+                Err(other) => return Err(other),
+            }
+        }
+    }
+}
+
+/// Takes the first whole event; comments, which keep the connection alive, are left out.
+fn take(text: &mut Vec<u8>) -> Result<Option<Event>, CtlError> {
+    while let Some(end) = text.windows(2).position(|pair| pair == b"\n\n") {
+        let block: Vec<u8> = text.drain(..end + 2).collect();
+        let block = String::from_utf8_lossy(&block);
+        let data = block.lines().filter_map(|line| line.strip_prefix("data:"));
+        let data: Vec<_> = data.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+        if data.is_empty() {
+            continue;
+        }
+        let value = serde_json::from_str(&data.join("\n"));
+        return typed(value.unwrap_or(serde_json::Value::Null)).map(Some);
+    }
+    if text.len() > MAX_EVENT {
+        return Err(CtlError::Other("an event has no end: is it lbd?".into()));
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_taken_whole_and_comments_left_out() {
+        let event = r#"{"id":"1-1","time":"t","kind":"vip-created","name":"web","message":"m"}"#;
+        let mut text = format!(":\n\nid: 1-1\nevent: vip-created\ndata: {event}\n\nid: 1-2\nda");
+        let mut bytes = std::mem::take(&mut text).into_bytes();
+        let taken = take(&mut bytes).unwrap().unwrap();
+        assert_eq!((taken.kind, taken.name.as_str()), (EventKind::VipCreated, "web"));
+        assert_eq!(take(&mut bytes).unwrap(), None, "the second has not come whole");
+        bytes.extend_from_slice(format!("ta:{event}\n\n").as_bytes());
+        assert!(take(&mut bytes).unwrap().is_some());
+        assert!(take(&mut b"data: {}\n\n".to_vec()).is_err());
+        assert!(take(&mut vec![b'x'; MAX_EVENT + 1]).is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! Events as a stream: server-sent events, as the HTML standard describes them.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{self, KeepAlive, Sse};
+use futures::stream::{self, Stream};
+use lb_api_types::event::Event;
+use lb_api_types::problem::Problem;
+
+use super::App;
+use super::problem::Refused;
+use super::terms::Asked;
+use crate::events::{From, Heard, Watcher};
+
+/// How often a stream says something, so that both sides notice when the other is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// What happens, as server-sent events: `event` is the kind, `data` the event as JSON. A client that comes back with
+/// `Last-Event-ID` hears what it has missed, or `missed` where that is no longer kept; one that is too slow is cut.
+#[utoipa::path(get, path = "/api/v1/events", tag = "status",
+    params(("past" = Option<bool>, Query, description = "Begin with what is kept of the past"),
+        ("follow" = Option<bool>, Query, description = "Wait for what comes; true by default"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the event that was heard last")),
+    responses((status = 200, body = Event, content_type = "text/event-stream"),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "Too many watch already")))]
+pub(super) async fn get_events(
+    State(app): State<App>,
+    asked: Asked,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Refused> {
+    let (past, follow) = past_and_follow(&asked)?;
+    let from = match headers.get("last-event-id") {
+        // One that is no text is no id of ours: events were missed.
+        Some(id) => From::After(id.to_str().unwrap_or_default().to_owned()),
+        None if past => From::Start,
+        None => From::Now,
+    };
+    let watcher = app.events.watch(&from).ok_or_else(Refused::too_many_watchers)?;
+    Ok(Sse::new(told(watcher, follow)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+fn told(watcher: Watcher, follow: bool) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+    let batches = stream::unfold(watcher, move |mut watcher| async move {
+        let heard = if follow { watcher.hear().await } else { watcher.hear_kept() };
+        match heard {
+            Heard::Events(events) => Some((events, watcher)),
+            Heard::Nothing | Heard::Ended | Heard::Overrun => None,
+        }
+    });
+    futures::StreamExt::flat_map(batches, |events| {
+        stream::iter(events.into_iter().map(|event| Ok(written(&event))))
+    })
+}
+
+fn written(event: &Arc<Event>) -> sse::Event {
+    let written = sse::Event::default().id(event.id.clone()).event(event.kind.name());
+    // Text and enumerations only: it has JSON.
+    let data = serde_json::to_string(&**event).unwrap_or_default();
+    written.data(data)
+}
+
+fn past_and_follow(asked: &Asked) -> Result<(bool, bool), Refused> {
+    let (mut past, mut follow) = (false, true);
+    for (name, value) in &asked.0 {
+        let field = match name.as_str() {
+            "past" => Some(&mut past),
+            "follow" => Some(&mut follow),
+            _ => None,
+        };
+        match (field, value.as_str()) {
+            (Some(field), "true") => *field = true,
+            (Some(field), "false") => *field = false,
+            _ => {
+                let known = "only past and follow are known here, true or false";
+                return Err(Refused::query(&format!("{name}={value}"), known));
+            }
+        }
+    }
+    Ok((past, follow))
+}

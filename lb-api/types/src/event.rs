@@ -1,0 +1,77 @@
+//! What happens, as `GET /api/v1/events` tells it.
+
+use serde::{Deserialize, Serialize};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Event {
+    /// Its place, for `Last-Event-ID`; only the daemon reads it.
+    pub id: String,
+    /// When it was noticed: `2026-01-31T12:00:00.000Z` (RFC 3339).
+    pub time: String,
+    /// What happened.
+    pub kind: EventKind,
+    /// The VIP, backend or neighbour that it is about; empty where it is about the whole.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// It in words.
+    pub message: String,
+}
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    /// Events between the one that the client saw last and the next are no longer kept: read the state anew.
+    Missed,
+    /// A VIP is new.
+    VipCreated,
+    /// A VIP is another one than before.
+    VipUpdated,
+    /// A VIP is gone.
+    VipDeleted,
+    /// A whole configuration is applied.
+    ConfigApplied,
+    /// A configuration that waited for it is confirmed.
+    ConfigConfirmed,
+    /// A configuration was rolled back.
+    ConfigRolledBack,
+    /// BGP advertises a VIP's address.
+    VipAdvertised,
+    /// BGP no longer advertises a VIP's address.
+    VipWithdrawn,
+    /// What checks find of a backend has changed.
+    BackendHealth,
+    /// A BGP session has entered another state.
+    PeerState,
+    /// The fast path is attached to an interface, and was to none before.
+    DataplaneAttached,
+    /// The fast path is attached to no interface any more.
+    DataplaneDetached,
+    /// The dataplane refuses what it is to serve.
+    DataplaneRefuses,
+}
+
+impl EventKind {
+    /// Its name, as JSON has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Missed => "missed",
+            Self::VipCreated => "vip-created",
+            Self::VipUpdated => "vip-updated",
+            Self::VipDeleted => "vip-deleted",
+            Self::ConfigApplied => "config-applied",
+            Self::ConfigConfirmed => "config-confirmed",
+            Self::ConfigRolledBack => "config-rolled-back",
+            Self::VipAdvertised => "vip-advertised",
+            Self::VipWithdrawn => "vip-withdrawn",
+            Self::BackendHealth => "backend-health",
+            Self::PeerState => "peer-state",
+            Self::DataplaneAttached => "dataplane-attached",
+            Self::DataplaneDetached => "dataplane-detached",
+            Self::DataplaneRefuses => "dataplane-refuses",
+        }
+    }
+}
