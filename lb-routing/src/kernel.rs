@@ -45,7 +45,7 @@ pub enum KernelError {
     )]
     Remove {
         /// The destination.
-        prefix: ipnetwork::Ipv4Network,
+        prefix: ipnetwork::IpNetwork,
         /// Why not.
         source: std::io::Error,
     },
@@ -60,11 +60,13 @@ pub enum KernelError {
 pub async fn cleanup() -> Result<usize, KernelError> {
     let mut socket = Socket::open(0).map_err(KernelError::Open)?;
     let mut ours = Vec::new();
-    let request = RouteNetlinkMessage::GetRoute(encode::all_routes());
-    let read = |source| KernelError::Read { what: "routes", source };
-    for message in socket.table(request).await.map_err(read)? {
-        if let RouteNetlinkMessage::NewRoute(route) = message {
-            ours.extend(our_key(&route));
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let request = RouteNetlinkMessage::GetRoute(encode::all_routes(family));
+        let read = |source| KernelError::Read { what: "routes", source };
+        for message in socket.table(request).await.map_err(read)? {
+            if let RouteNetlinkMessage::NewRoute(route) = message {
+                ours.extend(our_key(&route));
+            }
         }
     }
     for key in &ours {

@@ -4,11 +4,11 @@
 //! At most one operation per prefix is under way. What failed is tried again, later each time.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use lb_routing_proto::fib::KernelNextHop;
 
 /// The first delay after a failure; it doubles.
@@ -29,15 +29,15 @@ pub(crate) enum OwnRoute {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
     /// Adds a route; fails where one of the same prefix and metric is there.
-    Add(Ipv4Network, OwnRoute),
+    Add(IpNetwork, OwnRoute),
     /// Replaces ours, atomically.
-    Replace(Ipv4Network, OwnRoute),
+    Replace(IpNetwork, OwnRoute),
     /// Removes ours.
-    Delete(Ipv4Network),
+    Delete(IpNetwork),
 }
 
 impl Op {
-    pub(crate) const fn prefix(&self) -> Ipv4Network {
+    pub(crate) const fn prefix(&self) -> IpNetwork {
         match self {
             Self::Add(prefix, _) | Self::Replace(prefix, _) | Self::Delete(prefix) => *prefix,
         }
@@ -47,19 +47,19 @@ impl Op {
 /// The plan.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    vips: BTreeSet<Ipv4Addr>,
+    vips: BTreeSet<IpAddr>,
     /// Whether `set_vips` was called.
     vips_known: bool,
-    learned: HashMap<Ipv4Network, Arc<[KernelNextHop]>>,
-    installed: HashMap<Ipv4Network, OwnRoute>,
+    learned: HashMap<IpNetwork, Arc<[KernelNextHop]>>,
+    installed: HashMap<IpNetwork, OwnRoute>,
     /// Installed by a previous process, not spoken of since, and kept for now.
-    stale: HashSet<Ipv4Network>,
-    dirty: BTreeSet<Ipv4Network>,
-    busy: HashSet<Ipv4Network>,
-    failed: HashMap<Ipv4Network, Failure>,
-    retries: BTreeSet<(Instant, Ipv4Network)>,
+    stale: HashSet<IpNetwork>,
+    dirty: BTreeSet<IpNetwork>,
+    busy: HashSet<IpNetwork>,
+    failed: HashMap<IpNetwork, Failure>,
+    retries: BTreeSet<(Instant, IpNetwork)>,
     /// While the kernel's table is read: what of ours was there.
-    seen: Option<HashSet<Ipv4Network>>,
+    seen: Option<HashSet<IpNetwork>>,
 }
 
 #[derive(Debug)]
@@ -70,7 +70,7 @@ struct Failure {
 
 impl Plan {
     /// The routes of the speaker to a prefix (empty: none).
-    pub(crate) fn set_learned(&mut self, prefix: Ipv4Network, next_hops: Arc<[KernelNextHop]>) {
+    pub(crate) fn set_learned(&mut self, prefix: IpNetwork, next_hops: Arc<[KernelNextHop]>) {
         if next_hops.is_empty() {
             self.learned.remove(&prefix);
         } else {
@@ -80,7 +80,7 @@ impl Plan {
     }
 
     /// Exactly these addresses are VIPs; returns those that come and those that go.
-    pub(crate) fn set_vips(&mut self, vips: BTreeSet<Ipv4Addr>) -> (Vec<Ipv4Addr>, Vec<Ipv4Addr>) {
+    pub(crate) fn set_vips(&mut self, vips: BTreeSet<IpAddr>) -> (Vec<IpAddr>, Vec<IpAddr>) {
         let come: Vec<_> = vips.difference(&self.vips).copied().collect();
         let go: Vec<_> = self.vips.difference(&vips).copied().collect();
         self.vips = vips;
@@ -88,7 +88,7 @@ impl Plan {
         let installed = &self.installed;
         let left = self.stale.iter().filter(|p| installed.get(*p) == Some(&OwnRoute::Unreachable));
         let left: Vec<_> = left.copied().collect();
-        let named = come.iter().chain(&go).map(|vip| Ipv4Network::from(*vip));
+        let named = come.iter().chain(&go).map(|vip| IpNetwork::from(*vip));
         for prefix in named.chain(left) {
             self.touch(prefix);
         }
@@ -100,7 +100,7 @@ impl Plan {
     }
 
     /// The first reading of the kernel's table found a route that a previous process left.
-    pub(crate) fn left_behind(&mut self, prefix: Ipv4Network, route: OwnRoute) {
+    pub(crate) fn left_behind(&mut self, prefix: IpNetwork, route: OwnRoute) {
         self.installed.insert(prefix, route);
         if !self.is_wanted(&prefix) {
             self.stale.insert(prefix);
@@ -121,7 +121,7 @@ impl Plan {
     }
 
     /// The kernel has this route of ours.
-    pub(crate) fn found(&mut self, prefix: Ipv4Network, route: OwnRoute) {
+    pub(crate) fn found(&mut self, prefix: IpNetwork, route: OwnRoute) {
         if let Some(seen) = &mut self.seen {
             seen.insert(prefix);
         }
@@ -132,7 +132,7 @@ impl Plan {
     }
 
     /// The kernel no longer has it, and not by our doing.
-    pub(crate) fn lost(&mut self, prefix: Ipv4Network) {
+    pub(crate) fn lost(&mut self, prefix: IpNetwork) {
         if !self.busy.contains(&prefix) && self.installed.remove(&prefix).is_some() {
             self.stale.remove(&prefix);
             self.dirty.insert(prefix);
@@ -208,18 +208,18 @@ impl Plan {
         self.retries.first().map(|(at, _)| *at)
     }
 
-    fn wanted(&self, prefix: &Ipv4Network) -> Option<OwnRoute> {
-        if prefix.prefix() == 32 && self.vips.contains(&prefix.network()) {
+    fn wanted(&self, prefix: &IpNetwork) -> Option<OwnRoute> {
+        if *prefix == IpNetwork::from(prefix.network()) && self.vips.contains(&prefix.network()) {
             return Some(OwnRoute::Unreachable);
         }
         self.learned.get(prefix).map(|next_hops| OwnRoute::Via(Arc::clone(next_hops)))
     }
 
-    fn is_wanted(&self, prefix: &Ipv4Network) -> bool {
+    fn is_wanted(&self, prefix: &IpNetwork) -> bool {
         self.wanted(prefix).is_some()
     }
 
-    fn op(&self, prefix: Ipv4Network) -> Option<Op> {
+    fn op(&self, prefix: IpNetwork) -> Option<Op> {
         match (self.wanted(&prefix), self.installed.get(&prefix)) {
             (Some(route), None) => Some(Op::Add(prefix, route)),
             (Some(route), Some(there)) if *there != route => Some(Op::Replace(prefix, route)),
@@ -229,17 +229,17 @@ impl Plan {
     }
 
     /// Somebody spoke of a prefix: it is no longer stale, and an earlier failure no longer counts.
-    fn touch(&mut self, prefix: Ipv4Network) {
+    fn touch(&mut self, prefix: IpNetwork) {
         self.stale.remove(&prefix);
         self.forget_failure(&prefix);
         self.dirty.insert(prefix);
     }
 
-    fn is_waiting(&self, prefix: &Ipv4Network, now: Instant) -> bool {
+    fn is_waiting(&self, prefix: &IpNetwork, now: Instant) -> bool {
         self.failed.get(prefix).is_some_and(|failure| failure.retry_at > now)
     }
 
-    fn forget_failure(&mut self, prefix: &Ipv4Network) -> Option<Duration> {
+    fn forget_failure(&mut self, prefix: &IpNetwork) -> Option<Duration> {
         let failure = self.failed.remove(prefix)?;
         self.retries.remove(&(failure.retry_at, *prefix));
         Some(failure.delay)

@@ -1,7 +1,5 @@
 //! Carries the router's FIB to the dataplane.
 
-use std::net::IpAddr;
-
 use lb_dataplane::fib::{Action, FibUpdate, Member};
 use lb_routing::{FibBatch, Update};
 use tokio::sync::mpsc;
@@ -28,10 +26,10 @@ fn apply(owned: &mut Owned, updates: &[Update]) {
     for update in updates {
         match update {
             Update::Route { prefix, source, .. } => {
-                owned.sources.insert((prefix.network().into(), prefix.prefix()), *source);
+                owned.sources.insert((prefix.network(), prefix.prefix()), *source);
             }
             Update::RouteRemoved { prefix } => {
-                owned.sources.remove(&(prefix.network().into(), prefix.prefix()));
+                owned.sources.remove(&(prefix.network(), prefix.prefix()));
             }
             Update::Group { .. } | Update::GroupRemoved { .. } => {}
         }
@@ -51,13 +49,11 @@ fn convert(update: &Update) -> FibUpdate {
             FibUpdate::Group { id: *id, action: convert_action(action) }
         }
         Update::GroupRemoved { id } => FibUpdate::GroupRemoved { id: *id },
-        Update::Route { prefix, group, .. } => FibUpdate::Route {
-            prefix: prefix.network().into(),
-            len: prefix.prefix(),
-            group: *group,
-        },
+        Update::Route { prefix, group, .. } => {
+            FibUpdate::Route { prefix: prefix.network(), len: prefix.prefix(), group: *group }
+        }
         Update::RouteRemoved { prefix } => {
-            FibUpdate::RouteRemoved { prefix: prefix.network().into(), len: prefix.prefix() }
+            FibUpdate::RouteRemoved { prefix: prefix.network(), len: prefix.prefix() }
         }
     }
 }
@@ -74,5 +70,5 @@ fn convert_action(action: &lb_routing::Action) -> Action {
 
 fn convert_member(member: &lb_routing::Member) -> Member {
     let lb_routing::Member { ifindex, source_mac, destination_mac, gateway, mtu, weight } = *member;
-    Member { ifindex, source_mac, destination_mac, gateway: gateway.map(IpAddr::V4), mtu, weight }
+    Member { ifindex, source_mac, destination_mac, gateway, mtu, weight }
 }

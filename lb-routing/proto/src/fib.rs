@@ -8,7 +8,7 @@
 //!
 //! For one prefix the first of these counts: a local address; another's kernel route, lowest metric
 //! first; a VIP; the speaker's paths whose next hops resolve; what a previous process left; a neighbour
-//! on a connected network (its /32 carries the MAC). A local route hides longer ones, as the kernel asks
+//! on a connected network (its /32 or /128 carries the MAC). A local route hides longer ones, as the kernel asks
 //! the local table first.
 //!
 //! Next hops of the speaker resolve against kernel routes that are not ours, one level deep: a next
@@ -25,10 +25,11 @@ mod select;
 mod update;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 pub use self::fact::{Fact, KernelNextHop, KernelRoute, KernelRouteKind, Link, RouteKey};
 pub use self::update::{Action, Member, Output, Source, Update};
@@ -39,25 +40,25 @@ use self::kernel::{KernelTable, Lengths};
 use self::select::{Choice, resolve};
 
 /// A prefix, ordered so that a covering one comes first.
-type Mark = (u8, Ipv4Addr);
+type Mark = (u8, IpAddr);
 
 /// The resolver.
 #[derive(Debug, Default)]
 pub struct Fib {
     links: BTreeMap<u32, Link>,
     /// MACs by address and link.
-    neighbours: BTreeMap<(Ipv4Addr, u32), [u8; 6]>,
+    neighbours: BTreeMap<(IpAddr, u32), [u8; 6]>,
     kernel: KernelTable,
     bgp: BgpTable,
-    vips: BTreeSet<Ipv4Addr>,
-    stale: BTreeMap<Ipv4Network, KernelRouteKind>,
+    vips: BTreeSet<IpAddr>,
+    stale: BTreeMap<IpNetwork, KernelRouteKind>,
     groups: Groups,
     published: Published,
-    installed: HashMap<Ipv4Network, Arc<[KernelNextHop]>>,
+    installed: HashMap<IpNetwork, Arc<[KernelNextHop]>>,
     /// Prefixes to look at again.
     prefixes: BTreeSet<Mark>,
     /// Gateways that `Resolve` went out for.
-    asked: BTreeSet<(u32, Ipv4Addr)>,
+    asked: BTreeSet<(u32, IpAddr)>,
     /// What one step produced and was not polled yet: a handful.
     queue: VecDeque<Output>,
 }
@@ -65,7 +66,7 @@ pub struct Fib {
 /// The routes that the dataplane was told.
 #[derive(Debug, Default)]
 struct Published {
-    routes: HashMap<Ipv4Network, (u32, Source)>,
+    routes: HashMap<IpNetwork, (u32, Source)>,
     lengths: Lengths,
 }
 
@@ -81,11 +82,7 @@ impl Fib {
         match fact {
             Fact::Link(link) => self.link(link.ifindex, Some(link)),
             Fact::LinkGone { ifindex } => self.link(ifindex, None),
-            Fact::Neighbour { ifindex, address: IpAddr::V4(address), mac } => {
-                self.neighbour(ifindex, address, mac);
-            }
-            // The dataplane's FIB is IPv4.
-            Fact::Neighbour { address: IpAddr::V6(_), .. } => {}
+            Fact::Neighbour { ifindex, address, mac } => self.neighbour(ifindex, address, mac),
             Fact::KernelRoute(route) => self.kernel_route(route.key, Some(route.kind)),
             Fact::KernelRouteGone(key) => self.kernel_route(key, None),
             Fact::Bgp { prefix, next_hops } => self.bgp_paths(normal(prefix), next_hops),
@@ -133,8 +130,8 @@ impl Fib {
     /// from `after` on.
     pub fn neighbours_in_use(
         &self,
-        after: Option<(u32, Ipv4Addr)>,
-    ) -> impl Iterator<Item = (u32, Ipv4Addr)> + '_ {
+        after: Option<(u32, IpAddr)>,
+    ) -> impl Iterator<Item = (u32, IpAddr)> + '_ {
         self.groups.needed(after)
     }
 
@@ -151,7 +148,7 @@ impl Fib {
         if usable(before.as_ref()) == usable(link.as_ref()) {
             return;
         }
-        self.re_resolve(0..=u32::MAX);
+        self.re_resolve(all_addresses());
         let on_link = self.neighbours.keys().filter(|(_, on)| *on == ifindex);
         let addresses: Vec<_> = on_link.map(|(address, _)| *address).collect();
         for address in addresses {
@@ -159,7 +156,7 @@ impl Fib {
         }
     }
 
-    fn neighbour(&mut self, ifindex: u32, address: Ipv4Addr, mac: Option<[u8; 6]>) {
+    fn neighbour(&mut self, ifindex: u32, address: IpAddr, mac: Option<[u8; 6]>) {
         let key = (address, ifindex);
         let before = match mac {
             Some(mac) => self.neighbours.insert(key, mac),
@@ -187,29 +184,29 @@ impl Fib {
         self.re_resolve(range(key.prefix));
     }
 
-    fn bgp_paths(&mut self, prefix: Ipv4Network, next_hops: Vec<Ipv4Addr>) {
+    fn bgp_paths(&mut self, prefix: IpNetwork, next_hops: Vec<IpAddr>) {
         let was_stale = self.stale.remove(&prefix).is_some();
-        let resolve = |hops: &[Ipv4Addr]| resolve(&self.kernel, &self.links, hops);
+        let resolve = |hops: &[IpAddr]| resolve(&self.kernel, &self.links, hops);
         if self.bgp.set(prefix, next_hops, resolve) || was_stale {
             self.mark(prefix);
         }
     }
 
     /// Resolves the speaker's next hops in a range of addresses again.
-    fn re_resolve(&mut self, addresses: std::ops::RangeInclusive<u32>) {
-        let resolve = |hops: &[Ipv4Addr]| resolve(&self.kernel, &self.links, hops);
+    fn re_resolve(&mut self, addresses: RangeInclusive<IpAddr>) {
+        let resolve = |hops: &[IpAddr]| resolve(&self.kernel, &self.links, hops);
         for set in self.bgp.re_resolve(addresses, resolve) {
             self.groups.mark_key(&Key::Bgp(set));
             self.prefixes.extend(self.bgp.prefixes(set).map(mark));
         }
     }
 
-    fn mark(&mut self, prefix: Ipv4Network) {
+    fn mark(&mut self, prefix: IpNetwork) {
         self.prefixes.insert(mark(prefix));
     }
 
     /// Marks every longer prefix that something is known of.
-    fn mark_inside(&mut self, outer: Ipv4Network) {
+    fn mark_inside(&mut self, outer: IpNetwork) {
         let (kernel, bgp) = (self.kernel.inside(outer), self.bgp.inside(outer));
         let (first, last) = (outer.network(), outer.broadcast());
         let vips = self.vips.range(first..=last).map(|address| host(*address));
@@ -219,21 +216,22 @@ impl Fib {
         self.mark_neighbours(outer);
     }
 
-    /// Neighbours hang on the route that covers them; a /32 covers itself only.
-    fn mark_inside_neighbours(&mut self, outer: Ipv4Network) {
-        if outer.prefix() < 32 {
+    /// Neighbours hang on the route that covers them; an address covers itself only.
+    fn mark_inside_neighbours(&mut self, outer: IpNetwork) {
+        if !is_host(&outer) {
             self.mark_neighbours(outer);
         }
     }
 
-    fn mark_neighbours(&mut self, outer: Ipv4Network) {
+    fn mark_neighbours(&mut self, outer: IpNetwork) {
         let (first, last) = ((outer.network(), 0), (outer.broadcast(), u32::MAX));
-        let inside = self.neighbours.range(first..=last).map(|((address, _), _)| (32, *address));
+        let inside =
+            self.neighbours.range(first..=last).map(|((address, _), _)| mark(host(*address)));
         self.prefixes.extend(inside);
     }
 
     /// Compares what a prefix should be with what the dataplane and the kernel were told.
-    fn look_at(&mut self, prefix: Ipv4Network) {
+    fn look_at(&mut self, prefix: IpNetwork) {
         let choice = self.select(prefix);
         self.install(prefix, choice.as_ref());
         let before = self.published.routes.get(&prefix).copied();
@@ -263,7 +261,7 @@ impl Fib {
     }
 
     /// Tells the kernel's side of a prefix, if it changed: the speaker's paths where they are chosen.
-    fn install(&mut self, prefix: Ipv4Network, choice: Option<&Choice>) {
+    fn install(&mut self, prefix: IpNetwork, choice: Option<&Choice>) {
         let next_hops = match choice.map(|choice| &choice.key) {
             Some(Key::Bgp(set)) => self.bgp.resolved(*set),
             Some(Key::Hops(_) | Key::Neighbour { .. } | Key::Kernel | Key::Blackhole) | None => {
@@ -315,50 +313,65 @@ impl Fib {
 }
 
 impl Published {
-    fn insert(&mut self, prefix: Ipv4Network, route: (u32, Source)) {
+    fn insert(&mut self, prefix: IpNetwork, route: (u32, Source)) {
         if self.routes.insert(prefix, route).is_none() {
-            self.lengths.add(prefix.prefix());
+            self.lengths.add(&prefix);
         }
     }
 
-    fn remove(&mut self, prefix: Ipv4Network) {
+    fn remove(&mut self, prefix: IpNetwork) {
         if self.routes.remove(&prefix).is_some() {
-            self.lengths.remove(prefix.prefix());
+            self.lengths.remove(&prefix);
         }
     }
 
-    /// The group of the longest prefix, shorter than /32, that covers an address.
-    fn covering(&self, address: Ipv4Addr) -> Option<(u32, Source)> {
-        let mut lengths = self.lengths.longest_first().filter(|len| *len < 32);
+    /// The group of the longest prefix that covers an address and is more than it.
+    fn covering(&self, address: IpAddr) -> Option<(u32, Source)> {
+        let lengths = self.lengths.longest_first(address.is_ipv6());
+        let mut lengths = lengths.filter(|len| *len < bits(address));
         lengths.find_map(|len| self.routes.get(&prefix(address, len)).copied())
     }
 }
 
 /// Without host bits.
-fn normal(network: Ipv4Network) -> Ipv4Network {
+fn normal(network: IpNetwork) -> IpNetwork {
     prefix(network.ip(), network.prefix())
 }
 
-fn prefix(address: Ipv4Addr, len: u8) -> Ipv4Network {
-    let whole = Ipv4Network::from(address);
-    let network = Ipv4Network::new(address, len).unwrap_or(whole);
-    Ipv4Network::new(network.network(), network.prefix()).unwrap_or(whole)
+fn prefix(address: IpAddr, len: u8) -> IpNetwork {
+    let whole = IpNetwork::from(address);
+    let network = IpNetwork::new(address, len).unwrap_or(whole);
+    IpNetwork::new(network.network(), network.prefix()).unwrap_or(whole)
 }
 
-fn host(address: Ipv4Addr) -> Ipv4Network {
-    Ipv4Network::from(address)
+/// Bits of an address.
+const fn bits(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }
 
-fn mark(prefix: Ipv4Network) -> Mark {
+/// Whether a prefix is an address.
+fn is_host(prefix: &IpNetwork) -> bool {
+    prefix.prefix() == bits(prefix.ip())
+}
+
+fn all_addresses() -> RangeInclusive<IpAddr> {
+    Ipv4Addr::UNSPECIFIED.into()..=Ipv6Addr::from_bits(u128::MAX).into()
+}
+
+fn host(address: IpAddr) -> IpNetwork {
+    IpNetwork::from(address)
+}
+
+fn mark(prefix: IpNetwork) -> Mark {
     (prefix.prefix(), prefix.network())
 }
 
-fn range(prefix: Ipv4Network) -> std::ops::RangeInclusive<u32> {
-    prefix.network().to_bits()..=prefix.broadcast().to_bits()
+fn range(prefix: IpNetwork) -> RangeInclusive<IpAddr> {
+    prefix.network()..=prefix.broadcast()
 }
 
 /// All that a prefix covers, itself included, as a range of ordered prefixes.
-fn inside(outer: Ipv4Network) -> std::ops::RangeInclusive<Ipv4Network> {
+fn inside(outer: IpNetwork) -> RangeInclusive<IpNetwork> {
     outer..=host(outer.broadcast())
 }
 

@@ -1,8 +1,8 @@
 //! From netlink messages to facts.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use lb_routing_proto::fib::{Fact, KernelNextHop, KernelRoute, KernelRouteKind, Link, RouteKey};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
@@ -55,16 +55,18 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
     Some(link)
 }
 
-/// An IPv4 neighbour: link, address and, where it is resolved, its MAC.
-pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(u32, Ipv4Addr, Option<[u8; 6]>)> {
+/// A neighbour: link, address and, where it is resolved, its MAC.
+pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr, Option<[u8; 6]>)> {
     let header = &message.header;
-    if header.family != AddressFamily::Inet || header.flags.contains(NeighbourFlags::Proxy) {
+    if !has_family(header.family) || header.flags.contains(NeighbourFlags::Proxy) {
         return None;
     }
     let (mut address, mut mac) = (None, None);
     for attribute in &message.attributes {
         if let NeighbourAttribute::Destination(NeighbourAddress::Inet(destination)) = attribute {
-            address = Some(*destination);
+            address = Some((*destination).into());
+        } else if let NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) = attribute {
+            address = Some((*v6).into());
         } else if let NeighbourAttribute::LinkLayerAddress(bytes) = attribute {
             mac = bytes.as_slice().try_into().ok();
         }
@@ -80,13 +82,14 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(u32, Ipv4Addr, Op
     Some((header.ifindex, address?, mac.filter(|_| resolved)))
 }
 
-/// An IPv4 route of the main or local table.
+/// A route of the main or local table.
 #[expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums are open")]
 pub(super) fn route(message: &RouteMessage) -> Option<Route> {
     let header = &message.header;
-    if header.address_family != AddressFamily::Inet || header.flags.contains(RouteFlags::Cloned) {
+    if !has_family(header.address_family) || header.flags.contains(RouteFlags::Cloned) {
         return None;
     }
+    let is_ipv6 = header.address_family == AddressFamily::Inet6;
     let mut parts = Parts { table: u32::from(header.table), ..Parts::default() };
     for attribute in &message.attributes {
         parts.take(attribute);
@@ -96,12 +99,13 @@ pub(super) fn route(message: &RouteMessage) -> Option<Route> {
         RT_TABLE_LOCAL => true,
         _ => return None,
     };
-    let prefix = Ipv4Network::new(
-        parts.destination.unwrap_or(Ipv4Addr::UNSPECIFIED),
-        header.destination_prefix_length,
-    );
+    let any = if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let destination = parts.destination.unwrap_or(any);
+    let prefix = IpNetwork::new(destination, header.destination_prefix_length);
     let key = RouteKey { prefix: prefix.ok()?, metric: parts.metric, tos: header.tos, local };
     let kind = match header.kind {
+        // Every link has one to fe80::/64. Nobody forwards to it.
+        RouteType::Unicast if is_link_local(destination) => KernelRouteKind::Kernel,
         RouteType::Unicast => parts.forwarding(),
         RouteType::BlackHole => KernelRouteKind::Blackhole,
         _ => KernelRouteKind::Kernel,
@@ -110,20 +114,38 @@ pub(super) fn route(message: &RouteMessage) -> Option<Route> {
     Some(Route { route: KernelRoute { key, kind }, ours })
 }
 
+/// The families that the FIB has.
+fn has_family(family: AddressFamily) -> bool {
+    family == AddressFamily::Inet || family == AddressFamily::Inet6
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums are open")]
+fn address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
 /// A neighbour as a fact.
-pub(super) fn neighbour_fact(ifindex: u32, address: Ipv4Addr, mac: Option<[u8; 6]>) -> Fact {
-    Fact::Neighbour { ifindex, address: IpAddr::V4(address), mac }
+pub(super) fn neighbour_fact(ifindex: u32, address: IpAddr, mac: Option<[u8; 6]>) -> Fact {
+    Fact::Neighbour { ifindex, address, mac }
 }
 
 /// What a route's attributes say.
 #[derive(Default)]
 struct Parts {
     table: u32,
-    destination: Option<Ipv4Addr>,
+    destination: Option<IpAddr>,
     metric: u32,
     ifindex: Option<u32>,
-    gateway: Option<Ipv4Addr>,
-    /// Tunnels, IPv6 gateways: nothing that a frame to a MAC can say.
+    gateway: Option<IpAddr>,
+    /// Tunnels, and whatever else a frame to a MAC cannot say.
     special: bool,
     multipath: Vec<KernelNextHop>,
 }
@@ -133,13 +155,12 @@ impl Parts {
     fn take(&mut self, attribute: &RouteAttribute) {
         match attribute {
             RouteAttribute::Table(table) => self.table = *table,
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => {
-                self.destination = Some(*address);
-            }
+            RouteAttribute::Destination(destination) => self.destination = address(destination),
             RouteAttribute::Priority(metric) => self.metric = *metric,
             RouteAttribute::Oif(ifindex) => self.ifindex = Some(*ifindex),
-            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => self.gateway = Some(*gateway),
-            RouteAttribute::Via(RouteVia::Inet(gateway)) => self.gateway = Some(*gateway),
+            RouteAttribute::Gateway(gateway) => self.gateway = address(gateway),
+            RouteAttribute::Via(RouteVia::Inet(gateway)) => self.gateway = Some((*gateway).into()),
+            RouteAttribute::Via(RouteVia::Inet6(gateway)) => self.gateway = Some((*gateway).into()),
             RouteAttribute::Via(_) | RouteAttribute::Encap(_) => self.special = true,
             RouteAttribute::MultiPath(hops) => {
                 for hop in hops {

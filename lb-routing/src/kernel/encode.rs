@@ -1,8 +1,8 @@
 //! From operations to netlink messages.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use lb_routing_proto::fib::{KernelNextHop, RouteKey};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::neighbour::{
@@ -10,18 +10,29 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteProtocol,
-    RouteScope, RouteType,
+    RouteScope, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{OWN_METRIC, RTPROT_LBD};
 use crate::plan::{Op, OwnRoute};
 
-/// A request for every IPv4 route.
-pub(super) fn all_routes() -> RouteMessage {
+/// A request for every route of a family.
+pub(super) fn all_routes(family: AddressFamily) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = family;
     message
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet }
+}
+
+fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    }
 }
 
 /// An operation and its flags. An addition never replaces a route that is there, whoever's.
@@ -52,9 +63,9 @@ pub(super) fn delete(key: RouteKey) -> RouteMessage {
 }
 
 /// Asks the kernel to find a neighbour, or to check that a known one is still there.
-pub(super) fn resolve(ifindex: u32, address: Ipv4Addr) -> (RouteNetlinkMessage, u16) {
+pub(super) fn resolve(ifindex: u32, address: IpAddr) -> (RouteNetlinkMessage, u16) {
     let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family(address);
     message.header.ifindex = ifindex;
     message.header.state = NeighbourState::None;
     message.header.flags = NeighbourFlags::Use;
@@ -62,7 +73,7 @@ pub(super) fn resolve(ifindex: u32, address: Ipv4Addr) -> (RouteNetlinkMessage, 
     (RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE)
 }
 
-fn own(prefix: Ipv4Network, own: &OwnRoute) -> RouteMessage {
+fn own(prefix: IpNetwork, own: &OwnRoute) -> RouteMessage {
     let mut message = route(prefix);
     message.attributes.push(RouteAttribute::Priority(OWN_METRIC));
     match own {
@@ -70,10 +81,10 @@ fn own(prefix: Ipv4Network, own: &OwnRoute) -> RouteMessage {
         OwnRoute::Via(hops) => {
             message.header.kind = RouteType::Unicast;
             if let [hop] = &hops[..] {
-                message.attributes.extend(gateway(hop));
+                message.attributes.extend(gateway(prefix, hop));
                 message.attributes.push(RouteAttribute::Oif(hop.ifindex));
             } else {
-                let hops = hops.iter().map(next_hop).collect();
+                let hops = hops.iter().map(|hop| next_hop(prefix, hop)).collect();
                 message.attributes.push(RouteAttribute::MultiPath(hops));
             }
         }
@@ -81,25 +92,29 @@ fn own(prefix: Ipv4Network, own: &OwnRoute) -> RouteMessage {
     message
 }
 
-fn route(prefix: Ipv4Network) -> RouteMessage {
-    let mut message = all_routes();
+fn route(prefix: IpNetwork) -> RouteMessage {
+    let mut message = all_routes(family(prefix.ip()));
     message.header.destination_prefix_length = prefix.prefix();
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::from(RTPROT_LBD);
     message.header.scope = RouteScope::Universe;
-    let destination = RouteAddress::Inet(prefix.network());
+    let destination = route_address(prefix.network());
     message.attributes.push(RouteAttribute::Destination(destination));
     message
 }
 
-fn gateway(hop: &KernelNextHop) -> Option<RouteAttribute> {
-    hop.gateway.map(|gateway| RouteAttribute::Gateway(RouteAddress::Inet(gateway)))
+/// A gateway of another family than the destination is named as such (RFC 8950's next hops).
+fn gateway(prefix: IpNetwork, hop: &KernelNextHop) -> Option<RouteAttribute> {
+    hop.gateway.map(|gateway| match gateway {
+        IpAddr::V6(gateway) if prefix.is_ipv4() => RouteAttribute::Via(RouteVia::Inet6(gateway)),
+        IpAddr::V4(_) | IpAddr::V6(_) => RouteAttribute::Gateway(route_address(gateway)),
+    })
 }
 
-fn next_hop(hop: &KernelNextHop) -> RouteNextHop {
+fn next_hop(prefix: IpNetwork, hop: &KernelNextHop) -> RouteNextHop {
     let mut next_hop = RouteNextHop::default();
     next_hop.interface_index = hop.ifindex;
     next_hop.hops = u8::try_from(hop.weight.saturating_sub(1)).unwrap_or(u8::MAX);
-    next_hop.attributes.extend(gateway(hop));
+    next_hop.attributes.extend(gateway(prefix, hop));
     next_hop
 }

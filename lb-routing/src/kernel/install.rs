@@ -1,7 +1,7 @@
 //! The installer: carries out operations on the kernel's tables, a batch at a time.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ pub(crate) struct Request {
     /// On routes.
     pub(crate) ops: Vec<Op>,
     /// Neighbours that the kernel should look for.
-    pub(crate) resolve: Vec<(u32, Ipv4Addr)>,
+    pub(crate) resolve: Vec<(u32, IpAddr)>,
 }
 
 /// What became of an operation.

@@ -6,11 +6,11 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use lb_routing_proto::fib::{Fact, KernelRouteKind, RouteKey};
 use netlink_packet_core::{NLM_F_APPEND, NetlinkPayload};
 use netlink_packet_route::link::LinkMessage;
@@ -30,8 +30,8 @@ const BATCH: usize = 512;
 const RESYNC_DELAY: Duration = Duration::from_millis(100);
 /// Of the time, at most one part in so many goes into reading tables again.
 const RESYNC_SHARE: u32 = 10;
-/// Links, neighbours, IPv4 addresses, IPv4 routes.
-const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40;
+/// Links, neighbours, addresses and routes of IPv4, and of IPv6.
+const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
 
 /// What the kernel has.
 #[derive(Debug)]
@@ -41,9 +41,9 @@ pub(crate) enum Event {
     /// A fact.
     Fact(Fact),
     /// A route of ours is there.
-    Own(Ipv4Network, OwnRoute),
+    Own(IpNetwork, OwnRoute),
     /// A route of ours is gone, and not by our doing.
-    OwnGone(Ipv4Network),
+    OwnGone(IpNetwork),
     /// The tables were read to their end.
     Read,
 }
@@ -66,13 +66,15 @@ pub(crate) struct Watcher {
     /// Not before.
     rest_until: Instant,
     up: HashSet<u32>,
+    /// Routes that had several next hops when they were told.
+    multipath: HashSet<RouteKey>,
 }
 
 /// Keys of what was told.
 #[derive(Debug, Default)]
 struct Known {
     links: HashSet<u32>,
-    neighbours: HashSet<(u32, Ipv4Addr)>,
+    neighbours: HashSet<(u32, IpAddr)>,
     routes: HashSet<RouteKey>,
 }
 
@@ -95,6 +97,7 @@ impl Watcher {
             resync_at: Some(now),
             rest_until: now,
             up: HashSet::new(),
+            multipath: HashSet::new(),
         })
     }
 
@@ -199,6 +202,9 @@ impl Watcher {
             // It may have replaced ours.
             self.resync_soon_unless_reading();
         }
+        if matches!(&route.kind, KernelRouteKind::Unicast(hops) if hops.len() > 1) {
+            self.multipath.insert(route.key);
+        }
         self.known.routes.insert(route.key);
         if let Some(found) = &mut self.found {
             found.routes.insert(route.key);
@@ -211,6 +217,10 @@ impl Watcher {
         if ours {
             self.batch.push(Event::OwnGone(route.key.prefix));
         } else if self.known.routes.remove(&route.key) {
+            if route.key.prefix.is_ipv6() && self.multipath.remove(&route.key) {
+                // One next hop may be gone, or the route: the kernel says both alike.
+                self.resync_soon();
+            }
             self.fact(Fact::KernelRouteGone(route.key));
         }
     }
@@ -254,10 +264,14 @@ impl Watcher {
     async fn read_tables(&mut self) -> Result<(), (&'static str, io::Error)> {
         let links = RouteNetlinkMessage::GetLink(LinkMessage::default());
         self.read_table("links", links).await?;
-        let mut neighbours = NeighbourMessage::default();
-        neighbours.header.family = AddressFamily::Inet;
-        self.read_table("neighbours", RouteNetlinkMessage::GetNeighbour(neighbours)).await?;
-        self.read_table("routes", RouteNetlinkMessage::GetRoute(encode::all_routes())).await
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut neighbours = NeighbourMessage::default();
+            neighbours.header.family = family;
+            self.read_table("neighbours", RouteNetlinkMessage::GetNeighbour(neighbours)).await?;
+            let routes = RouteNetlinkMessage::GetRoute(encode::all_routes(family));
+            self.read_table("routes", routes).await?;
+        }
+        Ok(())
     }
 
     /// Hands a table on in batches, so that a large one is never in memory as a whole.
@@ -297,6 +311,7 @@ impl Watcher {
             self.up.remove(ifindex);
             self.fact(Fact::LinkGone { ifindex: *ifindex });
         }
+        self.multipath.retain(|key| found.routes.contains(key));
         self.known = found;
     }
 

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-fn net(n: u8) -> Ipv4Network {
-    Ipv4Network::new(Ipv4Addr::new(172, 16, n, 0), 32).unwrap()
+fn net(n: u8) -> IpNetwork {
+    IpNetwork::from(IpAddr::from([172, 16, n, 0]))
 }
 
 fn via(last: u8) -> Arc<[KernelNextHop]> {
-    let gateway = Some(Ipv4Addr::new(10, 0, 0, last));
+    let gateway = Some(IpAddr::from([10, 0, 0, last]));
     Arc::new([KernelNextHop { ifindex: 1, gateway, weight: 1 }])
 }
 
 /// Our routes in a kernel that behaves.
 #[derive(Debug, Default)]
-struct Kernel(BTreeMap<Ipv4Network, OwnRoute>);
+struct Kernel(BTreeMap<IpNetwork, OwnRoute>);
 
 impl Kernel {
     /// Whether it accepts the operation.

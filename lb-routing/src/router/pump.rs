@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use ipnetwork::IpNetwork;
 use lb_routing_proto::fib::{Fact, Output as FibOutput};
 use lb_routing_proto::speaker::{ConnId, Event, Input, Output, RouteChange, State};
 
@@ -149,17 +148,11 @@ impl Task {
     }
 
     fn route(&mut self, change: RouteChange) {
-        // The dataplane and the kernel's routes of ours are IPv4; and at the end all stays as it is.
-        let IpNetwork::V4(prefix) = change.prefix else { return };
-        if self.frozen {
-            return;
+        // At the end all stays as it is.
+        if !self.frozen {
+            let RouteChange { prefix, next_hops } = change;
+            self.fib.handle(Fact::Bgp { prefix, next_hops });
         }
-        let hops = change.next_hops.into_iter();
-        let next_hops = hops.filter_map(|hop| match hop {
-            IpAddr::V4(hop) => Some(hop),
-            IpAddr::V6(_) => None,
-        });
-        self.fib.handle(Fact::Bgp { prefix, next_hops: next_hops.collect() });
     }
 
     fn log(&mut self, event: Event) {

@@ -69,8 +69,8 @@ pub(super) struct Task {
     /// Whether it was told that it has all that was there at the start.
     pub(super) synced: Synced,
     /// Neighbours that the kernel is asked for next.
-    pub(super) resolve: BTreeSet<(u32, Ipv4Addr)>,
-    pub(super) last_checked: Option<(u32, Ipv4Addr)>,
+    pub(super) resolve: BTreeSet<(u32, IpAddr)>,
+    pub(super) last_checked: Option<(u32, IpAddr)>,
     /// Shutting down: routes stay as they are.
     pub(super) frozen: bool,
     links: BTreeMap<u32, Link>,
@@ -258,7 +258,7 @@ impl Task {
     }
 
     fn set_vips(&mut self, vips: Vec<Ipv4Addr>) {
-        let (come, go) = self.plan.set_vips(vips.into_iter().collect());
+        let (come, go) = self.plan.set_vips(vips.into_iter().map(IpAddr::V4).collect());
         let changes = come.iter().map(|vip| (*vip, true)).chain(go.iter().map(|vip| (*vip, false)));
         for (address, present) in changes {
             self.fib.handle(Fact::Vip { address, present });

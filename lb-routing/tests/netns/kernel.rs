@@ -51,6 +51,66 @@ fn the_kernels_routes_are_mirrored_and_follow_its_changes() {
 }
 
 #[test]
+fn ipv6_routes_neighbours_and_local_addresses_are_mirrored() {
+    in_namespace(async || {
+        veth("lbr0", "10.0.0.1/24");
+        ip("-6 addr add 2001:db8::1/64 dev lbr0 nodad");
+        ip("-6 route add 2001:db8:1::/48 via 2001:db8::2");
+        ip("-6 route add default via fe80::2 dev lbr0");
+        ip("-6 route add blackhole 2001:db8:2::/48");
+        ip("-6 route add unreachable 2001:db8:3::/48");
+        ip("route add 172.16.0.0/16 via inet6 fe80::2 dev lbr0");
+        let mut router = Router::start(alone()).await;
+        router.synced().await;
+        let link = ifindex("lbr0");
+
+        let connected = only_member(router.route("2001:db8::/64").as_ref()).unwrap();
+        assert_eq!((connected.ifindex, connected.gateway, connected.mtu), (link, None, 1500));
+        let via = only_member(router.route("2001:db8:1::/48").as_ref()).unwrap();
+        assert_eq!((via.ifindex, via.gateway), (link, "2001:db8::2".parse().ok()));
+        for either in ["::/0", "172.16.0.0/16"] {
+            let via = only_member(router.route(either).as_ref()).unwrap();
+            assert_eq!((via.ifindex, via.gateway), (link, "fe80::2".parse().ok()), "{either}");
+        }
+        let black = router.route("2001:db8:2::/48");
+        assert_eq!(black, Some((Source::Kernel, Action::Blackhole)));
+        for local in ["2001:db8::1/128", "::1/128", "2001:db8:3::/48", "fe80::/64"] {
+            assert_eq!(router.route(local), Some((Source::Kernel, Action::Kernel)), "{local}");
+        }
+
+        // A neighbour completes the members that lead to it, and has a route of its own.
+        ip("neigh replace 2001:db8::2 lladdr 02:00:00:00:00:07 dev lbr0 nud permanent");
+        let has_mac = |route: Option<&(Source, Action)>| {
+            only_member(route).is_some_and(|member| member.destination_mac == Some(MAC))
+        };
+        router.route_is("2001:db8:1::/48", has_mac).await;
+        router.route_is("2001:db8::2/128", has_mac).await;
+        ip("-6 route del 2001:db8:1::/48");
+        router.route_is("2001:db8:1::/48", |route| route.is_none()).await;
+    });
+}
+
+#[test]
+fn an_ipv6_route_that_loses_one_of_two_next_hops_keeps_the_other() {
+    in_namespace(async || {
+        veth("lbr0", "10.0.0.1/24");
+        ip("-6 addr add 2001:db8::1/64 dev lbr0 nodad");
+        ip("-6 route add 2001:db8:1::/48 nexthop via 2001:db8::2 nexthop via 2001:db8::3");
+        let mut router = Router::start(alone()).await;
+        router.synced().await;
+        let Some((_, Action::Forward(both))) = router.route("2001:db8:1::/48") else {
+            panic!("no route with two next hops")
+        };
+        assert_eq!(both.len(), 2);
+        ip("-6 route del 2001:db8:1::/48 via 2001:db8::2 dev lbr0");
+        let left = |route: Option<&(Source, Action)>| {
+            only_member(route).is_some_and(|member| member.gateway == "2001:db8::3".parse().ok())
+        };
+        router.route_is("2001:db8:1::/48", left).await;
+    });
+}
+
+#[test]
 fn routes_that_the_kernel_drops_without_a_word_leave_the_fib() {
     in_namespace(async || {
         veth("lbr0", "10.0.0.1/24");

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use lb_routing::{
     Action, Export, FibBatch, Import, PeerConfig, RouterConfig, RouterHandle, Source,
     SpeakerConfig, Update,
@@ -57,7 +57,7 @@ pub(crate) fn ifindex(name: &str) -> u32 {
     nix::net::if_::if_nametoindex(name).unwrap()
 }
 
-pub(crate) fn net(text: &str) -> Ipv4Network {
+pub(crate) fn net(text: &str) -> IpNetwork {
     text.parse().unwrap()
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Router {
     pub(crate) handle: RouterHandle,
     batches: mpsc::Receiver<FibBatch>,
     groups: BTreeMap<u32, Action>,
-    routes: BTreeMap<Ipv4Network, (u32, Source)>,
+    routes: BTreeMap<IpNetwork, (u32, Source)>,
     pub(crate) synced: bool,
 }
 

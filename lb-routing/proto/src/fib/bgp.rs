@@ -1,11 +1,11 @@
 //! The speaker's paths: prefixes with equal next hops share one set, resolved once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use super::{KernelNextHop, inside};
 
@@ -16,28 +16,28 @@ pub(super) struct SetId(u64);
 /// Every prefix's set.
 #[derive(Debug, Default)]
 pub(super) struct BgpTable {
-    routes: BTreeMap<Ipv4Network, SetId>,
+    routes: BTreeMap<IpNetwork, SetId>,
     sets: HashMap<SetId, Set>,
-    by_next_hops: HashMap<Arc<[Ipv4Addr]>, SetId>,
-    by_next_hop: BTreeMap<Ipv4Addr, BTreeSet<SetId>>,
+    by_next_hops: HashMap<Arc<[IpAddr]>, SetId>,
+    by_next_hop: BTreeMap<IpAddr, BTreeSet<SetId>>,
     last: u64,
 }
 
 #[derive(Debug)]
 struct Set {
-    next_hops: Arc<[Ipv4Addr]>,
+    next_hops: Arc<[IpAddr]>,
     /// Empty: no next hop resolves.
     resolved: Arc<[KernelNextHop]>,
-    prefixes: BTreeSet<Ipv4Network>,
+    prefixes: BTreeSet<IpNetwork>,
 }
 
 impl BgpTable {
     /// Gives a prefix next hops, or (empty) takes it out; says whether anything changed.
     pub(super) fn set(
         &mut self,
-        prefix: Ipv4Network,
-        mut next_hops: Vec<Ipv4Addr>,
-        resolve: impl Fn(&[Ipv4Addr]) -> Arc<[KernelNextHop]>,
+        prefix: IpNetwork,
+        mut next_hops: Vec<IpAddr>,
+        resolve: impl Fn(&[IpAddr]) -> Arc<[KernelNextHop]>,
     ) -> bool {
         next_hops.sort_unstable();
         next_hops.dedup();
@@ -60,12 +60,12 @@ impl BgpTable {
         before.is_some() || self.routes.contains_key(&prefix)
     }
 
-    pub(super) fn has(&self, prefix: &Ipv4Network) -> bool {
+    pub(super) fn has(&self, prefix: &IpNetwork) -> bool {
         self.routes.contains_key(prefix)
     }
 
     /// The prefix's set, if a next hop of it resolves.
-    pub(super) fn usable(&self, prefix: &Ipv4Network) -> Option<SetId> {
+    pub(super) fn usable(&self, prefix: &IpNetwork) -> Option<SetId> {
         let id = *self.routes.get(prefix)?;
         self.resolved(id).map(|_| id)
     }
@@ -76,22 +76,21 @@ impl BgpTable {
         (!resolved.is_empty()).then(|| Arc::clone(resolved))
     }
 
-    pub(super) fn prefixes(&self, id: SetId) -> impl Iterator<Item = Ipv4Network> + '_ {
+    pub(super) fn prefixes(&self, id: SetId) -> impl Iterator<Item = IpNetwork> + '_ {
         self.sets.get(&id).into_iter().flat_map(|set| set.prefixes.iter().copied())
     }
 
-    pub(super) fn inside(&self, outer: Ipv4Network) -> impl Iterator<Item = Ipv4Network> + '_ {
+    pub(super) fn inside(&self, outer: IpNetwork) -> impl Iterator<Item = IpNetwork> + '_ {
         self.routes.range(inside(outer)).map(|(prefix, _)| *prefix)
     }
 
     /// Resolves the sets with a next hop in the range again; returns those that changed.
     pub(super) fn re_resolve(
         &mut self,
-        addresses: RangeInclusive<u32>,
-        resolve: impl Fn(&[Ipv4Addr]) -> Arc<[KernelNextHop]>,
+        addresses: RangeInclusive<IpAddr>,
+        resolve: impl Fn(&[IpAddr]) -> Arc<[KernelNextHop]>,
     ) -> Vec<SetId> {
-        let (first, last) = (Ipv4Addr::from(*addresses.start()), Ipv4Addr::from(*addresses.end()));
-        let touched = self.by_next_hop.range(first..=last).flat_map(|(_, ids)| ids.iter().copied());
+        let touched = self.by_next_hop.range(addresses).flat_map(|(_, ids)| ids.iter().copied());
         let mut changed = Vec::new();
         for id in touched.collect::<BTreeSet<_>>() {
             let Some(set) = self.sets.get_mut(&id) else { continue };
@@ -106,15 +105,15 @@ impl BgpTable {
 
     fn intern(
         &mut self,
-        next_hops: Vec<Ipv4Addr>,
-        resolve: impl Fn(&[Ipv4Addr]) -> Arc<[KernelNextHop]>,
+        next_hops: Vec<IpAddr>,
+        resolve: impl Fn(&[IpAddr]) -> Arc<[KernelNextHop]>,
     ) -> SetId {
         if let Some(id) = self.by_next_hops.get(next_hops.as_slice()) {
             return *id;
         }
         self.last += 1;
         let id = SetId(self.last);
-        let next_hops: Arc<[Ipv4Addr]> = next_hops.into();
+        let next_hops: Arc<[IpAddr]> = next_hops.into();
         for address in next_hops.iter() {
             self.by_next_hop.entry(*address).or_default().insert(id);
         }
@@ -124,7 +123,7 @@ impl BgpTable {
         id
     }
 
-    fn leave(&mut self, id: SetId, prefix: Ipv4Network) {
+    fn leave(&mut self, id: SetId, prefix: IpNetwork) {
         let Some(set) = self.sets.get_mut(&id) else { return };
         set.prefixes.remove(&prefix);
         if !set.prefixes.is_empty() {

@@ -1,8 +1,8 @@
 //! What the resolver is told.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 /// A fact about the world. Telling one twice changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,21 +30,21 @@ pub enum Fact {
     /// The speaker's paths for a prefix are these (empty: none).
     Bgp {
         /// The destination.
-        prefix: Ipv4Network,
+        prefix: IpNetwork,
         /// Next hops, resolved against the kernel's routes.
-        next_hops: Vec<Ipv4Addr>,
+        next_hops: Vec<IpAddr>,
     },
     /// An address is a VIP, or no longer: packets to it that no service takes are the kernel's.
     Vip {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// It is one.
         present: bool,
     },
     /// A previous process left this route in the kernel; it forwards until the speaker speaks of the prefix.
     Stale {
         /// The destination.
-        prefix: Ipv4Network,
+        prefix: IpNetwork,
         /// What it does.
         kind: KernelRouteKind,
     },
@@ -82,7 +82,7 @@ pub struct KernelRoute {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteKey {
     /// The destination.
-    pub prefix: Ipv4Network,
+    pub prefix: IpNetwork,
     /// Its metric: the lowest wins.
     pub metric: u32,
     /// Type of service that it is for; zero: all.
@@ -108,7 +108,7 @@ pub struct KernelNextHop {
     /// Out of which link.
     pub ifindex: u32,
     /// To which gateway; `None`: the destination is on the link.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// Share, 1 to 256.
     pub weight: u16,
 }

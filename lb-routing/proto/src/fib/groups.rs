@@ -1,7 +1,7 @@
 //! Next-hop groups: routes that forward alike share one, named by a small number.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::bgp::SetId;
@@ -19,7 +19,7 @@ pub(super) enum Key {
         /// On which link.
         ifindex: u32,
         /// Its address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// The kernel.
     Kernel,
@@ -28,7 +28,7 @@ pub(super) enum Key {
 }
 
 /// Link and address of a neighbour.
-type Need = (u32, Ipv4Addr);
+type Need = (u32, IpAddr);
 
 /// The groups.
 #[derive(Debug, Default)]
@@ -130,7 +130,7 @@ impl Groups {
         self.dirty.extend(ids);
     }
 
-    pub(super) fn mark_needing(&mut self, ifindex: u32, address: Ipv4Addr) {
+    pub(super) fn mark_needing(&mut self, ifindex: u32, address: IpAddr) {
         if let Some(ids) = self.by_need.get(&(ifindex, address)) {
             self.dirty.extend(ids);
         }

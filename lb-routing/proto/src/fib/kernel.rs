@@ -1,9 +1,9 @@
 //! The kernel's routes that are not ours, and the longest match over them.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use super::{KernelRouteKind, RouteKey, inside, prefix};
 
@@ -17,7 +17,7 @@ pub(super) struct KernelTable {
 #[derive(Debug, Default)]
 struct Table {
     /// By metric, then type of service; never empty.
-    routes: BTreeMap<Ipv4Network, Vec<Entry>>,
+    routes: BTreeMap<IpNetwork, Vec<Entry>>,
     lengths: Lengths,
 }
 
@@ -36,33 +36,33 @@ impl KernelTable {
     }
 
     /// The main table's route for exactly this prefix.
-    pub(super) fn main(&self, prefix: &Ipv4Network) -> Option<&KernelRouteKind> {
+    pub(super) fn main(&self, prefix: &IpNetwork) -> Option<&KernelRouteKind> {
         self.main.get(prefix)
     }
 
     /// The local table has this very prefix.
-    pub(super) fn is_local(&self, prefix: &Ipv4Network) -> bool {
+    pub(super) fn is_local(&self, prefix: &IpNetwork) -> bool {
         self.local.routes.contains_key(prefix)
     }
 
     /// The local table has this prefix or one that covers it.
-    pub(super) fn is_hidden(&self, inner: Ipv4Network) -> bool {
-        let lengths = self.local.lengths.longest_first();
+    pub(super) fn is_hidden(&self, inner: IpNetwork) -> bool {
+        let lengths = self.local.lengths.longest_first(inner.is_ipv6());
         let mut covering = lengths.filter(|len| *len <= inner.prefix());
         covering.any(|len| self.local.routes.contains_key(&prefix(inner.network(), len)))
     }
 
     /// The kernel's lookup: the local table first, then the longest match in the main table.
-    pub(super) fn lookup(&self, address: Ipv4Addr) -> Option<&KernelRouteKind> {
-        if self.is_hidden(Ipv4Network::from(address)) {
+    pub(super) fn lookup(&self, address: IpAddr) -> Option<&KernelRouteKind> {
+        if self.is_hidden(IpNetwork::from(address)) {
             return Some(&KernelRouteKind::Kernel);
         }
-        let mut lengths = self.main.lengths.longest_first();
+        let mut lengths = self.main.lengths.longest_first(address.is_ipv6());
         lengths.find_map(|len| self.main.get(&prefix(address, len)))
     }
 
     /// Prefixes of the main table that a prefix covers.
-    pub(super) fn inside(&self, outer: Ipv4Network) -> impl Iterator<Item = Ipv4Network> + '_ {
+    pub(super) fn inside(&self, outer: IpNetwork) -> impl Iterator<Item = IpNetwork> + '_ {
         self.main.routes.range(inside(outer)).map(|(prefix, _)| *prefix)
     }
 }
@@ -71,7 +71,7 @@ impl Table {
     fn set(&mut self, key: RouteKey, kind: Option<KernelRouteKind>) -> bool {
         let entries = self.routes.entry(key.prefix).or_default();
         if entries.is_empty() {
-            self.lengths.add(key.prefix.prefix());
+            self.lengths.add(&key.prefix);
         }
         let place = entries.binary_search_by_key(&(key.metric, key.tos), |e| (e.metric, e.tos));
         let changed = match (place, kind) {
@@ -90,13 +90,13 @@ impl Table {
         };
         if entries.is_empty() {
             self.routes.remove(&key.prefix);
-            self.lengths.remove(key.prefix.prefix());
+            self.lengths.remove(&key.prefix);
         }
         changed
     }
 
     /// The route of lowest metric; the kernel's business where it depends on the type of service.
-    fn get(&self, prefix: &Ipv4Network) -> Option<&KernelRouteKind> {
+    fn get(&self, prefix: &IpNetwork) -> Option<&KernelRouteKind> {
         let entries = self.routes.get(prefix)?;
         if entries.iter().any(|entry| entry.tos != 0) {
             return Some(&KernelRouteKind::Kernel);
@@ -105,26 +105,35 @@ impl Table {
     }
 }
 
-/// How many prefixes of each length there are, so that a longest match asks only for those.
+/// How many prefixes of each length there are in a family, so that a longest match asks only for those.
 #[derive(Debug)]
-pub(super) struct Lengths([usize; 33]);
+pub(super) struct Lengths {
+    v4: [usize; 33],
+    v6: [usize; 129],
+}
 
 impl Default for Lengths {
     fn default() -> Self {
-        Self([0; 33])
+        Self { v4: [0; 33], v6: [0; 129] }
     }
 }
 
 impl Lengths {
-    pub(super) fn add(&mut self, len: u8) {
-        self.0[usize::from(len)] += 1;
+    pub(super) fn add(&mut self, prefix: &IpNetwork) {
+        *self.count(prefix) += 1;
     }
 
-    pub(super) fn remove(&mut self, len: u8) {
-        self.0[usize::from(len)] -= 1;
+    pub(super) fn remove(&mut self, prefix: &IpNetwork) {
+        *self.count(prefix) -= 1;
     }
 
-    pub(super) fn longest_first(&self) -> impl Iterator<Item = u8> + '_ {
-        (0..=32).rev().filter(|len| self.0[usize::from(*len)] > 0)
+    pub(super) fn longest_first(&self, is_ipv6: bool) -> impl Iterator<Item = u8> + '_ {
+        let counts: &[usize] = if is_ipv6 { &self.v6 } else { &self.v4 };
+        (0..=128).zip(counts).rev().filter(|(_, count)| **count > 0).map(|(len, _)| len)
+    }
+
+    fn count(&mut self, prefix: &IpNetwork) -> &mut usize {
+        let counts: &mut [usize] = if prefix.is_ipv6() { &mut self.v6 } else { &mut self.v4 };
+        &mut counts[usize::from(prefix.prefix())]
     }
 }

@@ -1,13 +1,13 @@
 //! Which of a prefix's routes counts, and what its group does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use super::kernel::KernelTable;
-use super::{Action, Fib, KernelNextHop, KernelRouteKind, Key, Link, Member, Source};
+use super::{Action, Fib, KernelNextHop, KernelRouteKind, Key, Link, Member, Source, is_host};
 
 /// Shares of one member at most.
 const MAX_WEIGHT: u16 = 256;
@@ -20,7 +20,7 @@ pub(super) struct Choice {
 }
 
 impl Fib {
-    pub(super) fn select(&self, prefix: Ipv4Network) -> Option<Choice> {
+    pub(super) fn select(&self, prefix: IpNetwork) -> Option<Choice> {
         let kernel = Choice { source: Source::Kernel, key: Key::Kernel };
         if self.kernel.is_local(&prefix) {
             return Some(kernel);
@@ -29,11 +29,11 @@ impl Fib {
         Some(if self.kernel.is_hidden(prefix) { kernel } else { choice })
     }
 
-    fn candidate(&self, prefix: Ipv4Network) -> Option<Choice> {
+    fn candidate(&self, prefix: IpNetwork) -> Option<Choice> {
         if let Some(kind) = self.kernel.main(&prefix) {
             return Some(Choice { source: Source::Kernel, key: key(kind) });
         }
-        let address = (prefix.prefix() == 32).then(|| prefix.network());
+        let address = is_host(&prefix).then(|| prefix.network());
         if address.is_some_and(|address| self.vips.contains(&address)) {
             return Some(Choice { source: Source::Kernel, key: Key::Kernel });
         }
@@ -47,7 +47,7 @@ impl Fib {
     }
 
     /// A neighbour counts where the route that covers it leads straight to its link.
-    fn connected_neighbour(&self, address: Ipv4Addr) -> Option<Choice> {
+    fn connected_neighbour(&self, address: IpAddr) -> Option<Choice> {
         let (group, _) = self.published.covering(address)?;
         let Some(Key::Hops(hops)) = self.groups.key(group) else { return None };
         let mut straight = hops.iter().filter(|hop| hop.gateway.is_none());
@@ -61,7 +61,7 @@ impl Fib {
     }
 
     /// What a group does, and the neighbours that it forwards to.
-    pub(super) fn action(&self, key: &Key) -> (Action, BTreeSet<(u32, Ipv4Addr)>) {
+    pub(super) fn action(&self, key: &Key) -> (Action, BTreeSet<(u32, IpAddr)>) {
         match key {
             Key::Hops(hops) => self.forward(hops),
             Key::Bgp(set) => self.forward(&self.bgp.resolved(*set).unwrap_or_default()),
@@ -73,7 +73,7 @@ impl Fib {
 
     /// To gateways and connected networks. The kernel's business where no link is up, or where one is
     /// no Ethernet: leaving that one out would shift its share to the others.
-    fn forward(&self, hops: &[KernelNextHop]) -> (Action, BTreeSet<(u32, Ipv4Addr)>) {
+    fn forward(&self, hops: &[KernelNextHop]) -> (Action, BTreeSet<(u32, IpAddr)>) {
         let mut members = Vec::new();
         let mut needs = BTreeSet::new();
         for hop in hops {
@@ -91,7 +91,7 @@ impl Fib {
         (Action::Forward(members), needs)
     }
 
-    fn deliver(&self, ifindex: u32, address: Ipv4Addr) -> (Action, BTreeSet<(u32, Ipv4Addr)>) {
+    fn deliver(&self, ifindex: u32, address: IpAddr) -> (Action, BTreeSet<(u32, IpAddr)>) {
         let link = self.links.get(&ifindex).filter(|link| link.up && link.ethernet);
         let mac = self.mac(ifindex, address);
         match (link, mac) {
@@ -103,7 +103,7 @@ impl Fib {
         }
     }
 
-    fn mac(&self, ifindex: u32, address: Ipv4Addr) -> Option<[u8; 6]> {
+    fn mac(&self, ifindex: u32, address: IpAddr) -> Option<[u8; 6]> {
         self.neighbours.get(&(address, ifindex)).copied()
     }
 }
@@ -111,7 +111,7 @@ impl Fib {
 fn member(
     link: &Link,
     destination_mac: Option<[u8; 6]>,
-    gateway: Option<Ipv4Addr>,
+    gateway: Option<IpAddr>,
     weight: u16,
 ) -> Member {
     Member {
@@ -138,7 +138,7 @@ fn key(kind: &KernelRouteKind) -> Key {
 pub(super) fn resolve(
     kernel: &KernelTable,
     links: &BTreeMap<u32, Link>,
-    next_hops: &[Ipv4Addr],
+    next_hops: &[IpAddr],
 ) -> Arc<[KernelNextHop]> {
     let up = |hop: &KernelNextHop| links.get(&hop.ifindex).is_some_and(|link| link.up);
     merge(next_hops.iter().flat_map(|next_hop| {

@@ -10,15 +10,21 @@ use super::*;
 use model::Model;
 use naive::Facts;
 
-fn address() -> impl Strategy<Value = Ipv4Addr> {
-    // Two connected networks, hosts in and beside them.
-    (0_u8..3, 0_u8..6).prop_map(|(net, host)| Ipv4Addr::new(10, 0, net, host))
+fn address() -> impl Strategy<Value = IpAddr> {
+    // Two connected networks of each family, hosts in and beside them.
+    (0_u8..3, 0_u8..6, any::<bool>()).prop_map(|(net, host, is_ipv6)| {
+        let address = Ipv4Addr::new(10, 0, net, host);
+        if is_ipv6 { address.to_ipv6_mapped().into() } else { address.into() }
+    })
 }
 
-fn any_prefix() -> impl Strategy<Value = Ipv4Network> {
+fn any_prefix() -> impl Strategy<Value = IpNetwork> {
     let lengths = prop_oneof![Just(0), Just(8), Just(16), Just(24), Just(30), Just(32)];
     // With host bits at times: the resolver clears them.
-    (address(), lengths).prop_map(|(address, len)| Ipv4Network::new(address, len).unwrap())
+    (address(), lengths).prop_map(|(address, len)| {
+        let len = if address.is_ipv6() && len > 0 { 96 + len } else { len };
+        IpNetwork::new(address, len).unwrap()
+    })
 }
 
 fn ifindex() -> impl Strategy<Value = u32> {
@@ -64,7 +70,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         4 => link().prop_map(Fact::Link),
         1 => ifindex().prop_map(|ifindex| Fact::LinkGone { ifindex }),
         5 => (ifindex(), address(), mac).prop_map(|(ifindex, address, mac)| {
-            Fact::Neighbour { ifindex, address: address.into(), mac }
+            Fact::Neighbour { ifindex, address, mac }
         }),
         6 => (key(), kind()).prop_map(|(key, kind)| Fact::KernelRoute(KernelRoute { key, kind })),
         2 => key().prop_map(Fact::KernelRouteGone),

@@ -1,9 +1,9 @@
 //! What the resolver answers.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use super::KernelNextHop;
 
@@ -15,7 +15,7 @@ pub enum Output {
     /// For the kernel: our route to the prefix has these next hops (empty: there is none).
     Install {
         /// The destination.
-        prefix: Ipv4Network,
+        prefix: IpNetwork,
         /// Gateways on connected networks, sorted.
         next_hops: Arc<[KernelNextHop]>,
     },
@@ -24,7 +24,7 @@ pub enum Output {
         /// On which link.
         ifindex: u32,
         /// Whose address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
 }
 
@@ -46,7 +46,7 @@ pub enum Update {
     /// Adds the route or changes it.
     Route {
         /// The destination.
-        prefix: Ipv4Network,
+        prefix: IpNetwork,
         /// The group.
         group: u32,
         /// Whom it comes from.
@@ -55,7 +55,7 @@ pub enum Update {
     /// Removes the route.
     RouteRemoved {
         /// The destination.
-        prefix: Ipv4Network,
+        prefix: IpNetwork,
     },
 }
 
@@ -91,7 +91,7 @@ pub struct Member {
     /// The next hop's MAC; `None` while it is unresolved.
     pub destination_mac: Option<[u8; 6]>,
     /// The next hop's address; `None` where the destination itself is the neighbour.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// MTU of the interface, bytes of IP packet.
     pub mtu: u16,
     /// Share relative to the other members, 1 to 256.

@@ -2,10 +2,10 @@
 
 use super::super::*;
 
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-fn net(text: &str) -> Ipv4Network {
+fn net(text: &str) -> IpNetwork {
     text.parse().unwrap()
 }
 
@@ -14,17 +14,17 @@ fn link(ifindex: u32, up: bool) -> Fact {
     Fact::Link(Link { ifindex, name, mac, mtu: 1500, up, ethernet: true })
 }
 
-fn kernel_route(prefix: &str, ifindex: u32, gateway: Option<Ipv4Addr>) -> Fact {
+fn kernel_route(prefix: &str, ifindex: u32, gateway: Option<IpAddr>) -> Fact {
     let key = RouteKey { prefix: net(prefix), metric: 0, tos: 0, local: false };
     let kind = KernelRouteKind::Unicast(vec![KernelNextHop { ifindex, gateway, weight: 1 }]);
     Fact::KernelRoute(KernelRoute { key, kind })
 }
 
-fn neighbour(address: Ipv4Addr, mac: Option<[u8; 6]>) -> Fact {
-    Fact::Neighbour { ifindex: 1, address: address.into(), mac }
+fn neighbour(address: IpAddr, mac: Option<[u8; 6]>) -> Fact {
+    Fact::Neighbour { ifindex: 1, address, mac }
 }
 
-fn bgp(prefix: &str, next_hops: &[Ipv4Addr]) -> Fact {
+fn bgp(prefix: &str, next_hops: &[IpAddr]) -> Fact {
     Fact::Bgp { prefix: net(prefix), next_hops: next_hops.to_vec() }
 }
 
@@ -70,7 +70,7 @@ fn a_gateway_without_a_mac_is_asked_for_once_and_again_after_it_was_lost() {
 fn another_daemons_route_takes_ours_out_of_the_kernel_and_back_in() {
     let mut fib = connected();
     tell(&mut fib, [bgp("172.16.0.0/16", &[GATEWAY])]);
-    let other = Ipv4Addr::new(10, 0, 0, 3);
+    let other = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3));
     let removed = Output::Install { prefix: net("172.16.0.0/16"), next_hops: Arc::default() };
     let outputs = tell(&mut fib, [kernel_route("172.16.0.0/16", 1, Some(other))]);
     assert!(outputs.contains(&removed), "{outputs:?}");
@@ -85,7 +85,7 @@ fn another_daemons_route_takes_ours_out_of_the_kernel_and_back_in() {
 fn a_next_hop_behind_a_gateway_resolves_to_the_gateway() {
     let mut fib = connected();
     tell(&mut fib, [kernel_route("192.0.2.0/24", 1, Some(GATEWAY))]);
-    let outputs = tell(&mut fib, [bgp("172.16.0.0/16", &[Ipv4Addr::new(192, 0, 2, 7)])]);
+    let outputs = tell(&mut fib, [bgp("172.16.0.0/16", &[Ipv4Addr::new(192, 0, 2, 7).into()])]);
     let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1 };
     let install = Output::Install { prefix: net("172.16.0.0/16"), next_hops: [hop].into() };
     assert!(outputs.contains(&install), "{outputs:?}");
@@ -95,7 +95,7 @@ fn a_next_hop_behind_a_gateway_resolves_to_the_gateway() {
 fn a_link_that_goes_down_takes_its_members_with_it() {
     let mut fib = connected();
     tell(&mut fib, [link(2, true), kernel_route("10.0.1.0/24", 2, None)]);
-    let other = Ipv4Addr::new(10, 0, 1, 2);
+    let other = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 2));
     tell(&mut fib, [bgp("172.16.0.0/16", &[GATEWAY, other])]);
     let outputs = tell(&mut fib, [link(2, false)]);
     let left = outputs.iter().find_map(|output| match output {
@@ -140,4 +140,44 @@ fn a_vip_on_a_connected_network_is_the_kernels_even_if_a_neighbour_claims_it() {
     assert_eq!(source, Source::Kernel);
     let kernel = Output::Update(Update::Group { id: group, action: Action::Kernel });
     assert!(outputs.contains(&kernel));
+}
+
+#[test]
+fn a_gateway_carries_routes_of_both_families() {
+    let mut fib = connected();
+    let gateway: IpAddr = "fe80::2".parse().unwrap();
+    let routes = ["2001:db8::/32", "172.16.0.0/16"].map(|p| kernel_route(p, 1, Some(gateway)));
+    let outputs = tell(&mut fib, routes.into_iter().chain([neighbour(gateway, Some(MAC))]));
+    let members = outputs.iter().find_map(|output| match output {
+        Output::Update(Update::Group { action: Action::Forward(members), .. }) => {
+            members.iter().find(|member| member.gateway == Some(gateway)).copied()
+        }
+        Output::Update(_) | Output::Install { .. } | Output::Resolve { .. } => None,
+    });
+    assert_eq!(members.unwrap().destination_mac, Some(MAC), "{outputs:?}");
+    let groups: BTreeSet<u32> = outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Update(Update::Route { group, .. }) => Some(*group),
+            Output::Update(_) | Output::Install { .. } | Output::Resolve { .. } => None,
+        })
+        .collect();
+    assert_eq!(groups.len(), 1, "both routes share one: {outputs:?}");
+}
+
+#[test]
+fn a_next_hop_resolves_by_routes_of_its_own_family() {
+    let mut fib = connected();
+    let hop = |text: &str| text.parse::<IpAddr>().unwrap();
+    tell(
+        &mut fib,
+        [kernel_route("2001:db8::/64", 1, None), kernel_route("::/0", 1, Some(hop("fe80::1")))],
+    );
+    let outputs = tell(&mut fib, [bgp("2001:db8:7::/48", &[hop("2001:db8::7")])]);
+    let direct = KernelNextHop { ifindex: 1, gateway: Some(hop("2001:db8::7")), weight: 1 };
+    let install = Output::Install { prefix: net("2001:db8:7::/48"), next_hops: [direct].into() };
+    assert!(outputs.contains(&install), "{outputs:?}");
+    // Only an IPv4 default would resolve this one.
+    let outputs = tell(&mut fib, [bgp("172.16.0.0/16", &[hop("192.0.2.1")])]);
+    assert_eq!(outputs, []);
 }

@@ -8,8 +8,8 @@ use super::super::*;
 #[derive(Debug, Default)]
 pub(super) struct Model {
     groups: BTreeMap<u32, Action>,
-    routes: BTreeMap<Ipv4Network, (u32, Source)>,
-    pub(super) installed: BTreeMap<Ipv4Network, Vec<KernelNextHop>>,
+    routes: BTreeMap<IpNetwork, (u32, Source)>,
+    pub(super) installed: BTreeMap<IpNetwork, Vec<KernelNextHop>>,
 }
 
 impl Model {
@@ -57,7 +57,7 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn routes(&self) -> BTreeMap<Ipv4Network, (Source, Action)> {
+    pub(super) fn routes(&self) -> BTreeMap<IpNetwork, (Source, Action)> {
         let routes = self.routes.iter();
         routes
             .map(|(prefix, (group, source))| (*prefix, (*source, self.groups[group].clone())))

@@ -5,11 +5,11 @@ use super::super::*;
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     links: BTreeMap<u32, Link>,
-    neighbours: BTreeMap<(u32, Ipv4Addr), [u8; 6]>,
+    neighbours: BTreeMap<(u32, IpAddr), [u8; 6]>,
     kernel: BTreeMap<RouteKey, KernelRouteKind>,
-    bgp: BTreeMap<Ipv4Network, BTreeSet<Ipv4Addr>>,
-    vips: BTreeSet<Ipv4Addr>,
-    stale: BTreeMap<Ipv4Network, KernelRouteKind>,
+    bgp: BTreeMap<IpNetwork, BTreeSet<IpAddr>>,
+    vips: BTreeSet<IpAddr>,
+    stale: BTreeMap<IpNetwork, KernelRouteKind>,
 }
 
 /// What a prefix leads to: hops, or an action that needs none.
@@ -19,16 +19,16 @@ enum Way {
     Done(Action),
 }
 
-fn clean(prefix: Ipv4Network) -> Ipv4Network {
-    Ipv4Network::new(prefix.network(), prefix.prefix()).unwrap()
+fn clean(prefix: IpNetwork) -> IpNetwork {
+    IpNetwork::new(prefix.network(), prefix.prefix()).unwrap()
 }
 
-fn covers(outer: &Ipv4Network, inner: &Ipv4Network) -> bool {
+fn covers(outer: &IpNetwork, inner: &IpNetwork) -> bool {
     outer.prefix() <= inner.prefix() && outer.contains(inner.network())
 }
 
-fn one(address: Ipv4Addr) -> Ipv4Network {
-    Ipv4Network::new(address, 32).unwrap()
+fn one(address: IpAddr) -> IpNetwork {
+    IpNetwork::from(address)
 }
 
 impl Facts {
@@ -36,11 +36,10 @@ impl Facts {
         match fact.clone() {
             Fact::Link(link) => drop(self.links.insert(link.ifindex, link)),
             Fact::LinkGone { ifindex } => drop(self.links.remove(&ifindex)),
-            Fact::Neighbour { ifindex, address: IpAddr::V4(address), mac } => {
+            Fact::Neighbour { ifindex, address, mac } => {
                 self.neighbours.remove(&(ifindex, address));
                 self.neighbours.extend(mac.map(|mac| ((ifindex, address), mac)));
             }
-            Fact::Neighbour { .. } => {}
             Fact::KernelRoute(KernelRoute { key, kind }) => {
                 self.kernel.insert(RouteKey { prefix: clean(key.prefix), ..key }, kind);
             }
@@ -63,19 +62,19 @@ impl Facts {
         }
     }
 
-    pub(super) fn mac(&self, ifindex: u32, address: Ipv4Addr) -> Option<[u8; 6]> {
+    pub(super) fn mac(&self, ifindex: u32, address: IpAddr) -> Option<[u8; 6]> {
         self.neighbours.get(&(ifindex, address)).copied()
     }
 
     /// Every route: where it comes from and what it does.
-    pub(super) fn routes(&self) -> BTreeMap<Ipv4Network, (Source, Action)> {
+    pub(super) fn routes(&self) -> BTreeMap<IpNetwork, (Source, Action)> {
         self.all()
             .into_iter()
             .map(|(prefix, (source, way))| (prefix, (source, self.action(way))))
             .collect()
     }
 
-    pub(super) fn installed(&self) -> BTreeMap<Ipv4Network, Vec<KernelNextHop>> {
+    pub(super) fn installed(&self) -> BTreeMap<IpNetwork, Vec<KernelNextHop>> {
         let learned = self.bgp.keys().filter(|prefix| {
             let hidden = self.local_covers(prefix);
             let route = self.main(prefix);
@@ -86,7 +85,7 @@ impl Facts {
     }
 
     /// Neighbours that some route forwards to.
-    pub(super) fn needs(&self) -> BTreeSet<(u32, Ipv4Addr)> {
+    pub(super) fn needs(&self) -> BTreeSet<(u32, IpAddr)> {
         let mut needs = BTreeSet::new();
         for (prefix, (source, way)) in self.all() {
             let Action::Forward(members) = self.action(way) else { continue };
@@ -98,7 +97,7 @@ impl Facts {
         needs
     }
 
-    fn all(&self) -> BTreeMap<Ipv4Network, (Source, Way)> {
+    fn all(&self) -> BTreeMap<IpNetwork, (Source, Way)> {
         let kernel = self.kernel.keys().map(|key| key.prefix);
         let vips = self.vips.iter().map(|vip| one(*vip));
         let known =
@@ -110,7 +109,7 @@ impl Facts {
             .collect();
         for (ifindex, address) in self.neighbours.keys() {
             let prefix = one(*address);
-            let covering = routes.iter().filter(|(p, _)| p.prefix() < 32 && covers(p, &prefix));
+            let covering = routes.iter().filter(|(p, _)| **p != prefix && covers(p, &prefix));
             let longest = covering.max_by_key(|(p, _)| p.prefix()).map(|(_, (_, way))| way.clone());
             let Some(Way::Hops(hops)) = longest else { continue };
             if self.local_covers(&prefix)
@@ -142,7 +141,7 @@ impl Facts {
         routes
     }
 
-    fn route(&self, prefix: &Ipv4Network) -> Option<(Source, Way)> {
+    fn route(&self, prefix: &IpNetwork) -> Option<(Source, Way)> {
         let to_kernel = (Source::Kernel, Way::Done(Action::Kernel));
         if self.kernel.keys().any(|key| key.local && key.prefix == *prefix) {
             return Some(to_kernel);
@@ -164,15 +163,15 @@ impl Facts {
         Some(if self.local_covers(prefix) { to_kernel } else { found })
     }
 
-    fn is_vip(&self, prefix: &Ipv4Network) -> bool {
-        prefix.prefix() == 32 && self.vips.contains(&prefix.network())
+    fn is_vip(&self, prefix: &IpNetwork) -> bool {
+        *prefix == one(prefix.network()) && self.vips.contains(&prefix.network())
     }
 
-    fn local_covers(&self, prefix: &Ipv4Network) -> bool {
+    fn local_covers(&self, prefix: &IpNetwork) -> bool {
         self.kernel.keys().any(|key| key.local && covers(&key.prefix, prefix))
     }
 
-    fn main(&self, prefix: &Ipv4Network) -> Option<KernelRouteKind> {
+    fn main(&self, prefix: &IpNetwork) -> Option<KernelRouteKind> {
         let routes = || self.kernel.iter().filter(|(key, _)| !key.local && key.prefix == *prefix);
         if routes().any(|(key, _)| key.tos != 0) {
             return Some(KernelRouteKind::Kernel);
@@ -180,7 +179,7 @@ impl Facts {
         routes().min_by_key(|(key, _)| key.metric).map(|(_, kind)| kind.clone())
     }
 
-    fn resolve(&self, prefix: &Ipv4Network) -> Vec<KernelNextHop> {
+    fn resolve(&self, prefix: &IpNetwork) -> Vec<KernelNextHop> {
         let mut resolved = Vec::new();
         for next_hop in self.bgp.get(prefix).into_iter().flatten() {
             if self.local_covers(&one(*next_hop)) {
