@@ -240,10 +240,23 @@ pub fn look_around(lab: &Lab) {
     println!("    {bin} get vips            # the client, with this lab's socket");
     println!("    {bin} get fib -o yaml");
     println!("    curl --unix-socket {socket} http://lbd/api/v1/status");
-    println!("    {}/upstream/bin/vtysh -c 'show ip bgp'", lab.folder().display());
-    println!("    {}/node1/bin/birdc show protocols", lab.folder().display());
+    let folder = lab.folder();
+    for (program, question) in [
+        ("upstream/bin/vtysh", "-c 'show ip bgp'"),
+        ("upstream/bin/vtysh", "-c 'show bgp ipv6 unicast'"),
+        ("node1/bin/birdc", "show protocols"),
+    ] {
+        let program = folder.join(program);
+        if program.exists() {
+            println!("    {} {question}", program.display());
+        }
+    }
     if let Ok(client) = lab.netns("client") {
-        println!("    nsenter --net=/run/netns/{} curl http://203.0.113.10/", client.name());
+        let vip = vip(lab).map_or_else(
+            |_| "VIP".to_owned(),
+            |vip| SocketAddr::new(vip.spec.address, vip.spec.port).to_string(),
+        );
+        println!("    nsenter --net=/run/netns/{} curl http://{vip}/", client.name());
     }
     println!("    ls {}", lab.logs().display());
     println!("    cargo xtask lab down");

@@ -136,7 +136,8 @@ pub fn transfer(
 /// Sends a datagram and waits for it to come back; it is sent again like a resolver's question, since datagrams get lost.
 pub fn echo(from: &Netns, to: SocketAddr, payload: &[u8]) -> Result<()> {
     from.within(|| {
-        let socket = UdpSocket::bind("0.0.0.0:0").context("cannot bind")?;
+        let any: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
+        let socket = UdpSocket::bind(any).context("cannot bind")?;
         socket.connect(to).context("cannot connect")?;
         socket.set_read_timeout(Some(DATAGRAM_WITHIN))?;
         let mut back = vec![0; MAX_DATAGRAM];
@@ -177,5 +178,11 @@ pub fn forwarded_by_kernel(node: &Netns) -> Result<u64> {
     let (names, values) = lines.next().zip(lines.next()).context("no Ip: lines in snmp")?;
     let column = names.split(' ').position(|name| name == "ForwDatagrams");
     let value = column.and_then(|column| values.split(' ').nth(column));
-    value.and_then(|value| value.parse().ok()).context("no ForwDatagrams in snmp")
+    let v4: u64 = value.and_then(|value| value.parse().ok()).context("no ForwDatagrams in snmp")?;
+    let text = node.within(|| std::fs::read_to_string("/proc/thread-self/net/snmp6"))??;
+    let value = text.lines().find_map(|line| line.strip_prefix("Ip6OutForwDatagrams"));
+    let v6: u64 = value
+        .and_then(|value| value.trim().parse().ok())
+        .context("no Ip6OutForwDatagrams in snmp6")?;
+    Ok(v4 + v6)
 }

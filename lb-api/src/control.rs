@@ -11,7 +11,7 @@ mod damping;
 mod explain;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,30 +50,26 @@ pub struct Desired {
     /// What the dataplane serves.
     pub table: Table,
     /// Addresses of VIPs, for which the kernel has an unreachable route.
-    pub addresses: BTreeSet<Ipv4Addr>,
+    pub addresses: BTreeSet<IpAddr>,
     /// Addresses that BGP advertises.
-    pub announced: BTreeSet<Ipv4Addr>,
+    pub announced: BTreeSet<IpAddr>,
 }
 
 /// What is to hold, given what holds.
 pub fn desired(facts: Facts<'_>) -> Desired {
     let mut desired = Desired { announced: announced(facts), ..Desired::default() };
     for vip in facts.vips.values() {
-        let IpAddr::V4(address) = vip.spec.address else { continue };
-        desired.addresses.insert(address);
+        desired.addresses.insert(vip.spec.address);
         desired.table.services.insert(key(&vip.spec), service(&vip.spec, facts.verdicts));
     }
     desired
 }
 
 /// What BGP is to advertise, given what holds.
-pub fn announced(facts: Facts<'_>) -> BTreeSet<Ipv4Addr> {
+pub fn announced(facts: Facts<'_>) -> BTreeSet<IpAddr> {
     let held = |address| facts.damping.held_until(address, facts.now).is_some();
-    let carried = facts.vips.values().filter_map(|vip| match vip.spec.address {
-        IpAddr::V4(address) if !held(address) && carries(vip, facts) => Some(address),
-        IpAddr::V4(_) | IpAddr::V6(_) => None,
-    });
-    carried.collect()
+    let carried = facts.vips.values().filter(|vip| !held(vip.spec.address) && carries(vip, facts));
+    carried.map(|vip| vip.spec.address).collect()
 }
 
 /// Whether a VIP is a reason to advertise its address.
@@ -181,10 +177,10 @@ pub fn targets(vips: &Vips) -> BTreeSet<Target> {
 }
 
 /// The health of each address as a whole, for [`Damping::observe`].
-pub fn address_health(vips: &Vips, verdicts: &Verdicts) -> BTreeMap<Ipv4Addr, Health> {
-    let mut all: BTreeMap<Ipv4Addr, Health> = BTreeMap::new();
+pub fn address_health(vips: &Vips, verdicts: &Verdicts) -> BTreeMap<IpAddr, Health> {
+    let mut all: BTreeMap<IpAddr, Health> = BTreeMap::new();
     for vip in vips.values().filter(|vip| vip.spec.advertise) {
-        let IpAddr::V4(address) = vip.spec.address else { continue };
+        let address = vip.spec.address;
         let tally = tally(&vip.spec, verdicts);
         let health = match (tally.healthy, tally.unknown) {
             (1.., _) => Health::Healthy,

@@ -20,7 +20,7 @@ mod sessions;
 mod views;
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -197,12 +197,12 @@ impl Appliers for World {
         applied?.map_err(|error| dataplane::sentence(&error))
     }
 
-    async fn announce(&mut self, addresses: &BTreeSet<Ipv4Addr>) {
-        let prefixes = addresses.iter().map(|address| std::net::IpAddr::V4(*address).into());
+    async fn announce(&mut self, addresses: &BTreeSet<IpAddr>) {
+        let prefixes = addresses.iter().map(|address| (*address).into());
         self.router.originate(prefixes.collect()).await;
     }
 
-    async fn route(&mut self, addresses: &BTreeSet<Ipv4Addr>) {
+    async fn route(&mut self, addresses: &BTreeSet<IpAddr>) {
         self.router.set_vips(addresses.iter().copied().collect()).await;
     }
 

@@ -16,7 +16,7 @@ mod tell;
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,9 +41,9 @@ pub trait Appliers: Send + 'static {
     /// Has the dataplane serve exactly this; the error says in one sentence why it does not.
     fn serve(&mut self, table: Table) -> impl Future<Output = Result<(), String>> + Send;
     /// Has BGP advertise exactly these addresses.
-    fn announce(&mut self, addresses: &BTreeSet<Ipv4Addr>) -> impl Future<Output = ()> + Send;
+    fn announce(&mut self, addresses: &BTreeSet<IpAddr>) -> impl Future<Output = ()> + Send;
     /// Has the kernel have an unreachable route for exactly these addresses.
-    fn route(&mut self, addresses: &BTreeSet<Ipv4Addr>) -> impl Future<Output = ()> + Send;
+    fn route(&mut self, addresses: &BTreeSet<IpAddr>) -> impl Future<Output = ()> + Send;
     /// What went through the services.
     fn counters(&mut self) -> impl Future<Output = ServiceCounters> + Send;
 }

@@ -1,7 +1,7 @@
 //! What a VIP has to be: one reader for the file, the REST API and the state that survives a restart.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_api_types::vip::{
     Algorithm, Backend, HealthCheck, HealthCheckKind, Metadata, Nat, NatMode, Protocol, Vip,
@@ -92,7 +92,7 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         None => Some(None),
         Some(seconds) => seconds.number(1..=MAX_AFFINITY_SECS).map(Some),
     };
-    let nat = spec.field("nat").map_or_else(|| Some(Nat::default()), |nat| read_nat(&nat));
+    let nat = spec.field("nat").map_or_else(|| Some(Nat::default()), |nat| read_nat(&nat, address));
     let backends = spec.required("backends").and_then(|cursor| {
         let backends = read_backends(&cursor, address)?;
         if algorithm.is_some_and(goes_by_turns) && turns(&backends) > MAX_TURNS {
@@ -132,22 +132,23 @@ fn turns(backends: &[Backend]) -> usize {
 }
 
 fn service_address(cursor: &Cursor<'_>) -> Option<IpAddr> {
-    match cursor.address()? {
-        IpAddr::V4(address) => match unfit(address) {
-            None => Some(address.into()),
-            Some(what) => {
-                cursor.wrong(format!("is {address}, {what}: a VIP needs a unicast address"))
-            }
-        },
-        IpAddr::V6(address) => cursor.wrong(format!(
-            "is {address}, but the dataplane serves IPv4 only: give the VIP an IPv4 address"
-        )),
+    let address = cursor.address()?;
+    match unfit(address) {
+        None => Some(address),
+        Some(what) => cursor.wrong(format!("is {address}, {what}: a VIP needs a unicast address")),
     }
 }
 
 /// Why no packets for this address can come or go through a router, if so.
-fn unfit(address: Ipv4Addr) -> Option<&'static str> {
-    // RFC 1122 §3.2.1.3: 0/8 is "this network", 127/8 loopback, 240/4 and above reserved.
+fn unfit(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V4(address) => unfit_v4(address),
+        IpAddr::V6(address) => unfit_v6(address),
+    }
+}
+
+/// RFC 1122 §3.2.1.3: 0/8 is "this network", 127/8 loopback, 240/4 and above reserved.
+fn unfit_v4(address: Ipv4Addr) -> Option<&'static str> {
     match address.octets()[0] {
         0 => Some("an address of \"this network\" (0.0.0.0/8)"),
         127 => Some("a loopback address"),
@@ -158,23 +159,53 @@ fn unfit(address: Ipv4Addr) -> Option<&'static str> {
     }
 }
 
-fn read_nat(cursor: &Cursor<'_>) -> Option<Nat> {
+/// RFC 4291 §2.5 to §2.7.
+fn unfit_v6(address: Ipv6Addr) -> Option<&'static str> {
+    if address.is_unspecified() {
+        Some("the unspecified address")
+    } else if address.is_loopback() {
+        Some("the loopback address")
+    } else if address.is_multicast() {
+        Some("a multicast address")
+    } else if address.is_unicast_link_local() {
+        Some("a link-local address")
+    } else if address.to_ipv4_mapped().is_some() {
+        Some("an IPv4 address in IPv6's clothes")
+    } else {
+        None
+    }
+}
+
+/// Why an address cannot be on the other side of a VIP's flows, if so.
+fn other_family(address: IpAddr, vip: Option<IpAddr>) -> Option<&'static str> {
+    match (address, vip?) {
+        (IpAddr::V4(_), IpAddr::V6(_)) => Some("IPv6"),
+        (IpAddr::V6(_), IpAddr::V4(_)) => Some("IPv4"),
+        (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => None,
+    }
+}
+
+fn read_nat(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Nat> {
     let nat = cursor.object(&["mode", "source_addresses"])?;
     let mode = nat.field("mode").map_or(Some(NatMode::default()), |mode| mode.one_of(MODES));
     let Some(listed) = nat.field("source_addresses") else {
         return Some(Nat { mode: mode?, source_addresses: Vec::new() });
     };
     let mut seen = BTreeSet::new();
-    let addresses = listed.list(|cursor| match cursor.address()? {
-        IpAddr::V4(address) => match unfit(address) {
-            Some(what) => cursor.wrong(format!("is {address}, {what}: flows come from none such")),
-            None if !seen.insert(address) => {
-                cursor.wrong(format!("repeats the address {address}: list it once"))
-            }
-            None => Some(IpAddr::V4(address)),
-        },
-        IpAddr::V6(address) => cursor
-            .wrong(format!("is {address}, but source addresses are of the backends' family, IPv4")),
+    let addresses = listed.list(|cursor| {
+        let address = cursor.address()?;
+        if let Some(what) = unfit(address) {
+            return cursor.wrong(format!("is {address}, {what}: flows come from none such"));
+        }
+        if let Some(family) = other_family(address, vip) {
+            return cursor.wrong(format!(
+                "is {address}, but source addresses are of the VIP's family, {family}"
+            ));
+        }
+        if !seen.insert(address) {
+            return cursor.wrong(format!("repeats the address {address}: list it once"));
+        }
+        Some(address)
     })?;
     if addresses.len() > MAX_SOURCE_ADDRESSES {
         let count = addresses.len();
@@ -213,16 +244,19 @@ fn read_backends(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Vec<Backend
 
 fn read_backend(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Backend> {
     let backend = cursor.object(&["address", "port", "weight", "drain"])?;
-    let address = backend.required("address").and_then(|cursor| match cursor.address()? {
-        address if Some(address) == vip => {
-            cursor.wrong(format!("is {address}, the VIP's own address: name the server behind it"))
+    let address = backend.required("address").and_then(|cursor| {
+        let address = cursor.address()?;
+        if Some(address) == vip {
+            return cursor
+                .wrong(format!("is {address}, the VIP's own address: name the server behind it"));
         }
-        IpAddr::V4(address) => match unfit(address) {
-            None => Some(IpAddr::V4(address)),
+        if let Some(family) = other_family(address, vip) {
+            return cursor
+                .wrong(format!("is {address}, but backends are of the VIP's family, {family}"));
+        }
+        match unfit(address) {
+            None => Some(address),
             Some(what) => cursor.wrong(format!("is {address}, {what}: name the server's own")),
-        },
-        IpAddr::V6(address) => {
-            cursor.wrong(format!("is {address}, but backends are of the VIP's family, IPv4"))
         }
     });
     let port = backend.required("port").and_then(|port| port.number(1..=u16::MAX));

@@ -4,7 +4,7 @@ mod pump;
 mod task;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 use lb_routing_proto::config::{self, ConfigError, PeerConfig, SpeakerConfig};
@@ -81,7 +81,7 @@ pub struct RouterHandle {
 #[derive(Debug)]
 enum Command {
     Originate(Vec<IpNetwork>),
-    SetVips(Vec<Ipv4Addr>),
+    SetVips(Vec<IpAddr>),
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     Routes(usize, oneshot::Sender<Vec<PathStatus>>),
     Shutdown(oneshot::Sender<()>),
@@ -117,7 +117,7 @@ impl RouterHandle {
     }
 
     /// Has an `unreachable` route of ours in the kernel for exactly these addresses from now on.
-    pub async fn set_vips(&self, vips: Vec<Ipv4Addr>) {
+    pub async fn set_vips(&self, vips: Vec<IpAddr>) {
         self.tell(Command::SetVips(vips)).await;
     }
 

@@ -57,18 +57,27 @@ impl Hello {
 
     /// Brings it up with lbd's configuration changed.
     pub(crate) fn up_with(hook: Hook, edit: impl Fn(&mut Config) + Send + Sync + 'static) -> Self {
-        let mut options = Options::of(demo::TOPOLOGY, None, None).holds();
+        let hello = Self::of(demo::TOPOLOGY, hook, edit);
+        hello.sessions_are_established();
+        hello
+    }
+
+    /// Another topology, whose lbd has the same interfaces.
+    pub(crate) fn of(
+        topology: &str,
+        hook: Hook,
+        edit: impl Fn(&mut Config) + Send + Sync + 'static,
+    ) -> Self {
+        let mut options = Options::of(topology, None, None).holds();
         options.hook = hook;
         options.edit = Box::new(edit);
         options.capture = true;
         let lab = Lab::up(&options).holds();
         let api = lab.api();
-        let hello = Self { lab, api };
-        hello.sessions_are_established();
-        hello
+        Self { lab, api }
     }
 
-    fn only_this_hook_is_attached(&self, hook: Hook) {
+    pub(crate) fn only_this_hook_is_attached(&self, hook: Hook) {
         eventually("the fast path is attached to every interface", SOON, || {
             let status = self.api.status()?;
             for name in INTERFACES {

@@ -102,7 +102,16 @@ fn nothing_is_advertised_that_policy_does_not_list() {
 
 #[test]
 fn the_checks_of_calico_hello_hold() {
-    let mut options = Options::of(demo::TOPOLOGY, None, None).holds();
+    the_checks_hold(demo::TOPOLOGY);
+}
+
+#[test]
+fn the_checks_of_dual_stack_hold() {
+    the_checks_hold("dual-stack");
+}
+
+fn the_checks_hold(topology: &str) {
+    let mut options = Options::of(topology, None, None).holds();
     options.capture = true;
     let checks = checks::read(&options.topology.folder.join("checks.yaml")).holds();
     let mut lab = Lab::up(&options).holds();

@@ -6,7 +6,7 @@
 //! 60 s after the last.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use lb_api_types::vip::Health;
@@ -27,7 +27,7 @@ pub const HALF_LIFE: Duration = Duration::from_secs(15);
 /// The points of every address. Bound: an address that is no VIP's is dropped as soon as its points are forgotten.
 #[derive(Clone, Debug, Default)]
 pub struct Damping {
-    flaps: BTreeMap<Ipv4Addr, Flap>,
+    flaps: BTreeMap<IpAddr, Flap>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,7 @@ impl Flap {
 
 impl Damping {
     /// Takes in the health of every address. What is unknown changes nothing: a change of configuration is no flap.
-    pub fn observe(&mut self, health: &BTreeMap<Ipv4Addr, Health>, now: Instant) {
+    pub fn observe(&mut self, health: &BTreeMap<IpAddr, Health>, now: Instant) {
         for (address, health) in health {
             let fresh = Flap { points: 0.0, at: now, up: false, held: false };
             let flap = self.flaps.entry(*address).or_insert(fresh);
@@ -81,7 +81,7 @@ impl Damping {
     }
 
     /// Until when an address is held back, if it is.
-    pub fn held_until(&self, address: Ipv4Addr, now: Instant) -> Option<Instant> {
+    pub fn held_until(&self, address: IpAddr, now: Instant) -> Option<Instant> {
         let mut flap = *self.flaps.get(&address)?;
         flap.decay(now);
         let halvings = (flap.points / REUSE_BELOW).log2();
@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 10));
     const SECOND: Duration = Duration::from_secs(1);
 
     fn observe(damping: &mut Damping, health: Health, now: Instant) {

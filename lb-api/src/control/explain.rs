@@ -1,7 +1,7 @@
 //! Why an address is or is not advertised, in one sentence.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use lb_api_types::vip::Vip;
 
@@ -10,14 +10,14 @@ use super::{Facts, Tally, carries, key, tally};
 /// What the sentences are made of.
 pub(crate) struct Reasons<'a> {
     facts: Facts<'a>,
-    announced: &'a BTreeSet<Ipv4Addr>,
+    announced: &'a BTreeSet<IpAddr>,
     /// Per address the first VIP that is a reason to advertise it.
     carriers: BTreeMap<IpAddr, &'a str>,
 }
 
 impl<'a> Reasons<'a> {
     /// Looks once at every VIP.
-    pub(crate) fn new(facts: Facts<'a>, announced: &'a BTreeSet<Ipv4Addr>) -> Self {
+    pub(crate) fn new(facts: Facts<'a>, announced: &'a BTreeSet<IpAddr>) -> Self {
         let mut carriers = BTreeMap::new();
         for vip in facts.vips.values().filter(|vip| carries(vip, facts)) {
             carriers.entry(vip.spec.address).or_insert(vip.metadata.name.as_str());
@@ -28,9 +28,7 @@ impl<'a> Reasons<'a> {
     /// The sentence for a VIP.
     pub(crate) fn message(&self, vip: &Vip) -> String {
         let facts = self.facts;
-        let IpAddr::V4(address) = vip.spec.address else {
-            return "not served: the dataplane serves IPv4 only".into();
-        };
+        let address = vip.spec.address;
         let all = vip.spec.backends.len();
         if self.announced.contains(&address) {
             if carries(vip, facts) {

@@ -262,7 +262,7 @@ proptest! {
         prop_assert!(desired.announced.is_subset(&desired.addresses));
         for address in &desired.announced {
             let reason = world.vips.values().any(|vip| {
-                vip.spec.address == IpAddr::V4(*address) && vip.spec.advertise
+                vip.spec.address == *address && vip.spec.advertise
                     && world.serving.contains(&key(&vip.spec))
                     && tally(&vip.spec, &world.verdicts).healthy > 0
             });

@@ -1,6 +1,5 @@
 //! What people see of the VIPs.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use lb_api_types::vip::{BackendStatus, Vip, VipStatus};
@@ -60,8 +59,7 @@ impl<A: Appliers> Task<A> {
                 active_flows: count.map_or(0, |count| count.active),
             }
         });
-        let advertised =
-            self.announced.iter().any(|address| vip.spec.address == IpAddr::V4(*address));
+        let advertised = self.announced.contains(&vip.spec.address);
         let status = VipStatus {
             serving: *self.attached.borrow() && self.serving.contains(&key),
             advertised,

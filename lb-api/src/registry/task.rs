@@ -1,7 +1,7 @@
 //! The task that owns the VIPs.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,9 +45,9 @@ pub(super) struct Task<A> {
     applied: Option<Table>,
     /// What the dataplane has confirmed.
     pub(super) serving: BTreeSet<ServiceKey>,
-    pub(super) announced: BTreeSet<Ipv4Addr>,
+    pub(super) announced: BTreeSet<IpAddr>,
     /// What the kernel was told last; `None` at the start, when an earlier process may have told it anything.
-    routed: Option<BTreeSet<Ipv4Addr>>,
+    routed: Option<BTreeSet<IpAddr>>,
     /// The last failure, so that it is logged once.
     failure: Option<String>,
     pub(super) events: Events,
@@ -357,7 +357,7 @@ impl<A: Appliers> Task<A> {
         Facts { vips, verdicts, attached, serving, damping, now }
     }
 
-    async fn announce(&mut self, addresses: BTreeSet<Ipv4Addr>) {
+    async fn announce(&mut self, addresses: BTreeSet<IpAddr>) {
         if addresses == self.announced {
             return;
         }
@@ -371,7 +371,7 @@ impl<A: Appliers> Task<A> {
         self.announced = addresses;
     }
 
-    async fn route(&mut self, addresses: BTreeSet<Ipv4Addr>) {
+    async fn route(&mut self, addresses: BTreeSet<IpAddr>) {
         if self.routed.as_ref() != Some(&addresses) {
             self.appliers.route(&addresses).await;
             self.routed = Some(addresses);

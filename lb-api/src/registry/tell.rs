@@ -1,7 +1,7 @@
 //! What watchers are told: the difference between what they know and what holds.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_api_types::event::EventKind;
@@ -15,7 +15,7 @@ use crate::health::{Verdict, Verdicts};
 /// What was told last.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    announced: BTreeSet<Ipv4Addr>,
+    announced: BTreeSet<IpAddr>,
     verdicts: Arc<Verdicts>,
     attached: bool,
 }
@@ -77,10 +77,7 @@ impl<A: Appliers> Task<A> {
     }
 
     fn tell_of_addresses(&self, before: &Vips) {
-        let has = |vip: &Vip, addresses: &BTreeSet<Ipv4Addr>| match vip.spec.address {
-            IpAddr::V4(address) => addresses.contains(&address),
-            IpAddr::V6(_) => false,
-        };
+        let has = |vip: &Vip, addresses: &BTreeSet<IpAddr>| addresses.contains(&vip.spec.address);
         let gone = before.iter().filter(|(name, _)| !self.vips.contains_key(*name));
         for (name, vip) in self.vips.iter().chain(gone) {
             let address = vip.spec.address;

@@ -12,8 +12,8 @@ use crate::store;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     Serve(usize),
-    Announce(Vec<Ipv4Addr>),
-    Route(Vec<Ipv4Addr>),
+    Announce(Vec<IpAddr>),
+    Route(Vec<IpAddr>),
 }
 
 type Targets = watch::Receiver<Arc<BTreeSet<Target>>>;
@@ -59,11 +59,11 @@ impl Appliers for World {
         }
     }
 
-    async fn announce(&mut self, addresses: &BTreeSet<Ipv4Addr>) {
+    async fn announce(&mut self, addresses: &BTreeSet<IpAddr>) {
         self.tell(Told::Announce(addresses.iter().copied().collect()));
     }
 
-    async fn route(&mut self, addresses: &BTreeSet<Ipv4Addr>) {
+    async fn route(&mut self, addresses: &BTreeSet<IpAddr>) {
         self.tell(Told::Route(addresses.iter().copied().collect()));
     }
 
@@ -196,7 +196,7 @@ async fn a_vip_is_served_first_and_advertised_when_health_has_spoken() {
     let bench = Bench::new(vec![]).await;
     let applied = bench.put(vip("web", 10)).await.unwrap();
     assert!(applied.created && applied.vip.status.as_ref().unwrap().serving);
-    let address = Ipv4Addr::new(203, 0, 113, 10);
+    let address = IpAddr::from([203, 0, 113, 10]);
     assert_eq!(bench.world.told(), [Told::Route(vec![address]), Told::Serve(1)]);
     assert!(!bench.advertised("web").await);
     bench.find(Health::Healthy);
@@ -275,7 +275,7 @@ async fn vips_survive_a_restart_and_wait_for_health_again() {
     eventually(|| bench.advertised("web")).await;
     let bench = bench.restart(vec![]).await;
     assert_eq!(bench.names().await, ["web"]);
-    let address = Ipv4Addr::new(203, 0, 113, 10);
+    let address = IpAddr::from([203, 0, 113, 10]);
     assert_eq!(bench.world.told(), [Told::Route(vec![address]), Told::Serve(1)]);
     assert!(!bench.advertised("web").await);
 }

@@ -1,7 +1,7 @@
 //! The one task that owns the router's state: what it waits for, and what it does about it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -257,8 +257,8 @@ impl Task {
         None
     }
 
-    fn set_vips(&mut self, vips: Vec<Ipv4Addr>) {
-        let (come, go) = self.plan.set_vips(vips.into_iter().map(IpAddr::V4).collect());
+    fn set_vips(&mut self, vips: Vec<IpAddr>) {
+        let (come, go) = self.plan.set_vips(vips.into_iter().collect());
         let changes = come.iter().map(|vip| (*vip, true)).chain(go.iter().map(|vip| (*vip, false)));
         for (address, present) in changes {
             self.fib.handle(Fact::Vip { address, present });

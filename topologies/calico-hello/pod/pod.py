@@ -22,7 +22,8 @@ class Pod(BaseHTTPRequestHandler):
     def do_GET(self):
         parts = self.path.strip("/").split("/")
         if parts in ([""], ["source"]):
-            answer = f"{NAME if parts == [''] else self.client_address[0]}\n".encode()
+            source = self.client_address[0].removeprefix("::ffff:")
+            answer = f"{NAME if parts == [''] else source}\n".encode()
             self.begin(len(answer))
             self.wfile.write(answer)
         elif len(parts) == 3 and parts[0] == "stream":
@@ -52,22 +53,26 @@ class Pod(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
+    # Of both families: IPv4 clients come mapped.
+    address_family = socket.AF_INET6
     daemon_threads = True
     request_queue_size = 1024
 
     # The base class looks up its own name in the DNS, which a pod may not have.
     def server_bind(self):
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = NAME, self.server_address[1]
 
 
 def echo():
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.bind(("0.0.0.0", 8080))
+    udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    udp.bind(("::", 8080))
     while True:
         datagram, client = udp.recvfrom(65535)
         udp.sendto(datagram, client)
 
 
 threading.Thread(target=echo, daemon=True).start()
-Server(("0.0.0.0", 8080), Pod).serve_forever()
+Server(("::", 8080), Pod).serve_forever()
