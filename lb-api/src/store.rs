@@ -188,8 +188,9 @@ impl Store {
         let replace = || match &good {
             None => fs::rename(&path, &aside),
             Some((previous, _)) => {
+                // Second names take no room, so that a full disk does not stand in the way.
                 let new = self.new_path();
-                fs::copy(previous, &new)?;
+                link(previous, &new)?;
                 File::open(&new)?.sync_all()?;
                 link(&path, &aside)?;
                 fs::rename(&new, &path)
@@ -304,10 +305,11 @@ fn read(cursor: &Cursor<'_>) -> Option<Loaded> {
     Some(Loaded { revision, vips, warnings: Vec::new() })
 }
 
-/// Writes a file that only its owner reads, and has it on the disk.
+/// Writes a new file that only its owner reads, and has it on the disk. One that a crash left there may be a second name of
+/// a good one: it is not written into.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    may_lack(fs::remove_file(path))?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
