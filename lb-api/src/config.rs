@@ -1,5 +1,6 @@
 //! The configuration file: read whole, with every mistake at once.
 
+pub(crate) mod api;
 pub(crate) mod keys;
 mod line;
 mod sections;

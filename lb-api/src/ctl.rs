@@ -3,7 +3,7 @@
 mod apply;
 mod arguments;
 mod bgp;
-mod client;
+pub(crate) mod client;
 mod config;
 mod create;
 mod describe;
@@ -13,6 +13,8 @@ mod drain;
 mod events;
 mod show;
 mod table;
+mod tls;
+mod tokens;
 mod wait;
 
 use std::process::ExitCode;
@@ -22,7 +24,7 @@ use clap::CommandFactory;
 use lb_api_types::problem::Problem;
 
 pub use self::arguments::Arguments;
-use self::arguments::{Command, Create, Describable, Format, How, Kind, Show, ShowBgp};
+use self::arguments::{Command, Create, Describable, Format, How, Kind, Nameable, Show, ShowBgp};
 use self::client::Client;
 pub use self::client::Server;
 
@@ -42,7 +44,7 @@ impl From<String> for Answer {
 
 /// Why a command is not carried out.
 #[derive(Debug, thiserror::Error)]
-enum CtlError {
+pub(crate) enum CtlError {
     #[error(
         "lbd does not answer at {server}: {why}; is it running, and is this its address (--server)?"
     )]
@@ -71,8 +73,11 @@ fn words(problem: &Problem) -> String {
 
 /// Carries a command line out.
 pub async fn run(arguments: Arguments) -> ExitCode {
-    let client = Client::new(arguments.server);
-    let outcome = carry_out(&client, arguments.command, arguments.output).await;
+    let Arguments { server, token_file, ca_file, output, command } = arguments;
+    let outcome = match Client::new(server, token_file.as_deref(), ca_file.as_deref()) {
+        Ok(client) => carry_out(&client, command, output).await,
+        Err(error) => Err(error),
+    };
     match outcome {
         Ok(Answer::Yes(text)) => {
             print(&text);
@@ -118,12 +123,16 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
             let said = create::vip(client, new).await?;
             return finish(client, said, &name, how).await;
         }
+        Command::Create { what: Create::Token(new) } => tokens::create(client, &new).await?,
         Command::Apply { file, prune, confirm, how } => {
             let (said, names) = apply::apply(client, &file, how.dry_run, prune, confirm).await?;
             return finish(client, said, &names, how).await;
         }
         Command::Config { what } => config::carry_out(client, what, format).await?,
         Command::Diff { file } => return diff::diff(client, &file).await,
+        Command::Delete { kind: Some(Nameable::Token), name: Some(name), dry_run, .. } => {
+            tokens::delete(client, &name, dry_run).await?
+        }
         Command::Delete { name: Some(name), dry_run, .. } => {
             apply::delete(client, &[name], dry_run).await?
         }

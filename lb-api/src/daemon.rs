@@ -14,6 +14,7 @@ mod clean;
 mod dataplane;
 mod fib;
 mod host;
+pub mod privileges;
 mod punts;
 mod router;
 mod sessions;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use lb_api_types::config::Config;
+use lb_api_types::config::{Config, SocketUser};
 use lb_dataplane::ServiceCounters;
 use lb_dataplane::table::Table;
 use lb_routing::RouterHandle;
@@ -36,6 +37,7 @@ use tokio::time::timeout;
 pub use self::clean::clean;
 use self::dataplane::DataplaneHandle;
 use self::views::Live;
+use crate::access::Access;
 use crate::events::Events;
 use crate::http::{self, Listeners};
 use crate::registry::{self, Appliers, Registry, Start};
@@ -57,15 +59,13 @@ pub async fn run(config: Config) -> Result<()> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let store = store::Store::open(&config.state_dir.0)?;
+    let (access, warning) = access(&config)?;
     let listeners = Listeners::bind(&config.api).await?;
     let tcp_address = listeners.tcp_address();
-    let mut running = start(&config, store, started).await?;
+    let mut running = start(&config, store, started, warning).await?;
     let (stop, stopped) = watch::channel(false);
-    let router = http::router(
-        running.registry.clone(),
-        Arc::clone(&running.views) as _,
-        running.events.clone(),
-    );
+    let views = Arc::clone(&running.views) as _;
+    let router = http::router(running.registry.clone(), views, running.events.clone(), access);
     let mut serving = tokio::spawn(http::serve(listeners, router, stopped));
     announce_start(&config, &running, tcp_address);
 
@@ -115,9 +115,38 @@ struct Running {
     events: Events,
 }
 
-async fn start(config: &Config, store: store::Store, started: Instant) -> Result<Running> {
+/// Who may use the API, and what is to be said of the kept tokens.
+fn access(config: &Config) -> Result<(Arc<Access>, Option<String>)> {
+    let role = |user: &SocketUser| {
+        let uid = match user.user.parse() {
+            Ok(uid) => uid,
+            Err(_) => match nix::unistd::User::from_name(&user.user)? {
+                Some(found) => found.uid.as_raw(),
+                None => {
+                    bail!("api.users: this host has no user {}: add it, or take it out", user.user)
+                }
+            },
+        };
+        Ok((uid, user.role))
+    };
+    let users = config.api.users.iter().map(role).collect::<Result<_>>()?;
+    let folder = &config.state_dir.0;
+    let (access, warning) = Access::open(folder, users, nix::unistd::geteuid().as_raw())
+        .with_context(|| {
+            format!("cannot use the tokens and the audit log in {}", folder.display())
+        })?;
+    Ok((Arc::new(access), warning))
+}
+
+async fn start(
+    config: &Config,
+    store: store::Store,
+    started: Instant,
+    warning: Option<String>,
+) -> Result<Running> {
     let loaded = store.load()?;
-    let warnings = loaded.warnings;
+    let mut warnings = loaded.warnings;
+    warnings.extend(warning);
     let router_config = router::config(&config.bgp).await?;
     let router_id = router_config.speaker.router_id;
     let dataplane = dataplane::spawn(&config.dataplane).await?;

@@ -6,9 +6,10 @@ use lb_api_types::view::{Check, CheckState, Doctor};
 /// The oldest kernel that has what is needed.
 const OLDEST_KERNEL: (u32, u32) = (6, 6);
 /// Capabilities that are needed: number, name, what for. `linux/capability.h`.
-const NEEDED: [(u32, &str, &str); 4] = [
+const NEEDED: [(u32, &str, &str); 5] = [
     (10, "CAP_NET_BIND_SERVICE", "to listen on port 179"),
     (12, "CAP_NET_ADMIN", "to attach programs and install routes"),
+    (13, "CAP_NET_RAW", "to send ICMP errors"),
     (38, "CAP_PERFMON", "to load programs that read packets"),
     (39, "CAP_BPF", "to load programs and tables"),
 ];

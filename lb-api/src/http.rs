@@ -2,6 +2,7 @@
 
 mod config;
 mod events;
+mod guard;
 mod handlers;
 mod listen;
 mod metrics;
@@ -10,6 +11,8 @@ mod patch;
 mod probes;
 mod problem;
 mod terms;
+mod tls;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +21,7 @@ use axum::Router;
 use axum::http::{Request, header};
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use futures::future::BoxFuture;
 use lb_api_types::view::{
     BgpRouteView, Doctor, FibView, FlowView, List, PeerView, ReasonView, Status,
@@ -29,6 +32,7 @@ pub(crate) use self::listen::answers;
 pub use self::listen::{ListenError, Listeners, serve};
 pub use self::openapi::document;
 use self::problem::Refused;
+use crate::access::Access;
 use crate::events::Events;
 use crate::registry::Registry;
 
@@ -67,13 +71,25 @@ pub(crate) struct App {
     registry: Registry,
     views: Arc<dyn Views>,
     events: Events,
+    access: Arc<Access>,
     /// Held by whoever sends a whole configuration.
     applying: Arc<Semaphore>,
 }
 
 /// The API.
-pub fn router(registry: Registry, views: Arc<dyn Views>, events: Events) -> Router {
-    let app = App { registry, views, events, applying: Arc::new(Semaphore::new(1)) };
+pub fn router(
+    registry: Registry,
+    views: Arc<dyn Views>,
+    events: Events,
+    access: Arc<Access>,
+) -> Router {
+    let app = App {
+        registry,
+        views,
+        events,
+        access: Arc::clone(&access),
+        applying: Arc::new(Semaphore::new(1)),
+    };
     let api = Router::new()
         .route("/vips", get(handlers::list_vips))
         .route(
@@ -87,6 +103,8 @@ pub fn router(registry: Registry, views: Arc<dyn Views>, events: Events) -> Rout
         .route("/config/confirm", post(config::confirm_config))
         .route("/config/rollback", post(config::rollback_config))
         .route("/config/history", get(config::config_history))
+        .route("/tokens", get(tokens::list_tokens).post(tokens::make_token))
+        .route("/tokens/{name}", delete(tokens::delete_token))
         .route("/events", get(events::get_events))
         .route("/bgp/peers", get(handlers::list_peers))
         .route("/bgp/routes", get(handlers::list_routes))
@@ -108,6 +126,7 @@ pub fn router(registry: Registry, views: Arc<dyn Views>, events: Events) -> Rout
         .method_not_allowed_fallback(async |request: Request<axum::body::Body>| {
             Refused::method(request.method(), request.uri().path())
         })
+        .layer(middleware::from_fn_with_state(access, guard::guard))
 }
 
 /// The API for a TCP listener: only for requests that mean a loopback host, so that no web page can reach it by a name

@@ -3,8 +3,9 @@
 //! The files before it stay as `vips.json.previous-1` (the newest) and so on. A damaged file leads to the last good one
 //! and a warning, never to an appliance without VIPs.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -187,8 +188,9 @@ impl Store {
         let replace = || match &good {
             None => fs::rename(&path, &aside),
             Some((previous, _)) => {
+                // Second names take no room, so that a full disk does not stand in the way.
                 let new = self.new_path();
-                fs::copy(previous, &new)?;
+                link(previous, &new)?;
                 File::open(&new)?.sync_all()?;
                 link(&path, &aside)?;
                 fs::rename(&new, &path)
@@ -237,9 +239,7 @@ impl Store {
             let document = Document { version: VERSION, checksum, revision, vips };
             let mut bytes = serde_json::to_vec_pretty(&document)?;
             bytes.push(b'\n');
-            let mut file = File::create(self.new_path())?;
-            file.write_all(&bytes)?;
-            file.sync_all()
+            write_whole(&self.new_path(), &bytes)
         };
         write().map_err(|source| StoreError::Io { what: "write", path: self.path(), source })?;
         Ok(Prepared(()))
@@ -305,8 +305,17 @@ fn read(cursor: &Cursor<'_>) -> Option<Loaded> {
     Some(Loaded { revision, vips, warnings: Vec::new() })
 }
 
+/// Writes a new file that only its owner reads, and has it on the disk. One that a crash left there may be a second name of
+/// a good one: it is not written into.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    may_lack(fs::remove_file(path))?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
 /// A second name for a file, or a copy where the file system knows no second names.
-fn link(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn link(from: &Path, to: &Path) -> io::Result<()> {
     may_lack(fs::remove_file(to))?;
     match fs::hard_link(from, to) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => fs::copy(from, to).map(drop),
@@ -314,7 +323,7 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-fn may_lack(outcome: io::Result<()>) -> io::Result<()> {
+pub(crate) fn may_lack(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

@@ -51,7 +51,7 @@ pub fn read(cursor: &Cursor<'_>) -> Option<Vip> {
 }
 
 /// A name: a label of RFC 1123 §2.1 in lower case.
-fn name(cursor: &Cursor<'_>) -> Option<String> {
+pub(crate) fn name(cursor: &Cursor<'_>) -> Option<String> {
     let text = cursor.text()?;
     if is_name(text) {
         return Some(text.to_owned());

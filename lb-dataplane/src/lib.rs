@@ -23,4 +23,5 @@ pub use icmp::Answer;
 pub use lb_dataplane_common::flow::{Timeouts, seconds};
 pub use lb_dataplane_common::reason::{Contract, Kind, Reason};
 pub use lb_dataplane_common::tables::Record;
+pub use pins::mount_bpffs;
 pub use plan::{MAX_BACKENDS_PER_SERVICE, MAX_TURNS, turns};

@@ -16,6 +16,24 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use crate::error::OpenError;
 use crate::layout;
 
+/// Has a bpffs at a folder, which is made if it is not there; whether this process mounted it. A process that gives up
+/// the right to mount does this before.
+///
+/// # Errors
+///
+/// The folder cannot be made, or the kernel refuses.
+pub fn mount_bpffs(root: &Path) -> Result<bool, OpenError> {
+    let pin_error = |source| OpenError::Pin { path: root.to_owned(), source };
+    let is_bpffs = |path: &Path| statfs(path).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC);
+    fs::create_dir_all(root).map_err(pin_error)?;
+    let mounted = !is_bpffs(root);
+    if mounted {
+        mount(Some("bpf"), root, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
+            .map_err(|e| OpenError::Mount { path: root.to_owned(), source: e.into() })?;
+    }
+    Ok(mounted)
+}
+
 /// Paths of pins.
 #[derive(Debug)]
 pub(crate) struct Pins {
@@ -32,14 +50,7 @@ impl Pins {
             let path = path.to_owned();
             move |source| OpenError::Pin { path, source }
         };
-        let is_bpffs =
-            |path: &Path| statfs(path).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC);
-        fs::create_dir_all(root).map_err(pin_error(root))?;
-        let mounted = !is_bpffs(root);
-        if mounted {
-            mount(Some("bpf"), root, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
-                .map_err(|e| OpenError::Mount { path: root.to_owned(), source: e.into() })?;
-        }
+        let mounted = mount_bpffs(root)?;
         let pins = Self { root: root.to_owned(), layout: root.join(layout), mounted };
         for folder in [pins.links(), pins.maps(), pins.layout.join("programs")] {
             fs::create_dir_all(&folder).map_err(pin_error(&folder))?;

@@ -1,10 +1,15 @@
 //! What an operator does: looks for what is wrong, with `lbctl` and without.
 
+use std::fs;
+use std::os::unix::net::UnixStream;
+
 use anyhow::{Result, ensure};
 use integration::wait::eventually;
 use integration::{demo, traffic};
 use lb_api_types::config::Hook;
 use nix::sys::signal::Signal;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 
 use crate::hello::{Hello, Holds, PODS, SOON, VIP, address};
 use crate::traffic::{goes_on, while_transferring};
@@ -221,4 +226,43 @@ fn a_change_that_nobody_confirms_is_undone_for_the_neighbours_too() {
     let (text, _) = hello.lbctl("config rollback").holds();
     assert_eq!(text, "vip web updated");
     hello.upstream_routes_the_vip();
+}
+
+/// Bits of `linux/capability.h`: NET_BIND_SERVICE, NET_ADMIN, NET_RAW, PERFMON, BPF.
+const CAPABILITIES: u64 = 1 << 10 | 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39;
+
+#[test]
+fn every_thread_of_the_daemon_has_given_up_what_it_does_not_need() {
+    let (mut hello, vip) = Hello::up_with_vip(Hook::Xdp);
+    let held = |hello: &Hello| {
+        let socket = UnixStream::connect(hello.api.socket()).expect("lbd answers");
+        let pid = getsockopt(&socket, PeerCredentials).expect("the kernel knows it").pid();
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+        let mut seen = 0;
+        for thread in threads {
+            let status = thread.expect("it is listed").path().join("status");
+            let Ok(status) = fs::read_to_string(status) else { continue };
+            let field = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name));
+                line.unwrap_or_else(|| panic!("{name} is not in\n{status}")).trim().to_owned()
+            };
+            for set in ["CapEff:", "CapPrm:", "CapBnd:"] {
+                assert_eq!(u64::from_str_radix(&field(set), 16), Ok(CAPABILITIES), "{set}");
+            }
+            for set in ["CapInh:", "CapAmb:"] {
+                assert_eq!(u64::from_str_radix(&field(set), 16), Ok(0), "{set}");
+            }
+            assert_eq!((field("NoNewPrivs:").as_str(), field("Seccomp:").as_str()), ("1", "2"));
+            seen += 1;
+        }
+        assert!(seen > 2, "the runtime's threads and the dataplane's: {seen}");
+    };
+    held(&hello);
+    hello.is_answered(&vip);
+    // What an earlier daemon pinned is adopted with as little.
+    hello.stop("lbd", Signal::SIGTERM);
+    hello.start("lbd");
+    hello.upstream_routes_the_vip();
+    held(&hello);
+    hello.is_answered(&vip);
 }

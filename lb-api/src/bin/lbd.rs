@@ -91,6 +91,7 @@ fn run(config: Config) -> Result<()> {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
     log.with_writer(std::io::stderr).init();
     raise_limit_of_files();
+    daemon::privileges::drop(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(daemon::run(config));
     // Threads that wait for the kernel or a neighbour don't hold the end up.

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use lb_api_types::config::{
-    Api, Bgp, BgpPeer, Config, Dataplane, Export, Hook, Import, StateDir, Timeouts,
+    Bgp, BgpPeer, Config, Dataplane, Export, Hook, Import, StateDir, Timeouts,
 };
 use lb_api_types::vip::Vip;
 
+use super::api::api;
 use crate::read::{Cursor, Object};
 use crate::vip;
 
@@ -15,8 +16,6 @@ use crate::vip;
 const MAX_PEERS: usize = 1024;
 /// Interface patterns at most.
 const MAX_INTERFACES: usize = 256;
-/// `sun_path` of `sockaddr_un` without its closing zero.
-const MAX_SOCKET_PATH: usize = 107;
 /// `IFNAMSIZ` without its closing zero.
 const MAX_INTERFACE_NAME: usize = 15;
 const BGP_PORT: u16 = 179;
@@ -301,30 +300,6 @@ fn interfaces(cursor: &Cursor<'_>) -> Option<Vec<String>> {
         return cursor.wrong(format!("lists more than {MAX_INTERFACES}: use patterns with *"));
     }
     Some(patterns)
-}
-
-fn api(cursor: &Cursor<'_>) -> Option<Api> {
-    let section = cursor.object(&["socket", "listen"])?;
-    let socket = section.field("socket").and_then(|cursor| {
-        let path = cursor.file()?;
-        if path.as_os_str().len() > MAX_SOCKET_PATH {
-            return cursor.wrong(format!(
-                "is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have"
-            ));
-        }
-        Some(path)
-    });
-    let listen = section.field("listen").and_then(|cursor| {
-        let listen = cursor.socket()?;
-        if !listen.ip().is_loopback() {
-            return cursor.wrong(format!(
-                "is {listen}, but has to be a loopback address until authentication exists: use 127.0.0.1:{}",
-                listen.port()
-            ));
-        }
-        Some(listen)
-    });
-    Some(Api { socket: socket.unwrap_or_else(|| Api::default().socket), listen })
 }
 
 fn vips(cursor: &Cursor<'_>) -> Option<Vec<Vip>> {

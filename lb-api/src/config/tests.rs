@@ -64,7 +64,7 @@ api:
     assert_eq!(words.lines().count(), 3);
     assert!(words.starts_with("lbd.yaml:2: bgp.asn is 0"), "{words}");
     assert!(words.contains("did you mean `hold_time_secs`?"), "{words}");
-    assert!(words.contains("until authentication exists"), "{words}");
+    assert!(words.contains("which others reach: say `tls`"), "{words}");
 }
 
 #[test]
@@ -119,6 +119,10 @@ fn each_mistake_names_its_field() {
         ("api: {socket: lbd.sock}".into(), "api.socket"),
         (format!("api: {{socket: /{}}}", "x".repeat(107)), "api.socket"),
         ("api: {listen: '192.0.2.1:80'}".into(), "api.listen"),
+        ("api: {listen: '192.0.2.1:80', tls: {certificate_file: /a}}".into(), "api.tls.key_file"),
+        ("api: {tls: {certificate_file: /a, key_file: /b}}".into(), "api.listen"),
+        ("api: {users: [{user: a, role: root}]}".into(), "api.users[0].role"),
+        ("api: {users: [{role: admin}]}".into(), "api.users[0].user"),
         ("state_dir: 3".into(), "state_dir"),
         ("vips: [{metadata: {name: a}, spec: {address: 203.0.113.1, port: 80, backends: []}}]".into(), "vips[0].spec.backends"),
         ("peers: []".into(), "peers"),

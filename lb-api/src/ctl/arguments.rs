@@ -34,10 +34,11 @@ Examples:
   lbctl get fib 10.244.1.0/26          # where the fast path sends packets
   lbctl doctor                         # what stands in the way, and what to do about it
   lbctl completions bash > /etc/bash_completion.d/lbctl
-  lbctl --server http://127.0.0.1:8080 get status"
+  lbctl create token ci --role operator --expires-in 90 > ci.token
+  lbctl --server https://lbd.example:8443 --token-file ci.token get status"
 )]
 pub struct Arguments {
-    /// Where lbd answers: unix:PATH or http://HOST:PORT.
+    /// Where lbd answers: unix:PATH, http://HOST:PORT or https://HOST:PORT.
     #[arg(
         long,
         global = true,
@@ -46,6 +47,12 @@ pub struct Arguments {
         value_name = "SERVER"
     )]
     pub(super) server: Server,
+    /// A file with the token that lbd knows you by; on the Unix socket, your user does that.
+    #[arg(long, global = true, env = "LBD_TOKEN_FILE", value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+    /// Certificates (PEM) that sign the server's; those that this host trusts by default.
+    #[arg(long, global = true, env = "LBD_CA_FILE", value_name = "FILE")]
+    pub(super) ca_file: Option<PathBuf>,
     /// How answers are written.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(super) output: Format,
@@ -112,7 +119,7 @@ pub(super) enum Command {
         #[arg(short, long, required = true, value_name = "FILE")]
         file: Vec<PathBuf>,
     },
-    /// Remove a VIP, or the VIPs of files.
+    /// Remove a VIP, the VIPs of files, or a token.
     Delete {
         /// What it is.
         #[arg(value_enum, requires = "name")]
@@ -226,6 +233,20 @@ pub(super) enum ShowBgp {
 pub(super) enum Create {
     /// A virtual IP service.
     Vip(NewVip),
+    /// A token for clients beyond the Unix socket; it is shown once.
+    Token(NewToken),
+}
+
+#[derive(Args)]
+pub(super) struct NewToken {
+    /// Its name.
+    pub(super) name: String,
+    /// What its holder may do: viewer, operator or admin.
+    #[arg(long)]
+    pub(super) role: String,
+    /// Days after which it is no longer taken; never by default.
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    pub(super) expires_in: Option<u64>,
 }
 
 #[derive(Args)]
@@ -287,6 +308,9 @@ pub(super) enum Kind {
     /// Flows through VIPs.
     #[value(alias = "flow")]
     Flows,
+    /// Tokens.
+    #[value(alias = "token")]
+    Tokens,
     /// The appliance as a whole.
     Status,
 }
@@ -296,6 +320,9 @@ pub(super) enum Nameable {
     /// A virtual IP service.
     #[value(alias = "vips")]
     Vip,
+    /// A token.
+    #[value(alias = "tokens")]
+    Token,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,7 +1,7 @@
 //! One request, one connection.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -15,9 +15,12 @@ use lb_api_types::problem::Problem;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
-use super::CtlError;
+use super::{CtlError, tls};
 
+const WANTED: &str =
+    "a server is unix:PATH, http://HOST:PORT or https://HOST:PORT, such as unix:/run/lbd/lbd.sock";
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Bytes of an answer at most.
@@ -30,6 +33,8 @@ pub enum Server {
     Unix(PathBuf),
     /// A host and a port.
     Tcp(String),
+    /// A host and a port, over TLS.
+    Tls(String),
 }
 
 impl FromStr for Server {
@@ -39,21 +44,21 @@ impl FromStr for Server {
         if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
             return Ok(Self::Unix(path.into()));
         }
-        let authority = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
-        match authority {
-            Some(authority) if !authority.is_empty() && !authority.contains('/') => {
-                let port =
-                    authority.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
-                Ok(Self::Tcp(match port {
-                    Some(_) => authority.to_owned(),
-                    None => format!("{authority}:80"),
-                }))
-            }
-            Some(_) | None => {
-                Err("a server is unix:PATH or http://HOST:PORT, such as unix:/run/lbd/lbd.sock"
-                    .into())
-            }
+        let (make, rest, port): (fn(String) -> Self, _, _) =
+            match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+                (Some(rest), _) => (Self::Tcp, rest, 80),
+                (None, Some(rest)) => (Self::Tls, rest, 443),
+                (None, None) => return Err(WANTED.into()),
+            };
+        let authority = rest.trim_end_matches('/');
+        if authority.is_empty() || authority.contains('/') {
+            return Err(WANTED.into());
         }
+        let said = authority.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+        Ok(make(match said {
+            Some(_) => authority.to_owned(),
+            None => format!("{authority}:{port}"),
+        }))
     }
 }
 
@@ -62,41 +67,61 @@ impl fmt::Display for Server {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp(authority) => write!(f, "http://{authority}"),
+            Self::Tls(authority) => write!(f, "https://{authority}"),
         }
     }
 }
 
 /// Sends requests to one daemon.
-#[derive(Clone, Debug)]
-pub(super) struct Client {
+#[derive(Clone)]
+pub(crate) struct Client {
     server: Server,
+    token: Option<String>,
+    tls: Option<TlsConnector>,
 }
 
 impl Client {
-    pub(super) fn new(server: Server) -> Self {
-        Self { server }
+    /// A client with the token of a file, which trusts who signed the server's certificate: those of a file, or those
+    /// that this host trusts.
+    pub(crate) fn new(
+        server: Server,
+        token_file: Option<&Path>,
+        ca_file: Option<&Path>,
+    ) -> Result<Self, CtlError> {
+        let token = token_file.map(|file| {
+            let text = std::fs::read_to_string(file);
+            let text = text.map_err(|error| {
+                CtlError::Other(format!("cannot read {}: {error}", file.display()))
+            })?;
+            Ok(text.trim().to_owned())
+        });
+        let tls = match server {
+            Server::Tls(_) => Some(tls::connector(ca_file).map_err(CtlError::Other)?),
+            Server::Unix(_) | Server::Tcp(_) => None,
+        };
+        Ok(Self { server, token: token.transpose()?, tls })
     }
 
-    pub(super) async fn get(&self, path: &str) -> Result<Value, CtlError> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, CtlError> {
         Ok(self.send(Method::GET, path, None, false).await?.1)
     }
 
     /// Creates or replaces something: whether it is new, and what it is then.
-    pub(super) async fn put(&self, path: &str, body: &Value) -> Result<(bool, Value), CtlError> {
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Result<(bool, Value), CtlError> {
         let (status, value) = self.send(Method::PUT, path, Some(body), false).await?;
         Ok((status == StatusCode::CREATED, value))
     }
 
-    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, CtlError> {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, CtlError> {
         Ok(self.send(Method::POST, path, Some(body), false).await?.1)
     }
 
     /// Creates something that is not there yet.
-    pub(super) async fn create(&self, path: &str, body: &Value) -> Result<(), CtlError> {
+    pub(crate) async fn create(&self, path: &str, body: &Value) -> Result<(), CtlError> {
         self.send(Method::PUT, path, Some(body), true).await.map(drop)
     }
 
-    pub(super) async fn delete(&self, path: &str) -> Result<(), CtlError> {
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), CtlError> {
         self.send(Method::DELETE, path, None, false).await.map(drop)
     }
 
@@ -122,7 +147,7 @@ impl Client {
     }
 
     /// Opens a stream of events, after the one with an id where there was one.
-    pub(super) async fn events(
+    pub(crate) async fn events(
         &self,
         query: &str,
         after: Option<&str>,
@@ -156,9 +181,13 @@ impl Client {
     fn request(&self, path: &str) -> Builder {
         let host = match &self.server {
             Server::Unix(_) => "lbd",
-            Server::Tcp(authority) => authority,
+            Server::Tcp(authority) | Server::Tls(authority) => authority,
         };
-        Request::builder().uri(format!("/api/v1/{path}")).header("host", host)
+        let request = Request::builder().uri(format!("/api/v1/{path}")).header("host", host);
+        match &self.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        }
     }
 
     async fn exchange(
@@ -196,6 +225,12 @@ impl Client {
             }
             Server::Tcp(authority) => {
                 self.over(TcpStream::connect(authority).await.map_err(failed)?, request).await
+            }
+            Server::Tls(authority) => {
+                let stream = TcpStream::connect(authority).await.map_err(failed)?;
+                let Some(tls) = &self.tls else { return Err(self.slow()) };
+                let name = tls::name(authority).map_err(CtlError::Other)?;
+                self.over(tls.connect(name, stream).await.map_err(failed)?, request).await
             }
         }
     }

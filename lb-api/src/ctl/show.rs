@@ -11,7 +11,7 @@ use super::client::{Client, segment};
 use super::describe::{protocol, yes_no};
 use super::diff::wanted;
 use super::table::{duration, or_dash, table};
-use super::{CtlError, bgp, describe};
+use super::{CtlError, bgp, describe, tokens};
 
 /// Lists what there is, or what has a name.
 pub(super) async fn get(
@@ -28,6 +28,7 @@ pub(super) async fn get(
         (Kind::Routes, _) => "bgp/routes".into(),
         (Kind::Fib, _) => "fib".into(),
         (Kind::Flows, _) => "flows".into(),
+        (Kind::Tokens, _) => "tokens".into(),
         (Kind::Status, _) => "status".into(),
     };
     let limited = matches!(kind, Kind::Routes | Kind::Fib | Kind::Flows);
@@ -94,6 +95,7 @@ fn names(kind: Kind, value: &Value) -> Result<String, CtlError> {
         Kind::Peers => ("peer", "/name"),
         Kind::Routes => ("route", "/prefix"),
         Kind::Fib => ("fib", "/prefix"),
+        Kind::Tokens => ("token", "/name"),
         Kind::Flows | Kind::Status => {
             return Err(CtlError::Other("these have no names: choose another -o".into()));
         }
@@ -111,6 +113,7 @@ fn is_named(kind: Kind, item: &Value, name: &str) -> bool {
         Kind::Vips | Kind::Status => &[],
         Kind::Peers => &["name", "address"],
         Kind::Routes | Kind::Fib => &["prefix"],
+        Kind::Tokens => &["name"],
         Kind::Flows => &["service", "vip", "client", "backend"],
     };
     fields.iter().any(|field| item[*field] == name)
@@ -123,6 +126,7 @@ fn singular(kind: Kind) -> &'static str {
         Kind::Routes => "route",
         Kind::Fib => "FIB entry",
         Kind::Flows => "flow of",
+        Kind::Tokens => "token",
         Kind::Status => "status",
     }
 }
@@ -153,6 +157,7 @@ fn columns(kind: Kind, value: Value, wide: bool) -> Result<String, CtlError> {
         Kind::Routes => bgp::routes(&items(value)?),
         Kind::Fib => fib(&items(value)?),
         Kind::Flows => flows(&items(value)?),
+        Kind::Tokens => tokens::columns(&items(value)?),
         Kind::Status => status(&typed(value)?),
     })
 }

@@ -34,6 +34,15 @@ fn commands_are_understood() {
         "lbctl show bgp neighbours upstream",
         "lbctl show bgp routes 10.0.0.0/8",
         "lbctl completions zsh",
+        "lbctl events --watch",
+        "lbctl get vips --watch",
+        "lbctl apply -f a.yaml --confirm 60",
+        "lbctl config confirm",
+        "lbctl config rollback --to 7 --dry-run",
+        "lbctl create token ci --role viewer --expires-in 90",
+        "lbctl get tokens",
+        "lbctl delete token ci",
+        "lbctl --server https://lbd.example --token-file t --ca-file c get vips",
         "lbctl --server http://127.0.0.1:8080 get status",
     ];
     for line in good {
@@ -69,7 +78,8 @@ fn servers_are_read() {
     assert_eq!(read("unix:/run/x.sock"), Ok("unix:/run/x.sock".into()));
     assert_eq!(read("http://127.0.0.1:8080/"), Ok("http://127.0.0.1:8080".into()));
     assert_eq!(read("http://localhost"), Ok("http://localhost:80".into()));
-    for bad in ["", "unix:", "http://", "https://x", "/run/x.sock", "http://a/b"] {
+    assert_eq!(read("https://lbd.example"), Ok("https://lbd.example:443".into()));
+    for bad in ["", "unix:", "http://", "https://", "ftp://x", "/run/x.sock", "http://a/b"] {
         assert!(read(bad).is_err(), "{bad}");
     }
 }

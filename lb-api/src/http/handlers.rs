@@ -20,7 +20,7 @@ use crate::vip;
 /// How often a patch is tried anew when somebody else changes the VIP meanwhile.
 const PATCH_TRIES: usize = 8;
 
-type Name = Result<Path<String>, PathRejection>;
+pub(super) type Name = Result<Path<String>, PathRejection>;
 type Changed = Result<(StatusCode, HeaderMap, Json<Vip>), Refused>;
 
 /// Every VIP with its status, by name.

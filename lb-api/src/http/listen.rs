@@ -1,4 +1,4 @@
-//! Where the API listens: a Unix socket of its owner, and loopback.
+//! Where the API listens: a Unix socket, and TCP where the configuration says so.
 
 use std::fs;
 use std::io;
@@ -12,23 +12,30 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::serve::Listener;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use lb_api_types::config::Api;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
 
-use super::for_loopback;
+use super::{for_loopback, tls};
+use crate::access::Peer;
 
 /// Connections of a listener at most; more wait in the kernel's queue.
 pub(super) const MAX_CONNECTIONS: usize = 256;
 /// How long a request's header may take, the wait for a first or further request included.
 pub(super) const HEADER_WITHIN: Duration = Duration::from_secs(30);
+/// How long a TLS handshake may take.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a client may leave what it is told unread.
 const READ_WITHIN: Duration = Duration::from_secs(30);
 
@@ -57,13 +64,16 @@ pub enum ListenError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// The files of TLS are not right.
+    #[error("api.tls: {0}")]
+    Tls(String),
 }
 
 /// The listeners, bound; nobody is served yet.
-#[derive(Debug)]
 pub struct Listeners {
     unix: UnixListener,
     tcp: Option<TcpListener>,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Listeners {
@@ -79,7 +89,8 @@ impl Listeners {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(error)?;
         }
-        let unix = bind_private(path).map_err(error)?;
+        let unix = bind(path, !api.users.is_empty()).map_err(error)?;
+        let tls = api.tls.as_ref().map(tls::acceptor).transpose().map_err(ListenError::Tls)?;
         let tcp = match api.listen {
             None => None,
             Some(address) => {
@@ -87,7 +98,7 @@ impl Listeners {
                 Some(bound.map_err(|source| ListenError::Tcp { address, source })?)
             }
         };
-        Ok(Self { unix, tcp })
+        Ok(Self { unix, tcp, tls })
     }
 
     /// Where TCP is listened on, if it is.
@@ -96,13 +107,15 @@ impl Listeners {
     }
 }
 
-/// Binds under another name first: the socket never is there with other rights than its owner's, and a daemon that
+/// Binds under another name first: the socket never is there with other rights than it is to have, and a daemon that
 /// starts at the same time never removes it.
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
+fn bind(path: &Path, for_others: bool) -> io::Result<UnixListener> {
     let new = path.with_extension(format!("new-{}", std::process::id()));
     let _leftover = fs::remove_file(&new);
     let listener = UnixListener::bind(&new)?;
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
+    // Who else may connect is then asked of each connection.
+    let mode = if for_others { 0o666 } else { 0o600 };
+    fs::set_permissions(&new, fs::Permissions::from_mode(mode))?;
     fs::rename(&new, path)?;
     Ok(listener)
 }
@@ -125,25 +138,43 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
 
 /// Serves the API until `stop` says so; requests that are under way are answered.
 pub async fn serve(listeners: Listeners, router: Router, stop: watch::Receiver<bool>) {
-    let unix = listen(listeners.unix, router.clone(), stop.clone());
+    let unix = listen(listeners.unix, None, router.clone(), stop.clone());
     match listeners.tcp {
         None => unix.await,
         Some(tcp) => {
-            tokio::join!(unix, listen(tcp, for_loopback(router), stop));
+            let here = tcp.local_addr().is_ok_and(|address| address.ip().is_loopback());
+            let router = if here { for_loopback(router) } else { router };
+            tokio::join!(unix, listen(tcp, listeners.tls, router, stop));
         }
     }
 }
 
-async fn listen<L: Listener>(mut listener: L, router: Router, mut stop: watch::Receiver<bool>) {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_WITHIN);
-    let service = TowerToHyperService::new(router);
+/// A connection that says who is at its other end.
+trait Known: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    fn peer(&self) -> io::Result<Peer>;
+}
+
+impl Known for UnixStream {
+    fn peer(&self) -> io::Result<Peer> {
+        let credentials = self.peer_cred()?;
+        Ok(Peer::Unix { uid: credentials.uid(), pid: credentials.pid() })
+    }
+}
+
+impl Known for TcpStream {
+    fn peer(&self) -> io::Result<Peer> {
+        self.peer_addr().map(Peer::Tcp)
+    }
+}
+
+async fn listen<L: Listener<Io: Known>>(
+    mut listener: L,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let under_way = GracefulShutdown::new();
-    let stopped = async move {
-        let _gone = stop.wait_for(|stop| *stop).await;
-    };
-    tokio::pin!(stopped);
     loop {
         let accept = async {
             // The semaphore is never closed; if it were, connections would not be counted.
@@ -151,13 +182,12 @@ async fn listen<L: Listener>(mut listener: L, router: Router, mut stop: watch::R
             (listener.accept().await.0, permit)
         };
         let (io, permit) = tokio::select! {
-            () = &mut stopped => break,
+            _ = stop.wait_for(|stop| *stop) => break,
             accepted = accept => accepted,
         };
-        let io = TokioIo::new(Read { io, stalled: None });
-        let connection = under_way.watch(http.serve_connection(io, service.clone()));
+        let (tls, router, watcher) = (tls.clone(), router.clone(), under_way.watcher());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = welcome(io, tls, router, watcher).await {
                 tracing::debug!("a connection to the API ends: {error}");
             }
             drop(permit);
@@ -165,6 +195,40 @@ async fn listen<L: Listener>(mut listener: L, router: Router, mut stop: watch::R
     }
     drop(listener);
     under_way.shutdown().await;
+}
+
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+async fn welcome<I: Known>(
+    io: I,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    watcher: Watcher,
+) -> Ended {
+    let peer = io.peer()?;
+    let io = Read { io, stalled: None };
+    match tls {
+        None => talk(io, peer, router, watcher).await,
+        Some(tls) => {
+            let io = timeout(HANDSHAKE_WITHIN, tls.accept(io)).await??;
+            talk(io, peer, router, watcher).await
+        }
+    }
+}
+
+async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    io: I,
+    peer: Peer,
+    router: Router,
+    watcher: Watcher,
+) -> Ended {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_WITHIN);
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.clone().oneshot(request.map(Body::new))
+    });
+    Ok(watcher.watch(http.serve_connection(TokioIo::new(io), service)).await?)
 }
 
 /// A connection whose client reads what it is told: one that does not for [`READ_WITHIN`] is ended.

@@ -18,6 +18,8 @@ pub(super) struct Sample {
     pub(super) watchers: usize,
     /// Those that were cut because they were too slow.
     pub(super) overruns: u64,
+    /// Logins that failed, by reason.
+    pub(super) failures: [(&'static str, u64); 3],
 }
 
 /// The text.
@@ -31,7 +33,7 @@ pub(super) fn render(sample: &Sample) -> String {
     text.0
 }
 
-fn appliance(text: &mut Text, Sample { status, watchers, overruns, .. }: &Sample) {
+fn appliance(text: &mut Text, Sample { status, watchers, overruns, failures, .. }: &Sample) {
     text.gauge("lbd_build_info", "Which lbd this is.");
     text.line(&[("version", &status.version)], 1);
     text.gauge("lbd_uptime_seconds", "Seconds since the daemon started.");
@@ -42,6 +44,10 @@ fn appliance(text: &mut Text, Sample { status, watchers, overruns, .. }: &Sample
     text.line(&[], watchers);
     text.counter("lbd_event_watchers_cut_total", "Clients that watched events and were cut.");
     text.line(&[("reason", &"overrun")], overruns);
+    text.counter("lbd_logins_failed_total", "Logins that failed, by why.");
+    for (reason, count) in failures {
+        text.line(&[("reason", reason)], count);
+    }
     text.gauge("lbd_interface_attached", "Interfaces that the fast path is attached to.");
     for interface in &status.interfaces {
         let hook = match interface.hook {
@@ -247,6 +253,7 @@ mod tests {
             peers: vec![serde_json::from_value(peer).unwrap()],
             watchers: 2,
             overruns: 1,
+            failures: [("unknown", 3), ("expired", 0), ("limited", 1)],
         }
     }
 
@@ -257,6 +264,7 @@ mod tests {
             "lbd_build_info{version=\"1.2.3\"} 1",
             "lbd_uptime_seconds 42",
             "lbd_event_watchers 2",
+            "lbd_logins_failed_total{reason=\"expired\"} 0",
             "lbd_event_watchers_cut_total{reason=\"overrun\"} 1",
             "lbd_interface_attached{interface=\"eth0\",hook=\"xdp\"} 1",
             "lbd_packets_total{reason=\"bad-checksum\",verdict=\"drop\"} 0",

@@ -1,8 +1,9 @@
 //! The API's description, generated from the handlers.
 
-use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 
-use super::{config, events, handlers, probes};
+use super::{config, events, handlers, probes, tokens};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -12,6 +13,8 @@ use super::{config, events, handlers, probes};
         version = "v1",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
+    modifiers(&Tokens),
+    security(("token" = []), ()),
     paths(
         handlers::list_vips,
         handlers::get_vip,
@@ -22,6 +25,9 @@ use super::{config, events, handlers, probes};
         config::confirm_config,
         config::rollback_config,
         config::config_history,
+        tokens::list_tokens,
+        tokens::make_token,
+        tokens::delete_token,
         events::get_events,
         handlers::list_peers,
         handlers::list_routes,
@@ -36,6 +42,17 @@ use super::{config, events, handlers, probes};
     )
 )]
 struct Api;
+
+/// How clients of a TCP listener say who they are; on the Unix socket the kernel does.
+struct Tokens;
+
+impl Modify for Tokens {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
 
 /// The description (OpenAPI 3.1).
 pub fn document() -> utoipa::openapi::OpenApi {

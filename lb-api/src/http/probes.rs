@@ -51,6 +51,7 @@ pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse,
         peers: app.views.peers().await,
         watchers: app.events.watchers(),
         overruns: app.events.overruns(),
+        failures: app.access.failures(),
     };
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&sample)))
 }

@@ -1,29 +1,38 @@
 //! The one mapping from what is refused to an HTTP answer (RFC 9457).
 
+use std::time::Duration;
+
 use axum::Json;
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use lb_api_types::access::Role;
 use lb_api_types::problem::{FieldProblem, Problem};
 
 use super::BODY_WITHIN;
+use crate::access::{Caller, TokenError};
 use crate::events::MAX_WATCHERS;
 use crate::read::Mistake;
 use crate::registry::Refusal;
 
 /// A request that is refused.
 #[derive(Debug)]
-pub(crate) struct Refused(Box<Problem>);
+pub(crate) struct Refused(
+    Box<Problem>,
+    /// Seconds after which to try again.
+    Option<u64>,
+);
 
 impl Refused {
     fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
-        Self(Box::new(Problem {
+        let problem = Problem {
             kind: format!("/problems/{kind}"),
             title: title.into(),
             status: status.as_u16(),
             detail: detail.into(),
             pointer: None,
             errors: Vec::new(),
-        }))
+        };
+        Self(Box::new(problem), None)
     }
 
     fn at(mut self, pointer: impl Into<String>) -> Self {
@@ -128,6 +137,34 @@ impl Refused {
         Self::new(status, "too-many-watchers", "Too many watchers", detail)
     }
 
+    /// RFC 6750 §3: what is missing or wrong is a token.
+    pub(crate) fn unauthorized(why: &str) -> Self {
+        let detail = format!(
+            "{why}: send Authorization: Bearer and a token (`lbctl create token` makes one)"
+        );
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", detail)
+    }
+
+    pub(crate) fn user(uid: u32) -> Self {
+        let detail = format!("user {uid} may not use lbd: give them a role in api.users");
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", detail)
+    }
+
+    pub(crate) fn role(caller: &Caller, needed: Role) -> Self {
+        let (name, has, needed) = (&caller.name, caller.role.name(), needed.name());
+        let detail = format!("{name} has the role {has}, and this needs {needed}: ask an admin");
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", detail)
+    }
+
+    pub(crate) fn limited(wait: Duration) -> Self {
+        let seconds = wait.as_secs() + 1;
+        let detail = format!("too many logins from there have failed: wait {seconds} s");
+        let mut refused =
+            Self::new(StatusCode::TOO_MANY_REQUESTS, "limited", "Too many failures", detail);
+        refused.1 = Some(seconds);
+        refused
+    }
+
     pub(crate) fn unavailable(why: String) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", why)
     }
@@ -171,11 +208,35 @@ impl From<Refusal> for Refused {
     }
 }
 
+impl From<TokenError> for Refused {
+    fn from(error: TokenError) -> Self {
+        let (status, kind, title) = match &error {
+            TokenError::Exists(_) => (StatusCode::CONFLICT, "duplicate-name", "Duplicate name"),
+            TokenError::Unknown(_) => (StatusCode::NOT_FOUND, "not-found", "Not found"),
+            TokenError::TooMany => {
+                (StatusCode::INSUFFICIENT_STORAGE, "too-many", "Too many tokens")
+            }
+            TokenError::NotKept(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "not-kept", "The state cannot be kept")
+            }
+        };
+        Self::new(status, kind, title, error.to_string())
+    }
+}
+
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status =
             StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
-        (status, kind, Json(*self.0)).into_response()
+        let mut answer = (status, kind, Json(*self.0)).into_response();
+        if let Some(seconds) = self.1 {
+            answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let bearer = HeaderValue::from_static("Bearer");
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
+        }
+        answer
     }
 }

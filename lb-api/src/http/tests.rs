@@ -16,7 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
+mod access;
+
 use super::*;
+use crate::access::Access;
 use crate::registry::tests::{Bench, Told, vip};
 
 /// Views that say what was asked of them.
@@ -66,6 +69,7 @@ impl Views for Fixed {
 struct Served {
     bench: Bench,
     folder: tempfile::TempDir,
+    access: Arc<Access>,
     tcp: Option<std::net::SocketAddr>,
     stop: watch::Sender<bool>,
     ended: tokio::task::JoinHandle<()>,
@@ -96,13 +100,26 @@ impl Served {
     async fn new(file: Vec<Vip>) -> Self {
         let bench = Bench::new(file).await;
         let folder = tempfile::tempdir().unwrap();
-        let api = Api { socket: socket(folder.path()), listen: Some(([127, 0, 0, 1], 0).into()) };
+        let listen = Some(([127, 0, 0, 1], 0).into());
+        let api = Api { socket: socket(folder.path()), listen, ..Api::default() };
+        Self::with(bench, folder, api).await
+    }
+
+    async fn with(bench: Bench, folder: tempfile::TempDir, api: Api) -> Self {
+        let own = nix::unistd::geteuid().as_raw();
+        let (access, _) = Access::open(bench.folder.path(), Default::default(), own).unwrap();
+        let access = Arc::new(access);
         let listeners = Listeners::bind(&api).await.unwrap();
         let tcp = listeners.tcp_address();
         let (stop, stopped) = watch::channel(false);
-        let router = router(bench.registry.clone(), Arc::new(Fixed), bench.events.clone());
+        let router = router(
+            bench.registry.clone(),
+            Arc::new(Fixed),
+            bench.events.clone(),
+            Arc::clone(&access),
+        );
         let ended = tokio::spawn(serve(listeners, router, stopped));
-        Self { bench, folder, tcp, stop, ended }
+        Self { bench, folder, access, tcp, stop, ended }
     }
 
     async fn send(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
@@ -303,8 +320,8 @@ async fn the_socket_is_its_owners_and_a_stale_one_is_replaced() {
     let served = Served::new(vec![]).await;
     let path = socket(served.folder.path());
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    let api = Api { socket: path.clone(), listen: None };
-    let second = Listeners::bind(&api).await.unwrap_err();
+    let api = Api { socket: path.clone(), ..Api::default() };
+    let second = Listeners::bind(&api).await.err().unwrap();
     assert!(matches!(second, ListenError::InUse(_)), "{second}");
     assert_eq!(served.get("/api/v1/vips").await.status, 200, "the first goes on");
 
@@ -314,7 +331,7 @@ async fn the_socket_is_its_owners_and_a_stale_one_is_replaced() {
     Listeners::bind(&api).await.unwrap();
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, "precious").unwrap();
-    let refused = Listeners::bind(&api).await.unwrap_err();
+    let refused = Listeners::bind(&api).await.err().unwrap();
     assert!(matches!(refused, ListenError::NoSocket(_)), "{refused}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }
@@ -325,7 +342,7 @@ async fn over_tcp_only_loopback_names_are_answered() {
     let address = served.tcp.unwrap();
     let ask = async |host: &str| {
         let stream = TcpStream::connect(address).await.unwrap();
-        exchange(stream, "GET", "/api/v1/vips", Bytes::new(), "", host).await
+        exchange(stream, "GET", "/metrics", Bytes::new(), "", host).await
     };
     for host in ["127.0.0.1", "localhost", &address.to_string(), "[::1]:80", "LocalHost:80"] {
         assert_eq!(ask(host).await.status, 200, "{host}");
@@ -378,7 +395,7 @@ async fn every_described_operation_is_answered() {
     let served = Served::new(vec![vip("x", 1)]).await;
     let description = served.get("/api/v1/openapi.json").await.json();
     let paths = description["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 17);
+    assert_eq!(paths.len(), 19);
     for (path, operations) in paths {
         for method in operations.as_object().unwrap().keys() {
             let method = method.to_uppercase();

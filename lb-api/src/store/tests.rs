@@ -1,3 +1,5 @@
+mod crash;
+
 use lb_api_types::vip::{Backend, Metadata, VipSpec};
 
 use super::*;

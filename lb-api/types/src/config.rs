@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Role;
 use crate::vip::Vip;
 
 /// The whole file.
@@ -213,13 +214,37 @@ pub enum Hook {
 pub struct Api {
     /// The Unix socket; `/run/lbd/lbd.sock` by default.
     pub socket: PathBuf,
-    /// A TCP listener, on loopback only; none by default.
+    /// Users who may use the socket beside root and lbd's own; none by default.
+    pub users: Vec<SocketUser>,
+    /// A TCP listener; none by default. Whoever connects needs a token. Beyond loopback it needs TLS.
     pub listen: Option<SocketAddr>,
+    /// TLS on that listener.
+    pub tls: Option<Tls>,
+}
+
+/// A user of this host who may use the socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SocketUser {
+    /// A name or a number.
+    pub user: String,
+    /// What they may do.
+    pub role: Role,
+}
+
+/// The files of TLS, which are followed when they change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate and those that signed it, as PEM.
+    pub certificate_file: PathBuf,
+    /// Its private key, as PEM.
+    pub key_file: PathBuf,
 }
 
 impl Default for Api {
     fn default() -> Self {
-        Self { socket: "/run/lbd/lbd.sock".into(), listen: None }
+        Self { socket: "/run/lbd/lbd.sock".into(), users: Vec::new(), listen: None, tls: None }
     }
 }
 

@@ -1,0 +1,210 @@
+//! Who is let in, and what they may do.
+//!
+//! On the Unix socket the kernel says who it is: root and lbd's own user are admins, others have the role that
+//! `api.users` gives them. Everybody else brings a bearer token. Nothing is allowed that is not said.
+
+mod audit;
+mod limiter;
+mod tokens;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use lb_api_types::access::Role;
+
+use self::audit::{Audit, Entry};
+use self::limiter::Limiter;
+pub use self::tokens::{MAX_TOKENS, TokenError, Tokens, Untaken};
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A process of this host, as the kernel says.
+    Unix {
+        /// Its user.
+        uid: u32,
+        /// Its process id, where it is known.
+        pid: Option<i32>,
+    },
+    /// An address.
+    Tcp(SocketAddr),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix { uid, pid: Some(pid) } => write!(f, "uid {uid}, pid {pid}"),
+            Self::Unix { uid, pid: None } => write!(f, "uid {uid}"),
+            Self::Tcp(address) => address.fmt(f),
+        }
+    }
+}
+
+/// Somebody who was let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// `uid 0` or `token ci`.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+}
+
+/// Why somebody is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// No token, where one is needed.
+    NoToken,
+    /// Nobody's token.
+    Unknown,
+    /// A token that was taken once.
+    Expired,
+    /// A user without a role.
+    User(u32),
+    /// Too many failures from there; the time is how long to wait.
+    Limited(Duration),
+}
+
+/// Logins that failed, by why.
+#[derive(Debug, Default)]
+struct Failures {
+    unknown: AtomicU64,
+    expired: AtomicU64,
+    limited: AtomicU64,
+}
+
+/// Who is let in.
+#[derive(Debug)]
+pub struct Access {
+    /// The tokens.
+    pub tokens: Tokens,
+    users: BTreeMap<u32, Role>,
+    limiter: Mutex<Limiter>,
+    failures: Failures,
+    audit: Audit,
+}
+
+impl Access {
+    /// Over the state folder. `users` of the socket have these roles, and `own` is admin beside root.
+    ///
+    /// # Errors
+    ///
+    /// The tokens cannot be read, or the audit log not be written.
+    pub fn open(
+        folder: &Path,
+        users: BTreeMap<u32, Role>,
+        own: u32,
+    ) -> io::Result<(Self, Option<String>)> {
+        let (tokens, warning) = Tokens::open(folder.to_owned())?;
+        let audit = Audit::open(folder)?;
+        let mut users = users;
+        users.extend([(0, Role::Admin), (own, Role::Admin)]);
+        let limiter = Mutex::default();
+        Ok((Self { tokens, users, limiter, failures: Failures::default(), audit }, warning))
+    }
+
+    /// Lets somebody in, or says why not. `token` is what they bring.
+    ///
+    /// # Errors
+    ///
+    /// They are not let in.
+    pub fn admit(&self, peer: Peer, token: Option<&str>) -> Result<Caller, Denied> {
+        let address = match (peer, token) {
+            (Peer::Unix { uid, .. }, None) => {
+                let role = *self.users.get(&uid).ok_or(Denied::User(uid))?;
+                return Ok(Caller { name: format!("uid {uid}"), role });
+            }
+            // A token counts more than the user: a service may share its user with others.
+            (Peer::Unix { .. }, Some(_)) => None,
+            (Peer::Tcp(_), None) => return Err(Denied::NoToken),
+            (Peer::Tcp(address), Some(_)) => Some(address.ip()),
+        };
+        let now = Instant::now();
+        let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = address.and_then(|address| limiter.has_to_wait(address, now));
+        if let Some(wait) = wait {
+            self.failures.limited.fetch_add(1, Ordering::Relaxed);
+            return Err(Denied::Limited(wait));
+        }
+        let whose = self.tokens.whose(token.unwrap_or_default(), SystemTime::now());
+        let (count, denied) = match whose {
+            Ok((name, role)) => return Ok(Caller { name: format!("token {name}"), role }),
+            Err(Untaken::Unknown) => (&self.failures.unknown, Denied::Unknown),
+            Err(Untaken::Expired) => (&self.failures.expired, Denied::Expired),
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        if let Some(address) = address {
+            limiter.failed(address, now);
+        }
+        Err(denied)
+    }
+
+    /// Logins that failed, by reason.
+    pub fn failures(&self) -> [(&'static str, u64); 3] {
+        let Failures { unknown, expired, limited } = &self.failures;
+        [("unknown", unknown), ("expired", expired), ("limited", limited)]
+            .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
+    }
+
+    /// Writes down what somebody did or tried.
+    pub fn record(&self, caller: Option<&Caller>, peer: Peer, what: &str, status: u16) {
+        let who = caller.map_or("", |caller| &caller.name);
+        self.audit.write(&Entry { who, from: &peer.to_string(), what, status });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_api_types::access::NewToken;
+
+    use super::*;
+
+    const FAR: Peer = Peer::Tcp(SocketAddr::new(
+        std::net::IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 7)),
+        4000,
+    ));
+
+    fn unix(uid: u32) -> Peer {
+        Peer::Unix { uid, pid: Some(7) }
+    }
+
+    #[test]
+    fn users_have_their_roles_and_everybody_else_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let users = [(1000, Role::Viewer)].into();
+        let (access, _) = Access::open(folder.path(), users, 990).unwrap();
+        let role = |peer| access.admit(peer, None).map(|caller| caller.role);
+        assert_eq!(role(unix(0)), Ok(Role::Admin));
+        assert_eq!(role(unix(990)), Ok(Role::Admin));
+        assert_eq!(role(unix(1000)), Ok(Role::Viewer));
+        assert_eq!(role(unix(1001)), Err(Denied::User(1001)));
+        assert_eq!(role(FAR), Err(Denied::NoToken));
+    }
+
+    #[test]
+    fn a_token_counts_more_than_the_user_and_failures_are_limited_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (access, _) = Access::open(folder.path(), BTreeMap::new(), 0).unwrap();
+        let make = |name: &str, expires_in_secs| {
+            let new = NewToken { name: name.into(), role: Role::Viewer, expires_in_secs };
+            access.tokens.make(&new, SystemTime::now()).unwrap().token
+        };
+        let (token, expired) = (make("ci", None), make("old", Some(0)));
+        let ci = Caller { name: "token ci".into(), role: Role::Viewer };
+        assert_eq!(access.admit(FAR, Some(&token)), Ok(ci.clone()));
+        assert_eq!(access.admit(unix(0), Some(&token)), Ok(ci));
+        assert_eq!(access.admit(unix(0), Some("x")), Err(Denied::Unknown));
+        assert_eq!(access.admit(FAR, Some(&expired)), Err(Denied::Expired));
+        for _ in 0..9 {
+            assert_eq!(access.admit(FAR, Some("guess")), Err(Denied::Unknown));
+        }
+        let limited = access.admit(FAR, Some(&token));
+        assert!(matches!(limited, Err(Denied::Limited(_))), "{limited:?}");
+        assert_eq!(access.failures(), [("unknown", 10), ("expired", 1), ("limited", 1)]);
+    }
+}

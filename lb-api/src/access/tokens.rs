@@ -1,0 +1,302 @@
+//! Bearer tokens, kept by their hashes in `tokens.json` of the state folder.
+//!
+//! A token is 256 random bits, so that a plain SHA-256 is enough: there is nothing to guess, and nothing to slow down.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lb_api_types::access::{MadeToken, NewToken, Role, TokenView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::clock::rfc3339;
+use crate::store::{link, may_lack, write_whole};
+
+const NAME: &str = "tokens.json";
+const VERSION: u32 = 1;
+/// Tokens at most.
+pub const MAX_TOKENS: usize = 1024;
+const PREFIX: &str = "lbd_";
+
+/// Why tokens are not as they are asked to be. Nothing has changed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// The name is taken.
+    #[error("there is a token {0} already: choose another name, or remove that one")]
+    Exists(String),
+    /// There is none.
+    #[error("there is no token {0}")]
+    Unknown(String),
+    /// No room.
+    #[error("there are {MAX_TOKENS} tokens already: remove one first")]
+    TooMany,
+    /// The disk or the kernel refuses.
+    #[error("the token cannot be kept: {0}; free or repair the disk")]
+    NotKept(String),
+}
+
+/// Why a token is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untaken {
+    /// Nobody has it.
+    Unknown,
+    /// It was taken once.
+    Expired,
+}
+
+/// All tokens.
+#[derive(Debug)]
+pub struct Tokens {
+    folder: PathBuf,
+    all: Mutex<BTreeMap<String, Token>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Token {
+    /// SHA-256 in hexadecimal.
+    hash: String,
+    role: Role,
+    /// Seconds since 1970.
+    created: u64,
+    expires: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    version: u32,
+    /// SHA-256 of the tokens: a flipped bit gives nobody another role.
+    checksum: String,
+    tokens: BTreeMap<String, Token>,
+}
+
+impl Tokens {
+    /// Reads them. Of a damaged file the one before is taken, of two nothing: then nobody is let in by a token. With the
+    /// tokens comes a sentence where something is damaged.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn open(folder: PathBuf) -> io::Result<(Self, Option<String>)> {
+        let path = folder.join(NAME);
+        let (all, warning) = match fs::read(&path) {
+            Ok(bytes) => match parse(&bytes) {
+                Some(all) => (all, None),
+                None => {
+                    let before = fs::read(folder.join(previous())).ok();
+                    let warning = format!(
+                        "{} is damaged, so the tokens are those of before its last change, if they are there: make new ones where they lack (`lbctl create token`)",
+                        path.display()
+                    );
+                    (before.and_then(|bytes| parse(&bytes)).unwrap_or_default(), Some(warning))
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (BTreeMap::new(), None),
+            Err(error) => return Err(error),
+        };
+        Ok((Self { folder, all: Mutex::new(all) }, warning))
+    }
+
+    /// Makes one, which is known only to whoever asked for it.
+    ///
+    /// # Errors
+    ///
+    /// The name is taken, there is no room, or it cannot be kept.
+    pub fn make(&self, new: &NewToken, now: SystemTime) -> Result<MadeToken, TokenError> {
+        let mut all = self.lock();
+        if all.contains_key(&new.name) {
+            return Err(TokenError::Exists(new.name.clone()));
+        }
+        if all.len() >= MAX_TOKENS {
+            return Err(TokenError::TooMany);
+        }
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).map_err(|error| TokenError::NotKept(error.to_string()))?;
+        let token = format!("{PREFIX}{}", hex(&random));
+        let created = seconds(now);
+        let expires = new.expires_in_secs.map(|within| created.saturating_add(within));
+        let kept = Token { hash: hash(&token), role: new.role, created, expires };
+        let mut changed = all.clone();
+        changed.insert(new.name.clone(), kept);
+        self.keep(&changed)?;
+        *all = changed;
+        Ok(MadeToken { name: new.name.clone(), token })
+    }
+
+    /// Removes one: from now on it is not taken.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or the change cannot be kept.
+    pub fn remove(&self, name: &str) -> Result<(), TokenError> {
+        let mut all = self.lock();
+        let mut changed = all.clone();
+        changed.remove(name).ok_or_else(|| TokenError::Unknown(name.to_owned()))?;
+        self.keep(&changed)?;
+        *all = changed;
+        Ok(())
+    }
+
+    /// All of them by name.
+    pub fn list(&self, now: SystemTime) -> Vec<TokenView> {
+        let view = |(name, token): (&String, &Token)| TokenView {
+            name: name.clone(),
+            role: token.role,
+            created: written(token.created),
+            expires: token.expires.map(written),
+            expired: token.expires.is_some_and(|expires| expires <= seconds(now)),
+        };
+        self.lock().iter().map(view).collect()
+    }
+
+    /// Whose a token is, and what it allows.
+    ///
+    /// # Errors
+    ///
+    /// It is not taken.
+    pub fn whose(&self, token: &str, now: SystemTime) -> Result<(String, Role), Untaken> {
+        // What is compared are hashes: how long it takes says nothing of the token.
+        let hash = hash(token);
+        let all = self.lock();
+        let found = all.iter().find(|(_, token)| token.hash == hash);
+        match found {
+            None => Err(Untaken::Unknown),
+            Some((_, token)) if token.expires.is_some_and(|end| end <= seconds(now)) => {
+                Err(Untaken::Expired)
+            }
+            Some((name, token)) => Ok((name.clone(), token.role)),
+        }
+    }
+
+    fn keep(&self, all: &BTreeMap<String, Token>) -> Result<(), TokenError> {
+        let document = Document { version: VERSION, checksum: checksum(all), tokens: all.clone() };
+        let keep = || {
+            let mut bytes = serde_json::to_vec_pretty(&document)?;
+            bytes.push(b'\n');
+            let (path, new) = (self.folder.join(NAME), self.folder.join(format!("{NAME}.new")));
+            write_whole(&new, &bytes)?;
+            may_lack(link(&path, &self.folder.join(previous())))?;
+            fs::rename(new, path)?;
+            fs::File::open(&self.folder)?.sync_all()
+        };
+        keep().map_err(|error: io::Error| TokenError::NotKept(error.to_string()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Token>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn previous() -> String {
+    format!("{NAME}.previous-1")
+}
+
+/// The tokens of a file that is whole.
+fn parse(bytes: &[u8]) -> Option<BTreeMap<String, Token>> {
+    let document: Document = serde_json::from_slice(bytes).ok()?;
+    let whole = document.version == VERSION && document.checksum == checksum(&document.tokens);
+    whole.then_some(document.tokens)
+}
+
+fn checksum(tokens: &BTreeMap<String, Token>) -> String {
+    // Text and numbers only: it has JSON.
+    hash(&serde_json::to_string(tokens).unwrap_or_default())
+}
+
+fn hash(text: &str) -> String {
+    hex(&Sha256::digest(text))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn seconds(moment: SystemTime) -> u64 {
+    moment.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn written(seconds: u64) -> String {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).map_or_else(|| "never".into(), rfc3339)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new(name: &str, role: Role, expires_in_secs: Option<u64>) -> NewToken {
+        NewToken { name: name.into(), role, expires_in_secs }
+    }
+
+    fn open(folder: &tempfile::TempDir) -> Tokens {
+        Tokens::open(folder.path().to_owned()).unwrap().0
+    }
+
+    #[test]
+    fn a_token_is_taken_until_it_expires_or_is_removed_and_only_its_hash_is_kept() {
+        let (folder, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
+        let tokens = open(&folder);
+        let long = tokens.make(&new("long", Role::Admin, None), now).unwrap().token;
+        let short = tokens.make(&new("short", Role::Viewer, Some(60)), now).unwrap().token;
+        assert_eq!(long.len(), 68);
+        assert_ne!(long, short);
+        let again = tokens.make(&new("long", Role::Viewer, None), now);
+        assert_eq!(again, Err(TokenError::Exists("long".into())));
+        let tokens = open(&folder);
+        let later = now + Duration::from_secs(61);
+        assert_eq!(tokens.whose(&long, later), Ok(("long".into(), Role::Admin)));
+        assert_eq!(tokens.whose(&short, now), Ok(("short".into(), Role::Viewer)));
+        assert_eq!(tokens.whose(&short, later), Err(Untaken::Expired));
+        assert_eq!(tokens.whose("lbd_00", now), Err(Untaken::Unknown));
+        assert_eq!(tokens.whose("", now), Err(Untaken::Unknown));
+        assert!(tokens.list(later)[1].expired && !tokens.list(now)[1].expired);
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+            assert!(!text.contains(&long[4..]) && !text.contains(&short[4..]));
+        }
+        tokens.remove("long").unwrap();
+        assert_eq!(tokens.remove("long"), Err(TokenError::Unknown("long".into())));
+        assert_eq!(open(&folder).whose(&long, now), Err(Untaken::Unknown));
+    }
+
+    #[test]
+    fn a_flipped_bit_lets_nobody_in_who_was_not_let_in_before() {
+        let (folder, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
+        let tokens = open(&folder);
+        let old = tokens.make(&new("old", Role::Viewer, None), now).unwrap().token;
+        let newer = tokens.make(&new("newer", Role::Viewer, None), now).unwrap().token;
+        let path = folder.path().join(NAME);
+        let good = fs::read(&path).unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut damaged = good.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &damaged).unwrap();
+            let (tokens, warning) = Tokens::open(folder.path().to_owned()).unwrap();
+            assert_eq!(tokens.whose(&old, now), Ok(("old".into(), Role::Viewer)));
+            // White space is no damage.
+            let is_same = warning.is_none();
+            assert_eq!(tokens.whose(&newer, now).is_ok(), is_same, "bit {bit}");
+        }
+        fs::write(folder.path().join(previous()), "").unwrap();
+        fs::write(&path, "").unwrap();
+        assert_eq!(open(&folder).whose(&old, now), Err(Untaken::Unknown));
+    }
+
+    #[test]
+    fn tokens_are_bounded_and_a_change_that_is_not_kept_is_none() {
+        let (folder, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
+        let tokens = open(&folder);
+        let token = tokens.make(&new("a", Role::Viewer, None), now).unwrap().token;
+        fs::create_dir(folder.path().join(format!("{NAME}.new"))).unwrap();
+        assert!(matches!(tokens.remove("a"), Err(TokenError::NotKept(_))));
+        assert!(tokens.whose(&token, now).is_ok());
+        let kept = tokens.lock().values().next().unwrap().clone();
+        let all = (0..MAX_TOKENS).map(|n| (n.to_string(), kept.clone()));
+        *tokens.lock() = all.collect();
+        assert_eq!(tokens.make(&new("b", Role::Viewer, None), now), Err(TokenError::TooMany));
+    }
+}

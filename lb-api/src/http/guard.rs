@@ -1,0 +1,150 @@
+//! Who may ask for what: every request passes here first.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use lb_api_types::access::Role;
+
+use super::problem::Refused;
+use crate::access::{Access, Denied, Peer};
+
+/// What else is written down of a request, such as a name that its path does not say.
+#[derive(Clone, Debug)]
+pub(super) struct Noted(pub(super) String);
+
+/// Lets a request through, or says why not; changes and refusals are written down.
+pub(super) async fn guard(
+    State(access): State<Arc<Access>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    // Whoever serves the router says who is at the other end; nobody is nobody.
+    let peer = request.extensions().get::<Peer>().copied();
+    let peer = peer.unwrap_or(Peer::Unix { uid: u32::MAX, pid: None });
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let Some(needed) = needed(&method, &path, peer) else { return next.run(request).await };
+    let admitted = token(request.headers())
+        .and_then(|token| access.admit(peer, token).map_err(Refused::denied));
+    let caller = match admitted {
+        Ok(caller) => caller,
+        Err(refused) => {
+            let answer = refused.into_response();
+            // Whoever is not listened to fills no disk.
+            if answer.status() != axum::http::StatusCode::TOO_MANY_REQUESTS {
+                let what = format!("{method} {path}");
+                access.record(None, peer, &what, answer.status().as_u16());
+            }
+            return answer;
+        }
+    };
+    let query = request.uri().query().map_or(String::new(), |query| format!("?{query}"));
+    let answer = if caller.role < needed {
+        Refused::role(&caller, needed).into_response()
+    } else {
+        request.extensions_mut().insert(caller.clone());
+        next.run(request).await
+    };
+    let status = answer.status();
+    if needed > Role::Viewer || status == axum::http::StatusCode::FORBIDDEN {
+        let query = if status.is_success() { query.as_str() } else { "" };
+        let noted = answer.extensions().get::<Noted>();
+        let noted = noted.map_or(String::new(), |Noted(what)| format!(" ({what})"));
+        let what = format!("{method} {path}{query}{noted}");
+        access.record(Some(&caller), peer, &what, status.as_u16());
+    }
+    answer
+}
+
+/// The role that a request needs; `None` where everybody may.
+fn needed(method: &Method, path: &str, peer: Peer) -> Option<Role> {
+    let reads = *method == Method::GET || *method == Method::HEAD;
+    let is_here = match peer {
+        Peer::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        Peer::Unix { .. } => true,
+    };
+    match path {
+        "/healthz" | "/readyz" if reads => None,
+        "/metrics" if reads && is_here => None,
+        _ if path == "/api/v1/tokens" || path.starts_with("/api/v1/tokens/") => Some(Role::Admin),
+        _ if reads => Some(Role::Viewer),
+        _ => Some(Role::Operator),
+    }
+}
+
+/// The token of a request (RFC 6750 §2.1), if it brings one.
+fn token(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let (first, second) = (all.next(), all.next());
+    let Some(value) = first else { return Ok(None) };
+    let bearer = value.to_str().ok().and_then(|text| {
+        let (scheme, token) = text.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    match (bearer, second) {
+        (Some(token), None) => Ok(Some(token)),
+        (Some(_), Some(_)) | (None, _) => Err(Refused::authorization()),
+    }
+}
+
+impl Refused {
+    fn authorization() -> Self {
+        Self::header("Authorization", "there once, as Bearer and a token")
+    }
+
+    fn denied(denied: Denied) -> Self {
+        match denied {
+            Denied::NoToken => Self::unauthorized("the request has no token"),
+            Denied::Unknown => Self::unauthorized("the token is nobody's"),
+            Denied::Expired => Self::unauthorized("the token has expired"),
+            Denied::User(uid) => Self::user(uid),
+            Denied::Limited(wait) => Self::limited(wait),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_needs_a_role_but_probes_and_metrics_of_this_host() {
+        let far = Peer::Tcp(([203, 0, 113, 1], 4000).into());
+        let near = Peer::Tcp(([127, 0, 0, 1], 4000).into());
+        let need = |method: Method, path| needed(&method, path, far);
+        assert_eq!(need(Method::GET, "/healthz"), None);
+        assert_eq!(need(Method::GET, "/readyz"), None);
+        assert_eq!(need(Method::POST, "/healthz"), Some(Role::Operator));
+        assert_eq!(need(Method::GET, "/metrics"), Some(Role::Viewer));
+        assert_eq!(needed(&Method::GET, "/metrics", near), None);
+        for path in ["/", "/api/v1/vips", "/healthz/", "/api/v1/openapi.json", "//healthz"] {
+            assert_eq!(need(Method::GET, path), Some(Role::Viewer), "{path}");
+            assert_eq!(need(Method::PUT, path), Some(Role::Operator), "{path}");
+            assert_eq!(needed(&Method::PATCH, path, near), Some(Role::Operator), "{path}");
+        }
+        for path in ["/api/v1/tokens", "/api/v1/tokens/ci"] {
+            assert_eq!(need(Method::GET, path), Some(Role::Admin));
+            assert_eq!(need(Method::DELETE, path), Some(Role::Admin));
+        }
+    }
+
+    #[test]
+    fn one_bearer_token_is_taken_and_nothing_else() {
+        let taken = |values: &[&'static [u8]]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                let value = axum::http::HeaderValue::from_bytes(value).unwrap();
+                headers.append(header::AUTHORIZATION, value);
+            }
+            token(&headers).ok().map(|token| token.map(str::to_owned))
+        };
+        assert_eq!(taken(&[]), Some(None));
+        assert_eq!(taken(&[b"bEaReR  x "]), Some(Some("x".into())));
+        for bad in [&b"Basic eDp4"[..], b"Bearer", b"x", b"Bearer \xff", b""] {
+            assert_eq!(taken(&[bad]), None);
+        }
+        assert_eq!(taken(&[b"Bearer x", b"Bearer x"]), None);
+    }
+}

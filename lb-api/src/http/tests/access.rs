@@ -1,0 +1,226 @@
+//! Who is let in, over sockets, TCP and TLS.
+
+use std::fs;
+
+use lb_api_types::access::{NewToken, Role};
+use lb_api_types::config::Tls;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+
+use super::*;
+use crate::ctl::CtlError;
+use crate::ctl::client::{Client, Server};
+
+impl Served {
+    fn token(&self, name: &str, role: Role, expires_in_secs: Option<u64>) -> String {
+        let new = NewToken { name: name.into(), role, expires_in_secs };
+        self.access.tokens.make(&new, std::time::SystemTime::now()).unwrap().token
+    }
+
+    /// Asks over TCP, with what the header Authorization says.
+    async fn ask(&self, method: &str, path: &str, says: Option<&str>, body: &str) -> Answer {
+        let stream = TcpStream::connect(self.tcp.unwrap()).await.unwrap();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = hyper::Request::builder().method(method).uri(path);
+        if let Some(says) = says {
+            request = request.header("authorization", says);
+        }
+        let request =
+            request.header("host", "localhost").body(Full::new(Bytes::from(body.to_owned())));
+        let (parts, body) = sender.send_request(request.unwrap()).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    fn audited(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.bench.folder.path().join("audit.log")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+#[tokio::test]
+async fn each_role_does_what_it_may_and_nothing_more() {
+    let served = Served::new(vec![]).await;
+    let web = good("web").to_string();
+    let wanted = [(Role::Viewer, [200, 403, 403]), (Role::Operator, [200, 201, 403])];
+    for (role, wanted) in wanted.into_iter().chain([(Role::Admin, [200, 200, 200])]) {
+        let says = format!("Bearer {}", served.token(role.name(), role, None));
+        let mut found = Vec::new();
+        for (method, path) in
+            [("GET", "/api/v1/vips"), ("PUT", "/api/v1/vips/web"), ("GET", "/api/v1/tokens")]
+        {
+            found.push(served.ask(method, path, Some(&says), &web).await.status);
+        }
+        assert_eq!(found, wanted, "{role:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_good_token_nothing_is_told_but_whether_it_lives() {
+    let served = Served::new(vec![]).await;
+    let expired = format!("Bearer {}", served.token("old", Role::Admin, Some(0)));
+    for path in ["/", "/api/v1/vips", "/api/v1/openapi.json", "/api/v1/events", "/nowhere"] {
+        let answer = served.ask("GET", path, None, "").await;
+        assert_eq!(answer.headers["www-authenticate"], "Bearer");
+        assert_eq!(answer.problem().status, 401, "{path}");
+    }
+    let old = served.ask("GET", "/api/v1/vips", Some(&expired), "").await.problem();
+    assert!(old.status == 401 && old.detail.contains("expired"), "{old:?}");
+    assert_eq!(served.ask("PUT", "/api/v1/vips/web", Some("Bearer x"), "{}").await.status, 401);
+    for bad in ["Bearer", "Basic eDp4"] {
+        assert_eq!(served.ask("GET", "/api/v1/vips", Some(bad), "").await.status, 400, "{bad}");
+    }
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(served.ask("GET", path, None, "").await.status, 200, "{path}");
+    }
+    assert_eq!(served.names().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn whoever_guesses_has_to_wait_and_others_on_the_socket_do_not() {
+    let served = Served::new(vec![]).await;
+    let good = format!("Bearer {}", served.token("ci", Role::Viewer, None));
+    for _ in 0..10 {
+        assert_eq!(served.ask("GET", "/api/v1/vips", Some("Bearer guess"), "").await.status, 401);
+    }
+    let limited = served.ask("GET", "/api/v1/vips", Some(&good), "").await;
+    let wait: u64 = limited.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=7).contains(&wait), "{wait}");
+    assert_eq!(limited.problem().status, 429);
+    assert_eq!(served.get("/api/v1/vips").await.status, 200);
+    let metrics = served.get("/metrics").await;
+    let text = String::from_utf8(metrics.body.to_vec()).unwrap();
+    for line in ["{reason=\"unknown\"} 10", "{reason=\"limited\"} 1"] {
+        assert!(text.contains(&format!("lbd_logins_failed_total{line}")), "{text}");
+    }
+    assert_eq!(served.audited().len(), 10, "those that are not listened to are not written down");
+}
+
+#[tokio::test]
+async fn tokens_are_made_listed_used_and_removed_and_told_only_once() {
+    let served = Served::new(vec![]).await;
+    let new = json!({"name": "ci", "role": "operator", "expires_in_secs": 3600}).to_string();
+    let made = served.send("POST", "/api/v1/tokens", new.clone()).await;
+    assert_eq!(made.status, 201);
+    let token = made.json()["token"].as_str().unwrap().to_owned();
+    assert_eq!(served.send("POST", "/api/v1/tokens", new).await.problem().status, 409);
+    let says = format!("Bearer {token}");
+    let web = good("web").to_string();
+    assert_eq!(served.ask("PUT", "/api/v1/vips/web", Some(&says), &web).await.status, 201);
+    let list = served.get("/api/v1/tokens").await.json();
+    assert_eq!(
+        (&list["items"][0]["name"], &list["items"][0]["expired"]),
+        (&json!("ci"), &json!(false))
+    );
+    for (body, pointer) in [
+        (json!({"name": "Ci", "role": "viewer"}), "/name"),
+        (json!({"name": "x", "role": "root"}), "/role"),
+        (json!({"name": "x", "role": "viewer", "expires_in_secs": 0}), "/expires_in_secs"),
+        (json!({"name": "x"}), "/role"),
+    ] {
+        let problem = served.send("POST", "/api/v1/tokens", body.to_string()).await.problem();
+        assert_eq!((problem.status, problem.pointer.as_deref()), (422, Some(pointer)));
+    }
+    assert_eq!(served.send("DELETE", "/api/v1/tokens/ci", "").await.status, 204);
+    assert_eq!(served.send("DELETE", "/api/v1/tokens/ci", "").await.problem().status, 404);
+    assert_eq!(served.ask("GET", "/api/v1/vips", Some(&says), "").await.status, 401);
+
+    let uid = nix::unistd::geteuid();
+    let log = served.audited();
+    let line = |place: usize| {
+        let line = &log[place];
+        [&line["who"], &line["what"], &line["status"]].map(Value::to_string).join(" ")
+    };
+    assert_eq!(line(0), format!("\"uid {uid}\" \"POST /api/v1/tokens (ci, operator)\" 201"));
+    assert_eq!(line(2), "\"token ci\" \"PUT /api/v1/vips/web\" 201");
+    assert_eq!(line(log.len() - 1), "\"\" \"GET /api/v1/vips\" 401");
+    // The canary: what a token is known by is nowhere but with its holder.
+    let mut everything = vec![list.to_string(), format!("{:?}", served.access)];
+    for folder in [served.bench.folder.path(), served.folder.path()] {
+        for entry in fs::read_dir(folder).unwrap() {
+            everything.extend(fs::read_to_string(entry.unwrap().path()));
+        }
+    }
+    assert!(everything.iter().all(|text| !text.contains(&token[4..])));
+}
+
+/// A folder with a certificate for a name, which signs itself.
+fn certificate(folder: &Path, name: &str) -> Tls {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed([name.to_owned(), "127.0.0.1".into()]).unwrap();
+    let tls = Tls { certificate_file: folder.join("tls.crt"), key_file: folder.join("tls.key") };
+    fs::write(&tls.certificate_file, cert.pem()).unwrap();
+    fs::write(&tls.key_file, signing_key.serialize_pem()).unwrap();
+    tls
+}
+
+#[tokio::test]
+async fn over_tls_a_token_lets_in_and_a_new_certificate_is_taken_without_a_restart() {
+    let (bench, folder) = (Bench::new(vec![]).await, tempfile::tempdir().unwrap());
+    let tls = certificate(folder.path(), "localhost");
+    let listen = Some(([127, 0, 0, 1], 0).into());
+    let api = Api { socket: socket(folder.path()), listen, tls: Some(tls), ..Api::default() };
+    let served = Served::with(bench, folder, api).await;
+    let token_file = served.folder.path().join("token");
+    fs::write(&token_file, served.token("ci", Role::Viewer, None) + "\n").unwrap();
+    let server: Server = format!("https://{}", served.tcp.unwrap()).parse().unwrap();
+    let first = served.folder.path().join("first.crt");
+    fs::copy(served.folder.path().join("tls.crt"), &first).unwrap();
+    let client = |ca: &Path| Client::new(server.clone(), Some(&token_file), Some(ca)).unwrap();
+    let list = client(&first).get("vips").await.unwrap();
+    assert_eq!(list, json!({"items": []}));
+    let refused = client(&first).delete("vips/web").await.unwrap_err();
+    assert!(matches!(refused, CtlError::Refused(problem) if problem.status == 403));
+    let anonymous = Client::new(server.clone(), None, Some(&first)).unwrap();
+    let refused = anonymous.get("vips").await.unwrap_err();
+    assert!(matches!(refused, CtlError::Refused(problem) if problem.status == 401));
+    // Plain HTTP is not answered.
+    let mut plain = TcpStream::connect(served.tcp.unwrap()).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut plain, b"GET /healthz HTTP/1.1\r\n\r\n")
+        .await
+        .unwrap();
+    let mut said = Vec::new();
+    let _reset = tokio::io::AsyncReadExt::read_to_end(&mut plain, &mut said).await;
+    assert!(!said.starts_with(b"HTTP"), "{said:?}");
+
+    // Files that do not fit one another change nothing; good ones are taken.
+    fs::write(served.folder.path().join("tls.key"), "no key").unwrap();
+    certificate(served.folder.path(), "localhost");
+    let second = served.folder.path().join("tls.crt");
+    let taken = async {
+        while client(&second).get("vips").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(40), taken).await.unwrap();
+    assert!(client(&first).get("vips").await.is_err(), "the old one is no longer shown");
+}
+
+#[tokio::test]
+async fn files_that_are_no_certificate_are_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tls = certificate(folder.path(), "localhost");
+    let other = tempfile::tempdir().unwrap();
+    let bind = async |tls: &Tls| {
+        let listen = Some(([127, 0, 0, 1], 0).into());
+        let api =
+            Api { socket: socket(folder.path()), listen, tls: Some(tls.clone()), ..Api::default() };
+        Listeners::bind(&api).await.err().unwrap().to_string()
+    };
+    tls.key_file = certificate(other.path(), "localhost").key_file;
+    assert!(bind(&tls).await.contains("tls.crt with "), "a key of another certificate");
+    tls.key_file = folder.path().join("none");
+    let said = bind(&tls).await;
+    assert!(said.starts_with("api.tls: cannot use ") && said.contains("none"), "{said}");
+}
+
+#[tokio::test]
+async fn a_socket_for_others_asks_who_they_are() {
+    let (bench, folder) = (Bench::new(vec![]).await, tempfile::tempdir().unwrap());
+    let user = lb_api_types::config::SocketUser { user: "1000".into(), role: Role::Viewer };
+    let api = Api { socket: socket(folder.path()), users: vec![user], ..Api::default() };
+    let served = Served::with(bench, folder, api).await;
+    let path = socket(served.folder.path());
+    assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o666);
+    assert_eq!(served.get("/api/v1/vips").await.status, 200, "this test's own user is an admin");
+}

@@ -1,0 +1,101 @@
+//! Tokens: made, listed and removed by admins.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
+use lb_api_types::access::{MadeToken, NewToken, TokenView};
+use lb_api_types::problem::Problem;
+use lb_api_types::view::List;
+
+use super::App;
+use super::guard::Noted;
+use super::handlers::{Name, json};
+use super::problem::Refused;
+use super::terms::{Asked, name, nothing};
+use crate::access::{Access, TokenError};
+use crate::config::api::ROLES;
+use crate::read::{Cursor, document};
+use crate::vip;
+
+/// How long a token may live at most: a hundred years.
+const MAX_EXPIRY_SECS: u64 = 100 * 366 * 86_400;
+
+/// Every token by name, without what it is known by.
+#[utoipa::path(get, path = "/api/v1/tokens", tag = "access",
+    responses((status = 200, body = List<TokenView>)))]
+pub(super) async fn list_tokens(
+    State(app): State<App>,
+    asked: Asked,
+) -> Result<Json<List<TokenView>>, Refused> {
+    nothing(&asked)?;
+    let items = app.access.tokens.list(SystemTime::now());
+    Ok(Json(List { items, truncated: false }))
+}
+
+/// Makes a token. The answer is the only place where it is ever shown.
+#[utoipa::path(post, path = "/api/v1/tokens", tag = "access",
+    request_body = NewToken,
+    responses((status = 201, body = MadeToken),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "No JSON"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "The body is slow"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "The name is taken"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "More than 1 MiB"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "No JSON"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is wrong"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "The disk refuses"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "Too many tokens")))]
+pub(super) async fn make_token(
+    State(app): State<App>,
+    asked: Asked,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<impl IntoResponse, Refused> {
+    nothing(&asked)?;
+    let body = json(&headers, body, "application/json").await?;
+    let new = document(&body, read).map_err(|mistakes| Refused::fields(&mistakes))?;
+    let noted = Noted(format!("{}, {}", new.name, new.role.name()));
+    let made = with_disk(&app, move |access| access.tokens.make(&new, SystemTime::now())).await?;
+    Ok((StatusCode::CREATED, Extension(noted), Json(made)))
+}
+
+/// Removes a token: from now on it is not taken.
+#[utoipa::path(delete, path = "/api/v1/tokens/{name}", tag = "access",
+    params(("name" = String, Path, description = "The token's name")),
+    responses((status = 204),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "The disk refuses")))]
+pub(super) async fn delete_token(
+    State(app): State<App>,
+    path: Name,
+    asked: Asked,
+) -> Result<StatusCode, Refused> {
+    nothing(&asked)?;
+    let name = name(path)?;
+    with_disk(&app, move |access| access.tokens.remove(&name)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn read(cursor: &Cursor<'_>) -> Option<NewToken> {
+    let token = cursor.object(&["name", "role", "expires_in_secs"])?;
+    let name = token.required("name").and_then(|name| vip::name(&name));
+    let role = token.required("role").and_then(|role| role.one_of(ROLES));
+    let expires = match token.field("expires_in_secs") {
+        None => None,
+        Some(seconds) => Some(seconds.number(1..=MAX_EXPIRY_SECS)?),
+    };
+    Some(NewToken { name: name?, role: role?, expires_in_secs: expires })
+}
+
+async fn with_disk<T: Send + 'static>(
+    app: &App,
+    work: impl FnOnce(&Access) -> Result<T, TokenError> + Send + 'static,
+) -> Result<T, Refused> {
+    let access = Arc::clone(&app.access);
+    let done = tokio::task::spawn_blocking(move || work(&access)).await;
+    Ok(done.map_err(|error| Refused::unavailable(error.to_string()))??)
+}

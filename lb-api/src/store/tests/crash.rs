@@ -1,0 +1,198 @@
+//! Crashes and full disks: whatever the moment, the next start finds the old state or the new one.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, gettid};
+
+use super::*;
+
+/// Says to this test's own program that it is the one that crashes, and in which folder.
+const WRITER: &str = "LBD_TEST_WRITER";
+/// System calls of a write at most; it makes far fewer.
+const MOST_CALLS: usize = 2000;
+
+#[test]
+fn a_kill_at_any_system_call_of_a_write_leaves_the_old_state_or_the_new_one() {
+    if let Some(folder) = std::env::var_os(WRITER) {
+        return write_when_told(Path::new(&folder));
+    }
+    let mut outcomes = Vec::new();
+    for call in 0..MOST_CALLS {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        // Every generation is there, so that each is moved.
+        for revision in 1..=6 {
+            store.save(revision, &[&some_vip("old")]).unwrap();
+        }
+        drop(store);
+        let was_killed = Writer::start(folder.path()).killed_at(call);
+        let store = Store::open(folder.path()).unwrap();
+        let loaded = store.load().unwrap();
+        assert_eq!(loaded.warnings, [""; 0], "call {call}: nothing is damaged");
+        let name = loaded.vips[0].metadata.name.clone();
+        assert!(["old", "new"].contains(&name.as_str()), "call {call}: {name}");
+        // The next write is not hindered by what the crash left.
+        store.save(8, &[&some_vip("next")]).unwrap();
+        assert_eq!(store.load().unwrap().vips[0].metadata.name, "next", "call {call}");
+        for generation in store.generations() {
+            assert_eq!(generation.vips.len(), 1, "call {call}");
+        }
+        outcomes.push(name);
+        if !was_killed {
+            break;
+        }
+    }
+    let olds = outcomes.iter().take_while(|name| *name == "old").count();
+    assert!(olds > 10 && olds < outcomes.len(), "both are seen: {outcomes:?}");
+    assert!(outcomes.len() < MOST_CALLS, "the write was also seen to end");
+    assert!(outcomes[olds..].iter().all(|name| name == "new"), "there is one moment: {outcomes:?}");
+}
+
+/// The one that crashes: says which thread it is, waits, and writes.
+fn write_when_told(folder: &Path) {
+    println!("\nthread {}", gettid());
+    io::stdin().read_line(&mut String::new()).unwrap();
+    let store = Store::open(folder).unwrap();
+    store.save(7, &[&some_vip("new")]).unwrap();
+}
+
+struct Writer {
+    child: Child,
+    /// Its thread that writes.
+    thread: Pid,
+    stdin: ChildStdin,
+    /// Open as long as it may say something.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Writer {
+    fn start(folder: &Path) -> Self {
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg0("writer").args(["--exact", &name, "--nocapture", "--test-threads=1"]);
+        command.env(WRITER, folder).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let stdin = child.stdin.take().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let thread = stdout
+            .by_ref()
+            .lines()
+            .map(Result::unwrap)
+            .find_map(|line| line.strip_prefix("thread ")?.parse().ok())
+            .expect("it says which thread it is");
+        Self { child, thread: Pid::from_raw(thread), stdin, _stdout: stdout }
+    }
+
+    /// Kills it when it begins so many system calls after it was told to write; whether it got that far.
+    fn killed_at(mut self, call: usize) -> bool {
+        ptrace::seize(self.thread, Options::PTRACE_O_TRACESYSGOOD).unwrap();
+        ptrace::interrupt(self.thread).unwrap();
+        self.wait().unwrap();
+        self.stdin.write_all(b"\n").unwrap();
+        // A call stops when it begins and when it ends, so these are twice as many.
+        let mut stops = 0;
+        let mut signal = None;
+        while stops <= 2 * call {
+            if ptrace::syscall(self.thread, signal.take()).is_err() {
+                break;
+            }
+            match self.wait() {
+                Some(WaitStatus::PtraceSyscall(_)) => stops += 1,
+                Some(WaitStatus::Stopped(_, sent)) => signal = Some(sent),
+                Some(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | None => break,
+                Some(
+                    WaitStatus::PtraceEvent(..) | WaitStatus::Continued(_) | WaitStatus::StillAlive,
+                ) => {}
+            }
+        }
+        let was_killed = stops > 2 * call;
+        if was_killed {
+            kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGKILL).unwrap();
+            while self.wait().is_some_and(|status| {
+                !matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..))
+            }) {}
+        }
+        // The whole process is gone, and its lock on the folder with it.
+        let status = self.child.wait().unwrap();
+        assert!(was_killed || status.success(), "{status}");
+        was_killed
+    }
+
+    /// What became of the thread; `None` when it is gone.
+    fn wait(&self) -> Option<WaitStatus> {
+        match waitpid(self.thread, Some(WaitPidFlag::__WALL)) {
+            Ok(status) => Some(status),
+            Err(Errno::ECHILD) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_the_change_and_keeps_the_state() {
+    // A mount namespace belongs to a thread.
+    std::thread::spawn(|| {
+        let folder = tempfile::tempdir().unwrap();
+        unshare(CloneFlags::CLONE_NEWNS).expect("root runs the tests");
+        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        let tmpfs = Some("tmpfs");
+        mount(tmpfs, folder.path(), tmpfs, MsFlags::empty(), Some("size=128k")).unwrap();
+        let many =
+            |name: &str| (0..40).map(|n| some_vip(&format!("{name}{n}"))).collect::<Vec<_>>();
+        let save = |store: &Store, revision, name: &str| {
+            let vips = many(name);
+            store.save(revision, &vips.iter().collect::<Vec<_>>())
+        };
+        let store = Store::open(folder.path()).unwrap();
+        save(&store, 1, "old").unwrap();
+        let (mut refused, mut revision) = (0, 1);
+        // From a disk without a free page to one with room enough.
+        for free in 0..32 {
+            fill_but(folder.path(), free);
+            let outcome = save(&store, revision + 1, "new");
+            let loaded = store.load().unwrap();
+            assert_eq!((loaded.vips.len(), &loaded.warnings[..]), (40, &[][..]), "{free} pages");
+            let kept = store.generations()[0].revision;
+            match outcome {
+                Ok(()) => revision += 1,
+                Err(StoreError::Io { source, .. }) => {
+                    assert_eq!(source.kind(), io::ErrorKind::StorageFull);
+                    refused += 1;
+                }
+                Err(other) => panic!("{other}"),
+            }
+            assert_eq!(kept, revision, "{free} pages");
+            fs::remove_file(folder.path().join("filler")).unwrap();
+        }
+        assert!(refused > 0 && revision > 2, "{refused} were refused, {revision} were kept");
+        // Damage and a full disk at once: the last good generation takes its place all the same.
+        fs::write(folder.path().join(NAME), "damage").unwrap();
+        fill_but(folder.path(), 0);
+        let loaded = store.load().unwrap();
+        assert_eq!((loaded.vips.len(), loaded.revision), (40, revision - 1));
+        assert!(!loaded.warnings.is_empty());
+    })
+    .join()
+    .unwrap();
+}
+
+/// Leaves so many pages of the disk free.
+fn fill_but(folder: &Path, free: usize) {
+    const PAGE: usize = 4096;
+    let path = folder.join("filler");
+    let mut file = File::create(&path).unwrap();
+    let mut pages = 0;
+    while file.write_all(&[0; PAGE]).is_ok() {
+        pages += 1;
+    }
+    file.set_len(u64::try_from(PAGE * usize::saturating_sub(pages, free)).unwrap()).unwrap();
+}
