@@ -11,6 +11,8 @@ use crate::shell::{cargo, run as run_command};
 pub(crate) enum Suite {
     /// The eBPF FIB beside LPM_TRIE and the kernel's own lookup, a million routes
     Fib,
+    /// The dataplane's packets beside a bare lookup in its flow table: established, new, a million flows, ageing
+    Dataplane,
 }
 
 pub(crate) fn run(suite: Suite) -> Result<()> {
@@ -20,5 +22,12 @@ pub(crate) fn run(suite: Suite) -> Result<()> {
         Suite::Fib => {
             run_command(cargo().args(["bench", "--package", "lb-dataplane", "--bench", "fib"]))
         }
+        Suite::Dataplane => run_command(cargo().args([
+            "bench",
+            "--package",
+            "lb-dataplane",
+            "--bench",
+            "dataplane",
+        ])),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// Figures of one thing, one a round.
 #[derive(Default)]
-pub(crate) struct Series(Vec<f64>);
+pub(crate) struct Series(pub(crate) Vec<f64>);
 
 impl Series {
     pub(crate) fn push(&mut self, value: f64) {
@@ -23,8 +23,8 @@ impl Series {
 /// A suite's figures.
 pub(crate) struct Report {
     suite: &'static str,
-    entries: Vec<Value>,
-    lines: Vec<String>,
+    pub(crate) entries: Vec<Value>,
+    pub(crate) lines: Vec<String>,
 }
 
 impl Report {

@@ -1,7 +1,8 @@
-//! Programs that only benchmarks and tests load: many lookups in one run, around the FIB and around its peers.
+//! Programs that only benchmarks and tests load: many lookups in one run, around the FIB and around its peers, and
+//! packets put back before the dataplane's own programs.
 //!
-//! `answer` writes down what the FIB says. Each of the others checks its answers and walks over the same destinations in the same loop; `empty` does nothing in it, so what it costs is what
-//! the loop costs.
+//! `answer` writes down what the FIB says. Each of the others checks its answers and walks over the same destinations in
+//! the same loop; `empty` does nothing in it, so what it costs is what the loop costs.
 
 #![no_std]
 #![no_main]
@@ -10,6 +11,8 @@
 mod bench6;
 #[path = "../fib_maps.rs"]
 mod fib_maps;
+#[path = "bench/packets.rs"]
+mod packets;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{

@@ -1,0 +1,96 @@
+//! Packets of 54 bytes, every checksum right, and the connections that they belong to.
+
+use std::net::SocketAddrV4;
+
+/// Ethernet, IPv4 and TCP without options.
+pub(crate) const FRAME_LEN: usize = 54;
+
+pub(crate) type Frame = [u8; FRAME_LEN];
+
+/// What a packet carries.
+#[derive(Clone, Copy)]
+pub(crate) enum Carries {
+    Tcp(u8),
+    Udp,
+    Echo,
+}
+
+pub(crate) const SYN: Carries = Carries::Tcp(0x02);
+pub(crate) const SYN_ACK: Carries = Carries::Tcp(0x12);
+pub(crate) const ACK: Carries = Carries::Tcp(0x10);
+
+/// A connection, or what UDP has for one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Connection {
+    pub(crate) client: SocketAddrV4,
+    pub(crate) vip: SocketAddrV4,
+    /// Where the backend's packets come from.
+    pub(crate) backend: SocketAddrV4,
+    /// Where they go to: the client, or an address of the balancer's.
+    pub(crate) towards: SocketAddrV4,
+}
+
+impl Connection {
+    /// A packet from the client.
+    pub(crate) fn there(&self, carries: Carries) -> Frame {
+        frame(carries, self.client, self.vip)
+    }
+
+    /// A packet from the backend.
+    pub(crate) fn back(&self, carries: Carries) -> Frame {
+        frame(carries, self.backend, self.towards)
+    }
+}
+
+/// A packet to the MAC of the loopback interface, all zeroes, through which test runs come in.
+pub(crate) fn frame(carries: Carries, from: SocketAddrV4, to: SocketAddrV4) -> Frame {
+    let mut frame = [0; FRAME_LEN];
+    frame[6..14].copy_from_slice(&[2, 0, 0, 0, 0, 99, 8, 0]);
+    let (ethernet_and_ip, transport) = frame.split_at_mut(34);
+    let ip = &mut ethernet_and_ip[14..];
+    let protocol = match carries {
+        Carries::Tcp(_) => 6,
+        Carries::Udp => 17,
+        Carries::Echo => 1,
+    };
+    ip[..10].copy_from_slice(&[0x45, 0, 0, 40, 0x12, 0x34, 0, 0, 64, protocol]);
+    ip[12..16].copy_from_slice(&from.ip().octets());
+    ip[16..20].copy_from_slice(&to.ip().octets());
+    let checksum = sum(&[ip]);
+    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+
+    let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    let checksum_at = match carries {
+        Carries::Tcp(flags) => {
+            transport[..4].copy_from_slice(&ports);
+            transport[7] = 1;
+            transport[11] = 2;
+            transport[12..16].copy_from_slice(&[0x50, flags, 0xff, 0xff]);
+            16
+        }
+        Carries::Udp => {
+            transport[..4].copy_from_slice(&ports);
+            transport[5] = 20;
+            6
+        }
+        Carries::Echo => {
+            transport[..8].copy_from_slice(&[8, 0, 0, 0, ports[0], ports[1], 0, 7]);
+            2
+        }
+    };
+    let pseudo = [&from.ip().octets()[..], &to.ip().octets(), &[0, protocol, 0, 20]].concat();
+    let pseudo = if protocol == 1 { &[][..] } else { &pseudo };
+    let checksum = sum(&[pseudo, transport]);
+    transport[checksum_at..checksum_at + 2].copy_from_slice(&checksum.to_be_bytes());
+    frame
+}
+
+/// RFC 1071 §4.1; parts of even length.
+fn sum(parts: &[&[u8]]) -> u16 {
+    let words = parts.iter().flat_map(|part| part.chunks_exact(2));
+    let mut sum: u32 = words.map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}

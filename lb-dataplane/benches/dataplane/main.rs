@@ -1,0 +1,81 @@
+//! The dataplane's packets, by test runs of the real programs with the real tables (targets D1 to D8).
+//!
+//! Every packet's end is checked against what it should be, by the dataplane's own counters. What it costs to put a packet
+//! back before each repetition is measured in the same round and taken off. Whatever is compared takes turns within a
+//! round, so that a change of the machine's speed meets all of it.
+
+mod bounds;
+mod frames;
+mod fresh;
+mod hot;
+mod many;
+#[path = "../fib/report.rs"]
+mod report;
+mod rig;
+mod services;
+mod traffic;
+
+use anyhow::{Context, Result};
+use lb_dataplane::Sizes;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use self::report::{Report, Series};
+use self::rig::Rig;
+
+/// Rounds; the median counts.
+const ROUNDS: usize = 11;
+
+fn main() -> Result<()> {
+    // `cargo test --benches` and `cargo bench -- --list` only ask whether it is there.
+    if std::env::args().any(|argument| argument == "--list" || argument == "--test") {
+        return Ok(());
+    }
+    let only = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    stay_on_one_cpu().context("cannot stay on one CPU")?;
+    let mut report = Report::new("dataplane");
+    if wanted("hot") {
+        hot::measure(&mut report)?;
+    }
+    if wanted("new") {
+        hot::measure_new(&mut report)?;
+    }
+    if wanted("many") {
+        many::measure(&mut report)?;
+    }
+    if wanted("services") {
+        services::measure(&mut report)?;
+    }
+    if wanted("memory") {
+        memory(&mut report)?;
+    }
+    println!(
+        "\nnot measured: IPv6, NAT64 and DSR, which the packet path does not do; D7 from the REST API on"
+    );
+    report.write()
+}
+
+/// Per-CPU counters and rings are then always the same ones.
+fn stay_on_one_cpu() -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(0)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
+}
+
+/// What a larger flow table costs in kernel memory, whichever maps grow with it.
+fn memory(report: &mut Report) -> Result<()> {
+    let bytes = |flow_entries| -> Result<u64> {
+        Rig::new(Sizes { flow_entries, ..Sizes::default() }, 1)?.memory()
+    };
+    let (small, large) = (1 << 18, 1 << 21);
+    let more = bytes(large)? - bytes(small)?;
+    let mut series = Series::default();
+    series.push(more as f64 / f64::from((large - small) / 2));
+    report.bound("D6 memory per flow, both directions", "B", &series, 300.0);
+    Ok(())
+}
+
+fn say(what: &str) {
+    eprintln!("==> {what}");
+}

@@ -1,0 +1,237 @@
+//! A dataplane of the benchmark's own, its real programs loaded by its own loader, and packets that run through them.
+//!
+//! A test run hands each repetition the packet that the one before it left. Therefore a small program writes the next packet
+//! over the frame and goes on, by tail call, with the program under test; the same around a program that does nothing is
+//! measured in the same round and taken off, and with it the loop of the kernel.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+
+use anyhow::{Context, Result, bail, ensure};
+use aya::maps::{HashMap, Map, ProgramArray};
+use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use lb_dataplane::fib::{Action, FibUpdate, Member};
+use lb_dataplane::mapped::Mapped;
+use lb_dataplane::table::Table;
+use lb_dataplane::{Dataplane, Hook, Options, Reason, Sizes, Timeouts};
+use nix::mount::{MntFlags, umount2};
+use tempfile::TempDir;
+
+use crate::frames::{FRAME_LEN, Frame};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lbd-bench.bpf.o"));
+
+/// Bytes of a packet's slot, as the programs have it.
+const SLOT: usize = 64;
+
+/// What packets run through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The dataplane's program.
+    Pipeline,
+    /// The packet's key, and one lookup in the flow table.
+    Lookup,
+    /// Nothing.
+    Nothing,
+}
+
+pub(crate) struct Rig {
+    pub(crate) dataplane: Dataplane,
+    bench: Ebpf,
+    packets: Mapped,
+    next: Mapped,
+    loaded: usize,
+    options: Options,
+    // Dropped last: the folder that the bpffs is mounted at.
+    folder: TempDir,
+}
+
+impl Rig {
+    /// Clients at 10.1.0.0/16, backends at 10.2.0.0/16. Room for so many packets at once.
+    pub(crate) fn new(sizes: Sizes, packets: usize) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("lbd-bench-").tempdir()?;
+        let timeouts = Timeouts::default();
+        let pin_dir = folder.path().join("bpf");
+        let options = Options { pin_dir, sizes, timeouts, record: false };
+        let mut dataplane = Dataplane::open(&options)?;
+        dataplane.fib_apply(&routes())?;
+        let macs = dataplane.map_mut("IFACES").context("IFACES")?;
+        HashMap::<_, u32, [u8; 8]>::try_from(macs)?.insert(1, [0; 8], 0)?;
+
+        let mut bench = EbpfLoader::new()
+            .map_max_entries("PACKETS", u32::try_from(packets)?)
+            .map_max_entries("FLOWS", sizes.flow_entries)
+            .map_pin_path("FLOWS", pin(&options, "FLOWS")?)
+            .load(OBJECT)?;
+        for name in ["tc_restore", "tc_nothing", "tc_lookup"] {
+            let program: &mut SchedClassifier =
+                bench.program_mut(name).context(name)?.try_into()?;
+            program.load()?;
+        }
+        for name in ["xdp_restore", "xdp_nothing", "xdp_lookup"] {
+            let program: &mut Xdp = bench.program_mut(name).context(name)?.try_into()?;
+            program.load()?;
+        }
+        Ok(Self {
+            packets: map(&bench, "PACKETS", packets * SLOT)?,
+            next: map(&bench, "NEXT_PACKET", 8)?,
+            loaded: 0,
+            dataplane,
+            bench,
+            options,
+            folder,
+        })
+    }
+
+    pub(crate) fn apply(&mut self, table: &Table) -> Result<()> {
+        Ok(self.dataplane.apply(table)?)
+    }
+
+    /// Takes these packets for the runs that follow, in this order and then from the first one again.
+    pub(crate) fn load(&mut self, packets: impl IntoIterator<Item = Frame>) {
+        self.loaded = 0;
+        for (packet, slot) in packets.into_iter().zip(self.packets.words().chunks_exact(SLOT / 4)) {
+            for (bytes, word) in packet.chunks(4).zip(slot) {
+                let mut whole = [0; 4];
+                whole[..bytes.len()].copy_from_slice(bytes);
+                word.store(u32::from_ne_bytes(whole), Relaxed);
+            }
+            self.loaded += 1;
+        }
+    }
+
+    /// Runs so many packets; nanoseconds for each, restoring it included.
+    pub(crate) fn run(&mut self, hook: Hook, target: Target, count: usize) -> Result<f64> {
+        self.aim(hook, target)?;
+        let next = self.next.words();
+        next[0].store(0, Relaxed);
+        next[1].store(u32::try_from(self.loaded)?, Relaxed);
+        let frame = [0; FRAME_LEN];
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            repeat: u32::try_from(count)?,
+            ..TestRunOptions::new()
+        };
+        let name = if hook == Hook::Tc { "tc_restore" } else { "xdp_restore" };
+        let program = self.bench.program(name).context(name)?;
+        let result = if hook == Hook::Tc {
+            <&SchedClassifier>::try_from(program)?.test_run(options)?
+        } else {
+            <&Xdp>::try_from(program)?.test_run(options)?
+        };
+        let place = self.next.words()[0].load(Relaxed) as usize;
+        ensure!(place == count % self.loaded, "{name} stopped at packet {place} of {count}");
+        if target == Target::Lookup {
+            ensure!(result.return_value == 1, "the last packet's flow is not in the table");
+        }
+        Ok(result.duration.as_nanos() as f64)
+    }
+
+    /// Runs every loaded packet so many times through the dataplane, and makes sure that each ended as it should.
+    pub(crate) fn expect(
+        &mut self,
+        hook: Hook,
+        times: usize,
+        expected: &[(Reason, usize)],
+    ) -> Result<f64> {
+        let before = self.ends()?;
+        let cost = self.run(hook, Target::Pipeline, times * self.loaded)?;
+        let mut after = self.ends()?;
+        for (reason, count) in &mut after {
+            *count -= before.get(reason).copied().unwrap_or(0);
+        }
+        after.retain(|_, count| *count != 0);
+        let expected: BTreeMap<Reason, usize> =
+            expected.iter().map(|(reason, share)| (*reason, share * times)).collect();
+        ensure!(after == expected, "{hook:?}: packets ended as {after:?} instead of {expected:?}");
+        Ok(cost)
+    }
+
+    fn ends(&self) -> Result<BTreeMap<Reason, usize>> {
+        let counts = self.dataplane.reasons()?;
+        Ok(counts.iter().map(|c| (c.reason, c.packets as usize)).collect())
+    }
+
+    fn aim(&mut self, hook: Hook, target: Target) -> Result<()> {
+        let own = match (hook, target) {
+            (_, Target::Pipeline) => None,
+            (Hook::Tc, Target::Lookup) => Some("tc_lookup"),
+            (Hook::Tc, Target::Nothing) => Some("tc_nothing"),
+            (Hook::Xdp, Target::Lookup) => Some("xdp_lookup"),
+            (Hook::Xdp, Target::Nothing) => Some("xdp_nothing"),
+        };
+        let program = match own {
+            None => self.dataplane.program(hook),
+            Some(name) => self.bench.program(name),
+        };
+        let program: ProgramFd = program.context("no such program")?.fd()?.try_clone()?;
+        let name = if hook == Hook::Tc { "TC_TARGET" } else { "XDP_TARGET" };
+        let map = self.bench.map_mut(name).context(name)?;
+        ProgramArray::try_from(map)?.set(0, &program, 0)?;
+        Ok(())
+    }
+
+    /// The flow table's entries as bytes.
+    pub(crate) fn flows(&mut self) -> Result<HashMap<&mut aya::maps::MapData, [u8; 16], [u8; 64]>> {
+        Ok(self.dataplane.map_mut("FLOWS").context("FLOWS")?.try_into()?)
+    }
+
+    /// Bytes of kernel memory of all the dataplane's maps, as the kernel counts them.
+    pub(crate) fn memory(&self) -> Result<u64> {
+        let mut bytes = 0;
+        let folder = pin(&self.options, "FLOWS")?;
+        for entry in fs::read_dir(folder.parent().context("pins have a folder")?)? {
+            let map = aya::maps::MapData::from_pin(entry?.path())?;
+            let fd = std::os::fd::AsRawFd::as_raw_fd(&map.fd().as_fd());
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
+            let line = info.lines().find_map(|line| line.strip_prefix("memlock:"));
+            bytes += line.context("the kernel does not tell")?.trim().parse::<u64>()?;
+        }
+        Ok(bytes)
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // The mount goes with its last user; a folder that is busy stays behind, empty.
+        let _ = umount2(&self.options.pin_dir, MntFlags::MNT_DETACH);
+        let _ = &self.folder;
+    }
+}
+
+/// Where a map is pinned.
+fn pin(options: &Options, map: &str) -> Result<PathBuf> {
+    for entry in fs::read_dir(&options.pin_dir)? {
+        let path = entry?.path().join("maps").join(map);
+        if path.exists() {
+            return Ok(path);
+        }
+    }
+    bail!("{map} is pinned nowhere")
+}
+
+fn routes() -> Vec<FibUpdate> {
+    let member = |side: u8| Member {
+        ifindex: u32::from(side),
+        source_mac: [2, 0, 0, 0, 0, side],
+        destination_mac: Some([2, 0, 0, 0, 1, side]),
+        gateway: None,
+        mtu: 1500,
+        weight: 1,
+    };
+    let group = |id, side| FibUpdate::Group { id, action: Action::Forward(vec![member(side)]) };
+    let route =
+        |second, group| FibUpdate::Route { prefix: [10, second, 0, 0].into(), len: 16, group };
+    vec![group(1, 7), group(2, 8), route(1, 1), route(2, 2)]
+}
+
+fn map(ebpf: &Ebpf, name: &str, bytes: usize) -> Result<Mapped> {
+    let Map::Array(data) = ebpf.map(name).context("no such map")? else {
+        bail!("{name} is no array")
+    };
+    Ok(Mapped::map(data.fd().as_fd(), bytes)?)
+}

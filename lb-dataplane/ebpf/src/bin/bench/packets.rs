@@ -1,0 +1,117 @@
+//! Packets that are put back before every repetition: a test run hands a program what the run before it left of the packet.
+//!
+//! `tc_restore` and `xdp_restore` write the next packet of `PACKETS` over the frame and go on, by tail call, with the
+//! program under test. What they cost is measured with `tc_nothing` and `xdp_nothing` there.
+
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_action};
+use aya_ebpf::macros::{classifier, map, xdp};
+use aya_ebpf::maps::{Array, HashMap, ProgramArray};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use lb_dataplane_common::family::{self, V4};
+use lb_dataplane_common::flow::{FlowEntry, FlowKey};
+
+/// 16-bit words of a packet: Ethernet, IPv4 and TCP without options.
+const WORDS: usize = 27;
+/// Words of a packet in `PACKETS`: a cache line.
+const SLOT: usize = 32;
+/// Leaves the packet to the next program of the hook (`TCX_NEXT`).
+const TCX_NEXT: i32 = -1;
+
+/// Packets in the order in which they come.
+#[map]
+static PACKETS: Array<[u16; SLOT]> = Array::with_max_entries(64, BPF_F_MMAPABLE);
+/// Word 0: the next packet's place. Word 1: how many there are; after the last one comes the first one again.
+#[map]
+static NEXT_PACKET: Array<[u32; 2]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// The program under test, at TC.
+#[map]
+static TC_TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// The program under test, at XDP.
+#[map]
+static XDP_TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// The dataplane's own table, shared by its pin.
+#[map]
+static FLOWS: HashMap<FlowKey<V4>, FlowEntry<V4>> = HashMap::with_max_entries(64, 0);
+
+/// The next packet, and then the program under test.
+#[classifier]
+pub fn tc_restore(context: TcContext) -> i32 {
+    if restore(context.data(), context.data_end()) {
+        // SAFETY: a slot of a program array; the verifier checks the rest.
+        let _ = unsafe { TC_TARGET.tail_call(&context, 0) };
+    }
+    TCX_NEXT
+}
+
+/// The next packet, and then the program under test.
+#[xdp]
+pub fn xdp_restore(context: XdpContext) -> u32 {
+    if restore(context.data(), context.data_end()) {
+        // SAFETY: a slot of a program array; the verifier checks the rest.
+        let _ = unsafe { XDP_TARGET.tail_call(&context, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+/// Nothing: what is left is what restoring costs.
+#[classifier]
+pub fn tc_nothing(_: TcContext) -> i32 {
+    TCX_NEXT
+}
+
+/// Nothing: what is left is what restoring costs.
+#[xdp]
+pub fn xdp_nothing(_: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// The least that any balancer with state does: the packet's key, and one lookup in the flow table.
+#[classifier]
+pub fn tc_lookup(context: TcContext) -> i32 {
+    i32::from(lookup(context.data(), context.data_end()))
+}
+
+/// The same at XDP.
+#[xdp]
+pub fn xdp_lookup(context: XdpContext) -> u32 {
+    u32::from(lookup(context.data(), context.data_end()))
+}
+
+#[inline(always)]
+fn restore(data: usize, end: usize) -> bool {
+    let Some(next) = NEXT_PACKET.get_ptr_mut(0) else { return false };
+    // SAFETY: the map's one element; one run at a time.
+    let [place, count] = unsafe { *next };
+    let Some(packet) = PACKETS.get_ptr(place) else { return false };
+    if data + 2 * WORDS > end {
+        return false;
+    }
+    let to = data as *mut u16;
+    for word in 0..WORDS {
+        // SAFETY: the frame has as many words, as checked above, and begins at an even address.
+        unsafe { to.add(word).write_volatile((*packet)[word]) };
+    }
+    // SAFETY: as above.
+    unsafe { (*next)[0] = if place + 1 == count { 0 } else { place + 1 } };
+    true
+}
+
+#[inline(always)]
+fn lookup(data: usize, end: usize) -> bool {
+    if data + 2 * WORDS > end {
+        return false;
+    }
+    let from = data as *const u16;
+    // SAFETY: the frame has as many words, as checked above, and begins at an even address.
+    let word = |at: usize| unsafe { *from.add(at / 2) };
+    let address = |at| family::word([word(at), word(at + 2)]);
+    let key = FlowKey {
+        source: address(26),
+        destination: address(30),
+        source_port: word(34),
+        destination_port: word(36),
+        protocol: u16::from(word(22).to_ne_bytes()[1]),
+        pad: 0,
+    };
+    FLOWS.get_ptr(&key).is_some()
+}
