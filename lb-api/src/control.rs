@@ -16,6 +16,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ipnetwork::IpNetwork;
 use lb_api_types::vip::{self, Backend, Health, NatMode, Vip, VipSpec};
 use lb_dataplane::seconds;
 use lb_dataplane::table::{self, BackendState, Service, ServiceKey, Source, Table};
@@ -114,7 +115,12 @@ fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
     });
     let one_arm = spec.nat.mode == NatMode::OneArm;
     let affinity = spec.affinity_secs.and_then(|secs| NonZero::new(seconds(secs.into())));
-    Service { algorithm, affinity, backends: backends.collect(), one_arm }
+    let listed = |prefixes: &[IpNetwork], is_admitted| {
+        let access = |prefix: &IpNetwork| table::Access { prefix: *prefix, is_admitted };
+        prefixes.iter().map(access).collect::<Vec<_>>()
+    };
+    let access = [listed(&spec.access.allow, true), listed(&spec.access.deny, false)].concat();
+    Service { algorithm, affinity, access: access.into(), backends: backends.collect(), one_arm }
 }
 
 /// Where flows of a full-NAT VIP come from. Nothing of this host uses such an address, so all of its ports are free; those

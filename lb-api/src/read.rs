@@ -8,6 +8,8 @@ mod words;
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ipnetwork::IpNetwork;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -160,6 +162,26 @@ impl<'a> Cursor<'a> {
         match words.iter().find(|(word, _)| word == text) {
             Some((_, value)) => Some(*value),
             None => self.wrong(format!("is `{text}`, but has to be one of {}", all())),
+        }
+    }
+
+    /// A prefix of either family, without host bits.
+    pub fn prefix(&self) -> Option<IpNetwork> {
+        let text = self.text()?;
+        // A bare address would be read as a prefix of its own.
+        let prefix = text.contains('/').then(|| text.parse::<IpNetwork>().ok()).flatten();
+        match prefix {
+            Some(prefix) if prefix.ip() == prefix.network() => Some(prefix),
+            Some(prefix) => {
+                let network = prefix.network();
+                let len = prefix.prefix();
+                self.wrong(format!(
+                    "is {prefix}, which has host bits: did you mean {network}/{len}?"
+                ))
+            }
+            None => {
+                self.wrong(format!("is `{text}`, but has to be a prefix, such as 192.0.2.0/24"))
+            }
         }
     }
 

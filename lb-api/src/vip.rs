@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_api_types::vip::{
-    Algorithm, Backend, HealthCheck, HealthCheckKind, Metadata, Nat, NatMode, Protocol, Vip,
-    VipSpec,
+    Access, Algorithm, Backend, HealthCheck, HealthCheckKind, Metadata, Nat, NatMode, Protocol,
+    Vip, VipSpec,
 };
 
 use lb_dataplane::MAX_TURNS;
@@ -16,6 +16,8 @@ use crate::read::{Cursor, Object};
 pub const MAX_BACKENDS: usize = lb_dataplane::MAX_BACKENDS_PER_SERVICE;
 /// Source addresses of a VIP at most: a million flows to each backend.
 pub const MAX_SOURCE_ADDRESSES: usize = 16;
+/// Prefixes of a VIP's access list at most.
+pub const MAX_PREFIXES: usize = 16_384;
 /// VIPs at most, from file and REST together.
 pub const MAX_VIPS: usize = 16_384;
 
@@ -77,6 +79,7 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         "protocol",
         "algorithm",
         "affinity_secs",
+        "access",
         "nat",
         "backends",
         "health_check",
@@ -92,6 +95,9 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         None => Some(None),
         Some(seconds) => seconds.number(1..=MAX_AFFINITY_SECS).map(Some),
     };
+    let access = spec
+        .field("access")
+        .map_or_else(|| Some(Access::default()), |access| read_access(&access, address));
     let nat = spec.field("nat").map_or_else(|| Some(Nat::default()), |nat| read_nat(&nat, address));
     let backends = spec.required("backends").and_then(|cursor| {
         let backends = read_backends(&cursor, address)?;
@@ -112,6 +118,7 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         protocol: protocol?,
         algorithm: algorithm?,
         affinity_secs: affinity_secs?,
+        access: access?,
         nat: nat?,
         backends: backends?,
         health_check: health_check?,
@@ -183,6 +190,32 @@ fn other_family(address: IpAddr, vip: Option<IpAddr>) -> Option<&'static str> {
         (IpAddr::V6(_), IpAddr::V4(_)) => Some("IPv4"),
         (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => None,
     }
+}
+
+fn read_access(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Access> {
+    let access = cursor.object(&["allow", "deny"])?;
+    let mut seen = BTreeSet::new();
+    let mut read = |name| match access.field(name) {
+        None => Some(Vec::new()),
+        Some(listed) => listed.list(|cursor| {
+            let prefix = cursor.prefix()?;
+            if let Some(family) = other_family(prefix.ip(), vip) {
+                return cursor
+                    .wrong(format!("is {prefix}, but clients are of the VIP's family, {family}"));
+            }
+            if !seen.insert(prefix) {
+                return cursor.wrong(format!("repeats the prefix {prefix}: list it once"));
+            }
+            Some(prefix)
+        }),
+    };
+    let (allow, deny) = (read("allow"), read("deny"));
+    let access = Access { allow: allow?, deny: deny? };
+    let listed = access.allow.len() + access.deny.len();
+    if listed > MAX_PREFIXES {
+        return cursor.wrong(format!("lists {listed} prefixes, but {MAX_PREFIXES} are the most"));
+    }
+    Some(access)
 }
 
 fn read_nat(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Nat> {

@@ -59,6 +59,8 @@ pub struct Sizes {
     pub backends: u32,
     /// Source addresses in all lists of them.
     pub sources: u32,
+    /// Prefixes in the access lists of all services.
+    pub access: u32,
     /// Pages of 1,024 words for the rings of all services.
     pub ring_pages: u32,
     /// Pages of 1,024 words for prefixes longer than /24; four /24 blocks each.
@@ -81,6 +83,7 @@ impl Default for Sizes {
             services: 65_536,
             backends: 65_536,
             sources: 4096,
+            access: 65_536,
             ring_pages: 4096,
             fib_second_level_pages: 4096,
             fib6_pages: 8192,

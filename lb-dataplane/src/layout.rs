@@ -64,6 +64,7 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
         "SERVICES" | "ROUND_ROBIN" | "SERVICE_COUNTS" => sizes.services,
         "BACKENDS" | "BACKEND_COUNTS" | "LOADS" => sizes.backends,
         "SOURCES" => sizes.sources,
+        "ACCESS" => sizes.access,
         "RINGS" => sizes.ring_pages,
         "FIB4_L2" => sizes.fib_second_level_pages,
         "FIB6_NODES" => sizes.fib6_pages,

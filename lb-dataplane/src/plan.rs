@@ -8,6 +8,7 @@
 //! that is given to another backend later, the longest unused first, only means that an old flow's packets are counted
 //! there and that it ends with that backend. A backend that goes is marked as gone once no ring names it any more.
 
+mod access;
 mod adopt;
 mod entries;
 mod ring;
@@ -25,6 +26,8 @@ use std::num::NonZero;
 
 use lb_dataplane_common::service::{BackendEntry, ServiceEntry};
 
+pub use self::access::Prefix;
+use self::access::Prefixes;
 use self::entries::{
     address_entry, address_key, algorithm, backend_entry, gone_entry, same_family, service_key,
 };
@@ -52,6 +55,8 @@ pub struct Limits {
     pub ring_words: u32,
     /// Entries of `SOURCES`.
     pub sources: u32,
+    /// Entries of `ACCESS`.
+    pub access: u32,
 }
 
 /// What is served now.
@@ -64,10 +69,14 @@ pub struct Served {
     well: Vec<bool>,
     /// Backends of no service, which a process left that ended between two steps.
     orphans: Vec<((IpAddr, u16), u32)>,
+    /// Prefixes of no service, left in the same way.
+    lost_access: Vec<Prefix>,
     service_ids: Ids,
     backend_ids: Ids,
     rings: Rings,
     sources: Sources,
+    /// Prefixes of all services.
+    access: usize,
     limits: Limits,
 }
 
@@ -79,6 +88,7 @@ struct Held {
     entry: ServiceEntry,
     ring: Vec<u32>,
     backends: Backends,
+    access: Prefixes,
 }
 
 /// Backends of a service, by address and port.
@@ -116,10 +126,12 @@ impl Served {
             addresses: BTreeMap::new(),
             well: vec![false; limits.backends as usize],
             orphans: Vec::new(),
+            lost_access: Vec::new(),
             service_ids: Ids::new(limits.services),
             backend_ids: Ids::new(limits.backends),
             rings: Rings::new(limits.ring_words),
             sources: Sources::new(limits.sources),
+            access: 0,
             limits,
         }
     }
@@ -180,6 +192,8 @@ impl Served {
         let mut steps: Vec<Step> = orphans
             .map(|(name, id)| Step::PutBackend { id: *id, entry: gone_entry(*name) })
             .collect();
+        let lost = self.lost_access.iter();
+        steps.extend(lost.map(|prefix| Step::RemoveAccess { prefix: *prefix }));
         if !gone.is_empty() || !changed.is_empty() {
             let keys = gone.iter().chain(changed.iter().map(|(key, _)| *key));
             let undo = Undo::of(self, keys);
@@ -189,6 +203,7 @@ impl Served {
             }
         }
         self.orphans.clear();
+        self.access -= std::mem::take(&mut self.lost_access).len();
         self.drop_orphans(&mut steps);
         Ok(steps)
     }
@@ -225,6 +240,7 @@ impl Served {
                 same_family(key, backend.address)?;
                 backend.sources.iter().try_for_each(|source| same_family(key, source.address))?;
             }
+            service.access.iter().try_for_each(|access| same_family(key, access.prefix.ip()))?;
             ring::check(key, service)?;
         }
         let wanted = table.services.len() + addresses.len();
@@ -263,7 +279,13 @@ impl Served {
             }
         }
         let ring = ring(service, &backends);
-        let entry = self.entry(id, service, &ring, old.as_ref(), steps)?;
+        let access = access::prefixes(id, &service.access);
+        let nothing = Prefixes::new();
+        let old_access = old.as_ref().map_or(&nothing, |held| &held.access);
+        let room = (&mut self.access, self.limits.access);
+        access::write(old_access, &access, room, steps)?;
+        let mut entry = self.entry(id, service, &ring, old.as_ref(), steps)?;
+        entry.flags = access::flags(&access);
         if old.as_ref().is_none_or(|held| held.entry != entry) {
             self.announce(address, key, entry, old.is_none(), steps);
         }
@@ -273,7 +295,9 @@ impl Served {
             self.rings.give_back(held.entry.ring_base, held.entry.ring_len);
         }
         self.part_with(known, steps);
-        self.services.insert(*key, Held { wanted: Some(service.clone()), entry, ring, backends });
+        access::remove(old_access, &access, &mut self.access, steps);
+        let wanted = Some(service.clone());
+        self.services.insert(*key, Held { wanted, entry, ring, backends, access });
         Ok(())
     }
 
@@ -377,6 +401,7 @@ impl Served {
         }
         self.rings.give_back(held.entry.ring_base, held.entry.ring_len);
         self.service_ids.give_back(held.entry.id);
+        access::remove(&held.access, &Prefixes::new(), &mut self.access, steps);
         self.part_with(held.backends, steps);
         Ok(())
     }

@@ -4,7 +4,7 @@
 use lb_dataplane_common::family::Family;
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Timeouts};
 use lb_dataplane_common::reason::ReasonCounts;
-use lb_dataplane_common::service::{BackendEntry, ServiceEntry, SourceEntry, VipKey};
+use lb_dataplane_common::service::{AccessKey, BackendEntry, ServiceEntry, SourceEntry, VipKey};
 use lb_dataplane_common::tables::{FlowCounts, Record};
 
 /// A key or value of a map.
@@ -27,4 +27,14 @@ unsafe impl<A: Family> aya::Pod for Raw<FlowKey<A>> {}
 // SAFETY: as above.
 unsafe impl<A: Family> aya::Pod for Raw<FlowEntry<A>> {}
 
-pod!(Timeouts, FlowCounts, ReasonCounts, VipKey, ServiceEntry, BackendEntry, SourceEntry, Record,);
+pod!(
+    AccessKey,
+    Timeouts,
+    FlowCounts,
+    ReasonCounts,
+    VipKey,
+    ServiceEntry,
+    BackendEntry,
+    SourceEntry,
+    Record,
+);

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::num::NonZero;
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
+
 /// Everything that is to be served. Applied as a whole; the difference to what is served now is the work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
@@ -41,8 +43,20 @@ pub struct Service {
     pub affinity: Option<NonZero<u32>>,
     /// Backends in a stable order. Empty, or none that takes new flows: new flows are refused.
     pub backends: Vec<Backend>,
+    /// Who may begin flows: of the prefixes that hold a client's address the longest says whether it may. A client that none
+    /// holds may unless some prefix admits.
+    pub access: Arc<[Access]>,
     /// Whether flows to a backend come from this host's own address on the way there, whatever its `sources` say.
     pub one_arm: bool,
+}
+
+/// What a service says of the clients in a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Access {
+    /// Their addresses.
+    pub prefix: IpNetwork,
+    /// Whether they may begin flows.
+    pub is_admitted: bool,
 }
 
 /// How a backend is chosen for a new flow.

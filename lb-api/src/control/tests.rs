@@ -12,6 +12,7 @@ fn vip(name: &str, address: [u8; 4], port: u16, backends: &[u8]) -> Vip {
             protocol: Protocol::Tcp,
             algorithm: Algorithm::Maglev,
             affinity_secs: None,
+            access: Default::default(),
             nat: Default::default(),
             backends: backends
                 .iter()

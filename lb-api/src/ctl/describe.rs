@@ -2,9 +2,15 @@
 
 use std::fmt::Write;
 
-use lb_api_types::vip::{BackendStatus, Health, HealthCheckKind, Nat, NatMode, Protocol, Vip};
+use ipnetwork::IpNetwork;
+use lb_api_types::vip::{
+    Access, BackendStatus, Health, HealthCheckKind, Nat, NatMode, Protocol, Vip,
+};
 
 use super::table::table;
+
+/// Prefixes of an access list that are shown.
+const SHOWN: usize = 8;
 
 /// The page.
 pub(super) fn vip(vip: &Vip) -> String {
@@ -20,6 +26,9 @@ pub(super) fn vip(vip: &Vip) -> String {
         line("Affinity", format!("a client's flows go to one backend for {seconds} s"));
     }
     line("NAT", nat(&spec.nat));
+    if !spec.access.is_open() {
+        line("Access", access(&spec.access));
+    }
     let check = &spec.health_check;
     line(
         "Health check",
@@ -80,6 +89,22 @@ pub(super) fn protocol(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
+    }
+}
+
+fn access(access: &Access) -> String {
+    let listed = |prefixes: &[IpNetwork]| {
+        let all: Vec<_> = prefixes.iter().take(SHOWN).map(ToString::to_string).collect();
+        let more = prefixes.len().saturating_sub(SHOWN);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{}{more}", all.join(", "))
+    };
+    match (access.allow.is_empty(), access.deny.is_empty()) {
+        (true, _) => format!("all but {}", listed(&access.deny)),
+        (false, true) => format!("only {}", listed(&access.allow)),
+        (false, false) => {
+            format!("only {}, but not {}", listed(&access.allow), listed(&access.deny))
+        }
     }
 }
 

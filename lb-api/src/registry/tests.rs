@@ -81,6 +81,7 @@ pub(crate) fn vip(name: &str, last: u8) -> Vip {
             protocol: Protocol::Tcp,
             algorithm: Default::default(),
             affinity_secs: None,
+            access: Default::default(),
             nat: Default::default(),
             backends: vec![Backend {
                 address: [10, 0, 0, 1].into(),

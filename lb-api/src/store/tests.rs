@@ -13,6 +13,7 @@ fn some_vip(name: &str) -> Vip {
             protocol: Default::default(),
             algorithm: Default::default(),
             affinity_secs: None,
+            access: Default::default(),
             nat: Default::default(),
             backends: vec![Backend {
                 address: [10, 0, 0, 1].into(),

@@ -64,6 +64,10 @@ fn each_mistake_names_its_field() {
         ("/spec/protocol", json!("sctp")),
         ("/spec/algorithm", json!("random")),
         ("/spec/affinity_secs", json!(0)),
+        ("/spec/access", json!(["10.0.0.0/8"])),
+        ("/spec/access", json!({"allow": ["10.0.0.0/8"], "deny": ["10.0.0.0/8"]})),
+        ("/spec/access", json!({"allow": ["10.0.0.1/8"]})),
+        ("/spec/access", json!({"allow": ["2001:db8::/32"]})),
         ("/spec/affinity_secs", json!(86_401)),
         ("/spec/nat", json!("full-nat")),
         ("/spec/advertise", json!("yes")),
@@ -82,7 +86,9 @@ fn each_mistake_names_its_field() {
     for (pointer, value) in cases {
         let found = mistakes(&with(pointer, value.clone()));
         assert_eq!(found.len(), 1, "{pointer} = {value}: {found:?}");
-        assert_eq!(found[0].path.pointer(), pointer, "{value}: {found:?}");
+        let at = found[0].path.pointer();
+        let inside = format!("{pointer}/");
+        assert!(at == pointer || at.starts_with(&inside), "{value}: {found:?}");
     }
     let check = |field: &str, value: Value| with("/spec/health_check", json!({ field: value }));
     let cases = [
@@ -182,6 +188,7 @@ fn any_vip() -> impl Strategy<Value = Vip> {
                 protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
                 algorithm: if udp { Algorithm::RoundRobin } else { Algorithm::Maglev },
                 affinity_secs: None,
+                access: Default::default(),
                 nat: Default::default(),
                 backends: backends
                     .into_iter()

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 /// What every resource carries: its name within its kind.
@@ -52,6 +53,9 @@ pub struct VipSpec {
     /// default. lbd remembers 65,536 clients, the longest unseen is forgotten first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity_secs: Option<u32>,
+    /// Who may begin flows; everybody by default.
+    #[serde(default, skip_serializing_if = "Access::is_open")]
+    pub access: Access,
     /// Where packets to a backend come from; the client's own address by default.
     #[serde(default)]
     pub nat: Nat,
@@ -103,6 +107,30 @@ impl fmt::Display for Algorithm {
             Self::LeastConnections => "least-connections",
             Self::SourceHash => "source-hash",
         })
+    }
+}
+
+/// Who may begin flows: of the listed prefixes that hold a client's address the longest says whether it may. A client that
+/// none holds may, unless `allow` lists any. Flows that there are go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Access {
+    /// Clients that may.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub allow: Vec<IpNetwork>,
+    /// Clients that may not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub deny: Vec<IpNetwork>,
+}
+
+impl Access {
+    /// Whether everybody may.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.allow.is_empty() && self.deny.is_empty()
     }
 }
 

@@ -45,6 +45,7 @@ impl Backends {
         Service {
             algorithm: Algorithm::Maglev,
             affinity: None,
+            access: [].into(),
             backends: backends.collect(),
             one_arm: false,
         }

@@ -15,8 +15,8 @@ use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
 use crate::pipeline::{Arrival, Scratch, claim, peer_key};
 use crate::reason::Reason;
 use crate::service::{
-    ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH, Affinity,
-    AffinityKey, ServiceEntry, VipKey,
+    ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH, AccessKey, Affinity,
+    AffinityKey, SERVICE_ADMITS_LISTED, SERVICE_REFUSES_LISTED, ServiceEntry, VipKey,
 };
 use crate::tables::{FamilyTables, InsertError, Tables};
 
@@ -33,12 +33,19 @@ pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
     let Scratch { arrival, step, made, .. } = scratch;
     let (key, flags) = (&arrival.key, arrival.flags);
     let service = tables.service(&VipKey {
-        address: key.destination.to_bytes(),
+        address: key.destination.to_v6(),
         port: key.destination_port.to_ne_bytes(),
         protocol: key.protocol(),
         pad: 0,
     });
     let Some(service) = service else { return Ok(()) };
+    if service.flags & (SERVICE_ADMITS_LISTED | SERVICE_REFUSES_LISTED) != 0 {
+        let client = AccessKey { service: service.id, client: key.source.to_v6() };
+        let unlisted = service.flags & SERVICE_ADMITS_LISTED == 0;
+        if !tables.access(&client).unwrap_or(unlisted) {
+            return Err(Reason::SourceRefused);
+        }
+    }
     let mut state = 0;
     let is_later_segment = key.protocol() == TCP && !arrival.is_first_of_connection();
     if is_later_segment {
@@ -198,7 +205,7 @@ fn remembered<A: Family, T: Tables>(tables: &T, service: &ServiceEntry, source: 
 
 #[inline(always)]
 fn client<A: Family>(service: u32, source: A) -> AffinityKey {
-    AffinityKey { client: source.to_bytes(), service }
+    AffinityKey { client: source.to_v6(), service }
 }
 
 #[inline(always)]
@@ -211,6 +218,7 @@ fn choose<A: Family, T: Tables>(
     if len == 0 {
         return Err(Reason::NoBackend);
     }
+    let hash = FlowHash::of(&arrival.key);
     let at =
         |index: u32| tables.ring(service.ring_base.wrapping_add(index)).ok_or(Reason::TableFault);
     let index = match service.algorithm {
@@ -219,14 +227,14 @@ fn choose<A: Family, T: Tables>(
             (round % u64::from(len)) as u32
         }
         ALGORITHM_SOURCE_HASH => FlowHash::of_source(arrival.key.source).for_backend() % len,
-        _ => arrival.hash.for_backend() % len,
+        _ => hash.for_backend() % len,
     };
     let chosen = at(index)?;
     if service.algorithm != ALGORITHM_LEAST_CONNECTIONS || len == 1 {
         return Ok(chosen);
     }
     // Another place, never the same one.
-    let step = 1 + arrival.hash.for_route() % (len - 1);
+    let step = 1 + hash.for_route() % (len - 1);
     let other = index.wrapping_add(step) % len;
     let other = at(other)?;
     let weight = |id| tables.backend(id).map(|backend| u64::from(backend.weight));
@@ -250,7 +258,7 @@ fn insert_back_of_source<A: Family, T: Tables + FamilyTables<A>>(
     arrival: &Arrival<A>,
     made: &mut Composed<A>,
 ) -> Result<(), Reason> {
-    let index = arrival.hash.for_route() % made.sources_len;
+    let index = FlowHash::of(&arrival.key).for_route() % made.sources_len;
     let source = tables.source(made.sources_base.wrapping_add(index)).ok_or(Reason::TableFault)?;
     made.after.source = A::from_bytes(source.address);
     let mut tries = 0;

@@ -44,8 +44,8 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     /// Both addresses of a packet in 64 bits, the same on every machine.
     fn fold(source: Self, destination: Self) -> u64;
     /// As IPv6 has it, an IPv4 address mapped (RFC 4291 §2.5.5.2).
-    fn to_bytes(self) -> [u8; 16];
-    /// From what [`Family::to_bytes`] made.
+    fn to_v6(self) -> V6;
+    /// From the bytes of what [`Family::to_v6`] made.
     fn from_bytes(bytes: [u8; 16]) -> Self;
     /// For [`Way`](crate::pipeline::Way): as IPv6 has it, an IPv4 address in the first word.
     fn to_next_hop(self) -> V6;
@@ -73,7 +73,7 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     /// Writes the time to live.
     fn write_ttl<P: Packet>(packet: &mut P, ttl: u8) -> Option<()>;
     /// Looks a destination up in the FIB.
-    fn route<T: Tables>(tables: &T, destination: Self, hash: u32) -> Route;
+    fn route<T: Tables>(tables: &T, destination: Self, hash: impl FnOnce() -> u32) -> Route;
 }
 
 /// The two 16-bit words of one of 32 bits, in memory's order.

@@ -110,9 +110,9 @@ pub const fn group_kind(kind: u8) -> u64 {
     (kind as u64) << 56
 }
 
-/// Looks up a destination (host byte order); `hash` chooses among a group's members.
+/// Looks up a destination (host byte order); `hash`, which is only asked for then, chooses among a group's members.
 #[inline(always)]
-pub fn lookup4<T: FibTables>(tables: &T, destination: u32, hash: u32) -> Route {
+pub fn lookup4<T: FibTables>(tables: &T, destination: u32, hash: impl FnOnce() -> u32) -> Route {
     let Some(mut word) = tables.l1(destination >> 8) else { return Route::Miss };
     if word & L1_CHUNK != 0 {
         let index = (word & !L1_CHUNK) * CHUNK_WORDS + (destination & 0xff);
@@ -126,7 +126,7 @@ pub fn lookup4<T: FibTables>(tables: &T, destination: u32, hash: u32) -> Route {
 
 /// The second half of a lookup: from a group to a member.
 #[inline(always)]
-pub fn lookup_group4<T: FibTables>(tables: &T, group: u32, hash: u32) -> Route {
+pub fn lookup_group4<T: FibTables>(tables: &T, group: u32, hash: impl FnOnce() -> u32) -> Route {
     if group == NO_GROUP {
         return Route::Miss;
     }
@@ -136,7 +136,7 @@ pub fn lookup_group4<T: FibTables>(tables: &T, group: u32, hash: u32) -> Route {
         GROUP_MEMBER => low,
         GROUP_BUCKETS => {
             let mask = (1u32 << ((group >> 32) as u8 & 31)) - 1;
-            match tables.bucket(low.wrapping_add(hash & mask)) {
+            match tables.bucket(low.wrapping_add(hash() & mask)) {
                 Some(member) => member,
                 None => return Route::Miss,
             }

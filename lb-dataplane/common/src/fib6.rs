@@ -85,9 +85,13 @@ pub const fn root_index(high: u64) -> (u32, u32) {
     }
 }
 
-/// Looks up a destination (both halves in host byte order); `hash` chooses among a group's members.
+/// Looks up a destination (both halves in host byte order); `hash`, which is only asked for then, chooses among a group's members.
 #[inline(always)]
-pub fn lookup6<T: Fib6Tables>(tables: &T, destination: [u64; 2], hash: u32) -> Route {
+pub fn lookup6<T: Fib6Tables>(
+    tables: &T,
+    destination: [u64; 2],
+    hash: impl FnOnce() -> u32,
+) -> Route {
     match group6(tables, destination) {
         Some(group) => lookup_group4(tables, group, hash),
         None => Route::Miss,

@@ -15,13 +15,13 @@ use crate::fib6::Fib6Tables;
 use crate::flow::{Flow, FlowEntry, FlowKey, Timeouts, Translation};
 use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::half_open::HalfOpen;
-use crate::hash::FlowHash;
 use crate::parse::{Ip, Transport};
 use crate::pipeline::{Arrival, Scratch, Step};
 use crate::quote::Quote;
 use crate::reason::Reason;
 use crate::service::{
-    Affinity, AffinityKey, BACKEND_IN_USE, BackendEntry, ServiceEntry, SourceEntry, VipKey,
+    AccessKey, Affinity, AffinityKey, BACKEND_IN_USE, BackendEntry, ServiceEntry, SourceEntry,
+    VipKey,
 };
 use crate::tables::{FamilyTables, InsertError, Tables};
 
@@ -145,6 +145,8 @@ pub(crate) struct ModelTables {
     pub(crate) evicted: Cell<u32>,
     /// By backend: its flows. Below zero between the end of one on one CPU and the count of its beginning on another.
     pub(crate) loads: RefCell<HashMap<u32, i64>>,
+    /// By whole address.
+    pub(crate) access: HashMap<AccessKey, bool>,
     pub(crate) affinities: RefCell<HashMap<AffinityKey, Affinity>>,
     pub(crate) counted: RefCell<Vec<Reason>>,
     pub(crate) interruption: RefCell<Option<Interruption>>,
@@ -242,7 +244,6 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
             quote: Quote { key: nothing, ip_at: 0, transport_at: 0 },
             arrival: Arrival {
                 key: nothing,
-                hash: FlowHash::of(&nothing),
                 sequence: 0,
                 acknowledged: 0,
                 bytes: 0,
@@ -320,6 +321,10 @@ impl Tables for ModelTables {
         self.loads.borrow().get(&backend).map_or(0, |load| (*load).max(0).cast_unsigned())
     }
 
+    fn access(&self, key: &AccessKey) -> Option<bool> {
+        self.access.get(key).copied()
+    }
+
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
         self.affinities.borrow().get(key).copied()
     }
@@ -373,7 +378,7 @@ impl Tables for ModelTables {
 
 /// A VIP with backends, everything sent out through interface 9.
 pub(crate) fn serving(vip: [u8; 4], algorithm: u8, backends: &[[u8; 4]]) -> ModelTables {
-    let bytes = |address| V4::from_ne_bytes(address).to_bytes();
+    let bytes = |address| v6_bytes(V4::from_ne_bytes(address).to_v6());
     let backends: Vec<[u8; 16]> = backends.iter().map(|address| bytes(*address)).collect();
     serving_any(bytes(vip), algorithm, &backends)
 }
@@ -399,6 +404,7 @@ pub(crate) fn serving_any(vip: [u8; 16], algorithm: u8, backends: &[[u8; 16]]) -
         pad: [0; 2],
         affinity: 0,
     };
+    let vip = V6::from_bytes(vip);
     let key =
         |port: u16, protocol| VipKey { address: vip, port: port.to_be_bytes(), protocol, pad: 0 };
     let address = ServiceEntry { id: u32::MAX, ring_len: 0, flags: 1, ..service };
@@ -427,4 +433,9 @@ pub(crate) fn serving_any(vip: [u8; 16], algorithm: u8, backends: &[[u8; 16]]) -
 /// The two forms of zero aside, whether a plain sum (not complemented) stands for these words.
 pub(crate) fn folded(words: &[u16]) -> u16 {
     words.iter().fold(Delta::default(), |sum, word| sum.and(Delta(*word))).0
+}
+
+fn v6_bytes(address: V6) -> [u8; 16] {
+    let [a, b, c, d] = address.map(u32::to_ne_bytes);
+    [a, b, c, d].concat().try_into().unwrap_or_default()
 }

@@ -25,7 +25,6 @@ use crate::fib::MemberEntry;
 use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_EXPIRING, Translation};
 use crate::fragment::FragmentPorts;
 use crate::half_open;
-use crate::hash::FlowHash;
 use crate::packet::Packet;
 use crate::parse::{self, Ip, Kind, Transport, Version};
 use crate::quote::Quote;
@@ -64,7 +63,8 @@ pub const NEXT_HOP_V6: u32 = 10;
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
     let bytes = packet.frame_len();
-    let mut way = Way::default();
+    // The next hop has no value yet. No zeroes: the compiler would clear it by a call.
+    let mut way = Way { ifindex: 0, resolve: 0, next_hop: [bytes; 4] };
     let reason = match parse::ethernet(packet) {
         Ok(Version::V4) => run_v4(packet, tables, &mut way),
         Ok(Version::V6) => run_v6(packet, tables, &mut way),
@@ -195,17 +195,16 @@ fn read_transport_apart<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
 #[inline(always)]
 fn note_arrival<A: Family>(scratch: &mut Scratch<A>, bytes: u32) {
     let Scratch { ip, transport, arrival, step, .. } = scratch;
-    let key = transport.key(ip);
-    *arrival = Arrival {
-        key,
-        hash: FlowHash::of(&key),
-        sequence: transport.sequence,
-        acknowledged: transport.acknowledged,
-        bytes,
-        flags: transport.flags,
-        pad: [0; 3],
-    };
-    *step = Step::default();
+    arrival.key = transport.key(ip);
+    arrival.sequence = transport.sequence;
+    arrival.acknowledged = transport.acknowledged;
+    arrival.bytes = bytes;
+    arrival.flags = transport.flags;
+    // Field by field, and no padding: the compiler clears longer runs by a call.
+    step.direction = 0;
+    step.is_flow = false;
+    step.begins = false;
+    step.is_new = false;
 }
 
 /// Leaves the ports of a first fragment to the later ones.
@@ -250,7 +249,7 @@ const NO_VIP: u32 = u32::MAX;
 /// The flags of a VIP's address.
 #[inline(always)]
 fn vip_flags<A: Family, T: Tables>(tables: &T, address: A) -> u32 {
-    let key = VipKey { address: address.to_bytes(), port: [0, 0], protocol: 0, pad: 0 };
+    let key = VipKey { address: address.to_v6(), port: [0, 0], protocol: 0, pad: 0 };
     tables.service(&key).map_or(NO_VIP, |service| u32::from(service.flags))
 }
 
@@ -280,8 +279,6 @@ pub struct Scratch<A: Family> {
 pub struct Arrival<A> {
     /// Its flow's key.
     pub key: FlowKey<A>,
-    /// The key's hash.
-    pub hash: FlowHash,
     /// TCP's sequence number, in network byte order.
     pub sequence: u32,
     /// TCP's acknowledgement number, in network byte order.

@@ -153,6 +153,8 @@ reasons! {
     NoSourcePort = 39, "no-source-port", Drop, Original;
     /// Extension headers of IPv6 that lead elsewhere, or too many of them.
     ExtensionHeaders = 40, "extension-headers", Pass, Original;
+    /// A new flow from an address that the service's access list does not admit.
+    SourceRefused = 41, "source-refused", Drop, Original;
 }
 
 /// How many reasons there are: entries of `REASONS`.

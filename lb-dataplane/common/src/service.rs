@@ -1,6 +1,8 @@
 //! What the service maps hold. Addresses and ports are big-endian bytes, as packets have them; an IPv4 address is mapped into
 //! IPv6 (RFC 4291 §2.5.5.2).
 
+use crate::family::V6;
+
 /// Key of the hash map `SERVICES`: what clients connect to.
 ///
 /// Port 0 with protocol 0 stands for the address itself: it is there for every VIP address, and says what happens to an echo
@@ -8,8 +10,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C, align(4))]
 pub struct VipKey {
-    /// The virtual address.
-    pub address: [u8; 16],
+    /// The virtual address. Words of 32 bits: bytes would be cleared by a call.
+    pub address: V6,
     /// The port.
     pub port: [u8; 2],
     /// The IP protocol number.
@@ -61,6 +63,22 @@ impl ServiceEntry {
 /// Echo requests to this address are answered here.
 pub const SERVICE_ANSWER_ECHO: u8 = 1;
 
+/// Only clients that a prefix of `ACCESS` admits may begin flows.
+pub const SERVICE_ADMITS_LISTED: u8 = 2;
+/// Clients that a prefix of `ACCESS` refuses may not begin flows.
+pub const SERVICE_REFUSES_LISTED: u8 = 4;
+
+/// What the LPM trie `ACCESS` is looked up by, behind the length in bits: the longest prefix of a client says whether it may
+/// begin flows. Its value is 1 for yes and 0 for no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct AccessKey {
+    /// The service's id.
+    pub service: u32,
+    /// The client's address, or a prefix of it.
+    pub client: V6,
+}
+
 /// Value of the array `BACKENDS`, indexed by the words of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
@@ -100,7 +118,7 @@ pub struct SourceEntry {
 #[repr(C)]
 pub struct AffinityKey {
     /// The client's address.
-    pub client: [u8; 16],
+    pub client: V6,
     /// The service's id.
     pub service: u32,
 }

@@ -8,7 +8,9 @@ use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::half_open::HalfOpen;
 use crate::pipeline::Scratch;
 use crate::reason::Reason;
-use crate::service::{Affinity, AffinityKey, BackendEntry, ServiceEntry, SourceEntry, VipKey};
+use crate::service::{
+    AccessKey, Affinity, AffinityKey, BackendEntry, ServiceEntry, SourceEntry, VipKey,
+};
 
 /// A tick is 2^30 ns, 1.07 s: the kernel's monotonic clock, shifted instead of divided.
 pub const TICK_SHIFT: u32 = 30;
@@ -61,6 +63,8 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn backend(&self, id: u32) -> Option<&BackendEntry>;
     /// How many flows a backend has.
     fn load(&self, backend: u32) -> u64;
+    /// Whether the longest prefix of a client admits it to a service; `None` if no prefix holds it.
+    fn access(&self, key: &AccessKey) -> Option<bool>;
     /// Where a client's last flow went.
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
     /// Notes where a client's flow goes.

@@ -40,7 +40,7 @@ pub fn answer6(_: XdpContext) -> u32 {
     let Some(to) = EXPECTED.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
     for place in 0..LOOKUPS {
         let Some(destination) = destination(place) else { return xdp_action::XDP_ABORTED };
-        let answer = match lookup6(&Fib, destination, destination[1] as u32) {
+        let answer = match lookup6(&Fib, destination, || destination[1] as u32) {
             Route::Forward(member) => found(&member),
             Route::Miss => 0,
             Route::Kernel => 1,
@@ -55,7 +55,7 @@ pub fn answer6(_: XdpContext) -> u32 {
 /// The FIB: from the destination to the interface and both MACs.
 #[xdp]
 pub fn multibit6(_: XdpContext) -> u32 {
-    walk(|destination, _| match lookup6(&Fib, destination, destination[1] as u32) {
+    walk(|destination, _| match lookup6(&Fib, destination, || destination[1] as u32) {
         Route::Forward(member) => Some(found(&member)),
         Route::Kernel | Route::Blackhole | Route::Miss => None,
     })
@@ -66,7 +66,7 @@ pub fn multibit6(_: XdpContext) -> u32 {
 pub fn trie6(_: XdpContext) -> u32 {
     walk(|destination, _| {
         let group = TRIE6.get(&Key::new(128, destination.map(u64::to_be)))?;
-        match lookup_group4(&Fib, *group, destination[1] as u32) {
+        match lookup_group4(&Fib, *group, || destination[1] as u32) {
             Route::Forward(member) => Some(found(&member)),
             Route::Kernel | Route::Blackhole | Route::Miss => None,
         }

@@ -1,8 +1,9 @@
 //! The pipeline's tables as BPF maps. Sizes here are the least that is of use; the loader sets those of the configuration.
 
-use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use lb_dataplane_common::family::{V4, V6};
 use lb_dataplane_common::fib::{FibTables, MemberEntry};
@@ -14,7 +15,7 @@ use lb_dataplane_common::pipeline::{Outcome, Scratch};
 use lb_dataplane_common::punt::{Punt, QUOTED};
 use lb_dataplane_common::reason::{REASONS as REASON_COUNT, Reason, ReasonCounts};
 use lb_dataplane_common::service::{
-    Affinity, AffinityKey, BackendEntry, PAGE_WORDS, ServiceEntry, VipKey, SourceEntry,
+    AccessKey, Affinity, AffinityKey, BackendEntry, PAGE_WORDS, ServiceEntry, VipKey, SourceEntry,
 };
 use lb_dataplane_common::tables::{FamilyTables, FlowCounts, InsertError, Record, TICK_SHIFT, Tables};
 
@@ -38,6 +39,9 @@ static ROUND_ROBIN: Array<u64> = Array::with_max_entries(64, 0);
 /// How many flows each backend has.
 #[map]
 static LOADS: Array<u64> = Array::with_max_entries(64, 0);
+/// Who may begin flows of which service.
+#[map]
+static ACCESS: LpmTrie<AccessKey, u32> = LpmTrie::with_max_entries(64, BPF_F_NO_PREALLOC);
 /// Where clients' last flows went: 65,536 clients at most, 6 MiB.
 #[map]
 static AFFINITIES: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(1 << 16, 0);
@@ -281,6 +285,12 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn access(&self, key: &AccessKey) -> Option<bool> {
+        const BITS: u32 = 8 * size_of::<AccessKey>() as u32;
+        ACCESS.get(Key::new(BITS, *key)).map(|admitted| *admitted != 0)
+    }
+
+    #[inline(always)]
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
         let affinity = AFFINITIES.get_ptr(key)?;
         // SAFETY: an entry that is reused meanwhile is another client's, whose backend is checked before it is used.
@@ -428,7 +438,8 @@ pub fn record(outcome: &Outcome) {
         unsafe {
             (*record).reason = outcome.reason as u32;
             (*record).ifindex = outcome.way.ifindex;
-            (*record).resolve = outcome.way.next_hop;
+            (*record).resolve =
+                if outcome.way.resolve == 0 { [0; 4] } else { outcome.way.next_hop };
             (*record).packets += 1;
         }
     }

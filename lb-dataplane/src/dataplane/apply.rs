@@ -7,9 +7,12 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 
 use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapError, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
-use lb_dataplane_common::service::{BackendEntry, PAGE_WORDS, ServiceEntry, SourceEntry, VipKey};
+use lb_dataplane_common::service::{
+    AccessKey, BackendEntry, PAGE_WORDS, ServiceEntry, SourceEntry, VipKey,
+};
 use lb_dataplane_common::tables::FlowCounts;
 
 use super::Sizes;
@@ -43,6 +46,7 @@ pub(super) fn limits(sizes: &Sizes) -> Limits {
         backends: sizes.backends,
         ring_words: sizes.ring_pages.saturating_mul(PAGE_WORDS as u32),
         sources: sizes.sources,
+        access: sizes.access,
     }
 }
 
@@ -68,9 +72,15 @@ pub(super) fn adopt(ebpf: &mut Ebpf, limits: Limits) -> Result<Served, ApplyErro
     };
     let backends = read_backends(ebpf, limits.backends)
         .map_err(|e| failed("BACKENDS")(MapError::IoError(e)))?;
+    let access: LpmTrie<_, Raw<AccessKey>, u32> = open(ebpf, "ACCESS")?;
+    let access = access
+        .iter()
+        .map(|item| item.map(|(key, value)| ((key.prefix_len(), key.data().0), value != 0)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(failed("ACCESS"))?;
     let sources: Array<_, Raw<SourceEntry>> = open(ebpf, "SOURCES")?;
     let source = |index: u32| sources.get(&index, 0).ok().map(|source| source.0);
-    Ok(Served::adopt(limits, services, (0..).zip(backends), ring, source))
+    Ok(Served::adopt(limits, services, (0..).zip(backends), ring, source, access))
 }
 
 /// All backends, by id.
@@ -115,6 +125,19 @@ fn carry_out(ebpf: &mut Ebpf, step: &Step) -> Result<(), ApplyError> {
             (*base..).zip(entries).try_for_each(|(index, entry)| {
                 sources.set(index, Raw(*entry), 0).map_err(failed("SOURCES"))
             })
+        }
+        Step::PutAccess { prefix, is_admitted } => {
+            let mut access: LpmTrie<_, Raw<AccessKey>, u32> = open(ebpf, "ACCESS")?;
+            let key = Key::new(prefix.0, Raw(prefix.1));
+            access.insert(&key, u32::from(*is_admitted), 0).map_err(failed("ACCESS"))
+        }
+        Step::RemoveAccess { prefix } => {
+            let mut access: LpmTrie<_, Raw<AccessKey>, u32> = open(ebpf, "ACCESS")?;
+            match access.remove(&Key::new(prefix.0, Raw(prefix.1))) {
+                // It is gone, which is what was asked for.
+                Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
+                Err(source) => Err(failed("ACCESS")(source)),
+            }
         }
         Step::WriteRing { base, words } => write_ring(ebpf, *base, words),
         Step::ClearService { id } => {

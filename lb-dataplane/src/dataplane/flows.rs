@@ -1,6 +1,6 @@
 //! Reading the flow tables.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -93,7 +93,8 @@ fn peer_key<A: Family>(key: &FlowKey<A>, translation: &Translation<A>) -> FlowKe
 
 fn flow<A: Family>(key: &FlowKey<A>, entry: &FlowEntry<A>, idle_ticks: u32) -> Flow {
     let end = |address: A, port: u16| {
-        let address: IpAddr = Ipv6Addr::from(address.to_bytes()).to_canonical();
+        let [a, b, c, d] = address.to_v6().map(|word| u128::from(u32::from_be(word)));
+        let address = Ipv6Addr::from(a << 96 | b << 64 | c << 32 | d).to_canonical();
         SocketAddr::new(address, u16::from_be(port))
     };
     Flow {

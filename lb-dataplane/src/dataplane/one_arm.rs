@@ -113,6 +113,7 @@ mod tests {
         let service = |one_arm| Service {
             algorithm: Algorithm::Maglev,
             affinity: None,
+            access: [].into(),
             backends: vec![backend([10, 0, 0, 1]), backend([10, 9, 9, 9])],
             one_arm,
         };

@@ -138,7 +138,7 @@ fn removed(prefix: [u8; 4], len: u8) -> FibUpdate {
 }
 
 fn out(reader: &Reader, address: [u8; 4]) -> Option<u32> {
-    match lookup4(reader, u32::from_be_bytes(address), 7) {
+    match lookup4(reader, u32::from_be_bytes(address), || 7) {
         Route::Forward(member) => Some(member.ifindex),
         Route::Kernel | Route::Blackhole | Route::Miss => None,
     }
@@ -181,14 +181,14 @@ fn a_group_that_changes_takes_its_routes_along() {
     group(&mut fib, 1, &[11]);
     assert_eq!(out(&reader, [10, 3, 3, 3]), Some(11));
     fib.update(&FibUpdate::Group { id: 1, action: Action::Kernel }).unwrap();
-    assert_eq!(lookup4(&reader, 0x0a01_0101, 0), Route::Kernel);
+    assert_eq!(lookup4(&reader, 0x0a01_0101, || 0), Route::Kernel);
     fib.update(&FibUpdate::Group { id: 1, action: Action::Blackhole }).unwrap();
-    assert_eq!(lookup4(&reader, 0x0a01_0101, 0), Route::Blackhole);
+    assert_eq!(lookup4(&reader, 0x0a01_0101, || 0), Route::Blackhole);
 }
 
 fn choices(reader: &Reader) -> Vec<u32> {
     let member = |hash: u32| {
-        let Route::Forward(member) = lookup4(reader, 0x0a01_0101, hash) else {
+        let Route::Forward(member) = lookup4(reader, 0x0a01_0101, || hash) else {
             panic!("hash {hash} leads nowhere")
         };
         member.ifindex
@@ -478,7 +478,7 @@ proptest! {
         let edges = naive.routes.keys().flat_map(|(p, len)| [*p, *p | !u32::mask(*len), p.wrapping_sub(1)]);
         for address in edges.chain(probes.iter().map(|(p, _)| *p)) {
             let expected = naive.lookup(address);
-            match (lookup4(&reader, address, address.wrapping_mul(0x9e37_79b9)), expected) {
+            match (lookup4(&reader, address, || address.wrapping_mul(0x9e37_79b9)), expected) {
                 (Route::Forward(member), Some(members)) => prop_assert!(members.contains(&member.ifindex)),
                 (Route::Miss, None) => {}
                 (found, expected) => prop_assert!(false, "{address:#x}: {found:?}, expected {expected:?}"),

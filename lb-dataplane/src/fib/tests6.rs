@@ -29,7 +29,7 @@ fn removed(prefix: &str, len: u8) -> FibUpdate {
 }
 
 fn look(reader: &Reader, address: u128) -> Option<u32> {
-    match lookup6(reader, [(address >> 64) as u64, address as u64], 7) {
+    match lookup6(reader, [(address >> 64) as u64, address as u64], || 7) {
         Route::Forward(member) => Some(member.ifindex),
         Route::Kernel | Route::Blackhole | Route::Miss => None,
     }

@@ -6,7 +6,8 @@ use lb_dataplane_common::service::{
     BACKEND_IN_USE, BackendEntry, ServiceEntry, SourceEntry, VipKey,
 };
 
-use super::entries::address;
+use super::access::{Prefix, Prefixes};
+use super::entries::{address, address_of};
 use super::{Backends, Held, Limits, Place, Served};
 use crate::table::{Protocol, ServiceKey};
 
@@ -18,6 +19,7 @@ impl Served {
         backends: impl IntoIterator<Item = (u32, BackendEntry)>,
         ring_word: impl Fn(u32) -> Option<u32>,
         source: impl Fn(u32) -> Option<SourceEntry>,
+        access: impl IntoIterator<Item = (Prefix, bool)>,
     ) -> Self {
         let mut served = Self::new(limits);
         let mut by_service: HashMap<u32, Backends> = HashMap::new();
@@ -31,8 +33,13 @@ impl Served {
             served.note(id, &entry);
             by_service.entry(entry.service).or_default().insert(name, place);
         }
+        let mut by_id: HashMap<u32, Prefixes> = HashMap::new();
+        for (prefix, is_admitted) in access {
+            served.access += 1;
+            by_id.entry(prefix.1.service).or_default().insert(prefix, is_admitted);
+        }
         for (vip, entry) in services {
-            let address = address(vip.address);
+            let address = address_of(&vip);
             let Some(key) = key(&vip) else {
                 served.addresses.entry(address).or_insert(0);
                 continue;
@@ -40,14 +47,16 @@ impl Served {
             let words = entry.ring_base..entry.ring_base.saturating_add(entry.ring_len);
             let ring: Vec<u32> = words.filter_map(&ring_word).collect();
             let backends = by_service.remove(&entry.id).unwrap_or_default();
+            let access = by_id.remove(&entry.id).unwrap_or_default();
             served.rings.reserve(entry.ring_base, entry.ring_len);
             *served.addresses.entry(address).or_insert(0) += 1;
-            served.services.insert(key, Held { wanted: None, entry, ring, backends });
+            served.services.insert(key, Held { wanted: None, entry, ring, backends, access });
         }
         for (name, place) in by_service.into_values().flatten() {
             served.sources.give_back(place.sources());
             served.orphans.push((name, place.id));
         }
+        served.lost_access = by_id.into_values().flat_map(Prefixes::into_keys).collect();
         served.service_ids.reserve(served.services.values().map(|held| held.entry.id));
         let ids =
             served.services.values().flat_map(|held| held.backends.values().map(|place| place.id));
@@ -63,6 +72,6 @@ fn key(key: &VipKey) -> Option<ServiceKey> {
         17 => Protocol::Udp,
         _ => return None,
     };
-    let address = address(key.address);
+    let address = address_of(key);
     Some(ServiceKey { address, port: u16::from_be_bytes(key.port), protocol })
 }

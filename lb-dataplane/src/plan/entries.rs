@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use lb_dataplane_common::family::{Family, V6};
 use lb_dataplane_common::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH,
     BACKEND_DRAINING, BACKEND_FAILED, BACKEND_IN_USE, BackendEntry, SERVICE_ANSWER_ECHO,
@@ -18,6 +19,18 @@ pub(super) fn bytes(address: IpAddr) -> [u8; 16] {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         IpAddr::V6(address) => address.octets(),
     }
+}
+
+/// An address as a key has it.
+fn words(address: IpAddr) -> V6 {
+    V6::from_bytes(bytes(address))
+}
+
+/// The address of a key.
+pub(super) fn address_of(key: &VipKey) -> IpAddr {
+    let [a, b, c, d] = key.address.map(u32::from_be);
+    let bits = u128::from(a) << 96 | u128::from(b) << 64 | u128::from(c) << 32 | u128::from(d);
+    Ipv6Addr::from(bits).to_canonical()
 }
 
 /// An address from the maps.
@@ -39,12 +52,12 @@ pub(super) fn service_key(key: &ServiceKey) -> VipKey {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
     };
-    VipKey { address: bytes(key.address), port: key.port.to_be_bytes(), protocol, pad: 0 }
+    VipKey { address: words(key.address), port: key.port.to_be_bytes(), protocol, pad: 0 }
 }
 
 /// What stands for the address itself.
 pub(super) fn address_key(address: IpAddr) -> VipKey {
-    VipKey { address: bytes(address), port: [0; 2], protocol: 0, pad: 0 }
+    VipKey { address: words(address), port: [0; 2], protocol: 0, pad: 0 }
 }
 
 pub(super) fn address_entry() -> ServiceEntry {

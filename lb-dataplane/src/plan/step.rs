@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use lb_dataplane_common::service::{BackendEntry, ServiceEntry, SourceEntry, VipKey};
 
 use super::MAX_BACKENDS_PER_SERVICE;
+use super::access::Prefix;
 use super::ring::MAX_TURNS;
 
 /// A write. Carried out in order.
@@ -42,6 +43,18 @@ pub enum Step {
     ClearService {
         /// Its id.
         id: u32,
+    },
+    /// Say of a prefix whether its clients may begin flows.
+    PutAccess {
+        /// The prefix.
+        prefix: Prefix,
+        /// Whether they may.
+        is_admitted: bool,
+    },
+    /// Say nothing of a prefix any more.
+    RemoveAccess {
+        /// The prefix.
+        prefix: Prefix,
     },
     /// Add or replace a service.
     PutService {
@@ -114,6 +127,11 @@ pub enum PlanError {
         "all {0} entries for source addresses are in use: give VIPs fewer of them, or the same ones"
     )]
     SourcesFull(u32),
+    /// Access lists find no room.
+    #[error(
+        "all {0} entries for access lists are in use: give VIPs fewer prefixes, or shorter ones"
+    )]
+    AccessFull(u32),
     /// A range of ports that is none.
     #[error(
         "ports {first_port} to {last_port}: a range goes from 1 or more to a port that is not below"

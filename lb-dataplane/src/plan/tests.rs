@@ -3,10 +3,12 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::prelude::*;
 
 use super::*;
-use crate::table::{Algorithm, Backend, BackendState, Protocol, Source};
+use crate::table::{Access, Algorithm, Backend, BackendState, Protocol, Source};
+use lb_dataplane_common::family::V6;
 use lb_dataplane_common::service::{BACKEND_IN_USE, SourceEntry, VipKey};
 
-const LIMITS: Limits = Limits { services: 16, backends: 24, ring_words: 9000, sources: 16 };
+const LIMITS: Limits =
+    Limits { services: 16, backends: 24, ring_words: 9000, sources: 16, access: 10 };
 
 /// The maps as packets see them, written step by step.
 #[derive(Clone, Default)]
@@ -15,6 +17,7 @@ struct Maps {
     backends: BTreeMap<u32, BackendEntry>,
     rings: BTreeMap<u32, u32>,
     sources: BTreeMap<u32, SourceEntry>,
+    access: BTreeMap<Prefix, bool>,
     /// Entries of `SOURCES` that a backend named since the last grace period.
     sources_read: BTreeMap<u32, ()>,
     /// Ring words that a service named since the last grace period.
@@ -24,8 +27,11 @@ struct Maps {
 /// A backend's address and port, as its entry has them, and where its flows come from.
 type Address = ([u8; 16], [u8; 2], Vec<SourceEntry>);
 
+/// A ring of addresses, what the service's entry says of lists, and its prefixes.
+type Meaning = (Vec<Address>, u8, Vec<(u32, V6, bool)>);
+
 fn raw(key: &VipKey) -> [u8; 8] {
-    let [.., a, b, c, d] = key.address;
+    let [a, b, c, d] = key.address[3].to_ne_bytes();
     let [p, q] = key.port;
     [a, b, c, d, p, q, key.protocol, key.pad]
 }
@@ -61,6 +67,12 @@ impl Maps {
                     );
                     self.sources.insert(index, *entry);
                 }
+            }
+            Step::PutAccess { prefix, is_admitted } => {
+                self.access.insert(*prefix, *is_admitted);
+            }
+            Step::RemoveAccess { prefix } => {
+                self.access.remove(prefix).expect("what is removed is there");
             }
             Step::ClearService { .. } | Step::ClearBackend { .. } => {}
             Step::PutService { key, entry } => {
@@ -100,8 +112,8 @@ impl Maps {
         }
     }
 
-    /// What clients meet: for each service its ring of addresses.
-    fn meaning(&self) -> BTreeMap<[u8; 8], Vec<Address>> {
+    /// What clients meet: for each service its ring of addresses, what its entry says of lists, and the prefixes.
+    fn meaning(&self) -> BTreeMap<[u8; 8], Meaning> {
         let ring = |entry: &ServiceEntry| {
             let words = entry.ring_base..entry.ring_base + entry.ring_len;
             words
@@ -109,7 +121,12 @@ impl Maps {
                 .map(|b| (b.address, b.port, sources(b).map(|i| self.sources[&i]).collect()))
                 .collect()
         };
-        self.services.iter().map(|(key, (_, entry))| (*key, ring(entry))).collect()
+        let listed = |entry: &ServiceEntry| {
+            let access = self.access.iter().filter(|((_, key), _)| key.service == entry.id);
+            access.map(|((bits, key), is_admitted)| (*bits, key.client, *is_admitted)).collect()
+        };
+        let meaning = |entry| (ring(entry), entry.flags, listed(entry));
+        self.services.iter().map(|(key, (_, entry))| (*key, meaning(entry))).collect()
     }
 
     fn adopt(&self) -> Served {
@@ -119,6 +136,7 @@ impl Maps {
             self.backends.iter().map(|(id, entry)| (*id, *entry)),
             |index| self.rings.get(&index).copied(),
             |index| self.sources.get(&index).copied(),
+            self.access.iter().map(|(prefix, is_admitted)| (*prefix, *is_admitted)),
         )
     }
 }
@@ -152,6 +170,7 @@ fn service(algorithm: Algorithm, backends: &[(u8, bool)]) -> Service {
     Service {
         one_arm: false,
         affinity: None,
+        access: [].into(),
         algorithm,
         backends: backends.iter().map(|(n, takes)| backend(*n, *takes)).collect(),
     }
@@ -192,7 +211,7 @@ fn a_service_without_takers_stays_and_has_an_empty_ring() {
     let steps =
         served.plan(&table([(key(1, 80), service(Algorithm::Maglev, &[(1, false)]))])).unwrap();
     carry_out(&mut maps, &steps);
-    assert_eq!(maps.meaning().values().map(Vec::len).collect::<Vec<_>>(), [0, 0]);
+    assert!(maps.meaning().values().all(|(ring, _, _)| ring.is_empty()));
 }
 
 #[test]
@@ -238,7 +257,8 @@ fn a_new_process_goes_on_with_ids_and_rings() {
 
 fn any_table() -> impl Strategy<Value = Table> {
     let backends = prop::collection::btree_map(1_u8..9, (any::<bool>(), 0_u8..4), 0..4);
-    let one = (any::<bool>(), backends).prop_map(|(maglev, backends)| {
+    let access = prop::collection::btree_map(0_u8..4, any::<bool>(), 0..3);
+    let one = (any::<bool>(), backends, access).prop_map(|(maglev, backends, access)| {
         let algorithm = if maglev { Algorithm::Maglev } else { Algorithm::RoundRobin };
         let takers: Vec<_> = backends.iter().map(|(n, (takes, _))| (*n, *takes)).collect();
         let mut service = service(algorithm, &takers);
@@ -246,6 +266,10 @@ fn any_table() -> impl Strategy<Value = Table> {
             // A list of its own for each length.
             backend.sources = (0..*sources).map(|n| source(10 * sources + n)).collect();
         }
+        let prefix = |n: &u8| format!("10.{n}.0.0/16").parse().unwrap();
+        let access =
+            access.iter().map(|(n, admit)| Access { prefix: prefix(n), is_admitted: *admit });
+        service.access = access.collect();
         service
     });
     prop::collection::btree_map((1_u8..4, 80_u16..82), one, 0..6).prop_map(|services| {
@@ -276,6 +300,7 @@ proptest! {
             let mut fresh = Maps::default();
             carry_out(&mut fresh, &Served::new(LIMITS).plan(wanted).unwrap());
             prop_assert_eq!(maps.meaning(), fresh.meaning());
+            prop_assert_eq!(maps.access.len(), fresh.access.len(), "nothing is left behind");
         }
     }
 }

@@ -16,6 +16,7 @@ pub(super) struct Undo {
     backend_ids: Ids,
     rings: Rings,
     sources: Sources,
+    access: usize,
 }
 
 impl Undo {
@@ -27,6 +28,7 @@ impl Undo {
             backend_ids: served.backend_ids.clone(),
             rings: served.rings.clone(),
             sources: served.sources.clone(),
+            access: served.access,
         }
     }
 
@@ -42,5 +44,6 @@ impl Undo {
         served.backend_ids = self.backend_ids;
         served.rings = self.rings;
         served.sources = self.sources;
+        served.access = self.access;
     }
 }

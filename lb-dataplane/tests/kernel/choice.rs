@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZero;
 use std::time::{Duration, Instant};
 
+use lb_dataplane::table::Access;
 use lb_dataplane::table::Algorithm::{self, LeastConnections, Maglev, RoundRobin, SourceHash};
 use lb_dataplane::table::Protocol::Tcp;
 use lb_dataplane::{Hook, Reason};
@@ -162,5 +163,45 @@ fn a_client_is_forgotten_after_a_while() {
         assert!(Instant::now() < deadline, "never forgotten");
         port = 40_001 + (port - 40_000) % 1000;
         std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_longest_prefix_of_a_client_says_whether_it_may_begin_flows() {
+    let access =
+        |prefix: &str, is_admitted| Access { prefix: prefix.parse().unwrap(), is_admitted };
+    let nested = vec![
+        access("10.1.0.0/16", true),
+        access("10.1.6.0/24", false),
+        access("10.1.6.6/32", true),
+    ];
+    let refused = vec![access("10.1.6.0/24", false)];
+    // Clients 10.1.0.5, 10.1.6.5, 10.1.6.6 and 10.9.0.1.
+    let cases = [(nested, [true, false, true, false]), (refused, [true, false, false, true])];
+    for hook in BOTH {
+        for (list, may) in &cases {
+            let mut scene = Scene::new();
+            let backends = ["10.2.0.1:80"];
+            serve(&mut scene, Maglev, &backends);
+            open(&mut scene, hook, "10.1.6.9:1");
+            scene.access = list.clone();
+            serve(&mut scene, Maglev, &backends);
+            for (client, may) in ["10.1.0.5", "10.1.6.5", "10.1.6.6", "10.9.0.1"].iter().zip(may) {
+                let sent = scene.send(hook, &packet(SYN, &format!("{client}:40000"), VIP));
+                let expected =
+                    if *may { Reason::ForwardedToBackend } else { Reason::SourceRefused };
+                assert_eq!(sent.reason, expected, "{hook:?} {client}");
+            }
+            // What there is goes on, another process knows the list, and an open service has none.
+            scene.open();
+            let old = scene.send(hook, &packet(ACK, "10.1.6.9:1", VIP));
+            assert_eq!(old.reason, Reason::ForwardedToBackend);
+            serve(&mut scene, Maglev, &backends);
+            let sent = scene.send(hook, &packet(SYN, "10.1.6.5:41000", VIP));
+            assert_eq!(sent.reason, Reason::SourceRefused);
+            scene.access.clear();
+            serve(&mut scene, Maglev, &backends);
+            open(&mut scene, hook, "10.1.6.5:42000");
+        }
     }
 }

@@ -9,7 +9,7 @@ use aya::maps::HashMap;
 use aya::programs::{Program, TestRun, TestRunOptions};
 use lb_dataplane::fib::{Action, FibUpdate, Member};
 use lb_dataplane::table::{
-    Algorithm, Backend, BackendState, Protocol, Service, ServiceKey, Source, Table,
+    Access, Algorithm, Backend, BackendState, Protocol, Service, ServiceKey, Source, Table,
 };
 use lb_dataplane::{Dataplane, Hook, Kind, Options, Reason, Sizes, Timeouts};
 use nix::mount::{MntFlags, umount2};
@@ -44,6 +44,8 @@ pub(crate) struct Scene {
     pub(crate) options: Options,
     /// Where flows to backends come from.
     pub(crate) sources: Vec<Source>,
+    /// Who may come.
+    pub(crate) access: Vec<Access>,
     /// Ticks for which a client stays with a backend.
     pub(crate) affinity: Option<NonZero<u32>>,
     // Dropped last: the folder that the bpffs is mounted at.
@@ -79,6 +81,7 @@ pub(crate) fn small() -> Sizes {
         services: 64,
         backends: 64,
         sources: 64,
+        access: 64,
         ring_pages: 256,
         fib_second_level_pages: 16,
         fib6_pages: 16,
@@ -107,8 +110,14 @@ impl Scene {
             record: true,
         };
         change(&mut options);
-        let mut scene =
-            Self { dataplane: None, options, sources: Vec::new(), affinity: None, folder };
+        let mut scene = Self {
+            dataplane: None,
+            options,
+            sources: Vec::new(),
+            affinity: None,
+            access: Vec::new(),
+            folder,
+        };
         scene.open();
         scene.get().fib_apply(&routes()).unwrap();
         let mut macs: HashMap<_, u32, [u8; 8]> =
@@ -166,6 +175,7 @@ impl Scene {
                 Service {
                     algorithm: *algorithm,
                     affinity: self.affinity,
+                    access: self.access.iter().copied().collect(),
                     backends,
                     one_arm: false,
                 },

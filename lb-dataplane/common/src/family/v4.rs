@@ -45,9 +45,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn to_bytes(self) -> [u8; 16] {
-        let [a, b, c, d] = self.to_ne_bytes();
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+    fn to_v6(self) -> V6 {
+        [0, 0, 0xffff_u32.to_be(), self]
     }
 
     #[inline(always)]
@@ -125,7 +124,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn route<T: Tables>(tables: &T, destination: Self, hash: u32) -> Route {
+    fn route<T: Tables>(tables: &T, destination: Self, hash: impl FnOnce() -> u32) -> Route {
         fib::lookup4(tables, u32::from_be(destination), hash)
     }
 }

@@ -61,11 +61,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn to_bytes(self) -> [u8; 16] {
-        let [a, b, c, d] = self;
-        let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (a.to_ne_bytes(), b.to_ne_bytes());
-        let ([c0, c1, c2, c3], [d0, d1, d2, d3]) = (c.to_ne_bytes(), d.to_ne_bytes());
-        [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3]
+    fn to_v6(self) -> V6 {
+        self
     }
 
     #[inline(always)]
@@ -147,7 +144,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn route<T: Tables>(tables: &T, destination: Self, hash: u32) -> Route {
+    fn route<T: Tables>(tables: &T, destination: Self, hash: impl FnOnce() -> u32) -> Route {
         let [a, b, c, d] = destination.map(|word| u64::from(u32::from_be(word)));
         fib6::lookup6(tables, [a << 32 | b, c << 32 | d], hash)
     }

@@ -4,7 +4,7 @@ use super::{NEXT_HOP_V4, NEXT_HOP_V6, Scratch, Way, either, not_handled};
 use crate::checksum::Delta;
 use crate::family::{Family, V4};
 use crate::fib::{MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED, MemberEntry, Route};
-use crate::flow::{DIRECTION_TO_BACKEND, Flow};
+use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey};
 use crate::hash::FlowHash;
 use crate::packet::Packet;
 use crate::parse::{ETHERNET_LEN, Ip, Kind, Transport};
@@ -28,10 +28,10 @@ enum Found {
 fn route<A: Family, T: Tables>(
     tables: &T,
     destination: A,
-    hash: u32,
+    key: &FlowKey<A>,
     member: &mut MemberEntry,
 ) -> Found {
-    match A::route(tables, destination, hash) {
+    match A::route(tables, destination, || FlowHash::of(key).for_route()) {
         Route::Forward(found) => {
             *member = found;
             Found::Member
@@ -59,7 +59,7 @@ pub(super) fn forward_flow<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
         return Err(Reason::FlowTtlExpired);
     }
     let destination = step.translation.destination;
-    let found = route(tables, destination, arrival.hash.for_route(), member);
+    let found = route(tables, destination, &arrival.key, member);
     if found == Found::Blackhole {
         return Err(Reason::FlowBlackhole);
     }
@@ -165,7 +165,7 @@ pub(super) fn send_error<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
 ) -> Reason {
     let Scratch { ip, arrival, step, member, .. } = scratch;
     let destination = step.translation.destination;
-    match route(tables, destination, FlowHash::of(&arrival.key).for_route(), member) {
+    match route(tables, destination, &arrival.key, member) {
         Found::Member => {}
         Found::Blackhole => return Reason::FlowBlackhole,
         Found::Kernel => return Reason::FlowRoutedByKernel,
@@ -198,7 +198,7 @@ pub(super) fn forward_plain<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
     way: &mut Way,
 ) -> Result<Reason, Reason> {
     let Scratch { ip, transport, arrival, member, .. } = scratch;
-    match route(tables, ip.destination, arrival.hash.for_route(), member) {
+    match route(tables, ip.destination, &arrival.key, member) {
         Found::Member => {}
         Found::Kernel => return Err(Reason::RoutedByKernel),
         Found::Nothing => return Err(Reason::NoRoute),

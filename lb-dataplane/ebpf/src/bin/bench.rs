@@ -61,7 +61,7 @@ pub fn answer(_: XdpContext) -> u32 {
     for place in 0..LOOKUPS as usize {
         // SAFETY: a word of the map's first page; user space wrote it before the run.
         let destination = unsafe { (*from)[place] };
-        let answer = match lookup4(&Fib, destination, destination) {
+        let answer = match lookup4(&Fib, destination, || destination) {
             Route::Forward(member) => found(&member),
             Route::Miss => 0,
             Route::Kernel => 1,
@@ -76,7 +76,7 @@ pub fn answer(_: XdpContext) -> u32 {
 /// The FIB: from the destination to the interface and both MACs.
 #[xdp]
 pub fn dir(_: XdpContext) -> u32 {
-    walk(|destination, _| match lookup4(&Fib, destination, destination) {
+    walk(|destination, _| match lookup4(&Fib, destination, || destination) {
         Route::Forward(member) => Some(found(&member)),
         Route::Kernel | Route::Blackhole | Route::Miss => None,
     })
@@ -87,7 +87,7 @@ pub fn dir(_: XdpContext) -> u32 {
 pub fn trie(_: XdpContext) -> u32 {
     walk(|destination, _| {
         let group = TRIE.get(&Key::new(32, destination.to_be()))?;
-        match lookup_group4(&Fib, *group, destination) {
+        match lookup_group4(&Fib, *group, || destination) {
             Route::Forward(member) => Some(found(&member)),
             Route::Kernel | Route::Blackhole | Route::Miss => None,
         }
