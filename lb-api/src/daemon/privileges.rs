@@ -1,6 +1,6 @@
 //! What the daemon gives up before it listens to anybody: whoever takes it over gets packets, not the host.
 //!
-//! - Capabilities but [`KEPT`], for good: they cannot be had back, not by a program that it would start either.
+//! - Capabilities but five, for good: they cannot be had back, not by a program that it would start either.
 //! - Files but those that it needs (Landlock, where the kernel has it).
 //! - System calls that it never makes (seccomp): they fail with `EPERM`.
 //!

@@ -1,6 +1,8 @@
 //! The API's description, generated from the handlers.
 
+use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::{config, events, handlers, probes, tokens};
@@ -13,7 +15,7 @@ use super::{config, events, handlers, probes, tokens};
         version = "v1",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    modifiers(&Tokens),
+    modifiers(&Tokens, &Refusals),
     security(("token" = []), ()),
     paths(
         handlers::list_vips,
@@ -42,6 +44,37 @@ use super::{config, events, handlers, probes, tokens};
     )
 )]
 struct Api;
+
+/// What every operation of the API may be answered.
+struct Refusals;
+
+impl Modify for Refusals {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let all = document.paths.paths.iter_mut().filter(|(path, _)| path.starts_with("/api/"));
+        for operation in all.flat_map(|(_, item)| operations(item)) {
+            for (status, words) in [
+                ("400", "The path, the query, a header or the body cannot be read"),
+                ("401", "Over TCP, a token is missing or not taken"),
+                ("403", "The caller's role does not allow it"),
+                ("429", "Too many logins from there have failed"),
+                ("503", "lbd is stopping, or its dataplane does not answer"),
+            ] {
+                let all = &mut operation.responses.responses;
+                all.entry(status.into()).or_insert_with(|| problem(words).into());
+            }
+        }
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, patch, .. } = item;
+    [get, put, post, delete, patch].into_iter().flatten()
+}
+
+fn problem(words: &str) -> Response {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    ResponseBuilder::new().description(words).content("application/problem+json", content).build()
+}
 
 /// How clients of a TCP listener say who they are; on the Unix socket the kernel does.
 struct Tokens;

@@ -17,6 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 mod access;
+mod walk;
 
 use super::*;
 use crate::access::Access;

@@ -31,11 +31,13 @@ impl Role {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewToken {
     /// A name for people: lower-case letters, digits and hyphens.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
     pub name: String,
     /// What its holder may do.
     pub role: Role,
     /// Seconds until it is no longer taken; never by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 3_162_240_000u64))]
     pub expires_in_secs: Option<u64>,
 }
 

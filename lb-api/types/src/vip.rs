@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Metadata {
     /// 1 to 63 lower-case letters, digits and hyphens, a letter or digit at both ends (RFC 1123 label).
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
     pub name: String,
     /// Grows with every change of a VIP made over REST; VIPs of the file have none. In a request, the revision that is
     /// to be replaced: another one is refused (412).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub revision: Option<u64>,
 }
 
@@ -42,6 +44,7 @@ pub struct VipSpec {
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub address: IpAddr,
     /// The port that clients connect to, 1 to 65535.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub port: u16,
     /// `tcp` (the default) or `udp`.
     #[serde(default)]
@@ -52,6 +55,7 @@ pub struct VipSpec {
     /// Seconds after a client's last new flow in which the next one goes to the same backend, if it can: 1 to 86,400; none by
     /// default. lbd remembers 65,536 clients, the longest unseen is forgotten first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86_400))]
     pub affinity_secs: Option<u32>,
     /// Who may begin flows; everybody by default.
     #[serde(default, skip_serializing_if = "Access::is_open")]
@@ -60,6 +64,7 @@ pub struct VipSpec {
     #[serde(default)]
     pub nat: Nat,
     /// Where flows go; at least one.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1))]
     pub backends: Vec<Backend>,
     /// How each backend is checked; a TCP connect by default.
     #[serde(default)]
@@ -171,9 +176,11 @@ pub struct Backend {
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub address: IpAddr,
     /// Its port, 1 to 65535.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub port: u16,
     /// Its share of new flows beside the others', 1 (the default) to 255.
     #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 255))]
     pub weight: u8,
     /// Whether it is given no new flows; those that it has go on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -197,12 +204,16 @@ pub struct HealthCheck {
     /// `tcp` connects to the backend's port; `none` takes every backend for healthy.
     pub kind: HealthCheckKind,
     /// Between the starts of two checks, 100 to 3,600,000 ms.
+    #[cfg_attr(feature = "openapi", schema(minimum = 100, maximum = 3_600_000))]
     pub interval_ms: u32,
     /// How long a connect may take, 10 ms to the interval.
+    #[cfg_attr(feature = "openapi", schema(minimum = 10, maximum = 3_600_000))]
     pub timeout_ms: u32,
     /// Successes in a row that make an unhealthy backend healthy, 1 to 100.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
     pub rise: u8,
     /// Failures in a row that make a healthy backend unhealthy, 1 to 100.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
     pub fall: u8,
 }
 
