@@ -1,33 +1,50 @@
 //! `cargo xtask bench`: each suite writes `target/bench/SUITE.json` and prints the same as a table.
 
+use std::process::Command;
+
 use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::preflight;
 use crate::setup::{self, Need};
-use crate::shell::{cargo, run as run_command};
+use crate::shell::{cargo, run as run_command, step, target_dir};
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
     /// The eBPF FIB beside LPM_TRIE and the kernel's own lookup, a million routes
     Fib,
     /// The dataplane's packets beside a bare lookup in its flow table: established, new, a million flows, ageing
     Dataplane,
+    /// Traffic through namespaces: lbd beside plain routing, nftables' DNAT and HAProxy
+    Traffic,
 }
 
 pub(crate) fn run(suite: Suite) -> Result<()> {
     preflight::check()?;
-    setup::ensure(&[Need::Build, Need::Lab])?;
-    match suite {
-        Suite::Fib => {
-            run_command(cargo().args(["bench", "--package", "lb-dataplane", "--bench", "fib"]))
-        }
-        Suite::Dataplane => run_command(cargo().args([
-            "bench",
-            "--package",
-            "lb-dataplane",
-            "--bench",
-            "dataplane",
-        ])),
+    let mut needs = vec![Need::Build, Need::Lab];
+    if suite == Suite::Traffic {
+        needs.push(Need::Peers);
     }
+    setup::ensure(&needs)?;
+    match suite {
+        Suite::Fib => run_command(&mut bench("lb-dataplane", "fib")),
+        Suite::Dataplane => run_command(&mut bench("lb-dataplane", "dataplane")),
+        Suite::Traffic => {
+            step("Building the daemon (some minutes the first time)", || {
+                run_command(cargo().args(["build", "--release", "--package", "lb-api", "--bins"]))
+            })?;
+            let programs = target_dir().join("release");
+            run_command(
+                bench("integration", "traffic")
+                    .env("LBD_BIN", programs.join("lbd"))
+                    .env("LBCTL_BIN", programs.join("lbctl")),
+            )
+        }
+    }
+}
+
+fn bench(package: &str, name: &str) -> Command {
+    let mut command = cargo();
+    command.args(["bench", "--package", package, "--bench", name]);
+    command
 }

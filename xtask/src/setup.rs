@@ -21,6 +21,8 @@ pub(crate) enum Need {
     Lab,
     /// Run the tests.
     Test,
+    /// Measure beside other balancers.
+    Peers,
 }
 
 pub(crate) const EVERYTHING: &[Need] = &[Need::Build, Need::Lab, Need::Test];
@@ -65,6 +67,9 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
         packages.extend(
             LAB_PROGRAMS.iter().filter(|(p, _)| find(p).is_none()).map(|(_, package)| package),
         );
+    }
+    if needs.contains(&Need::Peers) && find("haproxy").is_none() {
+        packages.push("haproxy");
     }
     if !packages.is_empty() {
         step(&format!("Installing Debian packages: {}", packages.join(" ")), || {

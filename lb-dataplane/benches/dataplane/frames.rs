@@ -1,11 +1,15 @@
-//! Packets of 54 bytes, every checksum right, and the connections that they belong to.
+//! Packets without payload, every checksum right, and the connections that they belong to.
 
-use std::net::SocketAddrV4;
+use std::net::{SocketAddrV4, SocketAddrV6};
 
 /// Ethernet, IPv4 and TCP without options.
 pub(crate) const FRAME_LEN: usize = 54;
 
+/// The same with IPv6.
+pub(crate) const FRAME6_LEN: usize = 74;
+
 pub(crate) type Frame = [u8; FRAME_LEN];
+pub(crate) type Frame6 = [u8; FRAME6_LEN];
 
 /// What a packet carries.
 #[derive(Clone, Copy)]
@@ -82,6 +86,25 @@ pub(crate) fn frame(carries: Carries, from: SocketAddrV4, to: SocketAddrV4) -> F
     let pseudo = if protocol == 1 { &[][..] } else { &pseudo };
     let checksum = sum(&[pseudo, transport]);
     transport[checksum_at..checksum_at + 2].copy_from_slice(&checksum.to_be_bytes());
+    frame
+}
+
+/// A TCP segment of IPv6, to the same MAC.
+pub(crate) fn segment6(flags: u8, from: SocketAddrV6, to: SocketAddrV6) -> Frame6 {
+    let mut frame = [0; FRAME6_LEN];
+    frame[6..14].copy_from_slice(&[2, 0, 0, 0, 0, 99, 0x86, 0xdd]);
+    frame[14] = 0x60;
+    frame[18..22].copy_from_slice(&[0, 20, 6, 64]);
+    frame[22..38].copy_from_slice(&from.ip().octets());
+    frame[38..54].copy_from_slice(&to.ip().octets());
+    frame[54..56].copy_from_slice(&from.port().to_be_bytes());
+    frame[56..58].copy_from_slice(&to.port().to_be_bytes());
+    frame[61] = 1;
+    frame[65] = 2;
+    frame[66..70].copy_from_slice(&[0x50, flags, 0xff, 0xff]);
+    // The addresses, and then the rest of the pseudo-header (RFC 8200 §8.1).
+    let checksum = sum(&[&frame[22..54], &[0, 20, 0, 6], &frame[54..]]);
+    frame[70..72].copy_from_slice(&checksum.to_be_bytes());
     frame
 }
 

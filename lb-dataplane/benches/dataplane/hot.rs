@@ -1,12 +1,14 @@
 //! One flow at a time, all of it in the cache: D1, full NAT beside it, and the packets that are no service's.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
 use anyhow::Result;
-use lb_dataplane::table::{Protocol, Source};
+use lb_dataplane::table::{
+    Algorithm, Backend, BackendState, Protocol, Service, ServiceKey, Source,
+};
 use lb_dataplane::{Hook, Reason, Sizes};
 
-use crate::frames::{ACK, Carries, Connection, Frame, SYN, SYN_ACK, frame};
+use crate::frames::{ACK, Carries, Connection, Frame, Frame6, SYN, SYN_ACK, frame, segment6};
 use crate::report::{Report, Series};
 use crate::rig::{Rig, Target};
 use crate::traffic::{Backends, key, table, vip};
@@ -19,9 +21,24 @@ const REPEAT: usize = 200_000;
 struct Case {
     name: String,
     hook: Hook,
-    packet: Frame,
+    packet: Packet,
     ends: Reason,
     cost: Series,
+}
+
+#[derive(Clone, Copy)]
+enum Packet {
+    V4(Frame),
+    V6(Frame6),
+}
+
+impl Packet {
+    fn load(self, rig: &mut Rig) {
+        match self {
+            Self::V4(frame) => rig.load([frame]),
+            Self::V6(frame) => rig.load([frame]),
+        }
+    }
 }
 
 pub(crate) fn measure(report: &mut Report) -> Result<()> {
@@ -31,14 +48,15 @@ pub(crate) fn measure(report: &mut Report) -> Result<()> {
     for round in 1..=ROUNDS {
         crate::say(&format!("one flow, round {round} of {ROUNDS}"));
         for (hook, series) in [Hook::Tc, Hook::Xdp].into_iter().zip(&mut lookup) {
-            let of_flow = cases.iter().find(|case| case.ends == Reason::ForwardedToBackend);
-            rig.load(of_flow.map(|case| case.packet));
+            if let Some(of_flow) = cases.first() {
+                of_flow.packet.load(&mut rig);
+            }
             let floor = rig.run(hook, Target::Nothing, REPEAT)?;
             series.push(rig.run(hook, Target::Lookup, REPEAT)? - floor);
             nothing.push(floor);
         }
         for case in &mut cases {
-            rig.load([case.packet]);
+            case.packet.load(&mut rig);
             let floor = rig.run(case.hook, Target::Nothing, REPEAT)?;
             case.cost.push(rig.expect(case.hook, REPEAT, &[(case.ends, 1)])? - floor);
         }
@@ -62,12 +80,16 @@ fn tell(report: &mut Report, cases: &[Case], lookup: &[Series; 2], nothing: &Ser
     }
     for hook in ["TC", "XDP"] {
         let named = |name: &str| cases.iter().find(|case| case.name == format!("{name}, {hook}"));
-        let (Some(full), Some(plain)) = (named("D3 full NAT"), named("D1 established v4 dnat"))
-        else {
-            continue;
-        };
-        let name = format!("D3 full NAT, {hook}");
-        report.ratio((&name, "DNAT"), "ns", &full.cost, &plain.cost, 1.15);
+        for (name, plain, target) in [
+            ("D3 full NAT", "D1 established v4 dnat", 1.15),
+            ("D3 established v6 dnat", "D1 established v4 dnat", 1.3),
+            ("D3 v6 dnat, its reverse", "D1 its reverse", 1.3),
+        ] {
+            if let (Some(other), Some(plain)) = (named(name), named(plain)) {
+                let name = format!("{name}, {hook}");
+                report.ratio((&name, "IPv4 DNAT"), "ns", &other.cost, &plain.cost, target);
+            }
+        }
     }
     report.note("restoring the packet, with the test run's loop", "ns", nothing.median());
 }
@@ -81,7 +103,9 @@ fn scene(rig: &mut Rig) -> Result<Vec<Case>> {
         (key(vip(0), Protocol::Tcp), backends.service(None, &[])),
         (key(vip(0), Protocol::Udp), backends.service(None, &[])),
         (key(vip(1), Protocol::Tcp), backends.service(None, &[source])),
+        service6(),
     ]))?;
+    let [there6, back6] = begin6(rig)?;
     let plain = backends.connection(vip(0), 1);
     let towards = SocketAddrV4::new(ours, 5000);
     let full = Connection { towards, ..backends.connection(vip(1), 2) };
@@ -111,11 +135,53 @@ fn scene(rig: &mut Rig) -> Result<Vec<Case>> {
             ("not ours: no route", frame(ACK, plain.client, nowhere), Reason::NoRoute),
             ("not ours: ARP", arp, Reason::NotIp),
         ] {
-            let name = format!("{name}, {word}");
+            let (name, packet) = (format!("{name}, {word}"), Packet::V4(packet));
+            cases.push(Case { name, hook, packet, ends, cost: Series::default() });
+        }
+        for (name, packet, ends) in [
+            ("D3 established v6 dnat", there6, Reason::ForwardedToBackend),
+            ("D3 v6 dnat, its reverse", back6, Reason::ForwardedToClient),
+        ] {
+            let (name, packet) = (format!("{name}, {word}"), Packet::V6(packet));
             cases.push(Case { name, hook, packet, ends, cost: Series::default() });
         }
     }
     Ok(cases)
+}
+
+fn address6(side: u16, port: u16) -> SocketAddrV6 {
+    SocketAddrV6::new(Ipv6Addr::new(0xfd00 + side, 0, 0, 0, 0, 0, 0, 1), port, 0, 0)
+}
+
+const CLIENT: u16 = 1;
+const BACKEND: u16 = 2;
+const VIP: u16 = 3;
+
+/// A service of IPv6 with one backend.
+fn service6() -> (ServiceKey, Service) {
+    let vip = address6(VIP, 80);
+    let backend = Backend {
+        address: (*address6(BACKEND, 0).ip()).into(),
+        port: 8080,
+        weight: 1,
+        state: BackendState::Active,
+        sources: [].into(),
+    };
+    let key = ServiceKey { address: (*vip.ip()).into(), port: 80, protocol: Protocol::Tcp };
+    let algorithm = Algorithm::Maglev;
+    (key, Service { algorithm, affinity: None, backends: vec![backend], one_arm: false })
+}
+
+/// Begins a connection of IPv6; the packets that it has each way from then on.
+fn begin6(rig: &mut Rig) -> Result<[Frame6; 2]> {
+    let (client, vip, backend) =
+        (address6(CLIENT, 5000), address6(VIP, 80), address6(BACKEND, 8080));
+    let there = |flags| segment6(flags, client, vip);
+    let back = |flags| segment6(flags, backend, client);
+    rig.load([there(0x02), back(0x12), there(0x10)]);
+    let begun = [(Reason::ForwardedToBackend, 2), (Reason::ForwardedToClient, 1)];
+    rig.expect(Hook::Tc, 1, &begun)?;
+    Ok([there(0x10), back(0x10)])
 }
 
 /// A new connection's three packets above three established ones: D4.

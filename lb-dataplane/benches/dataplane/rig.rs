@@ -21,7 +21,7 @@ use lb_dataplane::{Dataplane, Hook, Options, Reason, Sizes, Timeouts};
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
 
-use crate::frames::{FRAME_LEN, Frame};
+use crate::frames::{FRAME_LEN, FRAME6_LEN};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lbd-bench.bpf.o"));
 
@@ -45,13 +45,15 @@ pub(crate) struct Rig {
     packets: Mapped,
     next: Mapped,
     loaded: usize,
+    /// Slots of a packet.
+    slots: usize,
     options: Options,
     // Dropped last: the folder that the bpffs is mounted at.
     folder: TempDir,
 }
 
 impl Rig {
-    /// Clients at 10.1.0.0/16, backends at 10.2.0.0/16. Room for so many packets at once.
+    /// Clients at 10.1.0.0/16 and fd01::/16, backends at 10.2.0.0/16 and fd02::/16. Room for so many packets at once.
     pub(crate) fn new(sizes: Sizes, packets: usize) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("lbd-bench-").tempdir()?;
         let timeouts = Timeouts::default();
@@ -67,12 +69,12 @@ impl Rig {
             .map_max_entries("FLOWS", sizes.flow_entries)
             .map_pin_path("FLOWS", pin(&options, "FLOWS")?)
             .load(OBJECT)?;
-        for name in ["tc_restore", "tc_nothing", "tc_lookup"] {
+        for name in ["tc_restore", "tc_restore6", "tc_nothing", "tc_lookup"] {
             let program: &mut SchedClassifier =
                 bench.program_mut(name).context(name)?.try_into()?;
             program.load()?;
         }
-        for name in ["xdp_restore", "xdp_nothing", "xdp_lookup"] {
+        for name in ["xdp_restore", "xdp_restore6", "xdp_nothing", "xdp_lookup"] {
             let program: &mut Xdp = bench.program_mut(name).context(name)?.try_into()?;
             program.load()?;
         }
@@ -80,6 +82,7 @@ impl Rig {
             packets: map(&bench, "PACKETS", packets * SLOT)?,
             next: map(&bench, "NEXT_PACKET", 8)?,
             loaded: 0,
+            slots: 1,
             dataplane,
             bench,
             options,
@@ -91,10 +94,13 @@ impl Rig {
         Ok(self.dataplane.apply(table)?)
     }
 
-    /// Takes these packets for the runs that follow, in this order and then from the first one again.
-    pub(crate) fn load(&mut self, packets: impl IntoIterator<Item = Frame>) {
+    /// Takes these packets for the runs that follow, in this order and then from the first one again. All of them are of
+    /// one family; one of IPv6 takes the room of two.
+    pub(crate) fn load<const LEN: usize>(&mut self, packets: impl IntoIterator<Item = [u8; LEN]>) {
         self.loaded = 0;
-        for (packet, slot) in packets.into_iter().zip(self.packets.words().chunks_exact(SLOT / 4)) {
+        self.slots = LEN.div_ceil(SLOT);
+        let room = self.packets.words().chunks_exact(self.slots * SLOT / 4);
+        for (packet, slot) in packets.into_iter().zip(room) {
             for (bytes, word) in packet.chunks(4).zip(slot) {
                 let mut whole = [0; 4];
                 whole[..bytes.len()].copy_from_slice(bytes);
@@ -109,21 +115,27 @@ impl Rig {
         self.aim(hook, target)?;
         let next = self.next.words();
         next[0].store(0, Relaxed);
-        next[1].store(u32::try_from(self.loaded)?, Relaxed);
-        let frame = [0; FRAME_LEN];
+        next[1].store(u32::try_from(self.loaded * self.slots)?, Relaxed);
+        let frame = [0; FRAME6_LEN];
+        let len = if self.slots == 1 { FRAME_LEN } else { FRAME6_LEN };
         let options = TestRunOptions {
-            data_in: Some(&frame),
+            data_in: Some(&frame[..len]),
             repeat: u32::try_from(count)?,
             ..TestRunOptions::new()
         };
-        let name = if hook == Hook::Tc { "tc_restore" } else { "xdp_restore" };
+        let name = match (hook, self.slots) {
+            (Hook::Tc, 1) => "tc_restore",
+            (Hook::Tc, _) => "tc_restore6",
+            (Hook::Xdp, 1) => "xdp_restore",
+            (Hook::Xdp, _) => "xdp_restore6",
+        };
         let program = self.bench.program(name).context(name)?;
         let result = if hook == Hook::Tc {
             <&SchedClassifier>::try_from(program)?.test_run(options)?
         } else {
             <&Xdp>::try_from(program)?.test_run(options)?
         };
-        let place = self.next.words()[0].load(Relaxed) as usize;
+        let place = self.next.words()[0].load(Relaxed) as usize / self.slots;
         ensure!(place == count % self.loaded, "{name} stopped at packet {place} of {count}");
         if target == Target::Lookup {
             ensure!(result.return_value == 1, "the last packet's flow is not in the table");
@@ -226,7 +238,11 @@ fn routes() -> Vec<FibUpdate> {
     let group = |id, side| FibUpdate::Group { id, action: Action::Forward(vec![member(side)]) };
     let route =
         |second, group| FibUpdate::Route { prefix: [10, second, 0, 0].into(), len: 16, group };
-    vec![group(1, 7), group(2, 8), route(1, 1), route(2, 2)]
+    let route6 = |side: u16, group| {
+        let prefix = [0xfd00 + side, 0, 0, 0, 0, 0, 0, 0].into();
+        FibUpdate::Route { prefix, len: 16, group }
+    };
+    vec![group(1, 7), group(2, 8), route(1, 1), route(2, 2), route6(1, 1), route6(2, 2)]
 }
 
 fn map(ebpf: &Ebpf, name: &str, bytes: usize) -> Result<Mapped> {

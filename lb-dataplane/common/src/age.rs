@@ -3,12 +3,13 @@
 //!
 //! The kernel has no compare-and-delete, so a removal between a check and a packet could take a live flow's one direction
 //! away. Therefore the first pass marks both entries, the caller waits until every program has left (a grace period), and
-//! the second pass looks again. Between the two no packet changes, refreshes or replaces a marked entry: it is dropped,
-//! and its sender's retransmission finds either the flow or nothing.
+//! the second pass looks again. Between the two no packet changes or refreshes a marked entry: it is dropped, and its
+//! sender's retransmission finds either the flow or nothing. Only a client's SYN replaces a marked flow, if it was closing.
+//! So that it and the second pass do not both remove, whoever removes claims the entry to the backend first.
 
 use crate::family::Family;
 use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_EXPIRING, UDP, remove_to_backend};
-use crate::pipeline::peer_key;
+use crate::pipeline::{claim, peer_key};
 use crate::tables::{FamilyTables, Tables};
 
 /// Ticks after which an entry to the client without its counterpart is no insertion in progress.
@@ -52,6 +53,9 @@ pub fn sweep<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A
         Some(peer) if crate::pipeline::peer_key(&peer_key, &peer) == *key => {
             if marked && is_over(tables, key, &entry, &peer, now) {
                 let to_backend = entry.direction() == DIRECTION_TO_BACKEND;
+                if claim(if to_backend { &entry } else { &peer }).is_err() {
+                    return false;
+                }
                 let (there, back) = if to_backend { (key, &peer_key) } else { (&peer_key, key) };
                 remove_to_backend(tables, there, entry.backend());
                 tables.remove_flow(back);
@@ -63,6 +67,9 @@ pub fn sweep<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A
         }
         Some(_) | None => {
             if marked && entry.direction() == DIRECTION_TO_BACKEND {
+                if claim(&entry).is_err() {
+                    return false;
+                }
                 remove_to_backend(tables, key, entry.backend());
             } else if marked {
                 tables.remove_flow(key);

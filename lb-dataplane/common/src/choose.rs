@@ -8,7 +8,7 @@
 use crate::family::Family;
 use crate::flow::{
     DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey, STATE_CLIENT_FIN,
-    STATE_CLOSING, STATE_EXPIRING, TCP, Translation, remove_to_backend, ticks_since,
+    STATE_CLOSING, STATE_GOING, TCP, Translation, remove_to_backend, ticks_since,
 };
 use crate::hash::FlowHash;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
@@ -296,7 +296,7 @@ fn insert_back_of_client<A: Family, T: Tables + FamilyTables<A>>(
     }
     if let Some(old) = tables.flow(&made.back) {
         let state = old.state();
-        if state & STATE_EXPIRING != 0 {
+        if state & STATE_GOING != 0 {
             return Err(Reason::FlowExpiring);
         }
         made.there = peer_key(&made.back, &old);

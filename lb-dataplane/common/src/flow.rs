@@ -252,6 +252,10 @@ pub const STATE_BACKEND_FIN: u32 = 4;
 pub const STATE_BACKEND_RESET: u32 = 8;
 /// The entry is about to be removed; no packet may refresh it.
 pub const STATE_EXPIRING: u32 = 16;
+/// Of the entry to the backend: a CPU is removing the flow now. Whoever sets it removes, nobody else.
+pub const STATE_CLAIMED: u32 = 128;
+/// The flow is over, or is being decided on.
+pub const STATE_GOING: u32 = STATE_EXPIRING | STATE_CLAIMED;
 /// The client answered the backend, so its address is no forgery. Before that a flow is half-open.
 pub const STATE_CONFIRMED: u32 = 32;
 /// The client sent a RST, and nothing else since.

@@ -7,8 +7,8 @@
 
 use crate::family::{Family, V4};
 use crate::flow::{
-    DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_CONFIRMED, STATE_EXPIRING, remove_to_backend,
-    ticks_since,
+    DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_CLAIMED, STATE_CONFIRMED, STATE_EXPIRING,
+    STATE_GOING, remove_to_backend, ticks_since,
 };
 use crate::pipeline::peer_key;
 use crate::tables::{FamilyTables, Tables};
@@ -46,15 +46,15 @@ fn end<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>) {
     if entry.direction() != DIRECTION_TO_BACKEND {
         return;
     }
-    if entry.state() & (STATE_CONFIRMED | STATE_EXPIRING) != 0 {
+    if entry.state() & (STATE_CONFIRMED | STATE_GOING) != 0 {
         return;
     }
-    let before = entry.set_state(STATE_EXPIRING);
-    if before & STATE_EXPIRING != 0 {
+    let before = entry.set_state(STATE_GOING);
+    if before & STATE_CLAIMED != 0 {
         return;
     }
     if before & STATE_CONFIRMED != 0 {
-        entry.clear_state(STATE_EXPIRING);
+        entry.clear_state(STATE_GOING);
         return;
     }
     let back_key = peer_key(key, &entry);

@@ -18,11 +18,11 @@ use self::forward::{
     translate_error, translate_quoted,
 };
 pub(crate) use self::life::claim;
-use self::life::{begins_anew, end, observe};
+use self::life::{begins_anew, end, may_replace, observe};
 use crate::choose::{self, Composed};
 use crate::family::{Family, V4, V6};
 use crate::fib::MemberEntry;
-use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_EXPIRING, Translation};
+use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_GOING, Translation};
 use crate::fragment::FragmentPorts;
 use crate::half_open;
 use crate::packet::Packet;
@@ -328,7 +328,7 @@ fn serve<A: Family, T: Tables + FamilyTables<A>>(
     let key = &arrival.key;
     if let Some(entry) = tables.flow(key) {
         let state = entry.state();
-        if state & STATE_EXPIRING != 0 {
+        if state & STATE_GOING != 0 && !may_replace(&entry, state, arrival) {
             return Err(Reason::FlowExpiring);
         }
         if !begins_anew(tables, &entry, state, arrival, now) {

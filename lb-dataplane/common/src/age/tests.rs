@@ -157,6 +157,20 @@ fn a_packet_between_the_passes_neither_revives_nor_replaces_the_flow() {
 }
 
 #[test]
+fn a_syn_between_the_passes_replaces_a_flow_that_was_closing() {
+    for backends in [1, 2] {
+        let tables = before((CLOSING, LONG, &[Act::MarkAll]), backends);
+        Act::Client(SYN).run(&tables);
+        let last = tables.counted.borrow().last().copied();
+        assert_eq!(last, Some(crate::reason::Reason::ForwardedToBackend), "{backends} backends");
+        Act::SweepAll.run(&tables);
+        assert_eq!(tables.keys().len(), 2, "{backends} backends");
+        assert!(!leaks(&tables), "{backends} backends");
+        assert_eq!(tables.loads.borrow().values().sum::<i64>(), 1, "{backends} backends");
+    }
+}
+
+#[test]
 fn a_datagrams_flow_ends_with_its_backend_and_a_connection_stays() {
     let talk = |tables: &ModelTables, first: Carries, next: Carries| {
         for (carries, from, to) in

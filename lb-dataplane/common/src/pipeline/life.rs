@@ -5,8 +5,8 @@ use crate::age::has_lost_its_backend;
 use crate::family::Family;
 use crate::flow::{
     DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowKey, STATE_BACKEND_FIN,
-    STATE_BACKEND_RESET, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING, STATE_CONFIRMED,
-    STATE_EXPIRING, STATE_REPLIED, TCP, remove_to_backend,
+    STATE_BACKEND_RESET, STATE_CLAIMED, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING,
+    STATE_CONFIRMED, STATE_GOING, STATE_REPLIED, TCP, remove_to_backend,
 };
 use crate::parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::reason::Reason;
@@ -32,6 +32,20 @@ pub(super) fn begins_anew<A: Family, T: Tables>(
             || has_lost_its_backend(tables, entry))
 }
 
+/// Whether a client's SYN may end a flow that ageing has marked, and begin another: one that was closing. Its ports are free
+/// for the client to use again, and dropping the SYN would cost it a second.
+#[inline(always)]
+pub(super) fn may_replace<A: Family>(
+    entry: &impl Flow<A>,
+    state: u32,
+    arrival: &Arrival<A>,
+) -> bool {
+    state & STATE_CLAIMED == 0
+        && state & STATE_CLOSING != 0
+        && entry.direction() == DIRECTION_TO_BACKEND
+        && arrival.is_first_of_connection()
+}
+
 /// Ends a flow.
 #[inline(always)]
 pub(super) fn end<A: Family, T: Tables + FamilyTables<A>>(
@@ -46,10 +60,10 @@ pub(super) fn end<A: Family, T: Tables + FamilyTables<A>>(
     Ok(())
 }
 
-/// Takes it upon this CPU to end the flow of an entry to a backend: whoever marks it first does, for all others it is over.
+/// Takes it upon this CPU to end the flow of an entry to a backend: whoever claims it first does, for all others it is over.
 #[inline(always)]
 pub(crate) fn claim<A>(to_backend: &impl Flow<A>) -> Result<(), Reason> {
-    if to_backend.set_state(STATE_EXPIRING) & STATE_EXPIRING == 0 {
+    if to_backend.set_state(STATE_GOING) & STATE_CLAIMED == 0 {
         Ok(())
     } else {
         Err(Reason::FlowExpiring)
@@ -90,7 +104,7 @@ pub(super) fn observe<A: Family, T: Tables + FamilyTables<A>>(
         return Ok(());
     }
     // Another CPU may have taken the flow away since its state was read: then it is not confirmed any more.
-    if entry.set_state(bits) & STATE_EXPIRING != 0 {
+    if entry.set_state(bits) & STATE_GOING != 0 {
         return Err(Reason::FlowExpiring);
     }
     if let Some(peer) = tables.flow(&peer_key(&arrival.key, entry)) {

@@ -12,7 +12,9 @@ use lb_dataplane_common::flow::{FlowEntry, FlowKey};
 
 /// 16-bit words of a packet: Ethernet, IPv4 and TCP without options.
 const WORDS: usize = 27;
-/// Words of a packet in `PACKETS`: a cache line.
+/// Words of the same with IPv6.
+const WORDS6: usize = 37;
+/// Words of a packet in `PACKETS`, a cache line each; an IPv6 packet takes two.
 const SLOT: usize = 32;
 /// Leaves the packet to the next program of the hook (`TCX_NEXT`).
 const TCX_NEXT: i32 = -1;
@@ -20,7 +22,7 @@ const TCX_NEXT: i32 = -1;
 /// Packets in the order in which they come.
 #[map]
 static PACKETS: Array<[u16; SLOT]> = Array::with_max_entries(64, BPF_F_MMAPABLE);
-/// Word 0: the next packet's place. Word 1: how many there are; after the last one comes the first one again.
+/// Word 0: the next packet's place. Word 1: how many places are taken; after the last one comes the first one again.
 #[map]
 static NEXT_PACKET: Array<[u32; 2]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// The program under test, at TC.
@@ -43,11 +45,31 @@ pub fn tc_restore(context: TcContext) -> i32 {
     TCX_NEXT
 }
 
+/// The same with IPv6.
+#[classifier]
+pub fn tc_restore6(context: TcContext) -> i32 {
+    if restore6(context.data(), context.data_end()) {
+        // SAFETY: as in `tc_restore`.
+        let _ = unsafe { TC_TARGET.tail_call(&context, 0) };
+    }
+    TCX_NEXT
+}
+
 /// The next packet, and then the program under test.
 #[xdp]
 pub fn xdp_restore(context: XdpContext) -> u32 {
     if restore(context.data(), context.data_end()) {
         // SAFETY: a slot of a program array; the verifier checks the rest.
+        let _ = unsafe { XDP_TARGET.tail_call(&context, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+/// The same with IPv6.
+#[xdp]
+pub fn xdp_restore6(context: XdpContext) -> u32 {
+    if restore6(context.data(), context.data_end()) {
+        // SAFETY: as in `xdp_restore`.
         let _ = unsafe { XDP_TARGET.tail_call(&context, 0) };
     }
     xdp_action::XDP_ABORTED
@@ -93,6 +115,31 @@ fn restore(data: usize, end: usize) -> bool {
     }
     // SAFETY: as above.
     unsafe { (*next)[0] = if place + 1 == count { 0 } else { place + 1 } };
+    true
+}
+
+#[inline(always)]
+fn restore6(data: usize, end: usize) -> bool {
+    let Some(next) = NEXT_PACKET.get_ptr_mut(0) else { return false };
+    // SAFETY: as in `restore`.
+    let [place, count] = unsafe { *next };
+    let (Some(head), Some(rest)) = (PACKETS.get_ptr(place), PACKETS.get_ptr(place + 1)) else {
+        return false;
+    };
+    if data + 2 * WORDS6 > end {
+        return false;
+    }
+    let to = data as *mut u16;
+    for word in 0..SLOT {
+        // SAFETY: as in `restore`.
+        unsafe { to.add(word).write_volatile((*head)[word]) };
+    }
+    for word in SLOT..WORDS6 {
+        // SAFETY: as in `restore`.
+        unsafe { to.add(word).write_volatile((*rest)[word - SLOT]) };
+    }
+    // SAFETY: as in `restore`.
+    unsafe { (*next)[0] = if place + 2 == count { 0 } else { place + 2 } };
     true
 }
 
