@@ -169,7 +169,16 @@ fn service6() -> (ServiceKey, Service) {
     };
     let key = ServiceKey { address: (*vip.ip()).into(), port: 80, protocol: Protocol::Tcp };
     let algorithm = Algorithm::Maglev;
-    (key, Service { algorithm, affinity: None, backends: vec![backend], one_arm: false })
+    (
+        key,
+        Service {
+            algorithm,
+            affinity: None,
+            access: [].into(),
+            backends: vec![backend],
+            one_arm: false,
+        },
+    )
 }
 
 /// Begins a connection of IPv6; the packets that it has each way from then on.
