@@ -180,7 +180,7 @@ impl Served {
     ///
     /// What cannot be served is refused as a whole: this is as before.
     pub fn plan(&mut self, table: &Table) -> Result<Vec<Step>, PlanError> {
-        self.check(table)?;
+        self.check_room(table)?;
         let gone = self.services.keys().filter(|key| !table.services.contains_key(key));
         let gone: Vec<ServiceKey> = gone.copied().collect();
         let changed = table.services.iter().filter(|(key, service)| {
@@ -188,6 +188,7 @@ impl Served {
             held.is_none_or(|held| held.wanted.as_ref() != Some(*service))
         });
         let changed: Vec<(&ServiceKey, &Service)> = changed.collect();
+        changed.iter().try_for_each(|(key, service)| check(key, service))?;
         let orphans = self.orphans.iter();
         let mut steps: Vec<Step> = orphans
             .map(|(name, id)| Step::PutBackend { id: *id, entry: gone_entry(*name) })
@@ -224,25 +225,11 @@ impl Served {
         steps.extend(orphans.map(|(a, _)| Step::RemoveService { key: address_key(a) }));
     }
 
-    fn check(&self, table: &Table) -> Result<(), PlanError> {
-        let mut addresses = std::collections::BTreeSet::new();
-        for (key, service) in &table.services {
-            addresses.insert(key.address);
-            if key.port == 0 {
-                return Err(PlanError::PortZero(key.address));
-            }
-            let count = service.backends.len();
-            if count > MAX_BACKENDS_PER_SERVICE {
-                let (address, port) = (key.address, key.port);
-                return Err(PlanError::TooManyBackends { address, port, count });
-            }
-            for backend in &service.backends {
-                same_family(key, backend.address)?;
-                backend.sources.iter().try_for_each(|source| same_family(key, source.address))?;
-            }
-            service.access.iter().try_for_each(|access| same_family(key, access.prefix.ip()))?;
-            ring::check(key, service)?;
-        }
+    /// Whether there is room for so many services.
+    fn check_room(&self, table: &Table) -> Result<(), PlanError> {
+        // Keys are ordered by address first.
+        let mut addresses: Vec<IpAddr> = table.services.keys().map(|key| key.address).collect();
+        addresses.dedup();
         let wanted = table.services.len() + addresses.len();
         let limit = self.limits.services;
         if wanted > limit as usize {
@@ -405,4 +392,22 @@ impl Served {
         self.part_with(held.backends, steps);
         Ok(())
     }
+}
+
+/// Whether a service can be served, if there is room.
+fn check(key: &ServiceKey, service: &Service) -> Result<(), PlanError> {
+    let ServiceKey { address, port, .. } = *key;
+    if port == 0 {
+        return Err(PlanError::PortZero(address));
+    }
+    let count = service.backends.len();
+    if count > MAX_BACKENDS_PER_SERVICE {
+        return Err(PlanError::TooManyBackends { address, port, count });
+    }
+    for backend in &service.backends {
+        same_family(key, backend.address)?;
+        backend.sources.iter().try_for_each(|source| same_family(key, source.address))?;
+    }
+    service.access.iter().try_for_each(|access| same_family(key, access.prefix.ip()))?;
+    ring::check(key, service)
 }

@@ -15,9 +15,11 @@ use lb_dataplane_common::pipeline::{Outcome, Scratch};
 use lb_dataplane_common::punt::{Punt, QUOTED};
 use lb_dataplane_common::reason::{REASONS as REASON_COUNT, Reason, ReasonCounts};
 use lb_dataplane_common::service::{
-    AccessKey, Affinity, AffinityKey, BackendEntry, PAGE_WORDS, ServiceEntry, VipKey, SourceEntry,
+    AccessKey, Affinity, AffinityKey, BackendEntry, PAGE_WORDS, ServiceEntry, SourceEntry, VipKey,
 };
-use lb_dataplane_common::tables::{FamilyTables, FlowCounts, InsertError, Record, TICK_SHIFT, Tables};
+use lb_dataplane_common::tables::{
+    FamilyTables, FlowCounts, InsertError, Record, TICK_SHIFT, Tables,
+};
 
 use crate::atomic;
 use crate::fib_maps::{Fib, Node6, word};

@@ -37,11 +37,10 @@ pub(super) fn ring(service: &Service, backends: &Backends) -> Vec<u32> {
             maglev::ring(&names)
         }
     };
-    let id = |place: u32| {
-        let backend = takers[place as usize];
-        backends.get(&(backend.address, backend.port)).map(|place| place.id)
-    };
-    places.into_iter().filter_map(id).collect()
+    let id =
+        |backend: &&Backend| backends.get(&(backend.address, backend.port)).map(|place| place.id);
+    let ids: Vec<Option<u32>> = takers.iter().map(id).collect();
+    places.into_iter().filter_map(|place| ids[place as usize]).collect()
 }
 
 /// The turns of all backends with these weights in a round of round robin.
