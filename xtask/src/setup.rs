@@ -34,7 +34,7 @@ const CARGO_DENY: &str = "0.20.2";
 const LLVM: &str = "/usr/lib/llvm-22";
 
 /// Programs of the lab and the Debian packages that bring them.
-const LAB_PROGRAMS: [(&str, &str); 10] = [
+const LAB_PROGRAMS: [(&str, &str); 12] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("tcpdump", "tcpdump"),
@@ -46,7 +46,15 @@ const LAB_PROGRAMS: [(&str, &str); 10] = [
     ("bird", "bird2"),
     // Not by `bgpd`: OpenBGPD's program has that name too.
     ("zebra", "frr"),
+    ("gobgpd", "gobgpd"),
+    ("exabgp", "exabgp"),
 ];
+
+/// Packages that cannot be installed beside those above, since they exclude them or bring a program of the same name: what
+/// is in them is unpacked in folders of their own below [`ASIDE`]. They need no other package.
+const ASIDE_PACKAGES: [(&str, &str, &str); 2] =
+    [("bird1", "bird", "usr/sbin/bird6"), ("openbgpd", "openbgpd", "usr/sbin/bgpd")];
+const ASIDE: &str = "/usr/local/lib/lbd-test";
 
 /// Installs what `needs` asks for and this machine lacks.
 pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
@@ -70,6 +78,14 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     }
     if needs.contains(&Need::Peers) && find("haproxy").is_none() {
         packages.push("haproxy");
+    }
+    let aside = ASIDE_PACKAGES
+        .iter()
+        .filter(|(folder, _, program)| !Path::new(ASIDE).join(folder).join(program).exists());
+    for (folder, package, _) in aside.filter(|_| needs.contains(&Need::Lab)) {
+        step(&format!("Unpacking the Debian package {package} aside"), || {
+            unpack_aside(folder, package)
+        })?;
     }
     if !packages.is_empty() {
         step(&format!("Installing Debian packages: {}", packages.join(" ")), || {
@@ -147,6 +163,36 @@ fn install_bpf_linker() -> Result<()> {
             .env("PATH", path);
     }
     run_command(&mut command)
+}
+
+/// Unpacks a package without installing it.
+fn unpack_aside(folder: &str, package: &str) -> Result<()> {
+    let by_hand =
+        format!("apt-get download {package}; dpkg-deb -x {package}_*.deb {ASIDE}/{folder}");
+    if find("apt-get").is_none() || find("dpkg-deb").is_none() {
+        bail!("this is not Debian or Ubuntu: do by this system's own means what `{by_hand}` would");
+    }
+    if !preflight::is_root()? {
+        bail!("unpacking a package needs root: run `{by_hand}` as root, then this again");
+    }
+    let to = Path::new(ASIDE).join(folder);
+    let archive = to.join("archive");
+    fs::create_dir_all(&archive)?;
+    // apt's own user may not write here, which it says, and then downloads as root.
+    let download = || {
+        run_command(Command::new("apt-get").args(["-q", "download", package]).current_dir(&archive))
+    };
+    if !has_candidate(package) || download().is_err() {
+        run_command(Command::new("apt-get").args(["-q", "-y", "update"]))?;
+        download()?;
+    }
+    let files = fs::read_dir(&archive)?.filter_map(Result::ok).map(|entry| entry.path());
+    let Some(file) = files.into_iter().find(|path| path.extension().is_some_and(|e| e == "deb"))
+    else {
+        bail!("apt-get downloaded nothing: run `{by_hand}` by hand");
+    };
+    run_command(Command::new("dpkg-deb").arg("-x").arg(file).arg(&to))?;
+    Ok(fs::remove_dir_all(archive)?)
 }
 
 fn apt_install(packages: &[&str]) -> Result<()> {

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says by its panic what went wrong")]
 
+mod far;
 mod lab;
 
+mod interop;
 mod kernel;
 mod peers;
 mod transport;

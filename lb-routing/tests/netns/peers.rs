@@ -1,12 +1,13 @@
 //! Sessions: between two of ours, and with BIRD.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
 use lb_routing::{Export, Import, RTPROT_LBD, RouterHandle, Source, SpawnError, State};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::far::Far;
 use crate::lab::{Router, alone, config, eventually, in_namespace, ip, kernel_route, peer, veth};
 
 async fn established(handle: &RouterHandle) {
@@ -83,58 +84,18 @@ fn a_port_that_is_taken_is_a_clear_error() {
     });
 }
 
-/// BIRD in a namespace of its own behind the veth `lbr0`.
-struct Bird {
-    child: Child,
-    folder: tempfile::TempDir,
-}
+/// BIRD behind the veth `lbr0`.
+struct Bird(Far);
 
 impl Bird {
-    /// Moves `lbr0-far` into a namespace where BIRD runs with this configuration.
     fn start(address: &str, configuration: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("bird.conf"), configuration).unwrap();
-        // The shell waits until the link is there, then becomes BIRD.
-        let script = format!(
-            "ip link set lo up; until ip link show lbr0-far >/dev/null 2>&1; do :; done; \
-             ip addr add {address} dev lbr0-far; ip link set lbr0-far up; \
-             exec /usr/sbin/bird -f -c {0}/bird.conf -s {0}/bird.ctl -P {0}/bird.pid",
-            folder.path().display()
-        );
-        let child = Command::new("unshare")
-            .args(["--net", "sh", "-c", &script])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let bird = Self { child, folder };
-        let started = std::time::Instant::now();
-        // `unshare` makes the namespace first; then the link can move.
-        let own = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
-        let theirs = format!("/proc/{}/ns/net", bird.child.id());
-        while std::fs::read_link(&theirs).unwrap() == own {
-            assert!(started.elapsed() < crate::lab::DEADLINE, "BIRD's namespace");
-            std::thread::yield_now();
-        }
-        ip(&format!("link set lbr0-far netns {}", bird.child.id()));
-        bird
+        let files = [("bird.conf", configuration.to_owned())];
+        let command = "exec /usr/sbin/bird -f -c $D/bird.conf -s $D/ctl -P $D/pid";
+        Self(Far::start(&[address], &files, command))
     }
 
     fn ask(&self, question: &str) -> String {
-        let socket = self.folder.path().join("bird.ctl");
-        let output = Command::new("/usr/sbin/birdc")
-            .arg("-s")
-            .arg(socket)
-            .args(question.split(' '))
-            .output();
-        String::from_utf8(output.unwrap().stdout).unwrap()
-    }
-}
-
-impl Drop for Bird {
-    fn drop(&mut self) {
-        let _gone_already = self.child.kill();
-        let _status = self.child.wait();
+        self.0.run(&format!("/usr/sbin/birdc -s $D/ctl {question}"))
     }
 }
 

@@ -1,0 +1,278 @@
+//! The grid: each feature with each of six other daemons, over a veth.
+//!
+//! `lb-routing/README.md` has the grid as a table; a cell that is absent there has its reason there.
+
+mod bird;
+mod exabgp;
+mod frr;
+mod gobgp;
+mod openbgpd;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use lb_routing::{Md5Key, PathStatus, Reach, State, Transport};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::far::Far;
+use crate::lab::{Router, config, eventually, in_namespace, ip, peer, veth};
+
+const KEY: &str = "s3cret";
+
+/// What a daemon is told to do.
+#[derive(Clone, Copy, Default)]
+struct Wish {
+    /// The session, and the routes, are of IPv6.
+    v6: bool,
+    /// Segments are signed with [`KEY`].
+    md5: bool,
+    /// Its packets start at 255, and ours have to.
+    gtsm: bool,
+}
+
+impl Wish {
+    /// `yes` where it is wished.
+    fn when(wished: bool, yes: &str) -> &str {
+        if wished { yes } else { "" }
+    }
+
+    fn us(self) -> &'static str {
+        if self.v6 { "2001:db8::1" } else { "10.0.0.1" }
+    }
+
+    fn them(self) -> &'static str {
+        if self.v6 { "2001:db8::2" } else { "10.0.0.2" }
+    }
+
+    /// What the daemon announces, with the communities 64513:100 and 64513:1:2.
+    fn theirs(self) -> &'static str {
+        if self.v6 { "2001:db8:244::/64" } else { "10.244.1.0/24" }
+    }
+
+    /// What we announce.
+    fn ours(self) -> &'static str {
+        if self.v6 { "2001:db8:10::1/128" } else { "192.0.2.10/32" }
+    }
+}
+
+/// How a kind of daemon is started and asked, in commands of the shell with its folder in `$D`.
+trait Kind {
+    fn files(&self, wish: Wish) -> Vec<(&'static str, String)>;
+    /// Becomes the daemon.
+    fn command(&self, wish: Wish) -> String;
+    /// Announces its route, where its configuration cannot; succeeds once the daemon listens to commands.
+    fn announce(&self, _wish: Wish) -> Option<String> {
+        None
+    }
+    /// Shows a route that it learned from us, with its attributes; nothing of the sort where it has none.
+    fn show(&self, wish: Wish, prefix: &str) -> String;
+    /// Has it send ROUTE-REFRESH, where it does.
+    fn refresh(&self, wish: Wish) -> Option<String>;
+}
+
+/// A daemon and a router of ours.
+struct Pair {
+    kind: &'static dyn Kind,
+    wish: Wish,
+    far: Far,
+    router: Router,
+}
+
+impl Pair {
+    async fn start(
+        kind: &'static dyn Kind,
+        wish: Wish,
+        others: Vec<lb_routing::PeerConfig>,
+    ) -> Self {
+        veth("lbr0", "10.0.0.1/24");
+        ip("addr add 2001:db8::1/64 dev lbr0 nodad");
+        let addresses = ["10.0.0.2/24", "2001:db8::2/64"];
+        let far = Far::start(&addresses, &kind.files(wish), &kind.command(wish));
+        let mut to_far = peer(wish.them(), 179, wish.us(), 64513);
+        // No KEEPALIVE while a test counts messages.
+        to_far.hold_time = Duration::from_secs(240);
+        let id = Ipv4Addr::new(10, 0, 0, 1);
+        let peers = [vec![to_far], others].concat();
+        let mut us = config(64512, id, "0.0.0.0:179", peers);
+        let transport = Transport {
+            reach: if wish.gtsm { Reach::Secured(1) } else { Reach::Hops(1) },
+            md5: wish.md5.then(|| Md5Key::from_text(KEY.as_bytes()).unwrap()),
+            ..Transport::default()
+        };
+        us.transports.insert(wish.them().parse().unwrap(), transport);
+        let router = Router::start(us).await;
+        router.handle.originate(vec![wish.ours().parse().unwrap()]).await;
+        if let Some(command) = kind.announce(wish) {
+            eventually("the daemon takes commands", async || {
+                far.run(&format!("({command}) && echo done")).ends_with("done\n").then_some(())
+            })
+            .await;
+        }
+        Self { kind, wish, far, router }
+    }
+
+    /// Its route as we have it, once it is there.
+    async fn learned(&self) -> PathStatus {
+        let wanted = self.wish.theirs().parse().unwrap();
+        eventually("its route is learned", async || {
+            let routes = self.router.handle.routes().await;
+            routes.into_iter().find(|path| path.prefix == wanted)
+        })
+        .await
+    }
+
+    /// Waits until the daemon shows a route of ours with these words.
+    async fn shows(&self, prefix: &str, words: &[&str]) {
+        let question = self.kind.show(self.wish, prefix);
+        let mut shown = String::new();
+        let deadline = std::time::Instant::now() + crate::lab::DEADLINE;
+        while !words.iter().all(|word| shown.contains(word)) {
+            assert!(std::time::Instant::now() < deadline, "{words:?} are not all in:\n{shown}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            shown = self.far.run(&question);
+        }
+    }
+
+    /// Routes go both ways.
+    async fn talk(&self) {
+        let theirs = self.learned().await;
+        let wish = self.wish;
+        assert_eq!(theirs.next_hop, Some(wish.them().parse().unwrap()));
+        assert_eq!(theirs.attributes.as_path.to_string(), "64513");
+        let address = wish.ours().split('/').next().unwrap();
+        self.shows(wish.ours(), &[address, wish.us(), "64512"]).await;
+    }
+
+    async fn messages(&self) -> (u64, u64) {
+        let peers = self.router.handle.peers().await;
+        (peers[0].messages_received, peers[0].messages_sent)
+    }
+}
+
+async fn session_v4(kind: &'static dyn Kind) {
+    Pair::start(kind, Wish::default(), Vec::new()).await.talk().await;
+}
+
+async fn session_v6(kind: &'static dyn Kind) {
+    Pair::start(kind, Wish { v6: true, ..Wish::default() }, Vec::new()).await.talk().await;
+}
+
+async fn md5(kind: &'static dyn Kind) {
+    Pair::start(kind, Wish { md5: true, ..Wish::default() }, Vec::new()).await.talk().await;
+}
+
+/// Our kernel drops what started below 255, theirs too where they say so.
+async fn gtsm(kind: &'static dyn Kind) {
+    Pair::start(kind, Wish { gtsm: true, ..Wish::default() }, Vec::new()).await.talk().await;
+}
+
+/// Theirs reach us; those of a third neighbour reach them through us.
+async fn communities(kind: &'static dyn Kind) {
+    ip("addr add 10.0.9.1/32 dev lo");
+    ip("addr add 10.0.9.2/32 dev lo");
+    let mut third = peer("10.0.9.2", 179, "10.0.9.1", 64514);
+    third.passive = true;
+    let pair = Pair::start(kind, Wish::default(), vec![third]).await;
+    let theirs = pair.learned().await.attributes;
+    assert!(theirs.communities.contains(&(64513 << 16 | 100)), "{theirs:?}");
+    let large = [64513_u32, 1, 2].map(u32::to_be_bytes).concat();
+    assert!(theirs.other.iter().any(|attribute| attribute.value == large), "{theirs:?}");
+
+    let _stream = third_neighbour().await;
+    pair.shows("198.51.100.0/24", &["198.51.100.0", "64514:200"]).await;
+}
+
+/// The daemon asks for our routes again, and gets them; that its session lasts says that it took them.
+async fn route_refresh(kind: &'static dyn Kind) {
+    let pair = Pair::start(kind, Wish::default(), Vec::new()).await;
+    pair.talk().await;
+    let since = pair.router.handle.peers().await[0].since;
+    // What belongs to the start (End-of-RIB, a first KEEPALIVE) is over.
+    let mut last = (pair.messages().await, 0);
+    eventually("nothing is said any more", async || {
+        let now = pair.messages().await;
+        last = if now == last.0 { (now, last.1 + 1) } else { (now, 0) };
+        (last.1 == 15).then_some(())
+    })
+    .await;
+    let (received, sent) = last.0;
+    let said = pair.far.run(&pair.kind.refresh(pair.wish).unwrap());
+    eventually(
+        &format!("a refresh is asked for and answered; the daemon said {said}"),
+        async || {
+            let now = pair.messages().await;
+            (now.0 > received && now.1 > sent).then_some(())
+        },
+    )
+    .await;
+    pair.talk().await;
+    let peers = pair.router.handle.peers().await;
+    assert_eq!((peers[0].state, peers[0].since), (State::Established, since));
+}
+
+/// BGP by hand, from 10.0.9.2 in AS 64514: announces 198.51.100.0/24 with the community 64514:200.
+async fn third_neighbour() -> TcpStream {
+    let message = |kind: u8, body: &[u8]| {
+        let length = u16::try_from(19 + body.len()).unwrap().to_be_bytes();
+        [&[0xff; 16][..], &length, &[kind], body].concat()
+    };
+    let asn = 64514_u16.to_be_bytes();
+    let open = [&[4][..], &asn, &[0, 0, 10, 0, 9, 2, 0]].concat();
+    let community = [&[0xc0, 8, 4][..], &asn, &200_u16.to_be_bytes()].concat();
+    let path = [&[0x40, 2, 4, 2, 1][..], &asn].concat();
+    let attributes = [&[0x40, 1, 1, 0][..], &path, &[0x40, 3, 4, 10, 0, 9, 2], &community].concat();
+    let length = u16::try_from(attributes.len()).unwrap().to_be_bytes();
+    let update = [&[0, 0][..], &length, &attributes, &[24, 198, 51, 100]].concat();
+
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("10.0.9.2:0".parse().unwrap()).unwrap();
+    let mut stream = socket.connect((IpAddr::from([10, 0, 9, 1]), 179).into()).await.unwrap();
+    let all = [message(1, &open), message(4, &[]), message(2, &update)].concat();
+    stream.write_all(&all).await.unwrap();
+    stream
+}
+
+macro_rules! grid {
+    ($($name:ident: $kind:expr, $feature:ident;)*) => {
+        $(#[test] fn $name() { in_namespace(|| $feature(&$kind)); })*
+    };
+}
+
+grid! {
+    interop_frr_session_v4: frr::Frr, session_v4;
+    interop_frr_session_v6: frr::Frr, session_v6;
+    interop_frr_md5: frr::Frr, md5;
+    interop_frr_gtsm: frr::Frr, gtsm;
+    interop_frr_communities: frr::Frr, communities;
+    interop_frr_route_refresh: frr::Frr, route_refresh;
+    interop_bird2_session_v4: bird::Two, session_v4;
+    interop_bird2_session_v6: bird::Two, session_v6;
+    interop_bird2_md5: bird::Two, md5;
+    interop_bird2_gtsm: bird::Two, gtsm;
+    interop_bird2_communities: bird::Two, communities;
+    interop_bird2_route_refresh: bird::Two, route_refresh;
+    interop_bird1_session_v4: bird::One, session_v4;
+    interop_bird1_session_v6: bird::One, session_v6;
+    interop_bird1_md5: bird::One, md5;
+    interop_bird1_gtsm: bird::One, gtsm;
+    interop_bird1_communities: bird::One, communities;
+    interop_bird1_route_refresh: bird::One, route_refresh;
+    interop_gobgp_session_v4: gobgp::GoBgp, session_v4;
+    interop_gobgp_session_v6: gobgp::GoBgp, session_v6;
+    interop_gobgp_md5: gobgp::GoBgp, md5;
+    interop_gobgp_gtsm: gobgp::GoBgp, gtsm;
+    interop_gobgp_communities: gobgp::GoBgp, communities;
+    interop_exabgp_session_v4: exabgp::ExaBgp, session_v4;
+    interop_exabgp_session_v6: exabgp::ExaBgp, session_v6;
+    interop_exabgp_md5: exabgp::ExaBgp, md5;
+    interop_exabgp_gtsm: exabgp::ExaBgp, gtsm;
+    interop_exabgp_communities: exabgp::ExaBgp, communities;
+    interop_exabgp_route_refresh: exabgp::ExaBgp, route_refresh;
+    interop_openbgpd_session_v4: openbgpd::OpenBgpd, session_v4;
+    interop_openbgpd_session_v6: openbgpd::OpenBgpd, session_v6;
+    interop_openbgpd_md5: openbgpd::OpenBgpd, md5;
+    interop_openbgpd_gtsm: openbgpd::OpenBgpd, gtsm;
+    interop_openbgpd_communities: openbgpd::OpenBgpd, communities;
+    interop_openbgpd_route_refresh: openbgpd::OpenBgpd, route_refresh;
+}

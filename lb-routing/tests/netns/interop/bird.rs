@@ -1,0 +1,77 @@
+//! BIRD 2, and BIRD 1.6, which is one daemon per family.
+
+use super::{KEY, Kind, Wish};
+
+pub(super) struct Two;
+
+pub(super) struct One;
+
+/// Where `cargo xtask setup` puts BIRD 1.6: its package excludes that of BIRD 2.
+const ONE: &str = "/usr/local/lib/lbd-test/bird1/usr/sbin";
+
+/// `(64513,100)` as everybody else writes it.
+const AS_OTHERS: &str = r"sed -E 's/\(([0-9]+),([0-9]+)\)/\1:\2/g'";
+
+const OWN: &str =
+    "{ bgp_community.add((64513,100)); bgp_large_community.add((64513,1,2)); accept; }";
+
+/// What both versions read alike.
+fn session(wish: Wish, channel: &str) -> String {
+    let (us, them) = (wish.us(), wish.them());
+    let md5 = format!("password \"{KEY}\"; ");
+    let md5 = Wish::when(wish.md5, &md5);
+    let gtsm = Wish::when(wish.gtsm, "ttl security on; ");
+    format!(
+        "router id 10.0.0.2;\n\
+         protocol device {{}}\n\
+         protocol bgp lbd {{\n\
+         local {them} as 64513; neighbor {us} as 64512; check link no;\n\
+         connect delay time 1; connect retry time 1; error wait time 1, 2;\n\
+         {md5}{gtsm}\n{channel}\n}}\n"
+    )
+}
+
+impl Kind for Two {
+    fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
+        let family = if wish.v6 { "ipv6" } else { "ipv4" };
+        let channel = format!("{family} {{ import all; export filter {OWN}; }};");
+        let route = wish.theirs();
+        let fixed = format!("protocol static {{ {family}; route {route} blackhole; }}\n");
+        vec![("bird.conf", session(wish, &channel) + &fixed)]
+    }
+
+    fn command(&self, _wish: Wish) -> String {
+        "exec /usr/sbin/bird -f -c $D/bird.conf -s $D/ctl -P $D/pid".to_owned()
+    }
+
+    fn show(&self, _wish: Wish, prefix: &str) -> String {
+        format!("/usr/sbin/birdc -s $D/ctl show route {prefix} all protocol lbd | {AS_OTHERS}")
+    }
+
+    fn refresh(&self, _wish: Wish) -> Option<String> {
+        Some("/usr/sbin/birdc -s $D/ctl reload in lbd".to_owned())
+    }
+}
+
+impl Kind for One {
+    fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
+        let channel = format!("import all; export filter {OWN};");
+        let fixed = format!("protocol static {{ route {} blackhole; }}\n", wish.theirs());
+        vec![("bird.conf", session(wish, &channel) + &fixed)]
+    }
+
+    fn command(&self, wish: Wish) -> String {
+        let name = if wish.v6 { "bird6" } else { "bird" };
+        format!("exec {ONE}/{name} -f -c $D/bird.conf -s $D/ctl -P $D/pid")
+    }
+
+    fn show(&self, wish: Wish, prefix: &str) -> String {
+        let name = if wish.v6 { "birdc6" } else { "birdc" };
+        format!("{ONE}/{name} -s $D/ctl show route {prefix} all protocol lbd | {AS_OTHERS}")
+    }
+
+    fn refresh(&self, wish: Wish) -> Option<String> {
+        let name = if wish.v6 { "birdc6" } else { "birdc" };
+        Some(format!("{ONE}/{name} -s $D/ctl reload in lbd"))
+    }
+}

@@ -1,0 +1,48 @@
+//! ExaBGP, which tells a process of ours what it learns, and takes commands from it.
+
+use super::{KEY, Kind, Wish};
+
+pub(super) struct ExaBgp;
+
+impl Kind for ExaBgp {
+    fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
+        let (us, them, theirs) = (wish.us(), wish.them(), wish.theirs());
+        let family = if wish.v6 { "ipv6" } else { "ipv4" };
+        let md5 = format!("md5-password \"{KEY}\"; ");
+        let md5 = Wish::when(wish.md5, &md5);
+        let gtsm = Wish::when(wish.gtsm, "outgoing-ttl 255; incoming-ttl 255; ");
+        let text = format!(
+            "process watch {{ run /bin/sh $D/watch; encoder json; }}\n\
+             neighbor {us} {{\n\
+             router-id 10.0.0.2; local-address {them}; local-as 64513; peer-as 64512;\n\
+             {md5}{gtsm}\n\
+             family {{ {family} unicast; }}\n\
+             capability {{ route-refresh enable; }}\n\
+             api {{ processes [ watch ]; receive {{ parsed; update; }} }}\n\
+             static {{ route {theirs} next-hop self community [ 64513:100 ] large-community [ 64513:1:2 ]; }}\n\
+             }}\n"
+        );
+        // What is written to the pipe are commands; held open, it gives many.
+        let watch = "cat < $D/commands &\nexec 3> $D/commands\nexec cat > $D/heard\n".to_owned();
+        vec![("exabgp.conf", text), ("watch", watch)]
+    }
+
+    fn command(&self, _wish: Wish) -> String {
+        "mkfifo $D/commands; exec env exabgp.daemon.user=root exabgp.daemon.drop=false \
+         exabgp.api.cli=false exabgp.log.destination=stderr exabgp.log.level=INFO \
+         /usr/sbin/exabgp $D/exabgp.conf"
+            .to_owned()
+    }
+
+    /// Everything that it told its process of this prefix.
+    fn show(&self, _wish: Wish, prefix: &str) -> String {
+        format!(
+            "grep -F '{prefix}' $D/heard | sed 's/\\[ \\([0-9]*\\), \\([0-9]*\\) \\]/\\1:\\2/g'"
+        )
+    }
+
+    fn refresh(&self, wish: Wish) -> Option<String> {
+        let (us, family) = (wish.us(), if wish.v6 { "ipv6" } else { "ipv4" });
+        Some(format!("echo 'neighbor {us} announce route-refresh {family} unicast' > $D/commands"))
+    }
+}

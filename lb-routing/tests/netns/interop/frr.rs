@@ -1,0 +1,48 @@
+//! FRR's `bgpd`, without zebra.
+
+use super::{KEY, Kind, Wish};
+
+pub(super) struct Frr;
+
+impl Kind for Frr {
+    fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
+        let (us, theirs) = (wish.us(), wish.theirs());
+        let family = if wish.v6 { "ipv6" } else { "ipv4" };
+        let md5 = format!(" neighbor {us} password {KEY}\n");
+        let gtsm = format!(" neighbor {us} ttl-security hops 1\n");
+        let (md5, gtsm) = (Wish::when(wish.md5, &md5), Wish::when(wish.gtsm, &gtsm));
+        let text = format!(
+            "log stdout\n\
+             router bgp 64513\n\
+             \x20bgp router-id 10.0.0.2\n\
+             \x20no bgp ebgp-requires-policy\n\
+             \x20no bgp network import-check\n\
+             \x20no bgp default ipv4-unicast\n\
+             \x20neighbor {us} remote-as 64512\n\
+             \x20neighbor {us} timers connect 1\n\
+             \x20neighbor {us} timers 80 240\n\
+             {md5}{gtsm}\
+             \x20address-family {family} unicast\n\
+             \x20 network {theirs} route-map OWN\n\
+             \x20 neighbor {us} activate\n\
+             \x20exit-address-family\n\
+             route-map OWN permit 10\n\
+             \x20set community 64513:100\n\
+             \x20set large-community 64513:1:2\n"
+        );
+        vec![("frr.conf", text)]
+    }
+
+    fn command(&self, _wish: Wish) -> String {
+        "exec /usr/lib/frr/bgpd -f $D/frr.conf -Z -S -i $D/pid --vty_socket $D".to_owned()
+    }
+
+    fn show(&self, wish: Wish, prefix: &str) -> String {
+        let family = if wish.v6 { "ipv6" } else { "ipv4" };
+        format!("vtysh --vty_socket $D -c 'show bgp {family} unicast {prefix}'")
+    }
+
+    fn refresh(&self, wish: Wish) -> Option<String> {
+        Some(format!("vtysh --vty_socket $D -c 'clear bgp {} soft in'", wish.us()))
+    }
+}

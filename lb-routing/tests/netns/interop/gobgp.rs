@@ -1,0 +1,50 @@
+//! GoBGP.
+
+use super::{KEY, Kind, Wish};
+
+pub(super) struct GoBgp;
+
+fn family(wish: Wish) -> &'static str {
+    if wish.v6 { "ipv6" } else { "ipv4" }
+}
+
+impl Kind for GoBgp {
+    fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
+        let (us, them) = (wish.us(), wish.them());
+        let family = family(wish);
+        let md5 = format!("auth-password = \"{KEY}\"\n");
+        let md5 = Wish::when(wish.md5, &md5);
+        let gtsm = "[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255\n";
+        let gtsm = Wish::when(wish.gtsm, gtsm);
+        let text = format!(
+            "[global.config]\nas = 64513\nrouter-id = \"10.0.0.2\"\n\
+             [[neighbors]]\n\
+             [neighbors.config]\nneighbor-address = \"{us}\"\npeer-as = 64512\n{md5}\
+             [neighbors.timers.config]\nconnect-retry = 1\nidle-hold-time-after-reset = 1\nhold-time = 240\n\
+             [neighbors.transport.config]\nlocal-address = \"{them}\"\n\
+             {gtsm}\
+             [[neighbors.afi-safis]]\n\
+             [neighbors.afi-safis.config]\nafi-safi-name = \"{family}-unicast\"\n"
+        );
+        vec![("gobgp.toml", text)]
+    }
+
+    fn command(&self, _wish: Wish) -> String {
+        "exec gobgpd -f $D/gobgp.toml --api-hosts 127.0.0.1:50051 --pprof-disable".to_owned()
+    }
+
+    fn announce(&self, wish: Wish) -> Option<String> {
+        let (family, theirs) = (family(wish), wish.theirs());
+        let attributes = "community 64513:100 large-community 64513:1:2";
+        Some(format!("gobgp global rib add -a {family} {theirs} {attributes}"))
+    }
+
+    fn show(&self, wish: Wish, prefix: &str) -> String {
+        format!("gobgp global rib -a {} {prefix}", family(wish))
+    }
+
+    /// It never sends one.
+    fn refresh(&self, _wish: Wish) -> Option<String> {
+        None
+    }
+}

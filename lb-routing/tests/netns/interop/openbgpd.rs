@@ -1,0 +1,46 @@
+//! OpenBGPD, the portable version.
+
+use super::{KEY, Kind, Wish};
+
+pub(super) struct OpenBgpd;
+
+/// Where `cargo xtask setup` puts it: the package's `bgpd` would stand in the way of FRR's.
+const FOLDER: &str = "/usr/local/lib/lbd-test/openbgpd/usr/sbin";
+
+impl Kind for OpenBgpd {
+    fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
+        let (us, them, theirs) = (wish.us(), wish.them(), wish.theirs());
+        let family = if wish.v6 { "IPv6" } else { "IPv4" };
+        let md5 = format!("tcp md5sig password {KEY}\n");
+        let md5 = Wish::when(wish.md5, &md5);
+        let gtsm = Wish::when(wish.gtsm, "ttl-security yes\n");
+        let text = format!(
+            "AS 64513\nrouter-id 10.0.0.2\nfib-update no\nholdtime 240\n\
+             socket \"$D/ctl\"\nlisten on {them}\n\
+             network {theirs} set {{ community 64513:100 large-community 64513:1:2 }}\n\
+             neighbor {us} {{\nremote-as 64512\nlocal-address {them}\nannounce {family} unicast\n{md5}{gtsm}}}\n\
+             allow from any\nallow to any\n"
+        );
+        vec![("bgpd.conf", text)]
+    }
+
+    /// It refuses a configuration that others can read, and wants a user with an empty folder, which
+    /// only it sees.
+    fn command(&self, _wish: Wish) -> String {
+        let user = "_openbgpd:x:65534:65534::$D/empty:/usr/sbin/nologin";
+        format!(
+            "chmod 600 $D/bgpd.conf; chmod 755 $D; mkdir $D/empty; \
+             (grep -v ^_openbgpd: /etc/passwd; echo {user}) > $D/passwd; \
+             exec unshare --mount sh -c \
+             'mount --bind $D/passwd /etc/passwd && exec {FOLDER}/bgpd -d -f $D/bgpd.conf'"
+        )
+    }
+
+    fn show(&self, _wish: Wish, prefix: &str) -> String {
+        format!("{FOLDER}/bgpctl -s $D/ctl show rib detail {prefix}")
+    }
+
+    fn refresh(&self, wish: Wish) -> Option<String> {
+        Some(format!("{FOLDER}/bgpctl -s $D/ctl neighbor {} refresh", wish.us()))
+    }
+}
