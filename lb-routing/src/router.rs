@@ -32,6 +32,8 @@ pub struct RouterConfig {
     pub transports: HashMap<IpAddr, Transport>,
     /// Where neighbours reach us.
     pub listen: SocketAddr,
+    /// Carry traffic by learned routes: tell the kernel and the dataplane of them. A route server does not.
+    pub forward: bool,
 }
 
 impl RouterConfig {

@@ -15,6 +15,8 @@ pub(crate) enum Suite {
     Fib,
     /// The dataplane's packets beside a bare lookup in its flow table: established, new, a million flows, ageing
     Dataplane,
+    /// The speaker beside BIRD and FRR: a full table of real prefixes, one sink and ten, feeders lost
+    Bgp,
     /// Traffic through namespaces: lbd beside plain routing, nftables' DNAT and HAProxy
     Traffic,
 }
@@ -29,6 +31,13 @@ pub(crate) fn run(suite: Suite) -> Result<()> {
     match suite {
         Suite::Fib => run_command(&mut bench("lb-dataplane", "fib")),
         Suite::Dataplane => run_command(&mut bench("lb-dataplane", "dataplane")),
+        Suite::Bgp => {
+            step("Fetching the prefixes of a real routing table", || {
+                let manifest = "lb-routing/benches/bgp/data/Cargo.toml";
+                run_command(cargo().args(["fetch", "--locked", "--manifest-path", manifest]))
+            })?;
+            run_command(&mut bench("lb-routing", "bgp"))
+        }
         Suite::Traffic => {
             step("Building the daemon (some minutes the first time)", || {
                 run_command(cargo().args(["build", "--release", "--package", "lb-api", "--bins"]))

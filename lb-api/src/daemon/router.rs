@@ -28,6 +28,7 @@ pub(super) async fn config(bgp: &Bgp) -> Result<RouterConfig> {
         peers: bgp.peers.iter().map(peer).collect(),
         transports,
         listen: bgp.listen,
+        forward: true,
     })
 }
 

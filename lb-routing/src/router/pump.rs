@@ -149,7 +149,7 @@ impl Task {
 
     fn route(&mut self, change: RouteChange) {
         // At the end all stays as it is.
-        if !self.frozen {
+        if !self.frozen && self.forward {
             let RouteChange { prefix, next_hops } = change;
             self.fib.handle(Fact::Bgp { prefix, next_hops });
         }

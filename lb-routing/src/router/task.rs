@@ -73,6 +73,8 @@ pub(super) struct Task {
     pub(super) last_checked: Option<(u32, IpAddr)>,
     /// Shutting down: routes stay as they are.
     pub(super) frozen: bool,
+    /// Learned routes carry traffic.
+    pub(super) forward: bool,
     links: BTreeMap<u32, Link>,
     slow_tick_at: Instant,
 }
@@ -170,6 +172,7 @@ impl Task {
             resolve: BTreeSet::new(),
             last_checked: None,
             frozen: false,
+            forward: config.forward,
             links: BTreeMap::new(),
             slow_tick_at: now,
         })

@@ -171,7 +171,7 @@ pub(crate) fn config(
 ) -> RouterConfig {
     let listen: SocketAddr = listen.parse().unwrap();
     let speaker = SpeakerConfig { asn, router_id, max_paths: 8 };
-    RouterConfig { speaker, peers, transports: HashMap::new(), listen }
+    RouterConfig { speaker, peers, transports: HashMap::new(), listen, forward: true }
 }
 
 /// A neighbour with which everything is exchanged.
