@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
+use smallvec::SmallVec;
 
 pub(crate) use self::adj_out::{AdjRibOut, Batch};
 pub(crate) use self::best::{DEFAULT_LOCAL_PREF, Ranking};
@@ -70,8 +71,8 @@ pub(crate) struct Path {
 /// What is known of a prefix.
 #[derive(Debug, Default)]
 pub(crate) struct Entry {
-    /// Those that carry traffic first, the best one at the front; one per neighbour.
-    paths: Vec<Path>,
+    /// Those that carry traffic first, the best one at the front; one per neighbour. Most prefixes have one.
+    paths: SmallVec<[Path; 1]>,
     /// How many of them carry traffic.
     equal: usize,
     /// Waits in `changed`.
@@ -103,11 +104,17 @@ impl Entry {
 #[derive(Debug)]
 pub(crate) struct Rib {
     table: HashMap<IpNetwork, Entry, Keyed>,
-    rankings: Vec<Ranking>,
-    changed: VecDeque<IpNetwork>,
+    choice: Choice,
     originated: HashSet<IpNetwork, Keyed>,
     attributes: Interner<Attributes>,
     next_hops: Interner<[IpAddr]>,
+}
+
+/// How the best paths are chosen, and where that has changed something.
+#[derive(Debug)]
+struct Choice {
+    rankings: Vec<Ranking>,
+    changed: VecDeque<IpNetwork>,
     max_paths: usize,
 }
 
@@ -116,22 +123,20 @@ impl Rib {
     pub(crate) fn new(rankings: Vec<Ranking>, max_paths: usize, hash: Keyed) -> Self {
         Self {
             table: HashMap::with_hasher(hash),
-            rankings,
-            changed: VecDeque::new(),
+            choice: Choice { rankings, changed: VecDeque::new(), max_paths },
             originated: HashSet::with_hasher(hash),
             attributes: Interner::new(hash),
             next_hops: Interner::new(hash),
-            max_paths,
         }
     }
 
     pub(crate) fn ranking(&self, peer: PeerIndex) -> Option<&Ranking> {
-        self.rankings.get(peer as usize)
+        self.choice.rankings.get(peer as usize)
     }
 
     /// A neighbour's identifier became known.
     pub(crate) fn rank(&mut self, peer: PeerIndex, router_id: std::net::Ipv4Addr) {
-        if let Some(ranking) = self.rankings.get_mut(peer as usize) {
+        if let Some(ranking) = self.choice.rankings.get_mut(peer as usize) {
             ranking.router_id = router_id;
         }
     }
@@ -150,29 +155,20 @@ impl Rib {
             Some(old) => *old = path,
             None => entry.paths.push(path),
         }
-        self.reselect(prefix);
+        self.choice.reselect(prefix, entry);
         additional
     }
 
     /// Removes the path of a source (`None`: our own); says whether there was one.
     pub(crate) fn remove(&mut self, prefix: IpNetwork, source: Option<PeerIndex>) -> bool {
         let Some(entry) = self.table.get_mut(&prefix) else { return false };
-        let before = entry.paths.len();
-        entry.paths.retain(|path| path.via.peer() != source);
-        let removed = entry.paths.len() < before;
-        if removed {
-            self.reselect(prefix);
-        }
-        removed
+        self.choice.remove(prefix, entry, source)
     }
 
     /// Removes every path of a neighbour.
     pub(crate) fn remove_peer(&mut self, peer: PeerIndex) {
-        let has = |entry: &Entry| entry.paths.iter().any(|path| path.via.peer() == Some(peer));
-        let theirs = self.table.iter().filter(|(_, entry)| has(entry));
-        let prefixes: Vec<_> = theirs.map(|(prefix, _)| *prefix).collect();
-        for prefix in prefixes {
-            self.remove(prefix, Some(peer));
+        for (prefix, entry) in &mut self.table {
+            self.choice.remove(*prefix, entry, Some(peer));
         }
     }
 
@@ -208,7 +204,7 @@ impl Rib {
 
     /// The next prefix that changed, and its next hops if the driver has to know them.
     pub(crate) fn next_change(&mut self) -> Option<(IpNetwork, Option<Vec<IpAddr>>)> {
-        let prefix = self.changed.pop_front()?;
+        let prefix = self.choice.changed.pop_front()?;
         let Some(entry) = self.table.get_mut(&prefix) else { return Some((prefix, None)) };
         entry.marked = false;
         let hops = entry.next_hops();
@@ -221,9 +217,21 @@ impl Rib {
         }
         Some((prefix, news.then_some(hops)))
     }
+}
 
-    fn reselect(&mut self, prefix: IpNetwork) {
-        let Some(entry) = self.table.get_mut(&prefix) else { return };
+impl Choice {
+    /// Removes the path of a source from an entry; says whether there was one.
+    fn remove(&mut self, prefix: IpNetwork, entry: &mut Entry, source: Option<PeerIndex>) -> bool {
+        let before = entry.paths.len();
+        entry.paths.retain(|path| path.via.peer() != source);
+        let removed = entry.paths.len() < before;
+        if removed {
+            self.reselect(prefix, entry);
+        }
+        removed
+    }
+
+    fn reselect(&mut self, prefix: IpNetwork, entry: &mut Entry) {
         entry.equal = best::select(&mut entry.paths, &self.rankings).min(self.max_paths);
         if !entry.marked {
             entry.marked = true;
