@@ -171,6 +171,29 @@ fn a_syn_between_the_passes_replaces_a_flow_that_was_closing() {
 }
 
 #[test]
+fn the_second_pass_does_not_take_away_what_a_syn_has_just_begun() {
+    for backends in [1, 2] {
+        let mut begun = 0;
+        for steps in 0..MAX_STEPS {
+            let tables = before((CLOSING, LONG, &[Act::MarkAll]), backends);
+            let other: Box<dyn FnOnce(&ModelTables)> =
+                Box::new(|tables| Act::Client(SYN).run(tables));
+            *tables.interruption.borrow_mut() = Some((steps, other));
+            Act::SweepAll.run(&tables);
+            if tables.interruption.borrow_mut().take().is_some() {
+                break;
+            }
+            let last = tables.counted.borrow().last().copied();
+            if last == Some(crate::reason::Reason::ForwardedToBackend) {
+                assert_eq!(tables.keys().len(), 2, "{backends} backends, at step {steps}");
+                begun += 1;
+            }
+        }
+        assert!(begun > 0, "no SYN came before the flow was claimed");
+    }
+}
+
+#[test]
 fn a_datagrams_flow_ends_with_its_backend_and_a_connection_stays() {
     let talk = |tables: &ModelTables, first: Carries, next: Carries| {
         for (carries, from, to) in
