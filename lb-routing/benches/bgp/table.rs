@@ -25,7 +25,7 @@ impl Table {
         let text = std::fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
         let mut origins = BTreeMap::<u32, Vec<Vec<u8>>>::new();
         let mut seen = HashSet::new();
-        for line in text.lines().skip(1).take(limit) {
+        for line in text.lines().skip(1).filter(|line| !line.is_empty()).take(limit) {
             let fields: Vec<&str> = line.split(',').collect();
             ensure!(fields.len() == 3, "a line of the CSV is not address, length, AS: {line}");
             let (address, len, asn) = (fields[0].parse()?, fields[1].parse()?, fields[2].parse()?);
