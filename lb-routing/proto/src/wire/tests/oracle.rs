@@ -1,4 +1,8 @@
-//! Another implementation reads what we write, and must see the same.
+//! Other implementations read what we write, and must see the same, whether it was made here or read from damaged bytes.
+
+mod bgpkit;
+mod netgauze;
+mod rustbgpd;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -7,7 +11,7 @@ use rustbgpd_wire as other;
 use super::*;
 
 /// An UPDATE as the other implementation sees it, in words of ours.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Seen {
     withdrawn: Vec<String>,
     announced: Vec<String>,
@@ -21,65 +25,6 @@ struct Seen {
     communities: Vec<u32>,
     originator_id: Option<Ipv4Addr>,
     cluster_list: Vec<Ipv4Addr>,
-}
-
-fn theirs(message: &[u8], context: Context) -> Seen {
-    let mut bytes = Bytes::copy_from_slice(message);
-    let read = other::decode_message(&mut bytes, 4096).expect("they read it");
-    let other::Message::Update(update) = read else { panic!("{read:?}") };
-    let revised = update
-        .parse_revised(context.four_octet_as, !context.external, false, &[])
-        .expect("they find no fatal error");
-    assert!(revised.malformed.is_empty(), "{:?}", revised.malformed);
-    let parsed = revised.update;
-    let v4 =
-        |entry: &other::nlri::Ipv4NlriEntry| format!("{}/{}", entry.prefix.addr, entry.prefix.len);
-    let mut seen = Seen {
-        withdrawn: parsed.withdrawn.iter().map(v4).collect(),
-        announced: parsed.announced.iter().map(v4).collect(),
-        ..Seen::default()
-    };
-    parsed.attributes.iter().for_each(|attribute| see(attribute, &mut seen));
-    seen
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "their enum is larger than what we compare")]
-fn see(attribute: &other::attribute::PathAttribute, seen: &mut Seen) {
-    use other::attribute::PathAttribute as Theirs;
-    let text = |entry: &other::nlri::NlriEntry| match entry.prefix {
-        other::nlri::Prefix::V4(prefix) => format!("{}/{}", prefix.addr, prefix.len),
-        other::nlri::Prefix::V6(prefix) => format!("{}/{}", prefix.addr, prefix.len),
-    };
-    match attribute {
-        Theirs::Origin(origin) => seen.origin = Some(*origin as u8),
-        Theirs::AsPath(path) => seen.as_path = as_path(path),
-        Theirs::NextHop(address) => seen.next_hop = Some((*address).into()),
-        Theirs::Med(med) => seen.med = Some(*med),
-        Theirs::LocalPref(local_pref) => seen.local_pref = Some(*local_pref),
-        Theirs::AtomicAggregate => seen.atomic_aggregate = true,
-        Theirs::Aggregator(value) => seen.aggregator = Some((value.asn, value.router_id)),
-        Theirs::Communities(list) => seen.communities.clone_from(list),
-        Theirs::OriginatorId(id) => seen.originator_id = Some(*id),
-        Theirs::ClusterList(list) => seen.cluster_list.clone_from(list),
-        Theirs::MpReachNlri(reach) => {
-            seen.next_hop = Some(reach.next_hop);
-            seen.announced = reach.announced.iter().map(text).collect();
-        }
-        Theirs::MpUnreachNlri(unreach) => {
-            seen.withdrawn = unreach.withdrawn.iter().map(text).collect();
-        }
-        // Kept by both, compared by the round trip.
-        _ => {}
-    }
-}
-
-fn as_path(path: &other::attribute::AsPath) -> String {
-    use other::attribute::AsPathSegment;
-    let segments = path.segments.iter().map(|segment| match segment {
-        AsPathSegment::AsSequence(asns) => Segment::Sequence(asns.clone()),
-        AsPathSegment::AsSet(asns) => Segment::Set(asns.clone()),
-    });
-    AsPath { segments: segments.collect() }.to_string()
 }
 
 fn ours(message: &[u8], context: Context) -> Seen {
@@ -107,6 +52,16 @@ fn ours(message: &[u8], context: Context) -> Seen {
     }
 }
 
+/// Prefixes that all of them take: one refuses those that reach into multicast, another guesses from the zero octet of a
+/// default route that path identifiers (RFC 7911) follow.
+fn is_plain(prefix: &IpNetwork) -> bool {
+    prefix.prefix() > 0
+        && match prefix {
+            IpNetwork::V4(prefix) => prefix.broadcast().octets()[0] < 224,
+            IpNetwork::V6(prefix) => !prefix.network().is_multicast(),
+        }
+}
+
 proptest! {
     #[test]
     fn another_implementation_reads_our_updates_alike(
@@ -120,7 +75,62 @@ proptest! {
         encode_updates(&attributes, next_hop, &prefixes, context, &mut messages).unwrap();
         encode_withdrawals(&prefixes, context, &mut messages);
         for message in messages {
-            prop_assert_eq!(theirs(&message, context), ours(&message, context));
+            prop_assert_eq!(rustbgpd::see(&message, context), ours(&message, context));
+        }
+    }
+
+    #[test]
+    fn two_more_implementations_read_our_updates_alike(
+        attributes in strategy::attributes(),
+        (next_hop, prefixes) in strategy::routes(),
+        external in any::<bool>(),
+    ) {
+        let context = Context { four_octet_as: true, external };
+        let prefixes: Vec<_> = prefixes.into_iter().filter(is_plain).collect();
+        let mut messages = Vec::new();
+        encode_updates(&attributes, next_hop, &prefixes, context, &mut messages).unwrap();
+        encode_withdrawals(&prefixes, context, &mut messages);
+        for message in messages {
+            let ours = ours(&message, context);
+            prop_assert_eq!(bgpkit::see(&message), ours.clone());
+            prop_assert_eq!(netgauze::see(&message), ours);
+        }
+    }
+
+    #[test]
+    fn three_implementations_read_alike_what_we_took_from_damaged_updates(
+        attributes in strategy::attributes(),
+        (next_hop, prefixes) in strategy::routes(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        external in any::<bool>(),
+    ) {
+        let context = Context { four_octet_as: true, external };
+        let mut messages = Vec::new();
+        let few = &prefixes[..prefixes.len().min(8)];
+        encode_updates(&attributes, next_hop, few, context, &mut messages).unwrap();
+        let mut bytes = messages.swap_remove(0);
+        for (at, octet) in &damage {
+            // The head of the body: lengths, attributes, the first prefixes.
+            let body = &mut bytes[HEADER_LEN..];
+            let len = body.len().min(200);
+            body[at.index(len)] = *octet;
+        }
+        let Ok(Message::Update(mut taken)) = decode(&bytes, context) else { return Ok(()) };
+        taken.withdrawn.retain(is_plain);
+        taken.announced.iter_mut().for_each(|announced| announced.prefixes.retain(is_plain));
+        // They obey RFC 9774 and RFC 5065 in other ways.
+        if let Some(attributes) = &mut taken.attributes {
+            let plain = |segment: &Segment| matches!(segment, Segment::Sequence(_));
+            attributes.as_path.segments.retain(plain);
+        }
+        let written = encode(&Message::Update(taken), context);
+        let mut framer = Framer::new();
+        framer.push(&written);
+        while let Some(message) = framer.next_message().expect("we write whole messages") {
+            let ours = ours(message, context);
+            prop_assert_eq!(bgpkit::see(message), ours.clone());
+            prop_assert_eq!(netgauze::see(message), ours.clone());
+            prop_assert_eq!(rustbgpd::see(message, context), ours);
         }
     }
 
