@@ -3,6 +3,7 @@
 pub(crate) mod api;
 pub(crate) mod keys;
 mod line;
+mod resources;
 mod sections;
 
 use std::fmt;

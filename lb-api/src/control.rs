@@ -100,7 +100,7 @@ fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
         vip::Algorithm::SourceHash => table::Algorithm::SourceHash,
     };
     let sources = sources(spec);
-    let backends = spec.backends.iter().map(|backend| table::Backend {
+    let backends = used(spec).map(|backend| table::Backend {
         address: backend.address,
         port: backend.port,
         weight: backend.weight,
@@ -121,6 +121,11 @@ fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
     };
     let access = [listed(&spec.access.allow, true), listed(&spec.access.deny, false)].concat();
     Service { algorithm, affinity, access: access.into(), backends: backends.collect(), one_arm }
+}
+
+/// Backends that are not disabled.
+fn used(spec: &VipSpec) -> impl Iterator<Item = &Backend> {
+    spec.backends.iter().filter(|backend| !backend.disabled)
 }
 
 /// Where flows of a full-NAT VIP come from. Nothing of this host uses such an address, so all of its ports are free; those
@@ -160,7 +165,7 @@ pub(crate) struct Tally {
 
 pub(crate) fn tally(spec: &VipSpec, verdicts: &Verdicts) -> Tally {
     let mut tally = Tally::default();
-    for backend in &spec.backends {
+    for backend in used(spec) {
         match verdict(spec, backend, verdicts).health {
             Health::Healthy => {
                 tally.healthy += 1;
@@ -176,7 +181,7 @@ pub(crate) fn tally(spec: &VipSpec, verdicts: &Verdicts) -> Tally {
 /// Everything that is to be checked.
 pub fn targets(vips: &Vips) -> BTreeSet<Target> {
     let of = |spec: &VipSpec| {
-        let targets = spec.backends.iter().filter_map(|b| Target::of(b, &spec.health_check));
+        let targets = used(spec).filter_map(|b| Target::of(b, &spec.health_check));
         targets.collect::<Vec<_>>()
     };
     vips.values().flat_map(|vip| of(&vip.spec)).collect()

@@ -11,6 +11,7 @@ mod diff;
 mod doctor;
 mod drain;
 mod events;
+mod resources;
 mod show;
 mod table;
 mod tls;
@@ -102,8 +103,14 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         Command::Get { kind, name, watch: true, .. } => {
             return events::get(client, kind, name.as_deref(), format).await;
         }
-        Command::Get { kind, name, limit, watch: false } => {
-            show::get(client, kind, name.as_deref(), limit, format).await?
+        Command::Get { kind, name, selector, limit, watch: false } => {
+            show::get(client, kind, name.as_deref(), selector.as_ref(), limit, format).await?
+        }
+        Command::Describe { kind: Describable::Pool, name } => {
+            resources::describe(client, resources::Kind::Pool, &name, format).await?
+        }
+        Command::Describe { kind: Describable::HealthCheck, name } => {
+            resources::describe(client, resources::Kind::HealthCheck, &name, format).await?
         }
         Command::Describe { kind: Describable::Vip, name } => {
             show::describe(client, &name, format).await?
@@ -115,7 +122,7 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
             ShowBgp::Summary => bgp::summary(client, format).await?,
             ShowBgp::Neighbors { name } => bgp::neighbours(client, name.as_deref(), format).await?,
             ShowBgp::Routes { prefix } => {
-                show::get(client, Kind::Routes, prefix.as_deref(), None, format).await?
+                show::get(client, Kind::Routes, prefix.as_deref(), None, None, format).await?
             }
         },
         Command::Create { what: Create::Vip(new) } => {
@@ -123,9 +130,13 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
             let said = create::vip(client, new).await?;
             return finish(client, said, &name, how).await;
         }
+        Command::Create { what: Create::Pool(new) } => create::pool(client, new).await?,
+        Command::Create { what: Create::HealthCheck(new) } => {
+            create::health_check(client, new).await?
+        }
         Command::Create { what: Create::Token(new) } => tokens::create(client, &new).await?,
-        Command::Apply { file, prune, confirm, how } => {
-            let (said, names) = apply::apply(client, &file, how.dry_run, prune, confirm).await?;
+        Command::Apply { file, terms, how } => {
+            let (said, names) = apply::apply(client, &file, how.dry_run, &terms).await?;
             return finish(client, said, &names, how).await;
         }
         Command::Config { what } => config::carry_out(client, what, format).await?,
@@ -133,8 +144,9 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         Command::Delete { kind: Some(Nameable::Token), name: Some(name), dry_run, .. } => {
             tokens::delete(client, &name, dry_run).await?
         }
-        Command::Delete { name: Some(name), dry_run, .. } => {
-            apply::delete(client, &[name], dry_run).await?
+        Command::Delete { kind, name: Some(name), dry_run, .. } => {
+            let kind = kind.and_then(Nameable::resource);
+            apply::delete(client, &[(kind, name)], dry_run).await?
         }
         Command::Delete { file, dry_run, .. } => {
             apply::delete_files(client, &file, dry_run).await?

@@ -41,6 +41,7 @@ use crate::access::Access;
 use crate::events::Events;
 use crate::http::{self, Listeners};
 use crate::registry::{self, Appliers, Registry, Start};
+use crate::resources::{Resource, Resources};
 use crate::{health, store};
 
 /// How long the VIPs and the sessions may each take to end.
@@ -162,7 +163,9 @@ async fn start(
     let (targets, wanted) = watch::channel(Arc::default());
     let start = Start {
         file: config.vips.clone(),
+        file_resources: file_resources(config),
         kept: loaded.vips,
+        kept_resources: loaded.resources,
         revision: loaded.revision,
         store,
         attached,
@@ -194,6 +197,12 @@ async fn start(
         started,
     });
     Ok(Running { registry, views, dataplane, router, fib, router_id, events })
+}
+
+fn file_resources(config: &Config) -> Resources {
+    let pools = config.pools.iter().cloned().map(Resource::Pool);
+    let checks = config.health_checks.iter().cloned().map(Resource::HealthCheck);
+    pools.chain(checks).collect()
 }
 
 fn announce_start(config: &Config, running: &Running, tcp: Option<SocketAddr>) {
@@ -229,6 +238,11 @@ impl Appliers for World {
     async fn announce(&mut self, addresses: &BTreeSet<IpAddr>) {
         let prefixes = addresses.iter().map(|address| (*address).into());
         self.router.originate(prefixes.collect()).await;
+    }
+
+    async fn configure(&mut self, _: &Resources) -> Result<(), String> {
+        // Pools and health checks are carried out by the VIPs that name them.
+        Ok(())
     }
 
     async fn route(&mut self, addresses: &BTreeSet<IpAddr>) {

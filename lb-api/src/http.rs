@@ -10,6 +10,7 @@ mod openapi;
 mod patch;
 mod probes;
 mod problem;
+mod resources;
 mod terms;
 mod tls;
 mod tokens;
@@ -99,6 +100,7 @@ pub fn router(
                 .patch(handlers::patch_vip)
                 .delete(handlers::delete_vip),
         )
+        .merge(resources::routes())
         .route("/config", post(config::apply_config))
         .route("/config/confirm", post(config::confirm_config))
         .route("/config/rollback", post(config::rollback_config))

@@ -14,6 +14,7 @@ pub mod health;
 pub mod http;
 pub mod read;
 pub mod registry;
+pub mod resources;
 pub mod store;
 pub mod vip;
 pub mod yaml;

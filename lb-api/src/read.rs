@@ -89,7 +89,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A mapping with no other fields than these.
-    pub fn object(&self, fields: &'static [&'static str]) -> Option<Object<'a>> {
+    pub fn object(&self, fields: &[&'static str]) -> Option<Object<'a>> {
         let Value::Object(map) = self.value else { return self.wants("a mapping of fields") };
         for name in map.keys().filter(|name| !fields.contains(&name.as_str())) {
             let remedy = match nearest(name, fields) {
@@ -111,6 +111,18 @@ impl<'a> Cursor<'a> {
             mistakes: self.mistakes,
         };
         Some(members.iter().enumerate().map(at).filter_map(|cursor| read(&cursor)).collect())
+    }
+
+    /// The fields of a mapping whose names are the writer's own.
+    pub fn entries(&self) -> Option<Vec<(&'a str, Cursor<'a>)>> {
+        let Value::Object(map) = self.value else {
+            return self.wants("a mapping of names to text");
+        };
+        let at = |(name, value): (&'a String, &'a Value)| {
+            let path = self.path.field(name);
+            (name.as_str(), Cursor { value, path, mistakes: self.mistakes })
+        };
+        Some(map.iter().map(at).collect())
     }
 
     /// Any text.

@@ -8,8 +8,12 @@
 //!
 //! Invariant: whatever a [`Registry`] call has returned is in the dataplane and on the disk; after an error, neither.
 
+mod admit;
 mod apply;
+mod change;
 mod confirm;
+mod refusal;
+mod resources;
 mod status;
 mod task;
 mod tell;
@@ -26,11 +30,14 @@ use lb_dataplane::ServiceCounters;
 use lb_dataplane::table::Table;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::apply::RefusedAt;
+pub use self::apply::{Place, RefusedAt};
+pub use self::refusal::Refusal;
+use self::resources::AppliedResource;
 use self::task::Task;
 use crate::control::Vips;
 use crate::events::Events;
 use crate::health::{Target, Verdicts};
+use crate::resources::{Key, Kind, Resource, Resources};
 use crate::store::Store;
 
 /// Commands that wait at most; beyond, callers wait.
@@ -44,84 +51,13 @@ pub trait Appliers: Send + 'static {
     fn announce(&mut self, addresses: &BTreeSet<IpAddr>) -> impl Future<Output = ()> + Send;
     /// Has the kernel have an unreachable route for exactly these addresses.
     fn route(&mut self, addresses: &BTreeSet<IpAddr>) -> impl Future<Output = ()> + Send;
+    /// Carries out what resources beside VIPs say; the error says in one sentence why not.
+    fn configure(
+        &mut self,
+        resources: &Resources,
+    ) -> impl Future<Output = Result<(), String>> + Send;
     /// What went through the services.
     fn counters(&mut self) -> impl Future<Output = ServiceCounters> + Send;
-}
-
-/// Why a change is refused. Nothing has changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// There is none of this name.
-    #[error("there is no VIP {0}")]
-    Unknown(String),
-    /// It is the file's.
-    #[error(
-        "VIP {0} comes from the configuration file, and only the file can change it: edit the file and restart lbd"
-    )]
-    FromFile(String),
-    /// A request has the name more than once.
-    #[error("VIP {0} is there twice: leave one of the two out")]
-    Twice(String),
-    /// Another VIP has the same address, port and protocol.
-    #[error(
-        "VIP {other} has {protocol} port {port} at {address} already: choose another address or port, or change VIP {other}"
-    )]
-    Duplicate {
-        /// The other one.
-        other: String,
-        /// The address of both.
-        address: IpAddr,
-        /// The port of both.
-        port: u16,
-        /// The protocol of both.
-        protocol: &'static str,
-    },
-    /// It is not what the request expects to be there.
-    #[error(
-        "VIP {name} has revision {found}, not {expected}: somebody else changed it; read it again and repeat the change"
-    )]
-    Stale {
-        /// The VIP.
-        name: String,
-        /// Its revision.
-        found: u64,
-        /// What the request says.
-        expected: u64,
-    },
-    /// The request says that it has to be new.
-    #[error("there is a VIP {0} already, and the request asks for a new one: choose another name")]
-    Exists(String),
-    /// The request says that it has to be there.
-    #[error(
-        "there is no VIP {0}, and the request only changes one that is there: read the list again"
-    )]
-    Gone(String),
-    /// No room.
-    #[error("there are {0} VIPs already, and more are not kept: remove one first")]
-    TooMany(usize),
-    /// The dataplane cannot serve it.
-    #[error("the dataplane refuses: {0}")]
-    Dataplane(String),
-    /// It cannot be written; nothing was tried.
-    #[error("the change cannot be kept: {0}; free or repair the disk")]
-    NotWritten(String),
-    /// It was written, but cannot take the old one's place.
-    #[error("the change cannot be kept: {0}; repair the disk")]
-    Store(String),
-    /// An applied configuration waits to be confirmed.
-    #[error(
-        "a configuration waits to be confirmed, and is rolled back in {0} s: confirm it or roll it back first (`lbctl config confirm` or `rollback`)"
-    )]
-    Unconfirmed(u32),
-    /// There is nothing to be confirmed.
-    #[error("no configuration waits to be confirmed: it was confirmed or rolled back already")]
-    NothingToConfirm,
-    /// What is to be gone back to is not kept.
-    #[error("{0} is kept to go back to: `lbctl config history` lists what is")]
-    NoGeneration(String),
-    /// The daemon ends.
-    #[error("lbd is stopping: try again when it runs")]
-    Stopping,
 }
 
 /// What a change expects to find.
@@ -148,14 +84,31 @@ pub struct Terms {
 }
 
 /// How a change of many is to be carried out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bulk {
     /// Only say what would become of it.
     pub dry_run: bool,
-    /// Remove VIPs made over REST that are not named.
+    /// Remove what has this owner, or none where none is said, and is not named; what the file says stays.
     pub prune: bool,
+    /// Becomes the owner of what is applied.
+    pub owner: Option<String>,
     /// Roll back unless it is confirmed in time.
     pub confirm_within: Option<Duration>,
+}
+
+/// What a whole configuration says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Documents {
+    /// The VIPs.
+    pub vips: Vec<Vip>,
+    /// The others.
+    pub resources: Vec<Resource>,
+}
+
+impl From<Vec<Vip>> for Documents {
+    fn from(vips: Vec<Vip>) -> Self {
+        Self { vips, resources: Vec::new() }
+    }
 }
 
 /// What became of a change.
@@ -179,7 +132,11 @@ enum Command {
     Get(String, oneshot::Sender<Option<Vip>>),
     Put(Box<Vip>, Terms, oneshot::Sender<Result<Applied, Refusal>>),
     Delete(String, Terms, oneshot::Sender<Result<(), Refusal>>),
-    Apply(Vec<Vip>, Bulk, oneshot::Sender<Result<Vec<Change>, RefusedAt>>),
+    ListResources(Kind, oneshot::Sender<Vec<Resource>>),
+    GetResource(Key, oneshot::Sender<Option<Resource>>),
+    PutResource(Box<Resource>, Terms, oneshot::Sender<Result<AppliedResource, Refusal>>),
+    DeleteResource(Key, Terms, oneshot::Sender<Result<(), Refusal>>),
+    Apply(Documents, Bulk, oneshot::Sender<Result<Vec<Change>, RefusedAt>>),
     Confirm(oneshot::Sender<Result<(), Refusal>>),
     Rollback(Option<u64>, bool, oneshot::Sender<Result<Vec<Change>, Refusal>>),
     History(oneshot::Sender<Result<History, Refusal>>),
@@ -191,6 +148,10 @@ enum Command {
 pub struct Start {
     /// VIPs of the configuration file.
     pub file: Vec<Vip>,
+    /// Other resources of the configuration file.
+    pub file_resources: Resources,
+    /// Other resources of the store. Those that the file has, too, are kept, but do not count.
+    pub kept_resources: Resources,
     /// VIPs of the store. Those that clash with the file's are kept, but not served.
     pub kept: Vec<Vip>,
     /// The last revision that the store gave.
@@ -243,7 +204,7 @@ impl Registry {
     /// There is none, or the daemon ends.
     pub async fn get(&self, name: &str) -> Result<Vip, Refusal> {
         let found = self.ask(|answer| Command::Get(name.to_owned(), answer)).await;
-        found.ok_or(Refusal::Stopping)?.ok_or_else(|| Refusal::Unknown(name.to_owned()))
+        found.ok_or(Refusal::Stopping)?.ok_or_else(|| Refusal::Unknown(label(name)))
     }
 
     /// Creates or replaces a VIP. A revision in its metadata has to be the one that is replaced.
@@ -266,13 +227,57 @@ impl Registry {
         answer.unwrap_or(Err(Refusal::Stopping))
     }
 
-    /// Creates or replaces many VIPs in one change.
+    /// Every resource of a kind by name, with its status.
     ///
     /// # Errors
     ///
-    /// Why not, and the place of the VIP that it is about; nothing has changed then.
-    pub async fn apply(&self, vips: Vec<Vip>, terms: Bulk) -> Result<Vec<Change>, RefusedAt> {
-        let answer = self.ask(|answer| Command::Apply(vips, terms, answer)).await;
+    /// The daemon ends.
+    pub async fn list_resources(&self, kind: Kind) -> Result<Vec<Resource>, Refusal> {
+        self.ask(|answer| Command::ListResources(kind, answer)).await.ok_or(Refusal::Stopping)
+    }
+
+    /// A resource with its status.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or the daemon ends.
+    pub async fn get_resource(&self, key: &Key) -> Result<Resource, Refusal> {
+        let found = self.ask(|answer| Command::GetResource(key.clone(), answer)).await;
+        found.ok_or(Refusal::Stopping)?.ok_or_else(|| Refusal::Unknown(key.to_string()))
+    }
+
+    /// Creates or replaces a resource: with it comes whether it is new.
+    ///
+    /// # Errors
+    ///
+    /// Why not; nothing has changed then.
+    pub async fn put_resource(
+        &self,
+        resource: Resource,
+        terms: Terms,
+    ) -> Result<(Resource, bool), Refusal> {
+        let resource = Box::new(resource);
+        let answer = self.ask(|answer| Command::PutResource(resource, terms, answer)).await;
+        answer.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// Removes a resource.
+    ///
+    /// # Errors
+    ///
+    /// Why not; nothing has changed then.
+    pub async fn delete_resource(&self, key: &Key, terms: Terms) -> Result<(), Refusal> {
+        let answer = self.ask(|answer| Command::DeleteResource(key.clone(), terms, answer)).await;
+        answer.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// Creates or replaces many resources in one change.
+    ///
+    /// # Errors
+    ///
+    /// Why not, and the place of what it is about; nothing has changed then.
+    pub async fn apply(&self, documents: Documents, terms: Bulk) -> Result<Vec<Change>, RefusedAt> {
+        let answer = self.ask(|answer| Command::Apply(documents, terms, answer)).await;
         answer.unwrap_or(Err((None, Refusal::Stopping)))
     }
 
@@ -335,6 +340,11 @@ fn clash<'a>(vips: &'a Vips, vip: &Vip) -> Option<&'a Vip> {
             && other.spec.port == vip.spec.port
             && other.spec.protocol == vip.spec.protocol
     })
+}
+
+/// What a VIP is called in a sentence.
+fn label(name: &str) -> String {
+    format!("VIP {name}")
 }
 
 fn protocol_name(protocol: Protocol) -> &'static str {

@@ -1,4 +1,4 @@
-//! VIPs made over REST, kept in `vips.json` of the state folder: always one whole version, the old or the new.
+//! VIPs and other resources made over REST, kept in `vips.json` of the state folder: always one whole version, the old or the new.
 //!
 //! The files before it stay as `vips.json.previous-1` (the newest) and so on. A damaged file leads to the last good one
 //! and a warning, never to an appliance without VIPs.
@@ -11,14 +11,15 @@ use std::time::SystemTime;
 
 use lb_api_types::vip::Vip;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::read::{Cursor, document};
+use crate::read::{Cursor, Object, document};
+use crate::resources::{Kind, Resource, Resources};
 use crate::vip;
 
 const NAME: &str = "vips.json";
 /// The form of the file; one that this daemon does not know is never touched.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 /// Files that are kept, the current one included.
 const GENERATIONS: usize = 5;
 /// Damaged files that are kept aside at most.
@@ -68,6 +69,8 @@ pub struct Loaded {
     pub revision: u64,
     /// The VIPs.
     pub vips: Vec<Vip>,
+    /// The others.
+    pub resources: Resources,
     /// What people should know: a damaged file was or still is kept aside.
     pub warnings: Vec<String>,
 }
@@ -81,6 +84,8 @@ pub struct Generation {
     pub written: SystemTime,
     /// The VIPs.
     pub vips: Vec<Vip>,
+    /// The others.
+    pub resources: Resources,
 }
 
 /// The folder, while this daemon has it.
@@ -98,10 +103,9 @@ pub struct Prepared(());
 
 #[derive(Serialize)]
 struct Document {
-    version: u64,
     checksum: String,
-    revision: u64,
-    vips: Value,
+    #[serde(flatten)]
+    content: Value,
 }
 
 impl Store {
@@ -161,13 +165,19 @@ impl Store {
             Ok(value) => value,
             Err(error) => return Ok(Err(error.to_string())),
         };
-        if let Some(found) = value["version"].as_u64().filter(|&found| found > VERSION) {
-            return Err(StoreError::Version { path: self.path(), found });
-        }
-        // Version 1 had none.
-        let said = value.get("checksum");
-        if said.is_some_and(|said| *said != checksum(&value["revision"], &value["vips"])) {
+        let found = value["version"].as_u64().unwrap_or_default();
+        // Version 1 had none, and version 2's was of two of its fields.
+        let is = match (value.get("checksum"), found) {
+            (Some(_), 3..) => checksum(&without_checksum(&value)),
+            (Some(_), _) => checksum(&format!("{}{}", value["revision"], value["vips"])),
+            (None, _) => String::new(),
+        };
+        if value.get("checksum").is_some_and(|said| *said != is) {
             return Ok(Err("its checksum is not that of its content; who edits it by hand takes the field checksum out".into()));
+        }
+        // Only now: a flipped bit of the version is damage like any other.
+        if found > VERSION {
+            return Err(StoreError::Version { path: self.path(), found });
         }
         Ok(document(&value, read).map_err(|mistakes| {
             let first = mistakes.first().map(|m| format!("{} {}", m.path, m.message));
@@ -215,7 +225,8 @@ impl Store {
     fn generation(&self, path: &Path) -> Option<Generation> {
         let written = fs::metadata(path).and_then(|data| data.modified()).ok()?;
         let loaded = self.parse(&fs::read(path).ok()?).ok()?.ok()?;
-        Some(Generation { revision: loaded.revision, written, vips: loaded.vips })
+        let Loaded { revision, vips, resources, .. } = loaded;
+        Some(Generation { revision, written, vips, resources })
     }
 
     /// Replaces the file: when this returns, a crash leaves the new one.
@@ -223,8 +234,13 @@ impl Store {
     /// # Errors
     ///
     /// It cannot be written; the old one is still there.
-    pub fn save(&self, revision: u64, vips: &[&Vip]) -> Result<(), StoreError> {
-        self.prepare(revision, vips).and_then(|prepared| self.commit(prepared))
+    pub fn save(
+        &self,
+        revision: u64,
+        vips: &[&Vip],
+        resources: &Resources,
+    ) -> Result<(), StoreError> {
+        self.prepare(revision, vips, resources).and_then(|prepared| self.commit(prepared))
     }
 
     /// Writes the new file beside the old one, so that a full disk is known before anything changes.
@@ -232,11 +248,20 @@ impl Store {
     /// # Errors
     ///
     /// It cannot be written.
-    pub fn prepare(&self, revision: u64, vips: &[&Vip]) -> Result<Prepared, StoreError> {
+    pub fn prepare(
+        &self,
+        revision: u64,
+        vips: &[&Vip],
+        resources: &Resources,
+    ) -> Result<Prepared, StoreError> {
         let write = || {
-            let vips = serde_json::to_value(vips)?;
-            let checksum = checksum(&revision.into(), &vips);
-            let document = Document { version: VERSION, checksum, revision, vips };
+            let mut content = json!({"version": VERSION, "revision": revision, "vips": vips});
+            if let (Value::Object(all), Value::Object(lists)) =
+                (&mut content, resources.to_value()?)
+            {
+                all.extend(lists);
+            }
+            let document = Document { checksum: checksum(&content.to_string()), content };
             let mut bytes = serde_json::to_vec_pretty(&document)?;
             bytes.push(b'\n');
             write_whole(&self.new_path(), &bytes)
@@ -296,13 +321,34 @@ impl Store {
     }
 }
 
+/// What the file says, but for its checksum.
+fn without_checksum(value: &Value) -> String {
+    let mut content = value.clone();
+    if let Value::Object(fields) = &mut content {
+        fields.remove("checksum");
+    }
+    content.to_string()
+}
+
 fn read(cursor: &Cursor<'_>) -> Option<Loaded> {
-    let file = cursor.object(&["version", "checksum", "revision", "vips"])?;
+    let fields = ["version", "checksum", "revision", "vips"].into_iter();
+    let fields: Vec<_> = fields.chain(Kind::ALL.iter().map(|kind| kind.many())).collect();
+    let file = cursor.object(&fields)?;
     file.required("version")?.number(1..=VERSION)?;
     let revision =
         file.field("revision").map_or(Some(0), |revision| revision.number(0..=u64::MAX))?;
     let vips = file.required("vips")?.list(vip::read)?;
-    Some(Loaded { revision, vips, warnings: Vec::new() })
+    let resources = lists(&file)?.into_iter().collect();
+    Some(Loaded { revision, vips, resources, warnings: Vec::new() })
+}
+
+/// What a document says of every kind beside VIPs.
+pub(crate) fn lists(document: &Object<'_>) -> Option<Vec<Resource>> {
+    let lists = Kind::ALL.iter().map(|&kind| match document.field(kind.many()) {
+        None => Some(Vec::new()),
+        Some(list) => list.list(|cursor| kind.read(cursor)),
+    });
+    lists.collect::<Option<Vec<_>>>().map(|lists| lists.concat())
 }
 
 /// Writes a new file that only its owner reads, and has it on the disk. One that a crash left there may be a second name of
@@ -332,9 +378,8 @@ pub(crate) fn may_lack(outcome: io::Result<()>) -> io::Result<()> {
 
 /// CRC-32 (ISO 3309) of what is kept, in its shortest form: finds every flipped bit, also one that leaves the file
 /// well-formed.
-fn checksum(revision: &Value, vips: &Value) -> String {
-    let bytes = format!("{revision}{vips}");
-    let crc = bytes.bytes().fold(u32::MAX, |crc, byte| {
+fn checksum(content: &str) -> String {
+    let crc = content.bytes().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| {
             (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
         })

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_api_types::vip::{
-    Access, Algorithm, Backend, HealthCheck, HealthCheckKind, Metadata, Nat, NatMode, Protocol,
-    Vip, VipSpec,
+    Access, Algorithm, Backend, HealthCheck, Nat, NatMode, Protocol, Vip, VipSpec,
 };
 
 use lb_dataplane::MAX_TURNS;
 
 use crate::read::{Cursor, Object};
+use crate::resources::{read_check, read_kind, read_metadata};
 
 /// Backends of a VIP at most.
 pub const MAX_BACKENDS: usize = lb_dataplane::MAX_BACKENDS_PER_SERVICE;
@@ -23,8 +23,6 @@ pub const MAX_VIPS: usize = 16_384;
 
 const UDP_CHECK: &str =
     "a udp VIP says `kind: none`, or `kind: tcp` where its backends also accept TCP at their port";
-const CHECKS: &[(&str, HealthCheckKind)] =
-    &[("tcp", HealthCheckKind::Tcp), ("none", HealthCheckKind::None)];
 const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
 const MODES: &[(&str, NatMode)] =
     &[("dnat", NatMode::Dnat), ("full-nat", NatMode::FullNat), ("one-arm", NatMode::OneArm)];
@@ -34,20 +32,15 @@ const ALGORITHMS: &[(&str, Algorithm)] = &[
     ("least-connections", Algorithm::LeastConnections),
     ("source-hash", Algorithm::SourceHash),
 ];
+/// The address of a VIP that is to be given one of its pool.
+pub const UNALLOCATED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Seconds for which a client is remembered at most.
 const MAX_AFFINITY_SECS: u32 = 86_400;
 
 /// Reads a VIP. Its `status`, if there is one, is ignored.
 pub fn read(cursor: &Cursor<'_>) -> Option<Vip> {
     let vip = cursor.object(&["metadata", "spec", "status"])?;
-    let metadata = vip.required("metadata").and_then(|metadata| {
-        let metadata = metadata.object(&["name", "revision"])?;
-        let revision = match metadata.field("revision") {
-            None => None,
-            Some(revision) => Some(revision.number(1..=u64::MAX)?),
-        };
-        Some(Metadata { name: name(&metadata.required("name")?)?, revision })
-    });
+    let metadata = vip.required("metadata").and_then(|metadata| read_metadata(&metadata));
     let spec = vip.required("spec").and_then(|spec| read_spec(&spec));
     Some(Vip { metadata: metadata?, spec: spec?, status: None })
 }
@@ -75,6 +68,7 @@ pub fn is_name(text: &str) -> bool {
 fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
     let spec = cursor.object(&[
         "address",
+        "pool",
         "port",
         "protocol",
         "algorithm",
@@ -85,7 +79,21 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         "health_check",
         "advertise",
     ])?;
-    let address = spec.required("address").and_then(|address| service_address(&address));
+    let pool = match spec.field("pool") {
+        None => Some(None),
+        Some(pool) => name(&pool).map(Some),
+    };
+    let said = spec.field("address").map(|address| service_address(&address));
+    let address = match (said, &pool) {
+        (Some(address), _) => address,
+        (None, Some(Some(_)) | None) => Some(UNALLOCATED),
+        (None, Some(None)) => {
+            spec.missing("address", "say it, or name a `pool` that it comes from")
+        }
+    };
+    let wanted = address;
+    // What is not known yet is of either family.
+    let address = address.filter(|&address| address != UNALLOCATED);
     let port = spec.required("port").and_then(|port| port.number(1..=u16::MAX));
     let protocol =
         spec.field("protocol").map_or(Some(Protocol::default()), |p| p.one_of(PROTOCOLS));
@@ -113,7 +121,8 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
     let health_check = read_health_check(&spec, protocol);
     let advertise = spec.field("advertise").map_or(Some(true), |advertise| advertise.boolean());
     Some(VipSpec {
-        address: address?,
+        address: wanted?,
+        pool: pool?,
         port: port?,
         protocol: protocol?,
         algorithm: algorithm?,
@@ -147,7 +156,7 @@ fn service_address(cursor: &Cursor<'_>) -> Option<IpAddr> {
 }
 
 /// Why no packets for this address can come or go through a router, if so.
-fn unfit(address: IpAddr) -> Option<&'static str> {
+pub(crate) fn unfit(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => unfit_v4(address),
         IpAddr::V6(address) => unfit_v6(address),
@@ -276,7 +285,7 @@ fn read_backends(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Vec<Backend
 }
 
 fn read_backend(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Backend> {
-    let backend = cursor.object(&["address", "port", "weight", "drain"])?;
+    let backend = cursor.object(&["address", "port", "weight", "drain", "disabled"])?;
     let address = backend.required("address").and_then(|cursor| {
         let address = cursor.address()?;
         if Some(address) == vip {
@@ -295,7 +304,14 @@ fn read_backend(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Backend> {
     let port = backend.required("port").and_then(|port| port.number(1..=u16::MAX));
     let weight = backend.field("weight").map_or(Some(1), |weight| weight.number(1..=u8::MAX));
     let drain = backend.field("drain").map_or(Some(false), |drain| drain.boolean());
-    Some(Backend { address: address?, port: port?, weight: weight?, drain: drain? })
+    let disabled = backend.field("disabled").map_or(Some(false), |disabled| disabled.boolean());
+    Some(Backend {
+        address: address?,
+        port: port?,
+        weight: weight?,
+        drain: drain?,
+        disabled: disabled?,
+    })
 }
 
 /// A UDP service has no check that would fit by default: silence is what healthy and dead servers have in common.
@@ -307,28 +323,21 @@ fn read_health_check(spec: &Object<'_>, protocol: Option<Protocol>) -> Option<He
         }
         return spec.missing("health_check", UDP_CHECK);
     };
-    let check = cursor.object(&["kind", "interval_ms", "timeout_ms", "rise", "fall"])?;
-    let kind = match check.field("kind") {
-        Some(kind) => kind.one_of(CHECKS),
+    let check = cursor.object(&["from", "kind", "interval_ms", "timeout_ms", "rise", "fall"])?;
+    if let Some(from) = check.field("from") {
+        let said = ["kind", "interval_ms", "timeout_ms", "rise", "fall"];
+        if let Some(field) = said.iter().find_map(|field| check.field(field)) {
+            return field.wrong("is said by the health check of `from`: leave one of the two out");
+        }
+        // What it says is filled in by the registry, which knows it.
+        return Some(HealthCheck { from: Some(name(&from)?), ..default });
+    }
+    let kind = match read_kind(&check) {
+        Some(kind) => kind,
         None if protocol == Some(Protocol::Udp) => check.missing("kind", UDP_CHECK),
         None => Some(default.kind),
     };
-    let interval_ms =
-        check.field("interval_ms").map_or(Some(default.interval_ms), |i| i.number(100..=3_600_000));
-    let most = interval_ms.unwrap_or(3_600_000);
-    let timeout_ms = match check.field("timeout_ms") {
-        Some(timeout) => timeout.number(10..=most),
-        None => Some(default.timeout_ms.min(most)),
-    };
-    let rise = check.field("rise").map_or(Some(default.rise), |rise| rise.number(1..=100));
-    let fall = check.field("fall").map_or(Some(default.fall), |fall| fall.number(1..=100));
-    Some(HealthCheck {
-        kind: kind?,
-        interval_ms: interval_ms?,
-        timeout_ms: timeout_ms?,
-        rise: rise?,
-        fall: fall?,
-    })
+    read_check(&check, kind).map(HealthCheck::from)
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@ use lb_api_types::config::{
 use lb_api_types::vip::Vip;
 
 use super::api::api;
+use super::resources;
 use crate::read::{Cursor, Object};
+use crate::resources::Resources;
 use crate::vip;
 
 /// Neighbours at most.
@@ -26,7 +28,9 @@ const SEND_HOLD_TIME_SECS: u16 = 480;
 
 /// The whole file.
 pub(super) fn config(cursor: &Cursor<'_>) -> Option<Config> {
-    let file = cursor.object(&["bgp", "dataplane", "api", "state_dir", "vips"])?;
+    let sections = ["bgp", "dataplane", "api", "state_dir", "pools", "health_checks", "vips"];
+    let file = cursor.object(&sections)?;
+    let resources = resources::section(&file);
     Some(Config {
         bgp: file.field("bgp").and_then(|section| bgp(&section)).unwrap_or_default(),
         dataplane: file.field("dataplane").and_then(|s| dataplane(&s)).unwrap_or_default(),
@@ -35,7 +39,9 @@ pub(super) fn config(cursor: &Cursor<'_>) -> Option<Config> {
             .field("state_dir")
             .and_then(|dir| dir.file())
             .map_or_else(StateDir::default, StateDir),
-        vips: file.field("vips").and_then(|list| vips(&list)).unwrap_or_default(),
+        pools: resources.pools().cloned().collect(),
+        health_checks: resources.health_checks().cloned().collect(),
+        vips: file.field("vips").and_then(|list| vips(&list, &resources)).unwrap_or_default(),
     })
 }
 
@@ -302,7 +308,7 @@ fn interfaces(cursor: &Cursor<'_>) -> Option<Vec<String>> {
     Some(patterns)
 }
 
-fn vips(cursor: &Cursor<'_>) -> Option<Vec<Vip>> {
+fn vips(cursor: &Cursor<'_>, resources: &Resources) -> Option<Vec<Vip>> {
     let (mut names, mut services) = (BTreeMap::new(), BTreeMap::new());
     let vips = cursor.list(|cursor| {
         let vip = vip::read(cursor)?;
@@ -310,6 +316,9 @@ fn vips(cursor: &Cursor<'_>) -> Option<Vec<Vip>> {
         if vip.metadata.revision.is_some() {
             return cursor
                 .wrong("has metadata.revision, which only a VIP made over REST has: take it out");
+        }
+        if let Some(why) = resources::lacks(&vip, resources) {
+            return cursor.wrong(why);
         }
         if let Some(first) = names.insert(name.clone(), cursor.path().clone()) {
             return cursor

@@ -5,8 +5,9 @@ use super::*;
 
 fn vip(name: &str, address: [u8; 4], port: u16, backends: &[u8]) -> Vip {
     Vip {
-        metadata: Metadata { name: name.into(), revision: None },
+        metadata: Metadata { name: name.into(), ..Metadata::default() },
         spec: VipSpec {
+            pool: None,
             address: address.into(),
             port,
             protocol: Protocol::Tcp,
@@ -21,6 +22,7 @@ fn vip(name: &str, address: [u8; 4], port: u16, backends: &[u8]) -> Vip {
                     port: 8080,
                     weight: 1,
                     drain: false,
+                    disabled: false,
                 })
                 .collect(),
             health_check: HealthCheck::default(),

@@ -1,5 +1,6 @@
 //! `apply` and `delete`: documents of files, read all before the first is sent.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -8,14 +9,35 @@ use lb_api_types::view::{Change, ChangeKind, Changes};
 use serde_json::{Value, json};
 
 use super::CtlError;
+use super::arguments::Terms;
 use super::client::{Client, segment};
 use super::show::typed;
+use crate::resources::Kind;
 use crate::yaml;
 
-/// A document and where it came from.
+/// A document of a file.
 pub(super) struct Resource {
+    /// `None`: a VIP.
+    pub(super) kind: Option<Kind>,
     pub(super) name: String,
     pub(super) body: Value,
+}
+
+impl Resource {
+    /// The list of a whole configuration that it is in.
+    fn list(&self) -> &'static str {
+        self.kind.map_or("vips", Kind::many)
+    }
+
+    /// What it is called: `vip web`.
+    pub(super) fn words(&self) -> String {
+        format!("{} {}", noun(self.kind), self.name)
+    }
+}
+
+/// One of a kind in one word.
+pub(super) fn noun(kind: Option<Kind>) -> String {
+    kind.map_or("vip".into(), Kind::noun)
 }
 
 /// Creates or replaces what the files say, all of it or nothing. With it come the names of what is there then.
@@ -23,35 +45,45 @@ pub(super) async fn apply(
     client: &Client,
     files: &[PathBuf],
     dry_run: bool,
-    prune: bool,
-    confirm: Option<u32>,
+    terms: &Terms,
 ) -> Result<(String, Vec<String>), CtlError> {
     let resources = read_all(files)?;
-    let bodies: Vec<_> = resources.iter().map(|resource| resource.body.clone()).collect();
+    let Terms { prune, confirm, owner } = terms;
     let confirm = confirm.map_or(String::new(), |within| format!("&confirmWithin={within}"));
-    let path = format!("config?dryRun={dry_run}&prune={prune}{confirm}");
-    let answer = client.post(&path, &json!({"vips": bodies})).await;
+    let owner = owner.as_ref().map_or(String::new(), |o| format!("&owner={}", segment(o)));
+    let path = format!("config?dryRun={dry_run}&prune={prune}{confirm}{owner}");
+    let answer = client.post(&path, &whole(&resources)).await;
     let changes: Changes = typed(answer.map_err(|error| placed(error, &resources))?)?;
-    let mut said = words(&changes.vips, dry_run);
+    let mut said = words(&changes.changes, dry_run);
     if let Some(within) = changes.confirm_within_secs {
         said.push_str(&format!(
             "everything is rolled back in {within} s unless you say `lbctl config confirm`\n"
         ));
     }
-    let there = changes.vips.into_iter().filter(|change| change.change != ChangeKind::Deleted);
+    let there = changes.changes.into_iter();
+    let there = there.filter(|c| c.kind == "vip" && c.change != ChangeKind::Deleted);
     Ok((said, there.map(|change| change.name).collect()))
+}
+
+/// The documents as one configuration.
+pub(super) fn whole(resources: &[Resource]) -> Value {
+    let mut lists: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for resource in resources {
+        lists.entry(resource.list()).or_default().push(resource.body.clone());
+    }
+    json!(lists)
 }
 
 /// A line for each change.
 pub(super) fn words(changes: &[Change], dry_run: bool) -> String {
-    let line = |Change { name, change }: &Change| {
+    let line = |Change { kind, name, change }: &Change| {
         let word = match change {
             ChangeKind::Created => "created",
             ChangeKind::Updated => "updated",
             ChangeKind::Unchanged => "unchanged",
             ChangeKind::Deleted => "deleted",
         };
-        format!("vip {name} {word}{}\n", dry(dry_run))
+        format!("{kind} {name} {word}{}\n", dry(dry_run))
     };
     changes.iter().map(line).collect()
 }
@@ -60,14 +92,18 @@ pub(super) fn words(changes: &[Change], dry_run: bool) -> String {
 fn placed(error: CtlError, resources: &[Resource]) -> CtlError {
     let CtlError::Refused(problem) = error else { return error };
     let place = |pointer: &str| {
-        let rest = pointer.strip_prefix("/vips/")?;
-        let place = rest.split_once('/').map_or(rest, |(place, _)| place);
-        resources.get(place.parse::<usize>().ok()?)
+        let (list, rest) = pointer.strip_prefix('/')?.split_once('/')?;
+        let place = rest.split_once('/').map_or(rest, |(place, _)| place).parse::<usize>().ok()?;
+        resources.iter().filter(|resource| resource.list() == list).nth(place)
     };
-    let one = |pointer: &str, detail: &str| {
-        let name = place(pointer).map_or("vips", |resource| &resource.name);
-        let number = detail.split_once("].").filter(|(start, _)| start.starts_with("vips["));
-        format!("vip {name} is refused: {}", number.map_or(detail, |(_, rest)| rest))
+    let one = |pointer: &str, detail: &str| match place(pointer) {
+        None => detail.to_owned(),
+        Some(resource) => {
+            let start = format!("{}[", resource.list());
+            let number = detail.split_once("].").filter(|(said, _)| said.starts_with(&start));
+            let detail = number.map_or(detail, |(_, rest)| rest);
+            format!("{} is refused: {detail}", resource.words())
+        }
     };
     let all: Vec<_> = match (&problem.errors[..], &problem.pointer) {
         ([], Some(pointer)) => vec![one(pointer, &problem.detail)],
@@ -87,16 +123,24 @@ pub(super) fn dry(dry_run: bool) -> &'static str {
     if dry_run { " (dry run)" } else { "" }
 }
 
-/// Removes VIPs by name.
+/// Where a resource of a kind is changed.
+pub(super) fn path_of(kind: Option<Kind>, name: &str, dry_run: bool) -> String {
+    let query = if dry_run { "?dryRun=true" } else { "" };
+    format!("{}/{}{query}", kind.map_or("vips", Kind::path), segment(name))
+}
+
+/// Removes resources by name.
 pub(super) async fn delete(
     client: &Client,
-    names: &[String],
+    all: &[(Option<Kind>, String)],
     dry_run: bool,
 ) -> Result<String, CtlError> {
     let (mut said, mut refused) = (String::new(), Vec::new());
-    for name in names {
-        match client.delete(&path(name, dry_run)).await {
-            Ok(()) => said.push_str(&format!("vip {name} deleted{}\n", dry(dry_run))),
+    for (kind, name) in all {
+        match client.delete(&path_of(*kind, name, dry_run)).await {
+            Ok(()) => {
+                said.push_str(&format!("{} {name} deleted{}\n", noun(*kind), dry(dry_run)));
+            }
             Err(CtlError::Refused(problem)) => refused.push(super::words(&problem)),
             Err(other) => return Err(other),
         }
@@ -104,14 +148,16 @@ pub(super) async fn delete(
     finish(said, &refused)
 }
 
-/// Removes the VIPs that files name.
+/// Removes what files name, VIPs before what they name.
 pub(super) async fn delete_files(
     client: &Client,
     files: &[PathBuf],
     dry_run: bool,
 ) -> Result<String, CtlError> {
-    let names: Vec<_> = read_all(files)?.into_iter().map(|resource| resource.name).collect();
-    delete(client, &names, dry_run).await
+    let all = read_all(files)?.into_iter();
+    let mut all: Vec<_> = all.map(|resource| (resource.kind, resource.name)).collect();
+    all.sort_by_key(|(kind, _)| kind.is_some());
+    delete(client, &all, dry_run).await
 }
 
 /// What files say, all of them before the first is sent.
@@ -167,20 +213,26 @@ fn parse(file: &str, text: &str) -> Result<Vec<Resource>, CtlError> {
 
 fn resource(mut body: Value) -> Result<Resource, String> {
     let Value::Object(fields) = &mut body else {
-        return Err("is no mapping, but has to be a VIP with metadata and spec".into());
+        return Err("is no mapping, but has to be a resource with metadata and spec".into());
     };
-    match fields.remove("kind") {
-        None => {}
-        Some(Value::String(kind)) if kind == "Vip" => {}
-        Some(kind) => return Err(format!("kind is {kind}, but only Vip is known")),
-    }
+    let kind = match fields.remove("kind") {
+        None => None,
+        Some(Value::String(kind)) if kind == "Vip" => None,
+        Some(kind) => match Kind::ALL.iter().find(|known| kind == known.name()) {
+            Some(known) => Some(*known),
+            None => {
+                let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+                return Err(format!("kind is {kind}, but has to be Vip, {}", known.join(", ")));
+            }
+        },
+    };
     // What lbd adds of its own: a file says what is wanted, whatever was there before.
     fields.remove("status");
     if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
         metadata.remove("revision");
     }
     match body.pointer("/metadata/name") {
-        Some(Value::String(name)) => Ok(Resource { name: name.clone(), body }),
+        Some(Value::String(name)) => Ok(Resource { kind, name: name.clone(), body }),
         Some(_) => Err("metadata.name has to be text".into()),
         None => Err("metadata.name is missing".into()),
     }

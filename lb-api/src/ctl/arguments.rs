@@ -1,12 +1,16 @@
 //! The command line's words.
 
+mod create;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub(super) use self::create::{Create, NewHealthCheck, NewPool, NewToken, NewVip};
 use super::client::Server;
+use crate::resources::{self, Selector};
 
 /// Shows and changes what lbd has, over its REST API.
 ///
@@ -23,6 +27,9 @@ Examples:
   lbctl events --watch                 # what happens, as it happens
   lbctl describe vip web               # one VIP with its backends and counters
   lbctl create vip web --address 203.0.113.7 --port 80 --backend 10.0.0.1:8080 --backend 10.0.0.2:8080 --wait
+  lbctl create pool public --addresses 203.0.113.64/26
+  lbctl create vip api --pool public --port 443 --backend 10.0.0.3:8443
+  lbctl get vips -l app=web            # by label
   lbctl diff -f web.yaml               # what apply would change
   lbctl apply -f web.yaml              # create or replace VIPs; several documents are separated by ---
   lbctl apply -f web.yaml --confirm 60 # rolled back unless you say `lbctl config confirm` within 60 s
@@ -67,8 +74,11 @@ pub(super) enum Command {
         /// What to list.
         #[arg(value_enum)]
         kind: Kind,
-        /// A VIP's or peer's name, a prefix, or a flow's VIP.
+        /// A name, a prefix, or a flow's VIP.
         name: Option<String>,
+        /// Only those with such labels: app=web,tier!=test,canary,!old.
+        #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "name")]
+        selector: Option<Selector>,
         /// Items of routes, fib and flows at most.
         #[arg(long)]
         limit: Option<u32>,
@@ -76,7 +86,7 @@ pub(super) enum Command {
         #[arg(short, long)]
         watch: bool,
     },
-    /// Show one VIP or neighbour with everything that is known of it.
+    /// Show one resource or neighbour with everything that is known of it.
     Describe {
         /// What it is.
         #[arg(value_enum)]
@@ -89,22 +99,18 @@ pub(super) enum Command {
         #[command(subcommand)]
         what: Show,
     },
-    /// Create a VIP; one that is there already is left alone.
+    /// Create a resource; one that is there already is left alone.
     Create {
         #[command(subcommand)]
         what: Create,
     },
-    /// Create or replace the VIPs of files, all or none (YAML or JSON; several documents are separated by ---).
+    /// Create or replace what files say, all or none (YAML or JSON; several documents are separated by ---).
     Apply {
         /// A file; `-` is standard input.
         #[arg(short, long, required = true, value_name = "FILE")]
         file: Vec<PathBuf>,
-        /// Remove every VIP made over REST that the files don't name.
-        #[arg(long)]
-        prune: bool,
-        /// Roll everything back unless `lbctl config confirm` is said within so many seconds.
-        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600), conflicts_with = "dry_run")]
-        confirm: Option<u32>,
+        #[command(flatten)]
+        terms: Terms,
         #[command(flatten)]
         how: How,
     },
@@ -119,7 +125,7 @@ pub(super) enum Command {
         #[arg(short, long, required = true, value_name = "FILE")]
         file: Vec<PathBuf>,
     },
-    /// Remove a VIP, the VIPs of files, or a token.
+    /// Remove a resource, what files name, or a token.
     Delete {
         /// What it is.
         #[arg(value_enum, requires = "name")]
@@ -149,7 +155,7 @@ pub(super) enum Command {
         #[arg(short, long)]
         watch: bool,
     },
-    /// Write every VIP made over REST as apply takes it; those of the configuration file stay there.
+    /// Write every resource made over REST as apply takes it; those of the configuration file stay there.
     Export,
     /// Look for what stands in the way: kernel, privileges, settings, interfaces, sessions, VIPs; each with its remedy.
     Doctor,
@@ -229,53 +235,18 @@ pub(super) enum ShowBgp {
     },
 }
 
-#[derive(Subcommand)]
-pub(super) enum Create {
-    /// A virtual IP service.
-    Vip(NewVip),
-    /// A token for clients beyond the Unix socket; it is shown once.
-    Token(NewToken),
-}
-
+/// How a whole configuration is applied.
 #[derive(Args)]
-pub(super) struct NewToken {
-    /// Its name.
-    pub(super) name: String,
-    /// What its holder may do: viewer, operator or admin.
+pub(super) struct Terms {
+    /// Remove what has the same owner (or none, without --owner), was made over REST and is not named by the files.
     #[arg(long)]
-    pub(super) role: String,
-    /// Days after which it is no longer taken; never by default.
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
-    pub(super) expires_in: Option<u64>,
-}
-
-#[derive(Args)]
-pub(super) struct NewVip {
-    /// Its name.
-    pub(super) name: String,
-    /// The address that clients connect to.
-    #[arg(long)]
-    pub(super) address: IpAddr,
-    /// The port that clients connect to.
-    #[arg(long)]
-    pub(super) port: u16,
-    /// Where flows go: ADDRESS:PORT; say it once for each.
-    #[arg(long, required = true, value_name = "ADDRESS:PORT")]
-    pub(super) backend: Vec<SocketAddr>,
-    /// tcp or udp.
-    #[arg(long)]
-    pub(super) protocol: Option<String>,
-    /// maglev, round-robin, least-connections or source-hash.
-    #[arg(long)]
-    pub(super) algorithm: Option<String>,
-    /// tcp connects to each backend; none takes every backend for healthy.
-    #[arg(long, value_name = "KIND")]
-    pub(super) health_check: Option<String>,
-    /// Serve it without advertising it.
-    #[arg(long)]
-    pub(super) no_advertise: bool,
-    #[command(flatten)]
-    pub(super) how: How,
+    pub(super) prune: bool,
+    /// Become the owner of what the files name.
+    #[arg(long, value_name = "NAME")]
+    pub(super) owner: Option<String>,
+    /// Roll everything back unless `lbctl config confirm` is said within so many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600), conflicts_with = "dry_run")]
+    pub(super) confirm: Option<u32>,
 }
 
 /// How a change is carried out.
@@ -297,6 +268,12 @@ pub(super) enum Kind {
     /// Virtual IP services.
     #[value(alias = "vip")]
     Vips,
+    /// Pools of addresses for VIPs.
+    #[value(alias = "pool")]
+    Pools,
+    /// Health checks that VIPs name.
+    #[value(alias = "health-check")]
+    HealthChecks,
     /// BGP neighbours.
     #[value(alias = "peer")]
     Peers,
@@ -320,9 +297,43 @@ pub(super) enum Nameable {
     /// A virtual IP service.
     #[value(alias = "vips")]
     Vip,
+    /// A pool of addresses.
+    #[value(alias = "pools")]
+    Pool,
+    /// A health check that VIPs name.
+    #[value(alias = "health-checks")]
+    HealthCheck,
     /// A token.
     #[value(alias = "tokens")]
     Token,
+}
+
+impl Nameable {
+    /// What REST calls it, beside VIPs and tokens.
+    pub(super) fn resource(self) -> Option<resources::Kind> {
+        match self {
+            Self::Pool => Some(resources::Kind::Pool),
+            Self::HealthCheck => Some(resources::Kind::HealthCheck),
+            Self::Vip | Self::Token => None,
+        }
+    }
+}
+
+impl Kind {
+    /// What REST calls them, where they are resources beside VIPs.
+    pub(super) fn resource(self) -> Option<resources::Kind> {
+        match self {
+            Self::Pools => Some(resources::Kind::Pool),
+            Self::HealthChecks => Some(resources::Kind::HealthCheck),
+            Self::Vips
+            | Self::Peers
+            | Self::Routes
+            | Self::Fib
+            | Self::Flows
+            | Self::Tokens
+            | Self::Status => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -330,6 +341,12 @@ pub(super) enum Describable {
     /// A virtual IP service.
     #[value(alias = "vips")]
     Vip,
+    /// A pool of addresses.
+    #[value(alias = "pools")]
+    Pool,
+    /// A health check that VIPs name.
+    #[value(alias = "health-checks")]
+    HealthCheck,
     /// A BGP neighbour.
     #[value(alias = "peers")]
     Peer,

@@ -24,7 +24,7 @@ pub(super) async fn carry_out(
             let to = to.map_or(String::new(), |to| format!("&to={to}"));
             let path = format!("config/rollback?dryRun={dry_run}{to}");
             let changes: Changes = typed(client.post(&path, &Value::Null).await?)?;
-            Ok(words(&changes.vips, dry_run))
+            Ok(words(&changes.changes, dry_run))
         }
         Config::History => {
             let value = client.get("config/history").await?;

@@ -3,9 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::CtlError;
-use super::apply::{dry, path};
-use super::arguments::NewVip;
+use super::apply::{dry, path, path_of};
+use super::arguments::{NewHealthCheck, NewPool, NewVip};
 use super::client::Client;
+use crate::resources::Kind;
 
 /// Creates it; lbd says what of it is wrong.
 pub(super) async fn vip(client: &Client, new: NewVip) -> Result<String, CtlError> {
@@ -14,22 +15,61 @@ pub(super) async fn vip(client: &Client, new: NewVip) -> Result<String, CtlError
     Ok(format!("vip {name} created{}\n", dry(dry_run)))
 }
 
+/// Creates a pool.
+pub(super) async fn pool(client: &Client, new: NewPool) -> Result<String, CtlError> {
+    let spec = json!({"addresses": new.addresses});
+    resource(client, Kind::Pool, &new.name, spec, new.dry_run).await
+}
+
+/// Creates a health check.
+pub(super) async fn health_check(client: &Client, new: NewHealthCheck) -> Result<String, CtlError> {
+    let NewHealthCheck { name, kind, interval, timeout, rise, fall, dry_run } = new;
+    let fields = [
+        ("kind", kind.map(Value::from)),
+        ("interval_ms", interval.map(Value::from)),
+        ("timeout_ms", timeout.map(Value::from)),
+        ("rise", rise.map(Value::from)),
+        ("fall", fall.map(Value::from)),
+    ];
+    let said = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    resource(client, Kind::HealthCheck, &name, Value::Object(said.collect()), dry_run).await
+}
+
+async fn resource(
+    client: &Client,
+    kind: Kind,
+    name: &str,
+    spec: Value,
+    dry_run: bool,
+) -> Result<String, CtlError> {
+    let body = json!({"metadata": {"name": name}, "spec": spec});
+    client.create(&path_of(Some(kind), name, dry_run), &body).await?;
+    Ok(format!("{} {name} created{}\n", kind.noun(), dry(dry_run)))
+}
+
 fn document(new: NewVip) -> Value {
     let backends = new.backend.iter();
     let backends: Vec<_> =
         backends.map(|b| json!({"address": b.ip().to_string(), "port": b.port()})).collect();
     let mut spec = Map::new();
-    spec.insert("address".into(), json!(new.address.to_string()));
     spec.insert("port".into(), json!(new.port));
     spec.insert("backends".into(), backends.into());
     let mut say = |field: &str, value: Option<Value>| {
         value.and_then(|value| spec.insert(field.into(), value));
     };
+    say("address", new.address.map(|address| address.to_string().into()));
+    say("pool", new.pool.map(Value::from));
     say("protocol", new.protocol.map(Value::from));
     say("algorithm", new.algorithm.map(Value::from));
     say("health_check", new.health_check.map(|kind| json!({"kind": kind})));
     say("advertise", new.no_advertise.then_some(Value::Bool(false)));
-    json!({"metadata": {"name": new.name}, "spec": spec})
+    let mut metadata = json!({"name": new.name});
+    let labels = new.label.iter().map(|label| label.split_once('=').unwrap_or((label, "")));
+    let labels: Map<_, _> = labels.map(|(name, value)| (name.to_owned(), value.into())).collect();
+    if !labels.is_empty() {
+        metadata["labels"] = labels.into();
+    }
+    json!({"metadata": metadata, "spec": spec})
 }
 
 #[cfg(test)]

@@ -21,6 +21,13 @@ pub(super) fn vip(vip: &Vip) -> String {
     };
     line("Name", vip.metadata.name.clone());
     line("Address", format!("{} {} {}", spec.address, protocol(spec.protocol), spec.port));
+    if let Some(pool) = &spec.pool {
+        line("Pool", pool.clone());
+    }
+    if !vip.metadata.labels.is_empty() {
+        let labels = vip.metadata.labels.iter().map(|(name, value)| format!("{name}={value}"));
+        line("Labels", labels.collect::<Vec<_>>().join(", "));
+    }
     line("Algorithm", spec.algorithm.to_string());
     if let Some(seconds) = spec.affinity_secs {
         line("Affinity", format!("a client's flows go to one backend for {seconds} s"));
@@ -33,6 +40,9 @@ pub(super) fn vip(vip: &Vip) -> String {
     line(
         "Health check",
         match check.kind {
+            HealthCheckKind::None | HealthCheckKind::Tcp if check.from.is_some() => {
+                format!("as health check {} says", check.from.as_deref().unwrap_or_default())
+            }
             HealthCheckKind::None => "none: every backend counts as healthy".into(),
             HealthCheckKind::Tcp => format!(
                 "tcp every {} ms, timeout {} ms, rise {}, fall {}",
@@ -61,9 +71,10 @@ pub(super) fn vip(vip: &Vip) -> String {
         .map(|backend| {
             [
                 format!("  {}:{}", backend.address, backend.port),
-                match asked(backend).is_some_and(|asked| asked.drain) {
-                    true => format!("{}, drained", health(backend.health)),
-                    false => health(backend.health).into(),
+                match asked(backend).map(|asked| (asked.disabled, asked.drain)) {
+                    Some((true, _)) => "disabled".into(),
+                    Some((false, true)) => format!("{}, drained", health(backend.health)),
+                    Some((false, false)) | None => health(backend.health).into(),
                 },
                 asked(backend).map_or(1, |asked| asked.weight).to_string(),
                 backend.active_flows.to_string(),

@@ -1,32 +1,40 @@
 //! `diff`: what apply would change, line by line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde_json::Value;
 use similar::TextDiff;
 
-use super::apply::{Resource, path, read_all};
+use super::apply::{Resource, noun, path_of, read_all};
 use super::client::Client;
 use super::show::yaml;
 use super::{Answer, CtlError};
+use crate::resources::Kind;
 
 /// Compares what there is with what lbd would make of the files, which is not what stands in them: it fills in what they
 /// leave out.
 pub(super) async fn diff(client: &Client, files: &[PathBuf]) -> Result<Answer, CtlError> {
     let resources = read_all(files)?;
-    let now = client.get("vips").await?;
-    let items = now["items"].as_array().into_iter().flatten();
-    let now: BTreeMap<_, _> =
-        items.filter_map(|vip| Some((vip.pointer("/metadata/name")?.as_str()?, vip))).collect();
+    let kinds: BTreeSet<Option<Kind>> = resources.iter().map(|resource| resource.kind).collect();
+    let mut now = BTreeMap::new();
+    for kind in kinds {
+        let listed = client.get(kind.map_or("vips", Kind::path)).await?;
+        for item in listed["items"].as_array().into_iter().flatten() {
+            if let Some(name) = item.pointer("/metadata/name").and_then(Value::as_str) {
+                now.insert((kind, name.to_owned()), item.clone());
+            }
+        }
+    }
     let mut text = String::new();
-    for Resource { name, body } in resources {
-        let before = match now.get(name.as_str()) {
-            Some(vip) => yaml(&wanted((*vip).clone()))?,
+    for Resource { kind, name, body } in resources {
+        let before = match now.remove(&(kind, name.clone())) {
+            Some(there) => yaml(&wanted(there))?,
             None => String::new(),
         };
-        let (_, after) = client.put(&path(&name, true), &body).await?;
-        text.push_str(&unified(&name, &before, &yaml(&wanted(after))?));
+        let (_, after) = client.put(&path_of(kind, &name, true), &body).await?;
+        let called = format!("{}/{name}", noun(kind));
+        text.push_str(&unified(&called, &before, &yaml(&wanted(after))?));
     }
     Ok(if text.is_empty() { Answer::Yes(text) } else { Answer::No(text) })
 }
@@ -47,8 +55,7 @@ fn unified(name: &str, before: &str, after: &str) -> String {
         return String::new();
     }
     let diff = TextDiff::from_lines(before, after);
-    let (now, then) = (format!("vip/{name}"), format!("vip/{name} as applied"));
-    diff.unified_diff().header(&now, &then).to_string()
+    diff.unified_diff().header(name, &format!("{name} as applied")).to_string()
 }
 
 #[cfg(test)]
@@ -59,13 +66,13 @@ mod tests {
 
     #[test]
     fn what_is_the_same_says_nothing_and_a_change_its_lines() {
-        assert_eq!(unified("web", "a: 1\n", "a: 1\n"), "");
-        let text = unified("web", "a: 1\nb: 2\n", "a: 1\nb: 3\n");
+        assert_eq!(unified("vip/web", "a: 1\n", "a: 1\n"), "");
+        let text = unified("vip/web", "a: 1\nb: 2\n", "a: 1\nb: 3\n");
         assert_eq!(
             text,
             "--- vip/web\n+++ vip/web as applied\n@@ -1,2 +1,2 @@\n a: 1\n-b: 2\n+b: 3\n"
         );
-        assert!(unified("new", "", "a: 1\n").contains("+a: 1"));
+        assert!(unified("vip/new", "", "a: 1\n").contains("+a: 1"));
     }
 
     #[test]

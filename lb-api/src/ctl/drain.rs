@@ -97,6 +97,7 @@ mod tests {
                 port,
                 weight: 1,
                 drain: false,
+                disabled: false,
             })
             .into();
         let which = |port| Backends { address: [10, 0, 0, 1].into(), port };

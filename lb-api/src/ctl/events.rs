@@ -82,6 +82,9 @@ pub(super) async fn get(
             }
             EventKind::VipDeleted
             | EventKind::PeerState
+            | EventKind::ResourceCreated
+            | EventKind::ResourceUpdated
+            | EventKind::ResourceDeleted
             | EventKind::ConfigApplied
             | EventKind::ConfigConfirmed
             | EventKind::ConfigRolledBack

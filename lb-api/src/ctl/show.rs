@@ -11,19 +11,25 @@ use super::client::{Client, segment};
 use super::describe::{protocol, yes_no};
 use super::diff::wanted;
 use super::table::{duration, or_dash, table};
-use super::{CtlError, bgp, describe, tokens};
+use super::{CtlError, bgp, describe, resources, tokens};
+use crate::resources::Selector;
 
 /// Lists what there is, or what has a name.
 pub(super) async fn get(
     client: &Client,
     kind: Kind,
     name: Option<&str>,
+    selector: Option<&Selector>,
     limit: Option<u32>,
     format: Format,
 ) -> Result<String, CtlError> {
     let path = match (kind, name) {
         (Kind::Vips, Some(name)) => format!("vips/{}", segment(name)),
         (Kind::Vips, None) => "vips".into(),
+        (Kind::Pools, None) => "pools".into(),
+        (Kind::Pools, Some(name)) => format!("pools/{}", segment(name)),
+        (Kind::HealthChecks, None) => "health-checks".into(),
+        (Kind::HealthChecks, Some(name)) => format!("health-checks/{}", segment(name)),
         (Kind::Peers, _) => "bgp/peers".into(),
         (Kind::Routes, _) => "bgp/routes".into(),
         (Kind::Fib, _) => "fib".into(),
@@ -31,8 +37,15 @@ pub(super) async fn get(
         (Kind::Tokens, _) => "tokens".into(),
         (Kind::Status, _) => "status".into(),
     };
-    let limited = matches!(kind, Kind::Routes | Kind::Fib | Kind::Flows);
-    let query = limit.filter(|_| limited).map_or(String::new(), |limit| format!("?limit={limit}"));
+    let labelled = kind == Kind::Vips || kind.resource().is_some();
+    if selector.is_some() && !labelled {
+        return Err(CtlError::Other("these have no labels: leave -l out".into()));
+    }
+    let limited = matches!(kind, Kind::Routes | Kind::Fib | Kind::Flows) || labelled;
+    let limit = limit.filter(|_| limited && name.is_none()).map(|limit| format!("limit={limit}"));
+    let labels = selector.map(|s| format!("labelSelector={}", segment(&s.to_string())));
+    let query: Vec<_> = limit.into_iter().chain(labels).collect();
+    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
     let mut value = client.get(&format!("{path}{query}")).await?;
     if let (Some(name), Some(items)) = (name, value.get_mut("items").and_then(Value::as_array_mut))
     {
@@ -70,20 +83,23 @@ pub(super) async fn describe(
     }
 }
 
-/// Every VIP made over REST, as apply takes it.
+/// Everything made over REST, as apply takes it: what VIPs name before the VIPs.
 pub(super) async fn export(client: &Client) -> Result<String, CtlError> {
-    let value = client.get("vips").await?;
     let (mut text, mut from_file) = (String::new(), 0);
-    for vip in value["items"].as_array().into_iter().flatten() {
-        if vip.pointer("/metadata/revision").is_none() {
-            from_file += 1;
-            continue;
+    let others = resources::Kind::ALL.iter().map(|kind| (kind.path(), kind.name()));
+    for (path, kind) in others.chain([("vips", "Vip")]) {
+        let value = client.get(path).await?;
+        for resource in value["items"].as_array().into_iter().flatten() {
+            if resource.pointer("/metadata/revision").is_none() {
+                from_file += 1;
+                continue;
+            }
+            let document = yaml(&wanted(resource.clone()))?;
+            text.push_str(&format!("---\nkind: {kind}\n{document}"));
         }
-        let document = yaml(&wanted(vip.clone()))?;
-        text.push_str(&format!("---\nkind: Vip\n{document}"));
     }
     if from_file > 0 {
-        eprintln!("left out: {from_file} VIPs of the configuration file, which is their home");
+        eprintln!("left out: {from_file} resources of the configuration file, which is their home");
     }
     Ok(text)
 }
@@ -92,6 +108,8 @@ pub(super) async fn export(client: &Client) -> Result<String, CtlError> {
 fn names(kind: Kind, value: &Value) -> Result<String, CtlError> {
     let (word, pointer) = match kind {
         Kind::Vips => ("vip", "/metadata/name"),
+        Kind::Pools => ("pool", "/metadata/name"),
+        Kind::HealthChecks => ("health-check", "/metadata/name"),
         Kind::Peers => ("peer", "/name"),
         Kind::Routes => ("route", "/prefix"),
         Kind::Fib => ("fib", "/prefix"),
@@ -110,7 +128,7 @@ fn names(kind: Kind, value: &Value) -> Result<String, CtlError> {
 
 fn is_named(kind: Kind, item: &Value, name: &str) -> bool {
     let fields: &[&str] = match kind {
-        Kind::Vips | Kind::Status => &[],
+        Kind::Vips | Kind::Pools | Kind::HealthChecks | Kind::Status => &[],
         Kind::Peers => &["name", "address"],
         Kind::Routes | Kind::Fib => &["prefix"],
         Kind::Tokens => &["name"],
@@ -122,6 +140,8 @@ fn is_named(kind: Kind, item: &Value, name: &str) -> bool {
 fn singular(kind: Kind) -> &'static str {
     match kind {
         Kind::Vips => "VIP",
+        Kind::Pools => "pool",
+        Kind::HealthChecks => "health check",
         Kind::Peers => "peer",
         Kind::Routes => "route",
         Kind::Fib => "FIB entry",
@@ -149,10 +169,16 @@ pub(super) fn items<T: DeserializeOwned>(value: Value) -> Result<Vec<T>, CtlErro
     Ok(typed::<List<T>>(value)?.items)
 }
 
+/// The items of a list, or the one that it is.
+fn all<T: DeserializeOwned>(value: Value) -> Result<Vec<T>, CtlError> {
+    if value.get("items").is_some() { items(value) } else { Ok(vec![typed(value)?]) }
+}
+
 fn columns(kind: Kind, value: Value, wide: bool) -> Result<String, CtlError> {
     Ok(match kind {
-        Kind::Vips if value.get("items").is_some() => vips(&items(value)?, wide),
-        Kind::Vips => vips(&[typed(value)?], wide),
+        Kind::Vips => vips(&all(value)?, wide),
+        Kind::Pools => resources::pools(&all(value)?, wide),
+        Kind::HealthChecks => resources::health_checks(&all(value)?),
         Kind::Peers => bgp::peers(&items(value)?, wide),
         Kind::Routes => bgp::routes(&items(value)?),
         Kind::Fib => fib(&items(value)?),

@@ -63,6 +63,7 @@ mod tests {
             let mut vip = vip("web", 10);
             vip.spec.advertise = advertise;
             vip.status = Some(VipStatus {
+                conditions: vec![],
                 serving,
                 advertised,
                 message: "why not".into(),

@@ -209,7 +209,7 @@ fn cut<T>(items: impl Iterator<Item = T>, limit: usize) -> List<T> {
     let mut items: Vec<T> = items.take(limit.saturating_add(1)).collect();
     let truncated = items.len() > limit;
     items.truncate(limit);
-    List { items, truncated }
+    List { items, truncated, next: None }
 }
 
 fn fib_view(route: &FibRoute, source: Option<Source>, names: &HashMap<u32, String>) -> FibView {

@@ -5,6 +5,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use lb_api_types::problem::Problem;
+use lb_api_types::resource::{NamedHealthCheck, Pool};
 use lb_api_types::view::{ChangeKind, Changes, History};
 use lb_api_types::vip::Vip;
 
@@ -13,23 +14,31 @@ use super::problem::Refused;
 use super::terms::{Asked, bulk, nothing, rollback};
 use super::{App, MAX_CONFIG};
 use crate::read::{Cursor, document};
+use crate::registry::Documents;
+use crate::resources::Kind;
+use crate::store::lists;
 use crate::vip;
 
-/// What is to be there.
+/// What is to be there; every list may be left out.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "it describes what is read field by field")]
 pub(super) struct Configuration {
     /// The VIPs.
-    vips: Vec<Vip>,
+    vips: Option<Vec<Vip>>,
+    /// Addresses that VIPs are given.
+    pools: Option<Vec<Pool>>,
+    /// Health checks that VIPs name.
+    health_checks: Option<Vec<NamedHealthCheck>>,
 }
 
-/// Creates or replaces many VIPs in one change: all of them or none. With `prune`, VIPs made over REST that are not named
-/// are removed.
-#[utoipa::path(post, path = "/api/v1/config", tag = "vips",
+/// Creates or replaces many resources in one change: all of them or none. With `prune`, what was made over REST, has the
+/// same owner (or none, where none is said) and is not named is removed.
+#[utoipa::path(post, path = "/api/v1/config", tag = "config",
     params(("dryRun" = Option<bool>, Query, description = "Only say what would become of it"),
         ("confirmWithin" = Option<u32>, Query, minimum = 1, maximum = 3600,
             description = "Seconds; unless it is confirmed by then, everything is as it was before. Other changes are refused meanwhile"),
-        ("prune" = Option<bool>, Query, description = "Remove VIPs made over REST that are not named")),
+        ("owner" = Option<String>, Query, description = "Becomes the owner of what is named, and says whose resources are pruned"),
+        ("prune" = Option<bool>, Query, description = "Remove what the owner has and is not named")),
     request_body = Configuration,
     responses((status = 200, body = Changes),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "No JSON"),
@@ -54,24 +63,32 @@ pub(super) async fn apply_config(
     // Before the body is read: many large ones at once would not fit into memory. It is never closed.
     let _turn = app.applying.acquire().await.ok();
     let body = read_json(&headers, body, "application/json", MAX_CONFIG).await?;
-    let read = |cursor: &Cursor<'_>| cursor.object(&["vips"])?.required("vips")?.list(vip::read);
-    let vips = document(&body, read).map_err(|mistakes| Refused::fields(&mistakes))?;
-    let applied = app.registry.apply(vips, bulk).await;
-    let vips = applied.map_err(|(place, refusal)| {
+    let documents = document(&body, read).map_err(|mistakes| Refused::fields(&mistakes))?;
+    let (within, dry_run) = (bulk.confirm_within, bulk.dry_run);
+    let applied = app.registry.apply(documents, bulk).await;
+    let changes = applied.map_err(|(place, refusal)| {
         let refused = Refused::from(refusal);
         match place {
             None => refused,
-            Some(place) => refused.below(&format!("/vips/{place}")),
+            Some(place) => refused.below(&place.to_string()),
         }
     })?;
-    let touched = vips.iter().any(|change| change.change != ChangeKind::Unchanged);
-    let within = bulk.confirm_within.filter(|_| touched && !bulk.dry_run);
+    let touched = changes.iter().any(|change| change.change != ChangeKind::Unchanged);
+    let within = within.filter(|_| touched && !dry_run);
     let confirm_within_secs = within.and_then(|within| u32::try_from(within.as_secs()).ok());
-    Ok(Json(Changes { vips, confirm_within_secs }))
+    Ok(Json(Changes { changes, confirm_within_secs }))
+}
+
+fn read(cursor: &Cursor<'_>) -> Option<Documents> {
+    let kinds = Kind::ALL.iter().map(|kind| kind.many());
+    let all = cursor.object(&kinds.chain(["vips"]).collect::<Vec<_>>())?;
+    let vips = all.field("vips").map_or_else(|| Some(Vec::new()), |list| list.list(vip::read));
+    let resources = lists(&all);
+    Some(Documents { vips: vips?, resources: resources? })
 }
 
 /// Keeps the configuration that was applied with `confirmWithin`.
-#[utoipa::path(post, path = "/api/v1/config/confirm", tag = "vips",
+#[utoipa::path(post, path = "/api/v1/config/confirm", tag = "config",
     responses((status = 204),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "Nothing waits to be confirmed"),
@@ -87,7 +104,7 @@ pub(super) async fn confirm_config(
 }
 
 /// Goes back: from a configuration that waits to be confirmed to what was before it, otherwise to one that was kept.
-#[utoipa::path(post, path = "/api/v1/config/rollback", tag = "vips",
+#[utoipa::path(post, path = "/api/v1/config/rollback", tag = "config",
     params(("to" = Option<u64>, Query, description = "The revision of what is gone back to, as the history says it; the one before by default"),
         ("dryRun" = Option<bool>, Query, description = "Only say what would become of it")),
     responses((status = 200, body = Changes),
@@ -102,12 +119,12 @@ pub(super) async fn rollback_config(
     asked: Asked,
 ) -> Result<Json<Changes>, Refused> {
     let (to, dry_run) = rollback(&asked)?;
-    let vips = app.registry.rollback(to, dry_run).await?;
-    Ok(Json(Changes { vips, confirm_within_secs: None }))
+    let changes = app.registry.rollback(to, dry_run).await?;
+    Ok(Json(Changes { changes, confirm_within_secs: None }))
 }
 
 /// What is and was kept, and whether something waits to be confirmed.
-#[utoipa::path(get, path = "/api/v1/config/history", tag = "vips",
+#[utoipa::path(get, path = "/api/v1/config/history", tag = "config",
     responses((status = 200, body = History),
         (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn config_history(

@@ -11,28 +11,32 @@ use lb_api_types::vip::Vip;
 use serde_json::Value;
 
 use super::problem::Refused;
-use super::terms::{Asked, etag, limit, name, nothing, terms};
+use super::terms::{Asked, etag, limit, name, nothing, page, terms};
 use super::{App, BODY_WITHIN, MAX_BODY, patch};
 use crate::read::document;
 use crate::registry::{Applied, Expected, Refusal, Terms};
 use crate::vip;
 
 /// How often a patch is tried anew when somebody else changes the VIP meanwhile.
-const PATCH_TRIES: usize = 8;
+pub(super) const PATCH_TRIES: usize = 8;
 
 pub(super) type Name = Result<Path<String>, PathRejection>;
 type Changed = Result<(StatusCode, HeaderMap, Json<Vip>), Refused>;
 
 /// Every VIP with its status, by name.
 #[utoipa::path(get, path = "/api/v1/vips", tag = "vips",
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 2_000_000, description = "Items at most; all by default"),
+        ("cursor" = Option<String>, Query, description = "What the page before says as `next`"),
+        ("labelSelector" = Option<String>, Query, description = "Only those with such labels: app=web,tier!=test,canary,!old")),
     responses((status = 200, body = List<Vip>),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_vips(
     State(app): State<App>,
     asked: Asked,
 ) -> Result<Json<List<Vip>>, Refused> {
-    nothing(&asked)?;
-    Ok(Json(List { items: app.registry.list().await?, truncated: false }))
+    let page = page(&asked)?;
+    Ok(Json(page.of(app.registry.list().await?, |vip| &vip.metadata)))
 }
 
 /// A VIP with its status. The header ETag is its revision, for If-Match.
@@ -48,7 +52,7 @@ pub(super) async fn get_vip(
 ) -> Result<(HeaderMap, Json<Vip>), Refused> {
     nothing(&asked)?;
     let vip = app.registry.get(&name(path)?).await?;
-    Ok((etag(&vip), Json(vip)))
+    Ok((etag(&vip.metadata), Json(vip)))
 }
 
 /// Creates or replaces a VIP. The answer comes when it is kept and the dataplane serves it; BGP advertises it once a
@@ -160,7 +164,7 @@ fn vip(name: &str, body: &Value) -> Result<Vip, Refused> {
 
 fn changed(applied: Applied) -> Changed {
     let status = if applied.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, etag(&applied.vip), Json(applied.vip)))
+    Ok((status, etag(&applied.vip.metadata), Json(applied.vip)))
 }
 
 /// Withdraws a VIP from BGP and takes it out of the dataplane.
@@ -194,7 +198,7 @@ pub(super) async fn list_peers(
     asked: Asked,
 ) -> Result<Json<List<PeerView>>, Refused> {
     nothing(&asked)?;
-    Ok(Json(List { items: app.views.peers().await, truncated: false }))
+    Ok(Json(List { items: app.views.peers().await, truncated: false, next: None }))
 }
 
 /// Every path of every prefix, sorted by prefix, the best path first.

@@ -214,6 +214,7 @@ mod tests {
     fn sample() -> Sample {
         let mut web = vip("web", 10);
         web.status = Some(VipStatus {
+            conditions: vec![],
             serving: true,
             advertised: false,
             message: String::new(),

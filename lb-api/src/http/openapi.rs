@@ -5,7 +5,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{config, events, handlers, probes, tokens};
+use super::{config, events, handlers, probes, resources, tokens};
+use crate::resources::Kind;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -15,7 +16,7 @@ use super::{config, events, handlers, probes, tokens};
         version = "v1",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    modifiers(&Tokens, &Refusals),
+    modifiers(&Tokens, &Kinds, &Refusals),
     security(("token" = []), ()),
     paths(
         handlers::list_vips,
@@ -44,6 +45,19 @@ use super::{config, events, handlers, probes, tokens};
     )
 )]
 struct Api;
+
+/// What is the same for every kind of resource.
+struct Kinds;
+
+impl Modify for Kinds {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for &kind in Kind::ALL {
+            document.paths.paths.extend(resources::described(kind));
+            let components = document.components.get_or_insert_default();
+            components.schemas.extend(kind.schemas().1);
+        }
+    }
+}
 
 /// What every operation of the API may be answered.
 struct Refusals;

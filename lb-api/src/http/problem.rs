@@ -178,6 +178,9 @@ impl From<Refusal> for Refused {
         let unavailable = |kind: &str, title: &str| {
             Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, detail.clone())
         };
+        let invalid = |detail| {
+            Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-field", "Invalid field", detail)
+        };
         match refusal {
             Refusal::Unknown(_) => {
                 Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
@@ -199,6 +202,17 @@ impl From<Refusal> for Refused {
             Refusal::TooMany(_) => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "too-many", "Too many VIPs", detail)
             }
+            Refusal::TooManyOf(..) => {
+                let status = StatusCode::INSUFFICIENT_STORAGE;
+                Self::new(status, "too-many", "Too many of a kind", detail)
+            }
+            Refusal::Missing { field, .. } => invalid(detail).at(field),
+            Refusal::NotOfPool { .. } => invalid(detail).at("/spec/address"),
+            Refusal::Wrong { ref field, .. } => invalid(detail.clone()).at(field.as_str()),
+            Refusal::Exhausted { .. } => {
+                conflict("pool-exhausted", "The pool is exhausted").at("/spec/pool")
+            }
+            Refusal::InUse { .. } | Refusal::AddressInUse { .. } => conflict("in-use", "In use"),
             Refusal::Dataplane(_) => unavailable("dataplane-refuses", "The dataplane refuses"),
             Refusal::NotWritten(_) | Refusal::Store(_) => {
                 unavailable("not-kept", "The state cannot be kept")

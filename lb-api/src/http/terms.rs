@@ -5,11 +5,14 @@ use std::time::Duration;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use lb_api_types::vip::Vip;
+use lb_api_types::resource::Metadata;
+use lb_api_types::view::List;
 
 use super::problem::Refused;
 use super::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::registry::{Bulk, Expected, Terms};
+use crate::resources::Selector;
+use crate::vip::is_name;
 
 /// The query's names and values.
 pub(super) type Asked = axum::extract::Query<Vec<(String, String)>>;
@@ -43,6 +46,53 @@ pub(super) fn limit(asked: &Asked) -> Result<usize, Refused> {
     Ok(limit)
 }
 
+/// Which resources of a list are asked for: `limit`, `cursor` and `labelSelector`.
+#[derive(Debug)]
+pub(super) struct Page {
+    limit: usize,
+    after: Option<String>,
+    selector: Selector,
+}
+
+/// The page that a query asks for; all of it by default.
+pub(super) fn page(asked: &Asked) -> Result<Page, Refused> {
+    let mut page = Page { limit: MAX_LIMIT, after: None, selector: Selector::default() };
+    for (name, value) in &asked.0 {
+        let number = value.parse().ok().filter(|number| (1..=MAX_LIMIT).contains(number));
+        match (name.as_str(), number, value.parse::<Selector>()) {
+            ("limit", Some(limit), _) => page.limit = limit,
+            ("cursor", ..) if is_name(value) => page.after = Some(value.clone()),
+            ("labelSelector", _, Ok(selector)) => page.selector = selector,
+            ("labelSelector", _, Err(why)) => {
+                return Err(Refused::query(&format!("{name}={value}"), why));
+            }
+            _ => {
+                let known = format!(
+                    "only limit (1 to {MAX_LIMIT}), cursor (the `next` of the page before) and labelSelector are known here"
+                );
+                return Err(Refused::query(&format!("{name}={value}"), &known));
+            }
+        }
+    }
+    Ok(page)
+}
+
+impl Page {
+    /// What of all, sorted by name, is on the page.
+    pub(super) fn of<T>(self, all: Vec<T>, metadata: impl Fn(&T) -> &Metadata) -> List<T> {
+        let after = self.after.unwrap_or_default();
+        let wanted = |one: &T| {
+            let metadata = metadata(one);
+            metadata.name > after && self.selector.takes(&metadata.labels)
+        };
+        let mut items: Vec<T> = all.into_iter().filter(wanted).collect();
+        let truncated = items.len() > self.limit;
+        items.truncate(self.limit);
+        let next = items.last().filter(|_| truncated).map(|last| metadata(last).name.clone());
+        List { items, truncated, next }
+    }
+}
+
 /// How a change is to be carried out: `dryRun`, and the preconditions of RFC 9110 §13.1.1 and §13.1.2.
 pub(super) fn terms(headers: &HeaderMap, asked: &Asked) -> Result<Terms, Refused> {
     let mut terms = Terms { expected: expected(headers)?, dry_run: false };
@@ -68,12 +118,13 @@ pub(super) fn bulk(asked: &Asked) -> Result<Bulk, Refused> {
         match (name.as_str(), value.as_str(), seconds) {
             ("dryRun", "true" | "false", _) => bulk.dry_run = value == "true",
             ("prune", "true" | "false", _) => bulk.prune = value == "true",
+            ("owner", owner, _) if is_name(owner) => bulk.owner = Some(owner.to_owned()),
             ("confirmWithin", _, Some(seconds)) => {
                 bulk.confirm_within = Some(Duration::from_secs(seconds.into()));
             }
             _ => {
                 let known = format!(
-                    "only dryRun and prune (true or false) and confirmWithin (1 to {MOST} seconds) are known here"
+                    "only dryRun and prune (true or false), owner (a name) and confirmWithin (1 to {MOST} seconds) are known here"
                 );
                 return Err(Refused::query(&format!("{name}={value}"), &known));
             }
@@ -119,9 +170,9 @@ fn expected(headers: &HeaderMap) -> Result<Expected, Refused> {
     }
 }
 
-/// The header that a later `If-Match` repeats; VIPs of the file have none.
-pub(super) fn etag(vip: &Vip) -> HeaderMap {
-    let tag = vip.metadata.revision.map(|revision| format!("\"{revision}\""));
+/// The header that a later `If-Match` repeats; what the file says has none.
+pub(super) fn etag(metadata: &Metadata) -> HeaderMap {
+    let tag = metadata.revision.map(|revision| format!("\"{revision}\""));
     let value = tag.and_then(|tag| HeaderValue::from_str(&tag).ok());
     value.map(|value| (header::ETAG, value)).into_iter().collect()
 }

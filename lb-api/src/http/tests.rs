@@ -17,6 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 mod access;
+mod resources;
 mod walk;
 
 use super::*;
@@ -32,7 +33,7 @@ impl Views for Fixed {
     }
 
     fn routes(&self, limit: usize) -> BoxFuture<'_, List<BgpRouteView>> {
-        async move { List { items: vec![], truncated: limit == 1 } }.boxed()
+        async move { List { items: vec![], truncated: limit == 1, next: None } }.boxed()
     }
 
     fn fib(&self, _: usize) -> BoxFuture<'_, Result<List<FibView>, String>> {
@@ -40,7 +41,8 @@ impl Views for Fixed {
     }
 
     fn flows(&self, limit: usize) -> BoxFuture<'_, Result<List<FlowView>, String>> {
-        async move { Ok(List { items: vec![], truncated: limit == DEFAULT_LIMIT }) }.boxed()
+        async move { Ok(List { items: vec![], truncated: limit == DEFAULT_LIMIT, next: None }) }
+            .boxed()
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Status, String>> {
@@ -396,7 +398,7 @@ async fn every_described_operation_is_answered() {
     let served = Served::new(vec![vip("x", 1)]).await;
     let description = served.get("/api/v1/openapi.json").await.json();
     let paths = description["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 19);
+    assert_eq!(paths.len(), 23);
     for (path, operations) in paths {
         for method in operations.as_object().unwrap().keys() {
             let method = method.to_uppercase();
@@ -508,11 +510,10 @@ async fn a_whole_configuration_is_applied_and_its_mistakes_name_their_place() {
     };
     let one = |name: &str, last| serde_json::to_value(vip(name, last)).unwrap();
     let created = apply("", json!({"vips": [one("a", 1), one("b", 2)]})).await;
-    let changes =
-        json!({"vips": [{"name": "a", "change": "created"}, {"name": "b", "change": "created"}]});
+    let changes = json!({"changes": [{"kind": "vip", "name": "a", "change": "created"}, {"kind": "vip", "name": "b", "change": "created"}]});
     assert_eq!((created.status, created.json()), (200, changes));
     let pruned = apply("?prune=true&dryRun=true", json!({"vips": [one("a", 1)]})).await.json();
-    assert_eq!(pruned["vips"][1], json!({"name": "b", "change": "deleted"}));
+    assert_eq!(pruned["changes"][1], json!({"kind": "vip", "name": "b", "change": "deleted"}));
     assert_eq!(served.names().await, ["a", "b", "file"]);
     let mut bad = one("d", 4);
     bad["spec"]["port"] = json!(0);
@@ -608,8 +609,8 @@ async fn a_configuration_waits_to_be_confirmed_and_goes_back() {
     assert_eq!(history["generations"].as_array().unwrap().len(), 2);
     assert_eq!(history["generations"][1]["revision"], 1);
     let back = post("/rollback?to=1", json!(null)).await.json();
-    let change = json!({"name": "b", "change": "deleted"});
-    assert_eq!(back["vips"][1], change, "{back}");
+    let change = json!({"kind": "vip", "name": "b", "change": "deleted"});
+    assert_eq!(back["changes"][1], change, "{back}");
     assert_eq!(served.names().await, ["a"]);
     assert_eq!(post("/rollback?to=x", json!(null)).await.problem().status, 400);
 }

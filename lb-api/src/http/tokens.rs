@@ -34,7 +34,7 @@ pub(super) async fn list_tokens(
 ) -> Result<Json<List<TokenView>>, Refused> {
     nothing(&asked)?;
     let items = app.access.tokens.list(SystemTime::now());
-    Ok(Json(List { items, truncated: false }))
+    Ok(Json(List { items, truncated: false, next: None }))
 }
 
 /// Makes a token. The answer is the only place where it is ever shown.

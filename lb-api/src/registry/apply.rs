@@ -1,85 +1,239 @@
-//! Many VIPs in one change: all of them or none.
+//! Many resources in one change: all of them or none.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use lb_api_types::event::EventKind;
+use lb_api_types::resource::Metadata;
 use lb_api_types::view::{Change, ChangeKind};
-use lb_api_types::vip::Vip;
 
-use super::task::{Task, expect};
-use super::{Appliers, Bulk, Expected, Refusal, protocol_name};
+use super::admit::{self, Admission};
+use super::change::{Wanted, asks_the_same, expect};
+use super::task::Task;
+use super::{Appliers, Bulk, Documents, Expected, Refusal, label, protocol_name};
 use crate::control::{self, Vips};
-use crate::vip::MAX_VIPS;
+use crate::resources::{Key, Kind, MAX_OF_A_KIND};
+use crate::vip::{MAX_VIPS, UNALLOCATED};
 
-/// A refusal, and the place in the request of the VIP that it is about.
-pub type RefusedAt = (Option<usize>, Refusal);
+/// A refusal, and the place in the request that it is about.
+pub type RefusedAt = (Option<Place>, Refusal);
+
+/// A place in a whole configuration; displayed as a JSON pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The list.
+    pub list: &'static str,
+    /// Which of it.
+    pub index: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/{}/{}", self.list, self.index)
+    }
+}
+
+/// What of that which is not named is removed. What the file says never is.
+enum Prune<'a> {
+    Nothing,
+    OwnedBy(Option<&'a str>),
+    Everything,
+}
+
+impl Prune<'_> {
+    fn takes(&self, metadata: &Metadata) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::OwnedBy(owner) => metadata.owner.as_deref() == *owner,
+            Self::Everything => true,
+        }
+    }
+}
 
 impl<A: Appliers> Task<A> {
-    /// Has these VIPs be there, and with `prune` no others that were made over REST. They all get one revision.
+    /// Has these be there, and with `prune` no others of their owner. They all get one revision.
     pub(super) async fn apply(
         &mut self,
-        wanted: Vec<Vip>,
+        mut documents: Documents,
         terms: Bulk,
     ) -> Result<Vec<Change>, RefusedAt> {
-        let (vips, changes) = self.merged(wanted, terms.prune)?;
-        let touched = |change: &&Change| change.change != ChangeKind::Unchanged;
-        let touched: BTreeSet<String> =
-            changes.iter().filter(touched).map(|change| change.name.clone()).collect();
-        if !terms.dry_run && !touched.is_empty() {
-            let changed = self.change(vips, &touched, terms.confirm_within).await;
+        if let Some(owner) = &terms.owner {
+            let vips = documents.vips.iter_mut().map(|vip| &mut vip.metadata);
+            let others = documents.resources.iter_mut().map(|resource| resource.metadata_mut());
+            vips.chain(others).for_each(|metadata| metadata.owner = Some(owner.clone()));
+        }
+        let prune = match terms.prune {
+            true => Prune::OwnedBy(terms.owner.as_deref()),
+            false => Prune::Nothing,
+        };
+        self.apply_with(documents, &terms, &prune).await
+    }
+
+    /// Has these be there and nothing else that was made over REST.
+    pub(super) async fn replace_all(
+        &mut self,
+        documents: Documents,
+        terms: Bulk,
+    ) -> Result<Vec<Change>, RefusedAt> {
+        self.apply_with(documents, &terms, &Prune::Everything).await
+    }
+
+    async fn apply_with(
+        &mut self,
+        documents: Documents,
+        terms: &Bulk,
+        prune: &Prune<'_>,
+    ) -> Result<Vec<Change>, RefusedAt> {
+        let (wanted, changes) = self.merged(documents, prune)?;
+        let touched = wanted.names.len() + wanted.keys.len();
+        if !terms.dry_run && touched > 0 {
+            let changed = self.change(wanted, terms.confirm_within).await;
             changed.map_err(|refusal| (None, refusal))?;
-            tracing::info!(changed = touched.len(), of = changes.len(), "configuration applied");
-            let message = format!("{} VIPs changed", touched.len());
+            tracing::info!(changed = touched, of = changes.len(), "configuration applied");
+            let message = format!("{touched} resources changed");
             self.events.tell(EventKind::ConfigApplied, "", message);
         }
         Ok(changes)
     }
 
-    /// The VIPs as they would be.
-    fn merged(&self, wanted: Vec<Vip>, prune: bool) -> Result<(Vips, Vec<Change>), RefusedAt> {
-        let mut vips = self.vips.clone();
-        let mut places = BTreeMap::new();
+    /// All of it as it would be.
+    fn merged(
+        &self,
+        documents: Documents,
+        prune: &Prune<'_>,
+    ) -> Result<(Wanted, Vec<Change>), RefusedAt> {
+        let mut wanted = self.as_it_is();
         let mut changes = Vec::new();
-        for (place, mut vip) in wanted.into_iter().enumerate() {
-            let name = vip.metadata.name.clone();
+        let named = self.merge_resources(&mut wanted, &mut changes, &documents)?;
+        let gone: Vec<Key> = self
+            .resources
+            .all()
+            .filter(|resource| prune.takes(resource.metadata()))
+            .map(crate::resources::Resource::key)
+            .filter(|key| !named.contains(key) && !self.file_resources.contains(key))
+            .collect();
+        // Removed at the end, so that VIPs that are removed with them don't stand in the way.
+        let places = self.merge_vips(&mut wanted, &mut changes, documents)?;
+        let kept = self.vips.values().filter(|v| !self.from_file.contains(&v.metadata.name));
+        let kept = kept.chain(&self.shadowed).filter(|vip| prune.takes(&vip.metadata));
+        let out: BTreeSet<&String> = kept.map(|vip| &vip.metadata.name).collect();
+        for name in out.into_iter().filter(|name| !places.contains_key(*name)) {
+            wanted.vips.remove(name);
+            wanted.names.insert(name.clone());
+            changes.push(vip_change(name, ChangeKind::Deleted));
+        }
+        for key in gone {
+            wanted.resources.remove(&key);
+            changes.push(change(&key, ChangeKind::Deleted));
+            wanted.keys.insert(key);
+        }
+        if !wanted.keys.is_empty() {
+            let followed = admit::follow(&mut wanted.vips, &wanted.resources, &wanted.keys);
+            wanted.names.extend(followed.map_err(|refusal| (None, refusal))?);
+        }
+        if wanted.vips.len() + self.shadowed.len() > MAX_VIPS {
+            return Err((None, Refusal::TooMany(self.vips.len())));
+        }
+        no_two_alike(&self.vips, &wanted.vips, &places)?;
+        Ok((wanted, changes))
+    }
+
+    fn merge_resources(
+        &self,
+        wanted: &mut Wanted,
+        changes: &mut Vec<Change>,
+        documents: &Documents,
+    ) -> Result<BTreeSet<Key>, RefusedAt> {
+        let mut named = BTreeSet::new();
+        let mut counts: BTreeMap<Kind, usize> = BTreeMap::new();
+        for resource in &documents.resources {
+            let key = resource.key();
+            let count = counts.entry(key.0).or_default();
+            let place = Place { list: key.0.many(), index: *count };
+            *count += 1;
             let at = |refusal| (Some(place), refusal);
-            if places.insert(name.clone(), place).is_some() {
-                return Err(at(Refusal::Twice(name)));
+            if !named.insert(key.clone()) {
+                return Err(at(Refusal::Twice(key.to_string())));
+            }
+            if self.file_resources.contains(&key) {
+                return Err(at(Refusal::FromFile(key.to_string())));
+            }
+            let old = self.resources.get(&key);
+            if let Some(revision) = resource.metadata().revision {
+                let found = old.map(|old| old.metadata().revision);
+                expect(&key.to_string(), found, Expected::Revision(revision)).map_err(at)?;
+            }
+            let kind = match old {
+                None => ChangeKind::Created,
+                Some(old) if old.asks_the_same(resource) => ChangeKind::Unchanged,
+                Some(_) => ChangeKind::Updated,
+            };
+            changes.push(change(&key, kind));
+            if kind != ChangeKind::Unchanged {
+                let mut resource = resource.clone();
+                resource.forget_status();
+                resource.metadata_mut().revision = Some(self.revision + 1);
+                wanted.resources.insert(resource);
+                if wanted.resources.of(key.0).count() > MAX_OF_A_KIND {
+                    return Err(at(Refusal::TooManyOf(key.0.word(), MAX_OF_A_KIND)));
+                }
+                wanted.keys.insert(key);
+            }
+        }
+        Ok(named)
+    }
+
+    /// The places of the VIPs that are named.
+    fn merge_vips(
+        &self,
+        wanted: &mut Wanted,
+        changes: &mut Vec<Change>,
+        documents: Documents,
+    ) -> Result<BTreeMap<String, usize>, RefusedAt> {
+        let asked = documents.vips.iter().map(|vip| vip.spec.address);
+        let asked = asked.filter(|&address| address != UNALLOCATED).collect();
+        let mut admission = Admission::new(&wanted.resources, &self.vips, &asked);
+        let mut places = BTreeMap::new();
+        for (index, mut vip) in documents.vips.into_iter().enumerate() {
+            let name = vip.metadata.name.clone();
+            let at = |refusal| (Some(Place { list: "vips", index }), refusal);
+            if places.insert(name.clone(), index).is_some() {
+                return Err(at(Refusal::Twice(label(&name))));
             }
             if self.from_file.contains(&name) {
-                return Err(at(Refusal::FromFile(name)));
+                return Err(at(Refusal::FromFile(label(&name))));
             }
             let old = self.vips.get(&name);
             if let Some(revision) = vip.metadata.revision {
-                expect(&name, old, Expected::Revision(revision)).map_err(at)?;
+                let found = old.map(|old| old.metadata.revision);
+                expect(&label(&name), found, Expected::Revision(revision)).map_err(at)?;
             }
-            let change = match old {
+            admission.complete(&mut vip).map_err(at)?;
+            let kind = match old {
                 None => ChangeKind::Created,
-                Some(old) if old.spec == vip.spec => ChangeKind::Unchanged,
+                Some(old) if asks_the_same(old, &vip) => ChangeKind::Unchanged,
                 Some(_) => ChangeKind::Updated,
             };
-            if change != ChangeKind::Unchanged {
+            changes.push(vip_change(&name, kind));
+            if kind != ChangeKind::Unchanged {
                 vip.status = None;
                 vip.metadata.revision = Some(self.revision + 1);
-                vips.insert(name.clone(), vip);
-            }
-            changes.push(Change { name, change });
-        }
-        if prune {
-            let kept = self.vips.keys().filter(|name| !self.from_file.contains(*name));
-            let kept = kept.chain(self.shadowed.iter().map(|vip| &vip.metadata.name));
-            let gone: BTreeSet<&String> = kept.filter(|name| !places.contains_key(*name)).collect();
-            for name in gone {
-                vips.remove(name);
-                changes.push(Change { name: name.clone(), change: ChangeKind::Deleted });
+                wanted.vips.insert(name.clone(), vip);
+                wanted.names.insert(name);
             }
         }
-        if vips.len() + self.shadowed.len() > MAX_VIPS {
-            return Err((None, Refusal::TooMany(self.vips.len())));
-        }
-        no_two_alike(&self.vips, &vips, &places)?;
-        Ok((vips, changes))
+        Ok(places)
     }
+}
+
+/// What became of a resource.
+pub(super) fn change(key: &Key, change: ChangeKind) -> Change {
+    Change { kind: key.0.noun(), name: key.1.clone(), change }
+}
+
+/// What became of a VIP.
+pub(super) fn vip_change(name: &str, change: ChangeKind) -> Change {
+    Change { kind: "vip".into(), name: name.to_owned(), change }
 }
 
 /// Of two VIPs with the same address, port and protocol, the refusal is at the place of one that did not have them before;
@@ -101,7 +255,8 @@ fn no_two_alike(
             port: vip.spec.port,
             protocol: protocol_name(vip.spec.protocol),
         };
-        return Err((places.get(name).copied(), refusal));
+        let place = places.get(name).map(|&index| Place { list: "vips", index });
+        return Err((place, refusal));
     }
     Ok(())
 }

@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use lb_api_types::event::EventKind;
 use lb_api_types::view::{Change, ChangeKind, GenerationView, History};
-use lb_api_types::vip::Vip;
 use tokio::time::Instant;
 
+use super::change::{Before, asks_the_same};
 use super::task::{Task, blocking};
-use super::{Appliers, Bulk, Refusal};
+use super::{Appliers, Bulk, Documents, Refusal};
 use crate::clock::rfc3339;
-use crate::control::Vips;
+use crate::resources::Key;
 use crate::store::{Generation, Prepared, Store};
 
 /// A configuration that is applied and not kept yet.
 pub(super) struct Pending {
     /// What was there before.
-    pub(super) before: Vips,
-    /// Kept VIPs that gave way.
-    pub(super) shadowed: Vec<Vip>,
+    pub(super) before: Before,
     /// The VIPs that it changed.
     pub(super) names: BTreeSet<String>,
+    /// What else it changed.
+    pub(super) keys: BTreeSet<Key>,
     /// Written, and waits to take the old one's place.
     pub(super) prepared: Prepared,
     /// When it is rolled back.
@@ -42,7 +42,7 @@ impl<A: Appliers> Task<A> {
 
     pub(super) async fn confirm(&mut self) -> Result<(), Refusal> {
         let Some(pending) = self.pending.take() else { return Err(Refusal::NothingToConfirm) };
-        let Pending { before, shadowed, names, prepared, .. } = pending;
+        let Pending { before, names, keys, prepared, .. } = pending;
         let kept = blocking(&self.store, move |store| store.commit(prepared)).await;
         match kept {
             Ok(()) => {
@@ -51,7 +51,7 @@ impl<A: Appliers> Task<A> {
                 Ok(())
             }
             Err(why) => {
-                self.back_to(before, shadowed, &names, &why).await;
+                self.back_to(before, &names, &keys, &why).await;
                 Err(Refusal::Store(why))
             }
         }
@@ -60,7 +60,7 @@ impl<A: Appliers> Task<A> {
     /// Undoes what waits to be confirmed, if something does.
     pub(super) async fn roll_back(&mut self, why: &str) -> Vec<Change> {
         let Some(pending) = self.pending.take() else { return Vec::new() };
-        let Pending { before, shadowed, names, prepared, .. } = pending;
+        let Pending { before, names, keys, prepared, .. } = pending;
         let discard = move |store: &Store| {
             store.discard(prepared);
             Ok(())
@@ -68,38 +68,55 @@ impl<A: Appliers> Task<A> {
         if let Err(why) = blocking(&self.store, discard).await {
             tracing::warn!(why, "a file that is not needed any more stays");
         }
-        let changes = self.undone(&before, &names);
-        self.back_to(before, shadowed, &names, why).await;
+        let changes = self.undone(&before, &names, &keys);
+        self.back_to(before, &names, &keys, why).await;
         changes
     }
 
-    /// What going back to `before` does to the VIPs of these names.
-    fn undone(&self, before: &Vips, names: &BTreeSet<String>) -> Vec<Change> {
-        let change = |name: &String| match (before.get(name), self.vips.get(name)) {
-            (Some(_), None) => ChangeKind::Created,
-            (None, _) => ChangeKind::Deleted,
-            (Some(old), Some(new)) if old.spec == new.spec => ChangeKind::Unchanged,
-            (Some(_), Some(_)) => ChangeKind::Updated,
-        };
-        names.iter().map(|name| Change { name: name.clone(), change: change(name) }).collect()
+    /// What going back to `before` does to the VIPs of these names and the resources of these keys.
+    fn undone(
+        &self,
+        before: &Before,
+        names: &BTreeSet<String>,
+        keys: &BTreeSet<Key>,
+    ) -> Vec<Change> {
+        let resources = keys.iter().map(|key| {
+            let change = match (before.resources.get(key), self.resources.get(key)) {
+                (Some(_), None) => ChangeKind::Created,
+                (None, _) => ChangeKind::Deleted,
+                (Some(old), Some(new)) if old.asks_the_same(new) => ChangeKind::Unchanged,
+                (Some(_), Some(_)) => ChangeKind::Updated,
+            };
+            super::apply::change(key, change)
+        });
+        let vips = names.iter().map(|name| {
+            let change = match (before.vips.get(name), self.vips.get(name)) {
+                (Some(_), None) => ChangeKind::Created,
+                (None, _) => ChangeKind::Deleted,
+                (Some(old), Some(new)) if asks_the_same(old, new) => ChangeKind::Unchanged,
+                (Some(_), Some(_)) => ChangeKind::Updated,
+            };
+            super::apply::vip_change(name, change)
+        });
+        resources.chain(vips).collect()
     }
 
     async fn back_to(
         &mut self,
-        before: Vips,
-        shadowed: Vec<Vip>,
+        before: Before,
         names: &BTreeSet<String>,
+        keys: &BTreeSet<Key>,
         why: &str,
     ) {
-        let undone = std::mem::replace(&mut self.vips, before);
-        self.shadowed.extend(shadowed);
+        let undone = self.restore(before);
         self.say_shadowed();
         tracing::warn!(why, "configuration rolled back");
         self.events.tell(EventKind::ConfigRolledBack, "", why);
-        self.tell_of_vips(&undone, names);
+        self.tell_of_resources(&undone.resources, keys);
+        self.tell_of_vips(&undone.vips, names);
         // A dataplane that refuses is asked again with every tick.
         self.follow().await;
-        self.tell_of_state(&undone);
+        self.tell_of_state(&undone.vips);
     }
 
     pub(super) async fn rollback(
@@ -109,7 +126,7 @@ impl<A: Appliers> Task<A> {
     ) -> Result<Vec<Change>, Refusal> {
         if let (Some(pending), None) = (&self.pending, to) {
             return Ok(match dry_run {
-                true => self.undone(&pending.before, &pending.names),
+                true => self.undone(&pending.before, &pending.names, &pending.keys),
                 false => self.roll_back("an operator asked for it").await,
             });
         }
@@ -119,7 +136,7 @@ impl<A: Appliers> Task<A> {
             Some(revision) => generations.into_iter().find(|g| g.revision == revision),
             None => generations.into_iter().nth(1),
         };
-        let Some(Generation { revision, vips, .. }) = found else {
+        let Some(Generation { revision, vips, resources, .. }) = found else {
             let what = to.map_or("nothing".into(), |to| format!("no revision {to}"));
             return Err(Refusal::NoGeneration(what));
         };
@@ -129,8 +146,14 @@ impl<A: Appliers> Task<A> {
             vip.metadata.revision = None;
             vip
         });
-        let bulk = Bulk { dry_run, prune: true, confirm_within: None };
-        let changes = self.apply(vips.collect(), bulk).await.map_err(|(_, refusal)| refusal)?;
+        let ours = resources.all().filter(|r| !self.file_resources.contains(&r.key())).cloned();
+        let resources = ours.map(|mut resource| {
+            resource.metadata_mut().revision = None;
+            resource
+        });
+        let documents = Documents { vips: vips.collect(), resources: resources.collect() };
+        let terms = Bulk { dry_run, ..Bulk::default() };
+        let changes = self.replace_all(documents, terms).await.map_err(|(_, refusal)| refusal)?;
         if !dry_run {
             let message = format!("back to revision {revision}");
             self.events.tell(EventKind::ConfigRolledBack, "", message);

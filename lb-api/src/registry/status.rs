@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use lb_api_types::resource::{Condition, ConditionStatus};
 use lb_api_types::vip::{BackendStatus, Vip, VipStatus};
 use lb_dataplane::{BackendCount, ServiceCounters};
 
@@ -60,8 +61,10 @@ impl<A: Appliers> Task<A> {
             }
         });
         let advertised = self.announced.contains(&vip.spec.address);
+        let serving = *self.attached.borrow() && self.serving.contains(&key);
         let status = VipStatus {
-            serving: *self.attached.borrow() && self.serving.contains(&key),
+            conditions: conditions(vip, serving, advertised, reasons, verdicts),
+            serving,
             advertised,
             message: reasons.message(vip),
             backends: backends.collect(),
@@ -72,4 +75,43 @@ impl<A: Appliers> Task<A> {
         };
         Vip { status: Some(status), ..vip.clone() }
     }
+}
+
+/// The status for programs.
+fn conditions(
+    vip: &Vip,
+    serving: bool,
+    advertised: bool,
+    reasons: &Reasons<'_>,
+    verdicts: &Verdicts,
+) -> Vec<Condition> {
+    let tally = control::tally(&vip.spec, verdicts);
+    let condition = |kind: &str, status, reason: &str, message: String| Condition {
+        kind: kind.into(),
+        status,
+        reason: reason.into(),
+        message,
+    };
+    let served = match serving {
+        true => ("Served", "the fast path serves it"),
+        false => ("NotServed", "the fast path does not serve it: `lbctl doctor` says why"),
+    };
+    let healthy = match (tally.healthy, tally.unknown) {
+        (1.., _) => (ConditionStatus::True, "HealthyBackend"),
+        (0, 1..) => (ConditionStatus::Unknown, "NotChecked"),
+        (0, 0) => (ConditionStatus::False, "NoHealthyBackend"),
+    };
+    let why = match (vip.spec.advertise, serving, healthy.0, advertised) {
+        (_, _, _, true) => "Advertised",
+        (false, ..) => "NotAsked",
+        (true, false, ..) => "NotServed",
+        (true, true, ConditionStatus::True, false) => "Damped",
+        (true, true, ConditionStatus::False | ConditionStatus::Unknown, false) => healthy.1,
+    };
+    let counted = format!("{} of {} backends are healthy", tally.healthy, vip.spec.backends.len());
+    vec![
+        condition("Serving", serving.into(), served.0, served.1.into()),
+        condition("Advertised", advertised.into(), why, reasons.message(vip)),
+        condition("BackendsHealthy", healthy.0, healthy.1, counted),
+    ]
 }

@@ -11,14 +11,15 @@ use lb_dataplane::table::{ServiceKey, Table};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::admit;
 use super::confirm::Pending;
 use super::tell::Known;
-use super::{Applied, Appliers, Command, Expected, Refusal, Start, Terms, clash, protocol_name};
+use super::{Appliers, Command, Start, clash};
 use crate::control::{self, Damping, Desired, Facts, Vips};
 use crate::events::Events;
 use crate::health::{Target, Verdicts};
-use crate::store::{Prepared, Store, StoreError};
-use crate::vip::MAX_VIPS;
+use crate::resources::{Key, Resources};
+use crate::store::{Store, StoreError};
 
 /// How often what time changes (damping) or what failed is looked at again.
 const TICK: Duration = Duration::from_secs(1);
@@ -30,6 +31,14 @@ pub(super) struct Task<A> {
     pub(super) from_file: BTreeSet<String>,
     /// Kept VIPs that clash with the file's: not served, and not lost either.
     pub(super) shadowed: Vec<Vip>,
+    /// All beside VIPs.
+    pub(super) resources: Resources,
+    /// Those of them that the file says.
+    pub(super) file_resources: BTreeSet<Key>,
+    /// Kept ones that the file says, too: they don't count, and are not lost either.
+    pub(super) shadowed_resources: Resources,
+    /// What the appliers were told of them last.
+    configured: Option<Resources>,
     /// What is said of them.
     warnings: watch::Sender<Vec<String>>,
     pub(super) store: Arc<Store>,
@@ -75,11 +84,25 @@ impl<A: Appliers> Task<A> {
                 vips.insert(name.clone(), vip);
             }
         }
-        let (warnings, warned) = watch::channel(shadows(&shadowed));
+        let file_resources: BTreeSet<Key> = start.file_resources.keys().cloned().collect();
+        let (mut resources, mut shadowed_resources) = (start.file_resources, Resources::default());
+        for kept in start.kept_resources.all().cloned() {
+            match file_resources.contains(&kept.key()) {
+                true => shadowed_resources.insert(kept),
+                false => resources.insert(kept),
+            }
+        }
+        admit::resume(&mut vips, &resources);
+        let said = [shadows(&shadowed), admit::incomplete(&vips, &resources)].concat();
+        let (warnings, warned) = watch::channel(said);
         let task = Self {
             vips,
             from_file,
             shadowed,
+            resources,
+            file_resources,
+            shadowed_resources,
+            configured: None,
             warnings,
             store: Arc::new(start.store),
             revision: start.revision,
@@ -153,8 +176,20 @@ impl<A: Appliers> Task<A> {
             Command::Delete(name, terms, answer) => {
                 let _gone = answer.send(self.delete(&name, terms).await);
             }
-            Command::Apply(vips, terms, answer) => {
-                let _gone = answer.send(self.apply(vips, terms).await);
+            Command::ListResources(kind, answer) => {
+                let _gone = answer.send(self.list_resources(kind));
+            }
+            Command::GetResource(key, answer) => {
+                let _gone = answer.send(self.get_resource(&key));
+            }
+            Command::PutResource(resource, terms, answer) => {
+                let _gone = answer.send(self.put_resource(*resource, terms).await);
+            }
+            Command::DeleteResource(key, terms, answer) => {
+                let _gone = answer.send(self.delete_resource(&key, terms).await);
+            }
+            Command::Apply(documents, terms, answer) => {
+                let _gone = answer.send(self.apply(documents, terms).await);
             }
             Command::Confirm(answer) => {
                 let _gone = answer.send(self.confirm().await);
@@ -169,126 +204,9 @@ impl<A: Appliers> Task<A> {
         }
     }
 
-    async fn put(&mut self, mut vip: Vip, terms: Terms) -> Result<Applied, Refusal> {
-        let name = vip.metadata.name.clone();
-        if self.from_file.contains(&name) {
-            return Err(Refusal::FromFile(name));
-        }
-        let old = self.vips.get(&name);
-        expect(&name, old, terms.expected)?;
-        if let Some(revision) = vip.metadata.revision {
-            expect(&name, old, Expected::Revision(revision))?;
-        }
-        if let Some(other) = clash(&self.vips, &vip) {
-            return Err(Refusal::Duplicate {
-                other: other.metadata.name.clone(),
-                address: vip.spec.address,
-                port: vip.spec.port,
-                protocol: protocol_name(vip.spec.protocol),
-            });
-        }
-        let created = old.is_none();
-        if created && self.vips.len() + self.shadowed.len() >= MAX_VIPS {
-            return Err(Refusal::TooMany(self.vips.len() + self.shadowed.len()));
-        }
-        let changed = old.is_none_or(|old| old.spec != vip.spec);
-        vip.status = None;
-        vip.metadata.revision = match old.filter(|_| !changed) {
-            Some(old) => old.metadata.revision,
-            None => Some(self.revision + 1),
-        };
-        if terms.dry_run {
-            return Ok(Applied { vip, created });
-        }
-        if changed {
-            let mut vips = self.vips.clone();
-            vips.insert(name.clone(), vip);
-            self.change(vips, &[name.clone()].into(), None).await?;
-            tracing::info!(vip = name, created, "VIP applied");
-        }
-        let vip = self.get(&name).await;
-        Ok(Applied { vip: vip.ok_or(Refusal::Unknown(name))?, created })
-    }
-
-    async fn delete(&mut self, name: &str, terms: Terms) -> Result<(), Refusal> {
-        if self.from_file.contains(name) {
-            return Err(Refusal::FromFile(name.to_owned()));
-        }
-        let shadowed = self.shadowed.iter().find(|vip| vip.metadata.name == name);
-        let Some(old) = self.vips.get(name).or(shadowed) else {
-            return Err(Refusal::Unknown(name.to_owned()));
-        };
-        expect(name, Some(old), terms.expected)?;
-        if terms.dry_run {
-            return Ok(());
-        }
-        let mut vips = self.vips.clone();
-        vips.remove(name);
-        self.change(vips, &[name.to_owned()].into(), None).await?;
-        tracing::info!(vip = name, "VIP removed");
-        Ok(())
-    }
-
-    /// All or nothing: when the dataplane or the disk refuses, everything is as it was. The disk is asked first, so that
-    /// a full one disturbs no traffic. Kept VIPs of these names that are not served give way. What has to be confirmed is
-    /// not kept until it is: a crash rolls it back, too.
-    pub(super) async fn change(
-        &mut self,
-        vips: Vips,
-        names: &BTreeSet<String>,
-        confirm_within: Option<Duration>,
-    ) -> Result<(), Refusal> {
-        self.nothing_waits()?;
-        let shadowed = std::mem::take(&mut self.shadowed).into_iter();
-        let (go, stay): (Vec<_>, Vec<_>) =
-            shadowed.partition(|vip| names.contains(&vip.metadata.name));
-        self.shadowed = stay;
-        let before = std::mem::replace(&mut self.vips, vips);
-        match self.try_change(confirm_within.is_none()).await {
-            Ok(prepared) => {
-                self.revision += 1;
-                self.say_shadowed();
-                self.tell_of_vips(&before, names);
-                self.tell_of_state(&before);
-                if let (Some(prepared), Some(within)) = (prepared, confirm_within) {
-                    let until = Instant::now() + within;
-                    let names = names.clone();
-                    self.pending = Some(Pending { before, shadowed: go, names, prepared, until });
-                }
-                Ok(())
-            }
-            Err(refusal) => {
-                self.vips = before;
-                self.shadowed.extend(go);
-                if !matches!(refusal, Refusal::NotWritten(_))
-                    && let Err(why) = self.reconcile().await
-                {
-                    tracing::error!(why, "the dataplane refuses what it served before");
-                }
-                Err(refusal)
-            }
-        }
-    }
-
-    /// What was prepared comes back unless it is to be kept at once.
-    async fn try_change(&mut self, keep: bool) -> Result<Option<Prepared>, Refusal> {
-        let ours = |(name, _): &(&String, &Vip)| !self.from_file.contains(*name);
-        let kept = self.vips.iter().filter(ours).map(|(_, vip)| vip);
-        let kept: Vec<Vip> = kept.chain(&self.shadowed).cloned().collect();
-        let revision = self.revision + 1;
-        let prepare =
-            move |store: &Store| store.prepare(revision, &kept.iter().collect::<Vec<_>>());
-        let prepared = blocking(&self.store, prepare).await.map_err(Refusal::NotWritten)?;
-        self.reconcile().await.map_err(Refusal::Dataplane)?;
-        if !keep {
-            return Ok(Some(prepared));
-        }
-        let commit = move |store: &Store| store.commit(prepared);
-        blocking(&self.store, commit).await.map_err(Refusal::Store).map(|()| None)
-    }
-
     pub(super) fn say_shadowed(&self) {
-        let said = shadows(&self.shadowed);
+        let incomplete = admit::incomplete(&self.vips, &self.resources);
+        let said = [shadows(&self.shadowed), incomplete].concat();
         self.warnings.send_if_modified(|old| std::mem::replace(old, said.clone()) != said);
     }
 
@@ -308,6 +226,11 @@ impl<A: Appliers> Task<A> {
 
     /// Makes the world match: withdraws, then changes the kernel and the dataplane, then advertises.
     pub(super) async fn reconcile(&mut self) -> Result<(), String> {
+        if self.configured.as_ref() != Some(&self.resources) {
+            self.configured = None;
+            self.appliers.configure(&self.resources).await?;
+            self.configured = Some(self.resources.clone());
+        }
         let now = std::time::Instant::now();
         let wanted = control::targets(&self.vips);
         // Until the dataplane has taken the change, what is known of backends that it takes away is kept.
@@ -387,19 +310,6 @@ pub(super) async fn blocking<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(move || work(&store));
     let done = done.await.map_err(|error| error.to_string())?;
     done.map_err(|error| error.to_string())
-}
-
-pub(super) fn expect(name: &str, old: Option<&Vip>, expected: Expected) -> Result<(), Refusal> {
-    let name = || name.to_owned();
-    match (expected, old) {
-        (Expected::Any, _) | (Expected::Nothing, None) | (Expected::Something, Some(_)) => Ok(()),
-        (Expected::Nothing, Some(_)) => Err(Refusal::Exists(name())),
-        (Expected::Something | Expected::Revision(_), None) => Err(Refusal::Gone(name())),
-        (Expected::Revision(expected), Some(old)) => match old.metadata.revision.unwrap_or(0) {
-            found if found == expected => Ok(()),
-            found => Err(Refusal::Stale { name: name(), found, expected }),
-        },
-    }
 }
 
 /// What is said of kept VIPs that are not served.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use lb_api_types::event::EventKind;
 use lb_api_types::vip::{Health, Vip};
 
+use super::change::asks_the_same;
 use super::task::Task;
 use super::{Appliers, protocol_name};
 use crate::control::Vips;
@@ -26,7 +27,7 @@ impl<A: Appliers> Task<A> {
         for name in names {
             let (kind, vip) = match (before.get(name), self.vips.get(name)) {
                 (None, Some(vip)) => (EventKind::VipCreated, vip),
-                (Some(old), Some(vip)) if old.spec != vip.spec => (EventKind::VipUpdated, vip),
+                (Some(old), Some(vip)) if !asks_the_same(old, vip) => (EventKind::VipUpdated, vip),
                 (Some(vip), None) => (EventKind::VipDeleted, vip),
                 (Some(_), Some(_)) | (None, None) => continue,
             };

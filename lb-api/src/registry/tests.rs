@@ -63,6 +63,10 @@ impl Appliers for World {
         self.tell(Told::Announce(addresses.iter().copied().collect()));
     }
 
+    async fn configure(&mut self, _: &Resources) -> Result<(), String> {
+        Ok(())
+    }
+
     async fn route(&mut self, addresses: &BTreeSet<IpAddr>) {
         self.tell(Told::Route(addresses.iter().copied().collect()));
     }
@@ -74,9 +78,10 @@ impl Appliers for World {
 
 pub(crate) fn vip(name: &str, last: u8) -> Vip {
     Vip {
-        metadata: Metadata { name: name.into(), revision: None },
+        metadata: Metadata { name: name.into(), ..Metadata::default() },
         spec: VipSpec {
             address: [203, 0, 113, last].into(),
+            pool: None,
             port: 80,
             protocol: Protocol::Tcp,
             algorithm: Default::default(),
@@ -88,6 +93,7 @@ pub(crate) fn vip(name: &str, last: u8) -> Vip {
                 port: 8080,
                 weight: 1,
                 drain: false,
+                disabled: false,
             }],
             health_check: Default::default(),
             advertise: true,
@@ -117,7 +123,7 @@ impl Bench {
 
     pub(crate) async fn over(folder: tempfile::TempDir, file: Vec<Vip>) -> Self {
         let store = Store::open(folder.path()).unwrap();
-        let store::Loaded { revision, vips: kept, .. } = store.load().unwrap();
+        let store::Loaded { revision, vips: kept, resources, .. } = store.load().unwrap();
         let (verdicts, found) = watch::channel(Arc::default());
         let (wanted, targets) = watch::channel(Arc::default());
         let world = World::default();
@@ -126,7 +132,9 @@ impl Bench {
         let events = Events::default();
         let start = Start {
             file,
+            file_resources: Resources::default(),
             kept,
+            kept_resources: resources,
             revision,
             store,
             attached,
@@ -284,7 +292,7 @@ async fn vips_survive_a_restart_and_wait_for_health_again() {
 #[tokio::test]
 async fn the_files_vips_cannot_be_changed_over_rest() {
     let bench = Bench::new(vec![vip("file", 1)]).await;
-    let from_file = Refusal::FromFile("file".into());
+    let from_file = Refusal::FromFile("VIP file".into());
     assert_eq!(bench.put(vip("file", 2)).await, Err(from_file.clone()));
     assert_eq!(bench.delete("file").await, Err(from_file));
     let refused = bench.put(vip("other", 1)).await.unwrap_err();
@@ -363,17 +371,17 @@ async fn of_two_writers_the_second_is_refused() {
         vip
     };
     assert_eq!(bench.put(change(81)).await.unwrap().vip.metadata.revision, Some(2));
-    let stale = Refusal::Stale { name: "web".into(), found: 2, expected: 1 };
+    let stale = Refusal::Stale { name: "VIP web".into(), found: 2, expected: 1 };
     assert_eq!(bench.put(change(82)).await, Err(stale.clone()));
     let terms = |expected| Terms { expected, dry_run: false };
     let delete = async |expected| bench.registry.delete("web", terms(expected)).await;
     assert_eq!(delete(Expected::Revision(1)).await, Err(stale));
     assert_eq!(delete(Expected::Revision(2)).await, Ok(()));
     let put = async |expected| bench.registry.put(vip("web", 10), terms(expected)).await;
-    assert_eq!(put(Expected::Something).await, Err(Refusal::Gone("web".into())));
+    assert_eq!(put(Expected::Something).await, Err(Refusal::Gone("VIP web".into())));
     let again = put(Expected::Nothing).await.unwrap().vip.metadata.revision;
     assert!(again > Some(2), "a name that is used again is not what it was: {again:?}");
-    assert_eq!(put(Expected::Nothing).await, Err(Refusal::Exists("web".into())));
+    assert_eq!(put(Expected::Nothing).await, Err(Refusal::Exists("VIP web".into())));
     let bench = bench.restart(vec![]).await;
     assert_eq!(
         bench.put(vip("more", 11)).await.unwrap().vip.metadata.revision.unwrap(),
@@ -392,7 +400,7 @@ async fn a_dry_run_says_what_would_be_and_changes_nothing() {
     let refused = bench.registry.put(vip("new", 10), dry).await;
     assert!(matches!(refused, Err(Refusal::Duplicate { .. })), "{refused:?}");
     bench.registry.delete("web", dry).await.unwrap();
-    assert_eq!(bench.registry.delete("new", dry).await, Err(Refusal::Unknown("new".into())));
+    assert_eq!(bench.registry.delete("new", dry).await, Err(Refusal::Unknown("VIP new".into())));
     assert_eq!((bench.names().await, bench.world.told()), (vec!["web".to_owned()], vec![]));
 }
 
@@ -413,7 +421,7 @@ async fn many_vips_are_applied_in_one_change_or_not_at_all() {
     let bench = Bench::new(vec![vip("file", 99)]).await;
     let apply = async |vips: Vec<Vip>, prune, dry_run| {
         let changes =
-            bench.registry.apply(vips, Bulk { dry_run, prune, confirm_within: None }).await?;
+            bench.registry.apply(vips.into(), Bulk { dry_run, prune, ..Bulk::default() }).await?;
         Ok::<_, RefusedAt>(changes.into_iter().map(|c| (c.name, c.change)).collect::<Vec<_>>())
     };
     let is = |name: &str, change| (name.to_owned(), change);
@@ -437,7 +445,8 @@ async fn many_vips_are_applied_in_one_change_or_not_at_all() {
     assert_eq!(bench.names().await, ["a", "c", "file"], "the file's stay");
 
     bench.world.told();
-    let place = async |vips| apply(vips, false, false).await.unwrap_err().0;
+    let place =
+        async |vips| apply(vips, false, false).await.unwrap_err().0.map(|place| place.index);
     assert_eq!(place(vec![vip("d", 4), vip("e", 99)]).await, Some(1), "the file's address");
     assert_eq!(place(vec![vip("d", 4), vip("file", 5)]).await, Some(1));
     assert_eq!(place(vec![vip("d", 4), vip("d", 5)]).await, Some(1));
@@ -488,7 +497,8 @@ async fn whatever_changes_is_told_once_and_in_order() {
 impl Bench {
     async fn apply_for(&self, vips: Vec<Vip>, seconds: u64) -> Result<Vec<Change>, RefusedAt> {
         let confirm_within = Some(Duration::from_secs(seconds));
-        self.registry.apply(vips, Bulk { prune: true, dry_run: false, confirm_within }).await
+        let terms = Bulk { prune: true, confirm_within, ..Bulk::default() };
+        self.registry.apply(vips.into(), terms).await
     }
 
     async fn ports(&self) -> Vec<(String, u16)> {
@@ -549,7 +559,7 @@ async fn an_operator_goes_back_at_once_or_to_a_generation() {
     let none = Refusal::NoGeneration("nothing".into());
     assert_eq!(bench.registry.rollback(None, false).await, Err(none));
     bench.put(vip("a", 1)).await.unwrap();
-    let is = |name: &str, change| Change { name: name.to_owned(), change };
+    let is = |name: &str, change| Change { kind: "vip".into(), name: name.to_owned(), change };
     let changes = [is("a", Deleted), is("b", Created)];
     assert_eq!(bench.apply_for(vec![vip("b", 2)], 3600).await.unwrap()[1], changes[0]);
     let undone = [is("a", Created), is("b", Deleted)];

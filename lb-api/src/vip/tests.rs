@@ -1,4 +1,5 @@
-use lb_api_types::vip::Health;
+use lb_api_types::resource::Metadata;
+use lb_api_types::vip::{Health, HealthCheckKind};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -181,8 +182,9 @@ fn any_vip() -> impl Strategy<Value = Vip> {
     let check = (any::<bool>(), 100..=3_600_000_u32, 1..=100_u8, 1..=100_u8);
     ("[a-z]([a-z0-9-]{0,20}[a-z0-9])?", any::<bool>(), 1..=u16::MAX, backends, check, any::<bool>())
         .prop_map(|(name, udp, port, backends, (tcp, interval_ms, rise, fall), advertise)| Vip {
-            metadata: Metadata { name, revision: None },
+            metadata: Metadata { name, ..Metadata::default() },
             spec: VipSpec {
+                pool: None,
                 address: [203, 0, 113, 1].into(),
                 port,
                 protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
@@ -197,9 +199,11 @@ fn any_vip() -> impl Strategy<Value = Vip> {
                         port,
                         weight: 1,
                         drain: false,
+                        disabled: false,
                     })
                     .collect(),
                 health_check: HealthCheck {
+                    from: None,
                     kind: if tcp { HealthCheckKind::Tcp } else { HealthCheckKind::None },
                     interval_ms,
                     timeout_ms: 10 + interval_ms / 2,

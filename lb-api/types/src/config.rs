@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::access::Role;
+use crate::resource::{NamedHealthCheck, Pool};
 use crate::vip::Vip;
 
 /// The whole file.
@@ -20,6 +21,10 @@ pub struct Config {
     pub api: Api,
     /// Where state that survives a restart is kept.
     pub state_dir: StateDir,
+    /// Addresses for VIPs made over REST to be given.
+    pub pools: Vec<Pool>,
+    /// Health checks that VIPs name.
+    pub health_checks: Vec<NamedHealthCheck>,
     /// VIPs that exist from the start; those made over REST come on top.
     pub vips: Vec<Vip>,
 }

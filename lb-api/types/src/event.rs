@@ -32,6 +32,12 @@ pub enum EventKind {
     VipUpdated,
     /// A VIP is gone.
     VipDeleted,
+    /// A resource beside VIPs is new; the name is its path below `/api/v1/`.
+    ResourceCreated,
+    /// A resource beside VIPs is another one than before.
+    ResourceUpdated,
+    /// A resource beside VIPs is gone.
+    ResourceDeleted,
     /// A whole configuration is applied.
     ConfigApplied,
     /// A configuration that waited for it is confirmed.
@@ -62,6 +68,9 @@ impl EventKind {
             Self::VipCreated => "vip-created",
             Self::VipUpdated => "vip-updated",
             Self::VipDeleted => "vip-deleted",
+            Self::ResourceCreated => "resource-created",
+            Self::ResourceUpdated => "resource-updated",
+            Self::ResourceDeleted => "resource-deleted",
             Self::ConfigApplied => "config-applied",
             Self::ConfigConfirmed => "config-confirmed",
             Self::ConfigRolledBack => "config-rolled-back",

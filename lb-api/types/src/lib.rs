@@ -7,5 +7,6 @@ pub mod access;
 pub mod config;
 pub mod event;
 pub mod problem;
+pub mod resource;
 pub mod view;
 pub mod vip;

@@ -16,6 +16,9 @@ pub struct List<T> {
     /// Whether there are more than the request's `limit`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
+    /// What `cursor` says in a request for the next page; unset on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// A BGP neighbour (`GET /api/v1/bgp/peers`).
@@ -179,8 +182,8 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Changes {
-    /// In the request's order, and then what was removed.
-    pub vips: Vec<Change>,
+    /// In the request's order, what VIPs name before the VIPs, and then what was removed.
+    pub changes: Vec<Change>,
     /// Seconds within which it has to be confirmed (`POST /api/v1/config/confirm`), or else it is rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm_within_secs: Option<u32>,
@@ -209,10 +212,12 @@ pub struct GenerationView {
     pub vips: usize,
 }
 
-/// What became of a VIP.
+/// What became of a resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Change {
+    /// Its kind: `vip`, `pool`, `health-check`.
+    pub kind: String,
     /// Its name.
     pub name: String,
     /// What became of it.

@@ -1,25 +1,14 @@
 //! The VIP resource: one address, port and protocol, and the backends behind it.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::IpNetwork;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
-/// What every resource carries: its name within its kind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
-pub struct Metadata {
-    /// 1 to 63 lower-case letters, digits and hyphens, a letter or digit at both ends (RFC 1123 label).
-    #[cfg_attr(feature = "openapi", schema(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
-    pub name: String,
-    /// Grows with every change of a VIP made over REST; VIPs of the file have none. In a request, the revision that is
-    /// to be replaced: another one is refused (412).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
-    pub revision: Option<u64>,
-}
+pub use crate::resource::Metadata;
+use crate::resource::{Condition, HealthCheckSpec};
 
 /// A virtual IP service: what clients connect to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,9 +29,14 @@ pub struct Vip {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VipSpec {
-    /// The address that clients connect to.
+    /// The address that clients connect to. Where a request leaves it out, it comes from the pool; a VIP that is there
+    /// keeps the one that it has.
+    #[serde(default = "unspecified")]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub address: IpAddr,
+    /// The pool that the address is one of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
     /// The port that clients connect to, 1 to 65535.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub port: u16,
@@ -185,6 +179,9 @@ pub struct Backend {
     /// Whether it is given no new flows; those that it has go on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drain: bool,
+    /// Whether it is out of use: no flows, no health checks, as if it were not listed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
 }
 
 fn one() -> u8 {
@@ -196,11 +193,13 @@ fn is_one(weight: &u8) -> bool {
     *weight == 1
 }
 
-/// A TCP connect check.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How backends are checked: here, or by a health check that has a name.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HealthCheck {
+    /// The name of the health check that says all of it; nothing else may be said beside it.
+    pub from: Option<String>,
     /// `tcp` connects to the backend's port; `none` takes every backend for healthy.
     pub kind: HealthCheckKind,
     /// Between the starts of two checks, 100 to 3,600,000 ms.
@@ -229,9 +228,42 @@ pub enum HealthCheckKind {
     None,
 }
 
+impl HealthCheck {
+    /// As a named health check says it.
+    #[must_use]
+    pub fn of(from: String, spec: HealthCheckSpec) -> Self {
+        Self { from: Some(from), ..spec.into() }
+    }
+}
+
 impl Default for HealthCheck {
     fn default() -> Self {
-        Self { kind: HealthCheckKind::Tcp, interval_ms: 2000, timeout_ms: 1000, rise: 2, fall: 3 }
+        HealthCheckSpec::default().into()
+    }
+}
+
+impl From<HealthCheckSpec> for HealthCheck {
+    fn from(spec: HealthCheckSpec) -> Self {
+        let HealthCheckSpec { kind, interval_ms, timeout_ms, rise, fall } = spec;
+        Self { from: None, kind, interval_ms, timeout_ms, rise, fall }
+    }
+}
+
+/// What a named health check says is written there alone.
+impl Serialize for HealthCheck {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("HealthCheck", 5)?;
+        match &self.from {
+            Some(from) => fields.serialize_field("from", from)?,
+            None => {
+                fields.serialize_field("kind", &self.kind)?;
+                fields.serialize_field("interval_ms", &self.interval_ms)?;
+                fields.serialize_field("timeout_ms", &self.timeout_ms)?;
+                fields.serialize_field("rise", &self.rise)?;
+                fields.serialize_field("fall", &self.fall)?;
+            }
+        }
+        fields.end()
     }
 }
 
@@ -239,6 +271,8 @@ impl Default for HealthCheck {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VipStatus {
+    /// `Serving`, `Advertised` and `BackendsHealthy`.
+    pub conditions: Vec<Condition>,
     /// Whether the dataplane serves it.
     pub serving: bool,
     /// Whether BGP advertises its address.
@@ -289,6 +323,10 @@ pub enum Health {
     Healthy,
     /// It takes no new flows.
     Unhealthy,
+}
+
+fn unspecified() -> IpAddr {
+    Ipv4Addr::UNSPECIFIED.into()
 }
 
 fn yes() -> bool {

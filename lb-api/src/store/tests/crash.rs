@@ -30,7 +30,7 @@ fn a_kill_at_any_system_call_of_a_write_leaves_the_old_state_or_the_new_one() {
         let store = Store::open(folder.path()).unwrap();
         // Every generation is there, so that each is moved.
         for revision in 1..=6 {
-            store.save(revision, &[&some_vip("old")]).unwrap();
+            store.save(revision, &[&some_vip("old")], &Resources::default()).unwrap();
         }
         drop(store);
         let was_killed = Writer::start(folder.path()).killed_at(call);
@@ -40,7 +40,7 @@ fn a_kill_at_any_system_call_of_a_write_leaves_the_old_state_or_the_new_one() {
         let name = loaded.vips[0].metadata.name.clone();
         assert!(["old", "new"].contains(&name.as_str()), "call {call}: {name}");
         // The next write is not hindered by what the crash left.
-        store.save(8, &[&some_vip("next")]).unwrap();
+        store.save(8, &[&some_vip("next")], &Resources::default()).unwrap();
         assert_eq!(store.load().unwrap().vips[0].metadata.name, "next", "call {call}");
         for generation in store.generations() {
             assert_eq!(generation.vips.len(), 1, "call {call}");
@@ -61,7 +61,7 @@ fn write_when_told(folder: &Path) {
     println!("\nthread {}", gettid());
     io::stdin().read_line(&mut String::new()).unwrap();
     let store = Store::open(folder).unwrap();
-    store.save(7, &[&some_vip("new")]).unwrap();
+    store.save(7, &[&some_vip("new")], &Resources::default()).unwrap();
 }
 
 struct Writer {
@@ -150,7 +150,7 @@ fn a_full_disk_refuses_the_change_and_keeps_the_state() {
             |name: &str| (0..40).map(|n| some_vip(&format!("{name}{n}"))).collect::<Vec<_>>();
         let save = |store: &Store, revision, name: &str| {
             let vips = many(name);
-            store.save(revision, &vips.iter().collect::<Vec<_>>())
+            store.save(revision, &vips.iter().collect::<Vec<_>>(), &Resources::default())
         };
         let store = Store::open(folder.path()).unwrap();
         save(&store, 1, "old").unwrap();

@@ -1,0 +1,90 @@
+//! Resources beside VIPs, as people see them.
+
+use std::fmt::Write;
+
+use lb_api_types::resource::{Condition, NamedHealthCheck, Pool};
+use lb_api_types::vip::HealthCheckKind;
+use serde_json::Value;
+
+use super::CtlError;
+use super::apply::{noun, path_of};
+use super::arguments::Format;
+use super::client::Client;
+use super::diff::wanted;
+use super::show::{json, typed, yaml};
+use super::table::table;
+pub(super) use crate::resources::Kind;
+
+/// Shows one with everything that is known of it.
+pub(super) async fn describe(
+    client: &Client,
+    kind: Kind,
+    name: &str,
+    format: Format,
+) -> Result<String, CtlError> {
+    let value = client.get(&path_of(Some(kind), name, false)).await?;
+    match format {
+        Format::Json => Ok(json(&value)),
+        Format::Yaml => yaml(&value),
+        Format::Name => Ok(format!("{}/{name}\n", noun(Some(kind)))),
+        Format::Table | Format::Wide => page(&value),
+    }
+}
+
+/// What is asked for as a document has it, then what holds.
+fn page(value: &Value) -> Result<String, CtlError> {
+    let mut text = yaml(&wanted(value.clone()))?;
+    let Some(Value::Object(mut status)) = value.get("status").cloned() else { return Ok(text) };
+    let conditions = status.remove("conditions").unwrap_or_else(|| Value::Array(Vec::new()));
+    if !status.is_empty() {
+        text.push_str(&yaml(&serde_json::json!({"status": status}))?);
+    }
+    let conditions: Vec<Condition> = typed(conditions)?;
+    for Condition { kind, status, reason, message } in conditions {
+        let _infallible = writeln!(text, "{kind}: {status:?} ({reason}): {message}");
+    }
+    Ok(text)
+}
+
+/// A line for each pool.
+pub(super) fn pools(pools: &[Pool], wide: bool) -> String {
+    const MOST: usize = 2;
+    let row = |pool: &Pool| {
+        let status = pool.status.as_ref();
+        let most = if wide { usize::MAX } else { MOST };
+        let all = &pool.spec.addresses;
+        let mut addresses = all.iter().take(most).cloned().collect::<Vec<_>>().join(",");
+        if all.len() > most {
+            let _infallible = write!(addresses, " and {} more", all.len() - most);
+        }
+        [
+            pool.metadata.name.clone(),
+            addresses,
+            status.map_or(0, |status| status.size).to_string(),
+            status.map_or(0, |status| status.free).to_string(),
+        ]
+    };
+    table(["NAME", "ADDRESSES", "SIZE", "FREE"], &pools.iter().map(row).collect::<Vec<_>>())
+}
+
+/// A line for each health check.
+pub(super) fn health_checks(checks: &[NamedHealthCheck]) -> String {
+    let row = |check: &NamedHealthCheck| {
+        let spec = check.spec;
+        let kind = match spec.kind {
+            HealthCheckKind::Tcp => "tcp",
+            HealthCheckKind::None => "none",
+        };
+        [
+            check.metadata.name.clone(),
+            kind.into(),
+            format!("{} ms", spec.interval_ms),
+            format!("{} ms", spec.timeout_ms),
+            spec.rise.to_string(),
+            spec.fall.to_string(),
+            check.status.as_ref().map_or(0, |status| status.vips.len()).to_string(),
+        ]
+    };
+    let heading = ["NAME", "KIND", "INTERVAL", "TIMEOUT", "RISE", "FALL", "VIPS"];
+    table(heading, &checks.iter().map(row).collect::<Vec<_>>())
+}

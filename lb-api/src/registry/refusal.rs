@@ -1,0 +1,138 @@
+//! Why a change is refused, in one sentence each with what to do.
+
+use std::net::IpAddr;
+
+/// Why a change is refused. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is none of this name.
+    #[error("there is no {0}")]
+    Unknown(String),
+    /// It is the file's.
+    #[error(
+        "{0} comes from the configuration file, and only the file can change it: edit the file and restart lbd"
+    )]
+    FromFile(String),
+    /// A request has the name more than once.
+    #[error("{0} is there twice: leave one of the two out")]
+    Twice(String),
+    /// Another VIP has the same address, port and protocol.
+    #[error(
+        "VIP {other} has {protocol} port {port} at {address} already: choose another address or port, or change VIP {other}"
+    )]
+    Duplicate {
+        /// The other one.
+        other: String,
+        /// The address of both.
+        address: IpAddr,
+        /// The port of both.
+        port: u16,
+        /// The protocol of both.
+        protocol: &'static str,
+    },
+    /// It is not what the request expects to be there.
+    #[error(
+        "{name} has revision {found}, not {expected}: somebody else changed it; read it again and repeat the change"
+    )]
+    Stale {
+        /// What it is: `VIP web`.
+        name: String,
+        /// Its revision.
+        found: u64,
+        /// What the request says.
+        expected: u64,
+    },
+    /// The request says that it has to be new.
+    #[error("there is a {0} already, and the request asks for a new one: choose another name")]
+    Exists(String),
+    /// The request says that it has to be there.
+    #[error("there is no {0}, and the request only changes one that is there: read the list again")]
+    Gone(String),
+    /// No room.
+    #[error("there are {0} VIPs already, and more are not kept: remove one first")]
+    TooMany(usize),
+    /// No room for one of a kind.
+    #[error("there are {1} of the kind {0} already, and more are not kept: remove one first")]
+    TooManyOf(&'static str, usize),
+    /// A VIP names what is not there.
+    #[error("VIP {name} names {what}, which is not there: create it first, or name another")]
+    Missing {
+        /// The VIP.
+        name: String,
+        /// The field that names it.
+        field: &'static str,
+        /// What it names: `pool internal`.
+        what: String,
+    },
+    /// A VIP has another address than its pool gives.
+    #[error(
+        "VIP {name} asks for {address}, which is not of pool {pool}: leave the address out, or name no pool"
+    )]
+    NotOfPool {
+        /// The VIP.
+        name: String,
+        /// Its address.
+        address: IpAddr,
+        /// Its pool.
+        pool: String,
+    },
+    /// A pool has nothing to give.
+    #[error("pool {pool} has no free {family} address: add addresses to it, or remove VIPs")]
+    Exhausted {
+        /// The pool.
+        pool: String,
+        /// What is asked for.
+        family: &'static str,
+    },
+    /// With the address that it was given, a field is wrong.
+    #[error("{message}")]
+    Wrong {
+        /// The field, as a JSON pointer.
+        field: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// It is named by a VIP.
+    #[error("{what} is named by VIP {by}: change that VIP first")]
+    InUse {
+        /// What it is.
+        what: String,
+        /// The VIP.
+        by: String,
+    },
+    /// A VIP has an address that a pool would lose.
+    #[error(
+        "{pool} would lose {address}, which VIP {by} has: remove that VIP first, or leave the address in"
+    )]
+    AddressInUse {
+        /// The pool.
+        pool: String,
+        /// The address.
+        address: IpAddr,
+        /// The VIP.
+        by: String,
+    },
+    /// The dataplane cannot serve it.
+    #[error("the dataplane refuses: {0}")]
+    Dataplane(String),
+    /// It cannot be written; nothing was tried.
+    #[error("the change cannot be kept: {0}; free or repair the disk")]
+    NotWritten(String),
+    /// It was written, but cannot take the old one's place.
+    #[error("the change cannot be kept: {0}; repair the disk")]
+    Store(String),
+    /// An applied configuration waits to be confirmed.
+    #[error(
+        "a configuration waits to be confirmed, and is rolled back in {0} s: confirm it or roll it back first (`lbctl config confirm` or `rollback`)"
+    )]
+    Unconfirmed(u32),
+    /// There is nothing to be confirmed.
+    #[error("no configuration waits to be confirmed: it was confirmed or rolled back already")]
+    NothingToConfirm,
+    /// What is to be gone back to is not kept.
+    #[error("{0} is kept to go back to: `lbctl config history` lists what is")]
+    NoGeneration(String),
+    /// The daemon ends.
+    #[error("lbd is stopping: try again when it runs")]
+    Stopping,
+}

@@ -1,0 +1,167 @@
+//! Resources beside VIPs: made, changed and removed by the task that owns the VIPs, in one change with what follows of it
+//! for them.
+
+use std::collections::BTreeSet;
+
+use lb_api_types::event::EventKind;
+use lb_api_types::resource::{
+    Allocation, Condition, HealthCheckStatus, NamedHealthCheck, Pool, PoolStatus,
+};
+use lb_api_types::vip::Vip;
+
+use super::change::{Wanted, expect};
+use super::task::Task;
+use super::{Appliers, Expected, Refusal, Terms, admit};
+use crate::resources::{Key, Kind, MAX_OF_A_KIND, Ranges, Resource, Resources};
+
+/// What became of a change: the resource, and whether it is new.
+pub(crate) type AppliedResource = (Resource, bool);
+
+impl<A: Appliers> Task<A> {
+    pub(super) fn list_resources(&self, kind: Kind) -> Vec<Resource> {
+        self.resources.of(kind).map(|resource| self.with_state(resource)).collect()
+    }
+
+    pub(super) fn get_resource(&self, key: &Key) -> Option<Resource> {
+        self.resources.get(key).map(|resource| self.with_state(resource))
+    }
+
+    pub(super) async fn put_resource(
+        &mut self,
+        mut resource: Resource,
+        terms: Terms,
+    ) -> Result<AppliedResource, Refusal> {
+        let key = resource.key();
+        self.is_not_of_the_file(&key)?;
+        let old = self.resources.get(&key);
+        let revision = old.map(|old| old.metadata().revision);
+        expect(&key.to_string(), revision, terms.expected)?;
+        if let Some(wanted) = resource.metadata().revision {
+            expect(&key.to_string(), revision, Expected::Revision(wanted))?;
+        }
+        let created = old.is_none();
+        if created && self.resources.of(key.0).count() >= MAX_OF_A_KIND {
+            return Err(Refusal::TooManyOf(key.0.word(), MAX_OF_A_KIND));
+        }
+        let same = old.is_some_and(|old| old.asks_the_same(&resource));
+        resource.forget_status();
+        resource.metadata_mut().revision =
+            if same { revision.flatten() } else { Some(self.revision + 1) };
+        if !same {
+            let mut wanted = self.as_it_is();
+            wanted.resources.insert(resource.clone());
+            wanted.keys.insert(key.clone());
+            self.change_resources(wanted, &key, terms.dry_run).await?;
+        }
+        let there = if terms.dry_run { None } else { self.get_resource(&key) };
+        Ok((there.unwrap_or(resource), created))
+    }
+
+    pub(super) async fn delete_resource(&mut self, key: &Key, terms: Terms) -> Result<(), Refusal> {
+        self.is_not_of_the_file(key)?;
+        let Some(old) = self.resources.get(key) else {
+            return Err(Refusal::Unknown(key.to_string()));
+        };
+        expect(&key.to_string(), Some(old.metadata().revision), terms.expected)?;
+        let mut wanted = self.as_it_is();
+        wanted.resources.remove(key);
+        wanted.keys.insert(key.clone());
+        self.change_resources(wanted, key, terms.dry_run).await
+    }
+
+    fn is_not_of_the_file(&self, key: &Key) -> Result<(), Refusal> {
+        match self.file_resources.contains(key) {
+            true => Err(Refusal::FromFile(key.to_string())),
+            false => Ok(()),
+        }
+    }
+
+    async fn change_resources(
+        &mut self,
+        mut wanted: Wanted,
+        key: &Key,
+        dry_run: bool,
+    ) -> Result<(), Refusal> {
+        let followed = admit::follow(&mut wanted.vips, &wanted.resources, &wanted.keys);
+        wanted.names = followed.map_err(|refusal| in_use(key, refusal))?;
+        if !dry_run {
+            self.change(wanted, None).await?;
+            tracing::info!(resource = %key, "changed");
+        }
+        Ok(())
+    }
+
+    /// Tells what became of these.
+    pub(super) fn tell_of_resources(&self, before: &Resources, keys: &BTreeSet<Key>) {
+        for key in keys {
+            let (kind, what) = match (before.get(key), self.resources.get(key)) {
+                (None, Some(_)) => (EventKind::ResourceCreated, "created"),
+                (Some(_), Some(_)) => (EventKind::ResourceUpdated, "changed"),
+                (Some(_), None) => (EventKind::ResourceDeleted, "removed"),
+                (None, None) => continue,
+            };
+            self.events.tell(kind, format!("{}/{}", key.0.path(), key.1), format!("{key} {what}"));
+        }
+    }
+
+    /// A resource with what holds of it.
+    fn with_state(&self, resource: &Resource) -> Resource {
+        match resource {
+            Resource::Pool(pool) => Resource::Pool(self.pool_with_state(pool)),
+            Resource::HealthCheck(check) => Resource::HealthCheck(self.check_with_state(check)),
+        }
+    }
+
+    fn pool_with_state(&self, pool: &Pool) -> Pool {
+        let ranges = Ranges::of(&pool.spec);
+        let mut allocated: Vec<Allocation> = Vec::new();
+        let mut inside: Vec<&Vip> =
+            self.vips.values().filter(|vip| ranges.holds(vip.spec.address)).collect();
+        inside.sort_by_key(|vip| vip.spec.address);
+        for vip in inside {
+            let (address, name) = (vip.spec.address, vip.metadata.name.clone());
+            match allocated.last_mut().filter(|last| last.address == address) {
+                Some(last) => last.vips.push(name),
+                None => allocated.push(Allocation { address, vips: vec![name] }),
+            }
+        }
+        let size = ranges.size();
+        let free = size.saturating_sub(allocated.len() as u64);
+        let available = Condition {
+            kind: "Available".into(),
+            status: (free > 0).into(),
+            reason: if free > 0 { "AddressesFree" } else { "Exhausted" }.into(),
+            message: match free {
+                0 => "every address is given to a VIP: add addresses, or remove VIPs".into(),
+                _ => format!("{free} of {size} addresses are free"),
+            },
+        };
+        let status = PoolStatus { conditions: vec![available], size, free, allocated };
+        Pool { status: Some(status), ..pool.clone() }
+    }
+
+    fn check_with_state(&self, check: &NamedHealthCheck) -> NamedHealthCheck {
+        let name = Some(&check.metadata.name);
+        let named = self.vips.values().filter(|vip| vip.spec.health_check.from.as_ref() == name);
+        let vips: Vec<String> = named.map(|vip| vip.metadata.name.clone()).collect();
+        let used = Condition {
+            kind: "Used".into(),
+            status: (!vips.is_empty()).into(),
+            reason: if vips.is_empty() { "NamedByNone" } else { "NamedByVips" }.into(),
+            message: format!("{} VIPs name it", vips.len()),
+        };
+        let status = HealthCheckStatus { conditions: vec![used], vips };
+        NamedHealthCheck { status: Some(status), ..check.clone() }
+    }
+}
+
+/// What a VIP would lack by the change of a resource is said of the resource.
+fn in_use(key: &Key, refusal: Refusal) -> Refusal {
+    if let Refusal::Missing { name, .. } = refusal {
+        return Refusal::InUse { what: key.to_string(), by: name };
+    }
+    if let Refusal::NotOfPool { name, address, .. } = refusal {
+        return Refusal::AddressInUse { pool: key.to_string(), address, by: name };
+    }
+    refusal
+}

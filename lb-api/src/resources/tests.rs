@@ -1,0 +1,103 @@
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde_json::json;
+
+use super::*;
+use crate::read::document;
+
+fn pool(addresses: &Value) -> Result<Resource, String> {
+    let value = json!({"metadata": {"name": "p"}, "spec": {"addresses": addresses}});
+    document(&value, |cursor| Kind::Pool.read(cursor))
+        .map_err(|mistakes| format!("{} {}", mistakes[0].path, mistakes[0].message))
+}
+
+fn ranges(addresses: &Value) -> Ranges {
+    match pool(addresses).unwrap() {
+        Resource::Pool(pool) => Ranges::of(&pool.spec),
+        Resource::HealthCheck(_) => unreachable!("it is a pool"),
+    }
+}
+
+fn at(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_pool_gives_its_first_free_address_of_the_family() {
+    let ranges = ranges(&json!(["203.0.113.0/31", "203.0.113.8-203.0.113.9", "2001:db8::/64"]));
+    assert_eq!(ranges.size(), u64::MAX);
+    let mut taken = BTreeSet::from([at("203.0.113.200")]);
+    for wanted in ["203.0.113.0", "203.0.113.1", "203.0.113.8", "203.0.113.9"] {
+        assert!(ranges.holds(at(wanted)));
+        assert_eq!(ranges.free(true, &taken), Some(at(wanted)));
+        taken.insert(at(wanted));
+    }
+    assert_eq!(ranges.free(true, &taken), None, "all are taken");
+    taken.remove(&at("203.0.113.1"));
+    assert_eq!(ranges.free(true, &taken), Some(at("203.0.113.1")), "a gap is filled");
+    assert_eq!(ranges.free(false, &taken), Some(at("2001:db8::")));
+    assert!(!ranges.holds(at("203.0.113.7")) && !ranges.holds(at("2001:db8:1::")));
+}
+
+#[test]
+fn the_last_address_of_a_family_ends_a_pool() {
+    let ranges = ranges(&json!(["223.255.255.254-223.255.255.255"]));
+    let taken = BTreeSet::from([at("223.255.255.254"), at("223.255.255.255")]);
+    assert_eq!((ranges.size(), ranges.free(true, &taken)), (2, None));
+}
+
+#[test]
+fn what_is_no_pool_is_refused_with_a_remedy() {
+    for (addresses, said) in [
+        (json!([]), "needs a prefix"),
+        (json!(["203.0.113.1"]), "has to be a prefix"),
+        (json!(["203.0.113.1/24"]), "did you mean 203.0.113.0/24?"),
+        (json!(["203.0.113.9-203.0.113.1"]), "from a lower to a higher"),
+        (json!(["203.0.113.9-2001:db8::"]), "of one family"),
+        (json!(["127.0.0.0/8"]), "a loopback address"),
+        (json!(["203.0.113.0/24", "203.0.113.8-203.0.113.9"]), "overlaps 203.0.113.0/24"),
+    ] {
+        let refused = pool(&addresses).unwrap_err();
+        assert!(refused.contains(said), "{refused}");
+    }
+}
+
+#[test]
+fn a_selector_takes_what_every_term_takes() {
+    let labels = BTreeMap::from([("app".to_owned(), "web".to_owned()), ("old".into(), "".into())]);
+    for (selector, takes) in [
+        ("app=web", true),
+        ("app==web", true),
+        ("app = web , old", true),
+        ("app=db", false),
+        ("app!=db", true),
+        ("app!=web", false),
+        ("tier!=db", true),
+        ("app,!tier", true),
+        ("!old", false),
+        ("old=", true),
+    ] {
+        assert_eq!(selector.parse::<Selector>().unwrap().takes(&labels), takes, "{selector}");
+    }
+    for bad in ["", "=web", "app=web,", "a b", "app=w b", "app>1", "!"] {
+        assert!(bad.parse::<Selector>().is_err(), "{bad}");
+    }
+    assert!(Selector::default().takes(&labels));
+}
+
+#[test]
+fn labels_are_read_and_strange_ones_refused() {
+    let read = |labels: Value| {
+        let value = json!({"metadata": {"name": "c", "labels": labels, "owner": "ci"}, "spec": {}});
+        document(&value, |cursor| Kind::HealthCheck.read(cursor))
+    };
+    let check = read(json!({"app.kubernetes.io/name": "web", "x": ""})).unwrap();
+    assert_eq!(check.metadata().labels.len(), 2);
+    assert_eq!(check.metadata().owner.as_deref(), Some("ci"));
+    for bad in
+        [json!({"a b": "x"}), json!({"a": "x y"}), json!({"": "x"}), json!({"a": 1}), json!([])]
+    {
+        assert!(read(bad.clone()).is_err(), "{bad}");
+    }
+}

@@ -1,0 +1,165 @@
+//! What every kind of resource has in common, and the kinds that VIPs name: pools and health checks.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::vip::HealthCheckKind;
+
+/// What every resource carries: its name within its kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Metadata {
+    /// 1 to 63 lower-case letters, digits and hyphens, a letter or digit at both ends (RFC 1123 label).
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
+    pub name: String,
+    /// Words of the operator's own, to select resources by: at most 64, names and values of at most 63 letters, digits
+    /// and `-_./`; a value may be empty.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The set of files that it was applied with, so that `prune` removes what has left these files and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
+    pub owner: Option<String>,
+    /// Grows with every change made over REST; resources of the file have none. In a request, the revision that is to be
+    /// replaced: another one is refused (412).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub revision: Option<u64>,
+}
+
+/// Something that holds of a resource or does not, for programs and in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Condition {
+    /// What it is about: `Serving`, `Advertised`, `BackendsHealthy`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// Why, in one word for programs: `NoHealthyBackend`.
+    pub reason: String,
+    /// Why, in words.
+    pub message: String,
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// It cannot be said yet.
+    Unknown,
+}
+
+impl From<bool> for ConditionStatus {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
+/// Addresses that VIPs are given where they name the pool instead of an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    /// Its name.
+    pub metadata: Metadata,
+    /// What the operator asks for.
+    pub spec: PoolSpec,
+    /// What holds now; ignored in requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<PoolStatus>,
+}
+
+/// The addresses of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PoolSpec {
+    /// Prefixes (`203.0.113.0/28`) and ranges (`203.0.113.16-203.0.113.31`) of IPv4 and IPv6, in the order in which they are
+    /// used; 1 to 64, none of which overlap. Every address of them is given to a VIP, the first and the last too.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 64))]
+    pub addresses: Vec<String>,
+}
+
+/// What holds of a pool now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PoolStatus {
+    /// `Available`: whether it has an address to give.
+    pub conditions: Vec<Condition>,
+    /// How many addresses it has; at most 2^64 - 1 are counted.
+    pub size: u64,
+    /// How many of them no VIP has.
+    pub free: u64,
+    /// Those that VIPs have, and which VIPs.
+    pub allocated: Vec<Allocation>,
+}
+
+/// An address of a pool that VIPs have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Allocation {
+    /// The address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub address: IpAddr,
+    /// The VIPs' names.
+    pub vips: Vec<String>,
+}
+
+/// A health check with a name, for VIPs that say `health_check: { from: NAME }`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NamedHealthCheck {
+    /// Its name.
+    pub metadata: Metadata,
+    /// What the operator asks for.
+    pub spec: HealthCheckSpec,
+    /// What holds now; ignored in requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<HealthCheckStatus>,
+}
+
+/// How backends are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthCheckSpec {
+    /// `tcp` connects to the backend's port; `none` takes every backend for healthy.
+    pub kind: HealthCheckKind,
+    /// Between the starts of two checks, 100 to 3,600,000 ms.
+    #[cfg_attr(feature = "openapi", schema(minimum = 100, maximum = 3_600_000))]
+    pub interval_ms: u32,
+    /// How long a connect may take, 10 ms to the interval.
+    #[cfg_attr(feature = "openapi", schema(minimum = 10, maximum = 3_600_000))]
+    pub timeout_ms: u32,
+    /// Successes in a row that make an unhealthy backend healthy, 1 to 100.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
+    pub rise: u8,
+    /// Failures in a row that make a healthy backend unhealthy, 1 to 100.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
+    pub fall: u8,
+}
+
+impl Default for HealthCheckSpec {
+    fn default() -> Self {
+        Self { kind: HealthCheckKind::Tcp, interval_ms: 2000, timeout_ms: 1000, rise: 2, fall: 3 }
+    }
+}
+
+/// What holds of a named health check now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HealthCheckStatus {
+    /// `Used`: whether a VIP names it.
+    pub conditions: Vec<Condition>,
+    /// VIPs that name it.
+    pub vips: Vec<String>,
+}
