@@ -1,8 +1,9 @@
-//! The project's own commands: `cargo xtask demo`, `test`, `lab`, `bench`, `tidy`, `setup`.
+//! The project's own commands: `cargo xtask demo`, `test`, `lab`, `bench`, `fuzz`, `sim`, `tidy`, `setup`.
 
 #![forbid(unsafe_code)]
 
 mod bench;
+mod fuzz;
 mod lab;
 mod preflight;
 mod setup;
@@ -42,6 +43,10 @@ enum Command {
         /// What to measure
         suite: bench::Suite,
     },
+    /// Feed the fuzz targets for some time
+    Fuzz(fuzz::Fuzz),
+    /// Run networks of speakers in virtual time, with losses, partitions and restarts, against a reference
+    Sim(fuzz::Sim),
     /// Check the layering of the crates and the conventions of the code
     Tidy,
     /// Install what building, testing and the lab need and this machine lacks
@@ -65,6 +70,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test { filter } => test::run(filter.as_deref()),
         Command::Lab(command) => lab::run(&command),
         Command::Bench { suite } => bench::run(suite),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Sim(arguments) => fuzz::sim(&arguments),
         Command::Tidy => tidy::run(),
         Command::Setup => setup::run(setup::EVERYTHING),
     }

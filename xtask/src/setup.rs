@@ -23,12 +23,15 @@ pub(crate) enum Need {
     Test,
     /// Measure beside other balancers.
     Peers,
+    /// Run the fuzz targets.
+    Fuzz,
 }
 
 pub(crate) const EVERYTHING: &[Need] = &[Need::Build, Need::Lab, Need::Test];
 
 const BPF_LINKER: &str = "0.13.0";
 const NEXTEST: &str = "0.9.143";
+const CARGO_FUZZ: &str = "0.13.2";
 const CARGO_DENY: &str = "0.20.2";
 /// The LLVM that `bpf-linker` is linked with; it must not be older than the compiler's.
 const LLVM: &str = "/usr/lib/llvm-22";
@@ -67,9 +70,9 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
         if linker && !Path::new(LLVM).join("bin/llvm-config").exists() {
             packages.extend(["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"]);
         }
-        if find("cc").is_none() {
-            packages.push("build-essential");
-        }
+    }
+    if needs.iter().any(|need| matches!(need, Need::Build | Need::Fuzz)) && find("c++").is_none() {
+        packages.push("build-essential");
     }
     if needs.contains(&Need::Lab) {
         packages.extend(
@@ -96,30 +99,12 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
         step("Compiling bpf-linker (about a minute)", install_bpf_linker)?;
     }
     if needs.contains(&Need::Test) {
-        if find("cargo-nextest").is_none() {
-            step("Compiling cargo-nextest, the test runner (some minutes)", || {
-                run_command(cargo().args([
-                    "install",
-                    "cargo-nextest",
-                    "--locked",
-                    "--version",
-                    NEXTEST,
-                ]))
-            })?;
-        }
-        if find("cargo-deny").is_none() {
-            step("Compiling cargo-deny, which checks licences (some minutes)", || {
-                // Not optimised: it runs for a second and compiles in a third of the time.
-                run_command(cargo().args([
-                    "install",
-                    "cargo-deny",
-                    "--locked",
-                    "--debug",
-                    "--version",
-                    CARGO_DENY,
-                ]))
-            })?;
-        }
+        install("cargo-nextest", NEXTEST, "the test runner", &[])?;
+        // Not optimised: it runs for a second and compiles in a third of the time.
+        install("cargo-deny", CARGO_DENY, "which checks licences", &["--debug"])?;
+    }
+    if needs.contains(&Need::Fuzz) {
+        install("cargo-fuzz", CARGO_FUZZ, "which drives the fuzzer", &["--debug"])?;
     }
     Ok(())
 }
@@ -131,6 +116,17 @@ pub(crate) fn run(needs: &[Need]) -> Result<()> {
         "Everything is there: `cargo build`, `cargo xtask demo` and `cargo xtask test` can run."
     );
     Ok(())
+}
+
+/// Compiles a program of cargo's that is not there yet.
+fn install(program: &str, version: &str, what: &str, flags: &[&str]) -> Result<()> {
+    if find(program).is_some() {
+        return Ok(());
+    }
+    step(&format!("Compiling {program}, {what} (some minutes)"), || {
+        let install = ["install", program, "--locked", "--version", version];
+        run_command(cargo().args(install).args(flags))
+    })
 }
 
 /// A rustup nightly with `rust-src`, or Debian's compiler with its source: the rule of `lb-dataplane/build.rs`.

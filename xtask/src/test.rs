@@ -29,8 +29,10 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
 fn checks() -> Result<()> {
     step("Checking the format", || {
         run_command(cargo().args(["fmt", "--all", "--check"]))?;
-        // The eBPF crate is a workspace of its own.
-        run_command(cargo().current_dir(root().join("lb-dataplane/ebpf")).args(["fmt", "--check"]))
+        // Each of these is a workspace of its own.
+        ["lb-dataplane/ebpf", "lb-routing/fuzz"].iter().try_for_each(|folder| {
+            run_command(cargo().current_dir(root().join(folder)).args(["fmt", "--check"]))
+        })
     })?;
     step("Checking layering and conventions (tidy)", tidy::run)?;
     step("Checking licences, bans and sources", || {

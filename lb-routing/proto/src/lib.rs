@@ -5,6 +5,8 @@
 
 pub mod config;
 pub mod fib;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod policy;
 mod rib;
 mod session;

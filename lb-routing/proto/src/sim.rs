@@ -2,7 +2,8 @@
 //! it stops everybody knows what a naive reference computes.
 //!
 //! A seed is a whole story: the topology with its policies ([`world`]), the latencies that reorder
-//! events between connections ([`net`]), the faults ([`story`]). `LBD_SIM_SEED=n` runs one alone.
+//! events between connections ([`net`]), the faults ([`story`]). `LBD_SIM_SEED=n` runs one alone, `LBD_SIM_SEEDS=n` as many,
+//! which `cargo xtask sim` says.
 
 mod net;
 mod reference;
@@ -10,6 +11,9 @@ mod story;
 mod world;
 
 use std::hash::Hasher;
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use self::net::Net;
 use self::world::World;
@@ -34,7 +38,10 @@ fn seeds() -> std::ops::Range<u64> {
             let seed = seed.parse().expect("LBD_SIM_SEED is a number");
             seed..seed + 1
         }
-        Err(_) => 0..SEEDS,
+        Err(_) => {
+            0..std::env::var("LBD_SIM_SEEDS")
+                .map_or(SEEDS, |seeds| seeds.parse().expect("LBD_SIM_SEEDS is a number"))
+        }
     }
 }
 
@@ -47,12 +54,22 @@ fn run(seed: u64) -> Net {
 
 #[test]
 fn every_speaker_knows_what_the_reference_says_once_faults_stop() {
-    let mut paths = 0;
-    for seed in seeds() {
-        let _named = Seed(seed);
-        let net = run(seed);
-        paths += reference::check(&net);
-    }
+    let (seeds, paths) = (Mutex::new(seeds()), AtomicUsize::new(0));
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let next = seeds.lock().expect("nobody panics while holding it").next();
+                    let Some(seed) = next else { break };
+                    let _named = Seed(seed);
+                    let net = run(seed);
+                    paths.fetch_add(reference::check(&net), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let paths = paths.into_inner();
     assert!(paths > 0, "the worlds must have learned routes to compare");
 }
 
