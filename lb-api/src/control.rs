@@ -7,6 +7,7 @@
 //!   advertised and has a healthy backend. VIPs that share an address share its /32: one dead port does not take the others' away.
 //! - An address whose health flaps is held back for a while ([`Damping`]).
 
+mod book;
 mod damping;
 mod explain;
 
@@ -21,6 +22,7 @@ use lb_api_types::vip::{self, Backend, Health, NatMode, Vip, VipSpec};
 use lb_dataplane::seconds;
 use lb_dataplane::table::{self, BackendState, Service, ServiceKey, Source, Table};
 
+pub use self::book::{Book, Touched};
 pub use self::damping::{Damping, HALF_LIFE};
 pub(crate) use self::explain::Reasons;
 use crate::health::{Target, Verdict, Verdicts};
@@ -73,6 +75,15 @@ pub fn announced(facts: Facts<'_>) -> BTreeSet<IpAddr> {
     carried.map(|vip| vip.spec.address).collect()
 }
 
+/// Whether an address is advertised, of which these are the VIPs; the same as [`announced`] says of all.
+pub fn is_announced<'a>(
+    address: IpAddr,
+    mut vips: impl Iterator<Item = &'a Vip>,
+    facts: Facts<'_>,
+) -> bool {
+    vips.any(|vip| carries(vip, facts)) && facts.damping.held_until(address, facts.now).is_none()
+}
+
 /// Whether a VIP is a reason to advertise its address.
 fn carries(vip: &Vip, facts: Facts<'_>) -> bool {
     vip.spec.advertise
@@ -90,7 +101,8 @@ pub fn key(spec: &VipSpec) -> ServiceKey {
     ServiceKey { address: spec.address, port: spec.port, protocol }
 }
 
-fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
+/// What the dataplane is told of it.
+pub fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
     let Tally { healthy, drained, .. } = tally(spec, verdicts);
     let any_healthy = healthy > drained;
     let algorithm = match spec.algorithm {
@@ -180,32 +192,32 @@ pub(crate) fn tally(spec: &VipSpec, verdicts: &Verdicts) -> Tally {
 
 /// Everything that is to be checked.
 pub fn targets(vips: &Vips) -> BTreeSet<Target> {
-    let of = |spec: &VipSpec| {
-        let targets = used(spec).filter_map(|b| Target::of(b, &spec.health_check));
-        targets.collect::<Vec<_>>()
-    };
-    vips.values().flat_map(|vip| of(&vip.spec)).collect()
+    vips.values().flat_map(|vip| targets_of(&vip.spec)).collect()
 }
 
-/// The health of each address as a whole, for [`Damping::observe`].
-pub fn address_health(vips: &Vips, verdicts: &Verdicts) -> BTreeMap<IpAddr, Health> {
-    let mut all: BTreeMap<IpAddr, Health> = BTreeMap::new();
-    for vip in vips.values().filter(|vip| vip.spec.advertise) {
-        let address = vip.spec.address;
+/// What a VIP has checked.
+fn targets_of(spec: &VipSpec) -> impl Iterator<Item = Target> {
+    used(spec).filter_map(|backend| Target::of(backend, &spec.health_check))
+}
+
+/// The health of an address as a whole, for [`Damping::observe`]; none where none of its VIPs is to be advertised.
+pub fn address_health<'a>(
+    vips: impl Iterator<Item = &'a Vip>,
+    verdicts: &Verdicts,
+) -> Option<Health> {
+    let of = |vip: &Vip| {
         let tally = tally(&vip.spec, verdicts);
-        let health = match (tally.healthy, tally.unknown) {
+        match (tally.healthy, tally.unknown) {
             (1.., _) => Health::Healthy,
             (0, 1..) => Health::Unknown,
             (0, 0) => Health::Unhealthy,
-        };
-        let merged = match (all.get(&address), health) {
-            (Some(Health::Healthy), _) | (_, Health::Healthy) => Health::Healthy,
-            (Some(Health::Unknown), _) | (_, Health::Unknown) => Health::Unknown,
-            (Some(Health::Unhealthy) | None, Health::Unhealthy) => Health::Unhealthy,
-        };
-        all.insert(address, merged);
-    }
-    all
+        }
+    };
+    vips.filter(|vip| vip.spec.advertise).map(of).reduce(|a, b| match (a, b) {
+        (Health::Healthy, _) | (_, Health::Healthy) => Health::Healthy,
+        (Health::Unknown, _) | (_, Health::Unknown) => Health::Unknown,
+        (Health::Unhealthy, Health::Unhealthy) => Health::Unhealthy,
+    })
 }
 
 #[cfg(test)]

@@ -27,20 +27,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use lb_api_types::config::{Config, SocketUser};
-use lb_dataplane::ServiceCounters;
-use lb_dataplane::table::Table;
+use lb_dataplane::table::ServiceKey;
+use lb_dataplane::{ReadError, ServiceCounters};
 use lb_routing::RouterHandle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use self::clean::clean;
-use self::dataplane::DataplaneHandle;
+use self::dataplane::{DataplaneHandle, Owned};
 use self::views::Live;
 use crate::access::Access;
 use crate::events::Events;
 use crate::http::{self, Listeners};
-use crate::registry::{self, Appliers, Registry, Start};
+use crate::registry::{self, Appliers, Registry, Serve, Start};
 use crate::resources::{Resource, Resources};
 use crate::{health, store};
 
@@ -230,9 +230,12 @@ struct World {
 }
 
 impl Appliers for World {
-    async fn serve(&mut self, table: Table) -> Result<(), String> {
-        let applied = self.dataplane.with(move |owned| owned.dataplane.apply(&table)).await;
-        applied?.map_err(|error| dataplane::sentence(&error))
+    async fn serve(&mut self, wanted: Serve) -> Result<(), String> {
+        let serve = move |owned: &mut Owned| match wanted {
+            Serve::All(table) => owned.dataplane.apply(&table),
+            Serve::Change(change) => owned.dataplane.change(&change),
+        };
+        self.dataplane.with(serve).await?.map_err(|error| dataplane::sentence(&error))
     }
 
     async fn announce(&mut self, addresses: &BTreeSet<IpAddr>) {
@@ -250,16 +253,18 @@ impl Appliers for World {
     }
 
     async fn counters(&mut self) -> ServiceCounters {
-        match self.dataplane.with(|owned| owned.dataplane.service_counters()).await {
-            Ok(Ok(counters)) => counters,
-            Ok(Err(error)) => {
-                tracing::warn!(why = dataplane::sentence(&error), "no counters");
-                ServiceCounters::new()
-            }
-            Err(why) => {
-                tracing::warn!(why, "no counters");
-                ServiceCounters::new()
-            }
-        }
+        counted(self.dataplane.with(|owned| owned.dataplane.service_counters()).await)
     }
+
+    async fn counters_of(&mut self, key: ServiceKey) -> ServiceCounters {
+        counted(self.dataplane.with(move |owned| owned.dataplane.counters_of(&key)).await)
+    }
+}
+
+fn counted(counters: Result<Result<ServiceCounters, ReadError>, String>) -> ServiceCounters {
+    let counters = counters.and_then(|read| read.map_err(|error| dataplane::sentence(&error)));
+    counters.unwrap_or_else(|why| {
+        tracing::warn!(why, "no counters");
+        ServiceCounters::new()
+    })
 }

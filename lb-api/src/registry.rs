@@ -12,6 +12,7 @@ mod admit;
 mod apply;
 mod change;
 mod confirm;
+mod reconcile;
 mod refusal;
 mod resources;
 mod status;
@@ -27,14 +28,13 @@ use std::time::Duration;
 use lb_api_types::view::{Change, History};
 use lb_api_types::vip::{Protocol, Vip};
 use lb_dataplane::ServiceCounters;
-use lb_dataplane::table::Table;
+use lb_dataplane::table::{self, ServiceKey, Table};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::apply::{Place, RefusedAt};
 pub use self::refusal::Refusal;
 use self::resources::AppliedResource;
-use self::task::Task;
-use crate::control::Vips;
+use self::task::{Changed, Task};
 use crate::events::Events;
 use crate::health::{Target, Verdicts};
 use crate::resources::{Key, Kind, Resource, Resources};
@@ -45,8 +45,8 @@ const MAX_COMMANDS: usize = 64;
 
 /// What the desired state is applied to.
 pub trait Appliers: Send + 'static {
-    /// Has the dataplane serve exactly this; the error says in one sentence why it does not.
-    fn serve(&mut self, table: Table) -> impl Future<Output = Result<(), String>> + Send;
+    /// Has the dataplane serve this; the error says in one sentence why it does not.
+    fn serve(&mut self, wanted: Serve) -> impl Future<Output = Result<(), String>> + Send;
     /// Has BGP advertise exactly these addresses.
     fn announce(&mut self, addresses: &BTreeSet<IpAddr>) -> impl Future<Output = ()> + Send;
     /// Has the kernel have an unreachable route for exactly these addresses.
@@ -58,6 +58,17 @@ pub trait Appliers: Send + 'static {
     ) -> impl Future<Output = Result<(), String>> + Send;
     /// What went through the services.
     fn counters(&mut self) -> impl Future<Output = ServiceCounters> + Send;
+    /// What went through one of them.
+    fn counters_of(&mut self, key: ServiceKey) -> impl Future<Output = ServiceCounters> + Send;
+}
+
+/// What the dataplane is to serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serve {
+    /// Exactly this, whatever it served before.
+    All(Table),
+    /// What it was told before, but for this.
+    Change(table::Change),
 }
 
 /// What a change expects to find.
@@ -141,6 +152,8 @@ enum Command {
     Rollback(Option<u64>, bool, oneshot::Sender<Result<Vec<Change>, Refusal>>),
     History(oneshot::Sender<Result<History, Refusal>>),
     Withdraw(oneshot::Sender<()>),
+    #[cfg(test)]
+    Follow(oneshot::Sender<()>),
 }
 
 /// What the registry starts with.
@@ -182,7 +195,7 @@ pub async fn spawn<A: Appliers>(
     let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
     let (mut task, warnings) = Task::new(start, appliers, receiver);
     task.reconcile().await?;
-    task.tell_of_state(&Vips::new());
+    task.tell_of_state(&Changed::new());
     tokio::spawn(task.run());
     Ok((Registry { commands }, warnings))
 }
@@ -325,21 +338,17 @@ impl Registry {
         let _stopped_already = self.ask(Command::Withdraw).await;
     }
 
+    /// Returns when the world follows everything that was said before.
+    #[cfg(test)]
+    async fn settled(&self) {
+        let _ended = self.ask(Command::Follow).await;
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
         let (sender, answer) = oneshot::channel();
         self.commands.send(command(sender)).await.ok()?;
         answer.await.ok()
     }
-}
-
-/// The VIP among these that has a VIP's address, port and protocol.
-fn clash<'a>(vips: &'a Vips, vip: &Vip) -> Option<&'a Vip> {
-    vips.values().find(|other| {
-        other.metadata.name != vip.metadata.name
-            && other.spec.address == vip.spec.address
-            && other.spec.port == vip.spec.port
-            && other.spec.protocol == vip.spec.protocol
-    })
 }
 
 /// What a VIP is called in a sentence.

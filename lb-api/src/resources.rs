@@ -156,9 +156,9 @@ pub(crate) fn is_same_metadata(a: &Metadata, b: &Metadata) -> bool {
     a.name == b.name && a.labels == b.labels && a.owner == b.owner
 }
 
-/// Resources by kind and name; a copy costs as much as their number.
+/// Resources by kind and name; a copy costs nothing until one of the two changes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Resources(BTreeMap<Key, Arc<Resource>>);
+pub struct Resources(Arc<BTreeMap<Key, Arc<Resource>>>);
 
 impl Resources {
     /// The one with a key.
@@ -182,14 +182,19 @@ impl Resources {
         self.0.keys()
     }
 
+    /// Whether nothing has changed since one became a copy of the other.
+    pub fn is_copy_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Adds one, or replaces the one of its key.
     pub fn insert(&mut self, resource: Resource) {
-        self.0.insert(resource.key(), Arc::new(resource));
+        Arc::make_mut(&mut self.0).insert(resource.key(), Arc::new(resource));
     }
 
     /// Takes one out.
     pub fn remove(&mut self, key: &Key) -> Option<Resource> {
-        self.0.remove(key).map(Arc::unwrap_or_clone)
+        Arc::make_mut(&mut self.0).remove(key).map(Arc::unwrap_or_clone)
     }
 
     /// A pool.

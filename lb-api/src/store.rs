@@ -1,29 +1,45 @@
-//! VIPs and other resources made over REST, kept in `vips.json` of the state folder: always one whole version, the old or the new.
+//! VIPs and other resources made over REST, kept in the state folder: a snapshot of all of them, `vips.json`, and a journal of the changes since,
+//! `vips.journal`.
 //!
-//! The files before it stay as `vips.json.previous-1` (the newest) and so on. A damaged file leads to the last good one
-//! and a warning, never to an appliance without VIPs.
+//! A change costs a line of the journal. A journal that has grown long is folded: a new snapshot is written beside the old
+//! one, both old files become `….previous-1`, and a new journal begins. Every change names the revision that it comes
+//! after, so that journals say what they say whatever snapshot they stand beside: one that is damaged is made up for by the
+//! one before it and both journals, and a crash between two renames means nothing.
+//!
+//! Whatever is damaged leads to the last good state and a warning, never to an appliance without VIPs.
+
+mod journal;
+mod recover;
+mod snapshot;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use lb_api_types::vip::Vip;
-use serde::Serialize;
-use serde_json::{Value, json};
 
-use crate::read::{Cursor, Object, document};
+use self::journal::Journal;
+use self::recover::Recovered;
+use crate::read::{Cursor, Object};
 use crate::resources::{Kind, Resource, Resources};
-use crate::vip;
 
-const NAME: &str = "vips.json";
-/// The form of the file; one that this daemon does not know is never touched.
-const VERSION: u64 = 3;
-/// Files that are kept, the current one included.
+const SNAPSHOT: &str = "vips.json";
+const JOURNAL: &str = "vips.journal";
+/// Snapshots that are kept beside the current one, with their journals.
+const PREVIOUS: usize = 2;
+/// States that are kept to go back to, the current one included; each change makes one.
 const GENERATIONS: usize = 5;
 /// Damaged files that are kept aside at most.
 const MAX_DAMAGED: usize = 100;
+/// Bytes from which on a journal is folded, or as many as its snapshot has.
+const FOLD_AT: usize = 1 << 20;
+
+/// A file that stands for a disk that takes nothing any more.
+#[cfg(test)]
+pub(crate) const BROKEN: &str = "broken";
 
 /// Why the state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +62,8 @@ pub enum StoreError {
     },
     /// The file was written by a later version.
     #[error(
-        "{path} has version {found}, and this lbd reads version {VERSION}: start the lbd that wrote it, or move the file away"
+        "{path} has version {found}, and this lbd reads version {known}: start the lbd that wrote it, or move the file away",
+        known = snapshot::VERSION
     )]
     Version {
         /// The file.
@@ -94,18 +111,43 @@ pub struct Store {
     folder: PathBuf,
     /// Locked as long as it is open.
     _lock: File,
+    state: Mutex<State>,
+    /// Held while a journal is folded.
+    folding: Mutex<()>,
 }
 
-/// A new file that waits to take the old one's place.
+/// Where changes go.
+#[derive(Debug, Default)]
+struct State {
+    /// `None` where what is there is not to be gone on with: the next change is behind a new snapshot.
+    journal: Option<Journal>,
+    /// Of the last change that is kept.
+    revision: u64,
+    /// Changes since the snapshot.
+    changes: usize,
+    /// Bytes of the snapshot.
+    snapshot: usize,
+}
+
+/// A change: what is put and what goes.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// The revision that it leads to.
+    pub revision: u64,
+    /// VIPs that are new or other than before.
+    pub put: Vec<Vip>,
+    /// Names of those that are gone.
+    pub removed: Vec<String>,
+    /// All other resources, where any of them is other than before.
+    pub resources: Option<Resources>,
+}
+
+/// A change that has its room on the disk and waits to be kept.
 #[derive(Debug)]
 #[must_use]
-pub struct Prepared(());
-
-#[derive(Serialize)]
-struct Document {
-    checksum: String,
-    #[serde(flatten)]
-    content: Value,
+pub struct Prepared {
+    revision: u64,
+    line: Vec<u8>,
 }
 
 impl Store {
@@ -123,7 +165,12 @@ impl Store {
         let path = folder.join("lock");
         let lock = File::create(&path).map_err(error("open", &path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self {
+                folder: folder.to_owned(),
+                _lock: lock,
+                state: Mutex::default(),
+                folding: Mutex::default(),
+            }),
             Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse { path: folder.to_owned() }),
             Err(fs::TryLockError::Error(source)) => {
                 Err(StoreError::Io { what: "lock", path, source })
@@ -131,215 +178,193 @@ impl Store {
         }
     }
 
-    /// Reads the file. One that is damaged is kept aside under another name, said, and replaced by the last good
-    /// generation.
+    /// Reads what is kept. A damaged snapshot is kept aside under another name; it and a damaged journal are said.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or was written by a later version.
+    /// A file cannot be read, or was written by a later version.
     pub fn load(&self) -> Result<Loaded, StoreError> {
-        let path = self.path();
-        let mut loaded = match fs::read(&path) {
-            Ok(bytes) => match self.parse(&bytes)? {
-                Ok(loaded) => loaded,
-                Err(why) => self.fall_back(&why)?,
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Loaded::default(),
-            Err(source) => return Err(StoreError::Io { what: "read", path, source }),
-        };
-        // A change that a crash left unfinished may have been seen: its revision is not given to another.
-        if let Some(unfinished) = self.generation(&self.new_path()) {
-            loaded.revision = loaded.revision.max(unfinished.revision);
+        let mut found = self.recover(None)?;
+        if found.is_damaged
+            && let Err(error) = self.keep_aside(&self.path(SNAPSHOT, 0))
+        {
+            found.warnings.push(error.to_string());
         }
+        let journal = self.path(JOURNAL, 0);
+        let resumed = found.goes_on_at.map(|end| Journal::resume(&journal, end)).transpose();
+        let journal = resumed.map_err(self.failed("open", JOURNAL))?;
+        *self.state() = State {
+            journal,
+            revision: found.revision,
+            changes: found.changes,
+            snapshot: found.snapshot_len,
+        };
         for path in self.damaged().filter(|path| path.exists()) {
-            loaded.warnings.push(format!(
+            found.warnings.push(format!(
                 "{} is a damaged state file that was kept aside: apply again what is missing from `lbctl get vips`, and remove it",
                 path.display()
             ));
         }
-        Ok(loaded)
+        let revision = found.revision.max(found.reserved);
+        let Recovered { vips, resources, warnings, .. } = found;
+        Ok(Loaded { revision, vips: vips.into_values().collect(), resources, warnings })
     }
 
-    fn parse(&self, bytes: &[u8]) -> Result<Result<Loaded, String>, StoreError> {
-        let value: Value = match serde_json::from_slice(bytes) {
-            Ok(value) => value,
-            Err(error) => return Ok(Err(error.to_string())),
-        };
-        let found = value["version"].as_u64().unwrap_or_default();
-        // Version 1 had none, and version 2's was of two of its fields.
-        let is = match (value.get("checksum"), found) {
-            (Some(_), 3..) => checksum(&without_checksum(&value)),
-            (Some(_), _) => checksum(&format!("{}{}", value["revision"], value["vips"])),
-            (None, _) => String::new(),
-        };
-        if value.get("checksum").is_some_and(|said| *said != is) {
-            return Ok(Err("its checksum is not that of its content; who edits it by hand takes the field checksum out".into()));
-        }
-        // Only now: a flipped bit of the version is damage like any other.
-        if found > VERSION {
-            return Err(StoreError::Version { path: self.path(), found });
-        }
-        Ok(document(&value, read).map_err(|mistakes| {
-            let first = mistakes.first().map(|m| format!("{} {}", m.path, m.message));
-            first.unwrap_or_default()
-        }))
-    }
-
-    /// Takes the last good generation in the damaged file's place. A crash leaves the one or the other there.
-    fn fall_back(&self, why: &str) -> Result<Loaded, StoreError> {
-        let path = self.path();
+    fn keep_aside(&self, path: &Path) -> Result<(), StoreError> {
         let free = self.damaged().find(|path| !path.exists());
-        let aside = free.ok_or(StoreError::TooManyDamaged { path: path.clone() })?;
-        tracing::error!(file = %path.display(), kept_as = %aside.display(), why, "the state file is damaged");
-        let good = self.previous().find_map(|previous| {
-            let loaded = self.parse(&fs::read(&previous).ok()?).ok()?.ok()?;
-            Some((previous, loaded))
-        });
-        let replace = || match &good {
-            None => fs::rename(&path, &aside),
-            Some((previous, _)) => {
-                // Second names take no room, so that a full disk does not stand in the way.
-                let new = self.new_path();
-                link(previous, &new)?;
-                File::open(&new)?.sync_all()?;
-                link(&path, &aside)?;
-                fs::rename(&new, &path)
-            }
-        };
-        let error = |source| StoreError::Io { what: "replace", path: path.clone(), source };
-        replace().and_then(|()| self.sync()).map_err(error)?;
-        let Some((previous, mut loaded)) = good else { return Ok(Loaded::default()) };
-        loaded.warnings.push(format!(
-            "the state file was damaged ({why}), so the VIPs are those of {}, and the last change may be missing: compare them with what you applied",
-            previous.display()
-        ));
-        Ok(loaded)
+        let aside = free.ok_or_else(|| StoreError::TooManyDamaged { path: path.to_owned() })?;
+        tracing::error!(file = %path.display(), kept_as = %aside.display(), "the state file is damaged");
+        // Only a name changes, so that a full disk does not stand in the way.
+        let renamed = fs::rename(path, &aside).and_then(|()| self.sync());
+        renamed.map_err(self.failed("replace", SNAPSHOT))
     }
 
-    /// What is kept and what was kept before, the newest first; damaged files are left out.
-    pub fn generations(&self) -> Vec<Generation> {
-        let all = std::iter::once(self.path()).chain(self.previous());
-        all.filter_map(|path| self.generation(&path)).collect()
-    }
-
-    fn generation(&self, path: &Path) -> Option<Generation> {
-        let written = fs::metadata(path).and_then(|data| data.modified()).ok()?;
-        let loaded = self.parse(&fs::read(path).ok()?).ok()?.ok()?;
-        let Loaded { revision, vips, resources, .. } = loaded;
-        Some(Generation { revision, written, vips, resources })
-    }
-
-    /// Replaces the file: when this returns, a crash leaves the new one.
+    /// Keeps a change: when this returns, a crash leaves it.
     ///
     /// # Errors
     ///
-    /// It cannot be written; the old one is still there.
-    pub fn save(
-        &self,
-        revision: u64,
-        vips: &[&Vip],
-        resources: &Resources,
-    ) -> Result<(), StoreError> {
-        self.prepare(revision, vips, resources).and_then(|prepared| self.commit(prepared))
+    /// It cannot be written; what was there before is still there.
+    pub fn save(&self, change: &Change) -> Result<(), StoreError> {
+        self.prepare(change).and_then(|prepared| self.commit(prepared))
     }
 
-    /// Writes the new file beside the old one, so that a full disk is known before anything changes.
+    /// Makes room for a change, so that a full disk is known before anything changes.
+    ///
+    /// # Errors
+    ///
+    /// There is no room.
+    pub fn prepare(&self, change: &Change) -> Result<Prepared, StoreError> {
+        let after = self.state().revision;
+        let line = journal::line(change, after).map_err(self.failed("write", JOURNAL))?;
+        self.with_journal(|journal| journal.make_room(line.len()))?;
+        Ok(Prepared { revision: change.revision, line })
+    }
+
+    /// Keeps what was prepared: when this returns, a crash leaves it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written; what was there before is still there.
+    pub fn commit(&self, prepared: Prepared) -> Result<(), StoreError> {
+        let Prepared { revision, line } = prepared;
+        self.add(&line)?;
+        let mut state = self.state();
+        state.revision = revision;
+        state.changes += 1;
+        Ok(())
+    }
+
+    /// Has a revision never be given again: people have seen it, though it is not kept yet.
     ///
     /// # Errors
     ///
     /// It cannot be written.
-    pub fn prepare(
-        &self,
-        revision: u64,
-        vips: &[&Vip],
-        resources: &Resources,
-    ) -> Result<Prepared, StoreError> {
-        let write = || {
-            let mut content = json!({"version": VERSION, "revision": revision, "vips": vips});
-            if let (Value::Object(all), Value::Object(lists)) =
-                (&mut content, resources.to_value()?)
-            {
-                all.extend(lists);
-            }
-            let document = Document { checksum: checksum(&content.to_string()), content };
-            let mut bytes = serde_json::to_vec_pretty(&document)?;
-            bytes.push(b'\n');
-            write_whole(&self.new_path(), &bytes)
-        };
-        write().map_err(|source| StoreError::Io { what: "write", path: self.path(), source })?;
-        Ok(Prepared(()))
+    pub fn reserve(&self, revision: u64) -> Result<(), StoreError> {
+        let line = journal::reservation(revision).map_err(self.failed("write", JOURNAL))?;
+        self.add(&line)
     }
 
-    /// Has what was prepared last take the old file's place, which becomes the generation before. Whatever moment a
-    /// crash comes at, there is a whole file; generations may have a gap then.
+    fn add(&self, line: &[u8]) -> Result<(), StoreError> {
+        self.with_journal(|journal| journal.add(line))
+    }
+
+    /// Writes into the journal, behind a new snapshot where it is not to be gone on with.
+    fn with_journal(
+        &self,
+        write: impl FnOnce(&mut Journal) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
+        if self.state().journal.as_ref().is_none_or(Journal::is_spoilt) {
+            self.fold()?;
+        }
+        let mut state = self.state();
+        let outcome = match &mut state.journal {
+            #[cfg(test)]
+            Some(_) if self.folder.join(BROKEN).exists() => Err(io::ErrorKind::Other.into()),
+            Some(journal) => write(journal),
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        outcome.map_err(self.failed("write", JOURNAL))
+    }
+
+    /// Whether the journal has grown so long that it is to be folded.
+    pub fn is_long(&self) -> bool {
+        let state = self.state();
+        let bytes = state.journal.as_ref().map_or(0, Journal::end);
+        state.changes >= GENERATIONS && bytes > FOLD_AT.max(state.snapshot)
+    }
+
+    /// Writes a new snapshot, while changes go on, and begins a new journal.
     ///
     /// # Errors
     ///
-    /// It cannot be renamed; the old one is still there.
-    pub fn commit(&self, prepared: Prepared) -> Result<(), StoreError> {
-        let Prepared(()) = prepared;
-        let all: Vec<_> = self.previous().collect();
-        let shift = || {
-            for pair in all.windows(2).rev() {
-                if let [newer, older] = pair {
-                    may_lack(fs::rename(newer, older))?;
-                }
-            }
-            all.first().map_or(Ok(()), |newest| may_lack(link(&self.path(), newest)))?;
-            fs::rename(self.new_path(), self.path())?;
-            self.sync()
-        };
-        shift().map_err(|source| StoreError::Io { what: "replace", path: self.path(), source })
+    /// It cannot be written; what is kept is what it was.
+    pub fn fold(&self) -> Result<(), StoreError> {
+        let _one_at_a_time = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = self.state().journal.as_ref().map(Journal::end);
+        let found = self.recover(end)?;
+        let new = self.folder.join(format!("{SNAPSHOT}.new"));
+        let bytes = snapshot::bytes(found.revision, found.vips.values(), &found.resources);
+        let bytes = bytes.map_err(io::Error::other).map_err(self.failed("write", SNAPSHOT))?;
+        write_whole(&new, &bytes).map_err(self.failed("write", SNAPSHOT))?;
+        // From here on no change comes between.
+        let mut state = self.state();
+        let changes = state.changes.saturating_sub(found.changes);
+        self.shift().map_err(self.failed("replace", SNAPSHOT))?;
+        let replaced = fs::rename(&new, self.path(SNAPSHOT, 0)).and_then(|()| self.sync());
+        replaced.map_err(self.failed("replace", SNAPSHOT))?;
+        let journal = self.path(JOURNAL, 0);
+        state.journal = None;
+        let begun = Journal::create(&journal, &self.folder.join(format!("{JOURNAL}.new")));
+        state.journal = Some(begun.map_err(self.failed("write", JOURNAL))?);
+        if found.reserved > state.revision {
+            let line = journal::reservation(found.reserved);
+            let added = line.and_then(|line| match &mut state.journal {
+                Some(journal) => journal.add(&line),
+                None => Ok(()),
+            });
+            added.map_err(self.failed("write", JOURNAL))?;
+        }
+        self.sync().map_err(self.failed("replace", SNAPSHOT))?;
+        (state.changes, state.snapshot) = (changes, bytes.len());
+        Ok(())
     }
 
-    /// Forgets what was prepared last.
-    pub fn discard(&self, prepared: Prepared) {
-        let Prepared(()) = prepared;
-        // What stays there is overwritten by the next one.
-        let _gone_already = fs::remove_file(self.new_path());
+    /// Old files take the places of older ones.
+    fn shift(&self) -> io::Result<()> {
+        for n in (1..PREVIOUS).rev() {
+            for name in [SNAPSHOT, JOURNAL] {
+                may_lack(fs::rename(self.path(name, n), self.path(name, n + 1)))?;
+            }
+        }
+        // The snapshot keeps its name until the new one takes it.
+        may_lack(link(&self.path(SNAPSHOT, 0), &self.path(SNAPSHOT, 1)))?;
+        may_lack(fs::rename(self.path(JOURNAL, 0), self.path(JOURNAL, 1)))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, what: &'static str, name: &str) -> impl FnOnce(io::Error) -> StoreError {
+        let path = self.path(name, 0);
+        move |source| StoreError::Io { what, path, source }
     }
 
     fn sync(&self) -> io::Result<()> {
         File::open(&self.folder)?.sync_all()
     }
 
-    fn path(&self) -> PathBuf {
-        self.folder.join(NAME)
-    }
-
-    fn new_path(&self) -> PathBuf {
-        self.folder.join(format!("{NAME}.new"))
-    }
-
-    /// Generations before the file, newest first.
-    fn previous(&self) -> impl Iterator<Item = PathBuf> {
-        (1..GENERATIONS).map(|n| self.folder.join(format!("{NAME}.previous-{n}")))
+    /// A file, or the one of this name that was there so many times before.
+    fn path(&self, name: &str, before: usize) -> PathBuf {
+        match before {
+            0 => self.folder.join(name),
+            n => self.folder.join(format!("{name}.previous-{n}")),
+        }
     }
 
     fn damaged(&self) -> impl Iterator<Item = PathBuf> {
-        (1..=MAX_DAMAGED).map(|n| self.folder.join(format!("{NAME}.damaged-{n}")))
+        (1..=MAX_DAMAGED).map(|n| self.folder.join(format!("{SNAPSHOT}.damaged-{n}")))
     }
-}
-
-/// What the file says, but for its checksum.
-fn without_checksum(value: &Value) -> String {
-    let mut content = value.clone();
-    if let Value::Object(fields) = &mut content {
-        fields.remove("checksum");
-    }
-    content.to_string()
-}
-
-fn read(cursor: &Cursor<'_>) -> Option<Loaded> {
-    let fields = ["version", "checksum", "revision", "vips"].into_iter();
-    let fields: Vec<_> = fields.chain(Kind::ALL.iter().map(|kind| kind.many())).collect();
-    let file = cursor.object(&fields)?;
-    file.required("version")?.number(1..=VERSION)?;
-    let revision =
-        file.field("revision").map_or(Some(0), |revision| revision.number(0..=u64::MAX))?;
-    let vips = file.required("vips")?.list(vip::read)?;
-    let resources = lists(&file)?.into_iter().collect();
-    Some(Loaded { revision, vips, resources, warnings: Vec::new() })
 }
 
 /// What a document says of every kind beside VIPs.
@@ -349,6 +374,12 @@ pub(crate) fn lists(document: &Object<'_>) -> Option<Vec<Resource>> {
         Some(list) => list.list(|cursor| kind.read(cursor)),
     });
     lists.collect::<Option<Vec<_>>>().map(|lists| lists.concat())
+}
+
+/// A document of these fields and of lists of resources.
+fn object_with_lists<'a>(cursor: &Cursor<'a>, fields: &[&'static str]) -> Option<Object<'a>> {
+    let kinds = Kind::ALL.iter().map(|kind| kind.many());
+    cursor.object(&fields.iter().copied().chain(kinds).collect::<Vec<_>>())
 }
 
 /// Writes a new file that only its owner reads, and has it on the disk. One that a crash left there may be a second name of
@@ -376,15 +407,9 @@ pub(crate) fn may_lack(outcome: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// CRC-32 (ISO 3309) of what is kept, in its shortest form: finds every flipped bit, also one that leaves the file
-/// well-formed.
-fn checksum(content: &str) -> String {
-    let crc = content.bytes().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
-        })
-    });
-    format!("crc32:{:08x}", !crc)
+/// CRC-32 (ISO 3309): finds every flipped bit, also one that leaves a file well-formed.
+fn crc32(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub const MAX_SOURCE_ADDRESSES: usize = 16;
 /// Prefixes of a VIP's access list at most.
 pub const MAX_PREFIXES: usize = 16_384;
 /// VIPs at most, from file and REST together.
-pub const MAX_VIPS: usize = 16_384;
+pub const MAX_VIPS: usize = 65_536;
 
 const UDP_CHECK: &str =
     "a udp VIP says `kind: none`, or `kind: tcp` where its backends also accept TCP at their port";

@@ -11,7 +11,6 @@ mod open;
 mod punts;
 mod routes;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -25,12 +24,14 @@ use lb_dataplane_common::reason::{Kind, Reason};
 use lb_dataplane_common::tables::Record;
 
 pub use self::age::AGE_BATCH;
+use self::one_arm::OneArm;
 pub use self::punts::Punts;
 use crate::error::{ApplyError, AttachError, OpenError, ReadError};
 use crate::fib::{Fib, FibError, FibRoute, FibUpdate};
+use crate::mapped::Mapped;
 use crate::pins::Pins;
 use crate::plan::Served;
-use crate::table::{Protocol, ServiceKey, Table};
+use crate::table::{Change, Protocol, ServiceKey, Table};
 
 /// Where the dataplane lives and how big it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,9 +54,9 @@ pub struct Sizes {
     pub flow_entries: u32,
     /// The same for IPv6.
     pub flow_entries6: u32,
-    /// Services, one more per VIP address included.
+    /// Services: about 250 bytes each, and 32 more per CPU.
     pub services: u32,
-    /// Backends of all services.
+    /// Backends of all services: 48 bytes each, and 32 more per CPU.
     pub backends: u32,
     /// Source addresses in all lists of them.
     pub sources: u32,
@@ -81,10 +82,10 @@ impl Default for Sizes {
             flow_entries: 262_144,
             flow_entries6: 131_072,
             services: 65_536,
-            backends: 65_536,
+            backends: 131_072,
             sources: 4096,
             access: 65_536,
-            ring_pages: 4096,
+            ring_pages: 16_384,
             fib_second_level_pages: 4096,
             fib6_pages: 8192,
             fib_group_pages: 128,
@@ -209,8 +210,9 @@ pub struct Dataplane {
     pins: Pins,
     adopted: bool,
     served: Served,
-    /// What was applied last, and what became of it, if that depends on the routes.
-    one_arm: Option<(Table, Table)>,
+    /// The words of `RINGS`.
+    rings: Mapped,
+    one_arm: OneArm,
     fib: Fib,
     scan: age::Scan,
 }
@@ -277,12 +279,23 @@ impl Dataplane {
     ///
     /// The table asks for more than the maps hold; a map cannot be written.
     pub fn apply(&mut self, table: &Table) -> Result<(), ApplyError> {
-        let resolved = one_arm::resolve(table);
-        apply::apply(&mut self.ebpf, &mut self.served, &resolved)?;
-        self.one_arm = match resolved {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(resolved) => Some((table.clone(), resolved)),
-        };
+        let (resolved, one_arm) = OneArm::of(table);
+        let steps = self.served.plan(&resolved)?;
+        apply::carry_out(&mut self.ebpf, &self.rings, &mut self.served, &steps)?;
+        self.one_arm = one_arm;
+        Ok(())
+    }
+
+    /// Changes what the service maps say, at the cost of what changes; else as [`Dataplane::apply`] of the whole table.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Dataplane::apply`].
+    pub fn change(&mut self, change: &Change) -> Result<(), ApplyError> {
+        let resolved = self.one_arm.resolve(change);
+        let steps = self.served.change(&resolved)?;
+        apply::carry_out(&mut self.ebpf, &self.rings, &mut self.served, &steps)?;
+        self.one_arm.keep(change, &resolved);
         Ok(())
     }
 
@@ -293,12 +306,10 @@ impl Dataplane {
     ///
     /// As for [`Dataplane::apply`].
     pub fn follow_routes(&mut self) -> Result<(), ApplyError> {
-        let Some((table, before)) = &self.one_arm else { return Ok(()) };
-        if *one_arm::resolve(table) == *before {
-            return Ok(());
+        match self.one_arm.moved() {
+            Some(change) => self.change(&change),
+            None => Ok(()),
         }
-        let table = table.clone();
-        self.apply(&table)
     }
 
     /// Changes routes and next-hop groups, in this order. What is refused leaves no trace, and the rest is done.
@@ -337,7 +348,16 @@ impl Dataplane {
     ///
     /// The maps cannot be read.
     pub fn service_counters(&self) -> Result<ServiceCounters, ReadError> {
-        counters::services(&self.ebpf, &self.served)
+        counters::services(&self.ebpf, self.served.idents())
+    }
+
+    /// Those of one service; none where it is not served.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Dataplane::service_counters`].
+    pub fn counters_of(&self, key: &ServiceKey) -> Result<ServiceCounters, ReadError> {
+        counters::services(&self.ebpf, self.served.ident(key))
     }
 
     /// Some flows, at most `limit`, in no particular order.

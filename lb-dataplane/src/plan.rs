@@ -37,7 +37,7 @@ use self::sources::{Set, Sources};
 use self::space::{Ids, Rings};
 pub use self::step::{PlanError, Step};
 use self::undo::Undo;
-use crate::table::{Backend, Service, ServiceKey, Table};
+use crate::table::{Backend, Change, Service, ServiceKey, Table};
 
 /// Backends of one service at most.
 pub const MAX_BACKENDS_PER_SERVICE: usize = 4096;
@@ -47,7 +47,7 @@ pub const NO_ID: u32 = u32::MAX;
 /// How much the maps hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Entries of `SERVICES`: services, and one per VIP address.
+    /// Services; `SERVICES` has as many entries again, for their addresses.
     pub services: u32,
     /// Entries of `BACKENDS`.
     pub backends: u32,
@@ -71,6 +71,8 @@ pub struct Served {
     orphans: Vec<((IpAddr, u16), u32)>,
     /// Prefixes of no service, left in the same way.
     lost_access: Vec<Prefix>,
+    /// Whether there may be such, or addresses without a service.
+    has_orphans: bool,
     service_ids: Ids,
     backend_ids: Ids,
     rings: Rings,
@@ -89,6 +91,14 @@ struct Held {
     ring: Vec<u32>,
     backends: Backends,
     access: Prefixes,
+}
+
+impl Held {
+    fn ident(&self, key: &ServiceKey) -> Ident {
+        let backends = self.backends.iter();
+        let backends = backends.map(|((address, port), place)| (*address, *port, place.id));
+        Ident { key: *key, id: self.entry.id, backends: backends.collect() }
+    }
 }
 
 /// Backends of a service, by address and port.
@@ -127,6 +137,7 @@ impl Served {
             well: vec![false; limits.backends as usize],
             orphans: Vec::new(),
             lost_access: Vec::new(),
+            has_orphans: false,
             service_ids: Ids::new(limits.services),
             backend_ids: Ids::new(limits.backends),
             rings: Rings::new(limits.ring_words),
@@ -161,15 +172,12 @@ impl Served {
 
     /// The services with their ids.
     pub fn idents(&self) -> impl Iterator<Item = Ident> + '_ {
-        self.services.iter().map(|(key, held)| Ident {
-            key: *key,
-            id: held.entry.id,
-            backends: held
-                .backends
-                .iter()
-                .map(|((address, port), place)| (*address, *port, place.id))
-                .collect(),
-        })
+        self.services.iter().map(|(key, held)| held.ident(key))
+    }
+
+    /// A service with its ids.
+    pub fn ident(&self, key: &ServiceKey) -> Option<Ident> {
+        self.services.get(key).map(|held| held.ident(key))
     }
 
     /// Takes the steps that lead to `table`, which is then what is served.
@@ -180,57 +188,93 @@ impl Served {
     ///
     /// What cannot be served is refused as a whole: this is as before.
     pub fn plan(&mut self, table: &Table) -> Result<Vec<Step>, PlanError> {
-        self.check_room(table)?;
         let gone = self.services.keys().filter(|key| !table.services.contains_key(key));
         let gone: Vec<ServiceKey> = gone.copied().collect();
-        let changed = table.services.iter().filter(|(key, service)| {
-            let held = self.services.get(key);
-            held.is_none_or(|held| held.wanted.as_ref() != Some(*service))
-        });
-        let changed: Vec<(&ServiceKey, &Service)> = changed.collect();
+        let changed = table.services.iter().filter(|(key, service)| self.differs(key, service));
+        self.steps(&gone, &changed.collect::<Vec<_>>())
+    }
+
+    /// Takes the steps of a change, whose cost is that of what changes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Served::plan`].
+    pub fn change(&mut self, change: &Change) -> Result<Vec<Step>, PlanError> {
+        let (mut gone, mut changed) = (Vec::new(), Vec::new());
+        for (key, service) in &change.services {
+            match service {
+                None if self.services.contains_key(key) => gone.push(*key),
+                Some(service) if self.differs(key, service) => changed.push((key, service)),
+                None | Some(_) => {}
+            }
+        }
+        self.steps(&gone, &changed)
+    }
+
+    fn differs(&self, key: &ServiceKey, service: &Service) -> bool {
+        let held = self.services.get(key);
+        held.is_none_or(|held| held.wanted.as_ref() != Some(service))
+    }
+
+    fn steps(
+        &mut self,
+        gone: &[ServiceKey],
+        changed: &[(&ServiceKey, &Service)],
+    ) -> Result<Vec<Step>, PlanError> {
+        self.check_room(gone, changed)?;
         changed.iter().try_for_each(|(key, service)| check(key, service))?;
-        let orphans = self.orphans.iter();
-        let mut steps: Vec<Step> = orphans
-            .map(|(name, id)| Step::PutBackend { id: *id, entry: gone_entry(*name) })
-            .collect();
-        let lost = self.lost_access.iter();
-        steps.extend(lost.map(|prefix| Step::RemoveAccess { prefix: *prefix }));
+        let mut steps = Vec::new();
         if !gone.is_empty() || !changed.is_empty() {
             let keys = gone.iter().chain(changed.iter().map(|(key, _)| *key));
             let undo = Undo::of(self, keys);
-            if let Err(error) = self.change(&gone, &changed, &mut steps) {
+            if let Err(error) = self.carry(gone, changed, &mut steps) {
                 undo.restore(self);
                 return Err(error);
             }
+            self.service_ids.settle();
+            self.backend_ids.settle();
+            self.rings.settle();
+            self.sources.settle();
+            step::sort(&mut steps);
         }
-        self.orphans.clear();
-        self.access -= std::mem::take(&mut self.lost_access).len();
         self.drop_orphans(&mut steps);
         Ok(steps)
     }
 
-    fn change(
+    fn carry(
         &mut self,
         gone: &[ServiceKey],
         changed: &[(&ServiceKey, &Service)],
         steps: &mut Vec<Step>,
     ) -> Result<(), PlanError> {
-        gone.iter().try_for_each(|key| self.remove(key, steps))?;
+        gone.iter().for_each(|key| self.remove(key, steps));
         changed.iter().try_for_each(|(key, service)| self.put(key, service, steps))
     }
 
-    /// Addresses without a service: a previous process ended between two steps.
+    /// What a process left that ended between two steps: backends and prefixes of no service, which go before their places
+    /// are taken, and addresses without a service.
     fn drop_orphans(&mut self, steps: &mut Vec<Step>) {
-        let orphans = self.addresses.extract_if(.., |_, services| *services == 0);
-        steps.extend(orphans.map(|(a, _)| Step::RemoveService { key: address_key(a) }));
+        if !self.has_orphans {
+            return;
+        }
+        self.has_orphans = false;
+        self.access -= self.lost_access.len();
+        let backends = self.orphans.drain(..);
+        let backends = backends.map(|(name, id)| Step::PutBackend { id, entry: gone_entry(name) });
+        let access = self.lost_access.drain(..).map(|prefix| Step::RemoveAccess { prefix });
+        steps.splice(0..0, backends.chain(access).collect::<Vec<_>>());
+        let addresses = self.addresses.extract_if(.., |_, services| *services == 0);
+        steps.extend(addresses.map(|(a, _)| Step::RemoveService { key: address_key(a) }));
     }
 
     /// Whether there is room for so many services.
-    fn check_room(&self, table: &Table) -> Result<(), PlanError> {
-        // Keys are ordered by address first.
-        let mut addresses: Vec<IpAddr> = table.services.keys().map(|key| key.address).collect();
-        addresses.dedup();
-        let wanted = table.services.len() + addresses.len();
+    fn check_room(
+        &self,
+        gone: &[ServiceKey],
+        changed: &[(&ServiceKey, &Service)],
+    ) -> Result<(), PlanError> {
+        let new = changed.iter().filter(|(key, _)| !self.services.contains_key(key)).count();
+        let wanted = self.services.len() - gone.len() + new;
         let limit = self.limits.services;
         if wanted > limit as usize {
             Err(PlanError::TooManyServices { wanted, limit })
@@ -375,9 +419,9 @@ impl Served {
         steps.push(Step::PutService { key: service_key(key), entry });
     }
 
-    fn remove(&mut self, key: &ServiceKey, steps: &mut Vec<Step>) -> Result<(), PlanError> {
+    fn remove(&mut self, key: &ServiceKey, steps: &mut Vec<Step>) {
         let address = key.address;
-        let Some(held) = self.services.remove(key) else { return Ok(()) };
+        let Some(held) = self.services.remove(key) else { return };
         steps.push(Step::RemoveService { key: service_key(key) });
         if let Some(services) = self.addresses.get_mut(&address) {
             *services -= 1;
@@ -390,7 +434,6 @@ impl Served {
         self.service_ids.give_back(held.entry.id);
         access::remove(&held.access, &Prefixes::new(), &mut self.access, steps);
         self.part_with(held.backends, steps);
-        Ok(())
     }
 }
 

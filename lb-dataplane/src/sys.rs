@@ -10,6 +10,8 @@ use lb_dataplane_common::tables::TICK_SHIFT;
 
 /// `BPF_MAP_LOOKUP_BATCH` of `linux/bpf.h`.
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+/// `BPF_MAP_UPDATE_BATCH` of `linux/bpf.h`.
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 /// `MEMBARRIER_CMD_GLOBAL` of `linux/membarrier.h`.
 const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
 /// `ETHTOOL_GDRVINFO` of `linux/ethtool.h`.
@@ -69,6 +71,35 @@ pub(crate) fn lookup_batch<K: Pod, V: Pod>(
         return Ok((attr.count as usize, true));
     }
     Err(error)
+}
+
+/// Writes entries, in order; each has as many values as `values` has for a key, which for a per-CPU map are the CPUs.
+pub(crate) fn update_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> io::Result<()> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    if values.is_empty() || !values.len().is_multiple_of(keys.len()) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut attr = BatchAttr {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: u32::try_from(keys.len()).map_err(io::Error::other)?,
+        map_fd: u32::try_from(map.as_raw_fd()).map_err(io::Error::other)?,
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: as above; the kernel reads `count` keys and their values, and writes nothing but the attribute.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_BATCH, &raw mut attr, size_of::<BatchAttr>())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Waits until every program that runs now has ended.

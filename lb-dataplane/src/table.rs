@@ -14,6 +14,13 @@ pub struct Table {
     pub services: BTreeMap<ServiceKey, Service>,
 }
 
+/// What changes in a [`Table`]. Applied as a whole; what it does not name stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Services as they are to be, and `None` for those that go.
+    pub services: BTreeMap<ServiceKey, Option<Service>>,
+}
+
 /// What clients connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {

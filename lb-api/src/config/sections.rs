@@ -242,6 +242,9 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
         "pin_dir",
         "max_flow_entries",
         "max_flow_entries_ipv6",
+        "max_services",
+        "max_backends",
+        "max_ring_slots",
         "timeouts",
     ])?;
     let default = Dataplane::default();
@@ -254,7 +257,8 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
         }
         Some(path)
     });
-    let entries = |name| section.field(name).and_then(|n| n.number(1024..=8_388_608));
+    let number = |name, range| section.field(name).and_then(|n| n.number(range));
+    let entries = |name| number(name, 1024..=8_388_608);
     Some(Dataplane {
         hook: section.field("hook").and_then(|h| h.one_of(&hooks)).unwrap_or(default.hook),
         interfaces: interfaces.unwrap_or_default(),
@@ -262,6 +266,10 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
         max_flow_entries: entries("max_flow_entries").unwrap_or(default.max_flow_entries),
         max_flow_entries_ipv6: entries("max_flow_entries_ipv6")
             .unwrap_or(default.max_flow_entries_ipv6),
+        max_services: number("max_services", 1..=vip::MAX_VIPS as u32)
+            .unwrap_or(default.max_services),
+        max_backends: number("max_backends", 1..=4_194_304).unwrap_or(default.max_backends),
+        max_ring_slots: number("max_ring_slots", 1024..=1 << 28).unwrap_or(default.max_ring_slots),
         timeouts: section.field("timeouts").and_then(|t| timeouts(&t)).unwrap_or_default(),
     })
 }

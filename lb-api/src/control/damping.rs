@@ -5,7 +5,7 @@
 //! or two failures cost nothing; the third in quick succession costs about 20 s, and no number of them more than
 //! 60 s after the last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ pub const HALF_LIFE: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug, Default)]
 pub struct Damping {
     flaps: BTreeMap<IpAddr, Flap>,
+    /// Those of which time alone changes something.
+    restless: BTreeSet<IpAddr>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +38,8 @@ struct Flap {
     at: Instant,
     /// The last definite health.
     up: bool,
+    /// Whether it is some VIP's.
+    is_wanted: bool,
     held: bool,
 }
 
@@ -54,30 +58,44 @@ impl Flap {
 }
 
 impl Damping {
-    /// Takes in the health of every address. What is unknown changes nothing: a change of configuration is no flap.
-    pub fn observe(&mut self, health: &BTreeMap<IpAddr, Health>, now: Instant) {
+    /// Takes in the health of addresses, `None` of one that is no VIP's any more. What is unknown changes nothing: a change
+    /// of configuration is no flap. Says of which addresses time alone may have changed something.
+    pub fn observe(
+        &mut self,
+        health: impl IntoIterator<Item = (IpAddr, Option<Health>)>,
+        now: Instant,
+    ) -> BTreeSet<IpAddr> {
+        let before = self.restless.clone();
         for (address, health) in health {
-            let fresh = Flap { points: 0.0, at: now, up: false, held: false };
-            let flap = self.flaps.entry(*address).or_insert(fresh);
+            let fresh = Flap { points: 0.0, at: now, up: false, is_wanted: true, held: false };
+            let flap = self.flaps.entry(address).or_insert(fresh);
             flap.decay(now);
+            flap.is_wanted = health.is_some();
             match health {
-                Health::Healthy => flap.up = true,
-                Health::Unhealthy if flap.up => {
+                Some(Health::Healthy) => flap.up = true,
+                Some(Health::Unhealthy) if flap.up => {
                     flap.up = false;
                     flap.failed();
                 }
-                Health::Unhealthy | Health::Unknown => {}
+                Some(Health::Unhealthy | Health::Unknown) | None => {}
             }
+            self.restless.insert(address);
         }
-        self.flaps.retain(|address, flap| {
+        self.restless.retain(|address| {
+            let Some(flap) = self.flaps.get_mut(address) else { return false };
             flap.decay(now);
-            health.contains_key(address) || flap.points > FORGOTTEN_BELOW
+            let is_restless = flap.held || flap.points > FORGOTTEN_BELOW;
+            if !is_restless && !flap.is_wanted {
+                self.flaps.remove(address);
+            }
+            is_restless
         });
+        &before | &self.restless
     }
 
     /// Whether time changes nothing any more.
     pub fn is_settled(&self) -> bool {
-        self.flaps.values().all(|flap| !flap.held && flap.points <= FORGOTTEN_BELOW)
+        self.restless.is_empty()
     }
 
     /// Until when an address is held back, if it is.
@@ -99,7 +117,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn observe(damping: &mut Damping, health: Health, now: Instant) {
-        damping.observe(&BTreeMap::from([(ADDRESS, health)]), now);
+        damping.observe([(ADDRESS, Some(health))], now);
     }
 
     fn flap(damping: &mut Damping, now: Instant) {
@@ -144,9 +162,9 @@ mod tests {
     fn an_address_that_is_gone_is_forgotten_with_its_points() {
         let (mut damping, now) = (Damping::default(), Instant::now());
         flap(&mut damping, now);
-        damping.observe(&BTreeMap::new(), now + SECOND);
+        damping.observe([(ADDRESS, None)], now + SECOND);
         assert_eq!(damping.flaps.len(), 1, "removing and creating a VIP does not wash it clean");
-        damping.observe(&BTreeMap::new(), now + HALF_LIFE * 4);
+        damping.observe([], now + HALF_LIFE * 4);
         assert!(damping.flaps.is_empty());
     }
 

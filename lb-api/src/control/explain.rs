@@ -16,10 +16,14 @@ pub(crate) struct Reasons<'a> {
 }
 
 impl<'a> Reasons<'a> {
-    /// Looks once at every VIP.
-    pub(crate) fn new(facts: Facts<'a>, announced: &'a BTreeSet<IpAddr>) -> Self {
+    /// Looks once at each of these VIPs: all of those addresses that sentences are asked for.
+    pub(crate) fn new(
+        facts: Facts<'a>,
+        announced: &'a BTreeSet<IpAddr>,
+        vips: impl Iterator<Item = &'a Vip>,
+    ) -> Self {
         let mut carriers = BTreeMap::new();
-        for vip in facts.vips.values().filter(|vip| carries(vip, facts)) {
+        for vip in vips.filter(|vip| carries(vip, facts)) {
             carriers.entry(vip.spec.address).or_insert(vip.metadata.name.as_str());
         }
         Self { facts, announced, carriers }

@@ -64,12 +64,17 @@ impl World {
         let targets = targets(&self.vips).into_iter().filter(|t| t.backend.ip() == backend);
         let verdict = Verdict { health, message: String::new() };
         self.verdicts.extend(targets.map(|target| (target, verdict.clone())));
-        self.damping.observe(&address_health(&self.vips, &self.verdicts), self.now);
+        let addresses: BTreeSet<_> = self.vips.values().map(|vip| vip.spec.address).collect();
+        let health = addresses.into_iter().map(|address| {
+            let here = self.vips.values().filter(|vip| vip.spec.address == address);
+            (address, address_health(here, &self.verdicts))
+        });
+        self.damping.observe(health, self.now);
     }
 
     fn message(&self, name: &str) -> String {
         let announced = self.desired().announced;
-        Reasons::new(self.facts(), &announced).message(&self.vips[name])
+        Reasons::new(self.facts(), &announced, self.vips.values()).message(&self.vips[name])
     }
 
     fn facts(&self) -> Facts<'_> {

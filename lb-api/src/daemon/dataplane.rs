@@ -20,6 +20,8 @@ const MAX_JOBS: usize = 64;
 const AGE_EVERY: Duration = Duration::from_secs(1);
 /// How often source addresses of one-arm VIPs are compared with the routes.
 const FOLLOW_ROUTES_EVERY: Duration = Duration::from_secs(5);
+/// Slots in a page of the rings.
+const RING_PAGE: u32 = 1024;
 /// In how many rounds the whole flow table is looked at.
 const AGE_ROUNDS: usize = 16;
 /// In what is waited for when the thread is asked for something.
@@ -97,6 +99,9 @@ pub(super) fn options(config: &config::Dataplane) -> Options {
     let sizes = Sizes {
         flow_entries: config.max_flow_entries,
         flow_entries6: config.max_flow_entries_ipv6,
+        services: config.max_services,
+        backends: config.max_backends,
+        ring_pages: config.max_ring_slots.div_ceil(RING_PAGE),
         ..Sizes::default()
     };
     let wanted = &config.timeouts;
@@ -112,7 +117,6 @@ pub(super) fn options(config: &config::Dataplane) -> Options {
     Options { pin_dir: config.pin_dir.clone(), sizes, timeouts, record: false }
 }
 
-/// Looks for idle flows, some batches a round, so that calls of others come between.
 /// Keeps the source addresses of one-arm VIPs those of the routes.
 async fn follow_routes(handle: DataplaneHandle) {
     let mut tick = interval(FOLLOW_ROUTES_EVERY);
@@ -129,6 +133,7 @@ async fn follow_routes(handle: DataplaneHandle) {
     }
 }
 
+/// Looks for idle flows, some batches a round, so that calls of others come between.
 async fn age(handle: DataplaneHandle, batches: usize) {
     let mut tick = interval(AGE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -288,8 +288,10 @@ async fn what_the_dataplane_refuses_is_said_and_not_kept() {
     assert_eq!(problem.status, 503);
     assert!(problem.detail.contains("no room for more services"), "{problem:?}");
     assert_eq!(served.names().await, ["file"]);
-    let kept = served.bench.folder.path().join("vips.json");
-    assert!(!kept.exists());
+    let kept = std::fs::read_to_string(served.bench.folder.path().join("vips.json")).unwrap();
+    assert!(!kept.contains("web"), "{kept}");
+    let journal = std::fs::read(served.bench.folder.path().join("vips.journal")).unwrap();
+    assert!(!journal.windows(3).any(|bytes| bytes == b"web"));
 }
 
 #[tokio::test]

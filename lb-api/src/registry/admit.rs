@@ -2,12 +2,13 @@
 //!
 //! Invariant: a VIP that is kept or served has an address, and its health check is what the one that it names says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_api_types::vip::{HealthCheck, Vip};
 
 use super::Refusal;
+use super::task::Changed;
 use crate::control::Vips;
 use crate::read::document;
 use crate::resources::{Key, Kind, Ranges, Resources};
@@ -75,37 +76,43 @@ impl<'a> Admission<'a> {
     }
 }
 
-/// Has VIPs follow what changed of the resources that they name: the names of VIPs that are others now.
+/// Has VIPs follow what changed of the resources that they name: those that are others now are among what changes then.
 pub(super) fn follow(
-    vips: &mut Vips,
+    vips: &Vips,
+    wanted: &mut Changed,
     resources: &Resources,
     changed: &BTreeSet<Key>,
-) -> Result<BTreeSet<String>, Refusal> {
-    let mut others = BTreeSet::new();
-    let concerned = |vip: &Vip| names(vip).iter().any(|key| changed.contains(key));
-    for (name, vip) in vips.iter_mut().filter(|(_, vip)| concerned(vip)) {
-        let before = vip.spec.health_check.clone();
-        take_check(vip, resources)?;
-        if vip.spec.health_check != before {
-            others.insert(name.clone());
+) -> Result<(), Refusal> {
+    let stay = vips.iter().filter(|(name, _)| !wanted.contains_key(*name));
+    let wanted_ones = wanted.values().flatten();
+    let all = stay.map(|(_, vip)| vip).chain(wanted_ones);
+    let concerned = |vip: &&Vip| names(vip).iter().any(|key| changed.contains(key));
+    let mut others = Changed::new();
+    for vip in all.filter(concerned) {
+        let mut other = vip.clone();
+        take_check(&mut other, resources)?;
+        if let Some(pool) = &vip.spec.pool {
+            is_of_pool(vip, pool, &ranges(vip, pool, resources)?)?;
         }
-        if let Some(pool) = vip.spec.pool.clone() {
-            is_of_pool(vip, &pool, &ranges(vip, &pool, resources)?)?;
+        if other.spec.health_check != vip.spec.health_check {
+            others.insert(vip.metadata.name.clone(), Some(other));
         }
     }
-    Ok(others)
+    wanted.extend(others);
+    Ok(())
 }
 
-/// Completes kept VIPs. Those that name what is not there any more, such as in the file, have the usual health check.
-pub(super) fn resume(vips: &mut Vips, resources: &Resources) {
-    for vip in vips.values_mut() {
-        // What is missing is said by `incomplete`.
-        let _said_elsewhere = take_check(vip, resources);
-    }
+/// Completes a kept VIP. One that names what is not there any more, such as in the file, has the usual health check.
+pub(super) fn resume(vip: &mut Vip, resources: &Resources) {
+    // What is missing is said by `incomplete`.
+    let _said_elsewhere = take_check(vip, resources);
 }
 
-/// What is said of VIPs that name what is not there, or have an address that their pool has not.
-pub(super) fn incomplete(vips: &Vips, resources: &Resources) -> Vec<String> {
+/// What is said, by name, of those of these VIPs that name what is not there, or have an address that their pool has not.
+pub(super) fn incomplete<'a>(
+    vips: impl Iterator<Item = &'a Vip>,
+    resources: &Resources,
+) -> BTreeMap<String, String> {
     let lacks = |vip: &Vip| {
         let named = names(vip);
         if let Some(key) = named.iter().find(|key| resources.get(key).is_none()) {
@@ -118,7 +125,7 @@ pub(super) fn incomplete(vips: &Vips, resources: &Resources) -> Vec<String> {
         let held = ranges(vip, pool, resources).and_then(|ranges| is_of_pool(vip, pool, &ranges));
         held.err().map(|refusal| refusal.to_string())
     };
-    vips.values().filter_map(lacks).collect()
+    vips.filter_map(|vip| Some((vip.metadata.name.clone(), lacks(vip)?))).collect()
 }
 
 /// What a VIP names.
@@ -225,13 +232,20 @@ mod tests {
         web.spec.health_check.rise = 1;
         let mut vips: Vips = [("web".into(), web)].into();
         let fast = [Key(Kind::HealthCheck, "fast".into())].into();
-        assert_eq!(follow(&mut vips, &resources, &BTreeSet::new()), Ok(BTreeSet::new()));
-        assert_eq!(follow(&mut vips, &resources, &fast), Ok(["web".to_owned()].into()));
-        assert_eq!(follow(&mut vips, &resources, &fast), Ok(BTreeSet::new()));
-        let gone = follow(&mut vips, &Resources::default(), &fast);
+        let followed = |vips: &Vips, resources: &Resources, keys: &BTreeSet<Key>| {
+            let mut wanted = Changed::new();
+            follow(vips, &mut wanted, resources, keys).map(|()| wanted)
+        };
+        assert_eq!(followed(&vips, &resources, &BTreeSet::new()), Ok(Changed::new()));
+        let others = followed(&vips, &resources, &fast).unwrap();
+        let web = others["web"].clone().unwrap();
+        assert_eq!(web.spec.health_check.rise, 7);
+        vips.insert("web".into(), web);
+        assert_eq!(followed(&vips, &resources, &fast), Ok(Changed::new()));
+        let gone = followed(&vips, &Resources::default(), &fast);
         assert!(matches!(gone, Err(Refusal::Missing { .. })), "{gone:?}");
-        let said = incomplete(&vips, &Resources::default());
-        assert!(said[0].contains("VIP web names health check fast"), "{said:?}");
-        assert_eq!(incomplete(&vips, &resources), [""; 0]);
+        let said = incomplete(vips.values(), &Resources::default());
+        assert!(said["web"].contains("VIP web names health check fast"), "{said:?}");
+        assert_eq!(incomplete(vips.values(), &resources), BTreeMap::new());
     }
 }

@@ -9,9 +9,9 @@ use lb_api_types::view::{Change, ChangeKind};
 
 use super::admit::{self, Admission};
 use super::change::{Wanted, asks_the_same, expect};
-use super::task::Task;
+use super::task::{Changed, Task};
 use super::{Appliers, Bulk, Documents, Expected, Refusal, label, protocol_name};
-use crate::control::{self, Vips};
+use crate::control;
 use crate::resources::{Key, Kind, MAX_OF_A_KIND};
 use crate::vip::{MAX_VIPS, UNALLOCATED};
 
@@ -85,7 +85,7 @@ impl<A: Appliers> Task<A> {
         prune: &Prune<'_>,
     ) -> Result<Vec<Change>, RefusedAt> {
         let (wanted, changes) = self.merged(documents, prune)?;
-        let touched = wanted.names.len() + wanted.keys.len();
+        let touched = wanted.vips.len() + wanted.keys.len();
         if !terms.dry_run && touched > 0 {
             let changed = self.change(wanted, terms.confirm_within).await;
             changed.map_err(|refusal| (None, refusal))?;
@@ -114,12 +114,11 @@ impl<A: Appliers> Task<A> {
             .collect();
         // Removed at the end, so that VIPs that are removed with them don't stand in the way.
         let places = self.merge_vips(&mut wanted, &mut changes, documents)?;
-        let kept = self.vips.values().filter(|v| !self.from_file.contains(&v.metadata.name));
+        let kept = self.book.vips().values().filter(|v| !self.from_file.contains(&v.metadata.name));
         let kept = kept.chain(&self.shadowed).filter(|vip| prune.takes(&vip.metadata));
         let out: BTreeSet<&String> = kept.map(|vip| &vip.metadata.name).collect();
         for name in out.into_iter().filter(|name| !places.contains_key(*name)) {
-            wanted.vips.remove(name);
-            wanted.names.insert(name.clone());
+            wanted.vips.insert(name.clone(), None);
             changes.push(vip_change(name, ChangeKind::Deleted));
         }
         for key in gone {
@@ -128,13 +127,14 @@ impl<A: Appliers> Task<A> {
             wanted.keys.insert(key);
         }
         if !wanted.keys.is_empty() {
-            let followed = admit::follow(&mut wanted.vips, &wanted.resources, &wanted.keys);
-            wanted.names.extend(followed.map_err(|refusal| (None, refusal))?);
+            let Wanted { vips, resources, keys } = &mut wanted;
+            let followed = admit::follow(self.book.vips(), vips, resources, keys);
+            followed.map_err(|refusal| (None, refusal))?;
         }
-        if wanted.vips.len() + self.shadowed.len() > MAX_VIPS {
-            return Err((None, Refusal::TooMany(self.vips.len())));
+        if self.count_with(&wanted.vips) > MAX_VIPS {
+            return Err((None, Refusal::TooMany(self.book.vips().len())));
         }
-        no_two_alike(&self.vips, &wanted.vips, &places)?;
+        self.no_two_alike(&wanted.vips, &places)?;
         Ok((wanted, changes))
     }
 
@@ -192,7 +192,7 @@ impl<A: Appliers> Task<A> {
     ) -> Result<BTreeMap<String, usize>, RefusedAt> {
         let asked = documents.vips.iter().map(|vip| vip.spec.address);
         let asked = asked.filter(|&address| address != UNALLOCATED).collect();
-        let mut admission = Admission::new(&wanted.resources, &self.vips, &asked);
+        let mut admission = Admission::new(&wanted.resources, self.book.vips(), &asked);
         let mut places = BTreeMap::new();
         for (index, mut vip) in documents.vips.into_iter().enumerate() {
             let name = vip.metadata.name.clone();
@@ -203,7 +203,7 @@ impl<A: Appliers> Task<A> {
             if self.from_file.contains(&name) {
                 return Err(at(Refusal::FromFile(label(&name))));
             }
-            let old = self.vips.get(&name);
+            let old = self.book.vips().get(&name);
             if let Some(revision) = vip.metadata.revision {
                 let found = old.map(|old| old.metadata.revision);
                 expect(&label(&name), found, Expected::Revision(revision)).map_err(at)?;
@@ -218,11 +218,46 @@ impl<A: Appliers> Task<A> {
             if kind != ChangeKind::Unchanged {
                 vip.status = None;
                 vip.metadata.revision = Some(self.revision + 1);
-                wanted.vips.insert(name.clone(), vip);
-                wanted.names.insert(name);
+                wanted.vips.insert(name, Some(vip));
             }
         }
         Ok(places)
+    }
+
+    /// VIPs that there would be, those that are kept and not served included.
+    fn count_with(&self, changed: &Changed) -> usize {
+        let there = |name: &String| self.book.vips().contains_key(name);
+        let gone = changed.iter().filter(|(name, new)| new.is_none() && there(name)).count();
+        let new = changed.iter().filter(|(name, new)| new.is_some() && !there(name)).count();
+        let shadowed = self.shadowed.iter();
+        let stay = shadowed.filter(|vip| !changed.contains_key(&vip.metadata.name)).count();
+        self.book.vips().len() - gone + new + stay
+    }
+
+    /// Of two VIPs with the same address, port and protocol, the refusal is at the place of one that did not have them
+    /// before; what was there before has no two alike.
+    fn no_two_alike(
+        &self,
+        changed: &Changed,
+        places: &BTreeMap<String, usize>,
+    ) -> Result<(), RefusedAt> {
+        let mut services = BTreeMap::new();
+        for (name, vip) in changed.iter().filter_map(|(name, vip)| Some((name, vip.as_ref()?))) {
+            let key = control::key(&vip.spec);
+            let holder = self.book.at(&key).map(|other| &other.metadata.name);
+            let stays = holder.filter(|other| *other != name && !changed.contains_key(*other));
+            let Some(other) = services.insert(key, name).or(stays) else { continue };
+            let (name, other) = if holder == Some(name) { (other, name) } else { (name, other) };
+            let refusal = Refusal::Duplicate {
+                other: other.clone(),
+                address: vip.spec.address,
+                port: vip.spec.port,
+                protocol: protocol_name(vip.spec.protocol),
+            };
+            let place = places.get(name).map(|&index| Place { list: "vips", index });
+            return Err((place, refusal));
+        }
+        Ok(())
     }
 }
 
@@ -234,29 +269,4 @@ pub(super) fn change(key: &Key, change: ChangeKind) -> Change {
 /// What became of a VIP.
 pub(super) fn vip_change(name: &str, change: ChangeKind) -> Change {
     Change { kind: "vip".into(), name: name.to_owned(), change }
-}
-
-/// Of two VIPs with the same address, port and protocol, the refusal is at the place of one that did not have them before;
-/// what was there before has no two alike.
-fn no_two_alike(
-    before: &Vips,
-    vips: &Vips,
-    places: &BTreeMap<String, usize>,
-) -> Result<(), RefusedAt> {
-    let mut services = BTreeMap::new();
-    for (name, vip) in vips {
-        let key = control::key(&vip.spec);
-        let Some(other) = services.insert(key, name) else { continue };
-        let had = before.get(name).is_some_and(|old| control::key(&old.spec) == key);
-        let (name, other) = if had { (other, name) } else { (name, other) };
-        let refusal = Refusal::Duplicate {
-            other: other.clone(),
-            address: vip.spec.address,
-            port: vip.spec.port,
-            protocol: protocol_name(vip.spec.protocol),
-        };
-        let place = places.get(name).map(|&index| Place { list: "vips", index });
-        return Err((place, refusal));
-    }
-    Ok(())
 }

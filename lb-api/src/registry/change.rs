@@ -1,6 +1,7 @@
 //! A change: looked at, written, carried out, and taken back where something refuses it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_api_types::vip::Vip;
@@ -8,24 +9,27 @@ use tokio::time::Instant;
 
 use super::admit::Admission;
 use super::confirm::Pending;
-use super::task::{Task, blocking};
-use super::{Applied, Appliers, Expected, Refusal, Terms, clash, label, protocol_name};
-use crate::control::Vips;
+use super::task::{Changed, Task, blocking};
+use super::{Applied, Appliers, Expected, Refusal, Terms, label, protocol_name};
 use crate::resources::{Key, Resources, is_same_metadata};
-use crate::store::{Prepared, Store};
+use crate::store::{self, Prepared, Store};
 use crate::vip::MAX_VIPS;
 
-/// What is to be configured, and what of it differs from what there is.
+/// What is to be configured.
+#[derive(Default)]
 pub(super) struct Wanted {
-    pub(super) vips: Vips,
+    /// VIPs that are to be other than they are.
+    pub(super) vips: Changed,
+    /// All other resources.
     pub(super) resources: Resources,
-    pub(super) names: BTreeSet<String>,
+    /// Those that are to be other than they are.
     pub(super) keys: BTreeSet<Key>,
 }
 
 /// What was configured before a change.
 pub(super) struct Before {
-    pub(super) vips: Vips,
+    /// The VIPs that were changed.
+    pub(super) vips: Changed,
     pub(super) resources: Resources,
     /// Kept VIPs that gave way.
     pub(super) shadowed: Vec<Vip>,
@@ -37,14 +41,15 @@ impl<A: Appliers> Task<A> {
         if self.from_file.contains(&name) {
             return Err(Refusal::FromFile(label(&name)));
         }
-        let old = self.vips.get(&name);
+        let old = self.book.vips().get(&name);
         let found = old.map(|old| old.metadata.revision);
         expect(&label(&name), found, terms.expected)?;
         if let Some(revision) = vip.metadata.revision {
             expect(&label(&name), found, Expected::Revision(revision))?;
         }
-        Admission::new(&self.resources, &self.vips, &BTreeSet::new()).complete(&mut vip)?;
-        if let Some(other) = clash(&self.vips, &vip) {
+        let none = BTreeSet::new();
+        Admission::new(&self.resources, self.book.vips(), &none).complete(&mut vip)?;
+        if let Some(other) = self.book.clash(&vip) {
             return Err(Refusal::Duplicate {
                 other: other.metadata.name.clone(),
                 address: vip.spec.address,
@@ -53,8 +58,9 @@ impl<A: Appliers> Task<A> {
             });
         }
         let created = old.is_none();
-        if created && self.vips.len() + self.shadowed.len() >= MAX_VIPS {
-            return Err(Refusal::TooMany(self.vips.len() + self.shadowed.len()));
+        let count = self.book.vips().len() + self.shadowed.len();
+        if created && count >= MAX_VIPS {
+            return Err(Refusal::TooMany(count));
         }
         let changed = old.is_none_or(|old| !asks_the_same(old, &vip));
         vip.status = None;
@@ -67,8 +73,7 @@ impl<A: Appliers> Task<A> {
         }
         if changed {
             let mut wanted = self.as_it_is();
-            wanted.vips.insert(name.clone(), vip);
-            wanted.names.insert(name.clone());
+            wanted.vips.insert(name.clone(), Some(vip));
             self.change(wanted, None).await?;
             tracing::info!(vip = name, created, "VIP applied");
         }
@@ -81,7 +86,7 @@ impl<A: Appliers> Task<A> {
             return Err(Refusal::FromFile(label(name)));
         }
         let shadowed = self.shadowed.iter().find(|vip| vip.metadata.name == name);
-        let Some(old) = self.vips.get(name).or(shadowed) else {
+        let Some(old) = self.book.vips().get(name).or(shadowed) else {
             return Err(Refusal::Unknown(label(name)));
         };
         expect(&label(name), Some(old.metadata.revision), terms.expected)?;
@@ -89,8 +94,7 @@ impl<A: Appliers> Task<A> {
             return Ok(());
         }
         let mut wanted = self.as_it_is();
-        wanted.vips.remove(name);
-        wanted.names.insert(name.to_owned());
+        wanted.vips.insert(name.to_owned(), None);
         self.change(wanted, None).await?;
         tracing::info!(vip = name, "VIP removed");
         Ok(())
@@ -105,34 +109,35 @@ impl<A: Appliers> Task<A> {
         confirm_within: Option<Duration>,
     ) -> Result<(), Refusal> {
         self.nothing_waits()?;
-        let Wanted { vips, resources, names, keys } = wanted;
-        let shadowed = std::mem::take(&mut self.shadowed).into_iter();
-        let (go, stay): (Vec<_>, Vec<_>) =
-            shadowed.partition(|vip| names.contains(&vip.metadata.name));
+        let kept = self.to_be_kept(&wanted);
+        let prepare = move |store: &Store| store.prepare(&kept);
+        let prepared = blocking(&self.store, prepare).await.map_err(Refusal::NotWritten)?;
+        let Wanted { vips, resources, keys } = wanted;
+        let (go, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.shadowed)
+            .into_iter()
+            .partition(|vip| vips.contains_key(&vip.metadata.name));
         self.shadowed = stay;
         let before = Before {
-            vips: std::mem::replace(&mut self.vips, vips),
+            vips: self.set(vips),
             resources: std::mem::replace(&mut self.resources, resources),
             shadowed: go,
         };
-        match self.try_change(confirm_within.is_none()).await {
+        match self.carry_through(prepared, confirm_within.is_none()).await {
             Ok(prepared) => {
                 self.revision += 1;
-                self.say_shadowed();
+                self.say_shadowed(&before.vips, !keys.is_empty());
                 self.tell_of_resources(&before.resources, &keys);
-                self.tell_of_vips(&before.vips, &names);
+                self.tell_of_vips(&before.vips);
                 self.tell_of_state(&before.vips);
                 if let (Some(prepared), Some(within)) = (prepared, confirm_within) {
                     let until = Instant::now() + within;
-                    self.pending = Some(Pending { before, names, keys, prepared, until });
+                    self.pending = Some(Pending { before, keys, prepared, until });
                 }
                 Ok(())
             }
             Err(refusal) => {
                 self.restore(before);
-                if !matches!(refusal, Refusal::NotWritten(_))
-                    && let Err(why) = self.reconcile().await
-                {
+                if let Err(why) = self.reconcile().await {
                     tracing::error!(why, "the dataplane refuses what it served before");
                 }
                 Err(refusal)
@@ -142,38 +147,72 @@ impl<A: Appliers> Task<A> {
 
     /// What there is, to be changed.
     pub(super) fn as_it_is(&self) -> Wanted {
-        let (vips, resources) = (self.vips.clone(), self.resources.clone());
-        Wanted { vips, resources, names: BTreeSet::new(), keys: BTreeSet::new() }
+        Wanted { resources: self.resources.clone(), ..Wanted::default() }
     }
 
     /// Takes a change back.
     pub(super) fn restore(&mut self, before: Before) -> Before {
-        let vips = std::mem::replace(&mut self.vips, before.vips);
+        let vips = self.set(before.vips);
         let resources = std::mem::replace(&mut self.resources, before.resources);
         self.shadowed.extend(before.shadowed);
         Before { vips, resources, shadowed: Vec::new() }
     }
 
-    /// What was prepared comes back unless it is to be kept at once.
-    async fn try_change(&mut self, keep: bool) -> Result<Option<Prepared>, Refusal> {
-        let ours = |(name, _): &(&String, &Vip)| !self.from_file.contains(*name);
-        let kept = self.vips.iter().filter(ours).map(|(_, vip)| vip);
-        let kept: Vec<Vip> = kept.chain(&self.shadowed).cloned().collect();
-        let (revision, resources) = (self.revision + 1, self.kept_resources());
-        let prepare = move |store: &Store| {
-            store.prepare(revision, &kept.iter().collect::<Vec<_>>(), &resources)
+    /// Has VIPs be as they are to be; returns what was there.
+    fn set(&mut self, changed: Changed) -> Changed {
+        let set = |(name, vip): (String, Option<Vip>)| {
+            let before = self.book.set(&name, vip);
+            (name, before)
         };
-        let prepared = blocking(&self.store, prepare).await.map_err(Refusal::NotWritten)?;
-        self.reconcile().await.map_err(Refusal::Dataplane)?;
-        if !keep {
-            return Ok(Some(prepared));
-        }
-        let commit = move |store: &Store| store.commit(prepared);
-        blocking(&self.store, commit).await.map_err(Refusal::Store).map(|()| None)
+        changed.into_iter().map(set).collect()
     }
 
-    fn kept_resources(&self) -> Resources {
-        let ours = self.resources.all().filter(|r| !self.file_resources.contains(&r.key()));
+    /// The change as the store has it; VIPs of the file are none of its.
+    fn to_be_kept(&self, wanted: &Wanted) -> store::Change {
+        let ours = wanted.vips.iter().filter(|(name, _)| !self.from_file.contains(*name));
+        let gone = ours.clone().filter(|(_, vip)| vip.is_none());
+        store::Change {
+            revision: self.revision + 1,
+            put: ours.filter_map(|(_, vip)| vip.clone()).collect(),
+            removed: gone.map(|(name, _)| name.clone()).collect(),
+            resources: (!wanted.keys.is_empty()).then(|| self.kept_resources(&wanted.resources)),
+        }
+    }
+
+    /// Changes the world and keeps the change; what was prepared comes back where it is not to be kept at once.
+    async fn carry_through(
+        &mut self,
+        prepared: Prepared,
+        keep: bool,
+    ) -> Result<Option<Prepared>, Refusal> {
+        self.reconcile().await.map_err(Refusal::Dataplane)?;
+        if !keep {
+            // People see the revision before it is kept.
+            let revision = self.revision + 1;
+            let reserve = move |store: &Store| store.reserve(revision);
+            blocking(&self.store, reserve).await.map_err(Refusal::Store)?;
+            return Ok(Some(prepared));
+        }
+        self.keep(prepared).await.map_err(Refusal::Store)?;
+        Ok(None)
+    }
+
+    /// Keeps what was prepared, and folds the journal aside when it has grown long.
+    pub(super) async fn keep(&mut self, prepared: Prepared) -> Result<(), String> {
+        blocking(&self.store, move |store| store.commit(prepared)).await?;
+        if self.store.is_long() {
+            let store = Arc::clone(&self.store);
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = store.fold() {
+                    tracing::warn!(%error, "the journal of changes goes on growing");
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn kept_resources(&self, wanted: &Resources) -> Resources {
+        let ours = wanted.all().filter(|r| !self.file_resources.contains(&r.key()));
         ours.chain(self.shadowed_resources.all()).cloned().collect()
     }
 }

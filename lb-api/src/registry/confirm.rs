@@ -12,15 +12,13 @@ use super::task::{Task, blocking};
 use super::{Appliers, Bulk, Documents, Refusal};
 use crate::clock::rfc3339;
 use crate::resources::Key;
-use crate::store::{Generation, Prepared, Store};
+use crate::store::{Generation, Prepared};
 
 /// A configuration that is applied and not kept yet.
 pub(super) struct Pending {
     /// What was there before.
     pub(super) before: Before,
-    /// The VIPs that it changed.
-    pub(super) names: BTreeSet<String>,
-    /// What else it changed.
+    /// What else than VIPs it changed.
     pub(super) keys: BTreeSet<Key>,
     /// Written, and waits to take the old one's place.
     pub(super) prepared: Prepared,
@@ -42,16 +40,15 @@ impl<A: Appliers> Task<A> {
 
     pub(super) async fn confirm(&mut self) -> Result<(), Refusal> {
         let Some(pending) = self.pending.take() else { return Err(Refusal::NothingToConfirm) };
-        let Pending { before, names, keys, prepared, .. } = pending;
-        let kept = blocking(&self.store, move |store| store.commit(prepared)).await;
-        match kept {
+        let Pending { before, keys, prepared, .. } = pending;
+        match self.keep(prepared).await {
             Ok(()) => {
                 tracing::info!("configuration confirmed");
                 self.events.tell(EventKind::ConfigConfirmed, "", "the configuration is kept");
                 Ok(())
             }
             Err(why) => {
-                self.back_to(before, &names, &keys, &why).await;
+                self.back_to(before, &keys, &why).await;
                 Err(Refusal::Store(why))
             }
         }
@@ -60,26 +57,14 @@ impl<A: Appliers> Task<A> {
     /// Undoes what waits to be confirmed, if something does.
     pub(super) async fn roll_back(&mut self, why: &str) -> Vec<Change> {
         let Some(pending) = self.pending.take() else { return Vec::new() };
-        let Pending { before, names, keys, prepared, .. } = pending;
-        let discard = move |store: &Store| {
-            store.discard(prepared);
-            Ok(())
-        };
-        if let Err(why) = blocking(&self.store, discard).await {
-            tracing::warn!(why, "a file that is not needed any more stays");
-        }
-        let changes = self.undone(&before, &names, &keys);
-        self.back_to(before, &names, &keys, why).await;
+        let Pending { before, keys, .. } = pending;
+        let changes = self.undone(&before, &keys);
+        self.back_to(before, &keys, why).await;
         changes
     }
 
-    /// What going back to `before` does to the VIPs of these names and the resources of these keys.
-    fn undone(
-        &self,
-        before: &Before,
-        names: &BTreeSet<String>,
-        keys: &BTreeSet<Key>,
-    ) -> Vec<Change> {
+    /// What going back to `before` does to its VIPs and the resources of these keys.
+    fn undone(&self, before: &Before, keys: &BTreeSet<Key>) -> Vec<Change> {
         let resources = keys.iter().map(|key| {
             let change = match (before.resources.get(key), self.resources.get(key)) {
                 (Some(_), None) => ChangeKind::Created,
@@ -89,8 +74,8 @@ impl<A: Appliers> Task<A> {
             };
             super::apply::change(key, change)
         });
-        let vips = names.iter().map(|name| {
-            let change = match (before.vips.get(name), self.vips.get(name)) {
+        let vips = before.vips.iter().map(|(name, old)| {
+            let change = match (old, self.book.vips().get(name)) {
                 (Some(_), None) => ChangeKind::Created,
                 (None, _) => ChangeKind::Deleted,
                 (Some(old), Some(new)) if asks_the_same(old, new) => ChangeKind::Unchanged,
@@ -101,19 +86,13 @@ impl<A: Appliers> Task<A> {
         resources.chain(vips).collect()
     }
 
-    async fn back_to(
-        &mut self,
-        before: Before,
-        names: &BTreeSet<String>,
-        keys: &BTreeSet<Key>,
-        why: &str,
-    ) {
+    async fn back_to(&mut self, before: Before, keys: &BTreeSet<Key>, why: &str) {
         let undone = self.restore(before);
-        self.say_shadowed();
+        self.say_shadowed(&undone.vips, !keys.is_empty());
         tracing::warn!(why, "configuration rolled back");
         self.events.tell(EventKind::ConfigRolledBack, "", why);
         self.tell_of_resources(&undone.resources, keys);
-        self.tell_of_vips(&undone.vips, names);
+        self.tell_of_vips(&undone.vips);
         // A dataplane that refuses is asked again with every tick.
         self.follow().await;
         self.tell_of_state(&undone.vips);
@@ -126,7 +105,7 @@ impl<A: Appliers> Task<A> {
     ) -> Result<Vec<Change>, Refusal> {
         if let (Some(pending), None) = (&self.pending, to) {
             return Ok(match dry_run {
-                true => self.undone(&pending.before, &pending.names, &pending.keys),
+                true => self.undone(&pending.before, &pending.keys),
                 false => self.roll_back("an operator asked for it").await,
             });
         }

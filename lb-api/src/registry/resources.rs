@@ -82,8 +82,9 @@ impl<A: Appliers> Task<A> {
         key: &Key,
         dry_run: bool,
     ) -> Result<(), Refusal> {
-        let followed = admit::follow(&mut wanted.vips, &wanted.resources, &wanted.keys);
-        wanted.names = followed.map_err(|refusal| in_use(key, refusal))?;
+        let Wanted { vips, resources, keys } = &mut wanted;
+        let followed = admit::follow(self.book.vips(), vips, resources, keys);
+        followed.map_err(|refusal| in_use(key, refusal))?;
         if !dry_run {
             self.change(wanted, None).await?;
             tracing::info!(resource = %key, "changed");
@@ -116,7 +117,7 @@ impl<A: Appliers> Task<A> {
         let ranges = Ranges::of(&pool.spec);
         let mut allocated: Vec<Allocation> = Vec::new();
         let mut inside: Vec<&Vip> =
-            self.vips.values().filter(|vip| ranges.holds(vip.spec.address)).collect();
+            self.book.vips().values().filter(|vip| ranges.holds(vip.spec.address)).collect();
         inside.sort_by_key(|vip| vip.spec.address);
         for vip in inside {
             let (address, name) = (vip.spec.address, vip.metadata.name.clone());
@@ -142,7 +143,8 @@ impl<A: Appliers> Task<A> {
 
     fn check_with_state(&self, check: &NamedHealthCheck) -> NamedHealthCheck {
         let name = Some(&check.metadata.name);
-        let named = self.vips.values().filter(|vip| vip.spec.health_check.from.as_ref() == name);
+        let named =
+            self.book.vips().values().filter(|vip| vip.spec.health_check.from.as_ref() == name);
         let vips: Vec<String> = named.map(|vip| vip.metadata.name.clone()).collect();
         let used = Condition {
             kind: "Used".into(),

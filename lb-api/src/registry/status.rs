@@ -16,22 +16,21 @@ impl<A: Appliers> Task<A> {
     pub(super) async fn list(&mut self) -> Vec<Vip> {
         let counters = self.appliers.counters().await;
         let verdicts = self.verdicts.borrow().clone();
-        let reasons = Reasons::new(self.facts(&verdicts, Instant::now()), &self.announced);
-        self.vips
-            .values()
-            .map(|vip| self.with_status(vip, &reasons, &verdicts, &counters))
-            .collect()
+        let vips = self.book.vips().values();
+        let facts = self.facts(&verdicts, Instant::now());
+        let reasons = Reasons::new(facts, &self.announced, vips.clone());
+        vips.map(|vip| self.with_status(vip, &reasons, &verdicts, &counters)).collect()
     }
 
     /// One VIP with its status.
     pub(super) async fn get(&mut self, name: &str) -> Option<Vip> {
-        if !self.vips.contains_key(name) {
-            return None;
-        }
-        let counters = self.appliers.counters().await;
+        let key = control::key(&self.book.vips().get(name)?.spec);
+        let counters = self.appliers.counters_of(key).await;
         let verdicts = self.verdicts.borrow().clone();
-        let reasons = Reasons::new(self.facts(&verdicts, Instant::now()), &self.announced);
-        let vip = self.vips.get(name)?;
+        let vip = self.book.vips().get(name)?;
+        let here = self.book.of_address(vip.spec.address);
+        let facts = self.facts(&verdicts, Instant::now());
+        let reasons = Reasons::new(facts, &self.announced, here);
         Some(self.with_status(vip, &reasons, &verdicts, &counters))
     }
 

@@ -1,6 +1,6 @@
 //! The task that owns the VIPs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::admit;
 use super::confirm::Pending;
 use super::tell::Known;
-use super::{Appliers, Command, Start, clash};
-use crate::control::{self, Damping, Desired, Facts, Vips};
+use super::{Appliers, Command, Start};
+use crate::control::{Book, Damping};
 use crate::events::Events;
 use crate::health::{Target, Verdicts};
 use crate::resources::{Key, Resources};
@@ -24,9 +24,12 @@ use crate::store::{Store, StoreError};
 /// How often what time changes (damping) or what failed is looked at again.
 const TICK: Duration = Duration::from_secs(1);
 
+/// VIPs by name, as they are to be or as they were: `None` where there is none.
+pub(super) type Changed = BTreeMap<String, Option<Vip>>;
+
 pub(super) struct Task<A> {
     /// All that are served.
-    pub(super) vips: Vips,
+    pub(super) book: Book,
     /// Names of those that the file says.
     pub(super) from_file: BTreeSet<String>,
     /// Kept VIPs that clash with the file's: not served, and not lost either.
@@ -38,25 +41,29 @@ pub(super) struct Task<A> {
     /// Kept ones that the file says, too: they don't count, and are not lost either.
     pub(super) shadowed_resources: Resources,
     /// What the appliers were told of them last.
-    configured: Option<Resources>,
-    /// What is said of them.
+    pub(super) configured: Option<Resources>,
+    /// What is said of VIPs that name what is not there.
+    incomplete: BTreeMap<String, String>,
+    /// What is said of all of them.
     warnings: watch::Sender<Vec<String>>,
     pub(super) store: Arc<Store>,
     /// The last that was given to a VIP.
     pub(super) revision: u64,
-    damping: Damping,
+    pub(super) damping: Damping,
     pub(super) attached: watch::Receiver<bool>,
     pub(super) verdicts: watch::Receiver<Arc<Verdicts>>,
-    targets: watch::Sender<Arc<BTreeSet<Target>>>,
+    pub(super) targets: watch::Sender<Arc<BTreeSet<Target>>>,
     commands: mpsc::Receiver<Command>,
     pub(super) appliers: A,
     /// What the dataplane was told last; `None` while that is not known.
-    applied: Option<Table>,
+    pub(super) applied: Option<Table>,
+    /// What of the verdicts and of the attachment the last reconciliation went by.
+    pub(super) heard: (Arc<Verdicts>, bool),
     /// What the dataplane has confirmed.
     pub(super) serving: BTreeSet<ServiceKey>,
     pub(super) announced: BTreeSet<IpAddr>,
     /// What the kernel was told last; `None` at the start, when an earlier process may have told it anything.
-    routed: Option<BTreeSet<IpAddr>>,
+    pub(super) routed: Option<BTreeSet<IpAddr>>,
     /// The last failure, so that it is logged once.
     failure: Option<String>,
     pub(super) events: Events,
@@ -72,18 +79,6 @@ impl<A: Appliers> Task<A> {
         appliers: A,
         commands: mpsc::Receiver<Command>,
     ) -> (Self, watch::Receiver<Vec<String>>) {
-        let by_name = |vip: Vip| (vip.metadata.name.clone(), vip);
-        let mut vips: Vips = start.file.into_iter().map(by_name).collect();
-        let from_file = vips.keys().cloned().collect();
-        let mut shadowed = Vec::new();
-        for vip in start.kept {
-            let name = &vip.metadata.name;
-            if vips.contains_key(name) || clash(&vips, &vip).is_some() {
-                shadowed.push(vip);
-            } else {
-                vips.insert(name.clone(), vip);
-            }
-        }
         let file_resources: BTreeSet<Key> = start.file_resources.keys().cloned().collect();
         let (mut resources, mut shadowed_resources) = (start.file_resources, Resources::default());
         for kept in start.kept_resources.all().cloned() {
@@ -92,17 +87,35 @@ impl<A: Appliers> Task<A> {
                 false => resources.insert(kept),
             }
         }
-        admit::resume(&mut vips, &resources);
-        let said = [shadows(&shadowed), admit::incomplete(&vips, &resources)].concat();
-        let (warnings, warned) = watch::channel(said);
+        let mut book = Book::default();
+        let mut from_file = BTreeSet::new();
+        for mut vip in start.file {
+            let name = vip.metadata.name.clone();
+            admit::resume(&mut vip, &resources);
+            book.set(&name, Some(vip));
+            from_file.insert(name);
+        }
+        let mut shadowed = Vec::new();
+        for mut vip in start.kept {
+            let name = vip.metadata.name.clone();
+            if book.vips().contains_key(&name) || book.clash(&vip).is_some() {
+                shadowed.push(vip);
+            } else {
+                admit::resume(&mut vip, &resources);
+                book.set(&name, Some(vip));
+            }
+        }
+        let incomplete = admit::incomplete(book.vips().values(), &resources);
+        let (warnings, warned) = watch::channel(said(&shadowed, &incomplete));
         let task = Self {
-            vips,
+            book,
             from_file,
             shadowed,
             resources,
             file_resources,
             shadowed_resources,
             configured: None,
+            incomplete,
             warnings,
             store: Arc::new(start.store),
             revision: start.revision,
@@ -113,6 +126,7 @@ impl<A: Appliers> Task<A> {
             commands,
             appliers,
             applied: None,
+            heard: Default::default(),
             serving: BTreeSet::new(),
             announced: BTreeSet::new(),
             routed: None,
@@ -134,7 +148,7 @@ impl<A: Appliers> Task<A> {
                 command = self.commands.recv() => match command {
                     None => return,
                     Some(Command::Withdraw(answer)) => {
-                        self.announce(BTreeSet::new()).await;
+                        self.withdraw().await;
                         let _gone = answer.send(());
                         return;
                     }
@@ -201,12 +215,27 @@ impl<A: Appliers> Task<A> {
                 let _gone = answer.send(self.history().await);
             }
             Command::Withdraw(answer) => drop(answer),
+            #[cfg(test)]
+            Command::Follow(answer) => {
+                self.follow().await;
+                let _gone = answer.send(());
+            }
         }
     }
 
-    pub(super) fn say_shadowed(&self) {
-        let incomplete = admit::incomplete(&self.vips, &self.resources);
-        let said = [shadows(&self.shadowed), incomplete].concat();
+    /// Says what is not served or lacks something, of which these VIPs may be others than they were; all of them where
+    /// something else changed.
+    pub(super) fn say_shadowed(&mut self, changed: &Changed, all: bool) {
+        if all {
+            self.incomplete = admit::incomplete(self.book.vips().values(), &self.resources);
+        } else {
+            for name in changed.keys() {
+                self.incomplete.remove(name);
+            }
+            let vips = changed.keys().filter_map(|name| self.book.vips().get(name));
+            self.incomplete.extend(admit::incomplete(vips, &self.resources));
+        }
+        let said = said(&self.shadowed, &self.incomplete);
         self.warnings.send_if_modified(|old| std::mem::replace(old, said.clone()) != said);
     }
 
@@ -221,84 +250,7 @@ impl<A: Appliers> Task<A> {
                 self.failure = Some(why);
             }
         }
-        self.tell_of_state(&Vips::new());
-    }
-
-    /// Makes the world match: withdraws, then changes the kernel and the dataplane, then advertises.
-    pub(super) async fn reconcile(&mut self) -> Result<(), String> {
-        if self.configured.as_ref() != Some(&self.resources) {
-            self.configured = None;
-            self.appliers.configure(&self.resources).await?;
-            self.configured = Some(self.resources.clone());
-        }
-        let now = std::time::Instant::now();
-        let wanted = control::targets(&self.vips);
-        // Until the dataplane has taken the change, what is known of backends that it takes away is kept.
-        let with_before = wanted.union(&self.targets.borrow()).copied().collect();
-        self.check(with_before);
-        self.attached.mark_unchanged();
-        let verdicts = self.verdicts.borrow_and_update().clone();
-        self.damping.observe(&control::address_health(&self.vips, &verdicts), now);
-
-        let Desired { table, addresses, announced } = control::desired(self.facts(&verdicts, now));
-        self.announce(self.announced.intersection(&announced).copied().collect()).await;
-        let before = self.routed.clone().unwrap_or_default();
-        self.route(before.union(&addresses).copied().collect()).await;
-        if self.applied.as_ref() != Some(&table) {
-            let keys: BTreeSet<_> = table.services.keys().copied().collect();
-            // Until the answer is there, only what was served and stays is known to be served.
-            self.serving.retain(|key| keys.contains(key));
-            self.applied = None;
-            self.appliers.serve(table.clone()).await?;
-            self.serving = keys;
-            self.applied = Some(table);
-        }
-        self.check(wanted);
-        self.route(addresses).await;
-        let announced = control::announced(self.facts(&verdicts, now));
-        self.announce(announced).await;
-        Ok(())
-    }
-
-    fn check(&self, wanted: BTreeSet<Target>) {
-        self.targets.send_if_modified(|targets| {
-            let changed = **targets != wanted;
-            if changed {
-                *targets = Arc::new(wanted);
-            }
-            changed
-        });
-    }
-
-    pub(super) fn facts<'a>(
-        &'a self,
-        verdicts: &'a Verdicts,
-        now: std::time::Instant,
-    ) -> Facts<'a> {
-        let Self { vips, serving, damping, .. } = self;
-        let attached = *self.attached.borrow();
-        Facts { vips, verdicts, attached, serving, damping, now }
-    }
-
-    async fn announce(&mut self, addresses: BTreeSet<IpAddr>) {
-        if addresses == self.announced {
-            return;
-        }
-        for address in self.announced.difference(&addresses) {
-            tracing::info!(%address, "BGP withdraws");
-        }
-        for address in addresses.difference(&self.announced) {
-            tracing::info!(%address, "BGP advertises");
-        }
-        self.appliers.announce(&addresses).await;
-        self.announced = addresses;
-    }
-
-    async fn route(&mut self, addresses: BTreeSet<IpAddr>) {
-        if self.routed.as_ref() != Some(&addresses) {
-            self.appliers.route(&addresses).await;
-            self.routed = Some(addresses);
-        }
+        self.tell_of_state(&Changed::new());
     }
 }
 
@@ -310,6 +262,10 @@ pub(super) async fn blocking<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(move || work(&store));
     let done = done.await.map_err(|error| error.to_string())?;
     done.map_err(|error| error.to_string())
+}
+
+fn said(shadowed: &[Vip], incomplete: &BTreeMap<String, String>) -> Vec<String> {
+    shadows(shadowed).into_iter().chain(incomplete.values().cloned()).collect()
 }
 
 /// What is said of kept VIPs that are not served.

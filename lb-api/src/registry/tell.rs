@@ -8,24 +8,25 @@ use lb_api_types::event::EventKind;
 use lb_api_types::vip::{Health, Vip};
 
 use super::change::asks_the_same;
-use super::task::Task;
+use super::task::{Changed, Task};
 use super::{Appliers, protocol_name};
-use crate::control::Vips;
 use crate::health::{Verdict, Verdicts};
 
 /// What was told last.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     announced: BTreeSet<IpAddr>,
+    /// Addresses of which something else may hold now.
+    pub(super) stale: BTreeSet<IpAddr>,
     verdicts: Arc<Verdicts>,
     attached: bool,
 }
 
 impl<A: Appliers> Task<A> {
-    /// Tells what became of VIPs of these names.
-    pub(super) fn tell_of_vips(&self, before: &Vips, names: &BTreeSet<String>) {
-        for name in names {
-            let (kind, vip) = match (before.get(name), self.vips.get(name)) {
+    /// Tells what became of VIPs that were changed.
+    pub(super) fn tell_of_vips(&self, before: &Changed) {
+        for (name, old) in before {
+            let (kind, vip) = match (old, self.book.vips().get(name)) {
                 (None, Some(vip)) => (EventKind::VipCreated, vip),
                 (Some(old), Some(vip)) if !asks_the_same(old, vip) => (EventKind::VipUpdated, vip),
                 (Some(vip), None) => (EventKind::VipDeleted, vip),
@@ -36,7 +37,7 @@ impl<A: Appliers> Task<A> {
     }
 
     /// Tells what has changed of itself. Of VIPs that are gone, `before` says which addresses they had.
-    pub(super) fn tell_of_state(&mut self, before: &Vips) {
+    pub(super) fn tell_of_state(&mut self, before: &Changed) {
         let attached = *self.attached.borrow();
         match (self.told.attached, attached) {
             (false, true) => {
@@ -55,9 +56,8 @@ impl<A: Appliers> Task<A> {
             self.tell_of_backends(&verdicts);
             self.told.verdicts = verdicts;
         }
-        if self.announced != self.told.announced {
-            self.tell_of_addresses(before);
-            self.told.announced.clone_from(&self.announced);
+        for address in std::mem::take(&mut self.told.stale) {
+            self.tell_of_address(address, before);
         }
     }
 
@@ -77,22 +77,25 @@ impl<A: Appliers> Task<A> {
         }
     }
 
-    fn tell_of_addresses(&self, before: &Vips) {
-        let has = |vip: &Vip, addresses: &BTreeSet<IpAddr>| addresses.contains(&vip.spec.address);
-        let gone = before.iter().filter(|(name, _)| !self.vips.contains_key(*name));
-        for (name, vip) in self.vips.iter().chain(gone) {
-            let address = vip.spec.address;
-            match (has(vip, &self.told.announced), has(vip, &self.announced)) {
-                (false, true) => {
-                    let message = format!("BGP advertises {address}");
-                    self.events.tell(EventKind::VipAdvertised, name.clone(), message);
-                }
-                (true, false) => {
-                    let message = format!("BGP no longer advertises {address}");
-                    self.events.tell(EventKind::VipWithdrawn, name.clone(), message);
-                }
-                (true, true) | (false, false) => {}
+    fn tell_of_address(&mut self, address: IpAddr, before: &Changed) {
+        let is_announced = self.announced.contains(&address);
+        let was_announced = match is_announced {
+            true => !self.told.announced.insert(address),
+            false => self.told.announced.remove(&address),
+        };
+        let (kind, message) = match (was_announced, is_announced) {
+            (false, true) => (EventKind::VipAdvertised, format!("BGP advertises {address}")),
+            (true, false) => {
+                (EventKind::VipWithdrawn, format!("BGP no longer advertises {address}"))
             }
+            (true, true) | (false, false) => return,
+        };
+        let gone = before.iter().filter_map(|(name, old)| {
+            let old = old.as_ref().filter(|old| old.spec.address == address);
+            old.filter(|_| !self.book.vips().contains_key(name))
+        });
+        for vip in self.book.of_address(address).chain(gone) {
+            self.events.tell(kind, vip.metadata.name.clone(), message.clone());
         }
     }
 }

@@ -22,6 +22,8 @@ type Targets = watch::Receiver<Arc<BTreeSet<Target>>>;
 pub(crate) struct World {
     told: Arc<Mutex<Vec<Told>>>,
     refuse: Arc<Mutex<Option<String>>>,
+    /// What is served.
+    table: Arc<Mutex<Table>>,
     targets: Arc<Mutex<Option<Targets>>>,
     /// What was to be checked when the dataplane refused last.
     checked: Arc<Mutex<BTreeSet<Target>>>,
@@ -42,8 +44,20 @@ impl World {
 }
 
 impl Appliers for World {
-    async fn serve(&mut self, table: Table) -> Result<(), String> {
+    async fn serve(&mut self, wanted: Serve) -> Result<(), String> {
         let refuse = self.refuse.lock().unwrap().clone();
+        let mut table = self.table.lock().unwrap().clone();
+        match wanted {
+            Serve::All(all) => table = all,
+            Serve::Change(change) => {
+                for (key, service) in change.services {
+                    match service {
+                        Some(service) => drop(table.services.insert(key, service)),
+                        None => drop(table.services.remove(&key)),
+                    }
+                }
+            }
+        }
         // One service is what the refusing dataplane has room for.
         match refuse.filter(|_| table.services.len() > 1) {
             Some(why) => {
@@ -54,6 +68,7 @@ impl Appliers for World {
             }
             None => {
                 self.tell(Told::Serve(table.services.len()));
+                *self.table.lock().unwrap() = table;
                 Ok(())
             }
         }
@@ -72,6 +87,10 @@ impl Appliers for World {
     }
 
     async fn counters(&mut self) -> ServiceCounters {
+        ServiceCounters::new()
+    }
+
+    async fn counters_of(&mut self, _key: ServiceKey) -> ServiceCounters {
         ServiceCounters::new()
     }
 }
@@ -266,14 +285,16 @@ async fn what_cannot_be_kept_changes_nothing() {
     let bench = Bench::new(vec![]).await;
     bench.put(vip("a", 1)).await.unwrap();
     bench.world.told();
-    // A folder in the new file's place: even root cannot write it.
-    std::fs::create_dir(bench.folder.path().join("vips.json.new")).unwrap();
+    let broken = bench.folder.path().join(crate::store::BROKEN);
+    std::fs::write(&broken, "").unwrap();
     let refused = bench.put(vip("b", 2)).await;
     assert!(matches!(refused, Err(Refusal::NotWritten(_))), "{refused:?}");
     let refused = bench.delete("a").await;
     assert!(matches!(refused, Err(Refusal::NotWritten(_))), "{refused:?}");
     assert_eq!(bench.names().await, ["a"]);
     assert_eq!(bench.world.told(), [], "a full disk disturbs no traffic");
+    std::fs::remove_file(broken).unwrap();
+    bench.put(vip("b", 2)).await.unwrap();
 }
 
 #[tokio::test]
@@ -587,11 +608,134 @@ async fn what_cannot_be_kept_when_it_is_confirmed_is_rolled_back() {
     let bench = Bench::new(vec![]).await;
     bench.put(vip("a", 1)).await.unwrap();
     bench.apply_for(vec![vip("b", 2)], 3600).await.unwrap();
-    // What was written and waits is gone: it cannot take the old one's place.
-    std::fs::remove_file(bench.folder.path().join("vips.json.new")).unwrap();
+    let broken = bench.folder.path().join(crate::store::BROKEN);
+    std::fs::write(&broken, "").unwrap();
     let refused = bench.registry.confirm().await.unwrap_err();
     assert!(matches!(refused, Refusal::Store(_)), "{refused}");
     assert_eq!(bench.names().await, ["a"]);
+    std::fs::remove_file(broken).unwrap();
     let bench = bench.restart(vec![]).await;
     assert_eq!(bench.names().await, ["a"]);
+}
+
+/// A step of what may happen to a registry.
+#[derive(Clone, Debug)]
+enum Happens {
+    /// VIPs are put (with an address, a port, a backend, whether it is advertised) and removed, in one change.
+    Apply(Vec<(u8, u8, u16, u8, bool)>, Option<u8>),
+    /// Health finds something of a backend.
+    Found(u8, Health),
+    Attached(bool),
+    /// The dataplane refuses more than one service, or no longer.
+    Refuses(bool),
+}
+
+fn happens() -> impl proptest::strategy::Strategy<Value = Happens> {
+    use proptest::prelude::*;
+    let one = (0_u8..5, 0_u8..3, 80_u16..82, 1_u8..4, any::<bool>());
+    let health = prop_oneof![Just(Health::Healthy), Just(Health::Unhealthy), Just(Health::Unknown)];
+    prop_oneof![
+        5 => (prop::collection::vec(one, 0..4), prop::option::of(0_u8..5))
+            .prop_map(|(put, gone)| Happens::Apply(put, gone)),
+        5 => (1_u8..4, health).prop_map(|(backend, health)| Happens::Found(backend, health)),
+        1 => any::<bool>().prop_map(Happens::Attached),
+        1 => any::<bool>().prop_map(Happens::Refuses),
+    ]
+}
+
+impl Bench {
+    async fn happen(&self, happens: Happens) {
+        match happens {
+            Happens::Apply(put, gone) => {
+                let put = put.into_iter().map(|(name, last, port, backend, advertise)| {
+                    let mut vip = at_port(&format!("v{name}"), last, port);
+                    vip.spec.backends[0].port = backend.into();
+                    vip.spec.advertise = advertise;
+                    vip
+                });
+                let _may_clash =
+                    self.registry.apply(put.collect::<Vec<_>>().into(), Bulk::default()).await;
+                if let Some(gone) = gone {
+                    let _may_lack = self.delete(&format!("v{gone}")).await;
+                }
+            }
+            Happens::Found(backend, health) => {
+                let verdict = Verdict { health, message: String::new() };
+                let mut all = (**self.verdicts.borrow()).clone();
+                for target in self.targets.borrow().iter() {
+                    if target.backend.port() == u16::from(backend) {
+                        all.insert(*target, verdict.clone());
+                    }
+                }
+                self.verdicts.send_replace(Arc::new(all));
+            }
+            Happens::Attached(attached) => drop(self.attachment.send_replace(attached)),
+            Happens::Refuses(refuses) => self.world.refuse(refuses.then_some("no room")),
+        }
+    }
+
+    /// What the world was told last of addresses, beside what a computation from scratch says of the same facts.
+    async fn compare(&self, told: &mut (Vec<IpAddr>, Vec<IpAddr>)) {
+        let vips = self.registry.list().await.unwrap();
+        for told_now in self.world.told() {
+            match told_now {
+                Told::Announce(addresses) => told.0 = addresses,
+                Told::Route(addresses) => told.1 = addresses,
+                Told::Serve(_) => {}
+            }
+        }
+        let advertised: BTreeSet<IpAddr> = vips
+            .iter()
+            .filter(|vip| vip.status.as_ref().is_some_and(|status| status.advertised))
+            .map(|vip| vip.spec.address)
+            .collect();
+        let held: Vec<_> = vips
+            .iter()
+            .filter(|vip| vip.status.as_ref().is_some_and(|s| s.message.contains("held back")))
+            .map(|vip| vip.spec.address)
+            .collect();
+        let vips = vips.into_iter().map(|vip| (vip.metadata.name.clone(), vip)).collect();
+        let verdicts = self.verdicts.borrow().clone();
+        let table = self.world.table.lock().unwrap().clone();
+        let serving = table.services.keys().copied().collect();
+        let desired = control::desired(control::Facts {
+            vips: &vips,
+            verdicts: &verdicts,
+            attached: *self.attachment.borrow(),
+            serving: &serving,
+            damping: &control::Damping::default(),
+            now: std::time::Instant::now(),
+        });
+        assert_eq!(table, desired.table);
+        assert_eq!(told.1, desired.addresses.into_iter().collect::<Vec<_>>());
+        let wanted = desired.announced.into_iter().filter(|address| !held.contains(address));
+        assert_eq!(told.0, wanted.collect::<Vec<_>>());
+        assert_eq!(advertised, told.0.iter().copied().collect());
+        assert_eq!(**self.targets.borrow(), control::targets(&vips));
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn what_the_world_is_told_change_by_change_is_what_it_would_be_told_at_once(
+        steps in proptest::collection::vec(happens(), 1..30)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let bench = Bench::over(tempfile::tempdir_in("/dev/shm").unwrap(), vec![]).await;
+            let mut told = Default::default();
+            for step in steps {
+                bench.happen(step).await;
+                // What health and attachments say is followed beside requests.
+                tokio::task::yield_now().await;
+                let refuses = bench.world.refuse.lock().unwrap().is_some();
+                bench.registry.settled().await;
+                if !refuses {
+                    bench.compare(&mut told).await;
+                }
+            }
+        });
+    }
 }

@@ -1,6 +1,7 @@
 mod crash;
 
-use lb_api_types::vip::{Backend, Metadata, VipSpec};
+use lb_api_types::resource::{Metadata, NamedHealthCheck};
+use lb_api_types::vip::{Backend, VipSpec};
 
 use super::*;
 
@@ -30,31 +31,77 @@ fn some_vip(name: &str) -> Vip {
     }
 }
 
+/// A change that takes these away and puts those.
+fn change(revision: u64, removed: &[&str], put: &[&str]) -> Change {
+    Change {
+        revision,
+        put: put.iter().map(|name| some_vip(name)).collect(),
+        removed: removed.iter().map(|name| (*name).to_owned()).collect(),
+        resources: None,
+    }
+}
+
+fn names(vips: &[Vip]) -> Vec<&str> {
+    vips.iter().map(|vip| vip.metadata.name.as_str()).collect()
+}
+
+/// What a daemon finds that starts now.
+fn start(folder: &Path) -> Loaded {
+    Store::open(folder).unwrap().load().unwrap()
+}
+
+/// A folder with the VIP `a` in a snapshot at revision 1, and `b` and `c` in the journal.
+fn folded() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    store.load().unwrap();
+    store.save(&change(1, &[], &["a"])).unwrap();
+    store.fold().unwrap();
+    store.save(&change(2, &[], &["b"])).unwrap();
+    store.save(&change(3, &[], &["c"])).unwrap();
+    folder
+}
+
 #[test]
 fn what_is_saved_is_loaded_again() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("a/b");
-    let vips = [some_vip("a"), some_vip("b")];
     let store = Store::open(&folder).unwrap();
     assert_eq!(store.load().unwrap(), Loaded::default());
-    store.save(1, &[&vips[0], &vips[1]], &Resources::default()).unwrap();
+    store.save(&change(1, &[], &["a", "b"])).unwrap();
+    store.save(&change(2, &["a"], &["c"])).unwrap();
     drop(store);
-    let loaded = Store::open(&folder).unwrap().load().unwrap();
-    assert_eq!(
-        loaded,
-        Loaded {
-            revision: 1,
-            vips: vips.into(),
-            resources: Resources::default(),
-            warnings: vec![]
-        }
-    );
+    let vips = vec![some_vip("b"), some_vip("c")];
+    assert_eq!(start(&folder), Loaded { revision: 2, vips, ..Loaded::default() });
+}
+
+#[test]
+fn resources_beside_vips_are_kept_by_changes_and_snapshots() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |name: &str| {
+        let metadata = Metadata { name: name.into(), ..Metadata::default() };
+        let spec = lb_api_types::resource::HealthCheckSpec::default();
+        Resource::HealthCheck(NamedHealthCheck { metadata, spec, status: None })
+    };
+    let all: Resources = [check("slow"), check("fast")].into_iter().collect();
+    let fewer: Resources = [check("fast")].into_iter().collect();
+    let store = Store::open(folder.path()).unwrap();
+    store.load().unwrap();
+    store.save(&Change { resources: Some(all.clone()), ..change(1, &[], &["a"]) }).unwrap();
+    assert_eq!(store.load().unwrap().resources, all);
+    store.fold().unwrap();
+    store.save(&change(2, &[], &["b"])).unwrap();
+    assert_eq!(store.load().unwrap().resources, all);
+    store.save(&Change { resources: Some(fewer.clone()), ..change(3, &[], &[]) }).unwrap();
+    let generations = store.generations();
+    let seen: Vec<_> = generations.iter().map(|generation| &generation.resources).collect();
+    assert_eq!(seen, [&fewer, &all, &all]);
+    assert_eq!(store.load().unwrap().resources, fewer);
 }
 
 #[test]
 fn a_damaged_file_is_kept_aside_and_said_until_somebody_removes_it() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
     let damages = [
         "",
         "{\"version\": 1, \"vips\": [",
@@ -63,15 +110,18 @@ fn a_damaged_file_is_kept_aside_and_said_until_somebody_removes_it() {
         "[]",
     ];
     for (place, damage) in damages.iter().enumerate() {
-        fs::write(folder.path().join(NAME), damage).unwrap();
-        let loaded = store.load().unwrap();
+        fs::write(folder.path().join(SNAPSHOT), damage).unwrap();
+        let loaded = start(folder.path());
         assert_eq!(loaded.vips, []);
-        assert_eq!(loaded.warnings.len(), place + 1, "{:?}", loaded.warnings);
-        let kept = folder.path().join(format!("{NAME}.damaged-{}", place + 1));
+        assert_eq!(loaded.warnings.len(), place + 2, "what and why, and the files that are kept");
+        let kept = folder.path().join(format!("{SNAPSHOT}.damaged-{}", place + 1));
         assert_eq!(fs::read_to_string(kept).unwrap(), *damage);
     }
-    store.save(1, &[&some_vip("a")], &Resources::default()).unwrap();
-    let loaded = store.load().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    store.load().unwrap();
+    store.save(&change(1, &[], &["a"])).unwrap();
+    drop(store);
+    let loaded = start(folder.path());
     assert_eq!((loaded.vips.len(), loaded.warnings.len()), (1, damages.len()));
 }
 
@@ -79,10 +129,24 @@ fn a_damaged_file_is_kept_aside_and_said_until_somebody_removes_it() {
 fn a_file_of_a_later_version_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let text = "{\"version\": 4, \"vips\": {}}";
-    fs::write(folder.path().join(NAME), text).unwrap();
-    assert!(matches!(store.load(), Err(StoreError::Version { found: 4, .. })));
-    assert_eq!(fs::read_to_string(folder.path().join(NAME)).unwrap(), text);
+    let text = "{\"version\": 5, \"vips\": {}}";
+    fs::write(folder.path().join(SNAPSHOT), text).unwrap();
+    assert!(matches!(store.load(), Err(StoreError::Version { found: 5, .. })));
+    assert_eq!(fs::read_to_string(folder.path().join(SNAPSHOT)).unwrap(), text);
+}
+
+#[test]
+fn a_file_of_an_earlier_version_is_read_and_becomes_a_snapshot_before_it_has_a_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let vip = serde_json::to_value(some_vip("old")).unwrap();
+    let text = serde_json::json!({"version": 2, "revision": 7, "vips": [vip]}).to_string();
+    fs::write(folder.path().join(SNAPSHOT), text).unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!((store.load().unwrap().revision, folder.path().join(JOURNAL).exists()), (7, false));
+    store.save(&change(8, &[], &["new"])).unwrap();
+    let snapshot = fs::read_to_string(folder.path().join(SNAPSHOT)).unwrap();
+    assert!(snapshot.contains("\"version\": 4"), "an lbd that knows no journal refuses it");
+    assert_eq!(names(&store.load().unwrap().vips), ["new", "old"]);
 }
 
 #[test]
@@ -96,55 +160,88 @@ fn a_folder_belongs_to_one_daemon() {
 }
 
 #[test]
-fn a_save_that_was_interrupted_leaves_the_old_version() {
+fn a_line_that_was_not_written_to_its_end_was_never_kept_and_is_no_damage() {
+    let folder = folded();
+    let journal = folder.path().join(JOURNAL);
+    let whole = fs::read(&journal).unwrap();
+    let end = whole.iter().rposition(|byte| *byte == b'\n').unwrap();
+    let begin = whole[..end].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+    for upto in begin..end {
+        let mut torn = whole.clone();
+        torn[upto..=end].fill(0);
+        fs::write(&journal, torn).unwrap();
+        let loaded = start(folder.path());
+        assert_eq!(loaded.warnings, [""; 0], "{upto}");
+        assert_eq!(names(&loaded.vips), ["a", "b"], "{upto}");
+    }
+    let store = Store::open(folder.path()).unwrap();
+    store.load().unwrap();
+    store.save(&change(4, &[], &["d"])).unwrap();
+    drop(store);
+    assert_eq!(names(&start(folder.path()).vips), ["a", "b", "d"]);
+}
+
+#[test]
+fn a_damaged_snapshot_is_made_up_for_by_the_one_before_it_and_the_journals() {
+    let folder = folded();
+    let store = Store::open(folder.path()).unwrap();
+    store.load().unwrap();
+    store.fold().unwrap();
+    store.save(&change(4, &["a"], &["d"])).unwrap();
+    drop(store);
+    fs::write(folder.path().join(SNAPSHOT), "").unwrap();
+    let loaded = start(folder.path());
+    assert_eq!((names(&loaded.vips), loaded.revision), (vec!["b", "c", "d"], 4));
+    assert_eq!(loaded.warnings.len(), 2, "what and why, and the file that is kept");
+    fs::write(folder.path().join(format!("{SNAPSHOT}.previous-1")), "{").unwrap();
+    let loaded = start(folder.path());
+    assert_eq!(names(&loaded.vips), ["b", "c", "d"], "the first one of all and every change");
+    let store = Store::open(folder.path()).unwrap();
+    store.load().unwrap();
+    store.save(&change(5, &[], &["e"])).unwrap();
+    drop(store);
+    let loaded = start(folder.path());
+    assert_eq!((names(&loaded.vips), loaded.warnings.len()), (vec!["b", "c", "d", "e"], 1));
+}
+
+#[test]
+fn changes_that_are_missing_are_said_and_what_came_later_is_left_out() {
+    let folder = folded();
+    let store = Store::open(folder.path()).unwrap();
+    store.load().unwrap();
+    store.fold().unwrap();
+    store.save(&change(4, &[], &["d"])).unwrap();
+    drop(store);
+    for gone in [SNAPSHOT.to_owned(), format!("{JOURNAL}.previous-1")] {
+        fs::remove_file(folder.path().join(gone)).unwrap();
+    }
+    let loaded = start(folder.path());
+    assert_eq!(names(&loaded.vips), ["a"]);
+    assert!(loaded.warnings[0].contains("between the revisions 1 and 3"), "{:?}", loaded.warnings);
+    assert_eq!(loaded.revision, 4, "it is not given again");
+}
+
+#[test]
+fn every_flipped_bit_and_every_truncation_of_a_snapshot_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    store.save(1, &[&some_vip("old")], &Resources::default()).unwrap();
-    fs::write(folder.path().join("vips.json.new"), "{\"version\": 1, \"vi").unwrap();
-    assert_eq!(store.load().unwrap().vips[0].metadata.name, "old");
-    store.save(1, &[&some_vip("new")], &Resources::default()).unwrap();
-    assert_eq!(store.load().unwrap().vips[0].metadata.name, "new");
-}
-
-/// Names of what the store would serve after a start, and how many warnings it has.
-fn start(folder: &Path) -> (Vec<String>, usize) {
-    let loaded = Store::open(folder).unwrap().load().unwrap();
-    (loaded.vips.into_iter().map(|vip| vip.metadata.name).collect(), loaded.warnings.len())
-}
-
-#[test]
-fn a_damaged_file_leads_to_the_last_good_generation_and_a_warning() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let store = Store::open(folder).unwrap();
-    for name in ["a", "b", "c"] {
-        store.save(1, &[&some_vip(name)], &Resources::default()).unwrap();
-    }
-    drop(store);
-    fs::write(folder.join("vips.json"), "").unwrap();
-    fs::write(folder.join("vips.json.previous-1"), "{").unwrap();
-    assert_eq!(start(folder), (vec!["a".to_owned()], 2), "what and why, and the file that is kept");
-    assert_eq!(start(folder), (vec!["a".to_owned()], 1), "the next start finds it in its place");
-    assert_eq!(fs::read(folder.join("vips.json.damaged-1")).unwrap(), b"");
-}
-
-#[test]
-fn every_flipped_bit_and_every_truncation_is_found() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let store = Store::open(folder).unwrap();
-    store.save(7, &[&some_vip("old")], &Resources::default()).unwrap();
-    store.save(8, &[&some_vip("new")], &Resources::default()).unwrap();
-    let whole = fs::read(folder.join(NAME)).unwrap();
-    let loaded = |bytes: &[u8]| store.parse(bytes).ok().and_then(Result::ok);
-    let expected = loaded(&whole).unwrap();
+    store.load().unwrap();
+    store.save(&change(8, &[], &["new"])).unwrap();
+    store.fold().unwrap();
+    let whole = fs::read(folder.path().join(SNAPSHOT)).unwrap();
+    let loaded = |bytes: &[u8]| {
+        snapshot::parse(bytes).ok().map(|snapshot| (snapshot.revision, snapshot.vips))
+    };
+    let expected = loaded(&whole);
+    assert!(expected.is_some());
     for bit in 0..whole.len() * 8 {
         let mut damaged = whole.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        // Also one of the version's digit: a file of a later version would not be looked at any further.
-        let parsed = store.parse(&damaged).expect("it is damage, and no later version");
+        let later = matches!(snapshot::parse(&damaged), Err(snapshot::Unfit::Later(_)));
+        assert!(!later, "bit {bit}: a later version's would not be looked at any further");
         // White space may differ without a difference in meaning.
-        assert!(parsed.is_err() || parsed.as_ref() == Ok(&expected), "bit {bit} of {damaged:?}");
+        let found = loaded(&damaged);
+        assert!(found.is_none() || found == expected, "bit {bit}");
     }
     for len in 0..whole.len() - 1 {
         assert_eq!(loaded(&whole[..len]), None, "{len} bytes");
@@ -152,47 +249,166 @@ fn every_flipped_bit_and_every_truncation_is_found() {
 }
 
 #[test]
-fn only_so_many_generations_are_kept() {
+fn every_flipped_bit_and_every_truncation_of_a_journal_is_found() {
+    let folder = folded();
+    let whole = fs::read(folder.path().join(JOURNAL)).unwrap();
+    let end = whole.iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+    let expected = journal::parse(&whole);
+    assert_eq!((expected.records.len(), expected.end), (2, end));
+    for bit in 0..(end + 64) * 8 {
+        let mut damaged = whole.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        let found = journal::parse(&damaged);
+        let is_same = found.records == expected.records;
+        assert!(found.damage.is_some() || is_same, "bit {bit}: {found:?}");
+        let before = expected.records.starts_with(&found.records);
+        assert!(before, "bit {bit}: what is before the damage holds, and nothing else");
+    }
+    for len in 0..whole.len() {
+        assert!(journal::parse(&whole[..len]).damage.is_some(), "{len} bytes");
+    }
+    // The byte that is cut at is the last one of a line, and the length one that a journal may have.
+    let name = "x".repeat(journal::CHUNK - (end + 100) % journal::CHUNK);
+    let mut long = whole[..end].to_vec();
+    long.extend(journal::line(&change(4, &[&name], &[]), 3).unwrap());
+    long.resize(long.len().next_multiple_of(journal::CHUNK), 0);
+    let last = long.iter().rposition(|byte| *byte == b'\n').unwrap();
+    for len in (journal::CHUNK..=last + 1).filter(|len| len % journal::CHUNK == 0) {
+        assert!(journal::parse(&long[..len]).damage.is_some(), "{len} bytes");
+    }
+}
+
+#[test]
+fn a_damaged_journal_leads_to_what_is_before_the_damage_a_warning_and_a_new_snapshot() {
+    let folder = folded();
+    let journal = folder.path().join(JOURNAL);
+    let mut bytes = fs::read(&journal).unwrap();
+    let last = bytes.iter().rposition(|byte| *byte == b'\n').unwrap();
+    bytes[last - 9] ^= 1;
+    fs::write(&journal, bytes).unwrap();
+    for _ in 0..2 {
+        let loaded = start(folder.path());
+        assert_eq!(names(&loaded.vips), ["a", "b"]);
+        assert!(loaded.warnings[0].contains("behind revision 2"), "{:?}", loaded.warnings);
+    }
+    let store = Store::open(folder.path()).unwrap();
+    store.load().unwrap();
+    store.save(&change(4, &[], &["d"])).unwrap();
+    drop(store);
+    let loaded = start(folder.path());
+    assert_eq!(names(&loaded.vips), ["a", "b", "d"]);
+}
+
+#[test]
+fn only_so_many_generations_and_files_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
+    store.load().unwrap();
+    assert_eq!(store.generations(), []);
+    let revisions = || store.generations().iter().map(|g| g.revision).collect::<Vec<_>>();
     for revision in 1..=9 {
-        store.save(revision, &[], &Resources::default()).unwrap();
+        store.save(&change(revision, &[], &[&format!("v{revision}")])).unwrap();
+        if revision % 3 == 0 {
+            store.fold().unwrap();
+        }
+        let expected: Vec<_> = (1..=revision).rev().take(GENERATIONS).collect();
+        assert_eq!(revisions(), expected, "whatever file they are in");
     }
-    let kept = store.previous().filter(|path| path.exists());
-    let revisions: Vec<_> =
-        kept.map(|path| store.parse(&fs::read(path).unwrap()).unwrap().unwrap().revision).collect();
-    assert_eq!(revisions, [8, 7, 6, 5]);
-    assert_eq!(store.load().unwrap().revision, 9);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2 + GENERATIONS - 1, "and the lock");
+    let generations = store.generations();
+    assert_eq!(generations[1].vips.len(), 8);
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        1 + 2 * (1 + PREVIOUS),
+        "and the lock"
+    );
 }
 
 #[test]
 fn what_was_prepared_and_not_committed_changes_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folded();
     let store = Store::open(folder.path()).unwrap();
-    store.save(1, &[&some_vip("old")], &Resources::default()).unwrap();
-    let prepared = store.prepare(2, &[&some_vip("new")], &Resources::default()).unwrap();
-    assert_eq!(store.load().unwrap().vips[0].metadata.name, "old");
+    store.load().unwrap();
+    let prepared = store.prepare(&change(4, &["a"], &["d"])).unwrap();
+    assert_eq!(names(&store.load().unwrap().vips), ["a", "b", "c"]);
     store.commit(prepared).unwrap();
-    assert_eq!(store.load().unwrap().vips[0].metadata.name, "new");
+    assert_eq!(names(&store.load().unwrap().vips), ["b", "c", "d"]);
 }
 
 #[test]
-fn generations_are_listed_and_an_unfinished_ones_revision_is_not_given_again() {
+fn a_revision_that_people_have_seen_is_not_given_again() {
+    let folder = folded();
+    let store = Store::open(folder.path()).unwrap();
+    store.load().unwrap();
+    let _forgotten = store.prepare(&change(4, &[], &[])).unwrap();
+    store.reserve(4).unwrap();
+    assert_eq!(store.load().unwrap().revision, 4);
+    store.fold().unwrap();
+    assert_eq!(store.load().unwrap().revision, 4);
+    store.save(&change(5, &[], &["e"])).unwrap();
+    assert_eq!(names(&store.load().unwrap().vips), ["a", "b", "c", "e"]);
+}
+
+#[test]
+fn a_long_journal_is_to_be_folded_and_changes_go_on_meanwhile() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    assert_eq!(store.generations(), []);
-    for revision in 1..=7 {
-        store.save(revision, &[&some_vip(&format!("v{revision}"))], &Resources::default()).unwrap();
+    store.load().unwrap();
+    let many: Vec<_> = (0..600).map(|n| format!("v{n}")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    let mut revision = 0;
+    while !store.is_long() {
+        revision += 1;
+        store.save(&change(revision, &[], &many)).unwrap();
     }
-    let revisions = || store.generations().iter().map(|g| g.revision).collect::<Vec<_>>();
-    assert_eq!(revisions(), [7, 6, 5, 4, 3]);
-    assert_eq!(store.generations()[1].vips[0].metadata.name, "v6");
-    fs::write(folder.path().join(format!("{NAME}.previous-2")), "damage").unwrap();
-    assert_eq!(revisions(), [7, 6, 4, 3]);
-    let unfinished = store.prepare(9, &[], &Resources::default()).unwrap();
+    assert!((GENERATIONS as u64..40).contains(&revision), "{revision}");
+    let last = std::thread::scope(|scope| {
+        let folding = scope.spawn(|| store.fold());
+        let mut last = revision;
+        while !folding.is_finished() {
+            last += 1;
+            store.save(&change(last, &[], &[&format!("w{last}")])).unwrap();
+        }
+        folding.join().unwrap().unwrap();
+        last
+    });
+    assert!(!store.is_long());
     let loaded = store.load().unwrap();
-    assert_eq!((loaded.revision, loaded.vips[0].metadata.name.as_str()), (9, "v7"));
-    store.discard(unfinished);
-    assert_eq!(store.load().unwrap().revision, 7);
+    let during = usize::try_from(last - revision).unwrap();
+    assert_eq!((loaded.vips.len(), loaded.revision), (600 + during, last));
+    assert_eq!(loaded.warnings, [""; 0]);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+
+    /// Whatever changes, folds and restarts come, what is loaded is what was kept.
+    #[test]
+    fn what_is_loaded_is_what_was_kept(
+        steps in proptest::collection::vec((0_u8..6, 0_u8..6, 0_u8..8), 1..24)
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
+        store.load().unwrap();
+        let mut kept = std::collections::BTreeSet::new();
+        for (revision, (goes, comes, then)) in (1..).zip(steps) {
+            let (goes, comes) = (format!("v{goes}"), format!("v{comes}"));
+            store.save(&change(revision, &[&goes], &[&comes])).unwrap();
+            kept.remove(&goes);
+            kept.insert(comes);
+            match then {
+                0 => store.fold().unwrap(),
+                1 => {
+                    drop(store);
+                    store = Store::open(folder.path()).unwrap();
+                    store.load().unwrap();
+                }
+                _ => {}
+            }
+        }
+        drop(store);
+        let loaded = start(folder.path());
+        let names: Vec<_> = kept.iter().map(String::as_str).collect();
+        proptest::prop_assert_eq!(self::names(&loaded.vips), names);
+        proptest::prop_assert_eq!(loaded.warnings, [""; 0]);
+    }
 }

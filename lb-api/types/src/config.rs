@@ -151,6 +151,12 @@ pub struct Dataplane {
     pub max_flow_entries: u32,
     /// The same for flows of IPv6; 131,072 by default.
     pub max_flow_entries_ipv6: u32,
+    /// Services: VIPs' ports and protocols; 65,536 by default, at most 65,536.
+    pub max_services: u32,
+    /// Backends of all services; 131,072 by default, at most 4,194,304.
+    pub max_backends: u32,
+    /// Slots in the rings of all services, 4 bytes each; 16,777,216 by default, at most 268,435,456.
+    pub max_ring_slots: u32,
     /// How long flows may be silent, in seconds.
     pub timeouts: Timeouts,
 }
@@ -194,6 +200,9 @@ impl Default for Dataplane {
             pin_dir: "/run/lbd/bpf".into(),
             max_flow_entries: 262_144,
             max_flow_entries_ipv6: 131_072,
+            max_services: 65_536,
+            max_backends: 131_072,
+            max_ring_slots: 16_777_216,
             timeouts: Timeouts::default(),
         }
     }

@@ -9,7 +9,7 @@ use lb_dataplane_common::tables::{FlowCounts, Record};
 
 use super::{BackendCount, ReasonCount, ServiceCount, ServiceCounters};
 use crate::error::ReadError;
-use crate::plan::Served;
+use crate::plan::Ident;
 use crate::pod::Raw;
 
 pub(super) fn reasons(ebpf: &Ebpf) -> Result<Vec<ReasonCount>, ReadError> {
@@ -28,7 +28,10 @@ pub(super) fn reasons(ebpf: &Ebpf) -> Result<Vec<ReasonCount>, ReadError> {
         .collect()
 }
 
-pub(super) fn services(ebpf: &Ebpf, served: &Served) -> Result<ServiceCounters, ReadError> {
+pub(super) fn services(
+    ebpf: &Ebpf,
+    idents: impl IntoIterator<Item = Ident>,
+) -> Result<ServiceCounters, ReadError> {
     let services = per_cpu(ebpf, "SERVICE_COUNTS")?;
     let backends = per_cpu(ebpf, "BACKEND_COUNTS")?;
     let loads: Array<_, u64> = ebpf
@@ -37,7 +40,7 @@ pub(super) fn services(ebpf: &Ebpf, served: &Served) -> Result<ServiceCounters, 
         .try_into()
         .map_err(read_error("LOADS"))?;
     let mut counters = ServiceCounters::new();
-    for ident in served.idents() {
+    for ident in idents {
         let sum = flow_counts(&services, ident.id, "SERVICE_COUNTS")?;
         let backends = ident
             .backends

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::table::{BackendState, Source, Table};
+use crate::table::{BackendState, Change, Service, ServiceKey, Source, Table};
 
 /// Where this host keeps the ports of its own connections.
 const OWN_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -16,24 +16,87 @@ const DEFAULT_OWN_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 /// Ports below are those of well-known services.
 const FIRST_PORT: u16 = 1024;
 
-/// The table with sources for one-arm services filled in, as this host's routes and ports are now.
-pub(super) fn resolve(table: &Table) -> Cow<'_, Table> {
-    if !table.services.values().any(|service| service.one_arm) {
-        return Cow::Borrowed(table);
-    }
-    Cow::Owned(fill_in(table, &ports(&own_ports()), |backend| address_towards(backend).ok()))
+/// The one-arm services: as they were asked for, and what became of them.
+#[derive(Debug, Default)]
+pub(super) struct OneArm {
+    services: BTreeMap<ServiceKey, (Service, Service)>,
 }
 
-/// The table with sources for one-arm services filled in. A backend that no route leads to gets no new flows: they would
-/// come from nowhere.
-fn fill_in(
-    table: &Table,
+impl OneArm {
+    /// A table with sources filled in, as this host's routes and ports are now.
+    pub(super) fn of(table: &Table) -> (Cow<'_, Table>, Self) {
+        let one_arm = table.services.iter().filter(|(_, service)| service.one_arm);
+        let services = fill_in(one_arm);
+        if services.is_empty() {
+            return (Cow::Borrowed(table), Self::default());
+        }
+        let mut resolved = table.clone();
+        for (key, (_, service)) in &services {
+            resolved.services.insert(*key, service.clone());
+        }
+        (Cow::Owned(resolved), Self { services })
+    }
+
+    /// A change with sources filled in.
+    pub(super) fn resolve<'a>(&self, change: &'a Change) -> Cow<'a, Change> {
+        let wanted = change.services.iter();
+        let one_arm = wanted.filter_map(|(key, service)| {
+            service.as_ref().filter(|service| service.one_arm).map(|service| (key, service))
+        });
+        let filled = fill_in(one_arm);
+        if filled.is_empty() {
+            return Cow::Borrowed(change);
+        }
+        let mut resolved = change.clone();
+        for (key, (_, service)) in filled {
+            resolved.services.insert(key, Some(service));
+        }
+        Cow::Owned(resolved)
+    }
+
+    /// Hears that a change was carried out.
+    pub(super) fn keep(&mut self, change: &Change, resolved: &Change) {
+        for (key, resolved) in &resolved.services {
+            match (change.services.get(key), resolved) {
+                (Some(Some(asked)), Some(resolved)) if asked.one_arm => {
+                    self.services.insert(*key, (asked.clone(), resolved.clone()));
+                }
+                (_, _) => drop(self.services.remove(key)),
+            }
+        }
+    }
+
+    /// The services whose sources are no longer what the routes say, as they were asked for.
+    pub(super) fn moved(&self) -> Option<Change> {
+        let now = fill_in(self.services.iter().map(|(key, (asked, _))| (key, asked)));
+        let moved = now.into_iter().filter(|(key, (_, resolved))| {
+            self.services.get(key).is_none_or(|(_, before)| before != resolved)
+        });
+        let services: BTreeMap<_, _> = moved.map(|(key, (asked, _))| (key, Some(asked))).collect();
+        (!services.is_empty()).then_some(Change { services })
+    }
+}
+
+/// Services with their sources filled in.
+type Filled = BTreeMap<ServiceKey, (Service, Service)>;
+
+fn fill_in<'a>(services: impl Iterator<Item = (&'a ServiceKey, &'a Service)>) -> Filled {
+    let mut services = services.peekable();
+    if services.peek().is_none() {
+        return Filled::new();
+    }
+    fill_in_with(services, &ports(&own_ports()), |backend| address_towards(backend).ok())
+}
+
+/// A backend that no route leads to gets no new flows: they would come from nowhere.
+fn fill_in_with<'a>(
+    services: impl Iterator<Item = (&'a ServiceKey, &'a Service)>,
     ports: &RangeInclusive<u16>,
     address_towards: impl Fn(IpAddr) -> Option<IpAddr>,
-) -> Table {
+) -> Filled {
     let mut known: BTreeMap<IpAddr, Option<Arc<[Source]>>> = BTreeMap::new();
-    let mut table = table.clone();
-    for service in table.services.values_mut().filter(|service| service.one_arm) {
+    let resolve = |(key, asked): (&ServiceKey, &Service)| {
+        let mut service = asked.clone();
         for backend in &mut service.backends {
             let found = known.entry(backend.address).or_insert_with(|| {
                 let address = address_towards(backend.address)?;
@@ -48,8 +111,9 @@ fn fill_in(
                 None => {}
             }
         }
-    }
-    table
+        (*key, (asked.clone(), service))
+    };
+    services.map(resolve).collect()
 }
 
 /// The source address that the kernel's routes choose: a datagram socket that is connected has it, and sends nothing.
@@ -86,7 +150,7 @@ fn ports(own: &RangeInclusive<u16>) -> RangeInclusive<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{Algorithm, Backend, Protocol, Service, ServiceKey};
+    use crate::table::{Algorithm, Backend, Protocol};
 
     #[test]
     fn ports_are_those_that_the_host_does_not_use() {
@@ -119,15 +183,18 @@ mod tests {
         };
         let key =
             |port| ServiceKey { address: [192, 0, 2, 1].into(), port, protocol: Protocol::Tcp };
-        let table = Table { services: [(key(1), service(false)), (key(2), service(true))].into() };
         let route =
             |to: IpAddr| (to == IpAddr::from([10, 0, 0, 1])).then(|| [10, 0, 0, 254].into());
-        let resolved = fill_in(&table, &(1024..=32_767), route);
-        assert_eq!(resolved.services[&key(1)], table.services[&key(1)]);
-        let [near, nowhere] = &resolved.services[&key(2)].backends[..] else { panic!("two") };
+        let (one, asked) = (key(2), service(true));
+        let filled = fill_in_with([(&one, &asked)].into_iter(), &(1024..=32_767), route);
+        assert_eq!(filled[&one].0, asked);
+        let [near, nowhere] = &filled[&one].1.backends[..] else { panic!("two") };
         let source =
             Source { address: [10, 0, 0, 254].into(), first_port: 1024, last_port: 32_767 };
         assert_eq!(*near.sources, [source]);
         assert_eq!((near.state, nowhere.state), (BackendState::Active, BackendState::Draining));
+        let both = Table { services: [(key(1), service(false)), (one, asked)].into() };
+        let (resolved, _) = OneArm::of(&both);
+        assert_eq!(resolved.services[&key(1)], both.services[&key(1)], "others stay as they are");
     }
 }

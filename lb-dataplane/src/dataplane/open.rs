@@ -6,6 +6,7 @@ use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 
+use super::one_arm::OneArm;
 use super::{Dataplane, Options, age, apply, routes};
 use crate::error::OpenError;
 use crate::layout::{self, OBJECT};
@@ -57,10 +58,12 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     pins.remove_other_layouts()?;
 
     age::set_timeouts(&mut ebpf, &options.timeouts)?;
-    let served = apply::adopt(&mut ebpf, apply::limits(&options.sizes))?;
+    let rings = apply::map_rings(&ebpf, &options.sizes).map_err(OpenError::Rings)?;
+    let served = apply::adopt(&mut ebpf, &rings, apply::limits(&options.sizes))?;
     let fib = routes::open(&ebpf, &options.sizes).map_err(OpenError::Fib)?;
     let scan = age::Scan::new(options.timeouts);
-    Ok(Dataplane { ebpf, pins, adopted, served, one_arm: None, fib, scan })
+    let one_arm = OneArm::default();
+    Ok(Dataplane { ebpf, pins, adopted, served, rings, one_arm, fib, scan })
 }
 
 fn check_kernel() -> Result<(), OpenError> {

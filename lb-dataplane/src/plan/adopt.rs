@@ -57,6 +57,9 @@ impl Served {
             served.orphans.push((name, place.id));
         }
         served.lost_access = by_id.into_values().flat_map(Prefixes::into_keys).collect();
+        // What was given back here belongs to no plan.
+        served.sources.settle();
+        served.has_orphans = true;
         served.service_ids.reserve(served.services.values().map(|held| held.entry.id));
         let ids =
             served.services.values().flat_map(|held| held.backends.values().map(|place| place.id));

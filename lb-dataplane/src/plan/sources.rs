@@ -26,12 +26,51 @@ pub(super) struct Sources {
     in_use: BTreeMap<u32, (Arc<[Source]>, usize)>,
     space: Rings,
     limit: u32,
+    /// What the plan that is being made did.
+    done: Vec<Done>,
+}
+
+#[derive(Clone, Debug)]
+enum Done {
+    /// One more backend uses the list that begins here.
+    Shared(u32),
+    Added(Set),
+    /// One backend fewer does.
+    Left(u32),
+    Removed(Set, Arc<[Source]>),
 }
 
 impl Sources {
     pub(super) fn new(limit: u32) -> Self {
         let (by_content, in_use) = (BTreeMap::new(), BTreeMap::new());
-        Self { by_content, in_use, space: Rings::new(limit), limit }
+        Self { by_content, in_use, space: Rings::new(limit), limit, done: Vec::new() }
+    }
+
+    /// The plan stands.
+    pub(super) fn settle(&mut self) {
+        self.done.clear();
+        self.space.settle();
+    }
+
+    /// The plan is refused.
+    pub(super) fn undo(&mut self) {
+        while let Some(done) = self.done.pop() {
+            match done {
+                Done::Shared(base) => self.in_use.entry(base).and_modify(|(_, n)| *n -= 1),
+                Done::Left(base) => self.in_use.entry(base).and_modify(|(_, n)| *n += 1),
+                Done::Added(set) => {
+                    if let Some((content, _)) = self.in_use.remove(&set.base) {
+                        self.by_content.remove(&content);
+                    }
+                    continue;
+                }
+                Done::Removed(set, content) => {
+                    self.add(content, set);
+                    continue;
+                }
+            };
+        }
+        self.space.undo();
     }
 
     /// The list with this content, for one more backend; written if it is not there.
@@ -46,6 +85,7 @@ impl Sources {
         if let Some(set) = self.by_content.get(wanted) {
             if let Some((_, users)) = self.in_use.get_mut(&set.base) {
                 *users += 1;
+                self.done.push(Done::Shared(set.base));
             }
             return Ok(*set);
         }
@@ -55,6 +95,7 @@ impl Sources {
         let base = self.space.take(len, steps).ok_or(full)?;
         steps.push(Step::WriteSources { base, entries });
         self.add(wanted.clone(), Set { base, len });
+        self.done.push(Done::Added(Set { base, len }));
         Ok(Set { base, len })
     }
 
@@ -68,12 +109,16 @@ impl Sources {
         let Some((content, users)) = self.in_use.get_mut(&set.base).filter(|_| set.len > 0) else {
             return;
         };
-        *users -= 1;
-        if *users == 0 {
-            self.by_content.remove(content);
-            self.in_use.remove(&set.base);
-            self.space.give_back(set.base, set.len);
+        if *users > 1 {
+            *users -= 1;
+            self.done.push(Done::Left(set.base));
+            return;
         }
+        let content = content.clone();
+        self.by_content.remove(&content);
+        self.in_use.remove(&set.base);
+        self.done.push(Done::Removed(set, content));
+        self.space.give_back(set.base, set.len);
     }
 
     /// A list that a previous process wrote, for one more backend.

@@ -1,6 +1,9 @@
 //! Ids and ring space: given out, given back, and given out again after a grace period.
+//!
+//! A plan that is refused takes back what it did, in reverse; so a plan costs what it changes, not what there is. What a
+//! change gives back is reused only when nothing else is free: a grace period takes milliseconds.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Step;
 
@@ -12,27 +15,64 @@ pub(super) struct Ids {
     free: VecDeque<u32>,
     /// Given back since the last grace period.
     retired: VecDeque<u32>,
+    /// What the plan that is being made did.
+    done: Vec<IdChange>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum IdChange {
+    /// The next id was given out for the first time.
+    First,
+    Again(u32),
+    GivenBack,
+    /// So many retired ones became free.
+    Freed(usize),
 }
 
 impl Ids {
     pub(super) fn new(end: u32) -> Self {
-        Self { next: 0, end, free: VecDeque::new(), retired: VecDeque::new() }
+        let (free, retired, done) = (VecDeque::new(), VecDeque::new(), Vec::new());
+        Self { next: 0, end, free, retired, done }
     }
 
     pub(super) fn take(&mut self, steps: &mut Vec<Step>) -> Option<u32> {
         if self.next < self.end {
             self.next += 1;
+            self.done.push(IdChange::First);
             return Some(self.next - 1);
         }
         if self.free.is_empty() && !self.retired.is_empty() {
             steps.push(Step::Grace);
+            self.done.push(IdChange::Freed(self.retired.len()));
             self.free.append(&mut self.retired);
         }
-        self.free.pop_front()
+        let id = self.free.pop_front()?;
+        self.done.push(IdChange::Again(id));
+        Some(id)
     }
 
     pub(super) fn give_back(&mut self, id: u32) {
+        self.done.push(IdChange::GivenBack);
         self.retired.push_back(id);
+    }
+
+    /// The plan stands.
+    pub(super) fn settle(&mut self) {
+        self.done.clear();
+    }
+
+    /// The plan is refused.
+    pub(super) fn undo(&mut self) {
+        while let Some(change) = self.done.pop() {
+            match change {
+                IdChange::First => self.next -= 1,
+                IdChange::Again(id) => self.free.push_front(id),
+                IdChange::GivenBack => drop(self.retired.pop_back()),
+                IdChange::Freed(count) => {
+                    self.retired = self.free.split_off(self.free.len() - count);
+                }
+            }
+        }
     }
 
     /// Leaves out ids that are in use; before the first `take`.
@@ -50,15 +90,38 @@ impl Ids {
 /// Words of the rings.
 #[derive(Clone, Debug)]
 pub(super) struct Rings {
-    /// Free ranges: first word and length, never adjacent.
-    free: BTreeMap<u32, u32>,
+    free: Ranges,
     /// Given back since the last grace period.
     retired: Vec<(u32, u32)>,
+    /// What the plan that is being made did.
+    done: Vec<RingChange>,
+}
+
+#[derive(Clone, Debug)]
+enum RingChange {
+    /// The beginning of a range of this size was given out.
+    Taken {
+        base: u32,
+        len: u32,
+        size: u32,
+    },
+    GivenBack,
+    /// Retired ranges became free: what there was before. Rare, so that a copy does no harm.
+    Freed(Box<(Ranges, Vec<(u32, u32)>)>),
+}
+
+/// Ranges, never adjacent: first word and length, and the other way about.
+#[derive(Clone, Debug, Default)]
+struct Ranges {
+    by_base: BTreeMap<u32, u32>,
+    by_len: BTreeSet<(u32, u32)>,
 }
 
 impl Rings {
     pub(super) fn new(words: u32) -> Self {
-        Self { free: BTreeMap::from([(0, words)]), retired: Vec::new() }
+        let mut free = Ranges::default();
+        free.insert(0, words);
+        Self { free, retired: Vec::new(), done: Vec::new() }
     }
 
     pub(super) fn take(&mut self, len: u32, steps: &mut Vec<Step>) -> Option<u32> {
@@ -67,53 +130,84 @@ impl Rings {
                 return None;
             }
             steps.push(Step::Grace);
-            for (base, len) in std::mem::take(&mut self.retired) {
-                self.merge(base, len);
-            }
+            let before = (self.free.clone(), std::mem::take(&mut self.retired));
+            before.1.iter().for_each(|(base, len)| self.free.merge(*base, *len));
+            self.done.push(RingChange::Freed(Box::new(before)));
             self.find(len)
         })
     }
 
     pub(super) fn give_back(&mut self, base: u32, len: u32) {
         if len > 0 {
+            self.done.push(RingChange::GivenBack);
             self.retired.push((base, len));
+        }
+    }
+
+    /// The plan stands.
+    pub(super) fn settle(&mut self) {
+        self.done.clear();
+    }
+
+    /// The plan is refused.
+    pub(super) fn undo(&mut self) {
+        while let Some(change) = self.done.pop() {
+            match change {
+                RingChange::Taken { base, len, size } => {
+                    self.free.remove(base + len);
+                    self.free.insert(base, size);
+                }
+                RingChange::GivenBack => drop(self.retired.pop()),
+                RingChange::Freed(before) => (self.free, self.retired) = *before,
+            }
         }
     }
 
     /// Takes a range that is in use out of the free ones.
     pub(super) fn reserve(&mut self, base: u32, len: u32) {
-        let Some((&start, &size)) = self.free.range(..=base).next_back() else { return };
+        let Some((&start, &size)) = self.free.by_base.range(..=base).next_back() else { return };
         if start + size < base + len {
             return;
         }
-        self.free.remove(&start);
-        if base > start {
-            self.free.insert(start, base - start);
-        }
-        if start + size > base + len {
-            self.free.insert(base + len, start + size - base - len);
+        self.free.remove(start);
+        self.free.insert(start, base - start);
+        self.free.insert(base + len, start + size - base - len);
+    }
+
+    /// The smallest range that is long enough.
+    fn find(&mut self, len: u32) -> Option<u32> {
+        let &(size, base) = self.free.by_len.range((len, 0)..).next()?;
+        self.free.remove(base);
+        self.free.insert(base + len, size - len);
+        self.done.push(RingChange::Taken { base, len, size });
+        Some(base)
+    }
+}
+
+impl Ranges {
+    fn insert(&mut self, base: u32, len: u32) {
+        if len > 0 {
+            self.by_base.insert(base, len);
+            self.by_len.insert((len, base));
         }
     }
 
-    fn find(&mut self, len: u32) -> Option<u32> {
-        let (&base, &size) = self.free.iter().find(|(_, size)| **size >= len)?;
-        self.free.remove(&base);
-        if size > len {
-            self.free.insert(base + len, size - len);
-        }
-        Some(base)
+    fn remove(&mut self, base: u32) -> Option<u32> {
+        let len = self.by_base.remove(&base)?;
+        self.by_len.remove(&(len, base));
+        Some(len)
     }
 
     fn merge(&mut self, mut base: u32, mut len: u32) {
-        if let Some((&before, &size)) = self.free.range(..base).next_back()
+        if let Some((&before, &size)) = self.by_base.range(..base).next_back()
             && before + size == base
         {
-            self.free.remove(&before);
+            self.remove(before);
             (base, len) = (before, size + len);
         }
-        if let Some(size) = self.free.remove(&(base + len)) {
+        if let Some(size) = self.remove(base + len) {
             len += size;
         }
-        self.free.insert(base, len);
+        self.insert(base, len);
     }
 }

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use lb_dataplane_common::service::{BackendEntry, ServiceEntry, SourceEntry, VipKey};
+use lb_dataplane_common::service::{
+    BACKEND_IN_USE, BackendEntry, ServiceEntry, SourceEntry, VipKey,
+};
 
 use super::MAX_BACKENDS_PER_SERVICE;
 use super::access::Prefix;
@@ -70,6 +72,36 @@ pub enum Step {
     },
 }
 
+/// Puts steps of one kind beside each other, so that they can be carried out together, between one grace period and the next:
+/// first what no packet reads yet, then services, then what no service names any more.
+///
+/// Ids and space that a step frees are taken again only after a grace period, so steps of different services may change
+/// places as long as those of one do not.
+pub(super) fn sort(steps: &mut [Step]) {
+    for part in steps.split_mut(|step| matches!(step, Step::Grace)) {
+        part.sort_by_key(Step::stage);
+    }
+}
+
+impl Step {
+    fn stage(&self) -> u8 {
+        match self {
+            Self::Grace => 0,
+            Self::ClearBackend { .. } => 1,
+            Self::ClearService { .. } => 2,
+            Self::WriteSources { .. } => 3,
+            Self::PutBackend { entry, .. } if entry.flags & BACKEND_IN_USE != 0 => 4,
+            Self::PutAccess { .. } => 5,
+            Self::WriteRing { .. } => 6,
+            // Before what comes: an address that loses one service and gets another is there in the end.
+            Self::RemoveService { .. } => 7,
+            Self::PutService { .. } => 8,
+            Self::PutBackend { .. } => 9,
+            Self::RemoveAccess { .. } => 10,
+        }
+    }
+}
+
 /// Why a table cannot be served. Nothing is changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
@@ -87,9 +119,7 @@ pub enum PlanError {
     #[error("port 0 at {0}: a service has a port from 1 to 65535")]
     PortZero(IpAddr),
     /// Too many services.
-    #[error(
-        "{wanted} services and VIP addresses, {limit} at most: remove some or enlarge the table"
-    )]
+    #[error("{wanted} services, {limit} at most: remove some, or raise dataplane.max_services")]
     TooManyServices {
         /// Asked for.
         wanted: usize,
@@ -120,7 +150,9 @@ pub enum PlanError {
         turns: usize,
     },
     /// All backends together are too many.
-    #[error("all {0} backend entries are in use: remove some or enlarge the table")]
+    #[error(
+        "all {0} entries for backends are in use: remove some, or raise dataplane.max_backends"
+    )]
     BackendsFull(u32),
     /// A list of source addresses finds no room.
     #[error(
@@ -143,6 +175,8 @@ pub enum PlanError {
         last_port: u16,
     },
     /// The rings are full.
-    #[error("no {0} words in a row are free for a ring: enlarge ring_pages")]
+    #[error(
+        "no {0} slots in a row are free for a ring: give VIPs fewer backends, or raise dataplane.max_ring_slots"
+    )]
     RingsFull(u32),
 }

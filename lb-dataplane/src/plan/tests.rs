@@ -223,7 +223,7 @@ fn what_cannot_be_served_is_refused_and_nothing_changes() {
     let cases = [
         table([(v6, service(Algorithm::RoundRobin, &[(1, true)]))]),
         table([(key(1, 0), service(Algorithm::RoundRobin, &[]))]),
-        table((1..=9).map(|vip| (key(vip, 80), service(Algorithm::RoundRobin, &[])))),
+        table((1..=17).map(|vip| (key(vip, 80), service(Algorithm::RoundRobin, &[])))),
         table([(
             key(1, 80),
             service(Algorithm::RoundRobin, &(1..=25).map(|n| (n, true)).collect::<Vec<_>>()),
@@ -277,25 +277,41 @@ fn any_table() -> impl Strategy<Value = Table> {
     })
 }
 
+/// What leads from one table to another, with a service that is named and stays as it is.
+fn changes(from: &Table, to: &Table) -> Change {
+    let gone = from.services.keys().filter(|key| !to.services.contains_key(key));
+    let gone = gone.map(|key| (*key, None));
+    let mut same = true;
+    let new = to.services.iter().filter(|(key, service)| {
+        from.services.get(key) != Some(service) || std::mem::take(&mut same)
+    });
+    Change { services: gone.chain(new.map(|(key, s)| (*key, Some(s.clone())))).collect() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn any_way_to_a_table_means_the_same_as_building_it_anew(
-        tables in prop::collection::vec((any_table(), any::<bool>()), 1..12)
+        tables in prop::collection::vec((any_table(), any::<bool>(), any::<bool>()), 1..12)
     ) {
         let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
-        for (wanted, restart) in &tables {
+        let mut before_it = Table::default();
+        for (wanted, restart, as_change) in &tables {
+            let change = changes(&before_it, wanted);
             if *restart {
                 // A process takes longer to start than a packet to pass.
                 maps.carry_out(&Step::Grace);
                 served = maps.adopt();
             }
             let before = format!("{served:?}");
-            let Ok(steps) = served.plan(wanted) else {
+            let planned =
+                if *as_change { served.change(&change) } else { served.plan(wanted) };
+            let Ok(steps) = planned else {
                 prop_assert_eq!(format!("{served:?}"), before, "a refusal leaves a trace");
                 continue;
             };
+            before_it = wanted.clone();
             carry_out(&mut maps, &steps);
             let mut fresh = Maps::default();
             carry_out(&mut fresh, &Served::new(LIMITS).plan(wanted).unwrap());

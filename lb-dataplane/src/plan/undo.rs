@@ -1,35 +1,25 @@
-//! What a refused plan puts back: the services that it would have changed, and what was free.
+//! What a refused plan puts back: the services that it would have changed, and what it took and gave.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::sources::Sources;
-use super::space::{Ids, Rings};
 use super::{Held, Served};
 use crate::table::ServiceKey;
 
 /// The state before a plan, of what the plan touches.
 pub(super) struct Undo {
     services: Vec<(ServiceKey, Option<Held>)>,
-    addresses: BTreeMap<IpAddr, usize>,
-    service_ids: Ids,
-    backend_ids: Ids,
-    rings: Rings,
-    sources: Sources,
+    addresses: BTreeMap<IpAddr, Option<usize>>,
     access: usize,
 }
 
 impl Undo {
     pub(super) fn of<'a>(served: &Served, keys: impl Iterator<Item = &'a ServiceKey>) -> Self {
-        Self {
-            services: keys.map(|key| (*key, served.services.get(key).cloned())).collect(),
-            addresses: served.addresses.clone(),
-            service_ids: served.service_ids.clone(),
-            backend_ids: served.backend_ids.clone(),
-            rings: served.rings.clone(),
-            sources: served.sources.clone(),
-            access: served.access,
-        }
+        let services: Vec<_> = keys.map(|key| (*key, served.services.get(key).cloned())).collect();
+        let addresses = services.iter().map(|(ServiceKey { address, .. }, _)| {
+            (*address, served.addresses.get(address).copied())
+        });
+        Self { addresses: addresses.collect(), services, access: served.access }
     }
 
     pub(super) fn restore(self, served: &mut Served) {
@@ -39,11 +29,16 @@ impl Undo {
                 None => served.services.remove(&key),
             };
         }
-        served.addresses = self.addresses;
-        served.service_ids = self.service_ids;
-        served.backend_ids = self.backend_ids;
-        served.rings = self.rings;
-        served.sources = self.sources;
+        for (address, services) in self.addresses {
+            match services {
+                Some(services) => served.addresses.insert(address, services),
+                None => served.addresses.remove(&address),
+            };
+        }
         served.access = self.access;
+        served.service_ids.undo();
+        served.backend_ids.undo();
+        served.rings.undo();
+        served.sources.undo();
     }
 }

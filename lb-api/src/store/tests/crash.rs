@@ -1,6 +1,6 @@
 //! Crashes and full disks: whatever the moment, the next start finds the old state or the new one.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -19,49 +19,97 @@ const WRITER: &str = "LBD_TEST_WRITER";
 /// System calls of a write at most; it makes far fewer.
 const MOST_CALLS: usize = 2000;
 
+/// What a process does that is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Write {
+    /// A change, into a journal that is there.
+    Change,
+    /// A change that begins with a snapshot, as the first one of all or after damage.
+    First,
+    /// A fold.
+    Fold,
+}
+
 #[test]
-fn a_kill_at_any_system_call_of_a_write_leaves_the_old_state_or_the_new_one() {
+fn a_kill_at_any_system_call_of_a_change_leaves_the_old_state_or_the_new_one() {
+    die_everywhere(Write::Change);
+}
+
+#[test]
+fn a_kill_at_any_system_call_of_a_first_change_leaves_the_old_state_or_the_new_one() {
+    die_everywhere(Write::First);
+}
+
+#[test]
+fn a_kill_at_any_system_call_of_a_fold_leaves_the_state_as_it_is() {
+    die_everywhere(Write::Fold);
+}
+
+fn die_everywhere(write: Write) {
     if let Some(folder) = std::env::var_os(WRITER) {
-        return write_when_told(Path::new(&folder));
+        return write_when_told(Path::new(&folder), write);
     }
     let mut outcomes = Vec::new();
     for call in 0..MOST_CALLS {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        // Every generation is there, so that each is moved.
-        for revision in 1..=6 {
-            store.save(revision, &[&some_vip("old")], &Resources::default()).unwrap();
-        }
-        drop(store);
+        // In memory, where there are hundreds of writes that are waited for.
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        prepare(folder.path(), write);
         let was_killed = Writer::start(folder.path()).killed_at(call);
         let store = Store::open(folder.path()).unwrap();
         let loaded = store.load().unwrap();
         assert_eq!(loaded.warnings, [""; 0], "call {call}: nothing is damaged");
-        let name = loaded.vips[0].metadata.name.clone();
-        assert!(["old", "new"].contains(&name.as_str()), "call {call}: {name}");
-        // The next write is not hindered by what the crash left.
-        store.save(8, &[&some_vip("next")], &Resources::default()).unwrap();
-        assert_eq!(store.load().unwrap().vips[0].metadata.name, "next", "call {call}");
+        let found = names(&loaded.vips).join(" ");
+        assert!(["old", "new"].contains(&found.as_str()), "call {call}: {found}");
+        outcomes.push(found);
+        // The next change is not hindered by what the crash left.
+        store.save(&change(9, &["old", "new"], &["next"])).unwrap();
+        assert_eq!(names(&store.load().unwrap().vips), ["next"], "call {call}");
         for generation in store.generations() {
-            assert_eq!(generation.vips.len(), 1, "call {call}");
+            assert_eq!(generation.vips.len(), 1, "call {call}: {generation:?}");
         }
-        outcomes.push(name);
         if !was_killed {
             break;
         }
     }
-    let olds = outcomes.iter().take_while(|name| *name == "old").count();
-    assert!(olds > 10 && olds < outcomes.len(), "both are seen: {outcomes:?}");
     assert!(outcomes.len() < MOST_CALLS, "the write was also seen to end");
+    let olds = outcomes.iter().take_while(|name| *name == "old").count();
+    if write == Write::Fold {
+        assert!(olds > 10 && olds == outcomes.len(), "{outcomes:?}");
+        return;
+    }
+    assert!(olds > 2 && olds < outcomes.len(), "both are seen: {outcomes:?}");
     assert!(outcomes[olds..].iter().all(|name| name == "new"), "there is one moment: {outcomes:?}");
 }
 
+/// A folder with the VIP `old`.
+fn prepare(folder: &Path, write: Write) {
+    let store = Store::open(folder).unwrap();
+    store.load().unwrap();
+    for revision in 1..=6 {
+        store.save(&change(revision, &[], &["old"])).unwrap();
+        if write == Write::Fold && revision % 2 == 0 {
+            // Every file is there, so that each is moved.
+            store.fold().unwrap();
+        }
+    }
+    if write == Write::First {
+        drop(store);
+        let vip = serde_json::to_value(some_vip("old")).unwrap();
+        let text = serde_json::json!({"version": 2, "revision": 6, "vips": [vip]}).to_string();
+        fs::write(folder.join(SNAPSHOT), text).unwrap();
+    }
+}
+
 /// The one that crashes: says which thread it is, waits, and writes.
-fn write_when_told(folder: &Path) {
+fn write_when_told(folder: &Path, write: Write) {
     println!("\nthread {}", gettid());
     io::stdin().read_line(&mut String::new()).unwrap();
     let store = Store::open(folder).unwrap();
-    store.save(7, &[&some_vip("new")], &Resources::default()).unwrap();
+    store.load().unwrap();
+    match write {
+        Write::Change | Write::First => store.save(&change(7, &["old"], &["new"])).unwrap(),
+        Write::Fold => store.fold().unwrap(),
+    }
 }
 
 struct Writer {
@@ -145,44 +193,45 @@ fn a_full_disk_refuses_the_change_and_keeps_the_state() {
         let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
         let tmpfs = Some("tmpfs");
-        mount(tmpfs, folder.path(), tmpfs, MsFlags::empty(), Some("size=128k")).unwrap();
-        let many =
-            |name: &str| (0..40).map(|n| some_vip(&format!("{name}{n}"))).collect::<Vec<_>>();
-        let save = |store: &Store, revision, name: &str| {
-            let vips = many(name);
-            store.save(revision, &vips.iter().collect::<Vec<_>>(), &Resources::default())
-        };
+        mount(tmpfs, folder.path(), tmpfs, MsFlags::empty(), Some("size=768k")).unwrap();
+        let names: Vec<_> = (0..160).map(|n| format!("v{n}")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
         let store = Store::open(folder.path()).unwrap();
-        save(&store, 1, "old").unwrap();
-        let (mut refused, mut revision) = (0, 1);
+        store.load().unwrap();
+        store.save(&change(1, &[], &names)).unwrap();
+        let (mut refused, mut folds, mut revision) = (0, 0, 1);
         // From a disk without a free page to one with room enough.
-        for free in 0..32 {
+        for free in 0..64 {
             fill_but(folder.path(), free);
-            let outcome = save(&store, revision + 1, "new");
-            let loaded = store.load().unwrap();
-            assert_eq!((loaded.vips.len(), &loaded.warnings[..]), (40, &[][..]), "{free} pages");
-            let kept = store.generations()[0].revision;
-            match outcome {
+            match store.save(&change(revision + 1, &[], &names)) {
                 Ok(()) => revision += 1,
-                Err(StoreError::Io { source, .. }) => {
-                    assert_eq!(source.kind(), io::ErrorKind::StorageFull);
-                    refused += 1;
-                }
-                Err(other) => panic!("{other}"),
+                Err(error) => refused += is_full(error),
             }
-            assert_eq!(kept, revision, "{free} pages");
+            if free % 8 == 0 {
+                folds += store.fold().map_or_else(is_full, |()| 0);
+            }
+            let loaded = store.load().unwrap();
+            assert_eq!((loaded.vips.len(), &loaded.warnings[..]), (160, &[][..]), "{free} pages");
+            assert_eq!(store.generations()[0].revision, revision, "{free} pages");
             fs::remove_file(folder.path().join("filler")).unwrap();
         }
-        assert!(refused > 0 && revision > 2, "{refused} were refused, {revision} were kept");
-        // Damage and a full disk at once: the last good generation takes its place all the same.
-        fs::write(folder.path().join(NAME), "damage").unwrap();
+        assert!(refused > 0 && folds > 0 && revision > 2, "{refused}, {folds}, {revision}");
+        // Damage and a full disk at once: the last good state all the same.
+        fs::write(folder.path().join(SNAPSHOT), "damage").unwrap();
         fill_but(folder.path(), 0);
         let loaded = store.load().unwrap();
-        assert_eq!((loaded.vips.len(), loaded.revision), (40, revision - 1));
+        assert_eq!((loaded.vips.len(), loaded.revision), (160, revision), "{:?}", loaded.warnings);
         assert!(!loaded.warnings.is_empty());
     })
     .join()
     .unwrap();
+}
+
+/// One, for an error that says that the disk is full.
+fn is_full(error: StoreError) -> u32 {
+    let StoreError::Io { ref source, .. } = error else { panic!("{error}") };
+    assert_eq!(source.kind(), io::ErrorKind::StorageFull);
+    1
 }
 
 /// Leaves so many pages of the disk free.

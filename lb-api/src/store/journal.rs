@@ -1,0 +1,252 @@
+//! The journal: changes in a row behind a header, each with a checksum, then zeros to the end.
+//!
+//! ```text
+//! lbd journal 1
+//! crc32:0123abcd {"revision":8,"after":7,"written":1790000000000,"put":[…],"removed":[…]}
+//! \0\0\0…                                                        (to a multiple of 4 KiB, one at least)
+//! ```
+//!
+//! A change is kept once its line is on the disk. The zeros are there so that a change finds its room, costs one write of
+//! what was written before (no file system has to note anything), and a file that was cut is told from a whole one. A line
+//! that ends in zeros is one that was being written when the daemon or the machine stopped: nobody was told that it is
+//! kept, and it is not. Anything else that does not fit is damage.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lb_api_types::vip::Vip;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Change, crc32, lists, object_with_lists};
+use crate::read::{Cursor, document};
+use crate::resources::Resources;
+use crate::vip;
+
+const HEADER: &[u8] = b"lbd journal 1\n";
+/// The file's length is a multiple of this.
+pub(super) const CHUNK: usize = 4 << 10;
+/// What it grows to a multiple of where there is room, so that it seldom does. Tests look at each byte.
+const GROWTH: usize = if cfg!(test) { CHUNK } else { 256 * CHUNK };
+
+/// A change, as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Record {
+    /// The revision that it leads to.
+    pub(super) revision: u64,
+    /// The revision that it comes after.
+    pub(super) after: u64,
+    /// When it was made.
+    pub(super) written: SystemTime,
+    /// VIPs that are new or other than before.
+    pub(super) put: Vec<Vip>,
+    /// Names of those that are gone.
+    pub(super) removed: Vec<String>,
+    /// All other resources, where any of them is other than before.
+    pub(super) resources: Option<Resources>,
+}
+
+/// What a journal says.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) records: Vec<Record>,
+    /// A revision that was given to something that is not kept.
+    pub(super) reserved: u64,
+    /// Where the next line goes.
+    pub(super) end: usize,
+    /// Whether a line was not written to its end.
+    pub(super) is_torn: bool,
+    /// What is wrong with it, in words.
+    pub(super) damage: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    revision: u64,
+    after: u64,
+    written: u64,
+    put: &'a [Vip],
+    removed: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resources: Option<Value>,
+}
+
+/// The line of a change that is made now.
+pub(super) fn line(change: &Change, after: u64) -> io::Result<Vec<u8>> {
+    let Change { revision, put, removed, resources } = change;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let written = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let resources = resources.as_ref().map(Resources::to_value).transpose()?;
+    let line = Line { revision: *revision, after, written, put, removed, resources };
+    sealed(&serde_json::to_vec(&line)?)
+}
+
+/// The line that keeps a revision from being given again.
+pub(super) fn reservation(revision: u64) -> io::Result<Vec<u8>> {
+    sealed(&serde_json::to_vec(&serde_json::json!({ "reserved": revision }))?)
+}
+
+fn sealed(json: &[u8]) -> io::Result<Vec<u8>> {
+    let mut line = format!("crc32:{:08x} ", crc32(json)).into_bytes();
+    line.extend(json);
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Reads a journal, as far as it is whole.
+pub(super) fn parse(bytes: &[u8]) -> Contents {
+    let mut contents = Contents::default();
+    let Some(mut rest) = bytes.strip_prefix(HEADER) else {
+        contents.damage = Some("it does not begin as a journal does".into());
+        return contents;
+    };
+    loop {
+        contents.end = bytes.len() - rest.len();
+        let text = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
+        let line = rest[..text].iter().position(|byte| *byte == b'\n');
+        let ends_in_zeros = text < rest.len() && rest[text..].iter().all(|byte| *byte == 0);
+        contents.damage = match (line, text) {
+            (Some(line), _) => match read_line(&rest[..line], &mut contents) {
+                Ok(()) => {
+                    rest = &rest[line + 1..];
+                    continue;
+                }
+                Err(why) => Some(why),
+            },
+            (None, 0) if ends_in_zeros && bytes.len().is_multiple_of(CHUNK) => None,
+            (None, 1..) if ends_in_zeros && bytes.len().is_multiple_of(CHUNK) => {
+                contents.is_torn = true;
+                // The byte that ends the line may be what is wrong.
+                let whole = read_line(&rest[..text - 1], &mut contents);
+                let _torn = whole.or_else(|_| read_line(&rest[..text], &mut contents));
+                None
+            }
+            (None, _) => Some("its end is missing or is not as it was written".into()),
+        };
+        return contents;
+    }
+}
+
+fn read_line(line: &[u8], contents: &mut Contents) -> Result<(), String> {
+    let sum = line.strip_prefix(b"crc32:").and_then(|line| line.split_at_checked(9));
+    let Some((said, json)) = sum else { return Err("a change has no checksum".into()) };
+    if *said != *format!("{:08x} ", crc32(json)).as_bytes() {
+        return Err("the checksum of a change is not that of its content".into());
+    }
+    let value: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    if let Some(reserved) = value.get("reserved").and_then(Value::as_u64) {
+        contents.reserved = contents.reserved.max(reserved);
+        return Ok(());
+    }
+    let record = document(&value, read).map_err(|mistakes| {
+        let first = mistakes.first().map(|m| format!("{} {}", m.path, m.message));
+        first.unwrap_or_default()
+    })?;
+    contents.records.push(record);
+    Ok(())
+}
+
+fn read(cursor: &Cursor<'_>) -> Option<Record> {
+    let record = cursor.object(&["revision", "after", "written", "put", "removed", "resources"])?;
+    let number = |name| record.required(name)?.number(0..=u64::MAX);
+    let (revision, after, written) = (number("revision"), number("after"), number("written"));
+    let put = record.required("put")?.list(vip::read)?;
+    let removed = record.required("removed")?.list(|name| name.text().map(str::to_owned))?;
+    let resources = match record.field("resources") {
+        None => None,
+        Some(all) => Some(lists(&object_with_lists(&all, &[])?)?.into_iter().collect()),
+    };
+    let written = UNIX_EPOCH + Duration::from_millis(written?);
+    Some(Record { revision: revision?, after: after?, written, put, removed, resources })
+}
+
+/// A journal that lines are added to.
+#[derive(Debug)]
+pub(super) struct Journal {
+    file: File,
+    end: usize,
+    len: usize,
+    /// Whether it may say more than was kept.
+    is_spoilt: bool,
+}
+
+impl Journal {
+    /// Makes an empty one in the place of what is there.
+    pub(super) fn create(path: &Path, new: &Path) -> io::Result<Self> {
+        super::may_lack(fs::remove_file(new))?;
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(new)?;
+        let mut journal = Self { file, end: HEADER.len(), len: 0, is_spoilt: false };
+        journal.make_room(1)?;
+        journal.file.write_all_at(HEADER, 0)?;
+        journal.file.sync_all()?;
+        fs::rename(new, path)?;
+        Ok(journal)
+    }
+
+    /// Goes on with one that is whole up to `end`.
+    pub(super) fn resume(path: &Path, end: usize) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        Ok(Self { file, end, len, is_spoilt: false })
+    }
+
+    /// Bytes of what it says.
+    pub(super) fn end(&self) -> usize {
+        self.end
+    }
+
+    /// Has room for a line of this length and a zero; a full disk says so here.
+    pub(super) fn make_room(&mut self, line: usize) -> io::Result<()> {
+        let needed = (self.end + line + 1).next_multiple_of(CHUNK);
+        if needed <= self.len {
+            return Ok(());
+        }
+        let ample = needed.next_multiple_of(GROWTH);
+        match self.grow(ample) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && ample > needed => {
+                self.grow(needed)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The length is right at every moment: what is not written yet reads as zeros, too.
+    fn grow(&mut self, len: usize) -> io::Result<()> {
+        let grown = self.file.set_len(len as u64).and_then(|()| {
+            let zeros = [0; CHUNK];
+            (self.len..len)
+                .step_by(CHUNK)
+                .try_for_each(|at| self.file.write_all_at(&zeros, at as u64))
+        });
+        match grown {
+            Ok(()) => self.len = len,
+            Err(_) => self.file.set_len(self.len as u64)?,
+        }
+        grown
+    }
+
+    /// Adds a line: when this returns, a crash leaves it there; after an error it is not there, or this is spoilt.
+    pub(super) fn add(&mut self, line: &[u8]) -> io::Result<()> {
+        self.make_room(line.len())?;
+        if let Err(error) = self.write(line) {
+            self.is_spoilt = self.write(&vec![0; line.len()]).is_err();
+            return Err(error);
+        }
+        self.end += line.len();
+        Ok(())
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.end as u64)?;
+        self.file.sync_data()
+    }
+
+    /// Whether it may say more than was kept, and is not to be gone on with.
+    pub(super) fn is_spoilt(&self) -> bool {
+        self.is_spoilt
+    }
+}

@@ -1,0 +1,128 @@
+//! Steps of one kind, written.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering::Relaxed;
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{HashMap, Map, MapError};
+use aya::util::nr_cpus;
+use lb_dataplane_common::service::{AccessKey, BackendEntry, ServiceEntry, SourceEntry, VipKey};
+use lb_dataplane_common::tables::FlowCounts;
+
+use crate::error::ApplyError;
+use crate::mapped::Mapped;
+use crate::plan::Step;
+use crate::pod::Raw;
+use crate::sys;
+
+/// Entries that a system call writes at most.
+const BATCH: usize = 4096;
+
+/// What is written in few calls.
+#[derive(Default)]
+struct Batch {
+    new_backends: Vec<u32>,
+    new_services: Vec<u32>,
+    backends: Vec<(u32, Raw<BackendEntry>)>,
+    sources: Vec<(u32, Raw<SourceEntry>)>,
+    services: Vec<(Raw<VipKey>, Raw<ServiceEntry>)>,
+}
+
+/// Writes steps of one kind, in order.
+pub(super) fn write(ebpf: &mut Ebpf, rings: &Mapped, alike: &[Step]) -> Result<(), ApplyError> {
+    let mut batch = Batch::default();
+    for step in alike {
+        match step {
+            Step::Grace => sys::grace_period().map_err(ApplyError::Grace)?,
+            Step::ClearBackend { id } => batch.new_backends.push(*id),
+            Step::ClearService { id } => batch.new_services.push(*id),
+            Step::PutBackend { id, entry } => batch.backends.push((*id, Raw(*entry))),
+            Step::WriteSources { base, entries } => {
+                batch.sources.extend((*base..).zip(entries.iter().map(|entry| Raw(*entry))));
+            }
+            Step::WriteRing { base, words } => {
+                // No packet reads these words before its service's entry names them.
+                let places = rings.words().iter().skip(*base as usize);
+                places.zip(words).for_each(|(place, word)| place.store(*word, Relaxed));
+            }
+            Step::PutAccess { prefix, is_admitted } => {
+                let mut access: LpmTrie<_, Raw<AccessKey>, u32> = open(ebpf, "ACCESS")?;
+                let key = Key::new(prefix.0, Raw(prefix.1));
+                access.insert(&key, u32::from(*is_admitted), 0).map_err(failed("ACCESS"))?;
+            }
+            Step::RemoveAccess { prefix } => {
+                let mut access: LpmTrie<_, Raw<AccessKey>, u32> = open(ebpf, "ACCESS")?;
+                gone("ACCESS", access.remove(&Key::new(prefix.0, Raw(prefix.1))))?;
+            }
+            Step::PutService { key, entry } => batch.services.push((Raw(*key), Raw(*entry))),
+            Step::RemoveService { key } => {
+                let mut services: HashMap<_, Raw<VipKey>, Raw<ServiceEntry>> =
+                    open(ebpf, "SERVICES")?;
+                gone("SERVICES", services.remove(&Raw(*key)))?;
+            }
+        }
+    }
+    batch.write(ebpf)
+}
+
+impl Batch {
+    fn write(self, ebpf: &Ebpf) -> Result<(), ApplyError> {
+        clear(ebpf, "BACKEND_COUNTS", &self.new_backends)?;
+        put(ebpf, "ROUND_ROBIN", self.new_services.iter().map(|id| (*id, 0_u64)))?;
+        clear(ebpf, "SERVICE_COUNTS", &self.new_services)?;
+        put(ebpf, "SOURCES", self.sources.into_iter())?;
+        put(ebpf, "BACKENDS", self.backends.into_iter())?;
+        put(ebpf, "SERVICES", self.services.into_iter())
+    }
+}
+
+/// What is not there is gone, which is what was asked for.
+fn gone(map: &'static str, removed: Result<(), MapError>) -> Result<(), ApplyError> {
+    match removed {
+        Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
+        Err(source) => Err(failed(map)(source)),
+    }
+}
+
+fn put<K: aya::Pod, V: aya::Pod>(
+    ebpf: &Ebpf,
+    name: &'static str,
+    entries: impl Iterator<Item = (K, V)>,
+) -> Result<(), ApplyError> {
+    let (keys, values): (Vec<K>, Vec<V>) = entries.unzip();
+    let fd = fd(ebpf, name);
+    keys.chunks(BATCH).zip(values.chunks(BATCH)).try_for_each(|(keys, values)| {
+        sys::update_batch(fd, keys, values).map_err(|e| failed(name)(MapError::IoError(e)))
+    })
+}
+
+/// Begins counters of every CPU at zero.
+fn clear(ebpf: &Ebpf, name: &'static str, ids: &[u32]) -> Result<(), ApplyError> {
+    let cpus = nr_cpus().map_err(|(_, e)| failed(name)(MapError::IoError(e)))?;
+    let zeroes = vec![Raw(FlowCounts::default()); cpus * ids.len().min(BATCH)];
+    let fd = fd(ebpf, name);
+    ids.chunks(BATCH).try_for_each(|ids| {
+        sys::update_batch(fd, ids, &zeroes[..cpus * ids.len()])
+            .map_err(|e| failed(name)(MapError::IoError(e)))
+    })
+}
+
+fn fd<'a>(ebpf: &'a Ebpf, name: &'static str) -> BorrowedFd<'a> {
+    let map = ebpf.map(name).expect("the object holds this map");
+    let (Map::Array(data) | Map::PerCpuArray(data) | Map::HashMap(data)) = map else {
+        unreachable!("the object declares {name} as an array or a hash map")
+    };
+    data.fd().as_fd()
+}
+
+pub(super) fn open<'a, M>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<M, ApplyError>
+where
+    M: TryFrom<&'a mut Map, Error = MapError>,
+{
+    ebpf.map_mut(name).expect("the object holds this map").try_into().map_err(failed(name))
+}
+
+pub(super) fn failed(map: &'static str) -> impl Fn(MapError) -> ApplyError {
+    move |source| ApplyError::Map { map, source }
+}
