@@ -1,8 +1,10 @@
 //! The configuration file: read whole, with every mistake at once.
 
 pub(crate) mod api;
+mod bgp;
 pub(crate) mod keys;
 mod line;
+mod policy;
 mod resources;
 mod sections;
 

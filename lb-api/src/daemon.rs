@@ -14,6 +14,7 @@ mod clean;
 mod dataplane;
 mod fib;
 mod host;
+mod policy;
 pub mod privileges;
 mod punts;
 mod router;

@@ -102,6 +102,24 @@ impl<'a> Cursor<'a> {
         Some(Object { map, at: self.clone() })
     }
 
+    /// Whether it is a list.
+    pub fn is_list(&self) -> bool {
+        self.value.is_array()
+    }
+
+    /// Whether it is a mapping of fields.
+    pub fn is_mapping(&self) -> bool {
+        self.value.is_object()
+    }
+
+    /// What to write instead of a name that is not known: the nearest one, or all.
+    pub fn choice(&self, name: &str, known: &[&str]) -> String {
+        match nearest(name, known) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("there are {}", known.join(", ")),
+        }
+    }
+
     /// The members of a list; those that cannot be read are left out (and noted).
     pub fn list<T>(&self, mut read: impl FnMut(&Cursor<'a>) -> Option<T>) -> Option<Vec<T>> {
         let Value::Array(members) = self.value else { return self.wants("a list") };

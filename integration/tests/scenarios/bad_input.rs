@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use integration::wait::eventually;
-use lb_api_types::config::{BgpPeer, Export, Hook, Import};
+use lb_api_types::config::{BgpPeer, Hook};
+use lb_api_types::policy::Policies;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
 use serde_json::{Value, json};
 
@@ -33,9 +34,13 @@ fn played(address: Ipv4Addr) -> BgpPeer {
         send_hold_time_secs: 480,
         hold_time_secs: 30,
         connect_retry_secs: 1,
-        import: Import::All,
-        export: Export::None,
+        import: "all".into(),
+        export: Policies::default(),
         next_hop_self: false,
+        local_as: None,
+        remove_private_as: false,
+        allow_as_in: 0,
+        reject_as_set: false,
     }
 }
 

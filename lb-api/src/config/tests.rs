@@ -1,6 +1,7 @@
 use std::fmt::Write;
 
-use lb_api_types::config::{BgpPeer, Export, Hook, Import};
+use lb_api_types::config::{BgpPeer, Hook};
+use lb_api_types::policy::Policies;
 use proptest::prelude::*;
 
 use super::*;
@@ -219,9 +220,17 @@ fn any_config() -> impl Strategy<Value = Config> {
                     send_hold_time_secs: hold * 2,
                     hold_time_secs: hold,
                     connect_retry_secs: hold,
-                    import: if passive { Import::All } else { Import::None },
-                    export: if passive { Export::Vips } else { Export::All },
+                    import: if passive { "all".into() } else { Policies::default() },
+                    export: if passive {
+                        Policies(vec!["vips".into(), "none".into()])
+                    } else {
+                        "all".into()
+                    },
                     next_hop_self: named,
+                    local_as: named.then_some(65009),
+                    remove_private_as: passive,
+                    allow_as_in: a % 3,
+                    reject_as_set: named,
                 })
                 .collect();
             config

@@ -4,13 +4,13 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use lb_api_types::config::{self, Bgp, BgpPeer};
+use lb_api_types::config::{Bgp, BgpPeer};
 use lb_api_types::view::{BgpRouteView, PeerSettings, PeerView};
 use lb_routing::{
-    Export, Import, PathStatus, PeerConfig, PeerStatus, Reach, RouterConfig, SpeakerConfig, State,
-    Transport,
+    PathStatus, PeerConfig, PeerStatus, Reach, RouterConfig, SpeakerConfig, State, Transport,
 };
 
+use super::policy::Library;
 use crate::config::keys;
 
 /// Paths that carry traffic together at most (ECMP).
@@ -23,9 +23,10 @@ pub(super) async fn config(bgp: &Bgp) -> Result<RouterConfig> {
     };
     let transports = bgp.peers.iter().map(|peer| Ok((peer.address, transport(bgp, peer)?)));
     let transports = transports.collect::<Result<_>>()?;
+    let library = Library::of(bgp)?;
     Ok(RouterConfig {
         speaker: SpeakerConfig { asn: bgp.asn, router_id, max_paths: MAX_PATHS },
-        peers: bgp.peers.iter().map(peer).collect(),
+        peers: bgp.peers.iter().map(|told| peer(told, &library)).collect::<Result<_>>()?,
         transports,
         listen: bgp.listen,
         forward: true,
@@ -42,8 +43,8 @@ async fn default_router_id(bgp: &Bgp) -> Result<Ipv4Addr> {
     }
 }
 
-fn peer(peer: &BgpPeer) -> PeerConfig {
-    PeerConfig {
+fn peer(peer: &BgpPeer, library: &Library) -> Result<PeerConfig> {
+    Ok(PeerConfig {
         name: peer.name.clone().unwrap_or_else(|| peer.address.to_string()),
         address: peer.address,
         port: peer.port,
@@ -52,17 +53,14 @@ fn peer(peer: &BgpPeer) -> PeerConfig {
         passive: peer.passive,
         hold_time: Duration::from_secs(peer.hold_time_secs.into()),
         connect_retry: Duration::from_secs(peer.connect_retry_secs.into()),
-        import: match peer.import {
-            config::Import::None => Import::None,
-            config::Import::All => Import::All,
-        },
-        export: match peer.export {
-            config::Export::None => Export::None,
-            config::Export::Vips => Export::Vips,
-            config::Export::All => Export::All,
-        },
+        import: library.import(&peer.import)?,
+        export: library.export(&peer.export)?,
         next_hop_self: peer.next_hop_self,
-    }
+        local_as: peer.local_as,
+        remove_private_as: peer.remove_private_as,
+        allow_as_in: peer.allow_as_in,
+        reject_as_set: peer.reject_as_set,
+    })
 }
 
 fn transport(bgp: &Bgp, peer: &BgpPeer) -> Result<Transport> {
@@ -74,7 +72,7 @@ fn transport(bgp: &Bgp, peer: &BgpPeer) -> Result<Transport> {
             (Some(hops), _) => Reach::Secured(hops),
             (None, Some(hops)) => Reach::Hops(hops),
             // As every router does: a neighbour in another AS is on the same link unless told otherwise.
-            (None, None) if peer.asn != bgp.asn => Reach::Hops(1),
+            (None, None) if peer.asn != peer.local_as.unwrap_or(bgp.asn) => Reach::Hops(1),
             (None, None) => Reach::Anywhere,
         },
         md5: md5.transpose()?,

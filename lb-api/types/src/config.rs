@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::access::Role;
+use crate::policy::{BgpPolicy, BgpSet, Policies};
 use crate::resource::{NamedHealthCheck, Pool};
 use crate::vip::Vip;
 
@@ -50,6 +51,12 @@ pub struct Bgp {
     pub router_id: Option<Ipv4Addr>,
     /// Where sessions are accepted; `0.0.0.0:179` by default.
     pub listen: SocketAddr,
+    /// Sets that policies name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<BgpSet>,
+    /// Policies that neighbours name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<BgpPolicy>,
     /// The neighbours.
     pub peers: Vec<BgpPeer>,
 }
@@ -57,7 +64,8 @@ pub struct Bgp {
 impl Default for Bgp {
     fn default() -> Self {
         let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 179));
-        Self { asn: 64512, router_id: None, listen, peers: Vec::new() }
+        let (sets, policies, peers) = (Vec::new(), Vec::new(), Vec::new());
+        Self { asn: 64512, router_id: None, listen, sets, policies, peers }
     }
 }
 
@@ -102,39 +110,27 @@ pub struct BgpPeer {
     /// Delay before another connect; 5 s by default.
     #[serde(default = "connect_retry")]
     pub connect_retry_secs: u16,
-    /// What is accepted from it; nothing by default (RFC 8212).
-    #[serde(default)]
-    pub import: Import,
-    /// What is advertised to it; nothing by default (RFC 8212).
-    #[serde(default)]
-    pub export: Export,
+    /// Policies that say what is accepted from it; nothing by default (RFC 8212).
+    #[serde(default, skip_serializing_if = "Policies::is_empty")]
+    pub import: Policies,
+    /// Policies that say what is advertised to it; nothing by default (RFC 8212).
+    #[serde(default, skip_serializing_if = "Policies::is_empty")]
+    pub export: Policies,
     /// Advertise ourselves as next hop also of routes learned from other neighbours.
     #[serde(default)]
     pub next_hop_self: bool,
-}
-
-/// What is accepted from a neighbour.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Import {
-    /// Nothing (RFC 8212).
-    #[default]
-    None,
-    /// Every route that is valid.
-    All,
-}
-
-/// What is advertised to a neighbour.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Export {
-    /// Nothing (RFC 8212).
-    #[default]
-    None,
-    /// Our VIPs while they are healthy.
-    Vips,
-    /// Our VIPs and the best paths learned from others.
-    All,
+    /// Our AS number in its eyes, where it is not `bgp.asn`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_as: Option<u32>,
+    /// Take private AS numbers (RFC 6996) out of the paths that it is told, if it is in another AS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub remove_private_as: bool,
+    /// How often our own AS may stand in a path from it; 0 by default: such a path is a loop.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub allow_as_in: u8,
+    /// Withdraw routes from it whose path has an AS_SET (RFC 9774).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reject_as_set: bool,
 }
 
 /// The packet path.
@@ -273,4 +269,8 @@ fn send_hold_time() -> u16 {
 }
 fn connect_retry() -> u16 {
     5
+}
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u8) -> bool {
+    *number == 0
 }

@@ -29,16 +29,10 @@ pub(crate) fn run(feeders: u8, sinks: u8) -> Result<()> {
 
 fn neighbour(number: u8, is_sink: bool) -> PeerConfig {
     PeerConfig {
-        name: format!("end-{number}"),
-        address: end(number).into(),
-        port: 179,
-        source: None,
-        asn: asn_of(number),
         passive: true,
         hold_time: Duration::ZERO,
-        connect_retry: Duration::from_secs(5),
         import: if is_sink { Import::None } else { Import::All },
         export: if is_sink { Export::All } else { Export::None },
-        next_hop_self: false,
+        ..PeerConfig::new(end(number).into(), asn_of(number))
     }
 }

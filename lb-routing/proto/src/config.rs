@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 pub use self::check::{ConfigError, validate};
+use crate::policy::Chain;
 
 /// The speaker's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,20 +44,64 @@ pub struct PeerConfig {
     pub export: Export,
     /// Advertise ourselves as next hop of learned routes too.
     pub next_hop_self: bool,
+    /// Our AS number in its eyes, instead of [`SpeakerConfig::asn`]: it alone stands in OPEN and in paths.
+    pub local_as: Option<u32>,
+    /// Take private AS numbers (RFC 6996) out of the paths that it is told, if it is external.
+    pub remove_private_as: bool,
+    /// How often our own AS may stand in a path that it tells us.
+    pub allow_as_in: u8,
+    /// Withdraw routes whose path has an AS_SET (RFC 9774).
+    pub reject_as_set: bool,
+}
+
+impl PeerConfig {
+    /// A neighbour with the defaults: nothing is accepted from it and nothing advertised to it.
+    #[must_use]
+    pub fn new(address: IpAddr, asn: u32) -> Self {
+        Self {
+            name: address.to_string(),
+            address,
+            port: 179,
+            source: None,
+            asn,
+            passive: false,
+            hold_time: Duration::from_secs(90),
+            connect_retry: Duration::from_secs(5),
+            import: Import::None,
+            export: Export::None,
+            next_hop_self: false,
+            local_as: None,
+            remove_private_as: false,
+            allow_as_in: 0,
+            reject_as_set: false,
+        }
+    }
+
+    /// Our AS number on its session.
+    pub(crate) fn our_as(&self, speaker: &SpeakerConfig) -> u32 {
+        self.local_as.unwrap_or(speaker.asn)
+    }
+
+    /// Whether it is in another AS.
+    pub(crate) fn is_external(&self, speaker: &SpeakerConfig) -> bool {
+        self.asn != self.our_as(speaker)
+    }
 }
 
 /// What is accepted from a neighbour.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Import {
     /// Nothing.
     #[default]
     None,
     /// Every valid route.
     All,
+    /// What policies accept of those.
+    Policies(Chain),
 }
 
 /// What is advertised to a neighbour.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Export {
     /// Nothing.
     #[default]
@@ -65,4 +110,6 @@ pub enum Export {
     Vips,
     /// Those, and best paths learned from others.
     All,
+    /// What policies accept of all those.
+    Policies(Chain),
 }

@@ -7,7 +7,7 @@ pub mod config;
 pub mod fib;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-mod policy;
+pub mod policy;
 mod rib;
 mod session;
 #[cfg(test)]

@@ -1,9 +1,31 @@
 //! What is accepted from neighbours and what they are told.
 //!
-//! Nothing, in either direction, unless the configuration says so (RFC 8212).
+//! Nothing, in either direction, unless the configuration says so (RFC 8212). A neighbour's import and export are
+//! ready-made ones or a [`Chain`] of policies:
+//!
+//! ```text
+//! Chain -> Policy -> Statement: Conditions? -> Actions -> accept | reject | next
+//! ```
+//!
+//! `import.rs` and `export.rs` hold what the protocol itself demands, before and after the chain.
 
+mod action;
+mod as_path_set;
+mod chain;
+mod community;
+mod condition;
 mod export;
 mod import;
+mod prefix_set;
 
-pub(crate) use self::export::{Target, advertised_attributes, is_exported, next_hop};
-pub(crate) use self::import::{Rejection, check_attributes, check_next_hop, check_prefix};
+pub use self::action::{Actions, MAX_PREPEND, NextHop};
+pub use self::as_path_set::{AsPathSet, MAX_PATTERN, PatternError};
+pub use self::chain::{Chain, Policy, Rule, Statement, Verdict};
+pub use self::community::{Community, CommunityError, CommunityPattern, CommunitySet};
+pub use self::condition::{Condition, Match, Source};
+pub use self::prefix_set::{PrefixRange, PrefixSet, RangeError};
+
+pub(crate) use self::export::{
+    Target, Teller, Withheld, advertised_attributes, check_export, export, next_hop,
+};
+pub(crate) use self::import::{Importer, Judge, Rejection, check_next_hop, check_prefix};

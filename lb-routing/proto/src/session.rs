@@ -278,8 +278,8 @@ impl Session {
     }
 
     /// What decides a collision on our side.
-    const fn identity(&self) -> (Ipv4Addr, u32) {
-        (self.local.router_id, self.local.asn)
+    fn identity(&self) -> (Ipv4Addr, u32) {
+        (self.local.router_id, self.peer.our_as(&self.local))
     }
 
     fn side_of(&self, conn: ConnId) -> Option<Side> {

@@ -12,6 +12,7 @@
 //! effects and one batch of UPDATEs, the marks by the table.
 
 mod advertise;
+mod explain;
 mod ingest;
 mod input;
 mod output;
@@ -21,6 +22,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
+pub use self::explain::{Explanation, Hearer};
 pub use self::input::{ConnId, Input};
 pub use self::output::{Event, Output, RouteChange};
 pub use self::status::{PathStatus, PeerStatus, State};
@@ -250,7 +252,7 @@ fn output(effect: Effect) -> Option<Output> {
 
 fn ranking(config: &SpeakerConfig, peer: &PeerConfig) -> Ranking {
     Ranking {
-        external: peer.asn != config.asn,
+        external: peer.is_external(config),
         router_id: Ipv4Addr::UNSPECIFIED,
         address: peer.address,
     }

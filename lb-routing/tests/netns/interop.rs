@@ -7,11 +7,12 @@ mod exabgp;
 mod frr;
 mod gobgp;
 mod openbgpd;
+mod policies;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use lb_routing::{Md5Key, PathStatus, Reach, State, Transport};
+use lb_routing::{Md5Key, PathStatus, PeerConfig, Reach, State, Transport};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -80,10 +81,16 @@ struct Pair {
 }
 
 impl Pair {
-    async fn start(
+    async fn start(kind: &'static dyn Kind, wish: Wish, others: Vec<PeerConfig>) -> Self {
+        Self::start_with(kind, wish, others, |_| {}).await
+    }
+
+    /// With a neighbour that is configured otherwise.
+    async fn start_with(
         kind: &'static dyn Kind,
         wish: Wish,
-        others: Vec<lb_routing::PeerConfig>,
+        others: Vec<PeerConfig>,
+        adjust: impl FnOnce(&mut PeerConfig),
     ) -> Self {
         veth("lbr0", "10.0.0.1/24");
         ip("addr add 2001:db8::1/64 dev lbr0 nodad");
@@ -92,6 +99,7 @@ impl Pair {
         let mut to_far = peer(wish.them(), 179, wish.us(), 64513);
         // No KEEPALIVE while a test counts messages.
         to_far.hold_time = Duration::from_secs(240);
+        adjust(&mut to_far);
         let id = Ipv4Addr::new(10, 0, 0, 1);
         let peers = [vec![to_far], others].concat();
         let mut us = config(64512, id, "0.0.0.0:179", peers);
@@ -233,6 +241,8 @@ async fn third_neighbour() -> TcpStream {
     stream
 }
 
+use self::policies::policy;
+
 macro_rules! grid {
     ($($name:ident: $kind:expr, $feature:ident;)*) => {
         $(#[test] fn $name() { in_namespace(|| $feature(&$kind)); })*
@@ -245,34 +255,40 @@ grid! {
     interop_frr_md5: frr::Frr, md5;
     interop_frr_gtsm: frr::Frr, gtsm;
     interop_frr_communities: frr::Frr, communities;
+    interop_frr_policy: frr::Frr, policy;
     interop_frr_route_refresh: frr::Frr, route_refresh;
     interop_bird2_session_v4: bird::Two, session_v4;
     interop_bird2_session_v6: bird::Two, session_v6;
     interop_bird2_md5: bird::Two, md5;
     interop_bird2_gtsm: bird::Two, gtsm;
     interop_bird2_communities: bird::Two, communities;
+    interop_bird2_policy: bird::Two, policy;
     interop_bird2_route_refresh: bird::Two, route_refresh;
     interop_bird1_session_v4: bird::One, session_v4;
     interop_bird1_session_v6: bird::One, session_v6;
     interop_bird1_md5: bird::One, md5;
     interop_bird1_gtsm: bird::One, gtsm;
     interop_bird1_communities: bird::One, communities;
+    interop_bird1_policy: bird::One, policy;
     interop_bird1_route_refresh: bird::One, route_refresh;
     interop_gobgp_session_v4: gobgp::GoBgp, session_v4;
     interop_gobgp_session_v6: gobgp::GoBgp, session_v6;
     interop_gobgp_md5: gobgp::GoBgp, md5;
     interop_gobgp_gtsm: gobgp::GoBgp, gtsm;
     interop_gobgp_communities: gobgp::GoBgp, communities;
+    interop_gobgp_policy: gobgp::GoBgp, policy;
     interop_exabgp_session_v4: exabgp::ExaBgp, session_v4;
     interop_exabgp_session_v6: exabgp::ExaBgp, session_v6;
     interop_exabgp_md5: exabgp::ExaBgp, md5;
     interop_exabgp_gtsm: exabgp::ExaBgp, gtsm;
     interop_exabgp_communities: exabgp::ExaBgp, communities;
+    interop_exabgp_policy: exabgp::ExaBgp, policy;
     interop_exabgp_route_refresh: exabgp::ExaBgp, route_refresh;
     interop_openbgpd_session_v4: openbgpd::OpenBgpd, session_v4;
     interop_openbgpd_session_v6: openbgpd::OpenBgpd, session_v6;
     interop_openbgpd_md5: openbgpd::OpenBgpd, md5;
     interop_openbgpd_gtsm: openbgpd::OpenBgpd, gtsm;
     interop_openbgpd_communities: openbgpd::OpenBgpd, communities;
+    interop_openbgpd_policy: openbgpd::OpenBgpd, policy;
     interop_openbgpd_route_refresh: openbgpd::OpenBgpd, route_refresh;
 }

@@ -4,7 +4,7 @@
 //! program that it starts is in there. The namespace has no name and ends with the thread.
 
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -176,18 +176,13 @@ pub(crate) fn config(
 
 /// A neighbour with which everything is exchanged.
 pub(crate) fn peer(address: &str, port: u16, source: &str, asn: u32) -> PeerConfig {
-    let address: IpAddr = address.parse().unwrap();
     PeerConfig {
-        name: address.to_string(),
-        address,
         port,
         source: Some(source.parse().unwrap()),
-        asn,
-        passive: false,
         hold_time: Duration::from_secs(9),
         connect_retry: Duration::from_secs(1),
         import: Import::All,
         export: Export::All,
-        next_hop_self: false,
+        ..PeerConfig::new(address.parse().unwrap(), asn)
     }
 }

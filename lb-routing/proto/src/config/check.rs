@@ -118,6 +118,7 @@ fn check_peer(peer: &PeerConfig) -> Result<(), ConfigError> {
     let name = || peer.name.clone();
     let address = peer.address.to_canonical();
     check_as(peer.asn)?;
+    peer.local_as.map_or(Ok(()), check_as)?;
     if address.is_unspecified() || address.is_multicast() {
         return Err(ConfigError::Address { name: name(), address });
     }

@@ -67,17 +67,12 @@ impl Play {
     fn new(now: Instant) -> Self {
         let config = SpeakerConfig { asn: US, router_id: Ipv4Addr::new(10, 0, 0, 1), max_paths: 4 };
         let peers = [WILD, TAME].map(|address| PeerConfig {
-            name: address.to_string(),
-            address,
-            port: 179,
-            source: None,
-            asn: if address == WILD { 65100 } else { 65200 },
             passive: address == TAME,
-            hold_time: Duration::from_secs(90),
             connect_retry: Duration::from_secs(120),
             import: Import::All,
             export: Export::All,
             next_hop_self: true,
+            ..PeerConfig::new(address, if address == WILD { 65100 } else { 65200 })
         });
         let speaker = Speaker::new(config, peers.to_vec(), 1, now).expect("the peers are valid");
         let mut play = Self { speaker, now, open: BTreeMap::new(), last: TAME_CONN.0 };

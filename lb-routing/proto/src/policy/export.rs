@@ -4,6 +4,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
+use super::action::NextHop;
+use super::chain::{Change, Decider, Facts};
+use super::condition::Source;
 use crate::config::{Export, PeerConfig};
 use crate::rib::{DEFAULT_LOCAL_PREF, Path, PeerIndex, Via};
 use crate::wire::{Attributes, Family, Segment};
@@ -11,9 +14,7 @@ use crate::wire::{Attributes, Family, Segment};
 const NO_EXPORT: u32 = 0xffff_ff01;
 const NO_ADVERTISE: u32 = 0xffff_ff02;
 const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
-
-/// Numbers in a segment at most (RFC 4271 §4.3).
-const MAX_SEGMENT: usize = 255;
+const BLACKHOLE: u32 = 0xffff_029a;
 
 const FLAG_TRANSITIVE: u8 = 0x40;
 const FLAG_PARTIAL: u8 = 0x20;
@@ -23,7 +24,7 @@ const FLAG_PARTIAL: u8 = 0x20;
 pub(crate) struct Target<'a> {
     pub(crate) index: PeerIndex,
     pub(crate) config: &'a PeerConfig,
-    /// Our AS.
+    /// Our AS on its session.
     pub(crate) our_as: u32,
     /// Our end of the session.
     pub(crate) local: IpAddr,
@@ -37,38 +38,130 @@ impl Target<'_> {
     }
 }
 
-/// Whether policy and protocol let the target hear of a path; `from_internal`: it was learned inside
-/// our AS.
-pub(crate) fn is_exported(
-    prefix: &IpNetwork,
-    path: &Path,
-    from_internal: bool,
-    target: &Target<'_>,
-) -> bool {
-    let listed = match target.config.export {
-        Export::None => false,
-        Export::Vips => path.via == Via::Local,
-        Export::All => true,
-    };
-    let has = |community| path.attributes.communities.contains(&community);
-    let external = target.is_external();
-    listed
-        && target.families.contains(&Family::of(prefix))
-        && path.via.peer() != Some(target.index)
-        // RFC 4271 §9.2: full mesh inside the AS, nothing is reflected.
-        && (external || !from_internal)
-        && !has(NO_ADVERTISE)
-        // We are in no confederation: leaving the subconfederation is leaving the AS.
-        && !(external && (has(NO_EXPORT) || has(NO_EXPORT_SUBCONFED)))
+/// Who told us of a path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Teller {
+    /// Its address.
+    pub(crate) address: IpAddr,
+    /// It is in another AS.
+    pub(crate) external: bool,
 }
 
-/// The next hop that the target hears: ourselves, or inside our AS that of the path (RFC 4271 §5.1.3).
+/// Why a neighbour does not hear of a path; displayed for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Withheld<'a> {
+    /// RFC 8212.
+    NothingListed,
+    /// It is learned, and only what we originate is listed.
+    OnlyVips,
+    /// The neighbour does not speak the family.
+    Family,
+    /// The neighbour told us.
+    ItsOwn,
+    /// RFC 4271 §9.2.
+    Internal,
+    /// One of the well-known communities, by its name.
+    Community(&'static str),
+    /// Policy.
+    Policy(Decider<'a>),
+    /// There is no next hop of the prefix's family that could be said.
+    NextHop,
+}
+
+impl std::fmt::Display for Withheld<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NothingListed => "its export lists nothing",
+            Self::OnlyVips => "its export lists only VIPs",
+            Self::Family => "it does not speak the family",
+            Self::ItsOwn => "it told us of the best path",
+            Self::Internal => "both it and the best path's neighbour are in our AS",
+            Self::Community(name) => return write!(f, "the best path has the community {name}"),
+            Self::Policy(decider) => return write!(f, "{}", decider.rule()),
+            Self::NextHop => {
+                "the session's own address is of the other family, so it is no next hop"
+            }
+        })
+    }
+}
+
+/// Whether the protocol, and a ready-made export, let the target hear of a path; `teller`: of a learned one, who told us.
+pub(crate) fn check_export(
+    prefix: &IpNetwork,
+    path: &Path,
+    teller: Option<Teller>,
+    target: &Target<'_>,
+) -> Result<(), Withheld<'static>> {
+    match target.config.export {
+        Export::None => return Err(Withheld::NothingListed),
+        Export::Vips if path.via != Via::Local => return Err(Withheld::OnlyVips),
+        Export::Vips | Export::All | Export::Policies(_) => {}
+    }
+    let from_internal = teller.is_some_and(|teller| !teller.external);
+    let external = target.is_external();
+    if !target.families.contains(&Family::of(prefix)) {
+        return Err(Withheld::Family);
+    }
+    if path.via.peer() == Some(target.index) {
+        return Err(Withheld::ItsOwn);
+    }
+    if !external && from_internal {
+        // Full mesh inside the AS, nothing is reflected.
+        return Err(Withheld::Internal);
+    }
+    // We are in no confederation: leaving the subconfederation is leaving the AS. What is to be dropped here is of no
+    // use further on (RFC 7999 §3.2).
+    let stays = [
+        (NO_ADVERTISE, true, "no-advertise"),
+        (NO_EXPORT, external, "no-export"),
+        (NO_EXPORT_SUBCONFED, external, "no-export-subconfed"),
+        (BLACKHOLE, external, "blackhole"),
+    ];
+    let communities = &path.attributes.communities;
+    let found = stays.iter().find(|(value, stays, _)| *stays && communities.contains(value));
+    found.map_or(Ok(()), |(.., name)| Err(Withheld::Community(name)))
+}
+
+/// What the target's policies make of a path; `None` where they leave it as it is.
+pub(crate) fn export<'a>(
+    prefix: &IpNetwork,
+    path: &Path,
+    teller: Option<Teller>,
+    target: &Target<'a>,
+) -> Result<Option<Change>, Withheld<'a>> {
+    let Export::Policies(chain) = &target.config.export else { return Ok(None) };
+    let facts = Facts {
+        prefix,
+        neighbor: teller.map(|teller| teller.address),
+        next_hop: path.via.next_hop(),
+        source: match teller {
+            None => Source::Local,
+            Some(Teller { external: true, .. }) => Source::External,
+            Some(Teller { external: false, .. }) => Source::Internal,
+        },
+        our_as: target.our_as,
+    };
+    chain.evaluate(&facts, &path.attributes).map_err(Withheld::Policy)
+}
+
+/// The next hop that the target hears: what policy says, ourselves, or inside our AS that of the path (RFC 4271 §5.1.3).
 /// `None` where the session's own address is of the other family and would have to be it.
-pub(crate) fn next_hop(prefix: &IpNetwork, path: &Path, target: &Target<'_>) -> Option<IpAddr> {
-    let kept = path.via.next_hop().filter(|&next_hop| {
-        // §5.1.3: never the neighbour's own address.
-        !target.is_external() && !target.config.next_hop_self && next_hop != target.config.address
-    });
+pub(crate) fn next_hop(
+    prefix: &IpNetwork,
+    path: &Path,
+    said: Option<NextHop>,
+    target: &Target<'_>,
+) -> Option<IpAddr> {
+    // §5.1.3: never the neighbour's own address.
+    let learned = path.via.next_hop().filter(|&next_hop| next_hop != target.config.address);
+    let kept = match said {
+        Some(NextHop::Address(address)) => Some(address),
+        Some(NextHop::Unchanged) => learned,
+        Some(NextHop::Own) => None,
+        Some(NextHop::Peer) | None => {
+            learned.filter(|_| !target.is_external() && !target.config.next_hop_self)
+        }
+    };
     let ourselves = match target.local {
         IpAddr::V4(_) => Some(target.local),
         IpAddr::V6(local) => is_global(local).then_some(target.local),
@@ -80,8 +173,12 @@ fn is_global(address: Ipv6Addr) -> bool {
     !address.is_unicast_link_local() && !address.is_unspecified() && !address.is_multicast()
 }
 
-/// The attributes that the target hears; they depend on nothing but these two.
-pub(crate) fn advertised_attributes(attributes: &Attributes, target: &Target<'_>) -> Attributes {
+/// The attributes that the target hears. `sets_med`: MED is what policy says, and not only learned.
+pub(crate) fn advertised_attributes(
+    attributes: &Attributes,
+    sets_med: bool,
+    target: &Target<'_>,
+) -> Attributes {
     let mut told = attributes.clone();
     told.other.retain(|other| other.flags & FLAG_TRANSITIVE != 0);
     for other in &mut told.other {
@@ -89,9 +186,12 @@ pub(crate) fn advertised_attributes(attributes: &Attributes, target: &Target<'_>
         other.flags |= FLAG_PARTIAL;
     }
     if target.is_external() {
-        prepend(&mut told, target.our_as);
+        if target.config.remove_private_as {
+            remove_private_as(&mut told);
+        }
+        told.as_path.prepend(target.our_as);
         // §5.1.4: the MED of one neighbouring AS is not for another; §5.1.5: LOCAL_PREF stays inside.
-        told.med = None;
+        told.med = told.med.filter(|_| sets_med);
         told.local_pref = None;
         told.originator_id = None;
         told.cluster_list.clear();
@@ -101,13 +201,19 @@ pub(crate) fn advertised_attributes(attributes: &Attributes, target: &Target<'_>
     told
 }
 
-/// RFC 4271 §5.1.2.
-fn prepend(attributes: &mut Attributes, asn: u32) {
+/// Takes the numbers of RFC 6996 out of a path, wherever they stand.
+fn remove_private_as(attributes: &mut Attributes) {
+    let is_public = |asn: &u32| !matches!(asn, 64512..=65534 | 4_200_000_000..=4_294_967_294);
     let segments = &mut attributes.as_path.segments;
-    match segments.first_mut() {
-        Some(Segment::Sequence(path)) if path.len() < MAX_SEGMENT => path.insert(0, asn),
-        _ => segments.insert(0, Segment::Sequence(vec![asn])),
+    for segment in &mut *segments {
+        match segment {
+            Segment::Sequence(asns)
+            | Segment::Set(asns)
+            | Segment::ConfedSequence(asns)
+            | Segment::ConfedSet(asns) => asns.retain(is_public),
+        }
     }
+    segments.retain(|segment| !segment.asns().is_empty());
 }
 
 #[cfg(test)]

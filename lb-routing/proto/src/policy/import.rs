@@ -4,6 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::IpNetwork;
 
+use super::action::NextHop;
+use super::chain::Facts;
+use super::community::Community;
+use super::condition::Source;
+use crate::config::{Import, PeerConfig, SpeakerConfig};
 use crate::wire::{Attributes, Segment};
 
 /// Why a route is not used.
@@ -21,13 +26,18 @@ pub(crate) enum Rejection {
     NextHop,
     /// Its prefix is not unicast.
     Prefix,
+    /// It has an AS_SET, which its neighbour's configuration refuses (RFC 9774).
+    AsSet,
+    /// Policy does not accept it.
+    Policy,
 }
 
 impl Rejection {
     /// Words for a log line; `None` for what happens in every healthy network.
     pub(crate) const fn fault(self) -> Option<&'static str> {
         match self {
-            Self::AsLoop | Self::OriginatorLoop => None,
+            Self::AsLoop | Self::OriginatorLoop | Self::Policy => None,
+            Self::AsSet => Some("AS_PATH has an AS_SET, withdrawn"),
             Self::FirstAs => Some("AS_PATH does not begin with the neighbour's AS, withdrawn"),
             Self::Confederation => Some("AS_PATH has confederation segments, withdrawn"),
             Self::NextHop => Some("unusable next hop, withdrawn"),
@@ -36,39 +46,131 @@ impl Rejection {
     }
 }
 
-/// Checks what all routes of an UPDATE share. `external` is the AS of an external neighbour.
-pub(crate) fn check_attributes(
-    attributes: &Attributes,
-    (our_as, router_id): (u32, Ipv4Addr),
+/// What a neighbour's paths are judged by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judge {
+    /// Our AS, and what the neighbour takes for it.
+    our: [u32; 2],
+    router_id: Ipv4Addr,
+    /// The AS of an external neighbour.
     external: Option<u32>,
-) -> Result<(), Rejection> {
-    let segments = &attributes.as_path.segments;
-    let foreign =
-        |segment: &Segment| matches!(segment, Segment::ConfedSequence(_) | Segment::ConfedSet(_));
-    if segments.iter().any(foreign) {
-        return Err(Rejection::Confederation);
-    }
-    if let Some(asn) = external
-        && !matches!(segments.first(), Some(Segment::Sequence(path)) if path.first() == Some(&asn))
-    {
-        return Err(Rejection::FirstAs);
-    }
-    if segments.iter().any(|segment| numbers(segment).contains(&our_as)) {
-        return Err(Rejection::AsLoop);
-    }
-    if attributes.originator_id == Some(router_id) {
-        return Err(Rejection::OriginatorLoop);
-    }
-    Ok(())
+    allow_as_in: u8,
+    reject_as_set: bool,
 }
 
-fn numbers(segment: &Segment) -> &[u32] {
-    match segment {
-        Segment::Sequence(path)
-        | Segment::Set(path)
-        | Segment::ConfedSequence(path)
-        | Segment::ConfedSet(path) => path,
+impl Judge {
+    pub(crate) fn new(speaker: &SpeakerConfig, peer: &PeerConfig) -> Self {
+        Self {
+            our: [speaker.asn, peer.our_as(speaker)],
+            router_id: speaker.router_id,
+            external: peer.is_external(speaker).then_some(peer.asn),
+            allow_as_in: peer.allow_as_in,
+            reject_as_set: peer.reject_as_set,
+        }
     }
+
+    /// Checks what all routes of an UPDATE share.
+    pub(crate) fn check(&self, attributes: &Attributes) -> Result<(), Rejection> {
+        let segments = &attributes.as_path.segments;
+        let foreign = |segment: &Segment| {
+            matches!(segment, Segment::ConfedSequence(_) | Segment::ConfedSet(_))
+        };
+        if segments.iter().any(foreign) {
+            return Err(Rejection::Confederation);
+        }
+        if self.external.is_some() && attributes.as_path.first_as() != self.external {
+            return Err(Rejection::FirstAs);
+        }
+        let asns = segments.iter().flat_map(Segment::asns);
+        if asns.filter(|asn| self.our.contains(asn)).count() > self.allow_as_in.into() {
+            return Err(Rejection::AsLoop);
+        }
+        if self.reject_as_set && segments.iter().any(|s| matches!(s, Segment::Set(_))) {
+            return Err(Rejection::AsSet);
+        }
+        if attributes.originator_id == Some(self.router_id) {
+            return Err(Rejection::OriginatorLoop);
+        }
+        Ok(())
+    }
+}
+
+/// A neighbour's import, as it is carried out.
+#[derive(Clone, Debug)]
+pub(crate) struct Importer {
+    import: Import,
+    peer: IpAddr,
+    our_as: u32,
+    external: bool,
+}
+
+/// A route as policy lets it in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Imported {
+    /// Where they differ from what was received.
+    pub(crate) attributes: Option<Attributes>,
+    pub(crate) next_hop: IpAddr,
+}
+
+impl Importer {
+    pub(crate) fn new(speaker: &SpeakerConfig, peer: &PeerConfig) -> Self {
+        Self {
+            import: peer.import.clone(),
+            peer: peer.address,
+            our_as: peer.our_as(speaker),
+            external: peer.is_external(speaker),
+        }
+    }
+
+    /// Nothing gets in, whatever it is.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.import == Import::None
+    }
+
+    /// Whether the answer depends on the prefix: where it does not, one answer holds for all prefixes that share
+    /// attributes, next hop and family.
+    pub(crate) fn is_per_prefix(&self) -> bool {
+        match &self.import {
+            Import::None | Import::All => false,
+            Import::Policies(chain) => chain.is_per_prefix(),
+        }
+    }
+
+    /// What becomes of a route that the protocol finds usable.
+    pub(crate) fn judge(
+        &self,
+        prefix: &IpNetwork,
+        next_hop: IpAddr,
+        attributes: &Attributes,
+    ) -> Result<Imported, Rejection> {
+        let source = if self.external { Source::External } else { Source::Internal };
+        let (neighbor, our_as) = (Some(self.peer), self.our_as);
+        let facts = Facts { prefix, neighbor, next_hop: Some(next_hop), source, our_as };
+        let change = match &self.import {
+            Import::None => return Err(Rejection::Policy),
+            Import::All => None,
+            Import::Policies(chain) => {
+                chain.evaluate(&facts, attributes).map_err(|_decider| Rejection::Policy)?
+            }
+        };
+        let next_hop = match change.as_ref().and_then(|change| change.next_hop) {
+            Some(NextHop::Address(address)) => address,
+            Some(NextHop::Peer) => self.peer,
+            Some(NextHop::Own | NextHop::Unchanged) | None => next_hop,
+        };
+        let mut changed = change.map(|change| change.attributes);
+        // RFC 8326 §4.2: the way out of a neighbour that is about to go is the last one to be taken.
+        if self.external
+            && has(changed.as_ref().unwrap_or(attributes), Community::GRACEFUL_SHUTDOWN)
+        {
+            changed.get_or_insert_with(|| attributes.clone()).local_pref = Some(0);
+        }
+        Ok(Imported { attributes: changed, next_hop })
+    }
+}
+
+fn has(attributes: &Attributes, community: Community) -> bool {
+    matches!(community, Community::Standard(value) if attributes.communities.contains(&value))
 }
 
 /// Checks a next hop. A link-local one is of no use: it comes without its link.

@@ -24,9 +24,9 @@ const FAMILIES: [Family; 2] = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
 /// Graceful restart is deliberately absent: a capability is a promise.
 pub(crate) fn ours(local: &SpeakerConfig, peer: &PeerConfig) -> Open {
     let mut capabilities: Vec<_> = FAMILIES.map(Capability::Multiprotocol).into();
-    capabilities.extend([Capability::RouteRefresh, Capability::FourOctetAs(local.asn)]);
+    capabilities.extend([Capability::RouteRefresh, Capability::FourOctetAs(peer.our_as(local))]);
     Open {
-        asn: local.asn,
+        asn: peer.our_as(local),
         hold_time_secs: u16::try_from(peer.hold_time.as_secs()).unwrap_or(u16::MAX),
         router_id: local.router_id,
         capabilities,
@@ -42,7 +42,7 @@ pub(crate) fn negotiate(
     if open.asn != peer.asn {
         return Err(Notification::new(error::BAD_PEER_AS));
     }
-    let external = local.asn != peer.asn;
+    let external = peer.is_external(local);
     // RFC 6286 §2.2: inside an AS identifiers are unique; between ASes equal ones are fine.
     if open.router_id.is_unspecified() || !external && open.router_id == local.router_id {
         return Err(Notification::new(error::BAD_BGP_IDENTIFIER));

@@ -17,17 +17,10 @@ pub(super) fn local() -> SpeakerConfig {
 
 pub(super) fn peer() -> PeerConfig {
     PeerConfig {
-        name: "peer".into(),
-        address: THEIRS.into(),
-        port: 179,
-        source: None,
-        asn: THEIR_AS,
-        passive: false,
-        hold_time: Duration::from_secs(90),
         connect_retry: Duration::from_secs(120),
         import: crate::config::Import::All,
         export: crate::config::Export::All,
-        next_hop_self: false,
+        ..PeerConfig::new(THEIRS.into(), THEIR_AS)
     }
 }
 

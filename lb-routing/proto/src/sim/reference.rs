@@ -114,9 +114,11 @@ fn told(world: &World, known: &Known, link: usize, from: usize) -> Vec<(IpNetwor
     for (prefix, routes) in &known[teller.node] {
         let best = &routes[0];
         let learned_inside = best.link.is_some_and(|link| is_internal(world, link));
-        let listed = match teller.peer.export {
+        let listed = match &teller.peer.export {
             Export::None => false,
             Export::Vips => best.link.is_none(),
+            // Worlds have none.
+            Export::Policies(_) => false,
             Export::All => best.link != Some(link) && !(internal && learned_inside),
         };
         let mut path = best.path.clone();

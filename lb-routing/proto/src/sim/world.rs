@@ -92,17 +92,14 @@ fn link(random: &mut Jitter, nodes: &[SpeakerConfig], pair: [usize; 2]) -> Link 
         node: pair[end],
         address: addresses[end],
         peer: PeerConfig {
-            name: format!("node {}", pair[1 - end]),
-            address: addresses[1 - end],
-            port: 179,
-            source: None,
-            asn: nodes[pair[1 - end]].asn,
             passive: passive == end,
             hold_time: Duration::from_secs([0, 30, 90][below(random, 3)]),
             connect_retry: Duration::from_secs(20),
             import: if below(random, 8) == 0 { Import::None } else { Import::All },
-            export: [Export::None, Export::Vips, Export::All, Export::All][below(random, 4)],
+            export: [Export::None, Export::Vips, Export::All, Export::All][below(random, 4)]
+                .clone(),
             next_hop_self: below(random, 2) == 0,
+            ..PeerConfig::new(addresses[1 - end], nodes[pair[1 - end]].asn)
         },
     });
     Link { ends }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 
 use super::{Channel, ConnId, Neighbour, Output, RouteChange, Speaker};
-use crate::config::Export;
-use crate::policy::{self, Target};
-use crate::rib::{AdjRibOut, Batch, PeerIndex, Rib};
+use crate::config::{Export, PeerConfig, SpeakerConfig};
+use crate::policy::{self, NextHop, Target, Teller};
+use crate::rib::{AdjRibOut, Batch, Path, PeerIndex, Rib};
 use crate::session::Up;
 use crate::wire::{self, Attributes, Context};
 
@@ -63,7 +63,7 @@ impl Speaker {
             if let Some(neighbour) = pending {
                 self.next_to_flush = place + 1;
                 let index = PeerIndex::try_from(place).unwrap_or(PeerIndex::MAX);
-                let output = flush_one(index, neighbour, &mut self.rib, self.config.asn);
+                let output = flush_one(index, neighbour, &mut self.rib, &self.config);
                 self.queue.extend(output);
                 return true;
             }
@@ -76,22 +76,43 @@ fn flush_one(
     index: PeerIndex,
     neighbour: &mut Neighbour,
     rib: &mut Rib,
-    our_as: u32,
+    speaker: &SpeakerConfig,
 ) -> Option<Output> {
     let Channel { up, adj_out, congested: _ } = neighbour.channel.as_mut()?;
-    let target = Target {
-        index,
-        config: neighbour.session.config(),
-        our_as,
-        local: up.local,
-        families: &up.negotiated.families,
-    };
+    let target = target(index, neighbour.session.config(), speaker, up);
     // Routes that share attributes are told with shared attributes.
-    let mut told = HashMap::new();
+    let mut told = Told::new();
     let batch = adj_out.next_batch(|prefix| advertised(prefix, rib, &target, &mut told));
     let messages = encode(&batch, adj_out, up.negotiated.context);
     neighbour.session.count_sent(messages.len() as u64);
     send(up.conn, &messages)
+}
+
+pub(super) fn target<'a>(
+    index: PeerIndex,
+    config: &'a PeerConfig,
+    speaker: &SpeakerConfig,
+    up: &'a Up,
+) -> Target<'a> {
+    let (local, families) = (up.local, up.negotiated.families.as_slice());
+    Target { index, config, our_as: config.our_as(speaker), local, families }
+}
+
+/// Who told us of a path.
+pub(super) fn teller(rib: &Rib, path: &Path) -> Option<Teller> {
+    let source = rib.ranking(path.via.peer()?)?;
+    Some(Teller { address: source.address, external: source.external })
+}
+
+/// What becomes of paths that share all that policy looks at: who told us, attributes, next hop, and the prefix's
+/// family, or the prefix where a policy asks for it.
+type Told = HashMap<Shared, Option<(Arc<Attributes>, Option<NextHop>)>>;
+type Shared = (Option<PeerIndex>, *const Attributes, Option<IpAddr>, Scope);
+
+#[derive(PartialEq, Eq, Hash)]
+enum Scope {
+    Family { ipv4: bool },
+    Prefix(IpNetwork),
 }
 
 /// The route that the target should know for a prefix.
@@ -99,20 +120,32 @@ fn advertised(
     prefix: &IpNetwork,
     rib: &mut Rib,
     target: &Target<'_>,
-    told: &mut HashMap<*const Attributes, Arc<Attributes>>,
+    told: &mut Told,
 ) -> Option<(Arc<Attributes>, IpAddr)> {
-    let best = rib.get(prefix)?.best()?;
-    let source = best.via.peer().and_then(|peer| rib.ranking(peer));
-    let from_internal = source.is_some_and(|source| !source.external);
-    if !policy::is_exported(prefix, best, from_internal, target) {
-        return None;
-    }
-    let next_hop = policy::next_hop(prefix, best, target)?;
-    let learned = Arc::clone(&best.attributes);
-    let attributes = told
-        .entry(Arc::as_ptr(&learned))
-        .or_insert_with(|| rib.intern(policy::advertised_attributes(&learned, target)));
-    Some((Arc::clone(attributes), next_hop))
+    let best = rib.get(prefix)?.best()?.clone();
+    let teller = teller(rib, &best);
+    policy::check_export(prefix, &best, teller, target).ok()?;
+    let scope = match &target.config.export {
+        Export::Policies(chain) if chain.is_per_prefix() => Scope::Prefix(*prefix),
+        Export::None | Export::Vips | Export::All | Export::Policies(_) => {
+            Scope::Family { ipv4: prefix.is_ipv4() }
+        }
+    };
+    let shared = (best.via.peer(), Arc::as_ptr(&best.attributes), best.via.next_hop(), scope);
+    let (attributes, said) = told
+        .entry(shared)
+        .or_insert_with(|| {
+            let change = policy::export(prefix, &best, teller, target).ok()?;
+            let (said, sets_med) =
+                change.as_ref().map_or((None, false), |change| (change.next_hop, change.sets_med));
+            let changed = change.map(|change| change.attributes);
+            let learned = changed.as_ref().unwrap_or(&best.attributes);
+            let attributes = policy::advertised_attributes(learned, sets_med, target);
+            Some((rib.intern(attributes), said))
+        })
+        .clone()?;
+    let next_hop = policy::next_hop(prefix, &best, said, target)?;
+    Some((attributes, next_hop))
 }
 
 fn encode(batch: &Batch, adj_out: &mut AdjRibOut, context: Context) -> Vec<Vec<u8>> {

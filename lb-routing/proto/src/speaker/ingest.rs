@@ -1,13 +1,13 @@
 //! From a neighbour's UPDATE into the RIB.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ipnetwork::IpNetwork;
 
 use super::{Event, Output, Speaker};
-use crate::config::Import;
-use crate::policy::{self, Rejection};
+use crate::policy::{self, Importer, Judge, Rejection};
 use crate::rib::{Path, PeerIndex, Via};
 use crate::wire::{Announced, Attributes, Family, Notification, Update, error};
 
@@ -37,29 +37,49 @@ impl Speaker {
     fn announce(&mut self, index: PeerIndex, attributes: Attributes, announced: &[Announced]) {
         let Some(neighbour) = self.neighbours.get(index as usize) else { return };
         let peer = neighbour.session.config();
-        if peer.import == Import::None {
+        let importer = Importer::new(&self.config, peer);
+        if importer.is_closed() {
             return;
         }
-        let ours = (self.config.asn, self.config.router_id);
-        let external = (peer.asn != self.config.asn).then_some(peer.asn);
-        let judged = policy::check_attributes(&attributes, ours, external);
+        let judged = Judge::new(&self.config, peer).check(&attributes);
         let attributes = judged.map(|()| self.rib.intern(attributes));
         let mut rejected = None;
         for Announced { next_hop, prefixes } in announced {
-            let judged = attributes.clone().and_then(|attributes| {
-                policy::check_next_hop(*next_hop, |hop| self.is_ours(hop))?;
-                let via = Via::Peer { peer: index, next_hop: *next_hop };
-                Ok(Path { via, attributes })
+            let usable = attributes.clone().and_then(|attributes| {
+                policy::check_next_hop(*next_hop, |hop| self.is_ours(hop)).map(|()| attributes)
             });
+            let mut shared = None;
             for prefix in prefixes {
-                let judged = judged.as_ref().map_err(|&rejection| rejection);
-                rejected = self.learn(index, *prefix, judged).err().or(rejected);
+                let judged = shared.take().unwrap_or_else(|| {
+                    let attributes = usable.as_ref().map_err(|&rejection| rejection)?;
+                    self.import(index, &importer, prefix, *next_hop, attributes)
+                });
+                let path = judged.as_ref().map_err(|&rejection| rejection);
+                rejected = self.learn(index, *prefix, path).err().or(rejected);
+                shared = (!importer.is_per_prefix()).then_some(judged);
             }
         }
         // One line per UPDATE, whatever it holds.
         if let Some(words) = rejected.and_then(Rejection::fault) {
             self.malformed(index, words.to_owned());
         }
+    }
+
+    /// The path as policy lets it in.
+    fn import(
+        &mut self,
+        index: PeerIndex,
+        importer: &Importer,
+        prefix: &IpNetwork,
+        next_hop: IpAddr,
+        attributes: &Arc<Attributes>,
+    ) -> Result<Path, Rejection> {
+        let imported = importer.judge(prefix, next_hop, attributes)?;
+        let attributes = match imported.attributes {
+            None => Arc::clone(attributes),
+            Some(changed) => self.rib.intern(changed),
+        };
+        Ok(Path { via: Via::Peer { peer: index, next_hop: imported.next_hop }, attributes })
     }
 
     /// A route replaces its predecessor even where it is no use itself (RFC 4271 §9.1.2, RFC 7606 §2).
@@ -107,7 +127,7 @@ impl Speaker {
         }
     }
 
-    fn is_ours(&self, next_hop: std::net::IpAddr) -> bool {
+    fn is_ours(&self, next_hop: IpAddr) -> bool {
         let channels = self.neighbours.iter().filter_map(|peer| peer.channel.as_ref());
         channels.map(|channel| channel.up.local).any(|local| local == next_hop)
             || self.rib.originates_host(next_hop)
@@ -124,7 +144,7 @@ impl Speaker {
         }
     }
 
-    fn address_of(&self, index: PeerIndex) -> Option<std::net::IpAddr> {
+    fn address_of(&self, index: PeerIndex) -> Option<IpAddr> {
         self.neighbours.get(index as usize).map(|peer| peer.session.config().address)
     }
 }

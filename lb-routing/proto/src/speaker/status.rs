@@ -97,7 +97,7 @@ impl Speaker {
         paths.take(limit).collect()
     }
 
-    fn path_statuses<'a>(
+    pub(super) fn path_statuses<'a>(
         &'a self,
         prefix: IpNetwork,
         entry: &'a Entry,

@@ -1,4 +1,5 @@
 mod errors;
+mod policies;
 mod routes;
 
 use std::time::Duration;
@@ -26,17 +27,11 @@ fn ourselves(number: u8) -> IpAddr {
 /// Neighbour `number` has AS 65100 + `number`.
 fn peer(number: u8, import: Import, export: Export) -> PeerConfig {
     PeerConfig {
-        name: format!("peer {number}"),
-        address: neighbour(number),
-        port: 179,
-        source: None,
-        asn: 65100 + u32::from(number),
         passive: true,
-        hold_time: Duration::from_secs(90),
         connect_retry: Duration::from_secs(120),
         import,
         export,
-        next_hop_self: false,
+        ..PeerConfig::new(neighbour(number), 65100 + u32::from(number))
     }
 }
 

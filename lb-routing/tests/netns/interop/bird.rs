@@ -9,8 +9,8 @@ pub(super) struct One;
 /// Where `cargo xtask setup` puts BIRD 1.6: its package excludes that of BIRD 2.
 const ONE: &str = "/usr/local/lib/lbd-test/bird1/usr/sbin";
 
-/// `(64513,100)` as everybody else writes it.
-const AS_OTHERS: &str = r"sed -E 's/\(([0-9]+),([0-9]+)\)/\1:\2/g'";
+/// `(64513,100)` and `(64513, 1, 2)` as everybody else writes them.
+const AS_OTHERS: &str = r"sed -E -e 's/\(([0-9]+),([0-9]+)\)/\1:\2/g' -e 's/\(([0-9]+), ([0-9]+), ([0-9]+)\)/\1:\2:\3/g'";
 
 const OWN: &str =
     "{ bgp_community.add((64513,100)); bgp_large_community.add((64513,1,2)); accept; }";

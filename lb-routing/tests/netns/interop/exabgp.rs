@@ -34,11 +34,12 @@ impl Kind for ExaBgp {
             .to_owned()
     }
 
-    /// Everything that it told its process of this prefix.
+    /// Everything that it told its process of this prefix, its lists as everybody else writes them.
     fn show(&self, _wish: Wish, prefix: &str) -> String {
-        format!(
-            "grep -F '{prefix}' $D/heard | sed 's/\\[ \\([0-9]*\\), \\([0-9]*\\) \\]/\\1:\\2/g'"
-        )
+        let path = r#"s/"as-path": \[ ([0-9]+), ([0-9]+), ([0-9]+) \]/\1 \2 \3/"#;
+        let large = r"s/\[ ([0-9]+), ?([0-9]+) ?, ?([0-9]+) \]/\1:\2:\3/g";
+        let standard = r"s/\[ ([0-9]+), ?([0-9]+) \]/\1:\2/g";
+        format!("grep -F '{prefix}' $D/heard | sed -E -e '{path}' -e '{large}' -e '{standard}'")
     }
 
     fn refresh(&self, wish: Wish) -> Option<String> {
