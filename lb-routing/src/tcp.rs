@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use bytes::Bytes;
 use lb_routing_proto::speaker::ConnId;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
@@ -43,7 +44,7 @@ pub(crate) enum Event {
         /// Where.
         conn: ConnId,
         /// The bytes.
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// What was queued to be sent is out, nearly all.
     Drained {

@@ -28,4 +28,6 @@ pub use self::prefix_set::{PrefixRange, PrefixSet, RangeError};
 pub(crate) use self::export::{
     Target, Teller, Withheld, advertised_attributes, check_export, export, next_hop,
 };
-pub(crate) use self::import::{Importer, Judge, Rejection, check_next_hop, check_prefix};
+pub(crate) use self::import::{
+    Importer, Judge, Rejection, check_next_hop, check_prefix, is_shutting_down,
+};

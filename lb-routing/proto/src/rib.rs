@@ -1,175 +1,259 @@
 //! The routes: every path of every prefix, the best of them, and who has yet to hear of changes.
 //!
-//! Import policy takes all or nothing, so the Adj-RIBs-In and the Loc-RIB of RFC 4271 §3.2 are one
-//! table: per prefix the accepted paths of all neighbours, those that carry traffic first. A change
-//! marks its prefix; [`Rib::next_change`] hands each marked prefix out once, however often it changed.
+//! ```text
+//! PrefixTable   prefix <-> number, and per number a Record: its paths, what was published
+//! AttributeTable, NextHops     what paths share, once each, by number
+//! Group         neighbours that are told the same: per prefix number what they were told
+//! ```
+//!
+//! The Adj-RIBs-In and the Loc-RIB of RFC 4271 §3.2 are one table: per prefix the paths of all
+//! neighbours, those that carry traffic first. A path names its attributes as they came and as policy
+//! left them, so a change of policy needs nothing from the neighbour. A change marks its prefix;
+//! [`Rib::next_change`] hands each marked prefix out once, however often it changed.
 //!
 //! Bound: a neighbour has at most [`MAX_PREFIXES_PER_PEER`] paths, one per prefix.
 
-mod adj_out;
+mod attributes;
 mod best;
+mod group;
 mod hash;
-mod intern;
+mod hops;
+mod ids;
+mod path;
+mod pool;
+mod prefixes;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use smallvec::SmallVec;
 
-pub(crate) use self::adj_out::{AdjRibOut, Batch};
+use self::attributes::AttributeTable;
+pub(crate) use self::attributes::{AttributesId, Key, MAX_ATTRIBUTE_BYTES_PER_PEER};
+use self::best::Candidate;
 pub(crate) use self::best::{DEFAULT_LOCAL_PREF, Ranking};
+pub use self::group::Backlog;
+pub(crate) use self::group::{Group, GroupKey, Sending};
 pub(crate) use self::hash::Keyed;
-use self::intern::Interner;
-use crate::wire::Attributes;
+use self::hops::NextHops;
+use self::ids::IdSet;
+pub(crate) use self::path::{Path, PathEntry, PeerIndex, Source, Via};
+use self::pool::Id;
+pub(crate) use self::prefixes::PrefixId;
+use self::prefixes::{PrefixTable, Record};
+use crate::policy::{Rejection, Teller};
+use crate::wire::{self, Attributes, Verdict};
 
 /// Paths of one neighbour at most; beyond, its session ends with Cease / Maximum Number of Prefixes
 /// Reached (RFC 4486).
 pub(crate) const MAX_PREFIXES_PER_PEER: u64 = 4_000_000;
 
-/// A neighbour, by its place in the configuration.
-pub(crate) type PeerIndex = u32;
-
-/// Where a path leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Via {
-    /// We originate the prefix.
-    Local,
-    /// Learned.
-    Peer {
-        /// From whom.
-        peer: PeerIndex,
-        /// Its next hop.
-        next_hop: IpAddr,
-    },
+/// A path that carries traffic, or might.
+pub(crate) struct Shown<'a> {
+    pub(crate) path: &'a PathEntry,
+    pub(crate) carries_traffic: bool,
 }
 
-impl Via {
-    pub(crate) const fn peer(self) -> Option<PeerIndex> {
-        match self {
-            Self::Local => None,
-            Self::Peer { peer, .. } => Some(peer),
-        }
-    }
-
-    pub(crate) const fn next_hop(self) -> Option<IpAddr> {
-        match self {
-            Self::Local => None,
-            Self::Peer { next_hop, .. } => Some(next_hop),
-        }
-    }
-}
-
-/// A path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Path {
-    pub(crate) via: Via,
-    pub(crate) attributes: Arc<Attributes>,
-}
-
-/// What is known of a prefix.
-#[derive(Debug, Default)]
-pub(crate) struct Entry {
-    /// Those that carry traffic first, the best one at the front; one per neighbour. Most prefixes have one.
-    paths: SmallVec<[Path; 1]>,
-    /// How many of them carry traffic.
-    equal: usize,
-    /// Waits in `changed`.
-    marked: bool,
-    /// The next hops that the driver was last told; none: no route.
-    published: Option<Arc<[IpAddr]>>,
-}
-
-impl Entry {
-    pub(crate) fn best(&self) -> Option<&Path> {
-        self.paths.first()
-    }
-
-    /// Every path, and whether it carries traffic.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = (&Path, bool)> {
-        self.paths.iter().enumerate().map(|(place, path)| (path, place < self.equal))
-    }
-
-    fn next_hops(&self) -> Vec<IpAddr> {
-        let carriers = self.paths.iter().take(self.equal);
-        let mut hops: Vec<_> = carriers.filter_map(|path| path.via.next_hop()).collect();
-        hops.sort_unstable();
-        hops.dedup();
-        hops
-    }
+/// What became of a prefix.
+pub(crate) struct Change {
+    pub(crate) id: PrefixId,
+    /// The prefix and its next hops, if the driver has to know them.
+    pub(crate) news: Option<(IpNetwork, Arc<[IpAddr]>)>,
 }
 
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Rib {
-    table: HashMap<IpNetwork, Entry, Keyed>,
-    choice: Choice,
-    originated: HashSet<IpNetwork, Keyed>,
-    attributes: Interner<Attributes>,
-    next_hops: Interner<[IpAddr]>,
-}
-
-/// How the best paths are chosen, and where that has changed something.
-#[derive(Debug)]
-struct Choice {
+    prefixes: PrefixTable,
+    attributes: AttributeTable,
+    next_hops: NextHops,
     rankings: Vec<Ranking>,
-    changed: VecDeque<IpNetwork>,
     max_paths: usize,
+    originated: HashSet<IpNetwork, Keyed>,
+    /// Prefixes that [`Rib::next_change`] has yet to look at.
+    changed: IdSet,
 }
 
 impl Rib {
     /// An empty one; `rankings` stand in the order of the neighbours.
     pub(crate) fn new(rankings: Vec<Ranking>, max_paths: usize, hash: Keyed) -> Self {
         Self {
-            table: HashMap::with_hasher(hash),
-            choice: Choice { rankings, changed: VecDeque::new(), max_paths },
+            prefixes: PrefixTable::new(hash),
+            attributes: AttributeTable::new(hash),
+            next_hops: NextHops::new(hash),
+            rankings,
+            max_paths,
             originated: HashSet::with_hasher(hash),
-            attributes: Interner::new(hash),
-            next_hops: Interner::new(hash),
+            changed: IdSet::default(),
         }
     }
 
     pub(crate) fn ranking(&self, peer: PeerIndex) -> Option<&Ranking> {
-        self.choice.rankings.get(peer as usize)
+        self.rankings.get(usize::from(peer))
     }
 
     /// A neighbour's identifier became known.
     pub(crate) fn rank(&mut self, peer: PeerIndex, router_id: std::net::Ipv4Addr) {
-        if let Some(ranking) = self.choice.rankings.get_mut(peer as usize) {
+        if let Some(ranking) = self.rankings.get_mut(usize::from(peer)) {
             ranking.router_id = router_id;
         }
     }
 
-    pub(crate) fn intern(&mut self, attributes: Attributes) -> Arc<Attributes> {
-        self.attributes.intern(attributes)
+    /// The number of a next hop, as MP_REACH_NLRI says it; to be given back by
+    /// [`Rib::forget_next_hop`].
+    pub(crate) fn next_hop_id(&mut self, next_hop: IpAddr) -> Id {
+        self.next_hops.intern(&[next_hop])
     }
 
-    /// Adds a path, or replaces that of the same source; says whether it is an additional one.
-    pub(crate) fn insert(&mut self, prefix: IpNetwork, path: Path) -> bool {
-        let entry = self.table.entry(prefix).or_default();
-        let same = entry.paths.iter_mut().find(|old| old.via.peer() == path.via.peer());
-        let additional = same.is_none();
-        match same {
-            Some(old) if *old == path => return false,
-            Some(old) => *old = path,
-            None => entry.paths.push(path),
+    pub(crate) fn forget_next_hop(&mut self, id: Id) {
+        self.next_hops.release(id);
+    }
+
+    /// An attribute set that is known; to be given back by [`Rib::release`].
+    pub(crate) fn known(&mut self, key: &Key<'_>) -> Option<AttributesId> {
+        self.attributes.find(key)
+    }
+
+    /// Takes an attribute set in that was read just now; to be given back by [`Rib::release`].
+    pub(crate) fn learn_attributes(
+        &mut self,
+        key: &Key<'_>,
+        creator: PeerIndex,
+        (block, rejection): (&wire::Block, Option<Rejection>),
+    ) -> AttributesId {
+        let next_hop = match (key.reach, block.verdict.next_hop) {
+            (Some(reach), _) => {
+                self.next_hops.retain(reach);
+                reach
+            }
+            (None, Some(next_hop)) => self.next_hops.intern(&[next_hop.into()]),
+            (None, None) => Id::NONE,
+        };
+        self.attributes.insert(key, creator, next_hop, (block, rejection))
+    }
+
+    /// A set with these values, as policy makes them; to be given back by [`Rib::release`].
+    pub(crate) fn intern(
+        &mut self,
+        attributes: &Attributes,
+        next_hop: Option<IpAddr>,
+    ) -> AttributesId {
+        let next_hop = self.next_hops.intern(next_hop.as_slice());
+        let (id, new) = self.attributes.intern(attributes, next_hop);
+        if !new {
+            self.next_hops.release(next_hop);
         }
-        self.choice.reselect(prefix, entry);
-        additional
+        id
     }
 
-    /// Removes the path of a source (`None`: our own); says whether there was one.
-    pub(crate) fn remove(&mut self, prefix: IpNetwork, source: Option<PeerIndex>) -> bool {
-        let Some(entry) = self.table.get_mut(&prefix) else { return false };
-        self.choice.remove(prefix, entry, source)
+    /// A reference more; to be given back by [`Rib::release`].
+    pub(crate) fn retain(&mut self, id: AttributesId) {
+        self.attributes.retain(id);
     }
 
-    /// Removes every path of a neighbour.
-    pub(crate) fn remove_peer(&mut self, peer: PeerIndex) {
-        for (prefix, entry) in &mut self.table {
-            self.choice.remove(*prefix, entry, Some(peer));
+    pub(crate) fn release(&mut self, id: AttributesId) {
+        if let Some(next_hop) = self.attributes.release(id) {
+            self.next_hops.release(next_hop);
         }
+    }
+
+    /// What RFC 7606 makes of a set.
+    pub(crate) fn verdict(&self, id: AttributesId) -> &Verdict {
+        &self.attributes.get(id).verdict
+    }
+
+    /// Why routes with a set are of no use.
+    pub(crate) fn rejection(&self, id: AttributesId) -> Option<Rejection> {
+        self.attributes.get(id).rejection
+    }
+
+    /// Whether a set has the community GRACEFUL_SHUTDOWN (RFC 8326).
+    pub(crate) fn is_shut(&self, id: AttributesId) -> bool {
+        self.attributes.get(id).shut
+    }
+
+    pub(crate) fn next_hop_of(&self, id: AttributesId) -> Option<IpAddr> {
+        self.next_hops.first(self.attributes.get(id).next_hop)
+    }
+
+    /// The values of a set.
+    pub(crate) fn attributes(&self, id: AttributesId) -> Attributes {
+        self.attributes.decode(id)
+    }
+
+    /// Octets of attribute sets that a neighbour brought.
+    pub(crate) fn attribute_bytes_of(&self, peer: PeerIndex) -> usize {
+        self.attributes.bytes_of(peer)
+    }
+
+    /// A path with its values.
+    pub(crate) fn path(&self, entry: &PathEntry) -> Path {
+        let next_hop = self.next_hop_of(entry.attributes);
+        let via = match (entry.source.peer(), next_hop) {
+            (Some(peer), Some(next_hop)) => Via::Peer { peer, next_hop },
+            (None, _) | (_, None) => Via::Local,
+        };
+        Path { via, attributes: Arc::new(self.attributes(entry.attributes)) }
+    }
+
+    /// Who told us of a path.
+    pub(crate) fn teller(&self, path: &Path) -> Option<Teller> {
+        let source = self.ranking(path.via.peer()?)?;
+        Some(Teller { address: source.address, external: source.external })
+    }
+
+    /// Adds a path, or replaces that of the same source; says whether it is an additional one. The
+    /// path holds references of its own.
+    pub(crate) fn insert(&mut self, prefix: &IpNetwork, path: PathEntry) -> bool {
+        let id = self.prefixes.find_or_add(prefix);
+        let record = self.prefixes.get_mut(id);
+        let same = record.paths.iter_mut().find(|old| old.source == path.source);
+        let replaced = same.map(|old| std::mem::replace(old, path));
+        if replaced == Some(path) {
+            return false;
+        }
+        self.attributes.retain(path.received);
+        self.attributes.retain(path.attributes);
+        match replaced {
+            Some(old) => self.drop_path(old),
+            None => self.prefixes.get_mut(id).paths.push(path),
+        }
+        self.reselect(id);
+        replaced.is_none()
+    }
+
+    /// Removes the path of a source; says whether there was one.
+    pub(crate) fn remove(&mut self, prefix: &IpNetwork, source: Source) -> bool {
+        let Some(id) = self.prefixes.find(prefix) else { return false };
+        self.remove_from(id, source)
+    }
+
+    /// Removes every path of a neighbour, of which there are so many: one walk over the records.
+    pub(crate) fn remove_peer(&mut self, peer: PeerIndex, mut paths: u64) {
+        for id in 0..self.prefixes.end() {
+            if paths == 0 {
+                break;
+            }
+            paths -= u64::from(self.remove_from(id, Source::of(peer)));
+        }
+    }
+
+    fn remove_from(&mut self, id: PrefixId, source: Source) -> bool {
+        let paths = &mut self.prefixes.get_mut(id).paths;
+        let Some(place) = paths.iter().position(|path| path.source == source) else {
+            return false;
+        };
+        let path = paths.remove(place);
+        self.drop_path(path);
+        self.reselect(id);
+        true
+    }
+
+    fn drop_path(&mut self, path: PathEntry) {
+        self.release(path.received);
+        self.release(path.attributes);
     }
 
     /// Originates exactly these prefixes.
@@ -180,13 +264,16 @@ impl Rib {
         let previous = std::mem::replace(&mut self.originated, wanted);
         for prefix in previous {
             if !self.originated.contains(&prefix) {
-                self.remove(prefix, None);
+                self.remove(&prefix, Source::LOCAL);
             }
         }
-        let attributes = self.intern(Attributes::default());
+        let attributes = self.intern(&Attributes::default(), None);
+        let path =
+            PathEntry { received: attributes, attributes, source: Source::LOCAL, rejected: false };
         for prefix in prefixes.iter().map(canonical) {
-            self.insert(prefix, Path { via: Via::Local, attributes: Arc::clone(&attributes) });
+            self.insert(&prefix, path);
         }
+        self.release(attributes);
     }
 
     /// Whether we originate this very address as a host route.
@@ -194,48 +281,111 @@ impl Rib {
         self.originated.contains(&IpNetwork::from(address))
     }
 
-    pub(crate) fn get(&self, prefix: &IpNetwork) -> Option<&Entry> {
-        self.table.get(prefix)
+    /// Every prefix that has paths.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (IpNetwork, PrefixId)> {
+        let known = |&id: &PrefixId| !self.prefixes.get(id).paths.is_empty();
+        (0..self.prefixes.end()).filter(known).map(|id| (self.prefixes.prefix(id), id))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&IpNetwork, &Entry)> {
-        self.table.iter()
+    /// The paths of a prefix, those that carry traffic first.
+    pub(crate) fn paths(&self, id: PrefixId) -> impl Iterator<Item = Shown<'_>> {
+        let Record { paths, equal, .. } = self.prefixes.get(id);
+        let carriers = usize::from(*equal);
+        let shown = move |(place, path)| Shown { path, carries_traffic: place < carriers };
+        paths.iter().enumerate().map(shown)
     }
 
-    /// The next prefix that changed, and its next hops if the driver has to know them.
-    pub(crate) fn next_change(&mut self) -> Option<(IpNetwork, Option<Vec<IpAddr>>)> {
-        let prefix = self.choice.changed.pop_front()?;
-        let Some(entry) = self.table.get_mut(&prefix) else { return Some((prefix, None)) };
-        entry.marked = false;
-        let hops = entry.next_hops();
-        let news = entry.published.as_deref().unwrap_or_default() != hops.as_slice();
-        if news {
-            entry.published = (!hops.is_empty()).then(|| self.next_hops.intern(hops.clone()));
+    /// A prefix's number, if it has paths.
+    pub(crate) fn find(&self, prefix: &IpNetwork) -> Option<PrefixId> {
+        self.prefixes.find(prefix).filter(|&id| !self.prefixes.get(id).paths.is_empty())
+    }
+
+    /// The best path of a prefix.
+    pub(crate) fn best(&self, id: PrefixId) -> Option<&PathEntry> {
+        let record = self.prefixes.get(id);
+        record.paths.first().filter(|_| record.equal > 0)
+    }
+
+    /// The next prefix that changed.
+    pub(crate) fn next_change(&mut self) -> Option<Change> {
+        let id = self.changed.pop()?;
+        let next_hops = self.next_hops_of(id);
+        let record = self.prefixes.get_mut(id);
+        let before = std::mem::replace(&mut record.published, next_hops);
+        let news = (before != next_hops)
+            .then(|| (self.prefixes.prefix(id), self.next_hops.get(next_hops)));
+        self.next_hops.release(before);
+        self.forget_if_unused(id);
+        Some(Change { id, news })
+    }
+
+    /// The next hops of the paths that carry traffic, with a reference.
+    fn next_hops_of(&mut self, id: PrefixId) -> Id {
+        let record = self.prefixes.get(id);
+        let carriers = record.paths.iter().take(usize::from(record.equal));
+        let mut ids: SmallVec<[Id; 4]> = carriers
+            .map(|path| self.attributes.get(path.attributes).next_hop)
+            .filter(|next_hop| !next_hop.is_none())
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        match *ids {
+            [] => Id::NONE,
+            [one] => {
+                self.next_hops.retain(one);
+                one
+            }
+            _ => {
+                let mut hops: Vec<_> =
+                    ids.iter().filter_map(|&id| self.next_hops.first(id)).collect();
+                hops.sort_unstable();
+                self.next_hops.intern(&hops)
+            }
         }
-        if entry.paths.is_empty() && entry.published.is_none() {
-            self.table.remove(&prefix);
-        }
-        Some((prefix, news.then_some(hops)))
-    }
-}
-
-impl Choice {
-    /// Removes the path of a source from an entry; says whether there was one.
-    fn remove(&mut self, prefix: IpNetwork, entry: &mut Entry, source: Option<PeerIndex>) -> bool {
-        let before = entry.paths.len();
-        entry.paths.retain(|path| path.via.peer() != source);
-        let removed = entry.paths.len() < before;
-        if removed {
-            self.reselect(prefix, entry);
-        }
-        removed
     }
 
-    fn reselect(&mut self, prefix: IpNetwork, entry: &mut Entry) {
-        entry.equal = best::select(&mut entry.paths, &self.rankings).min(self.max_paths);
-        if !entry.marked {
-            entry.marked = true;
-            self.changed.push_back(prefix);
+    fn reselect(&mut self, id: PrefixId) {
+        self.changed.insert(id);
+        let record = self.prefixes.get_mut(id);
+        record.equal = match &mut *record.paths {
+            [] => 0,
+            [only] => u16::from(!only.rejected),
+            paths => {
+                let candidate = |path: &PathEntry| Candidate {
+                    path: *path,
+                    neighbour: path
+                        .source
+                        .peer()
+                        .and_then(|peer| self.rankings.get(usize::from(peer)).copied()),
+                    rejected: path.rejected,
+                    rank: self.attributes.get(path.attributes).rank,
+                };
+                let mut candidates: SmallVec<[_; 8]> = paths.iter().map(candidate).collect();
+                let equal = best::select(&mut candidates).min(self.max_paths);
+                for (path, candidate) in paths.iter_mut().zip(candidates) {
+                    *path = candidate.path;
+                }
+                u16::try_from(equal).unwrap_or(u16::MAX)
+            }
+        };
+    }
+
+    /// A group's members were told of a prefix, or may know it no longer.
+    fn set_told(&mut self, id: PrefixId, told: bool) {
+        let count = &mut self.prefixes.get_mut(id).told;
+        if told {
+            *count += 1;
+        } else {
+            *count -= 1;
+            self.forget_if_unused(id);
+        }
+    }
+
+    fn forget_if_unused(&mut self, id: PrefixId) {
+        let record = self.prefixes.get(id);
+        let unused = record.paths.is_empty() && record.published.is_none() && record.told == 0;
+        if unused && !self.changed.contains(id) {
+            self.prefixes.remove(id);
         }
     }
 }

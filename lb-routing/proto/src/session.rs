@@ -40,7 +40,7 @@ use self::lose::Loss;
 pub(crate) use self::open::Negotiated;
 use crate::config::{PeerConfig, SpeakerConfig};
 use crate::speaker::{ConnId, Event, Output, State};
-use crate::wire::{self, Family, Message, Notification, Update, error};
+use crate::wire::{self, Family, Message, Notification, error};
 
 /// How long a connection that loses a collision waits for the winner's OPEN.
 const COLLISION_WAIT: Duration = Duration::from_secs(10);
@@ -54,8 +54,8 @@ pub(crate) enum Effect {
     Up(Up),
     /// No longer: its routes are gone.
     Down,
-    /// Routes.
-    Update(Update),
+    /// The body of an UPDATE.
+    Update(Box<[u8]>),
     /// The neighbour wants our routes again (RFC 2918).
     Refresh(Family),
 }
@@ -304,7 +304,7 @@ impl Session {
 fn send(conn: ConnId, message: &Message) -> Output {
     // Nothing but an UPDATE depends on it, and UPDATEs go another way.
     let context = wire::Context { four_octet_as: true, external: true };
-    Output::Send { conn, bytes: wire::encode(message, context) }
+    Output::Send { conn, bytes: wire::encode(message, context).into() }
 }
 
 fn close(conn: ConnId, out: &mut Vec<Effect>) {

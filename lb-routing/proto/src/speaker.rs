@@ -1,9 +1,9 @@
 //! The engine: every session, the RIB and the policy behind one `handle`.
 //!
 //! ```text
-//! Input -> Session (FSM, per neighbour) -> ingest -> Rib -> Output::Route
+//! Input -> Session (FSM, per neighbour) -> ingest -> Rib -> Output::Routes
 //!                                                     |
-//!                                                     +---> AdjRibOut per neighbour -> Output::Send
+//!                                                     +---> Group (neighbours told the same) -> Output::Send
 //! ```
 //!
 //! Handlers never fail and never block: bad input is an output (a NOTIFICATION, an event). Routes and
@@ -27,7 +27,9 @@ pub use self::input::{ConnId, Input};
 pub use self::output::{Event, Output, RouteChange};
 pub use self::status::{PathStatus, PeerStatus, State};
 use crate::config::{self, ConfigError, PeerConfig, SpeakerConfig};
-use crate::rib::{AdjRibOut, Keyed, MAX_PREFIXES_PER_PEER, PeerIndex, Ranking, Rib};
+use crate::policy::Judge;
+pub use crate::rib::Backlog;
+use crate::rib::{Group, Keyed, MAX_PREFIXES_PER_PEER, PeerIndex, Ranking, Rib};
 use crate::session::{self, Effect, Jitter, Session, Up};
 use crate::wire::error;
 
@@ -42,8 +44,14 @@ pub struct Speaker {
     rib: Rib,
     hash: Keyed,
     queue: VecDeque<Output>,
-    /// Who is asked first for UPDATEs, in turn.
+    /// Neighbours that are told the same, by the place that their channels name.
+    groups: Vec<Option<Group>>,
+    /// Which group is asked first for UPDATEs, in turn.
     next_to_flush: usize,
+    /// Our ends of the sessions: no next hops of others. How many sessions have each.
+    locals: HashMap<IpAddr, usize>,
+    /// How neighbours' paths are judged; attribute sets remember by which of these.
+    judges: Vec<Judge>,
     /// Paths of one neighbour at most.
     max_prefixes: u64,
 }
@@ -51,6 +59,8 @@ pub struct Speaker {
 #[derive(Debug)]
 struct Neighbour {
     session: Session,
+    /// The place of what its paths are judged by.
+    judge: u16,
     /// While Established.
     channel: Option<Channel>,
     /// Its paths in the RIB.
@@ -60,9 +70,8 @@ struct Neighbour {
 #[derive(Debug)]
 struct Channel {
     up: Up,
-    adj_out: AdjRibOut,
-    /// The driver has enough to send for now.
-    congested: bool,
+    /// The place of its group.
+    group: usize,
 }
 
 impl Speaker {
@@ -84,11 +93,12 @@ impl Speaker {
         let rankings = peers.iter().map(|peer| ranking(&config, peer)).collect();
         let rib = Rib::new(rankings, config.max_paths, hash);
         let mut by_address = HashMap::new();
-        let mut neighbours = Vec::new();
+        let (mut neighbours, mut judges) = (Vec::new(), Vec::new());
         for (peer, index) in peers.into_iter().zip(0..) {
             by_address.insert(peer.address.to_canonical(), index);
+            let judge = place(&mut judges, Judge::new(&config, &peer));
             let session = Session::new(config.clone(), peer, seeds.next(), now);
-            neighbours.push(Neighbour { session, channel: None, accepted: 0 });
+            neighbours.push(Neighbour { session, judge, channel: None, accepted: 0 });
         }
         let (conns, queue) = (HashMap::new(), VecDeque::new());
         let mut speaker = Self {
@@ -99,7 +109,10 @@ impl Speaker {
             rib,
             hash,
             queue,
+            groups: Vec::new(),
             next_to_flush: 0,
+            locals: HashMap::new(),
+            judges,
             max_prefixes: MAX_PREFIXES_PER_PEER,
         };
         speaker.each_session(now, Session::start);
@@ -154,8 +167,8 @@ impl Speaker {
             if let Some(output) = self.queue.pop_front() {
                 return Some(output);
             }
-            if let Some(change) = self.next_change() {
-                return Some(Output::Route(change));
+            if let Some(changes) = self.next_changes() {
+                return Some(Output::Routes(changes));
             }
             if !self.flush() {
                 return None;
@@ -163,12 +176,16 @@ impl Speaker {
         }
     }
 
-    /// Says whether the driver has enough to send on a connection: UPDATEs then wait as marks, merged,
-    /// not as bytes. Lasts until the session ends.
-    pub fn set_congested(&mut self, conn: ConnId, congested: bool) {
-        let channels = self.neighbours.iter_mut().filter_map(|peer| peer.channel.as_mut());
-        for channel in channels.filter(|channel| channel.up.conn == conn) {
-            channel.congested = congested;
+    /// Says how much the driver has to send on a connection. Where it is much, UPDATEs wait as marks,
+    /// merged, not as bytes. Lasts until it is said anew, or the session ends.
+    pub fn set_backlog(&mut self, conn: ConnId, backlog: Backlog) {
+        let Some(&index) = self.conns.get(&conn) else { return };
+        let Some(channel) = self.channel(index).filter(|channel| channel.up.conn == conn) else {
+            return;
+        };
+        let place = channel.group;
+        if let Some(group) = self.group(place) {
+            group.set_backlog(index, backlog);
         }
     }
 
@@ -210,7 +227,7 @@ impl Speaker {
         now: Instant,
         step: impl FnOnce(&mut Session, Instant, &mut Vec<Effect>),
     ) {
-        let Some(neighbour) = self.neighbours.get_mut(index as usize) else { return };
+        let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         let mut effects = Vec::new();
         step(&mut neighbour.session, now, &mut effects);
         for effect in effects {
@@ -228,17 +245,17 @@ impl Speaker {
             }
             Effect::Up(up) => self.up(index, up),
             Effect::Down => self.down(index),
-            Effect::Update(update) => self.ingest(index, update, now),
-            Effect::Refresh(family) => {
-                if let Some(channel) = self.channel(index) {
-                    channel.adj_out.refresh(family);
-                }
-            }
+            Effect::Update(body) => self.ingest(index, &body, now),
+            Effect::Refresh(family) => self.refresh(index, family),
         }
     }
 
     fn channel(&mut self, index: PeerIndex) -> Option<&mut Channel> {
-        self.neighbours.get_mut(index as usize)?.channel.as_mut()
+        self.neighbours.get_mut(usize::from(index))?.channel.as_mut()
+    }
+
+    fn group(&mut self, place: usize) -> Option<&mut Group> {
+        self.groups.get_mut(place)?.as_mut()
     }
 }
 
@@ -248,6 +265,16 @@ fn output(effect: Effect) -> Option<Output> {
         Effect::Output(output) => Some(output),
         Effect::Up(_) | Effect::Down | Effect::Update(_) | Effect::Refresh(_) => None,
     }
+}
+
+/// The place of a judge among those that there are; there are no more than neighbours.
+fn place(judges: &mut Vec<Judge>, judge: Judge) -> u16 {
+    let known = judges.iter().position(|known| *known == judge);
+    let place = known.unwrap_or_else(|| {
+        judges.push(judge);
+        judges.len() - 1
+    });
+    u16::try_from(place).unwrap_or(u16::MAX)
 }
 
 fn ranking(config: &SpeakerConfig, peer: &PeerConfig) -> Ranking {

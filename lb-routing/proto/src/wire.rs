@@ -17,14 +17,19 @@ mod frame;
 mod nlri;
 mod notification;
 mod open;
+mod pack;
 mod route_refresh;
 mod update;
 
 use std::net::{IpAddr, Ipv4Addr};
 
 pub use encode::{EncodeError, encode, encode_end_of_rib, encode_updates, encode_withdrawals};
+pub(crate) use encode::{encode_attributes, encode_block};
 pub use frame::{Framer, HEADER_LEN, MAX_MESSAGE_LEN, frame};
+pub(crate) use nlri::Field;
 pub use notification::error;
+pub(crate) use pack::Packer;
+pub(crate) use update::{Block, Parts, Verdict};
 
 use ipnetwork::IpNetwork;
 
@@ -261,6 +266,11 @@ pub fn decode(bytes: &[u8], context: Context) -> Result<Message, Notification> {
         frame::Kind::Keepalive => Ok(Message::Keepalive),
         frame::Kind::RouteRefresh => route_refresh::decode(bytes, body).map(Message::RouteRefresh),
     }
+}
+
+/// The body of an UPDATE, for [`Parts`]; `None` of any other message.
+pub(crate) fn update_body(bytes: &[u8]) -> Option<&[u8]> {
+    frame::update_body(bytes)
 }
 
 #[cfg(test)]

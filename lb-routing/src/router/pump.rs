@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use bytes::Bytes;
 use lb_routing_proto::fib::{Fact, Output as FibOutput};
-use lb_routing_proto::speaker::{ConnId, Event, Input, Output, RouteChange, State};
+use lb_routing_proto::speaker::{Backlog, ConnId, Event, Input, Output, RouteChange, State};
 
 use super::task::{Synced, Task};
 use crate::kernel::Request;
@@ -114,7 +115,7 @@ impl Task {
             Output::Close { conn } => {
                 self.io.connections.remove(&conn);
             }
-            Output::Route(change) => self.route(change),
+            Output::Routes(changes) => self.routes(changes),
             Output::Event(event) => self.log(event),
         }
     }
@@ -134,11 +135,11 @@ impl Task {
         self.io.transports.get(&peer.to_canonical()).cloned().unwrap_or_default()
     }
 
-    fn send(&mut self, conn: ConnId, bytes: Vec<u8>, now: Instant) {
+    fn send(&mut self, conn: ConnId, bytes: Bytes, now: Instant) {
         let Some(connection) = self.io.connections.get(&conn) else { return };
         match connection.send(bytes) {
             Queued::Well => {}
-            Queued::Congested => self.speaker.set_congested(conn, true),
+            Queued::Much(backlog) => self.speaker.set_backlog(conn, backlog),
             Queued::Full => {
                 self.io.connections.remove(&conn);
                 let error = "the neighbour reads too slowly: its send queue is full".to_owned();
@@ -147,11 +148,13 @@ impl Task {
         }
     }
 
-    fn route(&mut self, change: RouteChange) {
+    fn routes(&mut self, changes: Vec<RouteChange>) {
         // At the end all stays as it is.
-        if !self.frozen && self.forward {
-            let RouteChange { prefix, next_hops } = change;
-            self.fib.handle(Fact::Bgp { prefix, next_hops });
+        if self.frozen || !self.forward {
+            return;
+        }
+        for RouteChange { prefix, next_hops } in changes {
+            self.fib.handle(Fact::Bgp { prefix, next_hops: next_hops.to_vec() });
         }
     }
 
@@ -198,7 +201,9 @@ impl Task {
             tcp::Event::Received { conn, bytes } => {
                 self.speaker.handle(Input::Received { conn, bytes: &bytes }, now);
             }
-            tcp::Event::Drained { conn } => self.speaker.set_congested(conn, false),
+            tcp::Event::Drained { conn } => {
+                self.speaker.set_backlog(conn, Backlog::Little);
+            }
             tcp::Event::Closed { conn, error } => {
                 if self.io.connections.remove(&conn).is_some() {
                     self.speaker.handle(Input::Closed { conn, error }, now);

@@ -1,14 +1,19 @@
 //! One connection: a reader with a fixed buffer and a writer with a bounded queue.
 //!
-//! A neighbour that stops reading stalls only itself: above [`CONGESTED`] the speaker makes no more
-//! UPDATEs for it, at [`MAX_QUEUED`] or after SendHoldTime (RFC 9687) its
-//! connection ends.
+//! What is queued may be shared with other connections, and is written as it is, many pieces with one
+//! call. A neighbour that stops reading stalls only itself: above [`SOME`] the speaker makes no
+//! UPDATEs for it alone, above [`ENOUGH`] none at all, at [`MAX_QUEUED`] or after SendHoldTime
+//! (RFC 9687) its connection ends.
 
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lb_routing_proto::speaker::ConnId;
+use bytes::{Buf, Bytes, BytesMut};
+use lb_routing_proto::speaker::{Backlog, ConnId};
+use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -19,15 +24,19 @@ use tokio::time::timeout;
 use super::Event;
 
 /// Bytes read at once.
-const READ_BUFFER: usize = 16 * 1024;
+const READ_BUFFER: usize = 64 * 1024;
 /// Pieces that wait to be written at most.
 const QUEUE: usize = 4096;
-/// Bytes that wait, above which the speaker holds UPDATEs back.
-const CONGESTED: usize = 256 * 1024;
+/// Bytes that wait, above which the speaker makes nothing for this connection alone.
+const SOME: usize = 256 * 1024;
+/// Bytes that wait, above which it holds UPDATEs back that others are told too.
+const ENOUGH: usize = 4 * 1024 * 1024;
 /// Bytes that wait, below which it goes on.
 const DRAINED: usize = 64 * 1024;
 /// Bytes that wait at most.
-const MAX_QUEUED: usize = 8 * 1024 * 1024;
+const MAX_QUEUED: usize = 16 * 1024 * 1024;
+/// Pieces that are written with one call.
+const PIECES: usize = 64;
 /// Time for the last words (a NOTIFICATION) after we closed.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -36,8 +45,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub(crate) enum Queued {
     /// They wait their turn.
     Well,
-    /// They do, and it is enough for now; `Event::Drained` follows.
-    Congested,
+    /// They do, and it is much; `Event::Drained` follows.
+    Much(Backlog),
     /// There is no room, or nobody writes any more.
     Full,
 }
@@ -45,7 +54,7 @@ pub(crate) enum Queued {
 /// The router's end of a connection. Dropped, it closes after what was queued is out.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    queue: mpsc::Sender<Vec<u8>>,
+    queue: mpsc::Sender<Bytes>,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -66,19 +75,25 @@ impl Connection {
     }
 
     /// Queues bytes.
-    pub(crate) fn send(&self, bytes: Vec<u8>) -> Queued {
+    pub(crate) fn send(&self, bytes: Bytes) -> Queued {
         let count = bytes.len();
         let waiting = self.waiting.fetch_add(count, Ordering::Relaxed) + count;
         if waiting > MAX_QUEUED || self.queue.try_send(bytes).is_err() {
             return Queued::Full;
         }
-        if waiting > CONGESTED { Queued::Congested } else { Queued::Well }
+        if waiting > ENOUGH {
+            Queued::Much(Backlog::Enough)
+        } else if waiting > SOME {
+            Queued::Much(Backlog::Some)
+        } else {
+            Queued::Well
+        }
     }
 }
 
 /// What the writer works with.
 struct Output {
-    pieces: mpsc::Receiver<Vec<u8>>,
+    pieces: mpsc::Receiver<Bytes>,
     /// Their octets.
     waiting: Arc<AtomicUsize>,
     send_hold_time: Duration,
@@ -98,16 +113,16 @@ async fn work(conn: ConnId, stream: TcpStream, output: Output, events: mpsc::Sen
 }
 
 async fn read(conn: ConnId, mut reader: OwnedReadHalf, events: mpsc::Sender<Event>) {
-    let mut buffer = vec![0; READ_BUFFER];
+    let mut buffer = BytesMut::new();
     // Ends: with the stream.
     loop {
-        let result = reader.read(&mut buffer).await;
-        match result {
+        buffer.reserve(READ_BUFFER);
+        match reader.read_buf(&mut buffer).await {
             Ok(0) => {
                 return closed(conn, "the neighbour closed the connection".into(), &events).await;
             }
-            Ok(count) => {
-                let bytes = buffer.get(..count).unwrap_or_default().to_vec();
+            Ok(_) => {
+                let bytes = buffer.split().freeze();
                 if events.send(Event::Received { conn, bytes }).await.is_err() {
                     return;
                 }
@@ -125,16 +140,20 @@ async fn write(
     events: &mpsc::Sender<Event>,
 ) -> Result<(), String> {
     let Output { mut pieces, waiting, send_hold_time } = output;
-    while let Some(piece) = pieces.recv().await {
-        let mut rest = piece.as_slice();
-        let mut stalled = Duration::ZERO;
-        while !rest.is_empty() {
-            if let Ok(result) = timeout(LAST_WORDS, writer.write(rest)).await {
-                let written = result.map_err(|error| error.to_string())?;
-                rest = rest.get(written..).unwrap_or_default();
-                stalled = Duration::ZERO;
-                continue;
-            }
+    let mut queue = VecDeque::with_capacity(PIECES);
+    let mut stalled = Duration::ZERO;
+    // Ends: when the router has dropped its end and all is out, or nothing goes out any more.
+    loop {
+        if queue.is_empty() {
+            let Some(piece) = pieces.recv().await else { break };
+            queue.push_back(piece);
+        }
+        while queue.len() < PIECES
+            && let Ok(piece) = pieces.try_recv()
+        {
+            queue.push_back(piece);
+        }
+        let Ok(result) = timeout(LAST_WORDS, write_some(&mut writer, &queue)).await else {
             stalled += LAST_WORDS;
             if pieces.is_closed() {
                 return Ok(());
@@ -145,15 +164,36 @@ async fn write(
                     "send hold timer expired: the neighbour took nothing for {seconds} s (RFC 9687)"
                 ));
             }
-        }
-        let before = waiting.fetch_sub(piece.len(), Ordering::Relaxed);
-        let now = before - piece.len();
+            continue;
+        };
+        stalled = Duration::ZERO;
+        let written = result.map_err(|error| error.to_string())?;
+        drop_written(&mut queue, written);
+        let before = waiting.fetch_sub(written, Ordering::Relaxed);
+        let now = before - written;
         if before > DRAINED && now <= DRAINED && !pieces.is_closed() {
             events.send(Event::Drained { conn }).await.map_err(|_| "the router stopped")?;
         }
     }
     let _already_gone = writer.shutdown().await;
     Ok(())
+}
+
+async fn write_some(writer: &mut OwnedWriteHalf, queue: &VecDeque<Bytes>) -> io::Result<usize> {
+    let slices: SmallVec<[IoSlice<'_>; PIECES]> =
+        queue.iter().map(|piece| IoSlice::new(piece)).collect();
+    writer.write_vectored(&slices).await
+}
+
+/// Takes octets off the front.
+fn drop_written(queue: &mut VecDeque<Bytes>, mut written: usize) {
+    while let Some(piece) = queue.front_mut() {
+        if piece.len() > written {
+            return piece.advance(written);
+        }
+        written -= piece.len();
+        queue.pop_front();
+    }
 }
 
 async fn closed(conn: ConnId, error: String, events: &mpsc::Sender<Event>) {

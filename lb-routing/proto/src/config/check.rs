@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::{PeerConfig, SpeakerConfig};
 
+/// Neighbours at most.
+const MAX_PEERS: usize = 65_534;
 /// ECMP members at most.
 const MAX_PATHS: usize = 256;
 /// The two-octet stand-in for a four-octet AS number; nobody's own (RFC 6793 §9).
@@ -32,6 +34,12 @@ pub enum ConfigError {
     MaxPaths {
         /// The value.
         max_paths: usize,
+    },
+    /// More than there are numbers for.
+    #[error("{count} peers are too many: use {MAX_PEERS} at most")]
+    TooManyPeers {
+        /// How many.
+        count: usize,
     },
     /// Not an address of a neighbour.
     #[error(
@@ -93,6 +101,9 @@ pub fn validate(config: &SpeakerConfig, peers: &[PeerConfig]) -> Result<(), Conf
     }
     if !(1..=MAX_PATHS).contains(&config.max_paths) {
         return Err(ConfigError::MaxPaths { max_paths: config.max_paths });
+    }
+    if peers.len() > MAX_PEERS {
+        return Err(ConfigError::TooManyPeers { count: peers.len() });
     }
     let mut addresses = BTreeSet::new();
     for peer in peers {

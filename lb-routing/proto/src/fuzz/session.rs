@@ -161,7 +161,7 @@ impl Play {
             }
             Output::Connect { .. }
             | Output::AbortConnect { .. }
-            | Output::Route(_)
+            | Output::Routes(_)
             | Output::Event(_) => {}
         }
     }

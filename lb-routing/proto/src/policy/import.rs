@@ -47,7 +47,7 @@ impl Rejection {
 }
 
 /// What a neighbour's paths are judged by.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Judge {
     /// Our AS, and what the neighbour takes for it.
     our: [u32; 2],
@@ -136,6 +136,11 @@ impl Importer {
         }
     }
 
+    /// Whether whatever is usable gets in as it is; `shut`: with GRACEFUL_SHUTDOWN.
+    pub(crate) fn takes_as_it_is(&self, shut: bool) -> bool {
+        self.import == Import::All && !(self.external && shut)
+    }
+
     /// What becomes of a route that the protocol finds usable.
     pub(crate) fn judge(
         &self,
@@ -160,13 +165,16 @@ impl Importer {
         };
         let mut changed = change.map(|change| change.attributes);
         // RFC 8326 §4.2: the way out of a neighbour that is about to go is the last one to be taken.
-        if self.external
-            && has(changed.as_ref().unwrap_or(attributes), Community::GRACEFUL_SHUTDOWN)
-        {
+        if self.external && is_shutting_down(changed.as_ref().unwrap_or(attributes)) {
             changed.get_or_insert_with(|| attributes.clone()).local_pref = Some(0);
         }
         Ok(Imported { attributes: changed, next_hop })
     }
+}
+
+/// RFC 8326.
+pub(crate) fn is_shutting_down(attributes: &Attributes) -> bool {
+    has(attributes, Community::GRACEFUL_SHUTDOWN)
 }
 
 fn has(attributes: &Attributes, community: Community) -> bool {

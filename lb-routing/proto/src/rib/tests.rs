@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::wire::{AsPath, Segment};
+use crate::wire::AsPath;
 
 fn rib(max_paths: usize) -> Rib {
     let ranking = |number: u8| Ranking {
@@ -21,17 +21,19 @@ fn prefix(text: &str) -> IpNetwork {
 }
 
 fn learn(rib: &mut Rib, text: &str, peer: u8, as_path: &[u32]) -> bool {
-    let segments = vec![Segment::Sequence(as_path.to_vec())];
-    let attributes = Attributes { as_path: AsPath { segments }, ..Attributes::default() };
-    let attributes = rib.intern(attributes);
-    let via = Via::Peer { peer: peer.into(), next_hop: hop(peer) };
-    rib.insert(prefix(text), Path { via, attributes })
+    let as_path = AsPath::sequence(as_path);
+    let attributes = rib.intern(&Attributes { as_path, ..Attributes::default() }, Some(hop(peer)));
+    let source = Source::of(peer.into());
+    let path = PathEntry { received: attributes, attributes, source, rejected: false };
+    let additional = rib.insert(&prefix(text), path);
+    rib.release(attributes);
+    additional
 }
 
 fn changes(rib: &mut Rib) -> Vec<(String, Vec<IpAddr>)> {
     let mut changes = Vec::new();
-    while let Some((prefix, news)) = rib.next_change() {
-        changes.extend(news.map(|hops| (prefix.to_string(), hops)));
+    while let Some(change) = rib.next_change() {
+        changes.extend(change.news.map(|(prefix, hops)| (prefix.to_string(), hops.to_vec())));
     }
     changes
 }
@@ -43,7 +45,7 @@ fn equal_paths_are_published_together_up_to_the_bound() {
         learn(&mut rib, "10.1.0.0/24", peer, &[7]);
     }
     assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(0), hop(1)])]);
-    rib.remove(prefix("10.1.0.0/24"), Some(0));
+    rib.remove(&prefix("10.1.0.0/24"), Source::of(0));
     assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(1), hop(2)])]);
 }
 
@@ -55,13 +57,13 @@ fn a_prefix_is_published_once_however_often_it_changed_and_not_at_all_if_it_did_
     }
     assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(0)])]);
     learn(&mut rib, "10.1.0.0/24", 1, &[7, 8, 9]);
-    rib.remove(prefix("10.1.0.0/24"), Some(0));
+    rib.remove(&prefix("10.1.0.0/24"), Source::of(0));
     learn(&mut rib, "10.1.0.0/24", 0, &[7]);
     assert_eq!(changes(&mut rib), []);
-    rib.remove_peer(0);
-    rib.remove_peer(1);
+    rib.remove_peer(0, 1);
+    rib.remove_peer(1, 1);
     assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![])]);
-    assert!(rib.table.is_empty());
+    assert_eq!((rib.prefixes.len(), rib.attributes.len()), (0, 0));
 }
 
 #[test]
@@ -80,15 +82,16 @@ fn a_source_has_one_path_per_prefix() {
     let mut rib = rib(4);
     assert!(learn(&mut rib, "10.1.0.0/24", 0, &[7]));
     assert!(!learn(&mut rib, "10.1.0.0/24", 0, &[8]));
-    assert!(rib.remove(prefix("10.1.0.0/24"), Some(0)));
-    assert!(!rib.remove(prefix("10.1.0.0/24"), Some(0)));
+    assert!(rib.remove(&prefix("10.1.0.0/24"), Source::of(0)));
+    assert!(!rib.remove(&prefix("10.1.0.0/24"), Source::of(0)));
 }
 
 #[test]
 fn routes_with_equal_attributes_share_them() {
     let mut rib = rib(1);
     learn(&mut rib, "10.1.0.0/24", 0, &[7]);
-    learn(&mut rib, "10.2.0.0/24", 1, &[7]);
-    let attributes = |text| &rib.get(&prefix(text)).unwrap().best().unwrap().attributes;
-    assert!(Arc::ptr_eq(attributes("10.1.0.0/24"), attributes("10.2.0.0/24")));
+    learn(&mut rib, "10.2.0.0/24", 0, &[7]);
+    learn(&mut rib, "10.3.0.0/24", 1, &[7]);
+    // The next hop is part of them.
+    assert_eq!(rib.attributes.len(), 2);
 }

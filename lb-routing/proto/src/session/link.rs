@@ -26,6 +26,15 @@ pub(crate) struct Link {
     framer: Framer,
 }
 
+/// What a stream holds.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// The body of an UPDATE: to be read by whom its routes are for.
+    Update(Box<[u8]>),
+    /// Any other message.
+    Message(Message),
+}
+
 /// How far a connection has come.
 #[derive(Debug)]
 pub(crate) enum Phase {
@@ -75,12 +84,15 @@ impl Link {
     }
 
     /// The next whole message of the stream.
-    pub(crate) fn next_message(&mut self) -> Result<Option<Message>, Notification> {
+    pub(crate) fn next_message(&mut self) -> Result<Option<Received>, Notification> {
         // Before OPEN nothing that depends on the context is legal.
         let before = Context { four_octet_as: true, external: true };
         let context = self.negotiated().map_or(before, |negotiated| negotiated.context);
         let Some(bytes) = self.framer.next_message()? else { return Ok(None) };
-        wire::decode(bytes, context).map(Some)
+        if let Some(body) = wire::update_body(bytes) {
+            return Ok(Some(Received::Update(body.into())));
+        }
+        wire::decode(bytes, context).map(Received::Message).map(Some)
     }
 
     /// Restarts the HoldTimer.

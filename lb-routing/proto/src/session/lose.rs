@@ -69,10 +69,10 @@ impl Session {
         self.report(&cause, now, out);
     }
 
-    /// Ends the Established session with a Cease (RFC 4486).
-    pub(crate) fn cease(&mut self, cease: Notification, now: Instant, out: &mut Vec<Effect>) {
+    /// Ends the Established session with a NOTIFICATION.
+    pub(crate) fn end(&mut self, why: Notification, now: Instant, out: &mut Vec<Effect>) {
         for side in Side::BOTH {
-            self.lose(side, Loss::Sent(cease.clone()), now, out);
+            self.lose(side, Loss::Sent(why.clone()), now, out);
         }
     }
 

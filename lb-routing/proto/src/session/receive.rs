@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::collision::{self, Side};
-use super::link::Phase;
+use super::link::{Phase, Received};
 use super::lose::Loss;
 use super::{COLLISION_WAIT, Effect, Session, Up, open};
 use crate::speaker::{ConnId, State};
@@ -35,37 +35,38 @@ impl Session {
         }
     }
 
-    fn on_message(&mut self, side: Side, message: Message, now: Instant, out: &mut Vec<Effect>) {
+    fn on_message(&mut self, side: Side, message: Received, now: Instant, out: &mut Vec<Effect>) {
         let Some(link) = self.slot(side) else { return };
         match (&mut link.phase, message) {
-            (_, Message::Notification(theirs)) => {
+            (_, Received::Message(Message::Notification(theirs))) => {
                 self.lose(side, Loss::Received(theirs), now, out);
             }
-            (Phase::OpenSent, Message::Open(open)) => self.on_open(side, &open, now, out),
-            (Phase::OpenConfirm { .. }, Message::Keepalive) => self.on_confirm(side, now, out),
+            (Phase::OpenSent, Received::Message(Message::Open(open))) => {
+                self.on_open(side, &open, now, out);
+            }
+            (Phase::OpenConfirm { .. }, Received::Message(Message::Keepalive)) => {
+                self.on_confirm(side, now, out);
+            }
             // The neighbour resolved a collision before we did.
             (
                 Phase::OpenConfirm { confirmed: true, .. },
-                routes @ (Message::Update(_) | Message::RouteRefresh(_)),
+                routes @ (Received::Update(_) | Received::Message(Message::RouteRefresh(_))),
             ) => {
                 self.establish(side, now, out);
                 self.on_message(side, routes, now, out);
             }
-            (Phase::Established { .. }, Message::Keepalive) => link.heard(now),
-            (Phase::Established { .. }, Message::Update(update)) => {
+            (Phase::Established { .. }, Received::Message(Message::Keepalive)) => link.heard(now),
+            (Phase::Established { .. }, Received::Update(body)) => {
                 link.heard(now);
-                out.push(Effect::Update(update));
+                out.push(Effect::Update(body));
             }
-            (Phase::Established { .. }, Message::RouteRefresh(family)) => {
+            (Phase::Established { .. }, Received::Message(Message::RouteRefresh(family))) => {
                 link.heard(now);
                 out.push(Effect::Refresh(family));
             }
             (
                 Phase::OpenSent | Phase::OpenConfirm { .. } | Phase::Established { .. },
-                unexpected @ (Message::Open(_)
-                | Message::Update(_)
-                | Message::Keepalive
-                | Message::RouteRefresh(_)),
+                unexpected,
             ) => {
                 let notification = out_of_place(link.state(), &unexpected);
                 self.lose(side, Loss::Sent(notification), now, out);
@@ -131,7 +132,7 @@ impl Session {
 }
 
 /// A message that its state does not allow; the data names its type (RFC 6608 §3).
-fn out_of_place(state: State, message: &Message) -> Notification {
+fn out_of_place(state: State, message: &Received) -> Notification {
     let code = match state {
         State::OpenSent => error::UNEXPECTED_MESSAGE_IN_OPEN_SENT,
         State::OpenConfirm => error::UNEXPECTED_MESSAGE_IN_OPEN_CONFIRM,
@@ -139,11 +140,11 @@ fn out_of_place(state: State, message: &Message) -> Notification {
         State::Idle | State::Connect | State::Active => error::FINITE_STATE_MACHINE_ERROR,
     };
     let kind = match message {
-        Message::Open(_) => 1,
-        Message::Update(_) => 2,
-        Message::Notification(_) => 3,
-        Message::Keepalive => 4,
-        Message::RouteRefresh(_) => 5,
+        Received::Message(Message::Open(_)) => 1,
+        Received::Update(_) | Received::Message(Message::Update(_)) => 2,
+        Received::Message(Message::Notification(_)) => 3,
+        Received::Message(Message::Keepalive) => 4,
+        Received::Message(Message::RouteRefresh(_)) => 5,
     };
     Notification::with_data(code, [kind])
 }

@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 
 use super::world::{World, below};
 use crate::session::Jitter;
-use crate::speaker::{ConnId, Input, Output, Speaker};
+use crate::speaker::{ConnId, Input, Output, RouteChange, Speaker};
 
 /// Longest latency.
 const MAX_LATENCY_MS: usize = 40;
@@ -331,14 +331,18 @@ impl Net {
                 let (conn, end) = self.end_of_conn(node, conn);
                 self.hang_up(conn, end);
             }
-            Output::Route(change) if change.next_hops.is_empty() => {
-                let known = self.nodes[node].installed.remove(&change.prefix);
-                assert!(known.is_some(), "a route is taken away that was never given");
-            }
-            Output::Route(change) => {
-                self.nodes[node].installed.insert(change.prefix, change.next_hops);
-            }
+            Output::Routes(changes) => changes.into_iter().for_each(|it| self.install(node, it)),
             Output::Event(_) => {}
+        }
+    }
+
+    fn install(&mut self, node: usize, change: RouteChange) {
+        let installed = &mut self.nodes[node].installed;
+        if change.next_hops.is_empty() {
+            let known = installed.remove(&change.prefix);
+            assert!(known.is_some(), "a route is taken away that was never given");
+        } else {
+            installed.insert(change.prefix, change.next_hops.to_vec());
         }
     }
 

@@ -4,10 +4,9 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::advertise::{target, teller};
 use super::{PathStatus, Speaker};
-use crate::policy::{self, Withheld};
-use crate::rib::PeerIndex;
+use crate::policy::{self, Target, Withheld};
+use crate::rib::{Path, PeerIndex};
 
 /// What is known of a prefix, and who hears of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,25 +29,32 @@ pub struct Hearer {
 impl Speaker {
     /// Which paths a prefix has, and what keeps the best one from which neighbour.
     pub fn explain(&self, prefix: &IpNetwork) -> Explanation {
-        let Some(entry) = self.rib.get(prefix) else {
+        let Some(id) = self.rib.find(prefix) else {
             return Explanation { paths: Vec::new(), neighbours: Vec::new() };
         };
-        let paths = self.path_statuses(*prefix, entry).collect();
+        let paths = self.path_statuses(*prefix, id).collect();
+        let best = self.rib.best(id).map(|best| self.rib.path(best));
         let hearers = (0..).zip(&self.neighbours).filter_map(|(index, neighbour)| {
             neighbour.channel.as_ref()?;
             let peer = neighbour.session.config().address;
-            let withheld = self.withheld(index, prefix).map(|why| why.to_string());
+            let withheld = self.withheld(index, prefix, best.as_ref()?).map(|why| why.to_string());
             Some(Hearer { peer, withheld })
         });
         Explanation { paths, neighbours: hearers.collect() }
     }
 
-    fn withheld(&self, index: PeerIndex, prefix: &IpNetwork) -> Option<Withheld<'_>> {
-        let neighbour = self.neighbours.get(index as usize)?;
+    fn withheld(&self, index: PeerIndex, prefix: &IpNetwork, best: &Path) -> Option<Withheld<'_>> {
+        let neighbour = self.neighbours.get(usize::from(index))?;
+        let config = neighbour.session.config();
         let up = &neighbour.channel.as_ref()?.up;
-        let best = self.rib.get(prefix)?.best()?;
-        let teller = teller(&self.rib, best);
-        let target = target(index, neighbour.session.config(), &self.config, up);
+        let teller = self.rib.teller(best);
+        let target = Target {
+            index,
+            config,
+            our_as: config.our_as(&self.config),
+            local: up.local,
+            families: &up.negotiated.families,
+        };
         if let Err(why) = policy::check_export(prefix, best, teller, &target) {
             return Some(why);
         }

@@ -1,62 +1,111 @@
 //! From a neighbour's UPDATE into the RIB.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use ipnetwork::IpNetwork;
+use smallvec::SmallVec;
 
 use super::{Event, Output, Speaker};
-use crate::policy::{self, Importer, Judge, Rejection};
-use crate::rib::{Path, PeerIndex, Via};
-use crate::wire::{Announced, Attributes, Family, Notification, Update, error};
+use crate::policy::{self, Importer, Rejection};
+use crate::rib::{AttributesId, Key, MAX_ATTRIBUTE_BYTES_PER_PEER, PathEntry, PeerIndex, Source};
+use crate::wire::{Block, Context, Family, Field, Notification, Parts, error};
+
+/// Prefixes that an UPDATE announces with one next hop, and their attribute set.
+struct Announced<'a> {
+    attributes: AttributesId,
+    prefixes: Field<'a>,
+}
 
 impl Speaker {
-    pub(super) fn ingest(&mut self, index: PeerIndex, update: Update, now: Instant) {
+    /// Takes an UPDATE's body.
+    pub(super) fn ingest(&mut self, index: PeerIndex, body: &[u8], now: Instant) {
         // The session may have ended by an earlier message of the same read.
-        if self.channel(index).is_none() {
+        let Some(context) = self.channel(index).map(|channel| channel.up.negotiated.context) else {
             return;
+        };
+        if let Err(notification) = self.try_ingest(index, body, context) {
+            self.end_session(index, notification, now);
         }
-        for fault in &update.faults {
-            self.malformed(index, format!("attribute {}: {}", fault.code, fault.what));
+        self.enforce_bounds(index, now);
+    }
+
+    fn try_ingest(
+        &mut self,
+        index: PeerIndex,
+        body: &[u8],
+        context: Context,
+    ) -> Result<(), Notification> {
+        let parts = Parts::new(body)?;
+        let mut announced = SmallVec::<[Announced<'_>; 2]>::new();
+        let classic = Some((None, parts.nlri));
+        let multi = parts.reach().map(|(next_hop, prefixes)| (Some(next_hop), prefixes));
+        let fields = classic.into_iter().chain(multi);
+        for (reach, prefixes) in fields.filter(|(_, prefixes)| !prefixes.is_empty()) {
+            let attributes = self.attributes(index, &parts.block, context, reach)?;
+            announced.push(Announced { attributes, prefixes });
         }
-        for prefix in update.withdrawn {
-            self.withdraw(index, prefix);
-        }
-        if let Some(attributes) = update.attributes {
-            self.announce(index, attributes, &update.announced);
-        }
-        if update.end_of_rib.is_some()
+        let judgement = match announced.first() {
+            Some(first) => parts.judge(self.rib.verdict(first.attributes), context),
+            None => parts.judge(&Block::new(&parts.block, context)?.verdict, context),
+        };
+        let taken = judgement.map(|judgement| {
+            for fault in &judgement.faults {
+                self.malformed(index, format!("attribute {}: {}", fault.code, fault.what));
+            }
+            for field in [Some(parts.withdrawn), parts.unreach()].into_iter().flatten() {
+                self.withdraw_all(index, field);
+            }
+            if judgement.withdraw {
+                announced.iter().for_each(|it| self.withdraw_all(index, it.prefixes));
+            } else {
+                self.announce(index, &announced);
+            }
+        });
+        announced.iter().for_each(|it| self.rib.release(it.attributes));
+        if parts.end_of_rib.is_some()
             && let Some(peer) = self.address_of(index)
         {
             self.queue.push_back(Output::Event(Event::EndOfRib { peer }));
         }
-        self.enforce_bound(index, now);
+        taken
     }
 
-    fn announce(&mut self, index: PeerIndex, attributes: Attributes, announced: &[Announced]) {
-        let Some(neighbour) = self.neighbours.get(index as usize) else { return };
-        let peer = neighbour.session.config();
-        let importer = Importer::new(&self.config, peer);
+    /// The set that a block of attributes is, read only where it is new; with a reference.
+    fn attributes(
+        &mut self,
+        index: PeerIndex,
+        block: &[u8],
+        context: Context,
+        reach: Option<IpAddr>,
+    ) -> Result<AttributesId, Notification> {
+        let reach = reach.map(|next_hop| self.rib.next_hop_id(next_hop));
+        let judge = self.neighbours.get(usize::from(index)).map_or(0, |peer| peer.judge);
+        let key = Key { context, judge, reach, block };
+        let known = match self.rib.known(&key) {
+            Some(known) => Ok(known),
+            None => Block::new(block, context).map(|read| {
+                let judge = self.judges.get(usize::from(judge));
+                let rejection = judge.and_then(|judge| judge.check(&read.attributes).err());
+                self.rib.learn_attributes(&key, index, (&read, rejection))
+            }),
+        };
+        if let Some(reach) = reach {
+            self.rib.forget_next_hop(reach);
+        }
+        known
+    }
+
+    fn announce(&mut self, index: PeerIndex, announced: &[Announced<'_>]) {
+        let Some(neighbour) = self.neighbours.get(usize::from(index)) else { return };
+        let importer = Importer::new(&self.config, neighbour.session.config());
         if importer.is_closed() {
             return;
         }
-        let judged = Judge::new(&self.config, peer).check(&attributes);
-        let attributes = judged.map(|()| self.rib.intern(attributes));
         let mut rejected = None;
-        for Announced { next_hop, prefixes } in announced {
-            let usable = attributes.clone().and_then(|attributes| {
-                policy::check_next_hop(*next_hop, |hop| self.is_ours(hop)).map(|()| attributes)
-            });
-            let mut shared = None;
-            for prefix in prefixes {
-                let judged = shared.take().unwrap_or_else(|| {
-                    let attributes = usable.as_ref().map_err(|&rejection| rejection)?;
-                    self.import(index, &importer, prefix, *next_hop, attributes)
-                });
-                let path = judged.as_ref().map_err(|&rejection| rejection);
-                rejected = self.learn(index, *prefix, path).err().or(rejected);
-                shared = (!importer.is_per_prefix()).then_some(judged);
+        for announced in announced {
+            if self.speaks(index, announced.prefixes.family()) {
+                rejected = self.take(index, &importer, announced).or(rejected);
             }
         }
         // One line per UPDATE, whatever it holds.
@@ -65,76 +114,119 @@ impl Speaker {
         }
     }
 
-    /// The path as policy lets it in.
-    fn import(
+    /// Takes what policy lets in; says why something was not, if so.
+    fn take(
         &mut self,
         index: PeerIndex,
         importer: &Importer,
-        prefix: &IpNetwork,
-        next_hop: IpAddr,
-        attributes: &Arc<Attributes>,
-    ) -> Result<Path, Rejection> {
-        let imported = importer.judge(prefix, next_hop, attributes)?;
-        let attributes = match imported.attributes {
-            None => Arc::clone(attributes),
-            Some(changed) => self.rib.intern(changed),
-        };
-        Ok(Path { via: Via::Peer { peer: index, next_hop: imported.next_hop }, attributes })
+        &Announced { attributes, prefixes }: &Announced<'_>,
+    ) -> Option<Rejection> {
+        let usable = self.usable(attributes);
+        let as_it_is = importer.takes_as_it_is(self.rib.is_shut(attributes));
+        let mut values = None;
+        let mut shared = None;
+        let mut rejected = None;
+        for prefix in prefixes.prefixes() {
+            let judged = shared.take().unwrap_or_else(|| {
+                let next_hop = usable?;
+                if as_it_is {
+                    self.rib.retain(attributes);
+                    return Ok((attributes, next_hop));
+                }
+                let values = values.get_or_insert_with(|| self.rib.attributes(attributes));
+                let imported = importer.judge(&prefix, next_hop, values)?;
+                let changed = imported.attributes.as_ref().unwrap_or(values);
+                let left = self.rib.intern(changed, Some(imported.next_hop));
+                Ok((left, imported.next_hop))
+            });
+            let checked = judged.and_then(|(left, next_hop)| {
+                policy::check_prefix(&prefix, next_hop).map(|()| left)
+            });
+            match checked {
+                Ok(left) => self.learn(index, &prefix, attributes, left),
+                // A route replaces its predecessor even where it is no use itself (RFC 4271
+                // §9.1.2, RFC 7606 §2).
+                Err(rejection) => {
+                    self.withdraw(index, &prefix);
+                    rejected = Some(rejection);
+                }
+            }
+            if importer.is_per_prefix() {
+                self.forget(judged);
+            } else {
+                shared = Some(judged);
+            }
+        }
+        shared.into_iter().for_each(|judged| self.forget(judged));
+        rejected
     }
 
-    /// A route replaces its predecessor even where it is no use itself (RFC 4271 §9.1.2, RFC 7606 §2).
+    /// The next hop of a set that routes can have.
+    fn usable(&self, attributes: AttributesId) -> Result<IpAddr, Rejection> {
+        if let Some(rejection) = self.rib.rejection(attributes) {
+            return Err(rejection);
+        }
+        let next_hop = self.rib.next_hop_of(attributes).ok_or(Rejection::NextHop)?;
+        policy::check_next_hop(next_hop, |hop| self.is_ours(hop))?;
+        Ok(next_hop)
+    }
+
+    fn forget(&mut self, judged: Result<(AttributesId, IpAddr), Rejection>) {
+        if let Ok((left, _)) = judged {
+            self.rib.release(left);
+        }
+    }
+
+    /// `received`: the attributes as they came, `attributes`: as policy left them.
     fn learn(
         &mut self,
         index: PeerIndex,
-        prefix: IpNetwork,
-        judged: Result<&Path, Rejection>,
-    ) -> Result<(), Rejection> {
-        if !self.speaks(index, Family::of(&prefix)) {
-            return Ok(());
-        }
-        let judged = judged.and_then(|path| {
-            let next_hop = path.via.next_hop().ok_or(Rejection::NextHop)?;
-            policy::check_prefix(&prefix, next_hop).map(|()| path)
-        });
-        let path = match judged {
-            Ok(path) => Path { via: path.via, attributes: Arc::clone(&path.attributes) },
-            Err(rejection) => {
-                self.withdraw(index, prefix);
-                return Err(rejection);
-            }
-        };
+        prefix: &IpNetwork,
+        received: AttributesId,
+        attributes: AttributesId,
+    ) {
+        let path = PathEntry { received, attributes, source: Source::of(index), rejected: false };
         if self.rib.insert(prefix, path)
-            && let Some(neighbour) = self.neighbours.get_mut(index as usize)
+            && let Some(neighbour) = self.neighbours.get_mut(usize::from(index))
         {
             neighbour.accepted += 1;
         }
-        Ok(())
     }
 
-    fn withdraw(&mut self, index: PeerIndex, prefix: IpNetwork) {
-        if self.rib.remove(prefix, Some(index))
-            && let Some(neighbour) = self.neighbours.get_mut(index as usize)
+    fn withdraw_all(&mut self, index: PeerIndex, prefixes: Field<'_>) {
+        for prefix in prefixes.prefixes() {
+            self.withdraw(index, &prefix);
+        }
+    }
+
+    fn withdraw(&mut self, index: PeerIndex, prefix: &IpNetwork) {
+        if self.rib.remove(prefix, Source::of(index))
+            && let Some(neighbour) = self.neighbours.get_mut(usize::from(index))
         {
             neighbour.accepted -= 1;
         }
     }
 
-    fn enforce_bound(&mut self, index: PeerIndex, now: Instant) {
-        let accepted = self.neighbours.get(index as usize).map_or(0, |peer| peer.accepted);
+    fn enforce_bounds(&mut self, index: PeerIndex, now: Instant) {
+        let accepted = self.neighbours.get(usize::from(index)).map_or(0, |peer| peer.accepted);
         if accepted > self.max_prefixes {
             let cease = Notification::new(error::MAXIMUM_NUMBER_OF_PREFIXES_REACHED);
-            self.with_session(index, now, |session, now, out| session.cease(cease, now, out));
+            self.end_session(index, cease, now);
+        } else if self.rib.attribute_bytes_of(index) > MAX_ATTRIBUTE_BYTES_PER_PEER {
+            self.end_session(index, Notification::new(error::OUT_OF_RESOURCES), now);
         }
     }
 
+    fn end_session(&mut self, index: PeerIndex, why: Notification, now: Instant) {
+        self.with_session(index, now, |session, now, out| session.end(why, now, out));
+    }
+
     fn is_ours(&self, next_hop: IpAddr) -> bool {
-        let channels = self.neighbours.iter().filter_map(|peer| peer.channel.as_ref());
-        channels.map(|channel| channel.up.local).any(|local| local == next_hop)
-            || self.rib.originates_host(next_hop)
+        self.locals.contains_key(&next_hop) || self.rib.originates_host(next_hop)
     }
 
     fn speaks(&self, index: PeerIndex, family: Family) -> bool {
-        let channel = self.neighbours.get(index as usize).and_then(|peer| peer.channel.as_ref());
+        let channel = self.neighbours.get(usize::from(index)).and_then(|it| it.channel.as_ref());
         channel.is_some_and(|channel| channel.up.negotiated.families.contains(&family))
     }
 
@@ -145,6 +237,6 @@ impl Speaker {
     }
 
     fn address_of(&self, index: PeerIndex) -> Option<IpAddr> {
-        self.neighbours.get(index as usize).map(|peer| peer.session.config().address)
+        self.neighbours.get(usize::from(index)).map(|peer| peer.session.config().address)
     }
 }

@@ -1,7 +1,9 @@
 //! What the engine asks of the driver.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use ipnetwork::IpNetwork;
 
 use super::{ConnId, State};
@@ -28,15 +30,15 @@ pub enum Output {
         /// Where.
         conn: ConnId,
         /// What.
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// Close after what was sent is out.
     Close {
         /// Which.
         conn: ConnId,
     },
-    /// The paths that carry traffic for a learned prefix are now these (empty: no route any more).
-    Route(RouteChange),
+    /// The paths that carry traffic for these prefixes are now these.
+    Routes(Vec<RouteChange>),
     /// Something worth a log line.
     Event(Event),
 }
@@ -47,7 +49,7 @@ pub struct RouteChange {
     /// The destination.
     pub prefix: IpNetwork,
     /// Next hops of the best path and its equals, sorted, without repeats; empty: withdrawn.
-    pub next_hops: Vec<IpAddr>,
+    pub next_hops: Arc<[IpAddr]>,
 }
 
 /// Something worth a log line.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use ipnetwork::IpNetwork;
 
 use super::{Neighbour, Speaker};
-use crate::rib::Entry;
+use crate::rib::{PeerIndex, PrefixId};
 use crate::wire::Attributes;
 
 /// FSM states (RFC 4271 §8.2.2).
@@ -75,7 +75,7 @@ pub struct PathStatus {
 impl Speaker {
     /// Every neighbour, in the order of the configuration.
     pub fn peers(&self) -> Vec<PeerStatus> {
-        self.neighbours.iter().map(peer_status).collect()
+        (0..).zip(&self.neighbours).map(|it| self.peer_status(it)).collect()
     }
 
     /// Every path of every prefix, sorted by prefix, the best path first.
@@ -88,49 +88,49 @@ impl Speaker {
         let mut entries: Vec<_> = self.rib.iter().collect();
         // Every prefix has a path.
         if limit < entries.len() {
-            entries.select_nth_unstable_by_key(limit, |(prefix, _)| **prefix);
+            entries.select_nth_unstable(limit);
             entries.truncate(limit);
         }
-        entries.sort_unstable_by_key(|(prefix, _)| **prefix);
-        let paths =
-            entries.into_iter().flat_map(|(prefix, entry)| self.path_statuses(*prefix, entry));
+        entries.sort_unstable();
+        let paths = entries.into_iter().flat_map(|(prefix, id)| self.path_statuses(prefix, id));
         paths.take(limit).collect()
     }
 
-    pub(super) fn path_statuses<'a>(
-        &'a self,
+    pub(super) fn path_statuses(
+        &self,
         prefix: IpNetwork,
-        entry: &'a Entry,
-    ) -> impl Iterator<Item = PathStatus> + 'a {
-        entry.paths().enumerate().map(move |(place, (path, multipath))| PathStatus {
+        id: PrefixId,
+    ) -> impl Iterator<Item = PathStatus> + '_ {
+        self.rib.paths(id).enumerate().map(move |(place, shown)| PathStatus {
             prefix,
-            next_hop: path.via.next_hop(),
-            peer: path.via.peer().and_then(|peer| Some(self.rib.ranking(peer)?.address)),
-            attributes: Attributes::clone(&path.attributes),
-            best: place == 0,
-            multipath,
+            next_hop: self.rib.next_hop_of(shown.path.attributes),
+            peer: shown.path.source.peer().and_then(|peer| Some(self.rib.ranking(peer)?.address)),
+            attributes: self.rib.attributes(shown.path.attributes),
+            best: place == 0 && shown.carries_traffic,
+            multipath: shown.carries_traffic,
         })
     }
-}
 
-fn peer_status(neighbour: &Neighbour) -> PeerStatus {
-    let session = &neighbour.session;
-    let negotiated = session.negotiated();
-    let hold_time = negotiated.map_or(0, |negotiated| negotiated.hold_time.as_secs());
-    let advertised = neighbour.channel.as_ref().map_or(0, |channel| channel.adj_out.len());
-    let (messages_received, messages_sent) = session.messages();
-    PeerStatus {
-        name: session.config().name.clone(),
-        address: session.config().address,
-        asn: session.config().asn,
-        state: session.state(),
-        since: session.since(),
-        router_id: negotiated.map(|negotiated| negotiated.router_id),
-        hold_time_secs: u16::try_from(hold_time).unwrap_or(u16::MAX),
-        prefixes_received: neighbour.accepted,
-        prefixes_advertised: advertised as u64,
-        messages_received,
-        messages_sent,
-        last_error: session.last_error().to_owned(),
+    fn peer_status(&self, (index, neighbour): (PeerIndex, &Neighbour)) -> PeerStatus {
+        let session = &neighbour.session;
+        let negotiated = session.negotiated();
+        let hold_time = negotiated.map_or(0, |negotiated| negotiated.hold_time.as_secs());
+        let group = neighbour.channel.as_ref().and_then(|it| self.groups.get(it.group)?.as_ref());
+        let advertised = group.map_or(0, |group| group.advertised(index));
+        let (messages_received, messages_sent) = session.messages();
+        PeerStatus {
+            name: session.config().name.clone(),
+            address: session.config().address,
+            asn: session.config().asn,
+            state: session.state(),
+            since: session.since(),
+            router_id: negotiated.map(|negotiated| negotiated.router_id),
+            hold_time_secs: u16::try_from(hold_time).unwrap_or(u16::MAX),
+            prefixes_received: neighbour.accepted,
+            prefixes_advertised: advertised as u64,
+            messages_received,
+            messages_sent,
+            last_error: session.last_error().to_owned(),
+        }
     }
 }

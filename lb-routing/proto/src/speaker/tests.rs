@@ -172,13 +172,13 @@ fn announced(outputs: &[Output], on: ConnId) -> Vec<String> {
 fn routes(outputs: &[Output]) -> Vec<RouteChange> {
     let mut routes = Vec::new();
     for output in outputs {
-        if let Output::Route(change) = output {
-            routes.push(change.clone());
+        if let Output::Routes(changes) = output {
+            routes.extend_from_slice(changes);
         }
     }
     routes
 }
 
 fn change(text: &str, next_hops: &[IpAddr]) -> RouteChange {
-    RouteChange { prefix: prefix(text), next_hops: next_hops.to_vec() }
+    RouteChange { prefix: prefix(text), next_hops: next_hops.into() }
 }

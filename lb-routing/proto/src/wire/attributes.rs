@@ -2,11 +2,11 @@
 
 mod decode;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use super::{Attributes, Context, Family, Origin, RawAttribute, as_path::Width};
 
-pub(super) use decode::{Collected, decode};
+pub(super) use decode::{List, Multi, decode, partition};
 
 /// Attribute flags (RFC 4271 §4.3).
 pub(super) const OPTIONAL: u8 = 0x80;
@@ -141,19 +141,17 @@ pub(super) fn name(code: u8) -> String {
     rule_of(code).map_or_else(|| format!("attribute {code}"), |rule| rule.name.to_owned())
 }
 
-/// One attribute; its length is extended only where it must be.
-fn put(flags: u8, code: u8, value: &[u8]) -> Vec<u8> {
-    let mut attribute = Vec::with_capacity(4 + value.len());
+/// Appends one attribute; its length is extended only where it must be.
+fn put(flags: u8, code: u8, value: &[u8], list: &mut Vec<u8>) {
     match u8::try_from(value.len()) {
-        Ok(len) => attribute.extend([flags & !EXTENDED_LENGTH, code, len]),
+        Ok(len) => list.extend([flags & !EXTENDED_LENGTH, code, len]),
         Err(_) => {
             // A longer value than two octets can say is refused by the caller for its size.
             let [high, low] = u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes();
-            attribute.extend([flags | EXTENDED_LENGTH, code, high, low]);
+            list.extend([flags | EXTENDED_LENGTH, code, high, low]);
         }
     }
-    attribute.extend(value);
-    attribute
+    list.extend(value);
 }
 
 /// The attributes that a neighbour gets, one after the other in the order of their codes
@@ -162,100 +160,117 @@ pub(super) fn encode(
     attributes: &Attributes,
     next_hop: Option<Ipv4Addr>,
     context: Context,
-) -> Vec<Vec<u8>> {
+) -> Vec<u8> {
     let width = Width::of(context.four_octet_as);
-    let mut as_path = Vec::new();
-    attributes.as_path.encode(width, &mut as_path);
-    let mut encoded = vec![put(W, ORIGIN, &[origin_octet(attributes.origin)])];
-    encoded.push(put(W, AS_PATH, &as_path));
-    encoded.extend(next_hop.map(|address| put(W, NEXT_HOP, &address.octets())));
-    encoded.extend(attributes.med.map(|med| put(N, MULTI_EXIT_DISC, &med.to_be_bytes())));
-    encoded.extend(attributes.atomic_aggregate.then(|| put(W, ATOMIC_AGGREGATE, &[])));
-    encoded.extend(
-        attributes
-            .aggregator
-            .map(|aggregator| put(T, AGGREGATOR, &aggregator_value(aggregator, width))),
-    );
-    if !attributes.communities.is_empty() {
-        let value: Vec<u8> =
-            attributes.communities.iter().flat_map(|community| community.to_be_bytes()).collect();
-        encoded.push(put(T, COMMUNITIES, &value));
+    let mut others: Vec<&RawAttribute> = attributes.other.iter().collect();
+    others.sort_by_key(|raw| raw.code);
+    let mut others = others.into_iter().peekable();
+    let (mut list, mut value) = (Vec::with_capacity(128), Vec::new());
+    for code in ORDER {
+        while let Some(raw) = others.next_if(|raw| raw.code < code) {
+            pass_on(raw, context, &mut list);
+        }
+        value.clear();
+        let known = Known { attributes, next_hop, context, width };
+        if let Some(flags) = known.value(code, &mut value) {
+            put(flags, code, &value, &mut list);
+        }
     }
-    if !context.external {
-        encode_internal(attributes, &mut encoded);
-    }
-    if width == Width::Two {
-        encode_as4(attributes, &mut encoded);
-    }
-    encoded.extend(attributes.other.iter().filter_map(|raw| pass_on(raw, context)));
-    encoded.sort_by_key(|attribute| attribute.get(1).copied());
-    encoded
+    others.for_each(|raw| pass_on(raw, context, &mut list));
+    list
 }
 
-/// What stays inside the AS (RFC 4271 §5.1.5, RFC 4456 §8).
-fn encode_internal(attributes: &Attributes, encoded: &mut Vec<Vec<u8>>) {
-    let cluster_list: Vec<u8> = attributes.cluster_list.iter().flat_map(Ipv4Addr::octets).collect();
-    encoded.extend(attributes.local_pref.map(|value| put(W, LOCAL_PREF, &value.to_be_bytes())));
-    encoded.extend(attributes.originator_id.map(|id| put(N, ORIGINATOR_ID, &id.octets())));
-    encoded.extend((!cluster_list.is_empty()).then(|| put(N, CLUSTER_LIST, &cluster_list)));
+/// What [`encode`] writes itself.
+const ORDER: [u8; 12] = [
+    ORIGIN,
+    AS_PATH,
+    NEXT_HOP,
+    MULTI_EXIT_DISC,
+    LOCAL_PREF,
+    ATOMIC_AGGREGATE,
+    AGGREGATOR,
+    COMMUNITIES,
+    ORIGINATOR_ID,
+    CLUSTER_LIST,
+    AS4_PATH,
+    AS4_AGGREGATOR,
+];
+
+struct Known<'a> {
+    attributes: &'a Attributes,
+    next_hop: Option<Ipv4Addr>,
+    context: Context,
+    width: Width,
 }
 
-/// What a two-octet neighbour passes on to those behind it (RFC 6793 §4.2.2).
-fn encode_as4(attributes: &Attributes, encoded: &mut Vec<Vec<u8>>) {
-    if let Some(path) = attributes.as_path.to_as4_path() {
-        let mut value = Vec::new();
-        path.encode(Width::Four, &mut value);
-        encoded.push(put(T, AS4_PATH, &value));
+impl Known<'_> {
+    /// Appends an attribute's value and says its flags; `None` where it is not to be written.
+    fn value(&self, code: u8, out: &mut Vec<u8>) -> Option<u8> {
+        let attributes = self.attributes;
+        // What stays inside the AS (RFC 4271 §5.1.5, RFC 4456 §8).
+        let inside = !self.context.external;
+        // What a two-octet neighbour passes on to those behind it (RFC 6793 §4.2.2).
+        let narrow = self.width == Width::Two;
+        match code {
+            ORIGIN => out.push(origin_octet(attributes.origin)),
+            AS_PATH => attributes.as_path.encode(self.width, out),
+            NEXT_HOP => out.extend(self.next_hop?.octets()),
+            MULTI_EXIT_DISC => out.extend(attributes.med?.to_be_bytes()),
+            LOCAL_PREF => out.extend(attributes.local_pref.filter(|_| inside)?.to_be_bytes()),
+            ATOMIC_AGGREGATE => attributes.atomic_aggregate.then_some(())?,
+            AGGREGATOR => put_aggregator(attributes.aggregator?, self.width, out),
+            COMMUNITIES => out.extend(attributes.communities.iter().flat_map(|c| c.to_be_bytes())),
+            ORIGINATOR_ID => out.extend(attributes.originator_id.filter(|_| inside)?.octets()),
+            CLUSTER_LIST if inside => {
+                out.extend(attributes.cluster_list.iter().flat_map(Ipv4Addr::octets));
+            }
+            AS4_PATH if narrow => attributes.as_path.to_as4_path()?.encode(Width::Four, out),
+            AS4_AGGREGATOR if narrow => {
+                let wide = attributes.aggregator.filter(|(asn, _)| *asn > u16::MAX.into())?;
+                put_aggregator(wide, Width::Four, out);
+            }
+            _ => return None,
+        }
+        let listed = matches!(code, COMMUNITIES | CLUSTER_LIST);
+        (!listed || !out.is_empty()).then(|| rule_of(code).map(|rule| rule.flags))?
     }
-    let wide = attributes.aggregator.filter(|(asn, _)| *asn > u16::MAX.into());
-    encoded.extend(
-        wide.map(|aggregator| put(T, AS4_AGGREGATOR, &aggregator_value(aggregator, Width::Four))),
-    );
 }
 
-fn aggregator_value((asn, address): (u32, Ipv4Addr), width: Width) -> Vec<u8> {
-    let mut value = Vec::new();
-    width.put(asn, &mut value);
-    value.extend(address.octets());
-    value
+fn put_aggregator((asn, address): (u32, Ipv4Addr), width: Width, out: &mut Vec<u8>) {
+    width.put(asn, out);
+    out.extend(address.octets());
 }
 
 /// A transitive attribute; one that is not recognized gets the partial bit (RFC 4271 §5), and
 /// extended communities that are not transitive stay in the AS (RFC 4360 §6).
-fn pass_on(raw: &RawAttribute, context: Context) -> Option<Vec<u8>> {
+fn pass_on(raw: &RawAttribute, context: Context, list: &mut Vec<u8>) {
     let flags = raw.flags & (OPTIONAL | TRANSITIVE | PARTIAL);
     match rule_of(raw.code) {
-        _ if flags & T != T => None,
-        None => Some(put(flags | PARTIAL, raw.code, &raw.value)),
+        _ if flags & T != T => {}
+        None => put(flags | PARTIAL, raw.code, &raw.value, list),
         Some(_) if raw.code == EXTENDED_COMMUNITIES && context.external => {
             let transitive = |community: &&[u8]| community.first().is_some_and(|t| t & 0x40 == 0);
             let value = raw.value.chunks(8).filter(transitive).collect::<Vec<_>>().concat();
-            (!value.is_empty()).then(|| put(flags, raw.code, &value))
+            if !value.is_empty() {
+                put(flags, raw.code, &value, list);
+            }
         }
-        Some(_) => is_kept_raw(raw.code).then(|| put(flags, raw.code, &raw.value)),
+        Some(_) if is_kept_raw(raw.code) => put(flags, raw.code, &raw.value, list),
+        Some(_) => {}
     }
 }
 
-/// MP_REACH_NLRI for IPv6 unicast with one next hop (RFC 4760 §3, RFC 2545 §3).
-pub(super) fn mp_reach(next_hop: Ipv6Addr, prefixes: &[u8]) -> Vec<u8> {
-    let mut value = family_value(Family::IPV6_UNICAST);
-    value.push(16);
-    value.extend(next_hop.octets());
-    value.push(0);
-    value.extend(prefixes);
-    put(N, MP_REACH_NLRI, &value)
+/// The largest of an encoded list: its code and its octets.
+pub(super) fn largest(list: &[u8]) -> (u8, usize) {
+    decode::lengths(list).max_by_key(|&(_, len)| len).unwrap_or_default()
 }
 
-/// MP_UNREACH_NLRI (RFC 4760 §4).
-pub(super) fn mp_unreach(family: Family, prefixes: &[u8]) -> Vec<u8> {
-    let mut value = family_value(family);
-    value.extend(prefixes);
-    put(N, MP_UNREACH_NLRI, &value)
-}
-
-fn family_value(family: Family) -> Vec<u8> {
+/// MP_UNREACH_NLRI without prefixes (RFC 4724 §2).
+pub(super) fn end_of_rib(family: Family) -> Vec<u8> {
     let [high, low] = family.afi.to_be_bytes();
-    vec![high, low, family.safi]
+    let mut list = Vec::new();
+    put(N, MP_UNREACH_NLRI, &[high, low, family.safi], &mut list);
+    list
 }
 
 fn origin_octet(origin: Origin) -> u8 {

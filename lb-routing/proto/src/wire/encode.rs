@@ -1,29 +1,11 @@
-//! Writes messages; UPDATEs are packed with as many prefixes as 4096 octets take (RFC 4271 §4.3).
-//!
-//! IPv4 prefixes go into the classic fields, IPv6 prefixes into MP_REACH_NLRI and MP_UNREACH_NLRI,
-//! which stand first; no UPDATE carries more than one of the four fields (RFC 7606 §5.1).
+//! Writes messages of every kind.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::{
-    Attributes, Context, Family, HEADER_LEN, MAX_MESSAGE_LEN, Message, Update, attributes, frame,
-    nlri, open, route_refresh,
-};
-
-/// Octets of an UPDATE's body without attributes and prefixes: the two length fields.
-const LENGTH_FIELDS: usize = 4;
-/// Octets for attributes and prefixes.
-const MAX_CONTENT: usize = MAX_MESSAGE_LEN - HEADER_LEN - LENGTH_FIELDS;
-/// Octets of the longest prefixes.
-const MAX_IPV4_PREFIX: usize = 5;
-const MAX_IPV6_PREFIX: usize = 17;
-/// Octets of MP_REACH_NLRI for IPv6 before its prefixes: attribute header with extended length,
-/// family, next hop with its length, reserved octet.
-const MP_REACH_OVERHEAD: usize = 4 + 3 + 1 + 16 + 1;
-/// Octets of MP_UNREACH_NLRI before its prefixes.
-const MP_UNREACH_OVERHEAD: usize = 4 + 3;
+use super::pack::{self, Packer};
+use super::{Attributes, Context, Family, Message, Update, attributes, frame, open, route_refresh};
 
 /// Why prefixes cannot be announced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,107 +84,72 @@ pub fn encode_updates(
     if let Some(&prefix) = prefixes.iter().find(foreign) {
         return Err(EncodeError::NextHopFamily { prefix, next_hop });
     }
+    let encoded = encode_attributes(attributes, next_hop, context)?;
+    let mut packer = Packer::default();
     match next_hop {
-        IpAddr::V4(next_hop) => announce_ipv4(attributes, next_hop, prefixes, context, messages),
-        IpAddr::V6(next_hop) => announce_ipv6(attributes, next_hop, prefixes, context, messages),
+        IpAddr::V4(_) => packer.announce_ipv4(&encoded, prefixes.iter().copied()),
+        IpAddr::V6(next_hop) => {
+            packer.announce_ipv6(&encoded, next_hop, prefixes.iter().copied());
+        }
     }
-}
-
-fn announce_ipv4(
-    attributes: &Attributes,
-    next_hop: Ipv4Addr,
-    prefixes: &[IpNetwork],
-    context: Context,
-    messages: &mut Vec<Vec<u8>>,
-) -> Result<(), EncodeError> {
-    let encoded = attributes::encode(attributes, Some(next_hop), context);
-    let attributes = within(encoded, MAX_CONTENT - MAX_IPV4_PREFIX)?;
-    let room = MAX_CONTENT - attributes.len();
-    for field in fields(prefixes.iter(), room) {
-        messages.push(update(&[], &[&attributes], &field));
-    }
+    messages.extend(split(packer));
     Ok(())
 }
 
-fn announce_ipv6(
+/// The attributes as they stand in an UPDATE beside a prefix at least; NEXT_HOP is among them where
+/// the next hop is IPv4.
+pub(crate) fn encode_attributes(
     attributes: &Attributes,
-    next_hop: Ipv6Addr,
-    prefixes: &[IpNetwork],
+    next_hop: IpAddr,
     context: Context,
-    messages: &mut Vec<Vec<u8>>,
-) -> Result<(), EncodeError> {
-    let encoded = attributes::encode(attributes, None, context);
-    let attributes = within(encoded, MAX_CONTENT - MP_REACH_OVERHEAD - MAX_IPV6_PREFIX)?;
-    let room = MAX_CONTENT - MP_REACH_OVERHEAD - attributes.len();
-    for field in fields(prefixes.iter(), room) {
-        let reach = attributes::mp_reach(next_hop, &field);
-        messages.push(update(&[], &[&reach, &attributes], &[]));
+) -> Result<Vec<u8>, EncodeError> {
+    let classic = match next_hop {
+        IpAddr::V4(next_hop) => Some(next_hop),
+        IpAddr::V6(_) => None,
+    };
+    let encoded = attributes::encode(attributes, classic, context);
+    let (total, max) = (encoded.len(), pack::max_attributes(next_hop.is_ipv6()));
+    if total <= max {
+        return Ok(encoded);
     }
-    Ok(())
+    let (code, len) = attributes::largest(&encoded);
+    Err(EncodeError::AttributesTooLarge { total, max, name: attributes::name(code), len })
+}
+
+/// All attributes but the next hop, however many octets they are.
+pub(crate) fn encode_block(attributes: &Attributes, context: Context) -> Vec<u8> {
+    attributes::encode(attributes, None, context)
 }
 
 /// Appends the UPDATEs that withdraw `prefixes`, of either family.
 pub fn encode_withdrawals(prefixes: &[IpNetwork], _context: Context, messages: &mut Vec<Vec<u8>>) {
-    for field in fields(prefixes.iter().filter(|prefix| prefix.is_ipv4()), MAX_CONTENT) {
-        messages.push(update(&field, &[], &[]));
+    let mut packer = Packer::default();
+    for ipv6 in [false, true] {
+        let family = prefixes.iter().filter(|prefix| prefix.is_ipv6() == ipv6);
+        packer.withdraw(ipv6, family.copied());
     }
-    let room = MAX_CONTENT - MP_UNREACH_OVERHEAD;
-    for field in fields(prefixes.iter().filter(|prefix| prefix.is_ipv6()), room) {
-        let unreach = attributes::mp_unreach(Family::IPV6_UNICAST, &field);
-        messages.push(update(&[], &[&unreach], &[]));
-    }
+    messages.extend(split(packer));
 }
 
 /// The UPDATE that ends a family's initial routes (RFC 4724 §2).
 #[must_use]
 pub fn encode_end_of_rib(family: Family) -> Vec<u8> {
     if family == Family::IPV4_UNICAST {
-        update(&[], &[], &[])
-    } else {
-        update(&[], &[&attributes::mp_unreach(family, &[])], &[])
+        return frame::seal(frame::Kind::Update, &[0; 4]);
     }
+    let unreach = attributes::end_of_rib(family);
+    let len = u8::try_from(unreach.len()).unwrap_or(u8::MAX);
+    frame::seal(frame::Kind::Update, &[&[0, 0, 0, len], unreach.as_slice()].concat())
 }
 
-/// Fields of at most `room` octets that hold the prefixes in order; none is empty.
-fn fields<'a>(prefixes: impl Iterator<Item = &'a IpNetwork>, room: usize) -> Vec<Vec<u8>> {
-    let mut fields: Vec<Vec<u8>> = Vec::new();
-    for prefix in prefixes {
-        let len = nlri::encoded_len(prefix);
-        match fields.last_mut() {
-            Some(field) if field.len() + len <= room => nlri::encode(prefix, field),
-            Some(_) | None => {
-                let mut field = Vec::new();
-                nlri::encode(prefix, &mut field);
-                fields.push(field);
-            }
-        }
+fn split(packer: Packer) -> Vec<Vec<u8>> {
+    let (mut bytes, _) = packer.finish();
+    let mut messages = Vec::new();
+    while let Ok(Some(len)) = frame::frame(&bytes) {
+        let rest = bytes.split_off(len);
+        messages.push(std::mem::replace(&mut bytes, rest));
     }
-    fields
-}
-
-/// All attributes one after the other, if they fit.
-fn within(attributes: Vec<Vec<u8>>, max: usize) -> Result<Vec<u8>, EncodeError> {
-    let total = attributes.iter().map(Vec::len).sum();
-    match attributes.iter().max_by_key(|attribute| attribute.len()) {
-        Some(largest) if total > max => Err(EncodeError::AttributesTooLarge {
-            total,
-            max,
-            name: attributes::name(largest.get(1).copied().unwrap_or_default()),
-            len: largest.len(),
-        }),
-        Some(_) | None => Ok(attributes.concat()),
-    }
-}
-
-fn update(withdrawn: &[u8], attributes: &[&[u8]], prefixes: &[u8]) -> Vec<u8> {
-    let attributes = attributes.concat();
-    let mut body = Vec::with_capacity(MAX_MESSAGE_LEN);
-    for field in [withdrawn, &attributes] {
-        body.extend(u16::try_from(field.len()).unwrap_or(u16::MAX).to_be_bytes());
-        body.extend(field);
-    }
-    body.extend(prefixes);
-    frame::seal(frame::Kind::Update, &body)
+    messages
 }
 
 #[cfg(test)]

@@ -84,6 +84,11 @@ pub(super) fn split(bytes: &[u8]) -> Result<(Kind, &[u8]), Notification> {
     }
 }
 
+/// The body of an UPDATE; `None` of any other message.
+pub(super) fn update_body(bytes: &[u8]) -> Option<&[u8]> {
+    split(bytes).ok().filter(|(kind, _)| *kind == Kind::Update).map(|(_, body)| body)
+}
+
 /// A message from its type and body; the caller keeps the body within [`MAX_MESSAGE_LEN`].
 pub(super) fn seal(kind: Kind, body: &[u8]) -> Vec<u8> {
     let len = HEADER_LEN + body.len();
@@ -94,6 +99,12 @@ pub(super) fn seal(kind: Kind, body: &[u8]) -> Vec<u8> {
     message.push(kind as u8);
     message.extend(body);
     message
+}
+
+/// Writes the header of an UPDATE of this length.
+pub(super) fn write_header(header: &mut [u8], [high, low]: [u8; 2]) {
+    header.fill(0xff);
+    header[MARKER_LEN..].copy_from_slice(&[high, low, Kind::Update as u8]);
 }
 
 /// Collects a byte stream and gives out its messages.

@@ -4,9 +4,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
+use super::Family;
+
 /// The address family of a field of prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
+pub(crate) enum Version {
     V4,
     V6,
 }
@@ -16,19 +18,56 @@ pub(super) enum Version {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// Appends the prefixes of a field, host bits cleared.
-pub(super) fn decode(
-    mut field: &[u8],
+/// Prefixes as they stand in a message, all of them readable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field<'a> {
+    octets: &'a [u8],
     version: Version,
-    prefixes: &mut Vec<IpNetwork>,
-) -> Result<(), Malformed> {
-    while let Some((&length, rest)) = field.split_first() {
-        let octets = usize::from(length.div_ceil(8));
-        let (address, rest) = rest.split_at_checked(octets).ok_or(Malformed)?;
-        prefixes.push(prefix(address, length, version).ok_or(Malformed)?);
-        field = rest;
+}
+
+impl<'a> Field<'a> {
+    /// Looks at each prefix of a field.
+    pub(super) fn new(octets: &'a [u8], version: Version) -> Result<Self, Malformed> {
+        let mut rest = octets;
+        while let Some((&length, address)) = rest.split_first() {
+            if length > version.max_length() {
+                return Err(Malformed);
+            }
+            rest = address.get(usize::from(length.div_ceil(8))..).ok_or(Malformed)?;
+        }
+        Ok(Self { octets, version })
     }
-    Ok(())
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.octets.is_empty()
+    }
+
+    pub(crate) const fn family(&self) -> Family {
+        match self.version {
+            Version::V4 => Family::IPV4_UNICAST,
+            Version::V6 => Family::IPV6_UNICAST,
+        }
+    }
+
+    /// The prefixes, host bits cleared.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = IpNetwork> + 'a {
+        let Self { mut octets, version } = *self;
+        std::iter::from_fn(move || {
+            let (&length, rest) = octets.split_first()?;
+            let (address, rest) = rest.split_at_checked(usize::from(length.div_ceil(8)))?;
+            octets = rest;
+            prefix(address, length, version)
+        })
+    }
+}
+
+impl Version {
+    const fn max_length(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
 }
 
 /// `None` where the length is beyond the family's.

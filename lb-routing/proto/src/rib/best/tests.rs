@@ -1,38 +1,35 @@
-use std::sync::Arc;
-
 use super::*;
-use crate::wire::{AsPath, Origin};
+use crate::wire::{AsPath, Origin, Segment};
 
-fn rankings() -> Vec<Ranking> {
-    let ranking = |number: u8, external| Ranking {
-        external,
-        router_id: Ipv4Addr::new(1, 1, 1, number),
-        address: IpAddr::from([10, 0, 0, number]),
-    };
-    // Neighbours 0 to 3 are external, 4 and 5 internal.
-    (0..6).map(|number| ranking(number, number < 4)).collect()
+fn ranking(number: u32) -> Ranking {
+    let last = u8::try_from(number).unwrap();
+    Ranking {
+        // Neighbours 0 to 3 are external, 4 and 5 internal.
+        external: number < 4,
+        router_id: Ipv4Addr::new(1, 1, 1, last),
+        address: IpAddr::from([10, 0, 0, last]),
+    }
 }
 
-fn path(peer: u32, as_path: &[u32], change: impl FnOnce(&mut Attributes)) -> Path {
-    let segments = vec![Segment::Sequence(as_path.to_vec())];
-    let mut attributes = Attributes { as_path: AsPath { segments }, ..Attributes::default() };
+fn path(peer: u32, as_path: &[u32], change: impl FnOnce(&mut Attributes)) -> Candidate<u32> {
+    let mut attributes = Attributes { as_path: AsPath::sequence(as_path), ..Attributes::default() };
     change(&mut attributes);
-    let next_hop = IpAddr::from([10, 0, 0, u8::try_from(peer).unwrap()]);
-    Path { via: Via::Peer { peer, next_hop }, attributes: Arc::new(attributes) }
+    let rank = Rank::of(&attributes);
+    Candidate { path: peer, neighbour: Some(ranking(peer)), rejected: false, rank }
 }
 
-fn plain(peer: u32, as_path: &[u32]) -> Path {
+fn plain(peer: u32, as_path: &[u32]) -> Candidate<u32> {
     path(peer, as_path, |_| {})
 }
 
 /// Neighbours whose paths carry traffic, best first, whatever order the paths came in.
-fn winners(paths: &[Path]) -> Vec<u32> {
+fn winners(paths: &[Candidate<u32>]) -> Vec<u32> {
     let mut answers = Vec::new();
     for turn in 0..paths.len() {
         let mut paths = paths.to_vec();
         paths.rotate_left(turn);
-        let count = select(&mut paths, &rankings());
-        answers.push(paths[..count].iter().filter_map(|path| path.via.peer()).collect::<Vec<_>>());
+        let count = select(&mut paths);
+        answers.push(paths[..count].iter().map(|it| it.path).collect::<Vec<_>>());
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     answers.remove(0)
@@ -92,8 +89,15 @@ fn the_originator_stands_for_the_reflector() {
 
 #[test]
 fn what_we_originate_wins_alone() {
-    let own = Path { via: Via::Local, attributes: Arc::new(Attributes::default()) };
-    let mut paths = [path(0, &[], |a| a.local_pref = Some(u32::MAX)), own.clone()];
-    assert_eq!(select(&mut paths, &rankings()), 1);
-    assert_eq!(paths[0], own);
+    let own = Candidate { neighbour: None, ..plain(9, &[]) };
+    let mut paths = [path(0, &[], |a| a.local_pref = Some(u32::MAX)), own];
+    assert_eq!(select(&mut paths), 1);
+    assert_eq!(paths[0].path, 9);
+}
+
+#[test]
+fn what_policy_refuses_is_never_chosen() {
+    let refused = |it| Candidate { rejected: true, ..it };
+    assert_eq!(winners(&[refused(plain(0, &[1])), plain(1, &[1, 2])]), [1]);
+    assert_eq!(winners(&[refused(plain(0, &[1])), refused(plain(1, &[1, 2]))]), []);
 }

@@ -110,7 +110,7 @@ impl Pair {
             match effect {
                 Effect::Output(Output::Send { conn, bytes }) => {
                     let lane = usize::try_from(conn.0).unwrap();
-                    self.ends[1 - from].inbound[lane].push_back(Parcel::Bytes(bytes));
+                    self.ends[1 - from].inbound[lane].push_back(Parcel::Bytes(bytes.to_vec()));
                 }
                 Effect::Output(Output::Close { conn }) => {
                     let lane = usize::try_from(conn.0).unwrap();

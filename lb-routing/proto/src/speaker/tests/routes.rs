@@ -77,7 +77,7 @@ fn the_driver_hears_of_a_route_before_the_neighbours() {
     rig.announce(from, &[65101], neighbour(1), &["10.1.0.0/16"]);
     let outputs = rig.outputs();
     let place = |want: fn(&Output) -> bool| outputs.iter().position(want).unwrap();
-    let route = place(|output| matches!(output, Output::Route(_)));
+    let route = place(|output| matches!(output, Output::Routes(_)));
     let send = place(|output| matches!(output, Output::Send { .. }));
     assert!(route < send, "{outputs:?}");
 }

@@ -1,8 +1,7 @@
 //! Reads the path attributes of an UPDATE under the rules of the table (RFC 7606 §3 to §7).
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use ipnetwork::IpNetwork;
 
 use super::{
     AGGREGATOR, AS_PATH, AS4_AGGREGATOR, AS4_PATH, ATOMIC_AGGREGATE, Action, CLUSTER_LIST,
@@ -10,13 +9,35 @@ use super::{
     NEXT_HOP, OPTIONAL, ORIGIN, ORIGINATOR_ID, PARTIAL, Rule, TRANSITIVE, is_kept_raw, rule_of,
 };
 use crate::wire::as_path::Width;
-use crate::wire::nlri::{self, Version};
+use crate::wire::nlri::{self, Field, Version};
 use crate::wire::{
-    Announced, AsPath, Attributes, Context, Disposition, Family, Fault, Notification, Origin,
-    RawAttribute, error, open::AS_TRANS,
+    AsPath, Attributes, Context, Disposition, Family, Fault, Notification, Origin, RawAttribute,
+    error, open::AS_TRANS,
 };
 
-/// What the attributes of one UPDATE said.
+/// What the attributes of one UPDATE said, those of RFC 4760 apart from the others.
+#[derive(Debug)]
+pub(in crate::wire) struct List<'a> {
+    /// All but MP_REACH_NLRI and MP_UNREACH_NLRI, as they stand: what many UPDATEs share.
+    pub(in crate::wire) block: Cow<'a, [u8]>,
+    pub(in crate::wire) multi: Multi<'a>,
+}
+
+/// What MP_REACH_NLRI and MP_UNREACH_NLRI said.
+#[derive(Debug, Default)]
+pub(in crate::wire) struct Multi<'a> {
+    /// MP_REACH_NLRI of a family that this speaker carries.
+    pub(in crate::wire) reach: Option<(IpAddr, Field<'a>)>,
+    /// MP_REACH_NLRI is there, whatever its family.
+    pub(in crate::wire) has_reach: bool,
+    /// The family of an MP_UNREACH_NLRI without prefixes.
+    pub(in crate::wire) empty_unreach: Option<Family>,
+    /// The prefixes of MP_UNREACH_NLRI.
+    pub(in crate::wire) unreach: Option<Field<'a>>,
+    pub(in crate::wire) faults: Vec<Fault>,
+}
+
+/// What a block of attributes says, whatever prefixes follow it.
 #[derive(Debug, Default)]
 pub(in crate::wire) struct Collected {
     pub(in crate::wire) origin: Option<Origin>,
@@ -24,16 +45,6 @@ pub(in crate::wire) struct Collected {
     pub(in crate::wire) next_hop: Option<Ipv4Addr>,
     /// All but ORIGIN and AS_PATH.
     pub(in crate::wire) attributes: Attributes,
-    /// MP_REACH_NLRI of a family that this speaker carries.
-    pub(in crate::wire) reach: Option<Announced>,
-    /// The family of an MP_UNREACH_NLRI without prefixes.
-    pub(in crate::wire) empty_unreach: Option<Family>,
-    /// The prefixes of MP_UNREACH_NLRI.
-    pub(in crate::wire) withdrawn: Vec<IpNetwork>,
-    /// MP_REACH_NLRI is there, whatever its family.
-    pub(in crate::wire) has_reach: bool,
-    /// Attributes other than MP_UNREACH_NLRI are there.
-    pub(in crate::wire) has_others: bool,
     pub(in crate::wire) faults: Vec<Fault>,
     as4_path: Option<AsPath>,
     as4_aggregator: Option<(u32, Ipv4Addr)>,
@@ -49,33 +60,49 @@ struct Raw<'a> {
     whole: &'a [u8],
 }
 
-/// Reads all attributes.
+/// Takes the multiprotocol attributes out of a list.
+pub(in crate::wire) fn partition(field: &[u8]) -> Result<List<'_>, Notification> {
+    let mut multi = Multi::default();
+    let mut seen = [false; 2];
+    let mut block = Cow::Borrowed(field);
+    let mut rest = field;
+    // What is left after an attribute that does not fit stays in the block, which is judged by it.
+    while let Some((raw, after)) = split(rest) {
+        let place = usize::from(raw.code == MP_UNREACH_NLRI);
+        if matches!(raw.code, MP_REACH_NLRI | MP_UNREACH_NLRI) {
+            // RFC 7606 §3 g.
+            if std::mem::replace(&mut seen[place], true) {
+                return Err(Notification::new(error::MALFORMED_ATTRIBUTE_LIST));
+            }
+            multi.attribute(raw)?;
+            let start = block.len() - rest.len();
+            block.to_mut().drain(start..start + raw.whole.len());
+        }
+        rest = after;
+    }
+    Ok(List { block, multi })
+}
+
+/// Reads a block; what [`partition`] takes out is not in it.
 pub(in crate::wire) fn decode(
-    mut field: &[u8],
+    mut block: &[u8],
     context: Context,
 ) -> Result<Collected, Notification> {
     let mut collected = Collected::default();
     let mut seen = [false; 256];
-    while !field.is_empty() {
-        let code = field.get(1).copied().unwrap_or_default();
-        let Some((raw, rest)) = split(field) else {
+    while !block.is_empty() {
+        let code = block.get(1).copied().unwrap_or_default();
+        let Some((raw, rest)) = split(block) else {
             // RFC 7606 §4: what follows is lost, the NLRI field stands where it stood.
-            collected.has_others = true;
             collected.fault(code, Disposition::TreatAsWithdraw, "attribute beyond the list");
             break;
         };
-        field = rest;
-        collected.has_others |= code != MP_UNREACH_NLRI;
-        match seen.get_mut(usize::from(code)) {
-            Some(seen) if !*seen => {
-                *seen = true;
-                collected.attribute(raw, context)?;
-            }
+        block = rest;
+        if std::mem::replace(&mut seen[usize::from(code)], true) {
             // RFC 7606 §3 g.
-            _ if matches!(code, MP_REACH_NLRI | MP_UNREACH_NLRI) => {
-                return Err(Notification::new(error::MALFORMED_ATTRIBUTE_LIST));
-            }
-            _ => collected.fault(code, Disposition::AttributeDiscard, "attribute is there twice"),
+            collected.discard(code, "attribute is there twice");
+        } else {
+            collected.attribute(raw, context)?;
         }
     }
     collected.merge_as4();
@@ -97,8 +124,94 @@ fn split(field: &[u8]) -> Option<(Raw<'_>, &[u8])> {
     Some((Raw { flags, code, value: whole.get(header..)?, whole }, rest))
 }
 
+/// What is said of a family that this speaker does not carry.
+const FOREIGN_FAMILY: &str = "family is neither IPv4 nor IPv6 unicast";
+
+/// The code and the octets of each attribute of a list.
+pub(in crate::wire) fn lengths(mut list: &[u8]) -> impl Iterator<Item = (u8, usize)> {
+    std::iter::from_fn(move || {
+        let (raw, rest) = split(list)?;
+        list = rest;
+        Some((raw.code, raw.whole.len()))
+    })
+}
+
 /// Why a value is refused, in words.
 type Refusal = &'static str;
+
+/// The notification of a multiprotocol attribute that cannot be read (RFC 4760 §7).
+fn reset(raw: Raw<'_>) -> Notification {
+    Notification::with_data(error::OPTIONAL_ATTRIBUTE_ERROR, raw.whole)
+}
+
+impl<'a> Multi<'a> {
+    fn attribute(&mut self, raw: Raw<'a>) -> Result<(), Notification> {
+        self.has_reach |= raw.code == MP_REACH_NLRI;
+        let rule = rule_of(raw.code).ok_or_else(|| reset(raw))?;
+        let fits = rule.length.admits(raw.value.len(), Width::Four);
+        if !fits || (raw.flags ^ rule.flags) & (OPTIONAL | TRANSITIVE) != 0 {
+            return Err(reset(raw));
+        }
+        let read = if raw.code == MP_REACH_NLRI {
+            self.mp_reach(raw.value)
+        } else {
+            self.mp_unreach(raw.value)
+        };
+        read.map_err(|_refusal| reset(raw))
+    }
+
+    fn fault(&mut self, code: u8, disposition: Disposition, what: &'static str) {
+        self.faults.push(Fault { code, disposition, what });
+    }
+
+    /// RFC 4760 §3; an `Err` resets the session.
+    fn mp_reach(&mut self, value: &'a [u8]) -> Result<(), Refusal> {
+        let (family, rest) = family(value)?;
+        let Some(version) = version(family) else {
+            self.fault(MP_REACH_NLRI, Disposition::AttributeDiscard, FOREIGN_FAMILY);
+            return Ok(());
+        };
+        let (&len, rest) = rest.split_first().ok_or("attribute length")?;
+        let (next_hop, rest) = rest.split_at_checked(len.into()).ok_or("next hop length")?;
+        let (_reserved, field) = rest.split_first().ok_or("attribute length")?;
+        let next_hop = match (version, next_hop) {
+            (Version::V4, &[a, b, c, d]) => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+            // RFC 2545 §3: the global address, and the link-local one may follow.
+            (Version::V6, octets) if matches!(octets.len(), 16 | 32) => {
+                let global = octets.first_chunk::<16>().ok_or("next hop length")?;
+                IpAddr::V6(Ipv6Addr::from(*global))
+            }
+            (Version::V4 | Version::V6, _) => return Err("next hop length"),
+        };
+        let field = Field::new(field, version).map_err(|nlri::Malformed| "prefix")?;
+        if !is_host(next_hop) {
+            let what = "next hop is no host address";
+            self.fault(MP_REACH_NLRI, Disposition::TreatAsWithdraw, what);
+        }
+        self.reach = Some((next_hop, field));
+        Ok(())
+    }
+
+    /// RFC 4760 §4; an `Err` resets the session.
+    fn mp_unreach(&mut self, value: &'a [u8]) -> Result<(), Refusal> {
+        let (family, field) = family(value)?;
+        if field.is_empty() {
+            self.empty_unreach = Some(family);
+            return Ok(());
+        }
+        match version(family) {
+            Some(version) => {
+                let field = Field::new(field, version).map_err(|nlri::Malformed| "prefix")?;
+                self.unreach = Some(field);
+                Ok(())
+            }
+            None => {
+                self.fault(MP_UNREACH_NLRI, Disposition::AttributeDiscard, FOREIGN_FAMILY);
+                Ok(())
+            }
+        }
+    }
+}
 
 impl Collected {
     fn fault(&mut self, code: u8, disposition: Disposition, what: &'static str) {
@@ -112,7 +225,6 @@ impl Collected {
     /// The first attribute of its code.
     fn attribute(&mut self, raw: Raw<'_>, context: Context) -> Result<(), Notification> {
         let Some(rule) = rule_of(raw.code) else { return self.unknown(raw) };
-        self.has_reach |= raw.code == MP_REACH_NLRI;
         let width = Width::of(context.four_octet_as);
         if rule.internal_only && context.external {
             self.discard(raw.code, "attribute from an external neighbour");
@@ -150,11 +262,7 @@ impl Collected {
         match action {
             Action::Discard => self.discard(raw.code, what),
             Action::Withdraw => self.fault(raw.code, Disposition::TreatAsWithdraw, what),
-            // Only the multiprotocol attributes (RFC 4760 §7).
-            Action::Reset => {
-                let code = error::OPTIONAL_ATTRIBUTE_ERROR;
-                return Err(Notification::with_data(code, raw.whole));
-            }
+            Action::Reset => return Err(reset(raw)),
         }
         Ok(())
     }
@@ -174,60 +282,12 @@ impl Collected {
             COMMUNITIES => attributes.communities = words(value).collect(),
             ORIGINATOR_ID => attributes.originator_id = Some(word(value)?.into()),
             CLUSTER_LIST => attributes.cluster_list = words(value).map(Ipv4Addr::from).collect(),
-            MP_REACH_NLRI => self.mp_reach(value)?,
-            MP_UNREACH_NLRI => self.mp_unreach(value)?,
             AS4_PATH => self.as4_path = Some(as4_path(value)?),
             AS4_AGGREGATOR => self.as4_aggregator = Some(aggregator(value)?),
             code if is_kept_raw(code) => self.keep(raw),
             _ => {}
         }
         Ok(())
-    }
-
-    /// RFC 4760 §3; an `Err` resets the session.
-    fn mp_reach(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        let (family, rest) = family(value)?;
-        let Some(version) = version(family) else {
-            self.discard(MP_REACH_NLRI, "family is neither IPv4 nor IPv6 unicast");
-            return Ok(());
-        };
-        let (&len, rest) = rest.split_first().ok_or("attribute length")?;
-        let (next_hop, rest) = rest.split_at_checked(len.into()).ok_or("next hop length")?;
-        let (_reserved, field) = rest.split_first().ok_or("attribute length")?;
-        let next_hop = match (version, next_hop) {
-            (Version::V4, &[a, b, c, d]) => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
-            // RFC 2545 §3: the global address, and the link-local one may follow.
-            (Version::V6, octets) if matches!(octets.len(), 16 | 32) => {
-                let global = octets.first_chunk::<16>().ok_or("next hop length")?;
-                IpAddr::V6(Ipv6Addr::from(*global))
-            }
-            (Version::V4 | Version::V6, _) => return Err("next hop length"),
-        };
-        let mut prefixes = Vec::new();
-        nlri::decode(field, version, &mut prefixes).map_err(|nlri::Malformed| "prefix")?;
-        if !is_host(next_hop) {
-            let what = "next hop is no host address";
-            self.fault(MP_REACH_NLRI, Disposition::TreatAsWithdraw, what);
-        }
-        self.reach = Some(Announced { next_hop, prefixes });
-        Ok(())
-    }
-
-    /// RFC 4760 §4; an `Err` resets the session.
-    fn mp_unreach(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        let (family, field) = family(value)?;
-        if field.is_empty() {
-            self.empty_unreach = Some(family);
-            return Ok(());
-        }
-        match version(family) {
-            Some(version) => nlri::decode(field, version, &mut self.withdrawn)
-                .map_err(|nlri::Malformed| "prefix"),
-            None => {
-                self.discard(MP_UNREACH_NLRI, "family is neither IPv4 nor IPv6 unicast");
-                Ok(())
-            }
-        }
     }
 
     /// Restores what a two-octet neighbour could not say (RFC 6793 §4.2.3).

@@ -1,4 +1,8 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use super::*;
+use crate::wire::MAX_MESSAGE_LEN;
+use crate::wire::nlri;
 use crate::wire::{Announced, AsPath, Notification, decode};
 
 const EXTERNAL: Context = Context { four_octet_as: true, external: true };

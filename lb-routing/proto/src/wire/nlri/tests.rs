@@ -1,9 +1,7 @@
 use super::*;
 
 fn read(field: &[u8], version: Version) -> Result<Vec<String>, Malformed> {
-    let mut prefixes = Vec::new();
-    decode(field, version, &mut prefixes)?;
-    Ok(prefixes.iter().map(ToString::to_string).collect())
+    Ok(Field::new(field, version)?.prefixes().map(|prefix| prefix.to_string()).collect())
 }
 
 #[test]

@@ -1,3 +1,5 @@
+use ipnetwork::IpNetwork;
+
 use super::*;
 use crate::wire::{AsPath, Origin};
 

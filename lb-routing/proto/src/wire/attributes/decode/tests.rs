@@ -1,7 +1,9 @@
 //! A row per clause of RFC 7606 §3 to §7.
 
+use ipnetwork::IpNetwork;
+
 use super::*;
-use crate::wire::{Message, Segment, Update, decode as decode_message, encode, frame};
+use crate::wire::{Announced, Message, Segment, Update, decode as decode_message, encode, frame};
 use Disposition::{AttributeDiscard, TreatAsWithdraw};
 
 const EXTERNAL: Context = Context { four_octet_as: true, external: true };
@@ -258,7 +260,7 @@ fn an_ipv6_next_hop_may_have_a_link_local_address_behind_it() {
 fn an_ipv6_next_hop_that_is_no_host_withdraws() {
     for next_hop in ["::", "::1", "ff02::1"] {
         let next_hop: Ipv6Addr = next_hop.parse().unwrap();
-        let reach = super::super::mp_reach(next_hop, &[8, 0x20]);
+        let reach = [&[0x80, 14, 23, 0, 2, 1, 16][..], &next_hop.octets(), &[0, 8, 0x20]].concat();
         let update = read(&message(&[], &[&reach, ORIGIN_IGP, PATH_65001], &[]), EXTERNAL).unwrap();
         assert_eq!(update.withdrawn, ["2000::/8".parse::<IpNetwork>().unwrap()]);
         assert!(update.announced.is_empty(), "{next_hop}");

@@ -1,0 +1,428 @@
+//! Update groups: neighbours that are told the same share one Adj-RIB-Out (RFC 4271 §3.2), and what
+//! they hear is encoded once.
+//!
+//! ```text
+//!  RIB ─ marks ─▶ pending ─▶ difference to `sent` ─▶ bytes ─┬─▶ members that keep up, the same bytes
+//!                                                           └─▶ `behind` of those that do not, as marks
+//! ```
+//!
+//! A member is *in step*, and knows of each prefix what stands in `sent`; or it is *behind*, and knows
+//! that of all prefixes but those in its own set. Joining, asking for a family again and reading too
+//! slowly are one thing, prefixes in that set: they are told from `sent` when there is room, each once
+//! however often it changed, and an empty set is being in step again. So nobody waits for anybody.
+//!
+//! A path is never told to the neighbour that it came from: in what the others hear that neighbour is
+//! left out, which is the only difference between members.
+//!
+//! Invariant: a prefix keeps its number while a member may know it: as long as it stands in `sent`,
+//! and after it was withdrawn until no member is behind (`ghosts`). A neighbour that reads nothing
+//! ends with SendHoldTime (RFC 9687), which bounds these.
+
+mod out;
+mod script;
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+use self::out::{Out, OutId, Outs, Question};
+use self::script::{Line, Script};
+use super::ids::IdSet;
+use super::prefixes::PrefixId;
+use super::{Keyed, Path, PathEntry, PeerIndex, Rib};
+use crate::config::{Export, PeerConfig, SpeakerConfig};
+use crate::policy::{self, Target};
+use crate::session::Up;
+use crate::wire::{self, Context, Family, Packer};
+
+/// Prefixes that are looked at in one go: what one attribute set has among them shares UPDATEs.
+const BATCH: usize = 16 * 1024;
+/// Prefixes that are looked at to find so many.
+const LOOKS: usize = 4 * BATCH;
+/// Prefixes that a member that is behind is told in one go; these bytes are its own.
+const CATCH_UP: usize = 4096;
+
+/// What makes neighbours hear the same. Whatever policy looks at in a neighbour's configuration
+/// stands here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupKey {
+    context: Context,
+    families: Vec<Family>,
+    /// Our end of the sessions: the next hop.
+    local: IpAddr,
+    export: Export,
+    /// Our AS on the sessions.
+    our_as: u32,
+    next_hop_self: bool,
+    remove_private_as: bool,
+    /// The neighbour's own address where it could be a next hop that is passed on (RFC 4271 §5.1.3).
+    own: Option<IpAddr>,
+}
+
+impl GroupKey {
+    pub(crate) fn new(config: &PeerConfig, speaker: &SpeakerConfig, up: &Up) -> Self {
+        let context = up.negotiated.context;
+        let may_keep = match &config.export {
+            Export::Policies(chain) => chain.may_keep_next_hop(),
+            Export::None | Export::Vips | Export::All => false,
+        };
+        let keeps = !context.external && !config.next_hop_self;
+        Self {
+            context,
+            families: up.negotiated.families.clone(),
+            local: up.local,
+            export: config.export.clone(),
+            our_as: config.our_as(speaker),
+            next_hop_self: config.next_hop_self,
+            remove_private_as: config.remove_private_as,
+            own: (may_keep || keeps).then_some(config.address),
+        }
+    }
+}
+
+/// How much the driver has to send to a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Backlog {
+    /// Little: there is room for anything.
+    #[default]
+    Little,
+    /// Some: only what others are told too is added, as their bytes are shared.
+    Some,
+    /// Enough: nothing is added, what changes is marked.
+    Enough,
+}
+
+/// Messages for a neighbour.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pub(crate) peer: PeerIndex,
+    pub(crate) bytes: Bytes,
+    /// How many.
+    pub(crate) messages: u64,
+}
+
+/// A group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    key: GroupKey,
+    /// The configuration of any member.
+    config: PeerConfig,
+    /// Whether policy looks at prefixes.
+    per_prefix: bool,
+    /// The path that policy was asked about last.
+    asked: Option<(PathEntry, u32, Path)>,
+    /// What is said of each prefix, by number.
+    sent: Vec<OutId>,
+    /// How many of them are something.
+    said: usize,
+    /// And how many came from each neighbour.
+    said_from: Vec<usize>,
+    outs: Outs,
+    /// Prefixes whose best path may have changed.
+    pending: IdSet,
+    /// Prefixes that are withdrawn, but that a member that is behind may know.
+    ghosts: IdSet,
+    members: Vec<Member>,
+    /// Their neighbours' numbers.
+    who: IdSet,
+}
+
+#[derive(Debug)]
+struct Member {
+    peer: PeerIndex,
+    behind: IdSet,
+    backlog: Backlog,
+    /// Families whose initial routes are not complete yet.
+    initial: Vec<Family>,
+}
+
+impl Group {
+    /// A group that looks at everything first.
+    pub(crate) fn new(key: GroupKey, config: PeerConfig, hash: Keyed, rib: &Rib) -> Self {
+        let per_prefix = match &config.export {
+            Export::Policies(chain) => chain.is_per_prefix(),
+            Export::None | Export::Vips | Export::All => false,
+        };
+        let mut group = Self {
+            key,
+            config,
+            per_prefix,
+            asked: None,
+            sent: Vec::new(),
+            said: 0,
+            said_from: Vec::new(),
+            outs: Outs::new(hash),
+            pending: IdSet::default(),
+            ghosts: IdSet::default(),
+            members: Vec::new(),
+            who: IdSet::default(),
+        };
+        if group.key.export != Export::None {
+            group.pending.extend(rib.iter().map(|(_, id)| id));
+        }
+        group
+    }
+
+    pub(crate) const fn key(&self) -> &GroupKey {
+        &self.key
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Takes a neighbour in: it is behind by all that was said, and End-of-RIB follows.
+    pub(crate) fn join(&mut self, peer: PeerIndex) {
+        let mut behind = IdSet::default();
+        behind.extend(self.known_to(peer));
+        let initial = self.key.families.clone();
+        self.who.insert(peer.into());
+        self.members.push(Member { peer, behind, backlog: Backlog::Little, initial });
+    }
+
+    pub(crate) fn leave(&mut self, peer: PeerIndex, rib: &mut Rib) {
+        self.members.retain(|member| member.peer != peer);
+        self.who.remove(peer.into());
+        self.lay_ghosts(rib);
+    }
+
+    /// Gives back what a group without members holds.
+    pub(crate) fn dissolve(mut self, rib: &mut Rib) {
+        self.lay_ghosts(rib);
+        for (id, out) in (0..).zip(self.sent) {
+            if !out.is_none() {
+                rib.set_told(id, false);
+            }
+        }
+    }
+
+    /// The best path of a prefix may have changed.
+    pub(crate) fn mark(&mut self, id: PrefixId) {
+        if self.key.export != Export::None {
+            self.pending.insert(id);
+        }
+    }
+
+    /// A member wants a family again (RFC 2918 §4).
+    pub(crate) fn refresh(&mut self, peer: PeerIndex, family: Family, rib: &Rib) {
+        let ipv6 = family == Family::IPV6_UNICAST;
+        let known = self.known_to(peer).filter(|&id| rib.prefixes.is_ipv6(id) == ipv6);
+        let known: Vec<_> = known.collect();
+        for member in self.members.iter_mut().filter(|member| member.peer == peer) {
+            member.behind.extend(known.iter().copied());
+        }
+    }
+
+    /// What a member in step knows.
+    fn known_to(&self, peer: PeerIndex) -> impl Iterator<Item = PrefixId> {
+        let known =
+            move |&(_, &out): &(PrefixId, &OutId)| !script::view(peer, out, &self.outs).is_none();
+        (0..).zip(&self.sent).filter(known).map(|(id, _)| id)
+    }
+
+    /// What the driver has to send to a member.
+    pub(crate) fn set_backlog(&mut self, peer: PeerIndex, backlog: Backlog) {
+        for member in self.members.iter_mut().filter(|member| member.peer == peer) {
+            member.backlog = backlog;
+        }
+    }
+
+    /// Prefixes that a member knows from us, or will.
+    pub(crate) fn advertised(&self, peer: PeerIndex) -> usize {
+        self.said - self.said_from.get(usize::from(peer)).copied().unwrap_or_default()
+    }
+
+    /// Makes the next messages: for everybody, else for one that is behind. None: nothing is to be
+    /// said, or nobody has room.
+    pub(crate) fn flush(&mut self, rib: &mut Rib) -> Option<Vec<Sending>> {
+        let enough = self.enough();
+        let room = self.members.iter().any(|member| member.backlog < enough);
+        if room && !self.pending.is_empty() {
+            return Some(self.advance(rib));
+        }
+        let waiting = |member: &Member| {
+            member.backlog == Backlog::Little
+                && !(member.behind.is_empty() && member.initial.is_empty())
+        };
+        let place = self.members.iter().position(waiting)?;
+        Some(self.catch_up(place, rib))
+    }
+
+    /// From what backlog on a member is told nothing: one by itself shares its bytes with nobody.
+    const fn enough(&self) -> Backlog {
+        if self.members.len() > 1 { Backlog::Enough } else { Backlog::Some }
+    }
+
+    /// Tells the members what has changed since the last call, of some prefixes.
+    fn advance(&mut self, rib: &mut Rib) -> Vec<Sending> {
+        let mut script = Script::default();
+        let mut lines: Vec<(PrefixId, OutId)> = Vec::new();
+        for _ in 0..LOOKS {
+            if lines.len() >= BATCH {
+                break;
+            }
+            let Some(id) = self.pending.pop() else { break };
+            let new = self.export(id, rib);
+            let old = self.say(id, new, rib);
+            if old == new {
+                self.outs.release(old);
+                continue;
+            }
+            let is_member = |peer: PeerIndex| self.who.contains(peer.into());
+            script.change(id, (old, new), &self.outs, is_member);
+            lines.push((id, old));
+        }
+        let sendings = self.address(script, &lines, rib);
+        for (_, old) in lines {
+            self.outs.release(old);
+        }
+        sendings
+    }
+
+    /// Notes what is said of a prefix from now on, and returns what was said before.
+    fn say(&mut self, id: PrefixId, new: OutId, rib: &mut Rib) -> OutId {
+        let place = id as usize;
+        if self.sent.len() <= place {
+            self.sent.resize(place + 1, OutId::NONE);
+        }
+        let old = std::mem::replace(&mut self.sent[place], new);
+        if old == new {
+            return old;
+        }
+        self.count(old, false);
+        self.count(new, true);
+        match (old.is_none(), new.is_none()) {
+            (true, false) if !self.ghosts.remove(id) => rib.set_told(id, true),
+            (false, true) => {
+                // Whether a member is behind is only known after this batch.
+                self.ghosts.insert(id);
+            }
+            (true | false, true | false) => {}
+        }
+        old
+    }
+
+    fn count(&mut self, out: OutId, more: bool) {
+        let Some(out) = self.outs.get(out) else { return };
+        let change = |count: &mut usize| if more { *count += 1 } else { *count -= 1 };
+        change(&mut self.said);
+        if let Some(peer) = out.source.peer() {
+            let peer = usize::from(peer);
+            if self.said_from.len() <= peer {
+                self.said_from.resize(peer + 1, 0);
+            }
+            change(&mut self.said_from[peer]);
+        }
+    }
+
+    /// Encodes a script and hands the bytes to those that keep up; the others are marked.
+    fn address(
+        &mut self,
+        script: Script,
+        lines: &[(PrefixId, OutId)],
+        rib: &mut Rib,
+    ) -> Vec<Sending> {
+        let enough = self.enough();
+        for member in &mut self.members {
+            if member.backlog >= enough || !member.behind.is_empty() {
+                for &(id, _) in lines {
+                    member.behind.insert(id);
+                }
+            }
+        }
+        let mut sendings = Vec::new();
+        for (audience, packer) in script.encode(&self.outs, &rib.prefixes) {
+            let (bytes, messages) = packer.finish();
+            let bytes = Bytes::from(bytes);
+            let in_step = self.members.iter().filter(|member| member.behind.is_empty());
+            for member in in_step.filter(|member| audience.has(member.peer)) {
+                sendings.push(Sending { peer: member.peer, bytes: bytes.clone(), messages });
+            }
+        }
+        self.lay_ghosts(rib);
+        sendings
+    }
+
+    /// Tells one that is behind some of what it has missed.
+    fn catch_up(&mut self, place: usize, rib: &mut Rib) -> Vec<Sending> {
+        let member = &mut self.members[place];
+        let peer = member.peer;
+        let mut lines: Vec<Line> = Vec::new();
+        while lines.len() < CATCH_UP
+            && let Some(id) = member.behind.pop()
+        {
+            let out = self.sent.get(id as usize).copied().unwrap_or_default();
+            lines.push((script::view(peer, out, &self.outs), id));
+        }
+        let mut packer = Packer::default();
+        script::pack(&mut lines, &self.outs, &rib.prefixes, &mut packer);
+        if member.behind.is_empty() && self.pending.is_empty() {
+            for family in std::mem::take(&mut member.initial) {
+                packer.end_of_rib(family);
+            }
+        }
+        self.lay_ghosts(rib);
+        let (bytes, messages) = packer.finish();
+        vec![Sending { peer, bytes: bytes.into(), messages }]
+    }
+
+    /// Lets go of what was withdrawn, once no member can know it any more.
+    fn lay_ghosts(&mut self, rib: &mut Rib) {
+        if self.members.iter().all(|member| member.behind.is_empty()) {
+            while let Some(id) = self.ghosts.pop() {
+                rib.set_told(id, false);
+            }
+        }
+    }
+
+    /// What the members should know of a prefix, with a reference.
+    fn export(&mut self, id: PrefixId, rib: &Rib) -> OutId {
+        let Some(&best) = rib.best(id) else { return OutId::NONE };
+        let generation = rib.attributes.generation(best.attributes);
+        if self.per_prefix {
+            let out = self.ask(id, &best, generation, rib);
+            return self.outs.add(out);
+        }
+        let question = Question {
+            attributes: best.attributes,
+            generation,
+            source: best.source,
+            ipv6: rib.prefixes.is_ipv6(id),
+        };
+        if let Some(known) = self.outs.recall(&question) {
+            return known;
+        }
+        let out = self.ask(id, &best, generation, rib);
+        self.outs.remember(&question, out)
+    }
+
+    /// Asks policy.
+    fn ask(&mut self, id: PrefixId, best: &PathEntry, generation: u32, rib: &Rib) -> Option<Out> {
+        let asked = self.asked.take().filter(|asked| (asked.0, asked.1) == (*best, generation));
+        let (.., path) =
+            self.asked.insert(asked.unwrap_or_else(|| (*best, generation, rib.path(best))));
+        let target = Target {
+            // The source is left out member by member.
+            index: PeerIndex::MAX,
+            config: &self.config,
+            our_as: self.key.our_as,
+            local: self.key.local,
+            families: &self.key.families,
+        };
+        let prefix = rib.prefixes.prefix(id);
+        let teller = rib.teller(path);
+        policy::check_export(&prefix, path, teller, &target).ok()?;
+        let change = policy::export(&prefix, path, teller, &target).ok()?;
+        let (said, sets_med) =
+            change.as_ref().map_or((None, false), |change| (change.next_hop, change.sets_med));
+        let next_hop = policy::next_hop(&prefix, path, said, &target)?;
+        let left = change.as_ref().map_or(&*path.attributes, |change| &change.attributes);
+        let told = policy::advertised_attributes(left, sets_med, &target);
+        // Attributes too large for a message: the members must not keep what they had.
+        let encoded = wire::encode_attributes(&told, next_hop, self.key.context).ok()?;
+        Some(Out::new(encoded, next_hop, best.source))
+    }
+}
+
+#[cfg(test)]
+mod tests;

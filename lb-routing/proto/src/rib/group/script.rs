@@ -1,0 +1,132 @@
+//! What is to be said of some prefixes, to whom, and the bytes of it.
+
+use std::collections::BTreeMap;
+
+use super::out::{OutId, Outs};
+use crate::rib::prefixes::{PrefixId, PrefixTable};
+use crate::rib::{PeerIndex, Source};
+use crate::wire::Packer;
+
+/// Members of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Audience {
+    All,
+    /// All but one or two.
+    Except(PeerIndex, PeerIndex),
+    Only(PeerIndex),
+}
+
+impl Audience {
+    pub(super) const fn has(self, peer: PeerIndex) -> bool {
+        match self {
+            Self::All => true,
+            Self::Except(one, other) => peer != one && peer != other,
+            Self::Only(only) => peer == only,
+        }
+    }
+}
+
+/// What is said of a prefix: attributes, or (none) that it is withdrawn.
+pub(super) type Line = (OutId, PrefixId);
+
+/// Lines by audience.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    all: Vec<Line>,
+    some: BTreeMap<Audience, Vec<Line>>,
+}
+
+impl Script {
+    pub(super) fn say(&mut self, to: Audience, line: Line) {
+        match to {
+            Audience::All => self.all.push(line),
+            Audience::Except(..) | Audience::Only(_) => {
+                self.some.entry(to).or_default().push(line);
+            }
+        }
+    }
+
+    /// What the members hear when a prefix's attributes change from one to the other: nobody hears
+    /// of a path that came from itself.
+    pub(super) fn change(
+        &mut self,
+        id: PrefixId,
+        (old, new): (OutId, OutId),
+        outs: &Outs,
+        is_member: impl Fn(PeerIndex) -> bool,
+    ) {
+        let [before, after] = [old, new].map(|out| outs.get(out));
+        let source = |out: Option<&super::out::Out>| {
+            out.and_then(|out| out.source.peer()).filter(|&peer| is_member(peer))
+        };
+        let [came_from, comes_from] = [source(before), source(after)];
+        let same = match (before, after) {
+            (Some(before), Some(after)) => before.says_the_same(after),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        let audience = match (came_from, comes_from) {
+            (None, None) => Audience::All,
+            (Some(one), None) | (None, Some(one)) => Audience::Except(one, one),
+            (Some(one), Some(other)) => Audience::Except(one.min(other), one.max(other)),
+        };
+        if !same {
+            self.say(audience, (new, id));
+        }
+        if came_from == comes_from {
+            return;
+        }
+        if let Some(peer) = came_from
+            && after.is_some()
+        {
+            self.say(Audience::Only(peer), (new, id));
+        }
+        if let Some(peer) = comes_from
+            && before.is_some()
+        {
+            self.say(Audience::Only(peer), (OutId::NONE, id));
+        }
+    }
+
+    /// The messages for each audience.
+    pub(super) fn encode(
+        self,
+        outs: &Outs,
+        prefixes: &PrefixTable,
+    ) -> impl Iterator<Item = (Audience, Packer)> {
+        let all = (Audience::All, self.all);
+        let scripts = std::iter::once(all).chain(self.some).filter(|(_, lines)| !lines.is_empty());
+        scripts.map(|(audience, mut lines)| {
+            let mut packer = Packer::default();
+            pack(&mut lines, outs, prefixes, &mut packer);
+            (audience, packer)
+        })
+    }
+}
+
+/// Packs lines: what is withdrawn first, then prefixes with the same attributes together.
+pub(super) fn pack(lines: &mut [Line], outs: &Outs, prefixes: &PrefixTable, packer: &mut Packer) {
+    lines.sort_unstable();
+    for run in lines.chunk_by(|one, other| one.0 == other.0) {
+        let Some(&(out, _)) = run.first() else { continue };
+        let ids = |ipv6| {
+            let of_family = move |id: &PrefixId| prefixes.is_ipv6(*id) == ipv6;
+            run.iter().map(|&(_, id)| id).filter(of_family).map(|id| prefixes.prefix(id))
+        };
+        let Some(out) = outs.get(out) else {
+            packer.withdraw(false, ids(false));
+            packer.withdraw(true, ids(true));
+            continue;
+        };
+        match out.reach {
+            None => packer.announce_ipv4(&out.attributes, ids(false)),
+            Some(next_hop) => packer.announce_ipv6(&out.attributes, next_hop, ids(true)),
+        }
+    }
+}
+
+/// What a member knows of a prefix that its group has said this of.
+pub(super) fn view(peer: PeerIndex, out: OutId, outs: &Outs) -> OutId {
+    let own = outs.get(out).is_some_and(|out| out.source == Source::of(peer));
+    if own { OutId::NONE } else { out }
+}

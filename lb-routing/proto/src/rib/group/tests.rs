@@ -1,0 +1,271 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Import;
+use crate::rib::{PathEntry, Ranking, Source};
+use crate::session::Negotiated;
+use crate::speaker::ConnId;
+use crate::wire::{AsPath, Attributes, Message};
+
+const US: u32 = 65001;
+const CONTEXT: Context = Context { four_octet_as: true, external: true };
+const FAMILIES: [Family; 2] = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+/// Neighbours; every one can send routes and be a member.
+const PEERS: PeerIndex = 4;
+
+fn address(peer: PeerIndex) -> IpAddr {
+    IpAddr::from([10, 0, 0, 10 + u8::try_from(peer).unwrap()])
+}
+
+fn config(peer: PeerIndex) -> PeerConfig {
+    PeerConfig {
+        import: Import::All,
+        export: Export::All,
+        ..PeerConfig::new(address(peer), 65100 + u32::from(peer))
+    }
+}
+
+fn prefix(number: u16) -> IpNetwork {
+    if number.is_multiple_of(3) {
+        let address = IpAddr::from([0x2001, 0xdb8, number, 0, 0, 0, 0, 0]);
+        return IpNetwork::new(address, 48).unwrap();
+    }
+    let [high, low] = number.to_be_bytes();
+    IpNetwork::new(IpAddr::from([10, high, low, 0]), 24).unwrap()
+}
+
+/// What a member knows, from the bytes that it got.
+#[derive(Default)]
+struct Knows {
+    routes: BTreeMap<IpNetwork, Attributes>,
+    ended: BTreeSet<Family>,
+    messages: u64,
+}
+
+impl Knows {
+    fn hear(&mut self, sending: &Sending) {
+        let mut rest = &sending.bytes[..];
+        let mut messages = 0;
+        while let Some(len) = wire::frame(rest).unwrap() {
+            let (message, after) = rest.split_at(len);
+            rest = after;
+            messages += 1;
+            let Ok(Message::Update(update)) = wire::decode(message, CONTEXT) else {
+                panic!("no UPDATE: {message:?}")
+            };
+            assert_eq!(update.faults, []);
+            for prefix in update.withdrawn {
+                self.routes.remove(&prefix);
+            }
+            for group in update.announced {
+                for prefix in group.prefixes {
+                    self.routes.insert(prefix, update.attributes.clone().unwrap());
+                }
+            }
+            if let Some(family) = update.end_of_rib {
+                assert!(self.ended.insert(family), "the end of a family comes once");
+            }
+        }
+        assert!(rest.is_empty(), "whole messages only");
+        assert_eq!(messages, sending.messages);
+        self.messages += messages;
+    }
+}
+
+struct Rig {
+    rib: Rib,
+    group: Group,
+    members: BTreeMap<PeerIndex, Knows>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let ranking = |peer: PeerIndex| Ranking {
+            external: true,
+            router_id: Ipv4Addr::new(1, 1, 1, u8::try_from(peer).unwrap()),
+            address: address(peer),
+        };
+        let rib = Rib::new((0..PEERS).map(ranking).collect(), 1, Keyed(1));
+        let negotiated = Negotiated {
+            router_id: Ipv4Addr::new(1, 1, 1, 1),
+            hold_time: Duration::ZERO,
+            context: CONTEXT,
+            families: FAMILIES.to_vec(),
+        };
+        let up = Up { conn: ConnId(1), local: "2001:db8::1".parse().unwrap(), negotiated };
+        let speaker =
+            SpeakerConfig { asn: US, router_id: Ipv4Addr::new(10, 0, 0, 1), max_paths: 1 };
+        let key = GroupKey { local: up.local, ..GroupKey::new(&config(0), &speaker, &up) };
+        let group = Group::new(key, config(0), Keyed(1), &rib);
+        Self { rib, group, members: BTreeMap::new() }
+    }
+
+    fn learn(&mut self, peer: PeerIndex, prefix: IpNetwork, med: u32) {
+        // Neighbours 2 and 3 are of one AS, so what is heard of their paths is the same.
+        let as_path = AsPath::sequence(&[65100 + u32::from(peer.min(2))]);
+        let attributes = Attributes { as_path, communities: vec![med], ..Attributes::default() };
+        let next_hop = "2001:db8::2".parse().unwrap();
+        let attributes = self.rib.intern(&attributes, Some(next_hop));
+        let source = Source::of(peer);
+        let path = PathEntry { received: attributes, attributes, source, rejected: false };
+        self.rib.insert(&prefix, path);
+        self.rib.release(attributes);
+    }
+
+    fn join(&mut self, peer: PeerIndex) {
+        if !self.members.contains_key(&peer) {
+            self.group.join(peer);
+            self.members.insert(peer, Knows::default());
+        }
+    }
+
+    fn mark(&mut self) {
+        while let Some(change) = self.rib.next_change() {
+            self.group.mark(change.id);
+        }
+    }
+
+    fn flush(&mut self) -> bool {
+        self.mark();
+        let Some(sendings) = self.group.flush(&mut self.rib) else { return false };
+        for sending in sendings {
+            self.members.get_mut(&sending.peer).unwrap().hear(&sending);
+        }
+        true
+    }
+
+    fn step(&mut self, (step, peer, number): (u8, PeerIndex, u16)) {
+        let backlogs = [Backlog::Little, Backlog::Some, Backlog::Enough];
+        match step {
+            0..4 => self.learn(peer, prefix(number), u32::from(step)),
+            4 | 5 => drop(self.rib.remove(&prefix(number), Source::of(peer))),
+            6 => self.rib.remove_peer(peer, u64::MAX),
+            7 => self.join(peer),
+            8 if self.members.remove(&peer).is_some() => self.group.leave(peer, &mut self.rib),
+            9 => self.group.set_backlog(peer, backlogs[usize::from(number % 3)]),
+            10 => self.group.refresh(peer, FAMILIES[usize::from(number % 2)], &self.rib),
+            _ => drop(self.flush()),
+        }
+    }
+
+    /// Everybody has room, and everything is said.
+    fn settle(&mut self) {
+        for peer in 0..PEERS {
+            self.group.set_backlog(peer, Backlog::Little);
+        }
+        while self.flush() {}
+    }
+
+    /// What an Adj-RIB-Out of its own would hold for a neighbour.
+    fn expected(&self, peer: PeerIndex) -> BTreeMap<IpNetwork, Attributes> {
+        let mut expected = BTreeMap::new();
+        for (prefix, id) in self.rib.iter() {
+            let best = self.rib.best(id).unwrap();
+            // Our end of the session is IPv6.
+            if best.source != Source::of(peer) && prefix.is_ipv6() {
+                let mut attributes = self.rib.attributes(best.attributes);
+                attributes.as_path.prepend(US);
+                expected.insert(prefix, attributes);
+            }
+        }
+        expected
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn every_member_knows_what_an_adj_rib_out_of_its_own_would_hold(
+        steps in prop::collection::vec((0_u8..14, 0..PEERS, 0_u16..12), 0..200),
+    ) {
+        let mut rig = Rig::new();
+        for step in steps {
+            rig.step(step);
+        }
+        rig.settle();
+        for (peer, knows) in &rig.members {
+            prop_assert_eq!(&knows.routes, &rig.expected(*peer), "neighbour {}", peer);
+            prop_assert_eq!(rig.group.advertised(*peer), knows.routes.len());
+            prop_assert_eq!(knows.ended.len(), 2);
+        }
+        // Nothing is kept of what is gone.
+        for peer in 0..PEERS {
+            rig.rib.remove_peer(peer, u64::MAX);
+        }
+        if rig.members.is_empty() {
+            rig.join(0);
+        }
+        rig.settle();
+        prop_assert_eq!(rig.rib.prefixes.len(), 0);
+        prop_assert_eq!(rig.rib.attributes.len(), 0);
+        prop_assert_eq!(rig.group.outs.len(), 0);
+    }
+}
+
+#[test]
+fn members_in_step_share_the_bytes() {
+    let mut rig = Rig::new();
+    (0..3).for_each(|peer| rig.join(peer));
+    rig.settle();
+    (0..3000).for_each(|number| rig.learn(3, prefix(3 * number), 1));
+    rig.mark();
+    let sendings = rig.group.flush(&mut rig.rib).unwrap();
+    let places: BTreeSet<_> = sendings.iter().map(|it| it.bytes.as_ptr()).collect();
+    assert_eq!((sendings.len(), places.len()), (3, 1));
+    // 3000 prefixes of 7 octets, in messages of 4096.
+    assert_eq!(sendings[0].messages, 6);
+}
+
+#[test]
+fn who_reads_slowly_hears_the_last_of_many_changes_and_nobody_waits() {
+    let mut rig = Rig::new();
+    (0..2).for_each(|peer| rig.join(peer));
+    rig.settle();
+    rig.group.set_backlog(0, Backlog::Enough);
+    let before = rig.members[&0].messages;
+    for round in 0..50 {
+        rig.learn(3, prefix(3), round);
+        while rig.flush() {}
+        assert_eq!(rig.members[&1].routes[&prefix(3)].communities, [round]);
+    }
+    assert_eq!(rig.members[&0].messages, before);
+    rig.settle();
+    assert_eq!(rig.members[&0].routes, rig.expected(0));
+    assert_eq!(rig.members[&0].messages, before + 1);
+}
+
+#[test]
+fn a_withdrawal_reaches_a_slow_member_though_another_prefix_took_the_number() {
+    let mut rig = Rig::new();
+    (0..2).for_each(|peer| rig.join(peer));
+    rig.learn(3, prefix(3), 1);
+    rig.settle();
+    rig.group.set_backlog(0, Backlog::Enough);
+    rig.rib.remove(&prefix(3), Source::of(3));
+    while rig.flush() {}
+    rig.learn(3, prefix(6), 1);
+    rig.settle();
+    assert_eq!(rig.members[&0].routes, rig.expected(0));
+}
+
+#[test]
+fn the_same_route_from_another_neighbour_is_news_to_these_two_only() {
+    let mut rig = Rig::new();
+    (0..PEERS).for_each(|peer| rig.join(peer));
+    rig.learn(2, prefix(3), 1);
+    rig.learn(3, prefix(3), 1);
+    rig.settle();
+    let messages = |rig: &Rig| rig.members.values().map(|it| it.messages).collect::<Vec<_>>();
+    let before = messages(&rig);
+    rig.rib.remove(&prefix(3), Source::of(2));
+    rig.settle();
+    let said: Vec<_> = messages(&rig).iter().zip(before).map(|(now, then)| now - then).collect();
+    assert_eq!(said, [0, 0, 1, 1]);
+    assert_eq!(rig.members[&3].routes, BTreeMap::new());
+}

@@ -1,0 +1,79 @@
+//! Paths: as they are kept, and as policy and people see them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::attributes::AttributesId;
+use crate::wire::Attributes;
+
+/// A neighbour, by its place in the configuration; 65,535 at most.
+pub(crate) type PeerIndex = u16;
+
+/// Who a path is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Source(u16);
+
+impl Source {
+    /// We originate the prefix.
+    pub(crate) const LOCAL: Self = Self(PeerIndex::MAX);
+
+    /// A neighbour.
+    pub(crate) const fn of(peer: PeerIndex) -> Self {
+        Self(peer)
+    }
+
+    pub(crate) const fn peer(self) -> Option<PeerIndex> {
+        if self.0 == Self::LOCAL.0 { None } else { Some(self.0) }
+    }
+}
+
+/// A path as the table keeps it, in 12 octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PathEntry {
+    /// As it came: what policy is asked about.
+    pub(crate) received: AttributesId,
+    /// As policy left it: what counts.
+    pub(crate) attributes: AttributesId,
+    pub(crate) source: Source,
+    /// Policy refuses it: kept to be shown, never used.
+    pub(crate) rejected: bool,
+}
+
+const _: () = assert!(size_of::<PathEntry>() == 12, "there are millions");
+
+/// Where a path leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// We originate the prefix.
+    Local,
+    /// Learned.
+    Peer {
+        /// From whom.
+        peer: PeerIndex,
+        /// Its next hop.
+        next_hop: IpAddr,
+    },
+}
+
+impl Via {
+    pub(crate) const fn peer(self) -> Option<PeerIndex> {
+        match self {
+            Self::Local => None,
+            Self::Peer { peer, .. } => Some(peer),
+        }
+    }
+
+    pub(crate) const fn next_hop(self) -> Option<IpAddr> {
+        match self {
+            Self::Local => None,
+            Self::Peer { next_hop, .. } => Some(next_hop),
+        }
+    }
+}
+
+/// A path with its values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Path {
+    pub(crate) via: Via,
+    pub(crate) attributes: Arc<Attributes>,
+}
