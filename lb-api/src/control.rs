@@ -10,6 +10,7 @@
 mod book;
 mod damping;
 mod explain;
+mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,6 +26,7 @@ use lb_dataplane::table::{self, BackendState, Service, ServiceKey, Source, Table
 pub use self::book::{Book, Touched};
 pub use self::damping::{Damping, HALF_LIFE};
 pub(crate) use self::explain::Reasons;
+pub use self::ports::Ports;
 use crate::health::{Target, Verdict, Verdicts};
 
 /// VIPs by name.
@@ -116,6 +118,7 @@ pub fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
         address: backend.address,
         port: backend.port,
         weight: backend.weight,
+        max_flows: backend.max_flows.and_then(NonZero::new),
         sources: sources.clone(),
         state: match verdict(spec, backend, verdicts).health {
             Health::Unhealthy => BackendState::Failed,
@@ -132,7 +135,16 @@ pub fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
         prefixes.iter().map(access).collect::<Vec<_>>()
     };
     let access = [listed(&spec.access.allow, true), listed(&spec.access.deny, false)].concat();
-    Service { algorithm, affinity, access: access.into(), backends: backends.collect(), one_arm }
+    Service {
+        more_ports: spec.last_port().saturating_sub(spec.port),
+        algorithm,
+        affinity,
+        max_flows: spec.max_flows.and_then(NonZero::new),
+        max_flows_per_client: spec.max_flows_per_client.and_then(NonZero::new),
+        access: access.into(),
+        backends: backends.collect(),
+        one_arm,
+    }
 }
 
 /// Backends that are not disabled.

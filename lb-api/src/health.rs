@@ -37,7 +37,7 @@ impl Target {
         match check.kind {
             HealthCheckKind::None => None,
             HealthCheckKind::Tcp => Some(Self {
-                backend: SocketAddr::new(backend.address, backend.port),
+                backend: SocketAddr::new(backend.address, check.port.unwrap_or(backend.port)),
                 interval: Duration::from_millis(check.interval_ms.into()),
                 timeout: Duration::from_millis(check.timeout_ms.into()),
                 rise: check.rise,

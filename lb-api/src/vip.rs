@@ -18,6 +18,8 @@ pub const MAX_BACKENDS: usize = lb_dataplane::MAX_BACKENDS_PER_SERVICE;
 pub const MAX_SOURCE_ADDRESSES: usize = 16;
 /// Prefixes of a VIP's access list at most.
 pub const MAX_PREFIXES: usize = 16_384;
+/// The greatest bound on flows: more than any table holds.
+const MAX_FLOWS: u32 = 1_000_000_000;
 /// VIPs at most, from file and REST together.
 pub const MAX_VIPS: usize = 65_536;
 
@@ -70,9 +72,12 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         "address",
         "pool",
         "port",
+        "last_port",
         "protocol",
         "algorithm",
         "affinity_secs",
+        "max_flows",
+        "max_flows_per_client",
         "access",
         "nat",
         "backends",
@@ -95,6 +100,11 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
     // What is not known yet is of either family.
     let address = address.filter(|&address| address != UNALLOCATED);
     let port = spec.required("port").and_then(|port| port.number(1..=u16::MAX));
+    let last_port = match spec.field("last_port") {
+        None => Some(None),
+        Some(last) => last.number(port.unwrap_or(1)..=u16::MAX).map(Some),
+    };
+    let more_ports = last_port.flatten().zip(port).map_or(0, |(last, port)| last - port);
     let protocol =
         spec.field("protocol").map_or(Some(Protocol::default()), |p| p.one_of(PROTOCOLS));
     let algorithm =
@@ -103,12 +113,14 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         None => Some(None),
         Some(seconds) => seconds.number(1..=MAX_AFFINITY_SECS).map(Some),
     };
+    let max_flows = bound(&spec, "max_flows");
+    let max_flows_per_client = bound(&spec, "max_flows_per_client");
     let access = spec
         .field("access")
         .map_or_else(|| Some(Access::default()), |access| read_access(&access, address));
     let nat = spec.field("nat").map_or_else(|| Some(Nat::default()), |nat| read_nat(&nat, address));
     let backends = spec.required("backends").and_then(|cursor| {
-        let backends = read_backends(&cursor, address)?;
+        let backends = read_backends(&cursor, address, more_ports)?;
         if algorithm.is_some_and(goes_by_turns) && turns(&backends) > MAX_TURNS {
             return cursor.wrong(format!(
                 "have weights that make a round of {} turns, but {MAX_TURNS} are the most: use smaller weights, or ones with a \
@@ -124,9 +136,12 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         address: wanted?,
         pool: pool?,
         port: port?,
+        last_port: last_port?,
         protocol: protocol?,
         algorithm: algorithm?,
         affinity_secs: affinity_secs?,
+        max_flows: max_flows?,
+        max_flows_per_client: max_flows_per_client?,
         access: access?,
         nat: nat?,
         backends: backends?,
@@ -261,11 +276,15 @@ fn read_nat(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Nat> {
     Some(Nat { mode: mode?, source_addresses: addresses })
 }
 
-fn read_backends(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Vec<Backend>> {
+fn read_backends(
+    cursor: &Cursor<'_>,
+    vip: Option<IpAddr>,
+    more_ports: u16,
+) -> Option<Vec<Backend>> {
     let mut seen = BTreeSet::new();
     let mut complete = true;
     let backends = cursor.list(|cursor| {
-        let backend = read_backend(cursor, vip);
+        let backend = read_backend(cursor, vip, more_ports);
         complete &= backend.is_some();
         let backend = backend?;
         if !seen.insert((backend.address, backend.port)) {
@@ -284,8 +303,9 @@ fn read_backends(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Vec<Backend
     Some(backends)
 }
 
-fn read_backend(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Backend> {
-    let backend = cursor.object(&["address", "port", "weight", "drain", "disabled"])?;
+fn read_backend(cursor: &Cursor<'_>, vip: Option<IpAddr>, more_ports: u16) -> Option<Backend> {
+    let backend =
+        cursor.object(&["address", "port", "weight", "max_flows", "drain", "disabled"])?;
     let address = backend.required("address").and_then(|cursor| {
         let address = cursor.address()?;
         if Some(address) == vip {
@@ -301,17 +321,36 @@ fn read_backend(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Backend> {
             Some(what) => cursor.wrong(format!("is {address}, {what}: name the server's own")),
         }
     });
-    let port = backend.required("port").and_then(|port| port.number(1..=u16::MAX));
+    let port = backend.required("port").and_then(|cursor| {
+        let port: u16 = cursor.number(1..=u16::MAX)?;
+        if port > u16::MAX - more_ports {
+            return cursor.wrong(format!(
+                "is {port}, but {more_ports} more ports follow the VIP's first, and 65535 is the last port: use {} or less",
+                u16::MAX - more_ports
+            ));
+        }
+        Some(port)
+    });
     let weight = backend.field("weight").map_or(Some(1), |weight| weight.number(1..=u8::MAX));
+    let max_flows = bound(&backend, "max_flows");
     let drain = backend.field("drain").map_or(Some(false), |drain| drain.boolean());
     let disabled = backend.field("disabled").map_or(Some(false), |disabled| disabled.boolean());
     Some(Backend {
         address: address?,
         port: port?,
         weight: weight?,
+        max_flows: max_flows?,
         drain: drain?,
         disabled: disabled?,
     })
+}
+
+/// A number of flows at most, if there is one.
+fn bound(of: &Object<'_>, name: &'static str) -> Option<Option<u32>> {
+    match of.field(name) {
+        None => Some(None),
+        Some(most) => most.number(1..=MAX_FLOWS).map(Some),
+    }
 }
 
 /// A UDP service has no check that would fit by default: silence is what healthy and dead servers have in common.
@@ -323,9 +362,10 @@ fn read_health_check(spec: &Object<'_>, protocol: Option<Protocol>) -> Option<He
         }
         return spec.missing("health_check", UDP_CHECK);
     };
-    let check = cursor.object(&["from", "kind", "interval_ms", "timeout_ms", "rise", "fall"])?;
+    let check =
+        cursor.object(&["from", "kind", "port", "interval_ms", "timeout_ms", "rise", "fall"])?;
     if let Some(from) = check.field("from") {
-        let said = ["kind", "interval_ms", "timeout_ms", "rise", "fall"];
+        let said = ["kind", "port", "interval_ms", "timeout_ms", "rise", "fall"];
         if let Some(field) = said.iter().find_map(|field| check.field(field)) {
             return field.wrong("is said by the health check of `from`: leave one of the two out");
         }

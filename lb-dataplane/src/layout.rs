@@ -62,7 +62,7 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
         "HALF_OPEN" => half_open_places(sizes.flow_entries) * cpus(),
         "HALF_OPEN6" => half_open_places(sizes.flow_entries6) * cpus(),
         "SERVICES" => sizes.services.saturating_mul(2),
-        "ROUND_ROBIN" | "SERVICE_COUNTS" => sizes.services,
+        "ROUND_ROBIN" | "SERVICE_COUNTS" | "SERVICE_LOADS" => sizes.services,
         "BACKENDS" | "BACKEND_COUNTS" | "LOADS" => sizes.backends,
         "SOURCES" => sizes.sources,
         "ACCESS" => sizes.access,

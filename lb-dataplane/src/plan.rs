@@ -11,6 +11,7 @@
 mod access;
 mod adopt;
 mod entries;
+mod ranges;
 mod ring;
 mod sources;
 mod space;
@@ -29,8 +30,11 @@ use lb_dataplane_common::service::{BackendEntry, ServiceEntry};
 pub use self::access::Prefix;
 use self::access::Prefixes;
 use self::entries::{
-    address_entry, address_key, algorithm, backend_entry, gone_entry, same_family, service_key,
+    address_entry, address_key, algorithm, backend_entry, bounds, gone_entry, same_family,
+    service_key,
 };
+pub use self::ranges::PortPrefix;
+use self::ranges::Ranges;
 use self::ring::ring;
 pub use self::ring::{MAX_TURNS, turns};
 use self::sources::{Set, Sources};
@@ -71,6 +75,8 @@ pub struct Served {
     orphans: Vec<((IpAddr, u16), u32)>,
     /// Prefixes of no service, left in the same way.
     lost_access: Vec<Prefix>,
+    /// Prefixes of ports of no service, left in the same way.
+    lost_ranges: Vec<PortPrefix>,
     /// Whether there may be such, or addresses without a service.
     has_orphans: bool,
     service_ids: Ids,
@@ -79,6 +85,8 @@ pub struct Served {
     sources: Sources,
     /// Prefixes of all services.
     access: usize,
+    /// Prefixes of ports of all services.
+    ranges: usize,
     limits: Limits,
 }
 
@@ -91,6 +99,8 @@ struct Held {
     ring: Vec<u32>,
     backends: Backends,
     access: Prefixes,
+    more_ports: u16,
+    ranges: Ranges,
 }
 
 impl Held {
@@ -137,12 +147,14 @@ impl Served {
             well: vec![false; limits.backends as usize],
             orphans: Vec::new(),
             lost_access: Vec::new(),
+            lost_ranges: Vec::new(),
             has_orphans: false,
             service_ids: Ids::new(limits.services),
             backend_ids: Ids::new(limits.backends),
             rings: Rings::new(limits.ring_words),
             sources: Sources::new(limits.sources),
             access: 0,
+            ranges: 0,
             limits,
         }
     }
@@ -259,10 +271,12 @@ impl Served {
         }
         self.has_orphans = false;
         self.access -= self.lost_access.len();
+        self.ranges -= self.lost_ranges.len();
         let backends = self.orphans.drain(..);
         let backends = backends.map(|(name, id)| Step::PutBackend { id, entry: gone_entry(name) });
         let access = self.lost_access.drain(..).map(|prefix| Step::RemoveAccess { prefix });
-        steps.splice(0..0, backends.chain(access).collect::<Vec<_>>());
+        let ranges = self.lost_ranges.drain(..).map(|prefix| Step::RemoveRange { prefix });
+        steps.splice(0..0, backends.chain(access).chain(ranges).collect::<Vec<_>>());
         let addresses = self.addresses.extract_if(.., |_, services| *services == 0);
         steps.extend(addresses.map(|(a, _)| Step::RemoveService { key: address_key(a) }));
     }
@@ -291,6 +305,7 @@ impl Served {
     ) -> Result<(), PlanError> {
         let address = key.address;
         let old = self.services.remove(key);
+        ranges::check_others(key, service, &self.services)?;
         let mut known = old.as_ref().map(|held| held.backends.clone()).unwrap_or_default();
         let id = match &old {
             Some(held) => held.entry.id,
@@ -316,10 +331,16 @@ impl Served {
         let room = (&mut self.access, self.limits.access);
         access::write(old_access, &access, room, steps)?;
         let mut entry = self.entry(id, service, &ring, old.as_ref(), steps)?;
-        entry.flags = access::flags(&access);
+        entry.flags = access::flags(&access) | bounds(service);
         if old.as_ref().is_none_or(|held| held.entry != entry) {
             self.announce(address, key, entry, old.is_none(), steps);
         }
+        let more_ports = service.more_ports;
+        let ranges = ranges::prefixes(key, more_ports);
+        let none = Ranges::new();
+        let old_ranges = old.as_ref().map_or(&none, |held| &held.ranges);
+        ranges::write(key.port, old_ranges, &ranges, &mut self.ranges, steps)?;
+        ranges::remove(old_ranges, &ranges, &mut self.ranges, steps);
         if let Some(held) = &old
             && held.entry.ring_base != entry.ring_base
         {
@@ -328,7 +349,8 @@ impl Served {
         self.part_with(known, steps);
         access::remove(old_access, &access, &mut self.access, steps);
         let wanted = Some(service.clone());
-        self.services.insert(*key, Held { wanted, entry, ring, backends, access });
+        let held = Held { wanted, entry, ring, backends, access, more_ports, ranges };
+        self.services.insert(*key, held);
         Ok(())
     }
 
@@ -398,6 +420,8 @@ impl Served {
             flags: 0,
             pad: [0; 2],
             affinity: service.affinity.map_or(0, NonZero::get),
+            max_flows: service.max_flows.map_or(0, NonZero::get),
+            max_flows_per_client: service.max_flows_per_client.map_or(0, NonZero::get),
         })
     }
 
@@ -422,6 +446,7 @@ impl Served {
     fn remove(&mut self, key: &ServiceKey, steps: &mut Vec<Step>) {
         let address = key.address;
         let Some(held) = self.services.remove(key) else { return };
+        ranges::remove(&held.ranges, &Ranges::new(), &mut self.ranges, steps);
         steps.push(Step::RemoveService { key: service_key(key) });
         if let Some(services) = self.addresses.get_mut(&address) {
             *services -= 1;
@@ -440,9 +465,7 @@ impl Served {
 /// Whether a service can be served, if there is room.
 fn check(key: &ServiceKey, service: &Service) -> Result<(), PlanError> {
     let ServiceKey { address, port, .. } = *key;
-    if port == 0 {
-        return Err(PlanError::PortZero(address));
-    }
+    ranges::check(key, service)?;
     let count = service.backends.len();
     if count > MAX_BACKENDS_PER_SERVICE {
         return Err(PlanError::TooManyBackends { address, port, count });

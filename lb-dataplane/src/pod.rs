@@ -4,7 +4,9 @@
 use lb_dataplane_common::family::Family;
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Timeouts};
 use lb_dataplane_common::reason::ReasonCounts;
-use lb_dataplane_common::service::{AccessKey, BackendEntry, ServiceEntry, SourceEntry, VipKey};
+use lb_dataplane_common::service::{
+    AccessKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
+};
 use lb_dataplane_common::tables::{FlowCounts, Record};
 
 /// A key or value of a map.
@@ -33,6 +35,7 @@ pod!(
     FlowCounts,
     ReasonCounts,
     VipKey,
+    RangeKey,
     ServiceEntry,
     BackendEntry,
     SourceEntry,

@@ -26,7 +26,7 @@ pub struct Change {
 pub struct ServiceKey {
     /// The virtual address.
     pub address: IpAddr,
-    /// The port, never 0.
+    /// The port, or the first of several; never 0.
     pub port: u16,
     /// The transport.
     pub protocol: Protocol,
@@ -42,8 +42,10 @@ pub enum Protocol {
 }
 
 /// How a service chooses, and among whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
+    /// How many ports follow the first one. Each leads to the port of a backend that is as far from the backend's first.
+    pub more_ports: u16,
     /// The choice for a new flow.
     pub algorithm: Algorithm,
     /// For how many ticks a client is given to the backend of its last flow.
@@ -53,6 +55,10 @@ pub struct Service {
     /// Who may begin flows: of the prefixes that hold a client's address the longest says whether it may. A client that none
     /// holds may unless some prefix admits.
     pub access: Arc<[Access]>,
+    /// Flows at most, those that are not answered yet included; beyond, new ones are refused.
+    pub max_flows: Option<NonZero<u32>>,
+    /// Flows of a client's address at most.
+    pub max_flows_per_client: Option<NonZero<u32>>,
     /// Whether flows to a backend come from this host's own address on the way there, whatever its `sources` say.
     pub one_arm: bool,
 }
@@ -67,9 +73,10 @@ pub struct Access {
 }
 
 /// How a backend is chosen for a new flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Algorithm {
     /// Maglev hashing (Eisenbud et al., NSDI 2016).
+    #[default]
     Maglev,
     /// One after the other.
     RoundRobin,
@@ -84,12 +91,14 @@ pub enum Algorithm {
 pub struct Backend {
     /// Its address.
     pub address: IpAddr,
-    /// Its port.
+    /// Its port, or the first of several.
     pub port: u16,
     /// Its share of new flows beside others', at least 1.
     pub weight: u8,
     /// What flows it is given, and keeps.
     pub state: BackendState,
+    /// Flows at most; beyond, new ones go to others.
+    pub max_flows: Option<NonZero<u32>>,
     /// Where its new flows come from; with none they keep their clients' addresses and ports.
     pub sources: Arc<[Source]>,
 }

@@ -41,6 +41,7 @@ on_both_hooks!(
     datagrams_come_back_and_their_errors_too,
     backends_see_the_source_that_the_mode_says_and_need_no_way_back_to_the_client,
     flows_go_by_weight_by_load_and_by_client,
+    a_range_of_ports_is_served_and_no_more_flows_than_there_may_be,
 );
 
 fn vip_is_reachable_and_spread_over_all_backends(hook: Hook) {
@@ -99,6 +100,46 @@ fn flows_go_by_weight_by_load_and_by_client(hook: Hook) {
         spec.algorithm = Algorithm::RoundRobin;
         spec.affinity_secs = Some(600);
     }));
+}
+
+fn a_range_of_ports_is_served_and_no_more_flows_than_there_may_be(hook: Hook) {
+    let (hello, mut vip) = Hello::up_with_vip(hook);
+    let client = hello.lab.netns("client").holds();
+    let port = vip.spec.port;
+    // From nine ports below: the backends' one port is the tenth.
+    vip.spec.algorithm = Algorithm::RoundRobin;
+    (vip.spec.port, vip.spec.last_port) = (port - 9, Some(port + 10));
+    for backend in &mut vip.spec.backends {
+        vip.spec.health_check.port = Some(backend.port);
+        backend.port -= 9;
+    }
+    let at = |port| std::net::SocketAddr::new(vip.spec.address, port);
+    hello.api.put_vip(&vip).holds();
+    demo::all_healthy(&hello.api, &vip).holds();
+    let kernel = hello.packets_forwarded_by_the_kernel();
+    traffic::requests(client, at(port), 30).holds().expect(PODS.len(), 9, 11).holds();
+    assert_eq!(hello.packets_forwarded_by_the_kernel(), kernel);
+    // Nobody listens behind this one: the backend itself refuses.
+    let refused =
+        format!("{:#}", traffic::request(client, at(port + 1)).expect_err("nobody listens"));
+    assert!(refused.contains("refused"), "{refused}");
+
+    for (bound, reason) in [(true, "service-full"), (false, "client-full")] {
+        let before = hello.packets_that_ended(reason);
+        vip.spec.max_flows = bound.then_some(1);
+        vip.spec.max_flows_per_client = (!bound).then_some(1);
+        hello.api.put_vip(&vip).holds();
+        demo::all_healthy(&hello.api, &vip).holds();
+        // A flow lingers for a while after its end, so the second one finds no room at the latest.
+        let ask = format!("curl --silent --max-time 1 http://{}/", at(port));
+        let asked = [(); 2].map(|()| hello.lab.run("client", &ask).is_ok());
+        assert_eq!(asked, [!bound, false], "{reason}");
+        assert!(hello.packets_that_ended(reason) > before, "{reason}");
+    }
+    vip.spec.max_flows_per_client = None;
+    hello.api.put_vip(&vip).holds();
+    demo::all_healthy(&hello.api, &vip).holds();
+    traffic::request(client, at(port)).holds();
 }
 
 fn vip_is_withdrawn_when_the_last_backend_fails_and_returns(hook: Hook) {

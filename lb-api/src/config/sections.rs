@@ -8,6 +8,7 @@ use lb_api_types::vip::Vip;
 use super::api::api;
 use super::bgp::bgp;
 use super::resources;
+use crate::control::Ports;
 use crate::read::Cursor;
 use crate::resources::Resources;
 use crate::vip;
@@ -118,7 +119,7 @@ fn interfaces(cursor: &Cursor<'_>) -> Option<Vec<String>> {
 }
 
 fn vips(cursor: &Cursor<'_>, resources: &Resources) -> Option<Vec<Vip>> {
-    let (mut names, mut services) = (BTreeMap::new(), BTreeMap::new());
+    let (mut names, mut ports) = (BTreeMap::new(), Ports::default());
     let vips = cursor.list(|cursor| {
         let vip = vip::read(cursor)?;
         let (name, spec) = (&vip.metadata.name, &vip.spec);
@@ -133,10 +134,9 @@ fn vips(cursor: &Cursor<'_>, resources: &Resources) -> Option<Vec<Vip>> {
             return cursor
                 .wrong(format!("has the name `{name}` of {first}: rename one of the two"));
         }
-        let service = (spec.address, spec.port, spec.protocol);
-        if let Some(first) = services.insert(service, cursor.path().clone()) {
+        if let Err(first) = ports.add(spec, cursor.path().clone()) {
             return cursor.wrong(format!(
-                "has the address, port and protocol of {first}: change one of the two"
+                "has the address, protocol and a port of {first}: change one of the two"
             ));
         }
         Some(vip)

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use lb_api_types::vip::Vip;
-use lb_dataplane::table::ServiceKey;
+use lb_api_types::vip::{Vip, VipSpec};
+use lb_dataplane::table::{Protocol, ServiceKey};
 
 use super::{Vips, key, targets_of};
 use crate::health::Target;
 
-/// VIPs by name, of which no two have the same address, port and protocol.
+/// VIPs by name, of which no two have the same address and protocol and a port in common.
 #[derive(Debug, Default)]
 pub struct Book {
     vips: Vips,
@@ -112,9 +112,25 @@ impl Book {
         self.by_target.contains_key(target)
     }
 
-    /// The other VIP that has a VIP's address, port and protocol.
-    pub fn clash(&self, vip: &Vip) -> Option<&Vip> {
-        self.at(&key(&vip.spec)).filter(|other| other.metadata.name != vip.metadata.name)
+    /// The VIPs that have the address and protocol of one and a port in common with it, itself included.
+    pub fn overlapping<'a>(&'a self, spec: &'a VipSpec) -> impl Iterator<Item = &'a Vip> {
+        let key = key(spec);
+        let last = ServiceKey { port: spec.last_port(), protocol: Protocol::Udp, ..key };
+        let is_alike = move |other: &ServiceKey| {
+            other.address == key.address && other.protocol == key.protocol
+        };
+        // Of those that begin below only the last one may reach this one: no two have a port in common.
+        let below =
+            self.by_key.range(..key).rev().take_while(move |(k, _)| k.address == key.address);
+        let below = below.filter(move |(other, _)| is_alike(other)).take(1);
+        let within = self.by_key.range(key..=last).filter(move |(other, _)| is_alike(other));
+        let vips = below.chain(within).filter_map(|(_, name)| self.vips.get(name));
+        vips.filter(move |other| other.spec.overlaps(spec))
+    }
+
+    /// Another VIP that has a port in common with one.
+    pub fn clash<'a>(&'a self, vip: &'a Vip) -> Option<&'a Vip> {
+        self.overlapping(&vip.spec).find(|other| other.metadata.name != vip.metadata.name)
     }
 }
 

@@ -10,9 +10,12 @@ fn vip(name: &str, address: [u8; 4], port: u16, backends: &[u8]) -> Vip {
             pool: None,
             address: address.into(),
             port,
+            last_port: None,
             protocol: Protocol::Tcp,
             algorithm: Algorithm::Maglev,
             affinity_secs: None,
+            max_flows: None,
+            max_flows_per_client: None,
             access: Default::default(),
             nat: Default::default(),
             backends: backends
@@ -21,6 +24,7 @@ fn vip(name: &str, address: [u8; 4], port: u16, backends: &[u8]) -> Vip {
                     address: [10, 0, 0, last].into(),
                     port: 8080,
                     weight: 1,
+                    max_flows: None,
                     drain: false,
                     disabled: false,
                 })

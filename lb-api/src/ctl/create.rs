@@ -52,13 +52,14 @@ fn document(new: NewVip) -> Value {
     let backends: Vec<_> =
         backends.map(|b| json!({"address": b.ip().to_string(), "port": b.port()})).collect();
     let mut spec = Map::new();
-    spec.insert("port".into(), json!(new.port));
+    spec.insert("port".into(), json!(new.port.0));
     spec.insert("backends".into(), backends.into());
     let mut say = |field: &str, value: Option<Value>| {
         value.and_then(|value| spec.insert(field.into(), value));
     };
     say("address", new.address.map(|address| address.to_string().into()));
     say("pool", new.pool.map(Value::from));
+    say("last_port", new.port.1.map(Value::from));
     say("protocol", new.protocol.map(Value::from));
     say("algorithm", new.algorithm.map(Value::from));
     say("health_check", new.health_check.map(|kind| json!({"kind": kind})));
@@ -81,14 +82,14 @@ mod tests {
 
     #[test]
     fn the_command_line_says_what_a_file_would() {
-        let line = "lbctl create vip web --address 203.0.113.7 --port 80 --backend 10.0.0.1:8080 --backend 10.0.0.2:8081 \
+        let line = "lbctl create vip web --address 203.0.113.7 --port 80-89 --backend 10.0.0.1:8080 --backend 10.0.0.2:8081 \
                     --protocol udp --algorithm round-robin --health-check none --no-advertise";
         let parsed = Arguments::try_parse_from(line.split_whitespace()).unwrap();
         let Command::Create { what: Create::Vip(new) } = parsed.command else { unreachable!() };
         let expected = json!({
             "metadata": {"name": "web"},
             "spec": {
-                "address": "203.0.113.7", "port": 80, "protocol": "udp", "algorithm": "round-robin",
+                "address": "203.0.113.7", "port": 80, "last_port": 89, "protocol": "udp", "algorithm": "round-robin",
                 "backends": [{"address": "10.0.0.1", "port": 8080}, {"address": "10.0.0.2", "port": 8081}],
                 "health_check": {"kind": "none"}, "advertise": false,
             },

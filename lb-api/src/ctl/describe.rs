@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use ipnetwork::IpNetwork;
 use lb_api_types::vip::{
-    Access, BackendStatus, Health, HealthCheckKind, Nat, NatMode, Protocol, Vip,
+    Access, BackendStatus, Health, HealthCheckKind, Nat, NatMode, Protocol, Vip, VipSpec,
 };
 
 use super::table::table;
@@ -20,7 +20,7 @@ pub(super) fn vip(vip: &Vip) -> String {
         let _infallible = writeln!(text, "{:<14}{value}", format!("{name}:"));
     };
     line("Name", vip.metadata.name.clone());
-    line("Address", format!("{} {} {}", spec.address, protocol(spec.protocol), spec.port));
+    line("Address", format!("{} {} {}", spec.address, protocol(spec.protocol), spec.ports()));
     if let Some(pool) = &spec.pool {
         line("Pool", pool.clone());
     }
@@ -33,6 +33,9 @@ pub(super) fn vip(vip: &Vip) -> String {
         line("Affinity", format!("a client's flows go to one backend for {seconds} s"));
     }
     line("NAT", nat(&spec.nat));
+    if let Some(bounds) = bounds(spec) {
+        line("Flows", bounds);
+    }
     if !spec.access.is_open() {
         line("Access", access(&spec.access));
     }
@@ -117,6 +120,14 @@ fn access(access: &Access) -> String {
             format!("only {}, but not {}", listed(&access.allow), listed(&access.deny))
         }
     }
+}
+
+/// How many flows it may have, if that is bound.
+fn bounds(spec: &VipSpec) -> Option<String> {
+    let all = spec.max_flows.map(|most| format!("{most} at most"));
+    let each = spec.max_flows_per_client.map(|most| format!("{most} of each client at most"));
+    let said: Vec<_> = all.into_iter().chain(each).collect();
+    (!said.is_empty()).then(|| said.join(", "))
 }
 
 fn nat(nat: &Nat) -> String {

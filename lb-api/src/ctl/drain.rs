@@ -96,6 +96,7 @@ mod tests {
                 address: address.into(),
                 port,
                 weight: 1,
+                max_flows: None,
                 drain: false,
                 disabled: false,
             })

@@ -198,7 +198,7 @@ pub(super) fn vips(vips: &[Vip], wide: bool) -> String {
         [
             vip.metadata.name.clone(),
             spec.address.to_string(),
-            format!("{}/{}", spec.port, protocol(spec.protocol)),
+            format!("{}/{}", spec.ports(), protocol(spec.protocol)),
             spec.algorithm.to_string(),
             format!("{healthy}/{}", spec.backends.len()),
             yes_no(status.is_some_and(|status| status.serving)).into(),

@@ -12,15 +12,16 @@ use lb_api_types::view::{
     BgpRouteView, CheckState, Doctor, FibMemberView, FibView, FlowView, InterfaceView, List,
     PeerView, ReasonView, Status,
 };
+use lb_api_types::vip;
 use lb_dataplane::fib::{Action, FibRoute, Member};
-use lb_dataplane::table::{Protocol, ServiceKey};
+use lb_dataplane::table::Protocol;
 use lb_dataplane::{Flow, Hook, ReasonCount};
 use lb_routing::{PeerStatus, RouterHandle, Source};
 use tokio::sync::watch;
 
 use super::dataplane::{DataplaneHandle, sentence};
 use super::{host, router};
-use crate::control;
+use crate::control::Ports;
 use crate::doctor::{self, Facts, Session};
 use crate::http::Views;
 use crate::registry::Registry;
@@ -96,8 +97,11 @@ impl Views for Live {
             });
             let flows = flows.await??;
             let vips = self.registry.list().await.map_err(|refusal| refusal.to_string())?;
-            let names: HashMap<ServiceKey, String> =
-                vips.into_iter().map(|vip| (control::key(&vip.spec), vip.metadata.name)).collect();
+            let mut names = Ports::default();
+            for vip in vips {
+                // No two VIPs have a port in common.
+                let _always_added = names.add(&vip.spec, vip.metadata.name);
+            }
             Ok(cut(flows.into_iter().map(|flow| flow_view(&flow, &names)), limit))
         }
         .boxed()
@@ -244,8 +248,11 @@ fn member_view(member: &Member, names: &HashMap<u32, String>) -> FibMemberView {
     }
 }
 
-fn flow_view(flow: &Flow, names: &HashMap<ServiceKey, String>) -> FlowView {
-    let key = ServiceKey { address: flow.vip.ip(), port: flow.vip.port(), protocol: flow.protocol };
+fn flow_view(flow: &Flow, names: &Ports<String>) -> FlowView {
+    let protocol = match flow.protocol {
+        Protocol::Tcp => vip::Protocol::Tcp,
+        Protocol::Udp => vip::Protocol::Udp,
+    };
     FlowView {
         protocol: match flow.protocol {
             Protocol::Tcp => "tcp",
@@ -255,7 +262,7 @@ fn flow_view(flow: &Flow, names: &HashMap<ServiceKey, String>) -> FlowView {
         client: flow.client.to_string(),
         vip: flow.vip.to_string(),
         backend: flow.backend.to_string(),
-        service: names.get(&key).cloned(),
+        service: names.of(flow.vip.ip(), protocol, flow.vip.port()).cloned(),
         idle_secs: flow.idle.as_secs(),
     }
 }

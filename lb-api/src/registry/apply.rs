@@ -11,7 +11,7 @@ use super::admit::{self, Admission};
 use super::change::{Wanted, asks_the_same, expect};
 use super::task::{Changed, Task};
 use super::{Appliers, Bulk, Documents, Expected, Refusal, label, protocol_name};
-use crate::control;
+use crate::control::Ports;
 use crate::resources::{Key, Kind, MAX_OF_A_KIND};
 use crate::vip::{MAX_VIPS, UNALLOCATED};
 
@@ -234,27 +234,35 @@ impl<A: Appliers> Task<A> {
         self.book.vips().len() - gone + new + stay
     }
 
-    /// Of two VIPs with the same address, port and protocol, the refusal is at the place of one that did not have them
-    /// before; what was there before has no two alike.
+    /// Of two VIPs with the same address and protocol and a port in common, the refusal is at the place of one that did not
+    /// have it before; what was there before has no two alike.
     fn no_two_alike(
         &self,
         changed: &Changed,
         places: &BTreeMap<String, usize>,
     ) -> Result<(), RefusedAt> {
-        let mut services = BTreeMap::new();
-        for (name, vip) in changed.iter().filter_map(|(name, vip)| Some((name, vip.as_ref()?))) {
-            let key = control::key(&vip.spec);
-            let holder = self.book.at(&key).map(|other| &other.metadata.name);
-            let stays = holder.filter(|other| *other != name && !changed.contains_key(*other));
-            let Some(other) = services.insert(key, name).or(stays) else { continue };
-            let (name, other) = if holder == Some(name) { (other, name) } else { (name, other) };
-            let refusal = Refusal::Duplicate {
-                other: other.clone(),
-                address: vip.spec.address,
-                port: vip.spec.port,
-                protocol: protocol_name(vip.spec.protocol),
+        let mut ports = Ports::default();
+        for vip in changed.values().flatten() {
+            let name = &vip.metadata.name;
+            let mut others = self.book.overlapping(&vip.spec);
+            let stays = others.find(|other| !changed.contains_key(&other.metadata.name));
+            let other = match ports.add(&vip.spec, vip) {
+                Err(other) => *other,
+                Ok(()) => match stays {
+                    Some(other) => other,
+                    None => continue,
+                },
             };
-            let place = places.get(name).map(|&index| Place { list: "vips", index });
+            let before = self.book.vips().get(name);
+            let had = before.is_some_and(|before| before.spec.overlaps(&other.spec));
+            let (at, other) = if had { (other, vip) } else { (vip, other) };
+            let refusal = Refusal::Duplicate {
+                other: other.metadata.name.clone(),
+                address: other.spec.address,
+                ports: other.spec.ports(),
+                protocol: protocol_name(other.spec.protocol),
+            };
+            let place = places.get(&at.metadata.name).map(|&index| Place { list: "vips", index });
             return Err((place, refusal));
         }
         Ok(())

@@ -53,7 +53,7 @@ impl<A: Appliers> Task<A> {
             return Err(Refusal::Duplicate {
                 other: other.metadata.name.clone(),
                 address: vip.spec.address,
-                port: vip.spec.port,
+                ports: other.spec.ports(),
                 protocol: protocol_name(vip.spec.protocol),
             });
         }

@@ -16,17 +16,17 @@ pub enum Refusal {
     /// A request has the name more than once.
     #[error("{0} is there twice: leave one of the two out")]
     Twice(String),
-    /// Another VIP has the same address, port and protocol.
+    /// Another VIP has a port of it at the same address, with the same protocol.
     #[error(
-        "VIP {other} has {protocol} port {port} at {address} already: choose another address or port, or change VIP {other}"
+        "VIP {other} has {protocol} port {ports} at {address} already: choose another address or port, or change VIP {other}"
     )]
     Duplicate {
         /// The other one.
         other: String,
         /// The address of both.
         address: IpAddr,
-        /// The port of both.
-        port: u16,
+        /// The other one's ports.
+        ports: String,
         /// The protocol of both.
         protocol: &'static str,
     },

@@ -103,5 +103,5 @@ impl<A: Appliers> Task<A> {
 fn what(vip: &Vip) -> String {
     let spec = &vip.spec;
     let (protocol, backends) = (protocol_name(spec.protocol), spec.backends.len());
-    format!("{protocol} port {} at {}, {backends} backends", spec.port, spec.address)
+    format!("{protocol} port {} at {}, {backends} backends", spec.ports(), spec.address)
 }

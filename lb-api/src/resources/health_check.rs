@@ -13,7 +13,7 @@ pub(super) fn read(cursor: &Cursor<'_>) -> Option<NamedHealthCheck> {
     let check = cursor.object(&["metadata", "spec", "status"])?;
     let metadata = check.required("metadata").and_then(|metadata| read_metadata(&metadata));
     let spec = check.required("spec").and_then(|spec| {
-        let fields = spec.object(&["kind", "interval_ms", "timeout_ms", "rise", "fall"])?;
+        let fields = spec.object(&["kind", "port", "interval_ms", "timeout_ms", "rise", "fall"])?;
         let kind = fields.field("kind").map(|kind| kind.one_of(CHECKS));
         read_check(&fields, kind.unwrap_or(Some(HealthCheckKind::Tcp)))
     });
@@ -26,6 +26,10 @@ pub(crate) fn read_check(
     kind: Option<HealthCheckKind>,
 ) -> Option<HealthCheckSpec> {
     let default = HealthCheckSpec::default();
+    let port = match check.field("port") {
+        None => Some(None),
+        Some(port) => port.number(1..=u16::MAX).map(Some),
+    };
     let interval_ms =
         check.field("interval_ms").map_or(Some(default.interval_ms), |i| i.number(100..=3_600_000));
     let most = interval_ms.unwrap_or(3_600_000);
@@ -37,6 +41,7 @@ pub(crate) fn read_check(
     let fall = check.field("fall").map_or(Some(default.fall), |fall| fall.number(1..=100));
     Some(HealthCheckSpec {
         kind: kind?,
+        port: port?,
         interval_ms: interval_ms?,
         timeout_ms: timeout_ms?,
         rise: rise?,

@@ -62,9 +62,16 @@ fn each_mistake_names_its_field() {
         ("/spec/port", json!(-1)),
         ("/spec/port", json!(80.5)),
         ("/spec/port", json!("80")),
+        ("/spec/last_port", json!(79)),
+        ("/spec/last_port", json!(65536)),
+        ("/spec/last_port", json!("89")),
         ("/spec/protocol", json!("sctp")),
         ("/spec/algorithm", json!("random")),
         ("/spec/affinity_secs", json!(0)),
+        ("/spec/max_flows", json!(0)),
+        ("/spec/max_flows", json!(1_000_000_001)),
+        ("/spec/max_flows_per_client", json!(0)),
+        ("/spec/backends/0/max_flows", json!(0)),
         ("/spec/access", json!(["10.0.0.0/8"])),
         ("/spec/access", json!({"allow": ["10.0.0.0/8"], "deny": ["10.0.0.0/8"]})),
         ("/spec/access", json!({"allow": ["10.0.0.1/8"]})),
@@ -97,6 +104,7 @@ fn each_mistake_names_its_field() {
         ("interval_ms", json!(99)),
         ("timeout_ms", json!(2001)),
         ("timeout_ms", json!(9)),
+        ("port", json!(0)),
         ("rise", json!(0)),
         ("fall", json!(101)),
     ];
@@ -128,6 +136,21 @@ fn source_addresses_are_unicast_few_and_for_full_nat_only() {
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].path.pointer(), pointer, "{found:?}");
     }
+}
+
+#[test]
+fn a_range_of_ports_ends_at_the_last_port_here_and_at_the_backends() {
+    let mut value = with("/spec/last_port", json!(65_535));
+    value["spec"]["port"] = json!(1);
+    let found = mistakes(&value);
+    assert_eq!(found.len(), 2, "one for each backend: {found:?}");
+    assert_eq!(found[0].path.pointer(), "/spec/backends/0/port");
+    assert!(found[0].message.contains("use 1 or less"), "{}", found[0].message);
+    value["spec"]["backends"] = json!([{"address": "10.0.0.2", "port": 1}]);
+    let all = document(&value, read).unwrap().spec;
+    assert_eq!(all.ports(), "1-65535");
+    let alone = document(&with("/spec/last_port", json!(80)), read).unwrap().spec;
+    assert_eq!(alone.ports(), "80");
 }
 
 #[test]
@@ -187,9 +210,12 @@ fn any_vip() -> impl Strategy<Value = Vip> {
                 pool: None,
                 address: [203, 0, 113, 1].into(),
                 port,
+                last_port: tcp.then_some(port),
                 protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
                 algorithm: if udp { Algorithm::RoundRobin } else { Algorithm::Maglev },
                 affinity_secs: None,
+                max_flows: tcp.then_some(interval_ms),
+                max_flows_per_client: (!tcp).then_some(interval_ms),
                 access: Default::default(),
                 nat: Default::default(),
                 backends: backends
@@ -198,6 +224,7 @@ fn any_vip() -> impl Strategy<Value = Vip> {
                         address: [10, 0, a, b].into(),
                         port,
                         weight: 1,
+                        max_flows: tcp.then_some(interval_ms),
                         drain: false,
                         disabled: false,
                     })
@@ -205,6 +232,7 @@ fn any_vip() -> impl Strategy<Value = Vip> {
                 health_check: HealthCheck {
                     from: None,
                     kind: if tcp { HealthCheckKind::Tcp } else { HealthCheckKind::None },
+                    port: tcp.then_some(port),
                     interval_ms,
                     timeout_ms: 10 + interval_ms / 2,
                     rise,

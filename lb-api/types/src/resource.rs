@@ -132,8 +132,12 @@ pub struct NamedHealthCheck {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HealthCheckSpec {
-    /// `tcp` connects to the backend's port; `none` takes every backend for healthy.
+    /// `tcp` connects to the backend; `none` takes every backend for healthy.
     pub kind: HealthCheckKind,
+    /// The port that is connected to, 1 to 65535; the backend's own by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
+    pub port: Option<u16>,
     /// Between the starts of two checks, 100 to 3,600,000 ms.
     #[cfg_attr(feature = "openapi", schema(minimum = 100, maximum = 3_600_000))]
     pub interval_ms: u32,
@@ -150,7 +154,14 @@ pub struct HealthCheckSpec {
 
 impl Default for HealthCheckSpec {
     fn default() -> Self {
-        Self { kind: HealthCheckKind::Tcp, interval_ms: 2000, timeout_ms: 1000, rise: 2, fall: 3 }
+        Self {
+            kind: HealthCheckKind::Tcp,
+            port: None,
+            interval_ms: 2000,
+            timeout_ms: 1000,
+            rise: 2,
+            fall: 3,
+        }
     }
 }
 

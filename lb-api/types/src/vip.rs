@@ -37,9 +37,13 @@ pub struct VipSpec {
     /// The pool that the address is one of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
-    /// The port that clients connect to, 1 to 65535.
+    /// The port that clients connect to, or the first of several; 1 to 65535.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub port: u16,
+    /// The last port of a range that begins with `port`, up to 65535; `port` alone by default. All ports are 1 to 65535.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
+    pub last_port: Option<u16>,
     /// `tcp` (the default) or `udp`.
     #[serde(default)]
     pub protocol: Protocol,
@@ -51,6 +55,15 @@ pub struct VipSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86_400))]
     pub affinity_secs: Option<u32>,
+    /// Flows at most; beyond, new ones are refused. No bound by default. Flows that are not answered yet count, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1_000_000_000))]
+    pub max_flows: Option<u32>,
+    /// Flows of one client's address at most, of those that begin while this is set; no bound by default. lbd counts 65,536
+    /// clients, the longest unseen is forgotten first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1_000_000_000))]
+    pub max_flows_per_client: Option<u32>,
     /// Who may begin flows; everybody by default.
     #[serde(default, skip_serializing_if = "Access::is_open")]
     pub access: Access,
@@ -66,6 +79,32 @@ pub struct VipSpec {
     /// Whether BGP advertises the address while the VIP is healthy.
     #[serde(default = "yes")]
     pub advertise: bool,
+}
+
+impl VipSpec {
+    /// The last port that clients connect to.
+    #[must_use]
+    pub fn last_port(&self) -> u16 {
+        self.last_port.unwrap_or(self.port)
+    }
+
+    /// Its ports as people write them: `80`, or `8000-8999`.
+    #[must_use]
+    pub fn ports(&self) -> String {
+        match self.last_port {
+            Some(last) if last > self.port => format!("{}-{last}", self.port),
+            Some(_) | None => self.port.to_string(),
+        }
+    }
+
+    /// Whether two VIPs have a port in common.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.address == other.address
+            && self.protocol == other.protocol
+            && self.port <= other.last_port()
+            && other.port <= self.last_port()
+    }
 }
 
 /// A transport protocol.
@@ -169,13 +208,18 @@ pub struct Backend {
     /// Its address, of the VIP's family.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub address: IpAddr,
-    /// Its port, 1 to 65535.
+    /// Its port, 1 to 65535. With a range of ports the one that the VIP's first port leads to; the others follow in order.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub port: u16,
     /// Its share of new flows beside the others', 1 (the default) to 255.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 255))]
     pub weight: u8,
+    /// Flows at most; beyond, new ones go to other backends. No bound by default. With a bound on any backend a connection
+    /// that began on another node cannot go on here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1_000_000_000))]
+    pub max_flows: Option<u32>,
     /// Whether it is given no new flows; those that it has go on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drain: bool,
@@ -200,8 +244,11 @@ fn is_one(weight: &u8) -> bool {
 pub struct HealthCheck {
     /// The name of the health check that says all of it; nothing else may be said beside it.
     pub from: Option<String>,
-    /// `tcp` connects to the backend's port; `none` takes every backend for healthy.
+    /// `tcp` connects to the backend; `none` takes every backend for healthy.
     pub kind: HealthCheckKind,
+    /// The port that is connected to, 1 to 65535; the backend's own by default.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
+    pub port: Option<u16>,
     /// Between the starts of two checks, 100 to 3,600,000 ms.
     #[cfg_attr(feature = "openapi", schema(minimum = 100, maximum = 3_600_000))]
     pub interval_ms: u32,
@@ -244,19 +291,22 @@ impl Default for HealthCheck {
 
 impl From<HealthCheckSpec> for HealthCheck {
     fn from(spec: HealthCheckSpec) -> Self {
-        let HealthCheckSpec { kind, interval_ms, timeout_ms, rise, fall } = spec;
-        Self { from: None, kind, interval_ms, timeout_ms, rise, fall }
+        let HealthCheckSpec { kind, port, interval_ms, timeout_ms, rise, fall } = spec;
+        Self { from: None, kind, port, interval_ms, timeout_ms, rise, fall }
     }
 }
 
 /// What a named health check says is written there alone.
 impl Serialize for HealthCheck {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("HealthCheck", 5)?;
+        let mut fields = serializer.serialize_struct("HealthCheck", 6)?;
         match &self.from {
             Some(from) => fields.serialize_field("from", from)?,
             None => {
                 fields.serialize_field("kind", &self.kind)?;
+                if let Some(port) = self.port {
+                    fields.serialize_field("port", &port)?;
+                }
                 fields.serialize_field("interval_ms", &self.interval_ms)?;
                 fields.serialize_field("timeout_ms", &self.timeout_ms)?;
                 fields.serialize_field("rise", &self.rise)?;

@@ -3,9 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
 use anyhow::Result;
-use lb_dataplane::table::{
-    Algorithm, Backend, BackendState, Protocol, Service, ServiceKey, Source,
-};
+use lb_dataplane::table::{Backend, BackendState, Protocol, Service, ServiceKey, Source};
 use lb_dataplane::{Hook, Reason, Sizes};
 
 use crate::frames::{ACK, Carries, Connection, Frame, Frame6, SYN, SYN_ACK, frame, segment6};
@@ -165,20 +163,11 @@ fn service6() -> (ServiceKey, Service) {
         port: 8080,
         weight: 1,
         state: BackendState::Active,
+        max_flows: None,
         sources: [].into(),
     };
     let key = ServiceKey { address: (*vip.ip()).into(), port: 80, protocol: Protocol::Tcp };
-    let algorithm = Algorithm::Maglev;
-    (
-        key,
-        Service {
-            algorithm,
-            affinity: None,
-            access: [].into(),
-            backends: vec![backend],
-            one_arm: false,
-        },
-    )
+    (key, Service { backends: vec![backend], ..Service::default() })
 }
 
 /// Begins a connection of IPv6; the packets that it has each way from then on.

@@ -4,9 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use lb_dataplane::maglev;
-use lb_dataplane::table::{
-    Algorithm, Backend, BackendState, Protocol, Service, ServiceKey, Source, Table,
-};
+use lb_dataplane::table::{Backend, BackendState, Protocol, Service, ServiceKey, Source, Table};
 use lb_dataplane_common::flow::{FlowKey, TCP};
 use lb_dataplane_common::hash::FlowHash;
 
@@ -40,15 +38,10 @@ impl Backends {
             port: address.port(),
             weight: 1,
             state: BackendState::Active,
+            max_flows: None,
             sources: sources.clone(),
         });
-        Service {
-            algorithm: Algorithm::Maglev,
-            affinity: None,
-            access: [].into(),
-            backends: backends.collect(),
-            one_arm: false,
-        }
+        Service { backends: backends.collect(), ..Service::default() }
     }
 
     /// A client's connection; the backend is the one that the ring says.

@@ -8,7 +8,9 @@
 //! So that it and the second pass do not both remove, whoever removes claims the entry to the backend first.
 
 use crate::family::Family;
-use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_EXPIRING, UDP, remove_to_backend};
+use crate::flow::{
+    Counted, DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_EXPIRING, UDP, remove_to_backend,
+};
 use crate::pipeline::{claim, peer_key};
 use crate::tables::{FamilyTables, Tables};
 
@@ -57,7 +59,7 @@ pub fn sweep<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A
                     return false;
                 }
                 let (there, back) = if to_backend { (key, &peer_key) } else { (&peer_key, key) };
-                remove_to_backend(tables, there, entry.backend());
+                remove_to_backend(tables, there, Counted::of(&entry));
                 tables.remove_flow(back);
                 return true;
             }
@@ -70,7 +72,7 @@ pub fn sweep<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A
                 if claim(&entry).is_err() {
                     return false;
                 }
-                remove_to_backend(tables, key, entry.backend());
+                remove_to_backend(tables, key, Counted::of(&entry));
             } else if marked {
                 tables.remove_flow(key);
             }

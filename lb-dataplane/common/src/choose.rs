@@ -7,16 +7,18 @@
 
 use crate::family::Family;
 use crate::flow::{
-    DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey, STATE_CLIENT_FIN,
-    STATE_CLOSING, STATE_GOING, TCP, Translation, remove_to_backend, ticks_since,
+    Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey,
+    STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_CLOSING, STATE_GOING, TCP, Translation,
+    remove_to_backend, ticks_since,
 };
 use crate::hash::FlowHash;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
-use crate::pipeline::{Arrival, Scratch, claim, peer_key};
+use crate::pipeline::{Arrival, NO_VIP, Scratch, claim, peer_key, vip_flags};
 use crate::reason::Reason;
 use crate::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH, AccessKey, Affinity,
-    AffinityKey, SERVICE_ADMITS_LISTED, SERVICE_REFUSES_LISTED, ServiceEntry, VipKey,
+    AffinityKey, BackendEntry, RangeKey, SERVICE_ADMITS_LISTED, SERVICE_BOUNDS_BACKENDS,
+    SERVICE_BOUNDS_FLOWS, SERVICE_REFUSES_LISTED, ServiceEntry, VipKey,
 };
 use crate::tables::{FamilyTables, InsertError, Tables};
 
@@ -32,13 +34,17 @@ pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
 ) -> Result<(), Reason> {
     let Scratch { arrival, step, made, .. } = scratch;
     let (key, flags) = (&arrival.key, arrival.flags);
-    let service = tables.service(&VipKey {
-        address: key.destination.to_v6(),
-        port: key.destination_port.to_ne_bytes(),
-        protocol: key.protocol(),
-        pad: 0,
-    });
-    let Some(service) = service else { return Ok(()) };
+    let mut first_port = key.destination_port;
+    let service = match service_from(tables, key, first_port) {
+        Some(service) => service,
+        None => {
+            step.vip_flags = vip_flags(tables, key.destination);
+            let Some(first) = range_of(tables, key, step.vip_flags) else { return Ok(()) };
+            first_port = first;
+            let Some(service) = service_from(tables, key, first) else { return Ok(()) };
+            service
+        }
+    };
     if service.flags & (SERVICE_ADMITS_LISTED | SERVICE_REFUSES_LISTED) != 0 {
         let client = AccessKey { service: service.id, client: key.source.to_v6() };
         let unlisted = service.flags & SERVICE_ADMITS_LISTED == 0;
@@ -56,10 +62,16 @@ pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
             state = STATE_CLIENT_FIN;
         }
     }
-    let id = match remembered(tables, service, key.source) {
+    if service.flags & SERVICE_BOUNDS_FLOWS != 0 {
+        state |= admit(tables, service, key.source)?;
+    }
+    let mut id = match remembered(tables, service, key.source) {
         Some(id) => id,
         None => choose(tables, arrival, service)?,
     };
+    if service.flags & SERVICE_BOUNDS_BACKENDS != 0 {
+        id = with_room(tables, service, id)?;
+    }
     let backend = tables.backend(id).ok_or(Reason::TableFault)?;
     if is_later_segment && backend.sources_len != 0 {
         // Its source port is what another node chose.
@@ -68,7 +80,7 @@ pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
     made.after.source = key.source;
     made.after.destination = A::from_bytes(backend.address);
     made.after.source_port = key.source_port;
-    made.after.destination_port = u16::from_ne_bytes(backend.port);
+    made.after.destination_port = port_there(backend, key.destination_port, first_port);
     made.after.protocol = key.protocol;
     made.after.pad = 0;
     made.sources_base = backend.sources_base;
@@ -82,6 +94,42 @@ pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
     made.entry.reserved = A::NO_SPARE;
     step.begins = true;
     Ok(())
+}
+
+/// The service whose first port this is, at a packet's destination.
+#[inline(always)]
+fn service_from<'a, A: Family, T: Tables>(
+    tables: &'a T,
+    key: &FlowKey<A>,
+    first_port: u16,
+) -> Option<&'a ServiceEntry> {
+    tables.service(&VipKey {
+        address: key.destination.to_v6(),
+        port: first_port.to_ne_bytes(),
+        protocol: key.protocol(),
+        pad: 0,
+    })
+}
+
+/// The first port of the service of several ports that a packet to a VIP is for.
+#[inline(always)]
+fn range_of<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>, vip_flags: u32) -> Option<u16> {
+    if vip_flags == NO_VIP {
+        return None;
+    }
+    tables.range(&RangeKey {
+        address: key.destination.to_v6(),
+        protocol: [0, key.protocol()],
+        port: key.destination_port.to_ne_bytes(),
+    })
+}
+
+/// The port at a backend that a VIP's port leads to: as far from its first as this one is from the VIP's first. The plan
+/// lets no range go beyond the last port.
+#[inline(always)]
+fn port_there(backend: &BackendEntry, port: u16, first_port: u16) -> u16 {
+    let beyond = u16::from_be(port).wrapping_sub(u16::from_be(first_port));
+    u16::from_be_bytes(backend.port).wrapping_add(beyond).to_be()
 }
 
 /// Inserts the direction to the client.
@@ -123,6 +171,9 @@ pub fn insert<A: Family, T: Tables + FamilyTables<A>>(
         Ok(()) => {
             tables.count_new_flow(made.entry.service, made.entry.backend);
             step.is_new = true;
+            if made.entry.state & STATE_CLIENT_COUNTED != 0 {
+                tables.count_client(&client(made.entry.service, key.source));
+            }
             if made.affinity != 0 {
                 let client = client(made.entry.service, key.source);
                 let affinity = Affinity { backend: made.entry.backend, begun: tables.now() };
@@ -244,6 +295,57 @@ fn choose<A: Family, T: Tables>(
     Ok(if is_freer { other } else { chosen })
 }
 
+/// Whether a service may have another flow, and this client another of it; what the flow's state is to say. CPUs that look
+/// at the same time may each let one in.
+#[inline(always)]
+fn admit<A: Family, T: Tables>(
+    tables: &T,
+    service: &ServiceEntry,
+    source: A,
+) -> Result<u32, Reason> {
+    let most = service.max_flows;
+    if most != 0 && tables.service_load(service.id) >= u64::from(most) {
+        return Err(Reason::ServiceFull);
+    }
+    let most = service.max_flows_per_client;
+    if most == 0 {
+        return Ok(0);
+    }
+    if tables.client_flows(&client(service.id, source)) >= most {
+        return Err(Reason::ClientFull);
+    }
+    Ok(STATE_CLIENT_COUNTED)
+}
+
+/// Backends that are looked at for one that may have another flow.
+const ROOM_TRIES: u32 = 16;
+
+/// The chosen backend if it may have another flow, or else the first one that may, from a place in the ring on that the
+/// chosen one names.
+#[inline(always)]
+fn with_room<T: Tables>(tables: &T, service: &ServiceEntry, chosen: u32) -> Result<u32, Reason> {
+    let mut id = chosen;
+    let mut tries = 0;
+    while tries < ROOM_TRIES {
+        let backend = tables.backend(id).ok_or(Reason::TableFault)?;
+        if backend.max_flows == 0 || tables.load(id) < u64::from(backend.max_flows) {
+            return Ok(id);
+        }
+        if service.ring_len == 0 {
+            break;
+        }
+        // From a place of its own for each: those who find a backend full are spread over the others.
+        let place = chosen.wrapping_mul(PLACES_APART).wrapping_add(tries) % service.ring_len;
+        let index = service.ring_base.wrapping_add(place);
+        id = tables.ring(index).ok_or(Reason::TableFault)?;
+        tries += 1;
+    }
+    Err(Reason::BackendsFull)
+}
+
+/// A distance after which places lie far apart, whatever the ring's length: 2^32 / phi.
+const PLACES_APART: u32 = 0x9e37_79b9;
+
 /// Ports that are tried for a new flow: with nine of ten in use, chance alone would fail it once in a thousand times.
 const PORT_TRIES: u32 = 64;
 /// Ports in a row that are tried before the search goes on elsewhere: another CPU may have used many in a row.
@@ -306,9 +408,9 @@ fn insert_back_of_client<A: Family, T: Tables + FamilyTables<A>>(
         match tables.flow(&made.there) {
             Some(there) if leads_back_to(&there, &made.back) => {
                 claim(&there)?;
-                let backend = there.backend();
+                let counted = Counted::of(&there);
                 tables.remove_flow(&made.back);
-                remove_to_backend(tables, &made.there, backend);
+                remove_to_backend(tables, &made.there, counted);
             }
             // The one back was left alone.
             Some(_) | None => {

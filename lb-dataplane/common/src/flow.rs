@@ -5,6 +5,7 @@
 
 use crate::checksum::Delta;
 use crate::family::{Family, V4, V6, word, words};
+use crate::service::AffinityKey;
 use crate::tables::{FamilyTables, Tables};
 
 /// TCP.
@@ -260,6 +261,8 @@ pub const STATE_GOING: u32 = STATE_EXPIRING | STATE_CLAIMED;
 pub const STATE_CONFIRMED: u32 = 32;
 /// The client sent a RST, and nothing else since.
 pub const STATE_CLIENT_RESET: u32 = 64;
+/// It counts among the flows of its client.
+pub const STATE_CLIENT_COUNTED: u32 = 256;
 /// Any sign of an end.
 pub const STATE_CLOSING: u32 =
     STATE_CLIENT_FIN | STATE_BACKEND_FIN | STATE_BACKEND_RESET | STATE_CLIENT_RESET;
@@ -288,17 +291,48 @@ impl<A: Family> FlowEntry<A> {
     }
 }
 
-/// Removes the entry towards a flow's backend, and with it the flow from the backend's load. Whoever removes it counts:
+/// Where a flow counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The service.
+    pub service: u32,
+    /// The backend.
+    pub backend: u32,
+    /// Whether it counts among its client's, too.
+    pub of_client: bool,
+}
+
+impl Counted {
+    /// As an entry says.
+    #[must_use]
+    #[inline(always)]
+    pub fn of<A>(entry: &impl Flow<A>) -> Self {
+        let of_client = entry.state() & STATE_CLIENT_COUNTED != 0;
+        Self { service: entry.service(), backend: entry.backend(), of_client }
+    }
+}
+
+/// Removes the entry towards a flow's backend, and with it the flow from where it counts. Whoever removes it counts:
 /// another CPU may be first.
 #[inline(always)]
 pub fn remove_to_backend<A: Family, T: Tables + FamilyTables<A>>(
     tables: &T,
     key: &FlowKey<A>,
-    backend: u32,
+    counted: Counted,
 ) {
     if tables.remove_flow(key) {
-        tables.count_ended_flow(backend);
+        tables.count_ended_flow(counted.service, counted.backend);
+        if counted.of_client {
+            discount_client(tables, key, counted.service);
+        }
     }
+}
+
+/// A subprogram: its key needs room that the callers' stacks have not.
+#[inline(never)]
+fn discount_client<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>, service: u32) -> u32 {
+    tables.discount_client(&AffinityKey { client: key.source.to_v6(), service });
+    0
 }
 
 /// How long a flow may be silent in both directions, in [ticks](crate::tables::TICK_SHIFT). The value of `TIMEOUTS`.

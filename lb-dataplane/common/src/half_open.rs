@@ -7,7 +7,7 @@
 
 use crate::family::{Family, V4};
 use crate::flow::{
-    DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_CLAIMED, STATE_CONFIRMED, STATE_EXPIRING,
+    Counted, DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_CLAIMED, STATE_CONFIRMED, STATE_EXPIRING,
     STATE_GOING, remove_to_backend, ticks_since,
 };
 use crate::pipeline::peer_key;
@@ -58,15 +58,15 @@ fn end<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>) {
         return;
     }
     let back_key = peer_key(key, &entry);
-    let (service, backend) = (entry.service(), entry.backend());
+    let counted = Counted::of(&entry);
     if let Some(back) = tables.flow(&back_key)
         && peer_key(&back_key, &back) == *key
     {
         back.set_state(STATE_EXPIRING);
         tables.remove_flow(&back_key);
     }
-    remove_to_backend(tables, key, backend);
-    tables.count_evicted(service, backend);
+    remove_to_backend(tables, key, counted);
+    tables.count_evicted(counted.service, counted.backend);
 }
 
 const _: () = assert!(size_of::<HalfOpen<V4>>() == 24);

@@ -20,8 +20,8 @@ use crate::pipeline::{Arrival, Scratch, Step};
 use crate::quote::Quote;
 use crate::reason::Reason;
 use crate::service::{
-    AccessKey, Affinity, AffinityKey, BACKEND_IN_USE, BackendEntry, ServiceEntry, SourceEntry,
-    VipKey,
+    AccessKey, Affinity, AffinityKey, BACKEND_IN_USE, BackendEntry, RangeKey, ServiceEntry,
+    SourceEntry, VipKey,
 };
 use crate::tables::{FamilyTables, InsertError, Tables};
 
@@ -135,6 +135,8 @@ pub(crate) struct ModelTables {
     pub(crate) v6: ModelFamily<V6>,
     pub(crate) capacity: usize,
     pub(crate) services: HashMap<VipKey, ServiceEntry>,
+    /// Protocol, first and last port, whatever the address.
+    pub(crate) ranges: Vec<(u8, u16, u16)>,
     pub(crate) rings: Vec<u32>,
     pub(crate) backends: Vec<BackendEntry>,
     pub(crate) member: MemberEntry,
@@ -145,6 +147,10 @@ pub(crate) struct ModelTables {
     pub(crate) evicted: Cell<u32>,
     /// By backend: its flows. Below zero between the end of one on one CPU and the count of its beginning on another.
     pub(crate) loads: RefCell<HashMap<u32, i64>>,
+    /// By service: the same.
+    pub(crate) service_loads: RefCell<HashMap<u32, i64>>,
+    /// By client: its flows, where they are counted.
+    pub(crate) clients: RefCell<HashMap<AffinityKey, u32>>,
     /// By whole address.
     pub(crate) access: HashMap<AccessKey, bool>,
     pub(crate) affinities: RefCell<HashMap<AffinityKey, Affinity>>,
@@ -305,6 +311,15 @@ impl Tables for ModelTables {
         self.services.get(key)
     }
 
+    fn range(&self, key: &RangeKey) -> Option<u16> {
+        let port = u16::from_be_bytes(key.port);
+        let of = |(protocol, first, last): &&(u8, u16, u16)| {
+            u16::from_be_bytes(key.protocol) == u16::from(*protocol)
+                && (*first..=*last).contains(&port)
+        };
+        self.ranges.iter().find(of).map(|(_, first, _)| first.to_be())
+    }
+
     fn ring(&self, index: u32) -> Option<u32> {
         self.rings.get(index as usize).copied()
     }
@@ -319,6 +334,24 @@ impl Tables for ModelTables {
 
     fn load(&self, backend: u32) -> u64 {
         self.loads.borrow().get(&backend).map_or(0, |load| (*load).max(0).cast_unsigned())
+    }
+
+    fn service_load(&self, service: u32) -> u64 {
+        self.service_loads.borrow().get(&service).map_or(0, |load| (*load).max(0).cast_unsigned())
+    }
+
+    fn client_flows(&self, client: &AffinityKey) -> u32 {
+        self.clients.borrow().get(client).copied().unwrap_or(0)
+    }
+
+    fn count_client(&self, client: &AffinityKey) {
+        *self.clients.borrow_mut().entry(*client).or_default() += 1;
+    }
+
+    fn discount_client(&self, client: &AffinityKey) {
+        let mut clients = self.clients.borrow_mut();
+        let flows = clients.get_mut(client).expect("a client that is counted is there");
+        *flows = flows.checked_sub(1).expect("no flow ends twice");
     }
 
     fn access(&self, key: &AccessKey) -> Option<bool> {
@@ -352,11 +385,13 @@ impl Tables for ModelTables {
 
     fn count_flow_packet(&self, _: u32, _: u32, _: u32) {}
 
-    fn count_new_flow(&self, _: u32, backend: u32) {
+    fn count_new_flow(&self, service: u32, backend: u32) {
         *self.loads.borrow_mut().entry(backend).or_default() += 1;
+        *self.service_loads.borrow_mut().entry(service).or_default() += 1;
     }
-    fn count_ended_flow(&self, backend: u32) {
+    fn count_ended_flow(&self, service: u32, backend: u32) {
         *self.loads.borrow_mut().entry(backend).or_default() -= 1;
+        *self.service_loads.borrow_mut().entry(service).or_default() -= 1;
     }
 
     fn half_open_timeout(&self) -> u32 {
@@ -393,6 +428,8 @@ pub(crate) fn serving_any(vip: [u8; 16], algorithm: u8, backends: &[[u8; 16]]) -
         service: 0,
         sources_base: 0,
         sources_len: 0,
+        max_flows: 0,
+        pad: 0,
     };
     let ring_len = backends.len() as u32;
     let service = ServiceEntry {
@@ -403,6 +440,8 @@ pub(crate) fn serving_any(vip: [u8; 16], algorithm: u8, backends: &[[u8; 16]]) -
         flags: 0,
         pad: [0; 2],
         affinity: 0,
+        max_flows: 0,
+        max_flows_per_client: 0,
     };
     let vip = V6::from_bytes(vip);
     let key =

@@ -133,7 +133,10 @@ fn run<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
             };
         }
     }
-    let flags = vip_flags(tables, scratch.ip.destination);
+    let flags = match scratch.step.vip_flags {
+        NOT_ASKED => vip_flags(tables, scratch.ip.destination),
+        flags => flags,
+    };
     if scratch.ip.is_fragment {
         return Err(if flags == NO_VIP { Reason::Fragment } else { Reason::FragmentToVip });
     }
@@ -201,6 +204,7 @@ fn note_arrival<A: Family>(scratch: &mut Scratch<A>, bytes: u32) {
     arrival.bytes = bytes;
     arrival.flags = transport.flags;
     // Field by field, and no padding: the compiler clears longer runs by a call.
+    step.vip_flags = NOT_ASKED;
     step.direction = 0;
     step.is_flow = false;
     step.begins = false;
@@ -244,11 +248,13 @@ fn not_handled<A: Family, T: Tables>(tables: &T, ip: &Ip<A>) -> Reason {
 }
 
 /// What [`vip_flags`] says of an address that is no VIP's; no service has all bits.
-const NO_VIP: u32 = u32::MAX;
+pub(crate) const NO_VIP: u32 = u32::MAX;
+/// What a [`Step`] says of an address that was not looked up.
+const NOT_ASKED: u32 = u32::MAX - 1;
 
 /// The flags of a VIP's address.
 #[inline(always)]
-fn vip_flags<A: Family, T: Tables>(tables: &T, address: A) -> u32 {
+pub(crate) fn vip_flags<A: Family, T: Tables>(tables: &T, address: A) -> u32 {
     let key = VipKey { address: address.to_v6(), port: [0, 0], protocol: 0, pad: 0 };
     tables.service(&key).map_or(NO_VIP, |service| u32::from(service.flags))
 }
@@ -313,8 +319,8 @@ pub struct Step<A> {
     pub begins: bool,
     /// Whether it has begun one.
     pub is_new: bool,
-    /// Zero.
-    pub pad: [u8; 4],
+    /// What [`vip_flags`] says of the packet's destination, where that was asked already.
+    pub vip_flags: u32,
 }
 
 /// The flow that a packet belongs to.

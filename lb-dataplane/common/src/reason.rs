@@ -155,6 +155,12 @@ reasons! {
     ExtensionHeaders = 40, "extension-headers", Pass, Original;
     /// A new flow from an address that the service's access list does not admit.
     SourceRefused = 41, "source-refused", Drop, Original;
+    /// A new flow to a service that has as many as it may.
+    ServiceFull = 42, "service-full", Drop, Original;
+    /// A new flow of a client that has as many to this service as it may.
+    ClientFull = 43, "client-full", Drop, Original;
+    /// A new flow to a service whose backends, as many as were looked at, have as many as they may.
+    BackendsFull = 44, "backends-full", Drop, Original;
 }
 
 /// How many reasons there are: entries of `REASONS`.

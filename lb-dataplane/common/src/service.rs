@@ -3,7 +3,7 @@
 
 use crate::family::V6;
 
-/// Key of the hash map `SERVICES`: what clients connect to.
+/// Key of the hash map `SERVICES`: what clients connect to. A service of several ports is there once, by the first of them.
 ///
 /// Port 0 with protocol 0 stands for the address itself: it is there for every VIP address, and says what happens to an echo
 /// request and that nothing else to this address is forwarded as a plain route.
@@ -19,6 +19,24 @@ pub struct VipKey {
     /// Zero.
     pub pad: u8,
 }
+
+/// What the LPM trie `RANGES` is looked up by, behind the length in bits, where no service has just this port: the prefix of a
+/// port, if there is one, belongs to a service of several ports. Its value is the first of them, by which `SERVICES` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C, align(4))]
+pub struct RangeKey {
+    /// The virtual address.
+    pub address: V6,
+    /// The IP protocol number, in network byte order.
+    pub protocol: [u8; 2],
+    /// The port, or a prefix of it.
+    pub port: [u8; 2],
+}
+
+/// Bits of a [`RangeKey`] before the port.
+pub const RANGE_KEY_BITS: u32 = 8 * (size_of::<RangeKey>() as u32 - 2);
+/// Prefixes of ports at most, of all services. A range takes 30 of them at most.
+pub const MAX_RANGE_PREFIXES: u32 = 1 << 16;
 
 /// Value of `SERVICES`. Replaced as a whole, so that a packet sees either the old service or the new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +57,10 @@ pub struct ServiceEntry {
     pub pad: [u8; 2],
     /// Ticks for which a client is given to the backend of its last flow; 0 for no such memory.
     pub affinity: u32,
+    /// Flows at most; 0 for no bound.
+    pub max_flows: u32,
+    /// Flows of each client's address at most; 0 for no bound.
+    pub max_flows_per_client: u32,
 }
 
 /// The ring is indexed by the flow's hash.
@@ -56,6 +78,7 @@ impl ServiceEntry {
     #[inline(always)]
     pub fn chooses_alike_everywhere(&self) -> bool {
         self.affinity == 0
+            && self.flags & SERVICE_BOUNDS_BACKENDS == 0
             && (self.algorithm == ALGORITHM_MAGLEV || self.algorithm == ALGORITHM_SOURCE_HASH)
     }
 }
@@ -67,6 +90,10 @@ pub const SERVICE_ANSWER_ECHO: u8 = 1;
 pub const SERVICE_ADMITS_LISTED: u8 = 2;
 /// Clients that a prefix of `ACCESS` refuses may not begin flows.
 pub const SERVICE_REFUSES_LISTED: u8 = 4;
+/// There is a bound on its flows, or on those of a client.
+pub const SERVICE_BOUNDS_FLOWS: u8 = 8;
+/// There is a bound on the flows of a backend.
+pub const SERVICE_BOUNDS_BACKENDS: u8 = 16;
 
 /// What the LPM trie `ACCESS` is looked up by, behind the length in bits: the longest prefix of a client says whether it may
 /// begin flows. Its value is 1 for yes and 0 for no.
@@ -97,6 +124,10 @@ pub struct BackendEntry {
     pub sources_base: u32,
     /// How many there are; with none its flows keep their clients' addresses and ports.
     pub sources_len: u32,
+    /// Flows at most; 0 for no bound.
+    pub max_flows: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Value of the array `SOURCES`: an address, and those of its ports, that flows to a backend come from.
@@ -113,7 +144,7 @@ pub struct SourceEntry {
     pub pad: u32,
 }
 
-/// Key of the hash map `AFFINITIES`: a client of a service.
+/// Key of the hash maps `AFFINITIES` and `CLIENT_FLOWS`: a client of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct AffinityKey {
@@ -161,6 +192,7 @@ impl BackendEntry {
 pub const PAGE_WORDS: usize = 1024;
 
 const _: () = assert!(size_of::<VipKey>() == 20);
-const _: () = assert!(size_of::<ServiceEntry>() == 20);
-const _: () = assert!(size_of::<BackendEntry>() == 32);
+const _: () = assert!(size_of::<RangeKey>() == 20);
+const _: () = assert!(size_of::<ServiceEntry>() == 28);
+const _: () = assert!(size_of::<BackendEntry>() == 40);
 const _: () = assert!(size_of::<SourceEntry>() == 24);

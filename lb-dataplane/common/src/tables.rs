@@ -9,7 +9,7 @@ use crate::half_open::HalfOpen;
 use crate::pipeline::Scratch;
 use crate::reason::Reason;
 use crate::service::{
-    AccessKey, Affinity, AffinityKey, BackendEntry, ServiceEntry, SourceEntry, VipKey,
+    AccessKey, Affinity, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
 
 /// A tick is 2^30 ns, 1.07 s: the kernel's monotonic clock, shifted instead of divided.
@@ -53,8 +53,10 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn half_open_timeout(&self) -> u32;
     /// How long flows may be silent.
     fn timeouts(&self) -> Timeouts;
-    /// The service at a VIP's port, or the VIP's address itself (port and protocol 0).
+    /// The service whose first or only port this is, or the VIP's address itself (port and protocol 0).
     fn service(&self, key: &VipKey) -> Option<&ServiceEntry>;
+    /// The first port, in network byte order, of the service of several ports that a port belongs to.
+    fn range(&self, key: &RangeKey) -> Option<u16>;
     /// A word of the rings.
     fn ring(&self, index: u32) -> Option<u32>;
     /// The number of new flows of a round robin service before this one.
@@ -63,6 +65,14 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn backend(&self, id: u32) -> Option<&BackendEntry>;
     /// How many flows a backend has.
     fn load(&self, backend: u32) -> u64;
+    /// How many flows a service has.
+    fn service_load(&self, service: u32) -> u64;
+    /// How many flows of a client are counted.
+    fn client_flows(&self, client: &AffinityKey) -> u32;
+    /// Counts one more flow of a client.
+    fn count_client(&self, client: &AffinityKey);
+    /// Counts one flow fewer of a client.
+    fn discount_client(&self, client: &AffinityKey);
     /// Whether the longest prefix of a client admits it to a service; `None` if no prefix holds it.
     fn access(&self, key: &AccessKey) -> Option<bool>;
     /// Where a client's last flow went.
@@ -79,10 +89,10 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn now(&self) -> u32;
     /// Counts a packet of a service and its backend, client to backend.
     fn count_flow_packet(&self, service: u32, backend: u32, bytes: u32);
-    /// Counts a new flow of a service and its backend, also in the backend's load.
+    /// Counts a new flow of a service and its backend, also in the load of both.
     fn count_new_flow(&self, service: u32, backend: u32);
-    /// Counts the end of a backend's flow.
-    fn count_ended_flow(&self, backend: u32);
+    /// Counts the end of a flow of a service and its backend.
+    fn count_ended_flow(&self, service: u32, backend: u32);
     /// Counts a half-open flow that had to make room.
     fn count_evicted(&self, service: u32, backend: u32);
     /// Counts how a packet ended.

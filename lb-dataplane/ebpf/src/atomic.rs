@@ -28,6 +28,17 @@ pub unsafe fn add(word: *mut u64, value: u64) {
     unsafe { asm!("lock *(u64 *)({w} + 0) += {v}", w = in(reg) word, v = in(reg) value) }
 }
 
+/// Adds to a word of 32 bits, around at its end.
+///
+/// # Safety
+///
+/// The word is valid and aligned to 4 bytes.
+#[inline(always)]
+pub unsafe fn add_word(word: *mut u32, value: u32) {
+    // SAFETY: one instruction on the caller's word.
+    unsafe { asm!("lock *(u32 *)({w} + 0) += {v}", w = in(reg) word, v = in(wreg) value) }
+}
+
 /// Sets bits of a word; returns what it was before.
 ///
 /// # Safety

@@ -5,6 +5,7 @@
 #![feature(asm_experimental_arch)]
 
 mod atomic;
+mod counts;
 mod fib_maps;
 mod flow_ptr;
 mod frame;

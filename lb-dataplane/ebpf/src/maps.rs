@@ -15,18 +15,21 @@ use lb_dataplane_common::pipeline::{Outcome, Scratch};
 use lb_dataplane_common::punt::{Punt, QUOTED};
 use lb_dataplane_common::reason::{REASONS as REASON_COUNT, Reason, ReasonCounts};
 use lb_dataplane_common::service::{
-    AccessKey, Affinity, AffinityKey, BackendEntry, PAGE_WORDS, ServiceEntry, SourceEntry, VipKey,
+    AccessKey, Affinity, AffinityKey, BackendEntry, MAX_RANGE_PREFIXES, PAGE_WORDS, RangeKey,
+    ServiceEntry, SourceEntry, VipKey,
 };
-use lb_dataplane_common::tables::{
-    FamilyTables, FlowCounts, InsertError, Record, TICK_SHIFT, Tables,
-};
+use lb_dataplane_common::tables::{FamilyTables, InsertError, Record, TICK_SHIFT, Tables};
 
-use crate::atomic;
 use crate::fib_maps::{Fib, Node6, word};
 use crate::flow_ptr::FlowPtr;
+use crate::{atomic, counts};
 
 #[map]
 static SERVICES: HashMap<VipKey, ServiceEntry> = HashMap::with_max_entries(64, 0);
+/// Which service of several ports a port belongs to.
+#[map]
+static RANGES: LpmTrie<RangeKey, u32> =
+    LpmTrie::with_max_entries(MAX_RANGE_PREFIXES, BPF_F_NO_PREALLOC);
 #[map]
 static BACKENDS: Array<BackendEntry> = Array::with_max_entries(64, 0);
 #[map]
@@ -38,9 +41,6 @@ static NUMBERS: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 static RINGS: Array<[u32; PAGE_WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static ROUND_ROBIN: Array<u64> = Array::with_max_entries(64, 0);
-/// How many flows each backend has.
-#[map]
-static LOADS: Array<u64> = Array::with_max_entries(64, 0);
 /// Who may begin flows of which service.
 #[map]
 static ACCESS: LpmTrie<AccessKey, u32> = LpmTrie::with_max_entries(64, BPF_F_NO_PREALLOC);
@@ -53,10 +53,6 @@ static FLOWS: HashMap<FlowKey<V4>, FlowEntry<V4>> = HashMap::with_max_entries(64
 static FLOWS6: HashMap<FlowKey<V6>, FlowEntry<V6>> = HashMap::with_max_entries(64, 0);
 #[map]
 static REASONS: PerCpuArray<ReasonCounts> = PerCpuArray::with_max_entries(REASON_COUNT as u32, 0);
-#[map]
-static SERVICE_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(64, 0);
-#[map]
-static BACKEND_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(64, 0);
 /// Room for a packet's way.
 #[map]
 static SCRATCH: PerCpuArray<Scratch<V4>> = PerCpuArray::with_max_entries(1, 0);
@@ -261,6 +257,12 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn range(&self, key: &RangeKey) -> Option<u16> {
+        const BITS: u32 = 8 * size_of::<RangeKey>() as u32;
+        RANGES.get(Key::new(BITS, *key)).map(|first_port| *first_port as u16)
+    }
+
+    #[inline(always)]
     fn ring(&self, index: u32) -> Option<u32> {
         word(&RINGS, index)
     }
@@ -279,11 +281,27 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn load(&self, backend: u32) -> u64 {
-        let Some(load) = LOADS.get_ptr(backend) else { return 0 };
-        // SAFETY: the element is aligned; volatile, since other CPUs write it.
-        let load = unsafe { load.read_volatile() };
-        // Another CPU may have ended a flow that is counted only now.
-        if load > u64::MAX / 2 { 0 } else { load }
+        counts::load(backend)
+    }
+
+    #[inline(always)]
+    fn service_load(&self, service: u32) -> u64 {
+        counts::service_load(service)
+    }
+
+    #[inline(always)]
+    fn client_flows(&self, client: &AffinityKey) -> u32 {
+        counts::client_flows(client)
+    }
+
+    #[inline(always)]
+    fn count_client(&self, client: &AffinityKey) {
+        counts::count_client(client)
+    }
+
+    #[inline(always)]
+    fn discount_client(&self, client: &AffinityKey) {
+        counts::discount_client(client)
     }
 
     #[inline(always)]
@@ -338,29 +356,22 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn count_flow_packet(&self, service: u32, backend: u32, bytes: u32) {
-        let one = FlowCounts { packets: 1, bytes: u64::from(bytes), ..NOTHING };
-        add(&SERVICE_COUNTS, service, one);
-        add(&BACKEND_COUNTS, backend, one);
+        counts::count_flow_packet(service, backend, bytes)
     }
 
     #[inline(always)]
     fn count_new_flow(&self, service: u32, backend: u32) {
-        let one = FlowCounts { flows: 1, ..NOTHING };
-        add(&SERVICE_COUNTS, service, one);
-        add(&BACKEND_COUNTS, backend, one);
-        change_load(backend, 1);
+        counts::count_new_flow(service, backend)
     }
 
     #[inline(always)]
-    fn count_ended_flow(&self, backend: u32) {
-        change_load(backend, 1_u64.wrapping_neg());
+    fn count_ended_flow(&self, service: u32, backend: u32) {
+        counts::count_ended_flow(service, backend)
     }
 
     #[inline(always)]
     fn count_evicted(&self, service: u32, backend: u32) {
-        let one = FlowCounts { evicted: 1, ..NOTHING };
-        add(&SERVICE_COUNTS, service, one);
-        add(&BACKEND_COUNTS, backend, one);
+        counts::count_evicted(service, backend)
     }
 
     #[inline(always)]
@@ -372,29 +383,6 @@ impl Tables for Maps {
                 (*counts).bytes += u64::from(bytes);
             }
         }
-    }
-}
-
-const NOTHING: FlowCounts = FlowCounts { packets: 0, bytes: 0, flows: 0, evicted: 0 };
-
-#[inline(always)]
-fn add(map: &PerCpuArray<FlowCounts>, index: u32, more: FlowCounts) {
-    if let Some(counts) = map.get_ptr_mut(index) {
-        // SAFETY: this CPU's element, which nothing else writes while the program runs.
-        unsafe {
-            (*counts).packets += more.packets;
-            (*counts).bytes += more.bytes;
-            (*counts).flows += more.flows;
-            (*counts).evicted += more.evicted;
-        }
-    }
-}
-
-#[inline(always)]
-fn change_load(backend: u32, by: u64) {
-    if let Some(load) = LOADS.get_ptr_mut(backend) {
-        // SAFETY: the element is aligned to 8 bytes; reads are single loads.
-        unsafe { atomic::add(load, by) }
     }
 }
 

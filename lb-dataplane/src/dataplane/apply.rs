@@ -11,7 +11,7 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapError};
 use lb_dataplane_common::service::{
-    AccessKey, BackendEntry, PAGE_WORDS, ServiceEntry, SourceEntry, VipKey,
+    AccessKey, BackendEntry, PAGE_WORDS, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
 
 use self::write::{failed, open};
@@ -80,9 +80,16 @@ pub(super) fn adopt(ebpf: &mut Ebpf, rings: &Mapped, limits: Limits) -> Result<S
         .map(|item| item.map(|(key, value)| ((key.prefix_len(), key.data().0), value != 0)))
         .collect::<Result<Vec<_>, _>>()
         .map_err(failed("ACCESS"))?;
+    let ranges: LpmTrie<_, Raw<RangeKey>, u32> = open(ebpf, "RANGES")?;
+    let first = |first: u32| u16::from_be(first as u16);
+    let ranges = ranges
+        .iter()
+        .map(|item| item.map(|(key, port)| ((key.prefix_len(), key.data().0), first(port))))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(failed("RANGES"))?;
     let sources: Array<_, Raw<SourceEntry>> = open(ebpf, "SOURCES")?;
     let source = |index: u32| sources.get(&index, 0).ok().map(|source| source.0);
-    Ok(Served::adopt(limits, services, (0..).zip(backends), ring, source, access))
+    Ok(Served::adopt(limits, services, (0..).zip(backends), ring, source, access, ranges))
 }
 
 /// All backends, by id.
@@ -105,5 +112,7 @@ fn backend_entry_of_none() -> BackendEntry {
         service: 0,
         sources_base: 0,
         sources_len: 0,
+        max_flows: 0,
+        pad: 0,
     }
 }

@@ -150,7 +150,7 @@ fn ports(own: &RangeInclusive<u16>) -> RangeInclusive<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{Algorithm, Backend, Protocol};
+    use crate::table::{Backend, Protocol};
 
     #[test]
     fn ports_are_those_that_the_host_does_not_use() {
@@ -172,14 +172,13 @@ mod tests {
             port: 80,
             weight: 1,
             state: BackendState::Active,
+            max_flows: None,
             sources: [].into(),
         };
         let service = |one_arm| Service {
-            algorithm: Algorithm::Maglev,
-            affinity: None,
-            access: [].into(),
             backends: vec![backend([10, 0, 0, 1]), backend([10, 9, 9, 9])],
             one_arm,
+            ..Service::default()
         };
         let key =
             |port| ServiceKey { address: [192, 0, 2, 1].into(), port, protocol: Protocol::Tcp };

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use lb_dataplane_common::service::{
-    BACKEND_IN_USE, BackendEntry, ServiceEntry, SourceEntry, VipKey,
+    BACKEND_IN_USE, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
 
 use super::access::{Prefix, Prefixes};
 use super::entries::{address, address_of};
+use super::ranges::{self, PortPrefix, Ranges};
 use super::{Backends, Held, Limits, Place, Served};
 use crate::table::{Protocol, ServiceKey};
 
@@ -20,6 +21,7 @@ impl Served {
         ring_word: impl Fn(u32) -> Option<u32>,
         source: impl Fn(u32) -> Option<SourceEntry>,
         access: impl IntoIterator<Item = (Prefix, bool)>,
+        ranges: impl IntoIterator<Item = (PortPrefix, u16)>,
     ) -> Self {
         let mut served = Self::new(limits);
         let mut by_service: HashMap<u32, Backends> = HashMap::new();
@@ -38,8 +40,15 @@ impl Served {
             served.access += 1;
             by_id.entry(prefix.1.service).or_default().insert(prefix, is_admitted);
         }
+        let mut by_first: HashMap<VipKey, Ranges> = HashMap::new();
+        for (prefix, first_port) in ranges {
+            served.ranges += 1;
+            let RangeKey { address, protocol: [_, protocol], .. } = prefix.1;
+            let vip = VipKey { address, port: first_port.to_be_bytes(), protocol, pad: 0 };
+            by_first.entry(vip).or_default().insert(prefix);
+        }
         for (vip, entry) in services {
-            let address = address_of(&vip);
+            let address = address_of(vip.address);
             let Some(key) = key(&vip) else {
                 served.addresses.entry(address).or_insert(0);
                 continue;
@@ -48,15 +57,19 @@ impl Served {
             let ring: Vec<u32> = words.filter_map(&ring_word).collect();
             let backends = by_service.remove(&entry.id).unwrap_or_default();
             let access = by_id.remove(&entry.id).unwrap_or_default();
+            let ranges = by_first.remove(&vip).unwrap_or_default();
+            let more_ports = ranges::more_ports(&ranges);
             served.rings.reserve(entry.ring_base, entry.ring_len);
             *served.addresses.entry(address).or_insert(0) += 1;
-            served.services.insert(key, Held { wanted: None, entry, ring, backends, access });
+            let held = Held { wanted: None, entry, ring, backends, access, more_ports, ranges };
+            served.services.insert(key, held);
         }
         for (name, place) in by_service.into_values().flatten() {
             served.sources.give_back(place.sources());
             served.orphans.push((name, place.id));
         }
         served.lost_access = by_id.into_values().flat_map(Prefixes::into_keys).collect();
+        served.lost_ranges = by_first.into_values().flatten().collect();
         // What was given back here belongs to no plan.
         served.sources.settle();
         served.has_orphans = true;
@@ -75,6 +88,6 @@ fn key(key: &VipKey) -> Option<ServiceKey> {
         17 => Protocol::Udp,
         _ => return None,
     };
-    let address = address_of(key);
+    let address = address_of(key.address);
     Some(ServiceKey { address, port: u16::from_be_bytes(key.port), protocol })
 }

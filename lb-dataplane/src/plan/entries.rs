@@ -1,17 +1,18 @@
 //! Keys and values of the service maps, from addresses and ports.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZero;
 
 use lb_dataplane_common::family::{Family, V6};
 use lb_dataplane_common::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH,
     BACKEND_DRAINING, BACKEND_FAILED, BACKEND_IN_USE, BackendEntry, SERVICE_ANSWER_ECHO,
-    ServiceEntry, VipKey,
+    SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS, ServiceEntry, VipKey,
 };
 
 use super::sources::Set;
 use super::{NO_ID, PlanError};
-use crate::table::{Algorithm, Backend, BackendState, Protocol, ServiceKey};
+use crate::table::{Algorithm, Backend, BackendState, Protocol, Service, ServiceKey};
 
 /// An address as the maps have it.
 pub(super) fn bytes(address: IpAddr) -> [u8; 16] {
@@ -22,13 +23,13 @@ pub(super) fn bytes(address: IpAddr) -> [u8; 16] {
 }
 
 /// An address as a key has it.
-fn words(address: IpAddr) -> V6 {
+pub(super) fn words(address: IpAddr) -> V6 {
     V6::from_bytes(bytes(address))
 }
 
 /// The address of a key.
-pub(super) fn address_of(key: &VipKey) -> IpAddr {
-    let [a, b, c, d] = key.address.map(u32::from_be);
+pub(super) fn address_of(address: V6) -> IpAddr {
+    let [a, b, c, d] = address.map(u32::from_be);
     let bits = u128::from(a) << 96 | u128::from(b) << 64 | u128::from(c) << 32 | u128::from(d);
     Ipv6Addr::from(bits).to_canonical()
 }
@@ -70,6 +71,8 @@ pub(super) fn address_entry() -> ServiceEntry {
         flags,
         pad: [0; 2],
         affinity: 0,
+        max_flows: 0,
+        max_flows_per_client: 0,
     }
 }
 
@@ -86,6 +89,7 @@ pub(super) fn backend_entry(
         service,
         sources_base: sources.base,
         sources_len: sources.len,
+        max_flows: backend.max_flows.map_or(0, NonZero::get),
         ..gone_entry(name)
     }
 }
@@ -100,7 +104,17 @@ pub(super) fn gone_entry((address, port): (IpAddr, u16)) -> BackendEntry {
         service: NO_ID,
         sources_base: 0,
         sources_len: 0,
+        max_flows: 0,
+        pad: 0,
     }
+}
+
+/// What a service's entry says of bounds.
+pub(super) fn bounds(service: &Service) -> u8 {
+    let of_flows = service.max_flows.is_some() || service.max_flows_per_client.is_some();
+    let of_backends = service.backends.iter().any(|backend| backend.max_flows.is_some());
+    (if of_flows { SERVICE_BOUNDS_FLOWS } else { 0 })
+        | if of_backends { SERVICE_BOUNDS_BACKENDS } else { 0 }
 }
 
 fn backend_flags(state: BackendState) -> u8 {

@@ -1,5 +1,6 @@
 //! The writes of a plan, and why there may be none.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use lb_dataplane_common::service::{
@@ -8,6 +9,7 @@ use lb_dataplane_common::service::{
 
 use super::MAX_BACKENDS_PER_SERVICE;
 use super::access::Prefix;
+use super::ranges::PortPrefix;
 use super::ring::MAX_TURNS;
 
 /// A write. Carried out in order.
@@ -58,6 +60,18 @@ pub enum Step {
         /// The prefix.
         prefix: Prefix,
     },
+    /// Say to which service of several ports the ports of a prefix belong.
+    PutRange {
+        /// The prefix.
+        prefix: PortPrefix,
+        /// The first port of the service.
+        first_port: u16,
+    },
+    /// Say nothing of a prefix of ports any more.
+    RemoveRange {
+        /// The prefix.
+        prefix: PortPrefix,
+    },
     /// Add or replace a service.
     PutService {
         /// Its key.
@@ -77,7 +91,12 @@ pub enum Step {
 ///
 /// Ids and space that a step frees are taken again only after a grace period, so steps of different services may change
 /// places as long as those of one do not.
-pub(super) fn sort(steps: &mut [Step]) {
+pub(super) fn sort(steps: &mut Vec<Step>) {
+    // What one service loses and another gets is only put.
+    let put =
+        |step: &Step| if let Step::PutRange { prefix, .. } = step { Some(*prefix) } else { None };
+    let put: BTreeSet<PortPrefix> = steps.iter().filter_map(put).collect();
+    steps.retain(|step| !matches!(step, Step::RemoveRange { prefix } if put.contains(prefix)));
     for part in steps.split_mut(|step| matches!(step, Step::Grace)) {
         part.sort_by_key(Step::stage);
     }
@@ -96,8 +115,11 @@ impl Step {
             // Before what comes: an address that loses one service and gets another is there in the end.
             Self::RemoveService { .. } => 7,
             Self::PutService { .. } => 8,
-            Self::PutBackend { .. } => 9,
-            Self::RemoveAccess { .. } => 10,
+            Self::PutRange { .. } => 9,
+            // A port that stays has its new prefix before it loses the old one.
+            Self::RemoveRange { .. } => 10,
+            Self::PutBackend { .. } => 11,
+            Self::RemoveAccess { .. } => 12,
         }
     }
 }
@@ -118,6 +140,37 @@ pub enum PlanError {
     /// Port 0 stands for the address itself.
     #[error("port 0 at {0}: a service has a port from 1 to 65535")]
     PortZero(IpAddr),
+    /// Ports that do not exist.
+    #[error(
+        "port {first} and {more} more at the service {address}:{port}: 65535 is the last port, so begin lower or take fewer"
+    )]
+    PortsEnd {
+        /// The VIP.
+        address: IpAddr,
+        /// Its first port.
+        port: u16,
+        /// The first port, of the VIP or of a backend.
+        first: u16,
+        /// How many follow.
+        more: u16,
+    },
+    /// Two services with a port in common.
+    #[error("the ports at {address} from {port} on and those from {other} on overlap")]
+    PortsOverlap {
+        /// The VIP.
+        address: IpAddr,
+        /// The first port of one.
+        port: u16,
+        /// The first port of the other.
+        other: u16,
+    },
+    /// Ranges of ports find no room.
+    #[error(
+        "all {max} entries for ranges of ports are in use: give fewer VIPs ranges, or such as begin at a multiple of their \
+         length",
+        max = lb_dataplane_common::service::MAX_RANGE_PREFIXES
+    )]
+    RangesFull,
     /// Too many services.
     #[error("{wanted} services, {limit} at most: remove some, or raise dataplane.max_services")]
     TooManyServices {

@@ -18,6 +18,7 @@ struct Maps {
     rings: BTreeMap<u32, u32>,
     sources: BTreeMap<u32, SourceEntry>,
     access: BTreeMap<Prefix, bool>,
+    ranges: BTreeMap<PortPrefix, u16>,
     /// Entries of `SOURCES` that a backend named since the last grace period.
     sources_read: BTreeMap<u32, ()>,
     /// Ring words that a service named since the last grace period.
@@ -73,6 +74,12 @@ impl Maps {
             }
             Step::RemoveAccess { prefix } => {
                 self.access.remove(prefix).expect("what is removed is there");
+            }
+            Step::PutRange { prefix, first_port } => {
+                self.ranges.insert(*prefix, *first_port);
+            }
+            Step::RemoveRange { prefix } => {
+                self.ranges.remove(prefix).expect("what is removed is there");
             }
             Step::ClearService { .. } | Step::ClearBackend { .. } => {}
             Step::PutService { key, entry } => {
@@ -137,6 +144,7 @@ impl Maps {
             |index| self.rings.get(&index).copied(),
             |index| self.sources.get(&index).copied(),
             self.access.iter().map(|(prefix, is_admitted)| (*prefix, *is_admitted)),
+            self.ranges.iter().map(|(prefix, first_port)| (*prefix, *first_port)),
         )
     }
 }
@@ -158,6 +166,7 @@ fn backend(n: u8, takes_new_flows: bool) -> Backend {
         port: 8080,
         weight: 1,
         state,
+        max_flows: None,
         sources: [].into(),
     }
 }
@@ -168,11 +177,9 @@ fn source(n: u8) -> Source {
 
 fn service(algorithm: Algorithm, backends: &[(u8, bool)]) -> Service {
     Service {
-        one_arm: false,
-        affinity: None,
-        access: [].into(),
         algorithm,
         backends: backends.iter().map(|(n, takes)| backend(*n, *takes)).collect(),
+        ..Service::default()
     }
 }
 
@@ -234,7 +241,14 @@ fn what_cannot_be_served_is_refused_and_nothing_changes() {
     from_nowhere.backends[0].sources = [Source { first_port: 9, last_port: 8, ..source(1) }].into();
     let mut too_many_sources = service(Algorithm::RoundRobin, &[(1, true)]);
     too_many_sources.backends[0].sources = (0..17).map(source).collect();
-    let more = [from_nowhere, too_many_sources].map(|service| table([(key(1, 81), service)]));
+    let mut beyond = service(Algorithm::RoundRobin, &[(1, true)]);
+    beyond.more_ports = u16::MAX - 8079;
+    let mut two = service(Algorithm::RoundRobin, &[(1, true)]);
+    two.more_ports = 1;
+    let overlapping = table([(key(1, 79), two.clone()), (key(1, 80), two)]);
+    assert!(matches!(served.plan(&overlapping), Err(PlanError::PortsOverlap { .. })));
+    let more =
+        [from_nowhere, too_many_sources, beyond].map(|service| table([(key(1, 81), service)]));
     for case in cases.into_iter().chain(more) {
         let error = served.plan(&case).unwrap_err();
         assert!(!error.to_string().is_empty());
@@ -258,20 +272,23 @@ fn a_new_process_goes_on_with_ids_and_rings() {
 fn any_table() -> impl Strategy<Value = Table> {
     let backends = prop::collection::btree_map(1_u8..9, (any::<bool>(), 0_u8..4), 0..4);
     let access = prop::collection::btree_map(0_u8..4, any::<bool>(), 0..3);
-    let one = (any::<bool>(), backends, access).prop_map(|(maglev, backends, access)| {
-        let algorithm = if maglev { Algorithm::Maglev } else { Algorithm::RoundRobin };
-        let takers: Vec<_> = backends.iter().map(|(n, (takes, _))| (*n, *takes)).collect();
-        let mut service = service(algorithm, &takers);
-        for (backend, (_, sources)) in service.backends.iter_mut().zip(backends.values()) {
-            // A list of its own for each length.
-            backend.sources = (0..*sources).map(|n| source(10 * sources + n)).collect();
-        }
-        let prefix = |n: &u8| format!("10.{n}.0.0/16").parse().unwrap();
-        let access =
-            access.iter().map(|(n, admit)| Access { prefix: prefix(n), is_admitted: *admit });
-        service.access = access.collect();
-        service
-    });
+    let ports = prop::sample::select(vec![0_u16, 0, 1, 7, 1000]);
+    let one =
+        (any::<bool>(), backends, access, ports).prop_map(|(maglev, backends, access, more)| {
+            let algorithm = if maglev { Algorithm::Maglev } else { Algorithm::RoundRobin };
+            let takers: Vec<_> = backends.iter().map(|(n, (takes, _))| (*n, *takes)).collect();
+            let mut service = service(algorithm, &takers);
+            for (backend, (_, sources)) in service.backends.iter_mut().zip(backends.values()) {
+                // A list of its own for each length.
+                backend.sources = (0..*sources).map(|n| source(10 * sources + n)).collect();
+            }
+            let prefix = |n: &u8| format!("10.{n}.0.0/16").parse().unwrap();
+            let access =
+                access.iter().map(|(n, admit)| Access { prefix: prefix(n), is_admitted: *admit });
+            service.access = access.collect();
+            service.more_ports = more;
+            service
+        });
     prop::collection::btree_map((1_u8..4, 80_u16..82), one, 0..6).prop_map(|services| {
         table(services.into_iter().map(|((vip, port), s)| (key(vip, port), s)))
     })
@@ -317,6 +334,7 @@ proptest! {
             carry_out(&mut fresh, &Served::new(LIMITS).plan(wanted).unwrap());
             prop_assert_eq!(maps.meaning(), fresh.meaning());
             prop_assert_eq!(maps.access.len(), fresh.access.len(), "nothing is left behind");
+            prop_assert_eq!(&maps.ranges, &fresh.ranges);
         }
     }
 }

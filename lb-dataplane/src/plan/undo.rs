@@ -11,6 +11,7 @@ pub(super) struct Undo {
     services: Vec<(ServiceKey, Option<Held>)>,
     addresses: BTreeMap<IpAddr, Option<usize>>,
     access: usize,
+    ranges: usize,
 }
 
 impl Undo {
@@ -19,7 +20,8 @@ impl Undo {
         let addresses = services.iter().map(|(ServiceKey { address, .. }, _)| {
             (*address, served.addresses.get(address).copied())
         });
-        Self { addresses: addresses.collect(), services, access: served.access }
+        let (access, ranges) = (served.access, served.ranges);
+        Self { addresses: addresses.collect(), services, access, ranges }
     }
 
     pub(super) fn restore(self, served: &mut Served) {
@@ -36,6 +38,7 @@ impl Undo {
             };
         }
         served.access = self.access;
+        served.ranges = self.ranges;
         served.service_ids.undo();
         served.backend_ids.undo();
         served.rings.undo();

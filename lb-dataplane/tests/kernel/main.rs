@@ -9,12 +9,14 @@
 mod adoption;
 mod ageing;
 mod attachment;
+mod bounds;
 mod choice;
 mod errors;
 mod flows;
 mod frame;
 mod kernel_handover;
 mod net;
+mod ports;
 mod scene;
 mod sources;
 mod traffic;

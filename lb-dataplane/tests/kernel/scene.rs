@@ -46,6 +46,10 @@ pub(crate) struct Scene {
     pub(crate) sources: Vec<Source>,
     /// Who may come.
     pub(crate) access: Vec<Access>,
+    /// Flows at most of a service, of a client and of a backend; 0 for no bound.
+    pub(crate) bounds: [u32; 3],
+    /// How many ports follow each VIP's own.
+    pub(crate) more_ports: u16,
     /// Ticks for which a client stays with a backend.
     pub(crate) affinity: Option<NonZero<u32>>,
     // Dropped last: the folder that the bpffs is mounted at.
@@ -115,6 +119,8 @@ impl Scene {
             options,
             sources: Vec::new(),
             affinity: None,
+            more_ports: 0,
+            bounds: [0; 3],
             access: Vec::new(),
             folder,
         };
@@ -151,6 +157,7 @@ impl Scene {
     /// with a weight of 3.
     pub(crate) fn apply(&mut self, vips: &[(&str, Protocol, Algorithm, &[&str])]) {
         let sources: Arc<[Source]> = self.sources.iter().copied().collect();
+        let bounds = self.bounds.map(NonZero::new);
         let mut services = BTreeMap::new();
         for (vip, protocol, algorithm, backends) in vips {
             let vip: std::net::SocketAddr = vip.parse().unwrap();
@@ -167,7 +174,8 @@ impl Scene {
                 .map(|(b, state, weight)| {
                     let b: std::net::SocketAddr = b.parse().unwrap();
                     let sources = sources.clone();
-                    Backend { address: b.ip(), port: b.port(), weight, state, sources }
+                    let max_flows = bounds[2];
+                    Backend { address: b.ip(), port: b.port(), weight, state, max_flows, sources }
                 })
                 .collect();
             services.insert(
@@ -177,7 +185,10 @@ impl Scene {
                     affinity: self.affinity,
                     access: self.access.iter().copied().collect(),
                     backends,
-                    one_arm: false,
+                    more_ports: self.more_ports,
+                    max_flows: bounds[0],
+                    max_flows_per_client: bounds[1],
+                    ..Service::default()
                 },
             );
         }

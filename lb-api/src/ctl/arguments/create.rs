@@ -66,6 +66,15 @@ pub(in crate::ctl) struct NewHealthCheck {
     pub(in crate::ctl) dry_run: bool,
 }
 
+/// A port, or the first and the last of a range.
+fn ports(text: &str) -> Result<(u16, Option<u16>), String> {
+    let number = |text: &str| text.parse().map_err(|_| "it is PORT or FIRST-LAST, up to 65535");
+    Ok(match text.split_once('-') {
+        None => (number(text)?, None),
+        Some((first, last)) => (number(first)?, Some(number(last)?)),
+    })
+}
+
 #[derive(Args)]
 pub(in crate::ctl) struct NewVip {
     /// Its name.
@@ -79,10 +88,10 @@ pub(in crate::ctl) struct NewVip {
     /// NAME=VALUE; say it once for each.
     #[arg(long, value_name = "NAME=VALUE")]
     pub(in crate::ctl) label: Vec<String>,
-    /// The port that clients connect to.
-    #[arg(long)]
-    pub(in crate::ctl) port: u16,
-    /// Where flows go: ADDRESS:PORT; say it once for each.
+    /// The port that clients connect to, or a range of ports: 8000-8999.
+    #[arg(long, value_parser = ports)]
+    pub(in crate::ctl) port: (u16, Option<u16>),
+    /// Where flows go: ADDRESS:PORT, with a range the port of its first; say it once for each.
     #[arg(long, required = true, value_name = "ADDRESS:PORT")]
     pub(in crate::ctl) backend: Vec<SocketAddr>,
     /// tcp or udp.

@@ -4,7 +4,7 @@ use super::{Arrival, peer_key};
 use crate::age::has_lost_its_backend;
 use crate::family::Family;
 use crate::flow::{
-    DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowKey, STATE_BACKEND_FIN,
+    Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowKey, STATE_BACKEND_FIN,
     STATE_BACKEND_RESET, STATE_CLAIMED, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING,
     STATE_CONFIRMED, STATE_GOING, STATE_REPLIED, TCP, remove_to_backend,
 };
@@ -53,10 +53,10 @@ pub(super) fn end<A: Family, T: Tables + FamilyTables<A>>(
     to_backend: &FlowKey<A>,
     entry: &impl Flow<A>,
 ) -> Result<(), Reason> {
-    let (back, backend) = (peer_key(to_backend, entry), entry.backend());
+    let (back, counted) = (peer_key(to_backend, entry), Counted::of(entry));
     claim(entry)?;
     tables.remove_flow(&back);
-    remove_to_backend(tables, to_backend, backend);
+    remove_to_backend(tables, to_backend, counted);
     Ok(())
 }
 

@@ -7,7 +7,9 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapError};
 use aya::util::nr_cpus;
-use lb_dataplane_common::service::{AccessKey, BackendEntry, ServiceEntry, SourceEntry, VipKey};
+use lb_dataplane_common::service::{
+    AccessKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
+};
 use lb_dataplane_common::tables::FlowCounts;
 
 use crate::error::ApplyError;
@@ -54,6 +56,15 @@ pub(super) fn write(ebpf: &mut Ebpf, rings: &Mapped, alike: &[Step]) -> Result<(
             Step::RemoveAccess { prefix } => {
                 let mut access: LpmTrie<_, Raw<AccessKey>, u32> = open(ebpf, "ACCESS")?;
                 gone("ACCESS", access.remove(&Key::new(prefix.0, Raw(prefix.1))))?;
+            }
+            Step::PutRange { prefix, first_port } => {
+                let mut ranges: LpmTrie<_, Raw<RangeKey>, u32> = open(ebpf, "RANGES")?;
+                let key = Key::new(prefix.0, Raw(prefix.1));
+                ranges.insert(&key, u32::from(first_port.to_be()), 0).map_err(failed("RANGES"))?;
+            }
+            Step::RemoveRange { prefix } => {
+                let mut ranges: LpmTrie<_, Raw<RangeKey>, u32> = open(ebpf, "RANGES")?;
+                gone("RANGES", ranges.remove(&Key::new(prefix.0, Raw(prefix.1))))?;
             }
             Step::PutService { key, entry } => batch.services.push((Raw(*key), Raw(*entry))),
             Step::RemoveService { key } => {

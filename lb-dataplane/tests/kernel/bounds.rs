@@ -1,0 +1,134 @@
+//! How many flows a service, a client and a backend may have.
+
+use lb_dataplane::table::Algorithm::{LeastConnections, Maglev, RoundRobin, SourceHash};
+use lb_dataplane::table::Protocol::{Tcp, Udp};
+use lb_dataplane::{Hook, Reason};
+
+use crate::frame::{ACK, FIN, Frame, RST, SYN, SYN_ACK, packet};
+use crate::scene::{BOTH, Scene};
+
+/// A VIP, clients and backends of one family, without the last number and the port.
+const FAMILIES: [[&str; 3]; 2] = [
+    ["192.0.2.1:80", "10.1.0.", "10.2.0."],
+    ["[2001:db8:f::1]:80", "[2001:db8:1::", "[2001:db8:2::"],
+];
+
+/// An address of a family by its beginning, and a port.
+fn at(begin: &str, last: u8, port: u16) -> String {
+    let end = if begin.starts_with('[') { "]" } else { "" };
+    format!("{begin}{last}{end}:{port}")
+}
+
+fn begin(scene: &mut Scene, hook: Hook, client: &str, vip: &str) -> (Reason, Frame) {
+    let sent = scene.send(hook, &packet(SYN, client, vip));
+    (sent.reason, sent.frame())
+}
+
+#[test]
+fn a_service_has_as_many_flows_as_it_may_and_another_when_one_ends() {
+    for hook in BOTH {
+        for [vip, clients, backends] in FAMILIES {
+            let mut scene = Scene::new();
+            scene.bounds = [3, 0, 0];
+            let backend = at(backends, 9, 8080);
+            scene.serve(vip, Tcp, Maglev, &[&backend]);
+            for n in 1..=3 {
+                let (reason, _) = begin(&mut scene, hook, &at(clients, n, 40_000), vip);
+                assert_eq!(reason, Reason::ForwardedToBackend, "{hook:?} {vip} {n}");
+            }
+            let (reason, _) = begin(&mut scene, hook, &at(clients, 4, 40_000), vip);
+            assert_eq!(reason, Reason::ServiceFull, "{hook:?} {vip}");
+            let (reason, _) = begin(&mut scene, hook, &at(clients, 1, 40_000), vip);
+            assert_eq!(reason, Reason::ForwardedToBackend, "{hook:?}: it has its flow already");
+            // A connection that closes and begins anew is the same one flow, while others still find no room.
+            let client = at(clients, 1, 40_000);
+            scene.send(hook, &packet(SYN_ACK, &backend, &client));
+            scene.send(hook, &packet(ACK, &client, vip));
+            scene.send(hook, &packet(FIN, &client, vip));
+            assert_eq!(begin(&mut scene, hook, &client, vip).0, Reason::ForwardedToBackend);
+            let (reason, _) = begin(&mut scene, hook, &at(clients, 4, 40_000), vip);
+            assert_eq!(reason, Reason::ServiceFull, "{hook:?} {vip}");
+            // A higher bound lets in more, and none lets in all.
+            scene.bounds = [4, 0, 0];
+            scene.serve(vip, Tcp, Maglev, &[&backend]);
+            let (reason, _) = begin(&mut scene, hook, &at(clients, 4, 40_000), vip);
+            assert_eq!(reason, Reason::ForwardedToBackend, "{hook:?} {vip}");
+        }
+    }
+}
+
+#[test]
+fn a_client_has_as_many_flows_as_it_may_and_others_theirs() {
+    for hook in BOTH {
+        for [vip, clients, backends] in FAMILIES {
+            let mut scene = Scene::new();
+            scene.bounds = [0, 2, 0];
+            let backend = at(backends, 9, 8080);
+            scene.serve(vip, Tcp, RoundRobin, &[&backend]);
+            for n in 1..=3 {
+                for port in [40_000, 40_001] {
+                    let (reason, _) = begin(&mut scene, hook, &at(clients, n, port), vip);
+                    assert_eq!(reason, Reason::ForwardedToBackend, "{hook:?} {vip} {n}");
+                }
+                let (reason, _) = begin(&mut scene, hook, &at(clients, n, 40_002), vip);
+                assert_eq!(reason, Reason::ClientFull, "{hook:?} {vip} {n}");
+            }
+            // A flow that was reset makes room as soon as it is replaced; until then it is there.
+            let closed = at(clients, 1, 40_000);
+            scene.send(hook, &packet(RST, &backend, &closed));
+            assert_eq!(begin(&mut scene, hook, &closed, vip).0, Reason::ForwardedToBackend);
+            let (reason, _) = begin(&mut scene, hook, &at(clients, 1, 40_003), vip);
+            assert_eq!(reason, Reason::ClientFull, "{hook:?} {vip}");
+            // The bound goes on with another process.
+            scene.open();
+            scene.serve(vip, Tcp, RoundRobin, &[&backend]);
+            let (reason, _) = begin(&mut scene, hook, &at(clients, 2, 40_003), vip);
+            assert_eq!(reason, Reason::ClientFull, "{hook:?} {vip}");
+        }
+    }
+}
+
+#[test]
+fn a_backend_has_as_many_flows_as_it_may_and_the_others_take_the_rest() {
+    for hook in BOTH {
+        for [vip, clients, backends] in FAMILIES {
+            for algorithm in [Maglev, RoundRobin, LeastConnections, SourceHash] {
+                let mut scene = Scene::new();
+                scene.bounds = [0, 0, 4];
+                let backends: Vec<_> = (1..=3).map(|n| at(backends, n, 8080)).collect();
+                let backends: Vec<_> = backends.iter().map(String::as_str).collect();
+                scene.serve(vip, Tcp, algorithm, &backends);
+                for n in 0..12 {
+                    let (reason, _) = begin(&mut scene, hook, &at(clients, 5, 40_000 + n), vip);
+                    assert_eq!(reason, Reason::ForwardedToBackend, "{hook:?} {algorithm:?} {n}");
+                }
+                let (reason, _) = begin(&mut scene, hook, &at(clients, 5, 41_000), vip);
+                assert_eq!(reason, Reason::BackendsFull, "{hook:?} {vip} {algorithm:?}");
+                let counters = scene.get().service_counters().unwrap();
+                let active = counters.values().flat_map(|service| &service.backends);
+                assert_eq!(
+                    active.map(|b| b.active).collect::<Vec<_>>(),
+                    [4, 4, 4],
+                    "{algorithm:?}"
+                );
+                let later = scene.send(hook, &packet(ACK, &at(clients, 6, 40_000), vip));
+                assert_eq!(later.reason, Reason::UnknownFlow, "another node may count otherwise");
+            }
+        }
+    }
+}
+
+#[test]
+fn datagrams_flows_count_too() {
+    for hook in BOTH {
+        let [vip, clients, backends] = FAMILIES[0];
+        let mut scene = Scene::new();
+        scene.bounds = [0, 1, 0];
+        scene.serve(vip, Udp, Maglev, &[&at(backends, 9, 53)]);
+        let first = packet(crate::frame::UDP, &at(clients, 1, 40_000), vip);
+        assert_eq!(scene.send(hook, &first).reason, Reason::ForwardedToBackend);
+        assert_eq!(scene.send(hook, &first).reason, Reason::ForwardedToBackend);
+        let second = packet(crate::frame::UDP, &at(clients, 1, 40_001), vip);
+        assert_eq!(scene.send(hook, &second).reason, Reason::ClientFull, "{hook:?}");
+    }
+}
