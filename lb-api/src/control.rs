@@ -21,7 +21,7 @@ use std::time::Instant;
 use ipnetwork::IpNetwork;
 use lb_api_types::vip::{self, Backend, Health, NatMode, Vip, VipSpec};
 use lb_dataplane::seconds;
-use lb_dataplane::table::{self, BackendState, Service, ServiceKey, Source, Table};
+use lb_dataplane::table::{self, BackendState, Mode, Service, ServiceKey, Source, Table};
 
 pub use self::book::{Book, Touched};
 pub use self::damping::{Damping, HALF_LIFE};
@@ -143,6 +143,12 @@ pub fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
         max_flows_per_client: spec.max_flows_per_client.and_then(NonZero::new),
         access: access.into(),
         backends: backends.collect(),
+        mode: match spec.nat.mode {
+            NatMode::Dnat | NatMode::FullNat | NatMode::OneArm => Mode::Nat,
+            NatMode::Dsr => Mode::L2,
+            NatMode::DsrIpip => Mode::IpInIp,
+            NatMode::DsrGue => Mode::Gue,
+        },
         one_arm,
     }
 }

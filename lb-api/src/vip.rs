@@ -26,8 +26,14 @@ pub const MAX_VIPS: usize = 65_536;
 const UDP_CHECK: &str =
     "a udp VIP says `kind: none`, or `kind: tcp` where its backends also accept TCP at their port";
 const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
-const MODES: &[(&str, NatMode)] =
-    &[("dnat", NatMode::Dnat), ("full-nat", NatMode::FullNat), ("one-arm", NatMode::OneArm)];
+const MODES: &[(&str, NatMode)] = &[
+    ("dnat", NatMode::Dnat),
+    ("full-nat", NatMode::FullNat),
+    ("one-arm", NatMode::OneArm),
+    ("dsr", NatMode::Dsr),
+    ("dsr-ipip", NatMode::DsrIpip),
+    ("dsr-gue", NatMode::DsrGue),
+];
 const ALGORITHMS: &[(&str, Algorithm)] = &[
     ("maglev", Algorithm::Maglev),
     ("round-robin", Algorithm::RoundRobin),
@@ -119,15 +125,10 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         .field("access")
         .map_or_else(|| Some(Access::default()), |access| read_access(&access, address));
     let nat = spec.field("nat").map_or_else(|| Some(Nat::default()), |nat| read_nat(&nat, address));
+    let keeps_ports = nat.as_ref().is_some_and(|nat| nat.mode.is_dsr());
     let backends = spec.required("backends").and_then(|cursor| {
         let backends = read_backends(&cursor, address, more_ports)?;
-        if algorithm.is_some_and(goes_by_turns) && turns(&backends) > MAX_TURNS {
-            return cursor.wrong(format!(
-                "have weights that make a round of {} turns, but {MAX_TURNS} are the most: use smaller weights, or ones with a \
-                 common divisor",
-                turns(&backends)
-            ));
-        }
+        check_backends(&cursor, &backends, algorithm, port.filter(|_| keeps_ports))?;
         Some(backends)
     });
     let health_check = read_health_check(&spec, protocol);
@@ -148,6 +149,30 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         health_check: health_check?,
         advertise: advertise?,
     })
+}
+
+/// Whether backends fit the algorithm, and the port that packets keep, if they do.
+fn check_backends(
+    cursor: &Cursor<'_>,
+    backends: &[Backend],
+    algorithm: Option<Algorithm>,
+    kept_port: Option<u16>,
+) -> Option<()> {
+    let turns = turns(backends);
+    if algorithm.is_some_and(goes_by_turns) && turns > MAX_TURNS {
+        return cursor.wrong(format!(
+            "have weights that make a round of {turns} turns, but {MAX_TURNS} are the most: use smaller weights, or ones with a \
+             common divisor"
+        ));
+    }
+    let Some(port) = kept_port else { return Some(()) };
+    match backends.iter().find(|backend| backend.port != port) {
+        None => Some(()),
+        Some(other) => cursor.wrong(format!(
+            "name {}:{}, but with direct server return packets keep the VIP's port: use {port}, or `nat.mode: dnat`",
+            other.address, other.port
+        )),
+    }
 }
 
 /// Whether each backend has its turns in a round.

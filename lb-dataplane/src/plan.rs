@@ -30,7 +30,7 @@ use lb_dataplane_common::service::{BackendEntry, ServiceEntry};
 pub use self::access::Prefix;
 use self::access::Prefixes;
 use self::entries::{
-    address_entry, address_key, algorithm, backend_entry, bounds, gone_entry, same_family,
+    address_entry, address_key, algorithm, backend_entry, bounds, gone_entry, mode, same_family,
     service_key,
 };
 pub use self::ranges::PortPrefix;
@@ -418,7 +418,8 @@ impl Served {
             ring_len,
             algorithm: algorithm(service.algorithm),
             flags: 0,
-            pad: [0; 2],
+            mode: mode(service.mode),
+            pad: 0,
             affinity: service.affinity.map_or(0, NonZero::get),
             max_flows: service.max_flows.map_or(0, NonZero::get),
             max_flows_per_client: service.max_flows_per_client.map_or(0, NonZero::get),

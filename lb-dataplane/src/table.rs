@@ -59,8 +59,32 @@ pub struct Service {
     pub max_flows: Option<NonZero<u32>>,
     /// Flows of a client's address at most.
     pub max_flows_per_client: Option<NonZero<u32>>,
+    /// How packets reach a backend.
+    pub mode: Mode,
     /// Whether flows to a backend come from this host's own address on the way there, whatever its `sources` say.
     pub one_arm: bool,
+}
+
+impl Service {
+    /// Whether this host's own address on the way to a backend is needed.
+    #[must_use]
+    pub fn needs_own_address(&self) -> bool {
+        self.one_arm || matches!(self.mode, Mode::IpInIp | Mode::Gue)
+    }
+}
+
+/// How packets reach a backend, and answers the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Translated, and the answers back.
+    #[default]
+    Nat,
+    /// As they came, in a frame to the backend's MAC; it answers the client itself, as with all that follow.
+    L2,
+    /// Within other packets: IP in IP (RFC 2003), or IPv6 in IPv6 (RFC 2473).
+    IpInIp,
+    /// Within datagrams to port 6080 (GUE, variant 1).
+    Gue,
 }
 
 /// What a service says of the clients in a prefix.
@@ -99,7 +123,8 @@ pub struct Backend {
     pub state: BackendState,
     /// Flows at most; beyond, new ones go to others.
     pub max_flows: Option<NonZero<u32>>,
-    /// Where its new flows come from; with none they keep their clients' addresses and ports.
+    /// Where its new flows come from; with none they keep their clients' addresses and ports. With a tunnel, where the
+    /// packets around theirs come from; with none this host's own address on the way there.
     pub sources: Arc<[Source]>,
 }
 

@@ -33,6 +33,7 @@ on_both_hooks!(
     ipv6_senders_hear_of_smaller_mtus,
     ipv6_datagrams_come_back_in_fragments_too,
     ipv6_backends_see_the_source_that_the_mode_says,
+    backends_on_a_link_answer_clients_themselves,
 );
 
 /// Up, with the VIP healthy and at the upstream router.
@@ -170,5 +171,59 @@ fn ipv6_backends_see_the_source_that_the_mode_says(hook: Hook) {
             let source = traffic::seen_as(client, address(&vip)).holds();
             assert!(seen.contains(&source.as_str()), "{mode:?}: a pod saw {source}");
         }
+    }
+}
+
+/// The backends hold the VIP's address, and get packets for it by their MAC: of both families.
+fn backends_on_a_link_answer_clients_themselves(hook: Hook) {
+    const VIP_V4: &str = "203.0.113.10";
+    /// Addresses and routes of IPv4 beside the topology's own.
+    const IPV4: [(&str, &str); 12] = [
+        ("client", "ip addr add 10.9.0.2/24 dev eth1"),
+        ("client", "ip route add default via 10.9.0.1"),
+        ("upstream", "sysctl -qw net.ipv4.ip_forward=1"),
+        ("upstream", "ip addr add 10.9.0.1/24 dev eth1; ip addr add 10.9.1.1/24 dev eth2"),
+        ("upstream", "ip route add default via 10.9.1.2"),
+        ("lbd", "sysctl -qw net.ipv4.ip_forward=1"),
+        ("lbd", "ip addr add 10.9.1.2/24 dev eth1; ip route add 10.9.0.0/24 via 10.9.1.1"),
+        ("lbd", "ip addr add 10.9.2.1/24 dev eth2; ip addr add 10.9.3.1/24 dev eth3"),
+        ("pod1", "ip addr add 10.9.2.2/24 dev eth1; ip route add default via 10.9.2.1"),
+        ("pod2", "ip addr add 10.9.3.2/24 dev eth1; ip route add default via 10.9.3.1"),
+        (
+            "pod1",
+            "ip addr add 203.0.113.10/32 dev lo; ip -6 addr add 2001:db8:f::10/128 dev lo nodad",
+        ),
+        (
+            "pod2",
+            "ip addr add 203.0.113.10/32 dev lo; ip -6 addr add 2001:db8:f::10/128 dev lo nodad",
+        ),
+    ];
+    let (hello, mut vip) = up(hook);
+    let client = hello.lab.netns("client").holds();
+    for (node, command) in IPV4 {
+        hello.lab.run(node, command).holds();
+    }
+    vip.spec.nat.mode = NatMode::Dsr;
+    vip.spec.port = vip.spec.backends[0].port;
+    for family in ["IPv6", "IPv4"] {
+        if family == "IPv4" {
+            vip.metadata.name = "web4".to_owned();
+            vip.spec.address = VIP_V4.parse().expect("an address");
+            for (backend, address) in vip.spec.backends.iter_mut().zip(["10.9.2.2", "10.9.3.2"]) {
+                backend.address = address.parse().expect("an address");
+            }
+        }
+        hello.api.put_vip(&vip).holds();
+        demo::all_healthy(&hello.api, &vip).holds();
+        eventually("a request is answered", SOON, || hello.request(&vip)).holds();
+        let before = hello.packets_that_ended("forwarded-directly");
+        let spread = traffic::requests(client, address(&vip), 20).holds();
+        spread.expect(PODS, 9, 11).with_context(|| family).holds();
+        traffic::transfer(client, address(&vip), 1024, usize::MAX, |_| ControlFlow::Continue(()))
+            .holds();
+        let direct = hello.packets_that_ended("forwarded-directly") - before;
+        assert!(direct >= 20 * 4, "{family}: {direct} packets went to a backend's MAC");
+        let status = hello.api.vip(&vip.metadata.name).holds().status.expect("there is one");
+        assert!(status.backends.iter().all(|backend| backend.flows > 0), "{status:?}");
     }
 }

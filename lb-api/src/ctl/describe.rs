@@ -134,6 +134,9 @@ fn nat(nat: &Nat) -> String {
     match nat.mode {
         NatMode::Dnat => "dnat: backends see clients' addresses".into(),
         NatMode::OneArm => "one-arm: backends see this host's address".into(),
+        NatMode::Dsr => "dsr: backends on our links answer clients themselves".into(),
+        NatMode::DsrIpip => "dsr-ipip: backends answer clients themselves, IP in IP to them".into(),
+        NatMode::DsrGue => "dsr-gue: backends answer clients themselves, GUE to them".into(),
         NatMode::FullNat if nat.source_addresses.is_empty() => {
             "full-nat: backends see the VIP".into()
         }

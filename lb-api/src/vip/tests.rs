@@ -154,6 +154,20 @@ fn a_range_of_ports_ends_at_the_last_port_here_and_at_the_backends() {
 }
 
 #[test]
+fn backends_that_answer_clients_themselves_have_the_vips_port() {
+    for mode in ["dsr", "dsr-ipip", "dsr-gue"] {
+        let mut value = with("/spec/nat", json!({ "mode": mode }));
+        let found = mistakes(&value);
+        assert_eq!(found[0].path.pointer(), "/spec/backends");
+        assert!(found[0].message.contains("use 80, or"), "{}", found[0].message);
+        value["spec"]["port"] = json!(8080);
+        assert!(document(&value, read).unwrap().spec.nat.mode.is_dsr());
+        value["spec"]["nat"]["source_addresses"] = json!(["192.0.2.7"]);
+        assert_eq!(mistakes(&value)[0].path.pointer(), "/spec/nat/source_addresses");
+    }
+}
+
+#[test]
 fn too_many_backends_are_refused() {
     let backends: Vec<_> =
         (0..=MAX_BACKENDS).map(|n| json!({"address": "10.0.0.2", "port": n + 1})).collect();

@@ -81,6 +81,14 @@ pub struct VipSpec {
     pub advertise: bool,
 }
 
+impl NatMode {
+    /// Whether backends answer clients themselves.
+    #[must_use]
+    pub fn is_dsr(self) -> bool {
+        matches!(self, Self::Dsr | Self::DsrIpip | Self::DsrGue)
+    }
+}
+
 impl VipSpec {
     /// The last port that clients connect to.
     #[must_use]
@@ -177,7 +185,7 @@ impl Access {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Nat {
-    /// `dnat` (the default), `full-nat` or `one-arm`.
+    /// `dnat` (the default), `full-nat`, `one-arm`, `dsr`, `dsr-ipip` or `dsr-gue`.
     pub mode: NatMode,
     /// Where flows come from with `full-nat`: addresses that are routed to this host and that nothing else uses. The VIP's
     /// own address if there are none.
@@ -198,6 +206,15 @@ pub enum NatMode {
     FullNat,
     /// The backend sees this host's own address on the way to it.
     OneArm,
+    /// The backend gets packets as they came, in frames to its MAC, and answers clients itself: it is on a link of this host
+    /// and holds the VIP's address, for which it answers no ARP. Ports stay as they are.
+    Dsr,
+    /// The backend gets packets as they came within others, IP in IP (RFC 2003) or IPv6 in IPv6 (RFC 2473), and answers clients
+    /// itself: it takes them out of an `ipip` or `ip6tnl` device and holds the VIP's address. Ports stay as they are.
+    DsrIpip,
+    /// The same within datagrams to port 6080 (GUE variant 1), which `ip fou add port 6080 ipproto 4` (41 for IPv6, with
+    /// `udp6zerocsumrx` at the device) takes out. Ports stay as they are.
+    DsrGue,
 }
 
 /// One place where flows of a VIP go.

@@ -9,7 +9,8 @@
 
 use crate::family::Family;
 use crate::flow::{
-    Counted, DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_EXPIRING, UDP, remove_to_backend,
+    Counted, DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_EXPIRING, STATE_MODE, UDP,
+    remove_to_backend,
 };
 use crate::pipeline::{claim, peer_key};
 use crate::tables::{FamilyTables, Tables};
@@ -23,6 +24,13 @@ const HALF_INSERTED_TICKS: u32 = 2;
 pub fn mark<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>) -> bool {
     let now = tables.now();
     let Some(entry) = tables.flow(key) else { return false };
+    if entry.state() & STATE_MODE != 0 {
+        let over = is_over(tables, key, &entry, &entry, now);
+        if over {
+            entry.set_state(STATE_EXPIRING);
+        }
+        return over;
+    }
     let peer_key = peer_key(key, &entry);
     match tables.flow(&peer_key) {
         Some(peer) if crate::pipeline::peer_key(&peer_key, &peer) == *key => {
@@ -49,8 +57,19 @@ pub fn mark<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>
 pub fn sweep<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>) -> bool {
     let now = tables.now();
     let Some(entry) = tables.flow(key) else { return false };
-    let peer_key = peer_key(key, &entry);
     let marked = entry.state() & STATE_EXPIRING != 0;
+    if entry.state() & STATE_MODE != 0 {
+        if marked && is_over(tables, key, &entry, &entry, now) {
+            if claim(&entry).is_err() {
+                return false;
+            }
+            remove_to_backend(tables, key, Counted::of(&entry));
+            return true;
+        }
+        entry.clear_state(STATE_EXPIRING);
+        return false;
+    }
+    let peer_key = peer_key(key, &entry);
     match tables.flow(&peer_key) {
         Some(peer) if crate::pipeline::peer_key(&peer_key, &peer) == *key => {
             if marked && is_over(tables, key, &entry, &peer, now) {

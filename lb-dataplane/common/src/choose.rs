@@ -8,8 +8,8 @@
 use crate::family::Family;
 use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey,
-    STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_CLOSING, STATE_GOING, TCP, Translation,
-    remove_to_backend, ticks_since,
+    STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_CLOSING, STATE_GOING, TCP, Translation, mode_of,
+    remove_to_backend, state_of_mode, ticks_since,
 };
 use crate::hash::FlowHash;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
@@ -17,7 +17,7 @@ use crate::pipeline::{Arrival, NO_VIP, Scratch, claim, peer_key, vip_flags};
 use crate::reason::Reason;
 use crate::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH, AccessKey, Affinity,
-    AffinityKey, BackendEntry, RangeKey, SERVICE_ADMITS_LISTED, SERVICE_BOUNDS_BACKENDS,
+    AffinityKey, BackendEntry, MODE_NAT, RangeKey, SERVICE_ADMITS_LISTED, SERVICE_BOUNDS_BACKENDS,
     SERVICE_BOUNDS_FLOWS, SERVICE_REFUSES_LISTED, ServiceEntry, VipKey,
 };
 use crate::tables::{FamilyTables, InsertError, Tables};
@@ -73,10 +73,13 @@ pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
         id = with_room(tables, service, id)?;
     }
     let backend = tables.backend(id).ok_or(Reason::TableFault)?;
-    if is_later_segment && backend.sources_len != 0 {
+    let is_direct = u32::from(service.mode) != MODE_NAT;
+    if is_later_segment && !is_direct && backend.sources_len != 0 {
         // Its source port is what another node chose.
         return Err(Reason::UnknownFlow);
     }
+    state |= state_of_mode(service.mode);
+    step.mode = mode_of(state);
     made.after.source = key.source;
     made.after.destination = A::from_bytes(backend.address);
     made.after.source_port = key.source_port;
@@ -85,6 +88,10 @@ pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
     made.after.pad = 0;
     made.sources_base = backend.sources_base;
     made.sources_len = backend.sources_len;
+    if is_direct && backend.sources_len != 0 {
+        let source = tables.source(backend.sources_base).ok_or(Reason::TableFault)?;
+        made.after.source = A::from_bytes(source.address);
+    }
     made.affinity = service.affinity;
     made.entry.backend = id;
     made.entry.service = service.id;
@@ -142,7 +149,10 @@ pub fn insert_back<A: Family, T: Tables + FamilyTables<A>>(
     tables: &T,
     scratch: &mut Scratch<A>,
 ) -> Result<(), Reason> {
-    let Scratch { arrival, made, .. } = scratch;
+    let Scratch { arrival, step, made, .. } = scratch;
+    if step.mode != MODE_NAT {
+        return Ok(());
+    }
     made.entry.direction = DIRECTION_TO_CLIENT;
     if made.sources_len == 0 {
         insert_back_of_client(tables, &arrival.key, made)
@@ -164,7 +174,13 @@ pub fn insert<A: Family, T: Tables + FamilyTables<A>>(
 ) -> Result<(), Reason> {
     let Scratch { arrival, step, made, .. } = scratch;
     let key = &arrival.key;
+    let is_direct = step.mode != MODE_NAT;
     made.entry.translation = Translation::between(key, &made.after);
+    if is_direct {
+        // No port is 0, so that no entry is ever taken for this one's counterpart.
+        made.entry.translation.source_port = 0;
+        made.entry.translation.destination_port = 0;
+    }
     made.entry.direction = DIRECTION_TO_BACKEND;
     step.translation = made.entry.translation;
     match tables.insert_flow(key, &made.entry) {
@@ -181,17 +197,20 @@ pub fn insert<A: Family, T: Tables + FamilyTables<A>>(
             }
         }
         Err(InsertError::Full) => {
-            tables.remove_flow(&made.back);
+            if !is_direct {
+                tables.remove_flow(&made.back);
+            }
             return Err(Reason::FlowTableFull);
         }
         // Another CPU has had a packet of this flow at the same time; its choice stands.
         Err(InsertError::Exists) => {
             let first = tables.flow(key).ok_or(Reason::FlowCollision)?;
             made.there = peer_key(key, &first);
-            if made.there != made.back {
+            if !is_direct && made.there != made.back {
                 tables.remove_flow(&made.back);
             }
             step.translation = first.translation();
+            step.mode = mode_of(first.state());
             made.entry.backend = first.backend();
         }
     }

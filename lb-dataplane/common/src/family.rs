@@ -70,11 +70,25 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
         destination: Self,
         change: Delta,
     ) -> Option<Delta>;
+    /// Writes the header of a packet of this family around another one, behind the Ethernet header; the other one comes next,
+    /// or a UDP header first. `len` is the whole packet's.
+    fn write_outer<P: Packet>(
+        packet: &mut P,
+        source: Self,
+        destination: Self,
+        len: u32,
+        has_udp: bool,
+    ) -> Option<()>;
     /// Writes the time to live.
     fn write_ttl<P: Packet>(packet: &mut P, ttl: u8) -> Option<()>;
     /// Looks a destination up in the FIB.
     fn route<T: Tables>(tables: &T, destination: Self, hash: impl FnOnce() -> u32) -> Route;
 }
+
+/// Time to live of packets around others (RFC 1700, "IP Option Numbers": 64).
+const OUTER_TTL: u8 = 64;
+/// Bytes of a UDP header.
+const UDP_LEN: u32 = 8;
 
 /// The two 16-bit words of one of 32 bits, in memory's order.
 #[must_use]

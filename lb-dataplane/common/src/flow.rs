@@ -267,6 +267,26 @@ pub const STATE_CLIENT_COUNTED: u32 = 256;
 pub const STATE_CLOSING: u32 =
     STATE_CLIENT_FIN | STATE_BACKEND_FIN | STATE_BACKEND_RESET | STATE_CLIENT_RESET;
 
+/// Where in the state the mode stands, by which packets reach the backend. With any but [`MODE_NAT`] the entry is alone:
+/// the translation's destination is the backend, its source that of a packet around the flow's packets, and the rest zeroes.
+const STATE_MODE_SHIFT: u32 = 9;
+/// Two bits. Not zero: the entry has no counterpart.
+pub const STATE_MODE: u32 = 3 << STATE_MODE_SHIFT;
+
+/// The mode in a state.
+#[must_use]
+#[inline(always)]
+pub fn mode_of(state: u32) -> u32 {
+    (state & STATE_MODE) >> STATE_MODE_SHIFT
+}
+
+/// The bits of a state for a mode.
+#[must_use]
+#[inline(always)]
+pub fn state_of_mode(mode: u8) -> u32 {
+    u32::from(mode) << STATE_MODE_SHIFT & STATE_MODE
+}
+
 impl<A: Family> FlowEntry<A> {
     /// A fresh entry towards a backend.
     #[must_use]

@@ -32,6 +32,10 @@ pub trait Packet {
     /// Copies words in. Checksums are the caller's business.
     fn write<const N: usize>(&mut self, at: u32, words: [u16; N]) -> Option<()>;
 
+    /// Makes room for the headers of a packet around this one, between the frame's header and it. What is there is
+    /// undefined. Merged segments stay such, of packets with these headers each.
+    fn grow(&mut self, outer: Outer) -> Option<()>;
+
     /// Hands the first `len` bytes of the packet, from its IP header on, to user space, which tells its sender why it was
     /// dropped; lost if user space is behind, or if the packet is shorter. `mtu` is what it was too long for, or 0.
     fn punt(&self, reason: Reason, len: usize, mtu: u16);
@@ -41,6 +45,24 @@ pub trait Packet {
     /// Where the sender left the checksum to its device (`CHECKSUM_PARTIAL`), the field holds the pseudo-header's sum
     /// only, so the two differences must be told apart.
     fn update_transport_checksum(&mut self, change: ChecksumChange) -> Option<()>;
+}
+
+/// The headers of a packet around another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outer {
+    /// Whether IP is IPv6, as what is inside then is, too.
+    pub is_v6: bool,
+    /// Whether a UDP header follows.
+    pub has_udp: bool,
+}
+
+impl Outer {
+    /// Bytes of the headers.
+    #[must_use]
+    #[inline(always)]
+    pub fn bytes(self) -> u32 {
+        (if self.is_v6 { 40 } else { 20 }) + if self.has_udp { 8 } else { 0 }
+    }
 }
 
 /// A change to a transport's checksum.

@@ -10,9 +10,11 @@
 //! Results that several branches fill are plain structures, all of whose fields have a value from the start, since the
 //! verifier refuses to copy what was never written.
 
+mod direct;
 mod forward;
 mod life;
 
+use self::direct::forward_direct;
 use self::forward::{
     find_quoted, forward_flow, forward_flow_apart, forward_plain, forward_plain_apart, send_error,
     translate_error, translate_quoted,
@@ -22,7 +24,7 @@ use self::life::{begins_anew, end, may_replace, observe};
 use crate::choose::{self, Composed};
 use crate::family::{Family, V4, V6};
 use crate::fib::MemberEntry;
-use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_GOING, Translation};
+use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_GOING, Translation, mode_of};
 use crate::fragment::FragmentPorts;
 use crate::half_open;
 use crate::packet::Packet;
@@ -30,7 +32,7 @@ use crate::parse::{self, Ip, Kind, Transport, Version};
 use crate::quote::Quote;
 use crate::reason::Reason;
 use crate::rewrite;
-use crate::service::{SERVICE_ANSWER_ECHO, VipKey};
+use crate::service::{MODE_NAT, SERVICE_ANSWER_ECHO, VipKey};
 use crate::tables::{FamilyTables, Tables};
 
 /// How a packet's way ended: what the hook is to do is the reason's kind.
@@ -111,6 +113,9 @@ fn run<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
     let kind = scratch.transport.kind;
     if kind == Kind::Error {
         find_quoted(packet, tables, scratch)?;
+        if scratch.step.mode != MODE_NAT {
+            return Ok(forward_direct(packet, tables, scratch, way));
+        }
         let content = translate_quoted(packet, scratch).ok_or(Reason::WriteFault)?;
         translate_error(packet, scratch, content).ok_or(Reason::WriteFault)?;
         return Ok(send_error(packet, tables, scratch, way));
@@ -125,6 +130,9 @@ fn run<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
         if scratch.step.is_flow {
             if scratch.ip.is_fragment && may_begin {
                 note_fragment(tables, scratch);
+            }
+            if scratch.step.mode != MODE_NAT {
+                return Ok(forward_direct(packet, tables, scratch, way));
             }
             return if A::APART {
                 Ok(forward_flow_apart(packet, tables, scratch, way))
@@ -205,6 +213,7 @@ fn note_arrival<A: Family>(scratch: &mut Scratch<A>, bytes: u32) {
     arrival.flags = transport.flags;
     // Field by field, and no padding: the compiler clears longer runs by a call.
     step.vip_flags = NOT_ASKED;
+    step.mode = MODE_NAT;
     step.direction = 0;
     step.is_flow = false;
     step.begins = false;
@@ -319,8 +328,10 @@ pub struct Step<A> {
     pub begins: bool,
     /// Whether it has begun one.
     pub is_new: bool,
-    /// What [`vip_flags`] says of the packet's destination, where that was asked already.
+    /// The flags of the destination if it is a VIP's address, where that was asked already.
     pub vip_flags: u32,
+    /// How the packet reaches the flow's backend: one of the `MODE_*` constants.
+    pub mode: u32,
 }
 
 /// The flow that a packet belongs to.
@@ -340,6 +351,7 @@ fn serve<A: Family, T: Tables + FamilyTables<A>>(
         if !begins_anew(tables, &entry, state, arrival, now) {
             step.translation = entry.translation();
             step.direction = entry.direction();
+            step.mode = mode_of(state);
             step.is_flow = true;
             entry.touch(now);
             observe(tables, arrival, &entry, state)?;

@@ -161,6 +161,12 @@ reasons! {
     ClientFull = 43, "client-full", Drop, Original;
     /// A new flow to a service whose backends, as many as were looked at, have as many as they may.
     BackendsFull = 44, "backends-full", Drop, Original;
+    /// A client's packet, on its way to the flow's backend as it came, in a frame to the backend's MAC.
+    ForwardedDirectly = 45, "forwarded-directly", Forward, Original;
+    /// A client's packet, on its way to the flow's backend within another one.
+    ForwardedByTunnel = 46, "forwarded-by-tunnel", Forward, Rewritten;
+    /// A client's packet whose backend is to have it as it came, but is behind a gateway, has no route, or at XDP no MAC yet.
+    DirectUnreachable = 47, "direct-unreachable", Drop, Original;
 }
 
 /// How many reasons there are: entries of `REASONS`.

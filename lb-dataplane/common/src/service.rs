@@ -53,8 +53,10 @@ pub struct ServiceEntry {
     pub algorithm: u8,
     /// Bits of `SERVICE_*`.
     pub flags: u8,
+    /// One of the `MODE_*` constants.
+    pub mode: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: u8,
     /// Ticks for which a client is given to the backend of its last flow; 0 for no such memory.
     pub affinity: u32,
     /// Flows at most; 0 for no bound.
@@ -71,6 +73,16 @@ pub const ALGORITHM_ROUND_ROBIN: u8 = 1;
 pub const ALGORITHM_LEAST_CONNECTIONS: u8 = 2;
 /// The ring is indexed by the hash of the client's address.
 pub const ALGORITHM_SOURCE_HASH: u8 = 3;
+
+/// Packets to a backend are translated, and so are those back.
+pub const MODE_NAT: u32 = 0;
+/// Packets reach a backend as they came, in a frame to its MAC. What it sends goes to the client without us, as with all
+/// that follow.
+pub const MODE_L2: u32 = 1;
+/// Packets reach a backend within others: IP in IP (RFC 2003), or IPv6 in IPv6 (RFC 2473).
+pub const MODE_IP_IN_IP: u32 = 2;
+/// Packets reach a backend within datagrams (GUE).
+pub const MODE_GUE: u32 = 3;
 
 impl ServiceEntry {
     /// Whether every node with the same backends gives a flow to the same one.
@@ -120,7 +132,7 @@ pub struct BackendEntry {
     pub weight: u8,
     /// The service that it belongs to.
     pub service: u32,
-    /// First of its source addresses in `SOURCES`.
+    /// First of its source addresses in `SOURCES`; with a tunnel that of the packets around.
     pub sources_base: u32,
     /// How many there are; with none its flows keep their clients' addresses and ports.
     pub sources_len: u32,

@@ -2,15 +2,18 @@
 
 use core::mem::offset_of;
 
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_redir_neigh,
-    bpf_redir_neigh__bindgen_ty_1,
+    __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+    BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
+    bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_load_bytes, bpf_skb_pull_data,
+    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_load_bytes,
+    bpf_skb_pull_data,
 };
 use lb_dataplane_common::checksum::Delta;
-use lb_dataplane_common::packet::{ChecksumChange, Packet};
+use lb_dataplane_common::packet::{ChecksumChange, Outer, Packet};
 
 use lb_dataplane_common::parse::ETHERNET_LEN;
 use lb_dataplane_common::pipeline::Way;
@@ -105,6 +108,18 @@ impl Packet for SkBuff {
     #[inline(always)]
     fn write<const N: usize>(&mut self, at: u32, words: [u16; N]) -> Option<()> {
         self.frame().write(at, words)
+    }
+
+    #[inline(always)]
+    fn grow(&mut self, outer: Outer) -> Option<()> {
+        let ip =
+            if outer.is_v6 { BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 } else { BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 };
+        let udp = if outer.has_udp { BPF_F_ADJ_ROOM_ENCAP_L4_UDP } else { 0 };
+        let flags = u64::from(ip | udp | BPF_F_ADJ_ROOM_FIXED_GSO);
+        let len = outer.bytes() as i32;
+        // SAFETY: the context is valid. Every access after this takes the packet's addresses anew.
+        let result = unsafe { bpf_skb_adjust_room(self.skb, len, BPF_ADJ_ROOM_MAC, flags) };
+        (result == 0).then_some(())
     }
 
     #[inline(always)]

@@ -3,9 +3,9 @@
 use core::mem::offset_of;
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_load_bytes};
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_load_bytes};
 use lb_dataplane_common::checksum;
-use lb_dataplane_common::packet::{ChecksumChange, Packet};
+use lb_dataplane_common::packet::{ChecksumChange, Outer, Packet};
 use lb_dataplane_common::parse::ETHERNET_LEN;
 use lb_dataplane_common::reason::Reason;
 
@@ -82,6 +82,17 @@ impl Packet for XdpFrame {
     #[inline(always)]
     fn write<const N: usize>(&mut self, at: u32, words: [u16; N]) -> Option<()> {
         self.frame().write(at, words)
+    }
+
+    #[inline(always)]
+    fn grow(&mut self, outer: Outer) -> Option<()> {
+        let len = outer.bytes();
+        // SAFETY: the context is valid. Every access after this takes the packet's addresses anew.
+        if unsafe { bpf_xdp_adjust_head(self.ctx, -(len as i32)) } != 0 {
+            return None;
+        }
+        let header = self.read::<7>(len)?;
+        self.write(0, header)
     }
 
     #[inline(always)]

@@ -8,8 +8,9 @@ use aya::Ebpf;
 use aya::maps::{HashMap, Map};
 use lb_dataplane_common::family::{Family, V4, V6};
 use lb_dataplane_common::flow::{
-    DIRECTION_TO_BACKEND, FlowEntry, FlowKey, TCP, Translation, ticks_since,
+    DIRECTION_TO_BACKEND, FlowEntry, FlowKey, TCP, Translation, mode_of, ticks_since,
 };
+use lb_dataplane_common::service::MODE_NAT;
 use lb_dataplane_common::tables::TICK_SHIFT;
 
 use super::counters::read_error;
@@ -97,11 +98,16 @@ fn flow<A: Family>(key: &FlowKey<A>, entry: &FlowEntry<A>, idle_ticks: u32) -> F
         let address = Ipv6Addr::from(a << 96 | b << 64 | c << 32 | d).to_canonical();
         SocketAddr::new(address, u16::from_be(port))
     };
+    // A packet that reaches a backend as it came keeps its port.
+    let port_there = match mode_of(entry.state) {
+        MODE_NAT => entry.translation.destination_port,
+        _ => key.destination_port,
+    };
     Flow {
         protocol: if key.protocol() == TCP { Protocol::Tcp } else { Protocol::Udp },
         client: end(key.source, key.source_port),
         vip: end(key.destination, key.destination_port),
-        backend: end(entry.translation.destination, entry.translation.destination_port),
+        backend: end(entry.translation.destination, port_there),
         idle: Duration::from_nanos(u64::from(idle_ticks) << TICK_SHIFT),
     }
 }

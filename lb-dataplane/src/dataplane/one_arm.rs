@@ -1,4 +1,4 @@
-//! One-arm services: flows to a backend come from the address that this host itself would use on the way there.
+//! One-arm services and tunnels: flows to a backend, or the packets around theirs, come from the address that this host itself would use on the way there.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::table::{BackendState, Change, Service, ServiceKey, Source, Table};
+use crate::table::{Backend, BackendState, Change, Service, ServiceKey, Source, Table};
 
 /// Where this host keeps the ports of its own connections.
 const OWN_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -25,7 +25,7 @@ pub(super) struct OneArm {
 impl OneArm {
     /// A table with sources filled in, as this host's routes and ports are now.
     pub(super) fn of(table: &Table) -> (Cow<'_, Table>, Self) {
-        let one_arm = table.services.iter().filter(|(_, service)| service.one_arm);
+        let one_arm = table.services.iter().filter(|(_, service)| service.needs_own_address());
         let services = fill_in(one_arm);
         if services.is_empty() {
             return (Cow::Borrowed(table), Self::default());
@@ -41,7 +41,10 @@ impl OneArm {
     pub(super) fn resolve<'a>(&self, change: &'a Change) -> Cow<'a, Change> {
         let wanted = change.services.iter();
         let one_arm = wanted.filter_map(|(key, service)| {
-            service.as_ref().filter(|service| service.one_arm).map(|service| (key, service))
+            service
+                .as_ref()
+                .filter(|service| service.needs_own_address())
+                .map(|service| (key, service))
         });
         let filled = fill_in(one_arm);
         if filled.is_empty() {
@@ -58,7 +61,7 @@ impl OneArm {
     pub(super) fn keep(&mut self, change: &Change, resolved: &Change) {
         for (key, resolved) in &resolved.services {
             match (change.services.get(key), resolved) {
-                (Some(Some(asked)), Some(resolved)) if asked.one_arm => {
+                (Some(Some(asked)), Some(resolved)) if asked.needs_own_address() => {
                     self.services.insert(*key, (asked.clone(), resolved.clone()));
                 }
                 (_, _) => drop(self.services.remove(key)),
@@ -97,7 +100,9 @@ fn fill_in_with<'a>(
     let mut known: BTreeMap<IpAddr, Option<Arc<[Source]>>> = BTreeMap::new();
     let resolve = |(key, asked): (&ServiceKey, &Service)| {
         let mut service = asked.clone();
-        for backend in &mut service.backends {
+        let one_arm = asked.one_arm;
+        let unsaid = |backend: &&mut Backend| one_arm || backend.sources.is_empty();
+        for backend in service.backends.iter_mut().filter(unsaid) {
             let found = known.entry(backend.address).or_insert_with(|| {
                 let address = address_towards(backend.address)?;
                 let (first_port, last_port) = (*ports.start(), *ports.end());
@@ -150,7 +155,7 @@ fn ports(own: &RangeInclusive<u16>) -> RangeInclusive<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{Backend, Protocol};
+    use crate::table::Protocol;
 
     #[test]
     fn ports_are_those_that_the_host_does_not_use() {

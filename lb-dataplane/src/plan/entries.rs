@@ -6,13 +6,14 @@ use std::num::NonZero;
 use lb_dataplane_common::family::{Family, V6};
 use lb_dataplane_common::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH,
-    BACKEND_DRAINING, BACKEND_FAILED, BACKEND_IN_USE, BackendEntry, SERVICE_ANSWER_ECHO,
-    SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS, ServiceEntry, VipKey,
+    BACKEND_DRAINING, BACKEND_FAILED, BACKEND_IN_USE, BackendEntry, MODE_GUE, MODE_IP_IN_IP,
+    MODE_L2, MODE_NAT, SERVICE_ANSWER_ECHO, SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS,
+    ServiceEntry, VipKey,
 };
 
 use super::sources::Set;
 use super::{NO_ID, PlanError};
-use crate::table::{Algorithm, Backend, BackendState, Protocol, Service, ServiceKey};
+use crate::table::{Algorithm, Backend, BackendState, Mode, Protocol, Service, ServiceKey};
 
 /// An address as the maps have it.
 pub(super) fn bytes(address: IpAddr) -> [u8; 16] {
@@ -69,7 +70,8 @@ pub(super) fn address_entry() -> ServiceEntry {
         ring_len: 0,
         algorithm: 0,
         flags,
-        pad: [0; 2],
+        mode: 0,
+        pad: 0,
         affinity: 0,
         max_flows: 0,
         max_flows_per_client: 0,
@@ -123,6 +125,15 @@ fn backend_flags(state: BackendState) -> u8 {
         BackendState::Draining => BACKEND_DRAINING,
         BackendState::Failed => BACKEND_FAILED,
     }
+}
+
+pub(super) fn mode(mode: Mode) -> u8 {
+    (match mode {
+        Mode::Nat => MODE_NAT,
+        Mode::L2 => MODE_L2,
+        Mode::IpInIp => MODE_IP_IN_IP,
+        Mode::Gue => MODE_GUE,
+    }) as u8
 }
 
 pub(super) fn algorithm(algorithm: Algorithm) -> u8 {

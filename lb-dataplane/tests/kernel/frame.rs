@@ -256,7 +256,7 @@ fn pseudo_header(from: IpAddr, to: IpAddr, protocol: u8, len: usize) -> Vec<u8> 
 }
 
 /// RFC 1071 §4.1, from scratch.
-fn sum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn sum(parts: &[&[u8]]) -> u16 {
     let mut sum: u64 = 0;
     for part in parts {
         for word in part.chunks(2) {

@@ -11,6 +11,7 @@ mod ageing;
 mod attachment;
 mod bounds;
 mod choice;
+mod direct;
 mod errors;
 mod flows;
 mod frame;

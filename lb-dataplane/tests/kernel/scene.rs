@@ -9,7 +9,7 @@ use aya::maps::HashMap;
 use aya::programs::{Program, TestRun, TestRunOptions};
 use lb_dataplane::fib::{Action, FibUpdate, Member};
 use lb_dataplane::table::{
-    Access, Algorithm, Backend, BackendState, Protocol, Service, ServiceKey, Source, Table,
+    Access, Algorithm, Backend, BackendState, Mode, Protocol, Service, ServiceKey, Source, Table,
 };
 use lb_dataplane::{Dataplane, Hook, Kind, Options, Reason, Sizes, Timeouts};
 use nix::mount::{MntFlags, umount2};
@@ -46,6 +46,8 @@ pub(crate) struct Scene {
     pub(crate) sources: Vec<Source>,
     /// Who may come.
     pub(crate) access: Vec<Access>,
+    /// How packets reach backends.
+    pub(crate) mode: Mode,
     /// Flows at most of a service, of a client and of a backend; 0 for no bound.
     pub(crate) bounds: [u32; 3],
     /// How many ports follow each VIP's own.
@@ -120,6 +122,7 @@ impl Scene {
             sources: Vec::new(),
             affinity: None,
             more_ports: 0,
+            mode: Mode::Nat,
             bounds: [0; 3],
             access: Vec::new(),
             folder,
@@ -186,6 +189,7 @@ impl Scene {
                     access: self.access.iter().copied().collect(),
                     backends,
                     more_ports: self.more_ports,
+                    mode: self.mode,
                     max_flows: bounds[0],
                     max_flows_per_client: bounds[1],
                     ..Service::default()

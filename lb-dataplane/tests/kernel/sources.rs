@@ -168,6 +168,8 @@ fn a_new_process_goes_on_with_the_sources_and_flows() {
     for hook in BOTH {
         let mut scene = scene(&[source([192, 0, 2, 1], 2000, 2999)]);
         let before = scene.send(hook, &packet(SYN, CLIENT, VIP)).frame().from;
+        // A SYN that stays unanswered while a slow machine opens anew would begin another flow.
+        scene.send(hook, &packet(SYN_ACK, BACKEND, &before.to_string()));
         scene.open();
         scene.apply(&[(VIP, Tcp, Maglev, &[BACKEND])]);
         assert_eq!(scene.send(hook, &packet(SYN, CLIENT, VIP)).frame().from, before);

@@ -219,3 +219,30 @@ fn a_datagrams_flow_ends_with_its_backend_and_a_connection_stays() {
         assert_eq!(protocols, [crate::flow::TCP; 2], "{flags}");
     }
 }
+
+#[test]
+fn a_flow_whose_answers_go_another_way_lives_and_ends_alone() {
+    let tables = {
+        let mut tables = serving([192, 0, 2, 1], ALGORITHM_ROUND_ROBIN, &[[10, 2, 0, 1]]);
+        for service in tables.services.values_mut() {
+            service.mode = crate::service::MODE_L2 as u8;
+        }
+        tables
+    };
+    let passes = |ticks: u32| {
+        tables.clock.set(tables.clock.get() + ticks);
+        Act::MarkAll.run(&tables);
+        Act::SweepAll.run(&tables);
+        tables.keys().len()
+    };
+    Act::Client(SYN).run(&tables);
+    assert_eq!(passes(5), 1, "half-open");
+    Act::Client(ACK).run(&tables);
+    assert_eq!(passes(seconds(600)), 1, "established");
+    Act::Client(FIN).run(&tables);
+    assert_eq!(passes(seconds(100)), 1, "transitory");
+    assert_eq!(passes(seconds(240)), 0);
+    assert!(tables.loads.borrow().values().all(|load| *load == 0));
+    Act::Client(SYN).run(&tables);
+    assert_eq!(passes(seconds(61)), 0, "half-open for too long");
+}

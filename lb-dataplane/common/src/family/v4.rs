@@ -1,8 +1,9 @@
 //! IPv4 (RFC 791).
 
-use super::{Family, V4, V6, word, words};
+use super::{Family, OUTER_TTL, UDP_LEN, V4, V6, word, words};
 use crate::checksum::{self, Delta};
 use crate::fib::{self, Route};
+use crate::flow::UDP;
 use crate::packet::Packet;
 use crate::parse::{ETHERNET_LEN, Ip, Kind};
 use crate::pipeline::NEXT_HOP_V4;
@@ -15,6 +16,8 @@ const TTL_AT: u32 = ETHERNET_LEN + 8;
 /// Where the header's checksum is, in the header. The addresses follow it.
 const CHECKSUM_AT: u32 = 10;
 const ECHO_REQUEST: u8 = 8;
+/// The protocol number of IPv4 within IP.
+const IP_IN_IP: u8 = 4;
 const UNREACHABLE: u8 = 3;
 const TIME_EXCEEDED: u8 = 11;
 const PARAMETER_PROBLEM: u8 = 12;
@@ -113,6 +116,41 @@ impl Family for V4 {
         let ([s0, s1], [d0, d1]) = (words(source), words(destination));
         packet.write(at + CHECKSUM_AT, [new, s0, s1, d0, d1])?;
         Some(change.and(Delta::of([old], [new])))
+    }
+
+    /// RFC 2003 §3.1, with the inner header's DSCP and ECN (RFC 6040 §4.1). It is not to be fragmented, so it needs no
+    /// identification (RFC 6864 §4.1).
+    #[inline(always)]
+    fn write_outer<P: Packet>(
+        packet: &mut P,
+        source: Self,
+        destination: Self,
+        len: u32,
+        has_udp: bool,
+    ) -> Option<()> {
+        let inner_at = ETHERNET_LEN + HEADER_LEN + if has_udp { UDP_LEN } else { 0 };
+        if !packet.pull(inner_at + HEADER_LEN) {
+            return None;
+        }
+        let [first] = packet.read::<1>(inner_at)?;
+        let [_, class] = first.to_ne_bytes();
+        let next = if has_udp { UDP } else { IP_IN_IP };
+        let ([s0, s1], [d0, d1]) = (words(source), words(destination));
+        let mut header = [
+            u16::from_ne_bytes([0x45, class]),
+            (len as u16).to_be(),
+            0,
+            DONT_FRAGMENT.to_be(),
+            u16::from_ne_bytes([OUTER_TTL, next]),
+            0,
+            s0,
+            s1,
+            d0,
+            d1,
+        ];
+        // The difference to nothing is the sum.
+        header[5] = !Delta::of([0; 10], header).0;
+        packet.write(ETHERNET_LEN, header)
     }
 
     #[inline(always)]

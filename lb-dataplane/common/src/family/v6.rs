@@ -1,9 +1,10 @@
 //! IPv6 (RFC 8200).
 
-use super::{Family, V4, V6, word, words};
+use super::{Family, OUTER_TTL, UDP_LEN, V4, V6, word, words};
 use crate::checksum::Delta;
 use crate::fib::Route;
 use crate::fib6;
+use crate::flow::UDP;
 use crate::packet::Packet;
 use crate::parse::{ETHERNET_LEN, Ip, Kind};
 use crate::pipeline::NEXT_HOP_V6;
@@ -27,6 +28,8 @@ const EXTENSION_LEN: u32 = 8;
 /// Bytes that all of a packet's extension headers may have: an offset beyond is the kernel's, too.
 const MAX_EXTENSIONS_LEN: u32 = 1024;
 
+/// The protocol number of IPv6 within IP.
+const IP6_IN_IP6: u8 = 41;
 const UNREACHABLE: u8 = 1;
 const PARAMETER_PROBLEM: u8 = 4;
 const ECHO_REQUEST: u8 = 128;
@@ -134,6 +137,28 @@ impl Family for V6 {
         packet.write(at + ADDRESSES_AT, all_words(source))?;
         packet.write(at + ADDRESSES_AT + 16, all_words(destination))?;
         Some(change)
+    }
+
+    /// RFC 2473 §6, with the inner header's traffic class and flow label (RFC 6040 §4.1, RFC 6438 §3).
+    #[inline(always)]
+    fn write_outer<P: Packet>(
+        packet: &mut P,
+        source: Self,
+        destination: Self,
+        len: u32,
+        has_udp: bool,
+    ) -> Option<()> {
+        let inner_at = ETHERNET_LEN + HEADER_LEN + if has_udp { UDP_LEN } else { 0 };
+        if !packet.pull(inner_at + HEADER_LEN) {
+            return None;
+        }
+        let [class, label] = packet.read::<2>(inner_at)?;
+        let next = if has_udp { UDP } else { IP6_IN_IP6 };
+        let payload_len = ((len - HEADER_LEN) as u16).to_be();
+        let next_and_hops = u16::from_ne_bytes([next, OUTER_TTL]);
+        packet.write(ETHERNET_LEN, [class, label, payload_len, next_and_hops])?;
+        packet.write(ETHERNET_LEN + ADDRESSES_AT, all_words(source))?;
+        packet.write(ETHERNET_LEN + ADDRESSES_AT + 16, all_words(destination))
     }
 
     #[inline(always)]

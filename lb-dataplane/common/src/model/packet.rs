@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use crate::checksum;
-use crate::packet::{ChecksumChange, Packet};
+use crate::packet::{ChecksumChange, Outer, Packet};
 use crate::reason::Reason;
 
 /// A packet at TC (`RESOLVES`) or at XDP.
@@ -71,6 +71,14 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
             let at = at as usize + 2 * n;
             self.bytes[at..at + 2].copy_from_slice(&word.to_ne_bytes());
         }
+        Some(())
+    }
+
+    fn grow(&mut self, outer: Outer) -> Option<()> {
+        let len = outer.bytes() as usize;
+        self.bytes.splice(14..14, std::iter::repeat_n(0xaa, len));
+        self.linear += len;
+        self.partial = self.partial.map(|at| at + len);
         Some(())
     }
 

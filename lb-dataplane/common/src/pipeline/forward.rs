@@ -4,7 +4,7 @@ use super::{NEXT_HOP_V4, NEXT_HOP_V6, Scratch, Way, either, not_handled};
 use crate::checksum::Delta;
 use crate::family::{Family, V4};
 use crate::fib::{MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED, MemberEntry, Route};
-use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey};
+use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, mode_of};
 use crate::hash::FlowHash;
 use crate::packet::Packet;
 use crate::parse::{ETHERNET_LEN, Ip, Kind, Transport};
@@ -16,7 +16,7 @@ use crate::tables::{FamilyTables, Tables};
 
 /// What [`route`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+pub(super) enum Found {
     Member,
     Kernel,
     Blackhole,
@@ -25,7 +25,7 @@ enum Found {
 
 /// Looks a destination up in the FIB; the member is written only if one is found.
 #[inline(never)]
-fn route<A: Family, T: Tables>(
+pub(super) fn route<A: Family, T: Tables>(
     tables: &T,
     destination: A,
     key: &FlowKey<A>,
@@ -132,6 +132,7 @@ pub(super) fn find_quoted<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
     let entry = tables.flow(&arrival.key).ok_or_else(|| not_handled(tables, ip))?;
     step.translation = entry.translation();
     step.direction = entry.direction();
+    step.mode = mode_of(entry.state());
     if ip.ttl <= 1 { Err(Reason::FlowTtlExpired) } else { Ok(()) }
 }
 
@@ -226,7 +227,11 @@ pub(super) fn forward_plain<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
 
 /// Bytes of the packet, or of one segment where the kernel merged several.
 #[inline(always)]
-fn packet_len<A: Family, P: Packet>(packet: &P, ip: &Ip<A>, transport: &Transport) -> u32 {
+pub(super) fn packet_len<A: Family, P: Packet>(
+    packet: &P,
+    ip: &Ip<A>,
+    transport: &Transport,
+) -> u32 {
     match packet.segment_payload() {
         0 => ip.total_len,
         payload => ip.transport_at() - ETHERNET_LEN + transport.header_len + payload,
@@ -242,6 +247,17 @@ fn send<A: Family, P: Packet>(
     way: &mut Way,
 ) -> Option<()> {
     A::write_ttl(packet, ip.ttl.wrapping_sub(1))?;
+    address_frame(packet, member, destination, way)
+}
+
+/// Addresses the frame, or says whose MAC the kernel is to find.
+#[inline(always)]
+pub(super) fn address_frame<A: Family, P: Packet>(
+    packet: &mut P,
+    member: &MemberEntry,
+    destination: A,
+    way: &mut Way,
+) -> Option<()> {
     way.ifindex = member.ifindex;
     if member.flags & MEMBER_RESOLVED != 0 {
         return rewrite::set_macs(packet, member.destination_mac, member.source_mac);

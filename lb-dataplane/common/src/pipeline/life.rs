@@ -6,10 +6,11 @@ use crate::family::Family;
 use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowKey, STATE_BACKEND_FIN,
     STATE_BACKEND_RESET, STATE_CLAIMED, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING,
-    STATE_CONFIRMED, STATE_GOING, STATE_REPLIED, TCP, remove_to_backend,
+    STATE_CONFIRMED, STATE_GOING, STATE_REPLIED, TCP, mode_of, remove_to_backend,
 };
 use crate::parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::reason::Reason;
+use crate::service::MODE_NAT;
 use crate::tables::{FamilyTables, Tables};
 
 /// Ticks of silence after which a SYN that no backend answered chooses anew: its backend may have gone.
@@ -81,6 +82,7 @@ pub(super) fn observe<A: Family, T: Tables + FamilyTables<A>>(
     let to_client = entry.direction() == DIRECTION_TO_CLIENT;
     let is_tcp = arrival.key.protocol() == TCP;
     let flags = if is_tcp { arrival.flags } else { 0 };
+    let is_direct = mode_of(state) != MODE_NAT;
     let mut bits = match (to_client, flags & TCP_FIN != 0) {
         (true, true) => STATE_REPLIED | STATE_BACKEND_FIN,
         (true, false) => STATE_REPLIED,
@@ -90,7 +92,12 @@ pub(super) fn observe<A: Family, T: Tables + FamilyTables<A>>(
     if flags & TCP_RST != 0 {
         bits |= if to_client { STATE_BACKEND_RESET } else { STATE_CLIENT_RESET };
     } else if !to_client {
-        if state & STATE_REPLIED != 0 && (!is_tcp || answers(arrival, entry)) {
+        if is_direct {
+            // What the backend sends is not seen here: a client that goes on has had an answer.
+            if !is_tcp || flags & (TCP_SYN | TCP_ACK) == TCP_ACK {
+                bits |= STATE_REPLIED | STATE_CONFIRMED;
+            }
+        } else if state & STATE_REPLIED != 0 && (!is_tcp || answers(arrival, entry)) {
             bits |= STATE_CONFIRMED;
         }
         if state & STATE_CLIENT_RESET != 0 {

@@ -1,0 +1,110 @@
+//! Direct server return: a client's packets reach a backend with the addresses that they came with, in a frame to its MAC or in
+//! another packet, and the backend answers the client itself. So there is no direction to the client, and what a backend
+//! sends says nothing of a flow's life.
+
+use super::forward::{Found, address_frame, packet_len, route};
+use super::{Scratch, Way};
+use crate::family::Family;
+use crate::fib::{MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED};
+use crate::hash::FlowHash;
+use crate::packet::{Outer, Packet};
+use crate::parse::{ETHERNET_LEN, Kind};
+use crate::punt::QUOTED;
+use crate::reason::Reason;
+use crate::service::{MODE_GUE, MODE_L2};
+use crate::tables::{FamilyTables, Tables};
+
+/// Bytes of a UDP header.
+const UDP_LEN: u32 = 8;
+/// The port of GUE (IANA, "gue"). The datagrams are of its variant 1: the packet follows UDP's header (draft-ietf-intarea-gue §4).
+const GUE_PORT: u16 = 6080;
+/// Source ports of GUE: those that RFC 6335 §6 leaves to everybody.
+const FIRST_SOURCE_PORT: u16 = 49_152;
+
+/// Sends a packet of a flow, or an ICMP error about one, to the flow's backend.
+#[inline(never)]
+pub(super) fn forward_direct<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch<A>,
+    way: &mut Way,
+) -> Reason {
+    super::either(forward(packet, tables, scratch, way))
+}
+
+#[inline(always)]
+fn forward<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch<A>,
+    way: &mut Way,
+) -> Result<Reason, Reason> {
+    let Scratch { ip, transport, arrival, step, member, .. } = scratch;
+    // No error is sent about a later fragment or an error (RFC 1122 §3.2.2).
+    let may_tell = !matches!(transport.kind, Kind::LaterFragment | Kind::Error);
+    if ip.ttl <= 1 {
+        if may_tell {
+            packet.punt(Reason::FlowTtlExpired, A::QUOTED_SHORT, 0);
+        }
+        return Err(Reason::FlowTtlExpired);
+    }
+    let backend = step.translation.destination;
+    let found = route(tables, backend, &arrival.key, member);
+    if found == Found::Blackhole {
+        return Err(Reason::FlowBlackhole);
+    }
+    let overhead = match step.mode {
+        MODE_L2 => 0,
+        MODE_GUE => A::HEADER_LEN + UDP_LEN,
+        _ => A::HEADER_LEN,
+    };
+    let len = packet_len(packet, ip, transport) + overhead;
+    if found == Found::Member && len > u32::from(member.mtu) {
+        if ip.must_stay_whole && may_tell {
+            let room = u32::from(member.mtu).saturating_sub(overhead);
+            packet.punt(Reason::FlowTooBig, QUOTED, room as u16);
+        }
+        return Err(Reason::FlowTooBig);
+    }
+    let is_resolved = member.flags & MEMBER_RESOLVED != 0;
+    if step.mode == MODE_L2 {
+        let behind_gateway = member.flags & (MEMBER_HAS_GATEWAY | MEMBER_HAS_GATEWAY6) != 0;
+        // The kernel would lead such a packet to the VIP again.
+        if found != Found::Member || behind_gateway || !is_resolved && !P::RESOLVES_NEIGHBOURS {
+            return Err(Reason::DirectUnreachable);
+        }
+        A::write_ttl(packet, ip.ttl.wrapping_sub(1)).ok_or(Reason::WriteFault)?;
+        address_frame(packet, member, backend, way).ok_or(Reason::WriteFault)?;
+        return Ok(Reason::ForwardedDirectly);
+    }
+    A::write_ttl(packet, ip.ttl.wrapping_sub(1)).ok_or(Reason::WriteFault)?;
+    // Merged segments may be longer than the field can say; whoever takes them apart writes it anew.
+    let inner_len = match packet.segment_payload() {
+        0 => ip.total_len,
+        _ => packet.frame_len() - ETHERNET_LEN,
+    };
+    let has_udp = step.mode == MODE_GUE;
+    packet
+        .grow(Outer { is_v6: A::NEXT_HOP == super::NEXT_HOP_V6, has_udp })
+        .ok_or(Reason::WriteFault)?;
+    A::write_outer(packet, step.translation.source, backend, inner_len + overhead, has_udp)
+        .ok_or(Reason::WriteFault)?;
+    if has_udp {
+        let port = FIRST_SOURCE_PORT | FlowHash::of(&arrival.key).for_route() as u16;
+        let len = (inner_len + UDP_LEN) as u16;
+        // No checksum: what is inside has its own (RFC 768; RFC 6935 §5, RFC 6936).
+        packet
+            .write(ETHERNET_LEN + A::HEADER_LEN, [port.to_be(), GUE_PORT.to_be(), len.to_be(), 0])
+            .ok_or(Reason::WriteFault)?;
+    }
+    match found {
+        Found::Member => {}
+        Found::Kernel | Found::Blackhole => return Err(Reason::FlowRoutedByKernel),
+        Found::Nothing => return Err(Reason::FlowNoRoute),
+    }
+    if !is_resolved && !P::RESOLVES_NEIGHBOURS {
+        return Err(Reason::FlowNextHopUnresolved);
+    }
+    address_frame(packet, member, backend, way).ok_or(Reason::WriteFault)?;
+    Ok(Reason::ForwardedByTunnel)
+}

@@ -1,0 +1,212 @@
+//! Direct server return: packets reach a backend as they came, in a frame to its MAC or within another packet.
+
+use lb_dataplane::Reason;
+use lb_dataplane::table::Algorithm::Maglev;
+use lb_dataplane::table::Mode::{self, Gue, IpInIp, L2};
+use lb_dataplane::table::Protocol::{Tcp, Udp};
+
+use crate::frame::{ACK, Carries, FIN, Frame, SYN, UDP, packet, sum};
+use crate::scene::{BACKEND_SIDE, BOTH, Ended, Scene};
+
+/// A VIP, a client, a backend and an address of ours of one family, without ports.
+const FAMILIES: [[&str; 4]; 2] = [
+    ["192.0.2.1", "10.1.0.5", "10.2.0.9", "10.2.0.1"],
+    ["[2001:db8:f::1]", "[2001:db8:1::5]", "[2001:db8:2::9]", "[2001:db8:2::1]"],
+];
+
+fn at(address: &str, port: u16) -> String {
+    format!("{address}:{port}")
+}
+
+fn scene(mode: Mode, [vip, _, backend, ours]: [&str; 4]) -> Scene {
+    let mut scene = Scene::new();
+    scene.mode = mode;
+    if mode != L2 {
+        let address = at(ours, 1).parse::<std::net::SocketAddr>().unwrap().ip();
+        scene.sources = vec![lb_dataplane::table::Source { address, first_port: 1, last_port: 1 }];
+    }
+    let (vip, backend) = (at(vip, 80), at(backend, 80));
+    scene.apply(&[(&vip, Tcp, Maglev, &[&backend]), (&vip, Udp, Maglev, &[&backend])]);
+    scene
+}
+
+/// The packet inside, in the frame around it; the headers around are checked.
+fn inside(ended: &Ended, mode: Mode, [_, _, backend, ours]: [&str; 4]) -> Frame {
+    let bytes = ended.bytes();
+    let (ethernet, ip) = bytes.split_at(14);
+    let of = |address: &str| at(address, 0).parse::<std::net::SocketAddr>().unwrap().ip();
+    let v6 = of(backend).is_ipv6();
+    let next = match mode {
+        IpInIp if v6 => 41,
+        IpInIp => 4,
+        Gue => 17,
+        Mode::Nat | L2 => return ended.frame(),
+    };
+    let (header, mut rest) = ip.split_at(if v6 { 40 } else { 20 });
+    let octets = |address: &str| match of(address) {
+        std::net::IpAddr::V4(address) => address.octets().to_vec(),
+        std::net::IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let addresses = [octets(ours), octets(backend)].concat();
+    let word = |bytes: &[u8], n: usize| u16::from_be_bytes([bytes[n], bytes[n + 1]]);
+    if v6 {
+        assert_eq!((header[0] >> 4, header[6], header[7]), (6, next, 64));
+        assert_eq!(usize::from(word(header, 4)), rest.len());
+        assert_eq!(header[8..], addresses);
+    } else {
+        assert_eq!((header[0], header[8], header[9]), (0x45, 64, next));
+        assert_eq!(usize::from(word(header, 2)), ip.len());
+        assert_eq!(sum(&[header]), 0, "checksum of {header:02x?}");
+        assert_eq!(header[12..], addresses);
+    }
+    if mode == Gue {
+        assert!(word(rest, 0) >= 49_152, "source port {}", word(rest, 0));
+        assert_eq!((word(rest, 2), word(rest, 6)), (6080, 0));
+        assert_eq!(usize::from(word(rest, 4)), rest.len());
+        rest = &rest[8..];
+    }
+    Frame::parse(&[ethernet, rest].concat())
+}
+
+fn reason(mode: Mode) -> Reason {
+    if mode == L2 { Reason::ForwardedDirectly } else { Reason::ForwardedByTunnel }
+}
+
+#[test]
+fn packets_reach_the_backend_as_they_came() {
+    for hook in BOTH {
+        for mode in [L2, IpInIp, Gue] {
+            for family in FAMILIES {
+                let [vip, client, ..] = family;
+                let mut scene = scene(mode, family);
+                for carries in [SYN, ACK, FIN, UDP, Carries::Udp { checksum: false }] {
+                    for len in [0, 1, 33, 1200] {
+                        if vip.starts_with('[') && carries == (Carries::Udp { checksum: false }) {
+                            continue;
+                        }
+                        let sent = packet(carries, &at(client, 40_000), &at(vip, 80)).payload(len);
+                        let ended = scene.send(hook, &sent);
+                        let seen = (ended.reason, ended.ifindex);
+                        assert_eq!(seen, (reason(mode), 8), "{hook:?} {mode:?} {vip} {carries:?}");
+                        let expected = Frame {
+                            destination_mac: BACKEND_SIDE.destination_mac.unwrap(),
+                            source_mac: BACKEND_SIDE.source_mac,
+                            ttl: 63,
+                            ..sent
+                        };
+                        assert_eq!(inside(&ended, mode, family), expected, "{hook:?} {mode:?}");
+                    }
+                }
+                let flows = scene.get().flows(9).unwrap();
+                assert_eq!(flows.len(), 2, "{flows:?}");
+                assert!(flows.iter().all(|flow| flow.backend.port() == 80), "{flows:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flow_stays_with_its_backend_and_is_one_entry() {
+    for hook in BOTH {
+        for mode in [L2, IpInIp, Gue] {
+            let family = FAMILIES[0];
+            let [vip, client, backend, _] = family;
+            let mut scene = scene(mode, family);
+            let (vip, client) = (at(vip, 80), at(client, 40_000));
+            scene.send(hook, &packet(SYN, &client, &vip));
+            scene.send(hook, &packet(ACK, &client, &vip));
+            assert_eq!(scene.entries().len(), 1, "{hook:?} {mode:?}");
+            let draining = format!("draining {}", at(backend, 80));
+            scene.serve(&vip, Tcp, Maglev, &[&draining, "10.2.0.10:80"]);
+            let old = scene.send(hook, &packet(ACK, &client, &vip));
+            if mode != L2 {
+                assert_eq!(old.bytes()[30..34], [10, 2, 0, 9], "{hook:?} {mode:?}");
+            }
+            let backends = scene.get().flows(9).unwrap();
+            assert_eq!(backends[0].backend.to_string(), at(backend, 80));
+            // A SYN on a closing flow begins anew, at a backend that takes new flows.
+            scene.send(hook, &packet(FIN, &client, &vip));
+            scene.send(hook, &packet(SYN, &client, &vip));
+            let flows = scene.get().flows(9).unwrap();
+            assert_eq!(flows.len(), 1);
+            assert_eq!(flows[0].backend.to_string(), "10.2.0.10:80", "{hook:?} {mode:?}");
+            let active = |scene: &mut Scene| -> u64 {
+                let counters = scene.get().service_counters().unwrap();
+                counters.values().flat_map(|service| &service.backends).map(|b| b.active).sum()
+            };
+            assert_eq!(active(&mut scene), 1, "{hook:?} {mode:?}");
+        }
+    }
+}
+
+#[test]
+fn a_backend_that_cannot_have_packets_as_they_came_gets_none_unencapsulated() {
+    for hook in BOTH {
+        // Backends that the kernel has the route to, that are behind a gateway, and whose MAC is not known yet.
+        for (backend, l2, tunnel) in [
+            ("10.3.0.9", Reason::DirectUnreachable, Reason::FlowRoutedByKernel),
+            ("10.4.0.9", Reason::FlowBlackhole, Reason::FlowBlackhole),
+            ("10.9.0.9", Reason::DirectUnreachable, Reason::FlowNoRoute),
+            ("10.6.0.9", Reason::DirectUnreachable, Reason::ForwardedByTunnel),
+            ("10.5.0.9", Reason::ForwardedDirectly, Reason::ForwardedByTunnel),
+        ] {
+            for (mode, expected) in [(L2, l2), (IpInIp, tunnel)] {
+                let family = ["192.0.2.1", "10.1.0.5", backend, "10.2.0.1"];
+                let mut scene = scene(mode, family);
+                let ended = scene.send(hook, &packet(SYN, "10.1.0.5:40000", "192.0.2.1:80"));
+                let has_no_mac = backend == "10.5.0.9" || backend == "10.6.0.9";
+                let expected = match (hook, mode) {
+                    (lb_dataplane::Hook::Xdp, L2) if has_no_mac => Reason::DirectUnreachable,
+                    (lb_dataplane::Hook::Xdp, _) if has_no_mac => Reason::FlowNextHopUnresolved,
+                    _ => expected,
+                };
+                assert_eq!(ended.reason, expected, "{hook:?} {mode:?} {backend}");
+                if mode == IpInIp && expected != Reason::FlowBlackhole {
+                    inside(&ended, mode, family);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_too_long_with_the_headers_around_it_is_not_sent() {
+    for hook in BOTH {
+        for family in FAMILIES {
+            let [vip, client, ..] = family;
+            let header_len = if vip.starts_with('[') { 40 } else { 20 };
+            for (mode, overhead) in [(L2, 0), (IpInIp, header_len), (Gue, header_len + 8)] {
+                let mut scene = scene(mode, family);
+                let most = 1500 - overhead - header_len - 20;
+                let sent = packet(ACK, &at(client, 40_000), &at(vip, 80));
+                let whole = Frame { fragment: 0x4000, ..sent };
+                let fits = scene.send(hook, &whole.clone().payload(most));
+                assert_eq!(fits.reason, reason(mode), "{hook:?} {mode:?} {vip}");
+                let longer = scene.send(hook, &whole.payload(most + 1));
+                assert_eq!(longer.reason, Reason::FlowTooBig, "{hook:?} {mode:?} {vip}");
+                let old = scene.send(hook, &packet(ACK, &at(client, 1), &at(vip, 80)).ttl(1));
+                assert_eq!(old.reason, Reason::FlowTtlExpired, "{hook:?} {mode:?} {vip}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_about_what_the_backend_sent_reaches_it() {
+    for hook in BOTH {
+        for mode in [L2, IpInIp, Gue] {
+            let family = FAMILIES[0];
+            let [vip, client, ..] = family;
+            let mut scene = scene(mode, family);
+            scene.send(hook, &packet(UDP, &at(client, 40_000), &at(vip, 80)));
+            let quoted = packet(UDP, &at(vip, 80), &at(client, 40_000)).bytes()[14..].to_vec();
+            let unreachable = Carries::Icmp { kind: 3, code: 4 };
+            let error =
+                Frame { payload: quoted.clone(), ..packet(unreachable, "10.1.0.1:9", &at(vip, 0)) };
+            let ended = scene.send(hook, &error);
+            assert_eq!(ended.reason, reason(mode), "{hook:?} {mode:?}");
+            let seen = inside(&ended, mode, family);
+            assert_eq!((seen.payload, seen.to.ip()), (quoted, error.to.ip()), "{hook:?} {mode:?}");
+        }
+    }
+}
