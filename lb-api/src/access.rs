@@ -66,6 +66,8 @@ pub enum Denied {
     Expired,
     /// A user without a role.
     User(u32),
+    /// A certificate without a role.
+    Certificate,
     /// Too many failures from there; the time is how long to wait.
     Limited(Duration),
 }
@@ -84,7 +86,10 @@ pub struct Access {
     /// The tokens.
     pub tokens: Tokens,
     users: BTreeMap<u32, Role>,
-    limiter: Mutex<Limiter>,
+    /// Who may do what with a client's certificate, by its name.
+    certificates: BTreeMap<String, Role>,
+    failed: Mutex<Limiter>,
+    asked: Mutex<Limiter>,
     failures: Failures,
     audit: Audit,
 }
@@ -104,28 +109,68 @@ impl Access {
         let audit = Audit::open(folder)?;
         let mut users = users;
         users.extend([(0, Role::Admin), (own, Role::Admin)]);
-        let limiter = Mutex::default();
-        Ok((Self { tokens, users, limiter, failures: Failures::default(), audit }, warning))
+        let access = Self {
+            tokens,
+            users,
+            certificates: BTreeMap::new(),
+            failed: Mutex::new(Limiter::of_failures()),
+            asked: Mutex::new(Limiter::of_requests()),
+            failures: Failures::default(),
+            audit,
+        };
+        Ok((access, warning))
     }
 
-    /// Lets somebody in, or says why not. `token` is what they bring.
+    /// Whoever has a certificate of one of these names has its role.
+    #[must_use]
+    pub fn with_certificates(mut self, roles: BTreeMap<String, Role>) -> Self {
+        self.certificates = roles;
+        self
+    }
+
+    /// Counts a request, or says how long its source has to wait. This host's processes do not have to.
+    ///
+    /// # Errors
+    ///
+    /// It has to wait for so long.
+    pub fn count(&self, peer: Peer) -> Result<(), Duration> {
+        let Peer::Tcp(address) = peer else { return Ok(()) };
+        let now = Instant::now();
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        match asked.has_to_wait(address.ip(), now) {
+            Some(wait) => Err(wait),
+            None => {
+                asked.count(address.ip(), now);
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets somebody in, or says why not. `token` is what they bring, and `certificate` the names of a certificate that is
+    /// theirs.
     ///
     /// # Errors
     ///
     /// They are not let in.
-    pub fn admit(&self, peer: Peer, token: Option<&str>) -> Result<Caller, Denied> {
+    pub fn admit(
+        &self,
+        peer: Peer,
+        token: Option<&str>,
+        certificate: &[String],
+    ) -> Result<Caller, Denied> {
         let address = match (peer, token) {
             (Peer::Unix { uid, .. }, None) => {
                 let role = *self.users.get(&uid).ok_or(Denied::User(uid))?;
                 return Ok(Caller { name: format!("uid {uid}"), role });
             }
-            // A token counts more than the user: a service may share its user with others.
+            // A token counts more than the user or the certificate: a service may share its user with others.
             (Peer::Unix { .. }, Some(_)) => None,
-            (Peer::Tcp(_), None) => return Err(Denied::NoToken),
+            (Peer::Tcp(_), None) if certificate.is_empty() => return Err(Denied::NoToken),
+            (Peer::Tcp(_), None) => return self.by_certificate(certificate),
             (Peer::Tcp(address), Some(_)) => Some(address.ip()),
         };
         let now = Instant::now();
-        let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limiter = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = address.and_then(|address| limiter.has_to_wait(address, now));
         if let Some(wait) = wait {
             self.failures.limited.fetch_add(1, Ordering::Relaxed);
@@ -139,9 +184,16 @@ impl Access {
         };
         count.fetch_add(1, Ordering::Relaxed);
         if let Some(address) = address {
-            limiter.failed(address, now);
+            limiter.count(address, now);
         }
         Err(denied)
+    }
+
+    /// The best role that one of the names has.
+    fn by_certificate(&self, names: &[String]) -> Result<Caller, Denied> {
+        let roles = names.iter().filter_map(|name| Some((*self.certificates.get(name)?, name)));
+        let (role, name) = roles.max_by_key(|(role, _)| *role).ok_or(Denied::Certificate)?;
+        Ok(Caller { name: format!("certificate {name}"), role })
     }
 
     /// Logins that failed, by reason.
@@ -152,9 +204,16 @@ impl Access {
     }
 
     /// Writes down what somebody did or tried.
-    pub fn record(&self, caller: Option<&Caller>, peer: Peer, what: &str, status: u16) {
+    pub fn record(
+        &self,
+        caller: Option<&Caller>,
+        peer: Peer,
+        request: &str,
+        what: &str,
+        status: u16,
+    ) {
         let who = caller.map_or("", |caller| &caller.name);
-        self.audit.write(&Entry { who, from: &peer.to_string(), what, status });
+        self.audit.write(&Entry { who, from: &peer.to_string(), request, what, status });
     }
 }
 
@@ -178,12 +237,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let users = [(1000, Role::Viewer)].into();
         let (access, _) = Access::open(folder.path(), users, 990).unwrap();
-        let role = |peer| access.admit(peer, None).map(|caller| caller.role);
+        let role = |peer| access.admit(peer, None, &[]).map(|caller| caller.role);
         assert_eq!(role(unix(0)), Ok(Role::Admin));
         assert_eq!(role(unix(990)), Ok(Role::Admin));
         assert_eq!(role(unix(1000)), Ok(Role::Viewer));
         assert_eq!(role(unix(1001)), Err(Denied::User(1001)));
         assert_eq!(role(FAR), Err(Denied::NoToken));
+    }
+
+    #[test]
+    fn a_certificate_has_the_best_role_of_its_names_and_without_one_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (access, _) = Access::open(folder.path(), BTreeMap::new(), 0).unwrap();
+        let roles = [("ci.example".into(), Role::Operator), ("all.example".into(), Role::Viewer)];
+        let access = access.with_certificates(roles.into());
+        let admit = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+            access.admit(FAR, None, &names)
+        };
+        let caller = admit(&["all.example", "ci.example", "x"]).unwrap();
+        assert_eq!((caller.name.as_str(), caller.role), ("certificate ci.example", Role::Operator));
+        assert_eq!(admit(&["x"]), Err(Denied::Certificate));
+        assert_eq!(admit(&[]), Err(Denied::NoToken));
     }
 
     #[test]
@@ -196,14 +271,14 @@ mod tests {
         };
         let (token, expired) = (make("ci", None), make("old", Some(0)));
         let ci = Caller { name: "token ci".into(), role: Role::Viewer };
-        assert_eq!(access.admit(FAR, Some(&token)), Ok(ci.clone()));
-        assert_eq!(access.admit(unix(0), Some(&token)), Ok(ci));
-        assert_eq!(access.admit(unix(0), Some("x")), Err(Denied::Unknown));
-        assert_eq!(access.admit(FAR, Some(&expired)), Err(Denied::Expired));
+        assert_eq!(access.admit(FAR, Some(&token), &[]), Ok(ci.clone()));
+        assert_eq!(access.admit(unix(0), Some(&token), &[]), Ok(ci));
+        assert_eq!(access.admit(unix(0), Some("x"), &[]), Err(Denied::Unknown));
+        assert_eq!(access.admit(FAR, Some(&expired), &[]), Err(Denied::Expired));
         for _ in 0..9 {
-            assert_eq!(access.admit(FAR, Some("guess")), Err(Denied::Unknown));
+            assert_eq!(access.admit(FAR, Some("guess"), &[]), Err(Denied::Unknown));
         }
-        let limited = access.admit(FAR, Some(&token));
+        let limited = access.admit(FAR, Some(&token), &[]);
         assert!(matches!(limited, Err(Denied::Limited(_))), "{limited:?}");
         assert_eq!(access.failures(), [("unknown", 10), ("expired", 1), ("limited", 1)]);
     }

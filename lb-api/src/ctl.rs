@@ -74,8 +74,9 @@ fn words(problem: &Problem) -> String {
 
 /// Carries a command line out.
 pub async fn run(arguments: Arguments) -> ExitCode {
-    let Arguments { server, token_file, ca_file, output, command } = arguments;
-    let outcome = match Client::new(server, token_file.as_deref(), ca_file.as_deref()) {
+    let Arguments { server, token_file, ca_file, cert_file, key_file, output, command } = arguments;
+    let identity = cert_file.as_deref().zip(key_file.as_deref());
+    let outcome = match Client::new(server, token_file.as_deref(), ca_file.as_deref(), identity) {
         Ok(client) => carry_out(&client, command, output).await,
         Err(error) => Err(error),
     };

@@ -137,7 +137,9 @@ fn access(config: &Config) -> Result<(Arc<Access>, Option<String>)> {
         .with_context(|| {
             format!("cannot use the tokens and the audit log in {}", folder.display())
         })?;
-    Ok((Arc::new(access), warning))
+    let clients = config.api.tls.iter().flat_map(|tls| &tls.clients);
+    let certificates = clients.map(|client| (client.name.clone(), client.role)).collect();
+    Ok((Arc::new(access.with_certificates(certificates)), warning))
 }
 
 async fn start(

@@ -10,6 +10,7 @@ mod openapi;
 mod patch;
 mod probes;
 mod problem;
+mod request;
 mod resources;
 mod terms;
 mod tls;
@@ -129,6 +130,7 @@ pub fn router(
             Refused::method(request.method(), request.uri().path())
         })
         .layer(middleware::from_fn_with_state(access, guard::guard))
+        .layer(middleware::from_fn(request::identify))
 }
 
 /// The API for a TCP listener: only for requests that mean a loopback host, so that no web page can reach it by a name

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::preflight;
-use crate::shell::{cargo, find, read, run as run_command, step};
+use crate::shell::{cargo, find, read, root, run as run_command, step};
 
 /// What a command needs on the machine.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,11 @@ const ASIDE_PACKAGES: [(&str, &str, &str); 2] =
     [("bird1", "bird", "usr/sbin/bird6"), ("openbgpd", "openbgpd", "usr/sbin/bgpd")];
 const ASIDE: &str = "/usr/local/lib/lbd-test";
 
+/// What asks the API for everything that its description allows, in a Python environment of its own below [`ASIDE`]. Its
+/// version and those of what it uses stand in a file beside the test.
+const SCHEMATHESIS: &str = "schemathesis";
+const SCHEMATHESIS_NEEDS: &str = "integration/schemathesis/requirements.txt";
+
 /// Installs what `needs` asks for and this machine lacks.
 pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     let mut packages: Vec<&str> = Vec::new();
@@ -79,6 +84,10 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
             LAB_PROGRAMS.iter().filter(|(p, _)| find(p).is_none()).map(|(_, package)| package),
         );
     }
+    let schemathesis = needs.contains(&Need::Test) && !has_schemathesis()?;
+    if schemathesis && read(Command::new("python3").args(["-c", "import ensurepip"])).is_err() {
+        packages.push("python3-venv");
+    }
     if needs.contains(&Need::Peers) && find("haproxy").is_none() {
         packages.push("haproxy");
     }
@@ -97,6 +106,9 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     }
     if needs.contains(&Need::Build) && linker {
         step("Compiling bpf-linker (about a minute)", install_bpf_linker)?;
+    }
+    if schemathesis {
+        step("Installing schemathesis, which asks the API for everything", install_schemathesis)?;
     }
     if needs.contains(&Need::Test) {
         install("cargo-nextest", NEXTEST, "the test runner", &[])?;
@@ -159,6 +171,24 @@ fn install_bpf_linker() -> Result<()> {
             .env("PATH", path);
     }
     run_command(&mut command)
+}
+
+/// Whether it is there in the version that the tests are written for.
+fn has_schemathesis() -> Result<bool> {
+    let needs = fs::read_to_string(root().join(SCHEMATHESIS_NEEDS))?;
+    let installed = Path::new(ASIDE).join(SCHEMATHESIS).join("requirements.txt");
+    Ok(fs::read_to_string(installed).is_ok_and(|installed| installed == needs))
+}
+
+fn install_schemathesis() -> Result<()> {
+    let folder = Path::new(ASIDE).join(SCHEMATHESIS);
+    let needs = root().join(SCHEMATHESIS_NEEDS);
+    run_command(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    let pip = ["-q", "install", "--disable-pip-version-check", "--no-deps", "-r"];
+    run_command(Command::new(folder.join("bin/pip")).args(pip).arg(&needs))?;
+    // Last, so that what was interrupted is done anew.
+    fs::copy(&needs, folder.join("requirements.txt"))?;
+    Ok(())
 }
 
 /// Unpacks a package without installing it.

@@ -7,4 +7,5 @@ mod dual_stack;
 mod hello;
 mod operating;
 mod routing;
+mod schemathesis;
 mod traffic;

@@ -27,6 +27,8 @@ pub(super) struct Entry<'a> {
     pub(super) who: &'a str,
     /// From where.
     pub(super) from: &'a str,
+    /// The request's id, which its answer has, too.
+    pub(super) request: &'a str,
     /// What: `PUT /api/v1/vips/web`.
     pub(super) what: &'a str,
     /// The answer's status.
@@ -68,9 +70,9 @@ impl Audit {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = self.append(&mut open, &text) {
             *open = None;
-            let Entry { who, from, what, status } = entry;
+            let Entry { who, from, request, what, status } = entry;
             let file = self.path.display();
-            tracing::error!(who, from, what, status, "cannot write {file}: {error}");
+            tracing::error!(who, from, request, what, status, "cannot write {file}: {error}");
         }
     }
 
@@ -102,7 +104,7 @@ mod tests {
     use super::*;
 
     fn entry(what: &str) -> Entry<'_> {
-        Entry { who: "token ci", from: "192.0.2.1:4000", what, status: 200 }
+        Entry { who: "token ci", from: "192.0.2.1:4000", request: "7", what, status: 200 }
     }
 
     fn lines(path: &Path) -> Vec<String> {
@@ -129,7 +131,7 @@ mod tests {
     #[test]
     fn the_log_is_bounded_and_keeps_the_newest_files() {
         let folder = tempfile::tempdir().unwrap();
-        let audit = Audit::with_room(folder.path(), 250).unwrap();
+        let audit = Audit::with_room(folder.path(), 300).unwrap();
         let all: Vec<_> = (0..30).map(|n| format!("PUT {n:02}")).collect();
         all.iter().for_each(|what| audit.write(&entry(what)));
         let names = ["audit.log.4", "audit.log.3", "audit.log.2", "audit.log.1", "audit.log"];

@@ -1,34 +1,46 @@
-//! Failed logins: each address may fail a few times, and then has to wait.
+//! What one source may do so often: fail to log in a few times, ask for so much in a second. Then it has to wait.
 //!
-//! A source's debt is a moment: every failure moves it [`COST`] into the future, and time catches up with it. While it is
-//! more than [`PATIENCE`] ahead, the source is not listened to.
+//! A source's debt is a moment: every deed moves it by its cost into the future, and time catches up with it. While it is
+//! further ahead than patience goes, the source is not listened to.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// What a failure costs: ten a minute can go on for ever.
-const COST: Duration = Duration::from_secs(6);
-/// Ten failures at once are forgiven.
-const PATIENCE: Duration = Duration::from_secs(54);
 /// Sources that are remembered; beyond, the one that is forgiven first gives way.
 const MAX_SOURCES: usize = 4096;
 
-/// What is remembered of failed logins.
-#[derive(Debug, Default)]
+/// What is remembered of deeds of one kind.
+#[derive(Debug)]
 pub(super) struct Limiter {
+    cost: Duration,
+    patience: Duration,
     debts: HashMap<IpAddr, Instant>,
 }
 
 impl Limiter {
+    /// Failed logins: ten at once are forgiven, and ten a minute can go on for ever.
+    pub(super) fn of_failures() -> Self {
+        Self::new(Duration::from_secs(6), Duration::from_secs(54))
+    }
+
+    /// Requests: a thousand at once, and 500 a second for ever.
+    pub(super) fn of_requests() -> Self {
+        Self::new(Duration::from_millis(2), Duration::from_millis(1998))
+    }
+
+    fn new(cost: Duration, patience: Duration) -> Self {
+        Self { cost, patience, debts: HashMap::new() }
+    }
+
     /// How long a source has to wait, if it has to.
     pub(super) fn has_to_wait(&self, source: IpAddr, now: Instant) -> Option<Duration> {
         let debt = self.debts.get(&network(source))?.saturating_duration_since(now);
-        debt.checked_sub(PATIENCE).filter(|wait| !wait.is_zero())
+        debt.checked_sub(self.patience).filter(|wait| !wait.is_zero())
     }
 
-    /// A login failed.
-    pub(super) fn failed(&mut self, source: IpAddr, now: Instant) {
+    /// It happened again.
+    pub(super) fn count(&mut self, source: IpAddr, now: Instant) {
         let source = network(source);
         if self.debts.len() >= MAX_SOURCES && !self.debts.contains_key(&source) {
             self.debts.retain(|_, debt| *debt > now);
@@ -38,7 +50,7 @@ impl Limiter {
             }
         }
         let debt = self.debts.entry(source).or_insert(now);
-        *debt = (*debt).max(now) + COST;
+        *debt = (*debt).max(now) + self.cost;
     }
 }
 
@@ -63,25 +75,37 @@ mod tests {
 
     #[test]
     fn ten_failures_are_forgiven_the_next_has_to_wait_and_waiting_helps() {
-        let (mut limiter, start) = (Limiter::default(), Instant::now());
+        let (mut limiter, start) = (Limiter::of_failures(), Instant::now());
         for failure in 1..=10 {
             assert_eq!(limiter.has_to_wait(v4(1), start), None, "{failure}");
-            limiter.failed(v4(1), start);
+            limiter.count(v4(1), start);
         }
         let wait = limiter.has_to_wait(v4(1), start).unwrap();
-        assert_eq!(wait, COST);
+        assert_eq!(wait, Duration::from_secs(6));
         assert_eq!(limiter.has_to_wait(v4(2), start), None, "others are not held back");
         assert_eq!(limiter.has_to_wait(v4(1), start + wait), None);
-        limiter.failed(v4(1), start + wait);
+        limiter.count(v4(1), start + wait);
         assert!(limiter.has_to_wait(v4(1), start + wait).is_some());
         assert_eq!(limiter.has_to_wait(v4(1), start + Duration::from_secs(3600)), None);
     }
 
     #[test]
+    fn a_thousand_requests_may_come_at_once_and_500_a_second() {
+        let (mut limiter, start) = (Limiter::of_requests(), Instant::now());
+        (0..1000).for_each(|_| limiter.count(v4(1), start));
+        assert!(limiter.has_to_wait(v4(1), start).is_some());
+        for second in 1..5 {
+            let now = start + Duration::from_secs(second);
+            assert_eq!(limiter.has_to_wait(v4(1), now), None);
+            (0..500).for_each(|_| limiter.count(v4(1), now));
+        }
+    }
+
+    #[test]
     fn one_ipv6_network_is_one_source() {
-        let (mut limiter, now) = (Limiter::default(), Instant::now());
+        let (mut limiter, now) = (Limiter::of_failures(), Instant::now());
         for host in 0..11 {
-            limiter.failed(format!("2001:db8:0:1::{host:x}").parse().unwrap(), now);
+            limiter.count(format!("2001:db8:0:1::{host:x}").parse().unwrap(), now);
         }
         assert!(limiter.has_to_wait("2001:db8:0:1:ffff::".parse().unwrap(), now).is_some());
         assert_eq!(limiter.has_to_wait("2001:db8:0:2::".parse().unwrap(), now), None);
@@ -89,10 +113,10 @@ mod tests {
 
     #[test]
     fn sources_are_bounded_and_the_worst_are_remembered() {
-        let (mut limiter, now) = (Limiter::default(), Instant::now());
-        (0..20).for_each(|_| limiter.failed(v4(0), now));
+        let (mut limiter, now) = (Limiter::of_failures(), Instant::now());
+        (0..20).for_each(|_| limiter.count(v4(0), now));
         for source in 1..=u16::try_from(MAX_SOURCES * 2).unwrap() {
-            limiter.failed(v4(source), now);
+            limiter.count(v4(source), now);
         }
         assert_eq!(limiter.debts.len(), MAX_SOURCES);
         assert!(limiter.has_to_wait(v4(0), now).is_some());

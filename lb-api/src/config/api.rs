@@ -1,10 +1,11 @@
 //! The section `api`: where the API listens, and who may use it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use lb_api_types::access::Role;
-use lb_api_types::config::{Api, SocketUser, Tls};
+use lb_api_types::config::{Api, SocketUser, Tls, TlsClient};
 
 use crate::read::{Cursor, Object};
 
@@ -12,6 +13,8 @@ use crate::read::{Cursor, Object};
 const MAX_SOCKET_PATH: usize = 107;
 /// Users of the socket at most.
 const MAX_USERS: usize = 64;
+/// Clients with certificates at most.
+const MAX_CLIENTS: usize = 1024;
 /// What a role is called.
 pub(crate) const ROLES: &[(&str, Role)] =
     &[("viewer", Role::Viewer), ("operator", Role::Operator), ("admin", Role::Admin)];
@@ -71,8 +74,39 @@ fn listen(section: &Object<'_>, has_tls: bool) -> Option<SocketAddr> {
 }
 
 fn read_tls(cursor: &Cursor<'_>) -> Option<Tls> {
-    let tls = cursor.object(&["certificate_file", "key_file"])?;
+    let tls = cursor.object(&["certificate_file", "key_file", "client_ca_file", "clients"])?;
     let certificate = tls.required("certificate_file").and_then(|file| file.file());
     let key = tls.required("key_file").and_then(|file| file.file());
-    Some(Tls { certificate_file: certificate?, key_file: key? })
+    let ca = tls.field("client_ca_file").map(|file| file.file());
+    let listed = tls.field("clients");
+    if let (None, Some(listed)) = (&ca, &listed) {
+        return listed.wrong("is only for certificates that `client_ca_file` signs: say that file");
+    }
+    let clients = listed.map_or_else(|| Some(Vec::new()), |listed| read_clients(&listed));
+    Some(Tls {
+        certificate_file: certificate?,
+        key_file: key?,
+        client_ca_file: ca.map_or(Some(None), |ca| ca.map(Some))?,
+        clients: clients?,
+    })
+}
+
+fn read_clients(cursor: &Cursor<'_>) -> Option<Vec<TlsClient>> {
+    let mut seen = BTreeSet::new();
+    let clients = cursor.list(|cursor| {
+        let client = cursor.object(&["name", "role"])?;
+        let name = client.required("name").and_then(|name| {
+            let text = name.text()?;
+            if !seen.insert(text.to_owned()) {
+                return name.wrong(format!("repeats the client `{text}`: list it once"));
+            }
+            Some(text.to_owned())
+        });
+        let role = client.required("role").and_then(|role| role.one_of(ROLES));
+        Some(TlsClient { name: name?, role: role? })
+    })?;
+    if clients.len() > MAX_CLIENTS {
+        return cursor.wrong(format!("lists more than {MAX_CLIENTS}: let them share a name"));
+    }
+    Some(clients)
 }

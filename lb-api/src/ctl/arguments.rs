@@ -60,6 +60,12 @@ pub struct Arguments {
     /// Certificates (PEM) that sign the server's; those that this host trusts by default.
     #[arg(long, global = true, env = "LBD_CA_FILE", value_name = "FILE")]
     pub(super) ca_file: Option<PathBuf>,
+    /// A client's certificate (PEM) that lbd knows you by, over https.
+    #[arg(long, global = true, env = "LBD_CERT_FILE", value_name = "FILE", requires = "key_file")]
+    pub(super) cert_file: Option<PathBuf>,
+    /// The private key (PEM) of that certificate.
+    #[arg(long, global = true, env = "LBD_KEY_FILE", value_name = "FILE", requires = "cert_file")]
+    pub(super) key_file: Option<PathBuf>,
     /// How answers are written.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(super) output: Format,

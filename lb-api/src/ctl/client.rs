@@ -82,11 +82,12 @@ pub(crate) struct Client {
 
 impl Client {
     /// A client with the token of a file, which trusts who signed the server's certificate: those of a file, or those
-    /// that this host trusts.
+    /// that this host trusts. Over TLS it may have a certificate and its key.
     pub(crate) fn new(
         server: Server,
         token_file: Option<&Path>,
         ca_file: Option<&Path>,
+        identity: Option<(&Path, &Path)>,
     ) -> Result<Self, CtlError> {
         let token = token_file.map(|file| {
             let text = std::fs::read_to_string(file);
@@ -96,7 +97,7 @@ impl Client {
             Ok(text.trim().to_owned())
         });
         let tls = match server {
-            Server::Tls(_) => Some(tls::connector(ca_file).map_err(CtlError::Other)?),
+            Server::Tls(_) => Some(tls::connector(ca_file, identity).map_err(CtlError::Other)?),
             Server::Unix(_) | Server::Tcp(_) => None,
         };
         Ok(Self { server, token: token.transpose()?, tls })

@@ -92,6 +92,7 @@ fn a_problem_is_one_sentence_that_names_the_field() {
         status: 422,
         detail: detail.into(),
         pointer: pointer.map(str::to_owned),
+        request_id: None,
         errors: vec![],
     };
     assert_eq!(words(&problem("spec.port is 0", Some("/spec/port"))), "spec.port is 0");

@@ -123,7 +123,10 @@ fn files(config: &Config) -> Result<Files> {
         write.insert(folder.to_owned());
     }
     let keys = config.bgp.peers.iter().filter_map(|peer| peer.md5_key_file.as_ref());
-    let tls = config.api.tls.iter().flat_map(|tls| [&tls.certificate_file, &tls.key_file]);
+    let tls = config.api.tls.iter().flat_map(|tls| {
+        let files = [Some(&tls.certificate_file), Some(&tls.key_file), tls.client_ca_file.as_ref()];
+        files.into_iter().flatten()
+    });
     let mut read: BTreeSet<PathBuf> = READ.iter().map(PathBuf::from).collect();
     for file in keys.chain(tls) {
         // Files are replaced, and links led elsewhere: the folders of both are to be read.
@@ -195,7 +198,12 @@ mod tests {
         config.api.socket = path("run/lbd.sock");
         let key_file = path("links/tls.key");
         let certificate_file = path("gone/tls.crt");
-        config.api.tls = Some(lb_api_types::config::Tls { certificate_file, key_file });
+        config.api.tls = Some(lb_api_types::config::Tls {
+            certificate_file,
+            key_file,
+            client_ca_file: None,
+            clients: vec![],
+        });
         let Files { write, read } = files(&config).unwrap();
         assert_eq!(write, [path("bpf"), path("run"), path("state")].into());
         let ours: Vec<_> = read.iter().filter(|read| read.starts_with(folder.path())).collect();

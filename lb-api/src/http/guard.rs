@@ -9,25 +9,34 @@ use axum::response::{IntoResponse, Response};
 use lb_api_types::access::Role;
 
 use super::problem::Refused;
+use super::request;
 use crate::access::{Access, Denied, Peer};
 
 /// What else is written down of a request, such as a name that its path does not say.
 #[derive(Clone, Debug)]
 pub(super) struct Noted(pub(super) String);
 
+/// The names of the certificate that the other end has shown to be its own.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names(pub(super) Vec<String>);
+
 /// Lets a request through, or says why not; changes and refusals are written down.
 pub(super) async fn guard(
     State(access): State<Arc<Access>>,
-    mut request: Request,
+    mut asked: Request,
     next: Next,
 ) -> Response {
     // Whoever serves the router says who is at the other end; nobody is nobody.
-    let peer = request.extensions().get::<Peer>().copied();
+    let peer = asked.extensions().get::<Peer>().copied();
     let peer = peer.unwrap_or(Peer::Unix { uid: u32::MAX, pid: None });
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let Some(needed) = needed(&method, &path, peer) else { return next.run(request).await };
-    let admitted = token(request.headers())
-        .and_then(|token| access.admit(peer, token).map_err(Refused::denied));
+    let (method, path) = (asked.method().clone(), asked.uri().path().to_owned());
+    let Some(needed) = needed(&method, &path, peer) else { return next.run(asked).await };
+    if let Err(wait) = access.count(peer) {
+        return Refused::too_often(wait).into_response();
+    }
+    let names = asked.extensions().get::<Names>().cloned().unwrap_or_default();
+    let admitted = token(asked.headers())
+        .and_then(|token| access.admit(peer, token, &names.0).map_err(Refused::denied));
     let caller = match admitted {
         Ok(caller) => caller,
         Err(refused) => {
@@ -35,17 +44,17 @@ pub(super) async fn guard(
             // Whoever is not listened to fills no disk.
             if answer.status() != axum::http::StatusCode::TOO_MANY_REQUESTS {
                 let what = format!("{method} {path}");
-                access.record(None, peer, &what, answer.status().as_u16());
+                access.record(None, peer, &request::id(), &what, answer.status().as_u16());
             }
             return answer;
         }
     };
-    let query = request.uri().query().map_or(String::new(), |query| format!("?{query}"));
+    let query = asked.uri().query().map_or(String::new(), |query| format!("?{query}"));
     let answer = if caller.role < needed {
         Refused::role(&caller, needed).into_response()
     } else {
-        request.extensions_mut().insert(caller.clone());
-        next.run(request).await
+        asked.extensions_mut().insert(caller.clone());
+        next.run(asked).await
     };
     let status = answer.status();
     if needed > Role::Viewer || status == axum::http::StatusCode::FORBIDDEN {
@@ -53,7 +62,7 @@ pub(super) async fn guard(
         let noted = answer.extensions().get::<Noted>();
         let noted = noted.map_or(String::new(), |Noted(what)| format!(" ({what})"));
         let what = format!("{method} {path}{query}{noted}");
-        access.record(Some(&caller), peer, &what, status.as_u16());
+        access.record(Some(&caller), peer, &request::id(), &what, status.as_u16());
     }
     answer
 }
@@ -100,6 +109,7 @@ impl Refused {
             Denied::Unknown => Self::unauthorized("the token is nobody's"),
             Denied::Expired => Self::unauthorized("the token has expired"),
             Denied::User(uid) => Self::user(uid),
+            Denied::Certificate => Self::certificate(),
             Denied::Limited(wait) => Self::limited(wait),
         }
     }

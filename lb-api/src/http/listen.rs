@@ -24,9 +24,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Sleep, sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use super::guard::Names;
 use super::{for_loopback, tls};
 use crate::access::Peer;
 
@@ -73,7 +73,7 @@ pub enum ListenError {
 pub struct Listeners {
     unix: UnixListener,
     tcp: Option<TcpListener>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<tls::Acceptor>,
 }
 
 impl Listeners {
@@ -169,7 +169,7 @@ impl Known for TcpStream {
 
 async fn listen<L: Listener<Io: Known>>(
     mut listener: L,
-    tls: Option<TlsAcceptor>,
+    tls: Option<tls::Acceptor>,
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -201,17 +201,18 @@ type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 async fn welcome<I: Known>(
     io: I,
-    tls: Option<TlsAcceptor>,
+    tls: Option<tls::Acceptor>,
     router: Router,
     watcher: Watcher,
 ) -> Ended {
     let peer = io.peer()?;
     let io = Read { io, stalled: None };
     match tls {
-        None => talk(io, peer, router, watcher).await,
+        None => talk(io, peer, Names::default(), router, watcher).await,
         Some(tls) => {
-            let io = timeout(HANDSHAKE_WITHIN, tls.accept(io)).await??;
-            talk(io, peer, router, watcher).await
+            let io = timeout(HANDSHAKE_WITHIN, tls.current().accept(io)).await??;
+            let names = Names(tls::names(io.get_ref().1));
+            talk(io, peer, names, router, watcher).await
         }
     }
 }
@@ -219,6 +220,7 @@ async fn welcome<I: Known>(
 async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: I,
     peer: Peer,
+    names: Names,
     router: Router,
     watcher: Watcher,
 ) -> Ended {
@@ -226,6 +228,7 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_WITHIN);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(names.clone());
         router.clone().oneshot(request.map(Body::new))
     });
     Ok(watcher.watch(http.serve_connection(TokioIo::new(io), service)).await?)

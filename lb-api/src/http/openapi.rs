@@ -70,7 +70,7 @@ impl Modify for Refusals {
                 ("400", "The path, the query, a header or the body cannot be read"),
                 ("401", "Over TCP, a token is missing or not taken"),
                 ("403", "The caller's role does not allow it"),
-                ("429", "Too many logins from there have failed"),
+                ("429", "Too many requests come from there, or too many logins have failed"),
                 ("503", "lbd is stopping, or its dataplane does not answer"),
             ] {
                 let all = &mut operation.responses.responses;

@@ -9,6 +9,7 @@ use lb_api_types::access::Role;
 use lb_api_types::problem::{FieldProblem, Problem};
 
 use super::BODY_WITHIN;
+use super::request::{self, ANSWER_WITHIN};
 use crate::access::{Caller, TokenError};
 use crate::events::MAX_WATCHERS;
 use crate::read::Mistake;
@@ -31,6 +32,7 @@ impl Refused {
             detail: detail.into(),
             pointer: None,
             errors: Vec::new(),
+            request_id: None,
         };
         Self(Box::new(problem), None)
     }
@@ -165,6 +167,28 @@ impl Refused {
         refused
     }
 
+    pub(crate) fn too_often(wait: Duration) -> Self {
+        let seconds = wait.as_secs() + 1;
+        let detail = format!("too many requests come from there: wait {seconds} s");
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let mut refused = Self::new(status, "limited", "Too many requests", detail);
+        refused.1 = Some(seconds);
+        refused
+    }
+
+    pub(crate) fn slow_answer() -> Self {
+        let detail = format!(
+            "there was no answer within {} s: see whether the change was made before it is repeated",
+            ANSWER_WITHIN.as_secs()
+        );
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "slow", "Slow answer", detail)
+    }
+
+    pub(crate) fn certificate() -> Self {
+        let detail = "the client's certificate has no role: list one of its DNS names in api.tls.clients, or bring a token";
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", detail)
+    }
+
     pub(crate) fn unavailable(why: String) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", why)
     }
@@ -239,7 +263,8 @@ impl From<TokenError> for Refused {
 }
 
 impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
+        self.0.request_id = Some(request::id()).filter(|id| !id.is_empty());
         let status =
             StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];

@@ -157,12 +157,19 @@ fn operations(kind: Kind, schema: &str) -> (Value, Value) {
     };
     let answer = |words: &str| json!({"description": words, "content": {"application/json": {"schema": {"$ref": schema}}}});
     let query = |name: &str, schema: Value, words: &str| json!({"name": name, "in": "query", "required": false, "schema": schema, "description": words});
-    let header = |name: &str, words: &str| json!({"name": name, "in": "header", "required": false, "schema": {"type": "string"}, "description": words});
+    let header = |name: &str, pattern: &str, words: &str| {
+        let schema = json!({"type": "string", "pattern": pattern});
+        json!({"name": name, "in": "header", "required": false, "schema": schema, "description": words})
+    };
     let path = json!({"name": "name", "in": "path", "required": true, "schema": {"type": "string"},
         "description": format!("The {word}'s name, as in metadata.name")});
     let dry_run = query("dryRun", json!({"type": "boolean"}), "Only say what would become of it");
-    let if_match = header("If-Match", "The revision that is replaced, in quotes, or * for any");
-    let if_none = header("If-None-Match", "* creates only");
+    let if_match = header(
+        "If-Match",
+        "^([*]|\"[0-9]{1,19}\")$",
+        "The revision that is replaced, in quotes, or * for any",
+    );
+    let if_none = header("If-None-Match", "^[*]$", "* creates only");
     let missing = problem("There is none of this name");
     let conflict = problem(
         "It comes from the configuration file, or a VIP needs it as it is, or a configuration waits to be confirmed",

@@ -111,6 +111,15 @@ impl Served {
     async fn with(bench: Bench, folder: tempfile::TempDir, api: Api) -> Self {
         let own = nix::unistd::geteuid().as_raw();
         let (access, _) = Access::open(bench.folder.path(), Default::default(), own).unwrap();
+        Self::with_access(bench, folder, api, access).await
+    }
+
+    async fn with_access(
+        bench: Bench,
+        folder: tempfile::TempDir,
+        api: Api,
+        access: Access,
+    ) -> Self {
         let access = Arc::new(access);
         let listeners = Listeners::bind(&api).await.unwrap();
         let tcp = listeners.tcp_address();

@@ -250,6 +250,22 @@ pub struct Tls {
     pub certificate_file: PathBuf,
     /// Its private key, as PEM.
     pub key_file: PathBuf,
+    /// Certificates (PEM) of those who sign clients' certificates. Without it, clients bring tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca_file: Option<PathBuf>,
+    /// What clients with certificates may do; one that is not listed brings a token, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<TlsClient>,
+}
+
+/// A client with a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsClient {
+    /// A DNS name of its certificate (subjectAltName).
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
 }
 
 impl Default for Api {

@@ -21,6 +21,9 @@ pub struct Problem {
     /// Every field that is wrong, where there is more than one; `detail` and `pointer` name the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldProblem>,
+    /// The request's id, as the answer's `X-Request-Id` and the audit log say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
 }
 
 /// A field that is wrong.

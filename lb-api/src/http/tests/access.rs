@@ -148,7 +148,12 @@ async fn tokens_are_made_listed_used_and_removed_and_told_only_once() {
 fn certificate(folder: &Path, name: &str) -> Tls {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed([name.to_owned(), "127.0.0.1".into()]).unwrap();
-    let tls = Tls { certificate_file: folder.join("tls.crt"), key_file: folder.join("tls.key") };
+    let tls = Tls {
+        certificate_file: folder.join("tls.crt"),
+        key_file: folder.join("tls.key"),
+        client_ca_file: None,
+        clients: vec![],
+    };
     fs::write(&tls.certificate_file, cert.pem()).unwrap();
     fs::write(&tls.key_file, signing_key.serialize_pem()).unwrap();
     tls
@@ -166,12 +171,13 @@ async fn over_tls_a_token_lets_in_and_a_new_certificate_is_taken_without_a_resta
     let server: Server = format!("https://{}", served.tcp.unwrap()).parse().unwrap();
     let first = served.folder.path().join("first.crt");
     fs::copy(served.folder.path().join("tls.crt"), &first).unwrap();
-    let client = |ca: &Path| Client::new(server.clone(), Some(&token_file), Some(ca)).unwrap();
+    let client =
+        |ca: &Path| Client::new(server.clone(), Some(&token_file), Some(ca), None).unwrap();
     let list = client(&first).get("vips").await.unwrap();
     assert_eq!(list, json!({"items": []}));
     let refused = client(&first).delete("vips/web").await.unwrap_err();
     assert!(matches!(refused, CtlError::Refused(problem) if problem.status == 403));
-    let anonymous = Client::new(server.clone(), None, Some(&first)).unwrap();
+    let anonymous = Client::new(server.clone(), None, Some(&first), None).unwrap();
     let refused = anonymous.get("vips").await.unwrap_err();
     assert!(matches!(refused, CtlError::Refused(problem) if problem.status == 401));
     // Plain HTTP is not answered.
@@ -194,6 +200,90 @@ async fn over_tls_a_token_lets_in_and_a_new_certificate_is_taken_without_a_resta
     };
     tokio::time::timeout(Duration::from_secs(40), taken).await.unwrap();
     assert!(client(&first).get("vips").await.is_err(), "the old one is no longer shown");
+}
+
+#[tokio::test]
+async fn a_client_with_a_certificate_has_the_role_of_its_name_and_needs_no_token() {
+    let (bench, folder) = (Bench::new(vec![]).await, tempfile::tempdir().unwrap());
+    let mut tls = certificate(folder.path(), "localhost");
+    let client = |name: &str| {
+        let of = folder.path().join(name);
+        fs::create_dir(&of).unwrap();
+        certificate(&of, name)
+    };
+    let (known, unknown, foreign) =
+        (client("ci.example"), client("x.example"), client("y.example"));
+    // Certificates that sign themselves are their own signers.
+    let signers = [&known, &unknown].map(|tls| fs::read_to_string(&tls.certificate_file).unwrap());
+    let ca = folder.path().join("clients.crt");
+    fs::write(&ca, signers.concat()).unwrap();
+    tls.client_ca_file = Some(ca);
+    let listen = Some(([127, 0, 0, 1], 0).into());
+    let api =
+        Api { socket: socket(folder.path()), listen, tls: Some(tls.clone()), ..Api::default() };
+    let own = nix::unistd::geteuid().as_raw();
+    let (access, _) = Access::open(bench.folder.path(), Default::default(), own).unwrap();
+    let roles = [("ci.example".to_owned(), Role::Operator)];
+    let served =
+        Served::with_access(bench, folder, api, access.with_certificates(roles.into())).await;
+    let server: Server = format!("https://{}", served.tcp.unwrap()).parse().unwrap();
+    let client = |identity: &Tls| {
+        let identity = Some((identity.certificate_file.as_path(), identity.key_file.as_path()));
+        Client::new(server.clone(), None, Some(&tls.certificate_file), identity).unwrap()
+    };
+    let put = client(&known).put("vips/web", &good("web")).await.unwrap();
+    assert!(put.0, "an operator creates");
+    let refused = client(&known).get("tokens").await.unwrap_err();
+    assert!(
+        matches!(refused, CtlError::Refused(problem) if problem.detail.starts_with("certificate ci.example has the role operator"))
+    );
+    let refused = client(&unknown).get("vips").await.unwrap_err();
+    assert!(
+        matches!(refused, CtlError::Refused(problem) if problem.detail.contains("api.tls.clients"))
+    );
+    let refused = client(&foreign).get("vips").await.unwrap_err();
+    assert!(matches!(refused, CtlError::Unreachable { .. }), "nobody whom we trust signed it");
+    let audited = served.audited();
+    assert_eq!(audited[0]["who"], "certificate ci.example");
+}
+
+#[tokio::test]
+async fn a_request_has_an_id_that_its_answer_problem_and_audit_repeat() {
+    let served = Served::new(vec![]).await;
+    let headers = [("x-request-id".to_owned(), "shop-7.1".to_owned())];
+    let send = async |headers: &[(String, String)]| {
+        served.send_with("DELETE", "/api/v1/vips/none", headers, Bytes::new()).await
+    };
+    let own = send(&headers).await;
+    assert_eq!(own.headers["x-request-id"], "shop-7.1");
+    assert_eq!(own.problem().request_id.as_deref(), Some("shop-7.1"));
+    assert_eq!(served.audited()[0]["request"], "shop-7.1");
+    let (a, b) = (send(&[]).await, send(&[("x-request-id".to_owned(), "a b".to_owned())]).await);
+    let given = |answer: &Answer| answer.headers["x-request-id"].to_str().unwrap().to_owned();
+    assert!(given(&a) != given(&b) && !given(&b).contains(' '), "{}", given(&b));
+}
+
+#[tokio::test]
+async fn who_asks_too_often_over_tcp_has_to_wait() {
+    let served = Served::new(vec![]).await;
+    let token = format!("Bearer {}", served.token("ci", Role::Viewer, None));
+    let stream = TcpStream::connect(served.tcp.unwrap()).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut last = 200;
+    for _ in 0..20_000 {
+        let request = hyper::Request::get("/api/v1/version-of-nothing");
+        let request = request.header("host", "localhost").header("authorization", &token);
+        let answer =
+            sender.send_request(request.body(Full::new(Bytes::new())).unwrap()).await.unwrap();
+        last = answer.status().as_u16();
+        if last == 429 {
+            assert!(answer.headers().contains_key("retry-after"));
+            break;
+        }
+    }
+    assert_eq!(last, 429);
+    assert_eq!(served.get("/healthz").await.status, 200, "nobody else has to wait");
 }
 
 #[tokio::test]

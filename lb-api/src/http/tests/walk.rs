@@ -270,7 +270,7 @@ async fn whatever_is_asked_the_answer_is_one_that_the_description_announces() {
 }
 
 impl Served {
-    async fn send_with(
+    pub(super) async fn send_with(
         &self,
         method: &str,
         path: &str,
