@@ -13,6 +13,7 @@ GOOD = {
     "vips": {"address": "203.0.113.{}", "port": 80, "backends": BACKENDS},
     "pools": {"addresses": ["198.51.100.0/28"]},
     "health-checks": {"kind": "tcp"},
+    "nodes": {"drain": False},
 }
 
 
@@ -24,7 +25,13 @@ def map_case(context, case):
         # Every fourth name stays what it is, however strange.
         place = mixed(name) % (len(NAMES) + 1)
         if place < len(NAMES):
-            name = case.path_parameters["name"] = NAMES[place]
+            name = "local" if parts[3] == "nodes" else NAMES[place]
+            case.path_parameters["name"] = name
+    if "backend" in (case.path_parameters or {}) and mixed(name) % 4:
+        backend = BACKENDS[mixed(str(case.body)) % len(BACKENDS)]
+        case.path_parameters["backend"] = "{address}:{port}".format(**backend)
+        if case.method == "PUT":
+            case.body = {"spec": {**backend, "weight": mixed(str(case.body)) % 300}}
     headers = case.headers or {}
     for header in ("If-Match", "If-None-Match"):
         # What is made up is hardly ever what is there.
@@ -32,6 +39,8 @@ def map_case(context, case):
             del headers[header]
     if not isinstance(case.body, dict):
         return case
+    if case.method == "PATCH" and mixed(str(case.body)) % 2:
+        case.body = {"metadata": {"labels": {"seen": "yes"}}}
     metadata = case.body.get("metadata")
     if isinstance(name, str) and isinstance(metadata, dict) and "name" in metadata:
         metadata["name"] = name

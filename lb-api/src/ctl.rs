@@ -3,6 +3,7 @@
 mod apply;
 mod arguments;
 mod bgp;
+mod bundle;
 pub(crate) mod client;
 mod config;
 mod create;
@@ -10,6 +11,7 @@ mod describe;
 mod diff;
 mod doctor;
 mod drain;
+mod edit;
 mod events;
 mod resources;
 mod show;
@@ -154,6 +156,9 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         }
         Command::Drain(what) => drain::set(client, &what, true).await?,
         Command::Undrain(what) => drain::set(client, &what, false).await?,
+        Command::Edit { kind, name } => edit::edit(client, kind.resource(), &name).await?,
+        Command::Bundle => bundle::bundle(client).await?,
+        Command::Man { folder } => man(&folder)?,
         Command::Events { watch } => return events::show(client, watch, format).await,
         Command::Export => show::export(client).await?,
         Command::Doctor => return doctor::doctor(client, format).await,
@@ -180,6 +185,15 @@ fn completions(shell: clap_complete::Shell) -> String {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "lbctl", &mut text);
     String::from_utf8_lossy(&text).into_owned()
+}
+
+/// A page for lbctl and one for each of its commands.
+fn man(folder: &std::path::Path) -> Result<String, CtlError> {
+    let command = Arguments::command().name("lbctl");
+    clap_mangen::generate_to(command, folder).map_err(|error| {
+        CtlError::Other(format!("cannot write into {}: {error}; make the folder", folder.display()))
+    })?;
+    Ok(format!("the pages are in {}: `man -l {}/lbctl.1`\n", folder.display(), folder.display()))
 }
 
 /// Writes to stdout; a reader that has gone (`| head`) is no mistake.

@@ -196,6 +196,7 @@ async fn start(
         interfaces_wanted: !config.dataplane.interfaces.is_empty(),
         router_id,
         asn: config.bgp.asn,
+        listen: config.bgp.listen,
         neighbours: config.bgp.peers.clone(),
         started,
     });

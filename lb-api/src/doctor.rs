@@ -45,6 +45,11 @@ pub struct Facts {
     pub unadvertised: Vec<(String, String)>,
     /// How many VIPs there are.
     pub vips: usize,
+    /// VIPs that the dataplane does not serve.
+    pub unserved: Vec<String>,
+    /// Addresses of VIPs for which the kernel lacks the unreachable route that keeps the rest of their packets from being
+    /// answered or forwarded; unknown where the routes cannot be read.
+    pub unrouted: Option<Vec<std::net::IpAddr>>,
 }
 
 /// What is known of an interface that the fast path is attached to.
@@ -79,6 +84,7 @@ pub fn examine(facts: &Facts) -> Doctor {
     checks.extend(interfaces(facts));
     checks.extend(facts.sessions.iter().map(session));
     checks.extend(vips(facts));
+    checks.extend(drift(facts));
     let sentences = facts.state.iter().map(|s| warning("state", None, s.as_str(), ""));
     checks.extend(sentences);
     let healthy = checks.iter().all(|check| check.state <= CheckState::Unknown);
@@ -271,6 +277,35 @@ fn vips(facts: &Facts) -> Vec<Check> {
     }
     let one = |(name, why): &(String, String)| warning("vips", Some(name), why.as_str(), "");
     facts.unadvertised.iter().map(one).collect()
+}
+
+/// What the world has other than it was asked for.
+fn drift(facts: &Facts) -> Vec<Check> {
+    let unserved = facts.unserved.iter().map(|name| {
+        error(
+            "drift",
+            Some(name),
+            "the dataplane does not serve the VIP",
+            "see the daemon's log for what the dataplane refuses, or restart lbd",
+        )
+    });
+    let mut checks: Vec<_> = unserved.collect();
+    match &facts.unrouted {
+        None => checks.push(unknown("drift", None, "the kernel's routes cannot be read")),
+        Some(all) => checks.extend(all.iter().map(|address| {
+            let address = address.to_string();
+            error(
+                "drift",
+                Some(&address),
+                "the kernel lacks the unreachable route of a VIP's address: somebody else removed it",
+                "restart lbd, which puts it back, and keep others from the routes of protocol 179",
+            )
+        })),
+    }
+    if checks.is_empty() {
+        checks.push(ok("drift", None, "dataplane and kernel have what was asked for"));
+    }
+    checks
 }
 
 fn ok(name: &str, subject: Option<&str>, message: impl Into<String>) -> Check {

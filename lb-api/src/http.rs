@@ -1,5 +1,6 @@
 //! The REST API: `/api/v1` over what the registry and the views say, and what probes and Prometheus ask for.
 
+mod backends;
 mod config;
 mod events;
 mod guard;
@@ -12,9 +13,11 @@ mod probes;
 mod problem;
 mod request;
 mod resources;
+mod schema;
 mod terms;
 mod tls;
 mod tokens;
+mod views;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +29,8 @@ use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use futures::future::BoxFuture;
 use lb_api_types::view::{
-    BgpRouteView, Doctor, FibView, FlowView, List, PeerView, ReasonView, Status,
+    BgpGlobal, BgpRouteView, Doctor, FibView, FlowView, Interface, List, PeerView, ReasonView,
+    Status,
 };
 use tokio::sync::Semaphore;
 
@@ -34,6 +38,7 @@ pub(crate) use self::listen::answers;
 pub use self::listen::{ListenError, Listeners, serve};
 pub use self::openapi::document;
 use self::problem::Refused;
+pub use self::schema::schema;
 use crate::access::Access;
 use crate::events::Events;
 use crate::registry::Registry;
@@ -59,6 +64,10 @@ pub trait Views: Send + Sync + 'static {
     fn fib(&self, limit: usize) -> BoxFuture<'_, Result<List<FibView>, String>>;
     /// Flows, at most `limit`.
     fn flows(&self, limit: usize) -> BoxFuture<'_, Result<List<FlowView>, String>>;
+    /// The host's interfaces.
+    fn interfaces(&self) -> BoxFuture<'_, Result<Vec<Interface>, String>>;
+    /// What BGP has in common for all neighbours.
+    fn global(&self) -> BoxFuture<'_, BgpGlobal>;
     /// The appliance as a whole.
     fn status(&self) -> BoxFuture<'_, Result<Status, String>>;
     /// Packets by reason, those that never came included.
@@ -101,7 +110,21 @@ pub fn router(
                 .patch(handlers::patch_vip)
                 .delete(handlers::delete_vip),
         )
+        .route("/vips/{name}/backends", get(backends::list_backends))
+        .route(
+            "/vips/{name}/backends/{backend}",
+            get(backends::get_backend)
+                .put(backends::put_backend)
+                .patch(backends::patch_backend)
+                .delete(backends::delete_backend),
+        )
         .merge(resources::routes())
+        .route("/config/validate", post(config::validate_config))
+        .route("/config/diff", post(config::diff_config))
+        .route("/interfaces", get(views::list_interfaces))
+        .route("/bgp/global", get(views::get_global))
+        .route("/version", get(views::get_version))
+        .route("/schema.json", get(views::get_schema))
         .route("/config", post(config::apply_config))
         .route("/config/confirm", post(config::confirm_config))
         .route("/config/rollback", post(config::rollback_config))

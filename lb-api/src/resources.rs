@@ -3,6 +3,7 @@
 
 mod health_check;
 mod metadata;
+mod node;
 mod pool;
 mod selector;
 
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use lb_api_types::resource::{Metadata, NamedHealthCheck, Pool};
+use lb_api_types::resource::{Metadata, NamedHealthCheck, Node, Pool};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::openapi::{RefOr, Schema};
@@ -125,6 +126,8 @@ kinds! {
     Pool(Pool): pools, "pool", "pools", pool::read;
     /// Health checks that VIPs name.
     HealthCheck(NamedHealthCheck): health_checks, "health check", "health-checks", health_check::read;
+    /// This node.
+    Node(Node): nodes, "node", "nodes", node::read;
 }
 
 impl Kind {
@@ -195,6 +198,11 @@ impl Resources {
     /// Takes one out.
     pub fn remove(&mut self, key: &Key) -> Option<Resource> {
         Arc::make_mut(&mut self.0).remove(key).map(Arc::unwrap_or_clone)
+    }
+
+    /// Whether BGP is to advertise nothing.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.nodes().any(|node| node.spec.drain)
     }
 
     /// A pool.

@@ -328,7 +328,12 @@ fn read_backends(
     Some(backends)
 }
 
-fn read_backend(cursor: &Cursor<'_>, vip: Option<IpAddr>, more_ports: u16) -> Option<Backend> {
+/// Reads a backend of a VIP with this address, if that is known, and with so many ports after its first.
+pub(crate) fn read_backend(
+    cursor: &Cursor<'_>,
+    vip: Option<IpAddr>,
+    more_ports: u16,
+) -> Option<Backend> {
     let backend =
         cursor.object(&["address", "port", "weight", "max_flows", "drain", "disabled"])?;
     let address = backend.required("address").and_then(|cursor| {

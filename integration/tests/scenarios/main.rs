@@ -8,4 +8,5 @@ mod hello;
 mod operating;
 mod routing;
 mod schemathesis;
+mod secrets;
 mod traffic;

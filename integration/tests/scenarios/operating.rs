@@ -16,7 +16,7 @@ use crate::traffic::{goes_on, while_transferring};
 
 impl Hello {
     /// A command's output and exit code.
-    fn lbctl(&self, line: &str) -> Result<(String, u8)> {
+    pub(crate) fn lbctl(&self, line: &str) -> Result<(String, u8)> {
         let said = self.lab.run("lbd", &format!("lbctl {line} 2>&1; echo $?"))?;
         let (text, code) = said.trim_end().rsplit_once('\n').unwrap_or(("", said.trim_end()));
         Ok((text.to_owned(), code.parse()?))

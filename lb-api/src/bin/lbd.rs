@@ -91,6 +91,7 @@ fn run(config: Config) -> Result<()> {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
     log.with_writer(std::io::stderr).init();
     raise_limit_of_files();
+    leave_no_core();
     daemon::privileges::drop(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(daemon::run(config));
@@ -105,6 +106,13 @@ fn raise_limit_of_files() {
         .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
     if let Err(error) = raised {
         tracing::warn!("the limit of open files stays as it is: {error}");
+    }
+}
+
+/// A core would have the keys of neighbours and of TLS in it.
+fn leave_no_core() {
+    if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
+        tracing::warn!("a crash may leave a core with secrets in it: {error}");
     }
 }
 

@@ -11,7 +11,7 @@ use crate::vip::UNALLOCATED;
 /// Every resource beside VIPs that the file has.
 pub(super) fn section(file: &Object<'_>) -> Resources {
     let mut all = Resources::default();
-    for &kind in Kind::ALL {
+    for kind in [Kind::Pool, Kind::HealthCheck] {
         let Some(list) = file.field(kind.many()) else { continue };
         let mut seen = BTreeSet::new();
         let read = list.list(|cursor| {

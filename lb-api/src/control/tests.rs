@@ -43,6 +43,7 @@ struct World {
     vips: Vips,
     verdicts: Verdicts,
     attached: bool,
+    drained: bool,
     serving: BTreeSet<ServiceKey>,
     damping: Damping,
     now: Instant,
@@ -57,6 +58,7 @@ impl World {
             vips,
             verdicts,
             attached: true,
+            drained: false,
             serving,
             damping: Damping::default(),
             now: Instant::now(),
@@ -82,8 +84,16 @@ impl World {
     }
 
     fn facts(&self) -> Facts<'_> {
-        let Self { vips, verdicts, attached, serving, damping, now } = self;
-        Facts { vips, verdicts, attached: *attached, serving, damping, now: *now }
+        let Self { vips, verdicts, attached, drained, serving, damping, now } = self;
+        Facts {
+            vips,
+            verdicts,
+            attached: *attached,
+            drained: *drained,
+            serving,
+            damping,
+            now: *now,
+        }
     }
 
     fn desired(&self) -> Desired {
@@ -148,6 +158,27 @@ fn a_vip_is_advertised_once_it_is_served_and_a_backend_is_healthy() {
     world.serving = world.desired().table.services.keys().copied().collect();
     assert!(world.announced());
     assert_eq!(world.message("web"), "advertised: 1 of 2 backends healthy");
+}
+
+#[test]
+fn a_drained_node_serves_and_advertises_nothing_and_says_so() {
+    let mut world = World::of([vip("a", ADDRESS, 80, &[1])]);
+    world.find(1, Health::Healthy);
+    assert_eq!(world.desired().announced.len(), 1);
+    world.drained = true;
+    assert!(world.desired().announced.is_empty() && !world.desired().table.services.is_empty());
+    assert!(world.message("a").contains("the node is drained"), "{}", world.message("a"));
+}
+
+#[test]
+fn a_disabled_backend_is_neither_served_nor_checked() {
+    let mut all = vip("a", ADDRESS, 80, &[1, 2]);
+    all.spec.backends[0].disabled = true;
+    let served = service(&all.spec, &Verdicts::default());
+    assert_eq!(served.backends.len(), 1);
+    assert_eq!(served.backends[0].address, all.spec.backends[1].address);
+    let targets = targets_of(&all.spec).collect::<Vec<_>>();
+    assert!(targets.iter().all(|target| target.backend.ip() == all.spec.backends[1].address));
 }
 
 #[test]

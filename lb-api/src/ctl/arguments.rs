@@ -36,10 +36,14 @@ Examples:
   lbctl config history                 # what `lbctl config rollback --to` can go back to
   lbctl export > vips.yaml             # every VIP made over REST, as apply takes it
   lbctl delete vip web
+  lbctl edit vip web                   # in your editor
   lbctl drain 10.0.0.1                 # no new flows to this server, in any VIP
+  lbctl drain --node                   # no traffic to this node: BGP advertises no VIP
   lbctl show bgp summary               # BGP sessions
   lbctl get fib 10.244.1.0/26          # where the fast path sends packets
   lbctl doctor                         # what stands in the way, and what to do about it
+  lbctl bundle > bug.json              # what a bug report needs, without secrets
+  lbctl man /usr/local/share/man/man1
   lbctl completions bash > /etc/bash_completion.d/lbctl
   lbctl create token ci --role operator --expires-in 90 > ci.token
   lbctl --server https://lbd.example:8443 --token-file ci.token get status"
@@ -151,10 +155,25 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Give a backend no new flows; those that it has go on.
+    /// Give a backend or a VIP's backends no new flows, or have BGP lead no traffic to this node; flows that there are go on.
     Drain(Drained),
-    /// Give a drained backend new flows again.
+    /// Undo a drain.
     Undrain(Drained),
+    /// Change a resource in an editor ($VISUAL, $EDITOR, or vi).
+    Edit {
+        /// What it is.
+        #[arg(value_enum)]
+        kind: Editable,
+        /// Its name.
+        name: String,
+    },
+    /// Write what a bug report needs as one JSON document, without secrets.
+    Bundle,
+    /// Write the manual pages of lbctl into a folder.
+    Man {
+        /// The folder, such as /usr/local/share/man/man1.
+        folder: PathBuf,
+    },
     /// Show what happened lately: VIPs, backends, sessions, the fast path.
     Events {
         /// Go on with what happens from now on.
@@ -175,12 +194,15 @@ pub(super) enum Command {
 
 #[derive(Args)]
 pub(super) struct Drained {
-    /// ADDRESS:PORT, or ADDRESS for all of its ports.
-    #[arg(value_parser = backends)]
-    pub(super) backend: Backends,
-    /// In this VIP only, not in all.
+    /// A backend: ADDRESS:PORT, or ADDRESS for all of its ports.
+    #[arg(value_parser = backends, required_unless_present_any = ["vip", "node"])]
+    pub(super) backend: Option<Backends>,
+    /// In this VIP only; without a backend, all of its backends.
     #[arg(long)]
     pub(super) vip: Option<String>,
+    /// This node: BGP advertises no VIP until it is undrained, also after a restart.
+    #[arg(long, conflicts_with_all = ["backend", "vip"])]
+    pub(super) node: bool,
 }
 
 /// Backends at an address, or the one at a port of it.
@@ -280,6 +302,12 @@ pub(super) enum Kind {
     /// Health checks that VIPs name.
     #[value(alias = "health-check")]
     HealthChecks,
+    /// This node, once something was asked of it.
+    #[value(alias = "node")]
+    Nodes,
+    /// The host's interfaces.
+    #[value(alias = "interface")]
+    Interfaces,
     /// BGP neighbours.
     #[value(alias = "peer")]
     Peers,
@@ -331,13 +359,40 @@ impl Kind {
         match self {
             Self::Pools => Some(resources::Kind::Pool),
             Self::HealthChecks => Some(resources::Kind::HealthCheck),
+            Self::Nodes => Some(resources::Kind::Node),
             Self::Vips
+            | Self::Interfaces
             | Self::Peers
             | Self::Routes
             | Self::Fib
             | Self::Flows
             | Self::Tokens
             | Self::Status => None,
+        }
+    }
+}
+
+/// What an editor is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Editable {
+    /// A virtual IP service.
+    #[value(alias = "vips")]
+    Vip,
+    /// A pool of addresses.
+    #[value(alias = "pools")]
+    Pool,
+    /// A health check that VIPs name.
+    #[value(alias = "health-checks")]
+    HealthCheck,
+}
+
+impl Editable {
+    /// What REST calls it, beside VIPs.
+    pub(super) fn resource(self) -> Option<resources::Kind> {
+        match self {
+            Self::Vip => None,
+            Self::Pool => Some(resources::Kind::Pool),
+            Self::HealthCheck => Some(resources::Kind::HealthCheck),
         }
     }
 }

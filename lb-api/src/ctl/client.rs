@@ -167,6 +167,21 @@ impl Client {
         Err(self.refused(status, &bytes))
     }
 
+    /// What is counted, as Prometheus reads it.
+    pub(crate) async fn metrics(&self) -> Result<String, CtlError> {
+        let request = self.request_at("/metrics").body(Full::new(Bytes::new()));
+        let sent = self.connect_and_send(request.map_err(no_such_path)?);
+        let answer = tokio::time::timeout(ANSWER_WITHIN, sent).await;
+        let answer = answer.unwrap_or_else(|_elapsed| Err(self.slow()))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        let bytes = body.map_err(|error| self.unreachable(error.to_string()))?.to_bytes();
+        match status.is_success() {
+            true => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            false => Err(self.refused(status, &bytes)),
+        }
+    }
+
     fn slow(&self) -> CtlError {
         self.unreachable(format!("no answer within {} s", ANSWER_WITHIN.as_secs()))
     }
@@ -180,11 +195,15 @@ impl Client {
 
     /// What every request begins with.
     fn request(&self, path: &str) -> Builder {
+        self.request_at(&format!("/api/v1/{path}"))
+    }
+
+    fn request_at(&self, path: &str) -> Builder {
         let host = match &self.server {
             Server::Unix(_) => "lbd",
             Server::Tcp(authority) | Server::Tls(authority) => authority,
         };
-        let request = Request::builder().uri(format!("/api/v1/{path}")).header("host", host);
+        let request = Request::builder().uri(path).header("host", host);
         match &self.token {
             Some(token) => request.header("authorization", format!("Bearer {token}")),
             None => request,

@@ -1,34 +1,40 @@
-//! `drain` and `undrain`: backends of VIPs, by their address.
+//! `drain` and `undrain`: backends of VIPs by their address, all of a VIP's, or this node.
 
 use lb_api_types::vip::Vip;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::CtlError;
-use super::apply::{finish, path};
+use super::apply::{finish, path, path_of};
 use super::arguments::{Backends, Drained};
 use super::client::Client;
 use super::show::{items, typed};
+use crate::resources::Kind;
 
 /// How often a VIP is tried anew when somebody else changes it meanwhile.
 const TRIES: usize = 8;
 
-/// Drains the backends in every VIP that has them, or has them take new flows again.
+/// Drains the backends in every VIP that has them, or has them take new flows again; or this node.
 pub(super) async fn set(client: &Client, what: &Drained, drain: bool) -> Result<String, CtlError> {
+    if what.node {
+        let name = "local";
+        let body = json!({"metadata": {"name": name}, "spec": {"drain": drain}});
+        client.put(&path_of(Some(Kind::Node), name, false), &body).await?;
+        return Ok(format!("node {name} {}\n", word(drain)));
+    }
     let vips: Vec<Vip> = match &what.vip {
         Some(name) => vec![typed(client.get(&path(name, false)).await?)?],
         None => items(client.get("vips").await?)?,
     };
     let (mut said, mut refused, mut found) = (String::new(), Vec::new(), false);
     for vip in
-        vips.into_iter().filter(|vip| vip.spec.backends.iter().any(|b| is_at(b, what.backend)))
+        vips.into_iter().filter(|vip| vip.spec.backends.iter().any(|b| is_meant(b, what.backend)))
     {
         found = true;
         let name = vip.metadata.name.clone();
         match set_one(client, vip, what.backend, drain).await {
             Ok(0) => said.push_str(&format!("vip {name} unchanged\n")),
             Ok(backends) => {
-                let word = if drain { "drained" } else { "undrained" };
-                said.push_str(&format!("vip {name}: {backends} backends {word}\n"));
+                said.push_str(&format!("vip {name}: {backends} backends {}\n", word(drain)));
             }
             Err(CtlError::Refused(problem)) => {
                 refused.push(format!("vip {name} is refused: {}", super::words(&problem)));
@@ -48,7 +54,7 @@ pub(super) async fn set(client: &Client, what: &Drained, drain: bool) -> Result<
 async fn set_one(
     client: &Client,
     mut vip: Vip,
-    which: Backends,
+    which: Option<Backends>,
     drain: bool,
 ) -> Result<usize, CtlError> {
     let mut tries = 1;
@@ -72,13 +78,20 @@ async fn set_one(
     }
 }
 
-fn mark(vip: &mut Vip, which: Backends, drain: bool) -> usize {
-    let those = vip.spec.backends.iter_mut().filter(|b| is_at(b, which) && b.drain != drain);
+fn mark(vip: &mut Vip, which: Option<Backends>, drain: bool) -> usize {
+    let those = vip.spec.backends.iter_mut().filter(|b| is_meant(b, which) && b.drain != drain);
     those.map(|backend| backend.drain = drain).count()
 }
 
-fn is_at(backend: &lb_api_types::vip::Backend, which: Backends) -> bool {
-    backend.address == which.address && which.port.is_none_or(|port| port == backend.port)
+/// Every one, where none is said.
+fn is_meant(backend: &lb_api_types::vip::Backend, which: Option<Backends>) -> bool {
+    which.is_none_or(|which| {
+        backend.address == which.address && which.port.is_none_or(|port| port == backend.port)
+    })
+}
+
+fn word(drain: bool) -> &'static str {
+    if drain { "drained" } else { "undrained" }
 }
 
 #[cfg(test)]
@@ -101,7 +114,7 @@ mod tests {
                 disabled: false,
             })
             .into();
-        let which = |port| Backends { address: [10, 0, 0, 1].into(), port };
+        let which = |port| Some(Backends { address: [10, 0, 0, 1].into(), port });
         assert_eq!(mark(&mut web, which(Some(81)), true), 1);
         assert_eq!(mark(&mut web, which(None), true), 1);
         assert_eq!(mark(&mut web, which(None), true), 0);

@@ -37,6 +37,16 @@ pub(super) async fn show(client: &Client, watch: bool, format: Format) -> Result
     Ok(Answer::Yes(String::new()))
 }
 
+/// What is kept of the past.
+pub(super) async fn past(client: &Client) -> Result<Vec<Event>, CtlError> {
+    let mut events = Events::open(client, "past=true&follow=false").await?;
+    let mut all = Vec::new();
+    while let Some(event) = events.next(false).await? {
+        all.push(event);
+    }
+    Ok(all)
+}
+
 fn line(event: &Event) -> String {
     let name = or_dash(Some(event.name.clone()));
     format!("{}  {:18}  {name:22}  {}\n", event.time, event.kind.name(), event.message)

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use lb_api_types::resource::{Condition, NamedHealthCheck, Pool};
+use lb_api_types::config::Hook;
+use lb_api_types::resource::{Condition, NamedHealthCheck, Node, Pool};
+use lb_api_types::view::Interface;
 use lb_api_types::vip::HealthCheckKind;
 use serde_json::Value;
 
@@ -10,9 +12,10 @@ use super::CtlError;
 use super::apply::{noun, path_of};
 use super::arguments::Format;
 use super::client::Client;
+use super::describe::yes_no;
 use super::diff::wanted;
 use super::show::{json, typed, yaml};
-use super::table::table;
+use super::table::{or_dash, table};
 pub(super) use crate::resources::Kind;
 
 /// Shows one with everything that is known of it.
@@ -87,4 +90,34 @@ pub(super) fn health_checks(checks: &[NamedHealthCheck]) -> String {
     };
     let heading = ["NAME", "KIND", "INTERVAL", "TIMEOUT", "RISE", "FALL", "VIPS"];
     table(heading, &checks.iter().map(row).collect::<Vec<_>>())
+}
+
+/// A line for each node.
+pub(super) fn nodes(nodes: &[Node]) -> String {
+    let row = |node: &Node| {
+        let why = node.status.iter().flat_map(|status| &status.conditions);
+        let why = why.map(|condition| condition.message.clone()).next().unwrap_or_default();
+        [node.metadata.name.clone(), yes_no(node.spec.drain).into(), why]
+    };
+    table(["NAME", "DRAINED", "WHY"], &nodes.iter().map(row).collect::<Vec<_>>())
+}
+
+/// A line for each interface.
+pub(super) fn interfaces(interfaces: &[Interface]) -> String {
+    let row = |interface: &Interface| {
+        let hook = interface.hook.map(|hook| match hook {
+            Hook::Xdp => "xdp".to_owned(),
+            Hook::Tc | Hook::Auto => "tc".to_owned(),
+        });
+        [
+            interface.name.clone(),
+            interface.index.to_string(),
+            yes_no(interface.up).into(),
+            or_dash(hook),
+            interface.mtu.to_string(),
+            or_dash(interface.mac.clone()),
+        ]
+    };
+    let heading = ["NAME", "INDEX", "UP", "ATTACHED", "MTU", "MAC"];
+    table(heading, &interfaces.iter().map(row).collect::<Vec<_>>())
 }

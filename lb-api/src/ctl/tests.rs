@@ -7,45 +7,63 @@ fn the_command_line_is_consistent() {
     Arguments::command().debug_assert();
 }
 
+/// Lines that are understood.
+const GOOD: &[&str] = &[
+    "lbctl get vips",
+    "lbctl get vip web -o yaml",
+    "lbctl get flows --limit 5",
+    "lbctl describe vip web",
+    "lbctl apply -f a.yaml -f -",
+    "lbctl delete vip web",
+    "lbctl delete -f a.yaml",
+    "lbctl doctor -o json",
+    "lbctl get vips -o wide",
+    "lbctl get vips -o name",
+    "lbctl describe peer upstream",
+    "lbctl create vip web --address 203.0.113.7 --port 80 --backend 10.0.0.1:8080 --wait --timeout 5",
+    "lbctl apply -f a.yaml --dry-run --prune",
+    "lbctl apply -f a.yaml --wait",
+    "lbctl diff -f a.yaml",
+    "lbctl delete vip web --dry-run",
+    "lbctl export",
+    "lbctl drain 10.0.0.1",
+    "lbctl undrain 10.0.0.1:80 --vip web",
+    "lbctl show bgp summary",
+    "lbctl show bgp neighbors",
+    "lbctl show bgp neighbours upstream",
+    "lbctl show bgp routes 10.0.0.0/8",
+    "lbctl completions zsh",
+    "lbctl events --watch",
+    "lbctl get vips --watch",
+    "lbctl apply -f a.yaml --confirm 60",
+    "lbctl config confirm",
+    "lbctl config rollback --to 7 --dry-run",
+    "lbctl create token ci --role viewer --expires-in 90",
+    "lbctl get tokens",
+    "lbctl create pool public --addresses 203.0.113.0/28 --addresses 203.0.113.64-203.0.113.70",
+    "lbctl create health-check fast --interval 500 --rise 1",
+    "lbctl create vip web --pool public --label app=web --port 80 --backend 10.0.0.1:8080",
+    "lbctl get vips -l app=web,tier!=test",
+    "lbctl get pool public -o yaml",
+    "lbctl get interfaces",
+    "lbctl describe health-check fast",
+    "lbctl delete pool public",
+    "lbctl apply -f a.yaml --owner shop --prune",
+    "lbctl edit vip web",
+    "lbctl drain --vip web",
+    "lbctl drain --node",
+    "lbctl undrain --node",
+    "lbctl bundle",
+    "lbctl man /tmp",
+    "lbctl --server https://lbd.example --cert-file c --key-file k get vips",
+    "lbctl delete token ci",
+    "lbctl --server https://lbd.example --token-file t --ca-file c get vips",
+    "lbctl --server http://127.0.0.1:8080 get status",
+];
+
 #[test]
 fn commands_are_understood() {
-    let good = [
-        "lbctl get vips",
-        "lbctl get vip web -o yaml",
-        "lbctl get flows --limit 5",
-        "lbctl describe vip web",
-        "lbctl apply -f a.yaml -f -",
-        "lbctl delete vip web",
-        "lbctl delete -f a.yaml",
-        "lbctl doctor -o json",
-        "lbctl get vips -o wide",
-        "lbctl get vips -o name",
-        "lbctl describe peer upstream",
-        "lbctl create vip web --address 203.0.113.7 --port 80 --backend 10.0.0.1:8080 --wait --timeout 5",
-        "lbctl apply -f a.yaml --dry-run --prune",
-        "lbctl apply -f a.yaml --wait",
-        "lbctl diff -f a.yaml",
-        "lbctl delete vip web --dry-run",
-        "lbctl export",
-        "lbctl drain 10.0.0.1",
-        "lbctl undrain 10.0.0.1:80 --vip web",
-        "lbctl show bgp summary",
-        "lbctl show bgp neighbors",
-        "lbctl show bgp neighbours upstream",
-        "lbctl show bgp routes 10.0.0.0/8",
-        "lbctl completions zsh",
-        "lbctl events --watch",
-        "lbctl get vips --watch",
-        "lbctl apply -f a.yaml --confirm 60",
-        "lbctl config confirm",
-        "lbctl config rollback --to 7 --dry-run",
-        "lbctl create token ci --role viewer --expires-in 90",
-        "lbctl get tokens",
-        "lbctl delete token ci",
-        "lbctl --server https://lbd.example --token-file t --ca-file c get vips",
-        "lbctl --server http://127.0.0.1:8080 get status",
-    ];
-    for line in good {
+    for line in GOOD {
         let parsed = Arguments::try_parse_from(line.split(' '));
         assert!(parsed.is_ok(), "{line}: {}", parsed.err().unwrap());
     }
@@ -64,6 +82,11 @@ fn commands_are_understood() {
         "lbctl apply -f a.yaml --dry-run --wait",
         "lbctl diff",
         "lbctl drain web",
+        "lbctl drain",
+        "lbctl drain 10.0.0.1 --node",
+        "lbctl get vips -l a>b",
+        "lbctl --cert-file c get vips",
+        "lbctl create vip web --port 80 --backend 10.0.0.1:80",
         "lbctl show bgp",
         "lbctl completions cmd",
     ];
@@ -110,4 +133,14 @@ fn completions_know_every_command() {
             assert!(text.contains(word), "{word} for {shell}");
         }
     }
+}
+
+#[test]
+fn the_manual_has_a_page_for_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    man(folder.path()).unwrap();
+    let page = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert!(page("lbctl.1").contains("Exit codes"), "{}", page("lbctl.1"));
+    assert!(page("lbctl-apply.1").contains("prune") && page("lbctl-create-vip.1").contains("pool"));
+    assert!(man(&folder.path().join("none")).is_err());
 }

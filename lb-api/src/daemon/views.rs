@@ -1,22 +1,23 @@
 //! What the running daemon shows of itself.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use ipnetwork::IpNetwork;
 use lb_api_types::config;
+use lb_api_types::resource::Condition;
 use lb_api_types::view::{
-    BgpRouteView, CheckState, Doctor, FibMemberView, FibView, FlowView, InterfaceView, List,
-    PeerView, ReasonView, Status,
+    BgpGlobal, BgpRouteView, CheckState, Doctor, FibMemberView, FibView, FlowView, Interface,
+    InterfaceView, List, PeerView, ReasonView, Status,
 };
 use lb_api_types::vip;
 use lb_dataplane::fib::{Action, FibRoute, Member};
 use lb_dataplane::table::Protocol;
 use lb_dataplane::{Flow, Hook, ReasonCount};
-use lb_routing::{PeerStatus, RouterHandle, Source};
+use lb_routing::{Link, PeerStatus, RouterHandle, Source};
 use tokio::sync::watch;
 
 use super::dataplane::{DataplaneHandle, sentence};
@@ -41,6 +42,7 @@ pub(super) struct Live {
     pub(super) interfaces_wanted: bool,
     pub(super) router_id: Ipv4Addr,
     pub(super) asn: u32,
+    pub(super) listen: SocketAddr,
     /// As the file says them.
     pub(super) neighbours: Vec<config::BgpPeer>,
     pub(super) started: Instant,
@@ -103,6 +105,29 @@ impl Views for Live {
                 let _always_added = names.add(&vip.spec, vip.metadata.name);
             }
             Ok(cut(flows.into_iter().map(|flow| flow_view(&flow, &names)), limit))
+        }
+        .boxed()
+    }
+
+    fn interfaces(&self) -> BoxFuture<'_, Result<Vec<Interface>, String>> {
+        async {
+            let attached = self.dataplane.with(|owned| owned.dataplane.attached()).await?;
+            let hooks: HashMap<u32, _> =
+                attached.into_iter().map(|one| (one.ifindex, hook(one.hook))).collect();
+            let links = self.router.links().borrow().clone();
+            let mut all: Vec<_> = links.into_iter().map(|link| interface(link, &hooks)).collect();
+            all.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(all)
+        }
+        .boxed()
+    }
+
+    fn global(&self) -> BoxFuture<'_, BgpGlobal> {
+        async {
+            let peers = self.peers().await;
+            let established = peers.iter().filter(|peer| peer.state == "Established").count();
+            let Self { asn, router_id, listen, .. } = *self;
+            BgpGlobal { asn, router_id, listen, peers: peers.len(), established }
         }
         .boxed()
     }
@@ -179,6 +204,13 @@ impl Live {
         facts.state = self.warnings.iter().chain(self.shadowed.borrow().iter()).cloned().collect();
         facts.sessions = self.peers().await.into_iter().map(session).collect();
         let vips = self.registry.list().await.map_err(|refusal| refusal.to_string())?;
+        let addresses = vips.iter().map(|vip| vip.spec.address).collect();
+        let routes = tokio::task::spawn_blocking(move || host::unrouted(&addresses));
+        facts.unrouted = routes.await.map_err(|error| error.to_string())?;
+        if !facts.interfaces.is_empty() {
+            let unserved = vips.iter().filter(|v| v.status.as_ref().is_some_and(|s| !s.serving));
+            facts.unserved = unserved.map(|vip| vip.metadata.name.clone()).collect();
+        }
         let wanted: Vec<_> = vips.into_iter().filter(|vip| vip.spec.advertise).collect();
         facts.vips = wanted.len();
         let lacking = wanted.into_iter().filter_map(|vip| {
@@ -199,6 +231,47 @@ pub(super) fn host_warnings() -> Vec<String> {
 
 fn session(peer: PeerView) -> Session {
     Session { name: peer.name, state: peer.state, last_error: peer.last_error }
+}
+
+fn interface(link: Link, hooks: &HashMap<u32, config::Hook>) -> Interface {
+    let hook = hooks.get(&link.ifindex).copied();
+    let condition = |kind: &str, holds: bool, reason: &str, message: &str| Condition {
+        kind: kind.into(),
+        status: holds.into(),
+        reason: reason.into(),
+        message: message.into(),
+    };
+    let up = match link.up {
+        true => condition("Up", true, "Carrier", "it is up and has carrier"),
+        false => condition("Up", false, "NoCarrier", "it is down, or has no carrier"),
+    };
+    let attached = match hook {
+        Some(config::Hook::Xdp) => {
+            condition("Attached", true, "Xdp", "the fast path is attached at XDP")
+        }
+        Some(config::Hook::Tc | config::Hook::Auto) => {
+            condition("Attached", true, "Tc", "the fast path is attached at TC")
+        }
+        None => condition(
+            "Attached",
+            false,
+            "NotAttached",
+            "the fast path is not attached: `lbctl doctor` says why where it should be",
+        ),
+    };
+    Interface {
+        name: link.name,
+        index: link.ifindex,
+        mac: (link.mac != [0; 6]).then(|| mac(link.mac)),
+        mtu: link.mtu,
+        up: link.up,
+        hook,
+        conditions: vec![up, attached],
+    }
+}
+
+fn mac([a, b, c, d, e, f]: [u8; 6]) -> String {
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }
 
 fn hook(hook: Hook) -> config::Hook {
@@ -242,9 +315,7 @@ fn member_view(member: &Member, names: &HashMap<u32, String>) -> FibMemberView {
     FibMemberView {
         gateway: member.gateway,
         interface: name.unwrap_or_else(|| format!("#{}", member.ifindex)),
-        mac: member
-            .destination_mac
-            .map(|[a, b, c, d, e, f]| format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")),
+        mac: member.destination_mac.map(mac),
     }
 }
 

@@ -27,6 +27,7 @@ fn well() -> Facts {
             last_error: "an old one".into(),
         }],
         vips: 1,
+        unrouted: Some(vec![]),
         ..Facts::default()
     }
 }
@@ -135,4 +136,13 @@ fn what_cannot_be_read_is_unknown_and_no_finding() {
     });
     assert_eq!(bad.len(), 6);
     assert!(bad.iter().all(|(_, _, state, _)| *state == CheckState::Unknown), "{bad:?}");
+}
+
+#[test]
+fn what_the_world_lacks_of_what_was_asked_for_is_drift() {
+    let unserved = |f: &mut Facts| f.unserved = vec!["web".into()];
+    only(unserved, "drift", CheckState::Error, "daemon's log");
+    let unrouted = |f: &mut Facts| f.unrouted = Some(vec![[203, 0, 113, 10].into()]);
+    only(unrouted, "drift", CheckState::Error, "puts it back");
+    only(|f| f.unrouted = None, "drift", CheckState::Unknown, "");
 }

@@ -1,23 +1,26 @@
 //! The configuration as a whole: applied, confirmed, rolled back.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use lb_api_types::problem::Problem;
-use lb_api_types::resource::{NamedHealthCheck, Pool};
-use lb_api_types::view::{ChangeKind, Changes, History};
+use lb_api_types::resource::{NamedHealthCheck, Node, Pool};
+use lb_api_types::view::{Change, ChangeKind, Changes, Difference, Differences, History};
 use lb_api_types::vip::Vip;
+use serde_json::{Value, json};
 
 use super::handlers::read_json;
 use super::problem::Refused;
 use super::terms::{Asked, bulk, nothing, rollback};
-use super::{App, MAX_CONFIG};
+use super::{App, MAX_CONFIG, patch};
 use crate::read::{Cursor, document};
-use crate::registry::Documents;
+use crate::registry::{Bulk, Documents};
 use crate::resources::Kind;
 use crate::store::lists;
-use crate::vip;
+use crate::vip::{self, UNALLOCATED};
 
 /// What is to be there; every list may be left out.
 #[derive(utoipa::ToSchema)]
@@ -29,6 +32,8 @@ pub(super) struct Configuration {
     pools: Option<Vec<Pool>>,
     /// Health checks that VIPs name.
     health_checks: Option<Vec<NamedHealthCheck>>,
+    /// This node.
+    nodes: Option<Vec<Node>>,
 }
 
 /// Creates or replaces many resources in one change: all of them or none. With `prune`, what was made over REST, has the
@@ -60,12 +65,136 @@ pub(super) async fn apply_config(
     body: Body,
 ) -> Result<Json<Changes>, Refused> {
     let bulk = bulk(&asked)?;
+    let (changes, confirm_within_secs, _) = apply(&app, bulk, &headers, body).await?;
+    Ok(Json(Changes { changes, confirm_within_secs }))
+}
+
+/// Says what is wrong with a whole configuration, or what would become of it. Nothing changes.
+#[utoipa::path(post, path = "/api/v1/config/validate", tag = "config",
+    params(("owner" = Option<String>, Query, description = "As for POST /api/v1/config"),
+        ("prune" = Option<bool>, Query, description = "As for POST /api/v1/config")),
+    request_body = Configuration,
+    responses((status = 200, body = Changes),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "The body is slow"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "As for POST /api/v1/config"),
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "A metadata.revision is not what is there"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "More than 64 MiB"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "No JSON"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is wrong"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "Too many")))]
+pub(super) async fn validate_config(
+    State(app): State<App>,
+    asked: Asked,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Changes>, Refused> {
+    let (changes, confirm_within_secs, _) = apply(&app, only_look(&asked)?, &headers, body).await?;
+    Ok(Json(Changes { changes, confirm_within_secs }))
+}
+
+/// Says what of a whole configuration is other than what there is, before and after. Nothing changes.
+#[utoipa::path(post, path = "/api/v1/config/diff", tag = "config",
+    params(("owner" = Option<String>, Query, description = "As for POST /api/v1/config"),
+        ("prune" = Option<bool>, Query, description = "As for POST /api/v1/config")),
+    request_body = Configuration,
+    responses((status = 200, body = Differences),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "The body is slow"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "As for POST /api/v1/config"),
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "A metadata.revision is not what is there"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "More than 64 MiB"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "No JSON"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is wrong"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "Too many")))]
+pub(super) async fn diff_config(
+    State(app): State<App>,
+    asked: Asked,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Differences>, Refused> {
+    let bulk = only_look(&asked)?;
+    let owner = bulk.owner.clone();
+    let (changes, _, documents) = apply(&app, bulk, &headers, body).await?;
+    let before = as_it_is(&app).await?;
+    let after = as_asked(documents, owner.as_ref(), &before);
+    let other = changes.into_iter().filter(|change| change.change != ChangeKind::Unchanged);
+    let difference = |Change { kind, name, change }: Change| {
+        let key = (kind.clone(), name.clone());
+        let after = after.get(&key).filter(|_| change != ChangeKind::Deleted);
+        Difference { before: before.get(&key).cloned(), after: after.cloned(), kind, name, change }
+    };
+    Ok(Json(Differences { differences: other.map(difference).collect() }))
+}
+
+/// Documents by kind and name, without what lbd adds of its own.
+type Bare = BTreeMap<(String, String), Value>;
+
+async fn as_it_is(app: &App) -> Result<Bare, Refused> {
+    let mut all = Bare::new();
+    for vip in app.registry.list().await? {
+        all.insert(("vip".into(), vip.metadata.name.clone()), bare(&vip));
+    }
+    for &kind in Kind::ALL {
+        for resource in app.registry.list_resources(kind).await? {
+            all.insert((kind.noun(), resource.metadata().name.clone()), bare(&resource));
+        }
+    }
+    Ok(all)
+}
+
+fn as_asked(documents: Documents, owner: Option<&String>, before: &Bare) -> Bare {
+    let mut all = Bare::new();
+    for mut vip in documents.vips {
+        vip.metadata.owner = owner.cloned().or(vip.metadata.owner);
+        let key = ("vip".to_owned(), vip.metadata.name.clone());
+        let mut value = bare(&vip);
+        if vip.spec.address == UNALLOCATED
+            && let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut)
+        {
+            // It keeps the one that it has; one that it would be given is not known yet.
+            match before.get(&key).and_then(|before| before.pointer("/spec/address")) {
+                Some(address) => drop(spec.insert("address".into(), address.clone())),
+                None => drop(spec.remove("address")),
+            }
+        }
+        all.insert(key, value);
+    }
+    for mut resource in documents.resources {
+        let metadata = resource.metadata_mut();
+        metadata.owner = owner.cloned().or(metadata.owner.take());
+        all.insert((resource.kind().noun(), resource.metadata().name.clone()), bare(&resource));
+    }
+    all
+}
+
+fn bare(resource: &impl serde::Serialize) -> Value {
+    let mut value = serde_json::to_value(resource).unwrap_or_default();
+    patch::merge(&mut value, json!({"status": null, "metadata": {"revision": null}}));
+    value
+}
+
+/// A request that changes nothing.
+fn only_look(asked: &Asked) -> Result<Bulk, Refused> {
+    match bulk(asked)? {
+        Bulk { dry_run: false, confirm_within: None, prune, owner } => {
+            Ok(Bulk { dry_run: true, prune, owner, ..Bulk::default() })
+        }
+        _ => Err(Refused::query("dryRun or confirmWithin", "only owner and prune are known here")),
+    }
+}
+
+/// Carries out what a body says: what became of it, within how long it has to be confirmed, and what it said.
+async fn apply(
+    app: &App,
+    bulk: Bulk,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Vec<Change>, Option<u32>, Documents), Refused> {
     // Before the body is read: many large ones at once would not fit into memory. It is never closed.
     let _turn = app.applying.acquire().await.ok();
-    let body = read_json(&headers, body, "application/json", MAX_CONFIG).await?;
+    let body = read_json(headers, body, "application/json", MAX_CONFIG).await?;
     let documents = document(&body, read).map_err(|mistakes| Refused::fields(&mistakes))?;
     let (within, dry_run) = (bulk.confirm_within, bulk.dry_run);
-    let applied = app.registry.apply(documents, bulk).await;
+    let applied = app.registry.apply(documents.clone(), bulk).await;
     let changes = applied.map_err(|(place, refusal)| {
         let refused = Refused::from(refusal);
         match place {
@@ -76,7 +205,7 @@ pub(super) async fn apply_config(
     let touched = changes.iter().any(|change| change.change != ChangeKind::Unchanged);
     let within = within.filter(|_| touched && !dry_run);
     let confirm_within_secs = within.and_then(|within| u32::try_from(within.as_secs()).ok());
-    Ok(Json(Changes { changes, confirm_within_secs }))
+    Ok((changes, confirm_within_secs, documents))
 }
 
 fn read(cursor: &Cursor<'_>) -> Option<Documents> {

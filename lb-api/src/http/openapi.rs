@@ -5,7 +5,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{config, events, handlers, probes, resources, tokens};
+use super::{backends, config, events, handlers, probes, resources, tokens, views};
 use crate::resources::Kind;
 
 #[derive(OpenApi)]
@@ -24,6 +24,17 @@ use crate::resources::Kind;
         handlers::put_vip,
         handlers::patch_vip,
         handlers::delete_vip,
+        backends::list_backends,
+        backends::get_backend,
+        backends::put_backend,
+        backends::patch_backend,
+        backends::delete_backend,
+        config::validate_config,
+        config::diff_config,
+        views::list_interfaces,
+        views::get_global,
+        views::get_version,
+        views::get_schema,
         config::apply_config,
         config::confirm_config,
         config::rollback_config,

@@ -167,6 +167,18 @@ impl Refused {
         refused
     }
 
+    pub(crate) fn no_backend(vip: &str, at: std::net::SocketAddr) -> Self {
+        let detail =
+            format!("VIP {vip} has no backend {at}: `lbctl describe vip {vip}` lists its backends");
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    }
+
+    pub(crate) fn backend_name(said: &str) -> Self {
+        let detail =
+            format!("`{said}` names no backend: write its address and port, such as 10.0.0.1:8080");
+        Self::new(StatusCode::BAD_REQUEST, "invalid-path", "Invalid path", detail)
+    }
+
     pub(crate) fn too_often(wait: Duration) -> Self {
         let seconds = wait.as_secs() + 1;
         let detail = format!("too many requests come from there: wait {seconds} s");

@@ -17,6 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 mod access;
+mod backends;
 mod resources;
 mod walk;
 
@@ -43,6 +44,15 @@ impl Views for Fixed {
     fn flows(&self, limit: usize) -> BoxFuture<'_, Result<List<FlowView>, String>> {
         async move { Ok(List { items: vec![], truncated: limit == DEFAULT_LIMIT, next: None }) }
             .boxed()
+    }
+
+    fn interfaces(&self) -> BoxFuture<'_, Result<Vec<Interface>, String>> {
+        async { Ok(vec![]) }.boxed()
+    }
+
+    fn global(&self) -> BoxFuture<'_, BgpGlobal> {
+        let (router_id, listen) = ([192, 0, 2, 1].into(), ([0, 0, 0, 0], 179).into());
+        async move { BgpGlobal { asn: 65000, router_id, listen, peers: 0, established: 0 } }.boxed()
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Status, String>> {
@@ -409,12 +419,12 @@ async fn every_described_operation_is_answered() {
     let served = Served::new(vec![vip("x", 1)]).await;
     let description = served.get("/api/v1/openapi.json").await.json();
     let paths = description["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 23);
+    assert_eq!(paths.len(), 33);
     for (path, operations) in paths {
         for method in operations.as_object().unwrap().keys() {
             let method = method.to_uppercase();
             let query = if path.ends_with("/events") { "?follow=false" } else { "" };
-            let path = path.replace("{name}", "x") + query;
+            let path = path.replace("{name}", "x").replace("{backend}", "10.0.0.1:8080") + query;
             let answer = served.send(&method, &path, "{}").await;
             let unknown =
                 answer.status == 404 && answer.problem().detail.contains("there is nothing at");

@@ -17,7 +17,10 @@ impl<A: Appliers> Task<A> {
     /// Withdraws, then changes the kernel and the dataplane, then advertises.
     pub(super) async fn reconcile(&mut self) -> Result<(), String> {
         if !self.configured.as_ref().is_some_and(|told| told.is_copy_of(&self.resources)) {
-            self.configured = None;
+            let was_drained = self.configured.take().is_some_and(|told| told.is_drained());
+            if was_drained != self.resources.is_drained() {
+                self.book.touch_all();
+            }
             self.appliers.configure(&self.resources).await?;
             self.configured = Some(self.resources.clone());
         }
@@ -152,7 +155,8 @@ impl<A: Appliers> Task<A> {
     pub(super) fn facts<'a>(&'a self, verdicts: &'a Verdicts, now: Instant) -> Facts<'a> {
         let Self { book, serving, damping, .. } = self;
         let attached = *self.attached.borrow();
-        Facts { vips: book.vips(), verdicts, attached, serving, damping, now }
+        let drained = self.resources.is_drained();
+        Facts { vips: book.vips(), verdicts, attached, drained, serving, damping, now }
     }
 
     /// Has BGP advertise nothing.

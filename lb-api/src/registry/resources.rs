@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use lb_api_types::event::EventKind;
 use lb_api_types::resource::{
-    Allocation, Condition, HealthCheckStatus, NamedHealthCheck, Pool, PoolStatus,
+    Allocation, Condition, HealthCheckStatus, NamedHealthCheck, Node, NodeStatus, Pool, PoolStatus,
 };
 use lb_api_types::vip::Vip;
 
@@ -110,6 +110,7 @@ impl<A: Appliers> Task<A> {
         match resource {
             Resource::Pool(pool) => Resource::Pool(self.pool_with_state(pool)),
             Resource::HealthCheck(check) => Resource::HealthCheck(self.check_with_state(check)),
+            Resource::Node(node) => Resource::Node(with_drain(node)),
         }
     }
 
@@ -155,6 +156,22 @@ impl<A: Appliers> Task<A> {
         let status = HealthCheckStatus { conditions: vec![used], vips };
         NamedHealthCheck { status: Some(status), ..check.clone() }
     }
+}
+
+fn with_drain(node: &Node) -> Node {
+    let (reason, message) = match node.spec.drain {
+        true => {
+            ("Asked", "BGP advertises no VIP: `lbctl undrain --node` has it advertise them again")
+        }
+        false => ("NotAsked", "BGP advertises VIPs"),
+    };
+    let drained = Condition {
+        kind: "Drained".into(),
+        status: node.spec.drain.into(),
+        reason: reason.into(),
+        message: message.into(),
+    };
+    Node { status: Some(NodeStatus { conditions: vec![drained] }), ..node.clone() }
 }
 
 /// What a VIP would lack by the change of a resource is said of the resource.

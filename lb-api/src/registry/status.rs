@@ -62,7 +62,14 @@ impl<A: Appliers> Task<A> {
         let advertised = self.announced.contains(&vip.spec.address);
         let serving = *self.attached.borrow() && self.serving.contains(&key);
         let status = VipStatus {
-            conditions: conditions(vip, serving, advertised, reasons, verdicts),
+            conditions: conditions(
+                vip,
+                serving,
+                advertised,
+                self.resources.is_drained(),
+                reasons,
+                verdicts,
+            ),
             serving,
             advertised,
             message: reasons.message(vip),
@@ -81,6 +88,7 @@ fn conditions(
     vip: &Vip,
     serving: bool,
     advertised: bool,
+    drained: bool,
     reasons: &Reasons<'_>,
     verdicts: &Verdicts,
 ) -> Vec<Condition> {
@@ -110,7 +118,12 @@ fn conditions(
     let counted = format!("{} of {} backends are healthy", tally.healthy, vip.spec.backends.len());
     vec![
         condition("Serving", serving.into(), served.0, served.1.into()),
-        condition("Advertised", advertised.into(), why, reasons.message(vip)),
+        condition(
+            "Advertised",
+            advertised.into(),
+            if drained && !advertised { "NodeDrained" } else { why },
+            reasons.message(vip),
+        ),
         condition("BackendsHealthy", healthy.0, healthy.1, counted),
     ]
 }

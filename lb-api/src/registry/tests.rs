@@ -198,7 +198,7 @@ impl Bench {
         }
     }
 
-    fn find(&self, health: Health) {
+    pub(crate) fn find(&self, health: Health) {
         let verdict = Verdict { health, message: String::new() };
         let targets = self.targets.borrow().clone();
         let all = targets.iter().map(|target| (*target, verdict.clone())).collect();
@@ -706,6 +706,7 @@ impl Bench {
             vips: &vips,
             verdicts: &verdicts,
             attached: *self.attachment.borrow(),
+            drained: false,
             serving: &serving,
             damping: &control::Damping::default(),
             now: std::time::Instant::now(),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::vip::HealthCheckKind;
+use crate::vip::{Backend, BackendStatus, HealthCheckKind};
 
 /// What every resource carries: its name within its kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,4 +173,63 @@ pub struct HealthCheckStatus {
     pub conditions: Vec<Condition>,
     /// VIPs that name it.
     pub vips: Vec<String>,
+}
+
+/// This node. There is one, with the name `local`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Its name: `local`.
+    pub metadata: Metadata,
+    /// What the operator asks for.
+    pub spec: NodeSpec,
+    /// What holds now; ignored in requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<NodeStatus>,
+}
+
+/// What is asked of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeSpec {
+    /// Whether BGP advertises no VIP, also after a restart, so that traffic goes to other nodes. What comes all the same is
+    /// served as before.
+    pub drain: bool,
+}
+
+/// What holds of a node now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NodeStatus {
+    /// `Drained`: whether no VIP is advertised because of that.
+    pub conditions: Vec<Condition>,
+}
+
+/// A backend of a VIP, by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct BackendResource {
+    /// Its name and its VIP's revision.
+    pub metadata: BackendMetadata,
+    /// What the operator asks for.
+    pub spec: Backend,
+    /// What holds now; ignored in requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<BackendStatus>,
+}
+
+/// What a backend is known by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct BackendMetadata {
+    /// Its address and port: `10.0.0.1:8080`, `[2001:db8::1]:8080`.
+    pub name: String,
+    /// Its VIP's revision. In a request, the one that is to be replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub revision: Option<u64>,
 }

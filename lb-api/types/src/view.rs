@@ -1,11 +1,13 @@
 //! What the daemon shows of itself: read-only documents.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::config::Hook;
+use crate::resource::Condition;
 
 /// A list answer: `{"items": [...]}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -176,6 +178,80 @@ pub struct Status {
     /// What somebody should look at, one sentence each; empty when all is well.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// The daemon's version (`GET /api/v1/version`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Version {
+    /// The daemon's own.
+    pub version: String,
+    /// That of its REST API.
+    pub api: String,
+}
+
+/// An interface of the host (`GET /api/v1/interfaces`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// Its MAC; unset where it has none.
+    pub mac: Option<String>,
+    /// Its MTU.
+    pub mtu: u32,
+    /// Up, with carrier.
+    pub up: bool,
+    /// Where the fast path is attached; unset where it is not.
+    pub hook: Option<Hook>,
+    /// `Up` and `Attached`.
+    pub conditions: Vec<Condition>,
+}
+
+/// What BGP has in common for all neighbours (`GET /api/v1/bgp/global`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BgpGlobal {
+    /// Our AS number.
+    pub asn: u32,
+    /// BGP identifier in use.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub router_id: Ipv4Addr,
+    /// Where sessions are accepted.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub listen: SocketAddr,
+    /// How many neighbours there are.
+    pub peers: usize,
+    /// How many of the sessions are Established.
+    pub established: usize,
+}
+
+/// What would become of a configuration (`POST /api/v1/config/diff`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Differences {
+    /// What would be another one than it is, in the order of [`Changes`].
+    pub differences: Vec<Difference>,
+}
+
+/// A resource that would be another one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Difference {
+    /// Its kind: `vip`, `pool`, `health-check`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// What would become of it.
+    pub change: ChangeKind,
+    /// As it is, without revision and status; null where it is not there.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub before: Option<Value>,
+    /// As it would be; null where it would go.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub after: Option<Value>,
 }
 
 /// What became of a configuration (`POST /api/v1/config`).

@@ -1,0 +1,51 @@
+//! What the host and the daemon are: interfaces, BGP as a whole, version, schema.
+
+use axum::Json;
+use axum::extract::State;
+use lb_api_types::problem::Problem;
+use lb_api_types::view::{BgpGlobal, Interface, List, Version};
+use serde_json::Value;
+
+use super::App;
+use super::problem::Refused;
+use super::terms::{Asked, nothing};
+
+/// The host's interfaces by name, and whether the fast path is attached.
+#[utoipa::path(get, path = "/api/v1/interfaces", tag = "dataplane",
+    responses((status = 200, body = List<Interface>)))]
+pub(super) async fn list_interfaces(
+    State(app): State<App>,
+    asked: Asked,
+) -> Result<Json<List<Interface>>, Refused> {
+    nothing(&asked)?;
+    let items = app.views.interfaces().await.map_err(Refused::unavailable)?;
+    Ok(Json(List { items, truncated: false, next: None }))
+}
+
+/// What BGP has in common for all neighbours. The configuration file says it.
+#[utoipa::path(get, path = "/api/v1/bgp/global", tag = "bgp",
+    responses((status = 200, body = BgpGlobal)))]
+pub(super) async fn get_global(
+    State(app): State<App>,
+    asked: Asked,
+) -> Result<Json<BgpGlobal>, Refused> {
+    nothing(&asked)?;
+    Ok(Json(app.views.global().await))
+}
+
+/// The daemon's version.
+#[utoipa::path(get, path = "/api/v1/version", tag = "status",
+    responses((status = 200, body = Version)))]
+pub(super) async fn get_version(asked: Asked) -> Result<Json<Version>, Refused> {
+    nothing(&asked)?;
+    Ok(Json(Version { version: env!("CARGO_PKG_VERSION").into(), api: "v1".into() }))
+}
+
+/// JSON Schema of whole configurations and of every resource.
+#[utoipa::path(get, path = "/api/v1/schema.json", tag = "status",
+    responses((status = 200, description = "JSON Schema 2020-12", content_type = "application/json"),
+        (status = 400, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get_schema(asked: Asked) -> Result<Json<Value>, Refused> {
+    nothing(&asked)?;
+    Ok(Json(super::schema()))
+}
