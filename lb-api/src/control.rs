@@ -152,6 +152,7 @@ pub fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
             NatMode::DsrIpip => Mode::IpInIp,
             NatMode::DsrGue => Mode::Gue,
         },
+        hashes_when_full: spec.full_table == vip::FullTable::Hash,
         one_arm,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_api_types::vip::{
-    Access, Algorithm, Backend, HealthCheck, Nat, NatMode, Protocol, Vip, VipSpec,
+    Access, Algorithm, Backend, FullTable, HealthCheck, Nat, NatMode, Protocol, Vip, VipSpec,
 };
 
 use lb_dataplane::MAX_TURNS;
@@ -26,6 +26,7 @@ pub const MAX_VIPS: usize = 65_536;
 const UDP_CHECK: &str =
     "a udp VIP says `kind: none`, or `kind: tcp` where its backends also accept TCP at their port";
 const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+const FULL_TABLES: &[(&str, FullTable)] = &[("drop", FullTable::Drop), ("hash", FullTable::Hash)];
 const MODES: &[(&str, NatMode)] = &[
     ("dnat", NatMode::Dnat),
     ("full-nat", NatMode::FullNat),
@@ -85,6 +86,7 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         "max_flows",
         "max_flows_per_client",
         "access",
+        "full_table",
         "nat",
         "backends",
         "health_check",
@@ -131,6 +133,7 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         check_backends(&cursor, &backends, algorithm, port.filter(|_| keeps_ports))?;
         Some(backends)
     });
+    let full_table = read_full_table(&spec, nat.as_ref(), algorithm, backends.as_deref());
     let health_check = read_health_check(&spec, protocol);
     let advertise = spec.field("advertise").map_or(Some(true), |advertise| advertise.boolean());
     Some(VipSpec {
@@ -144,11 +147,34 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         max_flows: max_flows?,
         max_flows_per_client: max_flows_per_client?,
         access: access?,
+        full_table: full_table?,
         nat: nat?,
         backends: backends?,
         health_check: health_check?,
         advertise: advertise?,
     })
+}
+
+/// Packets go on without a flow only where no answer comes back here and a hash alone chooses the backend.
+fn read_full_table(
+    spec: &Object<'_>,
+    nat: Option<&Nat>,
+    algorithm: Option<Algorithm>,
+    backends: Option<&[Backend]>,
+) -> Option<FullTable> {
+    let Some(cursor) = spec.field("full_table") else { return Some(FullTable::Drop) };
+    let bound = backends.unwrap_or_default().iter().any(|backend| backend.max_flows.is_some());
+    let by_more =
+        algorithm.is_some_and(goes_by_turns) || spec.field("affinity_secs").is_some() || bound;
+    match cursor.one_of(FULL_TABLES)? {
+        FullTable::Hash if nat.is_some_and(|nat| !nat.mode.is_dsr()) => cursor.wrong(
+            "is `hash`, but without a flow no answer finds its way back here: use `drop`, or a `nat.mode` of direct server return",
+        ),
+        FullTable::Hash if by_more => cursor.wrong(
+            "is `hash`, but more than a hash chooses the backend: use `drop`, or `maglev` or `source-hash` without affinity_secs              and max_flows of backends",
+        ),
+        full_table @ (FullTable::Drop | FullTable::Hash) => Some(full_table),
+    }
 }
 
 /// Whether backends fit the algorithm, and the port that packets keep, if they do.

@@ -30,8 +30,8 @@ use lb_dataplane_common::service::{BackendEntry, ServiceEntry};
 pub use self::access::Prefix;
 use self::access::Prefixes;
 use self::entries::{
-    address_entry, address_key, algorithm, backend_entry, bounds, gone_entry, mode, same_family,
-    service_key,
+    address_entry, address_key, algorithm, backend_entry, bounds, can_hash, gone_entry, mode,
+    same_family, service_key,
 };
 pub use self::ranges::PortPrefix;
 use self::ranges::Ranges;
@@ -467,6 +467,9 @@ impl Served {
 fn check(key: &ServiceKey, service: &Service) -> Result<(), PlanError> {
     let ServiceKey { address, port, .. } = *key;
     ranges::check(key, service)?;
+    if service.hashes_when_full && !can_hash(service) {
+        return Err(PlanError::NeedsFlows { address, port });
+    }
     let count = service.backends.len();
     if count > MAX_BACKENDS_PER_SERVICE {
         return Err(PlanError::TooManyBackends { address, port, count });

@@ -61,6 +61,9 @@ pub struct Service {
     pub max_flows_per_client: Option<NonZero<u32>>,
     /// How packets reach a backend.
     pub mode: Mode,
+    /// Whether a new flow that finds no room in the flow table is forwarded without being there; else it is refused. Only with
+    /// a mode in which backends answer clients themselves, and a choice by hash alone.
+    pub hashes_when_full: bool,
     /// Whether flows to a backend come from this host's own address on the way there, whatever its `sources` say.
     pub one_arm: bool,
 }

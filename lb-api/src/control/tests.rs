@@ -17,6 +17,7 @@ fn vip(name: &str, address: [u8; 4], port: u16, backends: &[u8]) -> Vip {
             max_flows: None,
             max_flows_per_client: None,
             access: Default::default(),
+            full_table: Default::default(),
             nat: Default::default(),
             backends: backends
                 .iter()

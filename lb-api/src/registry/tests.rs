@@ -109,6 +109,7 @@ pub(crate) fn vip(name: &str, last: u8) -> Vip {
             max_flows: None,
             max_flows_per_client: None,
             access: Default::default(),
+            full_table: Default::default(),
             nat: Default::default(),
             backends: vec![Backend {
                 address: [10, 0, 0, 1].into(),

@@ -19,6 +19,7 @@ fn some_vip(name: &str) -> Vip {
             max_flows: None,
             max_flows_per_client: None,
             access: Default::default(),
+            full_table: Default::default(),
             nat: Default::default(),
             backends: vec![Backend {
                 address: [10, 0, 0, 1].into(),

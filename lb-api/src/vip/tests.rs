@@ -168,6 +168,28 @@ fn backends_that_answer_clients_themselves_have_the_vips_port() {
 }
 
 #[test]
+fn a_full_table_forwards_by_hash_only_where_no_flow_is_needed() {
+    let mut value = with("/spec/full_table", json!("hash"));
+    assert!(mistakes(&value)[0].message.contains("direct server return"));
+    value["spec"]["nat"] = json!({"mode": "dsr"});
+    value["spec"]["port"] = json!(8080);
+    assert_eq!(document(&value, read).unwrap().spec.full_table, FullTable::Hash);
+    for (pointer, more) in [
+        ("/spec/algorithm", json!("round-robin")),
+        ("/spec/affinity_secs", json!(60)),
+        ("/spec/backends/0/max_flows", json!(60)),
+    ] {
+        let mut value = value.clone();
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        value.pointer_mut(parent).unwrap()[field] = more;
+        let found = mistakes(&value);
+        assert_eq!(found[0].path.pointer(), "/spec/full_table", "{pointer}");
+        assert!(found[0].message.contains("more than a hash"), "{found:?}");
+    }
+    assert_eq!(mistakes(&with("/spec/full_table", json!("evict"))).len(), 1);
+}
+
+#[test]
 fn too_many_backends_are_refused() {
     let backends: Vec<_> =
         (0..=MAX_BACKENDS).map(|n| json!({"address": "10.0.0.2", "port": n + 1})).collect();
@@ -231,6 +253,7 @@ fn any_vip() -> impl Strategy<Value = Vip> {
                 max_flows: tcp.then_some(interval_ms),
                 max_flows_per_client: (!tcp).then_some(interval_ms),
                 access: Default::default(),
+                full_table: Default::default(),
                 nat: Default::default(),
                 backends: backends
                     .into_iter()

@@ -67,6 +67,9 @@ pub struct VipSpec {
     /// Who may begin flows; everybody by default.
     #[serde(default, skip_serializing_if = "Access::is_open")]
     pub access: Access,
+    /// What becomes of a new flow that finds no room in the flow table.
+    #[serde(default, skip_serializing_if = "FullTable::is_default")]
+    pub full_table: FullTable,
     /// Where packets to a backend come from; the client's own address by default.
     #[serde(default)]
     pub nat: Nat,
@@ -177,6 +180,26 @@ impl Access {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.allow.is_empty() && self.deny.is_empty()
+    }
+}
+
+/// What becomes of a new flow that finds no room in the flow table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum FullTable {
+    /// Its packets are dropped.
+    #[default]
+    Drop,
+    /// Its packets go to the backend that their hash names, each by itself, so a change of the backends may move the flow. Only
+    /// with a mode of direct server return, and `maglev` or `source-hash` without affinity and bounds of backends.
+    Hash,
+}
+
+impl FullTable {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::Drop
     }
 }
 

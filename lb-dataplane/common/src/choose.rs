@@ -18,7 +18,7 @@ use crate::reason::Reason;
 use crate::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH, AccessKey, Affinity,
     AffinityKey, BackendEntry, MODE_NAT, RangeKey, SERVICE_ADMITS_LISTED, SERVICE_BOUNDS_BACKENDS,
-    SERVICE_BOUNDS_FLOWS, SERVICE_REFUSES_LISTED, ServiceEntry, VipKey,
+    SERVICE_BOUNDS_FLOWS, SERVICE_HASHES_WHEN_FULL, SERVICE_REFUSES_LISTED, ServiceEntry, VipKey,
 };
 use crate::tables::{FamilyTables, InsertError, Tables};
 
@@ -93,6 +93,7 @@ pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
         made.after.source = A::from_bytes(source.address);
     }
     made.affinity = service.affinity;
+    made.when_full = u32::from(service.flags & SERVICE_HASHES_WHEN_FULL);
     made.entry.backend = id;
     made.entry.service = service.id;
     made.entry.state = state;
@@ -199,8 +200,11 @@ pub fn insert<A: Family, T: Tables + FamilyTables<A>>(
         Err(InsertError::Full) => {
             if !is_direct {
                 tables.remove_flow(&made.back);
+                return Err(Reason::FlowTableFull);
             }
-            return Err(Reason::FlowTableFull);
+            if made.when_full == 0 {
+                return Err(Reason::FlowTableFull);
+            }
         }
         // Another CPU has had a packet of this flow at the same time; its choice stands.
         Err(InsertError::Exists) => {
@@ -211,6 +215,7 @@ pub fn insert<A: Family, T: Tables + FamilyTables<A>>(
             }
             step.translation = first.translation();
             step.mode = mode_of(first.state());
+            step.begins = false;
             made.entry.backend = first.backend();
         }
     }
@@ -248,8 +253,8 @@ pub struct Composed<A: Family> {
     pub sources_len: u32,
     /// For how many ticks the service remembers its clients.
     pub affinity: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Not zero where the packet goes on without a flow if there is no room for one.
+    pub when_full: u32,
 }
 
 impl<A: Family> Composed<A> {

@@ -22,6 +22,8 @@ pub type V6 = [u32; 4];
 pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     /// Whether the stages of a packet's way are subprograms: with longer addresses the stack has no room for them all.
     const APART: bool;
+    /// Whether it is IPv6.
+    const IS_V6: bool;
     /// Bytes of a header without options or extensions.
     const HEADER_LEN: u32;
     /// The protocol number of its ICMP.

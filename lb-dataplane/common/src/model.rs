@@ -266,7 +266,7 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
                 sources_base: 0,
                 sources_len: 0,
                 affinity: 0,
-                pad: 0,
+                when_full: 0,
             },
         }))
     }

@@ -76,4 +76,6 @@ pub struct ChecksumChange {
     pub content: Delta,
     /// Whether zero means that there is no checksum (UDP over IPv4).
     pub optional: bool,
+    /// Whether the packet is IPv6: no checksum of a header makes up for new addresses in the sum of the whole packet.
+    pub is_v6: bool,
 }

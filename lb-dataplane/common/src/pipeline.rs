@@ -121,11 +121,14 @@ fn run<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
         return Ok(send_error(packet, tables, scratch, way));
     }
     note_arrival(scratch, packet.frame_len());
+    let mut flags = NOT_ASKED;
     if !matches!(kind, Kind::EchoRequest | Kind::EchoReply) {
         let may_begin = kind != Kind::LaterFragment;
         serve(tables, &scratch.arrival, &mut scratch.step)?;
         if !scratch.step.is_flow && may_begin {
+            scratch.step.vip_flags = NOT_ASKED;
             begin(tables, scratch)?;
+            flags = scratch.step.vip_flags;
         }
         if scratch.step.is_flow {
             if scratch.ip.is_fragment && may_begin {
@@ -141,10 +144,9 @@ fn run<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
             };
         }
     }
-    let flags = match scratch.step.vip_flags {
-        NOT_ASKED => vip_flags(tables, scratch.ip.destination),
-        flags => flags,
-    };
+    if flags == NOT_ASKED {
+        flags = vip_flags(tables, scratch.ip.destination);
+    }
     if scratch.ip.is_fragment {
         return Err(if flags == NO_VIP { Reason::Fragment } else { Reason::FragmentToVip });
     }
@@ -212,8 +214,6 @@ fn note_arrival<A: Family>(scratch: &mut Scratch<A>, bytes: u32) {
     arrival.bytes = bytes;
     arrival.flags = transport.flags;
     // Field by field, and no padding: the compiler clears longer runs by a call.
-    step.vip_flags = NOT_ASKED;
-    step.mode = MODE_NAT;
     step.direction = 0;
     step.is_flow = false;
     step.begins = false;
@@ -324,7 +324,7 @@ pub struct Step<A> {
     pub direction: u8,
     /// Whether the packet belongs to a flow; the rest is of use only then.
     pub is_flow: bool,
-    /// Whether it begins one, as soon as that is inserted.
+    /// Whether it begins one, as soon as that is inserted; or, where it has not begun one then, goes on without.
     pub begins: bool,
     /// Whether it has begun one.
     pub is_new: bool,

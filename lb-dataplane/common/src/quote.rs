@@ -95,6 +95,7 @@ pub fn translate<A: Family, P: Packet>(
         pseudo_header: if A::ICMP_COVERS_ADDRESSES { outer } else { Delta::default() },
         content,
         optional: false,
+        is_v6: A::IS_V6,
     })?;
     A::write_addresses(packet, ETHERNET_LEN, source, to.destination, outer)?;
     Some(())

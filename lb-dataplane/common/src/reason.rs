@@ -167,6 +167,8 @@ reasons! {
     ForwardedByTunnel = 46, "forwarded-by-tunnel", Forward, Rewritten;
     /// A client's packet whose backend is to have it as it came, but is behind a gateway, has no route, or at XDP no MAC yet.
     DirectUnreachable = 47, "direct-unreachable", Drop, Original;
+    /// A client's packet that found no room for a flow, on its way to the backend that its hash names.
+    ForwardedWithoutFlow = 48, "forwarded-without-flow", Forward, Rewritten;
 }
 
 /// How many reasons there are: entries of `REASONS`.

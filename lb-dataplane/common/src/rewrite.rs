@@ -27,6 +27,7 @@ pub fn translate<A: Family, P: Packet>(
         pseudo_header: to.addresses,
         content: to.ports,
         optional: ip.protocol == UDP,
+        is_v6: A::IS_V6,
     })?;
     packet.write(ip.transport_at(), [to.source_port, to.destination_port])?;
     translate_addresses(packet, to)
@@ -68,6 +69,7 @@ pub fn answer_echo<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>) -> Option<(
         pseudo_header: Delta::default(),
         content: Delta::of([kind_and_code], [A::ECHO_REPLY]),
         optional: false,
+        is_v6: A::IS_V6,
     })?;
     packet.write(ip.transport_at(), [A::ECHO_REPLY])?;
     A::write_ttl(packet, OWN_TTL)?;

@@ -106,6 +106,9 @@ pub const SERVICE_REFUSES_LISTED: u8 = 4;
 pub const SERVICE_BOUNDS_FLOWS: u8 = 8;
 /// There is a bound on the flows of a backend.
 pub const SERVICE_BOUNDS_BACKENDS: u8 = 16;
+/// A new flow that finds no room in the flow table is forwarded without an entry. Only where the choice is a hash alone and
+/// no answer comes back here.
+pub const SERVICE_HASHES_WHEN_FULL: u8 = 32;
 
 /// What the LPM trie `ACCESS` is looked up by, behind the length in bits: the longest prefix of a client says whether it may
 /// begin flows. Its value is 1 for yes and 0 for no.

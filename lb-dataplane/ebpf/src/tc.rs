@@ -23,6 +23,8 @@ use crate::frame::Frame;
 use crate::maps;
 
 const PACKET_HOST: u32 = 0;
+/// Of `bpf_l4_csum_replace`, kernel 6.16 and later: the bindings have it not yet.
+const BPF_F_IPV6: u64 = 1 << 7;
 
 /// A packet at TC.
 pub struct SkBuff {
@@ -135,7 +137,13 @@ impl Packet for SkBuff {
     fn update_transport_checksum(&mut self, change: ChecksumChange) -> Option<()> {
         let zero_is_none = if change.optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
         let pseudo = u64::from(BPF_F_PSEUDO_HDR) | zero_is_none;
-        self.apply(change.at, change.pseudo_header, pseudo)?;
+        // A kernel that does not know the flag refuses it before it touches anything. It then gets the device's sum of the
+        // whole packet wrong, if there is one.
+        let is_done = change.is_v6
+            && self.apply(change.at, change.pseudo_header, pseudo | BPF_F_IPV6).is_some();
+        if !is_done {
+            self.apply(change.at, change.pseudo_header, pseudo)?;
+        }
         self.apply(change.at, change.content, zero_is_none)
     }
 }

@@ -8,7 +8,7 @@ use lb_dataplane_common::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH,
     BACKEND_DRAINING, BACKEND_FAILED, BACKEND_IN_USE, BackendEntry, MODE_GUE, MODE_IP_IN_IP,
     MODE_L2, MODE_NAT, SERVICE_ANSWER_ECHO, SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS,
-    ServiceEntry, VipKey,
+    SERVICE_HASHES_WHEN_FULL, ServiceEntry, VipKey,
 };
 
 use super::sources::Set;
@@ -111,12 +111,21 @@ pub(super) fn gone_entry((address, port): (IpAddr, u16)) -> BackendEntry {
     }
 }
 
-/// What a service's entry says of bounds.
+/// Whether a flow's packets all go to one backend without an entry.
+pub(super) fn can_hash(service: &Service) -> bool {
+    service.mode != Mode::Nat
+        && matches!(service.algorithm, Algorithm::Maglev | Algorithm::SourceHash)
+        && service.affinity.is_none()
+        && service.backends.iter().all(|backend| backend.max_flows.is_none())
+}
+
+/// What a service's entry says of bounds and of a full table.
 pub(super) fn bounds(service: &Service) -> u8 {
     let of_flows = service.max_flows.is_some() || service.max_flows_per_client.is_some();
     let of_backends = service.backends.iter().any(|backend| backend.max_flows.is_some());
     (if of_flows { SERVICE_BOUNDS_FLOWS } else { 0 })
         | if of_backends { SERVICE_BOUNDS_BACKENDS } else { 0 }
+        | if service.hashes_when_full { SERVICE_HASHES_WHEN_FULL } else { 0 }
 }
 
 fn backend_flags(state: BackendState) -> u8 {

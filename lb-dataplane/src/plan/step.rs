@@ -154,6 +154,17 @@ pub enum PlanError {
         /// How many follow.
         more: u16,
     },
+    /// A service whose packets cannot go on without a flow.
+    #[error(
+        "the service {address}:{port} needs its flows: only where backends answer clients themselves, and a hash alone chooses \
+         among them, can packets go on without"
+    )]
+    NeedsFlows {
+        /// The VIP.
+        address: IpAddr,
+        /// Its first port.
+        port: u16,
+    },
     /// Two services with a port in common.
     #[error("the ports at {address} from {port} on and those from {other} on overlap")]
     PortsOverlap {

@@ -210,3 +210,44 @@ fn an_error_about_what_the_backend_sent_reaches_it() {
         }
     }
 }
+
+#[test]
+fn a_full_table_refuses_new_flows_or_sends_them_where_their_hash_says() {
+    for hook in BOTH {
+        for mode in [L2, IpInIp, Gue] {
+            for hashes in [false, true] {
+                let family = FAMILIES[0];
+                let [vip, client, ..] = family;
+                let sizes = lb_dataplane::Sizes { flow_entries: 64, ..crate::scene::small() };
+                let mut scene = Scene::with_sizes(sizes);
+                (scene.mode, scene.hashes_when_full) = (mode, hashes);
+                let address = std::net::IpAddr::from([10, 2, 0, 1]);
+                scene.sources =
+                    vec![lb_dataplane::table::Source { address, first_port: 1, last_port: 1 }];
+                let vip = at(vip, 80);
+                scene.serve(&vip, Tcp, Maglev, &["10.2.0.8:80", "10.2.0.9:80", "10.2.0.10:80"]);
+                let mut without = 0;
+                for n in 0..200 {
+                    let client = at(client, 40_000 + n);
+                    let syn = scene.send(hook, &packet(SYN, &client, &vip));
+                    // Confirmed, so that none makes room for another.
+                    let ack = scene.send(hook, &packet(ACK, &client, &vip));
+                    let expected = match (syn.reason, hashes) {
+                        (reason, _) if reason == self::reason(mode) => reason,
+                        (Reason::FlowTableFull, false) => Reason::FlowTableFull,
+                        (Reason::ForwardedWithoutFlow, true) => {
+                            without += 1;
+                            let there = |ended: &Ended| ended.bytes()[30..34].to_vec();
+                            assert_eq!(there(&syn), there(&ack), "{hook:?} {mode:?}: one backend");
+                            Reason::ForwardedWithoutFlow
+                        }
+                        (other, _) => panic!("{hook:?} {mode:?} {hashes}: {other:?}"),
+                    };
+                    assert_eq!(ack.reason, expected, "{hook:?} {mode:?}");
+                }
+                assert_eq!(without > 0, hashes, "{hook:?} {mode:?}");
+                assert!(scene.entries().len() <= 64);
+            }
+        }
+    }
+}

@@ -46,6 +46,8 @@ pub(crate) struct Scene {
     pub(crate) sources: Vec<Source>,
     /// Who may come.
     pub(crate) access: Vec<Access>,
+    /// Whether packets go on where there is no room for a flow.
+    pub(crate) hashes_when_full: bool,
     /// How packets reach backends.
     pub(crate) mode: Mode,
     /// Flows at most of a service, of a client and of a backend; 0 for no bound.
@@ -123,6 +125,7 @@ impl Scene {
             affinity: None,
             more_ports: 0,
             mode: Mode::Nat,
+            hashes_when_full: false,
             bounds: [0; 3],
             access: Vec::new(),
             folder,
@@ -190,6 +193,7 @@ impl Scene {
                     backends,
                     more_ports: self.more_ports,
                     mode: self.mode,
+                    hashes_when_full: self.hashes_when_full,
                     max_flows: bounds[0],
                     max_flows_per_client: bounds[1],
                     ..Service::default()

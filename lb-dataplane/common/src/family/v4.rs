@@ -28,6 +28,7 @@ const DONT_FRAGMENT: u16 = 0x4000;
 
 impl Family for V4 {
     const APART: bool = false;
+    const IS_V6: bool = false;
     const HEADER_LEN: u32 = HEADER_LEN;
     const ICMP: u8 = 1;
     const ECHO_REPLY: u16 = 0;

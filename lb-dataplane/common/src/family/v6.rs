@@ -37,6 +37,7 @@ const ECHO_REPLY: u8 = 129;
 
 impl Family for V6 {
     const APART: bool = true;
+    const IS_V6: bool = true;
     const HEADER_LEN: u32 = HEADER_LEN;
     const ICMP: u8 = 58;
     const ECHO_REPLY: u16 = u16::from_ne_bytes([ECHO_REPLY, 0]);

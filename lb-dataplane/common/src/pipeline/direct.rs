@@ -66,6 +66,7 @@ fn forward<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
         }
         return Err(Reason::FlowTooBig);
     }
+    let is_without_flow = step.begins && !step.is_new;
     let is_resolved = member.flags & MEMBER_RESOLVED != 0;
     if step.mode == MODE_L2 {
         let behind_gateway = member.flags & (MEMBER_HAS_GATEWAY | MEMBER_HAS_GATEWAY6) != 0;
@@ -75,7 +76,11 @@ fn forward<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
         }
         A::write_ttl(packet, ip.ttl.wrapping_sub(1)).ok_or(Reason::WriteFault)?;
         address_frame(packet, member, backend, way).ok_or(Reason::WriteFault)?;
-        return Ok(Reason::ForwardedDirectly);
+        return Ok(if is_without_flow {
+            Reason::ForwardedWithoutFlow
+        } else {
+            Reason::ForwardedDirectly
+        });
     }
     A::write_ttl(packet, ip.ttl.wrapping_sub(1)).ok_or(Reason::WriteFault)?;
     // Merged segments may be longer than the field can say; whoever takes them apart writes it anew.
@@ -84,9 +89,7 @@ fn forward<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
         _ => packet.frame_len() - ETHERNET_LEN,
     };
     let has_udp = step.mode == MODE_GUE;
-    packet
-        .grow(Outer { is_v6: A::NEXT_HOP == super::NEXT_HOP_V6, has_udp })
-        .ok_or(Reason::WriteFault)?;
+    packet.grow(Outer { is_v6: A::IS_V6, has_udp }).ok_or(Reason::WriteFault)?;
     A::write_outer(packet, step.translation.source, backend, inner_len + overhead, has_udp)
         .ok_or(Reason::WriteFault)?;
     if has_udp {
@@ -106,5 +109,5 @@ fn forward<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
         return Err(Reason::FlowNextHopUnresolved);
     }
     address_frame(packet, member, backend, way).ok_or(Reason::WriteFault)?;
-    Ok(Reason::ForwardedByTunnel)
+    Ok(if is_without_flow { Reason::ForwardedWithoutFlow } else { Reason::ForwardedByTunnel })
 }
