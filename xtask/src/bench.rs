@@ -15,7 +15,7 @@ pub(crate) enum Suite {
     Fib,
     /// The dataplane's packets beside a bare lookup in its flow table: established, new, a million flows, ageing
     Dataplane,
-    /// The speaker beside BIRD and FRR: a full table of real prefixes, one sink and ten, feeders lost
+    /// The speaker beside BIRD, FRR and GoBGP: full tables of real prefixes, feeders lost, hundreds of neighbours
     Bgp,
     /// Traffic through namespaces: lbd beside plain routing, nftables' DNAT and HAProxy
     Traffic,

@@ -1,31 +1,40 @@
-//! The light ends: a feeder that sends what was encoded before, a sink that counts prefixes and does nothing else.
+//! The light ends: feeders that send what was encoded before, sinks that count prefixes and do nothing else.
 //!
-//! They speak no more BGP than an OPEN with hold time 0, so that neither keepalives nor timers cost anything.
+//! With hold time 0 neither keepalives nor timers cost anything.
+
+mod crowd;
+mod sink;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
+use anyhow::{Context, Result, ensure};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6};
 
-const HEADER: usize = 19;
+pub(crate) use self::crowd::Crowd;
+pub(crate) use self::sink::{Heard, STAMP, sink};
+use crate::network::{Family, end};
+use crate::peer::{Layout, asn_of};
+
+pub(super) const HEADER: usize = 19;
 const TRIES: Duration = Duration::from_secs(60);
+/// Ends that connect at the same time.
+const HANDS: usize = 16;
 
 /// An established session.
-pub(crate) struct Session(TcpStream);
+pub(crate) struct Session(pub(super) TcpStream);
 
 impl Session {
-    /// Connects from an address, as that AS, until the peer takes the session.
-    pub(crate) fn open(from: Ipv4Addr, asn: u32, to: SocketAddr) -> Result<Self> {
+    /// Connects as an end, until the peer takes the session.
+    pub(crate) fn open(layout: &Layout, number: u16) -> Result<Self> {
         let deadline = Instant::now() + TRIES;
         loop {
-            match Self::try_open(from, asn, to) {
+            match Self::try_open(layout, number) {
                 Err(error) if Instant::now() > deadline => {
-                    return Err(error.context(format!("no session from {from} to {to}")));
+                    return Err(error.context(format!("no session of end {number}")));
                 }
                 Err(_) => thread::sleep(Duration::from_millis(50)),
                 Ok(session) => return Ok(session),
@@ -33,23 +42,55 @@ impl Session {
         }
     }
 
-    fn try_open(from: Ipv4Addr, asn: u32, to: SocketAddr) -> Result<Self> {
-        let SocketAddr::V4(to) = to else { bail!("not an IPv4 address: {to}") };
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let fd = socket::socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
-        let socket = TcpStream::from(fd);
-        socket::bind(
-            std::os::fd::AsRawFd::as_raw_fd(&socket),
-            &SockaddrIn::from(std::net::SocketAddrV4::new(from, 0)),
-        )?;
-        socket::connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrIn::from(to))?;
-        Self::greet(socket, from, asn)
+    /// Opens all of a layout, many at a time, in order.
+    pub(crate) fn open_all(layout: &Layout) -> Result<Vec<Self>> {
+        let numbers: Vec<u16> = layout.ends().map(|(number, _)| number).collect();
+        let portions = numbers.chunks(numbers.len().div_ceil(HANDS).max(1));
+        thread::scope(|scope| {
+            let hands: Vec<_> = portions
+                .map(|portion| {
+                    scope.spawn(|| -> Result<Vec<Self>> {
+                        portion.iter().map(|&number| Self::open(layout, number)).collect()
+                    })
+                })
+                .collect();
+            let mut sessions = Vec::new();
+            for hand in hands {
+                sessions.extend(hand.join().ok().context("an end panicked")??);
+            }
+            Ok(sessions)
+        })
+    }
+
+    fn try_open(layout: &Layout, number: u16) -> Result<Self> {
+        let (from, to) = (layout.family.end(number), layout.family.peer());
+        let [from, to] = [SocketAddr::new(from, 0), SocketAddr::new(to, 179)];
+        let family = match layout.family {
+            Family::Four => AddressFamily::Inet,
+            Family::Six => AddressFamily::Inet6,
+        };
+        let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        let stream = TcpStream::from(fd);
+        let raw = stream.as_raw_fd();
+        match (from, to) {
+            (SocketAddr::V4(from), SocketAddr::V4(to)) => {
+                socket::bind(raw, &SockaddrIn::from(from))?;
+                socket::connect(raw, &SockaddrIn::from(to))?;
+            }
+            (SocketAddr::V6(from), SocketAddr::V6(to)) => {
+                socket::bind(raw, &SockaddrIn6::from(from))?;
+                socket::connect(raw, &SockaddrIn6::from(to))?;
+            }
+            (SocketAddr::V4(_) | SocketAddr::V6(_), _) => unreachable!("both are of one family"),
+        }
+        stream.set_read_timeout(Some(TRIES))?;
+        Self::greet(stream, number, layout.hold_time_secs)
     }
 
     /// OPEN and KEEPALIVE both ways.
-    pub(crate) fn greet(mut stream: TcpStream, router_id: Ipv4Addr, asn: u32) -> Result<Self> {
+    pub(crate) fn greet(mut stream: TcpStream, number: u16, hold_time_secs: u16) -> Result<Self> {
         stream.set_nodelay(true)?;
-        stream.write_all(&open(router_id, asn))?;
+        stream.write_all(&open(number, hold_time_secs))?;
         expect(&mut stream, 1)?;
         stream.write_all(&message(4, &[]))?;
         expect(&mut stream, 4)?;
@@ -61,93 +102,29 @@ impl Session {
         self.0.write_all(updates).context("the peer under test hung up on its feeder")
     }
 
+    /// The same session, to be written to while it is read.
+    pub(crate) fn twin(&self) -> Result<Self> {
+        Ok(Self(self.0.try_clone()?))
+    }
+
+    pub(crate) fn keep_alive(&mut self) -> Result<()> {
+        self.feed(&message(4, &[]))
+    }
+
     /// Ends the session as a crash does: without a word.
     pub(crate) fn lose(self) -> Result<()> {
         Ok(self.0.shutdown(std::net::Shutdown::Both)?)
     }
 }
 
-/// What a sink has heard since it began.
-#[derive(Default)]
-pub(crate) struct Heard {
-    announced: AtomicU64,
-    withdrawn: AtomicU64,
-}
-
-impl Heard {
-    pub(crate) fn announced(&self) -> u64 {
-        self.announced.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn withdrawn(&self) -> u64 {
-        self.withdrawn.load(Ordering::Acquire)
-    }
-}
-
-/// Counts in a thread of its own until the session ends.
-pub(crate) fn sink(session: Session) -> Arc<Heard> {
-    let heard = Arc::new(Heard::default());
-    let counting = Arc::clone(&heard);
-    thread::spawn(move || {
-        // The end of the session ends the count; who waits for more has a deadline.
-        let _ended = count(session.0, &counting);
-    });
-    heard
-}
-
-fn count(mut stream: TcpStream, heard: &Heard) -> Result<()> {
-    let mut buffer = vec![0; 256 * 1024];
-    let mut filled = 0;
-    // Ends: with the stream.
-    loop {
-        let read = stream.read(&mut buffer[filled..])?;
-        ensure!(read > 0, "the peer under test hung up on its sink");
-        filled += read;
-        let (mut at, mut announced, mut withdrawn) = (0, 0, 0);
-        while filled - at >= HEADER {
-            let len = usize::from(u16::from_be_bytes([buffer[at + 16], buffer[at + 17]]));
-            if filled - at < len {
-                break;
-            }
-            if buffer[at + 18] == 2 {
-                let (come, go) = prefixes(&buffer[at + HEADER..at + len]);
-                announced += come;
-                withdrawn += go;
-            }
-            at += len;
-        }
-        buffer.copy_within(at..filled, 0);
-        filled -= at;
-        heard.announced.fetch_add(announced, Ordering::Release);
-        heard.withdrawn.fetch_add(withdrawn, Ordering::Release);
-    }
-}
-
-/// Prefixes in the two classic fields of an UPDATE's body.
-fn prefixes(body: &[u8]) -> (u64, u64) {
-    let counted = |at: usize| usize::from(u16::from_be_bytes([body[at], body[at + 1]]));
-    let withdrawn = 2 + counted(0);
-    let attributes = withdrawn + 2 + counted(withdrawn);
-    (entries(&body[attributes..]), entries(&body[2..withdrawn]))
-}
-
-fn entries(mut field: &[u8]) -> u64 {
-    let mut count = 0;
-    while let Some((&len, rest)) = field.split_first() {
-        field = &rest[usize::from(len).div_ceil(8)..];
-        count += 1;
-    }
-    count
-}
-
-/// IPv4 unicast and four-octet AS numbers.
-fn open(router_id: Ipv4Addr, asn: u32) -> Vec<u8> {
-    let short = u16::try_from(asn).unwrap_or(23456);
+/// IPv4 and IPv6 unicast, and four-octet AS numbers.
+fn open(number: u16, hold_time_secs: u16) -> Vec<u8> {
+    let asn = asn_of(number);
     let mut body = vec![4];
-    body.extend(short.to_be_bytes());
-    body.extend([0, 0]);
-    body.extend(router_id.octets());
-    body.extend([14, 2, 12, 1, 4, 0, 1, 0, 1, 65, 4]);
+    body.extend(u16::try_from(asn).unwrap_or(23456).to_be_bytes());
+    body.extend(hold_time_secs.to_be_bytes());
+    body.extend(end(number).octets());
+    body.extend([20, 2, 18, 1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1, 65, 4]);
     body.extend(asn.to_be_bytes());
     message(1, &body)
 }
@@ -168,4 +145,9 @@ fn expect(stream: &mut TcpStream, kind: u8) -> Result<()> {
     stream.read_exact(&mut body)?;
     ensure!(header[18] == kind, "a message of type {} instead of {kind}: {body:?}", header[18]);
     Ok(())
+}
+
+/// The address as a socket sees it; for who listens instead of connecting.
+pub(crate) fn any_port(address: IpAddr) -> SocketAddr {
+    SocketAddr::new(address, 0)
 }

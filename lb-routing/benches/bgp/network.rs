@@ -1,7 +1,7 @@
 //! Two namespaces and a veth between them: this process with the light ends, and the peer under test.
 
 use std::ffi::OsStr;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,41 @@ use anyhow::{Context, Result, ensure};
 
 /// The peer under test.
 pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+const PEER_SIX: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1);
 /// Light ends at most.
-const ENDS: u8 = 20;
+pub(crate) const ENDS: u16 = 500;
 const LINK: &str = "lbdbench0";
 const FAR: &str = "lbdbench1";
 
-/// The address of an end, from 1 on.
-pub(crate) fn end(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 99, 1, number)
+/// What sessions and routes are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    Four,
+    Six,
+}
+
+impl Family {
+    /// The address of an end, from 1 on.
+    pub(crate) fn end(self, number: u16) -> IpAddr {
+        match self {
+            Self::Four => end(number).into(),
+            Self::Six => Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 1, number).into(),
+        }
+    }
+
+    /// The address of the peer under test.
+    pub(crate) fn peer(self) -> IpAddr {
+        match self {
+            Self::Four => PEER.into(),
+            Self::Six => PEER_SIX.into(),
+        }
+    }
+}
+
+/// The IPv4 address of an end, which is its identifier too.
+pub(crate) fn end(number: u16) -> Ipv4Addr {
+    let [high, low] = [(number - 1) / 250, (number - 1) % 250].map(|part| part.to_be_bytes()[1]);
+    Ipv4Addr::new(10, 99, 1 + high, 1 + low)
 }
 
 /// The namespaces; neither has a name, so both go with their processes.
@@ -44,10 +71,13 @@ impl Network {
             format!("link set lo up\nlink add {LINK} type veth peer name {FAR} netns {pid}\n");
         for number in 1..=ENDS {
             here += &format!("addr add {}/16 dev {LINK}\n", end(number));
+            here += &format!("addr add {}/64 dev {LINK} nodad\n", Family::Six.end(number));
         }
         here += &format!("link set {LINK} up\n");
         batch(Command::new("ip"), &here)?;
-        let there = format!("link set lo up\naddr add {PEER}/16 dev {FAR}\nlink set {FAR} up\n");
+        let there = format!(
+            "link set lo up\naddr add {PEER}/16 dev {FAR}\naddr add {PEER_SIX}/64 dev {FAR} nodad\nlink set {FAR} up\n"
+        );
         batch(network.inside("ip"), &there)?;
         Ok(network)
     }

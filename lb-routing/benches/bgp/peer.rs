@@ -1,7 +1,8 @@
 //! The peers under test: each a process of its own in the other namespace, so that the kernel says what it costs.
 
+mod layout;
+
 use std::fs;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread;
@@ -10,10 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use crate::network::{Network, PEER, end};
+pub(crate) use self::layout::{Layout, OUR_AS, Role, asn_of};
+use crate::network::Network;
 
-/// The AS of the peer under test.
-pub(crate) const OUR_AS: u32 = 64500;
 /// A peer that has used no CPU for so long has nothing left to do.
 const QUIET: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     Bird,
     /// FRR's bgpd without zebra.
     Frr,
+    /// GoBGP.
+    GoBgp,
 }
 
 impl Kind {
@@ -35,13 +37,9 @@ impl Kind {
             Self::Lbd => "lbd",
             Self::Bird => "BIRD",
             Self::Frr => "FRR",
+            Self::GoBgp => "GoBGP",
         }
     }
-}
-
-/// The AS of an end; each is external.
-pub(crate) fn asn_of(number: u8) -> u32 {
-    65000 + u32::from(number)
 }
 
 /// A running peer, killed when dropped.
@@ -51,19 +49,18 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Starts it with so many feeders, which are told nothing, and sinks, which are told everything. The feeders are the
-    /// ends from 1 on, the sinks follow.
-    pub(crate) fn start(kind: Kind, network: &Network, feeders: u8, sinks: u8) -> Result<Self> {
+    /// Starts it among these ends.
+    pub(crate) fn start(kind: Kind, network: &Network, layout: &Layout) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = |name: &str| folder.path().join(name).display().to_string();
         let mut command = match kind {
             Kind::Lbd => {
                 let mut command = network.inside(std::env::current_exe()?);
-                command.args(["--serve", &feeders.to_string(), &sinks.to_string()]);
+                command.arg("--serve").args(layout.to_arguments());
                 command
             }
             Kind::Bird => {
-                fs::write(path("bird.conf"), bird(feeders, sinks))?;
+                fs::write(path("bird.conf"), layout.bird())?;
                 let mut command = network.inside("/usr/sbin/bird");
                 command.args([
                     "-f",
@@ -78,14 +75,20 @@ impl Peer {
             }
             Kind::Frr => {
                 open_to_all(folder.path())?;
-                fs::write(path("bgpd.conf"), frr(feeders, sinks))?;
+                fs::write(path("bgpd.conf"), layout.frr())?;
                 let mut command = network.inside("/usr/lib/frr/bgpd");
                 command.args(["-Z", "-S", "-f", &path("bgpd.conf"), "-i", &path("pid")]);
                 command.args(["--vty_socket", &path(""), "-P", "0"]);
                 command
             }
+            Kind::GoBgp => {
+                fs::write(path("gobgpd.conf"), layout.gobgp())?;
+                let mut command = network.inside("/usr/bin/gobgpd");
+                command.args(["-f", &path("gobgpd.conf"), "--api-hosts", "127.0.0.1:50051"]);
+                command
+            }
         };
-        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null());
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = quiet.spawn().with_context(|| format!("cannot start {}", kind.name()))?;
         Ok(Self { child, _folder: folder })
     }
@@ -153,42 +156,6 @@ pub(crate) fn cpu(process: &str) -> Result<f64> {
     let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
     let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
     Ok(ticks.sum::<Result<f64, _>>()? / 100.0)
-}
-
-/// The ends and whether each is a sink.
-fn ends(feeders: u8, sinks: u8) -> impl Iterator<Item = (u8, Ipv4Addr, bool)> {
-    (1..=feeders + sinks).map(move |number| (number, end(number), number > feeders))
-}
-
-fn bird(feeders: u8, sinks: u8) -> String {
-    let mut text = format!("router id {PEER};\nprotocol device {{}}\n");
-    for (number, address, is_sink) in ends(feeders, sinks) {
-        let (import, export) = if is_sink { ("none", "all") } else { ("all", "none") };
-        let asn = asn_of(number);
-        text += &format!(
-            "protocol bgp p{number} {{ local {PEER} as {OUR_AS}; neighbor {address} as {asn}; passive yes; \
-             hold time 0; ipv4 {{ import {import}; export {export}; }}; }}\n"
-        );
-    }
-    text
-}
-
-fn frr(feeders: u8, sinks: u8) -> String {
-    let mut text = format!(
-        "router bgp {OUR_AS}\n bgp router-id {PEER}\n timers bgp 0 0\n no bgp ebgp-requires-policy\n"
-    );
-    for (number, address, _) in ends(feeders, sinks) {
-        text += &format!(
-            " neighbor {address} remote-as {}\n neighbor {address} passive\n neighbor {address} advertisement-interval 0\n",
-            asn_of(number)
-        );
-    }
-    text += " address-family ipv4 unicast\n";
-    for (_, address, is_sink) in ends(feeders, sinks) {
-        let direction = if is_sink { "in" } else { "out" };
-        text += &format!("  neighbor {address} route-map none {direction}\n");
-    }
-    text + " exit-address-family\n!\nroute-map none deny 10\n"
 }
 
 /// FRR gives up root.

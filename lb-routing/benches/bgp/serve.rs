@@ -6,19 +6,19 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use lb_routing::{Export, Import, PeerConfig, RouterConfig, SpeakerConfig};
 
-use crate::network::{PEER, end};
-use crate::peer::{OUR_AS, asn_of};
+use crate::network::PEER;
+use crate::peer::{Layout, OUR_AS, Role, asn_of};
 
 /// Runs until it is killed.
-pub(crate) fn run(feeders: u8, sinks: u8) -> Result<()> {
+pub(crate) fn run(layout: &Layout) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let peers = (1..=feeders + sinks).map(|number| neighbour(number, number > feeders));
+        let peers = layout.ends().map(|(number, role)| neighbour(layout, number, role));
         let config = RouterConfig {
             transports: std::collections::HashMap::new(),
             speaker: SpeakerConfig { asn: OUR_AS, router_id: PEER, max_paths: 1 },
             peers: peers.collect(),
-            listen: SocketAddr::new(PEER.into(), 179),
+            listen: SocketAddr::new(layout.family.peer(), 179),
             forward: false,
         };
         let (_router, mut batches) = lb_routing::spawn(config).await?;
@@ -27,12 +27,12 @@ pub(crate) fn run(feeders: u8, sinks: u8) -> Result<()> {
     })
 }
 
-fn neighbour(number: u8, is_sink: bool) -> PeerConfig {
+fn neighbour(layout: &Layout, number: u16, role: Role) -> PeerConfig {
     PeerConfig {
         passive: true,
-        hold_time: Duration::ZERO,
-        import: if is_sink { Import::None } else { Import::All },
-        export: if is_sink { Export::All } else { Export::None },
-        ..PeerConfig::new(end(number).into(), asn_of(number))
+        hold_time: Duration::from_secs(layout.hold_time_secs.into()),
+        import: if role == Role::Sink { Import::None } else { Import::All },
+        export: if role == Role::Feeder { Export::None } else { Export::All },
+        ..PeerConfig::new(layout.family.end(number), asn_of(number))
     }
 }

@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 
 use super::world::{World, below};
 use crate::session::Jitter;
-use crate::speaker::{ConnId, Input, Output, RouteChange, Speaker};
+use crate::speaker::{Backlog, ConnId, Input, Output, RouteChange, Speaker};
 
 /// Longest latency.
 const MAX_LATENCY_MS: usize = 40;
@@ -188,6 +188,28 @@ impl Net {
         }
     }
 
+    /// A driver has much to send on one of a node's connections.
+    pub(super) fn fill_a_socket(&mut self, node: usize) {
+        let host = &mut self.nodes[node];
+        let place = below(&mut self.random, host.sockets.len().max(1));
+        let backlog = [Backlog::Some, Backlog::Enough][below(&mut self.random, 2)];
+        if let (Some(conn), Some(speaker)) = (host.sockets.iter().nth(place), &mut host.speaker) {
+            speaker.set_backlog(ConnId(*conn as u64), backlog);
+        }
+    }
+
+    /// All that was to be sent is out.
+    pub(super) fn drain_sockets(&mut self) {
+        for node in 0..self.nodes.len() {
+            let host = &mut self.nodes[node];
+            let Some(speaker) = &mut host.speaker else { continue };
+            for conn in &host.sockets {
+                speaker.set_backlog(ConnId(*conn as u64), Backlog::Little);
+            }
+            self.carry_out_all(node);
+        }
+    }
+
     /// Lets time pass.
     pub(super) fn run_for(&mut self, time: Duration) {
         let until = self.now + time;
@@ -288,10 +310,14 @@ impl Net {
         self.digest_input(&input);
         let Some(speaker) = self.nodes[node].speaker.as_mut() else { return };
         speaker.handle(input, now);
+        self.carry_out_all(node);
+        self.assert_bound(node);
+    }
+
+    fn carry_out_all(&mut self, node: usize) {
         while let Some(output) = self.nodes[node].speaker.as_mut().and_then(Speaker::poll_output) {
             self.carry_out(node, output);
         }
-        self.assert_bound(node);
     }
 
     fn digest_input(&mut self, input: &Input<'_>) {

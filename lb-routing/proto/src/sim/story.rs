@@ -26,6 +26,7 @@ pub(super) fn tell(net: &mut Net, seed: u64) {
         net.run_for(Duration::from_millis(below(&mut random, pause) as u64));
     }
     net.heal();
+    net.drain_sockets();
     for node in 0..net.nodes.len() {
         if net.nodes[node].speaker.is_none() {
             net.boot(node);
@@ -36,7 +37,7 @@ pub(super) fn tell(net: &mut Net, seed: u64) {
 
 fn incident(net: &mut Net, random: &mut Jitter) {
     let node = below(random, net.nodes.len());
-    match below(random, 6) {
+    match below(random, 8) {
         0 => net.crash(node),
         1 => {
             if net.nodes[node].speaker.is_none() {
@@ -49,6 +50,8 @@ fn incident(net: &mut Net, random: &mut Jitter) {
         }
         3 => net.heal(),
         4 => net.reset_a_connection(),
+        5 => net.fill_a_socket(node),
+        6 => net.drain_sockets(),
         _ => net.originate(node, some_prefixes(random, node)),
     }
 }
