@@ -23,6 +23,7 @@ pub use self::state::{Running, list, take_down_left, take_down_own};
 use crate::api::Api;
 use crate::clab::{Endpoint, Topology};
 use crate::netns::{Netns, run};
+use crate::process::ProcessId;
 use crate::program::Plan;
 
 /// Where runs keep their files. Not below `/sys` and not in a home: FRR's own user reads here.
@@ -198,6 +199,14 @@ impl Lab {
             self.state.forget(&recorded);
         }
         self.state.save()
+    }
+
+    /// A process of a node that was started last.
+    pub fn process(&self, node: &str, name: &str) -> Result<ProcessId> {
+        let all = self.state.processes.iter().rev();
+        let mut ours = all.filter(|recorded| recorded.node == node && recorded.name == name);
+        let found = ours.next().with_context(|| format!("node `{node}` runs no {name}"))?;
+        Ok(found.process)
     }
 
     /// Whether a process of a node still runs.

@@ -19,6 +19,8 @@ pub(crate) enum Suite {
     Bgp,
     /// Traffic through namespaces: lbd beside plain routing, nftables' DNAT and HAProxy
     Traffic,
+    /// Changes of the configuration, from the API to the maps, with ten thousand VIPs
+    Config,
 }
 
 pub(crate) fn run(suite: Suite) -> Result<()> {
@@ -38,13 +40,13 @@ pub(crate) fn run(suite: Suite) -> Result<()> {
             })?;
             run_command(&mut bench("lb-routing", "bgp"))
         }
-        Suite::Traffic => {
+        Suite::Traffic | Suite::Config => {
             step("Building the daemon (some minutes the first time)", || {
                 run_command(cargo().args(["build", "--release", "--package", "lb-api", "--bins"]))
             })?;
             let programs = target_dir().join("release");
             run_command(
-                bench("integration", "traffic")
+                bench("integration", if suite == Suite::Config { "config" } else { "traffic" })
                     .env("LBD_BIN", programs.join("lbd"))
                     .env("LBCTL_BIN", programs.join("lbctl")),
             )
