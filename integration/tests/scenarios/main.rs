@@ -2,6 +2,7 @@
 //!
 //! Each test brings up a lab of its own and shares nothing. A test that panics leaves its logs and captures in `target/lab`.
 
+mod abuse;
 mod bad_input;
 mod dual_stack;
 mod hello;

@@ -20,18 +20,25 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use lb_api_types::config::Api;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Sleep, sleep, timeout};
 use tower::ServiceExt;
 
 use super::guard::Names;
+use super::problem::Refused;
 use super::{for_loopback, tls};
 use crate::access::Peer;
 
-/// Connections of a listener at most; more wait in the kernel's queue.
+/// Connections of a listener that are served at most.
 pub(super) const MAX_CONNECTIONS: usize = 256;
+/// Connections that wait for room beside them; more are closed at once.
+const MAX_WAITING: usize = 1024;
+/// How long a connection waits for room; then it is told to come back.
+const ROOM_WITHIN: Duration = Duration::from_secs(5);
+/// How long whoever is told so may take to hear it.
+const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a request's header may take, the wait for a first or further request included.
 pub(super) const HEADER_WITHIN: Duration = Duration::from_secs(30);
 /// How long a TLS handshake may take.
@@ -174,27 +181,50 @@ async fn listen<L: Listener<Io: Known>>(
     mut stop: watch::Receiver<bool>,
 ) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let waiting = Arc::new(Semaphore::new(MAX_WAITING));
     let under_way = GracefulShutdown::new();
     loop {
-        let accept = async {
-            // The semaphore is never closed; if it were, connections would not be counted.
-            let permit = Arc::clone(&room).acquire_owned().await.ok();
-            (listener.accept().await.0, permit)
-        };
-        let (io, permit) = tokio::select! {
+        let (io, _) = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
-            accepted = accept => accepted,
+            accepted = listener.accept() => accepted,
         };
+        // The semaphores are never closed.
+        let Ok(place) = Arc::clone(&waiting).try_acquire_owned() else { continue };
         let (tls, router, watcher) = (tls.clone(), router.clone(), under_way.watcher());
+        let room = Arc::clone(&room);
         tokio::spawn(async move {
-            if let Err(error) = welcome(io, tls, router, watcher).await {
+            let permit = timeout(ROOM_WITHIN, room.acquire_owned()).await;
+            let ended = match permit {
+                Ok(_permit) => {
+                    drop(place);
+                    welcome(io, tls, router, watcher).await
+                }
+                Err(_) => timeout(REFUSED_WITHIN, refuse(io, tls)).await.unwrap_or(Ok(())),
+            };
+            if let Err(error) = ended {
                 tracing::debug!("a connection to the API ends: {error}");
             }
-            drop(permit);
         });
     }
     drop(listener);
     under_way.shutdown().await;
+}
+
+/// Says that there is no room, and reads what the client says until it has heard it: an answer to a connection that is closed
+/// with something unread is lost.
+async fn refuse<I: Known>(io: I, tls: Option<tls::Acceptor>) -> Ended {
+    match tls {
+        None => say_busy(io).await,
+        Some(tls) => say_busy(tls.current().accept(io).await?).await,
+    }
+}
+
+async fn say_busy(mut io: impl AsyncRead + AsyncWrite + Unpin) -> Ended {
+    io.write_all(&Refused::busy(MAX_CONNECTIONS).as_http1()).await?;
+    io.shutdown().await?;
+    let mut unread = [0; 1024];
+    while io.read(&mut unread).await? > 0 {}
+    Ok(())
 }
 
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;

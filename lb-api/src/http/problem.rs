@@ -61,6 +61,24 @@ impl Refused {
         Self::new(status, "method-not-allowed", "Method not allowed", detail)
     }
 
+    pub(crate) fn busy(most: usize) -> Self {
+        let detail = format!(
+            "{most} connections are open already, which is the most: close some, or try again later"
+        );
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many connections", detail)
+    }
+
+    /// The whole answer as it goes over a connection that is closed behind it.
+    pub(crate) fn as_http1(&self) -> Vec<u8> {
+        let body = serde_json::to_string(&self.0).unwrap_or_default();
+        let (status, title, length) = (self.0.status, &self.0.title, body.len());
+        format!(
+            "HTTP/1.1 {status} {title}\r\ncontent-type: application/problem+json\r\ncontent-length: {length}\r\n\
+             retry-after: 5\r\nconnection: close\r\n\r\n{body}"
+        )
+        .into_bytes()
+    }
+
     pub(crate) fn host() -> Self {
         let detail =
             "the request's Host is no loopback name: use http://127.0.0.1 or http://localhost";
