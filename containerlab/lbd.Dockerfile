@@ -8,7 +8,8 @@ ARG BASE=debian:bookworm-slim
 FROM ${BASE}
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates curl ethtool iproute2 procps tcpdump \
- && rm -rf /var/lib/apt/lists/*
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --system lbd
 COPY lbd lbctl /usr/local/bin/
 VOLUME /var/lib/lbd
 ENTRYPOINT ["lbd"]

@@ -7,6 +7,7 @@ pub mod clab;
 pub mod demo;
 pub mod lab;
 pub mod netns;
+mod privileges;
 pub mod process;
 pub mod program;
 pub mod traffic;

@@ -27,6 +27,9 @@ const IMAGES: [(&str, Program); 11] = [
     ("ubuntu", Program::Command),
 ];
 
+/// Who the appliance runs as: a number that is nobody's, so that no user has to be made.
+pub(crate) const LBD_USER: u32 = 64_179;
+
 const FRR_FOLDER: &str = "/usr/lib/frr";
 const FRR_USER: &str = "frr";
 /// FRR starts these whatever its file `daemons` says.
@@ -209,6 +212,7 @@ fn lbd(node: &Node, folder: &Path, appliance: &Appliance<'_>) -> Result<Plan> {
     config.dataplane.pin_dir = folder.join("bpf");
     config.api.socket = folder.join("lbd.sock");
     config.state_dir.0 = folder.join("state");
+    config.user = Some(LBD_USER.to_string());
     (appliance.edit)(&mut config);
     let written = folder.join("lbd.yaml");
     fs::write(&written, serde_norway::to_string(&config)?)?;

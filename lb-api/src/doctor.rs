@@ -25,6 +25,8 @@ pub struct Facts {
     pub btf: bool,
     /// Effective capabilities, as bits.
     pub capabilities: Option<u64>,
+    /// Who it runs as.
+    pub uid: Option<u32>,
     /// `net.ipv4.ip_forward`.
     pub ip_forward: Option<bool>,
     /// Whether the kernel grants grace periods, or why not.
@@ -104,6 +106,16 @@ pub fn sentence(check: &Check) -> String {
 pub fn host(facts: &Facts) -> Vec<Check> {
     let mut checks = vec![kernel(facts)];
     checks.extend(capabilities(facts));
+    checks.push(match facts.uid {
+        None => unknown("user", None, "the kernel does not say who lbd runs as"),
+        Some(0) => warning(
+            "user",
+            None,
+            "lbd runs as root, since there is no user lbd and the configuration names none",
+            "add one with `useradd --system lbd`, or set `user`, and restart lbd",
+        ),
+        Some(uid) => ok("user", None, format!("lbd runs as user {uid}, not as root")),
+    });
     checks.push(match facts.ip_forward {
         Some(true) => ok("ip-forward", None, "the kernel forwards what the fast path hands over"),
         None => unknown("ip-forward", None, "net.ipv4.ip_forward cannot be read"),

@@ -12,6 +12,7 @@ use nix::mount::{MsFlags, mount};
 
 use super::{Lab, Options, READY_WITHIN, Recorded, failure};
 use crate::netns::{Netns, run};
+use crate::privileges;
 use crate::process::ProcessId;
 use crate::program::{self, Appliance, Program};
 use crate::wait::eventually;
@@ -194,6 +195,11 @@ impl Lab {
             })
             .and_then(|ready| ready)
             .with_context(|| format!("node `{name}`"))?;
+        }
+        if self.is_lbd(name) {
+            let process = self.process(name, "lbd")?;
+            privileges::are_given_up(process.pid(), program::LBD_USER)
+                .with_context(|| format!("node `{name}`"))?;
         }
         if let Some((first, rest)) = plan.afterwards.as_deref().and_then(<[String]>::split_first) {
             run(self.netns(name)?.command(first).args(rest))?;

@@ -20,13 +20,15 @@ const MAX_INTERFACE_NAME: usize = 15;
 
 /// The whole file.
 pub(super) fn config(cursor: &Cursor<'_>) -> Option<Config> {
-    let sections = ["bgp", "dataplane", "api", "state_dir", "pools", "health_checks", "vips"];
+    let sections =
+        ["bgp", "dataplane", "api", "user", "state_dir", "pools", "health_checks", "vips"];
     let file = cursor.object(&sections)?;
     let resources = resources::section(&file);
     Some(Config {
         bgp: file.field("bgp").and_then(|section| bgp(&section)).unwrap_or_default(),
         dataplane: file.field("dataplane").and_then(|s| dataplane(&s)).unwrap_or_default(),
         api: file.field("api").and_then(|section| api(&section)).unwrap_or_default(),
+        user: file.field("user").and_then(|user| user_name(&user)),
         state_dir: file
             .field("state_dir")
             .and_then(|dir| dir.file())
@@ -35,6 +37,14 @@ pub(super) fn config(cursor: &Cursor<'_>) -> Option<Config> {
         health_checks: resources.health_checks().cloned().collect(),
         vips: file.field("vips").and_then(|list| vips(&list, &resources)).unwrap_or_default(),
     })
+}
+
+fn user_name(cursor: &Cursor<'_>) -> Option<String> {
+    match cursor.text()? {
+        "" => cursor.wrong("is empty: name a user, or leave the field out"),
+        "root" | "0" => cursor.wrong("is root, whom lbd need not be: name another user"),
+        name => Some(name.to_owned()),
+    }
 }
 
 fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {

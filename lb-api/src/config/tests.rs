@@ -128,6 +128,8 @@ fn each_mistake_names_its_field() {
         ("api: {users: [{user: a, role: root}]}".into(), "api.users[0].role"),
         ("api: {users: [{role: admin}]}".into(), "api.users[0].user"),
         ("state_dir: 3".into(), "state_dir"),
+        ("user: root".into(), "user"),
+        ("user: ''".into(), "user"),
         ("vips: [{metadata: {name: a}, spec: {address: 203.0.113.1, port: 80, backends: []}}]".into(), "vips[0].spec.backends"),
         ("peers: []".into(), "peers"),
     ];

@@ -19,6 +19,7 @@ pub(super) fn facts() -> Facts {
         kernel: read("/proc/sys/kernel/osrelease").unwrap_or_default().trim().into(),
         btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
         capabilities: capabilities.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()),
+        uid: Some(nix::unistd::geteuid().as_raw()),
         ip_forward: setting("ip_forward").map(|value| value != 0),
         ..Facts::default()
     }

@@ -1,10 +1,14 @@
 //! What the daemon gives up before it listens to anybody: whoever takes it over gets packets, not the host.
 //!
+//! - Root: it becomes a user of its own (`user`; `lbd` where that exists), to whom its state, its pins and its socket's folder
+//!   are given before.
 //! - Capabilities but five, for good: they cannot be had back, not by a program that it would start either.
 //! - Files but those that it needs (Landlock, where the kernel has it).
 //! - System calls that it never makes (seccomp): they fail with `EPERM`.
 //!
 //! All of it holds for threads that are started afterwards, so it is done before there are any.
+
+mod user;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -99,11 +103,19 @@ pub fn drop(config: &Config) -> Result<()> {
     // The last that needs more: whoever may not mount says so with the remedy.
     lb_dataplane::mount_bpffs(&config.dataplane.pin_dir)?;
     let files = files(config)?;
+    let user = user::wanted(config)?;
     nix::sys::prctl::set_no_new_privs().context("cannot rule out new privileges")?;
+    bound().context("cannot give up capabilities")?;
+    if let Some(user) = user {
+        user.own(config, &files)?;
+        user.become_it().context("cannot become another user")?;
+    }
     capabilities().context("cannot give up capabilities")?;
+    user.map_or(Ok(()), |user| user.reaches(config))?;
     let held = restrict_files(&files).context("cannot give up files (Landlock)")?;
     refuse_calls().context("cannot give up system calls (seccomp)")?;
-    tracing::info!(capabilities = KEPT.len(), landlock = ?held, "privileges given up");
+    let uid = nix::unistd::geteuid().as_raw();
+    tracing::info!(uid, capabilities = KEPT.len(), landlock = ?held, "privileges given up");
     Ok(())
 }
 
@@ -137,13 +149,19 @@ fn files(config: &Config) -> Result<Files> {
     Ok(Files { write, read: read.into_iter().filter(|folder| folder.exists()).collect() })
 }
 
-fn capabilities() -> Result<(), caps::errors::CapsError> {
+/// What a program that it would start could have at most.
+fn bound() -> Result<(), caps::errors::CapsError> {
     let kept: CapsHashSet = KEPT.into_iter().collect();
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
         for capability in caps::read(None, CapSet::Bounding)?.difference(&kept) {
             caps::drop(None, CapSet::Bounding, *capability)?;
         }
     }
+    Ok(())
+}
+
+fn capabilities() -> Result<(), caps::errors::CapsError> {
+    let kept: CapsHashSet = KEPT.into_iter().collect();
     caps::clear(None, CapSet::Ambient)?;
     caps::clear(None, CapSet::Inheritable)?;
     // Where it is started with less, it has less; `doctor` says what lacks.

@@ -16,6 +16,7 @@ fn well() -> Facts {
         kernel: "6.12.3-amd64".into(),
         btf: true,
         capabilities: Some(u64::MAX),
+        uid: Some(64_179),
         ip_forward: Some(true),
         grace_period: Some(Ok(())),
         compiled: Some(true),
@@ -55,6 +56,12 @@ fn only(edit: impl FnOnce(&mut Facts), name: &str, state: CheckState, remedy: &s
 #[test]
 fn nothing_is_found_where_all_is_well() {
     assert_eq!(found(|_| {}), []);
+}
+
+#[test]
+fn a_daemon_that_stays_root_is_found() {
+    only(|facts| facts.uid = Some(0), "user", CheckState::Warning, "useradd --system lbd");
+    only(|facts| facts.uid = None, "user", CheckState::Unknown, "");
 }
 
 #[test]

@@ -20,6 +20,9 @@ pub struct Config {
     pub dataplane: Dataplane,
     /// Where the REST API listens.
     pub api: Api,
+    /// Who the daemon runs as, by name or number, once it is started as root: `lbd` by default, if that user exists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Where state that survives a restart is kept.
     pub state_dir: StateDir,
     /// Addresses for VIPs made over REST to be given.
