@@ -267,7 +267,7 @@ pub const STATE_CLIENT_COUNTED: u32 = 256;
 pub const STATE_CLOSING: u32 =
     STATE_CLIENT_FIN | STATE_BACKEND_FIN | STATE_BACKEND_RESET | STATE_CLIENT_RESET;
 
-/// Where in the state the mode stands, by which packets reach the backend. With any but [`MODE_NAT`] the entry is alone:
+/// Where in the state the mode stands, by which packets reach the backend. With any but `MODE_NAT` the entry is alone:
 /// the translation's destination is the backend, its source that of a packet around the flow's packets, and the rest zeroes.
 const STATE_MODE_SHIFT: u32 = 9;
 /// Two bits. Not zero: the entry has no counterpart.
