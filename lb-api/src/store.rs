@@ -293,6 +293,18 @@ impl Store {
         state.changes >= GENERATIONS && bytes > FOLD_AT.max(state.snapshot)
     }
 
+    /// Folds the journal unless somebody does or has.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::fold`].
+    pub fn fold_if_long(&self) -> Result<(), StoreError> {
+        match self.folding.try_lock() {
+            Ok(_one_at_a_time) if self.is_long() => self.fold_now(),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Writes a new snapshot, while changes go on, and begins a new journal.
     ///
     /// # Errors
@@ -300,6 +312,10 @@ impl Store {
     /// It cannot be written; what is kept is what it was.
     pub fn fold(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
+        self.fold_now()
+    }
+
+    fn fold_now(&self) -> Result<(), StoreError> {
         let end = self.state().journal.as_ref().map(Journal::end);
         let found = self.recover(end)?;
         let new = self.folder.join(format!("{SNAPSHOT}.new"));

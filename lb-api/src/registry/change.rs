@@ -112,11 +112,13 @@ impl<A: Appliers> Task<A> {
         let kept = self.to_be_kept(&wanted);
         let prepare = move |store: &Store| store.prepare(&kept);
         let prepared = blocking(&self.store, prepare).await.map_err(Refusal::NotWritten)?;
-        let Wanted { vips, resources, keys } = wanted;
+        let Wanted { mut vips, resources, keys } = wanted;
         let (go, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.shadowed)
             .into_iter()
             .partition(|vip| vips.contains_key(&vip.metadata.name));
         self.shadowed = stay;
+        // What goes then is the kept VIP of this name; the file's stays.
+        vips.retain(|name, vip| vip.is_some() || !self.from_file.contains(name));
         let before = Before {
             vips: self.set(vips),
             resources: std::mem::replace(&mut self.resources, resources),
@@ -170,7 +172,7 @@ impl<A: Appliers> Task<A> {
     /// The change as the store has it; VIPs of the file are none of its.
     fn to_be_kept(&self, wanted: &Wanted) -> store::Change {
         let ours = wanted.vips.iter().filter(|(name, _)| !self.from_file.contains(*name));
-        let gone = ours.clone().filter(|(_, vip)| vip.is_none());
+        let gone = wanted.vips.iter().filter(|(_, vip)| vip.is_none());
         store::Change {
             revision: self.revision + 1,
             put: ours.filter_map(|(_, vip)| vip.clone()).collect(),
@@ -203,7 +205,7 @@ impl<A: Appliers> Task<A> {
         if self.store.is_long() {
             let store = Arc::clone(&self.store);
             tokio::task::spawn_blocking(move || {
-                if let Err(error) = store.fold() {
+                if let Err(error) = store.fold_if_long() {
                     tracing::warn!(%error, "the journal of changes goes on growing");
                 }
             });

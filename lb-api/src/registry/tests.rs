@@ -386,6 +386,19 @@ async fn a_kept_vip_that_is_not_served_gives_way_to_a_new_one_and_can_be_removed
 }
 
 #[tokio::test]
+async fn to_prune_a_kept_vip_that_has_the_name_of_one_of_the_file_leaves_that_one_alone() {
+    let bench = Bench::new(vec![]).await;
+    bench.put(vip("a", 1)).await.unwrap();
+    let bench = bench.restart(vec![vip("a", 2)]).await;
+    bench.apply_for(vec![], 3600).await.unwrap();
+    bench.registry.confirm().await.unwrap();
+    assert_eq!((bench.names().await, bench.warnings.borrow().len()), (vec!["a".to_owned()], 0));
+    assert_eq!(bench.world.table.lock().unwrap().services.len(), 1, "the file's is served");
+    let bench = bench.restart(vec![]).await;
+    assert_eq!(bench.names().await, [""; 0], "the kept one is gone");
+}
+
+#[tokio::test]
 async fn of_two_writers_the_second_is_refused() {
     let bench = Bench::new(vec![vip("file", 99)]).await;
     let first = bench.put(vip("web", 10)).await.unwrap().vip;

@@ -367,7 +367,7 @@ fn a_long_journal_is_to_be_folded_and_changes_go_on_meanwhile() {
     }
     assert!((GENERATIONS as u64..40).contains(&revision), "{revision}");
     let last = std::thread::scope(|scope| {
-        let folding = scope.spawn(|| store.fold());
+        let folding = scope.spawn(|| store.fold_if_long());
         let mut last = revision;
         while !folding.is_finished() {
             last += 1;
@@ -377,6 +377,10 @@ fn a_long_journal_is_to_be_folded_and_changes_go_on_meanwhile() {
         last
     });
     assert!(!store.is_long());
+    // Whoever comes late folds nothing: the states that are kept stay.
+    let generations = store.generations();
+    (0..3).for_each(|_| store.fold_if_long().unwrap());
+    assert_eq!((store.generations(), generations.len()), (generations, GENERATIONS));
     let loaded = store.load().unwrap();
     let during = usize::try_from(last - revision).unwrap();
     assert_eq!((loaded.vips.len(), loaded.revision), (600 + during, last));
