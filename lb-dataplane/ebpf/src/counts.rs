@@ -39,7 +39,9 @@ pub fn service_load(service: u32) -> u64 {
 pub fn client_flows(client: &AffinityKey) -> u32 {
     let Some(flows) = CLIENT_FLOWS.get_ptr(client) else { return 0 };
     // SAFETY: the element is aligned; volatile, since other CPUs write it.
-    unsafe { flows.read_volatile() }
+    let flows = unsafe { flows.read_volatile() };
+    // Two CPUs that end a client's flows at once, fewer of them counted than there are, may go below zero.
+    if flows > u32::MAX / 2 { 0 } else { flows }
 }
 
 /// Counts one more flow of a client.

@@ -89,6 +89,23 @@ fn a_client_has_as_many_flows_as_it_may_and_others_theirs() {
 }
 
 #[test]
+fn a_client_whose_count_went_below_zero_is_not_locked_out() {
+    for hook in BOTH {
+        let [vip, clients, backends] = FAMILIES[0];
+        let mut scene = Scene::new();
+        scene.bounds = [0, 2, 0];
+        scene.serve(vip, Tcp, RoundRobin, &[&at(backends, 9, 8080)]);
+        begin(&mut scene, hook, &at(clients, 1, 40_000), vip);
+        let map = scene.get().map_mut("CLIENT_FLOWS").unwrap();
+        let mut counts: aya::maps::HashMap<_, [u8; 20], u32> = map.try_into().unwrap();
+        let client = counts.keys().next().unwrap().unwrap();
+        counts.insert(client, u32::MAX, 0).unwrap();
+        let (reason, _) = begin(&mut scene, hook, &at(clients, 1, 40_001), vip);
+        assert_eq!(reason, Reason::ForwardedToBackend, "{hook:?}");
+    }
+}
+
+#[test]
 fn a_backend_has_as_many_flows_as_it_may_and_the_others_take_the_rest() {
     for hook in BOTH {
         for [vip, clients, backends] in FAMILIES {
