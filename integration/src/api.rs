@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use lb_api_types::peer::Peer;
 use lb_api_types::problem::Problem;
 use lb_api_types::view::{BgpRouteView, FibView, FlowView, List, PeerView, Status};
 use lb_api_types::vip::Vip;
@@ -91,7 +92,8 @@ impl Api {
 
     /// BGP neighbours.
     pub fn peers(&self) -> Result<Vec<PeerView>> {
-        self.list("bgp/peers")
+        let peers: Vec<Peer> = self.list("bgp/peers")?;
+        Ok(peers.into_iter().filter_map(|peer| peer.status).collect())
     }
 
     /// BGP paths.

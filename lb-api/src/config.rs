@@ -1,10 +1,10 @@
 //! The configuration file: read whole, with every mistake at once.
 
 pub(crate) mod api;
-mod bgp;
+pub(crate) mod bgp;
 pub(crate) mod keys;
 mod line;
-mod policy;
+pub(crate) mod policy;
 mod resources;
 mod sections;
 

@@ -27,7 +27,9 @@ use clap::CommandFactory;
 use lb_api_types::problem::Problem;
 
 pub use self::arguments::Arguments;
-use self::arguments::{Command, Create, Describable, Format, How, Kind, Nameable, Show, ShowBgp};
+use self::arguments::{
+    Bgp, Clear, Command, Create, Describable, Format, How, Kind, Nameable, Show, ShowBgp,
+};
 use self::client::Client;
 pub use self::client::Server;
 
@@ -114,6 +116,21 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         }
         Command::Describe { kind: Describable::HealthCheck, name } => {
             resources::describe(client, resources::Kind::HealthCheck, &name, format).await?
+        }
+        Command::Describe { kind: Describable::Set, name } => {
+            resources::describe(client, resources::Kind::Set, &name, format).await?
+        }
+        Command::Describe { kind: Describable::Policy, name } => {
+            resources::describe(client, resources::Kind::Policy, &name, format).await?
+        }
+        Command::Describe { kind: Describable::PeerGroup, name } => {
+            resources::describe(client, resources::Kind::PeerGroup, &name, format).await?
+        }
+        Command::Clear { what: Clear::Bgp { name, soft } } => {
+            bgp::clear(client, &name, soft).await?
+        }
+        Command::Bgp { what: Bgp::Explain { prefix } } => {
+            bgp::explain(client, prefix, format).await?
         }
         Command::Describe { kind: Describable::Vip, name } => {
             show::describe(client, &name, format).await?

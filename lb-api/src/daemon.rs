@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use lb_api_types::config::{Config, SocketUser};
+use lb_api_types::config::{Bgp, Config, SocketUser};
 use lb_dataplane::table::ServiceKey;
 use lb_dataplane::{ReadError, ServiceCounters};
 use lb_routing::RouterHandle;
@@ -42,7 +42,7 @@ use crate::access::Access;
 use crate::events::Events;
 use crate::http::{self, Listeners};
 use crate::registry::{self, Appliers, Registry, Serve, Start};
-use crate::resources::{Resource, Resources};
+use crate::resources::{Resource, Resources, bgp};
 use crate::{health, store};
 
 /// How long the VIPs and the sessions may each take to end.
@@ -151,7 +151,13 @@ async fn start(
     let loaded = store.load()?;
     let mut warnings = loaded.warnings;
     warnings.extend(warning);
-    let router_config = router::config(&config.bgp).await?;
+    // With the neighbours that are kept, so that the first look at the kernel's routes waits for theirs, too.
+    let file = file_resources(config);
+    let kept = loaded.resources.all().filter(|kept| file.get(&kept.key()).is_none()).cloned();
+    let (section, _said_later) =
+        bgp::usable(&config.bgp, file.all().cloned().chain(kept).collect());
+    let router_config = router::config(&section).await?;
+    let (section, sections) = watch::channel(section);
     let router_id = router_config.speaker.router_id;
     let dataplane = dataplane::spawn(&config.dataplane).await?;
     punts::spawn(&dataplane).await?;
@@ -166,7 +172,7 @@ async fn start(
     let (targets, wanted) = watch::channel(Arc::default());
     let start = Start {
         file: config.vips.clone(),
-        file_resources: file_resources(config),
+        file_resources: file,
         kept: loaded.vips,
         kept_resources: loaded.resources,
         revision: loaded.revision,
@@ -176,7 +182,12 @@ async fn start(
         targets,
         events: events.clone(),
     };
-    let world = World { dataplane: dataplane.clone(), router: router.clone() };
+    let world = World {
+        dataplane: dataplane.clone(),
+        router: router.clone(),
+        bgp: config.bgp.clone(),
+        section,
+    };
     let (registry, shadowed) = registry::spawn(start, world)
         .await
         .map_err(|why| anyhow::anyhow!("the dataplane refuses the VIPs: {why}"))?;
@@ -197,7 +208,7 @@ async fn start(
         router_id,
         asn: config.bgp.asn,
         listen: config.bgp.listen,
-        neighbours: config.bgp.peers.clone(),
+        section: sections,
         started,
     });
     Ok(Running { registry, views, dataplane, router, fib, router_id, events })
@@ -206,7 +217,7 @@ async fn start(
 fn file_resources(config: &Config) -> Resources {
     let pools = config.pools.iter().cloned().map(Resource::Pool);
     let checks = config.health_checks.iter().cloned().map(Resource::HealthCheck);
-    pools.chain(checks).collect()
+    pools.chain(checks).chain(bgp::of_file(&config.bgp)).collect()
 }
 
 fn announce_start(config: &Config, running: &Running, tcp: Option<SocketAddr>) {
@@ -231,6 +242,10 @@ fn announce_start(config: &Config, running: &Running, tcp: Option<SocketAddr>) {
 struct World {
     dataplane: DataplaneHandle,
     router: RouterHandle,
+    /// What of BGP only the file says.
+    bgp: Bgp,
+    /// What BGP is told.
+    section: watch::Sender<Bgp>,
 }
 
 impl Appliers for World {
@@ -247,8 +262,13 @@ impl Appliers for World {
         self.router.originate(prefixes.collect()).await;
     }
 
-    async fn configure(&mut self, _: &Resources) -> Result<(), String> {
-        // Pools and health checks are carried out by the VIPs that name them.
+    /// Pools and health checks are carried out by the VIPs that name them.
+    async fn configure(&mut self, resources: &Resources) -> Result<(), String> {
+        let (section, misfits) = bgp::usable(&self.bgp, resources.clone());
+        misfits.iter().for_each(|misfit| tracing::warn!("{misfit}"));
+        let peers = router::peers(&section).map_err(|error| format!("{error:#}"))?;
+        self.router.configure(peers).await.map_err(|error| error.to_string())?;
+        self.section.send_replace(section);
         Ok(())
     }
 

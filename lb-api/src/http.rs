@@ -1,6 +1,7 @@
 //! The REST API: `/api/v1` over what the registry and the views say, and what probes and Prometheus ask for.
 
 mod backends;
+mod bgp;
 mod config;
 mod events;
 mod guard;
@@ -19,6 +20,7 @@ mod tls;
 mod tokens;
 mod views;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,9 +30,10 @@ use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use futures::future::BoxFuture;
+use ipnetwork::IpNetwork;
 use lb_api_types::view::{
-    BgpGlobal, BgpRouteView, Doctor, FibView, FlowView, Interface, List, PeerView, ReasonView,
-    Status,
+    BgpGlobal, BgpRouteView, ClearWhat, Doctor, Explanation, FibView, FlowView, Interface, List,
+    PeerView, ReasonView, Status,
 };
 use tokio::sync::Semaphore;
 
@@ -58,6 +61,10 @@ pub const MAX_LIMIT: usize = 2_000_000;
 pub trait Views: Send + Sync + 'static {
     /// BGP neighbours.
     fn peers(&self) -> BoxFuture<'_, Vec<PeerView>>;
+    /// Clears a BGP session; says whether there is such a neighbour.
+    fn clear(&self, peer: IpAddr, what: ClearWhat) -> BoxFuture<'_, bool>;
+    /// What is known of a prefix, and who hears of it.
+    fn explain(&self, prefix: IpNetwork) -> BoxFuture<'_, Result<Explanation, String>>;
     /// BGP paths, at most `limit`.
     fn routes(&self, limit: usize) -> BoxFuture<'_, List<BgpRouteView>>;
     /// The eBPF FIB, at most `limit` entries.
@@ -132,7 +139,8 @@ pub fn router(
         .route("/tokens", get(tokens::list_tokens).post(tokens::make_token))
         .route("/tokens/{name}", delete(tokens::delete_token))
         .route("/events", get(events::get_events))
-        .route("/bgp/peers", get(handlers::list_peers))
+        .route("/bgp/peers/{name}/clear", post(bgp::clear_peer))
+        .route("/bgp/explain", get(bgp::explain))
         .route("/bgp/routes", get(handlers::list_routes))
         .route("/fib", get(handlers::list_fib))
         .route("/flows", get(handlers::list_flows))

@@ -1,6 +1,7 @@
 //! The kinds of resources beside VIPs. A kind is one line of the table below: what is made of it, REST, `lbctl`, the state
 //! folder and `POST /config` find there.
 
+pub(crate) mod bgp;
 mod health_check;
 mod metadata;
 mod node;
@@ -11,6 +12,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use lb_api_types::peer::{Group, Peer};
+use lb_api_types::policy::{Policy, Set};
 use lb_api_types::resource::{Metadata, NamedHealthCheck, Node, Pool};
 use serde::Serialize;
 use serde_json::Value;
@@ -128,6 +131,14 @@ kinds! {
     HealthCheck(NamedHealthCheck): health_checks, "health check", "health-checks", health_check::read;
     /// This node.
     Node(Node): nodes, "node", "nodes", node::read;
+    /// Sets that BGP policies name.
+    Set(Set): sets, "set", "bgp/sets", bgp::read_set;
+    /// BGP policies.
+    Policy(Policy): policies, "policy", "bgp/policies", bgp::read_policy;
+    /// What BGP neighbours have in common.
+    PeerGroup(Group): peer_groups, "peer group", "bgp/peer-groups", bgp::read_group;
+    /// BGP neighbours.
+    Peer(Peer): peers, "peer", "bgp/peers", bgp::read_peer;
 }
 
 impl Kind {

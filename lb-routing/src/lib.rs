@@ -19,9 +19,11 @@ mod transport;
 pub use lb_routing_proto::config::{ConfigError, Export, Import, PeerConfig, SpeakerConfig};
 pub use lb_routing_proto::fib::{Action, Link, Member, Source, Update};
 pub use lb_routing_proto::policy;
-pub use lb_routing_proto::speaker::{PathStatus, PeerStatus, State};
+pub use lb_routing_proto::speaker::{Clear, Explanation, Hearer, PathStatus, PeerStatus, State};
 pub use lb_routing_proto::wire::{AsPath, Attributes, Family, Origin};
 
 pub use self::kernel::{KernelError, OWN_METRIC, RTPROT_LBD, cleanup, default_router_id};
-pub use self::router::{FibBatch, RouterConfig, RouterHandle, SpawnError, spawn};
+pub use self::router::{
+    ConfigureError, FibBatch, Peers, RouterConfig, RouterHandle, SpawnError, spawn,
+};
 pub use self::transport::{Md5Key, Md5KeyError, Reach, SEND_HOLD_TIME, Transport};

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnetwork::IpNetwork;
 use lb_routing_proto::config::{self, ConfigError, PeerConfig, SpeakerConfig};
 use lb_routing_proto::fib::{Link, Update};
-use lb_routing_proto::speaker::{PathStatus, PeerStatus};
+use lb_routing_proto::speaker::{Clear, Explanation, PathStatus, PeerStatus};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::task::Task;
@@ -39,9 +39,41 @@ pub struct RouterConfig {
 impl RouterConfig {
     /// Every neighbour's, by its canonical address.
     fn transports(&self) -> Transports {
-        let told = |address| self.transports.get(&address).cloned().unwrap_or_default();
-        self.peers.iter().map(|peer| (peer.address.to_canonical(), told(peer.address))).collect()
+        transports(&self.peers, &self.transports)
     }
+}
+
+fn transports(peers: &[PeerConfig], told: &HashMap<IpAddr, Transport>) -> Transports {
+    let told = |address| told.get(&address).cloned().unwrap_or_default();
+    peers.iter().map(|peer| (peer.address.to_canonical(), told(peer.address))).collect()
+}
+
+/// Whom the router talks to from now on.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    /// The neighbours, in order.
+    pub peers: Vec<PeerConfig>,
+    /// How connections with them are made, by their address; a neighbour that is not here has the default.
+    pub transports: HashMap<IpAddr, Transport>,
+}
+
+/// Why neighbours cannot be changed. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigureError {
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The listener cannot be told.
+    #[error("cannot meet neighbours at {address} so: {source}")]
+    Listen {
+        /// Where we listen.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It has stopped.
+    #[error("the router has stopped")]
+    Stopped,
 }
 
 /// Why the router does not start.
@@ -86,6 +118,9 @@ enum Command {
     SetVips(Vec<IpAddr>),
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     Routes(usize, oneshot::Sender<Vec<PathStatus>>),
+    Configure(Box<Peers>, oneshot::Sender<Result<(), ConfigureError>>),
+    Clear(IpAddr, Clear, oneshot::Sender<bool>),
+    Explain(IpNetwork, oneshot::Sender<Explanation>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -121,6 +156,28 @@ impl RouterHandle {
     /// Has an `unreachable` route of ours in the kernel for exactly these addresses from now on.
     pub async fn set_vips(&self, vips: Vec<IpAddr>) {
         self.tell(Command::SetVips(vips)).await;
+    }
+
+    /// Has exactly these neighbours from now on. Only those that changed notice: their session goes on where it can, as
+    /// [`Speaker::configure`](lb_routing_proto::speaker::Speaker::configure) says, and begins anew where its TCP options
+    /// (a key, a distance) have changed.
+    ///
+    /// # Errors
+    ///
+    /// What cannot work, or what the kernel refuses; nothing has changed then.
+    pub async fn configure(&self, peers: Peers) -> Result<(), ConfigureError> {
+        let done = self.ask(|answer| Command::Configure(Box::new(peers), answer)).await;
+        done.unwrap_or(Err(ConfigureError::Stopped))
+    }
+
+    /// Does something to one neighbour's session; says whether there is such a neighbour.
+    pub async fn clear(&self, peer: IpAddr, what: Clear) -> bool {
+        self.ask(|answer| Command::Clear(peer, what, answer)).await.unwrap_or(false)
+    }
+
+    /// Which paths a prefix has, and what keeps the best one from which neighbour; `None` after a shutdown.
+    pub async fn explain(&self, prefix: IpNetwork) -> Option<Explanation> {
+        self.ask(|answer| Command::Explain(prefix, answer)).await
     }
 
     /// Every neighbour, in the order of the configuration; none after a shutdown.

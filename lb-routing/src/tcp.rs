@@ -14,7 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 pub(crate) use self::connection::{Connection, Queued};
-pub(crate) use self::listen::{accept, listen};
+pub(crate) use self::listen::{Listeners, accept};
 use crate::transport::Transport;
 
 /// A connect that takes longer has failed.

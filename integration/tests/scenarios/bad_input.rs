@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use integration::wait::eventually;
-use lb_api_types::config::{BgpPeer, Hook};
-use lb_api_types::policy::Policies;
+use lb_api_types::config::Hook;
+use lb_api_types::peer::{BgpPeer, PeerOptions, PeerSpec};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
 use serde_json::{Value, json};
 
@@ -20,28 +20,16 @@ const HEADER: usize = 19;
 
 /// A neighbour that only the test plays, at an address of the upstream router's second interface.
 fn played(address: Ipv4Addr) -> BgpPeer {
-    BgpPeer {
-        name: Some(format!("played-{address}")),
-        address: address.into(),
-        asn: 65009,
-        port: 179,
-        source: None,
-        passive: true,
-        multihop: None,
-        gtsm_hops: None,
-        md5_key_file: None,
-        tcp_user_timeout_secs: None,
-        send_hold_time_secs: 480,
-        hold_time_secs: 30,
-        connect_retry_secs: 1,
-        import: "all".into(),
-        export: Policies::default(),
-        next_hop_self: false,
-        local_as: None,
-        remove_private_as: false,
-        allow_as_in: 0,
-        reject_as_set: false,
-    }
+    let options = PeerOptions {
+        asn: Some(65009),
+        passive: Some(true),
+        hold_time_secs: Some(30),
+        connect_retry_secs: Some(1),
+        import: Some("all".into()),
+        ..PeerOptions::default()
+    };
+    let name = Some(format!("played-{address}"));
+    BgpPeer { name, spec: PeerSpec { address: address.into(), group: None, options } }
 }
 
 fn dial(from: Ipv4Addr) -> Result<TcpStream> {

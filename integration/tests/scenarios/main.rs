@@ -4,6 +4,7 @@
 
 mod abuse;
 mod bad_input;
+mod bgp;
 mod dual_stack;
 mod hello;
 mod operating;

@@ -5,7 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use integration::demo;
-use lb_api_types::config::{BgpPeer, Hook};
+use lb_api_types::config::Hook;
+use lb_api_types::peer::BgpPeer;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use serde_json::json;

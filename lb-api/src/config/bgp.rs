@@ -1,36 +1,56 @@
 //! The section `bgp`: who we are, and our neighbours.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use lb_api_types::config::{Bgp, BgpPeer};
+use lb_api_types::config::Bgp;
+use lb_api_types::peer::{BgpPeer, PeerGroup, PeerOptions, PeerSpec};
 use lb_api_types::policy::BgpPolicy;
 
 use super::policy::{self, Way, chain};
-use crate::read::{Cursor, Object};
+use crate::read::{Cursor, Mistake, Object, Path, document};
 
 /// Neighbours at most.
-const MAX_PEERS: usize = 1024;
-const BGP_PORT: u16 = 179;
-const HOLD_TIME_SECS: u16 = 90;
-const CONNECT_RETRY_SECS: u16 = 5;
-/// RFC 9687 §3.
-const SEND_HOLD_TIME_SECS: u16 = 480;
+pub(crate) const MAX_PEERS: usize = 1024;
+/// Peer groups at most.
+const MAX_GROUPS: usize = 256;
 
 pub(super) fn bgp(cursor: &Cursor<'_>) -> Option<Bgp> {
-    let section = cursor.object(&["asn", "router_id", "listen", "sets", "policies", "peers"])?;
+    let section = cursor.object(&[
+        "asn",
+        "router_id",
+        "listen",
+        "sets",
+        "policies",
+        "peer_groups",
+        "peers",
+    ])?;
     let default = Bgp::default();
     let sets = section.field("sets").and_then(|list| policy::sets(&list)).unwrap_or_default();
     let policies = section.field("policies").and_then(|list| policy::policies(&list, &sets));
     let policies = policies.unwrap_or_default();
+    let groups = section.field("peer_groups").and_then(|list| groups(&list, &policies));
+    let peer_groups = groups.unwrap_or_default();
     Some(Bgp {
         asn: section.field("asn").and_then(|number| asn(&number)).unwrap_or(default.asn),
         router_id: section.field("router_id").and_then(|id| router_id(&id)),
         listen: section.field("listen").and_then(|s| bgp_listen(&s)).unwrap_or(default.listen),
-        peers: section.field("peers").and_then(|list| peers(&list, &policies)).unwrap_or_default(),
+        peers: section
+            .field("peers")
+            .and_then(|list| peers(&list, &policies, &peer_groups))
+            .unwrap_or_default(),
+        peer_groups,
         sets,
         policies,
     })
+}
+
+/// What is wrong with a whole section, such as names of what is not there.
+pub(crate) fn mistakes(section: &Bgp) -> Vec<Mistake> {
+    match serde_json::to_value(section) {
+        Ok(value) => document(&value, bgp).err().unwrap_or_default(),
+        Err(error) => vec![Mistake { path: Path::default(), message: error.to_string() }],
+    }
 }
 
 pub(super) fn asn(cursor: &Cursor<'_>) -> Option<u32> {
@@ -63,17 +83,33 @@ fn bgp_listen(cursor: &Cursor<'_>) -> Option<SocketAddr> {
     Some(listen)
 }
 
-fn peers(cursor: &Cursor<'_>, policies: &[BgpPolicy]) -> Option<Vec<BgpPeer>> {
+fn groups(cursor: &Cursor<'_>, policies: &[BgpPolicy]) -> Option<Vec<PeerGroup>> {
+    let mut names = HashSet::new();
+    let groups = cursor.list(|cursor| {
+        let object = cursor.object(&[&["name"][..], PeerOptions::FIELDS].concat())?;
+        let name = object.required("name").and_then(|name| policy::unique(&name, &mut names));
+        let options = options(&object, Some(policies));
+        together(&object, &options);
+        Some(PeerGroup { name: name?.to_owned(), options })
+    })?;
+    policy::bounded(cursor, groups, MAX_GROUPS)
+}
+
+fn peers(
+    cursor: &Cursor<'_>,
+    policies: &[BgpPolicy],
+    groups: &[PeerGroup],
+) -> Option<Vec<BgpPeer>> {
     let (mut addresses, mut names) = (HashMap::new(), HashMap::new());
     let peers = cursor.list(|cursor| {
-        let peer = peer(cursor, policies)?;
-        if let Some(first) = addresses.insert(peer.address.to_canonical(), cursor.path().clone()) {
-            let address = peer.address;
+        let peer = peer(cursor, policies, groups)?;
+        if let Some(first) = addresses.insert(peer.spec.address.to_canonical(), cursor.path().clone()) {
+            let address = peer.spec.address;
             return cursor.wrong(format!(
                 "has the address {address} of {first}: one neighbour has one session, remove one of the two"
             ));
         }
-        let name = peer.name.clone().unwrap_or_else(|| peer.address.to_string());
+        let name = peer.title();
         if let Some(first) = names.insert(name.clone(), cursor.path().clone()) {
             return cursor.wrong(format!("has the name `{name}` of {first}: rename one of the two"));
         }
@@ -85,70 +121,118 @@ fn peers(cursor: &Cursor<'_>, policies: &[BgpPolicy]) -> Option<Vec<BgpPeer>> {
     Some(peers)
 }
 
-fn peer(cursor: &Cursor<'_>, policies: &[BgpPolicy]) -> Option<BgpPeer> {
-    let peer = cursor.object(&[
-        "name",
-        "address",
-        "asn",
-        "port",
-        "source",
-        "passive",
-        "multihop",
-        "gtsm_hops",
-        "md5_key_file",
-        "tcp_user_timeout_secs",
-        "send_hold_time_secs",
-        "hold_time_secs",
-        "connect_retry_secs",
-        "import",
-        "export",
-        "next_hop_self",
-        "local_as",
-        "remove_private_as",
-        "allow_as_in",
-        "reject_as_set",
-    ])?;
-    let address = peer.required("address").and_then(|address| neighbour(&address));
-    let asn = peer.required("asn").and_then(|number| asn(&number));
-    let source = peer.field("source").and_then(|source| peer_source(&source, address));
-    let name = peer.field("name").and_then(|name| peer_name(&name));
-    let port = peer.field("port").and_then(|port| port.number(1..=u16::MAX));
-    let hold = peer.field("hold_time_secs").and_then(|hold| hold_time(&hold));
-    let hold = hold.unwrap_or(HOLD_TIME_SECS);
-    let multihop = peer.field("multihop").and_then(|hops| hops.number(1..=u8::MAX));
-    let user_timeout =
-        peer.field("tcp_user_timeout_secs").and_then(|time| time.number(1..=u16::MAX));
-    let retry = peer.field("connect_retry_secs").and_then(|retry| retry.number(1..=u16::MAX));
-    let import = peer.field("import").and_then(|names| chain(&names, Way::Import, policies));
-    let export = peer.field("export").and_then(|names| chain(&names, Way::Export, policies));
-    // RFC 4271 does not say how many are too many; GoBGP, FRR and others stop at 10.
-    let allow_as_in = peer.field("allow_as_in").and_then(|times| times.number(0..=10));
-    Some(BgpPeer {
-        name,
-        address: address?,
-        asn: asn?,
-        port: port.unwrap_or(BGP_PORT),
-        source,
-        passive: flag(&peer, "passive"),
-        multihop,
-        gtsm_hops: gtsm_hops(&peer, multihop),
-        md5_key_file: peer.field("md5_key_file").and_then(|file| file.file()),
-        tcp_user_timeout_secs: user_timeout,
-        send_hold_time_secs: send_hold_time(&peer, hold),
-        hold_time_secs: hold,
-        connect_retry_secs: retry.unwrap_or(CONNECT_RETRY_SECS),
-        import: import.unwrap_or_default(),
-        export: export.unwrap_or_default(),
-        next_hop_self: flag(&peer, "next_hop_self"),
-        local_as: peer.field("local_as").and_then(|number| self::asn(&number)),
-        remove_private_as: flag(&peer, "remove_private_as"),
-        allow_as_in: allow_as_in.unwrap_or_default(),
-        reject_as_set: flag(&peer, "reject_as_set"),
-    })
+fn peer(cursor: &Cursor<'_>, policies: &[BgpPolicy], groups: &[PeerGroup]) -> Option<BgpPeer> {
+    let fields = [&["name", "address", "group"][..], PeerOptions::FIELDS].concat();
+    let object = cursor.object(&fields)?;
+    let name = object.field("name").and_then(|name| peer_name(&name));
+    let spec = spec(&object, Some((policies, groups)))?;
+    Some(BgpPeer { name, spec })
 }
 
-fn flag(object: &Object<'_>, name: &str) -> bool {
-    object.field(name).and_then(|flag| flag.boolean()).unwrap_or_default()
+/// What is asked for of a neighbour. Whether the policies and the group that it names are there is not asked.
+pub(crate) fn read_peer(cursor: &Cursor<'_>) -> Option<PeerSpec> {
+    spec(&cursor.object(&[&["address", "group"][..], PeerOptions::FIELDS].concat())?, None)
+}
+
+/// What a group says, in the same way.
+pub(crate) fn read_group(cursor: &Cursor<'_>) -> Option<PeerOptions> {
+    let object = cursor.object(PeerOptions::FIELDS)?;
+    let options = options(&object, None);
+    together(&object, &options);
+    Some(options)
+}
+
+fn spec(object: &Object<'_>, known: Option<(&[BgpPolicy], &[PeerGroup])>) -> Option<PeerSpec> {
+    let address = object.required("address").and_then(|address| neighbour(&address));
+    let options = options(object, known.map(|(policies, _)| policies));
+    let group = object.field("group").and_then(|cursor| Some(cursor.text()?.to_owned()));
+    let spec = PeerSpec { address: address?, group, options };
+    let Some((_, groups)) = known else { return Some(spec) };
+    if let Some((cursor, name)) = object.field("group").zip(spec.group.as_deref())
+        && groups.iter().all(|group| group.name != name)
+    {
+        let known: Vec<_> = groups.iter().map(|group| group.name.as_str()).collect();
+        let remedy = match known.as_slice() {
+            [] => "add it to bgp.peer_groups".to_owned(),
+            known => cursor.choice(name, known),
+        };
+        return cursor
+            .wrong(format!("names the peer group `{name}`, which is not there: {remedy}"));
+    }
+    let effective = spec.effective(groups);
+    if effective.asn.is_none() && object.field("asn").is_none() {
+        return object.missing("asn", "say the neighbour's AS number, here or in its group");
+    }
+    if let Some(source) = effective.source
+        && source.is_ipv4() != spec.address.is_ipv4()
+        && let Some(field) = object.field("source").or_else(|| object.field("group"))
+    {
+        field.wrong::<()>(format!(
+            "makes {source} the source, but that has to be of the family of `address`"
+        ));
+    }
+    together(object, &effective);
+    Some(spec)
+}
+
+/// The options of a neighbour or a group, each by itself.
+fn options(object: &Object<'_>, policies: Option<&[BgpPolicy]>) -> PeerOptions {
+    let seconds = |field| object.field(field).and_then(|time| time.number(1..=u16::MAX));
+    let flag = |field| object.field(field).and_then(|flag| flag.boolean());
+    PeerOptions {
+        asn: object.field("asn").and_then(|number| asn(&number)),
+        port: object.field("port").and_then(|port| port.number(1..=u16::MAX)),
+        source: object.field("source").and_then(|source| source.address()),
+        passive: flag("passive"),
+        multihop: object.field("multihop").and_then(|hops| hops.number(1..=u8::MAX)),
+        gtsm_hops: object.field("gtsm_hops").and_then(|hops| hops.number(1..=254)),
+        md5_key_file: object.field("md5_key_file").and_then(|file| file.file()),
+        tcp_user_timeout_secs: seconds("tcp_user_timeout_secs"),
+        send_hold_time_secs: seconds("send_hold_time_secs"),
+        hold_time_secs: object.field("hold_time_secs").and_then(|hold| hold_time(&hold)),
+        connect_retry_secs: seconds("connect_retry_secs"),
+        import: object.field("import").and_then(|names| chain(&names, Way::Import, policies)),
+        export: object.field("export").and_then(|names| chain(&names, Way::Export, policies)),
+        next_hop_self: flag("next_hop_self"),
+        local_as: object.field("local_as").and_then(|number| asn(&number)),
+        remove_private_as: flag("remove_private_as"),
+        // RFC 4271 does not say how many are too many; GoBGP, FRR and others stop at 10.
+        allow_as_in: object.field("allow_as_in").and_then(|times| times.number(0..=10)),
+        reject_as_set: flag("reject_as_set"),
+        shutdown: flag("shutdown"),
+        shutdown_message: object.field("shutdown_message").and_then(|text| message(&text)),
+        graceful_shutdown: flag("graceful_shutdown"),
+    }
+}
+
+/// What options say together.
+fn together(object: &Object<'_>, options: &PeerOptions) {
+    if options.gtsm_hops.is_some() && options.multihop.is_some() {
+        let fields = ["gtsm_hops", "multihop", "group"];
+        if let Some(field) = fields.iter().find_map(|field| object.field(field)) {
+            field.wrong::<()>("makes GTSM and `multihop` meet: GTSM's packets always start at 255, keep one of the two");
+        }
+    }
+    let least = options.hold_time_secs().saturating_add(1).max(10);
+    if let Some(seconds) = options.send_hold_time_secs.filter(|&seconds| seconds < least) {
+        let fields = ["send_hold_time_secs", "hold_time_secs", "group"];
+        if let Some(field) = fields.iter().find_map(|field| object.field(field)) {
+            field.wrong::<()>(format!(
+                "makes send_hold_time_secs {seconds}, but that has to be {least} or more: above hold_time_secs, and 10 at least (RFC 9687)"
+            ));
+        }
+    }
+}
+
+fn message(cursor: &Cursor<'_>) -> Option<String> {
+    // RFC 9003 §2.
+    const LONGEST: usize = 255;
+    let text = cursor.text()?;
+    if text.len() > LONGEST {
+        return cursor
+            .wrong(format!("has {} octets, but {LONGEST} are the most (RFC 9003)", text.len()));
+    }
+    Some(text.to_owned())
 }
 
 fn peer_name(cursor: &Cursor<'_>) -> Option<String> {
@@ -174,14 +258,6 @@ fn neighbour(cursor: &Cursor<'_>) -> Option<IpAddr> {
     Some(address)
 }
 
-fn peer_source(cursor: &Cursor<'_>, peer: Option<IpAddr>) -> Option<IpAddr> {
-    let source = cursor.address()?;
-    if peer.is_some_and(|peer| peer.is_ipv4() != source.is_ipv4()) {
-        return cursor.wrong(format!("is {source}, but has to be of the family of `address`"));
-    }
-    Some(source)
-}
-
 fn hold_time(cursor: &Cursor<'_>) -> Option<u16> {
     match cursor.number(0..=u16::MAX)? {
         // RFC 4271 §4.2.
@@ -189,31 +265,5 @@ fn hold_time(cursor: &Cursor<'_>) -> Option<u16> {
             "is {seconds}, but has to be 0 (never expires) or from 3 to 65535 (RFC 4271)"
         )),
         seconds => Some(seconds),
-    }
-}
-
-fn gtsm_hops(peer: &Object<'_>, multihop: Option<u8>) -> Option<u8> {
-    let field = peer.field("gtsm_hops")?;
-    let hops = field.number(1..=254)?;
-    if multihop.is_some() {
-        return field
-            .wrong("excludes `multihop`: GTSM's packets always start at 255, keep one of the two");
-    }
-    Some(hops)
-}
-
-/// RFC 9687 §3: longer than the hold time, which ends the session of a neighbour that also says nothing.
-fn send_hold_time(peer: &Object<'_>, hold_time: u16) -> u16 {
-    let least = hold_time.saturating_add(1).max(10);
-    let field = peer.field("send_hold_time_secs");
-    let Some(field) = field else { return SEND_HOLD_TIME_SECS.max(hold_time.saturating_mul(2)) };
-    match field.number(1..=u16::MAX) {
-        Some(seconds) if seconds < least => {
-            field.wrong::<()>(format!(
-                "is {seconds}, but has to be {least} or more: above hold_time_secs, and 10 at least (RFC 9687)"
-            ));
-            SEND_HOLD_TIME_SECS
-        }
-        seconds => seconds.unwrap_or(SEND_HOLD_TIME_SECS),
     }
 }

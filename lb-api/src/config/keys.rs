@@ -33,10 +33,14 @@ fn contents(file: &FilePath) -> io::Result<Vec<u8>> {
 
 /// What is wrong with the key files that a configuration names.
 pub(super) fn mistakes(config: &Config) -> Vec<Mistake> {
-    let wrong = |(index, peer): (usize, &lb_api_types::config::BgpPeer)| {
-        let message = read(peer.md5_key_file.as_deref()?).err()?;
-        let list = Path::default().field("bgp").field("peers");
+    let section = Path::default().field("bgp");
+    let (peers, groups) = (section.field("peers"), section.field("peer_groups"));
+    let of_peers = config.bgp.peers.iter().map(|peer| &peer.spec.options).enumerate();
+    let of_groups = config.bgp.peer_groups.iter().map(|group| &group.options).enumerate();
+    let all = of_peers.map(|it| (&peers, it)).chain(of_groups.map(|it| (&groups, it)));
+    let wrong = all.filter_map(|(list, (index, options))| {
+        let message = read(options.md5_key_file.as_deref()?).err()?;
         Some(Mistake { path: list.index(index).field("md5_key_file"), message })
-    };
-    config.bgp.peers.iter().enumerate().filter_map(wrong).collect()
+    });
+    wrong.collect()
 }

@@ -1,15 +1,15 @@
 //! BGP policy: sets, policies, and which of them a neighbour names.
 
-mod sets;
+pub(crate) mod sets;
 mod statement;
 
 use std::collections::HashSet;
 
-use lb_api_types::policy::{Action, BgpPolicy, BgpSet, Policies};
+use lb_api_types::policy::{Action, BgpPolicy, BgpSet, Policies, PolicySpec};
 
 pub(super) use self::sets::sets;
 use self::statement::statement;
-use crate::read::Cursor;
+use crate::read::{Cursor, Object};
 
 /// Policies at most, and sets.
 const MAX_NAMED: usize = 1024;
@@ -54,20 +54,33 @@ fn policy<'a>(
         }
         Some(name)
     });
+    let spec = spec(&object, Some(sets));
+    Some(BgpPolicy { name: name?.to_owned(), spec })
+}
+
+/// What a policy says. Without `sets`, whether those that it names are there is not asked.
+pub(crate) fn read(cursor: &Cursor<'_>) -> Option<PolicySpec> {
+    Some(spec(&cursor.object(&["statements", "otherwise"])?, None))
+}
+
+fn spec(object: &Object<'_>, sets: Option<&[BgpSet]>) -> PolicySpec {
     let statements = object.field("statements").and_then(|list| {
         let statements = list.list(|cursor| statement(cursor, sets))?;
         bounded(&list, statements, MAX_STATEMENTS)
     });
     let otherwise = object.field("otherwise").and_then(|action| action.one_of(&ACTIONS));
-    Some(BgpPolicy {
-        name: name?.to_owned(),
+    PolicySpec {
         statements: statements.unwrap_or_default(),
         otherwise: otherwise.unwrap_or(Action::Next),
-    })
+    }
 }
 
-/// A neighbour's policies: a name, or a list of them.
-pub(super) fn chain(cursor: &Cursor<'_>, way: Way, policies: &[BgpPolicy]) -> Option<Policies> {
+/// A neighbour's policies: a name, or a list of them. Without `policies`, whether they are there is not asked.
+pub(super) fn chain(
+    cursor: &Cursor<'_>,
+    way: Way,
+    policies: Option<&[BgpPolicy]>,
+) -> Option<Policies> {
     let names = if cursor.is_list() {
         let names = cursor.list(|cursor| named(cursor, way, policies))?;
         bounded(cursor, names, MAX_CHAIN)?
@@ -77,7 +90,7 @@ pub(super) fn chain(cursor: &Cursor<'_>, way: Way, policies: &[BgpPolicy]) -> Op
     Some(Policies(names))
 }
 
-fn named(cursor: &Cursor<'_>, way: Way, policies: &[BgpPolicy]) -> Option<String> {
+fn named(cursor: &Cursor<'_>, way: Way, policies: Option<&[BgpPolicy]>) -> Option<String> {
     let name = cursor.text()?;
     if let Some((_, says_in)) = READY_MADE.iter().find(|(ready, _)| *ready == name) {
         if way == Way::Import && !says_in {
@@ -85,6 +98,7 @@ fn named(cursor: &Cursor<'_>, way: Way, policies: &[BgpPolicy]) -> Option<String
         }
         return Some(name.to_owned());
     }
+    let Some(policies) = policies else { return Some(name.to_owned()) };
     let Some(policy) = policies.iter().find(|policy| policy.name == name) else {
         let known = policies.iter().map(|policy| policy.name.as_str());
         let ready = READY_MADE.iter().filter(|(_, says_in)| way == Way::Export || *says_in);
@@ -99,7 +113,8 @@ fn named(cursor: &Cursor<'_>, way: Way, policies: &[BgpPolicy]) -> Option<String
         Way::Import => &["self", "unchanged"],
         Way::Export => &["peer"],
     };
-    let said = policy.statements.iter().filter_map(|statement| statement.set.next_hop.as_deref());
+    let said =
+        policy.spec.statements.iter().filter_map(|statement| statement.set.next_hop.as_deref());
     if let Some(said) = said.into_iter().find(|said| foreign.contains(said)) {
         let (here, there) = match way {
             Way::Import => ("accepted", "export"),
@@ -113,7 +128,7 @@ fn named(cursor: &Cursor<'_>, way: Way, policies: &[BgpPolicy]) -> Option<String
 }
 
 /// A name that none before it has.
-fn unique<'a>(cursor: &Cursor<'a>, names: &mut HashSet<&'a str>) -> Option<&'a str> {
+pub(super) fn unique<'a>(cursor: &Cursor<'a>, names: &mut HashSet<&'a str>) -> Option<&'a str> {
     let name = cursor.text()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !(1..=LONGEST_NAME).contains(&name.len()) || !name.chars().all(plain) {
@@ -127,7 +142,7 @@ fn unique<'a>(cursor: &Cursor<'a>, names: &mut HashSet<&'a str>) -> Option<&'a s
     Some(name)
 }
 
-fn bounded<T>(cursor: &Cursor<'_>, items: Vec<T>, most: usize) -> Option<Vec<T>> {
+pub(super) fn bounded<T>(cursor: &Cursor<'_>, items: Vec<T>, most: usize) -> Option<Vec<T>> {
     if items.len() > most {
         return cursor.wrong(format!("lists {}, but {most} are the most", items.len()));
     }

@@ -1,6 +1,7 @@
 use std::fmt::Write;
 
-use lb_api_types::config::{BgpPeer, Hook};
+use lb_api_types::config::Hook;
+use lb_api_types::peer::{BgpPeer, PeerGroup, PeerOptions, PeerSpec};
 use lb_api_types::policy::Policies;
 use proptest::prelude::*;
 
@@ -104,6 +105,12 @@ fn each_mistake_names_its_field() {
         (peer("import: vips"), "bgp.peers[0].import"),
         (peer("export: everything"), "bgp.peers[0].export"),
         (peer("name: ''"), "bgp.peers[0].name"),
+        (peer("group: nodes"), "bgp.peers[0].group"),
+        ("bgp: {peer_groups: [{name: g, asn: 0}]}".into(), "bgp.peer_groups[0].asn"),
+        ("bgp: {peer_groups: [{name: g}, {name: g}]}".into(), "bgp.peer_groups[1].name"),
+        ("bgp: {peer_groups: [{name: g, address: 192.0.2.1}]}".into(), "bgp.peer_groups[0].address"),
+        ("bgp: {peer_groups: [{name: g, multihop: 2}], peers: [{address: 192.0.2.1, asn: 1, group: g, gtsm_hops: 1}]}".into(), "bgp.peers[0].gtsm_hops"),
+        ("bgp: {peer_groups: [{name: g}], peers: [{address: 192.0.2.1, group: g}]}".into(), "bgp.peers[0].asn"),
         ("bgp: {peers: [{address: 192.0.2.1, asn: 1}, {address: '::ffff:192.0.2.1', asn: 2}]}".into(), "bgp.peers[1]"),
         ("bgp: {peers: [{name: a, address: 192.0.2.1, asn: 1}, {name: a, address: 192.0.2.2, asn: 2}]}".into(), "bgp.peers[1]"),
         ("dataplane: {hook: generic}".into(), "dataplane.hook"),
@@ -205,34 +212,33 @@ fn any_config() -> impl Strategy<Value = Config> {
             let mut config = Config::default();
             config.bgp.router_id = router_id.map(Into::into);
             config.dataplane.hook = hook;
+            let options = PeerOptions { multihop: Some(2), ..PeerOptions::default() };
+            config.bgp.peer_groups = vec![PeerGroup { name: "all".into(), options }];
             config.bgp.peers = peers
                 .into_iter()
                 .filter(|(_, (_, asn, ..))| *asn != 23456)
                 .map(|([a, b], (_, asn, passive, named, hold))| BgpPeer {
                     name: named.then(|| format!("peer-{a}-{b}")),
-                    address: [10, 0, a, b].into(),
-                    asn,
-                    port: 179,
-                    source: named.then(|| [10, 1, a, b].into()),
-                    passive,
-                    multihop: passive.then_some(2),
-                    gtsm_hops: (!passive).then_some(1),
-                    md5_key_file: named.then(|| "/etc/lbd/key".into()),
-                    tcp_user_timeout_secs: named.then_some(hold),
-                    send_hold_time_secs: hold * 2,
-                    hold_time_secs: hold,
-                    connect_retry_secs: hold,
-                    import: if passive { "all".into() } else { Policies::default() },
-                    export: if passive {
-                        Policies(vec!["vips".into(), "none".into()])
-                    } else {
-                        "all".into()
+                    spec: PeerSpec {
+                        address: [10, 0, a, b].into(),
+                        group: passive.then(|| "all".into()),
+                        options: PeerOptions {
+                            asn: Some(asn),
+                            source: named.then(|| [10, 1, a, b].into()),
+                            passive: passive.then_some(true),
+                            gtsm_hops: (!passive).then_some(1),
+                            md5_key_file: named.then(|| "/etc/lbd/key".into()),
+                            tcp_user_timeout_secs: named.then_some(hold),
+                            send_hold_time_secs: passive.then_some(hold * 2),
+                            hold_time_secs: Some(hold),
+                            import: passive.then(|| "all".into()),
+                            export: named.then(|| Policies(vec!["vips".into(), "none".into()])),
+                            local_as: named.then_some(65009),
+                            allow_as_in: Some(a % 3),
+                            shutdown: named.then_some(passive),
+                            ..PeerOptions::default()
+                        },
                     },
-                    next_hop_self: named,
-                    local_as: named.then_some(65009),
-                    remove_private_as: passive,
-                    allow_as_in: a % 3,
-                    reject_as_set: named,
                 })
                 .collect();
             config

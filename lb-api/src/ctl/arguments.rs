@@ -1,5 +1,6 @@
 //! The command line's words.
 
+mod bgp;
 mod create;
 
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub(super) use self::bgp::{Bgp, Clear, Soft};
 pub(super) use self::create::{Create, NewHealthCheck, NewPool, NewToken, NewVip};
 use super::client::Server;
 use crate::resources::{self, Selector};
@@ -40,6 +42,8 @@ Examples:
   lbctl drain 10.0.0.1                 # no new flows to this server, in any VIP
   lbctl drain --node                   # no traffic to this node: BGP advertises no VIP
   lbctl show bgp summary               # BGP sessions
+  lbctl bgp explain 10.244.0.0/26      # its paths, and what keeps the best one from whom
+  lbctl clear bgp upstream --soft in   # have import policy see its routes again
   lbctl get fib 10.244.1.0/26          # where the fast path sends packets
   lbctl doctor                         # what stands in the way, and what to do about it
   lbctl bundle > bug.json              # what a bug report needs, without secrets
@@ -154,6 +158,16 @@ pub(super) enum Command {
         /// Only say what would be removed.
         #[arg(long)]
         dry_run: bool,
+    },
+    /// End a BGP session, or have its routes told again without ending it.
+    Clear {
+        #[command(subcommand)]
+        what: Clear,
+    },
+    /// Ask BGP why a route is where it is.
+    Bgp {
+        #[command(subcommand)]
+        what: Bgp,
     },
     /// Give a backend or a VIP's backends no new flows, or have BGP lead no traffic to this node; flows that there are go on.
     Drain(Drained),
@@ -308,6 +322,15 @@ pub(super) enum Kind {
     /// The host's interfaces.
     #[value(alias = "interface")]
     Interfaces,
+    /// Sets that BGP policies name.
+    #[value(alias = "set")]
+    Sets,
+    /// BGP policies.
+    #[value(alias = "policy")]
+    Policies,
+    /// What BGP neighbours have in common.
+    #[value(alias = "peer-group")]
+    PeerGroups,
     /// BGP neighbours.
     #[value(alias = "peer")]
     Peers,
@@ -337,6 +360,18 @@ pub(super) enum Nameable {
     /// A health check that VIPs name.
     #[value(alias = "health-checks")]
     HealthCheck,
+    /// A set that BGP policies name.
+    #[value(alias = "sets")]
+    Set,
+    /// A BGP policy.
+    #[value(alias = "policies")]
+    Policy,
+    /// What BGP neighbours have in common.
+    #[value(alias = "peer-groups")]
+    PeerGroup,
+    /// A BGP neighbour.
+    #[value(alias = "peers")]
+    Peer,
     /// A token.
     #[value(alias = "tokens")]
     Token,
@@ -348,6 +383,10 @@ impl Nameable {
         match self {
             Self::Pool => Some(resources::Kind::Pool),
             Self::HealthCheck => Some(resources::Kind::HealthCheck),
+            Self::Set => Some(resources::Kind::Set),
+            Self::Policy => Some(resources::Kind::Policy),
+            Self::PeerGroup => Some(resources::Kind::PeerGroup),
+            Self::Peer => Some(resources::Kind::Peer),
             Self::Vip | Self::Token => None,
         }
     }
@@ -360,9 +399,12 @@ impl Kind {
             Self::Pools => Some(resources::Kind::Pool),
             Self::HealthChecks => Some(resources::Kind::HealthCheck),
             Self::Nodes => Some(resources::Kind::Node),
+            Self::Sets => Some(resources::Kind::Set),
+            Self::Policies => Some(resources::Kind::Policy),
+            Self::PeerGroups => Some(resources::Kind::PeerGroup),
+            Self::Peers => Some(resources::Kind::Peer),
             Self::Vips
             | Self::Interfaces
-            | Self::Peers
             | Self::Routes
             | Self::Fib
             | Self::Flows
@@ -408,6 +450,15 @@ pub(super) enum Describable {
     /// A health check that VIPs name.
     #[value(alias = "health-checks")]
     HealthCheck,
+    /// A set that BGP policies name.
+    #[value(alias = "sets")]
+    Set,
+    /// A BGP policy.
+    #[value(alias = "policies")]
+    Policy,
+    /// What BGP neighbours have in common.
+    #[value(alias = "peer-groups")]
+    PeerGroup,
     /// A BGP neighbour.
     #[value(alias = "peers")]
     Peer,

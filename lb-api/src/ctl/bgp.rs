@@ -2,13 +2,15 @@
 
 use std::fmt::Write;
 
-use lb_api_types::view::{BgpRouteView, PeerView, Status};
+use ipnetwork::IpNetwork;
+use lb_api_types::peer::Peer;
+use lb_api_types::view::{BgpRouteView, Explanation, HearerView, PeerView, Status};
 use serde_json::Value;
 
 use super::CtlError;
-use super::arguments::Format;
-use super::client::Client;
-use super::show::{items, json, typed, yaml};
+use super::arguments::{Format, Soft};
+use super::client::{Client, segment};
+use super::show::{all, json, typed, yaml};
 use super::table::{duration, or_dash, table};
 
 /// One line per neighbour, below who we are.
@@ -19,7 +21,7 @@ pub(super) async fn summary(client: &Client, format: Format) -> Result<String, C
         Format::Yaml => yaml(&value),
         Format::Table | Format::Wide | Format::Name => {
             let status: Status = typed(client.get("status").await?)?;
-            Ok(summary_page(&status, &items(value)?))
+            Ok(summary_page(&status, &sessions(value)?))
         }
     }
 }
@@ -62,7 +64,7 @@ pub(super) async fn neighbours(
 ) -> Result<String, CtlError> {
     let mut value = client.get("bgp/peers").await?;
     if let (Some(name), Some(all)) = (name, value.get_mut("items").and_then(Value::as_array_mut)) {
-        all.retain(|peer| peer["name"] == name || peer["address"] == name);
+        all.retain(|peer| peer["metadata"]["name"] == name || peer["spec"]["address"] == name);
         if all.is_empty() {
             return Err(CtlError::Other(format!(
                 "there is no neighbour {name}: `lbctl get peers` lists them"
@@ -73,10 +75,69 @@ pub(super) async fn neighbours(
         Format::Json => Ok(json(&value)),
         Format::Yaml => yaml(&value),
         Format::Table | Format::Wide | Format::Name => {
-            let pages: Vec<_> = items::<PeerView>(value)?.iter().map(neighbour).collect();
+            let pages: Vec<_> = sessions(value)?.iter().map(neighbour).collect();
             Ok(pages.join("\n"))
         }
     }
+}
+
+/// The sessions of listed neighbours, or of one.
+pub(super) fn sessions(value: Value) -> Result<Vec<PeerView>, CtlError> {
+    let peers: Vec<Peer> = all(value)?;
+    Ok(peers.into_iter().filter_map(|peer| peer.status).collect())
+}
+
+/// Ends a session, or has routes told again.
+pub(super) async fn clear(
+    client: &Client,
+    name: &str,
+    soft: Option<Soft>,
+) -> Result<String, CtlError> {
+    let (what, said) = match soft {
+        None => ("session", "the session ends, and comes back by itself"),
+        Some(Soft::In) => ("in", "the neighbour is asked for its routes again"),
+        Some(Soft::Out) => ("out", "the neighbour is told our routes again"),
+    };
+    let path = format!("bgp/peers/{}/clear?what={what}", segment(name));
+    client.post(&path, &Value::Null).await?;
+    Ok(format!("peer {name}: {said}\n"))
+}
+
+/// A prefix's paths, and who hears of the best one.
+pub(super) async fn explain(
+    client: &Client,
+    prefix: IpNetwork,
+    format: Format,
+) -> Result<String, CtlError> {
+    let value = client.get(&format!("bgp/explain?prefix={}", segment(&prefix.to_string()))).await?;
+    match format {
+        Format::Json => Ok(json(&value)),
+        Format::Yaml => yaml(&value),
+        Format::Table | Format::Wide | Format::Name => Ok(explained(&typed(value)?)),
+    }
+}
+
+fn explained(explanation: &Explanation) -> String {
+    if explanation.paths.is_empty() {
+        return format!(
+            "there is no path to {}: no neighbour tells it, or import policy rejects it\n",
+            explanation.prefix
+        );
+    }
+    let row = |hearer: &HearerView| {
+        let heard = hearer.withheld.is_none();
+        [
+            hearer.address.to_string(),
+            if heard { "yes" } else { "no" }.to_owned(),
+            or_dash(hearer.withheld.clone()),
+        ]
+    };
+    let rows: Vec<_> = explanation.neighbors.iter().map(row).collect();
+    format!(
+        "{}\n{}",
+        routes(&explanation.paths),
+        table(["NEIGHBOR", "HEARS OF IT", "WHAT KEEPS IT"], &rows)
+    )
 }
 
 fn neighbour(peer: &PeerView) -> String {

@@ -121,3 +121,23 @@ pub(super) fn interfaces(interfaces: &[Interface]) -> String {
     let heading = ["NAME", "INDEX", "UP", "ATTACHED", "MTU", "MAC"];
     table(heading, &interfaces.iter().map(row).collect::<Vec<_>>())
 }
+
+/// A line for each of those that others name.
+pub(super) fn named(value: &Value) -> String {
+    let one = std::slice::from_ref(value);
+    let items = value.get("items").and_then(Value::as_array).map_or(one, Vec::as_slice);
+    let text = |item: &Value, pointer| {
+        item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let row = |item: &Value| {
+        let spec = item["spec"].as_object().into_iter().flatten();
+        let says = spec.map(|(field, value)| match value.as_array() {
+            Some(members) => format!("{} {field}", members.len()),
+            None => format!("{field}={}", value.as_str().map_or(value.to_string(), str::to_owned)),
+        });
+        let by = item.pointer("/status/by").and_then(Value::as_array).into_iter().flatten();
+        let by: Vec<_> = by.filter_map(Value::as_str).collect();
+        [text(item, "/metadata/name"), says.collect::<Vec<_>>().join(", "), by.join(", ")]
+    };
+    table(["NAME", "SAYS", "NAMED BY"], &items.iter().map(row).collect::<Vec<_>>())
+}

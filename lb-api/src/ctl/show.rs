@@ -34,6 +34,12 @@ pub(super) async fn get(
         (Kind::Nodes, Some(name)) => format!("nodes/{}", segment(name)),
         (Kind::Interfaces, _) => "interfaces".into(),
         (Kind::Peers, _) => "bgp/peers".into(),
+        (Kind::Sets, None) => "bgp/sets".into(),
+        (Kind::Sets, Some(name)) => format!("bgp/sets/{}", segment(name)),
+        (Kind::Policies, None) => "bgp/policies".into(),
+        (Kind::Policies, Some(name)) => format!("bgp/policies/{}", segment(name)),
+        (Kind::PeerGroups, None) => "bgp/peer-groups".into(),
+        (Kind::PeerGroups, Some(name)) => format!("bgp/peer-groups/{}", segment(name)),
         (Kind::Routes, _) => "bgp/routes".into(),
         (Kind::Fib, _) => "fib".into(),
         (Kind::Flows, _) => "flows".into(),
@@ -115,7 +121,10 @@ fn names(kind: Kind, value: &Value) -> Result<String, CtlError> {
         Kind::HealthChecks => ("health-check", "/metadata/name"),
         Kind::Nodes => ("node", "/metadata/name"),
         Kind::Interfaces => ("interface", "/name"),
-        Kind::Peers => ("peer", "/name"),
+        Kind::Peers => ("peer", "/metadata/name"),
+        Kind::Sets => ("set", "/metadata/name"),
+        Kind::Policies => ("policy", "/metadata/name"),
+        Kind::PeerGroups => ("peer-group", "/metadata/name"),
         Kind::Routes => ("route", "/prefix"),
         Kind::Fib => ("fib", "/prefix"),
         Kind::Tokens => ("token", "/name"),
@@ -133,14 +142,21 @@ fn names(kind: Kind, value: &Value) -> Result<String, CtlError> {
 
 fn is_named(kind: Kind, item: &Value, name: &str) -> bool {
     let fields: &[&str] = match kind {
-        Kind::Vips | Kind::Pools | Kind::HealthChecks | Kind::Nodes | Kind::Status => &[],
-        Kind::Interfaces => &["name"],
-        Kind::Peers => &["name", "address"],
-        Kind::Routes | Kind::Fib => &["prefix"],
-        Kind::Tokens => &["name"],
-        Kind::Flows => &["service", "vip", "client", "backend"],
+        Kind::Vips
+        | Kind::Pools
+        | Kind::HealthChecks
+        | Kind::Nodes
+        | Kind::Sets
+        | Kind::Policies
+        | Kind::PeerGroups
+        | Kind::Status => &[],
+        Kind::Interfaces => &["/name"],
+        Kind::Peers => &["/metadata/name", "/spec/address"],
+        Kind::Routes | Kind::Fib => &["/prefix"],
+        Kind::Tokens => &["/name"],
+        Kind::Flows => &["/service", "/vip", "/client", "/backend"],
     };
-    fields.iter().any(|field| item[*field] == name)
+    fields.iter().any(|field| item.pointer(field).is_some_and(|value| value == name))
 }
 
 fn singular(kind: Kind) -> &'static str {
@@ -150,6 +166,9 @@ fn singular(kind: Kind) -> &'static str {
         Kind::HealthChecks => "health check",
         Kind::Nodes => "node",
         Kind::Interfaces => "interface",
+        Kind::Sets => "set",
+        Kind::Policies => "policy",
+        Kind::PeerGroups => "peer group",
         Kind::Peers => "peer",
         Kind::Routes => "route",
         Kind::Fib => "FIB entry",
@@ -178,7 +197,7 @@ pub(super) fn items<T: DeserializeOwned>(value: Value) -> Result<Vec<T>, CtlErro
 }
 
 /// The items of a list, or the one that it is.
-fn all<T: DeserializeOwned>(value: Value) -> Result<Vec<T>, CtlError> {
+pub(super) fn all<T: DeserializeOwned>(value: Value) -> Result<Vec<T>, CtlError> {
     if value.get("items").is_some() { items(value) } else { Ok(vec![typed(value)?]) }
 }
 
@@ -189,7 +208,8 @@ fn columns(kind: Kind, value: Value, wide: bool) -> Result<String, CtlError> {
         Kind::HealthChecks => resources::health_checks(&all(value)?),
         Kind::Nodes => resources::nodes(&all(value)?),
         Kind::Interfaces => resources::interfaces(&items(value)?),
-        Kind::Peers => bgp::peers(&items(value)?, wide),
+        Kind::Sets | Kind::Policies | Kind::PeerGroups => resources::named(&value),
+        Kind::Peers => bgp::peers(&bgp::sessions(value)?, wide),
         Kind::Routes => bgp::routes(&items(value)?),
         Kind::Fib => fib(&items(value)?),
         Kind::Flows => flows(&items(value)?),

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, anyhow};
 use ipnetwork::IpNetwork;
 use lb_api_types::config::Bgp;
 use lb_api_types::policy::{
-    Action, BgpPolicy, BgpSet, BgpStatement, Changes, CommunityMatch, Conditions, Family, Members,
-    Origin, Policies, Range, Source,
+    Action, BgpPolicy, BgpSet, BgpStatement, CommunityMatch, Conditions, Family, Members, Origin,
+    Policies, Range, RouteChanges, Source,
 };
 use lb_routing::policy::{
     self, Actions, AsPathSet, Chain, CommunitySet, Condition, Match, NextHop, Policy, PrefixSet,
@@ -108,11 +108,11 @@ fn all<T: FromStr<Err: std::fmt::Display>>(texts: &[String]) -> Result<Vec<T>> {
 }
 
 fn policy(told: &BgpPolicy, sets: &Sets<'_>) -> Result<Policy> {
-    let statements = told.statements.iter().map(|told| statement(told, sets));
+    let statements = told.spec.statements.iter().map(|told| statement(told, sets));
     Ok(Policy {
         name: told.name.clone(),
         statements: statements.collect::<Result<_>>()?,
-        otherwise: verdict(told.otherwise),
+        otherwise: verdict(told.spec.otherwise),
     })
 }
 
@@ -215,7 +215,7 @@ fn origin(told: Origin) -> PathOrigin {
     }
 }
 
-fn actions(told: &Changes) -> Result<Actions> {
+fn actions(told: &RouteChanges) -> Result<Actions> {
     let next_hop = told.next_hop.as_deref().map(|text| {
         Ok::<_, anyhow::Error>(match text {
             "self" => NextHop::Own,

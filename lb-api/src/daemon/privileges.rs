@@ -134,7 +134,9 @@ fn files(config: &Config) -> Result<Files> {
             .with_context(|| format!("cannot make {}: make it", folder.display()))?;
         write.insert(folder.to_owned());
     }
-    let keys = config.bgp.peers.iter().filter_map(|peer| peer.md5_key_file.as_ref());
+    let options = config.bgp.peers.iter().map(|peer| &peer.spec.options);
+    let options = options.chain(config.bgp.peer_groups.iter().map(|group| &group.options));
+    let keys = options.filter_map(|options| options.md5_key_file.as_ref());
     let tls = config.api.tls.iter().flat_map(|tls| {
         let files = [Some(&tls.certificate_file), Some(&tls.key_file), tls.client_ca_file.as_ref()];
         files.into_iter().flatten()

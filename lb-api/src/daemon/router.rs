@@ -1,13 +1,16 @@
 //! From the file's section `bgp` to the router's configuration, and from its state to what people see.
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use lb_api_types::config::{Bgp, BgpPeer};
+use lb_api_types::config::Bgp;
+use lb_api_types::peer::{BgpPeer, PeerOptions};
+use lb_api_types::policy::Policies;
 use lb_api_types::view::{BgpRouteView, PeerSettings, PeerView};
 use lb_routing::{
-    PathStatus, PeerConfig, PeerStatus, Reach, RouterConfig, SpeakerConfig, State, Transport,
+    PathStatus, PeerConfig, PeerStatus, Peers, Reach, RouterConfig, SpeakerConfig, State, Transport,
 };
 
 use super::policy::Library;
@@ -21,16 +24,27 @@ pub(super) async fn config(bgp: &Bgp) -> Result<RouterConfig> {
         Some(id) => id,
         None => default_router_id(bgp).await?,
     };
-    let transports = bgp.peers.iter().map(|peer| Ok((peer.address, transport(bgp, peer)?)));
-    let transports = transports.collect::<Result<_>>()?;
-    let library = Library::of(bgp)?;
+    let Peers { peers, transports } = peers(bgp)?;
     Ok(RouterConfig {
         speaker: SpeakerConfig { asn: bgp.asn, router_id, max_paths: MAX_PATHS },
-        peers: bgp.peers.iter().map(|told| peer(told, &library)).collect::<Result<_>>()?,
+        peers,
         transports,
         listen: bgp.listen,
         forward: true,
     })
+}
+
+/// The neighbours, with what their groups and policies say.
+pub(super) fn peers(bgp: &Bgp) -> Result<Peers> {
+    let library = Library::of(bgp)?;
+    let (mut peers, mut transports) = (Vec::new(), HashMap::new());
+    for told in &bgp.peers {
+        let options = told.spec.effective(&bgp.peer_groups);
+        let made = peer(told, &options, &library);
+        peers.push(made.with_context(|| format!("peer {}", told.title()))?);
+        transports.insert(told.spec.address, transport(bgp, told, &options)?);
+    }
+    Ok(Peers { peers, transports })
 }
 
 async fn default_router_id(bgp: &Bgp) -> Result<Ipv4Addr> {
@@ -43,57 +57,63 @@ async fn default_router_id(bgp: &Bgp) -> Result<Ipv4Addr> {
     }
 }
 
-fn peer(peer: &BgpPeer, library: &Library) -> Result<PeerConfig> {
+fn peer(told: &BgpPeer, options: &PeerOptions, library: &Library) -> Result<PeerConfig> {
+    let nothing = Policies::default();
+    let says = |flag: Option<bool>| flag.unwrap_or_default();
     Ok(PeerConfig {
-        name: peer.name.clone().unwrap_or_else(|| peer.address.to_string()),
-        address: peer.address,
-        port: peer.port,
-        source: peer.source,
-        asn: peer.asn,
-        passive: peer.passive,
-        hold_time: Duration::from_secs(peer.hold_time_secs.into()),
-        connect_retry: Duration::from_secs(peer.connect_retry_secs.into()),
-        import: library.import(&peer.import)?,
-        export: library.export(&peer.export)?,
-        next_hop_self: peer.next_hop_self,
-        local_as: peer.local_as,
-        remove_private_as: peer.remove_private_as,
-        allow_as_in: peer.allow_as_in,
-        reject_as_set: peer.reject_as_set,
+        name: told.title(),
+        address: told.spec.address,
+        port: options.port(),
+        source: options.source,
+        asn: options.asn.context("it has no AS number")?,
+        passive: says(options.passive),
+        hold_time: Duration::from_secs(options.hold_time_secs().into()),
+        connect_retry: Duration::from_secs(options.connect_retry_secs().into()),
+        import: library.import(options.import.as_ref().unwrap_or(&nothing))?,
+        export: library.export(options.export.as_ref().unwrap_or(&nothing))?,
+        next_hop_self: says(options.next_hop_self),
+        local_as: options.local_as,
+        remove_private_as: says(options.remove_private_as),
+        allow_as_in: options.allow_as_in.unwrap_or_default(),
+        reject_as_set: says(options.reject_as_set),
+        shutdown: says(options.shutdown)
+            .then(|| options.shutdown_message.clone().unwrap_or_default()),
+        graceful_shutdown: says(options.graceful_shutdown),
     })
 }
 
-fn transport(bgp: &Bgp, peer: &BgpPeer) -> Result<Transport> {
-    let md5 = peer.md5_key_file.as_deref().map(|file| {
-        keys::read(file).map_err(|why| anyhow!("peer {}: md5_key_file {why}", peer.address))
+fn transport(bgp: &Bgp, told: &BgpPeer, options: &PeerOptions) -> Result<Transport> {
+    let md5 = options.md5_key_file.as_deref().map(|file| {
+        keys::read(file).map_err(|why| anyhow!("peer {}: md5_key_file {why}", told.title()))
     });
+    let is_external = options.asn != Some(options.local_as.unwrap_or(bgp.asn));
     Ok(Transport {
-        reach: match (peer.gtsm_hops, peer.multihop) {
+        reach: match (options.gtsm_hops, options.multihop) {
             (Some(hops), _) => Reach::Secured(hops),
             (None, Some(hops)) => Reach::Hops(hops),
             // As every router does: a neighbour in another AS is on the same link unless told otherwise.
-            (None, None) if peer.asn != peer.local_as.unwrap_or(bgp.asn) => Reach::Hops(1),
+            (None, None) if is_external => Reach::Hops(1),
             (None, None) => Reach::Anywhere,
         },
         md5: md5.transpose()?,
-        user_timeout: peer.tcp_user_timeout_secs.map(|secs| Duration::from_secs(secs.into())),
-        send_hold_time: Duration::from_secs(peer.send_hold_time_secs.into()),
+        user_timeout: options.tcp_user_timeout_secs.map(|secs| Duration::from_secs(secs.into())),
+        send_hold_time: Duration::from_secs(options.send_hold_time_secs().into()),
     })
 }
 
-/// What the file says of a neighbour, as people see it; a key is only said to be there.
-pub(super) fn peer_settings(peer: &BgpPeer) -> PeerSettings {
+/// What the configuration says of a neighbour, as people see it; a key is only said to be there.
+pub(super) fn peer_settings(options: &PeerOptions) -> PeerSettings {
     PeerSettings {
-        port: peer.port,
-        source: peer.source,
-        passive: peer.passive,
-        multihop: peer.multihop,
-        gtsm_hops: peer.gtsm_hops,
-        md5: peer.md5_key_file.is_some(),
-        tcp_user_timeout_secs: peer.tcp_user_timeout_secs,
-        send_hold_time_secs: peer.send_hold_time_secs,
-        hold_time_secs: peer.hold_time_secs,
-        connect_retry_secs: peer.connect_retry_secs,
+        port: options.port(),
+        source: options.source,
+        passive: options.passive.unwrap_or_default(),
+        multihop: options.multihop,
+        gtsm_hops: options.gtsm_hops,
+        md5: options.md5_key_file.is_some(),
+        tcp_user_timeout_secs: options.tcp_user_timeout_secs,
+        send_hold_time_secs: options.send_hold_time_secs(),
+        hold_time_secs: options.hold_time_secs(),
+        connect_retry_secs: options.connect_retry_secs(),
     }
 }
 

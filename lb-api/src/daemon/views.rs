@@ -1,7 +1,7 @@
 //! What the running daemon shows of itself.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use futures::FutureExt;
@@ -10,14 +10,14 @@ use ipnetwork::IpNetwork;
 use lb_api_types::config;
 use lb_api_types::resource::Condition;
 use lb_api_types::view::{
-    BgpGlobal, BgpRouteView, CheckState, Doctor, FibMemberView, FibView, FlowView, Interface,
-    InterfaceView, List, PeerView, ReasonView, Status,
+    BgpGlobal, BgpRouteView, CheckState, ClearWhat, Doctor, Explanation, FibMemberView, FibView,
+    FlowView, HearerView, Interface, InterfaceView, List, PeerView, ReasonView, Status,
 };
 use lb_api_types::vip;
 use lb_dataplane::fib::{Action, FibRoute, Member};
 use lb_dataplane::table::Protocol;
 use lb_dataplane::{Flow, Hook, ReasonCount};
-use lb_routing::{Link, PeerStatus, RouterHandle, Source};
+use lb_routing::{Clear, Link, PeerStatus, RouterHandle, Source};
 use tokio::sync::watch;
 
 use super::dataplane::{DataplaneHandle, sentence};
@@ -43,8 +43,8 @@ pub(super) struct Live {
     pub(super) router_id: Ipv4Addr,
     pub(super) asn: u32,
     pub(super) listen: SocketAddr,
-    /// As the file says them.
-    pub(super) neighbours: Vec<config::BgpPeer>,
+    /// What BGP is told.
+    pub(super) section: watch::Receiver<config::Bgp>,
     pub(super) started: Instant,
 }
 
@@ -54,10 +54,37 @@ impl Views for Live {
             let now = Instant::now();
             let peers = self.router.peers().await;
             let view = |peer: PeerStatus| {
-                let configured = self.neighbours.iter().find(|told| told.address == peer.address);
-                router::peer_view(peer, configured.map(router::peer_settings), now)
+                let section = self.section.borrow();
+                let told = section.peers.iter().find(|told| told.spec.address == peer.address);
+                let options = told.map(|told| told.spec.effective(&section.peer_groups));
+                router::peer_view(peer, options.as_ref().map(router::peer_settings), now)
             };
             peers.into_iter().map(view).collect()
+        }
+        .boxed()
+    }
+
+    fn clear(&self, peer: IpAddr, what: ClearWhat) -> BoxFuture<'_, bool> {
+        let what = match what {
+            ClearWhat::Session => Clear::Session,
+            ClearWhat::In => Clear::In,
+            ClearWhat::Out => Clear::Out,
+        };
+        self.router.clear(peer, what).boxed()
+    }
+
+    fn explain(&self, prefix: IpNetwork) -> BoxFuture<'_, Result<Explanation, String>> {
+        async move {
+            let explained = self.router.explain(prefix).await;
+            let explained = explained.ok_or("the router has stopped")?;
+            let hearers = explained.neighbours.into_iter();
+            Ok(Explanation {
+                prefix,
+                paths: explained.paths.into_iter().map(router::route_view).collect(),
+                neighbors: hearers
+                    .map(|it| HearerView { address: it.peer, withheld: it.withheld })
+                    .collect(),
+            })
         }
         .boxed()
     }

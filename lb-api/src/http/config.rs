@@ -6,6 +6,8 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use lb_api_types::peer::{Group, Peer};
+use lb_api_types::policy::{Policy, Set};
 use lb_api_types::problem::Problem;
 use lb_api_types::resource::{NamedHealthCheck, Node, Pool};
 use lb_api_types::view::{Change, ChangeKind, Changes, Difference, Differences, History};
@@ -34,6 +36,14 @@ pub(super) struct Configuration {
     health_checks: Option<Vec<NamedHealthCheck>>,
     /// This node.
     nodes: Option<Vec<Node>>,
+    /// Sets that BGP policies name.
+    sets: Option<Vec<Set>>,
+    /// BGP policies.
+    policies: Option<Vec<Policy>>,
+    /// What BGP neighbours have in common.
+    peer_groups: Option<Vec<Group>>,
+    /// BGP neighbours.
+    peers: Option<Vec<Peer>>,
 }
 
 /// Creates or replaces many resources in one change: all of them or none. With `prune`, what was made over REST, has the

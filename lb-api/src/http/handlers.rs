@@ -6,7 +6,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use lb_api_types::problem::Problem;
-use lb_api_types::view::{BgpRouteView, Doctor, FibView, FlowView, List, PeerView, Status};
+use lb_api_types::view::{BgpRouteView, Doctor, FibView, FlowView, List, Status};
 use lb_api_types::vip::Vip;
 use serde_json::Value;
 
@@ -188,17 +188,6 @@ pub(super) async fn delete_vip(
 ) -> Result<StatusCode, Refused> {
     app.registry.delete(&name(path)?, terms(&headers, &asked)?).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// BGP neighbours, in the order of the configuration.
-#[utoipa::path(get, path = "/api/v1/bgp/peers", tag = "bgp",
-    responses((status = 200, body = List<PeerView>)))]
-pub(super) async fn list_peers(
-    State(app): State<App>,
-    asked: Asked,
-) -> Result<Json<List<PeerView>>, Refused> {
-    nothing(&asked)?;
-    Ok(Json(List { items: app.views.peers().await, truncated: false, next: None }))
 }
 
 /// Every path of every prefix, sorted by prefix, the best path first.

@@ -5,7 +5,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{backends, config, events, handlers, probes, resources, tokens, views};
+use super::{backends, bgp, config, events, handlers, probes, resources, tokens, views};
 use crate::resources::Kind;
 
 #[derive(OpenApi)]
@@ -43,7 +43,8 @@ use crate::resources::Kind;
         tokens::make_token,
         tokens::delete_token,
         events::get_events,
-        handlers::list_peers,
+        bgp::clear_peer,
+        bgp::explain,
         handlers::list_routes,
         handlers::list_fib,
         handlers::list_flows,

@@ -1,5 +1,7 @@
 //! Resources beside VIPs: the same operations for every kind, so they are written once.
 
+use std::collections::HashMap;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -40,7 +42,9 @@ pub(super) fn routes() -> Router<App> {
 
 async fn list(kind: Kind, app: App, asked: Asked) -> Result<Json<List<Resource>>, Refused> {
     let page = page(&asked)?;
-    Ok(Json(page.of(app.registry.list_resources(kind).await?, Resource::metadata)))
+    let mut listed = page.of(app.registry.list_resources(kind).await?, Resource::metadata);
+    sessions(&app, &mut listed.items).await;
+    Ok(Json(listed))
 }
 
 async fn read(
@@ -50,8 +54,24 @@ async fn read(
     asked: Asked,
 ) -> Result<(HeaderMap, Json<Resource>), Refused> {
     nothing(&asked)?;
-    let resource = app.registry.get_resource(&Key(kind, name(path)?)).await?;
+    let mut resource = app.registry.get_resource(&Key(kind, name(path)?)).await?;
+    sessions(&app, std::slice::from_mut(&mut resource)).await;
     Ok((etag(resource.metadata()), Json(resource)))
+}
+
+/// Says of neighbours how their sessions are.
+async fn sessions(app: &App, resources: &mut [Resource]) {
+    if !resources.iter().any(|resource| resource.kind() == Kind::Peer) {
+        return;
+    }
+    let views = app.views.peers().await;
+    let mut by_address: HashMap<_, _> =
+        views.into_iter().map(|view| (view.address.to_canonical(), view)).collect();
+    for resource in resources {
+        if let Resource::Peer(peer) = resource {
+            peer.status = by_address.remove(&peer.spec.address.to_canonical());
+        }
+    }
 }
 
 async fn put(

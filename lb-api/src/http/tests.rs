@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 mod access;
 mod backends;
+mod bgp;
 mod resources;
 mod walk;
 
@@ -31,6 +32,14 @@ struct Fixed;
 impl Views for Fixed {
     fn peers(&self) -> BoxFuture<'_, Vec<PeerView>> {
         async { vec![] }.boxed()
+    }
+
+    fn clear(&self, peer: IpAddr, what: ClearWhat) -> BoxFuture<'_, bool> {
+        async move { what == ClearWhat::Session && peer.is_ipv4() }.boxed()
+    }
+
+    fn explain(&self, prefix: IpNetwork) -> BoxFuture<'_, Result<Explanation, String>> {
+        async move { Ok(Explanation { prefix, paths: vec![], neighbors: vec![] }) }.boxed()
     }
 
     fn routes(&self, limit: usize) -> BoxFuture<'_, List<BgpRouteView>> {
@@ -422,7 +431,7 @@ async fn every_described_operation_is_answered() {
     let served = Served::new(vec![vip("x", 1)]).await;
     let description = served.get("/api/v1/openapi.json").await.json();
     let paths = description["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 33);
+    assert_eq!(paths.len(), 42);
     for (path, operations) in paths {
         for method in operations.as_object().unwrap().keys() {
             let method = method.to_uppercase();

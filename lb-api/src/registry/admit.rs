@@ -11,6 +11,7 @@ use super::Refusal;
 use super::task::Changed;
 use crate::control::Vips;
 use crate::read::document;
+use crate::resources::bgp::{self, Misfit};
 use crate::resources::{Key, Kind, Ranges, Resources};
 use crate::vip::{self, UNALLOCATED};
 
@@ -100,6 +101,24 @@ pub(super) fn follow(
     }
     wanted.extend(others);
     Ok(())
+}
+
+/// BGP's resources name one another: whether what they name is there, after these have changed.
+pub(super) fn fits(resources: &Resources, changed: &BTreeSet<Key>) -> Result<(), Refusal> {
+    let of_bgp = |key: &&Key| match key.0 {
+        Kind::Set | Kind::Policy | Kind::PeerGroup | Kind::Peer => true,
+        Kind::Pool | Kind::HealthCheck | Kind::Node => false,
+    };
+    let Some(first) = changed.iter().find(of_bgp) else { return Ok(()) };
+    match bgp::misfit(resources) {
+        None => Ok(()),
+        Some(Misfit { key, field, message }) if changed.contains(&key) => {
+            Err(Refusal::Wrong { field, message })
+        }
+        Some(Misfit { key, .. }) => {
+            Err(Refusal::InUse { what: first.to_string(), by: key.to_string() })
+        }
+    }
 }
 
 /// Completes a kept VIP. One that names what is not there any more, such as in the file, has the usual health check.

@@ -130,6 +130,7 @@ impl<A: Appliers> Task<A> {
             let Wanted { vips, resources, keys } = &mut wanted;
             let followed = admit::follow(self.book.vips(), vips, resources, keys);
             followed.map_err(|refusal| (None, refusal))?;
+            admit::fits(&wanted.resources, &wanted.keys).map_err(|refusal| (None, refusal))?;
         }
         if self.count_with(&wanted.vips) > MAX_VIPS {
             return Err((None, Refusal::TooMany(self.book.vips().len())));

@@ -92,12 +92,12 @@ pub enum Refusal {
         /// What is wrong.
         message: String,
     },
-    /// It is named by a VIP.
-    #[error("{what} is named by VIP {by}: change that VIP first")]
+    /// It is named by another one.
+    #[error("{what} is named by {by}: change that first")]
     InUse {
         /// What it is.
         what: String,
-        /// The VIP.
+        /// The other one: `VIP web`.
         by: String,
     },
     /// A VIP has an address that a pool would lose.

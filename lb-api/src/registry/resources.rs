@@ -4,15 +4,18 @@
 use std::collections::BTreeSet;
 
 use lb_api_types::event::EventKind;
+use lb_api_types::peer::Group;
+use lb_api_types::policy::{Policy, Set};
 use lb_api_types::resource::{
-    Allocation, Condition, HealthCheckStatus, NamedHealthCheck, Node, NodeStatus, Pool, PoolStatus,
+    Allocation, Condition, HealthCheckStatus, NamedHealthCheck, NamedStatus, Node, NodeStatus,
+    Pool, PoolStatus,
 };
 use lb_api_types::vip::Vip;
 
 use super::change::{Wanted, expect};
 use super::task::Task;
 use super::{Appliers, Expected, Refusal, Terms, admit};
-use crate::resources::{Key, Kind, MAX_OF_A_KIND, Ranges, Resource, Resources};
+use crate::resources::{Key, Kind, MAX_OF_A_KIND, Ranges, Resource, Resources, bgp};
 
 /// What became of a change: the resource, and whether it is new.
 pub(crate) type AppliedResource = (Resource, bool);
@@ -85,6 +88,7 @@ impl<A: Appliers> Task<A> {
         let Wanted { vips, resources, keys } = &mut wanted;
         let followed = admit::follow(self.book.vips(), vips, resources, keys);
         followed.map_err(|refusal| in_use(key, refusal))?;
+        admit::fits(&wanted.resources, &wanted.keys)?;
         if !dry_run {
             self.change(wanted, None).await?;
             tracing::info!(resource = %key, "changed");
@@ -111,7 +115,34 @@ impl<A: Appliers> Task<A> {
             Resource::Pool(pool) => Resource::Pool(self.pool_with_state(pool)),
             Resource::HealthCheck(check) => Resource::HealthCheck(self.check_with_state(check)),
             Resource::Node(node) => Resource::Node(with_drain(node)),
+            Resource::Set(set) => {
+                Resource::Set(Set { status: Some(self.named(&resource.key())), ..set.clone() })
+            }
+            Resource::Policy(policy) => {
+                let status = Some(self.named(&resource.key()));
+                Resource::Policy(Policy { status, ..policy.clone() })
+            }
+            Resource::PeerGroup(group) => {
+                let status = Some(self.named(&resource.key()));
+                Resource::PeerGroup(Group { status, ..group.clone() })
+            }
+            // The session is the router's to tell.
+            Resource::Peer(peer) => Resource::Peer(peer.clone()),
         }
+    }
+
+    fn named(&self, key: &Key) -> NamedStatus {
+        let by = bgp::named_by(&self.resources, key);
+        let used = Condition {
+            kind: "Used".into(),
+            status: (!by.is_empty()).into(),
+            reason: if by.is_empty() { "NamedByNone" } else { "Named" }.into(),
+            message: match by.as_slice() {
+                [] => "nobody names it".into(),
+                by => format!("{} name it", by.len()),
+            },
+        };
+        NamedStatus { conditions: vec![used], by }
     }
 
     fn pool_with_state(&self, pool: &Pool) -> Pool {
@@ -177,7 +208,7 @@ fn with_drain(node: &Node) -> Node {
 /// What a VIP would lack by the change of a resource is said of the resource.
 fn in_use(key: &Key, refusal: Refusal) -> Refusal {
     if let Refusal::Missing { name, .. } = refusal {
-        return Refusal::InUse { what: key.to_string(), by: name };
+        return Refusal::InUse { what: key.to_string(), by: format!("VIP {name}") };
     }
     if let Refusal::NotOfPool { name, address, .. } = refusal {
         return Refusal::AddressInUse { pool: key.to_string(), address, by: name };

@@ -15,7 +15,12 @@ fn pool(addresses: &Value) -> Result<Resource, String> {
 fn ranges(addresses: &Value) -> Ranges {
     match pool(addresses).unwrap() {
         Resource::Pool(pool) => Ranges::of(&pool.spec),
-        Resource::HealthCheck(_) | Resource::Node(_) => unreachable!("it is a pool"),
+        Resource::HealthCheck(_)
+        | Resource::Node(_)
+        | Resource::Set(_)
+        | Resource::Policy(_)
+        | Resource::PeerGroup(_)
+        | Resource::Peer(_) => unreachable!("it is a pool"),
     }
 }
 

@@ -1,12 +1,13 @@
 //! The daemon's configuration file. Every field has a default; an empty file starts a working daemon.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::access::Role;
-use crate::policy::{BgpPolicy, BgpSet, Policies};
+use crate::peer::{BgpPeer, PeerGroup};
+use crate::policy::{BgpPolicy, BgpSet};
 use crate::resource::{NamedHealthCheck, Pool};
 use crate::vip::Vip;
 
@@ -60,6 +61,9 @@ pub struct Bgp {
     /// Policies that neighbours name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<BgpPolicy>,
+    /// Options that neighbours have in common.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peer_groups: Vec<PeerGroup>,
     /// The neighbours.
     pub peers: Vec<BgpPeer>,
 }
@@ -67,73 +71,16 @@ pub struct Bgp {
 impl Default for Bgp {
     fn default() -> Self {
         let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 179));
-        let (sets, policies, peers) = (Vec::new(), Vec::new(), Vec::new());
-        Self { asn: 64512, router_id: None, listen, sets, policies, peers }
+        Self {
+            asn: 64512,
+            router_id: None,
+            listen,
+            sets: Vec::new(),
+            policies: Vec::new(),
+            peer_groups: Vec::new(),
+            peers: Vec::new(),
+        }
     }
-}
-
-/// A BGP neighbour.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BgpPeer {
-    /// A name for people; the address by default.
-    #[serde(default)]
-    pub name: Option<String>,
-    /// Its address.
-    pub address: IpAddr,
-    /// Its AS number; ours makes the session iBGP.
-    pub asn: u32,
-    /// Its port; 179 by default.
-    #[serde(default = "bgp_port")]
-    pub port: u16,
-    /// The address that we connect from.
-    #[serde(default)]
-    pub source: Option<IpAddr>,
-    /// Wait for the neighbour to connect.
-    #[serde(default)]
-    pub passive: bool,
-    /// How many hops away it is: our packets' time to live; 1 by default where it is in another AS.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub multihop: Option<u8>,
-    /// GTSM (RFC 5082): its packets have to come from so many hops away at most. It has to do the same.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gtsm_hops: Option<u8>,
-    /// A file with the key of TCP MD5 signatures (RFC 2385): one line of 1 to 80 characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub md5_key_file: Option<PathBuf>,
-    /// How long sent data may stay unacknowledged before the connection ends; the kernel's choice by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tcp_user_timeout_secs: Option<u16>,
-    /// How long it may take nothing of what we send (RFC 9687); 480 s by default.
-    #[serde(default = "send_hold_time")]
-    pub send_hold_time_secs: u16,
-    /// Hold time that we propose: 0, or 3 to 65535 seconds; 90 by default.
-    #[serde(default = "hold_time")]
-    pub hold_time_secs: u16,
-    /// Delay before another connect; 5 s by default.
-    #[serde(default = "connect_retry")]
-    pub connect_retry_secs: u16,
-    /// Policies that say what is accepted from it; nothing by default (RFC 8212).
-    #[serde(default, skip_serializing_if = "Policies::is_empty")]
-    pub import: Policies,
-    /// Policies that say what is advertised to it; nothing by default (RFC 8212).
-    #[serde(default, skip_serializing_if = "Policies::is_empty")]
-    pub export: Policies,
-    /// Advertise ourselves as next hop also of routes learned from other neighbours.
-    #[serde(default)]
-    pub next_hop_self: bool,
-    /// Our AS number in its eyes, where it is not `bgp.asn`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub local_as: Option<u32>,
-    /// Take private AS numbers (RFC 6996) out of the paths that it is told, if it is in another AS.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub remove_private_as: bool,
-    /// How often our own AS may stand in a path from it; 0 by default: such a path is a loop.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub allow_as_in: u8,
-    /// Withdraw routes from it whose path has an AS_SET (RFC 9774).
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub reject_as_set: bool,
 }
 
 /// The packet path.
@@ -275,21 +222,4 @@ impl Default for Api {
     fn default() -> Self {
         Self { socket: "/run/lbd/lbd.sock".into(), users: Vec::new(), listen: None, tls: None }
     }
-}
-
-fn bgp_port() -> u16 {
-    179
-}
-fn hold_time() -> u16 {
-    90
-}
-fn send_hold_time() -> u16 {
-    480
-}
-fn connect_retry() -> u16 {
-    5
-}
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_zero(number: &u8) -> bool {
-    *number == 0
 }

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod config;
 pub mod event;
+pub mod peer;
 pub mod policy;
 pub mod problem;
 pub mod resource;

@@ -2,16 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::resource::{Metadata, NamedStatus};
+
 /// Names of policies in order: those of the configuration, or the ready-made `none`, `all` and (on export) `vips`.
 /// Written as a text where it is one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = OneOrMany))]
 #[serde(from = "OneOrMany", into = "OneOrMany")]
 pub struct Policies(pub Vec<String>);
 
+/// A name, or several.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]
-enum OneOrMany {
+pub enum OneOrMany {
+    /// One.
     One(String),
+    /// Several.
     Many(Vec<String>),
 }
 
@@ -57,8 +65,35 @@ pub struct BgpSet {
     pub members: Members,
 }
 
-/// What is in a set.
+/// A set of prefixes, AS paths, communities or neighbours (`/api/v1/bgp/sets`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Set {
+    /// Its name.
+    pub metadata: Metadata,
+    /// What is in it.
+    pub spec: Members,
+    /// Who names it; ignored in requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<NamedStatus>,
+}
+
+/// A policy (`/api/v1/bgp/policies`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Policy {
+    /// Its name.
+    pub metadata: Metadata,
+    /// What it says.
+    pub spec: PolicySpec,
+    /// Who names it; ignored in requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<NamedStatus>,
+}
+
+/// What is in a set: exactly one kind of members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Members {
     /// Prefixes, with lengths: `10.0.0.0/8`, `10.0.0.0/8 ge 24 le 28`.
@@ -71,12 +106,20 @@ pub enum Members {
     Neighbors(Vec<String>),
 }
 
-/// A policy: statements, of which the first that accepts or rejects a route decides.
+/// A policy of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct BgpPolicy {
     /// Its name.
     pub name: String,
+    /// What it says.
+    #[serde(flatten)]
+    pub spec: PolicySpec,
+}
+
+/// Statements, of which the first that accepts or rejects a route decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PolicySpec {
     /// Its statements, in order.
     #[serde(default)]
     pub statements: Vec<BgpStatement>,
@@ -88,6 +131,7 @@ pub struct BgpPolicy {
 
 /// A statement of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BgpStatement {
     /// A name for people.
@@ -97,14 +141,15 @@ pub struct BgpStatement {
     #[serde(default, rename = "match", skip_serializing_if = "Conditions::is_default")]
     pub conditions: Conditions,
     /// What is changed in such a route.
-    #[serde(default, skip_serializing_if = "Changes::is_default")]
-    pub set: Changes,
+    #[serde(default, skip_serializing_if = "RouteChanges::is_default")]
+    pub set: RouteChanges,
     /// What becomes of it.
     pub action: Action,
 }
 
 /// What becomes of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It crosses.
@@ -117,6 +162,7 @@ pub enum Action {
 
 /// What a route has to be: all of what is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Conditions {
     /// A set that its prefix is in.
@@ -159,6 +205,7 @@ pub struct Conditions {
 
 /// A number, or numbers from and to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum Range {
     /// This one.
@@ -176,6 +223,7 @@ pub enum Range {
 
 /// How many communities of a set a route has to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CommunityMatch {
     /// One.
@@ -186,6 +234,7 @@ pub enum CommunityMatch {
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// IPv4 unicast.
@@ -196,6 +245,7 @@ pub enum Family {
 
 /// ORIGIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// From an interior protocol.
@@ -208,6 +258,7 @@ pub enum Origin {
 
 /// Where a route comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// It is a VIP of ours.
@@ -220,8 +271,9 @@ pub enum Source {
 
 /// What is changed in a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
-pub struct Changes {
+pub struct RouteChanges {
     /// Local preference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_pref: Option<u32>,
@@ -250,6 +302,7 @@ pub struct Changes {
 
 /// An AS number in front of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Prepend {
     /// The number; ours by default.
@@ -265,7 +318,7 @@ impl Conditions {
     }
 }
 
-impl Changes {
+impl RouteChanges {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -63,6 +63,16 @@ impl From<bool> for ConditionStatus {
     }
 }
 
+/// Who names a resource that others name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NamedStatus {
+    /// `Used`: whether anybody names it.
+    pub conditions: Vec<Condition>,
+    /// Who does: `policy from-upstream`, `peer node1`.
+    pub by: Vec<String>,
+}
+
 /// Addresses that VIPs are given where they name the pool instead of an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

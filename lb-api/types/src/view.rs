@@ -112,6 +112,43 @@ pub struct BgpRouteView {
     pub multipath: bool,
 }
 
+/// What is done to a session (`POST /api/v1/bgp/peers/NAME/clear`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ClearWhat {
+    /// It ends, and comes back by itself.
+    Session,
+    /// The neighbour is asked for its routes again (RFC 2918).
+    In,
+    /// The neighbour is told all of our routes again.
+    Out,
+}
+
+/// Why a route is where it is (`GET /api/v1/bgp/explain`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Explanation {
+    /// The destination.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub prefix: IpNetwork,
+    /// Its paths, the best one first.
+    pub paths: Vec<BgpRouteView>,
+    /// Each neighbour with a session.
+    pub neighbors: Vec<HearerView>,
+}
+
+/// Whether a neighbour hears of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HearerView {
+    /// Its address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub address: IpAddr,
+    /// What keeps the best path from it, in words; unset: it hears of it.
+    pub withheld: Option<String>,
+}
+
 /// An entry of the eBPF FIB (`GET /api/v1/fib`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -52,6 +52,10 @@ pub struct PeerConfig {
     pub allow_as_in: u8,
     /// Withdraw routes whose path has an AS_SET (RFC 9774).
     pub reject_as_set: bool,
+    /// No session, and what it is told of that (RFC 9003); `None`: a session.
+    pub shutdown: Option<String>,
+    /// What it is told from us will go soon (RFC 8326).
+    pub graceful_shutdown: bool,
 }
 
 impl PeerConfig {
@@ -74,7 +78,27 @@ impl PeerConfig {
             remove_private_as: false,
             allow_as_in: 0,
             reject_as_set: false,
+            shutdown: None,
+            graceful_shutdown: false,
         }
+    }
+
+    /// Whether another session is needed than one under `old`.
+    pub(crate) fn connects_otherwise(&self, old: &Self) -> bool {
+        let of = |peer: &Self| (peer.asn, peer.local_as, peer.port, peer.source);
+        of(self) != of(old)
+    }
+
+    /// Whether it may be told something else than under `old`.
+    pub(crate) fn exports_otherwise(&self, old: &Self) -> bool {
+        let of = |peer: &Self| (peer.next_hop_self, peer.remove_private_as, peer.graceful_shutdown);
+        self.export != old.export || of(self) != of(old)
+    }
+
+    /// Whether something else may be accepted from it than under `old`.
+    pub(crate) fn imports_otherwise(&self, old: &Self) -> bool {
+        let of = |peer: &Self| (peer.allow_as_in, peer.reject_as_set);
+        self.import != old.import || of(self) != of(old)
     }
 
     /// Our AS number on its session.

@@ -94,6 +94,14 @@ impl Rib {
         self.rankings.get(usize::from(peer))
     }
 
+    /// A neighbour takes a place, the next one or one that is empty; it has no paths yet.
+    pub(crate) fn seat(&mut self, peer: PeerIndex, ranking: Ranking) {
+        match self.rankings.get_mut(usize::from(peer)) {
+            Some(place) => *place = ranking,
+            None => self.rankings.push(ranking),
+        }
+    }
+
     /// A neighbour's identifier became known.
     pub(crate) fn rank(&mut self, peer: PeerIndex, router_id: std::net::Ipv4Addr) {
         if let Some(ranking) = self.rankings.get_mut(usize::from(peer)) {

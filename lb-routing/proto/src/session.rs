@@ -35,7 +35,7 @@ use self::collision::Side;
 use self::damping::Damping;
 use self::dialer::Dialer;
 pub(crate) use self::jitter::Jitter;
-use self::link::Link;
+use self::link::{Link, Phase};
 use self::lose::Loss;
 pub(crate) use self::open::Negotiated;
 use crate::config::{PeerConfig, SpeakerConfig};
@@ -139,19 +139,71 @@ impl Session {
 
     /// ManualStart, with passive TCP establishment where configured (Events 1 and 4).
     pub(crate) fn start(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if self.peer.shutdown.is_some() {
+            return;
+        }
         self.dial(now, out);
         self.report("started", now, out);
     }
 
-    /// ManualStop (Event 2): Cease / Administrative Shutdown (RFC 4486), and no restart.
-    pub(crate) fn stop(&mut self, now: Instant, out: &mut Vec<Effect>) {
+    /// ManualStop (Event 2), with a Cease (RFC 4486), and no restart.
+    pub(crate) fn stop(&mut self, cease: Notification, now: Instant, out: &mut Vec<Effect>) {
         self.abort_connect(out);
         self.dialer = Dialer::Idle { until: None };
+        let cause = format!("stopped: {}", cease.describe());
         for side in Side::BOTH {
-            let cease = Notification::new(error::ADMINISTRATIVE_SHUTDOWN);
-            self.lose(side, Loss::Stopped(cease), now, out);
+            self.lose(side, Loss::Stopped(cease.clone()), now, out);
         }
-        self.report("administrative shutdown", now, out);
+        self.report(&cause, now, out);
+    }
+
+    /// The neighbour is configured otherwise from now on.
+    pub(crate) fn configure(&mut self, new: PeerConfig, now: Instant, out: &mut Vec<Effect>) {
+        let old = std::mem::replace(&mut self.peer, new);
+        let connects_otherwise = self.peer.connects_otherwise(&old);
+        match (&old.shutdown, &self.peer.shutdown) {
+            (None, Some(message)) => {
+                let code = error::ADMINISTRATIVE_SHUTDOWN;
+                let cease = Notification::with_communication(code, message);
+                return self.stop(cease, now, out);
+            }
+            (Some(_), None) => return self.start(now, out),
+            (Some(_), Some(_)) => return,
+            (None, None) => {}
+        }
+        if connects_otherwise {
+            self.end(Notification::new(error::OTHER_CONFIGURATION_CHANGE), now, out);
+        }
+        let idle = Side::BOTH.into_iter().all(|side| self.link(side).is_none());
+        if idle && (connects_otherwise || self.peer.passive != old.passive) {
+            self.abort_connect(out);
+            self.dial(now, out);
+            self.report("configured otherwise", now, out);
+        }
+    }
+
+    /// Connections are made otherwise from now on: whatever there is of one ends.
+    pub(crate) fn reconnect(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.end(Notification::new(error::OTHER_CONFIGURATION_CHANGE), now, out);
+        if let Dialer::Connect { .. } = self.dialer {
+            self.abort_connect(out);
+            self.dial(now, out);
+        }
+    }
+
+    /// Asks for the neighbour's routes again (RFC 2918); says whether it can be asked.
+    pub(crate) fn ask_again(&mut self, out: &mut Vec<Effect>) -> bool {
+        let established = Side::BOTH.into_iter().find_map(|side| {
+            let link = self.link(side)?;
+            let Phase::Established { negotiated } = &link.phase else { return None };
+            Some((link.conn, negotiated.route_refresh, negotiated.families.clone()))
+        });
+        // Without a session there is nothing to ask for: the next one brings all.
+        let Some((conn, can, families)) = established else { return true };
+        for family in families.into_iter().filter(|_| can) {
+            self.send(conn, &Message::RouteRefresh(family), out);
+        }
+        can
     }
 
     /// Our connect succeeded (Event 16).
@@ -197,7 +249,7 @@ impl Session {
             (State::Established, _) => {
                 return refuse(conn, error::CONNECTION_COLLISION_RESOLUTION, out);
             }
-            (_, Some(Link { phase: link::Phase::OpenSent, .. })) => {
+            (_, Some(Link { phase: Phase::OpenSent, .. })) => {
                 // The neighbour opens one connection at a time: it gave up the silent one.
                 let cease = Notification::new(error::CONNECTION_COLLISION_RESOLUTION);
                 self.close_link(Side::Incoming, &cease, out);

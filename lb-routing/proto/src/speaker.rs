@@ -12,6 +12,7 @@
 //! effects and one batch of UPDATEs, the marks by the table.
 
 mod advertise;
+mod configure;
 mod explain;
 mod ingest;
 mod input;
@@ -22,6 +23,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
+pub use self::configure::Clear;
 pub use self::explain::{Explanation, Hearer};
 pub use self::input::{ConnId, Input};
 pub use self::output::{Event, Output, RouteChange};
@@ -31,7 +33,7 @@ use crate::policy::Judge;
 pub use crate::rib::Backlog;
 use crate::rib::{Group, Keyed, MAX_PREFIXES_PER_PEER, PeerIndex, Ranking, Rib};
 use crate::session::{self, Effect, Jitter, Session, Up};
-use crate::wire::error;
+use crate::wire::{Notification, error};
 
 /// The engine.
 #[derive(Debug)]
@@ -39,6 +41,12 @@ pub struct Speaker {
     config: SpeakerConfig,
     neighbours: Vec<Neighbour>,
     by_address: HashMap<IpAddr, PeerIndex>,
+    /// Neighbours in the order of the configuration.
+    order: Vec<PeerIndex>,
+    /// Places of neighbours that are gone.
+    vacant: Vec<PeerIndex>,
+    /// For the sessions of neighbours that come.
+    seeds: Jitter,
     /// Connections that a session has, at most two per neighbour.
     conns: HashMap<ConnId, PeerIndex>,
     rib: Rib,
@@ -103,7 +111,10 @@ impl Speaker {
         let (conns, queue) = (HashMap::new(), VecDeque::new());
         let mut speaker = Self {
             config,
+            order: (0..).zip(&neighbours).map(|(index, _)| index).collect(),
             neighbours,
+            vacant: Vec::new(),
+            seeds,
             by_address,
             conns,
             rib,
@@ -117,6 +128,11 @@ impl Speaker {
         };
         speaker.each_session(now, Session::start);
         Ok(speaker)
+    }
+
+    /// Who we are.
+    pub const fn config(&self) -> &SpeakerConfig {
+        &self.config
     }
 
     /// Takes an input; what follows from it stands in `poll_output`.
@@ -155,7 +171,9 @@ impl Speaker {
             }
             Input::Tick => self.each_session(now, Session::tick),
             Input::Originate(prefixes) => self.rib.originate(prefixes),
-            Input::Shutdown => self.each_session(now, Session::stop),
+            Input::Shutdown => self.each_session(now, |session, now, out| {
+                session.stop(Notification::new(error::ADMINISTRATIVE_SHUTDOWN), now, out);
+            }),
         }
     }
 

@@ -132,7 +132,7 @@ impl Task {
     }
 
     fn transport(&self, peer: IpAddr) -> Transport {
-        self.io.transports.get(&peer.to_canonical()).cloned().unwrap_or_default()
+        self.io.transports.borrow().get(&peer.to_canonical()).cloned().unwrap_or_default()
     }
 
     fn send(&mut self, conn: ConnId, bytes: Bytes, now: Instant) {

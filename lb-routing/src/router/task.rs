@@ -5,19 +5,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use lb_routing_proto::config::Import;
+use lb_routing_proto::config::{self, Import};
 use lb_routing_proto::fib::{Fact, Fib, KernelRouteKind, Link, Update};
-use lb_routing_proto::speaker::{ConnId, Input, Speaker};
+use lb_routing_proto::speaker::{Clear, ConnId, Input, Speaker};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::{Command, FibBatch, RouterConfig, SpawnError};
+use super::{Command, ConfigureError, FibBatch, Peers, RouterConfig, SpawnError};
 use crate::convergence::Convergence;
 use crate::kernel::{self, Installer, Outcome, Request, Watcher};
 use crate::plan::{OwnRoute, Plan};
-use crate::tcp::{self, Connection};
-use crate::transport::Transports;
+use crate::tcp::{self, Connection, Listeners};
+use crate::transport::{Transport, Transports};
 
 /// Events of all connections that wait at most; beyond, their readers wait.
 const CONNECTION_EVENTS: usize = 64;
@@ -89,7 +89,8 @@ pub(super) struct Io {
     pub(super) requests: mpsc::Sender<Request>,
     outcomes: mpsc::Receiver<Vec<Outcome>>,
     pub(super) installer_busy: bool,
-    pub(super) transports: Arc<Transports>,
+    pub(super) transports: watch::Sender<Arc<Transports>>,
+    listeners: Listeners,
     pub(super) events: mpsc::Sender<tcp::Event>,
     event_rx: mpsc::Receiver<tcp::Event>,
     pub(super) connections: HashMap<ConnId, Connection>,
@@ -99,8 +100,8 @@ pub(super) struct Io {
     pub(super) last_attempt: u64,
     /// Connections and connects: they may finish after the state forgot them.
     pub(super) talking: JoinSet<()>,
-    /// Listeners, watcher, installer: gone with the task.
-    _helpers: JoinSet<()>,
+    /// Whoever accepts, watcher, installer: gone with the task.
+    helpers: JoinSet<()>,
 }
 
 impl Io {
@@ -110,8 +111,8 @@ impl Io {
         batches: mpsc::Sender<FibBatch>,
         links: watch::Sender<Vec<Link>>,
     ) -> Result<Self, SpawnError> {
-        let transports = Arc::new(config.transports());
-        let listeners = tcp::listen(config.listen, &transports)
+        let (transports, _) = watch::channel(Arc::new(config.transports()));
+        let (listeners, opened) = Listeners::open(config.listen, &transports.borrow())
             .map_err(|(address, source)| SpawnError::Listen { address, source })?;
         let (requests, request_rx) = mpsc::channel(1);
         let (outcome_tx, outcomes) = mpsc::channel(1);
@@ -123,8 +124,8 @@ impl Io {
         let mut helpers = JoinSet::new();
         helpers.spawn(installer.run());
         helpers.spawn(watcher.run());
-        for listener in listeners {
-            helpers.spawn(tcp::accept(listener, Arc::clone(&transports), events.clone()));
+        for listener in opened {
+            helpers.spawn(tcp::accept(listener, transports.subscribe(), events.clone()));
         }
         Ok(Self {
             commands,
@@ -136,6 +137,7 @@ impl Io {
             outcomes,
             installer_busy: false,
             transports,
+            listeners,
             events,
             event_rx,
             connections: HashMap::new(),
@@ -143,7 +145,7 @@ impl Io {
             connects: HashMap::new(),
             last_attempt: 0,
             talking: JoinSet::new(),
-            _helpers: helpers,
+            helpers,
         })
     }
 }
@@ -251,6 +253,14 @@ impl Task {
                 self.speaker.handle(Input::Originate(&prefixes), Instant::now());
             }
             Some(Command::SetVips(vips)) => self.set_vips(vips),
+            Some(Command::Configure(peers, answer)) => drop(answer.send(self.configure(*peers))),
+            Some(Command::Clear(peer, what, answer)) => {
+                let known = self.speaker.clear(peer, what, Instant::now());
+                let _not_awaited = answer.send(known);
+            }
+            Some(Command::Explain(prefix, answer)) => {
+                drop(answer.send(self.speaker.explain(&prefix)));
+            }
             // An asker that went away needs no answer.
             Some(Command::Peers(answer)) => drop(answer.send(self.speaker.peers())),
             Some(Command::Routes(limit, answer)) => {
@@ -258,6 +268,30 @@ impl Task {
             }
         }
         None
+    }
+
+    /// Neighbours by difference; on an error nothing has changed.
+    fn configure(&mut self, Peers { peers, transports }: Peers) -> Result<(), ConfigureError> {
+        config::validate(self.speaker.config(), &peers)?;
+        let old = Arc::clone(&self.io.transports.borrow());
+        let new = Arc::new(super::transports(&peers, &transports));
+        let opened = self.io.listeners.adapt(&old, &new);
+        let opened =
+            opened.map_err(|(address, source)| ConfigureError::Listen { address, source })?;
+        for listener in opened {
+            let (transports, events) = (self.io.transports.subscribe(), self.io.events.clone());
+            self.io.helpers.spawn(tcp::accept(listener, transports, events));
+        }
+        self.io.transports.send_replace(Arc::clone(&new));
+        let now = Instant::now();
+        self.speaker.configure(peers, now)?;
+        let of = |transport: &Transport| (transport.reach, transport.md5.clone());
+        for (peer, before) in old.iter() {
+            if new.get(peer).is_some_and(|after| of(after) != of(before)) {
+                self.speaker.clear(*peer, Clear::Connection, now);
+            }
+        }
+        Ok(())
     }
 
     fn set_vips(&mut self, vips: Vec<IpAddr>) {

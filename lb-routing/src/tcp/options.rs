@@ -36,9 +36,14 @@ pub(super) fn of_listener(
     set_ttl(&socket, ipv4, u8::MAX)?;
     for (peer, transport) in transports.iter().filter(|(peer, _)| peer.is_ipv4() == ipv4) {
         if let Some(key) = &transport.md5 {
-            set_md5(&socket, *peer, key)?;
+            set_md5(&socket, *peer, Some(key))?;
         }
     }
+    keep_syns(socket, transports)
+}
+
+/// A listener keeps SYNs to be looked at, where a neighbour may only be so far away.
+pub(super) fn keep_syns(socket: impl AsFd, transports: &Transports) -> io::Result<()> {
     if transports.values().any(|transport| transport.reach.min_ttl().is_some()) {
         set(&socket, libc::IPPROTO_TCP, TCP_SAVE_SYN, &1_i32.to_ne_bytes())?;
     }
@@ -48,7 +53,7 @@ pub(super) fn of_listener(
 /// Before `connect`.
 pub(super) fn of_connect(socket: impl AsFd, peer: IpAddr, transport: &Transport) -> io::Result<()> {
     if let Some(key) = &transport.md5 {
-        set_md5(&socket, peer, key)?;
+        set_md5(&socket, peer, Some(key))?;
     }
     of_both(&socket, peer, transport)
 }
@@ -91,9 +96,10 @@ fn set_ttl(socket: &impl AsFd, ipv4: bool, ttl: u8) -> io::Result<()> {
     if ipv4 { socket.set_ttl_v4(ttl.into()) } else { socket.set_unicast_hops_v6(ttl.into()) }
 }
 
-/// RFC 2385: every segment to and from the address is signed, or dropped by the kernel.
-fn set_md5(socket: &impl AsFd, peer: IpAddr, key: &Md5Key) -> io::Result<()> {
-    let set = set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &md5sig(peer, key.octets()));
+/// RFC 2385: every segment to and from the address is signed, or dropped by the kernel. Without a key, none is any more.
+pub(super) fn set_md5(socket: impl AsFd, peer: IpAddr, key: Option<&Md5Key>) -> io::Result<()> {
+    let octets = key.map_or(&[][..], Md5Key::octets);
+    let set = set(&socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &md5sig(peer, octets));
     set.map_err(|error| {
         let remedy = match error.raw_os_error() {
             Some(libc::ENOMEM) => "; raise net.core.optmem_max",

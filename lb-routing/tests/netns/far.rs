@@ -2,6 +2,7 @@
 
 use std::fs::{File, read_link, read_to_string, write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -12,7 +13,9 @@ use crate::lab::{DEADLINE, ip};
 
 /// A daemon, its namespace and its folder.
 pub(crate) struct Far {
-    child: Child,
+    /// Keeps the namespace while daemons come and go.
+    namespace: Child,
+    daemon: Child,
     folder: tempfile::TempDir,
 }
 
@@ -22,47 +25,54 @@ impl Far {
     /// Files are written first. `$D` is the daemon's folder, in files too.
     pub(crate) fn start(addresses: &[&str], files: &[(&str, String)], command: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("far").tempdir().unwrap();
-        let path = folder.path().to_str().unwrap();
-        for (name, text) in files {
-            write(folder.path().join(name), text.replace("$D", path)).unwrap();
-        }
-        let addresses = addresses.iter().map(|address| {
-            let nodad = if address.contains(':') { "nodad" } else { "" };
-            format!("ip addr add {address} dev lbr0-far {nodad}; ")
-        });
-        // The shell waits until the link is there, then becomes the daemon.
-        let script = format!(
-            "ip link set lo up; until ip link show lbr0-far >/dev/null 2>&1; do :; done; \
-             {}ip link set lbr0-far up; {command}",
-            addresses.collect::<String>()
-        );
-        let log = File::create(folder.path().join("log")).unwrap();
-        let child = Command::new("unshare")
-            .args(["--net", "sh", "-c", &script])
-            .env("D", path)
-            .current_dir(path)
+        let namespace = Command::new("unshare")
+            .args(["--net", "sleep", "infinity"])
             .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
             .process_group(0)
             .spawn()
             .unwrap();
-        let far = Self { child, folder };
         let started = Instant::now();
         // `unshare` makes the namespace first; then the link can move.
         let own = read_link("/proc/thread-self/ns/net").unwrap();
-        let theirs = format!("/proc/{}/ns/net", far.child.id());
+        let theirs = format!("/proc/{}/ns/net", namespace.id());
         while read_link(&theirs).unwrap() == own {
             assert!(started.elapsed() < DEADLINE, "the daemon's namespace");
             std::thread::yield_now();
         }
-        ip(&format!("link set lbr0-far netns {}", far.child.id()));
-        far
+        ip(&format!("link set lbr0-far netns {}", namespace.id()));
+        let addresses = addresses.iter().map(|address| {
+            let nodad = if address.contains(':') { "nodad" } else { "" };
+            format!("ip addr add {address} dev lbr0-far {nodad}; ")
+        });
+        let script = format!(
+            "ip link set lo up; {}ip link set lbr0-far up; {command}",
+            addresses.collect::<String>()
+        );
+        write_files(folder.path(), files);
+        let daemon = spawn(&namespace, folder.path(), &script);
+        Self { namespace, daemon, folder }
+    }
+
+    /// Ends the daemon as a crash would, without a word to its neighbours.
+    pub(crate) fn kill(&mut self) {
+        kill(&mut self.daemon);
+    }
+
+    /// Starts the daemon again, with these files in place of those before.
+    pub(crate) fn restart(&mut self, files: &[(&str, String)], command: &str) {
+        self.kill();
+        self.write(files);
+        self.daemon = spawn(&self.namespace, self.folder.path(), command);
+    }
+
+    /// Writes files of the daemon anew; it reads them when it is told to.
+    pub(crate) fn write(&self, files: &[(&str, String)]) {
+        write_files(self.folder.path(), files);
     }
 
     /// Runs a command of the shell beside the daemon; what it prints, errors included.
     pub(crate) fn run(&self, command: &str) -> String {
-        let process = self.child.id().to_string();
+        let process = self.namespace.id().to_string();
         let output = Command::new("nsenter")
             .args(["--target", &process, "--net", "timeout", "20", "sh", "-c", command])
             .env("D", self.folder.path())
@@ -76,12 +86,39 @@ impl Far {
     }
 }
 
+fn write_files(folder: &Path, files: &[(&str, String)]) {
+    let path = folder.to_str().unwrap();
+    for (name, text) in files {
+        write(folder.join(name), text.replace("$D", path)).unwrap();
+    }
+}
+
+/// The shell in the namespace, which becomes the daemon.
+fn spawn(namespace: &Child, folder: &Path, script: &str) -> Child {
+    let log = File::options().create(true).append(true).open(folder.join("log")).unwrap();
+    Command::new("nsenter")
+        .args(["--target", &namespace.id().to_string(), "--net", "sh", "-c", script])
+        .env("D", folder)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+        .unwrap()
+}
+
+/// Its children too: they are in its group.
+fn kill(child: &mut Child) {
+    let group = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let _gone_already = killpg(group, Signal::SIGKILL);
+    let _status = child.wait();
+}
+
 impl Drop for Far {
     fn drop(&mut self) {
-        // Its children too: they are in its group.
-        let group = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        let _gone_already = killpg(group, Signal::SIGKILL);
-        let _status = self.child.wait();
+        kill(&mut self.daemon);
+        kill(&mut self.namespace);
         if std::thread::panicking() {
             let log = read_to_string(self.folder.path().join("log")).unwrap_or_default();
             eprintln!("the daemon said:\n{log}");

@@ -8,11 +8,12 @@ mod frr;
 mod gobgp;
 mod openbgpd;
 mod policies;
+mod rotation;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use lb_routing::{Md5Key, PathStatus, PeerConfig, Reach, State, Transport};
+use lb_routing::{Md5Key, PathStatus, PeerConfig, Reach, RouterConfig, State, Transport};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -26,8 +27,8 @@ const KEY: &str = "s3cret";
 struct Wish {
     /// The session, and the routes, are of IPv6.
     v6: bool,
-    /// Segments are signed with [`KEY`].
-    md5: bool,
+    /// Segments are signed with it.
+    key: Option<&'static str>,
     /// Its packets start at 255, and ours have to.
     gtsm: bool,
 }
@@ -68,6 +69,10 @@ trait Kind {
     }
     /// Shows a route that it learned from us, with its attributes; nothing of the sort where it has none.
     fn show(&self, wish: Wish, prefix: &str) -> String;
+    /// Has it take a key that its files have anew; it is started again where it cannot.
+    fn take_key(&self, _wish: Wish) -> Option<String> {
+        None
+    }
     /// Has it send ROUTE-REFRESH, where it does.
     fn refresh(&self, wish: Wish) -> Option<String>;
 }
@@ -78,6 +83,8 @@ struct Pair {
     wish: Wish,
     far: Far,
     router: Router,
+    /// As it was told at the start.
+    us: RouterConfig,
 }
 
 impl Pair {
@@ -105,19 +112,25 @@ impl Pair {
         let mut us = config(64512, id, "0.0.0.0:179", peers);
         let transport = Transport {
             reach: if wish.gtsm { Reach::Secured(1) } else { Reach::Hops(1) },
-            md5: wish.md5.then(|| Md5Key::from_text(KEY.as_bytes()).unwrap()),
             ..Transport::default()
         };
-        us.transports.insert(wish.them().parse().unwrap(), transport);
-        let router = Router::start(us).await;
+        us.transports.insert(wish.them().parse().unwrap(), signed(transport, wish.key));
+        let router = Router::start(us.clone()).await;
         router.handle.originate(vec![wish.ours().parse().unwrap()]).await;
-        if let Some(command) = kind.announce(wish) {
+        let pair = Self { kind, wish, far, router, us };
+        pair.let_announce().await;
+        pair
+    }
+
+    /// Has the daemon announce its route, where its configuration cannot.
+    async fn let_announce(&self) {
+        if let Some(command) = self.kind.announce(self.wish) {
             eventually("the daemon takes commands", async || {
-                far.run(&format!("({command}) && echo done")).ends_with("done\n").then_some(())
+                let said = self.far.run(&format!("({command}) && echo done"));
+                said.ends_with("done\n").then_some(())
             })
             .await;
         }
-        Self { kind, wish, far, router }
     }
 
     /// Its route as we have it, once it is there.
@@ -158,6 +171,10 @@ impl Pair {
     }
 }
 
+fn signed(transport: Transport, key: Option<&str>) -> Transport {
+    Transport { md5: key.map(|key| Md5Key::from_text(key.as_bytes()).unwrap()), ..transport }
+}
+
 async fn session_v4(kind: &'static dyn Kind) {
     Pair::start(kind, Wish::default(), Vec::new()).await.talk().await;
 }
@@ -167,7 +184,7 @@ async fn session_v6(kind: &'static dyn Kind) {
 }
 
 async fn md5(kind: &'static dyn Kind) {
-    Pair::start(kind, Wish { md5: true, ..Wish::default() }, Vec::new()).await.talk().await;
+    Pair::start(kind, Wish { key: Some(KEY), ..Wish::default() }, Vec::new()).await.talk().await;
 }
 
 /// Our kernel drops what started below 255, theirs too where they say so.
@@ -242,6 +259,7 @@ async fn third_neighbour() -> TcpStream {
 }
 
 use self::policies::policy;
+use self::rotation::md5_rotation;
 
 macro_rules! grid {
     ($($name:ident: $kind:expr, $feature:ident;)*) => {
@@ -253,6 +271,7 @@ grid! {
     interop_frr_session_v4: frr::Frr, session_v4;
     interop_frr_session_v6: frr::Frr, session_v6;
     interop_frr_md5: frr::Frr, md5;
+    interop_frr_md5_rotation: frr::Frr, md5_rotation;
     interop_frr_gtsm: frr::Frr, gtsm;
     interop_frr_communities: frr::Frr, communities;
     interop_frr_policy: frr::Frr, policy;
@@ -260,6 +279,7 @@ grid! {
     interop_bird2_session_v4: bird::Two, session_v4;
     interop_bird2_session_v6: bird::Two, session_v6;
     interop_bird2_md5: bird::Two, md5;
+    interop_bird2_md5_rotation: bird::Two, md5_rotation;
     interop_bird2_gtsm: bird::Two, gtsm;
     interop_bird2_communities: bird::Two, communities;
     interop_bird2_policy: bird::Two, policy;
@@ -267,6 +287,7 @@ grid! {
     interop_bird1_session_v4: bird::One, session_v4;
     interop_bird1_session_v6: bird::One, session_v6;
     interop_bird1_md5: bird::One, md5;
+    interop_bird1_md5_rotation: bird::One, md5_rotation;
     interop_bird1_gtsm: bird::One, gtsm;
     interop_bird1_communities: bird::One, communities;
     interop_bird1_policy: bird::One, policy;
@@ -274,12 +295,14 @@ grid! {
     interop_gobgp_session_v4: gobgp::GoBgp, session_v4;
     interop_gobgp_session_v6: gobgp::GoBgp, session_v6;
     interop_gobgp_md5: gobgp::GoBgp, md5;
+    interop_gobgp_md5_rotation: gobgp::GoBgp, md5_rotation;
     interop_gobgp_gtsm: gobgp::GoBgp, gtsm;
     interop_gobgp_communities: gobgp::GoBgp, communities;
     interop_gobgp_policy: gobgp::GoBgp, policy;
     interop_exabgp_session_v4: exabgp::ExaBgp, session_v4;
     interop_exabgp_session_v6: exabgp::ExaBgp, session_v6;
     interop_exabgp_md5: exabgp::ExaBgp, md5;
+    interop_exabgp_md5_rotation: exabgp::ExaBgp, md5_rotation;
     interop_exabgp_gtsm: exabgp::ExaBgp, gtsm;
     interop_exabgp_communities: exabgp::ExaBgp, communities;
     interop_exabgp_policy: exabgp::ExaBgp, policy;
@@ -287,6 +310,7 @@ grid! {
     interop_openbgpd_session_v4: openbgpd::OpenBgpd, session_v4;
     interop_openbgpd_session_v6: openbgpd::OpenBgpd, session_v6;
     interop_openbgpd_md5: openbgpd::OpenBgpd, md5;
+    interop_openbgpd_md5_rotation: openbgpd::OpenBgpd, md5_rotation;
     interop_openbgpd_gtsm: openbgpd::OpenBgpd, gtsm;
     interop_openbgpd_communities: openbgpd::OpenBgpd, communities;
     interop_openbgpd_policy: openbgpd::OpenBgpd, policy;

@@ -7,7 +7,7 @@ use lb_api_types::policy::{BgpSet, Members};
 use lb_routing::policy::{AsPathSet, CommunityPattern, PrefixRange};
 
 use super::{MAX_NAMED, bounded, unique};
-use crate::read::Cursor;
+use crate::read::{Cursor, Object};
 
 /// Members of a set at most; of patterns, which are compiled together, fewer.
 const MAX_MEMBERS: usize = 100_000;
@@ -25,21 +25,30 @@ pub(in crate::config) fn sets(cursor: &Cursor<'_>) -> Option<Vec<BgpSet>> {
 
 /// A set with members that cannot be read is a set still, so that a policy that names it is not wrong as well.
 fn set<'a>(cursor: &Cursor<'a>, names: &mut HashSet<&'a str>) -> Option<BgpSet> {
-    let object = cursor.object(&["name", "prefixes", "as_paths", "communities", "neighbors"])?;
+    let object = cursor.object(&[&["name"][..], &KINDS].concat())?;
     let name = object.required("name").and_then(|name| unique(&name, names));
+    let members = one_kind(&object)?;
+    Some(BgpSet { name: name?.to_owned(), members })
+}
+
+/// What is in a set.
+pub(crate) fn read(cursor: &Cursor<'_>) -> Option<Members> {
+    one_kind(&cursor.object(&KINDS)?)
+}
+
+fn one_kind(object: &Object<'_>) -> Option<Members> {
     let mut kinds = KINDS.iter().filter_map(|kind| Some((*kind, object.field(kind)?)));
     let (Some((kind, list)), None) = (kinds.next(), kinds.next()) else {
-        return cursor.wrong(format!("has to have exactly one of {}", KINDS.join(", ")));
+        return object.cursor().wrong(format!("has to have exactly one of {}", KINDS.join(", ")));
     };
-    let members = match kind {
+    Some(match kind {
         "prefixes" => Members::Prefixes(members(&list, MAX_MEMBERS, parsed::<PrefixRange>)),
         "as_paths" => Members::AsPaths(patterns(&list)),
         "communities" => {
             Members::Communities(members(&list, MAX_MEMBERS, parsed::<CommunityPattern>))
         }
         _ => Members::Neighbors(members(&list, MAX_MEMBERS, neighbour)),
-    };
-    Some(BgpSet { name: name?.to_owned(), members })
+    })
 }
 
 fn members(

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use lb_api_types::policy::{
-    BgpSet, BgpStatement, Changes, CommunityMatch, Conditions, Family, Members, Origin, Prepend,
-    Range, Source,
+    BgpSet, BgpStatement, CommunityMatch, Conditions, Family, Members, Origin, Prepend, Range,
+    RouteChanges, Source,
 };
 use lb_routing::policy::{Community, CommunityPattern, MAX_PREPEND};
 
@@ -21,7 +21,7 @@ const SOURCES: [(&str, Source); 3] =
 const MATCHES: [(&str, CommunityMatch); 2] =
     [("any", CommunityMatch::Any), ("all", CommunityMatch::All)];
 
-pub(super) fn statement(cursor: &Cursor<'_>, sets: &[BgpSet]) -> Option<BgpStatement> {
+pub(super) fn statement(cursor: &Cursor<'_>, sets: Option<&[BgpSet]>) -> Option<BgpStatement> {
     let object = cursor.object(&["name", "match", "set", "action"])?;
     let name = object.field("name").and_then(|cursor| {
         let name = cursor.text()?;
@@ -44,7 +44,7 @@ pub(super) fn statement(cursor: &Cursor<'_>, sets: &[BgpSet]) -> Option<BgpState
     })
 }
 
-fn conditions(cursor: &Cursor<'_>, sets: &[BgpSet]) -> Option<Conditions> {
+fn conditions(cursor: &Cursor<'_>, sets: Option<&[BgpSet]>) -> Option<Conditions> {
     let object = cursor.object(&[
         "prefix_set",
         "as_path_set",
@@ -83,9 +83,15 @@ fn conditions(cursor: &Cursor<'_>, sets: &[BgpSet]) -> Option<Conditions> {
 }
 
 /// The name of a set that is there and of the right kind.
-fn set_named(object: &Object<'_>, field: &str, kind: &str, sets: &[BgpSet]) -> Option<String> {
+fn set_named(
+    object: &Object<'_>,
+    field: &str,
+    kind: &str,
+    sets: Option<&[BgpSet]>,
+) -> Option<String> {
     let cursor = object.field(field)?;
     let name = cursor.text()?;
+    let Some(sets) = sets else { return Some(name.to_owned()) };
     let Some(set) = sets.iter().find(|set| set.name == name) else {
         let of_kind = sets.iter().filter(|set| kind_of(set) == kind);
         let known: Vec<_> = of_kind.map(|set| set.name.as_str()).collect();
@@ -127,7 +133,7 @@ fn range(object: &Object<'_>, field: &str) -> Option<Range> {
     Some(Range::Between { min, max })
 }
 
-fn changes(cursor: &Cursor<'_>) -> Option<Changes> {
+fn changes(cursor: &Cursor<'_>) -> Option<RouteChanges> {
     let object = cursor.object(&[
         "local_pref",
         "med",
@@ -142,7 +148,7 @@ fn changes(cursor: &Cursor<'_>) -> Option<Changes> {
     let list = |field: &str, read: fn(&Cursor<'_>) -> Option<String>| {
         object.field(field).and_then(|list| list.list(read))
     };
-    Some(Changes {
+    Some(RouteChanges {
         local_pref: number("local_pref"),
         med: number("med"),
         origin: object.field("origin").and_then(|origin| origin.one_of(&ORIGINS)),

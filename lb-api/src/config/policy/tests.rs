@@ -34,7 +34,7 @@ bgp:
 fn policies_are_read_and_written_as_they_are_meant() {
     let config = check("lbd.yaml", GOOD).unwrap_or_else(|report| panic!("{report}"));
     assert_eq!((config.bgp.sets.len(), config.bgp.policies.len()), (4, 2));
-    assert_eq!(config.bgp.peers[0].export.0, ["leave", "vips"]);
+    assert_eq!(config.bgp.peers[0].spec.options.export.as_ref().unwrap().0, ["leave", "vips"]);
     let written = serde_norway::to_string(&config).unwrap();
     assert_eq!(
         check("lbd.yaml", &written).unwrap_or_else(|report| panic!("{report}\n{written}")),

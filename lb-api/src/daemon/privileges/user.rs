@@ -100,7 +100,9 @@ impl User {
 
     /// Whether this user reaches what the configuration names; a key of root's own is the usual mistake.
     pub(super) fn reaches(self, config: &Config) -> Result<()> {
-        let keys = config.bgp.peers.iter().filter_map(|peer| peer.md5_key_file.as_ref());
+        let options = config.bgp.peers.iter().map(|peer| &peer.spec.options);
+        let options = options.chain(config.bgp.peer_groups.iter().map(|group| &group.options));
+        let keys = options.filter_map(|options| options.md5_key_file.as_ref());
         let tls = config.api.tls.iter().flat_map(|tls| [&tls.certificate_file, &tls.key_file]);
         for file in keys.chain(tls) {
             self.reads(file, file.display(), self.gid)?;

@@ -43,12 +43,26 @@ impl Walk {
         }
     }
 
+    /// The same, and one object of the objects that it is made of.
+    fn whole(&self, schema: &Value) -> Value {
+        let schema = self.schema(schema);
+        let parts = schema["allOf"].as_array().filter(|parts| parts.len() > 1);
+        let Some(parts) = parts else { return schema.clone() };
+        let (mut properties, mut required) = (serde_json::Map::new(), Vec::new());
+        for part in parts {
+            let part = self.whole(part);
+            properties.extend(part["properties"].as_object().cloned().unwrap_or_default());
+            required.extend(part["required"].as_array().cloned().unwrap_or_default());
+        }
+        json!({"type": "object", "properties": properties, "required": required})
+    }
+
     /// Something that a schema allows, and now and then something that it does not.
     fn value(&mut self, name: &str, schema: &Value, depth: u32) -> Value {
         if self.dice.once_in(12) || depth > DEEPEST {
             return self.junk();
         }
-        let schema = self.schema(schema).clone();
+        let schema = self.whole(schema);
         if let Some(all) = schema["enum"].as_array() {
             return self.dice.one_of(&all.iter().collect::<Vec<_>>()).clone();
         }
@@ -158,7 +172,7 @@ impl Walk {
 
     /// Why a value is not what a schema says; empty where it is.
     fn differs(&self, schema: &Value, value: &Value) -> String {
-        let schema = self.schema(schema);
+        let schema = &self.whole(schema);
         if let Some(all) = schema["oneOf"].as_array().or(schema["anyOf"].as_array()) {
             let fits = all.iter().filter(|one| self.differs(one, value).is_empty()).count();
             return if fits > 0 { String::new() } else { format!("{value} fits none of {all:?}") };

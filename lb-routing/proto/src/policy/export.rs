@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 
 use super::action::NextHop;
 use super::chain::{Change, Decider, Facts};
+use super::community::{self, Community};
 use super::condition::Source;
 use crate::config::{Export, PeerConfig};
 use crate::rib::{DEFAULT_LOCAL_PREF, Path, PeerIndex, Via};
@@ -197,6 +198,11 @@ pub(crate) fn advertised_attributes(
         told.cluster_list.clear();
     } else {
         told.local_pref = Some(told.local_pref.unwrap_or(DEFAULT_LOCAL_PREF));
+    }
+    if target.config.graceful_shutdown {
+        // RFC 8326 §4.1: the last way to be taken, inside our AS at once.
+        community::add(&mut told, Community::GRACEFUL_SHUTDOWN);
+        told.local_pref = told.local_pref.map(|_| 0);
     }
     told
 }

@@ -55,6 +55,7 @@ pub(crate) struct GroupKey {
     our_as: u32,
     next_hop_self: bool,
     remove_private_as: bool,
+    graceful_shutdown: bool,
     /// The neighbour's own address where it could be a next hop that is passed on (RFC 4271 §5.1.3).
     own: Option<IpAddr>,
 }
@@ -75,6 +76,7 @@ impl GroupKey {
             our_as: config.our_as(speaker),
             next_hop_self: config.next_hop_self,
             remove_private_as: config.remove_private_as,
+            graceful_shutdown: config.graceful_shutdown,
             own: (may_keep || keeps).then_some(config.address),
         }
     }
@@ -178,6 +180,25 @@ impl Group {
         let initial = self.key.families.clone();
         self.who.insert(peer.into());
         self.members.push(Member { peer, behind, backlog: Backlog::Little, initial });
+    }
+
+    /// Takes a neighbour over from another group, which it is still in: what it may know from there is said anew, or
+    /// withdrawn.
+    pub(crate) fn adopt(&mut self, peer: PeerIndex, before: &Self, rib: &mut Rib) {
+        let Some(member) = before.members.iter().find(|member| member.peer == peer) else { return };
+        let mut behind = IdSet::default();
+        behind.extend(self.known_to(peer));
+        for id in before.known_to(peer).chain(member.behind.iter()) {
+            behind.insert(id);
+            let said = self.sent.get(id as usize).is_some_and(|out| !out.is_none());
+            // Its number lasts until it is withdrawn.
+            if !said && self.ghosts.insert(id) {
+                rib.set_told(id, true);
+            }
+        }
+        let (backlog, initial) = (member.backlog, member.initial.clone());
+        self.who.insert(peer.into());
+        self.members.push(Member { peer, behind, backlog, initial });
     }
 
     pub(crate) fn leave(&mut self, peer: PeerIndex, rib: &mut Rib) {

@@ -54,6 +54,16 @@ impl IdSet {
         }
     }
 
+    /// Every number, the least first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u32> {
+        let words = (0..).zip(&self.words).filter(|(_, bits)| **bits != 0);
+        words.flat_map(|(word, &bits)| {
+            (0..64_u32)
+                .filter(move |place| bits >> place & 1 != 0)
+                .map(move |place| word * 64 + place)
+        })
+    }
+
     /// Takes one out: the least from where the last call stopped, then from the beginning.
     pub(crate) fn pop(&mut self) -> Option<u32> {
         if self.is_empty() {
@@ -117,6 +127,7 @@ mod tests {
                 }
                 prop_assert_eq!(set.len, model.len());
             }
+            prop_assert!(set.iter().eq(model.iter().copied()));
             let rest: BTreeSet<_> = std::iter::from_fn(|| set.pop()).collect();
             prop_assert_eq!(rest, model);
         }

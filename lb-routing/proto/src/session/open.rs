@@ -17,6 +17,8 @@ pub(crate) struct Negotiated {
     pub(crate) context: Context,
     /// Families that both sides speak.
     pub(crate) families: Vec<Family>,
+    /// The neighbour tells its routes again when asked (RFC 2918).
+    pub(crate) route_refresh: bool,
 }
 
 const FAMILIES: [Family; 2] = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
@@ -58,6 +60,7 @@ pub(crate) fn negotiate(
         hold_time,
         context: Context { four_octet_as, external },
         families: families(open),
+        route_refresh: open.capabilities.contains(&Capability::RouteRefresh),
     })
 }
 

@@ -12,22 +12,56 @@ impl Speaker {
     /// A session is Established: it joins those that hear the same, and hears everything.
     pub(super) fn up(&mut self, index: PeerIndex, up: Up) {
         self.rib.rank(index, up.negotiated.router_id);
-        let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
-        let config = neighbour.session.config();
-        let key = GroupKey::new(config, &self.config, &up);
-        let same = |group: &Option<Group>| group.as_ref().is_some_and(|group| *group.key() == key);
-        let place = self.groups.iter().position(same).unwrap_or_else(|| {
-            let group = Group::new(key, config.clone(), self.hash, &self.rib);
-            let free = self.groups.iter().position(Option::is_none);
-            let place = free.unwrap_or(self.groups.len());
-            self.groups.resize_with(self.groups.len().max(place + 1), || None);
-            self.groups[place] = Some(group);
-            place
-        });
+        let Some(place) = self.group_of(index, &up) else { return };
         *self.locals.entry(up.local).or_default() += 1;
-        neighbour.channel = Some(Channel { up, group: place });
+        if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
+            neighbour.channel = Some(Channel { up, group: place });
+        }
         if let Some(group) = self.group(place) {
             group.join(index);
+        }
+    }
+
+    /// The place of the group of those that hear the same as a neighbour would now.
+    fn group_of(&mut self, index: PeerIndex, up: &Up) -> Option<usize> {
+        let config = self.neighbours.get(usize::from(index))?.session.config();
+        let key = GroupKey::new(config, &self.config, up);
+        let same = |group: &Option<Group>| group.as_ref().is_some_and(|group| *group.key() == key);
+        if let Some(place) = self.groups.iter().position(same) {
+            return Some(place);
+        }
+        let group = Group::new(key, config.clone(), self.hash, &self.rib);
+        let free = self.groups.iter().position(Option::is_none);
+        let place = free.unwrap_or(self.groups.len());
+        self.groups.resize_with(self.groups.len().max(place + 1), || None);
+        self.groups[place] = Some(group);
+        Some(place)
+    }
+
+    /// Another export: the neighbour hears what others hear from now on.
+    pub(super) fn regroup(&mut self, index: PeerIndex) {
+        let channel = self.channel(index).map(|channel| (channel.up.clone(), channel.group));
+        let Some((up, old)) = channel else { return };
+        let Some(new) = self.group_of(index, &up).filter(|new| *new != old) else { return };
+        let Some(mut group) = self.groups.get_mut(new).and_then(Option::take) else { return };
+        if let Some(Some(before)) = self.groups.get(old) {
+            group.adopt(index, before, &mut self.rib);
+        }
+        self.groups[new] = Some(group);
+        self.leave(index, old);
+        if let Some(channel) = self.channel(index) {
+            channel.group = new;
+        }
+    }
+
+    fn leave(&mut self, index: PeerIndex, place: usize) {
+        if let Some(slot) = self.groups.get_mut(place)
+            && let Some(group) = slot
+        {
+            group.leave(index, &mut self.rib);
+            if let Some(empty) = slot.take_if(|group| group.is_empty()) {
+                empty.dissolve(&mut self.rib);
+            }
         }
     }
 
@@ -42,14 +76,7 @@ impl Speaker {
                 self.locals.remove(&up.local);
             }
         }
-        if let Some(slot) = self.groups.get_mut(place)
-            && let Some(group) = slot
-        {
-            group.leave(index, &mut self.rib);
-            if let Some(empty) = slot.take_if(|group| group.is_empty()) {
-                empty.dissolve(&mut self.rib);
-            }
-        }
+        self.leave(index, place);
         self.rib.remove_peer(index, accepted);
     }
 

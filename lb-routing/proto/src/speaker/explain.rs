@@ -34,7 +34,8 @@ impl Speaker {
         };
         let paths = self.path_statuses(*prefix, id).collect();
         let best = self.rib.best(id).map(|best| self.rib.path(best));
-        let hearers = (0..).zip(&self.neighbours).filter_map(|(index, neighbour)| {
+        let hearers = self.order.iter().filter_map(|&index| {
+            let neighbour = self.neighbours.get(usize::from(index))?;
             neighbour.channel.as_ref()?;
             let peer = neighbour.session.config().address;
             let withheld = self.withheld(index, prefix, best.as_ref()?).map(|why| why.to_string());

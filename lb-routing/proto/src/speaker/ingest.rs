@@ -217,7 +217,7 @@ impl Speaker {
         }
     }
 
-    fn end_session(&mut self, index: PeerIndex, why: Notification, now: Instant) {
+    pub(super) fn end_session(&mut self, index: PeerIndex, why: Notification, now: Instant) {
         self.with_session(index, now, |session, now, out| session.end(why, now, out));
     }
 

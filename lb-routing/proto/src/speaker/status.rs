@@ -75,7 +75,10 @@ pub struct PathStatus {
 impl Speaker {
     /// Every neighbour, in the order of the configuration.
     pub fn peers(&self) -> Vec<PeerStatus> {
-        (0..).zip(&self.neighbours).map(|it| self.peer_status(it)).collect()
+        let places = self.order.iter();
+        let neighbours =
+            places.filter_map(|&index| Some((index, self.neighbours.get(usize::from(index))?)));
+        neighbours.map(|it| self.peer_status(it)).collect()
     }
 
     /// Every path of every prefix, sorted by prefix, the best path first.

@@ -1,3 +1,4 @@
+mod configure;
 mod errors;
 mod policies;
 mod routes;
@@ -71,10 +72,15 @@ impl Rig {
 
     /// A session with a neighbour that speaks these families, Established.
     fn establish_with(&mut self, number: u8, families: &[Family]) -> ConnId {
+        let capabilities = families.iter().copied().map(Capability::Multiprotocol);
+        self.establish_as(number, capabilities.collect())
+    }
+
+    /// A session with a neighbour that says this of itself, Established.
+    fn establish_as(&mut self, number: u8, mut capabilities: Vec<Capability>) -> ConnId {
         let conn = self.accept(neighbour(number), ourselves(number));
         let asn = 65100 + u32::from(number);
-        let mut capabilities = vec![Capability::FourOctetAs(asn)];
-        capabilities.extend(families.iter().copied().map(Capability::Multiprotocol));
+        capabilities.push(Capability::FourOctetAs(asn));
         let router_id = Ipv4Addr::new(1, 1, 1, number);
         self.hear(conn, &Message::Open(Open { asn, hold_time_secs: 90, router_id, capabilities }));
         self.hear(conn, &Message::Keepalive);
@@ -83,6 +89,13 @@ impl Rig {
 
     fn establish(&mut self, number: u8) -> ConnId {
         self.establish_with(number, &[Family::IPV4_UNICAST, Family::IPV6_UNICAST])
+    }
+
+    /// One that tells its routes again when asked.
+    fn establish_refreshable(&mut self, number: u8) -> ConnId {
+        let families = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+        let capabilities = families.map(Capability::Multiprotocol).into_iter();
+        self.establish_as(number, capabilities.chain([Capability::RouteRefresh]).collect())
     }
 
     fn announce(&mut self, conn: ConnId, path: &[u32], next_hop: IpAddr, prefixes: &[&str]) {

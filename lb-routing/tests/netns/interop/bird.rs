@@ -1,6 +1,6 @@
 //! BIRD 2, and BIRD 1.6, which is one daemon per family.
 
-use super::{KEY, Kind, Wish};
+use super::{Kind, Wish};
 
 pub(super) struct Two;
 
@@ -18,8 +18,8 @@ const OWN: &str =
 /// What both versions read alike.
 fn session(wish: Wish, channel: &str) -> String {
     let (us, them) = (wish.us(), wish.them());
-    let md5 = format!("password \"{KEY}\"; ");
-    let md5 = Wish::when(wish.md5, &md5);
+    let md5 = format!("password \"{}\"; ", wish.key.unwrap_or_default());
+    let md5 = Wish::when(wish.key.is_some(), &md5);
     let gtsm = Wish::when(wish.gtsm, "ttl security on; ");
     format!(
         "router id 10.0.0.2;\n\
@@ -48,6 +48,10 @@ impl Kind for Two {
         format!("/usr/sbin/birdc -s $D/ctl show route {prefix} all protocol lbd | {AS_OTHERS}")
     }
 
+    fn take_key(&self, _wish: Wish) -> Option<String> {
+        Some("/usr/sbin/birdc -s $D/ctl configure".to_owned())
+    }
+
     fn refresh(&self, _wish: Wish) -> Option<String> {
         Some("/usr/sbin/birdc -s $D/ctl reload in lbd".to_owned())
     }
@@ -68,6 +72,11 @@ impl Kind for One {
     fn show(&self, wish: Wish, prefix: &str) -> String {
         let name = if wish.v6 { "birdc6" } else { "birdc" };
         format!("{ONE}/{name} -s $D/ctl show route {prefix} all protocol lbd | {AS_OTHERS}")
+    }
+
+    fn take_key(&self, wish: Wish) -> Option<String> {
+        let name = if wish.v6 { "birdc6" } else { "birdc" };
+        Some(format!("{ONE}/{name} -s $D/ctl configure"))
     }
 
     fn refresh(&self, wish: Wish) -> Option<String> {

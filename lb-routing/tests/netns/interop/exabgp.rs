@@ -1,6 +1,6 @@
 //! ExaBGP, which tells a process of ours what it learns, and takes commands from it.
 
-use super::{KEY, Kind, Wish};
+use super::{Kind, Wish};
 
 pub(super) struct ExaBgp;
 
@@ -8,8 +8,8 @@ impl Kind for ExaBgp {
     fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
         let (us, them, theirs) = (wish.us(), wish.them(), wish.theirs());
         let family = if wish.v6 { "ipv6" } else { "ipv4" };
-        let md5 = format!("md5-password \"{KEY}\"; ");
-        let md5 = Wish::when(wish.md5, &md5);
+        let md5 = format!("md5-password \"{}\"; ", wish.key.unwrap_or_default());
+        let md5 = Wish::when(wish.key.is_some(), &md5);
         let gtsm = Wish::when(wish.gtsm, "outgoing-ttl 255; incoming-ttl 255; ");
         let text = format!(
             "process watch {{ run /bin/sh $D/watch; encoder json; }}\n\
@@ -28,7 +28,7 @@ impl Kind for ExaBgp {
     }
 
     fn command(&self, _wish: Wish) -> String {
-        "mkfifo $D/commands; exec env exabgp.daemon.user=root exabgp.daemon.drop=false \
+        "mkfifo $D/commands 2>/dev/null; exec env exabgp.daemon.user=root exabgp.daemon.drop=false \
          exabgp.api.cli=false exabgp.log.destination=stderr exabgp.log.level=INFO \
          /usr/sbin/exabgp $D/exabgp.conf"
             .to_owned()

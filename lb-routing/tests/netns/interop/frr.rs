@@ -1,6 +1,6 @@
 //! FRR's `bgpd`, without zebra.
 
-use super::{KEY, Kind, Wish};
+use super::{Kind, Wish};
 
 pub(super) struct Frr;
 
@@ -8,9 +8,9 @@ impl Kind for Frr {
     fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
         let (us, theirs) = (wish.us(), wish.theirs());
         let family = if wish.v6 { "ipv6" } else { "ipv4" };
-        let md5 = format!(" neighbor {us} password {KEY}\n");
+        let md5 = format!(" neighbor {us} password {}\n", wish.key.unwrap_or_default());
         let gtsm = format!(" neighbor {us} ttl-security hops 1\n");
-        let (md5, gtsm) = (Wish::when(wish.md5, &md5), Wish::when(wish.gtsm, &gtsm));
+        let (md5, gtsm) = (Wish::when(wish.key.is_some(), &md5), Wish::when(wish.gtsm, &gtsm));
         let text = format!(
             "log stdout\n\
              router bgp 64513\n\
@@ -40,6 +40,17 @@ impl Kind for Frr {
     fn show(&self, wish: Wish, prefix: &str) -> String {
         let family = if wish.v6 { "ipv6" } else { "ipv4" };
         format!("vtysh --vty_socket $D -c 'show bgp {family} unicast {prefix}'")
+    }
+
+    fn take_key(&self, wish: Wish) -> Option<String> {
+        let us = wish.us();
+        let said = match wish.key {
+            Some(key) => format!("neighbor {us} password {key}"),
+            None => format!("no neighbor {us} password"),
+        };
+        Some(format!(
+            "vtysh --vty_socket $D -c 'configure terminal' -c 'router bgp 64513' -c '{said}'"
+        ))
     }
 
     fn refresh(&self, wish: Wish) -> Option<String> {

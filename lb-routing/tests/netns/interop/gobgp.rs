@@ -1,6 +1,6 @@
 //! GoBGP.
 
-use super::{KEY, Kind, Wish};
+use super::{Kind, Wish};
 
 pub(super) struct GoBgp;
 
@@ -12,8 +12,8 @@ impl Kind for GoBgp {
     fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
         let (us, them) = (wish.us(), wish.them());
         let family = family(wish);
-        let md5 = format!("auth-password = \"{KEY}\"\n");
-        let md5 = Wish::when(wish.md5, &md5);
+        let md5 = format!("auth-password = \"{}\"\n", wish.key.unwrap_or_default());
+        let md5 = Wish::when(wish.key.is_some(), &md5);
         let gtsm = "[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255\n";
         let gtsm = Wish::when(wish.gtsm, gtsm);
         let text = format!(

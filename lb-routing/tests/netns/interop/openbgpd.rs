@@ -1,6 +1,6 @@
 //! OpenBGPD, the portable version.
 
-use super::{KEY, Kind, Wish};
+use super::{Kind, Wish};
 
 pub(super) struct OpenBgpd;
 
@@ -11,8 +11,8 @@ impl Kind for OpenBgpd {
     fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
         let (us, them, theirs) = (wish.us(), wish.them(), wish.theirs());
         let family = if wish.v6 { "IPv6" } else { "IPv4" };
-        let md5 = format!("tcp md5sig password {KEY}\n");
-        let md5 = Wish::when(wish.md5, &md5);
+        let md5 = format!("tcp md5sig password {}\n", wish.key.unwrap_or_default());
+        let md5 = Wish::when(wish.key.is_some(), &md5);
         let gtsm = Wish::when(wish.gtsm, "ttl-security yes\n");
         let text = format!(
             "AS 64513\nrouter-id 10.0.0.2\nfib-update no\nholdtime 240\n\
@@ -29,7 +29,7 @@ impl Kind for OpenBgpd {
     fn command(&self, _wish: Wish) -> String {
         let user = "_openbgpd:x:65534:65534::$D/empty:/usr/sbin/nologin";
         format!(
-            "chmod 600 $D/bgpd.conf; chmod 755 $D; mkdir $D/empty; \
+            "chmod 600 $D/bgpd.conf; chmod 755 $D; mkdir -p $D/empty; \
              (grep -v ^_openbgpd: /etc/passwd; echo {user}) > $D/passwd; \
              exec unshare --mount sh -c \
              'mount --bind $D/passwd /etc/passwd && exec {FOLDER}/bgpd -d -f $D/bgpd.conf'"
@@ -38,6 +38,12 @@ impl Kind for OpenBgpd {
 
     fn show(&self, _wish: Wish, prefix: &str) -> String {
         format!("{FOLDER}/bgpctl -s $D/ctl show rib detail {prefix}")
+    }
+
+    /// Left alone it would rest for 30 s, and longer each time.
+    fn take_key(&self, wish: Wish) -> Option<String> {
+        let (control, us) = (format!("{FOLDER}/bgpctl -s $D/ctl"), wish.us());
+        Some(format!("{control} reload && {control} neighbor {us} clear"))
     }
 
     fn refresh(&self, wish: Wish) -> Option<String> {

@@ -96,6 +96,7 @@ impl Rig {
             hold_time: Duration::ZERO,
             context: CONTEXT,
             families: FAMILIES.to_vec(),
+            route_refresh: true,
         };
         let up = Up { conn: ConnId(1), local: "2001:db8::1".parse().unwrap(), negotiated };
         let speaker =

@@ -36,7 +36,10 @@ fn happen(bench: &mut Bench, event: When) {
     };
     let mut keepalive = bytes(&Message::Keepalive);
     let heard = match event {
-        When::Stop => return bench.session.stop(now, &mut bench.effects),
+        When::Stop => {
+            let cease = Notification::new(error::ADMINISTRATIVE_SHUTDOWN);
+            return bench.session.stop(cease, now, &mut bench.effects);
+        }
         When::Connected => return bench.connect(RIVAL),
         When::ConnectFailed => {
             return bench.session.connect_failed("refused", now, &mut bench.effects);

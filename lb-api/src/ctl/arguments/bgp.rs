@@ -1,0 +1,33 @@
+//! What is done to BGP sessions, and asked of its routes.
+
+use clap::{Subcommand, ValueEnum};
+
+#[derive(Subcommand)]
+pub(in crate::ctl) enum Clear {
+    /// A BGP session.
+    Bgp {
+        /// The neighbour's name.
+        name: String,
+        /// Without ending it: `in` asks for its routes again, `out` tells it ours again.
+        #[arg(long, value_enum)]
+        soft: Option<Soft>,
+    },
+}
+
+/// Which routes are told again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::ctl) enum Soft {
+    /// Theirs.
+    In,
+    /// Ours.
+    Out,
+}
+
+#[derive(Subcommand)]
+pub(in crate::ctl) enum Bgp {
+    /// Which paths a prefix has, which one won, and what keeps it from whom.
+    Explain {
+        /// The prefix.
+        prefix: ipnetwork::IpNetwork,
+    },
+}

@@ -1,0 +1,187 @@
+//! BGP neighbours, alone and in groups, as the operator asks for them.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::Policies;
+use crate::resource::{Metadata, NamedStatus};
+use crate::view::PeerView;
+
+/// A BGP neighbour of the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BgpPeer {
+    /// A name for people; the address by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What is asked for.
+    #[serde(flatten)]
+    pub spec: PeerSpec,
+}
+
+/// A BGP neighbour (`/api/v1/bgp/peers`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Peer {
+    /// Its name; of one of the file that has none, its address.
+    pub metadata: Metadata,
+    /// What the operator asks for.
+    pub spec: PeerSpec,
+    /// Its session; ignored in requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<PeerView>,
+}
+
+/// Options of neighbours (`/api/v1/bgp/peer-groups`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Group {
+    /// Its name.
+    pub metadata: Metadata,
+    /// What its neighbours have where they do not say their own.
+    pub spec: PeerOptions,
+    /// Who names it; ignored in requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<NamedStatus>,
+}
+
+/// What is asked for of a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PeerSpec {
+    /// Its address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub address: IpAddr,
+    /// The group whose options it has, where it does not say its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// What it says itself.
+    #[serde(flatten)]
+    pub options: PeerOptions,
+}
+
+/// A group of the file: options that neighbours have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerGroup {
+    /// Its name.
+    pub name: String,
+    /// Its options.
+    #[serde(flatten)]
+    pub options: PeerOptions,
+}
+
+macro_rules! options {
+    ($($(#[$doc:meta])* $field:ident: $type:ty,)*) => {
+        /// What may be said of a neighbour, or of those of a group.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        #[serde(default)]
+        pub struct PeerOptions {
+            $($(#[$doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)*
+        }
+
+        impl PeerOptions {
+            /// The fields' names.
+            pub const FIELDS: &[&str] = &[$(stringify!($field),)*];
+
+            /// These where they say something, otherwise those.
+            #[must_use]
+            pub fn over(&self, those: &Self) -> Self {
+                Self { $($field: self.$field.clone().or_else(|| those.$field.clone()),)* }
+            }
+        }
+    };
+}
+
+options! {
+    /// Its AS number; ours makes the session iBGP.
+    asn: u32,
+    /// Its port; 179 by default.
+    port: u16,
+    /// The address that we connect from.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    source: IpAddr,
+    /// Wait for the neighbour to connect.
+    passive: bool,
+    /// How many hops away it is: our packets' time to live; 1 by default where it is in another AS.
+    multihop: u8,
+    /// GTSM (RFC 5082): its packets have to come from so many hops away at most. It has to do the same.
+    gtsm_hops: u8,
+    /// A file with the key of TCP MD5 signatures (RFC 2385): one line of 1 to 80 characters.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    md5_key_file: PathBuf,
+    /// How long sent data may stay unacknowledged before the connection ends; the kernel's choice by default.
+    tcp_user_timeout_secs: u16,
+    /// How long it may take nothing of what we send (RFC 9687); 480 s by default, and twice the hold time at least.
+    send_hold_time_secs: u16,
+    /// Hold time that we propose: 0, or 3 to 65535 seconds; 90 by default.
+    hold_time_secs: u16,
+    /// Delay before another connect; 5 s by default.
+    connect_retry_secs: u16,
+    /// Policies that say what is accepted from it; nothing by default (RFC 8212).
+    import: Policies,
+    /// Policies that say what is advertised to it; nothing by default (RFC 8212).
+    export: Policies,
+    /// Advertise ourselves as next hop also of routes learned from other neighbours.
+    next_hop_self: bool,
+    /// Our AS number in its eyes, where it is not `bgp.asn`.
+    local_as: u32,
+    /// Take private AS numbers (RFC 6996) out of the paths that it is told, if it is in another AS.
+    remove_private_as: bool,
+    /// How often our own AS may stand in a path from it, 0 to 10; 0 by default: such a path is a loop.
+    allow_as_in: u8,
+    /// Withdraw routes from it whose path has an AS_SET (RFC 9774).
+    reject_as_set: bool,
+    /// Have no session with it.
+    shutdown: bool,
+    /// What it is told when it is shut down (RFC 9003), 255 octets at most.
+    shutdown_message: String,
+    /// Tell it that our routes will go soon, so that it takes others (RFC 8326).
+    graceful_shutdown: bool,
+}
+
+impl PeerSpec {
+    /// What holds for it: its own options over its group's.
+    #[must_use]
+    pub fn effective(&self, groups: &[PeerGroup]) -> PeerOptions {
+        let name = self.group.as_deref();
+        let group = groups.iter().find(|group| Some(group.name.as_str()) == name);
+        group.map_or_else(|| self.options.clone(), |group| self.options.over(&group.options))
+    }
+}
+
+impl BgpPeer {
+    /// How people call it.
+    #[must_use]
+    pub fn title(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.spec.address.to_string())
+    }
+}
+
+impl PeerOptions {
+    /// Hold time that we propose.
+    #[must_use]
+    pub fn hold_time_secs(&self) -> u16 {
+        self.hold_time_secs.unwrap_or(90)
+    }
+
+    /// RFC 9687 §3: longer than the hold time, which ends the session of a neighbour that also says nothing.
+    #[must_use]
+    pub fn send_hold_time_secs(&self) -> u16 {
+        let usual = self.hold_time_secs().saturating_mul(2).max(480);
+        self.send_hold_time_secs.unwrap_or(usual)
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or(179)
+    }
+
+    /// Delay before another connect.
+    #[must_use]
+    pub fn connect_retry_secs(&self) -> u16 {
+        self.connect_retry_secs.unwrap_or(5)
+    }
+}

@@ -1,0 +1,151 @@
+//! Changes to a running speaker: neighbours come, change and go by difference.
+//!
+//! Invariant: a neighbour whose configuration is as before notices nothing.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::{Neighbour, Speaker, place, ranking};
+use crate::config::{self, ConfigError, PeerConfig};
+use crate::policy::Judge;
+use crate::rib::PeerIndex;
+use crate::session::Session;
+use crate::wire::{Notification, error};
+
+/// What is done to a session by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clear {
+    /// Ends it with Cease / Administrative Reset; it comes back by itself.
+    Session,
+    /// The connection has to be made anew, since its options changed: Cease / Other Configuration Change.
+    Connection,
+    /// Asks the neighbour for its routes again (RFC 2918), so that import policy sees them again.
+    In,
+    /// Tells the neighbour all of our routes again.
+    Out,
+}
+
+impl Speaker {
+    /// Has exactly these neighbours from now on, in this order.
+    ///
+    /// One that is new starts; one that is gone is told Cease / Peer De-configured. Of one that changed, the session
+    /// goes on where it can: a change of policy is carried out by what is told anew and by a route refresh, that of a
+    /// timer with the next session, and only one of AS numbers, addresses or ports ends it with Cease / Other
+    /// Configuration Change.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that cannot work; nothing has changed then.
+    pub fn configure(&mut self, peers: Vec<PeerConfig>, now: Instant) -> Result<(), ConfigError> {
+        config::validate(&self.config, &peers)?;
+        let wanted: Vec<_> = peers.iter().map(|peer| peer.address.to_canonical()).collect();
+        let gone: Vec<_> =
+            self.by_address.keys().copied().filter(|at| !wanted.contains(at)).collect();
+        for address in gone {
+            self.remove(address, now);
+        }
+        self.order = peers
+            .into_iter()
+            .map(|peer| match self.index_of(peer.address) {
+                Some(index) => {
+                    self.change(index, peer, now);
+                    index
+                }
+                None => self.add(peer, now),
+            })
+            .collect();
+        Ok(())
+    }
+
+    /// Does something to one neighbour's session; says whether there is such a neighbour.
+    pub fn clear(&mut self, peer: IpAddr, what: Clear, now: Instant) -> bool {
+        let Some(index) = self.index_of(peer) else { return false };
+        match what {
+            Clear::Session => {
+                self.end_session(index, Notification::new(error::ADMINISTRATIVE_RESET), now)
+            }
+            Clear::Connection => self.with_session(index, now, Session::reconnect),
+            Clear::In => self.ask_again(index, now),
+            Clear::Out => {
+                let families = self.channel(index).map(|it| it.up.negotiated.families.clone());
+                families.into_iter().flatten().for_each(|family| self.refresh(index, family));
+            }
+        }
+        true
+    }
+
+    /// A neighbour that is gone keeps its place, empty, until another one takes it: paths and ranks name places.
+    fn remove(&mut self, address: IpAddr, now: Instant) {
+        let Some(index) = self.by_address.remove(&address) else { return };
+        let gone = Notification::new(error::PEER_DE_CONFIGURED);
+        self.with_session(index, now, |session, now, out| session.stop(gone, now, out));
+        self.vacant.push(index);
+    }
+
+    fn add(&mut self, peer: PeerConfig, now: Instant) -> PeerIndex {
+        let seed = self.seeds.next();
+        let (address, rank) = (peer.address.to_canonical(), ranking(&self.config, &peer));
+        let judge = place(&mut self.judges, Judge::new(&self.config, &peer));
+        let session = Session::new(self.config.clone(), peer, seed, now);
+        let neighbour = Neighbour { session, judge, channel: None, accepted: 0 };
+        let index = match self.vacant.pop() {
+            Some(index) => {
+                if let Some(seat) = self.neighbours.get_mut(usize::from(index)) {
+                    *seat = neighbour;
+                }
+                index
+            }
+            None => {
+                self.neighbours.push(neighbour);
+                PeerIndex::try_from(self.neighbours.len() - 1).unwrap_or(PeerIndex::MAX)
+            }
+        };
+        self.rib.seat(index, rank);
+        self.by_address.insert(address, index);
+        self.with_session(index, now, Session::start);
+        index
+    }
+
+    fn change(&mut self, index: PeerIndex, new: PeerConfig, now: Instant) {
+        let Some(neighbour) = self.neighbours.get(usize::from(index)) else { return };
+        let old = neighbour.session.config().clone();
+        if old == new {
+            return;
+        }
+        let (exports, imports) = (new.exports_otherwise(&old), new.imports_otherwise(&old));
+        let closes = new.import == config::Import::None;
+        let rank = ranking(&self.config, &new);
+        let judge = place(&mut self.judges, Judge::new(&self.config, &new));
+        self.with_session(index, now, |session, now, out| session.configure(new, now, out));
+        let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
+        neighbour.judge = judge;
+        if neighbour.channel.is_none() {
+            // The next session begins with all of it.
+            return self.rib.seat(index, rank);
+        }
+        if exports {
+            self.regroup(index);
+        }
+        if imports && closes {
+            self.withdraw_everything(index);
+        } else if imports {
+            self.ask_again(index, now);
+        }
+    }
+
+    fn withdraw_everything(&mut self, index: PeerIndex) {
+        if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
+            let accepted = std::mem::take(&mut neighbour.accepted);
+            self.rib.remove_peer(index, accepted);
+        }
+    }
+
+    /// Asks for its routes again; a neighbour that does not know how to be asked tells them in a new session.
+    fn ask_again(&mut self, index: PeerIndex, now: Instant) {
+        let mut asked = true;
+        self.with_session(index, now, |session, _, out| asked = session.ask_again(out));
+        if !asked {
+            self.end_session(index, Notification::new(error::OTHER_CONFIGURATION_CHANGE), now);
+        }
+    }
+}
