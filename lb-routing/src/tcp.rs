@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lb_routing_proto::speaker::ConnId;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 pub(crate) use self::connection::{Connection, Queued};
 pub(crate) use self::listen::{Listeners, accept};
@@ -45,6 +45,8 @@ pub(crate) enum Event {
         conn: ConnId,
         /// The bytes.
         bytes: Bytes,
+        /// Lets the connection be read on, once they are dealt with.
+        turn: OwnedSemaphorePermit,
     },
     /// What was queued to be sent is out, nearly all.
     Drained {

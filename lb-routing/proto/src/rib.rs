@@ -142,14 +142,15 @@ impl Rib {
         self.attributes.insert(key, creator, next_hop, (block, rejection))
     }
 
-    /// A set with these values, as policy makes them; to be given back by [`Rib::release`].
+    /// A set with these values, as policy makes them of what `creator` said; to be given back by [`Rib::release`].
     pub(crate) fn intern(
         &mut self,
         attributes: &Attributes,
         next_hop: Option<IpAddr>,
+        creator: Source,
     ) -> AttributesId {
         let next_hop = self.next_hops.intern(next_hop.as_slice());
-        let (id, new) = self.attributes.intern(attributes, next_hop);
+        let (id, new) = self.attributes.intern(attributes, next_hop, creator);
         if !new {
             self.next_hops.release(next_hop);
         }
@@ -275,7 +276,7 @@ impl Rib {
                 self.remove(&prefix, Source::LOCAL);
             }
         }
-        let attributes = self.intern(&Attributes::default(), None);
+        let attributes = self.intern(&Attributes::default(), None, Source::LOCAL);
         let path =
             PathEntry { received: attributes, attributes, source: Source::LOCAL, rejected: false };
         for prefix in prefixes.iter().map(canonical) {

@@ -35,6 +35,23 @@ use crate::rib::{Group, Keyed, MAX_PREFIXES_PER_PEER, PeerIndex, Ranking, Rib};
 use crate::session::{self, Effect, Jitter, Session, Up};
 use crate::wire::{Notification, error};
 
+/// Where all randomness comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeds {
+    /// Timers' jitter, which neighbours can observe.
+    pub timers: u64,
+    /// The tables' hashes. Secret, and not to be computed from `timers`: neighbours choose what the tables hold.
+    pub tables: [u64; 2],
+}
+
+impl Seeds {
+    /// The same from the same number, for simulations.
+    #[must_use]
+    pub const fn of(number: u64) -> Self {
+        Self { timers: number, tables: [number, number.rotate_left(32)] }
+    }
+}
+
 /// The engine.
 #[derive(Debug)]
 pub struct Speaker {
@@ -60,6 +77,8 @@ pub struct Speaker {
     locals: HashMap<IpAddr, usize>,
     /// How neighbours' paths are judged; attribute sets remember by which of these.
     judges: Vec<Judge>,
+    /// The time of the last input.
+    now: Instant,
     /// Paths of one neighbour at most.
     max_prefixes: u64,
 }
@@ -83,8 +102,8 @@ struct Channel {
 }
 
 impl Speaker {
-    /// Checks the configuration and starts every session (ManualStart, RFC 4271 §8.1.2). All timers'
-    /// jitter comes from `seed`.
+    /// Checks the configuration and starts every session (ManualStart, RFC 4271 §8.1.2). All
+    /// randomness comes from `seeds`.
     ///
     /// # Errors
     ///
@@ -92,12 +111,11 @@ impl Speaker {
     pub fn new(
         config: SpeakerConfig,
         peers: Vec<PeerConfig>,
-        seed: u64,
+        seeds: Seeds,
         now: Instant,
     ) -> Result<Self, ConfigError> {
         config::validate(&config, &peers)?;
-        let mut seeds = Jitter::new(seed);
-        let hash = Keyed(seeds.next());
+        let (hash, mut seeds) = (Keyed::new(seeds.tables), Jitter::new(seeds.timers));
         let rankings = peers.iter().map(|peer| ranking(&config, peer)).collect();
         let rib = Rib::new(rankings, config.max_paths, hash);
         let mut by_address = HashMap::new();
@@ -124,6 +142,7 @@ impl Speaker {
             next_to_flush: 0,
             locals: HashMap::new(),
             judges,
+            now,
             max_prefixes: MAX_PREFIXES_PER_PEER,
         };
         speaker.each_session(now, Session::start);
@@ -137,6 +156,7 @@ impl Speaker {
 
     /// Takes an input; what follows from it stands in `poll_output`.
     pub fn handle(&mut self, input: Input<'_>, now: Instant) {
+        self.now = now;
         match input {
             Input::Connected { peer, conn, local } => match self.index_of(peer) {
                 Some(index) => {
@@ -185,12 +205,13 @@ impl Speaker {
             if let Some(output) = self.queue.pop_front() {
                 return Some(output);
             }
-            if let Some(changes) = self.next_changes() {
-                return Some(Output::Routes(changes));
-            }
-            if !self.flush() {
+            let Some(changes) = self.next_changes() else {
+                if self.flush() {
+                    continue;
+                }
                 return None;
-            }
+            };
+            return Some(if changes.is_empty() { Output::Busy } else { Output::Routes(changes) });
         }
     }
 

@@ -38,6 +38,7 @@ impl Task {
     fn pump_speaker(&mut self, now: Instant) -> bool {
         for _ in 0..TURN {
             match self.speaker.poll_output() {
+                Some(Output::Busy) => return true,
                 Some(output) => self.carry_out(output, now),
                 None => return false,
             }
@@ -117,6 +118,7 @@ impl Task {
             }
             Output::Routes(changes) => self.routes(changes),
             Output::Event(event) => self.log(event),
+            Output::Busy => {}
         }
     }
 
@@ -198,8 +200,9 @@ impl Task {
                 };
                 self.speaker.handle(input, now);
             }
-            tcp::Event::Received { conn, bytes } => {
+            tcp::Event::Received { conn, bytes, turn } => {
                 self.speaker.handle(Input::Received { conn, bytes: &bytes }, now);
+                drop(turn);
             }
             tcp::Event::Drained { conn } => {
                 self.speaker.set_backlog(conn, Backlog::Little);

@@ -1,13 +1,14 @@
 //! The one task that owns the router's state: what it waits for, and what it does about it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use lb_routing_proto::config::{self, Import};
 use lb_routing_proto::fib::{Fact, Fib, KernelRouteKind, Link, Update};
-use lb_routing_proto::speaker::{Clear, ConnId, Input, Speaker};
+use lb_routing_proto::speaker::{Clear, ConnId, Input, Seeds, Speaker};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -161,7 +162,7 @@ impl Task {
         let now = Instant::now();
         let importing = config.peers.iter().filter(|peer| peer.import != Import::None);
         let awaited = importing.map(|peer| peer.address).collect();
-        let speaker = Speaker::new(config.speaker, config.peers, seed(), now)?;
+        let speaker = Speaker::new(config.speaker, config.peers, seeds(), now)?;
         Ok(Self {
             speaker,
             fib: Fib::new(),
@@ -431,8 +432,9 @@ fn hint(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// Differs from start to start, so that two routers' timers do.
-fn seed() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::from(now.subsec_nanos()) ^ now.as_secs().rotate_left(32) ^ u64::from(std::process::id())
+/// From the operating system's randomness, by a keyed hash that shows nothing of its key.
+fn seeds() -> Seeds {
+    let random = RandomState::new();
+    let word = |number: u8| random.hash_one(number);
+    Seeds { timers: word(0), tables: [word(1), word(2)] }
 }

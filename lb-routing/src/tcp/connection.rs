@@ -3,12 +3,12 @@
 //! What is queued may be shared with other connections, and is written as it is, many pieces with one
 //! call. A neighbour that stops reading stalls only itself: above [`SOME`] the speaker makes no
 //! UPDATEs for it alone, above [`ENOUGH`] none at all, at [`MAX_QUEUED`] or after SendHoldTime
-//! (RFC 9687) its connection ends.
+//! (RFC 9687) its connection ends. A quarter and half of [`QUEUE`] count like these.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -25,6 +25,8 @@ use super::Event;
 
 /// Bytes read at once.
 const READ_BUFFER: usize = 64 * 1024;
+/// Reads of one connection that wait for the router at most: whoever sends much is not in the way of the others.
+const AHEAD: usize = 2;
 /// Pieces that wait to be written at most.
 const QUEUE: usize = 4096;
 /// Bytes that wait, above which the speaker makes nothing for this connection alone.
@@ -56,6 +58,8 @@ pub(crate) enum Queued {
 pub(crate) struct Connection {
     queue: mpsc::Sender<Bytes>,
     waiting: Arc<AtomicUsize>,
+    /// The speaker holds back until `Event::Drained`.
+    held: Arc<AtomicBool>,
 }
 
 impl Connection {
@@ -69,25 +73,34 @@ impl Connection {
     ) -> Self {
         let (queue, pieces) = mpsc::channel(QUEUE);
         let waiting = Arc::new(AtomicUsize::new(0));
-        let output = Output { pieces, waiting: Arc::clone(&waiting), send_hold_time };
+        let held = Arc::new(AtomicBool::new(false));
+        let (waits, holds) = (Arc::clone(&waiting), Arc::clone(&held));
+        let output = Output { pieces, waiting: waits, held: holds, send_hold_time };
         tasks.spawn(async move { work(conn, stream, output, events).await });
-        Self { queue, waiting }
+        Self { queue, waiting, held }
     }
 
     /// Queues bytes.
     pub(crate) fn send(&self, bytes: Bytes) -> Queued {
         let count = bytes.len();
-        let waiting = self.waiting.fetch_add(count, Ordering::Relaxed) + count;
+        let waiting = self.waiting.fetch_add(count, Ordering::SeqCst) + count;
         if waiting > MAX_QUEUED || self.queue.try_send(bytes).is_err() {
             return Queued::Full;
         }
-        if waiting > ENOUGH {
-            Queued::Much(Backlog::Enough)
-        } else if waiting > SOME {
-            Queued::Much(Backlog::Some)
+        let pieces = self.queue.max_capacity() - self.queue.capacity();
+        let backlog = if waiting > ENOUGH || pieces > QUEUE / 2 {
+            Backlog::Enough
+        } else if waiting > SOME || pieces > QUEUE / 4 {
+            Backlog::Some
         } else {
-            Queued::Well
+            return Queued::Well;
+        };
+        self.held.store(true, Ordering::SeqCst);
+        // The writer may have finished before it could see that somebody waits for it.
+        if self.waiting.load(Ordering::SeqCst) == 0 && self.held.swap(false, Ordering::SeqCst) {
+            return Queued::Well;
         }
+        Queued::Much(backlog)
     }
 }
 
@@ -96,6 +109,7 @@ struct Output {
     pieces: mpsc::Receiver<Bytes>,
     /// Their octets.
     waiting: Arc<AtomicUsize>,
+    held: Arc<AtomicBool>,
     send_hold_time: Duration,
 }
 
@@ -114,6 +128,7 @@ async fn work(conn: ConnId, stream: TcpStream, output: Output, events: mpsc::Sen
 
 async fn read(conn: ConnId, mut reader: OwnedReadHalf, events: mpsc::Sender<Event>) {
     let mut buffer = BytesMut::new();
+    let turns = Arc::new(Semaphore::new(AHEAD));
     // Ends: with the stream.
     loop {
         buffer.reserve(READ_BUFFER);
@@ -123,7 +138,9 @@ async fn read(conn: ConnId, mut reader: OwnedReadHalf, events: mpsc::Sender<Even
             }
             Ok(_) => {
                 let bytes = buffer.split().freeze();
-                if events.send(Event::Received { conn, bytes }).await.is_err() {
+                // It is never closed.
+                let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
+                if events.send(Event::Received { conn, bytes, turn }).await.is_err() {
                     return;
                 }
             }
@@ -139,7 +156,7 @@ async fn write(
     output: Output,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), String> {
-    let Output { mut pieces, waiting, send_hold_time } = output;
+    let Output { mut pieces, waiting, held, send_hold_time } = output;
     let mut queue = VecDeque::with_capacity(PIECES);
     let mut stalled = Duration::ZERO;
     // Ends: when the router has dropped its end and all is out, or nothing goes out any more.
@@ -169,9 +186,9 @@ async fn write(
         stalled = Duration::ZERO;
         let written = result.map_err(|error| error.to_string())?;
         drop_written(&mut queue, written);
-        let before = waiting.fetch_sub(written, Ordering::Relaxed);
-        let now = before - written;
-        if before > DRAINED && now <= DRAINED && !pieces.is_closed() {
+        let now = waiting.fetch_sub(written, Ordering::SeqCst) - written;
+        let nearly_empty = now <= DRAINED && pieces.len() <= PIECES;
+        if nearly_empty && !pieces.is_closed() && held.swap(false, Ordering::SeqCst) {
             events.send(Event::Drained { conn }).await.map_err(|_| "the router stopped")?;
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::framed;
 use crate::config::{Export, Import, PeerConfig, SpeakerConfig};
-use crate::speaker::{ConnId, Input, Output, Speaker};
+use crate::speaker::{ConnId, Input, Output, Seeds, Speaker};
 use crate::wire::{
     Capability, Context, Family, Framer, MAX_MESSAGE_LEN, Message, Open, decode, encode,
 };
@@ -74,7 +74,8 @@ impl Play {
             next_hop_self: true,
             ..PeerConfig::new(address, if address == WILD { 65100 } else { 65200 })
         });
-        let speaker = Speaker::new(config, peers.to_vec(), 1, now).expect("the peers are valid");
+        let speaker =
+            Speaker::new(config, peers.to_vec(), Seeds::of(1), now).expect("the peers are valid");
         let mut play = Self { speaker, now, open: BTreeMap::new(), last: TAME_CONN.0 };
         play.open.insert(TAME_CONN, Framer::new());
         play.give(Input::Accepted { peer: TAME, conn: TAME_CONN, local: OURSELVES });
@@ -162,7 +163,8 @@ impl Play {
             Output::Connect { .. }
             | Output::AbortConnect { .. }
             | Output::Routes(_)
-            | Output::Event(_) => {}
+            | Output::Event(_)
+            | Output::Busy => {}
         }
     }
 }

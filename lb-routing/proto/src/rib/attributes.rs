@@ -4,8 +4,9 @@
 //! the next hop. What the decision needs stands beside them, so the values are only read again to be
 //! shown, or to be advertised to a new group.
 //!
-//! Bound: the sets that a neighbour brought have at most [`MAX_ATTRIBUTE_BYTES_PER_PEER`] octets
-//! together; see [`AttributeTable::bytes_of`].
+//! Bound: the sets that a neighbour brought, and those that policy made of them, take at most
+//! [`MAX_ATTRIBUTE_BYTES_PER_PEER`] octets together; see [`AttributeTable::bytes_of`]. A group's copies
+//! of them, as advertised, are at most one for each prefix.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -67,6 +68,11 @@ impl Entry {
             && self.by_reach.then_some(self.next_hop) == key.reach
     }
 
+    /// Octets that it takes, apart from its places in the table.
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.block.len() + size_of_val(&*self.verdict.faults)
+    }
+
     fn hash(&self, keyed: Keyed) -> u64 {
         hash(keyed, &self.block, self.by_reach.then_some(self.next_hop))
     }
@@ -122,7 +128,12 @@ impl AttributeTable {
 
     /// A set that no neighbour sent, with one reference more, and whether it is new: then it keeps the
     /// reference to its next hop.
-    pub(crate) fn intern(&mut self, attributes: &Attributes, next_hop: Id) -> (AttributesId, bool) {
+    pub(crate) fn intern(
+        &mut self,
+        attributes: &Attributes,
+        next_hop: Id,
+        creator: Source,
+    ) -> (AttributesId, bool) {
         let block = wire::encode_block(attributes, INSIDE);
         let key = Key { context: INSIDE, judge: NOBODY, reach: Some(next_hop), block: &block };
         if let Some(known) = self.find(&key) {
@@ -137,7 +148,7 @@ impl AttributeTable {
             shut: policy::is_shutting_down(attributes),
             context: INSIDE,
             judge: NOBODY,
-            creator: Source::LOCAL,
+            creator,
             block: block.into(),
         };
         (self.add(entry), true)
@@ -149,7 +160,7 @@ impl AttributeTable {
             if self.bytes.len() <= peer {
                 self.bytes.resize(peer + 1, 0);
             }
-            self.bytes[peer] += entry.block.len();
+            self.bytes[peer] += entry.size();
         }
         let keyed = self.hash;
         self.pool.insert(entry, |entry| entry.hash(keyed))
@@ -183,7 +194,7 @@ impl AttributeTable {
         let keyed = self.hash;
         let gone = self.pool.release(id, |entry| entry.hash(keyed))?;
         if let Some(peer) = gone.creator.peer() {
-            self.bytes[usize::from(peer)] -= gone.block.len();
+            self.bytes[usize::from(peer)] -= gone.size();
         }
         Some(gone.next_hop)
     }

@@ -15,72 +15,35 @@
 //! left out, which is the only difference between members.
 //!
 //! Invariant: a prefix keeps its number while a member may know it: as long as it stands in `sent`,
-//! and after it was withdrawn until no member is behind (`ghosts`). A neighbour that reads nothing
-//! ends with SendHoldTime (RFC 9687), which bounds these.
+//! and after it was withdrawn until no member is behind (`ghosts`, at most [`MAX_GHOSTS`]).
 
+mod ask;
+mod key;
 mod out;
+mod piece;
 mod script;
-
-use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use self::out::{Out, OutId, Outs, Question};
+pub(crate) use self::key::GroupKey;
+use self::out::{OutId, Outs};
+use self::piece::{Room, hand_over};
 use self::script::{Line, Script};
 use super::ids::IdSet;
 use super::prefixes::PrefixId;
 use super::{Keyed, Path, PathEntry, PeerIndex, Rib};
-use crate::config::{Export, PeerConfig, SpeakerConfig};
-use crate::policy::{self, Target};
-use crate::session::Up;
-use crate::wire::{self, Context, Family, Packer};
+use crate::config::{Export, PeerConfig};
+use crate::wire::{Family, Packer};
 
 /// Prefixes that are looked at in one go: what one attribute set has among them shares UPDATEs.
 const BATCH: usize = 16 * 1024;
 /// Prefixes that are looked at to find so many.
 const LOOKS: usize = 4 * BATCH;
+/// Prefixes that are withdrawn but may be known to a member that is behind, at most; beyond, the sessions of those members
+/// end with Cease / Out of Resources (RFC 4486).
+const MAX_GHOSTS: usize = 1 << 20;
 /// Prefixes that a member that is behind is told in one go; these bytes are its own.
 const CATCH_UP: usize = 4096;
-
-/// What makes neighbours hear the same. Whatever policy looks at in a neighbour's configuration
-/// stands here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GroupKey {
-    context: Context,
-    families: Vec<Family>,
-    /// Our end of the sessions: the next hop.
-    local: IpAddr,
-    export: Export,
-    /// Our AS on the sessions.
-    our_as: u32,
-    next_hop_self: bool,
-    remove_private_as: bool,
-    graceful_shutdown: bool,
-    /// The neighbour's own address where it could be a next hop that is passed on (RFC 4271 §5.1.3).
-    own: Option<IpAddr>,
-}
-
-impl GroupKey {
-    pub(crate) fn new(config: &PeerConfig, speaker: &SpeakerConfig, up: &Up) -> Self {
-        let context = up.negotiated.context;
-        let may_keep = match &config.export {
-            Export::Policies(chain) => chain.may_keep_next_hop(),
-            Export::None | Export::Vips | Export::All => false,
-        };
-        let keeps = !context.external && !config.next_hop_self;
-        Self {
-            context,
-            families: up.negotiated.families.clone(),
-            local: up.local,
-            export: config.export.clone(),
-            our_as: config.our_as(speaker),
-            next_hop_self: config.next_hop_self,
-            remove_private_as: config.remove_private_as,
-            graceful_shutdown: config.graceful_shutdown,
-            own: (may_keep || keeps).then_some(config.address),
-        }
-    }
-}
 
 /// How much the driver has to send to a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,6 +87,7 @@ pub(crate) struct Group {
     pending: IdSet,
     /// Prefixes that are withdrawn, but that a member that is behind may know.
     ghosts: IdSet,
+    max_ghosts: usize,
     members: Vec<Member>,
     /// Their neighbours' numbers.
     who: IdSet,
@@ -136,6 +100,14 @@ struct Member {
     backlog: Backlog,
     /// Families whose initial routes are not complete yet.
     initial: Vec<Family>,
+    /// Families that it wants again, once it is in step.
+    again: Vec<Family>,
+}
+
+impl Member {
+    fn waits(&self) -> bool {
+        !(self.behind.is_empty() && self.initial.is_empty() && self.again.is_empty())
+    }
 }
 
 impl Group {
@@ -156,6 +128,7 @@ impl Group {
             outs: Outs::new(hash),
             pending: IdSet::default(),
             ghosts: IdSet::default(),
+            max_ghosts: MAX_GHOSTS,
             members: Vec::new(),
             who: IdSet::default(),
         };
@@ -179,7 +152,13 @@ impl Group {
         behind.extend(self.known_to(peer));
         let initial = self.key.families.clone();
         self.who.insert(peer.into());
-        self.members.push(Member { peer, behind, backlog: Backlog::Little, initial });
+        self.members.push(Member {
+            peer,
+            behind,
+            backlog: Backlog::Little,
+            initial,
+            again: Vec::new(),
+        });
     }
 
     /// Takes a neighbour over from another group, which it is still in: what it may know from there is said anew, or
@@ -196,9 +175,10 @@ impl Group {
                 rib.set_told(id, true);
             }
         }
-        let (backlog, initial) = (member.backlog, member.initial.clone());
+        let (backlog, initial, again) =
+            (member.backlog, member.initial.clone(), member.again.clone());
         self.who.insert(peer.into());
-        self.members.push(Member { peer, behind, backlog, initial });
+        self.members.push(Member { peer, behind, backlog, initial, again });
     }
 
     pub(crate) fn leave(&mut self, peer: PeerIndex, rib: &mut Rib) {
@@ -224,14 +204,30 @@ impl Group {
         }
     }
 
-    /// A member wants a family again (RFC 2918 §4).
-    pub(crate) fn refresh(&mut self, peer: PeerIndex, family: Family, rib: &Rib) {
-        let ipv6 = family == Family::IPV6_UNICAST;
-        let known = self.known_to(peer).filter(|&id| rib.prefixes.is_ipv6(id) == ipv6);
-        let known: Vec<_> = known.collect();
-        for member in self.members.iter_mut().filter(|member| member.peer == peer) {
-            member.behind.extend(known.iter().copied());
+    /// A member wants a family again; one that the session does not have is ignored (RFC 2918 §4).
+    pub(crate) fn refresh(&mut self, peer: PeerIndex, family: Family) {
+        if !self.key.families.contains(&family) {
+            return;
         }
+        for member in self.members.iter_mut().filter(|member| member.peer == peer) {
+            if !member.again.contains(&family) {
+                member.again.push(family);
+            }
+        }
+    }
+
+    /// Members that are behind while too much waits for them.
+    pub(crate) fn overdue(&self) -> Vec<PeerIndex> {
+        if self.ghosts.len() <= self.max_ghosts {
+            return Vec::new();
+        }
+        let behind = self.members.iter().filter(|member| !member.behind.is_empty());
+        behind.map(|member| member.peer).collect()
+    }
+
+    /// Whether there is more to be looked at.
+    pub(crate) const fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// What a member in step knows.
@@ -261,10 +257,7 @@ impl Group {
         if room && !self.pending.is_empty() {
             return Some(self.advance(rib));
         }
-        let waiting = |member: &Member| {
-            member.backlog == Backlog::Little
-                && !(member.behind.is_empty() && member.initial.is_empty())
-        };
+        let waiting = |member: &Member| member.backlog == Backlog::Little && member.waits();
         let place = self.members.iter().position(waiting)?;
         Some(self.catch_up(place, rib))
     }
@@ -278,8 +271,9 @@ impl Group {
     fn advance(&mut self, rib: &mut Rib) -> Vec<Sending> {
         let mut script = Script::default();
         let mut lines: Vec<(PrefixId, OutId)> = Vec::new();
+        let mut room = Room::default();
         for _ in 0..LOOKS {
-            if lines.len() >= BATCH {
+            if lines.len() >= BATCH || room.is_used_up() {
                 break;
             }
             let Some(id) = self.pending.pop() else { break };
@@ -292,6 +286,7 @@ impl Group {
             let is_member = |peer: PeerIndex| self.who.contains(peer.into());
             script.change(id, (old, new), &self.outs, is_member);
             lines.push((id, old));
+            room.take(new, self.outs.get(new), rib.prefixes.is_ipv6(id));
         }
         let sendings = self.address(script, &lines, rib);
         for (_, old) in lines {
@@ -351,14 +346,16 @@ impl Group {
                 }
             }
         }
+        let pieces: Vec<_> = script
+            .encode(&self.outs, &rib.prefixes)
+            .map(|(audience, packer)| {
+                let (bytes, messages) = packer.finish();
+                (audience, Bytes::from(bytes), messages)
+            })
+            .collect();
         let mut sendings = Vec::new();
-        for (audience, packer) in script.encode(&self.outs, &rib.prefixes) {
-            let (bytes, messages) = packer.finish();
-            let bytes = Bytes::from(bytes);
-            let in_step = self.members.iter().filter(|member| member.behind.is_empty());
-            for member in in_step.filter(|member| audience.has(member.peer)) {
-                sendings.push(Sending { peer: member.peer, bytes: bytes.clone(), messages });
-            }
+        for member in self.members.iter().filter(|member| member.behind.is_empty()) {
+            hand_over(member.peer, &pieces, &mut sendings);
         }
         self.lay_ghosts(rib);
         sendings
@@ -366,14 +363,19 @@ impl Group {
 
     /// Tells one that is behind some of what it has missed.
     fn catch_up(&mut self, place: usize, rib: &mut Rib) -> Vec<Sending> {
+        self.begin_again(place, rib);
         let member = &mut self.members[place];
         let peer = member.peer;
         let mut lines: Vec<Line> = Vec::new();
+        let mut room = Room::default();
         while lines.len() < CATCH_UP
+            && !room.is_used_up()
             && let Some(id) = member.behind.pop()
         {
             let out = self.sent.get(id as usize).copied().unwrap_or_default();
-            lines.push((script::view(peer, out, &self.outs), id));
+            let seen = script::view(peer, out, &self.outs);
+            lines.push((seen, id));
+            room.take(seen, self.outs.get(seen), rib.prefixes.is_ipv6(id));
         }
         let mut packer = Packer::default();
         script::pack(&mut lines, &self.outs, &rib.prefixes, &mut packer);
@@ -387,6 +389,23 @@ impl Group {
         vec![Sending { peer, bytes: bytes.into(), messages }]
     }
 
+    /// A member in step is behind by the families that it wants again: one walk over what was sent,
+    /// however often it asked.
+    fn begin_again(&mut self, place: usize, rib: &Rib) {
+        let member = &mut self.members[place];
+        if !member.behind.is_empty() || member.again.is_empty() {
+            return;
+        }
+        let again = std::mem::take(&mut member.again);
+        let peer = member.peer;
+        let wanted = |&id: &PrefixId| {
+            let ipv6 = rib.prefixes.is_ipv6(id);
+            again.contains(&if ipv6 { Family::IPV6_UNICAST } else { Family::IPV4_UNICAST })
+        };
+        let known: Vec<_> = self.known_to(peer).filter(wanted).collect();
+        self.members[place].behind.extend(known.into_iter());
+    }
+
     /// Lets go of what was withdrawn, once no member can know it any more.
     fn lay_ghosts(&mut self, rib: &mut Rib) {
         if self.members.iter().all(|member| member.behind.is_empty()) {
@@ -394,54 +413,6 @@ impl Group {
                 rib.set_told(id, false);
             }
         }
-    }
-
-    /// What the members should know of a prefix, with a reference.
-    fn export(&mut self, id: PrefixId, rib: &Rib) -> OutId {
-        let Some(&best) = rib.best(id) else { return OutId::NONE };
-        let generation = rib.attributes.generation(best.attributes);
-        if self.per_prefix {
-            let out = self.ask(id, &best, generation, rib);
-            return self.outs.add(out);
-        }
-        let question = Question {
-            attributes: best.attributes,
-            generation,
-            source: best.source,
-            ipv6: rib.prefixes.is_ipv6(id),
-        };
-        if let Some(known) = self.outs.recall(&question) {
-            return known;
-        }
-        let out = self.ask(id, &best, generation, rib);
-        self.outs.remember(&question, out)
-    }
-
-    /// Asks policy.
-    fn ask(&mut self, id: PrefixId, best: &PathEntry, generation: u32, rib: &Rib) -> Option<Out> {
-        let asked = self.asked.take().filter(|asked| (asked.0, asked.1) == (*best, generation));
-        let (.., path) =
-            self.asked.insert(asked.unwrap_or_else(|| (*best, generation, rib.path(best))));
-        let target = Target {
-            // The source is left out member by member.
-            index: PeerIndex::MAX,
-            config: &self.config,
-            our_as: self.key.our_as,
-            local: self.key.local,
-            families: &self.key.families,
-        };
-        let prefix = rib.prefixes.prefix(id);
-        let teller = rib.teller(path);
-        policy::check_export(&prefix, path, teller, &target).ok()?;
-        let change = policy::export(&prefix, path, teller, &target).ok()?;
-        let (said, sets_med) =
-            change.as_ref().map_or((None, false), |change| (change.next_hop, change.sets_med));
-        let next_hop = policy::next_hop(&prefix, path, said, &target)?;
-        let left = change.as_ref().map_or(&*path.attributes, |change| &change.attributes);
-        let told = policy::advertised_attributes(left, sets_med, &target);
-        // Attributes too large for a message: the members must not keep what they had.
-        let encoded = wire::encode_attributes(&told, next_hop, self.key.context).ok()?;
-        Some(Out::new(encoded, next_hop, best.source))
     }
 }
 

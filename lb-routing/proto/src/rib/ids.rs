@@ -13,6 +13,10 @@ pub(crate) struct IdSet {
 }
 
 impl IdSet {
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -9,7 +9,7 @@ fn rib(max_paths: usize) -> Rib {
         router_id: Ipv4Addr::new(1, 1, 1, number),
         address: hop(number),
     };
-    Rib::new((0..4).map(ranking).collect(), max_paths, Keyed(1))
+    Rib::new((0..4).map(ranking).collect(), max_paths, Keyed::new([1, 2]))
 }
 
 fn hop(number: u8) -> IpAddr {
@@ -22,7 +22,11 @@ fn prefix(text: &str) -> IpNetwork {
 
 fn learn(rib: &mut Rib, text: &str, peer: u8, as_path: &[u32]) -> bool {
     let as_path = AsPath::sequence(as_path);
-    let attributes = rib.intern(&Attributes { as_path, ..Attributes::default() }, Some(hop(peer)));
+    let attributes = rib.intern(
+        &Attributes { as_path, ..Attributes::default() },
+        Some(hop(peer)),
+        Source::of(peer.into()),
+    );
     let source = Source::of(peer.into());
     let path = PathEntry { received: attributes, attributes, source, rejected: false };
     let additional = rib.insert(&prefix(text), path);

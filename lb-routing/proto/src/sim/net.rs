@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 
 use super::world::{World, below};
 use crate::session::Jitter;
-use crate::speaker::{Backlog, ConnId, Input, Output, RouteChange, Speaker};
+use crate::speaker::{Backlog, ConnId, Input, Output, RouteChange, Seeds, Speaker};
 
 /// Longest latency.
 const MAX_LATENCY_MS: usize = 40;
@@ -119,7 +119,8 @@ impl Net {
         let world = &self.world;
         let peers = world.ends_of(node).map(|(link, end)| world.links[link].ends[end].peer.clone());
         let config = world.nodes[node].clone();
-        let speaker = Speaker::new(config, peers.collect(), self.random.next(), self.now);
+        let speaker =
+            Speaker::new(config, peers.collect(), Seeds::of(self.random.next()), self.now);
         self.nodes[node].speaker = Some(speaker.expect("worlds are valid"));
         let originated = self.nodes[node].originated.clone();
         self.give(node, Input::Originate(&originated));
@@ -358,7 +359,7 @@ impl Net {
                 self.hang_up(conn, end);
             }
             Output::Routes(changes) => changes.into_iter().for_each(|it| self.install(node, it)),
-            Output::Event(_) => {}
+            Output::Event(_) | Output::Busy => {}
         }
     }
 

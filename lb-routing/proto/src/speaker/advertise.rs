@@ -3,10 +3,12 @@
 use super::{Channel, Output, RouteChange, Speaker};
 use crate::rib::{Group, GroupKey, PeerIndex, Sending};
 use crate::session::Up;
-use crate::wire::Family;
+use crate::wire::{Family, Notification, error};
 
 /// Route changes that are handed to the driver in one go.
 const ROUTES: usize = 1024;
+/// Prefixes that are looked at to find so many.
+const LOOKS: usize = 64 * 1024;
 
 impl Speaker {
     /// A session is Established: it joins those that hear the same, and hears everything.
@@ -83,24 +85,29 @@ impl Speaker {
     /// The neighbour wants our routes again (RFC 2918 §4).
     pub(super) fn refresh(&mut self, index: PeerIndex, family: Family) {
         let Some(place) = self.channel(index).map(|channel| channel.group) else { return };
-        if let Some(Some(group)) = self.groups.get_mut(place) {
-            group.refresh(index, family, &self.rib);
+        if let Some(group) = self.group(place) {
+            group.refresh(index, family);
         }
     }
 
-    /// The next changes that the driver has to know; the groups are marked on the way.
+    /// The next changes that the driver has to know, none of much that was looked at maybe; the groups
+    /// are marked on the way. `None`: nothing has changed.
     pub(super) fn next_changes(&mut self) -> Option<Vec<RouteChange>> {
         let mut changes = Vec::new();
-        while changes.len() < ROUTES
-            && let Some(change) = self.rib.next_change()
-        {
+        for _ in 0..LOOKS {
+            let Some(change) = self.rib.next_change() else {
+                return (!changes.is_empty()).then_some(changes);
+            };
             for group in self.groups.iter_mut().flatten() {
                 group.mark(change.id);
             }
             changes
                 .extend(change.news.map(|(prefix, next_hops)| RouteChange { prefix, next_hops }));
+            if changes.len() == ROUTES {
+                break;
+            }
         }
-        (!changes.is_empty()).then_some(changes)
+        Some(changes)
     }
 
     /// Queues one batch of UPDATEs of one group; says whether anything was pending.
@@ -109,11 +116,17 @@ impl Speaker {
         for turn in 0..count {
             let place = (self.next_to_flush + turn) % count;
             let Some(Some(group)) = self.groups.get_mut(place) else { continue };
-            if let Some(sendings) = group.flush(&mut self.rib) {
-                self.next_to_flush = place + 1;
-                sendings.into_iter().for_each(|sending| self.send(sending));
-                return true;
+            let Some(sendings) = group.flush(&mut self.rib) else { continue };
+            let overdue = group.overdue();
+            if sendings.is_empty() && group.is_pending() {
+                self.queue.push_back(Output::Busy);
             }
+            self.next_to_flush = place + 1;
+            sendings.into_iter().for_each(|sending| self.send(sending));
+            for peer in overdue {
+                self.end_session(peer, Notification::new(error::OUT_OF_RESOURCES), self.now);
+            }
+            return true;
         }
         false
     }

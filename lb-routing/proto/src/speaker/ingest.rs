@@ -136,7 +136,8 @@ impl Speaker {
                 let values = values.get_or_insert_with(|| self.rib.attributes(attributes));
                 let imported = importer.judge(&prefix, next_hop, values)?;
                 let changed = imported.attributes.as_ref().unwrap_or(values);
-                let left = self.rib.intern(changed, Some(imported.next_hop));
+                let source = Source::of(index);
+                let left = self.rib.intern(changed, Some(imported.next_hop), source);
                 Ok((left, imported.next_hop))
             });
             let checked = judged.and_then(|(left, next_hop)| {

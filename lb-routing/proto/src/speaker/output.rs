@@ -41,6 +41,8 @@ pub enum Output {
     Routes(Vec<RouteChange>),
     /// Something worth a log line.
     Event(Event),
+    /// Much was looked at and nothing came of it yet: poll again once others had their turn.
+    Busy,
 }
 
 /// The paths that carry traffic for a prefix.

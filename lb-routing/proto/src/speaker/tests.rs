@@ -47,7 +47,7 @@ impl Rig {
     fn new(peers: Vec<PeerConfig>) -> Self {
         let now = Instant::now();
         let config = SpeakerConfig { asn: US, router_id: Ipv4Addr::new(10, 0, 0, 1), max_paths: 4 };
-        let speaker = Speaker::new(config, peers, 1, now).unwrap();
+        let speaker = Speaker::new(config, peers, Seeds::of(1), now).unwrap();
         Self { speaker, now, next_conn: 1 }
     }
 

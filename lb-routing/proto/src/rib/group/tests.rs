@@ -1,16 +1,17 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use proptest::prelude::*;
 
+use super::piece::PIECE;
 use super::*;
-use crate::config::Import;
+use crate::config::{Import, SpeakerConfig};
 use crate::rib::{PathEntry, Ranking, Source};
-use crate::session::Negotiated;
+use crate::session::{Negotiated, Up};
 use crate::speaker::ConnId;
-use crate::wire::{AsPath, Attributes, Message};
+use crate::wire::{self, AsPath, Attributes, Context, Message};
 
 const US: u32 = 65001;
 const CONTEXT: Context = Context { four_octet_as: true, external: true };
@@ -90,7 +91,7 @@ impl Rig {
             router_id: Ipv4Addr::new(1, 1, 1, u8::try_from(peer).unwrap()),
             address: address(peer),
         };
-        let rib = Rib::new((0..PEERS).map(ranking).collect(), 1, Keyed(1));
+        let rib = Rib::new((0..PEERS).map(ranking).collect(), 1, Keyed::new([1, 2]));
         let negotiated = Negotiated {
             router_id: Ipv4Addr::new(1, 1, 1, 1),
             hold_time: Duration::ZERO,
@@ -101,8 +102,8 @@ impl Rig {
         let up = Up { conn: ConnId(1), local: "2001:db8::1".parse().unwrap(), negotiated };
         let speaker =
             SpeakerConfig { asn: US, router_id: Ipv4Addr::new(10, 0, 0, 1), max_paths: 1 };
-        let key = GroupKey { local: up.local, ..GroupKey::new(&config(0), &speaker, &up) };
-        let group = Group::new(key, config(0), Keyed(1), &rib);
+        let key = GroupKey::new(&config(0), &speaker, &up);
+        let group = Group::new(key, config(0), Keyed::new([1, 2]), &rib);
         Self { rib, group, members: BTreeMap::new() }
     }
 
@@ -111,7 +112,7 @@ impl Rig {
         let as_path = AsPath::sequence(&[65100 + u32::from(peer.min(2))]);
         let attributes = Attributes { as_path, communities: vec![med], ..Attributes::default() };
         let next_hop = "2001:db8::2".parse().unwrap();
-        let attributes = self.rib.intern(&attributes, Some(next_hop));
+        let attributes = self.rib.intern(&attributes, Some(next_hop), Source::of(peer));
         let source = Source::of(peer);
         let path = PathEntry { received: attributes, attributes, source, rejected: false };
         self.rib.insert(&prefix, path);
@@ -149,7 +150,7 @@ impl Rig {
             7 => self.join(peer),
             8 if self.members.remove(&peer).is_some() => self.group.leave(peer, &mut self.rib),
             9 => self.group.set_backlog(peer, backlogs[usize::from(number % 3)]),
-            10 => self.group.refresh(peer, FAMILIES[usize::from(number % 2)], &self.rib),
+            10 => self.group.refresh(peer, FAMILIES[usize::from(number % 2)]),
             _ => drop(self.flush()),
         }
     }
@@ -269,4 +270,73 @@ fn the_same_route_from_another_neighbour_is_news_to_these_two_only() {
     let said: Vec<_> = messages(&rig).iter().zip(before).map(|(now, then)| now - then).collect();
     assert_eq!(said, [0, 0, 1, 1]);
     assert_eq!(rig.members[&3].routes, BTreeMap::new());
+}
+
+#[test]
+fn who_stays_behind_while_prefixes_come_and_go_is_given_up() {
+    let mut rig = Rig::new();
+    (0..2).for_each(|peer| rig.join(peer));
+    rig.settle();
+    rig.group.max_ghosts = 3;
+    rig.group.set_backlog(0, Backlog::Enough);
+    for number in 1..=4 {
+        assert_eq!(rig.group.overdue(), []);
+        rig.learn(3, prefix(3 * number), 1);
+        while rig.flush() {}
+        rig.rib.remove(&prefix(3 * number), Source::of(3));
+        while rig.flush() {}
+    }
+    assert_eq!(rig.group.overdue(), [0]);
+}
+
+#[test]
+fn a_piece_is_bounded_in_octets_whatever_the_attributes() {
+    let mut rig = Rig::new();
+    (0..2).for_each(|peer| rig.join(peer));
+    rig.settle();
+    let as_path = AsPath::sequence(&[65103]);
+    for number in 0..2000 {
+        // 4000 octets beside which hardly a prefix fits.
+        let communities = vec![u32::from(number % 700); 1000];
+        let attributes =
+            Attributes { as_path: as_path.clone(), communities, ..Attributes::default() };
+        let next_hop = "2001:db8::2".parse().unwrap();
+        let attributes = rig.rib.intern(&attributes, Some(next_hop), Source::of(3));
+        let path =
+            PathEntry { received: attributes, attributes, source: Source::of(3), rejected: false };
+        rig.rib.insert(&prefix(3 * number), path);
+        rig.rib.release(attributes);
+    }
+    rig.mark();
+    while let Some(sendings) = rig.group.flush(&mut rig.rib) {
+        for sending in sendings {
+            assert!(sending.bytes.len() < PIECE + PIECE / 4, "{}", sending.bytes.len());
+            rig.members.get_mut(&sending.peer).unwrap().hear(&sending);
+        }
+    }
+    assert_eq!(rig.members[&0].routes, rig.expected(0));
+}
+
+#[test]
+fn a_family_is_walked_once_however_often_it_is_asked_for() {
+    let mut rig = Rig::new();
+    rig.join(0);
+    rig.learn(3, prefix(3), 1);
+    rig.settle();
+    let before = rig.members[&0].messages;
+    (0..1000).for_each(|_| rig.group.refresh(0, Family::IPV6_UNICAST));
+    rig.group.refresh(0, Family { afi: 25, safi: 70 });
+    rig.settle();
+    assert_eq!(rig.members[&0].messages, before + 1);
+}
+
+#[test]
+fn small_messages_for_many_audiences_are_one_piece() {
+    let mut rig = Rig::new();
+    (0..PEERS).for_each(|peer| rig.join(peer));
+    rig.settle();
+    (0..PEERS).for_each(|peer| rig.learn(peer, prefix(3 + 3 * peer), 1));
+    rig.mark();
+    let sendings = rig.group.flush(&mut rig.rib).unwrap();
+    assert_eq!(sendings.len(), usize::from(PEERS));
 }

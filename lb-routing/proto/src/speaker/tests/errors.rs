@@ -111,7 +111,8 @@ fn a_configuration_that_cannot_work_is_refused() {
         router_id: Ipv4Addr::from([0, 0, 0, router_id]),
         max_paths,
     };
-    let try_with = |config, peers| Speaker::new(config, peers, 1, Instant::now()).map(|_| ());
+    let try_with =
+        |config, peers| Speaker::new(config, peers, Seeds::of(1), Instant::now()).map(|_| ());
     assert_eq!(try_with(config(US, 1, 1), vec![good()]), Ok(()));
     assert_eq!(try_with(config(0, 1, 1), vec![]), Err(ConfigError::ReservedAs { asn: 0 }));
     assert_eq!(try_with(config(US, 0, 1), vec![]), Err(ConfigError::RouterIdZero));

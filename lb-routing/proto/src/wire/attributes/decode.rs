@@ -89,7 +89,7 @@ pub(in crate::wire) fn decode(
     context: Context,
 ) -> Result<Collected, Notification> {
     let mut collected = Collected::default();
-    let mut seen = [false; 256];
+    let (mut seen, mut twice) = ([false; 256], [false; 256]);
     while !block.is_empty() {
         let code = block.get(1).copied().unwrap_or_default();
         let Some((raw, rest)) = split(block) else {
@@ -99,8 +99,10 @@ pub(in crate::wire) fn decode(
         };
         block = rest;
         if std::mem::replace(&mut seen[usize::from(code)], true) {
-            // RFC 7606 §3 g.
-            collected.discard(code, "attribute is there twice");
+            // RFC 7606 §3 g. It is said once: a block has room for a thousand.
+            if !std::mem::replace(&mut twice[usize::from(code)], true) {
+                collected.discard(code, "attribute is there twice");
+            }
         } else {
             collected.attribute(raw, context)?;
         }

@@ -282,3 +282,10 @@ fn other_families_are_ignored_and_reported() {
         update.announced
     );
 }
+
+#[test]
+fn an_attribute_that_is_there_a_thousand_times_is_one_fault() {
+    let many = [0x80, 200, 0].repeat(1000);
+    let update = read(&message(&[], &[ORIGIN_IGP, PATH_65001, NEXT_HOP_1, &many], NLRI), EXTERNAL);
+    assert_eq!(update.unwrap().faults.len(), 1);
+}

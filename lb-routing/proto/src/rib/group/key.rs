@@ -1,0 +1,47 @@
+//! Which neighbours are of one group.
+
+use std::net::IpAddr;
+
+use crate::config::{Export, PeerConfig, SpeakerConfig};
+use crate::session::Up;
+use crate::wire::{Context, Family};
+
+/// What makes neighbours hear the same. Whatever policy looks at in a neighbour's configuration
+/// stands here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupKey {
+    pub(super) context: Context,
+    pub(super) families: Vec<Family>,
+    /// Our end of the sessions: the next hop.
+    pub(super) local: IpAddr,
+    pub(super) export: Export,
+    /// Our AS on the sessions.
+    pub(super) our_as: u32,
+    next_hop_self: bool,
+    remove_private_as: bool,
+    graceful_shutdown: bool,
+    /// The neighbour's own address where it could be a next hop that is passed on (RFC 4271 §5.1.3).
+    own: Option<IpAddr>,
+}
+
+impl GroupKey {
+    pub(crate) fn new(config: &PeerConfig, speaker: &SpeakerConfig, up: &Up) -> Self {
+        let context = up.negotiated.context;
+        let may_keep = match &config.export {
+            Export::Policies(chain) => chain.may_keep_next_hop(),
+            Export::None | Export::Vips | Export::All => false,
+        };
+        let keeps = !context.external && !config.next_hop_self;
+        Self {
+            context,
+            families: up.negotiated.families.clone(),
+            local: up.local,
+            export: config.export.clone(),
+            our_as: config.our_as(speaker),
+            next_hop_self: config.next_hop_self,
+            remove_private_as: config.remove_private_as,
+            graceful_shutdown: config.graceful_shutdown,
+            own: (may_keep || keeps).then_some(config.address),
+        }
+    }
+}
