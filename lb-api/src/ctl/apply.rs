@@ -89,7 +89,7 @@ pub(super) fn words(changes: &[Change], dry_run: bool) -> String {
 }
 
 /// Says which VIP a refusal is about, in place of its number.
-fn placed(error: CtlError, resources: &[Resource]) -> CtlError {
+pub(super) fn placed(error: CtlError, resources: &[Resource]) -> CtlError {
     let CtlError::Refused(problem) = error else { return error };
     let place = |pointer: &str| {
         let (list, rest) = pointer.strip_prefix('/')?.split_once('/')?;

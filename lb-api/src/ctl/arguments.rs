@@ -96,7 +96,7 @@ pub(super) enum Command {
         /// Items of routes, fib and flows at most.
         #[arg(long)]
         limit: Option<u32>,
-        /// Go on with each VIP that changes, one a line.
+        /// Go on with each that changes.
         #[arg(short, long)]
         watch: bool,
     },

@@ -1,40 +1,26 @@
 //! `diff`: what apply would change, line by line.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use lb_api_types::view::{Difference, Differences};
 use serde_json::Value;
 use similar::TextDiff;
 
-use super::apply::{Resource, noun, path_of, read_all};
+use super::apply::{placed, read_all, whole};
 use super::client::Client;
-use super::show::yaml;
+use super::show::{typed, yaml};
 use super::{Answer, CtlError};
-use crate::resources::Kind;
 
 /// Compares what there is with what lbd would make of the files, which is not what stands in them: it fills in what they
-/// leave out.
+/// leave out. All of them are looked at as one configuration, as apply does.
 pub(super) async fn diff(client: &Client, files: &[PathBuf]) -> Result<Answer, CtlError> {
     let resources = read_all(files)?;
-    let kinds: BTreeSet<Option<Kind>> = resources.iter().map(|resource| resource.kind).collect();
-    let mut now = BTreeMap::new();
-    for kind in kinds {
-        let listed = client.get(kind.map_or("vips", Kind::path)).await?;
-        for item in listed["items"].as_array().into_iter().flatten() {
-            if let Some(name) = item.pointer("/metadata/name").and_then(Value::as_str) {
-                now.insert((kind, name.to_owned()), item.clone());
-            }
-        }
-    }
+    let answer = client.post("config/diff", &whole(&resources)).await;
+    let told: Differences = typed(answer.map_err(|error| placed(error, &resources))?)?;
     let mut text = String::new();
-    for Resource { kind, name, body } in resources {
-        let before = match now.remove(&(kind, name.clone())) {
-            Some(there) => yaml(&wanted(there))?,
-            None => String::new(),
-        };
-        let (_, after) = client.put(&path_of(kind, &name, true), &body).await?;
-        let called = format!("{}/{name}", noun(kind));
-        text.push_str(&unified(&called, &before, &yaml(&wanted(after))?));
+    for Difference { kind, name, before, after, .. } in told.differences {
+        let page = |value: Option<Value>| value.map_or(Ok(String::new()), |value| yaml(&value));
+        text.push_str(&unified(&format!("{kind}/{name}"), &page(before)?, &page(after)?));
     }
     Ok(if text.is_empty() { Answer::Yes(text) } else { Answer::No(text) })
 }

@@ -9,7 +9,7 @@ use lb_api_types::vip::Vip;
 
 use super::arguments::{Format, Kind};
 use super::client::{Client, segment};
-use super::show::{items, json, typed, vips, yaml};
+use super::show::{self, items, json, typed, vips, yaml};
 use super::table::or_dash;
 use super::{Answer, CtlError, print};
 
@@ -59,8 +59,22 @@ pub(super) async fn get(
     name: Option<&str>,
     format: Format,
 ) -> Result<Answer, CtlError> {
-    if kind != Kind::Vips {
-        return Err(CtlError::Other("--watch knows vips only: see also `lbctl events`".into()));
+    match kind {
+        Kind::Vips => {}
+        Kind::Pools
+        | Kind::HealthChecks
+        | Kind::Nodes
+        | Kind::Interfaces
+        | Kind::Peers
+        | Kind::PeerGroups
+        | Kind::Policies
+        | Kind::Sets => {
+            return follow(client, kind, name, format).await;
+        }
+        Kind::Routes | Kind::Fib | Kind::Flows | Kind::Tokens | Kind::Status => {
+            let what = "vips, nodes, interfaces, peers and what they name";
+            return Err(CtlError::Other(format!("--watch knows {what}: see also `lbctl events`")));
+        }
     }
     let wanted = |vip: &Vip| name.is_none_or(|name| vip.metadata.name == name);
     // Opened first, so that nothing is missed between the list and the stream.
@@ -104,6 +118,40 @@ pub(super) async fn get(
         write(&changed, format, &mut heading)?;
     }
     Ok(Answer::Yes(String::new()))
+}
+
+/// Lists what there is, and whenever something happens what of it is other than before.
+async fn follow(
+    client: &Client,
+    kind: Kind,
+    name: Option<&str>,
+    format: Format,
+) -> Result<Answer, CtlError> {
+    // Opened first, so that nothing is missed between the list and the stream.
+    let mut events = Events::open(client, "").await?;
+    let mut before = String::new();
+    loop {
+        let now = show::get(client, kind, name, None, None, format).await?;
+        print(&news(&before, &now, format));
+        before = now;
+        if events.next(true).await?.is_none() {
+            return Ok(Answer::Yes(String::new()));
+        }
+    }
+}
+
+/// Of a table the lines that were not there before, of a document all where any of it is another.
+fn news(before: &str, now: &str, format: Format) -> String {
+    match format {
+        _ if before == now => String::new(),
+        Format::Table | Format::Wide | Format::Name => {
+            let old: Vec<_> = before.lines().collect();
+            let new = now.lines().filter(|line| !old.contains(line));
+            new.map(|line| format!("{line}\n")).collect()
+        }
+        Format::Json => now.to_owned(),
+        Format::Yaml => format!("---\n{now}"),
+    }
 }
 
 fn vip(name: &str) -> String {
@@ -209,6 +257,15 @@ fn take(text: &mut Vec<u8>) -> Result<Option<Event>, CtlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_table_only_new_lines_are_told_and_the_heading_once() {
+        let (old, new) = ("NAME  FREE\np     2\nq     1\n", "NAME  FREE\np     1\nq     1\n");
+        assert_eq!(news("", old, Format::Table), old);
+        assert_eq!(news(old, new, Format::Table), "p     1\n");
+        assert_eq!(news(old, old, Format::Json), "");
+        assert_eq!(news("{1}", "{2}", Format::Yaml), "---\n{2}");
+    }
 
     #[test]
     fn events_are_taken_whole_and_comments_left_out() {

@@ -11,7 +11,7 @@ use lb_api_types::vip::Vip;
 use serde_json::Value;
 
 use super::problem::Refused;
-use super::terms::{Asked, etag, limit, name, nothing, page, terms};
+use super::terms::{Asked, etag, name, nothing, page, part, terms};
 use super::{App, BODY_WITHIN, MAX_BODY, patch};
 use crate::read::document;
 use crate::registry::{Applied, Expected, Refusal, Terms};
@@ -192,38 +192,46 @@ pub(super) async fn delete_vip(
 
 /// Every path of every prefix, sorted by prefix, the best path first.
 #[utoipa::path(get, path = "/api/v1/bgp/routes", tag = "bgp",
-    params(("limit" = Option<usize>, Query, description = "Items at most; 10000 by default")),
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 2_000_000, description = "Items at most; 10000 by default"),
+        ("cursor" = Option<String>, Query, pattern = "^[1-9][0-9]{0,5}$", description = "What the page before says as `next`")),
     responses((status = 200, body = List<BgpRouteView>),
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_routes(
     State(app): State<App>,
     asked: Asked,
 ) -> Result<Json<List<BgpRouteView>>, Refused> {
-    Ok(Json(app.views.routes(limit(&asked)?).await))
+    let part = part(&asked)?;
+    Ok(Json(part.of(app.views.routes(part.needs()).await)))
 }
 
 /// The eBPF FIB, read back from the tables that packets read.
 #[utoipa::path(get, path = "/api/v1/fib", tag = "dataplane",
-    params(("limit" = Option<usize>, Query, description = "Items at most; 10000 by default")),
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 2_000_000, description = "Items at most; 10000 by default"),
+        ("cursor" = Option<String>, Query, pattern = "^[1-9][0-9]{0,5}$", description = "What the page before says as `next`")),
     responses((status = 200, body = List<FibView>),
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_fib(
     State(app): State<App>,
     asked: Asked,
 ) -> Result<Json<List<FibView>>, Refused> {
-    app.views.fib(limit(&asked)?).await.map(Json).map_err(Refused::unavailable)
+    let part = part(&asked)?;
+    let list = app.views.fib(part.needs()).await.map_err(Refused::unavailable)?;
+    Ok(Json(part.of(list)))
 }
 
 /// Flows, in no particular order.
 #[utoipa::path(get, path = "/api/v1/flows", tag = "dataplane",
-    params(("limit" = Option<usize>, Query, description = "Items at most; 10000 by default")),
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 2_000_000, description = "Items at most; 10000 by default"),
+        ("cursor" = Option<String>, Query, pattern = "^[1-9][0-9]{0,5}$", description = "What the page before says as `next`")),
     responses((status = 200, body = List<FlowView>),
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_flows(
     State(app): State<App>,
     asked: Asked,
 ) -> Result<Json<List<FlowView>>, Refused> {
-    app.views.flows(limit(&asked)?).await.map(Json).map_err(Refused::unavailable)
+    let part = part(&asked)?;
+    let list = app.views.flows(part.needs()).await.map_err(Refused::unavailable)?;
+    Ok(Json(part.of(list)))
 }
 
 /// The appliance as a whole.

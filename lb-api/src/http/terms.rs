@@ -30,20 +30,44 @@ pub(super) fn nothing(asked: &Asked) -> Result<(), Refused> {
     }
 }
 
-/// Items at most.
-pub(super) fn limit(asked: &Asked) -> Result<usize, Refused> {
-    let mut limit = DEFAULT_LIMIT;
+/// Which part of a long list is asked for: `limit` and `cursor`, which is how many are left out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    limit: usize,
+    skip: usize,
+}
+
+/// The part that a query asks for; the first items by default.
+pub(super) fn part(asked: &Asked) -> Result<Part, Refused> {
+    let mut part = Part { limit: DEFAULT_LIMIT, skip: 0 };
     for (name, value) in &asked.0 {
         let number = value.parse().ok().filter(|number| (1..=MAX_LIMIT).contains(number));
-        match number.filter(|_| name == "limit") {
-            Some(number) => limit = number,
-            None => {
-                let known = format!("only limit is known here, 1 to {MAX_LIMIT}");
+        match (name.as_str(), number) {
+            ("limit", Some(number)) => part.limit = number,
+            ("cursor", Some(number)) => part.skip = number,
+            _ => {
+                let known = format!(
+                    "only limit (1 to {MAX_LIMIT}) and cursor (the `next` of the page before) are known here"
+                );
                 return Err(Refused::query(&format!("{name}={value}"), &known));
             }
         }
     }
-    Ok(limit)
+    Ok(part)
+}
+
+impl Part {
+    /// How many of the first ones are needed for it.
+    pub(super) fn needs(self) -> usize {
+        self.skip + self.limit
+    }
+
+    /// It, of a list of those. What changes between two pages may be missed or come twice.
+    pub(super) fn of<T>(self, mut list: List<T>) -> List<T> {
+        list.items.drain(..self.skip.min(list.items.len()));
+        list.next = list.truncated.then(|| self.needs().to_string());
+        list
+    }
 }
 
 /// Which resources of a list are asked for: `limit`, `cursor` and `labelSelector`.
@@ -175,4 +199,28 @@ pub(super) fn etag(metadata: &Metadata) -> HeaderMap {
     let tag = metadata.revision.map(|revision| format!("\"{revision}\""));
     let value = tag.and_then(|tag| HeaderValue::from_str(&tag).ok());
     value.map(|value| (header::ETAG, value)).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_leaves_out_what_was_told_and_says_where_the_next_begins() {
+        let asked = |query: &[(&str, &str)]| {
+            let query = query.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+            part(&axum::extract::Query(query.collect())).map_err(|_| ())
+        };
+        let second = asked(&[("limit", "2"), ("cursor", "2")]).unwrap();
+        assert_eq!(second.needs(), 4);
+        let list = |truncated| List { items: vec![0, 1, 2, 3], truncated, next: None };
+        let told = second.of(list(true));
+        assert_eq!((told.items, told.next.as_deref()), (vec![2, 3], Some("4")));
+        assert_eq!(second.of(list(false)).next, None, "it is the last one");
+        let beyond = asked(&[("cursor", "9")]).unwrap().of(list(false));
+        assert_eq!((beyond.items, beyond.next), (vec![], None));
+        for bad in [("cursor", "0"), ("cursor", "x"), ("limit", "0"), ("colour", "red")] {
+            assert!(asked(&[bad]).is_err(), "{bad:?}");
+        }
+    }
 }
