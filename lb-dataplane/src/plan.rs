@@ -25,7 +25,7 @@ use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::num::NonZero;
 
-use lb_dataplane_common::service::{BackendEntry, ServiceEntry};
+use lb_dataplane_common::service::{BackendEntry, SERVICE_BOUNDS_BACKENDS, ServiceEntry};
 
 pub use self::access::Prefix;
 use self::access::Prefixes;
@@ -324,13 +324,18 @@ impl Served {
                 slot.insert(self.place(name, backend, known.remove(&name), id, steps)?);
             }
         }
-        let ring = ring(service, &backends);
+        let mut ring = ring(service, &backends);
+        let ring_len = ring.len() as u32;
+        if bounds(service) & SERVICE_BOUNDS_BACKENDS != 0 && ring_len != 0 {
+            ring::append_takers(&mut ring);
+        }
         let access = access::prefixes(id, &service.access);
         let nothing = Prefixes::new();
         let old_access = old.as_ref().map_or(&nothing, |held| &held.access);
         let room = (&mut self.access, self.limits.access);
         access::write(old_access, &access, room, steps)?;
         let mut entry = self.entry(id, service, &ring, old.as_ref(), steps)?;
+        entry.ring_len = ring_len;
         entry.flags = access::flags(&access) | bounds(service);
         if old.as_ref().is_none_or(|held| held.entry != entry) {
             self.announce(address, key, entry, old.is_none(), steps);
@@ -344,7 +349,7 @@ impl Served {
         if let Some(held) = &old
             && held.entry.ring_base != entry.ring_base
         {
-            self.rings.give_back(held.entry.ring_base, held.entry.ring_len);
+            self.rings.give_back(held.entry.ring_base, held.ring.len() as u32);
         }
         self.part_with(known, steps);
         access::remove(old_access, &access, &mut self.access, steps);
@@ -401,7 +406,7 @@ impl Served {
         old: Option<&Held>,
         steps: &mut Vec<Step>,
     ) -> Result<ServiceEntry, PlanError> {
-        let ring_len = u32::try_from(ring.len()).unwrap_or(u32::MAX);
+        let ring_len = ring.len() as u32;
         let ring_base = match old {
             Some(held) if held.ring == ring => held.entry.ring_base,
             _ if ring.is_empty() => 0,
@@ -415,7 +420,7 @@ impl Served {
         Ok(ServiceEntry {
             id,
             ring_base,
-            ring_len,
+            ring_len: 0,
             algorithm: algorithm(service.algorithm),
             flags: 0,
             mode: mode(service.mode),
@@ -456,7 +461,7 @@ impl Served {
                 steps.push(Step::RemoveService { key: address_key(address) });
             }
         }
-        self.rings.give_back(held.entry.ring_base, held.entry.ring_len);
+        self.rings.give_back(held.entry.ring_base, held.ring.len() as u32);
         self.service_ids.give_back(held.entry.id);
         access::remove(&held.access, &Prefixes::new(), &mut self.access, steps);
         self.part_with(held.backends, steps);

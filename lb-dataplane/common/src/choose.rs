@@ -17,8 +17,9 @@ use crate::pipeline::{Arrival, NO_VIP, Scratch, claim, peer_key, vip_flags};
 use crate::reason::Reason;
 use crate::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH, AccessKey, Affinity,
-    AffinityKey, BackendEntry, MODE_NAT, RangeKey, SERVICE_ADMITS_LISTED, SERVICE_BOUNDS_BACKENDS,
-    SERVICE_BOUNDS_FLOWS, SERVICE_HASHES_WHEN_FULL, SERVICE_REFUSES_LISTED, ServiceEntry, VipKey,
+    AffinityKey, BackendEntry, MODE_L2, MODE_NAT, RangeKey, SERVICE_ADMITS_LISTED,
+    SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS, SERVICE_HASHES_WHEN_FULL,
+    SERVICE_REFUSES_LISTED, ServiceEntry, VipKey,
 };
 use crate::tables::{FamilyTables, InsertError, Tables};
 
@@ -70,7 +71,7 @@ pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
         None => choose(tables, arrival, service)?,
     };
     if service.flags & SERVICE_BOUNDS_BACKENDS != 0 {
-        id = with_room(tables, service, id)?;
+        id = with_room(tables, service, key, id)?;
     }
     let backend = tables.backend(id).ok_or(Reason::TableFault)?;
     let is_direct = u32::from(service.mode) != MODE_NAT;
@@ -91,6 +92,9 @@ pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
     if is_direct && backend.sources_len != 0 {
         let source = tables.source(backend.sources_base).ok_or(Reason::TableFault)?;
         made.after.source = A::from_bytes(source.address);
+    } else if is_direct && u32::from(service.mode) != MODE_L2 {
+        // The packets around would claim to be the client's for as long as the flow lasts.
+        return Err(Reason::NoBackend);
     }
     made.affinity = service.affinity;
     made.when_full = u32::from(service.flags & SERVICE_HASHES_WHEN_FULL);
@@ -341,34 +345,47 @@ fn admit<A: Family, T: Tables>(
     Ok(STATE_CLIENT_COUNTED)
 }
 
-/// Backends that are looked at for one that may have another flow.
+/// Backends that are looked at, beside the chosen one, for one that may have another flow.
 const ROOM_TRIES: u32 = 16;
 
-/// The chosen backend if it may have another flow, or else the first one that may, from a place in the ring on that the
-/// chosen one names.
+/// The chosen backend if it may have another flow, or else the first one that may, of as many as are looked at in the list
+/// behind the ring. Where that begins is the flow's own, and moves on with each try: who tries again meets others.
 #[inline(always)]
-fn with_room<T: Tables>(tables: &T, service: &ServiceEntry, chosen: u32) -> Result<u32, Reason> {
-    let mut id = chosen;
+fn with_room<A: Family, T: Tables>(
+    tables: &T,
+    service: &ServiceEntry,
+    key: &FlowKey<A>,
+    chosen: u32,
+) -> Result<u32, Reason> {
+    if has_room(tables, chosen)? {
+        return Ok(chosen);
+    }
+    let list = service.ring_base.wrapping_add(service.ring_len);
+    let takers = tables.ring(list).ok_or(Reason::TableFault)?;
+    if takers == 0 || service.ring_len == 0 {
+        return Err(Reason::BackendsFull);
+    }
+    let moved = tables.next_number().wrapping_mul(ROOM_TRIES);
+    let mut place = FlowHash::of(key).for_route().wrapping_add(moved) % takers;
     let mut tries = 0;
     while tries < ROOM_TRIES {
-        let backend = tables.backend(id).ok_or(Reason::TableFault)?;
-        if backend.max_flows == 0 || tables.load(id) < u64::from(backend.max_flows) {
+        let id = tables.ring(list.wrapping_add(1).wrapping_add(place));
+        let id = id.ok_or(Reason::TableFault)?;
+        if has_room(tables, id)? {
             return Ok(id);
         }
-        if service.ring_len == 0 {
-            break;
-        }
-        // From a place of its own for each: those who find a backend full are spread over the others.
-        let place = chosen.wrapping_mul(PLACES_APART).wrapping_add(tries) % service.ring_len;
-        let index = service.ring_base.wrapping_add(place);
-        id = tables.ring(index).ok_or(Reason::TableFault)?;
+        place = place.wrapping_add(1) % takers;
         tries += 1;
     }
     Err(Reason::BackendsFull)
 }
 
-/// A distance after which places lie far apart, whatever the ring's length: 2^32 / phi.
-const PLACES_APART: u32 = 0x9e37_79b9;
+/// Whether a backend may have another flow.
+#[inline(always)]
+fn has_room<T: Tables>(tables: &T, id: u32) -> Result<bool, Reason> {
+    let backend = tables.backend(id).ok_or(Reason::TableFault)?;
+    Ok(backend.max_flows == 0 || tables.load(id) < u64::from(backend.max_flows))
+}
 
 /// Ports that are tried for a new flow: with nine of ten in use, chance alone would fail it once in a thousand times.
 const PORT_TRIES: u32 = 64;

@@ -47,7 +47,7 @@ pub struct ServiceEntry {
     /// First word of this service's ring in `RINGS`.
     pub ring_base: u32,
     /// Words in the ring: a prime where it is indexed by a hash, the turns of a round elsewhere, 0 where nothing takes new
-    /// flows.
+    /// flows. Where backends are bounded, the number of backends in it and each of their ids once follow.
     pub ring_len: u32,
     /// One of the `ALGORITHM_*` constants.
     pub algorithm: u8,

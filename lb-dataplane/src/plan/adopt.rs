@@ -9,7 +9,7 @@ use lb_dataplane_common::service::{
 use super::access::{Prefix, Prefixes};
 use super::entries::{address, address_of};
 use super::ranges::{self, PortPrefix, Ranges};
-use super::{Backends, Held, Limits, Place, Served};
+use super::{Backends, Held, Limits, Place, Served, ring};
 use crate::table::{Protocol, ServiceKey};
 
 impl Served {
@@ -53,13 +53,12 @@ impl Served {
                 served.addresses.entry(address).or_insert(0);
                 continue;
             };
-            let words = entry.ring_base..entry.ring_base.saturating_add(entry.ring_len);
-            let ring: Vec<u32> = words.filter_map(&ring_word).collect();
+            let ring = ring::words(&entry, &ring_word);
             let backends = by_service.remove(&entry.id).unwrap_or_default();
             let access = by_id.remove(&entry.id).unwrap_or_default();
             let ranges = by_first.remove(&vip).unwrap_or_default();
             let more_ports = ranges::more_ports(&ranges);
-            served.rings.reserve(entry.ring_base, entry.ring_len);
+            served.rings.reserve(entry.ring_base, ring.len() as u32);
             *served.addresses.entry(address).or_insert(0) += 1;
             let held = Held { wanted: None, entry, ring, backends, access, more_ports, ranges };
             served.services.insert(key, held);

@@ -1,5 +1,9 @@
 //! The ring of a service: backend ids, those of backends with a greater weight more often.
 
+use std::collections::BTreeSet;
+
+use lb_dataplane_common::service::{SERVICE_BOUNDS_BACKENDS, ServiceEntry};
+
 use super::{Backends, PlanError};
 use crate::maglev;
 use crate::table::{Algorithm, Backend, Service, ServiceKey};
@@ -43,6 +47,24 @@ pub(super) fn ring(service: &Service, backends: &Backends) -> Vec<u32> {
     places.into_iter().filter_map(|place| ids[place as usize]).collect()
 }
 
+/// Appends how many backends a ring has, and each of them once: where one is full, others are looked for there.
+pub(super) fn append_takers(ring: &mut Vec<u32>) {
+    let takers: BTreeSet<u32> = ring.iter().copied().collect();
+    ring.push(takers.len() as u32);
+    ring.extend(takers);
+}
+
+/// The words of the ring that an entry names, with what is behind it.
+pub(super) fn words(entry: &ServiceEntry, word: impl Fn(u32) -> Option<u32>) -> Vec<u32> {
+    let end = entry.ring_base.saturating_add(entry.ring_len);
+    let behind = if entry.flags & SERVICE_BOUNDS_BACKENDS == 0 || entry.ring_len == 0 {
+        0
+    } else {
+        word(end).map_or(0, |takers| takers.saturating_add(1))
+    };
+    (entry.ring_base..end.saturating_add(behind)).map_while(word).collect()
+}
+
 /// The turns of all backends with these weights in a round of round robin.
 #[must_use]
 pub fn turns(weights: &[u8]) -> usize {
@@ -81,6 +103,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn backends_are_listed_once_behind_the_ring() {
+        let mut ring = vec![7, 3, 7, 7, 5];
+        append_takers(&mut ring);
+        assert_eq!(ring, [7, 3, 7, 7, 5, 3, 3, 5, 7]);
+    }
 
     #[test]
     fn turns_are_spread_over_the_round() {

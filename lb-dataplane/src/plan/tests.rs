@@ -95,7 +95,8 @@ impl Maps {
 
     fn note(&mut self) {
         for (_, entry) in self.services.values() {
-            self.read.extend((entry.ring_base..entry.ring_base + entry.ring_len).map(|i| (i, ())));
+            let words = ring::words(entry, |index| self.rings.get(&index).copied()).len() as u32;
+            self.read.extend((entry.ring_base..entry.ring_base + words).map(|i| (i, ())));
         }
         for backend in self.backends.values() {
             self.sources_read.extend(sources(backend).map(|index| (index, ())));
@@ -105,7 +106,10 @@ impl Maps {
     /// No packet sees a service whose ring names a backend that is not there.
     fn check(&self) {
         for (key, entry) in self.services.values() {
-            for index in entry.ring_base..entry.ring_base + entry.ring_len {
+            let words = ring::words(entry, |index| self.rings.get(&index).copied()).len() as u32;
+            let end = entry.ring_base + entry.ring_len;
+            // All but the number of those that follow.
+            for index in (entry.ring_base..entry.ring_base + words).filter(|i| *i != end) {
                 let backend = self.rings.get(&index).and_then(|id| self.backends.get(id));
                 let is_its_own =
                     backend.is_some_and(|b| b.flags & BACKEND_IN_USE != 0 && b.service == entry.id);
@@ -166,7 +170,8 @@ fn backend(n: u8, takes_new_flows: bool) -> Backend {
         port: 8080,
         weight: 1,
         state,
-        max_flows: None,
+        // Rings with a list behind them, and rings without.
+        max_flows: NonZero::new(u32::from(n / 6)),
         sources: [].into(),
     }
 }

@@ -136,6 +136,27 @@ fn a_backend_has_as_many_flows_as_it_may_and_the_others_take_the_rest() {
 }
 
 #[test]
+fn no_flow_is_refused_while_one_of_sixteen_backends_has_room() {
+    for hook in BOTH {
+        for [vip, clients, backends] in &FAMILIES[..1] {
+            for algorithm in [Maglev, SourceHash] {
+                let mut scene = Scene::new();
+                scene.bounds = [0, 0, 2];
+                let backends: Vec<_> = (1..=16).map(|n| at(backends, n, 8080)).collect();
+                let backends: Vec<_> = backends.iter().map(String::as_str).collect();
+                scene.serve(vip, Tcp, algorithm, &backends);
+                for n in 0..32 {
+                    let (reason, _) = begin(&mut scene, hook, &at(clients, 5, 40_000 + n), vip);
+                    assert_eq!(reason, Reason::ForwardedToBackend, "{hook:?} {algorithm:?} {n}");
+                }
+                let (reason, _) = begin(&mut scene, hook, &at(clients, 5, 41_000), vip);
+                assert_eq!(reason, Reason::BackendsFull, "{hook:?} {vip} {algorithm:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn datagrams_flows_count_too() {
     for hook in BOTH {
         let [vip, clients, backends] = FAMILIES[0];

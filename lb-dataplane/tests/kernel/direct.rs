@@ -1,5 +1,7 @@
 //! Direct server return: packets reach a backend as they came, in a frame to its MAC or within another packet.
 
+use std::time::Instant;
+
 use lb_dataplane::Reason;
 use lb_dataplane::table::Algorithm::Maglev;
 use lb_dataplane::table::Mode::{self, Gue, IpInIp, L2};
@@ -177,13 +179,22 @@ fn what_is_too_long_with_the_headers_around_it_is_not_sent() {
             let header_len = if vip.starts_with('[') { 40 } else { 20 };
             for (mode, overhead) in [(L2, 0), (IpInIp, header_len), (Gue, header_len + 8)] {
                 let mut scene = scene(mode, family);
+                let mut punts = scene.get().take_punts().unwrap().unwrap();
+                while punts.next_answer(Instant::now()).is_some() {}
                 let most = 1500 - overhead - header_len - 20;
                 let sent = packet(ACK, &at(client, 40_000), &at(vip, 80));
                 let whole = Frame { fragment: 0x4000, ..sent };
                 let fits = scene.send(hook, &whole.clone().payload(most));
                 assert_eq!(fits.reason, reason(mode), "{hook:?} {mode:?} {vip}");
-                let longer = scene.send(hook, &whole.payload(most + 1));
-                assert_eq!(longer.reason, Reason::FlowTooBig, "{hook:?} {mode:?} {vip}");
+                for fragment in [0x4000, 0] {
+                    let longer = Frame { fragment, ..whole.clone().payload(most + 1) };
+                    let longer = scene.send(hook, &longer);
+                    assert_eq!(longer.reason, Reason::FlowTooBig, "{hook:?} {mode:?} {vip}");
+                    let answer = punts.next_answer(Instant::now()).expect("its sender is told");
+                    let mtu = (1500 - overhead as u16).to_be_bytes();
+                    let at = if header_len == 40 { 6 } else { 26 };
+                    assert_eq!(answer.packet[at..at + 2], mtu, "{hook:?} {mode:?} {vip}");
+                }
                 let old = scene.send(hook, &packet(ACK, &at(client, 1), &at(vip, 80)).ttl(1));
                 assert_eq!(old.reason, Reason::FlowTtlExpired, "{hook:?} {mode:?} {vip}");
             }

@@ -60,7 +60,8 @@ fn forward<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
     };
     let len = packet_len(packet, ip, transport) + overhead;
     if found == Found::Member && len > u32::from(member.mtu) {
-        if ip.must_stay_whole && may_tell {
+        // Also of a packet that may be fragmented: nobody does that here, and silence would last.
+        if may_tell {
             let room = u32::from(member.mtu).saturating_sub(overhead);
             packet.punt(Reason::FlowTooBig, QUOTED, room as u16);
         }

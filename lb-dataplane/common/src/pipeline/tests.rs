@@ -6,7 +6,7 @@ use super::*;
 use crate::frame::{ACK, Carries, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
 use crate::model::{ModelPacket, ModelTables, folded, serving, serving_any};
 use crate::reason::{Contract, Kind};
-use crate::service::{ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN};
+use crate::service::{ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, MODE_GUE, MODE_IP_IN_IP, MODE_L2};
 
 const VIP: [u8; 4] = [192, 0, 2, 1];
 const BACKENDS: [[u8; 4]; 3] = [[10, 2, 0, 1], [10, 2, 0, 2], [10, 2, 0, 3]];
@@ -270,4 +270,19 @@ fn a_full_table_leaves_no_half_flow() {
     assert_eq!(send(1), Reason::ForwardedToBackend);
     assert_eq!(send(2), Reason::FlowTableFull);
     assert_eq!(tables.keys().len(), 2);
+}
+
+#[test]
+fn no_flow_begins_in_a_tunnel_whose_own_address_is_not_known() {
+    for (mode, expected) in [
+        (MODE_L2, Reason::ForwardedDirectly),
+        (MODE_IP_IN_IP, Reason::NoBackend),
+        (MODE_GUE, Reason::NoBackend),
+    ] {
+        let mut tables = serving(VIP, ALGORITHM_MAGLEV, &BACKENDS);
+        tables.services.values_mut().for_each(|service| service.mode = mode as u8);
+        let frame = packet(SYN, "10.1.0.1:1000", "192.0.2.1:80");
+        let outcome = process(&mut ModelPacket::<true>::new(frame.bytes()), &tables);
+        assert_eq!(outcome.reason, expected, "{mode}");
+    }
 }
