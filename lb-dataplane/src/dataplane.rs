@@ -27,7 +27,7 @@ pub use self::age::AGE_BATCH;
 use self::one_arm::OneArm;
 pub use self::punts::Punts;
 use crate::error::{ApplyError, AttachError, OpenError, ReadError};
-use crate::fib::{Fib, FibError, FibRoute, FibUpdate};
+use crate::fib::{Audit, Fib, FibError, FibLookup, FibRoute, FibUpdate, FibUsage, Packet};
 use crate::mapped::Mapped;
 use crate::pins::Pins;
 use crate::plan::Served;
@@ -331,6 +331,29 @@ impl Dataplane {
     #[must_use]
     pub fn fib_routes(&self, limit: usize) -> Vec<FibRoute> {
         self.fib.routes(limit)
+    }
+
+    /// What a packet meets, found in the tables that packets read: of a flow's first direction, as the packet path sees it.
+    #[must_use]
+    pub fn fib_lookup(&self, packet: &Packet) -> FibLookup {
+        routes::lookup(&self.fib, packet)
+    }
+
+    /// Holds the tables that packets read against the routes, address by address; with `repair`, what differs is written
+    /// again. Takes about half a second and 100 MB with a million routes; packets do not notice.
+    pub fn fib_audit(&mut self, repair: bool) -> Audit {
+        self.fib.audit(repair)
+    }
+
+    /// Every route with its group, in no particular order.
+    pub fn fib_table(&self) -> impl Iterator<Item = (IpAddr, u8, u32)> + '_ {
+        self.fib.table()
+    }
+
+    /// What of the FIB's memory is in use.
+    #[must_use]
+    pub fn fib_usage(&self) -> FibUsage {
+        self.fib.usage()
     }
 
     /// Packets by how they ended, in the order of [`Reason::ALL`], zeroes included.

@@ -16,11 +16,15 @@
 //! A group's word changes in place, so a gateway's new MAC is one store, whatever the number of routes.
 
 mod adopt;
+mod audit;
 mod buckets;
 mod groups;
+mod lookup;
+mod memory;
 mod node;
 mod pool;
 mod slots;
+mod space;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -30,12 +34,15 @@ mod trie;
 
 use std::net::IpAddr;
 
+pub use self::audit::{Audit, Difference};
 pub use self::groups::GroupError;
 use self::groups::Groups;
+pub use self::lookup::{FibLookup, Packet};
 use self::slots::Slots;
 use self::table::{Bits, Table};
 use self::trie::Trie;
 use crate::mapped::Mapped;
+use crate::sys;
 
 /// A change to the FIB. Groups are named by the caller; a route names a group that is there already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +116,29 @@ pub struct FibRoute {
     pub action: Action,
 }
 
+/// What of the FIB's memory is in use, and what was done to it since this process took it over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FibUsage {
+    /// Routes of IPv4 and of IPv6.
+    pub routes: [usize; 2],
+    /// Next-hop groups.
+    pub groups: usize,
+    /// Ways out that groups name.
+    pub members: usize,
+    /// Chunks of the IPv4 second level: /24 blocks with longer routes.
+    pub chunks: usize,
+    /// Chunks that there are.
+    pub chunks_max: usize,
+    /// Their bytes: in use, and all that there are.
+    pub chunk_bytes: (usize, usize),
+    /// Bytes of IPv6 nodes: in use, and all that there are.
+    pub node_bytes: (usize, usize),
+    /// Changes made.
+    pub updates: u64,
+    /// Changes refused: a table was full.
+    pub refused: u64,
+}
+
 /// Why an update was refused. Nothing was written for it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FibError {
@@ -169,7 +199,7 @@ pub struct Arrays {
     pub l1: Mapped,
     /// `FIB4_L2`: chunks of 256 words.
     pub l2: Mapped,
-    /// `FIB6_ROOT`: one 64-bit word per /24 below 2000::/3, and per /16 elsewhere.
+    /// `FIB6_ROOT`: one 64-bit word per /24 below 2000::/3, and per /16 elsewhere; then the shortcuts.
     pub root6: Mapped,
     /// `FIB6_NODES`: 64-bit words of nodes.
     pub nodes6: Mapped,
@@ -184,6 +214,15 @@ pub struct Arrays {
 /// Waits until no packet reads what was unlinked before: a grace period.
 pub type Grace = fn();
 
+/// The grace period of programs that run in this host's kernel.
+pub fn grace_period() {
+    // Without grace periods an index could be reused while a packet still reads it, for some microseconds: the packet
+    // would take a wrong way, and nothing worse. The service tables, where it matters more, refuse to go on.
+    if let Err(error) = sys::grace_period() {
+        tracing::warn!(%error, "cannot wait for running programs (membarrier)");
+    }
+}
+
 /// How many updates ahead slots are fetched: about as many as one memory access takes time for.
 const AHEAD: usize = 8;
 
@@ -195,6 +234,8 @@ pub struct Fib {
     groups: Groups,
     routes: Table<u32>,
     routes6: Table<u128>,
+    updates: u64,
+    refused: u64,
 }
 
 impl Fib {
@@ -207,7 +248,8 @@ impl Fib {
         let (trie, mut live6) = adopt::trie(root6, nodes6, grace);
         live.append(&mut live6);
         let groups = adopt::groups(groups, buckets, members, &live, grace);
-        Self { slots, trie, groups, routes: Table::new(), routes6: Table::new() }
+        let (routes, routes6) = (Table::new(), Table::new());
+        Self { slots, trie, groups, routes, routes6, updates: 0, refused: 0 }
     }
 
     /// Makes changes in order: all that can be made, whatever becomes of the others.
@@ -241,6 +283,13 @@ impl Fib {
     ///
     /// What cannot be done is refused as a whole: the tables are as before.
     pub fn update(&mut self, update: &FibUpdate) -> Result<(), FibError> {
+        let done = self.carry_out(update);
+        self.updates += u64::from(done.is_ok());
+        self.refused += u64::from(done.is_err());
+        done
+    }
+
+    fn carry_out(&mut self, update: &FibUpdate) -> Result<(), FibError> {
         match update {
             FibUpdate::Group { id, action } => {
                 self.groups.put(*id, action).map_err(|source| FibError::Group { id: *id, source })
@@ -255,10 +304,30 @@ impl Fib {
 
     /// Ends adoption: what the previous process left and nobody renewed falls to the routes that cover it, or is gone.
     pub fn synced(&mut self) {
-        let Self { slots, trie, groups, routes, routes6 } = self;
+        let Self { slots, trie, groups, routes, routes6, .. } = self;
         slots.drop_stale(|network, len| routes.covering(groups, network, 0..len));
         trie.drop_stale(|network, len, floor| routes6.covering(groups, network, floor..len));
         groups.drop_stale();
+    }
+
+    /// Every route with its group, in no particular order.
+    pub fn table(&self) -> impl Iterator<Item = (IpAddr, u8, u32)> + '_ {
+        self.routes.all().chain(self.routes6.all())
+    }
+
+    /// What of the memory is in use.
+    pub fn usage(&self) -> FibUsage {
+        FibUsage {
+            routes: [self.routes.len(), self.routes6.len()],
+            groups: self.groups.len(),
+            members: self.groups.members(),
+            chunks: self.slots.used(),
+            chunks_max: self.slots.chunks(),
+            chunk_bytes: self.slots.bytes(),
+            node_bytes: self.trie.bytes(),
+            updates: self.updates,
+            refused: self.refused,
+        }
     }
 
     /// Number of routes.
@@ -269,11 +338,6 @@ impl Fib {
     /// Whether there are no routes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Bytes of the memory for IPv6 nodes that are in use, and all of them.
-    pub fn node_bytes(&self) -> (usize, usize) {
-        self.trie.bytes()
     }
 
     /// The routes in order of their prefixes, at most `limit`, with what the mapped memory says of each.

@@ -69,7 +69,7 @@ impl Kernel {
         let arrays = Arrays {
             l1: array("FIB4_L1", 16_384),
             l2: array("FIB4_L2", 64),
-            root6: array("FIB6_ROOT", 4224),
+            root6: array("FIB6_ROOT", 4736),
             nodes6: array("FIB6_NODES", 64),
             groups: array("FIB_GROUPS", 8),
             buckets: array("FIB_BUCKETS", 8),

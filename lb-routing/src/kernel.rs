@@ -1,8 +1,10 @@
 //! The kernel's side, over netlink: what it has (watcher), and routes of ours in it (installer).
 
+mod ask;
 mod decode;
 mod encode;
 mod install;
+mod rule;
 mod socket;
 mod watch;
 
@@ -13,6 +15,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+pub use self::ask::{KernelAnswer, ask};
 pub(crate) use self::install::{Installer, Outcome, Request};
 use self::socket::Socket;
 pub(crate) use self::watch::{Event, Watcher};

@@ -17,12 +17,14 @@ mod tcp;
 mod transport;
 
 pub use lb_routing_proto::config::{ConfigError, Export, Import, PeerConfig, SpeakerConfig};
-pub use lb_routing_proto::fib::{Action, Link, Member, Source, Update};
+pub use lb_routing_proto::fib::{Action, KernelNextHop, Link, Member, Source, Told, Update};
 pub use lb_routing_proto::policy;
 pub use lb_routing_proto::speaker::{Clear, Explanation, Hearer, PathStatus, PeerStatus, State};
 pub use lb_routing_proto::wire::{AsPath, Attributes, Family, Origin};
 
-pub use self::kernel::{KernelError, OWN_METRIC, RTPROT_LBD, cleanup, default_router_id};
+pub use self::kernel::{
+    KernelAnswer, KernelError, OWN_METRIC, RTPROT_LBD, ask, cleanup, default_router_id,
+};
 pub use self::router::{
     ConfigureError, FibBatch, Peers, RouterConfig, RouterHandle, SpawnError, spawn,
 };

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 use lb_routing_proto::config::{self, ConfigError, PeerConfig, SpeakerConfig};
-use lb_routing_proto::fib::{Link, Update};
+use lb_routing_proto::fib::{Link, Told, Update};
 use lb_routing_proto::speaker::{Clear, Explanation, PathStatus, PeerStatus};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -110,6 +110,7 @@ pub enum FibBatch {
 pub struct RouterHandle {
     commands: mpsc::Sender<Command>,
     links: watch::Receiver<Vec<Link>>,
+    rules: watch::Receiver<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -121,6 +122,8 @@ enum Command {
     Configure(Box<Peers>, oneshot::Sender<Result<(), ConfigureError>>),
     Clear(IpAddr, Clear, oneshot::Sender<bool>),
     Explain(IpNetwork, oneshot::Sender<Explanation>),
+    Lookup(IpAddr, oneshot::Sender<Option<Told>>),
+    Told(oneshot::Sender<Vec<(IpNetwork, u32)>>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -142,9 +145,10 @@ pub async fn spawn(
     let (commands, command_rx) = mpsc::channel(COMMANDS);
     let (batches, batch_rx) = mpsc::channel(BATCHES);
     let (links_tx, links) = watch::channel(Vec::new());
-    let task = Task::new(config, command_rx, batches, links_tx)?;
+    let (rules_tx, rules) = watch::channel(Vec::new());
+    let task = Task::new(config, command_rx, batches, (links_tx, rules_tx))?;
     tokio::spawn(task.run());
-    Ok((RouterHandle { commands, links }, batch_rx))
+    Ok((RouterHandle { commands, links, rules }, batch_rx))
 }
 
 impl RouterHandle {
@@ -195,10 +199,27 @@ impl RouterHandle {
         self.ask(|answer| Command::Routes(limit, answer)).await.unwrap_or_default()
     }
 
+    /// The route of the dataplane's FIB that covers an address, as the router has it.
+    pub async fn lookup(&self, address: IpAddr) -> Option<Told> {
+        self.ask(|answer| Command::Lookup(address, answer)).await.flatten()
+    }
+
+    /// Every route that the dataplane was told, with its group, in no particular order; `None` after a shutdown.
+    pub async fn told(&self) -> Option<Vec<(IpNetwork, u32)>> {
+        self.ask(Command::Told).await
+    }
+
     /// The host's links, sorted by index; empty until the kernel told them.
     #[must_use]
     pub fn links(&self) -> watch::Receiver<Vec<Link>> {
         self.links.clone()
+    }
+
+    /// The kernel's rules by which forwarded packets may take another table than the main one, as `ip rule` shows them.
+    /// While there are any, every packet is the kernel's business.
+    #[must_use]
+    pub fn policy_rules(&self) -> Vec<String> {
+        self.rules.borrow().clone()
     }
 
     /// Ends every session with Cease (RFC 4486) and stops. Routes stay in the kernel, so that traffic

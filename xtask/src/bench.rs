@@ -17,6 +17,8 @@ pub(crate) enum Suite {
     Dataplane,
     /// The speaker beside BIRD, FRR and GoBGP: full tables of real prefixes, feeders lost, hundreds of neighbours
     Bgp,
+    /// Forwarding through namespaces: lbd's FIB beside the kernel's, on TC and on XDP
+    Route,
     /// Traffic through namespaces: lbd beside plain routing, nftables' DNAT and HAProxy
     Traffic,
     /// Changes of the configuration, from the API to the maps, with ten thousand VIPs
@@ -40,13 +42,18 @@ pub(crate) fn run(suite: Suite) -> Result<()> {
             })?;
             run_command(&mut bench("lb-routing", "bgp"))
         }
-        Suite::Traffic | Suite::Config => {
+        Suite::Traffic | Suite::Config | Suite::Route => {
+            let name = match suite {
+                Suite::Config => "config",
+                Suite::Route => "route",
+                Suite::Traffic | Suite::Fib | Suite::Dataplane | Suite::Bgp => "traffic",
+            };
             step("Building the daemon (some minutes the first time)", || {
                 run_command(cargo().args(["build", "--release", "--package", "lb-api", "--bins"]))
             })?;
             let programs = target_dir().join("release");
             run_command(
-                bench("integration", if suite == Suite::Config { "config" } else { "traffic" })
+                bench("integration", name)
                     .env("LBD_BIN", programs.join("lbd"))
                     .env("LBCTL_BIN", programs.join("lbctl")),
             )

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::routes::{NEXT_HOPS, Routes};
+use crate::routes::{NEXT_HOPS, Route};
 
 const INTERFACE: &str = "bench0";
 
@@ -48,8 +48,8 @@ impl Network {
     }
 
     /// The same routes in the kernel's own table.
-    pub(crate) fn fill(&self, routes: &Routes) -> Result<()> {
-        batch(routes.routes.iter().map(|(network, len, next_hop)| {
+    pub(crate) fn fill(&self, routes: &[Route]) -> Result<()> {
+        batch(routes.iter().map(|(network, len, next_hop)| {
             let network = Ipv4Addr::from(*network);
             format!("route add {network}/{len} via {} dev {INTERFACE}", gateway(*next_hop))
         }))

@@ -9,11 +9,11 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use lb_dataplane::fib::{Action, Arrays, Fib, FibUpdate, Member};
+use lb_dataplane::fib::{Action, Arrays, Fib, FibUpdate, Member, grace_period};
 use lb_dataplane::mapped::Mapped;
 
 use crate::network::{Network, gateway, next_hop_mac};
-use crate::routes::{NEXT_HOPS, PROBES, Routes};
+use crate::routes::{NEXT_HOPS, PROBES, Route};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lbd-bench.bpf.o"));
 
@@ -24,11 +24,13 @@ const LOOKUPS6: u32 = 16;
 pub(crate) const BATCH: usize = 4096;
 const PAGE_BYTES: usize = 4096;
 const L2_PAGES: usize = 16_384;
-const ROOT6_PAGES: usize = 4224;
-const NODE6_PAGES: usize = 8192;
-const GROUP_PAGES: usize = 16;
+const ROOT6_PAGES: usize = 4736;
+const NODE6_PAGES: usize = 32_768;
+const GROUP_PAGES: usize = 24;
 const BUCKET_PAGES: usize = 8;
 const MEMBERS: usize = 8192;
+/// What a group's number differs by from another one's with the same member.
+pub(crate) const ALIAS: u32 = NEXT_HOPS;
 const PROGRAMS: [&str; 8] =
     ["empty", "dir", "trie", "kernel", "empty6", "multibit6", "trie6", "kernel6"];
 
@@ -38,7 +40,7 @@ pub(crate) struct Programs {
     destinations: Mapped,
     pub(crate) destinations6: Mapped,
     expected: Mapped,
-    state: Mapped,
+    pub(crate) state: Mapped,
     ifindex: u32,
     mac: [u8; 6],
 }
@@ -66,8 +68,8 @@ impl Programs {
             members: map(&ebpf, "FIB_MEMBERS", MEMBERS * 40)?,
         };
         let probe_bytes = PROBES * 4;
-        let programs = Self {
-            fib: Fib::adopt(arrays, || {}),
+        let mut programs = Self {
+            fib: Fib::adopt(arrays, grace_period),
             destinations: map(&ebpf, "DESTINATIONS", probe_bytes)?,
             destinations6: map(&ebpf, "DESTINATIONS6", PROBES * 16)?,
             expected: map(&ebpf, "EXPECTED", probe_bytes)?,
@@ -77,12 +79,14 @@ impl Programs {
             mac: network.mac,
         };
         programs.state.words()[2].store(network.ifindex, Relaxed);
+        programs.add_groups()?;
         Ok(programs)
     }
 
-    /// A group for each next hop.
-    pub(crate) fn add_groups(&mut self) -> Result<()> {
-        let groups = (0..NEXT_HOPS).map(|next_hop| {
+    /// A group for each next hop, by its number, and with `ALIAS` another one that does the same.
+    fn add_groups(&mut self) -> Result<()> {
+        let groups = (0..2 * NEXT_HOPS).map(|group| {
+            let next_hop = group % ALIAS;
             let member = Member {
                 ifindex: self.ifindex,
                 source_mac: self.mac,
@@ -91,7 +95,7 @@ impl Programs {
                 mtu: 1500,
                 weight: 1,
             };
-            FibUpdate::Group { id: next_hop, action: Action::Forward(vec![member]) }
+            FibUpdate::Group { id: group, action: Action::Forward(vec![member]) }
         });
         let groups: Vec<FibUpdate> = groups.collect();
         self.fib.apply(&groups)?;
@@ -99,10 +103,9 @@ impl Programs {
     }
 
     /// Through the daemon's own writer, in batches as the router hands them over.
-    pub(crate) fn fill_fib(&mut self, routes: &Routes) -> Result<()> {
-        self.add_groups()?;
+    pub(crate) fn fill_fib(&mut self, routes: &[Route]) -> Result<()> {
         let mut batch = Vec::with_capacity(BATCH);
-        for routes in routes.routes.chunks(BATCH) {
+        for routes in routes.chunks(BATCH) {
             batch.clear();
             batch.extend(routes.iter().map(|(network, len, group)| FibUpdate::Route {
                 prefix: Ipv4Addr::from(*network).into(),
@@ -115,10 +118,10 @@ impl Programs {
     }
 
     /// One syscall a route. Groups lie in the FIB's own table, in the order in which they were made, from 1 on.
-    pub(crate) fn fill_trie(&mut self, routes: &Routes) -> Result<()> {
+    pub(crate) fn fill_trie(&mut self, routes: &[Route]) -> Result<()> {
         let trie = self.ebpf.map_mut("TRIE").context("TRIE")?;
         let mut trie: LpmTrie<&mut MapData, u32, u32> = trie.try_into()?;
-        for (network, len, next_hop) in &routes.routes {
+        for (network, len, next_hop) in routes {
             trie.insert(&Key::new(u32::from(*len), network.to_be()), next_hop + 1, 0)?;
         }
         Ok(())
@@ -143,25 +146,30 @@ impl Programs {
     }
 
     /// Looks every destination up once; nanoseconds per lookup, the loop included.
-    pub(crate) fn run(&mut self, name: &str) -> Result<f64> {
-        let program: &Xdp = self.ebpf.program(name).context("no such program")?.try_into()?;
-        let state = self.state.words();
-        state[0].store(0, Relaxed);
-        state[1].store(0, Relaxed);
-        let packet = [0; 64];
-        let lookups = if name.ends_with('6') { LOOKUPS6 } else { LOOKUPS };
-        let runs = PROBES as u32 / lookups;
-        let options =
-            TestRunOptions { data_in: Some(&packet), repeat: runs, ..TestRunOptions::default() };
-        let result = program.test_run(options)?;
-        let (done, wrong) = (state[0].load(Relaxed), state[1].load(Relaxed));
-        ensure!(
-            wrong == 0,
-            "{name}: {wrong} of {done} lookups found something else than the reference"
-        );
-        ensure!(done as usize == PROBES, "{name}: only {done} lookups were made");
-        Ok(result.duration.as_nanos() as f64 / f64::from(lookups))
+    pub(crate) fn run(&self, name: &str) -> Result<f64> {
+        run(&self.ebpf, &self.state, name)
     }
+}
+
+/// The same, for those who have the writer elsewhere.
+pub(crate) fn run(ebpf: &Ebpf, state: &Mapped, name: &str) -> Result<f64> {
+    let program: &Xdp = ebpf.program(name).context("no such program")?.try_into()?;
+    let state = state.words();
+    state[0].store(0, Relaxed);
+    state[1].store(0, Relaxed);
+    let packet = [0; 64];
+    let lookups = if name.ends_with('6') { LOOKUPS6 } else { LOOKUPS };
+    let runs = PROBES as u32 / lookups;
+    let options =
+        TestRunOptions { data_in: Some(&packet), repeat: runs, ..TestRunOptions::default() };
+    let result = program.test_run(options)?;
+    let (done, wrong) = (state[0].load(Relaxed), state[1].load(Relaxed));
+    ensure!(
+        wrong == 0,
+        "{name}: {wrong} of {done} lookups found something else than the reference"
+    );
+    ensure!(done as usize == PROBES, "{name}: only {done} lookups were made");
+    Ok(result.duration.as_nanos() as f64 / f64::from(lookups))
 }
 
 fn map(ebpf: &Ebpf, name: &str, bytes: usize) -> Result<Mapped> {

@@ -15,6 +15,7 @@ pub(crate) struct Routes {
     pub(crate) routes: Vec<Route>,
     /// Destinations with the next hop that each is to find.
     pub(crate) probes: Vec<(u32, u32)>,
+    known: Reference,
 }
 
 impl Routes {
@@ -30,24 +31,38 @@ impl Routes {
                 routes.push((address, len, random.below(NEXT_HOPS)));
             }
         }
+        Self::of(routes, &mut random)
+    }
+
+    /// The first routes, and destinations spread over them.
+    pub(crate) fn prefix(&self, count: usize, seed: u64) -> Self {
+        Self::of(self.routes[..count].to_vec(), &mut Random(seed))
+    }
+
+    fn of(routes: Vec<Route>, random: &mut Random) -> Self {
         let reference = Reference::new(&routes);
         let probes = (0..PROBES).map(|_| {
-            let (network, len, _) = routes[random.below(count as u32) as usize];
+            let (network, len, _) = routes[random.below(routes.len() as u32) as usize];
             let destination = network | random.next() as u32 & !mask(len);
             (destination, reference.lookup(destination))
         });
         let probes = probes.collect();
-        Self { routes, probes }
+        Self { routes, probes, known: reference }
+    }
+
+    /// Whether there is a route to exactly this prefix.
+    pub(crate) fn routes_have(&self, network: u32, len: u8) -> bool {
+        self.known.by_len[usize::from(len)].contains_key(&network)
     }
 
     /// The same with the first routes only; every destination hits the first of them.
     pub(crate) fn first(&self, count: usize) -> Self {
         // A /24 or shorter that no other route of the large table covers in part, so that both find the same.
-        let reference = Reference::new(&self.routes);
-        let plain = |route: &&Route| route.1 == 24 && reference.lookup(route.0 | 1) == route.2;
+        let plain = |route: &&Route| route.1 == 24 && self.known.lookup(route.0 | 1) == route.2;
         let routes: Vec<Route> = self.routes.iter().filter(plain).take(count).copied().collect();
         let probes = routes.iter().map(|(network, _, next_hop)| (network | 1, *next_hop)).collect();
-        Self { routes, probes }
+        let known = Reference::new(&routes);
+        Self { routes, probes, known }
     }
 }
 

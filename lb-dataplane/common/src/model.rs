@@ -206,6 +206,10 @@ impl FibTables for ModelTables {
 impl Fib6Tables for ModelTables {
     type Node = ();
 
+    fn shortcuts6(&self, _: u32) -> Option<[u64; 4]> {
+        Some([0; 4])
+    }
+
     fn root6(&self, _: u32) -> Option<u64> {
         Some(1)
     }

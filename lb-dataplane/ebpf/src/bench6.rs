@@ -26,7 +26,7 @@ const AF_INET6: u8 = 10;
 static DESTINATIONS6: Array<[u64; WIDE_WORDS]> = Array::with_max_entries(256, BPF_F_MMAPABLE);
 /// Prefix to group, as `FIB6_NODES` has it.
 #[map]
-static TRIE6: LpmTrie<[u64; 2], u32> = LpmTrie::with_max_entries(500_000, BPF_F_NO_PREALLOC);
+static TRIE6: LpmTrie<[u64; 2], u32> = LpmTrie::with_max_entries(2_000_000, BPF_F_NO_PREALLOC);
 
 /// Nothing but the loop.
 #[xdp]

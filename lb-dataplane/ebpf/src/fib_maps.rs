@@ -4,7 +4,7 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use lb_dataplane_common::fib::{FibTables, MemberEntry};
-use lb_dataplane_common::fib6::{Fib6Tables, PAGE_UNITS, ROOT6_WORDS, UNIT_WORDS};
+use lb_dataplane_common::fib6::{Fib6Tables, PAGE_UNITS, ROOT6_MAP_WORDS, UNIT_WORDS};
 
 /// Words in a page.
 const WORDS: usize = lb_dataplane_common::service::PAGE_WORDS;
@@ -17,7 +17,7 @@ static FIB4_L1: Array<[u32; WORDS]> = Array::with_max_entries(16_384, BPF_F_MMAP
 static FIB4_L2: Array<[u32; WORDS]> = Array::with_max_entries(64, BPF_F_MMAPABLE);
 #[map]
 static FIB6_ROOT: Array<[u64; WIDE_WORDS]> =
-    Array::with_max_entries(ROOT6_WORDS / WIDE_WORDS as u32, BPF_F_MMAPABLE);
+    Array::with_max_entries(ROOT6_MAP_WORDS / WIDE_WORDS as u32, BPF_F_MMAPABLE);
 #[map]
 static FIB6_NODES: Array<[u64; WIDE_WORDS]> = Array::with_max_entries(64, BPF_F_MMAPABLE);
 #[map]
@@ -63,6 +63,16 @@ impl Fib6Tables for Fib {
     #[inline(always)]
     fn root6(&self, index: u32) -> Option<u64> {
         wide_word(&FIB6_ROOT, index)
+    }
+
+    #[inline(always)]
+    fn shortcuts6(&self, first: u32) -> Option<[u64; 4]> {
+        let page = FIB6_ROOT.get_ptr(first / WIDE_WORDS as u32)?;
+        // The first of four: the mask tells the verifier so.
+        let place = first as usize % WIDE_WORDS & !3;
+        // SAFETY: the page lives as long as the map, the places are within it, and user space writes whole aligned words.
+        let word = |way: usize| unsafe { (&raw const (*page)[place + way]).read_volatile() };
+        Some([word(0), word(1), word(2), word(3)])
     }
 
     #[inline(always)]

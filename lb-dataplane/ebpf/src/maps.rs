@@ -136,6 +136,11 @@ impl Fib6Tables for Maps {
     }
 
     #[inline(always)]
+    fn shortcuts6(&self, first: u32) -> Option<[u64; 4]> {
+        Fib.shortcuts6(first)
+    }
+
+    #[inline(always)]
     fn node6(&self, unit: u32) -> Option<Node6> {
         Fib.node6(unit)
     }

@@ -16,6 +16,7 @@ use super::groups::{Groups, Pools, Stale};
 use super::node::{Begins, Skip, front_words, group_of, log2_units, node_of, with_node};
 use super::pool::Pool;
 use super::slots::Slots;
+use super::space::Space;
 use super::trie::Trie;
 use crate::mapped::Mapped;
 
@@ -57,8 +58,10 @@ pub(super) fn trie(root: Mapped, nodes: Mapped, grace: Grace) -> (Trie, BTreeSet
         scan.word(word, 0);
     }
     let Scan { live, used, .. } = scan;
-    let space = Ranges::between(&used, units, grace);
-    (Trie::new(root, nodes, space), live)
+    let space = Space::between(&used, units, grace);
+    let trie = Trie::new(root, nodes, space);
+    trie.renew_shortcuts();
+    (trie, live)
 }
 
 /// A walk through the trie.

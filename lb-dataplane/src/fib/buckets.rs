@@ -47,12 +47,6 @@ impl Ranges {
         self.retired.push((base, log2));
     }
 
-    /// How much there is that no group names, of whatever size.
-    pub(super) fn available(&self) -> usize {
-        let free: usize = self.free.iter().zip(0..).map(|(bases, log2)| bases.len() << log2).sum();
-        free + self.retired.iter().map(|(_, log2)| 1 << log2).sum::<usize>()
-    }
-
     fn find(&mut self, log2: u8) -> Option<u32> {
         let fits = (log2..=MAX_LOG2_BUCKETS).find(|l| !self.free[usize::from(*l)].is_empty())?;
         let base = self.free[usize::from(fits)].pop()?;

@@ -1,12 +1,14 @@
 //! Groups and members: what a route's packets meet.
 
+mod inspect;
+
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use lb_dataplane_common::fib::{
-    GROUP_BLACKHOLE, GROUP_BUCKETS, GROUP_KERNEL, GROUP_MEMBER, MEMBER_HAS_GATEWAY,
-    MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED, MemberEntry, group_buckets, group_kind, group_member,
+    GROUP_BLACKHOLE, GROUP_KERNEL, MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED,
+    MemberEntry, group_buckets, group_kind, group_member,
 };
 
 use foldhash::fast::FixedState;
@@ -44,6 +46,8 @@ pub enum GroupError {
 #[derive(Debug)]
 struct Group {
     index: u32,
+    /// What its word is to say.
+    word: u64,
     /// Routes that name it.
     routes: u32,
     members: Vec<MemberEntry>,
@@ -164,7 +168,7 @@ impl Groups {
             }
         };
         self.words.wide_words()[index as usize].store(word, Release);
-        self.by_name.insert(name, Group { index, routes, members: keys, range, buckets });
+        self.by_name.insert(name, Group { index, word, routes, members: keys, range, buckets });
         if let Some((members, range)) = old {
             self.release(&members);
             if let Some((base, log2)) = range {
@@ -189,33 +193,6 @@ impl Groups {
             }
         }
         Ok(())
-    }
-
-    /// What the memory says that packets of a group meet.
-    pub(super) fn read(&self, name: u32) -> Option<Action> {
-        let word = self.words.wide_words()[self.index(name)? as usize].load(Relaxed);
-        let low = (word & 0xffff_ffff) as u32;
-        Some(match (word >> 56) as u8 {
-            GROUP_MEMBER => Action::Forward(vec![self.read_member(low, 1)]),
-            GROUP_BUCKETS => {
-                let base = low as usize;
-                let range = base..base + (1_usize << ((word >> 32) & 0xff));
-                let mut counts: Vec<(u32, u16)> = Vec::new();
-                for bucket in &self.bucket_words.words()[range] {
-                    let member = bucket.load(Relaxed);
-                    match counts.iter_mut().find(|(known, _)| *known == member) {
-                        Some((_, count)) => *count += 1,
-                        None => counts.push((member, 1)),
-                    }
-                }
-                counts.sort_unstable();
-                Action::Forward(
-                    counts.iter().map(|(m, count)| self.read_member(*m, *count)).collect(),
-                )
-            }
-            GROUP_BLACKHOLE => Action::Blackhole,
-            _ => Action::Kernel,
-        })
     }
 
     /// Gives back what a previous process used.
@@ -279,29 +256,6 @@ impl Groups {
             word.store(value, Relaxed);
         }
     }
-
-    fn read_member(&self, index: u32, weight: u16) -> Member {
-        let first = index as usize * MEMBER_WORDS;
-        let mut words = [0; MEMBER_WORDS];
-        for (word, stored) in words.iter_mut().zip(&self.member_words.words()[first..]) {
-            *word = stored.load(Relaxed);
-        }
-        let entry = decode(words);
-        let gateway = if entry.flags & MEMBER_HAS_GATEWAY != 0 {
-            Some(IpAddr::V4(Ipv4Addr::from(entry.gateway)))
-        } else {
-            let gateway = IpAddr::V6(Ipv6Addr::from(entry.gateway6));
-            (entry.flags & MEMBER_HAS_GATEWAY6 != 0).then_some(gateway)
-        };
-        Member {
-            ifindex: entry.ifindex,
-            source_mac: entry.source_mac,
-            destination_mac: (entry.flags & MEMBER_RESOLVED != 0).then_some(entry.destination_mac),
-            gateway,
-            mtu: entry.mtu,
-            weight,
-        }
-    }
 }
 
 /// The members of an action as the kernel holds them, each once, with their weights.
@@ -359,25 +313,4 @@ fn encode(entry: &MemberEntry) -> [u32; MEMBER_WORDS] {
     let (quads, _) = entry.gateway6.as_chunks();
     back.iter_mut().zip(quads).for_each(|(back, quad)| *back = word(*quad));
     words
-}
-
-fn decode(
-    [ifindex, flags_mtu, gateway, w3, w4, w5, back @ ..]: [u32; MEMBER_WORDS],
-) -> MemberEntry {
-    let [f0, f1, m0, m1] = flags_mtu.to_ne_bytes();
-    let [s0, s1, s2, s3] = w3.to_ne_bytes();
-    let [s4, s5, d0, d1] = w4.to_ne_bytes();
-    let [d2, d3, d4, d5] = w5.to_ne_bytes();
-    let mut gateway6 = [0; 16];
-    let (quads, _) = gateway6.as_chunks_mut();
-    quads.iter_mut().zip(back).for_each(|(quad, word)| *quad = word.to_ne_bytes());
-    MemberEntry {
-        ifindex,
-        flags: u16::from_ne_bytes([f0, f1]),
-        mtu: u16::from_ne_bytes([m0, m1]),
-        gateway: gateway.to_ne_bytes(),
-        source_mac: [s0, s1, s2, s3, s4, s5],
-        destination_mac: [d0, d1, d2, d3, d4, d5],
-        gateway6,
-    }
 }

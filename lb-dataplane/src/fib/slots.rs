@@ -41,6 +41,17 @@ impl Slots {
         self.long_routes.len()
     }
 
+    /// Chunks that are in use.
+    pub(super) fn used(&self) -> usize {
+        self.chunks() - self.chunks.available()
+    }
+
+    /// Bytes of the chunks that are in use, and of all.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        const CHUNK: usize = CHUNK_WORDS as usize * size_of::<u32>();
+        (self.used() * CHUNK, self.chunks() * CHUNK)
+    }
+
     /// Fetches what `set` will touch first: random slots in 64 MiB are what filling a table waits for.
     pub(super) fn prefetch(&self, network: u32) {
         prefetch(&self.l1.words()[(network >> 8) as usize]);
@@ -116,13 +127,40 @@ impl Slots {
         for slot in 0..L1_WORDS {
             match self.chunk_of(slot) {
                 Some(chunk) => {
-                    let addresses = slot << 8..;
+                    let addresses = slot << 8..=slot << 8 | 0xff;
                     let words = words(&self.l2, chunk * CHUNK_WORDS, CHUNK_WORDS);
                     words.iter().zip(addresses).for_each(|(word, address)| renew(word, address));
                     self.collapse_if_even(slot, chunk);
                 }
                 None => renew(&self.l1.words()[slot as usize], slot << 8),
             }
+        }
+    }
+
+    /// The first and the second level, as packets read them.
+    pub(super) fn memory(&self) -> (&Mapped, &Mapped) {
+        (&self.l1, &self.l2)
+    }
+
+    /// Writes what addresses are to meet over whatever stands there. Where a whole chunk would be needed and none is left,
+    /// nothing is written.
+    pub(super) fn rewrite(&mut self, first: u32, last: u32, len: u8, group: u32) {
+        let word = if group == NO_GROUP { NO_GROUP } else { word(len, group) };
+        for slot in first >> 8..=last >> 8 {
+            let (from, to) = (first.max(slot << 8), last.min(slot << 8 | 0xff));
+            let is_lost = self.chunk_of(slot).is_some_and(|chunk| chunk as usize >= self.chunks());
+            let is_whole = to - from == 0xff;
+            if is_lost || (is_whole && self.chunk_of(slot).is_none()) {
+                self.l1.words()[slot as usize]
+                    .store(if is_whole { word } else { NO_GROUP }, Relaxed);
+            }
+            if is_whole && self.chunk_of(slot).is_none() {
+                continue;
+            }
+            let Some(chunk) = self.ensure_chunk(slot) else { continue };
+            let place = chunk * CHUNK_WORDS + (from & 0xff);
+            let words = words(&self.l2, place, to - from + 1);
+            words.iter().for_each(|slot| slot.store(word, Relaxed));
         }
     }
 

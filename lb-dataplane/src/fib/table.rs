@@ -80,6 +80,14 @@ impl<A: Bits> Table<A> {
         })
     }
 
+    /// All routes with their groups, in no particular order.
+    pub(super) fn all(&self) -> impl Iterator<Item = (IpAddr, u8, u32)> + '_ {
+        let by_len = (0_u8..).zip(&self.0);
+        by_len.flat_map(|(len, routes)| {
+            routes.iter().map(move |(network, group)| (network.into_addr(), len, *group))
+        })
+    }
+
     /// All routes with their groups, in order.
     pub(super) fn sorted(&self) -> Vec<(A, u8, u32)> {
         let by_len = (0_u8..).zip(&self.0);

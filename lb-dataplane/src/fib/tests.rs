@@ -2,14 +2,14 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use lb_dataplane_common::fib::{FibTables, MemberEntry, Route, lookup4};
-use lb_dataplane_common::fib6::{Fib6Tables, ROOT6_WORDS, UNIT_WORDS};
+use lb_dataplane_common::fib6::{Fib6Tables, ROOT6_MAP_WORDS, UNIT_WORDS};
 use proptest::prelude::*;
 
 use super::*;
 
 /// The arrays as packets read them; the writer has its own view of the same memory.
 pub(super) struct Reader {
-    arrays: Arrays,
+    pub(super) arrays: Arrays,
 }
 
 const CHUNKS: usize = 64;
@@ -44,6 +44,11 @@ impl FibTables for Reader {
 impl Fib6Tables for Reader {
     type Node = u32;
 
+    fn shortcuts6(&self, first: u32) -> Option<[u64; 4]> {
+        let word = |way| load_wide(&self.arrays.root6, first + way);
+        Some([word(0)?, word(1)?, word(2)?, word(3)?])
+    }
+
     fn root6(&self, index: u32) -> Option<u64> {
         load_wide(&self.arrays.root6, index)
     }
@@ -73,7 +78,7 @@ pub(super) struct Files([std::fs::File; 7]);
 const SIZES: [usize; 7] = [
     1 << 26,
     CHUNKS * 1024,
-    ROOT6_WORDS as usize * 8,
+    ROOT6_MAP_WORDS as usize * 8,
     NODE_BYTES,
     GROUPS * 8,
     BUCKETS * 4,

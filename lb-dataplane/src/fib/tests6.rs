@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use lb_dataplane_common::fib::Route;
-use lb_dataplane_common::fib6::lookup6;
+use lb_dataplane_common::fib6::{ROOT6_WORDS, lookup6};
 use proptest::prelude::*;
 
 use super::tests::{NODE_BYTES, Reader, fixture, group, next, shared};
@@ -28,6 +30,12 @@ fn removed(prefix: &str, len: u8) -> FibUpdate {
     remove(address(prefix), len)
 }
 
+impl Reader {
+    fn root6_words(&self) -> &[AtomicU64] {
+        self.arrays.root6.wide_words()
+    }
+}
+
 fn look(reader: &Reader, address: u128) -> Option<u32> {
     match lookup6(reader, [(address >> 64) as u64, address as u64], || 7) {
         Route::Forward(member) => Some(member.ifindex),
@@ -40,7 +48,7 @@ fn out(reader: &Reader, text: &str) -> Option<u32> {
 }
 
 fn used(fib: &Fib) -> usize {
-    fib.node_bytes().0
+    fib.usage().node_bytes.0
 }
 
 #[test]
@@ -264,6 +272,8 @@ proptest! {
             prop_assert_eq!(look(&reader, *prefix), left.lookup(*prefix), "{:x}", prefix);
         }
         prop_assert_eq!(used(&fib), empty);
+        let shortcuts = &reader.root6_words()[ROOT6_WORDS as usize..];
+        prop_assert!(shortcuts.iter().all(|word| word.load(Relaxed) == 0), "a shortcut is left behind");
     }
 
     /// Routes come back in an order of their own, under groups of other names. Packets of those that do notice nothing at

@@ -1,18 +1,20 @@
 //! The IPv6 trie's writer. What packets read changes by single stores: of a word's route, or of the node that it leads to,
 //! which has been built elsewhere before.
 
+mod inspect;
 mod renew;
+mod shortcuts;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use lb_dataplane_common::fib6::{BITMAP_FRONT, MAX_SKIP, ROOT6_UNICAST, UNIT_WORDS, root_index};
 
-use super::buckets::Ranges;
 use super::node::{
     Begins, Node, Skip, covered, front_words, len_of, log2_units, node_of, route, uncovered,
     with_node,
 };
+use super::space::Space;
 use super::table::Bits as _;
 use crate::mapped::{Mapped, prefetch};
 
@@ -46,16 +48,33 @@ impl Target {
 pub(super) struct Trie {
     root: Mapped,
     nodes: Mapped,
-    space: Ranges,
+    space: Space,
+    /// The node that the change at hand has come by: what it writes lies near.
+    near: Option<u32>,
     /// Nodes that the change at hand has written.
     fresh: Vec<(u32, u8)>,
     /// Nodes that it has replaced.
     replaced: Vec<(u32, u8)>,
+    /// Addresses whose shortcuts may have changed with it.
+    touched: Vec<[u8; 16]>,
 }
 
 impl Trie {
-    pub(super) fn new(root: Mapped, nodes: Mapped, space: Ranges) -> Self {
-        Self { root, nodes, space, fresh: Vec::new(), replaced: Vec::new() }
+    pub(super) fn new(root: Mapped, nodes: Mapped, space: Space) -> Self {
+        Self {
+            root,
+            nodes,
+            space,
+            near: None,
+            fresh: Vec::new(),
+            replaced: Vec::new(),
+            touched: Vec::new(),
+        }
+    }
+
+    /// The root and the nodes, as packets read them.
+    pub(super) fn memory(&self) -> (&Mapped, &Mapped) {
+        (&self.root, &self.nodes)
     }
 
     /// Bytes of nodes that are in use, and all that there are.
@@ -86,10 +105,12 @@ impl Trie {
             self.root_words(network, len, |word| covered(word, route));
             return true;
         }
+        self.near = None;
         let floor = Self::floor(network, len);
         let route = route(len + 1 - floor, group);
         let byte = usize::from(len - 1) / 8;
         let target = Target { address: network.to_be_bytes(), byte, route };
+        self.touched.push(target.address);
         let done = self.insert(Place::Root(index as usize), bits as usize / 8, &target).is_some();
         self.finish(done)
     }
@@ -105,6 +126,7 @@ impl Trie {
         }
         let address = network.to_be_bytes();
         let target = usize::from(len - 1) / 8;
+        self.touched.push(address);
         let (mut place, mut at) = (Place::Root(index as usize), bits as usize / 8);
         let mut path = Vec::with_capacity(16);
         loop {
@@ -112,7 +134,7 @@ impl Trie {
             if unit == 0 {
                 return;
             }
-            path.push(place);
+            path.push((place, at));
             let skip = Skip::from_head(self.head(unit));
             if !address[at..].starts_with(skip.bytes()) {
                 return;
@@ -124,15 +146,16 @@ impl Trie {
             place = self.run(unit, address[at]);
             at += 1;
         }
-        let Some(place) = path.pop().filter(|_| at == target) else { return };
+        let Some((place, before)) = path.pop().filter(|_| at == target) else { return };
         let mut node = self.read(node_of(self.load(place)));
         let len = len + 1 - floor;
         for word in node.range(address[target], len) {
             *word = uncovered(*word, len, cover);
         }
-        let mut emptied = self.settle(place, &node);
-        while let Some(above) = path.pop().filter(|_| emptied) {
-            emptied = self.settle(above, &self.read(node_of(self.load(above))));
+        let mut emptied = self.settle(place, &node, &address[..before]);
+        while let Some((above, before)) = path.pop().filter(|_| emptied) {
+            let node = self.read(node_of(self.load(above)));
+            emptied = self.settle(above, &node, &address[..before]);
         }
         self.finish(true);
     }
@@ -146,6 +169,7 @@ impl Trie {
                 self.lead(place, chain);
                 return Some(());
             }
+            self.near = Some(unit);
             let skip = Skip::from_head(self.head(unit));
             let pairs = skip.bytes().iter().zip(&target.address[at..]);
             let common = pairs.take_while(|(one, other)| one == other).count();
@@ -196,6 +220,7 @@ impl Trie {
         let (before, after) = skip.bytes().split_at(split - at);
         let (byte, after) = after.split_first()?;
         lower.skip = Skip::new(after);
+        self.touch(&target.address[..at], skip.bytes());
         let mut upper = Node::new(before);
         let lower = self.write(&lower, &self.begins(unit))?;
         upper.slots[usize::from(*byte)] = with_node(0, lower);
@@ -211,12 +236,13 @@ impl Trie {
     }
 
     /// Makes the node that a word leads to say what `node` says, unlinks it if that is nothing, and joins it with its only
-    /// child where one node can skip both ways; whether it is unlinked.
-    fn settle(&mut self, place: Place, node: &Node) -> bool {
+    /// child where one node can skip both ways; whether it is unlinked. `path` leads to the word.
+    fn settle(&mut self, place: Place, node: &Node, path: &[u8]) -> bool {
         if node.is_empty() {
             self.lead(place, 0);
             return true;
         }
+        self.near = Some(node_of(self.load(place)));
         if let Some((byte, below)) = node.only_child() {
             let mut child = self.read(below);
             let joined = [node.skip.bytes(), &[byte], child.skip.bytes()].concat();
@@ -225,6 +251,7 @@ impl Trie {
                 && let Some(unit) = self.write(&child, &self.begins(below))
             {
                 self.lead(place, unit);
+                self.touch(path, &joined);
                 self.replaced.push((below, log2_units(self.begins(below).count())));
                 return false;
             }
@@ -271,7 +298,8 @@ impl Trie {
     /// Writes a node where no packet reads.
     fn write(&mut self, node: &Node, begins: &Begins) -> Option<u32> {
         let log2 = log2_units(begins.count());
-        let unit = self.space.take(log2)?;
+        let unit = self.space.take(log2, self.near)?;
+        self.near = Some(unit);
         self.fresh.push((unit, log2));
         let words = &self.nodes.wide_words()[(unit * UNIT_WORDS) as usize..];
         let (front, runs) = words.split_at(front_words(begins.count()) as usize);
@@ -287,6 +315,7 @@ impl Trie {
 
     /// Gives back what the change replaced, or, where it was not made, what it wrote.
     fn finish(&mut self, done: bool) -> bool {
+        self.refresh_shortcuts();
         let unused = if done { &self.replaced } else { &self.fresh };
         unused.iter().for_each(|(unit, log2)| self.space.give_back(*unit, *log2));
         self.fresh.clear();
@@ -317,7 +346,7 @@ impl Trie {
         self.nodes.wide_words()[(unit * UNIT_WORDS) as usize].load(Relaxed)
     }
 
-    fn begins(&self, unit: u32) -> Begins {
+    pub(super) fn begins(&self, unit: u32) -> Begins {
         let first = (unit * UNIT_WORDS) as usize;
         let words = &self.nodes.wide_words()[first..first + BITMAP_FRONT as usize];
         Begins::from_front(std::array::from_fn(|place| words[place].load(Relaxed)))

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 
 pub use self::fact::{Fact, KernelNextHop, KernelRoute, KernelRouteKind, Link, RouteKey};
-pub use self::update::{Action, Member, Output, Source, Update};
+pub use self::update::{Action, Member, Output, Source, Told, Update};
 
 use self::bgp::BgpTable;
 use self::groups::{Groups, Key};
@@ -53,6 +53,8 @@ pub struct Fib {
     vips: BTreeSet<IpAddr>,
     stale: BTreeMap<IpNetwork, KernelRouteKind>,
     groups: Groups,
+    /// The kernel looks at more than the destination: groups hand their packets over.
+    policy_rules: bool,
     published: Published,
     installed: HashMap<IpNetwork, Arc<[KernelNextHop]>>,
     /// Prefixes to look at again.
@@ -100,6 +102,11 @@ impl Fib {
                     self.mark(prefix);
                 }
             }
+            Fact::PolicyRules { present } => {
+                if std::mem::replace(&mut self.policy_rules, present) != present {
+                    self.groups.mark_all();
+                }
+            }
             Fact::StaleOver => {
                 for prefix in std::mem::take(&mut self.stale).into_keys() {
                     self.mark(prefix);
@@ -124,6 +131,23 @@ impl Fib {
                 return None;
             }
         }
+    }
+
+    /// What packets to an address meet, as the dataplane was told.
+    pub fn lookup(&self, address: IpAddr) -> Option<Told> {
+        let of_length = |len| {
+            let prefix = prefix(address, len);
+            self.published.routes.get(&prefix).map(|(group, source)| (prefix, *group, *source))
+        };
+        let mut lengths = self.published.lengths.longest_first(address.is_ipv6());
+        let (prefix, group, source) = lengths.find_map(of_length)?;
+        let action = self.groups.action(group)?.clone();
+        Some(Told { prefix, source, action })
+    }
+
+    /// Every route that the dataplane was told, in no particular order.
+    pub fn told(&self) -> impl Iterator<Item = (IpNetwork, u32)> + '_ {
+        self.published.routes.iter().map(|(prefix, (group, _))| (*prefix, *group))
     }
 
     /// Link and address of every gateway and connected neighbour that a group forwards to, in order,

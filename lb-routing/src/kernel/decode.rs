@@ -25,6 +25,7 @@ const RT_TABLE_MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 pub(super) struct Route {
     pub(super) route: KernelRoute,
     pub(super) ours: bool,
+    table: u32,
 }
 
 /// A link; `None`: a message about a bridge's port, not about the link.
@@ -83,8 +84,14 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr, Opti
 }
 
 /// A route of the main or local table.
-#[expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums are open")]
 pub(super) fn route(message: &RouteMessage) -> Option<Route> {
+    let route = any_route(message)?;
+    (route.table == RT_TABLE_MAIN || route.table == RT_TABLE_LOCAL).then_some(route)
+}
+
+/// A route of any table.
+#[expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums are open")]
+pub(super) fn any_route(message: &RouteMessage) -> Option<Route> {
     let header = &message.header;
     if !has_family(header.address_family) || header.flags.contains(RouteFlags::Cloned) {
         return None;
@@ -94,11 +101,7 @@ pub(super) fn route(message: &RouteMessage) -> Option<Route> {
     for attribute in &message.attributes {
         parts.take(attribute);
     }
-    let local = match parts.table {
-        RT_TABLE_MAIN => false,
-        RT_TABLE_LOCAL => true,
-        _ => return None,
-    };
+    let (table, local) = (parts.table, parts.table == RT_TABLE_LOCAL);
     let any = if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     let destination = parts.destination.unwrap_or(any);
     let prefix = IpNetwork::new(destination, header.destination_prefix_length);
@@ -111,7 +114,7 @@ pub(super) fn route(message: &RouteMessage) -> Option<Route> {
         _ => KernelRouteKind::Kernel,
     };
     let ours = u8::from(header.protocol) == RTPROT_LBD && !local;
-    Some(Route { route: KernelRoute { key, kind }, ours })
+    Some(Route { route: KernelRoute { key, kind }, ours, table })
 }
 
 /// The families that the FIB has.

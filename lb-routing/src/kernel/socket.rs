@@ -129,6 +129,26 @@ impl Socket {
         Ok(table)
     }
 
+    /// Makes one request whose answer is one message.
+    pub(super) async fn ask(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> io::Result<RouteNetlinkMessage> {
+        let sequence = self.send(&[(message, 0)]).await?;
+        loop {
+            for message in self.answer().await? {
+                if message.header.sequence_number != sequence {
+                    continue;
+                }
+                if let NetlinkPayload::InnerMessage(inner) = message.payload {
+                    return Ok(inner);
+                } else if let NetlinkPayload::Error(error) = message.payload {
+                    return Err(error.to_io());
+                }
+            }
+        }
+    }
+
     /// Makes one request; the answer is an acknowledgement.
     pub(super) async fn request(
         &mut self,

@@ -4,7 +4,7 @@
 //! reads again: after an overrun; after a link went down or an address left, when the kernel drops
 //! routes without a word; when the router finds that the kernel has something else than it thought.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,12 +16,13 @@ use netlink_packet_core::{NLM_F_APPEND, NetlinkPayload};
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::socket::{Message, Socket};
-use super::{KernelError, OWN_METRIC, decode, encode};
+use super::{KernelError, OWN_METRIC, decode, encode, rule};
 use crate::plan::OwnRoute;
 
 /// Events in one message to the router.
@@ -30,8 +31,10 @@ const BATCH: usize = 512;
 const RESYNC_DELAY: Duration = Duration::from_millis(100);
 /// Of the time, at most one part in so many goes into reading tables again.
 const RESYNC_SHARE: u32 = 10;
-/// Links, neighbours, addresses and routes of IPv4, and of IPv6.
-const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
+/// Links, neighbours, addresses, routes and rules of IPv4, and of IPv6.
+const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << (RTNLGRP_IPV6_RULE - 1);
+/// `linux/rtnetlink.h`; it has no `RTMGRP_` of its own.
+const RTNLGRP_IPV6_RULE: u32 = 19;
 
 /// What the kernel has.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub(crate) enum Event {
     Own(IpNetwork, OwnRoute),
     /// A route of ours is gone, and not by our doing.
     OwnGone(IpNetwork),
+    /// The rules by which forwarded packets may take another table than the main one, as `ip rule` shows them.
+    Rules(BTreeSet<String>),
     /// The tables were read to their end.
     Read,
 }
@@ -76,6 +81,7 @@ struct Known {
     links: HashSet<u32>,
     neighbours: HashSet<(u32, IpAddr)>,
     routes: HashSet<RouteKey>,
+    rules: BTreeSet<String>,
 }
 
 impl Watcher {
@@ -145,7 +151,9 @@ impl Watcher {
             RouteNetlinkMessage::NewRoute(_) if appended => self.resync_soon(),
             RouteNetlinkMessage::NewRoute(route) => self.route(&route),
             RouteNetlinkMessage::DelRoute(route) => self.route_gone(&route),
-            RouteNetlinkMessage::DelAddress(_) => self.resync_soon(),
+            RouteNetlinkMessage::DelAddress(_)
+            | RouteNetlinkMessage::NewRule(_)
+            | RouteNetlinkMessage::DelRule(_) => self.resync_soon(),
             _ => {}
         }
     }
@@ -191,7 +199,7 @@ impl Watcher {
     }
 
     fn route(&mut self, message: &RouteMessage) {
-        let Some(decode::Route { route, ours }) = decode::route(message) else { return };
+        let Some(decode::Route { route, ours, .. }) = decode::route(message) else { return };
         if ours {
             if route.key.metric == OWN_METRIC && route.key.tos == 0 {
                 self.batch.push(Event::Own(route.key.prefix, own(route.kind)));
@@ -213,7 +221,7 @@ impl Watcher {
     }
 
     fn route_gone(&mut self, message: &RouteMessage) {
-        let Some(decode::Route { route, ours }) = decode::route(message) else { return };
+        let Some(decode::Route { route, ours, .. }) = decode::route(message) else { return };
         if ours {
             self.batch.push(Event::OwnGone(route.key.prefix));
         } else if self.known.routes.remove(&route.key) {
@@ -265,6 +273,9 @@ impl Watcher {
         let links = RouteNetlinkMessage::GetLink(LinkMessage::default());
         self.read_table("links", links).await?;
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut rules = RuleMessage::default();
+            rules.header.family = family;
+            self.read_table("rules", RouteNetlinkMessage::GetRule(rules)).await?;
             let mut neighbours = NeighbourMessage::default();
             neighbours.header.family = family;
             self.read_table("neighbours", RouteNetlinkMessage::GetNeighbour(neighbours)).await?;
@@ -291,6 +302,11 @@ impl Watcher {
                         self.neighbour(&neighbour, true)
                     }
                     RouteNetlinkMessage::NewRoute(route) => self.route(&route),
+                    RouteNetlinkMessage::NewRule(rule) => {
+                        if let (Some(rule), Some(found)) = (rule::foreign(&rule), &mut self.found) {
+                            found.rules.insert(rule);
+                        }
+                    }
                     _ => {}
                 }
             }
@@ -310,6 +326,9 @@ impl Watcher {
         for ifindex in known.links.difference(&found.links) {
             self.up.remove(ifindex);
             self.fact(Fact::LinkGone { ifindex: *ifindex });
+        }
+        if known.rules != found.rules {
+            self.batch.push(Event::Rules(found.rules.clone()));
         }
         self.multipath.retain(|key| found.routes.contains(key));
         self.known = found;

@@ -85,6 +85,7 @@ pub(super) struct Io {
     commands: mpsc::Receiver<Command>,
     batches: mpsc::Sender<FibBatch>,
     links: watch::Sender<Vec<Link>>,
+    rules: watch::Sender<Vec<String>>,
     kernel: mpsc::Receiver<Vec<kernel::Event>>,
     pub(super) read_again: Arc<Notify>,
     pub(super) requests: mpsc::Sender<Request>,
@@ -105,12 +106,15 @@ pub(super) struct Io {
     helpers: JoinSet<()>,
 }
 
+/// What is told whoever watches: links, and the kernel's rules that matter.
+pub(super) type Told = (watch::Sender<Vec<Link>>, watch::Sender<Vec<String>>);
+
 impl Io {
     fn open(
         config: &RouterConfig,
         commands: mpsc::Receiver<Command>,
         batches: mpsc::Sender<FibBatch>,
-        links: watch::Sender<Vec<Link>>,
+        (links, rules): Told,
     ) -> Result<Self, SpawnError> {
         let (transports, _) = watch::channel(Arc::new(config.transports()));
         let (listeners, opened) = Listeners::open(config.listen, &transports.borrow())
@@ -132,6 +136,7 @@ impl Io {
             commands,
             batches,
             links,
+            rules,
             kernel,
             read_again,
             requests,
@@ -156,9 +161,9 @@ impl Task {
         config: RouterConfig,
         commands: mpsc::Receiver<Command>,
         batches: mpsc::Sender<FibBatch>,
-        links: watch::Sender<Vec<Link>>,
+        told: Told,
     ) -> Result<Self, SpawnError> {
-        let io = Io::open(&config, commands, batches, links)?;
+        let io = Io::open(&config, commands, batches, told)?;
         let now = Instant::now();
         let importing = config.peers.iter().filter(|peer| peer.import != Import::None);
         let awaited = importing.map(|peer| peer.address).collect();
@@ -264,6 +269,8 @@ impl Task {
             }
             // An asker that went away needs no answer.
             Some(Command::Peers(answer)) => drop(answer.send(self.speaker.peers())),
+            Some(Command::Lookup(address, answer)) => drop(answer.send(self.fib.lookup(address))),
+            Some(Command::Told(answer)) => drop(answer.send(self.fib.told().collect())),
             Some(Command::Routes(limit, answer)) => {
                 drop(answer.send(self.speaker.first_routes(limit)));
             }
@@ -328,6 +335,13 @@ impl Task {
                     self.plan.left_behind(prefix, route);
                 }
                 kernel::Event::OwnGone(prefix) => self.plan.lost(prefix),
+                kernel::Event::Rules(rules) => {
+                    if !rules.is_empty() {
+                        tracing::warn!(?rules, "policy routing: every packet goes to the kernel");
+                    }
+                    self.fib.handle(Fact::PolicyRules { present: !rules.is_empty() });
+                    self.io.rules.send_replace(rules.into_iter().collect());
+                }
             }
         }
         if links_changed {

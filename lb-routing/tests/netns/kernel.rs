@@ -147,6 +147,57 @@ fn after_an_overrun_of_events_the_fib_is_what_the_kernel_has() {
 }
 
 #[test]
+fn a_rule_of_policy_routing_hands_every_packet_to_the_kernel_while_it_is_there() {
+    in_namespace(async || {
+        veth("lbr0", "10.0.0.1/24");
+        ip("route add 172.16.0.0/16 via 10.0.0.2");
+        // For this host's own packets: of no matter.
+        ip("rule add iif lo lookup 7 priority 90");
+        let mut router = Router::start(alone()).await;
+        router.synced().await;
+        assert!(only_member(router.route("172.16.0.0/16").as_ref()).is_some());
+        ip("rule add from 192.0.2.0/24 lookup 7 priority 100");
+        let is_kernels = |r: Option<&(Source, Action)>| r.is_some_and(|r| r.1 == Action::Kernel);
+        router.route_is("172.16.0.0/16", is_kernels).await;
+        assert_eq!(router.handle.policy_rules(), ["100: from 192.0.2.0/24 lookup 7"]);
+        ip("rule del from 192.0.2.0/24 lookup 7 priority 100");
+        router.route_is("172.16.0.0/16", |route| only_member(route).is_some()).await;
+        assert!(router.handle.policy_rules().is_empty());
+    });
+}
+
+#[test]
+fn routes_by_next_hop_objects_are_mirrored_and_follow_the_objects() {
+    in_namespace(async || {
+        veth("lbr0", "10.0.0.1/24");
+        ip("nexthop add id 1 via 10.0.0.2 dev lbr0");
+        ip("nexthop add id 2 via 10.0.0.3 dev lbr0");
+        ip("nexthop add id 10 group 1/2,3");
+        ip("route add 172.16.0.0/16 nhid 10");
+        ip("route add 172.17.0.0/16 nhid 1");
+        let mut router = Router::start(alone()).await;
+        router.synced().await;
+        let ways = |route: Option<&(Source, Action)>| match route {
+            Some((_, Action::Forward(members))) => {
+                members.iter().map(|m| (m.gateway.unwrap().to_string(), m.weight)).collect()
+            }
+            Some((_, Action::Kernel | Action::Blackhole)) | None => Vec::new(),
+        };
+        let way = |gateway: &str, weight| (gateway.to_owned(), weight);
+        let group = router.route("172.16.0.0/16");
+        assert_eq!(ways(group.as_ref()), [way("10.0.0.2", 1), way("10.0.0.3", 3)]);
+        let single = router.route("172.17.0.0/16");
+        assert_eq!(ways(single.as_ref()), [way("10.0.0.2", 1)]);
+        ip("nexthop replace id 1 via 10.0.0.4 dev lbr0");
+        let follows = [way("10.0.0.4", 1)];
+        router.route_is("172.17.0.0/16", |route| ways(route) == follows).await;
+        ip("nexthop replace id 10 group 2");
+        let follows = [way("10.0.0.3", 1)];
+        router.route_is("172.16.0.0/16", |route| ways(route) == follows).await;
+    });
+}
+
+#[test]
 fn a_neighbour_completes_members_and_leaves_them() {
     in_namespace(async || {
         veth("lbr0", "10.0.0.1/24");

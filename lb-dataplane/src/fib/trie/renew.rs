@@ -10,6 +10,7 @@ impl Trie {
     /// Gives what a previous process left and nobody renewed to the routes that cover it. `covering` names the longest of
     /// the routes shorter than a prefix, and no shorter than a length, that have it.
     pub(in crate::fib) fn drop_stale(&mut self, covering: impl Fn(u128, u8, u8) -> Option<Cover>) {
+        self.clear_shortcuts();
         for index in 0..ROOT6_WORDS {
             let place = Place::Root(index as usize);
             let word = self.load(place);
@@ -25,6 +26,7 @@ impl Trie {
                 self.finish(true);
             }
         }
+        self.renew_shortcuts();
     }
 
     /// The same below a word, whose address has `at` bytes; whether the node there is gone.
@@ -64,12 +66,12 @@ impl Trie {
             last = Some(((network, len), cover));
             *word = with_route(*word, cover);
         }
-        self.settle(place, &node)
+        self.settle(place, &node, &address[..at])
     }
 }
 
 /// The first address of a word of the root.
-fn root_address(index: u32) -> u128 {
+pub(super) fn root_address(index: u32) -> u128 {
     let index = u128::from(index);
     match index.checked_sub(u128::from(ROOT6_UNICAST)) {
         Some(index) => index << 112,

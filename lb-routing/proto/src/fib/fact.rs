@@ -50,6 +50,12 @@ pub enum Fact {
     },
     /// What a previous process left no longer counts.
     StaleOver,
+    /// Whether the kernel has rules by which forwarded packets may take another table than the main one: then all of them
+    /// are its own business.
+    PolicyRules {
+        /// It has.
+        present: bool,
+    },
 }
 
 /// A link.

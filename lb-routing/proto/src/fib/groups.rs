@@ -89,6 +89,11 @@ impl Groups {
         Some(self.slots.get(id as usize)?.as_ref()?.key.clone())
     }
 
+    /// What a group does, as the dataplane was told.
+    pub(super) fn action(&self, id: u32) -> Option<&Action> {
+        self.slots.get(id as usize)?.as_ref()?.action.as_ref()
+    }
+
     /// Notes what a group does; says whether that is new.
     pub(super) fn set_action(&mut self, id: u32, action: &Action) -> bool {
         let Some(group) = self.slot(id) else { return false };

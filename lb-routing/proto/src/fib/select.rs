@@ -63,6 +63,11 @@ impl Fib {
     /// What a group does, and the neighbours that it forwards to.
     pub(super) fn action(&self, key: &Key) -> (Action, BTreeSet<(u32, IpAddr)>) {
         match key {
+            Key::Hops(_) | Key::Bgp(_) | Key::Neighbour { .. } | Key::Blackhole
+                if self.policy_rules =>
+            {
+                (Action::Kernel, BTreeSet::new())
+            }
             Key::Hops(hops) => self.forward(hops),
             Key::Bgp(set) => self.forward(&self.bgp.resolved(*set).unwrap_or_default()),
             Key::Neighbour { ifindex, address } => self.deliver(*ifindex, *address),

@@ -79,6 +79,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         1 => (address(), any::<bool>()).prop_map(|(address, present)| Fact::Vip { address, present }),
         1 => (any_prefix(), kind()).prop_map(|(prefix, kind)| Fact::Stale { prefix, kind }),
         1 => Just(Fact::StaleOver),
+        1 => any::<bool>().prop_map(|present| Fact::PolicyRules { present }),
     ]
 }
 

@@ -28,6 +28,17 @@ pub enum Output {
     },
 }
 
+/// A route that the dataplane was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The destination.
+    pub prefix: IpNetwork,
+    /// Whom it comes from.
+    pub source: Source,
+    /// What its packets meet.
+    pub action: Action,
+}
+
 /// A change of the dataplane's FIB. A group is there before a route names it, and until none does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {

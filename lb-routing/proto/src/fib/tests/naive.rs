@@ -4,6 +4,7 @@ use super::super::*;
 
 #[derive(Debug, Default)]
 pub(super) struct Facts {
+    policy_rules: bool,
     links: BTreeMap<u32, Link>,
     neighbours: BTreeMap<(u32, IpAddr), [u8; 6]>,
     kernel: BTreeMap<RouteKey, KernelRouteKind>,
@@ -59,6 +60,7 @@ impl Facts {
                 }
             }
             Fact::StaleOver => self.stale.clear(),
+            Fact::PolicyRules { present } => self.policy_rules = present,
         }
     }
 
@@ -202,6 +204,9 @@ impl Facts {
     }
 
     fn action(&self, way: Way) -> Action {
+        if self.policy_rules {
+            return Action::Kernel;
+        }
         let hops = match way {
             Way::Done(action) => return action,
             Way::Hops(hops) => merged(&hops),
