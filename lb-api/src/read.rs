@@ -274,6 +274,12 @@ impl<'a> Object<'a> {
         Some(Cursor { value, path: self.at.path.field(name), mistakes: self.at.mistakes })
     }
 
+    /// A field; `None` only where it is left out: where nothing would mean everything, null is no way to leave out.
+    pub fn given(&self, name: &str) -> Option<Cursor<'a>> {
+        let value = self.map.get(name)?;
+        Some(Cursor { value, path: self.at.path.field(name), mistakes: self.at.mistakes })
+    }
+
     /// A field that has to be there.
     pub fn required(&self, name: &str) -> Option<Cursor<'a>> {
         let field = self.field(name);

@@ -90,7 +90,9 @@ fn set(told: &BgpSet) -> Result<Set> {
         Ok(match &told.members {
             Members::Prefixes(texts) => Set::Prefixes(Arc::new(PrefixSet::new(all(texts)?))),
             Members::AsPaths(texts) => Set::AsPaths(Arc::new(AsPathSet::new(texts.clone())?)),
-            Members::Communities(texts) => Set::Communities(Arc::new(CommunitySet(all(texts)?))),
+            Members::Communities(texts) => {
+                Set::Communities(Arc::new(CommunitySet::new(all(texts)?)))
+            }
             Members::Neighbors(texts) => {
                 // An address is a prefix of its own.
                 let prefixes = all::<IpNetwork>(texts)?.into_iter();

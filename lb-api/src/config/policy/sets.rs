@@ -56,7 +56,16 @@ fn members(
     most: usize,
     read: impl FnMut(&Cursor<'_>) -> Option<String>,
 ) -> Vec<String> {
-    list.list(read).and_then(|members| bounded(list, members, most)).unwrap_or_default()
+    let (mut read, mut listed) = (read, 0_usize);
+    let members = list.list(|cursor| {
+        listed += 1;
+        read(cursor)
+    });
+    let Some(members) = members else { return Vec::new() };
+    if listed == 0 {
+        return list.wrong("is empty: list a member, or remove the set").unwrap_or_default();
+    }
+    bounded(list, members, most).unwrap_or_default()
 }
 
 /// Each by itself, and then all together, which may take more than there is room for.

@@ -6,10 +6,10 @@ use lb_api_types::policy::{
     BgpSet, BgpStatement, CommunityMatch, Conditions, Family, Members, Origin, Prepend, Range,
     RouteChanges, Source,
 };
-use lb_routing::policy::{Community, CommunityPattern, MAX_PREPEND};
+use lb_routing::policy::{Community, CommunityPattern, MAX_PREPEND, is_next_hop};
 
 use super::sets::parsed;
-use super::{ACTIONS, LONGEST_NAME};
+use super::{ACTIONS, LONGEST_NAME, bounded};
 use crate::config::bgp::asn;
 use crate::read::{Cursor, Object};
 
@@ -21,6 +21,9 @@ const SOURCES: [(&str, Source); 3] =
 const MATCHES: [(&str, CommunityMatch); 2] =
     [("any", CommunityMatch::Any), ("all", CommunityMatch::All)];
 
+/// Communities that a statement sets, adds or removes at most.
+const MAX_COMMUNITIES: usize = 100;
+
 pub(super) fn statement(cursor: &Cursor<'_>, sets: Option<&[BgpSet]>) -> Option<BgpStatement> {
     let object = cursor.object(&["name", "match", "set", "action"])?;
     let name = object.field("name").and_then(|cursor| {
@@ -30,7 +33,8 @@ pub(super) fn statement(cursor: &Cursor<'_>, sets: Option<&[BgpSet]>) -> Option<
         }
         Some(name.to_owned())
     });
-    let conditions = object.field("match").and_then(|cursor| conditions(&cursor, sets));
+    // A condition that says nothing would hold for every route (RFC 8212): none may be there and empty.
+    let conditions = object.given("match").and_then(|cursor| conditions(&cursor, sets));
     let set = object.field("set").and_then(|cursor| changes(&cursor));
     let action = object.field("action");
     let Some(action) = action else {
@@ -61,7 +65,7 @@ fn conditions(cursor: &Cursor<'_>, sets: Option<&[BgpSet]>) -> Option<Conditions
     ])?;
     let set = |field: &str, kind: &str| set_named(&object, field, kind, sets);
     let community_set = set("community_set", "communities");
-    if let (Some(how), None) = (object.field("community_match"), object.field("community_set")) {
+    if let (Some(how), None) = (object.given("community_match"), object.given("community_set")) {
         how.wrong::<()>(
             "says how many of `community_set`, which is not there: add it, or leave this out",
         );
@@ -71,14 +75,14 @@ fn conditions(cursor: &Cursor<'_>, sets: Option<&[BgpSet]>) -> Option<Conditions
         as_path_set: set("as_path_set", "as_paths"),
         as_path_length: range(&object, "as_path_length"),
         community_set,
-        community_match: object.field("community_match").and_then(|how| how.one_of(&MATCHES)),
+        community_match: object.given("community_match").and_then(|how| how.one_of(&MATCHES)),
         neighbor_set: set("neighbor_set", "neighbors"),
         next_hop_set: set("next_hop_set", "prefixes"),
-        family: object.field("family").and_then(|family| family.one_of(&FAMILIES)),
-        origin: object.field("origin").and_then(|origin| origin.one_of(&ORIGINS)),
+        family: object.given("family").and_then(|family| family.one_of(&FAMILIES)),
+        origin: object.given("origin").and_then(|origin| origin.one_of(&ORIGINS)),
         med: range(&object, "med"),
         local_pref: range(&object, "local_pref"),
-        source: object.field("source").and_then(|source| source.one_of(&SOURCES)),
+        source: object.given("source").and_then(|source| source.one_of(&SOURCES)),
     })
 }
 
@@ -89,7 +93,7 @@ fn set_named(
     kind: &str,
     sets: Option<&[BgpSet]>,
 ) -> Option<String> {
-    let cursor = object.field(field)?;
+    let cursor = object.given(field)?;
     let name = cursor.text()?;
     let Some(sets) = sets else { return Some(name.to_owned()) };
     let Some(set) = sets.iter().find(|set| set.name == name) else {
@@ -120,13 +124,16 @@ fn kind_of(set: &BgpSet) -> &'static str {
 
 /// A number, or `{min, max}`.
 fn range(object: &Object<'_>, field: &str) -> Option<Range> {
-    let cursor = object.field(field)?;
+    let cursor = object.given(field)?;
     if !cursor.is_mapping() {
         return cursor.number(0..=u32::MAX).map(Range::Exactly);
     }
     let bounds = cursor.object(&["min", "max"])?;
-    let bound = |name| bounds.field(name).and_then(|bound| bound.number(0..=u32::MAX));
+    let bound = |name| bounds.given(name).and_then(|bound| bound.number(0..=u32::MAX));
     let (min, max) = (bound("min"), bound("max"));
+    if bounds.given("min").is_none() && bounds.given("max").is_none() {
+        return cursor.wrong("has neither `min` nor `max`: say one, or leave it out");
+    }
     if min.zip(max).is_some_and(|(min, max)| min > max) {
         return cursor.wrong("has a `min` above its `max`: no route is like that");
     }
@@ -146,7 +153,8 @@ fn changes(cursor: &Cursor<'_>) -> Option<RouteChanges> {
     ])?;
     let number = |field| object.field(field).and_then(|number| number.number(0..=u32::MAX));
     let list = |field: &str, read: fn(&Cursor<'_>) -> Option<String>| {
-        object.field(field).and_then(|list| list.list(read))
+        let list = object.field(field)?;
+        bounded(&list, list.list(read)?, MAX_COMMUNITIES)
     };
     Some(RouteChanges {
         local_pref: number("local_pref"),
@@ -163,10 +171,17 @@ fn changes(cursor: &Cursor<'_>) -> Option<RouteChanges> {
 
 fn next_hop(cursor: &Cursor<'_>) -> Option<String> {
     let text = cursor.text()?;
-    let known = matches!(text, "self" | "unchanged" | "peer") || text.parse::<IpAddr>().is_ok();
-    if !known {
+    if matches!(text, "self" | "unchanged" | "peer") {
+        return Some(text.to_owned());
+    }
+    let Ok(address) = text.parse::<IpAddr>() else {
         return cursor.wrong(format!(
             "is `{text}`, but has to be an address, on export self or unchanged, on import peer"
+        ));
+    };
+    if !is_next_hop(address) {
+        return cursor.wrong(format!(
+            "is {address}, but a next hop is a unicast address that others can reach: neither unspecified, loopback, multicast, link-local nor IPv4-mapped"
         ));
     }
     Some(text.to_owned())

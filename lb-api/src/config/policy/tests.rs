@@ -60,13 +60,14 @@ fn each_mistake_of_a_set_names_its_field_and_a_remedy() {
         ("as_paths: ['(1']", ".as_paths[0]", "no regular expression"),
         ("communities: ['65536:1']", ".communities[0]", "65001:100"),
         ("neighbors: [node1]", ".neighbors[0]", "an address"),
+        ("communities: []", ".communities", "list a member"),
         ("neighbors: [], prefixes: []", "", "exactly one of"),
-        ("colours: [], prefixes: []", ".colours", "prefixes"),
+        ("colours: [], prefixes: ['::/0']", ".colours", "prefixes"),
     ];
     one_mistake_each(cases.map(|(rest, path, words)| {
         (format!("bgp: {{sets: [{{name: s, {rest}}}]}}"), format!("bgp.sets[0]{path}"), words)
     }));
-    let twice = "bgp: {sets: [{name: s, prefixes: []}, {name: s, as_paths: []}]}";
+    let twice = "bgp: {sets: [{name: s, prefixes: ['::/0']}, {name: s, as_paths: ['1']}]}";
     one_mistake_each([(twice.to_owned(), "bgp.sets[1].name".to_owned(), "rename")]);
 }
 
@@ -83,6 +84,15 @@ fn each_mistake_of_a_statement_names_its_field_and_a_remedy() {
         ("set: {prepend: {asn: 0, times: 1}}, action: accept", "set.prepend.asn", "RFC 7607"),
         ("set: {add_communities: ['1:*']}, action: accept", "set.add_communities[0]", "65001:1"),
         ("set: {next_hop: me}, action: accept", "set.next_hop", "self or unchanged"),
+        ("set: {next_hop: 127.0.0.1}, action: accept", "set.next_hop", "unicast"),
+        ("set: {next_hop: 'fe80::1'}, action: accept", "set.next_hop", "link-local"),
+        // What is empty by mistake would let everything through.
+        ("match: , action: accept", "match", "is empty"),
+        ("match: {prefix_set: }, action: accept", "match.prefix_set", "is empty"),
+        ("match: {source: }, action: accept", "match.source", "is empty"),
+        ("match: {med: }, action: accept", "match.med", "is empty"),
+        ("match: {med: {min: }}, action: accept", "match.med.min", "is empty"),
+        ("match: {med: {}}, action: accept", "match.med", "neither"),
         ("match: {}", "action", "accept, reject or next"),
     ];
     one_mistake_each(cases.map(|(rest, path, words)| {

@@ -4,6 +4,8 @@
 
 mod text;
 
+use std::collections::{HashMap, HashSet};
+
 use crate::wire::{Attributes, RawAttribute};
 
 pub use self::text::CommunityError;
@@ -81,22 +83,41 @@ impl From<Community> for CommunityPattern {
     }
 }
 
-/// A set of them.
+/// A set of them. A look-up costs one probe for each way of masking that the set has, however many patterns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CommunitySet(pub Vec<CommunityPattern>);
+pub struct CommunitySet(HashMap<(Kind, u128), HashSet<u128>>);
 
 impl CommunitySet {
+    /// The set of these.
+    #[must_use]
+    pub fn new(patterns: impl IntoIterator<Item = CommunityPattern>) -> Self {
+        let mut masks = HashMap::<_, HashSet<_>>::new();
+        for CommunityPattern { kind, value, mask } in patterns {
+            masks.entry((kind, mask)).or_default().insert(value & mask);
+        }
+        Self(masks)
+    }
+
     /// Whether a route has a community that one of the patterns means.
     #[must_use]
     pub fn any(&self, attributes: &Attributes) -> bool {
-        of(attributes).any(|community| self.0.iter().any(|pattern| pattern.matches(community)))
+        of(attributes).map(Community::bits).any(|(kind, bits)| {
+            let mut masks = self.0.iter().filter(|((masked, _), _)| *masked == kind);
+            masks.any(|((_, mask), values)| values.contains(&(bits & mask)))
+        })
     }
 
-    /// Whether a route has a community for each of the patterns.
+    /// Whether a route has a community for each of the patterns, of which there is one at least.
     #[must_use]
     pub fn all(&self, attributes: &Attributes) -> bool {
-        let has = |pattern: &CommunityPattern| of(attributes).any(|one| pattern.matches(one));
-        self.0.iter().all(has)
+        !self.0.is_empty()
+            && self.0.iter().all(|((kind, mask), values)| {
+                let present = of(attributes).map(Community::bits);
+                let present = present.filter(|(present, _)| present == kind);
+                let found: HashSet<_> =
+                    present.map(|(_, bits)| bits & mask).filter(|it| values.contains(it)).collect();
+                found.len() == values.len()
+            })
     }
 }
 
@@ -133,12 +154,21 @@ pub(super) fn add(attributes: &mut Attributes, community: Community) {
 pub(super) fn retain(attributes: &mut Attributes, keep: impl Fn(Community) -> bool) {
     let kept: Vec<_> = of(attributes).filter(|&community| keep(community)).collect();
     attributes.communities.clear();
-    for attribute in &mut attributes.other {
-        if matches!(attribute.code, EXTENDED | LARGE) {
-            attribute.value.clear();
+    let (mut extended, mut large) = (Vec::new(), Vec::new());
+    for community in kept {
+        match community {
+            Community::Standard(value) => attributes.communities.push(value),
+            Community::Extended(value) => extended.extend(value.to_be_bytes()),
+            Community::Large(words) => large.extend(words.into_iter().flat_map(u32::to_be_bytes)),
         }
     }
-    kept.into_iter().for_each(|community| add(attributes, community));
+    for attribute in &mut attributes.other {
+        match attribute.code {
+            EXTENDED => attribute.value = std::mem::take(&mut extended),
+            LARGE => attribute.value = std::mem::take(&mut large),
+            _ => {}
+        }
+    }
     attributes.other.retain(|attribute| {
         !(matches!(attribute.code, EXTENDED | LARGE) && attribute.value.is_empty())
     });

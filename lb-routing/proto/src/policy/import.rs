@@ -181,12 +181,11 @@ fn has(attributes: &Attributes, community: Community) -> bool {
     matches!(community, Community::Standard(value) if attributes.communities.contains(&value))
 }
 
-/// Checks a next hop. A link-local one is of no use: it comes without its link.
-pub(crate) fn check_next_hop(
-    next_hop: IpAddr,
-    is_ours: impl Fn(IpAddr) -> bool,
-) -> Result<(), Rejection> {
-    let usable = match next_hop {
+/// Whether an address can be a next hop: unicast, and reachable by others than its own host or link. A link-local one is
+/// of no use: it comes without its link.
+#[must_use]
+pub fn is_next_hop(address: IpAddr) -> bool {
+    match address {
         IpAddr::V4(address) => {
             let [first, ..] = address.octets();
             (1..224).contains(&first) && !address.is_loopback()
@@ -198,8 +197,15 @@ pub(crate) fn check_next_hop(
                 || address.is_unicast_link_local()
                 || address.to_ipv4_mapped().is_some())
         }
-    };
-    if usable && !is_ours(next_hop) { Ok(()) } else { Err(Rejection::NextHop) }
+    }
+}
+
+/// Checks a next hop.
+pub(crate) fn check_next_hop(
+    next_hop: IpAddr,
+    is_ours: impl Fn(IpAddr) -> bool,
+) -> Result<(), Rejection> {
+    if is_next_hop(next_hop) && !is_ours(next_hop) { Ok(()) } else { Err(Rejection::NextHop) }
 }
 
 /// Checks a prefix: unicast, or all of it (the default route).

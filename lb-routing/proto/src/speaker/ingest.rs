@@ -135,6 +135,9 @@ impl Speaker {
                 }
                 let values = values.get_or_insert_with(|| self.rib.attributes(attributes));
                 let imported = importer.judge(&prefix, next_hop, values)?;
+                if imported.next_hop != next_hop {
+                    policy::check_next_hop(imported.next_hop, |hop| self.is_ours(hop))?;
+                }
                 let changed = imported.attributes.as_ref().unwrap_or(values);
                 let source = Source::of(index);
                 let left = self.rib.intern(changed, Some(imported.next_hop), source);

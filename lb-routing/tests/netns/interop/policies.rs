@@ -26,7 +26,7 @@ pub(super) async fn policy(kind: &'static dyn Kind) {
                 "10.244.0.0/16 ge 24 le 24".parse().unwrap(),
             ]))),
             Condition::AsPath(Arc::new(AsPathSet::new(vec!["^64513$".into()]).unwrap())),
-            Condition::Community(Arc::new(CommunitySet(communities.into())), Match::All),
+            Condition::Community(Arc::new(CommunitySet::new(communities)), Match::All),
         ],
         Actions { local_pref: Some(222), ..Actions::default() },
     );

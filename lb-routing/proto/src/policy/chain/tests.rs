@@ -65,7 +65,7 @@ fn each_condition_holds_for_what_it_names_and_for_nothing_else() {
     let range = |range: RangeInclusive<u32>| range;
     let path = |text: &str| Arc::new(AsPathSet::new(vec![text.into()]).unwrap());
     let tag = |texts: &[&str]| {
-        Arc::new(CommunitySet(texts.iter().map(|text| text.parse().unwrap()).collect()))
+        Arc::new(CommunitySet::new(texts.iter().map(|text| text.parse().unwrap())))
     };
     let cases = [
         (Condition::Prefix(prefixes("10.0.0.0/8 le 16")), true),

@@ -68,11 +68,12 @@ fn sets_ask_for_one_or_for_all() {
     for text in ["65001:1", "65001:1:2"] {
         add(&mut route, one(text));
     }
-    let set = |texts: &[&str]| CommunitySet(texts.iter().map(|text| pattern(text)).collect());
+    let set = |texts: &[&str]| CommunitySet::new(texts.iter().map(|text| pattern(text)));
     assert!(set(&["65001:1", "65001:2"]).any(&route));
     assert!(!set(&["65001:1", "65001:2"]).all(&route));
     assert!(set(&["65001:*", "65001:1:*"]).all(&route));
     assert!(!set(&["rt:*"]).any(&route));
+    assert!(!set(&[]).any(&route) && !set(&[]).all(&route), "an empty one asks for nothing");
 }
 
 #[test]
@@ -88,6 +89,24 @@ fn what_is_added_twice_is_there_once_and_an_empty_attribute_vanishes() {
 }
 
 proptest! {
+    #[test]
+    fn a_set_holds_what_one_or_all_of_its_patterns_mean(
+        patterns in prop::collection::vec((0..4_u32, 0..4_u32, 0..4_u8), 1..6),
+        route in prop::collection::vec((0..4_u32, 0..4_u32), 0..6),
+    ) {
+        let word = |any: bool, number: u32| if any { "*".to_owned() } else { number.to_string() };
+        let patterns: Vec<_> = patterns
+            .into_iter()
+            .map(|(a, b, any)| pattern(&format!("{}:{}", word(any & 1 == 1, a), word(any & 2 == 2, b))))
+            .collect();
+        let communities = route.into_iter().map(|(a, b)| a << 16 | b).collect();
+        let route = Attributes { communities, ..Attributes::default() };
+        let has = |pattern: &CommunityPattern| of(&route).any(|one| pattern.matches(one));
+        let set = CommunitySet::new(patterns.clone());
+        prop_assert_eq!(set.any(&route), patterns.iter().any(has));
+        prop_assert_eq!(set.all(&route), patterns.iter().all(has));
+    }
+
     #[test]
     fn every_community_is_read_back_as_it_is_written(bits: u64, large: [u32; 3]) {
         let standard = Community::Standard((bits >> 32) as u32);

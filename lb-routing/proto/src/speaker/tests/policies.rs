@@ -75,6 +75,17 @@ fn a_next_hop_that_policy_sets_is_where_traffic_goes() {
 }
 
 #[test]
+fn a_next_hop_that_policy_sets_to_ours_makes_the_route_unusable() {
+    let ours: IpAddr = "10.0.1.1".parse().unwrap();
+    let actions = Actions { next_hop: Some(NextHop::Address(ours)), ..Actions::default() };
+    let import = chain(vec![statement(vec![], actions, Verdict::Accept)]);
+    let mut rig = Rig::new(vec![peer(1, Import::Policies(import), Export::None)]);
+    let conn = rig.establish(1);
+    rig.announce(conn, &[65101], neighbour(1), &["10.1.0.0/16"]);
+    assert_eq!(table(&rig), Vec::<String>::new());
+}
+
+#[test]
 fn export_policy_says_what_leaves_with_which_attributes() {
     let tag = Actions {
         med: Some(50),
