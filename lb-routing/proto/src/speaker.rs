@@ -306,7 +306,7 @@ fn output(effect: Effect) -> Option<Output> {
     }
 }
 
-/// The place of a judge among those that there are; there are no more than neighbours.
+/// The place of a judge among those that there are; `Speaker::check` bounds them.
 fn place(judges: &mut Vec<Judge>, judge: Judge) -> u16 {
     let known = judges.iter().position(|known| *known == judge);
     let place = known.unwrap_or_else(|| {

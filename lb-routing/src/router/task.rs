@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lb_routing_proto::config::{self, Import};
+use lb_routing_proto::config::Import;
 use lb_routing_proto::fib::{Fact, Fib, KernelRouteKind, Link, Update};
 use lb_routing_proto::speaker::{Clear, ConnId, Input, Seeds, Speaker};
 use tokio::sync::mpsc::error::TrySendError;
@@ -280,7 +280,7 @@ impl Task {
 
     /// Neighbours by difference; on an error nothing has changed.
     fn configure(&mut self, Peers { peers, transports }: Peers) -> Result<(), ConfigureError> {
-        config::validate(self.speaker.config(), &peers)?;
+        self.speaker.check(&peers)?;
         let old = Arc::clone(&self.io.transports.borrow());
         let new = Arc::new(super::transports(&peers, &transports));
         let opened = self.io.listeners.adapt(&old, &new);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{PeerConfig, SpeakerConfig};
+use super::{Import, PeerConfig, SpeakerConfig};
 
 /// Neighbours at most.
 const MAX_PEERS: usize = 65_534;
@@ -40,6 +40,23 @@ pub enum ConfigError {
     TooManyPeers {
         /// How many.
         count: usize,
+    },
+    /// Numbers of them that were are not used again while the speaker runs.
+    #[error(
+        "the neighbours have had too many different settings since the start: restart to take these"
+    )]
+    TooManySettings,
+    /// Every path from it would be a loop (RFC 4271 §9.1.2).
+    #[error(
+        "peer {name}: AS {asn} is ours, so with local_as {local_as} each of its paths is a loop: set allow_as_in to 1 or more, or leave local_as out"
+    )]
+    AlwaysLoops {
+        /// The peer's name.
+        name: String,
+        /// Its AS, and ours.
+        asn: u32,
+        /// What it takes for ours.
+        local_as: u32,
     },
     /// Not an address of a neighbour.
     #[error(
@@ -108,6 +125,15 @@ pub fn validate(config: &SpeakerConfig, peers: &[PeerConfig]) -> Result<(), Conf
     let mut addresses = BTreeSet::new();
     for peer in peers {
         check_peer(peer)?;
+        if let Some(local_as) = peer.local_as
+            && peer.asn == config.asn
+            && local_as != config.asn
+            && peer.allow_as_in == 0
+            && peer.import != Import::None
+        {
+            let (name, asn) = (peer.name.clone(), peer.asn);
+            return Err(ConfigError::AlwaysLoops { name, asn, local_as });
+        }
         if !addresses.insert(peer.address.to_canonical()) {
             return Err(ConfigError::DuplicatePeer {
                 name: peer.name.clone(),

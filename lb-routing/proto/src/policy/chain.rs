@@ -101,6 +101,21 @@ pub(crate) struct Facts<'a> {
     pub(crate) our_as: u32,
 }
 
+impl Facts<'_> {
+    /// The facts of a route whose next hop an earlier statement set.
+    fn after(self, change: Option<&Change>) -> Self {
+        let same_family = |hop: &IpAddr| hop.is_ipv4() == self.prefix.is_ipv4();
+        let next_hop = match change.and_then(|change| change.next_hop) {
+            Some(NextHop::Address(address)) => Some(address).filter(same_family).or(self.next_hop),
+            Some(NextHop::Peer) => self.neighbor.filter(same_family).or(self.next_hop),
+            // As of a route of our own.
+            Some(NextHop::Own) => None,
+            Some(NextHop::Unchanged) | None => self.next_hop,
+        };
+        Self { next_hop, ..self }
+    }
+}
+
 /// A route as a chain left it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
@@ -118,7 +133,7 @@ impl Chain {
     }
 
     /// Whether its answer depends on the prefix; where it does not, one answer holds for all prefixes of a family that
-    /// share attributes, next hop and neighbour.
+    /// share attributes, next hop and neighbour. Where it does, every condition is asked anew for each prefix.
     pub(crate) fn is_per_prefix(&self) -> bool {
         let statements = self.0.iter().flat_map(|policy| &policy.statements);
         statements.flat_map(|statement| &statement.conditions).any(Condition::is_per_prefix)
@@ -140,6 +155,7 @@ impl Chain {
         for policy in self.0.iter() {
             for (place, statement) in policy.statements.iter().enumerate() {
                 let now = change.as_ref().map_or(attributes, |change| &change.attributes);
+                let facts = &facts.after(change.as_ref());
                 if !statement.conditions.iter().all(|condition| condition.holds(facts, now)) {
                     continue;
                 }

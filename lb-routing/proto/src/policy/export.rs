@@ -145,7 +145,7 @@ pub(crate) fn export<'a>(
     chain.evaluate(&facts, &path.attributes).map_err(Withheld::Policy)
 }
 
-/// The next hop that the target hears: what policy says, ourselves, or inside our AS that of the path (RFC 4271 §5.1.3).
+/// The next hop that the target hears: what policy says for the prefix's family, ourselves, or inside our AS that of the path (RFC 4271 §5.1.3).
 /// `None` where the session's own address is of the other family and would have to be it.
 pub(crate) fn next_hop(
     prefix: &IpNetwork,
@@ -156,10 +156,10 @@ pub(crate) fn next_hop(
     // §5.1.3: never the neighbour's own address.
     let learned = path.via.next_hop().filter(|&next_hop| next_hop != target.config.address);
     let kept = match said {
-        Some(NextHop::Address(address)) => Some(address),
+        Some(NextHop::Address(address)) if address.is_ipv4() == prefix.is_ipv4() => Some(address),
         Some(NextHop::Unchanged) => learned,
         Some(NextHop::Own) => None,
-        Some(NextHop::Peer) | None => {
+        Some(NextHop::Address(_) | NextHop::Peer) | None => {
             learned.filter(|_| !target.is_external() && !target.config.next_hop_self)
         }
     };
@@ -188,7 +188,7 @@ pub(crate) fn advertised_attributes(
     }
     if target.is_external() {
         if target.config.remove_private_as {
-            remove_private_as(&mut told);
+            remove_private_as(&mut told, target.config.asn);
         }
         told.as_path.prepend(target.our_as);
         // §5.1.4: the MED of one neighbouring AS is not for another; §5.1.5: LOCAL_PREF stays inside.
@@ -207,16 +207,17 @@ pub(crate) fn advertised_attributes(
     told
 }
 
-/// Takes the numbers of RFC 6996 out of a path, wherever they stand.
-fn remove_private_as(attributes: &mut Attributes) {
-    let is_public = |asn: &u32| !matches!(asn, 64512..=65534 | 4_200_000_000..=4_294_967_294);
+/// Takes the numbers of RFC 6996 out of a path, wherever they stand, but for the neighbour's own: it has to see its loop.
+fn remove_private_as(attributes: &mut Attributes, neighbour: u32) {
+    let is_private = |asn| matches!(asn, 64512..=65534 | 4_200_000_000..=4_294_967_294);
+    let stays = |asn: &u32| *asn == neighbour || !is_private(*asn);
     let segments = &mut attributes.as_path.segments;
     for segment in &mut *segments {
         match segment {
             Segment::Sequence(asns)
             | Segment::Set(asns)
             | Segment::ConfedSequence(asns)
-            | Segment::ConfedSet(asns) => asns.retain(is_public),
+            | Segment::ConfedSet(asns) => asns.retain(stays),
         }
     }
     segments.retain(|segment| !segment.asns().is_empty());

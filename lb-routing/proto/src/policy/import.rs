@@ -158,11 +158,14 @@ impl Importer {
                 chain.evaluate(&facts, attributes).map_err(|_decider| Rejection::Policy)?
             }
         };
-        let next_hop = match change.as_ref().and_then(|change| change.next_hop) {
-            Some(NextHop::Address(address)) => address,
-            Some(NextHop::Peer) => self.peer,
-            Some(NextHop::Own | NextHop::Unchanged) | None => next_hop,
+        let said = match change.as_ref().and_then(|change| change.next_hop) {
+            Some(NextHop::Address(address)) => Some(address),
+            Some(NextHop::Peer) => Some(self.peer),
+            Some(NextHop::Own | NextHop::Unchanged) | None => None,
         };
+        // One of the other family says nothing of this prefix.
+        let said = said.filter(|said| said.is_ipv4() == prefix.is_ipv4());
+        let next_hop = said.unwrap_or(next_hop);
         let mut changed = change.map(|change| change.attributes);
         // RFC 8326 §4.2: the way out of a neighbour that is about to go is the last one to be taken.
         if self.external && is_shutting_down(changed.as_ref().unwrap_or(attributes)) {

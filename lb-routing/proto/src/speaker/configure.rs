@@ -12,6 +12,9 @@ use crate::rib::PeerIndex;
 use crate::session::Session;
 use crate::wire::{Notification, error};
 
+/// Ways to judge neighbours' paths at most, from the start on; the last number stands for what no neighbour sent.
+const MAX_JUDGES: usize = u16::MAX as usize;
+
 /// What is done to a session by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clear {
@@ -37,7 +40,7 @@ impl Speaker {
     ///
     /// The first thing that cannot work; nothing has changed then.
     pub fn configure(&mut self, peers: Vec<PeerConfig>, now: Instant) -> Result<(), ConfigError> {
-        config::validate(&self.config, &peers)?;
+        self.check(&peers)?;
         let wanted: Vec<_> = peers.iter().map(|peer| peer.address.to_canonical()).collect();
         let gone: Vec<_> =
             self.by_address.keys().copied().filter(|at| !wanted.contains(at)).collect();
@@ -55,6 +58,21 @@ impl Speaker {
             })
             .collect();
         Ok(())
+    }
+
+    /// Whether it could have these neighbours from now on.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that cannot work.
+    pub fn check(&self, peers: &[PeerConfig]) -> Result<(), ConfigError> {
+        config::validate(&self.config, peers)?;
+        // Attribute sets remember numbers of judges, so that none is given to another one.
+        let mut judges = self.judges.clone();
+        for peer in peers {
+            place(&mut judges, Judge::new(&self.config, peer));
+        }
+        if judges.len() > MAX_JUDGES { Err(ConfigError::TooManySettings) } else { Ok(()) }
     }
 
     /// Does something to one neighbour's session; says whether there is such a neighbour.

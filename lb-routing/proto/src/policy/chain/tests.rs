@@ -52,6 +52,21 @@ fn prefixes(text: &str) -> Arc<PrefixSet> {
 }
 
 #[test]
+fn a_next_hop_that_an_earlier_statement_set_is_what_later_ones_see() {
+    let elsewhere = "10.7.0.1".parse().unwrap();
+    let becomes = |said| {
+        let sets = Actions { next_hop: Some(said), ..Actions::default() };
+        let asks = Condition::NextHop(prefixes("10.7.0.0/16"));
+        accepts(&chain(vec![
+            statement(Vec::new(), sets, Verdict::Next),
+            statement(vec![asks], Actions::default(), Verdict::Accept),
+        ]))
+    };
+    assert!(becomes(NextHop::Address(elsewhere)));
+    assert!(!becomes(NextHop::Unchanged) && !becomes(NextHop::Own) && !becomes(NextHop::Peer));
+}
+
+#[test]
 fn nothing_crosses_that_no_policy_lists() {
     assert!(!accepts(&Chain::default()));
     assert!(!accepts(&chain(Vec::new())));

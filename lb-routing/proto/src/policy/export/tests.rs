@@ -108,6 +108,18 @@ fn next_hops_are_ourselves_outside_and_kept_inside() {
 }
 
 #[test]
+fn a_next_hop_that_policy_sets_is_for_its_own_family() {
+    let external = peer(65002, Export::All);
+    let said = Some(NextHop::Address("10.0.0.77".parse().unwrap()));
+    let hop = |local: &str, prefix: &str| {
+        let target = target(&external, local);
+        next_hop(&prefix.parse().unwrap(), &own(), said, &target).map(|hop| hop.to_string())
+    };
+    assert_eq!(hop("2001:db8::1", "10.1.0.0/24"), Some("10.0.0.77".into()));
+    assert_eq!(hop("2001:db8::1", "2001:db8:1::/48"), Some("2001:db8::1".into()));
+}
+
+#[test]
 fn a_family_without_a_usable_next_hop_is_not_advertised() {
     let external = peer(65002, Export::All);
     let hop = |local: &str, prefix: &str| {

@@ -72,9 +72,13 @@ fn a_route_that_is_about_to_go_is_the_last_to_be_taken() {
 fn policy_says_which_next_hop_a_route_has() {
     let hop = "10.0.0.9".parse().unwrap();
     let elsewhere = "10.0.0.77".parse().unwrap();
-    for (said, wanted) in
-        [(None, hop), (Some(NextHop::Peer), THEM), (Some(NextHop::Address(elsewhere)), elsewhere)]
-    {
+    let other_family = "2001:db8::77".parse().unwrap();
+    for (said, wanted) in [
+        (None, hop),
+        (Some(NextHop::Peer), THEM),
+        (Some(NextHop::Address(elsewhere)), elsewhere),
+        (Some(NextHop::Address(other_family)), hop),
+    ] {
         let statement = Statement {
             name: String::new(),
             conditions: Vec::new(),

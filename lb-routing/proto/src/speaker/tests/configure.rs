@@ -92,6 +92,18 @@ fn a_new_neighbour_takes_an_empty_place_and_not_the_routes_of_whoever_had_it() {
 }
 
 #[test]
+fn settings_beyond_those_that_can_be_told_apart_are_refused_and_nothing_changes() {
+    let mut rig = Rig::new(vec![ALL(1)]);
+    let strict = PeerConfig { reject_as_set: true, ..ALL(1) };
+    let first = rig.speaker.judges[0];
+    rig.speaker.judges.resize(usize::from(u16::MAX), first);
+    let refused = rig.speaker.configure(vec![strict, ALL(2)], rig.now);
+    assert_eq!(refused, Err(ConfigError::TooManySettings));
+    assert_eq!(rig.speaker.peers().len(), 1);
+    rig.configure(vec![ALL(1)]);
+}
+
+#[test]
 fn a_change_of_export_policy_withdraws_what_no_longer_leaves_and_keeps_the_session() {
     let mut rig = Rig::new(vec![ALL(1), ALL(2)]);
     let (one, two) = (rig.establish(1), rig.establish(2));

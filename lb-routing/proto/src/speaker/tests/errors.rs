@@ -118,7 +118,9 @@ fn a_configuration_that_cannot_work_is_refused() {
     assert_eq!(try_with(config(US, 0, 1), vec![]), Err(ConfigError::RouterIdZero));
     assert_eq!(try_with(config(US, 1, 0), vec![]), Err(ConfigError::MaxPaths { max_paths: 0 }));
     let secs = Duration::from_secs;
-    let bad: [(PeerConfig, &str); 6] = [
+    let loops = PeerConfig { asn: US, local_as: Some(7), ..peer(1, Import::All, Export::None) };
+    let bad: [(PeerConfig, &str); 7] = [
+        (loops, "allow_as_in"),
         (PeerConfig { address: "224.0.0.1".parse().unwrap(), ..good() }, "unicast"),
         (PeerConfig { port: 0, ..good() }, "port 0"),
         (PeerConfig { hold_time: secs(2), ..good() }, "hold time 2 s"),

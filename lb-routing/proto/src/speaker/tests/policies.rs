@@ -141,6 +141,10 @@ fn private_numbers_are_taken_out_of_paths_where_that_is_asked_for() {
     rig.announce(from, &[65101, 7, 4_200_000_001, 8], neighbour(1), &["10.1.0.0/16"]);
     let wanted = "10.1.0.0/16 via 10.0.2.1 Some([Sequence([65001, 7, 8])])";
     assert_eq!(announced(&rig.outputs(), to), [wanted]);
+    // Without its own number the neighbour would not see the loop.
+    rig.announce(from, &[65101, 7, 65102, 8], neighbour(1), &["10.1.0.0/16"]);
+    let wanted = "10.1.0.0/16 via 10.0.2.1 Some([Sequence([65001, 7, 65102, 8])])";
+    assert_eq!(announced(&rig.outputs(), to), [wanted]);
 }
 
 #[test]
