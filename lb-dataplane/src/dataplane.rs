@@ -4,6 +4,7 @@ mod age;
 mod apply;
 mod attach;
 mod counters;
+mod direct;
 mod flows;
 mod occupant;
 mod one_arm;
@@ -279,7 +280,7 @@ impl Dataplane {
     ///
     /// The table asks for more than the maps hold; a map cannot be written.
     pub fn apply(&mut self, table: &Table) -> Result<(), ApplyError> {
-        let (resolved, one_arm) = OneArm::of(table);
+        let (resolved, one_arm) = OneArm::of(table, &|address| self.fib.towards(address));
         let steps = self.served.plan(&resolved)?;
         apply::carry_out(&mut self.ebpf, &self.rings, &mut self.served, &steps)?;
         self.one_arm = one_arm;
@@ -292,21 +293,25 @@ impl Dataplane {
     ///
     /// As for [`Dataplane::apply`].
     pub fn change(&mut self, change: &Change) -> Result<(), ApplyError> {
-        let resolved = self.one_arm.resolve(change);
+        let resolved = self.one_arm.resolve(change, &|address| self.fib.towards(address));
         let steps = self.served.change(&resolved)?;
         apply::carry_out(&mut self.ebpf, &self.rings, &mut self.served, &steps)?;
         self.one_arm.keep(change, &resolved);
         Ok(())
     }
 
-    /// Follows the routes with the addresses that flows of one-arm services come from; cheap if there are none. Flows keep
-    /// what they began with.
+    /// Follows the routes with the addresses that flows of one-arm services and tunnels come from, and with which backends get
+    /// packets of clients at all; cheap if there are no such services. Flows keep what they began with. Asks the kernel to find
+    /// the MACs of backends that answer clients themselves.
     ///
     /// # Errors
     ///
     /// As for [`Dataplane::apply`].
     pub fn follow_routes(&mut self) -> Result<(), ApplyError> {
-        match self.one_arm.moved() {
+        self.one_arm.tell();
+        let towards = |address| self.fib.towards(address);
+        self.one_arm.find_neighbours(&towards);
+        match self.one_arm.moved(&towards) {
             Some(change) => self.change(&change),
             None => Ok(()),
         }

@@ -236,6 +236,7 @@ pub struct Fib {
     routes6: Table<u128>,
     updates: u64,
     refused: u64,
+    is_synced: bool,
 }
 
 impl Fib {
@@ -249,7 +250,7 @@ impl Fib {
         live.append(&mut live6);
         let groups = adopt::groups(groups, buckets, members, &live, grace);
         let (routes, routes6) = (Table::new(), Table::new());
-        Self { slots, trie, groups, routes, routes6, updates: 0, refused: 0 }
+        Self { slots, trie, groups, routes, routes6, updates: 0, refused: 0, is_synced: false }
     }
 
     /// Makes changes in order: all that can be made, whatever becomes of the others.
@@ -304,7 +305,8 @@ impl Fib {
 
     /// Ends adoption: what the previous process left and nobody renewed falls to the routes that cover it, or is gone.
     pub fn synced(&mut self) {
-        let Self { slots, trie, groups, routes, routes6, .. } = self;
+        let Self { slots, trie, groups, routes, routes6, is_synced, .. } = self;
+        *is_synced = true;
         slots.drop_stale(|network, len| routes.covering(groups, network, 0..len));
         trie.drop_stale(|network, len, floor| routes6.covering(groups, network, floor..len));
         groups.drop_stale();
@@ -353,6 +355,12 @@ impl Fib {
                 Some(FibRoute { prefix, len, action })
             })
             .collect()
+    }
+
+    /// What packets to an address meet, where to have no route is the kernel's business; `None` while routes of a previous
+    /// process may still come back.
+    pub fn towards(&self, address: IpAddr) -> Option<Action> {
+        self.is_synced.then(|| self.lookup(address, 0).action.unwrap_or(Action::Kernel))
     }
 
     fn insert(&mut self, prefix: IpAddr, len: u8, group: u32) -> Result<(), FibError> {

@@ -3,7 +3,8 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use aya::Pod;
 use lb_dataplane_common::tables::TICK_SHIFT;
@@ -119,6 +120,65 @@ pub(crate) fn tick() -> u32 {
     ((now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64) >> TICK_SHIFT) as u32
 }
 
+/// `NTF_USE` of `linux/neighbour.h`.
+const NTF_USE: u8 = 1;
+/// `NDA_DST` of `linux/neighbour.h`.
+const NDA_DST: u16 = 1;
+
+/// Asks the kernel to find the MACs of neighbours, by interface and address. It answers by what it then knows.
+pub(crate) fn find_neighbours(neighbours: &[(u32, IpAddr)]) -> io::Result<()> {
+    if neighbours.is_empty() {
+        return Ok(());
+    }
+    // SAFETY: a system call without pointers.
+    let socket = unsafe {
+        libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE)
+    };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    for (ifindex, address) in neighbours {
+        let request = use_neighbour(*ifindex, *address);
+        // SAFETY: the pointer names as many bytes as are said.
+        let sent = unsafe {
+            libc::send(
+                socket.as_raw_fd(),
+                request.as_ptr().cast(),
+                request.len(),
+                libc::MSG_DONTWAIT,
+            )
+        };
+        if sent < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// `RTM_NEWNEIGH` with `NTF_USE` (rtnetlink(7)): a `nlmsghdr`, an `ndmsg` and the address.
+fn use_neighbour(ifindex: u32, address: IpAddr) -> Vec<u8> {
+    let (family, octets) = match address {
+        IpAddr::V4(address) => (libc::AF_INET, address.octets().to_vec()),
+        IpAddr::V6(address) => (libc::AF_INET6, address.octets().to_vec()),
+    };
+    let len = 16 + 12 + 4 + octets.len();
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_CREATE) as u16;
+    let mut request = Vec::with_capacity(len);
+    request.extend((len as u32).to_ne_bytes());
+    request.extend(libc::RTM_NEWNEIGH.to_ne_bytes());
+    request.extend(flags.to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend([family as u8, 0, 0, 0]);
+    request.extend(ifindex.to_ne_bytes());
+    request.extend([0, 0, NTF_USE, 0]);
+    request.extend((4 + octets.len() as u16).to_ne_bytes());
+    request.extend(NDA_DST.to_ne_bytes());
+    request.extend(octets);
+    request
+}
+
 /// What begins with a command and is as large as the command's answer.
 trait Ethtool {}
 impl Ethtool for DriverInfo {}
@@ -174,3 +234,44 @@ fn ethtool(socket: impl AsFd, interface: &CStr, answer: &mut impl Ethtool) -> io
 
 const _: () = assert!(size_of::<DriverInfo>() == 196, "struct ethtool_drvinfo");
 const _: () = assert!(size_of::<BatchAttr>() == 56);
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::thread;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    #[test]
+    fn the_kernel_looks_for_the_neighbours_that_it_is_asked_for() {
+        let inside = || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let ip = |arguments: &str| {
+                let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+                assert!(output.status.success(), "ip {arguments}: {output:?}");
+                String::from_utf8(output.stdout).unwrap()
+            };
+            ip("link add near type veth peer name far");
+            for command in [
+                "link set near up",
+                "link set far up",
+                "address add 192.0.2.1/24 dev near",
+                "-6 address add 2001:db8::1/64 dev near nodad",
+            ] {
+                ip(command);
+            }
+            let ifindex = nix::net::if_::if_nametoindex("near").unwrap();
+            let addresses: [IpAddr; 2] =
+                ["192.0.2.9".parse().unwrap(), "2001:db8::9".parse().unwrap()];
+            find_neighbours(&addresses.map(|address| (ifindex, address))).unwrap();
+            let known = ip("neigh show dev near nud all");
+            for address in addresses {
+                let line = known.lines().find(|line| line.starts_with(&format!("{address} ")));
+                assert!(line.is_some_and(|line| !line.contains("NONE")), "{address}: {known}");
+            }
+        };
+        thread::spawn(inside).join().unwrap();
+    }
+}

@@ -74,6 +74,12 @@ impl Service {
     pub fn needs_own_address(&self) -> bool {
         self.one_arm || matches!(self.mode, Mode::IpInIp | Mode::Gue)
     }
+
+    /// Whether what its backends get depends on the routes to them.
+    #[must_use]
+    pub fn follows_routes(&self) -> bool {
+        self.one_arm || self.mode != Mode::Nat
+    }
 }
 
 /// How packets reach a backend, and answers the client.

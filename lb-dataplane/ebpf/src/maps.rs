@@ -29,7 +29,8 @@ static SERVICES: HashMap<VipKey, ServiceEntry> = HashMap::with_max_entries(64, 0
 /// Which service of several ports a port belongs to.
 #[map]
 static RANGES: LpmTrie<RangeKey, u32> =
-    LpmTrie::with_max_entries(MAX_RANGE_PREFIXES, BPF_F_NO_PREALLOC);
+    // A plan puts its prefixes before it removes the old ones: room for both, which takes memory only while it is used.
+    LpmTrie::with_max_entries(2 * MAX_RANGE_PREFIXES, BPF_F_NO_PREALLOC);
 #[map]
 static BACKENDS: Array<BackendEntry> = Array::with_max_entries(64, 0);
 #[map]

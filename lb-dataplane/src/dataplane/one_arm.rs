@@ -1,18 +1,25 @@
-//! One-arm services and tunnels: flows to a backend, or the packets around theirs, come from the address that this host itself would use on the way there.
+//! What follows this host's routes: flows of one-arm services, and the packets around those in tunnels, come from the address
+//! that this host itself would use on the way to the backend; and backends that no packet can reach as their service wants it
+//! get no new flows.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use super::direct::{self, Towards};
+use crate::sys;
 use crate::table::{Backend, BackendState, Change, Service, ServiceKey, Source, Table};
 
 /// Where this host keeps the ports of its own connections.
 const OWN_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// What they are where the kernel does not say.
 const DEFAULT_OWN_PORTS: RangeInclusive<u16> = 32_768..=60_999;
+/// Neighbours that the kernel is asked for at a time; others have their turn the next time.
+const NEIGHBOURS_AT_ONCE: usize = 256;
 /// Ports below are those of well-known services.
 const FIRST_PORT: u16 = 1024;
 
@@ -20,13 +27,17 @@ const FIRST_PORT: u16 = 1024;
 #[derive(Debug, Default)]
 pub(super) struct OneArm {
     services: BTreeMap<ServiceKey, (Service, Service)>,
+    /// Backends that get no new flows since packets do not reach them, as the log says.
+    unreached: BTreeSet<(ServiceKey, IpAddr)>,
+    /// The last neighbour that was asked for, if there are more.
+    asked_last: Option<(u32, IpAddr)>,
 }
 
 impl OneArm {
     /// A table with sources filled in, as this host's routes and ports are now.
-    pub(super) fn of(table: &Table) -> (Cow<'_, Table>, Self) {
-        let one_arm = table.services.iter().filter(|(_, service)| service.needs_own_address());
-        let services = fill_in(one_arm);
+    pub(super) fn of<'a>(table: &'a Table, towards: Towards<'_>) -> (Cow<'a, Table>, Self) {
+        let one_arm = table.services.iter().filter(|(_, service)| service.follows_routes());
+        let services = fill_in(one_arm, towards);
         if services.is_empty() {
             return (Cow::Borrowed(table), Self::default());
         }
@@ -34,19 +45,19 @@ impl OneArm {
         for (key, (_, service)) in &services {
             resolved.services.insert(*key, service.clone());
         }
-        (Cow::Owned(resolved), Self { services })
+        (Cow::Owned(resolved), Self { services, ..Self::default() })
     }
 
     /// A change with sources filled in.
-    pub(super) fn resolve<'a>(&self, change: &'a Change) -> Cow<'a, Change> {
+    pub(super) fn resolve<'a>(&self, change: &'a Change, towards: Towards<'_>) -> Cow<'a, Change> {
         let wanted = change.services.iter();
         let one_arm = wanted.filter_map(|(key, service)| {
             service
                 .as_ref()
-                .filter(|service| service.needs_own_address())
+                .filter(|service| service.follows_routes())
                 .map(|service| (key, service))
         });
-        let filled = fill_in(one_arm);
+        let filled = fill_in(one_arm, towards);
         if filled.is_empty() {
             return Cow::Borrowed(change);
         }
@@ -61,7 +72,7 @@ impl OneArm {
     pub(super) fn keep(&mut self, change: &Change, resolved: &Change) {
         for (key, resolved) in &resolved.services {
             match (change.services.get(key), resolved) {
-                (Some(Some(asked)), Some(resolved)) if asked.needs_own_address() => {
+                (Some(Some(asked)), Some(resolved)) if asked.follows_routes() => {
                     self.services.insert(*key, (asked.clone(), resolved.clone()));
                 }
                 (_, _) => drop(self.services.remove(key)),
@@ -69,9 +80,42 @@ impl OneArm {
         }
     }
 
+    /// Asks the kernel for MACs that packets to backends need and that are not known, of some backends at a time.
+    pub(super) fn find_neighbours(&mut self, towards: Towards<'_>) {
+        let services = self.services.values();
+        let unresolved: BTreeSet<_> =
+            services.flat_map(|(asked, _)| direct::unresolved(asked, towards)).collect();
+        let after = self.asked_last.map_or(Unbounded, Excluded);
+        let next = unresolved.range((after, Unbounded)).take(NEIGHBOURS_AT_ONCE);
+        let next: Vec<(u32, IpAddr)> = next.copied().collect();
+        self.asked_last = next.last().copied().filter(|_| next.len() == NEIGHBOURS_AT_ONCE);
+        if let Err(error) = sys::find_neighbours(&next) {
+            tracing::warn!(%error, "cannot ask the kernel for the MACs of backends");
+        }
+    }
+
+    /// Says in the log which backends packets reach no more.
+    pub(super) fn tell(&mut self) {
+        let mut unreached = BTreeSet::new();
+        for (key, (asked, resolved)) in &self.services {
+            let backends = asked.backends.iter().zip(&resolved.backends);
+            let drained = backends.filter(|(asked, resolved)| asked.state != resolved.state);
+            unreached.extend(drained.map(|(asked, _)| (*key, asked.address)));
+        }
+        for (ServiceKey { address, port, .. }, backend) in unreached.difference(&self.unreached) {
+            tracing::warn!(
+                vip = %address,
+                port,
+                %backend,
+                "a backend gets no new flows: there is no way to it as the VIP's nat.mode needs one; look at its route"
+            );
+        }
+        self.unreached = unreached;
+    }
+
     /// The services whose sources are no longer what the routes say, as they were asked for.
-    pub(super) fn moved(&self) -> Option<Change> {
-        let now = fill_in(self.services.iter().map(|(key, (asked, _))| (key, asked)));
+    pub(super) fn moved(&self, towards: Towards<'_>) -> Option<Change> {
+        let now = fill_in(self.services.iter().map(|(key, (asked, _))| (key, asked)), towards);
         let moved = now.into_iter().filter(|(key, (_, resolved))| {
             self.services.get(key).is_none_or(|(_, before)| before != resolved)
         });
@@ -83,12 +127,20 @@ impl OneArm {
 /// Services with their sources filled in.
 type Filled = BTreeMap<ServiceKey, (Service, Service)>;
 
-fn fill_in<'a>(services: impl Iterator<Item = (&'a ServiceKey, &'a Service)>) -> Filled {
+fn fill_in<'a>(
+    services: impl Iterator<Item = (&'a ServiceKey, &'a Service)>,
+    towards: Towards<'_>,
+) -> Filled {
     let mut services = services.peekable();
     if services.peek().is_none() {
         return Filled::new();
     }
-    fill_in_with(services, &ports(&own_ports()), |backend| address_towards(backend).ok())
+    let mut filled =
+        fill_in_with(services, &ports(&own_ports()), |backend| address_towards(backend).ok());
+    for (_, service) in filled.values_mut() {
+        direct::drain(service, towards);
+    }
+    filled
 }
 
 /// A backend that no route leads to gets no new flows: they would come from nowhere.
@@ -100,8 +152,8 @@ fn fill_in_with<'a>(
     let mut known: BTreeMap<IpAddr, Option<Arc<[Source]>>> = BTreeMap::new();
     let resolve = |(key, asked): (&ServiceKey, &Service)| {
         let mut service = asked.clone();
-        let one_arm = asked.one_arm;
-        let unsaid = |backend: &&mut Backend| one_arm || backend.sources.is_empty();
+        let (one_arm, needs) = (asked.one_arm, asked.needs_own_address());
+        let unsaid = |backend: &&mut Backend| one_arm || needs && backend.sources.is_empty();
         for backend in service.backends.iter_mut().filter(unsaid) {
             let found = known.entry(backend.address).or_insert_with(|| {
                 let address = address_towards(backend.address)?;
@@ -198,7 +250,7 @@ mod tests {
         assert_eq!(*near.sources, [source]);
         assert_eq!((near.state, nowhere.state), (BackendState::Active, BackendState::Draining));
         let both = Table { services: [(key(1), service(false)), (one, asked)].into() };
-        let (resolved, _) = OneArm::of(&both);
+        let (resolved, _) = OneArm::of(&both, &|_| None);
         assert_eq!(resolved.services[&key(1)], both.services[&key(1)], "others stay as they are");
     }
 }

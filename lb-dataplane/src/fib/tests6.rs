@@ -320,3 +320,25 @@ proptest! {
         prop_assert_eq!(new.len(), after.0.len());
     }
 }
+
+#[test]
+fn the_way_to_an_address_is_that_of_its_longest_route_once_the_routes_are_known() {
+    let (mut fib, _) = fixture();
+    group(&mut fib, 1, &[7]);
+    group(&mut fib, 2, &[8]);
+    for (prefix, len, group) in [("10.0.0.0", 8, 1), ("10.2.0.0", 16, 2), ("2001:db8::", 32, 2)] {
+        let prefix = prefix.parse().unwrap();
+        fib.update(&FibUpdate::Route { prefix, len, group }).unwrap();
+    }
+    let out = |fib: &Fib, address: &str| match fib.towards(address.parse().unwrap()) {
+        Some(Action::Forward(members)) => members[0].ifindex,
+        Some(Action::Kernel) => 0,
+        other => panic!("{address}: {other:?}"),
+    };
+    assert_eq!(fib.towards([10, 2, 0, 1].into()), None, "more routes may come");
+    fib.synced();
+    let cases = [("10.1.0.1", 7), ("10.2.0.1", 8), ("11.0.0.1", 0), ("2001:db8::1", 8), ("::1", 0)];
+    for (address, ifindex) in cases {
+        assert_eq!(out(&fib, address), ifindex, "{address}");
+    }
+}
