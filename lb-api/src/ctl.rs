@@ -13,6 +13,7 @@ mod doctor;
 mod drain;
 mod edit;
 mod events;
+mod fib;
 mod resources;
 mod show;
 mod table;
@@ -28,7 +29,8 @@ use lb_api_types::problem::Problem;
 
 pub use self::arguments::Arguments;
 use self::arguments::{
-    Bgp, Clear, Command, Create, Describable, Format, How, Kind, Nameable, Show, ShowBgp,
+    Bgp, Clear, Command, Create, Describable, Examined, FibQuestion, Format, How, Kind, Nameable,
+    Show, ShowBgp,
 };
 use self::client::Client;
 pub use self::client::Server;
@@ -103,6 +105,24 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
+async fn describe_one(
+    client: &Client,
+    kind: Describable,
+    name: &str,
+    format: Format,
+) -> Result<String, CtlError> {
+    let kind = match kind {
+        Describable::Vip => return show::describe(client, name, format).await,
+        Describable::Peer => return bgp::neighbours(client, Some(name), format).await,
+        Describable::Pool => resources::Kind::Pool,
+        Describable::HealthCheck => resources::Kind::HealthCheck,
+        Describable::Set => resources::Kind::Set,
+        Describable::Policy => resources::Kind::Policy,
+        Describable::PeerGroup => resources::Kind::PeerGroup,
+    };
+    resources::describe(client, kind, name, format).await
+}
+
 async fn carry_out(client: &Client, command: Command, format: Format) -> Result<Answer, CtlError> {
     let text = match command {
         Command::Get { kind, name, watch: true, .. } => {
@@ -111,32 +131,12 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         Command::Get { kind, name, selector, limit, watch: false } => {
             show::get(client, kind, name.as_deref(), selector.as_ref(), limit, format).await?
         }
-        Command::Describe { kind: Describable::Pool, name } => {
-            resources::describe(client, resources::Kind::Pool, &name, format).await?
-        }
-        Command::Describe { kind: Describable::HealthCheck, name } => {
-            resources::describe(client, resources::Kind::HealthCheck, &name, format).await?
-        }
-        Command::Describe { kind: Describable::Set, name } => {
-            resources::describe(client, resources::Kind::Set, &name, format).await?
-        }
-        Command::Describe { kind: Describable::Policy, name } => {
-            resources::describe(client, resources::Kind::Policy, &name, format).await?
-        }
-        Command::Describe { kind: Describable::PeerGroup, name } => {
-            resources::describe(client, resources::Kind::PeerGroup, &name, format).await?
-        }
+        Command::Describe { kind, name } => describe_one(client, kind, &name, format).await?,
         Command::Clear { what: Clear::Bgp { name, soft } } => {
             bgp::clear(client, &name, soft).await?
         }
         Command::Bgp { what: Bgp::Explain { prefix } } => {
             bgp::explain(client, prefix, format).await?
-        }
-        Command::Describe { kind: Describable::Vip, name } => {
-            show::describe(client, &name, format).await?
-        }
-        Command::Describe { kind: Describable::Peer, name } => {
-            bgp::neighbours(client, Some(&name), format).await?
         }
         Command::Show { what: Show::Bgp { what } } => match what {
             ShowBgp::Summary => bgp::summary(client, format).await?,
@@ -178,7 +178,13 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         Command::Man { folder } => man(&folder)?,
         Command::Events { watch } => return events::show(client, watch, format).await,
         Command::Export => show::export(client).await?,
-        Command::Doctor => return doctor::doctor(client, format).await,
+        Command::Doctor { what: None, .. } => return doctor::doctor(client, format).await,
+        Command::Doctor { what: Some(Examined::Fib), repair } => {
+            return fib::audit(client, repair, format).await;
+        }
+        Command::Fib { what: FibQuestion::Lookup(packet) } => {
+            return fib::lookup(client, &packet, format).await;
+        }
         Command::Completions { shell } => completions(shell),
     };
     Ok(Answer::Yes(text))

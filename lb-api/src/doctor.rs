@@ -39,6 +39,8 @@ pub struct Facts {
     pub interfaces_wanted: bool,
     /// Why interfaces are not as configured: sentences with their remedy.
     pub troubles: Vec<String>,
+    /// Rules of policy routing that hand every packet to the kernel, as `ip rule` shows them.
+    pub policy_rules: Vec<String>,
     /// What of the kept state is not well: sentences with their remedy.
     pub state: Vec<String>,
     /// BGP neighbours.
@@ -189,10 +191,17 @@ fn capabilities(facts: &Facts) -> Vec<Check> {
 }
 
 fn interfaces(facts: &Facts) -> Vec<Check> {
+    let rules = facts.policy_rules.iter().map(|rule| {
+        let message = format!(
+            "the rule `{rule}` may lead packets to another table than the main one, so the kernel forwards every packet"
+        );
+        warning("policy-rules", None, message, "take it away with `ip rule del` if it is not needed")
+    });
     let mut checks: Vec<_> = facts
         .troubles
         .iter()
         .map(|trouble| error("attachment", None, trouble.as_str(), ""))
+        .chain(rules)
         .collect();
     if facts.interfaces.is_empty() {
         checks.push(error(

@@ -4,6 +4,7 @@ mod backends;
 mod bgp;
 mod config;
 mod events;
+mod fib;
 mod guard;
 mod handlers;
 mod listen;
@@ -32,9 +33,10 @@ use axum::routing::{delete, get, post};
 use futures::future::BoxFuture;
 use ipnetwork::IpNetwork;
 use lb_api_types::view::{
-    BgpGlobal, BgpRouteView, ClearWhat, Doctor, Explanation, FibView, FlowView, Interface, List,
-    PeerView, ReasonView, Status,
+    BgpGlobal, BgpRouteView, ClearWhat, Doctor, Explanation, FibAuditView, FibLookupView, FibView,
+    FlowView, Interface, List, PeerView, ReasonView, Status,
 };
+use lb_dataplane::fib::Packet;
 use tokio::sync::Semaphore;
 
 pub(crate) use self::listen::answers;
@@ -69,6 +71,10 @@ pub trait Views: Send + Sync + 'static {
     fn routes(&self, limit: usize) -> BoxFuture<'_, List<BgpRouteView>>;
     /// The eBPF FIB, at most `limit` entries.
     fn fib(&self, limit: usize) -> BoxFuture<'_, Result<List<FibView>, String>>;
+    /// What a packet meets in the eBPF FIB.
+    fn fib_lookup(&self, packet: Packet) -> BoxFuture<'_, Result<FibLookupView, String>>;
+    /// Whether the eBPF FIB holds what router and kernel have; with `repair`, it is made to.
+    fn fib_audit(&self, repair: bool) -> BoxFuture<'_, Result<FibAuditView, String>>;
     /// Flows, at most `limit`.
     fn flows(&self, limit: usize) -> BoxFuture<'_, Result<List<FlowView>, String>>;
     /// The host's interfaces.
@@ -143,6 +149,9 @@ pub fn router(
         .route("/bgp/explain", get(bgp::explain))
         .route("/bgp/routes", get(handlers::list_routes))
         .route("/fib", get(handlers::list_fib))
+        .route("/fib/lookup", get(fib::lookup_fib))
+        .route("/fib/audit", get(fib::audit_fib))
+        .route("/fib/repair", post(fib::repair_fib))
         .route("/flows", get(handlers::list_flows))
         .route("/status", get(handlers::get_status))
         .route("/doctor", get(handlers::get_doctor))

@@ -76,6 +76,34 @@ fn routes_leave_fib_and_kernel_when_the_session_drops() {
 }
 
 #[test]
+fn a_lookup_says_what_a_packet_meets_and_the_audit_that_all_agree() {
+    let hello = Hello::up(Hook::Tc);
+    hello.is_in_the_fib("10.244.1.0/26", "eth2", "node1");
+    let lookup = "lbctl fib lookup 10.244.1.7 --source 198.51.100.2 --port 8080";
+    let text = eventually("eBPF, router and kernel agree", SOON, || {
+        hello.lab.run("lbd", &format!("{lookup} 2>&1"))
+    })
+    .holds();
+    for words in ["10.244.1.0/26 forward", "via 10.0.1.2 dev eth2 mac ", "(from bgp)", "agree"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let audit = eventually("the audit finds no difference", SOON, || {
+        hello.lab.run("lbd", "lbctl doctor fib 2>&1")
+    })
+    .holds();
+    assert!(audit.contains("as router and kernel have it"), "{audit}");
+
+    // A foreign route of the kernel wins over BGP's, in all three.
+    hello.lab.run("lbd", "ip route add 10.244.1.0/26 via 10.0.2.2").holds();
+    eventually("the foreign route counts", SOON, || {
+        let text = hello.lab.run("lbd", &format!("{lookup} 2>&1"))?;
+        ensure!(text.contains("via 10.0.2.2 dev eth3") && text.contains("(from kernel)"), "{text}");
+        Ok(())
+    })
+    .holds();
+}
+
+#[test]
 fn nothing_is_advertised_that_policy_does_not_list() {
     let (hello, _vip) = Hello::up_with_vip(Hook::Tc);
     always("the upstream router is told of the VIP only, the nodes of nothing", A_WHILE, || {

@@ -2,6 +2,7 @@
 
 mod bgp;
 mod create;
+mod fib;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap_complete::Shell;
 
 pub(super) use self::bgp::{Bgp, Clear, Soft};
 pub(super) use self::create::{Create, NewHealthCheck, NewPool, NewToken, NewVip};
+pub(super) use self::fib::{Examined, FibQuestion, LookedUp};
 use super::client::Server;
 use crate::resources::{self, Selector};
 
@@ -45,7 +47,9 @@ Examples:
   lbctl bgp explain 10.244.0.0/26      # its paths, and what keeps the best one from whom
   lbctl clear bgp upstream --soft in   # have import policy see its routes again
   lbctl get fib 10.244.1.0/26          # where the fast path sends packets
+  lbctl fib lookup 10.244.1.7          # what a packet meets, and whether router and kernel agree
   lbctl doctor                         # what stands in the way, and what to do about it
+  lbctl doctor fib                     # whether the fast path holds every route as it should
   lbctl bundle > bug.json              # what a bug report needs, without secrets
   lbctl man /usr/local/share/man/man1
   lbctl completions bash > /etc/bash_completion.d/lbctl
@@ -197,7 +201,19 @@ pub(super) enum Command {
     /// Write every resource made over REST as apply takes it; those of the configuration file stay there.
     Export,
     /// Look for what stands in the way: kernel, privileges, settings, interfaces, sessions, VIPs; each with its remedy.
-    Doctor,
+    Doctor {
+        /// Examine this in depth instead: `fib` holds the eBPF FIB against its routes, the router and the kernel.
+        #[arg(value_enum)]
+        what: Option<Examined>,
+        /// Write again what differs.
+        #[arg(long, requires = "what")]
+        repair: bool,
+    },
+    /// Ask the eBPF FIB.
+    Fib {
+        #[command(subcommand)]
+        what: FibQuestion,
+    },
     /// Write the completions of a shell.
     Completions {
         /// The shell.

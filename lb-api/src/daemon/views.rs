@@ -1,5 +1,7 @@
 //! What the running daemon shows of itself.
 
+mod fib;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -10,14 +12,15 @@ use ipnetwork::IpNetwork;
 use lb_api_types::config;
 use lb_api_types::resource::Condition;
 use lb_api_types::view::{
-    BgpGlobal, BgpRouteView, CheckState, ClearWhat, Doctor, Explanation, FibMemberView, FibView,
-    FlowView, HearerView, Interface, InterfaceView, List, PeerView, ReasonView, Status,
+    BgpGlobal, BgpRouteView, CheckState, ClearWhat, Doctor, Explanation, FibAuditView,
+    FibLookupView, FibView, FlowView, HearerView, Interface, InterfaceView, List, PeerView,
+    ReasonView, Status,
 };
 use lb_api_types::vip;
-use lb_dataplane::fib::{Action, FibRoute, Member};
+use lb_dataplane::fib::Packet;
 use lb_dataplane::table::Protocol;
 use lb_dataplane::{Flow, Hook, ReasonCount};
-use lb_routing::{Clear, Link, PeerStatus, RouterHandle, Source};
+use lb_routing::{Clear, Link, PeerStatus, RouterHandle};
 use tokio::sync::watch;
 
 use super::dataplane::{DataplaneHandle, sentence};
@@ -108,15 +111,21 @@ impl Views for Live {
                 sourced.collect::<Vec<_>>()
             });
             let routes = routes.await?;
-            let links = self.router.links().borrow().clone();
-            let names: HashMap<u32, String> =
-                links.into_iter().map(|link| (link.ifindex, link.name)).collect();
+            let names = self.names();
             Ok(cut(
-                routes.into_iter().map(|(route, source)| fib_view(&route, source, &names)),
+                routes.into_iter().map(|(route, source)| fib::view(&route, source, &names)),
                 limit,
             ))
         }
         .boxed()
+    }
+
+    fn fib_lookup(&self, packet: Packet) -> BoxFuture<'_, Result<FibLookupView, String>> {
+        fib::lookup(self, packet).boxed()
+    }
+
+    fn fib_audit(&self, repair: bool) -> BoxFuture<'_, Result<FibAuditView, String>> {
+        fib::audit(self, repair).boxed()
     }
 
     fn flows(&self, limit: usize) -> BoxFuture<'_, Result<List<FlowView>, String>> {
@@ -161,7 +170,10 @@ impl Views for Live {
 
     fn status(&self) -> BoxFuture<'_, Result<Status, String>> {
         async {
-            let interfaces = self.dataplane.with(|owned| owned.dataplane.attached()).await?;
+            let (interfaces, usage) = self
+                .dataplane
+                .with(|owned| (owned.dataplane.attached(), owned.dataplane.fib_usage()))
+                .await?;
             let reasons = self.reasons().await?;
             let mut warnings = self.warnings.clone();
             warnings.extend(host_warnings());
@@ -180,6 +192,7 @@ impl Views for Live {
                         hook: hook(attached.hook),
                     })
                     .collect(),
+                fib: fib::usage(&usage),
                 reasons: reasons.into_iter().filter(|count| count.packets > 0).collect(),
                 warnings,
             })
@@ -208,6 +221,12 @@ impl Views for Live {
 }
 
 impl Live {
+    /// Interfaces' names by their indices.
+    fn names(&self) -> HashMap<u32, String> {
+        let links = self.router.links().borrow().clone();
+        links.into_iter().map(|link| (link.ifindex, link.name)).collect()
+    }
+
     async fn facts(&self) -> Result<Facts, String> {
         let (interfaces, compiled) = self
             .dataplane
@@ -228,6 +247,7 @@ impl Live {
         let mut facts = read.await.map_err(|error| error.to_string())?;
         facts.interfaces_wanted = self.interfaces_wanted;
         facts.troubles = self.troubles.borrow().clone();
+        facts.policy_rules = self.router.policy_rules();
         facts.state = self.warnings.iter().chain(self.shadowed.borrow().iter()).cloned().collect();
         facts.sessions = self.peers().await.into_iter().map(session).collect();
         let vips = self.registry.list().await.map_err(|refusal| refusal.to_string())?;
@@ -314,36 +334,6 @@ fn cut<T>(items: impl Iterator<Item = T>, limit: usize) -> List<T> {
     let truncated = items.len() > limit;
     items.truncate(limit);
     List { items, truncated, next: None }
-}
-
-fn fib_view(route: &FibRoute, source: Option<Source>, names: &HashMap<u32, String>) -> FibView {
-    let (action, members): (_, &[Member]) = match &route.action {
-        Action::Forward(members) => ("forward", members),
-        Action::Kernel => ("kernel", &[]),
-        Action::Blackhole => ("blackhole", &[]),
-    };
-    let prefix = IpNetwork::new(route.prefix, route.len);
-    FibView {
-        prefix: prefix.unwrap_or_else(|_| route.prefix.into()),
-        action: action.into(),
-        source: match source {
-            Some(Source::Kernel) => "kernel",
-            Some(Source::Bgp) => "bgp",
-            Some(Source::Neighbour) => "neighbour",
-            None => "previous",
-        }
-        .into(),
-        members: members.iter().map(|member| member_view(member, names)).collect(),
-    }
-}
-
-fn member_view(member: &Member, names: &HashMap<u32, String>) -> FibMemberView {
-    let name = names.get(&member.ifindex).cloned();
-    FibMemberView {
-        gateway: member.gateway,
-        interface: name.unwrap_or_else(|| format!("#{}", member.ifindex)),
-        mac: member.destination_mac.map(mac),
-    }
 }
 
 fn flow_view(flow: &Flow, names: &Ports<String>) -> FlowView {

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 use lb_api_types::config::Hook;
-use lb_api_types::view::{PeerView, ReasonView, Status};
+use lb_api_types::view::{FibUsageView, PeerView, ReasonView, Status};
 use lb_api_types::vip::{BackendStatus, Health, Protocol, Vip};
 
 /// What is told.
@@ -26,6 +26,7 @@ pub(super) struct Sample {
 pub(super) fn render(sample: &Sample) -> String {
     let mut text = Text::default();
     appliance(&mut text, sample);
+    fib(&mut text, &sample.status.fib);
     packets(&mut text, &sample.reasons);
     vips(&mut text, &sample.vips);
     backends(&mut text, &sample.vips);
@@ -56,6 +57,26 @@ fn appliance(text: &mut Text, Sample { status, watchers, overruns, failures, .. 
         };
         text.line(&[("interface", &interface.name), ("hook", &hook)], 1);
     }
+}
+
+fn fib(text: &mut Text, fib: &FibUsageView) {
+    text.gauge("lbd_fib_routes", "Routes of the eBPF FIB.");
+    text.line(&[("family", &"ipv4")], fib.routes_v4);
+    text.line(&[("family", &"ipv6")], fib.routes_v6);
+    for (name, help, value) in [
+        ("lbd_fib_groups", "Next-hop groups.", fib.groups),
+        ("lbd_fib_members", "Ways out that groups name.", fib.members),
+        ("lbd_fib_chunks", "IPv4 second-level chunks in use.", fib.chunks),
+        ("lbd_fib_chunks_max", "IPv4 second-level chunks that there are.", fib.chunks_max),
+        ("lbd_fib_node_bytes", "Bytes of IPv6 nodes in use.", fib.node_bytes),
+        ("lbd_fib_node_bytes_max", "Bytes of IPv6 nodes that there are.", fib.node_bytes_max),
+    ] {
+        text.gauge(name, help);
+        text.line(&[], value);
+    }
+    text.counter("lbd_fib_updates_total", "Changes of the eBPF FIB.");
+    text.line(&[("result", &"done")], fib.updates);
+    text.line(&[("result", &"refused")], fib.refused);
 }
 
 fn packets(text: &mut Text, reasons: &[ReasonView]) {

@@ -5,7 +5,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{backends, bgp, config, events, handlers, probes, resources, tokens, views};
+use super::{backends, bgp, config, events, fib, handlers, probes, resources, tokens, views};
 use crate::resources::Kind;
 
 #[derive(OpenApi)]
@@ -47,6 +47,9 @@ use crate::resources::Kind;
         bgp::explain,
         handlers::list_routes,
         handlers::list_fib,
+        fib::lookup_fib,
+        fib::audit_fib,
+        fib::repair_fib,
         handlers::list_flows,
         handlers::get_status,
         handlers::get_doctor,

@@ -1,11 +1,16 @@
 //! What the daemon shows of itself: read-only documents.
 
+mod fib;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::fib::{
+    FibAuditView, FibLookupView, FibMemberView, FibToldView, FibUsageView, FibView, KernelRouteView,
+};
 use crate::config::Hook;
 use crate::resource::Condition;
 
@@ -149,34 +154,6 @@ pub struct HearerView {
     pub withheld: Option<String>,
 }
 
-/// An entry of the eBPF FIB (`GET /api/v1/fib`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct FibView {
-    /// The destination.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
-    pub prefix: IpNetwork,
-    /// `forward`, `kernel` (handed over), `blackhole`.
-    pub action: String,
-    /// Who says so: `kernel`, `bgp`, `neighbour`, or `previous` (an earlier process, until this one has caught up).
-    pub source: String,
-    /// Where packets go.
-    pub members: Vec<FibMemberView>,
-}
-
-/// A member of a next-hop group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct FibMemberView {
-    /// The gateway; unset where the destination is on the link.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
-    pub gateway: Option<IpAddr>,
-    /// The interface's name.
-    pub interface: String,
-    /// Destination MAC; unset while the neighbour is unresolved.
-    pub mac: Option<String>,
-}
-
 /// One direction of a flow (`GET /api/v1/flows`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -210,6 +187,9 @@ pub struct Status {
     pub asn: u32,
     /// Interfaces that the fast path is attached to.
     pub interfaces: Vec<InterfaceView>,
+    /// What of the eBPF FIB's memory is in use.
+    #[serde(default)]
+    pub fib: FibUsageView,
     /// Packets per `Reason` since the maps were made, zeroes left out.
     pub reasons: Vec<ReasonView>,
     /// What somebody should look at, one sentence each; empty when all is well.
