@@ -321,7 +321,9 @@ impl Store {
         let new = self.folder.join(format!("{SNAPSHOT}.new"));
         let bytes = snapshot::bytes(found.revision, found.vips.values(), &found.resources);
         let bytes = bytes.map_err(io::Error::other).map_err(self.failed("write", SNAPSHOT))?;
-        write_whole(&new, &bytes).map_err(self.failed("write", SNAPSHOT))?;
+        // What a full disk left of it would keep the journal from growing.
+        let written = write_whole(&new, &bytes).inspect_err(|_| drop(fs::remove_file(&new)));
+        written.map_err(self.failed("write", SNAPSHOT))?;
         // From here on no change comes between.
         let mut state = self.state();
         let changes = state.changes.saturating_sub(found.changes);

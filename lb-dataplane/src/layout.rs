@@ -61,11 +61,11 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
         "FLOWS6" => sizes.flow_entries6,
         "HALF_OPEN" => half_open_places(sizes.flow_entries) * cpus(),
         "HALF_OPEN6" => half_open_places(sizes.flow_entries6) * cpus(),
-        "SERVICES" => sizes.services.saturating_mul(2),
+        "SERVICES" => while_changing(sizes.services),
         "ROUND_ROBIN" | "SERVICE_COUNTS" | "SERVICE_LOADS" => sizes.services,
         "BACKENDS" | "BACKEND_COUNTS" | "LOADS" => sizes.backends,
         "SOURCES" => sizes.sources,
-        "ACCESS" => sizes.access,
+        "ACCESS" => while_changing(sizes.access),
         "RINGS" => sizes.ring_pages,
         "FIB4_L2" => sizes.fib_second_level_pages,
         "FIB6_NODES" => sizes.fib6_pages,
@@ -74,6 +74,11 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
         "FIB_MEMBERS" => sizes.fib_members,
         _ => return None,
     })
+}
+
+/// Entries of a map in which what comes stands beside what goes until a plan is carried out (`plan::step::sort`).
+pub(crate) fn while_changing(limit: u32) -> u32 {
+    limit.saturating_mul(2)
 }
 
 /// Places of each CPU's ring of half-open flows, a power of two: all together have as many as an eighth of the flow entries,

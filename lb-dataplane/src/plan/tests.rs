@@ -1,8 +1,10 @@
 use std::collections::{BTreeMap, HashMap};
 
+use ipnetwork::IpNetwork;
 use proptest::prelude::*;
 
 use super::*;
+use crate::layout::while_changing;
 use crate::table::{Access, Algorithm, Backend, BackendState, Protocol, Source};
 use lb_dataplane_common::family::V6;
 use lb_dataplane_common::service::{BACKEND_IN_USE, SourceEntry, VipKey};
@@ -71,6 +73,8 @@ impl Maps {
             }
             Step::PutAccess { prefix, is_admitted } => {
                 self.access.insert(*prefix, *is_admitted);
+                let room = while_changing(LIMITS.access) as usize;
+                assert!(self.access.len() <= room, "the map is full");
             }
             Step::RemoveAccess { prefix } => {
                 self.access.remove(prefix).expect("what is removed is there");
@@ -215,6 +219,23 @@ fn an_address_is_there_as_long_as_a_service_of_it() {
         assert_eq!(maps.services.contains_key(&address), there, "{ports:?}");
     }
     assert!(maps.services.is_empty());
+}
+
+#[test]
+fn prefixes_that_come_have_room_beside_those_that_go() {
+    let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
+    // All that there is room for, of one service and then of another.
+    let listed = |port: u16| {
+        let mut service = service(Algorithm::RoundRobin, &[(1, true)]);
+        let prefix = |n: u8| IpNetwork::from(IpAddr::from([198, 51, 100, n]));
+        let access = (0..10).map(|n| Access { prefix: prefix(n), is_admitted: false });
+        service.access = access.collect();
+        table([(key(1, port), service)])
+    };
+    for port in [80, 81, 80] {
+        carry_out(&mut maps, &served.plan(&listed(port)).unwrap());
+        assert_eq!(maps.access.len(), 10);
+    }
 }
 
 #[test]

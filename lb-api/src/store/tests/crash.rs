@@ -209,6 +209,8 @@ fn a_full_disk_refuses_the_change_and_keeps_the_state() {
             }
             if free % 8 == 0 {
                 folds += store.fold().map_or_else(is_full, |()| 0);
+                let new = folder.path().join(format!("{SNAPSHOT}.new"));
+                assert!(!new.exists(), "{free} pages: it would keep the journal from growing");
             }
             let loaded = store.load().unwrap();
             assert_eq!((loaded.vips.len(), &loaded.warnings[..]), (160, &[][..]), "{free} pages");
