@@ -103,7 +103,12 @@ fn peers(
     let (mut addresses, mut names) = (HashMap::new(), HashMap::new());
     let peers = cursor.list(|cursor| {
         let peer = peer(cursor, policies, groups)?;
-        if let Some(first) = addresses.insert(peer.spec.address.to_canonical(), cursor.path().clone()) {
+        // People know a neighbour by its name, wherever it was made.
+        let place = peer.name.as_ref().map_or_else(
+            || cursor.path().to_string(),
+            |name| format!("peer {name}"),
+        );
+        if let Some(first) = addresses.insert(peer.spec.address.to_canonical(), place) {
             let address = peer.spec.address;
             return cursor.wrong(format!(
                 "has the address {address} of {first}: one neighbour has one session, remove one of the two"

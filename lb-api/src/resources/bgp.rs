@@ -111,11 +111,10 @@ pub(crate) fn misfit(resources: &Resources) -> Option<Misfit> {
         Segment::Field(name) => format!("{pointer}/{name}"),
         Segment::Index(index) => format!("{pointer}/{index}"),
     });
-    let message = format!(
-        "{key}: {} {}",
-        field.trim_start_matches(part).trim_start_matches('/'),
-        mistake.message
-    );
+    let message = match field.trim_start_matches(part).trim_start_matches('/') {
+        "" => format!("{key} {}", mistake.message),
+        within => format!("{key}: {within} {}", mistake.message),
+    };
     Some(Misfit { key, field, message })
 }
 

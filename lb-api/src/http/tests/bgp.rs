@@ -52,7 +52,12 @@ async fn what_cannot_work_is_one_sentence_and_changes_nothing() {
             "/spec/hold_time_secs",
             "RFC 4271",
         ),
-        ("peers", json!({"address": "192.0.2.1", "asn": 65001}), "/spec", "one neighbour"),
+        (
+            "peers",
+            json!({"address": "192.0.2.1", "asn": 65001}),
+            "/spec",
+            "b has the address 192.0.2.1 of peer a: one",
+        ),
         (
             "peers",
             json!({"address": "192.0.2.2", "asn": 65001, "import": "nobody"}),
