@@ -19,6 +19,7 @@ pub(super) fn bgp(cursor: &Cursor<'_>) -> Option<Bgp> {
     let section = cursor.object(&[
         "asn",
         "router_id",
+        "cluster_id",
         "listen",
         "sets",
         "policies",
@@ -34,6 +35,7 @@ pub(super) fn bgp(cursor: &Cursor<'_>) -> Option<Bgp> {
     Some(Bgp {
         asn: section.field("asn").and_then(|number| asn(&number)).unwrap_or(default.asn),
         router_id: section.field("router_id").and_then(|id| router_id(&id)),
+        cluster_id: section.field("cluster_id").and_then(|id| cluster_id(&id)),
         listen: section.field("listen").and_then(|s| bgp_listen(&s)).unwrap_or(default.listen),
         peers: section
             .field("peers")
@@ -71,6 +73,14 @@ fn router_id(cursor: &Cursor<'_>) -> Option<Ipv4Addr> {
     if id.is_unspecified() {
         // RFC 6286 §2.1.
         return cursor.wrong("is 0.0.0.0, but a BGP identifier is not zero (RFC 6286): leave it out, or use one of this host's IPv4 addresses");
+    }
+    Some(id)
+}
+
+fn cluster_id(cursor: &Cursor<'_>) -> Option<Ipv4Addr> {
+    let id = cursor.ipv4()?;
+    if id.is_unspecified() {
+        return cursor.wrong("is 0.0.0.0, which names no cluster: leave it out, or use the address that all reflectors of the cluster name");
     }
     Some(id)
 }
@@ -199,6 +209,7 @@ fn options(object: &Object<'_>, policies: Option<&[BgpPolicy]>) -> PeerOptions {
         import: object.field("import").and_then(|names| chain(&names, Way::Import, policies)),
         export: object.field("export").and_then(|names| chain(&names, Way::Export, policies)),
         next_hop_self: flag("next_hop_self"),
+        route_reflector_client: flag("route_reflector_client"),
         local_as: object.field("local_as").and_then(|number| asn(&number)),
         remove_private_as: flag("remove_private_as"),
         // RFC 4271 does not say how many are too many; GoBGP, FRR and others stop at 10.

@@ -26,7 +26,11 @@ pub(super) async fn config(bgp: &Bgp) -> Result<RouterConfig> {
     };
     let Peers { peers, transports } = peers(bgp)?;
     Ok(RouterConfig {
-        speaker: SpeakerConfig { asn: bgp.asn, router_id, max_paths: MAX_PATHS },
+        speaker: SpeakerConfig {
+            max_paths: MAX_PATHS,
+            cluster_id: bgp.cluster_id,
+            ..SpeakerConfig::new(bgp.asn, router_id)
+        },
         peers,
         transports,
         listen: bgp.listen,
@@ -72,6 +76,7 @@ fn peer(told: &BgpPeer, options: &PeerOptions, library: &Library) -> Result<Peer
         import: library.import(options.import.as_ref().unwrap_or(&nothing))?,
         export: library.export(options.export.as_ref().unwrap_or(&nothing))?,
         next_hop_self: says(options.next_hop_self),
+        route_reflector_client: says(options.route_reflector_client),
         local_as: options.local_as,
         remove_private_as: says(options.remove_private_as),
         allow_as_in: options.allow_as_in.unwrap_or_default(),

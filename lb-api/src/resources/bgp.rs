@@ -76,13 +76,11 @@ pub(crate) fn section(base: &Bgp, resources: &Resources) -> Bgp {
         .peers()
         .map(|peer| BgpPeer { name: Some(name(&peer.metadata)), spec: peer.spec.clone() });
     Bgp {
-        asn: base.asn,
-        router_id: base.router_id,
-        listen: base.listen,
         sets: sets.collect(),
         policies: policies.collect(),
         peer_groups: groups.collect(),
         peers: peers.collect(),
+        ..base.clone()
     }
 }
 

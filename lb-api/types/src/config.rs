@@ -53,6 +53,10 @@ pub struct Bgp {
     pub asn: u32,
     /// BGP identifier; by default the highest IPv4 address of this host's interfaces.
     pub router_id: Option<Ipv4Addr>,
+    /// The cluster that we reflect routes for (RFC 4456), where it has several reflectors: they all name the same one. Our
+    /// identifier by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<Ipv4Addr>,
     /// Where sessions are accepted; `0.0.0.0:179` by default.
     pub listen: SocketAddr,
     /// Sets that policies name.
@@ -74,6 +78,7 @@ impl Default for Bgp {
         Self {
             asn: 64512,
             router_id: None,
+            cluster_id: None,
             listen,
             sets: Vec::new(),
             policies: Vec::new(),

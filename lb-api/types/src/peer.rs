@@ -125,6 +125,8 @@ options! {
     export: Policies,
     /// Advertise ourselves as next hop also of routes learned from other neighbours.
     next_hop_self: bool,
+    /// Reflect our AS's routes to it, and its to our AS (RFC 4456): it is in our AS, and need not know the others there.
+    route_reflector_client: bool,
     /// Our AS number in its eyes, where it is not `bgp.asn`.
     local_as: u32,
     /// Take private AS numbers (RFC 6996) out of the paths that it is told, if it is in another AS.

@@ -16,7 +16,7 @@ pub(crate) fn run(layout: &Layout) -> Result<()> {
         let peers = layout.ends().map(|(number, role)| neighbour(layout, number, role));
         let config = RouterConfig {
             transports: std::collections::HashMap::new(),
-            speaker: SpeakerConfig { asn: OUR_AS, router_id: PEER, max_paths: 1 },
+            speaker: SpeakerConfig { max_paths: 1, ..SpeakerConfig::new(OUR_AS, PEER) },
             peers: peers.collect(),
             listen: SocketAddr::new(layout.family.peer(), 179),
             forward: false,

@@ -17,6 +17,21 @@ pub struct SpeakerConfig {
     pub router_id: Ipv4Addr,
     /// Paths that carry traffic together at most (ECMP), 1 to 256.
     pub max_paths: usize,
+    /// The cluster that we reflect routes for (RFC 4456 §7), never 0.0.0.0; our identifier if none.
+    pub cluster_id: Option<Ipv4Addr>,
+}
+
+impl SpeakerConfig {
+    /// A speaker with the defaults.
+    #[must_use]
+    pub const fn new(asn: u32, router_id: Ipv4Addr) -> Self {
+        Self { asn, router_id, max_paths: 64, cluster_id: None }
+    }
+
+    /// The cluster that we reflect routes for.
+    pub(crate) fn cluster_id(&self) -> Ipv4Addr {
+        self.cluster_id.unwrap_or(self.router_id)
+    }
 }
 
 /// A neighbour.
@@ -44,6 +59,8 @@ pub struct PeerConfig {
     pub export: Export,
     /// Advertise ourselves as next hop of learned routes too.
     pub next_hop_self: bool,
+    /// Reflect our AS's routes to it, and its to our AS (RFC 4456): it is in our AS, and need not know the others there.
+    pub route_reflector_client: bool,
     /// Our AS number in its eyes, instead of [`SpeakerConfig::asn`]: it alone stands in OPEN and in paths.
     pub local_as: Option<u32>,
     /// Take private AS numbers (RFC 6996) out of the paths that it is told, if it is external.
@@ -74,6 +91,7 @@ impl PeerConfig {
             import: Import::None,
             export: Export::None,
             next_hop_self: false,
+            route_reflector_client: false,
             local_as: None,
             remove_private_as: false,
             allow_as_in: 0,
@@ -91,7 +109,10 @@ impl PeerConfig {
 
     /// Whether it may be told something else than under `old`.
     pub(crate) fn exports_otherwise(&self, old: &Self) -> bool {
-        let of = |peer: &Self| (peer.next_hop_self, peer.remove_private_as, peer.graceful_shutdown);
+        let of = |peer: &Self| {
+            let reflects = peer.route_reflector_client;
+            (peer.next_hop_self, peer.remove_private_as, peer.graceful_shutdown, reflects)
+        };
         self.export != old.export || of(self) != of(old)
     }
 

@@ -24,7 +24,7 @@ mod pool;
 mod prefixes;
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
@@ -102,10 +102,20 @@ impl Rib {
         }
     }
 
-    /// A neighbour's identifier became known.
-    pub(crate) fn rank(&mut self, peer: PeerIndex, router_id: std::net::Ipv4Addr) {
-        if let Some(ranking) = self.rankings.get_mut(usize::from(peer)) {
-            ranking.router_id = router_id;
+    /// A neighbour's identifier became known, or whether it is our client; says whether that is another one than before.
+    /// It does not change while there are paths, unless [`Rib::touch`] follows.
+    pub(crate) fn rank(&mut self, peer: PeerIndex, router_id: Ipv4Addr, client: bool) -> bool {
+        let Some(ranking) = self.rankings.get_mut(usize::from(peer)) else { return false };
+        let known = std::mem::replace(ranking, Ranking { router_id, client, ..*ranking });
+        known != *ranking
+    }
+
+    /// What a neighbour's paths are told as may have changed.
+    pub(crate) fn touch(&mut self, peer: PeerIndex) {
+        for id in 0..self.prefixes.end() {
+            if self.best(id).is_some_and(|best| best.source == Source::of(peer)) {
+                self.changed.insert(id);
+            }
         }
     }
 
@@ -210,7 +220,8 @@ impl Rib {
     /// Who told us of a path.
     pub(crate) fn teller(&self, path: &Path) -> Option<Teller> {
         let source = self.ranking(path.via.peer()?)?;
-        Some(Teller { address: source.address, external: source.external })
+        let Ranking { address, external, router_id, client } = *source;
+        Some(Teller { address, external, router_id, client })
     }
 
     /// Adds a path, or replaces that of the same source; says whether it is an additional one. The

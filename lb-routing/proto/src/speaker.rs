@@ -319,6 +319,7 @@ fn place(judges: &mut Vec<Judge>, judge: Judge) -> u16 {
 fn ranking(config: &SpeakerConfig, peer: &PeerConfig) -> Ranking {
     Ranking {
         external: peer.is_external(config),
+        client: peer.route_reflector_client,
         router_id: Ipv4Addr::UNSPECIFIED,
         address: peer.address,
     }

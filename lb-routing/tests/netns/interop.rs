@@ -8,6 +8,7 @@ mod frr;
 mod gobgp;
 mod openbgpd;
 mod policies;
+mod reflection;
 mod rotation;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -31,6 +32,8 @@ struct Wish {
     key: Option<&'static str>,
     /// Its packets start at 255, and ours have to.
     gtsm: bool,
+    /// It is in our AS.
+    internal: bool,
 }
 
 impl Wish {
@@ -45,6 +48,11 @@ impl Wish {
 
     fn them(self) -> &'static str {
         if self.v6 { "2001:db8::2" } else { "10.0.0.2" }
+    }
+
+    /// Its AS.
+    fn asn(self) -> u32 {
+        if self.internal { 64512 } else { 64513 }
     }
 
     /// What the daemon announces, with the communities 64513:100 and 64513:1:2.
@@ -103,13 +111,14 @@ impl Pair {
         ip("addr add 2001:db8::1/64 dev lbr0 nodad");
         let addresses = ["10.0.0.2/24", "2001:db8::2/64"];
         let far = Far::start(&addresses, &kind.files(wish), &kind.command(wish));
-        let mut to_far = peer(wish.them(), 179, wish.us(), 64513);
+        let mut to_far = peer(wish.them(), 179, wish.us(), wish.asn());
         // No KEEPALIVE while a test counts messages.
         to_far.hold_time = Duration::from_secs(240);
         adjust(&mut to_far);
         let id = Ipv4Addr::new(10, 0, 0, 1);
         let peers = [vec![to_far], others].concat();
         let mut us = config(64512, id, "0.0.0.0:179", peers);
+        us.speaker.cluster_id = Some(Ipv4Addr::new(10, 99, 99, 99));
         let transport = Transport {
             reach: if wish.gtsm { Reach::Secured(1) } else { Reach::Hops(1) },
             ..Transport::default()
@@ -204,7 +213,7 @@ async fn communities(kind: &'static dyn Kind) {
     let large = [64513_u32, 1, 2].map(u32::to_be_bytes).concat();
     assert!(theirs.other.iter().any(|attribute| attribute.value == large), "{theirs:?}");
 
-    let _stream = third_neighbour().await;
+    let _stream = third_neighbour(64514).await;
     pair.shows("198.51.100.0/24", &["198.51.100.0", "64514:200"]).await;
 }
 
@@ -236,17 +245,21 @@ async fn route_refresh(kind: &'static dyn Kind) {
     assert_eq!((peers[0].state, peers[0].since), (State::Established, since));
 }
 
-/// BGP by hand, from 10.0.9.2 in AS 64514: announces 198.51.100.0/24 with the community 64514:200.
-async fn third_neighbour() -> TcpStream {
+/// BGP by hand, from 10.0.9.2 in an AS: announces 198.51.100.0/24 with the community 64514:200.
+async fn third_neighbour(asn: u16) -> TcpStream {
     let message = |kind: u8, body: &[u8]| {
         let length = u16::try_from(19 + body.len()).unwrap().to_be_bytes();
         [&[0xff; 16][..], &length, &[kind], body].concat()
     };
-    let asn = 64514_u16.to_be_bytes();
+    let internal = asn == 64512;
+    let [tag, asn] = [64514, asn].map(u16::to_be_bytes);
     let open = [&[4][..], &asn, &[0, 0, 10, 0, 9, 2, 0]].concat();
-    let community = [&[0xc0, 8, 4][..], &asn, &200_u16.to_be_bytes()].concat();
-    let path = [&[0x40, 2, 4, 2, 1][..], &asn].concat();
-    let attributes = [&[0x40, 1, 1, 0][..], &path, &[0x40, 3, 4, 10, 0, 9, 2], &community].concat();
+    let community = [&[0xc0, 8, 4][..], &tag, &200_u16.to_be_bytes()].concat();
+    let path = [&[0x40, 2, 4, 2, 1][..], if internal { &tag } else { &asn }].concat();
+    let local_pref = [0x40, 5, 4, 0, 0, 0, 100];
+    let local_pref = if internal { &local_pref[..] } else { &[] };
+    let next_hop = [0x40, 3, 4, 10, 0, 9, 2];
+    let attributes = [&[0x40, 1, 1, 0][..], &path, &next_hop, local_pref, &community].concat();
     let length = u16::try_from(attributes.len()).unwrap().to_be_bytes();
     let update = [&[0, 0][..], &length, &attributes, &[24, 198, 51, 100]].concat();
 
@@ -259,6 +272,7 @@ async fn third_neighbour() -> TcpStream {
 }
 
 use self::policies::policy;
+use self::reflection::reflection;
 use self::rotation::md5_rotation;
 
 macro_rules! grid {
@@ -275,6 +289,7 @@ grid! {
     interop_frr_gtsm: frr::Frr, gtsm;
     interop_frr_communities: frr::Frr, communities;
     interop_frr_policy: frr::Frr, policy;
+    interop_frr_reflection: frr::Frr, reflection;
     interop_frr_route_refresh: frr::Frr, route_refresh;
     interop_bird2_session_v4: bird::Two, session_v4;
     interop_bird2_session_v6: bird::Two, session_v6;
@@ -283,6 +298,7 @@ grid! {
     interop_bird2_gtsm: bird::Two, gtsm;
     interop_bird2_communities: bird::Two, communities;
     interop_bird2_policy: bird::Two, policy;
+    interop_bird2_reflection: bird::Two, reflection;
     interop_bird2_route_refresh: bird::Two, route_refresh;
     interop_bird1_session_v4: bird::One, session_v4;
     interop_bird1_session_v6: bird::One, session_v6;
@@ -291,6 +307,7 @@ grid! {
     interop_bird1_gtsm: bird::One, gtsm;
     interop_bird1_communities: bird::One, communities;
     interop_bird1_policy: bird::One, policy;
+    interop_bird1_reflection: bird::One, reflection;
     interop_bird1_route_refresh: bird::One, route_refresh;
     interop_gobgp_session_v4: gobgp::GoBgp, session_v4;
     interop_gobgp_session_v6: gobgp::GoBgp, session_v6;
@@ -299,6 +316,7 @@ grid! {
     interop_gobgp_gtsm: gobgp::GoBgp, gtsm;
     interop_gobgp_communities: gobgp::GoBgp, communities;
     interop_gobgp_policy: gobgp::GoBgp, policy;
+    interop_gobgp_reflection: gobgp::GoBgp, reflection;
     interop_exabgp_session_v4: exabgp::ExaBgp, session_v4;
     interop_exabgp_session_v6: exabgp::ExaBgp, session_v6;
     interop_exabgp_md5: exabgp::ExaBgp, md5;
@@ -306,6 +324,7 @@ grid! {
     interop_exabgp_gtsm: exabgp::ExaBgp, gtsm;
     interop_exabgp_communities: exabgp::ExaBgp, communities;
     interop_exabgp_policy: exabgp::ExaBgp, policy;
+    interop_exabgp_reflection: exabgp::ExaBgp, reflection;
     interop_exabgp_route_refresh: exabgp::ExaBgp, route_refresh;
     interop_openbgpd_session_v4: openbgpd::OpenBgpd, session_v4;
     interop_openbgpd_session_v6: openbgpd::OpenBgpd, session_v6;
@@ -314,5 +333,6 @@ grid! {
     interop_openbgpd_gtsm: openbgpd::OpenBgpd, gtsm;
     interop_openbgpd_communities: openbgpd::OpenBgpd, communities;
     interop_openbgpd_policy: openbgpd::OpenBgpd, policy;
+    interop_openbgpd_reflection: openbgpd::OpenBgpd, reflection;
     interop_openbgpd_route_refresh: openbgpd::OpenBgpd, route_refresh;
 }

@@ -170,7 +170,7 @@ pub(crate) fn config(
     peers: Vec<PeerConfig>,
 ) -> RouterConfig {
     let listen: SocketAddr = listen.parse().unwrap();
-    let speaker = SpeakerConfig { asn, router_id, max_paths: 8 };
+    let speaker = SpeakerConfig { max_paths: 8, ..SpeakerConfig::new(asn, router_id) };
     RouterConfig { speaker, peers, transports: HashMap::new(), listen, forward: true }
 }
 

@@ -29,6 +29,19 @@ pub enum ConfigError {
     /// RFC 6286 §2.1.
     #[error("router id 0.0.0.0 is not valid: use an IPv4 address of this host")]
     RouterIdZero,
+    /// It would be no name of a cluster.
+    #[error("cluster id 0.0.0.0 is not valid: leave it out, or use an IPv4 address")]
+    ClusterIdZero,
+    /// Reflection is for the inside of an AS (RFC 4456).
+    #[error(
+        "peer {name}: route_reflector_client needs a neighbour in our own AS, but it is in AS {asn}: leave it out"
+    )]
+    ExternalClient {
+        /// The peer's name.
+        name: String,
+        /// Its AS.
+        asn: u32,
+    },
     /// Out of range.
     #[error("max_paths is {max_paths}: use 1 to {MAX_PATHS}")]
     MaxPaths {
@@ -116,6 +129,9 @@ pub fn validate(config: &SpeakerConfig, peers: &[PeerConfig]) -> Result<(), Conf
     if config.router_id.is_unspecified() {
         return Err(ConfigError::RouterIdZero);
     }
+    if config.cluster_id.is_some_and(|id| id.is_unspecified()) {
+        return Err(ConfigError::ClusterIdZero);
+    }
     if !(1..=MAX_PATHS).contains(&config.max_paths) {
         return Err(ConfigError::MaxPaths { max_paths: config.max_paths });
     }
@@ -125,6 +141,9 @@ pub fn validate(config: &SpeakerConfig, peers: &[PeerConfig]) -> Result<(), Conf
     let mut addresses = BTreeSet::new();
     for peer in peers {
         check_peer(peer)?;
+        if peer.route_reflector_client && peer.is_external(config) {
+            return Err(ConfigError::ExternalClient { name: peer.name.clone(), asn: peer.asn });
+        }
         if let Some(local_as) = peer.local_as
             && peer.asn == config.asn
             && local_as != config.asn

@@ -65,7 +65,8 @@ struct Play {
 
 impl Play {
     fn new(now: Instant) -> Self {
-        let config = SpeakerConfig { asn: US, router_id: Ipv4Addr::new(10, 0, 0, 1), max_paths: 4 };
+        let config =
+            SpeakerConfig { max_paths: 4, ..SpeakerConfig::new(US, Ipv4Addr::new(10, 0, 0, 1)) };
         let peers = [WILD, TAME].map(|address| PeerConfig {
             passive: address == TAME,
             connect_retry: Duration::from_secs(120),

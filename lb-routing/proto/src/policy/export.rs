@@ -1,6 +1,6 @@
 //! What a neighbour is told of a path (RFC 4271 §5.1, §9.1.3, RFC 1997).
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
@@ -27,6 +27,8 @@ pub(crate) struct Target<'a> {
     pub(crate) config: &'a PeerConfig,
     /// Our AS on its session.
     pub(crate) our_as: u32,
+    /// The cluster that we reflect routes for.
+    pub(crate) cluster_id: Ipv4Addr,
     /// Our end of the session.
     pub(crate) local: IpAddr,
     /// What both sides speak.
@@ -46,6 +48,10 @@ pub(crate) struct Teller {
     pub(crate) address: IpAddr,
     /// It is in another AS.
     pub(crate) external: bool,
+    /// Its BGP identifier.
+    pub(crate) router_id: Ipv4Addr,
+    /// We reflect its routes (RFC 4456).
+    pub(crate) client: bool,
 }
 
 /// Why a neighbour does not hear of a path; displayed for people.
@@ -59,7 +65,7 @@ pub(crate) enum Withheld<'a> {
     Family,
     /// The neighbour told us.
     ItsOwn,
-    /// RFC 4271 §9.2.
+    /// RFC 4271 §9.2, RFC 4456 §6.
     Internal,
     /// One of the well-known communities, by its name.
     Community(&'static str),
@@ -76,7 +82,9 @@ impl std::fmt::Display for Withheld<'_> {
             Self::OnlyVips => "its export lists only VIPs",
             Self::Family => "it does not speak the family",
             Self::ItsOwn => "it told us of the best path",
-            Self::Internal => "both it and the best path's neighbour are in our AS",
+            Self::Internal => {
+                "both it and the best path's neighbour are in our AS, and neither is a route reflector client"
+            }
             Self::Community(name) => return write!(f, "the best path has the community {name}"),
             Self::Policy(decider) => return write!(f, "{}", decider.rule()),
             Self::NextHop => {
@@ -98,7 +106,6 @@ pub(crate) fn check_export(
         Export::Vips if path.via != Via::Local => return Err(Withheld::OnlyVips),
         Export::Vips | Export::All | Export::Policies(_) => {}
     }
-    let from_internal = teller.is_some_and(|teller| !teller.external);
     let external = target.is_external();
     if !target.families.contains(&Family::of(prefix)) {
         return Err(Withheld::Family);
@@ -106,8 +113,10 @@ pub(crate) fn check_export(
     if path.via.peer() == Some(target.index) {
         return Err(Withheld::ItsOwn);
     }
-    if !external && from_internal {
-        // Full mesh inside the AS, nothing is reflected.
+    if let Some(teller) = reflected(teller, target)
+        && !(teller.client || target.config.route_reflector_client)
+    {
+        // RFC 4456 §6: those who are no clients know each other.
         return Err(Withheld::Internal);
     }
     // We are in no confederation: leaving the subconfederation is leaving the AS. What is to be dropped here is of no
@@ -121,6 +130,11 @@ pub(crate) fn check_export(
     let communities = &path.attributes.communities;
     let found = stays.iter().find(|(value, stays, _)| *stays && communities.contains(value));
     found.map_or(Ok(()), |(.., name)| Err(Withheld::Community(name)))
+}
+
+/// Who told us of a path that stays in our AS all the way to the target.
+fn reflected(teller: Option<Teller>, target: &Target<'_>) -> Option<Teller> {
+    teller.filter(|teller| !teller.external && !target.is_external())
 }
 
 /// What the target's policies make of a path; `None` where they leave it as it is.
@@ -178,6 +192,7 @@ fn is_global(address: Ipv6Addr) -> bool {
 pub(crate) fn advertised_attributes(
     attributes: &Attributes,
     sets_med: bool,
+    teller: Option<Teller>,
     target: &Target<'_>,
 ) -> Attributes {
     let mut told = attributes.clone();
@@ -198,6 +213,11 @@ pub(crate) fn advertised_attributes(
         told.cluster_list.clear();
     } else {
         told.local_pref = Some(told.local_pref.unwrap_or(DEFAULT_LOCAL_PREF));
+    }
+    if let Some(teller) = reflected(teller, target) {
+        // RFC 4456 §8.
+        told.originator_id.get_or_insert(teller.router_id);
+        told.cluster_list.insert(0, target.cluster_id);
     }
     if target.config.graceful_shutdown {
         // RFC 8326 §4.1: the last way to be taken, inside our AS at once.

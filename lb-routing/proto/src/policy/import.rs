@@ -18,6 +18,8 @@ pub(crate) enum Rejection {
     AsLoop,
     /// We are its originator inside our AS (RFC 4456 §8).
     OriginatorLoop,
+    /// Our cluster has reflected it already (RFC 4456 §8).
+    ClusterLoop,
     /// Its path does not begin with the neighbour's AS (RFC 4271 §6.3).
     FirstAs,
     /// It has confederation segments, but we are in none (RFC 5065 §5).
@@ -36,7 +38,7 @@ impl Rejection {
     /// Words for a log line; `None` for what happens in every healthy network.
     pub(crate) const fn fault(self) -> Option<&'static str> {
         match self {
-            Self::AsLoop | Self::OriginatorLoop | Self::Policy => None,
+            Self::AsLoop | Self::OriginatorLoop | Self::ClusterLoop | Self::Policy => None,
             Self::AsSet => Some("AS_PATH has an AS_SET, withdrawn"),
             Self::FirstAs => Some("AS_PATH does not begin with the neighbour's AS, withdrawn"),
             Self::Confederation => Some("AS_PATH has confederation segments, withdrawn"),
@@ -52,6 +54,7 @@ pub(crate) struct Judge {
     /// Our AS, and what the neighbour takes for it.
     our: [u32; 2],
     router_id: Ipv4Addr,
+    cluster_id: Ipv4Addr,
     /// The AS of an external neighbour.
     external: Option<u32>,
     allow_as_in: u8,
@@ -63,6 +66,7 @@ impl Judge {
         Self {
             our: [speaker.asn, peer.our_as(speaker)],
             router_id: speaker.router_id,
+            cluster_id: speaker.cluster_id(),
             external: peer.is_external(speaker).then_some(peer.asn),
             allow_as_in: peer.allow_as_in,
             reject_as_set: peer.reject_as_set,
@@ -90,6 +94,9 @@ impl Judge {
         }
         if attributes.originator_id == Some(self.router_id) {
             return Err(Rejection::OriginatorLoop);
+        }
+        if attributes.cluster_list.contains(&self.cluster_id) {
+            return Err(Rejection::ClusterLoop);
         }
         Ok(())
     }

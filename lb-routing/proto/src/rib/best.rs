@@ -18,6 +18,8 @@ pub(crate) const DEFAULT_LOCAL_PREF: u32 = 100;
 pub(crate) struct Ranking {
     /// Of another AS.
     pub(crate) external: bool,
+    /// We reflect its routes (RFC 4456).
+    pub(crate) client: bool,
     /// Its BGP identifier.
     pub(crate) router_id: Ipv4Addr,
     /// Its address.

@@ -31,7 +31,7 @@ use self::piece::{Room, hand_over};
 use self::script::{Line, Script};
 use super::ids::IdSet;
 use super::prefixes::PrefixId;
-use super::{Keyed, Path, PathEntry, PeerIndex, Rib};
+use super::{Keyed, Path, PathEntry, PeerIndex, Rib, Source};
 use crate::config::{Export, PeerConfig};
 use crate::wire::{Family, Packer};
 
@@ -202,6 +202,11 @@ impl Group {
         if self.key.export != Export::None {
             self.pending.insert(id);
         }
+    }
+
+    /// What a neighbour's attribute sets became is to be asked anew.
+    pub(crate) fn forget(&mut self, source: PeerIndex) {
+        self.outs.forget(Source::of(source));
     }
 
     /// A member wants a family again; one that the session does not have is ignored (RFC 2918 §4).

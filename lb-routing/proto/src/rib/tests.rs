@@ -6,6 +6,7 @@ use crate::wire::AsPath;
 fn rib(max_paths: usize) -> Rib {
     let ranking = |number: u8| Ranking {
         external: true,
+        client: false,
         router_id: Ipv4Addr::new(1, 1, 1, number),
         address: hop(number),
     };

@@ -12,7 +12,7 @@ pub(super) const OUR_AS: u32 = 65001;
 pub(super) const THEIR_AS: u32 = 65002;
 
 pub(super) fn local() -> SpeakerConfig {
-    SpeakerConfig { asn: OUR_AS, router_id: OURS, max_paths: 8 }
+    SpeakerConfig { max_paths: 8, ..SpeakerConfig::new(OUR_AS, OURS) }
 }
 
 pub(super) fn peer() -> PeerConfig {
@@ -25,7 +25,7 @@ pub(super) fn peer() -> PeerConfig {
 }
 
 pub(super) fn their_open() -> wire::Open {
-    let config = SpeakerConfig { asn: THEIR_AS, router_id: THEIRS, max_paths: 8 };
+    let config = SpeakerConfig { max_paths: 8, ..SpeakerConfig::new(THEIR_AS, THEIRS) };
     open::ours(&config, &peer())
 }
 

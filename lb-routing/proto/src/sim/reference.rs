@@ -3,25 +3,28 @@
 //! Shares nothing with the RIB and the policy but the configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::IpNetwork;
 
 use super::net::Net;
-use super::world::World;
-use crate::config::{Export, Import};
+use super::world::{End, World};
+use crate::config::{Export, Import, SpeakerConfig};
 use crate::speaker::State;
 use crate::wire::Segment;
 
 /// Rounds until every chain of speakers has been walked, with room to spare.
 const MAX_ROUNDS: usize = 100;
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Route {
     path: Vec<u32>,
     /// Learned over which link; `None`: our own.
     link: Option<usize>,
     next_hop: Option<IpAddr>,
+    /// Who brought it into the AS, of a reflected one, and the clusters that reflected it since.
+    originator: Option<Ipv4Addr>,
+    clusters: Vec<Ipv4Addr>,
 }
 
 /// Per node and prefix, every route, the best one first.
@@ -48,7 +51,11 @@ pub(super) fn check(net: &Net) -> usize {
                 }
             });
             let link = path.peer.map(|peer| link_to(world, node, peer));
-            let route = Route { path: numbers.collect(), link, next_hop: path.next_hop };
+            let originator = path.attributes.originator_id;
+            let clusters = path.attributes.cluster_list;
+            let path_numbers = numbers.collect();
+            let route =
+                Route { path: path_numbers, link, next_hop: path.next_hop, originator, clusters };
             let routes = seen.entry(path.prefix).or_default();
             assert_eq!(path.best, routes.is_empty(), "node {node}, {}", path.prefix);
             routes.push(route);
@@ -85,7 +92,7 @@ fn settle(net: &Net) -> Known {
         let mut next: Known = vec![BTreeMap::new(); world.nodes.len()];
         for (node, host) in net.nodes.iter().enumerate() {
             for &prefix in &host.originated {
-                let own = Route { path: Vec::new(), link: None, next_hop: None };
+                let own = Route::default();
                 next[node].entry(prefix).or_default().push(own);
             }
             for (link, end) in world.ends_of(node) {
@@ -119,8 +126,21 @@ fn told(world: &World, known: &Known, link: usize, from: usize) -> Vec<(IpNetwor
             Export::Vips => best.link.is_none(),
             // Worlds have none.
             Export::Policies(_) => false,
-            Export::All => best.link != Some(link) && !(internal && learned_inside),
+            Export::All => best.link != Some(link),
         };
+        let reflected = internal && learned_inside;
+        let clients = [best.link.and_then(|link| end_at(world, teller.node, link)), Some(teller)];
+        let may = !reflected || clients.iter().flatten().any(|end| end.peer.route_reflector_client);
+        let (mut originator, mut clusters) = (None, Vec::new());
+        if let (true, Some(from)) = (reflected, best.link) {
+            let brought = world.nodes[peer_of(world, teller.node, from)].router_id;
+            originator = best.originator.or(Some(brought));
+            clusters = best.clusters.clone();
+            clusters.insert(0, cluster_of(&world.nodes[teller.node]));
+        }
+        let hearing = &world.nodes[hearer.node];
+        let loops =
+            originator == Some(hearing.router_id) || clusters.contains(&cluster_of(hearing));
         let mut path = best.path.clone();
         if !internal {
             path.insert(0, our_as);
@@ -131,23 +151,25 @@ fn told(world: &World, known: &Known, link: usize, from: usize) -> Vec<(IpNetwor
         let next_hop = kept.unwrap_or(teller.address);
         let sayable = next_hop.is_ipv4() == prefix.is_ipv4();
         let taken = hearer.peer.import == Import::All && !path.contains(&their_as);
-        if listed && sayable && taken {
-            said.push((*prefix, Route { path, link: Some(link), next_hop: Some(next_hop) }));
+        if listed && may && sayable && taken && !loops {
+            let (link, next_hop) = (Some(link), Some(next_hop));
+            said.push((*prefix, Route { path, link, next_hop, originator, clusters }));
         }
     }
     said
 }
 
-type Rank = (bool, usize, bool, Option<std::net::Ipv4Addr>, Option<IpAddr>);
+type Rank = (bool, usize, bool, Option<Ipv4Addr>, usize, Option<IpAddr>);
 
-/// Least is best: our own, the shortest path, external before internal, identifier, address.
+/// Least is best: our own, the shortest path, external before internal, originator or identifier, clusters, address.
 fn rank(world: &World, node: usize, route: &Route) -> Rank {
-    let Some(link) = route.link else { return (false, 0, false, None, None) };
+    let Some(link) = route.link else { return (false, 0, false, None, 0, None) };
     let peer = peer_of(world, node, link);
-    let router_id = world.nodes[peer].router_id;
+    let id = route.originator.unwrap_or(world.nodes[peer].router_id);
     let ends = world.links[link].ends.iter();
     let address = ends.filter(|end| end.node == peer).map(|end| end.address).next();
-    (true, route.path.len(), is_internal(world, link), Some(router_id), address)
+    let clusters = route.clusters.len();
+    (true, route.path.len(), is_internal(world, link), Some(id), clusters, address)
 }
 
 fn installed(
@@ -174,6 +196,15 @@ fn installed(
 fn is_internal(world: &World, link: usize) -> bool {
     let [left, right] = world.links[link].ends.each_ref().map(|end| world.nodes[end.node].asn);
     left == right
+}
+
+fn cluster_of(node: &SpeakerConfig) -> Ipv4Addr {
+    node.cluster_id.unwrap_or(node.router_id)
+}
+
+/// A node's end of a link.
+fn end_at(world: &World, node: usize, link: usize) -> Option<&End> {
+    world.links[link].ends.iter().find(|end| end.node == node)
 }
 
 fn peer_of(world: &World, node: usize, link: usize) -> usize {

@@ -52,9 +52,11 @@ impl World {
         let nodes: Vec<_> = (1..)
             .take(count)
             .map(|id| SpeakerConfig {
-                asn: 65001 + u32::try_from(below(&mut random, 4)).expect("it is below 4"),
+                // Few, so that there are ASes of some speakers.
+                asn: 65001 + u32::try_from(below(&mut random, 3)).expect("it is below 3"),
                 router_id: Ipv4Addr::new(10, 255, below(&mut random, 3) as u8, id),
                 max_paths: 1 + below(&mut random, 3),
+                cluster_id: [None, Some(Ipv4Addr::new(10, 255, 255, 1))][below(&mut random, 2)],
             })
             .collect();
         let mut links = Vec::new();
@@ -88,6 +90,7 @@ fn link(random: &mut Jitter, nodes: &[SpeakerConfig], pair: [usize; 2]) -> Link 
     };
     let addresses = [address(0), address(1)];
     let passive = below(random, 4);
+    let internal = nodes[pair[0]].asn == nodes[pair[1]].asn;
     let ends = [0, 1].map(|end| End {
         node: pair[end],
         address: addresses[end],
@@ -99,6 +102,7 @@ fn link(random: &mut Jitter, nodes: &[SpeakerConfig], pair: [usize; 2]) -> Link 
             export: [Export::None, Export::Vips, Export::All, Export::All][below(random, 4)]
                 .clone(),
             next_hop_self: below(random, 2) == 0,
+            route_reflector_client: internal && below(random, 2) == 0,
             ..PeerConfig::new(addresses[1 - end], nodes[pair[1 - end]].asn)
         },
     });

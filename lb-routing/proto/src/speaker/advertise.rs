@@ -1,5 +1,7 @@
 //! From the RIB to the driver and to the neighbours.
 
+use std::net::Ipv4Addr;
+
 use super::{Channel, Output, RouteChange, Speaker};
 use crate::rib::{Group, GroupKey, PeerIndex, Sending};
 use crate::session::Up;
@@ -13,7 +15,7 @@ const LOOKS: usize = 64 * 1024;
 impl Speaker {
     /// A session is Established: it joins those that hear the same, and hears everything.
     pub(super) fn up(&mut self, index: PeerIndex, up: Up) {
-        self.rib.rank(index, up.negotiated.router_id);
+        self.introduce(index, up.negotiated.router_id);
         let Some(place) = self.group_of(index, &up) else { return };
         *self.locals.entry(up.local).or_default() += 1;
         if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
@@ -21,6 +23,19 @@ impl Speaker {
         }
         if let Some(group) = self.group(place) {
             group.join(index);
+        }
+    }
+
+    /// A neighbour's identifier is this one, and its configuration may say something else of it: what was told of its paths
+    /// may be out of date.
+    pub(super) fn introduce(&mut self, index: PeerIndex, router_id: Ipv4Addr) {
+        let Some(neighbour) = self.neighbours.get(usize::from(index)) else { return };
+        let client = neighbour.session.config().route_reflector_client;
+        if self.rib.rank(index, router_id, client) {
+            self.groups.iter_mut().flatten().for_each(|group| group.forget(index));
+            if neighbour.accepted > 0 {
+                self.rib.touch(index);
+            }
         }
     }
 

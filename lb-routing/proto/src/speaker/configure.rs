@@ -137,10 +137,12 @@ impl Speaker {
         self.with_session(index, now, |session, now, out| session.configure(new, now, out));
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         neighbour.judge = judge;
-        if neighbour.channel.is_none() {
+        let Some(channel) = &neighbour.channel else {
             // The next session begins with all of it.
             return self.rib.seat(index, rank);
-        }
+        };
+        let router_id = channel.up.negotiated.router_id;
+        self.introduce(index, router_id);
         if exports {
             self.regroup(index);
         }

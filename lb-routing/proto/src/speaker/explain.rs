@@ -53,6 +53,7 @@ impl Speaker {
             index,
             config,
             our_as: config.our_as(&self.config),
+            cluster_id: self.config.cluster_id(),
             local: up.local,
             families: &up.negotiated.families,
         };

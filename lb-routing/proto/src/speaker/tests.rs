@@ -1,6 +1,7 @@
 mod configure;
 mod errors;
 mod policies;
+mod reflection;
 mod routes;
 
 use std::time::Duration;
@@ -46,7 +47,8 @@ struct Rig {
 impl Rig {
     fn new(peers: Vec<PeerConfig>) -> Self {
         let now = Instant::now();
-        let config = SpeakerConfig { asn: US, router_id: Ipv4Addr::new(10, 0, 0, 1), max_paths: 4 };
+        let config =
+            SpeakerConfig { max_paths: 4, ..SpeakerConfig::new(US, Ipv4Addr::new(10, 0, 0, 1)) };
         let speaker = Speaker::new(config, peers, Seeds::of(1), now).unwrap();
         Self { speaker, now, next_conn: 1 }
     }

@@ -17,7 +17,7 @@ const OWN: &str =
 
 /// What both versions read alike.
 fn session(wish: Wish, channel: &str) -> String {
-    let (us, them) = (wish.us(), wish.them());
+    let (us, them, asn) = (wish.us(), wish.them(), wish.asn());
     let md5 = format!("password \"{}\"; ", wish.key.unwrap_or_default());
     let md5 = Wish::when(wish.key.is_some(), &md5);
     let gtsm = Wish::when(wish.gtsm, "ttl security on; ");
@@ -25,7 +25,7 @@ fn session(wish: Wish, channel: &str) -> String {
         "router id 10.0.0.2;\n\
          protocol device {{}}\n\
          protocol bgp lbd {{\n\
-         local {them} as 64513; neighbor {us} as 64512; check link no;\n\
+         local {them} as {asn}; neighbor {us} as 64512; check link no;\n\
          connect delay time 1; connect retry time 1; error wait time 1, 2;\n\
          {md5}{gtsm}\n{channel}\n}}\n"
     )

@@ -7,6 +7,7 @@ pub(super) struct ExaBgp;
 impl Kind for ExaBgp {
     fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
         let (us, them, theirs) = (wish.us(), wish.them(), wish.theirs());
+        let asn = wish.asn();
         let family = if wish.v6 { "ipv6" } else { "ipv4" };
         let md5 = format!("md5-password \"{}\"; ", wish.key.unwrap_or_default());
         let md5 = Wish::when(wish.key.is_some(), &md5);
@@ -14,7 +15,7 @@ impl Kind for ExaBgp {
         let text = format!(
             "process watch {{ run /bin/sh $D/watch; encoder json; }}\n\
              neighbor {us} {{\n\
-             router-id 10.0.0.2; local-address {them}; local-as 64513; peer-as 64512;\n\
+             router-id 10.0.0.2; local-address {them}; local-as {asn}; peer-as 64512;\n\
              {md5}{gtsm}\n\
              family {{ {family} unicast; }}\n\
              capability {{ route-refresh enable; }}\n\

@@ -6,14 +6,14 @@ pub(super) struct Frr;
 
 impl Kind for Frr {
     fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
-        let (us, theirs) = (wish.us(), wish.theirs());
+        let (us, theirs, asn) = (wish.us(), wish.theirs(), wish.asn());
         let family = if wish.v6 { "ipv6" } else { "ipv4" };
         let md5 = format!(" neighbor {us} password {}\n", wish.key.unwrap_or_default());
         let gtsm = format!(" neighbor {us} ttl-security hops 1\n");
         let (md5, gtsm) = (Wish::when(wish.key.is_some(), &md5), Wish::when(wish.gtsm, &gtsm));
         let text = format!(
             "log stdout\n\
-             router bgp 64513\n\
+             router bgp {asn}\n\
              \x20bgp router-id 10.0.0.2\n\
              \x20no bgp ebgp-requires-policy\n\
              \x20no bgp network import-check\n\

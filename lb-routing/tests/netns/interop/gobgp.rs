@@ -10,14 +10,14 @@ fn family(wish: Wish) -> &'static str {
 
 impl Kind for GoBgp {
     fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
-        let (us, them) = (wish.us(), wish.them());
+        let (us, them, asn) = (wish.us(), wish.them(), wish.asn());
         let family = family(wish);
         let md5 = format!("auth-password = \"{}\"\n", wish.key.unwrap_or_default());
         let md5 = Wish::when(wish.key.is_some(), &md5);
         let gtsm = "[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255\n";
         let gtsm = Wish::when(wish.gtsm, gtsm);
         let text = format!(
-            "[global.config]\nas = 64513\nrouter-id = \"10.0.0.2\"\n\
+            "[global.config]\nas = {asn}\nrouter-id = \"10.0.0.2\"\n\
              [[neighbors]]\n\
              [neighbors.config]\nneighbor-address = \"{us}\"\npeer-as = 64512\n{md5}\
              [neighbors.timers.config]\nconnect-retry = 1\nidle-hold-time-after-reset = 1\nhold-time = 240\n\

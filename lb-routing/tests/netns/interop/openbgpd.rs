@@ -10,12 +10,13 @@ const FOLDER: &str = "/usr/local/lib/lbd-test/openbgpd/usr/sbin";
 impl Kind for OpenBgpd {
     fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
         let (us, them, theirs) = (wish.us(), wish.them(), wish.theirs());
+        let asn = wish.asn();
         let family = if wish.v6 { "IPv6" } else { "IPv4" };
         let md5 = format!("tcp md5sig password {}\n", wish.key.unwrap_or_default());
         let md5 = Wish::when(wish.key.is_some(), &md5);
         let gtsm = Wish::when(wish.gtsm, "ttl-security yes\n");
         let text = format!(
-            "AS 64513\nrouter-id 10.0.0.2\nfib-update no\nholdtime 240\n\
+            "AS {asn}\nrouter-id 10.0.0.2\nfib-update no\nholdtime 240\n\
              socket \"$D/ctl\"\nlisten on {them}\n\
              network {theirs} set {{ community 64513:100 large-community 64513:1:2 }}\n\
              neighbor {us} {{\nremote-as 64512\nlocal-address {them}\nannounce {family} unicast\n{md5}{gtsm}}}\n\

@@ -49,7 +49,7 @@ pub(super) async fn md5_rotation(kind: &'static dyn Kind) {
     third.passive = true;
     let mut pair = Pair::start(kind, Wish::default(), vec![third]).await;
     pair.talk().await;
-    let _stream = third_neighbour().await;
+    let _stream = third_neighbour(64514).await;
     let untouched = eventually("the third neighbour's session", async || {
         let peers = pair.router.handle.peers().await;
         (peers[1].state == State::Established).then_some(peers[1].since)

@@ -13,13 +13,18 @@ fn peer(asn: u32, export: Export) -> PeerConfig {
 
 fn target<'a>(config: &'a PeerConfig, local: &str) -> Target<'a> {
     let local = local.parse().unwrap();
-    Target { index: 9, config, our_as: OUR_AS, local, families: &BOTH }
+    let cluster_id = Ipv4Addr::new(9, 9, 9, 9);
+    Target { index: 9, config, our_as: OUR_AS, cluster_id, local, families: &BOTH }
 }
 
-const OUTSIDE: Option<Teller> =
-    Some(Teller { address: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)), external: true });
-const INSIDE: Option<Teller> =
-    Some(Teller { address: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)), external: false });
+const fn teller(external: bool, client: bool) -> Option<Teller> {
+    let id = Ipv4Addr::new(10, 0, 0, 2);
+    Some(Teller { address: IpAddr::V4(id), external, router_id: id, client })
+}
+
+const OUTSIDE: Option<Teller> = teller(true, false);
+const INSIDE: Option<Teller> = teller(false, false);
+const CLIENT: Option<Teller> = teller(false, true);
 
 fn is_told(prefix: &IpNetwork, path: &Path, teller: Option<Teller>, target: &Target<'_>) -> bool {
     check_export(prefix, path, teller, target).is_ok()
@@ -65,6 +70,48 @@ fn a_route_does_not_go_back_nor_from_one_internal_neighbour_to_another() {
     assert!(is_told(&v4(), &path, OUTSIDE, &target(&internal, "10.0.0.1")));
     let back = Target { index: 1, ..target(&external, "10.0.0.1") };
     assert!(!is_told(&v4(), &path, OUTSIDE, &back));
+}
+
+#[test]
+fn routes_of_our_as_are_reflected_to_clients_and_those_of_clients_to_everybody() {
+    let other = peer(OUR_AS, Export::All);
+    let client = PeerConfig { route_reflector_client: true, ..other.clone() };
+    let outside = peer(65002, Export::All);
+    let cases = [
+        (INSIDE, [false, true, true]),
+        (CLIENT, [true, true, true]),
+        (OUTSIDE, [true, true, true]),
+        (None, [true, true, true]),
+    ];
+    for (teller, told) in cases {
+        let hears =
+            |config| is_told(&v4(), &learned("10.0.0.2", &[]), teller, &target(config, "10.0.0.1"));
+        assert_eq!([&other, &client, &outside].map(hears), told, "{teller:?}");
+    }
+}
+
+#[test]
+fn a_reflected_route_names_its_originator_and_our_cluster_and_stays_as_it_is_otherwise() {
+    let config = PeerConfig { route_reflector_client: true, ..peer(OUR_AS, Export::All) };
+    let target = target(&config, "10.0.0.1");
+    let before = Attributes { med: Some(7), local_pref: Some(u32::MAX), ..Attributes::default() };
+    let told = advertised_attributes(&before, false, INSIDE, &target);
+    let (originator_id, cluster_list) = (Some(Ipv4Addr::new(10, 0, 0, 2)), vec![target.cluster_id]);
+    assert_eq!(told, Attributes { originator_id, cluster_list, ..before.clone() });
+    // It keeps its first originator, and the clusters stand in the order of the way back.
+    let again = Attributes {
+        originator_id: Some(Ipv4Addr::new(1, 1, 1, 1)),
+        cluster_list: vec![Ipv4Addr::new(8, 8, 8, 8)],
+        ..Attributes::default()
+    };
+    let told = advertised_attributes(&again, false, CLIENT, &target);
+    assert_eq!(told.originator_id, again.originator_id);
+    assert_eq!(told.cluster_list, [target.cluster_id, Ipv4Addr::new(8, 8, 8, 8)]);
+    // What comes from outside, or from ourselves, is not reflected.
+    for teller in [OUTSIDE, None] {
+        let told = advertised_attributes(&Attributes::default(), false, teller, &target);
+        assert_eq!((told.originator_id, told.cluster_list), (None, vec![]));
+    }
 }
 
 #[test]
@@ -147,7 +194,7 @@ fn attributes_change_at_the_border_of_the_as() {
         ..Attributes::default()
     };
     let external = peer(65002, Export::All);
-    let outside = advertised_attributes(&learned, false, &target(&external, "10.0.0.1"));
+    let outside = advertised_attributes(&learned, false, None, &target(&external, "10.0.0.1"));
     let other = vec![RawAttribute { flags: 0xe0, code: 200, value: vec![1] }];
     let expected = Attributes {
         as_path: AsPath { segments: vec![Segment::Sequence(vec![OUR_AS, 7, 8])] },
@@ -158,9 +205,10 @@ fn attributes_change_at_the_border_of_the_as() {
     assert_eq!(outside, expected);
 
     let internal = peer(OUR_AS, Export::All);
-    let inside = advertised_attributes(&learned, false, &target(&internal, "10.0.0.1"));
+    let inside = advertised_attributes(&learned, false, None, &target(&internal, "10.0.0.1"));
     assert_eq!(inside, Attributes { other, ..learned });
-    let own = advertised_attributes(&Attributes::default(), false, &target(&internal, "10.0.0.1"));
+    let own =
+        advertised_attributes(&Attributes::default(), false, None, &target(&internal, "10.0.0.1"));
     assert_eq!((own.local_pref, own.as_path), (Some(100), AsPath::default()));
 }
 
@@ -171,7 +219,7 @@ fn a_full_segment_is_not_prolonged() {
     for first in [Segment::Sequence(vec![7; 255]), set] {
         let segments = vec![first.clone()];
         let learned = Attributes { as_path: AsPath { segments }, ..Attributes::default() };
-        let told = advertised_attributes(&learned, false, &target(&config, "10.0.0.1"));
+        let told = advertised_attributes(&learned, false, None, &target(&config, "10.0.0.1"));
         assert_eq!(told.as_path.segments, [Segment::Sequence(vec![OUR_AS]), first]);
     }
 }

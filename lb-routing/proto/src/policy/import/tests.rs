@@ -6,7 +6,7 @@ const US: (u32, Ipv4Addr) = (65001, Ipv4Addr::new(10, 0, 0, 1));
 const THEM: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 
 fn speaker() -> SpeakerConfig {
-    SpeakerConfig { asn: US.0, router_id: US.1, max_paths: 1 }
+    SpeakerConfig { max_paths: 1, ..SpeakerConfig::new(US.0, US.1) }
 }
 
 /// A neighbour in another AS, or in ours.
@@ -112,6 +112,18 @@ fn our_own_reflected_route_is_a_loop() {
         Judge::new(&speaker(), &peer(None)).check(&attributes),
         Err(Rejection::OriginatorLoop)
     );
+}
+
+#[test]
+fn what_our_cluster_reflected_is_a_loop() {
+    let attributes =
+        |id| Attributes { cluster_list: vec![[8; 4].into(), id], ..Attributes::default() };
+    let check =
+        |speaker: &SpeakerConfig, id| Judge::new(speaker, &peer(None)).check(&attributes(id));
+    assert_eq!(check(&speaker(), US.1), Err(Rejection::ClusterLoop));
+    let clustered = SpeakerConfig { cluster_id: Some([9; 4].into()), ..speaker() };
+    assert_eq!(check(&clustered, [9; 4].into()), Err(Rejection::ClusterLoop));
+    assert_eq!(check(&clustered, US.1), Ok(()));
 }
 
 #[test]

@@ -6,6 +6,7 @@ fn ranking(number: u32) -> Ranking {
     Ranking {
         // Neighbours 0 to 3 are external, 4 and 5 internal.
         external: number < 4,
+        client: false,
         router_id: Ipv4Addr::new(1, 1, 1, last),
         address: IpAddr::from([10, 0, 0, last]),
     }

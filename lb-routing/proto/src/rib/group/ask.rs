@@ -39,6 +39,7 @@ impl Group {
             index: PeerIndex::MAX,
             config: &self.config,
             our_as: self.key.our_as,
+            cluster_id: self.key.cluster_id,
             local: self.key.local,
             families: &self.key.families,
         };
@@ -50,7 +51,7 @@ impl Group {
             change.as_ref().map_or((None, false), |change| (change.next_hop, change.sets_med));
         let next_hop = policy::next_hop(&prefix, path, said, &target)?;
         let left = change.as_ref().map_or(&*path.attributes, |change| &change.attributes);
-        let told = policy::advertised_attributes(left, sets_med, &target);
+        let told = policy::advertised_attributes(left, sets_med, teller, &target);
         // Attributes too large for a message: the members must not keep what they had.
         let encoded = wire::encode_attributes(&told, next_hop, self.key.context).ok()?;
         Some(Out::new(encoded, next_hop, best.source))

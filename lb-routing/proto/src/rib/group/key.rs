@@ -1,6 +1,6 @@
 //! Which neighbours are of one group.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::config::{Export, PeerConfig, SpeakerConfig};
 use crate::session::Up;
@@ -17,6 +17,9 @@ pub(crate) struct GroupKey {
     pub(super) export: Export,
     /// Our AS on the sessions.
     pub(super) our_as: u32,
+    /// Of those that we reflect routes of our AS to (RFC 4456).
+    client: bool,
+    pub(super) cluster_id: Ipv4Addr,
     next_hop_self: bool,
     remove_private_as: bool,
     graceful_shutdown: bool,
@@ -38,6 +41,8 @@ impl GroupKey {
             local: up.local,
             export: config.export.clone(),
             our_as: config.our_as(speaker),
+            client: config.route_reflector_client,
+            cluster_id: speaker.cluster_id(),
             next_hop_self: config.next_hop_self,
             remove_private_as: config.remove_private_as,
             graceful_shutdown: config.graceful_shutdown,

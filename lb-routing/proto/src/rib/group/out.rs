@@ -62,6 +62,10 @@ struct Memo {
     out_generation: u32,
 }
 
+/// 0 is no generation of a value.
+const NOTHING: Memo =
+    Memo { generation: 0, source: Source::LOCAL, out: Id::NONE, out_generation: 0 };
+
 /// An attribute set of one source for one family.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Question {
@@ -102,14 +106,18 @@ impl Outs {
         let memo = &mut self.memo[usize::from(of.ipv6)];
         let place = of.attributes.0 as usize;
         if memo.len() <= place {
-            // 0 is no generation of a value.
-            let nothing =
-                Memo { generation: 0, source: Source::LOCAL, out: Id::NONE, out_generation: 0 };
-            memo.resize(place + 1, nothing);
+            memo.resize(place + 1, NOTHING);
         }
         memo[place] =
             Memo { generation: of.generation, source: of.source, out: id, out_generation };
         id
+    }
+
+    /// What this source's sets became does not count any more.
+    pub(super) fn forget(&mut self, source: Source) {
+        for memo in self.memo.iter_mut().flatten().filter(|memo| memo.source == source) {
+            *memo = NOTHING;
+        }
     }
 
     /// Advertised sets that are in use.

@@ -88,6 +88,7 @@ impl Rig {
     fn new() -> Self {
         let ranking = |peer: PeerIndex| Ranking {
             external: true,
+            client: false,
             router_id: Ipv4Addr::new(1, 1, 1, u8::try_from(peer).unwrap()),
             address: address(peer),
         };
@@ -101,7 +102,7 @@ impl Rig {
         };
         let up = Up { conn: ConnId(1), local: "2001:db8::1".parse().unwrap(), negotiated };
         let speaker =
-            SpeakerConfig { asn: US, router_id: Ipv4Addr::new(10, 0, 0, 1), max_paths: 1 };
+            SpeakerConfig { max_paths: 1, ..SpeakerConfig::new(US, Ipv4Addr::new(10, 0, 0, 1)) };
         let key = GroupKey::new(&config(0), &speaker, &up);
         let group = Group::new(key, config(0), Keyed::new([1, 2]), &rib);
         Self { rib, group, members: BTreeMap::new() }

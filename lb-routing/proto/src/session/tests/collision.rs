@@ -94,7 +94,7 @@ impl Pair {
     fn new(ids: [Ipv4Addr; 2], seed: u64) -> Self {
         let end = |us: usize| {
             let asns = [65001, 65002];
-            let local = SpeakerConfig { asn: asns[us], router_id: ids[us], max_paths: 1 };
+            let local = SpeakerConfig { max_paths: 1, ..SpeakerConfig::new(asns[us], ids[us]) };
             let peer = PeerConfig { asn: asns[1 - us], ..peer() };
             let mut bench = Bench::with(local, peer);
             bench.start();

@@ -217,7 +217,7 @@ fn an_internal_neighbour_with_our_identifier_is_refused_and_an_external_one_is_n
         let mut bench = Bench::with(local(), PeerConfig { asn, ..peer() });
         bench.start();
         bench.connect(CONN);
-        let twin = SpeakerConfig { asn, router_id: OURS, max_paths: 1 };
+        let twin = SpeakerConfig { max_paths: 1, ..SpeakerConfig::new(asn, OURS) };
         bench.hear(CONN, &Message::Open(open::ours(&twin, &peer())));
         assert_eq!(bench.session.state(), expected, "AS {asn}");
         if expected == Idle {

@@ -107,9 +107,8 @@ fn too_many_prefixes_end_the_session() {
 fn a_configuration_that_cannot_work_is_refused() {
     let good = || peer(1, Import::None, Export::None);
     let config = |asn, router_id: u8, max_paths| SpeakerConfig {
-        asn,
-        router_id: Ipv4Addr::from([0, 0, 0, router_id]),
         max_paths,
+        ..SpeakerConfig::new(asn, Ipv4Addr::from([0, 0, 0, router_id]))
     };
     let try_with =
         |config, peers| Speaker::new(config, peers, Seeds::of(1), Instant::now()).map(|_| ());
@@ -119,7 +118,8 @@ fn a_configuration_that_cannot_work_is_refused() {
     assert_eq!(try_with(config(US, 1, 0), vec![]), Err(ConfigError::MaxPaths { max_paths: 0 }));
     let secs = Duration::from_secs;
     let loops = PeerConfig { asn: US, local_as: Some(7), ..peer(1, Import::All, Export::None) };
-    let bad: [(PeerConfig, &str); 7] = [
+    let bad: [(PeerConfig, &str); 8] = [
+        (PeerConfig { route_reflector_client: true, ..good() }, "route_reflector_client needs"),
         (loops, "allow_as_in"),
         (PeerConfig { address: "224.0.0.1".parse().unwrap(), ..good() }, "unicast"),
         (PeerConfig { port: 0, ..good() }, "port 0"),

@@ -1,0 +1,115 @@
+//! Route reflection inside an AS (RFC 4456).
+
+use super::*;
+
+const INSIDE: Context = Context { four_octet_as: true, external: false };
+
+/// A neighbour in our AS.
+fn inside(number: u8, client: bool) -> PeerConfig {
+    let peer = peer(number, Import::All, Export::All);
+    PeerConfig { asn: US, route_reflector_client: client, ..peer }
+}
+
+impl Rig {
+    /// A session with a neighbour in our AS that has this identifier, Established.
+    fn establish_inside(&mut self, number: u8, router_id: [u8; 4]) -> ConnId {
+        let conn = self.accept(neighbour(number), ourselves(number));
+        let router_id = router_id.into();
+        let capabilities = vec![Capability::FourOctetAs(US)];
+        let open = Open { asn: US, hold_time_secs: 90, router_id, capabilities };
+        self.hear(conn, &Message::Open(open));
+        self.hear(conn, &Message::Keepalive);
+        conn
+    }
+
+    fn announce_inside(&mut self, conn: ConnId, text: &str) {
+        let mut messages = Vec::new();
+        let attributes = Attributes { local_pref: Some(100), ..attributes(&[65999]) };
+        let (hop, prefixes) = ([10, 0, 99, 9].into(), [prefix(text)]);
+        wire::encode_updates(&attributes, hop, &prefixes, INSIDE, &mut messages).unwrap();
+        self.receive(conn, &messages.concat());
+    }
+}
+
+/// What is heard on a connection of reflected routes: originator and clusters; nothing of one that is withdrawn.
+fn reflected(outputs: &[Output], on: ConnId) -> Vec<Option<(Ipv4Addr, Vec<Ipv4Addr>)>> {
+    let mut heard = Vec::new();
+    for output in outputs {
+        let Output::Send { conn, bytes } = output else { continue };
+        let mut rest = bytes.to_vec();
+        while let Some(len) = wire::frame(&rest).unwrap().filter(|_| *conn == on) {
+            let after = rest.split_off(len);
+            if let Message::Update(update) = wire::decode(&rest, INSIDE).unwrap() {
+                heard.extend(update.withdrawn.iter().map(|_| None));
+                heard.extend(update.attributes.map(|a| Some((a.originator_id?, a.cluster_list))));
+            }
+            rest = after;
+        }
+    }
+    heard
+}
+
+const OUR_CLUSTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+#[test]
+fn a_client_s_routes_reach_everybody_and_those_of_others_reach_clients() {
+    let mut rig = Rig::new(vec![inside(1, true), inside(2, false), inside(3, false)]);
+    let conns = [1, 2, 3].map(|number| rig.establish_inside(number, [1, 1, 1, number]));
+    rig.outputs();
+    let mut hears = |from: usize| {
+        rig.announce_inside(conns[from], &format!("10.{from}.0.0/16"));
+        let outputs = rig.outputs();
+        conns.map(|conn| reflected(&outputs, conn))
+    };
+    let by = |id: u8| vec![Some((Ipv4Addr::new(1, 1, 1, id), vec![OUR_CLUSTER]))];
+    assert_eq!(hears(0), [vec![], by(1), by(1)]);
+    assert_eq!(hears(1), [by(2), vec![], vec![]]);
+}
+
+#[test]
+fn who_becomes_a_client_or_is_none_any_more_changes_what_others_hear_at_once() {
+    let mut rig = Rig::new(vec![inside(1, false), inside(2, false)]);
+    let (one, two) = (rig.establish_inside(1, [1, 1, 1, 1]), rig.establish_inside(2, [1, 1, 1, 2]));
+    rig.announce_inside(one, "10.1.0.0/16");
+    assert_eq!(reflected(&rig.outputs(), two), []);
+    rig.speaker.configure(vec![inside(1, true), inside(2, false)], rig.now).unwrap();
+    let outputs = rig.outputs();
+    assert_eq!(reflected(&outputs, two), [Some(([1, 1, 1, 1].into(), vec![OUR_CLUSTER]))]);
+    assert_eq!(reflected(&outputs, one), []);
+    rig.speaker.configure(vec![inside(1, false), inside(2, false)], rig.now).unwrap();
+    assert_eq!(reflected(&rig.outputs(), two), [None]);
+}
+
+#[test]
+fn a_neighbour_that_returns_with_another_identifier_is_the_originator_under_that_one() {
+    let mut rig = Rig::new(vec![inside(1, true), inside(2, true), inside(3, true)]);
+    let [one, two, three] = [1, 2, 3].map(|n| rig.establish_inside(n, [1, 1, 1, n]));
+    // The same attributes from another one: they are known while the first one is away.
+    rig.announce_inside(two, "10.2.0.0/16");
+    rig.announce_inside(one, "10.1.0.0/16");
+    rig.outputs();
+    rig.speaker.handle(Input::Closed { conn: one, error: "end of file".into() }, rig.now);
+    assert_eq!(reflected(&rig.outputs(), three), [None]);
+    rig.wait();
+    let one = rig.establish_inside(1, [7, 7, 7, 7]);
+    rig.announce_inside(one, "10.1.0.0/16");
+    let heard = reflected(&rig.outputs(), three);
+    assert_eq!(heard, [Some(([7, 7, 7, 7].into(), vec![OUR_CLUSTER]))]);
+}
+
+#[test]
+fn what_went_through_our_cluster_does_not_come_back_in() {
+    let mut rig = Rig::new(vec![inside(1, true)]);
+    let one = rig.establish_inside(1, [1, 1, 1, 1]);
+    let looped = Attributes {
+        local_pref: Some(100),
+        cluster_list: vec![[8, 8, 8, 8].into(), OUR_CLUSTER],
+        ..attributes(&[65999])
+    };
+    let (hop, prefixes) = ([10, 0, 99, 9].into(), [prefix("10.1.0.0/16")]);
+    let mut messages = Vec::new();
+    wire::encode_updates(&looped, hop, &prefixes, INSIDE, &mut messages).unwrap();
+    rig.receive(one, &messages.concat());
+    assert!(rig.speaker.routes().is_empty());
+    assert_eq!(rig.state(0), State::Established);
+}
