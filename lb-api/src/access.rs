@@ -95,18 +95,19 @@ pub struct Access {
 }
 
 impl Access {
-    /// Over the state folder. `users` of the socket have these roles, and `own` is admin beside root.
+    /// Over the state folder. `users` of the socket have these roles, and `own` is admin beside root. With it come sentences
+    /// on what is damaged or cannot be written.
     ///
     /// # Errors
     ///
-    /// The tokens cannot be read, or the audit log not be written.
+    /// The tokens cannot be read.
     pub fn open(
         folder: &Path,
         users: BTreeMap<u32, Role>,
         own: u32,
-    ) -> io::Result<(Self, Option<String>)> {
-        let (tokens, warning) = Tokens::open(folder.to_owned())?;
-        let audit = Audit::open(folder)?;
+    ) -> io::Result<(Self, Vec<String>)> {
+        let (tokens, damaged) = Tokens::open(folder.to_owned())?;
+        let (audit, unwritten) = Audit::open(folder);
         let mut users = users;
         users.extend([(0, Role::Admin), (own, Role::Admin)]);
         let access = Self {
@@ -118,7 +119,7 @@ impl Access {
             failures: Failures::default(),
             audit,
         };
-        Ok((access, warning))
+        Ok((access, damaged.into_iter().chain(unwritten).collect()))
     }
 
     /// Whoever has a certificate of one of these names has its role.

@@ -61,10 +61,10 @@ pub async fn run(config: Config) -> Result<()> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let store = store::Store::open(&config.state_dir.0)?;
-    let (access, warning) = access(&config)?;
+    let (access, unwell) = access(&config)?;
     let listeners = Listeners::bind(&config.api).await?;
     let tcp_address = listeners.tcp_address();
-    let mut running = start(&config, store, started, warning).await?;
+    let mut running = start(&config, store, started, unwell).await?;
     let (stop, stopped) = watch::channel(false);
     let views = Arc::clone(&running.views) as _;
     let router = http::router(running.registry.clone(), views, running.events.clone(), access);
@@ -117,8 +117,8 @@ struct Running {
     events: Events,
 }
 
-/// Who may use the API, and what is to be said of the kept tokens.
-fn access(config: &Config) -> Result<(Arc<Access>, Option<String>)> {
+/// Who may use the API, and what is to be said of what is kept for it.
+fn access(config: &Config) -> Result<(Arc<Access>, Vec<String>)> {
     let role = |user: &SocketUser| {
         let uid = match user.user.parse() {
             Ok(uid) => uid,
@@ -133,24 +133,22 @@ fn access(config: &Config) -> Result<(Arc<Access>, Option<String>)> {
     };
     let users = config.api.users.iter().map(role).collect::<Result<_>>()?;
     let folder = &config.state_dir.0;
-    let (access, warning) = Access::open(folder, users, nix::unistd::geteuid().as_raw())
-        .with_context(|| {
-            format!("cannot use the tokens and the audit log in {}", folder.display())
-        })?;
+    let (access, unwell) = Access::open(folder, users, nix::unistd::geteuid().as_raw())
+        .with_context(|| format!("cannot use the tokens in {}", folder.display()))?;
     let clients = config.api.tls.iter().flat_map(|tls| &tls.clients);
     let certificates = clients.map(|client| (client.name.clone(), client.role)).collect();
-    Ok((Arc::new(access.with_certificates(certificates)), warning))
+    Ok((Arc::new(access.with_certificates(certificates)), unwell))
 }
 
 async fn start(
     config: &Config,
     store: store::Store,
     started: Instant,
-    warning: Option<String>,
+    unwell: Vec<String>,
 ) -> Result<Running> {
     let loaded = store.load()?;
     let mut warnings = loaded.warnings;
-    warnings.extend(warning);
+    warnings.extend(unwell);
     // With the neighbours that are kept, so that the first look at the kernel's routes waits for theirs, too.
     let file = file_resources(config);
     let kept = loaded.resources.all().filter(|kept| file.get(&kept.key()).is_none()).cloned();

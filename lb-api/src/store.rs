@@ -8,19 +8,20 @@
 //!
 //! Whatever is damaged leads to the last good state and a warning, never to an appliance without VIPs.
 
+mod files;
 mod journal;
 mod recover;
 mod snapshot;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use lb_api_types::vip::Vip;
 
+pub(crate) use self::files::{link, may_lack, write_whole};
 use self::journal::Journal;
 use self::recover::Recovered;
 use crate::read::{Cursor, Object};
@@ -100,7 +101,7 @@ pub struct Generation {
     /// When it was written.
     pub written: SystemTime,
     /// The VIPs.
-    pub vips: Vec<Vip>,
+    pub vips: Vec<Arc<Vip>>,
     /// The others.
     pub resources: Resources,
 }
@@ -112,7 +113,7 @@ pub struct Store {
     /// Locked as long as it is open.
     _lock: File,
     state: Mutex<State>,
-    /// Held while a journal is folded.
+    /// Held while files take the places of others, and while several are read together.
     folding: Mutex<()>,
 }
 
@@ -163,7 +164,13 @@ impl Store {
         };
         fs::create_dir_all(folder).map_err(error("make", folder))?;
         let path = folder.join("lock");
-        let lock = File::create(&path).map_err(error("open", &path))?;
+        let lock = File::create(&path).or_else(|refused| {
+            use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+            // What is kept is served from there all the same, so whoever only reads takes the folder itself.
+            let may_read = [ReadOnlyFilesystem, PermissionDenied].contains(&refused.kind());
+            may_read.then(|| File::open(folder).ok()).flatten().ok_or(refused)
+        });
+        let lock = lock.map_err(error("open", &path))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 folder: folder.to_owned(),
@@ -178,7 +185,8 @@ impl Store {
         }
     }
 
-    /// Reads what is kept. A damaged snapshot is kept aside under another name; it and a damaged journal are said.
+    /// Reads what is kept. A damaged snapshot is kept aside under another name; it and a damaged journal are said, and so is
+    /// a folder that takes no changes.
     ///
     /// # Errors
     ///
@@ -190,9 +198,16 @@ impl Store {
         {
             found.warnings.push(error.to_string());
         }
-        let journal = self.path(JOURNAL, 0);
-        let resumed = found.goes_on_at.map(|end| Journal::resume(&journal, end)).transpose();
-        let journal = resumed.map_err(self.failed("open", JOURNAL))?;
+        let path = self.path(JOURNAL, 0);
+        let resumed = found.goes_on_at.map(|end| Journal::resume(&path, end)).transpose();
+        // Names, too, may not be on the disk yet.
+        let resumed = resumed.and_then(|journal| self.sync().map(|()| journal));
+        let journal = resumed.map_err(self.failed("open", JOURNAL)).unwrap_or_else(|error| {
+            found.warnings.push(format!(
+                "{error}: what is kept is served, and changes are refused until the folder can be written"
+            ));
+            None
+        });
         *self.state() = State {
             journal,
             revision: found.revision,
@@ -273,10 +288,11 @@ impl Store {
         &self,
         write: impl FnOnce(&mut Journal) -> io::Result<()>,
     ) -> Result<(), StoreError> {
-        if self.state().journal.as_ref().is_none_or(Journal::is_spoilt) {
+        if self.state().journal.is_none() {
             self.fold()?;
         }
         let mut state = self.state();
+        self.heal(&mut state)?;
         let outcome = match &mut state.journal {
             #[cfg(test)]
             Some(_) if self.folder.join(BROKEN).exists() => Err(io::ErrorKind::Other.into()),
@@ -284,6 +300,13 @@ impl Store {
             None => Err(io::ErrorKind::NotFound.into()),
         };
         outcome.map_err(self.failed("write", JOURNAL))
+    }
+
+    /// What was refused and could not be taken back is in no file from here on.
+    fn heal(&self, state: &mut State) -> Result<(), StoreError> {
+        let Some(journal) = &mut state.journal else { return Ok(()) };
+        let (path, new) = (self.path(JOURNAL, 0), self.folder.join(format!("{JOURNAL}.new")));
+        journal.heal(&path, &new, &self.folder).map_err(self.failed("repair", JOURNAL))
     }
 
     /// Whether the journal has grown so long that it is to be folded.
@@ -326,12 +349,14 @@ impl Store {
         written.map_err(self.failed("write", SNAPSHOT))?;
         // From here on no change comes between.
         let mut state = self.state();
+        self.heal(&mut state)?;
         let changes = state.changes.saturating_sub(found.changes);
+        // Where this ends half-way, the next change begins with what is found then.
+        state.journal = None;
         self.shift().map_err(self.failed("replace", SNAPSHOT))?;
         let replaced = fs::rename(&new, self.path(SNAPSHOT, 0)).and_then(|()| self.sync());
         replaced.map_err(self.failed("replace", SNAPSHOT))?;
         let journal = self.path(JOURNAL, 0);
-        state.journal = None;
         let begun = Journal::create(&journal, &self.folder.join(format!("{JOURNAL}.new")));
         state.journal = Some(begun.map_err(self.failed("write", JOURNAL))?);
         if found.reserved > state.revision {
@@ -398,31 +423,6 @@ pub(crate) fn lists(document: &Object<'_>) -> Option<Vec<Resource>> {
 fn object_with_lists<'a>(cursor: &Cursor<'a>, fields: &[&'static str]) -> Option<Object<'a>> {
     let kinds = Kind::ALL.iter().map(|kind| kind.many());
     cursor.object(&fields.iter().copied().chain(kinds).collect::<Vec<_>>())
-}
-
-/// Writes a new file that only its owner reads, and has it on the disk. One that a crash left there may be a second name of
-/// a good one: it is not written into.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    may_lack(fs::remove_file(path))?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// A second name for a file, or a copy where the file system knows no second names.
-pub(crate) fn link(from: &Path, to: &Path) -> io::Result<()> {
-    may_lack(fs::remove_file(to))?;
-    match fs::hard_link(from, to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => fs::copy(from, to).map(drop),
-        other => other,
-    }
-}
-
-pub(crate) fn may_lack(outcome: io::Result<()>) -> io::Result<()> {
-    match outcome {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
 
 /// CRC-32 (ISO 3309): finds every flipped bit, also one that leaves a file well-formed.

@@ -51,14 +51,21 @@ pub(super) struct Audit {
 }
 
 impl Audit {
-    pub(super) fn open(folder: &Path) -> io::Result<Self> {
+    /// With a sentence where it cannot be written: then every line goes to the log of the daemon, and is tried here first.
+    pub(super) fn open(folder: &Path) -> (Self, Option<String>) {
         Self::with_room(folder, MAX_BYTES)
     }
 
-    fn with_room(folder: &Path, most: u64) -> io::Result<Self> {
+    fn with_room(folder: &Path, most: u64) -> (Self, Option<String>) {
         let path = folder.join(NAME);
-        let file = append(&path)?;
-        Ok(Self { path, most, open: Mutex::new(Some(file)) })
+        let opened = append(&path);
+        let warning = opened.as_ref().err().map(|error| {
+            format!(
+                "cannot write {}: {error}; what it would say goes to the log of the daemon, until the folder can be written",
+                path.display()
+            )
+        });
+        (Self { path, most, open: Mutex::new(opened.ok()) }, warning)
     }
 
     /// Appends a line; one that cannot be written goes to the log of the daemon.
@@ -121,8 +128,8 @@ mod tests {
     fn lines_are_appended_also_by_the_next_daemon_and_only_the_owner_reads_them() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
-        Audit::open(folder.path()).unwrap().write(&entry("PUT \"a\"\n"));
-        Audit::open(folder.path()).unwrap().write(&entry("DELETE b"));
+        Audit::open(folder.path()).0.write(&entry("PUT \"a\"\n"));
+        Audit::open(folder.path()).0.write(&entry("DELETE b"));
         let path = folder.path().join(NAME);
         assert_eq!(lines(&path), ["PUT \"a\"\n", "DELETE b"]);
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -131,7 +138,7 @@ mod tests {
     #[test]
     fn the_log_is_bounded_and_keeps_the_newest_files() {
         let folder = tempfile::tempdir().unwrap();
-        let audit = Audit::with_room(folder.path(), 300).unwrap();
+        let (audit, _) = Audit::with_room(folder.path(), 300);
         let all: Vec<_> = (0..30).map(|n| format!("PUT {n:02}")).collect();
         all.iter().for_each(|what| audit.write(&entry(what)));
         let names = ["audit.log.4", "audit.log.3", "audit.log.2", "audit.log.1", "audit.log"];

@@ -1,10 +1,12 @@
 //! Going back: from a configuration that nobody confirms, and to one that was kept before.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_api_types::event::EventKind;
 use lb_api_types::view::{Change, ChangeKind, GenerationView, History};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::change::{Before, asks_the_same};
@@ -12,7 +14,7 @@ use super::task::{Task, blocking};
 use super::{Appliers, Bulk, Documents, Refusal};
 use crate::clock::rfc3339;
 use crate::resources::Key;
-use crate::store::{Generation, Prepared};
+use crate::store::{Generation, Prepared, Store};
 
 /// A configuration that is applied and not kept yet.
 pub(super) struct Pending {
@@ -110,7 +112,7 @@ impl<A: Appliers> Task<A> {
             });
         }
         self.nothing_waits()?;
-        let generations = self.generations().await?;
+        let generations = generations(&self.store).await?;
         let found = match to {
             Some(revision) => generations.into_iter().find(|g| g.revision == revision),
             None => generations.into_iter().nth(1),
@@ -121,7 +123,8 @@ impl<A: Appliers> Task<A> {
         };
         // Kept VIPs of a name that the file has now are not served either way.
         let vips = vips.into_iter().filter(|vip| !self.from_file.contains(&vip.metadata.name));
-        let vips = vips.map(|mut vip| {
+        let vips = vips.map(|vip| {
+            let mut vip = Arc::unwrap_or_clone(vip);
             vip.metadata.revision = None;
             vip
         });
@@ -140,20 +143,24 @@ impl<A: Appliers> Task<A> {
         Ok(changes)
     }
 
-    pub(super) async fn history(&mut self) -> Result<History, Refusal> {
+    /// Answers with what is and was kept, while changes go on: to read it takes longer than a change.
+    pub(super) fn history(&self, answer: oneshot::Sender<Result<History, Refusal>>) {
+        let (store, rolled_back_in_secs) = (Arc::clone(&self.store), self.seconds_left());
         let view = |generation: Generation| GenerationView {
             revision: generation.revision,
             written: rfc3339(generation.written),
             vips: generation.vips.len(),
         };
-        let generations = self.generations().await?;
-        Ok(History {
-            rolled_back_in_secs: self.seconds_left(),
-            generations: generations.into_iter().map(view).collect(),
-        })
+        tokio::spawn(async move {
+            let history = generations(&store).await.map(|generations| History {
+                rolled_back_in_secs,
+                generations: generations.into_iter().map(view).collect(),
+            });
+            let _gone = answer.send(history);
+        });
     }
+}
 
-    async fn generations(&mut self) -> Result<Vec<Generation>, Refusal> {
-        blocking(&self.store, |store| Ok(store.generations())).await.map_err(Refusal::Store)
-    }
+async fn generations(store: &Arc<Store>) -> Result<Vec<Generation>, Refusal> {
+    blocking(store, |store| Ok(store.generations())).await.map_err(Refusal::Store)
 }

@@ -211,9 +211,7 @@ impl<A: Appliers> Task<A> {
             Command::Rollback(to, dry_run, answer) => {
                 let _gone = answer.send(self.rollback(to, dry_run).await);
             }
-            Command::History(answer) => {
-                let _gone = answer.send(self.history().await);
-            }
+            Command::History(answer) => self.history(answer),
             Command::Withdraw(answer) => drop(answer),
             #[cfg(test)]
             Command::Follow(answer) => {

@@ -7,9 +7,12 @@
 //! ```
 //!
 //! A change is kept once its line is on the disk. The zeros are there so that a change finds its room, costs one write of
-//! what was written before (no file system has to note anything), and a file that was cut is told from a whole one. A line
-//! that ends in zeros is one that was being written when the daemon or the machine stopped: nobody was told that it is
-//! kept, and it is not. Anything else that does not fit is damage.
+//! what was written before (no file system has to note anything), and a file that was cut is told from a whole one. A last
+//! line that ends in zeros, or that lacks whole sectors, is one that was being written when the daemon or the machine
+//! stopped: nobody was told that it is kept, and it is not. Anything else that does not fit is damage.
+//!
+//! A line that could neither be written nor be taken back would be found by the next start. So a journal with such a line
+//! is spoilt: a copy without it takes its place before anything else is kept.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -27,8 +30,11 @@ use crate::resources::Resources;
 use crate::vip;
 
 const HEADER: &[u8] = b"lbd journal 1\n";
+const NO_JOURNAL: &str = "it does not begin as a journal does";
 /// The file's length is a multiple of this.
 pub(super) const CHUNK: usize = 4 << 10;
+/// What a disk writes whole or not at all.
+const SECTOR: usize = 512;
 /// What it grows to a multiple of where there is room, so that it seldom does. Tests look at each byte.
 const GROWTH: usize = if cfg!(test) { CHUNK } else { 256 * CHUNK };
 
@@ -99,35 +105,75 @@ fn sealed(json: &[u8]) -> io::Result<Vec<u8>> {
 /// Reads a journal, as far as it is whole.
 pub(super) fn parse(bytes: &[u8]) -> Contents {
     let mut contents = Contents::default();
-    let Some(mut rest) = bytes.strip_prefix(HEADER) else {
-        contents.damage = Some("it does not begin as a journal does".into());
+    let Some((header, mut rest)) = bytes.split_at_checked(HEADER.len()) else {
+        contents.damage = Some(NO_JOURNAL.into());
         return contents;
     };
+    // Each line has a checksum of its own, so they hold also where what is before them does not.
+    let head = (header != HEADER).then(|| NO_JOURNAL.to_owned());
     loop {
         contents.end = bytes.len() - rest.len();
         let text = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
-        let line = rest[..text].iter().position(|byte| *byte == b'\n');
-        let ends_in_zeros = text < rest.len() && rest[text..].iter().all(|byte| *byte == 0);
-        contents.damage = match (line, text) {
-            (Some(line), _) => match read_line(&rest[..line], &mut contents) {
-                Ok(()) => {
-                    rest = &rest[line + 1..];
-                    continue;
+        let Some(line) = rest[..text].iter().position(|byte| *byte == b'\n') else {
+            let is_whole = bytes.len().is_multiple_of(CHUNK);
+            let tail = is_whole.then(|| tail(rest, contents.end));
+            contents.damage = match tail {
+                Some(Tail::Empty) => None,
+                Some(Tail::Torn) => {
+                    contents.is_torn = true;
+                    if text > 0 {
+                        // The byte that ends the line may be what is wrong.
+                        let whole = read_line(&rest[..text - 1], &mut contents);
+                        let _torn = whole.or_else(|_| read_line(&rest[..text], &mut contents));
+                    }
+                    None
                 }
-                Err(why) => Some(why),
-            },
-            (None, 0) if ends_in_zeros && bytes.len().is_multiple_of(CHUNK) => None,
-            (None, 1..) if ends_in_zeros && bytes.len().is_multiple_of(CHUNK) => {
-                contents.is_torn = true;
-                // The byte that ends the line may be what is wrong.
-                let whole = read_line(&rest[..text - 1], &mut contents);
-                let _torn = whole.or_else(|_| read_line(&rest[..text], &mut contents));
-                None
-            }
-            (None, _) => Some("its end is missing or is not as it was written".into()),
+                Some(Tail::Damaged) | None => {
+                    Some("its end is missing or is not as it was written".into())
+                }
+            };
+            break;
         };
-        return contents;
+        if let Err(why) = read_line(&rest[..line], &mut contents) {
+            contents.damage = Some(why);
+            break;
+        }
+        rest = &rest[line + 1..];
     }
+    contents.damage = head.or(contents.damage);
+    contents
+}
+
+/// What is behind the last whole line.
+enum Tail {
+    /// Nothing.
+    Empty,
+    /// A line of which not all was written.
+    Torn,
+    /// Something else.
+    Damaged,
+}
+
+/// What is behind the last whole line, which ends at `from`. Of one line that was being written any sectors may be there,
+/// the last of them in part.
+fn tail(rest: &[u8], from: usize) -> Tail {
+    let Some(last) = rest.iter().rposition(|byte| *byte != 0) else { return Tail::Empty };
+    // It has no room for a zero.
+    if last + 1 == rest.len() {
+        return Tail::Damaged;
+    }
+    let written = &rest[..last];
+    let ends_within = written.contains(&b'\n');
+    let mut at = 0;
+    while let Some(zero) = written[at..].iter().position(|byte| *byte == 0).map(|n| at + n) {
+        let end = written[zero..].iter().position(|byte| *byte != 0).map_or(last, |n| zero + n);
+        let begins = zero == 0 || (from + zero).is_multiple_of(SECTOR);
+        if !begins || !(from + end).is_multiple_of(SECTOR) {
+            return Tail::Damaged;
+        }
+        at = end;
+    }
+    if ends_within { Tail::Damaged } else { Tail::Torn }
 }
 
 fn read_line(line: &[u8], contents: &mut Contents) -> Result<(), String> {
@@ -176,22 +222,42 @@ pub(super) struct Journal {
 impl Journal {
     /// Makes an empty one in the place of what is there.
     pub(super) fn create(path: &Path, new: &Path) -> io::Result<Self> {
+        Self::place(HEADER, path, new)
+    }
+
+    /// Puts one that says this in the place of what is there.
+    fn place(kept: &[u8], path: &Path, new: &Path) -> io::Result<Self> {
         super::may_lack(fs::remove_file(new))?;
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).mode(0o600).open(new)?;
-        let mut journal = Self { file, end: HEADER.len(), len: 0, is_spoilt: false };
+        let mut journal = Self { file, end: kept.len(), len: 0, is_spoilt: false };
         journal.make_room(1)?;
-        journal.file.write_all_at(HEADER, 0)?;
+        journal.file.write_all_at(kept, 0)?;
         journal.file.sync_all()?;
         fs::rename(new, path)?;
         Ok(journal)
     }
 
-    /// Goes on with one that is whole up to `end`.
+    /// Goes on with one that is whole up to `end`. A daemon that was killed may have left what is not on the disk yet.
     pub(super) fn resume(path: &Path, end: usize) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        file.sync_all()?;
         Ok(Self { file, end, len, is_spoilt: false })
+    }
+
+    /// Has a copy that says what was kept take the place of one that is spoilt.
+    pub(super) fn heal(&mut self, path: &Path, new: &Path, folder: &Path) -> io::Result<()> {
+        if !self.is_spoilt {
+            return Ok(());
+        }
+        let mut kept = vec![0; self.end];
+        self.file.read_exact_at(&mut kept, 0)?;
+        let copy = Self::place(&kept, path, new)?;
+        *self = Self { is_spoilt: true, ..copy };
+        File::open(folder)?.sync_all()?;
+        self.is_spoilt = false;
+        Ok(())
     }
 
     /// Bytes of what it says.
@@ -243,10 +309,5 @@ impl Journal {
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, self.end as u64)?;
         self.file.sync_data()
-    }
-
-    /// Whether it may say more than was kept, and is not to be gone on with.
-    pub(super) fn is_spoilt(&self) -> bool {
-        self.is_spoilt
     }
 }

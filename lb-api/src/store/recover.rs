@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use lb_api_types::vip::Vip;
@@ -77,20 +77,27 @@ impl Store {
 
     /// What is kept and what was kept before, the newest first; what is damaged is left out.
     pub fn generations(&self) -> Vec<Generation> {
-        let mut snapshots: VecDeque<Dated> =
-            (0..=PREVIOUS).rev().filter_map(|n| self.snapshot(n).ok()??.ok()).collect();
-        let journals = (0..=PREVIOUS).rev().filter_map(|n| self.journal(n, None).ok()?);
-        let mut all = Past::default();
-        for record in journals.flat_map(|contents| contents.records) {
+        let (snapshots, journals): (Vec<Dated>, Vec<Contents>) = {
+            let _no_file_changes_places =
+                self.folding.lock().unwrap_or_else(PoisonError::into_inner);
+            let oldest_first = || (0..=PREVIOUS).rev();
+            (
+                oldest_first().filter_map(|n| self.snapshot(n).ok()??.ok()).collect(),
+                oldest_first().filter_map(|n| self.journal(n, None).ok()?).collect(),
+            )
+        };
+        let mut past = Past::default();
+        let mut snapshots = VecDeque::from(snapshots);
+        for record in journals.into_iter().flat_map(|contents| contents.records) {
             while let Some((snapshot, written, _)) =
                 snapshots.pop_front_if(|(snapshot, ..)| snapshot.revision <= record.after)
             {
-                all.begin(snapshot, written);
+                past.begin(snapshot, written);
             }
-            all.go_on(record);
+            past.go_on(record);
         }
-        snapshots.into_iter().for_each(|(snapshot, written, _)| all.begin(snapshot, written));
-        all.kept.into_iter().rev().map(Kept::generation).collect()
+        snapshots.into_iter().for_each(|(snapshot, written, _)| past.begin(snapshot, written));
+        past.generations()
     }
 
     /// A snapshot, or what is wrong with it; `None` where there is none.
@@ -170,68 +177,65 @@ fn change(vips: &mut BTreeMap<String, Vip>, put: Vec<Vip>, removed: &[String]) {
     vips.extend(by_name(put));
 }
 
-/// States as they followed each other, the last few of them.
-#[derive(Debug, Default)]
-struct Past {
-    now: BTreeMap<String, Arc<Vip>>,
-    resources: Resources,
-    revision: Option<u64>,
-    kept: VecDeque<Kept>,
+/// What made each state out of the one before.
+#[derive(Debug)]
+enum Made {
+    Snapshot(Snapshot, SystemTime),
+    Record(Record),
 }
 
-#[derive(Debug)]
-struct Kept {
-    revision: u64,
-    written: SystemTime,
-    vips: BTreeMap<String, Arc<Vip>>,
-    resources: Resources,
+/// States as they followed each other.
+#[derive(Debug, Default)]
+struct Past {
+    revision: Option<u64>,
+    made: Vec<Made>,
 }
 
 impl Past {
     /// A snapshot, unless it only says again what is known.
     fn begin(&mut self, snapshot: Snapshot, written: SystemTime) {
         if self.revision.is_none_or(|revision| revision < snapshot.revision) {
-            let named = |vip: Vip| (vip.metadata.name.clone(), Arc::new(vip));
-            self.now = snapshot.vips.into_iter().map(named).collect();
-            self.resources = snapshot.resources;
-            self.note(snapshot.revision, written);
+            self.revision = Some(snapshot.revision);
+            self.made.push(Made::Snapshot(snapshot, written));
         }
     }
 
     /// A change, unless what it comes after is not known.
     fn go_on(&mut self, record: Record) {
-        if self.revision.unwrap_or(0) != record.after {
-            return;
-        }
-        for name in &record.removed {
-            self.now.remove(name);
-        }
-        let named = |vip: Vip| (vip.metadata.name.clone(), Arc::new(vip));
-        self.now.extend(record.put.into_iter().map(named));
-        if let Some(resources) = record.resources {
-            self.resources = resources;
-        }
-        self.note(record.revision, record.written);
-    }
-
-    fn note(&mut self, revision: u64, written: SystemTime) {
-        self.revision = Some(revision);
-        // What is there before the first change is nothing to go back to.
-        if revision == 0 && self.now.is_empty() {
-            return;
-        }
-        let (vips, resources) = (self.now.clone(), self.resources.clone());
-        self.kept.push_back(Kept { revision, written, vips, resources });
-        if self.kept.len() > GENERATIONS {
-            self.kept.pop_front();
+        if self.revision.unwrap_or(0) == record.after {
+            self.revision = Some(record.revision);
+            self.made.push(Made::Record(record));
         }
     }
-}
 
-impl Kept {
-    fn generation(self) -> Generation {
-        let Self { revision, written, vips, resources } = self;
-        let vips = vips.into_values().map(Arc::unwrap_or_clone).collect();
-        Generation { revision, written, vips, resources }
+    /// The last few of them, the newest first: only these are made.
+    fn generations(self) -> Vec<Generation> {
+        let from = self.made.len().saturating_sub(GENERATIONS);
+        let (mut vips, mut resources) = (BTreeMap::new(), Resources::default());
+        let mut generations = Vec::new();
+        for (place, made) in self.made.into_iter().enumerate() {
+            let named = |vip: Vip| (vip.metadata.name.clone(), Arc::new(vip));
+            let (revision, written) = match made {
+                Made::Snapshot(snapshot, written) => {
+                    vips = snapshot.vips.into_iter().map(named).collect();
+                    resources = snapshot.resources;
+                    (snapshot.revision, written)
+                }
+                Made::Record(record) => {
+                    record.removed.iter().for_each(|name| drop(vips.remove(name)));
+                    vips.extend(record.put.into_iter().map(named));
+                    resources = record.resources.unwrap_or(resources);
+                    (record.revision, record.written)
+                }
+            };
+            // What is there before the first change is nothing to go back to.
+            let is_nothing = revision == 0 && vips.is_empty();
+            if place >= from && !is_nothing {
+                let (vips, resources) = (vips.values().cloned().collect(), resources.clone());
+                generations.push(Generation { revision, written, vips, resources });
+            }
+        }
+        generations.reverse();
+        generations
     }
 }

@@ -1,4 +1,8 @@
-//! Crashes and full disks: whatever the moment, the next start finds the old state or the new one.
+//! Crashes, and disks that are full, broken or read-only: whatever the moment, the next start finds the old state or the new
+//! one.
+
+#[cfg(target_arch = "x86_64")]
+mod faults;
 
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::os::unix::process::CommandExt;
@@ -28,6 +32,10 @@ enum Write {
     First,
     /// A fold.
     Fold,
+    /// A change that waits to be confirmed, and is.
+    Confirmed,
+    /// One that waits, and is rolled back.
+    RolledBack,
 }
 
 #[test]
@@ -43,6 +51,16 @@ fn a_kill_at_any_system_call_of_a_first_change_leaves_the_old_state_or_the_new_o
 #[test]
 fn a_kill_at_any_system_call_of_a_fold_leaves_the_state_as_it_is() {
     die_everywhere(Write::Fold);
+}
+
+#[test]
+fn a_kill_at_any_system_call_of_a_change_that_is_confirmed_leaves_the_old_state_or_the_new_one() {
+    die_everywhere(Write::Confirmed);
+}
+
+#[test]
+fn a_kill_at_any_system_call_of_a_change_that_is_rolled_back_leaves_the_old_state() {
+    die_everywhere(Write::RolledBack);
 }
 
 fn die_everywhere(write: Write) {
@@ -73,8 +91,8 @@ fn die_everywhere(write: Write) {
     }
     assert!(outcomes.len() < MOST_CALLS, "the write was also seen to end");
     let olds = outcomes.iter().take_while(|name| *name == "old").count();
-    if write == Write::Fold {
-        assert!(olds > 10 && olds == outcomes.len(), "{outcomes:?}");
+    if matches!(write, Write::Fold | Write::RolledBack) {
+        assert!(olds > 2 && olds == outcomes.len(), "{outcomes:?}");
         return;
     }
     assert!(olds > 2 && olds < outcomes.len(), "both are seen: {outcomes:?}");
@@ -106,9 +124,19 @@ fn write_when_told(folder: &Path, write: Write) {
     io::stdin().read_line(&mut String::new()).unwrap();
     let store = Store::open(folder).unwrap();
     store.load().unwrap();
+    carry_out(&store, write).unwrap();
+}
+
+fn carry_out(store: &Store, write: Write) -> Result<(), StoreError> {
+    let change = change(7, &["old"], &["new"]);
     match write {
-        Write::Change | Write::First => store.save(&change(7, &["old"], &["new"])).unwrap(),
-        Write::Fold => store.fold().unwrap(),
+        Write::Change | Write::First => store.save(&change),
+        Write::Fold => store.fold(),
+        Write::Confirmed | Write::RolledBack => {
+            let prepared = store.prepare(&change)?;
+            store.reserve(7)?;
+            if write == Write::Confirmed { store.commit(prepared) } else { Ok(()) }
+        }
     }
 }
 
@@ -117,8 +145,8 @@ struct Writer {
     /// Its thread that writes.
     thread: Pid,
     stdin: ChildStdin,
-    /// Open as long as it may say something.
-    _stdout: BufReader<ChildStdout>,
+    /// What it says.
+    stdout: BufReader<ChildStdout>,
 }
 
 impl Writer {
@@ -136,15 +164,12 @@ impl Writer {
             .map(Result::unwrap)
             .find_map(|line| line.strip_prefix("thread ")?.parse().ok())
             .expect("it says which thread it is");
-        Self { child, thread: Pid::from_raw(thread), stdin, _stdout: stdout }
+        Self { child, thread: Pid::from_raw(thread), stdin, stdout }
     }
 
     /// Kills it when it begins so many system calls after it was told to write; whether it got that far.
     fn killed_at(mut self, call: usize) -> bool {
-        ptrace::seize(self.thread, Options::PTRACE_O_TRACESYSGOOD).unwrap();
-        ptrace::interrupt(self.thread).unwrap();
-        self.wait().unwrap();
-        self.stdin.write_all(b"\n").unwrap();
+        self.tell();
         // A call stops when it begins and when it ends, so these are twice as many.
         let mut stops = 0;
         let mut signal = None;
@@ -174,6 +199,14 @@ impl Writer {
         was_killed
     }
 
+    /// Tells it to begin; from here on each of its system calls is seen.
+    fn tell(&mut self) {
+        ptrace::seize(self.thread, Options::PTRACE_O_TRACESYSGOOD).unwrap();
+        ptrace::interrupt(self.thread).unwrap();
+        self.wait().unwrap();
+        self.stdin.write_all(b"\n").unwrap();
+    }
+
     /// What became of the thread; `None` when it is gone.
     fn wait(&self) -> Option<WaitStatus> {
         match waitpid(self.thread, Some(WaitPidFlag::__WALL)) {
@@ -184,49 +217,90 @@ impl Writer {
     }
 }
 
-#[test]
-fn a_full_disk_refuses_the_change_and_keeps_the_state() {
+/// On a small disk of its own.
+fn on_a_small_disk(act: impl FnOnce(&Path) + Send + 'static) {
     // A mount namespace belongs to a thread.
-    std::thread::spawn(|| {
+    let alone = std::thread::spawn(|| {
         let folder = tempfile::tempdir().unwrap();
         unshare(CloneFlags::CLONE_NEWNS).expect("root runs the tests");
         let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
         let tmpfs = Some("tmpfs");
-        mount(tmpfs, folder.path(), tmpfs, MsFlags::empty(), Some("size=768k")).unwrap();
-        let names: Vec<_> = (0..160).map(|n| format!("v{n}")).collect();
+        mount(tmpfs, folder.path(), tmpfs, MsFlags::empty(), Some("size=384k")).unwrap();
+        act(folder.path());
+    });
+    alone.join().unwrap();
+}
+
+#[test]
+fn a_read_only_disk_serves_what_is_kept_says_so_and_refuses_changes_until_it_is_written_again() {
+    on_a_small_disk(|folder| {
+        let remount = |flags| {
+            mount(None::<&str>, folder, None::<&str>, MsFlags::MS_REMOUNT | flags, None::<&str>)
+        };
+        prepare(folder, Write::Fold);
+        remount(MsFlags::MS_RDONLY).unwrap();
+        let store = Store::open(folder).unwrap();
+        let second = Store::open(folder).unwrap_err();
+        assert!(matches!(second, StoreError::InUse { .. }), "{second}");
+        let loaded = store.load().unwrap();
+        assert_eq!((names(&loaded.vips), loaded.revision), (vec!["old"], 6));
+        let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+        assert!(warning.contains("Read-only") && warning.contains("refused"), "{warning}");
+        let refused = store.save(&change(7, &["old"], &["new"])).unwrap_err().to_string();
+        assert!(refused.contains("vips.json") && refused.contains("Read-only"), "{refused}");
+        let (_, said) = crate::access::Access::open(folder, Default::default(), 0).unwrap();
+        assert!(said.len() == 1 && said[0].contains("audit.log"), "{said:?}");
+        // Damage, too: it cannot be moved aside, and what is before it is served.
+        drop(store);
+        remount(MsFlags::empty()).unwrap();
+        fs::write(folder.join(SNAPSHOT), "damage").unwrap();
+        remount(MsFlags::MS_RDONLY).unwrap();
+        let store = Store::open(folder).unwrap();
+        let loaded = store.load().unwrap();
+        assert_eq!(names(&loaded.vips), ["old"]);
+        assert!(loaded.warnings.iter().any(|said| said.contains("damaged")), "{loaded:?}");
+        remount(MsFlags::empty()).unwrap();
+        store.save(&change(7, &["old"], &["new"])).unwrap();
+        drop(store);
+        assert_eq!(names(&start(folder).vips), ["new"]);
+    });
+}
+
+#[test]
+fn a_full_disk_refuses_the_change_and_keeps_the_state() {
+    on_a_small_disk(|folder| {
+        let names: Vec<_> = (0..80).map(|n| format!("v{n}")).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(folder).unwrap();
         store.load().unwrap();
         store.save(&change(1, &[], &names)).unwrap();
         let (mut refused, mut folds, mut revision) = (0, 0, 1);
         // From a disk without a free page to one with room enough.
-        for free in 0..64 {
-            fill_but(folder.path(), free);
+        for free in 0..40 {
+            fill_but(folder, free);
             match store.save(&change(revision + 1, &[], &names)) {
                 Ok(()) => revision += 1,
                 Err(error) => refused += is_full(error),
             }
             if free % 8 == 0 {
                 folds += store.fold().map_or_else(is_full, |()| 0);
-                let new = folder.path().join(format!("{SNAPSHOT}.new"));
+                let new = folder.join(format!("{SNAPSHOT}.new"));
                 assert!(!new.exists(), "{free} pages: it would keep the journal from growing");
             }
             let loaded = store.load().unwrap();
-            assert_eq!((loaded.vips.len(), &loaded.warnings[..]), (160, &[][..]), "{free} pages");
+            assert_eq!((loaded.vips.len(), &loaded.warnings[..]), (80, &[][..]), "{free} pages");
             assert_eq!(store.generations()[0].revision, revision, "{free} pages");
-            fs::remove_file(folder.path().join("filler")).unwrap();
+            fs::remove_file(folder.join("filler")).unwrap();
         }
         assert!(refused > 0 && folds > 0 && revision > 2, "{refused}, {folds}, {revision}");
         // Damage and a full disk at once: the last good state all the same.
-        fs::write(folder.path().join(SNAPSHOT), "damage").unwrap();
-        fill_but(folder.path(), 0);
+        fs::write(folder.join(SNAPSHOT), "damage").unwrap();
+        fill_but(folder, 0);
         let loaded = store.load().unwrap();
-        assert_eq!((loaded.vips.len(), loaded.revision), (160, revision), "{:?}", loaded.warnings);
+        assert_eq!((loaded.vips.len(), loaded.revision), (80, revision), "{:?}", loaded.warnings);
         assert!(!loaded.warnings.is_empty());
-    })
-    .join()
-    .unwrap();
+    });
 }
 
 /// One, for an error that says that the disk is full.
