@@ -46,7 +46,7 @@ def map_case(context, case):
         metadata["name"] = name
         metadata.pop("revision", None)
     if parts[-1] == "tokens" and mixed(str(case.body)) % 2:
-        case.body.update(name=f"t{mixed(str(case.body)) % 30}", role="viewer")
+        case.body = {"metadata": {"name": f"t{mixed(str(case.body)) % 30}"}, "spec": {"role": "viewer"}}
     if case.method == "PUT" and len(parts) == 5 and mixed(str(case.body)) % 2:
         case.body = good(parts[3], name, case.body.get("spec"))
     if parts[-1] == "config" and mixed(str(case.body)) % 2:

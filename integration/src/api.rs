@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use lb_api_types::peer::Peer;
 use lb_api_types::problem::Problem;
-use lb_api_types::view::{BgpRouteView, FibView, FlowView, List, PeerView, Status};
+use lb_api_types::view::{Appliance, BgpRoute, FibEntry, Flow, List, PeerView, Status};
 use lb_api_types::vip::Vip;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -87,7 +87,7 @@ impl Api {
 
     /// The appliance as a whole.
     pub fn status(&self) -> Result<Status> {
-        self.get("status")
+        Ok(self.get::<Appliance>("status")?.status)
     }
 
     /// BGP neighbours.
@@ -97,17 +97,17 @@ impl Api {
     }
 
     /// BGP paths.
-    pub fn routes(&self) -> Result<Vec<BgpRouteView>> {
+    pub fn routes(&self) -> Result<Vec<BgpRoute>> {
         self.list("bgp/routes")
     }
 
     /// The eBPF FIB.
-    pub fn fib(&self) -> Result<Vec<FibView>> {
+    pub fn fib(&self) -> Result<Vec<FibEntry>> {
         self.list("fib")
     }
 
     /// Flows.
-    pub fn flows(&self) -> Result<Vec<FlowView>> {
+    pub fn flows(&self) -> Result<Vec<Flow>> {
         self.list("flows")
     }
 

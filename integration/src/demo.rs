@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lb_api_types::view::{FibView, PeerView, ReasonView};
+use lb_api_types::view::{FibEntry, PeerView, ReasonView};
 use lb_api_types::vip::{Algorithm, Vip};
 use serde_json::Value;
 
@@ -153,14 +153,14 @@ fn routes(lab: &Lab, api: &Api) -> Result<()> {
             eventually(&format!("{} is in the eBPF FIB", block.prefix), CONVERGED_WITHIN, || {
                 in_fib(api, block.prefix, block.interface, &mac)
             })?;
-        for member in entry.members {
+        for member in entry.status.members {
             let gateway = member.gateway.map_or_else(|| "the link".into(), |ip| ip.to_string());
             println!(
                 "    {:<16} via {gateway:<10} dev {} mac {}  (from {})",
-                entry.prefix,
+                entry.spec.prefix,
                 member.interface,
                 member.mac.as_deref().unwrap_or("unresolved"),
-                entry.source
+                entry.status.source
             );
         }
     }
@@ -168,15 +168,18 @@ fn routes(lab: &Lab, api: &Api) -> Result<()> {
 }
 
 /// The FIB's entry of a prefix, if it leads out of this interface to this MAC.
-pub fn in_fib(api: &Api, prefix: &str, interface: &str, mac: &str) -> Result<FibView> {
+pub fn in_fib(api: &Api, prefix: &str, interface: &str, mac: &str) -> Result<FibEntry> {
     let fib = api.fib()?;
-    let entry = fib.into_iter().find(|entry| entry.prefix.to_string() == prefix);
+    let entry = fib.into_iter().find(|entry| entry.metadata.name == prefix);
     let entry = entry.with_context(|| format!("{prefix} is not in the FIB"))?;
     let right = |member: &lb_api_types::view::FibMemberView| {
         member.interface == interface
             && member.mac.as_ref().is_some_and(|found| found.eq_ignore_ascii_case(mac))
     };
-    ensure!(entry.action == "forward" && entry.members.iter().any(right), "{entry:?}");
+    ensure!(
+        entry.status.action == "forward" && entry.status.members.iter().any(right),
+        "{entry:?}"
+    );
     Ok(entry)
 }
 

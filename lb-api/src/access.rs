@@ -220,8 +220,6 @@ impl Access {
 
 #[cfg(test)]
 mod tests {
-    use lb_api_types::access::NewToken;
-
     use super::*;
 
     const FAR: Peer = Peer::Tcp(SocketAddr::new(
@@ -267,8 +265,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (access, _) = Access::open(folder.path(), BTreeMap::new(), 0).unwrap();
         let make = |name: &str, expires_in_secs| {
-            let new = NewToken { name: name.into(), role: Role::Viewer, expires_in_secs };
-            access.tokens.make(&new, SystemTime::now()).unwrap().token
+            access.tokens.made(name, Role::Viewer, expires_in_secs, SystemTime::now())
         };
         let (token, expired) = (make("ci", None), make("old", Some(0)));
         let ci = Caller { name: "token ci".into(), role: Role::Viewer };

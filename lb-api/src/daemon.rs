@@ -202,7 +202,7 @@ async fn start(
         troubles,
         shadowed,
         warnings,
-        interfaces_wanted: !config.dataplane.interfaces.is_empty(),
+        wanted: config.dataplane.clone(),
         router_id,
         asn: config.bgp.asn,
         listen: config.bgp.listen,

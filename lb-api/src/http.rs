@@ -29,13 +29,14 @@ use axum::Router;
 use axum::http::{Request, header};
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use futures::future::BoxFuture;
 use ipnetwork::IpNetwork;
 use lb_api_types::view::{
-    BgpGlobal, BgpRouteView, ClearWhat, Doctor, Explanation, FibAuditView, FibLookupView, FibView,
-    FlowView, Interface, List, PeerView, ReasonView, Status,
+    Appliance, BgpGlobal, BgpRoute, BgpRouteSpec, ClearWhat, Doctor, Explanation, FibAuditView,
+    FibEntry, FibLookupView, Flow, Interface, List, PeerView, ReasonView,
 };
+use lb_dataplane::FlowPlace;
 use lb_dataplane::fib::Packet;
 use tokio::sync::Semaphore;
 
@@ -67,22 +68,30 @@ pub trait Views: Send + Sync + 'static {
     fn clear(&self, peer: IpAddr, what: ClearWhat) -> BoxFuture<'_, bool>;
     /// What is known of a prefix, and who hears of it.
     fn explain(&self, prefix: IpNetwork) -> BoxFuture<'_, Result<Explanation, String>>;
-    /// BGP paths, at most `limit`.
-    fn routes(&self, limit: usize) -> BoxFuture<'_, List<BgpRouteView>>;
-    /// The eBPF FIB, at most `limit` entries.
-    fn fib(&self, limit: usize) -> BoxFuture<'_, Result<List<FibView>, String>>;
+    /// BGP paths after one, at most `limit`.
+    fn routes(&self, after: Option<BgpRouteSpec>, limit: usize) -> BoxFuture<'_, List<BgpRoute>>;
+    /// The eBPF FIB after a prefix, at most `limit` entries.
+    fn fib(
+        &self,
+        after: Option<IpNetwork>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<List<FibEntry>, String>>;
     /// What a packet meets in the eBPF FIB.
     fn fib_lookup(&self, packet: Packet) -> BoxFuture<'_, Result<FibLookupView, String>>;
     /// Whether the eBPF FIB holds what router and kernel have; with `repair`, it is made to.
     fn fib_audit(&self, repair: bool) -> BoxFuture<'_, Result<FibAuditView, String>>;
-    /// Flows, at most `limit`.
-    fn flows(&self, limit: usize) -> BoxFuture<'_, Result<List<FlowView>, String>>;
+    /// Flows from a place on, at most `limit`.
+    fn flows(
+        &self,
+        from: Option<FlowPlace>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<List<Flow>, String>>;
     /// The host's interfaces.
     fn interfaces(&self) -> BoxFuture<'_, Result<Vec<Interface>, String>>;
     /// What BGP has in common for all neighbours.
     fn global(&self) -> BoxFuture<'_, BgpGlobal>;
     /// The appliance as a whole.
-    fn status(&self) -> BoxFuture<'_, Result<Status, String>>;
+    fn status(&self) -> BoxFuture<'_, Result<Appliance, String>>;
     /// Packets by reason, those that never came included.
     fn reasons(&self) -> BoxFuture<'_, Result<Vec<ReasonView>, String>>;
     /// What stands in the way.
@@ -135,6 +144,7 @@ pub fn router(
         .route("/config/validate", post(config::validate_config))
         .route("/config/diff", post(config::diff_config))
         .route("/interfaces", get(views::list_interfaces))
+        .route("/interfaces/{name}", get(views::get_interface))
         .route("/bgp/global", get(views::get_global))
         .route("/version", get(views::get_version))
         .route("/schema.json", get(views::get_schema))
@@ -143,7 +153,7 @@ pub fn router(
         .route("/config/rollback", post(config::rollback_config))
         .route("/config/history", get(config::config_history))
         .route("/tokens", get(tokens::list_tokens).post(tokens::make_token))
-        .route("/tokens/{name}", delete(tokens::delete_token))
+        .route("/tokens/{name}", get(tokens::get_token).delete(tokens::delete_token))
         .route("/events", get(events::get_events))
         .route("/bgp/peers/{name}/clear", post(bgp::clear_peer))
         .route("/bgp/explain", get(bgp::explain))

@@ -22,6 +22,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 pub(crate) use self::health_check::{read_check, read_kind};
 pub(crate) use self::metadata::read_metadata;
+pub(crate) use self::node::LOCAL;
 pub(crate) use self::pool::Ranges;
 pub use self::selector::Selector;
 use crate::read::Cursor;

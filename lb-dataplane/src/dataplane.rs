@@ -25,6 +25,7 @@ use lb_dataplane_common::reason::{Kind, Reason};
 use lb_dataplane_common::tables::Record;
 
 pub use self::age::AGE_BATCH;
+pub use self::flows::FlowPlace;
 use self::one_arm::OneArm;
 pub use self::punts::Punts;
 use crate::error::{ApplyError, AttachError, OpenError, ReadError};
@@ -332,10 +333,10 @@ impl Dataplane {
         self.fib.synced();
     }
 
-    /// The routes in order, at most `limit`, read back from the tables that packets read.
+    /// The routes in order, those after one at most `limit`, read back from the tables that packets read.
     #[must_use]
-    pub fn fib_routes(&self, limit: usize) -> Vec<FibRoute> {
-        self.fib.routes(limit)
+    pub fn fib_routes(&self, after: Option<(IpAddr, u8)>, limit: usize) -> Vec<FibRoute> {
+        self.fib.routes(after, limit)
     }
 
     /// What a packet meets, found in the tables that packets read: of a flow's first direction, as the packet path sees it.
@@ -394,7 +395,22 @@ impl Dataplane {
     ///
     /// The map cannot be read.
     pub fn flows(&self, limit: usize) -> Result<Vec<Flow>, ReadError> {
-        flows::flows(&self.ebpf, limit)
+        Ok(flows::page(&self.ebpf, FlowPlace::default(), limit)?.0)
+    }
+
+    /// The flows from a place on, at most `limit`, and the place after them; `None` at the end. A flow that is there all the
+    /// time is on exactly one page, whatever others begin and end meanwhile. A page costs what it has, and one that is not
+    /// the last has at least one flow.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn flow_page(
+        &self,
+        from: FlowPlace,
+        limit: usize,
+    ) -> Result<(Vec<Flow>, Option<FlowPlace>), ReadError> {
+        flows::page(&self.ebpf, from, limit)
     }
 
     /// Looks at the next part of the flow table, [`AGE_BATCH`] entries, and removes the flows that have been silent for

@@ -342,13 +342,16 @@ impl Fib {
         self.len() == 0
     }
 
-    /// The routes in order of their prefixes, at most `limit`, with what the mapped memory says of each.
-    pub fn routes(&self, limit: usize) -> Vec<FibRoute> {
+    /// The routes in order of their prefixes, those after one at most `limit`, with what the mapped memory says of each.
+    pub fn routes(&self, after: Option<(IpAddr, u8)>, limit: usize) -> Vec<FibRoute> {
         let v4 =
             self.routes.sorted().into_iter().map(|(n, len, group)| (n.into_addr(), len, group));
         let v6 =
             self.routes6.sorted().into_iter().map(|(n, len, group)| (n.into_addr(), len, group));
-        let routes = v4.chain(v6).take(limit);
+        let told = |(prefix, len, _): &(IpAddr, u8, u32)| {
+            after.is_some_and(|last| (*prefix, *len) <= last)
+        };
+        let routes = v4.chain(v6).skip_while(told).take(limit);
         routes
             .filter_map(|(prefix, len, group)| {
                 let action = self.groups.read(group)?;

@@ -15,8 +15,8 @@ mod sys;
 pub mod table;
 
 pub use dataplane::{
-    AGE_BATCH, Aged, Attached, BackendCount, Dataplane, Flow, Hook, HookChoice, Options, Punts,
-    ReasonCount, ServiceCount, ServiceCounters, Sizes,
+    AGE_BATCH, Aged, Attached, BackendCount, Dataplane, Flow, FlowPlace, Hook, HookChoice, Options,
+    Punts, ReasonCount, ServiceCount, ServiceCounters, Sizes,
 };
 pub use error::{ApplyError, AttachError, OpenError, ReadError};
 pub use icmp::Answer;

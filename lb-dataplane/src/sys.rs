@@ -33,9 +33,9 @@ struct BatchAttr {
     flags: u64,
 }
 
-/// Where a walk over a hash map stands: a bucket, opaque to us.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Cursor(Option<u32>);
+/// Where a walk over a hash map stands: a bucket. Buckets are as many as when the map was made, and a key stays in its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cursor(pub(crate) Option<u32>);
 
 /// Reads the map's next buckets into the buffers, at most as many entries as they hold.
 ///

@@ -19,7 +19,9 @@ mod transport;
 pub use lb_routing_proto::config::{ConfigError, Export, Import, PeerConfig, SpeakerConfig};
 pub use lb_routing_proto::fib::{Action, KernelNextHop, Link, Member, Source, Told, Update};
 pub use lb_routing_proto::policy;
-pub use lb_routing_proto::speaker::{Clear, Explanation, Hearer, PathStatus, PeerStatus, State};
+pub use lb_routing_proto::speaker::{
+    Clear, Explanation, Hearer, PathKey, PathStatus, PeerStatus, State,
+};
 pub use lb_routing_proto::wire::{AsPath, Attributes, Family, Origin};
 
 pub use self::kernel::{

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnetwork::IpNetwork;
 use lb_routing_proto::config::{self, ConfigError, PeerConfig, SpeakerConfig};
 use lb_routing_proto::fib::{Link, Told, Update};
-use lb_routing_proto::speaker::{Clear, Explanation, PathStatus, PeerStatus};
+use lb_routing_proto::speaker::{Clear, Explanation, PathKey, PathStatus, PeerStatus};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::task::Task;
@@ -118,7 +118,8 @@ enum Command {
     Originate(Vec<IpNetwork>),
     SetVips(Vec<IpAddr>),
     Peers(oneshot::Sender<Vec<PeerStatus>>),
-    Routes(usize, oneshot::Sender<Vec<PathStatus>>),
+    Routes(oneshot::Sender<Vec<PathStatus>>),
+    RoutesAfter(Option<PathKey>, usize, oneshot::Sender<Vec<PathStatus>>),
     Configure(Box<Peers>, oneshot::Sender<Result<(), ConfigureError>>),
     Clear(IpAddr, Clear, oneshot::Sender<bool>),
     Explain(IpNetwork, oneshot::Sender<Explanation>),
@@ -191,12 +192,14 @@ impl RouterHandle {
 
     /// Every path of every prefix, sorted by prefix, the best path first; none after a shutdown.
     pub async fn routes(&self) -> Vec<PathStatus> {
-        self.first_routes(usize::MAX).await
+        self.ask(Command::Routes).await.unwrap_or_default()
     }
 
-    /// The first `limit` of [`RouterHandle::routes`].
-    pub async fn first_routes(&self, limit: usize) -> Vec<PathStatus> {
-        self.ask(|answer| Command::Routes(limit, answer)).await.unwrap_or_default()
+    /// The next paths after one, in an order that they keep while others come and go:
+    /// [`Speaker::routes_after`](lb_routing_proto::speaker::Speaker::routes_after).
+    pub async fn routes_after(&self, after: Option<PathKey>, limit: usize) -> Vec<PathStatus> {
+        let paths = self.ask(|answer| Command::RoutesAfter(after, limit, answer));
+        paths.await.unwrap_or_default()
     }
 
     /// The route of the dataplane's FIB that covers an address, as the router has it.

@@ -79,11 +79,12 @@ impl Abused {
 
     /// A new token of a role.
     fn token(&self, name: &str, role: &str, seconds: u64) -> String {
-        let wanted = json!({"name": name, "role": role, "expires_in_secs": seconds});
+        let wanted =
+            json!({"metadata": {"name": name}, "spec": {"role": role, "expires_in_secs": seconds}});
         let answer = self.hello.api.request("POST", "tokens", Some(&wanted.to_string())).holds();
         assert_eq!(answer.status, 201, "{answer:?}");
         let made: Value = serde_json::from_str(&answer.body).expect("an answer is JSON");
-        made["token"].as_str().expect("it has the token").to_owned()
+        made["status"]["token"].as_str().expect("it has the token").to_owned()
     }
 
     fn is_unharmed(&self, after: &str) {

@@ -73,7 +73,7 @@ fn an_ipv6_vip_is_reachable_and_spread_over_all_backends(hook: Hook) {
         assert_eq!(hello.packets_forwarded_by_the_kernel(), kernel, "{algorithm}");
     }
     let flows = hello.api.flows().holds();
-    assert!(flows.iter().any(|flow| flow.vip.starts_with("[2001:db8:f::10]")), "{flows:?}");
+    assert!(flows.iter().any(|flow| flow.spec.vip.starts_with("[2001:db8:f::10]")), "{flows:?}");
     let pinged = hello.lab.run("client", &format!("ping -c 3 -i 0.2 -W 10 {VIP}")).holds();
     assert!(pinged.contains(" 0% packet loss"), "{pinged}");
 }

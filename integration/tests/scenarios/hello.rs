@@ -117,7 +117,7 @@ impl Hello {
     pub(crate) fn has_left_the_fib(&self, prefix: &str) {
         eventually(&format!("{prefix} has left the eBPF FIB"), SOON, || {
             let fib = self.api.fib()?;
-            let entry = fib.iter().find(|entry| entry.prefix.to_string() == prefix);
+            let entry = fib.iter().find(|entry| entry.metadata.name == prefix);
             ensure!(entry.is_none(), "{entry:?}");
             Ok(())
         })

@@ -191,7 +191,7 @@ fn a_drained_backend_keeps_its_transfer_and_is_given_no_new_flows() {
     let (mut hello, vip) = Hello::up_with_vip(Hook::Xdp);
     while_transferring(&mut hello, &vip, |hello, arrived| {
         let flows = hello.api.flows().holds();
-        let backend = &flows.first().expect("the transfer is a flow").backend;
+        let backend = &flows.first().expect("the transfer is a flow").status.backend;
         let (text, code) = hello.lbctl(&format!("drain {backend}")).holds();
         assert_eq!((text.as_str(), code), ("vip web: 1 backends drained", 0));
         let client = hello.lab.netns("client").holds();

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lb_api_types::access::{MadeToken, NewToken, Role, TokenView};
+use lb_api_types::access::{Role, Token, TokenMetadata, TokenSpec, TokenStatus};
+use lb_api_types::resource::Condition;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -54,12 +55,12 @@ pub struct Tokens {
     folder: PathBuf,
     /// Held while the disk is written, which nobody who is let in waits for.
     writing: Mutex<()>,
-    all: Mutex<BTreeMap<String, Token>>,
+    all: Mutex<BTreeMap<String, Kept>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Token {
+struct Kept {
     /// SHA-256 in hexadecimal.
     hash: String,
     role: Role,
@@ -74,7 +75,7 @@ struct Document {
     version: u32,
     /// SHA-256 of the tokens: a flipped bit gives nobody another role.
     checksum: String,
-    tokens: BTreeMap<String, Token>,
+    tokens: BTreeMap<String, Kept>,
 }
 
 impl Tokens {
@@ -109,11 +110,11 @@ impl Tokens {
     /// # Errors
     ///
     /// The name is taken, there is no room, or it cannot be kept.
-    pub fn make(&self, new: &NewToken, now: SystemTime) -> Result<MadeToken, TokenError> {
+    pub fn make(&self, name: &str, spec: TokenSpec, now: SystemTime) -> Result<Token, TokenError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = self.lock().clone();
-        if all.contains_key(&new.name) {
-            return Err(TokenError::Exists(new.name.clone()));
+        if all.contains_key(name) {
+            return Err(TokenError::Exists(name.to_owned()));
         }
         if all.len() >= MAX_TOKENS {
             return Err(TokenError::TooMany);
@@ -122,12 +123,16 @@ impl Tokens {
         getrandom::fill(&mut random).map_err(|error| TokenError::NotKept(error.to_string()))?;
         let token = format!("{PREFIX}{}", hex(&random));
         let created = seconds(now);
-        let expires = new.expires_in_secs.map(|within| created.saturating_add(within));
-        let kept = Token { hash: hash(&token), role: new.role, created, expires };
-        all.insert(new.name.clone(), kept);
+        let expires = spec.expires_in_secs.map(|within| created.saturating_add(within));
+        let kept = Kept { hash: hash(&token), role: spec.role, created, expires };
+        let mut made = view(name, &kept, now);
+        if let Some(status) = &mut made.status {
+            status.token = Some(token);
+        }
+        all.insert(name.to_owned(), kept);
         self.keep(&all)?;
         *self.lock() = all;
-        Ok(MadeToken { name: new.name.clone(), token })
+        Ok(made)
     }
 
     /// Removes one: from now on it is not taken.
@@ -144,16 +149,20 @@ impl Tokens {
         Ok(())
     }
 
-    /// All of them by name.
-    pub fn list(&self, now: SystemTime) -> Vec<TokenView> {
-        let view = |(name, token): (&String, &Token)| TokenView {
-            name: name.clone(),
-            role: token.role,
-            created: written(token.created),
-            expires: token.expires.map(written),
-            expired: token.expires.is_some_and(|expires| expires <= seconds(now)),
-        };
-        self.lock().iter().map(view).collect()
+    /// All of them by name, without what they are known by.
+    pub fn list(&self, now: SystemTime) -> Vec<Token> {
+        self.lock().iter().map(|(name, kept)| view(name, kept, now)).collect()
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn get(&self, name: &str, now: SystemTime) -> Result<Token, TokenError> {
+        let all = self.lock();
+        let kept = all.get(name).ok_or_else(|| TokenError::Unknown(name.to_owned()))?;
+        Ok(view(name, kept, now))
     }
 
     /// Whose a token is, and what it allows.
@@ -175,7 +184,7 @@ impl Tokens {
         }
     }
 
-    fn keep(&self, all: &BTreeMap<String, Token>) -> Result<(), TokenError> {
+    fn keep(&self, all: &BTreeMap<String, Kept>) -> Result<(), TokenError> {
         let document = Document { version: VERSION, checksum: checksum(all), tokens: all.clone() };
         let keep = || {
             let mut bytes = serde_json::to_vec_pretty(&document)?;
@@ -189,8 +198,37 @@ impl Tokens {
         keep().map_err(|error: io::Error| TokenError::NotKept(error.to_string()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Token>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A token as people see it.
+fn view(name: &str, kept: &Kept, now: SystemTime) -> Token {
+    let expires = kept.expires.map(written);
+    let valid = match (kept.expires, &expires) {
+        (Some(end), Some(moment)) if end <= seconds(now) => {
+            Condition::new("Valid", false, "Expired", format!("it is not taken since {moment}"))
+        }
+        (_, Some(moment)) => {
+            Condition::new("Valid", true, "NotExpired", format!("it is taken until {moment}"))
+        }
+        (_, None) => {
+            Condition::new("Valid", true, "NeverExpires", "it is taken until it is removed")
+        }
+    };
+    Token {
+        metadata: TokenMetadata { name: name.to_owned() },
+        spec: TokenSpec {
+            role: kept.role,
+            expires_in_secs: kept.expires.map(|end| end.saturating_sub(kept.created)),
+        },
+        status: Some(TokenStatus {
+            conditions: vec![valid],
+            created: written(kept.created),
+            expires,
+            token: None,
+        }),
     }
 }
 
@@ -199,13 +237,13 @@ fn previous() -> String {
 }
 
 /// The tokens of a file that is whole.
-fn parse(bytes: &[u8]) -> Option<BTreeMap<String, Token>> {
+fn parse(bytes: &[u8]) -> Option<BTreeMap<String, Kept>> {
     let document: Document = serde_json::from_slice(bytes).ok()?;
     let whole = document.version == VERSION && document.checksum == checksum(&document.tokens);
     whole.then_some(document.tokens)
 }
 
-fn checksum(tokens: &BTreeMap<String, Token>) -> String {
+fn checksum(tokens: &BTreeMap<String, Kept>) -> String {
     // Text and numbers only: it has JSON.
     hash(&serde_json::to_string(tokens).unwrap_or_default())
 }
@@ -230,8 +268,18 @@ fn written(seconds: u64) -> String {
 mod tests {
     use super::*;
 
-    fn new(name: &str, role: Role, expires_in_secs: Option<u64>) -> NewToken {
-        NewToken { name: name.into(), role, expires_in_secs }
+    impl Tokens {
+        /// What a new one is known by.
+        pub(crate) fn made(
+            &self,
+            name: &str,
+            role: Role,
+            expires_in_secs: Option<u64>,
+            now: SystemTime,
+        ) -> String {
+            let made = self.make(name, TokenSpec { role, expires_in_secs }, now).unwrap();
+            made.status.unwrap().token.unwrap()
+        }
     }
 
     fn open(folder: &tempfile::TempDir) -> Tokens {
@@ -242,11 +290,12 @@ mod tests {
     fn a_token_is_taken_until_it_expires_or_is_removed_and_only_its_hash_is_kept() {
         let (folder, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
         let tokens = open(&folder);
-        let long = tokens.make(&new("long", Role::Admin, None), now).unwrap().token;
-        let short = tokens.make(&new("short", Role::Viewer, Some(60)), now).unwrap().token;
+        let long = tokens.made("long", Role::Admin, None, now);
+        let short = tokens.made("short", Role::Viewer, Some(60), now);
         assert_eq!(long.len(), 68);
         assert_ne!(long, short);
-        let again = tokens.make(&new("long", Role::Viewer, None), now);
+        let spec = TokenSpec { role: Role::Viewer, expires_in_secs: None };
+        let again = tokens.make("long", spec, now);
         assert_eq!(again, Err(TokenError::Exists("long".into())));
         let tokens = open(&folder);
         let later = now + Duration::from_secs(61);
@@ -255,7 +304,10 @@ mod tests {
         assert_eq!(tokens.whose(&short, later), Err(Untaken::Expired));
         assert_eq!(tokens.whose("lbd_00", now), Err(Untaken::Unknown));
         assert_eq!(tokens.whose("", now), Err(Untaken::Unknown));
-        assert!(tokens.list(later)[1].expired && !tokens.list(now)[1].expired);
+        let valid = |now| tokens.list(now)[1].status.clone().unwrap().conditions[0].reason.clone();
+        assert_eq!((valid(now), valid(later)), ("NotExpired".into(), "Expired".into()));
+        assert_eq!(tokens.get("short", now).unwrap().spec.expires_in_secs, Some(60));
+        assert_eq!(tokens.get("none", now), Err(TokenError::Unknown("none".into())));
         for entry in fs::read_dir(folder.path()).unwrap() {
             let text = fs::read_to_string(entry.unwrap().path()).unwrap();
             assert!(!text.contains(&long[4..]) && !text.contains(&short[4..]));
@@ -269,8 +321,8 @@ mod tests {
     fn a_flipped_bit_lets_nobody_in_who_was_not_let_in_before() {
         let (folder, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
         let tokens = open(&folder);
-        let old = tokens.make(&new("old", Role::Viewer, None), now).unwrap().token;
-        let newer = tokens.make(&new("newer", Role::Viewer, None), now).unwrap().token;
+        let old = tokens.made("old", Role::Viewer, None, now);
+        let newer = tokens.made("newer", Role::Viewer, None, now);
         let path = folder.path().join(NAME);
         let good = fs::read(&path).unwrap();
         let all = parse(&good).unwrap();
@@ -294,13 +346,14 @@ mod tests {
     fn tokens_are_bounded_and_a_change_that_is_not_kept_is_none() {
         let (folder, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
         let tokens = open(&folder);
-        let token = tokens.make(&new("a", Role::Viewer, None), now).unwrap().token;
+        let token = tokens.made("a", Role::Viewer, None, now);
         fs::create_dir(folder.path().join(format!("{NAME}.new"))).unwrap();
         assert!(matches!(tokens.remove("a"), Err(TokenError::NotKept(_))));
         assert!(tokens.whose(&token, now).is_ok());
         let kept = tokens.lock().values().next().unwrap().clone();
         let all = (0..MAX_TOKENS).map(|n| (n.to_string(), kept.clone()));
         *tokens.lock() = all.collect();
-        assert_eq!(tokens.make(&new("b", Role::Viewer, None), now), Err(TokenError::TooMany));
+        let spec = TokenSpec { role: Role::Viewer, expires_in_secs: None };
+        assert_eq!(tokens.make("b", spec, now), Err(TokenError::TooMany));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use ipnetwork::IpNetwork;
 use lb_api_types::peer::Peer;
-use lb_api_types::view::{BgpRouteView, Explanation, HearerView, PeerView, Status};
+use lb_api_types::view::{Appliance, BgpRoute, Explanation, HearerView, PeerView, Status};
 use serde_json::Value;
 
 use super::CtlError;
@@ -20,8 +20,8 @@ pub(super) async fn summary(client: &Client, format: Format) -> Result<String, C
         Format::Json => Ok(json(&value)),
         Format::Yaml => yaml(&value),
         Format::Table | Format::Wide | Format::Name => {
-            let status: Status = typed(client.get("status").await?)?;
-            Ok(summary_page(&status, &sessions(value)?))
+            let appliance: Appliance = typed(client.get("status").await?)?;
+            Ok(summary_page(&appliance.status, &sessions(value)?))
         }
     }
 }
@@ -201,9 +201,10 @@ pub(super) fn peers(peers: &[PeerView], wide: bool) -> String {
     table(heading, &rows.collect::<Vec<_>>())
 }
 
-/// Columns of `get routes`.
-pub(super) fn routes(routes: &[BgpRouteView]) -> String {
-    let row = |route: &BgpRouteView| {
+/// Columns of `get routes`, the best path of each prefix first.
+pub(super) fn routes(routes: &[BgpRoute]) -> String {
+    let row = |route: &&BgpRoute| {
+        let BgpRoute { spec, status: route, .. } = route;
         let mark = match (route.best, route.multipath) {
             (true, _) => "*>",
             (false, true) => "*=",
@@ -211,15 +212,18 @@ pub(super) fn routes(routes: &[BgpRouteView]) -> String {
         };
         [
             mark.into(),
-            route.prefix.to_string(),
+            spec.prefix.to_string(),
             or_dash(route.next_hop.map(|hop| hop.to_string())),
-            or_dash(route.peer.map(|peer| peer.to_string())),
+            or_dash(spec.peer.map(|peer| peer.to_string())),
             or_dash(route.local_pref.map(|value| value.to_string())),
             or_dash(route.med.map(|value| value.to_string())),
             route.origin.clone(),
             route.as_path.clone(),
         ]
     };
+    let mut routes: Vec<_> = routes.iter().collect();
+    let rank = |route: &&BgpRoute| (route.spec.prefix, !route.status.best, !route.status.multipath);
+    routes.sort_by_key(rank);
     let rows: Vec<_> = routes.iter().map(row).collect();
     table(["", "PREFIX", "NEXT HOP", "PEER", "LOCAL PREF", "MED", "ORIGIN", "AS PATH"], &rows)
 }

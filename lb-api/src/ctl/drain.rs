@@ -8,7 +8,7 @@ use super::apply::{finish, path, path_of};
 use super::arguments::{Backends, Drained};
 use super::client::Client;
 use super::show::{items, typed};
-use crate::resources::Kind;
+use crate::resources::{Kind, LOCAL};
 
 /// How often a VIP is tried anew when somebody else changes it meanwhile.
 const TRIES: usize = 8;
@@ -16,7 +16,7 @@ const TRIES: usize = 8;
 /// Drains the backends in every VIP that has them, or has them take new flows again; or this node.
 pub(super) async fn set(client: &Client, what: &Drained, drain: bool) -> Result<String, CtlError> {
     if what.node {
-        let name = "local";
+        let name = LOCAL;
         let body = json!({"metadata": {"name": name}, "spec": {"drain": drain}});
         client.put(&path_of(Some(Kind::Node), name, false), &body).await?;
         return Ok(format!("node {name} {}\n", word(drain)));

@@ -105,17 +105,18 @@ pub(super) fn nodes(nodes: &[Node]) -> String {
 /// A line for each interface.
 pub(super) fn interfaces(interfaces: &[Interface]) -> String {
     let row = |interface: &Interface| {
-        let hook = interface.hook.map(|hook| match hook {
+        let status = &interface.status;
+        let hook = status.hook.map(|hook| match hook {
             Hook::Xdp => "xdp".to_owned(),
             Hook::Tc | Hook::Auto => "tc".to_owned(),
         });
         [
-            interface.name.clone(),
-            interface.index.to_string(),
-            yes_no(interface.up).into(),
+            interface.metadata.name.clone(),
+            status.index.to_string(),
+            yes_no(status.up).into(),
             or_dash(hook),
-            interface.mtu.to_string(),
-            or_dash(interface.mac.clone()),
+            status.mtu.to_string(),
+            or_dash(status.mac.clone()),
         ]
     };
     let heading = ["NAME", "INDEX", "UP", "ATTACHED", "MTU", "MAC"];

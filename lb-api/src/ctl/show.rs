@@ -1,7 +1,7 @@
 //! `get` and `describe`.
 
 use lb_api_types::config::Hook;
-use lb_api_types::view::{FibView, FlowView, List, Status};
+use lb_api_types::view::{Appliance, FibEntry, Flow, List, Status};
 use lb_api_types::vip::{Health, Vip, VipStatus};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -32,7 +32,8 @@ pub(super) async fn get(
         (Kind::HealthChecks, Some(name)) => format!("health-checks/{}", segment(name)),
         (Kind::Nodes, None) => "nodes".into(),
         (Kind::Nodes, Some(name)) => format!("nodes/{}", segment(name)),
-        (Kind::Interfaces, _) => "interfaces".into(),
+        (Kind::Interfaces, None) => "interfaces".into(),
+        (Kind::Interfaces, Some(name)) => format!("interfaces/{}", segment(name)),
         (Kind::Peers, _) => "bgp/peers".into(),
         (Kind::Sets, None) => "bgp/sets".into(),
         (Kind::Sets, Some(name)) => format!("bgp/sets/{}", segment(name)),
@@ -43,7 +44,8 @@ pub(super) async fn get(
         (Kind::Routes, _) => "bgp/routes".into(),
         (Kind::Fib, _) => "fib".into(),
         (Kind::Flows, _) => "flows".into(),
-        (Kind::Tokens, _) => "tokens".into(),
+        (Kind::Tokens, None) => "tokens".into(),
+        (Kind::Tokens, Some(name)) => format!("tokens/{}", segment(name)),
         (Kind::Status, _) => "status".into(),
     };
     let labelled = kind == Kind::Vips || kind.resource().is_some();
@@ -67,7 +69,7 @@ pub(super) async fn get(
     match format {
         Format::Json => Ok(json(&value)),
         Format::Yaml => yaml(&value),
-        Format::Name => names(kind, &value),
+        Format::Name => Ok(names(kind, &value)),
         Format::Table | Format::Wide => {
             if truncated {
                 eprintln!("there are more: say --limit");
@@ -87,7 +89,7 @@ pub(super) async fn describe(
     match format {
         Format::Json => Ok(json(&value)),
         Format::Yaml => yaml(&value),
-        Format::Name => names(Kind::Vips, &value),
+        Format::Name => Ok(names(Kind::Vips, &value)),
         Format::Table | Format::Wide => Ok(describe::vip(&typed(value)?)),
     }
 }
@@ -114,30 +116,27 @@ pub(super) async fn export(client: &Client) -> Result<String, CtlError> {
 }
 
 /// What `-o name` writes.
-fn names(kind: Kind, value: &Value) -> Result<String, CtlError> {
-    let (word, pointer) = match kind {
-        Kind::Vips => ("vip", "/metadata/name"),
-        Kind::Pools => ("pool", "/metadata/name"),
-        Kind::HealthChecks => ("health-check", "/metadata/name"),
-        Kind::Nodes => ("node", "/metadata/name"),
-        Kind::Interfaces => ("interface", "/name"),
-        Kind::Peers => ("peer", "/metadata/name"),
-        Kind::Sets => ("set", "/metadata/name"),
-        Kind::Policies => ("policy", "/metadata/name"),
-        Kind::PeerGroups => ("peer-group", "/metadata/name"),
-        Kind::Routes => ("route", "/prefix"),
-        Kind::Fib => ("fib", "/prefix"),
-        Kind::Tokens => ("token", "/name"),
-        Kind::Flows | Kind::Status => {
-            return Err(CtlError::Other("these have no names: choose another -o".into()));
-        }
+fn names(kind: Kind, value: &Value) -> String {
+    let word = match kind {
+        Kind::Vips => "vip",
+        Kind::Pools => "pool",
+        Kind::HealthChecks => "health-check",
+        Kind::Nodes => "node",
+        Kind::Interfaces => "interface",
+        Kind::Peers => "peer",
+        Kind::Sets => "set",
+        Kind::Policies => "policy",
+        Kind::PeerGroups => "peer-group",
+        Kind::Routes => "route",
+        Kind::Fib => "fib",
+        Kind::Tokens => "token",
+        Kind::Flows => "flow",
+        Kind::Status => "status",
     };
     let all =
         value.get("items").and_then(Value::as_array).map_or(std::slice::from_ref(value), |a| a);
-    let mut names: Vec<_> = all.iter().filter_map(|v| v.pointer(pointer)?.as_str()).collect();
-    // A prefix has several paths.
-    names.dedup();
-    Ok(names.into_iter().map(|name| format!("{word}/{name}\n")).collect())
+    let names = all.iter().filter_map(|v| v.pointer("/metadata/name")?.as_str());
+    names.map(|name| format!("{word}/{name}\n")).collect()
 }
 
 fn is_named(kind: Kind, item: &Value, name: &str) -> bool {
@@ -149,12 +148,15 @@ fn is_named(kind: Kind, item: &Value, name: &str) -> bool {
         | Kind::Sets
         | Kind::Policies
         | Kind::PeerGroups
+        | Kind::Interfaces
+        | Kind::Tokens
         | Kind::Status => &[],
-        Kind::Interfaces => &["/name"],
         Kind::Peers => &["/metadata/name", "/spec/address"],
-        Kind::Routes | Kind::Fib => &["/prefix"],
-        Kind::Tokens => &["/name"],
-        Kind::Flows => &["/service", "/vip", "/client", "/backend"],
+        Kind::Routes => &["/metadata/name", "/spec/prefix"],
+        Kind::Fib => &["/metadata/name"],
+        Kind::Flows => {
+            &["/metadata/name", "/status/service", "/spec/vip", "/spec/client", "/status/backend"]
+        }
     };
     fields.iter().any(|field| item.pointer(field).is_some_and(|value| value == name))
 }
@@ -207,14 +209,14 @@ fn columns(kind: Kind, value: Value, wide: bool) -> Result<String, CtlError> {
         Kind::Pools => resources::pools(&all(value)?, wide),
         Kind::HealthChecks => resources::health_checks(&all(value)?),
         Kind::Nodes => resources::nodes(&all(value)?),
-        Kind::Interfaces => resources::interfaces(&items(value)?),
+        Kind::Interfaces => resources::interfaces(&all(value)?),
         Kind::Sets | Kind::Policies | Kind::PeerGroups => resources::named(&value),
         Kind::Peers => bgp::peers(&bgp::sessions(value)?, wide),
         Kind::Routes => bgp::routes(&items(value)?),
         Kind::Fib => fib(&items(value)?),
         Kind::Flows => flows(&items(value)?),
-        Kind::Tokens => tokens::columns(&items(value)?),
-        Kind::Status => status(&typed(value)?),
+        Kind::Tokens => tokens::columns(&all(value)?),
+        Kind::Status => status(&typed::<Appliance>(value)?.status),
     })
 }
 
@@ -268,10 +270,11 @@ pub(super) fn vips(vips: &[Vip], wide: bool) -> String {
     table(heading, &rows.collect::<Vec<_>>())
 }
 
-fn fib(entries: &[FibView]) -> String {
+fn fib(entries: &[FibEntry]) -> String {
     let mut rows = Vec::new();
     for entry in entries {
-        let (prefix, action) = (entry.prefix.to_string(), entry.action.clone());
+        let (prefix, entry) = (entry.metadata.name.clone(), &entry.status);
+        let action = entry.action.clone();
         if entry.members.is_empty() {
             let dash = || "-".to_owned();
             rows.push([prefix, action, entry.source.clone(), dash(), dash(), dash()]);
@@ -293,15 +296,15 @@ fn fib(entries: &[FibView]) -> String {
     table(["PREFIX", "ACTION", "SOURCE", "GATEWAY", "INTERFACE", "MAC"], &rows)
 }
 
-fn flows(flows: &[FlowView]) -> String {
-    let row = |flow: &FlowView| {
+fn flows(flows: &[Flow]) -> String {
+    let row = |Flow { spec, status, .. }: &Flow| {
         [
-            flow.protocol.clone(),
-            flow.client.clone(),
-            flow.vip.clone(),
-            flow.backend.clone(),
-            or_dash(flow.service.clone()),
-            duration(flow.idle_secs),
+            spec.protocol.clone(),
+            spec.client.clone(),
+            spec.vip.clone(),
+            status.backend.clone(),
+            or_dash(status.service.clone()),
+            duration(status.idle_secs),
         ]
     };
     let rows: Vec<_> = flows.iter().map(row).collect();

@@ -119,7 +119,7 @@ async fn carry_out(
 /// What is to be done. Every interface is attached to once by this process, also where an earlier one did: that brings
 /// its program up to date.
 fn plan(links: &[Link], attached: &[Attached], done: &mut Done, patterns: &[String]) -> Vec<Step> {
-    let wanted = |name: &str| patterns.iter().any(|pattern| matches(pattern, name));
+    let wanted = |name: &str| is_wanted(patterns, name);
     done.retain(|ifindex, _| {
         links.iter().any(|link| link.ifindex == *ifindex)
             && attached.iter().any(|attached| attached.ifindex == *ifindex)
@@ -136,6 +136,11 @@ fn plan(links: &[Link], attached: &[Attached], done: &mut Done, patterns: &[Stri
         .filter(|attached| !wanted(&attached.name))
         .map(|attached| Step::Detach(attached.name.clone()));
     detach.chain(attach).collect()
+}
+
+/// Whether the fast path is to be attached to the interface of a name.
+pub(super) fn is_wanted(patterns: &[String], name: &str) -> bool {
+    patterns.iter().any(|pattern| matches(pattern, name))
 }
 
 /// Whether a name fits a pattern, in which `*` stands for any characters.

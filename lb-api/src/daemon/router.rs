@@ -8,7 +8,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use lb_api_types::config::Bgp;
 use lb_api_types::peer::{BgpPeer, PeerOptions};
 use lb_api_types::policy::Policies;
-use lb_api_types::view::{BgpRouteView, PeerSettings, PeerView};
+use lb_api_types::resource::Condition;
+use lb_api_types::view::{
+    BgpRoute, BgpRouteSpec, BgpRouteStatus, PeerSettings, PeerView, SeenMetadata,
+};
 use lb_routing::{
     PathStatus, PeerConfig, PeerStatus, Peers, Reach, RouterConfig, SpeakerConfig, State, Transport,
 };
@@ -128,6 +131,7 @@ pub(super) fn peer_view(
     now: Instant,
 ) -> PeerView {
     PeerView {
+        conditions: vec![established(&peer)],
         name: peer.name,
         address: peer.address,
         asn: peer.asn,
@@ -144,6 +148,15 @@ pub(super) fn peer_view(
     }
 }
 
+fn established(peer: &PeerStatus) -> Condition {
+    let (name, reason) = ("Established", state(peer.state));
+    match (peer.state, peer.last_error.as_str()) {
+        (State::Established, _) => Condition::new(name, true, reason, "there is a session"),
+        (_, "") => Condition::new(name, false, reason, "there is no session yet"),
+        (_, error) => Condition::new(name, false, reason, error),
+    }
+}
+
 pub(super) fn state(state: State) -> &'static str {
     match state {
         State::Idle => "Idle",
@@ -155,16 +168,32 @@ pub(super) fn state(state: State) -> &'static str {
     }
 }
 
-pub(super) fn route_view(path: PathStatus) -> BgpRouteView {
-    BgpRouteView {
-        prefix: path.prefix,
-        next_hop: path.next_hop,
-        peer: path.peer,
-        as_path: path.attributes.as_path.to_string(),
-        origin: path.attributes.origin.to_string(),
-        local_pref: path.attributes.local_pref,
-        med: path.attributes.med,
-        best: path.best,
-        multipath: path.multipath,
+pub(super) fn route_view(path: PathStatus) -> BgpRoute {
+    let spec = BgpRouteSpec { prefix: path.prefix, peer: path.peer };
+    let best = match (path.best, path.multipath) {
+        (true, _) => Condition::new("Best", true, "Best", "it won"),
+        (false, true) => Condition::new("Best", false, "Equal", "it is as good as the best one"),
+        (false, false) => {
+            let why = format!("`lbctl bgp explain {}` says why another one won", path.prefix);
+            Condition::new("Best", false, "NotBest", why)
+        }
+    };
+    let carries = match path.multipath {
+        true => Condition::new("CarriesTraffic", true, "Chosen", "traffic goes this way"),
+        false => Condition::new("CarriesTraffic", false, "NotChosen", "no traffic goes this way"),
+    };
+    BgpRoute {
+        metadata: SeenMetadata::of(spec.to_string()),
+        spec,
+        status: BgpRouteStatus {
+            conditions: vec![best, carries],
+            next_hop: path.next_hop,
+            as_path: path.attributes.as_path.to_string(),
+            origin: path.attributes.origin.to_string(),
+            local_pref: path.attributes.local_pref,
+            med: path.attributes.med,
+            best: path.best,
+            multipath: path.multipath,
+        },
     }
 }

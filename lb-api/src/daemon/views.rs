@@ -1,6 +1,7 @@
 //! What the running daemon shows of itself.
 
 mod fib;
+mod seen;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,17 +11,14 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use ipnetwork::IpNetwork;
 use lb_api_types::config;
-use lb_api_types::resource::Condition;
 use lb_api_types::view::{
-    BgpGlobal, BgpRouteView, CheckState, ClearWhat, Doctor, Explanation, FibAuditView,
-    FibLookupView, FibView, FlowView, HearerView, Interface, InterfaceView, List, PeerView,
-    ReasonView, Status,
+    Appliance, BgpGlobal, BgpRoute, BgpRouteSpec, CheckState, ClearWhat, Doctor, Explanation,
+    FibAuditView, FibEntry, FibLookupView, Flow, HearerView, Interface, InterfaceView, List,
+    Nothing, PeerView, ReasonView, SeenMetadata, Status,
 };
-use lb_api_types::vip;
 use lb_dataplane::fib::Packet;
-use lb_dataplane::table::Protocol;
-use lb_dataplane::{Flow, Hook, ReasonCount};
-use lb_routing::{Clear, Link, PeerStatus, RouterHandle};
+use lb_dataplane::{FlowPlace, Hook, ReasonCount};
+use lb_routing::{Clear, PeerStatus, RouterHandle};
 use tokio::sync::watch;
 
 use super::dataplane::{DataplaneHandle, sentence};
@@ -29,6 +27,7 @@ use crate::control::Ports;
 use crate::doctor::{self, Facts, Session};
 use crate::http::Views;
 use crate::registry::Registry;
+use crate::resources::LOCAL;
 
 /// The running daemon.
 pub(super) struct Live {
@@ -41,8 +40,8 @@ pub(super) struct Live {
     pub(super) shadowed: watch::Receiver<Vec<String>>,
     /// What was found of the kept state at the start.
     pub(super) warnings: Vec<String>,
-    /// Whether the configuration names interfaces.
-    pub(super) interfaces_wanted: bool,
+    /// What the file says of interfaces.
+    pub(super) wanted: config::Dataplane,
     pub(super) router_id: Ipv4Addr,
     pub(super) asn: u32,
     pub(super) listen: SocketAddr,
@@ -92,18 +91,25 @@ impl Views for Live {
         .boxed()
     }
 
-    fn routes(&self, limit: usize) -> BoxFuture<'_, List<BgpRouteView>> {
+    fn routes(&self, after: Option<BgpRouteSpec>, limit: usize) -> BoxFuture<'_, List<BgpRoute>> {
         async move {
-            let routes = self.router.first_routes(limit.saturating_add(1)).await;
-            cut(routes.into_iter().map(router::route_view), limit)
+            let after = after.map(|last| (last.prefix, last.peer));
+            let routes = self.router.routes_after(after, limit.saturating_add(1)).await;
+            let routes = routes.into_iter().map(router::route_view);
+            cut(routes, limit, |route: &BgpRoute| &route.metadata)
         }
         .boxed()
     }
 
-    fn fib(&self, limit: usize) -> BoxFuture<'_, Result<List<FibView>, String>> {
+    fn fib(
+        &self,
+        after: Option<IpNetwork>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<List<FibEntry>, String>> {
         async move {
+            let after = after.map(|last| (last.ip(), last.prefix()));
             let routes = self.dataplane.with(move |owned| {
-                let routes = owned.dataplane.fib_routes(limit.saturating_add(1)).into_iter();
+                let routes = owned.dataplane.fib_routes(after, limit.saturating_add(1)).into_iter();
                 let sourced = routes.map(|route| {
                     let source = owned.sources.get(&(route.prefix, route.len)).copied();
                     (route, source)
@@ -112,10 +118,9 @@ impl Views for Live {
             });
             let routes = routes.await?;
             let names = self.names();
-            Ok(cut(
-                routes.into_iter().map(|(route, source)| fib::view(&route, source, &names)),
-                limit,
-            ))
+            let entries =
+                routes.into_iter().map(|(route, source)| fib::view(&route, source, &names));
+            Ok(cut(entries, limit, |entry: &FibEntry| &entry.metadata))
         }
         .boxed()
     }
@@ -128,19 +133,25 @@ impl Views for Live {
         fib::audit(self, repair).boxed()
     }
 
-    fn flows(&self, limit: usize) -> BoxFuture<'_, Result<List<FlowView>, String>> {
+    fn flows(
+        &self,
+        from: Option<FlowPlace>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<List<Flow>, String>> {
         async move {
-            let flows = self.dataplane.with(move |owned| {
-                owned.dataplane.flows(limit.saturating_add(1)).map_err(|error| sentence(&error))
+            let from = from.unwrap_or_default();
+            let page = self.dataplane.with(move |owned| {
+                owned.dataplane.flow_page(from, limit).map_err(|error| sentence(&error))
             });
-            let flows = flows.await??;
+            let (flows, next) = page.await??;
             let vips = self.registry.list().await.map_err(|refusal| refusal.to_string())?;
             let mut names = Ports::default();
             for vip in vips {
                 // No two VIPs have a port in common.
                 let _always_added = names.add(&vip.spec, vip.metadata.name);
             }
-            Ok(cut(flows.into_iter().map(|flow| flow_view(&flow, &names)), limit))
+            let items = flows.iter().map(|flow| seen::flow(flow, &names)).collect();
+            Ok(List { items, truncated: next.is_some(), next: next.map(|next| next.to_string()) })
         }
         .boxed()
     }
@@ -151,8 +162,9 @@ impl Views for Live {
             let hooks: HashMap<u32, _> =
                 attached.into_iter().map(|one| (one.ifindex, hook(one.hook))).collect();
             let links = self.router.links().borrow().clone();
-            let mut all: Vec<_> = links.into_iter().map(|link| interface(link, &hooks)).collect();
-            all.sort_by(|a, b| a.name.cmp(&b.name));
+            let view = |link| seen::interface(link, &hooks, &self.wanted);
+            let mut all: Vec<_> = links.into_iter().map(view).collect();
+            all.sort_by(|a: &Interface, b| a.metadata.name.cmp(&b.metadata.name));
             Ok(all)
         }
         .boxed()
@@ -168,7 +180,7 @@ impl Views for Live {
         .boxed()
     }
 
-    fn status(&self) -> BoxFuture<'_, Result<Status, String>> {
+    fn status(&self) -> BoxFuture<'_, Result<Appliance, String>> {
         async {
             let (interfaces, usage) = self
                 .dataplane
@@ -179,7 +191,8 @@ impl Views for Live {
             warnings.extend(host_warnings());
             warnings.extend(self.shadowed.borrow().iter().cloned());
             warnings.extend(self.troubles.borrow().iter().cloned());
-            Ok(Status {
+            let status = Status {
+                conditions: seen::conditions(&self.wanted, interfaces.len(), &warnings),
                 version: env!("CARGO_PKG_VERSION").into(),
                 uptime_secs: self.started.elapsed().as_secs(),
                 router_id: self.router_id,
@@ -195,7 +208,8 @@ impl Views for Live {
                 fib: fib::usage(&usage),
                 reasons: reasons.into_iter().filter(|count| count.packets > 0).collect(),
                 warnings,
-            })
+            };
+            Ok(Appliance { metadata: SeenMetadata::of(LOCAL), spec: Nothing {}, status })
         }
         .boxed()
     }
@@ -245,7 +259,7 @@ impl Live {
             }
         });
         let mut facts = read.await.map_err(|error| error.to_string())?;
-        facts.interfaces_wanted = self.interfaces_wanted;
+        facts.interfaces_wanted = !self.wanted.interfaces.is_empty();
         facts.troubles = self.troubles.borrow().clone();
         facts.policy_rules = self.router.policy_rules();
         facts.state = self.warnings.iter().chain(self.shadowed.borrow().iter()).cloned().collect();
@@ -280,43 +294,6 @@ fn session(peer: PeerView) -> Session {
     Session { name: peer.name, state: peer.state, last_error: peer.last_error }
 }
 
-fn interface(link: Link, hooks: &HashMap<u32, config::Hook>) -> Interface {
-    let hook = hooks.get(&link.ifindex).copied();
-    let condition = |kind: &str, holds: bool, reason: &str, message: &str| Condition {
-        kind: kind.into(),
-        status: holds.into(),
-        reason: reason.into(),
-        message: message.into(),
-    };
-    let up = match link.up {
-        true => condition("Up", true, "Carrier", "it is up and has carrier"),
-        false => condition("Up", false, "NoCarrier", "it is down, or has no carrier"),
-    };
-    let attached = match hook {
-        Some(config::Hook::Xdp) => {
-            condition("Attached", true, "Xdp", "the fast path is attached at XDP")
-        }
-        Some(config::Hook::Tc | config::Hook::Auto) => {
-            condition("Attached", true, "Tc", "the fast path is attached at TC")
-        }
-        None => condition(
-            "Attached",
-            false,
-            "NotAttached",
-            "the fast path is not attached: `lbctl doctor` says why where it should be",
-        ),
-    };
-    Interface {
-        name: link.name,
-        index: link.ifindex,
-        mac: (link.mac != [0; 6]).then(|| mac(link.mac)),
-        mtu: link.mtu,
-        up: link.up,
-        hook,
-        conditions: vec![up, attached],
-    }
-}
-
 fn mac([a, b, c, d, e, f]: [u8; 6]) -> String {
     format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }
@@ -328,29 +305,15 @@ fn hook(hook: Hook) -> config::Hook {
     }
 }
 
-/// At most `limit` of them, and whether there were more.
-fn cut<T>(items: impl Iterator<Item = T>, limit: usize) -> List<T> {
+/// At most `limit` of them; if there were more, the next page begins after the last one.
+fn cut<T>(
+    items: impl Iterator<Item = T>,
+    limit: usize,
+    metadata: impl Fn(&T) -> &SeenMetadata,
+) -> List<T> {
     let mut items: Vec<T> = items.take(limit.saturating_add(1)).collect();
     let truncated = items.len() > limit;
     items.truncate(limit);
-    List { items, truncated, next: None }
-}
-
-fn flow_view(flow: &Flow, names: &Ports<String>) -> FlowView {
-    let protocol = match flow.protocol {
-        Protocol::Tcp => vip::Protocol::Tcp,
-        Protocol::Udp => vip::Protocol::Udp,
-    };
-    FlowView {
-        protocol: match flow.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        }
-        .into(),
-        client: flow.client.to_string(),
-        vip: flow.vip.to_string(),
-        backend: flow.backend.to_string(),
-        service: names.of(flow.vip.ip(), protocol, flow.vip.port()).cloned(),
-        idle_secs: flow.idle.as_secs(),
-    }
+    let next = items.last().filter(|_| truncated).map(|last| metadata(last).name.clone());
+    List { items, truncated, next }
 }

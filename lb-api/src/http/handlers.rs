@@ -5,13 +5,15 @@ use axum::body::{Body, to_bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use ipnetwork::IpNetwork;
 use lb_api_types::problem::Problem;
-use lb_api_types::view::{BgpRouteView, Doctor, FibView, FlowView, List, Status};
+use lb_api_types::view::{Appliance, BgpRoute, BgpRouteSpec, Doctor, FibEntry, Flow, List};
 use lb_api_types::vip::Vip;
+use lb_dataplane::FlowPlace;
 use serde_json::Value;
 
 use super::problem::Refused;
-use super::terms::{Asked, etag, name, nothing, page, part, terms};
+use super::terms::{Asked, Part, etag, name, nothing, page, part, terms};
 use super::{App, BODY_WITHIN, MAX_BODY, patch};
 use crate::read::document;
 use crate::registry::{Applied, Expected, Refusal, Terms};
@@ -190,58 +192,57 @@ pub(super) async fn delete_vip(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Every path of every prefix, sorted by prefix, the best path first.
+/// Every path of every prefix, sorted by prefix and neighbour, our own first: an order that does not change while others
+/// come and go.
 #[utoipa::path(get, path = "/api/v1/bgp/routes", tag = "bgp",
     params(("limit" = Option<usize>, Query, minimum = 1, maximum = 2_000_000, description = "Items at most; 10000 by default"),
-        ("cursor" = Option<String>, Query, pattern = "^[1-9][0-9]{0,5}$", description = "What the page before says as `next`")),
-    responses((status = 200, body = List<BgpRouteView>),
+        ("cursor" = Option<String>, Query, description = "What the page before says as `next`, the name of its last path")),
+    responses((status = 200, body = List<BgpRoute>),
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_routes(
     State(app): State<App>,
     asked: Asked,
-) -> Result<Json<List<BgpRouteView>>, Refused> {
-    let part = part(&asked)?;
-    Ok(Json(part.of(app.views.routes(part.needs()).await)))
+) -> Result<Json<List<BgpRoute>>, Refused> {
+    let Part { limit, after } = part(&asked, |name| name.parse::<BgpRouteSpec>().ok())?;
+    Ok(Json(app.views.routes(after, limit).await))
 }
 
-/// The eBPF FIB, read back from the tables that packets read.
+/// The eBPF FIB, read back from the tables that packets read, sorted by prefix.
 #[utoipa::path(get, path = "/api/v1/fib", tag = "dataplane",
     params(("limit" = Option<usize>, Query, minimum = 1, maximum = 2_000_000, description = "Items at most; 10000 by default"),
-        ("cursor" = Option<String>, Query, pattern = "^[1-9][0-9]{0,5}$", description = "What the page before says as `next`")),
-    responses((status = 200, body = List<FibView>),
+        ("cursor" = Option<String>, Query, description = "What the page before says as `next`, its last prefix")),
+    responses((status = 200, body = List<FibEntry>),
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_fib(
     State(app): State<App>,
     asked: Asked,
-) -> Result<Json<List<FibView>>, Refused> {
-    let part = part(&asked)?;
-    let list = app.views.fib(part.needs()).await.map_err(Refused::unavailable)?;
-    Ok(Json(part.of(list)))
+) -> Result<Json<List<FibEntry>>, Refused> {
+    let Part { limit, after } = part(&asked, |prefix| prefix.parse::<IpNetwork>().ok())?;
+    app.views.fib(after, limit).await.map(Json).map_err(Refused::unavailable)
 }
 
-/// Flows, in no particular order.
+/// Flows, in an order of the flow table's own. One that is there all the time is on exactly one page.
 #[utoipa::path(get, path = "/api/v1/flows", tag = "dataplane",
     params(("limit" = Option<usize>, Query, minimum = 1, maximum = 2_000_000, description = "Items at most; 10000 by default"),
-        ("cursor" = Option<String>, Query, pattern = "^[1-9][0-9]{0,5}$", description = "What the page before says as `next`")),
-    responses((status = 200, body = List<FlowView>),
+        ("cursor" = Option<String>, Query, description = "What the page before says as `next`, its end in the flow table")),
+    responses((status = 200, body = List<Flow>),
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_flows(
     State(app): State<App>,
     asked: Asked,
-) -> Result<Json<List<FlowView>>, Refused> {
-    let part = part(&asked)?;
-    let list = app.views.flows(part.needs()).await.map_err(Refused::unavailable)?;
-    Ok(Json(part.of(list)))
+) -> Result<Json<List<Flow>>, Refused> {
+    let Part { limit, after } = part(&asked, |place| place.parse::<FlowPlace>().ok())?;
+    app.views.flows(after, limit).await.map(Json).map_err(Refused::unavailable)
 }
 
 /// The appliance as a whole.
 #[utoipa::path(get, path = "/api/v1/status", tag = "status",
-    responses((status = 200, body = Status),
+    responses((status = 200, body = Appliance),
         (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get_status(
     State(app): State<App>,
     asked: Asked,
-) -> Result<Json<Status>, Refused> {
+) -> Result<Json<Appliance>, Refused> {
     nothing(&asked)?;
     app.views.status().await.map(Json).map_err(Refused::unavailable)
 }

@@ -23,7 +23,7 @@ pub(super) async fn healthz(State(app): State<App>) -> Result<&'static str, Refu
     responses((status = 200, body = String, content_type = "text/plain"),
         (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Refused> {
-    let status = app.views.status().await.map_err(Refused::unavailable)?;
+    let status = app.views.status().await.map_err(Refused::unavailable)?.status;
     if status.interfaces.is_empty() {
         let why = "the fast path is attached to no interface: `lbctl doctor` says why";
         return Err(Refused::unavailable(why.into()));
@@ -45,7 +45,7 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Refus
         (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, Refused> {
     let sample = Sample {
-        status: app.views.status().await.map_err(Refused::unavailable)?,
+        status: app.views.status().await.map_err(Refused::unavailable)?.status,
         reasons: app.views.reasons().await.map_err(Refused::unavailable)?,
         vips: app.registry.list().await?,
         peers: app.views.peers().await,

@@ -30,21 +30,21 @@ pub(super) fn nothing(asked: &Asked) -> Result<(), Refused> {
     }
 }
 
-/// Which part of a long list is asked for: `limit` and `cursor`, which is how many are left out.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
-    limit: usize,
-    skip: usize,
+/// Which part of a long list is asked for: `limit`, and `cursor`, after which it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part<K> {
+    pub(super) limit: usize,
+    pub(super) after: Option<K>,
 }
 
 /// The part that a query asks for; the first items by default.
-pub(super) fn part(asked: &Asked) -> Result<Part, Refused> {
-    let mut part = Part { limit: DEFAULT_LIMIT, skip: 0 };
+pub(super) fn part<K>(asked: &Asked, key: impl Fn(&str) -> Option<K>) -> Result<Part<K>, Refused> {
+    let mut part = Part { limit: DEFAULT_LIMIT, after: None };
     for (name, value) in &asked.0 {
         let number = value.parse().ok().filter(|number| (1..=MAX_LIMIT).contains(number));
-        match (name.as_str(), number) {
-            ("limit", Some(number)) => part.limit = number,
-            ("cursor", Some(number)) => part.skip = number,
+        match (name.as_str(), number, key(value)) {
+            ("limit", Some(number), _) => part.limit = number,
+            ("cursor", _, Some(key)) => part.after = Some(key),
             _ => {
                 let known = format!(
                     "only limit (1 to {MAX_LIMIT}) and cursor (the `next` of the page before) are known here"
@@ -54,20 +54,6 @@ pub(super) fn part(asked: &Asked) -> Result<Part, Refused> {
         }
     }
     Ok(part)
-}
-
-impl Part {
-    /// How many of the first ones are needed for it.
-    pub(super) fn needs(self) -> usize {
-        self.skip + self.limit
-    }
-
-    /// It, of a list of those. What changes between two pages may be missed or come twice.
-    pub(super) fn of<T>(self, mut list: List<T>) -> List<T> {
-        list.items.drain(..self.skip.min(list.items.len()));
-        list.next = list.truncated.then(|| self.needs().to_string());
-        list
-    }
 }
 
 /// Which resources of a list are asked for: `limit`, `cursor` and `labelSelector`.
@@ -203,23 +189,25 @@ pub(super) fn etag(metadata: &Metadata) -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
+    use lb_api_types::view::BgpRouteSpec;
+
     use super::*;
 
     #[test]
-    fn a_part_leaves_out_what_was_told_and_says_where_the_next_begins() {
+    fn a_part_begins_after_the_key_that_the_cursor_names() {
         let asked = |query: &[(&str, &str)]| {
             let query = query.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-            part(&axum::extract::Query(query.collect())).map_err(|_| ())
+            let key = |text: &str| text.parse::<BgpRouteSpec>().ok();
+            part(&axum::extract::Query(query.collect()), key).map_err(|_| ())
         };
-        let second = asked(&[("limit", "2"), ("cursor", "2")]).unwrap();
-        assert_eq!(second.needs(), 4);
-        let list = |truncated| List { items: vec![0, 1, 2, 3], truncated, next: None };
-        let told = second.of(list(true));
-        assert_eq!((told.items, told.next.as_deref()), (vec![2, 3], Some("4")));
-        assert_eq!(second.of(list(false)).next, None, "it is the last one");
-        let beyond = asked(&[("cursor", "9")]).unwrap().of(list(false));
-        assert_eq!((beyond.items, beyond.next), (vec![], None));
-        for bad in [("cursor", "0"), ("cursor", "x"), ("limit", "0"), ("colour", "red")] {
+        assert_eq!(asked(&[]), Ok(Part { limit: DEFAULT_LIMIT, after: None }));
+        for peer in [None, Some([192, 0, 2, 1].into())] {
+            let key = BgpRouteSpec { prefix: "10.0.0.0/8".parse().unwrap(), peer };
+            let second = asked(&[("limit", "2"), ("cursor", &key.to_string())]);
+            assert_eq!(second, Ok(Part { limit: 2, after: Some(key) }));
+        }
+        for bad in [("cursor", "0"), ("cursor", "10.0.0.0/8@x"), ("limit", "0"), ("colour", "red")]
+        {
             assert!(asked(&[bad]).is_err(), "{bad:?}");
         }
     }

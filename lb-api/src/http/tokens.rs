@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
-use lb_api_types::access::{MadeToken, NewToken, TokenView};
+use lb_api_types::access::{Token, TokenSpec};
 use lb_api_types::problem::Problem;
 use lb_api_types::view::List;
 
@@ -27,20 +27,34 @@ const MAX_EXPIRY_SECS: u64 = 100 * 366 * 86_400;
 
 /// Every token by name, without what it is known by.
 #[utoipa::path(get, path = "/api/v1/tokens", tag = "access",
-    responses((status = 200, body = List<TokenView>)))]
+    responses((status = 200, body = List<Token>)))]
 pub(super) async fn list_tokens(
     State(app): State<App>,
     asked: Asked,
-) -> Result<Json<List<TokenView>>, Refused> {
+) -> Result<Json<List<Token>>, Refused> {
     nothing(&asked)?;
     let items = app.access.tokens.list(SystemTime::now());
     Ok(Json(List { items, truncated: false, next: None }))
 }
 
+/// A token, without what it is known by.
+#[utoipa::path(get, path = "/api/v1/tokens/{name}", tag = "access",
+    params(("name" = String, Path, description = "The token's name")),
+    responses((status = 200, body = Token),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get_token(
+    State(app): State<App>,
+    path: Name,
+    asked: Asked,
+) -> Result<Json<Token>, Refused> {
+    nothing(&asked)?;
+    Ok(Json(app.access.tokens.get(&name(path)?, SystemTime::now())?))
+}
+
 /// Makes a token. The answer is the only place where it is ever shown.
 #[utoipa::path(post, path = "/api/v1/tokens", tag = "access",
-    request_body = NewToken,
-    responses((status = 201, body = MadeToken),
+    request_body = Token,
+    responses((status = 201, body = Token),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "No JSON"),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "The body is slow"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The name is taken"),
@@ -57,9 +71,10 @@ pub(super) async fn make_token(
 ) -> Result<impl IntoResponse, Refused> {
     nothing(&asked)?;
     let body = json(&headers, body, "application/json").await?;
-    let new = document(&body, read).map_err(|mistakes| Refused::fields(&mistakes))?;
-    let noted = Noted(format!("{}, {}", new.name, new.role.name()));
-    let made = with_disk(&app, move |access| access.tokens.make(&new, SystemTime::now())).await?;
+    let (name, spec) = document(&body, read).map_err(|mistakes| Refused::fields(&mistakes))?;
+    let noted = Noted(format!("{name}, {}", spec.role.name()));
+    let make = move |access: &Access| access.tokens.make(&name, spec, SystemTime::now());
+    let made = with_disk(&app, make).await?;
     Ok((StatusCode::CREATED, Extension(noted), Json(made)))
 }
 
@@ -80,15 +95,22 @@ pub(super) async fn delete_token(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn read(cursor: &Cursor<'_>) -> Option<NewToken> {
-    let token = cursor.object(&["name", "role", "expires_in_secs"])?;
-    let name = token.required("name").and_then(|name| vip::name(&name));
-    let role = token.required("role").and_then(|role| role.one_of(ROLES));
-    let expires = match token.field("expires_in_secs") {
-        None => None,
-        Some(seconds) => Some(seconds.number(1..=MAX_EXPIRY_SECS)?),
-    };
-    Some(NewToken { name: name?, role: role?, expires_in_secs: expires })
+fn read(cursor: &Cursor<'_>) -> Option<(String, TokenSpec)> {
+    let token = cursor.object(&["metadata", "spec", "status"])?;
+    let name = token.required("metadata").and_then(|metadata| {
+        let metadata = metadata.object(&["name"])?;
+        metadata.required("name").and_then(|name| vip::name(&name))
+    });
+    let spec = token.required("spec").and_then(|spec| {
+        let spec = spec.object(&["role", "expires_in_secs"])?;
+        let role = spec.required("role").and_then(|role| role.one_of(ROLES));
+        let expires_in_secs = match spec.field("expires_in_secs") {
+            None => Some(None),
+            Some(seconds) => seconds.number(1..=MAX_EXPIRY_SECS).map(Some),
+        };
+        Some(TokenSpec { role: role?, expires_in_secs: expires_in_secs? })
+    });
+    Some((name?, spec?))
 }
 
 async fn with_disk<T: Send + 'static>(

@@ -7,8 +7,10 @@ use lb_api_types::view::{BgpGlobal, Interface, List, Version};
 use serde_json::Value;
 
 use super::App;
+use super::handlers::Name;
 use super::problem::Refused;
-use super::terms::{Asked, nothing};
+use super::terms::{Asked, name, nothing};
+use crate::registry::Refusal;
 
 /// The host's interfaces by name, and whether the fast path is attached.
 #[utoipa::path(get, path = "/api/v1/interfaces", tag = "dataplane",
@@ -20,6 +22,23 @@ pub(super) async fn list_interfaces(
     nothing(&asked)?;
     let items = app.views.interfaces().await.map_err(Refused::unavailable)?;
     Ok(Json(List { items, truncated: false, next: None }))
+}
+
+/// An interface of the host.
+#[utoipa::path(get, path = "/api/v1/interfaces/{name}", tag = "dataplane",
+    params(("name" = String, Path, description = "The interface's name")),
+    responses((status = 200, body = Interface),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get_interface(
+    State(app): State<App>,
+    path: Name,
+    asked: Asked,
+) -> Result<Json<Interface>, Refused> {
+    nothing(&asked)?;
+    let name = name(path)?;
+    let all = app.views.interfaces().await.map_err(Refused::unavailable)?;
+    let found = all.into_iter().find(|interface| interface.metadata.name == name);
+    found.map(Json).ok_or_else(|| Refusal::Unknown(format!("interface {name}")).into())
 }
 
 /// What BGP has in common for all neighbours. The configuration file says it.

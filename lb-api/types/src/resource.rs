@@ -45,6 +45,19 @@ pub struct Condition {
     pub message: String,
 }
 
+impl Condition {
+    /// One that holds or does not, why in one word, and why in words.
+    pub fn new(
+        kind: &str,
+        status: impl Into<ConditionStatus>,
+        reason: &str,
+        message: impl Into<String>,
+    ) -> Self {
+        let (kind, reason) = (kind.to_owned(), reason.to_owned());
+        Self { kind, status: status.into(), reason, message: message.into() }
+    }
+}
+
 /// Whether a condition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -1,7 +1,9 @@
 //! Reading the flow tables.
 
+use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::str::FromStr;
 use std::time::Duration;
 
 use aya::Ebpf;
@@ -55,36 +57,173 @@ impl Table for V6 {
 /// An entry of a flow table with its key.
 pub(super) type Entry<A> = (FlowKey<A>, FlowEntry<A>);
 
-pub(super) fn flows(ebpf: &Ebpf, limit: usize) -> Result<Vec<Flow>, ReadError> {
-    let mut flows = Vec::new();
-    read_all::<V4>(ebpf, limit, &mut flows)?;
-    read_all::<V6>(ebpf, limit, &mut flows)?;
-    Ok(flows)
+/// Entries, and whether they are the table's last ones.
+type Entries<A> = (Vec<Entry<A>>, bool);
+
+/// Where a list of flows goes on; displayed as text that it can be read from.
+///
+/// That is a bucket of a flow table, and where a page ended within one, the last flow that was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowPlace {
+    v6: bool,
+    bucket: Cursor,
+    after: Option<Ends>,
 }
 
-fn read_all<A: Table>(ebpf: &Ebpf, limit: usize, flows: &mut Vec<Flow>) -> Result<(), ReadError> {
+/// What flows of a bucket are sorted by.
+type Ends = (SocketAddr, SocketAddr, Protocol);
+
+impl Flow {
+    fn ends(&self) -> Ends {
+        (self.client, self.vip, self.protocol)
+    }
+}
+
+impl fmt::Display for FlowPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bucket = self.bucket.0.map_or("start".to_owned(), |bucket| bucket.to_string());
+        write!(f, "{}-{bucket}", if self.v6 { 6 } else { 4 })?;
+        match self.after {
+            None => Ok(()),
+            Some((client, vip, Protocol::Tcp)) => write!(f, "-tcp-{client}-{vip}"),
+            Some((client, vip, Protocol::Udp)) => write!(f, "-udp-{client}-{vip}"),
+        }
+    }
+}
+
+impl FromStr for FlowPlace {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "it is not where a list of flows goes on";
+        let parts: Vec<_> = text.split('-').collect();
+        let (family, bucket, rest) = match parts.as_slice() {
+            [family, bucket, rest @ ..] => (*family, *bucket, rest),
+            [_] | [] => return Err(WRONG),
+        };
+        let bucket = match bucket {
+            "start" => None,
+            number => Some(number.parse().map_err(|_| WRONG)?),
+        };
+        let ends = |client: &str, vip: &str, protocol| {
+            let ends = client.parse().and_then(|client| Ok((client, vip.parse()?, protocol)));
+            ends.map(Some).map_err(|_| WRONG)
+        };
+        let after = match rest {
+            [] => None,
+            ["tcp", client, vip] => ends(client, vip, Protocol::Tcp)?,
+            ["udp", client, vip] => ends(client, vip, Protocol::Udp)?,
+            _ => return Err(WRONG),
+        };
+        match family {
+            "4" | "6" => Ok(Self { v6: family == "6", bucket: Cursor(bucket), after }),
+            _ => Err(WRONG),
+        }
+    }
+}
+
+/// The flows from a place on, and the place after them.
+pub(super) fn page(
+    ebpf: &Ebpf,
+    mut place: FlowPlace,
+    limit: usize,
+) -> Result<(Vec<Flow>, Option<FlowPlace>), ReadError> {
+    let mut flows = Vec::new();
+    if !place.v6 {
+        if let Some(place) = fill::<V4>(ebpf, place, limit, &mut flows)? {
+            return Ok((flows, Some(place)));
+        }
+        place = FlowPlace { v6: true, ..FlowPlace::default() };
+    }
+    let place = fill::<V6>(ebpf, place, limit, &mut flows)?;
+    Ok((flows, place))
+}
+
+/// Reads whole buckets while the page has room for all that they may hold; the place where it ends, if that is not the end of
+/// the table.
+fn fill<A: Table>(
+    ebpf: &Ebpf,
+    mut place: FlowPlace,
+    limit: usize,
+    flows: &mut Vec<Flow>,
+) -> Result<Option<FlowPlace>, ReadError> {
+    loop {
+        let room = limit.saturating_sub(flows.len());
+        if room == 0 {
+            return Ok(Some(place));
+        }
+        let mut next = place.bucket;
+        let whole = match place.after {
+            None => whole_buckets::<A>(ebpf, &mut next, room.min(READ_BATCH))?,
+            Some(_) => None,
+        };
+        let (entries, over) = match whole {
+            Some(read) => read,
+            None if !flows.is_empty() => return Ok(Some(place)),
+            None => {
+                next = place.bucket;
+                one_bucket::<A>(ebpf, &mut next)?
+            }
+        };
+        let mut told = as_flows::<A>(ebpf, &entries)?;
+        if let Some(last) = place.after {
+            told.retain(|flow| flow.ends() > last);
+        }
+        if told.len() > room {
+            // A single bucket has more than the page may.
+            told.sort_unstable_by_key(Flow::ends);
+            told.truncate(room);
+            place.after = told.last().map(Flow::ends);
+            flows.extend(told);
+            return Ok(Some(place));
+        }
+        flows.extend(told);
+        if over {
+            return Ok(None);
+        }
+        place = FlowPlace { bucket: next, after: None, ..place };
+    }
+}
+
+/// The entries of the next buckets, as many as fit into `at_most`; `None` where the first does not.
+fn whole_buckets<A: Table>(
+    ebpf: &Ebpf,
+    cursor: &mut Cursor,
+    at_most: usize,
+) -> Result<Option<Entries<A>>, ReadError> {
+    match read::<A>(ebpf, cursor, at_most) {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.source.raw_os_error() == Some(libc::ENOSPC) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The entries of one bucket: those that just fit.
+fn one_bucket<A: Table>(ebpf: &Ebpf, cursor: &mut Cursor) -> Result<Entries<A>, ReadError> {
+    let from = *cursor;
+    for at_most in 1..READ_BATCH {
+        *cursor = from;
+        if let Some(read) = whole_buckets::<A>(ebpf, cursor, at_most)? {
+            return Ok(read);
+        }
+    }
+    *cursor = from;
+    read::<A>(ebpf, cursor, READ_BATCH)
+}
+
+fn as_flows<A: Table>(ebpf: &Ebpf, entries: &[Entry<A>]) -> Result<Vec<Flow>, ReadError> {
     let now = sys::tick();
     let back: HashMap<_, Raw<FlowKey<A>>, Raw<FlowEntry<A>>> =
         map::<A>(ebpf).try_into().map_err(read_error(A::MAP))?;
-    let mut cursor = Cursor::default();
-    loop {
-        let (entries, over) = read::<A>(ebpf, &mut cursor, READ_BATCH)?;
-        for (key, entry) in entries {
-            if flows.len() == limit {
-                return Ok(());
-            }
-            if entry.direction == DIRECTION_TO_BACKEND {
-                let peer = back.get(&Raw(peer_key(&key, &entry.translation)), 0).ok();
-                let idle = peer
-                    .map_or(u32::MAX, |p| ticks_since(p.0.last_seen, now))
-                    .min(ticks_since(entry.last_seen, now));
-                flows.push(flow(&key, &entry, idle));
-            }
-        }
-        if over {
-            return Ok(());
-        }
-    }
+    let to_backends = entries.iter().filter(|(_, entry)| entry.direction == DIRECTION_TO_BACKEND);
+    let flows = to_backends.map(|(key, entry)| {
+        let peer = back.get(&Raw(peer_key(key, &entry.translation)), 0).ok();
+        let idle = peer
+            .map_or(u32::MAX, |p| ticks_since(p.0.last_seen, now))
+            .min(ticks_since(entry.last_seen, now));
+        flow(key, entry, idle)
+    });
+    Ok(flows.collect())
 }
 
 /// The key of a flow's other direction.
@@ -117,7 +256,7 @@ pub(super) fn read<A: Table>(
     ebpf: &Ebpf,
     cursor: &mut Cursor,
     at_most: usize,
-) -> Result<(Vec<Entry<A>>, bool), ReadError> {
+) -> Result<Entries<A>, ReadError> {
     let nothing = FlowKey {
         source: A::default(),
         destination: A::default(),
@@ -142,4 +281,27 @@ fn map<A: Table>(ebpf: &Ebpf) -> &Map {
 fn fd(map: &Map) -> BorrowedFd<'_> {
     let Map::HashMap(data) = map else { unreachable!("the object declares flow tables as hashes") };
     data.fd().as_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_from_what_it_is_displayed_as() {
+        let ends = |a: &str, b: &str| (a.parse().unwrap(), b.parse().unwrap(), Protocol::Udp);
+        let six = Some(ends("[2001:db8::1]:4000", "[2001:db8:f::10]:80"));
+        for place in [
+            FlowPlace::default(),
+            FlowPlace { v6: true, bucket: Cursor(Some(7)), after: six },
+            FlowPlace { bucket: Cursor(Some(7)), ..FlowPlace::default() },
+        ] {
+            assert_eq!(place.to_string().parse(), Ok(place));
+        }
+        for bad in
+            ["", "4", "5-1", "4-x", "4-1-tcp", "4-1-tcp-a-b", "4-1-sctp-10.0.0.1:1-10.0.0.2:1"]
+        {
+            assert!(bad.parse::<FlowPlace>().is_err(), "{bad}");
+        }
+    }
 }

@@ -290,7 +290,7 @@ fn a_new_writer_keeps_what_is_there_until_it_is_synced() {
     assert_eq!(out(&reader, [10, 1, 1, 1]), Some(30));
     assert_eq!(out(&reader, [10, 128, 0, 1]), None);
     assert_eq!(out(&reader, [20, 0, 0, 7]), None);
-    assert_eq!(new.routes(10).len(), 1);
+    assert_eq!(new.routes(None, 10).len(), 1);
 }
 
 /// The next writer of the memory that a reader shows.

@@ -81,7 +81,7 @@ fn the_longest_prefix_wins_and_its_removal_uncovers_the_next() {
     assert_eq!(out(&reader, "2001:db8:1:2::3"), Some(50));
     fib.update(&removed("2001:db8::", 32)).unwrap();
     assert_eq!(out(&reader, "2001:db8:2::1"), Some(10));
-    assert_eq!(fib.routes(3)[1].prefix, "2001:db8:1::".parse::<IpAddr>().unwrap());
+    assert_eq!(fib.routes(None, 3)[1].prefix, "2001:db8:1::".parse::<IpAddr>().unwrap());
     for (prefix, len, _) in routes {
         fib.update(&removed(prefix, len)).unwrap();
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
-use lb_dataplane::{Hook, Reason};
+use lb_dataplane::{FlowPlace, Hook, Reason};
 
 use crate::frame::{ACK, Carries, ECHO, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BACKEND_SIDE, BOTH, CLIENT_SIDE, Scene, small};
@@ -290,6 +290,35 @@ fn counters_say_what_went_where() {
             (CLIENT.to_owned(), VIP.to_owned(), BACKEND.to_owned())
         );
         assert!(flow.idle.as_secs() < 60, "{:?}", flow.idle);
+    }
+}
+
+#[test]
+fn pages_have_each_flow_once_while_others_begin_and_end() {
+    let mut scene = one_backend(Tcp);
+    let client = |number: u16| format!("10.1.0.5:{}", 40000 + number);
+    for number in 0..300 {
+        scene.send(Hook::Tc, &packet(SYN, &client(number), VIP));
+        scene.send(Hook::Tc, &packet(SYN_ACK, BACKEND, &client(number)));
+        scene.send(Hook::Tc, &packet(ACK, &client(number), VIP));
+    }
+    for limit in [1, 2, 7, 1000] {
+        let (mut told, mut place, mut pages) = (Vec::new(), FlowPlace::default(), 0);
+        loop {
+            let (flows, next) = scene.get().flow_page(place, limit).unwrap();
+            assert!(flows.len() <= limit && (next.is_none() || !flows.is_empty()));
+            told.extend(flows.iter().map(|flow| flow.client.to_string()));
+            let Some(next) = next else { break };
+            // As a client has it.
+            place = next.to_string().parse().unwrap();
+            pages += 1;
+            // One begins, of which nobody says on which page it is.
+            scene.send(Hook::Tc, &packet(SYN, &format!("10.1.0.6:{}", 40000 + pages % 50), VIP));
+        }
+        told.retain(|client| client.starts_with("10.1.0.5:"));
+        told.sort();
+        let all: Vec<_> = (0..300).map(client).collect();
+        assert_eq!(told, all, "{limit}");
     }
 }
 

@@ -27,7 +27,7 @@ pub use self::configure::Clear;
 pub use self::explain::{Explanation, Hearer};
 pub use self::input::{ConnId, Input};
 pub use self::output::{Event, Output, RouteChange};
-pub use self::status::{PathStatus, PeerStatus, State};
+pub use self::status::{PathKey, PathStatus, PeerStatus, State};
 use crate::config::{self, ConfigError, PeerConfig, SpeakerConfig};
 use crate::policy::Judge;
 pub use crate::rib::Backlog;

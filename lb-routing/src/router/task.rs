@@ -271,8 +271,9 @@ impl Task {
             Some(Command::Peers(answer)) => drop(answer.send(self.speaker.peers())),
             Some(Command::Lookup(address, answer)) => drop(answer.send(self.fib.lookup(address))),
             Some(Command::Told(answer)) => drop(answer.send(self.fib.told().collect())),
-            Some(Command::Routes(limit, answer)) => {
-                drop(answer.send(self.speaker.first_routes(limit)));
+            Some(Command::Routes(answer)) => drop(answer.send(self.speaker.routes())),
+            Some(Command::RoutesAfter(after, limit, answer)) => {
+                drop(answer.send(self.speaker.routes_after(after, limit)));
             }
         }
         None

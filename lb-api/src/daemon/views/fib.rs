@@ -4,8 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use lb_api_types::resource::Condition;
 use lb_api_types::view::{
-    FibAuditView, FibLookupView, FibMemberView, FibToldView, FibUsageView, FibView, KernelRouteView,
+    FibAuditView, FibEntry, FibLookupView, FibMemberView, FibSpec, FibStatus, FibToldView,
+    FibUsageView, KernelRouteView, SeenMetadata,
 };
 use lb_dataplane::fib::{Action, Audit, FibLookup, FibRoute, FibUsage, Member, Packet};
 use lb_routing::{KernelAnswer, KernelNextHop, Source, Told};
@@ -285,14 +287,27 @@ fn action_view(action: &Action, names: &Names) -> (String, Vec<FibMemberView>) {
 }
 
 /// A route as people see it.
-pub(super) fn view(route: &FibRoute, source: Option<Source>, names: &Names) -> FibView {
+pub(super) fn view(route: &FibRoute, source: Option<Source>, names: &Names) -> FibEntry {
     let (action, members) = action_view(&route.action, names);
-    let prefix = IpNetwork::new(route.prefix, route.len);
-    FibView {
-        prefix: prefix.unwrap_or_else(|_| route.prefix.into()),
-        action,
-        source: source.map_or("previous", word).into(),
-        members,
+    let prefix = IpNetwork::new(route.prefix, route.len).unwrap_or_else(|_| route.prefix.into());
+    let forwards = match route.action {
+        Action::Forward(_) => {
+            Condition::new("Forwards", true, "Forward", "packets go on without the kernel")
+        }
+        Action::Kernel => {
+            Condition::new("Forwards", false, "Kernel", "packets are handed over to the kernel")
+        }
+        Action::Blackhole => Condition::new("Forwards", false, "Blackhole", "packets are dropped"),
+    };
+    FibEntry {
+        metadata: SeenMetadata::of(prefix.to_string()),
+        spec: FibSpec { prefix },
+        status: FibStatus {
+            conditions: vec![forwards],
+            action,
+            source: source.map_or("previous", word).into(),
+            members,
+        },
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use lb_api_types::access::{NewToken, Role};
+use lb_api_types::access::Role;
 use lb_api_types::config::Tls;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 
@@ -12,8 +12,7 @@ use crate::ctl::client::{Client, Server};
 
 impl Served {
     fn token(&self, name: &str, role: Role, expires_in_secs: Option<u64>) -> String {
-        let new = NewToken { name: name.into(), role, expires_in_secs };
-        self.access.tokens.make(&new, std::time::SystemTime::now()).unwrap().token
+        self.access.tokens.made(name, role, expires_in_secs, std::time::SystemTime::now())
     }
 
     /// Asks over TCP, with what the header Authorization says.
@@ -99,24 +98,36 @@ async fn whoever_guesses_has_to_wait_and_others_on_the_socket_do_not() {
 #[tokio::test]
 async fn tokens_are_made_listed_used_and_removed_and_told_only_once() {
     let served = Served::new(vec![]).await;
-    let new = json!({"name": "ci", "role": "operator", "expires_in_secs": 3600}).to_string();
+    let new =
+        json!({"metadata": {"name": "ci"}, "spec": {"role": "operator", "expires_in_secs": 3600}});
+    let new = new.to_string();
     let made = served.send("POST", "/api/v1/tokens", new.clone()).await;
     assert_eq!(made.status, 201);
-    let token = made.json()["token"].as_str().unwrap().to_owned();
+    let token = made.json()["status"]["token"].as_str().unwrap().to_owned();
     assert_eq!(served.send("POST", "/api/v1/tokens", new).await.problem().status, 409);
     let says = format!("Bearer {token}");
     let web = good("web").to_string();
     assert_eq!(served.ask("PUT", "/api/v1/vips/web", Some(&says), &web).await.status, 201);
     let list = served.get("/api/v1/tokens").await.json();
     assert_eq!(
-        (&list["items"][0]["name"], &list["items"][0]["expired"]),
-        (&json!("ci"), &json!(false))
+        (&list["items"][0]["metadata"]["name"], &list["items"][0]["status"]["token"]),
+        (&json!("ci"), &json!(null))
     );
+    let one = served.get("/api/v1/tokens/ci").await.json();
+    assert_eq!(
+        (&one["spec"]["role"], &one["status"]["conditions"][0]["status"]),
+        (&json!("operator"), &json!("True"))
+    );
+    assert_eq!(served.get("/api/v1/tokens/none").await.problem().status, 404);
     for (body, pointer) in [
-        (json!({"name": "Ci", "role": "viewer"}), "/name"),
-        (json!({"name": "x", "role": "root"}), "/role"),
-        (json!({"name": "x", "role": "viewer", "expires_in_secs": 0}), "/expires_in_secs"),
-        (json!({"name": "x"}), "/role"),
+        (json!({"metadata": {"name": "Ci"}, "spec": {"role": "viewer"}}), "/metadata/name"),
+        (json!({"metadata": {"name": "x"}, "spec": {"role": "root"}}), "/spec/role"),
+        (
+            json!({"metadata": {"name": "x"}, "spec": {"role": "viewer", "expires_in_secs": 0}}),
+            "/spec/expires_in_secs",
+        ),
+        (json!({"metadata": {"name": "x"}, "spec": {}}), "/spec/role"),
+        (json!({"metadata": {"name": "x"}}), "/spec"),
     ] {
         let problem = served.send("POST", "/api/v1/tokens", body.to_string()).await.problem();
         assert_eq!((problem.status, problem.pointer.as_deref()), (422, Some(pointer)));

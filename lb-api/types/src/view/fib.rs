@@ -5,13 +5,29 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-/// An entry of the eBPF FIB (`GET /api/v1/fib`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+use super::seen::{SeenMetadata, seen};
+use crate::resource::Condition;
+
+seen! {
+    /// An entry of the eBPF FIB (`GET /api/v1/fib`). Its name is its prefix.
+    FibEntry(FibSpec, FibStatus);
+}
+
+/// What an entry is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct FibView {
+pub struct FibSpec {
     /// The destination.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub prefix: IpNetwork,
+}
+
+/// What packets meet there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FibStatus {
+    /// `Forwards`: whether packets go on without the kernel.
+    pub conditions: Vec<Condition>,
     /// `forward`, `kernel` (handed over), `blackhole`.
     pub action: String,
     /// Who says so: `kernel`, `bgp`, `neighbour`, or `previous` (an earlier process, until this one has caught up).

@@ -72,6 +72,9 @@ pub struct PathStatus {
     pub multipath: bool,
 }
 
+/// What a path is known by: its destination, and the neighbour that told us; unset for routes that we originate.
+pub type PathKey = (IpNetwork, Option<IpAddr>);
+
 impl Speaker {
     /// Every neighbour, in the order of the configuration.
     pub fn peers(&self) -> Vec<PeerStatus> {
@@ -83,20 +86,30 @@ impl Speaker {
 
     /// Every path of every prefix, sorted by prefix, the best path first.
     pub fn routes(&self) -> Vec<PathStatus> {
-        self.first_routes(usize::MAX)
+        let mut entries: Vec<_> = self.rib.iter().collect();
+        entries.sort_unstable();
+        entries.into_iter().flat_map(|(prefix, id)| self.path_statuses(prefix, id)).collect()
     }
 
-    /// The first `limit` of [`Speaker::routes`], without a copy of the others: sessions wait meanwhile.
-    pub fn first_routes(&self, limit: usize) -> Vec<PathStatus> {
-        let mut entries: Vec<_> = self.rib.iter().collect();
-        // Every prefix has a path.
-        if limit < entries.len() {
-            entries.select_nth_unstable(limit);
-            entries.truncate(limit);
+    /// The next `limit` paths after the one of a prefix from a neighbour (ours come first), sorted by both: an order that
+    /// paths keep while others come and go. The others are not copied, since sessions wait meanwhile.
+    pub fn routes_after(&self, after: Option<PathKey>, limit: usize) -> Vec<PathStatus> {
+        let is_next = |prefix: IpNetwork| after.is_none_or(|(last, _)| prefix >= last);
+        let mut entries: Vec<_> = self.rib.iter().filter(|entry| is_next(entry.0)).collect();
+        // Every prefix has a path, and only the first may have been told already.
+        let needed = limit.saturating_add(1);
+        if needed < entries.len() {
+            entries.select_nth_unstable(needed);
+            entries.truncate(needed);
         }
         entries.sort_unstable();
-        let paths = entries.into_iter().flat_map(|(prefix, id)| self.path_statuses(prefix, id));
-        paths.take(limit).collect()
+        let paths = entries.into_iter().flat_map(|(prefix, id)| {
+            let mut paths: Vec<_> = self.path_statuses(prefix, id).collect();
+            paths.sort_unstable_by_key(|path| path.peer);
+            paths
+        });
+        let told = |path: &PathStatus| after.is_some_and(|last| (path.prefix, path.peer) <= last);
+        paths.skip_while(told).take(limit).collect()
     }
 
     pub(super) fn path_statuses(

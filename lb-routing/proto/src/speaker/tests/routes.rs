@@ -99,17 +99,34 @@ fn many_prefixes_share_few_messages() {
 }
 
 #[test]
-fn the_first_routes_are_those_of_all() {
+fn pages_of_routes_have_each_path_once_while_others_come_and_go() {
     let mut rig =
         Rig::new(vec![peer(1, Import::All, Export::None), peer(2, Import::All, Export::None)]);
     let conns = [1, 2].map(|number| rig.establish(number));
     rig.announce(conns[0], &[65101], neighbour(1), &["10.9.0.0/16", "10.7.0.0/16", "10.8.0.0/16"]);
     rig.announce(conns[1], &[65102], neighbour(2), &["10.7.0.0/16", "10.6.0.0/16"]);
-    let all = rig.speaker.routes();
-    assert_eq!(all.len(), 5);
-    for limit in 0..=6 {
-        assert_eq!(rig.speaker.first_routes(limit), all[..limit.min(5)], "{limit}");
+    let key = |path: &PathStatus| (path.prefix, path.peer);
+    let keys = |paths: &[PathStatus]| paths.iter().map(key).collect::<Vec<_>>();
+    let all = keys(&rig.speaker.routes_after(None, 9));
+    let mut sorted = keys(&rig.speaker.routes());
+    sorted.sort_unstable();
+    assert_eq!((all.len(), &all), (5, &sorted));
+    for limit in 1..=6 {
+        let (mut told, mut last) = (Vec::new(), None);
+        loop {
+            let page = keys(&rig.speaker.routes_after(last, limit));
+            assert!(page.len() <= limit);
+            let Some(end) = page.last() else { break };
+            (last, told) = (Some(*end), [told, page].concat());
+        }
+        assert_eq!(told, all, "{limit}");
     }
+    // The path that a page ended with goes, and a better one for its prefix comes: nothing is left out, nothing told twice.
+    let last = all[1];
+    assert_eq!(last, ("10.7.0.0/16".parse().unwrap(), Some(neighbour(1))));
+    rig.withdraw(conns[0], &["10.7.0.0/16"]);
+    rig.announce(conns[1], &[65102], neighbour(2), &["10.5.0.0/16"]);
+    assert_eq!(keys(&rig.speaker.routes_after(Some(last), 9)), all[2..]);
 }
 
 #[test]

@@ -1,0 +1,119 @@
+//! What is only seen, as people see it.
+
+use std::collections::HashMap;
+
+use lb_api_types::config;
+use lb_api_types::resource::Condition;
+use lb_api_types::view::{
+    Flow, FlowSpec, FlowStatus, Interface, InterfaceSpec, InterfaceStatus, SeenMetadata,
+};
+use lb_api_types::vip;
+use lb_dataplane::table::Protocol;
+use lb_routing::Link;
+
+use super::mac;
+use crate::control::Ports;
+use crate::daemon::attach;
+
+/// An interface, with the hooks that the fast path is attached at.
+pub(super) fn interface(
+    link: Link,
+    hooks: &HashMap<u32, config::Hook>,
+    wanted: &config::Dataplane,
+) -> Interface {
+    let hook = hooks.get(&link.ifindex).copied();
+    let attach = attach::is_wanted(&wanted.interfaces, &link.name);
+    let up = match link.up {
+        true => Condition::new("Up", true, "Carrier", "it is up and has carrier"),
+        false => Condition::new("Up", false, "NoCarrier", "it is down, or has no carrier"),
+    };
+    let attached = match (hook, attach) {
+        (Some(config::Hook::Xdp), _) => {
+            Condition::new("Attached", true, "Xdp", "the fast path is attached at XDP")
+        }
+        (Some(config::Hook::Tc | config::Hook::Auto), _) => {
+            Condition::new("Attached", true, "Tc", "the fast path is attached at TC")
+        }
+        (None, true) => {
+            let why = "the fast path is not attached, and should be: `lbctl doctor` says why";
+            Condition::new("Attached", false, "NotAttached", why)
+        }
+        (None, false) => {
+            let why = "the fast path is not attached: dataplane.interfaces does not name it";
+            Condition::new("Attached", false, "NotAsked", why)
+        }
+    };
+    Interface {
+        metadata: SeenMetadata::of(link.name),
+        spec: InterfaceSpec { attach, hook: wanted.hook },
+        status: InterfaceStatus {
+            conditions: vec![up, attached],
+            index: link.ifindex,
+            mac: (link.mac != [0; 6]).then(|| mac(link.mac)),
+            mtu: link.mtu,
+            up: link.up,
+            hook,
+        },
+    }
+}
+
+/// A flow, with the names of VIPs by their ports.
+pub(super) fn flow(flow: &lb_dataplane::Flow, names: &Ports<String>) -> Flow {
+    let (protocol, word) = match flow.protocol {
+        Protocol::Tcp => (vip::Protocol::Tcp, "tcp"),
+        Protocol::Udp => (vip::Protocol::Udp, "udp"),
+    };
+    let service = names.of(flow.vip.ip(), protocol, flow.vip.port()).cloned();
+    let has_vip = match &service {
+        Some(name) => Condition::new("HasVip", true, "Served", format!("it is of VIP {name}")),
+        None => {
+            let why = "no VIP has its address and port any more: it goes on until it ends";
+            Condition::new("HasVip", false, "VipGone", why)
+        }
+    };
+    Flow {
+        metadata: SeenMetadata::of(format!("{word}/{}/{}", flow.client, flow.vip)),
+        spec: FlowSpec {
+            protocol: word.into(),
+            client: flow.client.to_string(),
+            vip: flow.vip.to_string(),
+        },
+        status: FlowStatus {
+            conditions: vec![has_vip],
+            backend: flow.backend.to_string(),
+            service,
+            idle_secs: flow.idle.as_secs(),
+        },
+    }
+}
+
+/// What holds of the appliance as a whole.
+pub(super) fn conditions(
+    wanted: &config::Dataplane,
+    attached: usize,
+    warnings: &[String],
+) -> Vec<Condition> {
+    let attached = match (attached, wanted.interfaces.is_empty()) {
+        (0, true) => {
+            let why = "no interface is configured: name some in dataplane.interfaces";
+            Condition::new("Attached", false, "NotAsked", why)
+        }
+        (0, false) => {
+            let why = "the fast path is attached to no interface: `lbctl doctor` says why";
+            Condition::new("Attached", false, "NotAttached", why)
+        }
+        (count, _) => {
+            let what = format!("the fast path is attached to {count} interfaces");
+            Condition::new("Attached", true, "Attached", what)
+        }
+    };
+    let quiet = match warnings {
+        [] => Condition::new("NoWarnings", true, "AllWell", "nothing is to be looked at"),
+        [one] => Condition::new("NoWarnings", false, "Warned", one.as_str()),
+        [first, rest @ ..] => {
+            let more = format!("{first}; and {} more", rest.len());
+            Condition::new("NoWarnings", false, "Warned", more)
+        }
+    };
+    vec![attached, quiet]
+}

@@ -1,0 +1,199 @@
+//! BGP as it is: sessions, paths, and why they are where they are.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use super::seen::{SeenMetadata, seen};
+use crate::resource::Condition;
+
+/// A BGP neighbour (`GET /api/v1/bgp/peers`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PeerView {
+    /// `Established`: whether there is a session.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub address: IpAddr,
+    /// Its AS number.
+    pub asn: u32,
+    /// FSM state of RFC 4271 §8.2.2 in RFC words: `Idle`, `Connect`, `Active`, `OpenSent`, `OpenConfirm`, `Established`.
+    pub state: String,
+    /// Seconds since the state was entered.
+    pub since_secs: u64,
+    /// Its BGP identifier, once known.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub router_id: Option<Ipv4Addr>,
+    /// Negotiated hold time.
+    pub hold_time_secs: u16,
+    /// Prefixes accepted from it.
+    pub prefixes_received: u64,
+    /// Prefixes advertised to it.
+    pub prefixes_advertised: u64,
+    /// Messages received.
+    pub messages_received: u64,
+    /// Messages sent.
+    pub messages_sent: u64,
+    /// The last error in words, empty if none: `received NOTIFICATION Cease / Administrative Shutdown`.
+    pub last_error: String,
+    /// What the configuration says of its connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<PeerSettings>,
+}
+
+/// What the configuration says of a neighbour's connections and timers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PeerSettings {
+    /// Its port.
+    pub port: u16,
+    /// The address that we connect from; the kernel's choice if unset.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub source: Option<IpAddr>,
+    /// Whether we wait for it to connect.
+    pub passive: bool,
+    /// How many hops away it is, if that is said.
+    pub multihop: Option<u8>,
+    /// GTSM (RFC 5082): from how many hops away its packets may come.
+    pub gtsm_hops: Option<u8>,
+    /// Whether segments are signed (TCP MD5, RFC 2385). The key is never shown.
+    pub md5: bool,
+    /// How long sent data may stay unacknowledged; the kernel's choice if unset.
+    pub tcp_user_timeout_secs: Option<u16>,
+    /// How long it may take nothing of what we send (RFC 9687).
+    pub send_hold_time_secs: u16,
+    /// Hold time that we propose.
+    pub hold_time_secs: u16,
+    /// Delay before another connect.
+    pub connect_retry_secs: u16,
+}
+
+/// Stands for a neighbour where a route is our own.
+const OURSELVES: &str = "local";
+
+seen! {
+    /// A path to a prefix (`GET /api/v1/bgp/routes`). Its name is `10.0.0.0/8@192.0.2.1`: the prefix and the neighbour, or
+    /// `local`.
+    BgpRoute(BgpRouteSpec, BgpRouteStatus);
+}
+
+/// What a path is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BgpRouteSpec {
+    /// The destination.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub prefix: IpNetwork,
+    /// The neighbour that told us; unset for our own routes.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub peer: Option<IpAddr>,
+}
+
+impl fmt::Display for BgpRouteSpec {
+    /// As its name is written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.peer {
+            Some(peer) => write!(f, "{}@{peer}", self.prefix),
+            None => write!(f, "{}@{OURSELVES}", self.prefix),
+        }
+    }
+}
+
+impl FromStr for BgpRouteSpec {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "it is no path's name, such as 10.0.0.0/8@192.0.2.1";
+        let (prefix, peer) = name.split_once('@').ok_or(WRONG)?;
+        let peer = match peer {
+            OURSELVES => None,
+            peer => Some(peer.parse().map_err(|_| WRONG)?),
+        };
+        Ok(Self { prefix: prefix.parse().map_err(|_| WRONG)?, peer })
+    }
+}
+
+/// What holds of a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BgpRouteStatus {
+    /// `Best`, and `CarriesTraffic`.
+    pub conditions: Vec<Condition>,
+    /// The next hop; unset for our own routes.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub next_hop: Option<IpAddr>,
+    /// The AS path as people write it: `64512 {64513}`.
+    pub as_path: String,
+    /// `igp`, `egp` or `incomplete`.
+    pub origin: String,
+    /// LOCAL_PREF, if any.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC, if any.
+    pub med: Option<u32>,
+    /// Whether this is the best path.
+    pub best: bool,
+    /// Whether it carries traffic: the best path or its equal (ECMP).
+    pub multipath: bool,
+}
+
+/// What is done to a session (`POST /api/v1/bgp/peers/NAME/clear`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ClearWhat {
+    /// It ends, and comes back by itself.
+    Session,
+    /// The neighbour is asked for its routes again (RFC 2918).
+    In,
+    /// The neighbour is told all of our routes again.
+    Out,
+}
+
+/// Why a route is where it is (`GET /api/v1/bgp/explain`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Explanation {
+    /// The destination.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub prefix: IpNetwork,
+    /// Its paths, the best one first.
+    pub paths: Vec<BgpRoute>,
+    /// Each neighbour with a session.
+    pub neighbors: Vec<HearerView>,
+}
+
+/// Whether a neighbour hears of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HearerView {
+    /// Its address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub address: IpAddr,
+    /// What keeps the best path from it, in words; unset: it hears of it.
+    pub withheld: Option<String>,
+}
+
+/// What BGP has in common for all neighbours (`GET /api/v1/bgp/global`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BgpGlobal {
+    /// Our AS number.
+    pub asn: u32,
+    /// BGP identifier in use.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub router_id: Ipv4Addr,
+    /// Where sessions are accepted.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub listen: SocketAddr,
+    /// How many neighbours there are.
+    pub peers: usize,
+    /// How many of the sessions are Established.
+    pub established: usize,
+}
