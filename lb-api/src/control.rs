@@ -21,7 +21,9 @@ use std::time::Instant;
 use ipnetwork::IpNetwork;
 use lb_api_types::vip::{self, Backend, Health, NatMode, Vip, VipSpec};
 use lb_dataplane::seconds;
-use lb_dataplane::table::{self, BackendState, Mode, Service, ServiceKey, Source, Table};
+use lb_dataplane::table::{
+    self, BackendState, Mode, OnExhaustion, Service, ServiceKey, Source, Table, WhenFailed,
+};
 
 pub use self::book::{Book, Touched};
 pub use self::damping::{Damping, HALF_LIFE};
@@ -154,6 +156,18 @@ pub fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
         },
         hashes_when_full: spec.full_table == vip::FullTable::Hash,
         one_arm,
+        idle: spec.idle_timeout_secs.and_then(|secs| NonZero::new(seconds(secs.into()))),
+        resets_idle: spec.reset_on_expiry,
+        when_failed: spec.on_unhealthy.map(|on_unhealthy| match on_unhealthy {
+            vip::OnUnhealthy::Keep => WhenFailed::Keep,
+            vip::OnUnhealthy::Drop => WhenFailed::Drop,
+            vip::OnUnhealthy::Reset => WhenFailed::Reset,
+        }),
+        on_exhaustion: match spec.nat.on_exhaustion {
+            vip::OnExhaustion::Drop => OnExhaustion::Drop,
+            vip::OnExhaustion::Reset => OnExhaustion::Reset,
+            vip::OnExhaustion::Icmp => OnExhaustion::Icmp,
+        },
     }
 }
 

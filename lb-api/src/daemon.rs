@@ -158,7 +158,8 @@ async fn start(
     let (section, sections) = watch::channel(section);
     let router_id = router_config.speaker.router_id;
     let dataplane = dataplane::spawn(&config.dataplane).await?;
-    punts::spawn(&dataplane).await?;
+    let sockets = punts::spawn(&dataplane).await?;
+    dataplane::age_flows(&dataplane, &config.dataplane, sockets);
     let (router, batches) =
         lb_routing::spawn(router_config).await.context("the BGP speaker does not start")?;
     let fib = tokio::spawn(fib::pump(batches, dataplane.clone()));

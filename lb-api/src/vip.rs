@@ -1,5 +1,7 @@
 //! What a VIP has to be: one reader for the file, the REST API and the state that survives a restart.
 
+mod life;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -74,24 +76,30 @@ pub fn is_name(text: &str) -> bool {
         && bytes.first().zip(bytes.last()).is_some_and(|(&a, &z)| plain(a) && plain(z))
 }
 
+/// What a spec may say.
+const FIELDS: &[&str] = &[
+    "address",
+    "pool",
+    "port",
+    "last_port",
+    "protocol",
+    "algorithm",
+    "affinity_secs",
+    "max_flows",
+    "max_flows_per_client",
+    "idle_timeout_secs",
+    "reset_on_expiry",
+    "on_unhealthy",
+    "access",
+    "full_table",
+    "nat",
+    "backends",
+    "health_check",
+    "advertise",
+];
+
 fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
-    let spec = cursor.object(&[
-        "address",
-        "pool",
-        "port",
-        "last_port",
-        "protocol",
-        "algorithm",
-        "affinity_secs",
-        "max_flows",
-        "max_flows_per_client",
-        "access",
-        "full_table",
-        "nat",
-        "backends",
-        "health_check",
-        "advertise",
-    ])?;
+    let spec = cursor.object(FIELDS)?;
     let pool = match spec.field("pool") {
         None => Some(None),
         Some(pool) => name(&pool).map(Some),
@@ -126,7 +134,10 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
     let access = spec
         .field("access")
         .map_or_else(|| Some(Access::default()), |access| read_access(&access, address));
-    let nat = spec.field("nat").map_or_else(|| Some(Nat::default()), |nat| read_nat(&nat, address));
+    let nat = spec
+        .field("nat")
+        .map_or_else(|| Some(Nat::default()), |nat| read_nat(&nat, address, protocol));
+    let life = life::read(&spec, protocol, nat.as_ref().map(|nat| nat.mode));
     let keeps_ports = nat.as_ref().is_some_and(|nat| nat.mode.is_dsr());
     let backends = spec.required("backends").and_then(|cursor| {
         let backends = read_backends(&cursor, address, more_ports)?;
@@ -136,6 +147,7 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
     let full_table = read_full_table(&spec, nat.as_ref(), algorithm, backends.as_deref());
     let health_check = read_health_check(&spec, protocol);
     let advertise = spec.field("advertise").map_or(Some(true), |advertise| advertise.boolean());
+    let life = life?;
     Some(VipSpec {
         address: wanted?,
         pool: pool?,
@@ -146,6 +158,9 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         affinity_secs: affinity_secs?,
         max_flows: max_flows?,
         max_flows_per_client: max_flows_per_client?,
+        idle_timeout_secs: life.idle_timeout_secs,
+        reset_on_expiry: life.reset_on_expiry,
+        on_unhealthy: life.on_unhealthy,
         access: access?,
         full_table: full_table?,
         nat: nat?,
@@ -293,11 +308,16 @@ fn read_access(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Access> {
     Some(access)
 }
 
-fn read_nat(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Nat> {
-    let nat = cursor.object(&["mode", "source_addresses"])?;
+fn read_nat(cursor: &Cursor<'_>, vip: Option<IpAddr>, protocol: Option<Protocol>) -> Option<Nat> {
+    let nat = cursor.object(&["mode", "source_addresses", "on_exhaustion"])?;
     let mode = nat.field("mode").map_or(Some(NatMode::default()), |mode| mode.one_of(MODES));
+    let on_exhaustion = life::on_exhaustion(&nat, protocol, mode);
     let Some(listed) = nat.field("source_addresses") else {
-        return Some(Nat { mode: mode?, source_addresses: Vec::new() });
+        return Some(Nat {
+            mode: mode?,
+            source_addresses: Vec::new(),
+            on_exhaustion: on_exhaustion?,
+        });
     };
     let mut seen = BTreeSet::new();
     let addresses = listed.list(|cursor| {
@@ -324,7 +344,7 @@ fn read_nat(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Nat> {
         return listed
             .wrong("is only for `mode: full-nat`: set the mode, or leave the addresses out");
     }
-    Some(Nat { mode: mode?, source_addresses: addresses })
+    Some(Nat { mode: mode?, source_addresses: addresses, on_exhaustion: on_exhaustion? })
 }
 
 fn read_backends(

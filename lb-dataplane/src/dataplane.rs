@@ -30,6 +30,7 @@ use self::one_arm::OneArm;
 pub use self::punts::Punts;
 use crate::error::{ApplyError, AttachError, OpenError, ReadError};
 use crate::fib::{Audit, Fib, FibError, FibLookup, FibRoute, FibUpdate, FibUsage, Packet};
+use crate::icmp::Answer;
 use crate::mapped::Mapped;
 use crate::pins::Pins;
 use crate::plan::Served;
@@ -152,6 +153,8 @@ pub struct ServiceCount {
     pub flows: u64,
     /// Half-open flows that had to make room for others.
     pub evicted: u64,
+    /// New flows for which no source port was free.
+    pub exhausted: u64,
     /// Its backends.
     pub backends: Vec<BackendCount>,
 }
@@ -171,6 +174,8 @@ pub struct BackendCount {
     pub flows: u64,
     /// Half-open flows that had to make room for others.
     pub evicted: u64,
+    /// New flows for which no source port was free.
+    pub exhausted: u64,
     /// Flows that there are.
     pub active: u64,
 }
@@ -194,7 +199,7 @@ pub struct Flow {
 }
 
 /// What a call of `age` did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Aged {
     /// Entries looked at.
     pub scanned: u32,
@@ -202,6 +207,8 @@ pub struct Aged {
     pub removed: u32,
     /// Whether the scan reached the end of the table and begins anew with the next call.
     pub wrapped: bool,
+    /// What the sides of removed flows are to hear: two RSTs a flow, at most.
+    pub resets: Vec<Answer>,
 }
 
 /// The dataplane of this host: programs and maps in the kernel, pinned so that they outlive the process.
@@ -275,7 +282,7 @@ impl Dataplane {
 
     /// Makes the service maps say what the table says. TCP's flows go on where they went: a backend or service that is gone
     /// gets no new ones, and its old ones stay until they end or fall silent. UDP's end with the next scan of
-    /// [`Dataplane::age`].
+    /// [`Dataplane::age`], and so do those of a failed backend whose service says so.
     ///
     /// # Errors
     ///
@@ -414,7 +421,7 @@ impl Dataplane {
     }
 
     /// Looks at the next part of the flow table, [`AGE_BATCH`] entries, and removes the flows that have been silent for
-    /// longer than their protocol and state allow.
+    /// longer than their protocol, state and service allow, and those that end with their backend. The caller sends the RSTs.
     ///
     /// # Errors
     ///

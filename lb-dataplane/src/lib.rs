@@ -11,6 +11,7 @@ pub mod mapped;
 mod pins;
 pub mod plan;
 mod pod;
+mod reset;
 mod sys;
 pub mod table;
 

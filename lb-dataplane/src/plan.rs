@@ -11,6 +11,7 @@
 mod access;
 mod adopt;
 mod entries;
+mod life;
 mod ranges;
 mod ring;
 mod sources;
@@ -30,9 +31,10 @@ use lb_dataplane_common::service::{BackendEntry, SERVICE_BOUNDS_BACKENDS, Servic
 pub use self::access::Prefix;
 use self::access::Prefixes;
 use self::entries::{
-    address_entry, address_key, algorithm, backend_entry, bounds, can_hash, gone_entry, mode,
-    same_family, service_key,
+    Life, address_entry, address_key, algorithm, backend_entry, bounds, can_hash, gone_entry, mode,
+    on_exhaustion, same_family, service_key,
 };
+pub use self::life::FlowLife;
 pub use self::ranges::PortPrefix;
 use self::ranges::Ranges;
 use self::ring::ring;
@@ -69,8 +71,8 @@ pub struct Served {
     services: BTreeMap<ServiceKey, Held>,
     /// VIP addresses that have an entry of their own.
     addresses: BTreeMap<IpAddr, usize>,
-    /// By backend id: whether it is some service's and does not fail.
-    well: Vec<bool>,
+    /// By backend id: what its entry says of its flows' life.
+    lives: Vec<FlowLife>,
     /// Backends of no service, which a process left that ended between two steps.
     orphans: Vec<((IpAddr, u16), u32)>,
     /// Prefixes of no service, left in the same way.
@@ -144,7 +146,7 @@ impl Served {
         Self {
             services: BTreeMap::new(),
             addresses: BTreeMap::new(),
-            well: vec![false; limits.backends as usize],
+            lives: vec![FlowLife::default(); limits.backends as usize],
             orphans: Vec::new(),
             lost_access: Vec::new(),
             lost_ranges: Vec::new(),
@@ -164,9 +166,9 @@ impl Served {
         self.limits
     }
 
-    /// Whether a backend is some service's and does not fail, as the steps that were carried out say.
-    pub fn is_well(&self, id: u32) -> bool {
-        self.well.get(id as usize).copied().unwrap_or(false)
+    /// What a backend's entry says of its flows' life, as the steps that were carried out say.
+    pub fn life(&self, id: u32) -> FlowLife {
+        self.lives.get(id as usize).copied().unwrap_or_default()
     }
 
     /// Hears that a step was carried out.
@@ -177,8 +179,8 @@ impl Served {
     }
 
     fn note(&mut self, id: u32, entry: &BackendEntry) {
-        if let Some(well) = self.well.get_mut(id as usize) {
-            *well = !entry.is_lost();
+        if let Some(life) = self.lives.get_mut(id as usize) {
+            *life = FlowLife::of(entry);
         }
     }
 
@@ -317,11 +319,11 @@ impl Served {
                 id
             }
         };
-        let mut backends = BTreeMap::new();
+        let (mut backends, life) = (BTreeMap::new(), Life::of(key, service));
         for backend in &service.backends {
             let name = (backend.address, backend.port);
             if let Entry::Vacant(slot) = backends.entry(name) {
-                slot.insert(self.place(name, backend, known.remove(&name), id, steps)?);
+                slot.insert(self.place(name, backend, known.remove(&name), (id, life), steps)?);
             }
         }
         let mut ring = ring(service, &backends);
@@ -365,7 +367,7 @@ impl Served {
         name: (IpAddr, u16),
         backend: &Backend,
         known: Option<Place>,
-        service: u32,
+        service: (u32, Life),
         steps: &mut Vec<Step>,
     ) -> Result<Place, PlanError> {
         let sources = self.sources.take(&backend.sources, steps)?;
@@ -424,7 +426,7 @@ impl Served {
             algorithm: algorithm(service.algorithm),
             flags: 0,
             mode: mode(service.mode),
-            pad: 0,
+            on_exhaustion: on_exhaustion(service.on_exhaustion),
             affinity: service.affinity.map_or(0, NonZero::get),
             max_flows: service.max_flows.map_or(0, NonZero::get),
             max_flows_per_client: service.max_flows_per_client.map_or(0, NonZero::get),

@@ -64,6 +64,15 @@ pub struct Service {
     /// Whether a new flow that finds no room in the flow table is forwarded without being there; else it is refused. Only with
     /// a mode in which backends answer clients themselves, and a choice by hash alone.
     pub hashes_when_full: bool,
+    /// For how many ticks its flows may be silent; what holds for all flows by default.
+    pub idle: Option<NonZero<u32>>,
+    /// Whether both sides of a flow that ends for having been silent hear a RST. Only TCP's, and only where both directions
+    /// are seen.
+    pub resets_idle: bool,
+    /// What becomes of a failed backend's flows; by default TCP's stay and UDP's end.
+    pub when_failed: Option<WhenFailed>,
+    /// What the client hears of a new flow for which no source port is free.
+    pub on_exhaustion: OnExhaustion,
     /// Whether flows to a backend come from this host's own address on the way there, whatever its `sources` say.
     pub one_arm: bool,
 }
@@ -80,6 +89,29 @@ impl Service {
     pub fn follows_routes(&self) -> bool {
         self.one_arm || self.mode != Mode::Nat
     }
+}
+
+/// What becomes of a backend's flows when its health checks fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFailed {
+    /// They stay until they end or fall silent.
+    Keep,
+    /// They end with the next scan of the flow table.
+    Drop,
+    /// They end so, and both sides hear a RST. As with `resets_idle`.
+    Reset,
+}
+
+/// What a client hears of a new flow for which no source port is free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExhaustion {
+    /// Nothing.
+    #[default]
+    Drop,
+    /// A RST; of a datagram nothing.
+    Reset,
+    /// An ICMP error.
+    Icmp,
 }
 
 /// How packets reach a backend, and answers the client.
@@ -155,8 +187,8 @@ pub enum BackendState {
     Active,
     /// Those that it has.
     Draining,
-    /// No new ones. Of those that it has, TCP's stay, since a health check may be wrong about a connection; UDP's end, and
-    /// a client that goes on is given to another backend.
+    /// No new ones. Of those that it has, TCP's stay unless the service says otherwise, since a health check may be wrong
+    /// about a connection; UDP's end, and a client that goes on is given to another backend.
     Failed,
 }
 

@@ -37,7 +37,7 @@ on_both_hooks!(
 );
 
 /// Up, with the VIP healthy and at the upstream router.
-fn up(hook: Hook) -> (Hello, Vip) {
+pub(crate) fn up(hook: Hook) -> (Hello, Vip) {
     let hello = Hello::of("dual-stack", hook, |_| {});
     hello.only_this_hook_is_attached(hook);
     let vip = demo::vip(&hello.lab).holds();
@@ -163,7 +163,7 @@ fn ipv6_backends_see_the_source_that_the_mode_says(hook: Hook) {
         (NatMode::FullNat, pool, &[POOL]),
         (NatMode::OneArm, vec![], &["2001:db8:a::1", "2001:db8:b::1"]),
     ] {
-        vip.spec.nat = Nat { mode, source_addresses };
+        vip.spec.nat = Nat { mode, source_addresses, ..Nat::default() };
         hello.api.put_vip(&vip).holds();
         demo::all_healthy(&hello.api, &vip).holds();
         let spread = traffic::requests(client, address(&vip), 20).holds();

@@ -369,7 +369,7 @@ fn backends_see_the_source_that_the_mode_says_and_need_no_way_back_to_the_client
         (NatMode::FullNat, pool, &[POOL]),
         (NatMode::OneArm, vec![], &["10.0.1.1", "10.0.2.1"]),
     ] {
-        vip.spec.nat = Nat { mode, source_addresses };
+        vip.spec.nat = Nat { mode, source_addresses, ..Nat::default() };
         hello.api.put_vip(&vip).holds();
         demo::all_healthy(&hello.api, &vip).holds();
         let kernel = hello.packets_forwarded_by_the_kernel();

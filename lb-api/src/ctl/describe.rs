@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use ipnetwork::IpNetwork;
 use lb_api_types::vip::{
-    Access, BackendStatus, Health, HealthCheckKind, Nat, NatMode, Protocol, Vip, VipSpec,
+    Access, BackendStatus, Health, HealthCheckKind, Nat, NatMode, OnExhaustion, OnUnhealthy,
+    Protocol, Vip, VipSpec, VipStatus,
 };
 
 use super::table::table;
@@ -36,6 +37,9 @@ pub(super) fn vip(vip: &Vip) -> String {
     if let Some(bounds) = bounds(spec) {
         line("Flows", bounds);
     }
+    if let Some(life) = life(spec) {
+        line("Life", life);
+    }
     if !spec.access.is_open() {
         line("Access", access(&spec.access));
     }
@@ -64,6 +68,15 @@ pub(super) fn vip(vip: &Vip) -> String {
     if status.evicted_flows > 0 {
         line("Evicted", format!("{} half-open flows made room for others", status.evicted_flows));
     }
+    if status.exhausted_flows > 0 {
+        line("Exhausted", format!("{} new flows found no source port", status.exhausted_flows));
+    }
+    text.push_str("Backends:\n");
+    text.push_str(&backends(spec, status));
+    text
+}
+
+fn backends(spec: &VipSpec, status: &VipStatus) -> String {
     let asked = |status: &BackendStatus| {
         let at = (status.address, status.port);
         spec.backends.iter().find(|backend| (backend.address, backend.port) == at)
@@ -87,12 +100,7 @@ pub(super) fn vip(vip: &Vip) -> String {
             ]
         })
         .collect();
-    text.push_str("Backends:\n");
-    text.push_str(&table(
-        ["  ADDRESS", "HEALTH", "WEIGHT", "ACTIVE", "FLOWS", "PACKETS", "LAST ERROR"],
-        &rows,
-    ));
-    text
+    table(["  ADDRESS", "HEALTH", "WEIGHT", "ACTIVE", "FLOWS", "PACKETS", "LAST ERROR"], &rows)
 }
 
 pub(super) fn yes_no(value: bool) -> &'static str {
@@ -128,6 +136,28 @@ fn bounds(spec: &VipSpec) -> Option<String> {
     let each = spec.max_flows_per_client.map(|most| format!("{most} of each client at most"));
     let said: Vec<_> = all.into_iter().chain(each).collect();
     (!said.is_empty()).then(|| said.join(", "))
+}
+
+/// What it says of its flows' life, if anything.
+fn life(spec: &VipSpec) -> Option<String> {
+    let idle = spec.idle_timeout_secs.map(|secs| format!("flows end after {secs} s of silence"));
+    let reset =
+        spec.reset_on_expiry.then(|| "silent flows end with a RST to both sides".to_owned());
+    let unhealthy = spec.on_unhealthy.map(|what| {
+        let what = match what {
+            OnUnhealthy::Keep => "stay",
+            OnUnhealthy::Drop => "end",
+            OnUnhealthy::Reset => "end with a RST to both sides",
+        };
+        format!("flows of unhealthy backends {what}")
+    });
+    let exhausted = match spec.nat.on_exhaustion {
+        OnExhaustion::Drop => None,
+        OnExhaustion::Reset => Some("who finds no source port hears a RST".to_owned()),
+        OnExhaustion::Icmp => Some("who finds no source port hears an ICMP error".to_owned()),
+    };
+    let said: Vec<_> = [idle, reset, unhealthy, exhausted].into_iter().flatten().collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 fn nat(nat: &Nat) -> String {

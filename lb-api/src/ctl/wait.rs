@@ -72,6 +72,7 @@ mod tests {
                 bytes: 0,
                 flows: 0,
                 evicted_flows: 0,
+                exhausted_flows: 0,
             });
             lacks(&vip)
         };

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use lb_dataplane::{AGE_BATCH, Dataplane, Options, Sizes, Timeouts, seconds};
 use lb_routing::Source;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
+
+use super::punts::Sockets;
 
 /// Calls that wait at most; beyond, callers wait.
 const MAX_JOBS: usize = 64;
@@ -88,11 +91,19 @@ pub(super) async fn spawn(config: &config::Dataplane) -> Result<DataplaneHandle>
         tracing::info!("the dataplane of an earlier lbd is adopted with its flows");
     }
     let handle = DataplaneHandle { jobs };
-    let entries = (config.max_flow_entries + config.max_flow_entries_ipv6) as usize;
-    let batches = entries.div_ceil(AGE_BATCH * AGE_ROUNDS).max(1);
-    tokio::spawn(age(handle.clone(), batches));
     tokio::spawn(follow_routes(handle.clone()));
     Ok(handle)
+}
+
+/// Begins to remove flows that are over, and to tell their sides where they are to hear of it.
+pub(super) fn age_flows(
+    handle: &DataplaneHandle,
+    config: &config::Dataplane,
+    sockets: Arc<Sockets>,
+) {
+    let entries = (config.max_flow_entries + config.max_flow_entries_ipv6) as usize;
+    let batches = entries.div_ceil(AGE_BATCH * AGE_ROUNDS).max(1);
+    tokio::spawn(age(handle.clone(), batches, sockets));
 }
 
 pub(super) fn options(config: &config::Dataplane) -> Options {
@@ -133,8 +144,8 @@ async fn follow_routes(handle: DataplaneHandle) {
     }
 }
 
-/// Looks for idle flows, some batches a round, so that calls of others come between.
-async fn age(handle: DataplaneHandle, batches: usize) {
+/// Looks for flows that are over, some batches a round, so that calls of others come between.
+async fn age(handle: DataplaneHandle, batches: usize, sockets: Arc<Sockets>) {
     let mut tick = interval(AGE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failed = false;
@@ -145,6 +156,7 @@ async fn age(handle: DataplaneHandle, batches: usize) {
             match aged {
                 Ok(aged) => {
                     failed = false;
+                    aged.resets.iter().for_each(|reset| sockets.send(reset));
                     if aged.wrapped {
                         break;
                     }

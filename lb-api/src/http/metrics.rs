@@ -150,6 +150,12 @@ fn backends(text: &mut Text, vips: &[Vip]) {
         (backend.health == Health::Healthy).into()
     });
     each(Kind::Counter, "lbd_backend_packets_total", "Packets sent to the backend.", |b| b.packets);
+    each(
+        Kind::Counter,
+        "lbd_backend_exhausted_flows_total",
+        "New flows for which no source port was free.",
+        |b| b.exhausted_flows,
+    );
     each(Kind::Counter, "lbd_backend_flows_total", "Flows begun to the backend.", |b| b.flows);
     each(Kind::Gauge, "lbd_backend_active_flows", "Flows that the backend has.", |b| {
         b.active_flows
@@ -247,11 +253,13 @@ mod tests {
                 packets: 5,
                 flows: 2,
                 active_flows: 1,
+                exhausted_flows: 5,
             }],
             packets: 7,
             bytes: 700,
             flows: 3,
             evicted_flows: 4,
+            exhausted_flows: 5,
         });
         let reason = |name: &str, packets| ReasonView {
             reason: name.into(),
@@ -298,6 +306,7 @@ mod tests {
             "lbd_backend_flows_total{vip=\"web\",backend=\"10.0.0.1:8080\"} 2",
             "lbd_backend_active_flows{vip=\"web\",backend=\"10.0.0.1:8080\"} 1",
             "lbd_vip_evicted_flows_total{vip=\"web\"} 4",
+            "lbd_backend_exhausted_flows_total{vip=\"web\",backend=\"10.0.0.1:8080\"} 5",
             "lbd_bgp_session_established{peer=\"a\\\"b\\\\c\\nd\",address=\"192.0.2.1\",asn=\"65001\"} 1",
         ] {
             assert!(text.lines().any(|said| said == line), "{line} is not in\n{text}");

@@ -57,6 +57,7 @@ impl<A: Appliers> Task<A> {
                 packets: count.map_or(0, |count| count.packets),
                 flows: count.map_or(0, |count| count.flows),
                 active_flows: count.map_or(0, |count| count.active),
+                exhausted_flows: count.map_or(0, |count| count.exhausted),
             }
         });
         let advertised = self.announced.contains(&vip.spec.address);
@@ -78,6 +79,7 @@ impl<A: Appliers> Task<A> {
             bytes: count.bytes,
             flows: count.flows,
             evicted_flows: count.evicted,
+            exhausted_flows: count.exhausted,
         };
         Vip { status: Some(status), ..vip.clone() }
     }

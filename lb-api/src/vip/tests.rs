@@ -1,5 +1,5 @@
 use lb_api_types::resource::Metadata;
-use lb_api_types::vip::{Health, HealthCheckKind};
+use lb_api_types::vip::{Health, HealthCheckKind, OnExhaustion, OnUnhealthy};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -77,6 +77,10 @@ fn each_mistake_names_its_field() {
         ("/spec/access", json!({"allow": ["10.0.0.1/8"]})),
         ("/spec/access", json!({"allow": ["2001:db8::/32"]})),
         ("/spec/affinity_secs", json!(86_401)),
+        ("/spec/idle_timeout_secs", json!(0)),
+        ("/spec/idle_timeout_secs", json!(604_801)),
+        ("/spec/reset_on_expiry", json!("yes")),
+        ("/spec/on_unhealthy", json!("close")),
         ("/spec/nat", json!("full-nat")),
         ("/spec/advertise", json!("yes")),
         ("/spec/colour", json!("red")),
@@ -111,6 +115,48 @@ fn each_mistake_names_its_field() {
     for (field, value) in cases {
         let found = mistakes(&check(field, value));
         assert_eq!(found[0].path.pointer(), format!("/spec/health_check/{field}"));
+    }
+}
+
+#[test]
+fn resets_are_for_whom_they_can_be_made() {
+    let udp = json!({"kind": "none"});
+    let spec = |more: &[(&str, Value)]| {
+        let mut value = good();
+        value["spec"]["backends"][0]["port"] = json!(80);
+        value["spec"]["backends"][1]["port"] = json!(80);
+        more.iter().for_each(|(name, said)| value["spec"][*name] = said.clone());
+        value
+    };
+    let full_nat = json!({"mode": "full-nat", "on_exhaustion": "reset"});
+    let all = spec(&[
+        ("idle_timeout_secs", json!(30)),
+        ("reset_on_expiry", json!(true)),
+        ("on_unhealthy", json!("reset")),
+        ("nat", full_nat.clone()),
+    ]);
+    let read_back = document(&all, read).unwrap().spec;
+    assert_eq!((read_back.idle_timeout_secs, read_back.reset_on_expiry), (Some(30), true));
+    assert_eq!(read_back.nat.on_exhaustion, OnExhaustion::Reset);
+    let udp = |name, said| {
+        spec(&[("protocol", json!("udp")), ("health_check", udp.clone()), (name, said)])
+    };
+    let dsr = |name, said| spec(&[("nat", json!({"mode": "dsr"})), (name, said)]);
+    for (value, pointer) in [
+        (udp("reset_on_expiry", json!(true)), "/spec/reset_on_expiry"),
+        (udp("on_unhealthy", json!("reset")), "/spec/on_unhealthy"),
+        (udp("nat", full_nat), "/spec/nat/on_exhaustion"),
+        (dsr("reset_on_expiry", json!(true)), "/spec/reset_on_expiry"),
+        (dsr("on_unhealthy", json!("reset")), "/spec/on_unhealthy"),
+        (spec(&[("nat", json!({"on_exhaustion": "icmp"}))]), "/spec/nat/on_exhaustion"),
+        (spec(&[("nat", json!({"on_exhaustion": "shrug"}))]), "/spec/nat/on_exhaustion"),
+    ] {
+        let found = mistakes(&value);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].path.pointer(), pointer, "{found:?}");
+    }
+    for fine in [udp("on_unhealthy", json!("keep")), dsr("on_unhealthy", json!("drop"))] {
+        document(&fine, read).unwrap();
     }
 }
 
@@ -252,6 +298,9 @@ fn any_vip() -> impl Strategy<Value = Vip> {
                 affinity_secs: None,
                 max_flows: tcp.then_some(interval_ms),
                 max_flows_per_client: (!tcp).then_some(interval_ms),
+                idle_timeout_secs: tcp.then_some(interval_ms.min(604_800)),
+                reset_on_expiry: !udp && rise == 1,
+                on_unhealthy: (!udp).then_some(OnUnhealthy::Reset),
                 access: Default::default(),
                 full_table: Default::default(),
                 nat: Default::default(),

@@ -1,5 +1,7 @@
 //! The VIP resource: one address, port and protocol, and the backends behind it.
 
+mod life;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -7,6 +9,7 @@ use ipnetwork::IpNetwork;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use self::life::{OnExhaustion, OnUnhealthy};
 pub use crate::resource::Metadata;
 use crate::resource::{Condition, HealthCheckSpec};
 
@@ -64,6 +67,18 @@ pub struct VipSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1_000_000_000))]
     pub max_flows_per_client: Option<u32>,
+    /// Seconds for which a flow may be silent, 1 to 604,800; the configuration's time-outs by default. It takes the place of
+    /// those of flows at work, and bounds the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
+    pub idle_timeout_secs: Option<u32>,
+    /// Whether both sides of a flow that ends for having been silent hear a RST. Only with TCP, and not with direct server
+    /// return.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reset_on_expiry: bool,
+    /// What becomes of a backend's flows when its health checks fail: by default TCP's stay and UDP's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_unhealthy: Option<OnUnhealthy>,
     /// Who may begin flows; everybody by default.
     #[serde(default, skip_serializing_if = "Access::is_open")]
     pub access: Access,
@@ -215,6 +230,10 @@ pub struct Nat {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub source_addresses: Vec<IpAddr>,
+    /// With `full-nat` and `one-arm`, what a client hears for whom no source port is free: `drop` (nothing, the default),
+    /// `reset` or `icmp`.
+    #[serde(skip_serializing_if = "OnExhaustion::is_default")]
+    pub on_exhaustion: OnExhaustion,
 }
 
 /// How packets are translated.
@@ -379,6 +398,8 @@ pub struct VipStatus {
     pub flows: u64,
     /// Half-open flows that had to make room for others, as in a flood.
     pub evicted_flows: u64,
+    /// New flows for which no source port was free.
+    pub exhausted_flows: u64,
 }
 
 /// What holds of a backend now.
@@ -400,6 +421,8 @@ pub struct BackendStatus {
     pub flows: u64,
     /// Flows that it has.
     pub active_flows: u64,
+    /// New flows to it for which no source port was free.
+    pub exhausted_flows: u64,
 }
 
 /// A backend's health.

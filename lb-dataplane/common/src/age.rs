@@ -1,5 +1,5 @@
-//! Removing flows that have been silent in both directions, and datagrams' flows whose backend is lost, in two passes.
-//! TCP's stay with a backend that was removed or fails: its connections may outlive both.
+//! Removing flows that have been silent in both directions, and those that end with their backend, in two passes. TCP's stay
+//! with a backend that was removed or, unless its service says otherwise, fails: its connections may outlive both.
 //!
 //! The kernel has no compare-and-delete, so a removal between a check and a packet could take a live flow's one direction
 //! away. Therefore the first pass marks both entries, the caller waits until every program has left (a grace period), and
@@ -7,9 +7,10 @@
 //! sender's retransmission finds either the flow or nothing. Only a client's SYN replaces a marked flow, if it was closing.
 //! So that it and the second pass do not both remove, whoever removes claims the entry to the backend first.
 
-use crate::family::Family;
+use crate::family::{Family, words};
 use crate::flow::{
-    Counted, DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_EXPIRING, STATE_MODE, UDP,
+    Counted, DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_BACKEND_FIN, STATE_BACKEND_RESET,
+    STATE_CLIENT_FIN, STATE_CONFIRMED, STATE_EXPIRING, STATE_MODE, STATE_RESETS, UDP,
     remove_to_backend,
 };
 use crate::pipeline::{claim, peer_key};
@@ -17,6 +18,62 @@ use crate::tables::{FamilyTables, Tables};
 
 /// Ticks after which an entry to the client without its counterpart is no insertion in progress.
 const HALF_INSERTED_TICKS: u32 = 2;
+
+/// What the second pass says of a flow that it removed and whose sides are to hear a RST.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Reset {
+    /// Not zero where there is such a flow.
+    pub is_due: u32,
+    /// The sequence number of the RST to the client.
+    pub to_client: u32,
+    /// The sequence number of the RST to the backend.
+    pub to_backend: u32,
+}
+
+impl Reset {
+    /// As the words that take the place of the flow's key in the ageing program's input.
+    #[must_use]
+    #[inline(always)]
+    pub fn to_words(self) -> [u16; 6] {
+        let ([a, b], [c, d]) = (words(self.is_due), words(self.to_client));
+        let [e, f] = words(self.to_backend);
+        [a, b, c, d, e, f]
+    }
+
+    /// From those words' bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 12]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
+        Self {
+            is_due: u32::from_ne_bytes([a, b, c, d]),
+            to_client: u32::from_ne_bytes([e, f, g, h]),
+            to_backend: u32::from_ne_bytes([i, j, k, l]),
+        }
+    }
+
+    /// Notes what a flow's sides are to hear. One of which a side has closed what it sent, or the backend all, is none of
+    /// theirs any more: nothing is due then.
+    #[inline(always)]
+    fn note<A: Family, T: Tables>(
+        &mut self,
+        tables: &T,
+        protocol: u8,
+        to_backend: &impl Flow<A>,
+        to_client: &impl Flow<A>,
+    ) {
+        const BOTH_FIN: u32 = STATE_CLIENT_FIN | STATE_BACKEND_FIN;
+        const WANTED: u32 = STATE_RESETS | STATE_CONFIRMED;
+        let state = to_backend.state() | to_client.state();
+        let is_closed = state & STATE_BACKEND_RESET != 0 || state & BOTH_FIN == BOTH_FIN;
+        let Some(backend) = tables.backend(to_backend.backend()) else { return };
+        if state & WANTED == WANTED && !is_closed && backend.resets(protocol) {
+            self.is_due = 1;
+            self.to_client = to_backend.acknowledged();
+            self.to_backend = to_client.acknowledged();
+        }
+    }
+}
 
 /// First pass over an entry of either direction: marks the flow if it is over, or if half of it is
 /// missing.
@@ -54,7 +111,11 @@ pub fn mark<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>
 
 /// Second pass, a grace period later: removes what is still marked and over, and lets go of the rest.
 #[inline(always)]
-pub fn sweep<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>) -> bool {
+pub fn sweep<A: Family, T: Tables + FamilyTables<A>>(
+    tables: &T,
+    key: &FlowKey<A>,
+    reset: &mut Reset,
+) -> bool {
     let now = tables.now();
     let Some(entry) = tables.flow(key) else { return false };
     let marked = entry.state() & STATE_EXPIRING != 0;
@@ -73,11 +134,14 @@ pub fn sweep<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A
     match tables.flow(&peer_key) {
         Some(peer) if crate::pipeline::peer_key(&peer_key, &peer) == *key => {
             if marked && is_over(tables, key, &entry, &peer, now) {
-                let to_backend = entry.direction() == DIRECTION_TO_BACKEND;
-                if claim(if to_backend { &entry } else { &peer }).is_err() {
+                let is_there = entry.direction() == DIRECTION_TO_BACKEND;
+                let (to_backend, to_client) =
+                    if is_there { (&entry, &peer) } else { (&peer, &entry) };
+                if claim(to_backend).is_err() {
                     return false;
                 }
-                let (there, back) = if to_backend { (key, &peer_key) } else { (&peer_key, key) };
+                reset.note(tables, key.protocol(), to_backend, to_client);
+                let (there, back) = if is_there { (key, &peer_key) } else { (&peer_key, key) };
                 remove_to_backend(tables, there, Counted::of(&entry));
                 tables.remove_flow(back);
                 return true;
@@ -100,7 +164,7 @@ pub fn sweep<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A
     }
 }
 
-/// Whether a flow has been silent for too long, or has lost its backend and is one that can go elsewhere at any time.
+/// Whether a flow has been silent for too long, or ends with its backend.
 #[inline(always)]
 fn is_over<A: Family, T: Tables>(
     tables: &T,
@@ -109,9 +173,13 @@ fn is_over<A: Family, T: Tables>(
     peer: &impl Flow<A>,
     now: u32,
 ) -> bool {
-    let limit = tables.timeouts().of(key.protocol(), entry.state() | peer.state());
-    entry.idle(now) >= limit && peer.idle(now) >= limit
-        || key.protocol() == UDP && has_lost_its_backend(tables, entry)
+    let protocol = key.protocol();
+    let (idle, ends) = match tables.backend(entry.backend()) {
+        Some(backend) => (backend.idle, backend.ends_flows(protocol)),
+        None => (0, protocol == UDP),
+    };
+    let limit = tables.timeouts().of_service(protocol, entry.state() | peer.state(), idle);
+    ends || entry.idle(now) >= limit && peer.idle(now) >= limit
 }
 
 /// Whether a flow's backend was removed or fails.
@@ -158,16 +226,17 @@ impl Pass {
     }
 }
 
-/// One pass over one entry; whether it marked or removed it.
+/// One pass over one entry; whether it marked or removed it, and what the flow's sides are to hear.
 #[inline(never)]
 pub fn run<A: Family, T: Tables + FamilyTables<A>>(
     tables: &T,
     pass: Pass,
     key: &FlowKey<A>,
+    reset: &mut Reset,
 ) -> bool {
     match pass {
         Pass::Mark => mark(tables, key),
-        Pass::Sweep => sweep(tables, key),
+        Pass::Sweep => sweep(tables, key, reset),
     }
 }
 

@@ -8,8 +8,8 @@
 use crate::family::Family;
 use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey,
-    STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_CLOSING, STATE_GOING, TCP, Translation, mode_of,
-    remove_to_backend, state_of_mode, ticks_since,
+    STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_CLOSING, STATE_GOING, STATE_RESETS, TCP,
+    Translation, mode_of, remove_to_backend, state_of_mode, ticks_since,
 };
 use crate::hash::FlowHash;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
@@ -79,6 +79,9 @@ pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
         // Its source port is what another node chose.
         return Err(Reason::UnknownFlow);
     }
+    if backend.may_reset() && key.protocol() == TCP && !is_direct {
+        state |= STATE_RESETS;
+    }
     state |= state_of_mode(service.mode);
     step.mode = mode_of(state);
     made.after.source = key.source;
@@ -97,7 +100,9 @@ pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
         return Err(Reason::NoBackend);
     }
     made.affinity = service.affinity;
-    made.when_full = u32::from(service.flags & SERVICE_HASHES_WHEN_FULL);
+    made.when_full = service.flags & SERVICE_HASHES_WHEN_FULL;
+    made.on_exhaustion = service.on_exhaustion;
+    made.pad = [0; 2];
     made.entry.backend = id;
     made.entry.service = service.id;
     made.entry.state = state;
@@ -258,7 +263,11 @@ pub struct Composed<A: Family> {
     /// For how many ticks the service remembers its clients.
     pub affinity: u32,
     /// Not zero where the packet goes on without a flow if there is no room for one.
-    pub when_full: u32,
+    pub when_full: u8,
+    /// What the client hears if no source port is free, as `ServiceEntry` has it.
+    pub on_exhaustion: u8,
+    /// Zero.
+    pub pad: [u8; 2],
 }
 
 impl<A: Family> Composed<A> {
@@ -419,6 +428,7 @@ fn insert_back_of_source<A: Family, T: Tables + FamilyTables<A>>(
             tables.jump_numbers();
         }
     }
+    tables.count_exhausted(made.entry.service, made.entry.backend);
     Err(Reason::NoSourcePort)
 }
 

@@ -36,6 +36,8 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     const NEXT_HOP: u32;
     /// Bytes of a short packet that an ICMP error quotes: a header and 8 bytes.
     const QUOTED_SHORT: usize;
+    /// Bytes of a header and TCP's, both without options.
+    const QUOTED_TCP: usize;
     /// Room in a flow's entry for what later rewrites need.
     type Spare: Copy + Eq + Debug;
     /// Nothing in there.

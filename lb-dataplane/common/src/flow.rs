@@ -181,7 +181,8 @@ pub struct FlowEntry<A: Family> {
     pub state: u32,
     /// The [tick](crate::tables::TICK_SHIFT) of this direction's last packet; written only when it changes.
     pub last_seen: u32,
-    /// Towards the backend: TCP's sequence number of the first segment that came back. Changes in place, once.
+    /// Towards the backend, until the client has answered it: TCP's sequence number of the first segment that came back.
+    /// Else, where [`STATE_RESETS`] asks for it, this direction's last acknowledgement number.
     pub first_reply: u32,
     /// One of the `DIRECTION_*` constants.
     pub direction: u8,
@@ -211,8 +212,22 @@ pub trait Flow<A> {
     fn set_last_seen(&self, tick: u32);
     /// TCP's sequence number of the first segment that came back.
     fn first_reply(&self) -> u32;
-    /// Writes the sequence number of the first segment that came back.
-    fn set_first_reply(&self, sequence: u32);
+    /// Writes the sequence number of the first segment that came back, or an acknowledgement number.
+    fn set_first_reply(&self, number: u32);
+
+    /// What this direction acknowledged last: the number of the other side's next octet, so that of a RST to this side.
+    #[inline(always)]
+    fn acknowledged(&self) -> u32 {
+        self.first_reply()
+    }
+
+    /// Notes what a packet of this direction acknowledges.
+    #[inline(always)]
+    fn note_acknowledged(&self, number: u32) {
+        if self.first_reply() != number {
+            self.set_first_reply(number);
+        }
+    }
 
     /// Notes a packet of this direction.
     #[inline(always)]
@@ -263,6 +278,9 @@ pub const STATE_CONFIRMED: u32 = 32;
 pub const STATE_CLIENT_RESET: u32 = 64;
 /// It counts among the flows of its client.
 pub const STATE_CLIENT_COUNTED: u32 = 256;
+/// Its sides may have to hear a RST when it ends here, so each direction's acknowledgements are noted. Only TCP's, and only
+/// where both directions are seen.
+pub const STATE_RESETS: u32 = 2048;
 /// Any sign of an end.
 pub const STATE_CLOSING: u32 =
     STATE_CLIENT_FIN | STATE_BACKEND_FIN | STATE_BACKEND_RESET | STATE_CLIENT_RESET;
@@ -411,6 +429,16 @@ impl Timeouts {
             return if state & STATE_CLIENT_RESET != 0 { self.tcp_closed } else { self.half_open };
         }
         if state & STATE_CLOSING != 0 { self.tcp_transitory } else { self.tcp_established }
+    }
+
+    /// That of a flow whose service has one of its own, or 0: it takes the place of the two for flows at work, and is an
+    /// upper bound of the others.
+    #[must_use]
+    #[inline(always)]
+    pub fn of_service(&self, protocol: u8, state: u32, idle: u32) -> u32 {
+        let usual = self.of(protocol, state);
+        let is_at_work = state & STATE_CONFIRMED != 0 && state & STATE_CLOSING == 0;
+        if idle != 0 && (is_at_work || idle < usual) { idle } else { usual }
     }
 }
 

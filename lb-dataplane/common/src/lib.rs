@@ -31,4 +31,4 @@ pub mod service;
 pub mod tables;
 
 /// Raised when the meaning of a map's bytes changes though their sizes don't.
-pub const LAYOUT: u32 = 6;
+pub const LAYOUT: u32 = 7;

@@ -145,6 +145,7 @@ pub(crate) struct ModelTables {
     pub(crate) numbers: Cell<u32>,
     pub(crate) rounds: Cell<u64>,
     pub(crate) evicted: Cell<u32>,
+    pub(crate) exhausted: Cell<u32>,
     /// By backend: its flows. Below zero between the end of one on one CPU and the count of its beginning on another.
     pub(crate) loads: RefCell<HashMap<u32, i64>>,
     /// By service: the same.
@@ -271,6 +272,8 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
                 sources_len: 0,
                 affinity: 0,
                 when_full: 0,
+                on_exhaustion: 0,
+                pad: [0; 2],
             },
         }))
     }
@@ -410,6 +413,10 @@ impl Tables for ModelTables {
         self.evicted.set(self.evicted.get() + 1);
     }
 
+    fn count_exhausted(&self, _: u32, _: u32) {
+        self.exhausted.set(self.exhausted.get() + 1);
+    }
+
     fn count(&self, reason: Reason, _: u32) {
         self.counted.borrow_mut().push(reason);
     }
@@ -433,7 +440,7 @@ pub(crate) fn serving_any(vip: [u8; 16], algorithm: u8, backends: &[[u8; 16]]) -
         sources_base: 0,
         sources_len: 0,
         max_flows: 0,
-        pad: 0,
+        idle: 0,
     };
     let ring_len = backends.len() as u32;
     let service = ServiceEntry {
@@ -443,7 +450,7 @@ pub(crate) fn serving_any(vip: [u8; 16], algorithm: u8, backends: &[[u8; 16]]) -
         algorithm,
         flags: 0,
         mode: 0,
-        pad: 0,
+        on_exhaustion: 0,
         affinity: 0,
         max_flows: 0,
         max_flows_per_client: 0,

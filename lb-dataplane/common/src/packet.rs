@@ -37,8 +37,8 @@ pub trait Packet {
     fn grow(&mut self, outer: Outer) -> Option<()>;
 
     /// Hands the first `len` bytes of the packet, from its IP header on, to user space, which tells its sender why it was
-    /// dropped; lost if user space is behind, or if the packet is shorter. `mtu` is what it was too long for, or 0.
-    fn punt(&self, reason: Reason, len: usize, mtu: u16);
+    /// dropped; lost if user space is behind, or if the packet is shorter. `detail` is that of a [`Punt`](crate::punt::Punt).
+    fn punt(&self, reason: Reason, len: usize, detail: u16);
 
     /// Brings a transport's checksum up to date with what changed around it.
     ///

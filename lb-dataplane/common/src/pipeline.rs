@@ -32,7 +32,7 @@ use crate::parse::{self, Ip, Kind, Transport, Version};
 use crate::quote::Quote;
 use crate::reason::Reason;
 use crate::rewrite;
-use crate::service::{MODE_NAT, SERVICE_ANSWER_ECHO, VipKey};
+use crate::service::{EXHAUSTION_DROP, MODE_NAT, SERVICE_ANSWER_ECHO, VipKey};
 use crate::tables::{FamilyTables, Tables};
 
 /// How a packet's way ended: what the hook is to do is the reason's kind.
@@ -127,7 +127,12 @@ fn run<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
         serve(tables, &scratch.arrival, &mut scratch.step)?;
         if !scratch.step.is_flow && may_begin {
             scratch.step.vip_flags = NOT_ASKED;
-            begin(tables, scratch)?;
+            if let Err(reason) = begin(tables, scratch) {
+                if reason == Reason::NoSourcePort {
+                    tell_of_exhaustion(packet, scratch);
+                }
+                return Err(reason);
+            }
             flags = scratch.step.vip_flags;
         }
         if scratch.step.is_flow {
@@ -363,6 +368,17 @@ fn serve<A: Family, T: Tables + FamilyTables<A>>(
         end(tables, key, &entry)?;
     }
     Ok(())
+}
+
+/// Has the client of a flow for which no source port was free told, if it is to be.
+#[inline(never)]
+fn tell_of_exhaustion<A: Family, P: Packet>(packet: &mut P, scratch: &Scratch<A>) -> u32 {
+    let Scratch { transport, made, .. } = scratch;
+    if made.on_exhaustion != EXHAUSTION_DROP {
+        let len = if transport.kind == Kind::Tcp { A::QUOTED_TCP } else { A::QUOTED_SHORT };
+        packet.punt(Reason::NoSourcePort, len, u16::from(made.on_exhaustion));
+    }
+    0
 }
 
 /// Begins a flow, if the packet is for a service.

@@ -9,8 +9,8 @@ pub const QUOTED: usize = 68;
 pub struct Punt {
     /// Index of the [`Reason`](crate::reason::Reason).
     pub reason: u32,
-    /// The next hop's MTU, if the packet was longer.
-    pub mtu: u16,
+    /// The next hop's MTU, if the packet was longer; one of the `EXHAUSTION_*` constants, if there was no source port for it.
+    pub detail: u16,
     /// How many of the bytes are the packet's.
     pub len: u16,
     /// The packet as it came, from its IP header on.

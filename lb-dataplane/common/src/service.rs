@@ -2,6 +2,7 @@
 //! IPv6 (RFC 4291 §2.5.5.2).
 
 use crate::family::V6;
+use crate::flow::UDP;
 
 /// Key of the hash map `SERVICES`: what clients connect to. A service of several ports is there once, by the first of them.
 ///
@@ -55,8 +56,8 @@ pub struct ServiceEntry {
     pub flags: u8,
     /// One of the `MODE_*` constants.
     pub mode: u8,
-    /// Zero.
-    pub pad: u8,
+    /// What clients hear for whom no source port is free: one of the `EXHAUSTION_*` constants.
+    pub on_exhaustion: u8,
     /// Ticks for which a client is given to the backend of its last flow; 0 for no such memory.
     pub affinity: u32,
     /// Flows at most; 0 for no bound.
@@ -83,6 +84,13 @@ pub const MODE_L2: u32 = 1;
 pub const MODE_IP_IN_IP: u32 = 2;
 /// Packets reach a backend within datagrams (GUE).
 pub const MODE_GUE: u32 = 3;
+
+/// The client hears nothing.
+pub const EXHAUSTION_DROP: u8 = 0;
+/// The client hears a RST.
+pub const EXHAUSTION_RESET: u8 = 1;
+/// The client hears that there is no way to the host (RFC 6888 REQ-8, RFC 6146 §3.5.1.1).
+pub const EXHAUSTION_ICMP: u8 = 2;
 
 impl ServiceEntry {
     /// Whether every node with the same backends gives a flow to the same one.
@@ -141,8 +149,8 @@ pub struct BackendEntry {
     pub sources_len: u32,
     /// Flows at most; 0 for no bound.
     pub max_flows: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Ticks for which its flows may be silent; 0 for what holds for all flows.
+    pub idle: u32,
 }
 
 /// Value of the array `SOURCES`: an address, and those of its ports, that flows to a backend come from.
@@ -186,7 +194,41 @@ pub const BACKEND_FAILED: u8 = 2;
 /// It is given no new flows.
 pub const BACKEND_DRAINING: u8 = 4;
 
+/// Its flows end when its health checks fail.
+pub const BACKEND_ENDS_FAILED: u8 = 8;
+/// Both sides of those flows hear a RST.
+pub const BACKEND_RESETS_FAILED: u8 = 16;
+/// Both sides of its flows hear a RST where they end for having been silent.
+pub const BACKEND_RESETS_IDLE: u8 = 32;
+
 impl BackendEntry {
+    /// Whether flows of a protocol end now, however lively: their backend fails and is to lose them, or was removed and they
+    /// can go elsewhere at any time, as datagrams can. TCP's connections may outlive a backend that was removed.
+    #[must_use]
+    #[inline(always)]
+    pub fn ends_flows(&self, protocol: u8) -> bool {
+        if self.flags & BACKEND_IN_USE == 0 {
+            return protocol == UDP;
+        }
+        self.flags & (BACKEND_FAILED | BACKEND_ENDS_FAILED) == BACKEND_FAILED | BACKEND_ENDS_FAILED
+    }
+
+    /// Whether both sides of a flow that ends here are to hear a RST.
+    #[must_use]
+    #[inline(always)]
+    pub fn resets(&self, protocol: u8) -> bool {
+        let asked =
+            if self.ends_flows(protocol) { BACKEND_RESETS_FAILED } else { BACKEND_RESETS_IDLE };
+        self.flags & asked != 0
+    }
+
+    /// Whether its flows' ends may ever have to hear one.
+    #[must_use]
+    #[inline(always)]
+    pub fn may_reset(&self) -> bool {
+        self.flags & (BACKEND_RESETS_FAILED | BACKEND_RESETS_IDLE) != 0
+    }
+
     /// Whether its flows are better off elsewhere: it was removed, or it fails.
     #[must_use]
     #[inline(always)]

@@ -95,6 +95,8 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn count_ended_flow(&self, service: u32, backend: u32);
     /// Counts a half-open flow that had to make room.
     fn count_evicted(&self, service: u32, backend: u32);
+    /// Counts a new flow for which no source port was free.
+    fn count_exhausted(&self, service: u32, backend: u32);
     /// Counts how a packet ended.
     fn count(&self, reason: Reason, bytes: u32);
 }
@@ -111,6 +113,8 @@ pub struct FlowCounts {
     pub flows: u64,
     /// Half-open flows that had to make room for others.
     pub evicted: u64,
+    /// New flows for which no source port was free.
+    pub exhausted: u64,
 }
 
 /// Value of `RECORD`: how the last packet ended, for tests, since a test run hides where a redirect went.

@@ -106,7 +106,15 @@ pub fn count_evicted(service: u32, backend: u32) {
     add(&BACKEND_COUNTS, backend, one);
 }
 
-const NOTHING: FlowCounts = FlowCounts { packets: 0, bytes: 0, flows: 0, evicted: 0 };
+/// Counts a new flow for which no source port was free.
+#[inline(always)]
+pub fn count_exhausted(service: u32, backend: u32) {
+    let one = FlowCounts { exhausted: 1, ..NOTHING };
+    add(&SERVICE_COUNTS, service, one);
+    add(&BACKEND_COUNTS, backend, one);
+}
+
+const NOTHING: FlowCounts = FlowCounts { packets: 0, bytes: 0, flows: 0, evicted: 0, exhausted: 0 };
 
 #[inline(always)]
 fn add(map: &PerCpuArray<FlowCounts>, index: u32, more: FlowCounts) {
@@ -117,6 +125,7 @@ fn add(map: &PerCpuArray<FlowCounts>, index: u32, more: FlowCounts) {
             (*counts).bytes += more.bytes;
             (*counts).flows += more.flows;
             (*counts).evicted += more.evicted;
+            (*counts).exhausted += more.exhausted;
         }
     }
 }

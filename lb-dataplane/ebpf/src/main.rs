@@ -16,9 +16,10 @@ mod xdp;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_REDIRECT, TC_ACT_SHOT, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use lb_dataplane_common::age::{self, Pass};
+use lb_dataplane_common::age::{self, Pass, Reset};
 use lb_dataplane_common::family::{V4, V6};
 use lb_dataplane_common::flow::FlowKey;
+use lb_dataplane_common::packet::Packet;
 use lb_dataplane_common::pipeline;
 use lb_dataplane_common::reason::Kind;
 
@@ -61,18 +62,23 @@ pub fn lbd_xdp(ctx: XdpContext) -> u32 {
     }
 }
 
-/// One pass over the flow keys that user space hands in as a frame; returns how many it marked or removed. Runs by
+/// One pass over the flow keys that user space hands in as a frame; returns how many it marked or removed, and leaves in each
+/// key's place whether its flow's sides are to hear a RST. Runs by
 /// `BPF_PROG_TEST_RUN` only, never attached.
 #[xdp]
 pub fn lbd_age(ctx: XdpContext) -> u32 {
-    let frame = XdpFrame::new(ctx.ctx);
+    let mut frame = XdpFrame::new(ctx.ctx);
     let Some([pass]) = frame.get::<1>(age::PASS_AT) else { return 0 };
     let Some(pass) = Pass::from_word(pass) else { return 0 };
     let mut done = 0;
     let mut at = age::KEYS_AT;
     for _ in 0..age::MAX_KEYS {
         let Some(words) = frame.get::<8>(at) else { break };
-        done += u32::from(age::run(&Maps, pass, &FlowKey::<V4>::from_words(words)));
+        let mut reset = Reset { is_due: 0, to_client: 0, to_backend: 0 };
+        let key = FlowKey::<V4>::from_words(words);
+        done += u32::from(age::run(&Maps, pass, &key, &mut reset));
+        // The key's place is free to say what its flow's sides are to hear.
+        let _always_there = frame.write(at, reset.to_words());
         at += 16;
     }
     done
@@ -81,14 +87,18 @@ pub fn lbd_age(ctx: XdpContext) -> u32 {
 /// The same over flow keys of IPv6.
 #[xdp]
 pub fn lbd_age6(ctx: XdpContext) -> u32 {
-    let frame = XdpFrame::new(ctx.ctx);
+    let mut frame = XdpFrame::new(ctx.ctx);
     let Some([pass]) = frame.get::<1>(age::PASS_AT) else { return 0 };
     let Some(pass) = Pass::from_word(pass) else { return 0 };
     let mut done = 0;
     let mut at = age::KEYS_AT;
     for _ in 0..age::MAX_KEYS {
         let Some(words) = frame.get::<20>(at) else { break };
-        done += u32::from(age::run(&Maps, pass, &FlowKey::<V6>::from_words(words)));
+        let mut reset = Reset { is_due: 0, to_client: 0, to_backend: 0 };
+        let key = FlowKey::<V6>::from_words(words);
+        done += u32::from(age::run(&Maps, pass, &key, &mut reset));
+        // The key's place is free to say what its flow's sides are to hear.
+        let _always_there = frame.write(at, reset.to_words());
         at += 40;
     }
     done

@@ -381,6 +381,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn count_exhausted(&self, service: u32, backend: u32) {
+        counts::count_exhausted(service, backend)
+    }
+
+    #[inline(always)]
     fn count(&self, reason: Reason, bytes: u32) {
         if let Some(counts) = REASONS.get_ptr_mut(reason as u32) {
             // SAFETY: this CPU's element, which nothing else writes while the program runs.
@@ -395,13 +400,18 @@ impl Tables for Maps {
 /// Hands the head of a packet that is dropped to user space. `read` copies bytes of it, from its IP header on, and says
 /// whether it could.
 #[inline(always)]
-pub fn punt(reason: Reason, len: usize, mtu: u16, read: impl Fn(&mut [u8; QUOTED], usize) -> bool) {
+pub fn punt(
+    reason: Reason,
+    len: usize,
+    detail: u16,
+    read: impl Fn(&mut [u8; QUOTED], usize) -> bool,
+) {
     let Some(mut place) = PUNTS.reserve::<Punt>(0) else { return };
     let punt: *mut Punt = place.as_mut_ptr();
     // SAFETY: the reservation is as large as a `Punt`; all of it is written before it is handed over.
     let is_read = unsafe {
         (*punt).reason = reason as u32;
-        (*punt).mtu = mtu;
+        (*punt).detail = detail;
         (*punt).len = len as u16;
         (*punt).bytes = [0; QUOTED];
         read(&mut (*punt).bytes, len)

@@ -125,8 +125,8 @@ impl Packet for SkBuff {
     }
 
     #[inline(always)]
-    fn punt(&self, reason: Reason, len: usize, mtu: u16) {
-        maps::punt(reason, len, mtu, |bytes, len| {
+    fn punt(&self, reason: Reason, len: usize, detail: u16) {
+        maps::punt(reason, len, detail, |bytes, len| {
             let to = bytes.as_mut_ptr().cast();
             // SAFETY: the context is valid, the buffer holds `len` bytes, and the helper checks the packet's length.
             unsafe { bpf_skb_load_bytes(self.skb.cast(), ETHERNET_LEN, to, len as u32) == 0 }

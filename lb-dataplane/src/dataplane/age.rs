@@ -1,19 +1,23 @@
-//! Removing idle flows: a part of the table per call, candidates by a look from here, the decision in the kernel.
+//! Removing flows that are over: a part of the table per call, candidates by a look from here, the decision in the kernel.
 
 use std::io;
 
 use aya::Ebpf;
 use aya::maps::Array;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
-use lb_dataplane_common::age::{MAX_KEYS, PASS_AT, Pass};
+use lb_dataplane_common::age::{KEYS_AT, MAX_KEYS, PASS_AT, Pass, Reset};
 use lb_dataplane_common::family::{V4, V6};
-use lb_dataplane_common::flow::{FlowKey, STATE_EXPIRING, Timeouts, UDP, ticks_since};
+use lb_dataplane_common::flow::{
+    DIRECTION_TO_BACKEND, FlowKey, STATE_EXPIRING, Timeouts, ticks_since,
+};
 
-use super::flows::Table;
+use super::flows::{Entry, Table, end};
 use super::{Aged, flows};
 use crate::error::{ApplyError, ReadError};
+use crate::icmp::Answer;
 use crate::plan::Served;
 use crate::pod::Raw;
+use crate::reset::reset;
 use crate::sys::{self, Cursor};
 
 /// Entries that a call looks at, at most.
@@ -56,41 +60,77 @@ pub(super) fn age(ebpf: &mut Ebpf, served: &Served, scan: &mut Scan) -> Result<A
 fn step<A: Table>(ebpf: &Ebpf, served: &Served, scan: &mut Scan) -> Result<Aged, ReadError> {
     let (entries, wrapped) = flows::read::<A>(ebpf, &mut scan.cursor, AGE_BATCH)?;
     let now = sys::tick();
-    let candidates: Vec<FlowKey<A>> = entries
-        .iter()
-        .filter(|(key, entry)| {
-            // A mark that is there already was left by a process that died between the passes: the second one is due.
-            entry.state & STATE_EXPIRING != 0
-                || ticks_since(entry.last_seen, now)
-                    >= scan.timeouts.of(key.protocol(), entry.state)
-                || key.protocol() == UDP && !served.is_well(entry.backend)
-        })
-        .map(|(key, _)| *key)
-        .collect();
-    let mut aged =
-        Aged { scanned: u32::try_from(entries.len()).unwrap_or(u32::MAX), removed: 0, wrapped };
+    let is_candidate = |(key, entry): &&Entry<A>| {
+        let (protocol, life) = (key.protocol(), served.life(entry.backend));
+        // A mark that is there already was left by a process that died between the passes: the second one is due.
+        entry.state & STATE_EXPIRING != 0
+            || ticks_since(entry.last_seen, now)
+                >= scan.timeouts.of_service(protocol, entry.state, life.idle)
+            || life.ends(protocol)
+    };
+    let candidates: Vec<Entry<A>> = entries.iter().filter(is_candidate).copied().collect();
+    let scanned = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+    let mut aged = Aged { scanned, wrapped, ..Aged::default() };
     let marked_before = entries.iter().any(|(_, entry)| entry.state & STATE_EXPIRING != 0);
-    let marked = run(ebpf, Pass::Mark, &candidates)?;
+    let marked = run(ebpf, Pass::Mark, &candidates, &mut aged.resets)?;
     if marked == 0 && !marked_before {
         return Ok(aged);
     }
     sys::grace_period().map_err(|source| ReadError { map: A::MAP, source })?;
-    aged.removed = run(ebpf, Pass::Sweep, &candidates)?;
+    aged.removed = run(ebpf, Pass::Sweep, &candidates, &mut aged.resets)?;
     Ok(aged)
 }
 
-/// Runs a pass over the keys; how many it marked or removed.
-fn run<A: Table>(ebpf: &Ebpf, pass: Pass, keys: &[FlowKey<A>]) -> Result<u32, ReadError> {
+/// Runs a pass over the entries; how many it marked or removed, and the RSTs that are due.
+fn run<A: Table>(
+    ebpf: &Ebpf,
+    pass: Pass,
+    entries: &[Entry<A>],
+    resets: &mut Vec<Answer>,
+) -> Result<u32, ReadError> {
     let failed = |e| ReadError { map: A::MAP, source: io::Error::other(e) };
     let program: &Xdp =
         ebpf.program(A::AGE).expect("the object holds this program").try_into().map_err(failed)?;
     let mut done = 0;
-    for chunk in keys.chunks(MAX_KEYS as usize) {
+    for chunk in entries.chunks(MAX_KEYS as usize) {
         let mut input = vec![0_u8; PASS_AT as usize];
         input.extend(pass.to_word().to_ne_bytes());
-        input.extend(chunk.iter().flat_map(A::words).flat_map(u16::to_ne_bytes));
-        let options = TestRunOptions { data_in: Some(&input), ..TestRunOptions::new() };
+        input.extend(chunk.iter().flat_map(|(key, _)| A::words(key)).flat_map(u16::to_ne_bytes));
+        let mut output = vec![0; input.len()];
+        let options = TestRunOptions {
+            data_in: Some(&input),
+            data_out: Some(&mut output),
+            ..TestRunOptions::new()
+        };
         done += program.test_run(options).map_err(failed)?.return_value;
+        let places = output[KEYS_AT as usize..].chunks_exact(size_of::<FlowKey<A>>());
+        for (entry, place) in chunk.iter().zip(places) {
+            resets.extend(place.first_chunk().into_iter().flat_map(|said| resets_of(entry, *said)));
+        }
     }
     Ok(done)
+}
+
+/// The RSTs to both sides of a flow, if the ageing program says so in place of its key.
+fn resets_of<A: Table>((key, entry): &Entry<A>, said: [u8; 12]) -> Vec<Answer> {
+    let Reset { is_due, to_client, to_backend } = Reset::from_bytes(said);
+    if is_due == 0 {
+        return Vec::new();
+    }
+    let after = entry.translation.key_after(key.protocol);
+    let (towards, back) = if entry.direction == DIRECTION_TO_BACKEND {
+        (*key, after)
+    } else {
+        (after.reversed(), key.reversed())
+    };
+    let (client, vip) = (
+        end(towards.source, towards.source_port),
+        end(towards.destination, towards.destination_port),
+    );
+    let (source, backend) =
+        (end(back.source, back.source_port), end(back.destination, back.destination_port));
+    [reset(vip, client, to_client), reset(source, backend, to_backend)]
+        .into_iter()
+        .flatten()
+        .collect()
 }

@@ -113,6 +113,6 @@ fn backend_entry_of_none() -> BackendEntry {
         sources_base: 0,
         sources_len: 0,
         max_flows: 0,
-        pad: 0,
+        idle: 0,
     }
 }

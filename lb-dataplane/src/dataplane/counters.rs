@@ -47,15 +47,25 @@ pub(super) fn services(
             .into_iter()
             .map(|(address, port, id)| {
                 let sum = flow_counts(&backends, id, "BACKEND_COUNTS")?;
-                let FlowCounts { packets, bytes, flows, evicted } = sum;
+                let FlowCounts { packets, bytes, flows, evicted, exhausted } = sum;
                 // Below zero for the moment in which a flow that ends is not counted as begun.
                 let active = loads.get(&id, 0).map_err(read_error("LOADS"))?.cast_signed().max(0);
                 let active = active.cast_unsigned();
-                Ok(BackendCount { address, port, packets, bytes, flows, evicted, active })
+                Ok(BackendCount {
+                    address,
+                    port,
+                    packets,
+                    bytes,
+                    flows,
+                    evicted,
+                    exhausted,
+                    active,
+                })
             })
             .collect::<Result<_, _>>()?;
-        let FlowCounts { packets, bytes, flows, evicted } = sum;
-        counters.insert(ident.key, ServiceCount { packets, bytes, flows, evicted, backends });
+        let FlowCounts { packets, bytes, flows, evicted, exhausted } = sum;
+        let count = ServiceCount { packets, bytes, flows, evicted, exhausted, backends };
+        counters.insert(ident.key, count);
     }
     Ok(counters)
 }
@@ -88,5 +98,6 @@ fn flow_counts(
         bytes: sum.bytes + v.0.bytes,
         flows: sum.flows + v.0.flows,
         evicted: sum.evicted + v.0.evicted,
+        exhausted: sum.exhausted + v.0.exhausted,
     }))
 }

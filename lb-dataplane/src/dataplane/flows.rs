@@ -232,11 +232,6 @@ fn peer_key<A: Family>(key: &FlowKey<A>, translation: &Translation<A>) -> FlowKe
 }
 
 fn flow<A: Family>(key: &FlowKey<A>, entry: &FlowEntry<A>, idle_ticks: u32) -> Flow {
-    let end = |address: A, port: u16| {
-        let [a, b, c, d] = address.to_v6().map(|word| u128::from(u32::from_be(word)));
-        let address = Ipv6Addr::from(a << 96 | b << 64 | c << 32 | d).to_canonical();
-        SocketAddr::new(address, u16::from_be(port))
-    };
     // A packet that reaches a backend as it came keeps its port.
     let port_there = match mode_of(entry.state) {
         MODE_NAT => entry.translation.destination_port,
@@ -249,6 +244,13 @@ fn flow<A: Family>(key: &FlowKey<A>, entry: &FlowEntry<A>, idle_ticks: u32) -> F
         backend: end(entry.translation.destination, port_there),
         idle: Duration::from_nanos(u64::from(idle_ticks) << TICK_SHIFT),
     }
+}
+
+/// An end of a flow, from a key's address and port.
+pub(super) fn end<A: Family>(address: A, port: u16) -> SocketAddr {
+    let [a, b, c, d] = address.to_v6().map(|word| u128::from(u32::from_be(word)));
+    let address = Ipv6Addr::from(a << 96 | b << 64 | c << 32 | d).to_canonical();
+    SocketAddr::new(address, u16::from_be(port))
 }
 
 /// The next entries of a walk, and whether it is over.

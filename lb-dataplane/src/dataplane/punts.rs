@@ -26,7 +26,7 @@ pub(super) fn take(ebpf: &mut Ebpf) -> Result<Option<Punts>, ReadError> {
 }
 
 impl Punts {
-    /// The next ICMP error to send; `None` when there is nothing more to read. What is over the limit is read and left out.
+    /// The next ICMP error or RST to send; `None` when there is nothing more to read. What is over the limit is read and left out.
     pub fn next_answer(&mut self, now: Instant) -> Option<Answer> {
         loop {
             let punt = decode(&self.ring.next()?);
@@ -48,12 +48,12 @@ impl AsFd for Punts {
 /// An element of the ring, by its layout.
 fn decode(item: &[u8]) -> Option<Punt> {
     let (reason, rest) = item.split_first_chunk::<4>()?;
-    let (mtu, rest) = rest.split_first_chunk::<2>()?;
+    let (detail, rest) = rest.split_first_chunk::<2>()?;
     let (len, rest) = rest.split_first_chunk::<2>()?;
     let bytes: [u8; QUOTED] = *rest.first_chunk()?;
     Some(Punt {
         reason: u32::from_ne_bytes(*reason),
-        mtu: u16::from_ne_bytes(*mtu),
+        detail: u16::from_ne_bytes(*detail),
         len: u16::from_ne_bytes(*len),
         bytes,
     })

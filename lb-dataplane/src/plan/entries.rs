@@ -6,14 +6,17 @@ use std::num::NonZero;
 use lb_dataplane_common::family::{Family, V6};
 use lb_dataplane_common::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH,
-    BACKEND_DRAINING, BACKEND_FAILED, BACKEND_IN_USE, BackendEntry, MODE_GUE, MODE_IP_IN_IP,
-    MODE_L2, MODE_NAT, SERVICE_ANSWER_ECHO, SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS,
-    SERVICE_HASHES_WHEN_FULL, ServiceEntry, VipKey,
+    BACKEND_DRAINING, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE, BACKEND_RESETS_FAILED,
+    BACKEND_RESETS_IDLE, BackendEntry, EXHAUSTION_DROP, EXHAUSTION_ICMP, EXHAUSTION_RESET,
+    MODE_GUE, MODE_IP_IN_IP, MODE_L2, MODE_NAT, SERVICE_ANSWER_ECHO, SERVICE_BOUNDS_BACKENDS,
+    SERVICE_BOUNDS_FLOWS, SERVICE_HASHES_WHEN_FULL, ServiceEntry, VipKey,
 };
 
 use super::sources::Set;
 use super::{NO_ID, PlanError};
-use crate::table::{Algorithm, Backend, BackendState, Mode, Protocol, Service, ServiceKey};
+use crate::table::{
+    Algorithm, Backend, BackendState, Mode, OnExhaustion, Protocol, Service, ServiceKey, WhenFailed,
+};
 
 /// An address as the maps have it.
 pub(super) fn bytes(address: IpAddr) -> [u8; 16] {
@@ -71,7 +74,7 @@ pub(super) fn address_entry() -> ServiceEntry {
         algorithm: 0,
         flags,
         mode: 0,
-        pad: 0,
+        on_exhaustion: EXHAUSTION_DROP,
         affinity: 0,
         max_flows: 0,
         max_flows_per_client: 0,
@@ -82,11 +85,12 @@ pub(super) fn address_entry() -> ServiceEntry {
 pub(super) fn backend_entry(
     name: (IpAddr, u16),
     backend: &Backend,
-    service: u32,
+    (service, life): (u32, Life),
     sources: Set,
 ) -> BackendEntry {
     BackendEntry {
-        flags: BACKEND_IN_USE | backend_flags(backend.state),
+        flags: BACKEND_IN_USE | backend_flags(backend.state) | life.flags,
+        idle: life.idle,
         weight: backend.weight.max(1),
         service,
         sources_base: sources.base,
@@ -107,7 +111,38 @@ pub(super) fn gone_entry((address, port): (IpAddr, u16)) -> BackendEntry {
         sources_base: 0,
         sources_len: 0,
         max_flows: 0,
-        pad: 0,
+        idle: 0,
+    }
+}
+
+/// How long a service's flows live, as its backends' entries say it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    flags: u8,
+    idle: u32,
+}
+
+impl Life {
+    pub(super) fn of(key: &ServiceKey, service: &Service) -> Self {
+        let usual = match key.protocol {
+            Protocol::Tcp => WhenFailed::Keep,
+            Protocol::Udp => WhenFailed::Drop,
+        };
+        let when_failed = match service.when_failed.unwrap_or(usual) {
+            WhenFailed::Keep => 0,
+            WhenFailed::Drop => BACKEND_ENDS_FAILED,
+            WhenFailed::Reset => BACKEND_ENDS_FAILED | BACKEND_RESETS_FAILED,
+        };
+        let when_idle = if service.resets_idle { BACKEND_RESETS_IDLE } else { 0 };
+        Self { flags: when_failed | when_idle, idle: service.idle.map_or(0, NonZero::get) }
+    }
+}
+
+pub(super) fn on_exhaustion(on_exhaustion: OnExhaustion) -> u8 {
+    match on_exhaustion {
+        OnExhaustion::Drop => EXHAUSTION_DROP,
+        OnExhaustion::Reset => EXHAUSTION_RESET,
+        OnExhaustion::Icmp => EXHAUSTION_ICMP,
     }
 }
 

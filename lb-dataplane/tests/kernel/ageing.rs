@@ -36,22 +36,12 @@ fn change(scene: &mut Scene, how: impl Fn(&mut [u8; 64])) {
 
 /// Makes it so that every packet was `ticks` earlier than it was.
 fn let_pass(scene: &mut Scene, ticks: u32) {
-    change(scene, |value| {
-        let earlier = word(value, LAST_SEEN).wrapping_sub(ticks);
-        value[LAST_SEEN].copy_from_slice(&earlier.to_ne_bytes());
-    });
+    scene.let_pass(ticks);
 }
 
 /// A whole scan; flows removed.
 fn age(scene: &mut Scene) -> u32 {
-    let mut removed = 0;
-    loop {
-        let aged = scene.get().age().unwrap();
-        removed += aged.removed;
-        if aged.wrapped {
-            return removed;
-        }
-    }
+    scene.age().0
 }
 
 fn flow(packets: &[(Carries, &str, &str)]) -> Scene {

@@ -16,6 +16,7 @@ mod errors;
 mod flows;
 mod frame;
 mod kernel_handover;
+mod life;
 mod mutated;
 mod net;
 mod ports;

@@ -11,7 +11,7 @@ use lb_dataplane::fib::{Action, FibUpdate, Member};
 use lb_dataplane::table::{
     Access, Algorithm, Backend, BackendState, Mode, Protocol, Service, ServiceKey, Source, Table,
 };
-use lb_dataplane::{Dataplane, Hook, Kind, Options, Reason, Sizes, Timeouts};
+use lb_dataplane::{Answer, Dataplane, Hook, Kind, Options, Reason, Sizes, Timeouts};
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
 
@@ -54,6 +54,8 @@ pub(crate) struct Scene {
     pub(crate) bounds: [u32; 3],
     /// How many ports follow each VIP's own.
     pub(crate) more_ports: u16,
+    /// What else services say.
+    pub(crate) template: Service,
     /// Ticks for which a client stays with a backend.
     pub(crate) affinity: Option<NonZero<u32>>,
     // Dropped last: the folder that the bpffs is mounted at.
@@ -128,6 +130,7 @@ impl Scene {
             hashes_when_full: false,
             bounds: [0; 3],
             access: Vec::new(),
+            template: Service::default(),
             folder,
         };
         scene.open();
@@ -159,8 +162,8 @@ impl Scene {
         self.apply(&[(vip, protocol, algorithm, backends)]);
     }
 
-    /// Serves these VIPs and nothing else; `draining 10.2.0.1:80` is a backend that takes no new flows, `3x 10.2.0.1:80` one
-    /// with a weight of 3.
+    /// Serves these VIPs and nothing else; `draining 10.2.0.1:80` is a backend that takes no new flows, `failed 10.2.0.1:80`
+    /// one whose checks fail, `3x 10.2.0.1:80` one with a weight of 3.
     pub(crate) fn apply(&mut self, vips: &[(&str, Protocol, Algorithm, &[&str])]) {
         let sources: Arc<[Source]> = self.sources.iter().copied().collect();
         let bounds = self.bounds.map(NonZero::new);
@@ -171,6 +174,7 @@ impl Scene {
                 .iter()
                 .map(|b| match b.split_once(' ') {
                     Some(("draining", b)) => (b, BackendState::Draining, 1),
+                    Some(("failed", b)) => (b, BackendState::Failed, 1),
                     Some((weight, b)) => {
                         let weight = weight.strip_suffix('x').unwrap().parse().unwrap();
                         (b, BackendState::Active, weight)
@@ -196,7 +200,7 @@ impl Scene {
                     hashes_when_full: self.hashes_when_full,
                     max_flows: bounds[0],
                     max_flows_per_client: bounds[1],
-                    ..Service::default()
+                    ..self.template.clone()
                 },
             );
         }
@@ -236,6 +240,47 @@ impl Scene {
             ifindex: record.ifindex,
             resolve: Ipv4Addr::from(record.resolve[0].to_ne_bytes()),
             bytes: out,
+        }
+    }
+
+    /// The same of IPv6.
+    pub(crate) fn entries6(&mut self) -> Vec<([u8; 40], [u8; 64])> {
+        let map: HashMap<_, [u8; 40], [u8; 64]> =
+            self.get().map_mut("FLOWS6").unwrap().try_into().unwrap();
+        map.iter().map(|e| e.unwrap()).collect()
+    }
+
+    /// Makes it so that every packet was `ticks` earlier than it was.
+    pub(crate) fn let_pass(&mut self, ticks: u32) {
+        const LAST_SEEN: [std::ops::Range<usize>; 2] = [28..32, 52..56];
+        let earlier = |value: &mut [u8; 64], at: std::ops::Range<usize>| {
+            let seen = u32::from_ne_bytes(value[at.clone()].try_into().unwrap());
+            value[at].copy_from_slice(&seen.wrapping_sub(ticks).to_ne_bytes());
+        };
+        for (key, mut value) in self.entries() {
+            earlier(&mut value, LAST_SEEN[0].clone());
+            let mut map: HashMap<_, [u8; 16], [u8; 64]> =
+                self.get().map_mut("FLOWS").unwrap().try_into().unwrap();
+            map.insert(key, value, 0).unwrap();
+        }
+        for (key, mut value) in self.entries6() {
+            earlier(&mut value, LAST_SEEN[1].clone());
+            let mut map: HashMap<_, [u8; 40], [u8; 64]> =
+                self.get().map_mut("FLOWS6").unwrap().try_into().unwrap();
+            map.insert(key, value, 0).unwrap();
+        }
+    }
+
+    /// A whole scan: flows removed, and what their sides are to hear.
+    pub(crate) fn age(&mut self) -> (u32, Vec<Answer>) {
+        let (mut removed, mut resets) = (0, Vec::new());
+        loop {
+            let aged = self.get().age().unwrap();
+            removed += aged.removed;
+            resets.extend(aged.resets);
+            if aged.wrapped {
+                return (removed, resets);
+            }
         }
     }
 

@@ -29,11 +29,13 @@ fn address(text: &str) -> SocketAddr {
 #[test]
 fn conversations_are_translated_both_ways_behind_whatever_extension_headers() {
     for hook in BOTH {
+        let (mut scene, mut flows) = (scene(), 0);
         for (first, answer) in [(SYN, SYN_ACK), (UDP, UDP)] {
             for options in [vec![], vec![1; 8], vec![1; 64]] {
                 for len in [0, 1, 17, 512, 1300] {
-                    let mut scene = scene();
-                    let there = Frame { options: options.clone(), ..packet(first, CLIENT, VIP) }
+                    flows += 1;
+                    let client = format!("[2001:db8:1::5]:{}", 40_000 + flows);
+                    let there = Frame { options: options.clone(), ..packet(first, &client, VIP) }
                         .payload(len);
                     let sent = scene.send(hook, &there);
                     assert_eq!((sent.reason, sent.ifindex), (Reason::ForwardedToBackend, 8));
@@ -45,7 +47,7 @@ fn conversations_are_translated_both_ways_behind_whatever_extension_headers() {
                         ..there
                     };
                     assert_eq!(sent.frame(), expected, "{hook:?}");
-                    let back = packet(answer, BACKEND, CLIENT).payload(len);
+                    let back = packet(answer, BACKEND, &client).payload(len);
                     let sent = scene.send(hook, &back);
                     assert_eq!((sent.reason, sent.ifindex), (Reason::ForwardedToClient, 7));
                     let expected = Frame {
@@ -56,7 +58,7 @@ fn conversations_are_translated_both_ways_behind_whatever_extension_headers() {
                         ..back
                     };
                     assert_eq!(sent.frame(), expected, "{hook:?}");
-                    assert_eq!(scene.get().flows(9).unwrap().len(), 1);
+                    assert_eq!(scene.get().flows(99).unwrap().len(), flows);
                 }
             }
         }
@@ -155,12 +157,12 @@ fn headers_that_lie_are_dropped_and_those_that_lead_elsewhere_are_the_kernels() 
         (with(&long, &[(54, 59)]), Reason::VipWithoutService),
     ];
     for hook in BOTH {
+        let mut scene = scene();
         for (bytes, reason) in &cases {
             // A test run at TC takes no frame that is shorter than its IP header.
             if hook == Hook::Tc && bytes.len() < 54 {
                 continue;
             }
-            let mut scene = scene();
             let ended = scene.send_bytes(hook, bytes, None);
             assert_eq!(ended.reason, *reason, "{hook:?} {bytes:02x?}");
         }
@@ -170,7 +172,7 @@ fn headers_that_lie_are_dropped_and_those_that_lead_elsewhere_are_the_kernels() 
             bytes[54 + 8 * n] = if n == 4 { 17 } else { 60 };
             bytes[55 + 8 * n] = 0;
         }
-        assert_eq!(scene().send_bytes(hook, &bytes, None).reason, Reason::ExtensionHeaders);
+        assert_eq!(scene.send_bytes(hook, &bytes, None).reason, Reason::ExtensionHeaders);
     }
 }
 
@@ -183,15 +185,16 @@ fn error((kind, code): (u8, u8), from: &str, to: &str, about: &Frame, after: usi
 
 #[test]
 fn errors_about_flows_reach_the_side_that_knows_the_packet() {
-    // Unreachable, too big, time exceeded, parameter problem.
-    for kind in [(1, 4), (2, 0), (3, 0), (4, 1)] {
-        for hook in BOTH {
+    for hook in BOTH {
+        let mut scene = scene();
+        // Unreachable, too big, time exceeded, parameter problem.
+        for (n, kind) in [(1, 4), (2, 0), (3, 0), (4, 1)].into_iter().enumerate() {
             for (carries, answer, quoted) in [(SYN, SYN_ACK, 8), (UDP, UDP, 8), (UDP, UDP, 25)] {
+                let client = format!("[2001:db8:1::5]:{}", 40_000 + n * 100 + quoted);
                 for from in ["[2001:db8:2::9]:9", "[2001:db8:2::fe]:9"] {
-                    let mut scene = scene();
-                    let sent = packet(carries, CLIENT, VIP);
+                    let sent = packet(carries, &client, VIP);
                     scene.send(hook, &sent);
-                    scene.send(hook, &packet(answer, BACKEND, CLIENT));
+                    scene.send(hook, &packet(answer, BACKEND, &client));
                     let translated = Frame { to: address(BACKEND), ..sent.clone() };
                     let about = error(kind, from, "[2001:db8:1::5]:0", &translated, quoted);
                     let ended = scene.send(hook, &about);
@@ -203,7 +206,6 @@ fn errors_about_flows_reach_the_side_that_knows_the_packet() {
                     assert_eq!((frame.from, frame.to), (expected.from, expected.to));
                 }
             }
-            let mut scene = scene();
             scene.send(hook, &packet(UDP, CLIENT, VIP));
             let sent = packet(UDP, BACKEND, CLIENT);
             scene.send(hook, &sent);

@@ -1,9 +1,9 @@
 use super::*;
-use crate::flow::seconds;
+use crate::flow::{TCP, seconds};
 use crate::frame::{ACK, Carries, FIN, SYN, SYN_ACK, UDP, packet};
 use crate::model::{ModelPacket, ModelTables, serving};
 use crate::pipeline::process;
-use crate::service::{ALGORITHM_ROUND_ROBIN, BACKEND_FAILED, BACKEND_IN_USE};
+use crate::service::{ALGORITHM_ROUND_ROBIN, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE};
 
 const CLIENT: &str = "10.1.0.1:1000";
 const VIP: &str = "192.0.2.1:80";
@@ -36,7 +36,7 @@ impl Act {
                 mark(tables, key);
             }),
             Self::SweepAll => tables.keys().iter().for_each(|key| {
-                sweep(tables, key);
+                sweep(tables, key, &mut Reset::default());
             }),
         }
     }
@@ -194,7 +194,7 @@ fn the_second_pass_does_not_take_away_what_a_syn_has_just_begun() {
 }
 
 #[test]
-fn a_datagrams_flow_ends_with_its_backend_and_a_connection_stays() {
+fn a_datagrams_flow_ends_with_its_backend_and_others_as_it_says() {
     let talk = |tables: &ModelTables, first: Carries, next: Carries| {
         for (carries, from, to) in
             [(first, CLIENT, VIP), (next, "10.2.0.1:8080", CLIENT), (next, CLIENT, VIP)]
@@ -203,7 +203,10 @@ fn a_datagrams_flow_ends_with_its_backend_and_a_connection_stays() {
             process(&mut packet, tables);
         }
     };
-    for flags in [0, BACKEND_IN_USE | BACKEND_FAILED] {
+    const FAILED: u8 = BACKEND_IN_USE | BACKEND_FAILED;
+    for (flags, left) in
+        [(0, &[TCP; 2][..]), (FAILED, &[6, 17, 6, 17]), (FAILED | BACKEND_ENDS_FAILED, &[])]
+    {
         let mut tables = before((&[], 0, &[]), 1);
         talk(&tables, UDP, UDP);
         talk(&tables, SYN, ACK);
@@ -216,7 +219,7 @@ fn a_datagrams_flow_ends_with_its_backend_and_a_connection_stays() {
         Act::MarkAll.run(&tables);
         Act::SweepAll.run(&tables);
         let protocols: Vec<u8> = tables.keys().iter().map(|key| key.protocol()).collect();
-        assert_eq!(protocols, [crate::flow::TCP; 2], "{flags}");
+        assert_eq!(protocols, left, "{flags}");
     }
 }
 

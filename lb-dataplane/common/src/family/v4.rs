@@ -35,6 +35,7 @@ impl Family for V4 {
     const ICMP_COVERS_ADDRESSES: bool = false;
     const NEXT_HOP: u32 = NEXT_HOP_V4;
     const QUOTED_SHORT: usize = 28;
+    const QUOTED_TCP: usize = 40;
     type Spare = [u8; 27];
     const NO_SPARE: [u8; 27] = [0; 27];
 

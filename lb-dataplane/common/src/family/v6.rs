@@ -44,6 +44,7 @@ impl Family for V6 {
     const ICMP_COVERS_ADDRESSES: bool = true;
     const NEXT_HOP: u32 = NEXT_HOP_V6;
     const QUOTED_SHORT: usize = 48;
+    const QUOTED_TCP: usize = 60;
     type Spare = [u8; 3];
     const NO_SPARE: [u8; 3] = [0; 3];
 

@@ -6,7 +6,7 @@ use crate::family::Family;
 use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowKey, STATE_BACKEND_FIN,
     STATE_BACKEND_RESET, STATE_CLAIMED, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING,
-    STATE_CONFIRMED, STATE_GOING, STATE_REPLIED, TCP, mode_of, remove_to_backend,
+    STATE_CONFIRMED, STATE_GOING, STATE_REPLIED, STATE_RESETS, TCP, mode_of, remove_to_backend,
 };
 use crate::parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::reason::Reason;
@@ -106,6 +106,12 @@ pub(super) fn observe<A: Family, T: Tables + FamilyTables<A>>(
                 peer.clear_state(STATE_CLIENT_RESET);
             }
         }
+    }
+    if state & STATE_RESETS != 0
+        && flags & TCP_ACK != 0
+        && (to_client || (state | bits) & STATE_CONFIRMED != 0)
+    {
+        entry.note_acknowledged(u32::from_be(arrival.acknowledged));
     }
     if bits & !state == 0 {
         return Ok(());

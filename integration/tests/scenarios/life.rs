@@ -1,0 +1,159 @@
+//! How flows end and are refused, as real TCP stacks on both sides see it: on both hooks, for both families.
+
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use integration::demo;
+use integration::wait::{always, eventually};
+use lb_api_types::config::Hook;
+use lb_api_types::vip::{Health, NatMode, OnExhaustion, OnUnhealthy, Vip};
+
+use crate::dual_stack;
+use crate::hello::{Hello, Holds, SOON, address};
+
+/// How long a connect may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+mod tc {
+    use super::{Hello, Hook, dual_stack, flows_end_and_are_refused};
+
+    #[test]
+    fn ipv4_flows_end_and_are_refused_as_their_vip_says() {
+        flows_end_and_are_refused(&Hello::up_with_vip(Hook::Tc));
+    }
+
+    #[test]
+    fn ipv6_flows_end_and_are_refused_as_their_vip_says() {
+        flows_end_and_are_refused(&dual_stack::up(Hook::Tc));
+    }
+}
+
+mod xdp {
+    use super::{Hello, Hook, dual_stack, flows_end_and_are_refused};
+
+    #[test]
+    fn ipv4_flows_end_and_are_refused_as_their_vip_says() {
+        flows_end_and_are_refused(&Hello::up_with_vip(Hook::Xdp));
+    }
+
+    #[test]
+    fn ipv6_flows_end_and_are_refused_as_their_vip_says() {
+        flows_end_and_are_refused(&dual_stack::up(Hook::Xdp));
+    }
+}
+
+fn flows_end_and_are_refused((hello, vip): &(Hello, Vip)) {
+    let mut vip = vip.clone();
+    vip.spec.backends.truncate(1);
+    vip.spec.health_check.interval_ms = 200;
+    vip.spec.health_check.timeout_ms = 200;
+    both_sides_of_a_silent_connection_hear_a_reset(hello, vip.clone());
+    both_sides_hear_a_reset_when_the_backend_fails(hello, vip.clone());
+    who_finds_no_source_port_is_refused_and_checks_and_bgp_go_on(hello, vip);
+}
+
+fn both_sides_of_a_silent_connection_hear_a_reset(hello: &Hello, mut vip: Vip) {
+    vip.spec.idle_timeout_secs = Some(3);
+    vip.spec.reset_on_expiry = true;
+    put(hello, &vip);
+    let stream = connect(hello, address(&vip)).holds();
+    the_pod_has_its_connections(hello, &stream, 1);
+    ends_in_a_reset(stream);
+    the_pod_has_no_connection(hello);
+}
+
+fn both_sides_hear_a_reset_when_the_backend_fails(hello: &Hello, mut vip: Vip) {
+    vip.spec.on_unhealthy = Some(OnUnhealthy::Reset);
+    put(hello, &vip);
+    let stream = connect(hello, address(&vip)).holds();
+    the_pod_has_its_connections(hello, &stream, 1);
+    // Nobody listens there, so the checks fail while the connection could go on.
+    vip.spec.health_check.port = Some(9);
+    hello.api.put_vip(&vip).holds();
+    ends_in_a_reset(stream);
+    the_pod_has_no_connection(hello);
+}
+
+fn who_finds_no_source_port_is_refused_and_checks_and_bgp_go_on(hello: &Hello, mut vip: Vip) {
+    /// The ports that are left to flows: 1024 to 1123.
+    const PORTS: usize = 100;
+    hello.lab.run("lbd", "sysctl -qw net.ipv4.ip_local_port_range='1124 65535'").holds();
+    // It was withdrawn while its backend failed.
+    put(hello, &vip);
+    hello.is_answered(&vip);
+    vip.spec.nat.mode = NatMode::OneArm;
+    for (on_exhaustion, refusal) in [
+        (OnExhaustion::Reset, ErrorKind::ConnectionRefused),
+        (OnExhaustion::Icmp, ErrorKind::HostUnreachable),
+    ] {
+        vip.spec.nat.on_exhaustion = on_exhaustion;
+        put(hello, &vip);
+        let mut held = Vec::new();
+        let refused = loop {
+            match connect(hello, address(&vip)) {
+                Ok(stream) => held.push(stream),
+                Err(error) => break error,
+            }
+            assert!(held.len() <= PORTS, "{} connections have a port each", held.len());
+        };
+        let kind = refused.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        assert_eq!(kind, Some(refusal), "{on_exhaustion:?} after {}: {refused:#}", held.len());
+        // The flows before may still have their ports for a while.
+        let exhausted = hello.api.vip("web").holds().status.map(|status| status.exhausted_flows);
+        assert!(exhausted.is_some_and(|count| count > 0), "{exhausted:?}");
+    }
+    always("checks and BGP go on from the same address", Duration::from_secs(2), || {
+        let status = hello.api.vip("web")?.status.context("a VIP has a status")?;
+        ensure!(status.backends.iter().all(|backend| backend.health == Health::Healthy));
+        ensure!(hello.api.peers()?.iter().all(|peer| peer.state == "Established"));
+        Ok(())
+    })
+    .holds();
+}
+
+fn put(hello: &Hello, vip: &Vip) {
+    hello.api.put_vip(vip).holds();
+    demo::all_healthy(&hello.api, vip).holds();
+}
+
+fn connect(hello: &Hello, to: SocketAddr) -> Result<TcpStream> {
+    let client = hello.lab.netns("client")?;
+    Ok(client.within(|| TcpStream::connect_timeout(&to, CONNECT_WITHIN))??)
+}
+
+/// Established connections of the first pod whose other end is not lbd's health check.
+fn connections(hello: &Hello, filter: &str) -> Result<usize> {
+    let listed = hello.lab.run("pod1", &format!("ss -Htn state established '{filter}'"))?;
+    Ok(listed.lines().count())
+}
+
+fn the_pod_has_its_connections(hello: &Hello, stream: &TcpStream, count: usize) {
+    let port = stream.local_addr().expect("it is connected").port();
+    eventually("the pod has the connection", SOON, || {
+        let found = connections(hello, &format!("( sport = :8080 and dport = :{port} )"))?;
+        ensure!(found == count, "{found} of {count}");
+        Ok(())
+    })
+    .holds();
+}
+
+/// Health checks come and go within the blink of an eye.
+fn the_pod_has_no_connection(hello: &Hello) {
+    eventually("the pod's connection is gone", SOON, || {
+        let found = connections(hello, "( sport = :8080 )")?;
+        ensure!(found == 0, "{found} left");
+        Ok(())
+    })
+    .holds();
+}
+
+fn ends_in_a_reset(mut stream: TcpStream) {
+    stream.set_read_timeout(Some(SOON)).expect("a time-out that is not zero");
+    let ended = (|| match stream.read(&mut [0]) {
+        Ok(len) => bail!("the connection ends with {len} bytes"),
+        Err(error) => Ok(error.kind()),
+    })();
+    assert_eq!(ended.holds(), ErrorKind::ConnectionReset);
+}
