@@ -21,12 +21,12 @@ mod router;
 mod sessions;
 mod views;
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use ipnetwork::IpNetwork;
 use lb_api_types::config::{Bgp, Config, SocketUser};
 use lb_dataplane::table::ServiceKey;
 use lb_dataplane::{ReadError, ServiceCounters};
@@ -39,9 +39,10 @@ pub use self::clean::clean;
 use self::dataplane::{DataplaneHandle, Owned};
 use self::views::Live;
 use crate::access::Access;
+use crate::delta;
 use crate::events::Events;
 use crate::http::{self, Listeners};
-use crate::registry::{self, Appliers, Registry, Serve, Start};
+use crate::registry::{self, Addresses, Appliers, Registry, Serve, Start};
 use crate::resources::{Resource, Resources, bgp};
 use crate::{health, store};
 
@@ -168,7 +169,7 @@ async fn start(
 
     let events = Events::default();
     sessions::spawn(router.clone(), events.clone());
-    let (targets, wanted) = watch::channel(Arc::default());
+    let (targets, wanted) = delta::channel();
     let start = Start {
         file: config.vips.clone(),
         file_resources: file,
@@ -256,9 +257,15 @@ impl Appliers for World {
         self.dataplane.with(serve).await?.map_err(|error| dataplane::sentence(&error))
     }
 
-    async fn announce(&mut self, addresses: &BTreeSet<IpAddr>) {
-        let prefixes = addresses.iter().map(|address| (*address).into());
-        self.router.originate(prefixes.collect()).await;
+    async fn announce(&mut self, addresses: Addresses<'_>) {
+        let prefix = |address: &IpAddr| IpNetwork::from(*address);
+        match addresses {
+            Addresses::All(all) => self.router.originate(all.iter().map(prefix).collect()).await,
+            Addresses::Change { come, go } => {
+                let [come, go] = [come, go].map(|some| some.iter().map(prefix).collect());
+                self.router.change_originated(come, go).await;
+            }
+        }
     }
 
     /// Pools and health checks are carried out by the VIPs that name them.
@@ -271,8 +278,13 @@ impl Appliers for World {
         Ok(())
     }
 
-    async fn route(&mut self, addresses: &BTreeSet<IpAddr>) {
-        self.router.set_vips(addresses.iter().copied().collect()).await;
+    async fn route(&mut self, addresses: Addresses<'_>) {
+        match addresses {
+            Addresses::All(all) => self.router.set_vips(all.iter().copied().collect()).await,
+            Addresses::Change { come, go } => {
+                self.router.change_vips(come.to_vec(), go.to_vec()).await;
+            }
+        }
     }
 
     async fn counters(&mut self) -> ServiceCounters {

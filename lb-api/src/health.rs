@@ -89,33 +89,28 @@ struct Progress {
 }
 
 impl Checks {
-    /// Checks exactly these. What is known of a backend is kept also where only its parameters changed; a new one's
-    /// first check begins after `delay`.
-    pub fn set_targets(
-        &mut self,
-        wanted: &BTreeSet<Target>,
-        now: Instant,
-        mut delay: impl FnMut() -> Duration,
-    ) {
-        for target in wanted {
-            if self.targets.contains_key(target) {
-                continue;
-            }
-            let known = self.verdict_of(target.backend).unwrap_or_else(Verdict::unknown);
-            let due = now + delay().min(FIRST_CHECK_WITHIN);
-            let progress =
-                Progress { verdict: known, streak: 0, streak_of: false, started: None, due };
-            self.targets.insert(*target, progress);
-            self.due.insert((due, *target));
+    /// Checks a target, too. What is known of a backend is kept also where only its parameters changed; a new one's first
+    /// check begins after `delay`. Returns what is known of it.
+    pub fn add(&mut self, target: Target, now: Instant, delay: Duration) -> Verdict {
+        if let Some(progress) = self.targets.get(&target) {
+            return progress.verdict.clone();
         }
-        let due = &mut self.due;
-        self.targets.retain(|target, progress| {
-            let stays = wanted.contains(target);
-            if !stays && progress.started.is_none() {
-                due.remove(&(progress.due, *target));
-            }
-            stays
-        });
+        let verdict = self.verdict_of(target.backend).unwrap_or_else(Verdict::unknown);
+        let due = now + delay.min(FIRST_CHECK_WITHIN);
+        let known = verdict.clone();
+        let progress = Progress { verdict, streak: 0, streak_of: false, started: None, due };
+        self.targets.insert(target, progress);
+        self.due.insert((due, target));
+        known
+    }
+
+    /// Checks a target no longer.
+    pub fn remove(&mut self, target: &Target) {
+        if let Some(progress) = self.targets.remove(target)
+            && progress.started.is_none()
+        {
+            self.due.remove(&(progress.due, *target));
+        }
     }
 
     fn verdict_of(&self, backend: SocketAddr) -> Option<Verdict> {
@@ -150,20 +145,20 @@ impl Checks {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// A check ended: without an error the backend answered. Says whether a verdict changed.
-    pub fn ended(&mut self, target: Target, error: Option<String>, now: Instant) -> bool {
+    /// A check ended: without an error the backend answered. The verdict, where it is another one.
+    pub fn ended(
+        &mut self,
+        target: Target,
+        error: Option<String>,
+        now: Instant,
+    ) -> Option<Verdict> {
         self.running = self.running.saturating_sub(1);
         // The target may have gone, or gone and come back, while its check was under way.
-        let Some(progress) = self.targets.get_mut(&target) else { return false };
-        let Some(started) = progress.started.take() else { return false };
+        let progress = self.targets.get_mut(&target)?;
+        let started = progress.started.take()?;
         progress.due = (started + target.interval).max(now);
         self.due.insert((progress.due, target));
-        progress.judge(&target, error)
-    }
-
-    /// What is known of every target.
-    pub fn verdicts(&self) -> Verdicts {
-        self.targets.iter().map(|(target, p)| (*target, p.verdict.clone())).collect()
+        progress.judge(&target, error).then(|| progress.verdict.clone())
     }
 }
 

@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod ctl;
 pub mod daemon;
+pub mod delta;
 pub mod doctor;
 pub mod events;
 pub mod health;

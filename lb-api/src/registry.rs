@@ -22,7 +22,6 @@ mod tell;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use lb_api_types::view::{Change, History};
@@ -35,8 +34,9 @@ pub use self::apply::{Place, RefusedAt};
 pub use self::refusal::Refusal;
 use self::resources::AppliedResource;
 use self::task::{Changed, Task};
+use crate::delta;
 use crate::events::Events;
-use crate::health::{Target, Verdicts};
+use crate::health::{Target, Verdict};
 use crate::resources::{Key, Kind, Resource, Resources};
 use crate::store::Store;
 
@@ -47,10 +47,10 @@ const MAX_COMMANDS: usize = 64;
 pub trait Appliers: Send + 'static {
     /// Has the dataplane serve this; the error says in one sentence why it does not.
     fn serve(&mut self, wanted: Serve) -> impl Future<Output = Result<(), String>> + Send;
-    /// Has BGP advertise exactly these addresses.
-    fn announce(&mut self, addresses: &BTreeSet<IpAddr>) -> impl Future<Output = ()> + Send;
-    /// Has the kernel have an unreachable route for exactly these addresses.
-    fn route(&mut self, addresses: &BTreeSet<IpAddr>) -> impl Future<Output = ()> + Send;
+    /// Has BGP advertise addresses: at first none.
+    fn announce(&mut self, addresses: Addresses<'_>) -> impl Future<Output = ()> + Send;
+    /// Has the kernel have an unreachable route for addresses.
+    fn route(&mut self, addresses: Addresses<'_>) -> impl Future<Output = ()> + Send;
     /// Carries out what resources beside VIPs say; the error says in one sentence why not.
     fn configure(
         &mut self,
@@ -69,6 +69,20 @@ pub enum Serve {
     All(Table),
     /// What it was told before, but for this.
     Change(table::Change),
+}
+
+/// Addresses of which something is to hold.
+#[derive(Clone, Copy, Debug)]
+pub enum Addresses<'a> {
+    /// Exactly of these, whatever there was before.
+    All(&'a BTreeSet<IpAddr>),
+    /// Of these, too, and of those no longer.
+    Change {
+        /// What is new.
+        come: &'a [IpAddr],
+        /// What is gone.
+        go: &'a [IpAddr],
+    },
 }
 
 /// What a change expects to find.
@@ -173,10 +187,10 @@ pub struct Start {
     pub store: Store,
     /// Whether the dataplane is attached to an interface.
     pub attached: watch::Receiver<bool>,
-    /// What health checks find.
-    pub verdicts: watch::Receiver<Arc<Verdicts>>,
-    /// What is to be checked.
-    pub targets: watch::Sender<Arc<BTreeSet<Target>>>,
+    /// What health checks find; nothing of what is checked no longer.
+    pub verdicts: delta::Receiver<Target, Option<Verdict>>,
+    /// What is to be checked, and what no longer.
+    pub targets: delta::Sender<Target, bool>,
     /// Where it is told what becomes of VIPs and backends.
     pub events: Events,
 }

@@ -28,7 +28,8 @@ pub fn ring(backends: &[(IpAddr, u16, u8)]) -> Vec<u32> {
     let mut turns: Vec<Turn> =
         (0..).zip(backends).map(|(place, b)| Turn::new(place, b, size)).collect();
     turns.sort_unstable_by_key(|turn| turn.identity);
-    let mut slots = vec![None; size as usize];
+    let mut slots = vec![0; size as usize];
+    let mut free = Free::new(size);
     let mut filled = 0;
     // Each backend in turn takes the next free slot of its permutation; one with a smaller weight than the greatest lets
     // turns pass, spread over the rounds. At most `size` rounds, since each fills a slot.
@@ -40,15 +41,31 @@ pub fn ring(backends: &[(IpAddr, u16, u8)]) -> Vec<u32> {
                 continue;
             }
             turn.credit -= greatest;
-            let slot = turn.next_free(&slots);
-            slots[slot as usize] = Some(turn.place);
+            slots[turn.next_free(&mut free) as usize] = turn.place;
             filled += 1;
             if filled == size {
                 break;
             }
         }
     }
-    slots.into_iter().flatten().collect()
+    slots
+}
+
+/// The slots that nobody has yet, as bits: a walk meets a dozen slots for each one that is free, and these stay near.
+struct Free(Vec<u64>);
+
+impl Free {
+    fn new(size: u32) -> Self {
+        Self(vec![u64::MAX; size.div_ceil(u64::BITS) as usize])
+    }
+
+    /// Takes a slot; whether it was free.
+    fn take(&mut self, slot: u32) -> bool {
+        let (word, bit) = (&mut self.0[(slot / u64::BITS) as usize], 1 << (slot % u64::BITS));
+        let was_free = *word & bit != 0;
+        *word &= !bit;
+        was_free
+    }
 }
 
 /// A backend and its walk over the slots: `(offset + i * skip) mod size`, which a prime size makes a permutation.
@@ -58,9 +75,9 @@ struct Turn {
     weight: u64,
     /// The weight of the rounds since its last turn.
     credit: u64,
-    next: u64,
-    skip: u64,
-    size: u64,
+    next: u32,
+    skip: u32,
+    size: u32,
 }
 
 impl Turn {
@@ -71,18 +88,19 @@ impl Turn {
         };
         let (high, low) = ((bits >> 64) as u64, (bits & u128::from(u64::MAX)) as u64);
         let name = mix(mix(mix(high) ^ low) ^ u64::from(port));
-        let size = u64::from(size);
-        let offset = mix(name ^ 0x6f66_6673_6574) % size;
-        let skip = mix(name ^ 0x736b_6970) % (size - 1) + 1;
+        // Below a size, which has 20 bits.
+        let offset = (mix(name ^ 0x6f66_6673_6574) % u64::from(size)) as u32;
+        let skip = (mix(name ^ 0x736b_6970) % u64::from(size - 1)) as u32 + 1;
         let weight = u64::from(weight.max(1));
         Self { place, identity: (address, port), weight, credit: 0, next: offset, skip, size }
     }
 
-    fn next_free(&mut self, slots: &[Option<u32>]) -> u64 {
+    fn next_free(&mut self, free: &mut Free) -> u32 {
         loop {
             let slot = self.next;
-            self.next = (self.next + self.skip) % self.size;
-            if slots[slot as usize].is_none() {
+            let next = slot + self.skip;
+            self.next = if next < self.size { next } else { next - self.size };
+            if free.take(slot) {
                 return slot;
             }
         }

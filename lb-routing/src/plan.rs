@@ -83,16 +83,26 @@ impl Plan {
     pub(crate) fn set_vips(&mut self, vips: BTreeSet<IpAddr>) -> (Vec<IpAddr>, Vec<IpAddr>) {
         let come: Vec<_> = vips.difference(&self.vips).copied().collect();
         let go: Vec<_> = self.vips.difference(&vips).copied().collect();
-        self.vips = vips;
         self.vips_known = true;
         let installed = &self.installed;
         let left = self.stale.iter().filter(|p| installed.get(*p) == Some(&OwnRoute::Unreachable));
         let left: Vec<_> = left.copied().collect();
-        let named = come.iter().chain(&go).map(|vip| IpNetwork::from(*vip));
-        for prefix in named.chain(left) {
+        self.change_vips(&come, &go);
+        for prefix in left {
             self.touch(prefix);
         }
         (come, go)
+    }
+
+    /// These addresses are VIPs, too, and those are none any more.
+    pub(crate) fn change_vips(&mut self, come: &[IpAddr], go: &[IpAddr]) {
+        for vip in go {
+            self.vips.remove(vip);
+        }
+        self.vips.extend(come);
+        for vip in come.iter().chain(go) {
+            self.touch(IpNetwork::from(*vip));
+        }
     }
 
     pub(crate) const fn vips_known(&self) -> bool {

@@ -116,7 +116,9 @@ pub struct RouterHandle {
 #[derive(Debug)]
 enum Command {
     Originate(Vec<IpNetwork>),
+    ChangeOriginated { come: Vec<IpNetwork>, go: Vec<IpNetwork> },
     SetVips(Vec<IpAddr>),
+    ChangeVips { come: Vec<IpAddr>, go: Vec<IpAddr> },
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     Routes(oneshot::Sender<Vec<PathStatus>>),
     RoutesAfter(Option<PathKey>, usize, oneshot::Sender<Vec<PathStatus>>),
@@ -158,9 +160,19 @@ impl RouterHandle {
         self.tell(Command::Originate(prefixes)).await;
     }
 
+    /// Advertises these prefixes, too, and those no longer; costs what changes.
+    pub async fn change_originated(&self, come: Vec<IpNetwork>, go: Vec<IpNetwork>) {
+        self.tell(Command::ChangeOriginated { come, go }).await;
+    }
+
     /// Has an `unreachable` route of ours in the kernel for exactly these addresses from now on.
     pub async fn set_vips(&self, vips: Vec<IpAddr>) {
         self.tell(Command::SetVips(vips)).await;
+    }
+
+    /// Has such a route for these addresses, too, and none for those; costs what changes.
+    pub async fn change_vips(&self, come: Vec<IpAddr>, go: Vec<IpAddr>) {
+        self.tell(Command::ChangeVips { come, go }).await;
     }
 
     /// Has exactly these neighbours from now on. Only those that changed notice: their session goes on where it can, as

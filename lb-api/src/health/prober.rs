@@ -1,15 +1,15 @@
 //! Carries the checks out: TCP connects, at most [`MAX_CONCURRENT`] at once.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time;
 
-use super::{Checks, FIRST_CHECK_WITHIN, MAX_CONCURRENT, Target, Verdicts};
+use super::{Checks, FIRST_CHECK_WITHIN, MAX_CONCURRENT, Target, Verdict};
+use crate::delta;
 
 /// Within this what the checks found is told: one change at once with those that come with it.
 const PUBLISH_WITHIN: Duration = Duration::from_millis(10);
@@ -17,24 +17,21 @@ const PUBLISH_WITHIN: Duration = Duration::from_millis(10);
 /// A connect that is given up at once would say nothing, and one that hangs is bounded by its timeout.
 type Outcome = (Target, Option<String>);
 
-/// Checks the targets that the channel says, until its sender is gone; what is found stands in the answer.
-pub fn spawn(targets: watch::Receiver<Arc<BTreeSet<Target>>>) -> watch::Receiver<Arc<Verdicts>> {
-    let (found, verdicts) = watch::channel(Arc::default());
+/// Checks the targets that the channel says, until its sender is gone; what is found is told by the answer.
+pub fn spawn(targets: delta::Receiver<Target, bool>) -> delta::Receiver<Target, Option<Verdict>> {
+    let (found, verdicts) = delta::channel();
     tokio::spawn(run(targets, found));
     verdicts
 }
 
 async fn run(
-    mut targets: watch::Receiver<Arc<BTreeSet<Target>>>,
-    found: watch::Sender<Arc<Verdicts>>,
+    mut targets: delta::Receiver<Target, bool>,
+    found: delta::Sender<Target, Option<Verdict>>,
 ) {
     let (ended, mut outcomes) = mpsc::channel::<Outcome>(MAX_CONCURRENT);
     let mut checks = Checks::default();
     let mut delays = (0_u64..).map(|n| random_below(FIRST_CHECK_WITHIN, n));
-    let mut delay = || delays.next().unwrap_or_default();
-    let wanted = targets.borrow_and_update().clone();
-    checks.set_targets(&wanted, Instant::now(), &mut delay);
-    found.send_replace(Arc::new(checks.verdicts()));
+    let mut news: BTreeMap<Target, Option<Verdict>> = BTreeMap::new();
     let mut publish_at = None;
     loop {
         while let Some(target) = checks.next(Instant::now()) {
@@ -51,21 +48,34 @@ async fn run(
                 if changed.is_err() {
                     return;
                 }
-                let wanted = targets.borrow_and_update().clone();
-                checks.set_targets(&wanted, Instant::now(), &mut delay);
-                found.send_replace(Arc::new(checks.verdicts()));
-            }
-            Some((target, error)) = outcomes.recv() => {
-                let mut changed = checks.ended(target, error, Instant::now());
-                // With a thousand backends many end together, and each publication is a copy of all.
-                while let Ok((target, error)) = outcomes.try_recv() {
-                    changed |= checks.ended(target, error, Instant::now());
+                let (gone, new): (Vec<_>, Vec<_>) =
+                    targets.take().into_iter().partition(|(_, is_wanted)| !is_wanted);
+                let now = Instant::now();
+                // What is known of a backend outlives a change of its parameters.
+                for (target, _) in new {
+                    let delay = delays.next().unwrap_or_default();
+                    news.insert(target, Some(checks.add(target, now, delay)));
                 }
-                publish_at = publish_at.or_else(|| changed.then(|| Instant::now() + PUBLISH_WITHIN));
+                for (target, _) in gone {
+                    checks.remove(&target);
+                    news.insert(target, None);
+                }
+                found.tell(std::mem::take(&mut news));
+            }
+            Some(outcome) = outcomes.recv() => {
+                // With a thousand backends many end together.
+                let mut outcome = Some(outcome);
+                while let Some((target, error)) = outcome {
+                    let verdict = checks.ended(target, error, Instant::now());
+                    news.extend(verdict.map(|verdict| (target, Some(verdict))));
+                    outcome = outcomes.try_recv().ok();
+                }
+                let within = (!news.is_empty()).then(|| Instant::now() + PUBLISH_WITHIN);
+                publish_at = publish_at.or(within);
             }
             () = sleep_until(publish_at) => {
                 publish_at = None;
-                found.send_replace(Arc::new(checks.verdicts()));
+                found.tell(std::mem::take(&mut news));
             }
             () = sleep_until(due) => {}
         }
@@ -117,14 +127,27 @@ mod tests {
         };
         let (up, down) = (target(&open), target(&closed));
         drop(closed);
-        let (_wanted, targets) = watch::channel(Arc::new(BTreeSet::from([up, down])));
-        let mut verdicts = spawn(targets);
-        let spoken = verdicts.wait_for(|verdicts| {
-            verdicts.len() == 2 && verdicts.values().all(|v| v.health != Health::Unknown)
-        });
-        let spoken = time::timeout(Duration::from_secs(10), spoken).await.unwrap().unwrap().clone();
+        let (wanted, targets) = delta::channel();
+        wanted.tell([(up, true), (down, true)]);
+        let mut found = spawn(targets);
+        let mut spoken = BTreeMap::new();
+        let all = async {
+            while spoken.len() < 2 {
+                found.changed().await.unwrap();
+                let judged = found.take().into_iter().filter_map(|(t, v)| Some((t, v?)));
+                spoken.extend(judged.filter(|(_, verdict)| verdict.health != Health::Unknown));
+            }
+        };
+        time::timeout(Duration::from_secs(10), all).await.unwrap();
         assert_eq!(spoken[&up].health, Health::Healthy);
         assert_eq!(spoken[&down].health, Health::Unhealthy);
         assert!(spoken[&down].message.contains("refused"), "{:?}", spoken[&down]);
+        wanted.tell([(down, false)]);
+        let gone = async {
+            while found.take().get(&down) != Some(&None) {
+                found.changed().await.unwrap();
+            }
+        };
+        time::timeout(Duration::from_secs(10), gone).await.unwrap();
     }
 }

@@ -9,8 +9,8 @@ fn target(port: u16, rise: u8, fall: u8) -> Target {
     Target { backend, interval: INTERVAL, timeout: Duration::from_secs(1), rise, fall }
 }
 
-fn set(targets: &[Target]) -> BTreeSet<Target> {
-    targets.iter().copied().collect()
+fn health(checks: &Checks, target: &Target) -> Health {
+    checks.targets[target].verdict.health
 }
 
 /// Runs one check of the only target.
@@ -18,13 +18,13 @@ fn check(checks: &mut Checks, now: &mut Instant, success: bool) -> Health {
     *now = checks.next_due().unwrap().max(*now);
     let target = checks.next(*now).unwrap();
     checks.ended(target, (!success).then(|| "refused".into()), *now);
-    checks.verdicts()[&target].health
+    health(checks, &target)
 }
 
 fn one(rise: u8, fall: u8) -> (Checks, Instant) {
     let now = Instant::now();
     let mut checks = Checks::default();
-    checks.set_targets(&set(&[target(80, rise, fall)]), now, || Duration::ZERO);
+    checks.add(target(80, rise, fall), now, Duration::ZERO);
     (checks, now)
 }
 
@@ -72,20 +72,23 @@ fn what_is_known_of_a_backend_outlives_a_change_of_its_parameters() {
     let (mut checks, mut now) = one(1, 1);
     assert_eq!(check(&mut checks, &mut now, true), Health::Healthy);
     let changed = target(80, 5, 5);
-    checks.set_targets(&set(&[changed, target(81, 1, 1)]), now, || Duration::ZERO);
-    assert_eq!(checks.verdicts()[&changed].health, Health::Healthy);
-    assert_eq!(checks.verdicts()[&target(81, 1, 1)].health, Health::Unknown);
-    assert_eq!(checks.verdicts().len(), 2);
+    assert_eq!(checks.add(changed, now, Duration::ZERO).health, Health::Healthy);
+    checks.remove(&target(80, 1, 1));
+    assert_eq!(checks.add(target(81, 1, 1), now, Duration::ZERO).health, Health::Unknown);
+    assert_eq!(health(&checks, &changed), Health::Healthy);
+    assert_eq!((checks.targets.len(), checks.due.len()), (2, 2));
+    assert_eq!(checks.add(changed, now, Duration::ZERO).health, Health::Healthy);
+    assert_eq!((checks.targets.len(), checks.due.len()), (2, 2), "it is there already");
 }
 
 #[test]
 fn a_target_that_goes_and_comes_back_is_not_judged_by_an_old_check() {
     let (mut checks, now) = one(1, 1);
     let target = checks.next(now).unwrap();
-    checks.set_targets(&set(&[]), now, || Duration::ZERO);
-    checks.set_targets(&set(&[target]), now, || Duration::ZERO);
-    assert!(!checks.ended(target, Some("refused".into()), now));
-    assert_eq!(checks.verdicts()[&target].health, Health::Unknown);
+    checks.remove(&target);
+    checks.add(target, now, Duration::ZERO);
+    assert_eq!(checks.ended(target, Some("refused".into()), now), None);
+    assert_eq!(health(&checks, &target), Health::Unknown);
     assert_eq!(checks.next(now), Some(target));
 }
 
@@ -94,7 +97,7 @@ fn checks_under_way_are_bounded() {
     let now = Instant::now();
     let many: Vec<_> = (1..=2000).map(|port| target(port, 1, 1)).collect();
     let mut checks = Checks::default();
-    checks.set_targets(&set(&many), now, || Duration::ZERO);
+    many.iter().for_each(|target| drop(checks.add(*target, now, Duration::ZERO)));
     let mut running: Vec<_> = std::iter::from_fn(|| checks.next(now)).collect();
     assert_eq!(running.len(), MAX_CONCURRENT);
     assert_eq!(checks.next_due(), None);
@@ -107,7 +110,7 @@ fn checks_under_way_are_bounded() {
 fn first_checks_are_delayed_by_no_more_than_their_bound() {
     let now = Instant::now();
     let mut checks = Checks::default();
-    checks.set_targets(&set(&[target(80, 1, 1)]), now, || Duration::from_secs(3600));
+    checks.add(target(80, 1, 1), now, Duration::from_secs(3600));
     assert_eq!(checks.next_due(), Some(now + FIRST_CHECK_WITHIN));
 }
 

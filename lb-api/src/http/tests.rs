@@ -543,7 +543,7 @@ async fn probes_and_metrics_are_answered_and_say_why_not() {
     assert!(served.get("/readyz").await.problem().detail.contains("VIP web is not served"));
     assert_eq!(served.get("/healthz").await.status, 200, "the daemon itself is well");
     // A registry whose health checks are gone ends.
-    drop(std::mem::replace(&mut served.bench.verdicts, watch::channel(Arc::default()).0));
+    drop(std::mem::replace(&mut served.bench.verdicts, crate::delta::channel().0));
     served.bench.registry.ended().await;
     for path in ["/healthz", "/readyz", "/metrics", "/api/v1/vips", "/api/v1/vips/web"] {
         assert_eq!(served.get(path).await.problem().kind, "/problems/stopping", "{path}");

@@ -2,16 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
-use lb_api_types::vip::Vip;
+use lb_api_types::vip::{Health, Vip};
 use lb_dataplane::table::{Change, ServiceKey, Table};
 
 use super::task::Task;
-use super::{Appliers, Serve};
+use super::{Addresses, Appliers, Serve};
 use crate::control::{self, Facts, Touched};
-use crate::health::{Target, Verdicts};
+use crate::health::{Target, Verdict};
 
 impl<A: Appliers> Task<A> {
     /// Withdraws, then changes the kernel and the dataplane, then advertises.
@@ -26,75 +25,79 @@ impl<A: Appliers> Task<A> {
         }
         let now = Instant::now();
         self.attached.mark_unchanged();
-        let verdicts = self.verdicts.borrow_and_update().clone();
-        let Touched { keys, mut addresses, targets } = self.touched(&verdicts);
+        let Touched { keys, mut addresses, targets } = self.touched();
         // Until the dataplane has taken the change, what is known of backends that it takes away is kept.
         self.check(&targets, |is_wanted, was_wanted| is_wanted || was_wanted);
-        addresses.extend(self.observe(&addresses, &verdicts, now));
+        addresses.extend(self.observe(&addresses, now));
 
-        let (announced, not) = self.to_announce(&addresses, &verdicts, now);
+        let (announced, not) = self.to_announce(&addresses, now);
         self.announce(&announced, &not, false).await;
         self.route(&addresses, false).await;
-        self.serve(&keys, &verdicts).await?;
+        self.serve(&keys).await?;
         self.check(&targets, |is_wanted, _| is_wanted);
         self.route(&addresses, true).await;
-        let (announced, not) = self.to_announce(&addresses, &verdicts, now);
+        let (announced, not) = self.to_announce(&addresses, now);
         self.announce(&announced, &not, true).await;
         Ok(())
     }
 
     /// What may be other than the world has it; everything, while that is not known.
-    fn touched(&mut self, verdicts: &Arc<Verdicts>) -> Touched {
+    fn touched(&mut self) -> Touched {
         let attached = *self.attached.borrow();
-        let (heard, was_attached) =
-            std::mem::replace(&mut self.heard, (verdicts.clone(), attached));
+        let was_attached = std::mem::replace(&mut self.was_attached, attached);
+        self.hear();
         if self.applied.is_none() || attached != was_attached {
             self.book.touch_all();
-        } else if !Arc::ptr_eq(&heard, verdicts) {
-            let changed = |target: &&Target| {
-                heard.get(*target).map(|v| v.health) != verdicts.get(*target).map(|v| v.health)
-            };
-            let all = heard.keys().chain(verdicts.keys().filter(|t| !heard.contains_key(*t)));
-            all.filter(changed).for_each(|target| self.book.touch(target));
         }
         let mut touched = self.book.take_touched();
         if self.applied.is_none() {
             touched.addresses.extend(&self.announced);
             touched.addresses.extend(self.routed.iter().flatten());
-            touched.targets.extend(self.targets.borrow().iter());
+            touched.targets.extend(&self.targets);
         }
         touched
     }
 
-    fn check(&self, targets: &BTreeSet<Target>, wants: impl Fn(bool, bool) -> bool) {
-        self.targets.send_if_modified(|all| {
-            let differs = |target: &&Target| {
-                let was_wanted = all.contains(*target);
-                wants(self.book.has_target(target), was_wanted) != was_wanted
+    /// Takes in what health checks have found.
+    fn hear(&mut self) {
+        for (target, verdict) in self.found.take() {
+            let health = |verdict: &Verdict| verdict.health;
+            let after = verdict.as_ref().map(health);
+            let before = match verdict {
+                Some(verdict) => self.verdicts.insert(target, verdict),
+                None => self.verdicts.remove(&target),
             };
-            let differing: Vec<Target> = targets.iter().filter(differs).copied().collect();
-            if differing.is_empty() {
-                return false;
+            let before = before.as_ref().map(health);
+            if before != after {
+                self.told.healths.entry(target).or_insert(before.unwrap_or(Health::Unknown));
+                self.book.touch(&target);
             }
-            let all = Arc::make_mut(all);
-            for target in differing {
-                if !all.remove(&target) {
-                    all.insert(target);
-                }
+        }
+    }
+
+    fn check(&mut self, targets: &BTreeSet<Target>, wants: impl Fn(bool, bool) -> bool) {
+        let mut changes = Vec::new();
+        for target in targets {
+            let was_wanted = self.targets.contains(target);
+            let is_wanted = wants(self.book.has_target(target), was_wanted);
+            if is_wanted != was_wanted {
+                changes.push((*target, is_wanted));
             }
-            true
-        });
+        }
+        for (target, is_wanted) in &changes {
+            match is_wanted {
+                true => self.targets.insert(*target),
+                false => self.targets.remove(target),
+            };
+        }
+        self.checks.tell(changes);
     }
 
     /// Takes the health of addresses in; of those that come back time alone may have changed something.
-    fn observe(
-        &mut self,
-        addresses: &BTreeSet<IpAddr>,
-        verdicts: &Verdicts,
-        now: Instant,
-    ) -> BTreeSet<IpAddr> {
+    fn observe(&mut self, addresses: &BTreeSet<IpAddr>, now: Instant) -> BTreeSet<IpAddr> {
         let health = addresses.iter().map(|address| {
-            (*address, control::address_health(self.book.of_address(*address), verdicts))
+            let here = self.book.of_address(*address);
+            (*address, control::address_health(here, &self.verdicts))
         });
         self.damping.observe(health, now)
     }
@@ -103,21 +106,17 @@ impl<A: Appliers> Task<A> {
     fn to_announce(
         &self,
         addresses: &BTreeSet<IpAddr>,
-        verdicts: &Verdicts,
         now: Instant,
     ) -> (BTreeSet<IpAddr>, BTreeSet<IpAddr>) {
-        let facts = self.facts(verdicts, now);
+        let facts = self.facts(now);
         let is_announced = |address: &IpAddr| {
             control::is_announced(*address, self.book.of_address(*address), facts)
         };
         addresses.iter().copied().partition(is_announced)
     }
 
-    async fn serve(
-        &mut self,
-        keys: &BTreeSet<ServiceKey>,
-        verdicts: &Verdicts,
-    ) -> Result<(), String> {
+    async fn serve(&mut self, keys: &BTreeSet<ServiceKey>) -> Result<(), String> {
+        let verdicts = &self.verdicts;
         let service = |vip: &Vip| control::service(&vip.spec, verdicts);
         let Some(mut applied) = self.applied.take() else {
             let vips = self.book.vips().values();
@@ -152,8 +151,8 @@ impl<A: Appliers> Task<A> {
         Ok(())
     }
 
-    pub(super) fn facts<'a>(&'a self, verdicts: &'a Verdicts, now: Instant) -> Facts<'a> {
-        let Self { book, serving, damping, .. } = self;
+    pub(super) fn facts(&self, now: Instant) -> Facts<'_> {
+        let Self { book, serving, damping, verdicts, .. } = self;
         let attached = *self.attached.borrow();
         let drained = self.resources.is_drained();
         Facts { vips: book.vips(), verdicts, attached, drained, serving, damping, now }
@@ -172,20 +171,22 @@ impl<A: Appliers> Task<A> {
         not: &BTreeSet<IpAddr>,
         may_come: bool,
     ) {
-        let go: Vec<_> = not.iter().filter(|a| self.announced.contains(a)).collect();
-        let come: Vec<_> =
-            wanted.iter().filter(|a| may_come && !self.announced.contains(a)).collect();
+        let go: Vec<IpAddr> = not.intersection(&self.announced).copied().collect();
+        let come: Vec<IpAddr> = match may_come {
+            true => wanted.difference(&self.announced).copied().collect(),
+            false => Vec::new(),
+        };
         for address in &go {
             tracing::info!(%address, "BGP withdraws");
-            self.announced.remove(*address);
+            self.announced.remove(address);
         }
         for address in &come {
             tracing::info!(%address, "BGP advertises");
-            self.announced.insert(**address);
+            self.announced.insert(*address);
         }
         if !go.is_empty() || !come.is_empty() {
-            self.told.stale.extend(go.into_iter().chain(come));
-            self.appliers.announce(&self.announced).await;
+            self.told.stale.extend(go.iter().chain(&come));
+            self.appliers.announce(Addresses::Change { come: &come, go: &go }).await;
         }
     }
 
@@ -193,17 +194,20 @@ impl<A: Appliers> Task<A> {
     /// for that. What an earlier process may have told the kernel is replaced in any case.
     async fn route(&mut self, addresses: &BTreeSet<IpAddr>, may_go: bool) {
         let is_first = self.routed.is_none();
-        let mut routed = self.routed.take().unwrap_or_default();
-        let mut changed = false;
+        let routed = self.routed.get_or_insert_default();
+        let (mut come, mut go) = (Vec::new(), Vec::new());
         for address in addresses {
-            changed |= match self.book.has_address(*address) {
-                true => routed.insert(*address),
-                false => may_go && routed.remove(address),
-            };
+            match self.book.has_address(*address) {
+                true if routed.insert(*address) => come.push(*address),
+                false if may_go && routed.remove(address) => go.push(*address),
+                true | false => {}
+            }
         }
-        if changed || is_first {
-            self.appliers.route(&routed).await;
+        let (come, go) = (&come[..], &go[..]);
+        if is_first {
+            self.appliers.route(Addresses::All(routed)).await;
+        } else if !come.is_empty() || !go.is_empty() {
+            self.appliers.route(Addresses::Change { come, go }).await;
         }
-        self.routed = Some(routed);
     }
 }

@@ -15,32 +15,25 @@ impl<A: Appliers> Task<A> {
     /// Every VIP with its status.
     pub(super) async fn list(&mut self) -> Vec<Vip> {
         let counters = self.appliers.counters().await;
-        let verdicts = self.verdicts.borrow().clone();
         let vips = self.book.vips().values();
-        let facts = self.facts(&verdicts, Instant::now());
+        let facts = self.facts(Instant::now());
         let reasons = Reasons::new(facts, &self.announced, vips.clone());
-        vips.map(|vip| self.with_status(vip, &reasons, &verdicts, &counters)).collect()
+        vips.map(|vip| self.with_status(vip, &reasons, &counters)).collect()
     }
 
     /// One VIP with its status.
     pub(super) async fn get(&mut self, name: &str) -> Option<Vip> {
         let key = control::key(&self.book.vips().get(name)?.spec);
         let counters = self.appliers.counters_of(key).await;
-        let verdicts = self.verdicts.borrow().clone();
         let vip = self.book.vips().get(name)?;
         let here = self.book.of_address(vip.spec.address);
-        let facts = self.facts(&verdicts, Instant::now());
+        let facts = self.facts(Instant::now());
         let reasons = Reasons::new(facts, &self.announced, here);
-        Some(self.with_status(vip, &reasons, &verdicts, &counters))
+        Some(self.with_status(vip, &reasons, &counters))
     }
 
-    fn with_status(
-        &self,
-        vip: &Vip,
-        reasons: &Reasons<'_>,
-        verdicts: &Verdicts,
-        counters: &ServiceCounters,
-    ) -> Vip {
+    fn with_status(&self, vip: &Vip, reasons: &Reasons<'_>, counters: &ServiceCounters) -> Vip {
+        let verdicts = &self.verdicts;
         let key = control::key(&vip.spec);
         let count = counters.get(&key).cloned().unwrap_or_default();
         let backends = vip.spec.backends.iter().map(|backend| {

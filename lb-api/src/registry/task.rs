@@ -16,8 +16,9 @@ use super::confirm::Pending;
 use super::tell::Known;
 use super::{Appliers, Command, Start};
 use crate::control::{Book, Damping};
+use crate::delta;
 use crate::events::Events;
-use crate::health::{Target, Verdicts};
+use crate::health::{Target, Verdict, Verdicts};
 use crate::resources::{Key, Resources};
 use crate::store::{Store, StoreError};
 
@@ -51,14 +52,18 @@ pub(super) struct Task<A> {
     pub(super) revision: u64,
     pub(super) damping: Damping,
     pub(super) attached: watch::Receiver<bool>,
-    pub(super) verdicts: watch::Receiver<Arc<Verdicts>>,
-    pub(super) targets: watch::Sender<Arc<BTreeSet<Target>>>,
+    /// What health checks have found.
+    pub(super) verdicts: Verdicts,
+    pub(super) found: delta::Receiver<Target, Option<Verdict>>,
+    /// What is checked.
+    pub(super) targets: BTreeSet<Target>,
+    pub(super) checks: delta::Sender<Target, bool>,
     commands: mpsc::Receiver<Command>,
     pub(super) appliers: A,
     /// What the dataplane was told last; `None` while that is not known.
     pub(super) applied: Option<Table>,
-    /// What of the verdicts and of the attachment the last reconciliation went by.
-    pub(super) heard: (Arc<Verdicts>, bool),
+    /// What of the attachment the last reconciliation went by.
+    pub(super) was_attached: bool,
     /// What the dataplane has confirmed.
     pub(super) serving: BTreeSet<ServiceKey>,
     pub(super) announced: BTreeSet<IpAddr>,
@@ -121,12 +126,14 @@ impl<A: Appliers> Task<A> {
             revision: start.revision,
             damping: Damping::default(),
             attached: start.attached,
-            verdicts: start.verdicts,
-            targets: start.targets,
+            verdicts: Verdicts::new(),
+            found: start.verdicts,
+            targets: BTreeSet::new(),
+            checks: start.targets,
             commands,
             appliers,
             applied: None,
-            heard: Default::default(),
+            was_attached: false,
             serving: BTreeSet::new(),
             announced: BTreeSet::new(),
             routed: None,
@@ -154,7 +161,7 @@ impl<A: Appliers> Task<A> {
                     }
                     Some(command) => self.carry_out(command).await,
                 },
-                changed = self.verdicts.changed() => match changed {
+                found = self.found.changed() => match found {
                     Ok(()) => self.follow().await,
                     Err(_) => return tracing::error!("health checks have ended"),
                 },

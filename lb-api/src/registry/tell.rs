@@ -1,8 +1,7 @@
 //! What watchers are told: the difference between what they know and what holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use lb_api_types::event::EventKind;
 use lb_api_types::vip::{Health, Vip};
@@ -10,7 +9,7 @@ use lb_api_types::vip::{Health, Vip};
 use super::change::asks_the_same;
 use super::task::{Changed, Task};
 use super::{Appliers, protocol_name};
-use crate::health::{Verdict, Verdicts};
+use crate::health::Target;
 
 /// What was told last.
 #[derive(Debug, Default)]
@@ -18,7 +17,8 @@ pub(super) struct Known {
     announced: BTreeSet<IpAddr>,
     /// Addresses of which something else may hold now.
     pub(super) stale: BTreeSet<IpAddr>,
-    verdicts: Arc<Verdicts>,
+    /// Of backends whose health is another since, what it was.
+    pub(super) healths: BTreeMap<Target, Health>,
     attached: bool,
 }
 
@@ -51,21 +51,16 @@ impl<A: Appliers> Task<A> {
             (true, true) | (false, false) => {}
         }
         self.told.attached = attached;
-        let verdicts = self.verdicts.borrow().clone();
-        if !Arc::ptr_eq(&verdicts, &self.told.verdicts) {
-            self.tell_of_backends(&verdicts);
-            self.told.verdicts = verdicts;
-        }
+        self.tell_of_backends();
         for address in std::mem::take(&mut self.told.stale) {
             self.tell_of_address(address, before);
         }
     }
 
-    fn tell_of_backends(&self, verdicts: &Verdicts) {
-        let unknown = Verdict { health: Health::Unknown, message: String::new() };
-        for (target, verdict) in verdicts {
-            let old = self.told.verdicts.get(target).unwrap_or(&unknown);
-            if old.health == verdict.health {
+    fn tell_of_backends(&mut self) {
+        for (target, told) in std::mem::take(&mut self.told.healths) {
+            let Some(verdict) = self.verdicts.get(&target) else { continue };
+            if told == verdict.health {
                 continue;
             }
             let message = match verdict.health {

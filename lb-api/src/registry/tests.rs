@@ -1,11 +1,11 @@
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lb_api_types::vip::{Backend, Health, Metadata, VipSpec};
 
 use super::*;
 use crate::control;
-use crate::health::Verdict;
+use crate::health::{Verdict, Verdicts};
 use crate::store;
 
 /// What a world of appliers was told, in order.
@@ -16,7 +16,23 @@ pub(crate) enum Told {
     Route(Vec<IpAddr>),
 }
 
-type Targets = watch::Receiver<Arc<BTreeSet<Target>>>;
+/// What health checks would check.
+#[derive(Debug)]
+struct Checked(delta::Receiver<Target, bool>, BTreeSet<Target>);
+
+impl Checked {
+    fn now(&mut self) -> BTreeSet<Target> {
+        for (target, is_wanted) in self.0.take() {
+            match is_wanted {
+                true => self.1.insert(target),
+                false => self.1.remove(&target),
+            };
+        }
+        self.1.clone()
+    }
+}
+
+type Targets = Arc<Mutex<Checked>>;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct World {
@@ -27,6 +43,8 @@ pub(crate) struct World {
     targets: Arc<Mutex<Option<Targets>>>,
     /// What was to be checked when the dataplane refused last.
     checked: Arc<Mutex<BTreeSet<Target>>>,
+    announced: BTreeSet<IpAddr>,
+    routed: BTreeSet<IpAddr>,
 }
 
 impl World {
@@ -62,7 +80,7 @@ impl Appliers for World {
         match refuse.filter(|_| table.services.len() > 1) {
             Some(why) => {
                 if let Some(targets) = &*self.targets.lock().unwrap() {
-                    *self.checked.lock().unwrap() = (**targets.borrow()).clone();
+                    *self.checked.lock().unwrap() = targets.lock().unwrap().now();
                 }
                 Err(why)
             }
@@ -74,16 +92,18 @@ impl Appliers for World {
         }
     }
 
-    async fn announce(&mut self, addresses: &BTreeSet<IpAddr>) {
-        self.tell(Told::Announce(addresses.iter().copied().collect()));
+    async fn announce(&mut self, addresses: Addresses<'_>) {
+        follow(&mut self.announced, addresses);
+        self.tell(Told::Announce(self.announced.iter().copied().collect()));
     }
 
     async fn configure(&mut self, _: &Resources) -> Result<(), String> {
         Ok(())
     }
 
-    async fn route(&mut self, addresses: &BTreeSet<IpAddr>) {
-        self.tell(Told::Route(addresses.iter().copied().collect()));
+    async fn route(&mut self, addresses: Addresses<'_>) {
+        follow(&mut self.routed, addresses);
+        self.tell(Told::Route(self.routed.iter().copied().collect()));
     }
 
     async fn counters(&mut self) -> ServiceCounters {
@@ -92,6 +112,16 @@ impl Appliers for World {
 
     async fn counters_of(&mut self, _key: ServiceKey) -> ServiceCounters {
         ServiceCounters::new()
+    }
+}
+
+fn follow(all: &mut BTreeSet<IpAddr>, addresses: Addresses<'_>) {
+    match addresses {
+        Addresses::All(new) => all.clone_from(new),
+        Addresses::Change { come, go } => {
+            assert!(come.iter().all(|address| all.insert(*address)), "{come:?} are new");
+            assert!(go.iter().all(|address| all.remove(address)), "{go:?} were there");
+        }
     }
 }
 
@@ -134,8 +164,10 @@ pub(crate) struct Bench {
     pub(crate) registry: Registry,
     pub(crate) world: World,
     pub(crate) attachment: watch::Sender<bool>,
-    pub(crate) verdicts: watch::Sender<Arc<Verdicts>>,
-    pub(crate) targets: watch::Receiver<Arc<BTreeSet<Target>>>,
+    pub(crate) verdicts: delta::Sender<Target, Option<Verdict>>,
+    /// Everything that was found.
+    found: Mutex<Verdicts>,
+    targets: Targets,
     pub(crate) warnings: watch::Receiver<Vec<String>>,
     pub(crate) events: Events,
     pub(crate) folder: tempfile::TempDir,
@@ -151,10 +183,11 @@ impl Bench {
     pub(crate) async fn over(folder: tempfile::TempDir, file: Vec<Vip>) -> Self {
         let store = Store::open(folder.path()).unwrap();
         let store::Loaded { revision, vips: kept, resources, .. } = store.load().unwrap();
-        let (verdicts, found) = watch::channel(Arc::default());
-        let (wanted, targets) = watch::channel(Arc::default());
+        let (verdicts, found) = delta::channel();
+        let (wanted, targets) = delta::channel();
+        let targets = Arc::new(Mutex::new(Checked(targets, BTreeSet::new())));
         let world = World::default();
-        *world.targets.lock().unwrap() = Some(targets.clone());
+        *world.targets.lock().unwrap() = Some(Arc::clone(&targets));
         let (attachment, attached) = watch::channel(true);
         let events = Events::default();
         let start = Start {
@@ -170,7 +203,8 @@ impl Bench {
             events: events.clone(),
         };
         let (registry, warnings) = spawn(start, world.clone()).await.unwrap();
-        Self { registry, world, attachment, verdicts, targets, warnings, events, folder }
+        let found = Mutex::default();
+        Self { registry, world, attachment, verdicts, found, targets, warnings, events, folder }
     }
 
     /// Ends the daemon and starts another one over its state.
@@ -203,10 +237,20 @@ impl Bench {
     }
 
     pub(crate) fn find(&self, health: Health) {
+        self.find_of(health, |_| true);
+    }
+
+    fn find_of(&self, health: Health, which: impl Fn(&Target) -> bool) {
         let verdict = Verdict { health, message: String::new() };
-        let targets = self.targets.borrow().clone();
-        let all = targets.iter().map(|target| (*target, verdict.clone())).collect();
-        self.verdicts.send_replace(Arc::new(all));
+        let targets = self.targets().into_iter().filter(which);
+        let found: Verdicts = targets.map(|target| (target, verdict.clone())).collect();
+        self.found.lock().unwrap().extend(found.clone());
+        self.verdicts.tell(found.into_iter().map(|(target, verdict)| (target, Some(verdict))));
+    }
+
+    /// What is to be checked.
+    pub(crate) fn targets(&self) -> BTreeSet<Target> {
+        self.targets.lock().unwrap().now()
     }
 
     async fn advertised(&self, name: &str) -> bool {
@@ -249,7 +293,7 @@ async fn a_vip_is_withdrawn_before_it_is_taken_out_of_the_dataplane() {
     bench.world.told();
     bench.delete("web").await.unwrap();
     assert_eq!(bench.world.told(), [Told::Announce(vec![]), Told::Serve(0), Told::Route(vec![])]);
-    assert!(bench.targets.borrow().is_empty());
+    assert!(bench.targets().is_empty());
 }
 
 #[tokio::test]
@@ -348,10 +392,7 @@ async fn putting_the_same_again_touches_nothing() {
     let applied = bench.put(vip("web", 10)).await.unwrap();
     assert!(!applied.created);
     assert_eq!(bench.world.told(), []);
-    assert_eq!(
-        control::targets(&[("web".into(), vip("web", 10))].into()),
-        **bench.targets.borrow()
-    );
+    assert_eq!(control::targets(&[("web".into(), vip("web", 10))].into()), bench.targets());
 }
 
 #[tokio::test]
@@ -361,14 +402,14 @@ async fn a_refused_change_loses_nothing_that_is_known_of_health() {
     only_b.spec.backends[0].port = 8;
     bench.put(vip("a", 1)).await.unwrap();
     bench.put(only_b).await.unwrap();
-    let before = bench.targets.borrow().clone();
+    let before = bench.targets();
     bench.world.refuse(Some("no room"));
     let mut other = vip("b", 2);
     other.spec.backends[0].port = 9;
     assert!(bench.put(other).await.is_err());
     assert!(bench.world.checked.lock().unwrap().is_superset(&before), "nothing was let go of");
     bench.world.refuse(None);
-    eventually(|| async { *bench.targets.borrow() == before }).await;
+    eventually(|| async { bench.targets() == before }).await;
 }
 
 #[tokio::test]
@@ -681,14 +722,7 @@ impl Bench {
                 }
             }
             Happens::Found(backend, health) => {
-                let verdict = Verdict { health, message: String::new() };
-                let mut all = (**self.verdicts.borrow()).clone();
-                for target in self.targets.borrow().iter() {
-                    if target.backend.port() == u16::from(backend) {
-                        all.insert(*target, verdict.clone());
-                    }
-                }
-                self.verdicts.send_replace(Arc::new(all));
+                self.find_of(health, |target| target.backend.port() == u16::from(backend));
             }
             Happens::Attached(attached) => drop(self.attachment.send_replace(attached)),
             Happens::Refuses(refuses) => self.world.refuse(refuses.then_some("no room")),
@@ -716,7 +750,7 @@ impl Bench {
             .map(|vip| vip.spec.address)
             .collect();
         let vips = vips.into_iter().map(|vip| (vip.metadata.name.clone(), vip)).collect();
-        let verdicts = self.verdicts.borrow().clone();
+        let verdicts = self.found.lock().unwrap().clone();
         let table = self.world.table.lock().unwrap().clone();
         let serving = table.services.keys().copied().collect();
         let desired = control::desired(control::Facts {
@@ -733,7 +767,7 @@ impl Bench {
         let wanted = desired.announced.into_iter().filter(|address| !held.contains(address));
         assert_eq!(told.0, wanted.collect::<Vec<_>>());
         assert_eq!(advertised, told.0.iter().copied().collect());
-        assert_eq!(**self.targets.borrow(), control::targets(&vips));
+        assert_eq!(self.targets(), control::targets(&vips));
     }
 }
 

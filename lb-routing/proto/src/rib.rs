@@ -278,19 +278,25 @@ impl Rib {
 
     /// Originates exactly these prefixes.
     pub(crate) fn originate(&mut self, prefixes: &[IpNetwork]) {
-        let hash = *self.originated.hasher();
-        let mut wanted = HashSet::with_hasher(hash);
+        let mut wanted = HashSet::with_hasher(*self.originated.hasher());
         wanted.extend(prefixes.iter().map(canonical));
-        let previous = std::mem::replace(&mut self.originated, wanted);
-        for prefix in previous {
-            if !self.originated.contains(&prefix) {
+        let gone: Vec<_> =
+            self.originated.iter().filter(|p| !wanted.contains(*p)).copied().collect();
+        self.change_originated(prefixes, &gone);
+    }
+
+    /// Originates these prefixes, too, and those no longer; costs what changes.
+    pub(crate) fn change_originated(&mut self, come: &[IpNetwork], go: &[IpNetwork]) {
+        for prefix in go.iter().map(canonical) {
+            if self.originated.remove(&prefix) {
                 self.remove(&prefix, Source::LOCAL);
             }
         }
         let attributes = self.intern(&Attributes::default(), None, Source::LOCAL);
         let path =
             PathEntry { received: attributes, attributes, source: Source::LOCAL, rejected: false };
-        for prefix in prefixes.iter().map(canonical) {
+        for prefix in come.iter().map(canonical) {
+            self.originated.insert(prefix);
             self.insert(&prefix, path);
         }
         self.release(attributes);

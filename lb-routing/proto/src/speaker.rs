@@ -191,6 +191,7 @@ impl Speaker {
             }
             Input::Tick => self.each_session(now, Session::tick),
             Input::Originate(prefixes) => self.rib.originate(prefixes),
+            Input::ChangeOriginated { come, go } => self.rib.change_originated(come, go),
             Input::Shutdown => self.each_session(now, |session, now, out| {
                 session.stop(Notification::new(error::ADMINISTRATIVE_SHUTDOWN), now, out);
             }),

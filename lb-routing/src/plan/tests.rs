@@ -135,9 +135,10 @@ fn a_vip_goes_before_a_learned_route_to_its_address() {
     plan.set_vips(BTreeSet::from([net(1).network()]));
     settle(&mut plan, &mut kernel, now);
     assert_eq!(kernel.0[&net(1)], OwnRoute::Unreachable);
-    plan.set_vips(BTreeSet::new());
+    plan.change_vips(&[net(2).network()], &[net(1).network()]);
     settle(&mut plan, &mut kernel, now);
     assert_eq!(kernel.0[&net(1)], OwnRoute::Via(via(2)));
+    assert_eq!(kernel.0[&net(2)], OwnRoute::Unreachable);
 }
 
 /// Whatever happens, a last reading of the kernel's table leads to what is wanted.

@@ -258,7 +258,18 @@ impl Task {
             Some(Command::Originate(prefixes)) => {
                 self.speaker.handle(Input::Originate(&prefixes), Instant::now());
             }
-            Some(Command::SetVips(vips)) => self.set_vips(vips),
+            Some(Command::ChangeOriginated { come, go }) => {
+                let change = Input::ChangeOriginated { come: &come, go: &go };
+                self.speaker.handle(change, Instant::now());
+            }
+            Some(Command::SetVips(vips)) => {
+                let (come, go) = self.plan.set_vips(vips.into_iter().collect());
+                self.tell_of_vips(&come, &go);
+            }
+            Some(Command::ChangeVips { come, go }) => {
+                self.plan.change_vips(&come, &go);
+                self.tell_of_vips(&come, &go);
+            }
             Some(Command::Configure(peers, answer)) => drop(answer.send(self.configure(*peers))),
             Some(Command::Clear(peer, what, answer)) => {
                 let known = self.speaker.clear(peer, what, Instant::now());
@@ -303,8 +314,7 @@ impl Task {
         Ok(())
     }
 
-    fn set_vips(&mut self, vips: Vec<IpAddr>) {
-        let (come, go) = self.plan.set_vips(vips.into_iter().collect());
+    fn tell_of_vips(&mut self, come: &[IpAddr], go: &[IpAddr]) {
         let changes = come.iter().map(|vip| (*vip, true)).chain(go.iter().map(|vip| (*vip, false)));
         for (address, present) in changes {
             self.fib.handle(Fact::Vip { address, present });

@@ -71,7 +71,7 @@ async fn vips_follow_the_health_check_that_they_name() {
         served.put("web", &vip).await.json()["spec"]["health_check"],
         json!({"from": "fast"})
     );
-    let rise = || served.bench.targets.borrow().iter().map(|t| t.rise).collect::<Vec<_>>();
+    let rise = || served.bench.targets().iter().map(|t| t.rise).collect::<Vec<_>>();
     assert_eq!(rise(), [3]);
     assert_eq!(served.put_at("health-checks/fast", &check(5)).await.status, 200);
     assert_eq!(rise(), [5]);

@@ -83,6 +83,23 @@ fn an_originated_prefix_hides_learned_paths_until_it_is_given_up() {
 }
 
 #[test]
+fn what_is_originated_changes_by_what_comes_and_goes() {
+    let mut rib = rib(4);
+    let [one, two, three] = ["203.0.113.1/32", "203.0.113.2/32", "203.0.113.3/32"].map(prefix);
+    let is_originated = |rib: &Rib| [one, two, three].map(|p| rib.originates_host(p.ip()));
+    rib.originate(&[one, two]);
+    rib.change_originated(&[three, two], &[one, one]);
+    assert_eq!(is_originated(&rib), [false, true, true]);
+    // What comes stays, whatever goes with it.
+    rib.change_originated(&[two], &[two]);
+    rib.originate(&[three]);
+    assert_eq!(is_originated(&rib), [false, false, true]);
+    rib.change_originated(&[], &[three]);
+    assert_eq!(changes(&mut rib), [], "none of it is to be installed");
+    assert_eq!((rib.prefixes.len(), rib.attributes.len()), (0, 0));
+}
+
+#[test]
 fn a_source_has_one_path_per_prefix() {
     let mut rib = rib(4);
     assert!(learn(&mut rib, "10.1.0.0/24", 0, &[7]));

@@ -141,8 +141,12 @@ impl Net {
     }
 
     pub(super) fn originate(&mut self, node: usize, prefixes: Vec<IpNetwork>) {
-        self.nodes[node].originated.clone_from(&prefixes);
-        self.give(node, Input::Originate(&prefixes));
+        let before = std::mem::replace(&mut self.nodes[node].originated, prefixes.clone());
+        let without = |all: &[IpNetwork], others: &[IpNetwork]| -> Vec<IpNetwork> {
+            all.iter().filter(|prefix| !others.contains(prefix)).copied().collect()
+        };
+        let (come, go) = (without(&prefixes, &before), without(&before, &prefixes));
+        self.give(node, Input::ChangeOriginated { come: &come, go: &go });
     }
 
     /// Nothing passes a link any more; what is sent waits.
@@ -329,6 +333,7 @@ impl Net {
             | Input::Closed { conn, .. } => conn.hash(&mut self.digest),
             Input::ConnectFailed { peer, .. } => peer.hash(&mut self.digest),
             Input::Originate(prefixes) => prefixes.hash(&mut self.digest),
+            Input::ChangeOriginated { come, go } => (come, go).hash(&mut self.digest),
             Input::Tick | Input::Shutdown => {}
         }
     }

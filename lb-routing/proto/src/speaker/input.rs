@@ -54,6 +54,13 @@ pub enum Input<'a> {
     Tick,
     /// Originate exactly these prefixes from now on: what is new is advertised, what is gone withdrawn.
     Originate(&'a [IpNetwork]),
+    /// Originate some prefixes, too, and others no longer.
+    ChangeOriginated {
+        /// What is new.
+        come: &'a [IpNetwork],
+        /// What is gone.
+        go: &'a [IpNetwork],
+    },
     /// End every session with Cease / Administrative Shutdown (RFC 4486).
     Shutdown,
 }
