@@ -210,6 +210,8 @@ fn options(object: &Object<'_>, policies: Option<&[BgpPolicy]>) -> PeerOptions {
         export: object.field("export").and_then(|names| chain(&names, Way::Export, policies)),
         next_hop_self: flag("next_hop_self"),
         route_reflector_client: flag("route_reflector_client"),
+        add_path_receive: flag("add_path_receive"),
+        add_path_send: object.field("add_path_send").and_then(|paths| paths.number(2..=64)),
         local_as: object.field("local_as").and_then(|number| asn(&number)),
         remove_private_as: flag("remove_private_as"),
         // RFC 4271 does not say how many are too many; GoBGP, FRR and others stop at 10.

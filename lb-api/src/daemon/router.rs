@@ -80,6 +80,8 @@ fn peer(told: &BgpPeer, options: &PeerOptions, library: &Library) -> Result<Peer
         export: library.export(options.export.as_ref().unwrap_or(&nothing))?,
         next_hop_self: says(options.next_hop_self),
         route_reflector_client: says(options.route_reflector_client),
+        add_path_receive: says(options.add_path_receive),
+        add_path_send: options.add_path_send.unwrap_or_default(),
         local_as: options.local_as,
         remove_private_as: says(options.remove_private_as),
         allow_as_in: options.allow_as_in.unwrap_or_default(),
@@ -169,7 +171,11 @@ pub(super) fn state(state: State) -> &'static str {
 }
 
 pub(super) fn route_view(path: PathStatus) -> BgpRoute {
-    let spec = BgpRouteSpec { prefix: path.prefix, peer: path.peer };
+    let spec = BgpRouteSpec {
+        prefix: path.prefix,
+        peer: path.peer,
+        path_id: Some(path.path_id).filter(|id| *id != 0),
+    };
     let best = match (path.best, path.multipath) {
         (true, _) => Condition::new("Best", true, "Best", "it won"),
         (false, true) => Condition::new("Best", false, "Equal", "it is as good as the best one"),

@@ -93,7 +93,8 @@ impl Views for Live {
 
     fn routes(&self, after: Option<BgpRouteSpec>, limit: usize) -> BoxFuture<'_, List<BgpRoute>> {
         async move {
-            let after = after.map(|last| (last.prefix, last.peer));
+            let after =
+                after.map(|last| (last.prefix, last.peer, last.path_id.unwrap_or_default()));
             let routes = self.router.routes_after(after, limit.saturating_add(1)).await;
             let routes = routes.into_iter().map(router::route_view);
             cut(routes, limit, |route: &BgpRoute| &route.metadata)

@@ -201,13 +201,19 @@ mod tests {
             part(&axum::extract::Query(query.collect()), key).map_err(|_| ())
         };
         assert_eq!(asked(&[]), Ok(Part { limit: DEFAULT_LIMIT, after: None }));
-        for peer in [None, Some([192, 0, 2, 1].into())] {
-            let key = BgpRouteSpec { prefix: "10.0.0.0/8".parse().unwrap(), peer };
+        let peer = Some([192, 0, 2, 1].into());
+        for (peer, path_id) in [(None, None), (peer, None), (peer, Some(7))] {
+            let key = BgpRouteSpec { prefix: "10.0.0.0/8".parse().unwrap(), peer, path_id };
             let second = asked(&[("limit", "2"), ("cursor", &key.to_string())]);
             assert_eq!(second, Ok(Part { limit: 2, after: Some(key) }));
         }
-        for bad in [("cursor", "0"), ("cursor", "10.0.0.0/8@x"), ("limit", "0"), ("colour", "red")]
-        {
+        for bad in [
+            ("cursor", "0"),
+            ("cursor", "10.0.0.0/8@x"),
+            ("cursor", "10.0.0.0/8@192.0.2.1@x"),
+            ("limit", "0"),
+            ("colour", "red"),
+        ] {
             assert!(asked(&[bad]).is_err(), "{bad:?}");
         }
     }

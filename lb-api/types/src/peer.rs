@@ -127,6 +127,10 @@ options! {
     next_hop_self: bool,
     /// Reflect our AS's routes to it, and its to our AS (RFC 4456): it is in our AS, and need not know the others there.
     route_reflector_client: bool,
+    /// Take several paths of a prefix from it (RFC 7911), 64 at most.
+    add_path_receive: bool,
+    /// How many paths of a prefix it is told at most (RFC 7911), the best ones: 2 to 64. Only the best one by default.
+    add_path_send: u8,
     /// Our AS number in its eyes, where it is not `bgp.asn`.
     local_as: u32,
     /// Take private AS numbers (RFC 6996) out of the paths that it is told, if it is in another AS.

@@ -8,6 +8,9 @@ use std::time::Duration;
 pub use self::check::{ConfigError, validate};
 use crate::policy::Chain;
 
+/// Paths of one prefix that a neighbour is told, or that are taken from one, at most (RFC 7911).
+pub const MAX_PATHS_PER_PREFIX: u8 = 64;
+
 /// The speaker's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpeakerConfig {
@@ -61,6 +64,10 @@ pub struct PeerConfig {
     pub next_hop_self: bool,
     /// Reflect our AS's routes to it, and its to our AS (RFC 4456): it is in our AS, and need not know the others there.
     pub route_reflector_client: bool,
+    /// Take several paths of a prefix from it (RFC 7911), [`MAX_PATHS_PER_PREFIX`] at most.
+    pub add_path_receive: bool,
+    /// Paths of a prefix that it is told at most (RFC 7911), the best ones; 0 and 1: only the best one.
+    pub add_path_send: u8,
     /// Our AS number in its eyes, instead of [`SpeakerConfig::asn`]: it alone stands in OPEN and in paths.
     pub local_as: Option<u32>,
     /// Take private AS numbers (RFC 6996) out of the paths that it is told, if it is external.
@@ -92,6 +99,8 @@ impl PeerConfig {
             export: Export::None,
             next_hop_self: false,
             route_reflector_client: false,
+            add_path_receive: false,
+            add_path_send: 0,
             local_as: None,
             remove_private_as: false,
             allow_as_in: 0,
@@ -103,7 +112,10 @@ impl PeerConfig {
 
     /// Whether another session is needed than one under `old`.
     pub(crate) fn connects_otherwise(&self, old: &Self) -> bool {
-        let of = |peer: &Self| (peer.asn, peer.local_as, peer.port, peer.source);
+        let of = |peer: &Self| {
+            let add_path = (peer.add_path_receive, peer.add_path_send > 1);
+            (peer.asn, peer.local_as, peer.port, peer.source, add_path)
+        };
         of(self) != of(old)
     }
 
@@ -111,7 +123,8 @@ impl PeerConfig {
     pub(crate) fn exports_otherwise(&self, old: &Self) -> bool {
         let of = |peer: &Self| {
             let reflects = peer.route_reflector_client;
-            (peer.next_hop_self, peer.remove_private_as, peer.graceful_shutdown, reflects)
+            let paths = peer.add_path_send;
+            (peer.next_hop_self, peer.remove_private_as, peer.graceful_shutdown, reflects, paths)
         };
         self.export != old.export || of(self) != of(old)
     }

@@ -11,10 +11,12 @@
 //! left them, so a change of policy needs nothing from the neighbour. A change marks its prefix;
 //! [`Rib::next_change`] hands each marked prefix out once, however often it changed.
 //!
-//! Bound: a neighbour has at most [`MAX_PREFIXES_PER_PEER`] paths, one per prefix.
+//! Bounds: a neighbour has at most [`MAX_PREFIXES_PER_PEER`] paths, one per prefix, or with path identifiers (RFC 7911)
+//! [`MAX_PATHS_PER_PREFIX`].
 
 mod attributes;
 mod best;
+mod choice;
 mod group;
 mod hash;
 mod hops;
@@ -32,7 +34,6 @@ use smallvec::SmallVec;
 
 use self::attributes::AttributeTable;
 pub(crate) use self::attributes::{AttributesId, Key, MAX_ATTRIBUTE_BYTES_PER_PEER};
-use self::best::Candidate;
 pub(crate) use self::best::{DEFAULT_LOCAL_PREF, Ranking};
 pub use self::group::Backlog;
 pub(crate) use self::group::{Group, GroupKey, Sending};
@@ -43,8 +44,9 @@ pub(crate) use self::path::{Path, PathEntry, PeerIndex, Source, Via};
 use self::pool::Id;
 pub(crate) use self::prefixes::PrefixId;
 use self::prefixes::{PrefixTable, Record};
+use crate::config::MAX_PATHS_PER_PREFIX;
 use crate::policy::{Rejection, Teller};
-use crate::wire::{self, Attributes, Verdict};
+use crate::wire::{self, Attributes, PathId, Verdict};
 
 /// Paths of one neighbour at most; beyond, its session ends with Cease / Maximum Number of Prefixes
 /// Reached (RFC 4486).
@@ -54,6 +56,17 @@ pub(crate) const MAX_PREFIXES_PER_PEER: u64 = 4_000_000;
 pub(crate) struct Shown<'a> {
     pub(crate) path: &'a PathEntry,
     pub(crate) carries_traffic: bool,
+}
+
+/// What became of a path that was to be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Insertion {
+    /// It is an additional one.
+    Added,
+    /// It takes the place of the one that its origin had, or is the same.
+    Replaced,
+    /// Its neighbour has [`MAX_PATHS_PER_PREFIX`] others of the prefix.
+    Refused,
 }
 
 /// What became of a prefix.
@@ -224,15 +237,20 @@ impl Rib {
         Some(Teller { address, external, router_id, client })
     }
 
-    /// Adds a path, or replaces that of the same source; says whether it is an additional one. The
-    /// path holds references of its own.
-    pub(crate) fn insert(&mut self, prefix: &IpNetwork, path: PathEntry) -> bool {
+    /// Adds a path, or replaces that of the same origin. The path holds references of its own.
+    pub(crate) fn insert(&mut self, prefix: &IpNetwork, path: PathEntry) -> Insertion {
         let id = self.prefixes.find_or_add(prefix);
         let record = self.prefixes.get_mut(id);
-        let same = record.paths.iter_mut().find(|old| old.source == path.source);
+        let same = record.paths.iter_mut().find(|old| old.origin() == path.origin());
         let replaced = same.map(|old| std::mem::replace(old, path));
         if replaced == Some(path) {
-            return false;
+            return Insertion::Replaced;
+        }
+        if replaced.is_none() && path.path_id != 0 {
+            let others = record.paths.iter().filter(|old| old.source == path.source);
+            if others.count() >= usize::from(MAX_PATHS_PER_PREFIX) {
+                return Insertion::Refused;
+            }
         }
         self.attributes.retain(path.received);
         self.attributes.retain(path.attributes);
@@ -241,13 +259,13 @@ impl Rib {
             None => self.prefixes.get_mut(id).paths.push(path),
         }
         self.reselect(id);
-        replaced.is_none()
+        if replaced.is_none() { Insertion::Added } else { Insertion::Replaced }
     }
 
-    /// Removes the path of a source; says whether there was one.
-    pub(crate) fn remove(&mut self, prefix: &IpNetwork, source: Source) -> bool {
+    /// Removes the path of an origin; says whether there was one.
+    pub(crate) fn remove(&mut self, prefix: &IpNetwork, origin: (Source, PathId)) -> bool {
         let Some(id) = self.prefixes.find(prefix) else { return false };
-        self.remove_from(id, source)
+        self.remove_from(id, |path| path.origin() == origin)
     }
 
     /// Removes every path of a neighbour, of which there are so many: one walk over the records.
@@ -256,13 +274,15 @@ impl Rib {
             if paths == 0 {
                 break;
             }
-            paths -= u64::from(self.remove_from(id, Source::of(peer)));
+            while self.remove_from(id, |path| path.source == Source::of(peer)) {
+                paths -= 1;
+            }
         }
     }
 
-    fn remove_from(&mut self, id: PrefixId, source: Source) -> bool {
+    fn remove_from(&mut self, id: PrefixId, is: impl Fn(&PathEntry) -> bool) -> bool {
         let paths = &mut self.prefixes.get_mut(id).paths;
-        let Some(place) = paths.iter().position(|path| path.source == source) else {
+        let Some(place) = paths.iter().position(is) else {
             return false;
         };
         let path = paths.remove(place);
@@ -289,12 +309,17 @@ impl Rib {
     pub(crate) fn change_originated(&mut self, come: &[IpNetwork], go: &[IpNetwork]) {
         for prefix in go.iter().map(canonical) {
             if self.originated.remove(&prefix) {
-                self.remove(&prefix, Source::LOCAL);
+                self.remove(&prefix, (Source::LOCAL, 0));
             }
         }
         let attributes = self.intern(&Attributes::default(), None, Source::LOCAL);
-        let path =
-            PathEntry { received: attributes, attributes, source: Source::LOCAL, rejected: false };
+        let path = PathEntry {
+            received: attributes,
+            attributes,
+            path_id: 0,
+            source: Source::LOCAL,
+            rejected: false,
+        };
         for prefix in come.iter().map(canonical) {
             self.originated.insert(prefix);
             self.insert(&prefix, path);
@@ -330,6 +355,22 @@ impl Rib {
     pub(crate) fn best(&self, id: PrefixId) -> Option<&PathEntry> {
         let record = self.prefixes.get(id);
         record.paths.first().filter(|_| record.equal > 0)
+    }
+
+    /// The best paths of a prefix, so many at most, in order: the best one, the best one of the others, and so on.
+    pub(crate) fn ranked(&self, id: PrefixId, most: usize) -> SmallVec<[PathEntry; 8]> {
+        let record = self.prefixes.get(id);
+        let judge = (&*self.rankings, &self.attributes, &self.next_hops);
+        let mut candidates: SmallVec<[_; 8]> =
+            record.paths.iter().map(|path| choice::candidate(judge, path)).collect();
+        let mut done = 0;
+        while done < most.min(candidates.len()) {
+            match best::select(&mut candidates[done..], choice::last(judge)) {
+                0 => break,
+                selected => done += selected,
+            }
+        }
+        candidates.iter().take(done.min(most)).map(|it| it.path).collect()
     }
 
     /// The next prefix that changed.
@@ -377,17 +418,10 @@ impl Rib {
             [] => 0,
             [only] => u16::from(!only.rejected),
             paths => {
-                let candidate = |path: &PathEntry| Candidate {
-                    path: *path,
-                    neighbour: path
-                        .source
-                        .peer()
-                        .and_then(|peer| self.rankings.get(usize::from(peer)).copied()),
-                    rejected: path.rejected,
-                    rank: self.attributes.get(path.attributes).rank,
-                };
-                let mut candidates: SmallVec<[_; 8]> = paths.iter().map(candidate).collect();
-                let equal = best::select(&mut candidates).min(self.max_paths);
+                let judge = (&*self.rankings, &self.attributes, &self.next_hops);
+                let mut candidates: SmallVec<[_; 8]> =
+                    paths.iter().map(|path| choice::candidate(judge, path)).collect();
+                let equal = best::select(&mut candidates, choice::last(judge)).min(self.max_paths);
                 for (path, candidate) in paths.iter_mut().zip(candidates) {
                     *path = candidate.path;
                 }

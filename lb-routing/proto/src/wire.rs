@@ -95,6 +95,8 @@ pub enum Capability {
     RouteRefresh,
     /// Four-octet AS number (RFC 6793).
     FourOctetAs(u32),
+    /// Several paths of a prefix (RFC 7911 §4), by family.
+    AddPath(Vec<AddPath>),
     /// Any other: kept, not used.
     Unknown {
         /// Its code.
@@ -102,6 +104,17 @@ pub enum Capability {
         /// Its value.
         value: Vec<u8>,
     },
+}
+
+/// What a speaker does with several paths of a prefix of a family (RFC 7911 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddPath {
+    /// The family.
+    pub family: Family,
+    /// It takes them.
+    pub receive: bool,
+    /// It tells them.
+    pub send: bool,
 }
 
 /// UPDATE (RFC 4271 §4.3), IPv4 unicast and multiprotocol parts together, after RFC 7606:
@@ -247,6 +260,30 @@ pub struct Context {
     /// The neighbour is external: LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST from it are discarded (RFC 7606 §7).
     pub external: bool,
 }
+
+/// Which families' prefixes have path identifiers before them on a session, one way (RFC 7911 §3). [`Context`] is apart from
+/// it: attributes mean the same with and without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PathIds {
+    pub(crate) ipv4: bool,
+    pub(crate) ipv6: bool,
+}
+
+impl PathIds {
+    /// No identifiers.
+    pub(crate) const NONE: Self = Self { ipv4: false, ipv6: false };
+
+    pub(crate) const fn any(self) -> bool {
+        self.ipv4 || self.ipv6
+    }
+
+    pub(crate) const fn has(self, ipv6: bool) -> bool {
+        if ipv6 { self.ipv6 } else { self.ipv4 }
+    }
+}
+
+/// A path's identifier (RFC 7911 §3): tells apart what a neighbour says of one prefix. 0 where the session has none.
+pub(crate) type PathId = u32;
 
 /// Heap bytes that a decoded message takes at most per byte of its frame: the worst case is a field
 /// of one-byte prefixes (`0.0.0.0/0`), each an 18-byte value in a vector that doubled.

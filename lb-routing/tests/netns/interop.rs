@@ -2,6 +2,7 @@
 //!
 //! `lb-routing/README.md` has the grid as a table; a cell that is absent there has its reason there.
 
+mod add_path;
 mod bird;
 mod exabgp;
 mod frr;
@@ -34,6 +35,8 @@ struct Wish {
     gtsm: bool,
     /// It is in our AS.
     internal: bool,
+    /// It tells and takes several paths of a prefix.
+    add_path: bool,
 }
 
 impl Wish {
@@ -80,6 +83,10 @@ trait Kind {
     /// Has it take a key that its files have anew; it is started again where it cannot.
     fn take_key(&self, _wish: Wish) -> Option<String> {
         None
+    }
+    /// It shows everything that it ever heard, also what was withdrawn.
+    fn remembers(&self) -> bool {
+        false
     }
     /// Has it send ROUTE-REFRESH, where it does.
     fn refresh(&self, wish: Wish) -> Option<String>;
@@ -245,32 +252,38 @@ async fn route_refresh(kind: &'static dyn Kind) {
     assert_eq!((peers[0].state, peers[0].since), (State::Established, since));
 }
 
-/// BGP by hand, from 10.0.9.2 in an AS: announces 198.51.100.0/24 with the community 64514:200.
 async fn third_neighbour(asn: u16) -> TcpStream {
+    by_hand("10.0.9.2", asn).await
+}
+
+/// BGP by hand, from an address in an AS: announces 198.51.100.0/24 with the community 64514:200.
+async fn by_hand(from: &str, asn: u16) -> TcpStream {
+    let from: Ipv4Addr = from.parse().unwrap();
     let message = |kind: u8, body: &[u8]| {
         let length = u16::try_from(19 + body.len()).unwrap().to_be_bytes();
         [&[0xff; 16][..], &length, &[kind], body].concat()
     };
     let internal = asn == 64512;
     let [tag, asn] = [64514, asn].map(u16::to_be_bytes);
-    let open = [&[4][..], &asn, &[0, 0, 10, 0, 9, 2, 0]].concat();
+    let open = [&[4][..], &asn, &[0, 0], &from.octets(), &[0]].concat();
     let community = [&[0xc0, 8, 4][..], &tag, &200_u16.to_be_bytes()].concat();
     let path = [&[0x40, 2, 4, 2, 1][..], if internal { &tag } else { &asn }].concat();
     let local_pref = [0x40, 5, 4, 0, 0, 0, 100];
     let local_pref = if internal { &local_pref[..] } else { &[] };
-    let next_hop = [0x40, 3, 4, 10, 0, 9, 2];
+    let next_hop = [&[0x40, 3, 4][..], &from.octets()].concat();
     let attributes = [&[0x40, 1, 1, 0][..], &path, &next_hop, local_pref, &community].concat();
     let length = u16::try_from(attributes.len()).unwrap().to_be_bytes();
     let update = [&[0, 0][..], &length, &attributes, &[24, 198, 51, 100]].concat();
 
     let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("10.0.9.2:0".parse().unwrap()).unwrap();
+    socket.bind((from, 0).into()).unwrap();
     let mut stream = socket.connect((IpAddr::from([10, 0, 9, 1]), 179).into()).await.unwrap();
     let all = [message(1, &open), message(4, &[]), message(2, &update)].concat();
     stream.write_all(&all).await.unwrap();
     stream
 }
 
+use self::add_path::add_path;
 use self::policies::policy;
 use self::reflection::reflection;
 use self::rotation::md5_rotation;
@@ -289,6 +302,7 @@ grid! {
     interop_frr_gtsm: frr::Frr, gtsm;
     interop_frr_communities: frr::Frr, communities;
     interop_frr_policy: frr::Frr, policy;
+    interop_frr_add_path: frr::Frr, add_path;
     interop_frr_reflection: frr::Frr, reflection;
     interop_frr_route_refresh: frr::Frr, route_refresh;
     interop_bird2_session_v4: bird::Two, session_v4;
@@ -298,6 +312,7 @@ grid! {
     interop_bird2_gtsm: bird::Two, gtsm;
     interop_bird2_communities: bird::Two, communities;
     interop_bird2_policy: bird::Two, policy;
+    interop_bird2_add_path: bird::Two, add_path;
     interop_bird2_reflection: bird::Two, reflection;
     interop_bird2_route_refresh: bird::Two, route_refresh;
     interop_bird1_session_v4: bird::One, session_v4;
@@ -307,6 +322,7 @@ grid! {
     interop_bird1_gtsm: bird::One, gtsm;
     interop_bird1_communities: bird::One, communities;
     interop_bird1_policy: bird::One, policy;
+    interop_bird1_add_path: bird::One, add_path;
     interop_bird1_reflection: bird::One, reflection;
     interop_bird1_route_refresh: bird::One, route_refresh;
     interop_gobgp_session_v4: gobgp::GoBgp, session_v4;
@@ -316,6 +332,7 @@ grid! {
     interop_gobgp_gtsm: gobgp::GoBgp, gtsm;
     interop_gobgp_communities: gobgp::GoBgp, communities;
     interop_gobgp_policy: gobgp::GoBgp, policy;
+    interop_gobgp_add_path: gobgp::GoBgp, add_path;
     interop_gobgp_reflection: gobgp::GoBgp, reflection;
     interop_exabgp_session_v4: exabgp::ExaBgp, session_v4;
     interop_exabgp_session_v6: exabgp::ExaBgp, session_v6;
@@ -324,6 +341,7 @@ grid! {
     interop_exabgp_gtsm: exabgp::ExaBgp, gtsm;
     interop_exabgp_communities: exabgp::ExaBgp, communities;
     interop_exabgp_policy: exabgp::ExaBgp, policy;
+    interop_exabgp_add_path: exabgp::ExaBgp, add_path;
     interop_exabgp_reflection: exabgp::ExaBgp, reflection;
     interop_exabgp_route_refresh: exabgp::ExaBgp, route_refresh;
     interop_openbgpd_session_v4: openbgpd::OpenBgpd, session_v4;
@@ -333,6 +351,7 @@ grid! {
     interop_openbgpd_gtsm: openbgpd::OpenBgpd, gtsm;
     interop_openbgpd_communities: openbgpd::OpenBgpd, communities;
     interop_openbgpd_policy: openbgpd::OpenBgpd, policy;
+    interop_openbgpd_add_path: openbgpd::OpenBgpd, add_path;
     interop_openbgpd_reflection: openbgpd::OpenBgpd, reflection;
     interop_openbgpd_route_refresh: openbgpd::OpenBgpd, route_refresh;
 }

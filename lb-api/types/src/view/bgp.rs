@@ -94,15 +94,19 @@ pub struct BgpRouteSpec {
     /// The neighbour that told us; unset for our own routes.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub peer: Option<IpAddr>,
+    /// What tells it apart from the neighbour's other paths of the prefix (RFC 7911); unset where it has one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_id: Option<u32>,
 }
 
 impl fmt::Display for BgpRouteSpec {
     /// As its name is written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.peer {
-            Some(peer) => write!(f, "{}@{peer}", self.prefix),
-            None => write!(f, "{}@{OURSELVES}", self.prefix),
+            Some(peer) => write!(f, "{}@{peer}", self.prefix)?,
+            None => write!(f, "{}@{OURSELVES}", self.prefix)?,
         }
+        self.path_id.map_or(Ok(()), |id| write!(f, "@{id}"))
     }
 }
 
@@ -112,11 +116,15 @@ impl FromStr for BgpRouteSpec {
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         const WRONG: &str = "it is no path's name, such as 10.0.0.0/8@192.0.2.1";
         let (prefix, peer) = name.split_once('@').ok_or(WRONG)?;
+        let (peer, path_id) = match peer.split_once('@') {
+            Some((peer, id)) => (peer, Some(id.parse().map_err(|_| WRONG)?)),
+            None => (peer, None),
+        };
         let peer = match peer {
             OURSELVES => None,
             peer => Some(peer.parse().map_err(|_| WRONG)?),
         };
-        Ok(Self { prefix: prefix.parse().map_err(|_| WRONG)?, peer })
+        Ok(Self { prefix: prefix.parse().map_err(|_| WRONG)?, peer, path_id })
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Import, PeerConfig, SpeakerConfig};
+use super::{Import, MAX_PATHS_PER_PREFIX, PeerConfig, SpeakerConfig};
 
 /// Neighbours at most.
 const MAX_PEERS: usize = 65_534;
@@ -115,6 +115,14 @@ pub enum ConfigError {
         /// The value.
         hold_time: Duration,
     },
+    /// More than there may be of one prefix.
+    #[error("peer {name}: add_path_send {paths} is too many: use 2 to {MAX_PATHS_PER_PREFIX}")]
+    AddPathSend {
+        /// The peer's name.
+        name: String,
+        /// The value.
+        paths: u8,
+    },
     /// It would connect without pause.
     #[error("peer {name}: connect retry time is below 1 s: use 1 s or more, usually 120 s")]
     ConnectRetry {
@@ -190,6 +198,9 @@ fn check_peer(peer: &PeerConfig) -> Result<(), ConfigError> {
     let whole = hold_time.subsec_nanos() == 0 && hold_time.as_secs() <= u64::from(u16::MAX);
     if !(hold_time.is_zero() || hold_time >= MIN_HOLD_TIME && whole) {
         return Err(ConfigError::HoldTime { name: name(), hold_time });
+    }
+    if peer.add_path_send > MAX_PATHS_PER_PREFIX {
+        return Err(ConfigError::AddPathSend { name: name(), paths: peer.add_path_send });
     }
     if peer.connect_retry < Duration::from_secs(1) {
         return Err(ConfigError::ConnectRetry { name: name() });

@@ -58,6 +58,7 @@ fn heap(message: &Message) -> usize {
         Message::Open(open) => {
             let value = |capability: &Capability| match capability {
                 Capability::Unknown { value, .. } => held(value),
+                Capability::AddPath(families) => size_of_val(&families[..]),
                 Capability::Multiprotocol(_)
                 | Capability::RouteRefresh
                 | Capability::FourOctetAs(_) => 0,

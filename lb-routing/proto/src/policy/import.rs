@@ -30,6 +30,8 @@ pub(crate) enum Rejection {
     Prefix,
     /// It has an AS_SET, which its neighbour's configuration refuses (RFC 9774).
     AsSet,
+    /// Its neighbour tells more paths of the prefix than are taken from one (RFC 7911).
+    TooManyPaths,
     /// Policy does not accept it.
     Policy,
 }
@@ -43,6 +45,7 @@ impl Rejection {
             Self::FirstAs => Some("AS_PATH does not begin with the neighbour's AS, withdrawn"),
             Self::Confederation => Some("AS_PATH has confederation segments, withdrawn"),
             Self::NextHop => Some("unusable next hop, withdrawn"),
+            Self::TooManyPaths => Some("more than 64 paths of a prefix, ignored"),
             Self::Prefix => Some("prefix is not unicast, ignored"),
         }
     }

@@ -61,6 +61,11 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Its octets.
+    pub(super) fn block(&self) -> &[u8] {
+        &self.block
+    }
+
     fn is(&self, key: &Key<'_>) -> bool {
         *self.block == *key.block
             && self.context == key.context

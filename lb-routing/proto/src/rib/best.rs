@@ -5,7 +5,7 @@
 //!
 //! The cost of reaching the next hop (step e) is the same for all paths here.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::wire::Attributes;
@@ -69,8 +69,11 @@ pub(super) struct Candidate<P> {
 }
 
 /// Brings the paths that carry traffic to the front, the best one first, and says how many they are.
-/// Refused ones come last.
-pub(super) fn select<P>(candidates: &mut [Candidate<P>]) -> usize {
+/// Refused ones come last. `last` decides between paths of one neighbour (RFC 7911), of which no RFC says anything.
+pub(super) fn select<P>(
+    candidates: &mut [Candidate<P>],
+    last: impl Fn(&P, &P) -> Ordering,
+) -> usize {
     let mut left = keep(candidates, |candidate| !candidate.rejected);
     if let Some(own) = candidates[..left].iter().position(|it| it.neighbour.is_none()) {
         // What we originate is here: nothing that is learned can be nearer.
@@ -85,7 +88,9 @@ pub(super) fn select<P>(candidates: &mut [Candidate<P>]) -> usize {
     });
     left = strike_out_by_med(&mut candidates[..left]);
     left = keep_least(&mut candidates[..left], |it| !it.neighbour.is_some_and(|of| of.external));
-    candidates[..left].sort_by_key(tie_break);
+    candidates[..left].sort_by(|one, other| {
+        tie_break(one).cmp(&tie_break(other)).then_with(|| last(&one.path, &other.path))
+    });
     left
 }
 

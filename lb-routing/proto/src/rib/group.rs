@@ -22,6 +22,7 @@ mod key;
 mod out;
 mod piece;
 mod script;
+mod several;
 
 use bytes::Bytes;
 
@@ -29,6 +30,7 @@ pub(crate) use self::key::GroupKey;
 use self::out::{OutId, Outs};
 use self::piece::{Room, hand_over};
 use self::script::{Line, Script};
+use self::several::{Renewed, Several};
 use super::ids::IdSet;
 use super::prefixes::PrefixId;
 use super::{Keyed, Path, PathEntry, PeerIndex, Rib, Source};
@@ -76,9 +78,11 @@ pub(crate) struct Group {
     per_prefix: bool,
     /// The path that policy was asked about last.
     asked: Option<(PathEntry, u32, Path)>,
-    /// What is said of each prefix, by number.
+    /// What is said of each prefix, by number, where it is one path.
     sent: Vec<OutId>,
-    /// How many of them are something.
+    /// What is said of each prefix where it may be several paths.
+    several: Option<Several>,
+    /// How many paths are said.
     said: usize,
     /// And how many came from each neighbour.
     said_from: Vec<usize>,
@@ -117,7 +121,9 @@ impl Group {
             Export::Policies(chain) => chain.is_per_prefix(),
             Export::None | Export::Vips | Export::All => false,
         };
+        let several = key.ids.any().then(Several::default);
         let mut group = Self {
+            several,
             key,
             config,
             per_prefix,
@@ -169,7 +175,10 @@ impl Group {
         behind.extend(self.known_to(peer));
         for id in before.known_to(peer).chain(member.behind.iter()) {
             behind.insert(id);
-            let said = self.sent.get(id as usize).is_some_and(|out| !out.is_none());
+            if let (Some(several), Some(before)) = (&mut self.several, &before.several) {
+                several.inherit(id, before);
+            }
+            let said = self.says(id);
             // Its number lasts until it is withdrawn.
             if !said && self.ghosts.insert(id) {
                 rib.set_told(id, true);
@@ -194,6 +203,9 @@ impl Group {
             if !out.is_none() {
                 rib.set_told(id, false);
             }
+        }
+        for id in self.several.iter().flat_map(Several::said) {
+            rib.set_told(id, false);
         }
     }
 
@@ -239,7 +251,14 @@ impl Group {
     fn known_to(&self, peer: PeerIndex) -> impl Iterator<Item = PrefixId> {
         let known =
             move |&(_, &out): &(PrefixId, &OutId)| !script::view(peer, out, &self.outs).is_none();
-        (0..).zip(&self.sent).filter(known).map(|(id, _)| id)
+        let one = (0..).zip(&self.sent).filter(known).map(|(id, _)| id);
+        one.chain(self.several.iter().flat_map(move |several| several.known_to(peer)))
+    }
+
+    /// Whether anything is said of a prefix.
+    fn says(&self, id: PrefixId) -> bool {
+        self.sent.get(id as usize).is_some_and(|out| !out.is_none())
+            || self.several.as_ref().is_some_and(|several| several.says(id))
     }
 
     /// What the driver has to send to a member.
@@ -249,7 +268,7 @@ impl Group {
         }
     }
 
-    /// Prefixes that a member knows from us, or will.
+    /// Paths that a member knows from us, or will.
     pub(crate) fn advertised(&self, peer: PeerIndex) -> usize {
         self.said - self.said_from.get(usize::from(peer)).copied().unwrap_or_default()
     }
@@ -282,6 +301,10 @@ impl Group {
                 break;
             }
             let Some(id) = self.pending.pop() else { break };
+            if self.several.is_some() {
+                self.advance_several(id, rib, (&mut script, &mut lines, &mut room));
+                continue;
+            }
             let new = self.export(id, rib);
             let old = self.say(id, new, rib);
             if old == new {
@@ -289,7 +312,7 @@ impl Group {
                 continue;
             }
             let is_member = |peer: PeerIndex| self.who.contains(peer.into());
-            script.change(id, (old, new), &self.outs, is_member);
+            script.change((id, 0), (old, new), &self.outs, is_member);
             lines.push((id, old));
             room.take(new, self.outs.get(new), rib.prefixes.is_ipv6(id));
         }
@@ -298,6 +321,34 @@ impl Group {
             self.outs.release(old);
         }
         sendings
+    }
+
+    /// The same of a prefix of which members may know several paths.
+    fn advance_several(
+        &mut self,
+        id: PrefixId,
+        rib: &mut Rib,
+        (script, lines, room): (&mut Script, &mut Vec<(PrefixId, OutId)>, &mut Room),
+    ) {
+        let new = self.export_several(id, rib);
+        let behind = self.members.iter().any(|member| !member.behind.is_empty());
+        let Some(several) = &mut self.several else { return };
+        let Renewed { changes, before, said } = several.renew(id, &new, behind);
+        for &(number, old, new) in &changes {
+            let is_member = |peer: PeerIndex| self.who.contains(peer.into());
+            script.change((id, number), (old, new), &self.outs, is_member);
+            room.take(new, self.outs.get(new), rib.prefixes.is_ipv6(id));
+        }
+        before.iter().for_each(|&old| self.count(old, false));
+        new.iter().for_each(|&(_, new)| self.count(new, true));
+        self.note(id, said, rib);
+        if changes.is_empty() {
+            before.into_iter().for_each(|old| self.outs.release(old));
+        } else {
+            // One line at least, for those that are behind.
+            lines.push((id, OutId::NONE));
+            lines.extend(before.into_iter().map(|old| (id, old)));
+        }
     }
 
     /// Notes what is said of a prefix from now on, and returns what was said before.
@@ -312,15 +363,20 @@ impl Group {
         }
         self.count(old, false);
         self.count(new, true);
-        match (old.is_none(), new.is_none()) {
-            (true, false) if !self.ghosts.remove(id) => rib.set_told(id, true),
-            (false, true) => {
+        self.note(id, (!old.is_none(), !new.is_none()), rib);
+        old
+    }
+
+    /// Whether anything was said of a prefix before, and is now.
+    fn note(&mut self, id: PrefixId, said: (bool, bool), rib: &mut Rib) {
+        match said {
+            (false, true) if !self.ghosts.remove(id) => rib.set_told(id, true),
+            (true, false) => {
                 // Whether a member is behind is only known after this batch.
                 self.ghosts.insert(id);
             }
             (true | false, true | false) => {}
         }
-        old
     }
 
     fn count(&mut self, out: OutId, more: bool) {
@@ -352,7 +408,7 @@ impl Group {
             }
         }
         let pieces: Vec<_> = script
-            .encode(&self.outs, &rib.prefixes)
+            .encode(&self.outs, &rib.prefixes, self.key.ids)
             .map(|(audience, packer)| {
                 let (bytes, messages) = packer.finish();
                 (audience, Bytes::from(bytes), messages)
@@ -377,12 +433,17 @@ impl Group {
             && !room.is_used_up()
             && let Some(id) = member.behind.pop()
         {
-            let out = self.sent.get(id as usize).copied().unwrap_or_default();
-            let seen = script::view(peer, out, &self.outs);
-            lines.push((seen, id));
-            room.take(seen, self.outs.get(seen), rib.prefixes.is_ipv6(id));
+            if let Some(several) = &self.several {
+                lines.extend(several.lines(id, peer, &self.outs));
+            } else {
+                let out = self.sent.get(id as usize).copied().unwrap_or_default();
+                lines.push((script::view(peer, out, &self.outs), id, 0));
+            }
+            for &(seen, ..) in lines.iter().rev().take_while(|line| line.1 == id) {
+                room.take(seen, self.outs.get(seen), rib.prefixes.is_ipv6(id));
+            }
         }
-        let mut packer = Packer::default();
+        let mut packer = Packer::new(self.key.ids);
         script::pack(&mut lines, &self.outs, &rib.prefixes, &mut packer);
         if member.behind.is_empty() && self.pending.is_empty() {
             for family in std::mem::take(&mut member.initial) {
@@ -416,6 +477,9 @@ impl Group {
         if self.members.iter().all(|member| member.behind.is_empty()) {
             while let Some(id) = self.ghosts.pop() {
                 rib.set_told(id, false);
+                if let Some(several) = &mut self.several {
+                    several.forget(id);
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::attributes::AttributesId;
-use crate::wire::Attributes;
+use crate::wire::{Attributes, PathId};
 
 /// A neighbour, by its place in the configuration; 65,535 at most.
 pub(crate) type PeerIndex = u16;
@@ -27,19 +27,28 @@ impl Source {
     }
 }
 
-/// A path as the table keeps it, in 12 octets.
+/// A path as the table keeps it, in 16 octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PathEntry {
     /// As it came: what policy is asked about.
     pub(crate) received: AttributesId,
     /// As policy left it: what counts.
     pub(crate) attributes: AttributesId,
+    /// What tells it apart from others of the same source (RFC 7911); 0 where it has only one.
+    pub(crate) path_id: PathId,
     pub(crate) source: Source,
     /// Policy refuses it: kept to be shown, never used.
     pub(crate) rejected: bool,
 }
 
-const _: () = assert!(size_of::<PathEntry>() == 12, "there are millions");
+const _: () = assert!(size_of::<PathEntry>() == 16, "there are millions");
+
+impl PathEntry {
+    /// Who told us, and which one of that neighbour's: one path stands for these.
+    pub(crate) const fn origin(&self) -> (Source, PathId) {
+        (self.source, self.path_id)
+    }
+}
 
 /// Where a path leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,8 +29,8 @@ fn learn(rib: &mut Rib, text: &str, peer: u8, as_path: &[u32]) -> bool {
         Source::of(peer.into()),
     );
     let source = Source::of(peer.into());
-    let path = PathEntry { received: attributes, attributes, source, rejected: false };
-    let additional = rib.insert(&prefix(text), path);
+    let path = PathEntry { received: attributes, attributes, path_id: 0, source, rejected: false };
+    let additional = rib.insert(&prefix(text), path) == Insertion::Added;
     rib.release(attributes);
     additional
 }
@@ -50,7 +50,7 @@ fn equal_paths_are_published_together_up_to_the_bound() {
         learn(&mut rib, "10.1.0.0/24", peer, &[7]);
     }
     assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(0), hop(1)])]);
-    rib.remove(&prefix("10.1.0.0/24"), Source::of(0));
+    rib.remove(&prefix("10.1.0.0/24"), (Source::of(0), 0));
     assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(1), hop(2)])]);
 }
 
@@ -62,7 +62,7 @@ fn a_prefix_is_published_once_however_often_it_changed_and_not_at_all_if_it_did_
     }
     assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(0)])]);
     learn(&mut rib, "10.1.0.0/24", 1, &[7, 8, 9]);
-    rib.remove(&prefix("10.1.0.0/24"), Source::of(0));
+    rib.remove(&prefix("10.1.0.0/24"), (Source::of(0), 0));
     learn(&mut rib, "10.1.0.0/24", 0, &[7]);
     assert_eq!(changes(&mut rib), []);
     rib.remove_peer(0, 1);
@@ -104,8 +104,8 @@ fn a_source_has_one_path_per_prefix() {
     let mut rib = rib(4);
     assert!(learn(&mut rib, "10.1.0.0/24", 0, &[7]));
     assert!(!learn(&mut rib, "10.1.0.0/24", 0, &[8]));
-    assert!(rib.remove(&prefix("10.1.0.0/24"), Source::of(0)));
-    assert!(!rib.remove(&prefix("10.1.0.0/24"), Source::of(0)));
+    assert!(rib.remove(&prefix("10.1.0.0/24"), (Source::of(0), 0)));
+    assert!(!rib.remove(&prefix("10.1.0.0/24"), (Source::of(0), 0)));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use crate::config::{PeerConfig, SpeakerConfig};
-use crate::wire::{Capability, Context, Family, Notification, Open, error};
+use crate::wire::{AddPath, Capability, Context, Family, Notification, Open, PathIds, error};
 
 /// What both sides agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,10 @@ pub(crate) struct Negotiated {
     pub(crate) families: Vec<Family>,
     /// The neighbour tells its routes again when asked (RFC 2918).
     pub(crate) route_refresh: bool,
+    /// Where several paths of a prefix may come (RFC 7911).
+    pub(crate) ids_received: PathIds,
+    /// Where several paths of a prefix may be told.
+    pub(crate) ids_sent: PathIds,
 }
 
 const FAMILIES: [Family; 2] = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
@@ -27,6 +31,11 @@ const FAMILIES: [Family; 2] = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
 pub(crate) fn ours(local: &SpeakerConfig, peer: &PeerConfig) -> Open {
     let mut capabilities: Vec<_> = FAMILIES.map(Capability::Multiprotocol).into();
     capabilities.extend([Capability::RouteRefresh, Capability::FourOctetAs(peer.our_as(local))]);
+    let (receive, send) = (peer.add_path_receive, peer.add_path_send > 1);
+    if receive || send {
+        let entry = |family| AddPath { family, receive, send };
+        capabilities.push(Capability::AddPath(FAMILIES.map(entry).into()));
+    }
     Open {
         asn: peer.our_as(local),
         hold_time_secs: u16::try_from(peer.hold_time.as_secs()).unwrap_or(u16::MAX),
@@ -60,6 +69,8 @@ pub(crate) fn negotiate(
         hold_time,
         context: Context { four_octet_as, external },
         families: families(open),
+        ids_received: path_ids(open, |theirs| peer.add_path_receive && theirs.send),
+        ids_sent: path_ids(open, |theirs| peer.add_path_send > 1 && theirs.receive),
         route_refresh: open.capabilities.contains(&Capability::RouteRefresh),
     })
 }
@@ -71,4 +82,15 @@ fn families(open: &Open) -> Vec<Family> {
         !open.capabilities.iter().any(|theirs| matches!(theirs, Capability::Multiprotocol(_)));
     let spoken = |family| says(family) || silent && family == Family::IPV4_UNICAST;
     FAMILIES.into_iter().filter(|&family| spoken(family)).collect()
+}
+
+/// Families for which one of their entries agrees with us (RFC 7911 §4).
+fn path_ids(open: &Open, agrees: impl Fn(&AddPath) -> bool) -> PathIds {
+    let says = |family| {
+        open.capabilities.iter().any(|theirs| {
+            let Capability::AddPath(entries) = theirs else { return false };
+            entries.iter().any(|entry| entry.family == family && agrees(entry))
+        })
+    };
+    PathIds { ipv4: says(Family::IPV4_UNICAST), ipv6: says(Family::IPV6_UNICAST) }
 }

@@ -30,11 +30,12 @@ struct Route {
 /// Per node and prefix, every route, the best one first.
 type Known = Vec<BTreeMap<IpNetwork, Vec<Route>>>;
 
-/// Compares every speaker with the reference; says how many learned routes were compared.
-pub(super) fn check(net: &Net) -> usize {
+/// Compares every speaker with the reference; says how many learned routes were compared, and whether several paths of a
+/// prefix came from one neighbour.
+pub(super) fn check(net: &Net) -> (usize, bool) {
     let world = &net.world;
     let known = settle(net);
-    let mut compared = 0;
+    let (mut compared, mut several) = (0, false);
     for (node, host) in net.nodes.iter().enumerate() {
         let speaker = host.speaker.as_ref().expect("everybody was booted");
         for peer in speaker.peers() {
@@ -50,6 +51,7 @@ pub(super) fn check(net: &Net) -> usize {
                     panic!("nobody makes {other:?}")
                 }
             });
+            several |= path.path_id > 1;
             let link = path.peer.map(|peer| link_to(world, node, peer));
             let originator = path.attributes.originator_id;
             let clusters = path.attributes.cluster_list;
@@ -64,7 +66,7 @@ pub(super) fn check(net: &Net) -> usize {
         let expected = installed(world, node, &known[node]);
         assert_eq!(host.installed, expected, "node {node}: what the driver was told");
     }
-    compared
+    (compared, several)
 }
 
 fn compare(
@@ -78,7 +80,11 @@ fn compare(
         let none = Vec::new();
         let [want, have] = [expected, seen].map(|all| all.get(prefix).unwrap_or(&none));
         assert_eq!(want.first(), have.first(), "node {node}: best route to {prefix}");
-        let [want, have] = [want, have].map(|routes| routes.iter().collect::<BTreeSet<_>>());
+        let [want, have] = [want, have].map(|routes| {
+            let mut routes = routes.clone();
+            routes.sort();
+            routes
+        });
         assert_eq!(want, have, "node {node}: routes to {prefix}");
         compared += want.iter().filter(|route| route.link.is_some()).count();
     }
@@ -115,61 +121,83 @@ fn settle(net: &Net) -> Known {
 /// What the node at an end of a link tells the other one, as the other one takes it.
 fn told(world: &World, known: &Known, link: usize, from: usize) -> Vec<(IpNetwork, Route)> {
     let [teller, hearer] = [from, 1 - from].map(|end| &world.links[link].ends[end]);
-    let [our_as, their_as] = [teller, hearer].map(|end| world.nodes[end.node].asn);
-    let internal = our_as == their_as;
+    let several = teller.peer.add_path_send > 1 && hearer.peer.add_path_receive;
+    let (most, considered) =
+        if several { (teller.peer.add_path_send.into(), usize::MAX) } else { (1, 1) };
+    let hearing = &world.nodes[hearer.node];
     let mut said = Vec::new();
     for (prefix, routes) in &known[teller.node] {
-        let best = &routes[0];
-        let learned_inside = best.link.is_some_and(|link| is_internal(world, link));
-        let listed = match &teller.peer.export {
-            Export::None => false,
-            Export::Vips => best.link.is_none(),
-            // Worlds have none.
-            Export::Policies(_) => false,
-            Export::All => best.link != Some(link),
-        };
-        let reflected = internal && learned_inside;
-        let clients = [best.link.and_then(|link| end_at(world, teller.node, link)), Some(teller)];
-        let may = !reflected || clients.iter().flatten().any(|end| end.peer.route_reflector_client);
-        let (mut originator, mut clusters) = (None, Vec::new());
-        if let (true, Some(from)) = (reflected, best.link) {
-            let brought = world.nodes[peer_of(world, teller.node, from)].router_id;
-            originator = best.originator.or(Some(brought));
-            clusters = best.clusters.clone();
-            clusters.insert(0, cluster_of(&world.nodes[teller.node]));
-        }
-        let hearing = &world.nodes[hearer.node];
-        let loops =
-            originator == Some(hearing.router_id) || clusters.contains(&cluster_of(hearing));
-        let mut path = best.path.clone();
-        if !internal {
-            path.insert(0, our_as);
-        }
-        let kept = best
-            .next_hop
-            .filter(|&hop| internal && !teller.peer.next_hop_self && hop != hearer.address);
-        let next_hop = kept.unwrap_or(teller.address);
-        let sayable = next_hop.is_ipv4() == prefix.is_ipv4();
-        let taken = hearer.peer.import == Import::All && !path.contains(&their_as);
-        if listed && may && sayable && taken && !loops {
-            let (link, next_hop) = (Some(link), Some(next_hop));
-            said.push((*prefix, Route { path, link, next_hop, originator, clusters }));
+        let best = routes.iter().take(considered);
+        let told =
+            best.filter_map(|best| Some((best, tell(world, prefix, best, [teller, hearer])?)));
+        // One that came from there takes a place, but is not said.
+        for (_, mut route) in told.take(most).filter(|(best, _)| best.link != Some(link)) {
+            route.link = Some(link);
+            let looped = route.path.contains(&hearing.asn)
+                || route.originator == Some(hearing.router_id)
+                || route.clusters.contains(&cluster_of(hearing));
+            if hearer.peer.import == Import::All && !looped {
+                said.push((*prefix, route));
+            }
         }
     }
     said
 }
 
-type Rank = (bool, usize, bool, Option<Ipv4Addr>, usize, Option<IpAddr>);
+/// A route as one end tells it to the other one, if it does.
+fn tell(
+    world: &World,
+    prefix: &IpNetwork,
+    best: &Route,
+    [teller, hearer]: [&End; 2],
+) -> Option<Route> {
+    match &teller.peer.export {
+        Export::Vips if best.link.is_none() => {}
+        // Worlds have no policies.
+        Export::None | Export::Vips | Export::Policies(_) => return None,
+        Export::All => {}
+    }
+    let [our_as, their_as] = [teller, hearer].map(|end| world.nodes[end.node].asn);
+    let internal = our_as == their_as;
+    let mut route = Route { originator: None, clusters: Vec::new(), ..best.clone() };
+    if !internal {
+        route.path.insert(0, our_as);
+    }
+    if let Some(from) = best.link.filter(|&from| internal && is_internal(world, from)) {
+        let clients = [end_at(world, teller.node, from), Some(teller)];
+        if !clients.iter().flatten().any(|end| end.peer.route_reflector_client) {
+            return None;
+        }
+        let brought = world.nodes[peer_of(world, teller.node, from)].router_id;
+        route.originator = best.originator.or(Some(brought));
+        route.clusters.push(cluster_of(&world.nodes[teller.node]));
+        route.clusters.extend(&best.clusters);
+    }
+    let kept = best
+        .next_hop
+        .filter(|&hop| internal && !teller.peer.next_hop_self && hop != hearer.address);
+    let next_hop = kept.unwrap_or(teller.address);
+    route.next_hop = Some(next_hop);
+    (next_hop.is_ipv4() == prefix.is_ipv4()).then_some(route)
+}
+
+type Rank = (bool, usize, bool, Option<Ipv4Addr>, usize, Option<IpAddr>, Said);
+
+/// What decides between a neighbour's own paths.
+type Said = (Vec<u32>, Option<IpAddr>, Vec<Ipv4Addr>, Option<IpAddr>);
 
 /// Least is best: our own, the shortest path, external before internal, originator or identifier, clusters, address.
 fn rank(world: &World, node: usize, route: &Route) -> Rank {
-    let Some(link) = route.link else { return (false, 0, false, None, 0, None) };
+    let Some(link) = route.link else { return Rank::default() };
     let peer = peer_of(world, node, link);
     let id = route.originator.unwrap_or(world.nodes[peer].router_id);
     let ends = world.links[link].ends.iter();
     let address = ends.filter(|end| end.node == peer).map(|end| end.address).next();
     let clusters = route.clusters.len();
-    (true, route.path.len(), is_internal(world, link), Some(id), clusters, address)
+    let six = route.next_hop.filter(IpAddr::is_ipv6);
+    let four = route.next_hop.filter(IpAddr::is_ipv4);
+    let said = (route.path.clone(), four, route.clusters.clone(), six);
+    (true, route.path.len(), is_internal(world, link), Some(id), clusters, address, said)
 }
 
 fn installed(

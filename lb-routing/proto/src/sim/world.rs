@@ -102,6 +102,8 @@ fn link(random: &mut Jitter, nodes: &[SpeakerConfig], pair: [usize; 2]) -> Link 
             export: [Export::None, Export::Vips, Export::All, Export::All][below(random, 4)]
                 .clone(),
             next_hop_self: below(random, 2) == 0,
+            add_path_receive: below(random, 2) == 0,
+            add_path_send: [0, 2, 3, 64][below(random, 4)],
             route_reflector_client: internal && below(random, 2) == 0,
             ..PeerConfig::new(addresses[1 - end], nodes[pair[1 - end]].asn)
         },

@@ -8,8 +8,10 @@ use smallvec::SmallVec;
 
 use super::{Event, Output, Speaker};
 use crate::policy::{self, Importer, Rejection};
-use crate::rib::{AttributesId, Key, MAX_ATTRIBUTE_BYTES_PER_PEER, PathEntry, PeerIndex, Source};
-use crate::wire::{Block, Context, Family, Field, Notification, Parts, error};
+use crate::rib::{
+    AttributesId, Insertion, Key, MAX_ATTRIBUTE_BYTES_PER_PEER, PathEntry, PeerIndex, Source,
+};
+use crate::wire::{Block, Context, Family, Field, Notification, Parts, PathId, PathIds, error};
 
 /// Prefixes that an UPDATE announces with one next hop, and their attribute set.
 struct Announced<'a> {
@@ -21,10 +23,9 @@ impl Speaker {
     /// Takes an UPDATE's body.
     pub(super) fn ingest(&mut self, index: PeerIndex, body: &[u8], now: Instant) {
         // The session may have ended by an earlier message of the same read.
-        let Some(context) = self.channel(index).map(|channel| channel.up.negotiated.context) else {
-            return;
-        };
-        if let Err(notification) = self.try_ingest(index, body, context) {
+        let Some(channel) = self.channel(index) else { return };
+        let (context, ids) = (channel.up.negotiated.context, channel.up.negotiated.ids_received);
+        if let Err(notification) = self.try_ingest(index, body, (context, ids)) {
             self.end_session(index, notification, now);
         }
         self.enforce_bounds(index, now);
@@ -34,9 +35,9 @@ impl Speaker {
         &mut self,
         index: PeerIndex,
         body: &[u8],
-        context: Context,
+        (context, ids): (Context, PathIds),
     ) -> Result<(), Notification> {
-        let parts = Parts::new(body)?;
+        let parts = Parts::new(body, ids)?;
         let mut announced = SmallVec::<[Announced<'_>; 2]>::new();
         let classic = Some((None, parts.nlri));
         let multi = parts.reach().map(|(next_hop, prefixes)| (Some(next_hop), prefixes));
@@ -126,7 +127,7 @@ impl Speaker {
         let mut values = None;
         let mut shared = None;
         let mut rejected = None;
-        for prefix in prefixes.prefixes() {
+        for (path_id, prefix) in prefixes.paths() {
             let judged = shared.take().unwrap_or_else(|| {
                 let next_hop = usable?;
                 if as_it_is {
@@ -147,11 +148,16 @@ impl Speaker {
                 policy::check_prefix(&prefix, next_hop).map(|()| left)
             });
             match checked {
-                Ok(left) => self.learn(index, &prefix, attributes, left),
+                Ok(left) => {
+                    let (received, source) = (attributes, Source::of(index));
+                    let path =
+                        PathEntry { received, attributes: left, path_id, source, rejected: false };
+                    rejected = self.learn(index, &prefix, path).or(rejected);
+                }
                 // A route replaces its predecessor even where it is no use itself (RFC 4271
                 // §9.1.2, RFC 7606 §2).
                 Err(rejection) => {
-                    self.withdraw(index, &prefix);
+                    self.withdraw(index, (path_id, prefix));
                     rejected = Some(rejection);
                 }
             }
@@ -181,30 +187,32 @@ impl Speaker {
         }
     }
 
-    /// `received`: the attributes as they came, `attributes`: as policy left them.
     fn learn(
         &mut self,
         index: PeerIndex,
         prefix: &IpNetwork,
-        received: AttributesId,
-        attributes: AttributesId,
-    ) {
-        let path = PathEntry { received, attributes, source: Source::of(index), rejected: false };
-        if self.rib.insert(prefix, path)
-            && let Some(neighbour) = self.neighbours.get_mut(usize::from(index))
-        {
-            neighbour.accepted += 1;
+        path: PathEntry,
+    ) -> Option<Rejection> {
+        match self.rib.insert(prefix, path) {
+            Insertion::Added => {
+                if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
+                    neighbour.accepted += 1;
+                }
+                None
+            }
+            Insertion::Replaced => None,
+            Insertion::Refused => Some(Rejection::TooManyPaths),
         }
     }
 
     fn withdraw_all(&mut self, index: PeerIndex, prefixes: Field<'_>) {
-        for prefix in prefixes.prefixes() {
-            self.withdraw(index, &prefix);
+        for path in prefixes.paths() {
+            self.withdraw(index, path);
         }
     }
 
-    fn withdraw(&mut self, index: PeerIndex, prefix: &IpNetwork) {
-        if self.rib.remove(prefix, Source::of(index))
+    fn withdraw(&mut self, index: PeerIndex, (path_id, prefix): (PathId, IpNetwork)) {
+        if self.rib.remove(&prefix, (Source::of(index), path_id))
             && let Some(neighbour) = self.neighbours.get_mut(usize::from(index))
         {
             neighbour.accepted -= 1;

@@ -64,6 +64,8 @@ pub struct PathStatus {
     pub next_hop: Option<IpAddr>,
     /// Unset for routes that we originate.
     pub peer: Option<IpAddr>,
+    /// What tells it apart from others of its neighbour (RFC 7911); 0 where there are none.
+    pub path_id: u32,
     /// Its attributes.
     pub attributes: Attributes,
     /// The best path.
@@ -72,8 +74,17 @@ pub struct PathStatus {
     pub multipath: bool,
 }
 
-/// What a path is known by: its destination, and the neighbour that told us; unset for routes that we originate.
-pub type PathKey = (IpNetwork, Option<IpAddr>);
+impl PathStatus {
+    /// What it is known by.
+    #[must_use]
+    pub const fn key(&self) -> PathKey {
+        (self.prefix, self.peer, self.path_id)
+    }
+}
+
+/// What a path is known by: its destination, the neighbour that told us (unset for routes that we originate), and what tells
+/// it apart from the neighbour's others.
+pub type PathKey = (IpNetwork, Option<IpAddr>, u32);
 
 impl Speaker {
     /// Every neighbour, in the order of the configuration.
@@ -94,7 +105,7 @@ impl Speaker {
     /// The next `limit` paths after the one of a prefix from a neighbour (ours come first), sorted by both: an order that
     /// paths keep while others come and go. The others are not copied, since sessions wait meanwhile.
     pub fn routes_after(&self, after: Option<PathKey>, limit: usize) -> Vec<PathStatus> {
-        let is_next = |prefix: IpNetwork| after.is_none_or(|(last, _)| prefix >= last);
+        let is_next = |prefix: IpNetwork| after.is_none_or(|(last, ..)| prefix >= last);
         let mut entries: Vec<_> = self.rib.iter().filter(|entry| is_next(entry.0)).collect();
         // Every prefix has a path, and only the first may have been told already.
         let needed = limit.saturating_add(1);
@@ -105,10 +116,10 @@ impl Speaker {
         entries.sort_unstable();
         let paths = entries.into_iter().flat_map(|(prefix, id)| {
             let mut paths: Vec<_> = self.path_statuses(prefix, id).collect();
-            paths.sort_unstable_by_key(|path| path.peer);
+            paths.sort_unstable_by_key(PathStatus::key);
             paths
         });
-        let told = |path: &PathStatus| after.is_some_and(|last| (path.prefix, path.peer) <= last);
+        let told = |path: &PathStatus| after.is_some_and(|last| path.key() <= last);
         paths.skip_while(told).take(limit).collect()
     }
 
@@ -121,6 +132,7 @@ impl Speaker {
             prefix,
             next_hop: self.rib.next_hop_of(shown.path.attributes),
             peer: shown.path.source.peer().and_then(|peer| Some(self.rib.ranking(peer)?.address)),
+            path_id: shown.path.path_id,
             attributes: self.rib.attributes(shown.path.attributes),
             best: place == 0 && shown.carries_traffic,
             multipath: shown.carries_traffic,

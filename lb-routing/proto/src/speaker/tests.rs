@@ -1,3 +1,4 @@
+mod add_path;
 mod configure;
 mod errors;
 mod policies;

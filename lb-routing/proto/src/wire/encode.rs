@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::pack::{self, Packer};
-use super::{Attributes, Context, Family, Message, Update, attributes, frame, open, route_refresh};
+use super::{
+    Attributes, Context, Family, Message, PathIds, Update, attributes, frame, open, route_refresh,
+};
 
 /// Why prefixes cannot be announced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,12 +86,12 @@ pub fn encode_updates(
     if let Some(&prefix) = prefixes.iter().find(foreign) {
         return Err(EncodeError::NextHopFamily { prefix, next_hop });
     }
-    let encoded = encode_attributes(attributes, next_hop, context)?;
+    let encoded = encode_attributes(attributes, next_hop, context, PathIds::NONE)?;
     let mut packer = Packer::default();
     match next_hop {
-        IpAddr::V4(_) => packer.announce_ipv4(&encoded, prefixes.iter().copied()),
+        IpAddr::V4(_) => packer.announce_ipv4(&encoded, prefixes.iter().map(|&prefix| (0, prefix))),
         IpAddr::V6(next_hop) => {
-            packer.announce_ipv6(&encoded, next_hop, prefixes.iter().copied());
+            packer.announce_ipv6(&encoded, next_hop, prefixes.iter().map(|&prefix| (0, prefix)));
         }
     }
     messages.extend(split(packer));
@@ -102,13 +104,14 @@ pub(crate) fn encode_attributes(
     attributes: &Attributes,
     next_hop: IpAddr,
     context: Context,
+    ids: PathIds,
 ) -> Result<Vec<u8>, EncodeError> {
     let classic = match next_hop {
         IpAddr::V4(next_hop) => Some(next_hop),
         IpAddr::V6(_) => None,
     };
     let encoded = attributes::encode(attributes, classic, context);
-    let (total, max) = (encoded.len(), pack::max_attributes(next_hop.is_ipv6()));
+    let (total, max) = (encoded.len(), pack::max_attributes(next_hop.is_ipv6(), ids));
     if total <= max {
         return Ok(encoded);
     }
@@ -126,7 +129,7 @@ pub fn encode_withdrawals(prefixes: &[IpNetwork], _context: Context, messages: &
     let mut packer = Packer::default();
     for ipv6 in [false, true] {
         let family = prefixes.iter().filter(|prefix| prefix.is_ipv6() == ipv6);
-        packer.withdraw(ipv6, family.copied());
+        packer.withdraw(ipv6, family.map(|&prefix| (0, prefix)));
     }
     messages.extend(split(packer));
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
-use super::Family;
+use super::{Family, PathId};
 
 /// The address family of a field of prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,19 +23,27 @@ pub(super) struct Malformed;
 pub(crate) struct Field<'a> {
     octets: &'a [u8],
     version: Version,
+    /// Path identifiers stand before the prefixes (RFC 7911 §3).
+    ids: bool,
 }
+
+/// Octets of a path identifier.
+pub(super) const PATH_ID_LEN: usize = 4;
 
 impl<'a> Field<'a> {
     /// Looks at each prefix of a field.
-    pub(super) fn new(octets: &'a [u8], version: Version) -> Result<Self, Malformed> {
+    pub(super) fn new(octets: &'a [u8], version: Version, ids: bool) -> Result<Self, Malformed> {
         let mut rest = octets;
-        while let Some((&length, address)) = rest.split_first() {
+        let before = if ids { PATH_ID_LEN } else { 0 };
+        while !rest.is_empty() {
+            let (&length, address) =
+                rest.get(before..).and_then(<[u8]>::split_first).ok_or(Malformed)?;
             if length > version.max_length() {
                 return Err(Malformed);
             }
             rest = address.get(usize::from(length.div_ceil(8))..).ok_or(Malformed)?;
         }
-        Ok(Self { octets, version })
+        Ok(Self { octets, version, ids })
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
@@ -51,12 +59,22 @@ impl<'a> Field<'a> {
 
     /// The prefixes, host bits cleared.
     pub(crate) fn prefixes(&self) -> impl Iterator<Item = IpNetwork> + 'a {
-        let Self { mut octets, version } = *self;
+        self.paths().map(|(_, prefix)| prefix)
+    }
+
+    /// The prefixes with the identifiers of the paths that are meant.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = (PathId, IpNetwork)> + 'a {
+        let Self { mut octets, version, ids } = *self;
         std::iter::from_fn(move || {
+            let mut id = 0;
+            if ids {
+                let (bytes, rest) = octets.split_first_chunk::<PATH_ID_LEN>()?;
+                (id, octets) = (PathId::from_be_bytes(*bytes), rest);
+            }
             let (&length, rest) = octets.split_first()?;
             let (address, rest) = rest.split_at_checked(usize::from(length.div_ceil(8)))?;
             octets = rest;
-            prefix(address, length, version)
+            Some((id, prefix(address, length, version)?))
         })
     }
 }

@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Capability, Family, HEADER_LEN, MAX_MESSAGE_LEN, Notification, Open, error, frame};
+use super::{
+    AddPath, Capability, Family, HEADER_LEN, MAX_MESSAGE_LEN, Notification, Open, error, frame,
+};
 
 const VERSION: u8 = 4;
 /// Stands in two-octet fields for a number that needs four (RFC 6793 §9).
@@ -15,6 +17,7 @@ const EXTENDED: u8 = 255;
 const MULTIPROTOCOL: u8 = 1;
 const ROUTE_REFRESH: u8 = 2;
 const FOUR_OCTET_AS: u8 = 65;
+const ADD_PATH: u8 = 69;
 
 /// Octets of capabilities that fit into a message in the extended format: header, fixed part, the
 /// four octets that announce the format and the three of the one parameter are taken off.
@@ -41,9 +44,10 @@ pub(super) fn decode(body: &[u8]) -> Result<Open, Notification> {
     let capabilities = decode_parameters(parameters)?;
     let four_octet = capabilities.iter().find_map(|capability| match capability {
         Capability::FourOctetAs(asn) => Some(*asn),
-        Capability::Multiprotocol(_) | Capability::RouteRefresh | Capability::Unknown { .. } => {
-            None
-        }
+        Capability::Multiprotocol(_)
+        | Capability::RouteRefresh
+        | Capability::AddPath(_)
+        | Capability::Unknown { .. } => None,
     });
     let asn = four_octet.unwrap_or_else(|| u16::from_be_bytes([as1, as0]).into());
     if asn == 0 {
@@ -119,8 +123,19 @@ fn capability(code: u8, value: &[u8]) -> Option<Capability> {
         (ROUTE_REFRESH, []) => Capability::RouteRefresh,
         (FOUR_OCTET_AS, &[a, b, c, d]) => Capability::FourOctetAs(u32::from_be_bytes([a, b, c, d])),
         (MULTIPROTOCOL | ROUTE_REFRESH | FOUR_OCTET_AS, _) => return None,
+        // RFC 7911 §4: what cannot be understood is as if it were not there.
+        (ADD_PATH, value) if value.len().is_multiple_of(4) => {
+            Capability::AddPath(value.chunks_exact(4).filter_map(add_path).collect())
+        }
         (code, value) => Capability::Unknown { code, value: value.to_vec() },
     })
+}
+
+/// An entry of the capability; none where it says neither (RFC 7911 §4).
+fn add_path(entry: &[u8]) -> Option<AddPath> {
+    let &[high, low, safi, way @ 1..=3] = entry else { return None };
+    let family = Family { afi: u16::from_be_bytes([high, low]), safi };
+    Some(AddPath { family, receive: way & 1 != 0, send: way & 2 != 0 })
 }
 
 /// Writes the message, capabilities in one parameter, in the extended format only where they need it
@@ -163,6 +178,15 @@ fn encode_capability(capability: &Capability) -> Vec<u8> {
         }
         Capability::RouteRefresh => (ROUTE_REFRESH, Vec::new()),
         Capability::FourOctetAs(asn) => (FOUR_OCTET_AS, asn.to_be_bytes().to_vec()),
+        Capability::AddPath(families) => {
+            let entry = |it: &AddPath| {
+                let [high, low] = it.family.afi.to_be_bytes();
+                [high, low, it.family.safi, u8::from(it.receive) | u8::from(it.send) << 1]
+            };
+            // As many as its length can say.
+            let most = usize::from(u8::MAX) / 4;
+            (ADD_PATH, families.iter().take(most).flat_map(entry).collect())
+        }
         Capability::Unknown { code, value } => {
             (*code, value.iter().copied().take(usize::from(u8::MAX)).collect())
         }

@@ -8,13 +8,13 @@ use std::net::Ipv6Addr;
 use ipnetwork::IpNetwork;
 
 use super::attributes::{EXTENDED_LENGTH, MP_REACH_NLRI, MP_UNREACH_NLRI, OPTIONAL};
-use super::{Family, HEADER_LEN, MAX_MESSAGE_LEN, frame, nlri};
+use super::{Family, HEADER_LEN, MAX_MESSAGE_LEN, PathId, PathIds, frame, nlri};
 
 /// Octets of an UPDATE's body without attributes and prefixes: the two length fields.
 const LENGTH_FIELDS: usize = 4;
 /// Octets for attributes and prefixes.
 const MAX_CONTENT: usize = MAX_MESSAGE_LEN - HEADER_LEN - LENGTH_FIELDS;
-/// Octets of the longest prefixes.
+/// Octets of the longest prefixes, path identifiers apart.
 const MAX_IPV4_PREFIX: usize = 5;
 const MAX_IPV6_PREFIX: usize = 17;
 /// Octets of MP_REACH_NLRI for IPv6 before its prefixes: attribute header with extended length,
@@ -22,17 +22,15 @@ const MAX_IPV6_PREFIX: usize = 17;
 const MP_REACH_OVERHEAD: usize = 4 + 3 + 1 + 16 + 1;
 
 /// Octets of attributes beside which a prefix still fits, without MP_REACH_NLRI; `ipv6`: beside it.
-pub(crate) const fn max_attributes(ipv6: bool) -> usize {
-    if ipv6 {
-        MAX_CONTENT - MP_REACH_OVERHEAD - MAX_IPV6_PREFIX
-    } else {
-        MAX_CONTENT - MAX_IPV4_PREFIX
-    }
+pub(crate) const fn max_attributes(ipv6: bool, ids: PathIds) -> usize {
+    let content = MAX_CONTENT - if ids.has(ipv6) { nlri::PATH_ID_LEN } else { 0 };
+    if ipv6 { content - MP_REACH_OVERHEAD - MAX_IPV6_PREFIX } else { content - MAX_IPV4_PREFIX }
 }
 
 /// Messages, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Packer {
+    ids: PathIds,
     bytes: Vec<u8>,
     messages: u64,
 }
@@ -47,13 +45,22 @@ enum Saying<'a> {
 }
 
 impl Packer {
+    /// Prefixes of these families have path identifiers before them.
+    pub(crate) fn new(ids: PathIds) -> Self {
+        Self { ids, ..Self::default() }
+    }
+
     /// The messages, and how many they are.
     pub(crate) fn finish(self) -> (Vec<u8>, u64) {
         (self.bytes, self.messages)
     }
 
     /// Withdraws prefixes, all of them of one family.
-    pub(crate) fn withdraw(&mut self, ipv6: bool, prefixes: impl Iterator<Item = IpNetwork>) {
+    pub(crate) fn withdraw(
+        &mut self,
+        ipv6: bool,
+        prefixes: impl Iterator<Item = (PathId, IpNetwork)>,
+    ) {
         self.say(if ipv6 { Saying::WithdrawV6 } else { Saying::WithdrawV4 }, prefixes);
     }
 
@@ -62,7 +69,7 @@ impl Packer {
     pub(crate) fn announce_ipv4(
         &mut self,
         attributes: &[u8],
-        prefixes: impl Iterator<Item = IpNetwork>,
+        prefixes: impl Iterator<Item = (PathId, IpNetwork)>,
     ) {
         self.say(Saying::AnnounceV4(attributes), prefixes);
     }
@@ -72,7 +79,7 @@ impl Packer {
         &mut self,
         attributes: &[u8],
         next_hop: Ipv6Addr,
-        prefixes: impl Iterator<Item = IpNetwork>,
+        prefixes: impl Iterator<Item = (PathId, IpNetwork)>,
     ) {
         self.say(Saying::AnnounceV6(attributes, next_hop), prefixes);
     }
@@ -83,17 +90,21 @@ impl Packer {
         self.bytes.extend(super::encode_end_of_rib(family));
     }
 
-    fn say(&mut self, saying: Saying<'_>, prefixes: impl Iterator<Item = IpNetwork>) {
+    fn say(&mut self, saying: Saying<'_>, prefixes: impl Iterator<Item = (PathId, IpNetwork)>) {
         let mut prefixes = prefixes.peekable();
+        let before = if self.ids.has(saying.is_ipv6()) { nlri::PATH_ID_LEN } else { 0 };
         while prefixes.peek().is_some() {
             let start = self.bytes.len();
             self.bytes.extend([0xff; HEADER_LEN]);
             // A withdrawn routes field, then an attributes field: one of them is empty at least.
             let counted = self.open(saying);
             let end = start + MAX_MESSAGE_LEN - saying.trailer();
-            while let Some(prefix) = prefixes.peek()
-                && self.bytes.len() + nlri::encoded_len(prefix) <= end
+            while let Some((path, prefix)) = prefixes.peek()
+                && self.bytes.len() + before + nlri::encoded_len(prefix) <= end
             {
+                if before > 0 {
+                    self.bytes.extend(path.to_be_bytes());
+                }
                 nlri::encode(prefix, &mut self.bytes);
                 prefixes.next();
             }
@@ -170,6 +181,10 @@ impl Packer {
 }
 
 impl Saying<'_> {
+    const fn is_ipv6(self) -> bool {
+        matches!(self, Self::WithdrawV6 | Self::AnnounceV6(..))
+    }
+
     /// Octets after the prefixes.
     const fn trailer(self) -> usize {
         match self {

@@ -14,7 +14,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::attributes::{self, List, Multi};
 use super::nlri::{self, Field, Version};
 use super::{
-    Announced, Attributes, Context, Disposition, Family, Fault, Notification, Update, error,
+    Announced, Attributes, Context, Disposition, Family, Fault, Notification, PathIds, Update,
+    error,
 };
 
 /// What is particular to one UPDATE.
@@ -61,13 +62,13 @@ pub(crate) struct Judgement {
 
 impl<'a> Parts<'a> {
     /// Takes an UPDATE's body apart.
-    pub(crate) fn new(body: &'a [u8]) -> Result<Self, Notification> {
+    pub(crate) fn new(body: &'a [u8], ids: PathIds) -> Result<Self, Notification> {
         let too_long = || Notification::new(error::MALFORMED_ATTRIBUTE_LIST);
         let (withdrawn_field, rest) = counted(body).ok_or_else(too_long)?;
         let (attributes_field, nlri_field) = counted(rest).ok_or_else(too_long)?;
-        let withdrawn = ipv4(withdrawn_field)?;
-        let List { block, multi } = attributes::partition(attributes_field)?;
-        let nlri = ipv4(nlri_field)?;
+        let withdrawn = ipv4(withdrawn_field, ids)?;
+        let List { block, multi } = attributes::partition(attributes_field, ids)?;
+        let nlri = ipv4(nlri_field, ids)?;
         // RFC 4724 §2: nothing at all, or an MP_UNREACH_NLRI without prefixes and nothing else.
         let nothing_else = block.is_empty() && withdrawn.is_empty() && nlri.is_empty();
         let end_of_rib = if body == [0; 4] {
@@ -142,7 +143,7 @@ impl Block {
 
 /// Reads the body.
 pub(super) fn decode(body: &[u8], context: Context) -> Result<Update, Notification> {
-    let parts = Parts::new(body)?;
+    let parts = Parts::new(body, PathIds::NONE)?;
     let block = Block::new(&parts.block, context)?;
     let judgement = parts.judge(&block.verdict, context)?;
     let mut withdrawn: Vec<_> = parts.withdrawn.prefixes().collect();
@@ -171,8 +172,8 @@ fn counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// RFC 7606 §5.3: a field that cannot be read leaves no routes to withdraw, so the session ends.
-fn ipv4(field: &[u8]) -> Result<Field<'_>, Notification> {
-    Field::new(field, Version::V4)
+fn ipv4(field: &[u8], ids: PathIds) -> Result<Field<'_>, Notification> {
+    Field::new(field, Version::V4, ids.ipv4)
         .map_err(|nlri::Malformed| Notification::new(error::INVALID_NETWORK_FIELD))
 }
 

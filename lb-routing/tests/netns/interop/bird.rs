@@ -34,7 +34,8 @@ fn session(wish: Wish, channel: &str) -> String {
 impl Kind for Two {
     fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
         let family = if wish.v6 { "ipv6" } else { "ipv4" };
-        let channel = format!("{family} {{ import all; export filter {OWN}; }};");
+        let add_path = Wish::when(wish.add_path, "add paths on; ");
+        let channel = format!("{family} {{ {add_path}import all; export filter {OWN}; }};");
         let route = wish.theirs();
         let fixed = format!("protocol static {{ {family}; route {route} blackhole; }}\n");
         vec![("bird.conf", session(wish, &channel) + &fixed)]
@@ -59,7 +60,8 @@ impl Kind for Two {
 
 impl Kind for One {
     fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
-        let channel = format!("import all; export filter {OWN};");
+        let add_path = Wish::when(wish.add_path, "add paths on; ");
+        let channel = format!("{add_path}import all; export filter {OWN};");
         let fixed = format!("protocol static {{ route {} blackhole; }}\n", wish.theirs());
         vec![("bird.conf", session(wish, &channel) + &fixed)]
     }

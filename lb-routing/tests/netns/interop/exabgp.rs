@@ -12,13 +12,14 @@ impl Kind for ExaBgp {
         let md5 = format!("md5-password \"{}\"; ", wish.key.unwrap_or_default());
         let md5 = Wish::when(wish.key.is_some(), &md5);
         let gtsm = Wish::when(wish.gtsm, "outgoing-ttl 255; incoming-ttl 255; ");
+        let add_path = Wish::when(wish.add_path, "add-path send/receive; ");
         let text = format!(
             "process watch {{ run /bin/sh $D/watch; encoder json; }}\n\
              neighbor {us} {{\n\
              router-id 10.0.0.2; local-address {them}; local-as {asn}; peer-as 64512;\n\
              {md5}{gtsm}\n\
              family {{ {family} unicast; }}\n\
-             capability {{ route-refresh enable; }}\n\
+             capability {{ route-refresh enable; {add_path}}}\n\
              api {{ processes [ watch ]; receive {{ parsed; update; }} }}\n\
              static {{ route {theirs} next-hop self community [ 64513:100 ] large-community [ 64513:1:2 ]; }}\n\
              }}\n"
@@ -38,9 +39,16 @@ impl Kind for ExaBgp {
     /// Everything that it told its process of this prefix, its lists as everybody else writes them.
     fn show(&self, _wish: Wish, prefix: &str) -> String {
         let path = r#"s/"as-path": \[ ([0-9]+), ([0-9]+), ([0-9]+) \]/\1 \2 \3/"#;
+        let short = r#"s/"as-path": \[ ([0-9]+), ([0-9]+) \]/\1 \2/"#;
         let large = r"s/\[ ([0-9]+), ?([0-9]+) ?, ?([0-9]+) \]/\1:\2:\3/g";
         let standard = r"s/\[ ([0-9]+), ?([0-9]+) \]/\1:\2/g";
-        format!("grep -F '{prefix}' $D/heard | sed -E -e '{path}' -e '{large}' -e '{standard}'")
+        format!(
+            "grep -F '{prefix}' $D/heard | sed -E -e '{path}' -e '{short}' -e '{large}' -e '{standard}'"
+        )
+    }
+
+    fn remembers(&self) -> bool {
+        true
     }
 
     fn refresh(&self, wish: Wish) -> Option<String> {

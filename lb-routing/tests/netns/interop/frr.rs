@@ -11,6 +11,8 @@ impl Kind for Frr {
         let md5 = format!(" neighbor {us} password {}\n", wish.key.unwrap_or_default());
         let gtsm = format!(" neighbor {us} ttl-security hops 1\n");
         let (md5, gtsm) = (Wish::when(wish.key.is_some(), &md5), Wish::when(wish.gtsm, &gtsm));
+        let add_path = format!(" neighbor {us} addpath-tx-all-paths\n");
+        let add_path = Wish::when(wish.add_path, &add_path);
         let text = format!(
             "log stdout\n\
              router bgp {asn}\n\
@@ -25,6 +27,7 @@ impl Kind for Frr {
              \x20address-family {family} unicast\n\
              \x20 network {theirs} route-map OWN\n\
              \x20 neighbor {us} activate\n\
+             {add_path}\
              \x20exit-address-family\n\
              route-map OWN permit 10\n\
              \x20set community 64513:100\n\

@@ -16,6 +16,8 @@ impl Kind for GoBgp {
         let md5 = Wish::when(wish.key.is_some(), &md5);
         let gtsm = "[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255\n";
         let gtsm = Wish::when(wish.gtsm, gtsm);
+        let add_path = "[neighbors.afi-safis.add-paths.config]\nreceive = true\nsend-max = 8\n";
+        let add_path = Wish::when(wish.add_path, add_path);
         let text = format!(
             "[global.config]\nas = {asn}\nrouter-id = \"10.0.0.2\"\n\
              [[neighbors]]\n\
@@ -24,7 +26,8 @@ impl Kind for GoBgp {
              [neighbors.transport.config]\nlocal-address = \"{them}\"\n\
              {gtsm}\
              [[neighbors.afi-safis]]\n\
-             [neighbors.afi-safis.config]\nafi-safi-name = \"{family}-unicast\"\n"
+             [neighbors.afi-safis.config]\nafi-safi-name = \"{family}-unicast\"\n\
+             {add_path}"
         );
         vec![("gobgp.toml", text)]
     }

@@ -15,11 +15,13 @@ impl Kind for OpenBgpd {
         let md5 = format!("tcp md5sig password {}\n", wish.key.unwrap_or_default());
         let md5 = Wish::when(wish.key.is_some(), &md5);
         let gtsm = Wish::when(wish.gtsm, "ttl-security yes\n");
+        let add_path = "announce add-path recv yes\nannounce add-path send all\n";
+        let add_path = Wish::when(wish.add_path, add_path);
         let text = format!(
             "AS {asn}\nrouter-id 10.0.0.2\nfib-update no\nholdtime 240\n\
              socket \"$D/ctl\"\nlisten on {them}\n\
              network {theirs} set {{ community 64513:100 large-community 64513:1:2 }}\n\
-             neighbor {us} {{\nremote-as 64512\nlocal-address {them}\nannounce {family} unicast\n{md5}{gtsm}}}\n\
+             neighbor {us} {{\nremote-as 64512\nlocal-address {them}\nannounce {family} unicast\n{add_path}{md5}{gtsm}}}\n\
              allow from any\nallow to any\n"
         );
         vec![("bgpd.conf", text)]

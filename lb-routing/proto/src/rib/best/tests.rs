@@ -29,7 +29,7 @@ fn winners(paths: &[Candidate<u32>]) -> Vec<u32> {
     for turn in 0..paths.len() {
         let mut paths = paths.to_vec();
         paths.rotate_left(turn);
-        let count = select(&mut paths);
+        let count = select(&mut paths, u32::cmp);
         answers.push(paths[..count].iter().map(|it| it.path).collect::<Vec<_>>());
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
@@ -92,7 +92,7 @@ fn the_originator_stands_for_the_reflector() {
 fn what_we_originate_wins_alone() {
     let own = Candidate { neighbour: None, ..plain(9, &[]) };
     let mut paths = [path(0, &[], |a| a.local_pref = Some(u32::MAX)), own];
-    assert_eq!(select(&mut paths), 1);
+    assert_eq!(select(&mut paths, u32::cmp), 1);
     assert_eq!(paths[0].path, 9);
 }
 

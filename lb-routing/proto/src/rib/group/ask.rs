@@ -1,7 +1,10 @@
-//! What policy makes of the best paths, for all members of a group at once.
+//! What policy makes of paths, for all members of a group at once.
+
+use smallvec::SmallVec;
 
 use super::Group;
 use super::out::{Out, OutId, Question};
+use super::several::Known;
 use crate::policy::{self, Target};
 use crate::rib::prefixes::PrefixId;
 use crate::rib::{PathEntry, PeerIndex, Rib};
@@ -10,30 +13,50 @@ use crate::wire;
 impl Group {
     /// What the members should know of a prefix, with a reference.
     pub(super) fn export(&mut self, id: PrefixId, rib: &Rib) -> OutId {
-        let Some(&best) = rib.best(id) else { return OutId::NONE };
-        let generation = rib.attributes.generation(best.attributes);
+        rib.best(id).map_or(OutId::NONE, |&best| self.export_path(id, &best, rib))
+    }
+
+    /// What they should know of a prefix's paths where they hear of several, with references: the best ones that policy
+    /// lets them hear of.
+    pub(super) fn export_several(&mut self, id: PrefixId, rib: &Rib) -> SmallVec<[Known; 4]> {
+        let several = self.key.ids.has(rib.prefixes.is_ipv6(id));
+        let mut known = SmallVec::new();
+        for path in rib.ranked(id, if several { usize::MAX } else { 1 }) {
+            if known.len() == usize::from(self.key.paths) {
+                break;
+            }
+            let out = self.export_path(id, &path, rib);
+            if !out.is_none() {
+                known.push((path.origin(), out));
+            }
+        }
+        known
+    }
+
+    fn export_path(&mut self, id: PrefixId, path: &PathEntry, rib: &Rib) -> OutId {
+        let generation = rib.attributes.generation(path.attributes);
         if self.per_prefix {
-            let out = self.ask(id, &best, generation, rib);
+            let out = self.ask(id, path, generation, rib);
             return self.outs.add(out);
         }
         let question = Question {
-            attributes: best.attributes,
+            attributes: path.attributes,
             generation,
-            source: best.source,
+            source: path.source,
             ipv6: rib.prefixes.is_ipv6(id),
         };
         if let Some(known) = self.outs.recall(&question) {
             return known;
         }
-        let out = self.ask(id, &best, generation, rib);
+        let out = self.ask(id, path, generation, rib);
         self.outs.remember(&question, out)
     }
 
     /// Asks policy.
-    fn ask(&mut self, id: PrefixId, best: &PathEntry, generation: u32, rib: &Rib) -> Option<Out> {
-        let asked = self.asked.take().filter(|asked| (asked.0, asked.1) == (*best, generation));
+    fn ask(&mut self, id: PrefixId, entry: &PathEntry, generation: u32, rib: &Rib) -> Option<Out> {
+        let asked = self.asked.take().filter(|asked| (asked.0, asked.1) == (*entry, generation));
         let (.., path) =
-            self.asked.insert(asked.unwrap_or_else(|| (*best, generation, rib.path(best))));
+            self.asked.insert(asked.unwrap_or_else(|| (*entry, generation, rib.path(entry))));
         let target = Target {
             // The source is left out member by member.
             index: PeerIndex::MAX,
@@ -53,7 +76,8 @@ impl Group {
         let left = change.as_ref().map_or(&*path.attributes, |change| &change.attributes);
         let told = policy::advertised_attributes(left, sets_med, teller, &target);
         // Attributes too large for a message: the members must not keep what they had.
-        let encoded = wire::encode_attributes(&told, next_hop, self.key.context).ok()?;
-        Some(Out::new(encoded, next_hop, best.source))
+        let encoded =
+            wire::encode_attributes(&told, next_hop, self.key.context, self.key.ids).ok()?;
+        Some(Out::new(encoded, next_hop, entry.source))
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::config::{Export, PeerConfig, SpeakerConfig};
 use crate::session::Up;
-use crate::wire::{Context, Family};
+use crate::wire::{Context, Family, PathIds};
 
 /// What makes neighbours hear the same. Whatever policy looks at in a neighbour's configuration
 /// stands here.
@@ -12,6 +12,10 @@ use crate::wire::{Context, Family};
 pub(crate) struct GroupKey {
     pub(super) context: Context,
     pub(super) families: Vec<Family>,
+    /// Families of which they hear several paths of a prefix (RFC 7911).
+    pub(super) ids: PathIds,
+    /// And how many at most.
+    pub(super) paths: u8,
     /// Our end of the sessions: the next hop.
     pub(super) local: IpAddr,
     pub(super) export: Export,
@@ -38,6 +42,8 @@ impl GroupKey {
         Self {
             context,
             families: up.negotiated.families.clone(),
+            ids: up.negotiated.ids_sent,
+            paths: if up.negotiated.ids_sent.any() { config.add_path_send } else { 1 },
             local: up.local,
             export: config.export.clone(),
             our_as: config.our_as(speaker),

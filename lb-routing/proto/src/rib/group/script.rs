@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::out::{OutId, Outs};
 use crate::rib::prefixes::{PrefixId, PrefixTable};
 use crate::rib::{PeerIndex, Source};
-use crate::wire::Packer;
+use crate::wire::{Packer, PathId, PathIds};
 
 /// Members of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,8 +26,9 @@ impl Audience {
     }
 }
 
-/// What is said of a prefix: attributes, or (none) that it is withdrawn.
-pub(super) type Line = (OutId, PrefixId);
+/// What is said of a path of a prefix, by number: attributes, or (none) that it is withdrawn. The number is 0 where there is
+/// one path only.
+pub(super) type Line = (OutId, PrefixId, u8);
 
 /// Lines by audience.
 #[derive(Debug, Default)]
@@ -46,11 +47,11 @@ impl Script {
         }
     }
 
-    /// What the members hear when a prefix's attributes change from one to the other: nobody hears
+    /// What the members hear when the attributes of a path change from one to the other: nobody hears
     /// of a path that came from itself.
     pub(super) fn change(
         &mut self,
-        id: PrefixId,
+        (id, number): (PrefixId, u8),
         (old, new): (OutId, OutId),
         outs: &Outs,
         is_member: impl Fn(PeerIndex) -> bool,
@@ -71,7 +72,7 @@ impl Script {
             (Some(one), Some(other)) => Audience::Except(one.min(other), one.max(other)),
         };
         if !same {
-            self.say(audience, (new, id));
+            self.say(audience, (new, id, number));
         }
         if came_from == comes_from {
             return;
@@ -79,12 +80,12 @@ impl Script {
         if let Some(peer) = came_from
             && after.is_some()
         {
-            self.say(Audience::Only(peer), (new, id));
+            self.say(Audience::Only(peer), (new, id, number));
         }
         if let Some(peer) = comes_from
             && before.is_some()
         {
-            self.say(Audience::Only(peer), (OutId::NONE, id));
+            self.say(Audience::Only(peer), (OutId::NONE, id, number));
         }
     }
 
@@ -93,11 +94,12 @@ impl Script {
         self,
         outs: &Outs,
         prefixes: &PrefixTable,
+        ids: PathIds,
     ) -> impl Iterator<Item = (Audience, Packer)> {
         let all = (Audience::All, self.all);
         let scripts = std::iter::once(all).chain(self.some).filter(|(_, lines)| !lines.is_empty());
-        scripts.map(|(audience, mut lines)| {
-            let mut packer = Packer::default();
+        scripts.map(move |(audience, mut lines)| {
+            let mut packer = Packer::new(ids);
             pack(&mut lines, outs, prefixes, &mut packer);
             (audience, packer)
         })
@@ -108,10 +110,11 @@ impl Script {
 pub(super) fn pack(lines: &mut [Line], outs: &Outs, prefixes: &PrefixTable, packer: &mut Packer) {
     lines.sort_unstable();
     for run in lines.chunk_by(|one, other| one.0 == other.0) {
-        let Some(&(out, _)) = run.first() else { continue };
+        let Some(&(out, ..)) = run.first() else { continue };
         let ids = |ipv6| {
-            let of_family = move |id: &PrefixId| prefixes.is_ipv6(*id) == ipv6;
-            run.iter().map(|&(_, id)| id).filter(of_family).map(|id| prefixes.prefix(id))
+            let of_family = move |line: &&Line| prefixes.is_ipv6(line.1) == ipv6;
+            let path = |&(_, id, number): &Line| (PathId::from(number) + 1, prefixes.prefix(id));
+            run.iter().filter(of_family).map(path)
         };
         let Some(out) = outs.get(out) else {
             packer.withdraw(false, ids(false));

@@ -11,7 +11,7 @@ use crate::config::{Import, SpeakerConfig};
 use crate::rib::{PathEntry, Ranking, Source};
 use crate::session::{Negotiated, Up};
 use crate::speaker::ConnId;
-use crate::wire::{self, AsPath, Attributes, Context, Message};
+use crate::wire::{self, AsPath, Attributes, Block, Context, Parts, PathId, PathIds};
 
 const US: u32 = 65001;
 const CONTEXT: Context = Context { four_octet_as: true, external: true };
@@ -44,37 +44,53 @@ fn prefix(number: u16) -> IpNetwork {
 #[derive(Default)]
 struct Knows {
     routes: BTreeMap<IpNetwork, Attributes>,
+    /// With path identifiers.
+    paths: BTreeMap<(IpNetwork, PathId), Attributes>,
     ended: BTreeSet<Family>,
     messages: u64,
 }
 
 impl Knows {
-    fn hear(&mut self, sending: &Sending) {
+    fn hear(&mut self, sending: &Sending, ids: PathIds) {
         let mut rest = &sending.bytes[..];
         let mut messages = 0;
         while let Some(len) = wire::frame(rest).unwrap() {
             let (message, after) = rest.split_at(len);
             rest = after;
             messages += 1;
-            let Ok(Message::Update(update)) = wire::decode(message, CONTEXT) else {
-                panic!("no UPDATE: {message:?}")
-            };
-            assert_eq!(update.faults, []);
-            for prefix in update.withdrawn {
-                self.routes.remove(&prefix);
-            }
-            for group in update.announced {
-                for prefix in group.prefixes {
-                    self.routes.insert(prefix, update.attributes.clone().unwrap());
+            let parts = Parts::new(wire::update_body(message).expect("an UPDATE"), ids).unwrap();
+            let block = Block::new(&parts.block, CONTEXT).unwrap();
+            assert_eq!(parts.judge(&block.verdict, CONTEXT).unwrap().faults, []);
+            for field in [Some(parts.withdrawn), parts.unreach()].into_iter().flatten() {
+                for (id, prefix) in field.paths() {
+                    self.routes.remove(&prefix);
+                    self.paths.remove(&(prefix, id));
                 }
             }
-            if let Some(family) = update.end_of_rib {
+            let reach = parts.reach().map(|(_, field)| field);
+            for field in [Some(parts.nlri), reach].into_iter().flatten() {
+                for (id, prefix) in field.paths() {
+                    self.routes.insert(prefix, block.attributes.clone());
+                    self.paths.insert((prefix, id), block.attributes.clone());
+                }
+            }
+            if let Some(family) = parts.end_of_rib {
                 assert!(self.ended.insert(family), "the end of a family comes once");
             }
         }
         assert!(rest.is_empty(), "whole messages only");
         assert_eq!(messages, sending.messages);
         self.messages += messages;
+    }
+
+    /// Each prefix's paths, without their identifiers.
+    fn sorted(&self) -> BTreeMap<IpNetwork, Vec<String>> {
+        let mut sorted = BTreeMap::<_, Vec<_>>::new();
+        for (&(prefix, _), attributes) in &self.paths {
+            sorted.entry(prefix).or_default().push(format!("{attributes:?}"));
+        }
+        sorted.values_mut().for_each(|paths| paths.sort());
+        sorted
     }
 }
 
@@ -86,6 +102,11 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::with_paths(PathIds::NONE, 1)
+    }
+
+    /// Members hear of so many paths of a prefix.
+    fn with_paths(ids: PathIds, paths: u8) -> Self {
         let ranking = |peer: PeerIndex| Ranking {
             external: true,
             client: false,
@@ -99,23 +120,30 @@ impl Rig {
             context: CONTEXT,
             families: FAMILIES.to_vec(),
             route_refresh: true,
+            ids_received: PathIds::NONE,
+            ids_sent: ids,
         };
         let up = Up { conn: ConnId(1), local: "2001:db8::1".parse().unwrap(), negotiated };
         let speaker =
             SpeakerConfig { max_paths: 1, ..SpeakerConfig::new(US, Ipv4Addr::new(10, 0, 0, 1)) };
-        let key = GroupKey::new(&config(0), &speaker, &up);
-        let group = Group::new(key, config(0), Keyed::new([1, 2]), &rib);
+        let config = PeerConfig { add_path_send: paths, ..config(0) };
+        let key = GroupKey::new(&config, &speaker, &up);
+        let group = Group::new(key, config, Keyed::new([1, 2]), &rib);
         Self { rib, group, members: BTreeMap::new() }
     }
 
     fn learn(&mut self, peer: PeerIndex, prefix: IpNetwork, med: u32) {
+        self.learn_path(peer, (prefix, 0), med);
+    }
+
+    fn learn_path(&mut self, peer: PeerIndex, (prefix, path_id): (IpNetwork, PathId), med: u32) {
         // Neighbours 2 and 3 are of one AS, so what is heard of their paths is the same.
         let as_path = AsPath::sequence(&[65100 + u32::from(peer.min(2))]);
         let attributes = Attributes { as_path, communities: vec![med], ..Attributes::default() };
         let next_hop = "2001:db8::2".parse().unwrap();
         let attributes = self.rib.intern(&attributes, Some(next_hop), Source::of(peer));
         let source = Source::of(peer);
-        let path = PathEntry { received: attributes, attributes, source, rejected: false };
+        let path = PathEntry { received: attributes, attributes, path_id, source, rejected: false };
         self.rib.insert(&prefix, path);
         self.rib.release(attributes);
     }
@@ -137,7 +165,7 @@ impl Rig {
         self.mark();
         let Some(sendings) = self.group.flush(&mut self.rib) else { return false };
         for sending in sendings {
-            self.members.get_mut(&sending.peer).unwrap().hear(&sending);
+            self.members.get_mut(&sending.peer).unwrap().hear(&sending, self.group.key.ids);
         }
         true
     }
@@ -145,8 +173,14 @@ impl Rig {
     fn step(&mut self, (step, peer, number): (u8, PeerIndex, u16)) {
         let backlogs = [Backlog::Little, Backlog::Some, Backlog::Enough];
         match step {
-            0..4 => self.learn(peer, prefix(number), u32::from(step)),
-            4 | 5 => drop(self.rib.remove(&prefix(number), Source::of(peer))),
+            0..4 => {
+                let path = (prefix(number), u32::from(step % 2));
+                self.learn_path(peer, path, u32::from(step));
+            }
+            4 | 5 => {
+                let origin = (Source::of(peer), u32::from(step - 4));
+                self.rib.remove(&prefix(number), origin);
+            }
             6 => self.rib.remove_peer(peer, u64::MAX),
             7 => self.join(peer),
             8 if self.members.remove(&peer).is_some() => self.group.leave(peer, &mut self.rib),
@@ -178,6 +212,25 @@ impl Rig {
         }
         expected
     }
+
+    /// The same where it hears of several paths.
+    fn expected_paths(&self, peer: PeerIndex) -> BTreeMap<IpNetwork, Vec<String>> {
+        let mut expected = BTreeMap::new();
+        for (prefix, id) in self.rib.iter().filter(|(prefix, _)| prefix.is_ipv6()) {
+            let ranked = self.rib.ranked(id, self.group.key.paths.into());
+            let told = ranked.iter().filter(|path| path.source != Source::of(peer)).map(|path| {
+                let mut attributes = self.rib.attributes(path.attributes);
+                attributes.as_path.prepend(US);
+                format!("{attributes:?}")
+            });
+            let mut told: Vec<_> = told.collect();
+            told.sort();
+            if !told.is_empty() {
+                expected.insert(prefix, told);
+            }
+        }
+        expected
+    }
 }
 
 proptest! {
@@ -198,6 +251,35 @@ proptest! {
             prop_assert_eq!(knows.ended.len(), 2);
         }
         // Nothing is kept of what is gone.
+        for peer in 0..PEERS {
+            rig.rib.remove_peer(peer, u64::MAX);
+        }
+        if rig.members.is_empty() {
+            rig.join(0);
+        }
+        rig.settle();
+        prop_assert_eq!(rig.rib.prefixes.len(), 0);
+        prop_assert_eq!(rig.rib.attributes.len(), 0);
+        prop_assert_eq!(rig.group.outs.len(), 0);
+    }
+
+    #[test]
+    fn every_member_knows_the_best_paths_of_others_where_it_hears_of_several(
+        steps in prop::collection::vec((0_u8..14, 0..PEERS, 0_u16..12), 0..200),
+        paths in prop::sample::select(vec![2_u8, 3, 64]),
+    ) {
+        let mut rig = Rig::with_paths(PathIds { ipv4: false, ipv6: true }, paths);
+        for step in steps {
+            rig.step(step);
+        }
+        rig.settle();
+        for (peer, knows) in &rig.members {
+            prop_assert_eq!(knows.sorted(), rig.expected_paths(*peer), "neighbour {}", peer);
+            prop_assert_eq!(rig.group.advertised(*peer), knows.paths.len());
+            prop_assert_eq!(knows.ended.len(), 2);
+            let largest = knows.paths.keys().map(|(_, id)| *id).max().unwrap_or(1);
+            prop_assert!((1..=u32::from(paths)).contains(&largest), "identifier {}", largest);
+        }
         for peer in 0..PEERS {
             rig.rib.remove_peer(peer, u64::MAX);
         }
@@ -250,7 +332,7 @@ fn a_withdrawal_reaches_a_slow_member_though_another_prefix_took_the_number() {
     rig.learn(3, prefix(3), 1);
     rig.settle();
     rig.group.set_backlog(0, Backlog::Enough);
-    rig.rib.remove(&prefix(3), Source::of(3));
+    rig.rib.remove(&prefix(3), (Source::of(3), 0));
     while rig.flush() {}
     rig.learn(3, prefix(6), 1);
     rig.settle();
@@ -266,7 +348,7 @@ fn the_same_route_from_another_neighbour_is_news_to_these_two_only() {
     rig.settle();
     let messages = |rig: &Rig| rig.members.values().map(|it| it.messages).collect::<Vec<_>>();
     let before = messages(&rig);
-    rig.rib.remove(&prefix(3), Source::of(2));
+    rig.rib.remove(&prefix(3), (Source::of(2), 0));
     rig.settle();
     let said: Vec<_> = messages(&rig).iter().zip(before).map(|(now, then)| now - then).collect();
     assert_eq!(said, [0, 0, 1, 1]);
@@ -284,7 +366,7 @@ fn who_stays_behind_while_prefixes_come_and_go_is_given_up() {
         assert_eq!(rig.group.overdue(), []);
         rig.learn(3, prefix(3 * number), 1);
         while rig.flush() {}
-        rig.rib.remove(&prefix(3 * number), Source::of(3));
+        rig.rib.remove(&prefix(3 * number), (Source::of(3), 0));
         while rig.flush() {}
     }
     assert_eq!(rig.group.overdue(), [0]);
@@ -303,8 +385,13 @@ fn a_piece_is_bounded_in_octets_whatever_the_attributes() {
             Attributes { as_path: as_path.clone(), communities, ..Attributes::default() };
         let next_hop = "2001:db8::2".parse().unwrap();
         let attributes = rig.rib.intern(&attributes, Some(next_hop), Source::of(3));
-        let path =
-            PathEntry { received: attributes, attributes, source: Source::of(3), rejected: false };
+        let path = PathEntry {
+            received: attributes,
+            attributes,
+            path_id: 0,
+            source: Source::of(3),
+            rejected: false,
+        };
         rig.rib.insert(&prefix(3 * number), path);
         rig.rib.release(attributes);
     }
@@ -312,7 +399,7 @@ fn a_piece_is_bounded_in_octets_whatever_the_attributes() {
     while let Some(sendings) = rig.group.flush(&mut rig.rib) {
         for sending in sendings {
             assert!(sending.bytes.len() < PIECE + PIECE / 4, "{}", sending.bytes.len());
-            rig.members.get_mut(&sending.peer).unwrap().hear(&sending);
+            rig.members.get_mut(&sending.peer).unwrap().hear(&sending, PathIds::NONE);
         }
     }
     assert_eq!(rig.members[&0].routes, rig.expected(0));

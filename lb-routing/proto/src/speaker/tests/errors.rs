@@ -118,7 +118,8 @@ fn a_configuration_that_cannot_work_is_refused() {
     assert_eq!(try_with(config(US, 1, 0), vec![]), Err(ConfigError::MaxPaths { max_paths: 0 }));
     let secs = Duration::from_secs;
     let loops = PeerConfig { asn: US, local_as: Some(7), ..peer(1, Import::All, Export::None) };
-    let bad: [(PeerConfig, &str); 8] = [
+    let bad: [(PeerConfig, &str); 9] = [
+        (PeerConfig { add_path_send: 65, ..good() }, "add_path_send 65"),
         (PeerConfig { route_reflector_client: true, ..good() }, "route_reflector_client needs"),
         (loops, "allow_as_in"),
         (PeerConfig { address: "224.0.0.1".parse().unwrap(), ..good() }, "unicast"),

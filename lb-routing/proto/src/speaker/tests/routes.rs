@@ -105,8 +105,7 @@ fn pages_of_routes_have_each_path_once_while_others_come_and_go() {
     let conns = [1, 2].map(|number| rig.establish(number));
     rig.announce(conns[0], &[65101], neighbour(1), &["10.9.0.0/16", "10.7.0.0/16", "10.8.0.0/16"]);
     rig.announce(conns[1], &[65102], neighbour(2), &["10.7.0.0/16", "10.6.0.0/16"]);
-    let key = |path: &PathStatus| (path.prefix, path.peer);
-    let keys = |paths: &[PathStatus]| paths.iter().map(key).collect::<Vec<_>>();
+    let keys = |paths: &[PathStatus]| paths.iter().map(PathStatus::key).collect::<Vec<_>>();
     let all = keys(&rig.speaker.routes_after(None, 9));
     let mut sorted = keys(&rig.speaker.routes());
     sorted.sort_unstable();
@@ -123,7 +122,7 @@ fn pages_of_routes_have_each_path_once_while_others_come_and_go() {
     }
     // The path that a page ended with goes, and a better one for its prefix comes: nothing is left out, nothing told twice.
     let last = all[1];
-    assert_eq!(last, ("10.7.0.0/16".parse().unwrap(), Some(neighbour(1))));
+    assert_eq!(last, ("10.7.0.0/16".parse().unwrap(), Some(neighbour(1)), 0));
     rig.withdraw(conns[0], &["10.7.0.0/16"]);
     rig.announce(conns[1], &[65102], neighbour(2), &["10.5.0.0/16"]);
     assert_eq!(keys(&rig.speaker.routes_after(Some(last), 9)), all[2..]);

@@ -11,8 +11,8 @@ use super::{
 use crate::wire::as_path::Width;
 use crate::wire::nlri::{self, Field, Version};
 use crate::wire::{
-    AsPath, Attributes, Context, Disposition, Family, Fault, Notification, Origin, RawAttribute,
-    error, open::AS_TRANS,
+    AsPath, Attributes, Context, Disposition, Family, Fault, Notification, Origin, PathIds,
+    RawAttribute, error, open::AS_TRANS,
 };
 
 /// What the attributes of one UPDATE said, those of RFC 4760 apart from the others.
@@ -61,7 +61,7 @@ struct Raw<'a> {
 }
 
 /// Takes the multiprotocol attributes out of a list.
-pub(in crate::wire) fn partition(field: &[u8]) -> Result<List<'_>, Notification> {
+pub(in crate::wire) fn partition(field: &[u8], ids: PathIds) -> Result<List<'_>, Notification> {
     let mut multi = Multi::default();
     let mut seen = [false; 2];
     let mut block = Cow::Borrowed(field);
@@ -74,7 +74,7 @@ pub(in crate::wire) fn partition(field: &[u8]) -> Result<List<'_>, Notification>
             if std::mem::replace(&mut seen[place], true) {
                 return Err(Notification::new(error::MALFORMED_ATTRIBUTE_LIST));
             }
-            multi.attribute(raw)?;
+            multi.attribute(raw, ids)?;
             let start = block.len() - rest.len();
             block.to_mut().drain(start..start + raw.whole.len());
         }
@@ -147,7 +147,7 @@ fn reset(raw: Raw<'_>) -> Notification {
 }
 
 impl<'a> Multi<'a> {
-    fn attribute(&mut self, raw: Raw<'a>) -> Result<(), Notification> {
+    fn attribute(&mut self, raw: Raw<'a>, ids: PathIds) -> Result<(), Notification> {
         self.has_reach |= raw.code == MP_REACH_NLRI;
         let rule = rule_of(raw.code).ok_or_else(|| reset(raw))?;
         let fits = rule.length.admits(raw.value.len(), Width::Four);
@@ -155,9 +155,9 @@ impl<'a> Multi<'a> {
             return Err(reset(raw));
         }
         let read = if raw.code == MP_REACH_NLRI {
-            self.mp_reach(raw.value)
+            self.mp_reach(raw.value, ids)
         } else {
-            self.mp_unreach(raw.value)
+            self.mp_unreach(raw.value, ids)
         };
         read.map_err(|_refusal| reset(raw))
     }
@@ -167,7 +167,7 @@ impl<'a> Multi<'a> {
     }
 
     /// RFC 4760 §3; an `Err` resets the session.
-    fn mp_reach(&mut self, value: &'a [u8]) -> Result<(), Refusal> {
+    fn mp_reach(&mut self, value: &'a [u8], ids: PathIds) -> Result<(), Refusal> {
         let (family, rest) = family(value)?;
         let Some(version) = version(family) else {
             self.fault(MP_REACH_NLRI, Disposition::AttributeDiscard, FOREIGN_FAMILY);
@@ -185,7 +185,8 @@ impl<'a> Multi<'a> {
             }
             (Version::V4 | Version::V6, _) => return Err("next hop length"),
         };
-        let field = Field::new(field, version).map_err(|nlri::Malformed| "prefix")?;
+        let ids = ids.has(version == Version::V6);
+        let field = Field::new(field, version, ids).map_err(|nlri::Malformed| "prefix")?;
         if !is_host(next_hop) {
             let what = "next hop is no host address";
             self.fault(MP_REACH_NLRI, Disposition::TreatAsWithdraw, what);
@@ -195,7 +196,7 @@ impl<'a> Multi<'a> {
     }
 
     /// RFC 4760 §4; an `Err` resets the session.
-    fn mp_unreach(&mut self, value: &'a [u8]) -> Result<(), Refusal> {
+    fn mp_unreach(&mut self, value: &'a [u8], ids: PathIds) -> Result<(), Refusal> {
         let (family, field) = family(value)?;
         if field.is_empty() {
             self.empty_unreach = Some(family);
@@ -203,7 +204,8 @@ impl<'a> Multi<'a> {
         }
         match version(family) {
             Some(version) => {
-                let field = Field::new(field, version).map_err(|nlri::Malformed| "prefix")?;
+                let ids = ids.has(version == Version::V6);
+                let field = Field::new(field, version, ids).map_err(|nlri::Malformed| "prefix")?;
                 self.unreach = Some(field);
                 Ok(())
             }

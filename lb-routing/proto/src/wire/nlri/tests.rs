@@ -1,7 +1,7 @@
 use super::*;
 
 fn read(field: &[u8], version: Version) -> Result<Vec<String>, Malformed> {
-    Ok(Field::new(field, version)?.prefixes().map(|prefix| prefix.to_string()).collect())
+    Ok(Field::new(field, version, false)?.prefixes().map(|prefix| prefix.to_string()).collect())
 }
 
 #[test]
@@ -50,5 +50,19 @@ fn every_length_survives_the_way_out_and_back() {
             let expected = format!("{}/{length}", prefix.network());
             assert_eq!(read(&field, version).unwrap(), [expected]);
         }
+    }
+}
+
+#[test]
+fn identifiers_stand_before_prefixes_where_both_sides_said_so() {
+    let octets = [0, 0, 0, 7, 8, 10, 0xff, 0, 0, 1, 16, 10, 1];
+    let field = Field::new(&octets, Version::V4, true).unwrap();
+    let paths: Vec<_> = field.paths().map(|(id, prefix)| (id, prefix.to_string())).collect();
+    let expected = [(7, "10.0.0.0/8"), (0xff00_0001, "10.1.0.0/16")];
+    assert_eq!(paths, expected.map(|(id, prefix)| (id, prefix.to_owned())));
+    // The same octets without identifiers are three default routes, and more.
+    assert!(Field::new(&octets[..1], Version::V4, false).is_ok());
+    for cut in [1, 3, 4, 5, 7, 9, 11, 12] {
+        assert!(Field::new(&octets[..cut], Version::V4, true).is_err(), "{cut} octets");
     }
 }

@@ -100,12 +100,21 @@ pub(super) fn routes() -> impl Strategy<Value = (IpAddr, Vec<IpNetwork>)> {
     prop_oneof![(v4_hop, vec(ipv4_prefix(), 1..2000)), (v6_hop, vec(ipv6_prefix(), 1..700)),]
 }
 
+fn add_path() -> impl Strategy<Value = AddPath> {
+    (any::<u16>(), any::<u8>(), 1_u8..4).prop_map(|(afi, safi, way)| AddPath {
+        family: Family { afi, safi },
+        receive: way & 1 != 0,
+        send: way & 2 != 0,
+    })
+}
+
 fn open() -> impl Strategy<Value = Open> {
     let family = (any::<u16>(), any::<u8>()).prop_map(|(afi, safi)| Family { afi, safi });
     let capability = prop_oneof![
         family.prop_map(Capability::Multiprotocol),
         Just(Capability::RouteRefresh),
-        (66_u8.., vec(any::<u8>(), 0..256))
+        vec(add_path(), 0..4).prop_map(Capability::AddPath),
+        (71_u8.., vec(any::<u8>(), 0..256))
             .prop_map(|(code, value)| Capability::Unknown { code, value }),
     ];
     let hold_time = prop_oneof![Just(0_u16), 3_u16..];

@@ -1,0 +1,77 @@
+//! Several paths of a prefix from one neighbour (RFC 7911).
+
+use super::*;
+use crate::wire::{AddPath, Packer, PathIds, encode_attributes};
+
+const IDS: PathIds = PathIds { ipv4: true, ipv6: false };
+
+fn several(number: u8) -> PeerConfig {
+    PeerConfig { add_path_receive: true, ..peer(number, Import::All, Export::None) }
+}
+
+impl Rig {
+    /// A session with a neighbour that tells several paths of IPv4 prefixes.
+    fn establish_several(&mut self, number: u8) -> ConnId {
+        let entry = AddPath { family: Family::IPV4_UNICAST, receive: false, send: true };
+        self.establish_as(number, vec![Capability::AddPath(vec![entry])])
+    }
+
+    fn tell(&mut self, conn: ConnId, say: impl FnOnce(&mut Packer)) {
+        let mut packer = Packer::new(IDS);
+        say(&mut packer);
+        self.receive(conn, &packer.finish().0);
+    }
+
+    fn announce_path(&mut self, conn: ConnId, id: u32, path: &[u32]) {
+        let hop = neighbour(1);
+        let octets = encode_attributes(&attributes(path), hop, CONTEXT, IDS).unwrap();
+        let prefixes = [(id, prefix("10.1.0.0/16"))];
+        self.tell(conn, |packer| packer.announce_ipv4(&octets, prefixes.into_iter()));
+    }
+
+    fn paths(&self) -> Vec<(u32, String)> {
+        let routes = self.speaker.routes().into_iter();
+        routes.map(|path| (path.path_id, path.attributes.as_path.to_string())).collect()
+    }
+}
+
+#[test]
+fn a_neighbour_s_paths_stand_beside_each_other_and_go_one_by_one() {
+    let mut rig = Rig::new(vec![several(1)]);
+    let conn = rig.establish_several(1);
+    rig.announce_path(conn, 7, &[65101, 8, 9]);
+    rig.announce_path(conn, 9, &[65101, 8]);
+    assert_eq!(rig.paths(), [(9, "65101 8".into()), (7, "65101 8 9".into())]);
+    assert_eq!(rig.speaker.peers()[0].prefixes_received, 2);
+    // The same identifier again replaces what it named.
+    rig.announce_path(conn, 7, &[65101]);
+    assert_eq!(rig.paths(), [(7, "65101".into()), (9, "65101 8".into())]);
+    let gone = [(7, prefix("10.1.0.0/16"))];
+    rig.tell(conn, |packer| packer.withdraw(false, gone.into_iter()));
+    assert_eq!(rig.paths(), [(9, "65101 8".into())]);
+    rig.speaker.handle(Input::Closed { conn, error: "end of file".into() }, rig.now);
+    assert_eq!((rig.paths(), rig.speaker.peers()[0].prefixes_received), (vec![], 0));
+}
+
+#[test]
+fn paths_of_a_prefix_beyond_the_bound_are_ignored_and_said() {
+    let mut rig = Rig::new(vec![several(1)]);
+    let conn = rig.establish_several(1);
+    for id in 1..=65 {
+        rig.announce_path(conn, id, &[65101, id]);
+    }
+    assert_eq!(rig.paths().len(), usize::from(config::MAX_PATHS_PER_PREFIX));
+    assert!(rig.paths().iter().all(|(id, _)| *id != 65));
+    let outputs = rig.outputs();
+    let said = |it: &Output| matches!(it, Output::Event(Event::Malformed { what, .. }) if what.contains("64 paths"));
+    assert_eq!(outputs.iter().filter(|it| said(it)).count(), 1);
+    assert_eq!(rig.state(0), State::Established);
+}
+
+#[test]
+fn identifiers_are_read_only_where_both_sides_said_so() {
+    let mut rig = Rig::new(vec![peer(1, Import::All, Export::None)]);
+    let conn = rig.establish_several(1);
+    rig.announce(conn, &[65101], neighbour(1), &["10.1.0.0/16"]);
+    assert_eq!(rig.paths(), [(0, "65101".into())]);
+}
