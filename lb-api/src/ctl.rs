@@ -34,6 +34,7 @@ use self::arguments::{
 };
 use self::client::Client;
 pub use self::client::Server;
+use crate::read::Path;
 
 /// What a command says when it is carried out.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,10 +73,20 @@ fn words(problem: &Problem) -> String {
         Some(pointer)
             if !pointer.rsplit('/').next().is_some_and(|field| problem.detail.contains(field)) =>
         {
-            format!("{} ({pointer})", problem.detail)
+            format!("{} ({})", problem.detail, dotted(pointer))
         }
         Some(_) | None => problem.detail.clone(),
     }
+}
+
+/// A field as files and sentences name it: `spec.backends[0].port` for `/spec/backends/0/port`.
+fn dotted(pointer: &str) -> String {
+    let steps = pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~"));
+    let path = steps.fold(Path::default(), |path, step| match step.parse() {
+        Ok(index) => path.index(index),
+        Err(_) => path.field(&step),
+    });
+    path.to_string()
 }
 
 /// Carries a command line out.

@@ -217,7 +217,8 @@ async fn start(
 fn file_resources(config: &Config) -> Resources {
     let pools = config.pools.iter().cloned().map(Resource::Pool);
     let checks = config.health_checks.iter().cloned().map(Resource::HealthCheck);
-    pools.chain(checks).chain(bgp::of_file(&config.bgp)).collect()
+    let nodes = config.nodes.iter().cloned().map(Resource::Node);
+    pools.chain(checks).chain(nodes).chain(bgp::of_file(&config.bgp)).collect()
 }
 
 fn announce_start(config: &Config, running: &Running, tcp: Option<SocketAddr>) {

@@ -124,14 +124,6 @@ pub fn router(
         applying: Arc::new(Semaphore::new(1)),
     };
     let api = Router::new()
-        .route("/vips", get(handlers::list_vips))
-        .route(
-            "/vips/{name}",
-            get(handlers::get_vip)
-                .put(handlers::put_vip)
-                .patch(handlers::patch_vip)
-                .delete(handlers::delete_vip),
-        )
         .route("/vips/{name}/backends", get(backends::list_backends))
         .route(
             "/vips/{name}/backends/{backend}",

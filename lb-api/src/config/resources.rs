@@ -1,4 +1,4 @@
-//! Pools and health checks of the file, and what its VIPs say of them.
+//! Pools, health checks and the node of the file, and what its VIPs say of them.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::vip::UNALLOCATED;
 /// Every resource beside VIPs that the file has.
 pub(super) fn section(file: &Object<'_>) -> Resources {
     let mut all = Resources::default();
-    for kind in [Kind::Pool, Kind::HealthCheck] {
+    for kind in [Kind::Pool, Kind::HealthCheck, Kind::Node] {
         let Some(list) = file.field(kind.many()) else { continue };
         let mut seen = BTreeSet::new();
         let read = list.list(|cursor| {

@@ -21,7 +21,7 @@ const MAX_INTERFACE_NAME: usize = 15;
 /// The whole file.
 pub(super) fn config(cursor: &Cursor<'_>) -> Option<Config> {
     let sections =
-        ["bgp", "dataplane", "api", "user", "state_dir", "pools", "health_checks", "vips"];
+        ["bgp", "dataplane", "api", "user", "state_dir", "pools", "health_checks", "nodes", "vips"];
     let file = cursor.object(&sections)?;
     let resources = resources::section(&file);
     Some(Config {
@@ -35,6 +35,7 @@ pub(super) fn config(cursor: &Cursor<'_>) -> Option<Config> {
             .map_or_else(StateDir::default, StateDir),
         pools: resources.pools().cloned().collect(),
         health_checks: resources.health_checks().cloned().collect(),
+        nodes: resources.nodes().cloned().collect(),
         vips: file.field("vips").and_then(|list| vips(&list, &resources)).unwrap_or_default(),
     })
 }

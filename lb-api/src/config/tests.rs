@@ -257,3 +257,15 @@ proptest! {
         let _outcome = check("lbd.yaml", &text);
     }
 }
+
+#[test]
+fn the_file_says_of_its_node_what_rest_says() {
+    let said =
+        |spec: &str| check("x", &format!("nodes: [{{metadata: {{name: local}}, spec: {spec}}}]"));
+    let nodes = said("{drain: true}").unwrap().nodes;
+    assert_eq!((nodes.len(), nodes[0].spec.drain), (1, true));
+    let wrong = said("{drain: 7}").unwrap_err().to_string();
+    assert!(wrong.contains("nodes[0].spec.drain is the number 7"), "{wrong}");
+    let other = check("x", "nodes: [{metadata: {name: other}, spec: {}}]").unwrap_err().to_string();
+    assert!(other.contains("names the node other, but the one here is local"), "{other}");
+}

@@ -119,7 +119,7 @@ fn a_problem_is_one_sentence_that_names_the_field() {
         errors: vec![],
     };
     assert_eq!(words(&problem("spec.port is 0", Some("/spec/port"))), "spec.port is 0");
-    assert_eq!(words(&problem("it is taken", Some("/spec/port"))), "it is taken (/spec/port)");
+    assert_eq!(words(&problem("it is taken", Some("/spec/port"))), "it is taken (spec.port)");
     assert_eq!(words(&problem("no", None)), "no");
     assert_eq!(words(&problem("no", Some(""))), "no");
 }

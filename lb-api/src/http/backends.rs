@@ -13,16 +13,18 @@ use lb_api_types::view::List;
 use lb_api_types::vip::{Backend, Vip};
 use serde_json::{Value, json};
 
-use super::handlers::{Name, PATCH_TRIES, json as read_body};
+use super::App;
+use super::handlers::{Name, json as read_body};
+use super::patch::{self, Tries};
 use super::problem::Refused;
 use super::terms::{Asked, etag, name, nothing, terms};
-use super::{App, patch};
 use crate::read::{Cursor, document};
 use crate::registry::{Expected, Refusal, Terms};
 use crate::vip;
 
 type Names = Result<Path<(String, String)>, PathRejection>;
-type Changed = Result<(StatusCode, HeaderMap, Json<BackendResource>), Refused>;
+type Answer = (StatusCode, HeaderMap, Json<BackendResource>);
+type Changed = Result<Answer, Refused>;
 
 /// Every backend of a VIP, with its status, in the VIP's order.
 #[utoipa::path(get, path = "/api/v1/vips/{name}/backends", tag = "backends",
@@ -68,12 +70,8 @@ pub(super) async fn get_backend(
     responses((status = 200, body = BackendResource, description = "It was there before"),
         (status = 201, body = BackendResource, description = "It is new"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such VIP"),
-        (status = 408, body = Problem, content_type = "application/problem+json", description = "The body is slow"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The VIP comes from the configuration file"),
-        (status = 412, body = Problem, content_type = "application/problem+json", description = "The VIP has another revision"),
-        (status = 413, body = Problem, content_type = "application/problem+json", description = "More than 1 MiB"),
-        (status = 415, body = Problem, content_type = "application/problem+json", description = "No JSON"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is wrong")))]
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "The VIP has another revision")))]
 pub(super) async fn put_backend(
     State(app): State<App>,
     path: Names,
@@ -96,12 +94,8 @@ pub(super) async fn put_backend(
     request_body(content = Object, content_type = "application/merge-patch+json"),
     responses((status = 200, body = BackendResource),
         (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 408, body = Problem, content_type = "application/problem+json", description = "The body is slow"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The VIP comes from the configuration file"),
-        (status = 412, body = Problem, content_type = "application/problem+json", description = "The VIP has another revision"),
-        (status = 413, body = Problem, content_type = "application/problem+json", description = "More than 1 MiB"),
-        (status = 415, body = Problem, content_type = "application/problem+json", description = "No merge patch"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is wrong")))]
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "The VIP has another revision")))]
 pub(super) async fn patch_backend(
     State(app): State<App>,
     path: Names,
@@ -146,8 +140,7 @@ pub(super) async fn delete_backend(
     gone.await.map(|_| StatusCode::NO_CONTENT)
 }
 
-/// Replaces a backend by what becomes of it, or takes it out. Where nobody says which revision that is about, what others
-/// change meanwhile is not lost.
+/// Replaces a backend by what becomes of it, or takes it out.
 async fn change(
     app: &App,
     name: &str,
@@ -155,47 +148,52 @@ async fn change(
     terms: Terms,
     what: impl Fn(Option<&Backend>) -> Result<Option<Backend>, Refused>,
 ) -> Changed {
-    let mut tries = 1;
+    let mut tries = Tries::default();
     loop {
-        let mut vip = app.registry.get(name).await?;
-        let place = vip.spec.backends.iter().position(|backend| is_at(backend, at));
-        let before = place.and_then(|place| vip.spec.backends.get(place));
-        let after = what(before)?;
-        let (created, before) = (before.is_none(), before.cloned());
-        match (place, after.clone()) {
-            (Some(place), Some(after)) => {
-                vip.spec.backends.splice(place..=place, [after]).for_each(drop)
-            }
-            (Some(place), None) => drop(vip.spec.backends.remove(place)),
-            (None, Some(after)) => vip.spec.backends.push(after),
-            (None, None) => {}
-        }
-        let expected = match terms.expected {
-            Expected::Any | Expected::Something => {
-                vip.metadata.revision.map_or(Expected::Any, Expected::Revision)
-            }
-            said @ (Expected::Nothing | Expected::Revision(_)) => said,
-        };
-        (vip.status, vip.metadata.revision) = (None, None);
-        let value = serde_json::to_value(&vip).map_err(|error| Refused::json(&error))?;
-        let vip = document(&value, vip::read).map_err(|mistakes| Refused::fields(&mistakes))?;
-        match app.registry.put(vip, Terms { expected, ..terms }).await {
-            Err(Refusal::Stale { .. })
-                if tries < PATCH_TRIES
-                    && matches!(terms.expected, Expected::Any | Expected::Something) =>
-            {
-                tries += 1;
-            }
-            Err(refusal) => return Err(refusal.into()),
-            Ok(applied) => {
-                let backend = find(&applied.vip, at).cloned().or(before);
-                let backend = backend.ok_or_else(|| Refused::no_backend(name, at))?;
-                let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-                let tag = etag(&applied.vip.metadata);
-                return Ok((status, tag, Json(view(&applied.vip, &backend))));
-            }
+        let outcome = change_once(app, name, at, terms, &what).await?;
+        if !tries.again(terms, &outcome) {
+            return Ok(outcome?);
         }
     }
+}
+
+async fn change_once(
+    app: &App,
+    name: &str,
+    at: SocketAddr,
+    terms: Terms,
+    what: impl Fn(Option<&Backend>) -> Result<Option<Backend>, Refused>,
+) -> Result<Result<Answer, Refusal>, Refused> {
+    let mut vip = app.registry.get(name).await?;
+    let place = vip.spec.backends.iter().position(|backend| is_at(backend, at));
+    let before = place.and_then(|place| vip.spec.backends.get(place)).cloned();
+    let after = what(before.as_ref())?;
+    match (place, after) {
+        (Some(place), Some(after)) => {
+            vip.spec.backends.splice(place..=place, [after]).for_each(drop);
+        }
+        (Some(place), None) => drop(vip.spec.backends.remove(place)),
+        (None, Some(after)) => vip.spec.backends.push(after),
+        (None, None) => {}
+    }
+    let expected = match terms.expected {
+        Expected::Any | Expected::Something => {
+            vip.metadata.revision.map_or(Expected::Any, Expected::Revision)
+        }
+        said @ (Expected::Nothing | Expected::Revision(_)) => said,
+    };
+    (vip.status, vip.metadata.revision) = (None, None);
+    let value = serde_json::to_value(&vip).map_err(|error| Refused::json(&error))?;
+    let vip = document(&value, vip::read).map_err(|mistakes| Refused::fields(&mistakes))?;
+    let applied = match app.registry.put(vip, Terms { expected, ..terms }).await {
+        Ok(applied) => applied,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let status = if before.is_none() { StatusCode::CREATED } else { StatusCode::OK };
+    let backend = find(&applied.vip, at).cloned().or(before);
+    let backend = backend.ok_or_else(|| Refused::no_backend(name, at))?;
+    let tag = etag(&applied.vip.metadata);
+    Ok(Ok((status, tag, Json(view(&applied.vip, &backend)))))
 }
 
 fn read(body: &Value, at: SocketAddr) -> Result<(Backend, Option<u64>), Refused> {

@@ -5,8 +5,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
+use super::resources::Collection;
 use super::{backends, bgp, config, events, fib, handlers, probes, resources, tokens, views};
-use crate::resources::Kind;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,11 +19,6 @@ use crate::resources::Kind;
     modifiers(&Tokens, &Kinds, &Refusals),
     security(("token" = []), ()),
     paths(
-        handlers::list_vips,
-        handlers::get_vip,
-        handlers::put_vip,
-        handlers::patch_vip,
-        handlers::delete_vip,
         backends::list_backends,
         backends::get_backend,
         backends::put_backend,
@@ -68,28 +63,39 @@ struct Kinds;
 
 impl Modify for Kinds {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        for &kind in Kind::ALL {
-            document.paths.paths.extend(resources::described(kind));
+        for of in Collection::all() {
+            document.paths.paths.extend(resources::described(of));
             let components = document.components.get_or_insert_default();
-            components.schemas.extend(kind.schemas().1);
+            components.schemas.extend(of.schemas().1);
         }
     }
 }
 
 /// What every operation of the API may be answered.
+const ANY: [(&str, &str); 5] = [
+    ("400", "The path, the query, a header or the body cannot be read"),
+    ("401", "Over TCP, a token is missing or not taken"),
+    ("403", "The caller's role does not allow it"),
+    ("429", "Too many requests come from there, or too many logins have failed"),
+    ("503", "lbd is stopping, or its dataplane does not answer"),
+];
+/// What every operation that reads a body may be answered beside these.
+const WITH_BODY: [(&str, &str); 4] = [
+    ("408", "The body does not arrive in time"),
+    ("413", "The body has more than 1 MiB, a whole configuration more than 64 MiB"),
+    ("415", "The body is of another content type than is wanted"),
+    ("422", "A field is wrong"),
+];
+
+/// Describes these, so that no operation says them of itself.
 struct Refusals;
 
 impl Modify for Refusals {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let all = document.paths.paths.iter_mut().filter(|(path, _)| path.starts_with("/api/"));
         for operation in all.flat_map(|(_, item)| operations(item)) {
-            for (status, words) in [
-                ("400", "The path, the query, a header or the body cannot be read"),
-                ("401", "Over TCP, a token is missing or not taken"),
-                ("403", "The caller's role does not allow it"),
-                ("429", "Too many requests come from there, or too many logins have failed"),
-                ("503", "lbd is stopping, or its dataplane does not answer"),
-            ] {
+            let with_body = operation.request_body.as_ref().map_or(&[][..], |_| &WITH_BODY);
+            for &(status, words) in ANY.iter().chain(with_body) {
                 let all = &mut operation.responses.responses;
                 all.entry(status.into()).or_insert_with(|| problem(words).into());
             }

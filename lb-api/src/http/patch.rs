@@ -1,6 +1,25 @@
-//! JSON Merge Patch (RFC 7396).
+//! JSON Merge Patch (RFC 7396), and changes to what others change, too.
 
 use serde_json::{Map, Value};
+
+use crate::registry::{Expected, Refusal, Terms};
+
+/// How often a change is tried when somebody else is faster.
+const MOST: usize = 8;
+
+/// Tries of a change to what it reads first: where the request does not say which revision it is about, what others change
+/// meanwhile is not lost.
+#[derive(Debug, Default)]
+pub(super) struct Tries(usize);
+
+impl Tries {
+    /// Whether to try anew, since somebody else was faster.
+    pub(super) fn again<T>(&mut self, terms: Terms, outcome: &Result<T, Refusal>) -> bool {
+        self.0 += 1;
+        let any = matches!(terms.expected, Expected::Any | Expected::Something);
+        any && self.0 < MOST && matches!(outcome, Err(Refusal::Stale { .. }))
+    }
+}
 
 /// What becomes of a value by a patch (§2): fields that are null go, others are replaced, mappings are merged.
 pub(super) fn merge(target: &mut Value, patch: Value) {

@@ -1,4 +1,4 @@
-//! Resources beside VIPs: the same operations for every kind, so they are written once.
+//! VIPs and the resources beside them: the same operations for every kind, so they are written once.
 
 use std::collections::HashMap;
 
@@ -7,75 +7,211 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use axum::{Json, Router};
+use lb_api_types::peer::Peer;
+use lb_api_types::resource::Metadata;
 use lb_api_types::view::List;
+use lb_api_types::vip::Vip;
+use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::openapi::path::PathItem;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
-use super::handlers::{Name, PATCH_TRIES, json as read_body};
+use super::handlers::{Name, json as read_body};
+use super::patch::{self, Tries};
 use super::problem::Refused;
 use super::terms::{Asked, etag, name, nothing, page, terms};
-use super::{App, patch};
-use crate::read::document;
+use super::{App, MAX_LIMIT};
+use crate::read::{Cursor, document};
 use crate::registry::{Expected, Refusal, Terms};
 use crate::resources::{Key, Kind, Resource};
+use crate::vip;
 
-type Changed = Result<(StatusCode, HeaderMap, Json<Resource>), Refused>;
+/// What has these operations.
+#[derive(Clone, Copy)]
+pub(super) enum Collection {
+    Vips,
+    Of(Kind),
+}
+
+/// One of them.
+#[derive(Clone, Serialize)]
+#[serde(untagged)]
+enum Document {
+    Vip(Box<Vip>),
+    Of(Box<Resource>),
+}
+
+impl Document {
+    fn metadata(&self) -> &Metadata {
+        match self {
+            Self::Vip(vip) => &vip.metadata,
+            Self::Of(resource) => resource.metadata(),
+        }
+    }
+}
+
+impl Collection {
+    /// All of them.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        [Self::Vips].into_iter().chain(Kind::ALL.iter().map(|&kind| Self::Of(kind)))
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Vips => "VIP",
+            Self::Of(kind) => kind.word(),
+        }
+    }
+
+    fn many(self) -> &'static str {
+        match self {
+            Self::Vips => "vips",
+            Self::Of(kind) => kind.many(),
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Vips => "vips",
+            Self::Of(kind) => kind.path(),
+        }
+    }
+
+    /// The name of its schema, the schema, and those that it refers to.
+    pub(super) fn schemas(self) -> (String, Vec<(String, RefOr<Schema>)>) {
+        match self {
+            Self::Vips => {
+                let name = <Vip as ToSchema>::name().into_owned();
+                let mut all = vec![(name.clone(), <Vip as PartialSchema>::schema())];
+                <Vip as ToSchema>::schemas(&mut all);
+                (name, all)
+            }
+            Self::Of(kind) => kind.schemas(),
+        }
+    }
+
+    fn read(self, cursor: &Cursor<'_>) -> Option<Document> {
+        match self {
+            Self::Vips => vip::read(cursor).map(|vip| Document::Vip(Box::new(vip))),
+            Self::Of(kind) => kind.read(cursor).map(|one| Document::Of(Box::new(one))),
+        }
+    }
+
+    async fn all_of(self, app: &App) -> Result<Vec<Document>, Refusal> {
+        let of = |resource| Document::Of(Box::new(resource));
+        Ok(match self {
+            Self::Vips => {
+                let vips = app.registry.list().await?.into_iter();
+                vips.map(|vip| Document::Vip(Box::new(vip))).collect()
+            }
+            Self::Of(kind) => {
+                app.registry.list_resources(kind).await?.into_iter().map(of).collect()
+            }
+        })
+    }
+
+    async fn one_of(self, app: &App, name: &str) -> Result<Document, Refusal> {
+        Ok(match self {
+            Self::Vips => Document::Vip(Box::new(app.registry.get(name).await?)),
+            Self::Of(kind) => {
+                let key = Key(kind, name.to_owned());
+                Document::Of(Box::new(app.registry.get_resource(&key).await?))
+            }
+        })
+    }
+
+    async fn remove(self, app: &App, name: String, terms: Terms) -> Result<(), Refusal> {
+        match self {
+            Self::Vips => app.registry.delete(&name, terms).await,
+            Self::Of(kind) => app.registry.delete_resource(&Key(kind, name), terms).await,
+        }
+    }
+}
+
+/// Creates or replaces one: with it comes whether it is new.
+async fn put_document(
+    app: &App,
+    document: Document,
+    terms: Terms,
+) -> Result<(Document, bool), Refusal> {
+    match document {
+        Document::Vip(vip) => {
+            let applied = app.registry.put(*vip, terms).await?;
+            Ok((Document::Vip(Box::new(applied.vip)), applied.created))
+        }
+        Document::Of(resource) => {
+            let (resource, created) = app.registry.put_resource(*resource, terms).await?;
+            Ok((Document::Of(Box::new(resource)), created))
+        }
+    }
+}
+
+type Changed = Result<(StatusCode, HeaderMap, Json<Document>), Refused>;
 
 /// The operations of every kind.
 pub(super) fn routes() -> Router<App> {
-    Kind::ALL.iter().fold(Router::new(), |router, &kind| {
-        let many = format!("/{}", kind.path());
+    Collection::all().fold(Router::new(), |router, of| {
+        let many = format!("/{}", of.path());
         let one = format!("{many}/{{name}}");
-        let list = move |State(app), asked| list(kind, app, asked);
-        let read = move |State(app), path, asked| read(kind, app, path, asked);
+        let list = move |State(app), asked| list(of, app, asked);
+        let read = move |State(app), path, asked| read(of, app, path, asked);
         let put = move |State(app), path, asked, headers, body: Body| {
-            put(kind, app, path, asked, headers, body)
+            put(of, app, path, asked, headers, body)
         };
         let patch = move |State(app), path, asked, headers, body: Body| {
-            patch_one(kind, app, path, asked, headers, body)
+            patch_one(of, app, path, asked, headers, body)
         };
-        let delete =
-            move |State(app), path, asked, headers| delete(kind, app, path, asked, headers);
+        let delete = move |State(app), path, asked, headers| delete(of, app, path, asked, headers);
         router.route(&many, get(list)).route(&one, get(read).put(put).patch(patch).delete(delete))
     })
 }
 
-async fn list(kind: Kind, app: App, asked: Asked) -> Result<Json<List<Resource>>, Refused> {
+async fn list(of: Collection, app: App, asked: Asked) -> Result<Json<List<Document>>, Refused> {
     let page = page(&asked)?;
-    let mut listed = page.of(app.registry.list_resources(kind).await?, Resource::metadata);
+    let mut listed = page.of(of.all_of(&app).await?, Document::metadata);
     sessions(&app, &mut listed.items).await;
     Ok(Json(listed))
 }
 
 async fn read(
-    kind: Kind,
+    of: Collection,
     app: App,
     path: Name,
     asked: Asked,
-) -> Result<(HeaderMap, Json<Resource>), Refused> {
+) -> Result<(HeaderMap, Json<Document>), Refused> {
     nothing(&asked)?;
-    let mut resource = app.registry.get_resource(&Key(kind, name(path)?)).await?;
-    sessions(&app, std::slice::from_mut(&mut resource)).await;
-    Ok((etag(resource.metadata()), Json(resource)))
+    let mut one = of.one_of(&app, &name(path)?).await?;
+    sessions(&app, std::slice::from_mut(&mut one)).await;
+    Ok((etag(one.metadata()), Json(one)))
 }
 
 /// Says of neighbours how their sessions are.
-async fn sessions(app: &App, resources: &mut [Resource]) {
-    if !resources.iter().any(|resource| resource.kind() == Kind::Peer) {
+async fn sessions(app: &App, all: &mut [Document]) {
+    if !all.iter_mut().any(|one| peer(one).is_some()) {
         return;
     }
     let views = app.views.peers().await;
     let mut by_address: HashMap<_, _> =
         views.into_iter().map(|view| (view.address.to_canonical(), view)).collect();
-    for resource in resources {
-        if let Resource::Peer(peer) = resource {
+    for one in all {
+        if let Some(peer) = peer(one) {
             peer.status = by_address.remove(&peer.spec.address.to_canonical());
         }
     }
 }
 
+fn peer(one: &mut Document) -> Option<&mut Peer> {
+    if let Document::Of(resource) = one
+        && let Resource::Peer(peer) = &mut **resource
+    {
+        return Some(peer);
+    }
+    None
+}
+
 async fn put(
-    kind: Kind,
+    of: Collection,
     app: App,
     path: Name,
     asked: Asked,
@@ -84,93 +220,90 @@ async fn put(
 ) -> Changed {
     let (name, terms) = (name(path)?, terms(&headers, &asked)?);
     let body = read_body(&headers, body, "application/json").await?;
-    changed(app.registry.put_resource(resource(kind, &name, &body)?, terms).await?)
+    changed(put_document(&app, named(of, &name, &body)?, terms).await?)
 }
 
 async fn patch_one(
-    kind: Kind,
+    of: Collection,
     app: App,
     path: Name,
     asked: Asked,
     headers: HeaderMap,
     body: Body,
 ) -> Changed {
-    let (key, terms) = (Key(kind, name(path)?), terms(&headers, &asked)?);
+    let (name, terms) = (name(path)?, terms(&headers, &asked)?);
     let patch = read_body(&headers, body, "application/merge-patch+json").await?;
-    let mut outcome = patch_once(&app, &key, &patch, terms).await?;
-    for _ in 1..PATCH_TRIES {
-        match outcome {
-            Err(Refusal::Stale { .. })
-                if matches!(terms.expected, Expected::Any | Expected::Something) =>
-            {
-                outcome = patch_once(&app, &key, &patch, terms).await?;
-            }
-            Ok(_) | Err(_) => break,
+    let mut tries = Tries::default();
+    loop {
+        let outcome = patch_once(of, &app, &name, &patch, terms).await?;
+        if !tries.again(terms, &outcome) {
+            return changed(outcome?);
         }
     }
-    changed(outcome?)
 }
 
 /// Reads, merges and replaces what was read; if it is there no longer, that is the inner error.
 async fn patch_once(
+    of: Collection,
     app: &App,
-    key: &Key,
+    name: &str,
     patch: &Value,
     terms: Terms,
-) -> Result<Result<(Resource, bool), Refusal>, Refused> {
-    let current = app.registry.get_resource(key).await?;
+) -> Result<Result<(Document, bool), Refusal>, Refused> {
+    let current = of.one_of(app, name).await?;
     let revision = current.metadata().revision;
     let mut merged = serde_json::to_value(&current).map_err(|error| Refused::json(&error))?;
     patch::merge(&mut merged, json!({"status": null, "metadata": {"revision": null}}));
     patch::merge(&mut merged, patch.clone());
-    let resource = resource(key.0, &key.1, &merged)?;
+    let wanted = named(of, name, &merged)?;
     // A revision of the client's own is what it has to match.
-    let expected = match (terms.expected, resource.metadata().revision) {
+    let expected = match (terms.expected, wanted.metadata().revision) {
         (Expected::Any | Expected::Something, None) => {
             revision.map_or(Expected::Any, Expected::Revision)
         }
         (expected, _) => expected,
     };
-    Ok(app.registry.put_resource(resource, Terms { expected, ..terms }).await)
+    Ok(put_document(app, wanted, Terms { expected, ..terms }).await)
 }
 
 async fn delete(
-    kind: Kind,
+    of: Collection,
     app: App,
     path: Name,
     asked: Asked,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
     let terms = terms(&headers, &asked)?;
-    app.registry.delete_resource(&Key(kind, name(path)?), terms).await?;
+    of.remove(&app, name(path)?, terms).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn resource(kind: Kind, name: &str, body: &Value) -> Result<Resource, Refused> {
-    let read = document(body, |cursor| kind.read(cursor));
-    let resource = read.map_err(|mistakes| Refused::fields(&mistakes))?;
-    match &resource.metadata().name {
-        said if said == name => Ok(resource),
+/// What a body says, which has the path's name.
+fn named(of: Collection, name: &str, body: &Value) -> Result<Document, Refused> {
+    let read = document(body, |cursor| of.read(cursor));
+    let one = read.map_err(|mistakes| Refused::fields(&mistakes))?;
+    match &one.metadata().name {
+        said if said == name => Ok(one),
         said => Err(Refused::name_differs(name, said)),
     }
 }
 
-fn changed((resource, created): (Resource, bool)) -> Changed {
+fn changed((one, created): (Document, bool)) -> Changed {
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, etag(resource.metadata()), Json(resource)))
+    Ok((status, etag(one.metadata()), Json(one)))
 }
 
 /// The description of a kind's operations: of all of them, and of one.
-pub(super) fn described(kind: Kind) -> [(String, PathItem); 2] {
-    let (schema, _) = kind.schemas();
-    let (many, one) = operations(kind, &format!("#/components/schemas/{schema}"));
+pub(super) fn described(of: Collection) -> [(String, PathItem); 2] {
+    let (schema, _) = of.schemas();
+    let (many, one) = operations(of, &format!("#/components/schemas/{schema}"));
     let item = |value| serde_json::from_value(value).expect("it is written as OpenAPI says");
-    let path = format!("/api/v1/{}", kind.path());
+    let path = format!("/api/v1/{}", of.path());
     [(path.clone(), item(many)), (format!("{path}/{{name}}"), item(one))]
 }
 
-fn operations(kind: Kind, schema: &str) -> (Value, Value) {
-    let (word, id) = (kind.word(), kind.many());
+fn operations(of: Collection, schema: &str) -> (Value, Value) {
+    let (word, id) = (of.word(), of.many());
     let problem = |words: &str| {
         let schema = json!({"$ref": "#/components/schemas/Problem"});
         json!({"description": words, "content": {"application/problem+json": {"schema": schema}}})
@@ -192,15 +325,13 @@ fn operations(kind: Kind, schema: &str) -> (Value, Value) {
     let if_none = header("If-None-Match", "^[*]$", "* creates only");
     let missing = problem("There is none of this name");
     let conflict = problem(
-        "It comes from the configuration file, or a VIP needs it as it is, or a configuration waits to be confirmed",
+        "It comes from the configuration file, another one has its address or needs it as it is, or a configuration waits to be confirmed",
     );
     let stale = problem("A precondition or metadata.revision is not what is there");
     let body = |kind: &str, schema: Value| json!({"required": true, "content": {kind: {"schema": schema}}});
     let writes = json!({
-        "200": answer("It was there before"), "400": problem("No JSON"),
-        "408": problem("The body is slow"), "409": conflict, "412": stale,
-        "413": problem("More than 1 MiB"), "415": problem("Not the content type that is wanted"),
-        "422": problem("A field is wrong"), "503": problem("The dataplane or the disk refuses"),
+        "200": answer("It was there before"), "409": conflict, "412": stale,
+        "503": problem("The dataplane or the disk refuses"),
     });
     let with = |more: Value| {
         let mut all = writes.clone();
@@ -214,7 +345,7 @@ fn operations(kind: Kind, schema: &str) -> (Value, Value) {
     let many = json!({"get": {
         "tags": [id], "operationId": format!("list_{id}"), "summary": format!("Every {word} by name, with its status."),
         "parameters": [
-            query("limit", json!({"type": "integer", "minimum": 1, "maximum": super::MAX_LIMIT}), "Items at most; all by default"),
+            query("limit", json!({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}), "Items at most; all by default"),
             query("cursor", json!({"type": "string"}), "What the page before says as `next`"),
             query("labelSelector", json!({"type": "string"}), "Only those with such labels: app=web,tier!=test,canary,!old"),
         ],
@@ -225,12 +356,12 @@ fn operations(kind: Kind, schema: &str) -> (Value, Value) {
             "summary": format!("A {word} with its status. The header ETag is its revision, for If-Match."),
             "parameters": [path], "responses": {"200": answer("It"), "404": missing}},
         "put": {"tags": [id], "operationId": format!("put_{id}"),
-            "summary": format!("Creates or replaces a {word}. On an error nothing changes."),
+            "summary": format!("Creates or replaces a {word}. The answer comes when it is kept and carried out; on an error nothing changes."),
             "parameters": [path, dry_run, if_match, if_none],
             "requestBody": body("application/json", json!({"$ref": schema})),
             "responses": with(json!({"201": answer("It is new"), "507": problem("Too many of the kind")}))},
         "patch": {"tags": [id], "operationId": format!("patch_{id}"),
-            "summary": format!("Changes fields of a {word} by a JSON Merge Patch (RFC 7396)."),
+            "summary": format!("Changes fields of a {word} by a JSON Merge Patch (RFC 7396): null takes a field away, a list is replaced as a whole."),
             "parameters": [path, dry_run, if_match],
             "requestBody": body("application/merge-patch+json", json!({"type": "object"})),
             "responses": with(json!({"404": missing}))},

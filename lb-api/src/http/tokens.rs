@@ -55,12 +55,7 @@ pub(super) async fn get_token(
 #[utoipa::path(post, path = "/api/v1/tokens", tag = "access",
     request_body = Token,
     responses((status = 201, body = Token),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "No JSON"),
-        (status = 408, body = Problem, content_type = "application/problem+json", description = "The body is slow"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The name is taken"),
-        (status = 413, body = Problem, content_type = "application/problem+json", description = "More than 1 MiB"),
-        (status = 415, body = Problem, content_type = "application/problem+json", description = "No JSON"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is wrong"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "The disk refuses"),
         (status = 507, body = Problem, content_type = "application/problem+json", description = "Too many tokens")))]
 pub(super) async fn make_token(

@@ -7,7 +7,7 @@ use lb_api_types::resource::Metadata;
 
 use super::{Key, Kind, Resource, Resources, read_metadata};
 use crate::config::{bgp, policy};
-use crate::read::{Cursor, Segment};
+use crate::read::{Cursor, Path, Segment};
 
 pub(super) fn read_set(cursor: &Cursor<'_>) -> Option<Set> {
     let (metadata, spec) = parts(cursor, policy::sets::read)?;
@@ -101,18 +101,19 @@ pub(crate) fn misfit(resources: &Resources) -> Option<Misfit> {
     };
     let kind = Kind::ALL.iter().copied().find(|kind| kind.many() == list.as_str())?;
     let key = resources.of(kind).nth(*index)?.key();
-    let part = match rest {
-        [Segment::Field(name)] if name == "name" => "/metadata",
-        _ => "/spec",
+    let field = match rest {
+        [Segment::Field(name)] if name == "name" => Path::default().field("metadata"),
+        _ => Path::default().field("spec"),
     };
-    let field = rest.iter().fold(part.to_owned(), |pointer, segment| match segment {
-        Segment::Field(name) => format!("{pointer}/{name}"),
-        Segment::Index(index) => format!("{pointer}/{index}"),
+    let field = rest.iter().fold(field, |path, segment| match segment {
+        Segment::Field(name) => path.field(name),
+        Segment::Index(index) => path.index(*index),
     });
-    let message = match field.trim_start_matches(part).trim_start_matches('/') {
-        "" => format!("{key} {}", mistake.message),
-        within => format!("{key}: {within} {}", mistake.message),
+    let message = match rest {
+        [] => format!("{key} {}", mistake.message),
+        [..] => format!("{key}: {field} {}", mistake.message),
     };
+    let field = field.pointer();
     Some(Misfit { key, field, message })
 }
 
@@ -214,6 +215,8 @@ mod tests {
             assert_eq!((found.key.to_string().as_str(), found.field.as_str()), (whose, field));
             let words = found.message;
             assert!(words.contains(name) && words.contains("which is not there"), "{words}");
+            let named = field.trim_start_matches('/').replace("/0", "[0]").replace('/', ".");
+            assert!(words.starts_with(&format!("{whose}: {named} ")), "{words}");
         }
     }
 

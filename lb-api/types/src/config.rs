@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::Role;
 use crate::peer::{BgpPeer, PeerGroup};
 use crate::policy::{BgpPolicy, BgpSet};
-use crate::resource::{NamedHealthCheck, Pool};
+use crate::resource::{NamedHealthCheck, Node, Pool};
 use crate::vip::Vip;
 
 /// The whole file.
@@ -30,6 +30,8 @@ pub struct Config {
     pub pools: Vec<Pool>,
     /// Health checks that VIPs name.
     pub health_checks: Vec<NamedHealthCheck>,
+    /// This node, `local`, where the file says something of it.
+    pub nodes: Vec<Node>,
     /// VIPs that exist from the start; those made over REST come on top.
     pub vips: Vec<Vip>,
 }
