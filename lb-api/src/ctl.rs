@@ -130,6 +130,8 @@ async fn describe_one(
         Describable::Set => resources::Kind::Set,
         Describable::Policy => resources::Kind::Policy,
         Describable::PeerGroup => resources::Kind::PeerGroup,
+        Describable::Address => resources::Kind::Address,
+        Describable::StaticRoute => resources::Kind::StaticRoute,
     };
     resources::describe(client, kind, name, format).await
 }

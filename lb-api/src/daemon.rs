@@ -17,6 +17,7 @@ mod host;
 mod policy;
 pub mod privileges;
 mod punts;
+mod reach;
 mod router;
 mod sessions;
 mod views;
@@ -43,7 +44,7 @@ use crate::delta;
 use crate::events::Events;
 use crate::http::{self, Listeners};
 use crate::registry::{self, Addresses, Appliers, Registry, Serve, Start};
-use crate::resources::{Resource, Resources, bgp};
+use crate::resources::{Misfit, Resource, Resources, bgp, routing};
 use crate::{health, store};
 
 /// How long the VIPs and the sessions may each take to end.
@@ -215,10 +216,13 @@ async fn start(
 }
 
 fn file_resources(config: &Config) -> Resources {
+    let addresses = config.addresses.iter().cloned().map(Resource::Address);
+    let routes = config.static_routes.iter().cloned().map(Resource::StaticRoute);
     let pools = config.pools.iter().cloned().map(Resource::Pool);
     let checks = config.health_checks.iter().cloned().map(Resource::HealthCheck);
     let nodes = config.nodes.iter().cloned().map(Resource::Node);
-    pools.chain(checks).chain(nodes).chain(bgp::of_file(&config.bgp)).collect()
+    let routing = addresses.chain(routes);
+    pools.chain(checks).chain(nodes).chain(routing).chain(bgp::of_file(&config.bgp)).collect()
 }
 
 fn announce_start(config: &Config, running: &Running, tcp: Option<SocketAddr>) {
@@ -269,6 +273,10 @@ impl Appliers for World {
         }
     }
 
+    async fn admit(&mut self, before: &Resources, after: &Resources) -> Result<(), Misfit> {
+        reach::admit(&self.router, before, after).await
+    }
+
     /// Pools and health checks are carried out by the VIPs that name them.
     async fn configure(&mut self, resources: &Resources) -> Result<(), String> {
         let (section, misfits) = bgp::usable(&self.bgp, resources.clone());
@@ -276,6 +284,7 @@ impl Appliers for World {
         let peers = router::peers(&section).map_err(|error| format!("{error:#}"))?;
         self.router.configure(peers).await.map_err(|error| error.to_string())?;
         self.section.send_replace(section);
+        self.router.set_statics(routing::statics(resources)).await;
         Ok(())
     }
 

@@ -38,6 +38,7 @@ use lb_api_types::view::{
 };
 use lb_dataplane::FlowPlace;
 use lb_dataplane::fib::Packet;
+use lb_routing::StaticsStatus;
 use tokio::sync::Semaphore;
 
 pub(crate) use self::listen::answers;
@@ -86,6 +87,8 @@ pub trait Views: Send + Sync + 'static {
         from: Option<FlowPlace>,
         limit: usize,
     ) -> BoxFuture<'_, Result<List<Flow>, String>>;
+    /// How static routes and addresses are.
+    fn statics(&self) -> BoxFuture<'_, StaticsStatus>;
     /// The host's interfaces.
     fn interfaces(&self) -> BoxFuture<'_, Result<Vec<Interface>, String>>;
     /// What BGP has in common for all neighbours.

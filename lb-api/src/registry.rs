@@ -37,7 +37,7 @@ use self::task::{Changed, Task};
 use crate::delta;
 use crate::events::Events;
 use crate::health::{Target, Verdict};
-use crate::resources::{Key, Kind, Resource, Resources};
+use crate::resources::{Key, Kind, Misfit, Resource, Resources};
 use crate::store::Store;
 
 /// Commands that wait at most; beyond, callers wait.
@@ -51,6 +51,12 @@ pub trait Appliers: Send + 'static {
     fn announce(&mut self, addresses: Addresses<'_>) -> impl Future<Output = ()> + Send;
     /// Has the kernel have an unreachable route for addresses.
     fn route(&mut self, addresses: Addresses<'_>) -> impl Future<Output = ()> + Send;
+    /// Whether what is new of these resources can be carried out as things are now.
+    fn admit(
+        &mut self,
+        before: &Resources,
+        after: &Resources,
+    ) -> impl Future<Output = Result<(), Misfit>> + Send;
     /// Carries out what resources beside VIPs say; the error says in one sentence why not.
     fn configure(
         &mut self,

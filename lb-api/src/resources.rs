@@ -6,6 +6,7 @@ mod health_check;
 mod metadata;
 mod node;
 mod pool;
+pub(crate) mod routing;
 mod selector;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use lb_api_types::peer::{Group, Peer};
 use lb_api_types::policy::{Policy, Set};
 use lb_api_types::resource::{Metadata, NamedHealthCheck, Node, Pool};
+use lb_api_types::route::{Address, StaticRoute};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::openapi::{RefOr, Schema};
@@ -140,6 +142,10 @@ kinds! {
     PeerGroup(Group): peer_groups, "peer group", "bgp/peer-groups", bgp::read_group;
     /// BGP neighbours.
     Peer(Peer): peers, "peer", "bgp/peers", bgp::read_peer;
+    /// Addresses of this host's interfaces.
+    Address(Address): addresses, "address", "addresses", routing::read_address;
+    /// Routes beside those of BGP.
+    StaticRoute(StaticRoute): static_routes, "static route", "static-routes", routing::read_route;
 }
 
 impl Kind {
@@ -169,6 +175,17 @@ impl Resource {
 /// Whether both ask for the same, whatever their revisions are.
 pub(crate) fn is_same_metadata(a: &Metadata, b: &Metadata) -> bool {
     a.name == b.name && a.labels == b.labels && a.owner == b.owner
+}
+
+/// Something that does not fit together: whose it is, the field in it, and what is wrong in one sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// Whose it is.
+    pub key: Key,
+    /// The field, as a JSON pointer.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
 }
 
 /// Resources by kind and name; a copy costs nothing until one of the two changes.

@@ -10,23 +10,22 @@ mod watch;
 
 use std::net::{IpAddr, Ipv4Addr};
 
+pub use lb_routing_proto::fib::BGP_METRIC as OWN_METRIC;
 use lb_routing_proto::fib::RouteKey;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use crate::addresses::AddressOp;
+
 pub use self::ask::{KernelAnswer, ask};
-pub(crate) use self::install::{Installer, Outcome, Request};
+pub(crate) use self::install::{Installer, Outcome, Outcomes, Request};
 use self::socket::Socket;
 pub(crate) use self::watch::{Event, Watcher};
 
 /// Our routes' protocol id. Nobody's in `/etc/iproute2/rt_protos` nor in the kernel's headers, apart
 /// from FRR's block (186 to 199), and BGP's TCP port, so that people recognise it.
 pub const RTPROT_LBD: u8 = 179;
-
-/// Our routes' metric: RFC 4271. No other daemon's default, so that ours stand beside theirs and never
-/// replace them, and worse than theirs, so that the kernel prefers theirs as the FIB does.
-pub const OWN_METRIC: u32 = 4271;
 
 /// What cannot be done with the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +41,14 @@ pub enum KernelError {
         /// Why not.
         source: std::io::Error,
     },
+    /// An address of ours cannot be removed.
+    #[error("cannot remove the address {address}: {source}; remove it with `ip address flush`")]
+    RemoveAddress {
+        /// The address.
+        address: ipnetwork::IpNetwork,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// A route of ours cannot be removed.
     #[error(
         "cannot remove the route to {prefix}: {source}; remove it with `ip route flush proto {RTPROT_LBD}`"
@@ -54,13 +61,13 @@ pub enum KernelError {
     },
 }
 
-/// Removes every route of ours from the main table, whoever installed it; returns how many. Foreign
-/// routes stay.
+/// Removes every route of ours from the main table, and every address of ours from its interface, whoever installed it;
+/// returns how many of each. Foreign ones stay.
 ///
 /// # Errors
 ///
 /// No netlink, or the kernel refuses.
-pub async fn cleanup() -> Result<usize, KernelError> {
+pub async fn cleanup() -> Result<(usize, usize), KernelError> {
     let mut socket = Socket::open(0).map_err(KernelError::Open)?;
     let mut ours = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -81,7 +88,27 @@ pub async fn cleanup() -> Result<usize, KernelError> {
             Ok(()) | Err(_) => {}
         }
     }
-    Ok(ours.len())
+    let mut addresses = 0;
+    let read = |source| KernelError::Read { what: "addresses", source };
+    let table = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    for message in socket.table(table).await.map_err(read)? {
+        let RouteNetlinkMessage::NewAddress(message) = message else { continue };
+        let Some((key, true)) = decode::address(&message) else { continue };
+        let (delete, flags) = encode::address(&AddressOp::Delete(key));
+        match socket.request(delete, flags).await {
+            // It went with another one of its network, or with its interface.
+            Err(error) if !is_gone(&error) => {
+                return Err(KernelError::RemoveAddress { address: key.1, source: error });
+            }
+            Ok(()) | Err(_) => addresses += 1,
+        }
+    }
+    Ok((ours.len(), addresses))
+}
+
+/// What is to be removed is not there.
+fn is_gone(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EADDRNOTAVAIL | libc::ENODEV))
 }
 
 fn our_key(route: &RouteMessage) -> Option<RouteKey> {

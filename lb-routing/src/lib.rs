@@ -9,25 +9,31 @@
 //! One task owns the state and never waits for a neighbour, the kernel or the dataplane: what they have
 //! not taken yet stays as a mark in the tables, so every channel is bounded and short.
 
+mod addresses;
 mod convergence;
 mod kernel;
+mod ledger;
 mod plan;
 mod router;
 mod tcp;
 mod transport;
 
 pub use lb_routing_proto::config::{ConfigError, Export, Import, PeerConfig, SpeakerConfig};
-pub use lb_routing_proto::fib::{Action, KernelNextHop, Link, Member, Source, Told, Update};
+pub use lb_routing_proto::fib::{
+    Action, Install, KernelNextHop, Link, Member, Source, StaticKind, StaticNextHop, Told, Update,
+};
 pub use lb_routing_proto::policy;
 pub use lb_routing_proto::speaker::{
     Clear, Explanation, Hearer, PathKey, PathStatus, PeerStatus, State,
 };
 pub use lb_routing_proto::wire::{AsPath, Attributes, Family, Origin};
 
+pub use self::addresses::{AddressState, InterfaceAddress};
 pub use self::kernel::{
     KernelAnswer, KernelError, OWN_METRIC, RTPROT_LBD, ask, cleanup, default_router_id,
 };
 pub use self::router::{
-    ConfigureError, FibBatch, Peers, RouterConfig, RouterHandle, SpawnError, spawn,
+    ConfigureError, FibBatch, Peers, RouterConfig, RouterHandle, SpawnError, StaticRoute,
+    StaticRouteStatus, Statics, StaticsStatus, spawn,
 };
 pub use self::transport::{Md5Key, Md5KeyError, Reach, SEND_HOLD_TIME, Transport};

@@ -1,6 +1,9 @@
 //! The router as the rest of the daemon sees it: start it, tell it what to originate, take its FIB.
 
+mod facts;
+mod io;
 mod pump;
+mod statics;
 mod task;
 
 use std::collections::HashMap;
@@ -8,11 +11,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 use lb_routing_proto::config::{self, ConfigError, PeerConfig, SpeakerConfig};
-use lb_routing_proto::fib::{Link, Told, Update};
+use lb_routing_proto::fib::{Link, StaticNextHop, Told, Update};
 use lb_routing_proto::speaker::{Clear, Explanation, PathKey, PathStatus, PeerStatus};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::statics::{StaticRoute, StaticRouteStatus, Statics, StaticsStatus};
 use self::task::Task;
+use crate::addresses::InterfaceAddress;
 use crate::kernel::KernelError;
 use crate::transport::{Transport, Transports};
 
@@ -119,6 +124,9 @@ enum Command {
     ChangeOriginated { come: Vec<IpNetwork>, go: Vec<IpNetwork> },
     SetVips(Vec<IpAddr>),
     ChangeVips { come: Vec<IpAddr>, go: Vec<IpAddr> },
+    SetStatics(Box<Statics>),
+    Unreachable(Vec<StaticNextHop>, Vec<InterfaceAddress>, oneshot::Sender<Vec<Option<String>>>),
+    Statics(oneshot::Sender<StaticsStatus>),
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     Routes(oneshot::Sender<Vec<PathStatus>>),
     RoutesAfter(Option<PathKey>, usize, oneshot::Sender<Vec<PathStatus>>),
@@ -173,6 +181,27 @@ impl RouterHandle {
     /// Has such a route for these addresses, too, and none for those; costs what changes.
     pub async fn change_vips(&self, come: Vec<IpAddr>, go: Vec<IpAddr>) {
         self.tell(Command::ChangeVips { come, go }).await;
+    }
+
+    /// Has exactly these routes and addresses in the kernel, and the routes in the FIB, from now on. What cannot be there
+    /// yet, for want of an interface or of a way to a next hop, follows when it can.
+    pub async fn set_statics(&self, statics: Statics) {
+        self.tell(Command::SetStatics(Box::new(statics))).await;
+    }
+
+    /// Why each of these next hops cannot be reached now, if so, supposed that interfaces have these addresses, too.
+    pub async fn unreachable(
+        &self,
+        hops: Vec<StaticNextHop>,
+        addresses: Vec<InterfaceAddress>,
+    ) -> Vec<Option<String>> {
+        let why = self.ask(|answer| Command::Unreachable(hops, addresses, answer)).await;
+        why.unwrap_or_default()
+    }
+
+    /// How what [`RouterHandle::set_statics`] said is.
+    pub async fn statics(&self) -> StaticsStatus {
+        self.ask(Command::Statics).await.unwrap_or_default()
     }
 
     /// Has exactly these neighbours from now on. Only those that changed notice: their session goes on where it can, as

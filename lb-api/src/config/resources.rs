@@ -1,17 +1,19 @@
-//! Pools, health checks and the node of the file, and what its VIPs say of them.
+//! Resources of the file beside VIPs and BGP's, and what its VIPs say of them.
 
 use std::collections::BTreeSet;
 
 use lb_api_types::vip::Vip;
 
 use crate::read::Object;
-use crate::resources::{Key, Kind, MAX_OF_A_KIND, Ranges, Resources};
+use crate::resources::{Key, Kind, MAX_OF_A_KIND, Misfit, Ranges, Resources, routing};
 use crate::vip::UNALLOCATED;
 
 /// Every resource beside VIPs that the file has.
 pub(super) fn section(file: &Object<'_>) -> Resources {
     let mut all = Resources::default();
-    for kind in [Kind::Pool, Kind::HealthCheck, Kind::Node] {
+    const KINDS: [Kind; 5] =
+        [Kind::Pool, Kind::HealthCheck, Kind::Node, Kind::Address, Kind::StaticRoute];
+    for kind in KINDS {
         let Some(list) = file.field(kind.many()) else { continue };
         let mut seen = BTreeSet::new();
         let read = list.list(|cursor| {
@@ -33,6 +35,10 @@ pub(super) fn section(file: &Object<'_>) -> Resources {
             list.wrong::<()>(format!("lists {}, but {MAX_OF_A_KIND} are the most", read.len()));
         }
         read.into_iter().for_each(|resource| all.insert(resource));
+        if let Some(Misfit { message, .. }) = routing::misfit(&all) {
+            list.wrong::<()>(format!("does not fit together: {message}"));
+            return Resources::default();
+        }
     }
     all
 }

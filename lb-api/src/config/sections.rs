@@ -20,8 +20,19 @@ const MAX_INTERFACE_NAME: usize = 15;
 
 /// The whole file.
 pub(super) fn config(cursor: &Cursor<'_>) -> Option<Config> {
-    let sections =
-        ["bgp", "dataplane", "api", "user", "state_dir", "pools", "health_checks", "nodes", "vips"];
+    let sections = [
+        "bgp",
+        "dataplane",
+        "api",
+        "user",
+        "state_dir",
+        "pools",
+        "health_checks",
+        "nodes",
+        "addresses",
+        "static_routes",
+        "vips",
+    ];
     let file = cursor.object(&sections)?;
     let resources = resources::section(&file);
     Some(Config {
@@ -36,6 +47,8 @@ pub(super) fn config(cursor: &Cursor<'_>) -> Option<Config> {
         pools: resources.pools().cloned().collect(),
         health_checks: resources.health_checks().cloned().collect(),
         nodes: resources.nodes().cloned().collect(),
+        addresses: resources.addresses().cloned().collect(),
+        static_routes: resources.static_routes().cloned().collect(),
         vips: file.field("vips").and_then(|list| vips(&list, &resources)).unwrap_or_default(),
     })
 }

@@ -3,18 +3,20 @@
 mod bgp;
 mod create;
 mod fib;
+mod kinds;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(super) use self::bgp::{Bgp, Clear, Soft};
 pub(super) use self::create::{Create, NewHealthCheck, NewPool, NewToken, NewVip};
 pub(super) use self::fib::{Examined, FibQuestion, LookedUp};
+pub(super) use self::kinds::{Describable, Editable, Format, Kind, Nameable};
 use super::client::Server;
-use crate::resources::{self, Selector};
+use crate::resources::Selector;
 
 /// Shows and changes what lbd has, over its REST API.
 ///
@@ -319,177 +321,4 @@ pub(super) struct How {
     /// Seconds that --wait takes at most.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub(super) timeout: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Kind {
-    /// Virtual IP services.
-    #[value(alias = "vip")]
-    Vips,
-    /// Pools of addresses for VIPs.
-    #[value(alias = "pool")]
-    Pools,
-    /// Health checks that VIPs name.
-    #[value(alias = "health-check")]
-    HealthChecks,
-    /// This node, once something was asked of it.
-    #[value(alias = "node")]
-    Nodes,
-    /// The host's interfaces.
-    #[value(alias = "interface")]
-    Interfaces,
-    /// Sets that BGP policies name.
-    #[value(alias = "set")]
-    Sets,
-    /// BGP policies.
-    #[value(alias = "policy")]
-    Policies,
-    /// What BGP neighbours have in common.
-    #[value(alias = "peer-group")]
-    PeerGroups,
-    /// BGP neighbours.
-    #[value(alias = "peer")]
-    Peers,
-    /// BGP paths.
-    #[value(alias = "route")]
-    Routes,
-    /// The eBPF FIB.
-    Fib,
-    /// Flows through VIPs.
-    #[value(alias = "flow")]
-    Flows,
-    /// Tokens.
-    #[value(alias = "token")]
-    Tokens,
-    /// The appliance as a whole.
-    Status,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Nameable {
-    /// A virtual IP service.
-    #[value(alias = "vips")]
-    Vip,
-    /// A pool of addresses.
-    #[value(alias = "pools")]
-    Pool,
-    /// A health check that VIPs name.
-    #[value(alias = "health-checks")]
-    HealthCheck,
-    /// A set that BGP policies name.
-    #[value(alias = "sets")]
-    Set,
-    /// A BGP policy.
-    #[value(alias = "policies")]
-    Policy,
-    /// What BGP neighbours have in common.
-    #[value(alias = "peer-groups")]
-    PeerGroup,
-    /// A BGP neighbour.
-    #[value(alias = "peers")]
-    Peer,
-    /// A token.
-    #[value(alias = "tokens")]
-    Token,
-}
-
-impl Nameable {
-    /// What REST calls it, beside VIPs and tokens.
-    pub(super) fn resource(self) -> Option<resources::Kind> {
-        match self {
-            Self::Pool => Some(resources::Kind::Pool),
-            Self::HealthCheck => Some(resources::Kind::HealthCheck),
-            Self::Set => Some(resources::Kind::Set),
-            Self::Policy => Some(resources::Kind::Policy),
-            Self::PeerGroup => Some(resources::Kind::PeerGroup),
-            Self::Peer => Some(resources::Kind::Peer),
-            Self::Vip | Self::Token => None,
-        }
-    }
-}
-
-impl Kind {
-    /// What REST calls them, where they are resources beside VIPs.
-    pub(super) fn resource(self) -> Option<resources::Kind> {
-        match self {
-            Self::Pools => Some(resources::Kind::Pool),
-            Self::HealthChecks => Some(resources::Kind::HealthCheck),
-            Self::Nodes => Some(resources::Kind::Node),
-            Self::Sets => Some(resources::Kind::Set),
-            Self::Policies => Some(resources::Kind::Policy),
-            Self::PeerGroups => Some(resources::Kind::PeerGroup),
-            Self::Peers => Some(resources::Kind::Peer),
-            Self::Vips
-            | Self::Interfaces
-            | Self::Routes
-            | Self::Fib
-            | Self::Flows
-            | Self::Tokens
-            | Self::Status => None,
-        }
-    }
-}
-
-/// What an editor is opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Editable {
-    /// A virtual IP service.
-    #[value(alias = "vips")]
-    Vip,
-    /// A pool of addresses.
-    #[value(alias = "pools")]
-    Pool,
-    /// A health check that VIPs name.
-    #[value(alias = "health-checks")]
-    HealthCheck,
-}
-
-impl Editable {
-    /// What REST calls it, beside VIPs.
-    pub(super) fn resource(self) -> Option<resources::Kind> {
-        match self {
-            Self::Vip => None,
-            Self::Pool => Some(resources::Kind::Pool),
-            Self::HealthCheck => Some(resources::Kind::HealthCheck),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Describable {
-    /// A virtual IP service.
-    #[value(alias = "vips")]
-    Vip,
-    /// A pool of addresses.
-    #[value(alias = "pools")]
-    Pool,
-    /// A health check that VIPs name.
-    #[value(alias = "health-checks")]
-    HealthCheck,
-    /// A set that BGP policies name.
-    #[value(alias = "sets")]
-    Set,
-    /// A BGP policy.
-    #[value(alias = "policies")]
-    Policy,
-    /// What BGP neighbours have in common.
-    #[value(alias = "peer-groups")]
-    PeerGroup,
-    /// A BGP neighbour.
-    #[value(alias = "peers")]
-    Peer,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
-    /// Columns for people.
-    Table,
-    /// More columns.
-    Wide,
-    /// JSON.
-    Json,
-    /// YAML.
-    Yaml,
-    /// Names only, such as vip/web.
-    Name,
 }

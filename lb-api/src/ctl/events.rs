@@ -68,7 +68,9 @@ pub(super) async fn get(
         | Kind::Peers
         | Kind::PeerGroups
         | Kind::Policies
-        | Kind::Sets => {
+        | Kind::Sets
+        | Kind::Addresses
+        | Kind::StaticRoutes => {
             return follow(client, kind, name, format).await;
         }
         Kind::Routes | Kind::Fib | Kind::Flows | Kind::Tokens | Kind::Status => {

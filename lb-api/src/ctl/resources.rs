@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use lb_api_types::config::Hook;
-use lb_api_types::resource::{Condition, NamedHealthCheck, Node, Pool};
+use lb_api_types::resource::{Condition, ConditionStatus, NamedHealthCheck, Node, Pool};
+use lb_api_types::route::{Address, NextHop, RouteKind, RouteStatus, StaticRoute};
 use lb_api_types::view::Interface;
 use lb_api_types::vip::HealthCheckKind;
 use serde_json::Value;
@@ -100,6 +101,66 @@ pub(super) fn nodes(nodes: &[Node]) -> String {
         [node.metadata.name.clone(), yes_no(node.spec.drain).into(), why]
     };
     table(["NAME", "DRAINED", "WHY"], &nodes.iter().map(row).collect::<Vec<_>>())
+}
+
+/// A line for each address of an interface.
+pub(super) fn addresses(addresses: &[Address]) -> String {
+    let row = |address: &Address| {
+        let spec = &address.spec;
+        let (present, why) = holds(address.status.as_ref(), "Present");
+        [
+            address.metadata.name.clone(),
+            spec.interface.clone(),
+            spec.address.to_string(),
+            present,
+            why,
+        ]
+    };
+    let rows: Vec<_> = addresses.iter().map(row).collect();
+    table(["NAME", "INTERFACE", "ADDRESS", "PRESENT", "WHY"], &rows)
+}
+
+/// A line for each static route.
+pub(super) fn static_routes(routes: &[StaticRoute]) -> String {
+    let hop = |hop: &NextHop| {
+        let to = hop.address.map(|address| address.to_string());
+        let on = hop.interface.as_ref().map(|name| format!("dev {name}"));
+        to.into_iter().chain(on).collect::<Vec<_>>().join(" ")
+    };
+    let row = |route: &StaticRoute| {
+        let spec = &route.spec;
+        let to = match spec.kind {
+            RouteKind::Unicast => spec.next_hops.iter().map(hop).collect::<Vec<_>>().join(", "),
+            RouteKind::Blackhole => "blackhole".into(),
+            RouteKind::Unreachable => "unreachable".into(),
+            RouteKind::Prohibit => "prohibit".into(),
+        };
+        let (installed, not_installed) = holds(route.status.as_ref(), "Installed");
+        let (used, why) = holds(route.status.as_ref(), "Used");
+        let (_, unreachable) = holds(route.status.as_ref(), "Reachable");
+        let why = [unreachable, not_installed, why].into_iter().find(|why| !why.is_empty());
+        [
+            route.metadata.name.clone(),
+            spec.prefix.to_string(),
+            to,
+            spec.metric.to_string(),
+            installed,
+            used,
+            why.unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<_> = routes.iter().map(row).collect();
+    table(["NAME", "PREFIX", "TO", "METRIC", "INSTALLED", "USED", "WHY"], &rows)
+}
+
+/// Whether a condition holds, and why not.
+fn holds(status: Option<&RouteStatus>, kind: &str) -> (String, String) {
+    let all = status.iter().flat_map(|status| &status.conditions);
+    let Some(found) = all.into_iter().find(|it| it.kind == kind) else {
+        return ("-".into(), String::new());
+    };
+    let holds = found.status == ConditionStatus::True;
+    (yes_no(holds).into(), if holds { String::new() } else { found.message.clone() })
 }
 
 /// A line for each interface.

@@ -41,6 +41,10 @@ pub(super) async fn get(
         (Kind::Policies, Some(name)) => format!("bgp/policies/{}", segment(name)),
         (Kind::PeerGroups, None) => "bgp/peer-groups".into(),
         (Kind::PeerGroups, Some(name)) => format!("bgp/peer-groups/{}", segment(name)),
+        (Kind::Addresses, None) => "addresses".into(),
+        (Kind::Addresses, Some(name)) => format!("addresses/{}", segment(name)),
+        (Kind::StaticRoutes, None) => "static-routes".into(),
+        (Kind::StaticRoutes, Some(name)) => format!("static-routes/{}", segment(name)),
         (Kind::Routes, _) => "bgp/routes".into(),
         (Kind::Fib, _) => "fib".into(),
         (Kind::Flows, _) => "flows".into(),
@@ -127,6 +131,8 @@ fn names(kind: Kind, value: &Value) -> String {
         Kind::Sets => "set",
         Kind::Policies => "policy",
         Kind::PeerGroups => "peer-group",
+        Kind::Addresses => "address",
+        Kind::StaticRoutes => "static-route",
         Kind::Routes => "route",
         Kind::Fib => "fib",
         Kind::Tokens => "token",
@@ -150,6 +156,8 @@ fn is_named(kind: Kind, item: &Value, name: &str) -> bool {
         | Kind::PeerGroups
         | Kind::Interfaces
         | Kind::Tokens
+        | Kind::Addresses
+        | Kind::StaticRoutes
         | Kind::Status => &[],
         Kind::Peers => &["/metadata/name", "/spec/address"],
         Kind::Routes => &["/metadata/name", "/spec/prefix"],
@@ -171,6 +179,8 @@ fn singular(kind: Kind) -> &'static str {
         Kind::Sets => "set",
         Kind::Policies => "policy",
         Kind::PeerGroups => "peer group",
+        Kind::Addresses => "address",
+        Kind::StaticRoutes => "static route",
         Kind::Peers => "peer",
         Kind::Routes => "route",
         Kind::Fib => "FIB entry",
@@ -211,6 +221,8 @@ fn columns(kind: Kind, value: Value, wide: bool) -> Result<String, CtlError> {
         Kind::Nodes => resources::nodes(&all(value)?),
         Kind::Interfaces => resources::interfaces(&all(value)?),
         Kind::Sets | Kind::Policies | Kind::PeerGroups => resources::named(&value),
+        Kind::Addresses => resources::addresses(&all(value)?),
+        Kind::StaticRoutes => resources::static_routes(&all(value)?),
         Kind::Peers => bgp::peers(&bgp::sessions(value)?, wide),
         Kind::Routes => bgp::routes(&items(value)?),
         Kind::Fib => fib(&items(value)?),

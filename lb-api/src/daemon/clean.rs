@@ -27,8 +27,8 @@ pub async fn clean(config: &Config) -> Result<Vec<String>> {
         dataplane.destroy()?;
         done.push(format!("removed programs, flows and tables from {}", pin_dir.display()));
     }
-    let routes = lb_routing::cleanup().await?;
-    done.push(format!("removed {routes} kernel routes"));
+    let (routes, addresses) = lb_routing::cleanup().await?;
+    done.push(format!("removed {routes} kernel routes and {addresses} addresses of interfaces"));
     if socket.exists() {
         std::fs::remove_file(socket)?;
         done.push(format!("removed {}", socket.display()));

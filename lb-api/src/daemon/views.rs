@@ -18,7 +18,7 @@ use lb_api_types::view::{
 };
 use lb_dataplane::fib::Packet;
 use lb_dataplane::{FlowPlace, Hook, ReasonCount};
-use lb_routing::{Clear, PeerStatus, RouterHandle};
+use lb_routing::{Clear, PeerStatus, RouterHandle, StaticsStatus};
 use tokio::sync::watch;
 
 use super::dataplane::{DataplaneHandle, sentence};
@@ -155,6 +155,10 @@ impl Views for Live {
             Ok(List { items, truncated: next.is_some(), next: next.map(|next| next.to_string()) })
         }
         .boxed()
+    }
+
+    fn statics(&self) -> BoxFuture<'_, StaticsStatus> {
+        self.router.statics().boxed()
     }
 
     fn interfaces(&self) -> BoxFuture<'_, Result<Vec<Interface>, String>> {

@@ -10,6 +10,7 @@ use lb_api_types::peer::{Group, Peer};
 use lb_api_types::policy::{Policy, Set};
 use lb_api_types::problem::Problem;
 use lb_api_types::resource::{NamedHealthCheck, Node, Pool};
+use lb_api_types::route::{Address, StaticRoute};
 use lb_api_types::view::{Change, ChangeKind, Changes, Difference, Differences, History};
 use lb_api_types::vip::Vip;
 use serde_json::{Value, json};
@@ -44,6 +45,10 @@ pub(super) struct Configuration {
     peer_groups: Option<Vec<Group>>,
     /// BGP neighbours.
     peers: Option<Vec<Peer>>,
+    /// Addresses of this host's interfaces.
+    addresses: Option<Vec<Address>>,
+    /// Routes beside those of BGP.
+    static_routes: Option<Vec<StaticRoute>>,
 }
 
 /// Creates or replaces many resources in one change: all of them or none. With `prune`, what was made over REST, has the

@@ -24,7 +24,7 @@ use super::terms::{Asked, etag, name, nothing, page, terms};
 use super::{App, MAX_LIMIT};
 use crate::read::{Cursor, document};
 use crate::registry::{Expected, Refusal, Terms};
-use crate::resources::{Key, Kind, Resource};
+use crate::resources::{Key, Kind, Resource, routing};
 use crate::vip;
 
 /// What has these operations.
@@ -170,6 +170,7 @@ pub(super) fn routes() -> Router<App> {
 async fn list(of: Collection, app: App, asked: Asked) -> Result<Json<List<Document>>, Refused> {
     let page = page(&asked)?;
     let mut listed = page.of(of.all_of(&app).await?, Document::metadata);
+    routed(&app, &mut listed.items).await;
     sessions(&app, &mut listed.items).await;
     Ok(Json(listed))
 }
@@ -182,8 +183,31 @@ async fn read(
 ) -> Result<(HeaderMap, Json<Document>), Refused> {
     nothing(&asked)?;
     let mut one = of.one_of(&app, &name(path)?).await?;
+    routed(&app, std::slice::from_mut(&mut one)).await;
     sessions(&app, std::slice::from_mut(&mut one)).await;
     Ok((etag(one.metadata()), Json(one)))
+}
+
+/// Says of static routes and addresses how they are.
+async fn routed(app: &App, all: &mut [Document]) {
+    if !all.iter_mut().any(|one| of_routing(one).is_some()) {
+        return;
+    }
+    let told = app.views.statics().await;
+    for one in all {
+        if let Some(resource) = of_routing(one) {
+            routing::note(resource, &told);
+        }
+    }
+}
+
+fn of_routing(one: &mut Document) -> Option<&mut Resource> {
+    if let Document::Of(resource) = one
+        && matches!(resource.kind(), Kind::StaticRoute | Kind::Address)
+    {
+        return Some(resource);
+    }
+    None
 }
 
 /// Says of neighbours how their sessions are.

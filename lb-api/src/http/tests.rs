@@ -67,6 +67,10 @@ impl Views for Fixed {
             .boxed()
     }
 
+    fn statics(&self) -> BoxFuture<'_, StaticsStatus> {
+        async { StaticsStatus::default() }.boxed()
+    }
+
     fn interfaces(&self) -> BoxFuture<'_, Result<Vec<Interface>, String>> {
         async { Ok(vec![]) }.boxed()
     }

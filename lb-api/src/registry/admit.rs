@@ -11,8 +11,7 @@ use super::Refusal;
 use super::task::Changed;
 use crate::control::Vips;
 use crate::read::document;
-use crate::resources::bgp::{self, Misfit};
-use crate::resources::{Key, Kind, Ranges, Resources};
+use crate::resources::{Key, Kind, Misfit, Ranges, Resources, bgp, routing};
 use crate::vip::{self, UNALLOCATED};
 
 /// Completes VIPs one after the other, so that no two are given one address.
@@ -103,12 +102,24 @@ pub(super) fn follow(
     Ok(())
 }
 
-/// BGP's resources name one another: whether what they name is there, after these have changed.
-pub(super) fn fits(resources: &Resources, changed: &BTreeSet<Key>) -> Result<(), Refusal> {
+/// Resources beside VIPs name one another, or must not be alike: whether they fit together, after these have changed.
+pub(super) fn fits(
+    vips: &Vips,
+    wanted: &Changed,
+    resources: &Resources,
+    changed: &BTreeSet<Key>,
+) -> Result<(), Refusal> {
     let of_bgp = |key: &&Key| match key.0 {
         Kind::Set | Kind::Policy | Kind::PeerGroup | Kind::Peer => true,
-        Kind::Pool | Kind::HealthCheck | Kind::Node => false,
+        Kind::Pool | Kind::HealthCheck | Kind::Node | Kind::Address | Kind::StaticRoute => false,
     };
+    let of_routing = |key: &&Key| matches!(key.0, Kind::Address | Kind::StaticRoute);
+    if changed.iter().any(|key| of_routing(&key)) {
+        if let Some(Misfit { field, message, .. }) = routing::misfit(resources) {
+            return Err(Refusal::Wrong { field, message });
+        }
+        are_no_vips(vips, wanted, resources, changed)?;
+    }
     let Some(first) = changed.iter().find(of_bgp) else { return Ok(()) };
     match bgp::misfit(resources) {
         None => Ok(()),
@@ -118,6 +129,31 @@ pub(super) fn fits(resources: &Resources, changed: &BTreeSet<Key>) -> Result<(),
         Some(Misfit { key, .. }) => {
             Err(Refusal::InUse { what: first.to_string(), by: key.to_string() })
         }
+    }
+}
+
+/// A VIP is no address of this host: packets for it would end here where the fast path hands them over.
+fn are_no_vips(
+    vips: &Vips,
+    wanted: &Changed,
+    resources: &Resources,
+    changed: &BTreeSet<Key>,
+) -> Result<(), Refusal> {
+    let stay = vips.iter().filter(|(name, _)| !wanted.contains_key(*name)).map(|(_, vip)| vip);
+    let by_address: BTreeMap<IpAddr, &Vip> =
+        stay.chain(wanted.values().flatten()).map(|vip| (vip.spec.address, vip)).collect();
+    let all = resources.addresses();
+    let mut new = all.filter(|it| changed.contains(&Key(Kind::Address, it.metadata.name.clone())));
+    let twice = new.find_map(|it| Some((it, *by_address.get(&it.spec.address.ip())?)));
+    match twice {
+        None => Ok(()),
+        Some((address, vip)) => Err(Refusal::Wrong {
+            field: "/spec/address".into(),
+            message: format!(
+                "address {} is that of VIP {}, and a VIP is never an address of this host: choose another",
+                address.spec.address, vip.metadata.name
+            ),
+        }),
     }
 }
 

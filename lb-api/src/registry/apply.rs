@@ -85,6 +85,11 @@ impl<A: Appliers> Task<A> {
         prune: &Prune<'_>,
     ) -> Result<Vec<Change>, RefusedAt> {
         let (wanted, changes) = self.merged(documents, prune)?;
+        // What is gone back to was admitted when it came.
+        if !matches!(prune, Prune::Everything) && !wanted.keys.is_empty() {
+            let admitted = self.appliers.admit(&self.resources, &wanted.resources).await;
+            admitted.map_err(|misfit| (None, misfit.into()))?;
+        }
         let touched = wanted.vips.len() + wanted.keys.len();
         if !terms.dry_run && touched > 0 {
             let changed = self.change(wanted, terms.confirm_within).await;
@@ -130,7 +135,9 @@ impl<A: Appliers> Task<A> {
             let Wanted { vips, resources, keys } = &mut wanted;
             let followed = admit::follow(self.book.vips(), vips, resources, keys);
             followed.map_err(|refusal| (None, refusal))?;
-            admit::fits(&wanted.resources, &wanted.keys).map_err(|refusal| (None, refusal))?;
+            let Wanted { vips, resources, keys } = &wanted;
+            let fits = admit::fits(self.book.vips(), vips, resources, keys);
+            fits.map_err(|refusal| (None, refusal))?;
         }
         if self.count_with(&wanted.vips) > MAX_VIPS {
             return Err((None, Refusal::TooMany(self.book.vips().len())));

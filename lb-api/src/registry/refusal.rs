@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::resources::Misfit;
+
 /// Why a change is refused. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -135,4 +137,10 @@ pub enum Refusal {
     /// The daemon ends.
     #[error("lbd is stopping: try again when it runs")]
     Stopping,
+}
+
+impl From<Misfit> for Refusal {
+    fn from(Misfit { field, message, .. }: Misfit) -> Self {
+        Self::Wrong { field, message }
+    }
 }

@@ -88,7 +88,8 @@ impl<A: Appliers> Task<A> {
         let Wanted { vips, resources, keys } = &mut wanted;
         let followed = admit::follow(self.book.vips(), vips, resources, keys);
         followed.map_err(|refusal| in_use(key, refusal))?;
-        admit::fits(&wanted.resources, &wanted.keys)?;
+        admit::fits(self.book.vips(), vips, resources, keys)?;
+        self.appliers.admit(&self.resources, &wanted.resources).await?;
         if !dry_run {
             self.change(wanted, None).await?;
             tracing::info!(resource = %key, "changed");
@@ -126,8 +127,8 @@ impl<A: Appliers> Task<A> {
                 let status = Some(self.named(&resource.key()));
                 Resource::PeerGroup(Group { status, ..group.clone() })
             }
-            // The session is the router's to tell.
-            Resource::Peer(peer) => Resource::Peer(peer.clone()),
+            // The router's to tell.
+            Resource::Peer(_) | Resource::Address(_) | Resource::StaticRoute(_) => resource.clone(),
         }
     }
 

@@ -97,6 +97,22 @@ impl Appliers for World {
         self.tell(Told::Announce(self.announced.iter().copied().collect()));
     }
 
+    async fn admit(&mut self, _: &Resources, after: &Resources) -> Result<(), Misfit> {
+        // What nobody reaches, here as in the documentation (RFC 5737).
+        let unreachable = after.static_routes().find(|route| {
+            let hops = &route.spec.next_hops;
+            hops.iter().any(|hop| hop.address == Some([198, 51, 100, 99].into()))
+        });
+        match unreachable {
+            None => Ok(()),
+            Some(route) => Err(Misfit {
+                key: Key(Kind::StaticRoute, route.metadata.name.clone()),
+                field: "/spec/next_hops/0".into(),
+                message: "no network of this host leads to 198.51.100.99".into(),
+            }),
+        }
+    }
+
     async fn configure(&mut self, _: &Resources) -> Result<(), String> {
         Ok(())
     }

@@ -5,7 +5,7 @@ use lb_api_types::peer::{BgpPeer, Group, Peer, PeerGroup};
 use lb_api_types::policy::{BgpPolicy, BgpSet, Policies, Policy, Set};
 use lb_api_types::resource::Metadata;
 
-use super::{Key, Kind, Resource, Resources, read_metadata};
+use super::{Key, Kind, Misfit, Resource, Resources, read_metadata};
 use crate::config::{bgp, policy};
 use crate::read::{Cursor, Path, Segment};
 
@@ -84,15 +84,6 @@ pub(crate) fn section(base: &Bgp, resources: &Resources) -> Bgp {
     }
 }
 
-/// Something that does not fit together: whose it is, the field in it, and what is wrong in one sentence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Misfit {
-    pub(crate) key: Key,
-    /// A JSON pointer.
-    pub(crate) field: String,
-    pub(crate) message: String,
-}
-
 /// The first thing of these resources that does not fit together, such as a name of what is not there.
 pub(crate) fn misfit(resources: &Resources) -> Option<Misfit> {
     let mistake = bgp::mistakes(&section(&Bgp::default(), resources)).into_iter().next()?;
@@ -160,14 +151,18 @@ pub(crate) fn named_by(resources: &Resources, key: &Key) -> Vec<String> {
             | Kind::Set
             | Kind::Policy
             | Kind::PeerGroup
-            | Kind::Peer,
+            | Kind::Peer
+            | Kind::Address
+            | Kind::StaticRoute,
             Resource::Pool(_)
             | Resource::HealthCheck(_)
             | Resource::Node(_)
             | Resource::Set(_)
             | Resource::Policy(_)
             | Resource::PeerGroup(_)
-            | Resource::Peer(_),
+            | Resource::Peer(_)
+            | Resource::Address(_)
+            | Resource::StaticRoute(_),
         ) => false,
     };
     resources.all().filter(names).map(|resource| resource.key().to_string()).collect()

@@ -20,7 +20,9 @@ fn ranges(addresses: &Value) -> Ranges {
         | Resource::Set(_)
         | Resource::Policy(_)
         | Resource::PeerGroup(_)
-        | Resource::Peer(_) => unreachable!("it is a pool"),
+        | Resource::Peer(_)
+        | Resource::Address(_)
+        | Resource::StaticRoute(_) => unreachable!("it is a pool"),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::access::Role;
 use crate::peer::{BgpPeer, PeerGroup};
 use crate::policy::{BgpPolicy, BgpSet};
 use crate::resource::{NamedHealthCheck, Node, Pool};
+use crate::route::{Address, StaticRoute};
 use crate::vip::Vip;
 
 /// The whole file.
@@ -32,6 +33,12 @@ pub struct Config {
     pub health_checks: Vec<NamedHealthCheck>,
     /// This node, `local`, where the file says something of it.
     pub nodes: Vec<Node>,
+    /// Addresses that interfaces of this host are to have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<Address>,
+    /// Routes beside those of BGP.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub static_routes: Vec<StaticRoute>,
     /// VIPs that exist from the start; those made over REST come on top.
     pub vips: Vec<Vip>,
 }

@@ -10,5 +10,6 @@ pub mod peer;
 pub mod policy;
 pub mod problem;
 pub mod resource;
+pub mod route;
 pub mod view;
 pub mod vip;

@@ -6,12 +6,12 @@
 //!                          Output::Resolve  gateways without a MAC
 //! ```
 //!
-//! For one prefix the first of these counts: a local address; another's kernel route, lowest metric
-//! first; a VIP; the speaker's paths whose next hops resolve; what a previous process left; a neighbour
-//! on a connected network (its /32 or /128 carries the MAC). A local route hides longer ones, as the kernel asks
-//! the local table first.
+//! For one prefix the first of these counts: a local address; of others' kernel routes and the configuration's the one
+//! with the lowest metric, unless it is the configuration's and higher than [`BGP_METRIC`]; a VIP; the speaker's paths
+//! whose next hops resolve; what a previous process left; the configuration's route after all; a neighbour on a connected
+//! network (its /32 or /128 carries the MAC). A local route hides longer ones, as the kernel asks the local table first.
 //!
-//! Next hops of the speaker resolve against kernel routes that are not ours, one level deep: a next
+//! Next hops of the speaker and of the configuration resolve against kernel routes that are not ours, one level deep: a next
 //! hop that only a BGP route leads to does not resolve.
 //!
 //! Facts mark what they touch; outputs are made when polled, so a prefix that changes a thousand times
@@ -22,22 +22,31 @@ mod fact;
 mod groups;
 mod kernel;
 mod select;
+mod statics;
 mod update;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-pub use self::fact::{Fact, KernelNextHop, KernelRoute, KernelRouteKind, Link, RouteKey};
-pub use self::update::{Action, Member, Output, Source, Told, Update};
+pub use self::fact::{
+    Fact, Install, KernelNextHop, KernelRoute, KernelRouteKind, Link, RouteKey, StaticKind,
+    StaticNextHop,
+};
+pub use self::statics::StaticState;
+pub use self::update::{Action, Member, Output, OwnRoute, Source, Told, Update};
 
 use self::bgp::BgpTable;
 use self::groups::{Groups, Key};
 use self::kernel::{KernelTable, Lengths};
 use self::select::{Choice, resolve};
+use self::statics::StaticTable;
+
+/// The metric of the speaker's routes in the kernel: RFC 4271. No other daemon's default, so that ours stand beside theirs
+/// and never replace them, and worse than theirs, so that the kernel prefers theirs as the FIB does.
+pub const BGP_METRIC: u32 = 4271;
 
 /// A prefix, ordered so that a covering one comes first.
 type Mark = (u8, IpAddr);
@@ -50,13 +59,16 @@ pub struct Fib {
     neighbours: BTreeMap<(IpAddr, u32), [u8; 6]>,
     kernel: KernelTable,
     bgp: BgpTable,
+    statics: StaticTable,
     vips: BTreeSet<IpAddr>,
     stale: BTreeMap<IpNetwork, KernelRouteKind>,
     groups: Groups,
     /// The kernel looks at more than the destination: groups hand their packets over.
     policy_rules: bool,
     published: Published,
-    installed: HashMap<IpNetwork, Arc<[KernelNextHop]>>,
+    /// What the kernel was told of the speaker's routes, and of the configuration's.
+    installed: HashMap<IpNetwork, OwnRoute>,
+    fixed: BTreeMap<(IpNetwork, u32), OwnRoute>,
     /// Prefixes to look at again.
     prefixes: BTreeSet<Mark>,
     /// Gateways that `Resolve` went out for.
@@ -87,7 +99,16 @@ impl Fib {
             Fact::Neighbour { ifindex, address, mac } => self.neighbour(ifindex, address, mac),
             Fact::KernelRoute(route) => self.kernel_route(route.key, Some(route.kind)),
             Fact::KernelRouteGone(key) => self.kernel_route(key, None),
-            Fact::Bgp { prefix, next_hops } => self.bgp_paths(normal(prefix), next_hops),
+            Fact::Bgp { prefix, next_hops, install } => {
+                self.bgp_paths(normal(prefix), next_hops, install);
+            }
+            Fact::Static { prefix, metric, kind } => {
+                let (kernel, links) = (&self.kernel, &self.links);
+                let resolve = |kind: &StaticKind| statics::resolve(kernel, links, kind);
+                if self.statics.set((normal(prefix), metric), kind, resolve) {
+                    self.mark(normal(prefix));
+                }
+            }
             Fact::Vip { address, present } => {
                 let changed =
                     if present { self.vips.insert(address) } else { self.vips.remove(&address) };
@@ -98,7 +119,7 @@ impl Fib {
             Fact::Stale { prefix, kind } => {
                 let prefix = normal(prefix);
                 if !self.bgp.has(&prefix) {
-                    self.stale.insert(prefix, kind);
+                    self.stale.entry(prefix).or_insert(kind);
                     self.mark(prefix);
                 }
             }
@@ -168,11 +189,12 @@ impl Fib {
             return;
         }
         self.groups.mark_all();
-        let usable = |link: Option<&Link>| link.map(|link| (link.up, link.ethernet));
+        let usable =
+            |link: Option<&Link>| link.map(|link| (link.up, link.ethernet, link.name.clone()));
         if usable(before.as_ref()) == usable(link.as_ref()) {
             return;
         }
-        self.re_resolve(all_addresses());
+        self.re_resolve(all_addresses(), true);
         let on_link = self.neighbours.keys().filter(|(_, on)| *on == ifindex);
         let addresses: Vec<_> = on_link.map(|(address, _)| *address).collect();
         for address in addresses {
@@ -205,24 +227,27 @@ impl Fib {
         if key.local {
             self.mark_inside(key.prefix);
         }
-        self.re_resolve(range(key.prefix));
+        self.re_resolve(range(key.prefix), false);
     }
 
-    fn bgp_paths(&mut self, prefix: IpNetwork, next_hops: Vec<IpAddr>) {
+    fn bgp_paths(&mut self, prefix: IpNetwork, next_hops: Vec<IpAddr>, install: Install) {
         let was_stale = self.stale.remove(&prefix).is_some();
         let resolve = |hops: &[IpAddr]| resolve(&self.kernel, &self.links, hops);
-        if self.bgp.set(prefix, next_hops, resolve) || was_stale {
+        if self.bgp.set(prefix, (next_hops, install), resolve) || was_stale {
             self.mark(prefix);
         }
     }
 
-    /// Resolves the speaker's next hops in a range of addresses again.
-    fn re_resolve(&mut self, addresses: RangeInclusive<IpAddr>) {
+    /// Resolves next hops in a range of addresses again, and with `links` those that are links.
+    fn re_resolve(&mut self, addresses: RangeInclusive<IpAddr>, links: bool) {
         let resolve = |hops: &[IpAddr]| resolve(&self.kernel, &self.links, hops);
-        for set in self.bgp.re_resolve(addresses, resolve) {
+        for set in self.bgp.re_resolve(addresses.clone(), resolve) {
             self.groups.mark_key(&Key::Bgp(set));
             self.prefixes.extend(self.bgp.prefixes(set).map(mark));
         }
+        let resolve = |kind: &StaticKind| statics::resolve(&self.kernel, &self.links, kind);
+        let fixed = self.statics.re_resolve(addresses, links, resolve);
+        self.prefixes.extend(fixed.into_iter().map(mark));
     }
 
     fn mark(&mut self, prefix: IpNetwork) {
@@ -235,7 +260,9 @@ impl Fib {
         let (first, last) = (outer.network(), outer.broadcast());
         let vips = self.vips.range(first..=last).map(|address| host(*address));
         let stale = self.stale.range(inside(outer)).map(|(prefix, _)| *prefix);
-        let inside: Vec<_> = kernel.chain(bgp).chain(vips).chain(stale).map(mark).collect();
+        let fixed = self.statics.inside(outer);
+        let inside = kernel.chain(bgp).chain(vips).chain(stale).chain(fixed);
+        let inside: Vec<_> = inside.map(mark).collect();
         self.prefixes.extend(inside);
         self.mark_neighbours(outer);
     }
@@ -257,9 +284,10 @@ impl Fib {
     /// Compares what a prefix should be with what the dataplane and the kernel were told.
     fn look_at(&mut self, prefix: IpNetwork) {
         let choice = self.select(prefix);
-        self.install(prefix, choice.as_ref());
+        self.install_learned(prefix, choice.as_ref());
+        self.install_fixed(prefix);
         let before = self.published.routes.get(&prefix).copied();
-        let Some(Choice { source, key }) = choice else {
+        let Some(Choice { source, key, .. }) = choice else {
             if let Some((group, _)) = before {
                 self.published.remove(prefix);
                 self.update(Update::RouteRemoved { prefix });
@@ -285,20 +313,32 @@ impl Fib {
     }
 
     /// Tells the kernel's side of a prefix, if it changed: the speaker's paths where they are chosen.
-    fn install(&mut self, prefix: IpNetwork, choice: Option<&Choice>) {
-        let next_hops = match choice.map(|choice| &choice.key) {
-            Some(Key::Bgp(set)) => self.bgp.resolved(*set),
-            Some(Key::Hops(_) | Key::Neighbour { .. } | Key::Kernel | Key::Blackhole) | None => {
-                None
-            }
-        };
-        let before = match &next_hops {
-            Some(next_hops) => self.installed.insert(prefix, Arc::clone(next_hops)),
+    fn install_learned(&mut self, prefix: IpNetwork, choice: Option<&Choice>) {
+        let route = choice.and_then(|choice| choice.learned.clone());
+        let before = match &route {
+            Some(route) => self.installed.insert(prefix, route.clone()),
             None => self.installed.remove(&prefix),
         };
-        if before != next_hops {
-            let next_hops = next_hops.unwrap_or_default();
-            self.queue.push_back(Output::Install { prefix, next_hops });
+        if before != route {
+            self.queue.push_back(Output::Install { prefix, metric: BGP_METRIC, route });
+        }
+    }
+
+    /// The same for routes of the configuration: each that can be used, since the kernel chooses by their metrics, too.
+    fn install_fixed(&mut self, prefix: IpNetwork) {
+        let usable = |(metric, route): (u32, &statics::Entry)| Some((metric, route.own()?));
+        let wanted: BTreeMap<u32, OwnRoute> = self.statics.of(&prefix).filter_map(usable).collect();
+        let told =
+            self.fixed.range((prefix, 0)..=(prefix, u32::MAX)).map(|((_, metric), _)| *metric);
+        for metric in told.chain(wanted.keys().copied()).collect::<BTreeSet<_>>() {
+            let route = wanted.get(&metric).cloned();
+            let before = match &route {
+                Some(route) => self.fixed.insert((prefix, metric), route.clone()),
+                None => self.fixed.remove(&(prefix, metric)),
+            };
+            if before != route {
+                self.queue.push_back(Output::Install { prefix, metric, route });
+            }
         }
     }
 

@@ -3,8 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
-use lb_routing_proto::fib::{Fact, KernelNextHop, KernelRoute, KernelRouteKind, Link, RouteKey};
+use lb_routing_proto::fib::{
+    Fact, KernelNextHop, KernelRoute, KernelRouteKind, Link, OwnRoute, RouteKey,
+};
 use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -15,6 +18,7 @@ use netlink_packet_route::route::{
 };
 
 use super::RTPROT_LBD;
+use crate::addresses::AddressKey;
 
 /// The table that the kernel asks first.
 const RT_TABLE_LOCAL: u32 = 255;
@@ -26,6 +30,22 @@ pub(super) struct Route {
     pub(super) route: KernelRoute,
     pub(super) ours: bool,
     table: u32,
+    refusal: RouteType,
+}
+
+impl Route {
+    /// The same as one of ours.
+    pub(super) fn own(self) -> OwnRoute {
+        match (self.route.kind, self.refusal) {
+            (KernelRouteKind::Unicast(mut hops), _) => {
+                hops.sort_unstable();
+                OwnRoute::Via(hops.into())
+            }
+            (KernelRouteKind::Blackhole, _) => OwnRoute::Blackhole,
+            (KernelRouteKind::Kernel, RouteType::Prohibit) => OwnRoute::Prohibit,
+            (KernelRouteKind::Kernel, _) => OwnRoute::Unreachable,
+        }
+    }
 }
 
 /// A link; `None`: a message about a bridge's port, not about the link.
@@ -54,6 +74,24 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         }
     }
     Some(link)
+}
+
+/// An address of an interface, and whether it is ours.
+pub(super) fn address(message: &AddressMessage) -> Option<(AddressKey, bool)> {
+    let header = &message.header;
+    let (mut local, mut address, mut ours) = (None, None, false);
+    for attribute in &message.attributes {
+        if let AddressAttribute::Local(of) = attribute {
+            local = Some(*of);
+        } else if let AddressAttribute::Address(of) = attribute {
+            // Where an interface leads to one other host: that one's.
+            address = Some(*of);
+        } else if let AddressAttribute::Protocol(protocol) = attribute {
+            ours = u8::from(*protocol) == RTPROT_LBD;
+        }
+    }
+    let network = IpNetwork::new(local.or(address)?, header.prefix_len).ok()?;
+    Some(((header.index, network), ours))
 }
 
 /// A neighbour: link, address and, where it is resolved, its MAC.
@@ -114,7 +152,7 @@ pub(super) fn any_route(message: &RouteMessage) -> Option<Route> {
         _ => KernelRouteKind::Kernel,
     };
     let ours = u8::from(header.protocol) == RTPROT_LBD && !local;
-    Some(Route { route: KernelRoute { key, kind }, ours, table })
+    Some(Route { route: KernelRoute { key, kind }, ours, table, refusal: header.kind })
 }
 
 /// The families that the FIB has.
@@ -127,7 +165,7 @@ fn is_link_local(address: IpAddr) -> bool {
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums are open")]
-fn address(address: &RouteAddress) -> Option<IpAddr> {
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some((*address).into()),
         RouteAddress::Inet6(address) => Some((*address).into()),
@@ -158,10 +196,10 @@ impl Parts {
     fn take(&mut self, attribute: &RouteAttribute) {
         match attribute {
             RouteAttribute::Table(table) => self.table = *table,
-            RouteAttribute::Destination(destination) => self.destination = address(destination),
+            RouteAttribute::Destination(destination) => self.destination = ip(destination),
             RouteAttribute::Priority(metric) => self.metric = *metric,
             RouteAttribute::Oif(ifindex) => self.ifindex = Some(*ifindex),
-            RouteAttribute::Gateway(gateway) => self.gateway = address(gateway),
+            RouteAttribute::Gateway(gateway) => self.gateway = ip(gateway),
             RouteAttribute::Via(RouteVia::Inet(gateway)) => self.gateway = Some((*gateway).into()),
             RouteAttribute::Via(RouteVia::Inet6(gateway)) => self.gateway = Some((*gateway).into()),
             RouteAttribute::Via(_) | RouteAttribute::Encap(_) => self.special = true,

@@ -1,10 +1,11 @@
 //! From operations to netlink messages.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::IpNetwork;
-use lb_routing_proto::fib::{KernelNextHop, RouteKey};
+use lb_routing_proto::fib::{KernelNextHop, OwnRoute, RouteKey};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -14,8 +15,9 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{OWN_METRIC, RTPROT_LBD};
-use crate::plan::{Op, OwnRoute};
+use super::RTPROT_LBD;
+use crate::addresses::{AddressKey, AddressOp};
+use crate::plan::{Op, RouteId};
 
 /// A request for every route of a family.
 pub(super) fn all_routes(family: AddressFamily) -> RouteMessage {
@@ -38,14 +40,14 @@ pub(super) fn route_address(address: IpAddr) -> RouteAddress {
 /// An operation and its flags. An addition never replaces a route that is there, whoever's.
 pub(super) fn op(op: &Op) -> (RouteNetlinkMessage, u16) {
     match op {
-        Op::Add(prefix, route) => {
-            (RouteNetlinkMessage::NewRoute(own(*prefix, route)), NLM_F_CREATE | NLM_F_EXCL)
+        Op::Add(id, route) => {
+            (RouteNetlinkMessage::NewRoute(own(*id, route)), NLM_F_CREATE | NLM_F_EXCL)
         }
-        Op::Replace(prefix, route) => {
-            (RouteNetlinkMessage::NewRoute(own(*prefix, route)), NLM_F_CREATE | NLM_F_REPLACE)
+        Op::Replace(id, route) => {
+            (RouteNetlinkMessage::NewRoute(own(*id, route)), NLM_F_CREATE | NLM_F_REPLACE)
         }
-        Op::Delete(prefix) => {
-            let key = RouteKey { prefix: *prefix, metric: OWN_METRIC, tos: 0, local: false };
+        Op::Delete(RouteId { prefix, metric }) => {
+            let key = RouteKey { prefix: *prefix, metric: *metric, tos: 0, local: false };
             (RouteNetlinkMessage::DelRoute(delete(key)), 0)
         }
     }
@@ -73,13 +75,48 @@ pub(super) fn resolve(ifindex: u32, address: IpAddr) -> (RouteNetlinkMessage, u1
     (RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE)
 }
 
-fn own(prefix: IpNetwork, own: &OwnRoute) -> RouteMessage {
+/// An address and its flags. An addition never replaces one that is there, whoever's.
+pub(super) fn address(op: &AddressOp) -> (RouteNetlinkMessage, u16) {
+    match op {
+        AddressOp::Add(key, ()) | AddressOp::Replace(key, ()) => {
+            (RouteNetlinkMessage::NewAddress(own_address(*key)), NLM_F_CREATE | NLM_F_EXCL)
+        }
+        AddressOp::Delete(key) => (RouteNetlinkMessage::DelAddress(own_address(*key)), 0),
+    }
+}
+
+fn own_address((ifindex, address): AddressKey) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address.ip());
+    message.header.prefix_len = address.prefix();
+    message.header.index = ifindex;
+    message.attributes.push(AddressAttribute::Local(address.ip()));
+    message.attributes.push(AddressAttribute::Address(address.ip()));
+    message.attributes.extend(broadcast(address).map(AddressAttribute::Broadcast));
+    message.attributes.push(AddressAttribute::Protocol(RTPROT_LBD.into()));
+    message
+}
+
+/// A network of two addresses or one has no broadcast address (RFC 3021).
+fn broadcast(address: IpNetwork) -> Option<Ipv4Addr> {
+    match address {
+        IpNetwork::V4(network) if network.prefix() <= 30 => Some(network.broadcast()),
+        IpNetwork::V4(_) | IpNetwork::V6(_) => None,
+    }
+}
+
+fn own(RouteId { prefix, metric }: RouteId, own: &OwnRoute) -> RouteMessage {
     let mut message = route(prefix);
-    message.attributes.push(RouteAttribute::Priority(OWN_METRIC));
+    message.attributes.push(RouteAttribute::Priority(metric));
     match own {
+        OwnRoute::Blackhole => message.header.kind = RouteType::BlackHole,
         OwnRoute::Unreachable => message.header.kind = RouteType::Unreachable,
+        OwnRoute::Prohibit => message.header.kind = RouteType::Prohibit,
         OwnRoute::Via(hops) => {
             message.header.kind = RouteType::Unicast;
+            if hops.iter().all(|hop| hop.gateway.is_none()) && prefix.is_ipv4() {
+                message.header.scope = RouteScope::Link;
+            }
             if let [hop] = &hops[..] {
                 message.attributes.extend(gateway(prefix, hop));
                 message.attributes.push(RouteAttribute::Oif(hop.ifindex));

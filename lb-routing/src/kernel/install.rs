@@ -7,7 +7,9 @@ use netlink_packet_route::RouteNetlinkMessage;
 use tokio::sync::mpsc;
 
 use super::socket::Socket;
-use super::{KernelError, encode};
+use super::{KernelError, encode, is_gone};
+use crate::addresses::AddressOp;
+use crate::ledger::Change;
 use crate::plan::Op;
 
 /// Messages in one datagram: their acknowledgements fit any receive buffer.
@@ -16,6 +18,8 @@ const DATAGRAM_MESSAGES: usize = 64;
 /// What the installer is asked for; one at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Request {
+    /// On addresses: before the routes, which may lead by their networks.
+    pub(crate) addresses: Vec<AddressOp>,
     /// On routes.
     pub(crate) ops: Vec<Op>,
     /// Neighbours that the kernel should look for.
@@ -24,22 +28,29 @@ pub(crate) struct Request {
 
 /// What became of an operation.
 #[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) op: Op,
+pub(crate) struct Outcome<T> {
+    pub(crate) op: T,
     pub(crate) result: io::Result<()>,
+}
+
+/// What became of a request.
+#[derive(Debug, Default)]
+pub(crate) struct Outcomes {
+    pub(crate) addresses: Vec<Outcome<AddressOp>>,
+    pub(crate) routes: Vec<Outcome<Op>>,
 }
 
 /// The installer.
 pub(crate) struct Installer {
     socket: Socket,
     requests: mpsc::Receiver<Request>,
-    outcomes: mpsc::Sender<Vec<Outcome>>,
+    outcomes: mpsc::Sender<Outcomes>,
 }
 
 impl Installer {
     pub(crate) fn new(
         requests: mpsc::Receiver<Request>,
-        outcomes: mpsc::Sender<Vec<Outcome>>,
+        outcomes: mpsc::Sender<Outcomes>,
     ) -> Result<Self, KernelError> {
         let socket = Socket::open(0).map_err(KernelError::Open)?;
         Ok(Self { socket, requests, outcomes })
@@ -53,12 +64,10 @@ impl Installer {
     /// Works until the router is gone.
     pub(crate) async fn run(mut self) {
         while let Some(request) = self.requests.recv().await {
-            let mut outcomes = Vec::new();
-            for ops in request.ops.chunks(DATAGRAM_MESSAGES) {
-                let results = self.carry_out(ops.iter().map(encode::op).collect()).await;
-                let pairs = ops.iter().cloned().zip(results);
-                outcomes.extend(pairs.map(|(op, result)| outcome(op, result)));
-            }
+            let outcomes = Outcomes {
+                addresses: self.changes(request.addresses, encode::address).await,
+                routes: self.changes(request.ops, encode::op).await,
+            };
             for neighbours in request.resolve.chunks(DATAGRAM_MESSAGES) {
                 let messages =
                     neighbours.iter().map(|(link, address)| encode::resolve(*link, *address));
@@ -74,6 +83,20 @@ impl Installer {
         }
     }
 
+    async fn changes<K: Copy, V: Clone>(
+        &mut self,
+        changes: Vec<Change<K, V>>,
+        encode: impl Fn(&Change<K, V>) -> (RouteNetlinkMessage, u16),
+    ) -> Vec<Outcome<Change<K, V>>> {
+        let mut outcomes = Vec::with_capacity(changes.len());
+        for some in changes.chunks(DATAGRAM_MESSAGES) {
+            let results = self.carry_out(some.iter().map(&encode).collect()).await;
+            let pairs = some.iter().cloned().zip(results);
+            outcomes.extend(pairs.map(|(op, result)| outcome(op, result)));
+        }
+        outcomes
+    }
+
     async fn carry_out(
         &mut self,
         messages: Vec<(RouteNetlinkMessage, u16)>,
@@ -86,11 +109,11 @@ impl Installer {
     }
 }
 
-/// A route that is to go and is not there has gone.
-fn outcome(op: Op, result: io::Result<()>) -> Outcome {
-    let gone = matches!(op, Op::Delete(_));
+/// What is to go and is not there has gone.
+fn outcome<K, V>(op: Change<K, V>, result: io::Result<()>) -> Outcome<Change<K, V>> {
+    let gone = matches!(op, Change::Delete(_));
     let result = match result {
-        Err(error) if gone && error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        Err(error) if gone && is_gone(&error) => Ok(()),
         result => result,
     };
     Outcome { op, result }

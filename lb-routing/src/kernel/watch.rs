@@ -10,9 +10,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnetwork::IpNetwork;
-use lb_routing_proto::fib::{Fact, KernelRouteKind, RouteKey};
+use lb_routing_proto::fib::{Fact, KernelRouteKind, OwnRoute, RouteKey};
 use netlink_packet_core::{NLM_F_APPEND, NetlinkPayload};
+use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::RouteMessage;
@@ -22,8 +22,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::socket::{Message, Socket};
-use super::{KernelError, OWN_METRIC, decode, encode, rule};
-use crate::plan::OwnRoute;
+use super::{KernelError, decode, encode, rule};
+use crate::addresses::AddressKey;
+use crate::plan::RouteId;
 
 /// Events in one message to the router.
 const BATCH: usize = 512;
@@ -44,9 +45,13 @@ pub(crate) enum Event {
     /// A fact.
     Fact(Fact),
     /// A route of ours is there.
-    Own(IpNetwork, OwnRoute),
+    Own(RouteId, OwnRoute),
     /// A route of ours is gone, and not by our doing.
-    OwnGone(IpNetwork),
+    OwnGone(RouteId),
+    /// An interface has an address, and whether it is of ours.
+    Address(AddressKey, bool),
+    /// An interface has an address no longer.
+    AddressGone(AddressKey),
     /// The rules by which forwarded packets may take another table than the main one, as `ip rule` shows them.
     Rules(BTreeSet<String>),
     /// The tables were read to their end.
@@ -80,6 +85,7 @@ pub(crate) struct Watcher {
 struct Known {
     links: HashSet<u32>,
     neighbours: HashSet<(u32, IpAddr)>,
+    addresses: HashSet<AddressKey>,
     routes: HashSet<RouteKey>,
     rules: BTreeSet<String>,
 }
@@ -151,9 +157,15 @@ impl Watcher {
             RouteNetlinkMessage::NewRoute(_) if appended => self.resync_soon(),
             RouteNetlinkMessage::NewRoute(route) => self.route(&route),
             RouteNetlinkMessage::DelRoute(route) => self.route_gone(&route),
-            RouteNetlinkMessage::DelAddress(_)
-            | RouteNetlinkMessage::NewRule(_)
-            | RouteNetlinkMessage::DelRule(_) => self.resync_soon(),
+            RouteNetlinkMessage::NewAddress(address) => self.address(&address),
+            RouteNetlinkMessage::DelAddress(address) => {
+                if let Some((key, _)) = decode::address(&address) {
+                    self.known.addresses.remove(&key);
+                    self.batch.push(Event::AddressGone(key));
+                }
+                self.resync_soon();
+            }
+            RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => self.resync_soon(),
             _ => {}
         }
     }
@@ -198,18 +210,25 @@ impl Watcher {
         self.fact(decode::neighbour_fact(ifindex, address, mac));
     }
 
+    fn address(&mut self, message: &AddressMessage) {
+        let Some((key, ours)) = decode::address(message) else { return };
+        self.known.addresses.insert(key);
+        if let Some(found) = &mut self.found {
+            found.addresses.insert(key);
+        }
+        self.batch.push(Event::Address(key, ours));
+    }
+
     fn route(&mut self, message: &RouteMessage) {
-        let Some(decode::Route { route, ours, .. }) = decode::route(message) else { return };
-        if ours {
-            if route.key.metric == OWN_METRIC && route.key.tos == 0 {
-                self.batch.push(Event::Own(route.key.prefix, own(route.kind)));
+        let Some(found) = decode::route(message) else { return };
+        if found.ours {
+            let RouteKey { prefix, metric, tos, .. } = found.route.key;
+            if tos == 0 {
+                self.batch.push(Event::Own(RouteId { prefix, metric }, found.own()));
             }
             return;
         }
-        if route.key.metric == OWN_METRIC {
-            // It may have replaced ours.
-            self.resync_soon_unless_reading();
-        }
+        let route = found.route;
         if matches!(&route.kind, KernelRouteKind::Unicast(hops) if hops.len() > 1) {
             self.multipath.insert(route.key);
         }
@@ -223,7 +242,8 @@ impl Watcher {
     fn route_gone(&mut self, message: &RouteMessage) {
         let Some(decode::Route { route, ours, .. }) = decode::route(message) else { return };
         if ours {
-            self.batch.push(Event::OwnGone(route.key.prefix));
+            let RouteKey { prefix, metric, .. } = route.key;
+            self.batch.push(Event::OwnGone(RouteId { prefix, metric }));
         } else if self.known.routes.remove(&route.key) {
             if route.key.prefix.is_ipv6() && self.multipath.remove(&route.key) {
                 // One next hop may be gone, or the route: the kernel says both alike.
@@ -239,12 +259,6 @@ impl Watcher {
 
     fn resync_soon(&mut self) {
         self.resync_at.get_or_insert_with(|| Instant::now() + RESYNC_DELAY);
-    }
-
-    fn resync_soon_unless_reading(&mut self) {
-        if self.found.is_none() {
-            self.resync_soon();
-        }
     }
 
     /// Reads all tables; what was known and is not found is gone.
@@ -279,6 +293,9 @@ impl Watcher {
             let mut neighbours = NeighbourMessage::default();
             neighbours.header.family = family;
             self.read_table("neighbours", RouteNetlinkMessage::GetNeighbour(neighbours)).await?;
+            let mut addresses = AddressMessage::default();
+            addresses.header.family = family;
+            self.read_table("addresses", RouteNetlinkMessage::GetAddress(addresses)).await?;
             let routes = RouteNetlinkMessage::GetRoute(encode::all_routes(family));
             self.read_table("routes", routes).await?;
         }
@@ -301,6 +318,7 @@ impl Watcher {
                     RouteNetlinkMessage::NewNeighbour(neighbour) => {
                         self.neighbour(&neighbour, true)
                     }
+                    RouteNetlinkMessage::NewAddress(address) => self.address(&address),
                     RouteNetlinkMessage::NewRoute(route) => self.route(&route),
                     RouteNetlinkMessage::NewRule(rule) => {
                         if let (Some(rule), Some(found)) = (rule::foreign(&rule), &mut self.found) {
@@ -323,6 +341,9 @@ impl Watcher {
         for (ifindex, address) in known.neighbours.difference(&found.neighbours) {
             self.fact(decode::neighbour_fact(*ifindex, *address, None));
         }
+        for key in known.addresses.difference(&found.addresses) {
+            self.batch.push(Event::AddressGone(*key));
+        }
         for ifindex in known.links.difference(&found.links) {
             self.up.remove(ifindex);
             self.fact(Fact::LinkGone { ifindex: *ifindex });
@@ -343,15 +364,5 @@ impl Watcher {
                 return;
             }
         }
-    }
-}
-
-fn own(kind: KernelRouteKind) -> OwnRoute {
-    match kind {
-        KernelRouteKind::Unicast(mut hops) => {
-            hops.sort_unstable();
-            OwnRoute::Via(hops.into())
-        }
-        KernelRouteKind::Blackhole | KernelRouteKind::Kernel => OwnRoute::Unreachable,
     }
 }

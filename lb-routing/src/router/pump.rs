@@ -4,11 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bytes::Bytes;
-use lb_routing_proto::fib::{Fact, Output as FibOutput};
+use lb_routing_proto::fib::{Fact, Install, Output as FibOutput};
 use lb_routing_proto::speaker::{Backlog, ConnId, Event, Input, Output, RouteChange, State};
 
 use super::task::{Synced, Task};
 use crate::kernel::Request;
+use crate::plan::RouteId;
 use crate::tcp::{self, Connection, Queued};
 use crate::transport::Transport;
 
@@ -59,8 +60,8 @@ impl Task {
             turns += 1;
             match self.fib.poll_output() {
                 Some(FibOutput::Update(update)) => self.updates.push_back(update),
-                Some(FibOutput::Install { prefix, next_hops }) => {
-                    self.plan.set_learned(prefix, next_hops);
+                Some(FibOutput::Install { prefix, metric, route }) => {
+                    self.plan.set(RouteId { prefix, metric }, route);
                 }
                 Some(FibOutput::Resolve { ifindex, address }) => {
                     self.resolve.insert((ifindex, address));
@@ -80,18 +81,19 @@ impl Task {
         if self.io.installer_busy || self.frozen {
             return;
         }
-        let ops = self.plan.next_batch(REQUEST, now);
+        let addresses = self.addresses.next_batch(REQUEST, now);
+        let ops = self.plan.ledger.next_batch(REQUEST, now);
         let mut resolve = Vec::new();
         while resolve.len() < RESOLVE
             && let Some(neighbour) = self.resolve.pop_first()
         {
             resolve.push(neighbour);
         }
-        if ops.is_empty() && resolve.is_empty() {
+        if addresses.is_empty() && ops.is_empty() && resolve.is_empty() {
             return;
         }
         // There is room: a request goes only after the outcomes of the one before.
-        if self.io.requests.try_send(Request { ops, resolve }).is_ok() {
+        if self.io.requests.try_send(Request { addresses, ops, resolve }).is_ok() {
             self.io.installer_busy = true;
         }
     }
@@ -156,7 +158,8 @@ impl Task {
             return;
         }
         for RouteChange { prefix, next_hops } in changes {
-            self.fib.handle(Fact::Bgp { prefix, next_hops: next_hops.to_vec() });
+            let (next_hops, install) = (next_hops.to_vec(), Install::Both);
+            self.fib.handle(Fact::Bgp { prefix, next_hops, install });
         }
     }
 

@@ -1,37 +1,33 @@
 //! The one task that owns the router's state: what it waits for, and what it does about it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lb_routing_proto::config::Import;
-use lb_routing_proto::fib::{Fact, Fib, KernelRouteKind, Link, Update};
-use lb_routing_proto::speaker::{Clear, ConnId, Input, Seeds, Speaker};
+use lb_routing_proto::fib::{Fact, Fib, Link, Update};
+use lb_routing_proto::speaker::{Clear, Input, Seeds, Speaker};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::{mpsc, oneshot};
 
+use super::io::{Io, Told};
+use super::statics::StaticRoute;
 use super::{Command, ConfigureError, FibBatch, Peers, RouterConfig, SpawnError};
+use crate::addresses::Addresses;
 use crate::convergence::Convergence;
-use crate::kernel::{self, Installer, Outcome, Request, Watcher};
-use crate::plan::{OwnRoute, Plan};
-use crate::tcp::{self, Connection, Listeners};
-use crate::transport::{Transport, Transports};
+use crate::kernel::{self, Outcomes};
+use crate::plan::Plan;
+use crate::tcp;
+use crate::transport::Transport;
 
-/// Events of all connections that wait at most; beyond, their readers wait.
-const CONNECTION_EVENTS: usize = 64;
-/// Batches of kernel events that wait at most; beyond, the watcher waits.
-const KERNEL_EVENTS: usize = 8;
 /// Updates in one batch for the dataplane.
 const BATCH: usize = 2048;
 /// How often slow things are looked at: convergence, neighbours to be checked.
 const SLOW_TICK: Duration = Duration::from_secs(1);
 /// Time for sessions to say goodbye at shutdown.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// Failed installations that are logged one by one, of a batch.
-const LOGGED_FAILURES: usize = 5;
 
 /// How far `FibBatch::Synced` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +45,7 @@ enum Wake {
     Command(Option<Command>),
     Connection(tcp::Event),
     Kernel(Vec<kernel::Event>),
-    Installed(Vec<Outcome>),
+    Installed(Outcomes),
     Dataplane,
     Timer,
     More,
@@ -60,6 +56,9 @@ pub(super) struct Task {
     pub(super) speaker: Speaker,
     pub(super) fib: Fib,
     pub(super) plan: Plan,
+    pub(super) addresses: Addresses,
+    /// What the configuration says; `None` until it says it.
+    pub(super) statics: Option<Vec<StaticRoute>>,
     pub(super) io: Io,
     /// While what a previous process left is kept.
     pub(super) convergence: Option<Convergence>,
@@ -76,84 +75,8 @@ pub(super) struct Task {
     pub(super) frozen: bool,
     /// Learned routes carry traffic.
     pub(super) forward: bool,
-    links: BTreeMap<u32, Link>,
+    pub(super) links: BTreeMap<u32, Link>,
     slow_tick_at: Instant,
-}
-
-/// The task's ends of channels, connections and other tasks.
-pub(super) struct Io {
-    commands: mpsc::Receiver<Command>,
-    batches: mpsc::Sender<FibBatch>,
-    links: watch::Sender<Vec<Link>>,
-    rules: watch::Sender<Vec<String>>,
-    kernel: mpsc::Receiver<Vec<kernel::Event>>,
-    pub(super) read_again: Arc<Notify>,
-    pub(super) requests: mpsc::Sender<Request>,
-    outcomes: mpsc::Receiver<Vec<Outcome>>,
-    pub(super) installer_busy: bool,
-    pub(super) transports: watch::Sender<Arc<Transports>>,
-    listeners: Listeners,
-    pub(super) events: mpsc::Sender<tcp::Event>,
-    event_rx: mpsc::Receiver<tcp::Event>,
-    pub(super) connections: HashMap<ConnId, Connection>,
-    pub(super) last_conn: u64,
-    /// Connects under way: which attempt, and how to give it up.
-    pub(super) connects: HashMap<IpAddr, (u64, AbortHandle)>,
-    pub(super) last_attempt: u64,
-    /// Connections and connects: they may finish after the state forgot them.
-    pub(super) talking: JoinSet<()>,
-    /// Whoever accepts, watcher, installer: gone with the task.
-    helpers: JoinSet<()>,
-}
-
-/// What is told whoever watches: links, and the kernel's rules that matter.
-pub(super) type Told = (watch::Sender<Vec<Link>>, watch::Sender<Vec<String>>);
-
-impl Io {
-    fn open(
-        config: &RouterConfig,
-        commands: mpsc::Receiver<Command>,
-        batches: mpsc::Sender<FibBatch>,
-        (links, rules): Told,
-    ) -> Result<Self, SpawnError> {
-        let (transports, _) = watch::channel(Arc::new(config.transports()));
-        let (listeners, opened) = Listeners::open(config.listen, &transports.borrow())
-            .map_err(|(address, source)| SpawnError::Listen { address, source })?;
-        let (requests, request_rx) = mpsc::channel(1);
-        let (outcome_tx, outcomes) = mpsc::channel(1);
-        let installer = Installer::new(request_rx, outcome_tx)?;
-        let read_again = Arc::new(Notify::new());
-        let (kernel_tx, kernel) = mpsc::channel(KERNEL_EVENTS);
-        let watcher = Watcher::new(kernel_tx, Arc::clone(&read_again), installer.port())?;
-        let (events, event_rx) = mpsc::channel(CONNECTION_EVENTS);
-        let mut helpers = JoinSet::new();
-        helpers.spawn(installer.run());
-        helpers.spawn(watcher.run());
-        for listener in opened {
-            helpers.spawn(tcp::accept(listener, transports.subscribe(), events.clone()));
-        }
-        Ok(Self {
-            commands,
-            batches,
-            links,
-            rules,
-            kernel,
-            read_again,
-            requests,
-            outcomes,
-            installer_busy: false,
-            transports,
-            listeners,
-            events,
-            event_rx,
-            connections: HashMap::new(),
-            last_conn: 0,
-            connects: HashMap::new(),
-            last_attempt: 0,
-            talking: JoinSet::new(),
-            helpers,
-        })
-    }
 }
 
 impl Task {
@@ -172,6 +95,8 @@ impl Task {
             speaker,
             fib: Fib::new(),
             plan: Plan::default(),
+            addresses: Addresses::default(),
+            statics: None,
             io,
             convergence: Some(Convergence::new(awaited, now)),
             started: false,
@@ -270,6 +195,11 @@ impl Task {
                 self.plan.change_vips(&come, &go);
                 self.tell_of_vips(&come, &go);
             }
+            Some(Command::SetStatics(statics)) => self.set_statics(*statics),
+            Some(Command::Unreachable(hops, addresses, answer)) => {
+                drop(answer.send(self.unreachable(&hops, &addresses)));
+            }
+            Some(Command::Statics(answer)) => drop(answer.send(self.statics_status())),
             Some(Command::Configure(peers, answer)) => drop(answer.send(self.configure(*peers))),
             Some(Command::Clear(peer, what, answer)) => {
                 let known = self.speaker.clear(peer, what, Instant::now());
@@ -321,81 +251,6 @@ impl Task {
         }
     }
 
-    fn kernel_events(&mut self, events: Vec<kernel::Event>) {
-        let mut links_changed = false;
-        for event in events {
-            tracing::trace!(?event, "from the kernel");
-            match event {
-                kernel::Event::Reading if self.started => self.plan.reading(),
-                kernel::Event::Reading => {}
-                kernel::Event::Read => {
-                    self.plan.read();
-                    self.started = true;
-                }
-                kernel::Event::Fact(fact) => {
-                    links_changed |= self.note_link(&fact);
-                    self.fib.handle(fact);
-                }
-                kernel::Event::Own(prefix, route) if self.started => self.plan.found(prefix, route),
-                kernel::Event::Own(prefix, route) => {
-                    let kind = match &route {
-                        OwnRoute::Unreachable => KernelRouteKind::Kernel,
-                        OwnRoute::Via(hops) => KernelRouteKind::Unicast(hops.to_vec()),
-                    };
-                    self.fib.handle(Fact::Stale { prefix, kind });
-                    self.plan.left_behind(prefix, route);
-                }
-                kernel::Event::OwnGone(prefix) => self.plan.lost(prefix),
-                kernel::Event::Rules(rules) => {
-                    if !rules.is_empty() {
-                        tracing::warn!(?rules, "policy routing: every packet goes to the kernel");
-                    }
-                    self.fib.handle(Fact::PolicyRules { present: !rules.is_empty() });
-                    self.io.rules.send_replace(rules.into_iter().collect());
-                }
-            }
-        }
-        if links_changed {
-            self.io.links.send_replace(self.links.values().cloned().collect());
-        }
-    }
-
-    fn note_link(&mut self, fact: &Fact) -> bool {
-        if let Fact::Link(link) = fact {
-            return self.links.insert(link.ifindex, link.clone()).as_ref() != Some(link);
-        }
-        if let Fact::LinkGone { ifindex } = fact {
-            return self.links.remove(ifindex).is_some();
-        }
-        false
-    }
-
-    fn outcomes(&mut self, outcomes: Vec<Outcome>, now: Instant) {
-        self.io.installer_busy = false;
-        let mut failures = 0;
-        for Outcome { op, result } in outcomes {
-            tracing::trace!(?op, ?result, "to the kernel");
-            let Err(error) = result else {
-                self.plan.succeeded(op);
-                continue;
-            };
-            let delay = self.plan.failed(&op, now);
-            failures += 1;
-            if failures <= LOGGED_FAILURES {
-                let (prefix, delay) = (op.prefix(), delay.as_secs());
-                let hint = hint(&error);
-                tracing::warn!(%prefix, "the kernel refuses our route: {error}{hint}; trying again in {delay} s");
-            }
-            // The kernel has something else than the plan thinks, or an answer was lost.
-            if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOENT) | None) {
-                self.io.read_again.notify_one();
-            }
-        }
-        if failures > LOGGED_FAILURES {
-            tracing::warn!("the kernel refuses {} more routes of ours", failures - LOGGED_FAILURES);
-        }
-    }
-
     fn tick(&mut self, now: Instant) {
         self.speaker.handle(Input::Tick, now);
         if now >= self.slow_tick_at {
@@ -414,7 +269,7 @@ impl Task {
         if self.started && (complete || limit_is_over) {
             self.convergence = None;
             self.fib.handle(Fact::StaleOver);
-            let count = self.plan.end_of_stale();
+            let count = self.plan.ledger.end_of_stale();
             if count > 0 {
                 tracing::info!(
                     "removing {count} routes of the previous process that nobody announces"
@@ -424,8 +279,11 @@ impl Task {
     }
 
     fn next_timeout(&self) -> Instant {
-        let timeouts =
-            [self.speaker.poll_timeout().filter(|_| self.started), self.plan.poll_timeout()];
+        let timeouts = [
+            self.speaker.poll_timeout().filter(|_| self.started),
+            self.plan.ledger.poll_timeout(),
+            self.addresses.poll_timeout(),
+        ];
         timeouts.into_iter().flatten().chain([self.slow_tick_at]).min().unwrap_or(self.slow_tick_at)
     }
 
@@ -444,16 +302,6 @@ impl Task {
         if tokio::time::timeout(GOODBYE, all).await.is_err() {
             tracing::debug!("a neighbour did not take its last message");
         }
-    }
-}
-
-/// What to do about the usual refusals.
-fn hint(error: &std::io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EEXIST) => ", another route of the same prefix and metric is there; remove it",
-        Some(libc::EPERM) => "; run as root or with CAP_NET_ADMIN",
-        Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => ", its gateway is on no connected network",
-        _ => "",
     }
 }
 

@@ -266,7 +266,7 @@ fn vips_have_an_unreachable_route_of_ours_and_others_routes_stay_untouched() {
         // An orderly end leaves it; the cleanup takes it.
         router.handle.shutdown().await;
         kernel_route(&ours, |printed| printed.starts_with("unreachable 192.0.2.11")).await;
-        assert_eq!(lb_routing::cleanup().await.unwrap(), 1);
+        assert_eq!(lb_routing::cleanup().await.unwrap(), (1, 0));
         assert_eq!(ip(&format!("route show {ours}")), "");
         assert_eq!(foreign.map(|prefix| ip(&format!("route show {prefix}"))), before);
     });

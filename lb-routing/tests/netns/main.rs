@@ -8,4 +8,5 @@ mod lab;
 mod interop;
 mod kernel;
 mod peers;
+mod statics;
 mod transport;

@@ -265,6 +265,7 @@ fn word(source: Source) -> &'static str {
     match source {
         Source::Kernel => "kernel",
         Source::Bgp => "bgp",
+        Source::Static => "static",
         Source::Neighbour => "neighbour",
     }
 }

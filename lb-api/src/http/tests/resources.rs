@@ -168,3 +168,37 @@ async fn a_whole_configuration_has_every_kind_and_is_pruned_by_owner() {
     assert_eq!(served.get("/api/v1/pools/p").await.status, 200);
     assert_eq!(served.get("/api/v1/vips/api").await.json()["metadata"]["owner"], "ci");
 }
+
+#[tokio::test]
+async fn a_static_route_is_refused_where_its_next_hop_is_not_reachable_and_nothing_changes() {
+    let served = Served::new(vec![]).await;
+    let route = |prefix: &str, to: &str| json!({"metadata": {"name": "r"}, "spec": {"prefix": prefix, "next_hops": [{"address": to}]}});
+    let host_bits = served.put_at("static-routes/r", &route("192.0.2.1/24", "198.51.100.1")).await;
+    let host_bits = host_bits.problem();
+    assert_eq!((host_bits.status, host_bits.pointer.as_deref()), (422, Some("/spec/prefix")));
+    assert!(host_bits.detail.contains("did you mean 192.0.2.0/24?"), "{}", host_bits.detail);
+    // The world of these tests reaches everybody but one.
+    for path in ["static-routes/r", "static-routes/r?dryRun=true"] {
+        let far = served.put_at(path, &route("192.0.2.0/24", "198.51.100.99")).await.problem();
+        assert_eq!((far.status, far.pointer.as_deref()), (422, Some("/spec/next_hops/0")));
+        assert!(far.detail.contains("no network of this host leads"), "{}", far.detail);
+    }
+    assert_eq!(served.get("/api/v1/static-routes").await.json(), json!({"items": []}));
+    let many = json!({"static_routes": [route("192.0.2.0/24", "198.51.100.99")]});
+    let refused = served.send("POST", "/api/v1/config", many.to_string()).await;
+    assert_eq!(refused.status, 422);
+    assert_eq!(served.get("/api/v1/static-routes").await.json(), json!({"items": []}));
+    let made = served.put_at("static-routes/r", &route("192.0.2.0/24", "198.51.100.1")).await;
+    assert_eq!(made.status, 201);
+    assert_eq!(made.json()["spec"]["metric"], 20);
+}
+
+#[tokio::test]
+async fn an_address_that_a_vip_has_is_refused() {
+    let served = Served::new(vec![vip("web", 1)]).await;
+    let body = json!({"metadata": {"name": "a"},
+        "spec": {"interface": "eth0", "address": "203.0.113.1/24"}});
+    let refused = served.put_at("addresses/a", &body).await.problem();
+    assert_eq!((refused.status, refused.pointer.as_deref()), (422, Some("/spec/address")));
+    assert!(refused.detail.contains("that of VIP web"), "{}", refused.detail);
+}

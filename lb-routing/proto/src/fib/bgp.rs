@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-use super::{KernelNextHop, inside};
+use super::{Install, KernelNextHop, inside};
 
 /// A set of next hops; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,7 +16,7 @@ pub(super) struct SetId(u64);
 /// Every prefix's set.
 #[derive(Debug, Default)]
 pub(super) struct BgpTable {
-    routes: BTreeMap<IpNetwork, SetId>,
+    routes: BTreeMap<IpNetwork, (SetId, Install)>,
     sets: HashMap<SetId, Set>,
     by_next_hops: HashMap<Arc<[IpAddr]>, SetId>,
     by_next_hop: BTreeMap<IpAddr, BTreeSet<SetId>>,
@@ -36,7 +36,7 @@ impl BgpTable {
     pub(super) fn set(
         &mut self,
         prefix: IpNetwork,
-        mut next_hops: Vec<IpAddr>,
+        (mut next_hops, install): (Vec<IpAddr>, Install),
         resolve: impl Fn(&[IpAddr]) -> Arc<[KernelNextHop]>,
     ) -> bool {
         next_hops.sort_unstable();
@@ -46,15 +46,18 @@ impl BgpTable {
             self.routes.remove(&prefix);
         } else {
             let id = self.intern(next_hops, resolve);
-            if before == Some(id) {
+            if before == Some((id, install)) {
                 return false;
             }
-            self.routes.insert(prefix, id);
+            self.routes.insert(prefix, (id, install));
+            if before.is_some_and(|(old, _)| old == id) {
+                return true;
+            }
             self.sets.entry(id).and_modify(|set| {
                 set.prefixes.insert(prefix);
             });
         }
-        if let Some(before) = before {
+        if let Some((before, _)) = before {
             self.leave(before, prefix);
         }
         before.is_some() || self.routes.contains_key(&prefix)
@@ -64,10 +67,10 @@ impl BgpTable {
         self.routes.contains_key(prefix)
     }
 
-    /// The prefix's set, if a next hop of it resolves.
-    pub(super) fn usable(&self, prefix: &IpNetwork) -> Option<SetId> {
-        let id = *self.routes.get(prefix)?;
-        self.resolved(id).map(|_| id)
+    /// The prefix's set, if a next hop of it resolves, and which tables are to have it.
+    pub(super) fn usable(&self, prefix: &IpNetwork) -> Option<(SetId, Install)> {
+        let (id, install) = *self.routes.get(prefix)?;
+        self.resolved(id).map(|_| (id, install))
     }
 
     /// What a set's next hops resolve to, if any does.

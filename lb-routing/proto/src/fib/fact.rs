@@ -33,6 +33,17 @@ pub enum Fact {
         prefix: IpNetwork,
         /// Next hops, resolved against the kernel's routes.
         next_hops: Vec<IpAddr>,
+        /// Which tables are to have them.
+        install: Install,
+    },
+    /// The configuration has this route, or (`kind: None`) no longer.
+    Static {
+        /// The destination.
+        prefix: IpNetwork,
+        /// Its metric, which with the destination makes it unique.
+        metric: u32,
+        /// What it does.
+        kind: Option<StaticKind>,
     },
     /// An address is a VIP, or no longer: packets to it that no service takes are the kernel's.
     Vip {
@@ -41,7 +52,8 @@ pub enum Fact {
         /// It is one.
         present: bool,
     },
-    /// A previous process left this route in the kernel; it forwards until the speaker speaks of the prefix.
+    /// A previous process left this route in the kernel; it forwards until the speaker speaks of the prefix. Of several to
+    /// one prefix the first counts: the kernel tells those of lower metrics first.
     Stale {
         /// The destination.
         prefix: IpNetwork,
@@ -56,6 +68,42 @@ pub enum Fact {
         /// It has.
         present: bool,
     },
+}
+
+/// Which tables have a route of the speaker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Install {
+    /// The dataplane and the kernel.
+    #[default]
+    Both,
+    /// The dataplane. What it hands over to the kernel, and what this host itself sends, takes the kernel's other routes.
+    Dataplane,
+    /// The kernel, to which the dataplane hands its packets over.
+    Kernel,
+}
+
+/// What a route of the configuration does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StaticKind {
+    /// Forwards to those of these that can be reached.
+    Forward(Vec<StaticNextHop>),
+    /// Drops without a word.
+    Blackhole,
+    /// Drops; the kernel answers with ICMP "host unreachable" (IPv6: "no route").
+    Unreachable,
+    /// Drops; the kernel answers with ICMP "administratively prohibited".
+    Prohibit,
+}
+
+/// A next hop of a route of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticNextHop {
+    /// To which gateway; `None`: the destinations are on the link.
+    pub gateway: Option<IpAddr>,
+    /// Out of which link, by name; `None`: the one that the kernel's routes lead to the gateway by.
+    pub interface: Option<String>,
+    /// Share, 1 to 256.
+    pub weight: u16,
 }
 
 /// A link.

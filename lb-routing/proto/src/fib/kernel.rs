@@ -35,9 +35,23 @@ impl KernelTable {
         table.set(key, kind)
     }
 
-    /// The main table's route for exactly this prefix.
-    pub(super) fn main(&self, prefix: &IpNetwork) -> Option<&KernelRouteKind> {
+    /// The main table's route for exactly this prefix, and its metric.
+    pub(super) fn main(&self, prefix: &IpNetwork) -> Option<(u32, &KernelRouteKind)> {
         self.main.get(prefix)
+    }
+
+    /// Whether a route of the main table, of whatever metric, says that an address is on a link itself.
+    pub(super) fn is_on_link(&self, address: IpAddr, ifindex: u32) -> bool {
+        let mut lengths = self.main.lengths.longest_first(address.is_ipv6());
+        lengths.any(|len| {
+            let entries = self.main.routes.get(&prefix(address, len)).into_iter().flatten();
+            entries.filter(|entry| entry.tos == 0).any(|entry| match &entry.kind {
+                KernelRouteKind::Unicast(hops) => {
+                    hops.iter().any(|hop| hop.ifindex == ifindex && hop.gateway.is_none())
+                }
+                KernelRouteKind::Blackhole | KernelRouteKind::Kernel => false,
+            })
+        })
     }
 
     /// The local table has this very prefix.
@@ -58,7 +72,7 @@ impl KernelTable {
             return Some(&KernelRouteKind::Kernel);
         }
         let mut lengths = self.main.lengths.longest_first(address.is_ipv6());
-        lengths.find_map(|len| self.main.get(&prefix(address, len)))
+        lengths.find_map(|len| self.main.get(&prefix(address, len))).map(|(_, kind)| kind)
     }
 
     /// Prefixes of the main table that a prefix covers.
@@ -96,12 +110,11 @@ impl Table {
     }
 
     /// The route of lowest metric; the kernel's business where it depends on the type of service.
-    fn get(&self, prefix: &IpNetwork) -> Option<&KernelRouteKind> {
+    fn get(&self, prefix: &IpNetwork) -> Option<(u32, &KernelRouteKind)> {
         let entries = self.routes.get(prefix)?;
-        if entries.iter().any(|entry| entry.tos != 0) {
-            return Some(&KernelRouteKind::Kernel);
-        }
-        entries.first().map(|entry| &entry.kind)
+        let first = entries.first()?;
+        let by_tos = entries.iter().any(|entry| entry.tos != 0);
+        Some((first.metric, if by_tos { &KernelRouteKind::Kernel } else { &first.kind }))
     }
 }
 

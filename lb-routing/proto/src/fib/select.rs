@@ -7,7 +7,11 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 
 use super::kernel::KernelTable;
-use super::{Action, Fib, KernelNextHop, KernelRouteKind, Key, Link, Member, Source, is_host};
+use super::statics::Entry;
+use super::{
+    Action, BGP_METRIC, Fib, Install, KernelNextHop, KernelRouteKind, Key, Link, Member, OwnRoute,
+    Source, StaticKind, is_host,
+};
 
 /// Shares of one member at most.
 const MAX_WEIGHT: u16 = 256;
@@ -17,11 +21,19 @@ const MAX_WEIGHT: u16 = 256;
 pub(super) struct Choice {
     pub(super) source: Source,
     pub(super) key: Key,
+    /// What the kernel is to have of it: only of the speaker's routes, which are chosen or not there.
+    pub(super) learned: Option<OwnRoute>,
+}
+
+impl Choice {
+    fn of(source: Source, key: Key) -> Self {
+        Self { source, key, learned: None }
+    }
 }
 
 impl Fib {
     pub(super) fn select(&self, prefix: IpNetwork) -> Option<Choice> {
-        let kernel = Choice { source: Source::Kernel, key: Key::Kernel };
+        let kernel = Choice::of(Source::Kernel, Key::Kernel);
         if self.kernel.is_local(&prefix) {
             return Some(kernel);
         }
@@ -30,18 +42,30 @@ impl Fib {
     }
 
     fn candidate(&self, prefix: IpNetwork) -> Option<Choice> {
-        if let Some(kind) = self.kernel.main(&prefix) {
-            return Some(Choice { source: Source::Kernel, key: key(kind) });
+        let (foreign, fixed) = (self.kernel.main(&prefix), self.statics.best(&prefix));
+        // The kernel refuses ours where another's has its metric.
+        let fixed = fixed.filter(|(metric, _)| foreign.is_none_or(|(other, _)| *metric < other));
+        match (fixed, foreign) {
+            (Some((metric, route)), _) if metric < BGP_METRIC => return Some(of_config(route)),
+            // Behind the speaker's.
+            (Some(_), _) | (None, None) => {}
+            (None, Some((_, kind))) => return Some(Choice::of(Source::Kernel, key(kind))),
         }
         let address = is_host(&prefix).then(|| prefix.network());
         if address.is_some_and(|address| self.vips.contains(&address)) {
-            return Some(Choice { source: Source::Kernel, key: Key::Kernel });
+            return Some(Choice::of(Source::Kernel, Key::Kernel));
         }
-        if let Some(set) = self.bgp.usable(&prefix) {
-            return Some(Choice { source: Source::Bgp, key: Key::Bgp(set) });
+        if let Some((set, install)) = self.bgp.usable(&prefix) {
+            let key = if install == Install::Kernel { Key::Kernel } else { Key::Bgp(set) };
+            let in_kernel = (install != Install::Dataplane).then(|| self.bgp.resolved(set));
+            let learned = in_kernel.flatten().map(OwnRoute::Via);
+            return Some(Choice { source: Source::Bgp, key, learned });
         }
         if let Some(kind) = self.stale.get(&prefix) {
-            return Some(Choice { source: Source::Bgp, key: key(kind) });
+            return Some(Choice::of(Source::Bgp, key(kind)));
+        }
+        if let Some((_, route)) = fixed {
+            return Some(of_config(route));
         }
         self.connected_neighbour(address?)
     }
@@ -57,7 +81,7 @@ impl Fib {
                 && link.is_some_and(|link| link.up && link.ethernet)
         })?;
         let key = Key::Neighbour { ifindex: hop.ifindex, address };
-        Some(Choice { source: Source::Neighbour, key })
+        Some(Choice::of(Source::Neighbour, key))
     }
 
     /// What a group does, and the neighbours that it forwards to.
@@ -129,6 +153,16 @@ fn member(
     }
 }
 
+fn of_config(route: &Entry) -> Choice {
+    let key = match &route.kind {
+        StaticKind::Forward(_) => Key::Hops(Arc::clone(&route.resolved)),
+        StaticKind::Blackhole => Key::Blackhole,
+        // The kernel answers.
+        StaticKind::Unreachable | StaticKind::Prohibit => Key::Kernel,
+    };
+    Choice::of(Source::Static, key)
+}
+
 fn key(kind: &KernelRouteKind) -> Key {
     match kind {
         KernelRouteKind::Unicast(hops) if !hops.is_empty() => {
@@ -159,7 +193,7 @@ pub(super) fn resolve(
 }
 
 /// In order, equal ones as one that has the shares of all.
-fn merge(hops: impl Iterator<Item = KernelNextHop>) -> Arc<[KernelNextHop]> {
+pub(super) fn merge(hops: impl Iterator<Item = KernelNextHop>) -> Arc<[KernelNextHop]> {
     let mut shares: BTreeMap<_, u16> = BTreeMap::new();
     for hop in hops {
         let share = shares.entry((hop.ifindex, hop.gateway)).or_default();

@@ -64,6 +64,27 @@ fn key() -> impl Strategy<Value = RouteKey> {
         .prop_map(|(prefix, metric, tos, local)| RouteKey { prefix, metric, tos, local })
 }
 
+fn install() -> impl Strategy<Value = Install> {
+    prop_oneof![4 => Just(Install::Both), 1 => Just(Install::Dataplane), 1 => Just(Install::Kernel)]
+}
+
+/// Around those of the kernel's routes, and behind the speaker's.
+fn metric() -> impl Strategy<Value = u32> {
+    prop_oneof![0_u32..3, Just(BGP_METRIC + 1)]
+}
+
+fn static_kind() -> impl Strategy<Value = StaticKind> {
+    let interface = prop::option::of(ifindex().prop_map(|ifindex| format!("eth{ifindex}")));
+    let hop = (prop::option::weighted(0.8, address()), interface, 1_u16..3)
+        .prop_map(|(gateway, interface, weight)| StaticNextHop { gateway, interface, weight });
+    prop_oneof![
+        6 => prop::collection::vec(hop, 1..3).prop_map(StaticKind::Forward),
+        1 => Just(StaticKind::Blackhole),
+        1 => Just(StaticKind::Unreachable),
+        1 => Just(StaticKind::Prohibit),
+    ]
+}
+
 fn fact() -> impl Strategy<Value = Fact> {
     let mac = prop::option::weighted(0.7, (0_u8..3).prop_map(|mac| [mac; 6]));
     prop_oneof![
@@ -74,8 +95,10 @@ fn fact() -> impl Strategy<Value = Fact> {
         }),
         6 => (key(), kind()).prop_map(|(key, kind)| Fact::KernelRoute(KernelRoute { key, kind })),
         2 => key().prop_map(Fact::KernelRouteGone),
-        6 => (any_prefix(), prop::collection::vec(address(), 0..3))
-            .prop_map(|(prefix, next_hops)| Fact::Bgp { prefix, next_hops }),
+        6 => (any_prefix(), prop::collection::vec(address(), 0..3), install())
+            .prop_map(|(prefix, next_hops, install)| Fact::Bgp { prefix, next_hops, install }),
+        4 => (any_prefix(), metric(), prop::option::weighted(0.8, static_kind()))
+            .prop_map(|(prefix, metric, kind)| Fact::Static { prefix, metric, kind }),
         1 => (address(), any::<bool>()).prop_map(|(address, present)| Fact::Vip { address, present }),
         1 => (any_prefix(), kind()).prop_map(|(prefix, kind)| Fact::Stale { prefix, kind }),
         1 => Just(Fact::StaleOver),

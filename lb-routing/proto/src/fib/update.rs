@@ -12,12 +12,14 @@ use super::KernelNextHop;
 pub enum Output {
     /// For the dataplane.
     Update(Update),
-    /// For the kernel: our route to the prefix has these next hops (empty: there is none).
+    /// For the kernel: our route to the prefix with this metric is this one (`None`: there is none).
     Install {
         /// The destination.
         prefix: IpNetwork,
-        /// Gateways on connected networks, sorted.
-        next_hops: Arc<[KernelNextHop]>,
+        /// Its metric: [`BGP_METRIC`](super::BGP_METRIC), or that of a route of the configuration.
+        metric: u32,
+        /// What it does.
+        route: Option<OwnRoute>,
     },
     /// A gateway has no MAC: the kernel should look for it.
     Resolve {
@@ -26,6 +28,19 @@ pub enum Output {
         /// Whose address.
         address: IpAddr,
     },
+}
+
+/// A route of ours in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnRoute {
+    /// Forwards: gateways on connected networks, or links; sorted, never empty.
+    Via(Arc<[KernelNextHop]>),
+    /// Drops.
+    Blackhole,
+    /// Refuses. Stands for a VIP, too.
+    Unreachable,
+    /// Refuses.
+    Prohibit,
 }
 
 /// A route that the dataplane was told.
@@ -77,6 +92,8 @@ pub enum Source {
     Kernel,
     /// The speaker, of this process or still of the previous one.
     Bgp,
+    /// The configuration.
+    Static,
     /// A resolved neighbour on a connected network.
     Neighbour,
 }

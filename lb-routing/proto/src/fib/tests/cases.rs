@@ -25,7 +25,12 @@ fn neighbour(address: IpAddr, mac: Option<[u8; 6]>) -> Fact {
 }
 
 fn bgp(prefix: &str, next_hops: &[IpAddr]) -> Fact {
-    Fact::Bgp { prefix: net(prefix), next_hops: next_hops.to_vec() }
+    Fact::Bgp { prefix: net(prefix), next_hops: next_hops.to_vec(), install: Install::Both }
+}
+
+fn installed(prefix: &str, hop: Option<KernelNextHop>) -> Output {
+    let route = hop.map(|hop| OwnRoute::Via([hop].into()));
+    Output::Install { prefix: net(prefix), metric: BGP_METRIC, route }
 }
 
 /// One link with a connected network.
@@ -71,13 +76,13 @@ fn another_daemons_route_takes_ours_out_of_the_kernel_and_back_in() {
     let mut fib = connected();
     tell(&mut fib, [bgp("172.16.0.0/16", &[GATEWAY])]);
     let other = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3));
-    let removed = Output::Install { prefix: net("172.16.0.0/16"), next_hops: Arc::default() };
+    let removed = installed("172.16.0.0/16", None);
     let outputs = tell(&mut fib, [kernel_route("172.16.0.0/16", 1, Some(other))]);
     assert!(outputs.contains(&removed), "{outputs:?}");
     let key = RouteKey { prefix: net("172.16.0.0/16"), metric: 0, tos: 0, local: false };
     let outputs = tell(&mut fib, [Fact::KernelRouteGone(key)]);
     let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1 };
-    let back = Output::Install { prefix: net("172.16.0.0/16"), next_hops: [hop].into() };
+    let back = installed("172.16.0.0/16", Some(hop));
     assert!(outputs.contains(&back), "{outputs:?}");
 }
 
@@ -87,7 +92,7 @@ fn a_next_hop_behind_a_gateway_resolves_to_the_gateway() {
     tell(&mut fib, [kernel_route("192.0.2.0/24", 1, Some(GATEWAY))]);
     let outputs = tell(&mut fib, [bgp("172.16.0.0/16", &[Ipv4Addr::new(192, 0, 2, 7).into()])]);
     let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1 };
-    let install = Output::Install { prefix: net("172.16.0.0/16"), next_hops: [hop].into() };
+    let install = installed("172.16.0.0/16", Some(hop));
     assert!(outputs.contains(&install), "{outputs:?}");
 }
 
@@ -99,8 +104,8 @@ fn a_link_that_goes_down_takes_its_members_with_it() {
     tell(&mut fib, [bgp("172.16.0.0/16", &[GATEWAY, other])]);
     let outputs = tell(&mut fib, [link(2, false)]);
     let left = outputs.iter().find_map(|output| match output {
-        Output::Install { next_hops, .. } => Some(next_hops.to_vec()),
-        Output::Update(_) | Output::Resolve { .. } => None,
+        Output::Install { route: Some(OwnRoute::Via(next_hops)), .. } => Some(next_hops.to_vec()),
+        Output::Install { .. } | Output::Update(_) | Output::Resolve { .. } => None,
     });
     let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1 };
     assert_eq!(left, Some(vec![hop]));
@@ -175,9 +180,78 @@ fn a_next_hop_resolves_by_routes_of_its_own_family() {
     );
     let outputs = tell(&mut fib, [bgp("2001:db8:7::/48", &[hop("2001:db8::7")])]);
     let direct = KernelNextHop { ifindex: 1, gateway: Some(hop("2001:db8::7")), weight: 1 };
-    let install = Output::Install { prefix: net("2001:db8:7::/48"), next_hops: [direct].into() };
+    let install = installed("2001:db8:7::/48", Some(direct));
     assert!(outputs.contains(&install), "{outputs:?}");
     // Only an IPv4 default would resolve this one.
     let outputs = tell(&mut fib, [bgp("172.16.0.0/16", &[hop("192.0.2.1")])]);
     assert_eq!(outputs, []);
+}
+
+fn fixed(prefix: &str, metric: u32, gateway: &str, interface: Option<&str>) -> Fact {
+    let (gateway, interface) = (gateway.parse().ok(), interface.map(str::to_owned));
+    let hop = StaticNextHop { gateway, interface, weight: 1 };
+    Fact::Static { prefix: net(prefix), metric, kind: Some(StaticKind::Forward(vec![hop])) }
+}
+
+#[test]
+fn a_route_of_the_configuration_goes_before_the_speakers_and_one_of_a_high_metric_behind_them() {
+    let other = IpAddr::from([10, 0, 0, 3]);
+    for (metric, first) in [(20, Source::Static), (BGP_METRIC + 1, Source::Bgp)] {
+        let mut fib = connected();
+        tell(
+            &mut fib,
+            [bgp("172.16.0.0/16", &[GATEWAY]), fixed("172.16.0.0/16", metric, "10.0.0.3", None)],
+        );
+        let told = fib.lookup([172, 16, 0, 1].into()).unwrap();
+        assert_eq!(told.source, first);
+        let state = fib.static_state(net("172.16.0.0/16"), metric).unwrap();
+        assert_eq!((state.used, state.unreachable.len()), (first == Source::Static, 0));
+        assert_eq!(state.behind, (first == Source::Bgp).then_some(Source::Bgp));
+        // Without the other one, each carries the packets.
+        tell(&mut fib, [bgp("172.16.0.0/16", &[])]);
+        let Action::Forward(members) = fib.lookup([172, 16, 0, 1].into()).unwrap().action else {
+            panic!("it forwards")
+        };
+        assert_eq!(members[0].gateway, Some(other));
+    }
+}
+
+#[test]
+fn a_next_hop_of_the_configuration_that_cannot_be_reached_says_why_and_its_route_waits() {
+    let mut fib = connected();
+    tell(&mut fib, [link(2, false)]);
+    for (gateway, interface, why) in [
+        ("10.9.9.9", None, "no network of this host leads to 10.9.9.9"),
+        ("10.0.0.2", Some("eth9"), "this host has no interface eth9"),
+        ("10.0.0.2", Some("eth2"), "interface eth2 is down"),
+        ("10.9.9.9", Some("eth1"), "10.9.9.9 is in no network of interface eth1"),
+    ] {
+        let outputs = tell(&mut fib, [fixed("172.16.0.0/16", 20, gateway, interface)]);
+        assert_eq!(outputs, [], "{gateway} {interface:?}");
+        let state = fib.static_state(net("172.16.0.0/16"), 20).unwrap();
+        assert!(!state.used && state.unreachable[0].starts_with(why), "{state:?}");
+    }
+    // With its network comes its route.
+    let outputs = tell(&mut fib, [kernel_route("10.9.9.0/24", 1, None)]);
+    assert!(outputs.iter().any(|o| matches!(o, Output::Install { metric: 20, .. })), "{outputs:?}");
+}
+
+#[test]
+fn a_route_of_the_speaker_goes_to_the_tables_that_it_is_for() {
+    for (install, in_kernel, forwards) in [
+        (Install::Both, true, true),
+        (Install::Dataplane, false, true),
+        (Install::Kernel, true, false),
+    ] {
+        let mut fib = connected();
+        let fact = Fact::Bgp { prefix: net("172.16.0.0/16"), next_hops: vec![GATEWAY], install };
+        let outputs = tell(&mut fib, [fact]);
+        let installs = outputs.iter().filter(|o| matches!(o, Output::Install { .. })).count();
+        assert_eq!(installs == 1, in_kernel, "{install:?}");
+        let action = fib.lookup([172, 16, 0, 1].into()).unwrap().action;
+        assert_eq!(matches!(action, Action::Forward(_)), forwards, "{install:?}");
+        // From each to each.
+        tell(&mut fib, [bgp("172.16.0.0/16", &[GATEWAY])]);
+        assert!(matches!(fib.lookup([172, 16, 0, 1].into()).unwrap().action, Action::Forward(_)));
+    }
 }

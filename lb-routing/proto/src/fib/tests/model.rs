@@ -9,7 +9,7 @@ use super::super::*;
 pub(super) struct Model {
     groups: BTreeMap<u32, Action>,
     routes: BTreeMap<IpNetwork, (u32, Source)>,
-    pub(super) installed: BTreeMap<IpNetwork, Vec<KernelNextHop>>,
+    pub(super) installed: BTreeMap<(IpNetwork, u32), OwnRoute>,
 }
 
 impl Model {
@@ -17,13 +17,12 @@ impl Model {
         while let Some(output) = fib.poll_output() {
             match output {
                 Output::Update(update) => self.take(update)?,
-                Output::Install { prefix, next_hops } => {
-                    let before = if next_hops.is_empty() {
-                        self.installed.remove(&prefix)
-                    } else {
-                        self.installed.insert(prefix, next_hops.to_vec())
+                Output::Install { prefix, metric, route } => {
+                    let before = match &route {
+                        None => self.installed.remove(&(prefix, metric)),
+                        Some(route) => self.installed.insert((prefix, metric), route.clone()),
                     };
-                    prop_assert_ne!(before.unwrap_or_default(), next_hops.to_vec(), "needless");
+                    prop_assert_ne!(before, route, "needless");
                 }
                 Output::Resolve { .. } => {}
             }

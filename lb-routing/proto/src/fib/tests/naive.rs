@@ -8,7 +8,8 @@ pub(super) struct Facts {
     links: BTreeMap<u32, Link>,
     neighbours: BTreeMap<(u32, IpAddr), [u8; 6]>,
     kernel: BTreeMap<RouteKey, KernelRouteKind>,
-    bgp: BTreeMap<IpNetwork, BTreeSet<IpAddr>>,
+    bgp: BTreeMap<IpNetwork, (BTreeSet<IpAddr>, Install)>,
+    statics: BTreeMap<(IpNetwork, u32), StaticKind>,
     vips: BTreeSet<IpAddr>,
     stale: BTreeMap<IpNetwork, KernelRouteKind>,
 }
@@ -47,16 +48,20 @@ impl Facts {
             Fact::KernelRouteGone(key) => {
                 self.kernel.remove(&RouteKey { prefix: clean(key.prefix), ..key });
             }
-            Fact::Bgp { prefix, next_hops } => {
+            Fact::Bgp { prefix, next_hops, install } => {
                 self.stale.remove(&clean(prefix));
-                self.bgp.insert(clean(prefix), next_hops.into_iter().collect());
-                self.bgp.retain(|_, hops| !hops.is_empty());
+                self.bgp.insert(clean(prefix), (next_hops.into_iter().collect(), install));
+                self.bgp.retain(|_, (hops, _)| !hops.is_empty());
+            }
+            Fact::Static { prefix, metric, kind } => {
+                self.statics.remove(&(clean(prefix), metric));
+                self.statics.extend(kind.map(|kind| ((clean(prefix), metric), kind)));
             }
             Fact::Vip { address, present: true } => drop(self.vips.insert(address)),
             Fact::Vip { address, present: false } => drop(self.vips.remove(&address)),
             Fact::Stale { prefix, kind } => {
                 if !self.bgp.contains_key(&clean(prefix)) {
-                    self.stale.insert(clean(prefix), kind);
+                    self.stale.entry(clean(prefix)).or_insert(kind);
                 }
             }
             Fact::StaleOver => self.stale.clear(),
@@ -76,14 +81,73 @@ impl Facts {
             .collect()
     }
 
-    pub(super) fn installed(&self) -> BTreeMap<IpNetwork, Vec<KernelNextHop>> {
-        let learned = self.bgp.keys().filter(|prefix| {
-            let hidden = self.local_covers(prefix);
-            let route = self.main(prefix);
-            !hidden && route.is_none() && !self.is_vip(prefix)
+    pub(super) fn installed(&self) -> BTreeMap<(IpNetwork, u32), OwnRoute> {
+        let learned = self.bgp.iter().filter(|(prefix, (_, install))| {
+            *install != Install::Dataplane
+                && !self.local_covers(prefix)
+                && self.route(prefix).is_some_and(|(source, _)| source == Source::Bgp)
         });
-        let pairs = learned.map(|prefix| (*prefix, self.resolve(prefix)));
-        pairs.filter(|(_, hops)| !hops.is_empty()).collect()
+        let pairs = learned.map(|(prefix, _)| ((*prefix, BGP_METRIC), self.resolve(prefix)));
+        let learned = pairs.filter(|(_, hops)| !hops.is_empty());
+        let learned = learned.map(|(key, hops)| (key, OwnRoute::Via(hops.into())));
+        let fixed = self.statics.iter().filter_map(|(key, kind)| {
+            let route = match (kind, self.fixed_way(kind)?) {
+                (_, Way::Hops(hops)) => OwnRoute::Via(hops.into()),
+                (StaticKind::Unreachable, _) => OwnRoute::Unreachable,
+                (StaticKind::Prohibit, _) => OwnRoute::Prohibit,
+                (StaticKind::Blackhole | StaticKind::Forward(_), _) => OwnRoute::Blackhole,
+            };
+            Some((*key, route))
+        });
+        learned.chain(fixed).collect()
+    }
+
+    /// What a route of the configuration leads to, if it can be used.
+    fn fixed_way(&self, kind: &StaticKind) -> Option<Way> {
+        let hops = match kind {
+            StaticKind::Blackhole => return Some(Way::Done(Action::Blackhole)),
+            StaticKind::Unreachable | StaticKind::Prohibit => {
+                return Some(Way::Done(Action::Kernel));
+            }
+            StaticKind::Forward(hops) => hops,
+        };
+        let mut found = Vec::new();
+        for hop in hops {
+            if hop.gateway.is_some_and(|gateway| self.local_covers(&one(gateway))) {
+                continue;
+            }
+            let on = |name: &String| self.links.values().find(|link| link.name == *name && link.up);
+            match (hop.gateway, &hop.interface) {
+                (Some(gateway), None) => {
+                    let ways = self.ways(gateway).into_iter();
+                    found.extend(ways.map(|way| KernelNextHop { weight: hop.weight, ..way }));
+                }
+                (gateway, Some(name)) => {
+                    let Some(link) = on(name) else { continue };
+                    let ifindex = link.ifindex;
+                    let on_link = |gateway: IpAddr| {
+                        self.kernel.iter().any(|(key, kind)| {
+                            !key.local && key.tos == 0 && key.prefix.contains(gateway)
+                                && matches!(kind, KernelRouteKind::Unicast(hops)
+                                    if hops.iter().any(|h| h.ifindex == ifindex && h.gateway.is_none()))
+                        })
+                    };
+                    if gateway.is_none_or(on_link) {
+                        found.push(KernelNextHop { ifindex, gateway, weight: hop.weight });
+                    }
+                }
+                (None, None) => {}
+            }
+        }
+        (!found.is_empty()).then(|| Way::Hops(merged(&found)))
+    }
+
+    /// The route of the configuration with the lowest metric that can be used.
+    fn fixed(&self, prefix: &IpNetwork) -> Option<(u32, Way)> {
+        let routes = self.statics.iter().filter(|((of, _), _)| of == prefix);
+        let mut ways =
+            routes.filter_map(|((_, metric), kind)| Some((*metric, self.fixed_way(kind)?)));
+        ways.next()
     }
 
     /// Neighbours that some route forwards to.
@@ -102,8 +166,9 @@ impl Facts {
     fn all(&self) -> BTreeMap<IpNetwork, (Source, Way)> {
         let kernel = self.kernel.keys().map(|key| key.prefix);
         let vips = self.vips.iter().map(|vip| one(*vip));
-        let known =
-            kernel.chain(self.bgp.keys().copied()).chain(self.stale.keys().copied()).chain(vips);
+        let fixed = self.statics.keys().map(|(prefix, _)| *prefix);
+        let known = kernel.chain(self.bgp.keys().copied()).chain(self.stale.keys().copied());
+        let known = known.chain(vips).chain(fixed);
         let mut routes: BTreeMap<_, _> = known
             .collect::<BTreeSet<_>>()
             .into_iter()
@@ -153,14 +218,29 @@ impl Facts {
             KernelRouteKind::Blackhole => Way::Done(Action::Blackhole),
             KernelRouteKind::Kernel => Way::Done(Action::Kernel),
         };
-        let found = if let Some(kind) = self.main(prefix) {
+        let metrics = self.kernel.keys().filter(|key| !key.local && key.prefix == *prefix);
+        let foreign = metrics.map(|key| key.metric).min().unwrap_or(u32::MAX);
+        let fixed = self.fixed(prefix).filter(|(metric, _)| *metric < foreign);
+        let found = if let Some((_, way)) = fixed.clone().filter(|(metric, _)| *metric < BGP_METRIC)
+        {
+            (Source::Static, way)
+        } else if let Some(kind) = self.main(prefix).filter(|_| fixed.is_none()) {
             (Source::Kernel, way(&kind))
         } else if self.is_vip(prefix) {
             to_kernel.clone()
-        } else if self.bgp.contains_key(prefix) && !self.resolve(prefix).is_empty() {
-            (Source::Bgp, Way::Hops(self.resolve(prefix)))
+        } else if let Some((_, install)) = self.bgp.get(prefix)
+            && !self.resolve(prefix).is_empty()
+        {
+            match install {
+                Install::Kernel => (Source::Bgp, Way::Done(Action::Kernel)),
+                Install::Both | Install::Dataplane => {
+                    (Source::Bgp, Way::Hops(self.resolve(prefix)))
+                }
+            }
+        } else if let Some(kind) = self.stale.get(prefix) {
+            (Source::Bgp, way(kind))
         } else {
-            (Source::Bgp, way(self.stale.get(prefix)?))
+            (Source::Static, fixed?.1)
         };
         Some(if self.local_covers(prefix) { to_kernel } else { found })
     }
@@ -182,21 +262,24 @@ impl Facts {
     }
 
     fn resolve(&self, prefix: &IpNetwork) -> Vec<KernelNextHop> {
-        let mut resolved = Vec::new();
-        for next_hop in self.bgp.get(prefix).into_iter().flatten() {
-            if self.local_covers(&one(*next_hop)) {
-                continue;
-            }
-            let prefixes = self.kernel.keys().filter(|key| !key.local).map(|key| key.prefix);
-            let covering = prefixes.filter(|prefix| prefix.contains(*next_hop));
-            let longest = covering.max_by_key(|prefix| prefix.prefix());
-            if let Some(KernelRouteKind::Unicast(hops)) = longest.and_then(|p| self.main(&p)) {
-                resolved.extend(hops.iter().filter(|hop| self.is_up(hop.ifindex)).map(|hop| {
-                    KernelNextHop { gateway: Some(hop.gateway.unwrap_or(*next_hop)), ..*hop }
-                }));
-            }
+        let next_hops = self.bgp.get(prefix).into_iter().flat_map(|(hops, _)| hops);
+        merged(&next_hops.flat_map(|next_hop| self.ways(*next_hop)).collect::<Vec<_>>())
+    }
+
+    /// By which links that are up others' routes lead to an address.
+    fn ways(&self, next_hop: IpAddr) -> Vec<KernelNextHop> {
+        if self.local_covers(&one(next_hop)) {
+            return Vec::new();
         }
-        merged(&resolved)
+        let prefixes = self.kernel.keys().filter(|key| !key.local).map(|key| key.prefix);
+        let covering = prefixes.filter(|prefix| prefix.contains(next_hop));
+        let longest = covering.max_by_key(|prefix| prefix.prefix());
+        let Some(KernelRouteKind::Unicast(hops)) = longest.and_then(|p| self.main(&p)) else {
+            return Vec::new();
+        };
+        let up = hops.iter().filter(|hop| self.is_up(hop.ifindex));
+        up.map(|hop| KernelNextHop { gateway: Some(hop.gateway.unwrap_or(next_hop)), ..*hop })
+            .collect()
     }
 
     fn is_up(&self, ifindex: u32) -> bool {
