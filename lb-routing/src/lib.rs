@@ -18,7 +18,9 @@ mod router;
 mod tcp;
 mod transport;
 
-pub use lb_routing_proto::config::{ConfigError, Export, Import, PeerConfig, SpeakerConfig};
+pub use lb_routing_proto::config::{
+    BeyondLimit, ConfigError, Decision, Export, Import, MaxPrefixes, PeerConfig, SpeakerConfig,
+};
 pub use lb_routing_proto::fib::{
     Action, Install, KernelNextHop, Link, Member, Source, StaticKind, StaticNextHop, Told, Update,
 };

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use lb_api_types::config::Bgp;
-use lb_api_types::peer::{BgpPeer, PeerGroup, PeerOptions, PeerSpec};
+use lb_api_types::config::{Bgp, Decision};
+use lb_api_types::peer::{BeyondLimit, BgpPeer, MaxPrefixes, PeerGroup, PeerOptions, PeerSpec};
 use lb_api_types::policy::BgpPolicy;
 
 use super::policy::{self, Way, chain};
@@ -20,6 +20,7 @@ pub(super) fn bgp(cursor: &Cursor<'_>) -> Option<Bgp> {
         "asn",
         "router_id",
         "cluster_id",
+        "decision",
         "listen",
         "sets",
         "policies",
@@ -36,6 +37,7 @@ pub(super) fn bgp(cursor: &Cursor<'_>) -> Option<Bgp> {
         asn: section.field("asn").and_then(|number| asn(&number)).unwrap_or(default.asn),
         router_id: section.field("router_id").and_then(|id| router_id(&id)),
         cluster_id: section.field("cluster_id").and_then(|id| cluster_id(&id)),
+        decision: section.field("decision").and_then(|it| decision(&it)).unwrap_or_default(),
         listen: section.field("listen").and_then(|s| bgp_listen(&s)).unwrap_or(default.listen),
         peers: section
             .field("peers")
@@ -83,6 +85,51 @@ fn cluster_id(cursor: &Cursor<'_>) -> Option<Ipv4Addr> {
         return cursor.wrong("is 0.0.0.0, which names no cluster: leave it out, or use the address that all reflectors of the cluster name");
     }
     Some(id)
+}
+
+fn decision(cursor: &Cursor<'_>) -> Option<Decision> {
+    let object = cursor.object(&[
+        "always_compare_med",
+        "med_missing_as_worst",
+        "compare_router_id",
+        "max_paths",
+        "max_paths_internal",
+        "mixed_multipath",
+    ])?;
+    let usual = Decision::default();
+    let flag = |field, usual| object.field(field).and_then(|it| it.boolean()).unwrap_or(usual);
+    // As many members as a next-hop group of the FIB has.
+    let paths = |field| object.field(field).and_then(|paths| paths.number(1..=256));
+    Some(Decision {
+        always_compare_med: flag("always_compare_med", usual.always_compare_med),
+        med_missing_as_worst: flag("med_missing_as_worst", usual.med_missing_as_worst),
+        compare_router_id: flag("compare_router_id", usual.compare_router_id),
+        max_paths: paths("max_paths").unwrap_or(usual.max_paths),
+        max_paths_internal: paths("max_paths_internal"),
+        mixed_multipath: flag("mixed_multipath", usual.mixed_multipath),
+    })
+}
+
+fn max_prefixes(cursor: &Cursor<'_>) -> Option<MaxPrefixes> {
+    let object = cursor.object(&["limit", "warn_percent", "beyond", "restart_secs"])?;
+    let limit = object.required("limit").and_then(|limit| limit.number(1..=u32::MAX));
+    let words =
+        [("end", BeyondLimit::End), ("warn", BeyondLimit::Warn), ("discard", BeyondLimit::Discard)];
+    let beyond = object.field("beyond").and_then(|word| word.one_of(&words));
+    let restart = object.field("restart_secs");
+    if let Some(restart) = &restart
+        && !matches!(beyond, None | Some(BeyondLimit::End))
+    {
+        restart.wrong::<()>(
+            "says when a session begins again, but `beyond` lets it go on: remove one of the two",
+        );
+    }
+    Some(MaxPrefixes {
+        limit: limit?,
+        warn_percent: object.field("warn_percent").and_then(|it| it.number(1..=100)),
+        beyond,
+        restart_secs: restart.and_then(|secs| secs.number(1..=86_400)),
+    })
 }
 
 fn bgp_listen(cursor: &Cursor<'_>) -> Option<SocketAddr> {
@@ -212,6 +259,7 @@ fn options(object: &Object<'_>, policies: Option<&[BgpPolicy]>) -> PeerOptions {
         route_reflector_client: flag("route_reflector_client"),
         add_path_receive: flag("add_path_receive"),
         add_path_send: object.field("add_path_send").and_then(|paths| paths.number(2..=64)),
+        max_prefixes: object.field("max_prefixes").and_then(|limit| max_prefixes(&limit)),
         local_as: object.field("local_as").and_then(|number| asn(&number)),
         remove_private_as: flag("remove_private_as"),
         // RFC 4271 does not say how many are too many; GoBGP, FRR and others stop at 10.

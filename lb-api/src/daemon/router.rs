@@ -5,22 +5,20 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use lb_api_types::config::Bgp;
-use lb_api_types::peer::{BgpPeer, PeerOptions};
+use lb_api_types::config::{self, Bgp};
+use lb_api_types::peer::{self, BgpPeer, PeerOptions};
 use lb_api_types::policy::Policies;
 use lb_api_types::resource::Condition;
 use lb_api_types::view::{
     BgpRoute, BgpRouteSpec, BgpRouteStatus, PeerSettings, PeerView, SeenMetadata,
 };
 use lb_routing::{
-    PathStatus, PeerConfig, PeerStatus, Peers, Reach, RouterConfig, SpeakerConfig, State, Transport,
+    BeyondLimit, Decision, MaxPrefixes, PathStatus, PeerConfig, PeerStatus, Peers, Reach,
+    RouterConfig, SpeakerConfig, State, Transport,
 };
 
 use super::policy::Library;
 use crate::config::keys;
-
-/// Paths that carry traffic together at most (ECMP).
-const MAX_PATHS: usize = 64;
 
 pub(super) async fn config(bgp: &Bgp) -> Result<RouterConfig> {
     let router_id = match bgp.router_id {
@@ -30,8 +28,9 @@ pub(super) async fn config(bgp: &Bgp) -> Result<RouterConfig> {
     let Peers { peers, transports } = peers(bgp)?;
     Ok(RouterConfig {
         speaker: SpeakerConfig {
-            max_paths: MAX_PATHS,
+            max_paths: bgp.decision.max_paths.into(),
             cluster_id: bgp.cluster_id,
+            decision: decision(&bgp.decision),
             ..SpeakerConfig::new(bgp.asn, router_id)
         },
         peers,
@@ -82,6 +81,7 @@ fn peer(told: &BgpPeer, options: &PeerOptions, library: &Library) -> Result<Peer
         route_reflector_client: says(options.route_reflector_client),
         add_path_receive: says(options.add_path_receive),
         add_path_send: options.add_path_send.unwrap_or_default(),
+        max_prefixes: options.max_prefixes.as_ref().map(max_prefixes),
         local_as: options.local_as,
         remove_private_as: says(options.remove_private_as),
         allow_as_in: options.allow_as_in.unwrap_or_default(),
@@ -90,6 +90,29 @@ fn peer(told: &BgpPeer, options: &PeerOptions, library: &Library) -> Result<Peer
             .then(|| options.shutdown_message.clone().unwrap_or_default()),
         graceful_shutdown: says(options.graceful_shutdown),
     })
+}
+
+fn decision(told: &config::Decision) -> Decision {
+    Decision {
+        always_compare_med: told.always_compare_med,
+        med_missing_as_worst: told.med_missing_as_worst,
+        compare_router_id: told.compare_router_id,
+        max_paths_internal: told.max_paths_internal.map(usize::from),
+        mixed_multipath: told.mixed_multipath,
+    }
+}
+
+fn max_prefixes(told: &peer::MaxPrefixes) -> MaxPrefixes {
+    let restart = told.restart_secs.map(|secs| Duration::from_secs(secs.into()));
+    MaxPrefixes {
+        limit: told.limit,
+        warn_percent: told.warn_percent.unwrap_or(75),
+        beyond: match told.beyond {
+            None | Some(peer::BeyondLimit::End) => BeyondLimit::End(restart),
+            Some(peer::BeyondLimit::Warn) => BeyondLimit::Warn,
+            Some(peer::BeyondLimit::Discard) => BeyondLimit::Discard,
+        },
+    }
 }
 
 fn transport(bgp: &Bgp, told: &BgpPeer, options: &PeerOptions) -> Result<Transport> {

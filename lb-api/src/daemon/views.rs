@@ -180,7 +180,13 @@ impl Views for Live {
             let peers = self.peers().await;
             let established = peers.iter().filter(|peer| peer.state == "Established").count();
             let Self { asn, router_id, listen, .. } = *self;
-            BgpGlobal { asn, router_id, listen, peers: peers.len(), established }
+            let (decision, cluster) = {
+                let section = self.section.borrow();
+                (section.decision, section.cluster_id)
+            };
+            let cluster_id = cluster.unwrap_or(router_id);
+            let peers = peers.len();
+            BgpGlobal { asn, router_id, cluster_id, decision, listen, peers, established }
         }
         .boxed()
     }

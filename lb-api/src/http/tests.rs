@@ -77,7 +77,13 @@ impl Views for Fixed {
 
     fn global(&self) -> BoxFuture<'_, BgpGlobal> {
         let (router_id, listen) = ([192, 0, 2, 1].into(), ([0, 0, 0, 0], 179).into());
-        async move { BgpGlobal { asn: 65000, router_id, listen, peers: 0, established: 0 } }.boxed()
+        let decision = lb_api_types::config::Decision::default();
+        async move {
+            let cluster_id = router_id;
+            let (asn, peers, established) = (65000, 0, 0);
+            BgpGlobal { asn, router_id, cluster_id, decision, listen, peers, established }
+        }
+        .boxed()
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Appliance, String>> {

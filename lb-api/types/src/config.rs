@@ -66,6 +66,9 @@ pub struct Bgp {
     /// identifier by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<Ipv4Addr>,
+    /// How the best path is found.
+    #[serde(skip_serializing_if = "Decision::is_usual")]
+    pub decision: Decision,
     /// Where sessions are accepted; `0.0.0.0:179` by default.
     pub listen: SocketAddr,
     /// Sets that policies name.
@@ -88,12 +91,52 @@ impl Default for Bgp {
             asn: 64512,
             router_id: None,
             cluster_id: None,
+            decision: Decision::default(),
             listen,
             sets: Vec::new(),
             policies: Vec::new(),
             peer_groups: Vec::new(),
             peers: Vec::new(),
         }
+    }
+}
+
+/// How the best path to a prefix is found, and how many carry traffic together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Decision {
+    /// MED counts between paths of different neighbouring ASes, too.
+    pub always_compare_med: bool,
+    /// A missing MED is the worst one, not the best.
+    pub med_missing_as_worst: bool,
+    /// Between equal external paths the lowest router id wins; otherwise the one that is the best already.
+    pub compare_router_id: bool,
+    /// Paths that carry traffic together at most (ECMP), 1 to 256; 64 by default.
+    pub max_paths: u16,
+    /// The same of paths from inside our AS; `max_paths` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_paths_internal: Option<u16>,
+    /// Paths from inside our AS carry traffic beside external ones.
+    pub mixed_multipath: bool,
+}
+
+impl Default for Decision {
+    fn default() -> Self {
+        Self {
+            always_compare_med: false,
+            med_missing_as_worst: false,
+            compare_router_id: true,
+            max_paths: 64,
+            max_paths_internal: None,
+            mixed_multipath: false,
+        }
+    }
+}
+
+impl Decision {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -71,6 +71,37 @@ pub struct PeerGroup {
     pub options: PeerOptions,
 }
 
+/// How many prefixes a neighbour may tell, of all families together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct MaxPrefixes {
+    /// So many are fine.
+    pub limit: u32,
+    /// From so many percent of the limit on a warning is logged, 1 to 100; 75 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warn_percent: Option<u8>,
+    /// What happens beyond the limit; `end` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beyond: Option<BeyondLimit>,
+    /// When a session that ended begins again; when somebody clears it by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_secs: Option<u32>,
+}
+
+/// What happens when a neighbour tells more prefixes than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum BeyondLimit {
+    /// The session ends with Cease / Maximum Number of Prefixes Reached (RFC 4486).
+    End,
+    /// It is logged, and they are taken.
+    Warn,
+    /// It is logged, and they are not taken.
+    Discard,
+}
+
 macro_rules! options {
     ($($(#[$doc:meta])* $field:ident: $type:ty,)*) => {
         /// What may be said of a neighbour, or of those of a group.
@@ -131,6 +162,8 @@ options! {
     add_path_receive: bool,
     /// How many paths of a prefix it is told at most (RFC 7911), the best ones: 2 to 64. Only the best one by default.
     add_path_send: u8,
+    /// How many prefixes it may tell; 4,000,000 by default.
+    max_prefixes: MaxPrefixes,
     /// Our AS number in its eyes, where it is not `bgp.asn`.
     local_as: u32,
     /// Take private AS numbers (RFC 6996) out of the paths that it is told, if it is in another AS.

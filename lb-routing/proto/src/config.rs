@@ -22,13 +22,42 @@ pub struct SpeakerConfig {
     pub max_paths: usize,
     /// The cluster that we reflect routes for (RFC 4456 §7), never 0.0.0.0; our identifier if none.
     pub cluster_id: Option<Ipv4Addr>,
+    /// How the best path is found.
+    pub decision: Decision,
+}
+
+/// What the decision process (RFC 4271 §9.1.2.2) leaves open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// MED counts between paths of different neighbouring ASes, too.
+    pub always_compare_med: bool,
+    /// A missing MED is the worst one, not the best.
+    pub med_missing_as_worst: bool,
+    /// Between external paths the identifiers decide (RFC 4271); otherwise the one stays that is the best already, so that
+    /// routes move less (RFC 5004).
+    pub compare_router_id: bool,
+    /// Internal paths that carry traffic together at most, 1 to 256; [`SpeakerConfig::max_paths`] if none.
+    pub max_paths_internal: Option<usize>,
+    /// Internal paths carry traffic beside external ones that are as good up to that step.
+    pub mixed_multipath: bool,
+}
+
+impl Decision {
+    /// As RFC 4271 says.
+    pub const USUAL: Self = Self {
+        always_compare_med: false,
+        med_missing_as_worst: false,
+        compare_router_id: true,
+        max_paths_internal: None,
+        mixed_multipath: false,
+    };
 }
 
 impl SpeakerConfig {
     /// A speaker with the defaults.
     #[must_use]
     pub const fn new(asn: u32, router_id: Ipv4Addr) -> Self {
-        Self { asn, router_id, max_paths: 64, cluster_id: None }
+        Self { asn, router_id, max_paths: 64, cluster_id: None, decision: Decision::USUAL }
     }
 
     /// The cluster that we reflect routes for.
@@ -68,6 +97,8 @@ pub struct PeerConfig {
     pub add_path_receive: bool,
     /// Paths of a prefix that it is told at most (RFC 7911), the best ones; 0 and 1: only the best one.
     pub add_path_send: u8,
+    /// How many prefixes it may tell; without, as many as the table takes from one neighbour.
+    pub max_prefixes: Option<MaxPrefixes>,
     /// Our AS number in its eyes, instead of [`SpeakerConfig::asn`]: it alone stands in OPEN and in paths.
     pub local_as: Option<u32>,
     /// Take private AS numbers (RFC 6996) out of the paths that it is told, if it is external.
@@ -101,6 +132,7 @@ impl PeerConfig {
             route_reflector_client: false,
             add_path_receive: false,
             add_path_send: 0,
+            max_prefixes: None,
             local_as: None,
             remove_private_as: false,
             allow_as_in: 0,
@@ -144,6 +176,36 @@ impl PeerConfig {
     pub(crate) fn is_external(&self, speaker: &SpeakerConfig) -> bool {
         self.asn != self.our_as(speaker)
     }
+}
+
+/// How many prefixes a neighbour may tell, of all families together. With several paths of a prefix (RFC 7911) each counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxPrefixes {
+    /// So many are fine, at least 1.
+    pub limit: u32,
+    /// From so many percent of the limit on a warning is given, 1 to 100.
+    pub warn_percent: u8,
+    /// What happens beyond the limit.
+    pub beyond: BeyondLimit,
+}
+
+impl MaxPrefixes {
+    /// So many prefixes are worth a warning.
+    pub(crate) fn warns_at(&self) -> u64 {
+        (u64::from(self.limit) * u64::from(self.warn_percent)).div_ceil(100)
+    }
+}
+
+/// What happens when a neighbour tells more prefixes than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BeyondLimit {
+    /// The session ends with Cease / Maximum Number of Prefixes Reached (RFC 4486), and begins again after this time, or
+    /// (none) when somebody clears it.
+    End(Option<Duration>),
+    /// It is said, and they are taken.
+    Warn,
+    /// It is said, and they are not taken.
+    Discard,
 }
 
 /// What is accepted from a neighbour.

@@ -34,7 +34,7 @@ use smallvec::SmallVec;
 
 use self::attributes::AttributeTable;
 pub(crate) use self::attributes::{AttributesId, Key, MAX_ATTRIBUTE_BYTES_PER_PEER};
-pub(crate) use self::best::{DEFAULT_LOCAL_PREF, Ranking};
+pub(crate) use self::best::{DEFAULT_LOCAL_PREF, Ranking, Rules};
 pub use self::group::Backlog;
 pub(crate) use self::group::{Group, GroupKey, Sending};
 pub(crate) use self::hash::Keyed;
@@ -83,7 +83,7 @@ pub(crate) struct Rib {
     attributes: AttributeTable,
     next_hops: NextHops,
     rankings: Vec<Ranking>,
-    max_paths: usize,
+    rules: Rules,
     originated: HashSet<IpNetwork, Keyed>,
     /// Prefixes that [`Rib::next_change`] has yet to look at.
     changed: IdSet,
@@ -91,13 +91,13 @@ pub(crate) struct Rib {
 
 impl Rib {
     /// An empty one; `rankings` stand in the order of the neighbours.
-    pub(crate) fn new(rankings: Vec<Ranking>, max_paths: usize, hash: Keyed) -> Self {
+    pub(crate) fn new(rankings: Vec<Ranking>, rules: Rules, hash: Keyed) -> Self {
         Self {
             prefixes: PrefixTable::new(hash),
             attributes: AttributeTable::new(hash),
             next_hops: NextHops::new(hash),
             rankings,
-            max_paths,
+            rules,
             originated: HashSet::with_hasher(hash),
             changed: IdSet::default(),
         }
@@ -262,6 +262,12 @@ impl Rib {
         if replaced.is_none() { Insertion::Added } else { Insertion::Replaced }
     }
 
+    /// Whether there is a path of an origin.
+    pub(crate) fn has(&self, prefix: &IpNetwork, origin: (Source, PathId)) -> bool {
+        let paths = self.prefixes.find(prefix).map(|id| &self.prefixes.get(id).paths);
+        paths.is_some_and(|paths| paths.iter().any(|path| path.origin() == origin))
+    }
+
     /// Removes the path of an origin; says whether there was one.
     pub(crate) fn remove(&mut self, prefix: &IpNetwork, origin: (Source, PathId)) -> bool {
         let Some(id) = self.prefixes.find(prefix) else { return false };
@@ -281,11 +287,15 @@ impl Rib {
     }
 
     fn remove_from(&mut self, id: PrefixId, is: impl Fn(&PathEntry) -> bool) -> bool {
-        let paths = &mut self.prefixes.get_mut(id).paths;
-        let Some(place) = paths.iter().position(is) else {
+        let record = self.prefixes.get_mut(id);
+        let Some(place) = record.paths.iter().position(is) else {
             return false;
         };
-        let path = paths.remove(place);
+        let path = record.paths.remove(place);
+        if place == 0 {
+            // Nobody inherits its place.
+            record.equal = 0;
+        }
         self.drop_path(path);
         self.reselect(id);
         true
@@ -363,9 +373,12 @@ impl Rib {
         let judge = (&*self.rankings, &self.attributes, &self.next_hops);
         let mut candidates: SmallVec<[_; 8]> =
             record.paths.iter().map(|path| choice::candidate(judge, path)).collect();
+        if let Some(first) = candidates.first_mut() {
+            first.incumbent = record.equal > 0;
+        }
         let mut done = 0;
         while done < most.min(candidates.len()) {
-            match best::select(&mut candidates[done..], choice::last(judge)) {
+            match best::select(&mut candidates[done..], &self.rules, choice::last(judge)) {
                 0 => break,
                 selected => done += selected,
             }
@@ -421,7 +434,8 @@ impl Rib {
                 let judge = (&*self.rankings, &self.attributes, &self.next_hops);
                 let mut candidates: SmallVec<[_; 8]> =
                     paths.iter().map(|path| choice::candidate(judge, path)).collect();
-                let equal = best::select(&mut candidates, choice::last(judge)).min(self.max_paths);
+                candidates[0].incumbent = record.equal > 0;
+                let equal = best::select(&mut candidates, &self.rules, choice::last(judge));
                 for (path, candidate) in paths.iter_mut().zip(candidates) {
                     *path = candidate.path;
                 }

@@ -174,6 +174,10 @@ impl Session {
         if connects_otherwise {
             self.end(Notification::new(error::OTHER_CONFIGURATION_CHANGE), now, out);
         }
+        if self.peer.max_prefixes != old.max_prefixes {
+            // It may rest because of the old limit.
+            self.wake(now, out);
+        }
         let idle = Side::BOTH.into_iter().all(|side| self.link(side).is_none());
         if idle && (connects_otherwise || self.peer.passive != old.passive) {
             self.abort_connect(out);

@@ -16,6 +16,7 @@ mod configure;
 mod explain;
 mod ingest;
 mod input;
+mod limit;
 mod output;
 mod status;
 
@@ -26,12 +27,13 @@ use std::time::Instant;
 pub use self::configure::Clear;
 pub use self::explain::{Explanation, Hearer};
 pub use self::input::{ConnId, Input};
+use self::limit::LimitSaid;
 pub use self::output::{Event, Output, RouteChange};
 pub use self::status::{PathKey, PathStatus, PeerStatus, State};
 use crate::config::{self, ConfigError, PeerConfig, SpeakerConfig};
 use crate::policy::Judge;
 pub use crate::rib::Backlog;
-use crate::rib::{Group, Keyed, MAX_PREFIXES_PER_PEER, PeerIndex, Ranking, Rib};
+use crate::rib::{Group, Keyed, MAX_PREFIXES_PER_PEER, PeerIndex, Ranking, Rib, Rules};
 use crate::session::{self, Effect, Jitter, Session, Up};
 use crate::wire::{Notification, error};
 
@@ -92,6 +94,8 @@ struct Neighbour {
     channel: Option<Channel>,
     /// Its paths in the RIB.
     accepted: u64,
+    /// What was said of its limit since it was last below.
+    limit_said: LimitSaid,
 }
 
 #[derive(Debug)]
@@ -117,14 +121,21 @@ impl Speaker {
         config::validate(&config, &peers)?;
         let (hash, mut seeds) = (Keyed::new(seeds.tables), Jitter::new(seeds.timers));
         let rankings = peers.iter().map(|peer| ranking(&config, peer)).collect();
-        let rib = Rib::new(rankings, config.max_paths, hash);
+        let rules = Rules { decision: config.decision, max_paths: config.max_paths };
+        let rib = Rib::new(rankings, rules, hash);
         let mut by_address = HashMap::new();
         let (mut neighbours, mut judges) = (Vec::new(), Vec::new());
         for (peer, index) in peers.into_iter().zip(0..) {
             by_address.insert(peer.address.to_canonical(), index);
             let judge = place(&mut judges, Judge::new(&config, &peer));
             let session = Session::new(config.clone(), peer, seeds.next(), now);
-            neighbours.push(Neighbour { session, judge, channel: None, accepted: 0 });
+            neighbours.push(Neighbour {
+                session,
+                judge,
+                channel: None,
+                accepted: 0,
+                limit_said: LimitSaid::Nothing,
+            });
         }
         let (conns, queue) = (HashMap::new(), VecDeque::new());
         let mut speaker = Self {

@@ -174,7 +174,9 @@ impl Task {
             Event::State { peer, state, cause } => {
                 tracing::debug!(%peer, ?state, "{cause}");
             }
-            Event::Malformed { peer, what } => tracing::warn!(%peer, "{what}"),
+            Event::Malformed { peer, what } | Event::PrefixLimit { peer, what } => {
+                tracing::warn!(%peer, "{what}")
+            }
             Event::EndOfRib { peer } => {
                 tracing::debug!(%peer, "End-of-RIB");
                 if let Some(convergence) = &mut self.convergence {

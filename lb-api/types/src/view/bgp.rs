@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::seen::{SeenMetadata, seen};
+use crate::config::Decision;
 use crate::resource::Condition;
 
 /// A BGP neighbour (`GET /api/v1/bgp/peers`).
@@ -197,6 +198,11 @@ pub struct BgpGlobal {
     /// BGP identifier in use.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub router_id: Ipv4Addr,
+    /// The cluster that we reflect routes for (RFC 4456).
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub cluster_id: Ipv4Addr,
+    /// How the best path is found.
+    pub decision: Decision,
     /// Where sessions are accepted.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub listen: SocketAddr,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Import, MAX_PATHS_PER_PREFIX, PeerConfig, SpeakerConfig};
+use super::{Import, MAX_PATHS_PER_PREFIX, MaxPrefixes, PeerConfig, SpeakerConfig};
 
 /// Neighbours at most.
 const MAX_PEERS: usize = 65_534;
@@ -123,6 +123,18 @@ pub enum ConfigError {
         /// The value.
         paths: u8,
     },
+    /// Every route would be too many, or the warning would never come.
+    #[error(
+        "peer {name}: max_prefixes {limit} with a warning from {warn_percent} % on is not valid: use a limit of 1 or more, and 1 to 100 %"
+    )]
+    MaxPrefixes {
+        /// The peer's name.
+        name: String,
+        /// The limit.
+        limit: u32,
+        /// The warning.
+        warn_percent: u8,
+    },
     /// It would connect without pause.
     #[error("peer {name}: connect retry time is below 1 s: use 1 s or more, usually 120 s")]
     ConnectRetry {
@@ -140,8 +152,10 @@ pub fn validate(config: &SpeakerConfig, peers: &[PeerConfig]) -> Result<(), Conf
     if config.cluster_id.is_some_and(|id| id.is_unspecified()) {
         return Err(ConfigError::ClusterIdZero);
     }
-    if !(1..=MAX_PATHS).contains(&config.max_paths) {
-        return Err(ConfigError::MaxPaths { max_paths: config.max_paths });
+    for max_paths in [Some(config.max_paths), config.decision.max_paths_internal] {
+        if let Some(max_paths) = max_paths.filter(|paths| !(1..=MAX_PATHS).contains(paths)) {
+            return Err(ConfigError::MaxPaths { max_paths });
+        }
     }
     if peers.len() > MAX_PEERS {
         return Err(ConfigError::TooManyPeers { count: peers.len() });
@@ -201,6 +215,11 @@ fn check_peer(peer: &PeerConfig) -> Result<(), ConfigError> {
     }
     if peer.add_path_send > MAX_PATHS_PER_PREFIX {
         return Err(ConfigError::AddPathSend { name: name(), paths: peer.add_path_send });
+    }
+    if let Some(MaxPrefixes { limit, warn_percent, .. }) = peer.max_prefixes
+        && (limit == 0 || !(1..=100).contains(&warn_percent))
+    {
+        return Err(ConfigError::MaxPrefixes { name: name(), limit, warn_percent });
     }
     if peer.connect_retry < Duration::from_secs(1) {
         return Err(ConfigError::ConnectRetry { name: name() });

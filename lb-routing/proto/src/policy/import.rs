@@ -32,6 +32,8 @@ pub(crate) enum Rejection {
     AsSet,
     /// Its neighbour tells more paths of the prefix than are taken from one (RFC 7911).
     TooManyPaths,
+    /// Its neighbour tells more prefixes than it may; that is said once, not for each.
+    OverLimit,
     /// Policy does not accept it.
     Policy,
 }
@@ -40,7 +42,11 @@ impl Rejection {
     /// Words for a log line; `None` for what happens in every healthy network.
     pub(crate) const fn fault(self) -> Option<&'static str> {
         match self {
-            Self::AsLoop | Self::OriginatorLoop | Self::ClusterLoop | Self::Policy => None,
+            Self::AsLoop
+            | Self::OriginatorLoop
+            | Self::ClusterLoop
+            | Self::OverLimit
+            | Self::Policy => None,
             Self::AsSet => Some("AS_PATH has an AS_SET, withdrawn"),
             Self::FirstAs => Some("AS_PATH does not begin with the neighbour's AS, withdrawn"),
             Self::Confederation => Some("AS_PATH has confederation segments, withdrawn"),

@@ -8,6 +8,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::config::Decision;
 use crate::wire::Attributes;
 
 /// LOCAL_PREF of a path that has none.
@@ -30,7 +31,7 @@ pub(crate) struct Ranking {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rank {
     local_pref: u32,
-    med: u32,
+    med: Option<u32>,
     /// The AS that the path was learned from; 0 for one from inside our own.
     neighbour_as: u32,
     originator_id: Option<Ipv4Addr>,
@@ -45,8 +46,7 @@ impl Rank {
         let count = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
         Self {
             local_pref: attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
-            // A missing one is the lowest.
-            med: attributes.med.unwrap_or(0),
+            med: attributes.med,
             neighbour_as: attributes.as_path.first_as().unwrap_or(0),
             originator_id: attributes.originator_id,
             hops: count(attributes.as_path.hop_count()),
@@ -65,13 +65,24 @@ pub(super) struct Candidate<P> {
     pub(super) neighbour: Option<Ranking>,
     /// Policy refuses it: kept to be shown, never chosen.
     pub(super) rejected: bool,
+    /// It was the best one until now.
+    pub(super) incumbent: bool,
     pub(super) rank: Rank,
+}
+
+/// How paths are chosen, and how many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) decision: Decision,
+    /// External paths that carry traffic together at most.
+    pub(crate) max_paths: usize,
 }
 
 /// Brings the paths that carry traffic to the front, the best one first, and says how many they are.
 /// Refused ones come last. `last` decides between paths of one neighbour (RFC 7911), of which no RFC says anything.
 pub(super) fn select<P>(
     candidates: &mut [Candidate<P>],
+    rules: &Rules,
     last: impl Fn(&P, &P) -> Ordering,
 ) -> usize {
     let mut left = keep(candidates, |candidate| !candidate.rejected);
@@ -83,15 +94,33 @@ pub(super) fn select<P>(
     if left <= 1 {
         return left;
     }
+    let decision = &rules.decision;
     left = keep_least(&mut candidates[..left], |it| {
         (Reverse(it.rank.local_pref), it.rank.hops, it.rank.origin)
     });
-    left = strike_out_by_med(&mut candidates[..left]);
-    left = keep_least(&mut candidates[..left], |it| !it.neighbour.is_some_and(|of| of.external));
+    left = strike_out_by_med(&mut candidates[..left], decision);
+    let internal = |it: &Candidate<P>| !it.neighbour.is_some_and(|of| of.external);
+    if !decision.mixed_multipath {
+        left = keep_least(&mut candidates[..left], internal);
+    }
+    let stays = |it: &Candidate<P>| !decision.compare_router_id && it.incumbent && !internal(it);
     candidates[..left].sort_by(|one, other| {
-        tie_break(one).cmp(&tie_break(other)).then_with(|| last(&one.path, &other.path))
+        let key = |it: &Candidate<P>| (internal(it), !stays(it), tie_break(it));
+        key(one).cmp(&key(other)).then_with(|| last(&one.path, &other.path))
     });
-    left
+    left.min(rules.most(internal(&candidates[0])))
+}
+
+impl Rules {
+    /// Paths that carry traffic together at most, where the best one is internal or external.
+    fn most(&self, internal: bool) -> usize {
+        let internally = self.decision.max_paths_internal.unwrap_or(self.max_paths);
+        match (self.decision.mixed_multipath, internal) {
+            (true, _) => internally.max(self.max_paths),
+            (false, true) => internally,
+            (false, false) => self.max_paths,
+        }
+    }
 }
 
 /// Moves those with the least key to the front, and counts them.
@@ -104,14 +133,19 @@ fn keep_least<P, K: Ord>(
 }
 
 /// Step c: a path falls to one of the same neighbouring AS with a lower MED.
-fn strike_out_by_med<P>(candidates: &mut [Candidate<P>]) -> usize {
+fn strike_out_by_med<P>(candidates: &mut [Candidate<P>], decision: &Decision) -> usize {
     if candidates.len() <= 1 {
         return candidates.len();
     }
-    let meds = candidates.iter().map(|it| (it.rank.neighbour_as, it.rank.med));
-    let meds: Vec<_> = meds.collect();
+    let missing = if decision.med_missing_as_worst { u32::MAX } else { 0 };
+    let med = |it: &Candidate<P>| {
+        let asn = if decision.always_compare_med { 0 } else { it.rank.neighbour_as };
+        (asn, it.rank.med.unwrap_or(missing))
+    };
+    let meds: Vec<_> = candidates.iter().map(med).collect();
     keep(candidates, |it| {
-        !meds.iter().any(|&(asn, med)| asn == it.rank.neighbour_as && med < it.rank.med)
+        let (asn, this) = med(it);
+        !meds.iter().any(|&(of, med)| of == asn && med < this)
     })
 }
 

@@ -10,7 +10,8 @@ fn rib(max_paths: usize) -> Rib {
         router_id: Ipv4Addr::new(1, 1, 1, number),
         address: hop(number),
     };
-    Rib::new((0..4).map(ranking).collect(), max_paths, Keyed::new([1, 2]))
+    let rules = Rules { decision: crate::config::Decision::USUAL, max_paths };
+    Rib::new((0..4).map(ranking).collect(), rules, Keyed::new([1, 2]))
 }
 
 fn hop(number: u8) -> IpAddr {
@@ -116,4 +117,19 @@ fn routes_with_equal_attributes_share_them() {
     learn(&mut rib, "10.3.0.0/24", 1, &[7]);
     // The next hop is part of them.
     assert_eq!(rib.attributes.len(), 2);
+}
+
+#[test]
+fn the_path_that_came_first_stays_the_best_until_it_goes_where_identifiers_are_not_compared() {
+    let mut rib = rib(1);
+    rib.rules.decision.compare_router_id = false;
+    learn(&mut rib, "10.1.0.0/24", 2, &[7]);
+    learn(&mut rib, "10.1.0.0/24", 0, &[7]);
+    learn(&mut rib, "10.1.0.0/24", 1, &[7]);
+    assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(2)])]);
+    // Told anew it is still the same path.
+    learn(&mut rib, "10.1.0.0/24", 2, &[8]);
+    assert_eq!(changes(&mut rib), []);
+    rib.remove(&prefix("10.1.0.0/24"), (Source::of(2), 0));
+    assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(0)])]);
 }

@@ -76,6 +76,27 @@ impl Session {
         }
     }
 
+    /// Ends the Established session with a NOTIFICATION, and rests so long; without a time until [`Session::wake`].
+    pub(crate) fn end_for(
+        &mut self,
+        why: Notification,
+        rest: Option<Duration>,
+        now: Instant,
+        out: &mut Vec<Effect>,
+    ) {
+        self.end(why, now, out);
+        if let Dialer::Idle { until } = &mut self.dialer {
+            *until = rest.map(|rest| now + rest);
+        }
+    }
+
+    /// Rests no longer, unless it is shut down.
+    pub(crate) fn wake(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if let Dialer::Idle { .. } = self.dialer {
+            self.start(now, out);
+        }
+    }
+
     /// Closes a connection in favour of another one; the session is not set back.
     pub(super) fn close_link(&mut self, side: Side, cease: &Notification, out: &mut Vec<Effect>) {
         if let Some(link) = self.slot(side).take() {

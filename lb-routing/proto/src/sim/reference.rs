@@ -205,14 +205,22 @@ fn installed(
     node: usize,
     known: &BTreeMap<IpNetwork, Vec<Route>>,
 ) -> BTreeMap<IpNetwork, Vec<IpAddr>> {
+    let SpeakerConfig { max_paths, decision, .. } = world.nodes[node];
     let equal = |route: &Route| {
         let (learned, length, internal, ..) = rank(world, node, route);
-        (learned, length, internal)
+        (learned, length, internal && !decision.mixed_multipath)
     };
+    let internally = decision.max_paths_internal.unwrap_or(max_paths);
     let mut installed = BTreeMap::new();
     for (prefix, routes) in known {
         let equals = routes.iter().filter(|route| equal(route) == equal(&routes[0]));
-        let carriers = equals.take(world.nodes[node].max_paths);
+        let internal = routes[0].link.is_some_and(|link| is_internal(world, link));
+        let most = match (decision.mixed_multipath, internal) {
+            (true, _) => max_paths.max(internally),
+            (false, true) => internally,
+            (false, false) => max_paths,
+        };
+        let carriers = equals.take(most);
         let hops: BTreeSet<_> = carriers.filter_map(|route| route.next_hop).collect();
         if !hops.is_empty() {
             installed.insert(*prefix, hops.into_iter().collect());

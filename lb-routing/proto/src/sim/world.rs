@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
-use crate::config::{Export, Import, PeerConfig, SpeakerConfig};
+use crate::config::{Decision, Export, Import, PeerConfig, SpeakerConfig};
 use crate::session::Jitter;
 
 /// Speakers, the links between them, and how they are configured.
@@ -56,6 +56,11 @@ impl World {
                 asn: 65001 + u32::try_from(below(&mut random, 3)).expect("it is below 3"),
                 router_id: Ipv4Addr::new(10, 255, below(&mut random, 3) as u8, id),
                 max_paths: 1 + below(&mut random, 3),
+                decision: Decision {
+                    max_paths_internal: [None, Some(1), Some(2)][below(&mut random, 3)],
+                    mixed_multipath: below(&mut random, 2) == 0,
+                    ..Decision::USUAL
+                },
                 cluster_id: [None, Some(Ipv4Addr::new(10, 255, 255, 1))][below(&mut random, 2)],
             })
             .collect();

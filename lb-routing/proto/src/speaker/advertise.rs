@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Channel, Output, RouteChange, Speaker};
+use super::{Channel, LimitSaid, Output, RouteChange, Speaker};
 use crate::rib::{Group, GroupKey, PeerIndex, Sending};
 use crate::session::Up;
 use crate::wire::{Family, Notification, error};
@@ -87,6 +87,7 @@ impl Speaker {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         let Some(Channel { up, group: place }) = neighbour.channel.take() else { return };
         let accepted = std::mem::take(&mut neighbour.accepted);
+        neighbour.limit_said = LimitSaid::Nothing;
         if let Some(count) = self.locals.get_mut(&up.local) {
             *count -= 1;
             if *count == 0 {

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{Neighbour, Speaker, place, ranking};
+use super::{LimitSaid, Neighbour, Speaker, place, ranking};
 use crate::config::{self, ConfigError, PeerConfig};
 use crate::policy::Judge;
 use crate::rib::PeerIndex;
@@ -80,7 +80,8 @@ impl Speaker {
         let Some(index) = self.index_of(peer) else { return false };
         match what {
             Clear::Session => {
-                self.end_session(index, Notification::new(error::ADMINISTRATIVE_RESET), now)
+                self.with_session(index, now, Session::wake);
+                self.end_session(index, Notification::new(error::ADMINISTRATIVE_RESET), now);
             }
             Clear::Connection => self.with_session(index, now, Session::reconnect),
             Clear::In => self.ask_again(index, now),
@@ -105,7 +106,13 @@ impl Speaker {
         let (address, rank) = (peer.address.to_canonical(), ranking(&self.config, &peer));
         let judge = place(&mut self.judges, Judge::new(&self.config, &peer));
         let session = Session::new(self.config.clone(), peer, seed, now);
-        let neighbour = Neighbour { session, judge, channel: None, accepted: 0 };
+        let neighbour = Neighbour {
+            session,
+            judge,
+            channel: None,
+            accepted: 0,
+            limit_said: LimitSaid::Nothing,
+        };
         let index = match self.vacant.pop() {
             Some(index) => {
                 if let Some(seat) = self.neighbours.get_mut(usize::from(index)) {
@@ -146,6 +153,7 @@ impl Speaker {
         if exports {
             self.regroup(index);
         }
+        self.watch_limit(index, now);
         if imports && closes {
             self.withdraw_everything(index);
         } else if imports {

@@ -28,6 +28,7 @@ impl Speaker {
         if let Err(notification) = self.try_ingest(index, body, (context, ids)) {
             self.end_session(index, notification, now);
         }
+        self.watch_limit(index, now);
         self.enforce_bounds(index, now);
     }
 
@@ -193,6 +194,9 @@ impl Speaker {
         prefix: &IpNetwork,
         path: PathEntry,
     ) -> Option<Rejection> {
+        if self.discards(index, prefix, path.path_id) {
+            return Some(Rejection::OverLimit);
+        }
         match self.rib.insert(prefix, path) {
             Insertion::Added => {
                 if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {

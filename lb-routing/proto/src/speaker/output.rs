@@ -73,6 +73,13 @@ pub enum Event {
         /// What and what was done, in words.
         what: String,
     },
+    /// A neighbour tells as many prefixes as it may, or more.
+    PrefixLimit {
+        /// Whose.
+        peer: IpAddr,
+        /// What and what is done, in words.
+        what: String,
+    },
     /// A family's initial routes are complete (RFC 4724 §2).
     EndOfRib {
         /// Whose.

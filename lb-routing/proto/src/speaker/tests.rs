@@ -1,6 +1,7 @@
 mod add_path;
 mod configure;
 mod errors;
+mod limit;
 mod policies;
 mod reflection;
 mod routes;

@@ -16,20 +16,32 @@ fn path(peer: u32, as_path: &[u32], change: impl FnOnce(&mut Attributes)) -> Can
     let mut attributes = Attributes { as_path: AsPath::sequence(as_path), ..Attributes::default() };
     change(&mut attributes);
     let rank = Rank::of(&attributes);
-    Candidate { path: peer, neighbour: Some(ranking(peer)), rejected: false, rank }
+    Candidate {
+        path: peer,
+        neighbour: Some(ranking(peer)),
+        rejected: false,
+        incumbent: false,
+        rank,
+    }
 }
 
 fn plain(peer: u32, as_path: &[u32]) -> Candidate<u32> {
     path(peer, as_path, |_| {})
 }
 
+const USUAL: Rules = Rules { decision: Decision::USUAL, max_paths: 8 };
+
 /// Neighbours whose paths carry traffic, best first, whatever order the paths came in.
 fn winners(paths: &[Candidate<u32>]) -> Vec<u32> {
+    winners_by(USUAL, paths)
+}
+
+fn winners_by(rules: Rules, paths: &[Candidate<u32>]) -> Vec<u32> {
     let mut answers = Vec::new();
     for turn in 0..paths.len() {
         let mut paths = paths.to_vec();
         paths.rotate_left(turn);
-        let count = select(&mut paths, u32::cmp);
+        let count = select(&mut paths, &rules, u32::cmp);
         answers.push(paths[..count].iter().map(|it| it.path).collect::<Vec<_>>());
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
@@ -92,7 +104,7 @@ fn the_originator_stands_for_the_reflector() {
 fn what_we_originate_wins_alone() {
     let own = Candidate { neighbour: None, ..plain(9, &[]) };
     let mut paths = [path(0, &[], |a| a.local_pref = Some(u32::MAX)), own];
-    assert_eq!(select(&mut paths, u32::cmp), 1);
+    assert_eq!(select(&mut paths, &USUAL, u32::cmp), 1);
     assert_eq!(paths[0].path, 9);
 }
 
@@ -101,4 +113,44 @@ fn what_policy_refuses_is_never_chosen() {
     let refused = |it| Candidate { rejected: true, ..it };
     assert_eq!(winners(&[refused(plain(0, &[1])), plain(1, &[1, 2])]), [1]);
     assert_eq!(winners(&[refused(plain(0, &[1])), refused(plain(1, &[1, 2]))]), []);
+}
+
+fn by(change: impl FnOnce(&mut Decision)) -> Rules {
+    let mut decision = Decision::USUAL;
+    change(&mut decision);
+    Rules { decision, ..USUAL }
+}
+
+#[test]
+fn med_counts_between_all_ases_and_a_missing_one_is_the_worst_where_asked_for() {
+    let med = |value| move |a: &mut Attributes| a.med = Some(value);
+    let always = by(|it| it.always_compare_med = true);
+    assert_eq!(winners_by(always, &[path(0, &[7], med(10)), path(1, &[8], med(5))]), [1]);
+    assert_eq!(winners_by(always, &[path(0, &[7], med(1)), plain(1, &[8])]), [1]);
+    let worst = by(|it| it.med_missing_as_worst = true);
+    assert_eq!(winners_by(worst, &[path(0, &[7], med(9)), plain(1, &[7])]), [0]);
+    assert_eq!(winners_by(worst, &[path(0, &[7], med(9)), plain(1, &[8])]), [0, 1]);
+}
+
+#[test]
+fn the_best_external_path_stays_where_identifiers_are_not_compared() {
+    let oldest = by(|it| it.compare_router_id = false);
+    let incumbent = |it| Candidate { incumbent: true, ..it };
+    assert_eq!(winners_by(oldest, &[plain(0, &[7]), incumbent(plain(1, &[8]))]), [1, 0]);
+    assert_eq!(winners_by(USUAL, &[plain(0, &[7]), incumbent(plain(1, &[8]))]), [0, 1]);
+    // A better one takes its place, and internal ones are compared.
+    assert_eq!(winners_by(oldest, &[plain(0, &[7]), incumbent(plain(1, &[8, 9]))]), [0]);
+    assert_eq!(winners_by(oldest, &[plain(4, &[7]), incumbent(plain(5, &[8]))]), [4, 5]);
+}
+
+#[test]
+fn internal_paths_have_a_bound_of_their_own_and_share_with_external_ones_where_asked_for() {
+    let all = [plain(0, &[7]), plain(1, &[8]), plain(4, &[7]), plain(5, &[8])];
+    assert_eq!(winners(&all), [0, 1]);
+    let few = by(|it| it.max_paths_internal = Some(1));
+    assert_eq!(winners_by(few, &all), [0, 1]);
+    assert_eq!(winners_by(few, &all[2..]), [4]);
+    assert_eq!(winners_by(by(|it| it.mixed_multipath = true), &all), [0, 1, 4, 5]);
+    let three = Rules { max_paths: 3, ..by(|it| it.mixed_multipath = true) };
+    assert_eq!(winners_by(three, &all), [0, 1, 4]);
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::piece::PIECE;
 use super::*;
 use crate::config::{Import, SpeakerConfig};
-use crate::rib::{PathEntry, Ranking, Source};
+use crate::rib::{PathEntry, Ranking, Rules, Source};
 use crate::session::{Negotiated, Up};
 use crate::speaker::ConnId;
 use crate::wire::{self, AsPath, Attributes, Block, Context, Parts, PathId, PathIds};
@@ -113,7 +113,8 @@ impl Rig {
             router_id: Ipv4Addr::new(1, 1, 1, u8::try_from(peer).unwrap()),
             address: address(peer),
         };
-        let rib = Rib::new((0..PEERS).map(ranking).collect(), 1, Keyed::new([1, 2]));
+        let rules = Rules { decision: crate::config::Decision::USUAL, max_paths: 1 };
+        let rib = Rib::new((0..PEERS).map(ranking).collect(), rules, Keyed::new([1, 2]));
         let negotiated = Negotiated {
             router_id: Ipv4Addr::new(1, 1, 1, 1),
             hold_time: Duration::ZERO,

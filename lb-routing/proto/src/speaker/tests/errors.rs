@@ -118,7 +118,13 @@ fn a_configuration_that_cannot_work_is_refused() {
     assert_eq!(try_with(config(US, 1, 0), vec![]), Err(ConfigError::MaxPaths { max_paths: 0 }));
     let secs = Duration::from_secs;
     let loops = PeerConfig { asn: US, local_as: Some(7), ..peer(1, Import::All, Export::None) };
-    let bad: [(PeerConfig, &str); 9] = [
+    let limit = |limit, warn_percent| {
+        let beyond = config::BeyondLimit::Warn;
+        Some(config::MaxPrefixes { limit, warn_percent, beyond })
+    };
+    let bad: [(PeerConfig, &str); 11] = [
+        (PeerConfig { max_prefixes: limit(0, 50), ..good() }, "max_prefixes 0"),
+        (PeerConfig { max_prefixes: limit(9, 101), ..good() }, "101 %"),
         (PeerConfig { add_path_send: 65, ..good() }, "add_path_send 65"),
         (PeerConfig { route_reflector_client: true, ..good() }, "route_reflector_client needs"),
         (loops, "allow_as_in"),
