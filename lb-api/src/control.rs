@@ -43,8 +43,8 @@ pub struct Facts<'a> {
     pub verdicts: &'a Verdicts,
     /// Whether the dataplane has confirmed that it is attached to an interface.
     pub attached: bool,
-    /// Whether the node is drained: BGP is to advertise nothing.
-    pub drained: bool,
+    /// Whether the node's VIPs are withdrawn: BGP is to advertise nothing.
+    pub withdrawn: bool,
     /// What the dataplane has confirmed to serve.
     pub serving: &'a BTreeSet<ServiceKey>,
     /// Which addresses have flapped.
@@ -94,7 +94,7 @@ pub fn is_announced<'a>(
 fn carries(vip: &Vip, facts: Facts<'_>) -> bool {
     vip.spec.advertise
         && facts.attached
-        && !facts.drained
+        && !facts.withdrawn
         && facts.serving.contains(&key(&vip.spec))
         && tally(&vip.spec, facts.verdicts).healthy > 0
 }

@@ -279,7 +279,10 @@ impl Appliers for World {
 
     /// Pools and health checks are carried out by the VIPs that name them.
     async fn configure(&mut self, resources: &Resources) -> Result<(), String> {
-        let (section, misfits) = bgp::usable(&self.bgp, resources.clone());
+        let (mut section, misfits) = bgp::usable(&self.bgp, resources.clone());
+        if resources.is_drained() {
+            router::say_goodbye(&mut section);
+        }
         misfits.iter().for_each(|misfit| tracing::warn!("{misfit}"));
         let peers = router::peers(&section).map_err(|error| format!("{error:#}"))?;
         self.router.configure(peers).await.map_err(|error| error.to_string())?;

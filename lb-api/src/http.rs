@@ -15,6 +15,7 @@ mod probes;
 mod problem;
 mod request;
 mod resources;
+mod room;
 mod schema;
 mod terms;
 mod tls;
@@ -41,10 +42,12 @@ use lb_dataplane::fib::Packet;
 use lb_routing::StaticsStatus;
 use tokio::sync::Semaphore;
 
+use self::guard::Gate;
 pub(crate) use self::listen::answers;
 pub use self::listen::{ListenError, Listeners, serve};
 pub use self::openapi::document;
 use self::problem::Refused;
+use self::room::Room;
 pub use self::schema::schema;
 use crate::access::Access;
 use crate::events::Events;
@@ -174,7 +177,7 @@ pub fn router(
         .method_not_allowed_fallback(async |request: Request<axum::body::Body>| {
             Refused::method(request.method(), request.uri().path())
         })
-        .layer(middleware::from_fn_with_state(access, guard::guard))
+        .layer(middleware::from_fn_with_state(Gate { access, room: Room::new() }, guard::guard))
         .layer(middleware::from_fn(request::identify))
 }
 

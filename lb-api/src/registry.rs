@@ -160,6 +160,7 @@ pub struct Registry {
 #[derive(Debug)]
 enum Command {
     List(oneshot::Sender<Vec<Vip>>),
+    FirstUnserved(oneshot::Sender<Option<String>>),
     Get(String, oneshot::Sender<Option<Vip>>),
     Put(Box<Vip>, Terms, oneshot::Sender<Result<Applied, Refusal>>),
     Delete(String, Terms, oneshot::Sender<Result<(), Refusal>>),
@@ -228,6 +229,15 @@ impl Registry {
     /// The daemon ends.
     pub async fn list(&self) -> Result<Vec<Vip>, Refusal> {
         self.ask(Command::List).await.ok_or(Refusal::Stopping)
+    }
+
+    /// The first VIP by name that the dataplane does not serve; nothing is counted for it.
+    ///
+    /// # Errors
+    ///
+    /// The daemon ends.
+    pub async fn first_unserved(&self) -> Result<Option<String>, Refusal> {
+        self.ask(Command::FirstUnserved).await.ok_or(Refusal::Stopping)
     }
 
     /// A VIP with its status.

@@ -229,9 +229,14 @@ impl Resources {
         Arc::make_mut(&mut self.0).remove(key).map(Arc::unwrap_or_clone)
     }
 
-    /// Whether BGP is to advertise nothing.
+    /// Whether BGP is to say that this node is about to go.
     pub(crate) fn is_drained(&self) -> bool {
         self.nodes().any(|node| node.spec.drain)
+    }
+
+    /// Whether BGP is to advertise nothing.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.nodes().any(|node| node.spec.withdraw)
     }
 
     /// A pool.

@@ -36,7 +36,7 @@ const GENERATIONS: usize = 5;
 /// Damaged files that are kept aside at most.
 const MAX_DAMAGED: usize = 100;
 /// Bytes from which on a journal is folded, or as many as its snapshot has.
-const FOLD_AT: usize = 1 << 20;
+const FOLD_AT: usize = 4 << 20;
 
 /// A file that stands for a disk that takes nothing any more.
 #[cfg(test)]
@@ -305,7 +305,7 @@ impl Store {
     /// What was refused and could not be taken back is in no file from here on.
     fn heal(&self, state: &mut State) -> Result<(), StoreError> {
         let Some(journal) = &mut state.journal else { return Ok(()) };
-        let (path, new) = (self.path(JOURNAL, 0), self.folder.join(format!("{JOURNAL}.new")));
+        let (path, new) = (self.path(JOURNAL, 0), self.folder.join(format!("{JOURNAL}.copy")));
         journal.heal(&path, &new, &self.folder).map_err(self.failed("repair", JOURNAL))
     }
 
@@ -344,10 +344,15 @@ impl Store {
         let new = self.folder.join(format!("{SNAPSHOT}.new"));
         let bytes = snapshot::bytes(found.revision, found.vips.values(), &found.resources);
         let bytes = bytes.map_err(io::Error::other).map_err(self.failed("write", SNAPSHOT))?;
-        // What a full disk left of it would keep the journal from growing.
-        let written = write_whole(&new, &bytes).inspect_err(|_| drop(fs::remove_file(&new)));
-        written.map_err(self.failed("write", SNAPSHOT))?;
-        // From here on no change comes between.
+        let fresh = self.folder.join(format!("{JOURNAL}.new"));
+        let written = write_whole(&new, &bytes).map_err(self.failed("write", SNAPSHOT));
+        let begun =
+            written.and_then(|()| Journal::begin(&fresh).map_err(self.failed("write", JOURNAL)));
+        let begun = begun.inspect_err(|_| {
+            // What a full disk left of them would keep the journal from growing.
+            let _both = [fs::remove_file(&new), fs::remove_file(&fresh)];
+        })?;
+        // From here on no change comes between, and the next one waits.
         let mut state = self.state();
         self.heal(&mut state)?;
         let changes = state.changes.saturating_sub(found.changes);
@@ -356,9 +361,9 @@ impl Store {
         self.shift().map_err(self.failed("replace", SNAPSHOT))?;
         let replaced = fs::rename(&new, self.path(SNAPSHOT, 0)).and_then(|()| self.sync());
         replaced.map_err(self.failed("replace", SNAPSHOT))?;
-        let journal = self.path(JOURNAL, 0);
-        let begun = Journal::create(&journal, &self.folder.join(format!("{JOURNAL}.new")));
-        state.journal = Some(begun.map_err(self.failed("write", JOURNAL))?);
+        let renamed = fs::rename(&fresh, self.path(JOURNAL, 0));
+        renamed.map_err(self.failed("replace", JOURNAL))?;
+        state.journal = Some(begun);
         if found.reserved > state.revision {
             let line = journal::reservation(found.reserved);
             let added = line.and_then(|line| match &mut state.journal {

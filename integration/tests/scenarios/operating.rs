@@ -206,6 +206,39 @@ fn a_drained_backend_keeps_its_transfer_and_is_given_no_new_flows() {
 }
 
 #[test]
+fn a_drained_node_says_goodbye_and_goes_on_serving_until_its_vips_are_withdrawn() {
+    let (hello, vip) = Hello::up_with_vip(Hook::Tc);
+    let route = |words: &'static str, is_there: bool| {
+        let what = format!("upstream's path {} {words}", if is_there { "has" } else { "lacks" });
+        eventually(&what, SOON, || {
+            let text = hello.lab.run("upstream", &format!("vtysh -c 'show bgp ipv4 {VIP}/32'"))?;
+            ensure!(text.contains("best") && text.contains(words) == is_there, "{text}");
+            Ok(())
+        })
+        .holds();
+    };
+    let since = || {
+        let peers = hello.api.peers().holds();
+        let upstream = peers.iter().find(|peer| peer.name == "upstream").expect("it is there");
+        (upstream.state.clone(), upstream.since_secs)
+    };
+    let before = since();
+    route("graceful-shutdown", false);
+    let lbctl = |line: &str| hello.lbctl(line).holds();
+    assert_eq!(lbctl("drain --node"), ("node local drained".into(), 0));
+    route("graceful-shutdown", true);
+    hello.is_answered(&vip);
+    let (said, _) = lbctl("drain --node --withdraw");
+    assert_eq!(said, "node local drained, its VIPs withdrawn");
+    hello.upstream_has_no_route_to_the_vip();
+    assert_eq!(lbctl("undrain --node"), ("node local undrained".into(), 0));
+    hello.upstream_routes_the_vip();
+    route("graceful-shutdown", false);
+    let after = since();
+    assert!(after.0 == before.0 && after.1 >= before.1, "the session never ended: {after:?}");
+}
+
+#[test]
 fn a_change_that_nobody_confirms_is_undone_for_the_neighbours_too() {
     let (hello, _vip) = Hello::up_with_vip(Hook::Tc);
     let path = |name: &str| hello.lab.folder().join(name).display().to_string();

@@ -1,30 +1,73 @@
-//! A canary: a key and a token that must be found nowhere but where they were put.
+//! Canaries: keys and tokens that must be found nowhere but where they were put.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use integration::demo;
-use lb_api_types::config::Hook;
+use lb_api_types::config::{Hook, Tls};
 use lb_api_types::peer::BgpPeer;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::json;
 
 use crate::hello::{Hello, Holds};
 
 const KEY: &str = "canary-7d1f0c2e9b5a4386";
+const PORT: u16 = 8443;
+
+/// A certificate that signs itself, its key, and what of that key must be found nowhere.
+struct Identity {
+    certificate: PathBuf,
+    key: PathBuf,
+    canaries: Vec<Vec<u8>>,
+}
+
+impl Identity {
+    fn new(folder: &Path, name: &str) -> Self {
+        let names = [name.to_owned(), "127.0.0.1".into()];
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(names).expect("it has a name");
+        let path = |end: &str| folder.join(format!("{name}.{end}"));
+        let pem = signing_key.serialize_pem();
+        let lines = pem.lines().filter(|line| !line.starts_with("-----"));
+        let mut canaries: Vec<Vec<u8>> =
+            lines.filter(|line| line.len() > 30).map(|line| line.as_bytes().to_vec()).collect();
+        // In PKCS #8 the public key stands last and the secret one in the middle.
+        let der = signing_key.serialize_der();
+        canaries.push(der[36..60].to_vec());
+        fs::write(path("crt"), cert.pem()).expect("there is room");
+        fs::write(path("key"), pem).expect("there is room");
+        Self { certificate: path("crt"), key: path("key"), canaries }
+    }
+}
 
 #[test]
 fn a_canary_secret_is_found_nowhere() {
     let keys = tempfile::tempdir().expect("there is room");
     let file = keys.path().join("md5.key");
     fs::write(&file, format!("{KEY}\n")).expect("there is room");
+    let (server, client) =
+        (Identity::new(keys.path(), "lbd.example"), Identity::new(keys.path(), "ci.example"));
+    // The daemon is somebody else.
+    fs::set_permissions(keys.path(), PermissionsExt::from_mode(0o755)).expect("it is ours");
+    let tls = Tls {
+        certificate_file: server.certificate.clone(),
+        key_file: server.key.clone(),
+        client_ca_file: Some(client.certificate.clone()),
+        clients: serde_json::from_value(json!([{"name": "ci.example", "role": "viewer"}]))
+            .expect("they are clients"),
+    };
     let peer =
         json!({"name": "canary", "address": "10.99.0.1", "asn": 65099, "md5_key_file": file});
     let peer: BgpPeer = serde_json::from_value(peer).expect("it is a peer");
     let hello = Hello::of(demo::TOPOLOGY, Hook::Tc, move |config| {
         config.bgp.peers.push(peer.clone());
+        config.api.listen = Some(SocketAddr::from(([127, 0, 0, 1], PORT)));
+        config.api.tls = Some(tls.clone());
     });
     hello.only_this_hook_is_attached(Hook::Tc);
     hello.create_vip();
@@ -38,8 +81,45 @@ fn a_canary_secret_is_found_nowhere() {
     assert_eq!(hello.lbctl(&format!("{with} get tokens")).holds().1, 0);
     fs::write(&token_file, format!("{token}x")).expect("there is room");
     assert_eq!(hello.lbctl(&format!("{with} delete vip web")).holds().1, 1, "a guess is refused");
+    let over_tls = |request: &str| {
+        let (ca, certificate, key) = (&server.certificate, &client.certificate, &client.key);
+        let files = format!(
+            "--cacert {} --cert {} --key {}",
+            ca.display(),
+            certificate.display(),
+            key.display()
+        );
+        let url = format!("https://127.0.0.1:{PORT}/api/v1/vips");
+        hello
+            .lab
+            .run(
+                "lbd",
+                &format!("curl -sS -o /dev/null -w '%{{http_code}}' {files} {request} {url}"),
+            )
+            .holds()
+    };
+    assert_eq!(over_tls(""), "200", "the certificate is a viewer's");
+    assert_eq!(over_tls("-X DELETE"), "403");
 
     let mut places = Vec::new();
+    ask(&hello, &mut places);
+    look_into_the_process(&hello, &mut places);
+    read(&hello.lab.folder(), &mut places);
+    let files = places.iter().filter(|(name, _)| name.ends_with("audit.log"));
+    assert_eq!(files.count(), 1, "the state folder is among them");
+    let words =
+        [KEY, &token, token.trim_start_matches("lbd_")].map(|word| word.as_bytes().to_vec());
+    let secrets = words.into_iter().chain(server.canaries).chain(client.canaries);
+    for secret in secrets {
+        for (name, bytes) in &places {
+            let found = bytes.windows(secret.len()).any(|window| window == secret);
+            assert!(!found, "{} is in {name}", String::from_utf8_lossy(&secret));
+        }
+    }
+}
+
+/// What it says to whoever asks.
+fn ask(hello: &Hello, places: &mut Vec<(String, Vec<u8>)>) {
     for line in [
         "export",
         "bundle",
@@ -63,8 +143,15 @@ fn a_canary_secret_is_found_nowhere() {
     for part in ["status", "doctor", "interfaces", "bgp/peers", "vips", "events", "lbd"] {
         assert!(!bundle[part].is_null() && bundle[part].get("error").is_none(), "{part}");
     }
+}
+
+/// What its host sees of it.
+fn look_into_the_process(hello: &Hello, places: &mut Vec<(String, Vec<u8>)>) {
     let socket = UnixStream::connect(hello.api.socket()).expect("lbd answers");
     let pid = getsockopt(&socket, PeerCredentials).expect("the kernel knows it").pid();
+    // Whoever is not root reads nothing of it, and no debugger looks into it.
+    let owner = fs::metadata(format!("/proc/{pid}/environ")).expect("it runs");
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 0, "it cannot be dumped");
     for name in ["cmdline", "environ", "limits"] {
         let path = format!("/proc/{pid}/{name}");
         places.push((path.clone(), fs::read(&path).expect("it runs")));
@@ -73,15 +160,6 @@ fn a_canary_secret_is_found_nowhere() {
     let core = limits.lines().find(|line| line.starts_with("Max core file size"));
     let words: Vec<_> = core.unwrap_or_default().split_whitespace().collect();
     assert_eq!(words.get(4), Some(&"0"), "no core has them: {core:?}");
-    read(&hello.lab.folder(), &mut places);
-    let files = places.iter().filter(|(name, _)| name.ends_with("audit.log"));
-    assert_eq!(files.count(), 1, "the state folder is among them");
-    for (name, bytes) in &places {
-        for secret in [KEY, &token, token.trim_start_matches("lbd_")] {
-            let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-            assert!(!found, "{secret} is in {name}");
-        }
-    }
 }
 
 /// Every file below a folder: logs, captures, configuration, state.

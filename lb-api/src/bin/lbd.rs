@@ -93,6 +93,10 @@ fn run(config: Config) -> Result<()> {
     raise_limit_of_files();
     leave_no_core();
     daemon::privileges::drop(&config)?;
+    // After the change of user, which decides on it anew.
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!("other processes of lbd's user may read its memory: {error}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(daemon::run(config));
     // Threads that wait for the kernel or a neighbour don't hold the end up.

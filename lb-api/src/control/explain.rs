@@ -66,8 +66,8 @@ fn own_reason(vip: &Vip, facts: Facts<'_>) -> String {
     let tally = tally(&vip.spec, facts.verdicts);
     if !vip.spec.advertise {
         "its spec says advertise: false".into()
-    } else if facts.drained {
-        "the node is drained: `lbctl undrain --node` ends that".into()
+    } else if facts.withdrawn {
+        "the node is drained and its VIPs are withdrawn: `lbctl undrain --node` ends that".into()
     } else if !facts.attached {
         "the fast path is attached to no interface".into()
     } else if !facts.serving.contains(&key(&vip.spec)) {

@@ -47,7 +47,7 @@ struct World {
     vips: Vips,
     verdicts: Verdicts,
     attached: bool,
-    drained: bool,
+    withdrawn: bool,
     serving: BTreeSet<ServiceKey>,
     damping: Damping,
     now: Instant,
@@ -62,7 +62,7 @@ impl World {
             vips,
             verdicts,
             attached: true,
-            drained: false,
+            withdrawn: false,
             serving,
             damping: Damping::default(),
             now: Instant::now(),
@@ -88,12 +88,12 @@ impl World {
     }
 
     fn facts(&self) -> Facts<'_> {
-        let Self { vips, verdicts, attached, drained, serving, damping, now } = self;
+        let Self { vips, verdicts, attached, withdrawn, serving, damping, now } = self;
         Facts {
             vips,
             verdicts,
             attached: *attached,
-            drained: *drained,
+            withdrawn: *withdrawn,
             serving,
             damping,
             now: *now,
@@ -165,11 +165,11 @@ fn a_vip_is_advertised_once_it_is_served_and_a_backend_is_healthy() {
 }
 
 #[test]
-fn a_drained_node_serves_and_advertises_nothing_and_says_so() {
+fn a_withdrawn_node_serves_and_advertises_nothing_and_says_so() {
     let mut world = World::of([vip("a", ADDRESS, 80, &[1])]);
     world.find(1, Health::Healthy);
     assert_eq!(world.desired().announced.len(), 1);
-    world.drained = true;
+    world.withdrawn = true;
     assert!(world.desired().announced.is_empty() && !world.desired().table.services.is_empty());
     assert!(world.message("a").contains("the node is drained"), "{}", world.message("a"));
 }

@@ -232,9 +232,12 @@ pub(super) struct Drained {
     /// In this VIP only; without a backend, all of its backends.
     #[arg(long)]
     pub(super) vip: Option<String>,
-    /// This node: BGP advertises no VIP until it is undrained, also after a restart.
+    /// This node: until it is undrained, also after a restart, BGP says that it is about to go (GRACEFUL_SHUTDOWN).
     #[arg(long, conflicts_with_all = ["backend", "vip"])]
     pub(super) node: bool,
+    /// With --node: BGP also advertises no VIP; once traffic has moved.
+    #[arg(long, requires = "node")]
+    pub(super) withdraw: bool,
 }
 
 /// Backends at an address, or the one at a port of it.

@@ -17,9 +17,12 @@ const TRIES: usize = 8;
 pub(super) async fn set(client: &Client, what: &Drained, drain: bool) -> Result<String, CtlError> {
     if what.node {
         let name = LOCAL;
-        let body = json!({"metadata": {"name": name}, "spec": {"drain": drain}});
+        let withdraw = drain && what.withdraw;
+        let spec = json!({"drain": drain, "withdraw": withdraw});
+        let body = json!({"metadata": {"name": name}, "spec": spec});
         client.put(&path_of(Some(Kind::Node), name, false), &body).await?;
-        return Ok(format!("node {name} {}\n", word(drain)));
+        let also = if withdraw { ", its VIPs withdrawn" } else { "" };
+        return Ok(format!("node {name} {}{also}\n", word(drain)));
     }
     let vips: Vec<Vip> = match &what.vip {
         Some(name) => vec![typed(client.get(&path(name, false)).await?)?],

@@ -53,6 +53,13 @@ pub(super) fn peers(bgp: &Bgp) -> Result<Peers> {
     Ok(Peers { peers, transports })
 }
 
+/// Has every neighbour be told, with all that is advertised, that this node is about to go (RFC 8326 §4.1).
+pub(super) fn say_goodbye(section: &mut Bgp) {
+    let peers = section.peers.iter_mut().map(|peer| &mut peer.spec.options);
+    let groups = section.peer_groups.iter_mut().map(|group| &mut group.options);
+    peers.chain(groups).for_each(|options| options.graceful_shutdown = Some(true));
+}
+
 async fn default_router_id(bgp: &Bgp) -> Result<Ipv4Addr> {
     let highest = lb_routing::default_router_id().await.context("no BGP identifier")?;
     match highest {

@@ -10,7 +10,11 @@ use lb_api_types::access::Role;
 
 use super::problem::Refused;
 use super::request;
+use super::room::{self, Room};
 use crate::access::{Access, Denied, Peer};
+
+/// What has no end.
+const EVENTS: &str = "/api/v1/events";
 
 /// What else is written down of a request, such as a name that its path does not say.
 #[derive(Clone, Debug)]
@@ -20,9 +24,16 @@ pub(super) struct Noted(pub(super) String);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names(pub(super) Vec<String>);
 
+/// What a request passes.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub(super) access: Arc<Access>,
+    pub(super) room: Room,
+}
+
 /// Lets a request through, or says why not; changes and refusals are written down.
 pub(super) async fn guard(
-    State(access): State<Arc<Access>>,
+    State(Gate { access, room }): State<Gate>,
     mut asked: Request,
     next: Next,
 ) -> Response {
@@ -30,7 +41,16 @@ pub(super) async fn guard(
     let peer = asked.extensions().get::<Peer>().copied();
     let peer = peer.unwrap_or(Peer::Unix { uid: u32::MAX, pid: None });
     let (method, path) = (asked.method().clone(), asked.uri().path().to_owned());
-    let Some(needed) = needed(&method, &path, peer) else { return next.run(asked).await };
+    let Some(needed) = needed(&method, &path, peer) else {
+        // Probes are answered however much is in work; what Prometheus reads is much.
+        if path != "/metrics" {
+            return next.run(asked).await;
+        }
+        return match room.place(peer).await {
+            Ok(place) => room::keep(next.run(asked).await, place),
+            Err(refused) => refused.into_response(),
+        };
+    };
     if let Err(wait) = access.count(peer) {
         return Refused::too_often(wait).into_response();
     }
@@ -54,7 +74,12 @@ pub(super) async fn guard(
         Refused::role(&caller, needed).into_response()
     } else {
         asked.extensions_mut().insert(caller.clone());
-        next.run(asked).await
+        match room.place(peer).await {
+            Err(refused) => refused.into_response(),
+            // Who watches has a bound of its own, and takes no room while nothing happens.
+            Ok(_place) if path == EVENTS => next.run(asked).await,
+            Ok(place) => room::keep(next.run(asked).await, place),
+        }
     };
     let status = answer.status();
     if needed > Role::Viewer || status == axum::http::StatusCode::FORBIDDEN {

@@ -28,13 +28,10 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Refus
         let why = "the fast path is attached to no interface: `lbctl doctor` says why";
         return Err(Refused::unavailable(why.into()));
     }
-    let vips = app.registry.list().await?;
-    let unserved = vips.iter().find(|vip| !vip.status.as_ref().is_some_and(|s| s.serving));
-    match unserved {
+    match app.registry.first_unserved().await? {
         None => Ok("ok\n"),
-        Some(vip) => Err(Refused::unavailable(format!(
-            "VIP {} is not served: `lbctl describe vip {}` says why",
-            vip.metadata.name, vip.metadata.name
+        Some(name) => Err(Refused::unavailable(format!(
+            "VIP {name} is not served: `lbctl describe vip {name}` says why"
         ))),
     }
 }

@@ -206,6 +206,14 @@ impl Refused {
         refused
     }
 
+    pub(crate) fn crowded(most: usize) -> Self {
+        let detail = format!("{most} requests are in work, which is the most: wait 1 s");
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let mut refused = Self::new(status, "busy", "Too many requests at once", detail);
+        refused.1 = Some(1);
+        refused
+    }
+
     pub(crate) fn slow_answer() -> Self {
         let detail = format!(
             "there was no answer within {} s: see whether the change was made before it is repeated",

@@ -16,8 +16,8 @@ impl<A: Appliers> Task<A> {
     /// Withdraws, then changes the kernel and the dataplane, then advertises.
     pub(super) async fn reconcile(&mut self) -> Result<(), String> {
         if !self.configured.as_ref().is_some_and(|told| told.is_copy_of(&self.resources)) {
-            let was_drained = self.configured.take().is_some_and(|told| told.is_drained());
-            if was_drained != self.resources.is_drained() {
+            let was_withdrawn = self.configured.take().is_some_and(|told| told.is_withdrawn());
+            if was_withdrawn != self.resources.is_withdrawn() {
                 self.book.touch_all();
             }
             self.appliers.configure(&self.resources).await?;
@@ -154,8 +154,8 @@ impl<A: Appliers> Task<A> {
     pub(super) fn facts(&self, now: Instant) -> Facts<'_> {
         let Self { book, serving, damping, verdicts, .. } = self;
         let attached = *self.attached.borrow();
-        let drained = self.resources.is_drained();
-        Facts { vips: book.vips(), verdicts, attached, drained, serving, damping, now }
+        let withdrawn = self.resources.is_withdrawn();
+        Facts { vips: book.vips(), verdicts, attached, withdrawn, serving, damping, now }
     }
 
     /// Has BGP advertise nothing.

@@ -7,8 +7,8 @@ use lb_api_types::event::EventKind;
 use lb_api_types::peer::Group;
 use lb_api_types::policy::{Policy, Set};
 use lb_api_types::resource::{
-    Allocation, Condition, HealthCheckStatus, NamedHealthCheck, NamedStatus, Node, NodeStatus,
-    Pool, PoolStatus,
+    Allocation, Condition, HealthCheckStatus, NamedHealthCheck, NamedStatus, Node, NodeSpec,
+    NodeStatus, Pool, PoolStatus,
 };
 use lb_api_types::vip::Vip;
 
@@ -191,19 +191,28 @@ impl<A: Appliers> Task<A> {
 }
 
 fn with_drain(node: &Node) -> Node {
-    let (reason, message) = match node.spec.drain {
-        true => {
-            ("Asked", "BGP advertises no VIP: `lbctl undrain --node` has it advertise them again")
-        }
-        false => ("NotAsked", "BGP advertises VIPs"),
+    let NodeSpec { drain, withdraw } = node.spec;
+    let condition = |kind: &str, holds: bool, asked: &str, not_asked: &str| Condition {
+        kind: kind.into(),
+        status: holds.into(),
+        reason: if holds { "Asked" } else { "NotAsked" }.into(),
+        message: if holds { asked } else { not_asked }.into(),
     };
-    let drained = Condition {
-        kind: "Drained".into(),
-        status: node.spec.drain.into(),
-        reason: reason.into(),
-        message: message.into(),
-    };
-    Node { status: Some(NodeStatus { conditions: vec![drained] }), ..node.clone() }
+    let conditions = vec![
+        condition(
+            "Drained",
+            drain,
+            "BGP says that this node is about to go (GRACEFUL_SHUTDOWN): `lbctl undrain --node` ends that",
+            "BGP says nothing of the kind",
+        ),
+        condition(
+            "Withdrawn",
+            withdraw,
+            "BGP advertises no VIP: `lbctl undrain --node` has it advertise them again",
+            "BGP advertises VIPs",
+        ),
+    ];
+    Node { status: Some(NodeStatus { conditions }), ..node.clone() }
 }
 
 /// What a VIP would lack by the change of a resource is said of the resource.

@@ -21,6 +21,13 @@ impl<A: Appliers> Task<A> {
         vips.map(|vip| self.with_status(vip, &reasons, &counters)).collect()
     }
 
+    pub(super) fn first_unserved(&self) -> Option<String> {
+        let is_served = |vip: &&Vip| self.serving.contains(&control::key(&vip.spec));
+        let attached = *self.attached.borrow();
+        let unserved = self.book.vips().values().find(|vip| !attached || !is_served(vip));
+        unserved.map(|vip| vip.metadata.name.clone())
+    }
+
     /// One VIP with its status.
     pub(super) async fn get(&mut self, name: &str) -> Option<Vip> {
         let key = control::key(&self.book.vips().get(name)?.spec);
@@ -60,7 +67,7 @@ impl<A: Appliers> Task<A> {
                 vip,
                 serving,
                 advertised,
-                self.resources.is_drained(),
+                self.resources.is_withdrawn(),
                 reasons,
                 verdicts,
             ),
@@ -83,7 +90,7 @@ fn conditions(
     vip: &Vip,
     serving: bool,
     advertised: bool,
-    drained: bool,
+    withdrawn: bool,
     reasons: &Reasons<'_>,
     verdicts: &Verdicts,
 ) -> Vec<Condition> {
@@ -116,7 +123,7 @@ fn conditions(
         condition(
             "Advertised",
             advertised.into(),
-            if drained && !advertised { "NodeDrained" } else { why },
+            if withdrawn && !advertised { "NodeWithdrawn" } else { why },
             reasons.message(vip),
         ),
         condition("BackendsHealthy", healthy.0, healthy.1, counted),

@@ -188,6 +188,9 @@ impl<A: Appliers> Task<A> {
             Command::List(answer) => {
                 let _gone = answer.send(self.list().await);
             }
+            Command::FirstUnserved(answer) => {
+                let _gone = answer.send(self.first_unserved());
+            }
             Command::Get(name, answer) => {
                 let _gone = answer.send(self.get(&name).await);
             }

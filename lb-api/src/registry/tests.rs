@@ -773,7 +773,7 @@ impl Bench {
             vips: &vips,
             verdicts: &verdicts,
             attached: *self.attachment.borrow(),
-            drained: false,
+            withdrawn: false,
             serving: &serving,
             damping: &control::Damping::default(),
             now: std::time::Instant::now(),

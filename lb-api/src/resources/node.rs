@@ -1,4 +1,4 @@
-//! This node: whether it is drained.
+//! This node: whether it is drained, and its VIPs withdrawn.
 
 use lb_api_types::resource::{Node, NodeSpec};
 
@@ -18,9 +18,18 @@ pub(super) fn read(cursor: &Cursor<'_>) -> Option<Node> {
         }
     });
     let spec = node.required("spec").and_then(|spec| {
-        let spec = spec.object(&["drain"])?;
+        let spec = spec.object(&["drain", "withdraw"])?;
         let drain = spec.field("drain").map_or(Some(false), |drain| drain.boolean());
-        Some(NodeSpec { drain: drain? })
+        let withdraw = match spec.field("withdraw") {
+            None => Some(false),
+            Some(withdraw) => match (withdraw.boolean()?, drain) {
+                (true, Some(false)) => withdraw.wrong(
+                    "withdraws VIPs of a node that is not drained: set drain, too, so that traffic moves first",
+                ),
+                (wanted, _) => Some(wanted),
+            },
+        };
+        Some(NodeSpec { drain: drain?, withdraw: withdraw? })
     });
     Some(Node { metadata: metadata?, spec: spec?, status: None })
 }

@@ -35,8 +35,9 @@ const NO_JOURNAL: &str = "it does not begin as a journal does";
 pub(super) const CHUNK: usize = 4 << 10;
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
-/// What it grows to a multiple of where there is room, so that it seldom does. Tests look at each byte.
-const GROWTH: usize = if cfg!(test) { CHUNK } else { 256 * CHUNK };
+/// What it grows to a multiple of where there is room, so that it seldom does, and no change waits long for it. Tests look at
+/// each byte.
+const GROWTH: usize = if cfg!(test) { CHUNK } else { 16 * CHUNK };
 
 /// A change, as it is kept.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +60,8 @@ pub(super) struct Record {
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) records: Vec<Record>,
+    /// Records that lead no further are left out.
+    known: u64,
     /// A revision that was given to something that is not kept.
     pub(super) reserved: u64,
     /// Where the next line goes.
@@ -102,9 +105,15 @@ fn sealed(json: &[u8]) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// Reads a journal, as far as it is whole.
+#[cfg(test)]
 pub(super) fn parse(bytes: &[u8]) -> Contents {
-    let mut contents = Contents::default();
+    parse_from(bytes, 0)
+}
+
+/// Reads a journal, as far as it is whole, but for changes that lead to a revision that is `known` or to one before: these are
+/// only seen to be whole.
+pub(super) fn parse_from(bytes: &[u8], known: u64) -> Contents {
+    let mut contents = Contents { known, ..Contents::default() };
     let Some((header, mut rest)) = bytes.split_at_checked(HEADER.len()) else {
         contents.damage = Some(NO_JOURNAL.into());
         return contents;
@@ -182,6 +191,9 @@ fn read_line(line: &[u8], contents: &mut Contents) -> Result<(), String> {
     if *said != *format!("{:08x} ", crc32(json)).as_bytes() {
         return Err("the checksum of a change is not that of its content".into());
     }
+    if revision(json).is_some_and(|revision| revision <= contents.known) {
+        return Ok(());
+    }
     let value: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     if let Some(reserved) = value.get("reserved").and_then(Value::as_u64) {
         contents.reserved = contents.reserved.max(reserved);
@@ -193,6 +205,13 @@ fn read_line(line: &[u8], contents: &mut Contents) -> Result<(), String> {
     })?;
     contents.records.push(record);
     Ok(())
+}
+
+/// The revision of a change, which is what its line begins with.
+fn revision(json: &[u8]) -> Option<u64> {
+    let rest = json.strip_prefix(b"{\"revision\":")?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()
 }
 
 fn read(cursor: &Cursor<'_>) -> Option<Record> {
@@ -220,21 +239,19 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Makes an empty one in the place of what is there.
-    pub(super) fn create(path: &Path, new: &Path) -> io::Result<Self> {
-        Self::place(HEADER, path, new)
+    /// Makes an empty one, which is on the disk but for its name.
+    pub(super) fn begin(path: &Path) -> io::Result<Self> {
+        Self::saying(HEADER, path)
     }
 
-    /// Puts one that says this in the place of what is there.
-    fn place(kept: &[u8], path: &Path, new: &Path) -> io::Result<Self> {
-        super::may_lack(fs::remove_file(new))?;
+    fn saying(kept: &[u8], path: &Path) -> io::Result<Self> {
+        super::may_lack(fs::remove_file(path))?;
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).mode(0o600).open(new)?;
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(path)?;
         let mut journal = Self { file, end: kept.len(), len: 0, is_spoilt: false };
         journal.make_room(1)?;
         journal.file.write_all_at(kept, 0)?;
         journal.file.sync_all()?;
-        fs::rename(new, path)?;
         Ok(journal)
     }
 
@@ -253,7 +270,8 @@ impl Journal {
         }
         let mut kept = vec![0; self.end];
         self.file.read_exact_at(&mut kept, 0)?;
-        let copy = Self::place(&kept, path, new)?;
+        let copy = Self::saying(&kept, new)?;
+        fs::rename(new, path)?;
         *self = Self { is_spoilt: true, ..copy };
         File::open(folder)?.sync_all()?;
         self.is_spoilt = false;

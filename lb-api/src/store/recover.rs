@@ -59,7 +59,8 @@ impl Store {
             (found.vips, found.resources) = (by_name(snapshot.vips), snapshot.resources);
         }
         for n in (0..=PREVIOUS).rev() {
-            let Some(contents) = self.journal(n, end.filter(|_| n == 0))? else { continue };
+            let end = end.filter(|_| n == 0);
+            let Some(contents) = self.journal(n, end, found.revision)? else { continue };
             if n == 0 && is_current && contents.damage.is_none() && !contents.is_torn {
                 found.goes_on_at = Some(contents.end);
             }
@@ -83,7 +84,7 @@ impl Store {
             let oldest_first = || (0..=PREVIOUS).rev();
             (
                 oldest_first().filter_map(|n| self.snapshot(n).ok()??.ok()).collect(),
-                oldest_first().filter_map(|n| self.journal(n, None).ok()?).collect(),
+                oldest_first().filter_map(|n| self.journal(n, None, 0).ok()?).collect(),
             )
         };
         let mut past = Past::default();
@@ -118,14 +119,20 @@ impl Store {
         }
     }
 
-    fn journal(&self, n: usize, end: Option<usize>) -> Result<Option<Contents>, StoreError> {
+    /// A journal as far as `end`, without the changes up to a revision that is known.
+    fn journal(
+        &self,
+        n: usize,
+        end: Option<usize>,
+        known: u64,
+    ) -> Result<Option<Contents>, StoreError> {
         let path = self.path(JOURNAL, n);
         match std::fs::read(&path) {
             Ok(mut bytes) => {
                 if let Some(end) = end.filter(|end| *end < bytes.len()) {
                     bytes[end..].fill(0);
                 }
-                Ok(Some(journal::parse(&bytes)))
+                Ok(Some(journal::parse_from(&bytes, known)))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(StoreError::Io { what: "read", path, source }),

@@ -217,16 +217,20 @@ pub struct Node {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct NodeSpec {
-    /// Whether BGP advertises no VIP, also after a restart, so that traffic goes to other nodes. What comes all the same is
-    /// served as before.
+    /// Whether everything that BGP advertises says that this node is about to go (GRACEFUL_SHUTDOWN, RFC 8326), also after a
+    /// restart: neighbours that honour it send traffic to other nodes where there are any. What comes all the same is served
+    /// as before.
     pub drain: bool,
+    /// Whether BGP also advertises no VIP; only with `drain`.
+    pub withdraw: bool,
 }
 
 /// What holds of a node now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeStatus {
-    /// `Drained`: whether no VIP is advertised because of that.
+    /// `Drained`: whether neighbours are told that it is about to go; `Withdrawn`: whether no VIP is advertised because of
+    /// that.
     pub conditions: Vec<Condition>,
 }
 

@@ -298,6 +298,43 @@ async fn who_asks_too_often_over_tcp_has_to_wait() {
 }
 
 #[tokio::test]
+async fn so_many_requests_are_in_work_others_are_told_to_come_back_and_probes_are_answered() {
+    use tokio::io::AsyncWriteExt;
+    let served = Served::new(vec![]).await;
+    let token = format!("Bearer {}", served.token("ci", Role::Operator, None));
+    let mut slow = Vec::new();
+    for _ in 0..room::MAX_REQUESTS {
+        // Bodies that do not come.
+        let mut stream = TcpStream::connect(served.tcp.unwrap()).await.unwrap();
+        let head = format!(
+            "PUT /api/v1/vips/x HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {token}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    let answer = loop {
+        let answer = served.ask("GET", "/api/v1/vips", Some(&token), "").await;
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    assert_eq!((answer.status, &answer.headers["retry-after"]), (503, &"1".parse().unwrap()));
+    assert!(answer.problem().detail.contains("64 requests"), "{}", answer.problem().detail);
+    assert_eq!(served.ask("GET", "/metrics", None, "").await.status, 503);
+    for path in ["/healthz", "/readyz"] {
+        let answer = served.ask("GET", path, None, "").await;
+        let said = String::from_utf8_lossy(&answer.body);
+        assert!(
+            !said.contains("in work") && (path == "/readyz" || said == "ok\n"),
+            "{path}: {said}"
+        );
+    }
+    assert_eq!(served.get("/api/v1/vips").await.status, 200, "the socket has room of its own");
+    drop(slow);
+    while served.ask("GET", "/api/v1/vips", Some(&token), "").await.status != 200 {}
+}
+
+#[tokio::test]
 async fn files_that_are_no_certificate_are_said() {
     let folder = tempfile::tempdir().unwrap();
     let mut tls = certificate(folder.path(), "localhost");

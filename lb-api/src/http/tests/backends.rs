@@ -87,7 +87,8 @@ async fn a_configuration_is_validated_and_compared_without_a_change() {
 }
 
 #[tokio::test]
-async fn a_drained_node_advertises_nothing_until_it_is_undrained() {
+async fn the_vips_of_a_drained_node_are_advertised_until_they_are_withdrawn_and_again_when_it_is_undrained()
+ {
     let served = Served::new(vec![]).await;
     served.put("web", &good("web")).await;
     served.bench.find(lb_api_types::vip::Health::Healthy);
@@ -100,17 +101,29 @@ async fn a_drained_node_advertises_nothing_until_it_is_undrained() {
         tokio::time::timeout(Duration::from_secs(20), is).await.unwrap();
     };
     advertised(true).await;
-    let node =
-        |drain: bool| json!({"metadata": {"name": "local"}, "spec": {"drain": drain}}).to_string();
-    let drained = served.send("PUT", "/api/v1/nodes/local", node(true)).await;
-    assert_eq!(drained.json()["status"]["conditions"][0]["status"], "True");
+    let node = |drain: bool, withdraw: bool| {
+        let spec = json!({"drain": drain, "withdraw": withdraw});
+        json!({"metadata": {"name": "local"}, "spec": spec}).to_string()
+    };
+    let path = "/api/v1/nodes/local";
+    let state = |answer: &Answer| {
+        let conditions = answer.json()["status"]["conditions"].clone();
+        [0, 1].map(|n| conditions[n]["status"].as_str().unwrap_or_default().to_owned())
+    };
+    let drained = served.send("PUT", path, node(true, false)).await;
+    assert_eq!(state(&drained), ["True", "False"]);
+    advertised(true).await;
+    let wrong = served.send("PUT", path, node(false, true)).await.problem();
+    assert_eq!((wrong.status, wrong.pointer.as_deref()), (422, Some("/spec/withdraw")));
+    let withdrawn = served.send("PUT", path, node(true, true)).await;
+    assert_eq!(state(&withdrawn), ["True", "True"]);
     advertised(false).await;
     let conditions = served.get("/api/v1/vips/web").await.json()["status"]["conditions"].clone();
-    assert_eq!(conditions[1]["reason"], "NodeDrained");
+    assert_eq!(conditions[1]["reason"], "NodeWithdrawn");
     assert_eq!(conditions[0]["status"], "True", "it is served as before");
     let other = json!({"metadata": {"name": "other"}, "spec": {}}).to_string();
     assert_eq!(served.send("PUT", "/api/v1/nodes/other", other).await.problem().status, 422);
-    assert_eq!(served.send("PUT", "/api/v1/nodes/local", node(false)).await.status, 200);
+    assert_eq!(served.send("PUT", path, node(false, false)).await.status, 200);
     advertised(true).await;
 }
 
