@@ -156,10 +156,10 @@ async fn start(
     let kept = loaded.resources.all().filter(|kept| file.get(&kept.key()).is_none()).cloned();
     let (section, _said_later) =
         bgp::usable(&config.bgp, file.all().cloned().chain(kept).collect());
-    let router_config = router::config(&section).await?;
+    let (dataplane, adopted) = dataplane::spawn(&config.dataplane).await?;
+    let router_config = router::config(&section, adopted).await?;
     let (section, sections) = watch::channel(section);
     let router_id = router_config.speaker.router_id;
-    let dataplane = dataplane::spawn(&config.dataplane).await?;
     let sockets = punts::spawn(&dataplane).await?;
     dataplane::age_flows(&dataplane, &config.dataplane, sockets);
     let (router, batches) =

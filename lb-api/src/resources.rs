@@ -41,6 +41,7 @@ macro_rules! kinds {
         /// A resource of any of these kinds.
         #[derive(Clone, Debug, PartialEq, Serialize)]
         #[serde(untagged)]
+        #[expect(clippy::large_enum_variant, reason = "there are some thousands, and they are seldom moved")]
         pub enum Resource { $($(#[$doc])* $kind($type),)* }
 
         impl Kind {

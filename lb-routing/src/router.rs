@@ -39,6 +39,9 @@ pub struct RouterConfig {
     pub listen: SocketAddr,
     /// Carry traffic by learned routes: tell the kernel and the dataplane of them. A route server does not.
     pub forward: bool,
+    /// What carries traffic was never gone since the process before: the dataplane has taken over its tables. Neighbours
+    /// that keep our routes meanwhile are told so (RFC 4724).
+    pub preserved: bool,
 }
 
 impl RouterConfig {

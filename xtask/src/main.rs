@@ -34,6 +34,9 @@ enum Command {
     Test {
         /// Run only tests whose crate or name contains this: `api`, `bgp`, `dataplane`, `lab`, a test's name
         filter: Option<String>,
+        /// Repeat storms and the like as often as they are meant to hold, not only a few times
+        #[arg(long)]
+        long: bool,
     },
     /// Bring a topology up, list what is up, take it down
     #[command(subcommand)]
@@ -67,7 +70,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo { keep } => lab::demo(keep),
-        Command::Test { filter } => test::run(filter.as_deref()),
+        Command::Test { filter, long } => test::run(filter.as_deref(), long),
         Command::Lab(command) => lab::run(&command),
         Command::Bench { suite } => bench::run(suite),
         Command::Fuzz(arguments) => fuzz::run(&arguments),

@@ -8,7 +8,7 @@ use crate::setup::{self, EVERYTHING};
 use crate::shell::{cargo, root, run as run_command, step};
 use crate::{preflight, tidy};
 
-pub(crate) fn run(filter: Option<&str>) -> Result<()> {
+pub(crate) fn run(filter: Option<&str>, long: bool) -> Result<()> {
     preflight::check()?;
     setup::ensure(EVERYTHING)?;
     if filter.is_none() {
@@ -19,6 +19,9 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     })?;
     let mut nextest = cargo();
     nextest.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+    if long {
+        nextest.env("LBD_LONG", "1").args(["--profile", "long"]);
+    }
     if let Some(filter) = filter {
         nextest.args(["--filterset", &filterset(filter)]);
     }

@@ -2,11 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use lb_api_types::config::{Bgp, Decision};
 use lb_api_types::peer::{BeyondLimit, BgpPeer, MaxPrefixes, PeerGroup, PeerOptions, PeerSpec};
-use lb_api_types::policy::BgpPolicy;
+use lb_api_types::policy::{BgpPolicy, Family};
 
+use super::policy::statement::FAMILIES;
 use super::policy::{self, Way, chain};
 use crate::read::{Cursor, Mistake, Object, Path, document};
 
@@ -240,6 +242,7 @@ fn spec(object: &Object<'_>, known: Option<(&[BgpPolicy], &[PeerGroup])>) -> Opt
 /// The options of a neighbour or a group, each by itself.
 fn options(object: &Object<'_>, policies: Option<&[BgpPolicy]>) -> PeerOptions {
     let seconds = |field| object.field(field).and_then(|time| time.number(1..=u16::MAX));
+    let within = |field, range: RangeInclusive<u16>| object.field(field)?.number(range);
     let flag = |field| object.field(field).and_then(|flag| flag.boolean());
     PeerOptions {
         asn: object.field("asn").and_then(|number| asn(&number)),
@@ -253,6 +256,14 @@ fn options(object: &Object<'_>, policies: Option<&[BgpPolicy]>) -> PeerOptions {
         send_hold_time_secs: seconds("send_hold_time_secs"),
         hold_time_secs: object.field("hold_time_secs").and_then(|hold| hold_time(&hold)),
         connect_retry_secs: seconds("connect_retry_secs"),
+        keepalive_secs: within("keepalive_secs", 1..=21_845),
+        delay_open_secs: within("delay_open_secs", 0..=240),
+        idle_hold_secs: within("idle_hold_secs", 1..=120),
+        advertisement_interval_secs: within("advertisement_interval_secs", 0..=600),
+        families: object.field("families").and_then(|list| families(&list)),
+        graceful_restart: flag("graceful_restart"),
+        // RFC 4724 §3: twelve bits.
+        restart_time_secs: within("restart_time_secs", 1..=4095),
         import: object.field("import").and_then(|names| chain(&names, Way::Import, policies)),
         export: object.field("export").and_then(|names| chain(&names, Way::Export, policies)),
         next_hop_self: flag("next_hop_self"),
@@ -279,6 +290,12 @@ fn together(object: &Object<'_>, options: &PeerOptions) {
             field.wrong::<()>("makes GTSM and `multihop` meet: GTSM's packets always start at 255, keep one of the two");
         }
     }
+    if options.graceful_restart == Some(false)
+        && options.restart_time_secs.is_some()
+        && let Some(field) = object.field("restart_time_secs")
+    {
+        field.wrong::<()>("is there, but graceful_restart is false: keep one of the two");
+    }
     let least = options.hold_time_secs().saturating_add(1).max(10);
     if let Some(seconds) = options.send_hold_time_secs.filter(|&seconds| seconds < least) {
         let fields = ["send_hold_time_secs", "hold_time_secs", "group"];
@@ -288,6 +305,18 @@ fn together(object: &Object<'_>, options: &PeerOptions) {
             ));
         }
     }
+}
+
+fn families(cursor: &Cursor<'_>) -> Option<Vec<Family>> {
+    let families = cursor.list(|family| family.one_of(&FAMILIES))?;
+    if families.is_empty() {
+        return cursor
+            .wrong("is empty, but a session speaks one family at least: list ipv4, ipv6 or both");
+    }
+    if families.iter().enumerate().any(|(place, family)| families[..place].contains(family)) {
+        return cursor.wrong("names a family twice: list each once");
+    }
+    Some(families)
 }
 
 fn message(cursor: &Cursor<'_>) -> Option<String> {

@@ -1,7 +1,7 @@
 //! BGP policy: sets, policies, and which of them a neighbour names.
 
 pub(crate) mod sets;
-mod statement;
+pub(super) mod statement;
 
 use std::collections::HashSet;
 

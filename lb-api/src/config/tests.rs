@@ -146,6 +146,28 @@ fn each_mistake_names_its_field() {
 }
 
 #[test]
+fn each_mistake_in_what_a_session_does_names_its_field() {
+    let peer = |rest: &str| format!("bgp: {{peers: [{{address: 192.0.2.1, asn: 65001, {rest}}}]}}");
+    let cases = [
+        (peer("keepalive_secs: 0"), "bgp.peers[0].keepalive_secs"),
+        (peer("delay_open_secs: 241"), "bgp.peers[0].delay_open_secs"),
+        (peer("idle_hold_secs: 0"), "bgp.peers[0].idle_hold_secs"),
+        (peer("idle_hold_secs: 121"), "bgp.peers[0].idle_hold_secs"),
+        (peer("advertisement_interval_secs: 601"), "bgp.peers[0].advertisement_interval_secs"),
+        (peer("restart_time_secs: 0"), "bgp.peers[0].restart_time_secs"),
+        (peer("restart_time_secs: 4096"), "bgp.peers[0].restart_time_secs"),
+        (peer("graceful_restart: false, restart_time_secs: 9"), "bgp.peers[0].restart_time_secs"),
+        (peer("graceful_restart: 1"), "bgp.peers[0].graceful_restart"),
+        (peer("families: []"), "bgp.peers[0].families"),
+        (peer("families: [ipv4, ipv4]"), "bgp.peers[0].families"),
+        (peer("families: [ipv4, ipx]"), "bgp.peers[0].families[1]"),
+    ];
+    for (text, path) in cases {
+        assert_eq!(report(&text), [(Some(1), path.to_owned())], "{text}");
+    }
+}
+
+#[test]
 fn vips_of_one_service_or_name_are_refused() {
     let vip = |name: &str, port: u16| {
         format!(

@@ -148,6 +148,9 @@ fn neighbour(peer: &PeerView) -> String {
     line("Name", peer.name.clone());
     line("State", format!("{} for {}", peer.state, duration(peer.since_secs)));
     line("Router id", or_dash(peer.router_id.map(|id| id.to_string())));
+    if let Some(seconds) = peer.stale_secs {
+        line("Restarting", format!("its routes stay for {seconds} s more at most"));
+    }
     line("Hold time", format!("{} s", peer.hold_time_secs));
     line(
         "Prefixes",
@@ -210,8 +213,9 @@ pub(super) fn routes(routes: &[BgpRoute]) -> String {
             (false, true) => "*=",
             (false, false) => "*",
         };
+        let mark = if route.stale { format!("S{mark}") } else { mark.to_owned() };
         [
-            mark.into(),
+            mark,
             spec.prefix.to_string(),
             or_dash(route.next_hop.map(|hop| hop.to_string())),
             or_dash(spec.peer.map(|peer| peer.to_string())),

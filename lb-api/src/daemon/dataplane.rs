@@ -67,7 +67,8 @@ impl DataplaneHandle {
 }
 
 /// Opens the dataplane in a thread of its own.
-pub(super) async fn spawn(config: &config::Dataplane) -> Result<DataplaneHandle> {
+/// Also says whether it is that of an earlier lbd, which forwarded all the while.
+pub(super) async fn spawn(config: &config::Dataplane) -> Result<(DataplaneHandle, bool)> {
     let options = options(config);
     let (jobs, mut queue) = mpsc::channel::<Job>(MAX_JOBS);
     let (opened, answer) = oneshot::channel();
@@ -92,7 +93,7 @@ pub(super) async fn spawn(config: &config::Dataplane) -> Result<DataplaneHandle>
     }
     let handle = DataplaneHandle { jobs };
     tokio::spawn(follow_routes(handle.clone()));
-    Ok(handle)
+    Ok((handle, adopted))
 }
 
 /// Begins to remove flows that are over, and to tell their sides where they are to hear of it.

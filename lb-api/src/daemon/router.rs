@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use lb_api_types::config::{self, Bgp};
 use lb_api_types::peer::{self, BgpPeer, PeerOptions};
-use lb_api_types::policy::Policies;
+use lb_api_types::policy::{Family, Policies};
 use lb_api_types::resource::Condition;
 use lb_api_types::view::{
     BgpRoute, BgpRouteSpec, BgpRouteStatus, PeerSettings, PeerView, SeenMetadata,
@@ -20,7 +20,8 @@ use lb_routing::{
 use super::policy::Library;
 use crate::config::keys;
 
-pub(super) async fn config(bgp: &Bgp) -> Result<RouterConfig> {
+/// `preserved`: the dataplane of the process before was taken over.
+pub(super) async fn config(bgp: &Bgp, preserved: bool) -> Result<RouterConfig> {
     let router_id = match bgp.router_id {
         Some(id) => id,
         None => default_router_id(bgp).await?,
@@ -37,6 +38,7 @@ pub(super) async fn config(bgp: &Bgp) -> Result<RouterConfig> {
         transports,
         listen: bgp.listen,
         forward: true,
+        preserved,
     })
 }
 
@@ -70,6 +72,10 @@ async fn default_router_id(bgp: &Bgp) -> Result<Ipv4Addr> {
     }
 }
 
+fn seconds(count: u16) -> Duration {
+    Duration::from_secs(count.into())
+}
+
 fn peer(told: &BgpPeer, options: &PeerOptions, library: &Library) -> Result<PeerConfig> {
     let nothing = Policies::default();
     let says = |flag: Option<bool>| flag.unwrap_or_default();
@@ -82,6 +88,12 @@ fn peer(told: &BgpPeer, options: &PeerOptions, library: &Library) -> Result<Peer
         passive: says(options.passive),
         hold_time: Duration::from_secs(options.hold_time_secs().into()),
         connect_retry: Duration::from_secs(options.connect_retry_secs().into()),
+        keepalive: options.keepalive_secs.map(seconds),
+        delay_open: seconds(options.delay_open_secs.unwrap_or(0)),
+        idle_hold: seconds(options.idle_hold_secs.unwrap_or(1)),
+        advertisement_interval: seconds(options.advertisement_interval_secs.unwrap_or(0)),
+        families: options.families.as_deref().map(|families| families.iter().map(family).collect()),
+        restart_time: options.restart_time_secs().map(|secs| Duration::from_secs(secs.into())),
         import: library.import(options.import.as_ref().unwrap_or(&nothing))?,
         export: library.export(options.export.as_ref().unwrap_or(&nothing))?,
         next_hop_self: says(options.next_hop_self),
@@ -122,6 +134,13 @@ fn max_prefixes(told: &peer::MaxPrefixes) -> MaxPrefixes {
     }
 }
 
+fn family(family: &Family) -> lb_routing::Family {
+    match family {
+        Family::Ipv4 => lb_routing::Family::IPV4_UNICAST,
+        Family::Ipv6 => lb_routing::Family::IPV6_UNICAST,
+    }
+}
+
 fn transport(bgp: &Bgp, told: &BgpPeer, options: &PeerOptions) -> Result<Transport> {
     let md5 = options.md5_key_file.as_deref().map(|file| {
         keys::read(file).map_err(|why| anyhow!("peer {}: md5_key_file {why}", told.title()))
@@ -154,6 +173,11 @@ pub(super) fn peer_settings(options: &PeerOptions) -> PeerSettings {
         send_hold_time_secs: options.send_hold_time_secs(),
         hold_time_secs: options.hold_time_secs(),
         connect_retry_secs: options.connect_retry_secs(),
+        restart_time_secs: options.restart_time_secs(),
+        keepalive_secs: options.keepalive_secs,
+        delay_open_secs: options.delay_open_secs.unwrap_or(0),
+        idle_hold_secs: options.idle_hold_secs.unwrap_or(1),
+        advertisement_interval_secs: options.advertisement_interval_secs.unwrap_or(0),
     }
 }
 
@@ -176,6 +200,7 @@ pub(super) fn peer_view(
         messages_received: peer.messages_received,
         messages_sent: peer.messages_sent,
         last_error: peer.last_error,
+        stale_secs: peer.stale_until.map(|until| until.saturating_duration_since(now).as_secs()),
         settings,
     }
 }
@@ -230,6 +255,7 @@ pub(super) fn route_view(path: PathStatus) -> BgpRoute {
             med: path.attributes.med,
             best: path.best,
             multipath: path.multipath,
+            stale: path.stale,
         },
     }
 }

@@ -76,6 +76,7 @@ mod tests {
             messages_received: 0,
             messages_sent: 0,
             last_error: error.to_owned(),
+            stale_until: None,
         };
         let mut known = Known::default();
         let mut told = |peer| {

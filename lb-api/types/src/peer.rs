@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Policies;
+use crate::policy::{Family, Policies};
 use crate::resource::{Metadata, NamedStatus};
 use crate::view::PeerView;
 
@@ -150,6 +150,21 @@ options! {
     hold_time_secs: u16,
     /// Delay before another connect; 5 s by default.
     connect_retry_secs: u16,
+    /// Time between two KEEPALIVEs; a third of the hold time by default, and at most.
+    keepalive_secs: u16,
+    /// How long its OPEN is waited for before ours is sent, 0 to 240 s; 0 by default.
+    delay_open_secs: u16,
+    /// How long the session rests after a first failure, 1 to 120 s; 1 by default, and twice as long with each.
+    idle_hold_secs: u16,
+    /// Changes of routes are told no more often, 0 to 600 s; 0 by default: at once.
+    advertisement_interval_secs: u16,
+    /// Families that are spoken with it; both by default, of which it speaks what it knows.
+    families: Vec<Family>,
+    /// Keep its routes while it restarts, and have it keep ours (RFC 4724, RFC 8538); true by default.
+    graceful_restart: bool,
+    /// How long we may take to come back, for which it keeps our routes: 1 to 4095 s, 120 by default. A node that dies
+    /// for good gets traffic for so long.
+    restart_time_secs: u16,
     /// Policies that say what is accepted from it; nothing by default (RFC 8212).
     import: Policies,
     /// Policies that say what is advertised to it; nothing by default (RFC 8212).
@@ -216,6 +231,12 @@ impl PeerOptions {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port.unwrap_or(179)
+    }
+
+    /// How long we may take to come back; `None`: there is no graceful restart.
+    #[must_use]
+    pub fn restart_time_secs(&self) -> Option<u16> {
+        self.graceful_restart.unwrap_or(true).then(|| self.restart_time_secs.unwrap_or(120))
     }
 
     /// Delay before another connect.

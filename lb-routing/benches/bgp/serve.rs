@@ -20,6 +20,7 @@ pub(crate) fn run(layout: &Layout) -> Result<()> {
             peers: peers.collect(),
             listen: SocketAddr::new(layout.family.peer(), 179),
             forward: false,
+            preserved: false,
         };
         let (_router, mut batches) = lb_routing::spawn(config).await?;
         while batches.recv().await.is_some() {}

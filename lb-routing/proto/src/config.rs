@@ -7,6 +7,7 @@ use std::time::Duration;
 
 pub use self::check::{ConfigError, validate};
 use crate::policy::Chain;
+use crate::wire::Family;
 
 /// Paths of one prefix that a neighbour is told, or that are taken from one, at most (RFC 7911).
 pub const MAX_PATHS_PER_PREFIX: u8 = 64;
@@ -66,6 +67,12 @@ impl SpeakerConfig {
     }
 }
 
+/// The longest rest of a session that fails again and again.
+pub const MAX_IDLE_HOLD: Duration = Duration::from_secs(120);
+
+/// Restart Time, unless told otherwise.
+pub const RESTART_TIME: Duration = Duration::from_secs(120);
+
 /// A neighbour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
@@ -85,6 +92,20 @@ pub struct PeerConfig {
     pub hold_time: Duration,
     /// ConnectRetryTime.
     pub connect_retry: Duration,
+    /// KeepaliveTime; `None`, or above it: a third of the hold time that both agree on (RFC 4271 §4.4).
+    pub keepalive: Option<Duration>,
+    /// DelayOpenTime: how long the neighbour may send its OPEN before we send ours (RFC 4271 §8.1.1); zero: it is not
+    /// waited for.
+    pub delay_open: Duration,
+    /// IdleHoldTime after a first failure; it doubles with each, up to [`MAX_IDLE_HOLD`] (RFC 4271 §8.1.1).
+    pub idle_hold: Duration,
+    /// MinRouteAdvertisementInterval (RFC 4271 §9.2.1.1): changes are told no more often; zero: at once.
+    pub advertisement_interval: Duration,
+    /// Families that we offer; `None`: IPv4 and IPv6 unicast, whichever the neighbour speaks too.
+    pub families: Option<Vec<Family>>,
+    /// Graceful restart (RFC 4724): how long we may take to come back, 4095 s at most, while the neighbour keeps our
+    /// routes as we keep its own. `None`: routes end with their session, on both sides.
+    pub restart_time: Option<Duration>,
     /// What is accepted (RFC 8212: nothing unless said).
     pub import: Import,
     /// What is advertised (RFC 8212: nothing unless said).
@@ -126,6 +147,12 @@ impl PeerConfig {
             passive: false,
             hold_time: Duration::from_secs(90),
             connect_retry: Duration::from_secs(5),
+            keepalive: None,
+            delay_open: Duration::ZERO,
+            idle_hold: Duration::from_secs(1),
+            advertisement_interval: Duration::ZERO,
+            families: None,
+            restart_time: Some(RESTART_TIME),
             import: Import::None,
             export: Export::None,
             next_hop_self: false,
@@ -148,7 +175,7 @@ impl PeerConfig {
             let add_path = (peer.add_path_receive, peer.add_path_send > 1);
             (peer.asn, peer.local_as, peer.port, peer.source, add_path)
         };
-        of(self) != of(old)
+        of(self) != of(old) || self.families != old.families
     }
 
     /// Whether it may be told something else than under `old`.
@@ -158,7 +185,8 @@ impl PeerConfig {
             let paths = peer.add_path_send;
             (peer.next_hop_self, peer.remove_private_as, peer.graceful_shutdown, reflects, paths)
         };
-        self.export != old.export || of(self) != of(old)
+        let interval = |peer: &Self| peer.advertisement_interval;
+        self.export != old.export || of(self) != of(old) || interval(self) != interval(old)
     }
 
     /// Whether something else may be accepted from it than under `old`.

@@ -24,6 +24,7 @@ mod ids;
 mod path;
 mod pool;
 mod prefixes;
+mod stale;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -247,7 +248,8 @@ impl Rib {
             return Insertion::Replaced;
         }
         if replaced.is_none() && path.path_id != 0 {
-            let others = record.paths.iter().filter(|old| old.source == path.source);
+            // One that restarts may have given its paths other identifiers.
+            let others = record.paths.iter().filter(|old| old.source == path.source && !old.stale);
             if others.count() >= usize::from(MAX_PATHS_PER_PREFIX) {
                 return Insertion::Refused;
             }
@@ -329,6 +331,7 @@ impl Rib {
             path_id: 0,
             source: Source::LOCAL,
             rejected: false,
+            stale: false,
         };
         for prefix in come.iter().map(canonical) {
             self.originated.insert(prefix);

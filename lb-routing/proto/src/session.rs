@@ -16,11 +16,15 @@
 //! in OpenConfirm (at most [`COLLISION_WAIT`]) instead of becoming Established: otherwise the two
 //! ends can each close the connection that the other one keeps.
 //!
+//! A neighbour that restarts gracefully and connects anew ends its Established session by that (RFC 4724
+//! §5), unless the session is younger than [`COLLISION_WAIT`]: then it is a collision that comes late.
+//!
 //! Invariants: two links at most; both in OpenConfirm never; beside an Established one, none.
 
 mod collision;
 mod damping;
 mod dialer;
+mod graceful;
 mod jitter;
 mod link;
 mod lose;
@@ -34,6 +38,7 @@ use std::time::{Duration, Instant};
 use self::collision::Side;
 use self::damping::Damping;
 use self::dialer::Dialer;
+pub(crate) use self::graceful::{Kept, Past};
 pub(crate) use self::jitter::Jitter;
 use self::link::{Link, Phase};
 use self::lose::Loss;
@@ -52,12 +57,16 @@ pub(crate) enum Effect {
     Output(Output),
     /// Established: routes may flow.
     Up(Up),
-    /// No longer: its routes are gone.
-    Down,
+    /// No longer: its routes are gone, but for what is kept.
+    Down(Option<Kept>),
     /// The body of an UPDATE.
     Update(Box<[u8]>),
     /// The neighbour wants our routes again (RFC 2918).
     Refresh(Family),
+    /// It tells all of a family again from here on (RFC 7313).
+    RefreshBegins(Family),
+    /// It has told all of it.
+    RefreshEnds(Family),
 }
 
 /// An Established session.
@@ -84,6 +93,10 @@ pub(crate) struct Session {
     last_error: String,
     messages_received: u64,
     messages_sent: u64,
+    /// What OPEN says of our restarts.
+    past: Past,
+    /// Families of the last session.
+    families_before: Option<Vec<Family>>,
 }
 
 impl Session {
@@ -94,13 +107,15 @@ impl Session {
             dialer: Dialer::Idle { until: None },
             outgoing: None,
             incoming: None,
-            damping: Damping::new(),
+            damping: Damping::default(),
             jitter: Jitter::new(seed),
             reported: State::Idle,
             since: now,
             last_error: String::new(),
             messages_received: 0,
             messages_sent: 0,
+            past: Past::default(),
+            families_before: None,
         }
     }
 
@@ -135,6 +150,11 @@ impl Session {
     /// What the furthest connection agreed on.
     pub(crate) fn negotiated(&self) -> Option<&Negotiated> {
         Side::BOTH.into_iter().find_map(|side| self.link(side)?.negotiated())
+    }
+
+    /// What OPENs say of our restarts from now on.
+    pub(crate) const fn remember(&mut self, past: Past) {
+        self.past = past;
     }
 
     /// ManualStart, with passive TCP establishment where configured (Events 1 and 4).
@@ -223,7 +243,7 @@ impl Session {
             // The answer to a connect that was given up meanwhile.
             Dialer::Idle { .. } | Dialer::Active { .. } => return close(conn, out),
         }
-        self.adopt(Side::Outgoing, Link::new(conn, local, now), out);
+        self.adopt(Side::Outgoing, Link::new(conn, local, now), now, out);
         self.report("connected", now, out);
     }
 
@@ -250,10 +270,15 @@ impl Session {
             // neighbour to rest in its turn.
             (State::Idle, _) => return close(conn, out),
             // RFC 4271 §6.8: the new connection loses against an Established one.
+            (State::Established, _) if self.has_restarted(now) => {
+                for side in Side::BOTH {
+                    self.lose(side, Loss::Superseded, now, out);
+                }
+            }
             (State::Established, _) => {
                 return refuse(conn, error::CONNECTION_COLLISION_RESOLUTION, out);
             }
-            (_, Some(Link { phase: Phase::OpenSent, .. })) => {
+            (_, Some(Link { phase: Phase::OpenSent | Phase::Delayed { .. }, .. })) => {
                 // The neighbour opens one connection at a time: it gave up the silent one.
                 let cease = Notification::new(error::CONNECTION_COLLISION_RESOLUTION);
                 self.close_link(Side::Incoming, &cease, out);
@@ -262,8 +287,16 @@ impl Session {
             (_, Some(_)) => return refuse(conn, error::CONNECTION_REJECTED, out),
             (_, None) => {}
         }
-        self.adopt(Side::Incoming, Link::new(conn, local, now), out);
+        self.adopt(Side::Incoming, Link::new(conn, local, now), now, out);
         self.report("accepted a connection", now, out);
+    }
+
+    /// Whether a connection beside the Established one means that the neighbour has restarted: it said that it might, and
+    /// a collision is over by now.
+    fn has_restarted(&self, now: Instant) -> bool {
+        let graceful = self.negotiated().and_then(|negotiated| negotiated.graceful.as_ref());
+        graceful.is_some_and(|graceful| !graceful.families.is_empty())
+            && now.saturating_duration_since(self.since) >= COLLISION_WAIT
     }
 
     /// A connection ended (Event 18).
@@ -279,10 +312,14 @@ impl Session {
         }
     }
 
-    /// A connection is there: OPEN goes out, the ConnectRetryTimer stops where it is not needed.
-    fn adopt(&mut self, side: Side, link: Link, out: &mut Vec<Effect>) {
-        let open = Message::Open(open::ours(&self.local, &self.peer));
-        self.send(link.conn, &open, out);
+    /// A connection is there: OPEN goes out, at once or after DelayOpenTime; the ConnectRetryTimer stops where it is not
+    /// needed.
+    fn adopt(&mut self, side: Side, mut link: Link, now: Instant, out: &mut Vec<Effect>) {
+        if self.peer.delay_open.is_zero() {
+            self.send_open(link.conn, out);
+        } else {
+            link.phase = Phase::Delayed { until: now + self.jitter.of(self.peer.delay_open) };
+        }
         match (side, self.dialer) {
             // Our own connect goes on beside an accepted connection: a collision decides.
             (Side::Incoming, Dialer::Connect { .. }) => {}
@@ -291,6 +328,20 @@ impl Session {
             }
         }
         *self.slot(side) = Some(link);
+    }
+
+    fn send_open(&mut self, conn: ConnId, out: &mut Vec<Effect>) {
+        let before = self.families_before.as_deref();
+        let open = Message::Open(open::ours(&self.local, &self.peer, self.past, before));
+        self.send(conn, &open, out);
+    }
+
+    /// OPEN goes out on a connection that waited for theirs.
+    fn open(&mut self, side: Side, out: &mut Vec<Effect>) {
+        let Some(link) = self.slot(side) else { return };
+        link.phase = Phase::OpenSent;
+        let conn = link.conn;
+        self.send_open(conn, out);
     }
 
     /// Looks for a connection: connects, or where it is passive only listens.

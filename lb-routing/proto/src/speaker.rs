@@ -14,6 +14,7 @@
 mod advertise;
 mod configure;
 mod explain;
+mod graceful;
 mod ingest;
 mod input;
 mod limit;
@@ -26,6 +27,7 @@ use std::time::Instant;
 
 pub use self::configure::Clear;
 pub use self::explain::{Explanation, Hearer};
+use self::graceful::{Deferral, Stale};
 pub use self::input::{ConnId, Input};
 use self::limit::LimitSaid;
 pub use self::output::{Event, Output, RouteChange};
@@ -83,6 +85,8 @@ pub struct Speaker {
     now: Instant,
     /// Paths of one neighbour at most.
     max_prefixes: u64,
+    /// After a restart of ours.
+    deferral: Option<Deferral>,
 }
 
 #[derive(Debug)]
@@ -96,6 +100,10 @@ struct Neighbour {
     accepted: u64,
     /// What was said of its limit since it was last below.
     limit_said: LimitSaid,
+    /// Some of them are left from a session that ended.
+    stale: Option<Stale>,
+    /// It tells all of some families again (RFC 7313).
+    again: Option<Stale>,
 }
 
 #[derive(Debug)]
@@ -103,6 +111,20 @@ struct Channel {
     up: Up,
     /// The place of its group.
     group: usize,
+}
+
+impl Neighbour {
+    const fn new(session: Session, judge: u16) -> Self {
+        Self {
+            session,
+            judge,
+            channel: None,
+            accepted: 0,
+            limit_said: LimitSaid::Nothing,
+            stale: None,
+            again: None,
+        }
+    }
 }
 
 impl Speaker {
@@ -129,13 +151,7 @@ impl Speaker {
             by_address.insert(peer.address.to_canonical(), index);
             let judge = place(&mut judges, Judge::new(&config, &peer));
             let session = Session::new(config.clone(), peer, seeds.next(), now);
-            neighbours.push(Neighbour {
-                session,
-                judge,
-                channel: None,
-                accepted: 0,
-                limit_said: LimitSaid::Nothing,
-            });
+            neighbours.push(Neighbour::new(session, judge));
         }
         let (conns, queue) = (HashMap::new(), VecDeque::new());
         let mut speaker = Self {
@@ -155,6 +171,7 @@ impl Speaker {
             judges,
             now,
             max_prefixes: MAX_PREFIXES_PER_PEER,
+            deferral: None,
         };
         speaker.each_session(now, Session::start);
         Ok(speaker)
@@ -200,13 +217,17 @@ impl Speaker {
                     });
                 }
             }
-            Input::Tick => self.each_session(now, Session::tick),
+            Input::Tick => {
+                self.each_session(now, Session::tick);
+                self.expire_stale(now);
+            }
             Input::Originate(prefixes) => self.rib.originate(prefixes),
             Input::ChangeOriginated { come, go } => self.rib.change_originated(come, go),
             Input::Shutdown => self.each_session(now, |session, now, out| {
                 session.stop(Notification::new(error::ADMINISTRATIVE_SHUTDOWN), now, out);
             }),
         }
+        self.look_at_deferral(now);
     }
 
     /// What the driver does next; poll until there is nothing left.
@@ -216,6 +237,9 @@ impl Speaker {
         loop {
             if let Some(output) = self.queue.pop_front() {
                 return Some(output);
+            }
+            if self.is_deferring() {
+                return None;
             }
             let Some(changes) = self.next_changes() else {
                 if self.flush() {
@@ -242,7 +266,14 @@ impl Speaker {
 
     /// When `Input::Tick` is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.neighbours.iter().filter_map(|neighbour| neighbour.session.next_timeout()).min()
+        let each = |it: &Neighbour| {
+            let stale = [&it.stale, &it.again].map(|stale| stale.as_ref().map(|it| it.until));
+            [it.session.next_timeout(), stale[0], stale[1]]
+        };
+        let neighbours = self.neighbours.iter().flat_map(each).flatten();
+        let groups = self.groups.iter().flatten().filter_map(Group::timeout);
+        let deferral = self.deferral.as_ref().map(|it| it.timeout(self.now));
+        neighbours.chain(groups).chain(deferral).min()
     }
 
     fn accepted(&mut self, peer: IpAddr, conn: ConnId, local: IpAddr, now: Instant) {
@@ -294,10 +325,15 @@ impl Speaker {
                 }
                 self.queue.push_back(output);
             }
-            Effect::Up(up) => self.up(index, up),
-            Effect::Down => self.down(index),
+            Effect::Up(up) => {
+                self.up(index, up);
+                self.back(index, now);
+            }
+            Effect::Down(kept) => self.down(index, kept, now),
             Effect::Update(body) => self.ingest(index, &body, now),
             Effect::Refresh(family) => self.refresh(index, family),
+            Effect::RefreshBegins(family) => self.refresh_begins(index, family, now),
+            Effect::RefreshEnds(family) => self.refresh_ends(index, family),
         }
     }
 
@@ -314,7 +350,12 @@ impl Speaker {
 fn output(effect: Effect) -> Option<Output> {
     match effect {
         Effect::Output(output) => Some(output),
-        Effect::Up(_) | Effect::Down | Effect::Update(_) | Effect::Refresh(_) => None,
+        Effect::Up(_)
+        | Effect::Down(_)
+        | Effect::Update(_)
+        | Effect::Refresh(_)
+        | Effect::RefreshBegins(_)
+        | Effect::RefreshEnds(_) => None,
     }
 }
 

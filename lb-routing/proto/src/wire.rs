@@ -25,7 +25,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 pub use encode::{EncodeError, encode, encode_end_of_rib, encode_updates, encode_withdrawals};
 pub(crate) use encode::{encode_attributes, encode_block};
-pub use frame::{Framer, HEADER_LEN, MAX_MESSAGE_LEN, frame};
+pub use frame::{Framer, HEADER_LEN, MAX_EXTENDED_LEN, MAX_MESSAGE_LEN, frame};
 pub(crate) use nlri::Field;
 pub use notification::error;
 pub(crate) use pack::Packer;
@@ -46,7 +46,15 @@ pub enum Message {
     Keepalive,
     /// ROUTE-REFRESH (RFC 2918).
     RouteRefresh(Family),
+    /// ROUTE-REFRESH with a subtype (RFC 7313 §3.2): [`REFRESH_BEGINS`], [`REFRESH_ENDS`], or one that nobody knows.
+    /// Where that was not agreed on, it is a reserved octet and the message an ordinary one.
+    RefreshMark(Family, u8),
 }
+
+/// The neighbour tells all of a family again (RFC 7313 §3.2, BoRR).
+pub const REFRESH_BEGINS: u8 = 1;
+/// It has told all of it (EoRR).
+pub const REFRESH_ENDS: u8 = 2;
 
 /// An address family and its kind of routes (RFC 4760).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,6 +73,12 @@ impl Family {
             IpNetwork::V4(_) => Self::IPV4_UNICAST,
             IpNetwork::V6(_) => Self::IPV6_UNICAST,
         }
+    }
+
+    /// The family of unicast routes to an address.
+    #[must_use]
+    pub const fn of_address(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::IPV4_UNICAST } else { Self::IPV6_UNICAST }
     }
 
     /// IPv4 unicast.
@@ -93,10 +107,18 @@ pub enum Capability {
     Multiprotocol(Family),
     /// Route refresh (RFC 2918).
     RouteRefresh,
+    /// IPv6 next hops for routes of these families (RFC 8950 §4), each with the AFI of the next hop.
+    ExtendedNextHop(Vec<(Family, u16)>),
+    /// Messages of up to [`MAX_EXTENDED_LEN`] octets (RFC 8654).
+    ExtendedMessage,
+    /// Enhanced route refresh (RFC 7313).
+    EnhancedRouteRefresh,
     /// Four-octet AS number (RFC 6793).
     FourOctetAs(u32),
     /// Several paths of a prefix (RFC 7911 §4), by family.
     AddPath(Vec<AddPath>),
+    /// Graceful restart (RFC 4724 §3).
+    GracefulRestart(GracefulRestart),
     /// Any other: kept, not used.
     Unknown {
         /// Its code.
@@ -115,6 +137,19 @@ pub struct AddPath {
     pub receive: bool,
     /// It tells them.
     pub send: bool,
+}
+
+/// What a speaker says of its restarts (RFC 4724 §3, RFC 8538 §2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GracefulRestart {
+    /// R: it has restarted, and waits for nobody's routes but those of neighbours that have not.
+    pub restarted: bool,
+    /// N: it keeps routes also where a NOTIFICATION or the HoldTimer ends the session.
+    pub notifications: bool,
+    /// How long it takes to come back, 4095 s at most.
+    pub time_secs: u16,
+    /// Families whose routes are to be kept, and F: whether it forwarded by them all the while.
+    pub families: Vec<(Family, bool)>,
 }
 
 /// UPDATE (RFC 4271 §4.3), IPv4 unicast and multiprotocol parts together, after RFC 7606:
@@ -301,7 +336,7 @@ pub fn decode(bytes: &[u8], context: Context) -> Result<Message, Notification> {
         frame::Kind::Update => update::decode(body, context).map(Message::Update),
         frame::Kind::Notification => Ok(Message::Notification(notification::decode(body))),
         frame::Kind::Keepalive => Ok(Message::Keepalive),
-        frame::Kind::RouteRefresh => route_refresh::decode(bytes, body).map(Message::RouteRefresh),
+        frame::Kind::RouteRefresh => route_refresh::decode(bytes, body),
     }
 }
 

@@ -18,6 +18,7 @@ fn status(state: State, prefixes_received: u64) -> PeerStatus {
         messages_received: 0,
         messages_sent: 0,
         last_error: String::new(),
+        stale_until: None,
     }
 }
 

@@ -22,6 +22,9 @@ impl Task {
                 Event::Reading => {}
                 Event::Read => {
                     self.plan.ledger.read();
+                    if self.preserved && !self.started {
+                        self.speaker.recover(Instant::now());
+                    }
                     self.started = true;
                 }
                 Event::Fact(fact) => {

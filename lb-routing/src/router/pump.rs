@@ -31,6 +31,7 @@ impl Task {
             return false;
         }
         let speaker_has_more = self.pump_speaker(now);
+        self.settled = !speaker_has_more && !self.speaker.is_deferring();
         let fib_has_more = self.pump_fib();
         self.pump_installer(now);
         speaker_has_more || fib_has_more
@@ -175,7 +176,17 @@ impl Task {
                 tracing::debug!(%peer, ?state, "{cause}");
             }
             Event::Malformed { peer, what } | Event::PrefixLimit { peer, what } => {
-                tracing::warn!(%peer, "{what}")
+                tracing::warn!(%peer, "{what}");
+            }
+            Event::Stale { peer, paths, time } => {
+                let seconds = time.as_secs();
+                tracing::info!(%peer, "{paths} routes of it stay for {seconds} s while it restarts (RFC 4724)");
+            }
+            Event::StaleOver { peer, paths: 0 } => {
+                tracing::debug!(%peer, "it has told again what was left of its routes");
+            }
+            Event::StaleOver { peer, paths } => {
+                tracing::info!(%peer, "{paths} routes that it has not told again are gone (RFC 4724)");
             }
             Event::EndOfRib { peer } => {
                 tracing::debug!(%peer, "End-of-RIB");

@@ -75,6 +75,10 @@ pub(super) struct Task {
     pub(super) frozen: bool,
     /// Learned routes carry traffic.
     pub(super) forward: bool,
+    /// The FIB was never gone since the process before.
+    pub(super) preserved: bool,
+    /// The speaker has selected its routes, and they were taken.
+    pub(super) settled: bool,
     pub(super) links: BTreeMap<u32, Link>,
     slow_tick_at: Instant,
 }
@@ -106,6 +110,8 @@ impl Task {
             last_checked: None,
             frozen: false,
             forward: config.forward,
+            preserved: config.preserved,
+            settled: false,
             links: BTreeMap::new(),
             slow_tick_at: now,
         })
@@ -266,7 +272,7 @@ impl Task {
         let limit_is_over = convergence.is_past_limit(now);
         let complete =
             self.plan.vips_known() && convergence.is_complete(&self.speaker.peers(), now);
-        if self.started && (complete || limit_is_over) {
+        if self.started && self.settled && (complete || limit_is_over) {
             self.convergence = None;
             self.fib.handle(Fact::StaleOver);
             let count = self.plan.ledger.end_of_stale();

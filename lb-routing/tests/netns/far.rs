@@ -24,6 +24,16 @@ impl Far {
     ///
     /// Files are written first. `$D` is the daemon's folder, in files too.
     pub(crate) fn start(addresses: &[&str], files: &[(&str, String)], command: &str) -> Self {
+        Self::start_behind("lbr0-far", addresses, files, command)
+    }
+
+    /// The same behind another link.
+    pub(crate) fn start_behind(
+        link: &str,
+        addresses: &[&str],
+        files: &[(&str, String)],
+        command: &str,
+    ) -> Self {
         let folder = tempfile::Builder::new().prefix("far").tempdir().unwrap();
         let namespace = Command::new("unshare")
             .args(["--net", "sleep", "infinity"])
@@ -39,18 +49,16 @@ impl Far {
             assert!(started.elapsed() < DEADLINE, "the daemon's namespace");
             std::thread::yield_now();
         }
-        ip(&format!("link set lbr0-far netns {}", namespace.id()));
-        let addresses = addresses.iter().map(|address| {
-            let nodad = if address.contains(':') { "nodad" } else { "" };
-            format!("ip addr add {address} dev lbr0-far {nodad}; ")
-        });
-        let script = format!(
-            "ip link set lo up; {}ip link set lbr0-far up; {command}",
-            addresses.collect::<String>()
-        );
+        run(&namespace, folder.path(), "ip link set lo up");
+        take(&namespace, folder.path(), link, addresses);
         write_files(folder.path(), files);
-        let daemon = spawn(&namespace, folder.path(), &script);
+        let daemon = spawn(&namespace, folder.path(), command);
         Self { namespace, daemon, folder }
+    }
+
+    /// Takes a link of ours into the namespace, with addresses.
+    pub(crate) fn take(&self, link: &str, addresses: &[&str]) {
+        take(&self.namespace, self.folder.path(), link, addresses);
     }
 
     /// Ends the daemon as a crash would, without a word to its neighbours.
@@ -72,18 +80,30 @@ impl Far {
 
     /// Runs a command of the shell beside the daemon; what it prints, errors included.
     pub(crate) fn run(&self, command: &str) -> String {
-        let process = self.namespace.id().to_string();
-        let output = Command::new("nsenter")
-            .args(["--target", &process, "--net", "timeout", "20", "sh", "-c", command])
-            .env("D", self.folder.path())
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        [output.stdout, output.stderr]
-            .map(|text| String::from_utf8_lossy(&text).into_owned())
-            .concat()
+        run(&self.namespace, self.folder.path(), command)
     }
+}
+
+fn run(namespace: &Child, folder: &Path, command: &str) -> String {
+    let process = namespace.id().to_string();
+    let output = Command::new("nsenter")
+        .args(["--target", &process, "--net", "timeout", "20", "sh", "-c", command])
+        .env("D", folder)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat()
+}
+
+/// Takes a link of ours into a namespace, with addresses.
+fn take(namespace: &Child, folder: &Path, link: &str, addresses: &[&str]) {
+    ip(&format!("link set {link} netns {}", namespace.id()));
+    for address in addresses {
+        let nodad = if address.contains(':') { "nodad" } else { "" };
+        run(namespace, folder, &format!("ip addr add {address} dev {link} {nodad}"));
+    }
+    run(namespace, folder, &format!("ip link set {link} up"));
 }
 
 fn write_files(folder: &Path, files: &[(&str, String)]) {

@@ -5,12 +5,15 @@
 mod add_path;
 mod bird;
 mod exabgp;
+mod extensions;
 mod frr;
 mod gobgp;
+mod graceful;
 mod openbgpd;
 mod policies;
 mod reflection;
 mod rotation;
+mod storm;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -29,6 +32,8 @@ const KEY: &str = "s3cret";
 struct Wish {
     /// The session, and the routes, are of IPv6.
     v6: bool,
+    /// The session is of IPv6, and routes of IPv4 have its next hops.
+    by_ipv6: bool,
     /// Segments are signed with it.
     key: Option<&'static str>,
     /// Its packets start at 255, and ours have to.
@@ -37,6 +42,8 @@ struct Wish {
     internal: bool,
     /// It tells and takes several paths of a prefix.
     add_path: bool,
+    /// It restarts gracefully, and helps others to, as far as it can.
+    graceful: bool,
 }
 
 impl Wish {
@@ -46,11 +53,11 @@ impl Wish {
     }
 
     fn us(self) -> &'static str {
-        if self.v6 { "2001:db8::1" } else { "10.0.0.1" }
+        if self.v6 || self.by_ipv6 { "2001:db8::1" } else { "10.0.0.1" }
     }
 
     fn them(self) -> &'static str {
-        if self.v6 { "2001:db8::2" } else { "10.0.0.2" }
+        if self.v6 || self.by_ipv6 { "2001:db8::2" } else { "10.0.0.2" }
     }
 
     /// Its AS.
@@ -87,6 +94,18 @@ trait Kind {
     /// It shows everything that it ever heard, also what was withdrawn.
     fn remembers(&self) -> bool {
         false
+    }
+    /// Whether it says after a restart that it has forwarded all the while.
+    fn restarts(&self) -> bool {
+        true
+    }
+    /// Whether it keeps routes of a neighbour that restarts.
+    fn helps(&self) -> bool {
+        true
+    }
+    /// Has it look for a session at once, where it would rest for long after one that was lost.
+    fn wake(&self, _wish: Wish) -> Option<String> {
+        None
     }
     /// Has it send ROUTE-REFRESH, where it does.
     fn refresh(&self, wish: Wish) -> Option<String>;
@@ -284,9 +303,12 @@ async fn by_hand(from: &str, asn: u16) -> TcpStream {
 }
 
 use self::add_path::add_path;
+use self::extensions::{extended_messages, ipv4_by_ipv6};
+use self::graceful::graceful_restart;
 use self::policies::policy;
 use self::reflection::reflection;
 use self::rotation::md5_rotation;
+use self::storm::collision_storm;
 
 macro_rules! grid {
     ($($name:ident: $kind:expr, $feature:ident;)*) => {
@@ -303,7 +325,11 @@ grid! {
     interop_frr_communities: frr::Frr, communities;
     interop_frr_policy: frr::Frr, policy;
     interop_frr_add_path: frr::Frr, add_path;
+    interop_frr_collision_storm: frr::Frr, collision_storm;
+    interop_frr_extended_messages: frr::Frr, extended_messages;
+    interop_frr_ipv4_by_ipv6: frr::Frr, ipv4_by_ipv6;
     interop_frr_reflection: frr::Frr, reflection;
+    interop_frr_graceful_restart: frr::Frr, graceful_restart;
     interop_frr_route_refresh: frr::Frr, route_refresh;
     interop_bird2_session_v4: bird::Two, session_v4;
     interop_bird2_session_v6: bird::Two, session_v6;
@@ -313,7 +339,11 @@ grid! {
     interop_bird2_communities: bird::Two, communities;
     interop_bird2_policy: bird::Two, policy;
     interop_bird2_add_path: bird::Two, add_path;
+    interop_bird2_collision_storm: bird::Two, collision_storm;
+    interop_bird2_extended_messages: bird::Two, extended_messages;
+    interop_bird2_ipv4_by_ipv6: bird::Two, ipv4_by_ipv6;
     interop_bird2_reflection: bird::Two, reflection;
+    interop_bird2_graceful_restart: bird::Two, graceful_restart;
     interop_bird2_route_refresh: bird::Two, route_refresh;
     interop_bird1_session_v4: bird::One, session_v4;
     interop_bird1_session_v6: bird::One, session_v6;
@@ -323,7 +353,9 @@ grid! {
     interop_bird1_communities: bird::One, communities;
     interop_bird1_policy: bird::One, policy;
     interop_bird1_add_path: bird::One, add_path;
+    interop_bird1_collision_storm: bird::One, collision_storm;
     interop_bird1_reflection: bird::One, reflection;
+    interop_bird1_graceful_restart: bird::One, graceful_restart;
     interop_bird1_route_refresh: bird::One, route_refresh;
     interop_gobgp_session_v4: gobgp::GoBgp, session_v4;
     interop_gobgp_session_v6: gobgp::GoBgp, session_v6;
@@ -333,7 +365,10 @@ grid! {
     interop_gobgp_communities: gobgp::GoBgp, communities;
     interop_gobgp_policy: gobgp::GoBgp, policy;
     interop_gobgp_add_path: gobgp::GoBgp, add_path;
+    interop_gobgp_collision_storm: gobgp::GoBgp, collision_storm;
+    interop_gobgp_ipv4_by_ipv6: gobgp::GoBgp, ipv4_by_ipv6;
     interop_gobgp_reflection: gobgp::GoBgp, reflection;
+    interop_gobgp_graceful_restart: gobgp::GoBgp, graceful_restart;
     interop_exabgp_session_v4: exabgp::ExaBgp, session_v4;
     interop_exabgp_session_v6: exabgp::ExaBgp, session_v6;
     interop_exabgp_md5: exabgp::ExaBgp, md5;
@@ -342,7 +377,10 @@ grid! {
     interop_exabgp_communities: exabgp::ExaBgp, communities;
     interop_exabgp_policy: exabgp::ExaBgp, policy;
     interop_exabgp_add_path: exabgp::ExaBgp, add_path;
+    interop_exabgp_collision_storm: exabgp::ExaBgp, collision_storm;
+    interop_exabgp_extended_messages: exabgp::ExaBgp, extended_messages;
     interop_exabgp_reflection: exabgp::ExaBgp, reflection;
+    interop_exabgp_graceful_restart: exabgp::ExaBgp, graceful_restart;
     interop_exabgp_route_refresh: exabgp::ExaBgp, route_refresh;
     interop_openbgpd_session_v4: openbgpd::OpenBgpd, session_v4;
     interop_openbgpd_session_v6: openbgpd::OpenBgpd, session_v6;
@@ -352,6 +390,8 @@ grid! {
     interop_openbgpd_communities: openbgpd::OpenBgpd, communities;
     interop_openbgpd_policy: openbgpd::OpenBgpd, policy;
     interop_openbgpd_add_path: openbgpd::OpenBgpd, add_path;
+    interop_openbgpd_collision_storm: openbgpd::OpenBgpd, collision_storm;
     interop_openbgpd_reflection: openbgpd::OpenBgpd, reflection;
+    interop_openbgpd_graceful_restart: openbgpd::OpenBgpd, graceful_restart;
     interop_openbgpd_route_refresh: openbgpd::OpenBgpd, route_refresh;
 }

@@ -10,14 +10,20 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use lb_routing::{
-    Action, Export, FibBatch, Import, PeerConfig, RouterConfig, RouterHandle, Source,
+    Action, Export, FibBatch, Import, PeerConfig, RouterConfig, RouterHandle, Source, SpawnError,
     SpeakerConfig, Update,
 };
 use std::collections::{BTreeMap, HashMap};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
 /// A condition that does not hold after this time does not hold.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(40);
+
+/// How often something is repeated: a few times, or with `cargo xtask test --long` as often as it is meant to hold.
+pub(crate) fn rounds(few: usize, all: usize) -> usize {
+    if std::env::var_os("LBD_LONG").is_some() { all } else { few }
+}
 
 /// Runs a test in a namespace with `lo` up.
 pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
@@ -89,6 +95,21 @@ impl Router {
         Self { handle, batches, groups, routes, synced: false }
     }
 
+    /// One that can crash.
+    pub(crate) async fn start_apart(config: RouterConfig) -> (Self, Apart) {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        // One that has crashed before may not have let go of its port yet.
+        let (handle, batches) = eventually("the port is free", async || {
+            match runtime.spawn(lb_routing::spawn(config.clone())).await.unwrap() {
+                Err(SpawnError::Listen { .. }) => None,
+                spawned => Some(spawned.unwrap()),
+            }
+        })
+        .await;
+        let (groups, routes) = (BTreeMap::new(), BTreeMap::new());
+        (Self { handle, batches, groups, routes, synced: false }, Apart(Some(runtime)))
+    }
+
     /// Takes what waits.
     pub(crate) fn take(&mut self) {
         while let Ok(batch) = self.batches.try_recv() {
@@ -144,6 +165,18 @@ impl Router {
     }
 }
 
+/// What a router that can crash runs in. Dropped, it takes the router with it without a word to anybody, as `kill -9`
+/// would: the kernel closes its connections.
+pub(crate) struct Apart(Option<Runtime>);
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Waits until `ip route show ARGUMENTS` prints something that `check` likes.
 pub(crate) async fn kernel_route(arguments: &str, check: impl Fn(&str) -> bool) {
     let arguments = format!("route show {arguments}");
@@ -171,7 +204,14 @@ pub(crate) fn config(
 ) -> RouterConfig {
     let listen: SocketAddr = listen.parse().unwrap();
     let speaker = SpeakerConfig { max_paths: 8, ..SpeakerConfig::new(asn, router_id) };
-    RouterConfig { speaker, peers, transports: HashMap::new(), listen, forward: true }
+    RouterConfig {
+        speaker,
+        peers,
+        transports: HashMap::new(),
+        listen,
+        forward: true,
+        preserved: false,
+    }
 }
 
 /// A neighbour with which everything is exchanged.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says by its panic what went wrong")]
 
+mod calico;
 mod far;
 mod lab;
 
@@ -9,4 +10,5 @@ mod interop;
 mod kernel;
 mod peers;
 mod statics;
+mod storm;
 mod transport;

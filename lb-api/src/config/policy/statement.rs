@@ -15,7 +15,7 @@ use crate::read::{Cursor, Object};
 
 const ORIGINS: [(&str, Origin); 3] =
     [("igp", Origin::Igp), ("egp", Origin::Egp), ("incomplete", Origin::Incomplete)];
-const FAMILIES: [(&str, Family); 2] = [("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)];
+pub(crate) const FAMILIES: [(&str, Family); 2] = [("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)];
 const SOURCES: [(&str, Source); 3] =
     [("vips", Source::Vips), ("internal", Source::Internal), ("external", Source::External)];
 const MATCHES: [(&str, CommunityMatch); 2] =

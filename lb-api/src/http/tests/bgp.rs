@@ -64,6 +64,18 @@ async fn what_cannot_work_is_one_sentence_and_changes_nothing() {
             "/spec/import",
             "which is not there",
         ),
+        (
+            "peers",
+            json!({"address": "192.0.2.2", "asn": 65001, "families": ["l2vpn"]}),
+            "/spec/families/0",
+            "ipv4, ipv6",
+        ),
+        (
+            "peers",
+            json!({"address": "192.0.2.2", "asn": 65001, "restart_time_secs": 5000}),
+            "/spec/restart_time_secs",
+            "4095",
+        ),
         ("sets", json!({"prefixes": ["10.0.0.1/8"]}), "/spec/prefixes/0", "host bits"),
         (
             "policies",

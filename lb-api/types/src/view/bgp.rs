@@ -44,6 +44,9 @@ pub struct PeerView {
     pub messages_sent: u64,
     /// The last error in words, empty if none: `received NOTIFICATION Cease / Administrative Shutdown`.
     pub last_error: String,
+    /// It restarts: its routes stay for so many seconds more at most (RFC 4724).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_secs: Option<u64>,
     /// What the configuration says of its connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<PeerSettings>,
@@ -74,6 +77,16 @@ pub struct PeerSettings {
     pub hold_time_secs: u16,
     /// Delay before another connect.
     pub connect_retry_secs: u16,
+    /// How long we may take to come back while it keeps our routes (RFC 4724); unset: there is no graceful restart.
+    pub restart_time_secs: Option<u16>,
+    /// Time between two KEEPALIVEs; unset: a third of the hold time.
+    pub keepalive_secs: Option<u16>,
+    /// How long its OPEN is waited for before ours is sent.
+    pub delay_open_secs: u16,
+    /// How long the session rests after a first failure.
+    pub idle_hold_secs: u16,
+    /// Changes of routes are told no more often.
+    pub advertisement_interval_secs: u16,
 }
 
 /// Stands for a neighbour where a route is our own.
@@ -150,6 +163,9 @@ pub struct BgpRouteStatus {
     pub best: bool,
     /// Whether it carries traffic: the best path or its equal (ECMP).
     pub multipath: bool,
+    /// Whether its neighbour restarts and has not told it again (RFC 4724).
+    #[serde(default)]
+    pub stale: bool,
 }
 
 /// What is done to a session (`POST /api/v1/bgp/peers/NAME/clear`).

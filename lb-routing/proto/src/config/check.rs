@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Import, MAX_PATHS_PER_PREFIX, MaxPrefixes, PeerConfig, SpeakerConfig};
+use super::{Import, MAX_IDLE_HOLD, MAX_PATHS_PER_PREFIX, MaxPrefixes, PeerConfig, SpeakerConfig};
+use crate::wire::Family;
 
 /// Neighbours at most.
 const MAX_PEERS: usize = 65_534;
@@ -141,7 +142,38 @@ pub enum ConfigError {
         /// The peer's name.
         name: String,
     },
+    /// Longer than they can be.
+    #[error("peer {name}: {timer} {} s is not valid: use {} to {} s", value.as_secs_f64(), range.0.as_secs(), range.1.as_secs())]
+    Timer {
+        /// The peer's name.
+        name: String,
+        /// Which one.
+        timer: &'static str,
+        /// The value.
+        value: Duration,
+        /// What it may be.
+        range: (Duration, Duration),
+    },
+    /// RFC 4724 §3.
+    #[error("peer {name}: restart time {} s is not valid: use 1 to 4095 s, usually 120, or none", restart_time.as_secs_f64())]
+    RestartTime {
+        /// The peer's name.
+        name: String,
+        /// The value.
+        restart_time: Duration,
+    },
+    /// There is nothing to talk about.
+    #[error(
+        "peer {name}: no address family is left to speak: name one of IPv4 and IPv6 unicast at least, each once"
+    )]
+    Families {
+        /// The peer's name.
+        name: String,
+    },
 }
+
+/// Restart Time has twelve bits (RFC 4724 §3).
+const MAX_RESTART_TIME: Duration = Duration::from_secs(4095);
 
 /// Checks everything that `Speaker::new` relies on.
 pub fn validate(config: &SpeakerConfig, peers: &[PeerConfig]) -> Result<(), ConfigError> {
@@ -224,5 +256,31 @@ fn check_peer(peer: &PeerConfig) -> Result<(), ConfigError> {
     if peer.connect_retry < Duration::from_secs(1) {
         return Err(ConfigError::ConnectRetry { name: name() });
     }
+    for (timer, value, (least, most)) in [
+        // OPEN has to come before the neighbour's patience ends, 240 s (RFC 4271 §8.2.2).
+        ("delay open time", peer.delay_open, (0, 240)),
+        ("idle hold time", peer.idle_hold, (1, MAX_IDLE_HOLD.as_secs())),
+        ("keepalive time", peer.keepalive.unwrap_or(Duration::from_secs(1)), (1, 21_845)),
+        ("advertisement interval", peer.advertisement_interval, (0, 600)),
+    ] {
+        let range = (Duration::from_secs(least), Duration::from_secs(most));
+        if !(range.0..=range.1).contains(&value) {
+            return Err(ConfigError::Timer { name: name(), timer, value, range });
+        }
+    }
+    if let Some(restart_time) = peer.restart_time
+        && !(Duration::from_secs(1)..=MAX_RESTART_TIME).contains(&restart_time)
+    {
+        return Err(ConfigError::RestartTime { name: name(), restart_time });
+    }
+    if peer.families.as_deref().is_some_and(|families| !are_families(families)) {
+        return Err(ConfigError::Families { name: name() });
+    }
     Ok(())
+}
+
+fn are_families(families: &[Family]) -> bool {
+    let known = |family: &Family| matches!(*family, Family::IPV4_UNICAST | Family::IPV6_UNICAST);
+    let distinct: BTreeSet<_> = families.iter().collect();
+    !families.is_empty() && families.iter().all(known) && distinct.len() == families.len()
 }

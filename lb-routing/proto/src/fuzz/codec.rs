@@ -2,8 +2,8 @@
 
 use super::framed;
 use crate::wire::{
-    Attributes, Capability, Context, Framer, MAX_EXPANSION, MAX_MESSAGE_LEN, Message, Segment,
-    decode, encode,
+    Attributes, Capability, Context, Framer, MAX_EXPANSION, MAX_EXTENDED_LEN, MAX_MESSAGE_LEN,
+    Message, Segment, decode, encode,
 };
 
 /// The first octet says how the session reads, and whether the rest is the body of a message of some type or a stream of
@@ -14,6 +14,9 @@ pub fn codec(bytes: &[u8]) {
     survive(stream, context);
     survive(&framed(modes >> 2, stream), context);
     let mut framer = Framer::new();
+    if modes & 4 != 0 {
+        framer.extend();
+    }
     framer.push(stream);
     while let Ok(Some(message)) = framer.next_message() {
         survive(message, context);
@@ -25,7 +28,7 @@ pub fn survive(bytes: &[u8], context: Context) {
     let message = match decode(bytes, context) {
         Ok(message) => message,
         Err(notification) => {
-            assert!(notification.data.len() <= MAX_MESSAGE_LEN);
+            assert!(notification.data.len() <= MAX_EXTENDED_LEN);
             assert!(encode(&Message::Notification(notification), context).len() <= MAX_MESSAGE_LEN);
             return;
         }
@@ -59,8 +62,12 @@ fn heap(message: &Message) -> usize {
             let value = |capability: &Capability| match capability {
                 Capability::Unknown { value, .. } => held(value),
                 Capability::AddPath(families) => size_of_val(&families[..]),
+                Capability::ExtendedNextHop(families) => held(families),
+                Capability::GracefulRestart(restart) => held(&restart.families),
                 Capability::Multiprotocol(_)
                 | Capability::RouteRefresh
+                | Capability::ExtendedMessage
+                | Capability::EnhancedRouteRefresh
                 | Capability::FourOctetAs(_) => 0,
             };
             held(&open.capabilities) + open.capabilities.iter().map(value).sum::<usize>()
@@ -74,7 +81,7 @@ fn heap(message: &Message) -> usize {
                 + update.attributes.as_ref().map_or(0, attributes_heap)
         }
         Message::Notification(notification) => held(&notification.data),
-        Message::Keepalive | Message::RouteRefresh(_) => 0,
+        Message::Keepalive | Message::RouteRefresh(_) | Message::RefreshMark(..) => 0,
     }
 }
 

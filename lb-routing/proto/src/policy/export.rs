@@ -33,9 +33,16 @@ pub(crate) struct Target<'a> {
     pub(crate) local: IpAddr,
     /// What both sides speak.
     pub(crate) families: &'a [Family],
+    /// It takes IPv6 next hops for IPv4 prefixes (RFC 8950).
+    pub(crate) ipv4_by_ipv6: bool,
 }
 
 impl Target<'_> {
+    /// Whether it can be told this next hop of a prefix.
+    fn takes(&self, next_hop: IpAddr, prefix: &IpNetwork) -> bool {
+        next_hop.is_ipv4() == prefix.is_ipv4() || self.ipv4_by_ipv6 && prefix.is_ipv4()
+    }
+
     fn is_external(&self) -> bool {
         self.config.asn != self.our_as
     }
@@ -170,7 +177,7 @@ pub(crate) fn next_hop(
     // §5.1.3: never the neighbour's own address.
     let learned = path.via.next_hop().filter(|&next_hop| next_hop != target.config.address);
     let kept = match said {
-        Some(NextHop::Address(address)) if address.is_ipv4() == prefix.is_ipv4() => Some(address),
+        Some(NextHop::Address(address)) if target.takes(address, prefix) => Some(address),
         Some(NextHop::Unchanged) => learned,
         Some(NextHop::Own) => None,
         Some(NextHop::Address(_) | NextHop::Peer) | None => {
@@ -181,7 +188,7 @@ pub(crate) fn next_hop(
         IpAddr::V4(_) => Some(target.local),
         IpAddr::V6(local) => is_global(local).then_some(target.local),
     };
-    kept.or(ourselves).filter(|next_hop| next_hop.is_ipv4() == prefix.is_ipv4())
+    kept.or(ourselves).filter(|next_hop| target.takes(*next_hop, prefix))
 }
 
 fn is_global(address: Ipv6Addr) -> bool {

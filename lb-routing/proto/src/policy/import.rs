@@ -232,8 +232,8 @@ pub(crate) fn check_prefix(prefix: &IpNetwork, next_hop: IpAddr) -> Result<(), R
     if prefix.network().is_multicast() {
         return Err(Rejection::Prefix);
     }
-    // A next hop of the other family needs a capability that we don't have (RFC 8950).
-    if prefix.is_ipv4() == next_hop.is_ipv4() { Ok(()) } else { Err(Rejection::NextHop) }
+    // The other way round is RFC 8950, and agreed on with whoever says it.
+    if prefix.is_ipv4() || next_hop.is_ipv6() { Ok(()) } else { Err(Rejection::NextHop) }
 }
 
 #[cfg(test)]

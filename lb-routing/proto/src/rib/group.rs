@@ -18,24 +18,27 @@
 //! and after it was withdrawn until no member is behind (`ghosts`, at most [`MAX_GHOSTS`]).
 
 mod ask;
+mod behind;
 mod key;
 mod out;
 mod piece;
 mod script;
 mod several;
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 pub(crate) use self::key::GroupKey;
 use self::out::{OutId, Outs};
 use self::piece::{Room, hand_over};
-use self::script::{Line, Script};
+use self::script::Script;
 use self::several::{Renewed, Several};
 use super::ids::IdSet;
 use super::prefixes::PrefixId;
 use super::{Keyed, Path, PathEntry, PeerIndex, Rib, Source};
 use crate::config::{Export, PeerConfig};
-use crate::wire::{Family, Packer};
+use crate::wire::Family;
 
 /// Prefixes that are looked at in one go: what one attribute set has among them shares UPDATEs.
 const BATCH: usize = 16 * 1024;
@@ -95,6 +98,9 @@ pub(crate) struct Group {
     members: Vec<Member>,
     /// Their neighbours' numbers.
     who: IdSet,
+    /// Changes wait until then (MinRouteAdvertisementInterval).
+    not_before: Option<Instant>,
+    now: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -106,11 +112,18 @@ struct Member {
     initial: Vec<Family>,
     /// Families that it wants again, once it is in step.
     again: Vec<Family>,
+    /// Families that it is told again, and that an end of that is to follow.
+    ending: Vec<Family>,
 }
 
 impl Member {
-    fn waits(&self) -> bool {
-        !(self.behind.is_empty() && self.initial.is_empty() && self.again.is_empty())
+    /// `pending`: changes wait for their interval, and with them the end of what is told first.
+    fn waits(&self, pending: bool) -> bool {
+        if self.initial.is_empty() {
+            !(self.behind.is_empty() && self.again.is_empty() && self.ending.is_empty())
+        } else {
+            !self.behind.is_empty() || !pending
+        }
     }
 }
 
@@ -137,6 +150,8 @@ impl Group {
             max_ghosts: MAX_GHOSTS,
             members: Vec::new(),
             who: IdSet::default(),
+            not_before: None,
+            now: None,
         };
         if group.key.export != Export::None {
             group.pending.extend(rib.iter().map(|(_, id)| id));
@@ -164,6 +179,7 @@ impl Group {
             backlog: Backlog::Little,
             initial,
             again: Vec::new(),
+            ending: Vec::new(),
         });
     }
 
@@ -184,10 +200,11 @@ impl Group {
                 rib.set_told(id, true);
             }
         }
-        let (backlog, initial, again) =
-            (member.backlog, member.initial.clone(), member.again.clone());
+        let Member { backlog, initial, again, ending, .. } = member;
+        let (backlog, initial) = (*backlog, initial.clone());
+        let (again, ending) = (again.clone(), ending.clone());
         self.who.insert(peer.into());
-        self.members.push(Member { peer, behind, backlog, initial, again });
+        self.members.push(Member { peer, behind, backlog, initial, again, ending });
     }
 
     pub(crate) fn leave(&mut self, peer: PeerIndex, rib: &mut Rib) {
@@ -242,6 +259,20 @@ impl Group {
         behind.map(|member| member.peer).collect()
     }
 
+    /// Says what time it is; only the MinRouteAdvertisementInterval asks.
+    pub(crate) const fn look_at_clock(&mut self, now: Instant) {
+        self.now = Some(now);
+    }
+
+    /// When changes that wait for their interval are due.
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        self.not_before.filter(|_| self.is_pending())
+    }
+
+    fn has_to_wait(&self) -> bool {
+        self.not_before.zip(self.now).is_some_and(|(at, now)| now < at)
+    }
+
     /// Whether there is more to be looked at.
     pub(crate) const fn is_pending(&self) -> bool {
         !self.pending.is_empty()
@@ -278,10 +309,18 @@ impl Group {
     pub(crate) fn flush(&mut self, rib: &mut Rib) -> Option<Vec<Sending>> {
         let enough = self.enough();
         let room = self.members.iter().any(|member| member.backlog < enough);
-        if room && !self.pending.is_empty() {
-            return Some(self.advance(rib));
+        if room && !self.pending.is_empty() && !self.has_to_wait() {
+            let sendings = self.advance(rib);
+            let interval = Some(self.key.advertisement_interval).filter(|time| !time.is_zero());
+            if let Some((now, interval)) = self.now.zip(interval)
+                && self.pending.is_empty()
+            {
+                self.not_before = Some(now + interval);
+            }
+            return Some(sendings);
         }
-        let waiting = |member: &Member| member.backlog == Backlog::Little && member.waits();
+        let pending = self.is_pending();
+        let waiting = |member: &Member| member.backlog == Backlog::Little && member.waits(pending);
         let place = self.members.iter().position(waiting)?;
         Some(self.catch_up(place, rib))
     }
@@ -295,7 +334,7 @@ impl Group {
     fn advance(&mut self, rib: &mut Rib) -> Vec<Sending> {
         let mut script = Script::default();
         let mut lines: Vec<(PrefixId, OutId)> = Vec::new();
-        let mut room = Room::default();
+        let mut room = Room::new(self.key.limit);
         for _ in 0..LOOKS {
             if lines.len() >= BATCH || room.is_used_up() {
                 break;
@@ -408,7 +447,7 @@ impl Group {
             }
         }
         let pieces: Vec<_> = script
-            .encode(&self.outs, &rib.prefixes, self.key.ids)
+            .encode(&self.outs, &rib.prefixes, self.key.ids, self.key.limit)
             .map(|(audience, packer)| {
                 let (bytes, messages) = packer.finish();
                 (audience, Bytes::from(bytes), messages)
@@ -420,56 +459,6 @@ impl Group {
         }
         self.lay_ghosts(rib);
         sendings
-    }
-
-    /// Tells one that is behind some of what it has missed.
-    fn catch_up(&mut self, place: usize, rib: &mut Rib) -> Vec<Sending> {
-        self.begin_again(place, rib);
-        let member = &mut self.members[place];
-        let peer = member.peer;
-        let mut lines: Vec<Line> = Vec::new();
-        let mut room = Room::default();
-        while lines.len() < CATCH_UP
-            && !room.is_used_up()
-            && let Some(id) = member.behind.pop()
-        {
-            if let Some(several) = &self.several {
-                lines.extend(several.lines(id, peer, &self.outs));
-            } else {
-                let out = self.sent.get(id as usize).copied().unwrap_or_default();
-                lines.push((script::view(peer, out, &self.outs), id, 0));
-            }
-            for &(seen, ..) in lines.iter().rev().take_while(|line| line.1 == id) {
-                room.take(seen, self.outs.get(seen), rib.prefixes.is_ipv6(id));
-            }
-        }
-        let mut packer = Packer::new(self.key.ids);
-        script::pack(&mut lines, &self.outs, &rib.prefixes, &mut packer);
-        if member.behind.is_empty() && self.pending.is_empty() {
-            for family in std::mem::take(&mut member.initial) {
-                packer.end_of_rib(family);
-            }
-        }
-        self.lay_ghosts(rib);
-        let (bytes, messages) = packer.finish();
-        vec![Sending { peer, bytes: bytes.into(), messages }]
-    }
-
-    /// A member in step is behind by the families that it wants again: one walk over what was sent,
-    /// however often it asked.
-    fn begin_again(&mut self, place: usize, rib: &Rib) {
-        let member = &mut self.members[place];
-        if !member.behind.is_empty() || member.again.is_empty() {
-            return;
-        }
-        let again = std::mem::take(&mut member.again);
-        let peer = member.peer;
-        let wanted = |&id: &PrefixId| {
-            let ipv6 = rib.prefixes.is_ipv6(id);
-            again.contains(&if ipv6 { Family::IPV6_UNICAST } else { Family::IPV4_UNICAST })
-        };
-        let known: Vec<_> = self.known_to(peer).filter(wanted).collect();
-        self.members[place].behind.extend(known.into_iter());
     }
 
     /// Lets go of what was withdrawn, once no member can know it any more.

@@ -39,6 +39,8 @@ pub(crate) struct PathEntry {
     pub(crate) source: Source,
     /// Policy refuses it: kept to be shown, never used.
     pub(crate) rejected: bool,
+    /// Its neighbour restarts and has not told it again.
+    pub(crate) stale: bool,
 }
 
 const _: () = assert!(size_of::<PathEntry>() == 16, "there are millions");

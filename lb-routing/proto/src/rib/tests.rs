@@ -30,7 +30,14 @@ fn learn(rib: &mut Rib, text: &str, peer: u8, as_path: &[u32]) -> bool {
         Source::of(peer.into()),
     );
     let source = Source::of(peer.into());
-    let path = PathEntry { received: attributes, attributes, path_id: 0, source, rejected: false };
+    let path = PathEntry {
+        received: attributes,
+        attributes,
+        path_id: 0,
+        source,
+        rejected: false,
+        stale: false,
+    };
     let additional = rib.insert(&prefix(text), path) == Insertion::Added;
     rib.release(attributes);
     additional

@@ -38,6 +38,11 @@ pub(crate) enum Received {
 /// How far a connection has come.
 #[derive(Debug)]
 pub(crate) enum Phase {
+    /// Their OPEN is awaited before ours goes out (DelayOpenTimer, RFC 4271 §8.1.1).
+    Delayed {
+        /// Ours goes out then.
+        until: Instant,
+    },
     /// Our OPEN is sent, theirs awaited.
     OpenSent,
     /// Their OPEN is good, their KEEPALIVE awaited.
@@ -64,6 +69,8 @@ impl Link {
 
     pub(crate) const fn state(&self) -> State {
         match self.phase {
+            // RFC 4271 §8.2.2: until OPEN is sent, nothing but a connection is there.
+            Phase::Delayed { .. } => State::Active,
             Phase::OpenSent => State::OpenSent,
             Phase::OpenConfirm { .. } => State::OpenConfirm,
             Phase::Established { .. } => State::Established,
@@ -72,7 +79,7 @@ impl Link {
 
     pub(crate) const fn negotiated(&self) -> Option<&Negotiated> {
         match &self.phase {
-            Phase::OpenSent => None,
+            Phase::Delayed { .. } | Phase::OpenSent => None,
             Phase::OpenConfirm { negotiated, .. } | Phase::Established { negotiated } => {
                 Some(negotiated)
             }
@@ -81,6 +88,11 @@ impl Link {
 
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.framer.push(bytes);
+    }
+
+    /// Messages may be longer from now on (RFC 8654).
+    pub(crate) const fn extend(&mut self) {
+        self.framer.extend();
     }
 
     /// The next whole message of the stream.
@@ -100,9 +112,23 @@ impl Link {
         self.hold_at = self.timed_by(|hold_time| now + hold_time);
     }
 
-    /// Restarts the KeepaliveTimer: a third of the hold time, jittered (RFC 4271 §10).
-    pub(crate) fn kept_alive(&mut self, now: Instant, jitter: &mut Jitter) {
-        self.keepalive_at = self.timed_by(|hold_time| now + jitter.of(hold_time / 3));
+    /// Restarts the KeepaliveTimer: a third of the hold time or what is configured, jittered (RFC 4271 §4.4, §10).
+    pub(crate) fn kept_alive(
+        &mut self,
+        configured: Option<Duration>,
+        now: Instant,
+        jitter: &mut Jitter,
+    ) {
+        let of = |hold_time: Duration| configured.unwrap_or(hold_time).min(hold_time / 3);
+        self.keepalive_at = self.timed_by(|hold_time| now + jitter.of(of(hold_time)));
+    }
+
+    /// When OPEN goes out that waits for theirs.
+    pub(crate) const fn open_at(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Delayed { until } => Some(until),
+            Phase::OpenSent | Phase::OpenConfirm { .. } | Phase::Established { .. } => None,
+        }
     }
 
     fn timed_by(&self, at: impl FnOnce(Duration) -> Instant) -> Option<Instant> {

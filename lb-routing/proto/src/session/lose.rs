@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::collision::Side;
 use super::dialer::Dialer;
 use super::link::{Link, Phase};
-use super::{Effect, Session, close};
+use super::{Effect, Session, close, graceful};
 use crate::speaker::State;
 use crate::wire::{Message, Notification, error};
 
@@ -18,6 +18,8 @@ pub(crate) enum Loss {
     Received(Notification),
     /// TCP ended.
     Closed(String),
+    /// The neighbour opened another one, so it no longer knows of this one (RFC 4724 §5).
+    Superseded,
     /// The session is stopped.
     Stopped(Notification),
 }
@@ -28,6 +30,7 @@ impl Loss {
             Self::Sent(notification) => format!("sent {}", notification.describe()),
             Self::Received(notification) => format!("received {}", notification.describe()),
             Self::Closed(error) => format!("connection closed: {error}"),
+            Self::Superseded => "the neighbour connected anew: it has restarted".to_owned(),
             Self::Stopped(notification) => format!("stopped: {}", notification.describe()),
         }
     }
@@ -36,11 +39,13 @@ impl Loss {
     fn is_harmless(&self, state: State) -> bool {
         match self {
             // RFC 4271 §8.2.2, OpenSent, Event 18.
-            Self::Closed(_) => state == State::OpenSent,
+            Self::Closed(_) => matches!(state, State::Active | State::OpenSent),
+            // BIRD 1.6 gives no reason where it closes one of two connections.
             Self::Received(cease) => {
-                (cease.code, cease.subcode) == error::CONNECTION_COLLISION_RESOLUTION
-                    && state != State::Established
+                let collision = [error::CONNECTION_COLLISION_RESOLUTION, error::CEASE];
+                collision.contains(&(cease.code, cease.subcode)) && state != State::Established
             }
+            Self::Superseded => true,
             Self::Sent(_) | Self::Stopped(_) => false,
         }
     }
@@ -55,12 +60,12 @@ impl Session {
             Loss::Sent(notification) | Loss::Stopped(notification) => {
                 self.say_goodbye(&link, notification, out);
             }
-            Loss::Received(_) => close(link.conn, out),
+            Loss::Received(_) | Loss::Superseded => close(link.conn, out),
             Loss::Closed(_) => {}
         }
         let uptime = self.uptime(&link, now);
         if uptime.is_some() {
-            out.push(Effect::Down);
+            out.push(Effect::Down(graceful::kept(&link, &loss)));
         }
         self.last_error.clone_from(&cause);
         if !matches!(loss, Loss::Stopped(_)) {
@@ -105,14 +110,18 @@ impl Session {
     }
 
     fn say_goodbye(&mut self, link: &Link, notification: &Notification, out: &mut Vec<Effect>) {
-        self.send(link.conn, &Message::Notification(notification.clone()), out);
+        // RFC 4271 §8.1.2: not without an OPEN before it.
+        if link.open_at().is_none() {
+            let told = graceful::told(link, notification);
+            self.send(link.conn, &Message::Notification(told), out);
+        }
         close(link.conn, out);
     }
 
     fn uptime(&self, link: &Link, now: Instant) -> Option<Duration> {
         match link.phase {
             Phase::Established { .. } => Some(now.saturating_duration_since(self.since)),
-            Phase::OpenSent | Phase::OpenConfirm { .. } => None,
+            Phase::Delayed { .. } | Phase::OpenSent | Phase::OpenConfirm { .. } => None,
         }
     }
 
@@ -138,7 +147,7 @@ impl Session {
             let retry_at = (!self.peer.passive).then(|| self.retry_at(now));
             Dialer::Active { retry_at }
         } else {
-            let rest = self.damping.rest(uptime);
+            let rest = self.damping.rest(self.peer.idle_hold, uptime);
             Dialer::Idle { until: Some(now + self.jitter.of(rest)) }
         };
     }

@@ -3,8 +3,12 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::graceful::{self, Graceful, Past};
 use crate::config::{PeerConfig, SpeakerConfig};
-use crate::wire::{AddPath, Capability, Context, Family, Notification, Open, PathIds, error};
+use crate::wire::{
+    AddPath, Capability, Context, Family, MAX_EXTENDED_LEN, MAX_MESSAGE_LEN, Notification, Open,
+    PathIds, error,
+};
 
 /// What both sides agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,19 +27,57 @@ pub(crate) struct Negotiated {
     pub(crate) ids_received: PathIds,
     /// Where several paths of a prefix may be told.
     pub(crate) ids_sent: PathIds,
+    /// Either marks where it tells all of a family again (RFC 7313).
+    pub(crate) enhanced_refresh: bool,
+    /// Messages may be longer than 4096 octets (RFC 8654).
+    pub(crate) extended_messages: bool,
+    /// IPv4 routes may have IPv6 next hops (RFC 8950).
+    pub(crate) ipv4_by_ipv6: bool,
+    /// What happens where one of the two restarts; none: its routes are gone.
+    pub(crate) graceful: Option<Graceful>,
+}
+
+impl Negotiated {
+    /// Octets of a message at most.
+    pub(crate) const fn message_limit(&self) -> usize {
+        if self.extended_messages { MAX_EXTENDED_LEN } else { MAX_MESSAGE_LEN }
+    }
 }
 
 const FAMILIES: [Family; 2] = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
 
-/// Graceful restart is deliberately absent: a capability is a promise.
-pub(crate) fn ours(local: &SpeakerConfig, peer: &PeerConfig) -> Open {
-    let mut capabilities: Vec<_> = FAMILIES.map(Capability::Multiprotocol).into();
-    capabilities.extend([Capability::RouteRefresh, Capability::FourOctetAs(peer.our_as(local))]);
+/// IPv4 unicast with IPv6 next hops (RFC 8950 §4).
+const IPV4_BY_IPV6: (Family, u16) = (Family::IPV4_UNICAST, Family::IPV6_UNICAST.afi);
+
+/// Families that we offer.
+fn offered(peer: &PeerConfig) -> &[Family] {
+    peer.families.as_deref().unwrap_or(&FAMILIES)
+}
+
+/// `before`: families of the session before this one.
+pub(crate) fn ours(
+    local: &SpeakerConfig,
+    peer: &PeerConfig,
+    past: Past,
+    before: Option<&[Family]>,
+) -> Open {
+    let families = offered(peer).iter().copied();
+    let mut capabilities: Vec<_> = families.map(Capability::Multiprotocol).collect();
+    capabilities.push(Capability::RouteRefresh);
+    if offered(peer).contains(&Family::IPV4_UNICAST) {
+        capabilities.push(Capability::ExtendedNextHop(vec![IPV4_BY_IPV6]));
+    }
+    capabilities.extend([
+        Capability::ExtendedMessage,
+        Capability::EnhancedRouteRefresh,
+        Capability::FourOctetAs(peer.our_as(local)),
+    ]);
     let (receive, send) = (peer.add_path_receive, peer.add_path_send > 1);
     if receive || send {
-        let entry = |family| AddPath { family, receive, send };
-        capabilities.push(Capability::AddPath(FAMILIES.map(entry).into()));
+        let entry = |&family: &Family| AddPath { family, receive, send };
+        capabilities.push(Capability::AddPath(offered(peer).iter().map(entry).collect()));
     }
+    capabilities.extend(graceful::ours(peer, past, before));
     Open {
         asn: peer.our_as(local),
         hold_time_secs: u16::try_from(peer.hold_time.as_secs()).unwrap_or(u16::MAX),
@@ -64,24 +106,36 @@ pub(crate) fn negotiate(
     let hold_time = peer.hold_time.min(Duration::from_secs(open.hold_time_secs.into()));
     let four_octet_as =
         open.capabilities.iter().any(|theirs| matches!(theirs, Capability::FourOctetAs(_)));
+    let families = families(peer, open);
+    let says = |capability| open.capabilities.contains(capability);
     Ok(Negotiated {
+        graceful: graceful::negotiate(peer, open, &families),
         router_id: open.router_id,
         hold_time,
         context: Context { four_octet_as, external },
-        families: families(open),
         ids_received: path_ids(open, |theirs| peer.add_path_receive && theirs.send),
         ids_sent: path_ids(open, |theirs| peer.add_path_send > 1 && theirs.receive),
-        route_refresh: open.capabilities.contains(&Capability::RouteRefresh),
+        ipv4_by_ipv6: families.contains(&Family::IPV4_UNICAST) && leads_by_ipv6(open),
+        families,
+        route_refresh: says(&Capability::RouteRefresh),
+        enhanced_refresh: says(&Capability::EnhancedRouteRefresh),
+        extended_messages: says(&Capability::ExtendedMessage),
+    })
+}
+
+fn leads_by_ipv6(open: &Open) -> bool {
+    open.capabilities.iter().any(|theirs| {
+        matches!(theirs, Capability::ExtendedNextHop(families) if families.contains(&IPV4_BY_IPV6))
     })
 }
 
 /// A neighbour without the multiprotocol capability speaks IPv4 unicast only (RFC 4760 §8).
-fn families(open: &Open) -> Vec<Family> {
+fn families(peer: &PeerConfig, open: &Open) -> Vec<Family> {
     let says = |family| open.capabilities.contains(&Capability::Multiprotocol(family));
     let silent =
         !open.capabilities.iter().any(|theirs| matches!(theirs, Capability::Multiprotocol(_)));
     let spoken = |family| says(family) || silent && family == Family::IPV4_UNICAST;
-    FAMILIES.into_iter().filter(|&family| spoken(family)).collect()
+    offered(peer).iter().copied().filter(|&family| spoken(family)).collect()
 }
 
 /// Families for which one of their entries agrees with us (RFC 7911 §4).

@@ -7,7 +7,7 @@ use super::link::{Phase, Received};
 use super::lose::Loss;
 use super::{COLLISION_WAIT, Effect, Session, Up, open};
 use crate::speaker::{ConnId, State};
-use crate::wire::{Message, Notification, Open, error};
+use crate::wire::{self, Family, Message, Notification, Open, error};
 
 impl Session {
     /// Bytes arrived on a connection, in any portions.
@@ -41,6 +41,10 @@ impl Session {
             (_, Received::Message(Message::Notification(theirs))) => {
                 self.lose(side, Loss::Received(theirs), now, out);
             }
+            (Phase::Delayed { .. }, Received::Message(Message::Open(open))) => {
+                self.open(side, out);
+                self.on_open(side, &open, now, out);
+            }
             (Phase::OpenSent, Received::Message(Message::Open(open))) => {
                 self.on_open(side, &open, now, out);
             }
@@ -50,7 +54,8 @@ impl Session {
             // The neighbour resolved a collision before we did.
             (
                 Phase::OpenConfirm { confirmed: true, .. },
-                routes @ (Received::Update(_) | Received::Message(Message::RouteRefresh(_))),
+                routes @ (Received::Update(_)
+                | Received::Message(Message::RouteRefresh(_) | Message::RefreshMark(..))),
             ) => {
                 self.establish(side, now, out);
                 self.on_message(side, routes, now, out);
@@ -65,7 +70,17 @@ impl Session {
                 out.push(Effect::Refresh(family));
             }
             (
-                Phase::OpenSent | Phase::OpenConfirm { .. } | Phase::Established { .. },
+                Phase::Established { negotiated },
+                Received::Message(Message::RefreshMark(family, subtype)),
+            ) => {
+                out.extend(marked(negotiated.enhanced_refresh, family, subtype));
+                link.heard(now);
+            }
+            (
+                Phase::Delayed { .. }
+                | Phase::OpenSent
+                | Phase::OpenConfirm { .. }
+                | Phase::Established { .. },
                 unexpected,
             ) => {
                 let notification = out_of_place(link.state(), &unexpected);
@@ -79,6 +94,7 @@ impl Session {
             Ok(negotiated) => negotiated,
             Err(notification) => return self.lose(side, Loss::Sent(notification), now, out),
         };
+        self.families_before = Some(negotiated.families.clone());
         let rival = side.other();
         if self.link(rival).is_some_and(|link| link.negotiated().is_some()) {
             let cease = Notification::new(error::CONNECTION_COLLISION_RESOLUTION);
@@ -88,6 +104,9 @@ impl Session {
             self.close_link(rival, &cease, out);
         }
         let Some(link) = self.slot(side) else { return };
+        if negotiated.extended_messages {
+            link.extend();
+        }
         link.phase = Phase::OpenConfirm { negotiated, confirmed: false };
         link.heard(now);
         self.keep_alive(side, now, out);
@@ -122,12 +141,24 @@ impl Session {
         link.phase = Phase::Established { negotiated: negotiated.clone() };
         link.heard(now);
         let (conn, local) = (link.conn, link.local);
+        self.past.preserved = true;
         out.push(Effect::Up(Up { conn, local, negotiated }));
         self.report("established", now, out);
     }
 
     fn winner(&self, theirs: &Open) -> Side {
         collision::winner(self.identity(), (theirs.router_id, theirs.asn))
+    }
+}
+
+/// What a ROUTE-REFRESH with a subtype says; where that was not agreed on, the octet is reserved (RFC 2918 §3).
+const fn marked(enhanced: bool, family: Family, subtype: u8) -> Option<Effect> {
+    match (enhanced, subtype) {
+        (false, _) => Some(Effect::Refresh(family)),
+        (true, wire::REFRESH_BEGINS) => Some(Effect::RefreshBegins(family)),
+        (true, wire::REFRESH_ENDS) => Some(Effect::RefreshEnds(family)),
+        // RFC 7313 §5: ignored.
+        (true, _) => None,
     }
 }
 
@@ -144,7 +175,7 @@ fn out_of_place(state: State, message: &Received) -> Notification {
         Received::Update(_) | Received::Message(Message::Update(_)) => 2,
         Received::Message(Message::Notification(_)) => 3,
         Received::Message(Message::Keepalive) => 4,
-        Received::Message(Message::RouteRefresh(_)) => 5,
+        Received::Message(Message::RouteRefresh(_) | Message::RefreshMark(..)) => 5,
     };
     Notification::with_data(code, [kind])
 }

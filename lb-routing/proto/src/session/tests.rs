@@ -1,4 +1,6 @@
 mod collision;
+mod delay;
+mod graceful;
 mod table;
 mod timing;
 
@@ -26,7 +28,7 @@ pub(super) fn peer() -> PeerConfig {
 
 pub(super) fn their_open() -> wire::Open {
     let config = SpeakerConfig { max_paths: 8, ..SpeakerConfig::new(THEIR_AS, THEIRS) };
-    open::ours(&config, &peer())
+    open::ours(&config, &PeerConfig { restart_time: None, ..peer() }, Past::default(), None)
 }
 
 pub(super) fn bytes(message: &Message) -> Vec<u8> {
@@ -109,9 +111,14 @@ fn words(effect: &Effect) -> Option<String> {
     let output = match effect {
         Effect::Output(output) => output,
         Effect::Up(up) => return Some(format!("up {}", up.conn.0)),
-        Effect::Down => return Some("down".into()),
+        Effect::Down(None) => return Some("down".into()),
+        Effect::Down(Some(kept)) => {
+            return Some(format!("down, kept {} s", kept.time.as_secs()));
+        }
         Effect::Update(_) => return Some("routes".into()),
         Effect::Refresh(_) => return Some("refresh".into()),
+        Effect::RefreshBegins(_) => return Some("refresh begins".into()),
+        Effect::RefreshEnds(_) => return Some("refresh ends".into()),
     };
     Some(match output {
         Output::Connect { .. } => "connect".into(),
@@ -129,7 +136,7 @@ fn message_words(bytes: &[u8]) -> String {
         Message::Open(_) => "OPEN".into(),
         Message::Update(_) => "UPDATE".into(),
         Message::Keepalive => "KEEPALIVE".into(),
-        Message::RouteRefresh(_) => "ROUTE-REFRESH".into(),
+        Message::RouteRefresh(_) | Message::RefreshMark(..) => "ROUTE-REFRESH".into(),
         Message::Notification(Notification { code, subcode, data }) => {
             format!("NOTIFICATION {code}/{subcode} {data:?}")
         }

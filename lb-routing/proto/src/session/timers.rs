@@ -12,7 +12,7 @@ impl Session {
     /// The next timer.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let links = Side::BOTH.into_iter().filter_map(|side| self.link(side));
-        let timers = links.flat_map(|link| [link.hold_at, link.keepalive_at]);
+        let timers = links.flat_map(|link| [link.hold_at, link.keepalive_at, link.open_at()]);
         timers.chain([self.dialer.timer()]).flatten().min()
     }
 
@@ -33,6 +33,9 @@ impl Session {
             self.lose(side, Loss::Sent(expired), now, out);
         } else if link.keepalive_at.is_some_and(|at| at <= now) {
             self.keep_alive(side, now, out);
+        } else if link.open_at().is_some_and(|at| at <= now) {
+            self.open(side, out);
+            self.report("delay open timer expired", now, out);
         }
     }
 
@@ -59,7 +62,7 @@ impl Session {
             Side::Incoming => &mut self.incoming,
         };
         if let Some(link) = link {
-            link.kept_alive(now, jitter);
+            link.kept_alive(self.peer.keepalive, now, jitter);
         }
     }
 }

@@ -121,7 +121,11 @@ impl Net {
         let config = world.nodes[node].clone();
         let speaker =
             Speaker::new(config, peers.collect(), Seeds::of(self.random.next()), self.now);
-        self.nodes[node].speaker = Some(speaker.expect("worlds are valid"));
+        let mut speaker = speaker.expect("worlds are valid");
+        if below(&mut self.random, 2) == 0 {
+            speaker.recover(self.now);
+        }
+        self.nodes[node].speaker = Some(speaker);
         let originated = self.nodes[node].originated.clone();
         self.give(node, Input::Originate(&originated));
     }

@@ -178,7 +178,8 @@ fn tell(
         .filter(|&hop| internal && !teller.peer.next_hop_self && hop != hearer.address);
     let next_hop = kept.unwrap_or(teller.address);
     route.next_hop = Some(next_hop);
-    (next_hop.is_ipv4() == prefix.is_ipv4()).then_some(route)
+    // IPv4 prefixes may have IPv6 next hops (RFC 8950).
+    (prefix.is_ipv4() || next_hop.is_ipv6()).then_some(route)
 }
 
 type Rank = (bool, usize, bool, Option<Ipv4Addr>, usize, Option<IpAddr>, Said);

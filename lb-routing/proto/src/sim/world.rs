@@ -103,6 +103,7 @@ fn link(random: &mut Jitter, nodes: &[SpeakerConfig], pair: [usize; 2]) -> Link 
             passive: passive == end,
             hold_time: Duration::from_secs([0, 30, 90][below(random, 3)]),
             connect_retry: Duration::from_secs(20),
+            restart_time: [None, Some(20), Some(120)][below(random, 3)].map(Duration::from_secs),
             import: if below(random, 8) == 0 { Import::None } else { Import::All },
             export: [Export::None, Export::Vips, Export::All, Export::All][below(random, 4)]
                 .clone(),

@@ -1,10 +1,11 @@
 //! From the RIB to the driver and to the neighbours.
 
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 use super::{Channel, LimitSaid, Output, RouteChange, Speaker};
 use crate::rib::{Group, GroupKey, PeerIndex, Sending};
-use crate::session::Up;
+use crate::session::{Kept, Up};
 use crate::wire::{Family, Notification, error};
 
 /// Route changes that are handed to the driver in one go.
@@ -82,11 +83,10 @@ impl Speaker {
         }
     }
 
-    /// A session ended: its routes go with it (RFC 4271 §8.2.2).
-    pub(super) fn down(&mut self, index: PeerIndex) {
+    /// A session ended: its routes go with it (RFC 4271 §8.2.2), but for what is kept.
+    pub(super) fn down(&mut self, index: PeerIndex, kept: Option<Kept>, now: Instant) {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         let Some(Channel { up, group: place }) = neighbour.channel.take() else { return };
-        let accepted = std::mem::take(&mut neighbour.accepted);
         neighbour.limit_said = LimitSaid::Nothing;
         if let Some(count) = self.locals.get_mut(&up.local) {
             *count -= 1;
@@ -95,7 +95,7 @@ impl Speaker {
             }
         }
         self.leave(index, place);
-        self.rib.remove_peer(index, accepted);
+        self.keep(index, kept, now);
     }
 
     /// The neighbour wants our routes again (RFC 2918 §4).
@@ -132,6 +132,7 @@ impl Speaker {
         for turn in 0..count {
             let place = (self.next_to_flush + turn) % count;
             let Some(Some(group)) = self.groups.get_mut(place) else { continue };
+            group.look_at_clock(self.now);
             let Some(sendings) = group.flush(&mut self.rib) else { continue };
             let overdue = group.overdue();
             if sendings.is_empty() && group.is_pending() {

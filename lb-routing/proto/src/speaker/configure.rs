@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{LimitSaid, Neighbour, Speaker, place, ranking};
+use super::{Neighbour, Speaker, place, ranking};
 use crate::config::{self, ConfigError, PeerConfig};
 use crate::policy::Judge;
 use crate::rib::PeerIndex;
@@ -98,6 +98,7 @@ impl Speaker {
         let Some(index) = self.by_address.remove(&address) else { return };
         let gone = Notification::new(error::PEER_DE_CONFIGURED);
         self.with_session(index, now, |session, now, out| session.stop(gone, now, out));
+        self.forget_paths(index);
         self.vacant.push(index);
     }
 
@@ -106,13 +107,7 @@ impl Speaker {
         let (address, rank) = (peer.address.to_canonical(), ranking(&self.config, &peer));
         let judge = place(&mut self.judges, Judge::new(&self.config, &peer));
         let session = Session::new(self.config.clone(), peer, seed, now);
-        let neighbour = Neighbour {
-            session,
-            judge,
-            channel: None,
-            accepted: 0,
-            limit_said: LimitSaid::Nothing,
-        };
+        let neighbour = Neighbour::new(session, judge);
         let index = match self.vacant.pop() {
             Some(index) => {
                 if let Some(seat) = self.neighbours.get_mut(usize::from(index)) {
@@ -141,7 +136,11 @@ impl Speaker {
         let closes = new.import == config::Import::None;
         let rank = ranking(&self.config, &new);
         let judge = place(&mut self.judges, Judge::new(&self.config, &new));
+        let another = new.connects_otherwise(&old) || new.shutdown.is_some();
         self.with_session(index, now, |session, now, out| session.configure(new, now, out));
+        if another || closes {
+            self.forget_paths(index);
+        }
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         neighbour.judge = judge;
         let Some(channel) = &neighbour.channel else {
@@ -154,17 +153,8 @@ impl Speaker {
             self.regroup(index);
         }
         self.watch_limit(index, now);
-        if imports && closes {
-            self.withdraw_everything(index);
-        } else if imports {
+        if imports && !closes {
             self.ask_again(index, now);
-        }
-    }
-
-    fn withdraw_everything(&mut self, index: PeerIndex) {
-        if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
-            let accepted = std::mem::take(&mut neighbour.accepted);
-            self.rib.remove_peer(index, accepted);
         }
     }
 

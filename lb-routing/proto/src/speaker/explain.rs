@@ -56,6 +56,7 @@ impl Speaker {
             cluster_id: self.config.cluster_id(),
             local: up.local,
             families: &up.negotiated.families,
+            ipv4_by_ipv6: up.negotiated.ipv4_by_ipv6,
         };
         if let Err(why) = policy::check_export(prefix, best, teller, &target) {
             return Some(why);

@@ -40,6 +40,15 @@ impl Speaker {
     ) -> Result<(), Notification> {
         let parts = Parts::new(body, ids)?;
         let mut announced = SmallVec::<[Announced<'_>; 2]>::new();
+        if let Some((next_hop, prefixes)) = parts.reach()
+            && next_hop.is_ipv6()
+            && prefixes.family() == Family::IPV4_UNICAST
+            && !self.leads_by_ipv6(index)
+        {
+            // RFC 7606 §7.11: a next hop of no valid length.
+            let octets = parts.reach_octets();
+            return Err(Notification::with_data(error::OPTIONAL_ATTRIBUTE_ERROR, octets));
+        }
         let classic = Some((None, parts.nlri));
         let multi = parts.reach().map(|(next_hop, prefixes)| (Some(next_hop), prefixes));
         let fields = classic.into_iter().chain(multi);
@@ -65,10 +74,8 @@ impl Speaker {
             }
         });
         announced.iter().for_each(|it| self.rib.release(it.attributes));
-        if parts.end_of_rib.is_some()
-            && let Some(peer) = self.address_of(index)
-        {
-            self.queue.push_back(Output::Event(Event::EndOfRib { peer }));
+        if let Some(family) = parts.end_of_rib {
+            self.end_of_rib(index, family);
         }
         taken
     }
@@ -151,8 +158,14 @@ impl Speaker {
             match checked {
                 Ok(left) => {
                     let (received, source) = (attributes, Source::of(index));
-                    let path =
-                        PathEntry { received, attributes: left, path_id, source, rejected: false };
+                    let path = PathEntry {
+                        received,
+                        attributes: left,
+                        path_id,
+                        source,
+                        rejected: false,
+                        stale: false,
+                    };
                     rejected = self.learn(index, &prefix, path).or(rejected);
                 }
                 // A route replaces its predecessor even where it is no use itself (RFC 4271
@@ -241,9 +254,15 @@ impl Speaker {
         self.locals.contains_key(&next_hop) || self.rib.originates_host(next_hop)
     }
 
-    fn speaks(&self, index: PeerIndex, family: Family) -> bool {
+    pub(super) fn speaks(&self, index: PeerIndex, family: Family) -> bool {
         let channel = self.neighbours.get(usize::from(index)).and_then(|it| it.channel.as_ref());
         channel.is_some_and(|channel| channel.up.negotiated.families.contains(&family))
+    }
+
+    /// Its IPv4 routes may have IPv6 next hops (RFC 8950).
+    fn leads_by_ipv6(&self, index: PeerIndex) -> bool {
+        let channel = self.neighbours.get(usize::from(index)).and_then(|it| it.channel.as_ref());
+        channel.is_some_and(|channel| channel.up.negotiated.ipv4_by_ipv6)
     }
 
     fn malformed(&mut self, index: PeerIndex, what: String) {

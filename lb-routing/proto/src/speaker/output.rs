@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ipnetwork::IpNetwork;
@@ -79,6 +80,22 @@ pub enum Event {
         peer: IpAddr,
         /// What and what is done, in words.
         what: String,
+    },
+    /// A neighbour has gone without a goodbye: its paths stay for a while (RFC 4724).
+    Stale {
+        /// Whose.
+        peer: IpAddr,
+        /// How many.
+        paths: u64,
+        /// For so long.
+        time: Duration,
+    },
+    /// It is back, or it is not in time: those that it does not tell again are gone.
+    StaleOver {
+        /// Whose.
+        peer: IpAddr,
+        /// How many are gone.
+        paths: u64,
     },
     /// A family's initial routes are complete (RFC 4724 §2).
     EndOfRib {

@@ -53,6 +53,8 @@ pub struct PeerStatus {
     pub messages_sent: u64,
     /// The last error in words; empty if none.
     pub last_error: String,
+    /// It restarts, and its paths stay until then at most (RFC 4724).
+    pub stale_until: Option<Instant>,
 }
 
 /// A path as people see it.
@@ -72,6 +74,8 @@ pub struct PathStatus {
     pub best: bool,
     /// Carries traffic.
     pub multipath: bool,
+    /// Its neighbour restarts and has not told it again (RFC 4724).
+    pub stale: bool,
 }
 
 impl PathStatus {
@@ -136,6 +140,7 @@ impl Speaker {
             attributes: self.rib.attributes(shown.path.attributes),
             best: place == 0 && shown.carries_traffic,
             multipath: shown.carries_traffic,
+            stale: shown.path.stale,
         })
     }
 
@@ -159,6 +164,7 @@ impl Speaker {
             messages_received,
             messages_sent,
             last_error: session.last_error().to_owned(),
+            stale_until: neighbour.stale.as_ref().map(|stale| stale.until),
         }
     }
 }

@@ -1,6 +1,8 @@
 mod add_path;
 mod configure;
 mod errors;
+mod extensions;
+mod graceful;
 mod limit;
 mod policies;
 mod reflection;

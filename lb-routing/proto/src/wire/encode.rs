@@ -6,7 +6,8 @@ use ipnetwork::IpNetwork;
 
 use super::pack::{self, Packer};
 use super::{
-    Attributes, Context, Family, Message, PathIds, Update, attributes, frame, open, route_refresh,
+    Attributes, Context, Family, MAX_MESSAGE_LEN, Message, PathIds, Update, attributes, frame,
+    open, route_refresh,
 };
 
 /// Why prefixes cannot be announced.
@@ -27,7 +28,7 @@ pub enum EncodeError {
         /// Its octets.
         len: usize,
     },
-    /// Prefix and next hop are of different families, which needs RFC 8950; it is never negotiated.
+    /// An IPv6 prefix with an IPv4 next hop: there is no such thing.
     #[error("{prefix} cannot have next hop {next_hop}; give it one of its own address family")]
     NextHopFamily {
         /// The prefix.
@@ -48,7 +49,8 @@ pub fn encode(message: &Message, context: Context) -> Vec<u8> {
         Message::Update(update) => encode_update(update, context),
         Message::Notification(notification) => notification.encode(),
         Message::Keepalive => frame::seal(frame::Kind::Keepalive, &[]),
-        Message::RouteRefresh(family) => route_refresh::encode(*family),
+        Message::RouteRefresh(family) => route_refresh::encode(*family, 0),
+        Message::RefreshMark(family, subtype) => route_refresh::encode(*family, *subtype),
     }
 }
 
@@ -67,7 +69,8 @@ fn encode_update(update: &Update, context: Context) -> Vec<u8> {
     messages.concat()
 }
 
-/// Appends the UPDATEs that announce `prefixes`, all of the next hop's family.
+/// Appends the UPDATEs that announce `prefixes`: of the next hop's family, or IPv4 ones with an IPv6 next hop, where that
+/// was agreed on (RFC 8950).
 ///
 /// On external sessions LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST are left out (RFC 4271 §5.1.5,
 /// RFC 4456 §8); what else is passed on, MULTI_EXIT_DISC above all, is for policy to say.
@@ -82,36 +85,45 @@ pub fn encode_updates(
     context: Context,
     messages: &mut Vec<Vec<u8>>,
 ) -> Result<(), EncodeError> {
-    let foreign = |prefix: &&IpNetwork| prefix.is_ipv4() != next_hop.is_ipv4();
+    let foreign = |prefix: &&IpNetwork| prefix.is_ipv6() && next_hop.is_ipv4();
     if let Some(&prefix) = prefixes.iter().find(foreign) {
         return Err(EncodeError::NextHopFamily { prefix, next_hop });
     }
-    let encoded = encode_attributes(attributes, next_hop, context, PathIds::NONE)?;
-    let mut packer = Packer::default();
+    let ids = PathIds::NONE;
+    let encoded = encode_attributes(attributes, next_hop, context, (ids, MAX_MESSAGE_LEN))?;
+    let mut packer = Packer::new(ids, MAX_MESSAGE_LEN);
     match next_hop {
         IpAddr::V4(_) => packer.announce_ipv4(&encoded, prefixes.iter().map(|&prefix| (0, prefix))),
         IpAddr::V6(next_hop) => {
-            packer.announce_ipv6(&encoded, next_hop, prefixes.iter().map(|&prefix| (0, prefix)));
+            for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
+                let prefixes = prefixes.iter().filter(|prefix| Family::of(prefix) == family);
+                packer.announce_by_ipv6(
+                    family,
+                    &encoded,
+                    next_hop,
+                    prefixes.map(|&prefix| (0, prefix)),
+                );
+            }
         }
     }
     messages.extend(split(packer));
     Ok(())
 }
 
-/// The attributes as they stand in an UPDATE beside a prefix at least; NEXT_HOP is among them where
+/// The attributes as they stand in an UPDATE of so many octets beside a prefix at least; NEXT_HOP is among them where
 /// the next hop is IPv4.
 pub(crate) fn encode_attributes(
     attributes: &Attributes,
     next_hop: IpAddr,
     context: Context,
-    ids: PathIds,
+    (ids, limit): (PathIds, usize),
 ) -> Result<Vec<u8>, EncodeError> {
     let classic = match next_hop {
         IpAddr::V4(next_hop) => Some(next_hop),
         IpAddr::V6(_) => None,
     };
     let encoded = attributes::encode(attributes, classic, context);
-    let (total, max) = (encoded.len(), pack::max_attributes(next_hop.is_ipv6(), ids));
+    let (total, max) = (encoded.len(), pack::max_attributes(next_hop.is_ipv6(), ids, limit));
     if total <= max {
         return Ok(encoded);
     }
@@ -126,7 +138,7 @@ pub(crate) fn encode_block(attributes: &Attributes, context: Context) -> Vec<u8>
 
 /// Appends the UPDATEs that withdraw `prefixes`, of either family.
 pub fn encode_withdrawals(prefixes: &[IpNetwork], _context: Context, messages: &mut Vec<Vec<u8>>) {
-    let mut packer = Packer::default();
+    let mut packer = Packer::new(PathIds::NONE, MAX_MESSAGE_LEN);
     for ipv6 in [false, true] {
         let family = prefixes.iter().filter(|prefix| prefix.is_ipv6() == ipv6);
         packer.withdraw(ipv6, family.map(|&prefix| (0, prefix)));

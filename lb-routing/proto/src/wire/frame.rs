@@ -4,8 +4,10 @@ use super::{Notification, error};
 
 /// Octets of the message header.
 pub const HEADER_LEN: usize = 19;
-/// Octets of the largest message; extended messages (RFC 8654) are never negotiated.
+/// Octets of the largest message, unless both sides take larger ones.
 pub const MAX_MESSAGE_LEN: usize = 4096;
+/// Octets of the largest one then (RFC 8654).
+pub const MAX_EXTENDED_LEN: usize = 65_535;
 
 const MARKER_LEN: usize = 16;
 
@@ -35,7 +37,8 @@ impl Kind {
     /// let through: an error in it cannot be answered by another (RFC 4271 §6.4).
     fn fits(self, len: usize) -> bool {
         match self {
-            Self::Open => len >= HEADER_LEN + 10,
+            // RFC 8654 §4: of these two none is longer than ever.
+            Self::Open => (HEADER_LEN + 10..=MAX_MESSAGE_LEN).contains(&len),
             Self::Update => len >= HEADER_LEN + 4,
             Self::Notification => true,
             Self::Keepalive => len == HEADER_LEN,
@@ -50,6 +53,11 @@ impl Kind {
 ///
 /// A Message Header Error, as soon as the octets that show it are there (RFC 4271 §6.1).
 pub fn frame(bytes: &[u8]) -> Result<Option<usize>, Notification> {
+    frame_within(bytes, MAX_MESSAGE_LEN)
+}
+
+/// [`frame`] with another bound.
+fn frame_within(bytes: &[u8], max: usize) -> Result<Option<usize>, Notification> {
     let marker = bytes.get(..MARKER_LEN).unwrap_or(bytes);
     if marker.iter().any(|&octet| octet != 0xff) {
         return Err(Notification::new(error::CONNECTION_NOT_SYNCHRONIZED));
@@ -60,7 +68,7 @@ pub fn frame(bytes: &[u8]) -> Result<Option<usize>, Notification> {
     };
     let len = usize::from(u16::from_be_bytes([high, low]));
     let bad_length = || Notification::with_data(error::BAD_MESSAGE_LENGTH, [high, low]);
-    if !(HEADER_LEN..=MAX_MESSAGE_LEN).contains(&len) {
+    if !(HEADER_LEN..=max).contains(&len) {
         return Err(bad_length());
     }
     let kind =
@@ -71,9 +79,9 @@ pub fn frame(bytes: &[u8]) -> Result<Option<usize>, Notification> {
     Ok((bytes.len() >= len).then_some(len))
 }
 
-/// A whole message's type and what follows its header.
+/// A whole message's type and what follows its header; whoever delimited it knows how long it may be.
 pub(super) fn split(bytes: &[u8]) -> Result<(Kind, &[u8]), Notification> {
-    let whole = frame(bytes)?.is_some_and(|len| len == bytes.len());
+    let whole = frame_within(bytes, MAX_EXTENDED_LEN)?.is_some_and(|len| len == bytes.len());
     match bytes.split_at_checked(HEADER_LEN) {
         Some((header, body)) if whole => header
             .last()
@@ -109,11 +117,19 @@ pub(super) fn write_header(header: &mut [u8], [high, low]: [u8; 2]) {
 
 /// Collects a byte stream and gives out its messages.
 ///
-/// Bound: after [`Framer::next_message`] returned `None`, less than [`MAX_MESSAGE_LEN`] octets wait.
-#[derive(Clone, Debug, Default)]
+/// Bound: after [`Framer::next_message`] returned `None`, less than [`MAX_MESSAGE_LEN`] octets wait, or
+/// [`MAX_EXTENDED_LEN`].
+#[derive(Clone, Debug)]
 pub struct Framer {
     buffer: Vec<u8>,
     taken: usize,
+    max: usize,
+}
+
+impl Default for Framer {
+    fn default() -> Self {
+        Self { buffer: Vec::new(), taken: 0, max: MAX_MESSAGE_LEN }
+    }
 }
 
 impl Framer {
@@ -121,6 +137,11 @@ impl Framer {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Takes extended messages from now on (RFC 8654).
+    pub const fn extend(&mut self) {
+        self.max = MAX_EXTENDED_LEN;
     }
 
     /// Takes bytes from the connection.
@@ -137,7 +158,7 @@ impl Framer {
     /// A Message Header Error, and the same again from then on: a stream does not recover.
     pub fn next_message(&mut self) -> Result<Option<&[u8]>, Notification> {
         let waiting = self.buffer.get(self.taken..).unwrap_or_default();
-        let Some(len) = frame(waiting)? else { return Ok(None) };
+        let Some(len) = frame_within(waiting, self.max)? else { return Ok(None) };
         let start = self.taken;
         self.taken += len;
         Ok(self.buffer.get(start..self.taken))

@@ -113,6 +113,23 @@ impl Notification {
         self.to_string()
     }
 
+    /// Cease / Hard Reset around this one (RFC 8538 §3.1): the session is over, whoever keeps routes of others.
+    #[must_use]
+    pub(crate) fn hardened(&self) -> Self {
+        let within = [&[self.code, self.subcode][..], &self.data].concat();
+        Self::with_data(error::HARD_RESET, within)
+    }
+
+    /// What a Hard Reset is around.
+    fn within(&self) -> Option<Self> {
+        match (self.code, self.subcode, &*self.data) {
+            (6, 9, &[code, subcode, ref data @ ..]) if (code, subcode) != error::HARD_RESET => {
+                Some(Self::with_data((code, subcode), data))
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut body = vec![self.code, self.subcode];
         body.extend(self.data.iter().take(MAX_DATA_LEN));
@@ -126,6 +143,9 @@ impl fmt::Display for Notification {
             (Some(words), _) => f.write_str(words)?,
             (None, Some(words)) => write!(f, "{words} / subcode {}", self.subcode)?,
             (None, None) => write!(f, "error {}/{}", self.code, self.subcode)?,
+        }
+        if let Some(within) = self.within() {
+            return write!(f, " ({within})");
         }
         // Escaped: the text is the neighbour's and ends in our log.
         self.communication().map_or(Ok(()), |text| write!(f, ": {text:?}"))

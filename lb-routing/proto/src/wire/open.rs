@@ -1,9 +1,10 @@
-//! OPEN and its capabilities (RFC 4271 §4.2 and §6.2, RFC 5492, RFC 9072).
+//! OPEN and its capabilities (RFC 4271 §4.2 and §6.2, RFC 4724 §3, RFC 5492, RFC 8538 §2, RFC 9072).
 
 use std::net::Ipv4Addr;
 
 use super::{
-    AddPath, Capability, Family, HEADER_LEN, MAX_MESSAGE_LEN, Notification, Open, error, frame,
+    AddPath, Capability, Family, GracefulRestart, HEADER_LEN, MAX_MESSAGE_LEN, Notification, Open,
+    error, frame,
 };
 
 const VERSION: u8 = 4;
@@ -16,8 +17,19 @@ const EXTENDED: u8 = 255;
 
 const MULTIPROTOCOL: u8 = 1;
 const ROUTE_REFRESH: u8 = 2;
+const EXTENDED_NEXT_HOP: u8 = 5;
+const EXTENDED_MESSAGE: u8 = 6;
+const GRACEFUL_RESTART: u8 = 64;
 const FOUR_OCTET_AS: u8 = 65;
 const ADD_PATH: u8 = 69;
+const ENHANCED_ROUTE_REFRESH: u8 = 70;
+
+/// R and N in the first octet of the graceful restart capability, and F in a family's flags.
+const RESTARTED: u8 = 0x80;
+const NOTIFICATIONS: u8 = 0x40;
+const FORWARDING: u8 = 0x80;
+/// Restart Time has twelve bits.
+const MAX_RESTART_TIME: u16 = 0x0fff;
 
 /// Octets of capabilities that fit into a message in the extended format: header, fixed part, the
 /// four octets that announce the format and the three of the one parameter are taken off.
@@ -47,6 +59,10 @@ pub(super) fn decode(body: &[u8]) -> Result<Open, Notification> {
         Capability::Multiprotocol(_)
         | Capability::RouteRefresh
         | Capability::AddPath(_)
+        | Capability::ExtendedNextHop(_)
+        | Capability::ExtendedMessage
+        | Capability::EnhancedRouteRefresh
+        | Capability::GracefulRestart(_)
         | Capability::Unknown { .. } => None,
     });
     let asn = four_octet.unwrap_or_else(|| u16::from_be_bytes([as1, as0]).into());
@@ -121,11 +137,20 @@ fn capability(code: u8, value: &[u8]) -> Option<Capability> {
             Capability::Multiprotocol(Family { afi: u16::from_be_bytes([high, low]), safi })
         }
         (ROUTE_REFRESH, []) => Capability::RouteRefresh,
+        (EXTENDED_MESSAGE, []) => Capability::ExtendedMessage,
+        (ENHANCED_ROUTE_REFRESH, []) => Capability::EnhancedRouteRefresh,
         (FOUR_OCTET_AS, &[a, b, c, d]) => Capability::FourOctetAs(u32::from_be_bytes([a, b, c, d])),
         (MULTIPROTOCOL | ROUTE_REFRESH | FOUR_OCTET_AS, _) => return None,
         // RFC 7911 §4: what cannot be understood is as if it were not there.
         (ADD_PATH, value) if value.len().is_multiple_of(4) => {
             Capability::AddPath(value.chunks_exact(4).filter_map(add_path).collect())
+        }
+        (EXTENDED_NEXT_HOP, value) if value.len().is_multiple_of(6) => {
+            Capability::ExtendedNextHop(value.as_chunks().0.iter().map(next_hop).collect())
+        }
+        // A promise that cannot be read is none; no RFC makes it an error.
+        (GRACEFUL_RESTART, &[high, low, ref families @ ..]) if families.len().is_multiple_of(4) => {
+            Capability::GracefulRestart(graceful_restart([high, low], families))
         }
         (code, value) => Capability::Unknown { code, value: value.to_vec() },
     })
@@ -136,6 +161,26 @@ fn add_path(entry: &[u8]) -> Option<AddPath> {
     let &[high, low, safi, way @ 1..=3] = entry else { return None };
     let family = Family { afi: u16::from_be_bytes([high, low]), safi };
     Some(AddPath { family, receive: way & 1 != 0, send: way & 2 != 0 })
+}
+
+/// RFC 8950 §4: AFI, SAFI of two octets, AFI of the next hop.
+fn next_hop(&[a1, a0, s1, s0, n1, n0]: &[u8; 6]) -> (Family, u16) {
+    // A SAFI beyond one octet is none of anybody's.
+    let safi = u8::try_from(u16::from_be_bytes([s1, s0])).unwrap_or_default();
+    (Family { afi: u16::from_be_bytes([a1, a0]), safi }, u16::from_be_bytes([n1, n0]))
+}
+
+fn graceful_restart([high, low]: [u8; 2], families: &[u8]) -> GracefulRestart {
+    let family = |octets: &[u8; 4]| {
+        let &[high, low, safi, flags] = octets;
+        (Family { afi: u16::from_be_bytes([high, low]), safi }, flags & FORWARDING != 0)
+    };
+    GracefulRestart {
+        restarted: high & RESTARTED != 0,
+        notifications: high & NOTIFICATIONS != 0,
+        time_secs: u16::from_be_bytes([high, low]) & MAX_RESTART_TIME,
+        families: families.as_chunks().0.iter().map(family).collect(),
+    }
 }
 
 /// Writes the message, capabilities in one parameter, in the extended format only where they need it
@@ -187,6 +232,10 @@ fn encode_capability(capability: &Capability) -> Vec<u8> {
             let most = usize::from(u8::MAX) / 4;
             (ADD_PATH, families.iter().take(most).flat_map(entry).collect())
         }
+        Capability::ExtendedNextHop(families) => (EXTENDED_NEXT_HOP, encode_next_hops(families)),
+        Capability::ExtendedMessage => (EXTENDED_MESSAGE, Vec::new()),
+        Capability::EnhancedRouteRefresh => (ENHANCED_ROUTE_REFRESH, Vec::new()),
+        Capability::GracefulRestart(restart) => (GRACEFUL_RESTART, encode_restart(restart)),
         Capability::Unknown { code, value } => {
             (*code, value.iter().copied().take(usize::from(u8::MAX)).collect())
         }
@@ -194,6 +243,29 @@ fn encode_capability(capability: &Capability) -> Vec<u8> {
     let mut encoded = vec![code, u8::try_from(value.len()).unwrap_or(u8::MAX)];
     encoded.extend(value);
     encoded
+}
+
+/// Those beyond what 255 octets say are left out.
+fn encode_next_hops(families: &[(Family, u16)]) -> Vec<u8> {
+    let octets = |(Family { afi, safi }, next_hop): &(Family, u16)| {
+        let ([a1, a0], [n1, n0]) = (afi.to_be_bytes(), next_hop.to_be_bytes());
+        [a1, a0, 0, *safi, n1, n0]
+    };
+    families.iter().take(usize::from(u8::MAX) / 6).flat_map(octets).collect()
+}
+
+/// Families beyond what 255 octets say are left out.
+fn encode_restart(restart: &GracefulRestart) -> Vec<u8> {
+    const MAX_FAMILIES: usize = (u8::MAX as usize - 2) / 4;
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    let [high, low] = restart.time_secs.min(MAX_RESTART_TIME).to_be_bytes();
+    let flags = flag(restart.restarted, RESTARTED) | flag(restart.notifications, NOTIFICATIONS);
+    let mut value = vec![high | flags, low];
+    for (Family { afi, safi }, forwarding) in restart.families.iter().take(MAX_FAMILIES) {
+        let [high, low] = afi.to_be_bytes();
+        value.extend([high, low, *safi, flag(*forwarding, FORWARDING)]);
+    }
+    value
 }
 
 #[cfg(test)]

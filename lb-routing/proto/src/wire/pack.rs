@@ -1,38 +1,42 @@
 //! Packs prefixes into UPDATEs, as many as a message takes, one message after the other in one buffer.
 //!
-//! IPv4 prefixes go into the classic fields, IPv6 prefixes into MP_REACH_NLRI and MP_UNREACH_NLRI,
-//! which stand first; no UPDATE carries more than one of the four fields (RFC 7606 §5.1).
+//! IPv4 prefixes go into the classic fields, IPv6 prefixes, and IPv4 ones with IPv6 next hops (RFC 8950),
+//! into MP_REACH_NLRI and MP_UNREACH_NLRI, which stand first; no UPDATE carries more than one of the four fields (RFC 7606 §5.1).
 
 use std::net::Ipv6Addr;
 
 use ipnetwork::IpNetwork;
 
 use super::attributes::{EXTENDED_LENGTH, MP_REACH_NLRI, MP_UNREACH_NLRI, OPTIONAL};
-use super::{Family, HEADER_LEN, MAX_MESSAGE_LEN, PathId, PathIds, frame, nlri};
+use super::{
+    Family, HEADER_LEN, PathId, PathIds, REFRESH_BEGINS, REFRESH_ENDS, frame, nlri, route_refresh,
+};
 
 /// Octets of an UPDATE's body without attributes and prefixes: the two length fields.
 const LENGTH_FIELDS: usize = 4;
-/// Octets for attributes and prefixes.
-const MAX_CONTENT: usize = MAX_MESSAGE_LEN - HEADER_LEN - LENGTH_FIELDS;
 /// Octets of the longest prefixes, path identifiers apart.
 const MAX_IPV4_PREFIX: usize = 5;
 const MAX_IPV6_PREFIX: usize = 17;
-/// Octets of MP_REACH_NLRI for IPv6 before its prefixes: attribute header with extended length,
+/// Octets of MP_REACH_NLRI with an IPv6 next hop before its prefixes: attribute header with extended length,
 /// family, next hop with its length, reserved octet.
 const MP_REACH_OVERHEAD: usize = 4 + 3 + 1 + 16 + 1;
 
-/// Octets of attributes beside which a prefix still fits, without MP_REACH_NLRI; `ipv6`: beside it.
-pub(crate) const fn max_attributes(ipv6: bool, ids: PathIds) -> usize {
-    let content = MAX_CONTENT - if ids.has(ipv6) { nlri::PATH_ID_LEN } else { 0 };
+/// Octets of attributes beside which a prefix still fits into a message of so many, without MP_REACH_NLRI; `ipv6`:
+/// beside it.
+pub(crate) const fn max_attributes(ipv6: bool, ids: PathIds, limit: usize) -> usize {
+    let id = if ids.any() { nlri::PATH_ID_LEN } else { 0 };
+    let content = limit - HEADER_LEN - LENGTH_FIELDS - id;
     if ipv6 { content - MP_REACH_OVERHEAD - MAX_IPV6_PREFIX } else { content - MAX_IPV4_PREFIX }
 }
 
 /// Messages, one after the other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Packer {
     ids: PathIds,
     bytes: Vec<u8>,
     messages: u64,
+    /// Octets of a message at most.
+    limit: usize,
 }
 
 /// What an UPDATE says of its prefixes.
@@ -41,13 +45,14 @@ enum Saying<'a> {
     WithdrawV4,
     WithdrawV6,
     AnnounceV4(&'a [u8]),
-    AnnounceV6(&'a [u8], Ipv6Addr),
+    /// Of this family, with an IPv6 next hop.
+    Reach(Family, &'a [u8], Ipv6Addr),
 }
 
 impl Packer {
-    /// Prefixes of these families have path identifiers before them.
-    pub(crate) fn new(ids: PathIds) -> Self {
-        Self { ids, ..Self::default() }
+    /// For messages of so many octets at most; prefixes of these families have path identifiers before them.
+    pub(crate) const fn new(ids: PathIds, limit: usize) -> Self {
+        Self { ids, bytes: Vec::new(), messages: 0, limit }
     }
 
     /// The messages, and how many they are.
@@ -74,20 +79,33 @@ impl Packer {
         self.say(Saying::AnnounceV4(attributes), prefixes);
     }
 
-    /// Announces IPv6 prefixes; the attributes are at most [`max_attributes`] octets.
-    pub(crate) fn announce_ipv6(
+    /// Announces prefixes of one family with an IPv6 next hop; the attributes are at most [`max_attributes`] octets.
+    pub(crate) fn announce_by_ipv6(
         &mut self,
+        family: Family,
         attributes: &[u8],
         next_hop: Ipv6Addr,
         prefixes: impl Iterator<Item = (PathId, IpNetwork)>,
     ) {
-        self.say(Saying::AnnounceV6(attributes, next_hop), prefixes);
+        self.say(Saying::Reach(family, attributes, next_hop), prefixes);
     }
 
     /// Marks the end of a family's initial routes (RFC 4724 §2).
     pub(crate) fn end_of_rib(&mut self, family: Family) {
         self.messages += 1;
         self.bytes.extend(super::encode_end_of_rib(family));
+    }
+
+    /// All of a family is told again from here on (RFC 7313 §3.2).
+    pub(crate) fn refresh_begins(&mut self, family: Family) {
+        self.messages += 1;
+        self.bytes.extend(route_refresh::encode(family, REFRESH_BEGINS));
+    }
+
+    /// All of it has been told.
+    pub(crate) fn refresh_ends(&mut self, family: Family) {
+        self.messages += 1;
+        self.bytes.extend(route_refresh::encode(family, REFRESH_ENDS));
     }
 
     fn say(&mut self, saying: Saying<'_>, prefixes: impl Iterator<Item = (PathId, IpNetwork)>) {
@@ -98,7 +116,7 @@ impl Packer {
             self.bytes.extend([0xff; HEADER_LEN]);
             // A withdrawn routes field, then an attributes field: one of them is empty at least.
             let counted = self.open(saying);
-            let end = start + MAX_MESSAGE_LEN - saying.trailer();
+            let end = start + self.limit - saying.trailer();
             while let Some((path, prefix)) = prefixes.peek()
                 && self.bytes.len() + before + nlri::encoded_len(prefix) <= end
             {
@@ -120,16 +138,16 @@ impl Packer {
             Saying::WithdrawV4 => self.bytes.extend([0; 2]),
             Saying::WithdrawV6 => {
                 self.bytes.extend([0; 4]);
-                self.attribute(MP_UNREACH_NLRI);
+                self.attribute(MP_UNREACH_NLRI, Family::IPV6_UNICAST);
             }
             Saying::AnnounceV4(attributes) => {
                 let [high, low] = length(attributes.len());
                 self.bytes.extend([0, 0, high, low]);
                 self.bytes.extend(attributes);
             }
-            Saying::AnnounceV6(_, next_hop) => {
+            Saying::Reach(family, _, next_hop) => {
                 self.bytes.extend([0; 4]);
-                self.attribute(MP_REACH_NLRI);
+                self.attribute(MP_REACH_NLRI, family);
                 self.bytes.push(16);
                 self.bytes.extend(next_hop.octets());
                 self.bytes.push(0);
@@ -139,8 +157,7 @@ impl Packer {
     }
 
     /// The beginning of a multiprotocol attribute, up to and with its family.
-    fn attribute(&mut self, code: u8) {
-        let Family { afi, safi } = Family::IPV6_UNICAST;
+    fn attribute(&mut self, code: u8, Family { afi, safi }: Family) {
         let [high, low] = afi.to_be_bytes();
         self.bytes.extend([OPTIONAL | EXTENDED_LENGTH, code, 0, 0, high, low, safi]);
     }
@@ -155,7 +172,7 @@ impl Packer {
                 self.bytes.extend([0; 2]);
             }
             Saying::AnnounceV4(_) => {}
-            Saying::WithdrawV6 | Saying::AnnounceV6(..) => {
+            Saying::WithdrawV6 | Saying::Reach(..) => {
                 // Withdrawn routes length, attributes length, flags, code, the attribute's length.
                 let octets = counted(place + 8, &self.bytes);
                 self.bytes[place + 6..place + 8].copy_from_slice(&octets);
@@ -164,7 +181,7 @@ impl Packer {
                     self.bytes[place + 4] &= !EXTENDED_LENGTH;
                     self.bytes.remove(place + 6);
                 }
-                if let Saying::AnnounceV6(attributes, _) = saying {
+                if let Saying::Reach(_, attributes, _) = saying {
                     self.bytes.extend(attributes);
                 }
                 let octets = counted(place + 4, &self.bytes);
@@ -181,15 +198,19 @@ impl Packer {
 }
 
 impl Saying<'_> {
-    const fn is_ipv6(self) -> bool {
-        matches!(self, Self::WithdrawV6 | Self::AnnounceV6(..))
+    fn is_ipv6(self) -> bool {
+        match self {
+            Self::WithdrawV6 => true,
+            Self::Reach(family, ..) => family == Family::IPV6_UNICAST,
+            Self::WithdrawV4 | Self::AnnounceV4(_) => false,
+        }
     }
 
     /// Octets after the prefixes.
     const fn trailer(self) -> usize {
         match self {
             Self::WithdrawV4 => 2,
-            Self::AnnounceV6(attributes, _) => attributes.len(),
+            Self::Reach(_, attributes, _) => attributes.len(),
             Self::WithdrawV6 | Self::AnnounceV4(_) => 0,
         }
     }

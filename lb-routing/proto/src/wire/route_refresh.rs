@@ -1,13 +1,16 @@
-//! ROUTE-REFRESH (RFC 2918 §3).
-//!
-//! Enhanced route refresh (RFC 7313) is never negotiated, so the octet that it makes a subtype stays
-//! reserved and is ignored; only the length rule for its subtypes is kept.
+//! ROUTE-REFRESH (RFC 2918 §3, RFC 7313 §3.2).
 
-use super::{Family, Notification, error, frame};
+use super::{Family, Message, Notification, error, frame};
 
-pub(super) fn decode(message: &[u8], body: &[u8]) -> Result<Family, Notification> {
+pub(super) fn decode(message: &[u8], body: &[u8]) -> Result<Message, Notification> {
     match *body {
-        [a, b, _, safi] => Ok(Family { afi: u16::from_be_bytes([a, b]), safi }),
+        [a, b, subtype, safi] => {
+            let family = Family { afi: u16::from_be_bytes([a, b]), safi };
+            Ok(match subtype {
+                0 => Message::RouteRefresh(family),
+                subtype => Message::RefreshMark(family, subtype),
+            })
+        }
         // RFC 7313 §5: the data is the complete message.
         [_, _, 1 | 2, ..] => Err(Notification::with_data(error::INVALID_MESSAGE_LENGTH, message)),
         _ => Err(Notification::with_data(
@@ -17,9 +20,9 @@ pub(super) fn decode(message: &[u8], body: &[u8]) -> Result<Family, Notification
     }
 }
 
-pub(super) fn encode(family: Family) -> Vec<u8> {
+pub(super) fn encode(family: Family, subtype: u8) -> Vec<u8> {
     let [high, low] = family.afi.to_be_bytes();
-    frame::seal(frame::Kind::RouteRefresh, &[high, low, 0, family.safi])
+    frame::seal(frame::Kind::RouteRefresh, &[high, low, subtype, family.safi])
 }
 
 #[cfg(test)]

@@ -84,6 +84,11 @@ impl<'a> Parts<'a> {
         self.multi.reach
     }
 
+    /// All of MP_REACH_NLRI, for the data of a NOTIFICATION.
+    pub(crate) const fn reach_octets(&self) -> &'a [u8] {
+        self.multi.reach_octets
+    }
+
     /// The prefixes of MP_UNREACH_NLRI.
     pub(crate) const fn unreach(&self) -> Option<Field<'a>> {
         self.multi.unreach

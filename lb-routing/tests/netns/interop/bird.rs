@@ -16,18 +16,19 @@ const OWN: &str =
     "{ bgp_community.add((64513,100)); bgp_large_community.add((64513,1,2)); accept; }";
 
 /// What both versions read alike.
-fn session(wish: Wish, channel: &str) -> String {
+fn session(wish: Wish, extended: &str, channel: &str) -> String {
     let (us, them, asn) = (wish.us(), wish.them(), wish.asn());
     let md5 = format!("password \"{}\"; ", wish.key.unwrap_or_default());
     let md5 = Wish::when(wish.key.is_some(), &md5);
     let gtsm = Wish::when(wish.gtsm, "ttl security on; ");
+    let graceful = Wish::when(wish.graceful, "graceful restart on; ");
     format!(
         "router id 10.0.0.2;\n\
          protocol device {{}}\n\
          protocol bgp lbd {{\n\
          local {them} as {asn}; neighbor {us} as 64512; check link no;\n\
          connect delay time 1; connect retry time 1; error wait time 1, 2;\n\
-         {md5}{gtsm}\n{channel}\n}}\n"
+         {md5}{gtsm}{graceful}{extended}\n{channel}\n}}\n"
     )
 }
 
@@ -35,14 +36,17 @@ impl Kind for Two {
     fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
         let family = if wish.v6 { "ipv6" } else { "ipv4" };
         let add_path = Wish::when(wish.add_path, "add paths on; ");
-        let channel = format!("{family} {{ {add_path}import all; export filter {OWN}; }};");
+        let by_ipv6 = Wish::when(wish.by_ipv6, "extended next hop on; ");
+        let channel =
+            format!("{family} {{ {add_path}import all; export filter {OWN}; {by_ipv6}}};");
         let route = wish.theirs();
         let fixed = format!("protocol static {{ {family}; route {route} blackhole; }}\n");
-        vec![("bird.conf", session(wish, &channel) + &fixed)]
+        vec![("bird.conf", session(wish, "enable extended messages on; ", &channel) + &fixed)]
     }
 
-    fn command(&self, _wish: Wish) -> String {
-        "exec /usr/sbin/bird -f -c $D/bird.conf -s $D/ctl -P $D/pid".to_owned()
+    fn command(&self, wish: Wish) -> String {
+        let recover = Wish::when(wish.graceful, " -R");
+        format!("exec /usr/sbin/bird -f{recover} -c $D/bird.conf -s $D/ctl -P $D/pid")
     }
 
     fn show(&self, _wish: Wish, prefix: &str) -> String {
@@ -63,12 +67,13 @@ impl Kind for One {
         let add_path = Wish::when(wish.add_path, "add paths on; ");
         let channel = format!("{add_path}import all; export filter {OWN};");
         let fixed = format!("protocol static {{ route {} blackhole; }}\n", wish.theirs());
-        vec![("bird.conf", session(wish, &channel) + &fixed)]
+        vec![("bird.conf", session(wish, "", &channel) + &fixed)]
     }
 
     fn command(&self, wish: Wish) -> String {
         let name = if wish.v6 { "bird6" } else { "bird" };
-        format!("exec {ONE}/{name} -f -c $D/bird.conf -s $D/ctl -P $D/pid")
+        let recover = Wish::when(wish.graceful, " -R");
+        format!("exec {ONE}/{name} -f{recover} -c $D/bird.conf -s $D/ctl -P $D/pid")
     }
 
     fn show(&self, wish: Wish, prefix: &str) -> String {

@@ -13,13 +13,14 @@ impl Kind for ExaBgp {
         let md5 = Wish::when(wish.key.is_some(), &md5);
         let gtsm = Wish::when(wish.gtsm, "outgoing-ttl 255; incoming-ttl 255; ");
         let add_path = Wish::when(wish.add_path, "add-path send/receive; ");
+        let graceful = Wish::when(wish.graceful, "graceful-restart 60; ");
         let text = format!(
             "process watch {{ run /bin/sh $D/watch; encoder json; }}\n\
              neighbor {us} {{\n\
              router-id 10.0.0.2; local-address {them}; local-as {asn}; peer-as 64512;\n\
              {md5}{gtsm}\n\
              family {{ {family} unicast; }}\n\
-             capability {{ route-refresh enable; {add_path}}}\n\
+             capability {{ route-refresh enable; extended-message enable; {graceful}{add_path}}}\n\
              api {{ processes [ watch ]; receive {{ parsed; update; }} }}\n\
              static {{ route {theirs} next-hop self community [ 64513:100 ] large-community [ 64513:1:2 ]; }}\n\
              }}\n"
@@ -49,6 +50,11 @@ impl Kind for ExaBgp {
 
     fn remembers(&self) -> bool {
         true
+    }
+
+    /// It is no router: it keeps nothing.
+    fn helps(&self) -> bool {
+        false
     }
 
     fn refresh(&self, wish: Wish) -> Option<String> {

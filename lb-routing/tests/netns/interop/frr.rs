@@ -10,6 +10,11 @@ impl Kind for Frr {
         let family = if wish.v6 { "ipv6" } else { "ipv4" };
         let md5 = format!(" neighbor {us} password {}\n", wish.key.unwrap_or_default());
         let gtsm = format!(" neighbor {us} ttl-security hops 1\n");
+        let graceful =
+            " bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n coalesce-time 6500\n";
+        let graceful = Wish::when(wish.graceful, graceful);
+        let by_ipv6 = format!(" neighbor {us} capability extended-nexthop\n");
+        let by_ipv6 = Wish::when(wish.by_ipv6, &by_ipv6);
         let (md5, gtsm) = (Wish::when(wish.key.is_some(), &md5), Wish::when(wish.gtsm, &gtsm));
         let add_path = format!(" neighbor {us} addpath-tx-all-paths\n");
         let add_path = Wish::when(wish.add_path, &add_path);
@@ -20,10 +25,11 @@ impl Kind for Frr {
              \x20no bgp ebgp-requires-policy\n\
              \x20no bgp network import-check\n\
              \x20no bgp default ipv4-unicast\n\
+             {graceful}\
              \x20neighbor {us} remote-as 64512\n\
              \x20neighbor {us} timers connect 1\n\
              \x20neighbor {us} timers 80 240\n\
-             {md5}{gtsm}\
+             {md5}{gtsm}{by_ipv6}\
              \x20address-family {family} unicast\n\
              \x20 network {theirs} route-map OWN\n\
              \x20 neighbor {us} activate\n\

@@ -18,22 +18,26 @@ impl Kind for GoBgp {
         let gtsm = Wish::when(wish.gtsm, gtsm);
         let add_path = "[neighbors.afi-safis.add-paths.config]\nreceive = true\nsend-max = 8\n";
         let add_path = Wish::when(wish.add_path, add_path);
+        let graceful = "[neighbors.graceful-restart.config]\nenabled = true\nrestart-time = 60\n";
+        let graceful = Wish::when(wish.graceful, graceful);
+        let family_graceful = "[neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n";
+        let family_graceful = Wish::when(wish.graceful, family_graceful);
         let text = format!(
             "[global.config]\nas = {asn}\nrouter-id = \"10.0.0.2\"\n\
              [[neighbors]]\n\
              [neighbors.config]\nneighbor-address = \"{us}\"\npeer-as = 64512\n{md5}\
              [neighbors.timers.config]\nconnect-retry = 1\nidle-hold-time-after-reset = 1\nhold-time = 240\n\
              [neighbors.transport.config]\nlocal-address = \"{them}\"\n\
-             {gtsm}\
+             {gtsm}{graceful}\
              [[neighbors.afi-safis]]\n\
-             [neighbors.afi-safis.config]\nafi-safi-name = \"{family}-unicast\"\n\
-             {add_path}"
+             [neighbors.afi-safis.config]\nafi-safi-name = \"{family}-unicast\"\n{family_graceful}{add_path}"
         );
         vec![("gobgp.toml", text)]
     }
 
-    fn command(&self, _wish: Wish) -> String {
-        "exec gobgpd -f $D/gobgp.toml --api-hosts 127.0.0.1:50051 --pprof-disable".to_owned()
+    fn command(&self, wish: Wish) -> String {
+        let recover = Wish::when(wish.graceful, " --graceful-restart");
+        format!("exec gobgpd -f $D/gobgp.toml --api-hosts 127.0.0.1:50051 --pprof-disable{recover}")
     }
 
     fn announce(&self, wish: Wish) -> Option<String> {

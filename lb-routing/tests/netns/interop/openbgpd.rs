@@ -49,6 +49,15 @@ impl Kind for OpenBgpd {
         Some(format!("{control} reload && {control} neighbor {us} clear"))
     }
 
+    /// It keeps nothing over a restart of its own, and says so.
+    fn restarts(&self) -> bool {
+        false
+    }
+
+    fn wake(&self, wish: Wish) -> Option<String> {
+        Some(format!("{FOLDER}/bgpctl -s $D/ctl neighbor {} clear", wish.us()))
+    }
+
     fn refresh(&self, wish: Wish) -> Option<String> {
         Some(format!("{FOLDER}/bgpctl -s $D/ctl neighbor {} refresh", wish.us()))
     }

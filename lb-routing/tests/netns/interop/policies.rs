@@ -10,7 +10,7 @@ use lb_routing::{Export, Import};
 
 use super::{Kind, Pair, Wish};
 
-fn chain(conditions: Vec<Condition>, actions: Actions) -> Chain {
+pub(super) fn chain(conditions: Vec<Condition>, actions: Actions) -> Chain {
     let verdict = Verdict::Accept;
     let statements = vec![Statement { name: String::new(), conditions, actions, verdict }];
     Chain::new(vec![Arc::new(Policy { name: "p".into(), statements, otherwise: Verdict::Next })])

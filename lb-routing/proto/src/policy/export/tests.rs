@@ -14,7 +14,15 @@ fn peer(asn: u32, export: Export) -> PeerConfig {
 fn target<'a>(config: &'a PeerConfig, local: &str) -> Target<'a> {
     let local = local.parse().unwrap();
     let cluster_id = Ipv4Addr::new(9, 9, 9, 9);
-    Target { index: 9, config, our_as: OUR_AS, cluster_id, local, families: &BOTH }
+    Target {
+        index: 9,
+        config,
+        our_as: OUR_AS,
+        cluster_id,
+        local,
+        families: &BOTH,
+        ipv4_by_ipv6: false,
+    }
 }
 
 const fn teller(external: bool, client: bool) -> Option<Teller> {
@@ -43,6 +51,31 @@ fn learned(next_hop: &str, communities: &[u32]) -> Path {
 
 fn v4() -> IpNetwork {
     "10.1.0.0/24".parse().unwrap()
+}
+
+#[test]
+fn an_ipv6_next_hop_is_told_of_an_ipv4_prefix_where_that_was_agreed_on() {
+    let (inside, outside) = (peer(OUR_AS, Export::All), peer(65002, Export::All));
+    let (six, four) = ("2001:db8::1", "10.0.0.1");
+    let v6: IpNetwork = "2001:db8:1::/48".parse().unwrap();
+    let by_six = learned("2001:db8::2", &[]);
+    let by_four = learned("10.0.0.2", &[]);
+    // To whom, from which end, of which path, whether it was agreed on: what is told of an IPv4 prefix.
+    for (config, local, path, agreed, told) in [
+        (&outside, six, &by_four, true, Some(six)),
+        (&outside, six, &by_four, false, None),
+        (&outside, four, &by_six, false, Some(four)),
+        (&inside, four, &by_six, true, Some("2001:db8::2")),
+        (&inside, four, &by_six, false, None),
+        (&inside, six, &by_four, false, Some("10.0.0.2")),
+    ] {
+        let target = Target { ipv4_by_ipv6: agreed, ..target(config, local) };
+        let told = told.map(|hop| hop.parse().unwrap());
+        assert_eq!(next_hop(&v4(), path, None, &target), told, "{local} {agreed}");
+    }
+    // Never the other way round.
+    let target = Target { ipv4_by_ipv6: true, ..target(&outside, four) };
+    assert_eq!(next_hop(&v6, &by_six, None, &target), None);
 }
 
 #[test]

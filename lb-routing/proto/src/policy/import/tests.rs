@@ -147,5 +147,7 @@ fn prefixes_are_unicast_and_of_their_next_hop_s_family() {
     assert_eq!(check("2001:db8::/32", "2001:db8::1"), Ok(()));
     assert_eq!(check("224.0.0.0/4", "10.0.0.2"), Err(Rejection::Prefix));
     assert_eq!(check("ff00::/8", "2001:db8::1"), Err(Rejection::Prefix));
-    assert_eq!(check("10.0.0.0/8", "2001:db8::1"), Err(Rejection::NextHop));
+    // RFC 8950, and never the other way round.
+    assert_eq!(check("10.0.0.0/8", "2001:db8::1"), Ok(()));
+    assert_eq!(check("2001:db8::/32", "10.0.0.2"), Err(Rejection::NextHop));
 }

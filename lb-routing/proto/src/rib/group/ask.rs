@@ -65,6 +65,7 @@ impl Group {
             cluster_id: self.key.cluster_id,
             local: self.key.local,
             families: &self.key.families,
+            ipv4_by_ipv6: self.key.ipv4_by_ipv6,
         };
         let prefix = rib.prefixes.prefix(id);
         let teller = rib.teller(path);
@@ -76,8 +77,13 @@ impl Group {
         let left = change.as_ref().map_or(&*path.attributes, |change| &change.attributes);
         let told = policy::advertised_attributes(left, sets_med, teller, &target);
         // Attributes too large for a message: the members must not keep what they had.
-        let encoded =
-            wire::encode_attributes(&told, next_hop, self.key.context, self.key.ids).ok()?;
+        let encoded = wire::encode_attributes(
+            &told,
+            next_hop,
+            self.key.context,
+            (self.key.ids, self.key.limit),
+        )
+        .ok()?;
         Some(Out::new(encoded, next_hop, entry.source))
     }
 }

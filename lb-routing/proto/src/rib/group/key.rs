@@ -1,6 +1,7 @@
 //! Which neighbours are of one group.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use crate::config::{Export, PeerConfig, SpeakerConfig};
 use crate::session::Up;
@@ -16,6 +17,14 @@ pub(crate) struct GroupKey {
     pub(super) ids: PathIds,
     /// And how many at most.
     pub(super) paths: u8,
+    /// Octets of a message at most (RFC 8654).
+    pub(super) limit: usize,
+    /// IPv4 prefixes may have IPv6 next hops (RFC 8950).
+    pub(super) ipv4_by_ipv6: bool,
+    /// What is told again stands between marks (RFC 7313).
+    pub(super) enhanced_refresh: bool,
+    /// Changes are told no more often.
+    pub(super) advertisement_interval: Duration,
     /// Our end of the sessions: the next hop.
     pub(super) local: IpAddr,
     pub(super) export: Export,
@@ -44,6 +53,10 @@ impl GroupKey {
             families: up.negotiated.families.clone(),
             ids: up.negotiated.ids_sent,
             paths: if up.negotiated.ids_sent.any() { config.add_path_send } else { 1 },
+            limit: up.negotiated.message_limit(),
+            ipv4_by_ipv6: up.negotiated.ipv4_by_ipv6,
+            enhanced_refresh: up.negotiated.enhanced_refresh,
+            advertisement_interval: config.advertisement_interval,
             local: up.local,
             export: config.export.clone(),
             our_as: config.our_as(speaker),

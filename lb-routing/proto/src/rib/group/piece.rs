@@ -37,14 +37,20 @@ pub(super) fn hand_over(
 }
 
 /// What is left of a piece.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Room {
+    /// Octets of a message at most.
+    limit: usize,
     used: usize,
     /// Attributes that are in it already.
     seen: IdSet,
 }
 
 impl Room {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, used: 0, seen: IdSet::default() }
+    }
+
     pub(super) const fn is_used_up(&self) -> bool {
         self.used >= PIECE
     }
@@ -53,8 +59,8 @@ impl Room {
     pub(super) fn take(&mut self, id: OutId, out: Option<&Out>, ipv6: bool) {
         let prefix = if ipv6 { 17 } else { 5 };
         let attributes = out.map_or(0, |out| out.attributes.len());
-        let beside = wire::MAX_MESSAGE_LEN.saturating_sub(wire::HEADER_LEN + 40 + attributes);
-        self.used += prefix * wire::MAX_MESSAGE_LEN / beside.max(prefix);
+        let beside = self.limit.saturating_sub(wire::HEADER_LEN + 40 + attributes);
+        self.used += prefix * self.limit / beside.max(prefix);
         if self.seen.insert(id.0) {
             self.used += wire::HEADER_LEN + attributes;
         }

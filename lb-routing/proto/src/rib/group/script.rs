@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::out::{OutId, Outs};
 use crate::rib::prefixes::{PrefixId, PrefixTable};
 use crate::rib::{PeerIndex, Source};
-use crate::wire::{Packer, PathId, PathIds};
+use crate::wire::{Family, Packer, PathId, PathIds};
 
 /// Members of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,11 +95,12 @@ impl Script {
         outs: &Outs,
         prefixes: &PrefixTable,
         ids: PathIds,
+        limit: usize,
     ) -> impl Iterator<Item = (Audience, Packer)> {
         let all = (Audience::All, self.all);
         let scripts = std::iter::once(all).chain(self.some).filter(|(_, lines)| !lines.is_empty());
         scripts.map(move |(audience, mut lines)| {
-            let mut packer = Packer::new(ids);
+            let mut packer = Packer::new(ids, limit);
             pack(&mut lines, outs, prefixes, &mut packer);
             (audience, packer)
         })
@@ -123,7 +124,12 @@ pub(super) fn pack(lines: &mut [Line], outs: &Outs, prefixes: &PrefixTable, pack
         };
         match out.reach {
             None => packer.announce_ipv4(&out.attributes, ids(false)),
-            Some(next_hop) => packer.announce_ipv6(&out.attributes, next_hop, ids(true)),
+            Some(next_hop) => {
+                for (family, ipv6) in [(Family::IPV4_UNICAST, false), (Family::IPV6_UNICAST, true)]
+                {
+                    packer.announce_by_ipv6(family, &out.attributes, next_hop, ids(ipv6));
+                }
+            }
         }
     }
 }

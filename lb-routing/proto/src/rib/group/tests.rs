@@ -120,9 +120,13 @@ impl Rig {
             hold_time: Duration::ZERO,
             context: CONTEXT,
             families: FAMILIES.to_vec(),
+            graceful: None,
             route_refresh: true,
             ids_received: PathIds::NONE,
             ids_sent: ids,
+            enhanced_refresh: false,
+            extended_messages: false,
+            ipv4_by_ipv6: false,
         };
         let up = Up { conn: ConnId(1), local: "2001:db8::1".parse().unwrap(), negotiated };
         let speaker =
@@ -144,7 +148,14 @@ impl Rig {
         let next_hop = "2001:db8::2".parse().unwrap();
         let attributes = self.rib.intern(&attributes, Some(next_hop), Source::of(peer));
         let source = Source::of(peer);
-        let path = PathEntry { received: attributes, attributes, path_id, source, rejected: false };
+        let path = PathEntry {
+            received: attributes,
+            attributes,
+            path_id,
+            source,
+            rejected: false,
+            stale: false,
+        };
         self.rib.insert(&prefix, path);
         self.rib.release(attributes);
     }
@@ -392,6 +403,7 @@ fn a_piece_is_bounded_in_octets_whatever_the_attributes() {
             path_id: 0,
             source: Source::of(3),
             rejected: false,
+            stale: false,
         };
         rig.rib.insert(&prefix(3 * number), path);
         rig.rib.release(attributes);

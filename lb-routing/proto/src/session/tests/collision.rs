@@ -123,8 +123,9 @@ impl Pair {
                         self.ends[1 - from].inbound[from].push_back(Parcel::Closed);
                     }
                 }
-                Effect::Output(_) | Effect::Up(_) | Effect::Down => {}
+                Effect::Output(_) | Effect::Up(_) | Effect::Down(_) => {}
                 Effect::Update(_) | Effect::Refresh(_) => {}
+                Effect::RefreshBegins(_) | Effect::RefreshEnds(_) => {}
             }
         }
     }

@@ -218,7 +218,7 @@ fn an_internal_neighbour_with_our_identifier_is_refused_and_an_external_one_is_n
         bench.start();
         bench.connect(CONN);
         let twin = SpeakerConfig { max_paths: 1, ..SpeakerConfig::new(asn, OURS) };
-        bench.hear(CONN, &Message::Open(open::ours(&twin, &peer())));
+        bench.hear(CONN, &Message::Open(open::ours(&twin, &peer(), Past::default(), None)));
         assert_eq!(bench.session.state(), expected, "AS {asn}");
         if expected == Idle {
             assert!(bench.said().contains(&"NOTIFICATION 2/3 [] to 1".to_owned()));
@@ -239,14 +239,23 @@ fn bytes_may_arrive_one_at_a_time() {
 
 #[test]
 fn our_open_offers_what_we_do_and_nothing_else() {
-    let open = open::ours(&local(), &peer());
+    let open = open::ours(&local(), &peer(), Past::default(), None);
     assert_eq!(
         open.capabilities,
         [
             wire::Capability::Multiprotocol(Family::IPV4_UNICAST),
             wire::Capability::Multiprotocol(Family::IPV6_UNICAST),
             wire::Capability::RouteRefresh,
+            wire::Capability::ExtendedNextHop(vec![(Family::IPV4_UNICAST, 2)]),
+            wire::Capability::ExtendedMessage,
+            wire::Capability::EnhancedRouteRefresh,
             wire::Capability::FourOctetAs(OUR_AS),
+            wire::Capability::GracefulRestart(wire::GracefulRestart {
+                restarted: false,
+                notifications: true,
+                time_secs: 120,
+                families: vec![(Family::IPV4_UNICAST, false)],
+            }),
         ]
     );
 }
@@ -257,4 +266,14 @@ fn a_neighbour_without_capabilities_speaks_ipv4_with_two_octet_numbers() {
     let negotiated = open::negotiate(&local(), &peer(), &open).unwrap();
     assert_eq!(negotiated.families, [Family::IPV4_UNICAST]);
     assert!(!negotiated.context.four_octet_as);
+}
+
+#[test]
+fn a_cease_without_a_reason_before_there_is_a_session_is_taken_for_a_collision() {
+    for (state, next) in [(OpenSent, Active), (OpenConfirm, Active), (Established, Idle)] {
+        let mut bench = Bench::in_state(state);
+        bench.hear(CONN, &Message::Notification(Notification::new(error::CEASE)));
+        assert_eq!(bench.said()[0], "close 1");
+        assert_eq!(bench.session.state(), next, "{state:?}");
+    }
 }

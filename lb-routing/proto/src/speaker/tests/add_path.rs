@@ -17,14 +17,16 @@ impl Rig {
     }
 
     fn tell(&mut self, conn: ConnId, say: impl FnOnce(&mut Packer)) {
-        let mut packer = Packer::new(IDS);
+        let mut packer = Packer::new(IDS, wire::MAX_MESSAGE_LEN);
         say(&mut packer);
         self.receive(conn, &packer.finish().0);
     }
 
     fn announce_path(&mut self, conn: ConnId, id: u32, path: &[u32]) {
         let hop = neighbour(1);
-        let octets = encode_attributes(&attributes(path), hop, CONTEXT, IDS).unwrap();
+        let octets =
+            encode_attributes(&attributes(path), hop, CONTEXT, (IDS, wire::MAX_MESSAGE_LEN))
+                .unwrap();
         let prefixes = [(id, prefix("10.1.0.0/16"))];
         self.tell(conn, |packer| packer.announce_ipv4(&octets, prefixes.into_iter()));
     }

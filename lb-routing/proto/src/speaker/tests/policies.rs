@@ -159,7 +159,8 @@ fn a_neighbour_sees_the_as_number_that_is_meant_for_it() {
         Message::Update(_)
         | Message::Notification(_)
         | Message::Keepalive
-        | Message::RouteRefresh(_) => None,
+        | Message::RouteRefresh(_)
+        | Message::RefreshMark(..) => None,
     });
     assert_eq!(opens.collect::<Vec<_>>(), [64999]);
     let wanted = "203.0.113.1/32 via 10.0.1.1 Some([Sequence([64999])])";

@@ -28,6 +28,8 @@ pub(in crate::wire) struct List<'a> {
 pub(in crate::wire) struct Multi<'a> {
     /// MP_REACH_NLRI of a family that this speaker carries.
     pub(in crate::wire) reach: Option<(IpAddr, Field<'a>)>,
+    /// All of that attribute, for the data of a NOTIFICATION.
+    pub(in crate::wire) reach_octets: &'a [u8],
     /// MP_REACH_NLRI is there, whatever its family.
     pub(in crate::wire) has_reach: bool,
     /// The family of an MP_UNREACH_NLRI without prefixes.
@@ -155,6 +157,7 @@ impl<'a> Multi<'a> {
             return Err(reset(raw));
         }
         let read = if raw.code == MP_REACH_NLRI {
+            self.reach_octets = raw.whole;
             self.mp_reach(raw.value, ids)
         } else {
             self.mp_unreach(raw.value, ids)
@@ -178,8 +181,9 @@ impl<'a> Multi<'a> {
         let (_reserved, field) = rest.split_first().ok_or("attribute length")?;
         let next_hop = match (version, next_hop) {
             (Version::V4, &[a, b, c, d]) => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
-            // RFC 2545 §3: the global address, and the link-local one may follow.
-            (Version::V6, octets) if matches!(octets.len(), 16 | 32) => {
+            // RFC 2545 §3: the global address, and the link-local one may follow. RFC 8950 §3: the same for IPv4 prefixes;
+            // whether that was agreed on, the session knows.
+            (Version::V4 | Version::V6, octets) if matches!(octets.len(), 16 | 32) => {
                 let global = octets.first_chunk::<16>().ok_or("next hop length")?;
                 IpAddr::V6(Ipv6Addr::from(*global))
             }

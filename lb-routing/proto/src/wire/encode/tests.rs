@@ -1,9 +1,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
-use crate::wire::MAX_MESSAGE_LEN;
 use crate::wire::nlri;
 use crate::wire::{Announced, AsPath, Notification, decode};
+use crate::wire::{MAX_EXTENDED_LEN, MAX_MESSAGE_LEN};
 
 const EXTERNAL: Context = Context { four_octet_as: true, external: true };
 
@@ -121,6 +121,40 @@ fn many_prefixes_fill_messages_without_loss_or_repeats() {
 }
 
 #[test]
+fn extended_messages_are_filled_too() {
+    let many: Vec<IpNetwork> = (0..40_000_u32)
+        .map(|number| IpNetwork::new(std::net::Ipv4Addr::from(number << 8).into(), 24).unwrap())
+        .collect();
+    let next_hop = "192.0.2.1".parse().unwrap();
+    let encoded =
+        encode_attributes(&attributes(), next_hop, EXTERNAL, (PathIds::NONE, MAX_EXTENDED_LEN))
+            .unwrap();
+    let mut packer = Packer::new(PathIds::NONE, MAX_EXTENDED_LEN);
+    packer.announce_ipv4(&encoded, many.iter().map(|&prefix| (0, prefix)));
+    let (bytes, messages) = packer.finish();
+    assert_eq!(messages, 3);
+    let mut framer = crate::wire::Framer::new();
+    framer.extend();
+    framer.push(&bytes);
+    let mut seen = Vec::new();
+    let mut lengths = Vec::new();
+    while let Some(message) = framer.next_message().unwrap() {
+        lengths.push(message.len());
+        seen.extend(read(message).announced.remove(0).prefixes);
+    }
+    assert_eq!(seen, many);
+    assert!(lengths[..2].iter().all(|len| (MAX_EXTENDED_LEN - 3..=MAX_EXTENDED_LEN).contains(len)));
+    // Attributes that an ordinary message has no room for.
+    let large = Attributes { communities: vec![7; 10_000], ..attributes() };
+    assert!(
+        encode_attributes(&large, next_hop, EXTERNAL, (PathIds::NONE, MAX_MESSAGE_LEN)).is_err()
+    );
+    assert!(
+        encode_attributes(&large, next_hop, EXTERNAL, (PathIds::NONE, MAX_EXTENDED_LEN)).is_ok()
+    );
+}
+
+#[test]
 fn nothing_is_written_for_no_prefixes() {
     assert_eq!(announce("192.0.2.1", &[]), Ok(vec![]));
     let mut messages = Vec::new();
@@ -129,12 +163,23 @@ fn nothing_is_written_for_no_prefixes() {
 }
 
 #[test]
-fn a_next_hop_of_the_other_family_is_refused() {
+fn an_ipv4_next_hop_leads_to_no_ipv6_prefix() {
     let mixed = prefixes(&["10.0.0.0/8", "fc00::/7"]);
-    for (next_hop, prefix) in [("192.0.2.1", mixed[1]), ("2001:db8::1", mixed[0])] {
-        let expected = EncodeError::NextHopFamily { prefix, next_hop: next_hop.parse().unwrap() };
-        assert_eq!(announce(next_hop, &mixed), Err(expected));
-    }
+    let next_hop = "192.0.2.1".parse().unwrap();
+    let expected = EncodeError::NextHopFamily { prefix: mixed[1], next_hop };
+    assert_eq!(announce("192.0.2.1", &mixed), Err(expected));
+}
+
+#[test]
+fn an_ipv6_next_hop_leads_to_prefixes_of_both_families() {
+    let mixed = prefixes(&["10.0.0.0/8", "fc00::/7"]);
+    let messages = announce("2001:db8::1", &mixed).unwrap();
+    let next_hop: IpAddr = "2001:db8::1".parse().unwrap();
+    // RFC 8950 §3: AFI 1, a next hop of 16 octets, no NEXT_HOP.
+    assert_eq!(messages[0][23..31], [0x80, 14, 23, 0, 1, 1, 16, 0x20]);
+    let seen = messages.iter().map(|message| read(message).announced);
+    let announced = |prefix: IpNetwork| vec![Announced { next_hop, prefixes: vec![prefix] }];
+    assert_eq!(seen.collect::<Vec<_>>(), [announced(mixed[0]), announced(mixed[1])]);
 }
 
 #[test]

@@ -48,6 +48,19 @@ fn header_errors_have_the_codes_and_data_of_rfc_4271_section_6_1() {
 }
 
 #[test]
+fn extended_messages_are_taken_once_they_are_agreed_on() {
+    let mut framer = Framer::new();
+    framer.extend();
+    framer.push(&[message(2, 65_535 - 19), message(3, 4096), message(4, 0)].concat());
+    let lengths = std::iter::from_fn(|| framer.next_message().unwrap().map(<[u8]>::len));
+    assert_eq!(lengths.collect::<Vec<_>>(), [65_535, 4115, 19]);
+    // RFC 8654 §4: OPEN stays as short as ever.
+    framer.push(&message(1, 4096));
+    let refusal = Notification::with_data(error::BAD_MESSAGE_LENGTH, [0x10, 0x13]);
+    assert_eq!(framer.next_message(), Err(refusal));
+}
+
+#[test]
 fn a_bad_marker_is_refused_at_its_first_octet() {
     let refusal = Err(Notification::new(error::CONNECTION_NOT_SYNCHRONIZED));
     assert_eq!(frame(b"G"), refusal);

@@ -75,3 +75,17 @@ fn data_beyond_a_message_is_cut() {
     let notification = Notification::with_data(error::MALFORMED_ATTRIBUTE_LIST, vec![1; 5000]);
     assert_eq!(notification.encode().len(), MAX_MESSAGE_LEN);
 }
+
+#[test]
+fn a_hard_reset_says_what_it_is_around() {
+    let shutdown = Notification::with_communication(error::ADMINISTRATIVE_SHUTDOWN, "upgrade");
+    let hard = shutdown.hardened();
+    assert_eq!((hard.code, hard.subcode, &hard.data[..2]), (6, 9, &[6, 2][..]));
+    let words = "Cease / Hard Reset (Cease / Administrative Shutdown: \"upgrade\")";
+    assert_eq!(hard.describe(), words);
+    // One around another, or around nothing, is read without a word of what is in it.
+    for data in [&[][..], &[6], &[6, 9, 6, 9]] {
+        let odd = Notification::with_data(error::HARD_RESET, data);
+        assert_eq!(odd.describe(), "Cease / Hard Reset");
+    }
+}

@@ -20,7 +20,7 @@ fn example() -> Open {
             Capability::Multiprotocol(Family::IPV6_UNICAST),
             Capability::RouteRefresh,
             Capability::FourOctetAs(4_200_000_001),
-            Capability::Unknown { code: 70, value: vec![] },
+            Capability::EnhancedRouteRefresh,
         ],
     }
 }
@@ -112,9 +112,62 @@ fn hold_times_zero_and_three_are_accepted() {
 #[test]
 fn capabilities_in_several_parameters_are_one_list() {
     let open = decode(&body(&[10, 2, 2, 2, 0, 2, 4, 64, 2, 0, 120])).unwrap();
-    let restart = Capability::Unknown { code: 64, value: vec![0, 120] };
+    let restart = Capability::GracefulRestart(GracefulRestart {
+        restarted: false,
+        notifications: false,
+        time_secs: 120,
+        families: vec![],
+    });
     assert_eq!(open.asn, 65000);
     assert_eq!(open.capabilities, [Capability::RouteRefresh, restart]);
+}
+
+#[test]
+fn capabilities_of_extensions_are_read_and_written() {
+    let next_hops = vec![(Family::IPV4_UNICAST, 2), (Family { afi: 1, safi: 128 }, 2)];
+    for (golden, expected) in [
+        (&[6, 0][..], Capability::ExtendedMessage),
+        (&[70, 0], Capability::EnhancedRouteRefresh),
+        (&[5, 12, 0, 1, 0, 1, 0, 2, 0, 1, 0, 128, 0, 2], Capability::ExtendedNextHop(next_hops)),
+    ] {
+        assert_eq!(encode_capability(&expected), golden);
+        assert_eq!(capability(golden[0], &golden[2..]), Some(expected));
+    }
+    let many = Capability::ExtendedNextHop(vec![(Family::IPV4_UNICAST, 2); 100]);
+    assert_eq!(encode_capability(&many).len(), 2 + 42 * 6);
+    // A value that cannot be read is one that nobody knows.
+    for (code, value) in [(5, vec![0, 1]), (6, vec![1]), (70, vec![1])] {
+        let unread = Capability::Unknown { code, value: value.clone() };
+        assert_eq!(capability(code, &value), Some(unread));
+    }
+}
+
+#[test]
+fn graceful_restart_is_read_and_written_bit_by_bit() {
+    let restart = GracefulRestart {
+        restarted: true,
+        notifications: true,
+        time_secs: 0x0abc,
+        families: vec![(Family::IPV4_UNICAST, true), (Family::IPV6_UNICAST, false)],
+    };
+    let value = [0xca, 0xbc, 0, 1, 1, 0x80, 0, 2, 1, 0];
+    assert_eq!(encode_restart(&restart), value);
+    assert_eq!(capability(64, &value), Some(Capability::GracefulRestart(restart.clone())));
+    let too_much = GracefulRestart {
+        time_secs: u16::MAX,
+        families: vec![(Family::IPV4_UNICAST, true); 100],
+        ..restart
+    };
+    let value = encode_restart(&too_much);
+    assert_eq!((value.len(), &value[..2]), (254, &[0xcf, 0xff][..]));
+}
+
+#[test]
+fn a_graceful_restart_capability_that_cannot_be_read_is_no_promise_and_no_error() {
+    for value in [&[][..], &[0], &[0, 120, 0], &[0, 120, 0, 1, 1]] {
+        let unread = Capability::Unknown { code: 64, value: value.to_vec() };
+        assert_eq!(capability(64, value), Some(unread), "{value:?}");
+    }
 }
 
 #[test]

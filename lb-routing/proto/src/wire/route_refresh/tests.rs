@@ -14,9 +14,11 @@ fn the_golden_bytes_of_a_route_refresh_are_read_and_written() {
     let message = Message::RouteRefresh(Family::IPV6_UNICAST);
     assert_eq!(encode(&message, CONTEXT), bytes);
     assert_eq!(decode(&bytes, CONTEXT), Ok(message.clone()));
-    // The reserved octet is ignored (RFC 2918 §3).
+    // Whether the octet is reserved (RFC 2918 §3) or a subtype (RFC 7313 §3.2), the session knows.
     bytes[21] = 77;
-    assert_eq!(decode(&bytes, CONTEXT), Ok(message));
+    let marked = Message::RefreshMark(Family::IPV6_UNICAST, 77);
+    assert_eq!(encode(&marked, CONTEXT), bytes);
+    assert_eq!(decode(&bytes, CONTEXT), Ok(marked));
 }
 
 #[test]

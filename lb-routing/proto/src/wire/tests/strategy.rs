@@ -108,12 +108,24 @@ fn add_path() -> impl Strategy<Value = AddPath> {
     })
 }
 
+fn restart() -> impl Strategy<Value = GracefulRestart> {
+    let family = (any::<u16>(), any::<u8>()).prop_map(|(afi, safi)| Family { afi, safi });
+    let families = vec((family, any::<bool>()), 0..4);
+    (any::<[bool; 2]>(), 0_u16..4096, families).prop_map(|(flags, time_secs, families)| {
+        let [restarted, notifications] = flags;
+        GracefulRestart { restarted, notifications, time_secs, families }
+    })
+}
+
 fn open() -> impl Strategy<Value = Open> {
     let family = (any::<u16>(), any::<u8>()).prop_map(|(afi, safi)| Family { afi, safi });
     let capability = prop_oneof![
         family.prop_map(Capability::Multiprotocol),
         Just(Capability::RouteRefresh),
         vec(add_path(), 0..4).prop_map(Capability::AddPath),
+        restart().prop_map(Capability::GracefulRestart),
+        Just(Capability::ExtendedMessage),
+        Just(Capability::EnhancedRouteRefresh),
         (71_u8.., vec(any::<u8>(), 0..256))
             .prop_map(|(code, value)| Capability::Unknown { code, value }),
     ];
