@@ -118,13 +118,13 @@ pub fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
         vip::Algorithm::LeastConnections => table::Algorithm::LeastConnections,
         vip::Algorithm::SourceHash => table::Algorithm::SourceHash,
     };
-    let sources = sources(spec);
+    let sources = [true, false].map(|v4| sources(spec, v4));
     let backends = used(spec).map(|backend| table::Backend {
         address: backend.address,
         port: backend.port,
         weight: backend.weight,
         max_flows: backend.max_flows.and_then(NonZero::new),
-        sources: sources.clone(),
+        sources: sources[usize::from(backend.address.is_ipv6())].clone(),
         state: match verdict(spec, backend, verdicts).health {
             Health::Unhealthy => BackendState::Failed,
             Health::Healthy | Health::Unknown if backend.drain => BackendState::Draining,
@@ -176,9 +176,9 @@ fn used(spec: &VipSpec) -> impl Iterator<Item = &Backend> {
     spec.backends.iter().filter(|backend| !backend.disabled)
 }
 
-/// Where flows of a full-NAT VIP come from. Nothing of this host uses such an address, so all of its ports are free; those
+/// Where flows of a full-NAT VIP come from, to backends of one family. Nothing of this host uses such an address, so all of its ports are free; those
 /// below 1024 are left alone, since some servers trust them.
-fn sources(spec: &VipSpec) -> Arc<[Source]> {
+fn sources(spec: &VipSpec, v4: bool) -> Arc<[Source]> {
     if spec.nat.mode != NatMode::FullNat {
         return Arc::default();
     }
@@ -187,7 +187,7 @@ fn sources(spec: &VipSpec) -> Arc<[Source]> {
         if spec.nat.source_addresses.is_empty() { &own } else { &spec.nat.source_addresses[..] };
     let source =
         |address: &IpAddr| Source { address: *address, first_port: 1024, last_port: u16::MAX };
-    addresses.iter().map(source).collect()
+    addresses.iter().filter(|address| address.is_ipv4() == v4).map(source).collect()
 }
 
 /// What is known of a VIP's backend.

@@ -1,6 +1,7 @@
 //! What a VIP has to be: one reader for the file, the REST API and the state that survives a restart.
 
 mod life;
+mod nat;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -134,13 +135,13 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
     let access = spec
         .field("access")
         .map_or_else(|| Some(Access::default()), |access| read_access(&access, address));
-    let nat = spec
-        .field("nat")
-        .map_or_else(|| Some(Nat::default()), |nat| read_nat(&nat, address, protocol));
+    let nat =
+        spec.field("nat").map_or_else(|| Some(Nat::default()), |nat| nat::read(&nat, protocol));
     let life = life::read(&spec, protocol, nat.as_ref().map(|nat| nat.mode));
     let keeps_ports = nat.as_ref().is_some_and(|nat| nat.mode.is_dsr());
     let backends = spec.required("backends").and_then(|cursor| {
-        let backends = read_backends(&cursor, address, more_ports)?;
+        let backends = read_backends(&cursor, address, nat.as_ref(), more_ports)?;
+        nat::check_sources(&spec, nat.as_ref(), &backends)?;
         check_backends(&cursor, &backends, algorithm, port.filter(|_| keeps_ports))?;
         Some(backends)
     });
@@ -308,54 +309,16 @@ fn read_access(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Access> {
     Some(access)
 }
 
-fn read_nat(cursor: &Cursor<'_>, vip: Option<IpAddr>, protocol: Option<Protocol>) -> Option<Nat> {
-    let nat = cursor.object(&["mode", "source_addresses", "on_exhaustion"])?;
-    let mode = nat.field("mode").map_or(Some(NatMode::default()), |mode| mode.one_of(MODES));
-    let on_exhaustion = life::on_exhaustion(&nat, protocol, mode);
-    let Some(listed) = nat.field("source_addresses") else {
-        return Some(Nat {
-            mode: mode?,
-            source_addresses: Vec::new(),
-            on_exhaustion: on_exhaustion?,
-        });
-    };
-    let mut seen = BTreeSet::new();
-    let addresses = listed.list(|cursor| {
-        let address = cursor.address()?;
-        if let Some(what) = unfit(address) {
-            return cursor.wrong(format!("is {address}, {what}: flows come from none such"));
-        }
-        if let Some(family) = other_family(address, vip) {
-            return cursor.wrong(format!(
-                "is {address}, but source addresses are of the VIP's family, {family}"
-            ));
-        }
-        if !seen.insert(address) {
-            return cursor.wrong(format!("repeats the address {address}: list it once"));
-        }
-        Some(address)
-    })?;
-    if addresses.len() > MAX_SOURCE_ADDRESSES {
-        let count = addresses.len();
-        return listed
-            .wrong(format!("lists {count} addresses, but {MAX_SOURCE_ADDRESSES} are the most"));
-    }
-    if !addresses.is_empty() && mode.is_some_and(|mode| mode != NatMode::FullNat) {
-        return listed
-            .wrong("is only for `mode: full-nat`: set the mode, or leave the addresses out");
-    }
-    Some(Nat { mode: mode?, source_addresses: addresses, on_exhaustion: on_exhaustion? })
-}
-
 fn read_backends(
     cursor: &Cursor<'_>,
     vip: Option<IpAddr>,
+    nat: Option<&Nat>,
     more_ports: u16,
 ) -> Option<Vec<Backend>> {
     let mut seen = BTreeSet::new();
     let mut complete = true;
     let backends = cursor.list(|cursor| {
-        let backend = read_backend(cursor, vip, more_ports);
+        let backend = read_backend(cursor, vip, nat, more_ports);
         complete &= backend.is_some();
         let backend = backend?;
         if !seen.insert((backend.address, backend.port)) {
@@ -374,10 +337,11 @@ fn read_backends(
     Some(backends)
 }
 
-/// Reads a backend of a VIP with this address, if that is known, and with so many ports after its first.
+/// Reads a backend of a VIP with this address and translation, if those are known, and with so many ports after its first.
 pub(crate) fn read_backend(
     cursor: &Cursor<'_>,
     vip: Option<IpAddr>,
+    nat: Option<&Nat>,
     more_ports: u16,
 ) -> Option<Backend> {
     let backend =
@@ -388,13 +352,12 @@ pub(crate) fn read_backend(
             return cursor
                 .wrong(format!("is {address}, the VIP's own address: name the server behind it"));
         }
-        if let Some(family) = other_family(address, vip) {
-            return cursor
-                .wrong(format!("is {address}, but backends are of the VIP's family, {family}"));
+        if let Some(what) = unfit(address) {
+            return cursor.wrong(format!("is {address}, {what}: name the server's own"));
         }
-        match unfit(address) {
+        match vip.zip(nat).and_then(|(vip, nat)| nat::unreachable(address, vip, nat)) {
             None => Some(address),
-            Some(what) => cursor.wrong(format!("is {address}, {what}: name the server's own")),
+            Some(why) => cursor.wrong(why),
         }
     });
     let port = backend.required("port").and_then(|cursor| {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use aya::maps::{MapError, MapInfo};
 use aya_obj::{EbpfSectionKind, Object};
-use lb_dataplane_common::family::V4;
+use lb_dataplane_common::family::{V4, V6};
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Translation};
 
 use crate::dataplane::Sizes;
@@ -106,13 +106,13 @@ pub(crate) fn name(maps: &BTreeMap<String, Definition>) -> String {
     for offset in [
         offset_of!(FlowKey<V4>, destination_port),
         offset_of!(FlowKey<V4>, protocol),
-        offset_of!(FlowEntry<V4>, translation) + offset_of!(Translation<V4>, ports),
-        offset_of!(FlowEntry<V4>, backend),
-        offset_of!(FlowEntry<V4>, service),
-        offset_of!(FlowEntry<V4>, state),
-        offset_of!(FlowEntry<V4>, last_seen),
-        offset_of!(FlowEntry<V4>, first_reply),
-        offset_of!(FlowEntry<V4>, direction),
+        offset_of!(FlowEntry, translation) + offset_of!(Translation<V6>, ports),
+        offset_of!(FlowEntry, backend),
+        offset_of!(FlowEntry, service),
+        offset_of!(FlowEntry, state),
+        offset_of!(FlowEntry, last_seen),
+        offset_of!(FlowEntry, first_reply),
+        offset_of!(FlowEntry, direction),
     ] {
         offset.hash(&mut hasher);
     }

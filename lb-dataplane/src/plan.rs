@@ -32,7 +32,7 @@ pub use self::access::Prefix;
 use self::access::Prefixes;
 use self::entries::{
     Life, address_entry, address_key, algorithm, backend_entry, bounds, can_hash, gone_entry, mode,
-    on_exhaustion, same_family, service_key,
+    of_clients, on_exhaustion, reachable, service_key,
 };
 pub use self::life::FlowLife;
 pub use self::ranges::PortPrefix;
@@ -482,9 +482,8 @@ fn check(key: &ServiceKey, service: &Service) -> Result<(), PlanError> {
         return Err(PlanError::TooManyBackends { address, port, count });
     }
     for backend in &service.backends {
-        same_family(key, backend.address)?;
-        backend.sources.iter().try_for_each(|source| same_family(key, source.address))?;
+        reachable(key, service, backend)?;
     }
-    service.access.iter().try_for_each(|access| same_family(key, access.prefix.ip()))?;
+    service.access.iter().try_for_each(|access| of_clients(key, access.prefix.ip()))?;
     ring::check(key, service)
 }

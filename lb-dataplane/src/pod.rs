@@ -26,11 +26,10 @@ macro_rules! pod {
 
 // SAFETY: as for the others; of the two families, which fill their layouts without padding, as assertions there say.
 unsafe impl<A: Family> aya::Pod for Raw<FlowKey<A>> {}
-// SAFETY: as above.
-unsafe impl<A: Family> aya::Pod for Raw<FlowEntry<A>> {}
 
 pod!(
     AccessKey,
+    FlowEntry,
     Timeouts,
     FlowCounts,
     ReasonCounts,

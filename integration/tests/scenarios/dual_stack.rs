@@ -36,6 +36,27 @@ on_both_hooks!(
     backends_on_a_link_answer_clients_themselves,
 );
 
+/// The pods' addresses of IPv4.
+pub(crate) const PODS_V4: [&str; 2] = ["10.9.2.2", "10.9.3.2"];
+
+/// Adds addresses and routes of IPv4 to the topology's own.
+pub(crate) fn add_ipv4(hello: &Hello) {
+    for (node, command) in [
+        ("client", "ip addr add 10.9.0.2/24 dev eth1"),
+        ("client", "ip route add default via 10.9.0.1"),
+        ("upstream", "sysctl -qw net.ipv4.ip_forward=1"),
+        ("upstream", "ip addr add 10.9.0.1/24 dev eth1; ip addr add 10.9.1.1/24 dev eth2"),
+        ("upstream", "ip route add default via 10.9.1.2"),
+        ("lbd", "sysctl -qw net.ipv4.ip_forward=1"),
+        ("lbd", "ip addr add 10.9.1.2/24 dev eth1; ip route add 10.9.0.0/24 via 10.9.1.1"),
+        ("lbd", "ip addr add 10.9.2.1/24 dev eth2; ip addr add 10.9.3.1/24 dev eth3"),
+        ("pod1", "ip addr add 10.9.2.2/24 dev eth1; ip route add default via 10.9.2.1"),
+        ("pod2", "ip addr add 10.9.3.2/24 dev eth1; ip route add default via 10.9.3.1"),
+    ] {
+        hello.lab.run(node, command).holds();
+    }
+}
+
 /// Up, with the VIP healthy and at the upstream router.
 pub(crate) fn up(hook: Hook) -> (Hello, Vip) {
     let hello = Hello::of("dual-stack", hook, |_| {});
@@ -178,31 +199,12 @@ fn ipv6_backends_see_the_source_that_the_mode_says(hook: Hook) {
 /// The backends hold the VIP's address, and get packets for it by their MAC: of both families.
 fn backends_on_a_link_answer_clients_themselves(hook: Hook) {
     const VIP_V4: &str = "203.0.113.10";
-    /// Addresses and routes of IPv4 beside the topology's own.
-    const IPV4: [(&str, &str); 12] = [
-        ("client", "ip addr add 10.9.0.2/24 dev eth1"),
-        ("client", "ip route add default via 10.9.0.1"),
-        ("upstream", "sysctl -qw net.ipv4.ip_forward=1"),
-        ("upstream", "ip addr add 10.9.0.1/24 dev eth1; ip addr add 10.9.1.1/24 dev eth2"),
-        ("upstream", "ip route add default via 10.9.1.2"),
-        ("lbd", "sysctl -qw net.ipv4.ip_forward=1"),
-        ("lbd", "ip addr add 10.9.1.2/24 dev eth1; ip route add 10.9.0.0/24 via 10.9.1.1"),
-        ("lbd", "ip addr add 10.9.2.1/24 dev eth2; ip addr add 10.9.3.1/24 dev eth3"),
-        ("pod1", "ip addr add 10.9.2.2/24 dev eth1; ip route add default via 10.9.2.1"),
-        ("pod2", "ip addr add 10.9.3.2/24 dev eth1; ip route add default via 10.9.3.1"),
-        (
-            "pod1",
-            "ip addr add 203.0.113.10/32 dev lo; ip -6 addr add 2001:db8:f::10/128 dev lo nodad",
-        ),
-        (
-            "pod2",
-            "ip addr add 203.0.113.10/32 dev lo; ip -6 addr add 2001:db8:f::10/128 dev lo nodad",
-        ),
-    ];
     let (hello, mut vip) = up(hook);
     let client = hello.lab.netns("client").holds();
-    for (node, command) in IPV4 {
-        hello.lab.run(node, command).holds();
+    add_ipv4(&hello);
+    for pod in ["pod1", "pod2"] {
+        hello.lab.run(pod, "ip addr add 203.0.113.10/32 dev lo").holds();
+        hello.lab.run(pod, "ip -6 addr add 2001:db8:f::10/128 dev lo nodad").holds();
     }
     vip.spec.nat.mode = NatMode::Dsr;
     vip.spec.port = vip.spec.backends[0].port;
@@ -210,7 +212,7 @@ fn backends_on_a_link_answer_clients_themselves(hook: Hook) {
         if family == "IPv4" {
             vip.metadata.name = "web4".to_owned();
             vip.spec.address = VIP_V4.parse().expect("an address");
-            for (backend, address) in vip.spec.backends.iter_mut().zip(["10.9.2.2", "10.9.3.2"]) {
+            for (backend, address) in vip.spec.backends.iter_mut().zip(PODS_V4) {
                 backend.address = address.parse().expect("an address");
             }
         }

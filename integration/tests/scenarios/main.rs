@@ -6,6 +6,7 @@ mod abuse;
 mod bad_input;
 mod bgp;
 mod dual_stack;
+mod families;
 mod hello;
 mod life;
 mod operating;

@@ -161,6 +161,37 @@ fn resets_are_for_whom_they_can_be_made() {
 }
 
 #[test]
+fn backends_of_the_other_family_need_flows_from_an_address_of_theirs() {
+    let vip = |nat: Value| {
+        let mut vip = with("/spec/address", json!("2001:db8:f::1"));
+        vip["spec"]["nat"] = nat;
+        vip
+    };
+    let sources = json!({"mode": "full-nat", "source_addresses": ["192.0.2.7"]});
+    for good in [json!({"mode": "one-arm"}), sources] {
+        let read = document(&vip(good), read).unwrap();
+        assert!(read.spec.backends.iter().all(|backend| backend.address.is_ipv4()));
+    }
+    for (nat, says) in [
+        (json!({"mode": "dnat"}), "`nat.mode: dnat` keeps their addresses"),
+        (json!({"mode": "dsr"}), "as they came, of IPv6"),
+        (json!({"mode": "dsr-ipip"}), "as they came, of IPv6"),
+        (json!({"mode": "full-nat"}), "from no address of IPv4: list one"),
+    ] {
+        let found = mistakes(&vip(nat.clone()));
+        let pointers: Vec<_> = found.iter().map(|mistake| mistake.path.pointer()).collect();
+        assert_eq!(pointers, ["/spec/backends/0/address", "/spec/backends/1/address"], "{nat}");
+        assert!(found[0].message.contains(says), "{found:?}");
+    }
+    let unused = json!({"mode": "full-nat", "source_addresses": ["2001:db8:f::2"]});
+    let mut own = vip(unused);
+    own["spec"]["backends"] = json!([{"address": "2001:db8:a::2", "port": 80}]);
+    document(&own, read).unwrap();
+    own["spec"]["backends"][0]["address"] = json!("10.0.0.2");
+    assert!(mistakes(&own)[0].message.contains("list one"), "{:?}", mistakes(&own));
+}
+
+#[test]
 fn source_addresses_are_unicast_few_and_for_full_nat_only() {
     let nat = |mode: &str, addresses: Value| {
         with("/spec/nat", json!({"mode": mode, "source_addresses": addresses}))
@@ -175,8 +206,8 @@ fn source_addresses_are_unicast_few_and_for_full_nat_only() {
         (nat("one-arm", json!(["192.0.2.7"])), "/spec/nat/source_addresses"),
         (nat("full-nat", json!(["192.0.2.7", "192.0.2.7"])), "/spec/nat/source_addresses/1"),
         (nat("full-nat", json!(["127.0.0.1"])), "/spec/nat/source_addresses/0"),
-        (nat("full-nat", json!(["2001:db8::1"])), "/spec/nat/source_addresses/0"),
         (nat("full-nat", json!(many)), "/spec/nat/source_addresses"),
+        (nat("full-nat", json!(["192.0.2.7", "2001:db8::1"])), "/spec/nat/source_addresses/1"),
     ] {
         let found = mistakes(&value);
         assert_eq!(found.len(), 1, "{found:?}");

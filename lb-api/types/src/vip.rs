@@ -225,8 +225,8 @@ impl FullTable {
 pub struct Nat {
     /// `dnat` (the default), `full-nat`, `one-arm`, `dsr`, `dsr-ipip` or `dsr-gue`.
     pub mode: NatMode,
-    /// Where flows come from with `full-nat`: addresses that are routed to this host and that nothing else uses. The VIP's
-    /// own address if there are none.
+    /// Where flows come from with `full-nat`: addresses that are routed to this host and that nothing else uses, of the family
+    /// of the backends. The VIP's own address if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub source_addresses: Vec<IpAddr>,
@@ -264,7 +264,8 @@ pub enum NatMode {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
-    /// Its address, of the VIP's family.
+    /// Its address. With `one-arm`, or `full-nat` and source addresses of its family, it may be of the other family than the
+    /// VIP's: packets are then translated between IPv4 and IPv6 (RFC 7915).
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub address: IpAddr,
     /// Its port, 1 to 65535. With a range of ports the one that the VIP's first port leads to; the others follow in order.

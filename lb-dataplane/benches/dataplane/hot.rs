@@ -20,7 +20,7 @@ struct Case {
     name: String,
     hook: Hook,
     packet: Packet,
-    ends: Reason,
+    ends: Vec<(Reason, usize)>,
     cost: Series,
 }
 
@@ -28,6 +28,8 @@ struct Case {
 enum Packet {
     V4(Frame),
     V6(Frame6),
+    /// To a backend of the other family and back, by turns.
+    Across(Frame, Frame6),
 }
 
 impl Packet {
@@ -35,6 +37,7 @@ impl Packet {
         match self {
             Self::V4(frame) => rig.load([frame]),
             Self::V6(frame) => rig.load([frame]),
+            Self::Across(there, back) => rig.load_across(there, back),
         }
     }
 }
@@ -56,7 +59,7 @@ pub(crate) fn measure(report: &mut Report) -> Result<()> {
         for case in &mut cases {
             case.packet.load(&mut rig);
             let floor = rig.run(case.hook, Target::Nothing, REPEAT)?;
-            case.cost.push(rig.expect(case.hook, REPEAT, &[(case.ends, 1)])? - floor);
+            case.cost.push(rig.expect(case.hook, REPEAT, &case.ends)? - floor);
         }
     }
     tell(report, &cases, &lookup, &nothing);
@@ -80,6 +83,7 @@ fn tell(report: &mut Report, cases: &[Case], lookup: &[Series; 2], nothing: &Ser
         let named = |name: &str| cases.iter().find(|case| case.name == format!("{name}, {hook}"));
         for (name, plain, target) in [
             ("D3 full NAT", "D1 established v4 dnat", 1.15),
+            ("D3 NAT64, both ways", "D1 established v4 dnat", 1.5),
             ("D3 established v6 dnat", "D1 established v4 dnat", 1.3),
             ("D3 v6 dnat, its reverse", "D1 its reverse", 1.3),
         ] {
@@ -102,8 +106,10 @@ fn scene(rig: &mut Rig) -> Result<Vec<Case>> {
         (key(vip(0), Protocol::Udp), backends.service(None, &[])),
         (key(vip(1), Protocol::Tcp), backends.service(None, &[source])),
         service6(),
+        service_across(),
     ]))?;
     let [there6, back6] = begin6(rig)?;
+    let (across, back_across) = begin_across(rig)?;
     let plain = backends.connection(vip(0), 1);
     let towards = SocketAddrV4::new(ours, 5000);
     let full = Connection { towards, ..backends.connection(vip(1), 2) };
@@ -134,6 +140,7 @@ fn scene(rig: &mut Rig) -> Result<Vec<Case>> {
             ("not ours: ARP", arp, Reason::NotIp),
         ] {
             let (name, packet) = (format!("{name}, {word}"), Packet::V4(packet));
+            let ends = vec![(ends, 1)];
             cases.push(Case { name, hook, packet, ends, cost: Series::default() });
         }
         for (name, packet, ends) in [
@@ -141,8 +148,13 @@ fn scene(rig: &mut Rig) -> Result<Vec<Case>> {
             ("D3 v6 dnat, its reverse", back6, Reason::ForwardedToClient),
         ] {
             let (name, packet) = (format!("{name}, {word}"), Packet::V6(packet));
+            let ends = vec![(ends, 1)];
             cases.push(Case { name, hook, packet, ends, cost: Series::default() });
         }
+        let name = format!("D3 NAT64, both ways, {word}");
+        let packet = Packet::Across(across, back_across);
+        let ends = vec![(Reason::ForwardedToBackend, 1), (Reason::ForwardedToClient, 1)];
+        cases.push(Case { name, hook, packet, ends, cost: Series::default() });
     }
     Ok(cases)
 }
@@ -168,6 +180,29 @@ fn service6() -> (ServiceKey, Service) {
     };
     let key = ServiceKey { address: (*vip.ip()).into(), port: 80, protocol: Protocol::Tcp };
     (key, Service { backends: vec![backend], ..Service::default() })
+}
+
+const OURS: u16 = 4;
+
+/// A service of IPv4 with one backend of IPv6.
+fn service_across() -> (ServiceKey, Service) {
+    let (_, mut service) = service6();
+    let address = (*address6(OURS, 0).ip()).into();
+    service.backends[0].sources = [Source { address, first_port: 5000, last_port: 5000 }].into();
+    (key(vip(2), Protocol::Tcp), service)
+}
+
+/// Begins a connection between the families; the packets that it has each way from then on.
+fn begin_across(rig: &mut Rig) -> Result<(Frame, Frame6)> {
+    let client = SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 9), 5000);
+    let there = |carries| frame(carries, client, vip(2));
+    let back = |flags| segment6(flags, address6(BACKEND, 8080), address6(OURS, 5000));
+    let begun = [(Reason::ForwardedToBackend, 1), (Reason::ForwardedToClient, 1)];
+    rig.load_across(there(SYN), back(0x12));
+    rig.expect(Hook::Tc, 1, &begun)?;
+    rig.load_across(there(ACK), back(0x10));
+    rig.expect(Hook::Tc, 1, &begun)?;
+    Ok((there(ACK), back(0x10)))
 }
 
 /// Begins a connection of IPv6; the packets that it has each way from then on.

@@ -50,7 +50,7 @@ fn main() -> Result<()> {
     if wanted("memory") {
         memory(&mut report)?;
     }
-    println!("\nnot measured: NAT64, which the packet path does not do; D7 from the REST API on");
+    println!("\nnot measured: D7 from the REST API on");
     report.write()
 }
 

@@ -6,7 +6,6 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use lb_dataplane::table::Protocol;
 use lb_dataplane::{Hook, Reason, Sizes};
-use lb_dataplane_common::family::V4;
 use lb_dataplane_common::flow::FlowEntry;
 
 use crate::frames::{ACK, Connection, Frame};
@@ -146,7 +145,7 @@ fn scan(rig: &mut Rig) -> Result<Scan> {
 
 /// Makes flows look as if they had been silent for long, both ways.
 fn silence(rig: &mut Rig, connections: &[Connection]) -> Result<()> {
-    const LAST_SEEN: usize = std::mem::offset_of!(FlowEntry<V4>, last_seen);
+    const LAST_SEEN: usize = std::mem::offset_of!(FlowEntry, last_seen);
     const TICKS: u32 = 1_000_000;
     let mut flows = rig.flows()?;
     for key in connections.iter().flat_map(fresh::keys) {

@@ -21,7 +21,7 @@ use lb_dataplane::{Dataplane, Hook, Options, Reason, Sizes, Timeouts};
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
 
-use crate::frames::{FRAME_LEN, FRAME6_LEN};
+use crate::frames::{FRAME_LEN, FRAME6_LEN, Frame, Frame6};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lbd-bench.bpf.o"));
 
@@ -47,6 +47,8 @@ pub(crate) struct Rig {
     loaded: usize,
     /// Slots of a packet.
     slots: usize,
+    /// Bytes of the first packet.
+    len: usize,
     options: Options,
     // Dropped last: the folder that the bpffs is mounted at.
     folder: TempDir,
@@ -69,12 +71,14 @@ impl Rig {
             .map_max_entries("FLOWS", sizes.flow_entries)
             .map_pin_path("FLOWS", pin(&options, "FLOWS")?)
             .load(OBJECT)?;
-        for name in ["tc_restore", "tc_restore6", "tc_nothing", "tc_lookup"] {
+        for name in ["tc_restore", "tc_restore6", "tc_restore_across", "tc_nothing", "tc_lookup"] {
             let program: &mut SchedClassifier =
                 bench.program_mut(name).context(name)?.try_into()?;
             program.load()?;
         }
-        for name in ["xdp_restore", "xdp_restore6", "xdp_nothing", "xdp_lookup"] {
+        for name in
+            ["xdp_restore", "xdp_restore6", "xdp_restore_across", "xdp_nothing", "xdp_lookup"]
+        {
             let program: &mut Xdp = bench.program_mut(name).context(name)?.try_into()?;
             program.load()?;
         }
@@ -83,6 +87,7 @@ impl Rig {
             next: map(&bench, "NEXT_PACKET", 8)?,
             loaded: 0,
             slots: 1,
+            len: FRAME_LEN,
             dataplane,
             bench,
             options,
@@ -97,8 +102,22 @@ impl Rig {
     /// Takes these packets for the runs that follow, in this order and then from the first one again. All of them are of
     /// one family; one of IPv6 takes the room of two.
     pub(crate) fn load<const LEN: usize>(&mut self, packets: impl IntoIterator<Item = [u8; LEN]>) {
-        self.loaded = 0;
+        self.len = LEN;
         self.slots = LEN.div_ceil(SLOT);
+        self.fill(packets);
+    }
+
+    /// Takes a packet of IPv4 that leaves as one of IPv6, and one the other way round, which run by turns.
+    pub(crate) fn load_across(&mut self, there: Frame, back: Frame6) {
+        let mut whole = [0; FRAME6_LEN];
+        whole[..FRAME_LEN].copy_from_slice(&there);
+        self.len = FRAME_LEN;
+        self.slots = FRAME6_LEN.div_ceil(SLOT);
+        self.fill([whole, back]);
+    }
+
+    fn fill<const LEN: usize>(&mut self, packets: impl IntoIterator<Item = [u8; LEN]>) {
+        self.loaded = 0;
         let room = self.packets.words().chunks_exact(self.slots * SLOT / 4);
         for (packet, slot) in packets.into_iter().zip(room) {
             for (bytes, word) in packet.chunks(4).zip(slot) {
@@ -116,18 +135,21 @@ impl Rig {
         let next = self.next.words();
         next[0].store(0, Relaxed);
         next[1].store(u32::try_from(self.loaded * self.slots)?, Relaxed);
-        let frame = [0; FRAME6_LEN];
-        let len = if self.slots == 1 { FRAME_LEN } else { FRAME6_LEN };
+        // A test run at TC takes the family from the frame.
+        let mut frame = [0; FRAME6_LEN];
+        frame[12..14].copy_from_slice(if self.len == FRAME6_LEN { &[0x86, 0xdd] } else { &[8, 0] });
         let options = TestRunOptions {
-            data_in: Some(&frame[..len]),
+            data_in: Some(&frame[..self.len]),
             repeat: u32::try_from(count)?,
             ..TestRunOptions::new()
         };
-        let name = match (hook, self.slots) {
-            (Hook::Tc, 1) => "tc_restore",
-            (Hook::Tc, _) => "tc_restore6",
-            (Hook::Xdp, 1) => "xdp_restore",
-            (Hook::Xdp, _) => "xdp_restore6",
+        let name = match (hook, self.slots, self.len) {
+            (Hook::Tc, 1, _) => "tc_restore",
+            (Hook::Tc, _, FRAME6_LEN) => "tc_restore6",
+            (Hook::Tc, _, _) => "tc_restore_across",
+            (Hook::Xdp, 1, _) => "xdp_restore",
+            (Hook::Xdp, _, FRAME6_LEN) => "xdp_restore6",
+            (Hook::Xdp, _, _) => "xdp_restore_across",
         };
         let program = self.bench.program(name).context(name)?;
         let result = if hook == Hook::Tc {

@@ -13,8 +13,9 @@ use crate::flow::{
     STATE_CLIENT_FIN, STATE_CONFIRMED, STATE_EXPIRING, STATE_MODE, STATE_RESETS, UDP,
     remove_to_backend,
 };
-use crate::pipeline::{claim, peer_key};
-use crate::tables::{FamilyTables, Tables};
+use crate::peer;
+use crate::pipeline::claim;
+use crate::tables::{Tables, TablesOf};
 
 /// Ticks after which an entry to the client without its counterpart is no insertion in progress.
 const HALF_INSERTED_TICKS: u32 = 2;
@@ -55,12 +56,12 @@ impl Reset {
     /// Notes what a flow's sides are to hear. One of which a side has closed what it sent, or the backend all, is none of
     /// theirs any more: nothing is due then.
     #[inline(always)]
-    fn note<A: Family, T: Tables>(
+    fn note<T: Tables>(
         &mut self,
         tables: &T,
         protocol: u8,
-        to_backend: &impl Flow<A>,
-        to_client: &impl Flow<A>,
+        to_backend: &impl Flow,
+        to_client: &impl Flow,
     ) {
         const BOTH_FIN: u32 = STATE_CLIENT_FIN | STATE_BACKEND_FIN;
         const WANTED: u32 = STATE_RESETS | STATE_CONFIRMED;
@@ -78,7 +79,7 @@ impl Reset {
 /// First pass over an entry of either direction: marks the flow if it is over, or if half of it is
 /// missing.
 #[inline(always)]
-pub fn mark<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>) -> bool {
+pub fn mark<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) -> bool {
     let now = tables.now();
     let Some(entry) = tables.flow(key) else { return false };
     if entry.state() & STATE_MODE != 0 {
@@ -88,9 +89,8 @@ pub fn mark<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>
         }
         return over;
     }
-    let peer_key = peer_key(key, &entry);
-    match tables.flow(&peer_key) {
-        Some(peer) if crate::pipeline::peer_key(&peer_key, &peer) == *key => {
+    match peer::find(tables, key, &entry) {
+        Some(peer) if peer::leads_to(&peer, &entry, key) => {
             let over = is_over(tables, key, &entry, &peer, now);
             if over {
                 entry.set_state(STATE_EXPIRING);
@@ -111,11 +111,7 @@ pub fn mark<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>
 
 /// Second pass, a grace period later: removes what is still marked and over, and lets go of the rest.
 #[inline(always)]
-pub fn sweep<A: Family, T: Tables + FamilyTables<A>>(
-    tables: &T,
-    key: &FlowKey<A>,
-    reset: &mut Reset,
-) -> bool {
+pub fn sweep<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>, reset: &mut Reset) -> bool {
     let now = tables.now();
     let Some(entry) = tables.flow(key) else { return false };
     let marked = entry.state() & STATE_EXPIRING != 0;
@@ -130,9 +126,8 @@ pub fn sweep<A: Family, T: Tables + FamilyTables<A>>(
         entry.clear_state(STATE_EXPIRING);
         return false;
     }
-    let peer_key = peer_key(key, &entry);
-    match tables.flow(&peer_key) {
-        Some(peer) if crate::pipeline::peer_key(&peer_key, &peer) == *key => {
+    match peer::find(tables, key, &entry) {
+        Some(peer) if peer::leads_to(&peer, &entry, key) => {
             if marked && is_over(tables, key, &entry, &peer, now) {
                 let is_there = entry.direction() == DIRECTION_TO_BACKEND;
                 let (to_backend, to_client) =
@@ -141,9 +136,14 @@ pub fn sweep<A: Family, T: Tables + FamilyTables<A>>(
                     return false;
                 }
                 reset.note(tables, key.protocol(), to_backend, to_client);
-                let (there, back) = if is_there { (key, &peer_key) } else { (&peer_key, key) };
-                remove_to_backend(tables, there, Counted::of(&entry));
-                tables.remove_flow(back);
+                let counted = Counted::of(&entry);
+                // Before the entry that says where it is.
+                peer::remove(tables, key, &entry);
+                if is_there {
+                    remove_to_backend(tables, key, counted);
+                } else {
+                    tables.remove_flow(key);
+                }
                 return true;
             }
             entry.clear_state(STATE_EXPIRING);
@@ -169,8 +169,8 @@ pub fn sweep<A: Family, T: Tables + FamilyTables<A>>(
 fn is_over<A: Family, T: Tables>(
     tables: &T,
     key: &FlowKey<A>,
-    entry: &impl Flow<A>,
-    peer: &impl Flow<A>,
+    entry: &impl Flow,
+    peer: &impl Flow,
     now: u32,
 ) -> bool {
     let protocol = key.protocol();
@@ -184,7 +184,7 @@ fn is_over<A: Family, T: Tables>(
 
 /// Whether a flow's backend was removed or fails.
 #[inline(always)]
-pub fn has_lost_its_backend<A, T: Tables>(tables: &T, entry: &impl Flow<A>) -> bool {
+pub fn has_lost_its_backend<T: Tables>(tables: &T, entry: &impl Flow) -> bool {
     tables.backend(entry.backend()).is_none_or(|backend| backend.is_lost())
 }
 
@@ -228,7 +228,7 @@ impl Pass {
 
 /// One pass over one entry; whether it marked or removed it, and what the flow's sides are to hear.
 #[inline(never)]
-pub fn run<A: Family, T: Tables + FamilyTables<A>>(
+pub fn run<A: Family, T: TablesOf<A>>(
     tables: &T,
     pass: Pass,
     key: &FlowKey<A>,

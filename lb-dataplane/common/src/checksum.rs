@@ -23,6 +23,13 @@ impl Delta {
         Self(fold(sum))
     }
 
+    /// The difference that replacing words with one sum by words with another makes; sums of 32 words at most, not folded.
+    #[must_use]
+    #[inline(always)]
+    pub fn between(old: u32, new: u32) -> Self {
+        Self(fold(u32::from(!fold(old)) + new))
+    }
+
     /// Both differences.
     #[must_use]
     #[inline(always)]

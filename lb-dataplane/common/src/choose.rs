@@ -1,27 +1,29 @@
-//! A new flow: which backend, and its two entries.
+//! A new flow: which backend.
 //!
 //! What begins a flow: any UDP datagram; a TCP SYN; and where every node chooses alike, by a hash, any other TCP segment but
 //! a RST, since the flow may have begun on another node that ECMP has moved it away from. What goes by turns, by load, by
 //! where a client was before or from a source port of ours is known to one node only: there a segment of no flow is
 //! dropped, counted.
 
-use crate::family::Family;
+mod insert;
+
+pub use self::insert::{Composed, insert, insert_back};
+use crate::family::{self, Family, V6};
 use crate::flow::{
-    Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey,
-    STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_CLOSING, STATE_GOING, STATE_RESETS, TCP,
-    Translation, mode_of, remove_to_backend, state_of_mode, ticks_since,
+    FlowKey, STATE_ACROSS, STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_RESETS, TCP, mode_of,
+    state_of_mode, ticks_since,
 };
 use crate::hash::FlowHash;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
-use crate::pipeline::{Arrival, NO_VIP, Scratch, claim, peer_key, vip_flags};
+use crate::pipeline::{Arrival, NO_VIP, Scratch, vip_flags};
 use crate::reason::Reason;
 use crate::service::{
-    ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH, AccessKey, Affinity,
+    ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH, AccessKey,
     AffinityKey, BackendEntry, MODE_L2, MODE_NAT, RangeKey, SERVICE_ADMITS_LISTED,
     SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS, SERVICE_HASHES_WHEN_FULL,
     SERVICE_REFUSES_LISTED, ServiceEntry, VipKey,
 };
-use crate::tables::{FamilyTables, InsertError, Tables};
+use crate::tables::{Tables, TablesOf};
 
 /// Chooses a backend for the flow that a packet begins, if it is for a service: then `step.begins`.
 ///
@@ -29,7 +31,7 @@ use crate::tables::{FamilyTables, InsertError, Tables};
 ///
 /// The reason for which this packet begins none.
 #[inline(never)]
-pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
+pub fn backend<A: Family, T: TablesOf<A>>(
     tables: &T,
     scratch: &mut Scratch<A>,
 ) -> Result<(), Reason> {
@@ -47,11 +49,7 @@ pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
         }
     };
     if service.flags & (SERVICE_ADMITS_LISTED | SERVICE_REFUSES_LISTED) != 0 {
-        let client = AccessKey { service: service.id, client: key.source.to_v6() };
-        let unlisted = service.flags & SERVICE_ADMITS_LISTED == 0;
-        if !tables.access(&client).unwrap_or(unlisted) {
-            return Err(Reason::SourceRefused);
-        }
+        check_access(tables, service, key.source)?;
     }
     let mut state = 0;
     let is_later_segment = key.protocol() == TCP && !arrival.is_first_of_connection();
@@ -83,22 +81,26 @@ pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
         state |= STATE_RESETS;
     }
     state |= state_of_mode(service.mode);
-    step.mode = mode_of(state);
-    made.after.source = key.source;
-    made.after.destination = A::from_bytes(backend.address);
-    made.after.source_port = key.source_port;
+    made.after = key.to_v6();
+    made.after.destination = V6::from_bytes(backend.address);
     made.after.destination_port = port_there(backend, key.destination_port, first_port);
-    made.after.protocol = key.protocol;
-    made.after.pad = 0;
     made.sources_base = backend.sources_base;
     made.sources_len = backend.sources_len;
     if is_direct && backend.sources_len != 0 {
         let source = tables.source(backend.sources_base).ok_or(Reason::TableFault)?;
-        made.after.source = A::from_bytes(source.address);
+        made.after.source = V6::from_bytes(source.address);
     } else if is_direct && u32::from(service.mode) != MODE_L2 {
         // The packets around would claim to be the client's for as long as the flow lasts.
         return Err(Reason::NoBackend);
     }
+    if A::IS_V6 == family::is_mapped(made.after.destination) {
+        if is_direct || backend.sources_len == 0 {
+            // A client has no address in the other family.
+            return Err(Reason::NoBackend);
+        }
+        state |= STATE_ACROSS;
+    }
+    step.mode = mode_of(state);
     made.affinity = service.affinity;
     made.when_full = service.flags & SERVICE_HASHES_WHEN_FULL;
     made.on_exhaustion = service.on_exhaustion;
@@ -108,9 +110,21 @@ pub fn backend<A: Family, T: Tables + FamilyTables<A>>(
     made.entry.state = state;
     made.entry.last_seen = tables.now();
     made.entry.first_reply = 0;
-    made.entry.reserved = A::NO_SPARE;
+    made.entry.reserved = [0; 3];
     step.begins = true;
     Ok(())
+}
+
+/// Whether a client may begin flows of a service that lists clients.
+#[inline(always)]
+fn check_access<A: Family, T: Tables>(
+    tables: &T,
+    service: &ServiceEntry,
+    source: A,
+) -> Result<(), Reason> {
+    let client = AccessKey { service: service.id, client: source.to_v6() };
+    let unlisted = service.flags & SERVICE_ADMITS_LISTED == 0;
+    if tables.access(&client).unwrap_or(unlisted) { Ok(()) } else { Err(Reason::SourceRefused) }
 }
 
 /// The service whose first port this is, at a packet's destination.
@@ -147,136 +161,6 @@ fn range_of<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>, vip_flags: u32) 
 fn port_there(backend: &BackendEntry, port: u16, first_port: u16) -> u16 {
     let beyond = u16::from_be(port).wrapping_sub(u16::from_be(first_port));
     u16::from_be_bytes(backend.port).wrapping_add(beyond).to_be()
-}
-
-/// Inserts the direction to the client.
-///
-/// # Errors
-///
-/// The reason for which there is no way back.
-#[inline(never)]
-pub fn insert_back<A: Family, T: Tables + FamilyTables<A>>(
-    tables: &T,
-    scratch: &mut Scratch<A>,
-) -> Result<(), Reason> {
-    let Scratch { arrival, step, made, .. } = scratch;
-    if step.mode != MODE_NAT {
-        return Ok(());
-    }
-    made.entry.direction = DIRECTION_TO_CLIENT;
-    if made.sources_len == 0 {
-        insert_back_of_client(tables, &arrival.key, made)
-    } else {
-        insert_back_of_source(tables, arrival, made)
-    }
-}
-
-/// Inserts the direction to the backend, after the one back: an answer that finds none would reach the client from the
-/// backend's own address. The flow is not new if another CPU has just begun it.
-///
-/// # Errors
-///
-/// The reason for which there is no flow.
-#[inline(never)]
-pub fn insert<A: Family, T: Tables + FamilyTables<A>>(
-    tables: &T,
-    scratch: &mut Scratch<A>,
-) -> Result<(), Reason> {
-    let Scratch { arrival, step, made, .. } = scratch;
-    let key = &arrival.key;
-    let is_direct = step.mode != MODE_NAT;
-    made.entry.translation = Translation::between(key, &made.after);
-    if is_direct {
-        // No port is 0, so that no entry is ever taken for this one's counterpart.
-        made.entry.translation.source_port = 0;
-        made.entry.translation.destination_port = 0;
-    }
-    made.entry.direction = DIRECTION_TO_BACKEND;
-    step.translation = made.entry.translation;
-    match tables.insert_flow(key, &made.entry) {
-        Ok(()) => {
-            tables.count_new_flow(made.entry.service, made.entry.backend);
-            step.is_new = true;
-            if made.entry.state & STATE_CLIENT_COUNTED != 0 {
-                tables.count_client(&client(made.entry.service, key.source));
-            }
-            if made.affinity != 0 {
-                let client = client(made.entry.service, key.source);
-                let affinity = Affinity { backend: made.entry.backend, begun: tables.now() };
-                tables.note_affinity(&client, &affinity);
-            }
-        }
-        Err(InsertError::Full) => {
-            if !is_direct {
-                tables.remove_flow(&made.back);
-                return Err(Reason::FlowTableFull);
-            }
-            if made.when_full == 0 {
-                return Err(Reason::FlowTableFull);
-            }
-        }
-        // Another CPU has had a packet of this flow at the same time; its choice stands.
-        Err(InsertError::Exists) => {
-            let first = tables.flow(key).ok_or(Reason::FlowCollision)?;
-            made.there = peer_key(key, &first);
-            if !is_direct && made.there != made.back {
-                tables.remove_flow(&made.back);
-            }
-            step.translation = first.translation();
-            step.mode = mode_of(first.state());
-            step.begins = false;
-            made.entry.backend = first.backend();
-        }
-    }
-    step.direction = DIRECTION_TO_BACKEND;
-    step.is_flow = true;
-    tables.count_flow_packet(made.entry.service, made.entry.backend, arrival.bytes);
-    Ok(())
-}
-
-/// Whether the packets of this entry are answered by those of a key.
-#[inline(always)]
-fn leads_back_to<A: Family>(entry: &impl Flow<A>, back: &FlowKey<A>) -> bool {
-    let to = entry.translation();
-    to.source == back.destination
-        && to.destination == back.source
-        && to.source_port == back.destination_port
-        && to.destination_port == back.source_port
-}
-
-/// Where a new flow's entries are made.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(8))]
-pub struct Composed<A: Family> {
-    /// The entry, of one direction and then of the other.
-    pub entry: FlowEntry<A>,
-    /// The key that packets to the backend have behind us.
-    pub after: FlowKey<A>,
-    /// The key of packets from the backend.
-    pub back: FlowKey<A>,
-    /// The key to a backend of a flow that is in the way.
-    pub there: FlowKey<A>,
-    /// The backend's source addresses, as `BackendEntry` has them.
-    pub sources_base: u32,
-    /// How many there are.
-    pub sources_len: u32,
-    /// For how many ticks the service remembers its clients.
-    pub affinity: u32,
-    /// Not zero where the packet goes on without a flow if there is no room for one.
-    pub when_full: u8,
-    /// What the client hears if no source port is free, as `ServiceEntry` has it.
-    pub on_exhaustion: u8,
-    /// Zero.
-    pub pad: [u8; 2],
-}
-
-impl<A: Family> Composed<A> {
-    /// Turns to the direction to the client.
-    #[inline(always)]
-    fn turn_back(&mut self, key: &FlowKey<A>) {
-        self.back = self.after.reversed();
-        self.entry.translation = Translation::between(&self.back, &key.reversed());
-    }
 }
 
 /// Where a client's last flow went, if that is not too long ago and the backend takes new flows.
@@ -394,84 +278,4 @@ fn with_room<A: Family, T: Tables>(
 fn has_room<T: Tables>(tables: &T, id: u32) -> Result<bool, Reason> {
     let backend = tables.backend(id).ok_or(Reason::TableFault)?;
     Ok(backend.max_flows == 0 || tables.load(id) < u64::from(backend.max_flows))
-}
-
-/// Ports that are tried for a new flow: with nine of ten in use, chance alone would fail it once in a thousand times.
-const PORT_TRIES: u32 = 64;
-/// Ports in a row that are tried before the search goes on elsewhere: another CPU may have used many in a row.
-const PORTS_IN_A_ROW: u32 = 4;
-
-/// Inserts the direction to the client for a flow that comes from an address of ours: the entry is what reserves the port
-/// there, so no two flows to a backend share one. Each CPU begins elsewhere and goes on port by port, so that a port rests for
-/// as long as possible before it is used again.
-#[inline(always)]
-fn insert_back_of_source<A: Family, T: Tables + FamilyTables<A>>(
-    tables: &T,
-    arrival: &Arrival<A>,
-    made: &mut Composed<A>,
-) -> Result<(), Reason> {
-    let index = FlowHash::of(&arrival.key).for_route() % made.sources_len;
-    let source = tables.source(made.sources_base.wrapping_add(index)).ok_or(Reason::TableFault)?;
-    made.after.source = A::from_bytes(source.address);
-    let mut tries = 0;
-    while tries < PORT_TRIES {
-        tries += 1;
-        let port = tables.next_number() % (u32::from(source.more_ports) + 1);
-        made.after.source_port = source.first_port.wrapping_add(port as u16).to_be();
-        made.turn_back(&arrival.key);
-        match tables.insert_flow(&made.back, &made.entry) {
-            Ok(()) => return Ok(()),
-            Err(InsertError::Full) => return Err(Reason::FlowTableFull),
-            Err(InsertError::Exists) => {}
-        }
-        if tries % PORTS_IN_A_ROW == 0 {
-            tables.jump_numbers();
-        }
-    }
-    tables.count_exhausted(made.entry.service, made.entry.backend);
-    Err(Reason::NoSourcePort)
-}
-
-/// Inserts the direction to the client for a flow that keeps its client's address. An entry that is there already is this
-/// flow's own, what a closing flow left (it makes room), or a live flow of the same client port through another service:
-/// two flows that a backend cannot tell apart.
-#[inline(always)]
-fn insert_back_of_client<A: Family, T: Tables + FamilyTables<A>>(
-    tables: &T,
-    key: &FlowKey<A>,
-    made: &mut Composed<A>,
-) -> Result<(), Reason> {
-    made.turn_back(key);
-    match tables.insert_flow(&made.back, &made.entry) {
-        Ok(()) => return Ok(()),
-        Err(InsertError::Full) => return Err(Reason::FlowTableFull),
-        Err(InsertError::Exists) => {}
-    }
-    if let Some(old) = tables.flow(&made.back) {
-        let state = old.state();
-        if state & STATE_GOING != 0 {
-            return Err(Reason::FlowExpiring);
-        }
-        made.there = peer_key(&made.back, &old);
-        if state & STATE_CLOSING == 0 {
-            return if made.there == *key { Ok(()) } else { Err(Reason::FlowCollision) };
-        }
-        match tables.flow(&made.there) {
-            Some(there) if leads_back_to(&there, &made.back) => {
-                claim(&there)?;
-                let counted = Counted::of(&there);
-                tables.remove_flow(&made.back);
-                remove_to_backend(tables, &made.there, counted);
-            }
-            // The one back was left alone.
-            Some(_) | None => {
-                tables.remove_flow(&made.back);
-            }
-        }
-    }
-    match tables.insert_flow(&made.back, &made.entry) {
-        Ok(()) => Ok(()),
-        Err(InsertError::Full) => Err(Reason::FlowTableFull),
-        Err(InsertError::Exists) => Err(Reason::FlowCollision),
-    }
 }

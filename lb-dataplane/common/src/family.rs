@@ -1,5 +1,6 @@
 //! The two families of IP: what differs between them, so that all else is written once.
 
+mod across;
 mod v4;
 mod v6;
 
@@ -9,7 +10,7 @@ use core::hash::Hash;
 use crate::checksum::Delta;
 use crate::fib::Route;
 use crate::packet::Packet;
-use crate::parse::{Ip, Kind};
+use crate::parse::{self, Ip, Kind};
 use crate::reason::Reason;
 use crate::tables::Tables;
 
@@ -20,6 +21,8 @@ pub type V6 = [u32; 4];
 
 /// A family, by its addresses.
 pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
+    /// The other one.
+    type Other: Family<Other = Self>;
     /// Whether the stages of a packet's way are subprograms: with longer addresses the stack has no room for them all.
     const APART: bool;
     /// Whether it is IPv6.
@@ -38,17 +41,17 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     const QUOTED_SHORT: usize;
     /// Bytes of a header and TCP's, both without options.
     const QUOTED_TCP: usize;
-    /// Room in a flow's entry for what later rewrites need.
-    type Spare: Copy + Eq + Debug;
-    /// Nothing in there.
-    const NO_SPARE: Self::Spare;
 
+    /// The sum of an address, not folded.
+    fn sum(self) -> u32;
     /// What replacing one address by another does to a sum.
     fn delta(old: Self, new: Self) -> Delta;
     /// Both addresses of a packet in 64 bits, the same on every machine.
     fn fold(source: Self, destination: Self) -> u64;
     /// As IPv6 has it, an IPv4 address mapped (RFC 4291 §2.5.5.2).
     fn to_v6(self) -> V6;
+    /// From what [`Family::to_v6`] made.
+    fn from_v6(address: V6) -> Self;
     /// From the bytes of what [`Family::to_v6`] made.
     fn from_bytes(bytes: [u8; 16]) -> Self;
     /// For [`Way`](crate::pipeline::Way): as IPv6 has it, an IPv4 address in the first word.
@@ -83,16 +86,69 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
         len: u32,
         has_udp: bool,
     ) -> Option<()>;
+    /// Bytes of the header that [`Family::write_header`] writes.
+    fn header_len(header: &Header) -> u32;
+    /// Writes a whole header at `at`, and that of a fragment if it is one.
+    fn write_header<P: Packet>(
+        packet: &mut P,
+        at: u32,
+        source: Self,
+        destination: Self,
+        header: &Header,
+    ) -> Option<()>;
+    /// The traffic class of the header at `at`.
+    fn class<P: Packet>(packet: &P, at: u32) -> Option<u8>;
+    /// An identification as a number.
+    fn identification(as_loaded: u32) -> u32;
+    /// The first word of an ICMP error and the number behind its checksum, as the other family has them; `None` if it has no
+    /// such error (RFC 7915 §4.2, §5.2). `shorter` is by how much a packet that is quoted becomes shorter there.
+    fn error_across(first: u16, number: u32, shorter: i32) -> Option<(u16, u32)>;
     /// Writes the time to live.
     fn write_ttl<P: Packet>(packet: &mut P, ttl: u8) -> Option<()>;
     /// Looks a destination up in the FIB.
     fn route<T: Tables>(tables: &T, destination: Self, hash: impl FnOnce() -> u32) -> Route;
 }
 
+/// Whether an address is one of IPv4, mapped into IPv6.
+#[must_use]
+#[inline(always)]
+pub fn is_mapped([a, b, c, _]: V6) -> bool {
+    a == 0 && b == 0 && c == V4::to_be(0xffff)
+}
+
 /// Time to live of packets around others (RFC 1700, "IP Option Numbers": 64).
 const OUTER_TTL: u8 = 64;
 /// Bytes of a UDP header.
 const UDP_LEN: u32 = 8;
+
+/// What a header says in either family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Header {
+    /// Bytes that follow it, without those of its own options and extensions.
+    pub payload_len: u32,
+    /// The sender's number of the packet.
+    pub identification: u32,
+    /// [`MORE_FRAGMENTS`](crate::parse::MORE_FRAGMENTS) and the offset in units of 8 bytes.
+    pub fragment: u16,
+    /// The protocol number of what follows.
+    pub protocol: u8,
+    /// Time to live, or hop limit.
+    pub ttl: u8,
+    /// Type of service, or traffic class.
+    pub class: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+impl Header {
+    /// Whether it is a part of a packet only.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        self.fragment & parse::FRAGMENT != 0
+    }
+}
 
 /// The two 16-bit words of one of 32 bits, in memory's order.
 #[must_use]

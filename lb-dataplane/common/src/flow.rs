@@ -3,9 +3,12 @@
 //! Invariant: the two directions of a flow are inserted together and removed together. The state bits of both say the
 //! same.
 
+mod timeouts;
+
+pub use self::timeouts::{Timeouts, seconds};
 use crate::checksum::Delta;
 use crate::family::{Family, V4, V6, word, words};
-use crate::service::AffinityKey;
+use crate::service::{AffinityKey, MODE_ACROSS};
 use crate::tables::{FamilyTables, Tables};
 
 /// TCP.
@@ -38,6 +41,34 @@ impl<A: Family> FlowKey<A> {
     #[inline(always)]
     pub fn protocol(&self) -> u8 {
         self.protocol as u8
+    }
+
+    /// The key with IPv4 addresses mapped into IPv6.
+    #[must_use]
+    #[inline(always)]
+    pub fn to_v6(&self) -> FlowKey<V6> {
+        FlowKey {
+            source: self.source.to_v6(),
+            destination: self.destination.to_v6(),
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            protocol: self.protocol,
+            pad: 0,
+        }
+    }
+
+    /// From a key whose IPv4 addresses are mapped into IPv6.
+    #[must_use]
+    #[inline(always)]
+    pub fn from_v6(key: &FlowKey<V6>) -> Self {
+        Self {
+            source: A::from_v6(key.source),
+            destination: A::from_v6(key.destination),
+            source_port: key.source_port,
+            destination_port: key.destination_port,
+            protocol: key.protocol,
+            pad: 0,
+        }
     }
 
     /// The key of packets the other way.
@@ -136,19 +167,49 @@ pub struct Translation<A> {
 }
 
 impl<A: Family> Translation<A> {
-    /// From what a packet carries to what it is to carry.
+    /// From what a packet carries, perhaps in the other family, to what it is to carry.
     #[must_use]
     #[inline(always)]
-    pub fn between(old: &FlowKey<A>, new: &FlowKey<A>) -> Self {
+    pub fn between<F: Family>(old: &FlowKey<F>, new: &FlowKey<A>) -> Self {
         Self {
             source: new.source,
             destination: new.destination,
             source_port: new.source_port,
             destination_port: new.destination_port,
-            addresses: A::delta(old.source, new.source)
-                .and(A::delta(old.destination, new.destination)),
+            addresses: Delta::between(
+                old.source.sum() + old.destination.sum(),
+                new.source.sum() + new.destination.sum(),
+            ),
             ports: Delta::of([old.source_port], [new.source_port])
                 .and(Delta::of([old.destination_port], [new.destination_port])),
+        }
+    }
+
+    /// As an entry holds it.
+    #[must_use]
+    #[inline(always)]
+    pub fn to_v6(&self) -> Translation<V6> {
+        Translation {
+            source: self.source.to_v6(),
+            destination: self.destination.to_v6(),
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            addresses: self.addresses,
+            ports: self.ports,
+        }
+    }
+
+    /// From what an entry holds.
+    #[must_use]
+    #[inline(always)]
+    pub fn from_v6(held: &Translation<V6>) -> Self {
+        Self {
+            source: A::from_v6(held.source),
+            destination: A::from_v6(held.destination),
+            source_port: held.source_port,
+            destination_port: held.destination_port,
+            addresses: held.addresses,
+            ports: held.ports,
         }
     }
 
@@ -170,9 +231,9 @@ impl<A: Family> Translation<A> {
 /// Value of `FLOWS` and `FLOWS6`: 64 bytes. `state`, `last_seen` and `first_reply` change in place, through [`Flow`]; the rest never does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
-pub struct FlowEntry<A: Family> {
-    /// The rewrite.
-    pub translation: Translation<A>,
+pub struct FlowEntry {
+    /// The rewrite, IPv4 mapped into IPv6.
+    pub translation: Translation<V6>,
     /// The backend, as `BACKENDS` and `BACKEND_COUNTS` have it.
     pub backend: u32,
     /// The service, as `SERVICE_COUNTS` has it.
@@ -186,14 +247,14 @@ pub struct FlowEntry<A: Family> {
     pub first_reply: u32,
     /// One of the `DIRECTION_*` constants.
     pub direction: u8,
-    /// Zero. Room for what later rewrites need: next hop, tunnel, sequence offsets, the owner in a cluster.
-    pub reserved: A::Spare,
+    /// Zero.
+    pub reserved: [u8; 3],
 }
 
 /// A flow entry in the table, which other CPUs see and change too.
-pub trait Flow<A> {
+pub trait Flow {
     /// The rewrite.
-    fn translation(&self) -> Translation<A>;
+    fn translation<A: Family>(&self) -> Translation<A>;
     /// The backend.
     fn backend(&self) -> u32;
     /// The service.
@@ -280,22 +341,24 @@ pub const STATE_CLIENT_RESET: u32 = 64;
 pub const STATE_CLIENT_COUNTED: u32 = 256;
 /// Its sides may have to hear a RST when it ends here, so each direction's acknowledgements are noted. Only TCP's, and only
 /// where both directions are seen.
-pub const STATE_RESETS: u32 = 2048;
+pub const STATE_RESETS: u32 = 4096;
 /// Any sign of an end.
 pub const STATE_CLOSING: u32 =
     STATE_CLIENT_FIN | STATE_BACKEND_FIN | STATE_BACKEND_RESET | STATE_CLIENT_RESET;
 
-/// Where in the state the mode stands, by which packets reach the backend. With any but `MODE_NAT` the entry is alone:
-/// the translation's destination is the backend, its source that of a packet around the flow's packets, and the rest zeroes.
+/// Where in the state the mode stands, by which packets reach the backend.
 const STATE_MODE_SHIFT: u32 = 9;
-/// Two bits. Not zero: the entry has no counterpart.
+/// The two bits of modes in which backends answer clients themselves. Not zero: the entry is alone. Then the translation's
+/// destination is the backend, its source that of a packet around the flow's packets, and the rest zeroes.
 pub const STATE_MODE: u32 = 3 << STATE_MODE_SHIFT;
+/// Of `MODE_ACROSS`: packets leave in the other family, in whose table the flow's other direction is.
+pub const STATE_ACROSS: u32 = MODE_ACROSS << STATE_MODE_SHIFT;
 
 /// The mode in a state.
 #[must_use]
 #[inline(always)]
 pub fn mode_of(state: u32) -> u32 {
-    (state & STATE_MODE) >> STATE_MODE_SHIFT
+    (state & (STATE_MODE | STATE_ACROSS)) >> STATE_MODE_SHIFT
 }
 
 /// The bits of a state for a mode.
@@ -305,12 +368,12 @@ pub fn state_of_mode(mode: u8) -> u32 {
     u32::from(mode) << STATE_MODE_SHIFT & STATE_MODE
 }
 
-impl<A: Family> FlowEntry<A> {
+impl FlowEntry {
     /// A fresh entry towards a backend.
     #[must_use]
     #[inline(always)]
     pub fn new(
-        translation: Translation<A>,
+        translation: Translation<V6>,
         service: u32,
         backend: u32,
         state: u32,
@@ -324,7 +387,7 @@ impl<A: Family> FlowEntry<A> {
             last_seen: now,
             first_reply: 0,
             direction: DIRECTION_TO_BACKEND,
-            reserved: A::NO_SPARE,
+            reserved: [0; 3],
         }
     }
 }
@@ -344,7 +407,7 @@ impl Counted {
     /// As an entry says.
     #[must_use]
     #[inline(always)]
-    pub fn of<A>(entry: &impl Flow<A>) -> Self {
+    pub fn of(entry: &impl Flow) -> Self {
         let of_client = entry.state() & STATE_CLIENT_COUNTED != 0;
         Self { service: entry.service(), backend: entry.backend(), of_client }
     }
@@ -373,85 +436,8 @@ fn discount_client<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>, service: 
     0
 }
 
-/// How long a flow may be silent in both directions, in [ticks](crate::tables::TICK_SHIFT). The value of `TIMEOUTS`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct Timeouts {
-    /// TCP, the handshake done, nobody has sent a FIN.
-    pub tcp_established: u32,
-    /// TCP, one side sent a FIN, or the client a RST.
-    pub tcp_transitory: u32,
-    /// TCP, both sides sent a FIN, or the backend a RST.
-    pub tcp_closed: u32,
-    /// No backend answered yet, or TCP's handshake is not done.
-    pub half_open: u32,
-    /// UDP, answered once.
-    pub udp_answered: u32,
-    /// UDP, the client went on after an answer.
-    pub udp: u32,
-}
-
-/// TCP established 2 h 4 min (RFC 5382 REQ-5), half-closed 4 min (the same, "transitory"); UDP 5 min, the recommended value
-/// of RFC 4787 REQ-5, and 2 min, its least, where an answer was the last word. Shorter than these RFCs ask, since a flood
-/// leaves them behind: half-open flows, and what is closed.
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            tcp_established: seconds(7440),
-            tcp_transitory: seconds(240),
-            tcp_closed: seconds(10),
-            half_open: seconds(60),
-            udp_answered: seconds(120),
-            udp: seconds(300),
-        }
-    }
-}
-
-impl Timeouts {
-    /// The one of a flow. A client's RST may be forged by whoever knows the ports, so it only makes the flow transitory
-    /// until the client sends something else (RFC 6146 §3.5.2.2).
-    #[must_use]
-    #[inline(always)]
-    pub fn of(&self, protocol: u8, state: u32) -> u32 {
-        const BOTH_FIN: u32 = STATE_CLIENT_FIN | STATE_BACKEND_FIN;
-        if state & STATE_BACKEND_RESET != 0 || state & BOTH_FIN == BOTH_FIN {
-            return self.tcp_closed;
-        }
-        let is_confirmed = state & STATE_CONFIRMED != 0;
-        if protocol != TCP {
-            return match (state & STATE_REPLIED != 0, is_confirmed) {
-                (false, _) => self.half_open,
-                (true, false) => self.udp_answered,
-                (true, true) => self.udp,
-            };
-        }
-        if !is_confirmed {
-            return if state & STATE_CLIENT_RESET != 0 { self.tcp_closed } else { self.half_open };
-        }
-        if state & STATE_CLOSING != 0 { self.tcp_transitory } else { self.tcp_established }
-    }
-
-    /// That of a flow whose service has one of its own, or 0: it takes the place of the two for flows at work, and is an
-    /// upper bound of the others.
-    #[must_use]
-    #[inline(always)]
-    pub fn of_service(&self, protocol: u8, state: u32, idle: u32) -> u32 {
-        let usual = self.of(protocol, state);
-        let is_at_work = state & STATE_CONFIRMED != 0 && state & STATE_CLOSING == 0;
-        if idle != 0 && (is_at_work || idle < usual) { idle } else { usual }
-    }
-}
-
-/// Ticks that are at least so many seconds.
-#[must_use]
-pub const fn seconds(seconds: u64) -> u32 {
-    ((seconds * 1_000_000_000) >> crate::tables::TICK_SHIFT) as u32 + 1
-}
-
 const _: () = assert!(size_of::<FlowKey<V4>>() == 16);
 const _: () = assert!(size_of::<FlowKey<V6>>() == 40);
 const _: () = assert!(size_of::<Translation<V4>>() == 16);
 const _: () = assert!(size_of::<Translation<V6>>() == 40);
-const _: () = assert!(size_of::<FlowEntry<V4>>() == 64);
-const _: () = assert!(size_of::<FlowEntry<V6>>() == 64);
-const _: () = assert!(size_of::<Timeouts>() == 24);
+const _: () = assert!(size_of::<FlowEntry>() == 64);

@@ -10,8 +10,8 @@ use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_CLAIMED, STATE_CONFIRMED, STATE_EXPIRING,
     STATE_GOING, remove_to_backend, ticks_since,
 };
-use crate::pipeline::peer_key;
-use crate::tables::{FamilyTables, Tables};
+use crate::peer;
+use crate::tables::TablesOf;
 
 /// A place in a ring: value of `HALF_OPEN` and `HALF_OPEN6`. All zeroes is an empty one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct HalfOpen<A> {
 
 /// Gives a flow that begins a place, and ends the one whose place it was.
 #[inline(never)]
-pub fn enter<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>) {
+pub fn enter<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) {
     let now = tables.now();
     let Some(old) = tables.enter_half_open(key, now) else { return };
     // It may be this flow's own, begun anew.
@@ -41,7 +41,7 @@ pub fn enter<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A
 /// Ends a flow that is half-open. Marked as expiring it is nobody else's: no packet uses, confirms or replaces it. The
 /// direction to the client goes first, so that no packet finds a way to the backend without a way back.
 #[inline(always)]
-fn end<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>) {
+fn end<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) {
     let Some(entry) = tables.flow(key) else { return };
     if entry.direction() != DIRECTION_TO_BACKEND {
         return;
@@ -57,13 +57,12 @@ fn end<A: Family, T: Tables + FamilyTables<A>>(tables: &T, key: &FlowKey<A>) {
         entry.clear_state(STATE_GOING);
         return;
     }
-    let back_key = peer_key(key, &entry);
     let counted = Counted::of(&entry);
-    if let Some(back) = tables.flow(&back_key)
-        && peer_key(&back_key, &back) == *key
+    if let Some(back) = peer::find(tables, key, &entry)
+        && peer::leads_to(&back, &entry, key)
     {
         back.set_state(STATE_EXPIRING);
-        tables.remove_flow(&back_key);
+        peer::remove(tables, key, &entry);
     }
     remove_to_backend(tables, key, counted);
     tables.count_evicted(counted.service, counted.backend);

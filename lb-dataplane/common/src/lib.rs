@@ -22,6 +22,7 @@ pub mod hash;
 mod model;
 pub mod packet;
 pub mod parse;
+pub mod peer;
 pub mod pipeline;
 pub mod punt;
 pub mod quote;

@@ -9,21 +9,21 @@ use std::rc::Rc;
 pub(crate) use self::packet::ModelPacket;
 use crate::checksum::Delta;
 use crate::choose::Composed;
-use crate::family::{Family, V4, V6};
+use crate::family::{Family, Header, V4, V6};
 use crate::fib::{FibTables, L1_CHUNK, MemberEntry, NO_GROUP, group_member};
 use crate::fib6::Fib6Tables;
 use crate::flow::{Flow, FlowEntry, FlowKey, Timeouts, Translation};
 use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::half_open::HalfOpen;
 use crate::parse::{Ip, Transport};
-use crate::pipeline::{Arrival, Scratch, Step};
+use crate::pipeline::{Arrival, Found, Scratch, Step};
 use crate::quote::Quote;
 use crate::reason::Reason;
 use crate::service::{
     AccessKey, Affinity, AffinityKey, BACKEND_IN_USE, BackendEntry, RangeKey, ServiceEntry,
     SourceEntry, VipKey,
 };
-use crate::tables::{FamilyTables, InsertError, Tables};
+use crate::tables::{FamilyTables, FlowTables, InsertError, Tables};
 
 /// Places of the ring of half-open flows: as many as no test fills that does not mean to.
 const HALF_OPEN: usize = 32;
@@ -41,19 +41,19 @@ fn nobody<A: Family>() -> FlowKey<A> {
 
 /// An entry that others may hold too.
 #[derive(Clone, Debug)]
-pub(crate) struct ModelFlow<A: Family>(Rc<Cell<FlowEntry<A>>>);
+pub(crate) struct ModelFlow(Rc<Cell<FlowEntry>>);
 
-impl<A: Family> ModelFlow<A> {
-    fn change(&self, how: impl FnOnce(&mut FlowEntry<A>)) {
+impl ModelFlow {
+    fn change(&self, how: impl FnOnce(&mut FlowEntry)) {
         let mut entry = self.0.get();
         how(&mut entry);
         self.0.set(entry);
     }
 }
 
-impl<A: Family> Flow<A> for ModelFlow<A> {
-    fn translation(&self) -> Translation<A> {
-        self.0.get().translation
+impl Flow for ModelFlow {
+    fn translation<A: Family>(&self) -> Translation<A> {
+        Translation::from_v6(&self.0.get().translation)
     }
     fn backend(&self) -> u32 {
         self.0.get().backend
@@ -94,7 +94,7 @@ type Interruption = (usize, Box<dyn FnOnce(&ModelTables)>);
 
 /// The tables of a family.
 pub(crate) struct ModelFamily<A: Family> {
-    pub(crate) flows: RefCell<HashMap<FlowKey<A>, ModelFlow<A>>>,
+    pub(crate) flows: RefCell<HashMap<FlowKey<A>, ModelFlow>>,
     /// The ring's places, the oldest first.
     pub(crate) half_open: RefCell<VecDeque<HalfOpen<A>>>,
     fragments: RefCell<HashMap<FragmentKey<A>, FragmentPorts>>,
@@ -183,6 +183,12 @@ impl ModelTables {
         keys.sort();
         keys
     }
+
+    pub(crate) fn keys6(&self) -> Vec<FlowKey<V6>> {
+        let mut keys: Vec<FlowKey<V6>> = self.v6.flows.borrow().keys().copied().collect();
+        keys.sort();
+        keys
+    }
 }
 
 impl FibTables for ModelTables {
@@ -222,27 +228,26 @@ impl Fib6Tables for ModelTables {
     }
 }
 
-impl<A: Modelled> FamilyTables<A> for ModelTables {
-    type Flow<'a> = ModelFlow<A>;
+impl FlowTables for ModelTables {
+    type Flow = ModelFlow;
+}
 
-    fn flow(&self, key: &FlowKey<A>) -> Option<ModelFlow<A>> {
+impl<A: Modelled> FamilyTables<A> for ModelTables {
+    fn flow(&self, key: &FlowKey<A>) -> Option<ModelFlow> {
         self.step();
         A::of(self).flows.borrow().get(key).cloned()
     }
 
     fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch<A>) -> R) -> Option<R> {
         let nothing = nobody();
-        let untranslated = Translation::between(&nothing, &nothing);
-        let entry = FlowEntry::new(untranslated, 0, 0, 0, 0);
+        let entry = FlowEntry::new(Translation::default(), 0, 0, 0, 0);
         Some(act(&mut Scratch {
             ip: Ip {
                 source: A::default(),
                 destination: A::default(),
                 protocol: 0,
                 ttl: 0,
-                is_fragment: false,
-                is_later_fragment: false,
-                must_stay_whole: false,
+                fragment: 0,
                 identification: 0,
                 total_len: 0,
                 transport_at: 0,
@@ -252,7 +257,7 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
                 destination: 0,
                 seen: 0,
             }),
-            quote: Quote { key: nothing, ip_at: 0, transport_at: 0 },
+            quote: Quote { key: nothing, ip_at: 0, transport_at: 0, header: Header::default() },
             arrival: Arrival {
                 key: nothing,
                 sequence: 0,
@@ -262,11 +267,14 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
                 pad: [0; 3],
             },
             step: Step::default(),
+            header: Header::default(),
             member: MemberEntry::default(),
+            found: Found::Nothing,
             made: Composed {
                 entry,
-                after: nothing,
+                after: nobody(),
                 back: nothing,
+                back_across: nobody(),
                 there: nothing,
                 sources_base: 0,
                 sources_len: 0,
@@ -278,7 +286,7 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
         }))
     }
 
-    fn insert_flow(&self, key: &FlowKey<A>, entry: &FlowEntry<A>) -> Result<(), InsertError> {
+    fn insert_flow(&self, key: &FlowKey<A>, entry: &FlowEntry) -> Result<(), InsertError> {
         self.step();
         let mut flows = A::of(self).flows.borrow_mut();
         if flows.contains_key(key) {

@@ -36,6 +36,13 @@ pub trait Packet {
     /// undefined. Merged segments stay such, of packets with these headers each.
     fn grow(&mut self, outer: Outer) -> Option<()>;
 
+    /// Makes a packet one of the other family: what is between the frame's header and the packet's transport takes `new_len`
+    /// bytes in place of `old_len`, and is undefined. Merged segments stay such.
+    fn change_family(&mut self, old_len: u32, new_len: u32, is_v6: bool) -> Option<()>;
+
+    /// The sum of `len` bytes, folded; `None` also if that is more than anything needs that is summed.
+    fn sum(&mut self, at: u32, len: u32) -> Option<u16>;
+
     /// Hands the first `len` bytes of the packet, from its IP header on, to user space, which tells its sender why it was
     /// dropped; lost if user space is behind, or if the packet is shorter. `detail` is that of a [`Punt`](crate::punt::Punt).
     fn punt(&self, reason: Reason, len: usize, detail: u16);

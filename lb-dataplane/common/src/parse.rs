@@ -38,12 +38,8 @@ pub struct Ip<A> {
     pub protocol: u8,
     /// Time to live.
     pub ttl: u8,
-    /// Whether it is a part of a packet only.
-    pub is_fragment: bool,
-    /// Whether it is a part of a packet without its beginning.
-    pub is_later_fragment: bool,
-    /// Whether no router may fragment it.
-    pub must_stay_whole: bool,
+    /// [`DONT_FRAGMENT`], [`MORE_FRAGMENTS`] and the offset in units of 8 bytes, as IPv4 has them; and [`BURIED`].
+    pub fragment: u16,
     /// The sender's number of the packet, in network byte order.
     pub identification: u32,
     /// Bytes of the packet as the header says.
@@ -55,7 +51,39 @@ pub struct Ip<A> {
 /// The bits of where something is in a frame.
 pub const AT_MASK: u32 = 0x0fff;
 
+/// The bits of a fragment: "more fragments" and the offset.
+pub const FRAGMENT: u16 = MORE_FRAGMENTS | OFFSET;
+/// Where in its packet a fragment begins, in units of 8 bytes.
+pub const OFFSET: u16 = 0x1fff;
+/// Other fragments follow this one.
+pub const MORE_FRAGMENTS: u16 = 0x2000;
+/// No router may fragment it.
+pub const DONT_FRAGMENT: u16 = 0x4000;
+/// Extension headers of IPv6 follow a fragment's: they are a part of what is in fragments.
+pub const BURIED: u16 = 0x8000;
+
 impl<A: Family> Ip<A> {
+    /// Whether it is a part of a packet only.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        self.fragment & FRAGMENT != 0
+    }
+
+    /// Whether it is a part of a packet without its beginning.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment & OFFSET != 0
+    }
+
+    /// Whether no router may fragment it.
+    #[must_use]
+    #[inline(always)]
+    pub fn must_stay_whole(&self) -> bool {
+        self.fragment & DONT_FRAGMENT != 0
+    }
+
     /// Where the transport's header begins: the verifier forgets the bound of what was stored.
     #[must_use]
     #[inline(always)]
@@ -75,6 +103,13 @@ impl<A: Family> Ip<A> {
             pad: [0; 3],
         }
     }
+}
+
+/// The ethertype of a family, in network byte order.
+#[must_use]
+#[inline(always)]
+pub const fn ethertype(is_v6: bool) -> u16 {
+    if is_v6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 }
 }
 
 /// What an Ethernet frame carries.

@@ -10,19 +10,22 @@
 //! Results that several branches fill are plain structures, all of whose fields have a value from the start, since the
 //! verifier refuses to copy what was never written.
 
+mod across;
 mod direct;
 mod forward;
 mod life;
 
+use self::across::{error_across, forward_across};
 use self::direct::forward_direct;
+pub use self::forward::Found;
 use self::forward::{
-    find_quoted, forward_flow, forward_flow_apart, forward_plain, forward_plain_apart, send_error,
-    translate_error, translate_quoted,
+    find_quoted, find_way, forward_flow, forward_flow_apart, forward_plain, forward_plain_apart,
+    send_error, translate_error, translate_quoted,
 };
 pub(crate) use self::life::claim;
 use self::life::{begins_anew, end, may_replace, observe};
 use crate::choose::{self, Composed};
-use crate::family::{Family, V4, V6};
+use crate::family::{Family, Header, V4, V6};
 use crate::fib::MemberEntry;
 use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_GOING, Translation, mode_of};
 use crate::fragment::FragmentPorts;
@@ -32,8 +35,8 @@ use crate::parse::{self, Ip, Kind, Transport, Version};
 use crate::quote::Quote;
 use crate::reason::Reason;
 use crate::rewrite;
-use crate::service::{EXHAUSTION_DROP, MODE_NAT, SERVICE_ANSWER_ECHO, VipKey};
-use crate::tables::{FamilyTables, Tables};
+use crate::service::{EXHAUSTION_DROP, MODE_ACROSS, MODE_NAT, SERVICE_ANSWER_ECHO, VipKey};
+use crate::tables::{Tables, TablesOf};
 
 /// How a packet's way ended: what the hook is to do is the reason's kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +100,7 @@ fn either(ended: Result<Reason, Reason>) -> Reason {
 }
 
 #[inline(always)]
-fn run<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+fn run<A: Family, P: Packet, T: TablesOf<A>>(
     packet: &mut P,
     tables: &T,
     scratch: &mut Scratch<A>,
@@ -113,13 +116,42 @@ fn run<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
     let kind = scratch.transport.kind;
     if kind == Kind::Error {
         find_quoted(packet, tables, scratch)?;
-        if scratch.step.mode != MODE_NAT {
-            return Ok(forward_direct(packet, tables, scratch, way));
+    } else {
+        let flags = find_flow(packet, tables, scratch)?;
+        if !scratch.step.is_flow && flags != NO_VIP {
+            return answer(packet, scratch, flags);
         }
-        let content = translate_quoted(packet, scratch).ok_or(Reason::WriteFault)?;
-        translate_error(packet, scratch, content).ok_or(Reason::WriteFault)?;
-        return Ok(send_error(packet, tables, scratch, way));
     }
+    find_way(tables, scratch);
+    if !scratch.step.is_flow {
+        return if A::APART {
+            Ok(forward_plain_apart(packet, scratch, way))
+        } else {
+            forward_plain(packet, scratch, way)
+        };
+    }
+    match (scratch.step.mode, kind) {
+        (MODE_NAT, Kind::Error) => {
+            let content = translate_quoted(packet, scratch).ok_or(Reason::WriteFault)?;
+            translate_error(packet, scratch, content).ok_or(Reason::WriteFault)?;
+            Ok(send_error(packet, scratch, way))
+        }
+        (MODE_NAT, _) if A::APART => Ok(forward_flow_apart(packet, scratch, way)),
+        (MODE_NAT, _) => forward_flow(packet, scratch, way),
+        (MODE_ACROSS, Kind::Error) => Ok(error_across(packet, scratch, way)),
+        (MODE_ACROSS, _) => Ok(forward_across(packet, tables, scratch, way)),
+        (_, _) => Ok(forward_direct(packet, scratch, way)),
+    }
+}
+
+/// The flow that a packet belongs to or begins, in `scratch.step`. If it is of none, the flags of its destination.
+#[inline(always)]
+fn find_flow<A: Family, P: Packet, T: TablesOf<A>>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<u32, Reason> {
+    let kind = scratch.transport.kind;
     note_arrival(scratch, packet.frame_len());
     let mut flags = NOT_ASKED;
     if !matches!(kind, Kind::EchoRequest | Kind::EchoReply) {
@@ -136,33 +168,29 @@ fn run<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
             flags = scratch.step.vip_flags;
         }
         if scratch.step.is_flow {
-            if scratch.ip.is_fragment && may_begin {
+            if scratch.ip.is_fragment() && may_begin {
                 note_fragment(tables, scratch);
             }
-            if scratch.step.mode != MODE_NAT {
-                return Ok(forward_direct(packet, tables, scratch, way));
-            }
-            return if A::APART {
-                Ok(forward_flow_apart(packet, tables, scratch, way))
-            } else {
-                forward_flow(packet, tables, scratch, way)
-            };
+            return Ok(flags);
         }
     }
     if flags == NOT_ASKED {
         flags = vip_flags(tables, scratch.ip.destination);
     }
-    if scratch.ip.is_fragment {
+    if scratch.ip.is_fragment() {
         return Err(if flags == NO_VIP { Reason::Fragment } else { Reason::FragmentToVip });
     }
-    if flags == NO_VIP {
-        return if A::APART {
-            Ok(forward_plain_apart(packet, tables, scratch, way))
-        } else {
-            forward_plain(packet, tables, scratch, way)
-        };
-    }
-    if kind != Kind::EchoRequest || flags & u32::from(SERVICE_ANSWER_ECHO) == 0 {
+    Ok(flags)
+}
+
+/// Answers an echo request to a VIP; whatever else is for a VIP's address and of no flow is the kernel's.
+#[inline(always)]
+fn answer<A: Family, P: Packet>(
+    packet: &mut P,
+    scratch: &Scratch<A>,
+    flags: u32,
+) -> Result<Reason, Reason> {
+    if scratch.transport.kind != Kind::EchoRequest || flags & u32::from(SERVICE_ANSWER_ECHO) == 0 {
         return Err(Reason::VipWithoutService);
     }
     rewrite::answer_echo(packet, &scratch.ip).ok_or(Reason::WriteFault)?;
@@ -179,7 +207,7 @@ fn read_header<A: Family, P: Packet>(
 }
 
 #[inline(always)]
-fn read_transport<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+fn read_transport<A: Family, P: Packet, T: TablesOf<A>>(
     packet: &mut P,
     tables: &T,
     scratch: &mut Scratch<A>,
@@ -201,7 +229,7 @@ fn read_header_apart<A: Family, P: Packet>(
 }
 
 #[inline(never)]
-fn read_transport_apart<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+fn read_transport_apart<A: Family, P: Packet, T: TablesOf<A>>(
     packet: &mut P,
     tables: &T,
     scratch: &mut Scratch<A>,
@@ -227,7 +255,7 @@ fn note_arrival<A: Family>(scratch: &mut Scratch<A>, bytes: u32) {
 
 /// Leaves the ports of a first fragment to the later ones.
 #[inline(never)]
-fn note_fragment<A: Family, T: Tables + FamilyTables<A>>(tables: &T, scratch: &Scratch<A>) {
+fn note_fragment<A: Family, T: TablesOf<A>>(tables: &T, scratch: &Scratch<A>) {
     let Transport { source_port, destination_port, .. } = scratch.transport;
     let ports =
         FragmentPorts { source: source_port, destination: destination_port, seen: tables.now() };
@@ -236,12 +264,12 @@ fn note_fragment<A: Family, T: Tables + FamilyTables<A>>(tables: &T, scratch: &S
 
 /// What a packet carries; of a later fragment, what the first one of its datagram said.
 #[inline(always)]
-fn transport<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+fn transport<A: Family, P: Packet, T: TablesOf<A>>(
     packet: &mut P,
     tables: &T,
     ip: &Ip<A>,
 ) -> Result<Transport, Reason> {
-    if !ip.is_later_fragment {
+    if !ip.is_later_fragment() {
         return parse::transport(packet, ip);
     }
     match tables.fragment(&ip.fragment_key()) {
@@ -287,8 +315,12 @@ pub struct Scratch<A: Family> {
     pub arrival: Arrival<A>,
     /// What it decides.
     pub step: Step<A>,
+    /// The header of the other family, if the packet leaves with one.
+    pub header: Header,
     /// The way out.
     pub member: MemberEntry,
+    /// What the FIB has.
+    pub found: Found,
     /// A new flow's entries.
     pub made: Composed<A>,
 }
@@ -322,9 +354,11 @@ impl<A> Arrival<A> {
 /// What the choice of a flow decides.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct Step<A> {
+pub struct Step<A: Family> {
     /// The rewrite.
     pub translation: Translation<A>,
+    /// The rewrite if the mode is `MODE_ACROSS`.
+    pub across: Translation<A::Other>,
     /// One of the `DIRECTION_*` constants.
     pub direction: u8,
     /// Whether the packet belongs to a flow; the rest is of use only then.
@@ -339,9 +373,22 @@ pub struct Step<A> {
     pub mode: u32,
 }
 
+impl<A: Family> Step<A> {
+    /// Takes the rewrite of an entry whose state was read.
+    #[inline(always)]
+    pub fn follow(&mut self, entry: &impl Flow, state: u32) {
+        self.mode = mode_of(state);
+        if self.mode == MODE_ACROSS {
+            self.across = entry.translation();
+        } else {
+            self.translation = entry.translation();
+        }
+    }
+}
+
 /// The flow that a packet belongs to.
 #[inline(never)]
-fn serve<A: Family, T: Tables + FamilyTables<A>>(
+fn serve<A: Family, T: TablesOf<A>>(
     tables: &T,
     arrival: &Arrival<A>,
     step: &mut Step<A>,
@@ -354,9 +401,8 @@ fn serve<A: Family, T: Tables + FamilyTables<A>>(
             return Err(Reason::FlowExpiring);
         }
         if !begins_anew(tables, &entry, state, arrival, now) {
-            step.translation = entry.translation();
+            step.follow(&entry, state);
             step.direction = entry.direction();
-            step.mode = mode_of(state);
             step.is_flow = true;
             entry.touch(now);
             observe(tables, arrival, &entry, state)?;
@@ -383,10 +429,7 @@ fn tell_of_exhaustion<A: Family, P: Packet>(packet: &mut P, scratch: &Scratch<A>
 
 /// Begins a flow, if the packet is for a service.
 #[inline(always)]
-fn begin<A: Family, T: Tables + FamilyTables<A>>(
-    tables: &T,
-    scratch: &mut Scratch<A>,
-) -> Result<(), Reason> {
+fn begin<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Result<(), Reason> {
     choose::backend(tables, scratch)?;
     if scratch.step.begins {
         choose::insert_back(tables, scratch)?;
@@ -396,12 +439,6 @@ fn begin<A: Family, T: Tables + FamilyTables<A>>(
         }
     }
     Ok(())
-}
-
-/// The key of a flow's other direction.
-#[inline(always)]
-pub fn peer_key<A: Family>(key: &FlowKey<A>, entry: &impl Flow<A>) -> FlowKey<A> {
-    entry.translation().key_after(key.protocol).reversed()
 }
 
 #[cfg(test)]

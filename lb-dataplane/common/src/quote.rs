@@ -2,10 +2,10 @@
 //! would not know it. What is quoted is translated back (RFC 5508 §4.2), and the error goes where the flow's own packets go.
 
 use crate::checksum::{self, Delta};
-use crate::family::Family;
+use crate::family::{Family, Header};
 use crate::flow::{DIRECTION_TO_CLIENT, FlowKey, TCP, Translation, UDP};
 use crate::packet::{ChecksumChange, Packet};
-use crate::parse::{AT_MASK, ETHERNET_LEN, Ip};
+use crate::parse::{AT_MASK, ETHERNET_LEN, FRAGMENT, Ip};
 
 /// Bytes of an ICMP error before what it quotes.
 const ERROR_LEN: u32 = 8;
@@ -23,6 +23,8 @@ pub struct Quote<A> {
     pub ip_at: u32,
     /// Where its transport's header begins.
     pub transport_at: u32,
+    /// What its header says.
+    pub header: Header,
 }
 
 /// What an error quotes, if that may be a flow's: TCP or UDP, not a later fragment, and quoted as far as its ports.
@@ -32,7 +34,7 @@ pub fn read<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>, quote: &mut Quote<
     let end = ETHERNET_LEN + ip.total_len;
     let quoted = A::quoted(packet, ip_at, end)?;
     let transport_at = quoted.transport_at();
-    if quoted.is_later_fragment
+    if quoted.is_later_fragment()
         || !(quoted.protocol == TCP || quoted.protocol == UDP)
         || transport_at + QUOTED_TRANSPORT_LEN > end
         || !packet.pull(transport_at + QUOTED_TRANSPORT_LEN)
@@ -47,6 +49,15 @@ pub fn read<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>, quote: &mut Quote<
         destination_port,
         protocol: u16::from(quoted.protocol),
         pad: 0,
+    };
+    quote.header = Header {
+        payload_len: quoted.total_len.saturating_sub(transport_at - ip_at),
+        identification: A::identification(quoted.identification),
+        fragment: quoted.fragment & FRAGMENT,
+        protocol: quoted.protocol,
+        ttl: quoted.ttl,
+        class: A::class(packet, ip_at)?,
+        pad: [0; 3],
     };
     quote.ip_at = ip_at;
     quote.transport_at = transport_at;

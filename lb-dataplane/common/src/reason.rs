@@ -169,6 +169,9 @@ reasons! {
     DirectUnreachable = 47, "direct-unreachable", Drop, Original;
     /// A client's packet that found no room for a flow, on its way to the backend that its hash names.
     ForwardedWithoutFlow = 48, "forwarded-without-flow", Forward, Rewritten;
+    /// A packet of a flow between IPv4 and IPv6, or an ICMP error about one, that the other family has no form for: an error
+    /// without a counterpart, extension headers behind a fragment's, a datagram in fragments without a checksum.
+    Untranslatable = 49, "untranslatable", Drop, Original;
 }
 
 /// How many reasons there are: entries of `REASONS`.

@@ -84,6 +84,8 @@ pub const MODE_L2: u32 = 1;
 pub const MODE_IP_IN_IP: u32 = 2;
 /// Packets reach a backend within datagrams (GUE).
 pub const MODE_GUE: u32 = 3;
+/// Of a flow, not of a service: packets to a backend are translated into the other family, and so are those back.
+pub const MODE_ACROSS: u32 = 4;
 
 /// The client hears nothing.
 pub const EXHAUSTION_DROP: u8 = 0;

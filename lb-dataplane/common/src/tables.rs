@@ -24,19 +24,20 @@ pub enum InsertError {
     Full,
 }
 
-/// The tables of a family. Each method is one lookup or one write.
-pub trait FamilyTables<A: Family> {
+/// What the flow tables of both families hold.
+pub trait FlowTables {
     /// A flow entry that other CPUs see too.
-    type Flow<'a>: Flow<A>
-    where
-        Self: 'a;
+    type Flow: Flow;
+}
 
+/// The tables of a family. Each method is one lookup or one write.
+pub trait FamilyTables<A: Family>: FlowTables {
     /// The flow entry of a packet.
-    fn flow(&self, key: &FlowKey<A>) -> Option<Self::Flow<'_>>;
+    fn flow(&self, key: &FlowKey<A>) -> Option<Self::Flow>;
     /// Lends this CPU's room for a packet's way. What is in it is what the packet before left.
     fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch<A>) -> R) -> Option<R>;
     /// Adds a flow entry where there is none.
-    fn insert_flow(&self, key: &FlowKey<A>, entry: &FlowEntry<A>) -> Result<(), InsertError>;
+    fn insert_flow(&self, key: &FlowKey<A>, entry: &FlowEntry) -> Result<(), InsertError>;
     /// Removes a flow entry; whether there was one.
     fn remove_flow(&self, key: &FlowKey<A>) -> bool;
     /// Puts a flow into the next place of this CPU's ring of half-open flows; what was in that place.
@@ -46,6 +47,11 @@ pub trait FamilyTables<A: Family> {
     /// Notes what the first fragment of a datagram says.
     fn note_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts);
 }
+
+/// The tables as packets of a family meet them: a flow's other direction may be in the other family's table.
+pub trait TablesOf<A: Family>: Tables + FamilyTables<A> + FamilyTables<A::Other> {}
+
+impl<A: Family, T: Tables + FamilyTables<A> + FamilyTables<A::Other>> TablesOf<A> for T {}
 
 /// The tables of the pipeline. Each method is one lookup or one write.
 pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {

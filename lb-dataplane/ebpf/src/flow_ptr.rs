@@ -9,13 +9,13 @@ use crate::atomic;
 ///
 /// Invariant: a preallocated hash never frees its elements, so the entry stays valid while the program runs. One that is
 /// reused meanwhile is another flow's, but whole.
-pub struct FlowPtr<A: Family>(pub *mut FlowEntry<A>);
+pub struct FlowPtr(pub *mut FlowEntry);
 
-impl<A: Family> Flow<A> for FlowPtr<A> {
+impl Flow for FlowPtr {
     #[inline(always)]
-    fn translation(&self) -> Translation<A> {
+    fn translation<A: Family>(&self) -> Translation<A> {
         // SAFETY: the invariant; this part never changes in place.
-        unsafe { (*self.0).translation }
+        Translation::from_v6(unsafe { &(*self.0).translation })
     }
 
     #[inline(always)]

@@ -18,7 +18,9 @@ use lb_dataplane_common::service::{
     AccessKey, Affinity, AffinityKey, BackendEntry, MAX_RANGE_PREFIXES, PAGE_WORDS, RangeKey,
     ServiceEntry, SourceEntry, VipKey,
 };
-use lb_dataplane_common::tables::{FamilyTables, InsertError, Record, TICK_SHIFT, Tables};
+use lb_dataplane_common::tables::{
+    FamilyTables, FlowTables, InsertError, Record, TICK_SHIFT, Tables,
+};
 
 use crate::fib_maps::{Fib, Node6, word};
 use crate::flow_ptr::FlowPtr;
@@ -49,9 +51,9 @@ static ACCESS: LpmTrie<AccessKey, u32> = LpmTrie::with_max_entries(64, BPF_F_NO_
 #[map]
 static AFFINITIES: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(1 << 16, 0);
 #[map]
-static FLOWS: HashMap<FlowKey<V4>, FlowEntry<V4>> = HashMap::with_max_entries(64, 0);
+static FLOWS: HashMap<FlowKey<V4>, FlowEntry> = HashMap::with_max_entries(64, 0);
 #[map]
-static FLOWS6: HashMap<FlowKey<V6>, FlowEntry<V6>> = HashMap::with_max_entries(64, 0);
+static FLOWS6: HashMap<FlowKey<V6>, FlowEntry> = HashMap::with_max_entries(64, 0);
 #[map]
 static REASONS: PerCpuArray<ReasonCounts> = PerCpuArray::with_max_entries(REASON_COUNT as u32, 0);
 /// Room for a packet's way.
@@ -152,16 +154,18 @@ impl Fib6Tables for Maps {
     }
 }
 
+impl FlowTables for Maps {
+    type Flow = FlowPtr;
+}
+
 /// The tables of a family: the same but for the maps.
 macro_rules! family_tables {
     (
         $family:ty, $flows:ident, $scratch:ident, $fragments:ident, $half_open:ident, $mask:ident, $begun:literal
     ) => {
         impl FamilyTables<$family> for Maps {
-            type Flow<'a> = FlowPtr<$family>;
-
             #[inline(always)]
-            fn flow(&self, key: &FlowKey<$family>) -> Option<FlowPtr<$family>> {
+            fn flow(&self, key: &FlowKey<$family>) -> Option<FlowPtr> {
                 $flows.get_ptr_mut(key).map(FlowPtr)
             }
 
@@ -177,7 +181,7 @@ macro_rules! family_tables {
             fn insert_flow(
                 &self,
                 key: &FlowKey<$family>,
-                entry: &FlowEntry<$family>,
+                entry: &FlowEntry,
             ) -> Result<(), InsertError> {
                 const EEXIST: i32 = -17;
                 match $flows.insert(key, entry, u64::from(BPF_NOEXIST)) {
@@ -444,8 +448,9 @@ pub fn record(outcome: &Outcome) {
         unsafe {
             (*record).reason = outcome.reason as u32;
             (*record).ifindex = outcome.way.ifindex;
-            (*record).resolve =
-                if outcome.way.resolve == 0 { [0; 4] } else { outcome.way.next_hop };
+            // Not an array of zeroes: the compiler would write it by a call.
+            let all = 0_u32.wrapping_sub(u32::from(outcome.way.resolve != 0));
+            (*record).resolve = outcome.way.next_hop.map(|word| word & all);
             (*record).packets += 1;
         }
     }

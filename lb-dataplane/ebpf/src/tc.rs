@@ -2,27 +2,30 @@
 
 use core::mem::offset_of;
 
-use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
+use aya_ebpf::bindings::bpf_adj_room_mode::{BPF_ADJ_ROOM_MAC, BPF_ADJ_ROOM_NET};
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
     BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
     bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_load_bytes,
-    bpf_skb_pull_data,
+    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
+    bpf_skb_change_proto, bpf_skb_load_bytes, bpf_skb_pull_data,
 };
 use lb_dataplane_common::checksum::Delta;
 use lb_dataplane_common::packet::{ChecksumChange, Outer, Packet};
 
-use lb_dataplane_common::parse::ETHERNET_LEN;
+use lb_dataplane_common::parse::{ETHERNET_LEN, ethertype};
 use lb_dataplane_common::pipeline::Way;
 use lb_dataplane_common::reason::Reason;
 
 use crate::frame::Frame;
-use crate::maps;
+use crate::{maps, sum};
 
 const PACKET_HOST: u32 = 0;
+const ETHERTYPE_AT: u32 = 12;
+/// Bytes that IPv6's header has more than IPv4's.
+const HEADERS_DIFFER: i32 = 20;
 /// Of `bpf_l4_csum_replace`, kernel 6.16 and later: the bindings have it not yet.
 const BPF_F_IPV6: u64 = 1 << 7;
 
@@ -122,6 +125,33 @@ impl Packet for SkBuff {
         // SAFETY: the context is valid. Every access after this takes the packet's addresses anew.
         let result = unsafe { bpf_skb_adjust_room(self.skb, len, BPF_ADJ_ROOM_MAC, flags) };
         (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn change_family(&mut self, old_len: u32, new_len: u32, is_v6: bool) -> Option<()> {
+        let protocol = ethertype(is_v6);
+        // SAFETY: the context is valid. Every access after this takes the packet's addresses anew.
+        if unsafe { bpf_skb_change_proto(self.skb, protocol, 0) } != 0 {
+            return None;
+        }
+        // The helper has made it longer or shorter by what the headers differ in.
+        let done = if is_v6 { HEADERS_DIFFER } else { -HEADERS_DIFFER };
+        let rest = new_len.wrapping_sub(old_len).cast_signed() - done;
+        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
+        // SAFETY: as above. What the room is between is written anew.
+        if rest != 0 && unsafe { bpf_skb_adjust_room(self.skb, rest, BPF_ADJ_ROOM_NET, flags) } != 0
+        {
+            return None;
+        }
+        self.write(ETHERTYPE_AT, [protocol])
+    }
+
+    #[inline(always)]
+    fn sum(&mut self, at: u32, len: u32) -> Option<u16> {
+        sum::of(at, len, |at, to, len| {
+            // SAFETY: the context is valid, the buffer holds `len` bytes, and the helper checks the packet's length.
+            unsafe { bpf_skb_load_bytes(self.skb.cast(), at, to.cast(), len) == 0 }
+        })
     }
 
     #[inline(always)]

@@ -6,11 +6,11 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_load_bytes};
 use lb_dataplane_common::checksum;
 use lb_dataplane_common::packet::{ChecksumChange, Outer, Packet};
-use lb_dataplane_common::parse::ETHERNET_LEN;
+use lb_dataplane_common::parse::{ETHERNET_LEN, ethertype};
 use lb_dataplane_common::reason::Reason;
 
 use crate::frame::Frame;
-use crate::maps;
+use crate::{maps, sum};
 
 /// A packet at XDP.
 pub struct XdpFrame {
@@ -93,6 +93,25 @@ impl Packet for XdpFrame {
         }
         let header = self.read::<7>(len)?;
         self.write(0, header)
+    }
+
+    #[inline(always)]
+    fn change_family(&mut self, old_len: u32, new_len: u32, is_v6: bool) -> Option<()> {
+        let [a, b, c, d, e, f, _] = self.read::<7>(0)?;
+        let shorter = old_len.wrapping_sub(new_len).cast_signed();
+        // SAFETY: as in `grow`.
+        if unsafe { bpf_xdp_adjust_head(self.ctx, shorter) } != 0 {
+            return None;
+        }
+        self.write(0, [a, b, c, d, e, f, ethertype(is_v6)])
+    }
+
+    #[inline(always)]
+    fn sum(&mut self, at: u32, len: u32) -> Option<u16> {
+        sum::of(at, len, |at, to, len| {
+            // SAFETY: the context is valid, the buffer holds `len` bytes, and the helper checks the packet's length.
+            unsafe { bpf_xdp_load_bytes(self.ctx, at, to.cast(), len) == 0 }
+        })
     }
 
     #[inline(always)]

@@ -118,8 +118,9 @@ fn resets_of<A: Table>((key, entry): &Entry<A>, said: [u8; 12]) -> Vec<Answer> {
         return Vec::new();
     }
     let after = entry.translation.key_after(key.protocol);
+    let key = key.to_v6();
     let (towards, back) = if entry.direction == DIRECTION_TO_BACKEND {
-        (*key, after)
+        (key, after)
     } else {
         (after.reversed(), key.reversed())
     };

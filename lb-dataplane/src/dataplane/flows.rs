@@ -7,12 +7,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{HashMap, Map};
+use aya::maps::{HashMap, Map, MapData};
 use lb_dataplane_common::family::{Family, V4, V6};
 use lb_dataplane_common::flow::{
-    DIRECTION_TO_BACKEND, FlowEntry, FlowKey, TCP, Translation, mode_of, ticks_since,
+    DIRECTION_TO_BACKEND, FlowEntry, FlowKey, STATE_ACROSS, STATE_MODE, TCP, Translation,
+    ticks_since,
 };
-use lb_dataplane_common::service::MODE_NAT;
+use lb_dataplane_common::peer;
 use lb_dataplane_common::tables::TICK_SHIFT;
 
 use super::counters::read_error;
@@ -29,6 +30,8 @@ const READ_BATCH: usize = 4096;
 pub(super) trait Table: Family {
     /// The map.
     const MAP: &'static str;
+    /// That of the other family.
+    const OTHER_MAP: &'static str;
     /// The program that removes idle flows.
     const AGE: &'static str;
 
@@ -38,6 +41,7 @@ pub(super) trait Table: Family {
 
 impl Table for V4 {
     const MAP: &'static str = "FLOWS";
+    const OTHER_MAP: &'static str = V6::MAP;
     const AGE: &'static str = open::AGE;
 
     fn words(key: &FlowKey<Self>) -> Vec<u16> {
@@ -47,6 +51,7 @@ impl Table for V4 {
 
 impl Table for V6 {
     const MAP: &'static str = "FLOWS6";
+    const OTHER_MAP: &'static str = V4::MAP;
     const AGE: &'static str = open::AGE6;
 
     fn words(key: &FlowKey<Self>) -> Vec<u16> {
@@ -55,7 +60,7 @@ impl Table for V6 {
 }
 
 /// An entry of a flow table with its key.
-pub(super) type Entry<A> = (FlowKey<A>, FlowEntry<A>);
+pub(super) type Entry<A> = (FlowKey<A>, FlowEntry);
 
 /// Entries, and whether they are the table's last ones.
 type Entries<A> = (Vec<Entry<A>>, bool);
@@ -213,29 +218,44 @@ fn one_bucket<A: Table>(ebpf: &Ebpf, cursor: &mut Cursor) -> Result<Entries<A>, 
 
 fn as_flows<A: Table>(ebpf: &Ebpf, entries: &[Entry<A>]) -> Result<Vec<Flow>, ReadError> {
     let now = sys::tick();
-    let back: HashMap<_, Raw<FlowKey<A>>, Raw<FlowEntry<A>>> =
-        map::<A>(ebpf).try_into().map_err(read_error(A::MAP))?;
+    let (same, other) = (Back::<A>::of(ebpf, A::MAP)?, Back::<A::Other>::of(ebpf, A::OTHER_MAP)?);
     let to_backends = entries.iter().filter(|(_, entry)| entry.direction == DIRECTION_TO_BACKEND);
     let flows = to_backends.map(|(key, entry)| {
-        let peer = back.get(&Raw(peer_key(key, &entry.translation)), 0).ok();
+        let peer = if entry.state & STATE_ACROSS == 0 {
+            same.answering(entry, key.protocol)
+        } else {
+            other.answering(entry, key.protocol)
+        };
         let idle = peer
-            .map_or(u32::MAX, |p| ticks_since(p.0.last_seen, now))
+            .map_or(u32::MAX, |peer| ticks_since(peer.last_seen, now))
             .min(ticks_since(entry.last_seen, now));
         flow(key, entry, idle)
     });
     Ok(flows.collect())
 }
 
-/// The key of a flow's other direction.
-fn peer_key<A: Family>(key: &FlowKey<A>, translation: &Translation<A>) -> FlowKey<A> {
-    translation.key_after(key.protocol).reversed()
+/// A table in which flows' other directions are.
+struct Back<'a, A: Family>(HashMap<&'a MapData, Raw<FlowKey<A>>, Raw<FlowEntry>>);
+
+impl<'a, A: Family> Back<'a, A> {
+    fn of(ebpf: &'a Ebpf, name: &'static str) -> Result<Self, ReadError> {
+        let map = ebpf.map(name).expect("the object holds this map");
+        map.try_into().map(Self).map_err(read_error(name))
+    }
+
+    /// The entry of what answers the packets of another one.
+    fn answering(&self, entry: &FlowEntry, protocol: u16) -> Option<FlowEntry> {
+        let key = peer::answers(&Translation::from_v6(&entry.translation), protocol);
+        self.0.get(&Raw(key), 0).ok().map(|entry| entry.0)
+    }
 }
 
-fn flow<A: Family>(key: &FlowKey<A>, entry: &FlowEntry<A>, idle_ticks: u32) -> Flow {
+fn flow<A: Family>(key: &FlowKey<A>, entry: &FlowEntry, idle_ticks: u32) -> Flow {
     // A packet that reaches a backend as it came keeps its port.
-    let port_there = match mode_of(entry.state) {
-        MODE_NAT => entry.translation.destination_port,
-        _ => key.destination_port,
+    let port_there = if entry.state & STATE_MODE == 0 {
+        entry.translation.destination_port
+    } else {
+        key.destination_port
     };
     Flow {
         protocol: if key.protocol() == TCP { Protocol::Tcp } else { Protocol::Udp },
@@ -268,8 +288,7 @@ pub(super) fn read<A: Table>(
         pad: 0,
     };
     let mut keys = vec![Raw(nothing); at_most];
-    let untranslated = Translation::between(&nothing, &nothing);
-    let mut values = vec![Raw(FlowEntry::new(untranslated, 0, 0, 0, 0)); at_most];
+    let mut values = vec![Raw(FlowEntry::new(Translation::default(), 0, 0, 0, 0)); at_most];
     let (count, over) = sys::lookup_batch(fd(map::<A>(ebpf)), cursor, &mut keys, &mut values)
         .map_err(|source| ReadError { map: A::MAP, source })?;
     let entries = keys.into_iter().zip(values).take(count).map(|(k, v)| (k.0, v.0)).collect();

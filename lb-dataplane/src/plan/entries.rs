@@ -43,12 +43,31 @@ pub(super) fn address(bytes: [u8; 16]) -> IpAddr {
     Ipv6Addr::from(bytes).to_canonical()
 }
 
-/// A flow's packets are of one family on both sides.
-pub(super) fn same_family(service: &ServiceKey, address: IpAddr) -> Result<(), PlanError> {
+/// Clients are of the family of the VIP.
+pub(super) fn of_clients(service: &ServiceKey, address: IpAddr) -> Result<(), PlanError> {
     if service.address.is_ipv4() == address.is_ipv4() {
         Ok(())
     } else {
-        Err(PlanError::Family { vip: service.address, address })
+        Err(PlanError::ClientFamily { vip: service.address, address })
+    }
+}
+
+/// A backend of the other family than the VIP gets flows that are translated, from addresses of its own family.
+pub(super) fn reachable(
+    key: &ServiceKey,
+    service: &Service,
+    backend: &Backend,
+) -> Result<(), PlanError> {
+    let (vip, address) = (key.address, backend.address);
+    if let Some(source) = backend.sources.iter().find(|s| s.address.is_ipv4() != address.is_ipv4())
+    {
+        return Err(PlanError::SourceFamily { address, from: source.address });
+    }
+    let has_source = service.one_arm || !backend.sources.is_empty();
+    if vip.is_ipv4() == address.is_ipv4() || service.mode == Mode::Nat && has_source {
+        Ok(())
+    } else {
+        Err(PlanError::Family { vip, address })
     }
 }
 

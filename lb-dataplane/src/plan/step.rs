@@ -127,11 +127,30 @@ impl Step {
 /// Why a table cannot be served. Nothing is changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// A backend, or where flows to it come from, is of the other family than the VIP.
+    /// A backend of the other family than the VIP, in a mode that does not lead there.
     #[error(
-        "{address} is not of the family of its VIP {vip}: a flow's packets are IPv4 on both sides, or IPv6"
+        "the backend {address} is not of the family of its VIP {vip}: only flows that come from an address of ours go from one \
+         to the other, so use full NAT with source addresses of the backend's family, or one-arm"
     )]
     Family {
+        /// The VIP.
+        vip: IpAddr,
+        /// The backend.
+        address: IpAddr,
+    },
+    /// Where flows to a backend come from is of the other family.
+    #[error(
+        "{from} is not of the family of the backend {address}: flows come from addresses of its own"
+    )]
+    SourceFamily {
+        /// The backend.
+        address: IpAddr,
+        /// The source address.
+        from: IpAddr,
+    },
+    /// An access list names addresses that no client has.
+    #[error("{address} is not of the family of its VIP {vip}: no client comes from there")]
+    ClientFamily {
         /// The VIP.
         vip: IpAddr,
         /// What is of the other family.

@@ -14,9 +14,9 @@ const CLIENT: &str = "10.1.0.5:40000";
 const BACKEND: &str = "10.2.0.9:8080";
 
 /// Bytes of `FlowEntry`.
-const STATE: std::ops::Range<usize> = 24..28;
-const LAST_SEEN: std::ops::Range<usize> = 28..32;
-const DIRECTION: usize = 36;
+const STATE: std::ops::Range<usize> = 48..52;
+const LAST_SEEN: std::ops::Range<usize> = 52..56;
+const DIRECTION: usize = 60;
 /// Longer than any timeout.
 const LONG: u32 = seconds(7441);
 

@@ -6,6 +6,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod across;
 mod adoption;
 mod ageing;
 mod attachment;

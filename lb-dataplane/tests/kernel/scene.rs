@@ -11,7 +11,7 @@ use lb_dataplane::fib::{Action, FibUpdate, Member};
 use lb_dataplane::table::{
     Access, Algorithm, Backend, BackendState, Mode, Protocol, Service, ServiceKey, Source, Table,
 };
-use lb_dataplane::{Answer, Dataplane, Hook, Kind, Options, Reason, Sizes, Timeouts};
+use lb_dataplane::{Answer, ApplyError, Dataplane, Hook, Kind, Options, Reason, Sizes, Timeouts};
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
 
@@ -162,9 +162,27 @@ impl Scene {
         self.apply(&[(vip, protocol, algorithm, backends)]);
     }
 
+    /// Asks for one VIP.
+    pub(crate) fn try_serve(
+        &mut self,
+        vip: &str,
+        protocol: Protocol,
+        algorithm: Algorithm,
+        backends: &[&str],
+    ) -> Result<(), ApplyError> {
+        self.try_apply(&[(vip, protocol, algorithm, backends)])
+    }
+
     /// Serves these VIPs and nothing else; `draining 10.2.0.1:80` is a backend that takes no new flows, `failed 10.2.0.1:80`
     /// one whose checks fail, `3x 10.2.0.1:80` one with a weight of 3.
     pub(crate) fn apply(&mut self, vips: &[(&str, Protocol, Algorithm, &[&str])]) {
+        self.try_apply(vips).unwrap();
+    }
+
+    fn try_apply(
+        &mut self,
+        vips: &[(&str, Protocol, Algorithm, &[&str])],
+    ) -> Result<(), ApplyError> {
         let sources: Arc<[Source]> = self.sources.iter().copied().collect();
         let bounds = self.bounds.map(NonZero::new);
         let mut services = BTreeMap::new();
@@ -204,7 +222,7 @@ impl Scene {
                 },
             );
         }
-        self.get().apply(&Table { services }).unwrap();
+        self.get().apply(&Table { services })
     }
 
     /// Sends a packet through the program of a hook.
@@ -252,19 +270,19 @@ impl Scene {
 
     /// Makes it so that every packet was `ticks` earlier than it was.
     pub(crate) fn let_pass(&mut self, ticks: u32) {
-        const LAST_SEEN: [std::ops::Range<usize>; 2] = [28..32, 52..56];
+        const LAST_SEEN: std::ops::Range<usize> = 52..56;
         let earlier = |value: &mut [u8; 64], at: std::ops::Range<usize>| {
             let seen = u32::from_ne_bytes(value[at.clone()].try_into().unwrap());
             value[at].copy_from_slice(&seen.wrapping_sub(ticks).to_ne_bytes());
         };
         for (key, mut value) in self.entries() {
-            earlier(&mut value, LAST_SEEN[0].clone());
+            earlier(&mut value, LAST_SEEN);
             let mut map: HashMap<_, [u8; 16], [u8; 64]> =
                 self.get().map_mut("FLOWS").unwrap().try_into().unwrap();
             map.insert(key, value, 0).unwrap();
         }
         for (key, mut value) in self.entries6() {
-            earlier(&mut value, LAST_SEEN[1].clone());
+            earlier(&mut value, LAST_SEEN);
             let mut map: HashMap<_, [u8; 40], [u8; 64]> =
                 self.get().map_mut("FLOWS6").unwrap().try_into().unwrap();
             map.insert(key, value, 0).unwrap();

@@ -1,13 +1,20 @@
 use super::*;
 use crate::flow::{TCP, seconds};
 use crate::frame::{ACK, Carries, FIN, SYN, SYN_ACK, UDP, packet};
-use crate::model::{ModelPacket, ModelTables, serving};
+use crate::model::{ModelPacket, ModelTables, Modelled, serving, serving_any};
 use crate::pipeline::process;
-use crate::service::{ALGORITHM_ROUND_ROBIN, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE};
+use crate::service::{
+    ALGORITHM_ROUND_ROBIN, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE, SourceEntry,
+};
 
 const CLIENT: &str = "10.1.0.1:1000";
 const VIP: &str = "192.0.2.1:80";
 const STRANGER: &str = "10.1.0.9:1000";
+const CLIENT6: &str = "[2001:db8:1::1]:1000";
+const VIP6: &str = "[2001:db8:f::1]:80";
+const STRANGER6: &str = "[2001:db8:1::9]:1000";
+/// Where flows between the families come from.
+const SOURCE: &str = "192.0.2.9:4000";
 /// Longer than any timeout.
 const LONG: u32 = seconds(7441);
 
@@ -28,16 +35,30 @@ impl Act {
             let mut packet = ModelPacket::<true>::new(packet(carries, from, to).bytes());
             process(&mut packet, tables);
         };
+        let across = !tables.sources.is_empty();
+        let (client, stranger, vip) =
+            if across { (CLIENT6, STRANGER6, VIP6) } else { (CLIENT, STRANGER, VIP) };
+        let seen = if across { SOURCE } else { CLIENT };
         match self {
-            Self::Client(carries) => send(carries, CLIENT, VIP),
-            Self::Stranger(carries) => send(carries, STRANGER, VIP),
-            Self::Backend(n, carries) => send(carries, &format!("10.2.0.{n}:8080"), CLIENT),
-            Self::MarkAll => tables.keys().iter().for_each(|key| {
-                mark(tables, key);
-            }),
-            Self::SweepAll => tables.keys().iter().for_each(|key| {
-                sweep(tables, key, &mut Reset::default());
-            }),
+            Self::Client(carries) => send(carries, client, vip),
+            Self::Stranger(carries) => send(carries, stranger, vip),
+            Self::Backend(n, carries) => send(carries, &format!("10.2.0.{n}:8080"), seen),
+            Self::MarkAll => {
+                for key in tables.keys() {
+                    mark(tables, &key);
+                }
+                for key in tables.keys6() {
+                    mark(tables, &key);
+                }
+            }
+            Self::SweepAll => {
+                for key in tables.keys() {
+                    sweep(tables, &key, &mut Reset::default());
+                }
+                for key in tables.keys6() {
+                    sweep(tables, &key, &mut Reset::default());
+                }
+            }
         }
     }
 }
@@ -77,10 +98,26 @@ const BEFORE: [Before; 9] = [
 /// More steps than any act has.
 const MAX_STEPS: usize = 40;
 
-fn before((acts, ticks, now): Before, backends: usize) -> ModelTables {
+fn before(start: Before, backends: usize) -> ModelTables {
     let all = [[10, 2, 0, 1], [10, 2, 0, 2]];
-    let tables = serving([192, 0, 2, 1], ALGORITHM_ROUND_ROBIN, &all[..backends]);
+    begin(serving([192, 0, 2, 1], ALGORITHM_ROUND_ROBIN, &all[..backends]), start)
+}
+
+/// The same with a VIP of IPv6, so that a flow's directions are in two tables.
+fn before_across(start: Before, backends: usize) -> ModelTables {
+    let mapped = |last| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 2, 0, last];
+    let vip = [0x20, 1, 0xd, 0xb8, 0, 0xf, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let all = [mapped(1), mapped(2)];
+    let mut tables = serving_any(vip, ALGORITHM_ROUND_ROBIN, &all[..backends]);
+    let address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 9];
+    tables.sources = vec![SourceEntry { address, first_port: 4000, more_ports: 0, pad: 0 }];
+    tables.backends.iter_mut().for_each(|backend| backend.sources_len = 1);
+    begin(tables, start)
+}
+
+fn begin(tables: ModelTables, (acts, ticks, now): Before) -> ModelTables {
     tables.v4.half_open.borrow_mut().truncate(1);
+    tables.v6.half_open.borrow_mut().truncate(1);
     acts.iter().for_each(|act| act.run(&tables));
     tables.clock.set(tables.clock.get() + ticks);
     now.iter().for_each(|act| act.run(&tables));
@@ -89,10 +126,22 @@ fn before((acts, ticks, now): Before, backends: usize) -> ModelTables {
 
 /// A packet that finds this entry would leave with the backend's address for the client to see.
 fn leaks(tables: &ModelTables) -> bool {
-    tables.keys().iter().any(|key| {
-        let Some(entry) = tables.flow(key) else { return false };
-        entry.direction() == DIRECTION_TO_BACKEND && tables.flow(&peer_key(key, &entry)).is_none()
-    })
+    fn leaks_at<A: Modelled>(tables: &ModelTables, key: &FlowKey<A>) -> bool
+    where
+        ModelTables: TablesOf<A>,
+    {
+        let entry = A::of(tables).flows.borrow().get(key).cloned();
+        let Some(entry) = entry else { return false };
+        entry.direction() == DIRECTION_TO_BACKEND && peer::find(tables, key, &entry).is_none()
+    }
+    tables.keys().iter().any(|key| leaks_at(tables, key))
+        || tables.keys6().iter().any(|key| leaks_at(tables, key))
+}
+
+fn is_any_marked(tables: &ModelTables) -> bool {
+    let is_marked = |flow: &crate::model::ModelFlow| flow.state() & STATE_EXPIRING != 0;
+    tables.v4.flows.borrow().values().any(is_marked)
+        || tables.v6.flows.borrow().values().any(is_marked)
 }
 
 /// Every act, interrupted at every step by every other act of another CPU. With two backends a flow that begins anew goes
@@ -100,22 +149,26 @@ fn leaks(tables: &ModelTables) -> bool {
 #[test]
 fn whatever_comes_between_two_steps_no_flow_is_torn_and_none_stays_for_ever() {
     let mut interrupted = 0;
-    for backends in [1, 2] {
+    for (world, backends) in WORLDS.into_iter().flat_map(|world| [(world, 1), (world, 2)]) {
         for start in BEFORE {
             for act in ACTS {
                 for other in ACTS {
-                    let came_in = |steps: &usize| interrupt(start, backends, act, *steps, other);
+                    let scene = || world(start, backends);
+                    let came_in = |steps: &usize| interrupt(scene(), act, *steps, other);
                     interrupted += (0..MAX_STEPS).take_while(came_in).count();
                 }
             }
         }
     }
-    assert!(interrupted > 2000, "{interrupted}");
+    assert!(interrupted > 4000, "{interrupted}");
 }
 
+const WORLDS: [fn(Before, usize) -> ModelTables; 2] = [before, before_across];
+
 /// Runs one case; whether the act had so many steps.
-fn interrupt(start: Before, backends: usize, act: Act, steps: usize, other: Act) -> bool {
-    let tables = before(start, backends);
+fn interrupt(tables: ModelTables, act: Act, steps: usize, other: Act) -> bool {
+    let start = (tables.keys(), tables.keys6());
+    let backends = tables.backends.len();
     let other_cpu: Box<dyn FnOnce(&ModelTables)> = Box::new(move |tables| other.run(tables));
     *tables.interruption.borrow_mut() = Some((steps, other_cpu));
     act.run(&tables);
@@ -125,13 +178,12 @@ fn interrupt(start: Before, backends: usize, act: Act, steps: usize, other: Act)
     // A grace period has passed: whoever marked sweeps.
     Act::SweepAll.run(&tables);
     assert!(!leaks(&tables), "{what}");
-    let is_marked = |key| tables.flow(key).is_some_and(|f| f.state() & STATE_EXPIRING != 0);
-    assert!(!tables.keys().iter().any(is_marked), "{what}");
+    assert!(!is_any_marked(&tables), "{what}");
 
     tables.clock.set(tables.clock.get() + LONG);
     Act::MarkAll.run(&tables);
     Act::SweepAll.run(&tables);
-    assert_eq!(tables.keys(), [], "{what}");
+    assert_eq!((tables.keys(), tables.keys6()), (vec![], vec![]), "{what}");
     assert!(tables.loads.borrow().values().all(|load| *load == 0), "{what}");
     came_in
 }

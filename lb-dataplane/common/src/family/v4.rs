@@ -1,16 +1,18 @@
 //! IPv4 (RFC 791).
 
-use super::{Family, OUTER_TTL, UDP_LEN, V4, V6, word, words};
+use super::{Family, Header, OUTER_TTL, UDP_LEN, V4, V6, across, word, words};
 use crate::checksum::{self, Delta};
 use crate::fib::{self, Route};
 use crate::flow::UDP;
 use crate::packet::Packet;
-use crate::parse::{ETHERNET_LEN, Ip, Kind};
+use crate::parse::{DONT_FRAGMENT, ETHERNET_LEN, FRAGMENT, Ip, Kind};
 use crate::pipeline::NEXT_HOP_V4;
 use crate::reason::Reason;
 use crate::tables::Tables;
 
 const HEADER_LEN: u32 = 20;
+/// The longest packet that IPv6 makes of 1280 bytes, which every sender may send.
+const SHORT: u32 = 1260;
 /// Where the time to live is, in the frame.
 const TTL_AT: u32 = ETHERNET_LEN + 8;
 /// Where the header's checksum is, in the header. The addresses follow it.
@@ -21,12 +23,10 @@ const IP_IN_IP: u8 = 4;
 const UNREACHABLE: u8 = 3;
 const TIME_EXCEEDED: u8 = 11;
 const PARAMETER_PROBLEM: u8 = 12;
-/// The flag "more fragments" and the offset.
-const FRAGMENT: u16 = 0x3fff;
-const OFFSET: u16 = 0x1fff;
-const DONT_FRAGMENT: u16 = 0x4000;
 
 impl Family for V4 {
+    type Other = V6;
+
     const APART: bool = false;
     const IS_V6: bool = false;
     const HEADER_LEN: u32 = HEADER_LEN;
@@ -36,8 +36,12 @@ impl Family for V4 {
     const NEXT_HOP: u32 = NEXT_HOP_V4;
     const QUOTED_SHORT: usize = 28;
     const QUOTED_TCP: usize = 40;
-    type Spare = [u8; 27];
-    const NO_SPARE: [u8; 27] = [0; 27];
+
+    #[inline(always)]
+    fn sum(self) -> u32 {
+        let [high, low] = words(self);
+        u32::from(high) + u32::from(low)
+    }
 
     #[inline(always)]
     fn delta(old: Self, new: Self) -> Delta {
@@ -52,6 +56,11 @@ impl Family for V4 {
     #[inline(always)]
     fn to_v6(self) -> V6 {
         [0, 0, 0xffff_u32.to_be(), self]
+    }
+
+    #[inline(always)]
+    fn from_v6([_, _, _, address]: V6) -> Self {
+        address
     }
 
     #[inline(always)]
@@ -156,6 +165,59 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn header_len(_: &Header) -> u32 {
+        HEADER_LEN
+    }
+
+    /// RFC 7915 §5.1: a whole packet that may come from a sender that cannot make it shorter may be fragmented.
+    #[inline(always)]
+    fn write_header<P: Packet>(
+        packet: &mut P,
+        at: u32,
+        source: Self,
+        destination: Self,
+        header: &Header,
+    ) -> Option<()> {
+        let len = HEADER_LEN + header.payload_len;
+        let must_stay_whole = !header.is_fragment() && len > SHORT;
+        let whole = if must_stay_whole { DONT_FRAGMENT } else { 0 };
+        // Merged segments may be longer than the field can say; the kernel then leaves it zero.
+        let len = if len > u32::from(u16::MAX) { 0 } else { len };
+        let ([s0, s1], [d0, d1]) = (words(source), words(destination));
+        let mut written = [
+            u16::from_ne_bytes([0x45, header.class]),
+            (len as u16).to_be(),
+            if must_stay_whole { 0 } else { (header.identification as u16).to_be() },
+            (header.fragment & FRAGMENT | whole).to_be(),
+            u16::from_ne_bytes([header.ttl, header.protocol]),
+            0,
+            s0,
+            s1,
+            d0,
+            d1,
+        ];
+        written[5] = !Delta::of([0; 10], written).0;
+        packet.write(at, written)
+    }
+
+    #[inline(always)]
+    fn class<P: Packet>(packet: &P, at: u32) -> Option<u8> {
+        let [first] = packet.read::<1>(at)?;
+        let [_, class] = first.to_ne_bytes();
+        Some(class)
+    }
+
+    #[inline(always)]
+    fn identification(as_loaded: u32) -> u32 {
+        u32::from(u16::from_be(as_loaded as u16))
+    }
+
+    #[inline(always)]
+    fn error_across(first: u16, number: u32, shorter: i32) -> Option<(u16, u32)> {
+        across::v4_to_v6(first.to_ne_bytes(), number, shorter)
+    }
+
+    #[inline(always)]
     fn write_ttl<P: Packet>(packet: &mut P, ttl: u8) -> Option<()> {
         let [old, checksum] = packet.read::<2>(TTL_AT)?;
         let [_, protocol] = old.to_ne_bytes();
@@ -196,9 +258,7 @@ fn ip(h: &[u16; 10], transport_at: u32) -> Ip<V4> {
         destination: word([h[8], h[9]]),
         protocol,
         ttl,
-        is_fragment: fragment & FRAGMENT != 0,
-        is_later_fragment: fragment & OFFSET != 0,
-        must_stay_whole: fragment & DONT_FRAGMENT != 0,
+        fragment: fragment & (DONT_FRAGMENT | FRAGMENT),
         identification: u32::from(h[2]),
         total_len: u32::from(u16::from_be(h[1])),
         transport_at,

@@ -1,12 +1,12 @@
 //! IPv6 (RFC 8200).
 
-use super::{Family, OUTER_TTL, UDP_LEN, V4, V6, word, words};
+use super::{Family, Header, OUTER_TTL, UDP_LEN, V4, V6, across, is_mapped, word, words};
 use crate::checksum::Delta;
 use crate::fib::Route;
 use crate::fib6;
 use crate::flow::UDP;
 use crate::packet::Packet;
-use crate::parse::{ETHERNET_LEN, Ip, Kind};
+use crate::parse::{BURIED, DONT_FRAGMENT, ETHERNET_LEN, Ip, Kind, MORE_FRAGMENTS};
 use crate::pipeline::NEXT_HOP_V6;
 use crate::reason::Reason;
 use crate::tables::Tables;
@@ -36,6 +36,8 @@ const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;
 
 impl Family for V6 {
+    type Other = V4;
+
     const APART: bool = true;
     const IS_V6: bool = true;
     const HEADER_LEN: u32 = HEADER_LEN;
@@ -45,8 +47,12 @@ impl Family for V6 {
     const NEXT_HOP: u32 = NEXT_HOP_V6;
     const QUOTED_SHORT: usize = 48;
     const QUOTED_TCP: usize = 60;
-    type Spare = [u8; 3];
-    const NO_SPARE: [u8; 3] = [0; 3];
+
+    #[inline(always)]
+    fn sum(self) -> u32 {
+        let [a, b, c, d] = self.map(V4::sum);
+        a + b + c + d
+    }
 
     #[inline(always)]
     fn delta(old: Self, new: Self) -> Delta {
@@ -68,6 +74,11 @@ impl Family for V6 {
     #[inline(always)]
     fn to_v6(self) -> V6 {
         self
+    }
+
+    #[inline(always)]
+    fn from_v6(address: V6) -> Self {
+        address
     }
 
     #[inline(always)]
@@ -114,8 +125,22 @@ impl Family for V6 {
             return None;
         }
         let h = packet.read::<20>(at)?;
-        // A packet of a flow that came with extension headers is quoted behind them, and not recognised.
-        (h[0].to_ne_bytes()[0] >> 4 == 6).then(|| ip(&h, at + HEADER_LEN))
+        if h[0].to_ne_bytes()[0] >> 4 != 6 {
+            return None;
+        }
+        let mut ip = ip(&h, at + HEADER_LEN);
+        // A packet of a flow that came with other extension headers is quoted behind them, and not recognised.
+        if ip.protocol == FRAGMENT {
+            let behind = at + HEADER_LEN + EXTENSION_LEN;
+            if behind > end || !packet.pull(behind) {
+                return None;
+            }
+            let [first, second, third, fourth] = packet.read::<4>(at + HEADER_LEN)?;
+            note_fragment(&mut ip, second, word([third, fourth]));
+            ip.protocol = first.to_ne_bytes()[0];
+            ip.transport_at = behind;
+        }
+        Some(ip)
     }
 
     #[inline(always)]
@@ -164,6 +189,55 @@ impl Family for V6 {
     }
 
     #[inline(always)]
+    fn header_len(header: &Header) -> u32 {
+        HEADER_LEN + if header.is_fragment() { EXTENSION_LEN } else { 0 }
+    }
+
+    /// RFC 7915 §4.1.
+    #[inline(always)]
+    fn write_header<P: Packet>(
+        packet: &mut P,
+        at: u32,
+        source: Self,
+        destination: Self,
+        header: &Header,
+    ) -> Option<()> {
+        let is_fragment = header.is_fragment();
+        let len = header.payload_len + if is_fragment { EXTENSION_LEN } else { 0 };
+        // Merged segments may be longer than the field can say; the kernel then leaves it zero.
+        let len = if len > u32::from(u16::MAX) { 0 } else { len };
+        let next = if is_fragment { FRAGMENT } else { header.protocol };
+        let class = (0x6000 | u16::from(header.class) << 4).to_be();
+        let next_and_ttl = u16::from_ne_bytes([next, header.ttl]);
+        packet.write(at, [class, 0, (len as u16).to_be(), next_and_ttl])?;
+        packet.write(at + ADDRESSES_AT, all_words(source))?;
+        packet.write(at + ADDRESSES_AT + 16, all_words(destination))?;
+        if !is_fragment {
+            return Some(());
+        }
+        let more = u16::from(header.fragment & MORE_FRAGMENTS != 0);
+        let [high, low] = words(header.identification.to_be());
+        let protocol = u16::from_ne_bytes([header.protocol, 0]);
+        packet.write(at + HEADER_LEN, [protocol, (header.fragment << 3 | more).to_be(), high, low])
+    }
+
+    #[inline(always)]
+    fn class<P: Packet>(packet: &P, at: u32) -> Option<u8> {
+        let [first] = packet.read::<1>(at)?;
+        Some((u16::from_be(first) >> 4) as u8)
+    }
+
+    #[inline(always)]
+    fn identification(as_loaded: u32) -> u32 {
+        u32::from_be(as_loaded)
+    }
+
+    #[inline(always)]
+    fn error_across(first: u16, number: u32, shorter: i32) -> Option<(u16, u32)> {
+        across::v6_to_v4(first.to_ne_bytes(), number, shorter)
+    }
+
+    #[inline(always)]
     fn write_ttl<P: Packet>(packet: &mut P, ttl: u8) -> Option<()> {
         let [old] = packet.read::<1>(NEXT_AT)?;
         let [next, _] = old.to_ne_bytes();
@@ -199,10 +273,8 @@ fn ip(h: &[u16; 20], transport_at: u32) -> Ip<V6> {
         destination: address(12),
         protocol,
         ttl,
-        is_fragment: false,
-        is_later_fragment: false,
         // Only senders fragment (RFC 8200 §4.5).
-        must_stay_whole: true,
+        fragment: DONT_FRAGMENT,
         identification: 0,
         total_len: HEADER_LEN + u32::from(u16::from_be(h[2])),
         transport_at,
@@ -231,16 +303,16 @@ fn follow<P: Packet>(packet: &mut P, ip: &mut Ip<V6>) -> Result<(), Reason> {
         let [first, second, third, fourth] = packet.read::<4>(at).ok_or(Reason::Malformed)?;
         let [next, len] = first.to_ne_bytes();
         if ip.protocol == FRAGMENT {
-            let offset_and_more = u16::from_be(second) & 0xfff9;
-            ip.is_fragment = offset_and_more != 0;
-            ip.is_later_fragment = offset_and_more > 7;
-            ip.identification = word([third, fourth]);
+            note_fragment(ip, second, word([third, fourth]));
             ip.protocol = next;
             ip.transport_at = at + EXTENSION_LEN;
-            if ip.is_later_fragment {
+            if ip.is_later_fragment() {
                 return Ok(());
             }
             continue;
+        }
+        if ip.is_fragment() {
+            ip.fragment |= BURIED;
         }
         // Whom a routing header is still to lead on is a matter of policy (RFC 5095, RFC 8754).
         if ip.protocol == ROUTING && second.to_ne_bytes()[1] != 0 {
@@ -250,6 +322,15 @@ fn follow<P: Packet>(packet: &mut P, ip: &mut Ip<V6>) -> Result<(), Reason> {
         ip.transport_at = at + EXTENSION_LEN + u32::from(len) * 8;
     }
     Err(Reason::ExtensionHeaders)
+}
+
+/// Notes what a fragment header says (RFC 8200 §4.5).
+#[inline(always)]
+fn note_fragment(ip: &mut Ip<V6>, offset_and_more: u16, identification: u32) {
+    let offset_and_more = u16::from_be(offset_and_more);
+    let more = if offset_and_more & 1 == 0 { 0 } else { MORE_FRAGMENTS };
+    ip.fragment = DONT_FRAGMENT | more | offset_and_more >> 3;
+    ip.identification = identification;
 }
 
 /// Addresses that no router forwards (RFC 4291 §2.5.2, §2.5.3, §2.5.5.2, §2.5.6, §2.7).
@@ -269,7 +350,5 @@ fn check_addresses(ip: &Ip<V6>) -> Result<(), Reason> {
 fn is_never_a_source(address: V6) -> bool {
     let [a, b, c, d] = address;
     let is_low = a == 0 && b == 0;
-    a.to_ne_bytes()[0] == 0xff
-        || is_low && c == 0 && u32::from_be(d) <= 1
-        || is_low && c == V4::to_be(0xffff)
+    a.to_ne_bytes()[0] == 0xff || is_low && c == 0 && u32::from_be(d) <= 1 || is_mapped(address)
 }

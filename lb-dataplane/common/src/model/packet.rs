@@ -82,6 +82,25 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
         Some(())
     }
 
+    fn change_family(&mut self, old_len: u32, new_len: u32, is_v6: bool) -> Option<()> {
+        let (old, new) = (old_len as usize, new_len as usize);
+        assert!(14 + old <= self.linear, "what goes was read");
+        self.bytes.splice(14..14 + old, std::iter::repeat_n(0xaa, new));
+        self.bytes[12..14].copy_from_slice(if is_v6 { &[0x86, 0xdd] } else { &[8, 0] });
+        self.linear = self.linear + new - old;
+        self.partial = self.partial.map(|at| at + new - old);
+        Some(())
+    }
+
+    fn sum(&mut self, at: u32, len: u32) -> Option<u16> {
+        let bytes = self.bytes.get(at as usize..(at + len) as usize)?;
+        let words = bytes.chunks(2).map(|word| match *word {
+            [a, b] => u16::from_ne_bytes([a, b]),
+            _ => u16::from_ne_bytes([word[0], 0]),
+        });
+        Some(super::folded(&words.collect::<Vec<_>>()))
+    }
+
     fn punt(&self, reason: Reason, _: usize, mtu: u16) {
         self.punted.set(Some((reason, mtu)));
     }

@@ -2,7 +2,7 @@
 //! another packet, and the backend answers the client itself. So there is no direction to the client, and what a backend
 //! sends says nothing of a flow's life.
 
-use super::forward::{Found, address_frame, packet_len, route};
+use super::forward::{Found, address_frame, packet_len};
 use super::{Scratch, Way};
 use crate::family::Family;
 use crate::fib::{MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED};
@@ -12,7 +12,6 @@ use crate::parse::{ETHERNET_LEN, Kind};
 use crate::punt::QUOTED;
 use crate::reason::Reason;
 use crate::service::{MODE_GUE, MODE_L2};
-use crate::tables::{FamilyTables, Tables};
 
 /// Bytes of a UDP header.
 const UDP_LEN: u32 = 8;
@@ -23,23 +22,22 @@ const FIRST_SOURCE_PORT: u16 = 49_152;
 
 /// Sends a packet of a flow, or an ICMP error about one, to the flow's backend.
 #[inline(never)]
-pub(super) fn forward_direct<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+pub(super) fn forward_direct<A: Family, P: Packet>(
     packet: &mut P,
-    tables: &T,
     scratch: &mut Scratch<A>,
     way: &mut Way,
 ) -> Reason {
-    super::either(forward(packet, tables, scratch, way))
+    super::either(forward(packet, scratch, way))
 }
 
 #[inline(always)]
-fn forward<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+fn forward<A: Family, P: Packet>(
     packet: &mut P,
-    tables: &T,
     scratch: &mut Scratch<A>,
     way: &mut Way,
 ) -> Result<Reason, Reason> {
-    let Scratch { ip, transport, arrival, step, member, .. } = scratch;
+    let Scratch { ip, transport, arrival, step, member, found, .. } = scratch;
+    let found = *found;
     // No error is sent about a later fragment or an error (RFC 1122 §3.2.2).
     let may_tell = !matches!(transport.kind, Kind::LaterFragment | Kind::Error);
     if ip.ttl <= 1 {
@@ -49,7 +47,6 @@ fn forward<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
         return Err(Reason::FlowTtlExpired);
     }
     let backend = step.translation.destination;
-    let found = route(tables, backend, &arrival.key, member);
     if found == Found::Blackhole {
         return Err(Reason::FlowBlackhole);
     }

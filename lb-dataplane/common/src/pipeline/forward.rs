@@ -4,7 +4,7 @@ use super::{NEXT_HOP_V4, NEXT_HOP_V6, Scratch, Way, either, not_handled};
 use crate::checksum::Delta;
 use crate::family::{Family, V4};
 use crate::fib::{MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED, MemberEntry, Route};
-use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, mode_of};
+use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey};
 use crate::hash::FlowHash;
 use crate::packet::Packet;
 use crate::parse::{ETHERNET_LEN, Ip, Kind, Transport};
@@ -12,26 +12,45 @@ use crate::punt::QUOTED;
 use crate::quote;
 use crate::reason::Reason;
 use crate::rewrite;
-use crate::tables::{FamilyTables, Tables};
+use crate::service::MODE_ACROSS;
+use crate::tables::{Tables, TablesOf};
 
-/// What [`route`] found.
+/// What the FIB has for a packet's destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+#[repr(u32)]
+pub enum Found {
+    /// A way out.
     Member,
+    /// The kernel's own routing.
     Kernel,
+    /// The end.
     Blackhole,
+    /// No route.
     Nothing,
 }
 
-/// Looks a destination up in the FIB; the member is written only if one is found.
+/// Looks up where a packet goes from here: a flow's by its translation, others by their own destination. Once for all of
+/// them: the lookup is most of what the verifier reads.
 #[inline(never)]
-pub(super) fn route<A: Family, T: Tables>(
+pub(super) fn find_way<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) {
+    let Scratch { ip, arrival, step, member, found, .. } = scratch;
+    *found = if step.is_flow && step.mode == MODE_ACROSS {
+        route(tables, step.across.destination, &arrival.key, member)
+    } else {
+        let destination = if step.is_flow { step.translation.destination } else { ip.destination };
+        route(tables, destination, &arrival.key, member)
+    };
+}
+
+/// Looks a destination up in the FIB; the member is written only if one is found.
+#[inline(always)]
+fn route<A: Family, F: Family, T: Tables>(
     tables: &T,
-    destination: A,
+    destination: F,
     key: &FlowKey<A>,
     member: &mut MemberEntry,
 ) -> Found {
-    match A::route(tables, destination, || FlowHash::of(key).for_route()) {
+    match F::route(tables, destination, || FlowHash::of(key).for_route()) {
         Route::Forward(found) => {
             *member = found;
             Found::Member
@@ -43,13 +62,13 @@ pub(super) fn route<A: Family, T: Tables>(
 }
 
 #[inline(always)]
-pub(super) fn forward_flow<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+pub(super) fn forward_flow<A: Family, P: Packet>(
     packet: &mut P,
-    tables: &T,
     scratch: &mut Scratch<A>,
     way: &mut Way,
 ) -> Result<Reason, Reason> {
-    let Scratch { ip, transport, arrival, step, member, .. } = scratch;
+    let Scratch { ip, transport, step, member, found, .. } = scratch;
+    let found = *found;
     // No error is sent about a later fragment (RFC 1122 §3.2.2).
     let may_tell = transport.kind != Kind::LaterFragment;
     if ip.ttl <= 1 {
@@ -59,13 +78,12 @@ pub(super) fn forward_flow<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
         return Err(Reason::FlowTtlExpired);
     }
     let destination = step.translation.destination;
-    let found = route(tables, destination, &arrival.key, member);
     if found == Found::Blackhole {
         return Err(Reason::FlowBlackhole);
     }
     let is_too_big =
         found == Found::Member && packet_len(packet, ip, transport) > u32::from(member.mtu);
-    if is_too_big && ip.must_stay_whole {
+    if is_too_big && ip.must_stay_whole() {
         if may_tell {
             packet.punt(Reason::FlowTooBig, QUOTED, member.mtu);
         }
@@ -99,28 +117,26 @@ pub(super) fn forward_flow<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
 }
 
 #[inline(never)]
-pub(super) fn forward_flow_apart<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+pub(super) fn forward_flow_apart<A: Family, P: Packet>(
     packet: &mut P,
-    tables: &T,
     scratch: &mut Scratch<A>,
     way: &mut Way,
 ) -> Reason {
-    either(forward_flow(packet, tables, scratch, way))
+    either(forward_flow(packet, scratch, way))
 }
 
 #[inline(never)]
-pub(super) fn forward_plain_apart<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+pub(super) fn forward_plain_apart<A: Family, P: Packet>(
     packet: &mut P,
-    tables: &T,
     scratch: &mut Scratch<A>,
     way: &mut Way,
 ) -> Reason {
-    either(forward_plain(packet, tables, scratch, way))
+    either(forward_plain(packet, scratch, way))
 }
 
 /// The flow that an ICMP error is about, as the quoted packet says.
 #[inline(never)]
-pub(super) fn find_quoted<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+pub(super) fn find_quoted<A: Family, P: Packet, T: TablesOf<A>>(
     packet: &mut P,
     tables: &T,
     scratch: &mut Scratch<A>,
@@ -130,9 +146,9 @@ pub(super) fn find_quoted<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
     // What answers the quoted packet has the key of the flow's other direction.
     arrival.key = quote.key.reversed();
     let entry = tables.flow(&arrival.key).ok_or_else(|| not_handled(tables, ip))?;
-    step.translation = entry.translation();
+    step.follow(&entry, entry.state());
     step.direction = entry.direction();
-    step.mode = mode_of(entry.state());
+    step.is_flow = true;
     if ip.ttl <= 1 { Err(Reason::FlowTtlExpired) } else { Ok(()) }
 }
 
@@ -158,15 +174,14 @@ pub(super) fn translate_error<A: Family, P: Packet>(
 
 /// Sends an ICMP error to the side that knows the quoted packet. No error is sent about it (RFC 1122 §3.2.2).
 #[inline(never)]
-pub(super) fn send_error<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+pub(super) fn send_error<A: Family, P: Packet>(
     packet: &mut P,
-    tables: &T,
     scratch: &mut Scratch<A>,
     way: &mut Way,
 ) -> Reason {
-    let Scratch { ip, arrival, step, member, .. } = scratch;
+    let Scratch { ip, step, member, found, .. } = scratch;
     let destination = step.translation.destination;
-    match route(tables, destination, &arrival.key, member) {
+    match *found {
         Found::Member => {}
         Found::Blackhole => return Reason::FlowBlackhole,
         Found::Kernel => return Reason::FlowRoutedByKernel,
@@ -192,14 +207,13 @@ pub(super) fn send_error<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
 }
 
 #[inline(always)]
-pub(super) fn forward_plain<A: Family, P: Packet, T: Tables + FamilyTables<A>>(
+pub(super) fn forward_plain<A: Family, P: Packet>(
     packet: &mut P,
-    tables: &T,
     scratch: &mut Scratch<A>,
     way: &mut Way,
 ) -> Result<Reason, Reason> {
-    let Scratch { ip, transport, arrival, member, .. } = scratch;
-    match route(tables, ip.destination, &arrival.key, member) {
+    let Scratch { ip, transport, member, found, .. } = scratch;
+    match *found {
         Found::Member => {}
         Found::Kernel => return Err(Reason::RoutedByKernel),
         Found::Nothing => return Err(Reason::NoRoute),

@@ -1,17 +1,17 @@
 //! A flow's life, as its packets tell it.
 
-use super::{Arrival, peer_key};
+use super::Arrival;
 use crate::age::has_lost_its_backend;
 use crate::family::Family;
 use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowKey, STATE_BACKEND_FIN,
     STATE_BACKEND_RESET, STATE_CLAIMED, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING,
-    STATE_CONFIRMED, STATE_GOING, STATE_REPLIED, STATE_RESETS, TCP, mode_of, remove_to_backend,
+    STATE_CONFIRMED, STATE_GOING, STATE_MODE, STATE_REPLIED, STATE_RESETS, TCP, remove_to_backend,
 };
 use crate::parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+use crate::peer;
 use crate::reason::Reason;
-use crate::service::MODE_NAT;
-use crate::tables::{FamilyTables, Tables};
+use crate::tables::{Tables, TablesOf};
 
 /// Ticks of silence after which a SYN that no backend answered chooses anew: its backend may have gone.
 const UNANSWERED_SYN_TICKS: u32 = 2;
@@ -21,7 +21,7 @@ const UNANSWERED_SYN_TICKS: u32 = 2;
 #[inline(always)]
 pub(super) fn begins_anew<A: Family, T: Tables>(
     tables: &T,
-    entry: &impl Flow<A>,
+    entry: &impl Flow,
     state: u32,
     arrival: &Arrival<A>,
     now: u32,
@@ -36,11 +36,7 @@ pub(super) fn begins_anew<A: Family, T: Tables>(
 /// Whether a client's SYN may end a flow that ageing has marked, and begin another: one that was closing. Its ports are free
 /// for the client to use again, and dropping the SYN would cost it a second.
 #[inline(always)]
-pub(super) fn may_replace<A: Family>(
-    entry: &impl Flow<A>,
-    state: u32,
-    arrival: &Arrival<A>,
-) -> bool {
+pub(super) fn may_replace<A: Family>(entry: &impl Flow, state: u32, arrival: &Arrival<A>) -> bool {
     state & STATE_CLAIMED == 0
         && state & STATE_CLOSING != 0
         && entry.direction() == DIRECTION_TO_BACKEND
@@ -49,21 +45,21 @@ pub(super) fn may_replace<A: Family>(
 
 /// Ends a flow.
 #[inline(always)]
-pub(super) fn end<A: Family, T: Tables + FamilyTables<A>>(
+pub(super) fn end<A: Family, T: TablesOf<A>>(
     tables: &T,
     to_backend: &FlowKey<A>,
-    entry: &impl Flow<A>,
+    entry: &T::Flow,
 ) -> Result<(), Reason> {
-    let (back, counted) = (peer_key(to_backend, entry), Counted::of(entry));
+    let counted = Counted::of(entry);
     claim(entry)?;
-    tables.remove_flow(&back);
+    peer::remove(tables, to_backend, entry);
     remove_to_backend(tables, to_backend, counted);
     Ok(())
 }
 
 /// Takes it upon this CPU to end the flow of an entry to a backend: whoever claims it first does, for all others it is over.
 #[inline(always)]
-pub(crate) fn claim<A>(to_backend: &impl Flow<A>) -> Result<(), Reason> {
+pub(crate) fn claim(to_backend: &impl Flow) -> Result<(), Reason> {
     if to_backend.set_state(STATE_GOING) & STATE_CLAIMED == 0 {
         Ok(())
     } else {
@@ -73,16 +69,16 @@ pub(crate) fn claim<A>(to_backend: &impl Flow<A>) -> Result<(), Reason> {
 
 /// Notes in both directions what this packet says of the flow's life. Most packets say nothing new.
 #[inline(always)]
-pub(super) fn observe<A: Family, T: Tables + FamilyTables<A>>(
+pub(super) fn observe<A: Family, T: TablesOf<A>>(
     tables: &T,
     arrival: &Arrival<A>,
-    entry: &impl Flow<A>,
+    entry: &T::Flow,
     state: u32,
 ) -> Result<(), Reason> {
     let to_client = entry.direction() == DIRECTION_TO_CLIENT;
     let is_tcp = arrival.key.protocol() == TCP;
     let flags = if is_tcp { arrival.flags } else { 0 };
-    let is_direct = mode_of(state) != MODE_NAT;
+    let is_direct = state & STATE_MODE != 0;
     let mut bits = match (to_client, flags & TCP_FIN != 0) {
         (true, true) => STATE_REPLIED | STATE_BACKEND_FIN,
         (true, false) => STATE_REPLIED,
@@ -102,7 +98,7 @@ pub(super) fn observe<A: Family, T: Tables + FamilyTables<A>>(
         }
         if state & STATE_CLIENT_RESET != 0 {
             entry.clear_state(STATE_CLIENT_RESET);
-            if let Some(peer) = tables.flow(&peer_key(&arrival.key, entry)) {
+            if let Some(peer) = peer::find(tables, &arrival.key, entry) {
                 peer.clear_state(STATE_CLIENT_RESET);
             }
         }
@@ -120,7 +116,7 @@ pub(super) fn observe<A: Family, T: Tables + FamilyTables<A>>(
     if entry.set_state(bits) & STATE_GOING != 0 {
         return Err(Reason::FlowExpiring);
     }
-    if let Some(peer) = tables.flow(&peer_key(&arrival.key, entry)) {
+    if let Some(peer) = peer::find(tables, &arrival.key, entry) {
         if to_client && state & STATE_REPLIED == 0 {
             peer.set_first_reply(u32::from_be(arrival.sequence));
         }
@@ -132,7 +128,7 @@ pub(super) fn observe<A: Family, T: Tables + FamilyTables<A>>(
 /// Whether a client's segment acknowledges what the backend sent first, or thereabouts: then the client has seen it. Who
 /// guesses is right once in 2,048 times.
 #[inline(always)]
-fn answers<A: Family>(arrival: &Arrival<A>, entry: &impl Flow<A>) -> bool {
+fn answers<A: Family>(arrival: &Arrival<A>, entry: &impl Flow) -> bool {
     const WINDOW: u32 = 1 << 20;
     let ahead = u32::from_be(arrival.acknowledged).wrapping_sub(entry.first_reply());
     arrival.flags & (TCP_SYN | TCP_ACK) == TCP_ACK && ahead.wrapping_add(WINDOW) < 2 * WINDOW

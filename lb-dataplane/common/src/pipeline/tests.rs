@@ -108,7 +108,8 @@ fn hold<const TC: bool>(frame: &Frame, held: Held) -> ModelPacket<TC> {
 /// The packet as it leaves the device, which completes what was left to it.
 fn on_the_wire<const TC: bool>(mut packet: ModelPacket<TC>, frame: &Frame) -> Frame {
     if let Some(at) = packet.partial {
-        let transport = &packet.bytes[transport_at(frame)..];
+        let checksum_at = if matches!(frame.carries, Carries::Tcp { .. }) { 16 } else { 6 };
+        let transport = &packet.bytes[at - checksum_at..];
         let mut words: Vec<u16> = transport
             .chunks(2)
             .map(|w| u16::from_ne_bytes([w[0], w.get(1).copied().unwrap_or(0)]))
@@ -239,6 +240,8 @@ proptest! {
         }
     }
 }
+
+mod across;
 
 #[test]
 fn a_packet_that_the_kernel_is_to_send_is_handed_over_rewritten() {

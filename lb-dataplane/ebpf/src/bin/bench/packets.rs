@@ -33,7 +33,7 @@ static TC_TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
 static XDP_TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// The dataplane's own table, shared by its pin.
 #[map]
-static FLOWS: HashMap<FlowKey<V4>, FlowEntry<V4>> = HashMap::with_max_entries(64, 0);
+static FLOWS: HashMap<FlowKey<V4>, FlowEntry> = HashMap::with_max_entries(64, 0);
 
 /// The next packet, and then the program under test.
 #[classifier]
@@ -69,6 +69,27 @@ pub fn xdp_restore(context: XdpContext) -> u32 {
 #[xdp]
 pub fn xdp_restore6(context: XdpContext) -> u32 {
     if restore6(context.data(), context.data_end()) {
+        // SAFETY: as in `xdp_restore`.
+        let _ = unsafe { XDP_TARGET.tail_call(&context, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+/// Packets by turns of IPv4 and of IPv6, each of which leaves the frame as long as the next one: the next, and then the
+/// program under test.
+#[classifier]
+pub fn tc_restore_across(context: TcContext) -> i32 {
+    if restore_across(context.data(), context.data_end()) {
+        // SAFETY: as in `tc_restore`.
+        let _ = unsafe { TC_TARGET.tail_call(&context, 0) };
+    }
+    TCX_NEXT
+}
+
+/// The same at XDP.
+#[xdp]
+pub fn xdp_restore_across(context: XdpContext) -> u32 {
+    if restore_across(context.data(), context.data_end()) {
         // SAFETY: as in `xdp_restore`.
         let _ = unsafe { XDP_TARGET.tail_call(&context, 0) };
     }
@@ -141,6 +162,28 @@ fn restore6(data: usize, end: usize) -> bool {
     // SAFETY: as in `restore`.
     unsafe { (*next)[0] = if place + 2 == count { 0 } else { place + 2 } };
     true
+}
+
+/// Each packet has two slots, and says by its ethertype how much of them is of use.
+#[inline(always)]
+fn restore_across(data: usize, end: usize) -> bool {
+    const ETHERTYPE: usize = 6;
+    const IPV6: u16 = 0x86dd_u16.to_be();
+    let Some(next) = NEXT_PACKET.get_ptr_mut(0) else { return false };
+    // SAFETY: as in `restore`.
+    let place = unsafe { (*next)[0] };
+    let Some(packet) = PACKETS.get_ptr(place) else { return false };
+    // SAFETY: as in `restore`.
+    if unsafe { (*packet)[ETHERTYPE] } == IPV6 {
+        return restore6(data, end);
+    }
+    let restored = restore(data, end);
+    // The other slot is empty.
+    // SAFETY: as in `restore`.
+    unsafe {
+        (*next)[0] = if place + 2 == (*next)[1] { 0 } else { place + 2 };
+    }
+    restored
 }
 
 #[inline(always)]

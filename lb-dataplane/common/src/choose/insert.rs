@@ -1,0 +1,266 @@
+//! A new flow's two entries.
+
+use super::client;
+use crate::checksum::Delta;
+use crate::family::{Family, V6};
+use crate::flow::{
+    Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey, STATE_ACROSS,
+    STATE_CLIENT_COUNTED, STATE_CLOSING, STATE_GOING, STATE_MODE, Translation, remove_to_backend,
+};
+use crate::hash::FlowHash;
+use crate::peer;
+use crate::pipeline::{Scratch, claim};
+use crate::reason::Reason;
+use crate::service::{Affinity, MODE_ACROSS, SourceEntry};
+use crate::tables::{FamilyTables, InsertError, Tables, TablesOf};
+
+/// Inserts the direction to the client.
+///
+/// # Errors
+///
+/// The reason for which there is no way back.
+#[inline(never)]
+pub fn insert_back<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    let Scratch { arrival, step, made, .. } = scratch;
+    if made.entry.state & STATE_MODE != 0 {
+        return Ok(());
+    }
+    made.entry.direction = DIRECTION_TO_CLIENT;
+    if made.sources_len == 0 {
+        return insert_back_of_client(tables, &arrival.key, made);
+    }
+    let index = FlowHash::of(&arrival.key).for_route() % made.sources_len;
+    let source = tables.source(made.sources_base.wrapping_add(index)).ok_or(Reason::TableFault)?;
+    let Composed { entry, after, back, back_across, .. } = made;
+    if step.mode == MODE_ACROSS {
+        insert_back_of_source(tables, &arrival.key, source, after, entry, back_across)
+    } else {
+        insert_back_of_source(tables, &arrival.key, source, after, entry, back)
+    }
+}
+
+/// Inserts the direction to the backend, after the one back: an answer that finds none would reach the client from the
+/// backend's own address. The flow is not new if another CPU has just begun it.
+///
+/// # Errors
+///
+/// The reason for which there is no flow.
+#[inline(never)]
+pub fn insert<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    let Scratch { arrival, step, made, .. } = scratch;
+    let key = &arrival.key;
+    let is_direct = made.entry.state & STATE_MODE != 0;
+    if step.mode == MODE_ACROSS {
+        step.across = Translation::between(key, &FlowKey::from_v6(&made.after));
+        made.entry.translation = step.across.to_v6();
+    } else {
+        step.translation = Translation::between(key, &FlowKey::from_v6(&made.after));
+        if is_direct {
+            // No port is 0, so that no entry is ever taken for this one's counterpart.
+            step.translation.source_port = 0;
+            step.translation.destination_port = 0;
+        }
+        made.entry.translation = step.translation.to_v6();
+    }
+    made.entry.direction = DIRECTION_TO_BACKEND;
+    match tables.insert_flow(key, &made.entry) {
+        Ok(()) => {
+            tables.count_new_flow(made.entry.service, made.entry.backend);
+            step.is_new = true;
+            if made.entry.state & STATE_CLIENT_COUNTED != 0 {
+                tables.count_client(&client(made.entry.service, key.source));
+            }
+            if made.affinity != 0 {
+                let client = client(made.entry.service, key.source);
+                let affinity = Affinity { backend: made.entry.backend, begun: tables.now() };
+                tables.note_affinity(&client, &affinity);
+            }
+        }
+        Err(InsertError::Full) => {
+            if !is_direct {
+                made.take_back(tables);
+                return Err(Reason::FlowTableFull);
+            }
+            if made.when_full == 0 {
+                return Err(Reason::FlowTableFull);
+            }
+        }
+        // Another CPU has had a packet of this flow at the same time; its choice stands.
+        Err(InsertError::Exists) => {
+            let first = tables.flow(key).ok_or(Reason::FlowCollision)?;
+            if !is_direct && !made.is_answered_by(&first) {
+                made.take_back(tables);
+            }
+            step.follow(&first, first.state());
+            step.begins = false;
+            made.entry.backend = first.backend();
+        }
+    }
+    step.direction = DIRECTION_TO_BACKEND;
+    step.is_flow = true;
+    tables.count_flow_packet(made.entry.service, made.entry.backend, arrival.bytes);
+    Ok(())
+}
+
+/// Where a new flow's entries are made.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub struct Composed<A: Family> {
+    /// The entry, of one direction and then of the other.
+    pub entry: FlowEntry,
+    /// The key that packets to the backend have behind us, IPv4 mapped into IPv6.
+    pub after: FlowKey<V6>,
+    /// The key of packets from the backend.
+    pub back: FlowKey<A>,
+    /// The same if they are of the other family.
+    pub back_across: FlowKey<A::Other>,
+    /// The key to a backend of a flow that is in the way.
+    pub there: FlowKey<A>,
+    /// The backend's source addresses, as `BackendEntry` has them.
+    pub sources_base: u32,
+    /// How many there are.
+    pub sources_len: u32,
+    /// For how many ticks the service remembers its clients.
+    pub affinity: u32,
+    /// Not zero where the packet goes on without a flow if there is no room for one.
+    pub when_full: u8,
+    /// What the client hears if no source port is free, as `ServiceEntry` has it.
+    pub on_exhaustion: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
+impl<A: Family> Composed<A> {
+    #[inline(always)]
+    fn is_across(&self) -> bool {
+        self.entry.state & STATE_ACROSS != 0
+    }
+
+    /// Removes the direction to the client.
+    #[inline(always)]
+    fn take_back<T: TablesOf<A>>(&self, tables: &T) {
+        if self.is_across() {
+            tables.remove_flow(&self.back_across);
+        } else {
+            tables.remove_flow(&self.back);
+        }
+    }
+
+    /// Whether the direction to the client is that of an entry to a backend.
+    #[inline(always)]
+    fn is_answered_by(&self, entry: &impl Flow) -> bool {
+        if self.is_across() {
+            entry.state() & STATE_ACROSS != 0 && peer::leads_back_to(entry, &self.back_across)
+        } else {
+            entry.state() & STATE_ACROSS == 0 && peer::leads_back_to(entry, &self.back)
+        }
+    }
+}
+
+/// Turns an entry to the direction to the client, whose packets are of a family F.
+#[inline(always)]
+fn turn_back<A: Family, F: Family>(
+    key: &FlowKey<A>,
+    after: &FlowKey<V6>,
+    entry: &mut FlowEntry,
+    back: &mut FlowKey<F>,
+) {
+    *back = FlowKey::<F>::from_v6(after).reversed();
+    entry.translation = Translation::between(back, &key.reversed()).to_v6();
+}
+
+/// Ports that are tried for a new flow: with nine of ten in use, chance alone would fail it once in a thousand times.
+const PORT_TRIES: u32 = 64;
+/// Ports in a row that are tried before the search goes on elsewhere: another CPU may have used many in a row.
+const PORTS_IN_A_ROW: u32 = 4;
+
+/// Inserts the direction to the client for a flow that comes from an address of ours: the entry is what reserves the port
+/// there, so no two flows to a backend share one. Each CPU begins elsewhere and goes on port by port, so that a port rests for
+/// as long as possible before it is used again.
+#[inline(always)]
+fn insert_back_of_source<A: Family, F: Family, T: Tables + FamilyTables<F>>(
+    tables: &T,
+    key: &FlowKey<A>,
+    source: &SourceEntry,
+    after: &mut FlowKey<V6>,
+    entry: &mut FlowEntry,
+    back: &mut FlowKey<F>,
+) -> Result<(), Reason> {
+    after.source = V6::from_bytes(source.address);
+    after.source_port = 0;
+    turn_back(key, after, entry, back);
+    // What the port adds is all that changes from one try to the next.
+    let without_port = entry.translation.ports;
+    let mut tries = 0;
+    while tries < PORT_TRIES {
+        tries += 1;
+        let port = tables.next_number() % (u32::from(source.more_ports) + 1);
+        let port = source.first_port.wrapping_add(port as u16).to_be();
+        after.source_port = port;
+        back.destination_port = port;
+        entry.translation.ports = without_port.and(Delta::of([port], [0]));
+        match tables.insert_flow(back, entry) {
+            Ok(()) => return Ok(()),
+            Err(InsertError::Full) => return Err(Reason::FlowTableFull),
+            Err(InsertError::Exists) => {}
+        }
+        if tries % PORTS_IN_A_ROW == 0 {
+            tables.jump_numbers();
+        }
+    }
+    tables.count_exhausted(entry.service, entry.backend);
+    Err(Reason::NoSourcePort)
+}
+
+/// Inserts the direction to the client for a flow that keeps its client's address. An entry that is there already is this
+/// flow's own, what a closing flow left (it makes room), or a live flow of the same client port through another service:
+/// two flows that a backend cannot tell apart.
+#[inline(always)]
+fn insert_back_of_client<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    key: &FlowKey<A>,
+    made: &mut Composed<A>,
+) -> Result<(), Reason> {
+    turn_back(key, &made.after, &mut made.entry, &mut made.back);
+    match tables.insert_flow(&made.back, &made.entry) {
+        Ok(()) => return Ok(()),
+        Err(InsertError::Full) => return Err(Reason::FlowTableFull),
+        Err(InsertError::Exists) => {}
+    }
+    if let Some(old) = tables.flow(&made.back) {
+        let state = old.state();
+        if state & STATE_GOING != 0 {
+            return Err(Reason::FlowExpiring);
+        }
+        if state & STATE_ACROSS != 0 {
+            return Err(Reason::FlowCollision);
+        }
+        made.there = peer::answers(&old.translation(), made.back.protocol);
+        if state & STATE_CLOSING == 0 {
+            return if made.there == *key { Ok(()) } else { Err(Reason::FlowCollision) };
+        }
+        match tables.flow(&made.there) {
+            Some(there) if peer::leads_back_to(&there, &made.back) => {
+                claim(&there)?;
+                let counted = Counted::of(&there);
+                tables.remove_flow(&made.back);
+                remove_to_backend(tables, &made.there, counted);
+            }
+            // The one back was left alone.
+            Some(_) | None => {
+                tables.remove_flow(&made.back);
+            }
+        }
+    }
+    match tables.insert_flow(&made.back, &made.entry) {
+        Ok(()) => Ok(()),
+        Err(InsertError::Full) => Err(Reason::FlowTableFull),
+        Err(InsertError::Exists) => Err(Reason::FlowCollision),
+    }
+}

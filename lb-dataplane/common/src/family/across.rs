@@ -1,0 +1,137 @@
+//! ICMP errors of one family as the other has them (RFC 7915 §4.2, §5.2).
+//!
+//! Extensions (RFC 4884) are not told apart: their length is not carried over, so that a receiver takes them for a part of
+//! what is quoted.
+
+/// What every IPv6 link carries (RFC 8200 §5): nobody is told of less.
+const V6_LEAST_MTU: u32 = 1280;
+
+/// Where ICMPv6's "parameter problem" and ICMP's "protocol unreachable" meet: the field that names the protocol.
+const NEXT_HEADER_AT: u32 = 6;
+
+/// RFC 7915 §4.2. ICMP has its next hop's MTU in the lower half of the number, its pointer in the highest byte.
+#[inline(always)]
+pub(super) fn v4_to_v6([kind, code]: [u8; 2], number: u32, shorter: i32) -> Option<(u16, u32)> {
+    let (to, number) = match (kind, code) {
+        (3, 2) => ([4, 1], NEXT_HEADER_AT),
+        (3, 3) => ([1, 4], 0),
+        // A router that does not say how much would fit (RFC 1191 §5) leaves the least that always does.
+        (3, 4) => ([2, 0], resized(number & 0xffff, shorter).max(V6_LEAST_MTU)),
+        (3, 9 | 10 | 13 | 15) => ([1, 1], 0),
+        (3, 0 | 1 | 5..=8 | 11 | 12) => ([1, 0], 0),
+        (11, code) => ([3, code], 0),
+        (12, 0 | 2) => ([4, 0], v6_field(number >> 24)?),
+        _ => return None,
+    };
+    Some((u16::from_ne_bytes(to), number))
+}
+
+/// RFC 7915 §5.2.
+#[inline(always)]
+pub(super) fn v6_to_v4([kind, code]: [u8; 2], number: u32, shorter: i32) -> Option<(u16, u32)> {
+    let (to, number) = match (kind, code) {
+        (1, 0 | 2 | 3) => ([3, 1], 0),
+        (1, 1) => ([3, 10], 0),
+        (1, 4) => ([3, 3], 0),
+        (2, _) => ([3, 4], resized(number, shorter).min(0xffff)),
+        (3, code) => ([11, code], 0),
+        (4, 0) => ([12, 0], v4_field(number)? << 24),
+        (4, 1) => ([3, 2], 0),
+        _ => return None,
+    };
+    Some((u16::from_ne_bytes(to), number))
+}
+
+/// An MTU for packets that are so much shorter before they are translated.
+#[inline(always)]
+fn resized(mtu: u32, shorter: i32) -> u32 {
+    mtu.saturating_sub_signed(shorter)
+}
+
+/// Where a field of IPv4's header is in IPv6's (RFC 7915 figure 3).
+#[inline(always)]
+fn v6_field(at: u32) -> Option<u32> {
+    match at {
+        0 | 1 => Some(at),
+        2 | 3 => Some(4),
+        8 => Some(7),
+        9 => Some(6),
+        12..=15 => Some(8),
+        16..=19 => Some(24),
+        _ => None,
+    }
+}
+
+/// Where a field of IPv6's header is in IPv4's (RFC 7915 figure 6).
+#[inline(always)]
+fn v4_field(at: u32) -> Option<u32> {
+    match at {
+        0 | 1 => Some(at),
+        4 | 5 => Some(2),
+        6 => Some(9),
+        7 => Some(8),
+        8..=23 => Some(12),
+        24..=39 => Some(16),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn to(kind: u8, code: u8, number: u32) -> Option<(u16, u32)> {
+        Some((u16::from_ne_bytes([kind, code]), number))
+    }
+
+    #[test]
+    fn errors_of_ipv4_are_those_of_rfc_7915_in_ipv6() {
+        for (from, number, expected) in [
+            ([3, 0], 0, to(1, 0, 0)),
+            ([3, 1], 0, to(1, 0, 0)),
+            ([3, 2], 0, to(4, 1, 6)),
+            ([3, 3], 0, to(1, 4, 0)),
+            ([3, 4], 1400, to(2, 0, 1420)),
+            ([3, 4], 576, to(2, 0, 1280)),
+            ([3, 4], 0, to(2, 0, 1280)),
+            ([3, 4], 0xffff, to(2, 0, 65_555)),
+            ([3, 5], 0, to(1, 0, 0)),
+            ([3, 9], 0, to(1, 1, 0)),
+            ([3, 13], 0, to(1, 1, 0)),
+            ([3, 14], 0, None),
+            ([11, 0], 0, to(3, 0, 0)),
+            ([11, 1], 0, to(3, 1, 0)),
+            ([12, 0], 9 << 24, to(4, 0, 6)),
+            ([12, 0], 13 << 24, to(4, 0, 8)),
+            ([12, 0], 4 << 24, None),
+            ([12, 1], 0, None),
+            ([5, 0], 0, None),
+        ] {
+            // What is 20 bytes longer behind us.
+            assert_eq!(v4_to_v6(from, number, -20), expected, "{from:?} {number}");
+        }
+    }
+
+    #[test]
+    fn errors_of_ipv6_are_those_of_rfc_7915_in_ipv4() {
+        for (from, number, expected) in [
+            ([1, 0], 0, to(3, 1, 0)),
+            ([1, 1], 0, to(3, 10, 0)),
+            ([1, 2], 0, to(3, 1, 0)),
+            ([1, 4], 0, to(3, 3, 0)),
+            ([1, 5], 0, None),
+            ([2, 0], 1400, to(3, 4, 1380)),
+            ([2, 0], 1_000_000, to(3, 4, 0xffff)),
+            ([3, 0], 0, to(11, 0, 0)),
+            ([4, 0], 7, to(12, 0, 8 << 24)),
+            ([4, 0], 30, to(12, 0, 16 << 24)),
+            ([4, 0], 40, None),
+            ([4, 1], 6, to(3, 2, 0)),
+            ([4, 2], 0, None),
+        ] {
+            assert_eq!(v6_to_v4(from, number, 20), expected, "{from:?} {number}");
+        }
+        // A fragment has a header more in IPv6.
+        assert_eq!(v6_to_v4([2, 0], 1400, 28), to(3, 4, 1372));
+    }
+}

@@ -1,0 +1,83 @@
+//! How long flows may be silent.
+
+use super::{
+    STATE_BACKEND_FIN, STATE_BACKEND_RESET, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING,
+    STATE_CONFIRMED, STATE_REPLIED, TCP,
+};
+
+/// How long a flow may be silent in both directions, in [ticks](crate::tables::TICK_SHIFT). The value of `TIMEOUTS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Timeouts {
+    /// TCP, the handshake done, nobody has sent a FIN.
+    pub tcp_established: u32,
+    /// TCP, one side sent a FIN, or the client a RST.
+    pub tcp_transitory: u32,
+    /// TCP, both sides sent a FIN, or the backend a RST.
+    pub tcp_closed: u32,
+    /// No backend answered yet, or TCP's handshake is not done.
+    pub half_open: u32,
+    /// UDP, answered once.
+    pub udp_answered: u32,
+    /// UDP, the client went on after an answer.
+    pub udp: u32,
+}
+
+/// TCP established 2 h 4 min (RFC 5382 REQ-5), half-closed 4 min (the same, "transitory"); UDP 5 min, the recommended value
+/// of RFC 4787 REQ-5, and 2 min, its least, where an answer was the last word. Shorter than these RFCs ask, since a flood
+/// leaves them behind: half-open flows, and what is closed.
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp_established: seconds(7440),
+            tcp_transitory: seconds(240),
+            tcp_closed: seconds(10),
+            half_open: seconds(60),
+            udp_answered: seconds(120),
+            udp: seconds(300),
+        }
+    }
+}
+
+impl Timeouts {
+    /// The one of a flow. A client's RST may be forged by whoever knows the ports, so it only makes the flow transitory
+    /// until the client sends something else (RFC 6146 §3.5.2.2).
+    #[must_use]
+    #[inline(always)]
+    pub fn of(&self, protocol: u8, state: u32) -> u32 {
+        const BOTH_FIN: u32 = STATE_CLIENT_FIN | STATE_BACKEND_FIN;
+        if state & STATE_BACKEND_RESET != 0 || state & BOTH_FIN == BOTH_FIN {
+            return self.tcp_closed;
+        }
+        let is_confirmed = state & STATE_CONFIRMED != 0;
+        if protocol != TCP {
+            return match (state & STATE_REPLIED != 0, is_confirmed) {
+                (false, _) => self.half_open,
+                (true, false) => self.udp_answered,
+                (true, true) => self.udp,
+            };
+        }
+        if !is_confirmed {
+            return if state & STATE_CLIENT_RESET != 0 { self.tcp_closed } else { self.half_open };
+        }
+        if state & STATE_CLOSING != 0 { self.tcp_transitory } else { self.tcp_established }
+    }
+
+    /// That of a flow whose service has one of its own, or 0: it takes the place of the two for flows at work, and is an
+    /// upper bound of the others.
+    #[must_use]
+    #[inline(always)]
+    pub fn of_service(&self, protocol: u8, state: u32, idle: u32) -> u32 {
+        let usual = self.of(protocol, state);
+        let is_at_work = state & STATE_CONFIRMED != 0 && state & STATE_CLOSING == 0;
+        if idle != 0 && (is_at_work || idle < usual) { idle } else { usual }
+    }
+}
+
+/// Ticks that are at least so many seconds.
+#[must_use]
+pub const fn seconds(seconds: u64) -> u32 {
+    ((seconds * 1_000_000_000) >> crate::tables::TICK_SHIFT) as u32 + 1
+}
+
+const _: () = assert!(size_of::<Timeouts>() == 24);

@@ -1,0 +1,72 @@
+//! A flow's other direction: the entry of the packets that answer those of an entry, in whichever family's table it is.
+//!
+//! An entry says where its packets go, so the packets that answer them come from there: their key is what the translation
+//! makes, the other way round.
+
+use crate::family::Family;
+use crate::flow::{
+    Counted, DIRECTION_TO_CLIENT, Flow, FlowKey, STATE_ACROSS, Translation, remove_to_backend,
+};
+use crate::tables::{FamilyTables, Tables, TablesOf};
+
+/// The entry that is where a flow's other direction is to be; [`leads_to`] says whether it is that.
+#[inline(always)]
+pub fn find<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    key: &FlowKey<A>,
+    entry: &T::Flow,
+) -> Option<T::Flow> {
+    if entry.state() & STATE_ACROSS == 0 {
+        tables.flow(&answers::<A>(&entry.translation(), key.protocol))
+    } else {
+        tables.flow(&answers::<A::Other>(&entry.translation(), key.protocol))
+    }
+}
+
+/// Removes a flow's other direction; the entry that leads there is still in place.
+#[inline(always)]
+pub fn remove<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>, entry: &T::Flow) {
+    let to_backend = entry.direction() == DIRECTION_TO_CLIENT;
+    let counted = if to_backend { Some(Counted::of(entry)) } else { None };
+    if entry.state() & STATE_ACROSS == 0 {
+        remove_as::<A, T>(tables, &answers(&entry.translation(), key.protocol), counted);
+    } else {
+        remove_as::<A::Other, T>(tables, &answers(&entry.translation(), key.protocol), counted);
+    }
+}
+
+#[inline(always)]
+fn remove_as<A: Family, T: Tables + FamilyTables<A>>(
+    tables: &T,
+    key: &FlowKey<A>,
+    to_backend: Option<Counted>,
+) {
+    match to_backend {
+        Some(counted) => remove_to_backend(tables, key, counted),
+        None => {
+            tables.remove_flow(key);
+        }
+    }
+}
+
+/// Whether the packets of an entry's peer are answered by those of the entry's own key.
+#[inline(always)]
+pub fn leads_to<A: Family>(peer: &impl Flow, entry: &impl Flow, key: &FlowKey<A>) -> bool {
+    (peer.state() ^ entry.state()) & STATE_ACROSS == 0 && leads_back_to(peer, key)
+}
+
+/// Whether the packets of an entry are answered by those of a key, if they are of its family.
+#[inline(always)]
+pub fn leads_back_to<A: Family>(entry: &impl Flow, back: &FlowKey<A>) -> bool {
+    let to: Translation<A> = entry.translation();
+    to.source == back.destination
+        && to.destination == back.source
+        && to.source_port == back.destination_port
+        && to.destination_port == back.source_port
+}
+
+/// The key of packets that answer translated ones.
+#[inline(always)]
+pub fn answers<A: Family>(to: &Translation<A>, protocol: u16) -> FlowKey<A> {
+    to.key_after(protocol).reversed()
+}

@@ -1,0 +1,371 @@
+//! Between the families (RFC 7915): the packets of some flows leave with a header of the other one, and ICMP errors about them
+//! as that one's errors.
+//!
+//! Options of IPv4 and extension headers of IPv6 stay behind. Nobody fragments here, also not what IPv4 would allow to be:
+//! its sender is told what fits, as if it were not allowed (RFC 7915 §4 asks for fragments). From IPv6 a packet of up to 1,280
+//! bytes, which its sender need not make shorter, may be fragmented as IPv4, and the kernel does it.
+
+use super::forward::{Found, address_frame, packet_len};
+use super::{Scratch, Way, either};
+use crate::checksum::{Delta, update_optional};
+use crate::family::{Family, Header};
+use crate::fib::{MEMBER_RESOLVED, MemberEntry};
+use crate::flow::{DIRECTION_TO_BACKEND, TCP, Translation, UDP};
+use crate::packet::{ChecksumChange, Packet};
+use crate::parse::{AT_MASK, BURIED, ETHERNET_LEN, FRAGMENT, Ip, Kind};
+use crate::punt::QUOTED;
+use crate::quote::Quote;
+use crate::reason::Reason;
+use crate::tables::{Tables, TablesOf};
+
+const TCP_CHECKSUM_AT: u32 = 16;
+const UDP_CHECKSUM_AT: u32 = 6;
+const ICMP_CHECKSUM_AT: u32 = 2;
+/// Bytes of an ICMP error before what it quotes.
+const ERROR_LEN: u32 = 8;
+/// The longest packet that a sender of IPv6 need not make shorter (RFC 8200 §5).
+const V6_LEAST_MTU: u32 = 1280;
+
+/// Sends a packet of a flow on in the other family.
+#[inline(never)]
+pub(super) fn forward_across<A: Family, P: Packet, T: TablesOf<A>>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch<A>,
+    way: &mut Way,
+) -> Reason {
+    either(forward(packet, tables, scratch, way))
+}
+
+#[inline(always)]
+fn forward<A: Family, P: Packet, T: TablesOf<A>>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch<A>,
+    way: &mut Way,
+) -> Result<Reason, Reason> {
+    let Scratch { ip, transport, step, member, header, found, .. } = scratch;
+    let found = *found;
+    // No error is sent about a later fragment (RFC 1122 §3.2.2).
+    let may_tell = transport.kind != Kind::LaterFragment;
+    if ip.ttl <= 1 {
+        if may_tell {
+            packet.punt(Reason::FlowTtlExpired, A::QUOTED_SHORT, 0);
+        }
+        return Err(Reason::FlowTtlExpired);
+    }
+    if found == Found::Blackhole {
+        return Err(Reason::FlowBlackhole);
+    }
+    if ip.fragment & BURIED != 0 {
+        return Err(Reason::Untranslatable);
+    }
+    read_header(packet, tables, ip, header)?;
+    let old_len = ip.transport_at() - ETHERNET_LEN;
+    let new_len = <A::Other as Family>::header_len(header);
+    let len = packet_len(packet, ip, transport) + new_len - old_len;
+    let is_too_big = found == Found::Member && len > u32::from(member.mtu);
+    let may_be_fragmented = A::IS_V6 && ip.total_len <= V6_LEAST_MTU;
+    if is_too_big && !may_be_fragmented {
+        if may_tell {
+            let room = (u32::from(member.mtu) + old_len).saturating_sub(new_len);
+            packet.punt(Reason::FlowTooBig, QUOTED, room.max(least_mtu::<A>()) as u16);
+        }
+        return Err(Reason::FlowTooBig);
+    }
+    let mut whole_sum = NO_SUM;
+    if may_tell && !A::IS_V6 && ip.protocol == UDP {
+        whole_sum = missing_sum(packet, ip, &step.across, header.payload_len)?;
+    }
+    let ends = way_out::<P>(found, is_too_big, member, step.direction);
+    // The kernel counts a hop that is its own.
+    header.ttl = if ends.is_ok() { ip.ttl.wrapping_sub(1) } else { ip.ttl };
+    let content = if may_tell { ip.protocol } else { NO_PROTOCOL };
+    rewrite_header(packet, old_len, new_len, header, &step.across).ok_or(Reason::WriteFault)?;
+    let at = ETHERNET_LEN + new_len;
+    rewrite_transport(packet, at, content, whole_sum, &step.across).ok_or(Reason::WriteFault)?;
+    let reason = ends?;
+    address_frame(packet, member, step.across.destination, way).ok_or(Reason::WriteFault)?;
+    Ok(reason)
+}
+
+/// The least that a sender may be told to keep to.
+#[inline(always)]
+fn least_mtu<A: Family>() -> u32 {
+    if A::IS_V6 { V6_LEAST_MTU } else { 0 }
+}
+
+/// How a packet ends that is rewritten.
+#[inline(always)]
+fn way_out<P: Packet>(
+    found: Found,
+    is_too_big: bool,
+    member: &MemberEntry,
+    direction: u8,
+) -> Result<Reason, Reason> {
+    match found {
+        Found::Member if is_too_big => Err(Reason::FlowToBeFragmented),
+        Found::Member if member.flags & MEMBER_RESOLVED != 0 => {
+            Ok(if direction == DIRECTION_TO_BACKEND {
+                Reason::ForwardedToBackend
+            } else {
+                Reason::ForwardedToClient
+            })
+        }
+        Found::Member if P::RESOLVES_NEIGHBOURS => Ok(Reason::FlowThroughNeighbour),
+        Found::Member => Err(Reason::FlowNextHopUnresolved),
+        Found::Kernel | Found::Blackhole => Err(Reason::FlowRoutedByKernel),
+        Found::Nothing => Err(Reason::FlowNoRoute),
+    }
+}
+
+/// What the packet's header says.
+#[inline(always)]
+fn read_header<A: Family, P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    ip: &Ip<A>,
+    header: &mut Header,
+) -> Result<(), Reason> {
+    let old_len = ip.transport_at() - ETHERNET_LEN;
+    let len = match packet.segment_payload() {
+        0 => ip.total_len,
+        _ => packet.frame_len() - ETHERNET_LEN,
+    };
+    if len < old_len {
+        return Err(Reason::Malformed);
+    }
+    header.payload_len = len - old_len;
+    header.fragment = ip.fragment & FRAGMENT;
+    header.identification = if header.is_fragment() {
+        A::identification(ip.identification)
+    } else {
+        // Of IPv6 that has none (RFC 7915 §5.1); IPv6 asks for none.
+        tables.next_number()
+    };
+    header.protocol = ip.protocol;
+    header.class = A::class(packet, ETHERNET_LEN).ok_or(Reason::Malformed)?;
+    Ok(())
+}
+
+/// Of no transport: nothing in it has ports.
+const NO_PROTOCOL: u8 = 0;
+/// No datagram's sum: it is sent as ones.
+const NO_SUM: u16 = 0;
+
+/// The checksum of a datagram that came without one, which IPv6 does not allow (RFC 7915 §4.5).
+#[inline(always)]
+fn missing_sum<A: Family, P: Packet>(
+    packet: &mut P,
+    ip: &Ip<A>,
+    to: &Translation<A::Other>,
+    len: u32,
+) -> Result<u16, Reason> {
+    let at = ip.transport_at();
+    let [checksum] = packet.read::<1>(at + UDP_CHECKSUM_AT).ok_or(Reason::Malformed)?;
+    if checksum != 0 {
+        return Ok(NO_SUM);
+    }
+    if ip.is_fragment() || packet.segment_payload() != 0 {
+        return Err(Reason::Untranslatable);
+    }
+    let content = Delta(packet.sum(at, len).ok_or(Reason::Untranslatable)?);
+    let sum = content.and(to.ports).and(pseudo_header(to.source, to.destination, UDP, len));
+    // A computed zero is sent as ones (RFC 768).
+    Ok(if sum.0 == 0xffff { 0xffff } else { !sum.0 })
+}
+
+/// The sum of a pseudo-header (RFC 793 §3.1, RFC 8200 §8.1).
+#[inline(always)]
+fn pseudo_header<A: Family>(source: A, destination: A, protocol: u8, len: u32) -> Delta {
+    let lengths = u32::from((len as u16).to_be()) + u32::from(u16::from(protocol).to_be());
+    Delta::between(0, source.sum() + destination.sum() + lengths)
+}
+
+/// Gives a packet a header of the other family.
+#[inline(never)]
+fn rewrite_header<B: Family, P: Packet>(
+    packet: &mut P,
+    old_len: u32,
+    new_len: u32,
+    header: &Header,
+    to: &Translation<B>,
+) -> Option<()> {
+    packet.change_family(old_len, new_len, B::IS_V6)?;
+    B::write_header(packet, ETHERNET_LEN, to.source, to.destination, header)
+}
+
+/// Gives a transport other ports, and a checksum for them and for the addresses, or `whole_sum` if there is one.
+#[inline(never)]
+fn rewrite_transport<B: Family, P: Packet>(
+    packet: &mut P,
+    at: u32,
+    protocol: u8,
+    whole_sum: u16,
+    to: &Translation<B>,
+) -> Option<()> {
+    let at = at & AT_MASK;
+    let checksum_at = match protocol {
+        TCP => TCP_CHECKSUM_AT,
+        UDP => UDP_CHECKSUM_AT,
+        _ => return Some(()),
+    };
+    if !packet.pull(at + checksum_at + 2) {
+        return None;
+    }
+    if whole_sum == NO_SUM {
+        packet.update_transport_checksum(ChecksumChange {
+            at: at + checksum_at,
+            pseudo_header: to.addresses,
+            content: to.ports,
+            optional: protocol == UDP,
+            is_v6: false,
+        })?;
+    } else {
+        packet.write(at + checksum_at, [whole_sum])?;
+    }
+    packet.write(at, [to.source_port, to.destination_port])
+}
+
+/// Sends an ICMP error about a flow on in the other family. To either side it comes from where the packet that it quotes was
+/// sent to: the router that sent it has no address there.
+#[inline(never)]
+pub(super) fn error_across<A: Family, P: Packet>(
+    packet: &mut P,
+    scratch: &mut Scratch<A>,
+    way: &mut Way,
+) -> Reason {
+    either(error(packet, scratch, way))
+}
+
+#[inline(always)]
+fn error<A: Family, P: Packet>(
+    packet: &mut P,
+    scratch: &mut Scratch<A>,
+    way: &mut Way,
+) -> Result<Reason, Reason> {
+    let Scratch { ip, step, member, found, .. } = scratch;
+    let found = *found;
+    if ip.is_fragment() {
+        return Err(Reason::Untranslatable);
+    }
+    if found == Found::Blackhole {
+        return Err(Reason::FlowBlackhole);
+    }
+    let ends = match way_out::<P>(found, false, member, step.direction) {
+        Ok(Reason::ForwardedToBackend) => Ok(Reason::ErrorToBackend),
+        Ok(Reason::ForwardedToClient) => Ok(Reason::ErrorToClient),
+        other => other,
+    };
+    check_error(packet, scratch)?;
+    let is_sent = ends.is_ok();
+    rewrite_error(packet, scratch, is_sent)?;
+    let reason = ends?;
+    let Scratch { step, member, .. } = scratch;
+    address_frame(packet, member, step.across.destination, way).ok_or(Reason::WriteFault)?;
+    Ok(reason)
+}
+
+/// Whether an error's checksum is right. It is summed anew when the error has its new form, and must not make a damaged
+/// one good.
+#[inline(never)]
+fn check_error<A: Family, P: Packet>(packet: &mut P, scratch: &Scratch<A>) -> Result<(), Reason> {
+    let ip = &scratch.ip;
+    let at = ip.transport_at();
+    let len = error_len(ip)?;
+    let sum = Delta(packet.sum(at, len).ok_or(Reason::Untranslatable)?);
+    let sum = if A::ICMP_COVERS_ADDRESSES {
+        sum.and(pseudo_header(ip.source, ip.destination, A::ICMP, len))
+    } else {
+        sum
+    };
+    if sum.0 == 0xffff { Ok(()) } else { Err(Reason::Malformed) }
+}
+
+/// Bytes of an error from its ICMP header on.
+#[inline(always)]
+fn error_len<A: Family>(ip: &Ip<A>) -> Result<u32, Reason> {
+    let before = ip.transport_at() - ETHERNET_LEN;
+    if ip.total_len < before { Err(Reason::Malformed) } else { Ok(ip.total_len - before) }
+}
+
+/// Gives an error, and what it quotes, headers of the other family.
+#[inline(never)]
+fn rewrite_error<A: Family, P: Packet>(
+    packet: &mut P,
+    scratch: &mut Scratch<A>,
+    is_sent: bool,
+) -> Result<(), Reason> {
+    let Scratch { ip, quote, step, header, .. } = scratch;
+    let (to, at) = (&step.across, ip.transport_at());
+    let [first, _, high, low] = packet.read::<4>(at).ok_or(Reason::Malformed)?;
+    let quoted_at = quote.transport_at & AT_MASK;
+    let old_inner = quoted_at.wrapping_sub(at + ERROR_LEN) & AT_MASK;
+    let new_inner = <A::Other as Family>::header_len(&quote.header);
+    let longer = new_inner.wrapping_sub(old_inner).cast_signed();
+    let number = u32::from(u16::from_be(high)) << 16 | u32::from(u16::from_be(low));
+    let (first, number) = A::error_across(first, number, -longer).ok_or(Reason::Untranslatable)?;
+    header.payload_len = error_len(ip)?.wrapping_add_signed(longer);
+    header.identification = 0;
+    header.fragment = 0;
+    header.protocol = <A::Other as Family>::ICMP;
+    header.ttl = if is_sent { ip.ttl.wrapping_sub(1) } else { ip.ttl };
+    header.class = A::class(packet, ETHERNET_LEN).ok_or(Reason::Malformed)?;
+    let before = <A::Other as Family>::HEADER_LEN + ERROR_LEN;
+    packet
+        .change_family(quoted_at - ETHERNET_LEN, before + new_inner, !A::IS_V6)
+        .ok_or(Reason::WriteFault)?;
+    write_quoted(packet, quote, to).ok_or(Reason::WriteFault)?;
+    <A::Other as Family>::write_header(packet, ETHERNET_LEN, to.source, to.destination, header)
+        .ok_or(Reason::WriteFault)?;
+    let number = [(number >> 16) as u16, number as u16].map(u16::to_be);
+    write_message(packet, header.payload_len, to, [first, 0, number[0], number[1]])
+        .ok_or(Reason::WriteFault)
+}
+
+/// Writes what an error of the family B quotes: it goes the other way than the error.
+#[inline(never)]
+fn write_quoted<B: Family, P: Packet>(
+    packet: &mut P,
+    quote: &Quote<B::Other>,
+    to: &Translation<B>,
+) -> Option<()> {
+    let ip_at = ETHERNET_LEN + B::HEADER_LEN + ERROR_LEN;
+    let at = ip_at + B::header_len(&quote.header);
+    if !packet.pull(at + UDP_CHECKSUM_AT + 2) {
+        return None;
+    }
+    B::write_header(packet, ip_at, to.destination, to.source, &quote.header)?;
+    let old = &quote.key;
+    packet.write(at, [to.destination_port, to.source_port])?;
+    if quote.header.protocol == UDP {
+        let addresses = Delta::between(
+            old.source.sum() + old.destination.sum(),
+            to.source.sum() + to.destination.sum(),
+        );
+        let ports = Delta::of([old.source_port], [to.destination_port])
+            .and(Delta::of([old.destination_port], [to.source_port]));
+        let [sum] = packet.read::<1>(at + UDP_CHECKSUM_AT)?;
+        packet.write(at + UDP_CHECKSUM_AT, [update_optional(sum, addresses.and(ports))])?;
+    }
+    Some(())
+}
+
+/// Writes an error's own header, and the sum over all of it.
+#[inline(never)]
+fn write_message<B: Family, P: Packet>(
+    packet: &mut P,
+    len: u32,
+    to: &Translation<B>,
+    message: [u16; 4],
+) -> Option<()> {
+    let at = ETHERNET_LEN + B::HEADER_LEN;
+    packet.write(at, message)?;
+    let sum = Delta(packet.sum(at, len)?);
+    let sum = if B::ICMP_COVERS_ADDRESSES {
+        sum.and(pseudo_header(to.source, to.destination, B::ICMP, len))
+    } else {
+        sum
+    };
+    packet.write(at + ICMP_CHECKSUM_AT, [!sum.0])
+}

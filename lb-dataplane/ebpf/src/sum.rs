@@ -1,0 +1,62 @@
+//! Sums over whole packets, which only a few need: datagrams that get a checksum, and ICMP errors in another form.
+
+use core::arch::asm;
+
+use aya_ebpf::helpers::generated::bpf_csum_diff;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+
+/// Bytes that are summed at a time: what older kernels take.
+const PIECE: u32 = 512;
+/// Pieces at most: 9,216 bytes, the longest packets of common links.
+const PIECES: u32 = 18;
+
+/// Room for a piece.
+#[map]
+static SUMMED: PerCpuArray<[u32; PIECE as usize / 4]> = PerCpuArray::with_max_entries(1, 0);
+
+/// The sum of `len` bytes of a packet, folded. `load` copies some into the room.
+#[inline(always)]
+pub fn of(mut at: u32, len: u32, load: impl Fn(u32, *mut u32, u32) -> bool) -> Option<u16> {
+    let room = SUMMED.get_ptr_mut(0)?.cast::<u32>();
+    let (mut sum, mut left, mut pieces) = (0_u32, len, 0);
+    while pieces < PIECES && left >= PIECE {
+        if !load(at, room, PIECE) {
+            return None;
+        }
+        sum = add(room, PIECE, sum)?;
+        at += PIECE;
+        left -= PIECE;
+        pieces += 1;
+    }
+    if left >= PIECE {
+        return None;
+    }
+    if left > 0 {
+        let last = bounded(left - 1) >> 2;
+        // SAFETY: `last` is one of the room's words. It is the one that the bytes end in.
+        unsafe { room.add(last as usize).write_volatile(0) };
+        if !load(at, room, bounded(left - 1) + 1) {
+            return None;
+        }
+        sum = add(room, (bounded(left - 1) >> 2) * 4 + 4, sum)?;
+    }
+    let once = (sum & 0xffff) + (sum >> 16);
+    Some(((once & 0xffff) + (once >> 16)) as u16)
+}
+
+/// Less than a piece. The compiler is not to see that this is needless: the verifier would not.
+#[inline(always)]
+fn bounded(mut n: u32) -> u32 {
+    // SAFETY: a register is copied to itself.
+    unsafe { asm!("{0} = {0}", inout(wreg) n, options(pure, nomem, nostack)) };
+    n & (PIECE - 1)
+}
+
+/// A sum with `len` bytes of the room, a multiple of 4.
+#[inline(always)]
+fn add(room: *mut u32, len: u32, sum: u32) -> Option<u32> {
+    // SAFETY: the room holds as many bytes; no bytes are taken out.
+    let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, room, len, sum) };
+    if sum < 0 { None } else { Some(sum as u32) }
+}
