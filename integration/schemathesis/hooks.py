@@ -47,7 +47,10 @@ def map_case(context, case):
         metadata.pop("revision", None)
     if parts[-1] == "tokens" and mixed(str(case.body)) % 2:
         case.body = {"metadata": {"name": f"t{mixed(str(case.body)) % 30}"}, "spec": {"role": "viewer"}}
-    if case.method == "PUT" and len(parts) == 5 and mixed(str(case.body)) % 2:
+    if parts[-1] == "global" and isinstance(metadata, dict):
+        metadata.update(name="global")
+        metadata.pop("revision", None)
+    if case.method == "PUT" and parts[3] in GOOD and len(parts) == 5 and mixed(str(case.body)) % 2:
         case.body = good(parts[3], name, case.body.get("spec"))
     if parts[-1] == "config" and mixed(str(case.body)) % 2:
         case.body = {"vips": [good("vips", each, None) for each in NAMES]}

@@ -26,11 +26,11 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use lb_api_types::problem::Problem;
+use lb_api_types::view::Change;
 
 pub use self::arguments::Arguments;
 use self::arguments::{
-    Bgp, Clear, Command, Create, Describable, Examined, FibQuestion, Format, How, Kind, Nameable,
-    Show, ShowBgp,
+    Bgp, Clear, Command, Create, Examined, FibQuestion, Format, Home, How, Kind, Show, ShowBgp,
 };
 use self::client::Client;
 pub use self::client::Server;
@@ -61,6 +61,9 @@ pub(crate) enum CtlError {
     Refused(Box<Problem>),
     #[error("{0}")]
     Other(String),
+    /// The words of the command line do not fit together.
+    #[error("{0}")]
+    Usage(String),
 }
 
 /// The problem's sentence; the field's name stands in it, or is added.
@@ -110,30 +113,23 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             eprintln!("{error}");
             match error {
                 CtlError::Unreachable { .. } => ExitCode::from(3),
+                CtlError::Usage(_) => ExitCode::from(2),
                 CtlError::Refused(_) | CtlError::Other(_) => ExitCode::FAILURE,
             }
         }
     }
 }
 
-async fn describe_one(
-    client: &Client,
-    kind: Describable,
-    name: &str,
-    format: Format,
-) -> Result<String, CtlError> {
-    let kind = match kind {
-        Describable::Vip => return show::describe(client, name, format).await,
-        Describable::Peer => return bgp::neighbours(client, Some(name), format).await,
-        Describable::Pool => resources::Kind::Pool,
-        Describable::HealthCheck => resources::Kind::HealthCheck,
-        Describable::Set => resources::Kind::Set,
-        Describable::Policy => resources::Kind::Policy,
-        Describable::PeerGroup => resources::Kind::PeerGroup,
-        Describable::Address => resources::Kind::Address,
-        Describable::StaticRoute => resources::Kind::StaticRoute,
+/// The name of what a verb is about; where there is only one, it need not be said.
+fn name_of(verb: &str, kind: Kind, name: Option<String>) -> Result<String, CtlError> {
+    let only = match kind.home() {
+        Home::Kept(of) => of.and_then(resources::Kind::only),
+        Home::Seen("status") => Some(crate::resources::LOCAL),
+        Home::Seen(_) | Home::Backends | Home::Tokens => None,
     };
-    resources::describe(client, kind, name, format).await
+    let noun = kind.noun();
+    name.or_else(|| only.map(str::to_owned))
+        .ok_or_else(|| CtlError::Usage(format!("say which one: lbctl {verb} {noun} NAME")))
 }
 
 async fn carry_out(client: &Client, command: Command, format: Format) -> Result<Answer, CtlError> {
@@ -144,7 +140,10 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         Command::Get { kind, name, selector, limit, watch: false } => {
             show::get(client, kind, name.as_deref(), selector.as_ref(), limit, format).await?
         }
-        Command::Describe { kind, name } => describe_one(client, kind, &name, format).await?,
+        Command::Describe { kind, name } => {
+            let name = name_of("describe", kind, name)?;
+            show::describe(client, kind, &name, format).await?
+        }
         Command::Clear { what: Clear::Bgp { name, soft } } => {
             bgp::clear(client, &name, soft).await?
         }
@@ -158,35 +157,30 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
                 show::get(client, Kind::Routes, prefix.as_deref(), None, None, format).await?
             }
         },
-        Command::Create { what: Create::Vip(new) } => {
-            let (how, name) = (new.how, [new.name.clone()]);
-            let said = create::vip(client, new).await?;
-            return finish(client, said, &name, how).await;
-        }
-        Command::Create { what: Create::Pool(new) } => create::pool(client, new).await?,
-        Command::Create { what: Create::HealthCheck(new) } => {
-            create::health_check(client, new).await?
-        }
         Command::Create { what: Create::Token(new) } => tokens::create(client, &new).await?,
+        Command::Create { what } => {
+            let made = create::create(client, what, format).await?;
+            return finish(client, made.said, &made.changes, made.how).await;
+        }
         Command::Apply { file, terms, how } => {
-            let (said, names) = apply::apply(client, &file, how.dry_run, &terms).await?;
-            return finish(client, said, &names, how).await;
+            let (said, there) = apply::apply(client, &file, how.dry_run, &terms, format).await?;
+            return finish(client, said, &there, how).await;
         }
         Command::Config { what } => config::carry_out(client, what, format).await?,
         Command::Diff { file } => return diff::diff(client, &file).await,
-        Command::Delete { kind: Some(Nameable::Token), name: Some(name), dry_run, .. } => {
-            tokens::delete(client, &name, dry_run).await?
-        }
-        Command::Delete { kind, name: Some(name), dry_run, .. } => {
-            let kind = kind.and_then(Nameable::resource);
-            apply::delete(client, &[(kind, name)], dry_run).await?
+        Command::Delete { kind: Some(kind), name, dry_run, .. } => {
+            let name = name_of("delete", kind, name)?;
+            apply::delete_one(client, kind, &name, dry_run).await?
         }
         Command::Delete { file, dry_run, .. } => {
             apply::delete_files(client, &file, dry_run).await?
         }
         Command::Drain(what) => drain::set(client, &what, true).await?,
         Command::Undrain(what) => drain::set(client, &what, false).await?,
-        Command::Edit { kind, name } => edit::edit(client, kind.resource(), &name).await?,
+        Command::Edit { kind, name, dry_run } => {
+            let name = name_of("edit", kind, name)?;
+            edit::edit(client, kind, &name, dry_run).await?
+        }
         Command::Bundle => bundle::bundle(client).await?,
         Command::Man { folder } => man(&folder)?,
         Command::Events { watch } => return events::show(client, watch, format).await,
@@ -207,14 +201,14 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
 async fn finish(
     client: &Client,
     said: String,
-    names: &[String],
+    changes: &[Change],
     how: How,
 ) -> Result<Answer, CtlError> {
     if !how.wait {
         return Ok(Answer::Yes(said));
     }
     print(&said);
-    wait::until_carried(client, names, Duration::from_secs(how.timeout.into())).await
+    wait::until_carried(client, changes, Duration::from_secs(how.timeout.into())).await
 }
 
 fn completions(shell: clap_complete::Shell) -> String {

@@ -14,6 +14,7 @@ mod clean;
 mod dataplane;
 mod fib;
 mod host;
+mod links;
 mod policy;
 pub mod privileges;
 mod punts;
@@ -31,7 +32,7 @@ use ipnetwork::IpNetwork;
 use lb_api_types::config::{Bgp, Config, SocketUser};
 use lb_dataplane::table::ServiceKey;
 use lb_dataplane::{ReadError, ServiceCounters};
-use lb_routing::RouterHandle;
+use lb_routing::{RouterHandle, SpeakerConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -44,7 +45,7 @@ use crate::delta;
 use crate::events::Events;
 use crate::http::{self, Listeners};
 use crate::registry::{self, Addresses, Appliers, Registry, Serve, Start};
-use crate::resources::{Misfit, Resource, Resources, bgp, routing};
+use crate::resources::{self, Misfit, Resource, Resources, bgp, routing};
 use crate::{health, store};
 
 /// How long the VIPs and the sessions may each take to end.
@@ -153,12 +154,12 @@ async fn start(
     warnings.extend(unwell);
     // With the neighbours that are kept, so that the first look at the kernel's routes waits for theirs, too.
     let file = file_resources(config);
-    let kept = loaded.resources.all().filter(|kept| file.get(&kept.key()).is_none()).cloned();
-    let (section, _said_later) =
-        bgp::usable(&config.bgp, file.all().cloned().chain(kept).collect());
+    let all = resources::started(&file, &loaded.resources).all;
+    let (section, _said_later) = bgp::usable(&config.bgp, all);
     let (dataplane, adopted) = dataplane::spawn(&config.dataplane).await?;
-    let router_config = router::config(&section, adopted).await?;
-    let (section, sections) = watch::channel(section);
+    let mut default_id = router::DefaultId::default();
+    let router_config = router::config(&section, &mut default_id, adopted).await?;
+    let (told, telling) = watch::channel((section, router_config.speaker.clone()));
     let router_id = router_config.speaker.router_id;
     let sockets = punts::spawn(&dataplane).await?;
     dataplane::age_flows(&dataplane, &config.dataplane, sockets);
@@ -170,6 +171,7 @@ async fn start(
 
     let events = Events::default();
     sessions::spawn(router.clone(), events.clone());
+    links::spawn(router.links(), events.clone());
     let (targets, wanted) = delta::channel();
     let start = Start {
         file: config.vips.clone(),
@@ -187,7 +189,8 @@ async fn start(
         dataplane: dataplane.clone(),
         router: router.clone(),
         bgp: config.bgp.clone(),
-        section,
+        default_id,
+        told,
     };
     let (registry, shadowed) = registry::spawn(start, world)
         .await
@@ -206,10 +209,8 @@ async fn start(
         shadowed,
         warnings,
         wanted: config.dataplane.clone(),
-        router_id,
-        asn: config.bgp.asn,
         listen: config.bgp.listen,
-        section: sections,
+        told: telling,
         started,
     });
     Ok(Running { registry, views, dataplane, router, fib, router_id, events })
@@ -228,7 +229,7 @@ fn file_resources(config: &Config) -> Resources {
 fn announce_start(config: &Config, running: &Running, tcp: Option<SocketAddr>) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        asn = config.bgp.asn,
+        asn = config.bgp.global().asn(),
         router_id = %running.router_id,
         listen = %config.bgp.listen,
         peers = config.bgp.peers.len(),
@@ -249,8 +250,9 @@ struct World {
     router: RouterHandle,
     /// What of BGP only the file says.
     bgp: Bgp,
-    /// What BGP is told.
-    section: watch::Sender<Bgp>,
+    default_id: router::DefaultId,
+    /// What BGP was told, and who we are by it.
+    told: watch::Sender<(Bgp, SpeakerConfig)>,
 }
 
 impl Appliers for World {
@@ -284,9 +286,11 @@ impl Appliers for World {
             router::say_goodbye(&mut section);
         }
         misfits.iter().for_each(|misfit| tracing::warn!("{misfit}"));
-        let peers = router::peers(&section).map_err(|error| format!("{error:#}"))?;
+        let peers = router::peers(&section, &mut self.default_id).await;
+        let peers = peers.map_err(|error| format!("{error:#}"))?;
+        let speaker = peers.speaker.clone();
         self.router.configure(peers).await.map_err(|error| error.to_string())?;
-        self.section.send_replace(section);
+        self.told.send_replace((section, speaker));
         self.router.set_statics(routing::statics(resources)).await;
         Ok(())
     }

@@ -33,9 +33,10 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use futures::future::BoxFuture;
 use ipnetwork::IpNetwork;
+use lb_api_types::bgp::GlobalStatus;
 use lb_api_types::view::{
-    Appliance, BgpGlobal, BgpRoute, BgpRouteSpec, ClearWhat, Doctor, Explanation, FibAuditView,
-    FibEntry, FibLookupView, Flow, Interface, List, PeerView, ReasonView,
+    Appliance, BgpRoute, BgpRouteSpec, ClearWhat, Doctor, Explanation, FibAuditView, FibEntry,
+    FibLookupView, Flow, Interface, List, PeerView, ReasonView,
 };
 use lb_dataplane::FlowPlace;
 use lb_dataplane::fib::Packet;
@@ -95,7 +96,7 @@ pub trait Views: Send + Sync + 'static {
     /// The host's interfaces.
     fn interfaces(&self) -> BoxFuture<'_, Result<Vec<Interface>, String>>;
     /// What BGP has in common for all neighbours.
-    fn global(&self) -> BoxFuture<'_, BgpGlobal>;
+    fn global(&self) -> BoxFuture<'_, GlobalStatus>;
     /// The appliance as a whole.
     fn status(&self) -> BoxFuture<'_, Result<Appliance, String>>;
     /// Packets by reason, those that never came included.
@@ -143,7 +144,6 @@ pub fn router(
         .route("/config/diff", post(config::diff_config))
         .route("/interfaces", get(views::list_interfaces))
         .route("/interfaces/{name}", get(views::get_interface))
-        .route("/bgp/global", get(views::get_global))
         .route("/version", get(views::get_version))
         .route("/schema.json", get(views::get_schema))
         .route("/config", post(config::apply_config))

@@ -9,10 +9,11 @@ mod pool;
 pub(crate) mod routing;
 mod selector;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use lb_api_types::bgp::Global;
 use lb_api_types::peer::{Group, Peer};
 use lb_api_types::policy::{Policy, Set};
 use lb_api_types::resource::{Metadata, NamedHealthCheck, Node, Pool};
@@ -135,6 +136,8 @@ kinds! {
     HealthCheck(NamedHealthCheck): health_checks, "health check", "health-checks", health_check::read;
     /// This node.
     Node(Node): nodes, "node", "nodes", node::read;
+    /// What BGP has in common for all neighbours.
+    BgpGlobal(Global): bgp_global, "bgp global", "bgp/global", bgp::read_global;
     /// Sets that BGP policies name.
     Set(Set): sets, "set", "bgp/sets", bgp::read_set;
     /// BGP policies.
@@ -153,6 +156,19 @@ impl Kind {
     /// One of the kind in one word, as the command line says it: `health-check`.
     pub fn noun(self) -> String {
         self.word().replace(' ', "-")
+    }
+
+    /// The name of the only one, where it is always there and REST has it at the kind's own path.
+    pub fn only(self) -> Option<&'static str> {
+        (self == Self::BgpGlobal).then_some(bgp::GLOBAL)
+    }
+
+    /// Where REST has one, below `/api/v1/`, by its name in a path's form.
+    pub fn place(self, name: &str) -> String {
+        match self.only() {
+            Some(_) => self.path().to_owned(),
+            None => format!("{}/{name}", self.path()),
+        }
     }
 }
 
@@ -230,6 +246,11 @@ impl Resources {
         Arc::make_mut(&mut self.0).remove(key).map(Arc::unwrap_or_clone)
     }
 
+    /// What BGP has in common for all neighbours.
+    pub(crate) fn global(&self) -> Option<&Global> {
+        self.bgp_global().next()
+    }
+
     /// Whether BGP is to say that this node is about to go.
     pub(crate) fn is_drained(&self) -> bool {
         self.nodes().any(|node| node.spec.drain)
@@ -258,6 +279,34 @@ impl Resources {
         }
         serde_json::to_value(lists)
     }
+}
+
+/// What there is at the start.
+pub(crate) struct Started {
+    pub(crate) all: Resources,
+    /// What only the file changes.
+    pub(crate) of_file: BTreeSet<Key>,
+    /// What is kept and does not count, since the file has it, too.
+    pub(crate) shadowed: Resources,
+}
+
+/// What the file says, and what is kept of what was made over REST. Of what BGP has in common, each field is the file's
+/// where it says it.
+pub(crate) fn started(file: &Resources, kept: &Resources) -> Started {
+    let keys = file.keys().filter(|key| key.0.only().is_none());
+    let of_file: BTreeSet<Key> = keys.cloned().collect();
+    let (mut all, mut shadowed) = (file.clone(), Resources::default());
+    for mut kept in kept.all().cloned() {
+        if let (Resource::BgpGlobal(kept), Some(said)) = (&mut kept, file.global()) {
+            kept.spec = said.spec.over(kept.spec);
+        }
+        if of_file.contains(&kept.key()) {
+            shadowed.insert(kept);
+        } else {
+            all.insert(kept);
+        }
+    }
+    Started { all, of_file, shadowed }
 }
 
 impl FromIterator<Resource> for Resources {

@@ -56,9 +56,11 @@ fn transports(peers: &[PeerConfig], told: &HashMap<IpAddr, Transport>) -> Transp
     peers.iter().map(|peer| (peer.address.to_canonical(), told(peer.address))).collect()
 }
 
-/// Whom the router talks to from now on.
+/// Whom the router talks to from now on, and as whom.
 #[derive(Clone, Debug)]
 pub struct Peers {
+    /// Who we are.
+    pub speaker: SpeakerConfig,
     /// The neighbours, in order.
     pub peers: Vec<PeerConfig>,
     /// How connections with them are made, by their address; a neighbour that is not here has the default.
@@ -207,7 +209,9 @@ impl RouterHandle {
         self.ask(Command::Statics).await.unwrap_or_default()
     }
 
-    /// Has exactly these neighbours from now on. Only those that changed notice: their session goes on where it can, as
+    /// Has exactly these neighbours from now on. Unless we are somebody else then
+    /// ([`Speaker::reconfigure`](lb_routing_proto::speaker::Speaker::reconfigure)), only those that changed notice: their
+    /// session goes on where it can, as
     /// [`Speaker::configure`](lb_routing_proto::speaker::Speaker::configure) says, and begins anew where its TCP options
     /// (a key, a distance) have changed.
     ///

@@ -299,3 +299,119 @@ fn every_thread_of_the_daemon_has_given_up_what_it_does_not_need() {
     held(&hello);
     hello.is_answered(&vip);
 }
+
+#[test]
+fn bgp_as_a_whole_changes_while_lbd_runs_but_for_what_its_file_says() {
+    let hello = Hello::up(Hook::Tc);
+    hello.sessions_are_established();
+    let put = |spec: &str| {
+        let body = format!(r#"{{"metadata": {{"name": "global"}}, "spec": {spec}}}"#);
+        hello.api.request("PUT", "bgp/global", Some(&body)).holds()
+    };
+    let global = || -> serde_json::Value {
+        serde_json::from_str(&hello.api.get_text("bgp/global").holds()).expect("it is JSON")
+    };
+    assert_eq!(global()["status"]["decision"]["max_paths"], 64);
+    let refused = put(r#"{"asn": 65009}"#);
+    let problem = refused.problem().holds();
+    assert_eq!((refused.status, problem.pointer.as_deref()), (422, Some("/spec/asn")));
+    assert!(problem.detail.contains("in the configuration file"), "{}", problem.detail);
+
+    let since = |name: &str| {
+        let peers = hello.api.peers().holds();
+        peers.into_iter().find(|peer| peer.name == name).expect("it is there").since_secs
+    };
+    eventually("the session is some seconds old", SOON, || {
+        ensure!(since("upstream") >= 3, "it is young");
+        Ok(())
+    })
+    .holds();
+    assert_eq!(put(r#"{"decision": {"max_paths": 1}}"#).status, 200);
+    assert!(since("upstream") >= 3, "another number of paths ends no session");
+    assert_eq!(put(r#"{"cluster_id": "192.0.2.9"}"#).status, 200);
+    hello.sessions_are_established();
+    assert_eq!(global()["status"]["cluster_id"], "192.0.2.9");
+    let (text, code) = hello.lbctl("get bgp-global").holds();
+    assert!(code == 0 && text.contains("192.0.2.9") && text.contains("64512"), "{text}");
+    assert_eq!(hello.api.request("DELETE", "bgp/global", None).holds().status, 204);
+    assert_eq!(global()["status"]["cluster_id"], "192.0.2.2");
+    hello.sessions_are_established();
+}
+
+/// Every kind with the name of one of them.
+const KINDS: [(&str, &str); 18] = [
+    ("vip", "web"),
+    ("backend", "web/10.244.2.77:8080"),
+    ("pool", "p"),
+    ("health-check", "h"),
+    ("node", "local"),
+    ("interface", "eth1"),
+    ("bgp-global", ""),
+    ("set", "s"),
+    ("policy", "none-of-it"),
+    ("peer-group", "g"),
+    ("address", "a"),
+    ("static-route", "r"),
+    ("peer", "upstream"),
+    ("route", "10.244.1.0/26"),
+    ("fib", "10.244.1.0/26"),
+    ("flow", "web"),
+    ("token", "t"),
+    ("status", ""),
+];
+
+#[test]
+fn every_kind_takes_every_verb_or_says_in_one_sentence_why_not() {
+    let (hello, vip) = Hello::up_with_vip(Hook::Tc);
+    assert_eq!(vip.metadata.name, "web");
+    for line in [
+        "create pool p --addresses 203.0.113.128/28",
+        "create health-check h --interval 500",
+        "create set s --prefix '10.244.0.0/16 ge 24'",
+        "create policy none-of-it --statement '{match: {prefix_set: s}, action: reject}'",
+        "create peer-group g --asn 64512 --import all --set hold_time_secs=9",
+        "create peer far --address 198.51.100.99 --group g --set passive=true",
+        "create backend web/10.244.2.77:8080 --weight 2",
+        "create token t --role viewer",
+        "create address a --interface eth1 --address 10.9.9.9/24",
+        "create static-route r --prefix 198.18.0.0/15 --next-hop 192.0.2.1",
+        "undrain --node",
+    ] {
+        let (text, code) = hello.lbctl(line).holds();
+        assert_eq!(code, 0, "{line}: {text}");
+    }
+    hello.is_in_the_fib("10.244.1.0/26", "eth2", "node1");
+    for (kind, name) in KINDS {
+        let list = if kind == "backend" { "web" } else { "" };
+        for output in ["table", "wide", "json", "yaml", "name"] {
+            let line = format!("get {kind} {list} -o {output}");
+            let (text, code) = hello.lbctl(&line).holds();
+            let empty = text.is_empty() && kind == "flow";
+            assert!(code == 0 && (!text.is_empty() || empty), "{line}: {code} {text}");
+        }
+        for verb in ["describe", "describe -o json", "EDIT", "delete --dry-run"] {
+            let line = match verb {
+                "EDIT" => format!("edit {kind} {name} --dry-run"),
+                verb => format!("{verb} {kind} {name}"),
+            };
+            let said = format!("EDITOR=true lbctl {line} 2>&1; echo $?");
+            let said = hello.lab.run("lbd", &said).holds();
+            let (text, code) = said.trim_end().rsplit_once('\n').expect("there are words");
+            let fine = code == "0" || (code == "1" && text.lines().count() == 1);
+            assert!(fine && !text.contains("panicked"), "{line}: {code} {text}");
+        }
+    }
+    for (line, said) in [
+        ("delete flow web", "the kind flow is only seen, and cannot be deleted: it ends by itself"),
+        ("edit token t", "token cannot be changed: delete it and create another one"),
+        ("delete backend web", "a backend is VIP/ADDRESS:PORT"),
+        ("describe peer", "say which one: lbctl describe peer NAME"),
+        ("get flows -l a=b", "the kind flow has no labels: leave -l out"),
+        ("get backends", "say of which VIP: lbctl get backends VIP"),
+    ] {
+        let (text, code) = hello.lbctl(line).holds();
+        assert!(code != 0 && text.contains(said), "{line}: {code} {text}");
+    }
+    let (text, code) = hello.lbctl("create peer far2 --address 198.51.100.98 --group g --set passive=true --wait --timeout 1").holds();
+    assert!(code == 4 && text.contains("peer far2 is not ready after 1 s"), "{code} {text}");
+}

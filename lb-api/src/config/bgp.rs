@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use lb_api_types::bgp::GlobalSpec;
 use lb_api_types::config::{Bgp, Decision};
 use lb_api_types::peer::{BeyondLimit, BgpPeer, MaxPrefixes, PeerGroup, PeerOptions, PeerSpec};
 use lb_api_types::policy::{BgpPolicy, Family};
@@ -18,28 +19,15 @@ pub(crate) const MAX_PEERS: usize = 1024;
 const MAX_GROUPS: usize = 256;
 
 pub(super) fn bgp(cursor: &Cursor<'_>) -> Option<Bgp> {
-    let section = cursor.object(&[
-        "asn",
-        "router_id",
-        "cluster_id",
-        "decision",
-        "listen",
-        "sets",
-        "policies",
-        "peer_groups",
-        "peers",
-    ])?;
+    let own = ["listen", "sets", "policies", "peer_groups", "peers"];
+    let section = cursor.object(&[GlobalSpec::FIELDS, &own].concat())?;
     let default = Bgp::default();
     let sets = section.field("sets").and_then(|list| policy::sets(&list)).unwrap_or_default();
     let policies = section.field("policies").and_then(|list| policy::policies(&list, &sets));
     let policies = policies.unwrap_or_default();
     let groups = section.field("peer_groups").and_then(|list| groups(&list, &policies));
     let peer_groups = groups.unwrap_or_default();
-    Some(Bgp {
-        asn: section.field("asn").and_then(|number| asn(&number)).unwrap_or(default.asn),
-        router_id: section.field("router_id").and_then(|id| router_id(&id)),
-        cluster_id: section.field("cluster_id").and_then(|id| cluster_id(&id)),
-        decision: section.field("decision").and_then(|it| decision(&it)).unwrap_or_default(),
+    let all = Bgp {
         listen: section.field("listen").and_then(|s| bgp_listen(&s)).unwrap_or(default.listen),
         peers: section
             .field("peers")
@@ -48,7 +36,23 @@ pub(super) fn bgp(cursor: &Cursor<'_>) -> Option<Bgp> {
         peer_groups,
         sets,
         policies,
-    })
+        ..default
+    };
+    Some(all.with_global(global(&section)))
+}
+
+/// What is asked of BGP as a whole.
+pub(crate) fn read_global(cursor: &Cursor<'_>) -> Option<GlobalSpec> {
+    cursor.object(GlobalSpec::FIELDS).map(|fields| global(&fields))
+}
+
+fn global(fields: &Object<'_>) -> GlobalSpec {
+    GlobalSpec {
+        asn: fields.field("asn").and_then(|number| asn(&number)),
+        router_id: fields.field("router_id").and_then(|id| router_id(&id)),
+        cluster_id: fields.field("cluster_id").and_then(|id| cluster_id(&id)),
+        decision: fields.field("decision").and_then(|it| decision(&it)),
+    }
 }
 
 /// What is wrong with a whole section, such as names of what is not there.

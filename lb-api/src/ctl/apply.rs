@@ -9,16 +9,16 @@ use lb_api_types::view::{Change, ChangeKind, Changes};
 use serde_json::{Value, json};
 
 use super::CtlError;
-use super::arguments::Terms;
+use super::arguments::{Format, Home, Kind, Terms};
 use super::client::{Client, segment};
-use super::show::typed;
-use crate::resources::Kind;
+use super::show::{json, path_to, typed, yaml};
+use crate::resources;
 use crate::yaml;
 
 /// A document of a file.
 pub(super) struct Resource {
     /// `None`: a VIP.
-    pub(super) kind: Option<Kind>,
+    pub(super) kind: Option<resources::Kind>,
     pub(super) name: String,
     pub(super) body: Value,
 }
@@ -26,7 +26,7 @@ pub(super) struct Resource {
 impl Resource {
     /// The list of a whole configuration that it is in.
     fn list(&self) -> &'static str {
-        self.kind.map_or("vips", Kind::many)
+        self.kind.map_or("vips", resources::Kind::many)
     }
 
     /// What it is called: `vip web`.
@@ -36,33 +36,45 @@ impl Resource {
 }
 
 /// One of a kind in one word.
-pub(super) fn noun(kind: Option<Kind>) -> String {
-    kind.map_or("vip".into(), Kind::noun)
+pub(super) fn noun(kind: Option<resources::Kind>) -> String {
+    kind.map_or("vip".into(), resources::Kind::noun)
 }
 
-/// Creates or replaces what the files say, all of it or nothing. With it come the names of what is there then.
+/// Creates or replaces what the files say, all of it or nothing. With it comes what is there then.
 pub(super) async fn apply(
     client: &Client,
     files: &[PathBuf],
     dry_run: bool,
     terms: &Terms,
-) -> Result<(String, Vec<String>), CtlError> {
+    format: Format,
+) -> Result<(String, Vec<Change>), CtlError> {
     let resources = read_all(files)?;
     let Terms { prune, confirm, owner } = terms;
     let confirm = confirm.map_or(String::new(), |within| format!("&confirmWithin={within}"));
     let owner = owner.as_ref().map_or(String::new(), |o| format!("&owner={}", segment(o)));
     let path = format!("config?dryRun={dry_run}&prune={prune}{confirm}{owner}");
     let answer = client.post(&path, &whole(&resources)).await;
-    let changes: Changes = typed(answer.map_err(|error| placed(error, &resources))?)?;
-    let mut said = words(&changes.changes, dry_run);
-    if let Some(within) = changes.confirm_within_secs {
-        said.push_str(&format!(
-            "everything is rolled back in {within} s unless you say `lbctl config confirm`\n"
-        ));
+    let answer = answer.map_err(|error| placed(error, &resources))?;
+    let mut said = match format {
+        Format::Json => json(&answer),
+        Format::Yaml => yaml(&answer)?,
+        Format::Table | Format::Wide | Format::Name => String::new(),
+    };
+    let changes: Changes = typed(answer)?;
+    match format {
+        Format::Json | Format::Yaml => {}
+        Format::Name => said = changes.changes.iter().map(name_line).collect(),
+        Format::Table | Format::Wide => said = words(&changes.changes, dry_run),
     }
-    let there = changes.changes.into_iter();
-    let there = there.filter(|c| c.kind == "vip" && c.change != ChangeKind::Deleted);
-    Ok((said, there.map(|change| change.name).collect()))
+    if let Some(within) = changes.confirm_within_secs {
+        eprintln!("everything is rolled back in {within} s unless you say `lbctl config confirm`");
+    }
+    let there = changes.changes.into_iter().filter(|change| change.change != ChangeKind::Deleted);
+    Ok((said, there.collect()))
+}
+
+fn name_line(change: &Change) -> String {
+    format!("{}/{}\n", change.kind, change.name)
 }
 
 /// The documents as one configuration.
@@ -123,16 +135,56 @@ pub(super) fn dry(dry_run: bool) -> &'static str {
     if dry_run { " (dry run)" } else { "" }
 }
 
+/// What is said where nothing can be done to what is only seen.
+pub(super) fn only_seen(kind: Kind, done: &str) -> CtlError {
+    let why = match kind.home() {
+        Home::Seen("flows") => "it ends by itself",
+        Home::Seen("interfaces") => "dataplane.interfaces of the file says which are attached",
+        Home::Seen("status") => "`lbctl doctor` says what to do",
+        Home::Seen(_) | Home::Kept(_) | Home::Backends | Home::Tokens => {
+            "neighbours and the kernel say it"
+        }
+    };
+    CtlError::Other(format!("the kind {} is only seen, and cannot be {done}: {why}", kind.noun()))
+}
+
+/// What is said where a backend is not named as one.
+pub(super) fn no_backend() -> CtlError {
+    CtlError::Usage("a backend is VIP/ADDRESS:PORT, such as web/10.0.0.1:8080".into())
+}
+
+/// Removes the one with a name.
+pub(super) async fn delete_one(
+    client: &Client,
+    kind: Kind,
+    name: &str,
+    dry_run: bool,
+) -> Result<String, CtlError> {
+    match kind.home() {
+        Home::Kept(of) => delete(client, &[(of, name.to_owned())], dry_run).await,
+        Home::Tokens => super::tokens::delete(client, name, dry_run).await,
+        Home::Backends if name.contains('/') => {
+            let query = if dry_run { "?dryRun=true" } else { "" };
+            client.delete(&format!("{}{query}", path_to(kind, name)?)).await?;
+            Ok(format!("backend {name} deleted{}\n", dry(dry_run)))
+        }
+        Home::Backends => Err(no_backend()),
+        Home::Seen(_) => Err(only_seen(kind, "deleted")),
+    }
+}
+
 /// Where a resource of a kind is changed.
-pub(super) fn path_of(kind: Option<Kind>, name: &str, dry_run: bool) -> String {
+pub(super) fn path_of(kind: Option<resources::Kind>, name: &str, dry_run: bool) -> String {
     let query = if dry_run { "?dryRun=true" } else { "" };
-    format!("{}/{}{query}", kind.map_or("vips", Kind::path), segment(name))
+    let name = segment(name);
+    let place = kind.map_or_else(|| format!("vips/{name}"), |kind| kind.place(&name));
+    format!("{place}{query}")
 }
 
 /// Removes resources by name.
 pub(super) async fn delete(
     client: &Client,
-    all: &[(Option<Kind>, String)],
+    all: &[(Option<resources::Kind>, String)],
     dry_run: bool,
 ) -> Result<String, CtlError> {
     let (mut said, mut refused) = (String::new(), Vec::new());
@@ -218,10 +270,10 @@ fn resource(mut body: Value) -> Result<Resource, String> {
     let kind = match fields.remove("kind") {
         None => None,
         Some(Value::String(kind)) if kind == "Vip" => None,
-        Some(kind) => match Kind::ALL.iter().find(|known| kind == known.name()) {
+        Some(kind) => match resources::Kind::ALL.iter().find(|known| kind == known.name()) {
             Some(known) => Some(*known),
             None => {
-                let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+                let known: Vec<_> = resources::Kind::ALL.iter().map(|kind| kind.name()).collect();
                 return Err(format!("kind is {kind}, but has to be Vip, {}", known.join(", ")));
             }
         },

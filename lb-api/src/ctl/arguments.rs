@@ -1,20 +1,26 @@
 //! The command line's words.
 
 mod bgp;
+mod config;
 mod create;
+mod drain;
 mod fib;
-mod kinds;
+mod kind;
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
-pub(super) use self::bgp::{Bgp, Clear, Soft};
-pub(super) use self::create::{Create, NewHealthCheck, NewPool, NewToken, NewVip};
+pub(super) use self::bgp::{Bgp, Clear, Show, ShowBgp, Soft};
+pub(super) use self::config::{Config, How, Terms};
+pub(super) use self::create::{
+    Create, NewAddress, NewBackend, NewHealthCheck, NewPeer, NewPeerGroup, NewPolicy, NewPool,
+    NewSet, NewStaticRoute, NewToken, NewVip, PeerWords,
+};
+pub(super) use self::drain::{Backends, Drained};
 pub(super) use self::fib::{Examined, FibQuestion, LookedUp};
-pub(super) use self::kinds::{Describable, Editable, Format, Kind, Nameable};
+pub(super) use self::kind::{Format, Home, Kind};
 use super::client::Server;
 use crate::resources::Selector;
 
@@ -43,6 +49,8 @@ Examples:
   lbctl export > vips.yaml             # every VIP made over REST, as apply takes it
   lbctl delete vip web
   lbctl edit vip web                   # in your editor
+  lbctl create peer node3 --address 10.0.3.2 --group nodes --wait
+  lbctl create static-route far --prefix 198.51.100.0/24 --next-hop 192.0.2.1
   lbctl drain 10.0.0.1                 # no new flows to this server, in any VIP
   lbctl drain --node                   # no traffic to this node: BGP advertises no VIP
   lbctl show bgp summary               # BGP sessions
@@ -94,7 +102,7 @@ pub(super) enum Command {
         /// What to list.
         #[arg(value_enum)]
         kind: Kind,
-        /// A name, a prefix, or a flow's VIP.
+        /// A name; also a prefix of routes, an end of flows, the VIP of backends.
         name: Option<String>,
         /// Only those with such labels: app=web,tier!=test,canary,!old.
         #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "name")]
@@ -102,24 +110,24 @@ pub(super) enum Command {
         /// Items of routes, fib and flows at most.
         #[arg(long)]
         limit: Option<u32>,
-        /// Go on with each that changes.
+        /// Go on with each that changes; of routes, fib, flows and status, what is other than a second before.
         #[arg(short, long)]
         watch: bool,
     },
-    /// Show one resource or neighbour with everything that is known of it.
+    /// Show one resource with everything that is known of it.
     Describe {
         /// What it is.
         #[arg(value_enum)]
-        kind: Describable,
-        /// Its name.
-        name: String,
+        kind: Kind,
+        /// Its name; bgp-global and status need none.
+        name: Option<String>,
     },
     /// Show BGP in the words of network engineers.
     Show {
         #[command(subcommand)]
         what: Show,
     },
-    /// Create a resource; one that is there already is left alone.
+    /// Create a resource; one that is there already is left alone. With -o json or yaml, it is shown as it is then.
     Create {
         #[command(subcommand)]
         what: Create,
@@ -148,9 +156,9 @@ pub(super) enum Command {
     /// Remove a resource, what files name, or a token.
     Delete {
         /// What it is.
-        #[arg(value_enum, requires = "name")]
-        kind: Option<Nameable>,
-        /// Its name.
+        #[arg(value_enum)]
+        kind: Option<Kind>,
+        /// Its name; bgp-global needs none.
         name: Option<String>,
         /// A file; `-` is standard input.
         #[arg(
@@ -183,9 +191,12 @@ pub(super) enum Command {
     Edit {
         /// What it is.
         #[arg(value_enum)]
-        kind: Editable,
-        /// Its name.
-        name: String,
+        kind: Kind,
+        /// Its name; bgp-global needs none.
+        name: Option<String>,
+        /// Only say what would be changed.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Write what a bug report needs as one JSON document, without secrets.
     Bundle,
@@ -222,106 +233,4 @@ pub(super) enum Command {
         #[arg(value_enum)]
         shell: Shell,
     },
-}
-
-#[derive(Args)]
-pub(super) struct Drained {
-    /// A backend: ADDRESS:PORT, or ADDRESS for all of its ports.
-    #[arg(value_parser = backends, required_unless_present_any = ["vip", "node"])]
-    pub(super) backend: Option<Backends>,
-    /// In this VIP only; without a backend, all of its backends.
-    #[arg(long)]
-    pub(super) vip: Option<String>,
-    /// This node: until it is undrained, also after a restart, BGP says that it is about to go (GRACEFUL_SHUTDOWN).
-    #[arg(long, conflicts_with_all = ["backend", "vip"])]
-    pub(super) node: bool,
-    /// With --node: BGP also advertises no VIP; once traffic has moved.
-    #[arg(long, requires = "node")]
-    pub(super) withdraw: bool,
-}
-
-/// Backends at an address, or the one at a port of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Backends {
-    pub(super) address: IpAddr,
-    pub(super) port: Option<u16>,
-}
-
-fn backends(text: &str) -> Result<Backends, String> {
-    let socket = text.parse::<SocketAddr>();
-    let socket = socket.map(|at| Backends { address: at.ip(), port: Some(at.port()) });
-    socket
-        .or_else(|_| text.parse().map(|address| Backends { address, port: None }))
-        .map_err(|_| "a backend is ADDRESS:PORT, or ADDRESS for all of its ports".into())
-}
-
-#[derive(Subcommand)]
-pub(super) enum Config {
-    /// Keep what was applied with --confirm.
-    Confirm,
-    /// Go back: from what is not confirmed to what was before, otherwise to the configuration before or the one named.
-    Rollback {
-        /// A revision of the history.
-        #[arg(long, value_name = "REVISION")]
-        to: Option<u64>,
-        /// Only say what would be changed.
-        #[arg(long)]
-        dry_run: bool,
-    },
-    /// Show the configurations that are kept, the newest first.
-    History,
-}
-
-#[derive(Subcommand)]
-pub(super) enum Show {
-    /// Sessions and paths.
-    Bgp {
-        #[command(subcommand)]
-        what: ShowBgp,
-    },
-}
-
-#[derive(Subcommand)]
-pub(super) enum ShowBgp {
-    /// One line per neighbour.
-    Summary,
-    /// Everything that is known of the neighbours, or of one.
-    #[command(alias = "neighbours", alias = "neighbor", alias = "neighbour")]
-    Neighbors {
-        /// Its name or address.
-        name: Option<String>,
-    },
-    /// Paths, or those of one prefix.
-    Routes {
-        /// The prefix.
-        prefix: Option<String>,
-    },
-}
-
-/// How a whole configuration is applied.
-#[derive(Args)]
-pub(super) struct Terms {
-    /// Remove what has the same owner (or none, without --owner), was made over REST and is not named by the files.
-    #[arg(long)]
-    pub(super) prune: bool,
-    /// Become the owner of what the files name.
-    #[arg(long, value_name = "NAME")]
-    pub(super) owner: Option<String>,
-    /// Roll everything back unless `lbctl config confirm` is said within so many seconds.
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600), conflicts_with = "dry_run")]
-    pub(super) confirm: Option<u32>,
-}
-
-/// How a change is carried out.
-#[derive(Args, Clone, Copy)]
-pub(super) struct How {
-    /// Only say what would be changed.
-    #[arg(long)]
-    pub(super) dry_run: bool,
-    /// Wait until each VIP is served and, where it asks for it, advertised.
-    #[arg(long, conflicts_with = "dry_run")]
-    pub(super) wait: bool,
-    /// Seconds that --wait takes at most.
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
-    pub(super) timeout: u32,
 }

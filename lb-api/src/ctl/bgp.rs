@@ -74,11 +74,14 @@ pub(super) async fn neighbours(
     match format {
         Format::Json => Ok(json(&value)),
         Format::Yaml => yaml(&value),
-        Format::Table | Format::Wide | Format::Name => {
-            let pages: Vec<_> = sessions(value)?.iter().map(neighbour).collect();
-            Ok(pages.join("\n"))
-        }
+        Format::Table | Format::Wide | Format::Name => neighbour_pages(value),
     }
+}
+
+/// A page for each of listed neighbours.
+pub(super) fn neighbour_pages(value: Value) -> Result<String, CtlError> {
+    let pages: Vec<_> = sessions(value)?.iter().map(neighbour).collect();
+    Ok(pages.join("\n"))
 }
 
 /// The sessions of listed neighbours, or of one.

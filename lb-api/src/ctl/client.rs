@@ -117,9 +117,9 @@ impl Client {
         Ok(self.send(Method::POST, path, Some(body), false).await?.1)
     }
 
-    /// Creates something that is not there yet.
-    pub(crate) async fn create(&self, path: &str, body: &Value) -> Result<(), CtlError> {
-        self.send(Method::PUT, path, Some(body), true).await.map(drop)
+    /// Creates something that is not there yet: what it is then.
+    pub(crate) async fn create(&self, path: &str, body: &Value) -> Result<Value, CtlError> {
+        Ok(self.send(Method::PUT, path, Some(body), true).await?.1)
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Result<(), CtlError> {

@@ -177,7 +177,7 @@ fn nat(nat: &Nat) -> String {
     }
 }
 
-fn health(health: Health) -> &'static str {
+pub(super) fn health(health: Health) -> &'static str {
     match health {
         Health::Unknown => "unknown",
         Health::Healthy => "healthy",

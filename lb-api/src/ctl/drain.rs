@@ -4,7 +4,7 @@ use lb_api_types::vip::Vip;
 use serde_json::{Value, json};
 
 use super::CtlError;
-use super::apply::{finish, path, path_of};
+use super::apply::{dry, finish, path, path_of};
 use super::arguments::{Backends, Drained};
 use super::client::Client;
 use super::show::{items, typed};
@@ -20,9 +20,9 @@ pub(super) async fn set(client: &Client, what: &Drained, drain: bool) -> Result<
         let withdraw = drain && what.withdraw;
         let spec = json!({"drain": drain, "withdraw": withdraw});
         let body = json!({"metadata": {"name": name}, "spec": spec});
-        client.put(&path_of(Some(Kind::Node), name, false), &body).await?;
+        client.put(&path_of(Some(Kind::Node), name, what.dry_run), &body).await?;
         let also = if withdraw { ", its VIPs withdrawn" } else { "" };
-        return Ok(format!("node {name} {}{also}\n", word(drain)));
+        return Ok(format!("node {name} {}{also}{}\n", word(drain), dry(what.dry_run)));
     }
     let vips: Vec<Vip> = match &what.vip {
         Some(name) => vec![typed(client.get(&path(name, false)).await?)?],
@@ -34,10 +34,11 @@ pub(super) async fn set(client: &Client, what: &Drained, drain: bool) -> Result<
     {
         found = true;
         let name = vip.metadata.name.clone();
-        match set_one(client, vip, what.backend, drain).await {
+        match set_one(client, vip, what, drain).await {
             Ok(0) => said.push_str(&format!("vip {name} unchanged\n")),
             Ok(backends) => {
-                said.push_str(&format!("vip {name}: {backends} backends {}\n", word(drain)));
+                let dry = dry(what.dry_run);
+                said.push_str(&format!("vip {name}: {backends} backends {}{dry}\n", word(drain)));
             }
             Err(CtlError::Refused(problem)) => {
                 refused.push(format!("vip {name} is refused: {}", super::words(&problem)));
@@ -57,12 +58,12 @@ pub(super) async fn set(client: &Client, what: &Drained, drain: bool) -> Result<
 async fn set_one(
     client: &Client,
     mut vip: Vip,
-    which: Option<Backends>,
+    what: &Drained,
     drain: bool,
 ) -> Result<usize, CtlError> {
     let mut tries = 1;
     loop {
-        let changed = mark(&mut vip, which, drain);
+        let changed = mark(&mut vip, what.backend, drain);
         if changed == 0 {
             return Ok(0);
         }
@@ -70,7 +71,7 @@ async fn set_one(
         // With the revision that was read: what somebody else changed meanwhile is not lost.
         let body = serde_json::to_value(Vip { status: None, ..vip });
         let body: Value = body.map_err(|error| CtlError::Other(error.to_string()))?;
-        match client.put(&path(&name, false), &body).await {
+        match client.put(&path(&name, what.dry_run), &body).await {
             Ok(_) => return Ok(changed),
             Err(CtlError::Refused(problem)) if problem.status == 412 && tries < TRIES => {
                 tries += 1;

@@ -10,11 +10,11 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::CtlError;
-use super::apply::{noun, path_of};
+use super::apply::{dry, no_backend, only_seen};
+use super::arguments::{Home, Kind};
 use super::client::Client;
 use super::diff::wanted;
-use super::show::yaml;
-use crate::resources::Kind;
+use super::show::{path_to, yaml};
 use crate::yaml as reader;
 
 const HEAD: &str = "\
@@ -25,11 +25,22 @@ const HEAD: &str = "\
 /// Opens the editor, and replaces the resource by what it leaves.
 pub(super) async fn edit(
     client: &Client,
-    kind: Option<Kind>,
+    kind: Kind,
     name: &str,
+    dry_run: bool,
 ) -> Result<String, CtlError> {
-    let called = format!("{} {name}", noun(kind));
-    let path = path_of(kind, name, false);
+    let called = format!("{} {name}", kind.noun());
+    match kind.home() {
+        Home::Kept(_) => {}
+        Home::Backends if name.contains('/') => {}
+        Home::Backends => return Err(no_backend()),
+        Home::Tokens => {
+            let why = "a token cannot be changed: delete it and create another one";
+            return Err(CtlError::Other(why.into()));
+        }
+        Home::Seen(_) => return Err(only_seen(kind, "changed")),
+    }
+    let path = path_to(kind, name)?;
     let there = client.get(&path).await?;
     let revision = there.pointer("/metadata/revision").cloned();
     let before = yaml(&wanted(there))?;
@@ -38,12 +49,16 @@ pub(super) async fn edit(
         open(&file).and_then(|()| fs::read_to_string(&file).map_err(|error| broken(&file, &error)));
     let outcome = match after {
         Err(error) => Err(error),
-        Ok(after) => replace(client, &path, &before, &after, revision).await,
+        Ok(after) => {
+            let query = if dry_run { "?dryRun=true" } else { "" };
+            replace(client, &format!("{path}{query}"), &before, &after, revision).await
+        }
     };
     match outcome {
         Ok(changed) => {
             let _gone_already = fs::remove_file(&file);
-            Ok(format!("{called} {}\n", if changed { "updated" } else { "unchanged" }))
+            let what = if changed { "updated" } else { "unchanged" };
+            Ok(format!("{called} {what}{}\n", dry(dry_run)))
         }
         Err(error) => Err(CtlError::Other(format!(
             "{called} is as it was: {error}; what you wrote is in {}",

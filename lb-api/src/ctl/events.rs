@@ -13,6 +13,8 @@ use super::show::{self, items, json, typed, vips, yaml};
 use super::table::or_dash;
 use super::{Answer, CtlError, print};
 
+/// Between two looks at what has no events.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of one event at most.
 const MAX_EVENT: usize = 1 << 20;
 /// Between attempts to come back.
@@ -61,22 +63,22 @@ pub(super) async fn get(
 ) -> Result<Answer, CtlError> {
     match kind {
         Kind::Vips => {}
+        Kind::Routes | Kind::Fib | Kind::Flows | Kind::Status => {
+            return look_again(client, kind, name, format).await;
+        }
         Kind::Pools
+        | Kind::Backends
         | Kind::HealthChecks
         | Kind::Nodes
         | Kind::Interfaces
+        | Kind::BgpGlobal
         | Kind::Peers
         | Kind::PeerGroups
         | Kind::Policies
         | Kind::Sets
         | Kind::Addresses
-        | Kind::StaticRoutes => {
-            return follow(client, kind, name, format).await;
-        }
-        Kind::Routes | Kind::Fib | Kind::Flows | Kind::Tokens | Kind::Status => {
-            let what = "vips, nodes, interfaces, peers and what they name";
-            return Err(CtlError::Other(format!("--watch knows {what}: see also `lbctl events`")));
-        }
+        | Kind::StaticRoutes
+        | Kind::Tokens => return follow(client, kind, name, format).await,
     }
     let wanted = |vip: &Vip| name.is_none_or(|name| vip.metadata.name == name);
     // Opened first, so that nothing is missed between the list and the stream.
@@ -108,6 +110,7 @@ pub(super) async fn get(
             }
             EventKind::VipDeleted
             | EventKind::PeerState
+            | EventKind::InterfaceState
             | EventKind::ResourceCreated
             | EventKind::ResourceUpdated
             | EventKind::ResourceDeleted
@@ -139,6 +142,22 @@ async fn follow(
         if events.next(true).await?.is_none() {
             return Ok(Answer::Yes(String::new()));
         }
+    }
+}
+
+/// Lists what there is, and every second what of it is other than before: of what changes too often for events.
+async fn look_again(
+    client: &Client,
+    kind: Kind,
+    name: Option<&str>,
+    format: Format,
+) -> Result<Answer, CtlError> {
+    let mut before = String::new();
+    loop {
+        let now = show::get(client, kind, name, None, None, format).await?;
+        print(&news(&before, &now, format));
+        before = now;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

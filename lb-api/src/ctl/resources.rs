@@ -2,41 +2,25 @@
 
 use std::fmt::Write;
 
+use lb_api_types::bgp::{Global, GlobalStatus};
 use lb_api_types::config::Hook;
-use lb_api_types::resource::{Condition, ConditionStatus, NamedHealthCheck, Node, Pool};
+use lb_api_types::resource::{
+    BackendResource, Condition, ConditionStatus, NamedHealthCheck, Node, Pool,
+};
 use lb_api_types::route::{Address, NextHop, RouteKind, RouteStatus, StaticRoute};
 use lb_api_types::view::Interface;
 use lb_api_types::vip::HealthCheckKind;
 use serde_json::Value;
 
 use super::CtlError;
-use super::apply::{noun, path_of};
-use super::arguments::Format;
-use super::client::Client;
-use super::describe::yes_no;
+use super::describe::{health, yes_no};
 use super::diff::wanted;
-use super::show::{json, typed, yaml};
+use super::show::{typed, yaml};
 use super::table::{or_dash, table};
 pub(super) use crate::resources::Kind;
 
-/// Shows one with everything that is known of it.
-pub(super) async fn describe(
-    client: &Client,
-    kind: Kind,
-    name: &str,
-    format: Format,
-) -> Result<String, CtlError> {
-    let value = client.get(&path_of(Some(kind), name, false)).await?;
-    match format {
-        Format::Json => Ok(json(&value)),
-        Format::Yaml => yaml(&value),
-        Format::Name => Ok(format!("{}/{name}\n", noun(Some(kind)))),
-        Format::Table | Format::Wide => page(&value),
-    }
-}
-
 /// What is asked for as a document has it, then what holds.
-fn page(value: &Value) -> Result<String, CtlError> {
+pub(super) fn page(value: &Value) -> Result<String, CtlError> {
     let mut text = yaml(&wanted(value.clone()))?;
     let Some(Value::Object(mut status)) = value.get("status").cloned() else { return Ok(text) };
     let conditions = status.remove("conditions").unwrap_or_else(|| Value::Array(Vec::new()));
@@ -161,6 +145,46 @@ fn holds(status: Option<&RouteStatus>, kind: &str) -> (String, String) {
     };
     let holds = found.status == ConditionStatus::True;
     (yes_no(holds).into(), if holds { String::new() } else { found.message.clone() })
+}
+
+/// A line for each backend.
+pub(super) fn backends(backends: &[BackendResource]) -> String {
+    let row = |backend: &BackendResource| {
+        let (spec, status) = (&backend.spec, backend.status.as_ref());
+        let state = match (spec.disabled, spec.drain) {
+            (true, _) => "disabled",
+            (false, true) => "drained",
+            (false, false) => "in use",
+        };
+        [
+            backend.metadata.name.clone(),
+            spec.weight.to_string(),
+            state.into(),
+            or_dash(status.map(|status| health(status.health).to_owned())),
+            status.map_or(0, |status| status.active_flows).to_string(),
+            or_dash(status.map(|status| status.message.clone())),
+        ]
+    };
+    let heading = ["NAME", "WEIGHT", "STATE", "HEALTH", "ACTIVE", "LAST ERROR"];
+    table(heading, &backends.iter().map(row).collect::<Vec<_>>())
+}
+
+/// A line for what BGP has in common for all neighbours.
+pub(super) fn bgp_global(all: &[Global]) -> String {
+    let row = |global: &Global| {
+        let status = global.status.as_ref();
+        let of = |value: fn(&GlobalStatus) -> String| or_dash(status.map(value));
+        [
+            of(|status| status.asn.to_string()),
+            of(|status| status.router_id.to_string()),
+            of(|status| status.cluster_id.to_string()),
+            of(|status| status.decision.max_paths.to_string()),
+            of(|status| status.listen.to_string()),
+            of(|status| format!("{}/{}", status.established, status.peers)),
+        ]
+    };
+    let heading = ["AS", "ROUTER ID", "CLUSTER", "PATHS", "LISTEN", "ESTABLISHED"];
+    table(heading, &all.iter().map(row).collect::<Vec<_>>())
 }
 
 /// A line for each interface.

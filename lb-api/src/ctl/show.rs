@@ -6,7 +6,8 @@ use lb_api_types::vip::{Health, Vip, VipStatus};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::arguments::{Format, Kind};
+use super::apply::path_of;
+use super::arguments::{Format, Home, Kind};
 use super::client::{Client, segment};
 use super::describe::{protocol, yes_no};
 use super::diff::wanted;
@@ -23,59 +24,23 @@ pub(super) async fn get(
     limit: Option<u32>,
     format: Format,
 ) -> Result<String, CtlError> {
-    let path = match (kind, name) {
-        (Kind::Vips, Some(name)) => format!("vips/{}", segment(name)),
-        (Kind::Vips, None) => "vips".into(),
-        (Kind::Pools, None) => "pools".into(),
-        (Kind::Pools, Some(name)) => format!("pools/{}", segment(name)),
-        (Kind::HealthChecks, None) => "health-checks".into(),
-        (Kind::HealthChecks, Some(name)) => format!("health-checks/{}", segment(name)),
-        (Kind::Nodes, None) => "nodes".into(),
-        (Kind::Nodes, Some(name)) => format!("nodes/{}", segment(name)),
-        (Kind::Interfaces, None) => "interfaces".into(),
-        (Kind::Interfaces, Some(name)) => format!("interfaces/{}", segment(name)),
-        (Kind::Peers, _) => "bgp/peers".into(),
-        (Kind::Sets, None) => "bgp/sets".into(),
-        (Kind::Sets, Some(name)) => format!("bgp/sets/{}", segment(name)),
-        (Kind::Policies, None) => "bgp/policies".into(),
-        (Kind::Policies, Some(name)) => format!("bgp/policies/{}", segment(name)),
-        (Kind::PeerGroups, None) => "bgp/peer-groups".into(),
-        (Kind::PeerGroups, Some(name)) => format!("bgp/peer-groups/{}", segment(name)),
-        (Kind::Addresses, None) => "addresses".into(),
-        (Kind::Addresses, Some(name)) => format!("addresses/{}", segment(name)),
-        (Kind::StaticRoutes, None) => "static-routes".into(),
-        (Kind::StaticRoutes, Some(name)) => format!("static-routes/{}", segment(name)),
-        (Kind::Routes, _) => "bgp/routes".into(),
-        (Kind::Fib, _) => "fib".into(),
-        (Kind::Flows, _) => "flows".into(),
-        (Kind::Tokens, None) => "tokens".into(),
-        (Kind::Tokens, Some(name)) => format!("tokens/{}", segment(name)),
-        (Kind::Status, _) => "status".into(),
-    };
-    let labelled = kind == Kind::Vips || kind.resource().is_some();
-    if selector.is_some() && !labelled {
-        return Err(CtlError::Other("these have no labels: leave -l out".into()));
+    let kept = matches!(kind.home(), Home::Kept(of) if of.is_none_or(|of| of.only().is_none()));
+    if selector.is_some() && !kept {
+        let noun = kind.noun();
+        return Err(CtlError::Other(format!("the kind {noun} has no labels: leave -l out")));
     }
-    let limited = matches!(kind, Kind::Routes | Kind::Fib | Kind::Flows) || labelled;
+    let limited = kept || matches!(kind, Kind::Routes | Kind::Fib | Kind::Flows);
     let limit = limit.filter(|_| limited && name.is_none()).map(|limit| format!("limit={limit}"));
     let labels = selector.map(|s| format!("labelSelector={}", segment(&s.to_string())));
     let query: Vec<_> = limit.into_iter().chain(labels).collect();
     let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
-    let mut value = client.get(&format!("{path}{query}")).await?;
-    if let (Some(name), Some(items)) = (name, value.get_mut("items").and_then(Value::as_array_mut))
-    {
-        items.retain(|item| is_named(kind, item, name));
-        if items.is_empty() {
-            return Err(CtlError::Other(format!("there is no {} {name}", singular(kind))));
-        }
-    }
-    let truncated = value["truncated"] == Value::Bool(true);
+    let value = fetch(client, kind, name, &query).await?;
     match format {
         Format::Json => Ok(json(&value)),
         Format::Yaml => yaml(&value),
         Format::Name => Ok(names(kind, &value)),
         Format::Table | Format::Wide => {
-            if truncated {
+            if value["truncated"] == Value::Bool(true) {
                 eprintln!("there are more: say --limit");
             }
             columns(kind, value, format == Format::Wide)
@@ -83,18 +48,100 @@ pub(super) async fn get(
     }
 }
 
-/// Shows one VIP.
+/// The one with a name, or a list.
+async fn fetch(
+    client: &Client,
+    kind: Kind,
+    name: Option<&str>,
+    query: &str,
+) -> Result<Value, CtlError> {
+    let searched = matches!(kind, Kind::Peers | Kind::Routes | Kind::Fib | Kind::Flows);
+    let path = match (searched, kind.home(), name) {
+        (false, _, Some(name)) => path_to(kind, name)?,
+        (false, Home::Backends, None) => {
+            return Err(CtlError::Usage("say of which VIP: lbctl get backends VIP".into()));
+        }
+        (_, Home::Kept(of), _) => of.map_or("vips", resources::Kind::path).into(),
+        (_, Home::Seen(path), _) => path.into(),
+        (_, Home::Tokens | Home::Backends, _) => "tokens".into(),
+    };
+    match name.filter(|_| searched) {
+        None => client.get(&format!("{path}{query}")).await,
+        Some(name) => search(client, kind, &path, name).await,
+    }
+}
+
+/// Those of a list that have a name. Long lists are read in pages from where it may stand.
+async fn search(client: &Client, kind: Kind, path: &str, name: &str) -> Result<Value, CtlError> {
+    let mut found = Vec::new();
+    let mut query = before(kind, name);
+    loop {
+        let page: List<Value> = typed(client.get(&format!("{path}{query}")).await?)?;
+        found.extend(page.items.into_iter().filter(|item| is_named(kind, item, name)));
+        match page.next {
+            // Elsewhere all of them stand on one page.
+            Some(next) if kind == Kind::Flows => query = format!("?cursor={}", segment(&next)),
+            Some(_) | None => break,
+        }
+    }
+    match found.is_empty() {
+        true => Err(CtlError::Other(format!("there is no {} {name}", kind.noun()))),
+        false => Ok(serde_json::json!({"items": found})),
+    }
+}
+
+/// Asks for the page that begins right before a prefix, of lists that are sorted by them.
+fn before(kind: Kind, name: &str) -> String {
+    const AT_ONCE: usize = 1000;
+    const LAST: &str = "@ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+    let peer = match kind.home() {
+        Home::Seen("fib") => "",
+        Home::Seen("bgp/routes") => LAST,
+        Home::Seen(_) | Home::Kept(_) | Home::Backends | Home::Tokens => return String::new(),
+    };
+    let prefix = name.split_once('@').map_or(name, |(prefix, _)| prefix);
+    let prefix = prefix.parse::<ipnetwork::IpNetwork>().ok();
+    let cursor = prefix.and_then(|prefix| {
+        let shorter = prefix.prefix().checked_sub(1)?;
+        Some(format!("&cursor={}", segment(&format!("{}/{shorter}{peer}", prefix.ip()))))
+    });
+    format!("?limit={AT_ONCE}{}", cursor.unwrap_or_default())
+}
+
+/// Where REST has the one with a name.
+pub(super) fn path_to(kind: Kind, name: &str) -> Result<String, CtlError> {
+    Ok(match kind.home() {
+        Home::Kept(of) => path_of(of, name, false),
+        Home::Tokens => format!("tokens/{}", segment(name)),
+        Home::Backends => match name.split_once('/') {
+            Some((vip, backend)) => format!("vips/{}/backends/{}", segment(vip), segment(backend)),
+            None => format!("vips/{}/backends", segment(name)),
+        },
+        Home::Seen("status") => "status".into(),
+        Home::Seen(path) => format!("{path}/{}", segment(name)),
+    })
+}
+
+/// Shows one with everything that is known of it.
 pub(super) async fn describe(
     client: &Client,
+    kind: Kind,
     name: &str,
     format: Format,
 ) -> Result<String, CtlError> {
-    let value = client.get(&format!("vips/{}", segment(name))).await?;
-    match format {
-        Format::Json => Ok(json(&value)),
-        Format::Yaml => yaml(&value),
-        Format::Name => Ok(names(Kind::Vips, &value)),
-        Format::Table | Format::Wide => Ok(describe::vip(&typed(value)?)),
+    let value = fetch(client, kind, Some(name), "").await?;
+    match (format, kind) {
+        (Format::Json, _) => Ok(json(&value)),
+        (Format::Yaml, _) => yaml(&value),
+        (Format::Name, _) => Ok(names(kind, &value)),
+        (Format::Table | Format::Wide, Kind::Vips) => Ok(describe::vip(&typed(value)?)),
+        (Format::Table | Format::Wide, Kind::Status) => columns(kind, value, true),
+        (Format::Table | Format::Wide, Kind::Peers) => bgp::neighbour_pages(value),
+        (Format::Table | Format::Wide, _) => {
+            let all: Vec<Value> = all(value)?;
+            let pages = all.iter().map(resources::page).collect::<Result<Vec<_>, _>>()?;
+            Ok(pages.join("---\n"))
+        }
     }
 }
 
@@ -104,12 +151,12 @@ pub(super) async fn export(client: &Client) -> Result<String, CtlError> {
     let others = resources::Kind::ALL.iter().map(|kind| (kind.path(), kind.name()));
     for (path, kind) in others.chain([("vips", "Vip")]) {
         let value = client.get(path).await?;
-        for resource in value["items"].as_array().into_iter().flatten() {
+        for resource in all::<Value>(value)? {
             if resource.pointer("/metadata/revision").is_none() {
                 from_file += 1;
                 continue;
             }
-            let document = yaml(&wanted(resource.clone()))?;
+            let document = yaml(&wanted(resource))?;
             text.push_str(&format!("---\nkind: {kind}\n{document}"));
         }
     }
@@ -121,73 +168,22 @@ pub(super) async fn export(client: &Client) -> Result<String, CtlError> {
 
 /// What `-o name` writes.
 fn names(kind: Kind, value: &Value) -> String {
-    let word = match kind {
-        Kind::Vips => "vip",
-        Kind::Pools => "pool",
-        Kind::HealthChecks => "health-check",
-        Kind::Nodes => "node",
-        Kind::Interfaces => "interface",
-        Kind::Peers => "peer",
-        Kind::Sets => "set",
-        Kind::Policies => "policy",
-        Kind::PeerGroups => "peer-group",
-        Kind::Addresses => "address",
-        Kind::StaticRoutes => "static-route",
-        Kind::Routes => "route",
-        Kind::Fib => "fib",
-        Kind::Tokens => "token",
-        Kind::Flows => "flow",
-        Kind::Status => "status",
-    };
+    let noun = kind.noun();
     let all =
         value.get("items").and_then(Value::as_array).map_or(std::slice::from_ref(value), |a| a);
     let names = all.iter().filter_map(|v| v.pointer("/metadata/name")?.as_str());
-    names.map(|name| format!("{word}/{name}\n")).collect()
+    names.map(|name| format!("{noun}/{name}\n")).collect()
 }
 
 fn is_named(kind: Kind, item: &Value, name: &str) -> bool {
-    let fields: &[&str] = match kind {
-        Kind::Vips
-        | Kind::Pools
-        | Kind::HealthChecks
-        | Kind::Nodes
-        | Kind::Sets
-        | Kind::Policies
-        | Kind::PeerGroups
-        | Kind::Interfaces
-        | Kind::Tokens
-        | Kind::Addresses
-        | Kind::StaticRoutes
-        | Kind::Status => &[],
-        Kind::Peers => &["/metadata/name", "/spec/address"],
-        Kind::Routes => &["/metadata/name", "/spec/prefix"],
-        Kind::Fib => &["/metadata/name"],
-        Kind::Flows => {
-            &["/metadata/name", "/status/service", "/spec/vip", "/spec/client", "/status/backend"]
-        }
+    let also: &[&str] = match kind.home() {
+        Home::Kept(_) => &["/spec/address"],
+        Home::Seen("bgp/routes") => &["/spec/prefix"],
+        Home::Seen("flows") => &["/status/service", "/spec/vip", "/spec/client", "/status/backend"],
+        Home::Seen(_) | Home::Backends | Home::Tokens => &[],
     };
-    fields.iter().any(|field| item.pointer(field).is_some_and(|value| value == name))
-}
-
-fn singular(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Vips => "VIP",
-        Kind::Pools => "pool",
-        Kind::HealthChecks => "health check",
-        Kind::Nodes => "node",
-        Kind::Interfaces => "interface",
-        Kind::Sets => "set",
-        Kind::Policies => "policy",
-        Kind::PeerGroups => "peer group",
-        Kind::Addresses => "address",
-        Kind::StaticRoutes => "static route",
-        Kind::Peers => "peer",
-        Kind::Routes => "route",
-        Kind::Fib => "FIB entry",
-        Kind::Flows => "flow of",
-        Kind::Tokens => "token",
-        Kind::Status => "status",
-    }
+    let mut fields = also.iter().chain(&["/metadata/name"]);
+    fields.any(|field| item.pointer(field).is_some_and(|value| value == name))
 }
 
 pub(super) fn json(value: &Value) -> String {
@@ -216,17 +212,19 @@ pub(super) fn all<T: DeserializeOwned>(value: Value) -> Result<Vec<T>, CtlError>
 fn columns(kind: Kind, value: Value, wide: bool) -> Result<String, CtlError> {
     Ok(match kind {
         Kind::Vips => vips(&all(value)?, wide),
+        Kind::Backends => resources::backends(&all(value)?),
         Kind::Pools => resources::pools(&all(value)?, wide),
         Kind::HealthChecks => resources::health_checks(&all(value)?),
         Kind::Nodes => resources::nodes(&all(value)?),
         Kind::Interfaces => resources::interfaces(&all(value)?),
+        Kind::BgpGlobal => resources::bgp_global(&all(value)?),
         Kind::Sets | Kind::Policies | Kind::PeerGroups => resources::named(&value),
         Kind::Addresses => resources::addresses(&all(value)?),
         Kind::StaticRoutes => resources::static_routes(&all(value)?),
         Kind::Peers => bgp::peers(&bgp::sessions(value)?, wide),
-        Kind::Routes => bgp::routes(&items(value)?),
-        Kind::Fib => fib(&items(value)?),
-        Kind::Flows => flows(&items(value)?),
+        Kind::Routes => bgp::routes(&all(value)?),
+        Kind::Fib => fib(&all(value)?),
+        Kind::Flows => flows(&all(value)?),
         Kind::Tokens => tokens::columns(&all(value)?),
         Kind::Status => status(&typed::<Appliance>(value)?.status),
     })

@@ -1,4 +1,4 @@
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use super::*;
 
@@ -57,6 +57,22 @@ const GOOD: &[&str] = &[
     "lbctl man /tmp",
     "lbctl --server https://lbd.example --cert-file c --key-file k get vips",
     "lbctl delete token ci",
+    "lbctl get backends web",
+    "lbctl get bgp-global -o yaml",
+    "lbctl get nodes --watch",
+    "lbctl describe route 10.0.0.0/8@192.0.2.1",
+    "lbctl describe status",
+    "lbctl edit bgp-global --dry-run",
+    "lbctl edit peer upstream",
+    "lbctl delete backend web/10.0.0.1:8080 --dry-run",
+    "lbctl create address a --interface eth1 --address 192.0.2.2/24",
+    "lbctl create static-route r --prefix 0.0.0.0/0 --next-hop 192.0.2.1%eth1 --metric 7",
+    "lbctl create backend web/10.0.0.1:8080 --weight 2",
+    "lbctl create set pods --prefix 10.0.0.0/8",
+    "lbctl create policy p --statement {action:accept}",
+    "lbctl create peer-group nodes --asn 65001 --import all",
+    "lbctl create peer node1 --address 192.0.2.1 --group nodes --wait",
+    "lbctl drain 10.0.0.1 --dry-run",
     "lbctl --server https://lbd.example --token-file t --ca-file c get vips",
     "lbctl --server http://127.0.0.1:8080 get status",
 ];
@@ -73,7 +89,6 @@ fn commands_are_understood() {
         "lbctl get pods",
         "lbctl apply",
         "lbctl delete",
-        "lbctl delete vip",
         "lbctl delete vip web -f a.yaml",
         "lbctl --server ftp://x get vips",
         "lbctl get vips -o xml",
@@ -143,4 +158,28 @@ fn the_manual_has_a_page_for_every_command() {
     assert!(page("lbctl.1").contains("Exit codes"), "{}", page("lbctl.1"));
     assert!(page("lbctl-apply.1").contains("prune") && page("lbctl-create-vip.1").contains("pool"));
     assert!(man(&folder.path().join("none")).is_err());
+}
+
+#[test]
+fn a_verb_without_a_name_says_what_it_lacks_unless_there_is_only_one() {
+    for kind in Kind::value_variants() {
+        let named = name_of("describe", *kind, None);
+        let only = [(Kind::BgpGlobal, "global"), (Kind::Status, "local")];
+        if let Some((_, name)) = only.iter().find(|(only, _)| only == kind) {
+            assert_eq!(named.unwrap(), *name);
+        } else {
+            let words = named.unwrap_err().to_string();
+            assert_eq!(words, format!("say which one: lbctl describe {} NAME", kind.noun()));
+        }
+    }
+}
+
+#[test]
+fn what_is_only_seen_is_refused_in_one_sentence() {
+    for kind in Kind::value_variants() {
+        if let Home::Seen(_) = kind.home() {
+            let words = apply::only_seen(*kind, "deleted").to_string();
+            assert!(words.contains("is only seen, and cannot be deleted: "), "{words}");
+        }
+    }
 }

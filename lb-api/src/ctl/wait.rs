@@ -2,39 +2,74 @@
 
 use std::time::{Duration, Instant};
 
+use lb_api_types::peer::Peer;
+use lb_api_types::view::Change;
 use lb_api_types::vip::Vip;
 
-use super::client::{Client, segment};
+use super::apply::path_of;
+use super::client::Client;
 use super::show::typed;
 use super::{Answer, CtlError};
+use crate::resources::Kind;
 
 /// How often it is looked whether it is.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Waits until every one of these is; the answer is no when it takes longer than `within`.
+/// Waits until every VIP and neighbour of these is; the answer is no when it takes longer than `within`. What other kinds say
+/// is carried out when lbd answers.
 pub(super) async fn until_carried(
     client: &Client,
-    names: &[String],
+    all: &[Change],
     within: Duration,
 ) -> Result<Answer, CtlError> {
     let until = Instant::now() + within;
     let mut said = String::new();
-    for name in names {
+    for Change { kind, name, .. } in all {
         loop {
-            let vip: Vip = typed(client.get(&format!("vips/{}", segment(name))).await?)?;
-            let Some(lacks) = lacks(&vip) else {
-                said.push_str(&format!("vip {name} is {}\n", how_it_is(&vip)));
-                break;
+            let told = match kind.as_str() {
+                "vip" => of_vip(&typed(client.get(&path_of(None, name, false)).await?)?),
+                "peer" => {
+                    let path = path_of(Some(Kind::Peer), name, false);
+                    of_peer(&typed(client.get(&path).await?)?)
+                }
+                _ => break,
             };
-            if Instant::now() >= until {
-                let seconds = within.as_secs();
-                said.push_str(&format!("vip {name} is not ready after {seconds} s: {lacks}\n"));
-                return Ok(Answer::No(said));
+            match told {
+                Ok(how) => {
+                    said.push_str(&format!("{kind} {name} is {how}\n"));
+                    break;
+                }
+                Err(lacks) if Instant::now() >= until => {
+                    let seconds = within.as_secs();
+                    said.push_str(&format!(
+                        "{kind} {name} is not ready after {seconds} s: {lacks}\n"
+                    ));
+                    return Ok(Answer::No(said));
+                }
+                Err(_) => tokio::time::sleep(LOOK_EVERY).await,
             }
-            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
     Ok(Answer::Yes(said))
+}
+
+fn of_vip(vip: &Vip) -> Result<&'static str, String> {
+    match lacks(vip) {
+        None => Ok(how_it_is(vip)),
+        Some(lacks) => Err(lacks),
+    }
+}
+
+fn of_peer(peer: &Peer) -> Result<&'static str, String> {
+    if peer.spec.options.shutdown == Some(true) {
+        return Ok("shut down");
+    }
+    match &peer.status {
+        Some(status) if status.state == "Established" => Ok("Established"),
+        Some(status) if status.last_error.is_empty() => Err(format!("it is {}", status.state)),
+        Some(status) => Err(format!("it is {} ({})", status.state, status.last_error)),
+        None => Err("lbd says nothing of it".into()),
+    }
 }
 
 /// What is still to come; `None` when nothing is.

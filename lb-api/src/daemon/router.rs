@@ -20,30 +20,30 @@ use lb_routing::{
 use super::policy::Library;
 use crate::config::keys;
 
+/// The identifier that we have where nobody says one: it stays, whatever addresses come and go meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct DefaultId(Option<Ipv4Addr>);
+
 /// `preserved`: the dataplane of the process before was taken over.
-pub(super) async fn config(bgp: &Bgp, preserved: bool) -> Result<RouterConfig> {
-    let router_id = match bgp.router_id {
-        Some(id) => id,
-        None => default_router_id(bgp).await?,
-    };
-    let Peers { peers, transports } = peers(bgp)?;
-    Ok(RouterConfig {
-        speaker: SpeakerConfig {
-            max_paths: bgp.decision.max_paths.into(),
-            cluster_id: bgp.cluster_id,
-            decision: decision(&bgp.decision),
-            ..SpeakerConfig::new(bgp.asn, router_id)
-        },
-        peers,
-        transports,
-        listen: bgp.listen,
-        forward: true,
-        preserved,
-    })
+pub(super) async fn config(bgp: &Bgp, id: &mut DefaultId, preserved: bool) -> Result<RouterConfig> {
+    let Peers { speaker, peers, transports } = peers(bgp, id).await?;
+    let listen = bgp.listen;
+    Ok(RouterConfig { speaker, peers, transports, listen, forward: true, preserved })
 }
 
-/// The neighbours, with what their groups and policies say.
-pub(super) fn peers(bgp: &Bgp) -> Result<Peers> {
+/// Who we are, and the neighbours with what their groups and policies say.
+pub(super) async fn peers(bgp: &Bgp, id: &mut DefaultId) -> Result<Peers> {
+    let said = bgp.global();
+    let router_id = match said.router_id {
+        Some(id) => id,
+        None => default_router_id(bgp, id).await?,
+    };
+    let speaker = SpeakerConfig {
+        max_paths: said.decision().max_paths.into(),
+        cluster_id: said.cluster_id,
+        decision: decision(&said.decision()),
+        ..SpeakerConfig::new(said.asn(), router_id)
+    };
     let library = Library::of(bgp)?;
     let (mut peers, mut transports) = (Vec::new(), HashMap::new());
     for told in &bgp.peers {
@@ -52,7 +52,7 @@ pub(super) fn peers(bgp: &Bgp) -> Result<Peers> {
         peers.push(made.with_context(|| format!("peer {}", told.title()))?);
         transports.insert(told.spec.address, transport(bgp, told, &options)?);
     }
-    Ok(Peers { peers, transports })
+    Ok(Peers { speaker, peers, transports })
 }
 
 /// Has every neighbour be told, with all that is advertised, that this node is about to go (RFC 8326 §4.1).
@@ -62,9 +62,12 @@ pub(super) fn say_goodbye(section: &mut Bgp) {
     peers.chain(groups).for_each(|options| options.graceful_shutdown = Some(true));
 }
 
-async fn default_router_id(bgp: &Bgp) -> Result<Ipv4Addr> {
-    let highest = lb_routing::default_router_id().await.context("no BGP identifier")?;
-    match highest {
+async fn default_router_id(bgp: &Bgp, chosen: &mut DefaultId) -> Result<Ipv4Addr> {
+    if let Some(id) = chosen.0 {
+        return Ok(id);
+    }
+    chosen.0 = lb_routing::default_router_id().await.context("no BGP identifier")?;
+    match chosen.0 {
         Some(id) => Ok(id),
         // Nobody is told it.
         None if bgp.peers.is_empty() => Ok(Ipv4Addr::LOCALHOST),
@@ -145,7 +148,7 @@ fn transport(bgp: &Bgp, told: &BgpPeer, options: &PeerOptions) -> Result<Transpo
     let md5 = options.md5_key_file.as_deref().map(|file| {
         keys::read(file).map_err(|why| anyhow!("peer {}: md5_key_file {why}", told.title()))
     });
-    let is_external = options.asn != Some(options.local_as.unwrap_or(bgp.asn));
+    let is_external = options.asn != Some(options.local_as.unwrap_or(bgp.global().asn()));
     Ok(Transport {
         reach: match (options.gtsm_hops, options.multihop) {
             (Some(hops), _) => Reach::Secured(hops),

@@ -4,21 +4,22 @@ mod fib;
 mod seen;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use ipnetwork::IpNetwork;
+use lb_api_types::bgp::GlobalStatus;
 use lb_api_types::config;
 use lb_api_types::view::{
-    Appliance, BgpGlobal, BgpRoute, BgpRouteSpec, CheckState, ClearWhat, Doctor, Explanation,
-    FibAuditView, FibEntry, FibLookupView, Flow, HearerView, Interface, InterfaceView, List,
-    Nothing, PeerView, ReasonView, SeenMetadata, Status,
+    Appliance, BgpRoute, BgpRouteSpec, CheckState, ClearWhat, Doctor, Explanation, FibAuditView,
+    FibEntry, FibLookupView, Flow, HearerView, Interface, InterfaceView, List, Nothing, PeerView,
+    ReasonView, SeenMetadata, Status,
 };
 use lb_dataplane::fib::Packet;
 use lb_dataplane::{FlowPlace, Hook, ReasonCount};
-use lb_routing::{Clear, PeerStatus, RouterHandle, StaticsStatus};
+use lb_routing::{Clear, PeerStatus, RouterHandle, SpeakerConfig, StaticsStatus};
 use tokio::sync::watch;
 
 use super::dataplane::{DataplaneHandle, sentence};
@@ -42,11 +43,9 @@ pub(super) struct Live {
     pub(super) warnings: Vec<String>,
     /// What the file says of interfaces.
     pub(super) wanted: config::Dataplane,
-    pub(super) router_id: Ipv4Addr,
-    pub(super) asn: u32,
     pub(super) listen: SocketAddr,
-    /// What BGP is told.
-    pub(super) section: watch::Receiver<config::Bgp>,
+    /// What BGP was told, and who we are by it.
+    pub(super) told: watch::Receiver<(config::Bgp, SpeakerConfig)>,
     pub(super) started: Instant,
 }
 
@@ -56,7 +55,7 @@ impl Views for Live {
             let now = Instant::now();
             let peers = self.router.peers().await;
             let view = |peer: PeerStatus| {
-                let section = self.section.borrow();
+                let (section, _) = &*self.told.borrow();
                 let told = section.peers.iter().find(|told| told.spec.address == peer.address);
                 let options = told.map(|told| told.spec.effective(&section.peer_groups));
                 router::peer_view(peer, options.as_ref().map(router::peer_settings), now)
@@ -175,18 +174,21 @@ impl Views for Live {
         .boxed()
     }
 
-    fn global(&self) -> BoxFuture<'_, BgpGlobal> {
+    fn global(&self) -> BoxFuture<'_, GlobalStatus> {
         async {
             let peers = self.peers().await;
             let established = peers.iter().filter(|peer| peer.state == "Established").count();
-            let Self { asn, router_id, listen, .. } = *self;
-            let (decision, cluster) = {
-                let section = self.section.borrow();
-                (section.decision, section.cluster_id)
-            };
-            let cluster_id = cluster.unwrap_or(router_id);
-            let peers = peers.len();
-            BgpGlobal { asn, router_id, cluster_id, decision, listen, peers, established }
+            let (section, us) = self.told.borrow().clone();
+            GlobalStatus {
+                conditions: vec![seen::sessions(established, peers.len())],
+                asn: us.asn,
+                router_id: us.router_id,
+                cluster_id: us.cluster_id.unwrap_or(us.router_id),
+                decision: section.global().decision(),
+                listen: self.listen,
+                peers: peers.len(),
+                established,
+            }
         }
         .boxed()
     }
@@ -202,12 +204,13 @@ impl Views for Live {
             warnings.extend(host_warnings());
             warnings.extend(self.shadowed.borrow().iter().cloned());
             warnings.extend(self.troubles.borrow().iter().cloned());
+            let (_, us) = self.told.borrow().clone();
             let status = Status {
                 conditions: seen::conditions(&self.wanted, interfaces.len(), &warnings),
                 version: env!("CARGO_PKG_VERSION").into(),
                 uptime_secs: self.started.elapsed().as_secs(),
-                router_id: self.router_id,
-                asn: self.asn,
+                router_id: us.router_id,
+                asn: us.asn,
                 interfaces: interfaces
                     .into_iter()
                     .map(|attached| InterfaceView {

@@ -65,7 +65,8 @@ pub(super) async fn get_backend(
     params(("name" = String, Path, description = "The VIP's name"),
         ("backend" = String, Path, description = "Its address and port, as in its spec: 10.0.0.1:8080"),
         ("dryRun" = Option<bool>, Query, description = "Only say what would become of it"),
-        ("If-Match" = Option<String>, Header, pattern = "^([*]|\"[0-9]{1,19}\")$", description = "The VIP's revision that is replaced, in quotes, or *")),
+        ("If-Match" = Option<String>, Header, pattern = "^([*]|\"[0-9]{1,19}\")$", description = "The VIP's revision that is replaced, in quotes, or *"),
+        ("If-None-Match" = Option<String>, Header, pattern = "^[*]$", description = "* only adds one")),
     request_body = BackendResource,
     responses((status = 200, body = BackendResource, description = "It was there before"),
         (status = 201, body = BackendResource, description = "It is new"),
@@ -176,11 +177,18 @@ async fn change_once(
         (None, Some(after)) => vip.spec.backends.push(after),
         (None, None) => {}
     }
-    let expected = match terms.expected {
-        Expected::Any | Expected::Something => {
+    // A revision is the VIP's; whether something is there or not is asked of the backend.
+    let expected = match (terms.expected, before.is_some()) {
+        (Expected::Nothing, true) => {
+            return Ok(Err(Refusal::Exists(format!("backend {at} of VIP {name}"))));
+        }
+        (Expected::Something, false) => {
+            return Ok(Err(Refusal::Gone(format!("backend {at} of VIP {name}"))));
+        }
+        (said @ Expected::Revision(_), _) => said,
+        (Expected::Any | Expected::Something | Expected::Nothing, _) => {
             vip.metadata.revision.map_or(Expected::Any, Expected::Revision)
         }
-        said @ (Expected::Nothing | Expected::Revision(_)) => said,
     };
     (vip.status, vip.metadata.revision) = (None, None);
     let value = serde_json::to_value(&vip).map_err(|error| Refused::json(&error))?;

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use lb_api_types::bgp::Global;
 use lb_api_types::peer::{Group, Peer};
 use lb_api_types::policy::{Policy, Set};
 use lb_api_types::problem::Problem;
@@ -37,6 +38,8 @@ pub(super) struct Configuration {
     health_checks: Option<Vec<NamedHealthCheck>>,
     /// This node.
     nodes: Option<Vec<Node>>,
+    /// What BGP has in common for all neighbours: one or none.
+    bgp_global: Option<Vec<Global>>,
     /// Sets that BGP policies name.
     sets: Option<Vec<Set>>,
     /// BGP policies.

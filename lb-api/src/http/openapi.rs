@@ -28,7 +28,6 @@ use super::{backends, bgp, config, events, fib, handlers, probes, resources, tok
         config::diff_config,
         views::list_interfaces,
         views::get_interface,
-        views::get_global,
         views::get_version,
         views::get_schema,
         config::apply_config,

@@ -16,7 +16,7 @@ impl Tries {
     /// Whether to try anew, since somebody else was faster.
     pub(super) fn again<T>(&mut self, terms: Terms, outcome: &Result<T, Refusal>) -> bool {
         self.0 += 1;
-        let any = matches!(terms.expected, Expected::Any | Expected::Something);
+        let any = !matches!(terms.expected, Expected::Revision(_));
         any && self.0 < MOST && matches!(outcome, Err(Refusal::Stale { .. }))
     }
 }

@@ -1,11 +1,13 @@
 //! VIPs and the resources beside them: the same operations for every kind, so they are written once.
 
+mod description;
+
 use std::collections::HashMap;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use lb_api_types::peer::Peer;
 use lb_api_types::resource::Metadata;
@@ -13,15 +15,15 @@ use lb_api_types::view::List;
 use lb_api_types::vip::Vip;
 use serde::Serialize;
 use serde_json::{Value, json};
-use utoipa::openapi::path::PathItem;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+pub(super) use self::description::described;
+use super::App;
 use super::handlers::{Name, json as read_body};
 use super::patch::{self, Tries};
 use super::problem::Refused;
 use super::terms::{Asked, etag, name, nothing, page, terms};
-use super::{App, MAX_LIMIT};
 use crate::read::{Cursor, document};
 use crate::registry::{Expected, Refusal, Terms};
 use crate::resources::{Key, Kind, Resource, routing};
@@ -75,6 +77,13 @@ impl Collection {
         match self {
             Self::Vips => "vips",
             Self::Of(kind) => kind.path(),
+        }
+    }
+
+    fn only(self) -> Option<&'static str> {
+        match self {
+            Self::Vips => None,
+            Self::Of(kind) => kind.only(),
         }
     }
 
@@ -153,6 +162,9 @@ type Changed = Result<(StatusCode, HeaderMap, Json<Document>), Refused>;
 pub(super) fn routes() -> Router<App> {
     Collection::all().fold(Router::new(), |router, of| {
         let many = format!("/{}", of.path());
+        if let Some(name) = of.only() {
+            return router.route(&many, of_the_only_one(of, name));
+        }
         let one = format!("{many}/{{name}}");
         let list = move |State(app), asked| list(of, app, asked);
         let read = move |State(app), path, asked| read(of, app, path, asked);
@@ -165,6 +177,19 @@ pub(super) fn routes() -> Router<App> {
         let delete = move |State(app), path, asked, headers| delete(of, app, path, asked, headers);
         router.route(&many, get(list)).route(&one, get(read).put(put).patch(patch).delete(delete))
     })
+}
+
+/// The operations of one whose path needs no name.
+fn of_the_only_one(of: Collection, name: &'static str) -> MethodRouter<App> {
+    let path = move || Ok(Path(name.to_owned()));
+    let read = move |State(app), asked| read(of, app, path(), asked);
+    let put =
+        move |State(app), asked, headers, body: Body| put(of, app, path(), asked, headers, body);
+    let patch = move |State(app), asked, headers, body: Body| {
+        patch_one(of, app, path(), asked, headers, body)
+    };
+    let delete = move |State(app), asked, headers| delete(of, app, path(), asked, headers);
+    get(read).put(put).patch(patch).delete(delete)
 }
 
 async fn list(of: Collection, app: App, asked: Asked) -> Result<Json<List<Document>>, Refused> {
@@ -185,6 +210,11 @@ async fn read(
     let mut one = of.one_of(&app, &name(path)?).await?;
     routed(&app, std::slice::from_mut(&mut one)).await;
     sessions(&app, std::slice::from_mut(&mut one)).await;
+    if let Document::Of(resource) = &mut one
+        && let Resource::BgpGlobal(global) = &mut **resource
+    {
+        global.status = Some(app.views.global().await);
+    }
     Ok((etag(one.metadata()), Json(one)))
 }
 
@@ -315,84 +345,4 @@ fn named(of: Collection, name: &str, body: &Value) -> Result<Document, Refused> 
 fn changed((one, created): (Document, bool)) -> Changed {
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, etag(one.metadata()), Json(one)))
-}
-
-/// The description of a kind's operations: of all of them, and of one.
-pub(super) fn described(of: Collection) -> [(String, PathItem); 2] {
-    let (schema, _) = of.schemas();
-    let (many, one) = operations(of, &format!("#/components/schemas/{schema}"));
-    let item = |value| serde_json::from_value(value).expect("it is written as OpenAPI says");
-    let path = format!("/api/v1/{}", of.path());
-    [(path.clone(), item(many)), (format!("{path}/{{name}}"), item(one))]
-}
-
-fn operations(of: Collection, schema: &str) -> (Value, Value) {
-    let (word, id) = (of.word(), of.many());
-    let problem = |words: &str| {
-        let schema = json!({"$ref": "#/components/schemas/Problem"});
-        json!({"description": words, "content": {"application/problem+json": {"schema": schema}}})
-    };
-    let answer = |words: &str| json!({"description": words, "content": {"application/json": {"schema": {"$ref": schema}}}});
-    let query = |name: &str, schema: Value, words: &str| json!({"name": name, "in": "query", "required": false, "schema": schema, "description": words});
-    let header = |name: &str, pattern: &str, words: &str| {
-        let schema = json!({"type": "string", "pattern": pattern});
-        json!({"name": name, "in": "header", "required": false, "schema": schema, "description": words})
-    };
-    let path = json!({"name": "name", "in": "path", "required": true, "schema": {"type": "string"},
-        "description": format!("The {word}'s name, as in metadata.name")});
-    let dry_run = query("dryRun", json!({"type": "boolean"}), "Only say what would become of it");
-    let if_match = header(
-        "If-Match",
-        "^([*]|\"[0-9]{1,19}\")$",
-        "The revision that is replaced, in quotes, or * for any",
-    );
-    let if_none = header("If-None-Match", "^[*]$", "* creates only");
-    let missing = problem("There is none of this name");
-    let conflict = problem(
-        "It comes from the configuration file, another one has its address or needs it as it is, or a configuration waits to be confirmed",
-    );
-    let stale = problem("A precondition or metadata.revision is not what is there");
-    let body = |kind: &str, schema: Value| json!({"required": true, "content": {kind: {"schema": schema}}});
-    let writes = json!({
-        "200": answer("It was there before"), "409": conflict, "412": stale,
-        "503": problem("The dataplane or the disk refuses"),
-    });
-    let with = |more: Value| {
-        let mut all = writes.clone();
-        patch::merge(&mut all, more);
-        all
-    };
-    let list = json!({"type": "object", "required": ["items"], "properties": {
-        "items": {"type": "array", "items": {"$ref": schema}},
-        "truncated": {"type": "boolean"}, "next": {"type": ["string", "null"]}}});
-    let listed = json!({"description": "", "content": {"application/json": {"schema": list}}});
-    let many = json!({"get": {
-        "tags": [id], "operationId": format!("list_{id}"), "summary": format!("Every {word} by name, with its status."),
-        "parameters": [
-            query("limit", json!({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}), "Items at most; all by default"),
-            query("cursor", json!({"type": "string"}), "What the page before says as `next`"),
-            query("labelSelector", json!({"type": "string"}), "Only those with such labels: app=web,tier!=test,canary,!old"),
-        ],
-        "responses": {"200": listed},
-    }});
-    let one = json!({
-        "get": {"tags": [id], "operationId": format!("get_{id}"),
-            "summary": format!("A {word} with its status. The header ETag is its revision, for If-Match."),
-            "parameters": [path], "responses": {"200": answer("It"), "404": missing}},
-        "put": {"tags": [id], "operationId": format!("put_{id}"),
-            "summary": format!("Creates or replaces a {word}. The answer comes when it is kept and carried out; on an error nothing changes."),
-            "parameters": [path, dry_run, if_match, if_none],
-            "requestBody": body("application/json", json!({"$ref": schema})),
-            "responses": with(json!({"201": answer("It is new"), "507": problem("Too many of the kind")}))},
-        "patch": {"tags": [id], "operationId": format!("patch_{id}"),
-            "summary": format!("Changes fields of a {word} by a JSON Merge Patch (RFC 7396): null takes a field away, a list is replaced as a whole."),
-            "parameters": [path, dry_run, if_match],
-            "requestBody": body("application/merge-patch+json", json!({"type": "object"})),
-            "responses": with(json!({"404": missing}))},
-        "delete": {"tags": [id], "operationId": format!("delete_{id}"), "summary": format!("Removes a {word}."),
-            "parameters": [path, dry_run, if_match],
-            "responses": {"204": {"description": "It is gone"}, "404": missing, "409": conflict, "412": stale,
-                "503": problem("The disk refuses")}},
-    });
-    (many, one)
 }

@@ -75,15 +75,18 @@ impl Views for Fixed {
         async { Ok(vec![]) }.boxed()
     }
 
-    fn global(&self) -> BoxFuture<'_, BgpGlobal> {
-        let (router_id, listen) = ([192, 0, 2, 1].into(), ([0, 0, 0, 0], 179).into());
-        let decision = lb_api_types::config::Decision::default();
-        async move {
-            let cluster_id = router_id;
-            let (asn, peers, established) = (65000, 0, 0);
-            BgpGlobal { asn, router_id, cluster_id, decision, listen, peers, established }
-        }
-        .boxed()
+    fn global(&self) -> BoxFuture<'_, GlobalStatus> {
+        let status = GlobalStatus {
+            conditions: vec![],
+            asn: 65000,
+            router_id: [192, 0, 2, 1].into(),
+            cluster_id: [192, 0, 2, 1].into(),
+            decision: lb_api_types::config::Decision::default(),
+            listen: ([0, 0, 0, 0], 179).into(),
+            peers: 0,
+            established: 0,
+        };
+        async { status }.boxed()
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Appliance, String>> {

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use lb_api_types::access::{Token, TokenSpec};
+use lb_api_types::event::EventKind;
 use lb_api_types::problem::Problem;
 use lb_api_types::view::List;
 
@@ -70,6 +71,7 @@ pub(super) async fn make_token(
     let noted = Noted(format!("{name}, {}", spec.role.name()));
     let make = move |access: &Access| access.tokens.make(&name, spec, SystemTime::now());
     let made = with_disk(&app, make).await?;
+    tell(&app, EventKind::ResourceCreated, &made.metadata.name, "created");
     Ok((StatusCode::CREATED, Extension(noted), Json(made)))
 }
 
@@ -86,8 +88,15 @@ pub(super) async fn delete_token(
 ) -> Result<StatusCode, Refused> {
     nothing(&asked)?;
     let name = name(path)?;
-    with_disk(&app, move |access| access.tokens.remove(&name)).await?;
+    let gone = name.clone();
+    with_disk(&app, move |access| access.tokens.remove(&gone)).await?;
+    tell(&app, EventKind::ResourceDeleted, &name, "removed");
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tells who watches events what became of a token.
+fn tell(app: &App, kind: EventKind, name: &str, what: &str) {
+    app.events.tell(kind, format!("tokens/{name}"), format!("token {name} {what}"));
 }
 
 fn read(cursor: &Cursor<'_>) -> Option<(String, TokenSpec)> {

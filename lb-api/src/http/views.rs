@@ -1,9 +1,9 @@
-//! What the host and the daemon are: interfaces, BGP as a whole, version, schema.
+//! What the host and the daemon are: interfaces, version, schema.
 
 use axum::Json;
 use axum::extract::State;
 use lb_api_types::problem::Problem;
-use lb_api_types::view::{BgpGlobal, Interface, List, Version};
+use lb_api_types::view::{Interface, List, Version};
 use serde_json::Value;
 
 use super::App;
@@ -39,17 +39,6 @@ pub(super) async fn get_interface(
     let all = app.views.interfaces().await.map_err(Refused::unavailable)?;
     let found = all.into_iter().find(|interface| interface.metadata.name == name);
     found.map(Json).ok_or_else(|| Refusal::Unknown(format!("interface {name}")).into())
-}
-
-/// What BGP has in common for all neighbours. The configuration file says it.
-#[utoipa::path(get, path = "/api/v1/bgp/global", tag = "bgp",
-    responses((status = 200, body = BgpGlobal)))]
-pub(super) async fn get_global(
-    State(app): State<App>,
-    asked: Asked,
-) -> Result<Json<BgpGlobal>, Refused> {
-    nothing(&asked)?;
-    Ok(Json(app.views.global().await))
 }
 
 /// The daemon's version.

@@ -110,7 +110,7 @@ pub(super) fn fits(
     changed: &BTreeSet<Key>,
 ) -> Result<(), Refusal> {
     let of_bgp = |key: &&Key| match key.0 {
-        Kind::Set | Kind::Policy | Kind::PeerGroup | Kind::Peer => true,
+        Kind::BgpGlobal | Kind::Set | Kind::Policy | Kind::PeerGroup | Kind::Peer => true,
         Kind::Pool | Kind::HealthCheck | Kind::Node | Kind::Address | Kind::StaticRoute => false,
     };
     let of_routing = |key: &&Key| matches!(key.0, Kind::Address | Kind::StaticRoute);

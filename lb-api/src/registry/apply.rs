@@ -113,7 +113,7 @@ impl<A: Appliers> Task<A> {
         let gone: Vec<Key> = self
             .resources
             .all()
-            .filter(|resource| prune.takes(resource.metadata()))
+            .filter(|one| one.metadata().revision.is_some() && prune.takes(one.metadata()))
             .map(crate::resources::Resource::key)
             .filter(|key| !named.contains(key) && !self.file_resources.contains(key))
             .collect();
@@ -127,9 +127,8 @@ impl<A: Appliers> Task<A> {
             changes.push(vip_change(name, ChangeKind::Deleted));
         }
         for key in gone {
-            wanted.resources.remove(&key);
+            self.take_out(&mut wanted, &key);
             changes.push(change(&key, ChangeKind::Deleted));
-            wanted.keys.insert(key);
         }
         if !wanted.keys.is_empty() {
             let Wanted { vips, resources, keys } = &mut wanted;
@@ -166,6 +165,8 @@ impl<A: Appliers> Task<A> {
             if self.file_resources.contains(&key) {
                 return Err(at(Refusal::FromFile(key.to_string())));
             }
+            let mut resource = resource.clone();
+            self.as_the_file_says(&mut resource).map_err(at)?;
             let old = self.resources.get(&key);
             if let Some(revision) = resource.metadata().revision {
                 let found = old.map(|old| old.metadata().revision);
@@ -173,12 +174,11 @@ impl<A: Appliers> Task<A> {
             }
             let kind = match old {
                 None => ChangeKind::Created,
-                Some(old) if old.asks_the_same(resource) => ChangeKind::Unchanged,
+                Some(old) if old.asks_the_same(&resource) => ChangeKind::Unchanged,
                 Some(_) => ChangeKind::Updated,
             };
             changes.push(change(&key, kind));
             if kind != ChangeKind::Unchanged {
-                let mut resource = resource.clone();
                 resource.forget_status();
                 resource.metadata_mut().revision = Some(self.revision + 1);
                 wanted.resources.insert(resource);

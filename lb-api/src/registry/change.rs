@@ -11,7 +11,7 @@ use super::admit::Admission;
 use super::confirm::Pending;
 use super::task::{Changed, Task, blocking};
 use super::{Applied, Appliers, Expected, Refusal, Terms, label, protocol_name};
-use crate::resources::{Key, Resources, is_same_metadata};
+use crate::resources::{Key, Resource, Resources, is_same_metadata};
 use crate::store::{self, Prepared, Store};
 use crate::vip::MAX_VIPS;
 
@@ -214,7 +214,10 @@ impl<A: Appliers> Task<A> {
     }
 
     fn kept_resources(&self, wanted: &Resources) -> Resources {
-        let ours = wanted.all().filter(|r| !self.file_resources.contains(&r.key()));
+        let is_ours = |r: &&Resource| {
+            r.metadata().revision.is_some() && !self.file_resources.contains(&r.key())
+        };
+        let ours = wanted.all().filter(is_ours);
         ours.chain(self.shadowed_resources.all()).cloned().collect()
     }
 }

@@ -36,6 +36,7 @@ impl<A: Appliers> Task<A> {
     ) -> Result<AppliedResource, Refusal> {
         let key = resource.key();
         self.is_not_of_the_file(&key)?;
+        self.as_the_file_says(&mut resource)?;
         let old = self.resources.get(&key);
         let revision = old.map(|old| old.metadata().revision);
         expect(&key.to_string(), revision, terms.expected)?;
@@ -67,9 +68,34 @@ impl<A: Appliers> Task<A> {
         };
         expect(&key.to_string(), Some(old.metadata().revision), terms.expected)?;
         let mut wanted = self.as_it_is();
-        wanted.resources.remove(key);
-        wanted.keys.insert(key.clone());
+        self.take_out(&mut wanted, key);
         self.change_resources(wanted, key, terms.dry_run).await
+    }
+
+    /// Has a resource be gone; what is always there is as the file says.
+    pub(super) fn take_out(&self, wanted: &mut Wanted, key: &Key) {
+        match &self.global {
+            Some(global) if key.0 == Kind::BgpGlobal => {
+                wanted.resources.insert(Resource::BgpGlobal(global.clone()));
+            }
+            Some(_) | None => drop(wanted.resources.remove(key)),
+        }
+        wanted.keys.insert(key.clone());
+    }
+
+    /// Fills in what the file says of BGP as a whole, where that is not something else.
+    pub(super) fn as_the_file_says(&self, resource: &mut Resource) -> Result<(), Refusal> {
+        let (Resource::BgpGlobal(wanted), Some(file)) = (resource, &self.global) else {
+            return Ok(());
+        };
+        if let Some((field, value)) = file.spec.differs(wanted.spec) {
+            let message = format!(
+                "spec.{field} is {value} in the configuration file, and only the file can change it: edit bgp.{field} there and restart lbd, or take it out there"
+            );
+            return Err(Refusal::Wrong { field: format!("/spec/{field}"), message });
+        }
+        wanted.spec = file.spec.over(wanted.spec);
+        Ok(())
     }
 
     fn is_not_of_the_file(&self, key: &Key) -> Result<(), Refusal> {
@@ -106,7 +132,7 @@ impl<A: Appliers> Task<A> {
                 (Some(_), None) => (EventKind::ResourceDeleted, "removed"),
                 (None, None) => continue,
             };
-            self.events.tell(kind, format!("{}/{}", key.0.path(), key.1), format!("{key} {what}"));
+            self.events.tell(kind, key.0.place(&key.1), format!("{key} {what}"));
         }
     }
 
@@ -128,7 +154,10 @@ impl<A: Appliers> Task<A> {
                 Resource::PeerGroup(Group { status, ..group.clone() })
             }
             // The router's to tell.
-            Resource::Peer(_) | Resource::Address(_) | Resource::StaticRoute(_) => resource.clone(),
+            Resource::Peer(_)
+            | Resource::BgpGlobal(_)
+            | Resource::Address(_)
+            | Resource::StaticRoute(_) => resource.clone(),
         }
     }
 

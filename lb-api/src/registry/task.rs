@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lb_api_types::bgp::Global;
 use lb_api_types::event::EventKind;
 use lb_api_types::vip::Vip;
 use lb_dataplane::table::{ServiceKey, Table};
@@ -19,7 +20,7 @@ use crate::control::{Book, Damping};
 use crate::delta;
 use crate::events::Events;
 use crate::health::{Target, Verdict, Verdicts};
-use crate::resources::{Key, Resources};
+use crate::resources::{self, Key, Resources, Started};
 use crate::store::{Store, StoreError};
 
 /// How often what time changes (damping) or what failed is looked at again.
@@ -39,6 +40,8 @@ pub(super) struct Task<A> {
     pub(super) resources: Resources,
     /// Those of them that the file says.
     pub(super) file_resources: BTreeSet<Key>,
+    /// What the file says of BGP as a whole.
+    pub(super) global: Option<Global>,
     /// Kept ones that the file says, too: they don't count, and are not lost either.
     pub(super) shadowed_resources: Resources,
     /// What the appliers were told of them last.
@@ -84,14 +87,9 @@ impl<A: Appliers> Task<A> {
         appliers: A,
         commands: mpsc::Receiver<Command>,
     ) -> (Self, watch::Receiver<Vec<String>>) {
-        let file_resources: BTreeSet<Key> = start.file_resources.keys().cloned().collect();
-        let (mut resources, mut shadowed_resources) = (start.file_resources, Resources::default());
-        for kept in start.kept_resources.all().cloned() {
-            match file_resources.contains(&kept.key()) {
-                true => shadowed_resources.insert(kept),
-                false => resources.insert(kept),
-            }
-        }
+        let global = start.file_resources.global().cloned();
+        let Started { all: resources, of_file: file_resources, shadowed: shadowed_resources } =
+            resources::started(&start.file_resources, &start.kept_resources);
         let mut book = Book::default();
         let mut from_file = BTreeSet::new();
         for mut vip in start.file {
@@ -118,6 +116,7 @@ impl<A: Appliers> Task<A> {
             shadowed,
             resources,
             file_resources,
+            global,
             shadowed_resources,
             configured: None,
             incomplete,

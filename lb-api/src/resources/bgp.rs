@@ -1,5 +1,6 @@
 //! BGP's neighbours, groups, policies and sets: read, and looked at as a whole, since they name one another.
 
+use lb_api_types::bgp::Global;
 use lb_api_types::config::Bgp;
 use lb_api_types::peer::{BgpPeer, Group, Peer, PeerGroup};
 use lb_api_types::policy::{BgpPolicy, BgpSet, Policies, Policy, Set};
@@ -8,6 +9,17 @@ use lb_api_types::resource::Metadata;
 use super::{Key, Kind, Misfit, Resource, Resources, read_metadata};
 use crate::config::{bgp, policy};
 use crate::read::{Cursor, Path, Segment};
+
+/// The name of what BGP has in common for all neighbours.
+pub(super) const GLOBAL: &str = "global";
+
+pub(super) fn read_global(cursor: &Cursor<'_>) -> Option<Global> {
+    let (metadata, spec) = parts(cursor, bgp::read_global)?;
+    match metadata.name.as_str() {
+        GLOBAL => Some(Global { metadata, spec, status: None }),
+        other => cursor.wrong(format!("has the name {other}, but there is one, {GLOBAL}")),
+    }
+}
 
 pub(super) fn read_set(cursor: &Cursor<'_>) -> Option<Set> {
     let (metadata, spec) = parts(cursor, policy::sets::read)?;
@@ -58,7 +70,9 @@ pub(crate) fn of_file(section: &Bgp) -> impl Iterator<Item = Resource> {
         let (metadata, spec) = (named(&peer.title()), peer.spec.clone());
         Resource::Peer(Peer { metadata, spec, status: None })
     });
-    sets.chain(policies).chain(groups).chain(peers)
+    let global = Global { metadata: named(GLOBAL), spec: section.global(), status: None };
+    let global = std::iter::once(Resource::BgpGlobal(global));
+    global.chain(sets).chain(policies).chain(groups).chain(peers)
 }
 
 /// The section with exactly these.
@@ -75,13 +89,16 @@ pub(crate) fn section(base: &Bgp, resources: &Resources) -> Bgp {
     let peers = resources
         .peers()
         .map(|peer| BgpPeer { name: Some(name(&peer.metadata)), spec: peer.spec.clone() });
-    Bgp {
+    let said = resources.global().map_or_else(|| base.global(), |global| global.spec);
+    let section = Bgp {
+        listen: base.listen,
         sets: sets.collect(),
         policies: policies.collect(),
         peer_groups: groups.collect(),
         peers: peers.collect(),
-        ..base.clone()
-    }
+        ..Bgp::default()
+    };
+    section.with_global(said)
 }
 
 /// The first thing of these resources that does not fit together, such as a name of what is not there.
@@ -148,6 +165,7 @@ pub(crate) fn named_by(resources: &Resources, key: &Key) -> Vec<String> {
             Kind::Pool
             | Kind::HealthCheck
             | Kind::Node
+            | Kind::BgpGlobal
             | Kind::Set
             | Kind::Policy
             | Kind::PeerGroup
@@ -157,6 +175,7 @@ pub(crate) fn named_by(resources: &Resources, key: &Key) -> Vec<String> {
             Resource::Pool(_)
             | Resource::HealthCheck(_)
             | Resource::Node(_)
+            | Resource::BgpGlobal(_)
             | Resource::Set(_)
             | Resource::Policy(_)
             | Resource::PeerGroup(_)
@@ -225,14 +244,18 @@ mod tests {
             (0, 0, 2),
             "{said:?}"
         );
-        let (section, said) = usable(&Bgp { asn: 65009, ..Bgp::default() }, all());
-        assert_eq!((section.asn, section.peers.len(), said.len()), (65009, 1, 0));
+        let (section, said) = usable(&Bgp { asn: Some(65009), ..Bgp::default() }, all());
+        assert_eq!((section.asn, section.peers.len(), said.len()), (Some(65009), 1, 0));
     }
 
     #[test]
     fn the_file_s_neighbours_are_resources_too() {
-        let section = section(&Bgp::default(), &all());
-        assert_eq!(of_file(&section).collect::<Resources>(), all());
+        let base = Bgp { asn: Some(65009), ..Bgp::default() };
+        let mut of_file: Resources = of_file(&section(&base, &all())).collect();
+        let global = of_file.remove(&Key(Kind::BgpGlobal, GLOBAL.into())).unwrap();
+        assert_eq!(of_file, all());
+        let Resource::BgpGlobal(global) = global else { unreachable!("it has that key") };
+        assert_eq!(global.spec, base.global());
     }
 
     #[test]

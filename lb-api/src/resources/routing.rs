@@ -254,6 +254,7 @@ pub(crate) fn note(resource: &mut Resource, told: &StaticsStatus) {
         | Resource::Set(_)
         | Resource::Policy(_)
         | Resource::PeerGroup(_)
+        | Resource::BgpGlobal(_)
         | Resource::Peer(_) => {}
     }
 }

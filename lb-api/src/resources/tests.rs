@@ -17,6 +17,7 @@ fn ranges(addresses: &Value) -> Ranges {
         Resource::Pool(pool) => Ranges::of(&pool.spec),
         Resource::HealthCheck(_)
         | Resource::Node(_)
+        | Resource::BgpGlobal(_)
         | Resource::Set(_)
         | Resource::Policy(_)
         | Resource::PeerGroup(_)
@@ -107,4 +108,18 @@ fn labels_are_read_and_strange_ones_refused() {
     {
         assert!(read(bad.clone()).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn of_what_bgp_has_in_common_each_field_is_the_files_where_it_says_it() {
+    let global = |spec: serde_json::Value| {
+        let value = json!({"metadata": {"name": "global"}, "spec": spec});
+        document(&value, |cursor| Kind::BgpGlobal.read(cursor)).unwrap()
+    };
+    let file: Resources = [global(json!({"asn": 65001}))].into_iter().collect();
+    let kept = [global(json!({"asn": 65002, "decision": {"max_paths": 8}}))].into_iter().collect();
+    let started = started(&file, &kept);
+    let spec = started.all.global().unwrap().spec;
+    assert_eq!((spec.asn, spec.decision().max_paths, spec.router_id), (Some(65001), 8, None));
+    assert!(started.of_file.is_empty() && started.shadowed == Resources::default());
 }

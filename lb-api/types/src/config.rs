@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::access::Role;
+use crate::bgp::GlobalSpec;
 use crate::peer::{BgpPeer, PeerGroup};
 use crate::policy::{BgpPolicy, BgpSet};
 use crate::resource::{NamedHealthCheck, Node, Pool};
@@ -59,7 +60,8 @@ impl Default for StateDir {
 #[serde(deny_unknown_fields, default)]
 pub struct Bgp {
     /// Our AS number; 64512 by default.
-    pub asn: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asn: Option<u32>,
     /// BGP identifier; by default the highest IPv4 address of this host's interfaces.
     pub router_id: Option<Ipv4Addr>,
     /// The cluster that we reflect routes for (RFC 4456), where it has several reflectors: they all name the same one. Our
@@ -67,8 +69,8 @@ pub struct Bgp {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<Ipv4Addr>,
     /// How the best path is found.
-    #[serde(skip_serializing_if = "Decision::is_usual")]
-    pub decision: Decision,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
     /// Where sessions are accepted; `0.0.0.0:179` by default.
     pub listen: SocketAddr,
     /// Sets that policies name.
@@ -88,16 +90,32 @@ impl Default for Bgp {
     fn default() -> Self {
         let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 179));
         Self {
-            asn: 64512,
+            asn: None,
             router_id: None,
             cluster_id: None,
-            decision: Decision::default(),
+            decision: None,
             listen,
             sets: Vec::new(),
             policies: Vec::new(),
             peer_groups: Vec::new(),
             peers: Vec::new(),
         }
+    }
+}
+
+impl Bgp {
+    /// What it says of all neighbours.
+    #[must_use]
+    pub fn global(&self) -> GlobalSpec {
+        let Self { asn, router_id, cluster_id, decision, .. } = *self;
+        GlobalSpec { asn, router_id, cluster_id, decision }
+    }
+
+    /// The same with another word on all neighbours.
+    #[must_use]
+    pub fn with_global(self, said: GlobalSpec) -> Self {
+        let GlobalSpec { asn, router_id, cluster_id, decision } = said;
+        Self { asn, router_id, cluster_id, decision, ..self }
     }
 }
 
@@ -131,12 +149,6 @@ impl Default for Decision {
             max_paths_internal: None,
             mixed_multipath: false,
         }
-    }
-}
-
-impl Decision {
-    fn is_usual(&self) -> bool {
-        *self == Self::default()
     }
 }
 

@@ -12,7 +12,7 @@ pub struct Event {
     pub time: String,
     /// What happened.
     pub kind: EventKind,
-    /// The VIP, backend or neighbour that it is about; empty where it is about the whole.
+    /// The VIP, backend, neighbour, interface or resource that it is about; empty where it is about the whole.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// It in words.
@@ -52,6 +52,8 @@ pub enum EventKind {
     BackendHealth,
     /// A BGP session has entered another state.
     PeerState,
+    /// An interface of the host came, went, or is up or down now.
+    InterfaceState,
     /// The fast path is attached to an interface, and was to none before.
     DataplaneAttached,
     /// The fast path is attached to no interface any more.
@@ -78,6 +80,7 @@ impl EventKind {
             Self::VipWithdrawn => "vip-withdrawn",
             Self::BackendHealth => "backend-health",
             Self::PeerState => "peer-state",
+            Self::InterfaceState => "interface-state",
             Self::DataplaneAttached => "dataplane-attached",
             Self::DataplaneDetached => "dataplane-detached",
             Self::DataplaneRefuses => "dataplane-refuses",

@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 pub mod access;
+pub mod bgp;
 pub mod config;
 pub mod event;
 pub mod peer;

@@ -104,6 +104,18 @@ impl Rib {
         }
     }
 
+    /// Finds the best paths by these rules from now on.
+    pub(crate) fn follow(&mut self, rules: Rules) {
+        if std::mem::replace(&mut self.rules, rules) == rules {
+            return;
+        }
+        for id in 0..self.prefixes.end() {
+            if self.prefixes.get(id).paths.len() > 1 {
+                self.reselect(id);
+            }
+        }
+    }
+
     pub(crate) fn ranking(&self, peer: PeerIndex) -> Option<&Ranking> {
         self.rankings.get(usize::from(peer))
     }

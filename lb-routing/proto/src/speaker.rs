@@ -143,7 +143,7 @@ impl Speaker {
         config::validate(&config, &peers)?;
         let (hash, mut seeds) = (Keyed::new(seeds.tables), Jitter::new(seeds.timers));
         let rankings = peers.iter().map(|peer| ranking(&config, peer)).collect();
-        let rules = Rules { decision: config.decision, max_paths: config.max_paths };
+        let rules = rules(&config);
         let rib = Rib::new(rankings, rules, hash);
         let mut by_address = HashMap::new();
         let (mut neighbours, mut judges) = (Vec::new(), Vec::new());
@@ -367,6 +367,11 @@ fn place(judges: &mut Vec<Judge>, judge: Judge) -> u16 {
         judges.len() - 1
     });
     u16::try_from(place).unwrap_or(u16::MAX)
+}
+
+/// How the best path is found.
+fn rules(config: &SpeakerConfig) -> Rules {
+    Rules { decision: config.decision, max_paths: config.max_paths }
 }
 
 fn ranking(config: &SpeakerConfig, peer: &PeerConfig) -> Ranking {

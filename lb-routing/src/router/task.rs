@@ -227,8 +227,9 @@ impl Task {
     }
 
     /// Neighbours by difference; on an error nothing has changed.
-    fn configure(&mut self, Peers { peers, transports }: Peers) -> Result<(), ConfigureError> {
-        self.speaker.check(&peers)?;
+    fn configure(&mut self, wanted: Peers) -> Result<(), ConfigureError> {
+        let Peers { speaker, peers, transports } = wanted;
+        self.speaker.check_as(&speaker, &peers)?;
         let old = Arc::clone(&self.io.transports.borrow());
         let new = Arc::new(super::transports(&peers, &transports));
         let opened = self.io.listeners.adapt(&old, &new);
@@ -240,7 +241,7 @@ impl Task {
         }
         self.io.transports.send_replace(Arc::clone(&new));
         let now = Instant::now();
-        self.speaker.configure(peers, now)?;
+        self.speaker.reconfigure(speaker, peers, now)?;
         let of = |transport: &Transport| (transport.reach, transport.md5.clone());
         for (peer, before) in old.iter() {
             if new.get(peer).is_some_and(|after| of(after) != of(before)) {

@@ -185,8 +185,9 @@ impl Cluster {
         node.key = Some("an0ther");
         let address: IpAddr = node.address().parse().unwrap();
         self.us.transports.insert(address, transport(node.way, node.key));
-        let (peers, transports) = (self.us.peers.clone(), self.us.transports.clone());
-        self.router.handle.configure(Peers { peers, transports }).await.unwrap();
+        let us = self.us.clone();
+        let wanted = Peers { speaker: us.speaker, peers: us.peers, transports: us.transports };
+        self.router.handle.configure(wanted).await.unwrap();
         node.write();
         node.ask("configure");
         self.converges("another key").await;

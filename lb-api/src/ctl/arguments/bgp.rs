@@ -31,3 +31,29 @@ pub(in crate::ctl) enum Bgp {
         prefix: ipnetwork::IpNetwork,
     },
 }
+
+#[derive(Subcommand)]
+pub(in crate::ctl) enum Show {
+    /// Sessions and paths.
+    Bgp {
+        #[command(subcommand)]
+        what: ShowBgp,
+    },
+}
+
+#[derive(Subcommand)]
+pub(in crate::ctl) enum ShowBgp {
+    /// One line per neighbour.
+    Summary,
+    /// Everything that is known of the neighbours, or of one.
+    #[command(alias = "neighbours", alias = "neighbor", alias = "neighbour")]
+    Neighbors {
+        /// Its name or address.
+        name: Option<String>,
+    },
+    /// Paths, or those of one prefix.
+    Routes {
+        /// The prefix.
+        prefix: Option<String>,
+    },
+}

@@ -14,6 +14,20 @@ pub(in crate::ctl) enum Create {
     Pool(NewPool),
     /// A health check that VIPs name.
     HealthCheck(NewHealthCheck),
+    /// A backend of a VIP.
+    Backend(NewBackend),
+    /// An address of an interface of this host.
+    Address(NewAddress),
+    /// A route beside those of BGP.
+    StaticRoute(NewStaticRoute),
+    /// A set that BGP policies name.
+    Set(NewSet),
+    /// A BGP policy.
+    Policy(NewPolicy),
+    /// What BGP neighbours have in common.
+    PeerGroup(NewPeerGroup),
+    /// A BGP neighbour.
+    Peer(NewPeer),
     /// A token for clients beyond the Unix socket; it is shown once.
     Token(NewToken),
 }
@@ -28,6 +42,139 @@ pub(in crate::ctl) struct NewToken {
     /// Days after which it is no longer taken; never by default.
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
     pub(in crate::ctl) expires_in: Option<u64>,
+}
+
+#[derive(Args)]
+pub(in crate::ctl) struct NewBackend {
+    /// The VIP and the backend's address and port: VIP/ADDRESS:PORT.
+    pub(in crate::ctl) name: String,
+    /// Its share of new flows beside the others', 1 by default.
+    #[arg(long)]
+    pub(in crate::ctl) weight: Option<u32>,
+    /// Flows that it may have at most.
+    #[arg(long, value_name = "COUNT")]
+    pub(in crate::ctl) max_flows: Option<u32>,
+    /// Only say what would be changed.
+    #[arg(long)]
+    pub(in crate::ctl) dry_run: bool,
+}
+
+#[derive(Args)]
+pub(in crate::ctl) struct NewAddress {
+    /// Its name.
+    pub(in crate::ctl) name: String,
+    /// The interface that is to have it.
+    #[arg(long)]
+    pub(in crate::ctl) interface: String,
+    /// The address with the length of its network: 192.0.2.2/24.
+    #[arg(long, value_name = "ADDRESS/LENGTH")]
+    pub(in crate::ctl) address: String,
+    /// Only say what would be changed.
+    #[arg(long)]
+    pub(in crate::ctl) dry_run: bool,
+}
+
+#[derive(Args)]
+pub(in crate::ctl) struct NewStaticRoute {
+    /// Its name.
+    pub(in crate::ctl) name: String,
+    /// Where it leads to.
+    #[arg(long)]
+    pub(in crate::ctl) prefix: String,
+    /// By what: ADDRESS, INTERFACE, or ADDRESS%INTERFACE; say it once for each.
+    #[arg(long, value_name = "HOP")]
+    pub(in crate::ctl) next_hop: Vec<String>,
+    /// unicast, the default, or without next hops blackhole, unreachable or prohibit.
+    #[arg(long)]
+    pub(in crate::ctl) kind: Option<String>,
+    /// Of several routes to a prefix, the one with the lowest counts.
+    #[arg(long)]
+    pub(in crate::ctl) metric: Option<u32>,
+    /// Only say what would be changed.
+    #[arg(long)]
+    pub(in crate::ctl) dry_run: bool,
+}
+
+#[derive(Args)]
+#[group(id = "members", required = true, multiple = true)]
+pub(in crate::ctl) struct NewSet {
+    /// Its name.
+    pub(in crate::ctl) name: String,
+    /// A prefix, or a range of lengths: '10.244.0.0/16 ge 24 le 32'; say it once for each.
+    #[arg(long, group = "members", value_name = "PREFIX")]
+    pub(in crate::ctl) prefix: Vec<String>,
+    /// A pattern of AS paths: ^65001_; say it once for each.
+    #[arg(long, group = "members", value_name = "PATTERN")]
+    pub(in crate::ctl) as_path: Vec<String>,
+    /// A community of any kind: '65001:*'; say it once for each.
+    #[arg(long, group = "members", value_name = "COMMUNITY")]
+    pub(in crate::ctl) community: Vec<String>,
+    /// A neighbour's address, or a prefix of them; say it once for each.
+    #[arg(long, group = "members", value_name = "ADDRESS")]
+    pub(in crate::ctl) neighbor: Vec<String>,
+    /// Only say what would be changed.
+    #[arg(long)]
+    pub(in crate::ctl) dry_run: bool,
+}
+
+#[derive(Args)]
+pub(in crate::ctl) struct NewPolicy {
+    /// Its name.
+    pub(in crate::ctl) name: String,
+    /// A statement as a file has it: '{match: {prefix_set: pods}, action: accept}'; say it once for each, in order.
+    #[arg(long, required = true, value_name = "YAML")]
+    pub(in crate::ctl) statement: Vec<String>,
+    /// Only say what would be changed.
+    #[arg(long)]
+    pub(in crate::ctl) dry_run: bool,
+}
+
+/// What peers and their groups may both say.
+#[derive(Args)]
+pub(in crate::ctl) struct PeerWords {
+    /// The AS number; ours makes sessions iBGP.
+    #[arg(long)]
+    pub(in crate::ctl) asn: Option<u32>,
+    /// A policy that says what is accepted; say it once for each, in order.
+    #[arg(long, value_name = "POLICY")]
+    pub(in crate::ctl) import: Vec<String>,
+    /// A policy that says what is advertised; say it once for each, in order.
+    #[arg(long, value_name = "POLICY")]
+    pub(in crate::ctl) export: Vec<String>,
+    /// Any other field, as a file has it: hold_time_secs=9; say it once for each.
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    pub(in crate::ctl) set: Vec<String>,
+    /// Only say what would be changed.
+    #[arg(long)]
+    pub(in crate::ctl) dry_run: bool,
+}
+
+#[derive(Args)]
+pub(in crate::ctl) struct NewPeerGroup {
+    /// Its name.
+    pub(in crate::ctl) name: String,
+    #[command(flatten)]
+    pub(in crate::ctl) words: PeerWords,
+}
+
+#[derive(Args)]
+pub(in crate::ctl) struct NewPeer {
+    /// Its name.
+    pub(in crate::ctl) name: String,
+    /// Its address.
+    #[arg(long)]
+    pub(in crate::ctl) address: IpAddr,
+    /// The group whose options it has where it does not say its own.
+    #[arg(long)]
+    pub(in crate::ctl) group: Option<String>,
+    /// Wait until its session is Established.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(in crate::ctl) wait: bool,
+    /// Seconds that --wait takes at most.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub(in crate::ctl) timeout: u32,
+    #[command(flatten)]
+    pub(in crate::ctl) words: PeerWords,
 }
 
 #[derive(Args)]

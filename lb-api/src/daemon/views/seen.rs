@@ -87,6 +87,16 @@ pub(super) fn flow(flow: &lb_dataplane::Flow, names: &Ports<String>) -> Flow {
     }
 }
 
+/// Whether every session is there.
+pub(super) fn sessions(established: usize, peers: usize) -> Condition {
+    let said = format!("{established} of {peers} sessions are Established");
+    match (established == peers, peers) {
+        (_, 0) => Condition::new("Established", false, "NoPeers", "there is no neighbour"),
+        (true, _) => Condition::new("Established", true, "AllEstablished", said),
+        (false, _) => Condition::new("Established", false, "SomeMissing", said),
+    }
+}
+
 /// What holds of the appliance as a whole.
 pub(super) fn conditions(
     wanted: &config::Dataplane,

@@ -111,3 +111,35 @@ async fn a_session_is_cleared_and_a_route_explained() {
         assert_eq!(served.get(&format!("/api/v1/bgp/explain{query}")).await.status, 400, "{query}");
     }
 }
+
+#[tokio::test]
+async fn bgp_as_a_whole_is_a_resource_too() {
+    let served = Served::new(vec![]).await;
+    let path = "/api/v1/bgp/global";
+    let put =
+        async |spec: Value| served.send("PUT", path, resource("global", &spec).to_string()).await;
+    let made = put(json!({"asn": 65001, "decision": {"max_paths": 8}})).await;
+    assert!(made.status == 200 || made.status == 201, "{}", made.json());
+    let global = served.get(path).await.json();
+    assert_eq!(
+        (&global["spec"]["decision"]["max_paths"], &global["status"]["asn"]),
+        (&json!(8), &json!(65000))
+    );
+    let merge = "application/merge-patch+json";
+    let patched = served.send_as("PATCH", path, r#"{"spec":{"decision":null}}"#, merge).await;
+    assert_eq!(patched.json()["spec"], json!({"asn": 65001}));
+    for (spec, pointer) in [
+        (json!({"decision": {"max_paths": 257}}), "/spec/decision/max_paths"),
+        (json!({"asn": 0}), "/spec/asn"),
+        (json!({"router_id": "0.0.0.0"}), "/spec/router_id"),
+        (json!({"listen": "0.0.0.0:179"}), "/spec/listen"),
+    ] {
+        let refused = put(spec).await.problem();
+        assert_eq!((refused.status, refused.pointer.as_deref()), (422, Some(pointer)));
+    }
+    assert_eq!(served.get("/api/v1/bgp/global/global").await.problem().status, 404);
+    let whole = json!({"bgp_global": [resource("global", &json!({"asn": 65002}))]}).to_string();
+    let applied = served.send("POST", "/api/v1/config", whole).await.json();
+    assert_eq!(applied["changes"][0]["change"], "updated", "{applied}");
+    assert_eq!(served.send("DELETE", path, "").await.status, 204);
+}

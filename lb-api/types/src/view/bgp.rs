@@ -1,14 +1,13 @@
 //! BGP as it is: sessions, paths, and why they are where they are.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::seen::{SeenMetadata, seen};
-use crate::config::Decision;
 use crate::resource::Condition;
 
 /// A BGP neighbour (`GET /api/v1/bgp/peers`).
@@ -203,27 +202,4 @@ pub struct HearerView {
     pub address: IpAddr,
     /// What keeps the best path from it, in words; unset: it hears of it.
     pub withheld: Option<String>,
-}
-
-/// What BGP has in common for all neighbours (`GET /api/v1/bgp/global`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct BgpGlobal {
-    /// Our AS number.
-    pub asn: u32,
-    /// BGP identifier in use.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
-    pub router_id: Ipv4Addr,
-    /// The cluster that we reflect routes for (RFC 4456).
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
-    pub cluster_id: Ipv4Addr,
-    /// How the best path is found.
-    pub decision: Decision,
-    /// Where sessions are accepted.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
-    pub listen: SocketAddr,
-    /// How many neighbours there are.
-    pub peers: usize,
-    /// How many of the sessions are Established.
-    pub established: usize,
 }

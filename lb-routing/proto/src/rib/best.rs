@@ -71,7 +71,7 @@ pub(super) struct Candidate<P> {
 }
 
 /// How paths are chosen, and how many.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
     pub(crate) decision: Decision,
     /// External paths that carry traffic together at most.

@@ -5,8 +5,8 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{Neighbour, Speaker, place, ranking};
-use crate::config::{self, ConfigError, PeerConfig};
+use super::{Neighbour, Speaker, place, ranking, rules};
+use crate::config::{self, ConfigError, PeerConfig, SpeakerConfig};
 use crate::policy::Judge;
 use crate::rib::PeerIndex;
 use crate::session::Session;
@@ -45,7 +45,7 @@ impl Speaker {
         let gone: Vec<_> =
             self.by_address.keys().copied().filter(|at| !wanted.contains(at)).collect();
         for address in gone {
-            self.remove(address, now);
+            self.remove(address, Notification::new(error::PEER_DE_CONFIGURED), now);
         }
         self.order = peers
             .into_iter()
@@ -60,17 +60,59 @@ impl Speaker {
         Ok(())
     }
 
+    /// Is somebody else from now on, with these neighbours.
+    ///
+    /// AS number, identifier and cluster are said in OPEN or in what neighbours know of us: another one ends every session
+    /// with Cease / Other Configuration Change, and each begins anew. How the best path is found may change while sessions
+    /// go on.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that cannot work; nothing has changed then.
+    pub fn reconfigure(
+        &mut self,
+        config: SpeakerConfig,
+        peers: Vec<PeerConfig>,
+        now: Instant,
+    ) -> Result<(), ConfigError> {
+        self.check_as(&config, &peers)?;
+        let identity = |of: &SpeakerConfig| (of.asn, of.router_id, of.cluster_id());
+        if identity(&config) != identity(&self.config) {
+            let mut all: Vec<_> = self.by_address.keys().copied().collect();
+            all.sort_unstable();
+            for address in all {
+                self.remove(address, Notification::new(error::OTHER_CONFIGURATION_CHANGE), now);
+            }
+        }
+        self.rib.follow(rules(&config));
+        self.config = config;
+        self.configure(peers, now)
+    }
+
     /// Whether it could have these neighbours from now on.
     ///
     /// # Errors
     ///
     /// The first thing that cannot work.
     pub fn check(&self, peers: &[PeerConfig]) -> Result<(), ConfigError> {
-        config::validate(&self.config, peers)?;
+        self.check_as(&self.config, peers)
+    }
+
+    /// Whether it could be this with these neighbours from now on.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that cannot work.
+    pub fn check_as(
+        &self,
+        config: &SpeakerConfig,
+        peers: &[PeerConfig],
+    ) -> Result<(), ConfigError> {
+        config::validate(config, peers)?;
         // Attribute sets remember numbers of judges, so that none is given to another one.
         let mut judges = self.judges.clone();
         for peer in peers {
-            place(&mut judges, Judge::new(&self.config, peer));
+            place(&mut judges, Judge::new(config, peer));
         }
         if judges.len() > MAX_JUDGES { Err(ConfigError::TooManySettings) } else { Ok(()) }
     }
@@ -94,10 +136,9 @@ impl Speaker {
     }
 
     /// A neighbour that is gone keeps its place, empty, until another one takes it: paths and ranks name places.
-    fn remove(&mut self, address: IpAddr, now: Instant) {
+    fn remove(&mut self, address: IpAddr, told: Notification, now: Instant) {
         let Some(index) = self.by_address.remove(&address) else { return };
-        let gone = Notification::new(error::PEER_DE_CONFIGURED);
-        self.with_session(index, now, |session, now, out| session.stop(gone, now, out));
+        self.with_session(index, now, |session, now, out| session.stop(told, now, out));
         self.forget_paths(index);
         self.vacant.push(index);
     }

@@ -13,8 +13,9 @@ impl Pair {
         if let Some(transport) = self.us.transports.get_mut(&them) {
             *transport = signed(transport.clone(), key);
         }
-        let (peers, transports) = (self.us.peers.clone(), self.us.transports.clone());
-        self.router.handle.configure(Peers { peers, transports }).await.unwrap();
+        let us = self.us.clone();
+        let wanted = Peers { speaker: us.speaker, peers: us.peers, transports: us.transports };
+        self.router.handle.configure(wanted).await.unwrap();
         self.wish.key = key;
         let files = self.kind.files(self.wish);
         match self.kind.take_key(self.wish) {

@@ -226,3 +226,64 @@ fn what_cannot_work_changes_nothing() {
     assert!(rig.speaker.configure(wrong, rig.now).is_err());
     assert_eq!((rig.outputs(), rig.state(0)), (Vec::new(), State::Established));
 }
+
+impl Rig {
+    fn reconfigure(&mut self, change: impl FnOnce(&mut SpeakerConfig), peers: Vec<PeerConfig>) {
+        let mut config = self.speaker.config().clone();
+        change(&mut config);
+        self.speaker.reconfigure(config, peers, self.now).unwrap();
+    }
+}
+
+#[test]
+fn another_identity_ends_every_session_and_the_next_ones_have_it() {
+    let id = Ipv4Addr::new(10, 0, 0, 9);
+    let mut rig = Rig::new(vec![ALL(1), ALL(2)]);
+    let conns = [1, 2].map(|number| rig.establish(number));
+    rig.announce(conns[0], &[65101], neighbour(1), &["10.1.0.0/16"]);
+    rig.outputs();
+    rig.reconfigure(|us| (us.asn, us.router_id) = (65009, id), vec![ALL(1), ALL(2)]);
+    let outputs = rig.outputs();
+    for conn in conns {
+        assert_eq!(notifications(&outputs, conn), [error::OTHER_CONFIGURATION_CHANGE]);
+    }
+    assert_eq!(routes(&outputs), [change("10.1.0.0/16", &[])]);
+    let again = rig.establish(1);
+    let opens = messages(&rig.outputs(), again).into_iter().filter_map(|message| {
+        if let Message::Open(open) = message { Some((open.asn, open.router_id)) } else { None }
+    });
+    assert_eq!(opens.collect::<Vec<_>>(), [(65009, id)]);
+    let states: Vec<_> = rig.speaker.peers().into_iter().map(|peer| peer.state).collect();
+    assert_eq!(states[0], State::Established);
+}
+
+#[test]
+fn another_number_of_paths_is_carried_out_while_sessions_go_on() {
+    let mut rig = Rig::new(vec![ALL(1), ALL(2)]);
+    for number in [1, 2] {
+        let conn = rig.establish(number);
+        let path = [65100 + u32::from(number), 65200];
+        rig.announce(conn, &path, neighbour(number), &["10.1.0.0/16"]);
+    }
+    rig.outputs();
+    let carried = |rig: &Rig| rig.speaker.routes().iter().filter(|path| path.multipath).count();
+    let wide = carried(&rig);
+    rig.reconfigure(|us| us.max_paths = 1, vec![ALL(1), ALL(2)]);
+    let outputs = rig.outputs();
+    assert_eq!(carried(&rig), 1);
+    assert_eq!(routes(&outputs).len(), usize::from(wide > 1), "{outputs:?}");
+    assert!(rig.speaker.peers().iter().all(|peer| peer.state == State::Established));
+    rig.reconfigure(|us| us.max_paths = 4, vec![ALL(1), ALL(2)]);
+    assert_eq!((carried(&rig), wide), (2, 2));
+}
+
+#[test]
+fn an_identity_that_nobody_may_have_is_refused_and_changes_nothing() {
+    let mut rig = Rig::new(vec![ALL(1)]);
+    let conn = rig.establish(1);
+    rig.outputs();
+    let wrong = SpeakerConfig::new(0, Ipv4Addr::new(10, 0, 0, 9));
+    assert!(rig.speaker.reconfigure(wrong, vec![ALL(1)], rig.now).is_err());
+    assert_eq!(notifications(&rig.outputs(), conn), []);
+    assert_eq!(rig.speaker.config().asn, US);
+}
