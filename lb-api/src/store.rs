@@ -8,11 +8,13 @@
 //!
 //! Whatever is damaged leads to the last good state and a warning, never to an appliance without VIPs.
 
+mod error;
 mod files;
 mod journal;
 mod recover;
 mod snapshot;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use std::time::SystemTime;
 
 use lb_api_types::vip::Vip;
 
+pub use self::error::StoreError;
 pub(crate) use self::files::{link, may_lack, write_whole};
 use self::journal::Journal;
 use self::recover::Recovered;
@@ -41,44 +44,6 @@ const FOLD_AT: usize = 4 << 20;
 /// A file that stands for a disk that takes nothing any more.
 #[cfg(test)]
 pub(crate) const BROKEN: &str = "broken";
-
-/// Why the state cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The file or its folder cannot be read or written.
-    #[error("cannot {what} {path}: {source}")]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the kernel says.
-        source: io::Error,
-    },
-    /// Another daemon has the folder.
-    #[error("{path} is in use by another lbd: stop that one, or set another state_dir")]
-    InUse {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// The file was written by a later version.
-    #[error(
-        "{path} has version {found}, and this lbd reads version {known}: start the lbd that wrote it, or move the file away",
-        known = snapshot::VERSION
-    )]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: u64,
-    },
-    /// Too many damaged files wait for somebody to look at them.
-    #[error("{path} is damaged, and {MAX_DAMAGED} earlier ones are kept beside it: remove them")]
-    TooManyDamaged {
-        /// The file.
-        path: PathBuf,
-    },
-}
 
 /// What was found at the start.
 #[derive(Debug, Default, PartialEq)]
@@ -117,9 +82,14 @@ pub struct Store {
     folding: Mutex<()>,
 }
 
-/// Where changes go.
+/// Where changes go, and what they made: what is kept does not have to be read again while it is known.
 #[derive(Debug, Default)]
 struct State {
+    is_loaded: bool,
+    vips: BTreeMap<String, Arc<Vip>>,
+    resources: Resources,
+    /// A revision that was given to something that is not kept.
+    reserved: u64,
     /// `None` where what is there is not to be gone on with: the next change is behind a new snapshot.
     journal: Option<Journal>,
     /// Of the last change that is kept.
@@ -147,7 +117,7 @@ pub struct Change {
 #[derive(Debug)]
 #[must_use]
 pub struct Prepared {
-    revision: u64,
+    change: Change,
     line: Vec<u8>,
 }
 
@@ -192,7 +162,7 @@ impl Store {
     ///
     /// A file cannot be read, or was written by a later version.
     pub fn load(&self) -> Result<Loaded, StoreError> {
-        let mut found = self.recover(None)?;
+        let mut found = self.recover()?;
         if found.is_damaged
             && let Err(error) = self.keep_aside(&self.path(SNAPSHOT, 0))
         {
@@ -208,7 +178,12 @@ impl Store {
             ));
             None
         });
+        let shared = |(name, vip): (&String, &Vip)| (name.clone(), Arc::new(vip.clone()));
         *self.state() = State {
+            is_loaded: true,
+            vips: found.vips.iter().map(shared).collect(),
+            resources: found.resources.clone(),
+            reserved: found.reserved,
             journal,
             revision: found.revision,
             changes: found.changes,
@@ -251,8 +226,8 @@ impl Store {
     pub fn prepare(&self, change: &Change) -> Result<Prepared, StoreError> {
         let after = self.state().revision;
         let line = journal::line(change, after).map_err(self.failed("write", JOURNAL))?;
-        self.with_journal(|journal| journal.make_room(line.len()))?;
-        Ok(Prepared { revision: change.revision, line })
+        drop(self.with_journal(|journal| journal.make_room(line.len()))?);
+        Ok(Prepared { change: change.clone(), line })
     }
 
     /// Keeps what was prepared: when this returns, a crash leaves it.
@@ -261,11 +236,9 @@ impl Store {
     ///
     /// It cannot be written; what was there before is still there.
     pub fn commit(&self, prepared: Prepared) -> Result<(), StoreError> {
-        let Prepared { revision, line } = prepared;
-        self.add(&line)?;
-        let mut state = self.state();
-        state.revision = revision;
-        state.changes += 1;
+        let Prepared { change, line } = prepared;
+        let mut state = self.with_journal(|journal| journal.add(&line))?;
+        state.take(change);
         Ok(())
     }
 
@@ -276,18 +249,16 @@ impl Store {
     /// It cannot be written.
     pub fn reserve(&self, revision: u64) -> Result<(), StoreError> {
         let line = journal::reservation(revision).map_err(self.failed("write", JOURNAL))?;
-        self.add(&line)
-    }
-
-    fn add(&self, line: &[u8]) -> Result<(), StoreError> {
-        self.with_journal(|journal| journal.add(line))
+        let mut state = self.with_journal(|journal| journal.add(&line))?;
+        state.reserved = state.reserved.max(revision);
+        Ok(())
     }
 
     /// Writes into the journal, behind a new snapshot where it is not to be gone on with.
     fn with_journal(
         &self,
         write: impl FnOnce(&mut Journal) -> io::Result<()>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<MutexGuard<'_, State>, StoreError> {
         if self.state().journal.is_none() {
             self.fold()?;
         }
@@ -299,7 +270,26 @@ impl Store {
             Some(journal) => write(journal),
             None => Err(io::ErrorKind::NotFound.into()),
         };
-        outcome.map_err(self.failed("write", JOURNAL))
+        if outcome.is_err() {
+            // At once, for the daemon may end before the next change; who asks for that tries again.
+            let _as_well_as_it_goes = self.heal(&mut state);
+        }
+        outcome.map_err(self.failed("write", JOURNAL))?;
+        Ok(state)
+    }
+
+    /// Whether a change that was refused may be found by the next start, since it could not be taken back.
+    pub fn is_spoilt(&self) -> bool {
+        self.state().journal.as_ref().is_some_and(Journal::is_spoilt)
+    }
+
+    /// Tries again to take it back.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be.
+    pub fn mend(&self) -> Result<(), StoreError> {
+        self.heal(&mut self.state())
     }
 
     /// What was refused and could not be taken back is in no file from here on.
@@ -339,10 +329,21 @@ impl Store {
     }
 
     fn fold_now(&self) -> Result<(), StoreError> {
-        let end = self.state().journal.as_ref().map(Journal::end);
-        let found = self.recover(end)?;
+        if !self.state().is_loaded {
+            self.load()?;
+        }
+        let (revision, before, bytes) = {
+            let state = self.state();
+            let (vips, resources) = (state.vips.clone(), state.resources.clone());
+            let (revision, before) = (state.revision, state.changes);
+            drop(state);
+            (
+                revision,
+                before,
+                snapshot::bytes(revision, vips.values().map(Arc::as_ref), &resources),
+            )
+        };
         let new = self.folder.join(format!("{SNAPSHOT}.new"));
-        let bytes = snapshot::bytes(found.revision, found.vips.values(), &found.resources);
         let bytes = bytes.map_err(io::Error::other).map_err(self.failed("write", SNAPSHOT))?;
         let fresh = self.folder.join(format!("{JOURNAL}.new"));
         let written = write_whole(&new, &bytes).map_err(self.failed("write", SNAPSHOT));
@@ -355,7 +356,7 @@ impl Store {
         // From here on no change comes between, and the next one waits.
         let mut state = self.state();
         self.heal(&mut state)?;
-        let changes = state.changes.saturating_sub(found.changes);
+        let changes = state.changes.saturating_sub(before);
         // Where this ends half-way, the next change begins with what is found then.
         state.journal = None;
         self.shift().map_err(self.failed("replace", SNAPSHOT))?;
@@ -364,8 +365,8 @@ impl Store {
         let renamed = fs::rename(&fresh, self.path(JOURNAL, 0));
         renamed.map_err(self.failed("replace", JOURNAL))?;
         state.journal = Some(begun);
-        if found.reserved > state.revision {
-            let line = journal::reservation(found.reserved);
+        if state.reserved > revision {
+            let line = journal::reservation(state.reserved);
             let added = line.and_then(|line| match &mut state.journal {
                 Some(journal) => journal.add(&line),
                 None => Ok(()),
@@ -412,6 +413,22 @@ impl Store {
 
     fn damaged(&self) -> impl Iterator<Item = PathBuf> {
         (1..=MAX_DAMAGED).map(|n| self.folder.join(format!("{SNAPSHOT}.damaged-{n}")))
+    }
+}
+
+impl State {
+    /// Takes in a change that is kept.
+    fn take(&mut self, change: Change) {
+        for name in &change.removed {
+            self.vips.remove(name);
+        }
+        let named = |vip: Vip| (vip.metadata.name.clone(), Arc::new(vip));
+        self.vips.extend(change.put.into_iter().map(named));
+        if let Some(resources) = change.resources {
+            self.resources = resources;
+        }
+        self.revision = change.revision;
+        self.changes += 1;
     }
 }
 

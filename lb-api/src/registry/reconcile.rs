@@ -160,6 +160,7 @@ impl<A: Appliers> Task<A> {
 
     /// Has BGP advertise nothing.
     pub(super) async fn withdraw(&mut self) {
+        self.mend().await;
         let all = self.announced.clone();
         self.announce(&BTreeSet::new(), &all, false).await;
     }

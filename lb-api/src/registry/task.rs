@@ -74,6 +74,8 @@ pub(super) struct Task<A> {
     pub(super) routed: Option<BTreeSet<IpAddr>>,
     /// The last failure, so that it is logged once.
     failure: Option<String>,
+    /// Why a change that was refused cannot be taken out of the state folder.
+    unkept: Option<String>,
     pub(super) events: Events,
     /// What watchers know.
     pub(super) told: Known,
@@ -137,6 +139,7 @@ impl<A: Appliers> Task<A> {
             announced: BTreeSet::new(),
             routed: None,
             failure: None,
+            unkept: None,
             events: start.events,
             told: Known::default(),
             pending: None,
@@ -178,7 +181,8 @@ impl<A: Appliers> Task<A> {
 
     /// Whether time alone may change something.
     fn is_unsettled(&self) -> bool {
-        self.applied.is_none() || self.failure.is_some() || !self.damping.is_settled()
+        let is_settled = self.damping.is_settled() && !self.store.is_spoilt();
+        self.applied.is_none() || self.failure.is_some() || self.unkept.is_some() || !is_settled
     }
 
     async fn carry_out(&mut self, command: Command) {
@@ -230,6 +234,30 @@ impl<A: Appliers> Task<A> {
         }
     }
 
+    /// Takes out of the state folder what was refused and is still there.
+    pub(super) async fn mend(&mut self) {
+        if !self.store.is_spoilt() && self.unkept.is_none() {
+            return;
+        }
+        let mended = blocking(&self.store, Store::mend).await;
+        let unkept = mended.err().map(|why| {
+            format!("a change that was refused may be there after a restart: {why}; repair the disk before lbd is stopped")
+        });
+        if unkept != self.unkept {
+            if let Some(said) = &unkept {
+                tracing::error!("{said}");
+            }
+            self.unkept = unkept;
+            self.say();
+        }
+    }
+
+    fn say(&self) {
+        let mut said = said(&self.shadowed, &self.incomplete);
+        said.extend(self.unkept.clone());
+        self.warnings.send_if_modified(|old| std::mem::replace(old, said.clone()) != said);
+    }
+
     /// Says what is not served or lacks something, of which these VIPs may be others than they were; all of them where
     /// something else changed.
     pub(super) fn say_shadowed(&mut self, changed: &Changed, all: bool) {
@@ -242,12 +270,12 @@ impl<A: Appliers> Task<A> {
             let vips = changed.keys().filter_map(|name| self.book.vips().get(name));
             self.incomplete.extend(admit::incomplete(vips, &self.resources));
         }
-        let said = said(&self.shadowed, &self.incomplete);
-        self.warnings.send_if_modified(|old| std::mem::replace(old, said.clone()) != said);
+        self.say();
     }
 
     /// Lets the world follow what changed of itself; a failure is logged once and tried again with every tick.
     pub(super) async fn follow(&mut self) {
+        self.mend().await;
         match self.reconcile().await {
             Ok(()) => self.failure = None,
             Err(why) if self.failure.as_ref() == Some(&why) => {}

@@ -52,8 +52,18 @@ impl<A: Appliers> Task<A> {
         }
         self.told.attached = attached;
         self.tell_of_backends();
-        for address in std::mem::take(&mut self.told.stale) {
-            self.tell_of_address(address, before);
+        let stale = std::mem::take(&mut self.told.stale);
+        if stale.is_empty() {
+            return;
+        }
+        let mut gone: BTreeMap<IpAddr, Vec<&Vip>> = BTreeMap::new();
+        for old in before.values().flatten() {
+            if !self.book.vips().contains_key(&old.metadata.name) {
+                gone.entry(old.spec.address).or_default().push(old);
+            }
+        }
+        for address in stale {
+            self.tell_of_address(address, gone.get(&address).map_or(&[], Vec::as_slice));
         }
     }
 
@@ -72,7 +82,8 @@ impl<A: Appliers> Task<A> {
         }
     }
 
-    fn tell_of_address(&mut self, address: IpAddr, before: &Changed) {
+    /// Tells of an address, and of which VIPs that are gone had it.
+    fn tell_of_address(&mut self, address: IpAddr, gone: &[&Vip]) {
         let is_announced = self.announced.contains(&address);
         let was_announced = match is_announced {
             true => !self.told.announced.insert(address),
@@ -85,11 +96,7 @@ impl<A: Appliers> Task<A> {
             }
             (true, true) | (false, false) => return,
         };
-        let gone = before.iter().filter_map(|(name, old)| {
-            let old = old.as_ref().filter(|old| old.spec.address == address);
-            old.filter(|_| !self.book.vips().contains_key(name))
-        });
-        for vip in self.book.of_address(address).chain(gone) {
+        for vip in self.book.of_address(address).chain(gone.iter().copied()) {
             self.events.tell(kind, vip.metadata.name.clone(), message.clone());
         }
     }

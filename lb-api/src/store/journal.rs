@@ -61,13 +61,17 @@ pub(super) struct Record {
 pub(super) struct Contents {
     pub(super) records: Vec<Record>,
     /// Records that lead no further are left out.
-    known: u64,
+    pub(super) known: u64,
     /// A revision that was given to something that is not kept.
     pub(super) reserved: u64,
     /// Where the next line goes.
     pub(super) end: usize,
     /// Whether a line was not written to its end.
     pub(super) is_torn: bool,
+    /// Whether sectors of it are missing in front of others.
+    pub(super) has_holes: bool,
+    /// What it says that this version does not know.
+    pub(super) foreign: Option<String>,
     /// What is wrong with it, in words.
     pub(super) damage: Option<String>,
 }
@@ -128,8 +132,8 @@ pub(super) fn parse_from(bytes: &[u8], known: u64) -> Contents {
             let tail = is_whole.then(|| tail(rest, contents.end));
             contents.damage = match tail {
                 Some(Tail::Empty) => None,
-                Some(Tail::Torn) => {
-                    contents.is_torn = true;
+                Some(Tail::Torn { has_holes }) => {
+                    (contents.is_torn, contents.has_holes) = (true, has_holes);
                     if text > 0 {
                         // The byte that ends the line may be what is wrong.
                         let whole = read_line(&rest[..text - 1], &mut contents);
@@ -143,9 +147,16 @@ pub(super) fn parse_from(bytes: &[u8], known: u64) -> Contents {
             };
             break;
         };
-        if let Err(why) = read_line(&rest[..line], &mut contents) {
-            contents.damage = Some(why);
-            break;
+        match read_line(&rest[..line], &mut contents) {
+            Ok(()) => {}
+            Err(Flaw::Damage(why)) => {
+                contents.damage = Some(why.into());
+                break;
+            }
+            Err(Flaw::Foreign(why)) => {
+                contents.foreign = Some(why);
+                break;
+            }
         }
         rest = &rest[line + 1..];
     }
@@ -157,8 +168,8 @@ pub(super) fn parse_from(bytes: &[u8], known: u64) -> Contents {
 enum Tail {
     /// Nothing.
     Empty,
-    /// A line of which not all was written.
-    Torn,
+    /// A line of which not all was written: its end, or sectors in front of others, too.
+    Torn { has_holes: bool },
     /// Something else.
     Damaged,
 }
@@ -173,35 +184,44 @@ fn tail(rest: &[u8], from: usize) -> Tail {
     }
     let written = &rest[..last];
     let ends_within = written.contains(&b'\n');
-    let mut at = 0;
+    let (mut at, mut has_holes) = (0, false);
     while let Some(zero) = written[at..].iter().position(|byte| *byte == 0).map(|n| at + n) {
         let end = written[zero..].iter().position(|byte| *byte != 0).map_or(last, |n| zero + n);
         let begins = zero == 0 || (from + zero).is_multiple_of(SECTOR);
         if !begins || !(from + end).is_multiple_of(SECTOR) {
             return Tail::Damaged;
         }
-        at = end;
+        (at, has_holes) = (end, true);
     }
-    if ends_within { Tail::Damaged } else { Tail::Torn }
+    if ends_within { Tail::Damaged } else { Tail::Torn { has_holes } }
 }
 
-fn read_line(line: &[u8], contents: &mut Contents) -> Result<(), String> {
+/// Why a line says nothing.
+enum Flaw {
+    /// It is not as it was written.
+    Damage(&'static str),
+    /// It is, by an lbd that knows more.
+    Foreign(String),
+}
+
+fn read_line(line: &[u8], contents: &mut Contents) -> Result<(), Flaw> {
     let sum = line.strip_prefix(b"crc32:").and_then(|line| line.split_at_checked(9));
-    let Some((said, json)) = sum else { return Err("a change has no checksum".into()) };
+    let Some((said, json)) = sum else { return Err(Flaw::Damage("a change has no checksum")) };
     if *said != *format!("{:08x} ", crc32(json)).as_bytes() {
-        return Err("the checksum of a change is not that of its content".into());
+        return Err(Flaw::Damage("the checksum of a change is not that of its content"));
     }
     if revision(json).is_some_and(|revision| revision <= contents.known) {
         return Ok(());
     }
-    let value: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    let value: Value =
+        serde_json::from_slice(json).map_err(|error| Flaw::Foreign(error.to_string()))?;
     if let Some(reserved) = value.get("reserved").and_then(Value::as_u64) {
         contents.reserved = contents.reserved.max(reserved);
         return Ok(());
     }
     let record = document(&value, read).map_err(|mistakes| {
         let first = mistakes.first().map(|m| format!("{} {}", m.path, m.message));
-        first.unwrap_or_default()
+        Flaw::Foreign(first.unwrap_or_default())
     })?;
     contents.records.push(record);
     Ok(())
@@ -276,6 +296,11 @@ impl Journal {
         File::open(folder)?.sync_all()?;
         self.is_spoilt = false;
         Ok(())
+    }
+
+    /// Whether it may say more than was kept.
+    pub(super) fn is_spoilt(&self) -> bool {
+        self.is_spoilt
     }
 
     /// Bytes of what it says.

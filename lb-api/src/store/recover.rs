@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
@@ -35,8 +36,8 @@ pub(super) struct Recovered {
 type Dated = (Snapshot, SystemTime, usize);
 
 impl Store {
-    /// What is kept; of the current journal what is there before `end`, if that is said.
-    pub(super) fn recover(&self, end: Option<usize>) -> Result<Recovered, StoreError> {
+    /// What is kept.
+    pub(super) fn recover(&self) -> Result<Recovered, StoreError> {
         let mut found = Recovered::default();
         let mut base = None;
         for n in 0..=PREVIOUS {
@@ -59,8 +60,7 @@ impl Store {
             (found.vips, found.resources) = (by_name(snapshot.vips), snapshot.resources);
         }
         for n in (0..=PREVIOUS).rev() {
-            let end = end.filter(|_| n == 0);
-            let Some(contents) = self.journal(n, end, found.revision)? else { continue };
+            let Some(contents) = self.journal(n, found.revision)? else { continue };
             if n == 0 && is_current && contents.damage.is_none() && !contents.is_torn {
                 found.goes_on_at = Some(contents.end);
             }
@@ -84,7 +84,7 @@ impl Store {
             let oldest_first = || (0..=PREVIOUS).rev();
             (
                 oldest_first().filter_map(|n| self.snapshot(n).ok()??.ok()).collect(),
-                oldest_first().filter_map(|n| self.journal(n, None, 0).ok()?).collect(),
+                oldest_first().filter_map(|n| self.journal(n, 0).ok()?).collect(),
             )
         };
         let mut past = Past::default();
@@ -101,7 +101,7 @@ impl Store {
         past.generations()
     }
 
-    /// A snapshot, or what is wrong with it; `None` where there is none.
+    /// A snapshot, or what is wrong with it; `None` where there is none. One that the disk does not give is damaged, too.
     fn snapshot(&self, n: usize) -> Result<Option<Result<Dated, String>>, StoreError> {
         let path = self.path(SNAPSHOT, n);
         let read = std::fs::read(&path).and_then(|bytes| {
@@ -113,31 +113,36 @@ impl Store {
                 Ok(snapshot) => Ok(Some(Ok((snapshot, written, bytes.len())))),
                 Err(Unfit::Damaged(why)) => Ok(Some(Err(why))),
                 Err(Unfit::Later(found)) => Err(StoreError::Version { path, found }),
+                Err(Unfit::Foreign(why)) => Err(StoreError::Foreign { path, why }),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(StoreError::Io { what: "read", path, source }),
+            Err(source) => unreadable(path, n, source).map(|why| Some(Err(why))),
         }
     }
 
-    /// A journal as far as `end`, without the changes up to a revision that is known.
-    fn journal(
-        &self,
-        n: usize,
-        end: Option<usize>,
-        known: u64,
-    ) -> Result<Option<Contents>, StoreError> {
+    /// A journal without the changes up to a revision that is known.
+    fn journal(&self, n: usize, known: u64) -> Result<Option<Contents>, StoreError> {
         let path = self.path(JOURNAL, n);
         match std::fs::read(&path) {
-            Ok(mut bytes) => {
-                if let Some(end) = end.filter(|end| *end < bytes.len()) {
-                    bytes[end..].fill(0);
-                }
-                Ok(Some(journal::parse_from(&bytes, known)))
-            }
+            Ok(bytes) => match journal::parse_from(&bytes, known) {
+                Contents { foreign: Some(why), .. } => Err(StoreError::Foreign { path, why }),
+                contents => Ok(Some(contents)),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(StoreError::Io { what: "read", path, source }),
+            Err(source) => {
+                let damage = Some(unreadable(path, n, source)?);
+                Ok(Some(Contents { damage, ..Contents::default() }))
+            }
         }
     }
+}
+
+/// What is wrong with a file that is there and cannot be read; who may not read the current one has it repaired first.
+fn unreadable(path: PathBuf, n: usize, source: io::Error) -> Result<String, StoreError> {
+    if n == 0 && source.kind() == io::ErrorKind::PermissionDenied {
+        return Err(StoreError::Io { what: "read", path, source });
+    }
+    Ok(format!("it cannot be read: {source}"))
 }
 
 impl Recovered {
@@ -147,6 +152,11 @@ impl Recovered {
             self.warnings.push(format!(
                 "{path} is damaged ({why}), so changes behind revision {} may be missing: compare the VIPs with what you applied",
                 contents.records.last().map_or(self.revision, |record| record.revision)
+            ));
+        }
+        if contents.has_holes {
+            self.warnings.push(format!(
+                "the last change in {path} lacks parts and is left out: it was being written when the machine stopped, or the disk has lost it; compare the VIPs with what you applied last"
             ));
         }
         self.changes = 0;

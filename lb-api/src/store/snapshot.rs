@@ -35,6 +35,8 @@ pub(super) enum Unfit {
     Damaged(String),
     /// It was written by a later version.
     Later(u64),
+    /// It is whole, and says what this version does not know.
+    Foreign(String),
 }
 
 pub(super) fn bytes<'a>(
@@ -74,7 +76,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Snapshot, Unfit> {
     }
     document(&value, read).map_err(|mistakes| {
         let first = mistakes.first().map(|m| format!("{} {}", m.path, m.message));
-        Unfit::Damaged(first.unwrap_or_default())
+        let first = first.unwrap_or_default();
+        // What has its checksum is as some lbd wrote it, so it is not damage.
+        if value.get("checksum").is_some() { Unfit::Foreign(first) } else { Unfit::Damaged(first) }
     })
 }
 
