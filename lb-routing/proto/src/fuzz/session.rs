@@ -9,10 +9,12 @@ use super::framed;
 use crate::config::{Export, Import, PeerConfig, SpeakerConfig};
 use crate::speaker::{ConnId, Input, Output, Seeds, Speaker};
 use crate::wire::{
-    Capability, Context, Family, Framer, MAX_MESSAGE_LEN, Message, Open, decode, encode,
+    Capability, Context, Family, Framer, GracefulRestart, MAX_MESSAGE_LEN, Message, Open, decode,
+    encode,
 };
 
 const US: u32 = 65001;
+const WILD_AS: u32 = 65100;
 /// The neighbour that does anything.
 const WILD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 2));
 /// The neighbour that behaves, and hears of the routes of the other one.
@@ -73,7 +75,7 @@ impl Play {
             import: Import::All,
             export: Export::All,
             next_hop_self: true,
-            ..PeerConfig::new(address, if address == WILD { 65100 } else { 65200 })
+            ..PeerConfig::new(address, if address == WILD { WILD_AS } else { 65200 })
         });
         let speaker =
             Speaker::new(config, peers.to_vec(), Seeds::of(1), now).expect("the peers are valid");
@@ -92,7 +94,7 @@ impl Play {
         let conn = wild.get(usize::from(doing >> 4) % wild.len().max(1)).copied();
         match (doing % 8, conn) {
             (0, _) => self.accept(),
-            (1, Some(conn)) => self.tell(conn, &open(65100, 1)),
+            (1, Some(conn)) => self.tell(conn, &open(WILD_AS, 1)),
             (2, Some(conn)) => self.tell(conn, &Message::Keepalive),
             (3, Some(conn)) => self.hear(conn, &framed(2, script.bytes())),
             (4, Some(conn)) => self.hear(conn, &framed(doing >> 4, script.bytes())),
@@ -170,16 +172,24 @@ impl Play {
     }
 }
 
+/// The wild one has every extension.
 fn open(asn: u32, id: u8) -> Message {
-    Message::Open(Open {
-        asn,
-        hold_time_secs: 90,
-        router_id: Ipv4Addr::new(1, 1, 1, id),
-        capabilities: vec![
-            Capability::Multiprotocol(Family::IPV4_UNICAST),
-            Capability::Multiprotocol(Family::IPV6_UNICAST),
-            Capability::RouteRefresh,
-            Capability::FourOctetAs(asn),
-        ],
-    })
+    let families = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+    let mut capabilities: Vec<_> = families.map(Capability::Multiprotocol).into();
+    capabilities.extend([Capability::RouteRefresh, Capability::FourOctetAs(asn)]);
+    if asn == WILD_AS {
+        capabilities.extend([
+            Capability::EnhancedRouteRefresh,
+            Capability::ExtendedMessage,
+            Capability::ExtendedNextHop(vec![(Family::IPV4_UNICAST, 2)]),
+            Capability::GracefulRestart(GracefulRestart {
+                restarted: false,
+                notifications: true,
+                time_secs: 30,
+                families: families.map(|family| (family, true)).into(),
+            }),
+        ]);
+    }
+    let router_id = Ipv4Addr::new(1, 1, 1, id);
+    Message::Open(Open { asn, hold_time_secs: 90, router_id, capabilities })
 }

@@ -29,6 +29,7 @@ pub(super) fn last(
         let hop = |id| next_hops.first(id);
         let octets = || this.block().cmp(that.block());
         let hops = || hop(this.next_hop).cmp(&hop(that.next_hop));
-        octets().then_with(hops).then_with(|| one.path_id.cmp(&other.path_id))
+        // Next hops first: those of IPv4 stand among the octets, those of IPv6 beside them (RFC 8950).
+        hops().then_with(octets).then_with(|| one.path_id.cmp(&other.path_id))
     }
 }

@@ -185,7 +185,7 @@ fn tell(
 type Rank = (bool, usize, bool, Option<Ipv4Addr>, usize, Option<IpAddr>, Said);
 
 /// What decides between a neighbour's own paths.
-type Said = (Vec<u32>, Option<IpAddr>, Vec<Ipv4Addr>, Option<IpAddr>);
+type Said = (Option<IpAddr>, Vec<u32>, Vec<Ipv4Addr>);
 
 /// Least is best: our own, the shortest path, external before internal, originator or identifier, clusters, address.
 fn rank(world: &World, node: usize, route: &Route) -> Rank {
@@ -195,9 +195,7 @@ fn rank(world: &World, node: usize, route: &Route) -> Rank {
     let ends = world.links[link].ends.iter();
     let address = ends.filter(|end| end.node == peer).map(|end| end.address).next();
     let clusters = route.clusters.len();
-    let six = route.next_hop.filter(IpAddr::is_ipv6);
-    let four = route.next_hop.filter(IpAddr::is_ipv4);
-    let said = (route.path.clone(), four, route.clusters.clone(), six);
+    let said = (route.next_hop, route.path.clone(), route.clusters.clone());
     (true, route.path.len(), is_internal(world, link), Some(id), clusters, address, said)
 }
 
