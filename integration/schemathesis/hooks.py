@@ -14,6 +14,8 @@ GOOD = {
     "pools": {"addresses": ["198.51.100.0/28"]},
     "health-checks": {"kind": "tcp"},
     "nodes": {"drain": False},
+    "static-routes": {"prefix": "198.18.0.0/24", "kind": "blackhole"},
+    "addresses": {"interface": "eth9", "address": "198.18.1.1/24"},
 }
 
 
