@@ -276,7 +276,8 @@ impl Appliers for World {
     }
 
     async fn admit(&mut self, before: &Resources, after: &Resources) -> Result<(), Misfit> {
-        reach::admit(&self.router, before, after).await
+        reach::admit(&self.router, before, after).await?;
+        reach::room(&self.dataplane, before, after).await
     }
 
     /// Pools and health checks are carried out by the VIPs that name them.

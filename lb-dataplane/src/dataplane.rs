@@ -103,10 +103,21 @@ impl Default for Sizes {
 pub enum HookChoice {
     /// XDP where the driver supports it natively, TC on veth, bridges and the like.
     Auto,
-    /// Native XDP.
-    Xdp,
+    /// XDP.
+    Xdp(XdpMode),
     /// TC (tcx).
     Tc,
+}
+
+/// How XDP runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver, before the kernel makes a buffer of its own.
+    Native,
+    /// Behind the driver, on the kernel's buffers: on every interface, at the cost of TC and without its offloads.
+    Generic,
+    /// In the driver where it can, behind it elsewhere.
+    Auto,
 }
 
 /// Which hook carries the fast path.
@@ -116,6 +127,8 @@ pub enum Hook {
     Xdp,
     /// TC (tcx) ingress.
     Tc,
+    /// XDP behind the driver.
+    GenericXdp,
 }
 
 /// An interface that the fast path is attached to.
@@ -334,6 +347,15 @@ impl Dataplane {
         self.fib.apply(updates)
     }
 
+    /// Whether there is room for one route more, to somewhere new; where there is not, that counts as a refusal.
+    ///
+    /// # Errors
+    ///
+    /// What is full.
+    pub fn fib_room_for(&mut self, prefix: IpAddr, len: u8) -> Result<(), FibError> {
+        self.fib.room_for(prefix, len)
+    }
+
     /// Ends the time after a restart in which routes of the process before this one are kept: those that were not added
     /// again since are gone.
     pub fn fib_synced(&mut self) {
@@ -453,7 +475,7 @@ impl Dataplane {
     pub fn program(&self, hook: Hook) -> Option<&Program> {
         self.ebpf.program(match hook {
             Hook::Tc => open::TC,
-            Hook::Xdp => open::XDP,
+            Hook::Xdp | Hook::GenericXdp => open::XDP,
         })
     }
 

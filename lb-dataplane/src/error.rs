@@ -110,7 +110,7 @@ pub enum AttachError {
     },
     /// The driver cannot.
     #[error(
-        "driver {driver} of interface {interface} has no native XDP (or not with this MTU or these offloads): choose hook tc"
+        "driver {driver} of interface {interface} has no native XDP (or not with this MTU or these offloads): choose hook tc, or xdp_mode auto or generic"
     )]
     NoNativeXdp {
         /// The interface.

@@ -162,7 +162,7 @@ pub enum FibError {
     },
     /// All second-level chunks are in use.
     #[error(
-        "no room for {prefix}/{len}: all {chunks} second-level chunks are in use; enlarge fib_second_level_pages"
+        "no room for {prefix}/{len}: all {chunks} blocks of /24 with longer routes are in use; raise dataplane.max_fib_blocks"
     )]
     ChunksFull {
         /// The address.
@@ -173,7 +173,9 @@ pub enum FibError {
         chunks: usize,
     },
     /// The memory for the IPv6 trie's nodes is in use.
-    #[error("no room for {prefix}/{len}: {kibibytes} KiB for nodes are in use; enlarge fib6_pages")]
+    #[error(
+        "no room for {prefix}/{len}: {kibibytes} KiB for routes of IPv6 are in use; raise dataplane.max_fib_ipv6_kib"
+    )]
     NodesFull {
         /// The address.
         prefix: IpAddr,
@@ -181,6 +183,16 @@ pub enum FibError {
         len: u8,
         /// KiB that there are.
         kibibytes: usize,
+    },
+    /// There is no group for another route.
+    #[error("no room for {prefix}/{len}: {source}")]
+    NoGroup {
+        /// The address.
+        prefix: IpAddr,
+        /// The length.
+        len: u8,
+        /// Why.
+        source: GroupError,
     },
     /// The group cannot be had.
     #[error("group {id}: {source}")]
@@ -301,6 +313,30 @@ impl Fib {
             FibUpdate::Route { prefix, len, group } => self.insert(*prefix, *len, *group),
             FibUpdate::RouteRemoved { prefix, len } => self.remove(*prefix, *len),
         }
+    }
+
+    /// Whether there is room for one route more, to somewhere new; where there is not, that counts as a refusal.
+    ///
+    /// # Errors
+    ///
+    /// What is full, or that this is no prefix.
+    pub fn room_for(&mut self, prefix: IpAddr, len: u8) -> Result<(), FibError> {
+        let has_room = self.has_room(prefix, len);
+        self.refused += u64::from(has_room.is_err());
+        has_room
+    }
+
+    fn has_room(&self, prefix: IpAddr, len: u8) -> Result<(), FibError> {
+        let fits = match Network::new(prefix, len)? {
+            Network::V4(network) => {
+                self.routes.has(network, len) || self.slots.has_room(network, len)
+            }
+            Network::V6(network) => self.routes6.has(network, len) || self.trie.has_room(),
+        };
+        if !fits {
+            return Err(self.full(prefix, len));
+        }
+        self.groups.has_room().map_err(|source| FibError::NoGroup { prefix, len, source })
     }
 
     /// Ends adoption: what the previous process left and nobody renewed falls to the routes that cover it, or is gone.

@@ -17,7 +17,7 @@ pub mod table;
 
 pub use dataplane::{
     AGE_BATCH, Aged, Attached, BackendCount, Dataplane, Flow, FlowPlace, Hook, HookChoice, Options,
-    Punts, ReasonCount, ServiceCount, ServiceCounters, Sizes,
+    Punts, ReasonCount, ServiceCount, ServiceCounters, Sizes, XdpMode,
 };
 pub use error::{ApplyError, AttachError, OpenError, ReadError};
 pub use icmp::Answer;

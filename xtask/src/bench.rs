@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
 use crate::preflight;
@@ -25,7 +25,8 @@ pub(crate) enum Suite {
     Config,
 }
 
-pub(crate) fn run(suite: Suite) -> Result<()> {
+pub(crate) fn run(suite: Suite, fib: bool) -> Result<()> {
+    ensure!(!fib || suite == Suite::Bgp, "--fib is a part of the suite bgp: say `bench bgp --fib`");
     preflight::check()?;
     let mut needs = vec![Need::Build, Need::Lab];
     if suite == Suite::Traffic {
@@ -40,7 +41,13 @@ pub(crate) fn run(suite: Suite) -> Result<()> {
                 let manifest = "lb-routing/benches/bgp/data/Cargo.toml";
                 run_command(cargo().args(["fetch", "--locked", "--manifest-path", manifest]))
             })?;
-            run_command(&mut bench("lb-routing", "bgp"))
+            let mut bench = bench("lb-routing", "bgp");
+            if fib {
+                daemon()?;
+                bench.args(["--", "--fib"]);
+                bench.env("LBD_BIN", target_dir().join("release/lbd"));
+            }
+            run_command(&mut bench)
         }
         Suite::Traffic | Suite::Config | Suite::Route => {
             let name = match suite {
@@ -48,9 +55,7 @@ pub(crate) fn run(suite: Suite) -> Result<()> {
                 Suite::Route => "route",
                 Suite::Traffic | Suite::Fib | Suite::Dataplane | Suite::Bgp => "traffic",
             };
-            step("Building the daemon (some minutes the first time)", || {
-                run_command(cargo().args(["build", "--release", "--package", "lb-api", "--bins"]))
-            })?;
+            daemon()?;
             let programs = target_dir().join("release");
             run_command(
                 bench("integration", name)
@@ -59,6 +64,12 @@ pub(crate) fn run(suite: Suite) -> Result<()> {
             )
         }
     }
+}
+
+fn daemon() -> Result<()> {
+    step("Building the daemon (some minutes the first time)", || {
+        run_command(cargo().args(["build", "--release", "--package", "lb-api", "--bins"]))
+    })
 }
 
 fn bench(package: &str, name: &str) -> Command {

@@ -45,6 +45,9 @@ enum Command {
     Bench {
         /// What to measure
         suite: bench::Suite,
+        /// With `bgp`: the daemon alone, from a full table's last UPDATE to its last route in the eBPF FIB
+        #[arg(long)]
+        fib: bool,
     },
     /// Feed the fuzz targets for some time
     Fuzz(fuzz::Fuzz),
@@ -72,7 +75,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo { keep } => lab::demo(keep),
         Command::Test { filter, long } => test::run(filter.as_deref(), long),
         Command::Lab(command) => lab::run(&command),
-        Command::Bench { suite } => bench::run(suite),
+        Command::Bench { suite, fib } => bench::run(suite, fib),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Sim(arguments) => fuzz::sim(&arguments),
         Command::Tidy => tidy::run(),

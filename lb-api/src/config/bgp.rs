@@ -270,6 +270,7 @@ fn options(object: &Object<'_>, policies: Option<&[BgpPolicy]>) -> PeerOptions {
         restart_time_secs: within("restart_time_secs", 1..=4095),
         import: object.field("import").and_then(|names| chain(&names, Way::Import, policies)),
         export: object.field("export").and_then(|names| chain(&names, Way::Export, policies)),
+        install: object.field("install").and_then(|install| policy::install(&install)),
         next_hop_self: flag("next_hop_self"),
         route_reflector_client: flag("route_reflector_client"),
         add_path_receive: flag("add_path_receive"),

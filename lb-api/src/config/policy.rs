@@ -5,7 +5,7 @@ pub(super) mod statement;
 
 use std::collections::HashSet;
 
-use lb_api_types::policy::{Action, BgpPolicy, BgpSet, Policies, PolicySpec};
+use lb_api_types::policy::{Action, BgpPolicy, BgpSet, Install, Policies, PolicySpec};
 
 pub(super) use self::sets::sets;
 use self::statement::statement;
@@ -24,6 +24,14 @@ const READY_MADE: [(&str, bool); 3] = [("none", true), ("all", true), ("vips", f
 
 const ACTIONS: [(&str, Action); 3] =
     [("accept", Action::Accept), ("reject", Action::Reject), ("next", Action::Next)];
+
+const INSTALLS: [(&str, Install); 3] =
+    [("both", Install::Both), ("dataplane", Install::Dataplane), ("kernel", Install::Kernel)];
+
+/// Which tables have a route.
+pub(super) fn install(cursor: &Cursor<'_>) -> Option<Install> {
+    cursor.one_of(&INSTALLS)
+}
 
 /// Which way routes cross.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_api_types::config::{Config, Dataplane, Hook, StateDir, Timeouts};
+use lb_api_types::config::{Config, Dataplane, Hook, StateDir, Timeouts, XdpMode};
 use lb_api_types::vip::Vip;
 
 use super::api::api;
@@ -64,6 +64,7 @@ fn user_name(cursor: &Cursor<'_>) -> Option<String> {
 fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
     let section = cursor.object(&[
         "hook",
+        "xdp_mode",
         "interfaces",
         "pin_dir",
         "max_flow_entries",
@@ -71,10 +72,18 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
         "max_services",
         "max_backends",
         "max_ring_slots",
+        "max_fib_blocks",
+        "max_fib_ipv6_kib",
+        "max_fib_groups",
+        "max_fib_next_hops",
+        "max_fib_buckets",
         "timeouts",
     ])?;
     let default = Dataplane::default();
     let hooks = [("auto", Hook::Auto), ("xdp", Hook::Xdp), ("tc", Hook::Tc)];
+    let modes =
+        [("native", XdpMode::Native), ("generic", XdpMode::Generic), ("auto", XdpMode::Auto)];
+    let xdp_mode = section.field("xdp_mode").and_then(|mode| mode.one_of(&modes));
     let interfaces = section.field("interfaces").and_then(|list| interfaces(&list));
     let pin_dir = section.field("pin_dir").and_then(|dir| {
         let path = dir.file()?;
@@ -87,6 +96,7 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
     let entries = |name| number(name, 1024..=8_388_608);
     Some(Dataplane {
         hook: section.field("hook").and_then(|h| h.one_of(&hooks)).unwrap_or(default.hook),
+        xdp_mode: xdp_mode.unwrap_or_default(),
         interfaces: interfaces.unwrap_or_default(),
         pin_dir: pin_dir.unwrap_or(default.pin_dir),
         max_flow_entries: entries("max_flow_entries").unwrap_or(default.max_flow_entries),
@@ -96,6 +106,14 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
             .unwrap_or(default.max_services),
         max_backends: number("max_backends", 1..=4_194_304).unwrap_or(default.max_backends),
         max_ring_slots: number("max_ring_slots", 1024..=1 << 28).unwrap_or(default.max_ring_slots),
+        max_fib_blocks: number("max_fib_blocks", 4..=1 << 20).unwrap_or(default.max_fib_blocks),
+        max_fib_ipv6_kib: number("max_fib_ipv6_kib", 64..=1 << 19)
+            .unwrap_or(default.max_fib_ipv6_kib),
+        max_fib_groups: number("max_fib_groups", 512..=1 << 20).unwrap_or(default.max_fib_groups),
+        max_fib_next_hops: number("max_fib_next_hops", 1024..=1 << 20)
+            .unwrap_or(default.max_fib_next_hops),
+        max_fib_buckets: number("max_fib_buckets", 4096..=1 << 24)
+            .unwrap_or(default.max_fib_buckets),
         timeouts: section.field("timeouts").and_then(|t| timeouts(&t)).unwrap_or_default(),
     })
 }

@@ -114,6 +114,8 @@ fn each_mistake_names_its_field() {
         ("bgp: {peers: [{address: 192.0.2.1, asn: 1}, {address: '::ffff:192.0.2.1', asn: 2}]}".into(), "bgp.peers[1]"),
         ("bgp: {peers: [{name: a, address: 192.0.2.1, asn: 1}, {name: a, address: 192.0.2.2, asn: 2}]}".into(), "bgp.peers[1]"),
         ("dataplane: {hook: generic}".into(), "dataplane.hook"),
+        ("dataplane: {xdp_mode: offload}".into(), "dataplane.xdp_mode"),
+        ("dataplane: {max_fib_blocks: 1}".into(), "dataplane.max_fib_blocks"),
         ("dataplane: {interfaces: eth0}".into(), "dataplane.interfaces"),
         ("dataplane: {interfaces: ['']}".into(), "dataplane.interfaces[0]"),
         ("dataplane: {interfaces: ['a/b']}".into(), "dataplane.interfaces[0]"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lb_api_types::config;
-use lb_dataplane::{Attached, HookChoice};
+use lb_dataplane::{Attached, HookChoice, XdpMode};
 use lb_routing::Link;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -54,7 +54,11 @@ async fn follow(
 ) {
     let choice = match config.hook {
         config::Hook::Auto => HookChoice::Auto,
-        config::Hook::Xdp => HookChoice::Xdp,
+        config::Hook::Xdp => HookChoice::Xdp(match config.xdp_mode {
+            config::XdpMode::Native => XdpMode::Native,
+            config::XdpMode::Generic => XdpMode::Generic,
+            config::XdpMode::Auto => XdpMode::Auto,
+        }),
         config::Hook::Tc => HookChoice::Tc,
     };
     let mut retry = interval(RETRY);

@@ -25,6 +25,12 @@ const AGE_EVERY: Duration = Duration::from_secs(1);
 const FOLLOW_ROUTES_EVERY: Duration = Duration::from_secs(5);
 /// Slots in a page of the rings.
 const RING_PAGE: u32 = 1024;
+/// /24 blocks in a page of the FIB's second level.
+const BLOCKS_PER_PAGE: u32 = 4;
+/// KiB of a page of the FIB's nodes for IPv6.
+const KIB_PER_PAGE: u32 = 4;
+/// Groups in a page of the FIB's groups.
+const GROUPS_PER_PAGE: u32 = 512;
 /// In how many rounds the whole flow table is looked at.
 const AGE_ROUNDS: usize = 16;
 /// In what is waited for when the thread is asked for something.
@@ -114,6 +120,11 @@ pub(super) fn options(config: &config::Dataplane) -> Options {
         services: config.max_services,
         backends: config.max_backends,
         ring_pages: config.max_ring_slots.div_ceil(RING_PAGE),
+        fib_second_level_pages: config.max_fib_blocks.div_ceil(BLOCKS_PER_PAGE),
+        fib6_pages: config.max_fib_ipv6_kib.div_ceil(KIB_PER_PAGE),
+        fib_group_pages: config.max_fib_groups.div_ceil(GROUPS_PER_PAGE),
+        fib_bucket_pages: config.max_fib_buckets.div_ceil(RING_PAGE),
+        fib_members: config.max_fib_next_hops,
         ..Sizes::default()
     };
     let wanted = &config.timeouts;

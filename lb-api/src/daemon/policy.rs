@@ -15,7 +15,7 @@ use lb_routing::policy::{
     self, Actions, AsPathSet, Chain, CommunitySet, Condition, Match, NextHop, Policy, PrefixSet,
     Statement, Verdict,
 };
-use lb_routing::{Export, Import, Origin as PathOrigin};
+use lb_routing::{Export, Import, Install, Origin as PathOrigin};
 
 /// Every policy by its name.
 pub(super) struct Library(HashMap<String, Arc<Policy>>);
@@ -228,6 +228,7 @@ fn actions(told: &RouteChanges) -> Result<Actions> {
     });
     Ok(Actions {
         local_pref: told.local_pref,
+        install: told.install.map(install),
         med: told.med,
         origin: told.origin.map(origin),
         next_hop: next_hop.transpose()?,
@@ -236,4 +237,13 @@ fn actions(told: &RouteChanges) -> Result<Actions> {
         remove_communities: all(&told.remove_communities)?,
         add_communities: all(&told.add_communities)?,
     })
+}
+
+/// Which tables have a route.
+pub(super) fn install(told: lb_api_types::policy::Install) -> Install {
+    match told {
+        lb_api_types::policy::Install::Both => Install::Both,
+        lb_api_types::policy::Install::Dataplane => Install::Dataplane,
+        lb_api_types::policy::Install::Kernel => Install::Kernel,
+    }
 }

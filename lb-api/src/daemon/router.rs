@@ -17,7 +17,7 @@ use lb_routing::{
     RouterConfig, SpeakerConfig, State, Transport,
 };
 
-use super::policy::Library;
+use super::policy::{self, Library};
 use crate::config::keys;
 
 /// The identifier that we have where nobody says one: it stays, whatever addresses come and go meanwhile.
@@ -99,6 +99,7 @@ fn peer(told: &BgpPeer, options: &PeerOptions, library: &Library) -> Result<Peer
         restart_time: options.restart_time_secs().map(|secs| Duration::from_secs(secs.into())),
         import: library.import(options.import.as_ref().unwrap_or(&nothing))?,
         export: library.export(options.export.as_ref().unwrap_or(&nothing))?,
+        install: policy::install(options.install.unwrap_or_default()),
         next_hop_self: says(options.next_hop_self),
         route_reflector_client: says(options.route_reflector_client),
         add_path_receive: says(options.add_path_receive),

@@ -315,7 +315,7 @@ fn mac([a, b, c, d, e, f]: [u8; 6]) -> String {
 fn hook(hook: Hook) -> config::Hook {
     match hook {
         Hook::Tc => config::Hook::Tc,
-        Hook::Xdp => config::Hook::Xdp,
+        Hook::Xdp | Hook::GenericXdp => config::Hook::Xdp,
     }
 }
 

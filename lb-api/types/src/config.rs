@@ -158,6 +158,8 @@ impl Default for Decision {
 pub struct Dataplane {
     /// Where programs attach.
     pub hook: Hook,
+    /// How XDP runs, where the hook is `xdp`.
+    pub xdp_mode: XdpMode,
     /// Interfaces to attach to: names, or patterns with `*`. Empty by default: none.
     pub interfaces: Vec<String>,
     /// A folder on a bpffs, outside `/sys`, where programs, links and maps are pinned; mounted if it is not one.
@@ -172,8 +174,33 @@ pub struct Dataplane {
     pub max_backends: u32,
     /// Slots in the rings of all services, 4 bytes each; 16,777,216 by default, at most 268,435,456.
     pub max_ring_slots: u32,
+    /// Blocks of /24 that have routes longer than that, 1 KiB each; 16,384 by default, at most 1,048,576.
+    pub max_fib_blocks: u32,
+    /// Memory for routes of IPv6, in KiB: about 60 bytes each, more where they lie far apart; 32,768 by default, at most
+    /// 524,288.
+    pub max_fib_ipv6_kib: u32,
+    /// Next-hop groups: distinct sets of next hops that routes have; 65,536 by default, at most 1,048,576.
+    pub max_fib_groups: u32,
+    /// Next hops of all groups: distinct pairs of interface and neighbour; 65,536 by default, at most 1,048,576.
+    pub max_fib_next_hops: u32,
+    /// Places in the tables by which flows are spread over groups of several next hops: 16 to 4,096 a group; 262,144 by
+    /// default, at most 16,777,216.
+    pub max_fib_buckets: u32,
     /// How long flows may be silent, in seconds.
     pub timeouts: Timeouts,
+}
+
+/// How XDP runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver; an interface whose driver has none is not attached to.
+    #[default]
+    Native,
+    /// Behind the driver, on every interface: slower, and without segmentation offload.
+    Generic,
+    /// In the driver where it can, behind it elsewhere.
+    Auto,
 }
 
 /// How long flows may be silent in both directions before they are removed, in seconds: 1 to 604,800.
@@ -211,6 +238,7 @@ impl Default for Dataplane {
     fn default() -> Self {
         Self {
             hook: Hook::Auto,
+            xdp_mode: XdpMode::Native,
             interfaces: Vec::new(),
             pin_dir: "/run/lbd/bpf".into(),
             max_flow_entries: 262_144,
@@ -218,6 +246,11 @@ impl Default for Dataplane {
             max_services: 65_536,
             max_backends: 131_072,
             max_ring_slots: 16_777_216,
+            max_fib_blocks: 16_384,
+            max_fib_ipv6_kib: 32_768,
+            max_fib_groups: 65_536,
+            max_fib_next_hops: 65_536,
+            max_fib_buckets: 262_144,
             timeouts: Timeouts::default(),
         }
     }

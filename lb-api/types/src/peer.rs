@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{Family, Policies};
+use crate::policy::{Family, Install, Policies};
 use crate::resource::{Metadata, NamedStatus};
 use crate::view::PeerView;
 
@@ -169,6 +169,8 @@ options! {
     import: Policies,
     /// Policies that say what is advertised to it; nothing by default (RFC 8212).
     export: Policies,
+    /// Which tables have its routes, where its import policies don't say: `both` by default, `dataplane` or `kernel`.
+    install: Install,
     /// Advertise ourselves as next hop also of routes learned from other neighbours.
     next_hop_self: bool,
     /// Reflect our AS's routes to it, and its to our AS (RFC 4456): it is in our AS, and need not know the others there.

@@ -286,6 +286,9 @@ pub struct RouteChanges {
     /// An address; on export `self` or `unchanged`, on import `peer`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_hop: Option<String>,
+    /// On import, which tables have it if it is the best path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub install: Option<Install>,
     /// Puts an AS number in front of the path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prepend: Option<Prepend>,
@@ -298,6 +301,21 @@ pub struct RouteChanges {
     /// Adds these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub add_communities: Vec<String>,
+}
+
+/// Which tables have a route of BGP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Install {
+    /// The eBPF FIB and the kernel.
+    #[default]
+    Both,
+    /// The eBPF FIB: for a full table. What the fast path hands over, and what this host itself sends, takes the kernel's
+    /// other routes.
+    Dataplane,
+    /// The kernel, to which the fast path hands its packets over.
+    Kernel,
 }
 
 /// An AS number in front of a path.

@@ -147,9 +147,9 @@ impl Rig {
             (Hook::Tc, 1, _) => "tc_restore",
             (Hook::Tc, _, FRAME6_LEN) => "tc_restore6",
             (Hook::Tc, _, _) => "tc_restore_across",
-            (Hook::Xdp, 1, _) => "xdp_restore",
-            (Hook::Xdp, _, FRAME6_LEN) => "xdp_restore6",
-            (Hook::Xdp, _, _) => "xdp_restore_across",
+            (Hook::Xdp | Hook::GenericXdp, 1, _) => "xdp_restore",
+            (Hook::Xdp | Hook::GenericXdp, _, FRAME6_LEN) => "xdp_restore6",
+            (Hook::Xdp | Hook::GenericXdp, _, _) => "xdp_restore_across",
         };
         let program = self.bench.program(name).context(name)?;
         let result = if hook == Hook::Tc {
@@ -195,8 +195,8 @@ impl Rig {
             (_, Target::Pipeline) => None,
             (Hook::Tc, Target::Lookup) => Some("tc_lookup"),
             (Hook::Tc, Target::Nothing) => Some("tc_nothing"),
-            (Hook::Xdp, Target::Lookup) => Some("xdp_lookup"),
-            (Hook::Xdp, Target::Nothing) => Some("xdp_nothing"),
+            (Hook::Xdp | Hook::GenericXdp, Target::Lookup) => Some("xdp_lookup"),
+            (Hook::Xdp | Hook::GenericXdp, Target::Nothing) => Some("xdp_nothing"),
         };
         let program = match own {
             None => self.dataplane.program(hook),

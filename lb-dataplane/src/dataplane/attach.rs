@@ -4,17 +4,19 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::xdp::XdpLink;
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as Mode};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use super::{Attached, Hook, HookChoice, occupant, open};
+use super::{Attached, Hook, HookChoice, XdpMode, occupant, open};
 use crate::error::AttachError;
 use crate::pins::Pins;
 use crate::sys;
@@ -40,6 +42,9 @@ const NATIVE_XDP: [&str; 17] = [
     "virtio_net",
 ];
 
+/// Every hook.
+const HOOKS: [Hook; 3] = [Hook::Tc, Hook::Xdp, Hook::GenericXdp];
+
 /// An interface as it is now.
 struct Interface {
     name: String,
@@ -58,7 +63,14 @@ pub(super) fn attach(
     note_mac(ebpf, &interface)?;
     let hook = match choice {
         HookChoice::Tc => attach_to(ebpf, pins, &interface, Hook::Tc)?,
-        HookChoice::Xdp => attach_to(ebpf, pins, &interface, Hook::Xdp)?,
+        HookChoice::Xdp(XdpMode::Native) => attach_to(ebpf, pins, &interface, Hook::Xdp)?,
+        HookChoice::Xdp(XdpMode::Generic) => attach_to(ebpf, pins, &interface, Hook::GenericXdp)?,
+        HookChoice::Xdp(XdpMode::Auto) => match attach_to(ebpf, pins, &interface, Hook::Xdp) {
+            Err(AttachError::NoNativeXdp { .. }) => {
+                attach_to(ebpf, pins, &interface, Hook::GenericXdp)?
+            }
+            other => other?,
+        },
         HookChoice::Auto if NATIVE_XDP.contains(&driver(name).as_str()) => {
             match attach_to(ebpf, pins, &interface, Hook::Xdp) {
                 Err(AttachError::NoNativeXdp { .. } | AttachError::Taken { .. }) => {
@@ -70,12 +82,10 @@ pub(super) fn attach(
         HookChoice::Auto => attach_to(ebpf, pins, &interface, Hook::Tc)?,
     };
     // A packet that both hooks see would be translated twice.
-    let other = match hook {
-        Hook::Tc => Hook::Xdp,
-        Hook::Xdp => Hook::Tc,
-    };
-    remove(&pin(pins, interface.index, other))
-        .map_err(|source| AttachError::Keep { interface: interface.name, source })?;
+    for other in HOOKS.into_iter().filter(|other| *other != hook) {
+        let keep = |source| AttachError::Keep { interface: interface.name.clone(), source };
+        remove(&pin(pins, interface.index, other)).map_err(keep)?;
+    }
     Ok(hook)
 }
 
@@ -85,11 +95,7 @@ pub(super) fn attached(pins: &Pins) -> Vec<Attached> {
         .filter_map(|entry| {
             let file = entry.ok()?.file_name();
             let (index, hook) = file.to_str()?.split_once('-')?;
-            let hook = match hook {
-                "tc" => Hook::Tc,
-                "xdp" => Hook::Xdp,
-                _ => return None,
-            };
+            let hook = HOOKS.into_iter().find(|known| word(*known) == hook)?;
             let ifindex = index.parse().ok()?;
             let name = name_of(ifindex)?;
             Some(Attached { name, ifindex, hook })
@@ -101,7 +107,7 @@ pub(super) fn attached(pins: &Pins) -> Vec<Attached> {
 
 pub(super) fn detach(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<(), AttachError> {
     let index = if_nametoindex(name).map_err(|_| AttachError::NoInterface(name.to_owned()))?;
-    for hook in [Hook::Tc, Hook::Xdp] {
+    for hook in HOOKS {
         remove(&pin(pins, index, hook))
             .map_err(|source| AttachError::Keep { interface: name.to_owned(), source })?;
     }
@@ -136,7 +142,7 @@ fn attach_to(
     }
     let link = match hook {
         Hook::Tc => attach_tc(ebpf, interface).map_err(refused)?,
-        Hook::Xdp => attach_xdp(ebpf, interface)?,
+        Hook::Xdp | Hook::GenericXdp => attach_xdp(ebpf, pins, interface, hook)?,
     };
     link.pin(&path).map_err(|e| AttachError::Keep {
         interface: interface.name.clone(),
@@ -154,7 +160,7 @@ fn replace(ebpf: &mut Ebpf, link: FdLink, hook: Hook) -> Result<(), ProgramError
                 .attach_to_link(SchedClassifierLink::try_from(link).map_err(io::Error::other)?)?;
             program.take_link(id).map(drop_fd)
         }
-        Hook::Xdp => {
+        Hook::Xdp | Hook::GenericXdp => {
             let program = xdp(ebpf)?;
             let id = program.attach_to_link(XdpLink::try_from(link).map_err(io::Error::other)?)?;
             program.take_link(id).map(drop_fd)
@@ -174,26 +180,72 @@ fn is_dead(error: &ProgramError) -> bool {
 fn attach_tc(ebpf: &mut Ebpf, interface: &Interface) -> Result<FdLink, ProgramError> {
     let program = tc(ebpf)?;
     // First in line: what we forward is none of the others' business, what we pass they all see.
-    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(&interface.name, TcAttachType::Ingress, order)?;
+    let attach = || {
+        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+        program.attach_with_options(&interface.name, TcAttachType::Ingress, order)
+    };
+    // Of others' programs there may be as many as they like: only the same one is refused.
+    let id = attach_when_free(|error| os_error(error) == Some(libc::EEXIST), attach)?;
     Ok(program.take_link(id)?.try_into().map_err(io::Error::other)?)
 }
 
-fn attach_xdp(ebpf: &mut Ebpf, interface: &Interface) -> Result<FdLink, AttachError> {
-    let refused = |source| xdp_error(interface, source);
+fn attach_xdp(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    interface: &Interface,
+    hook: Hook,
+) -> Result<FdLink, AttachError> {
+    let refused = |source| xdp_error(interface, hook, source);
     let program = xdp(ebpf).map_err(refused)?;
-    let id = program.attach_to_if_index(interface.index, XdpMode::Driver).map_err(refused)?;
+    let (mode, other) = match hook {
+        Hook::GenericXdp => (Mode::Skb, Hook::Xdp),
+        Hook::Tc | Hook::Xdp => (Mode::Driver, Hook::GenericXdp),
+    };
+    // An interface runs XDP in one way only: ours in the other one makes room.
+    if let Ok(pinned) = PinnedLink::from_pin(pin(pins, interface.index, other)) {
+        let keep = |source| AttachError::Keep { interface: interface.name.clone(), source };
+        let unpinned = pinned.unpin().map_err(|error| keep(io::Error::other(error)))?;
+        drop_fd(unpinned);
+    }
+    let ours_goes = |error: &ProgramError| {
+        matches!(os_error(error), Some(libc::EBUSY | libc::EEXIST))
+            && occupant::xdp_program(interface.index).as_deref() == Some(open::XDP)
+    };
+    let id = attach_when_free(ours_goes, || program.attach_to_if_index(interface.index, mode));
+    let id = id.map_err(refused)?;
     let link = program.take_link(id).map_err(refused)?;
     // An attachment by netlink, which aya falls back to, has no link: dropping it takes it off again.
     link.try_into().map_err(|e: LinkError| refused(io::Error::other(e).into()))
 }
 
-fn xdp_error(interface: &Interface, source: ProgramError) -> AttachError {
+/// The kernel takes a program off some time after the last reference to its link is gone: while `ours_goes` says that it is
+/// our own which is in the way, it is waited for.
+fn attach_when_free<T>(
+    ours_goes: impl Fn(&ProgramError) -> bool,
+    mut attach: impl FnMut() -> Result<T, ProgramError>,
+) -> Result<T, ProgramError> {
+    const TRIES: u32 = 50;
+    const BETWEEN: Duration = Duration::from_millis(10);
+    let mut tried = attach();
+    for _ in 1..TRIES {
+        if !tried.as_ref().is_err_and(&ours_goes) {
+            break;
+        }
+        thread::sleep(BETWEEN);
+        tried = attach();
+    }
+    tried
+}
+
+fn xdp_error(interface: &Interface, hook: Hook, source: ProgramError) -> AttachError {
     match os_error(&source) {
         Some(libc::EBUSY | libc::EEXIST) => AttachError::Taken {
             interface: interface.name.clone(),
             name: occupant::xdp_program(interface.index),
         },
+        _ if hook == Hook::GenericXdp => {
+            AttachError::Refused { interface: interface.name.clone(), source: Box::new(source) }
+        }
         _ => AttachError::NoNativeXdp {
             interface: interface.name.clone(),
             driver: driver(&interface.name),
@@ -222,11 +274,16 @@ fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, ProgramError> {
 }
 
 fn pin(pins: &Pins, ifindex: u32, hook: Hook) -> PathBuf {
-    let hook = match hook {
+    pins.links().join(format!("{ifindex}-{}", word(hook)))
+}
+
+/// Of a hook, in the name of its pin.
+const fn word(hook: Hook) -> &'static str {
+    match hook {
         Hook::Tc => "tc",
         Hook::Xdp => "xdp",
-    };
-    pins.links().join(format!("{ifindex}-{hook}"))
+        Hook::GenericXdp => "generic",
+    }
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -263,7 +320,7 @@ fn forget_gone(ebpf: &mut Ebpf, pins: &Pins) {
     for index in gone {
         // What stays is tried again with the next interface.
         let _ = macs.remove(&index);
-        for hook in [Hook::Tc, Hook::Xdp] {
+        for hook in HOOKS {
             let _ = remove(&pin(pins, index, hook));
         }
     }

@@ -1,5 +1,6 @@
 //! Ranges of buckets, and which member each bucket names: resilient hashing.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
 use lb_dataplane_common::fib::MAX_LOG2_BUCKETS;
@@ -106,13 +107,14 @@ pub(super) fn log2_for(members: usize) -> u8 {
 /// `members` are indices with weights, each once; `old` are the buckets of before, fewer or as many (a power of two).
 pub(super) fn assign(members: &[(u32, u16)], old: &[u32], log2: u8) -> Vec<u32> {
     let count = 1_usize << log2;
-    let mut left: HashMap<u32, usize> = shares(members, count);
+    // A smaller table repeats itself: the hash's low bits choose in both.
+    let before = |place: usize| old.get(place & old.len().wrapping_sub(1)).copied();
+    let mut hold: HashMap<u32, usize> = HashMap::new();
+    (0..count).filter_map(before).for_each(|member| *hold.entry(member).or_default() += 1);
+    let mut left = shares(members, &hold, count);
     let mut buckets: Vec<Option<u32>> = Vec::with_capacity(count);
     for place in 0..count {
-        // A smaller table repeats itself: the hash's low bits choose in both.
-        let before = old.get(place & old.len().wrapping_sub(1)).copied();
-        let kept = before.filter(|member| take_one(&mut left, *member));
-        buckets.push(kept);
+        buckets.push(before(place).filter(|member| take_one(&mut left, *member)));
     }
     // The rest goes round, so that neighbours in the table differ.
     let mut turn = members.iter().cycle();
@@ -128,17 +130,26 @@ pub(super) fn assign(members: &[(u32, u16)], old: &[u32], log2: u8) -> Vec<u32> 
         .collect()
 }
 
-/// Buckets per member by weight; what rounding leaves goes to the first ones.
-fn shares(members: &[(u32, u16)], count: usize) -> HashMap<u32, usize> {
-    let total: usize = members.iter().map(|(_, weight)| usize::from(*weight).max(1)).sum();
-    let mut shares: HashMap<u32, usize> = HashMap::new();
-    let mut given = 0;
-    let mut sum = 0;
-    for (member, weight) in members {
-        sum += usize::from(*weight).max(1);
-        let upto = sum * count / total.max(1);
-        shares.insert(*member, upto - given);
-        given = upto;
+/// Buckets per member by weight. What rounding leaves goes one by one to those that `hold` it already, so that of members of
+/// equal weight none loses a bucket when another one leaves; then to those that rounding took most from.
+fn shares(members: &[(u32, u16)], hold: &HashMap<u32, usize>, count: usize) -> HashMap<u32, usize> {
+    let weight = |weight: u16| usize::from(weight).max(1);
+    let total: usize = members.iter().map(|(_, of)| weight(*of)).sum();
+    let exact = |of: u16| (weight(of) * count / total.max(1), weight(of) * count % total.max(1));
+    let mut shares: HashMap<u32, usize> =
+        members.iter().map(|(member, of)| (*member, exact(*of).0)).collect();
+    let left = count.saturating_sub(shares.values().sum());
+    let mut order: Vec<_> = members
+        .iter()
+        .map(|(member, of)| {
+            let (share, rest) = exact(*of);
+            let holds = hold.get(member).is_some_and(|held| *held > share);
+            (!holds, Reverse(rest), *member)
+        })
+        .collect();
+    order.sort_unstable();
+    for (_, _, member) in order.into_iter().take(left) {
+        shares.entry(member).and_modify(|share| *share += 1);
     }
     shares
 }
@@ -150,5 +161,42 @@ fn take_one(left: &mut HashMap<u32, usize>, member: u32) -> bool {
             true
         }
         Some(_) | None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_of_however_many_that_leaves_takes_only_its_own_flows_along() {
+        for count in [2_u32, 3, 8, 63, 64, 65, 100, 255, 256] {
+            let mut members: Vec<(u32, u16)> = (0..count).map(|n| (n, 1)).collect();
+            let mut buckets = assign(&members, &[], MAX_LOG2_BUCKETS);
+            // One after the other leaves, first and last ones and others.
+            for turn in 0..members.len() - 1 {
+                let (gone, _) = members.remove(turn * 7 % members.len());
+                let after = assign(&members, &buckets, MAX_LOG2_BUCKETS);
+                for (old, new) in buckets.iter().zip(&after) {
+                    assert!(*new != gone && (*old == gone || old == new), "{old} to {new}");
+                }
+                let even = after.len() / members.len();
+                for (member, _) in &members {
+                    let share = after.iter().filter(|bucket| *bucket == member).count();
+                    assert!((even..=even + 1).contains(&share), "{share} of {even}");
+                }
+                buckets = after;
+            }
+        }
+    }
+
+    #[test]
+    fn a_member_that_comes_back_takes_no_more_than_its_share() {
+        let all: Vec<(u32, u16)> = (0..256).map(|n| (n, 1)).collect();
+        let first = assign(&all, &[], MAX_LOG2_BUCKETS);
+        let without = assign(&all[1..], &first, MAX_LOG2_BUCKETS);
+        let back = assign(&all, &without, MAX_LOG2_BUCKETS);
+        let moved = without.iter().zip(&back).filter(|(old, new)| old != new).count();
+        assert_eq!(moved, back.len() / 256);
     }
 }

@@ -30,13 +30,13 @@ pub enum GroupError {
     #[error("it has {0} members: 1 to {MAX_MEMBERS} can be")]
     MemberCount(usize),
     /// The array of groups is full.
-    #[error("all groups are in use; enlarge fib_group_pages")]
+    #[error("all groups are in use; raise dataplane.max_fib_groups")]
     GroupsFull,
     /// The array of members is full.
-    #[error("all members are in use; enlarge fib_members")]
+    #[error("all members are in use; raise dataplane.max_fib_next_hops")]
     MembersFull,
     /// The array of buckets is full.
-    #[error("all buckets are in use; enlarge fib_bucket_pages")]
+    #[error("all buckets are in use; raise dataplane.max_fib_buckets")]
     BucketsFull,
     /// Routes name it.
     #[error("{0} routes still name it: move them first")]
@@ -116,6 +116,15 @@ impl Groups {
             by_name: HashMap::default(),
             members: HashMap::new(),
             stale,
+        }
+    }
+
+    /// Whether another group with a member of its own can be had.
+    pub(super) fn has_room(&self) -> Result<(), GroupError> {
+        match (self.indices.available(), self.member_indices.available()) {
+            (0, _) => Err(GroupError::GroupsFull),
+            (_, 0) => Err(GroupError::MembersFull),
+            (_, _) => Ok(()),
         }
     }
 

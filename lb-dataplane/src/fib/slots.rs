@@ -52,6 +52,11 @@ impl Slots {
         (self.used() * CHUNK, self.chunks() * CHUNK)
     }
 
+    /// Whether there is room for a prefix.
+    pub(super) fn has_room(&self, network: u32, len: u8) -> bool {
+        len <= 24 || self.chunk_of(network >> 8).is_some() || self.chunks.available() > 0
+    }
+
     /// Fetches what `set` will touch first: random slots in 64 MiB are what filling a table waits for.
     pub(super) fn prefetch(&self, network: u32) {
         prefetch(&self.l1.words()[(network >> 8) as usize]);

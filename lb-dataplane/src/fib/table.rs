@@ -57,6 +57,11 @@ impl<A: Bits> Table<A> {
         self.0.iter().map(HashMap::len).sum()
     }
 
+    /// Whether there is a route.
+    pub(super) fn has(&self, network: A, len: u8) -> bool {
+        self.0[usize::from(len)].contains_key(&network)
+    }
+
     /// Notes a route's group; the one before.
     pub(super) fn insert(&mut self, network: A, len: u8, group: u32) -> Option<u32> {
         self.0[usize::from(len)].insert(network, group)

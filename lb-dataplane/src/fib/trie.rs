@@ -8,7 +8,9 @@ mod shortcuts;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use lb_dataplane_common::fib6::{BITMAP_FRONT, MAX_SKIP, ROOT6_UNICAST, UNIT_WORDS, root_index};
+use lb_dataplane_common::fib6::{
+    BITMAP_FRONT, MAX_SKIP, PAGE_UNITS, ROOT6_UNICAST, UNIT_WORDS, root_index,
+};
 
 use super::node::{
     Begins, Node, Skip, covered, front_words, len_of, log2_units, node_of, route, uncovered,
@@ -82,6 +84,11 @@ impl Trie {
         let all = self.nodes.wide_words().len() * 8;
         let free = self.space.available() * UNIT_WORDS as usize * 8;
         (all.saturating_sub(free), all)
+    }
+
+    /// Whether there is surely room for a prefix: it takes a few units, but they have to lie together.
+    pub(super) fn has_room(&self) -> bool {
+        self.space.available() >= 2 * PAGE_UNITS as usize
     }
 
     /// Fetches what `set` will touch first.

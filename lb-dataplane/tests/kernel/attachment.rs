@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use aya::programs::links::{FdLink, PinnedLink};
-use lb_dataplane::{AttachError, Attached, Hook, HookChoice};
+use lb_dataplane::{AttachError, Attached, Hook, HookChoice, XdpMode};
 
 use crate::net::Namespace;
 use crate::scene::Scene;
@@ -43,7 +43,10 @@ fn auto_is_tc_on_veth_and_native_xdp_is_there_when_asked_for() {
     let namespace = veth();
     let mut scene = Scene::new();
     assert_eq!(attach(&mut scene, &namespace, "left", HookChoice::Auto).unwrap(), Hook::Tc);
-    assert_eq!(attach(&mut scene, &namespace, "right", HookChoice::Xdp).unwrap(), Hook::Xdp);
+    assert_eq!(
+        attach(&mut scene, &namespace, "right", HookChoice::Xdp(XdpMode::Native)).unwrap(),
+        Hook::Xdp
+    );
     let right = namespace.ifindex("right");
     let all = attached(&mut scene, &namespace);
     let expected = [("left", 50, Hook::Tc), ("right", right, Hook::Xdp)];
@@ -63,7 +66,7 @@ fn auto_is_tc_on_veth_and_native_xdp_is_there_when_asked_for() {
 fn another_hook_takes_the_place_of_the_first_one() {
     let namespace = veth();
     let mut scene = Scene::new();
-    for hook in [HookChoice::Tc, HookChoice::Xdp, HookChoice::Tc] {
+    for hook in [HookChoice::Tc, HookChoice::Xdp(XdpMode::Native), HookChoice::Tc] {
         attach(&mut scene, &namespace, "left", hook).unwrap();
         assert_eq!(attached(&mut scene, &namespace).len(), 1, "never both");
     }
@@ -77,7 +80,7 @@ fn another_hook_takes_the_place_of_the_first_one() {
 #[test]
 fn a_restart_replaces_the_program_in_the_attachment_that_is_there() {
     let namespace = veth();
-    for (choice, pin) in [(HookChoice::Tc, "50-tc"), (HookChoice::Xdp, "50-xdp")] {
+    for (choice, pin) in [(HookChoice::Tc, "50-tc"), (HookChoice::Xdp(XdpMode::Native), "50-xdp")] {
         let mut scene = Scene::new();
         attach(&mut scene, &namespace, "left", choice).unwrap();
         let before = link(&scene, pin);
@@ -94,8 +97,9 @@ fn a_restart_replaces_the_program_in_the_attachment_that_is_there() {
 fn somebody_elses_xdp_program_is_left_alone_and_named() {
     let namespace = veth();
     let (mut first, mut second) = (Scene::new(), Scene::new());
-    attach(&mut first, &namespace, "left", HookChoice::Xdp).unwrap();
-    let error = attach(&mut second, &namespace, "left", HookChoice::Xdp).unwrap_err();
+    attach(&mut first, &namespace, "left", HookChoice::Xdp(XdpMode::Native)).unwrap();
+    let error =
+        attach(&mut second, &namespace, "left", HookChoice::Xdp(XdpMode::Native)).unwrap_err();
     let AttachError::Taken { name, .. } = &error else { panic!("{error:?}") };
     assert_eq!(name.as_deref(), Some("lbd_xdp"));
     assert!(error.to_string().contains("ip link set left xdp off"), "{error}");
@@ -107,7 +111,7 @@ fn somebody_elses_xdp_program_is_left_alone_and_named() {
 fn an_interface_that_came_back_with_the_same_index_is_attached_anew() {
     let namespace = veth();
     let mut scene = Scene::new();
-    for choice in [HookChoice::Tc, HookChoice::Xdp] {
+    for choice in [HookChoice::Tc, HookChoice::Xdp(XdpMode::Native)] {
         attach(&mut scene, &namespace, "left", choice).unwrap();
         namespace.ip("link del left");
         namespace.ip("link add left index 50 type veth peer name right");
@@ -115,7 +119,7 @@ fn an_interface_that_came_back_with_the_same_index_is_attached_anew() {
         attach(&mut scene, &namespace, "left", choice).unwrap();
         let pin = if choice == HookChoice::Tc { "50-tc" } else { "50-xdp" };
         assert_ne!(link(&scene, pin).1, 0);
-        if choice == HookChoice::Xdp {
+        if choice == HookChoice::Xdp(XdpMode::Native) {
             assert!(namespace.command("ip", "link show left").contains("prog/xdp"));
         }
     }
@@ -135,7 +139,7 @@ fn what_is_no_ethernet_interface_is_refused_by_name() {
 fn an_interface_that_is_gone_is_forgotten_with_the_next_attachment() {
     let namespace = veth();
     let mut scene = Scene::new();
-    attach(&mut scene, &namespace, "left", HookChoice::Xdp).unwrap();
+    attach(&mut scene, &namespace, "left", HookChoice::Xdp(XdpMode::Native)).unwrap();
     let gone = namespace.ifindex("left");
     namespace.ip("link del left");
     namespace.ip("link add w0 type veth peer name w1");
@@ -147,4 +151,38 @@ fn an_interface_that_is_gone_is_forgotten_with_the_next_attachment() {
     let macs: aya::maps::HashMap<_, u32, [u8; 8]> =
         scene.get().map_mut("IFACES").unwrap().try_into().unwrap();
     assert!(macs.keys().all(|index| index.unwrap() != gone));
+}
+
+#[test]
+fn generic_xdp_is_there_when_asked_for_and_never_on_top_of_anothers_program() {
+    let namespace = veth();
+    let (mut scene, mut other) = (Scene::new(), Scene::new());
+    let generic = HookChoice::Xdp(XdpMode::Generic);
+    // A bridge has no native XDP; `auto` takes the other one there, and the driver's on a veth.
+    namespace.ip("link add br0 type bridge");
+    let error =
+        attach(&mut scene, &namespace, "br0", HookChoice::Xdp(XdpMode::Native)).unwrap_err();
+    assert!(matches!(&error, AttachError::NoNativeXdp { .. }), "{error}");
+    assert!(error.to_string().contains("xdp_mode auto or generic"), "{error}");
+    let auto = HookChoice::Xdp(XdpMode::Auto);
+    assert_eq!(attach(&mut scene, &namespace, "br0", auto).unwrap(), Hook::GenericXdp);
+    assert_eq!(attach(&mut scene, &namespace, "left", auto).unwrap(), Hook::Xdp);
+    // From one way to the other and back, and one of them at a time.
+    for (choice, hook, shown) in [
+        (generic, Hook::GenericXdp, "xdpgeneric"),
+        (HookChoice::Xdp(XdpMode::Native), Hook::Xdp, "prog/xdp"),
+        (generic, Hook::GenericXdp, "xdpgeneric"),
+        (HookChoice::Tc, Hook::Tc, "left"),
+    ] {
+        assert_eq!(attach(&mut scene, &namespace, "left", choice).unwrap(), hook);
+        let printed = namespace.command("ip", "link show left");
+        assert!(printed.contains(shown), "{printed}");
+        let here = attached(&mut scene, &namespace).into_iter().filter(|a| a.ifindex == 50);
+        assert_eq!(here.map(|a| a.hook).collect::<Vec<_>>(), [hook]);
+    }
+    attach(&mut scene, &namespace, "right", generic).unwrap();
+    for choice in [generic, HookChoice::Xdp(XdpMode::Native), auto] {
+        let error = attach(&mut other, &namespace, "right", choice).unwrap_err();
+        assert!(matches!(&error, AttachError::Taken { name: Some(_), .. }), "{error}");
+    }
 }

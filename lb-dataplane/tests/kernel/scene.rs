@@ -378,7 +378,7 @@ fn expected_code(hook: Hook, kind: Kind) -> &'static str {
         (_, Kind::Forward | Kind::Reply) => "redirect",
         (Hook::Tc, Kind::Pass) => "next",
         (Hook::Tc, Kind::Drop) => "shot",
-        (Hook::Xdp, Kind::Pass) => "pass",
-        (Hook::Xdp, Kind::Drop) => "drop",
+        (Hook::Xdp | Hook::GenericXdp, Kind::Pass) => "pass",
+        (Hook::Xdp | Hook::GenericXdp, Kind::Drop) => "drop",
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lb_dataplane::fib::{Action, FibUpdate, Member};
 use lb_dataplane::table::Algorithm::Maglev;
 use lb_dataplane::table::Protocol::Tcp;
-use lb_dataplane::{Hook, HookChoice, Reason};
+use lb_dataplane::{Hook, HookChoice, Reason, XdpMode};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
 use crate::net::Namespace;
@@ -104,12 +104,18 @@ impl Network {
 }
 
 fn scene(network: &Network, hook: Hook, resolved: bool) -> Scene {
+    scene_by(network, hook, resolved, "c1")
+}
+
+/// With the client behind this interface.
+fn scene_by(network: &Network, hook: Hook, resolved: bool, client_side: &str) -> Scene {
     let mut scene = Scene::new();
     let choice = match hook {
         Hook::Tc => HookChoice::Tc,
-        Hook::Xdp => HookChoice::Xdp,
+        Hook::Xdp => HookChoice::Xdp(XdpMode::Native),
+        Hook::GenericXdp => HookChoice::Xdp(XdpMode::Generic),
     };
-    let to_client = network.member("c1", &network.client, "c0", resolved);
+    let to_client = network.member(client_side, &network.client, "c0", resolved);
     let to_server = network.member("s1", &network.server, "s0", resolved);
     let dataplane = scene.get();
     dataplane
@@ -118,7 +124,7 @@ fn scene(network: &Network, hook: Hook, resolved: bool) -> Scene {
             FibUpdate::Group { id: 2, action: Action::Forward(vec![to_server]) },
         ])
         .unwrap();
-    for interface in ["c1", "s1"] {
+    for interface in [client_side, "s1"] {
         let attached = network.balancer.run(|| dataplane.attach(interface, choice)).unwrap();
         assert_eq!(attached, hook);
     }
@@ -147,6 +153,29 @@ fn connections_pass_without_the_kernel_forwarding_a_packet() {
 }
 
 #[test]
+fn a_bridge_carries_connections_at_tc_and_at_generic_xdp() {
+    for hook in [Hook::Tc, Hook::GenericXdp] {
+        let network = network(if hook == Hook::Tc { Hook::Tc } else { Hook::Xdp });
+        for command in [
+            "addr del 10.1.0.1/24 dev c1",
+            "link add br0 type bridge",
+            "link set c1 master br0",
+            "addr add 10.1.0.1/24 dev br0",
+            "link set br0 up",
+        ] {
+            network.balancer.ip(command);
+        }
+        let mut scene = scene_by(&network, hook, true, "br0");
+        let before = network.forwarded_by_the_kernel();
+        network.transfer();
+        assert_eq!(network.forwarded_by_the_kernel(), before, "{hook:?}");
+        let there = scene.count(Reason::ForwardedToBackend);
+        let back = scene.count(Reason::ForwardedToClient);
+        assert!(there.min(back) > CONNECTIONS as u64 * 4, "{hook:?}: {there} and {back}");
+    }
+}
+
+#[test]
 fn connections_pass_while_no_neighbour_is_known() {
     for hook in BOTH {
         let network = network(hook);
@@ -154,7 +183,7 @@ fn connections_pass_while_no_neighbour_is_known() {
         network.transfer();
         let through_kernel = match hook {
             Hook::Tc => scene.count(Reason::FlowThroughNeighbour),
-            Hook::Xdp => scene.count(Reason::FlowNextHopUnresolved),
+            Hook::Xdp | Hook::GenericXdp => scene.count(Reason::FlowNextHopUnresolved),
         };
         assert!(through_kernel > CONNECTIONS as u64 * 8, "{hook:?}: {through_kernel}");
     }
@@ -199,7 +228,11 @@ fn a_transfer_goes_on_while_the_process_is_replaced() {
             let mut replaced = 0;
             while !transfer.is_finished() || replaced == 0 {
                 scene.open();
-                let choice = if hook == Hook::Tc { HookChoice::Tc } else { HookChoice::Xdp };
+                let choice = if hook == Hook::Tc {
+                    HookChoice::Tc
+                } else {
+                    HookChoice::Xdp(XdpMode::Native)
+                };
                 for interface in ["c1", "s1"] {
                     let dataplane = scene.get();
                     network.balancer.run(|| dataplane.attach(interface, choice)).unwrap();

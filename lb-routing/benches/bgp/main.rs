@@ -9,6 +9,7 @@
 //! The ends are light and the same for every peer; what they cost by themselves is the floor. The peers take turns within a
 //! round. Nobody has a FIB: BIRD runs without the kernel protocol, FRR without zebra, this router without forwarding.
 
+mod fib;
 mod light;
 mod network;
 mod peer;
@@ -39,11 +40,14 @@ struct Options {
     quick: bool,
     /// One scene alone.
     only: Option<String>,
+    /// The daemon with its FIB, and nobody else.
+    fib: bool,
 }
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let mut options = Options { prefixes: PREFIXES, rounds: ROUNDS, quick: false, only: None };
+    let mut options =
+        Options { prefixes: PREFIXES, rounds: ROUNDS, quick: false, only: None, fib: false };
     let mut words = arguments.iter().map(String::as_str);
     while let Some(word) = words.next() {
         let mut number = || -> Result<usize> {
@@ -61,9 +65,10 @@ fn main() -> Result<()> {
             "--prefixes" => options.prefixes = number()?,
             "--rounds" => options.rounds = number()?,
             "--quick" => (options.rounds, options.quick) = (1, true),
+            "--fib" => options.fib = true,
             "--only" => options.only = words.next().map(str::to_owned),
             _ => bail!(
-                "unknown argument {word}; there are --prefixes N, --rounds N, --quick (one round, without FRR and GoBGP) \
+                "unknown argument {word}; there are --prefixes N, --rounds N, --fib (the daemon LBD_BIN with its FIB, and nobody else), --quick (one round, without FRR and GoBGP) \
                  and --only SCENE (table, sinks, feeders, ipv6, many, idle, bounce or steady)"
             ),
         }
@@ -73,6 +78,11 @@ fn main() -> Result<()> {
 }
 
 fn bench(options: &Options) -> Result<()> {
+    if options.fib {
+        let network = Network::new()?;
+        let (table, prefixes) = scenes::full_table(options.prefixes)?;
+        return fib::run(&network, &table, prefixes, options.rounds);
+    }
     let bench = Bench::new(Network::new()?, options.prefixes)?;
     let kinds: Vec<_> =
         PEERS.into_iter().filter(|kind| !options.quick || *kind != Kind::Frr).collect();

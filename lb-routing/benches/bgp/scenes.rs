@@ -76,6 +76,12 @@ impl Feeds {
     }
 }
 
+/// What one feeder of IPv4 says, and how many prefixes these are.
+pub(crate) fn full_table(limit: usize) -> Result<(Vec<u8>, u64)> {
+    let mut feeds = Feeds::new(Family::Four, limit, 1)?;
+    Ok((feeds.tables.remove(0), feeds.prefixes))
+}
+
 impl Bench {
     pub(crate) fn new(network: Network, prefixes: usize) -> Result<Self> {
         Ok(Self {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 pub use self::check::{ConfigError, validate};
+use crate::fib::Install;
 use crate::policy::Chain;
 use crate::wire::Family;
 
@@ -110,6 +111,8 @@ pub struct PeerConfig {
     pub import: Import,
     /// What is advertised (RFC 8212: nothing unless said).
     pub export: Export,
+    /// Which tables have the routes that it tells us, where its import policies don't say.
+    pub install: Install,
     /// Advertise ourselves as next hop of learned routes too.
     pub next_hop_self: bool,
     /// Reflect our AS's routes to it, and its to our AS (RFC 4456): it is in our AS, and need not know the others there.
@@ -155,6 +158,7 @@ impl PeerConfig {
             restart_time: Some(RESTART_TIME),
             import: Import::None,
             export: Export::None,
+            install: Install::Both,
             next_hop_self: false,
             route_reflector_client: false,
             add_path_receive: false,
@@ -191,8 +195,18 @@ impl PeerConfig {
 
     /// Whether something else may be accepted from it than under `old`.
     pub(crate) fn imports_otherwise(&self, old: &Self) -> bool {
-        let of = |peer: &Self| (peer.allow_as_in, peer.reject_as_set);
+        let of = |peer: &Self| (peer.allow_as_in, peer.reject_as_set, peer.install);
         self.import != old.import || of(self) != of(old)
+    }
+
+    /// Whether routes of it may be in the dataplane alone.
+    #[must_use]
+    pub fn may_install_apart(&self) -> bool {
+        let by_policy = match &self.import {
+            Import::None | Import::All => false,
+            Import::Policies(chain) => chain.may_install(Install::Dataplane),
+        };
+        by_policy || (self.install == Install::Dataplane && self.import != Import::None)
     }
 
     /// Our AS number on its session.

@@ -46,6 +46,7 @@ use self::pool::Id;
 pub(crate) use self::prefixes::PrefixId;
 use self::prefixes::{PrefixTable, Record};
 use crate::config::MAX_PATHS_PER_PREFIX;
+use crate::fib::Install;
 use crate::policy::{Rejection, Teller};
 use crate::wire::{self, Attributes, PathId, Verdict};
 
@@ -73,8 +74,8 @@ pub(crate) enum Insertion {
 /// What became of a prefix.
 pub(crate) struct Change {
     pub(crate) id: PrefixId,
-    /// The prefix and its next hops, if the driver has to know them.
-    pub(crate) news: Option<(IpNetwork, Arc<[IpAddr]>)>,
+    /// The prefix, its next hops and which tables are to have them, if the driver has to know them.
+    pub(crate) news: Option<(IpNetwork, Arc<[IpAddr]>, Install)>,
 }
 
 /// The table.
@@ -342,8 +343,8 @@ impl Rib {
             attributes,
             path_id: 0,
             source: Source::LOCAL,
-            rejected: false,
             stale: false,
+            install: Some(Install::Both),
         };
         for prefix in come.iter().map(canonical) {
             self.originated.insert(prefix);
@@ -406,9 +407,14 @@ impl Rib {
         let id = self.changed.pop()?;
         let next_hops = self.next_hops_of(id);
         let record = self.prefixes.get_mut(id);
+        // What paths of equal worth say may differ: the best one's counts for all.
+        let best = record.paths.first().filter(|_| record.equal > 0);
+        let install = best.and_then(|path| path.install).unwrap_or_default();
         let before = std::mem::replace(&mut record.published, next_hops);
-        let news = (before != next_hops)
-            .then(|| (self.prefixes.prefix(id), self.next_hops.get(next_hops)));
+        let install_before = std::mem::replace(&mut record.install, install);
+        let changed = before != next_hops || (!next_hops.is_none() && install_before != install);
+        let news =
+            changed.then(|| (self.prefixes.prefix(id), self.next_hops.get(next_hops), install));
         self.next_hops.release(before);
         self.forget_if_unused(id);
         Some(Change { id, news })
@@ -444,7 +450,7 @@ impl Rib {
         let record = self.prefixes.get_mut(id);
         record.equal = match &mut *record.paths {
             [] => 0,
-            [only] => u16::from(!only.rejected),
+            [only] => u16::from(only.install.is_some()),
             paths => {
                 let judge = (&*self.rankings, &self.attributes, &self.next_hops);
                 let mut candidates: SmallVec<[_; 8]> =

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bytes::Bytes;
-use lb_routing_proto::fib::{Fact, Install, Output as FibOutput};
+use lb_routing_proto::fib::{Fact, Output as FibOutput};
 use lb_routing_proto::speaker::{Backlog, ConnId, Event, Input, Output, RouteChange, State};
 
 use super::task::{Synced, Task};
@@ -68,7 +68,9 @@ impl Task {
                     self.resolve.insert((ifindex, address));
                 }
                 None => {
-                    if self.synced == Synced::NotYet {
+                    // Routes that are in the dataplane alone are only there to be kept.
+                    let waits = self.keeps_dataplane && self.convergence.is_some();
+                    if self.synced == Synced::NotYet && !waits {
                         self.synced = Synced::Due;
                     }
                     return false;
@@ -158,9 +160,8 @@ impl Task {
         if self.frozen || !self.forward {
             return;
         }
-        for RouteChange { prefix, next_hops } in changes {
-            let (next_hops, install) = (next_hops.to_vec(), Install::Both);
-            self.fib.handle(Fact::Bgp { prefix, next_hops, install });
+        for RouteChange { prefix, next_hops, install } in changes {
+            self.fib.handle(Fact::Bgp { prefix, next_hops: next_hops.to_vec(), install });
         }
     }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lb_routing_proto::config::Import;
+use lb_routing_proto::config::{Import, PeerConfig};
 use lb_routing_proto::fib::{Fact, Fib, Link, Update};
 use lb_routing_proto::speaker::{Clear, Input, Seeds, Speaker};
 use tokio::sync::mpsc::error::TrySendError;
@@ -79,6 +79,8 @@ pub(super) struct Task {
     pub(super) preserved: bool,
     /// The speaker has selected its routes, and they were taken.
     pub(super) settled: bool,
+    /// Some of them may have been in the dataplane alone: what it holds stays until the neighbours have spoken.
+    pub(super) keeps_dataplane: bool,
     pub(super) links: BTreeMap<u32, Link>,
     slow_tick_at: Instant,
 }
@@ -94,6 +96,7 @@ impl Task {
         let now = Instant::now();
         let importing = config.peers.iter().filter(|peer| peer.import != Import::None);
         let awaited = importing.map(|peer| peer.address).collect();
+        let keeps_dataplane = config.peers.iter().any(PeerConfig::may_install_apart);
         let speaker = Speaker::new(config.speaker, config.peers, seeds(), now)?;
         Ok(Self {
             speaker,
@@ -112,6 +115,7 @@ impl Task {
             forward: config.forward,
             preserved: config.preserved,
             settled: false,
+            keeps_dataplane,
             links: BTreeMap::new(),
             slow_tick_at: now,
         })

@@ -146,6 +146,7 @@ fn changes(cursor: &Cursor<'_>) -> Option<RouteChanges> {
         "med",
         "origin",
         "next_hop",
+        "install",
         "prepend",
         "communities",
         "remove_communities",
@@ -161,6 +162,7 @@ fn changes(cursor: &Cursor<'_>) -> Option<RouteChanges> {
         med: number("med"),
         origin: object.field("origin").and_then(|origin| origin.one_of(&ORIGINS)),
         next_hop: object.field("next_hop").and_then(|hop| next_hop(&hop)),
+        install: object.field("install").and_then(|install| super::install(&install)),
         prepend: object.field("prepend").and_then(|prepend| read_prepend(&prepend)),
         communities: list("communities", parsed::<Community>),
         remove_communities: list("remove_communities", parsed::<CommunityPattern>)

@@ -203,7 +203,9 @@ fn against_kernel(
         if prefix.prefix() < told.prefix.prefix());
     let refuses = matches!(kernel, KernelAnswer::Refuses(_));
     // A BGP route that is not installed in the kernel is missing there on purpose.
-    if ours == theirs || (is_bgp && (is_shorter || refuses)) {
+    // A gateway that does not answer is left out in eBPF while others do.
+    let is_part = !ours.is_empty() && ours.is_subset(&theirs);
+    if ours == theirs || is_part || (is_bgp && (is_shorter || refuses)) {
         return None;
     }
     let list = |ways: &BTreeSet<(u32, Option<IpAddr>)>| {

@@ -117,6 +117,10 @@ impl Fib {
         if members.is_empty() {
             return (Action::Kernel, BTreeSet::new());
         }
+        // A gateway that does not answer is left out while another one does: flows move to those that do.
+        if members.iter().any(|member| member.destination_mac.is_some()) {
+            members.retain(|it| it.destination_mac.is_some() || it.gateway.is_none());
+        }
         (Action::Forward(members), needs)
     }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::chain::{Change, Facts};
 use super::community::{self, Community, CommunityPattern};
+use crate::fib::Install;
 use crate::wire::Origin;
 
 /// Numbers that a statement puts in front of a path at most.
@@ -20,6 +21,8 @@ pub struct Actions {
     pub origin: Option<Origin>,
     /// The next hop.
     pub next_hop: Option<NextHop>,
+    /// On import, which tables have it.
+    pub install: Option<Install>,
     /// Puts a number (ours if none) in front of the path so many times, [`MAX_PREPEND`] at most.
     pub prepend: Option<(Option<u32>, u8)>,
     /// Replaces all communities by these, of all kinds.
@@ -58,6 +61,7 @@ impl Actions {
         }
         attributes.origin = self.origin.unwrap_or(attributes.origin);
         change.next_hop = self.next_hop.or(change.next_hop);
+        change.install = self.install.or(change.install);
         if let Some((asn, times)) = self.prepend {
             for _ in 0..times.min(MAX_PREPEND) {
                 attributes.as_path.prepend(asn.unwrap_or(facts.our_as));

@@ -12,6 +12,7 @@ use ipnetwork::IpNetwork;
 
 use super::action::{Actions, NextHop};
 use super::condition::{Condition, Source};
+use crate::fib::Install;
 use crate::wire::Attributes;
 
 /// Policies that a route meets one after the other.
@@ -121,6 +122,7 @@ impl Facts<'_> {
 pub(crate) struct Change {
     pub(crate) attributes: Attributes,
     pub(crate) next_hop: Option<NextHop>,
+    pub(crate) install: Option<Install>,
     /// MED was set, and not only learned.
     pub(crate) sets_med: bool,
 }
@@ -130,6 +132,12 @@ impl Chain {
     #[must_use]
     pub fn new(policies: Vec<Arc<Policy>>) -> Self {
         Self(policies.into())
+    }
+
+    /// Whether it may say so of a route.
+    pub(crate) fn may_install(&self, install: Install) -> bool {
+        let statements = self.0.iter().flat_map(|policy| &policy.statements);
+        statements.into_iter().any(|statement| statement.actions.install == Some(install))
     }
 
     /// Whether its answer depends on the prefix; where it does not, one answer holds for all prefixes of a family that
@@ -166,6 +174,7 @@ impl Chain {
                     let change = change.get_or_insert_with(|| Change {
                         attributes: attributes.clone(),
                         next_hop: None,
+                        install: None,
                         sets_med: false,
                     });
                     statement.actions.apply(facts, change);

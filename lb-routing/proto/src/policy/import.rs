@@ -9,6 +9,7 @@ use super::chain::Facts;
 use super::community::Community;
 use super::condition::Source;
 use crate::config::{Import, PeerConfig, SpeakerConfig};
+use crate::fib::Install;
 use crate::wire::{Attributes, Segment};
 
 /// Why a route is not used.
@@ -115,6 +116,7 @@ impl Judge {
 #[derive(Clone, Debug)]
 pub(crate) struct Importer {
     import: Import,
+    install: Install,
     peer: IpAddr,
     our_as: u32,
     external: bool,
@@ -126,16 +128,23 @@ pub(crate) struct Imported {
     /// Where they differ from what was received.
     pub(crate) attributes: Option<Attributes>,
     pub(crate) next_hop: IpAddr,
+    pub(crate) install: Install,
 }
 
 impl Importer {
     pub(crate) fn new(speaker: &SpeakerConfig, peer: &PeerConfig) -> Self {
         Self {
             import: peer.import.clone(),
+            install: peer.install,
             peer: peer.address,
             our_as: peer.our_as(speaker),
             external: peer.is_external(speaker),
         }
+    }
+
+    /// Which tables have routes of which policies do not say it.
+    pub(crate) const fn install(&self) -> Install {
+        self.install
     }
 
     /// Nothing gets in, whatever it is.
@@ -182,12 +191,13 @@ impl Importer {
         // One of the other family says nothing of this prefix.
         let said = said.filter(|said| said.is_ipv4() == prefix.is_ipv4());
         let next_hop = said.unwrap_or(next_hop);
+        let install = change.as_ref().and_then(|change| change.install).unwrap_or(self.install);
         let mut changed = change.map(|change| change.attributes);
         // RFC 8326 §4.2: the way out of a neighbour that is about to go is the last one to be taken.
         if self.external && is_shutting_down(changed.as_ref().unwrap_or(attributes)) {
             changed.get_or_insert_with(|| attributes.clone()).local_pref = Some(0);
         }
-        Ok(Imported { attributes: changed, next_hop })
+        Ok(Imported { attributes: changed, next_hop, install })
     }
 }
 

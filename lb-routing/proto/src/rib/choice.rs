@@ -16,7 +16,7 @@ pub(super) fn candidate(
 ) -> Candidate<PathEntry> {
     let neighbour = path.source.peer().and_then(|peer| rankings.get(usize::from(peer)).copied());
     let rank = attributes.get(path.attributes).rank;
-    Candidate { path: *path, neighbour, rejected: path.rejected, incumbent: false, rank }
+    Candidate { path: *path, neighbour, rejected: path.install.is_none(), incumbent: false, rank }
 }
 
 /// The order of a neighbour's own paths where the decision process has none: by what they say, so that it does not

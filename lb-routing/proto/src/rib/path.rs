@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::attributes::AttributesId;
+use crate::fib::Install;
 use crate::wire::{Attributes, PathId};
 
 /// A neighbour, by its place in the configuration; 65,535 at most.
@@ -37,10 +38,10 @@ pub(crate) struct PathEntry {
     /// What tells it apart from others of the same source (RFC 7911); 0 where it has only one.
     pub(crate) path_id: PathId,
     pub(crate) source: Source,
-    /// Policy refuses it: kept to be shown, never used.
-    pub(crate) rejected: bool,
     /// Its neighbour restarts and has not told it again.
     pub(crate) stale: bool,
+    /// Which tables have it, if it is the best; `None`: policy refuses it, so that it is kept to be shown, and never used.
+    pub(crate) install: Option<Install>,
 }
 
 const _: () = assert!(size_of::<PathEntry>() == 16, "there are millions");

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::PathEntry;
 use super::hash::Keyed;
 use super::pool::Id;
+use crate::fib::Install;
 
 /// A prefix's number: dense, and used again after the prefix is forgotten.
 pub(crate) type PrefixId = u32;
@@ -23,6 +24,8 @@ pub(crate) struct Record {
     address: u32,
     /// The next hops that the driver was last told; none: no route.
     pub(super) published: Id,
+    /// For which tables it was told them.
+    pub(super) install: Install,
     /// How many paths carry traffic.
     pub(super) equal: u16,
     /// Update groups whose members may know the prefix from us.
@@ -75,6 +78,7 @@ impl PrefixTable {
             paths: SmallVec::new(),
             address,
             published: Id::NONE,
+            install: Install::Both,
             equal: 0,
             told: 0,
             length: prefix.prefix(),

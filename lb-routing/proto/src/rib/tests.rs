@@ -35,8 +35,8 @@ fn learn(rib: &mut Rib, text: &str, peer: u8, as_path: &[u32]) -> bool {
         attributes,
         path_id: 0,
         source,
-        rejected: false,
         stale: false,
+        install: Some(Install::Both),
     };
     let additional = rib.insert(&prefix(text), path) == Insertion::Added;
     rib.release(attributes);
@@ -46,7 +46,7 @@ fn learn(rib: &mut Rib, text: &str, peer: u8, as_path: &[u32]) -> bool {
 fn changes(rib: &mut Rib) -> Vec<(String, Vec<IpAddr>)> {
     let mut changes = Vec::new();
     while let Some(change) = rib.next_change() {
-        changes.extend(change.news.map(|(prefix, hops)| (prefix.to_string(), hops.to_vec())));
+        changes.extend(change.news.map(|(prefix, hops, _)| (prefix.to_string(), hops.to_vec())));
     }
     changes
 }

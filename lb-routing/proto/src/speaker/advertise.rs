@@ -117,8 +117,12 @@ impl Speaker {
             for group in self.groups.iter_mut().flatten() {
                 group.mark(change.id);
             }
-            changes
-                .extend(change.news.map(|(prefix, next_hops)| RouteChange { prefix, next_hops }));
+            let news = change.news.into_iter();
+            changes.extend(news.map(|(prefix, next_hops, install)| RouteChange {
+                prefix,
+                next_hops,
+                install,
+            }));
             if changes.len() == ROUTES {
                 break;
             }

@@ -7,6 +7,7 @@ use ipnetwork::IpNetwork;
 use smallvec::SmallVec;
 
 use super::{Event, Output, Speaker};
+use crate::fib::Install;
 use crate::policy::{self, Importer, Rejection};
 use crate::rib::{
     AttributesId, Insertion, Key, MAX_ATTRIBUTE_BYTES_PER_PEER, PathEntry, PeerIndex, Source,
@@ -18,6 +19,9 @@ struct Announced<'a> {
     attributes: AttributesId,
     prefixes: Field<'a>,
 }
+
+/// What policy makes of a route: its attributes, its next hop, and which tables are to have it.
+type Judged = (AttributesId, IpAddr, Install);
 
 impl Speaker {
     /// Takes an UPDATE's body.
@@ -140,7 +144,7 @@ impl Speaker {
                 let next_hop = usable?;
                 if as_it_is {
                     self.rib.retain(attributes);
-                    return Ok((attributes, next_hop));
+                    return Ok((attributes, next_hop, importer.install()));
                 }
                 let values = values.get_or_insert_with(|| self.rib.attributes(attributes));
                 let imported = importer.judge(&prefix, next_hop, values)?;
@@ -150,21 +154,20 @@ impl Speaker {
                 let changed = imported.attributes.as_ref().unwrap_or(values);
                 let source = Source::of(index);
                 let left = self.rib.intern(changed, Some(imported.next_hop), source);
-                Ok((left, imported.next_hop))
+                Ok((left, imported.next_hop, imported.install))
             });
-            let checked = judged.and_then(|(left, next_hop)| {
-                policy::check_prefix(&prefix, next_hop).map(|()| left)
+            let checked = judged.and_then(|(left, next_hop, install)| {
+                policy::check_prefix(&prefix, next_hop).map(|()| (left, install))
             });
             match checked {
-                Ok(left) => {
-                    let (received, source) = (attributes, Source::of(index));
+                Ok((left, install)) => {
                     let path = PathEntry {
-                        received,
+                        received: attributes,
                         attributes: left,
                         path_id,
-                        source,
-                        rejected: false,
+                        source: Source::of(index),
                         stale: false,
+                        install: Some(install),
                     };
                     rejected = self.learn(index, &prefix, path).or(rejected);
                 }
@@ -195,8 +198,8 @@ impl Speaker {
         Ok(next_hop)
     }
 
-    fn forget(&mut self, judged: Result<(AttributesId, IpAddr), Rejection>) {
-        if let Ok((left, _)) = judged {
+    fn forget(&mut self, judged: Result<Judged, Rejection>) {
+        if let Ok((left, ..)) = judged {
             self.rib.release(left);
         }
     }

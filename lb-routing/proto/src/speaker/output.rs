@@ -8,6 +8,7 @@ use bytes::Bytes;
 use ipnetwork::IpNetwork;
 
 use super::{ConnId, State};
+use crate::fib::Install;
 
 /// What the engine asks of the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub struct RouteChange {
     pub prefix: IpNetwork,
     /// Next hops of the best path and its equals, sorted, without repeats; empty: withdrawn.
     pub next_hops: Arc<[IpAddr]>,
+    /// Which tables are to have them.
+    pub install: Install,
 }
 
 /// Something worth a log line.

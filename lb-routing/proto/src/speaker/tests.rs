@@ -14,6 +14,7 @@ use ipnetwork::IpNetwork;
 
 use super::*;
 use crate::config::{Export, Import};
+use crate::fib::Install;
 use crate::wire::{
     self, AsPath, Attributes, Capability, Context, Family, Message, Notification, Open, Segment,
     Update,
@@ -199,5 +200,5 @@ fn routes(outputs: &[Output]) -> Vec<RouteChange> {
 }
 
 fn change(text: &str, next_hops: &[IpAddr]) -> RouteChange {
-    RouteChange { prefix: prefix(text), next_hops: next_hops.into() }
+    RouteChange { prefix: prefix(text), next_hops: next_hops.into(), install: Install::Both }
 }

@@ -255,3 +255,22 @@ fn a_route_of_the_speaker_goes_to_the_tables_that_it_is_for() {
         assert!(matches!(fib.lookup([172, 16, 0, 1].into()).unwrap().action, Action::Forward(_)));
     }
 }
+
+#[test]
+fn a_gateway_that_does_not_answer_is_left_out_while_another_one_does() {
+    let mut fib = connected();
+    let other = IpAddr::from([10, 0, 0, 3]);
+    tell(&mut fib, [bgp("172.16.0.0/16", &[GATEWAY, other])]);
+    let mut ways = |fact: Fact| {
+        tell(&mut fib, [fact]);
+        let Action::Forward(members) = fib.lookup([172, 16, 0, 1].into()).unwrap().action else {
+            panic!("it forwards")
+        };
+        members.iter().map(|member| member.gateway.unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(ways(neighbour(GATEWAY, Some(MAC))), [GATEWAY]);
+    assert_eq!(ways(neighbour(other, Some(MAC))), [GATEWAY, other]);
+    assert_eq!(ways(neighbour(GATEWAY, None)), [other]);
+    // Without any, the kernel looks for both.
+    assert_eq!(ways(neighbour(other, None)), [GATEWAY, other]);
+}

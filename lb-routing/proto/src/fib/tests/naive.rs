@@ -154,10 +154,13 @@ impl Facts {
     pub(super) fn needs(&self) -> BTreeSet<(u32, IpAddr)> {
         let mut needs = BTreeSet::new();
         for (prefix, (source, way)) in self.all() {
-            let Action::Forward(members) = self.action(way) else { continue };
-            for member in members {
-                let straight = (source == Source::Neighbour).then(|| prefix.network());
-                needs.extend(member.gateway.or(straight).map(|at| (member.ifindex, at)));
+            // Gateways that do not answer are looked for, too.
+            if let (Way::Hops(hops), Action::Forward(_)) = (&way, self.action(way.clone())) {
+                let up = hops.iter().filter(|hop| self.is_up(hop.ifindex));
+                needs.extend(up.filter_map(|hop| Some((hop.ifindex, hop.gateway?))));
+            } else if let (Action::Forward(members), Source::Neighbour) = (self.action(way), source)
+            {
+                needs.extend(members.iter().map(|member| (member.ifindex, prefix.network())));
             }
         }
         needs
@@ -306,7 +309,12 @@ impl Facts {
             mtu: self.links[&hop.ifindex].mtu.min(65_535) as u16,
             weight: hop.weight,
         };
-        Action::Forward(up.iter().map(member).collect())
+        let members: Vec<Member> = up.iter().map(member).collect();
+        let has_mac = |member: &&Member| member.destination_mac.is_some();
+        let silent = |member: &Member| member.gateway.is_some() && member.destination_mac.is_none();
+        let one_answers = members.iter().any(|member| has_mac(&member));
+        let kept = members.into_iter().filter(|member| !(one_answers && silent(member)));
+        Action::Forward(kept.collect())
     }
 }
 

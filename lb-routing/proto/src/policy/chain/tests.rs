@@ -165,6 +165,7 @@ fn statements_change_the_route_for_those_that_follow() {
         med: Some(7),
         origin: Some(Origin::Egp),
         next_hop: Some(NextHop::Peer),
+        install: Some(Install::Kernel),
         prepend: Some((None, 2)),
         communities: Some(vec![tag]),
         remove_communities: vec!["65000:*".parse().unwrap()],
@@ -189,7 +190,8 @@ fn statements_change_the_route_for_those_that_follow() {
         communities: vec![0xffff_ff01],
         ..Attributes::default()
     };
-    let wanted = Change { attributes, next_hop: Some(NextHop::Peer), sets_med: true };
+    let (next_hop, install) = (Some(NextHop::Peer), Some(Install::Kernel));
+    let wanted = Change { attributes, next_hop, install, sets_med: true };
     assert_eq!(change, wanted);
 }
 

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::piece::PIECE;
 use super::*;
 use crate::config::{Import, SpeakerConfig};
+use crate::fib::Install;
 use crate::rib::{PathEntry, Ranking, Rules, Source};
 use crate::session::{Negotiated, Up};
 use crate::speaker::ConnId;
@@ -153,8 +154,8 @@ impl Rig {
             attributes,
             path_id,
             source,
-            rejected: false,
             stale: false,
+            install: Some(Install::Both),
         };
         self.rib.insert(&prefix, path);
         self.rib.release(attributes);
@@ -402,8 +403,8 @@ fn a_piece_is_bounded_in_octets_whatever_the_attributes() {
             attributes,
             path_id: 0,
             source: Source::of(3),
-            rejected: false,
             stale: false,
+            install: Some(Install::Both),
         };
         rig.rib.insert(&prefix(3 * number), path);
         rig.rib.release(attributes);

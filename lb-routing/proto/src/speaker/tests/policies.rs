@@ -207,3 +207,28 @@ fn an_explanation_names_what_keeps_a_route_from_whom() {
     let nothing = rig.speaker.explain(&prefix("10.2.0.0/16"));
     assert_eq!((nothing.paths.len(), nothing.neighbours.len()), (0, 0));
 }
+
+#[test]
+fn a_neighbour_says_which_tables_have_its_routes_and_policy_says_otherwise() {
+    let elsewhere = Actions { install: Some(Install::Kernel), ..Actions::default() };
+    let import = chain(vec![
+        statement(vec![prefixes("10.1.0.0/16")], elsewhere, Verdict::Accept),
+        statement(vec![], Actions::default(), Verdict::Accept),
+    ]);
+    let neighbour_of =
+        |install| PeerConfig { install, ..peer(1, Import::Policies(import.clone()), Export::None) };
+    let mut rig = Rig::new(vec![neighbour_of(Install::Dataplane)]);
+    let conn = rig.establish(1);
+    let told = |rig: &mut Rig| {
+        rig.announce(conn, &[65101], neighbour(1), &["10.1.0.0/16", "10.2.0.0/16"]);
+        let changes = routes(&rig.outputs()).into_iter();
+        changes.map(|it| (it.prefix.to_string(), it.install)).collect::<Vec<_>>()
+    };
+    let both = [
+        ("10.1.0.0/16".to_owned(), Install::Kernel),
+        ("10.2.0.0/16".to_owned(), Install::Dataplane),
+    ];
+    assert_eq!(told(&mut rig), both);
+    // Said again, it is no news.
+    assert_eq!(told(&mut rig), []);
+}
