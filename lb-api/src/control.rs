@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ipnetwork::IpNetwork;
-use lb_api_types::vip::{self, Backend, Health, NatMode, Vip, VipSpec};
+use lb_api_types::vip::{self, Backend, Health, MssAuto, MssClamp, NatMode, Vip, VipSpec};
 use lb_dataplane::seconds;
 use lb_dataplane::table::{
     self, BackendState, Mode, OnExhaustion, Service, ServiceKey, Source, Table, WhenFailed,
@@ -158,6 +158,7 @@ pub fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
         one_arm,
         idle: spec.idle_timeout_secs.and_then(|secs| NonZero::new(seconds(secs.into()))),
         resets_idle: spec.reset_on_expiry,
+        mss_clamp: spec.mss_clamp.and_then(mss_clamp),
         when_failed: spec.on_unhealthy.map(|on_unhealthy| match on_unhealthy {
             vip::OnUnhealthy::Keep => WhenFailed::Keep,
             vip::OnUnhealthy::Drop => WhenFailed::Drop,
@@ -168,6 +169,13 @@ pub fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
             vip::OnExhaustion::Reset => OnExhaustion::Reset,
             vip::OnExhaustion::Icmp => OnExhaustion::Icmp,
         },
+    }
+}
+
+fn mss_clamp(clamp: MssClamp) -> Option<table::MssClamp> {
+    match clamp {
+        MssClamp::Auto(MssAuto::Auto) => Some(table::MssClamp::Auto),
+        MssClamp::Bytes(most) => NonZero::new(most).map(table::MssClamp::Most),
     }
 }
 

@@ -107,6 +107,11 @@ impl<'a> Cursor<'a> {
         self.value.is_array()
     }
 
+    /// Whether it is text.
+    pub fn is_text(&self) -> bool {
+        self.value.is_string()
+    }
+
     /// Whether it is a mapping of fields.
     pub fn is_mapping(&self) -> bool {
         self.value.is_object()

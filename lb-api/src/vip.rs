@@ -1,6 +1,7 @@
 //! What a VIP has to be: one reader for the file, the REST API and the state that survives a restart.
 
 mod life;
+mod mss;
 mod nat;
 
 use std::collections::BTreeSet;
@@ -91,6 +92,7 @@ const FIELDS: &[&str] = &[
     "idle_timeout_secs",
     "reset_on_expiry",
     "on_unhealthy",
+    "mss_clamp",
     "access",
     "full_table",
     "nat",
@@ -137,7 +139,9 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         .map_or_else(|| Some(Access::default()), |access| read_access(&access, address));
     let nat =
         spec.field("nat").map_or_else(|| Some(Nat::default()), |nat| nat::read(&nat, protocol));
-    let life = life::read(&spec, protocol, nat.as_ref().map(|nat| nat.mode));
+    let mode = nat.as_ref().map(|nat| nat.mode);
+    let life = life::read(&spec, protocol, mode);
+    let mss_clamp = mss::read(&spec, protocol, mode);
     let keeps_ports = nat.as_ref().is_some_and(|nat| nat.mode.is_dsr());
     let backends = spec.required("backends").and_then(|cursor| {
         let backends = read_backends(&cursor, address, nat.as_ref(), more_ports)?;
@@ -162,6 +166,7 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         idle_timeout_secs: life.idle_timeout_secs,
         reset_on_expiry: life.reset_on_expiry,
         on_unhealthy: life.on_unhealthy,
+        mss_clamp: mss_clamp?,
         access: access?,
         full_table: full_table?,
         nat: nat?,

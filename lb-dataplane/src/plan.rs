@@ -32,7 +32,7 @@ pub use self::access::Prefix;
 use self::access::Prefixes;
 use self::entries::{
     Life, address_entry, address_key, algorithm, backend_entry, bounds, can_hash, gone_entry, mode,
-    of_clients, on_exhaustion, reachable, service_key,
+    mss, of_clients, on_exhaustion, reachable, service_key,
 };
 pub use self::life::FlowLife;
 pub use self::ranges::PortPrefix;
@@ -430,6 +430,8 @@ impl Served {
             affinity: service.affinity.map_or(0, NonZero::get),
             max_flows: service.max_flows.map_or(0, NonZero::get),
             max_flows_per_client: service.max_flows_per_client.map_or(0, NonZero::get),
+            mss: service.mss_clamp.map_or(0, mss),
+            pad: 0,
         })
     }
 

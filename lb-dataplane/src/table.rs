@@ -73,6 +73,8 @@ pub struct Service {
     pub when_failed: Option<WhenFailed>,
     /// What the client hears of a new flow for which no source port is free.
     pub on_exhaustion: OnExhaustion,
+    /// The largest segment size that TCP's SYNs may announce, both ways; any by default.
+    pub mss_clamp: Option<MssClamp>,
     /// Whether flows to a backend come from this host's own address on the way there, whatever its `sources` say.
     pub one_arm: bool,
 }
@@ -89,6 +91,15 @@ impl Service {
     pub fn follows_routes(&self) -> bool {
         self.one_arm || self.mode != Mode::Nat
     }
+}
+
+/// A bound on the segment sizes that SYNs announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MssClamp {
+    /// What fits through the link that a SYN came in by and through its way out.
+    Auto,
+    /// This, below 65,535.
+    Most(NonZero<u16>),
 }
 
 /// What becomes of a backend's flows when its health checks fail.

@@ -19,6 +19,7 @@ fn vip(name: &str, address: [u8; 4], port: u16, backends: &[u8]) -> Vip {
             idle_timeout_secs: None,
             reset_on_expiry: false,
             on_unhealthy: None,
+            mss_clamp: None,
             access: Default::default(),
             full_table: Default::default(),
             nat: Default::default(),

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use ipnetwork::IpNetwork;
 use lb_api_types::vip::{
-    Access, BackendStatus, Health, HealthCheckKind, Nat, NatMode, OnExhaustion, OnUnhealthy,
-    Protocol, Vip, VipSpec, VipStatus,
+    Access, BackendStatus, Health, HealthCheckKind, MssClamp, Nat, NatMode, OnExhaustion,
+    OnUnhealthy, Protocol, Vip, VipSpec, VipStatus,
 };
 
 use super::table::table;
@@ -156,7 +156,11 @@ fn life(spec: &VipSpec) -> Option<String> {
         OnExhaustion::Reset => Some("who finds no source port hears a RST".to_owned()),
         OnExhaustion::Icmp => Some("who finds no source port hears an ICMP error".to_owned()),
     };
-    let said: Vec<_> = [idle, reset, unhealthy, exhausted].into_iter().flatten().collect();
+    let mss = spec.mss_clamp.map(|clamp| match clamp {
+        MssClamp::Auto(_) => "SYNs announce segments of what fits here at most".to_owned(),
+        MssClamp::Bytes(most) => format!("SYNs announce segments of {most} bytes at most"),
+    });
+    let said: Vec<_> = [idle, reset, unhealthy, exhausted, mss].into_iter().flatten().collect();
     (!said.is_empty()).then(|| said.join("; "))
 }
 

@@ -157,6 +157,7 @@ pub(crate) fn vip(name: &str, last: u8) -> Vip {
             idle_timeout_secs: None,
             reset_on_expiry: false,
             on_unhealthy: None,
+            mss_clamp: None,
             access: Default::default(),
             full_table: Default::default(),
             nat: Default::default(),

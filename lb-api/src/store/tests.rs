@@ -21,6 +21,7 @@ fn some_vip(name: &str) -> Vip {
             idle_timeout_secs: None,
             reset_on_expiry: false,
             on_unhealthy: None,
+            mss_clamp: None,
             access: Default::default(),
             full_table: Default::default(),
             nat: Default::default(),

@@ -1,5 +1,5 @@
 use lb_api_types::resource::Metadata;
-use lb_api_types::vip::{Health, HealthCheckKind, OnExhaustion, OnUnhealthy};
+use lb_api_types::vip::{Health, HealthCheckKind, MssAuto, MssClamp, OnExhaustion, OnUnhealthy};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -192,6 +192,39 @@ fn backends_of_the_other_family_need_flows_from_an_address_of_theirs() {
 }
 
 #[test]
+fn segment_sizes_are_a_word_or_bytes_and_for_tcp_alone() {
+    let spec = |more: &[(&str, Value)]| {
+        let mut value = good();
+        value["spec"]["backends"][0]["port"] = json!(80);
+        value["spec"]["backends"][1]["port"] = json!(80);
+        more.iter().for_each(|(name, said)| value["spec"][*name] = said.clone());
+        value
+    };
+    for (said, read_back) in [
+        (json!("auto"), MssClamp::Auto(MssAuto::Auto)),
+        (json!(536), MssClamp::Bytes(536)),
+        (json!(65_000), MssClamp::Bytes(65_000)),
+    ] {
+        let vip = document(&spec(&[("mss_clamp", said.clone())]), read).unwrap();
+        assert_eq!(vip.spec.mss_clamp, Some(read_back));
+        assert_eq!(serde_json::to_value(&vip.spec).unwrap()["mss_clamp"], said);
+    }
+    let (dsr, none) = (json!({"mode": "dsr"}), json!({"kind": "none"}));
+    for wrong in [
+        spec(&[("mss_clamp", json!(535))]),
+        spec(&[("mss_clamp", json!(65_001))]),
+        spec(&[("mss_clamp", json!("pmtu"))]),
+        spec(&[("mss_clamp", json!([1220]))]),
+        spec(&[("mss_clamp", json!("auto")), ("nat", dsr)]),
+        spec(&[("mss_clamp", json!(1220)), ("protocol", json!("udp")), ("health_check", none)]),
+    ] {
+        let found = mistakes(&wrong);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].path.pointer(), "/spec/mss_clamp", "{found:?}");
+    }
+}
+
+#[test]
 fn source_addresses_are_unicast_few_and_for_full_nat_only() {
     let nat = |mode: &str, addresses: Value| {
         with("/spec/nat", json!({"mode": mode, "source_addresses": addresses}))
@@ -332,6 +365,7 @@ fn any_vip() -> impl Strategy<Value = Vip> {
                 idle_timeout_secs: tcp.then_some(interval_ms.min(604_800)),
                 reset_on_expiry: !udp && rise == 1,
                 on_unhealthy: (!udp).then_some(OnUnhealthy::Reset),
+                mss_clamp: (!udp).then_some(MssClamp::Bytes(1220)),
                 access: Default::default(),
                 full_table: Default::default(),
                 nat: Default::default(),

@@ -79,6 +79,10 @@ pub struct VipSpec {
     /// What becomes of a backend's flows when its health checks fail: by default TCP's stay and UDP's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_unhealthy: Option<OnUnhealthy>,
+    /// The largest segment size that TCP's SYNs may announce, both ways: `auto`, what fits through the links here, or 536 to
+    /// 65,000 bytes; as they come by default. Only with TCP, and not with direct server return.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mss_clamp: Option<MssClamp>,
     /// Who may begin flows; everybody by default.
     #[serde(default, skip_serializing_if = "Access::is_open")]
     pub access: Access,
@@ -145,6 +149,26 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+}
+
+/// A bound on the segment sizes that SYNs announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(untagged)]
+pub enum MssClamp {
+    /// What fits through the link that a SYN came in by and through its way out.
+    Auto(MssAuto),
+    /// So many bytes.
+    Bytes(u16),
+}
+
+/// The word for a bound that follows the links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum MssAuto {
+    /// What fits.
+    Auto,
 }
 
 /// How a backend is chosen for a new flow.

@@ -110,7 +110,8 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     made.entry.state = state;
     made.entry.last_seen = tables.now();
     made.entry.first_reply = 0;
-    made.entry.reserved = [0; 3];
+    made.entry.reserved = 0;
+    made.entry.mss = service.mss;
     step.begins = true;
     Ok(())
 }

@@ -248,7 +248,9 @@ pub struct FlowEntry {
     /// One of the `DIRECTION_*` constants.
     pub direction: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+    /// The largest segment size that a SYN may announce, or [`MSS_AUTO`](crate::mss::MSS_AUTO); 0 for any.
+    pub mss: u16,
 }
 
 /// A flow entry in the table, which other CPUs see and change too.
@@ -261,6 +263,8 @@ pub trait Flow {
     fn service(&self) -> u32;
     /// One of the `DIRECTION_*` constants.
     fn direction(&self) -> u8;
+    /// The largest segment size that a SYN may announce.
+    fn mss(&self) -> u16;
     /// The bits of `STATE_*`.
     fn state(&self) -> u32;
     /// Sets bits of the state, atomically; the state before.
@@ -387,7 +391,8 @@ impl FlowEntry {
             last_seen: now,
             first_reply: 0,
             direction: DIRECTION_TO_BACKEND,
-            reserved: [0; 3],
+            reserved: 0,
+            mss: 0,
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod half_open;
 pub mod hash;
 #[cfg(test)]
 mod model;
+pub mod mss;
 pub mod packet;
 pub mod parse;
 pub mod peer;

@@ -1,13 +1,14 @@
 //! The host's packets and tables: what other CPUs do to the tables between two of a program's steps.
 
 mod packet;
+mod serving;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 pub(crate) use self::packet::ModelPacket;
-use crate::checksum::Delta;
+pub(crate) use self::serving::{folded, serving, serving_any};
 use crate::choose::Composed;
 use crate::family::{Family, Header, V4, V6};
 use crate::fib::{FibTables, L1_CHUNK, MemberEntry, NO_GROUP, group_member};
@@ -15,13 +16,13 @@ use crate::fib6::Fib6Tables;
 use crate::flow::{Flow, FlowEntry, FlowKey, Timeouts, Translation};
 use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::half_open::HalfOpen;
+use crate::mss::Options;
 use crate::parse::{Ip, Transport};
 use crate::pipeline::{Arrival, Found, Scratch, Step};
 use crate::quote::Quote;
 use crate::reason::Reason;
 use crate::service::{
-    AccessKey, Affinity, AffinityKey, BACKEND_IN_USE, BackendEntry, RangeKey, ServiceEntry,
-    SourceEntry, VipKey,
+    AccessKey, Affinity, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
 use crate::tables::{FamilyTables, FlowTables, InsertError, Tables};
 
@@ -63,6 +64,9 @@ impl Flow for ModelFlow {
     }
     fn direction(&self) -> u8 {
         self.0.get().direction
+    }
+    fn mss(&self) -> u16 {
+        self.0.get().mss
     }
     fn state(&self) -> u32 {
         self.0.get().state
@@ -270,6 +274,7 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
             header: Header::default(),
             member: MemberEntry::default(),
             found: Found::Nothing,
+            options: Options::default(),
             made: Composed {
                 entry,
                 after: nobody(),
@@ -428,73 +433,4 @@ impl Tables for ModelTables {
     fn count(&self, reason: Reason, _: u32) {
         self.counted.borrow_mut().push(reason);
     }
-}
-
-/// A VIP with backends, everything sent out through interface 9.
-pub(crate) fn serving(vip: [u8; 4], algorithm: u8, backends: &[[u8; 4]]) -> ModelTables {
-    let bytes = |address| v6_bytes(V4::from_ne_bytes(address).to_v6());
-    let backends: Vec<[u8; 16]> = backends.iter().map(|address| bytes(*address)).collect();
-    serving_any(bytes(vip), algorithm, &backends)
-}
-
-/// The same for either family.
-pub(crate) fn serving_any(vip: [u8; 16], algorithm: u8, backends: &[[u8; 16]]) -> ModelTables {
-    let entry = |id: usize| BackendEntry {
-        address: backends[id],
-        port: 8080_u16.to_be_bytes(),
-        flags: BACKEND_IN_USE,
-        weight: 1,
-        service: 0,
-        sources_base: 0,
-        sources_len: 0,
-        max_flows: 0,
-        idle: 0,
-    };
-    let ring_len = backends.len() as u32;
-    let service = ServiceEntry {
-        id: 0,
-        ring_base: 0,
-        ring_len,
-        algorithm,
-        flags: 0,
-        mode: 0,
-        on_exhaustion: 0,
-        affinity: 0,
-        max_flows: 0,
-        max_flows_per_client: 0,
-    };
-    let vip = V6::from_bytes(vip);
-    let key =
-        |port: u16, protocol| VipKey { address: vip, port: port.to_be_bytes(), protocol, pad: 0 };
-    let address = ServiceEntry { id: u32::MAX, ring_len: 0, flags: 1, ..service };
-    ModelTables {
-        capacity: 64,
-        services: HashMap::from([
-            (key(80, 6), service),
-            (key(80, 17), service),
-            (key(0, 0), address),
-        ]),
-        rings: (0..ring_len).collect(),
-        backends: (0..backends.len()).map(entry).collect(),
-        member: MemberEntry {
-            ifindex: 9,
-            flags: crate::fib::MEMBER_RESOLVED,
-            mtu: 1500,
-            source_mac: [2, 0, 0, 0, 0, 8],
-            destination_mac: [2, 0, 0, 0, 0, 80],
-            ..MemberEntry::default()
-        },
-        clock: Cell::new(1000),
-        ..ModelTables::default()
-    }
-}
-
-/// The two forms of zero aside, whether a plain sum (not complemented) stands for these words.
-pub(crate) fn folded(words: &[u16]) -> u16 {
-    words.iter().fold(Delta::default(), |sum, word| sum.and(Delta(*word))).0
-}
-
-fn v6_bytes(address: V6) -> [u8; 16] {
-    let [a, b, c, d] = address.map(u32::to_ne_bytes);
-    [a, b, c, d].concat().try_into().unwrap_or_default()
 }

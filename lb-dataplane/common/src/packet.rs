@@ -17,6 +17,9 @@ pub trait Packet {
     /// Payload bytes of each segment where the kernel merged several (GSO, GRO), else 0.
     fn segment_payload(&self) -> u32;
 
+    /// The MTU of the link that it came in by; as much as there can be where the kernel does not say.
+    fn link_mtu(&self) -> u32;
+
     /// Whether the frame is addressed to the interface that it came in through.
     fn is_addressed_here(&self, destination: [u16; 3]) -> bool;
 

@@ -30,8 +30,9 @@ use crate::fib::MemberEntry;
 use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_GOING, Translation, mode_of};
 use crate::fragment::FragmentPorts;
 use crate::half_open;
+use crate::mss::{self, Options};
 use crate::packet::Packet;
-use crate::parse::{self, Ip, Kind, Transport, Version};
+use crate::parse::{self, Ip, Kind, TCP_SYN, Transport, Version};
 use crate::quote::Quote;
 use crate::reason::Reason;
 use crate::rewrite;
@@ -129,6 +130,9 @@ fn run<A: Family, P: Packet, T: TablesOf<A>>(
         } else {
             forward_plain(packet, scratch, way)
         };
+    }
+    if scratch.transport.flags & TCP_SYN != 0 && scratch.step.mss != 0 {
+        mss::lower(packet, scratch).ok_or(Reason::WriteFault)?;
     }
     match (scratch.step.mode, kind) {
         (MODE_NAT, Kind::Error) => {
@@ -321,6 +325,8 @@ pub struct Scratch<A: Family> {
     pub member: MemberEntry,
     /// What the FIB has.
     pub found: Found,
+    /// Where the walk over a SYN's options stands.
+    pub options: Options,
     /// A new flow's entries.
     pub made: Composed<A>,
 }
@@ -371,6 +377,8 @@ pub struct Step<A: Family> {
     pub vip_flags: u32,
     /// How the packet reaches the flow's backend: one of the `MODE_*` constants.
     pub mode: u32,
+    /// Of a SYN: the largest segment size that it may announce, as a flow's entry has it.
+    pub mss: u16,
 }
 
 impl<A: Family> Step<A> {
@@ -404,6 +412,9 @@ fn serve<A: Family, T: TablesOf<A>>(
             step.follow(&entry, state);
             step.direction = entry.direction();
             step.is_flow = true;
+            if arrival.flags & TCP_SYN != 0 {
+                step.mss = entry.mss();
+            }
             entry.touch(now);
             observe(tables, arrival, &entry, state)?;
             if step.direction == DIRECTION_TO_BACKEND {

@@ -64,6 +64,10 @@ pub struct ServiceEntry {
     pub max_flows: u32,
     /// Flows of each client's address at most; 0 for no bound.
     pub max_flows_per_client: u32,
+    /// The largest segment size that a SYN may announce, or [`MSS_AUTO`](crate::mss::MSS_AUTO); 0 for any.
+    pub mss: u16,
+    /// Zero.
+    pub pad: u16,
 }
 
 /// The ring is indexed by the flow's hash.
@@ -252,6 +256,6 @@ pub const PAGE_WORDS: usize = 1024;
 
 const _: () = assert!(size_of::<VipKey>() == 20);
 const _: () = assert!(size_of::<RangeKey>() == 20);
-const _: () = assert!(size_of::<ServiceEntry>() == 28);
+const _: () = assert!(size_of::<ServiceEntry>() == 32);
 const _: () = assert!(size_of::<BackendEntry>() == 40);
 const _: () = assert!(size_of::<SourceEntry>() == 24);

@@ -37,6 +37,12 @@ impl Flow for FlowPtr {
     }
 
     #[inline(always)]
+    fn mss(&self) -> u16 {
+        // SAFETY: as above.
+        unsafe { (*self.0).mss }
+    }
+
+    #[inline(always)]
     fn state(&self) -> u32 {
         // SAFETY: the invariant; volatile, since other CPUs write it.
         unsafe { (&raw const (*self.0).state).read_volatile() }

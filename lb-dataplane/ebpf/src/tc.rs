@@ -9,7 +9,7 @@ use aya_ebpf::bindings::{
     bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
+    bpf_check_mtu, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
     bpf_skb_change_proto, bpf_skb_load_bytes, bpf_skb_pull_data,
 };
 use lb_dataplane_common::checksum::Delta;
@@ -82,6 +82,14 @@ impl Packet for SkBuff {
     fn segment_payload(&self) -> u32 {
         // SAFETY: as in `frame`.
         unsafe { (*self.skb).gso_size }
+    }
+
+    #[inline(always)]
+    fn link_mtu(&self) -> u32 {
+        let mut mtu = 0;
+        // SAFETY: the context is valid, and so is the place that the MTU is written to. Interface 0 is that of the packet.
+        let result = unsafe { bpf_check_mtu(self.skb.cast(), 0, &raw mut mtu, 0, 0) };
+        if result < 0 { u32::MAX } else { mtu }
     }
 
     #[inline(always)]

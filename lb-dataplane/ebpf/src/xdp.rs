@@ -3,7 +3,9 @@
 use core::mem::offset_of;
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_load_bytes};
+use aya_ebpf::helpers::generated::{
+    bpf_check_mtu, bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_load_bytes,
+};
 use lb_dataplane_common::checksum;
 use lb_dataplane_common::packet::{ChecksumChange, Outer, Packet};
 use lb_dataplane_common::parse::{ETHERNET_LEN, ethertype};
@@ -57,6 +59,14 @@ impl Packet for XdpFrame {
     #[inline(always)]
     fn segment_payload(&self) -> u32 {
         0
+    }
+
+    #[inline(always)]
+    fn link_mtu(&self) -> u32 {
+        let mut mtu = 0;
+        // SAFETY: the context is valid, and so is the place that the MTU is written to. Interface 0 is that of the packet.
+        let result = unsafe { bpf_check_mtu(self.ctx.cast(), 0, &raw mut mtu, 0, 0) };
+        if result < 0 { u32::MAX } else { mtu }
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZero;
 
 use lb_dataplane_common::family::{Family, V6};
+use lb_dataplane_common::mss::MSS_AUTO;
 use lb_dataplane_common::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH,
     BACKEND_DRAINING, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE, BACKEND_RESETS_FAILED,
@@ -15,7 +16,8 @@ use lb_dataplane_common::service::{
 use super::sources::Set;
 use super::{NO_ID, PlanError};
 use crate::table::{
-    Algorithm, Backend, BackendState, Mode, OnExhaustion, Protocol, Service, ServiceKey, WhenFailed,
+    Algorithm, Backend, BackendState, Mode, MssClamp, OnExhaustion, Protocol, Service, ServiceKey,
+    WhenFailed,
 };
 
 /// An address as the maps have it.
@@ -97,6 +99,8 @@ pub(super) fn address_entry() -> ServiceEntry {
         affinity: 0,
         max_flows: 0,
         max_flows_per_client: 0,
+        mss: 0,
+        pad: 0,
     }
 }
 
@@ -154,6 +158,13 @@ impl Life {
         };
         let when_idle = if service.resets_idle { BACKEND_RESETS_IDLE } else { 0 };
         Self { flags: when_failed | when_idle, idle: service.idle.map_or(0, NonZero::get) }
+    }
+}
+
+pub(super) fn mss(clamp: MssClamp) -> u16 {
+    match clamp {
+        MssClamp::Auto => MSS_AUTO,
+        MssClamp::Most(most) => most.get(),
     }
 }
 

@@ -18,6 +18,7 @@ mod flows;
 mod frame;
 mod kernel_handover;
 mod life;
+mod mss;
 mod mutated;
 mod net;
 mod ports;

@@ -103,6 +103,7 @@ pub fn insert<A: Family, T: TablesOf<A>>(
         }
     }
     step.direction = DIRECTION_TO_BACKEND;
+    step.mss = made.entry.mss;
     step.is_flow = true;
     tables.count_flow_packet(made.entry.service, made.entry.backend, arrival.bytes);
     Ok(())

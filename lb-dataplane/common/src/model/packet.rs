@@ -43,6 +43,10 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
         self.segment_payload
     }
 
+    fn link_mtu(&self) -> u32 {
+        1500
+    }
+
     fn is_addressed_here(&self, destination: [u16; 3]) -> bool {
         destination == [0; 3]
     }
