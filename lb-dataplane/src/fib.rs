@@ -54,6 +54,16 @@ pub enum FibUpdate {
         /// What packets to it meet.
         action: Action,
     },
+    /// The same, for a group that takes the place of another one: where it is new, flows stay with the members that both
+    /// have.
+    GroupLike {
+        /// The caller's name for it.
+        id: u32,
+        /// What packets to it meet.
+        action: Action,
+        /// The other one's name.
+        like: u32,
+    },
     /// Removes a group that no route names any more.
     GroupRemoved {
         /// The caller's name for it.
@@ -304,15 +314,18 @@ impl Fib {
 
     fn carry_out(&mut self, update: &FibUpdate) -> Result<(), FibError> {
         match update {
-            FibUpdate::Group { id, action } => {
-                self.groups.put(*id, action).map_err(|source| FibError::Group { id: *id, source })
-            }
+            FibUpdate::Group { id, action } => self.put(*id, action, *id),
+            FibUpdate::GroupLike { id, action, like } => self.put(*id, action, *like),
             FibUpdate::GroupRemoved { id } => {
                 self.groups.remove(*id).map_err(|source| FibError::Group { id: *id, source })
             }
             FibUpdate::Route { prefix, len, group } => self.insert(*prefix, *len, *group),
             FibUpdate::RouteRemoved { prefix, len } => self.remove(*prefix, *len),
         }
+    }
+
+    fn put(&mut self, id: u32, action: &Action, like: u32) -> Result<(), FibError> {
+        self.groups.put(id, action, like).map_err(|source| FibError::Group { id, source })
     }
 
     /// Whether there is room for one route more, to somewhere new; where there is not, that counts as a refusal.

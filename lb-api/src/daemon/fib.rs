@@ -45,8 +45,11 @@ fn apply(owned: &mut Owned, updates: &[Update]) {
 
 fn convert(update: &Update) -> FibUpdate {
     match update {
-        Update::Group { id, action } => {
+        Update::Group { id, action, like: None } => {
             FibUpdate::Group { id: *id, action: convert_action(action) }
+        }
+        Update::Group { id, action, like: Some(like) } => {
+            FibUpdate::GroupLike { id: *id, action: convert_action(action), like: *like }
         }
         Update::GroupRemoved { id } => FibUpdate::GroupRemoved { id: *id },
         Update::Route { prefix, group, .. } => {

@@ -146,8 +146,8 @@ impl Groups {
         }
     }
 
-    /// Creates a group, or swaps what it does.
-    pub(super) fn put(&mut self, name: u32, action: &Action) -> Result<(), GroupError> {
+    /// Creates a group that spreads flows like another one as far as it can, or swaps what it does.
+    pub(super) fn put(&mut self, name: u32, action: &Action, like: u32) -> Result<(), GroupError> {
         let members = entries(action)?;
         if !self.by_name.contains_key(&name) && self.indices.available() == 0 {
             return Err(GroupError::GroupsFull);
@@ -159,7 +159,7 @@ impl Groups {
             }
             (Action::Blackhole, _) => Some(Target::plain(group_kind(GROUP_BLACKHOLE))),
             (Action::Forward(_), [(only, _)]) => Some(Target::plain(group_member(*only))),
-            (Action::Forward(_), several) => self.fill_range(name, several),
+            (Action::Forward(_), several) => self.fill_range(name, like, several),
         };
         let keys: Vec<MemberEntry> = members.into_iter().map(|(entry, _)| entry).collect();
         let Some(Target { word, range, buckets }) = made else {
@@ -212,8 +212,8 @@ impl Groups {
         stale.ranges.into_iter().for_each(|(base, log2)| self.ranges.give_back(base, log2));
     }
 
-    fn fill_range(&mut self, name: u32, members: &[(u32, u16)]) -> Option<Target> {
-        let old = self.by_name.get(&name);
+    fn fill_range(&mut self, name: u32, like: u32, members: &[(u32, u16)]) -> Option<Target> {
+        let old = self.by_name.get(&name).or_else(|| self.by_name.get(&like));
         let before = old.and_then(|group| Some(group.range?.1)).unwrap_or(0);
         // A table never shrinks: its buckets would change hands.
         let log2 = log2_for(members.len()).max(before);

@@ -220,6 +220,21 @@ fn a_member_that_leaves_takes_only_its_own_flows_along() {
 }
 
 #[test]
+fn a_group_that_takes_the_place_of_another_one_moves_only_the_flows_of_members_that_it_lacks() {
+    let (mut fib, reader) = fixture();
+    group(&mut fib, 1, &(1..=8).collect::<Vec<_>>());
+    fib.update(&route([10, 0, 0, 0], 8, 1)).unwrap();
+    let before = choices(&reader);
+    let action = forward(&(1..=8).filter(|n| *n != 3).collect::<Vec<_>>());
+    fib.update(&FibUpdate::GroupLike { id: 2, action, like: 1 }).unwrap();
+    fib.update(&route([10, 0, 0, 0], 8, 2)).unwrap();
+    fib.update(&FibUpdate::GroupRemoved { id: 1 }).unwrap();
+    for (old, new) in before.iter().zip(choices(&reader)) {
+        assert!(new != 3 && (*old == 3 || *old == new), "a flow of {old} moved to {new}");
+    }
+}
+
+#[test]
 fn weights_share_out_the_buckets() {
     let (mut fib, reader) = fixture();
     let action = Action::Forward(vec![Member { weight: 3, ..member(1) }, member(2)]);

@@ -145,7 +145,7 @@ impl Fib {
                 return Some(output);
             }
             if let Some(id) = self.groups.pop_dirty() {
-                self.refresh_group(id);
+                self.refresh_group(id, None);
             } else if let Some((len, network)) = self.prefixes.pop_first() {
                 self.look_at(prefix(network, len));
             } else {
@@ -298,7 +298,7 @@ impl Fib {
         };
         let (group, new) = self.groups.acquire(key);
         if new {
-            self.refresh_group(group);
+            self.refresh_group(group, before.map(|(old, _)| old));
         }
         if before == Some((group, source)) {
             self.release(group);
@@ -351,8 +351,8 @@ impl Fib {
         }
     }
 
-    /// Works out again what a group does and says so if it changed.
-    fn refresh_group(&mut self, id: u32) {
+    /// Works out again what a group does and says so if it changed; a new one takes the place of another where there is one.
+    fn refresh_group(&mut self, id: u32, like: Option<u32>) {
         let Some(key) = self.groups.key(id) else { return };
         let (action, needs) = self.action(&key);
         for (ifindex, address) in &needs {
@@ -367,7 +367,7 @@ impl Fib {
             self.asked.remove(&unneeded);
         }
         if self.groups.set_action(id, &action) {
-            self.update(Update::Group { id, action });
+            self.update(Update::Group { id, action, like });
         }
     }
 

@@ -122,7 +122,7 @@ impl Router {
 
     fn apply(&mut self, update: Update) {
         match update {
-            Update::Group { id, action } => drop(self.groups.insert(id, action)),
+            Update::Group { id, action, .. } => drop(self.groups.insert(id, action)),
             Update::GroupRemoved { id } => drop(self.groups.remove(&id).unwrap()),
             Update::Route { prefix, group, source } => {
                 assert!(self.groups.contains_key(&group), "{prefix} names no group");

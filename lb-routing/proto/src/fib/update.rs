@@ -63,6 +63,8 @@ pub enum Update {
         id: u32,
         /// What packets to it meet.
         action: Action,
+        /// The group whose place a new one takes, and which is there still: flows stay where both lead the same way.
+        like: Option<u32>,
     },
     /// Removes a group that no route names any more.
     GroupRemoved {

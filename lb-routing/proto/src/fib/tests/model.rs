@@ -34,7 +34,11 @@ impl Model {
 
     fn take(&mut self, update: Update) -> Result<(), TestCaseError> {
         match update {
-            Update::Group { id, action } => {
+            Update::Group { id, action, like } => {
+                prop_assert!(
+                    like.is_none_or(|like| self.groups.contains_key(&like)),
+                    "like nothing"
+                );
                 if let Action::Forward(members) = &action {
                     prop_assert!(!members.is_empty());
                 }
