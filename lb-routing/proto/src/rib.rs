@@ -140,7 +140,7 @@ impl Rib {
     /// What a neighbour's paths are told as may have changed.
     pub(crate) fn touch(&mut self, peer: PeerIndex) {
         for id in 0..self.prefixes.end() {
-            if self.best(id).is_some_and(|best| best.source == Source::of(peer)) {
+            if self.paths(id).any(|it| it.path.source == Source::of(peer)) {
                 self.changed.insert(id);
             }
         }

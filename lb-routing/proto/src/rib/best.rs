@@ -142,11 +142,10 @@ fn strike_out_by_med<P>(candidates: &mut [Candidate<P>], decision: &Decision) ->
         let asn = if decision.always_compare_med { 0 } else { it.rank.neighbour_as };
         (asn, it.rank.med.unwrap_or(missing))
     };
-    let meds: Vec<_> = candidates.iter().map(med).collect();
-    keep(candidates, |it| {
-        let (asn, this) = med(it);
-        !meds.iter().any(|&(of, med)| of == asn && med < this)
-    })
+    let mut least: Vec<_> = candidates.iter().map(med).collect();
+    least.sort_unstable();
+    least.dedup_by_key(|(asn, _)| *asn);
+    keep(candidates, |it| least.binary_search(&med(it)).is_ok())
 }
 
 fn keep<P>(candidates: &mut [Candidate<P>], survives: impl Fn(&Candidate<P>) -> bool) -> usize {

@@ -95,6 +95,8 @@ pub(crate) struct Group {
     /// Prefixes that are withdrawn, but that a member that is behind may know.
     ghosts: IdSet,
     max_ghosts: usize,
+    /// Those that came with a member of another group: no more than it knew, and nobody's fault.
+    inherited: usize,
     members: Vec<Member>,
     /// Their neighbours' numbers.
     who: IdSet,
@@ -148,6 +150,7 @@ impl Group {
             pending: IdSet::default(),
             ghosts: IdSet::default(),
             max_ghosts: MAX_GHOSTS,
+            inherited: 0,
             members: Vec::new(),
             who: IdSet::default(),
             not_before: None,
@@ -198,6 +201,7 @@ impl Group {
             // Its number lasts until it is withdrawn.
             if !said && self.ghosts.insert(id) {
                 rib.set_told(id, true);
+                self.inherited += 1;
             }
         }
         let Member { backlog, initial, again, ending, .. } = member;
@@ -252,7 +256,7 @@ impl Group {
 
     /// Members that are behind while too much waits for them.
     pub(crate) fn overdue(&self) -> Vec<PeerIndex> {
-        if self.ghosts.len() <= self.max_ghosts {
+        if self.ghosts.len() <= self.max_ghosts + self.inherited {
             return Vec::new();
         }
         let behind = self.members.iter().filter(|member| !member.behind.is_empty());
@@ -464,6 +468,7 @@ impl Group {
     /// Lets go of what was withdrawn, once no member can know it any more.
     fn lay_ghosts(&mut self, rib: &mut Rib) {
         if self.members.iter().all(|member| member.behind.is_empty()) {
+            self.inherited = 0;
             while let Some(id) = self.ghosts.pop() {
                 rib.set_told(id, false);
                 if let Some(several) = &mut self.several {

@@ -34,7 +34,8 @@ pub(crate) struct GroupKey {
     client: bool,
     pub(super) cluster_id: Ipv4Addr,
     next_hop_self: bool,
-    remove_private_as: bool,
+    /// Whose number stays where private ones are removed.
+    remove_private_as: Option<u32>,
     graceful_shutdown: bool,
     /// The neighbour's own address where it could be a next hop that is passed on (RFC 4271 §5.1.3).
     own: Option<IpAddr>,
@@ -63,7 +64,7 @@ impl GroupKey {
             client: config.route_reflector_client,
             cluster_id: speaker.cluster_id(),
             next_hop_self: config.next_hop_self,
-            remove_private_as: config.remove_private_as,
+            remove_private_as: config.remove_private_as.then_some(config.asn),
             graceful_shutdown: config.graceful_shutdown,
             own: (may_keep || keeps).then_some(config.address),
         }

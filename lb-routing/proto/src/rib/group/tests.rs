@@ -442,3 +442,17 @@ fn small_messages_for_many_audiences_are_one_piece() {
     let sendings = rig.group.flush(&mut rig.rib).unwrap();
     assert_eq!(sendings.len(), usize::from(PEERS));
 }
+
+#[test]
+fn a_member_that_changes_its_group_stays_though_it_knows_more_than_may_wait() {
+    let mut rig = Rig::new();
+    (0..2).for_each(|peer| rig.join(peer));
+    (1..=5).for_each(|number| rig.learn(3, prefix(3 * number), 1));
+    rig.settle();
+    let mut other = Group::new(rig.group.key.clone(), config(0), Keyed::new([1, 2]), &rig.rib);
+    other.max_ghosts = 3;
+    other.adopt(0, &rig.group, &mut rig.rib);
+    assert_eq!(other.overdue(), []);
+    while other.flush(&mut rig.rib).is_some() {}
+    assert_eq!((other.overdue(), other.inherited), (vec![], 0));
+}

@@ -113,3 +113,39 @@ fn what_went_through_our_cluster_does_not_come_back_in() {
     assert!(rig.speaker.routes().is_empty());
     assert_eq!(rig.state(0), State::Established);
 }
+
+#[test]
+fn a_second_best_path_goes_from_who_hears_of_several_when_its_neighbour_is_no_client_any_more() {
+    use crate::wire::{AddPath, Parts, PathIds};
+    let hearer = PeerConfig { add_path_send: 2, ..inside(3, false) };
+    let peers = |client| vec![inside(1, client), inside(2, true), hearer.clone()];
+    let mut rig = Rig::new(peers(true));
+    let [one, two] = [1, 2].map(|n| rig.establish_inside(n, [1, 1, 1, 3 - n]));
+    let entry = AddPath { family: Family::IPV4_UNICAST, receive: true, send: false };
+    let three = rig.accept(neighbour(3), ourselves(3));
+    let capabilities = vec![Capability::FourOctetAs(US), Capability::AddPath(vec![entry])];
+    let router_id = [1, 1, 1, 3].into();
+    let open = Open { asn: US, hold_time_secs: 90, router_id, capabilities };
+    rig.hear(three, &Message::Open(open));
+    rig.hear(three, &Message::Keepalive);
+    rig.announce_inside(one, "10.1.0.0/16");
+    rig.announce_inside(two, "10.1.0.0/16");
+    rig.outputs();
+    // Announced and withdrawn.
+    let mut change = |client| {
+        rig.speaker.configure(peers(client), rig.now).unwrap();
+        let outputs = rig.outputs();
+        let mut counts = (0, 0);
+        for output in &outputs {
+            let Output::Send { conn, bytes } = output else { continue };
+            if let Some(body) = wire::update_body(bytes).filter(|_| *conn == three) {
+                let parts = Parts::new(body, PathIds { ipv4: true, ipv6: false }).unwrap();
+                counts.0 += parts.nlri.paths().count();
+                counts.1 += parts.withdrawn.paths().count();
+            }
+        }
+        counts
+    };
+    assert_eq!(change(false), (0, 1));
+    assert_eq!(change(true), (1, 0));
+}
