@@ -46,6 +46,9 @@ pub(super) struct Node {
     pub(super) way: Way,
     pub(super) key: Option<&'static str>,
     pub(super) more_blocks: bool,
+    /// It opens no connections itself. BIRD forgets that it recovers when a collision closes one of its two, and its next
+    /// OPEN says that it forwarded nothing.
+    listens_only: bool,
     asn: u32,
     v6: bool,
     pub(super) far: Far,
@@ -70,8 +73,17 @@ impl Node {
             }
         };
         let key = matches!(way, Way::Key | Way::RotatedKey).then_some("s3cret");
-        let mut node =
-            Self { number, way, key, more_blocks: false, asn, v6, far, _routers: routers };
+        let mut node = Self {
+            number,
+            way,
+            key,
+            more_blocks: false,
+            listens_only: false,
+            asn,
+            v6,
+            far,
+            _routers: routers,
+        };
         if way == Way::AnotherPort {
             let (four, six) = (format!("10.9.{number}.2"), format!("2001:db8:9{number}::2"));
             node.far.run(&format!("ip addr add {four}/32 dev lo; ip addr add {six}/128 dev lo"));
@@ -127,6 +139,7 @@ impl Node {
         let name = if self.v6 { "bird6" } else { "bird" };
         let recover = if recovers { " -R" } else { "" };
         let command = format!("exec {BIRD}/{name} -f{recover} -c $D/bird.conf -s $D/ctl -P $D/pid");
+        self.listens_only = recovers;
         let files = [("bird.conf", self.configuration())];
         self.far.restart(&files, &command);
     }
@@ -152,6 +165,7 @@ impl Node {
             Way::Plain | Way::Key | Way::RotatedKey | Way::AnotherPort => "multihop;",
         };
         let password = self.key.map(|key| format!("password \"{key}\";")).unwrap_or_default();
+        let passive = if self.listens_only { "passive on;" } else { "" };
         let listen = if self.way == Way::AnotherPort { "listen bgp port 1790;" } else { "" };
         format!(
             "router id 10.99.1.{number};\n{listen}\n\
@@ -164,7 +178,7 @@ impl Node {
              connect delay time 1; connect retry time 2; error wait time 1, 3;\n\
              }}\n\
              protocol bgp lbd from every_node {{\n\
-             neighbor {gateway} as 64512; source address {address};\n{hops}\n{password}\n\
+             neighbor {gateway} as 64512; source address {address};\n{hops}\n{password}\n{passive}\n\
              }}\n"
         )
     }

@@ -22,10 +22,12 @@ impl Kind for GoBgp {
         let graceful = Wish::when(wish.graceful, graceful);
         let family_graceful = "[neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n";
         let family_graceful = Wish::when(wish.graceful, family_graceful);
+        // Its routes come by command: without them its End-of-RIB would say that they are gone.
+        let waits = Wish::when(wish.graceful, "admin-down = true\n");
         let text = format!(
             "[global.config]\nas = {asn}\nrouter-id = \"10.0.0.2\"\n\
              [[neighbors]]\n\
-             [neighbors.config]\nneighbor-address = \"{us}\"\npeer-as = 64512\n{md5}\
+             [neighbors.config]\nneighbor-address = \"{us}\"\npeer-as = 64512\n{md5}{waits}\
              [neighbors.timers.config]\nconnect-retry = 1\nidle-hold-time-after-reset = 1\nhold-time = 240\n\
              [neighbors.transport.config]\nlocal-address = \"{them}\"\n\
              {gtsm}{graceful}\
@@ -43,7 +45,9 @@ impl Kind for GoBgp {
     fn announce(&self, wish: Wish) -> Option<String> {
         let (family, theirs) = (family(wish), wish.theirs());
         let attributes = "community 64513:100 large-community 64513:1:2";
-        Some(format!("gobgp global rib add -a {family} {theirs} {attributes}"))
+        let announce = format!("gobgp global rib add -a {family} {theirs} {attributes}");
+        let enable = format!(" && gobgp neighbor {} enable", wish.us());
+        Some(announce + Wish::when(wish.graceful, &enable))
     }
 
     fn show(&self, wish: Wish, prefix: &str) -> String {
