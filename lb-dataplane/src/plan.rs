@@ -32,7 +32,7 @@ pub use self::access::Prefix;
 use self::access::Prefixes;
 use self::entries::{
     Life, address_entry, address_key, algorithm, backend_entry, bounds, can_hash, gone_entry, mode,
-    mss, of_clients, on_exhaustion, reachable, service_key,
+    mss, of_clients, on_exhaustion, parted_entry, reachable, service_key,
 };
 pub use self::life::FlowLife;
 pub use self::ranges::PortPrefix;
@@ -393,7 +393,7 @@ impl Served {
     /// Marks backends as gone and gives their ids back.
     fn part_with(&mut self, backends: Backends, steps: &mut Vec<Step>) {
         for (name, place) in backends {
-            steps.push(Step::PutBackend { id: place.id, entry: gone_entry(name) });
+            steps.push(Step::PutBackend { id: place.id, entry: parted_entry(name, &place.entry) });
             self.sources.give_back(place.sources());
             self.backend_ids.give_back(place.id);
         }

@@ -208,15 +208,14 @@ pub const BACKEND_RESETS_FAILED: u8 = 16;
 pub const BACKEND_RESETS_IDLE: u8 = 32;
 
 impl BackendEntry {
-    /// Whether flows of a protocol end now, however lively: their backend fails and is to lose them, or was removed and they
-    /// can go elsewhere at any time, as datagrams can. TCP's connections may outlive a backend that was removed.
+    /// Whether flows of a protocol end now, however lively: their backend fails and is to lose them, also if it was removed
+    /// since, or it was removed and they can go elsewhere at any time, as datagrams can. TCP's connections may outlive a
+    /// backend that was removed.
     #[must_use]
     #[inline(always)]
     pub fn ends_flows(&self, protocol: u8) -> bool {
-        if self.flags & BACKEND_IN_USE == 0 {
-            return protocol == UDP;
-        }
-        self.flags & (BACKEND_FAILED | BACKEND_ENDS_FAILED) == BACKEND_FAILED | BACKEND_ENDS_FAILED
+        const CONDEMNED: u8 = BACKEND_FAILED | BACKEND_ENDS_FAILED;
+        self.flags & CONDEMNED == CONDEMNED || protocol == UDP && self.flags & BACKEND_IN_USE == 0
     }
 
     /// Whether both sides of a flow that ends here are to hear a RST.

@@ -26,13 +26,13 @@ impl Served {
         let mut served = Self::new(limits);
         let mut by_service: HashMap<u32, Backends> = HashMap::new();
         for (id, entry) in backends {
+            served.note(id, &entry);
             if entry.flags & BACKEND_IN_USE == 0 {
                 continue;
             }
             let name = (address(entry.address), u16::from_be_bytes(entry.port));
             let place = Place { id, entry };
             served.sources.adopt(place.sources(), &source);
-            served.note(id, &entry);
             by_service.entry(entry.service).or_default().insert(name, place);
         }
         let mut by_id: HashMap<u32, Prefixes> = HashMap::new();
