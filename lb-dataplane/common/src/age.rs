@@ -10,8 +10,8 @@
 use crate::family::{Family, words};
 use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_BACKEND_FIN, STATE_BACKEND_RESET,
-    STATE_CLIENT_FIN, STATE_CONFIRMED, STATE_EXPIRING, STATE_MODE, STATE_RESETS, UDP,
-    remove_to_backend,
+    STATE_CLIENT_FIN, STATE_CLOSING, STATE_CONFIRMED, STATE_EXPIRING, STATE_MODE, STATE_RESETS,
+    UDP, remove_to_backend,
 };
 use crate::peer;
 use crate::pipeline::claim;
@@ -53,8 +53,9 @@ impl Reset {
         }
     }
 
-    /// Notes what a flow's sides are to hear. One of which a side has closed what it sent, or the backend all, is none of
-    /// theirs any more: nothing is due then.
+    /// Notes what a flow's sides are to hear: nothing if it is none of theirs any more, since both have closed what they sent,
+    /// or the backend all. Nor where it ends early for a sign of its end, which may be forged (RFC 5961 §3): who sent it
+    /// knows, and who did not send it is not to be reset for it.
     #[inline(always)]
     fn note<T: Tables>(
         &mut self,
@@ -66,8 +67,12 @@ impl Reset {
         const BOTH_FIN: u32 = STATE_CLIENT_FIN | STATE_BACKEND_FIN;
         const WANTED: u32 = STATE_RESETS | STATE_CONFIRMED;
         let state = to_backend.state() | to_client.state();
-        let is_closed = state & STATE_BACKEND_RESET != 0 || state & BOTH_FIN == BOTH_FIN;
         let Some(backend) = tables.backend(to_backend.backend()) else { return };
+        let is_closed = if backend.ends_flows(protocol) {
+            state & STATE_BACKEND_RESET != 0 || state & BOTH_FIN == BOTH_FIN
+        } else {
+            state & STATE_CLOSING != 0
+        };
         if state & WANTED == WANTED && !is_closed && backend.resets(protocol) {
             self.is_due = 1;
             self.to_client = to_backend.acknowledged();

@@ -150,6 +150,13 @@ fn nobody_hears_a_reset_who_has_no_connection_any_more_or_none_yet() {
         scene.let_pass(LONG);
         assert_eq!(scene.age(), (1, vec![]), "{more:?}");
     }
+    // Anybody may forge a sign of the end, whose number nobody looks at.
+    for forged in [FIN, RST] {
+        connect(&mut scene, Hook::Tc, client, vip);
+        scene.send(Hook::Tc, &packet(forged, client, vip));
+        scene.let_pass(LONG);
+        assert_eq!(scene.age(), (1, vec![]), "{forged:?}");
+    }
     for (from, to) in [(client, vip), (backend, client), (client, vip)] {
         scene.send(Hook::Tc, &packet(UDP, from, to));
     }
@@ -192,6 +199,33 @@ fn flows_of_a_failed_backend_stay_or_end_as_their_service_says() {
         scene.send(Hook::Tc, &packet(UDP, client, vip));
         scene.serve(vip, Udp, Maglev, &[&format!("failed {backend}")]);
         assert_eq!(scene.age().0, removed, "{when_failed:?}: datagrams go elsewhere by default");
+    }
+}
+
+#[test]
+fn flows_of_a_removed_backend_live_and_end_as_their_service_said_last() {
+    for [vip, client, backend, _] in FAMILIES {
+        let mut scene = Scene::new();
+        scene.template = Service {
+            idle: NonZero::new(20),
+            resets_idle: true,
+            when_failed: Some(WhenFailed::Reset),
+            ..Service::default()
+        };
+        scene.serve(vip, Tcp, Maglev, &[backend]);
+        connect(&mut scene, Hook::Tc, client, vip);
+        scene.serve(vip, Tcp, Maglev, &[]);
+        assert_eq!(scene.age().0, 0, "{vip}: a connection may outlive its backend");
+        scene.let_pass(21);
+        let (removed, resets) = scene.age();
+        assert_eq!((removed, resets.len()), (1, 2), "{vip}: silent for too long");
+
+        scene.serve(vip, Tcp, Maglev, &[backend]);
+        connect(&mut scene, Hook::Tc, client, vip);
+        scene.serve(vip, Tcp, Maglev, &[&format!("failed {backend}")]);
+        scene.serve(vip, Tcp, Maglev, &[]);
+        let (removed, resets) = scene.age();
+        assert_eq!((removed, resets.len()), (1, 2), "{vip}: failed, then removed");
     }
 }
 
