@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lb_api_types::config;
-use lb_dataplane::{AGE_BATCH, Dataplane, Options, Sizes, Timeouts, seconds};
+use lb_dataplane::{AGE_BATCH, Answer, Dataplane, Options, Sizes, Timeouts, seconds};
 use lb_routing::Source;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
@@ -168,7 +168,7 @@ async fn age(handle: DataplaneHandle, batches: usize, sockets: Arc<Sockets>) {
             match aged {
                 Ok(aged) => {
                     failed = false;
-                    aged.resets.iter().for_each(|reset| sockets.send(reset));
+                    tell_ends(&sockets, aged.resets).await;
                     if aged.wrapped {
                         break;
                     }
@@ -180,6 +180,18 @@ async fn age(handle: DataplaneHandle, batches: usize, sockets: Arc<Sockets>) {
                 Err(_) => {}
             }
         }
+    }
+}
+
+/// Sends the RSTs of flows that are over. The flows are gone by then: what is not sent is said, since nobody can send it later.
+async fn tell_ends(sockets: &Arc<Sockets>, resets: Vec<Answer>) {
+    if resets.is_empty() {
+        return;
+    }
+    let sockets = Arc::clone(sockets);
+    let lost = tokio::task::spawn_blocking(move || sockets.send_all(&resets)).await;
+    if let Ok(Some((count, why))) = lost {
+        tracing::warn!(count, %why, "RSTs to ends of flows that are over were not sent");
     }
 }
 

@@ -18,6 +18,9 @@ use nix::sys::socket::{
 
 use super::dataplane::DataplaneHandle;
 
+/// Milliseconds for which a packet waits for room in a socket's queue.
+const ROOM_WITHIN: u8 = 100;
+
 /// Begins to tell senders; ends with the process. The sockets serve others, too.
 pub(super) async fn spawn(dataplane: &DataplaneHandle) -> Result<Arc<Sockets>> {
     let taken = dataplane.with(|owned| owned.dataplane.take_punts()).await;
@@ -66,22 +69,51 @@ impl Sockets {
     }
 
     /// Sends a packet, if the kernel takes it at once.
-    pub(super) fn send(&self, answer: &Answer) {
-        let (packet, flags) = (&answer.packet, MsgFlags::MSG_DONTWAIT);
-        let sent = match answer.to {
-            IpAddr::V4(to) => {
-                let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
-                sendto(self.v4.as_raw_fd(), packet, &to, flags)
-            }
-            IpAddr::V6(to) => {
-                let to = SockaddrIn6::from(SocketAddrV6::new(to, 0, 0, 0));
-                let socket = if answer.has_header { &self.v6 } else { &self.icmp6 };
-                sendto(socket.as_raw_fd(), packet, &to, flags)
-            }
-        };
-        if let Err(error) = sent {
+    fn send(&self, answer: &Answer) {
+        if let Err(error) = self.try_send(answer) {
             // Without a route, or with a full queue: the sender's next packet is another occasion.
             tracing::debug!(to = %answer.to, %error, "a sender is not told");
         }
+    }
+
+    /// Sends packets for which there is no other occasion, as fast as the kernel takes them; blocks. Returns how many it did
+    /// not take, with the last reason.
+    pub(super) fn send_all(&self, answers: &[Answer]) -> Option<(usize, Errno)> {
+        let failed = answers.iter().filter_map(|answer| self.send_in_turn(answer).err());
+        failed.fold(None, |lost, error| Some((lost.map_or(0, |(count, _)| count) + 1, error)))
+    }
+
+    /// Sends a packet once there is room for it, for which it waits for [`ROOM_WITHIN`].
+    fn send_in_turn(&self, answer: &Answer) -> Result<(), Errno> {
+        match self.try_send(answer) {
+            Err(Errno::EAGAIN) => {
+                let mut socket = [PollFd::new(self.of(answer).as_fd(), PollFlags::POLLOUT)];
+                poll(&mut socket, PollTimeout::from(ROOM_WITHIN))?;
+                self.try_send(answer)
+            }
+            done => done,
+        }
+    }
+
+    fn of(&self, answer: &Answer) -> &OwnedFd {
+        match (answer.to, answer.has_header) {
+            (IpAddr::V4(_), _) => &self.v4,
+            (IpAddr::V6(_), true) => &self.v6,
+            (IpAddr::V6(_), false) => &self.icmp6,
+        }
+    }
+
+    fn try_send(&self, answer: &Answer) -> Result<(), Errno> {
+        let (socket, packet) = (self.of(answer).as_raw_fd(), &answer.packet);
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let sent = match answer.to {
+            IpAddr::V4(to) => {
+                sendto(socket, packet, &SockaddrIn::from(SocketAddrV4::new(to, 0)), flags)
+            }
+            IpAddr::V6(to) => {
+                sendto(socket, packet, &SockaddrIn6::from(SocketAddrV6::new(to, 0, 0, 0)), flags)
+            }
+        };
+        sent.map(drop)
     }
 }
