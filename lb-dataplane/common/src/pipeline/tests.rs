@@ -49,6 +49,19 @@ fn held() -> impl Strategy<Value = Held> {
 
 /// A packet from one of few clients to the VIP, or from a backend to one of them.
 fn any_packet(v6: bool) -> impl Strategy<Value = Frame> {
+    packet_between(move |port, way| {
+        let client = SocketAddr::new(address([10, 1, 0, 1], v6), 1000 + port);
+        match backends(v6).get(way) {
+            Some(backend) => (SocketAddr::new(*backend, 8080), client),
+            None => (client, vip(v6)),
+        }
+    })
+}
+
+/// A packet of any kind between two ends, chosen by one of four ports and one of four ways.
+fn packet_between(
+    ends: impl Fn(u16, usize) -> (SocketAddr, SocketAddr),
+) -> impl Strategy<Value = Frame> {
     let carries = prop::sample::select(vec![
         SYN,
         SYN_ACK,
@@ -61,12 +74,8 @@ fn any_packet(v6: bool) -> impl Strategy<Value = Frame> {
     let payload = prop::collection::vec(any::<u8>(), 0..100);
     let options = prop::sample::select(vec![0_usize, 8, 40]);
     (carries, 0_u16..4, 0_usize..4, payload, options, 1_u8..=255).prop_map(
-        move |(carries, client, way, payload, options, ttl)| {
-            let client = SocketAddr::new(address([10, 1, 0, 1], v6), 1000 + client);
-            let (from, to) = match backends(v6).get(way) {
-                Some(backend) => (SocketAddr::new(*backend, 8080), client),
-                None => (client, vip(v6)),
-            };
+        move |(carries, port, way, payload, options, ttl)| {
+            let (from, to) = ends(port, way);
             let frame = packet(carries, "0.0.0.0:0", "0.0.0.0:0").ttl(ttl);
             Frame { from, to, payload, options: vec![1; options], ..frame }
         },

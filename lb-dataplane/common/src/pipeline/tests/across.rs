@@ -31,33 +31,17 @@ fn world(algorithm: u8, v6: bool) -> ModelTables {
 
 /// A packet from one of few clients to the VIP, or from a backend to one of few ports of the source.
 fn any_packet(v6: bool) -> impl Strategy<Value = Frame> {
-    let carries = prop::sample::select(vec![
-        SYN,
-        SYN_ACK,
-        ACK,
-        FIN,
-        RST,
-        UDP,
-        Carries::Udp { checksum: false },
-    ]);
-    let payload = prop::collection::vec(any::<u8>(), 0..100);
-    let options = prop::sample::select(vec![0_usize, 8, 40]);
-    (carries, 0_u16..4, 0_usize..4, payload, options, 1_u8..=255).prop_map(
-        move |(carries, port, way, payload, options, ttl)| {
-            let (from, to) = match backends(!v6).get(way) {
-                Some(backend) => (
-                    SocketAddr::new(*backend, 8080),
-                    SocketAddr::new(source(!v6), FIRST_PORT + port),
-                ),
-                None => (SocketAddr::new(address([10, 1, 0, 1], v6), 1000 + port), vip(v6)),
-            };
-            // There are none without a checksum in IPv6.
-            let is_udp = matches!(carries, Carries::Udp { .. });
-            let carries = if is_udp && from.is_ipv6() { UDP } else { carries };
-            let frame = packet(carries, "0.0.0.0:0", "0.0.0.0:0").ttl(ttl);
-            Frame { from, to, payload, options: vec![1; options], ..frame }
-        },
-    )
+    let ends = move |port, way| match backends(!v6).get(way) {
+        Some(backend) => {
+            (SocketAddr::new(*backend, 8080), SocketAddr::new(source(!v6), FIRST_PORT + port))
+        }
+        None => (SocketAddr::new(address([10, 1, 0, 1], v6), 1000 + port), vip(v6)),
+    };
+    packet_between(ends).prop_map(|frame| {
+        // There are none without a checksum in IPv6.
+        let is_udp = matches!(frame.carries, Carries::Udp { .. }) && frame.from.is_ipv6();
+        Frame { carries: if is_udp { UDP } else { frame.carries }, ..frame }
+    })
 }
 
 /// A NAT between the families as one would write it on a napkin.
