@@ -152,7 +152,13 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         }
         Command::Show { what: Show::Bgp { what } } => match what {
             ShowBgp::Summary => bgp::summary(client, format).await?,
-            ShowBgp::Neighbors { name } => bgp::neighbours(client, name.as_deref(), format).await?,
+            ShowBgp::Neighbors { name: Some(name), routes: Some(which) } => {
+                bgp::routes_of(client, &name, which, format).await?
+            }
+            ShowBgp::Neighbors { name, .. } => {
+                bgp::neighbours(client, name.as_deref(), format).await?
+            }
+            ShowBgp::Prefix(words) => bgp::explain(client, bgp::prefix(&words)?, format).await?,
             ShowBgp::Routes { prefix } => {
                 show::get(client, Kind::Routes, prefix.as_deref(), None, None, format).await?
             }

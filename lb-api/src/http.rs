@@ -40,6 +40,7 @@ use lb_api_types::view::{
 };
 use lb_dataplane::FlowPlace;
 use lb_dataplane::fib::Packet;
+use lb_routing::Query;
 use lb_routing::StaticsStatus;
 use tokio::sync::Semaphore;
 
@@ -73,8 +74,13 @@ pub trait Views: Send + Sync + 'static {
     fn clear(&self, peer: IpAddr, what: ClearWhat) -> BoxFuture<'_, bool>;
     /// What is known of a prefix, and who hears of it.
     fn explain(&self, prefix: IpNetwork) -> BoxFuture<'_, Result<Explanation, String>>;
-    /// BGP paths after one, at most `limit`.
-    fn routes(&self, after: Option<BgpRouteSpec>, limit: usize) -> BoxFuture<'_, List<BgpRoute>>;
+    /// BGP paths that are asked for, after one, at most `limit`.
+    fn routes(
+        &self,
+        query: Query,
+        after: Option<BgpRouteSpec>,
+        limit: usize,
+    ) -> BoxFuture<'_, List<BgpRoute>>;
     /// The eBPF FIB after a prefix, at most `limit` entries.
     fn fib(
         &self,
@@ -155,7 +161,7 @@ pub fn router(
         .route("/events", get(events::get_events))
         .route("/bgp/peers/{name}/clear", post(bgp::clear_peer))
         .route("/bgp/explain", get(bgp::explain))
-        .route("/bgp/routes", get(handlers::list_routes))
+        .route("/bgp/routes", get(bgp::list_routes))
         .route("/fib", get(handlers::list_fib))
         .route("/fib/lookup", get(fib::lookup_fib))
         .route("/fib/audit", get(fib::audit_fib))

@@ -26,7 +26,7 @@ pub use lb_routing_proto::fib::{
 };
 pub use lb_routing_proto::policy;
 pub use lb_routing_proto::speaker::{
-    Clear, Explanation, Hearer, PathKey, PathStatus, PeerStatus, State,
+    Clear, Explanation, Hearer, Part, PathKey, PathStatus, PeerStatus, Query, State, Table,
 };
 pub use lb_routing_proto::wire::{AsPath, Attributes, Family, Origin};
 

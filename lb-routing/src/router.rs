@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnetwork::IpNetwork;
 use lb_routing_proto::config::{self, ConfigError, PeerConfig, SpeakerConfig};
 use lb_routing_proto::fib::{Link, StaticNextHop, Told, Update};
-use lb_routing_proto::speaker::{Clear, Explanation, PathKey, PathStatus, PeerStatus};
+use lb_routing_proto::speaker::{Clear, Explanation, Part, PathKey, PathStatus, PeerStatus, Query};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::statics::{StaticRoute, StaticRouteStatus, Statics, StaticsStatus};
@@ -134,7 +134,7 @@ enum Command {
     Statics(oneshot::Sender<StaticsStatus>),
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     Routes(oneshot::Sender<Vec<PathStatus>>),
-    RoutesAfter(Option<PathKey>, usize, oneshot::Sender<Vec<PathStatus>>),
+    Query(Box<Query>, Option<PathKey>, usize, oneshot::Sender<Part>),
     Configure(Box<Peers>, oneshot::Sender<Result<(), ConfigureError>>),
     Clear(IpAddr, Clear, oneshot::Sender<bool>),
     Explain(IpNetwork, oneshot::Sender<Explanation>),
@@ -243,11 +243,23 @@ impl RouterHandle {
         self.ask(Command::Routes).await.unwrap_or_default()
     }
 
-    /// The next paths after one, in an order that they keep while others come and go:
-    /// [`Speaker::routes_after`](lb_routing_proto::speaker::Speaker::routes_after).
-    pub async fn routes_after(&self, after: Option<PathKey>, limit: usize) -> Vec<PathStatus> {
-        let paths = self.ask(|answer| Command::RoutesAfter(after, limit, answer));
-        paths.await.unwrap_or_default()
+    /// The next routes after one, `limit` at most, in an order that they keep while others come and go:
+    /// [`Speaker::query`](lb_routing_proto::speaker::Speaker::query), again and again where much has to be looked at, so that
+    /// sessions go on meanwhile.
+    pub async fn query(&self, query: &Query, after: Option<PathKey>, limit: usize) -> Part {
+        let mut all = Part { paths: Vec::new(), next: after };
+        // Ends: each turn looks at what follows.
+        loop {
+            let (after, rest) = (all.next, limit - all.paths.len());
+            let query = Box::new(query.clone());
+            let part = self.ask(|answer| Command::Query(query, after, rest, answer)).await;
+            let Part { paths, next } = part.unwrap_or_default();
+            all.paths.extend(paths);
+            all.next = next;
+            if next.is_none() || all.paths.len() >= limit {
+                return all;
+            }
+        }
     }
 
     /// The route of the dataplane's FIB that covers an address, as the router has it.

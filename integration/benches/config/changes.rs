@@ -106,7 +106,7 @@ fn echo(stream: &mut TcpStream) -> Result<()> {
 }
 
 /// The 99th percentile in milliseconds.
-fn high(mut times: Vec<Duration>) -> f64 {
+pub(crate) fn high(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
     let place = (times.len() * 99 / 100).saturating_sub(1);
     times.get(place).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)

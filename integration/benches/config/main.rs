@@ -1,5 +1,5 @@
 //! What a change of the configuration costs, from the API to the maps and to the first packet, with ten thousand VIPs of ten
-//! backends each (targets C1 to C3 and D7).
+//! backends each (targets C1 to C3, D7 and P11).
 //!
 //! The daemon is the one that users run, over its socket and by `lbctl`, with its state on this machine's disk.
 
@@ -9,6 +9,7 @@ mod changes;
 #[path = "../../../lb-dataplane/benches/fib/report.rs"]
 #[expect(dead_code, reason = "this suite measures against bounds, not against peers")]
 mod report;
+mod wire;
 
 use std::fs;
 use std::io::Write;
@@ -59,6 +60,8 @@ fn main() -> Result<()> {
     report.bound(&format!("{name}, among 10 k"), "ms", &among, 5.0);
     report.beside((name, "alone"), "ms", &among, &alone);
     restart(&mut lab, &mut report)?;
+    let wire = wire::of_new_vips(&lab)?;
+    report.bound("P11 a VIP over REST to UPDATEs at 200 peers, p99", "ms", &wire, 5.0);
     report.note("memory of lbd, 10 k VIPs of 10 backends", "MB", memory(&lab)?);
     report.write()
 }

@@ -8,7 +8,7 @@ use lb_api_types::view::{Appliance, BgpRoute, Explanation, HearerView, PeerView,
 use serde_json::Value;
 
 use super::CtlError;
-use super::arguments::{Format, Soft};
+use super::arguments::{Format, RoutesOf, Soft};
 use super::client::{Client, segment};
 use super::show::{all, json, typed, yaml};
 use super::table::{duration, or_dash, table};
@@ -106,6 +106,60 @@ pub(super) async fn clear(
     Ok(format!("peer {name}: {said}\n"))
 }
 
+/// A neighbour's routes, all pages of them.
+pub(super) async fn routes_of(
+    client: &Client,
+    name: &str,
+    which: RoutesOf,
+    format: Format,
+) -> Result<String, CtlError> {
+    let peers: Vec<Peer> = all(client.get("bgp/peers").await?)?;
+    let is = |peer: &&Peer| peer.metadata.name == name || peer.spec.address.to_string() == name;
+    let peer = peers.iter().find(is).ok_or_else(|| {
+        CtlError::Other(format!("there is no neighbour {name}: `lbctl get peers` lists them"))
+    })?;
+    let table = match which {
+        RoutesOf::AdvertisedRoutes => "adj-rib-out",
+        RoutesOf::ReceivedRoutes => "adj-rib-in",
+        RoutesOf::Routes => "loc-rib",
+    };
+    let asked = format!("bgp/routes?table={table}&neighbor={}", peer.spec.address);
+    let mut items: Vec<Value> = Vec::new();
+    let mut cursor = String::new();
+    // Ends: each page begins after the one before.
+    loop {
+        let page = client.get(&format!("{asked}{cursor}")).await?;
+        items.extend(page["items"].as_array().into_iter().flatten().cloned());
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={}", segment(next)),
+            None => break,
+        }
+    }
+    let value = serde_json::json!({ "items": items });
+    match format {
+        Format::Json => Ok(json(&value)),
+        Format::Yaml => yaml(&value),
+        Format::Table | Format::Wide | Format::Name => {
+            let all: Vec<BgpRoute> = all(value)?;
+            Ok(format!("{}\n{} routes\n", routes(&all), all.len()))
+        }
+    }
+}
+
+/// A prefix, or an address as a host's prefix, out of what stands behind `show bgp`.
+pub(super) fn prefix(words: &[String]) -> Result<IpNetwork, CtlError> {
+    let prefix = match words {
+        [word] => word.parse::<IpNetwork>().ok().filter(|it| it.ip() == it.network()),
+        _ => None,
+    };
+    prefix.ok_or_else(|| {
+        CtlError::Other(format!(
+            "`show bgp {}` is not known: say summary, neighbors, routes, or a prefix without host bits such as 10.0.0.0/8",
+            words.join(" ")
+        ))
+    })
+}
+
 /// A prefix's paths, and who hears of the best one.
 pub(super) async fn explain(
     client: &Client,
@@ -123,7 +177,7 @@ pub(super) async fn explain(
 fn explained(explanation: &Explanation) -> String {
     if explanation.paths.is_empty() {
         return format!(
-            "there is no path to {}: no neighbour tells it, or import policy rejects it\n",
+            "there is no path to {}: no neighbour tells it, or what import rejects is not kept (keep_rejected)\n",
             explanation.prefix
         );
     }
@@ -136,9 +190,15 @@ fn explained(explanation: &Explanation) -> String {
         ]
     };
     let rows: Vec<_> = explanation.neighbors.iter().map(row).collect();
+    let why = |route: &BgpRoute| {
+        let spec = &route.spec;
+        [or_dash(spec.peer.map(|peer| peer.to_string())), or_dash(route.status.why.clone())]
+    };
+    let whys: Vec<_> = explanation.paths.iter().map(why).collect();
     format!(
-        "{}\n{}",
+        "{}\n{}\n{}",
         routes(&explanation.paths),
+        table(["PEER", "WHY"], &whys),
         table(["NEIGHBOR", "HEARS OF IT", "WHAT KEEPS IT"], &rows)
     )
 }
@@ -160,6 +220,9 @@ fn neighbour(peer: &PeerView) -> String {
         format!("{} received, {} advertised", peer.prefixes_received, peer.prefixes_advertised),
     );
     line("Messages", format!("{} received, {} sent", peer.messages_received, peer.messages_sent));
+    line("Rejected", format!("{} kept to be shown", peer.prefixes_rejected));
+    line("Malformed", format!("{} UPDATEs", peer.malformed));
+    line("Agreed on", or_dash(Some(peer.capabilities.join(", ")).filter(|it| !it.is_empty())));
     line("Last error", or_dash(Some(peer.last_error.clone())));
     text
 }
@@ -211,10 +274,11 @@ pub(super) fn peers(peers: &[PeerView], wide: bool) -> String {
 pub(super) fn routes(routes: &[BgpRoute]) -> String {
     let row = |route: &&BgpRoute| {
         let BgpRoute { spec, status: route, .. } = route;
-        let mark = match (route.best, route.multipath) {
-            (true, _) => "*>",
-            (false, true) => "*=",
-            (false, false) => "*",
+        let mark = match (route.best, route.multipath, &route.rejected) {
+            (true, ..) => "*>",
+            (false, true, _) => "*=",
+            (false, false, None) => "*",
+            (false, false, Some(_)) => "x",
         };
         let mark = if route.stale { format!("S{mark}") } else { mark.to_owned() };
         [
@@ -232,12 +296,53 @@ pub(super) fn routes(routes: &[BgpRoute]) -> String {
     let rank = |route: &&BgpRoute| (route.spec.prefix, !route.status.best, !route.status.multipath);
     routes.sort_by_key(rank);
     let rows: Vec<_> = routes.iter().map(row).collect();
-    table(["", "PREFIX", "NEXT HOP", "PEER", "LOCAL PREF", "MED", "ORIGIN", "AS PATH"], &rows)
+    let heading = ["", "PREFIX", "NEXT HOP", "PEER", "LOCAL PREF", "MED", "ORIGIN", "AS PATH"];
+    if routes.iter().all(|route| route.status.rejected.is_none()) {
+        return table(heading, &rows);
+    }
+    let [mark, prefix, hop, peer, pref, med, origin, path] = heading;
+    let rows = rows.into_iter().zip(&routes).map(|(row, route)| {
+        let [mark, prefix, hop, peer, pref, med, origin, path] = row;
+        let why = or_dash(route.status.rejected.clone());
+        [mark, prefix, hop, peer, pref, med, origin, path, why]
+    });
+    let heading = [mark, prefix, hop, peer, pref, med, origin, path, "NOT USED, AS"];
+    table(heading, &rows.collect::<Vec<_>>())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prefix_behind_show_bgp_is_explained_and_anything_else_says_what_is_known() {
+        let prefix = |text: &str| {
+            prefix(&text.split(' ').map(str::to_owned).collect::<Vec<_>>()).map_err(|_| ())
+        };
+        assert_eq!(prefix("10.0.0.0/8"), Ok("10.0.0.0/8".parse().unwrap()));
+        assert_eq!(prefix("192.0.2.1"), Ok("192.0.2.1/32".parse().unwrap()));
+        for wrong in ["10.0.0.1/8", "sumary", "10.0.0.0/8 longer"] {
+            assert_eq!(prefix(wrong), Err(()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_route_that_is_not_used_says_why_in_a_column_of_its_own() {
+        let route = |rejected: Option<&str>| {
+            let value = serde_json::json!({
+                "metadata": { "name": "10.0.0.0/8@192.0.2.1" },
+                "spec": { "prefix": "10.0.0.0/8", "peer": "192.0.2.1" },
+                "status": {
+                    "conditions": [], "next_hop": "192.0.2.1", "as_path": "7", "origin": "igp", "local_pref": null,
+                    "med": null, "best": false, "multipath": false, "rejected": rejected
+                }
+            });
+            serde_json::from_value::<BgpRoute>(value).unwrap()
+        };
+        assert!(!routes(&[route(None)]).contains("NOT USED"));
+        let shown = routes(&[route(Some("our AS is in its path")), route(None)]);
+        assert!(shown.contains("NOT USED, AS") && shown.contains("our AS is in its path"));
+    }
 
     #[test]
     fn a_summary_shows_prefixes_where_there_is_a_session_and_the_state_where_there_is_none() {

@@ -12,6 +12,7 @@ use lb_api_types::resource::Condition;
 use lb_api_types::view::{
     BgpRoute, BgpRouteSpec, BgpRouteStatus, PeerSettings, PeerView, SeenMetadata,
 };
+use lb_routing::policy::communities;
 use lb_routing::{
     BeyondLimit, Decision, MaxPrefixes, PathStatus, PeerConfig, PeerStatus, Peers, Reach,
     RouterConfig, SpeakerConfig, State, Transport,
@@ -104,6 +105,7 @@ fn peer(told: &BgpPeer, options: &PeerOptions, library: &Library) -> Result<Peer
         route_reflector_client: says(options.route_reflector_client),
         add_path_receive: says(options.add_path_receive),
         add_path_send: options.add_path_send.unwrap_or_default(),
+        keep_rejected: options.keep_rejected.unwrap_or(true),
         max_prefixes: options.max_prefixes.as_ref().map(max_prefixes),
         local_as: options.local_as,
         remove_private_as: says(options.remove_private_as),
@@ -200,6 +202,9 @@ pub(super) fn peer_view(
         router_id: peer.router_id,
         hold_time_secs: peer.hold_time_secs,
         prefixes_received: peer.prefixes_received,
+        prefixes_rejected: peer.prefixes_rejected,
+        malformed: peer.malformed,
+        capabilities: peer.capabilities,
         prefixes_advertised: peer.prefixes_advertised,
         messages_received: peer.messages_received,
         messages_sent: peer.messages_sent,
@@ -257,6 +262,9 @@ pub(super) fn route_view(path: PathStatus) -> BgpRoute {
             origin: path.attributes.origin.to_string(),
             local_pref: path.attributes.local_pref,
             med: path.attributes.med,
+            communities: communities(&path.attributes).map(|it| it.to_string()).collect(),
+            rejected: path.rejected.map(str::to_owned),
+            why: path.why,
             best: path.best,
             multipath: path.multipath,
             stale: path.stale,

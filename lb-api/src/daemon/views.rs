@@ -19,7 +19,7 @@ use lb_api_types::view::{
 };
 use lb_dataplane::fib::Packet;
 use lb_dataplane::{FlowPlace, Hook, ReasonCount};
-use lb_routing::{Clear, PeerStatus, RouterHandle, SpeakerConfig, StaticsStatus};
+use lb_routing::{Clear, PeerStatus, Query, RouterHandle, SpeakerConfig, StaticsStatus};
 use tokio::sync::watch;
 
 use super::dataplane::{DataplaneHandle, sentence};
@@ -90,12 +90,17 @@ impl Views for Live {
         .boxed()
     }
 
-    fn routes(&self, after: Option<BgpRouteSpec>, limit: usize) -> BoxFuture<'_, List<BgpRoute>> {
+    fn routes(
+        &self,
+        query: Query,
+        after: Option<BgpRouteSpec>,
+        limit: usize,
+    ) -> BoxFuture<'_, List<BgpRoute>> {
         async move {
             let after =
                 after.map(|last| (last.prefix, last.peer, last.path_id.unwrap_or_default()));
-            let routes = self.router.routes_after(after, limit.saturating_add(1)).await;
-            let routes = routes.into_iter().map(router::route_view);
+            let part = self.router.query(&query, after, limit.saturating_add(1)).await;
+            let routes = part.paths.into_iter().map(router::route_view);
             cut(routes, limit, |route: &BgpRoute| &route.metadata)
         }
         .boxed()

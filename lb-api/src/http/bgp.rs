@@ -5,12 +5,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use ipnetwork::IpNetwork;
 use lb_api_types::problem::Problem;
-use lb_api_types::view::{ClearWhat, Explanation};
+use lb_api_types::view::{BgpRoute, BgpRouteSpec, ClearWhat, Explanation, List};
+use lb_routing::policy::{AsPathSet, CommunityError, CommunitySet};
+use lb_routing::{Query, Table};
 
 use super::App;
 use super::handlers::Name;
 use super::problem::Refused;
-use super::terms::{Asked, name};
+use super::terms::{Asked, Part, name, part};
 use crate::registry::Refusal;
 use crate::resources::{Key, Kind, Resource};
 
@@ -50,6 +52,81 @@ pub(super) async fn clear_peer(
     }
 }
 
+/// Paths, sorted by prefix and neighbour, our own first: an order that does not change while others come and go. What the
+/// query says has to hold of all that are listed.
+#[utoipa::path(get, path = "/api/v1/bgp/routes", tag = "bgp",
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 2_000_000, description = "Items at most; 10000 by default"),
+        ("cursor" = Option<String>, Query, description = "What the page before says as `next`, the name of its last path"),
+        ("table" = Option<String>, Query, description = "loc-rib (what can be used, as import policy left it; the default), adj-rib-in (what a neighbour told, as it came, accepted or not) or adj-rib-out (what a neighbour is told)"),
+        ("neighbor" = Option<String>, Query, description = "Told by this neighbour, by its address; of adj-rib-out, told to it"),
+        ("prefix" = Option<String>, Query, description = "This very prefix"),
+        ("within" = Option<String>, Query, description = "This prefix and those inside"),
+        ("community" = Option<String>, Query, description = "With this community, of any kind; * is any number: 65001:*"),
+        ("asPath" = Option<String>, Query, description = "With an AS path that this pattern matches, as in sets: ^65001_")),
+    responses((status = 200, body = List<BgpRoute>),
+        (status = 400, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn list_routes(
+    State(app): State<App>,
+    asked: Asked,
+) -> Result<Json<List<BgpRoute>>, Refused> {
+    let (page, about): (Vec<_>, Vec<_>) =
+        asked.0.into_iter().partition(|(name, _)| matches!(name.as_str(), "limit" | "cursor"));
+    let query = route_query(&about)?;
+    let page = axum::extract::Query(page);
+    let Part { limit, after } = part(&page, |name| name.parse::<BgpRouteSpec>().ok())?;
+    Ok(Json(app.views.routes(query, after, limit).await))
+}
+
+/// Which routes are asked for.
+fn route_query(about: &[(String, String)]) -> Result<Query, Refused> {
+    let mut query = Query::default();
+    for (name, value) in about {
+        let wrong = |known: &str| Refused::query(&format!("{name}={value}"), known);
+        let prefix = || {
+            let prefix = value.parse::<IpNetwork>().ok();
+            let whole = prefix.filter(|it| value.contains('/') && it.ip() == it.network());
+            whole
+                .ok_or_else(|| wrong("it has to be a prefix without host bits, such as 10.0.0.0/8"))
+        };
+        match name.as_str() {
+            "table" => {
+                query.table = match value.as_str() {
+                    "loc-rib" => Table::LocRib,
+                    "adj-rib-in" => Table::AdjRibIn,
+                    "adj-rib-out" => Table::AdjRibOut,
+                    _ => return Err(wrong("the tables are loc-rib, adj-rib-in and adj-rib-out")),
+                }
+            }
+            "neighbor" => {
+                let address = value.parse();
+                let known = "it has to be a neighbour's address";
+                query.neighbour = Some(address.map_err(|_| wrong(known))?);
+            }
+            "prefix" => query.prefix = Some(prefix()?),
+            "within" => query.within = Some(prefix()?),
+            "community" => {
+                let pattern =
+                    value.parse().map_err(|why: CommunityError| wrong(&why.to_string()))?;
+                query.communities = Some(CommunitySet::new([pattern]));
+            }
+            "asPath" => {
+                let set = AsPathSet::new(vec![value.clone()]);
+                query.as_path = Some(set.map_err(|why| wrong(&why.to_string()))?);
+            }
+            _ => {
+                return Err(wrong(
+                    "only limit, cursor, table, neighbor, prefix, within, community and asPath are known here",
+                ));
+            }
+        }
+    }
+    if query.table != Table::LocRib && query.neighbour.is_none() {
+        let known = "this table is one of a neighbour: say neighbor, too";
+        return Err(Refused::query("table", known));
+    }
+    Ok(query)
+}
+
 /// Which paths a prefix has, the best one first, and what keeps it from which neighbour.
 #[utoipa::path(get, path = "/api/v1/bgp/explain", tag = "bgp",
     params(("prefix" = String, Query, description = "The prefix, such as 10.0.0.0/8")),
@@ -70,4 +147,43 @@ pub(super) async fn explain(
         return Err(Refused::query(&format!("{field}={value}"), KNOWN));
     };
     app.views.explain(prefix).await.map(Json).map_err(Refused::unavailable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_asked_for_by_table_neighbour_prefix_community_and_path_and_nothing_else() {
+        let ask = |said: &[(&str, &str)]| {
+            let said: Vec<_> =
+                said.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            route_query(&said).map_err(|_| ())
+        };
+        let query = ask(&[
+            ("table", "adj-rib-in"),
+            ("neighbor", "192.0.2.1"),
+            ("within", "10.0.0.0/8"),
+            ("community", "65001:*"),
+            ("asPath", "_7$"),
+        ]);
+        let query = query.unwrap();
+        assert_eq!(query.table, Table::AdjRibIn);
+        assert_eq!(query.neighbour, Some([192, 0, 2, 1].into()));
+        assert_eq!(query.within, Some("10.0.0.0/8".parse().unwrap()));
+        assert!(query.communities.is_some() && query.as_path.is_some());
+        assert!(ask(&[]).is_ok());
+        for wrong in [
+            ("table", "rib"),
+            ("table", "adj-rib-out"),
+            ("neighbor", "upstream"),
+            ("prefix", "10.0.0.1/8"),
+            ("within", "10.0.0.0"),
+            ("community", "x"),
+            ("asPath", "("),
+            ("colour", "red"),
+        ] {
+            assert!(ask(&[wrong]).is_err(), "{wrong:?}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use ipnetwork::IpNetwork;
 use lb_api_types::problem::Problem;
-use lb_api_types::view::{Appliance, BgpRoute, BgpRouteSpec, Doctor, FibEntry, Flow, List};
+use lb_api_types::view::{Appliance, Doctor, FibEntry, Flow, List};
 use lb_dataplane::FlowPlace;
 use serde_json::Value;
 
@@ -16,21 +16,6 @@ use super::terms::{Asked, Part, nothing, part};
 use super::{App, BODY_WITHIN, MAX_BODY};
 
 pub(super) type Name = Result<Path<String>, PathRejection>;
-
-/// Every path of every prefix, sorted by prefix and neighbour, our own first: an order that does not change while others
-/// come and go.
-#[utoipa::path(get, path = "/api/v1/bgp/routes", tag = "bgp",
-    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 2_000_000, description = "Items at most; 10000 by default"),
-        ("cursor" = Option<String>, Query, description = "What the page before says as `next`, the name of its last path")),
-    responses((status = 200, body = List<BgpRoute>),
-        (status = 400, body = Problem, content_type = "application/problem+json")))]
-pub(super) async fn list_routes(
-    State(app): State<App>,
-    asked: Asked,
-) -> Result<Json<List<BgpRoute>>, Refused> {
-    let Part { limit, after } = part(&asked, |name| name.parse::<BgpRouteSpec>().ok())?;
-    Ok(Json(app.views.routes(after, limit).await))
-}
 
 /// The eBPF FIB, read back from the tables that packets read, sorted by prefix.
 #[utoipa::path(get, path = "/api/v1/fib", tag = "dataplane",

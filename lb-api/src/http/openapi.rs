@@ -41,7 +41,7 @@ use super::{backends, bgp, config, events, fib, handlers, probes, resources, tok
         events::get_events,
         bgp::clear_peer,
         bgp::explain,
-        handlers::list_routes,
+        bgp::list_routes,
         handlers::list_fib,
         fib::lookup_fib,
         fib::audit_fib,

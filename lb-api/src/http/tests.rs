@@ -42,7 +42,12 @@ impl Views for Fixed {
         async move { Ok(Explanation { prefix, paths: vec![], neighbors: vec![] }) }.boxed()
     }
 
-    fn routes(&self, _: Option<BgpRouteSpec>, limit: usize) -> BoxFuture<'_, List<BgpRoute>> {
+    fn routes(
+        &self,
+        _: lb_routing::Query,
+        _: Option<BgpRouteSpec>,
+        limit: usize,
+    ) -> BoxFuture<'_, List<BgpRoute>> {
         async move { List { items: vec![], truncated: limit == 1, next: None } }.boxed()
     }
 

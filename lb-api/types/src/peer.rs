@@ -177,9 +177,12 @@ options! {
     route_reflector_client: bool,
     /// Take several paths of a prefix from it (RFC 7911), 64 at most.
     add_path_receive: bool,
-    /// How many paths of a prefix it is told at most (RFC 7911), the best ones: 2 to 64. Only the best one by default.
+    /// How many paths of a prefix it is told at most (RFC 7911), the best ones, its own among them: 1 to 64. Only the best one
+    /// by default.
     add_path_send: u8,
-    /// How many prefixes it may tell; 4,000,000 by default.
+    /// Keep what import does not accept, so that it can be shown as received; true by default.
+    keep_rejected: bool,
+    /// How many prefixes it may tell that import accepts; 4,000,000 by default.
     max_prefixes: MaxPrefixes,
     /// Our AS number in its eyes, where it is not `bgp.asn`.
     local_as: u32,

@@ -121,6 +121,8 @@ pub struct PeerConfig {
     pub add_path_receive: bool,
     /// Paths of a prefix that it is told at most (RFC 7911), the best ones; 0 and 1: only the best one.
     pub add_path_send: u8,
+    /// Keep what import does not accept, so that it can be shown.
+    pub keep_rejected: bool,
     /// How many prefixes it may tell; without, as many as the table takes from one neighbour.
     pub max_prefixes: Option<MaxPrefixes>,
     /// Our AS number in its eyes, instead of [`SpeakerConfig::asn`]: it alone stands in OPEN and in paths.
@@ -163,6 +165,7 @@ impl PeerConfig {
             route_reflector_client: false,
             add_path_receive: false,
             add_path_send: 0,
+            keep_rejected: true,
             max_prefixes: None,
             local_as: None,
             remove_private_as: false,
@@ -195,7 +198,8 @@ impl PeerConfig {
 
     /// Whether something else may be accepted from it than under `old`.
     pub(crate) fn imports_otherwise(&self, old: &Self) -> bool {
-        let of = |peer: &Self| (peer.allow_as_in, peer.reject_as_set, peer.install);
+        let of =
+            |peer: &Self| (peer.allow_as_in, peer.reject_as_set, peer.install, peer.keep_rejected);
         self.import != old.import || of(self) != of(old)
     }
 
@@ -220,7 +224,7 @@ impl PeerConfig {
     }
 }
 
-/// How many prefixes a neighbour may tell, of all families together. With several paths of a prefix (RFC 7911) each counts.
+/// How many prefixes a neighbour may tell that import accepts, of all families together. With several paths of a prefix (RFC 7911) each counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxPrefixes {
     /// So many are fine, at least 1.

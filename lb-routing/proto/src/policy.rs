@@ -21,7 +21,9 @@ mod prefix_set;
 pub use self::action::{Actions, MAX_PREPEND, NextHop};
 pub use self::as_path_set::{AsPathSet, MAX_PATTERN, PatternError};
 pub use self::chain::{Chain, Policy, Rule, Statement, Verdict};
-pub use self::community::{Community, CommunityError, CommunityPattern, CommunitySet};
+pub use self::community::{
+    Community, CommunityError, CommunityPattern, CommunitySet, of as communities,
+};
 pub use self::condition::{Condition, Match, Source};
 pub use self::import::is_next_hop;
 pub use self::prefix_set::{PrefixRange, PrefixSet, RangeError};

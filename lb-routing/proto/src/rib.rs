@@ -41,10 +41,11 @@ pub(crate) use self::group::{Group, GroupKey, Sending};
 pub(crate) use self::hash::Keyed;
 use self::hops::NextHops;
 use self::ids::IdSet;
-pub(crate) use self::path::{Path, PathEntry, PeerIndex, Source, Via};
+pub(crate) use self::path::{Path, PathEntry, PeerIndex, Source, Usage, Via};
 use self::pool::Id;
 pub(crate) use self::prefixes::PrefixId;
 use self::prefixes::{PrefixTable, Record};
+pub(crate) use self::stale::Gone;
 use crate::config::MAX_PATHS_PER_PREFIX;
 use crate::fib::Install;
 use crate::policy::{Rejection, Teller};
@@ -65,8 +66,8 @@ pub(crate) struct Shown<'a> {
 pub(crate) enum Insertion {
     /// It is an additional one.
     Added,
-    /// It takes the place of the one that its origin had, or is the same.
-    Replaced,
+    /// It takes the place of this one of its origin, or is the same.
+    Replaced(PathEntry),
     /// Its neighbour has [`MAX_PATHS_PER_PREFIX`] others of the prefix.
     Refused,
 }
@@ -258,9 +259,9 @@ impl Rib {
         let same = record.paths.iter_mut().find(|old| old.origin() == path.origin());
         let replaced = same.map(|old| std::mem::replace(old, path));
         if replaced == Some(path) {
-            return Insertion::Replaced;
+            return Insertion::Replaced(path);
         }
-        if replaced.is_none() && path.path_id != 0 {
+        if replaced.is_none() {
             // One that restarts may have given its paths other identifiers.
             let others = record.paths.iter().filter(|old| old.source == path.source && !old.stale);
             if others.count() >= usize::from(MAX_PATHS_PER_PREFIX) {
@@ -274,38 +275,53 @@ impl Rib {
             None => self.prefixes.get_mut(id).paths.push(path),
         }
         self.reselect(id);
-        if replaced.is_none() { Insertion::Added } else { Insertion::Replaced }
+        replaced.map_or(Insertion::Added, Insertion::Replaced)
     }
 
-    /// Whether there is a path of an origin.
+    /// Whether there is a path of an origin that can be used.
     pub(crate) fn has(&self, prefix: &IpNetwork, origin: (Source, PathId)) -> bool {
         let paths = self.prefixes.find(prefix).map(|id| &self.prefixes.get(id).paths);
-        paths.is_some_and(|paths| paths.iter().any(|path| path.origin() == origin))
+        let is = |path: &PathEntry| path.origin() == origin && path.rejected().is_none();
+        paths.is_some_and(|paths| paths.iter().any(is))
     }
 
-    /// Removes the path of an origin; says whether there was one.
-    pub(crate) fn remove(&mut self, prefix: &IpNetwork, origin: (Source, PathId)) -> bool {
-        let Some(id) = self.prefixes.find(prefix) else { return false };
+    /// Removes the path of an origin; returns what there was.
+    pub(crate) fn remove(
+        &mut self,
+        prefix: &IpNetwork,
+        origin: (Source, PathId),
+    ) -> Option<PathEntry> {
+        let id = self.prefixes.find(prefix)?;
         self.remove_from(id, |path| path.origin() == origin)
     }
 
     /// Removes every path of a neighbour, of which there are so many: one walk over the records.
     pub(crate) fn remove_peer(&mut self, peer: PeerIndex, mut paths: u64) {
+        let theirs = |path: &PathEntry| path.source == Source::of(peer);
         for id in 0..self.prefixes.end() {
             if paths == 0 {
                 break;
             }
-            while self.remove_from(id, |path| path.source == Source::of(peer)) {
-                paths -= 1;
+            let record = self.prefixes.get_mut(id);
+            let gone: SmallVec<[PathEntry; 1]> =
+                record.paths.iter().copied().filter(theirs).collect();
+            if gone.is_empty() {
+                continue;
             }
+            if record.paths.first().is_some_and(theirs) {
+                // Nobody inherits its place.
+                record.equal = 0;
+            }
+            record.paths.retain(|path| !theirs(path));
+            paths -= gone.len() as u64;
+            gone.into_iter().for_each(|path| self.drop_path(path));
+            self.reselect(id);
         }
     }
 
-    fn remove_from(&mut self, id: PrefixId, is: impl Fn(&PathEntry) -> bool) -> bool {
+    fn remove_from(&mut self, id: PrefixId, is: impl Fn(&PathEntry) -> bool) -> Option<PathEntry> {
         let record = self.prefixes.get_mut(id);
-        let Some(place) = record.paths.iter().position(is) else {
-            return false;
-        };
+        let place = record.paths.iter().position(is)?;
         let path = record.paths.remove(place);
         if place == 0 {
             // Nobody inherits its place.
@@ -313,7 +329,7 @@ impl Rib {
         }
         self.drop_path(path);
         self.reselect(id);
-        true
+        Some(path)
     }
 
     fn drop_path(&mut self, path: PathEntry) {
@@ -344,7 +360,7 @@ impl Rib {
             path_id: 0,
             source: Source::LOCAL,
             stale: false,
-            install: Some(Install::Both),
+            usage: Usage::Both,
         };
         for prefix in come.iter().map(canonical) {
             self.originated.insert(prefix);
@@ -383,25 +399,6 @@ impl Rib {
         record.paths.first().filter(|_| record.equal > 0)
     }
 
-    /// The best paths of a prefix, so many at most, in order: the best one, the best one of the others, and so on.
-    pub(crate) fn ranked(&self, id: PrefixId, most: usize) -> SmallVec<[PathEntry; 8]> {
-        let record = self.prefixes.get(id);
-        let judge = (&*self.rankings, &self.attributes, &self.next_hops);
-        let mut candidates: SmallVec<[_; 8]> =
-            record.paths.iter().map(|path| choice::candidate(judge, path)).collect();
-        if let Some(first) = candidates.first_mut() {
-            first.incumbent = record.equal > 0;
-        }
-        let mut done = 0;
-        while done < most.min(candidates.len()) {
-            match best::select(&mut candidates[done..], &self.rules, choice::last(judge)) {
-                0 => break,
-                selected => done += selected,
-            }
-        }
-        candidates.iter().take(done.min(most)).map(|it| it.path).collect()
-    }
-
     /// The next prefix that changed.
     pub(crate) fn next_change(&mut self) -> Option<Change> {
         let id = self.changed.pop()?;
@@ -409,7 +406,7 @@ impl Rib {
         let record = self.prefixes.get_mut(id);
         // What paths of equal worth say may differ: the best one's counts for all.
         let best = record.paths.first().filter(|_| record.equal > 0);
-        let install = best.and_then(|path| path.install).unwrap_or_default();
+        let install = best.and_then(|path| path.usage.install()).unwrap_or_default();
         let before = std::mem::replace(&mut record.published, next_hops);
         let install_before = std::mem::replace(&mut record.install, install);
         let changed = before != next_hops || (!next_hops.is_none() && install_before != install);
@@ -450,13 +447,14 @@ impl Rib {
         let record = self.prefixes.get_mut(id);
         record.equal = match &mut *record.paths {
             [] => 0,
-            [only] => u16::from(only.install.is_some()),
+            [only] => u16::from(only.rejected().is_none()),
             paths => {
                 let judge = (&*self.rankings, &self.attributes, &self.next_hops);
                 let mut candidates: SmallVec<[_; 8]> =
                     paths.iter().map(|path| choice::candidate(judge, path)).collect();
                 candidates[0].incumbent = record.equal > 0;
                 let equal = best::select(&mut candidates, &self.rules, choice::last(judge));
+                let equal = choice::carriers(judge, &candidates[..equal], &self.rules);
                 for (path, candidate) in paths.iter_mut().zip(candidates) {
                     *path = candidate.path;
                 }

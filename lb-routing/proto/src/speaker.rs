@@ -19,6 +19,7 @@ mod ingest;
 mod input;
 mod limit;
 mod output;
+mod query;
 mod status;
 
 use std::collections::{HashMap, VecDeque};
@@ -31,11 +32,12 @@ use self::graceful::{Deferral, Stale};
 pub use self::input::{ConnId, Input};
 use self::limit::LimitSaid;
 pub use self::output::{Event, Output, RouteChange};
+pub use self::query::{Part, Query, Table};
 pub use self::status::{PathKey, PathStatus, PeerStatus, State};
 use crate::config::{self, ConfigError, PeerConfig, SpeakerConfig};
 use crate::policy::Judge;
 pub use crate::rib::Backlog;
-use crate::rib::{Group, Keyed, MAX_PREFIXES_PER_PEER, PeerIndex, Ranking, Rib, Rules};
+use crate::rib::{Gone, Group, Keyed, MAX_PREFIXES_PER_PEER, PeerIndex, Ranking, Rib, Rules};
 use crate::session::{self, Effect, Jitter, Session, Up};
 use crate::wire::{Notification, error};
 
@@ -97,7 +99,13 @@ struct Neighbour {
     /// While Established.
     channel: Option<Channel>,
     /// Its paths in the RIB.
+    received: u64,
+    /// Those of them that can be used.
     accepted: u64,
+    /// It told more paths of a prefix than are taken from one.
+    overflowed: bool,
+    /// UPDATEs that were malformed or of no use, since the start.
+    malformed: u64,
     /// What was said of its limit since it was last below.
     limit_said: LimitSaid,
     /// Some of them are left from a session that ended.
@@ -119,11 +127,22 @@ impl Neighbour {
             session,
             judge,
             channel: None,
+            received: 0,
             accepted: 0,
+            overflowed: false,
+            malformed: 0,
             limit_said: LimitSaid::Nothing,
             stale: None,
             again: None,
         }
+    }
+}
+
+impl Neighbour {
+    /// Some of its paths are gone.
+    const fn lose(&mut self, gone: Gone) {
+        self.received -= gone.all;
+        self.accepted -= gone.usable;
     }
 }
 

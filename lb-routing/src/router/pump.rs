@@ -176,9 +176,9 @@ impl Task {
             Event::State { peer, state, cause } => {
                 tracing::debug!(%peer, ?state, "{cause}");
             }
-            Event::Malformed { peer, what } | Event::PrefixLimit { peer, what } => {
-                tracing::warn!(%peer, "{what}");
-            }
+            Event::Malformed { peer, what }
+            | Event::PrefixLimit { peer, what }
+            | Event::Oversize { peer, what } => tracing::warn!(%peer, "{what}"),
             Event::Stale { peer, paths, time } => {
                 let seconds = time.as_secs();
                 tracing::info!(%peer, "{paths} routes of it stay for {seconds} s while it restarts (RFC 4724)");

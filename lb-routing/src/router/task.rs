@@ -223,8 +223,8 @@ impl Task {
             Some(Command::Lookup(address, answer)) => drop(answer.send(self.fib.lookup(address))),
             Some(Command::Told(answer)) => drop(answer.send(self.fib.told().collect())),
             Some(Command::Routes(answer)) => drop(answer.send(self.speaker.routes())),
-            Some(Command::RoutesAfter(after, limit, answer)) => {
-                drop(answer.send(self.speaker.routes_after(after, limit)));
+            Some(Command::Query(query, after, limit, answer)) => {
+                drop(answer.send(self.speaker.query(&query, after, limit)));
             }
         }
         None

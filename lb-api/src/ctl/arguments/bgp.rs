@@ -50,10 +50,27 @@ pub(in crate::ctl) enum ShowBgp {
     Neighbors {
         /// Its name or address.
         name: Option<String>,
+        /// Its routes.
+        #[arg(value_enum, requires = "name")]
+        routes: Option<RoutesOf>,
     },
     /// Paths, or those of one prefix.
     Routes {
         /// The prefix.
         prefix: Option<String>,
     },
+    /// A prefix: its paths, why the best one won, and who hears of it.
+    #[command(external_subcommand)]
+    Prefix(Vec<String>),
+}
+
+/// Routes of a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(in crate::ctl) enum RoutesOf {
+    /// What it is told (Adj-RIB-Out).
+    AdvertisedRoutes,
+    /// What it told, as it came, whether import accepts it or not (Adj-RIB-In).
+    ReceivedRoutes,
+    /// What it told that can be used, as import policy left it.
+    Routes,
 }

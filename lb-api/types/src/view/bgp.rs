@@ -35,8 +35,17 @@ pub struct PeerView {
     pub hold_time_secs: u16,
     /// Prefixes accepted from it.
     pub prefixes_received: u64,
+    /// Paths from it that are kept to be shown, though import does not accept them.
+    #[serde(default)]
+    pub prefixes_rejected: u64,
     /// Prefixes advertised to it.
     pub prefixes_advertised: u64,
+    /// UPDATEs from it that were malformed or of no use; the log has their octets.
+    #[serde(default)]
+    pub malformed: u64,
+    /// What both sides agreed on, in words; empty without a session.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
     /// Messages received.
     pub messages_received: u64,
     /// Messages sent.
@@ -158,6 +167,15 @@ pub struct BgpRouteStatus {
     pub local_pref: Option<u32>,
     /// MULTI_EXIT_DISC, if any.
     pub med: Option<u32>,
+    /// Communities of all kinds, as people write them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub communities: Vec<String>,
+    /// Why it is not used, of one that a neighbour told; unset: it can be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<String>,
+    /// By which step of the decision process it won or lost, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// Whether this is the best path.
     pub best: bool,
     /// Whether it carries traffic: the best path or its equal (ECMP).

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::{Bench, Feeds};
 use crate::light::{STAMP, Session};
@@ -42,12 +42,14 @@ impl Bench {
         let mut kept = std::mem::take(&mut scene.kept);
         let (table, changed) = (tables[0].clone(), changed.clone());
         let start = Instant::now();
+        // Nobody's silence is the ends' fault: a feeder whose peer does not read for a while says nothing by itself.
+        let keeping = thread::spawn(move || keep_alive(&mut kept, start, time));
         let feeding = thread::spawn(move || -> Result<()> {
             full.feed(&table)?;
-            kept.push(full.twin()?);
-            keep_alive(&mut kept, start, time / 2)?;
+            let mut alone = [full.twin()?];
+            keep_alive(&mut alone, start, time / 2)?;
             full.feed(&changed)?;
-            keep_alive(&mut kept, start, time)
+            keep_alive(&mut alone, start, time)
         });
         let (mut sent, mut ticks, mut kept_alive) = (0, 0, start);
         while start.elapsed() < time {
@@ -65,7 +67,9 @@ impl Bench {
             ticks += 1;
             thread::sleep((TICK * ticks).saturating_sub(start.elapsed()));
         }
-        feeding.join().ok().ok_or_else(|| anyhow::anyhow!("the feeder panicked"))??;
+        for ends in [keeping, feeding] {
+            ends.join().ok().context("an end panicked")??;
+        }
         let times: Vec<_> = scene.heard.iter().map(|heard| heard.take_times()).collect();
         let keepalives = times.iter().map(|(_, longest)| *longest).max().unwrap_or_default();
         let mut ways: Vec<_> = times.into_iter().flat_map(|(ways, _)| ways).collect();

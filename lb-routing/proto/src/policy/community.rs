@@ -122,7 +122,7 @@ impl CommunitySet {
 }
 
 /// Every community of a route.
-pub(super) fn of(attributes: &Attributes) -> impl Iterator<Item = Community> {
+pub fn of(attributes: &Attributes) -> impl Iterator<Item = Community> {
     let standard = attributes.communities.iter().copied().map(Community::Standard);
     let extended = raw(attributes, EXTENDED).chunks_exact(8).map(|octets| {
         Community::Extended(octets.iter().fold(0, |value, &octet| value << 8 | u64::from(octet)))

@@ -80,6 +80,8 @@ pub(crate) enum Withheld<'a> {
     Policy(Decider<'a>),
     /// There is no next hop of the prefix's family that could be said.
     NextHop,
+    /// It does not fit into a message.
+    TooLarge,
 }
 
 impl std::fmt::Display for Withheld<'_> {
@@ -97,6 +99,7 @@ impl std::fmt::Display for Withheld<'_> {
             Self::NextHop => {
                 "the session's own address is of the other family, so it is no next hop"
             }
+            Self::TooLarge => "its attributes do not fit into a message",
         })
     }
 }

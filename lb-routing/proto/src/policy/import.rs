@@ -35,6 +35,8 @@ pub(crate) enum Rejection {
     TooManyPaths,
     /// Its neighbour tells more prefixes than it may; that is said once, not for each.
     OverLimit,
+    /// Its neighbour's import lists nothing (RFC 8212).
+    NothingListed,
     /// Policy does not accept it.
     Policy,
 }
@@ -47,13 +49,34 @@ impl Rejection {
             | Self::OriginatorLoop
             | Self::ClusterLoop
             | Self::OverLimit
+            | Self::NothingListed
             | Self::Policy => None,
             Self::AsSet => Some("AS_PATH has an AS_SET, withdrawn"),
             Self::FirstAs => Some("AS_PATH does not begin with the neighbour's AS, withdrawn"),
             Self::Confederation => Some("AS_PATH has confederation segments, withdrawn"),
             Self::NextHop => Some("unusable next hop, withdrawn"),
-            Self::TooManyPaths => Some("more than 64 paths of a prefix, ignored"),
+            Self::TooManyPaths => Some("more than 64 paths of a prefix: the session ends"),
             Self::Prefix => Some("prefix is not unicast, ignored"),
+        }
+    }
+}
+
+impl Rejection {
+    /// Words for people who look at a route.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::AsLoop => "our AS is in its path",
+            Self::OriginatorLoop => "we are its originator",
+            Self::ClusterLoop => "our cluster has reflected it already",
+            Self::FirstAs => "its path does not begin with the neighbour's AS",
+            Self::Confederation => "it has confederation segments",
+            Self::NextHop => "its next hop is not usable: not unicast, of another family, or ours",
+            Self::Prefix => "its prefix is not unicast",
+            Self::AsSet => "it has an AS_SET (reject_as_set)",
+            Self::TooManyPaths => "its neighbour tells too many paths of the prefix",
+            Self::OverLimit => "its neighbour tells more than max_prefixes",
+            Self::NothingListed => "the neighbour's import lists nothing",
+            Self::Policy => "import policy does not accept it",
         }
     }
 }
@@ -147,11 +170,6 @@ impl Importer {
         self.install
     }
 
-    /// Nothing gets in, whatever it is.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.import == Import::None
-    }
-
     /// Whether the answer depends on the prefix: where it does not, one answer holds for all prefixes that share
     /// attributes, next hop and family.
     pub(crate) fn is_per_prefix(&self) -> bool {
@@ -177,7 +195,7 @@ impl Importer {
         let (neighbor, our_as) = (Some(self.peer), self.our_as);
         let facts = Facts { prefix, neighbor, next_hop: Some(next_hop), source, our_as };
         let change = match &self.import {
-            Import::None => return Err(Rejection::Policy),
+            Import::None => return Err(Rejection::NothingListed),
             Import::All => None,
             Import::Policies(chain) => {
                 chain.evaluate(&facts, attributes).map_err(|_decider| Rejection::Policy)?

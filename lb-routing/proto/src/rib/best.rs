@@ -78,7 +78,7 @@ pub(crate) struct Rules {
     pub(crate) max_paths: usize,
 }
 
-/// Brings the paths that carry traffic to the front, the best one first, and says how many they are.
+/// Brings the paths that are equally good to the front, the best one first, and says how many they are.
 /// Refused ones come last. `last` decides between paths of one neighbour (RFC 7911), of which no RFC says anything.
 pub(super) fn select<P>(
     candidates: &mut [Candidate<P>],
@@ -108,12 +108,13 @@ pub(super) fn select<P>(
         let key = |it: &Candidate<P>| (internal(it), !stays(it), tie_break(it));
         key(one).cmp(&key(other)).then_with(|| last(&one.path, &other.path))
     });
-    left.min(rules.most(internal(&candidates[0])))
+    left
 }
 
 impl Rules {
-    /// Paths that carry traffic together at most, where the best one is internal or external.
-    fn most(&self, internal: bool) -> usize {
+    /// Next hops that carry traffic together at most, where this is the best path.
+    pub(super) fn most<P>(&self, best: &Candidate<P>) -> usize {
+        let internal = !best.neighbour.is_some_and(|of| of.external);
         let internally = self.decision.max_paths_internal.unwrap_or(self.max_paths);
         match (self.decision.mixed_multipath, internal) {
             (true, _) => internally.max(self.max_paths),
@@ -121,6 +122,96 @@ impl Rules {
             (false, false) => self.max_paths,
         }
     }
+}
+
+/// The step of the decision process by which a path fell; displayed for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// We originate the prefix.
+    Ours,
+    LocalPref,
+    PathLength,
+    Origin,
+    Med,
+    External,
+    /// It is as good as the best one; which is which is settled by what follows.
+    Incumbent,
+    RouterId,
+    ClusterList,
+    Address,
+    /// Of paths of one neighbour.
+    Content,
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ours => "we originate the prefix",
+            Self::LocalPref => "LOCAL_PREF",
+            Self::PathLength => "length of AS_PATH",
+            Self::Origin => "ORIGIN",
+            Self::Med => "MULTI_EXIT_DISC",
+            Self::External => "external before internal",
+            Self::Incumbent => "it was the best one before",
+            Self::RouterId => "router id, or ORIGINATOR_ID",
+            Self::ClusterList => "length of CLUSTER_LIST",
+            Self::Address => "neighbour's address",
+            Self::Content => "order of the neighbour's own paths",
+        })
+    }
+}
+
+/// What became of each path that is not refused, the best one first, as [`select`] finds it.
+pub(super) fn steps<P: Clone>(
+    mut left: Vec<Candidate<P>>,
+    rules: &Rules,
+    last: impl Fn(&P, &P) -> Ordering,
+) -> Vec<(P, Option<Step>)> {
+    let usable = keep(&mut left, |it| !it.rejected);
+    left.truncate(usable);
+    let mut fallen = Vec::new();
+    let mut fall = |left: &mut Vec<Candidate<P>>, kept: usize, step| {
+        fallen.extend(left.drain(kept..).map(|it| (it.path, Some(step))));
+    };
+    let ours = keep(&mut left, |it| it.neighbour.is_none());
+    if ours > 0 {
+        fall(&mut left, ours, Step::Ours);
+    }
+    let kept = keep_least(&mut left, |it| Reverse(it.rank.local_pref));
+    fall(&mut left, kept, Step::LocalPref);
+    let kept = keep_least(&mut left, |it| it.rank.hops);
+    fall(&mut left, kept, Step::PathLength);
+    let kept = keep_least(&mut left, |it| it.rank.origin);
+    fall(&mut left, kept, Step::Origin);
+    let kept = strike_out_by_med(&mut left, &rules.decision);
+    fall(&mut left, kept, Step::Med);
+    let internal = |it: &Candidate<P>| !it.neighbour.is_some_and(|of| of.external);
+    if !rules.decision.mixed_multipath {
+        let kept = keep_least(&mut left, internal);
+        fall(&mut left, kept, Step::External);
+    }
+    select(&mut left, rules, last);
+    let tie = |best: &Candidate<P>, it: &Candidate<P>| {
+        let [(id, clusters, address), (this_id, these, this_address)] = [best, it].map(tie_break);
+        match () {
+            () if internal(best) != internal(it) => Step::External,
+            () if best.incumbent && !rules.decision.compare_router_id && !internal(best) => {
+                Step::Incumbent
+            }
+            () if id != this_id => Step::RouterId,
+            () if clusters != these => Step::ClusterList,
+            () if address != this_address => Step::Address,
+            () => Step::Content,
+        }
+    };
+    let told = left
+        .iter()
+        .enumerate()
+        .map(|(place, it)| (it.path.clone(), (place > 0).then(|| tie(&left[0], it))));
+    let mut all: Vec<_> = told.collect();
+    fallen.reverse();
+    all.extend(fallen);
+    all
 }
 
 /// Moves those with the least key to the front, and counts them.

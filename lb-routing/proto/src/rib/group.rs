@@ -24,10 +24,12 @@ mod out;
 mod piece;
 mod script;
 mod several;
+mod told;
 
 use std::time::Instant;
 
 use bytes::Bytes;
+use ipnetwork::IpNetwork;
 
 pub(crate) use self::key::GroupKey;
 use self::out::{OutId, Outs};
@@ -38,7 +40,7 @@ use super::ids::IdSet;
 use super::prefixes::PrefixId;
 use super::{Keyed, Path, PathEntry, PeerIndex, Rib, Source};
 use crate::config::{Export, PeerConfig};
-use crate::wire::Family;
+use crate::wire::{EncodeError, Family};
 
 /// Prefixes that are looked at in one go: what one attribute set has among them shares UPDATEs.
 const BATCH: usize = 16 * 1024;
@@ -49,6 +51,9 @@ const LOOKS: usize = 4 * BATCH;
 const MAX_GHOSTS: usize = 1 << 20;
 /// Prefixes that a member that is behind is told in one go; these bytes are its own.
 const CATCH_UP: usize = 4096;
+
+/// Routes that are too large to be told, of one go, that are said; more would say nothing new.
+const MAX_OVERSIZE: usize = 8;
 
 /// How much the driver has to send to a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +95,8 @@ pub(crate) struct Group {
     /// And how many came from each neighbour.
     said_from: Vec<usize>,
     outs: Outs,
+    /// Routes whose attributes are too large to be told, since that was last asked: [`MAX_OVERSIZE`] at most.
+    oversize: Vec<(IpNetwork, EncodeError)>,
     /// Prefixes whose best path may have changed.
     pending: IdSet,
     /// Prefixes that are withdrawn, but that a member that is behind may know.
@@ -147,6 +154,7 @@ impl Group {
             said: 0,
             said_from: Vec::new(),
             outs: Outs::new(hash),
+            oversize: Vec::new(),
             pending: IdSet::default(),
             ghosts: IdSet::default(),
             max_ghosts: MAX_GHOSTS,
@@ -339,13 +347,15 @@ impl Group {
         let mut script = Script::default();
         let mut lines: Vec<(PrefixId, OutId)> = Vec::new();
         let mut room = Room::new(self.key.limit);
-        for _ in 0..LOOKS {
+        let mut looks = 0;
+        while looks < LOOKS {
             if lines.len() >= BATCH || room.is_used_up() {
                 break;
             }
             let Some(id) = self.pending.pop() else { break };
+            looks += 1;
             if self.several.is_some() {
-                self.advance_several(id, rib, (&mut script, &mut lines, &mut room));
+                looks += self.advance_several(id, rib, (&mut script, &mut lines, &mut room));
                 continue;
             }
             let new = self.export(id, rib);
@@ -366,16 +376,16 @@ impl Group {
         sendings
     }
 
-    /// The same of a prefix of which members may know several paths.
+    /// The same of a prefix of which members may know several paths; says how many were looked at.
     fn advance_several(
         &mut self,
         id: PrefixId,
         rib: &mut Rib,
         (script, lines, room): (&mut Script, &mut Vec<(PrefixId, OutId)>, &mut Room),
-    ) {
-        let new = self.export_several(id, rib);
+    ) -> usize {
+        let (new, looks) = self.export_several(id, rib);
         let behind = self.members.iter().any(|member| !member.behind.is_empty());
-        let Some(several) = &mut self.several else { return };
+        let Some(several) = &mut self.several else { return looks };
         let Renewed { changes, before, said } = several.renew(id, &new, behind);
         for &(number, old, new) in &changes {
             let is_member = |peer: PeerIndex| self.who.contains(peer.into());
@@ -392,6 +402,7 @@ impl Group {
             lines.push((id, OutId::NONE));
             lines.extend(before.into_iter().map(|old| (id, old)));
         }
+        looks
     }
 
     /// Notes what is said of a prefix from now on, and returns what was said before.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::attributes::AttributesId;
 use crate::fib::Install;
+use crate::policy::Rejection;
 use crate::wire::{Attributes, PathId};
 
 /// A neighbour, by its place in the configuration; 65,535 at most.
@@ -28,6 +29,36 @@ impl Source {
     }
 }
 
+/// Which tables have a path if it is the best, or why it is only kept to be shown; in one octet, as `Result` would not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Usage {
+    Both,
+    Dataplane,
+    Kernel,
+    Rejected(Rejection),
+}
+
+impl Usage {
+    pub(crate) const fn install(self) -> Option<Install> {
+        match self {
+            Self::Both => Some(Install::Both),
+            Self::Dataplane => Some(Install::Dataplane),
+            Self::Kernel => Some(Install::Kernel),
+            Self::Rejected(_) => None,
+        }
+    }
+}
+
+impl From<Install> for Usage {
+    fn from(install: Install) -> Self {
+        match install {
+            Install::Both => Self::Both,
+            Install::Dataplane => Self::Dataplane,
+            Install::Kernel => Self::Kernel,
+        }
+    }
+}
+
 /// A path as the table keeps it, in 16 octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PathEntry {
@@ -40,8 +71,7 @@ pub(crate) struct PathEntry {
     pub(crate) source: Source,
     /// Its neighbour restarts and has not told it again.
     pub(crate) stale: bool,
-    /// Which tables have it, if it is the best; `None`: policy refuses it, so that it is kept to be shown, and never used.
-    pub(crate) install: Option<Install>,
+    pub(crate) usage: Usage,
 }
 
 const _: () = assert!(size_of::<PathEntry>() == 16, "there are millions");
@@ -50,6 +80,14 @@ impl PathEntry {
     /// Who told us, and which one of that neighbour's: one path stands for these.
     pub(crate) const fn origin(&self) -> (Source, PathId) {
         (self.source, self.path_id)
+    }
+
+    /// Why it is not used, if it is not.
+    pub(crate) const fn rejected(&self) -> Option<Rejection> {
+        match self.usage {
+            Usage::Rejected(rejection) => Some(rejection),
+            Usage::Both | Usage::Dataplane | Usage::Kernel => None,
+        }
     }
 }
 

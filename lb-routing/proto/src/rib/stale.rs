@@ -5,15 +5,31 @@
 use super::{PathEntry, PeerIndex, Rib, Source};
 use crate::wire::Family;
 
+/// Paths that are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gone {
+    pub(crate) all: u64,
+    /// Those that could be used.
+    pub(crate) usable: u64,
+}
+
+impl Gone {
+    fn count(&mut self, path: &PathEntry) {
+        self.all += 1;
+        self.usable += u64::from(path.rejected().is_none());
+    }
+}
+
 impl Rib {
     /// Marks the paths of a neighbour that has gone; says how many it has no longer: those of other families, and those
     /// that it had not told again since it was gone before. One walk over the records.
-    pub(crate) fn mark_stale(&mut self, peer: PeerIndex, families: &[Family]) -> u64 {
-        let (source, mut removed) = (Source::of(peer), 0);
+    pub(crate) fn mark_stale(&mut self, peer: PeerIndex, families: &[Family]) -> Gone {
+        let (source, mut removed) = (Source::of(peer), Gone::default());
         for id in 0..self.prefixes.end() {
             let kept = families.contains(&self.family(id));
-            while self.remove_from(id, |path| path.source == source && (path.stale || !kept)) {
-                removed += 1;
+            let goes = |path: &PathEntry| path.source == source && (path.stale || !kept);
+            while let Some(path) = self.remove_from(id, goes) {
+                removed.count(&path);
             }
             let paths = self.prefixes.get_mut(id).paths.iter_mut();
             paths.filter(|path| path.source == source).for_each(|path| path.stale = true);
@@ -42,14 +58,15 @@ impl Rib {
     }
 
     /// Removes the marked paths of a neighbour, but for those of some families; says how many.
-    pub(crate) fn sweep_stale(&mut self, peer: PeerIndex, kept: &[Family]) -> u64 {
-        let (source, mut removed) = (Source::of(peer), 0);
+    pub(crate) fn sweep_stale(&mut self, peer: PeerIndex, kept: &[Family]) -> Gone {
+        let (source, mut removed) = (Source::of(peer), Gone::default());
         for id in 0..self.prefixes.end() {
             if kept.contains(&self.family(id)) {
                 continue;
             }
-            while self.remove_from(id, |path| path.source == source && path.stale) {
-                removed += 1;
+            let goes = |path: &PathEntry| path.source == source && path.stale;
+            while let Some(path) = self.remove_from(id, goes) {
+                removed.count(&path);
             }
         }
         removed

@@ -36,7 +36,7 @@ fn learn(rib: &mut Rib, text: &str, peer: u8, as_path: &[u32]) -> bool {
         path_id: 0,
         source,
         stale: false,
-        install: Some(Install::Both),
+        usage: Usage::Both,
     };
     let additional = rib.insert(&prefix(text), path) == Insertion::Added;
     rib.release(attributes);
@@ -112,8 +112,8 @@ fn a_source_has_one_path_per_prefix() {
     let mut rib = rib(4);
     assert!(learn(&mut rib, "10.1.0.0/24", 0, &[7]));
     assert!(!learn(&mut rib, "10.1.0.0/24", 0, &[8]));
-    assert!(rib.remove(&prefix("10.1.0.0/24"), (Source::of(0), 0)));
-    assert!(!rib.remove(&prefix("10.1.0.0/24"), (Source::of(0), 0)));
+    assert!(rib.remove(&prefix("10.1.0.0/24"), (Source::of(0), 0)).is_some());
+    assert!(rib.remove(&prefix("10.1.0.0/24"), (Source::of(0), 0)).is_none());
 }
 
 #[test]
@@ -139,4 +139,29 @@ fn the_path_that_came_first_stays_the_best_until_it_goes_where_identifiers_are_n
     assert_eq!(changes(&mut rib), []);
     rib.remove(&prefix("10.1.0.0/24"), (Source::of(2), 0));
     assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(0)])]);
+}
+
+#[test]
+fn two_ways_to_hear_of_one_next_hop_take_one_place() {
+    let mut rib = rib(2);
+    for (peer, path_id) in [(0, 1), (0, 2), (0, 3), (1, 1), (2, 1)] {
+        let as_path = AsPath::sequence(&[7, 100 + path_id]);
+        let told = Attributes { as_path, ..Attributes::default() };
+        let source = Source::of(peer);
+        let hop = hop(u8::try_from(peer).unwrap());
+        let attributes = rib.intern(&told, Some(hop), source);
+        let path = PathEntry {
+            received: attributes,
+            attributes,
+            path_id,
+            source,
+            stale: false,
+            usage: Usage::Both,
+        };
+        rib.insert(&prefix("10.1.0.0/24"), path);
+        rib.release(attributes);
+    }
+    assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(0), hop(1)])]);
+    rib.remove_peer(0, 3);
+    assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(1), hop(2)])]);
 }

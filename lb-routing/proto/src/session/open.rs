@@ -138,6 +138,32 @@ fn families(peer: &PeerConfig, open: &Open) -> Vec<Family> {
     offered(peer).iter().copied().filter(|&family| spoken(family)).collect()
 }
 
+impl Negotiated {
+    /// What was agreed on, in words.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words: Vec<String> = Vec::new();
+        for family in &self.families {
+            words.push(match *family {
+                Family::IPV4_UNICAST => "IPv4 unicast".into(),
+                Family::IPV6_UNICAST => "IPv6 unicast".into(),
+                Family { afi, safi } => format!("AFI {afi} SAFI {safi}"),
+            });
+        }
+        let mut say = |holds: bool, what: &str| words.extend(holds.then(|| what.to_owned()));
+        say(self.context.four_octet_as, "four-octet AS numbers");
+        say(self.route_refresh, "route refresh");
+        say(self.enhanced_refresh, "enhanced route refresh");
+        say(self.extended_messages, "extended messages");
+        say(self.ipv4_by_ipv6, "IPv4 with IPv6 next hops");
+        say(self.graceful.is_some(), "graceful restart");
+        for (way, ids) in [("receives", self.ids_received), ("sends", self.ids_sent)] {
+            say(ids.ipv4, &format!("add-path, IPv4: lbd {way}"));
+            say(ids.ipv6, &format!("add-path, IPv6: lbd {way}"));
+        }
+        words
+    }
+}
+
 /// Families for which one of their entries agrees with us (RFC 7911 §4).
 fn path_ids(open: &Open, agrees: impl Fn(&AddPath) -> bool) -> PathIds {
     let says = |family| {

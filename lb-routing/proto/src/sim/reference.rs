@@ -219,8 +219,13 @@ fn installed(
             (false, true) => internally,
             (false, false) => max_paths,
         };
-        let carriers = equals.take(most);
-        let hops: BTreeSet<_> = carriers.filter_map(|route| route.next_hop).collect();
+        let mut hops = BTreeSet::new();
+        for hop in equals.filter_map(|route| route.next_hop) {
+            if hops.len() == most && !hops.contains(&hop) {
+                break;
+            }
+            hops.insert(hop);
+        }
         if !hops.is_empty() {
             installed.insert(*prefix, hops.into_iter().collect());
         }

@@ -3,10 +3,12 @@
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use super::{Channel, LimitSaid, Output, RouteChange, Speaker};
+use ipnetwork::IpNetwork;
+
+use super::{Channel, Event, LimitSaid, Output, RouteChange, Speaker};
 use crate::rib::{Group, GroupKey, PeerIndex, Sending};
 use crate::session::{Kept, Up};
-use crate::wire::{Family, Notification, error};
+use crate::wire::{EncodeError, Family, Notification, error};
 
 /// Route changes that are handed to the driver in one go.
 const ROUTES: usize = 1024;
@@ -34,7 +36,7 @@ impl Speaker {
         let client = neighbour.session.config().route_reflector_client;
         if self.rib.rank(index, router_id, client) {
             self.groups.iter_mut().flatten().for_each(|group| group.forget(index));
-            if neighbour.accepted > 0 {
+            if neighbour.received > 0 {
                 self.rib.touch(index);
             }
         }
@@ -139,10 +141,14 @@ impl Speaker {
             group.look_at_clock(self.now);
             let Some(sendings) = group.flush(&mut self.rib) else { continue };
             let overdue = group.overdue();
+            let (oversize, member) = (group.take_oversize(), group.any_member());
             if sendings.is_empty() && group.is_pending() {
                 self.queue.push_back(Output::Busy);
             }
             self.next_to_flush = place + 1;
+            if let Some(peer) = member {
+                oversize.into_iter().for_each(|route| self.say_oversize(peer, route));
+            }
             sendings.into_iter().for_each(|sending| self.send(sending));
             for peer in overdue {
                 self.end_session(peer, Notification::new(error::OUT_OF_RESOURCES), self.now);
@@ -150,6 +156,16 @@ impl Speaker {
             return true;
         }
         false
+    }
+
+    fn say_oversize(&mut self, member: PeerIndex, (prefix, error): (IpNetwork, EncodeError)) {
+        if let Some(neighbour) = self.neighbours.get(usize::from(member)) {
+            let peer = neighbour.session.config().address;
+            let what = format!(
+                "{prefix}, and what shares its attributes, is not told to it and those that are told the same: {error}"
+            );
+            self.queue.push_back(Output::Event(Event::Oversize { peer, what }));
+        }
     }
 
     fn send(&mut self, Sending { peer, bytes, messages }: Sending) {

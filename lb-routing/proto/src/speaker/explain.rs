@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::{PathStatus, Speaker};
-use crate::policy::{self, Target, Withheld};
-use crate::rib::{Path, PeerIndex};
+use crate::policy::{self, Rejection, Target, Withheld};
+use crate::rib::{Path, PeerIndex, PrefixId};
+use crate::session::Negotiated;
+use crate::wire;
 
 /// What is known of a prefix, and who hears of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,16 +34,41 @@ impl Speaker {
         let Some(id) = self.rib.find(prefix) else {
             return Explanation { paths: Vec::new(), neighbours: Vec::new() };
         };
-        let paths = self.path_statuses(*prefix, id).collect();
+        let paths = self.explained(*prefix, id);
         let best = self.rib.best(id).map(|best| self.rib.path(best));
         let hearers = self.order.iter().filter_map(|&index| {
             let neighbour = self.neighbours.get(usize::from(index))?;
             neighbour.channel.as_ref()?;
             let peer = neighbour.session.config().address;
             let withheld = self.withheld(index, prefix, best.as_ref()?).map(|why| why.to_string());
+            // Of those that hear of several paths the next ones count, too.
+            let withheld = withheld.filter(|_| self.told(index, *prefix, id).is_empty());
             Some(Hearer { peer, withheld })
         });
         Explanation { paths, neighbours: hearers.collect() }
+    }
+
+    /// Every path of a prefix, and why it is where it is.
+    fn explained(&self, prefix: IpNetwork, id: PrefixId) -> Vec<PathStatus> {
+        let steps = self.rib.steps(id);
+        let decided = steps.get(1).and_then(|(_, step)| *step);
+        let mut paths: Vec<_> = self.path_statuses(prefix, id).collect();
+        for (path, entry) in paths.iter_mut().zip(self.rib.paths(id)) {
+            let place = steps.iter().position(|(it, _)| it.origin() == entry.path.origin());
+            let fell = place.and_then(|place| steps.get(place)?.1);
+            path.why = Some(match (place, fell, decided) {
+                (Some(0), _, None) => "the only one that can be used".to_owned(),
+                (Some(0), _, Some(step)) => format!("won over the next one by: {step}"),
+                (Some(_), Some(step), _) if path.multipath => {
+                    format!("as good as the best one, carries traffic; not the best by: {step}")
+                }
+                (Some(_), Some(step), _) => format!("lost by: {step}"),
+                (None, ..) | (Some(_), None, _) => {
+                    entry.path.rejected().map_or("", Rejection::words).to_owned()
+                }
+            });
+        }
+        paths
     }
 
     fn withheld(&self, index: PeerIndex, prefix: &IpNetwork, best: &Path) -> Option<Withheld<'_>> {
@@ -61,11 +88,22 @@ impl Speaker {
         if let Err(why) = policy::check_export(prefix, best, teller, &target) {
             return Some(why);
         }
-        let said = match policy::export(prefix, best, teller, &target) {
-            Ok(change) => change.and_then(|change| change.next_hop),
+        let change = match policy::export(prefix, best, teller, &target) {
+            Ok(change) => change,
             Err(why) => return Some(why),
         };
-        let sayable = policy::next_hop(prefix, best, said, &target).is_some();
-        (!sayable).then_some(Withheld::NextHop)
+        let said = change.as_ref().and_then(|change| change.next_hop);
+        let Some(next_hop) = policy::next_hop(prefix, best, said, &target) else {
+            return Some(Withheld::NextHop);
+        };
+        let (left, sets_med) = match &change {
+            Some(change) => (&change.attributes, change.sets_med),
+            None => (&*best.attributes, false),
+        };
+        let told = policy::advertised_attributes(left, sets_med, teller, &target);
+        let Negotiated { context, ids_sent, .. } = up.negotiated;
+        let room = (ids_sent, up.negotiated.message_limit());
+        let fits = wire::encode_attributes(&told, next_hop, context, room);
+        fits.is_err().then_some(Withheld::TooLarge)
     }
 }

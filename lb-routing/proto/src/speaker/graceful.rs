@@ -76,8 +76,8 @@ impl Speaker {
             self.rib.unmark(index);
         }
         let removed = self.rib.mark_stale(index, &families);
-        neighbour.accepted -= removed;
-        neighbour.stale = (neighbour.accepted > 0).then(|| Stale { families, until: now + time });
+        neighbour.lose(removed);
+        neighbour.stale = (neighbour.received > 0).then(|| Stale { families, until: now + time });
         let (peer, paths) = (neighbour.session.config().address, neighbour.accepted);
         if paths > 0 {
             self.queue.push_back(Output::Event(Event::Stale { peer, paths, time }));
@@ -88,8 +88,9 @@ impl Speaker {
     pub(super) fn forget_paths(&mut self, index: PeerIndex) {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         (neighbour.stale, neighbour.again) = (None, None);
-        let accepted = std::mem::take(&mut neighbour.accepted);
-        self.rib.remove_peer(index, accepted);
+        neighbour.accepted = 0;
+        let received = std::mem::take(&mut neighbour.received);
+        self.rib.remove_peer(index, received);
     }
 
     /// It is back: what it did not forward by all the while goes at once (RFC 4724 §4.2).
@@ -161,9 +162,10 @@ impl Speaker {
             return;
         }
         again.families.retain(|left| *left != family);
-        let paths = self.rib.sweep_stale(index, &again.families);
-        neighbour.accepted -= paths;
-        if again.families.is_empty() {
+        let over = again.families.is_empty();
+        let gone = self.rib.sweep_stale(index, &again.families);
+        neighbour.lose(gone);
+        if over {
             neighbour.again = None;
         }
     }
@@ -172,8 +174,9 @@ impl Speaker {
     fn sweep(&mut self, index: PeerIndex) {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         let Some(stale) = neighbour.stale.take() else { return };
-        let paths = self.rib.sweep_stale(index, &stale.families);
-        neighbour.accepted -= paths;
+        let gone = self.rib.sweep_stale(index, &stale.families);
+        neighbour.lose(gone);
+        let paths = gone.usable;
         let over = stale.families.is_empty();
         if !over {
             neighbour.stale = Some(stale);

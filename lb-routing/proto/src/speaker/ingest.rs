@@ -10,9 +10,11 @@ use super::{Event, Output, Speaker};
 use crate::fib::Install;
 use crate::policy::{self, Importer, Rejection};
 use crate::rib::{
-    AttributesId, Insertion, Key, MAX_ATTRIBUTE_BYTES_PER_PEER, PathEntry, PeerIndex, Source,
+    AttributesId, Insertion, Key, MAX_ATTRIBUTE_BYTES_PER_PEER, PathEntry, PeerIndex, Source, Usage,
 };
-use crate::wire::{Block, Context, Family, Field, Notification, Parts, PathId, PathIds, error};
+use crate::wire::{
+    self, Block, Context, Family, Field, Notification, Parts, PathId, PathIds, error,
+};
 
 /// Prefixes that an UPDATE announces with one next hop, and their attribute set.
 struct Announced<'a> {
@@ -66,7 +68,7 @@ impl Speaker {
         };
         let taken = judgement.map(|judgement| {
             for fault in &judgement.faults {
-                self.malformed(index, format!("attribute {}: {}", fault.code, fault.what));
+                self.malformed(index, wire::shown(fault, &parts.block));
             }
             for field in [Some(parts.withdrawn), parts.unreach()].into_iter().flatten() {
                 self.withdraw_all(index, field);
@@ -112,9 +114,6 @@ impl Speaker {
     fn announce(&mut self, index: PeerIndex, announced: &[Announced<'_>]) {
         let Some(neighbour) = self.neighbours.get(usize::from(index)) else { return };
         let importer = Importer::new(&self.config, neighbour.session.config());
-        if importer.is_closed() {
-            return;
-        }
         let mut rejected = None;
         for announced in announced {
             if self.speaks(index, announced.prefixes.family()) {
@@ -167,14 +166,14 @@ impl Speaker {
                         path_id,
                         source: Source::of(index),
                         stale: false,
-                        install: Some(install),
+                        usage: install.into(),
                     };
                     rejected = self.learn(index, &prefix, path).or(rejected);
                 }
                 // A route replaces its predecessor even where it is no use itself (RFC 4271
                 // §9.1.2, RFC 7606 §2).
                 Err(rejection) => {
-                    self.withdraw(index, (path_id, prefix));
+                    self.keep_rejected(index, (path_id, prefix), attributes, rejection);
                     rejected = Some(rejection);
                 }
             }
@@ -213,15 +212,57 @@ impl Speaker {
         if self.discards(index, prefix, path.path_id) {
             return Some(Rejection::OverLimit);
         }
-        match self.rib.insert(prefix, path) {
-            Insertion::Added => {
-                if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
-                    neighbour.accepted += 1;
-                }
-                None
+        self.learn_entry(index, prefix, path)
+    }
+
+    fn learn_entry(
+        &mut self,
+        index: PeerIndex,
+        prefix: &IpNetwork,
+        path: PathEntry,
+    ) -> Option<Rejection> {
+        let inserted = self.rib.insert(prefix, path);
+        let neighbour = self.neighbours.get_mut(usize::from(index))?;
+        let accepted = |path: &PathEntry| u64::from(path.rejected().is_none());
+        match inserted {
+            Insertion::Added => neighbour.received += 1,
+            Insertion::Replaced(old) => neighbour.accepted -= accepted(&old),
+            Insertion::Refused => {
+                neighbour.overflowed = true;
+                return Some(Rejection::TooManyPaths);
             }
-            Insertion::Replaced => None,
-            Insertion::Refused => Some(Rejection::TooManyPaths),
+        }
+        neighbour.accepted += accepted(&path);
+        None
+    }
+
+    /// A route that is no use replaces its predecessor, and stays to be shown where that is wanted.
+    fn keep_rejected(
+        &mut self,
+        index: PeerIndex,
+        (path_id, prefix): (PathId, IpNetwork),
+        received: AttributesId,
+        rejection: Rejection,
+    ) {
+        let keeps = self
+            .neighbours
+            .get(usize::from(index))
+            .is_some_and(|it| it.session.config().keep_rejected);
+        if !keeps || rejection == Rejection::Prefix {
+            return self.withdraw(index, (path_id, prefix));
+        }
+        let source = Source::of(index);
+        let path = PathEntry {
+            received,
+            attributes: received,
+            path_id,
+            source,
+            stale: false,
+            usage: Usage::Rejected(rejection),
+        };
+        let full = self.learn_entry(index, &prefix, path).is_some();
+        if full {
+            self.withdraw(index, (path_id, prefix));
         }
     }
 
@@ -232,16 +273,18 @@ impl Speaker {
     }
 
     fn withdraw(&mut self, index: PeerIndex, (path_id, prefix): (PathId, IpNetwork)) {
-        if self.rib.remove(&prefix, (Source::of(index), path_id))
+        if let Some(path) = self.rib.remove(&prefix, (Source::of(index), path_id))
             && let Some(neighbour) = self.neighbours.get_mut(usize::from(index))
         {
-            neighbour.accepted -= 1;
+            neighbour.received -= 1;
+            neighbour.accepted -= u64::from(path.rejected().is_none());
         }
     }
 
     fn enforce_bounds(&mut self, index: PeerIndex, now: Instant) {
-        let accepted = self.neighbours.get(usize::from(index)).map_or(0, |peer| peer.accepted);
-        if accepted > self.max_prefixes {
+        let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
+        let overflowed = std::mem::take(&mut neighbour.overflowed);
+        if overflowed || neighbour.received > self.max_prefixes {
             let cease = Notification::new(error::MAXIMUM_NUMBER_OF_PREFIXES_REACHED);
             self.end_session(index, cease, now);
         } else if self.rib.attribute_bytes_of(index) > MAX_ATTRIBUTE_BYTES_PER_PEER {
@@ -269,12 +312,10 @@ impl Speaker {
     }
 
     fn malformed(&mut self, index: PeerIndex, what: String) {
-        if let Some(peer) = self.address_of(index) {
+        if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
+            neighbour.malformed += 1;
+            let peer = neighbour.session.config().address;
             self.queue.push_back(Output::Event(Event::Malformed { peer, what }));
         }
-    }
-
-    fn address_of(&self, index: PeerIndex) -> Option<IpAddr> {
-        self.neighbours.get(usize::from(index)).map(|peer| peer.session.config().address)
     }
 }

@@ -100,6 +100,13 @@ pub enum Event {
         /// How many are gone.
         paths: u64,
     },
+    /// A route is not told to neighbours, as its attributes are too large for a message.
+    Oversize {
+        /// One of those neighbours.
+        peer: IpAddr,
+        /// Which route, how large and what to do, in words.
+        what: String,
+    },
     /// A family's initial routes are complete (RFC 4724 §2).
     EndOfRib {
         /// Whose.

@@ -6,7 +6,9 @@ use std::time::Instant;
 use ipnetwork::IpNetwork;
 
 use super::{Neighbour, Speaker};
+use crate::policy::Rejection;
 use crate::rib::{PeerIndex, PrefixId};
+use crate::session::Negotiated;
 use crate::wire::Attributes;
 
 /// FSM states (RFC 4271 §8.2.2).
@@ -43,8 +45,14 @@ pub struct PeerStatus {
     pub router_id: Option<Ipv4Addr>,
     /// Negotiated hold time; zero before.
     pub hold_time_secs: u16,
-    /// Prefixes accepted.
+    /// Paths accepted.
     pub prefixes_received: u64,
+    /// Paths that are kept though import does not accept them.
+    pub prefixes_rejected: u64,
+    /// UPDATEs that were malformed or of no use.
+    pub malformed: u64,
+    /// What both sides agreed on, in words; empty without a session.
+    pub capabilities: Vec<String>,
     /// Prefixes advertised.
     pub prefixes_advertised: u64,
     /// Messages received.
@@ -76,6 +84,10 @@ pub struct PathStatus {
     pub multipath: bool,
     /// Its neighbour restarts and has not told it again (RFC 4724).
     pub stale: bool,
+    /// Why it is not used, in words; unset: it can be.
+    pub rejected: Option<&'static str>,
+    /// Why it is where it is, in words, where that was asked for.
+    pub why: Option<String>,
 }
 
 impl PathStatus {
@@ -99,32 +111,12 @@ impl Speaker {
         neighbours.map(|it| self.peer_status(it)).collect()
     }
 
-    /// Every path of every prefix, sorted by prefix, the best path first.
+    /// Every path of every prefix that can be used, sorted by prefix, the best path first.
     pub fn routes(&self) -> Vec<PathStatus> {
         let mut entries: Vec<_> = self.rib.iter().collect();
         entries.sort_unstable();
-        entries.into_iter().flat_map(|(prefix, id)| self.path_statuses(prefix, id)).collect()
-    }
-
-    /// The next `limit` paths after the one of a prefix from a neighbour (ours come first), sorted by both: an order that
-    /// paths keep while others come and go. The others are not copied, since sessions wait meanwhile.
-    pub fn routes_after(&self, after: Option<PathKey>, limit: usize) -> Vec<PathStatus> {
-        let is_next = |prefix: IpNetwork| after.is_none_or(|(last, ..)| prefix >= last);
-        let mut entries: Vec<_> = self.rib.iter().filter(|entry| is_next(entry.0)).collect();
-        // Every prefix has a path, and only the first may have been told already.
-        let needed = limit.saturating_add(1);
-        if needed < entries.len() {
-            entries.select_nth_unstable(needed);
-            entries.truncate(needed);
-        }
-        entries.sort_unstable();
-        let paths = entries.into_iter().flat_map(|(prefix, id)| {
-            let mut paths: Vec<_> = self.path_statuses(prefix, id).collect();
-            paths.sort_unstable_by_key(PathStatus::key);
-            paths
-        });
-        let told = |path: &PathStatus| after.is_some_and(|last| path.key() <= last);
-        paths.skip_while(told).take(limit).collect()
+        let paths = entries.into_iter().flat_map(|(prefix, id)| self.path_statuses(prefix, id));
+        paths.filter(|path| path.rejected.is_none()).collect()
     }
 
     pub(super) fn path_statuses(
@@ -141,6 +133,8 @@ impl Speaker {
             best: place == 0 && shown.carries_traffic,
             multipath: shown.carries_traffic,
             stale: shown.path.stale,
+            rejected: shown.path.rejected().map(Rejection::words),
+            why: None,
         })
     }
 
@@ -160,6 +154,9 @@ impl Speaker {
             router_id: negotiated.map(|negotiated| negotiated.router_id),
             hold_time_secs: u16::try_from(hold_time).unwrap_or(u16::MAX),
             prefixes_received: neighbour.accepted,
+            prefixes_rejected: neighbour.received - neighbour.accepted,
+            malformed: neighbour.malformed,
+            capabilities: negotiated.map(Negotiated::words).unwrap_or_default(),
             prefixes_advertised: advertised as u64,
             messages_received,
             messages_sent,

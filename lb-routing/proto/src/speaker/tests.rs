@@ -7,6 +7,7 @@ mod limit;
 mod policies;
 mod reflection;
 mod routes;
+mod seeing;
 
 use std::time::Duration;
 

@@ -4,7 +4,9 @@ mod decode;
 
 use std::net::Ipv4Addr;
 
-use super::{Attributes, Context, Family, Origin, RawAttribute, as_path::Width};
+use super::{
+    Attributes, Context, Disposition, Family, Fault, Origin, RawAttribute, as_path::Width,
+};
 
 pub(super) use decode::{List, Multi, decode, partition};
 
@@ -258,6 +260,28 @@ fn pass_on(raw: &RawAttribute, context: Context, list: &mut Vec<u8>) {
         Some(_) if is_kept_raw(raw.code) => put(flags, raw.code, &raw.value, list),
         Some(_) => {}
     }
+}
+
+/// Octets of a refused attribute that are shown at most.
+const SHOWN: usize = 64;
+
+/// What was wrong with an attribute of a block, what was done, and its octets, for people.
+pub(crate) fn shown(fault: &Fault, block: &[u8]) -> String {
+    let done = match fault.disposition {
+        Disposition::AttributeDiscard => "attribute discarded",
+        Disposition::TreatAsWithdraw => "routes withdrawn",
+    };
+    let mut text = format!("{} ({}): {}, {done}", name(fault.code), fault.code, fault.what);
+    if let Some(octets) = decode::whole(block, fault.code) {
+        text.push_str("; it was");
+        for octet in octets.iter().take(SHOWN) {
+            text.push_str(&format!(" {octet:02x}"));
+        }
+        if octets.len() > SHOWN {
+            text.push_str(&format!(" and {} octets more", octets.len() - SHOWN));
+        }
+    }
+    text
 }
 
 /// The largest of an encoded list: its code and its octets.

@@ -143,7 +143,10 @@ fn capability(code: u8, value: &[u8]) -> Option<Capability> {
         (MULTIPROTOCOL | ROUTE_REFRESH | FOUR_OCTET_AS, _) => return None,
         // RFC 7911 §4: what cannot be understood is as if it were not there.
         (ADD_PATH, value) if value.len().is_multiple_of(4) => {
-            Capability::AddPath(value.chunks_exact(4).filter_map(add_path).collect())
+            match value.chunks_exact(4).map(add_path).collect() {
+                Some(entries) => Capability::AddPath(entries),
+                None => Capability::Unknown { code, value: value.to_vec() },
+            }
         }
         (EXTENDED_NEXT_HOP, value) if value.len().is_multiple_of(6) => {
             Capability::ExtendedNextHop(value.as_chunks().0.iter().map(next_hop).collect())
@@ -156,7 +159,7 @@ fn capability(code: u8, value: &[u8]) -> Option<Capability> {
     })
 }
 
-/// An entry of the capability; none where it says neither (RFC 7911 §4).
+/// An entry of the capability; none where it cannot be understood.
 fn add_path(entry: &[u8]) -> Option<AddPath> {
     let &[high, low, safi, way @ 1..=3] = entry else { return None };
     let family = Family { afi: u16::from_be_bytes([high, low]), safi };

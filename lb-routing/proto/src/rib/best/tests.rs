@@ -42,6 +42,7 @@ fn winners_by(rules: Rules, paths: &[Candidate<u32>]) -> Vec<u32> {
         let mut paths = paths.to_vec();
         paths.rotate_left(turn);
         let count = select(&mut paths, &rules, u32::cmp);
+        let count = paths.first().map_or(0, |best| count.min(rules.most(best)));
         answers.push(paths[..count].iter().map(|it| it.path).collect::<Vec<_>>());
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
@@ -153,4 +154,46 @@ fn internal_paths_have_a_bound_of_their_own_and_share_with_external_ones_where_a
     assert_eq!(winners_by(by(|it| it.mixed_multipath = true), &all), [0, 1, 4, 5]);
     let three = Rules { max_paths: 3, ..by(|it| it.mixed_multipath = true) };
     assert_eq!(winners_by(three, &all), [0, 1, 4]);
+}
+
+#[test]
+fn each_path_is_told_the_step_by_which_it_fell() {
+    let med = |value| move |a: &mut Attributes| a.med = Some(value);
+    let pref = |value| move |a: &mut Attributes| a.local_pref = Some(value);
+    let egp = |a: &mut Attributes| a.origin = Origin::Egp;
+    let paths = vec![
+        path(10, &[1, 2, 3], |_| {}),
+        path(11, &[1, 2], egp),
+        path(12, &[7, 2], med(9)),
+        path(0, &[7, 2], med(1)),
+        plain(1, &[8, 2]),
+        path(4, &[9, 2], |_| {}),
+        path(2, &[1], pref(50)),
+        Candidate { rejected: true, ..plain(3, &[1]) },
+    ];
+    // Numbers from 4 on are internal.
+    let paths = paths.into_iter().map(|it| Candidate {
+        neighbour: Some(Ranking { external: it.path != 4, ..ranking(it.path) }),
+        ..it
+    });
+    let paths: Vec<_> = paths.collect();
+    let expected = [
+        (0, None),
+        (1, Some(Step::RouterId)),
+        (4, Some(Step::External)),
+        (12, Some(Step::Med)),
+        (11, Some(Step::Origin)),
+        (10, Some(Step::PathLength)),
+        (2, Some(Step::LocalPref)),
+    ];
+    for turn in 0..paths.len() {
+        let mut paths = paths.clone();
+        paths.rotate_left(turn);
+        assert_eq!(steps(paths, &USUAL, u32::cmp), expected);
+    }
+    let own = Candidate { neighbour: None, ..plain(9, &[]) };
+    assert_eq!(
+        steps(vec![plain(0, &[7]), own], &USUAL, u32::cmp),
+        [(9, None), (0, Some(Step::Ours))]
+    );
 }

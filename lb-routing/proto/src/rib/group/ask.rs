@@ -2,9 +2,9 @@
 
 use smallvec::SmallVec;
 
-use super::Group;
 use super::out::{Out, OutId, Question};
 use super::several::Known;
+use super::{Group, MAX_OVERSIZE};
 use crate::policy::{self, Target};
 use crate::rib::prefixes::PrefixId;
 use crate::rib::{PathEntry, PeerIndex, Rib};
@@ -18,19 +18,23 @@ impl Group {
 
     /// What they should know of a prefix's paths where they hear of several, with references: the best ones that policy
     /// lets them hear of.
-    pub(super) fn export_several(&mut self, id: PrefixId, rib: &Rib) -> SmallVec<[Known; 4]> {
+    /// Says, too, how many paths were looked at.
+    pub(super) fn export_several(
+        &mut self,
+        id: PrefixId,
+        rib: &Rib,
+    ) -> (SmallVec<[Known; 4]>, usize) {
         let several = self.key.ids.has(rib.prefixes.is_ipv6(id));
-        let mut known = SmallVec::new();
-        for path in rib.ranked(id, if several { usize::MAX } else { 1 }) {
-            if known.len() == usize::from(self.key.paths) {
-                break;
-            }
-            let out = self.export_path(id, &path, rib);
+        let (mut known, mut looks) = (SmallVec::new(), 0);
+        rib.ranked(id, |path| {
+            looks += 1;
+            let out = self.export_path(id, path, rib);
             if !out.is_none() {
                 known.push((path.origin(), out));
             }
-        }
-        known
+            !several || known.len() == usize::from(self.key.paths)
+        });
+        (known, looks)
     }
 
     fn export_path(&mut self, id: PrefixId, path: &PathEntry, rib: &Rib) -> OutId {
@@ -76,14 +80,18 @@ impl Group {
         let next_hop = policy::next_hop(&prefix, path, said, &target)?;
         let left = change.as_ref().map_or(&*path.attributes, |change| &change.attributes);
         let told = policy::advertised_attributes(left, sets_med, teller, &target);
+        let room = (self.key.ids, self.key.limit);
+        let encoded = wire::encode_attributes(&told, next_hop, self.key.context, room);
         // Attributes too large for a message: the members must not keep what they had.
-        let encoded = wire::encode_attributes(
-            &told,
-            next_hop,
-            self.key.context,
-            (self.key.ids, self.key.limit),
-        )
-        .ok()?;
+        let encoded = match encoded {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                if self.oversize.len() < MAX_OVERSIZE {
+                    self.oversize.push((prefix, error));
+                }
+                return None;
+            }
+        };
         Some(Out::new(encoded, next_hop, entry.source))
     }
 }

@@ -8,8 +8,7 @@ use proptest::prelude::*;
 use super::piece::PIECE;
 use super::*;
 use crate::config::{Import, SpeakerConfig};
-use crate::fib::Install;
-use crate::rib::{PathEntry, Ranking, Rules, Source};
+use crate::rib::{PathEntry, Ranking, Rules, Source, Usage};
 use crate::session::{Negotiated, Up};
 use crate::speaker::ConnId;
 use crate::wire::{self, AsPath, Attributes, Block, Context, Parts, PathId, PathIds};
@@ -155,7 +154,7 @@ impl Rig {
             path_id,
             source,
             stale: false,
-            install: Some(Install::Both),
+            usage: Usage::Both,
         };
         self.rib.insert(&prefix, path);
         self.rib.release(attributes);
@@ -230,7 +229,11 @@ impl Rig {
     fn expected_paths(&self, peer: PeerIndex) -> BTreeMap<IpNetwork, Vec<String>> {
         let mut expected = BTreeMap::new();
         for (prefix, id) in self.rib.iter().filter(|(prefix, _)| prefix.is_ipv6()) {
-            let ranked = self.rib.ranked(id, self.group.key.paths.into());
+            let mut ranked = Vec::new();
+            self.rib.ranked(id, |path| {
+                ranked.push(*path);
+                ranked.len() == usize::from(self.group.key.paths)
+            });
             let told = ranked.iter().filter(|path| path.source != Source::of(peer)).map(|path| {
                 let mut attributes = self.rib.attributes(path.attributes);
                 attributes.as_path.prepend(US);
@@ -404,7 +407,7 @@ fn a_piece_is_bounded_in_octets_whatever_the_attributes() {
             path_id: 0,
             source: Source::of(3),
             stale: false,
-            install: Some(Install::Both),
+            usage: Usage::Both,
         };
         rig.rib.insert(&prefix(3 * number), path);
         rig.rib.release(attributes);

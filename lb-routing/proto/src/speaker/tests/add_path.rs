@@ -56,18 +56,24 @@ fn a_neighbour_s_paths_stand_beside_each_other_and_go_one_by_one() {
 }
 
 #[test]
-fn paths_of_a_prefix_beyond_the_bound_are_ignored_and_said() {
+fn more_paths_of_a_prefix_than_are_taken_end_the_session_with_words() {
     let mut rig = Rig::new(vec![several(1)]);
     let conn = rig.establish_several(1);
-    for id in 1..=65 {
-        rig.announce_path(conn, id, &[65101, id]);
+    // 0 is an identifier like others.
+    for id in 0..64 {
+        rig.announce_path(conn, id, &[65101, id + 1]);
     }
     assert_eq!(rig.paths().len(), usize::from(config::MAX_PATHS_PER_PREFIX));
-    assert!(rig.paths().iter().all(|(id, _)| *id != 65));
+    rig.announce_path(conn, 7, &[65101]);
+    assert_eq!(rig.state(0), State::Established);
+    rig.outputs();
+    rig.announce_path(conn, 64, &[65101]);
     let outputs = rig.outputs();
     let said = |it: &Output| matches!(it, Output::Event(Event::Malformed { what, .. }) if what.contains("64 paths"));
     assert_eq!(outputs.iter().filter(|it| said(it)).count(), 1);
-    assert_eq!(rig.state(0), State::Established);
+    let cease = Notification::new(wire::error::MAXIMUM_NUMBER_OF_PREFIXES_REACHED);
+    let last = messages(&outputs, conn).pop();
+    assert_eq!(last, Some(Message::Notification(cease)));
 }
 
 #[test]

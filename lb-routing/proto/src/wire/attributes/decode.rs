@@ -140,6 +140,20 @@ pub(in crate::wire) fn lengths(mut list: &[u8]) -> impl Iterator<Item = (u8, usi
     })
 }
 
+/// All octets of the first attribute with a code, or of a rest that is none.
+pub(in crate::wire) fn whole(mut list: &[u8], code: u8) -> Option<&[u8]> {
+    while !list.is_empty() {
+        let Some((raw, rest)) = split(list) else {
+            return Some(list).filter(|list| list.get(1) == Some(&code));
+        };
+        if raw.code == code {
+            return Some(raw.whole);
+        }
+        list = rest;
+    }
+    None
+}
+
 /// Why a value is refused, in words.
 type Refusal = &'static str;
 

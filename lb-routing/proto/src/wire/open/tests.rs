@@ -192,7 +192,7 @@ fn many_capabilities_take_the_extended_format_and_stop_at_a_message() {
 }
 
 #[test]
-fn entries_for_several_paths_that_say_nothing_are_as_if_they_were_not_there() {
+fn a_capability_for_several_paths_that_cannot_be_understood_is_as_if_it_were_not_there() {
     let ours = AddPath { family: Family::IPV4_UNICAST, receive: true, send: false };
     let both = AddPath { family: Family::IPV6_UNICAST, receive: true, send: true };
     let capability = |value: &[u8]| {
@@ -201,8 +201,12 @@ fn entries_for_several_paths_that_say_nothing_are_as_if_they_were_not_there() {
         (options[0], options[2]) = (value.len() as u8 + 4, value.len() as u8 + 2);
         decode(&body(&options)).unwrap().capabilities
     };
-    let entries = [[0, 1, 1, 1], [0, 2, 1, 3], [0, 2, 1, 0], [0, 1, 1, 4]].concat();
+    let entries = [[0, 1, 1, 1], [0, 2, 1, 3]].concat();
     assert_eq!(capability(&entries), [Capability::AddPath(vec![ours, both])]);
+    for way in [0, 4] {
+        let value = [[0, 1, 1, 1], [0, 2, 1, way]].concat();
+        assert_eq!(capability(&value), [Capability::Unknown { code: 69, value }]);
+    }
     let cut = Capability::Unknown { code: 69, value: vec![0, 1, 1] };
     assert_eq!(capability(&[0, 1, 1]), [cut]);
 }
