@@ -1,4 +1,4 @@
-//! Scenarios over the topology calico-hello: lbd between an upstream router (FRR) and two Calico nodes (BIRD).
+//! Scenarios: most over the topology calico-hello, lbd between an upstream router (FRR) and two Calico nodes (BIRD).
 //!
 //! Each test brings up a lab of its own and shares nothing. A test that panics leaves its logs and captures in `target/lab`.
 
@@ -10,6 +10,7 @@ mod families;
 mod hello;
 mod life;
 mod operating;
+mod router;
 mod routing;
 mod schemathesis;
 mod secrets;
