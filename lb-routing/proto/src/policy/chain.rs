@@ -147,12 +147,6 @@ impl Chain {
         statements.flat_map(|statement| &statement.conditions).any(Condition::is_per_prefix)
     }
 
-    /// Whether it may tell a next hop as it was learned.
-    pub(crate) fn may_keep_next_hop(&self) -> bool {
-        let mut statements = self.0.iter().flat_map(|policy| &policy.statements);
-        statements.any(|statement| statement.actions.next_hop == Some(NextHop::Unchanged))
-    }
-
     /// The route as it crosses: `None` of the change where it does so as it is; an `Err` says what rejected it.
     pub(crate) fn evaluate(
         &self,

@@ -80,6 +80,8 @@ pub(crate) enum Withheld<'a> {
     Policy(Decider<'a>),
     /// There is no next hop of the prefix's family that could be said.
     NextHop,
+    /// RFC 4271 §5.1.3.
+    LeadsToIt,
     /// It does not fit into a message.
     TooLarge,
 }
@@ -99,6 +101,7 @@ impl std::fmt::Display for Withheld<'_> {
             Self::NextHop => {
                 "the session's own address is of the other family, so it is no next hop"
             }
+            Self::LeadsToIt => "the next hop that it would be told is its own address",
             Self::TooLarge => "its attributes do not fit into a message",
         })
     }
@@ -170,15 +173,15 @@ pub(crate) fn export<'a>(
 }
 
 /// The next hop that the target hears: what policy says for the prefix's family, ourselves, or inside our AS that of the path (RFC 4271 §5.1.3).
-/// `None` where the session's own address is of the other family and would have to be it.
+/// `None` where the session's own address is of the other family and would have to be it. The target whose own address it is
+/// must not hear of the path at all: it would send what is for itself to us, and we would send it back.
 pub(crate) fn next_hop(
     prefix: &IpNetwork,
     path: &Path,
     said: Option<NextHop>,
     target: &Target<'_>,
 ) -> Option<IpAddr> {
-    // §5.1.3: never the neighbour's own address.
-    let learned = path.via.next_hop().filter(|&next_hop| next_hop != target.config.address);
+    let learned = path.via.next_hop();
     let kept = match said {
         Some(NextHop::Address(address)) if target.takes(address, prefix) => Some(address),
         Some(NextHop::Unchanged) => learned,

@@ -11,8 +11,9 @@
 //! slowly are one thing, prefixes in that set: they are told from `sent` when there is room, each once
 //! however often it changed, and an empty set is being in step again. So nobody waits for anybody.
 //!
-//! A path is never told to the neighbour that it came from: in what the others hear that neighbour is
-//! left out, which is the only difference between members.
+//! A path is never told to the neighbour that it came from, nor to the one whose address its next hop is: in what the
+//! others hear these two are left out, which is the only difference between members. So all clients of a reflector are one
+//! group, though each has its own address.
 //!
 //! Invariant: a prefix keeps its number while a member may know it: as long as it stands in `sent`,
 //! and after it was withdrawn until no member is behind (`ghosts`, at most [`MAX_GHOSTS`]).
@@ -20,18 +21,22 @@
 mod ask;
 mod behind;
 mod key;
+mod member;
 mod out;
 mod piece;
 mod script;
 mod several;
 mod told;
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
 use ipnetwork::IpNetwork;
 
 pub(crate) use self::key::GroupKey;
+use self::member::Member;
 use self::out::{OutId, Outs};
 use self::piece::{Room, hand_over};
 use self::script::Script;
@@ -40,7 +45,7 @@ use super::ids::IdSet;
 use super::prefixes::PrefixId;
 use super::{Keyed, Path, PathEntry, PeerIndex, Rib, Source};
 use crate::config::{Export, PeerConfig};
-use crate::wire::{EncodeError, Family};
+use crate::wire::EncodeError;
 
 /// Prefixes that are looked at in one go: what one attribute set has among them shares UPDATEs.
 const BATCH: usize = 16 * 1024;
@@ -94,6 +99,8 @@ pub(crate) struct Group {
     said: usize,
     /// And how many came from each neighbour.
     said_from: Vec<usize>,
+    /// And how many lead to each address of another.
+    said_via: HashMap<IpAddr, usize, Keyed>,
     outs: Outs,
     /// Routes whose attributes are too large to be told, since that was last asked: [`MAX_OVERSIZE`] at most.
     oversize: Vec<(IpNetwork, EncodeError)>,
@@ -107,33 +114,11 @@ pub(crate) struct Group {
     members: Vec<Member>,
     /// Their neighbours' numbers.
     who: IdSet,
+    /// And by their addresses.
+    by_address: HashMap<IpAddr, PeerIndex, Keyed>,
     /// Changes wait until then (MinRouteAdvertisementInterval).
     not_before: Option<Instant>,
     now: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Member {
-    peer: PeerIndex,
-    behind: IdSet,
-    backlog: Backlog,
-    /// Families whose initial routes are not complete yet.
-    initial: Vec<Family>,
-    /// Families that it wants again, once it is in step.
-    again: Vec<Family>,
-    /// Families that it is told again, and that an end of that is to follow.
-    ending: Vec<Family>,
-}
-
-impl Member {
-    /// `pending`: changes wait for their interval, and with them the end of what is told first.
-    fn waits(&self, pending: bool) -> bool {
-        if self.initial.is_empty() {
-            !(self.behind.is_empty() && self.again.is_empty() && self.ending.is_empty())
-        } else {
-            !self.behind.is_empty() || !pending
-        }
-    }
 }
 
 impl Group {
@@ -153,6 +138,7 @@ impl Group {
             sent: Vec::new(),
             said: 0,
             said_from: Vec::new(),
+            said_via: HashMap::with_hasher(hash),
             outs: Outs::new(hash),
             oversize: Vec::new(),
             pending: IdSet::default(),
@@ -161,6 +147,7 @@ impl Group {
             inherited: 0,
             members: Vec::new(),
             who: IdSet::default(),
+            by_address: HashMap::with_hasher(hash),
             not_before: None,
             now: None,
         };
@@ -176,53 +163,6 @@ impl Group {
 
     pub(crate) const fn is_empty(&self) -> bool {
         self.members.is_empty()
-    }
-
-    /// Takes a neighbour in: it is behind by all that was said, and End-of-RIB follows.
-    pub(crate) fn join(&mut self, peer: PeerIndex) {
-        let mut behind = IdSet::default();
-        behind.extend(self.known_to(peer));
-        let initial = self.key.families.clone();
-        self.who.insert(peer.into());
-        self.members.push(Member {
-            peer,
-            behind,
-            backlog: Backlog::Little,
-            initial,
-            again: Vec::new(),
-            ending: Vec::new(),
-        });
-    }
-
-    /// Takes a neighbour over from another group, which it is still in: what it may know from there is said anew, or
-    /// withdrawn.
-    pub(crate) fn adopt(&mut self, peer: PeerIndex, before: &Self, rib: &mut Rib) {
-        let Some(member) = before.members.iter().find(|member| member.peer == peer) else { return };
-        let mut behind = IdSet::default();
-        behind.extend(self.known_to(peer));
-        for id in before.known_to(peer).chain(member.behind.iter()) {
-            behind.insert(id);
-            if let (Some(several), Some(before)) = (&mut self.several, &before.several) {
-                several.inherit(id, before);
-            }
-            let said = self.says(id);
-            // Its number lasts until it is withdrawn.
-            if !said && self.ghosts.insert(id) {
-                rib.set_told(id, true);
-                self.inherited += 1;
-            }
-        }
-        let Member { backlog, initial, again, ending, .. } = member;
-        let (backlog, initial) = (*backlog, initial.clone());
-        let (again, ending) = (again.clone(), ending.clone());
-        self.who.insert(peer.into());
-        self.members.push(Member { peer, behind, backlog, initial, again, ending });
-    }
-
-    pub(crate) fn leave(&mut self, peer: PeerIndex, rib: &mut Rib) {
-        self.members.retain(|member| member.peer != peer);
-        self.who.remove(peer.into());
-        self.lay_ghosts(rib);
     }
 
     /// Gives back what a group without members holds.
@@ -250,27 +190,6 @@ impl Group {
         self.outs.forget(Source::of(source));
     }
 
-    /// A member wants a family again; one that the session does not have is ignored (RFC 2918 §4).
-    pub(crate) fn refresh(&mut self, peer: PeerIndex, family: Family) {
-        if !self.key.families.contains(&family) {
-            return;
-        }
-        for member in self.members.iter_mut().filter(|member| member.peer == peer) {
-            if !member.again.contains(&family) {
-                member.again.push(family);
-            }
-        }
-    }
-
-    /// Members that are behind while too much waits for them.
-    pub(crate) fn overdue(&self) -> Vec<PeerIndex> {
-        if self.ghosts.len() <= self.max_ghosts + self.inherited {
-            return Vec::new();
-        }
-        let behind = self.members.iter().filter(|member| !member.behind.is_empty());
-        behind.map(|member| member.peer).collect()
-    }
-
     /// Says what time it is; only the MinRouteAdvertisementInterval asks.
     pub(crate) const fn look_at_clock(&mut self, now: Instant) {
         self.now = Some(now);
@@ -290,30 +209,10 @@ impl Group {
         !self.pending.is_empty()
     }
 
-    /// What a member in step knows.
-    fn known_to(&self, peer: PeerIndex) -> impl Iterator<Item = PrefixId> {
-        let known =
-            move |&(_, &out): &(PrefixId, &OutId)| !script::view(peer, out, &self.outs).is_none();
-        let one = (0..).zip(&self.sent).filter(known).map(|(id, _)| id);
-        one.chain(self.several.iter().flat_map(move |several| several.known_to(peer)))
-    }
-
     /// Whether anything is said of a prefix.
     fn says(&self, id: PrefixId) -> bool {
         self.sent.get(id as usize).is_some_and(|out| !out.is_none())
             || self.several.as_ref().is_some_and(|several| several.says(id))
-    }
-
-    /// What the driver has to send to a member.
-    pub(crate) fn set_backlog(&mut self, peer: PeerIndex, backlog: Backlog) {
-        for member in self.members.iter_mut().filter(|member| member.peer == peer) {
-            member.backlog = backlog;
-        }
-    }
-
-    /// Paths that a member knows from us, or will.
-    pub(crate) fn advertised(&self, peer: PeerIndex) -> usize {
-        self.said - self.said_from.get(usize::from(peer)).copied().unwrap_or_default()
     }
 
     /// Makes the next messages: for everybody, else for one that is behind. None: nothing is to be
@@ -364,8 +263,7 @@ impl Group {
                 self.outs.release(old);
                 continue;
             }
-            let is_member = |peer: PeerIndex| self.who.contains(peer.into());
-            script.change((id, 0), (old, new), &self.outs, is_member);
+            script.change((id, 0), (old, new), &self.outs, |out| self.deaf(out));
             lines.push((id, old));
             room.take(new, self.outs.get(new), rib.prefixes.is_ipv6(id));
         }
@@ -388,8 +286,7 @@ impl Group {
         let Some(several) = &mut self.several else { return looks };
         let Renewed { changes, before, said } = several.renew(id, &new, behind);
         for &(number, old, new) in &changes {
-            let is_member = |peer: PeerIndex| self.who.contains(peer.into());
-            script.change((id, number), (old, new), &self.outs, is_member);
+            script.change((id, number), (old, new), &self.outs, |out| self.deaf(out));
             room.take(new, self.outs.get(new), rib.prefixes.is_ipv6(id));
         }
         before.iter().for_each(|&old| self.count(old, false));
@@ -444,6 +341,13 @@ impl Group {
             }
             change(&mut self.said_from[peer]);
         }
+        if let Some(address) = out.owner {
+            let count = self.said_via.entry(address).or_default();
+            change(count);
+            if *count == 0 {
+                self.said_via.remove(&address);
+            }
+        }
     }
 
     /// Encodes a script and hands the bytes to those that keep up; the others are marked.
@@ -470,7 +374,7 @@ impl Group {
             .collect();
         let mut sendings = Vec::new();
         for member in self.members.iter().filter(|member| member.behind.is_empty()) {
-            hand_over(member.peer, &pieces, &mut sendings);
+            hand_over(member.hearer.peer, &pieces, &mut sendings);
         }
         self.lay_ghosts(rib);
         sendings

@@ -130,8 +130,11 @@ fn told(world: &World, known: &Known, link: usize, from: usize) -> Vec<(IpNetwor
         let best = routes.iter().take(considered);
         let told =
             best.filter_map(|best| Some((best, tell(world, prefix, best, [teller, hearer])?)));
-        // One that came from there takes a place, but is not said.
-        for (_, mut route) in told.take(most).filter(|(best, _)| best.link != Some(link)) {
+        // One that came from there, or leads there, takes a place, but is not said.
+        let may_hear = |(best, route): &(&Route, Route)| {
+            best.link != Some(link) && route.next_hop != Some(hearer.address)
+        };
+        for (_, mut route) in told.take(most).filter(may_hear) {
             route.link = Some(link);
             let looped = route.path.contains(&hearing.asn)
                 || route.originator == Some(hearing.router_id)
@@ -173,9 +176,7 @@ fn tell(
         route.clusters.push(cluster_of(&world.nodes[teller.node]));
         route.clusters.extend(&best.clusters);
     }
-    let kept = best
-        .next_hop
-        .filter(|&hop| internal && !teller.peer.next_hop_self && hop != hearer.address);
+    let kept = best.next_hop.filter(|_| internal && !teller.peer.next_hop_self);
     let next_hop = kept.unwrap_or(teller.address);
     route.next_hop = Some(next_hop);
     // IPv4 prefixes may have IPv6 next hops (RFC 8950).

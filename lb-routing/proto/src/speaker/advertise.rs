@@ -24,8 +24,10 @@ impl Speaker {
         if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
             neighbour.channel = Some(Channel { up, group: place });
         }
+        let Some(ranking) = self.rib.ranking(index) else { return };
+        let address = ranking.address;
         if let Some(group) = self.group(place) {
-            group.join(index);
+            group.join(index, address);
         }
     }
 

@@ -96,6 +96,9 @@ impl Speaker {
         let Some(next_hop) = policy::next_hop(prefix, best, said, &target) else {
             return Some(Withheld::NextHop);
         };
+        if next_hop == config.address.to_canonical() {
+            return Some(Withheld::LeadsToIt);
+        }
         let (left, sets_med) = match &change {
             Some(change) => (&change.attributes, change.sets_med),
             None => (&*best.attributes, false),

@@ -183,8 +183,6 @@ fn next_hops_are_ourselves_outside_and_kept_inside() {
     assert_eq!(hop(&internal, "10.0.0.1", "10.1.0.0/24", &path), Some("10.0.0.2".into()));
     assert_eq!(hop(&ourselves, "10.0.0.1", "10.1.0.0/24", &path), self_v4);
     assert_eq!(hop(&internal, "10.0.0.1", "10.1.0.0/24", &own()), self_v4);
-    // Its own address would be of no use to the neighbour.
-    assert_eq!(hop(&internal, "10.0.0.1", "10.1.0.0/24", &learned("10.0.0.9", &[])), self_v4);
 }
 
 #[test]

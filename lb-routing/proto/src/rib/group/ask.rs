@@ -92,6 +92,8 @@ impl Group {
                 return None;
             }
         };
-        Some(Out::new(encoded, next_hop, entry.source))
+        let local = self.key.local;
+        let near = |hop| hop == local || teller.is_some_and(|teller| teller.address == hop);
+        Some(Out::new(encoded, next_hop, entry.source, near))
     }
 }

@@ -12,7 +12,7 @@ impl Group {
     pub(super) fn catch_up(&mut self, place: usize, rib: &mut Rib) -> Vec<Sending> {
         let begun = self.begin_again(place, rib);
         let member = &mut self.members[place];
-        let peer = member.peer;
+        let hearer = member.hearer;
         let mut lines: Vec<Line> = Vec::new();
         let mut room = Room::new(self.key.limit);
         while lines.len() < CATCH_UP
@@ -20,10 +20,10 @@ impl Group {
             && let Some(id) = member.behind.pop()
         {
             if let Some(several) = &self.several {
-                lines.extend(several.lines(id, peer, &self.outs));
+                lines.extend(several.lines(id, hearer, &self.outs));
             } else {
                 let out = self.sent.get(id as usize).copied().unwrap_or_default();
-                lines.push((script::view(peer, out, &self.outs), id, 0));
+                lines.push((script::view(hearer, out, &self.outs), id, 0));
             }
             for &(seen, ..) in lines.iter().rev().take_while(|line| line.1 == id) {
                 room.take(seen, self.outs.get(seen), rib.prefixes.is_ipv6(id));
@@ -46,7 +46,7 @@ impl Group {
         }
         self.lay_ghosts(rib);
         let (bytes, messages) = packer.finish();
-        vec![Sending { peer, bytes: bytes.into(), messages }]
+        vec![Sending { peer: hearer.peer, bytes: bytes.into(), messages }]
     }
 
     /// A member in step is behind by the families that it wants again: one walk over what was sent,
@@ -58,12 +58,12 @@ impl Group {
             return Vec::new();
         }
         let again = std::mem::take(&mut member.again);
-        let peer = member.peer;
+        let hearer = member.hearer;
         let wanted = |&id: &PrefixId| {
             let ipv6 = rib.prefixes.is_ipv6(id);
             again.contains(&if ipv6 { Family::IPV6_UNICAST } else { Family::IPV4_UNICAST })
         };
-        let known: Vec<_> = self.known_to(peer).filter(wanted).collect();
+        let known: Vec<_> = self.known_to(hearer).filter(wanted).collect();
         let member = &mut self.members[place];
         member.behind.extend(known.into_iter());
         if !self.key.enhanced_refresh {

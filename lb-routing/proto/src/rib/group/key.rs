@@ -37,18 +37,11 @@ pub(crate) struct GroupKey {
     /// Whose number stays where private ones are removed.
     remove_private_as: Option<u32>,
     graceful_shutdown: bool,
-    /// The neighbour's own address where it could be a next hop that is passed on (RFC 4271 §5.1.3).
-    own: Option<IpAddr>,
 }
 
 impl GroupKey {
     pub(crate) fn new(config: &PeerConfig, speaker: &SpeakerConfig, up: &Up) -> Self {
         let context = up.negotiated.context;
-        let may_keep = match &config.export {
-            Export::Policies(chain) => chain.may_keep_next_hop(),
-            Export::None | Export::Vips | Export::All => false,
-        };
-        let keeps = !context.external && !config.next_hop_self;
         Self {
             context,
             families: up.negotiated.families.clone(),
@@ -66,7 +59,6 @@ impl GroupKey {
             next_hop_self: config.next_hop_self,
             remove_private_as: config.remove_private_as.then_some(config.asn),
             graceful_shutdown: config.graceful_shutdown,
-            own: (may_keep || keeps).then_some(config.address),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::rib::hash::Keyed;
 use crate::rib::pool::{Id, Pool};
-use crate::rib::{AttributesId, Source};
+use crate::rib::{AttributesId, PeerIndex, Source};
 
 /// Attributes as they are advertised; none: the prefix is not.
 pub(super) type OutId = Id;
@@ -19,15 +19,38 @@ pub(super) struct Out {
     pub(super) reach: Option<Ipv6Addr>,
     /// Who is not told: the path came from there (a neighbour of this group or none at all).
     pub(super) source: Source,
+    /// Whose address the next hop is, where it is neither ours nor the source's: that neighbour is not told either
+    /// (RFC 4271 §5.1.3).
+    pub(super) owner: Option<IpAddr>,
+}
+
+/// A neighbour that hears of paths, by what it does not hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hearer {
+    pub(super) peer: PeerIndex,
+    /// Canonical.
+    pub(super) address: IpAddr,
 }
 
 impl Out {
-    pub(super) fn new(attributes: Vec<u8>, next_hop: IpAddr, source: Source) -> Self {
+    /// `near`: our own address, or the source's.
+    pub(super) fn new(
+        attributes: Vec<u8>,
+        next_hop: IpAddr,
+        source: Source,
+        near: impl Fn(IpAddr) -> bool,
+    ) -> Self {
         let reach = match next_hop {
             IpAddr::V4(_) => None,
             IpAddr::V6(next_hop) => Some(next_hop),
         };
-        Self { attributes: attributes.into(), reach, source }
+        let owner = Some(next_hop).filter(|hop| !near(*hop));
+        Self { attributes: attributes.into(), reach, source, owner }
+    }
+
+    /// Whether a neighbour may hear it: the path neither came from there nor leads there.
+    pub(super) fn is_for(&self, hearer: Hearer) -> bool {
+        self.source != Source::of(hearer.peer) && self.owner != Some(hearer.address)
     }
 
     /// Whether members who may hear both hear the same.

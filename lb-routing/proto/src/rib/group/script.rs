@@ -2,26 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use super::out::{OutId, Outs};
+use smallvec::SmallVec;
+
+use super::out::{Hearer, Out, OutId, Outs};
+use crate::rib::PeerIndex;
 use crate::rib::prefixes::{PrefixId, PrefixTable};
-use crate::rib::{PeerIndex, Source};
 use crate::wire::{Family, Packer, PathId, PathIds};
 
 /// Members of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Audience {
     All,
-    /// All but one or two.
-    Except(PeerIndex, PeerIndex),
+    /// All but these.
+    Except(Deaf),
     Only(PeerIndex),
 }
 
+/// Members that must not hear of a path, sorted: where it comes from, and where it leads.
+pub(super) type Deaf = SmallVec<[PeerIndex; 4]>;
+
 impl Audience {
-    pub(super) const fn has(self, peer: PeerIndex) -> bool {
+    pub(super) fn has(&self, peer: PeerIndex) -> bool {
         match self {
             Self::All => true,
-            Self::Except(one, other) => peer != one && peer != other,
-            Self::Only(only) => peer == only,
+            Self::Except(deaf) => !deaf.contains(&peer),
+            Self::Only(only) => peer == *only,
         }
     }
 }
@@ -47,45 +52,39 @@ impl Script {
         }
     }
 
-    /// What the members hear when the attributes of a path change from one to the other: nobody hears
-    /// of a path that came from itself.
+    /// What the members hear when the attributes of a path change from one to the other; `deaf` says who must not hear of
+    /// some.
     pub(super) fn change(
         &mut self,
         (id, number): (PrefixId, u8),
         (old, new): (OutId, OutId),
         outs: &Outs,
-        is_member: impl Fn(PeerIndex) -> bool,
+        deaf: impl Fn(&Out) -> Deaf,
     ) {
         let [before, after] = [old, new].map(|out| outs.get(out));
-        let source = |out: Option<&super::out::Out>| {
-            out.and_then(|out| out.source.peer()).filter(|&peer| is_member(peer))
-        };
-        let [came_from, comes_from] = [source(before), source(after)];
+        let [were, are] = [before, after].map(|out| out.map(&deaf).unwrap_or_default());
         let same = match (before, after) {
             (Some(before), Some(after)) => before.says_the_same(after),
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
-        let audience = match (came_from, comes_from) {
-            (None, None) => Audience::All,
-            (Some(one), None) | (None, Some(one)) => Audience::Except(one, one),
-            (Some(one), Some(other)) => Audience::Except(one.min(other), one.max(other)),
-        };
         if !same {
+            let mut all = were.clone();
+            all.extend(are.iter().copied());
+            all.sort_unstable();
+            all.dedup();
+            let audience = if all.is_empty() { Audience::All } else { Audience::Except(all) };
             self.say(audience, (new, id, number));
         }
-        if came_from == comes_from {
-            return;
+        if after.is_some() {
+            for &peer in were.iter().filter(|peer| !are.contains(peer)) {
+                self.say(Audience::Only(peer), (new, id, number));
+            }
         }
-        if let Some(peer) = came_from
-            && after.is_some()
-        {
-            self.say(Audience::Only(peer), (new, id, number));
-        }
-        if let Some(peer) = comes_from
-            && before.is_some()
-        {
-            self.say(Audience::Only(peer), (OutId::NONE, id, number));
+        if before.is_some() {
+            for &peer in are.iter().filter(|peer| !were.contains(peer)) {
+                self.say(Audience::Only(peer), (OutId::NONE, id, number));
+            }
         }
     }
 
@@ -135,7 +134,6 @@ pub(super) fn pack(lines: &mut [Line], outs: &Outs, prefixes: &PrefixTable, pack
 }
 
 /// What a member knows of a prefix that its group has said this of.
-pub(super) fn view(peer: PeerIndex, out: OutId, outs: &Outs) -> OutId {
-    let own = outs.get(out).is_some_and(|out| out.source == Source::of(peer));
-    if own { OutId::NONE } else { out }
+pub(super) fn view(hearer: Hearer, out: OutId, outs: &Outs) -> OutId {
+    if outs.get(out).is_some_and(|out| out.is_for(hearer)) { out } else { OutId::NONE }
 }

@@ -6,10 +6,10 @@
 
 use smallvec::SmallVec;
 
-use super::out::{OutId, Outs};
+use super::out::{Hearer, OutId, Outs};
 use super::script::{Line, view};
+use crate::rib::Source;
 use crate::rib::prefixes::PrefixId;
-use crate::rib::{PeerIndex, Source};
 use crate::wire::PathId;
 
 /// A path: its origin, and what is said of it.
@@ -80,19 +80,19 @@ impl Several {
     }
 
     /// Prefixes that a member in step knows.
-    pub(super) fn known_to(&self, peer: PeerIndex) -> impl Iterator<Item = PrefixId> {
-        let from_others = move |told: &Told| told.origin.0 != Source::of(peer);
-        let known = move |(_, paths): &(PrefixId, &Paths)| paths.told.iter().any(from_others);
+    pub(super) fn known_to(&self, hearer: Hearer, outs: &Outs) -> impl Iterator<Item = PrefixId> {
+        let hears = move |told: &Told| !view(hearer, told.out, outs).is_none();
+        let known = move |(_, paths): &(PrefixId, &Paths)| paths.told.iter().any(hears);
         (0..).zip(&self.0).filter(known).map(|(id, _)| id)
     }
 
     /// What a member that knows any older state has to hear of a prefix.
-    pub(super) fn lines(&self, id: PrefixId, peer: PeerIndex, outs: &Outs) -> SmallVec<[Line; 4]> {
+    pub(super) fn lines(&self, id: PrefixId, hearer: Hearer, outs: &Outs) -> SmallVec<[Line; 4]> {
         let none = Paths::default();
         let paths = self.0.get(id as usize).unwrap_or(&none);
         let line = |number| {
             let told = paths.told.iter().find(|told| told.number == number);
-            (told.map_or(OutId::NONE, |told| view(peer, told.out, outs)), id, number)
+            (told.map_or(OutId::NONE, |told| view(hearer, told.out, outs)), id, number)
         };
         (0..paths.end.max(1)).map(line).collect()
     }

@@ -8,10 +8,11 @@ use proptest::prelude::*;
 use super::piece::PIECE;
 use super::*;
 use crate::config::{Import, SpeakerConfig};
+use crate::policy::{Actions, Chain, NextHop, Policy, Statement, Verdict};
 use crate::rib::{PathEntry, Ranking, Rules, Source, Usage};
 use crate::session::{Negotiated, Up};
 use crate::speaker::ConnId;
-use crate::wire::{self, AsPath, Attributes, Block, Context, Parts, PathId, PathIds};
+use crate::wire::{self, AsPath, Attributes, Block, Context, Family, Parts, PathId, PathIds};
 
 const US: u32 = 65001;
 const CONTEXT: Context = Context { four_octet_as: true, external: true };
@@ -20,7 +21,7 @@ const FAMILIES: [Family; 2] = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
 const PEERS: PeerIndex = 4;
 
 fn address(peer: PeerIndex) -> IpAddr {
-    IpAddr::from([10, 0, 0, 10 + u8::try_from(peer).unwrap()])
+    IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 10 + peer])
 }
 
 fn config(peer: PeerIndex) -> PeerConfig {
@@ -98,15 +99,26 @@ struct Rig {
     rib: Rib,
     group: Group,
     members: BTreeMap<PeerIndex, Knows>,
+    /// Paths lead to neighbours, whoever told us, and members are told so.
+    kept: bool,
+}
+
+/// Passes next hops on.
+fn unchanged() -> Export {
+    let actions = Actions { next_hop: Some(NextHop::Unchanged), ..Actions::default() };
+    let (name, conditions, verdict) = (String::new(), Vec::new(), Verdict::Accept);
+    let statements = vec![Statement { name, conditions, actions, verdict }];
+    let policy = Policy { name: "p".into(), statements, otherwise: Verdict::Next };
+    Export::Policies(Chain::new(vec![policy.into()]))
 }
 
 impl Rig {
     fn new() -> Self {
-        Self::with_paths(PathIds::NONE, 1)
+        Self::with(PathIds::NONE, 1, false)
     }
 
     /// Members hear of so many paths of a prefix.
-    fn with_paths(ids: PathIds, paths: u8) -> Self {
+    fn with(ids: PathIds, paths: u8, kept: bool) -> Self {
         let ranking = |peer: PeerIndex| Ranking {
             external: true,
             client: false,
@@ -131,10 +143,11 @@ impl Rig {
         let up = Up { conn: ConnId(1), local: "2001:db8::1".parse().unwrap(), negotiated };
         let speaker =
             SpeakerConfig { max_paths: 1, ..SpeakerConfig::new(US, Ipv4Addr::new(10, 0, 0, 1)) };
-        let config = PeerConfig { add_path_send: paths, ..config(0) };
+        let export = if kept { unchanged() } else { Export::All };
+        let config = PeerConfig { add_path_send: paths, export, ..config(0) };
         let key = GroupKey::new(&config, &speaker, &up);
         let group = Group::new(key, config, Keyed::new([1, 2]), &rib);
-        Self { rib, group, members: BTreeMap::new() }
+        Self { rib, group, members: BTreeMap::new(), kept }
     }
 
     fn learn(&mut self, peer: PeerIndex, prefix: IpNetwork, med: u32) {
@@ -145,7 +158,10 @@ impl Rig {
         // Neighbours 2 and 3 are of one AS, so what is heard of their paths is the same.
         let as_path = AsPath::sequence(&[65100 + u32::from(peer.min(2))]);
         let attributes = Attributes { as_path, communities: vec![med], ..Attributes::default() };
-        let next_hop = "2001:db8::2".parse().unwrap();
+        let next_hop = match self.kept {
+            true => address((peer + u16::try_from(med).unwrap()) % PEERS),
+            false => "2001:db8::2".parse().unwrap(),
+        };
         let attributes = self.rib.intern(&attributes, Some(next_hop), Source::of(peer));
         let source = Source::of(peer);
         let path = PathEntry {
@@ -162,7 +178,7 @@ impl Rig {
 
     fn join(&mut self, peer: PeerIndex) {
         if !self.members.contains_key(&peer) {
-            self.group.join(peer);
+            self.group.join(peer, address(peer));
             self.members.insert(peer, Knows::default());
         }
     }
@@ -210,13 +226,19 @@ impl Rig {
         while self.flush() {}
     }
 
+    /// Whether a path neither came from a neighbour nor leads there.
+    fn may_hear(&self, peer: PeerIndex, path: &PathEntry) -> bool {
+        let leads_there = self.rib.next_hop_of(path.attributes) == Some(address(peer));
+        path.source != Source::of(peer) && !leads_there
+    }
+
     /// What an Adj-RIB-Out of its own would hold for a neighbour.
     fn expected(&self, peer: PeerIndex) -> BTreeMap<IpNetwork, Attributes> {
         let mut expected = BTreeMap::new();
         for (prefix, id) in self.rib.iter() {
             let best = self.rib.best(id).unwrap();
             // Our end of the session is IPv6.
-            if best.source != Source::of(peer) && prefix.is_ipv6() {
+            if self.may_hear(peer, best) && prefix.is_ipv6() {
                 let mut attributes = self.rib.attributes(best.attributes);
                 attributes.as_path.prepend(US);
                 expected.insert(prefix, attributes);
@@ -234,7 +256,7 @@ impl Rig {
                 ranked.push(*path);
                 ranked.len() == usize::from(self.group.key.paths)
             });
-            let told = ranked.iter().filter(|path| path.source != Source::of(peer)).map(|path| {
+            let told = ranked.iter().filter(|path| self.may_hear(peer, path)).map(|path| {
                 let mut attributes = self.rib.attributes(path.attributes);
                 attributes.as_path.prepend(US);
                 format!("{attributes:?}")
@@ -255,8 +277,9 @@ proptest! {
     #[test]
     fn every_member_knows_what_an_adj_rib_out_of_its_own_would_hold(
         steps in prop::collection::vec((0_u8..14, 0..PEERS, 0_u16..12), 0..200),
+        kept in any::<bool>(),
     ) {
-        let mut rig = Rig::new();
+        let mut rig = Rig::with(PathIds::NONE, 1, kept);
         for step in steps {
             rig.step(step);
         }
@@ -283,8 +306,9 @@ proptest! {
     fn every_member_knows_the_best_paths_of_others_where_it_hears_of_several(
         steps in prop::collection::vec((0_u8..14, 0..PEERS, 0_u16..12), 0..200),
         paths in prop::sample::select(vec![2_u8, 3, 64]),
+        kept in any::<bool>(),
     ) {
-        let mut rig = Rig::with_paths(PathIds { ipv4: false, ipv6: true }, paths);
+        let mut rig = Rig::with(PathIds { ipv4: false, ipv6: true }, paths, kept);
         for step in steps {
             rig.step(step);
         }

@@ -23,11 +23,12 @@ pub(crate) struct Advertised {
 impl Group {
     /// What a member is told of a prefix, or will be.
     pub(crate) fn advertises(&self, peer: PeerIndex, id: PrefixId) -> Vec<Advertised> {
+        let Some(hearer) = self.hearer(peer) else { return Vec::new() };
         let lines = match &self.several {
-            Some(several) => several.lines(id, peer, &self.outs).into_vec(),
+            Some(several) => several.lines(id, hearer, &self.outs).into_vec(),
             None => {
                 let out = self.sent.get(id as usize).copied().unwrap_or_default();
-                vec![(script::view(peer, out, &self.outs), id, 0)]
+                vec![(script::view(hearer, out, &self.outs), id, 0)]
             }
         };
         let told = lines.into_iter().filter_map(|(out, _, number)| {
@@ -49,6 +50,6 @@ impl Group {
 
     /// One of the members.
     pub(crate) fn any_member(&self) -> Option<PeerIndex> {
-        self.members.first().map(|member| member.peer)
+        self.members.first().map(|member| member.hearer.peer)
     }
 }

@@ -13,7 +13,12 @@ fn inside(number: u8, client: bool) -> PeerConfig {
 impl Rig {
     /// A session with a neighbour in our AS that has this identifier, Established.
     fn establish_inside(&mut self, number: u8, router_id: [u8; 4]) -> ConnId {
-        let conn = self.accept(neighbour(number), ourselves(number));
+        self.establish_inside_at(ourselves(number), number, router_id)
+    }
+
+    /// The same, at this end of ours.
+    fn establish_inside_at(&mut self, local: IpAddr, number: u8, router_id: [u8; 4]) -> ConnId {
+        let conn = self.accept(neighbour(number), local);
         let router_id = router_id.into();
         let capabilities = vec![Capability::FourOctetAs(US)];
         let open = Open { asn: US, hold_time_secs: 90, router_id, capabilities };
@@ -23,10 +28,13 @@ impl Rig {
     }
 
     fn announce_inside(&mut self, conn: ConnId, text: &str) {
+        self.announce_inside_via(conn, text, [10, 0, 99, 9].into());
+    }
+
+    fn announce_inside_via(&mut self, conn: ConnId, text: &str, hop: IpAddr) {
         let mut messages = Vec::new();
         let attributes = Attributes { local_pref: Some(100), ..attributes(&[65999]) };
-        let (hop, prefixes) = ([10, 0, 99, 9].into(), [prefix(text)]);
-        wire::encode_updates(&attributes, hop, &prefixes, INSIDE, &mut messages).unwrap();
+        wire::encode_updates(&attributes, hop, &[prefix(text)], INSIDE, &mut messages).unwrap();
         self.receive(conn, &messages.concat());
     }
 }
@@ -148,4 +156,37 @@ fn a_second_best_path_goes_from_who_hears_of_several_when_its_neighbour_is_no_cl
     };
     assert_eq!(change(false), (0, 1));
     assert_eq!(change(true), (1, 0));
+}
+
+#[test]
+fn a_reflector_encodes_a_client_s_route_once_for_all_others() {
+    const CLIENTS: u8 = 100;
+    let mut rig = Rig::new((1..=CLIENTS).map(|number| inside(number, true)).collect());
+    let loopback = IpAddr::from([10, 0, 0, 1]);
+    let conns: Vec<_> =
+        (1..=CLIENTS).map(|n| rig.establish_inside_at(loopback, n, [1, 1, 1, n])).collect();
+    rig.outputs();
+    assert_eq!(rig.speaker.groups.iter().flatten().count(), 1);
+    // Each leads to itself, as usual; the last one to another client, which is not told (RFC 4271 §5.1.3).
+    for (from, via, deaf) in [(1_u8, 1, vec![1]), (100, 100, vec![100]), (7, 8, vec![7, 8])] {
+        let conn = conns[usize::from(from) - 1];
+        rig.announce_inside_via(conn, &format!("10.{from}.0.0/16"), neighbour(via));
+        let outputs = rig.outputs();
+        let mut places = std::collections::BTreeSet::new();
+        let mut told = Vec::new();
+        for output in &outputs {
+            let Output::Send { conn, bytes } = output else { continue };
+            places.insert(bytes.as_ptr());
+            told.extend((1..=CLIENTS).filter(|n| conns[usize::from(*n) - 1] == *conn));
+        }
+        told.sort_unstable();
+        let others: Vec<_> = (1..=CLIENTS).filter(|number| !deaf.contains(number)).collect();
+        assert_eq!((told, places.len()), (others, 1), "from {from}");
+    }
+    let advertised: Vec<_> = rig.speaker.peers().iter().map(|it| it.prefixes_advertised).collect();
+    let own = |number: u8| u64::from([1, 7, 8, 100].contains(&number));
+    assert_eq!(advertised, (1..=CLIENTS).map(|number| 3 - own(number)).collect::<Vec<_>>());
+    let explained = rig.speaker.explain(&prefix("10.7.0.0/16"));
+    let why = explained.neighbours[7].withheld.as_deref();
+    assert_eq!(why, Some("the next hop that it would be told is its own address"));
 }
