@@ -137,8 +137,9 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         Command::Get { kind, name, watch: true, .. } => {
             return events::get(client, kind, name.as_deref(), format).await;
         }
-        Command::Get { kind, name, selector, limit, watch: false } => {
-            show::get(client, kind, name.as_deref(), selector.as_ref(), limit, format).await?
+        Command::Get { kind, name, selector, limit, filter, watch: false } => {
+            let part = show::Part { selector, limit, filter };
+            show::get(client, kind, name.as_deref(), &part, format).await?
         }
         Command::Describe { kind, name } => {
             let name = name_of("describe", kind, name)?;
@@ -160,7 +161,8 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
             }
             ShowBgp::Prefix(words) => bgp::explain(client, bgp::prefix(&words)?, format).await?,
             ShowBgp::Routes { prefix } => {
-                show::get(client, Kind::Routes, prefix.as_deref(), None, None, format).await?
+                show::get(client, Kind::Routes, prefix.as_deref(), &show::Part::default(), format)
+                    .await?
             }
         },
         Command::Create { what: Create::Token(new) } => tokens::create(client, &new).await?,
@@ -189,7 +191,9 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         }
         Command::Bundle => bundle::bundle(client).await?,
         Command::Man { folder } => man(&folder)?,
-        Command::Events { watch } => return events::show(client, watch, format).await,
+        Command::Events { flows, watch } => {
+            return events::show(client, flows, watch, format).await;
+        }
         Command::Export => show::export(client).await?,
         Command::Doctor { what: None, .. } => return doctor::doctor(client, format).await,
         Command::Doctor { what: Some(Examined::Fib), repair } => {

@@ -13,6 +13,7 @@ mod attach;
 mod clean;
 mod dataplane;
 mod fib;
+mod flow_events;
 mod host;
 mod links;
 mod policy;
@@ -163,6 +164,7 @@ async fn start(
     let router_id = router_config.speaker.router_id;
     let sockets = punts::spawn(&dataplane).await?;
     dataplane::age_flows(&dataplane, &config.dataplane, sockets);
+    let flow_events = flow_events::spawn(&dataplane, &config.dataplane).await?;
     let (router, batches) =
         lb_routing::spawn(router_config).await.context("the BGP speaker does not start")?;
     let fib = tokio::spawn(fib::pump(batches, dataplane.clone()));
@@ -212,6 +214,7 @@ async fn start(
         listen: config.bgp.listen,
         told: telling,
         started,
+        flow_events,
     });
     Ok(Running { registry, views, dataplane, router, fib, router_id, events })
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use lb_api_types::event::{Event, EventKind};
+use lb_api_types::event::{Event, EventKind, FlowEventView};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::clock;
@@ -102,8 +102,19 @@ impl Events {
 
     /// Tells everybody.
     pub fn tell(&self, kind: EventKind, name: impl Into<String>, message: impl Into<String>) {
+        self.push(kind, name.into(), message.into(), None);
+    }
+
+    /// Tells everybody of a flow.
+    pub fn tell_flow(&self, kind: EventKind, name: String, message: String, flow: FlowEventView) {
+        self.push(kind, name, message, Some(flow));
+    }
+
+    fn push(&self, kind: EventKind, name: String, message: String, flow: Option<FlowEventView>) {
         let time = clock::rfc3339(SystemTime::now());
-        self.0.ring.send_modify(|ring| ring.push(time, kind, name.into(), message.into()));
+        // Its number makes it an event.
+        let event = Event { id: String::new(), time, kind, name, message, flow };
+        self.0.ring.send_modify(|ring| ring.push(event));
     }
 
     /// Lets every watcher end after what it has not heard yet.
@@ -131,13 +142,13 @@ impl Events {
 }
 
 impl Ring {
-    fn push(&mut self, time: String, kind: EventKind, name: String, message: String) {
+    fn push(&mut self, event: Event) {
         self.next += 1;
         let id = self.id(self.next);
         if self.kept.len() == self.most {
             self.kept.pop_front();
         }
-        self.kept.push_back(Arc::new(Event { id, time, kind, name, message }));
+        self.kept.push_back(Arc::new(Event { id, ..event }));
     }
 
     /// Says that every event before this number was seen.
@@ -196,6 +207,7 @@ impl Watcher {
                 kind: EventKind::Missed,
                 name: String::new(),
                 message: "events are no longer kept: read the state anew".into(),
+                flow: None,
             };
             return Heard::Events(vec![Arc::new(missed)]);
         }

@@ -5,6 +5,7 @@ mod bgp;
 mod config;
 mod events;
 mod fib;
+mod flows;
 mod guard;
 mod handlers;
 mod listen;
@@ -44,6 +45,7 @@ use lb_routing::Query;
 use lb_routing::StaticsStatus;
 use tokio::sync::Semaphore;
 
+pub use self::flows::WantedFlows;
 use self::guard::Gate;
 pub(crate) use self::listen::answers;
 pub use self::listen::{ListenError, Listeners, serve};
@@ -96,9 +98,12 @@ pub trait Views: Send + Sync + 'static {
         &self,
         from: Option<FlowPlace>,
         limit: usize,
+        wanted: WantedFlows,
     ) -> BoxFuture<'_, Result<List<Flow>, String>>;
     /// How static routes and addresses are.
     fn statics(&self) -> BoxFuture<'_, StaticsStatus>;
+    /// What happens to flows that are watched; `None` where none are.
+    fn flow_events(&self) -> Option<Events>;
     /// The host's interfaces.
     fn interfaces(&self) -> BoxFuture<'_, Result<Vec<Interface>, String>>;
     /// What BGP has in common for all neighbours.
@@ -166,7 +171,8 @@ pub fn router(
         .route("/fib/lookup", get(fib::lookup_fib))
         .route("/fib/audit", get(fib::audit_fib))
         .route("/fib/repair", post(fib::repair_fib))
-        .route("/flows", get(handlers::list_flows))
+        .route("/flows", get(flows::list_flows))
+        .route("/flows/events", get(events::get_flow_events))
         .route("/status", get(handlers::get_status))
         .route("/doctor", get(handlers::get_doctor))
         .route("/openapi.json", get(handlers::get_openapi))

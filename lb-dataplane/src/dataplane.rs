@@ -5,6 +5,8 @@ mod apply;
 mod attach;
 mod counters;
 mod direct;
+mod flow_events;
+mod flow_filter;
 mod flows;
 mod occupant;
 mod one_arm;
@@ -25,6 +27,8 @@ use lb_dataplane_common::reason::{Kind, Reason};
 use lb_dataplane_common::tables::Record;
 
 pub use self::age::AGE_BATCH;
+pub use self::flow_events::{FlowEnd, FlowEvent, FlowEvents, HowEnded};
+pub use self::flow_filter::{FlowFilter, FlowState};
 pub use self::flows::FlowPlace;
 use self::one_arm::OneArm;
 pub use self::punts::Punts;
@@ -45,6 +49,8 @@ pub struct Options {
     pub sizes: Sizes,
     /// How long flows may be silent.
     pub timeouts: Timeouts,
+    /// Of how many new flows one is watched, for [`Dataplane::take_flow_events`]; 0 for none.
+    pub sample_every: u32,
     /// Whether the programs write down each packet's verdict, for tests.
     pub record: bool,
 }
@@ -207,6 +213,8 @@ pub struct Flow {
     pub vip: SocketAddr,
     /// Backend and port.
     pub backend: SocketAddr,
+    /// How far its life is.
+    pub state: FlowState,
     /// Since the last packet of either direction, to about a second.
     pub idle: Duration,
 }
@@ -424,12 +432,12 @@ impl Dataplane {
     ///
     /// The map cannot be read.
     pub fn flows(&self, limit: usize) -> Result<Vec<Flow>, ReadError> {
-        Ok(flows::page(&self.ebpf, FlowPlace::default(), limit)?.0)
+        Ok(flows::page(&self.ebpf, FlowPlace::default(), limit, &FlowFilter::default())?.0)
     }
 
     /// The flows from a place on, at most `limit`, and the place after them; `None` at the end. A flow that is there all the
-    /// time is on exactly one page, whatever others begin and end meanwhile. A page costs what it has, and one that is not
-    /// the last has at least one flow.
+    /// time is on exactly one page, whatever others begin and end meanwhile. Of all flows a page costs what it has, and one
+    /// that is not the last has at least one. Of some, it looks at a million entries of the table at most, and may have none.
     ///
     /// # Errors
     ///
@@ -438,8 +446,9 @@ impl Dataplane {
         &self,
         from: FlowPlace,
         limit: usize,
+        filter: &FlowFilter,
     ) -> Result<(Vec<Flow>, Option<FlowPlace>), ReadError> {
-        flows::page(&self.ebpf, from, limit)
+        flows::page(&self.ebpf, from, limit, filter)
     }
 
     /// Looks at the next part of the flow table, [`AGE_BATCH`] entries, and removes the flows that have been silent for
@@ -459,6 +468,24 @@ impl Dataplane {
     /// The ring cannot be mapped.
     pub fn take_punts(&mut self) -> Result<Option<Punts>, ReadError> {
         punts::take(&mut self.ebpf)
+    }
+
+    /// What happens to flows that are watched; `None` if somebody has it already.
+    ///
+    /// # Errors
+    ///
+    /// The ring cannot be mapped.
+    pub fn take_flow_events(&mut self) -> Result<Option<FlowEvents>, ReadError> {
+        flow_events::take(&mut self.ebpf)
+    }
+
+    /// How many such events were lost since the tables were made: nobody read them in time, or too many flows were watched.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn flow_events_lost(&self) -> Result<u64, ReadError> {
+        counters::flow_events_lost(&self.ebpf)
     }
 
     /// What became of the last packet, where [`Options::record`] asked for it.

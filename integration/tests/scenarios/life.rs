@@ -17,11 +17,11 @@ use crate::hello::{Hello, Holds, SOON, address};
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 mod tc {
-    use super::{Hello, Hook, dual_stack, flows_end_and_are_refused};
+    use super::{Hook, dual_stack, flows_end_and_are_refused, watching};
 
     #[test]
     fn ipv4_flows_end_and_are_refused_as_their_vip_says() {
-        flows_end_and_are_refused(&Hello::up_with_vip(Hook::Tc));
+        flows_end_and_are_refused(&watching(Hook::Tc));
     }
 
     #[test]
@@ -31,17 +31,26 @@ mod tc {
 }
 
 mod xdp {
-    use super::{Hello, Hook, dual_stack, flows_end_and_are_refused};
+    use super::{Hook, dual_stack, flows_end_and_are_refused, watching};
 
     #[test]
     fn ipv4_flows_end_and_are_refused_as_their_vip_says() {
-        flows_end_and_are_refused(&Hello::up_with_vip(Hook::Xdp));
+        flows_end_and_are_refused(&watching(Hook::Xdp));
     }
 
     #[test]
     fn ipv6_flows_end_and_are_refused_as_their_vip_says() {
         flows_end_and_are_refused(&dual_stack::up(Hook::Xdp));
     }
+}
+
+/// Up with the VIP, and every flow watched.
+fn watching(hook: Hook) -> (Hello, Vip) {
+    let hello = Hello::up_with(hook, |config| config.dataplane.sample_flows = Some(1));
+    hello.only_this_hook_is_attached(hook);
+    let vip = hello.create_vip();
+    hello.upstream_routes_the_vip();
+    (hello, vip)
 }
 
 fn flows_end_and_are_refused((hello, vip): &(Hello, Vip)) {
@@ -60,8 +69,34 @@ fn both_sides_of_a_silent_connection_hear_a_reset(hello: &Hello, mut vip: Vip) {
     put(hello, &vip);
     let stream = connect(hello, address(&vip)).holds();
     the_pod_has_its_connections(hello, &stream, 1);
+    let client = stream.local_addr().expect("it is connected");
+    let open = format!("flows?service=web&state=established&client={}", client.ip());
+    eventually("the flow is listed by what it is", SOON, || {
+        let list = hello.api.request("GET", &open, None)?.body;
+        ensure!(list.contains(&client.to_string()), "{list}");
+        Ok(())
+    })
+    .holds();
     ends_in_a_reset(stream);
     the_pod_has_no_connection(hello);
+    if client.is_ipv4() {
+        its_end_is_told(hello, client);
+    }
+}
+
+/// To whoever watches, with what there was of it.
+fn its_end_is_told(hello: &Hello, client: SocketAddr) {
+    let told = hello.api.request("GET", "flows/events?past=true&follow=false", None).holds().body;
+    let of_it = |event: &serde_json::Value| event["flow"]["client"] == client.to_string();
+    let data = told.lines().filter_map(|line| line.strip_prefix("data: "));
+    let events = data.map(|data| serde_json::from_str(data).expect("an event is JSON"));
+    let [began, ended] = &events.filter(of_it).collect::<Vec<_>>()[..] else { panic!("{told}") };
+    assert_eq!((&began["kind"], &ended["kind"]), (&"flow-new".into(), &"flow-end".into()));
+    let end = &ended["flow"]["end"];
+    assert_eq!(end["how"], "expired", "{end}");
+    // SYN and ACK, SYN-ACK.
+    assert_eq!((&end["packets_to_backend"], &end["packets_to_client"]), (&2.into(), &1.into()));
+    assert!(end["duration_ms"].as_u64() >= Some(3000), "{end}");
 }
 
 fn both_sides_hear_a_reset_when_the_backend_fails(hello: &Hello, mut vip: Vip) {

@@ -77,6 +77,7 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
         "max_fib_groups",
         "max_fib_next_hops",
         "max_fib_buckets",
+        "sample_flows",
         "timeouts",
     ])?;
     let default = Dataplane::default();
@@ -114,6 +115,7 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
             .unwrap_or(default.max_fib_next_hops),
         max_fib_buckets: number("max_fib_buckets", 4096..=1 << 24)
             .unwrap_or(default.max_fib_buckets),
+        sample_flows: number("sample_flows", 1..=1_000_000),
         timeouts: section.field("timeouts").and_then(|t| timeouts(&t)).unwrap_or_default(),
     })
 }

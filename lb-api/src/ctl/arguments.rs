@@ -112,6 +112,9 @@ pub(super) enum Command {
         /// Items of routes, fib and flows at most.
         #[arg(long)]
         limit: Option<u32>,
+        /// Only flows with client=, vip=, backend=, service=, protocol= or state=; say it once for each.
+        #[arg(long, value_name = "NAME=VALUE", conflicts_with = "name")]
+        filter: Vec<String>,
         /// Go on with each that changes; of routes, fib, flows and status, what is other than a second before.
         #[arg(short, long)]
         watch: bool,
@@ -207,8 +210,11 @@ pub(super) enum Command {
         /// The folder, such as /usr/local/share/man/man1.
         folder: PathBuf,
     },
-    /// Show what happened lately: VIPs, backends, sessions, the fast path.
+    /// Show what happened lately: VIPs, backends, sessions, the fast path; or to flows.
     Events {
+        /// Show flows that begin and end instead: one in as many as dataplane.sample_flows of the configuration says.
+        #[arg(long)]
+        flows: bool,
         /// Go on with what happens from now on.
         #[arg(short, long)]
         watch: bool,

@@ -147,13 +147,13 @@ impl Client {
         Ok((status, value.map_err(no_json)?))
     }
 
-    /// Opens a stream of events, after the one with an id where there was one.
+    /// Opens a stream of events at a path with its query, after the one with an id where there was one.
     pub(crate) async fn events(
         &self,
-        query: &str,
+        path: &str,
         after: Option<&str>,
     ) -> Result<Incoming, CtlError> {
-        let request = self.request(&format!("events?{query}"));
+        let request = self.request(path);
         let request = after.iter().fold(request, |r, id| r.header("last-event-id", *id));
         let request = request.body(Full::new(Bytes::new())).map_err(no_such_path)?;
         let answer = tokio::time::timeout(ANSWER_WITHIN, self.connect_and_send(request)).await;

@@ -23,12 +23,18 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 const MAX_ATTEMPTS: usize = 60;
 
 /// Shows what is kept, and with `watch` goes on until the daemon has been gone for a while.
-pub(super) async fn show(client: &Client, watch: bool, format: Format) -> Result<Answer, CtlError> {
+pub(super) async fn show(
+    client: &Client,
+    flows: bool,
+    watch: bool,
+    format: Format,
+) -> Result<Answer, CtlError> {
     if format == Format::Name {
         return Err(CtlError::Other("events have no names: choose another -o".into()));
     }
-    let query = format!("past=true&follow={watch}");
-    let mut events = Events::open(client, &query).await?;
+    let of = if flows { "flows/events" } else { "events" };
+    let path = format!("{of}?past=true&follow={watch}");
+    let mut events = Events::open(client, &path).await?;
     while let Some(event) = events.next(watch).await? {
         match format {
             Format::Json => print(&format!("{}\n", serde_json::json!(event))),
@@ -41,7 +47,7 @@ pub(super) async fn show(client: &Client, watch: bool, format: Format) -> Result
 
 /// What is kept of the past.
 pub(super) async fn past(client: &Client) -> Result<Vec<Event>, CtlError> {
-    let mut events = Events::open(client, "past=true&follow=false").await?;
+    let mut events = Events::open(client, "events?past=true&follow=false").await?;
     let mut all = Vec::new();
     while let Some(event) = events.next(false).await? {
         all.push(event);
@@ -82,7 +88,7 @@ pub(super) async fn get(
     }
     let wanted = |vip: &Vip| name.is_none_or(|name| vip.metadata.name == name);
     // Opened first, so that nothing is missed between the list and the stream.
-    let mut events = Events::open(client, "").await?;
+    let mut events = Events::open(client, "events").await?;
     let all: Vec<Vip> = items(client.get("vips").await?)?;
     let mut heading = true;
     write(&all.into_iter().filter(wanted).collect::<Vec<_>>(), format, &mut heading)?;
@@ -117,7 +123,9 @@ pub(super) async fn get(
             | EventKind::ConfigApplied
             | EventKind::ConfigConfirmed
             | EventKind::ConfigRolledBack
-            | EventKind::DataplaneRefuses => continue,
+            | EventKind::DataplaneRefuses
+            | EventKind::FlowNew
+            | EventKind::FlowEnd => continue,
         };
         let changed: Vec<Vip> = changed.into_iter().filter(wanted).collect();
         write(&changed, format, &mut heading)?;
@@ -133,10 +141,10 @@ async fn follow(
     format: Format,
 ) -> Result<Answer, CtlError> {
     // Opened first, so that nothing is missed between the list and the stream.
-    let mut events = Events::open(client, "").await?;
+    let mut events = Events::open(client, "events").await?;
     let mut before = String::new();
     loop {
-        let now = show::get(client, kind, name, None, None, format).await?;
+        let now = show::get(client, kind, name, &show::Part::default(), format).await?;
         print(&news(&before, &now, format));
         before = now;
         if events.next(true).await?.is_none() {
@@ -206,7 +214,7 @@ fn write(all: &[Vip], format: Format, heading: &mut bool) -> Result<(), CtlError
 /// The stream.
 struct Events<'a> {
     client: &'a Client,
-    query: &'a str,
+    path: &'a str,
     body: Option<Incoming>,
     text: Vec<u8>,
     /// The event that was heard last.
@@ -214,9 +222,9 @@ struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    async fn open(client: &'a Client, query: &'a str) -> Result<Self, CtlError> {
-        let body = client.events(query, None).await?;
-        Ok(Self { client, query, body: Some(body), text: Vec::new(), last: None })
+    async fn open(client: &'a Client, path: &'a str) -> Result<Self, CtlError> {
+        let body = client.events(path, None).await?;
+        Ok(Self { client, path, body: Some(body), text: Vec::new(), last: None })
     }
 
     /// The next event; `None` at the end of a stream that is not to be resumed.
@@ -244,7 +252,7 @@ impl<'a> Events<'a> {
             tokio::time::sleep(AGAIN_AFTER).await;
             // Who has heard nothing yet may have missed something, too: no event has this id.
             let last = self.last.as_deref().unwrap_or("none");
-            match self.client.events(self.query, Some(last)).await {
+            match self.client.events(self.path, Some(last)).await {
                 Ok(body) => self.body = Some(body),
                 Err(error @ CtlError::Unreachable { .. }) if attempts == MAX_ATTEMPTS => {
                     return Err(error);

@@ -15,24 +15,39 @@ use super::table::{duration, or_dash, table};
 use super::{CtlError, bgp, describe, resources, tokens};
 use crate::resources::Selector;
 
+/// What of a list is asked for; all of it by default.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    pub(super) selector: Option<Selector>,
+    pub(super) limit: Option<u32>,
+    /// What flows are to have, NAME=VALUE.
+    pub(super) filter: Vec<String>,
+}
+
 /// Lists what there is, or what has a name.
 pub(super) async fn get(
     client: &Client,
     kind: Kind,
     name: Option<&str>,
-    selector: Option<&Selector>,
-    limit: Option<u32>,
+    part: &Part,
     format: Format,
 ) -> Result<String, CtlError> {
     let kept = matches!(kind.home(), Home::Kept(of) if of.is_none_or(|of| of.only().is_none()));
-    if selector.is_some() && !kept {
+    if part.selector.is_some() && !kept {
         let noun = kind.noun();
         return Err(CtlError::Other(format!("the kind {noun} has no labels: leave -l out")));
     }
     let limited = kept || matches!(kind, Kind::Routes | Kind::Fib | Kind::Flows);
-    let limit = limit.filter(|_| limited && name.is_none()).map(|limit| format!("limit={limit}"));
-    let labels = selector.map(|s| format!("labelSelector={}", segment(&s.to_string())));
-    let query: Vec<_> = limit.into_iter().chain(labels).collect();
+    let limit = part.limit.filter(|_| limited && name.is_none()).map(|limit| format!("limit={limit}"));
+    let labels = part.selector.as_ref().map(|s| format!("labelSelector={}", segment(&s.to_string())));
+    if !part.filter.is_empty() && kind != Kind::Flows {
+        return Err(CtlError::Other("--filter is for flows: leave it out, or use -l".into()));
+    }
+    let filters = part.filter.iter().map(|filter| {
+        let (name, value) = filter.split_once('=').unwrap_or((filter, ""));
+        format!("{}={}", segment(name), segment(value))
+    });
+    let query: Vec<_> = limit.into_iter().chain(labels).chain(filters).collect();
     let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
     let value = fetch(client, kind, name, &query).await?;
     match format {
@@ -314,11 +329,12 @@ fn flows(flows: &[Flow]) -> String {
             spec.vip.clone(),
             status.backend.clone(),
             or_dash(status.service.clone()),
+            status.state.clone(),
             duration(status.idle_secs),
         ]
     };
     let rows: Vec<_> = flows.iter().map(row).collect();
-    table(["PROTOCOL", "CLIENT", "VIP", "BACKEND", "SERVICE", "IDLE"], &rows)
+    table(["PROTOCOL", "CLIENT", "VIP", "BACKEND", "SERVICE", "STATE", "IDLE"], &rows)
 }
 
 fn status(status: &Status) -> String {

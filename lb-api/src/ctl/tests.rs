@@ -12,6 +12,8 @@ const GOOD: &[&str] = &[
     "lbctl get vips",
     "lbctl get vip web -o yaml",
     "lbctl get flows --limit 5",
+    "lbctl get flows --filter client=10.1.0.0/16 --filter state=half-open",
+    "lbctl events --flows --watch",
     "lbctl describe vip web",
     "lbctl apply -f a.yaml -f -",
     "lbctl delete vip web",

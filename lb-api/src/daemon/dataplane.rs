@@ -137,7 +137,13 @@ pub(super) fn options(config: &config::Dataplane) -> Options {
         udp_answered: ticks(wanted.udp_answered),
         udp: ticks(wanted.udp),
     };
-    Options { pin_dir: config.pin_dir.clone(), sizes, timeouts, record: false }
+    Options {
+        pin_dir: config.pin_dir.clone(),
+        sizes,
+        timeouts,
+        sample_every: config.sample_flows.unwrap_or(0),
+        record: false,
+    }
 }
 
 /// Keeps the source addresses of one-arm VIPs those of the routes.

@@ -24,9 +24,10 @@ use tokio::sync::watch;
 
 use super::dataplane::{DataplaneHandle, sentence};
 use super::{host, router};
-use crate::control::Ports;
+use crate::control::{self, Ports};
 use crate::doctor::{self, Facts, Session};
-use crate::http::Views;
+use crate::events::Events;
+use crate::http::{Views, WantedFlows};
 use crate::registry::Registry;
 use crate::resources::LOCAL;
 
@@ -47,6 +48,8 @@ pub(super) struct Live {
     /// What BGP was told, and who we are by it.
     pub(super) told: watch::Receiver<(config::Bgp, SpeakerConfig)>,
     pub(super) started: Instant,
+    /// What happens to flows that are watched.
+    pub(super) flow_events: Option<Events>,
 }
 
 impl Views for Live {
@@ -142,14 +145,24 @@ impl Views for Live {
         &self,
         from: Option<FlowPlace>,
         limit: usize,
+        wanted: WantedFlows,
     ) -> BoxFuture<'_, Result<List<Flow>, String>> {
         async move {
             let from = from.unwrap_or_default();
+            let vips = self.registry.list().await.map_err(|refusal| refusal.to_string())?;
+            let WantedFlows { mut filter, service } = wanted;
+            if let Some(name) = service {
+                let Some(vip) = vips.iter().find(|vip| vip.metadata.name == name) else {
+                    return Ok(List { items: Vec::new(), truncated: false, next: None });
+                };
+                filter.vip = Some((vip.spec.address, vip.spec.port..=vip.spec.last_port()));
+                filter.protocol = Some(control::key(&vip.spec).protocol);
+            }
             let page = self.dataplane.with(move |owned| {
-                owned.dataplane.flow_page(from, limit).map_err(|error| sentence(&error))
+                let page = owned.dataplane.flow_page(from, limit, &filter);
+                page.map_err(|error| sentence(&error))
             });
             let (flows, next) = page.await??;
-            let vips = self.registry.list().await.map_err(|refusal| refusal.to_string())?;
             let mut names = Ports::default();
             for vip in vips {
                 // No two VIPs have a port in common.
@@ -163,6 +176,10 @@ impl Views for Live {
 
     fn statics(&self) -> BoxFuture<'_, StaticsStatus> {
         self.router.statics().boxed()
+    }
+
+    fn flow_events(&self) -> Option<Events> {
+        self.flow_events.clone()
     }
 
     fn interfaces(&self) -> BoxFuture<'_, Result<Vec<Interface>, String>> {
@@ -200,10 +217,11 @@ impl Views for Live {
 
     fn status(&self) -> BoxFuture<'_, Result<Appliance, String>> {
         async {
-            let (interfaces, usage) = self
-                .dataplane
-                .with(|owned| (owned.dataplane.attached(), owned.dataplane.fib_usage()))
-                .await?;
+            let read = self.dataplane.with(|owned| {
+                let lost = owned.dataplane.flow_events_lost();
+                (owned.dataplane.attached(), owned.dataplane.fib_usage(), lost)
+            });
+            let (interfaces, usage, lost) = read.await?;
             let reasons = self.reasons().await?;
             let mut warnings = self.warnings.clone();
             warnings.extend(host_warnings());
@@ -225,6 +243,7 @@ impl Views for Live {
                     })
                     .collect(),
                 fib: fib::usage(&usage),
+                flow_events_lost: lost.map_err(|error| sentence(&error))?,
                 reasons: reasons.into_iter().filter(|count| count.packets > 0).collect(),
                 warnings,
             };

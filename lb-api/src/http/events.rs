@@ -14,7 +14,7 @@ use lb_api_types::problem::Problem;
 use super::App;
 use super::problem::Refused;
 use super::terms::Asked;
-use crate::events::{From, Heard, Watcher};
+use crate::events::{Events, From, Heard, Watcher};
 
 /// How often a stream says something, so that both sides notice when the other is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -33,14 +33,46 @@ pub(super) async fn get_events(
     asked: Asked,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Refused> {
-    let (past, follow) = past_and_follow(&asked)?;
+    stream_of(&app.events, &asked, &headers)
+}
+
+/// What happens to flows that are watched, one in as many as `dataplane.sample_flows` says, in the same way: `flow` of an
+/// event's data is the flow, with counts at its end.
+#[utoipa::path(get, path = "/api/v1/flows/events", tag = "dataplane",
+    params(("past" = Option<bool>, Query, description = "Begin with what is kept of the past"),
+        ("follow" = Option<bool>, Query, description = "Wait for what comes; true by default"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the event that was heard last")),
+    responses((status = 200, body = Event, content_type = "text/event-stream"),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json",
+            description = "No flow is watched, or too many watch already")))]
+pub(super) async fn get_flow_events(
+    State(app): State<App>,
+    asked: Asked,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Refused> {
+    let events = app.views.flow_events().ok_or_else(|| {
+        Refused::unavailable(
+            "no flow is watched: set dataplane.sample_flows in the configuration file to watch one in so many, and start lbd anew"
+                .into(),
+        )
+    })?;
+    stream_of(&events, &asked, &headers)
+}
+
+fn stream_of(
+    events: &Events,
+    asked: &Asked,
+    headers: &HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>> + use<>>, Refused> {
+    let (past, follow) = past_and_follow(asked)?;
     let from = match headers.get("last-event-id") {
         // One that is no text is no id of ours: events were missed.
         Some(id) => From::After(id.to_str().unwrap_or_default().to_owned()),
         None if past => From::Start,
         None => From::Now,
     };
-    let watcher = app.events.watch(&from).ok_or_else(Refused::too_many_watchers)?;
+    let watcher = events.watch(&from).ok_or_else(Refused::too_many_watchers)?;
     Ok(Sse::new(told(watcher, follow)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 

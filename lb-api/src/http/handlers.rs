@@ -7,8 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use ipnetwork::IpNetwork;
 use lb_api_types::problem::Problem;
-use lb_api_types::view::{Appliance, Doctor, FibEntry, Flow, List};
-use lb_dataplane::FlowPlace;
+use lb_api_types::view::{Appliance, Doctor, FibEntry, List};
 use serde_json::Value;
 
 use super::problem::Refused;
@@ -29,20 +28,6 @@ pub(super) async fn list_fib(
 ) -> Result<Json<List<FibEntry>>, Refused> {
     let Part { limit, after } = part(&asked, |prefix| prefix.parse::<IpNetwork>().ok())?;
     app.views.fib(after, limit).await.map(Json).map_err(Refused::unavailable)
-}
-
-/// Flows, in an order of the flow table's own. One that is there all the time is on exactly one page.
-#[utoipa::path(get, path = "/api/v1/flows", tag = "dataplane",
-    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 2_000_000, description = "Items at most; 10000 by default"),
-        ("cursor" = Option<String>, Query, description = "What the page before says as `next`, its end in the flow table")),
-    responses((status = 200, body = List<Flow>),
-        (status = 400, body = Problem, content_type = "application/problem+json")))]
-pub(super) async fn list_flows(
-    State(app): State<App>,
-    asked: Asked,
-) -> Result<Json<List<Flow>>, Refused> {
-    let Part { limit, after } = part(&asked, |place| place.parse::<FlowPlace>().ok())?;
-    app.views.flows(after, limit).await.map(Json).map_err(Refused::unavailable)
 }
 
 /// The appliance as a whole.

@@ -41,6 +41,8 @@ fn appliance(text: &mut Text, Sample { status, watchers, overruns, failures, .. 
     text.line(&[], status.uptime_secs);
     text.gauge("lbd_warnings", "Sentences of `lbctl get status` that somebody should look at.");
     text.line(&[], status.warnings.len());
+    text.counter("lbd_flow_events_lost_total", "Events of flows that are watched which were lost.");
+    text.line(&[], status.flow_events_lost);
     text.gauge("lbd_event_watchers", "Clients that watch events.");
     text.line(&[], watchers);
     text.counter("lbd_event_watchers_cut_total", "Clients that watched events and were cut.");

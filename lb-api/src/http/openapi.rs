@@ -6,7 +6,9 @@ use utoipa::openapi::{ContentBuilder, Ref, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::resources::Collection;
-use super::{backends, bgp, config, events, fib, handlers, probes, resources, tokens, views};
+use super::{
+    backends, bgp, config, events, fib, flows, handlers, probes, resources, tokens, views,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -46,7 +48,8 @@ use super::{backends, bgp, config, events, fib, handlers, probes, resources, tok
         fib::lookup_fib,
         fib::audit_fib,
         fib::repair_fib,
-        handlers::list_flows,
+        flows::list_flows,
+        events::get_flow_events,
         handlers::get_status,
         handlers::get_doctor,
         handlers::get_openapi,

@@ -63,10 +63,15 @@ impl Views for Fixed {
         async { Err("the dataplane's thread has ended".into()) }.boxed()
     }
 
+    fn flow_events(&self) -> Option<crate::events::Events> {
+        None
+    }
+
     fn flows(
         &self,
         _: Option<FlowPlace>,
         limit: usize,
+        _: WantedFlows,
     ) -> BoxFuture<'_, Result<List<Flow>, String>> {
         async move { Ok(List { items: vec![], truncated: limit == DEFAULT_LIMIT, next: None }) }
             .boxed()
@@ -103,6 +108,7 @@ impl Views for Fixed {
             router_id: [192, 0, 2, 1].into(),
             asn: 65000,
             interfaces: vec![interface],
+            flow_events_lost: 0,
             fib: lb_api_types::view::FibUsageView::default(),
             reasons: vec![],
             warnings: vec![],

@@ -186,6 +186,9 @@ pub struct Dataplane {
     /// Places in the tables by which flows are spread over groups of several next hops: 16 to 4,096 a group; 262,144 by
     /// default, at most 16,777,216.
     pub max_fib_buckets: u32,
+    /// Of how many new flows one is watched, for `lbctl events --flows`: 1 to 1,000,000; none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_flows: Option<u32>,
     /// How long flows may be silent, in seconds.
     pub timeouts: Timeouts,
 }
@@ -251,6 +254,7 @@ impl Default for Dataplane {
             max_fib_groups: 65_536,
             max_fib_next_hops: 65_536,
             max_fib_buckets: 262_144,
+            sample_flows: None,
             timeouts: Timeouts::default(),
         }
     }

@@ -17,6 +17,46 @@ pub struct Event {
     pub name: String,
     /// It in words.
     pub message: String,
+    /// The flow, of events of flows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow: Option<FlowEventView>,
+}
+
+/// A flow that is watched, as `GET /api/v1/flows/events` tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FlowEventView {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Client's address and port: `198.51.100.2:40000`.
+    pub client: String,
+    /// VIP and port.
+    pub vip: String,
+    /// Whom the backend takes for its client.
+    pub source: String,
+    /// Backend and port.
+    pub backend: String,
+    /// At its end, how it ended and what there was of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<FlowEndView>,
+}
+
+/// How a flow ended, and what there was of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FlowEndView {
+    /// `closed`, `reset`, `expired`, `half-open` or `evicted`.
+    pub how: String,
+    /// Milliseconds from its first packet to its removal, which comes some time after its last packet.
+    pub duration_ms: u64,
+    /// Packets to the backend.
+    pub packets_to_backend: u64,
+    /// Bytes of their frames.
+    pub bytes_to_backend: u64,
+    /// Packets to the client; none with direct server return.
+    pub packets_to_client: u64,
+    /// Bytes of their frames.
+    pub bytes_to_client: u64,
 }
 
 /// What can happen.
@@ -60,6 +100,10 @@ pub enum EventKind {
     DataplaneDetached,
     /// The dataplane refuses what it is to serve.
     DataplaneRefuses,
+    /// A flow that is watched began.
+    FlowNew,
+    /// A flow that is watched ended.
+    FlowEnd,
 }
 
 impl EventKind {
@@ -84,6 +128,8 @@ impl EventKind {
             Self::DataplaneAttached => "dataplane-attached",
             Self::DataplaneDetached => "dataplane-detached",
             Self::DataplaneRefuses => "dataplane-refuses",
+            Self::FlowNew => "flow-new",
+            Self::FlowEnd => "flow-end",
         }
     }
 }

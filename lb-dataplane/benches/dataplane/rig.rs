@@ -60,7 +60,7 @@ impl Rig {
         let folder = tempfile::Builder::new().prefix("lbd-bench-").tempdir()?;
         let timeouts = Timeouts::default();
         let pin_dir = folder.path().join("bpf");
-        let options = Options { pin_dir, sizes, timeouts, record: false };
+        let options = Options { pin_dir, sizes, timeouts, sample_every: 0, record: false };
         let mut dataplane = Dataplane::open(&options)?;
         dataplane.fib_apply(&routes())?;
         let macs = dataplane.map_mut("IFACES").context("IFACES")?;

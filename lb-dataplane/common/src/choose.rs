@@ -10,13 +10,14 @@ mod insert;
 pub use self::insert::{Composed, insert, insert_back};
 use crate::family::{self, Family, V6};
 use crate::flow::{
-    FlowKey, STATE_ACROSS, STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_RESETS, TCP, mode_of,
+    FlowKey, STATE_ACROSS, STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_RESETS, STATE_SAMPLED, TCP, mode_of,
     state_of_mode, ticks_since,
 };
 use crate::hash::FlowHash;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
 use crate::pipeline::{Arrival, NO_VIP, Scratch, vip_flags};
 use crate::reason::Reason;
+use crate::sample;
 use crate::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH, AccessKey,
     AffinityKey, BackendEntry, MODE_L2, MODE_NAT, RangeKey, SERVICE_ADMITS_LISTED,
@@ -79,6 +80,9 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     }
     if backend.may_reset() && key.protocol() == TCP && !is_direct {
         state |= STATE_RESETS;
+    }
+    if sample::is_wanted(tables, key) {
+        state |= STATE_SAMPLED;
     }
     state |= state_of_mode(service.mode);
     made.after = key.to_v6();

@@ -8,6 +8,7 @@ mod timeouts;
 pub use self::timeouts::{Timeouts, seconds};
 use crate::checksum::Delta;
 use crate::family::{Family, V4, V6, word, words};
+use crate::sample;
 use crate::service::{AffinityKey, MODE_ACROSS};
 use crate::tables::{FamilyTables, Tables};
 
@@ -346,6 +347,8 @@ pub const STATE_CLIENT_COUNTED: u32 = 256;
 /// Its sides may have to hear a RST when it ends here, so each direction's acknowledgements are noted. Only TCP's, and only
 /// where both directions are seen.
 pub const STATE_RESETS: u32 = 4096;
+/// It is watched: its packets are counted, and its end is told.
+pub const STATE_SAMPLED: u32 = 8192;
 /// Any sign of an end.
 pub const STATE_CLOSING: u32 =
     STATE_CLIENT_FIN | STATE_BACKEND_FIN | STATE_BACKEND_RESET | STATE_CLIENT_RESET;
@@ -397,15 +400,15 @@ impl FlowEntry {
     }
 }
 
-/// Where a flow counts.
+/// Where a flow counts, and how it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted {
     /// The service.
     pub service: u32,
     /// The backend.
     pub backend: u32,
-    /// Whether it counts among its client's, too.
-    pub of_client: bool,
+    /// The bits of its state.
+    pub state: u32,
 }
 
 impl Counted {
@@ -413,8 +416,7 @@ impl Counted {
     #[must_use]
     #[inline(always)]
     pub fn of(entry: &impl Flow) -> Self {
-        let of_client = entry.state() & STATE_CLIENT_COUNTED != 0;
-        Self { service: entry.service(), backend: entry.backend(), of_client }
+        Self { service: entry.service(), backend: entry.backend(), state: entry.state() }
     }
 }
 
@@ -428,8 +430,11 @@ pub fn remove_to_backend<A: Family, T: Tables + FamilyTables<A>>(
 ) {
     if tables.remove_flow(key) {
         tables.count_ended_flow(counted.service, counted.backend);
-        if counted.of_client {
+        if counted.state & STATE_CLIENT_COUNTED != 0 {
             discount_client(tables, key, counted.service);
+        }
+        if tables.samples_every() != 0 && counted.state & STATE_SAMPLED != 0 {
+            sample::end(tables, key, counted.state);
         }
     }
 }

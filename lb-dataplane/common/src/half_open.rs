@@ -11,6 +11,7 @@ use crate::flow::{
     STATE_GOING, remove_to_backend, ticks_since,
 };
 use crate::peer;
+use crate::sample::EVICTED;
 use crate::tables::TablesOf;
 
 /// A place in a ring: value of `HALF_OPEN` and `HALF_OPEN6`. All zeroes is an empty one.
@@ -57,7 +58,8 @@ fn end<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) {
         entry.clear_state(STATE_GOING);
         return;
     }
-    let counted = Counted::of(&entry);
+    let mut counted = Counted::of(&entry);
+    counted.state |= EVICTED;
     if let Some(back) = peer::find(tables, key, &entry)
         && peer::leads_to(&back, &entry, key)
     {

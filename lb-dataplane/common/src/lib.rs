@@ -29,6 +29,7 @@ pub mod punt;
 pub mod quote;
 pub mod reason;
 pub mod rewrite;
+pub mod sample;
 pub mod service;
 pub mod tables;
 

@@ -150,6 +150,8 @@ pub(crate) struct ModelTables {
     pub(crate) rounds: Cell<u64>,
     pub(crate) evicted: Cell<u32>,
     pub(crate) exhausted: Cell<u32>,
+    /// Packets of flows that are watched.
+    pub(crate) samples: RefCell<HashMap<FlowKey<V6>, u64>>,
     /// By backend: its flows. Below zero between the end of one on one CPU and the count of its beginning on another.
     pub(crate) loads: RefCell<HashMap<u32, i64>>,
     /// By service: the same.
@@ -428,6 +430,25 @@ impl Tables for ModelTables {
 
     fn count_exhausted(&self, _: u32, _: u32) {
         self.exhausted.set(self.exhausted.get() + 1);
+    }
+
+    fn samples_every(&self) -> u32 {
+        1
+    }
+
+    fn begin_sample<A: Family>(&self, key: &FlowKey<V6>, _: &Composed<A>, _: u32) {
+        self.samples.borrow_mut().insert(*key, 1);
+    }
+
+    fn count_sample(&self, key: &FlowKey<V6>, _: u8, _: u32) {
+        // Another CPU may have ended it, or is about to tell that it began.
+        if let Some(packets) = self.samples.borrow_mut().get_mut(key) {
+            *packets += 1;
+        }
+    }
+
+    fn end_sample(&self, key: &FlowKey<V6>, _: u32) {
+        self.samples.borrow_mut().remove(key);
     }
 
     fn count(&self, reason: Reason, _: u32) {

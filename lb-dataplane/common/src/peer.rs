@@ -24,14 +24,19 @@ pub fn find<A: Family, T: TablesOf<A>>(
 }
 
 /// Removes a flow's other direction; the entry that leads there is still in place.
+///
+/// Where it counts is read whichever direction it is: the verifier does not know that two branches on one direction agree,
+/// and would meet the second without what the first has read.
 #[inline(always)]
 pub fn remove<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>, entry: &T::Flow) {
     let to_backend = entry.direction() == DIRECTION_TO_CLIENT;
-    let counted = if to_backend { Some(Counted::of(entry)) } else { None };
-    if entry.state() & STATE_ACROSS == 0 {
-        remove_as::<A, T>(tables, &answers(&entry.translation(), key.protocol), counted);
+    let counted = Counted::of(entry);
+    if counted.state & STATE_ACROSS == 0 {
+        let peer = answers(&entry.translation(), key.protocol);
+        remove_as::<A, T>(tables, &peer, to_backend, counted);
     } else {
-        remove_as::<A::Other, T>(tables, &answers(&entry.translation(), key.protocol), counted);
+        let peer = answers(&entry.translation(), key.protocol);
+        remove_as::<A::Other, T>(tables, &peer, to_backend, counted);
     }
 }
 
@@ -39,13 +44,13 @@ pub fn remove<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>, entry: &T
 fn remove_as<A: Family, T: Tables + FamilyTables<A>>(
     tables: &T,
     key: &FlowKey<A>,
-    to_backend: Option<Counted>,
+    to_backend: bool,
+    counted: Counted,
 ) {
-    match to_backend {
-        Some(counted) => remove_to_backend(tables, key, counted),
-        None => {
-            tables.remove_flow(key);
-        }
+    if to_backend {
+        remove_to_backend(tables, key, counted);
+    } else {
+        tables.remove_flow(key);
     }
 }
 

@@ -27,7 +27,9 @@ use self::life::{begins_anew, end, may_replace, observe};
 use crate::choose::{self, Composed};
 use crate::family::{Family, Header, V4, V6};
 use crate::fib::MemberEntry;
-use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_GOING, Translation, mode_of};
+use crate::flow::{
+    DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_GOING, STATE_SAMPLED, Translation, mode_of,
+};
 use crate::fragment::FragmentPorts;
 use crate::half_open;
 use crate::mss::{self, Options};
@@ -36,6 +38,7 @@ use crate::parse::{self, Ip, Kind, TCP_SYN, Transport, Version};
 use crate::quote::Quote;
 use crate::reason::Reason;
 use crate::rewrite;
+use crate::sample;
 use crate::service::{EXHAUSTION_DROP, MODE_ACROSS, MODE_NAT, SERVICE_ANSWER_ECHO, VipKey};
 use crate::tables::{Tables, TablesOf};
 
@@ -417,6 +420,9 @@ fn serve<A: Family, T: TablesOf<A>>(
             }
             entry.touch(now);
             observe(tables, arrival, &entry, state)?;
+            if tables.samples_every() != 0 && state & STATE_SAMPLED != 0 {
+                sample::count(tables, arrival, &entry);
+            }
             if step.direction == DIRECTION_TO_BACKEND {
                 tables.count_flow_packet(entry.service(), entry.backend(), arrival.bytes);
             }
@@ -446,6 +452,9 @@ fn begin<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Res
         choose::insert_back(tables, scratch)?;
         choose::insert(tables, scratch)?;
         if scratch.step.is_new {
+            if tables.samples_every() != 0 && scratch.made.entry.state & STATE_SAMPLED != 0 {
+                sample::begin(tables, scratch);
+            }
             half_open::enter(tables, &scratch.arrival.key);
         }
     }

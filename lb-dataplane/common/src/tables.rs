@@ -1,5 +1,6 @@
 //! What the pipeline asks of its tables: BPF maps in the kernel, hash maps in the host's tests.
 
+use crate::choose::Composed;
 use crate::family::{Family, V4, V6};
 use crate::fib::FibTables;
 use crate::fib6::Fib6Tables;
@@ -103,6 +104,14 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn count_evicted(&self, service: u32, backend: u32);
     /// Counts a new flow for which no source port was free.
     fn count_exhausted(&self, service: u32, backend: u32);
+    /// Of how many new flows one is watched; 0 for none. A constant.
+    fn samples_every(&self) -> u32;
+    /// Begins to watch a flow, and tells of it.
+    fn begin_sample<A: Family>(&self, key: &FlowKey<V6>, made: &Composed<A>, bytes: u32);
+    /// Counts a packet of a flow that is watched.
+    fn count_sample(&self, key: &FlowKey<V6>, direction: u8, bytes: u32);
+    /// Tells of the end of a flow that is watched, with the bits of its state.
+    fn end_sample(&self, key: &FlowKey<V6>, state: u32);
     /// Counts how a packet ended.
     fn count(&self, reason: Reason, bytes: u32);
 }

@@ -10,6 +10,7 @@ mod fib_maps;
 mod flow_ptr;
 mod frame;
 mod maps;
+mod samples;
 mod sum;
 mod tc;
 mod xdp;

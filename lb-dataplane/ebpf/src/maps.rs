@@ -5,7 +5,8 @@ use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coars
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use lb_dataplane_common::family::{V4, V6};
+use lb_dataplane_common::choose::Composed;
+use lb_dataplane_common::family::{Family, V4, V6};
 use lb_dataplane_common::fib::{FibTables, MemberEntry};
 use lb_dataplane_common::fib6::Fib6Tables;
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Timeouts};
@@ -24,7 +25,7 @@ use lb_dataplane_common::tables::{
 
 use crate::fib_maps::{Fib, Node6, word};
 use crate::flow_ptr::FlowPtr;
-use crate::{atomic, counts};
+use crate::{atomic, counts, samples};
 
 #[map]
 static SERVICES: HashMap<VipKey, ServiceEntry> = HashMap::with_max_entries(64, 0);
@@ -387,6 +388,26 @@ impl Tables for Maps {
     #[inline(always)]
     fn count_exhausted(&self, service: u32, backend: u32) {
         counts::count_exhausted(service, backend)
+    }
+
+    #[inline(always)]
+    fn samples_every(&self) -> u32 {
+        samples::every()
+    }
+
+    #[inline(always)]
+    fn begin_sample<A: Family>(&self, key: &FlowKey<V6>, made: &Composed<A>, bytes: u32) {
+        samples::begin(key, made, bytes)
+    }
+
+    #[inline(always)]
+    fn count_sample(&self, key: &FlowKey<V6>, direction: u8, bytes: u32) {
+        samples::count(key, direction, bytes)
+    }
+
+    #[inline(always)]
+    fn end_sample(&self, key: &FlowKey<V6>, state: u32) {
+        samples::end(key, state)
     }
 
     #[inline(always)]

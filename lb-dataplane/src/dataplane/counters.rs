@@ -70,6 +70,12 @@ pub(super) fn services(
     Ok(counters)
 }
 
+pub(super) fn flow_events_lost(ebpf: &Ebpf) -> Result<u64, ReadError> {
+    const MAP: &str = "FLOW_EVENTS_LOST";
+    let lost: PerCpu<'_, u64> = per_cpu(ebpf, MAP)?;
+    Ok(lost.get(&0, 0).map_err(read_error(MAP))?.iter().sum())
+}
+
 pub(super) fn record(ebpf: &Ebpf) -> Result<Record, ReadError> {
     let map = ebpf.map("RECORD").expect("the object holds this map");
     let record: Array<_, Raw<Record>> = map.try_into().map_err(read_error("RECORD"))?;

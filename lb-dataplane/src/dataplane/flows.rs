@@ -17,12 +17,14 @@ use lb_dataplane_common::peer;
 use lb_dataplane_common::tables::TICK_SHIFT;
 
 use super::counters::read_error;
-use super::{Flow, open};
+use super::{Flow, FlowFilter, FlowState, open};
 use crate::error::ReadError;
 use crate::pod::Raw;
 use crate::sys::{self, Cursor};
 use crate::table::Protocol;
 
+/// Entries that are looked at for a page of some flows, at most.
+const LOOKED_AT_MOST: usize = 1 << 20;
 /// Entries that one system call reads.
 const READ_BATCH: usize = 4096;
 
@@ -132,16 +134,26 @@ pub(super) fn page(
     ebpf: &Ebpf,
     mut place: FlowPlace,
     limit: usize,
+    filter: &FlowFilter,
 ) -> Result<(Vec<Flow>, Option<FlowPlace>), ReadError> {
-    let mut flows = Vec::new();
+    let mut page = Page { limit, filter, looked_at: 0, flows: Vec::new() };
     if !place.v6 {
-        if let Some(place) = fill::<V4>(ebpf, place, limit, &mut flows)? {
-            return Ok((flows, Some(place)));
+        if let Some(place) = fill::<V4>(ebpf, place, &mut page)? {
+            return Ok((page.flows, Some(place)));
         }
         place = FlowPlace { v6: true, ..FlowPlace::default() };
     }
-    let place = fill::<V6>(ebpf, place, limit, &mut flows)?;
-    Ok((flows, place))
+    let place = fill::<V6>(ebpf, place, &mut page)?;
+    Ok((page.flows, place))
+}
+
+/// A page that is being filled.
+struct Page<'a> {
+    limit: usize,
+    filter: &'a FlowFilter,
+    /// Entries.
+    looked_at: usize,
+    flows: Vec<Flow>,
 }
 
 /// Reads whole buckets while the page has room for all that they may hold; the place where it ends, if that is not the end of
@@ -149,28 +161,16 @@ pub(super) fn page(
 fn fill<A: Table>(
     ebpf: &Ebpf,
     mut place: FlowPlace,
-    limit: usize,
-    flows: &mut Vec<Flow>,
+    page: &mut Page<'_>,
 ) -> Result<Option<FlowPlace>, ReadError> {
     loop {
-        let room = limit.saturating_sub(flows.len());
-        if room == 0 {
+        let room = page.limit.saturating_sub(page.flows.len());
+        if room == 0 || page.looked_at >= LOOKED_AT_MOST {
             return Ok(Some(place));
         }
-        let mut next = place.bucket;
-        let whole = match place.after {
-            None => whole_buckets::<A>(ebpf, &mut next, room.min(READ_BATCH))?,
-            Some(_) => None,
+        let Some((mut told, next)) = part::<A>(ebpf, place, room, page)? else {
+            return Ok(Some(place));
         };
-        let (entries, over) = match whole {
-            Some(read) => read,
-            None if !flows.is_empty() => return Ok(Some(place)),
-            None => {
-                next = place.bucket;
-                one_bucket::<A>(ebpf, &mut next)?
-            }
-        };
-        let mut told = as_flows::<A>(ebpf, &entries)?;
         if let Some(last) = place.after {
             told.retain(|flow| flow.ends() > last);
         }
@@ -179,14 +179,50 @@ fn fill<A: Table>(
             told.sort_unstable_by_key(Flow::ends);
             told.truncate(room);
             place.after = told.last().map(Flow::ends);
-            flows.extend(told);
+            page.flows.extend(told);
             return Ok(Some(place));
         }
-        flows.extend(told);
-        if over {
-            return Ok(None);
+        page.flows.extend(told);
+        match next {
+            None => return Ok(None),
+            Some(next) => place = FlowPlace { bucket: next, after: None, ..place },
         }
-        place = FlowPlace { bucket: next, after: None, ..place };
+    }
+}
+
+/// What is asked for of the next buckets, as many as there is room for or else of one, and the bucket after them; `None`
+/// where the page has something, and one bucket may be too much for it.
+#[expect(clippy::type_complexity, reason = "it is taken apart at once")]
+fn part<A: Table>(
+    ebpf: &Ebpf,
+    place: FlowPlace,
+    room: usize,
+    page: &mut Page<'_>,
+) -> Result<Option<(Vec<Flow>, Option<Cursor>)>, ReadError> {
+    let is_open = page.filter.is_open();
+    let mut at_most = if is_open { room.min(READ_BATCH) } else { READ_BATCH };
+    loop {
+        let mut next = place.bucket;
+        let whole = match place.after {
+            None => whole_buckets::<A>(ebpf, &mut next, at_most)?,
+            Some(_) => None,
+        };
+        let is_one = whole.is_none();
+        let (entries, over) = match whole {
+            Some(read) => read,
+            None if !page.flows.is_empty() && is_open => return Ok(None),
+            None => {
+                next = place.bucket;
+                one_bucket::<A>(ebpf, &mut next)?
+            }
+        };
+        page.looked_at += entries.len();
+        let mut told = as_flows::<A>(ebpf, &entries)?;
+        told.retain(|flow| page.filter.takes(flow));
+        if is_one || told.len() <= room {
+            return Ok(Some((told, (!over).then_some(next))));
+        }
+        at_most /= 2;
     }
 }
 
@@ -257,11 +293,13 @@ fn flow<A: Family>(key: &FlowKey<A>, entry: &FlowEntry, idle_ticks: u32) -> Flow
     } else {
         key.destination_port
     };
+    let protocol = if key.protocol() == TCP { Protocol::Tcp } else { Protocol::Udp };
     Flow {
-        protocol: if key.protocol() == TCP { Protocol::Tcp } else { Protocol::Udp },
+        protocol,
         client: end(key.source, key.source_port),
         vip: end(key.destination, key.destination_port),
         backend: end(entry.translation.destination, port_there),
+        state: FlowState::of(protocol, entry.state),
         idle: Duration::from_nanos(u64::from(idle_ticks) << TICK_SHIFT),
     }
 }

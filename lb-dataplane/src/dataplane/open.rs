@@ -45,6 +45,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     let half_open_mask6 = layout::half_open_places(options.sizes.flow_entries6) - 1;
     let mut loader = EbpfLoader::new();
     loader.override_global("LBD_RECORD", &record, true);
+    loader.override_global("LBD_SAMPLE_EVERY", &options.sample_every, true);
     loader.override_global("LBD_HALF_OPEN_MASK", &half_open_mask, true);
     loader.override_global("LBD_HALF_OPEN_MASK6", &half_open_mask6, true);
     for (name, wanted) in &maps {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
-use lb_dataplane::{FlowPlace, Hook, Reason};
+use lb_dataplane::{FlowFilter, FlowPlace, FlowState, Hook, Reason, Sizes};
 
 use crate::frame::{ACK, Carries, ECHO, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BACKEND_SIDE, BOTH, CLIENT_SIDE, Scene, small};
@@ -294,6 +294,59 @@ fn counters_say_what_went_where() {
 }
 
 #[test]
+fn a_list_is_of_the_flows_that_are_asked_for_page_by_page() {
+    let other = "192.0.2.2:443";
+    let mut scene = Scene::with_sizes(Sizes { flow_entries: 16_384, ..small() });
+    let backends: [&[&str]; 2] = [&[BACKEND], &["10.2.0.10:8443"]];
+    scene.apply(&[
+        (VIP, Tcp, Maglev, backends[0]),
+        (VIP, Udp, Maglev, backends[0]),
+        (other, Tcp, Maglev, backends[1]),
+    ]);
+    for number in 0..200 {
+        let client = format!("10.1.{}.5:{}", number % 2, 40_000 + number);
+        scene.send(Hook::Tc, &packet(SYN, &client, VIP));
+        scene.send(Hook::Tc, &packet(UDP, &client, VIP));
+        scene.send(Hook::Tc, &packet(SYN, &client.replace(":4", ":5"), other));
+        if number < 50 {
+            scene.send(Hook::Tc, &packet(SYN_ACK, BACKEND, &client));
+            scene.send(Hook::Tc, &packet(ACK, &client, VIP));
+        }
+        if number < 20 {
+            scene.send(Hook::Tc, &packet(FIN, &client, VIP));
+        }
+    }
+    let at = |text: &str, ports| Some((text.parse().unwrap(), ports));
+    let all = FlowFilter::default();
+    let closing = FlowFilter { state: Some(FlowState::Closing), ..all.clone() };
+    let cases = [
+        (all.clone(), 600),
+        (FlowFilter { client: Some("10.1.1.0/24".parse().unwrap()), ..all.clone() }, 300),
+        (FlowFilter { vip: at("192.0.2.2", 1..=65_535), ..all.clone() }, 200),
+        (FlowFilter { vip: at("192.0.2.2", 1..=442), ..all.clone() }, 0),
+        (FlowFilter { backend: at("10.2.0.9", 8080..=8080), ..all.clone() }, 400),
+        (FlowFilter { protocol: Some(Udp), ..all.clone() }, 200),
+        (FlowFilter { state: Some(FlowState::Established), ..all.clone() }, 30),
+        (FlowFilter { protocol: Some(Udp), ..closing.clone() }, 0),
+        (closing, 20),
+    ];
+    for (filter, count) in cases {
+        for limit in [1, 7, 1000] {
+            let (mut told, mut place) = (Vec::new(), Some(FlowPlace::default()));
+            while let Some(from) = place {
+                let (flows, next) = scene.get().flow_page(from, limit, &filter).unwrap();
+                assert!(flows.len() <= limit && flows.iter().all(|flow| filter.takes(flow)));
+                told.extend(flows.iter().map(|flow| (flow.client, flow.vip, flow.protocol)));
+                place = next;
+            }
+            told.sort_unstable();
+            told.dedup();
+            assert_eq!(told.len(), count, "{filter:?}, {limit} a page");
+        }
+    }
+}
+
+#[test]
 fn pages_have_each_flow_once_while_others_begin_and_end() {
     let mut scene = one_backend(Tcp);
     let client = |number: u16| format!("10.1.0.5:{}", 40000 + number);
@@ -305,7 +358,8 @@ fn pages_have_each_flow_once_while_others_begin_and_end() {
     for limit in [1, 2, 7, 1000] {
         let (mut told, mut place, mut pages) = (Vec::new(), FlowPlace::default(), 0);
         loop {
-            let (flows, next) = scene.get().flow_page(place, limit).unwrap();
+            let (flows, next) =
+                scene.get().flow_page(place, limit, &FlowFilter::default()).unwrap();
             assert!(flows.len() <= limit && (next.is_none() || !flows.is_empty()));
             told.extend(flows.iter().map(|flow| flow.client.to_string()));
             let Some(next) = next else { break };

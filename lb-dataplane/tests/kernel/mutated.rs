@@ -1,6 +1,7 @@
 //! Damaged packets by the hundred thousand through both programs, beside a reference that is slow and plain.
 //!
-//! `LBD_PACKETS` says how many for each hook, `LBD_SEED` where chance begins; a failure names both.
+//! `LBD_PACKETS` says how many for each hook, `LBD_LONG` asks for many, and `LBD_SEED` says where chance begins; a failure
+//! names both.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,6 +16,8 @@ use crate::scene::{BOTH, Ended, Scene};
 
 /// Packets for each hook unless `LBD_PACKETS` says otherwise.
 const PACKETS: u64 = 100_000;
+/// The same where `LBD_LONG` is set, as `cargo xtask test --long` does.
+const MANY_PACKETS: u64 = 5_000_000;
 const VIP: [&str; 2] = ["192.0.2.1:80", "[2001:db8:f::1]:80"];
 const CLIENT: [&str; 2] = ["10.1.0.5:40000", "[2001:db8:1::5]:40000"];
 const BACKEND: [&str; 2] = ["10.2.0.9:8080", "[2001:db8:2::9]:8080"];
@@ -296,7 +299,8 @@ fn run(hook: Hook, packets: u64, seed: u64) -> u64 {
 
 #[test]
 fn no_damaged_packet_is_forwarded_that_a_plain_router_would_drop_and_no_checksum_goes_wrong() {
-    let (packets, seed) = (number("LBD_PACKETS", PACKETS), number("LBD_SEED", 1));
+    let usual = if std::env::var_os("LBD_LONG").is_some() { MANY_PACKETS } else { PACKETS };
+    let (packets, seed) = (number("LBD_PACKETS", usual), number("LBD_SEED", 1));
     for hook in BOTH {
         let forwarded = run(hook, packets, seed);
         // It says nothing unless many come through.

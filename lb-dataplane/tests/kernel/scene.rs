@@ -117,6 +117,7 @@ impl Scene {
             pin_dir: folder.path().join("bpf"),
             sizes: small(),
             timeouts: Timeouts::default(),
+            sample_every: 0,
             record: true,
         };
         change(&mut options);

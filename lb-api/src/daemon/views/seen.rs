@@ -82,6 +82,7 @@ pub(super) fn flow(flow: &lb_dataplane::Flow, names: &Ports<String>) -> Flow {
             conditions: vec![has_vip],
             backend: flow.backend.to_string(),
             service,
+            state: flow.state.name().into(),
             idle_secs: flow.idle.as_secs(),
         },
     }

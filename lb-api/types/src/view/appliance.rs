@@ -37,6 +37,9 @@ pub struct Status {
     pub asn: u32,
     /// Interfaces that the fast path is attached to.
     pub interfaces: Vec<InterfaceView>,
+    /// Events of flows that are watched which were lost, since nobody read them in time or too many flows were watched.
+    #[serde(default)]
+    pub flow_events_lost: u64,
     /// What of the eBPF FIB's memory is in use.
     #[serde(default)]
     pub fib: FibUsageView,

@@ -63,6 +63,8 @@ pub struct FlowStatus {
     pub backend: String,
     /// The VIP resource's name, if it still exists.
     pub service: Option<String>,
+    /// How far its life is: `half-open`, `established` or `closing`.
+    pub state: String,
     /// Seconds since the last packet of either direction.
     pub idle_secs: u64,
 }
