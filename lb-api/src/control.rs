@@ -4,7 +4,7 @@
 //!   yet take them, so that a restart refuses nobody. With none of either, new flows are refused and established ones
 //!   live on. One that is drained takes none, and keeps those that it has: its address stays advertised for them.
 //! - An address is advertised while the dataplane is attached and has confirmed at least one VIP of it that wants to be
-//!   advertised and has a healthy backend. VIPs that share an address share its /32: one dead port does not take the others' away.
+//!   advertised and has a healthy backend that packets reach. VIPs that share an address share its /32: one dead port does not take the others' away.
 //! - An address whose health flaps is held back for a while ([`Damping`]).
 
 mod book;
@@ -31,6 +31,9 @@ pub(crate) use self::explain::Reasons;
 pub use self::ports::Ports;
 use crate::health::{Target, Verdict, Verdicts};
 
+/// Backends that no packet reaches as their VIP's `nat.mode` needs it.
+pub type Unreached = BTreeSet<(ServiceKey, IpAddr)>;
+
 /// VIPs by name.
 pub type Vips = BTreeMap<String, Vip>;
 
@@ -47,6 +50,8 @@ pub struct Facts<'a> {
     pub withdrawn: bool,
     /// What the dataplane has confirmed to serve.
     pub serving: &'a BTreeSet<ServiceKey>,
+    /// Backends that no packet reaches as their VIP's `nat.mode` needs it.
+    pub unreached: &'a Unreached,
     /// Which addresses have flapped.
     pub damping: &'a Damping,
     /// The time.
@@ -96,7 +101,16 @@ fn carries(vip: &Vip, facts: Facts<'_>) -> bool {
         && facts.attached
         && !facts.withdrawn
         && facts.serving.contains(&key(&vip.spec))
-        && tally(&vip.spec, facts.verdicts).healthy > 0
+        && has_way_to_healthy(vip, facts)
+}
+
+/// Whether packets reach a healthy backend.
+fn has_way_to_healthy(vip: &Vip, facts: Facts<'_>) -> bool {
+    let key = key(&vip.spec);
+    used(&vip.spec).any(|backend| {
+        verdict(&vip.spec, backend, facts.verdicts).health == Health::Healthy
+            && !facts.unreached.contains(&(key, backend.address))
+    })
 }
 
 /// What the dataplane calls it.

@@ -32,7 +32,7 @@ use anyhow::{Context, Result, bail};
 use ipnetwork::IpNetwork;
 use lb_api_types::config::{Bgp, Config, SocketUser};
 use lb_dataplane::table::ServiceKey;
-use lb_dataplane::{ReadError, ServiceCounters};
+use lb_dataplane::{ApplyError, ReadError, ServiceCounters};
 use lb_routing::{RouterHandle, SpeakerConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -42,6 +42,7 @@ pub use self::clean::clean;
 use self::dataplane::{DataplaneHandle, Owned};
 use self::views::Live;
 use crate::access::Access;
+use crate::control::Unreached;
 use crate::delta;
 use crate::events::Events;
 use crate::http::{self, Listeners};
@@ -162,6 +163,8 @@ async fn start(
     let router_config = router::config(&section, &mut default_id, adopted).await?;
     let (told, telling) = watch::channel((section, router_config.speaker.clone()));
     let router_id = router_config.speaker.router_id;
+    let (unreached, _) = watch::channel(Arc::default());
+    dataplane::follow_routes(&dataplane, unreached.clone());
     let sockets = punts::spawn(&dataplane).await?;
     dataplane::age_flows(&dataplane, &config.dataplane, sockets);
     let flow_events = flow_events::spawn(&dataplane, &config.dataplane).await?;
@@ -183,6 +186,7 @@ async fn start(
         revision: loaded.revision,
         store,
         attached,
+        unreached: unreached.subscribe(),
         verdicts: health::prober::spawn(wanted),
         targets,
         events: events.clone(),
@@ -193,6 +197,7 @@ async fn start(
         bgp: config.bgp.clone(),
         default_id,
         told,
+        unreached,
     };
     let (registry, shadowed) = registry::spawn(start, world)
         .await
@@ -256,15 +261,23 @@ struct World {
     default_id: router::DefaultId,
     /// What BGP was told, and who we are by it.
     told: watch::Sender<(Bgp, SpeakerConfig)>,
+    /// Backends that no packet reaches as their VIP needs it.
+    unreached: watch::Sender<Arc<Unreached>>,
 }
 
 impl Appliers for World {
     async fn serve(&mut self, wanted: Serve) -> Result<(), String> {
-        let serve = move |owned: &mut Owned| match wanted {
-            Serve::All(table) => owned.dataplane.apply(&table),
-            Serve::Change(change) => owned.dataplane.change(&change),
+        let unreached = self.unreached.clone();
+        let serve = move |owned: &mut Owned| {
+            match wanted {
+                Serve::All(table) => owned.dataplane.apply(&table),
+                Serve::Change(change) => owned.dataplane.change(&change),
+            }?;
+            dataplane::tell_unreached(owned, &unreached);
+            Ok(())
         };
-        self.dataplane.with(serve).await?.map_err(|error| dataplane::sentence(&error))
+        let served = self.dataplane.with(serve).await?;
+        served.map_err(|error: ApplyError| dataplane::sentence(&error))
     }
 
     async fn announce(&mut self, addresses: Addresses<'_>) {

@@ -34,6 +34,7 @@ pub use self::apply::{Place, RefusedAt};
 pub use self::refusal::Refusal;
 use self::resources::AppliedResource;
 use self::task::{Changed, Task};
+use crate::control::Unreached;
 use crate::delta;
 use crate::events::Events;
 use crate::health::{Target, Verdict};
@@ -194,6 +195,8 @@ pub struct Start {
     pub store: Store,
     /// Whether the dataplane is attached to an interface.
     pub attached: watch::Receiver<bool>,
+    /// Backends that no packet reaches as their VIP's `nat.mode` needs it.
+    pub unreached: watch::Receiver<Arc<Unreached>>,
     /// What health checks find; nothing of what is checked no longer.
     pub verdicts: delta::Receiver<Target, Option<Verdict>>,
     /// What is to be checked, and what no longer.

@@ -3,6 +3,7 @@
 mod age;
 mod apply;
 mod attach;
+mod count;
 mod counters;
 mod direct;
 mod flow_events;
@@ -13,8 +14,9 @@ mod one_arm;
 mod open;
 mod punts;
 mod routes;
+mod xdp_features;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,11 +29,13 @@ use lb_dataplane_common::reason::{Kind, Reason};
 use lb_dataplane_common::tables::Record;
 
 pub use self::age::AGE_BATCH;
+pub use self::count::{BackendCount, ReasonCount, ServiceCount, ServiceCounters};
 pub use self::flow_events::{FlowEnd, FlowEvent, FlowEvents, HowEnded};
 pub use self::flow_filter::{FlowFilter, FlowState};
 pub use self::flows::FlowPlace;
 use self::one_arm::OneArm;
 pub use self::punts::Punts;
+use self::xdp_features::XdpFeatures;
 use crate::error::{ApplyError, AttachError, OpenError, ReadError};
 use crate::fib::{Audit, Fib, FibError, FibLookup, FibRoute, FibUpdate, FibUsage, Packet};
 use crate::icmp::Answer;
@@ -148,60 +152,6 @@ pub struct Attached {
     pub hook: Hook,
 }
 
-/// Packets and bytes that met one end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReasonCount {
-    /// The end; [`Reason::name`] is its name.
-    pub reason: Reason,
-    /// What happened to the packets: [`Kind::name`] is its name.
-    pub kind: Kind,
-    /// Packets.
-    pub packets: u64,
-    /// Bytes of the frames.
-    pub bytes: u64,
-}
-
-/// What went through a service since it was made, from clients to backends.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServiceCount {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes of the frames.
-    pub bytes: u64,
-    /// Flows begun.
-    pub flows: u64,
-    /// Half-open flows that had to make room for others.
-    pub evicted: u64,
-    /// New flows for which no source port was free.
-    pub exhausted: u64,
-    /// Its backends.
-    pub backends: Vec<BackendCount>,
-}
-
-/// What went to a backend since it was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BackendCount {
-    /// Its address.
-    pub address: IpAddr,
-    /// Its port.
-    pub port: u16,
-    /// Packets.
-    pub packets: u64,
-    /// Bytes of the frames.
-    pub bytes: u64,
-    /// Flows begun.
-    pub flows: u64,
-    /// Half-open flows that had to make room for others.
-    pub evicted: u64,
-    /// New flows for which no source port was free.
-    pub exhausted: u64,
-    /// Flows that there are.
-    pub active: u64,
-}
-
-/// Counters by service.
-pub type ServiceCounters = BTreeMap<ServiceKey, ServiceCount>;
-
 /// A flow: one client's connection through a VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
@@ -245,6 +195,8 @@ pub struct Dataplane {
     one_arm: OneArm,
     fib: Fib,
     scan: age::Scan,
+    /// Of the ways out; `None` while nothing is attached to XDP.
+    xdp: Option<XdpFeatures>,
 }
 
 impl Dataplane {
@@ -272,7 +224,13 @@ impl Dataplane {
     ///
     /// No such interface, another XDP program there, or a driver without native XDP where it was asked for.
     pub fn attach(&mut self, ifname: &str, choice: HookChoice) -> Result<Hook, AttachError> {
-        attach::attach(&mut self.ebpf, &self.pins, ifname, choice)
+        let hook = attach::attach(&mut self.ebpf, &self.pins, ifname, choice)?;
+        if hook == Hook::Xdp {
+            let features = self.xdp.get_or_insert_default();
+            let without = features.look_at(self.fib.interfaces());
+            without.into_iter().for_each(|ifindex| self.fib.set_xdp(ifindex, false));
+        }
+        Ok(hook)
     }
 
     /// What the fast path is attached to in this network namespace, by interface index, from this process or earlier ones.
@@ -331,12 +289,14 @@ impl Dataplane {
 
     /// Follows the routes with the addresses that flows of one-arm services and tunnels come from, and with which backends get
     /// packets of clients at all; cheap if there are no such services. Flows keep what they began with. Asks the kernel to find
-    /// the MACs of backends that answer clients themselves.
+    /// the MACs of backends that answer clients themselves, and again which ways out take frames from XDP.
     ///
     /// # Errors
     ///
     /// As for [`Dataplane::apply`].
     pub fn follow_routes(&mut self) -> Result<(), ApplyError> {
+        let changed = self.xdp.as_mut().map(XdpFeatures::changed).unwrap_or_default();
+        changed.into_iter().for_each(|(ifindex, takes)| self.fib.set_xdp(ifindex, takes));
         self.one_arm.tell();
         let towards = |address| self.fib.towards(address);
         self.one_arm.find_neighbours(&towards);
@@ -346,12 +306,22 @@ impl Dataplane {
         }
     }
 
+    /// Backends that get no new flows, whatever their health, since there is no way to them as their service's mode needs one.
+    #[must_use]
+    pub fn unreached(&self) -> BTreeSet<(ServiceKey, IpAddr)> {
+        self.one_arm.unreached()
+    }
+
     /// Changes routes and next-hop groups, in this order. What is refused leaves no trace, and the rest is done.
     ///
     /// # Errors
     ///
     /// The first refusal.
     pub fn fib_apply(&mut self, updates: &[FibUpdate]) -> Result<(), FibError> {
+        if let Some(features) = &mut self.xdp {
+            let without = features.look_at(updates.iter().flat_map(FibUpdate::interfaces));
+            without.into_iter().for_each(|ifindex| self.fib.set_xdp(ifindex, false));
+        }
         self.fib.apply(updates)
     }
 

@@ -87,6 +87,17 @@ pub enum FibUpdate {
     },
 }
 
+impl FibUpdate {
+    /// The interfaces that it leads through.
+    pub fn interfaces(&self) -> impl Iterator<Item = u32> + '_ {
+        let members: &[Member] = match self {
+            Self::Group { action: Action::Forward(members), .. } => members,
+            _ => &[],
+        };
+        members.iter().map(|member| member.ifindex)
+    }
+}
+
 /// What packets to a group meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -273,6 +284,16 @@ impl Fib {
         let groups = adopt::groups(groups, buckets, members, &live, grace);
         let (routes, routes6) = (Table::new(), Table::new());
         Self { slots, trie, groups, routes, routes6, updates: 0, refused: 0, is_synced: false }
+    }
+
+    /// Notes whether XDP can send through an interface; as long as nothing else is said, it can.
+    pub fn set_xdp(&mut self, ifindex: u32, takes_frames: bool) {
+        self.groups.set_xdp(ifindex, takes_frames);
+    }
+
+    /// The interfaces that routes lead through, some more than once.
+    pub fn interfaces(&self) -> impl Iterator<Item = u32> + '_ {
+        self.groups.interfaces()
     }
 
     /// Makes changes in order: all that can be made, whatever becomes of the others.

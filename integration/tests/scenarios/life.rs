@@ -5,13 +5,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use integration::demo;
 use integration::wait::{always, eventually};
+use integration::{demo, traffic};
 use lb_api_types::config::Hook;
 use lb_api_types::vip::{Health, NatMode, OnExhaustion, OnUnhealthy, Vip};
 
 use crate::dual_stack;
-use crate::hello::{Hello, Holds, SOON, address};
+use crate::hello::{Hello, Holds, PODS, SOON, address};
 
 /// How long a connect may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -31,11 +31,16 @@ mod tc {
 }
 
 mod xdp {
-    use super::{Hook, dual_stack, flows_end_and_are_refused, watching};
+    use super::{
+        Hook, a_way_out_that_takes_no_frames_is_left_to_the_kernel, dual_stack,
+        flows_end_and_are_refused, watching,
+    };
 
     #[test]
     fn ipv4_flows_end_and_are_refused_as_their_vip_says() {
-        flows_end_and_are_refused(&watching(Hook::Xdp));
+        let (hello, vip) = watching(Hook::Xdp);
+        a_way_out_that_takes_no_frames_is_left_to_the_kernel(&hello, &vip);
+        flows_end_and_are_refused(&(hello, vip));
     }
 
     #[test]
@@ -59,8 +64,29 @@ fn flows_end_and_are_refused((hello, vip): &(Hello, Vip)) {
     vip.spec.health_check.interval_ms = 200;
     vip.spec.health_check.timeout_ms = 200;
     both_sides_of_a_silent_connection_hear_a_reset(hello, vip.clone());
+    if vip.spec.address.is_ipv4() {
+        a_vip_whose_backends_no_packet_reaches_is_withdrawn_and_says_so(hello, vip.clone());
+    }
     both_sides_hear_a_reset_when_the_backend_fails(hello, vip.clone());
     who_finds_no_source_port_is_refused_and_checks_and_bgp_go_on(hello, vip);
+}
+
+/// A veth takes frames from XDP only while its other end has GRO: without, they would vanish.
+fn a_way_out_that_takes_no_frames_is_left_to_the_kernel(hello: &Hello, vip: &Vip) {
+    let client = hello.lab.netns("client").holds();
+    let left = || hello.packets_that_ended("flow-way-out-without-xdp");
+    for (gro, is_left) in [("off", true), ("on", false)] {
+        for node in ["node1", "node2"] {
+            hello.lab.run(node, &format!("ethtool -K eth1 gro {gro}")).holds();
+        }
+        eventually("lbd hears what its links take", SOON, || {
+            let before = left();
+            traffic::requests(client, address(vip), 6)?.expect(PODS.len(), 2, 2)?;
+            ensure!((left() > before) == is_left, "GRO {gro}: {} packets", left() - before);
+            Ok(())
+        })
+        .holds();
+    }
 }
 
 fn both_sides_of_a_silent_connection_hear_a_reset(hello: &Hello, mut vip: Vip) {
@@ -97,6 +123,25 @@ fn its_end_is_told(hello: &Hello, client: SocketAddr) {
     // SYN and ACK, SYN-ACK.
     assert_eq!((&end["packets_to_backend"], &end["packets_to_client"]), (&2.into(), &1.into()));
     assert!(end["duration_ms"].as_u64() >= Some(3000), "{end}");
+}
+
+/// The pods are behind the nodes, so not to be reached by their MACs.
+fn a_vip_whose_backends_no_packet_reaches_is_withdrawn_and_says_so(hello: &Hello, mut vip: Vip) {
+    let (port, mode) = (vip.spec.port, vip.spec.nat.mode);
+    vip.spec.backends.iter_mut().for_each(|backend| backend.port = port);
+    vip.spec.health_check.port = Some(8080);
+    vip.spec.nat.mode = NatMode::Dsr;
+    put(hello, &vip);
+    hello.upstream_has_no_route_to_the_vip();
+    let status = hello.api.vip("web").holds().status.expect("a VIP has a status");
+    let said = &status.backends[0].message;
+    assert!(said.contains("no packet reaches it"), "{status:?}");
+    assert!(status.message.contains("no packet reaches"), "{status:?}");
+    vip.spec.nat.mode = mode;
+    vip.spec.backends.iter_mut().for_each(|backend| backend.port = 8080);
+    vip.spec.health_check.port = None;
+    put(hello, &vip);
+    hello.upstream_routes_the_vip();
 }
 
 fn both_sides_hear_a_reset_when_the_backend_fails(hello: &Hello, mut vip: Vip) {

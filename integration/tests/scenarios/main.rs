@@ -7,6 +7,7 @@ mod bad_input;
 mod bgp;
 mod dual_stack;
 mod families;
+mod flood;
 mod hello;
 mod life;
 mod operating;

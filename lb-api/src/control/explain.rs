@@ -72,6 +72,8 @@ fn own_reason(vip: &Vip, facts: Facts<'_>) -> String {
         "the fast path is attached to no interface".into()
     } else if !facts.serving.contains(&key(&vip.spec)) {
         "the dataplane does not serve it yet".into()
+    } else if tally.healthy > 0 {
+        "no packet reaches its healthy backends as its nat.mode needs it: look at the routes to them".into()
     } else if tally.unknown > 0 {
         format!("health checks have not spoken yet of {} of {all} backends", tally.unknown)
     } else {

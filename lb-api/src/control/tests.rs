@@ -50,6 +50,7 @@ struct World {
     attached: bool,
     withdrawn: bool,
     serving: BTreeSet<ServiceKey>,
+    unreached: Unreached,
     damping: Damping,
     now: Instant,
 }
@@ -65,6 +66,7 @@ impl World {
             attached: true,
             withdrawn: false,
             serving,
+            unreached: Unreached::new(),
             damping: Damping::default(),
             now: Instant::now(),
         }
@@ -89,13 +91,14 @@ impl World {
     }
 
     fn facts(&self) -> Facts<'_> {
-        let Self { vips, verdicts, attached, withdrawn, serving, damping, now } = self;
+        let Self { vips, verdicts, attached, withdrawn, serving, unreached, damping, now } = self;
         Facts {
             vips,
             verdicts,
             attached: *attached,
             withdrawn: *withdrawn,
             serving,
+            unreached,
             damping,
             now: *now,
         }
@@ -163,6 +166,19 @@ fn a_vip_is_advertised_once_it_is_served_and_a_backend_is_healthy() {
     world.serving = world.desired().table.services.keys().copied().collect();
     assert!(world.announced());
     assert_eq!(world.message("web"), "advertised: 1 of 2 backends healthy");
+}
+
+#[test]
+fn a_backend_that_no_packet_reaches_is_no_reason_to_advertise() {
+    let mut world = World::of([vip("web", ADDRESS, 80, &[1, 2])]);
+    world.find(1, Health::Healthy);
+    world.find(2, Health::Healthy);
+    let key = key(&world.vips["web"].spec);
+    world.unreached.insert((key, [10, 0, 0, 1].into()));
+    assert!(world.announced(), "the other one is reached");
+    world.unreached.insert((key, [10, 0, 0, 2].into()));
+    assert!(!world.announced());
+    assert!(world.message("web").contains("no packet reaches"), "{}", world.message("web"));
 }
 
 #[test]

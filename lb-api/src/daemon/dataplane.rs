@@ -12,10 +12,11 @@ use anyhow::{Context, Result};
 use lb_api_types::config;
 use lb_dataplane::{AGE_BATCH, Answer, Dataplane, Options, Sizes, Timeouts, seconds};
 use lb_routing::Source;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::punts::Sockets;
+use crate::control::Unreached;
 
 /// Calls that wait at most; beyond, callers wait.
 const MAX_JOBS: usize = 64;
@@ -98,7 +99,6 @@ pub(super) async fn spawn(config: &config::Dataplane) -> Result<(DataplaneHandle
         tracing::info!("the dataplane of an earlier lbd is adopted with its flows");
     }
     let handle = DataplaneHandle { jobs };
-    tokio::spawn(follow_routes(handle.clone()));
     Ok((handle, adopted))
 }
 
@@ -146,13 +146,35 @@ pub(super) fn options(config: &config::Dataplane) -> Options {
     }
 }
 
-/// Keeps the source addresses of one-arm VIPs those of the routes.
-async fn follow_routes(handle: DataplaneHandle) {
+/// Keeps the source addresses of one-arm VIPs those of the routes, and says which backends no packet reaches.
+pub(super) fn follow_routes(handle: &DataplaneHandle, unreached: watch::Sender<Arc<Unreached>>) {
+    tokio::spawn(follow(handle.clone(), unreached));
+}
+
+/// Says which backends no packet reaches, if those are others than before.
+pub(super) fn tell_unreached(owned: &Owned, unreached: &watch::Sender<Arc<Unreached>>) {
+    let now = owned.dataplane.unreached();
+    unreached.send_if_modified(|told| {
+        let is_news = **told != now;
+        if is_news {
+            *told = Arc::new(now);
+        }
+        is_news
+    });
+}
+
+async fn follow(handle: DataplaneHandle, unreached: watch::Sender<Arc<Unreached>>) {
     let mut tick = interval(FOLLOW_ROUTES_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        match handle.with(|owned| owned.dataplane.follow_routes()).await {
+        let told = unreached.clone();
+        let followed = handle.with(move |owned| {
+            let followed = owned.dataplane.follow_routes();
+            tell_unreached(owned, &told);
+            followed
+        });
+        match followed.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::error!(why = sentence(&error), "one-arm VIPs keep their source addresses");

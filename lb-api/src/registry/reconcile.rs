@@ -34,6 +34,8 @@ impl<A: Appliers> Task<A> {
         self.announce(&announced, &not, false).await;
         self.route(&addresses, false).await;
         self.serve(&keys).await?;
+        // Which backends packets reach is known only now.
+        addresses.extend(self.hear_unreached());
         self.check(&targets, |is_wanted, _| is_wanted);
         self.route(&addresses, true).await;
         let (announced, not) = self.to_announce(&addresses, now);
@@ -50,12 +52,21 @@ impl<A: Appliers> Task<A> {
             self.book.touch_all();
         }
         let mut touched = self.book.take_touched();
+        touched.addresses.extend(self.hear_unreached());
         if self.applied.is_none() {
             touched.addresses.extend(&self.announced);
             touched.addresses.extend(self.routed.iter().flatten());
             touched.targets.extend(&self.targets);
         }
         touched
+    }
+
+    /// Takes in which backends no packet reaches; the addresses of the VIPs whose backends these are or were.
+    fn hear_unreached(&mut self) -> BTreeSet<IpAddr> {
+        let now = self.unreached.borrow_and_update().clone();
+        let before = std::mem::replace(&mut self.heard_unreached, now);
+        let differing = before.symmetric_difference(&self.heard_unreached);
+        differing.map(|(key, _)| key.address).collect()
     }
 
     /// Takes in what health checks have found.
@@ -155,7 +166,8 @@ impl<A: Appliers> Task<A> {
         let Self { book, serving, damping, verdicts, .. } = self;
         let attached = *self.attached.borrow();
         let withdrawn = self.resources.is_withdrawn();
-        Facts { vips: book.vips(), verdicts, attached, withdrawn, serving, damping, now }
+        let unreached = &*self.heard_unreached;
+        Facts { vips: book.vips(), verdicts, attached, withdrawn, serving, unreached, damping, now }
     }
 
     /// Has BGP advertise nothing.

@@ -11,6 +11,9 @@ use super::task::Task;
 use crate::control::{self, Reasons};
 use crate::health::Verdicts;
 
+/// What is said of a backend that gets no new flows although it may be healthy.
+const UNREACHED: &str = "no packet reaches it as the VIP's nat.mode needs it, so it gets no new flows: look at the route to it";
+
 impl<A: Appliers> Task<A> {
     /// Every VIP with its status.
     pub(super) async fn list(&mut self) -> Vec<Vip> {
@@ -44,7 +47,10 @@ impl<A: Appliers> Task<A> {
         let key = control::key(&vip.spec);
         let count = counters.get(&key).cloned().unwrap_or_default();
         let backends = vip.spec.backends.iter().map(|backend| {
-            let verdict = control::verdict(&vip.spec, backend, verdicts);
+            let mut verdict = control::verdict(&vip.spec, backend, verdicts);
+            if self.heard_unreached.contains(&(key, backend.address)) {
+                verdict.message = UNREACHED.into();
+            }
             let here = |count: &&BackendCount| {
                 (count.address, count.port) == (backend.address, backend.port)
             };

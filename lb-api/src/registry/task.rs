@@ -16,7 +16,7 @@ use super::admit;
 use super::confirm::Pending;
 use super::tell::Known;
 use super::{Appliers, Command, Start};
-use crate::control::{Book, Damping};
+use crate::control::{Book, Damping, Unreached};
 use crate::delta;
 use crate::events::Events;
 use crate::health::{Target, Verdict, Verdicts};
@@ -55,6 +55,9 @@ pub(super) struct Task<A> {
     pub(super) revision: u64,
     pub(super) damping: Damping,
     pub(super) attached: watch::Receiver<bool>,
+    pub(super) unreached: watch::Receiver<Arc<Unreached>>,
+    /// What of that the last reconciliation went by.
+    pub(super) heard_unreached: Arc<Unreached>,
     /// What health checks have found.
     pub(super) verdicts: Verdicts,
     pub(super) found: delta::Receiver<Target, Option<Verdict>>,
@@ -127,6 +130,8 @@ impl<A: Appliers> Task<A> {
             revision: start.revision,
             damping: Damping::default(),
             attached: start.attached,
+            unreached: start.unreached,
+            heard_unreached: Arc::default(),
             verdicts: Verdicts::new(),
             found: start.verdicts,
             targets: BTreeSet::new(),
@@ -166,6 +171,10 @@ impl<A: Appliers> Task<A> {
                 found = self.found.changed() => match found {
                     Ok(()) => self.follow().await,
                     Err(_) => return tracing::error!("health checks have ended"),
+                },
+                changed = self.unreached.changed() => match changed {
+                    Ok(()) => self.follow().await,
+                    Err(_) => return tracing::error!("routes to backends are no longer followed"),
                 },
                 changed = self.attached.changed() => match changed {
                     Ok(()) => self.follow().await,

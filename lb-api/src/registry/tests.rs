@@ -181,6 +181,7 @@ pub(crate) struct Bench {
     pub(crate) registry: Registry,
     pub(crate) world: World,
     pub(crate) attachment: watch::Sender<bool>,
+    pub(crate) ways: watch::Sender<Arc<control::Unreached>>,
     pub(crate) verdicts: delta::Sender<Target, Option<Verdict>>,
     /// Everything that was found.
     found: Mutex<Verdicts>,
@@ -206,6 +207,7 @@ impl Bench {
         let world = World::default();
         *world.targets.lock().unwrap() = Some(Arc::clone(&targets));
         let (attachment, attached) = watch::channel(true);
+        let (ways, unreached) = watch::channel(Arc::default());
         let events = Events::default();
         let start = Start {
             file,
@@ -215,13 +217,25 @@ impl Bench {
             revision,
             store,
             attached,
+            unreached,
             verdicts: found,
             targets: wanted,
             events: events.clone(),
         };
         let (registry, warnings) = spawn(start, world.clone()).await.unwrap();
         let found = Mutex::default();
-        Self { registry, world, attachment, verdicts, found, targets, warnings, events, folder }
+        Self {
+            registry,
+            world,
+            attachment,
+            ways,
+            verdicts,
+            found,
+            targets,
+            warnings,
+            events,
+            folder,
+        }
     }
 
     /// Ends the daemon and starts another one over its state.
@@ -321,6 +335,23 @@ async fn a_vip_is_advertised_only_while_the_dataplane_is_attached() {
     bench.attachment.send_replace(false);
     eventually(|| async { !bench.advertised("web").await }).await;
     bench.attachment.send_replace(true);
+    eventually(|| bench.advertised("web")).await;
+}
+
+#[tokio::test]
+async fn a_vip_is_advertised_only_while_packets_reach_a_healthy_backend_and_says_of_which_they_do_not()
+ {
+    let bench = Bench::new(vec![vip("web", 10)]).await;
+    bench.find(Health::Healthy);
+    eventually(|| bench.advertised("web")).await;
+    let web = bench.registry.get("web").await.unwrap();
+    let backends = web.spec.backends.iter().map(|b| (control::key(&web.spec), b.address));
+    bench.ways.send_replace(Arc::new(backends.collect()));
+    eventually(|| async { !bench.advertised("web").await }).await;
+    let status = bench.registry.get("web").await.unwrap().status.unwrap();
+    assert!(status.backends.iter().all(|b| b.message.contains("no packet reaches it")));
+    assert!(status.backends.iter().all(|b| b.health == Health::Healthy), "{status:?}");
+    bench.ways.send_replace(Arc::default());
     eventually(|| bench.advertised("web")).await;
 }
 
@@ -776,6 +807,7 @@ impl Bench {
             attached: *self.attachment.borrow(),
             withdrawn: false,
             serving: &serving,
+            unreached: &self.ways.borrow().clone(),
             damping: &control::Damping::default(),
             now: std::time::Instant::now(),
         });

@@ -46,6 +46,9 @@ pub const MEMBER_HAS_GATEWAY: u16 = 2;
 /// The member has an IPv6 gateway, for packets of either family.
 pub const MEMBER_HAS_GATEWAY6: u16 = 4;
 
+/// XDP can send nothing through the interface: its driver takes no frames from there, or not as it is set up now.
+pub const MEMBER_WITHOUT_XDP: u16 = 8;
+
 /// A way out, as the array `FIB_MEMBERS` holds it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]

@@ -172,6 +172,10 @@ reasons! {
     /// A packet of a flow between IPv4 and IPv6, or an ICMP error about one, that the other family has no form for: an error
     /// without a counterpart, extension headers behind a fragment's, a datagram in fragments without a checksum.
     Untranslatable = 49, "untranslatable", Drop, Original;
+    /// A routed packet, at XDP, whose way out takes no frames from there: a bridge, a VLAN, a veth whose peer has no GRO.
+    WayOutWithoutXdp = 50, "way-out-without-xdp", Pass, Original;
+    /// A flow's packet whose way out is such.
+    FlowWayOutWithoutXdp = 51, "flow-way-out-without-xdp", Pass, Rewritten;
 }
 
 /// How many reasons there are: entries of `REASONS`.

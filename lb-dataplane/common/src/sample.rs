@@ -55,7 +55,7 @@ pub const EVICTED: u32 = 1 << 31;
 #[inline(always)]
 pub fn is_wanted<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>) -> bool {
     let every = tables.samples_every();
-    every != 0 && FlowHash::of(key).for_route() % every == 0
+    every != 0 && FlowHash::of(key).for_route().is_multiple_of(every)
 }
 
 /// Tells of a flow that this packet has begun.

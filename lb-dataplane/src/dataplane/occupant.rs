@@ -51,7 +51,7 @@ const IFLA_XDP_PROG_ID: u16 = 4;
 const NESTED: u16 = 1 << 15;
 
 /// The value of the first attribute of a type.
-fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(super) fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let [l0, l1, t0, t1, ..] = *bytes else { return None };
         let len = usize::from(u16::from_ne_bytes([l0, l1]));

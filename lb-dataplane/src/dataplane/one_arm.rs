@@ -27,7 +27,7 @@ const FIRST_PORT: u16 = 1024;
 #[derive(Debug, Default)]
 pub(super) struct OneArm {
     services: BTreeMap<ServiceKey, (Service, Service)>,
-    /// Backends that get no new flows since packets do not reach them, as the log says.
+    /// Backends that the log names.
     unreached: BTreeSet<(ServiceKey, IpAddr)>,
     /// The last neighbour that was asked for, if there are more.
     asked_last: Option<(u32, IpAddr)>,
@@ -96,12 +96,7 @@ impl OneArm {
 
     /// Says in the log which backends packets reach no more.
     pub(super) fn tell(&mut self) {
-        let mut unreached = BTreeSet::new();
-        for (key, (asked, resolved)) in &self.services {
-            let backends = asked.backends.iter().zip(&resolved.backends);
-            let drained = backends.filter(|(asked, resolved)| asked.state != resolved.state);
-            unreached.extend(drained.map(|(asked, _)| (*key, asked.address)));
-        }
+        let unreached = self.unreached();
         for (ServiceKey { address, port, .. }, backend) in unreached.difference(&self.unreached) {
             tracing::warn!(
                 vip = %address,
@@ -111,6 +106,17 @@ impl OneArm {
             );
         }
         self.unreached = unreached;
+    }
+
+    /// Backends that get no new flows since packets do not reach them.
+    pub(super) fn unreached(&self) -> BTreeSet<(ServiceKey, IpAddr)> {
+        let mut unreached = BTreeSet::new();
+        for (key, (asked, resolved)) in &self.services {
+            let backends = asked.backends.iter().zip(&resolved.backends);
+            let drained = backends.filter(|(asked, resolved)| asked.state != resolved.state);
+            unreached.extend(drained.map(|(asked, _)| (*key, asked.address)));
+        }
+        unreached
     }
 
     /// The services whose sources are no longer what the routes say, as they were asked for.

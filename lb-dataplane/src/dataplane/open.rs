@@ -64,7 +64,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     let fib = routes::open(&ebpf, &options.sizes).map_err(OpenError::Fib)?;
     let scan = age::Scan::new(options.timeouts);
     let one_arm = OneArm::default();
-    Ok(Dataplane { ebpf, pins, adopted, served, rings, one_arm, fib, scan })
+    Ok(Dataplane { ebpf, pins, adopted, served, rings, one_arm, fib, scan, xdp: None })
 }
 
 fn check_kernel() -> Result<(), OpenError> {

@@ -2,13 +2,13 @@
 
 mod inspect;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use lb_dataplane_common::fib::{
     GROUP_BLACKHOLE, GROUP_KERNEL, MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED,
-    MemberEntry, group_buckets, group_kind, group_member,
+    MEMBER_WITHOUT_XDP, MemberEntry, group_buckets, group_kind, group_member,
 };
 
 use foldhash::fast::FixedState;
@@ -91,6 +91,8 @@ pub(super) struct Groups {
     /// Members that groups name, with the number of groups.
     members: HashMap<MemberEntry, (u32, u32)>,
     stale: Stale,
+    /// Interfaces that XDP can send nothing through.
+    without_xdp: HashSet<u32>,
 }
 
 /// Pools of free indices.
@@ -116,6 +118,7 @@ impl Groups {
             by_name: HashMap::default(),
             members: HashMap::new(),
             stale,
+            without_xdp: HashSet::new(),
         }
     }
 
@@ -126,6 +129,32 @@ impl Groups {
             (_, 0) => Err(GroupError::MembersFull),
             (_, _) => Ok(()),
         }
+    }
+
+    /// Notes whether XDP can send through an interface, also in the members that there are: in one word each, so that packets
+    /// see the old or the new one.
+    pub(super) fn set_xdp(&mut self, ifindex: u32, takes_frames: bool) {
+        let is_news = match takes_frames {
+            true => self.without_xdp.remove(&ifindex),
+            false => self.without_xdp.insert(ifindex),
+        };
+        if !is_news {
+            return;
+        }
+        let turned =
+            |entry: &MemberEntry| MemberEntry { flags: entry.flags ^ MEMBER_WITHOUT_XDP, ..*entry };
+        let of_it: Vec<_> = self.members.extract_if(|entry, _| entry.ifindex == ifindex).collect();
+        for (entry, place) in of_it {
+            self.write_member(place.0, &turned(&entry));
+            self.members.insert(turned(&entry), place);
+        }
+        let named = self.by_name.values_mut().flat_map(|group| &mut group.members);
+        named.filter(|entry| entry.ifindex == ifindex).for_each(|entry| *entry = turned(entry));
+    }
+
+    /// The interfaces of members.
+    pub(super) fn interfaces(&self) -> impl Iterator<Item = u32> + '_ {
+        self.members.keys().map(|entry| entry.ifindex)
     }
 
     /// The group's place in `FIB_GROUPS`.
@@ -148,7 +177,7 @@ impl Groups {
 
     /// Creates a group that spreads flows like another one as far as it can, or swaps what it does.
     pub(super) fn put(&mut self, name: u32, action: &Action, like: u32) -> Result<(), GroupError> {
-        let members = entries(action)?;
+        let members = self.entries(action)?;
         if !self.by_name.contains_key(&name) && self.indices.available() == 0 {
             return Err(GroupError::GroupsFull);
         }
@@ -258,6 +287,26 @@ impl Groups {
         }
     }
 
+    /// The members of an action as the kernel holds them, each once, with their weights.
+    fn entries(&self, action: &Action) -> Result<Vec<(MemberEntry, u16)>, GroupError> {
+        let Action::Forward(members) = action else { return Ok(Vec::new()) };
+        if members.is_empty() || members.len() > MAX_MEMBERS {
+            return Err(GroupError::MemberCount(members.len()));
+        }
+        let mut entries: Vec<(MemberEntry, u16)> = Vec::with_capacity(members.len());
+        for member in members {
+            let mut entry = entry(member);
+            if self.without_xdp.contains(&entry.ifindex) {
+                entry.flags |= MEMBER_WITHOUT_XDP;
+            }
+            match entries.iter_mut().find(|(known, _)| *known == entry) {
+                Some((_, weight)) => *weight = weight.saturating_add(member.weight),
+                None => entries.push((entry, member.weight)),
+            }
+        }
+        Ok(entries)
+    }
+
     fn write_member(&self, index: u32, entry: &MemberEntry) {
         let first = index as usize * MEMBER_WORDS;
         let words = &self.member_words.words()[first..first + MEMBER_WORDS];
@@ -265,23 +314,6 @@ impl Groups {
             word.store(value, Relaxed);
         }
     }
-}
-
-/// The members of an action as the kernel holds them, each once, with their weights.
-fn entries(action: &Action) -> Result<Vec<(MemberEntry, u16)>, GroupError> {
-    let Action::Forward(members) = action else { return Ok(Vec::new()) };
-    if members.is_empty() || members.len() > MAX_MEMBERS {
-        return Err(GroupError::MemberCount(members.len()));
-    }
-    let mut entries: Vec<(MemberEntry, u16)> = Vec::with_capacity(members.len());
-    for member in members {
-        let entry = entry(member);
-        match entries.iter_mut().find(|(known, _)| *known == entry) {
-            Some((_, weight)) => *weight = weight.saturating_add(member.weight),
-            None => entries.push((entry, member.weight)),
-        }
-    }
-    Ok(entries)
 }
 
 fn entry(member: &Member) -> MemberEntry {

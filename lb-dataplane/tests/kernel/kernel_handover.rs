@@ -2,9 +2,11 @@
 
 use std::net::Ipv4Addr;
 
+use aya::maps::Array;
 use lb_dataplane::table::Algorithm::Maglev;
 use lb_dataplane::table::Protocol::Tcp;
 use lb_dataplane::{Hook, Reason};
+use lb_dataplane_common::fib::MEMBER_WITHOUT_XDP;
 
 use crate::frame::{Carries, ECHO, Frame, SYN, UDP, packet};
 use crate::scene::{BACKEND_SIDE, BOTH, Scene};
@@ -162,6 +164,42 @@ fn a_flow_that_the_fib_cannot_send_goes_to_the_kernel_rewritten() {
                 let expected = Frame { to: backend.parse().unwrap(), ..frame };
                 assert_eq!(ended.frame(), expected, "{hook:?} {reason:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_way_out_that_takes_no_frames_from_xdp_is_the_kernels_business_there() {
+    for hook in BOTH {
+        let mut scene = Scene::new();
+        scene.serve("192.0.2.1:80", Tcp, Maglev, &["10.2.0.9:8080"]);
+        without_xdp(&mut scene, BACKEND_SIDE.ifindex);
+        let plain = packet(UDP, CLIENT, "10.2.0.3:53");
+        let of_flow = packet(SYN, CLIENT, "192.0.2.1:80");
+        let ended = [&plain, &of_flow].map(|frame| scene.send(hook, frame));
+        let reasons = [ended[0].reason, ended[1].reason];
+        if hook == Hook::Tc {
+            assert_eq!(reasons, [Reason::Forwarded, Reason::ForwardedToBackend]);
+            continue;
+        }
+        assert_eq!(reasons, [Reason::WayOutWithoutXdp, Reason::FlowWayOutWithoutXdp]);
+        assert_eq!(ended[0].bytes(), plain.bytes(), "as it came");
+        let expected = Frame { to: "10.2.0.9:8080".parse().unwrap(), ..of_flow };
+        assert_eq!(ended[1].frame(), expected, "rewritten");
+        let back = scene.send(hook, &packet(UDP, "10.2.0.3:53", CLIENT));
+        assert_eq!(back.reason, Reason::Forwarded, "other ways out are as before");
+    }
+}
+
+/// As the loader says it of an interface whose driver has no `ndo_xdp_xmit`.
+fn without_xdp(scene: &mut Scene, ifindex: u32) {
+    let mut members: Array<_, [u8; 40]> =
+        scene.get().map_mut("FIB_MEMBERS").unwrap().try_into().unwrap();
+    for index in 0..members.len() {
+        let mut member = members.get(&index, 0).unwrap();
+        if member[..4] == ifindex.to_ne_bytes() {
+            member[4] |= MEMBER_WITHOUT_XDP as u8;
+            members.set(index, member, 0).unwrap();
         }
     }
 }

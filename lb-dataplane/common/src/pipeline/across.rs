@@ -5,7 +5,7 @@
 //! its sender is told what fits, as if it were not allowed (RFC 7915 §4 asks for fragments). From IPv6 a packet of up to 1,280
 //! bytes, which its sender need not make shorter, may be fragmented as IPv4, and the kernel does it.
 
-use super::forward::{Found, address_frame, packet_len};
+use super::forward::{Found, address_frame, left_to_kernel, packet_len};
 use super::{Scratch, Way, either};
 use crate::checksum::{Delta, update_optional};
 use crate::family::{Family, Header};
@@ -103,6 +103,12 @@ fn way_out<P: Packet>(
     member: &MemberEntry,
     direction: u8,
 ) -> Result<Reason, Reason> {
+    if found == Found::Member
+        && !is_too_big
+        && let Some(reason) = left_to_kernel::<P>(member, true)
+    {
+        return Err(reason);
+    }
     match found {
         Found::Member if is_too_big => Err(Reason::FlowToBeFragmented),
         Found::Member if member.flags & MEMBER_RESOLVED != 0 => {
@@ -112,8 +118,7 @@ fn way_out<P: Packet>(
                 Reason::ForwardedToClient
             })
         }
-        Found::Member if P::RESOLVES_NEIGHBOURS => Ok(Reason::FlowThroughNeighbour),
-        Found::Member => Err(Reason::FlowNextHopUnresolved),
+        Found::Member => Ok(Reason::FlowThroughNeighbour),
         Found::Kernel | Found::Blackhole => Err(Reason::FlowRoutedByKernel),
         Found::Nothing => Err(Reason::FlowNoRoute),
     }

@@ -2,10 +2,10 @@
 //! another packet, and the backend answers the client itself. So there is no direction to the client, and what a backend
 //! sends says nothing of a flow's life.
 
-use super::forward::{Found, address_frame, packet_len};
+use super::forward::{Found, address_frame, left_to_kernel, packet_len};
 use super::{Scratch, Way};
 use crate::family::Family;
-use crate::fib::{MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED};
+use crate::fib::{MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6};
 use crate::hash::FlowHash;
 use crate::packet::{Outer, Packet};
 use crate::parse::{ETHERNET_LEN, Kind};
@@ -65,11 +65,10 @@ fn forward<A: Family, P: Packet>(
         return Err(Reason::FlowTooBig);
     }
     let is_without_flow = step.begins && !step.is_new;
-    let is_resolved = member.flags & MEMBER_RESOLVED != 0;
     if step.mode == MODE_L2 {
         let behind_gateway = member.flags & (MEMBER_HAS_GATEWAY | MEMBER_HAS_GATEWAY6) != 0;
         // The kernel would lead such a packet to the VIP again.
-        if found != Found::Member || behind_gateway || !is_resolved && !P::RESOLVES_NEIGHBOURS {
+        if found != Found::Member || behind_gateway || left_to_kernel::<P>(member, true).is_some() {
             return Err(Reason::DirectUnreachable);
         }
         A::write_ttl(packet, ip.ttl.wrapping_sub(1)).ok_or(Reason::WriteFault)?;
@@ -103,8 +102,8 @@ fn forward<A: Family, P: Packet>(
         Found::Kernel | Found::Blackhole => return Err(Reason::FlowRoutedByKernel),
         Found::Nothing => return Err(Reason::FlowNoRoute),
     }
-    if !is_resolved && !P::RESOLVES_NEIGHBOURS {
-        return Err(Reason::FlowNextHopUnresolved);
+    if let Some(reason) = left_to_kernel::<P>(member, true) {
+        return Err(reason);
     }
     address_frame(packet, member, backend, way).ok_or(Reason::WriteFault)?;
     Ok(if is_without_flow { Reason::ForwardedWithoutFlow } else { Reason::ForwardedByTunnel })

@@ -3,7 +3,9 @@
 use super::{NEXT_HOP_V4, NEXT_HOP_V6, Scratch, Way, either, not_handled};
 use crate::checksum::Delta;
 use crate::family::{Family, V4};
-use crate::fib::{MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED, MemberEntry, Route};
+use crate::fib::{
+    MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED, MEMBER_WITHOUT_XDP, MemberEntry, Route,
+};
 use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey};
 use crate::hash::FlowHash;
 use crate::packet::Packet;
@@ -61,6 +63,21 @@ fn route<A: Family, F: Family, T: Tables>(
     }
 }
 
+/// Why XDP leaves it to the kernel to send through a member, if it does: whether of a flow or not.
+#[inline(always)]
+pub(super) fn left_to_kernel<P: Packet>(member: &MemberEntry, is_flow: bool) -> Option<Reason> {
+    const EASY: u16 = MEMBER_RESOLVED;
+    if P::RESOLVES_NEIGHBOURS || member.flags & (EASY | MEMBER_WITHOUT_XDP) == EASY {
+        return None;
+    }
+    Some(match (member.flags & MEMBER_WITHOUT_XDP != 0, is_flow) {
+        (true, true) => Reason::FlowWayOutWithoutXdp,
+        (true, false) => Reason::WayOutWithoutXdp,
+        (false, true) => Reason::FlowNextHopUnresolved,
+        (false, false) => Reason::NextHopUnresolved,
+    })
+}
+
 #[inline(always)]
 pub(super) fn forward_flow<A: Family, P: Packet>(
     packet: &mut P,
@@ -102,10 +119,10 @@ pub(super) fn forward_flow<A: Family, P: Packet>(
     if is_too_big {
         return Err(Reason::FlowToBeFragmented);
     }
+    if let Some(reason) = left_to_kernel::<P>(member, true) {
+        return Err(reason);
+    }
     let reason = if member.flags & MEMBER_RESOLVED == 0 {
-        if !P::RESOLVES_NEIGHBOURS {
-            return Err(Reason::FlowNextHopUnresolved);
-        }
         Reason::FlowThroughNeighbour
     } else if step.direction == DIRECTION_TO_BACKEND {
         Reason::ForwardedToBackend
@@ -190,10 +207,10 @@ pub(super) fn send_error<A: Family, P: Packet>(
     if ip.total_len > u32::from(member.mtu) {
         return Reason::FlowToBeFragmented;
     }
+    if let Some(reason) = left_to_kernel::<P>(member, true) {
+        return reason;
+    }
     let reason = if member.flags & MEMBER_RESOLVED == 0 {
-        if !P::RESOLVES_NEIGHBOURS {
-            return Reason::FlowNextHopUnresolved;
-        }
         Reason::FlowThroughNeighbour
     } else if step.direction == DIRECTION_TO_BACKEND {
         Reason::ErrorToBackend
@@ -228,12 +245,13 @@ pub(super) fn forward_plain<A: Family, P: Packet>(
     if packet_len(packet, ip, transport) > u32::from(member.mtu) {
         return Err(Reason::TooBig);
     }
+    if let Some(reason) = left_to_kernel::<P>(member, false) {
+        return Err(reason);
+    }
     let reason = if member.flags & MEMBER_RESOLVED != 0 {
         Reason::Forwarded
-    } else if P::RESOLVES_NEIGHBOURS {
-        Reason::ThroughNeighbour
     } else {
-        return Err(Reason::NextHopUnresolved);
+        Reason::ThroughNeighbour
     };
     send(packet, member, ip, ip.destination, way).ok_or(Reason::WriteFault)?;
     Ok(reason)
