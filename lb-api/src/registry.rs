@@ -22,6 +22,7 @@ mod tell;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_api_types::view::{Change, History};

@@ -9,6 +9,7 @@ mod direct;
 mod flow_events;
 mod flow_filter;
 mod flows;
+mod interfaces;
 mod occupant;
 mod one_arm;
 mod open;
@@ -25,7 +26,6 @@ use aya::Ebpf;
 use aya::maps::Map;
 use aya::programs::Program;
 use lb_dataplane_common::flow::Timeouts;
-use lb_dataplane_common::reason::{Kind, Reason};
 use lb_dataplane_common::tables::Record;
 
 pub use self::age::AGE_BATCH;
@@ -369,13 +369,28 @@ impl Dataplane {
         self.fib.usage()
     }
 
-    /// Packets by how they ended, in the order of [`Reason::ALL`], zeroes included.
+    /// Packets by how they ended, in the order of [`Reason::ALL`](crate::Reason::ALL), zeroes included.
     ///
     /// # Errors
     ///
     /// The map cannot be read.
     pub fn reasons(&self) -> Result<Vec<ReasonCount>, ReadError> {
-        counters::reasons(&self.ebpf)
+        counters::all_reasons(&self.ebpf)
+    }
+
+    /// The same by the interface that they came in through, of those that the fast path is attached to: 63 of them at most,
+    /// with an index below 4,096; what came in through others counts only above.
+    ///
+    /// # Errors
+    ///
+    /// The maps cannot be read.
+    pub fn interface_reasons(&self) -> Result<BTreeMap<u32, Vec<ReasonCount>>, ReadError> {
+        let mut counts = counters::reasons(&self.ebpf)?;
+        let places = interfaces::places(&self.ebpf)?;
+        let of = |(ifindex, place): (u32, usize)| {
+            Some((ifindex, std::mem::take(counts.get_mut(place)?)))
+        };
+        Ok(places.into_iter().filter_map(of).collect())
     }
 
     /// Packets, bytes and flows of each service and its backends.

@@ -91,8 +91,11 @@ impl FibUpdate {
     /// The interfaces that it leads through.
     pub fn interfaces(&self) -> impl Iterator<Item = u32> + '_ {
         let members: &[Member] = match self {
-            Self::Group { action: Action::Forward(members), .. } => members,
-            _ => &[],
+            Self::Group { action, .. } | Self::GroupLike { action, .. } => match action {
+                Action::Forward(members) => members,
+                Action::Kernel | Action::Blackhole => &[],
+            },
+            Self::GroupRemoved { .. } | Self::Route { .. } | Self::RouteRemoved { .. } => &[],
         };
         members.iter().map(|member| member.ifindex)
     }

@@ -195,6 +195,11 @@ pub(super) fn interfaces(interfaces: &[Interface]) -> String {
             Hook::Xdp => "xdp".to_owned(),
             Hook::Tc | Hook::Auto => "tc".to_owned(),
         });
+        let packets = |verdict: Option<&str>| {
+            let counts = status.reasons.iter();
+            let counts = counts.filter(|c| verdict.is_none_or(|verdict| c.verdict == verdict));
+            counts.map(|count| count.packets).sum::<u64>().to_string()
+        };
         [
             interface.metadata.name.clone(),
             status.index.to_string(),
@@ -202,9 +207,13 @@ pub(super) fn interfaces(interfaces: &[Interface]) -> String {
             or_dash(hook),
             status.mtu.to_string(),
             or_dash(status.mac.clone()),
+            packets(None),
+            packets(Some("drop")),
+            packets(Some("pass")),
         ]
     };
-    let heading = ["NAME", "INDEX", "UP", "ATTACHED", "MTU", "MAC"];
+    let heading =
+        ["NAME", "INDEX", "UP", "ATTACHED", "MTU", "MAC", "PACKETS", "DROPPED", "TO KERNEL"];
     table(heading, &interfaces.iter().map(row).collect::<Vec<_>>())
 }
 

@@ -18,7 +18,7 @@ use lb_api_types::view::{
     ReasonView, SeenMetadata, Status,
 };
 use lb_dataplane::fib::Packet;
-use lb_dataplane::{FlowPlace, Hook, ReasonCount};
+use lb_dataplane::{FlowPlace, Hook};
 use lb_routing::{Clear, PeerStatus, Query, RouterHandle, SpeakerConfig, StaticsStatus};
 use tokio::sync::watch;
 
@@ -184,11 +184,18 @@ impl Views for Live {
 
     fn interfaces(&self) -> BoxFuture<'_, Result<Vec<Interface>, String>> {
         async {
-            let attached = self.dataplane.with(|owned| owned.dataplane.attached()).await?;
+            let read = self
+                .dataplane
+                .with(|owned| (owned.dataplane.attached(), owned.dataplane.interface_reasons()));
+            let (attached, reasons) = read.await?;
+            let mut reasons = reasons.map_err(|error| sentence(&error))?;
             let hooks: HashMap<u32, _> =
                 attached.into_iter().map(|one| (one.ifindex, hook(one.hook))).collect();
             let links = self.router.links().borrow().clone();
-            let view = |link| seen::interface(link, &hooks, &self.wanted);
+            let view = |link: lb_routing::Link| {
+                let came = seen::reasons(reasons.remove(&link.ifindex).unwrap_or_default());
+                seen::interface(link, &hooks, came, &self.wanted)
+            };
             let mut all: Vec<_> = links.into_iter().map(view).collect();
             all.sort_by(|a: &Interface, b| a.metadata.name.cmp(&b.metadata.name));
             Ok(all)
@@ -256,13 +263,7 @@ impl Views for Live {
         async {
             let reasons = self.dataplane.with(|owned| owned.dataplane.reasons()).await?;
             let all = reasons.map_err(|error| sentence(&error))?.into_iter();
-            let view = |count: ReasonCount| ReasonView {
-                reason: count.reason.name().into(),
-                verdict: count.kind.name().into(),
-                packets: count.packets,
-                bytes: count.bytes,
-            };
-            Ok(all.map(view).collect())
+            Ok(all.map(seen::reason).collect())
         }
         .boxed()
     }

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 use lb_api_types::config::Hook;
-use lb_api_types::view::{FibUsageView, PeerView, ReasonView, Status};
+use lb_api_types::view::{FibUsageView, Interface, PeerView, ReasonView, Status};
 use lb_api_types::vip::{BackendStatus, Health, Protocol, Vip};
 
 /// What is told.
@@ -12,6 +12,7 @@ pub(super) struct Sample {
     pub(super) status: Status,
     /// Every reason, those that never came included.
     pub(super) reasons: Vec<ReasonView>,
+    pub(super) interfaces: Vec<Interface>,
     pub(super) vips: Vec<Vip>,
     pub(super) peers: Vec<PeerView>,
     /// Clients that watch events.
@@ -28,6 +29,7 @@ pub(super) fn render(sample: &Sample) -> String {
     appliance(&mut text, sample);
     fib(&mut text, &sample.status.fib);
     packets(&mut text, &sample.reasons);
+    interfaces(&mut text, &sample.interfaces);
     vips(&mut text, &sample.vips);
     backends(&mut text, &sample.vips);
     peers(&mut text, &sample.peers);
@@ -89,6 +91,31 @@ fn packets(text: &mut Text, reasons: &[ReasonView]) {
     text.counter("lbd_packet_bytes_total", "Bytes of frames by what became of them and why.");
     for count in reasons {
         text.line(&[("reason", &count.reason), ("verdict", &count.verdict)], count.bytes);
+    }
+}
+
+fn interfaces(text: &mut Text, interfaces: &[Interface]) {
+    let counts = || {
+        let of = |one: &Interface| {
+            let name = one.metadata.name.clone();
+            one.status.reasons.clone().into_iter().map(move |count| (name.clone(), count))
+        };
+        interfaces.iter().flat_map(of).collect::<Vec<_>>()
+    };
+    text.counter(
+        "lbd_interface_packets_total",
+        "Packets by the interface that they came in through.",
+    );
+    for (interface, count) in counts() {
+        let labels: &[(&str, &dyn Display)] =
+            &[("interface", &interface), ("reason", &count.reason), ("verdict", &count.verdict)];
+        text.line(labels, count.packets);
+    }
+    text.counter("lbd_interface_packet_bytes_total", "Bytes of their frames.");
+    for (interface, count) in counts() {
+        let labels: &[(&str, &dyn Display)] =
+            &[("interface", &interface), ("reason", &count.reason), ("verdict", &count.verdict)];
+        text.line(labels, count.bytes);
     }
 }
 
@@ -274,6 +301,14 @@ mod tests {
             "router_id": null, "hold_time_secs": 90, "prefixes_received": 4, "prefixes_advertised": 1,
             "messages_received": 11, "messages_sent": 12, "last_error": ""
         });
+        let interface = serde_json::json!({
+            "metadata": {"name": "eth0"}, "spec": {"attach": true, "hook": "auto"},
+            "status": {
+                "conditions": [], "index": 2, "mac": null, "mtu": 1500, "up": true, "hook": "xdp",
+                "reasons": [reason("no-backend", 3)]
+            }
+        });
+        let interface: Interface = serde_json::from_value(interface).unwrap();
         Sample {
             status: serde_json::from_value(serde_json::json!({
                 "version": "1.2.3", "uptime_secs": 42, "router_id": "192.0.2.2", "asn": 65000,
@@ -281,6 +316,7 @@ mod tests {
             }))
             .unwrap(),
             reasons: vec![reason("bad-checksum", 0), reason("no-backend", 3)],
+            interfaces: vec![interface],
             vips: vec![web],
             peers: vec![serde_json::from_value(peer).unwrap()],
             watchers: 2,
@@ -300,6 +336,8 @@ mod tests {
             "lbd_event_watchers_cut_total{reason=\"overrun\"} 1",
             "lbd_interface_attached{interface=\"eth0\",hook=\"xdp\"} 1",
             "lbd_packets_total{reason=\"bad-checksum\",verdict=\"drop\"} 0",
+            "lbd_interface_packets_total{interface=\"eth0\",reason=\"no-backend\",verdict=\"drop\"} 3",
+            "lbd_interface_packet_bytes_total{interface=\"eth0\",reason=\"no-backend\",verdict=\"drop\"} 180",
             "lbd_packet_bytes_total{reason=\"no-backend\",verdict=\"drop\"} 180",
             "lbd_vip_info{vip=\"web\",address=\"203.0.113.10\",port=\"80\",protocol=\"tcp\"} 1",
             "lbd_vip_advertised{vip=\"web\"} 0",

@@ -44,6 +44,7 @@ pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse,
     let sample = Sample {
         status: app.views.status().await.map_err(Refused::unavailable)?.status,
         reasons: app.views.reasons().await.map_err(Refused::unavailable)?,
+        interfaces: app.views.interfaces().await.map_err(Refused::unavailable)?,
         vips: app.registry.list().await?,
         peers: app.views.peers().await,
         watchers: app.events.watchers(),

@@ -451,7 +451,7 @@ impl Tables for ModelTables {
         self.samples.borrow_mut().remove(key);
     }
 
-    fn count(&self, reason: Reason, _: u32) {
+    fn count(&self, _: u32, reason: Reason, _: u32) {
         self.counted.borrow_mut().push(reason);
     }
 }

@@ -20,6 +20,9 @@ pub trait Packet {
     /// The MTU of the link that it came in by; as much as there can be where the kernel does not say.
     fn link_mtu(&self) -> u32;
 
+    /// The place in the counters of the interface that the frame came in through.
+    fn interface_place(&self) -> u32;
+
     /// Whether the frame is addressed to the interface that it came in through.
     fn is_addressed_here(&self, destination: [u16; 3]) -> bool;
 

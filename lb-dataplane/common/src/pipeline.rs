@@ -72,6 +72,7 @@ pub const NEXT_HOP_V6: u32 = 10;
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
     let bytes = packet.frame_len();
+    let place = packet.interface_place();
     // The next hop has no value yet. No zeroes: the compiler would clear it by a call.
     let mut way = Way { ifindex: 0, resolve: 0, next_hop: [bytes; 4] };
     let reason = match parse::ethernet(packet) {
@@ -79,7 +80,7 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
         Ok(Version::V6) => run_v6(packet, tables, &mut way),
         Err(reason) => reason,
     };
-    tables.count(reason, bytes);
+    tables.count(place, reason, bytes);
     Outcome { reason, way }
 }
 

@@ -37,7 +37,7 @@ pub enum Contract {
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident = $value:literal, $name:literal, $kind:ident, $contract:ident;)+) => {
-        /// Why the pipeline ended, and so what became of the packet. The number is the index into `REASONS`.
+        /// Why the pipeline ended, and so what became of the packet. The number is its place in `REASONS`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u32)]
         pub enum Reason {
@@ -178,11 +178,26 @@ reasons! {
     FlowWayOutWithoutXdp = 51, "flow-way-out-without-xdp", Pass, Rewritten;
 }
 
-/// How many reasons there are: entries of `REASONS`.
+/// How many reasons there are.
 pub const REASONS: usize = Reason::ALL.len();
+/// Entries of `REASONS` for an interface: there is room for more reasons.
+pub const REASON_PLACES: u32 = 64;
+/// Interfaces that are counted for each by itself, and one more: what the first counts came in through any other.
+pub const INTERFACE_PLACES: u32 = 64;
+/// Interfaces whose index is not below share the first place.
+pub const MAX_PLACED_IFINDEX: u32 = 4096;
+
+/// The index into `REASONS` of a reason at the place of an interface.
+#[must_use]
+#[inline(always)]
+pub fn reason_index(place: u32, reason: Reason) -> u32 {
+    (place & (INTERFACE_PLACES - 1)) * REASON_PLACES + reason as u32
+}
+
+const _: () = assert!(REASONS <= REASON_PLACES as usize);
 
 impl Reason {
-    /// The reason of an index into `REASONS`.
+    /// The reason of a number.
     #[must_use]
     pub fn from_index(index: u32) -> Option<Self> {
         Self::ALL.get(index as usize).copied()

@@ -112,8 +112,8 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn count_sample(&self, key: &FlowKey<V6>, direction: u8, bytes: u32);
     /// Tells of the end of a flow that is watched, with the bits of its state.
     fn end_sample(&self, key: &FlowKey<V6>, state: u32);
-    /// Counts how a packet ended.
-    fn count(&self, reason: Reason, bytes: u32);
+    /// Counts how a packet ended that came in through the interface at this place.
+    fn count(&self, interface_place: u32, reason: Reason, bytes: u32);
 }
 
 /// Value of the per-CPU arrays `SERVICE_COUNTS` and `BACKEND_COUNTS`.

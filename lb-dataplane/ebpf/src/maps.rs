@@ -14,7 +14,9 @@ use lb_dataplane_common::fragment::{FragmentKey, FragmentPorts};
 use lb_dataplane_common::half_open::HalfOpen;
 use lb_dataplane_common::pipeline::{Outcome, Scratch};
 use lb_dataplane_common::punt::{Punt, QUOTED};
-use lb_dataplane_common::reason::{REASONS as REASON_COUNT, Reason, ReasonCounts};
+use lb_dataplane_common::reason::{
+    INTERFACE_PLACES, MAX_PLACED_IFINDEX, REASON_PLACES, Reason, ReasonCounts, reason_index,
+};
 use lb_dataplane_common::service::{
     AccessKey, Affinity, AffinityKey, BackendEntry, MAX_RANGE_PREFIXES, PAGE_WORDS, RangeKey,
     ServiceEntry, SourceEntry, VipKey,
@@ -56,7 +58,11 @@ static FLOWS: HashMap<FlowKey<V4>, FlowEntry> = HashMap::with_max_entries(64, 0)
 #[map]
 static FLOWS6: HashMap<FlowKey<V6>, FlowEntry> = HashMap::with_max_entries(64, 0);
 #[map]
-static REASONS: PerCpuArray<ReasonCounts> = PerCpuArray::with_max_entries(REASON_COUNT as u32, 0);
+static REASONS: PerCpuArray<ReasonCounts> =
+    PerCpuArray::with_max_entries(INTERFACE_PLACES * REASON_PLACES, 0);
+/// By interface index: the place of what came in through it in `REASONS`; 0 for the one of all others.
+#[map]
+static IFACE_PLACES: Array<u32> = Array::with_max_entries(MAX_PLACED_IFINDEX, 0);
 /// Room for a packet's way.
 #[map]
 static SCRATCH: PerCpuArray<Scratch<V4>> = PerCpuArray::with_max_entries(1, 0);
@@ -411,8 +417,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count(&self, reason: Reason, bytes: u32) {
-        if let Some(counts) = REASONS.get_ptr_mut(reason as u32) {
+    fn count(&self, interface_place: u32, reason: Reason, bytes: u32) {
+        if let Some(counts) = REASONS.get_ptr_mut(reason_index(interface_place, reason)) {
             // SAFETY: this CPU's element, which nothing else writes while the program runs.
             unsafe {
                 (*counts).packets += 1;
@@ -446,6 +452,12 @@ pub fn punt(
     } else {
         place.discard(0);
     }
+}
+
+/// The place of an interface in the counters.
+#[inline(always)]
+pub fn interface_place(ifindex: u32) -> u32 {
+    IFACE_PLACES.get(ifindex).copied().unwrap_or(0)
 }
 
 /// The MAC of an attached interface.

@@ -93,6 +93,11 @@ impl Packet for SkBuff {
     }
 
     #[inline(always)]
+    fn interface_place(&self) -> u32 {
+        maps::interface_place(self.ifindex())
+    }
+
+    #[inline(always)]
     fn is_addressed_here(&self, _: [u16; 3]) -> bool {
         // SAFETY: as in `frame`. The kernel compared the MAC when the frame came in.
         unsafe { (*self.skb).pkt_type == PACKET_HOST }

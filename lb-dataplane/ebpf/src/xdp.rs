@@ -70,6 +70,11 @@ impl Packet for XdpFrame {
     }
 
     #[inline(always)]
+    fn interface_place(&self) -> u32 {
+        maps::interface_place(self.ifindex())
+    }
+
+    #[inline(always)]
     fn is_addressed_here(&self, destination: [u16; 3]) -> bool {
         maps::interface_mac(self.ifindex()) == Some(destination)
     }

@@ -16,7 +16,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use super::{Attached, Hook, HookChoice, XdpMode, occupant, open};
+use super::{Attached, Hook, HookChoice, XdpMode, interfaces, occupant, open};
 use crate::error::AttachError;
 use crate::pins::Pins;
 use crate::sys;
@@ -60,7 +60,10 @@ pub(super) fn attach(
 ) -> Result<Hook, AttachError> {
     let interface = find(name)?;
     forget_gone(ebpf, pins);
-    note_mac(ebpf, &interface)?;
+    interfaces::note(ebpf, interface.index, interface.mac).map_err(|source| AttachError::Keep {
+        interface: interface.name.clone(),
+        source: io::Error::other(source),
+    })?;
     let hook = match choice {
         HookChoice::Tc => attach_to(ebpf, pins, &interface, Hook::Tc)?,
         HookChoice::Xdp(XdpMode::Native) => attach_to(ebpf, pins, &interface, Hook::Xdp)?,
@@ -111,10 +114,7 @@ pub(super) fn detach(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<(), Att
         remove(&pin(pins, index, hook))
             .map_err(|source| AttachError::Keep { interface: name.to_owned(), source })?;
     }
-    if let Ok(mut macs) = interfaces(ebpf) {
-        // It is there only if the interface was attached.
-        let _ = macs.remove(&index);
-    }
+    interfaces::forget(ebpf, index);
     Ok(())
 }
 
@@ -314,32 +314,13 @@ fn name_of(ifindex: u32) -> Option<String> {
 
 /// Lets go of interfaces that are no more: their entries would fill the map, and the links that are pinned lead nowhere.
 fn forget_gone(ebpf: &mut Ebpf, pins: &Pins) {
-    let Ok(mut macs) = interfaces(ebpf) else { return };
-    let gone: Vec<u32> =
-        macs.keys().filter_map(Result::ok).filter(|index| name_of(*index).is_none()).collect();
-    for index in gone {
-        // What stays is tried again with the next interface.
-        let _ = macs.remove(&index);
+    let known = interfaces::known(ebpf).into_iter();
+    for index in known.filter(|index| name_of(*index).is_none()) {
+        interfaces::forget(ebpf, index);
         for hook in HOOKS {
             let _ = remove(&pin(pins, index, hook));
         }
     }
-}
-
-type Macs<'a> = aya::maps::HashMap<&'a mut aya::maps::MapData, u32, [u8; 8]>;
-
-fn interfaces(ebpf: &mut Ebpf) -> Result<Macs<'_>, aya::maps::MapError> {
-    ebpf.map_mut("IFACES").expect("the object holds this map").try_into()
-}
-
-fn note_mac(ebpf: &mut Ebpf, interface: &Interface) -> Result<(), AttachError> {
-    let [a, b, c, d, e, f] = interface.mac;
-    interfaces(ebpf)
-        .and_then(|mut macs| macs.insert(interface.index, [a, b, c, d, e, f, 0, 0], 0))
-        .map_err(|source| AttachError::Keep {
-            interface: interface.name.clone(),
-            source: io::Error::other(source),
-        })
 }
 
 fn driver(interface: &str) -> String {

@@ -1,31 +1,62 @@
 //! Reading the counters: each is a sum over CPUs.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use aya::maps::{Array, Map, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
-use lb_dataplane_common::reason::{Reason, ReasonCounts};
+use lb_dataplane_common::reason::{INTERFACE_PLACES, REASON_PLACES, Reason, ReasonCounts};
 use lb_dataplane_common::tables::{FlowCounts, Record};
 
 use super::{BackendCount, ReasonCount, ServiceCount, ServiceCounters};
 use crate::error::ReadError;
 use crate::plan::Ident;
 use crate::pod::Raw;
+use crate::sys::{self, Cursor};
 
-pub(super) fn reasons(ebpf: &Ebpf) -> Result<Vec<ReasonCount>, ReadError> {
-    let counts: PerCpu<'_, Raw<ReasonCounts>> = per_cpu(ebpf, "REASONS")?;
-    Reason::ALL
-        .into_iter()
-        .map(|reason| {
-            let values = counts.get(&(reason as u32), 0).map_err(read_error("REASONS"))?;
-            Ok(ReasonCount {
-                reason,
-                kind: reason.kind(),
-                packets: values.iter().map(|v| v.0.packets).sum(),
-                bytes: values.iter().map(|v| v.0.bytes).sum(),
-            })
-        })
-        .collect()
+/// What became of packets, by the place of the interface that they came in through.
+pub(super) fn reasons(ebpf: &Ebpf) -> Result<Vec<Vec<ReasonCount>>, ReadError> {
+    const MAP: &str = "REASONS";
+    const ENTRIES: usize = (INTERFACE_PLACES * REASON_PLACES) as usize;
+    let failed = |source| ReadError { map: MAP, source };
+    let map = ebpf.map(MAP).expect("the object holds this map");
+    let Map::PerCpuArray(data) = map else { unreachable!("the object declares it as such") };
+    let cpus = aya::util::nr_cpus().map_err(|(_, source)| failed(source))?;
+    let nothing = ReasonCounts::default();
+    let (mut keys, mut values) = (vec![0_u32; ENTRIES], vec![Raw(nothing); ENTRIES * cpus]);
+    let mut cursor = Cursor::default();
+    sys::lookup_batch(data.fd().as_fd(), &mut cursor, &mut keys, &mut values).map_err(failed)?;
+    let sums: Vec<ReasonCounts> = values.chunks(cpus).map(sum).collect();
+    let of_place = |counts: &[ReasonCounts]| {
+        let of_reason = |(reason, counts): (Reason, &ReasonCounts)| ReasonCount {
+            reason,
+            kind: reason.kind(),
+            packets: counts.packets,
+            bytes: counts.bytes,
+        };
+        Reason::ALL.into_iter().zip(counts).map(of_reason).collect()
+    };
+    Ok(sums.chunks(REASON_PLACES as usize).map(of_place).collect())
+}
+
+fn sum(cpus: &[Raw<ReasonCounts>]) -> ReasonCounts {
+    cpus.iter().fold(ReasonCounts::default(), |sum, of_cpu| ReasonCounts {
+        packets: sum.packets + of_cpu.0.packets,
+        bytes: sum.bytes + of_cpu.0.bytes,
+    })
+}
+
+/// The same for all places together.
+pub(super) fn all_reasons(ebpf: &Ebpf) -> Result<Vec<ReasonCount>, ReadError> {
+    let mut places = reasons(ebpf)?.into_iter();
+    let mut all = places.next().unwrap_or_default();
+    for place in places {
+        for (sum, more) in all.iter_mut().zip(place) {
+            sum.packets += more.packets;
+            sum.bytes += more.bytes;
+        }
+    }
+    Ok(all)
 }
 
 pub(super) fn services(

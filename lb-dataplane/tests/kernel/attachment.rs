@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use aya::programs::links::{FdLink, PinnedLink};
 use lb_dataplane::{AttachError, Attached, Hook, HookChoice, XdpMode};
 
+use crate::frame::{SYN, packet};
 use crate::net::Namespace;
 use crate::scene::Scene;
 
@@ -36,6 +37,47 @@ fn link(scene: &Scene, name: &str) -> (u32, u32) {
     let pin = scene.options.pin_dir.join("links").join(name);
     let info = FdLink::from(PinnedLink::from_pin(pin).unwrap()).info().unwrap();
     (info.id(), info.program_id())
+}
+
+#[test]
+fn what_comes_in_through_an_interface_is_counted_there_and_no_sum_shrinks_when_it_goes() {
+    for choice in [HookChoice::Tc, HookChoice::Xdp(XdpMode::Native)] {
+        let namespace = veth();
+        let mut scene = Scene::new();
+        let all = |scene: &mut Scene| {
+            scene.get().reasons().unwrap().iter().map(|count| count.packets).sum::<u64>()
+        };
+        let here = |scene: &mut Scene, ifindex: u32| {
+            let counts = scene.get().interface_reasons().unwrap();
+            counts.get(&ifindex).map(|counts| counts.iter().map(|count| count.packets).sum::<u64>())
+        };
+        // Test runs come in through an interface that nothing is attached to.
+        scene.send(Hook::Tc, &packet(SYN, "10.1.0.5:40000", "10.2.0.3:53"));
+        let before = all(&mut scene);
+        assert_eq!((before, here(&mut scene, 50)), (1, None));
+        attach(&mut scene, &namespace, "left", choice).unwrap();
+        assert_eq!(here(&mut scene, 50), Some(0));
+        namespace.ip("addr add 192.0.2.1/24 dev right");
+        let deadline = Instant::now() + Duration::from_secs(40);
+        while here(&mut scene, 50) == Some(0) {
+            // Nobody has this address: the question for it comes to the other end.
+            namespace.run(|| {
+                let socket = std::net::UdpSocket::bind("192.0.2.1:0").unwrap();
+                let _no_route_yet = socket.send_to(b"who?", "192.0.2.9:9");
+            });
+            assert!(Instant::now() < deadline, "nothing was counted");
+        }
+        namespace.ip("link set right down");
+        let (counted, sum) = (here(&mut scene, 50).unwrap(), all(&mut scene));
+        assert_eq!(sum, before + counted, "{choice:?}");
+        let dataplane = scene.get();
+        namespace.run(|| dataplane.detach("left")).unwrap();
+        assert_eq!(here(&mut scene, 50), None);
+        attach(&mut scene, &namespace, "right", choice).unwrap();
+        let right = namespace.ifindex("right");
+        assert_eq!(here(&mut scene, right), Some(0), "{choice:?}: it begins at zero");
+        assert_eq!(all(&mut scene), sum, "{choice:?}");
+    }
 }
 
 #[test]

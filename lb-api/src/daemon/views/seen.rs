@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use lb_api_types::config;
 use lb_api_types::resource::Condition;
 use lb_api_types::view::{
-    Flow, FlowSpec, FlowStatus, Interface, InterfaceSpec, InterfaceStatus, SeenMetadata,
+    Flow, FlowSpec, FlowStatus, Interface, InterfaceSpec, InterfaceStatus, ReasonView, SeenMetadata,
 };
 use lb_api_types::vip;
+use lb_dataplane::ReasonCount;
 use lb_dataplane::table::Protocol;
 use lb_routing::Link;
 
@@ -19,6 +20,7 @@ use crate::daemon::attach;
 pub(super) fn interface(
     link: Link,
     hooks: &HashMap<u32, config::Hook>,
+    reasons: Vec<ReasonView>,
     wanted: &config::Dataplane,
 ) -> Interface {
     let hook = hooks.get(&link.ifindex).copied();
@@ -53,7 +55,24 @@ pub(super) fn interface(
             mtu: link.mtu,
             up: link.up,
             hook,
+            reasons,
         },
+    }
+}
+
+/// Those that came.
+pub(super) fn reasons(counts: Vec<ReasonCount>) -> Vec<ReasonView> {
+    let came = counts.into_iter().filter(|count| count.packets > 0);
+    came.map(reason).collect()
+}
+
+/// What became of packets.
+pub(super) fn reason(count: ReasonCount) -> ReasonView {
+    ReasonView {
+        reason: count.reason.name().into(),
+        verdict: count.kind.name().into(),
+        packets: count.packets,
+        bytes: count.bytes,
     }
 }
 

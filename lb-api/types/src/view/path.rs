@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ReasonView;
 use super::seen::{SeenMetadata, seen};
 use crate::config::Hook;
 use crate::resource::Condition;
@@ -39,6 +40,10 @@ pub struct InterfaceStatus {
     pub up: bool,
     /// Where the fast path is attached; unset where it is not.
     pub hook: Option<Hook>,
+    /// What became of the packets that came in through it since it was attached, by reason; none where it is not, or where
+    /// 63 others are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<ReasonView>,
 }
 
 /// What a flow is known by.

@@ -47,6 +47,10 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
         1500
     }
 
+    fn interface_place(&self) -> u32 {
+        0
+    }
+
     fn is_addressed_here(&self, destination: [u16; 3]) -> bool {
         destination == [0; 3]
     }
