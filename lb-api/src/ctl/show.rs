@@ -38,8 +38,10 @@ pub(super) async fn get(
         return Err(CtlError::Other(format!("the kind {noun} has no labels: leave -l out")));
     }
     let limited = kept || matches!(kind, Kind::Routes | Kind::Fib | Kind::Flows);
-    let limit = part.limit.filter(|_| limited && name.is_none()).map(|limit| format!("limit={limit}"));
-    let labels = part.selector.as_ref().map(|s| format!("labelSelector={}", segment(&s.to_string())));
+    let limit =
+        part.limit.filter(|_| limited && name.is_none()).map(|limit| format!("limit={limit}"));
+    let labels =
+        part.selector.as_ref().map(|s| format!("labelSelector={}", segment(&s.to_string())));
     if !part.filter.is_empty() && kind != Kind::Flows {
         return Err(CtlError::Other("--filter is for flows: leave it out, or use -l".into()));
     }

@@ -10,8 +10,8 @@ mod insert;
 pub use self::insert::{Composed, insert, insert_back};
 use crate::family::{self, Family, V6};
 use crate::flow::{
-    FlowKey, STATE_ACROSS, STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_RESETS, STATE_SAMPLED, TCP, mode_of,
-    state_of_mode, ticks_since,
+    FlowKey, STATE_ACROSS, STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_RESETS, STATE_SAMPLED,
+    TCP, mode_of, state_of_mode, ticks_since,
 };
 use crate::hash::FlowHash;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};

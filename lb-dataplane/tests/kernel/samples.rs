@@ -16,6 +16,9 @@ const FAMILIES: [[&str; 4]; 2] = [
     ["[2001:db8:ff::1]:80", "[2001:db8:1::5]:40000", "[2001:db8:2::9]:8080", "2001:db8:ff::2"],
 ];
 
+/// Packets and whether they go to the backend, how the flow ends, and packets there and back.
+type Talk<'a> = (&'a [(Carries, bool)], HowEnded, [u64; 2]);
+
 fn watching(every: u32) -> Scene {
     Scene::with(|options| {
         options.sample_every = every;
@@ -42,7 +45,7 @@ fn a_flow_that_is_watched_is_told_of_when_it_begins_and_with_its_counts_when_it_
             let ours = Source { address, first_port: 2000, last_port: 2000 };
             scene.sources = if is_full_nat { vec![ours] } else { vec![] };
             scene.apply(&[(vip, Tcp, Maglev, &[backend]), (vip, Udp, Maglev, &[backend])]);
-            let talks: [(&[(Carries, bool)], HowEnded, [u64; 2]); 3] = [
+            let talks: [Talk<'_>; 3] = [
                 (
                     &[(SYN, true), (SYN_ACK, false), (ACK, true), (FIN, true), (FIN, false)],
                     HowEnded::Closed,

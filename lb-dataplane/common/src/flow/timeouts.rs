@@ -74,10 +74,10 @@ impl Timeouts {
     }
 }
 
-/// Ticks that are at least so many seconds.
+/// Ticks that are at least so many seconds: one for what is cut off, and one since the first is over at any time.
 #[must_use]
 pub const fn seconds(seconds: u64) -> u32 {
-    ((seconds * 1_000_000_000) >> crate::tables::TICK_SHIFT) as u32 + 1
+    ((seconds * 1_000_000_000) >> crate::tables::TICK_SHIFT) as u32 + 2
 }
 
 const _: () = assert!(size_of::<Timeouts>() == 24);

@@ -4,7 +4,8 @@ use super::{NEXT_HOP_V4, NEXT_HOP_V6, Scratch, Way, either, not_handled};
 use crate::checksum::Delta;
 use crate::family::{Family, V4};
 use crate::fib::{
-    MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED, MEMBER_WITHOUT_XDP, MemberEntry, Route,
+    MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED, MEMBER_WITHOUT_XDP, MemberEntry,
+    Route,
 };
 use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey};
 use crate::hash::FlowHash;
