@@ -18,9 +18,8 @@ mod routes;
 mod xdp_features;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::Map;
@@ -31,7 +30,7 @@ use lb_dataplane_common::tables::Record;
 pub use self::age::AGE_BATCH;
 pub use self::count::{BackendCount, ReasonCount, ServiceCount, ServiceCounters};
 pub use self::flow_events::{FlowEnd, FlowEvent, FlowEvents, HowEnded};
-pub use self::flow_filter::{FlowFilter, FlowState};
+pub use self::flow_filter::{Flow, FlowFilter, FlowState};
 pub use self::flows::FlowPlace;
 use self::one_arm::OneArm;
 pub use self::punts::Punts;
@@ -42,7 +41,7 @@ use crate::icmp::Answer;
 use crate::mapped::Mapped;
 use crate::pins::Pins;
 use crate::plan::Served;
-use crate::table::{Change, Protocol, ServiceKey, Table};
+use crate::table::{Change, ServiceKey, Table};
 
 /// Where the dataplane lives and how big it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,23 +149,6 @@ pub struct Attached {
     pub ifindex: u32,
     /// The hook in use.
     pub hook: Hook,
-}
-
-/// A flow: one client's connection through a VIP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
-    /// The transport.
-    pub protocol: Protocol,
-    /// Client's address and port.
-    pub client: SocketAddr,
-    /// VIP and port.
-    pub vip: SocketAddr,
-    /// Backend and port.
-    pub backend: SocketAddr,
-    /// How far its life is.
-    pub state: FlowState,
-    /// Since the last packet of either direction, to about a second.
-    pub idle: Duration,
 }
 
 /// What a call of `age` did.

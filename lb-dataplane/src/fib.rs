@@ -31,6 +31,7 @@ mod tests;
 #[cfg(test)]
 mod tests6;
 mod trie;
+mod update;
 
 use std::net::IpAddr;
 
@@ -85,20 +86,6 @@ pub enum FibUpdate {
         /// 0 to 32 or 128.
         len: u8,
     },
-}
-
-impl FibUpdate {
-    /// The interfaces that it leads through.
-    pub fn interfaces(&self) -> impl Iterator<Item = u32> + '_ {
-        let members: &[Member] = match self {
-            Self::Group { action, .. } | Self::GroupLike { action, .. } => match action {
-                Action::Forward(members) => members,
-                Action::Kernel | Action::Blackhole => &[],
-            },
-            Self::GroupRemoved { .. } | Self::Route { .. } | Self::RouteRemoved { .. } => &[],
-        };
-        members.iter().map(|member| member.ifindex)
-    }
 }
 
 /// What packets to a group meet.
@@ -289,16 +276,6 @@ impl Fib {
         Self { slots, trie, groups, routes, routes6, updates: 0, refused: 0, is_synced: false }
     }
 
-    /// Notes whether XDP can send through an interface; as long as nothing else is said, it can.
-    pub fn set_xdp(&mut self, ifindex: u32, takes_frames: bool) {
-        self.groups.set_xdp(ifindex, takes_frames);
-    }
-
-    /// The interfaces that routes lead through, some more than once.
-    pub fn interfaces(&self) -> impl Iterator<Item = u32> + '_ {
-        self.groups.interfaces()
-    }
-
     /// Makes changes in order: all that can be made, whatever becomes of the others.
     ///
     /// # Errors
@@ -431,12 +408,6 @@ impl Fib {
                 Some(FibRoute { prefix, len, action })
             })
             .collect()
-    }
-
-    /// What packets to an address meet, where to have no route is the kernel's business; `None` while routes of a previous
-    /// process may still come back.
-    pub fn towards(&self, address: IpAddr) -> Option<Action> {
-        self.is_synced.then(|| self.lookup(address, 0).action.unwrap_or(Action::Kernel))
     }
 
     fn insert(&mut self, prefix: IpAddr, len: u8, group: u32) -> Result<(), FibError> {

@@ -162,7 +162,7 @@ async fn look_again(
 ) -> Result<Answer, CtlError> {
     let mut before = String::new();
     loop {
-        let now = show::get(client, kind, name, None, None, format).await?;
+        let now = show::get(client, kind, name, &show::Part::default(), format).await?;
         print(&news(&before, &now, format));
         before = now;
         tokio::time::sleep(LOOK_EVERY).await;

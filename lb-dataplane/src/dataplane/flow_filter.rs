@@ -1,13 +1,30 @@
-//! Which flows a list is of.
+//! Flows as a list has them, and which ones it is of.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use lb_dataplane_common::flow::{STATE_CLOSING, STATE_CONFIRMED, STATE_REPLIED};
 
-use super::Flow;
 use crate::table::Protocol;
+
+/// A flow: one client's connection through a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The transport.
+    pub protocol: Protocol,
+    /// Client's address and port.
+    pub client: SocketAddr,
+    /// VIP and port.
+    pub vip: SocketAddr,
+    /// Backend and port.
+    pub backend: SocketAddr,
+    /// How far its life is.
+    pub state: FlowState,
+    /// Since the last packet of either direction, to about a second.
+    pub idle: Duration,
+}
 
 /// How far a flow's life is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +88,7 @@ impl FlowFilter {
     /// Whether a flow is asked for.
     #[must_use]
     pub fn takes(&self, flow: &Flow) -> bool {
-        let is_at = |wanted: &Option<(IpAddr, RangeInclusive<u16>)>, is: std::net::SocketAddr| {
+        let is_at = |wanted: &Option<(IpAddr, RangeInclusive<u16>)>, is: SocketAddr| {
             wanted
                 .as_ref()
                 .is_none_or(|(address, ports)| *address == is.ip() && ports.contains(&is.port()))

@@ -40,6 +40,12 @@ pub struct FibLookup {
 }
 
 impl Fib {
+    /// What packets to an address meet, where to have no route is the kernel's business; `None` while routes of a previous
+    /// process may still come back.
+    pub fn towards(&self, address: IpAddr) -> Option<Action> {
+        self.is_synced.then(|| self.lookup(address, 0).action.unwrap_or(Action::Kernel))
+    }
+
     /// What a packet to an address meets; `hash` chooses among a group's members.
     pub fn lookup(&self, destination: IpAddr, hash: u32) -> FibLookup {
         let memory = self.memory();
