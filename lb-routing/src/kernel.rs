@@ -4,6 +4,7 @@ mod ask;
 mod decode;
 mod encode;
 mod install;
+mod next_hops;
 mod rule;
 mod socket;
 mod watch;
@@ -20,6 +21,7 @@ use crate::addresses::AddressOp;
 
 pub use self::ask::{KernelAnswer, ask};
 pub(crate) use self::install::{Installer, Outcome, Outcomes, Request};
+use self::next_hops::NextHops;
 use self::socket::Socket;
 pub(crate) use self::watch::{Event, Watcher};
 
@@ -112,7 +114,7 @@ fn is_gone(error: &std::io::Error) -> bool {
 }
 
 fn our_key(route: &RouteMessage) -> Option<RouteKey> {
-    let decoded = decode::route(route)?;
+    let decoded = decode::route(route, &NextHops::default())?;
     decoded.ours.then_some(decoded.route.key)
 }
 

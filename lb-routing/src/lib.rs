@@ -22,7 +22,8 @@ pub use lb_routing_proto::config::{
     BeyondLimit, ConfigError, Decision, Export, Import, MaxPrefixes, PeerConfig, SpeakerConfig,
 };
 pub use lb_routing_proto::fib::{
-    Action, Install, KernelNextHop, Link, Member, Source, StaticKind, StaticNextHop, Told, Update,
+    Action, Controller, Install, KernelNextHop, Link, Member, Source, StaticKind, StaticNextHop,
+    Told, Update,
 };
 pub use lb_routing_proto::policy;
 pub use lb_routing_proto::speaker::{

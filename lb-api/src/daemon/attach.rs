@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lb_api_types::config;
 use lb_dataplane::{Attached, HookChoice, XdpMode};
-use lb_routing::Link;
+use lb_routing::{Controller, Link};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -17,11 +17,15 @@ const RETRY: Duration = Duration::from_secs(5);
 /// What was attached to: an interface that got another name or MAC is attached to anew.
 type Done = BTreeMap<u32, (String, [u8; 6])>;
 
+/// Ports of ports at most, as the kernel has it.
+const NESTED: usize = 8;
+
 /// A step towards what is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Attach(Link),
-    Detach(String),
+    /// Name, and why.
+    Detach(String, &'static str),
 }
 
 /// Where the fast path is, as far as it matters to others.
@@ -71,7 +75,7 @@ async fn follow(
             let Ok(before) = dataplane.with(|owned| owned.dataplane.attached()).await else {
                 return;
             };
-            let mut found = Vec::new();
+            let mut found = left_out(&now, &config.interfaces);
             for step in plan(&now, &before, &mut done, &config.interfaces) {
                 if let Err(trouble) = carry_out(&dataplane, step, choice, &mut done).await {
                     found.push(trouble);
@@ -108,13 +112,14 @@ async fn carry_out(
             tracing::info!(interface = link.name, hook = ?attached, "attached");
             done.insert(link.ifindex, (link.name, link.mac));
         }
-        Step::Detach(name) => {
+        Step::Detach(name, why) => {
             let interface = name.clone();
             dataplane
                 .with(move |owned| owned.dataplane.detach(&interface))
                 .await?
                 .map_err(|error| sentence(&error))?;
-            tracing::info!(interface = name, "detached: no longer configured");
+            done.retain(|_, (of, _)| *of != name);
+            tracing::info!(interface = name, "detached: {why}");
         }
     }
     Ok(())
@@ -134,12 +139,47 @@ fn plan(links: &[Link], attached: &[Attached], done: &mut Done, patterns: &[Stri
     let attach = links
         .iter()
         .filter(|link| link.ethernet && wanted(&link.name) && !is_done(link))
+        .filter(|link| vrf(links, link).is_none())
         .map(|link| Step::Attach(link.clone()));
-    let detach = attached
-        .iter()
-        .filter(|attached| !wanted(&attached.name))
-        .map(|attached| Step::Detach(attached.name.clone()));
+    let is_in_vrf = |ifindex: u32| {
+        links.iter().any(|link| link.ifindex == ifindex && vrf(links, link).is_some())
+    };
+    let detach = attached.iter().filter_map(|attached| {
+        let why = match attached {
+            Attached { name, .. } if !wanted(name) => "no longer configured",
+            Attached { ifindex, .. } if is_in_vrf(*ifindex) => "it is in a VRF now",
+            Attached { .. } => return None,
+        };
+        Some(Step::Detach(attached.name.clone(), why))
+    });
     detach.chain(attach).collect()
+}
+
+/// One sentence per interface that is configured and whose packets do not take the main table, the only one that the fast
+/// path knows.
+fn left_out(links: &[Link], patterns: &[String]) -> Vec<String> {
+    let wanted = links.iter().filter(|link| link.ethernet && is_wanted(patterns, &link.name));
+    let sentence = |link: &Link| {
+        let (name, vrf) = (&link.name, vrf(links, link)?);
+        Some(format!(
+            "interface {name} is in VRF {vrf}: the fast path forwards by the main table, so it is not attached there and the kernel forwards by the VRF's; leave the interface out of dataplane.interfaces, or take it out of the VRF (`ip link set {name} nomaster`)"
+        ))
+    };
+    wanted.filter_map(sentence).collect()
+}
+
+/// The name of the VRF that a link's packets belong to: its own, or that of the bridge or bond that it is a port of.
+fn vrf(links: &[Link], link: &Link) -> Option<String> {
+    let mut port = link;
+    for _ in 0..NESTED {
+        let Controller { ifindex, is_vrf } = port.controller?;
+        let controller = links.iter().find(|link| link.ifindex == ifindex);
+        if is_vrf {
+            return Some(controller.map_or(format!("#{ifindex}"), |vrf| vrf.name.clone()));
+        }
+        port = controller?;
+    }
+    None
 }
 
 /// Whether the fast path is to be attached to the interface of a name.
@@ -176,7 +216,12 @@ mod tests {
             mtu: 1500,
             up: true,
             ethernet: name != "lo",
+            controller: None,
         }
+    }
+
+    fn port(ifindex: u32, name: &str, of: u32, is_vrf: bool) -> Link {
+        Link { controller: Some(Controller { ifindex: of, is_vrf }), ..link(ifindex, name) }
     }
 
     fn attached(ifindex: u32, name: &str) -> Attached {
@@ -238,6 +283,42 @@ mod tests {
     #[test]
     fn what_is_no_longer_configured_is_detached() {
         let steps = plan(&[link(2, "eth0")], &[attached(2, "eth0")], &mut Done::new(), &[]);
-        assert_eq!(steps, [Step::Detach("eth0".into())]);
+        assert_eq!(steps, [Step::Detach("eth0".into(), "no longer configured")]);
+    }
+
+    #[test]
+    fn a_port_of_a_vrf_is_left_to_the_kernel_also_behind_a_bond_and_one_of_a_bridge_is_not() {
+        let patterns = ["eth*".to_owned()];
+        let links = [
+            Link { ethernet: false, ..link(9, "red") },
+            port(7, "bond0", 9, true),
+            link(8, "br0"),
+            port(2, "eth0", 9, true),
+            port(3, "eth1", 7, false),
+            port(4, "eth2", 8, false),
+            // What it is a port of is in another namespace.
+            port(5, "eth3", 77, true),
+        ];
+        let steps = plan(&links, &[], &mut Done::new(), &patterns);
+        assert_eq!(steps, [Step::Attach(links[5].clone())]);
+        let told = left_out(&links, &patterns);
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[0].starts_with("interface eth0 is in VRF red: "), "{told:?}");
+        assert!(told[1].starts_with("interface eth1 is in VRF red: "), "{told:?}");
+        assert!(told[2].starts_with("interface eth3 is in VRF #77: "), "{told:?}");
+    }
+
+    #[test]
+    fn an_interface_that_goes_into_a_vrf_is_detached_and_one_that_leaves_it_is_attached() {
+        let patterns = ["eth0".to_owned()];
+        let inside = [link(9, "red"), port(2, "eth0", 9, true)];
+        let mut done = Done::from([(2, ("eth0".to_owned(), [2; 6]))]);
+        let steps = plan(&inside, &[attached(2, "eth0")], &mut done, &patterns);
+        assert_eq!(steps, [Step::Detach("eth0".into(), "it is in a VRF now")]);
+        assert_eq!(plan(&inside, &[], &mut done, &patterns), []);
+        let outside = [link(9, "red"), link(2, "eth0")];
+        assert_eq!(left_out(&outside, &patterns), [""; 0]);
+        let steps = plan(&outside, &[], &mut done, &patterns);
+        assert_eq!(steps, [Step::Attach(outside[1].clone())]);
     }
 }

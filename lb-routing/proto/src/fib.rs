@@ -32,8 +32,8 @@ use std::ops::RangeInclusive;
 use ipnetwork::IpNetwork;
 
 pub use self::fact::{
-    Fact, Install, KernelNextHop, KernelRoute, KernelRouteKind, Link, RouteKey, StaticKind,
-    StaticNextHop,
+    Controller, Fact, Install, KernelNextHop, KernelRoute, KernelRouteKind, Link, RouteKey,
+    StaticKind, StaticNextHop,
 };
 pub use self::statics::StaticState;
 pub use self::update::{Action, Member, Output, OwnRoute, Source, Told, Update};

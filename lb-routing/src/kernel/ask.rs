@@ -8,6 +8,7 @@ use lb_routing_proto::fib::{KernelNextHop, KernelRouteKind};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteFlags};
 
+use super::next_hops::NextHops;
 use super::socket::Socket;
 use super::{KernelError, decode, encode};
 
@@ -32,6 +33,8 @@ pub enum KernelAnswer {
 /// No netlink socket, or no answer.
 pub async fn ask(destinations: &[IpAddr]) -> Result<Vec<KernelAnswer>, KernelError> {
     let mut socket = Socket::open(0).map_err(KernelError::Open)?;
+    let read_error = |what| move |source| KernelError::Read { what, source };
+    let next_hops = socket.next_hops().await.map_err(read_error("next-hop objects"))?;
     let mut answers = Vec::with_capacity(destinations.len());
     for destination in destinations {
         let mut message = encode::all_routes(encode::family(*destination));
@@ -40,16 +43,16 @@ pub async fn ask(destinations: &[IpAddr]) -> Result<Vec<KernelAnswer>, KernelErr
         let address = encode::route_address(*destination);
         message.attributes.push(RouteAttribute::Destination(address));
         let answer = socket.ask(RouteNetlinkMessage::GetRoute(message)).await;
-        answers.push(read(answer).map_err(|source| KernelError::Read { what: "routes", source })?);
+        answers.push(read(answer, &next_hops).map_err(read_error("routes"))?);
     }
     Ok(answers)
 }
 
-fn read(answer: io::Result<RouteNetlinkMessage>) -> io::Result<KernelAnswer> {
+fn read(answer: io::Result<RouteNetlinkMessage>, next_hops: &NextHops) -> io::Result<KernelAnswer> {
     let refused = |why: &str| Ok(KernelAnswer::Refuses(why.to_owned()));
     match answer {
         Ok(RouteNetlinkMessage::NewRoute(message)) => {
-            let Some(decode::Route { route, .. }) = decode::any_route(&message) else {
+            let Some(decode::Route { route, .. }) = decode::any_route(&message, next_hops) else {
                 return refused("a route that cannot be read");
             };
             let next_hops = match route.kind {

@@ -4,20 +4,23 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use lb_routing_proto::fib::{
-    Fact, KernelNextHop, KernelRoute, KernelRouteKind, Link, OwnRoute, RouteKey,
+    Controller, Fact, KernelNextHop, KernelRoute, KernelRouteKind, Link, OwnRoute, RouteKey,
 };
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{
+    InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteType,
-    RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
+    RouteType, RouteVia,
 };
 
 use super::RTPROT_LBD;
+use super::next_hops::NextHops;
 use crate::addresses::AddressKey;
 
 /// The table that the kernel asks first.
@@ -63,7 +66,9 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         // Where the kernel resolves no neighbours, only it knows where frames go.
         ethernet: header.link_layer_type == LinkLayerType::Ether
             && !header.flags.contains(LinkFlags::Noarp),
+        controller: None,
     };
+    let mut is_vrf = false;
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(name) = attribute {
             link.name.clone_from(name);
@@ -71,8 +76,13 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
             link.mac = address.as_slice().try_into().unwrap_or_default();
         } else if let LinkAttribute::Mtu(mtu) = attribute {
             link.mtu = *mtu;
+        } else if let LinkAttribute::Controller(ifindex @ 1..) = attribute {
+            link.controller = Some(Controller { ifindex: *ifindex, is_vrf: false });
+        } else if let LinkAttribute::LinkInfo(infos) = attribute {
+            is_vrf = infos.contains(&LinkInfo::PortKind(InfoPortKind::Vrf));
         }
     }
+    link.controller = link.controller.map(|controller| Controller { is_vrf, ..controller });
     Some(link)
 }
 
@@ -122,14 +132,14 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr, Opti
 }
 
 /// A route of the main or local table.
-pub(super) fn route(message: &RouteMessage) -> Option<Route> {
-    let route = any_route(message)?;
+pub(super) fn route(message: &RouteMessage, next_hops: &NextHops) -> Option<Route> {
+    let route = any_route(message, next_hops)?;
     (route.table == RT_TABLE_MAIN || route.table == RT_TABLE_LOCAL).then_some(route)
 }
 
 /// A route of any table.
 #[expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums are open")]
-pub(super) fn any_route(message: &RouteMessage) -> Option<Route> {
+pub(super) fn any_route(message: &RouteMessage, next_hops: &NextHops) -> Option<Route> {
     let header = &message.header;
     if !has_family(header.address_family) || header.flags.contains(RouteFlags::Cloned) {
         return None;
@@ -143,11 +153,19 @@ pub(super) fn any_route(message: &RouteMessage) -> Option<Route> {
     let any = if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     let destination = parts.destination.unwrap_or(any);
     let prefix = IpNetwork::new(destination, header.destination_prefix_length);
-    let key = RouteKey { prefix: prefix.ok()?, metric: parts.metric, tos: header.tos, local };
+    let source_len = header.source_prefix_length;
+    let source = IpNetwork::new(parts.source.unwrap_or(any), source_len).ok();
+    let key = RouteKey {
+        prefix: prefix.ok()?,
+        metric: parts.metric,
+        tos: header.tos,
+        source: source.filter(|_| source_len > 0),
+        local,
+    };
     let kind = match header.kind {
         // Every link has one to fe80::/64. Nobody forwards to it.
         RouteType::Unicast if is_link_local(destination) => KernelRouteKind::Kernel,
-        RouteType::Unicast => parts.forwarding(),
+        RouteType::Unicast => parts.forwarding(next_hops),
         RouteType::BlackHole => KernelRouteKind::Blackhole,
         _ => KernelRouteKind::Kernel,
     };
@@ -173,6 +191,10 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
+fn mtu(metric: &RouteMetric) -> Option<u32> {
+    if let RouteMetric::Mtu(bytes) = metric { Some(*bytes) } else { None }
+}
+
 /// A neighbour as a fact.
 pub(super) fn neighbour_fact(ifindex: u32, address: IpAddr, mac: Option<[u8; 6]>) -> Fact {
     Fact::Neighbour { ifindex, address, mac }
@@ -183,9 +205,13 @@ pub(super) fn neighbour_fact(ifindex: u32, address: IpAddr, mac: Option<[u8; 6]>
 struct Parts {
     table: u32,
     destination: Option<IpAddr>,
+    source: Option<IpAddr>,
     metric: u32,
+    mtu: Option<u32>,
     ifindex: Option<u32>,
     gateway: Option<IpAddr>,
+    /// A next-hop object; the kernel may say only that.
+    object: Option<u32>,
     /// Tunnels, and whatever else a frame to a MAC cannot say.
     special: bool,
     multipath: Vec<KernelNextHop>,
@@ -197,12 +223,19 @@ impl Parts {
         match attribute {
             RouteAttribute::Table(table) => self.table = *table,
             RouteAttribute::Destination(destination) => self.destination = ip(destination),
+            RouteAttribute::Source(source) => self.source = ip(source),
             RouteAttribute::Priority(metric) => self.metric = *metric,
+            RouteAttribute::NhId(id) => self.object = Some(*id),
+            RouteAttribute::Metrics(metrics) => self.mtu = metrics.iter().find_map(mtu),
             RouteAttribute::Oif(ifindex) => self.ifindex = Some(*ifindex),
             RouteAttribute::Gateway(gateway) => self.gateway = ip(gateway),
             RouteAttribute::Via(RouteVia::Inet(gateway)) => self.gateway = Some((*gateway).into()),
             RouteAttribute::Via(RouteVia::Inet6(gateway)) => self.gateway = Some((*gateway).into()),
-            RouteAttribute::Via(_) | RouteAttribute::Encap(_) => self.special = true,
+            RouteAttribute::Via(_)
+            | RouteAttribute::Encap(_)
+            | RouteAttribute::EncapType(_)
+            | RouteAttribute::NewDestination(_)
+            | RouteAttribute::NewDestinationAddress(_) => self.special = true,
             RouteAttribute::MultiPath(hops) => {
                 for hop in hops {
                     self.next_hop(hop);
@@ -219,17 +252,32 @@ impl Parts {
         }
         self.special |= own.special;
         let (ifindex, weight) = (hop.interface_index, u16::from(hop.hops) + 1);
-        self.multipath.push(KernelNextHop { ifindex, gateway: own.gateway, weight });
+        self.multipath.push(KernelNextHop { ifindex, gateway: own.gateway, weight, mtu: None });
     }
 
-    fn forwarding(self) -> KernelRouteKind {
-        let single =
-            self.ifindex.map(|ifindex| KernelNextHop { ifindex, gateway: self.gateway, weight: 1 });
-        let hops =
-            if self.multipath.is_empty() { single.into_iter().collect() } else { self.multipath };
+    fn forwarding(self, next_hops: &NextHops) -> KernelRouteKind {
+        let mut hops = self.multipath;
+        if hops.is_empty() {
+            let gateway = self.gateway;
+            let single = |ifindex| KernelNextHop { ifindex, gateway, weight: 1, mtu: None };
+            hops.extend(self.ifindex.map(single));
+        }
+        if hops.is_empty()
+            && let Some(object) = self.object
+        {
+            match next_hops.kind(object) {
+                KernelRouteKind::Unicast(found) => hops = found,
+                other @ (KernelRouteKind::Blackhole | KernelRouteKind::Kernel) => return other,
+            }
+        }
         if self.special || hops.is_empty() {
             return KernelRouteKind::Kernel;
         }
+        let mtu = self.mtu.filter(|mtu| *mtu > 0);
+        hops.iter_mut().for_each(|hop| hop.mtu = mtu);
         KernelRouteKind::Unicast(hops)
     }
 }
+
+#[cfg(test)]
+mod tests;

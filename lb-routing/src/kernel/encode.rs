@@ -47,7 +47,8 @@ pub(super) fn op(op: &Op) -> (RouteNetlinkMessage, u16) {
             (RouteNetlinkMessage::NewRoute(own(*id, route)), NLM_F_CREATE | NLM_F_REPLACE)
         }
         Op::Delete(RouteId { prefix, metric }) => {
-            let key = RouteKey { prefix: *prefix, metric: *metric, tos: 0, local: false };
+            let (prefix, metric) = (*prefix, *metric);
+            let key = RouteKey { prefix, metric, tos: 0, source: None, local: false };
             (RouteNetlinkMessage::DelRoute(delete(key)), 0)
         }
     }
@@ -57,6 +58,10 @@ pub(super) fn op(op: &Op) -> (RouteNetlinkMessage, u16) {
 pub(super) fn delete(key: RouteKey) -> RouteMessage {
     let mut message = route(key.prefix);
     message.header.tos = key.tos;
+    if let Some(source) = key.source {
+        message.header.source_prefix_length = source.prefix();
+        message.attributes.push(RouteAttribute::Source(route_address(source.network())));
+    }
     // Of any scope and type.
     message.header.scope = RouteScope::NoWhere;
     message.header.kind = RouteType::Unspec;

@@ -46,7 +46,7 @@ pub(super) fn foreign(message: &RuleMessage) -> Option<String> {
                 say("fwmark", &format!("{mark:#x}"));
                 never |= *mark != 0;
             }
-            // Packets of VRFs, whose interfaces are enslaved: the fast path is not attached for those.
+            // Packets of VRFs: the fast path is not attached to their ports.
             RuleAttribute::L3MDev(true) => never = true,
             _ => {}
         }

@@ -7,13 +7,15 @@ use std::io;
 use std::time::Duration;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, Parseable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
+
+use super::next_hops::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP};
 
 /// Larger than any datagram of the kernel (32 KiB).
 const DATAGRAM: usize = 64 * 1024;
@@ -21,6 +23,9 @@ const DATAGRAM: usize = 64 * 1024;
 const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 /// The least that a message has.
 const HEADER: usize = 16;
+/// `linux/netlink.h`.
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 /// A table that changes while it is read is read so often at most.
 const DUMP_ATTEMPTS: usize = 5;
 /// The kernel answers at once; an answer that is later than this was lost.
@@ -36,6 +41,8 @@ pub(super) struct Socket {
     port: u32,
     buffer: Vec<u8>,
     dump: Option<Dump>,
+    /// An event about a next-hop object came by.
+    next_hops: bool,
 }
 
 /// A reading of a table.
@@ -63,7 +70,14 @@ impl Socket {
         let mut address = SocketAddr::new(0, 0);
         inner.get_address(&mut address)?;
         let buffer = Vec::with_capacity(DATAGRAM);
-        Ok(Self { socket, sequence: 0, port: address.port_number(), buffer, dump: None })
+        Ok(Self {
+            socket,
+            sequence: 0,
+            port: address.port_number(),
+            buffer,
+            dump: None,
+            next_hops: false,
+        })
     }
 
     /// The id by which the kernel names this socket in events that it caused.
@@ -73,10 +87,21 @@ impl Socket {
 
     /// The messages of the next datagram; what cannot be read is left out. Can be cancelled.
     pub(super) async fn receive(&mut self) -> io::Result<Vec<Message>> {
+        self.datagram().await?;
+        self.next_hops |= wholes(&self.buffer).filter_map(message_type).any(is_of_next_hops);
+        Ok(split(&self.buffer))
+    }
+
+    /// Whether an event about a next-hop object came since this was asked last.
+    pub(super) fn heard_of_next_hops(&mut self) -> bool {
+        std::mem::take(&mut self.next_hops)
+    }
+
+    async fn datagram(&mut self) -> io::Result<()> {
         self.buffer.clear();
         self.buffer.reserve(DATAGRAM);
         self.socket.recv_from(&mut self.buffer).await?;
-        Ok(split(&self.buffer))
+        Ok(())
     }
 
     /// Begins to read a table; `request` names it.
@@ -116,6 +141,11 @@ impl Socket {
         Ok(Some(taken))
     }
 
+    /// How often the table that is being read may be read from its beginning again.
+    pub(super) fn dump_attempts_left(&self) -> usize {
+        self.dump.as_ref().map_or(0, |dump| dump.attempts_left)
+    }
+
     /// Reads a whole, small table.
     pub(super) async fn table(
         &mut self,
@@ -127,6 +157,50 @@ impl Socket {
             table.extend(messages);
         }
         Ok(table)
+    }
+
+    /// Reads a small table whose messages `RouteNetlinkMessage` does not know: what follows their netlink header.
+    pub(super) async fn raw_table(
+        &mut self,
+        kind: u16,
+        request: &[u8],
+    ) -> io::Result<Vec<Vec<u8>>> {
+        for _ in 0..DUMP_ATTEMPTS {
+            if let Some(table) = self.raw_reading(kind, request).await? {
+                return Ok(table);
+            }
+        }
+        Err(changed_too_often())
+    }
+
+    /// `None`: the table changed meanwhile.
+    async fn raw_reading(&mut self, kind: u16, request: &[u8]) -> io::Result<Option<Vec<Vec<u8>>>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.length = u32::try_from(HEADER + request.len()).unwrap_or(u32::MAX);
+        header.message_type = kind;
+        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        header.sequence_number = self.sequence;
+        let mut datagram = vec![0; HEADER];
+        header.emit(&mut datagram);
+        datagram.extend_from_slice(request);
+        self.socket.send_to(&datagram, &SocketAddr::new(0, 0)).await?;
+        let (mut table, mut consistent) = (Vec::new(), true);
+        loop {
+            let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.datagram()).await;
+            answer.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+            for (header, body) in pieces(&self.buffer) {
+                if header.sequence_number != self.sequence {
+                    continue;
+                }
+                consistent &= header.flags & NLM_F_DUMP_INTR == 0;
+                match (header.message_type, errno(body)) {
+                    (NLMSG_DONE | NLMSG_ERROR, Some(error)) => return Err(error),
+                    (NLMSG_DONE, None) => return Ok(consistent.then_some(table)),
+                    (_, _) => table.push(body.to_vec()),
+                }
+            }
+        }
     }
 
     /// Makes one request whose answer is one message.
@@ -190,8 +264,7 @@ impl Socket {
         let Some(dump) = self.dump.take().filter(|dump| !dump.consistent) else { return Ok(None) };
         let attempts_left = dump.attempts_left - 1;
         if attempts_left == 0 {
-            let why = format!("the table changed during each of {DUMP_ATTEMPTS} readings");
-            return Err(io::Error::new(io::ErrorKind::Interrupted, why));
+            return Err(changed_too_often());
         }
         self.begin_dump(dump.request).await?;
         if let Some(dump) = &mut self.dump {
@@ -232,16 +305,52 @@ impl Socket {
 }
 
 /// A datagram's messages.
-fn split(mut datagram: &[u8]) -> Vec<Message> {
+fn split(datagram: &[u8]) -> Vec<Message> {
     let mut messages = Vec::new();
-    while let Some(length) = datagram.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)) {
-        let length = length as usize;
-        let Some(message) = datagram.get(..length).filter(|_| length >= HEADER) else { break };
+    // Those of next-hop objects are no news here: `heard_of_next_hops` has noted them.
+    let known = |message: &&[u8]| !message_type(message).is_some_and(is_of_next_hops);
+    for message in wholes(datagram).filter(known) {
         match Message::deserialize(message) {
             Ok(message) => messages.push(message),
             Err(error) => tracing::debug!(%error, "a netlink message cannot be read"),
         }
-        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     messages
+}
+
+/// Headers and bodies of a datagram's messages.
+fn pieces(datagram: &[u8]) -> impl Iterator<Item = (NetlinkHeader, &[u8])> {
+    wholes(datagram).filter_map(|whole| {
+        let header = NetlinkHeader::parse(&NetlinkBuffer::new_checked(whole).ok()?).ok()?;
+        Some((header, whole.get(HEADER..)?))
+    })
+}
+
+/// A datagram's messages, each with its header.
+fn wholes(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = u32::from_ne_bytes(*datagram.first_chunk()?) as usize;
+        let whole = datagram.get(..length).filter(|_| length >= HEADER)?;
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(whole)
+    })
+}
+
+fn message_type(whole: &[u8]) -> Option<u16> {
+    Some(u16::from_ne_bytes(*whole.get(4..)?.first_chunk()?))
+}
+
+fn is_of_next_hops(kind: u16) -> bool {
+    kind == RTM_NEWNEXTHOP || kind == RTM_DELNEXTHOP
+}
+
+/// What the message of an end or of an error says went wrong.
+fn errno(body: &[u8]) -> Option<io::Error> {
+    let code = i32::from_ne_bytes(*body.first_chunk()?);
+    (code < 0).then(|| io::Error::from_raw_os_error(code.saturating_neg()))
+}
+
+fn changed_too_often() -> io::Error {
+    let why = format!("the table changed during each of {DUMP_ATTEMPTS} readings");
+    io::Error::new(io::ErrorKind::Interrupted, why)
 }

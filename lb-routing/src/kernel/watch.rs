@@ -1,8 +1,8 @@
 //! The watcher: tells the router what the kernel has, first all of it, then each change.
 //!
 //! It hears events before it reads the tables, so nothing falls between. What events cannot tell, it
-//! reads again: after an overrun; after a link went down or an address left, when the kernel drops
-//! routes without a word; when the router finds that the kernel has something else than it thought.
+//! reads again: after an overrun; after a link went down, an address left or a next-hop object changed, when the kernel
+//! drops or changes routes without a word; when the router finds that the kernel has something else than it thought.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_routing_proto::fib::{Fact, KernelRouteKind, OwnRoute, RouteKey};
-use netlink_packet_core::{NLM_F_APPEND, NetlinkPayload};
+use lb_routing_proto::fib::{Fact, KernelRoute, KernelRouteKind, OwnRoute, RouteKey};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_REPLACE, NetlinkPayload};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
@@ -21,6 +21,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use super::next_hops::NextHops;
 use super::socket::{Message, Socket};
 use super::{KernelError, decode, encode, rule};
 use crate::addresses::AddressKey;
@@ -32,10 +33,19 @@ const BATCH: usize = 512;
 const RESYNC_DELAY: Duration = Duration::from_millis(100);
 /// Of the time, at most one part in so many goes into reading tables again.
 const RESYNC_SHARE: u32 = 10;
-/// Links, neighbours, addresses, routes and rules of IPv4, and of IPv6.
-const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << (RTNLGRP_IPV6_RULE - 1);
-/// `linux/rtnetlink.h`; it has no `RTMGRP_` of its own.
+/// Links, neighbours, addresses, routes and rules of IPv4, and of IPv6; next-hop objects.
+const GROUPS: u32 = 0x1
+    | 0x4
+    | 0x10
+    | 0x40
+    | 0x80
+    | 0x100
+    | 0x400
+    | 1 << (RTNLGRP_IPV6_RULE - 1)
+    | 1 << (RTNLGRP_NEXTHOP - 1);
+/// `linux/rtnetlink.h`; these have no `RTMGRP_` of their own.
 const RTNLGRP_IPV6_RULE: u32 = 19;
+const RTNLGRP_NEXTHOP: u32 = 32;
 
 /// What the kernel has.
 #[derive(Debug)]
@@ -70,14 +80,17 @@ pub(crate) struct Watcher {
     known: Known,
     /// During a reading: what of `known` was found.
     found: Option<Known>,
+    /// As of the last reading: whatever changes one leads to another.
+    next_hops: NextHops,
     batch: Vec<Event>,
     /// When tables are read again.
     resync_at: Option<Instant>,
     /// Not before.
     rest_until: Instant,
     up: HashSet<u32>,
-    /// Routes that had several next hops when they were told.
-    multipath: HashSet<RouteKey>,
+    /// Routes of which the kernel may take a part away by a message that reads as if it took all: those that had several
+    /// next hops, and those of which there are several of one prefix and metric.
+    several: HashSet<RouteKey>,
 }
 
 /// Keys of what was told.
@@ -105,11 +118,12 @@ impl Watcher {
             installer,
             known: Known::default(),
             found: None,
+            next_hops: NextHops::default(),
             batch: Vec::new(),
             resync_at: Some(now),
             rest_until: now,
             up: HashSet::new(),
-            multipath: HashSet::new(),
+            several: HashSet::new(),
         })
     }
 
@@ -134,6 +148,10 @@ impl Watcher {
                 for message in messages {
                     self.event(message);
                 }
+                // Routes go with an object without a word, and change with it without one where routes name only the object.
+                if self.events.heard_of_next_hops() {
+                    self.resync_soon();
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "kernel events were lost; reading its tables again");
@@ -145,6 +163,7 @@ impl Watcher {
     #[expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums are open")]
     fn event(&mut self, message: Message) {
         let by_us = message.header.port_number == self.installer;
+        let replaces = message.header.flags & NLM_F_REPLACE != 0;
         let appended = message.header.flags & NLM_F_APPEND != 0;
         let NetlinkPayload::InnerMessage(inner) = message.payload else { return };
         match inner {
@@ -155,7 +174,7 @@ impl Watcher {
             RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) if by_us => {}
             // A second route of the same prefix and metric: only a reading tells which one counts.
             RouteNetlinkMessage::NewRoute(_) if appended => self.resync_soon(),
-            RouteNetlinkMessage::NewRoute(route) => self.route(&route),
+            RouteNetlinkMessage::NewRoute(route) => self.new_route(&route, replaces),
             RouteNetlinkMessage::DelRoute(route) => self.route_gone(&route),
             RouteNetlinkMessage::NewAddress(address) => self.address(&address),
             RouteNetlinkMessage::DelAddress(address) => {
@@ -219,36 +238,60 @@ impl Watcher {
         self.batch.push(Event::Address(key, ours));
     }
 
+    /// An event; where the kernel has the prefix and metric already and replaces nothing, there are two.
+    fn new_route(&mut self, message: &RouteMessage, replaces: bool) {
+        let key = decode::route(message, &self.next_hops)
+            .filter(|found| !found.ours)
+            .map(|found| found.route.key);
+        if !replaces && key.is_some_and(|key| self.known.routes.contains(&key)) {
+            self.resync_soon();
+        }
+        self.route(message);
+    }
+
     fn route(&mut self, message: &RouteMessage) {
-        let Some(found) = decode::route(message) else { return };
+        let Some(found) = decode::route(message, &self.next_hops) else { return };
         if found.ours {
-            let RouteKey { prefix, metric, tos, .. } = found.route.key;
-            if tos == 0 {
+            // Others are none that we would install.
+            if let RouteKey { prefix, metric, tos: 0, source: None, .. } = found.route.key {
                 self.batch.push(Event::Own(RouteId { prefix, metric }, found.own()));
             }
             return;
         }
-        let route = found.route;
-        if matches!(&route.kind, KernelRouteKind::Unicast(hops) if hops.len() > 1) {
-            self.multipath.insert(route.key);
+        let mut route = found.route;
+        if let KernelRouteKind::Unicast(hops) = &route.kind
+            && hops.len() > 1
+            && route.key.prefix.is_ipv6()
+        {
+            self.several.insert(route.key);
         }
         self.known.routes.insert(route.key);
-        if let Some(found) = &mut self.found {
-            found.routes.insert(route.key);
+        let is_new = self.found.as_mut().is_none_or(|found| found.routes.insert(route.key));
+        if !is_new {
+            self.several.insert(route.key);
+            // Of several IPv4 routes the first counts; of IPv6 ones that are no multipath route, the kernel takes turns.
+            if route.key.prefix.is_ipv4() {
+                return;
+            }
+            route.kind = KernelRouteKind::Kernel;
         }
         self.fact(Fact::KernelRoute(route));
     }
 
     fn route_gone(&mut self, message: &RouteMessage) {
-        let Some(decode::Route { route, ours, .. }) = decode::route(message) else { return };
+        let Some(decode::Route { route, ours, .. }) = decode::route(message, &self.next_hops)
+        else {
+            return;
+        };
         if ours {
             let RouteKey { prefix, metric, .. } = route.key;
             self.batch.push(Event::OwnGone(RouteId { prefix, metric }));
+        } else if self.several.contains(&route.key) {
+            // One next hop may be gone, or the route: the kernel says both alike, and knows until the next reading.
+            let kind = KernelRouteKind::Kernel;
+            self.fact(Fact::KernelRoute(KernelRoute { key: route.key, kind }));
+            self.resync_soon();
         } else if self.known.routes.remove(&route.key) {
-            if route.key.prefix.is_ipv6() && self.multipath.remove(&route.key) {
-                // One next hop may be gone, or the route: the kernel says both alike.
-                self.resync_soon();
-            }
             self.fact(Fact::KernelRouteGone(route.key));
         }
     }
@@ -266,6 +309,7 @@ impl Watcher {
         let begin = Instant::now();
         self.resync_at = None;
         self.found = Some(Known::default());
+        self.several.clear();
         self.batch.push(Event::Reading);
         let result = self.read_tables().await;
         let found = self.found.take().unwrap_or_default();
@@ -286,6 +330,8 @@ impl Watcher {
     async fn read_tables(&mut self) -> Result<(), (&'static str, io::Error)> {
         let links = RouteNetlinkMessage::GetLink(LinkMessage::default());
         self.read_table("links", links).await?;
+        let next_hops = self.tables.next_hops().await;
+        self.next_hops = next_hops.map_err(|error| ("next-hop objects", error))?;
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut rules = RuleMessage::default();
             rules.header.family = family;
@@ -310,8 +356,20 @@ impl Watcher {
         request: RouteNetlinkMessage,
     ) -> Result<(), (&'static str, io::Error)> {
         let error = |error| (what, error);
+        let family = match &request {
+            RouteNetlinkMessage::GetRoute(routes) => Some(routes.header.address_family),
+            _ => None,
+        };
         self.tables.begin_dump(request).await.map_err(error)?;
+        let mut attempts = self.tables.dump_attempts_left();
         while let Some(messages) = self.tables.next_of_dump().await.map_err(error)? {
+            let attempts_left = self.tables.dump_attempts_left();
+            if attempts_left != attempts
+                && let Some(family) = family
+            {
+                self.forget_routes(family);
+            }
+            attempts = attempts_left;
             for message in messages {
                 match message {
                     RouteNetlinkMessage::NewLink(link) => self.link(&link),
@@ -333,6 +391,14 @@ impl Watcher {
         Ok(())
     }
 
+    /// The table changed while it was read and is read again: what comes now is no second route of a prefix.
+    fn forget_routes(&mut self, family: AddressFamily) {
+        let is_ipv6 = family == AddressFamily::Inet6;
+        if let Some(found) = &mut self.found {
+            found.routes.retain(|key| key.prefix.is_ipv6() != is_ipv6);
+        }
+    }
+
     fn sweep(&mut self, found: Known) {
         let known = std::mem::take(&mut self.known);
         for key in known.routes.difference(&found.routes) {
@@ -351,7 +417,6 @@ impl Watcher {
         if known.rules != found.rules {
             self.batch.push(Event::Rules(found.rules.clone()));
         }
-        self.multipath.retain(|key| found.routes.contains(key));
         self.known = found;
     }
 

@@ -18,7 +18,7 @@ fn address(n: u8) -> IpAddr {
 
 fn via(last: u8) -> OwnRoute {
     let gateway = Some(IpAddr::from([10, 0, 0, last]));
-    OwnRoute::Via([KernelNextHop { ifindex: 1, gateway, weight: 1 }].into())
+    OwnRoute::Via([KernelNextHop { ifindex: 1, gateway, weight: 1, mtu: None }].into())
 }
 
 /// Our routes in a kernel that behaves.

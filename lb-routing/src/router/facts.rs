@@ -66,7 +66,7 @@ impl Task {
     /// Another's route of the destination and metric of ours may have replaced it.
     fn note_route(&self, fact: &Fact) {
         if let Fact::KernelRoute(KernelRoute { key, .. }) = fact
-            && let RouteKey { prefix, metric, tos: 0, local: false } = *key
+            && let RouteKey { prefix, metric, tos: 0, source: None, local: false } = *key
             && self.plan.ledger.has(&RouteId { prefix, metric })
         {
             self.io.read_again.notify_one();

@@ -121,6 +121,17 @@ pub struct Link {
     pub up: bool,
     /// Ethernet: frames can be sent from it by MAC.
     pub ethernet: bool,
+    /// What it is a port of, if of anything.
+    pub controller: Option<Controller>,
+}
+
+/// What a link is a port of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Controller {
+    /// Its index.
+    pub ifindex: u32,
+    /// A VRF: the ports' packets take the routes of its table, not of the main one.
+    pub is_vrf: bool,
 }
 
 /// A route of the kernel.
@@ -141,6 +152,8 @@ pub struct RouteKey {
     pub metric: u32,
     /// Type of service that it is for; zero: all.
     pub tos: u8,
+    /// Source addresses that it is for (IPv6 only); `None`: all.
+    pub source: Option<IpNetwork>,
     /// From the local table (addresses of this host, broadcast), which the kernel asks first.
     pub local: bool,
 }
@@ -165,4 +178,6 @@ pub struct KernelNextHop {
     pub gateway: Option<IpAddr>,
     /// Share, 1 to 256.
     pub weight: u16,
+    /// Bytes of a packet at most where the route says so (`ip route add ... mtu`), beside the link's MTU.
+    pub mtu: Option<u32>,
 }

@@ -20,6 +20,8 @@ pub(super) enum Key {
         ifindex: u32,
         /// Its address.
         address: IpAddr,
+        /// What the route that covers it says of the largest packet.
+        mtu: Option<u32>,
     },
     /// The kernel.
     Kernel,

@@ -16,7 +16,7 @@ pub(super) struct KernelTable {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// By metric, then type of service; never empty.
+    /// By metric, then type of service and source; never empty.
     routes: BTreeMap<IpNetwork, Vec<Entry>>,
     lengths: Lengths,
 }
@@ -25,7 +25,15 @@ struct Table {
 struct Entry {
     metric: u32,
     tos: u8,
+    source: Option<IpNetwork>,
     kind: KernelRouteKind,
+}
+
+impl Entry {
+    /// For some packets to the prefix only.
+    fn is_narrow(&self) -> bool {
+        self.tos != 0 || self.source.is_some()
+    }
 }
 
 impl KernelTable {
@@ -45,7 +53,7 @@ impl KernelTable {
         let mut lengths = self.main.lengths.longest_first(address.is_ipv6());
         lengths.any(|len| {
             let entries = self.main.routes.get(&prefix(address, len)).into_iter().flatten();
-            entries.filter(|entry| entry.tos == 0).any(|entry| match &entry.kind {
+            entries.filter(|entry| !entry.is_narrow()).any(|entry| match &entry.kind {
                 KernelRouteKind::Unicast(hops) => {
                     hops.iter().any(|hop| hop.ifindex == ifindex && hop.gateway.is_none())
                 }
@@ -87,7 +95,8 @@ impl Table {
         if entries.is_empty() {
             self.lengths.add(&key.prefix);
         }
-        let place = entries.binary_search_by_key(&(key.metric, key.tos), |e| (e.metric, e.tos));
+        let order = (key.metric, key.tos, key.source);
+        let place = entries.binary_search_by_key(&order, |e| (e.metric, e.tos, e.source));
         let changed = match (place, kind) {
             (Ok(at), Some(kind)) => {
                 std::mem::replace(&mut entries[at].kind, kind) != entries[at].kind
@@ -97,7 +106,8 @@ impl Table {
                 true
             }
             (Err(at), Some(kind)) => {
-                entries.insert(at, Entry { metric: key.metric, tos: key.tos, kind });
+                let RouteKey { metric, tos, source, .. } = key;
+                entries.insert(at, Entry { metric, tos, source, kind });
                 true
             }
             (Err(_), None) => false,
@@ -109,12 +119,12 @@ impl Table {
         changed
     }
 
-    /// The route of lowest metric; the kernel's business where it depends on the type of service.
+    /// The route of lowest metric; the kernel's business where it depends on the type of service or on the source.
     fn get(&self, prefix: &IpNetwork) -> Option<(u32, &KernelRouteKind)> {
         let entries = self.routes.get(prefix)?;
         let first = entries.first()?;
-        let by_tos = entries.iter().any(|entry| entry.tos != 0);
-        Some((first.metric, if by_tos { &KernelRouteKind::Kernel } else { &first.kind }))
+        let narrow = entries.iter().any(Entry::is_narrow);
+        Some((first.metric, if narrow { &KernelRouteKind::Kernel } else { &first.kind }))
     }
 }
 

@@ -80,7 +80,7 @@ impl Fib {
             self.neighbours.contains_key(&(address, hop.ifindex))
                 && link.is_some_and(|link| link.up && link.ethernet)
         })?;
-        let key = Key::Neighbour { ifindex: hop.ifindex, address };
+        let key = Key::Neighbour { ifindex: hop.ifindex, address, mtu: hop.mtu };
         Some(Choice::of(Source::Neighbour, key))
     }
 
@@ -94,7 +94,7 @@ impl Fib {
             }
             Key::Hops(hops) => self.forward(hops),
             Key::Bgp(set) => self.forward(&self.bgp.resolved(*set).unwrap_or_default()),
-            Key::Neighbour { ifindex, address } => self.deliver(*ifindex, *address),
+            Key::Neighbour { ifindex, address, mtu } => self.deliver(*ifindex, *address, *mtu),
             Key::Kernel => (Action::Kernel, BTreeSet::new()),
             Key::Blackhole => (Action::Blackhole, BTreeSet::new()),
         }
@@ -112,7 +112,7 @@ impl Fib {
             }
             needs.extend(hop.gateway.map(|gateway| (hop.ifindex, gateway)));
             let mac = hop.gateway.and_then(|gateway| self.mac(hop.ifindex, gateway));
-            members.push(member(link, mac, hop.gateway, hop.weight));
+            members.push(member(link, mac, hop));
         }
         if members.is_empty() {
             return (Action::Kernel, BTreeSet::new());
@@ -124,13 +124,19 @@ impl Fib {
         (Action::Forward(members), needs)
     }
 
-    fn deliver(&self, ifindex: u32, address: IpAddr) -> (Action, BTreeSet<(u32, IpAddr)>) {
+    fn deliver(
+        &self,
+        ifindex: u32,
+        address: IpAddr,
+        mtu: Option<u32>,
+    ) -> (Action, BTreeSet<(u32, IpAddr)>) {
         let link = self.links.get(&ifindex).filter(|link| link.up && link.ethernet);
         let mac = self.mac(ifindex, address);
         match (link, mac) {
             (Some(link), Some(_)) => {
                 let needs = BTreeSet::from([(ifindex, address)]);
-                (Action::Forward(vec![member(link, mac, None, 1)]), needs)
+                let hop = KernelNextHop { ifindex, gateway: None, weight: 1, mtu };
+                (Action::Forward(vec![member(link, mac, &hop)]), needs)
             }
             (_, None) | (None, _) => (Action::Kernel, BTreeSet::new()),
         }
@@ -141,19 +147,15 @@ impl Fib {
     }
 }
 
-fn member(
-    link: &Link,
-    destination_mac: Option<[u8; 6]>,
-    gateway: Option<IpAddr>,
-    weight: u16,
-) -> Member {
+fn member(link: &Link, destination_mac: Option<[u8; 6]>, hop: &KernelNextHop) -> Member {
+    let mtu = hop.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
     Member {
         ifindex: link.ifindex,
         source_mac: link.mac,
         destination_mac,
-        gateway,
-        mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
-        weight,
+        gateway: hop.gateway,
+        mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+        weight: hop.weight,
     }
 }
 
@@ -177,7 +179,8 @@ fn key(kind: &KernelRouteKind) -> Key {
     }
 }
 
-/// What the speaker's next hops resolve to: gateways on links that are up.
+/// What the speaker's next hops resolve to: gateways on links that are up. An MTU of the route that leads to a next hop is
+/// not one of the routes that name it.
 pub(super) fn resolve(
     kernel: &KernelTable,
     links: &BTreeMap<u32, Link>,
@@ -189,10 +192,11 @@ pub(super) fn resolve(
             Some(KernelRouteKind::Unicast(hops)) => hops.as_slice(),
             Some(KernelRouteKind::Blackhole | KernelRouteKind::Kernel) | None => &[],
         };
-        hops.iter()
-            .copied()
-            .filter(up)
-            .map(|hop| KernelNextHop { gateway: hop.gateway.or(Some(*next_hop)), ..hop })
+        hops.iter().copied().filter(up).map(|hop| KernelNextHop {
+            gateway: hop.gateway.or(Some(*next_hop)),
+            mtu: None,
+            ..hop
+        })
     }))
 }
 
@@ -200,9 +204,9 @@ pub(super) fn resolve(
 pub(super) fn merge(hops: impl Iterator<Item = KernelNextHop>) -> Arc<[KernelNextHop]> {
     let mut shares: BTreeMap<_, u16> = BTreeMap::new();
     for hop in hops {
-        let share = shares.entry((hop.ifindex, hop.gateway)).or_default();
+        let share = shares.entry((hop.ifindex, hop.gateway, hop.mtu)).or_default();
         *share = share.saturating_add(hop.weight).clamp(1, MAX_WEIGHT);
     }
-    let merged = shares.into_iter();
-    merged.map(|((ifindex, gateway), weight)| KernelNextHop { ifindex, gateway, weight }).collect()
+    let hop = |((ifindex, gateway, mtu), weight)| KernelNextHop { ifindex, gateway, weight, mtu };
+    shares.into_iter().map(hop).collect()
 }

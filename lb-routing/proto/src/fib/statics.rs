@@ -150,7 +150,7 @@ fn ways(
     hop: &StaticNextHop,
 ) -> Result<Vec<KernelNextHop>, String> {
     let StaticNextHop { gateway, interface, weight } = hop;
-    let way = |ifindex, gateway| KernelNextHop { ifindex, gateway, weight: *weight };
+    let way = |ifindex, gateway| KernelNextHop { ifindex, gateway, weight: *weight, mtu: None };
     if let Some(gateway) = gateway
         && kernel.is_hidden(host(*gateway))
     {

@@ -41,13 +41,15 @@ fn link() -> impl Strategy<Value = Link> {
             mtu,
             up,
             ethernet,
+            controller: None,
         },
     )
 }
 
 fn hop() -> impl Strategy<Value = KernelNextHop> {
-    (ifindex(), prop::option::of(address()), 1_u16..3)
-        .prop_map(|(ifindex, gateway, weight)| KernelNextHop { ifindex, gateway, weight })
+    let mtu = prop::option::weighted(0.1, prop_oneof![Just(1400_u32), Just(9000)]);
+    (ifindex(), prop::option::of(address()), 1_u16..3, mtu)
+        .prop_map(|(ifindex, gateway, weight, mtu)| KernelNextHop { ifindex, gateway, weight, mtu })
 }
 
 fn kind() -> impl Strategy<Value = KernelRouteKind> {
@@ -60,8 +62,10 @@ fn kind() -> impl Strategy<Value = KernelRouteKind> {
 
 fn key() -> impl Strategy<Value = RouteKey> {
     let tos = prop_oneof![9 => Just(0_u8), 1 => Just(8)];
-    (any_prefix(), 0_u32..2, tos, prop::bool::weighted(0.1))
-        .prop_map(|(prefix, metric, tos, local)| RouteKey { prefix, metric, tos, local })
+    let source = prop::option::weighted(0.05, any_prefix());
+    (any_prefix(), 0_u32..2, tos, source, prop::bool::weighted(0.1)).prop_map(
+        |(prefix, metric, tos, source, local)| RouteKey { prefix, metric, tos, source, local },
+    )
 }
 
 fn install() -> impl Strategy<Value = Install> {

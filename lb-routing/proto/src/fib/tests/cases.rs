@@ -11,12 +11,13 @@ fn net(text: &str) -> IpNetwork {
 
 fn link(ifindex: u32, up: bool) -> Fact {
     let (name, mac) = (format!("eth{ifindex}"), [1; 6]);
-    Fact::Link(Link { ifindex, name, mac, mtu: 1500, up, ethernet: true })
+    Fact::Link(Link { ifindex, name, mac, mtu: 1500, up, ethernet: true, controller: None })
 }
 
 fn kernel_route(prefix: &str, ifindex: u32, gateway: Option<IpAddr>) -> Fact {
-    let key = RouteKey { prefix: net(prefix), metric: 0, tos: 0, local: false };
-    let kind = KernelRouteKind::Unicast(vec![KernelNextHop { ifindex, gateway, weight: 1 }]);
+    let key = RouteKey { prefix: net(prefix), metric: 0, tos: 0, source: None, local: false };
+    let kind =
+        KernelRouteKind::Unicast(vec![KernelNextHop { ifindex, gateway, weight: 1, mtu: None }]);
     Fact::KernelRoute(KernelRoute { key, kind })
 }
 
@@ -79,9 +80,10 @@ fn another_daemons_route_takes_ours_out_of_the_kernel_and_back_in() {
     let removed = installed("172.16.0.0/16", None);
     let outputs = tell(&mut fib, [kernel_route("172.16.0.0/16", 1, Some(other))]);
     assert!(outputs.contains(&removed), "{outputs:?}");
-    let key = RouteKey { prefix: net("172.16.0.0/16"), metric: 0, tos: 0, local: false };
+    let key =
+        RouteKey { prefix: net("172.16.0.0/16"), metric: 0, tos: 0, source: None, local: false };
     let outputs = tell(&mut fib, [Fact::KernelRouteGone(key)]);
-    let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1 };
+    let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1, mtu: None };
     let back = installed("172.16.0.0/16", Some(hop));
     assert!(outputs.contains(&back), "{outputs:?}");
 }
@@ -91,7 +93,7 @@ fn a_next_hop_behind_a_gateway_resolves_to_the_gateway() {
     let mut fib = connected();
     tell(&mut fib, [kernel_route("192.0.2.0/24", 1, Some(GATEWAY))]);
     let outputs = tell(&mut fib, [bgp("172.16.0.0/16", &[Ipv4Addr::new(192, 0, 2, 7).into()])]);
-    let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1 };
+    let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1, mtu: None };
     let install = installed("172.16.0.0/16", Some(hop));
     assert!(outputs.contains(&install), "{outputs:?}");
 }
@@ -107,7 +109,7 @@ fn a_link_that_goes_down_takes_its_members_with_it() {
         Output::Install { route: Some(OwnRoute::Via(next_hops)), .. } => Some(next_hops.to_vec()),
         Output::Install { .. } | Output::Update(_) | Output::Resolve { .. } => None,
     });
-    let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1 };
+    let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1, mtu: None };
     assert_eq!(left, Some(vec![hop]));
     let outputs = tell(&mut fib, [link(1, false)]);
     let removed = Update::RouteRemoved { prefix: net("172.16.0.0/16") };
@@ -117,7 +119,7 @@ fn a_link_that_goes_down_takes_its_members_with_it() {
 #[test]
 fn what_a_previous_process_left_forwards_until_the_speaker_speaks_or_the_time_is_over() {
     let mut fib = connected();
-    let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1 };
+    let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1, mtu: None };
     let kind = KernelRouteKind::Unicast(vec![hop]);
     let left = ["172.16.0.0/16", "172.17.0.0/16"];
     tell(&mut fib, left.map(|prefix| Fact::Stale { prefix: net(prefix), kind: kind.clone() }));
@@ -182,7 +184,8 @@ fn a_next_hop_resolves_by_routes_of_its_own_family() {
         [kernel_route("2001:db8::/64", 1, None), kernel_route("::/0", 1, Some(hop("fe80::1")))],
     );
     let outputs = tell(&mut fib, [bgp("2001:db8:7::/48", &[hop("2001:db8::7")])]);
-    let direct = KernelNextHop { ifindex: 1, gateway: Some(hop("2001:db8::7")), weight: 1 };
+    let direct =
+        KernelNextHop { ifindex: 1, gateway: Some(hop("2001:db8::7")), weight: 1, mtu: None };
     let install = installed("2001:db8:7::/48", Some(direct));
     assert!(outputs.contains(&install), "{outputs:?}");
     // Only an IPv4 default would resolve this one.

@@ -29,6 +29,11 @@ fn covers(outer: &IpNetwork, inner: &IpNetwork) -> bool {
     outer.prefix() <= inner.prefix() && outer.contains(inner.network())
 }
 
+/// For some packets to its prefix only.
+fn is_narrow(key: &RouteKey) -> bool {
+    key.tos != 0 || key.source.is_some()
+}
+
 fn one(address: IpAddr) -> IpNetwork {
     IpNetwork::from(address)
 }
@@ -127,13 +132,14 @@ impl Facts {
                     let ifindex = link.ifindex;
                     let on_link = |gateway: IpAddr| {
                         self.kernel.iter().any(|(key, kind)| {
-                            !key.local && key.tos == 0 && key.prefix.contains(gateway)
+                            !key.local && !is_narrow(key) && key.prefix.contains(gateway)
                                 && matches!(kind, KernelRouteKind::Unicast(hops)
                                     if hops.iter().any(|h| h.ifindex == ifindex && h.gateway.is_none()))
                         })
                     };
                     if gateway.is_none_or(on_link) {
-                        found.push(KernelNextHop { ifindex, gateway, weight: hop.weight });
+                        let weight = hop.weight;
+                        found.push(KernelNextHop { ifindex, gateway, weight, mtu: None });
                     }
                 }
                 (None, None) => {}
@@ -190,18 +196,18 @@ impl Facts {
             // Of several links that it could be on, the first that knows it and can send.
             let mut straight: Vec<_> = hops.iter().filter(|hop| hop.gateway.is_none()).collect();
             straight.sort();
-            let on = straight.into_iter().map(|hop| hop.ifindex).find(|on| {
-                self.links.get(on).is_some_and(|link| link.up && link.ethernet)
-                    && self.neighbours.contains_key(&(*on, *address))
+            let on = straight.into_iter().find(|hop| {
+                self.links.get(&hop.ifindex).is_some_and(|link| link.up && link.ethernet)
+                    && self.neighbours.contains_key(&(hop.ifindex, *address))
             });
-            if on == Some(*ifindex) {
+            if let Some(hop) = on.filter(|hop| hop.ifindex == *ifindex) {
                 let link = &self.links[ifindex];
                 let member = Member {
                     ifindex: *ifindex,
                     source_mac: link.mac,
                     destination_mac: self.mac(*ifindex, *address),
                     gateway: None,
-                    mtu: link.mtu.min(65_535) as u16,
+                    mtu: self.mtu(hop),
                     weight: 1,
                 };
                 let way = Way::Done(Action::Forward(vec![member]));
@@ -258,7 +264,7 @@ impl Facts {
 
     fn main(&self, prefix: &IpNetwork) -> Option<KernelRouteKind> {
         let routes = || self.kernel.iter().filter(|(key, _)| !key.local && key.prefix == *prefix);
-        if routes().any(|(key, _)| key.tos != 0) {
+        if routes().any(|(key, _)| is_narrow(key)) {
             return Some(KernelRouteKind::Kernel);
         }
         routes().min_by_key(|(key, _)| key.metric).map(|(_, kind)| kind.clone())
@@ -281,12 +287,21 @@ impl Facts {
             return Vec::new();
         };
         let up = hops.iter().filter(|hop| self.is_up(hop.ifindex));
-        up.map(|hop| KernelNextHop { gateway: Some(hop.gateway.unwrap_or(next_hop)), ..*hop })
-            .collect()
+        up.map(|hop| KernelNextHop {
+            gateway: Some(hop.gateway.unwrap_or(next_hop)),
+            mtu: None,
+            ..*hop
+        })
+        .collect()
     }
 
     fn is_up(&self, ifindex: u32) -> bool {
         self.links.get(&ifindex).is_some_and(|link| link.up)
+    }
+
+    fn mtu(&self, hop: &KernelNextHop) -> u16 {
+        let smallest = self.links[&hop.ifindex].mtu.min(hop.mtu.unwrap_or(u32::MAX));
+        smallest.min(65_535) as u16
     }
 
     fn action(&self, way: Way) -> Action {
@@ -306,7 +321,7 @@ impl Facts {
             source_mac: self.links[&hop.ifindex].mac,
             destination_mac: hop.gateway.and_then(|gateway| self.mac(hop.ifindex, gateway)),
             gateway: hop.gateway,
-            mtu: self.links[&hop.ifindex].mtu.min(65_535) as u16,
+            mtu: self.mtu(hop),
             weight: hop.weight,
         };
         let members: Vec<Member> = up.iter().map(member).collect();
@@ -321,7 +336,10 @@ impl Facts {
 fn merged(hops: &[KernelNextHop]) -> Vec<KernelNextHop> {
     let mut merged: Vec<KernelNextHop> = Vec::new();
     for hop in hops {
-        match merged.iter_mut().find(|m| (m.ifindex, m.gateway) == (hop.ifindex, hop.gateway)) {
+        let is_same = |m: &&mut KernelNextHop| {
+            (m.ifindex, m.gateway, m.mtu) == (hop.ifindex, hop.gateway, hop.mtu)
+        };
+        match merged.iter_mut().find(is_same) {
             Some(same) => same.weight += hop.weight,
             None => merged.push(*hop),
         }

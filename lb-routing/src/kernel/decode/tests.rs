@@ -1,0 +1,117 @@
+//! What of a message counts, and what makes a route the kernel's business.
+
+use netlink_packet_route::link::{InfoKind, LinkHeader};
+use netlink_packet_route::route::{RouteLwEnCapType, RouteLwTunnelEncap};
+
+use super::*;
+
+fn v6(text: &str) -> Ipv6Addr {
+    text.parse().unwrap()
+}
+
+/// A route to 2001:db8:1::/48 in the main table.
+fn message(attributes: &[RouteAttribute]) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet6;
+    message.header.destination_prefix_length = 48;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.kind = RouteType::Unicast;
+    let destination = RouteAddress::Inet6(v6("2001:db8:1::"));
+    message.attributes.push(RouteAttribute::Destination(destination));
+    message.attributes.extend_from_slice(attributes);
+    message
+}
+
+fn via() -> [RouteAttribute; 2] {
+    [RouteAttribute::Gateway(RouteAddress::Inet6(v6("2001:db8::2"))), RouteAttribute::Oif(3)]
+}
+
+fn hop(mtu: Option<u32>) -> KernelNextHop {
+    KernelNextHop { ifindex: 3, gateway: Some(v6("2001:db8::2").into()), weight: 1, mtu }
+}
+
+#[test]
+fn a_route_for_some_sources_is_another_one_than_that_for_all() {
+    let mut narrow = message(&via());
+    let source = RouteAddress::Inet6(v6("2001:db8:7::"));
+    narrow.header.source_prefix_length = 48;
+    narrow.attributes.push(RouteAttribute::Source(source));
+    let narrow = route(&narrow, &NextHops::default()).unwrap().route.key;
+    assert_eq!(narrow.source, Some("2001:db8:7::/48".parse().unwrap()));
+    let wide = route(&message(&via()), &NextHops::default()).unwrap().route.key;
+    assert_eq!(wide.source, None);
+    assert_eq!(RouteKey { source: None, ..narrow }, wide);
+}
+
+#[test]
+fn the_mtu_of_a_route_is_that_of_each_of_its_next_hops() {
+    let kind = |attributes: &[RouteAttribute]| {
+        route(&message(attributes), &NextHops::default()).unwrap().route.kind
+    };
+    let mtu = |bytes| RouteAttribute::Metrics(vec![RouteMetric::Lock(4), RouteMetric::Mtu(bytes)]);
+    let [gateway, link] = via();
+    assert_eq!(kind(&via()), KernelRouteKind::Unicast(vec![hop(None)]));
+    let single = kind(&[gateway.clone(), link, mtu(1300)]);
+    assert_eq!(single, KernelRouteKind::Unicast(vec![hop(Some(1300))]));
+    let mut way = RouteNextHop::default();
+    way.interface_index = 3;
+    way.attributes.push(gateway);
+    let several = kind(&[RouteAttribute::MultiPath(vec![way.clone(), way]), mtu(1300)]);
+    assert_eq!(several, KernelRouteKind::Unicast(vec![hop(Some(1300)); 2]));
+}
+
+#[test]
+fn what_a_frame_to_a_mac_cannot_say_is_the_kernels() {
+    for special in [
+        RouteAttribute::EncapType(RouteLwEnCapType::Seg6),
+        RouteAttribute::Encap(vec![RouteLwTunnelEncap::Other(
+            netlink_packet_core::DefaultNla::new(1, vec![0; 4]),
+        )]),
+    ] {
+        let found =
+            route(&message(&[&via()[..], &[special]].concat()), &NextHops::default()).unwrap();
+        assert_eq!(found.route.kind, KernelRouteKind::Kernel);
+    }
+    for kind in
+        [RouteType::Unreachable, RouteType::Prohibit, RouteType::Throw, RouteType::Other(99)]
+    {
+        let mut refusing = message(&[]);
+        refusing.header.kind = kind;
+        assert_eq!(
+            route(&refusing, &NextHops::default()).unwrap().route.kind,
+            KernelRouteKind::Kernel
+        );
+    }
+}
+
+#[test]
+fn routes_of_other_tables_than_main_and_local_do_not_count() {
+    for (table, counts) in [(254, true), (255, true), (253, false), (7, false), (1000, false)] {
+        let found = route(
+            &message(&[&via()[..], &[RouteAttribute::Table(table)]].concat()),
+            &NextHops::default(),
+        );
+        assert_eq!(found.is_some(), counts, "{table}");
+    }
+}
+
+#[test]
+fn a_link_knows_whether_what_it_is_a_port_of_is_a_vrf() {
+    let controller = |attributes: &[LinkAttribute]| {
+        let mut message = LinkMessage::default();
+        message.header = LinkHeader::default();
+        message.attributes = attributes.to_vec();
+        link(&message).unwrap().controller
+    };
+    let port = |kind| {
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::PortKind(kind)])
+    };
+    let of = LinkAttribute::Controller(7);
+    assert_eq!(controller(&[]), None);
+    assert_eq!(controller(&[LinkAttribute::Controller(0)]), None);
+    let vrf = Some(Controller { ifindex: 7, is_vrf: true });
+    assert_eq!(controller(&[of.clone(), port(InfoPortKind::Vrf)]), vrf);
+    assert_eq!(controller(&[port(InfoPortKind::Vrf), of.clone()]), vrf);
+    let bridge = Some(Controller { ifindex: 7, is_vrf: false });
+    assert_eq!(controller(&[of, port(InfoPortKind::Bridge)]), bridge);
+}
