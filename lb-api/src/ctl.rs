@@ -30,7 +30,7 @@ use lb_api_types::view::Change;
 
 pub use self::arguments::Arguments;
 use self::arguments::{
-    Bgp, Clear, Command, Create, Examined, FibQuestion, Format, Home, How, Kind, Show, ShowBgp,
+    Bgp, Clear, Command, Create, FibQuestion, Format, Home, How, Kind, Show, ShowBgp,
 };
 use self::client::Client;
 pub use self::client::Server;
@@ -196,8 +196,8 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         }
         Command::Export => show::export(client).await?,
         Command::Doctor { what: None, .. } => return doctor::doctor(client, format).await,
-        Command::Doctor { what: Some(Examined::Fib), repair } => {
-            return fib::audit(client, repair, format).await;
+        Command::Doctor { what: Some(what), repair } => {
+            return fib::audit(client, what, repair, format).await;
         }
         Command::Fib { what: FibQuestion::Lookup(packet) } => {
             return fib::lookup(client, &packet, format).await;

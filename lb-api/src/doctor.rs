@@ -54,6 +54,8 @@ pub struct Facts {
     /// Addresses of VIPs for which the kernel lacks the unreachable route that keeps the rest of their packets from being
     /// answered or forwarded; unknown where the routes cannot be read.
     pub unrouted: Option<Vec<std::net::IpAddr>>,
+    /// How many entries of the eBPF maps of services are other than they were written, and the first of them in words.
+    pub maps: Option<(usize, Vec<String>)>,
 }
 
 /// What is known of an interface that the fast path is attached to.
@@ -323,10 +325,29 @@ fn drift(facts: &Facts) -> Vec<Check> {
             )
         })),
     }
+    checks.extend(maps(facts));
     if checks.is_empty() {
         checks.push(ok("drift", None, "dataplane and kernel have what was asked for"));
     }
     checks
+}
+
+/// What somebody else has written into the maps of services.
+fn maps(facts: &Facts) -> Option<Check> {
+    let Some((count, told)) = &facts.maps else {
+        return Some(unknown("drift", None, "the eBPF maps of services were not read"));
+    };
+    let first = told.first()?;
+    let others = match count.saturating_sub(1) {
+        0 => String::new(),
+        others => format!(", and {others} more"),
+    };
+    Some(error(
+        "drift",
+        None,
+        format!("the fast path's maps are not as lbd wrote them: {first}{others}"),
+        "`lbctl doctor services --repair` writes them again; keep others from lbd's maps",
+    ))
 }
 
 fn ok(name: &str, subject: Option<&str>, message: impl Into<String>) -> Check {

@@ -18,6 +18,7 @@ mod request;
 mod resources;
 mod room;
 mod schema;
+mod services;
 mod terms;
 mod tls;
 mod tokens;
@@ -37,7 +38,7 @@ use ipnetwork::IpNetwork;
 use lb_api_types::bgp::GlobalStatus;
 use lb_api_types::view::{
     Appliance, BgpRoute, BgpRouteSpec, ClearWhat, Doctor, Explanation, FibAuditView, FibEntry,
-    FibLookupView, Flow, Interface, List, PeerView, ReasonView,
+    FibLookupView, Flow, Interface, List, PeerView, ReasonView, ServiceAuditView,
 };
 use lb_dataplane::FlowPlace;
 use lb_dataplane::fib::Packet;
@@ -93,6 +94,8 @@ pub trait Views: Send + Sync + 'static {
     fn fib_lookup(&self, packet: Packet) -> BoxFuture<'_, Result<FibLookupView, String>>;
     /// Whether the eBPF FIB holds what router and kernel have; with `repair`, it is made to.
     fn fib_audit(&self, repair: bool) -> BoxFuture<'_, Result<FibAuditView, String>>;
+    /// Whether the eBPF maps of services hold what is asked for; with `repair`, they are made to.
+    fn service_audit(&self, repair: bool) -> BoxFuture<'_, Result<ServiceAuditView, String>>;
     /// Flows from a place on, at most `limit`.
     fn flows(
         &self,
@@ -171,6 +174,8 @@ pub fn router(
         .route("/fib/lookup", get(fib::lookup_fib))
         .route("/fib/audit", get(fib::audit_fib))
         .route("/fib/repair", post(fib::repair_fib))
+        .route("/services/audit", get(services::audit_services))
+        .route("/services/repair", post(services::repair_services))
         .route("/flows", get(flows::list_flows))
         .route("/flows/events", get(events::get_flow_events))
         .route("/status", get(handlers::get_status))

@@ -62,6 +62,7 @@ Examples:
   lbctl fib lookup 10.244.1.7          # what a packet meets, and whether router and kernel agree
   lbctl doctor                         # what stands in the way, and what to do about it
   lbctl doctor fib                     # whether the fast path holds every route as it should
+  lbctl doctor services --repair       # whether it holds every VIP and backend so, and write again what differs
   lbctl bundle > bug.json              # what a bug report needs, without secrets
   lbctl man /usr/local/share/man/man1
   lbctl completions bash > /etc/bash_completion.d/lbctl
@@ -223,7 +224,8 @@ pub(super) enum Command {
     Export,
     /// Look for what stands in the way: kernel, privileges, settings, interfaces, sessions, VIPs; each with its remedy.
     Doctor {
-        /// Examine this in depth instead: `fib` holds the eBPF FIB against its routes, the router and the kernel.
+        /// Examine this in depth instead: `fib` holds the eBPF FIB against its routes, the router and the kernel; `services`
+        /// the eBPF maps of VIPs and backends against what was asked for.
         #[arg(value_enum)]
         what: Option<Examined>,
         /// Write again what differs.

@@ -1,11 +1,11 @@
-//! `fib lookup` and `doctor fib`.
+//! `fib lookup`, `doctor fib` and `doctor services`.
 
 use std::fmt::Write;
 
-use lb_api_types::view::{FibAuditView, FibLookupView, FibMemberView};
+use lb_api_types::view::{FibAuditView, FibLookupView, FibMemberView, ServiceAuditView};
 use serde_json::Value;
 
-use super::arguments::{Format, LookedUp};
+use super::arguments::{Examined, Format, LookedUp};
 use super::client::Client;
 use super::show::{json, typed, yaml};
 use super::{Answer, CtlError};
@@ -32,17 +32,31 @@ pub(super) async fn lookup(
 /// Shows an audit; the answer is no where something differs.
 pub(super) async fn audit(
     client: &Client,
+    what: Examined,
     repair: bool,
     format: Format,
 ) -> Result<Answer, CtlError> {
-    let value = if repair {
-        client.post("fib/repair", &Value::Null).await?
-    } else {
-        client.get("fib/audit").await?
+    let kind = match what {
+        Examined::Fib => "fib",
+        Examined::Services => "services",
     };
-    let view: FibAuditView = typed(value.clone())?;
-    let text = written(&value, format, || audit_page(&view))?;
-    Ok(if view.intact { Answer::Yes(text) } else { Answer::No(text) })
+    let value = if repair {
+        client.post(&format!("{kind}/repair"), &Value::Null).await?
+    } else {
+        client.get(&format!("{kind}/audit")).await?
+    };
+    let (is_intact, page) = match what {
+        Examined::Fib => {
+            let view: FibAuditView = typed(value.clone())?;
+            (view.intact, audit_page(&view))
+        }
+        Examined::Services => {
+            let view: ServiceAuditView = typed(value.clone())?;
+            (view.intact, services_page(&view))
+        }
+    };
+    let text = written(&value, format, || page.clone())?;
+    Ok(if is_intact { Answer::Yes(text) } else { Answer::No(text) })
 }
 
 fn written(value: &Value, format: Format, page: impl Fn() -> String) -> Result<String, CtlError> {
@@ -125,6 +139,33 @@ fn audit_page(view: &FibAuditView) -> String {
         (true, _) => "the eBPF FIB is as router and kernel have it",
         (false, true) => "written again: `lbctl doctor fib` says whether that helped",
         (false, false) => "remedy: `lbctl doctor fib --repair` writes what differs in eBPF again",
+    };
+    let _infallible = writeln!(text, "{verdict}");
+    text
+}
+
+fn services_page(view: &ServiceAuditView) -> String {
+    let mut text = String::new();
+    for finding in &view.findings {
+        let _infallible = writeln!(text, "differs  {finding}");
+    }
+    let ServiceAuditView { services, backends, .. } = view;
+    let _infallible =
+        writeln!(text, "compared {services} services and {backends} backends entry by entry");
+    let counts = [
+        ("entries of services", view.wrong_services),
+        ("entries of backends", view.wrong_backends),
+        ("rings", view.wrong_rings),
+        ("lists of source addresses", view.wrong_sources),
+        ("prefixes of access lists and port ranges", view.wrong_prefixes),
+    ];
+    for (what, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        let _infallible = writeln!(text, "{count:>8} {what} not as written");
+    }
+    let verdict = match (view.intact, view.repaired) {
+        (true, _) => "the fast path's maps are as lbd wrote them",
+        (false, true) => "written again: `lbctl doctor services` says whether that helped",
+        (false, false) => "remedy: `lbctl doctor services --repair` writes what differs again",
     };
     let _infallible = writeln!(text, "{verdict}");
     text

@@ -15,10 +15,10 @@ use lb_api_types::config;
 use lb_api_types::view::{
     Appliance, BgpRoute, BgpRouteSpec, CheckState, ClearWhat, Doctor, Explanation, FibAuditView,
     FibEntry, FibLookupView, Flow, HearerView, Interface, InterfaceView, List, Nothing, PeerView,
-    ReasonView, SeenMetadata, Status,
+    ReasonView, SeenMetadata, ServiceAuditView, Status,
 };
 use lb_dataplane::fib::Packet;
-use lb_dataplane::{FlowPlace, Hook};
+use lb_dataplane::{FlowPlace, Hook, plan};
 use lb_routing::{Clear, PeerStatus, Query, RouterHandle, SpeakerConfig, StaticsStatus};
 use tokio::sync::watch;
 
@@ -139,6 +139,11 @@ impl Views for Live {
 
     fn fib_audit(&self, repair: bool) -> BoxFuture<'_, Result<FibAuditView, String>> {
         fib::audit(self, repair).boxed()
+    }
+
+    fn service_audit(&self, repair: bool) -> BoxFuture<'_, Result<ServiceAuditView, String>> {
+        async move { self.audit(repair).await.map(|audit| seen::service_audit(audit, repair)) }
+            .boxed()
     }
 
     fn flows(
@@ -280,6 +285,11 @@ impl Live {
         links.into_iter().map(|link| (link.ifindex, link.name)).collect()
     }
 
+    async fn audit(&self, repair: bool) -> Result<plan::Audit, String> {
+        let audit = self.dataplane.with(move |owned| owned.dataplane.audit(repair)).await?;
+        audit.map_err(|error| sentence(&error))
+    }
+
     async fn facts(&self) -> Result<Facts, String> {
         let (interfaces, compiled) = self
             .dataplane
@@ -307,6 +317,8 @@ impl Live {
         let addresses = vips.iter().map(|vip| vip.spec.address).collect();
         let routes = tokio::task::spawn_blocking(move || host::unrouted(&addresses));
         facts.unrouted = routes.await.map_err(|error| error.to_string())?;
+        let audit = self.audit(false).await?;
+        facts.maps = Some((audit.differences(), audit.told));
         if !facts.interfaces.is_empty() {
             let unserved = vips.iter().filter(|v| v.status.as_ref().is_some_and(|s| !s.serving));
             facts.unserved = unserved.map(|vip| vip.metadata.name.clone()).collect();

@@ -29,6 +29,7 @@ fn well() -> Facts {
         }],
         vips: 1,
         unrouted: Some(vec![]),
+        maps: Some((0, vec![])),
         ..Facts::default()
     }
 }
@@ -152,4 +153,18 @@ fn what_the_world_lacks_of_what_was_asked_for_is_drift() {
     let unrouted = |f: &mut Facts| f.unrouted = Some(vec![[203, 0, 113, 10].into()]);
     only(unrouted, "drift", CheckState::Error, "puts it back");
     only(|f| f.unrouted = None, "drift", CheckState::Unknown, "");
+}
+
+#[test]
+fn what_others_wrote_into_the_maps_is_drift_with_its_remedy() {
+    let told = vec!["the ring of the service tcp 203.0.113.10:80 is not as written".to_owned()];
+    for (count, more) in [(1, ""), (3, ", and 2 more")] {
+        let facts = Facts { maps: Some((count, told.clone())), ..well() };
+        let checks = examine(&facts).checks;
+        let drift = checks.iter().find(|check| check.name == "drift").unwrap();
+        let expected = format!("the fast path's maps are not as lbd wrote them: {}{more}", told[0]);
+        assert_eq!((drift.state, &drift.message), (CheckState::Error, &expected));
+        assert!(drift.remedy.contains("`lbctl doctor services --repair`"), "{}", drift.remedy);
+    }
+    only(|facts| facts.maps = None, "drift", CheckState::Unknown, "");
 }

@@ -7,7 +7,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::resources::Collection;
 use super::{
-    backends, bgp, config, events, fib, flows, handlers, probes, resources, tokens, views,
+    backends, bgp, config, events, fib, flows, handlers, probes, resources, services, tokens, views,
 };
 
 #[derive(OpenApi)]
@@ -48,6 +48,8 @@ use super::{
         fib::lookup_fib,
         fib::audit_fib,
         fib::repair_fib,
+        services::audit_services,
+        services::repair_services,
         flows::list_flows,
         events::get_flow_events,
         handlers::get_status,

@@ -67,6 +67,10 @@ impl Views for Fixed {
         None
     }
 
+    fn service_audit(&self, _: bool) -> BoxFuture<'_, Result<ServiceAuditView, String>> {
+        async { Err("the dataplane's thread has ended".into()) }.boxed()
+    }
+
     fn flows(
         &self,
         _: Option<FlowPlace>,

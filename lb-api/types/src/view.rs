@@ -19,7 +19,7 @@ pub use self::bgp::{
 };
 pub use self::fib::{
     FibAuditView, FibEntry, FibLookupView, FibMemberView, FibSpec, FibStatus, FibToldView,
-    FibUsageView, KernelRouteView,
+    FibUsageView, KernelRouteView, ServiceAuditView,
 };
 pub use self::path::{Flow, FlowSpec, FlowStatus, Interface, InterfaceSpec, InterfaceStatus};
 pub use self::seen::SeenMetadata;

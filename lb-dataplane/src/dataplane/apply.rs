@@ -18,7 +18,7 @@ use self::write::{failed, open};
 use super::Sizes;
 use crate::error::ApplyError;
 use crate::mapped::Mapped;
-use crate::plan::{Limits, Served, Step};
+use crate::plan::{Audit, Found, Limits, Served, Step};
 use crate::pod::Raw;
 use crate::sys::{self, Cursor};
 
@@ -29,17 +29,41 @@ pub(super) fn carry_out(
     served: &mut Served,
     steps: &[Step],
 ) -> Result<(), ApplyError> {
-    let kind = std::mem::discriminant::<Step>;
-    let result = steps.chunk_by(|a, b| kind(a) == kind(b)).try_for_each(|alike| {
-        write::write(ebpf, rings, alike)?;
-        alike.iter().for_each(|step| served.carried_out(step));
-        Ok(())
-    });
+    let result = write_all(ebpf, rings, served, steps);
     if result.is_err() {
         // The maps say what is served now.
         *served = adopt(ebpf, rings, served.limits())?;
     }
     result
+}
+
+fn write_all(
+    ebpf: &mut Ebpf,
+    rings: &Mapped,
+    served: &mut Served,
+    steps: &[Step],
+) -> Result<(), ApplyError> {
+    let kind = std::mem::discriminant::<Step>;
+    steps.chunk_by(|a, b| kind(a) == kind(b)).try_for_each(|alike| {
+        write::write(ebpf, rings, alike)?;
+        alike.iter().for_each(|step| served.carried_out(step));
+        Ok(())
+    })
+}
+
+/// Compares the maps with what is served; with `repair`, what differs is written again.
+pub(super) fn audit(
+    ebpf: &mut Ebpf,
+    rings: &Mapped,
+    served: &mut Served,
+    repair: bool,
+) -> Result<Audit, ApplyError> {
+    let audit = read(ebpf, rings, served.limits(), |found| served.audit(&found))?;
+    if repair {
+        // What fails here changes nothing of what is served, unlike a plan that fails half way.
+        write_all(ebpf, rings, served, &audit.steps)?;
+    }
+    Ok(audit)
 }
 
 /// What the maps hold at most.
@@ -64,6 +88,16 @@ pub(super) fn map_rings(ebpf: &Ebpf, sizes: &Sizes) -> io::Result<Mapped> {
 
 /// What the maps serve.
 pub(super) fn adopt(ebpf: &mut Ebpf, rings: &Mapped, limits: Limits) -> Result<Served, ApplyError> {
+    read(ebpf, rings, limits, |found| Served::adopt(limits, found))
+}
+
+/// Reads the maps for somebody. Rings and source addresses are read where they are asked for.
+fn read<T>(
+    ebpf: &mut Ebpf,
+    rings: &Mapped,
+    limits: Limits,
+    with: impl FnOnce(Found<&dyn Fn(u32) -> Option<u32>, &dyn Fn(u32) -> Option<SourceEntry>>) -> T,
+) -> Result<T, ApplyError> {
     let services = {
         let map: HashMap<_, Raw<VipKey>, Raw<ServiceEntry>> = open(ebpf, "SERVICES")?;
         map.iter()
@@ -71,7 +105,6 @@ pub(super) fn adopt(ebpf: &mut Ebpf, rings: &Mapped, limits: Limits) -> Result<S
             .collect::<Result<Vec<_>, _>>()
             .map_err(failed("SERVICES"))?
     };
-    let ring = |index: u32| rings.words().get(index as usize).map(|word| word.load(Relaxed));
     let backends = read_backends(ebpf, limits.backends)
         .map_err(|e| failed("BACKENDS")(MapError::IoError(e)))?;
     let access: LpmTrie<_, Raw<AccessKey>, u32> = open(ebpf, "ACCESS")?;
@@ -88,8 +121,14 @@ pub(super) fn adopt(ebpf: &mut Ebpf, rings: &Mapped, limits: Limits) -> Result<S
         .collect::<Result<Vec<_>, _>>()
         .map_err(failed("RANGES"))?;
     let sources: Array<_, Raw<SourceEntry>> = open(ebpf, "SOURCES")?;
-    let source = |index: u32| sources.get(&index, 0).ok().map(|source| source.0);
-    Ok(Served::adopt(limits, services, (0..).zip(backends), ring, source, access, ranges))
+    Ok(with(Found {
+        services,
+        backends: (0..).zip(backends).collect(),
+        ring_word: &|index| rings.words().get(index as usize).map(|word| word.load(Relaxed)),
+        source: &|index| sources.get(&index, 0).ok().map(|source| source.0),
+        access,
+        ranges,
+    }))
 }
 
 /// All backends, by id.

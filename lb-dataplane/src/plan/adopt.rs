@@ -2,27 +2,21 @@
 
 use std::collections::HashMap;
 
-use lb_dataplane_common::service::{
-    BACKEND_IN_USE, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
-};
+use lb_dataplane_common::service::{BACKEND_IN_USE, RangeKey, SourceEntry, VipKey};
 
-use super::access::{Prefix, Prefixes};
+use super::access::Prefixes;
 use super::entries::{address, address_of};
-use super::ranges::{self, PortPrefix, Ranges};
-use super::{Backends, Held, Limits, Place, Served, ring};
+use super::ranges::{self, Ranges};
+use super::{Backends, Found, Held, Limits, Place, Served, ring};
 use crate::table::{Protocol, ServiceKey};
 
 impl Served {
     /// Rebuilds what is served. The next [`Served::plan`] compares each service with what is wanted.
     pub fn adopt(
         limits: Limits,
-        services: impl IntoIterator<Item = (VipKey, ServiceEntry)>,
-        backends: impl IntoIterator<Item = (u32, BackendEntry)>,
-        ring_word: impl Fn(u32) -> Option<u32>,
-        source: impl Fn(u32) -> Option<SourceEntry>,
-        access: impl IntoIterator<Item = (Prefix, bool)>,
-        ranges: impl IntoIterator<Item = (PortPrefix, u16)>,
+        found: Found<impl Fn(u32) -> Option<u32>, impl Fn(u32) -> Option<SourceEntry>>,
     ) -> Self {
+        let Found { services, backends, ring_word, source, access, ranges } = found;
         let mut served = Self::new(limits);
         let mut by_service: HashMap<u32, Backends> = HashMap::new();
         for (id, entry) in backends {

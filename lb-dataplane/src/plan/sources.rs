@@ -121,6 +121,14 @@ impl Sources {
         self.space.give_back(set.base, set.len);
     }
 
+    /// Every list that a backend uses: first entry and entries.
+    pub(super) fn written(&self) -> impl Iterator<Item = (u32, Vec<SourceEntry>)> + '_ {
+        // Only what has an entry was ever added.
+        self.in_use.iter().map(|(base, (content, _))| {
+            (*base, content.iter().filter_map(|source| entry(source).ok()).collect())
+        })
+    }
+
     /// A list that a previous process wrote, for one more backend.
     pub(super) fn adopt(&mut self, set: Set, read: &impl Fn(u32) -> Option<SourceEntry>) {
         if set.len == 0 {

@@ -7,7 +7,7 @@ use super::*;
 use crate::layout::while_changing;
 use crate::table::{Access, Algorithm, Backend, BackendState, Protocol, Source};
 use lb_dataplane_common::family::V6;
-use lb_dataplane_common::service::{BACKEND_IN_USE, SourceEntry, VipKey};
+use lb_dataplane_common::service::{AccessKey, BACKEND_IN_USE, SourceEntry, VipKey};
 
 const LIMITS: Limits =
     Limits { services: 16, backends: 24, ring_words: 9000, sources: 16, access: 10 };
@@ -41,60 +41,66 @@ fn raw(key: &VipKey) -> [u8; 8] {
 
 impl Maps {
     fn carry_out(&mut self, step: &Step) {
+        self.is_read_by_nobody(step);
+        self.write(step);
+        if matches!(step, Step::Grace | Step::PutBackend { .. } | Step::PutService { .. }) {
+            self.note();
+        }
+        self.check();
+    }
+
+    /// What is written in place is what no packet reads.
+    fn is_read_by_nobody(&self, step: &Step) {
         match step {
-            Step::Grace => {
-                self.read.clear();
-                self.sources_read.clear();
-                self.note();
-            }
-            Step::PutBackend { id, entry } => {
-                self.backends.insert(*id, *entry);
-                self.note();
-            }
             Step::WriteRing { base, words } => {
-                for (index, word) in (*base..).zip(words) {
+                for index in (*base..).take(words.len()) {
                     assert!(index < LIMITS.ring_words);
                     assert!(
                         !self.read.contains_key(&index),
                         "a packet may still read word {index}"
                     );
-                    self.rings.insert(index, *word);
                 }
             }
             Step::WriteSources { base, entries } => {
-                for (index, entry) in (*base..).zip(entries) {
+                for index in (*base..).take(entries.len()) {
                     assert!(index < LIMITS.sources);
-                    assert!(
-                        !self.sources_read.contains_key(&index),
-                        "a packet may still read source {index}"
-                    );
-                    self.sources.insert(index, *entry);
+                    let is_read = self.sources_read.contains_key(&index);
+                    assert!(!is_read, "a packet may still read source {index}");
                 }
+            }
+            Step::RemoveAccess { prefix } => assert!(self.access.contains_key(prefix)),
+            Step::RemoveRange { prefix } => assert!(self.ranges.contains_key(prefix)),
+            _ => {}
+        }
+    }
+
+    fn write(&mut self, step: &Step) {
+        match step {
+            Step::Grace => {
+                self.read.clear();
+                self.sources_read.clear();
+            }
+            Step::PutBackend { id, entry } => drop(self.backends.insert(*id, *entry)),
+            Step::WriteRing { base, words } => {
+                self.rings.extend((*base..).zip(words.iter().copied()));
+            }
+            Step::WriteSources { base, entries } => {
+                self.sources.extend((*base..).zip(entries.iter().copied()));
             }
             Step::PutAccess { prefix, is_admitted } => {
                 self.access.insert(*prefix, *is_admitted);
                 let room = while_changing(LIMITS.access) as usize;
                 assert!(self.access.len() <= room, "the map is full");
             }
-            Step::RemoveAccess { prefix } => {
-                self.access.remove(prefix).expect("what is removed is there");
-            }
-            Step::PutRange { prefix, first_port } => {
-                self.ranges.insert(*prefix, *first_port);
-            }
-            Step::RemoveRange { prefix } => {
-                self.ranges.remove(prefix).expect("what is removed is there");
-            }
+            Step::RemoveAccess { prefix } => drop(self.access.remove(prefix)),
+            Step::PutRange { prefix, first_port } => drop(self.ranges.insert(*prefix, *first_port)),
+            Step::RemoveRange { prefix } => drop(self.ranges.remove(prefix)),
             Step::ClearService { .. } | Step::ClearBackend { .. } => {}
             Step::PutService { key, entry } => {
                 self.services.insert(raw(key), (*key, *entry));
-                self.note();
             }
-            Step::RemoveService { key } => {
-                self.services.remove(&raw(key));
-            }
+            Step::RemoveService { key } => drop(self.services.remove(&raw(key))),
         }
-        self.check();
     }
 
     fn note(&mut self) {
@@ -145,15 +151,20 @@ impl Maps {
     }
 
     fn adopt(&self) -> Served {
-        Served::adopt(
-            LIMITS,
-            self.services.values().copied(),
-            self.backends.iter().map(|(id, entry)| (*id, *entry)),
-            |index| self.rings.get(&index).copied(),
-            |index| self.sources.get(&index).copied(),
-            self.access.iter().map(|(prefix, is_admitted)| (*prefix, *is_admitted)),
-            self.ranges.iter().map(|(prefix, first_port)| (*prefix, *first_port)),
-        )
+        Served::adopt(LIMITS, self.found())
+    }
+
+    fn found(
+        &self,
+    ) -> Found<impl Fn(u32) -> Option<u32> + '_, impl Fn(u32) -> Option<SourceEntry> + '_> {
+        Found {
+            services: self.services.values().copied().collect(),
+            backends: self.backends.iter().map(|(id, entry)| (*id, *entry)).collect(),
+            ring_word: |index| self.rings.get(&index).copied(),
+            source: |index| self.sources.get(&index).copied(),
+            access: self.access.iter().map(|(prefix, is)| (*prefix, *is)).collect(),
+            ranges: self.ranges.iter().map(|(prefix, first)| (*prefix, *first)).collect(),
+        }
     }
 }
 
@@ -356,11 +367,85 @@ proptest! {
             };
             before_it = wanted.clone();
             carry_out(&mut maps, &steps);
+            prop_assert_eq!(served.audit(&maps.found()).told, Vec::<String>::new());
             let mut fresh = Maps::default();
             carry_out(&mut fresh, &Served::new(LIMITS).plan(wanted).unwrap());
             prop_assert_eq!(maps.meaning(), fresh.meaning());
             prop_assert_eq!(maps.access.len(), fresh.access.len(), "nothing is left behind");
             prop_assert_eq!(&maps.ranges, &fresh.ranges);
+        }
+    }
+}
+
+/// Damages one entry of one map; says whether there was one.
+fn damage(maps: &mut Maps, served: &Served, kind: u8, nth: usize) -> bool {
+    let used: Vec<u32> = served.idents().flat_map(|of| of.backends).map(|(.., id)| id).collect();
+    let words: Vec<u32> = maps.rings.keys().copied().collect();
+    let words: Vec<u32> = words.into_iter().filter(|word| maps.read.contains_key(word)).collect();
+    let prefixes: Vec<Prefix> = maps.access.keys().copied().collect();
+    let ranges: Vec<PortPrefix> = maps.ranges.keys().copied().collect();
+    let mut keys: Vec<[u8; 8]> = maps.services.keys().copied().collect();
+    keys.sort_unstable();
+    match kind {
+        0 => {
+            keys.get(nth % keys.len().max(1)).and_then(|key| maps.services.remove(key)).map(|_| ())
+        }
+        1 => keys.get(nth % keys.len().max(1)).map(|key| {
+            let (_, entry) = maps.services.get_mut(key).expect("it is there");
+            entry.max_flows ^= 1;
+        }),
+        2 => used.get(nth % used.len().max(1)).map(|id| {
+            maps.backends.get_mut(id).expect("it is there").port = [9, 9];
+        }),
+        3 => used.iter().max().map(|last| {
+            // In use, and nobody's.
+            let beyond = BackendEntry { service: 9, ..maps.backends[last] };
+            maps.backends.insert(LIMITS.backends - 1, beyond);
+        }),
+        4 => words.get(nth % words.len().max(1)).map(|word| {
+            maps.rings.insert(*word, 4711);
+        }),
+        5 => prefixes.get(nth % prefixes.len().max(1)).map(|prefix| {
+            let is_admitted = maps.access[prefix];
+            maps.access.insert(*prefix, !is_admitted);
+        }),
+        6 => prefixes.get(nth % prefixes.len().max(1)).map(|(bits, key)| {
+            maps.access.insert((*bits, AccessKey { service: 4711, ..*key }), true);
+        }),
+        7 => ranges
+            .get(nth % ranges.len().max(1))
+            .and_then(|range| maps.ranges.remove(range))
+            .map(|_| ()),
+        _ => {
+            let lists: Vec<u32> = served.sources.written().map(|(base, _)| base).collect();
+            lists.get(nth % lists.len().max(1)).map(|base| {
+                maps.sources.get_mut(base).expect("it is there").first_port ^= 1;
+            })
+        }
+    }
+    .is_some()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn an_audit_finds_whatever_is_damaged_and_its_steps_mend_it(
+        wanted in any_table(), damages in prop::collection::vec((0_u8..9, any::<prop::sample::Index>()), 1..4)
+    ) {
+        let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
+        let Ok(steps) = served.plan(&wanted) else { return Ok(()) };
+        carry_out(&mut maps, &steps);
+        let whole = maps.meaning();
+        for (kind, nth) in damages {
+            if !damage(&mut maps, &served, kind, nth.index(1 << 16)) {
+                continue;
+            }
+            let audit = served.audit(&maps.found());
+            prop_assert!(audit.differences() > 0 && audit.told.len() == audit.differences(), "{audit:?}");
+            audit.steps.iter().for_each(|step| maps.write(step));
+            prop_assert_eq!(served.audit(&maps.found()).told, Vec::<String>::new());
+            prop_assert_eq!(maps.meaning(), whole.clone());
         }
     }
 }

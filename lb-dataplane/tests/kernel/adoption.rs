@@ -1,7 +1,10 @@
 //! What a process leaves in the kernel, and what the next one makes of it.
 
+use aya::maps::lpm_trie::LpmTrie;
+use aya::maps::{Array, HashMap};
 use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::Tcp;
+use lb_dataplane::table::{Access, Source};
 use lb_dataplane::{Dataplane, OpenError, Reason, Sizes};
 
 use crate::frame::{ACK, SYN, SYN_ACK, packet};
@@ -102,4 +105,66 @@ fn destroy_leaves_nothing_behind() {
     let dataplane = scene.dataplane.take().unwrap();
     dataplane.destroy().unwrap();
     assert_eq!(std::fs::read_dir(&scene.options.pin_dir).unwrap().count(), 0);
+}
+
+#[test]
+fn an_audit_finds_what_somebody_else_wrote_and_mends_it_under_packets() {
+    let mut scene = Scene::new();
+    scene.sources =
+        vec![Source { address: [192, 0, 2, 200].into(), first_port: 1024, last_port: 65_535 }];
+    scene.access = vec![Access { prefix: "10.1.0.0/16".parse().unwrap(), is_admitted: true }];
+    scene.more_ports = 3;
+    scene.serve(VIP, Tcp, Maglev, &BACKENDS);
+    let audit = scene.get().audit(false).unwrap();
+    assert_eq!((audit.told, audit.services, audit.backends), (vec![], 1, 2));
+    let mut port = 40_000;
+    let mut arrives = |scene: &mut Scene| {
+        port += 1;
+        let client = format!("10.1.0.5:{port}");
+        BOTH.map(|hook| scene.send(hook, &packet(SYN, &client, VIP)).reason)
+    };
+    let forwarded = [Reason::ForwardedToBackend; 2];
+    assert_eq!(arrives(&mut scene), forwarded);
+
+    // The ring's length is one of the entry's words.
+    let mut services: HashMap<_, [u8; 20], [u8; 32]> =
+        scene.get().map_mut("SERVICES").unwrap().try_into().unwrap();
+    let is_the_service = |(key, _): &([u8; 20], [u8; 32])| key[18] != 0;
+    let (key, mut entry) = services.iter().map(Result::unwrap).find(is_the_service).unwrap();
+    entry[8] ^= 1;
+    services.insert(key, entry, 0).unwrap();
+    let mut backends: Array<_, [u8; 40]> =
+        scene.get().map_mut("BACKENDS").unwrap().try_into().unwrap();
+    for id in 0..2 {
+        let mut entry = backends.get(&id, 0).unwrap();
+        // Its flags: nobody's.
+        entry[18] = 0;
+        backends.set(id, entry, 0).unwrap();
+    }
+    let mut rings: Array<_, [u32; 1024]> =
+        scene.get().map_mut("RINGS").unwrap().try_into().unwrap();
+    rings.set(0, [63; 1024], 0).unwrap();
+    let mut sources: Array<_, [u8; 24]> =
+        scene.get().map_mut("SOURCES").unwrap().try_into().unwrap();
+    sources.set(0, [0; 24], 0).unwrap();
+    let mut access: LpmTrie<_, [u8; 20], u32> =
+        scene.get().map_mut("ACCESS").unwrap().try_into().unwrap();
+    let key = access.keys().next().unwrap().unwrap();
+    access.insert(&key, 0, 0).unwrap();
+    let mut ranges: LpmTrie<_, [u8; 20], u32> =
+        scene.get().map_mut("RANGES").unwrap().try_into().unwrap();
+    let key = ranges.keys().next().unwrap().unwrap();
+    ranges.remove(&key).unwrap();
+    assert_ne!(arrives(&mut scene), forwarded, "the damage is felt");
+
+    let audit = scene.get().audit(false).unwrap();
+    let counts = [audit.wrong_services, audit.wrong_backends, audit.wrong_rings];
+    assert_eq!((counts, audit.wrong_sources, audit.wrong_prefixes), ([1, 2, 1], 1, 2));
+    assert!(
+        audit.told.iter().all(|told| told.contains("192.0.2.1:80") || told.contains("list of"))
+    );
+    assert_ne!(arrives(&mut scene), forwarded, "an audit alone changes nothing");
+    assert_eq!(scene.get().audit(true).unwrap().differences(), 7);
+    assert_eq!(scene.get().audit(false).unwrap().told, Vec::<String>::new());
+    assert_eq!(arrives(&mut scene), forwarded);
 }

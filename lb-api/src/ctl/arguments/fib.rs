@@ -8,6 +8,8 @@ use clap::{Args, Subcommand, ValueEnum};
 pub(in crate::ctl) enum Examined {
     /// The eBPF FIB.
     Fib,
+    /// The eBPF maps of services, backends and rings.
+    Services,
 }
 
 #[derive(Subcommand)]

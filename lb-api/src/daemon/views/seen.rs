@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use lb_api_types::config;
 use lb_api_types::resource::Condition;
 use lb_api_types::view::{
-    Flow, FlowSpec, FlowStatus, Interface, InterfaceSpec, InterfaceStatus, ReasonView, SeenMetadata,
+    Flow, FlowSpec, FlowStatus, Interface, InterfaceSpec, InterfaceStatus, ReasonView,
+    SeenMetadata, ServiceAuditView,
 };
 use lb_api_types::vip;
 use lb_dataplane::ReasonCount;
+use lb_dataplane::plan::Audit;
 use lb_dataplane::table::Protocol;
 use lb_routing::Link;
 
@@ -146,4 +148,21 @@ pub(super) fn conditions(
         }
     };
     vec![attached, quiet]
+}
+
+/// What an audit of the maps of services found.
+pub(super) fn service_audit(audit: Audit, repair: bool) -> ServiceAuditView {
+    let intact = audit.differences() == 0;
+    ServiceAuditView {
+        intact,
+        repaired: repair && !intact,
+        services: audit.services,
+        backends: audit.backends,
+        wrong_services: audit.wrong_services,
+        wrong_backends: audit.wrong_backends,
+        wrong_rings: audit.wrong_rings,
+        wrong_sources: audit.wrong_sources,
+        wrong_prefixes: audit.wrong_prefixes,
+        findings: audit.told,
+    }
 }

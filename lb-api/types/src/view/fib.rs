@@ -142,6 +142,32 @@ pub struct FibAuditView {
     pub findings: Vec<String>,
 }
 
+/// An audit of the eBPF maps of services (`GET /api/v1/services/audit`, `POST /api/v1/services/repair`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServiceAuditView {
+    /// Whether nothing differs.
+    pub intact: bool,
+    /// Whether what differed was written again; another audit says whether that helped.
+    pub repaired: bool,
+    /// Services that were compared.
+    pub services: usize,
+    /// Backends that were compared.
+    pub backends: usize,
+    /// Services, and addresses of services, that differ, are missing, or are there beyond what is asked for.
+    pub wrong_services: usize,
+    /// Backends that differ, or are in use beyond what is asked for.
+    pub wrong_backends: usize,
+    /// Services whose ring differs, by which they choose a backend.
+    pub wrong_rings: usize,
+    /// Lists of source addresses that differ.
+    pub wrong_sources: usize,
+    /// Prefixes of access lists and port ranges that differ, are missing, or are there beyond what is asked for.
+    pub wrong_prefixes: usize,
+    /// The first differences, one sentence each.
+    pub findings: Vec<String>,
+}
+
 /// A member of a next-hop group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
