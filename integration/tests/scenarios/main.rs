@@ -10,6 +10,7 @@ mod dual_stack;
 mod families;
 mod flood;
 mod hello;
+mod killed;
 mod life;
 mod operating;
 mod router;
