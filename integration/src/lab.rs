@@ -10,7 +10,7 @@ mod state;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::Duration;
 
@@ -172,17 +172,21 @@ impl Lab {
 
     /// Stops the programs of a node and waits until they are gone.
     pub fn stop(&mut self, node: &str, signal: Signal) -> Result<()> {
-        self.stop_where(signal, |recorded| {
-            recorded.node == node && recorded.name != failure::CAPTURE
-        })
+        let ours = |recorded: &Recorded| recorded.node == node && recorded.name != failure::CAPTURE;
+        self.stop_where(signal, ours).map(drop)
     }
 
-    /// Stops one process of a node and waits until it is gone.
-    pub fn stop_one(&mut self, node: &str, name: &str, signal: Signal) -> Result<()> {
-        self.stop_where(signal, |recorded| recorded.node == node && recorded.name == name)
+    /// Stops one process of a node and waits until it is gone; how it ended.
+    pub fn stop_one(&mut self, node: &str, name: &str, signal: Signal) -> Result<ExitStatus> {
+        let ours = |recorded: &Recorded| recorded.node == node && recorded.name == name;
+        self.stop_where(signal, ours)?.pop().context("no such process runs")
     }
 
-    fn stop_where(&mut self, signal: Signal, which: impl Fn(&Recorded) -> bool) -> Result<()> {
+    fn stop_where(
+        &mut self,
+        signal: Signal,
+        which: impl Fn(&Recorded) -> bool,
+    ) -> Result<Vec<ExitStatus>> {
         let (stop, keep): (Vec<_>, Vec<_>) = std::mem::take(&mut self.children)
             .into_iter()
             .partition(|(recorded, _)| which(recorded));
@@ -193,12 +197,14 @@ impl Lab {
         for (recorded, _) in &stop {
             recorded.process.signal(signal)?;
         }
+        let mut ends = Vec::new();
         for (recorded, mut child) in stop {
             recorded.process.wait()?;
-            child.wait()?;
+            ends.push(child.wait()?);
             self.state.forget(&recorded);
         }
-        self.state.save()
+        self.state.save()?;
+        Ok(ends)
     }
 
     /// A process of a node that was started last.

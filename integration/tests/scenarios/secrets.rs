@@ -4,11 +4,14 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use integration::demo;
 use lb_api_types::config::{Hook, Tls};
 use lb_api_types::peer::BgpPeer;
+use nix::sys::signal::Signal;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -64,7 +67,7 @@ fn a_canary_secret_is_found_nowhere() {
     let peer =
         json!({"name": "canary", "address": "10.99.0.1", "asn": 65099, "md5_key_file": file});
     let peer: BgpPeer = serde_json::from_value(peer).expect("it is a peer");
-    let hello = Hello::of(demo::TOPOLOGY, Hook::Tc, move |config| {
+    let mut hello = Hello::of(demo::TOPOLOGY, Hook::Tc, move |config| {
         config.bgp.peers.push(peer.clone());
         config.api.listen = Some(SocketAddr::from(([127, 0, 0, 1], PORT)));
         config.api.tls = Some(tls.clone());
@@ -104,6 +107,9 @@ fn a_canary_secret_is_found_nowhere() {
     let mut places = Vec::new();
     ask(&hello, &mut places);
     look_into_the_process(&hello, &mut places);
+    nobody_else_reads_its_memory(&hello);
+    let end = hello.lab.stop_one("lbd", "lbd", Signal::SIGABRT).holds();
+    assert!(end.signal() == Some(Signal::SIGABRT as i32) && !end.core_dumped(), "{end:?}");
     read(&hello.lab.folder(), &mut places);
     let files = places.iter().filter(|(name, _)| name.ends_with("audit.log"));
     assert_eq!(files.count(), 1, "the state folder is among them");
@@ -160,6 +166,28 @@ fn look_into_the_process(hello: &Hello, places: &mut Vec<(String, Vec<u8>)>) {
     let core = limits.lines().find(|line| line.starts_with("Max core file size"));
     let words: Vec<_> = core.unwrap_or_default().split_whitespace().collect();
     assert_eq!(words.get(4), Some(&"0"), "no core has them: {core:?}");
+}
+
+/// A debugger's way into it, and what `gcore` would write: open to root alone, not even to its own user.
+fn nobody_else_reads_its_memory(hello: &Hello) {
+    let process = hello.lab.process("lbd", "lbd").holds();
+    let words = fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("it runs");
+    let own = words.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next());
+    let own: u32 = own.and_then(|uid| uid.parse().ok()).expect("the kernel says whose it is");
+    assert_ne!(own, 0, "it runs as a user of its own");
+    for uid in [own, 65_534] {
+        for file in ["mem", "maps", "environ", "auxv"] {
+            let path = format!("/proc/{}/{file}", process.pid());
+            let open = |command: &mut Command| {
+                command.args(["-c", &format!("exec 3<{path}")]).output().expect("a shell is there")
+            };
+            let refused = open(Command::new("sh").uid(uid).gid(uid));
+            assert!(!refused.status.success(), "user {uid} opens {path}");
+            let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(refused.contains("Permission denied"), "{refused}");
+            assert!(open(&mut Command::new("sh")).status.success(), "root opens {path}");
+        }
+    }
 }
 
 /// Every file below a folder: logs, captures, configuration, state.
