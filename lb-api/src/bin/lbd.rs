@@ -1,5 +1,6 @@
 //! The daemon's command line.
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -87,7 +88,7 @@ fn run(config: Config) -> Result<()> {
     let filter = EnvFilter::try_from_env("LBD_LOG")
         .or_else(|_| EnvFilter::try_from_default_env())
         .unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = std::io::stderr().is_terminal();
+    let colours = has_colours(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
     log.with_writer(std::io::stderr).init();
     raise_limit_of_files();
@@ -102,6 +103,11 @@ fn run(config: Config) -> Result<()> {
     // Threads that wait for the kernel or a neighbour don't hold the end up.
     runtime.shutdown_background();
     outcome
+}
+
+/// `NO_COLOR` counts where it says anything (no-color.org).
+fn has_colours(is_terminal: bool, no_color: Option<OsString>) -> bool {
+    is_terminal && no_color.is_none_or(|said| said.is_empty())
 }
 
 /// A health check that finds no free descriptor would say that its backend is down.
@@ -126,4 +132,15 @@ fn clean(config: Config) -> Result<()> {
         println!("{line}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_has_colours_on_terminals_whose_user_does_not_refuse_them() {
+        assert!(has_colours(true, None) && has_colours(true, Some("".into())));
+        assert!(!has_colours(true, Some("1".into())) && !has_colours(false, None));
+    }
 }
