@@ -65,6 +65,15 @@ pub struct Peers {
     pub peers: Vec<PeerConfig>,
     /// How connections with them are made, by their address; a neighbour that is not here has the default.
     pub transports: HashMap<IpAddr, Transport>,
+    /// Where neighbours reach us.
+    pub listen: SocketAddr,
+}
+
+impl From<RouterConfig> for Peers {
+    fn from(config: RouterConfig) -> Self {
+        let RouterConfig { speaker, peers, transports, listen, .. } = config;
+        Self { speaker, peers, transports, listen }
+    }
 }
 
 /// Why neighbours cannot be changed. Nothing has changed.
@@ -73,7 +82,7 @@ pub enum ConfigureError {
     /// The configuration cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The listener cannot be told.
+    /// The listener cannot be told, or cannot be there.
     #[error("cannot meet neighbours at {address} so: {source}")]
     Listen {
         /// Where we listen.
@@ -213,7 +222,7 @@ impl RouterHandle {
     /// ([`Speaker::reconfigure`](lb_routing_proto::speaker::Speaker::reconfigure)), only those that changed notice: their
     /// session goes on where it can, as
     /// [`Speaker::configure`](lb_routing_proto::speaker::Speaker::configure) says, and begins anew where its TCP options
-    /// (a key, a distance) have changed.
+    /// (a key, a distance) have changed. Another address to listen at ends none.
     ///
     /// # Errors
     ///

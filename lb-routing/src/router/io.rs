@@ -56,8 +56,6 @@ impl Io {
         (links, rules): Told,
     ) -> Result<Self, SpawnError> {
         let (transports, _) = watch::channel(Arc::new(config.transports()));
-        let (listeners, opened) = Listeners::open(config.listen, &transports.borrow())
-            .map_err(|(address, source)| SpawnError::Listen { address, source })?;
         let (requests, request_rx) = mpsc::channel(1);
         let (outcome_tx, outcomes) = mpsc::channel(1);
         let installer = Installer::new(request_rx, outcome_tx)?;
@@ -68,9 +66,11 @@ impl Io {
         let mut helpers = JoinSet::new();
         helpers.spawn(installer.run());
         helpers.spawn(watcher.run());
-        for listener in opened {
-            helpers.spawn(tcp::accept(listener, transports.subscribe(), events.clone()));
-        }
+        let told = Arc::clone(&transports.borrow());
+        let listeners = Listeners::open(config.listen, &told, |listener| {
+            helpers.spawn(tcp::accept(listener, transports.subscribe(), events.clone()))
+        })
+        .map_err(|(address, source)| SpawnError::Listen { address, source })?;
         Ok(Self {
             commands,
             batches,

@@ -232,17 +232,15 @@ impl Task {
 
     /// Neighbours by difference; on an error nothing has changed.
     fn configure(&mut self, wanted: Peers) -> Result<(), ConfigureError> {
-        let Peers { speaker, peers, transports } = wanted;
+        let Peers { speaker, peers, transports, listen } = wanted;
         self.speaker.check_as(&speaker, &peers)?;
         let old = Arc::clone(&self.io.transports.borrow());
         let new = Arc::new(super::transports(&peers, &transports));
-        let opened = self.io.listeners.adapt(&old, &new);
-        let opened =
-            opened.map_err(|(address, source)| ConfigureError::Listen { address, source })?;
-        for listener in opened {
-            let (transports, events) = (self.io.transports.subscribe(), self.io.events.clone());
-            self.io.helpers.spawn(tcp::accept(listener, transports, events));
-        }
+        let Io { listeners, helpers, transports, events, .. } = &mut self.io;
+        let adapted = listeners.adapt(listen, &old, &new, |listener| {
+            helpers.spawn(tcp::accept(listener, transports.subscribe(), events.clone()))
+        });
+        adapted.map_err(|(address, source)| ConfigureError::Listen { address, source })?;
         self.io.transports.send_replace(Arc::clone(&new));
         let now = Instant::now();
         self.speaker.reconfigure(speaker, peers, now)?;

@@ -1,14 +1,15 @@
 //! Where neighbours reach us.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
 
 use super::{Event, options};
 use crate::transport::{Md5Key, Transports};
@@ -21,68 +22,126 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Why we cannot listen: where, and what the kernel says.
 pub(crate) type Refused = (SocketAddr, io::Error);
 
-/// The sockets that listen, for their options: those who accept own the others.
+/// The sockets that listen. Whoever accepts from one owns another descriptor of it.
 #[derive(Debug)]
 pub(crate) struct Listeners {
+    sockets: Vec<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
     address: SocketAddr,
-    sockets: Vec<(SocketAddr, OwnedFd)>,
+    socket: Socket,
+    accepting: AbortHandle,
 }
 
 impl Listeners {
-    /// Listens at the address; also for IPv6 where it is "any address" and a neighbour has an IPv6 one.
+    /// Listens at the address; also for IPv6 where it is "any address" and a neighbour has an IPv6 one. `accept` has somebody
+    /// accept from a listener.
     pub(crate) fn open(
         address: SocketAddr,
         transports: &Transports,
-    ) -> Result<(Self, Vec<TcpListener>), Refused> {
-        let mut listeners = Self { address, sockets: Vec::new() };
-        let opened = listeners.open_missing(transports)?;
-        Ok((listeners, opened))
+        accept: impl FnMut(TcpListener) -> AbortHandle,
+    ) -> Result<Self, Refused> {
+        let mut listeners = Self { sockets: Vec::new() };
+        listeners.be_at(&addresses(address, transports), transports, accept)?;
+        Ok(listeners)
     }
 
-    /// Meets neighbours as `new` says from now on, and no longer as `old`; what is opened for that is to be accepted
-    /// from. On an error nothing has changed.
+    /// Meets neighbours at the address and as `new` says from now on, and no longer as `old`. On an error nothing has changed.
     pub(crate) fn adapt(
         &mut self,
+        address: SocketAddr,
         old: &Transports,
         new: &Transports,
-    ) -> Result<Vec<TcpListener>, Refused> {
+        accept: impl FnMut(TcpListener) -> AbortHandle,
+    ) -> Result<(), Refused> {
+        self.set_keys(old, new)?;
+        self.be_at(&addresses(address, new), new, accept).inspect_err(|_| {
+            if let Err((at, error)) = self.set_keys(new, old) {
+                tracing::warn!(%at, "neighbours' keys stay other ones: {error}");
+            }
+        })
+    }
+
+    fn set_keys(&mut self, old: &Transports, new: &Transports) -> Result<(), Refused> {
         let mut done = Vec::new();
-        for (at, socket) in &self.sockets {
-            for (peer, (before, after)) in other_keys(old, new, at.is_ipv4()) {
+        for Open { address, socket, .. } in &self.sockets {
+            for (peer, (before, after)) in other_keys(old, new, address.is_ipv4()) {
                 if let Err(error) = options::set_md5(socket, peer, after) {
                     for (socket, peer, before) in done.into_iter().rev() {
                         if let Err(error) = options::set_md5(socket, peer, before) {
                             tracing::warn!(%peer, "its key stays another one: {error}");
                         }
                     }
-                    return Err((*at, error));
+                    return Err((*address, error));
                 }
                 done.push((socket, peer, before));
             }
-            if let Err(error) = options::keep_syns(socket, new) {
-                return Err((*at, error));
-            }
+            options::keep_syns(socket, new).map_err(|error| (*address, error))?;
         }
-        self.open_missing(new)
+        Ok(())
     }
 
-    fn open_missing(&mut self, transports: &Transports) -> Result<Vec<TcpListener>, Refused> {
-        let mut addresses = vec![self.address];
-        let with_ipv6 = transports.keys().any(|peer| peer.is_ipv6());
-        if with_ipv6 && self.address.is_ipv4() && self.address.ip().is_unspecified() {
-            addresses.push(SocketAddr::from((Ipv6Addr::UNSPECIFIED, self.address.port())));
+    /// Listens at exactly these addresses. A socket that listens at every address keeps others from its port, so those that
+    /// are too many stop first, and listen again where a new one is refused.
+    fn be_at(
+        &mut self,
+        addresses: &[SocketAddr],
+        transports: &Transports,
+        mut accept: impl FnMut(TcpListener) -> AbortHandle,
+    ) -> Result<(), Refused> {
+        let stay = |open: &mut Open| addresses.contains(&open.address);
+        let gone: Vec<Open> = self.sockets.extract_if(.., |open| !stay(open)).collect();
+        for Open { socket, .. } in &gone {
+            // Its port is free as long as it does not listen.
+            let _not_listening_is_what_is_wanted = socket.shutdown(Shutdown::Read);
         }
-        addresses.retain(|address| self.sockets.iter().all(|(open, _)| open != address));
-        let mut opened = Vec::new();
+        let stayed = self.sockets.len();
         for address in addresses {
-            let refused = |error| (address, error);
-            let listener = bind(address, transports).map_err(refused)?;
-            let socket = listener.as_fd().try_clone_to_owned().map_err(refused)?;
-            self.sockets.push((address, socket));
-            opened.push(listener);
+            if self.sockets.iter().any(|open| open.address == *address) {
+                continue;
+            }
+            let opened = bind(*address, transports)
+                .and_then(|listener| Ok((listener.as_fd().try_clone_to_owned()?, listener)));
+            match opened {
+                Ok((socket, listener)) => self.sockets.push(Open {
+                    address: *address,
+                    socket: socket.into(),
+                    accepting: accept(listener),
+                }),
+                Err(error) => {
+                    self.sockets.drain(stayed..).for_each(|open| open.close());
+                    for open in gone {
+                        if let Err(error) = open.socket.listen(BACKLOG) {
+                            tracing::error!(at = %open.address, "cannot listen any more: {error}");
+                        }
+                        self.sockets.push(open);
+                    }
+                    return Err((*address, error));
+                }
+            }
         }
-        Ok(opened)
+        gone.into_iter().for_each(Open::close);
+        Ok(())
     }
+}
+
+impl Open {
+    fn close(self) {
+        let _not_listening_is_what_is_wanted = self.socket.shutdown(Shutdown::Read);
+        self.accepting.abort();
+    }
+}
+
+/// Where to listen for these neighbours.
+fn addresses(address: SocketAddr, transports: &Transports) -> Vec<SocketAddr> {
+    let mut addresses = vec![address];
+    let with_ipv6 = transports.keys().any(|peer| peer.is_ipv6());
+    if with_ipv6 && address.is_ipv4() && address.ip().is_unspecified() {
+        addresses.push(SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port())));
+    }
+    addresses
 }
 
 /// A neighbour's key before and after.
@@ -138,7 +197,10 @@ pub(crate) async fn accept(
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept BGP connections; trying again");
+                // Where it has just stopped to listen, it is about to be gone.
+                if error.kind() != io::ErrorKind::InvalidInput {
+                    tracing::warn!(%error, "cannot accept BGP connections; trying again");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

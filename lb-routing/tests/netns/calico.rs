@@ -186,7 +186,7 @@ impl Cluster {
         let address: IpAddr = node.address().parse().unwrap();
         self.us.transports.insert(address, transport(node.way, node.key));
         let us = self.us.clone();
-        let wanted = Peers { speaker: us.speaker, peers: us.peers, transports: us.transports };
+        let wanted = Peers::from(us);
         self.router.handle.configure(wanted).await.unwrap();
         node.write();
         node.ask("configure");

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Stdio;
 
-use lb_routing::{Export, Import, RTPROT_LBD, RouterHandle, Source, SpawnError, State};
+use lb_routing::{
+    Clear, Export, Import, Peers, RTPROT_LBD, RouterHandle, Source, SpawnError, State,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -81,6 +83,53 @@ fn a_port_that_is_taken_is_a_clear_error() {
         let text = error.to_string();
         assert!(text.starts_with("cannot listen on 127.0.0.1:1790: "), "{text}");
         assert!(text.ends_with("stop the other BGP daemon or set bgp.listen"), "{text}");
+    });
+}
+
+#[test]
+fn the_listener_moves_while_sessions_go_on_and_stays_where_it_cannot() {
+    in_namespace(async || {
+        ip("addr add 10.0.1.1/32 dev lo");
+        ip("addr add 10.0.1.2/32 dev lo");
+        let (one, two) = (Ipv4Addr::new(10, 0, 1, 1), Ipv4Addr::new(10, 0, 1, 2));
+        let to_two = peer("10.0.1.2", 1790, "10.0.1.1", 64513);
+        let mut to_one = peer("10.0.1.1", 1789, "10.0.1.2", 64512);
+        to_one.passive = true;
+        let us = config(64513, two, "0.0.0.0:1790", vec![to_one]);
+        let first = Router::start(config(64512, one, "10.0.1.1:1789", vec![to_two])).await;
+        let second = Router::start(us.clone()).await;
+        established(&second.handle).await;
+        let since = second.handle.peers().await[0].since;
+        let answers = async |port: u16| TcpStream::connect((two, port)).await.is_ok();
+        assert!(answers(1790).await);
+        let at = |listen: &str| {
+            let mut wanted = Peers::from(us.clone());
+            wanted.listen = listen.parse().unwrap();
+            wanted
+        };
+        // From every address to one, and back: the port is the same.
+        second.handle.configure(at("10.0.1.2:1790")).await.unwrap();
+        assert!(answers(1790).await);
+        second.handle.configure(at("0.0.0.0:1791")).await.unwrap();
+        assert!(!answers(1790).await && answers(1791).await);
+
+        let taken = std::net::TcpListener::bind("10.0.1.2:1792").unwrap();
+        let refused = second.handle.configure(at("0.0.0.0:1792")).await.unwrap_err().to_string();
+        assert!(refused.starts_with("cannot meet neighbours at 0.0.0.0:1792 so: "), "{refused}");
+        assert!(answers(1791).await, "it is where it was");
+        drop(taken);
+        let peers = second.handle.peers().await;
+        assert_eq!((peers[0].state, peers[0].since), (State::Established, since));
+
+        // A session that ends comes back where we are now.
+        second.handle.configure(at("10.0.1.2:1790")).await.unwrap();
+        second.handle.clear(one.into(), Clear::Session).await;
+        eventually("another session", async || {
+            let peers = second.handle.peers().await;
+            (peers[0].state == State::Established && peers[0].since > since).then_some(())
+        })
+        .await;
+        drop(first);
     });
 }
 

@@ -14,7 +14,7 @@ impl Pair {
             *transport = signed(transport.clone(), key);
         }
         let us = self.us.clone();
-        let wanted = Peers { speaker: us.speaker, peers: us.peers, transports: us.transports };
+        let wanted = Peers::from(us);
         self.router.handle.configure(wanted).await.unwrap();
         self.wish.key = key;
         let files = self.kind.files(self.wish);
