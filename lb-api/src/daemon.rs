@@ -11,6 +11,7 @@
 
 mod attach;
 mod clean;
+mod counts;
 mod dataplane;
 mod fib;
 mod flow_events;
@@ -166,7 +167,8 @@ async fn start(
     let (unreached, _) = watch::channel(Arc::default());
     dataplane::follow_routes(&dataplane, unreached.clone());
     let sockets = punts::spawn(&dataplane).await?;
-    dataplane::age_flows(&dataplane, &config.dataplane, sockets);
+    let events = Events::default();
+    dataplane::age_flows(&dataplane, &config.dataplane, sockets, events.clone());
     let flow_events = flow_events::spawn(&dataplane, &config.dataplane).await?;
     let (router, batches) =
         lb_routing::spawn(router_config).await.context("the BGP speaker does not start")?;
@@ -174,8 +176,8 @@ async fn start(
     let attach::Attachment { attached, troubles } =
         attach::spawn(router.links(), dataplane.clone(), config.dataplane.clone());
 
-    let events = Events::default();
     sessions::spawn(router.clone(), events.clone());
+    counts::spawn(router.clone(), dataplane.clone(), events.clone());
     links::spawn(router.links(), events.clone());
     let (targets, wanted) = delta::channel();
     let start = Start {
@@ -216,7 +218,6 @@ async fn start(
         shadowed,
         warnings,
         wanted: config.dataplane.clone(),
-        listen: config.bgp.listen,
         told: telling,
         started,
         flow_events,
@@ -239,7 +240,7 @@ fn announce_start(config: &Config, running: &Running, tcp: Option<SocketAddr>) {
         version = env!("CARGO_PKG_VERSION"),
         asn = config.bgp.global().asn(),
         router_id = %running.router_id,
-        listen = %config.bgp.listen,
+        listen = %running.views.told.borrow().0.global().listen(),
         peers = config.bgp.peers.len(),
         socket = %config.api.socket.display(),
         tcp = tcp.map(|address| address.to_string()),

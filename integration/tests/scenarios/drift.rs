@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData};
+use integration::wait::eventually;
 use lb_api_types::config::Hook;
 
-use crate::hello::{Hello, Holds};
+use crate::hello::{Hello, Holds, SOON};
 use crate::traffic::{goes_on, while_transferring};
 
 /// The pin of one of lbd's maps.
@@ -61,5 +62,11 @@ fn doctor_finds_what_others_wrote_into_the_maps_and_repairs_it_while_traffic_goe
         assert!(!lbctl("doctor").0.contains("maps are not"), "nothing is found any more");
         hello.is_answered(&vip);
         goes_on(arrived, "the transfer noticed nothing");
+        eventually("events tell how many flows there are", SOON, || {
+            let (text, _) = hello.lbctl("events")?;
+            ensure!(text.contains("flows-changed"), "{text}");
+            Ok(())
+        })
+        .holds();
     });
 }

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
+use integration::lab::Options;
 use integration::wait::eventually;
 use integration::{demo, traffic};
 use lb_api_types::config::Hook;
@@ -34,6 +36,8 @@ impl Hello {
             ("vip-updated", "web"),
             ("vip-withdrawn", "web"),
             ("vip-deleted", "web"),
+            ("paths-changed", "node1"),
+            ("fib-changed", "routes"),
         ] {
             let found = text.lines().any(|line| line.contains(kind) && line.contains(name));
             assert!(found, "{kind} {name} is not in\n{text}");
@@ -336,6 +340,21 @@ fn bgp_as_a_whole_changes_while_lbd_runs_but_for_what_its_file_says() {
     assert_eq!(hello.api.request("DELETE", "bgp/global", None).holds().status, 204);
     assert_eq!(global()["status"]["cluster_id"], "192.0.2.2");
     hello.sessions_are_established();
+
+    // Where it listens moves while sessions go on, and only where it can.
+    let listens = || hello.lab.run("lbd", "ss -Hltn").holds();
+    let (text, code) = hello.lbctl("create bgp-global --listen 192.0.2.2:1790").holds();
+    assert_eq!((text.as_str(), code), ("bgp-global global created", 0));
+    assert!(listens().contains("192.0.2.2:1790") && !listens().contains("0.0.0.0:179 "));
+    assert_eq!(global()["status"]["listen"], "192.0.2.2:1790");
+    let (text, code) = hello.lbctl("create bgp-global --listen 192.0.2.2:1791").holds();
+    assert!(code == 1 && text.contains("already"), "{text}");
+    let refused = put(r#"{"listen": "192.0.2.77:179"}"#);
+    assert!(refused.status >= 400 && refused.body.contains("192.0.2.77:179"), "{refused:?}");
+    assert!(listens().contains("192.0.2.2:1790"), "it is where it was: {}", listens());
+    assert_eq!(hello.api.request("DELETE", "bgp/global", None).holds().status, 204);
+    assert!(listens().contains("0.0.0.0:179 "), "{}", listens());
+    hello.sessions_are_established();
 }
 
 /// Every kind with the name of one of them.
@@ -414,4 +433,25 @@ fn every_kind_takes_every_verb_or_says_in_one_sentence_why_not() {
     }
     let (text, code) = hello.lbctl("create peer far2 --address 198.51.100.98 --group g --set passive=true --wait --timeout 1").holds();
     assert!(code == 4 && text.contains("peer far2 is not ready after 1 s"), "{code} {text}");
+}
+
+#[test]
+fn lbctl_writes_colours_to_terminals_only_and_not_where_no_color_is_set() {
+    let lbctl = Options::of(demo::TOPOLOGY, None, None).holds().lbctl;
+    // `script` is a terminal to what it runs.
+    let said = |line: &str, no_color: Option<&str>| {
+        let mut script = Command::new("script");
+        script.args(["-qec", &format!("{} {line}", lbctl.display()), "/dev/null"]);
+        script.env("TERM", "xterm-256color").env_remove("NO_COLOR").env_remove("CLICOLOR");
+        let output = script.envs(no_color.map(|value| ("NO_COLOR", value))).output();
+        let output = output.expect("util-linux brings it");
+        assert!(!output.stdout.is_empty(), "{line}: {output:?}");
+        output.stdout.contains(&b'\x1b')
+    };
+    assert!(said("--help", None), "a terminal has colours");
+    for line in ["--help", "get --help", "get nonsense", "--server unix:/nowhere get vips"] {
+        assert!(!said(line, Some("1")), "{line}: NO_COLOR is set");
+    }
+    let piped = Command::new(&lbctl).arg("--help").output().expect("it runs");
+    assert!(!piped.stdout.contains(&b'\x1b'));
 }

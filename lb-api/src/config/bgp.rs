@@ -19,16 +19,14 @@ pub(crate) const MAX_PEERS: usize = 1024;
 const MAX_GROUPS: usize = 256;
 
 pub(super) fn bgp(cursor: &Cursor<'_>) -> Option<Bgp> {
-    let own = ["listen", "sets", "policies", "peer_groups", "peers"];
+    let own = ["sets", "policies", "peer_groups", "peers"];
     let section = cursor.object(&[GlobalSpec::FIELDS, &own].concat())?;
-    let default = Bgp::default();
     let sets = section.field("sets").and_then(|list| policy::sets(&list)).unwrap_or_default();
     let policies = section.field("policies").and_then(|list| policy::policies(&list, &sets));
     let policies = policies.unwrap_or_default();
     let groups = section.field("peer_groups").and_then(|list| groups(&list, &policies));
     let peer_groups = groups.unwrap_or_default();
     let all = Bgp {
-        listen: section.field("listen").and_then(|s| bgp_listen(&s)).unwrap_or(default.listen),
         peers: section
             .field("peers")
             .and_then(|list| peers(&list, &policies, &peer_groups))
@@ -36,7 +34,7 @@ pub(super) fn bgp(cursor: &Cursor<'_>) -> Option<Bgp> {
         peer_groups,
         sets,
         policies,
-        ..default
+        ..Bgp::default()
     };
     Some(all.with_global(global(&section)))
 }
@@ -52,6 +50,7 @@ fn global(fields: &Object<'_>) -> GlobalSpec {
         router_id: fields.field("router_id").and_then(|id| router_id(&id)),
         cluster_id: fields.field("cluster_id").and_then(|id| cluster_id(&id)),
         decision: fields.field("decision").and_then(|it| decision(&it)),
+        listen: fields.field("listen").and_then(|it| listen(&it)),
     }
 }
 
@@ -138,7 +137,7 @@ fn max_prefixes(cursor: &Cursor<'_>) -> Option<MaxPrefixes> {
     })
 }
 
-fn bgp_listen(cursor: &Cursor<'_>) -> Option<SocketAddr> {
+fn listen(cursor: &Cursor<'_>) -> Option<SocketAddr> {
     let listen = cursor.socket()?;
     if listen.port() == 0 {
         return cursor.wrong("has port 0, which neighbours cannot know: use 179");

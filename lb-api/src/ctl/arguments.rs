@@ -15,8 +15,8 @@ use clap_complete::Shell;
 pub(super) use self::bgp::{Bgp, Clear, RoutesOf, Show, ShowBgp, Soft};
 pub(super) use self::config::{Config, How, Terms};
 pub(super) use self::create::{
-    Create, NewAddress, NewBackend, NewHealthCheck, NewPeer, NewPeerGroup, NewPolicy, NewPool,
-    NewSet, NewStaticRoute, NewToken, NewVip, PeerWords,
+    Create, NewAddress, NewBackend, NewBgpGlobal, NewHealthCheck, NewNode, NewPeer, NewPeerGroup,
+    NewPolicy, NewPool, NewSet, NewStaticRoute, NewToken, NewVip, PeerWords,
 };
 pub(super) use self::drain::{Backends, Drained};
 pub(super) use self::fib::{Examined, FibQuestion, LookedUp};

@@ -6,12 +6,13 @@ use serde_json::{Map, Value, json};
 use super::CtlError;
 use super::apply::{dry, no_backend, path_of};
 use super::arguments::{
-    Create, Format, How, Kind as Noun, NewAddress, NewBackend, NewHealthCheck, NewPeer,
-    NewPeerGroup, NewPolicy, NewPool, NewSet, NewStaticRoute, NewVip, PeerWords,
+    Create, Format, How, Kind as Noun, NewAddress, NewBackend, NewBgpGlobal, NewHealthCheck,
+    NewNode, NewPeer, NewPeerGroup, NewPolicy, NewPool, NewSet, NewStaticRoute, NewVip, PeerWords,
 };
 use super::client::Client;
 use super::show::{json as as_json, path_to, yaml};
 use crate::resources::Kind;
+use crate::resources::bgp::GLOBAL;
 use crate::yaml as reader;
 
 /// What was created: what is said of it, and how it is waited for.
@@ -101,6 +102,11 @@ fn new(what: Create) -> Result<New, CtlError> {
             group.and_then(|group| spec.insert("group".into(), group.into()));
             resource(Kind::Peer, name, Value::Object(spec), how)
         }
+        Create::BgpGlobal(new) => bgp_global(new),
+        Create::Node(NewNode { name, drain, withdraw, dry_run }) => {
+            let spec = json!({"drain": drain, "withdraw": withdraw});
+            resource(Kind::Node, name, spec, at_once(dry_run))
+        }
         Create::Token(_) => {
             let why = "a token is made once and shown once: there is no dry run of it";
             return Err(CtlError::Other(why.into()));
@@ -128,6 +134,19 @@ fn health_check(new: NewHealthCheck) -> New {
         ("fall", fall.map(Value::from)),
     ]);
     resource(Kind::HealthCheck, name, spec, at_once(dry_run))
+}
+
+fn bgp_global(new: NewBgpGlobal) -> New {
+    let NewBgpGlobal { asn, router_id, cluster_id, max_paths, listen, dry_run } = new;
+    let text = |address: Option<std::net::Ipv4Addr>| address.map(|it| it.to_string().into());
+    let spec = said([
+        ("asn", asn.map(Value::from)),
+        ("router_id", text(router_id)),
+        ("cluster_id", text(cluster_id)),
+        ("decision", max_paths.map(|max_paths| json!({"max_paths": max_paths}))),
+        ("listen", listen.map(|listen| listen.to_string().into())),
+    ]);
+    resource(Kind::BgpGlobal, GLOBAL.into(), spec, at_once(dry_run))
 }
 
 /// An address, an interface, or both.
@@ -265,6 +284,14 @@ mod tests {
             ),
             Ok(json!({"prefix": "10.0.0.0/8",
                 "next_hops": [{"address": "fe80::1", "interface": "eth0"}, {"interface": "eth1"}]}))
+        );
+        assert_eq!(
+            spec("lbctl create bgp-global --asn 65001 --max-paths 8 --listen 192.0.2.1:179"),
+            Ok(json!({"asn": 65001, "decision": {"max_paths": 8}, "listen": "192.0.2.1:179"}))
+        );
+        assert_eq!(
+            spec("lbctl create node --drain"),
+            Ok(json!({"drain": true, "withdraw": false}))
         );
         assert!(
             spec("lbctl create peer-group g --set passive").unwrap_err().contains("FIELD=VALUE")

@@ -116,6 +116,9 @@ pub(super) async fn get(
             }
             EventKind::VipDeleted
             | EventKind::PeerState
+            | EventKind::PathsChanged
+            | EventKind::FibChanged
+            | EventKind::FlowsChanged
             | EventKind::InterfaceState
             | EventKind::ResourceCreated
             | EventKind::ResourceUpdated

@@ -74,6 +74,8 @@ const GOOD: &[&str] = &[
     "lbctl create policy p --statement {action:accept}",
     "lbctl create peer-group nodes --asn 65001 --import all",
     "lbctl create peer node1 --address 192.0.2.1 --group nodes --wait",
+    "lbctl create bgp-global --asn 65001 --cluster-id 192.0.2.1",
+    "lbctl create node local --drain --withdraw",
     "lbctl drain 10.0.0.1 --dry-run",
     "lbctl --server https://lbd.example --token-file t --ca-file c get vips",
     "lbctl --server http://127.0.0.1:8080 get status",
@@ -105,6 +107,8 @@ fn commands_are_understood() {
         "lbctl --cert-file c get vips",
         "lbctl create vip web --port 80 --backend 10.0.0.1:80",
         "lbctl show bgp",
+        "lbctl create bgp-global",
+        "lbctl create node --withdraw",
         "lbctl completions cmd",
     ];
     for line in bad {

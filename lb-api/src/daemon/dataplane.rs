@@ -6,17 +6,20 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use lb_api_types::config;
+use lb_api_types::event::EventKind;
 use lb_dataplane::{AGE_BATCH, Answer, Dataplane, Options, Sizes, Timeouts, seconds};
 use lb_routing::Source;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::counts::Flows;
 use super::punts::Sockets;
 use crate::control::Unreached;
+use crate::events::Events;
 
 /// Calls that wait at most; beyond, callers wait.
 const MAX_JOBS: usize = 64;
@@ -107,10 +110,11 @@ pub(super) fn age_flows(
     handle: &DataplaneHandle,
     config: &config::Dataplane,
     sockets: Arc<Sockets>,
+    events: Events,
 ) {
     let entries = (config.max_flow_entries + config.max_flow_entries_ipv6) as usize;
     let batches = entries.div_ceil(AGE_BATCH * AGE_ROUNDS).max(1);
-    tokio::spawn(age(handle.clone(), batches, sockets));
+    tokio::spawn(age(handle.clone(), batches, sockets, events));
 }
 
 pub(super) fn options(config: &config::Dataplane) -> Options {
@@ -185,10 +189,10 @@ async fn follow(handle: DataplaneHandle, unreached: watch::Sender<Arc<Unreached>
 }
 
 /// Looks for flows that are over, some batches a round, so that calls of others come between.
-async fn age(handle: DataplaneHandle, batches: usize, sockets: Arc<Sockets>) {
+async fn age(handle: DataplaneHandle, batches: usize, sockets: Arc<Sockets>, events: Events) {
     let mut tick = interval(AGE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failed = false;
+    let (mut failed, mut flows) = (false, Flows::default());
     loop {
         tick.tick().await;
         for _ in 0..batches {
@@ -196,6 +200,9 @@ async fn age(handle: DataplaneHandle, batches: usize, sockets: Arc<Sockets>) {
             match aged {
                 Ok(aged) => {
                     failed = false;
+                    if let Some(message) = flows.heard(&aged, Instant::now()) {
+                        events.tell(EventKind::FlowsChanged, "", message);
+                    }
                     tell_ends(&sockets, aged.resets).await;
                     if aged.wrapped {
                         break;

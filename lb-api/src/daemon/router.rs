@@ -27,8 +27,7 @@ pub(super) struct DefaultId(Option<Ipv4Addr>);
 
 /// `preserved`: the dataplane of the process before was taken over.
 pub(super) async fn config(bgp: &Bgp, id: &mut DefaultId, preserved: bool) -> Result<RouterConfig> {
-    let Peers { speaker, peers, transports } = peers(bgp, id).await?;
-    let listen = bgp.listen;
+    let Peers { speaker, peers, transports, listen } = peers(bgp, id).await?;
     Ok(RouterConfig { speaker, peers, transports, listen, forward: true, preserved })
 }
 
@@ -53,7 +52,7 @@ pub(super) async fn peers(bgp: &Bgp, id: &mut DefaultId) -> Result<Peers> {
         peers.push(made.with_context(|| format!("peer {}", told.title()))?);
         transports.insert(told.spec.address, transport(bgp, told, &options)?);
     }
-    Ok(Peers { speaker, peers, transports })
+    Ok(Peers { speaker, peers, transports, listen: said.listen() })
 }
 
 /// Has every neighbour be told, with all that is advertised, that this node is about to go (RFC 8326 §4.1).

@@ -4,7 +4,7 @@ mod fib;
 mod seen;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use futures::FutureExt;
@@ -44,7 +44,6 @@ pub(super) struct Live {
     pub(super) warnings: Vec<String>,
     /// What the file says of interfaces.
     pub(super) wanted: config::Dataplane,
-    pub(super) listen: SocketAddr,
     /// What BGP was told, and who we are by it.
     pub(super) told: watch::Receiver<(config::Bgp, SpeakerConfig)>,
     pub(super) started: Instant,
@@ -219,7 +218,7 @@ impl Views for Live {
                 router_id: us.router_id,
                 cluster_id: us.cluster_id.unwrap_or(us.router_id),
                 decision: section.global().decision(),
-                listen: self.listen,
+                listen: section.global().listen(),
                 peers: peers.len(),
                 established,
             }

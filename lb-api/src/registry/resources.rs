@@ -39,7 +39,9 @@ impl<A: Appliers> Task<A> {
         self.as_the_file_says(&mut resource)?;
         let old = self.resources.get(&key);
         let revision = old.map(|old| old.metadata().revision);
-        expect(&key.to_string(), revision, terms.expected)?;
+        // What is always there is not made yet as long as only the file says it.
+        let made = revision.filter(|made| made.is_some() || terms.expected != Expected::Nothing);
+        expect(&key.to_string(), made, terms.expected)?;
         if let Some(wanted) = resource.metadata().revision {
             expect(&key.to_string(), revision, Expected::Revision(wanted))?;
         }

@@ -11,7 +11,7 @@ use crate::config::{bgp, policy};
 use crate::read::{Cursor, Path, Segment};
 
 /// The name of what BGP has in common for all neighbours.
-pub(super) const GLOBAL: &str = "global";
+pub(crate) const GLOBAL: &str = "global";
 
 pub(super) fn read_global(cursor: &Cursor<'_>) -> Option<Global> {
     let (metadata, spec) = parts(cursor, bgp::read_global)?;
@@ -91,7 +91,6 @@ pub(crate) fn section(base: &Bgp, resources: &Resources) -> Bgp {
         .map(|peer| BgpPeer { name: Some(name(&peer.metadata)), spec: peer.spec.clone() });
     let said = resources.global().map_or_else(|| base.global(), |global| global.spec);
     let section = Bgp {
-        listen: base.listen,
         sets: sets.collect(),
         policies: policies.collect(),
         peer_groups: groups.collect(),

@@ -66,6 +66,10 @@ fields! {
     cluster_id: Ipv4Addr,
     /// How the best path is found, and how many carry traffic together. Changes while sessions go on.
     decision: Decision,
+    /// Where sessions are accepted; `0.0.0.0:179` by default, which is every address of either family. Changes while sessions
+    /// go on.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    listen: SocketAddr,
 }
 
 impl GlobalSpec {
@@ -73,6 +77,12 @@ impl GlobalSpec {
     #[must_use]
     pub fn asn(self) -> u32 {
         self.asn.unwrap_or(64512)
+    }
+
+    /// Where sessions are accepted.
+    #[must_use]
+    pub fn listen(self) -> SocketAddr {
+        self.listen.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 179))
     }
 
     /// How the best path is found.
@@ -98,7 +108,7 @@ pub struct GlobalStatus {
     pub cluster_id: Ipv4Addr,
     /// How the best path is found, and how many carry traffic together.
     pub decision: Decision,
-    /// Where sessions are accepted: `bgp.listen` of the file, from the start on.
+    /// Where sessions are accepted.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub listen: SocketAddr,
     /// How many neighbours there are.

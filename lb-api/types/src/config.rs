@@ -56,7 +56,7 @@ impl Default for StateDir {
 }
 
 /// The BGP speaker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Bgp {
     /// Our AS number; 64512 by default.
@@ -72,7 +72,8 @@ pub struct Bgp {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
     /// Where sessions are accepted; `0.0.0.0:179` by default.
-    pub listen: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
     /// Sets that policies name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sets: Vec<BgpSet>,
@@ -86,36 +87,19 @@ pub struct Bgp {
     pub peers: Vec<BgpPeer>,
 }
 
-impl Default for Bgp {
-    fn default() -> Self {
-        let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 179));
-        Self {
-            asn: None,
-            router_id: None,
-            cluster_id: None,
-            decision: None,
-            listen,
-            sets: Vec::new(),
-            policies: Vec::new(),
-            peer_groups: Vec::new(),
-            peers: Vec::new(),
-        }
-    }
-}
-
 impl Bgp {
     /// What it says of all neighbours.
     #[must_use]
     pub fn global(&self) -> GlobalSpec {
-        let Self { asn, router_id, cluster_id, decision, .. } = *self;
-        GlobalSpec { asn, router_id, cluster_id, decision }
+        let Self { asn, router_id, cluster_id, decision, listen, .. } = *self;
+        GlobalSpec { asn, router_id, cluster_id, decision, listen }
     }
 
     /// The same with another word on all neighbours.
     #[must_use]
     pub fn with_global(self, said: GlobalSpec) -> Self {
-        let GlobalSpec { asn, router_id, cluster_id, decision } = said;
-        Self { asn, router_id, cluster_id, decision, ..self }
+        let GlobalSpec { asn, router_id, cluster_id, decision, listen } = said;
+        Self { asn, router_id, cluster_id, decision, listen, ..self }
     }
 }
 

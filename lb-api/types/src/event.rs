@@ -92,6 +92,12 @@ pub enum EventKind {
     BackendHealth,
     /// A BGP session has entered another state.
     PeerState,
+    /// A neighbour has told or heard another number of prefixes. Told at most every ten seconds, like the two that follow.
+    PathsChanged,
+    /// The eBPF FIB was changed.
+    FibChanged,
+    /// Flows began or ended, as a scan of the flow table sees it.
+    FlowsChanged,
     /// An interface of the host came, went, or is up or down now.
     InterfaceState,
     /// The fast path is attached to an interface, and was to none before.
@@ -124,6 +130,9 @@ impl EventKind {
             Self::VipWithdrawn => "vip-withdrawn",
             Self::BackendHealth => "backend-health",
             Self::PeerState => "peer-state",
+            Self::PathsChanged => "paths-changed",
+            Self::FibChanged => "fib-changed",
+            Self::FlowsChanged => "flows-changed",
             Self::InterfaceState => "interface-state",
             Self::DataplaneAttached => "dataplane-attached",
             Self::DataplaneDetached => "dataplane-detached",

@@ -70,7 +70,14 @@ impl Maps {
             }
             Step::RemoveAccess { prefix } => assert!(self.access.contains_key(prefix)),
             Step::RemoveRange { prefix } => assert!(self.ranges.contains_key(prefix)),
-            _ => {}
+            Step::Grace
+            | Step::ClearBackend { .. }
+            | Step::PutBackend { .. }
+            | Step::ClearService { .. }
+            | Step::PutAccess { .. }
+            | Step::PutRange { .. }
+            | Step::PutService { .. }
+            | Step::RemoveService { .. } => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! The words of `create`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::{Args, Subcommand};
 
@@ -28,8 +28,51 @@ pub(in crate::ctl) enum Create {
     PeerGroup(NewPeerGroup),
     /// A BGP neighbour.
     Peer(NewPeer),
+    /// What BGP has in common for all neighbours, beyond what the file says.
+    BgpGlobal(NewBgpGlobal),
+    /// This node, drained or not; `lbctl drain --node` does the same to one that is there.
+    Node(NewNode),
     /// A token for clients beyond the Unix socket; it is shown once.
     Token(NewToken),
+}
+
+#[derive(Args)]
+#[group(id = "words", required = true, multiple = true)]
+pub(in crate::ctl) struct NewBgpGlobal {
+    /// Our AS number; another one ends every session, and each begins anew.
+    #[arg(long, group = "words")]
+    pub(in crate::ctl) asn: Option<u32>,
+    /// BGP identifier, with the same consequence.
+    #[arg(long, group = "words", value_name = "ADDRESS")]
+    pub(in crate::ctl) router_id: Option<Ipv4Addr>,
+    /// The cluster that we reflect routes for, with the same consequence.
+    #[arg(long, group = "words", value_name = "ADDRESS")]
+    pub(in crate::ctl) cluster_id: Option<Ipv4Addr>,
+    /// Paths that carry traffic together at most (ECMP).
+    #[arg(long, group = "words", value_name = "COUNT")]
+    pub(in crate::ctl) max_paths: Option<u16>,
+    /// Where sessions are accepted: 0.0.0.0:179.
+    #[arg(long, group = "words", value_name = "ADDRESS:PORT")]
+    pub(in crate::ctl) listen: Option<SocketAddr>,
+    /// Only say what would be changed.
+    #[arg(long)]
+    pub(in crate::ctl) dry_run: bool,
+}
+
+#[derive(Args)]
+pub(in crate::ctl) struct NewNode {
+    /// Its name: local is the one here.
+    #[arg(default_value = "local")]
+    pub(in crate::ctl) name: String,
+    /// Tell all neighbours that it is about to go.
+    #[arg(long)]
+    pub(in crate::ctl) drain: bool,
+    /// Also advertise no VIP.
+    #[arg(long, requires = "drain")]
+    pub(in crate::ctl) withdraw: bool,
+    /// Only say what would be changed.
+    #[arg(long)]
+    pub(in crate::ctl) dry_run: bool,
 }
 
 #[derive(Args)]

@@ -132,7 +132,7 @@ async fn bgp_as_a_whole_is_a_resource_too() {
         (json!({"decision": {"max_paths": 257}}), "/spec/decision/max_paths"),
         (json!({"asn": 0}), "/spec/asn"),
         (json!({"router_id": "0.0.0.0"}), "/spec/router_id"),
-        (json!({"listen": "0.0.0.0:179"}), "/spec/listen"),
+        (json!({"listen": "0.0.0.0:0"}), "/spec/listen"),
     ] {
         let refused = put(spec).await.problem();
         assert_eq!((refused.status, refused.pointer.as_deref()), (422, Some(pointer)));
