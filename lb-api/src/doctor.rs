@@ -41,6 +41,8 @@ pub struct Facts {
     pub troubles: Vec<String>,
     /// Rules of policy routing that hand every packet to the kernel, as `ip rule` shows them.
     pub policy_rules: Vec<String>,
+    /// Routes and next-hop groups that the eBPF FIB has no room for.
+    pub left_out: usize,
     /// What of the kept state is not well: sentences with their remedy.
     pub state: Vec<String>,
     /// BGP neighbours.
@@ -313,6 +315,17 @@ fn drift(facts: &Facts) -> Vec<Check> {
         )
     });
     let mut checks: Vec<_> = unserved.collect();
+    if facts.left_out > 0 {
+        let count = facts.left_out;
+        checks.push(error(
+            "drift",
+            None,
+            format!(
+                "the eBPF FIB has no room for {count} routes or next-hop groups: the kernel forwards their packets, by its own routes"
+            ),
+            "raise what the log says is full (dataplane.max_fib_blocks, max_fib_ipv6_kib, max_fib_groups, max_fib_next_hops, max_fib_buckets), and restart lbd",
+        ));
+    }
     match &facts.unrouted {
         None => checks.push(unknown("drift", None, "the kernel's routes cannot be read")),
         Some(all) => checks.extend(all.iter().map(|address| {

@@ -269,6 +269,12 @@ impl Dataplane {
         self.fib.table()
     }
 
+    /// Routes and next-hop groups that the FIB has no room for: their packets go to the kernel.
+    #[must_use]
+    pub fn fib_left_out(&self) -> usize {
+        self.fib.left_out()
+    }
+
     /// What of the FIB's memory is in use.
     #[must_use]
     pub fn fib_usage(&self) -> FibUsage {

@@ -14,11 +14,16 @@
 //!   nothing beside it that could differ, and nothing to lose with the process.
 //!
 //! A group's word changes in place, so a gateway's new MAC is one store, whatever the number of routes.
+//!
+//! A table that is full refuses a route before anything is written, and never sends its packets by a shorter one: the block
+//! that it is in goes to the kernel as a whole until there is room ([`left_out`]).
 
 mod adopt;
 mod audit;
 mod buckets;
+mod error;
 mod groups;
+mod left_out;
 mod lookup;
 mod memory;
 mod node;
@@ -36,8 +41,10 @@ mod update;
 use std::net::IpAddr;
 
 pub use self::audit::{Audit, Difference};
+pub use self::error::FibError;
 pub use self::groups::GroupError;
 use self::groups::Groups;
+use self::left_out::LeftOut;
 pub use self::lookup::{FibLookup, Packet};
 use self::slots::Slots;
 use self::table::{Bits, Table};
@@ -148,71 +155,8 @@ pub struct FibUsage {
     pub updates: u64,
     /// Changes refused: a table was full.
     pub refused: u64,
-}
-
-/// Why an update was refused. Nothing was written for it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FibError {
-    /// The prefix is longer than an address or has host bits.
-    #[error("{prefix}/{len} is no prefix: it has host bits, or is longer than an address")]
-    BadPrefix {
-        /// The address.
-        prefix: IpAddr,
-        /// The length.
-        len: u8,
-    },
-    /// A route names a group that is not there.
-    #[error("{prefix}/{len} names group {group}, which is not there: create it first")]
-    UnknownGroup {
-        /// The address.
-        prefix: IpAddr,
-        /// The length.
-        len: u8,
-        /// The group.
-        group: u32,
-    },
-    /// All second-level chunks are in use.
-    #[error(
-        "no room for {prefix}/{len}: all {chunks} blocks of /24 with longer routes are in use; raise dataplane.max_fib_blocks"
-    )]
-    ChunksFull {
-        /// The address.
-        prefix: IpAddr,
-        /// The length.
-        len: u8,
-        /// Chunks that there are.
-        chunks: usize,
-    },
-    /// The memory for the IPv6 trie's nodes is in use.
-    #[error(
-        "no room for {prefix}/{len}: {kibibytes} KiB for routes of IPv6 are in use; raise dataplane.max_fib_ipv6_kib"
-    )]
-    NodesFull {
-        /// The address.
-        prefix: IpAddr,
-        /// The length.
-        len: u8,
-        /// KiB that there are.
-        kibibytes: usize,
-    },
-    /// There is no group for another route.
-    #[error("no room for {prefix}/{len}: {source}")]
-    NoGroup {
-        /// The address.
-        prefix: IpAddr,
-        /// The length.
-        len: u8,
-        /// Why.
-        source: GroupError,
-    },
-    /// The group cannot be had.
-    #[error("group {id}: {source}")]
-    Group {
-        /// The caller's name for it.
-        id: u32,
-        /// Why.
-        source: GroupError,
-    },
+    /// Routes that there is no room for, and groups whose members there is none for: their packets go to the kernel.
+    pub left_out: usize,
 }
 
 /// The arrays of the FIB.
@@ -257,6 +201,7 @@ pub struct Fib {
     groups: Groups,
     routes: Table<u32>,
     routes6: Table<u128>,
+    left_out: LeftOut,
     updates: u64,
     refused: u64,
     is_synced: bool,
@@ -272,8 +217,17 @@ impl Fib {
         let (trie, mut live6) = adopt::trie(root6, nodes6, grace);
         live.append(&mut live6);
         let groups = adopt::groups(groups, buckets, members, &live, grace);
-        let (routes, routes6) = (Table::new(), Table::new());
-        Self { slots, trie, groups, routes, routes6, updates: 0, refused: 0, is_synced: false }
+        Self {
+            slots,
+            trie,
+            groups,
+            routes: Table::new(),
+            routes6: Table::new(),
+            left_out: LeftOut::default(),
+            updates: 0,
+            refused: 0,
+            is_synced: false,
+        }
     }
 
     /// Makes changes in order: all that can be made, whatever becomes of the others.
@@ -293,11 +247,12 @@ impl Fib {
                 }
                 Some(_) | None => {}
             }
-            let done = self.update(update);
+            let done = self.counted(update);
             if first.is_ok() {
                 first = done;
             }
         }
+        self.readmit();
         first
     }
 
@@ -305,8 +260,15 @@ impl Fib {
     ///
     /// # Errors
     ///
-    /// What cannot be done is refused as a whole: the tables are as before.
+    /// What cannot be done is refused as a whole: the tables are as before, but that packets of a route or a group that does
+    /// not fit go to the kernel until it does.
     pub fn update(&mut self, update: &FibUpdate) -> Result<(), FibError> {
+        let done = self.counted(update);
+        self.readmit();
+        done
+    }
+
+    fn counted(&mut self, update: &FibUpdate) -> Result<(), FibError> {
         let done = self.carry_out(update);
         self.updates += u64::from(done.is_ok());
         self.refused += u64::from(done.is_err());
@@ -318,15 +280,12 @@ impl Fib {
             FibUpdate::Group { id, action } => self.put(*id, action, *id),
             FibUpdate::GroupLike { id, action, like } => self.put(*id, action, *like),
             FibUpdate::GroupRemoved { id } => {
+                self.left_out.forget_group(*id);
                 self.groups.remove(*id).map_err(|source| FibError::Group { id: *id, source })
             }
             FibUpdate::Route { prefix, len, group } => self.insert(*prefix, *len, *group),
             FibUpdate::RouteRemoved { prefix, len } => self.remove(*prefix, *len),
         }
-    }
-
-    fn put(&mut self, id: u32, action: &Action, like: u32) -> Result<(), FibError> {
-        self.groups.put(id, action, like).map_err(|source| FibError::Group { id, source })
     }
 
     /// Whether there is room for one route more, to somewhere new; where there is not, that counts as a refusal.
@@ -360,6 +319,7 @@ impl Fib {
         slots.drop_stale(|network, len| routes.covering(groups, network, 0..len));
         trie.drop_stale(|network, len, floor| routes6.covering(groups, network, floor..len));
         groups.drop_stale();
+        self.readmit();
     }
 
     /// Every route with its group, in no particular order.
@@ -379,7 +339,13 @@ impl Fib {
             node_bytes: self.trie.bytes(),
             updates: self.updates,
             refused: self.refused,
+            left_out: self.left_out.len(),
         }
+    }
+
+    /// Routes and groups that there is no room for.
+    pub fn left_out(&self) -> usize {
+        self.left_out.len()
     }
 
     /// Number of routes.
@@ -412,6 +378,9 @@ impl Fib {
 
     fn insert(&mut self, prefix: IpAddr, len: u8, group: u32) -> Result<(), FibError> {
         let network = Network::new(prefix, len)?;
+        if self.left_out.has_block(network, len) {
+            return self.insert_in_block(network, len, group);
+        }
         let index = self.groups.used(group);
         let index = index.ok_or(FibError::UnknownGroup { prefix, len, group })?;
         let old = match network {
@@ -426,6 +395,7 @@ impl Fib {
             // Only a route that was not there needs room: there is no old one to put back.
             self.forget(network, len);
             self.groups.unused(group);
+            self.leave_out(network, len, group);
             return Err(self.full(prefix, len));
         }
         if let Some(old) = old {
@@ -436,7 +406,10 @@ impl Fib {
 
     fn remove(&mut self, prefix: IpAddr, len: u8) -> Result<(), FibError> {
         let network = Network::new(prefix, len)?;
-        let Some(group) = self.forget(network, len) else { return Ok(()) };
+        let Some(group) = self.forget(network, len) else {
+            self.not_left_out(network, len);
+            return Ok(());
+        };
         match network {
             Network::V4(network) => {
                 let covering = self.routes.covering(&self.groups, network, 0..len);
@@ -469,7 +442,7 @@ impl Fib {
 }
 
 /// A network address as a number.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Network {
     V4(u32),
     V6(u128),
@@ -487,6 +460,13 @@ impl Network {
             }
         };
         if is_one { Ok(network) } else { Err(FibError::BadPrefix { prefix, len }) }
+    }
+
+    fn into_addr(self) -> IpAddr {
+        match self {
+            Self::V4(network) => network.into_addr(),
+            Self::V6(network) => network.into_addr(),
+        }
     }
 }
 

@@ -203,7 +203,8 @@ impl RouterHandle {
         self.tell(Command::SetStatics(Box::new(statics))).await;
     }
 
-    /// Why each of these next hops cannot be reached now, if so, supposed that interfaces have these addresses, too.
+    /// Why each of these next hops cannot be reached now, if so, supposed that interfaces have these addresses, too. It takes
+    /// until the kernel's routes are known.
     pub async fn unreachable(
         &self,
         hops: Vec<StaticNextHop>,

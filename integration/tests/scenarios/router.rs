@@ -1,5 +1,6 @@
 //! lbd as a router: static routes over eight next hops carry traffic in eBPF, and follow what becomes of the next hops.
 
+mod full;
 mod overrun;
 mod steady;
 
@@ -16,7 +17,7 @@ use integration::api::Api;
 use integration::lab::{Lab, Options};
 use integration::traffic;
 use integration::wait::eventually;
-use lb_api_types::config::Hook;
+use lb_api_types::config::{Config, Hook};
 use serde_json::json;
 
 use self::steady::{Arrivals, Steady};
@@ -48,10 +49,16 @@ struct Router {
 
 impl Router {
     fn up(hook: Hook) -> Self {
+        Self::up_with(hook, |_| {})
+    }
+
+    /// With lbd's configuration changed.
+    fn up_with(hook: Hook, edit: impl Fn(&mut Config) + Send + Sync + 'static) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios/router");
         let topology = folder.join("router.clab.yml");
         let mut options = Options::of(&topology.to_string_lossy(), None, None).holds();
         options.hook = hook;
+        options.edit = Box::new(edit);
         let lab = Lab::up(&options).holds();
         let api = lab.api();
         let router = Self { lab, api, arrived: Arc::default(), steadily: Arrivals::default() };

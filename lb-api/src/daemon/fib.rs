@@ -35,11 +35,19 @@ fn apply(owned: &mut Owned, updates: &[Update]) {
         }
     }
     let updates: Vec<_> = updates.iter().map(convert).collect();
-    if let Err(error) = owned.dataplane.fib_apply(&updates) {
-        tracing::error!(
+    let before = owned.dataplane.fib_left_out();
+    let done = owned.dataplane.fib_apply(&updates);
+    let now = owned.dataplane.fib_left_out();
+    match done {
+        // A table that is full refuses a great many: the first one is told, and the rest is counted.
+        Err(error) if before == 0 || now == 0 => tracing::error!(
             why = sentence(&error),
-            "the eBPF FIB lacks a route; its packets take a shorter prefix or the kernel"
-        );
+            "the eBPF FIB has no room for a route: the kernel forwards its packets until there is"
+        ),
+        Ok(()) | Err(_) => {}
+    }
+    if before > 0 && now == 0 {
+        tracing::info!("the eBPF FIB has room for every route again");
     }
 }
 

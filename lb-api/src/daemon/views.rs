@@ -307,6 +307,7 @@ impl Live {
             }
         });
         let mut facts = read.await.map_err(|error| error.to_string())?;
+        facts.left_out = self.dataplane.with(|owned| owned.dataplane.fib_left_out()).await?;
         facts.interfaces_wanted = !self.wanted.interfaces.is_empty();
         facts.troubles = self.troubles.borrow().clone();
         facts.policy_rules = self.router.policy_rules();

@@ -60,6 +60,11 @@ fn nothing_is_found_where_all_is_well() {
 }
 
 #[test]
+fn a_fib_without_room_is_found() {
+    only(|facts| facts.left_out = 7, "drift", CheckState::Error, "dataplane.max_fib_blocks");
+}
+
+#[test]
 fn a_daemon_that_stays_root_is_found() {
     only(|facts| facts.uid = Some(0), "user", CheckState::Warning, "useradd --system lbd");
     only(|facts| facts.uid = None, "user", CheckState::Unknown, "");

@@ -74,6 +74,7 @@ fn fib(text: &mut Text, fib: &FibUsageView) {
         ("lbd_fib_chunks_max", "IPv4 second-level chunks that there are.", fib.chunks_max),
         ("lbd_fib_node_bytes", "Bytes of IPv6 nodes in use.", fib.node_bytes),
         ("lbd_fib_node_bytes_max", "Bytes of IPv6 nodes that there are.", fib.node_bytes_max),
+        ("lbd_fib_left_out", "Routes and groups that there is no room for.", fib.left_out),
     ] {
         text.gauge(name, help);
         text.line(&[], value);

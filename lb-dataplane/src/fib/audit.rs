@@ -70,16 +70,20 @@ impl Fib {
             wrong_shortcuts: self.trie.wrong_shortcuts(),
             ..Audit::default()
         };
-        let wanted = wanted(&self.routes, &self.groups);
+        let wanted = without(wanted(&self.routes, &self.groups), &self.left_out.blocks4());
         let found = found4(self.memory());
         for (first, last, len, group, found) in compare(&wanted, &found, u128::from(u32::MAX)) {
             let (first, last) = (first as u32, last as u32);
             audit.note(first.into_addr(), last.into_addr(), group, found);
             if repair {
                 self.slots.rewrite(first, last, len, group);
+                let blocks = self.left_out.blocks4().into_iter().map(|(block, _)| block as u32);
+                let inside =
+                    blocks.filter(|block| (first >> 8..=last >> 8).contains(&(block >> 8)));
+                inside.for_each(|block| self.slots.hand_over(block >> 8));
             }
         }
-        let wanted = wanted6(&self.routes6, &self.groups);
+        let wanted = without(wanted6(&self.routes6, &self.groups), &self.left_out.blocks6());
         let found = self.trie.stretches();
         let differences = compare(&wanted, &found, u128::MAX);
         for (first, last, _, group, found) in &differences {
@@ -146,6 +150,33 @@ fn sweep(routes: impl Iterator<Item = (u128, u128, u8, u32)>) -> Vec<Stretch> {
         }
     }
     stretches
+}
+
+/// The same, with no route in some blocks (first and last address, in order): what is left out there makes them the
+/// kernel's.
+fn without(stretches: Vec<Stretch>, blocks: &[(u128, u128)]) -> Vec<Stretch> {
+    let mut left = Vec::with_capacity(stretches.len());
+    let mut blocks = blocks.iter().peekable();
+    let mut stretches = stretches.into_iter().peekable();
+    let mut now = (0, 0, NO_GROUP);
+    loop {
+        let block = blocks.peek().copied();
+        let until = block.map(|(first, _)| *first);
+        while let Some(stretch) = stretches.next_if(|(at, ..)| until.is_none_or(|end| *at < end)) {
+            now = stretch;
+            left.push(stretch);
+        }
+        let Some((first, last)) = block else { return left };
+        begin(&mut left, *first, 0, NO_GROUP);
+        while let Some(stretch) = stretches.next_if(|(at, ..)| at <= last) {
+            now = stretch;
+        }
+        blocks.next();
+        let Some(next) = last.checked_add(1) else { return left };
+        if stretches.peek().is_none_or(|(at, ..)| *at != next) {
+            begin(&mut left, next, now.1, now.2);
+        }
+    }
 }
 
 /// A stretch begins; of two at one address the later counts.

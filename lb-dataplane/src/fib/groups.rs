@@ -43,6 +43,16 @@ pub enum GroupError {
     InUse(u32),
 }
 
+impl GroupError {
+    /// Whether it could be had if others gave something back.
+    pub(super) fn is_for_want_of_room(self) -> bool {
+        match self {
+            Self::GroupsFull | Self::MembersFull | Self::BucketsFull => true,
+            Self::MemberCount(_) | Self::InUse(_) => false,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Group {
     index: u32,
@@ -93,6 +103,10 @@ pub(super) struct Groups {
     stale: Stale,
     /// Interfaces that XDP can send nothing through.
     without_xdp: HashSet<u32>,
+    /// The place of all groups that there is no place for: the kernel's.
+    spare: u32,
+    /// What was given back so far.
+    given_back: u64,
 }
 
 /// Pools of free indices.
@@ -100,6 +114,8 @@ pub(super) struct Pools {
     pub(super) groups: Pool,
     pub(super) members: Pool,
     pub(super) ranges: Ranges,
+    /// The place of groups that there is no place for.
+    pub(super) spare: u32,
 }
 
 impl Groups {
@@ -108,6 +124,7 @@ impl Groups {
         pools: Pools,
         stale: Stale,
     ) -> Self {
+        words.wide_words()[pools.spare as usize].store(group_kind(GROUP_KERNEL), Release);
         Self {
             words,
             bucket_words,
@@ -119,6 +136,8 @@ impl Groups {
             members: HashMap::new(),
             stale,
             without_xdp: HashSet::new(),
+            spare: pools.spare,
+            given_back: 0,
         }
     }
 
@@ -175,10 +194,22 @@ impl Groups {
         }
     }
 
-    /// Creates a group that spreads flows like another one as far as it can, or swaps what it does.
-    pub(super) fn put(&mut self, name: u32, action: &Action, like: u32) -> Result<(), GroupError> {
+    /// How often anything was given back: there may be room then.
+    pub(super) fn given_back(&self) -> u64 {
+        self.given_back
+    }
+
+    /// Creates a group that spreads flows like another one as far as it can, or swaps what it does; says whether its place is
+    /// another one than routes that name it know.
+    pub(super) fn put(
+        &mut self,
+        name: u32,
+        action: &Action,
+        like: u32,
+    ) -> Result<bool, GroupError> {
         let members = self.entries(action)?;
-        if !self.by_name.contains_key(&name) && self.indices.available() == 0 {
+        let has_place = self.by_name.get(&name).is_some_and(|group| group.index != self.spare);
+        if !has_place && self.indices.available() == 0 {
             return Err(GroupError::GroupsFull);
         }
         let weighted = self.acquire(&members)?;
@@ -195,25 +226,34 @@ impl Groups {
             self.release(&keys);
             return Err(GroupError::BucketsFull);
         };
-        let (index, routes, old) = match self.by_name.remove(&name) {
-            Some(group) => (group.index, group.routes, Some((group.members, group.range))),
-            None => {
-                let Some(index) = self.indices.take() else {
-                    self.release(&keys);
-                    return Err(GroupError::GroupsFull);
-                };
-                (index, 0, None)
-            }
+        let place = if has_place { self.index(name) } else { self.indices.take() };
+        let Some(index) = place else {
+            self.release(&keys);
+            return Err(GroupError::GroupsFull);
         };
+        let old = self.by_name.remove(&name);
+        let routes = old.as_ref().map_or(0, |group| group.routes);
         self.words.wide_words()[index as usize].store(word, Release);
         self.by_name.insert(name, Group { index, word, routes, members: keys, range, buckets });
-        if let Some((members, range)) = old {
-            self.release(&members);
-            if let Some((base, log2)) = range {
-                self.ranges.give_back(base, log2);
-            }
+        if let Some(old) = old {
+            self.give_up(&old);
         }
-        Ok(())
+        Ok(!has_place && routes > 0)
+    }
+
+    /// Makes a group the kernel's, whatever it did: there is no room for what it is to do.
+    pub(super) fn leave_to_kernel(&mut self, name: u32) {
+        let word = group_kind(GROUP_KERNEL);
+        let old = self.by_name.remove(&name);
+        let routes = old.as_ref().map_or(0, |group| group.routes);
+        let place = old.as_ref().map(|group| group.index).or_else(|| self.indices.take());
+        let index = place.unwrap_or(self.spare);
+        self.words.wide_words()[index as usize].store(word, Release);
+        let (members, buckets) = Default::default();
+        self.by_name.insert(name, Group { index, word, routes, members, range: None, buckets });
+        if let Some(old) = old {
+            self.give_up(&old);
+        }
     }
 
     /// Removes a group; one that is not there is gone already.
@@ -224,17 +264,26 @@ impl Groups {
             Some(_) => {}
         }
         if let Some(group) = self.by_name.remove(&name) {
-            self.indices.give_back(group.index);
-            self.release(&group.members);
-            if let Some((base, log2)) = group.range {
-                self.ranges.give_back(base, log2);
+            if group.index != self.spare {
+                self.indices.give_back(group.index);
             }
+            self.give_up(&group);
         }
         Ok(())
     }
 
+    /// Gives back what a group named.
+    fn give_up(&mut self, group: &Group) {
+        self.given_back += 1;
+        self.release(&group.members);
+        if let Some((base, log2)) = group.range {
+            self.ranges.give_back(base, log2);
+        }
+    }
+
     /// Gives back what a previous process used.
     pub(super) fn drop_stale(&mut self) {
+        self.given_back += 1;
         let stale = std::mem::take(&mut self.stale);
         stale.groups.into_iter().for_each(|index| self.indices.give_back(index));
         stale.members.into_iter().for_each(|index| self.member_indices.give_back(index));

@@ -14,6 +14,10 @@ use crate::mapped::{Mapped, prefetch};
 /// The length in a word.
 const LEN: u32 = 0x3f << SLOT_LEN_SHIFT;
 
+/// The word of a /24 that is the kernel's, since a longer route of it does not fit: no route, and none that is shorter
+/// takes its place.
+const HANDED_OVER: u32 = 32 << SLOT_LEN_SHIFT | NO_GROUP;
+
 /// A route that covers others: its length and its group.
 pub(super) type Cover = (u8, u32);
 
@@ -140,6 +144,36 @@ impl Slots {
                 None => renew(&self.l1.words()[slot as usize], slot << 8),
             }
         }
+    }
+
+    /// Hands a /24 without a chunk over to the kernel.
+    pub(super) fn hand_over(&self, slot: u32) {
+        self.l1.words()[slot as usize].store(HANDED_OVER, Relaxed);
+    }
+
+    /// Takes a /24 back that was handed over, with all its routes longer than /24 (and their groups) at once; `false`: no
+    /// chunk is left.
+    pub(super) fn take_back(
+        &mut self,
+        slot: u32,
+        covering: Option<Cover>,
+        routes: &[(u32, u8, u32)],
+    ) -> bool {
+        let (first, base) = (&self.l1.words()[slot as usize], covering_word(covering));
+        if routes.is_empty() {
+            first.store(base, Relaxed);
+            return true;
+        }
+        let Some(chunk) = self.chunks.take() else { return false };
+        let second = words(&self.l2, chunk * CHUNK_WORDS, CHUNK_WORDS);
+        second.iter().for_each(|slot| slot.store(base, Relaxed));
+        for (network, len, group) in routes {
+            let at = chunk * CHUNK_WORDS + (network & 0xff);
+            cover(words(&self.l2, at, 1 << (32 - len)), word(*len, *group));
+        }
+        self.long_routes[chunk as usize] = routes.len() as u32;
+        first.store(L1_CHUNK | chunk, Release);
+        true
     }
 
     /// The first and the second level, as packets read them.

@@ -1,10 +1,12 @@
 //! The IPv6 trie's writer. What packets read changes by single stores: of a word's route, or of the node that it leads to,
 //! which has been built elsewhere before.
 
+mod hidden;
 mod inspect;
 mod renew;
 mod shortcuts;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
@@ -59,6 +61,8 @@ pub(super) struct Trie {
     replaced: Vec<(u32, u8)>,
     /// Addresses whose shortcuts may have changed with it.
     touched: Vec<[u8; 16]>,
+    /// Words of the root that packets do not see: something below them does not fit.
+    hidden: BTreeMap<u32, AtomicU64>,
 }
 
 impl Trie {
@@ -71,6 +75,7 @@ impl Trie {
             fresh: Vec::new(),
             replaced: Vec::new(),
             touched: Vec::new(),
+            hidden: BTreeMap::new(),
         }
     }
 
@@ -368,7 +373,7 @@ impl Trie {
 
     fn word(&self, place: Place) -> &AtomicU64 {
         match place {
-            Place::Root(index) => &self.root.wide_words()[index],
+            Place::Root(index) => self.root_word(index),
             Place::Node(index) => &self.nodes.wide_words()[index],
         }
     }
@@ -384,7 +389,7 @@ impl Trie {
     /// Changes the root's words of a prefix that ends there.
     fn root_words(&self, network: u128, len: u8, change: impl Fn(u64) -> u64) {
         let ranges = root_ranges(network, len).into_iter().flatten();
-        for word in ranges.flat_map(|range| &self.root.wide_words()[range]) {
+        for word in ranges.flatten().map(|index| self.root_word(index)) {
             let old = word.load(Relaxed);
             let new = change(old);
             if new != old {

@@ -26,6 +26,7 @@ impl Task {
                         self.speaker.recover(Instant::now());
                     }
                     self.started = true;
+                    self.tell_unreachable();
                 }
                 Event::Fact(fact) => {
                     links_changed |= self.note_link(&fact);

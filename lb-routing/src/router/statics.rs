@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnetwork::IpNetwork;
 use lb_routing_proto::fib::{Fact, Source, StaticKind, StaticNextHop, StaticState};
 
+use tokio::sync::oneshot;
+
 use super::task::Task;
 use crate::addresses::{AddressState, InterfaceAddress};
 use crate::plan::RouteId;
@@ -58,6 +60,10 @@ pub struct StaticsStatus {
     pub addresses: Vec<(InterfaceAddress, AddressState)>,
 }
 
+/// Next hops, the addresses that interfaces are to have, and whom to tell why a next hop cannot be reached.
+pub(super) type Asked =
+    (Vec<StaticNextHop>, Vec<InterfaceAddress>, oneshot::Sender<Vec<Option<String>>>);
+
 impl Task {
     pub(super) fn set_statics(&mut self, Statics { routes, addresses }: Statics) {
         self.addresses.set(addresses.into_iter().collect::<BTreeSet<_>>());
@@ -78,9 +84,19 @@ impl Task {
         self.statics = Some(routes);
     }
 
-    /// Why each of these next hops cannot be reached, if so, where interfaces are to have these addresses. Nothing is said
-    /// before the kernel's routes are known.
-    pub(super) fn unreachable(
+    /// Answers whoever asks for the ways to next hops, once the kernel's routes are known.
+    pub(super) fn tell_unreachable(&mut self) {
+        if !self.started {
+            return;
+        }
+        for (hops, addresses, answer) in std::mem::take(&mut self.asked) {
+            // An asker that went away needs no answer.
+            drop(answer.send(self.unreachable(&hops, &addresses)));
+        }
+    }
+
+    /// Why each of these next hops cannot be reached, if so, where interfaces are to have these addresses.
+    fn unreachable(
         &self,
         hops: &[StaticNextHop],
         addresses: &[InterfaceAddress],
@@ -95,7 +111,7 @@ impl Task {
         };
         let why = |hop: &StaticNextHop| {
             let soon = addresses.iter().any(|address| leads(hop, address));
-            if soon || !self.started { None } else { self.fib.unreachable(hop) }
+            if soon { None } else { self.fib.unreachable(hop) }
         };
         hops.iter().map(why).collect()
     }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::io::{Io, Told};
-use super::statics::StaticRoute;
+use super::statics::{Asked, StaticRoute};
 use super::{Command, ConfigureError, FibBatch, Peers, RouterConfig, SpawnError};
 use crate::addresses::Addresses;
 use crate::convergence::Convergence;
@@ -64,6 +64,8 @@ pub(super) struct Task {
     pub(super) convergence: Option<Convergence>,
     /// The kernel's tables were read once; before, no session begins.
     pub(super) started: bool,
+    /// Whoever asked for the ways to next hops before that: told then.
+    pub(super) asked: Vec<Asked>,
     /// What the dataplane gets next.
     pub(super) updates: VecDeque<Update>,
     /// Whether it was told that it has all that was there at the start.
@@ -107,6 +109,7 @@ impl Task {
             io,
             convergence: Some(Convergence::new(awaited, now)),
             started: false,
+            asked: Vec::new(),
             updates: VecDeque::new(),
             synced: Synced::NotYet,
             resolve: BTreeSet::new(),
@@ -207,7 +210,8 @@ impl Task {
             }
             Some(Command::SetStatics(statics)) => self.set_statics(*statics),
             Some(Command::Unreachable(hops, addresses, answer)) => {
-                drop(answer.send(self.unreachable(&hops, &addresses)));
+                self.asked.push((hops, addresses, answer));
+                self.tell_unreachable();
             }
             Some(Command::Statics(answer)) => drop(answer.send(self.statics_status())),
             Some(Command::Configure(peers, answer)) => drop(answer.send(self.configure(*peers))),

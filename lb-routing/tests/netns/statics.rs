@@ -99,6 +99,19 @@ fn routes_and_addresses_come_with_the_configuration_and_go_with_it() {
 }
 
 #[test]
+fn whether_next_hops_can_be_reached_is_said_when_the_kernels_routes_are_known() {
+    in_namespace(async || {
+        veth("lbr0", "10.0.0.1/24");
+        let router = Router::start(alone()).await;
+        // At once, while the kernel is still being read.
+        let hops = vec![hop("10.0.0.2", None, 1), hop("192.0.2.1", None, 1)];
+        let why = router.handle.unreachable(hops, Vec::new()).await;
+        assert_eq!(why[0], None);
+        assert!(why[1].as_ref().is_some_and(|why| why.contains("no network of this host")));
+    });
+}
+
+#[test]
 fn an_interface_that_comes_back_gets_its_address_and_its_routes_again() {
     in_namespace(async || {
         let mut router = Router::start(alone()).await;

@@ -26,7 +26,7 @@ const FINDINGS: usize = 20;
 pub(super) fn usage(usage: &FibUsage) -> FibUsageView {
     let FibUsage { routes: [routes_v4, routes_v6], groups, members, .. } = *usage;
     let FibUsage { chunks, chunks_max, node_bytes: (node_bytes, node_bytes_max), .. } = *usage;
-    let FibUsage { updates, refused, .. } = *usage;
+    let FibUsage { updates, refused, left_out, .. } = *usage;
     FibUsageView {
         routes_v4,
         routes_v6,
@@ -38,6 +38,7 @@ pub(super) fn usage(usage: &FibUsage) -> FibUsageView {
         node_bytes_max,
         updates,
         refused,
+        left_out,
     }
 }
 
@@ -165,6 +166,13 @@ fn disagreements(
     if !found.intact {
         let remedy = "`lbctl doctor fib --repair` writes it again";
         all.push(format!("the memory that packets read is not as eBPF's routes say: {remedy}"));
+    }
+    if found.left_out {
+        let remedy = "`lbctl doctor` says what to raise";
+        all.push(format!(
+            "eBPF has no room for a route near it, so packets go to the kernel: {remedy}"
+        ));
+        return all;
     }
     let route = found.route.and_then(|(prefix, len)| IpNetwork::new(prefix, len).ok());
     if route != told.map(|told| told.prefix) {

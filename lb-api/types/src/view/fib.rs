@@ -60,6 +60,8 @@ pub struct FibUsageView {
     pub updates: u64,
     /// Changes refused, since a table was full.
     pub refused: u64,
+    /// Routes that there is no room for, and groups whose next hops there is none for: their packets go to the kernel.
+    pub left_out: usize,
 }
 
 /// What a packet meets in the eBPF FIB (`GET /api/v1/fib/lookup`).

@@ -8,7 +8,7 @@ use lb_dataplane_common::fib::NO_GROUP;
 use lb_dataplane_common::fib6::{BITMAP_FRONT, UNIT_WORDS, WORD_NODE_SHIFT, root_index};
 
 use super::renew::root_address;
-use super::{Cover, Place, Trie, cover_route};
+use super::{Cover, Trie, cover_route};
 use crate::fib::audit::{begin, root_in_order};
 use crate::fib::node::{Skip, group_of, node_of};
 use crate::fib::table::Bits as _;
@@ -18,7 +18,7 @@ impl Trie {
     pub(in crate::fib) fn stretches(&self) -> Vec<(u128, u8, u32)> {
         let mut stretches = Vec::new();
         for index in root_in_order() {
-            let word = self.load(Place::Root(index as usize));
+            let word = self.root.wide_words()[index as usize].load(Relaxed);
             let address = root_address(index);
             let (_, bits) = root_index((address >> 64) as u64);
             let group = group_of(word);
@@ -89,6 +89,10 @@ impl Trie {
             }
         }
         for (address, place, bits) in words {
+            if self.is_hidden(place) {
+                self.root.wide_words()[place as usize].store(0, Relaxed);
+                continue;
+            }
             let route = cover_route(cover(address, 0..bits + 1), 0);
             self.root.wide_words()[place as usize]
                 .store(route & !(u64::MAX << WORD_NODE_SHIFT), Relaxed);

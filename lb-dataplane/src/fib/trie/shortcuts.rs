@@ -58,7 +58,7 @@ impl Trie {
         differ.count()
     }
 
-    fn shortcuts(&self) -> &[AtomicU64] {
+    pub(super) fn shortcuts(&self) -> &[AtomicU64] {
         &self.root.wide_words()[SHORTCUT6_FIRST as usize..]
     }
 
@@ -69,7 +69,7 @@ impl Trie {
     }
 
     fn fill(&self, shortcuts: &[AtomicU64]) {
-        for index in 0..ROOT6_WORDS {
+        for index in (0..ROOT6_WORDS).filter(|index| !self.is_hidden(*index)) {
             let place = Place::Root(index as usize);
             if node_of(self.load(place)) != 0 {
                 let address = root_address(index);
@@ -79,13 +79,37 @@ impl Trie {
         }
     }
 
-    fn fill_below(&self, shortcuts: &[AtomicU64], place: Place, mut address: [u8; 16], at: usize) {
+    /// Sets the shortcuts to what is below a word, whose address has `at` bytes.
+    pub(super) fn fill_below(
+        &self,
+        shortcuts: &[AtomicU64],
+        place: Place,
+        address: [u8; 16],
+        at: usize,
+    ) {
+        let set = &|address, node| set_shortcut(shortcuts, address, Some(node));
+        self.each_below(place, address, at, set);
+    }
+
+    /// Takes them away.
+    pub(super) fn drop_below(&self, place: Place, address: [u8; 16], at: usize) {
+        let drop = &|address, _| set_shortcut(self.shortcuts(), address, None);
+        self.each_below(place, address, at, drop);
+    }
+
+    fn each_below(
+        &self,
+        place: Place,
+        mut address: [u8; 16],
+        at: usize,
+        found: &impl Fn([u8; 16], (u32, usize)),
+    ) {
         let unit = node_of(self.load(place));
         let skip = Skip::from_head(self.head(unit));
         let byte = at + skip.bytes().len();
         address[at..byte].copy_from_slice(skip.bytes());
         if byte >= KEY {
-            set_shortcut(shortcuts, address, Some((unit, at)));
+            found(address, (unit, at));
             return;
         }
         let begins = self.begins(unit);
@@ -93,7 +117,7 @@ impl Trie {
             let place = self.run(unit, slot);
             if node_of(self.load(place)) != 0 {
                 address[byte] = slot;
-                self.fill_below(shortcuts, place, address, byte + 1);
+                self.each_below(place, address, byte + 1, found);
             }
         }
     }
@@ -101,6 +125,9 @@ impl Trie {
     /// The node for the sixth byte or a later one of addresses that begin with the key, and the bytes that lead to it.
     fn node_of_key(&self, address: [u8; 16]) -> Option<(u32, usize)> {
         let (index, bits) = root_index((u128::from_be_bytes(address) >> 64) as u64);
+        if self.is_hidden(index) {
+            return None;
+        }
         let (mut place, mut at) = (Place::Root(index as usize), bits as usize / 8);
         loop {
             let unit = node_of(self.load(place));
