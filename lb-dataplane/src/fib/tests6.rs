@@ -229,7 +229,7 @@ fn groups(fib: &mut Fib) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 20, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 20, ..ProptestConfig::default() })]
 
     #[test]
     fn the_trie_agrees_with_a_naive_table_and_is_empty_in_the_end(
