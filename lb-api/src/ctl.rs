@@ -30,7 +30,7 @@ use lb_api_types::view::Change;
 
 pub use self::arguments::Arguments;
 use self::arguments::{
-    Bgp, Clear, Command, Create, FibQuestion, Format, Home, How, Kind, Show, ShowBgp,
+    About, Bgp, Clear, Command, Create, FibQuestion, Format, Home, How, Kind, Show, ShowBgp,
 };
 use self::client::Client;
 pub use self::client::Server;
@@ -132,6 +132,27 @@ fn name_of(verb: &str, kind: Kind, name: Option<String>) -> Result<String, CtlEr
         .ok_or_else(|| CtlError::Usage(format!("say which one: lbctl {verb} {noun} NAME")))
 }
 
+async fn show_bgp(client: &Client, what: ShowBgp, format: Format) -> Result<String, CtlError> {
+    match what {
+        ShowBgp::Summary => bgp::summary(client, format).await,
+        ShowBgp::Neighbors { name: Some(name), routes: Some(which), about } => {
+            bgp::routes_of(client, &name, (which, &about), format).await
+        }
+        ShowBgp::Neighbors { about, .. } if about != About::default() => Err(CtlError::Other(
+            "say whose routes and which: show bgp neighbors NAME received-routes, advertised-routes or routes".into(),
+        )),
+        ShowBgp::Neighbors { name, .. } => {
+            bgp::neighbours(client, name.as_deref(), format).await
+        }
+        ShowBgp::Routes { prefix: Some(prefix), .. } => {
+            show::get(client, Kind::Routes, Some(&prefix), &show::Part::default(), format).await
+        }
+        ShowBgp::Routes { prefix: None, selected, about } => {
+            bgp::routes_about(client, selected, &about, format).await
+        }
+    }
+}
+
 async fn carry_out(client: &Client, command: Command, format: Format) -> Result<Answer, CtlError> {
     let text = match command {
         Command::Get { kind, name, watch: true, .. } => {
@@ -148,22 +169,13 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         Command::Clear { what: Clear::Bgp { name, soft } } => {
             bgp::clear(client, &name, soft).await?
         }
-        Command::Bgp { what: Bgp::Explain { prefix } } => {
-            bgp::explain(client, prefix, format).await?
+        Command::Bgp { what: Bgp::Explain { destination } } => {
+            bgp::explain(client, &destination, format).await?
         }
-        Command::Show { what: Show::Bgp { what } } => match what {
-            ShowBgp::Summary => bgp::summary(client, format).await?,
-            ShowBgp::Neighbors { name: Some(name), routes: Some(which) } => {
-                bgp::routes_of(client, &name, which, format).await?
-            }
-            ShowBgp::Neighbors { name, .. } => {
-                bgp::neighbours(client, name.as_deref(), format).await?
-            }
-            ShowBgp::Prefix(words) => bgp::explain(client, bgp::prefix(&words)?, format).await?,
-            ShowBgp::Routes { prefix } => {
-                show::get(client, Kind::Routes, prefix.as_deref(), &show::Part::default(), format)
-                    .await?
-            }
+        Command::Show { what: Show::Bgp { destination, what } } => match (what, destination) {
+            (Some(what), _) => show_bgp(client, what, format).await?,
+            (None, Some(destination)) => bgp::explain(client, &destination, format).await?,
+            (None, None) => bgp::summary(client, format).await?,
         },
         Command::Create { what: Create::Token(new) } => tokens::create(client, &new).await?,
         Command::Create { what } => {

@@ -42,8 +42,8 @@ use lb_api_types::view::{
 };
 use lb_dataplane::FlowPlace;
 use lb_dataplane::fib::Packet;
-use lb_routing::Query;
 use lb_routing::StaticsStatus;
+use lb_routing::{Destination, Query};
 use tokio::sync::Semaphore;
 
 pub use self::flows::WantedFlows;
@@ -75,8 +75,8 @@ pub trait Views: Send + Sync + 'static {
     fn peers(&self) -> BoxFuture<'_, Vec<PeerView>>;
     /// Clears a BGP session; says whether there is such a neighbour.
     fn clear(&self, peer: IpAddr, what: ClearWhat) -> BoxFuture<'_, bool>;
-    /// What is known of a prefix, and who hears of it.
-    fn explain(&self, prefix: IpNetwork) -> BoxFuture<'_, Result<Explanation, String>>;
+    /// What is known of a destination, and who hears of it.
+    fn explain(&self, what: Destination) -> BoxFuture<'_, Result<Explanation, String>>;
     /// BGP paths that are asked for, after one, at most `limit`.
     fn routes(
         &self,

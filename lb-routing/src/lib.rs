@@ -27,7 +27,7 @@ pub use lb_routing_proto::fib::{
 };
 pub use lb_routing_proto::policy;
 pub use lb_routing_proto::speaker::{
-    Clear, Explanation, Hearer, Part, PathKey, PathStatus, PeerStatus, Query, State, Table,
+    Clear, Destination, Explanation, Hearer, PathKey, PathStatus, PeerStatus, Query, State, Table,
 };
 pub use lb_routing_proto::wire::{AsPath, Attributes, Family, Origin};
 

@@ -12,7 +12,9 @@ use std::net::{IpAddr, SocketAddr};
 use ipnetwork::IpNetwork;
 use lb_routing_proto::config::{self, ConfigError, PeerConfig, SpeakerConfig};
 use lb_routing_proto::fib::{Link, StaticNextHop, Told, Update};
-use lb_routing_proto::speaker::{Clear, Explanation, Part, PathKey, PathStatus, PeerStatus, Query};
+use lb_routing_proto::speaker::{
+    Clear, Destination, Explanation, Part, PathKey, PathStatus, PeerStatus, Query, Walk,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::statics::{StaticRoute, StaticRouteStatus, Statics, StaticsStatus};
@@ -143,10 +145,10 @@ enum Command {
     Statics(oneshot::Sender<StaticsStatus>),
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     Routes(oneshot::Sender<Vec<PathStatus>>),
-    Query(Box<Query>, Option<PathKey>, usize, oneshot::Sender<Part>),
+    Query(Box<(Query, Walk)>, usize, oneshot::Sender<Part>),
     Configure(Box<Peers>, oneshot::Sender<Result<(), ConfigureError>>),
     Clear(IpAddr, Clear, oneshot::Sender<bool>),
-    Explain(IpNetwork, oneshot::Sender<Explanation>),
+    Explain(Destination, oneshot::Sender<Explanation>),
     Lookup(IpAddr, oneshot::Sender<Option<Told>>),
     Told(oneshot::Sender<Vec<(IpNetwork, u32)>>),
     Shutdown(oneshot::Sender<()>),
@@ -238,9 +240,9 @@ impl RouterHandle {
         self.ask(|answer| Command::Clear(peer, what, answer)).await.unwrap_or(false)
     }
 
-    /// Which paths a prefix has, and what keeps the best one from which neighbour; `None` after a shutdown.
-    pub async fn explain(&self, prefix: IpNetwork) -> Option<Explanation> {
-        self.ask(|answer| Command::Explain(prefix, answer)).await
+    /// Which paths a destination has, and what keeps the best one from which neighbour; `None` after a shutdown.
+    pub async fn explain(&self, what: Destination) -> Option<Explanation> {
+        self.ask(|answer| Command::Explain(what, answer)).await
     }
 
     /// Every neighbour, in the order of the configuration; none after a shutdown.
@@ -256,20 +258,22 @@ impl RouterHandle {
     /// The next routes after one, `limit` at most, in an order that they keep while others come and go:
     /// [`Speaker::query`](lb_routing_proto::speaker::Speaker::query), again and again where much has to be looked at, so that
     /// sessions go on meanwhile.
-    pub async fn query(&self, query: &Query, after: Option<PathKey>, limit: usize) -> Part {
-        let mut all = Part { paths: Vec::new(), next: after };
-        // Ends: each turn looks at what follows.
-        loop {
-            let (after, rest) = (all.next, limit - all.paths.len());
-            let query = Box::new(query.clone());
-            let part = self.ask(|answer| Command::Query(query, after, rest, answer)).await;
-            let Part { paths, next } = part.unwrap_or_default();
-            all.paths.extend(paths);
-            all.next = next;
-            if next.is_none() || all.paths.len() >= limit {
-                return all;
-            }
+    pub async fn query(
+        &self,
+        query: &Query,
+        after: Option<PathKey>,
+        limit: usize,
+    ) -> Vec<PathStatus> {
+        let (mut all, mut next) = (Vec::new(), Some(Walk::after(after)));
+        // Ends: each turn goes on where the one before stopped.
+        while let Some(walk) = next.filter(|_| all.len() < limit) {
+            let (asked, rest) = (Box::new((query.clone(), walk)), limit - all.len());
+            let part = self.ask(|answer| Command::Query(asked, rest, answer)).await;
+            let part = part.unwrap_or_default();
+            all.extend(part.paths);
+            next = part.next;
         }
+        all
     }
 
     /// The route of the dataplane's FIB that covers an address, as the router has it.

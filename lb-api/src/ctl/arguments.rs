@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
-pub(super) use self::bgp::{Bgp, Clear, RoutesOf, Show, ShowBgp, Soft};
+pub(super) use self::bgp::{About, Bgp, Clear, RoutesOf, Show, ShowBgp, Soft};
 pub(super) use self::config::{Config, How, Terms};
 pub(super) use self::create::{
     Create, NewAddress, NewBackend, NewBgpGlobal, NewHealthCheck, NewNode, NewPeer, NewPeerGroup,
@@ -55,7 +55,8 @@ Examples:
   lbctl drain --node                   # no traffic to this node: BGP advertises no VIP
   lbctl show bgp summary               # BGP sessions
   lbctl show bgp neighbors upstream received-routes   # as they came; also advertised-routes, routes
-  lbctl show bgp 10.244.0.0/26         # the same as: lbctl bgp explain
+  lbctl show bgp routes --community 65001:* --as-path _65002$
+  lbctl show bgp 10.244.0.7            # the longest prefix for it; the same as: lbctl bgp explain
   lbctl bgp explain 10.244.0.0/26      # its paths, and what keeps the best one from whom
   lbctl clear bgp upstream --soft in   # have import policy see its routes again
   lbctl get fib 10.244.1.0/26          # where the fast path sends packets

@@ -1,6 +1,7 @@
 //! Sessions and paths, as network engineers are used to see them.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use lb_api_types::peer::Peer;
@@ -8,7 +9,7 @@ use lb_api_types::view::{Appliance, BgpRoute, Explanation, HearerView, PeerView,
 use serde_json::Value;
 
 use super::CtlError;
-use super::arguments::{Format, RoutesOf, Soft};
+use super::arguments::{About, Format, RoutesOf, Soft};
 use super::client::{Client, segment};
 use super::show::{all, json, typed, yaml};
 use super::table::{duration, or_dash, table};
@@ -110,7 +111,7 @@ pub(super) async fn clear(
 pub(super) async fn routes_of(
     client: &Client,
     name: &str,
-    which: RoutesOf,
+    (which, about): (RoutesOf, &About),
     format: Format,
 ) -> Result<String, CtlError> {
     let peers: Vec<Peer> = all(client.get("bgp/peers").await?)?;
@@ -121,14 +122,50 @@ pub(super) async fn routes_of(
     let table = match which {
         RoutesOf::AdvertisedRoutes => "adj-rib-out",
         RoutesOf::ReceivedRoutes => "adj-rib-in",
-        RoutesOf::Routes => "loc-rib",
+        RoutesOf::Routes => "usable",
     };
-    let asked = format!("bgp/routes?table={table}&neighbor={}", peer.spec.address);
+    let asked = format!("table={table}&neighbor={}", peer.spec.address);
+    let text = listed(client, asked, about, format).await?;
+    let is_table = matches!(format, Format::Table | Format::Wide | Format::Name);
+    let refused = peer.status.as_ref().filter(|it| it.routes_refused > it.prefixes_rejected);
+    match refused.filter(|_| is_table && which == RoutesOf::ReceivedRoutes) {
+        Some(peer) => Ok(format!(
+            "{text}import has refused {} routes since the start, and {} are kept to be shown: see keep_rejected\n",
+            peer.routes_refused, peer.prefixes_rejected
+        )),
+        None => Ok(text),
+    }
+}
+
+/// Everybody's routes that something holds of; `selected`: those of the Loc-RIB.
+pub(super) async fn routes_about(
+    client: &Client,
+    selected: bool,
+    about: &About,
+    format: Format,
+) -> Result<String, CtlError> {
+    let table = if selected { "loc-rib" } else { "usable" };
+    listed(client, format!("table={table}"), about, format).await
+}
+
+/// All pages of what is asked.
+async fn listed(
+    client: &Client,
+    mut asked: String,
+    about: &About,
+    format: Format,
+) -> Result<String, CtlError> {
+    let within = about.within.iter().map(|prefix| ("within", prefix.to_string()));
+    let communities = about.community.iter().map(|it| ("community", it.clone()));
+    let paths = about.as_path.iter().map(|it| ("asPath", it.clone()));
+    for (name, value) in within.chain(communities).chain(paths) {
+        let _infallible = write!(asked, "&{name}={}", segment(&value));
+    }
     let mut items: Vec<Value> = Vec::new();
     let mut cursor = String::new();
     // Ends: each page begins after the one before.
     loop {
-        let page = client.get(&format!("{asked}{cursor}")).await?;
+        let page = client.get(&format!("bgp/routes?{asked}{cursor}")).await?;
         items.extend(page["items"].as_array().into_iter().flatten().cloned());
         match page["next"].as_str() {
             Some(next) => cursor = format!("&cursor={}", segment(next)),
@@ -146,32 +183,29 @@ pub(super) async fn routes_of(
     }
 }
 
-/// A prefix, or an address as a host's prefix, out of what stands behind `show bgp`.
-pub(super) fn prefix(words: &[String]) -> Result<IpNetwork, CtlError> {
-    let prefix = match words {
-        [word] => word.parse::<IpNetwork>().ok().filter(|it| it.ip() == it.network()),
-        _ => None,
-    };
-    prefix.ok_or_else(|| {
-        CtlError::Other(format!(
-            "`show bgp {}` is not known: say summary, neighbors, routes, or a prefix without host bits such as 10.0.0.0/8",
-            words.join(" ")
-        ))
-    })
-}
-
-/// A prefix's paths, and who hears of the best one.
+/// A destination's paths, and who hears of the best one.
 pub(super) async fn explain(
     client: &Client,
-    prefix: IpNetwork,
+    destination: &str,
     format: Format,
 ) -> Result<String, CtlError> {
-    let value = client.get(&format!("bgp/explain?prefix={}", segment(&prefix.to_string()))).await?;
+    let value = client.get(&format!("bgp/explain?prefix={}", asked(destination)?)).await?;
     match format {
         Format::Json => Ok(json(&value)),
         Format::Yaml => yaml(&value),
         Format::Table | Format::Wide | Format::Name => Ok(explained(&typed(value)?)),
     }
+}
+
+/// What is neither a prefix nor an address may have been meant to be a word.
+fn asked(destination: &str) -> Result<String, CtlError> {
+    let prefix = destination.parse::<IpNetwork>().ok().filter(|it| it.ip() == it.network());
+    if prefix.is_none() && destination.parse::<IpAddr>().is_err() {
+        return Err(CtlError::Other(format!(
+            "`{destination}` is not known: say summary, neighbors, routes, an address, or a prefix without host bits such as 10.0.0.0/8"
+        )));
+    }
+    Ok(segment(destination))
 }
 
 fn explained(explanation: &Explanation) -> String {
@@ -182,12 +216,13 @@ fn explained(explanation: &Explanation) -> String {
         );
     }
     let row = |hearer: &HearerView| {
-        let heard = hearer.withheld.is_none();
-        [
-            hearer.address.to_string(),
-            if heard { "yes" } else { "no" }.to_owned(),
-            or_dash(hearer.withheld.clone()),
-        ]
+        let heard = match (&hearer.withheld, hearer.others) {
+            (None, 0) => "yes".to_owned(),
+            (None, others) => format!("yes, and of {others} others"),
+            (Some(_), 0) => "no".to_owned(),
+            (Some(_), others) => format!("no, but of {others} others"),
+        };
+        [hearer.address.to_string(), heard, or_dash(hearer.withheld.clone())]
     };
     let rows: Vec<_> = explanation.neighbors.iter().map(row).collect();
     let why = |route: &BgpRoute| {
@@ -220,7 +255,8 @@ fn neighbour(peer: &PeerView) -> String {
         format!("{} received, {} advertised", peer.prefixes_received, peer.prefixes_advertised),
     );
     line("Messages", format!("{} received, {} sent", peer.messages_received, peer.messages_sent));
-    line("Rejected", format!("{} kept to be shown", peer.prefixes_rejected));
+    let (refused, kept) = (peer.routes_refused, peer.prefixes_rejected);
+    line("Refused", format!("{refused} routes since the start, {kept} kept to be shown"));
     line("Malformed", format!("{} UPDATEs", peer.malformed));
     line("Agreed on", or_dash(Some(peer.capabilities.join(", ")).filter(|it| !it.is_empty())));
     line("Last error", or_dash(Some(peer.last_error.clone())));
@@ -315,15 +351,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_behind_show_bgp_is_explained_and_anything_else_says_what_is_known() {
-        let prefix = |text: &str| {
-            prefix(&text.split(' ').map(str::to_owned).collect::<Vec<_>>()).map_err(|_| ())
-        };
-        assert_eq!(prefix("10.0.0.0/8"), Ok("10.0.0.0/8".parse().unwrap()));
-        assert_eq!(prefix("192.0.2.1"), Ok("192.0.2.1/32".parse().unwrap()));
-        for wrong in ["10.0.0.1/8", "sumary", "10.0.0.0/8 longer"] {
-            assert_eq!(prefix(wrong), Err(()), "{wrong}");
+    fn what_stands_behind_show_bgp_is_a_destination_or_the_error_says_what_is_known() {
+        assert_eq!(asked("10.0.0.0/8").map_err(|_| ()), Ok("10.0.0.0%2F8".to_owned()));
+        assert_eq!(asked("192.0.2.1").map_err(|_| ()), Ok("192.0.2.1".to_owned()));
+        for wrong in ["10.0.0.1/8", "sumary", ""] {
+            let error = asked(wrong).unwrap_err().to_string();
+            assert!(error.contains("say summary, neighbors, routes"), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn who_hears_of_another_path_only_is_shown_what_keeps_the_best_one() {
+        let hearer = |withheld: Option<&str>, others| HearerView {
+            address: [192, 0, 2, 1].into(),
+            withheld: withheld.map(str::to_owned),
+            others,
+        };
+        let route = serde_json::json!({
+            "metadata": { "name": "10.0.0.0/8@local" }, "spec": { "prefix": "10.0.0.0/8", "peer": null },
+            "status": {
+                "conditions": [], "next_hop": null, "as_path": "", "origin": "igp", "local_pref": null,
+                "med": null, "best": true, "multipath": true
+            }
+        });
+        let shown = |hearer| {
+            explained(&Explanation {
+                prefix: "10.0.0.0/8".parse().unwrap(),
+                paths: vec![serde_json::from_value(route.clone()).unwrap()],
+                neighbors: vec![hearer],
+            })
+        };
+        assert!(shown(hearer(Some("a rule"), 1)).contains("no, but of 1 others  a rule"));
+        assert!(shown(hearer(None, 2)).contains("yes, and of 2 others"));
     }
 
     #[test]

@@ -19,7 +19,9 @@ use lb_api_types::view::{
 };
 use lb_dataplane::fib::Packet;
 use lb_dataplane::{FlowPlace, Hook, plan};
-use lb_routing::{Clear, PeerStatus, Query, RouterHandle, SpeakerConfig, StaticsStatus};
+use lb_routing::{
+    Clear, Destination, PeerStatus, Query, RouterHandle, SpeakerConfig, StaticsStatus,
+};
 use tokio::sync::watch;
 
 use super::dataplane::{DataplaneHandle, sentence};
@@ -76,16 +78,20 @@ impl Views for Live {
         self.router.clear(peer, what).boxed()
     }
 
-    fn explain(&self, prefix: IpNetwork) -> BoxFuture<'_, Result<Explanation, String>> {
+    fn explain(&self, what: Destination) -> BoxFuture<'_, Result<Explanation, String>> {
         async move {
-            let explained = self.router.explain(prefix).await;
+            let explained = self.router.explain(what).await;
             let explained = explained.ok_or("the router has stopped")?;
             let hearers = explained.neighbours.into_iter();
             Ok(Explanation {
-                prefix,
+                prefix: explained.prefix,
                 paths: explained.paths.into_iter().map(router::route_view).collect(),
                 neighbors: hearers
-                    .map(|it| HearerView { address: it.peer, withheld: it.withheld })
+                    .map(|it| HearerView {
+                        address: it.peer,
+                        withheld: it.withheld,
+                        others: it.others,
+                    })
                     .collect(),
             })
         }
@@ -101,8 +107,8 @@ impl Views for Live {
         async move {
             let after =
                 after.map(|last| (last.prefix, last.peer, last.path_id.unwrap_or_default()));
-            let part = self.router.query(&query, after, limit.saturating_add(1)).await;
-            let routes = part.paths.into_iter().map(router::route_view);
+            let paths = self.router.query(&query, after, limit.saturating_add(1)).await;
+            let routes = paths.into_iter().map(router::route_view);
             cut(routes, limit, |route: &BgpRoute| &route.metadata)
         }
         .boxed()

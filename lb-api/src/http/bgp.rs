@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use lb_api_types::problem::Problem;
 use lb_api_types::view::{BgpRoute, BgpRouteSpec, ClearWhat, Explanation, List};
 use lb_routing::policy::{AsPathSet, CommunityError, CommunitySet};
-use lb_routing::{Query, Table};
+use lb_routing::{Destination, Query, Table};
 
 use super::App;
 use super::handlers::Name;
@@ -57,12 +57,12 @@ pub(super) async fn clear_peer(
 #[utoipa::path(get, path = "/api/v1/bgp/routes", tag = "bgp",
     params(("limit" = Option<usize>, Query, minimum = 1, maximum = 2_000_000, description = "Items at most; 10000 by default"),
         ("cursor" = Option<String>, Query, description = "What the page before says as `next`, the name of its last path"),
-        ("table" = Option<String>, Query, description = "loc-rib (what can be used, as import policy left it; the default), adj-rib-in (what a neighbour told, as it came, accepted or not) or adj-rib-out (what a neighbour is told)"),
+        ("table" = Option<String>, Query, description = "usable (what can be used, as import policy left it; the default), loc-rib (what was selected of that), adj-rib-in (what a neighbour told, as it came; with keep_rejected what import refuses, too) or adj-rib-out (what a neighbour was told)"),
         ("neighbor" = Option<String>, Query, description = "Told by this neighbour, by its address; of adj-rib-out, told to it"),
         ("prefix" = Option<String>, Query, description = "This very prefix"),
         ("within" = Option<String>, Query, description = "This prefix and those inside"),
-        ("community" = Option<String>, Query, description = "With this community, of any kind; * is any number: 65001:*"),
-        ("asPath" = Option<String>, Query, description = "With an AS path that this pattern matches, as in sets: ^65001_")),
+        ("community" = Option<String>, Query, description = "With this community, of any kind; * is any number: 65001:*. Several: with all of them"),
+        ("asPath" = Option<String>, Query, description = "With an AS path that this pattern matches, as in sets: ^65001_. Several: that all of them match")),
     responses((status = 200, body = List<BgpRoute>),
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_routes(
@@ -72,6 +72,14 @@ pub(super) async fn list_routes(
     let (page, about): (Vec<_>, Vec<_>) =
         asked.0.into_iter().partition(|(name, _)| matches!(name.as_str(), "limit" | "cursor"));
     let query = route_query(&about)?;
+    if let Some(address) = query.neighbour {
+        let peers = app.views.peers().await;
+        if !peers.iter().any(|peer| peer.address.to_canonical() == address.to_canonical()) {
+            let known =
+                "there is no such neighbour: say the address of one that /api/v1/bgp/peers lists";
+            return Err(Refused::query(&format!("neighbor={address}"), known));
+        }
+    }
     let page = axum::extract::Query(page);
     let Part { limit, after } = part(&page, |name| name.parse::<BgpRouteSpec>().ok())?;
     Ok(Json(app.views.routes(query, after, limit).await))
@@ -88,13 +96,22 @@ fn route_query(about: &[(String, String)]) -> Result<Query, Refused> {
             whole
                 .ok_or_else(|| wrong("it has to be a prefix without host bits, such as 10.0.0.0/8"))
         };
+        let once = !matches!(name.as_str(), "community" | "asPath");
+        if once && about.iter().filter(|(other, _)| other == name).count() > 1 {
+            return Err(wrong("say it once"));
+        }
         match name.as_str() {
             "table" => {
                 query.table = match value.as_str() {
+                    "usable" => Table::Usable,
                     "loc-rib" => Table::LocRib,
                     "adj-rib-in" => Table::AdjRibIn,
                     "adj-rib-out" => Table::AdjRibOut,
-                    _ => return Err(wrong("the tables are loc-rib, adj-rib-in and adj-rib-out")),
+                    _ => {
+                        return Err(wrong(
+                            "the tables are usable, loc-rib, adj-rib-in and adj-rib-out",
+                        ));
+                    }
                 }
             }
             "neighbor" => {
@@ -107,11 +124,11 @@ fn route_query(about: &[(String, String)]) -> Result<Query, Refused> {
             "community" => {
                 let pattern =
                     value.parse().map_err(|why: CommunityError| wrong(&why.to_string()))?;
-                query.communities = Some(CommunitySet::new([pattern]));
+                query.communities.push(CommunitySet::new([pattern]));
             }
             "asPath" => {
                 let set = AsPathSet::new(vec![value.clone()]);
-                query.as_path = Some(set.map_err(|why| wrong(&why.to_string()))?);
+                query.as_paths.push(set.map_err(|why| wrong(&why.to_string()))?);
             }
             _ => {
                 return Err(wrong(
@@ -120,16 +137,17 @@ fn route_query(about: &[(String, String)]) -> Result<Query, Refused> {
             }
         }
     }
-    if query.table != Table::LocRib && query.neighbour.is_none() {
+    if matches!(query.table, Table::AdjRibIn | Table::AdjRibOut) && query.neighbour.is_none() {
         let known = "this table is one of a neighbour: say neighbor, too";
         return Err(Refused::query("table", known));
     }
     Ok(query)
 }
 
-/// Which paths a prefix has, the best one first, and what keeps it from which neighbour.
+/// Which paths a prefix has, the best one first, and what keeps it from which neighbour; of an address, the longest prefix
+/// that covers it.
 #[utoipa::path(get, path = "/api/v1/bgp/explain", tag = "bgp",
-    params(("prefix" = String, Query, description = "The prefix, such as 10.0.0.0/8")),
+    params(("prefix" = String, Query, description = "The prefix, such as 10.0.0.0/8, or an address, such as 10.1.2.3")),
     responses((status = 200, body = Explanation),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json")))]
@@ -137,16 +155,23 @@ pub(super) async fn explain(
     State(app): State<App>,
     asked: Asked,
 ) -> Result<Json<Explanation>, Refused> {
-    const KNOWN: &str = "it has to be one prefix without host bits, such as 10.0.0.0/8";
+    const KNOWN: &str =
+        "it has to be one prefix without host bits, such as 10.0.0.0/8, or an address";
     let [(field, value)] = asked.0.as_slice() else {
         return Err(Refused::query("", &format!("say prefix: {KNOWN}")));
     };
-    let prefix = value.contains('/').then(|| value.parse::<IpNetwork>().ok()).flatten();
-    let prefix = prefix.filter(|prefix| field == "prefix" && prefix.ip() == prefix.network());
-    let Some(prefix) = prefix else {
+    let Some(what) = destination(value).filter(|_| field == "prefix") else {
         return Err(Refused::query(&format!("{field}={value}"), KNOWN));
     };
-    app.views.explain(prefix).await.map(Json).map_err(Refused::unavailable)
+    app.views.explain(what).await.map(Json).map_err(Refused::unavailable)
+}
+
+fn destination(text: &str) -> Option<Destination> {
+    if let Ok(address) = text.parse() {
+        return Some(Destination::Address(address));
+    }
+    let prefix = text.parse::<IpNetwork>().ok().filter(|prefix| prefix.ip() == prefix.network());
+    prefix.map(Destination::Prefix)
 }
 
 #[cfg(test)]
@@ -171,8 +196,15 @@ mod tests {
         assert_eq!(query.table, Table::AdjRibIn);
         assert_eq!(query.neighbour, Some([192, 0, 2, 1].into()));
         assert_eq!(query.within, Some("10.0.0.0/8".parse().unwrap()));
-        assert!(query.communities.is_some() && query.as_path.is_some());
+        assert_eq!((query.communities.len(), query.as_paths.len()), (1, 1));
         assert!(ask(&[]).is_ok());
+        let all = ask(&[("community", "1:1"), ("community", "2:2")]).unwrap();
+        assert_eq!(all.communities.len(), 2);
+        assert!(ask(&[("within", "10.0.0.0/8"), ("within", "11.0.0.0/8")]).is_err());
+        let prefix = "10.0.0.0/8".parse().unwrap();
+        assert_eq!(destination("10.0.0.0/8"), Some(Destination::Prefix(prefix)));
+        assert_eq!(destination("10.0.0.1"), Some(Destination::Address([10, 0, 0, 1].into())));
+        assert_eq!((destination("10.0.0.1/8"), destination("summry")), (None, None));
         for wrong in [
             ("table", "rib"),
             ("table", "adj-rib-out"),

@@ -212,6 +212,16 @@ fn peers(text: &mut Text, peers: &[PeerView]) {
     each(Kind::Gauge, "lbd_bgp_prefixes_advertised", "Prefixes advertised to it.", |peer| {
         peer.prefixes_advertised
     });
+    let kept = "Paths from it that import does not accept and that are kept to be shown.";
+    each(Kind::Gauge, "lbd_bgp_prefixes_rejected", kept, |peer| peer.prefixes_rejected);
+    let refused = "Routes from it that import did not accept.";
+    each(Kind::Counter, "lbd_bgp_routes_refused_total", refused, |peer| peer.routes_refused);
+    let not_kept = "Routes of those that were to be kept, for which there was no room.";
+    each(Kind::Counter, "lbd_bgp_routes_refused_not_kept_total", not_kept, |peer| {
+        peer.refused_not_kept
+    });
+    let malformed = "UPDATEs from it that were malformed or of no use.";
+    each(Kind::Counter, "lbd_bgp_updates_malformed_total", malformed, |peer| peer.malformed);
     each(Kind::Counter, "lbd_bgp_messages_received_total", "Messages received.", |peer| {
         peer.messages_received
     });
@@ -300,7 +310,8 @@ mod tests {
         let peer = serde_json::json!({
             "name": "a\"b\\c\nd", "address": "192.0.2.1", "asn": 65001, "state": "Established", "since_secs": 9,
             "router_id": null, "hold_time_secs": 90, "prefixes_received": 4, "prefixes_advertised": 1,
-            "messages_received": 11, "messages_sent": 12, "last_error": ""
+            "messages_received": 11, "messages_sent": 12, "last_error": "", "routes_refused": 7,
+            "malformed": 8
         });
         let interface = serde_json::json!({
             "metadata": {"name": "eth0"}, "spec": {"attach": true, "hook": "auto"},
@@ -335,6 +346,8 @@ mod tests {
             "lbd_event_watchers 2",
             "lbd_logins_failed_total{reason=\"expired\"} 0",
             "lbd_event_watchers_cut_total{reason=\"overrun\"} 1",
+            r#"lbd_bgp_routes_refused_total{peer="a\"b\\c\nd",address="192.0.2.1",asn="65001"} 7"#,
+            r#"lbd_bgp_updates_malformed_total{peer="a\"b\\c\nd",address="192.0.2.1",asn="65001"} 8"#,
             "lbd_interface_attached{interface=\"eth0\",hook=\"xdp\"} 1",
             "lbd_packets_total{reason=\"bad-checksum\",verdict=\"drop\"} 0",
             "lbd_interface_packets_total{interface=\"eth0\",reason=\"no-backend\",verdict=\"drop\"} 3",

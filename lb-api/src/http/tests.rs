@@ -38,8 +38,15 @@ impl Views for Fixed {
         async move { what == ClearWhat::Session && peer.is_ipv4() }.boxed()
     }
 
-    fn explain(&self, prefix: IpNetwork) -> BoxFuture<'_, Result<Explanation, String>> {
-        async move { Ok(Explanation { prefix, paths: vec![], neighbors: vec![] }) }.boxed()
+    fn explain(&self, what: Destination) -> BoxFuture<'_, Result<Explanation, String>> {
+        async move {
+            let prefix = match what {
+                Destination::Prefix(prefix) => prefix,
+                Destination::Address(address) => address.into(),
+            };
+            Ok(Explanation { prefix, paths: vec![], neighbors: vec![] })
+        }
+        .boxed()
     }
 
     fn routes(

@@ -180,7 +180,7 @@ options! {
     /// How many paths of a prefix it is told at most (RFC 7911), the best ones, its own among them: 1 to 64. Only the best one
     /// by default.
     add_path_send: u8,
-    /// Keep what import does not accept, so that it can be shown as received; true by default.
+    /// Keep what import does not accept, so that it can be shown as received: a million paths at most, some 100 octets each.
     keep_rejected: bool,
     /// How many prefixes it may tell that import accepts; 4,000,000 by default.
     max_prefixes: MaxPrefixes,

@@ -190,13 +190,14 @@ fn steady(bench: &Bench, time: Duration, report: &mut Report) -> Result<()> {
     let keepalives = Series(vec![ours.keepalives.as_secs_f64()]);
     bounded("P9 longest time between keepalives", "s", &keepalives, 3.1, report);
     report.note("P9 the slowest update", "ms", millis(ours.slowest));
-    report.note("P9 updates that reached 10 sinks, of 10 times", "", ours.arrived as f64);
+    report.note("P9 updates told one by one, the rest merged with newer ones", "%", ours.heard);
     // A peer that does not get through it is no reason to lose the other figures.
     match bench.steady(Kind::Bird, time) {
         Ok(theirs) => {
             report.note("P9 propagation, 99 %: BIRD", "ms", millis(theirs.propagation));
             let keepalives = theirs.keepalives.as_secs_f64();
             report.note("P9 longest time between keepalives: BIRD", "s", keepalives);
+            report.note("P9 updates told one by one: BIRD", "%", theirs.heard);
         }
         Err(error) => eprintln!("P9 could not be measured of BIRD: {error:#}"),
     }

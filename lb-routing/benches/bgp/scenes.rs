@@ -145,7 +145,7 @@ struct Scene {
     heard: Vec<Arc<Heard>>,
     /// The sinks' sessions, for keepalives.
     kept: Vec<Session>,
-    /// What stamps are relative to.
+    /// What times are relative to.
     since: Instant,
 }
 

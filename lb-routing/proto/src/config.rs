@@ -121,7 +121,7 @@ pub struct PeerConfig {
     pub add_path_receive: bool,
     /// Paths of a prefix that it is told at most (RFC 7911), the best ones; 0 and 1: only the best one.
     pub add_path_send: u8,
-    /// Keep what import does not accept, so that it can be shown.
+    /// Keep what import does not accept, so that it can be shown: a million paths at most.
     pub keep_rejected: bool,
     /// How many prefixes it may tell; without, as many as the table takes from one neighbour.
     pub max_prefixes: Option<MaxPrefixes>,
@@ -165,7 +165,7 @@ impl PeerConfig {
             route_reflector_client: false,
             add_path_receive: false,
             add_path_send: 0,
-            keep_rejected: true,
+            keep_rejected: false,
             max_prefixes: None,
             local_as: None,
             remove_private_as: false,
@@ -198,8 +198,7 @@ impl PeerConfig {
 
     /// Whether something else may be accepted from it than under `old`.
     pub(crate) fn imports_otherwise(&self, old: &Self) -> bool {
-        let of =
-            |peer: &Self| (peer.allow_as_in, peer.reject_as_set, peer.install, peer.keep_rejected);
+        let of = |peer: &Self| (peer.allow_as_in, peer.reject_as_set, peer.install);
         self.import != old.import || of(self) != of(old)
     }
 

@@ -12,11 +12,13 @@
 //! [`Rib::next_change`] hands each marked prefix out once, however often it changed.
 //!
 //! Bounds: a neighbour has at most [`MAX_PREFIXES_PER_PEER`] paths, one per prefix, or with path identifiers (RFC 7911)
-//! [`MAX_PATHS_PER_PREFIX`].
+//! [`MAX_PATHS_PER_PREFIX`]; and as many of a prefix that are refused and only kept to be shown, [`MAX_REFUSED_PER_PEER`] in
+//! all. Refused ones count for nothing: they neither mark a prefix nor end a session.
 
 mod attributes;
 mod best;
 mod choice;
+mod entries;
 mod group;
 mod hash;
 mod hops;
@@ -46,14 +48,17 @@ use self::pool::Id;
 pub(crate) use self::prefixes::PrefixId;
 use self::prefixes::{PrefixTable, Record};
 pub(crate) use self::stale::Gone;
-use crate::config::MAX_PATHS_PER_PREFIX;
 use crate::fib::Install;
 use crate::policy::{Rejection, Teller};
-use crate::wire::{self, Attributes, PathId, Verdict};
+use crate::wire::{self, Attributes, Verdict};
 
 /// Paths of one neighbour at most; beyond, its session ends with Cease / Maximum Number of Prefixes
 /// Reached (RFC 4486).
 pub(crate) const MAX_PREFIXES_PER_PEER: u64 = 4_000_000;
+
+/// Refused paths of one neighbour that are kept at most, some 100 octets each with their attributes; beyond, they are counted
+/// and forgotten.
+pub(crate) const MAX_REFUSED_PER_PEER: u64 = 1 << 20;
 
 /// A path that carries traffic, or might.
 pub(crate) struct Shown<'a> {
@@ -68,7 +73,7 @@ pub(crate) enum Insertion {
     Added,
     /// It takes the place of this one of its origin, or is the same.
     Replaced(PathEntry),
-    /// Its neighbour has [`MAX_PATHS_PER_PREFIX`] others of the prefix.
+    /// Its neighbour has [`MAX_PATHS_PER_PREFIX`] others of the prefix, of those that can be used or of those that cannot.
     Refused,
 }
 
@@ -141,7 +146,8 @@ impl Rib {
     /// What a neighbour's paths are told as may have changed.
     pub(crate) fn touch(&mut self, peer: PeerIndex) {
         for id in 0..self.prefixes.end() {
-            if self.paths(id).any(|it| it.path.source == Source::of(peer)) {
+            let usable = |it: &Shown<'_>| it.path.rejected().is_none();
+            if self.paths(id).filter(usable).any(|it| it.path.source == Source::of(peer)) {
                 self.changed.insert(id);
             }
         }
@@ -252,91 +258,6 @@ impl Rib {
         Some(Teller { address, external, router_id, client })
     }
 
-    /// Adds a path, or replaces that of the same origin. The path holds references of its own.
-    pub(crate) fn insert(&mut self, prefix: &IpNetwork, path: PathEntry) -> Insertion {
-        let id = self.prefixes.find_or_add(prefix);
-        let record = self.prefixes.get_mut(id);
-        let same = record.paths.iter_mut().find(|old| old.origin() == path.origin());
-        let replaced = same.map(|old| std::mem::replace(old, path));
-        if replaced == Some(path) {
-            return Insertion::Replaced(path);
-        }
-        if replaced.is_none() {
-            // One that restarts may have given its paths other identifiers.
-            let others = record.paths.iter().filter(|old| old.source == path.source && !old.stale);
-            if others.count() >= usize::from(MAX_PATHS_PER_PREFIX) {
-                return Insertion::Refused;
-            }
-        }
-        self.attributes.retain(path.received);
-        self.attributes.retain(path.attributes);
-        match replaced {
-            Some(old) => self.drop_path(old),
-            None => self.prefixes.get_mut(id).paths.push(path),
-        }
-        self.reselect(id);
-        replaced.map_or(Insertion::Added, Insertion::Replaced)
-    }
-
-    /// Whether there is a path of an origin that can be used.
-    pub(crate) fn has(&self, prefix: &IpNetwork, origin: (Source, PathId)) -> bool {
-        let paths = self.prefixes.find(prefix).map(|id| &self.prefixes.get(id).paths);
-        let is = |path: &PathEntry| path.origin() == origin && path.rejected().is_none();
-        paths.is_some_and(|paths| paths.iter().any(is))
-    }
-
-    /// Removes the path of an origin; returns what there was.
-    pub(crate) fn remove(
-        &mut self,
-        prefix: &IpNetwork,
-        origin: (Source, PathId),
-    ) -> Option<PathEntry> {
-        let id = self.prefixes.find(prefix)?;
-        self.remove_from(id, |path| path.origin() == origin)
-    }
-
-    /// Removes every path of a neighbour, of which there are so many: one walk over the records.
-    pub(crate) fn remove_peer(&mut self, peer: PeerIndex, mut paths: u64) {
-        let theirs = |path: &PathEntry| path.source == Source::of(peer);
-        for id in 0..self.prefixes.end() {
-            if paths == 0 {
-                break;
-            }
-            let record = self.prefixes.get_mut(id);
-            let gone: SmallVec<[PathEntry; 1]> =
-                record.paths.iter().copied().filter(theirs).collect();
-            if gone.is_empty() {
-                continue;
-            }
-            if record.paths.first().is_some_and(theirs) {
-                // Nobody inherits its place.
-                record.equal = 0;
-            }
-            record.paths.retain(|path| !theirs(path));
-            paths -= gone.len() as u64;
-            gone.into_iter().for_each(|path| self.drop_path(path));
-            self.reselect(id);
-        }
-    }
-
-    fn remove_from(&mut self, id: PrefixId, is: impl Fn(&PathEntry) -> bool) -> Option<PathEntry> {
-        let record = self.prefixes.get_mut(id);
-        let place = record.paths.iter().position(is)?;
-        let path = record.paths.remove(place);
-        if place == 0 {
-            // Nobody inherits its place.
-            record.equal = 0;
-        }
-        self.drop_path(path);
-        self.reselect(id);
-        Some(path)
-    }
-
-    fn drop_path(&mut self, path: PathEntry) {
-        self.release(path.received);
-        self.release(path.attributes);
-    }
-
     /// Originates exactly these prefixes.
     pub(crate) fn originate(&mut self, prefixes: &[IpNetwork]) {
         let mut wanted = HashSet::with_hasher(*self.originated.hasher());
@@ -376,8 +297,34 @@ impl Rib {
 
     /// Every prefix that has paths.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (IpNetwork, PrefixId)> {
-        let known = |&id: &PrefixId| !self.prefixes.get(id).paths.is_empty();
-        (0..self.prefixes.end()).filter(known).map(|id| (self.prefixes.prefix(id), id))
+        let known = |&(_, id): &(IpNetwork, PrefixId)| !self.prefixes.get(id).paths.is_empty();
+        self.among(0, self.prefixes.end()).filter(known)
+    }
+
+    /// Every prefix that has paths, or that a neighbour may know from us, with a number from the first to the one before
+    /// the second.
+    pub(crate) fn among(
+        &self,
+        from: PrefixId,
+        to: PrefixId,
+    ) -> impl Iterator<Item = (IpNetwork, PrefixId)> {
+        let numbers = from..to.min(self.prefixes.end());
+        numbers.filter(|&id| self.is_known(id)).map(|id| (self.prefixes.prefix(id), id))
+    }
+
+    /// Numbers of prefixes are below.
+    pub(crate) fn end(&self) -> PrefixId {
+        self.prefixes.end()
+    }
+
+    /// Whether a number is still, or again, that of a prefix.
+    pub(crate) fn is(&self, id: PrefixId, prefix: &IpNetwork) -> bool {
+        id < self.prefixes.end() && self.is_known(id) && self.prefixes.prefix(id) == *prefix
+    }
+
+    fn is_known(&self, id: PrefixId) -> bool {
+        let record = self.prefixes.get(id);
+        !record.paths.is_empty() || record.told > 0
     }
 
     /// The paths of a prefix, those that carry traffic first.
@@ -390,7 +337,19 @@ impl Rib {
 
     /// A prefix's number, if it has paths.
     pub(crate) fn find(&self, prefix: &IpNetwork) -> Option<PrefixId> {
-        self.prefixes.find(prefix).filter(|&id| !self.prefixes.get(id).paths.is_empty())
+        self.find_told(prefix).filter(|&id| !self.prefixes.get(id).paths.is_empty())
+    }
+
+    /// A prefix's number, if it has paths, or if a neighbour may know it from us.
+    pub(crate) fn find_told(&self, prefix: &IpNetwork) -> Option<PrefixId> {
+        self.prefixes.find(prefix).filter(|&id| self.is_known(id))
+    }
+
+    /// The longest prefix with paths that covers an address.
+    pub(crate) fn covering(&self, address: IpAddr) -> Option<IpNetwork> {
+        let host = IpNetwork::from(address);
+        let all = (0..=host.prefix()).rev().filter_map(|len| IpNetwork::new(address, len).ok());
+        all.map(|covering| canonical(&covering)).find(|prefix| self.find(prefix).is_some())
     }
 
     /// The best path of a prefix.

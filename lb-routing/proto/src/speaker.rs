@@ -27,17 +27,20 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 pub use self::configure::Clear;
-pub use self::explain::{Explanation, Hearer};
+pub use self::explain::{Destination, Explanation, Hearer};
 use self::graceful::{Deferral, Stale};
 pub use self::input::{ConnId, Input};
 use self::limit::LimitSaid;
 pub use self::output::{Event, Output, RouteChange};
-pub use self::query::{Part, Query, Table};
+pub use self::query::{Part, Query, Table, Walk};
 pub use self::status::{PathKey, PathStatus, PeerStatus, State};
 use crate::config::{self, ConfigError, PeerConfig, SpeakerConfig};
 use crate::policy::Judge;
 pub use crate::rib::Backlog;
-use crate::rib::{Gone, Group, Keyed, MAX_PREFIXES_PER_PEER, PeerIndex, Ranking, Rib, Rules};
+use crate::rib::{
+    Gone, Group, Keyed, MAX_ATTRIBUTE_BYTES_PER_PEER, MAX_PREFIXES_PER_PEER, MAX_REFUSED_PER_PEER,
+    PeerIndex, Ranking, Rib, Rules,
+};
 use crate::session::{self, Effect, Jitter, Session, Up};
 use crate::wire::{Notification, error};
 
@@ -85,8 +88,10 @@ pub struct Speaker {
     judges: Vec<Judge>,
     /// The time of the last input.
     now: Instant,
-    /// Paths of one neighbour at most.
+    /// Paths of one neighbour that can be used at most, those that cannot, and octets of their attributes.
     max_prefixes: u64,
+    max_refused: u64,
+    max_attribute_bytes: usize,
     /// After a restart of ours.
     deferral: Option<Deferral>,
 }
@@ -106,6 +111,12 @@ struct Neighbour {
     overflowed: bool,
     /// UPDATEs that were malformed or of no use, since the start.
     malformed: u64,
+    /// The one that is read is.
+    faulty: bool,
+    /// Routes that import refused, since the start.
+    refused: u64,
+    /// Those of them that were to be kept, for which there was no room.
+    not_kept: u64,
     /// What was said of its limit since it was last below.
     limit_said: LimitSaid,
     /// Some of them are left from a session that ended.
@@ -131,6 +142,9 @@ impl Neighbour {
             accepted: 0,
             overflowed: false,
             malformed: 0,
+            faulty: false,
+            refused: 0,
+            not_kept: 0,
             limit_said: LimitSaid::Nothing,
             stale: None,
             again: None,
@@ -190,6 +204,8 @@ impl Speaker {
             judges,
             now,
             max_prefixes: MAX_PREFIXES_PER_PEER,
+            max_refused: MAX_REFUSED_PER_PEER,
+            max_attribute_bytes: MAX_ATTRIBUTE_BYTES_PER_PEER,
             deferral: None,
         };
         speaker.each_session(now, Session::start);

@@ -23,7 +23,6 @@ mod update;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-pub(crate) use attributes::shown;
 pub use encode::{EncodeError, encode, encode_end_of_rib, encode_updates, encode_withdrawals};
 pub(crate) use encode::{encode_attributes, encode_block};
 pub use frame::{Framer, HEADER_LEN, MAX_EXTENDED_LEN, MAX_MESSAGE_LEN, frame};

@@ -15,6 +15,8 @@ fn status(state: State, prefixes_received: u64) -> PeerStatus {
         hold_time_secs: 0,
         prefixes_received,
         prefixes_rejected: 0,
+        routes_refused: 0,
+        refused_not_kept: 0,
         malformed: 0,
         capabilities: Vec::new(),
         prefixes_advertised: 0,

@@ -219,16 +219,15 @@ impl Task {
                 let known = self.speaker.clear(peer, what, Instant::now());
                 let _not_awaited = answer.send(known);
             }
-            Some(Command::Explain(prefix, answer)) => {
-                drop(answer.send(self.speaker.explain(&prefix)));
-            }
+            Some(Command::Explain(what, answer)) => drop(answer.send(self.speaker.explain(what))),
             // An asker that went away needs no answer.
             Some(Command::Peers(answer)) => drop(answer.send(self.speaker.peers())),
             Some(Command::Lookup(address, answer)) => drop(answer.send(self.fib.lookup(address))),
             Some(Command::Told(answer)) => drop(answer.send(self.fib.told().collect())),
             Some(Command::Routes(answer)) => drop(answer.send(self.speaker.routes())),
-            Some(Command::Query(query, after, limit, answer)) => {
-                drop(answer.send(self.speaker.query(&query, after, limit)));
+            Some(Command::Query(asked, limit, answer)) => {
+                let (query, walk) = *asked;
+                drop(answer.send(self.speaker.query(&query, walk, limit)));
             }
         }
         None

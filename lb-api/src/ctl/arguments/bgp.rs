@@ -27,17 +27,21 @@ pub(in crate::ctl) enum Soft {
 pub(in crate::ctl) enum Bgp {
     /// Which paths a prefix has, which one won, and what keeps it from whom.
     Explain {
-        /// The prefix.
-        prefix: ipnetwork::IpNetwork,
+        /// The prefix, or an address: the longest prefix that covers it.
+        destination: String,
     },
 }
 
 #[derive(Subcommand)]
 pub(in crate::ctl) enum Show {
-    /// Sessions and paths.
+    /// Sessions and paths: of a destination, or what is named.
+    #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
     Bgp {
+        /// A prefix, or an address, for the longest prefix that covers it: its paths, why the best one won, and who hears of
+        /// it.
+        destination: Option<String>,
         #[command(subcommand)]
-        what: ShowBgp,
+        what: Option<ShowBgp>,
     },
 }
 
@@ -53,23 +57,42 @@ pub(in crate::ctl) enum ShowBgp {
         /// Its routes.
         #[arg(value_enum, requires = "name")]
         routes: Option<RoutesOf>,
+        #[command(flatten)]
+        about: About,
     },
     /// Paths, or those of one prefix.
     Routes {
         /// The prefix.
+        #[arg(conflicts_with_all = ["selected", "within", "community", "as_path"])]
         prefix: Option<String>,
+        /// Only those that were selected (the Loc-RIB of RFC 4271).
+        #[arg(long)]
+        selected: bool,
+        #[command(flatten)]
+        about: About,
     },
-    /// A prefix: its paths, why the best one won, and who hears of it.
-    #[command(external_subcommand)]
-    Prefix(Vec<String>),
+}
+
+/// Which paths are shown: all that is said has to hold.
+#[derive(Debug, Default, PartialEq, Eq, clap::Args)]
+pub(in crate::ctl) struct About {
+    /// Of this prefix and those inside.
+    #[arg(long, value_name = "PREFIX")]
+    pub(in crate::ctl) within: Option<ipnetwork::IpNetwork>,
+    /// With this community, of any kind; * is any number: 65001:*. May be repeated.
+    #[arg(long, value_name = "COMMUNITY")]
+    pub(in crate::ctl) community: Vec<String>,
+    /// With an AS path that this pattern matches, as in sets: ^65001_. May be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    pub(in crate::ctl) as_path: Vec<String>,
 }
 
 /// Routes of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(in crate::ctl) enum RoutesOf {
-    /// What it is told (Adj-RIB-Out).
+    /// What it was told (Adj-RIB-Out).
     AdvertisedRoutes,
-    /// What it told, as it came, whether import accepts it or not (Adj-RIB-In).
+    /// What it told, as it came (Adj-RIB-In); what import does not accept, too, where `keep_rejected` is set.
     ReceivedRoutes,
     /// What it told that can be used, as import policy left it.
     Routes,

@@ -107,7 +107,11 @@ async fn a_session_is_cleared_and_a_route_explained() {
     assert_eq!(clear("b/clear").await, 404);
     let explained = served.get("/api/v1/bgp/explain?prefix=10.0.0.0/8").await;
     assert_eq!(explained.json()["prefix"], "10.0.0.0/8");
-    for query in ["", "?prefix=10.0.0.1/8", "?prefix=x", "?prefix=10.0.0.1", "?colour=red"] {
+    let explained = served.get("/api/v1/bgp/explain?prefix=10.0.0.1").await;
+    assert_eq!(explained.json()["prefix"], "10.0.0.1/32");
+    let unknown = served.get("/api/v1/bgp/routes?table=adj-rib-in&neighbor=192.0.2.9").await;
+    assert!(unknown.problem().detail.contains("no such neighbour"));
+    for query in ["", "?prefix=10.0.0.1/8", "?prefix=x", "?colour=red"] {
         assert_eq!(served.get(&format!("/api/v1/bgp/explain{query}")).await.status, 400, "{query}");
     }
 }

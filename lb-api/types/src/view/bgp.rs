@@ -35,12 +35,18 @@ pub struct PeerView {
     pub hold_time_secs: u16,
     /// Prefixes accepted from it.
     pub prefixes_received: u64,
-    /// Paths from it that are kept to be shown, though import does not accept them.
+    /// Paths from it that are kept to be shown, though import does not accept them (`keep_rejected`).
     #[serde(default)]
     pub prefixes_rejected: u64,
+    /// Routes from it that import did not accept since the start, kept or not.
+    #[serde(default)]
+    pub routes_refused: u64,
+    /// Those of them that were to be kept, for which there was no room.
+    #[serde(default)]
+    pub refused_not_kept: u64,
     /// Prefixes advertised to it.
     pub prefixes_advertised: u64,
-    /// UPDATEs from it that were malformed or of no use; the log has their octets.
+    /// UPDATEs from it that were malformed or of no use since the start; the log has their octets.
     #[serde(default)]
     pub malformed: u64,
     /// What both sides agreed on, in words; empty without a session.
@@ -220,4 +226,7 @@ pub struct HearerView {
     pub address: IpAddr,
     /// What keeps the best path from it, in words; unset: it hears of it.
     pub withheld: Option<String>,
+    /// How many other paths of the prefix it hears of (RFC 7911).
+    #[serde(default)]
+    pub others: usize,
 }

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 
 use super::{HEADER, Session};
 
-/// The first community of an UPDATE that says when it was sent: the second one, in microseconds since the sink began.
+/// The first community of an UPDATE that has a number: the second one.
 pub(crate) const STAMP: u32 = 0x2a2a_2a2a;
 
 /// What a sink has heard since it began.
@@ -18,8 +18,8 @@ pub(crate) const STAMP: u32 = 0x2a2a_2a2a;
 pub(crate) struct Heard {
     announced: AtomicU64,
     withdrawn: AtomicU64,
-    /// On their way, of UPDATEs with a stamp; the longest time between two KEEPALIVEs.
-    times: Mutex<(Vec<Duration>, Duration)>,
+    /// UPDATEs with a number, and when they came; the longest time between two KEEPALIVEs.
+    times: Mutex<(Vec<(u32, Duration)>, Duration)>,
 }
 
 impl Heard {
@@ -31,13 +31,13 @@ impl Heard {
         self.withdrawn.load(Ordering::Acquire)
     }
 
-    /// Takes what was measured of stamped UPDATEs and KEEPALIVEs.
-    pub(crate) fn take_times(&self) -> (Vec<Duration>, Duration) {
+    /// Takes what was noted of UPDATEs with a number, in the order in which they came, and of KEEPALIVEs.
+    pub(crate) fn take_times(&self) -> (Vec<(u32, Duration)>, Duration) {
         std::mem::take(&mut self.times.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Counts in a thread of its own until the session ends; `since`: what stamps are relative to.
+/// Counts in a thread of its own until the session ends; `since`: what times are relative to.
 pub(crate) fn sink(session: Session, since: Instant) -> Arc<Heard> {
     let heard = Arc::new(Heard::default());
     let counting = Arc::clone(&heard);
@@ -80,7 +80,7 @@ impl Counter {
     pub(super) fn take(&mut self, read: usize, heard: &Heard) {
         self.filled += read;
         let (mut at, mut announced, mut withdrawn) = (0, 0, 0);
-        let mut ways = Vec::new();
+        let mut came = Vec::new();
         while self.filled - at >= HEADER {
             let message = &self.buffer[at..self.filled];
             let len = usize::from(u16::from_be_bytes([message[16], message[17]]));
@@ -92,8 +92,7 @@ impl Counter {
                     let update = Update::of(&message[HEADER..len]);
                     announced += update.announced;
                     withdrawn += update.withdrawn;
-                    let sent = update.stamp.map(|micros| Duration::from_micros(micros.into()));
-                    ways.extend(sent.map(|sent| self.since.elapsed().saturating_sub(sent)));
+                    came.extend(update.number.map(|number| (number, self.since.elapsed())));
                 }
                 4 => {
                     let now = Instant::now();
@@ -108,8 +107,8 @@ impl Counter {
         }
         self.buffer.copy_within(at..self.filled, 0);
         self.filled -= at;
-        if !ways.is_empty() {
-            heard.times.lock().unwrap_or_else(PoisonError::into_inner).0.extend(ways);
+        if !came.is_empty() {
+            heard.times.lock().unwrap_or_else(PoisonError::into_inner).0.extend(came);
         }
         heard.announced.fetch_add(announced, Ordering::Release);
         heard.withdrawn.fetch_add(withdrawn, Ordering::Release);
@@ -121,7 +120,7 @@ impl Counter {
 struct Update {
     announced: u64,
     withdrawn: u64,
-    stamp: Option<u32>,
+    number: Option<u32>,
 }
 
 impl Update {
@@ -132,7 +131,7 @@ impl Update {
         let mut update = Self {
             announced: entries(&body[attributes..]),
             withdrawn: entries(&body[2..withdrawn]),
-            stamp: None,
+            number: None,
         };
         let mut list = &body[withdrawn + 2..attributes];
         while let [flags, code, rest @ ..] = list {
@@ -144,7 +143,7 @@ impl Update {
             let (value, rest) = rest.split_at(len);
             match code {
                 8 if len == 8 && value[..4] == STAMP.to_be_bytes() => {
-                    update.stamp = value[4..].try_into().ok().map(u32::from_be_bytes);
+                    update.number = value[4..].try_into().ok().map(u32::from_be_bytes);
                 }
                 14 => update.announced += entries(&value[5 + usize::from(value[3])..]),
                 15 => update.withdrawn += entries(&value[3..]),

@@ -1,10 +1,13 @@
 //! Ten thousand updates a second for a minute, beside a full table to ten sinks.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Bench, Feeds};
 use crate::light::{STAMP, Session};
@@ -22,11 +25,11 @@ const KEEPALIVE: Duration = Duration::from_secs(3);
 
 /// What a minute was like.
 pub(crate) struct Steady {
-    /// From the feeder to a sink, of 99 in 100 updates.
+    /// From the feeder until a sink knows of the update or of a newer one of its route, of 99 in 100.
     pub(crate) propagation: Duration,
     pub(crate) slowest: Duration,
-    /// Updates that reached sinks.
-    pub(crate) arrived: usize,
+    /// How many in 100 sinks heard of; of the others they heard a newer one.
+    pub(crate) heard: f64,
     /// The longest time between two KEEPALIVEs to a sink.
     pub(crate) keepalives: Duration,
 }
@@ -42,22 +45,24 @@ impl Bench {
         let mut kept = std::mem::take(&mut scene.kept);
         let (table, changed) = (tables[0].clone(), changed.clone());
         let start = Instant::now();
+        let over = Arc::new(AtomicBool::new(false));
         // Nobody's silence is the ends' fault: a feeder whose peer does not read for a while says nothing by itself.
-        let keeping = thread::spawn(move || keep_alive(&mut kept, start, time));
+        let until = Arc::clone(&over);
+        let keeping = thread::spawn(move || keep_alive(&mut kept, || until.load(Acquire)));
+        let until = Arc::clone(&over);
         let feeding = thread::spawn(move || -> Result<()> {
             full.feed(&table)?;
             let mut alone = [full.twin()?];
-            keep_alive(&mut alone, start, time / 2)?;
+            keep_alive(&mut alone, || start.elapsed() >= time / 2)?;
             full.feed(&changed)?;
-            keep_alive(&mut alone, start, time)
+            keep_alive(&mut alone, || until.load(Acquire))
         });
-        let (mut sent, mut ticks, mut kept_alive) = (0, 0, start);
+        let (mut sent, mut ticks, mut kept_alive) = (Vec::new(), 0, start);
         while start.elapsed() < time {
             let mut bytes = Vec::new();
             for _ in 0..UPDATES {
-                let stamp = u32::try_from(scene.since.elapsed().as_micros())?;
-                stamped(sent % ROUTES, family.end(402), stamp, &mut bytes);
-                sent += 1;
+                numbered(u32::try_from(sent.len())?, family.end(402), &mut bytes);
+                sent.push(scene.since.elapsed());
             }
             steady.feed(&bytes)?;
             if kept_alive.elapsed() >= KEEPALIVE {
@@ -67,33 +72,65 @@ impl Bench {
             ticks += 1;
             thread::sleep((TICK * ticks).saturating_sub(start.elapsed()));
         }
+        // What is under way arrives.
+        scene.peer.settle()?;
+        over.store(true, Release);
         for ends in [keeping, feeding] {
             ends.join().ok().context("an end panicked")??;
         }
-        let times: Vec<_> = scene.heard.iter().map(|heard| heard.take_times()).collect();
-        let keepalives = times.iter().map(|(_, longest)| *longest).max().unwrap_or_default();
-        let mut ways: Vec<_> = times.into_iter().flat_map(|(ways, _)| ways).collect();
-        ways.sort_unstable();
-        anyhow::ensure!(!ways.is_empty(), "no update has reached a sink");
-        Ok(Steady {
-            propagation: ways[ways.len() * 99 / 100],
-            slowest: ways[ways.len() - 1],
-            arrived: ways.len(),
-            keepalives,
-        })
+        summary(scene.heard.iter().map(|heard| heard.take_times()), &sent)
     }
 }
 
-fn keep_alive(sessions: &mut [Session], start: Instant, until: Duration) -> Result<()> {
-    while start.elapsed() < until {
-        sessions.iter_mut().try_for_each(Session::keep_alive)?;
-        thread::sleep(KEEPALIVE.min(until.saturating_sub(start.elapsed())));
+/// What became of the updates that were sent at these times, by what each sink heard.
+fn summary(
+    sinks: impl Iterator<Item = (Vec<(u32, Duration)>, Duration)>,
+    sent: &[Duration],
+) -> Result<Steady> {
+    let (mut ways, mut heard, mut keepalives) = (Vec::new(), 0, Duration::ZERO);
+    for (number, (came, longest)) in sinks.enumerate() {
+        keepalives = keepalives.max(longest);
+        heard += came.len();
+        let mut known = vec![false; sent.len()];
+        for (update, at) in came {
+            // Those of its route before it that were not told count from then on as known.
+            let before = (0..=update).rev().step_by(ROUTES as usize);
+            for place in before.map(|update| update as usize) {
+                if std::mem::replace(&mut known[place], true) {
+                    break;
+                }
+                ways.push(at.saturating_sub(sent[place]));
+            }
+        }
+        let lost = known.iter().filter(|known| !**known).count();
+        ensure!(lost == 0, "{lost} of {} updates did not reach sink {number}", sent.len());
+    }
+    ways.sort_unstable();
+    let all = ways.len();
+    ensure!(all > 0, "nothing was sent");
+    Ok(Steady {
+        propagation: ways[all * 99 / 100],
+        slowest: ways[all - 1],
+        heard: 100.0 * heard as f64 / all as f64,
+        keepalives,
+    })
+}
+
+/// A KEEPALIVE each now and every [`KEEPALIVE`].
+fn keep_alive(sessions: &mut [Session], over: impl Fn() -> bool) -> Result<()> {
+    let mut due = Instant::now();
+    while !over() {
+        if due <= Instant::now() {
+            sessions.iter_mut().try_for_each(Session::keep_alive)?;
+            due += KEEPALIVE;
+        }
+        thread::sleep(Duration::from_millis(50));
     }
     Ok(())
 }
 
-/// Appends an UPDATE for one prefix that says when it was sent.
-fn stamped(route: u32, next_hop: IpAddr, stamp: u32, bytes: &mut Vec<u8>) {
+/// Appends an UPDATE for one prefix that has a number.
+fn numbered(number: u32, next_hop: IpAddr, bytes: &mut Vec<u8>) {
     let mut attributes = vec![0x40, 1, 1, 0, 0x40, 2, 6, 2, 1];
     attributes.extend(asn_of(2).to_be_bytes());
     if let IpAddr::V4(next_hop) = next_hop {
@@ -102,7 +139,7 @@ fn stamped(route: u32, next_hop: IpAddr, stamp: u32, bytes: &mut Vec<u8>) {
     }
     attributes.extend([0xc0, 8, 8]);
     attributes.extend(STAMP.to_be_bytes());
-    attributes.extend(stamp.to_be_bytes());
-    let [_, _, high, low] = route.to_be_bytes();
+    attributes.extend(number.to_be_bytes());
+    let [_, _, high, low] = (number % ROUTES).to_be_bytes();
     update(&[], &attributes, &[], &[32, 100, 127, high, low], bytes);
 }

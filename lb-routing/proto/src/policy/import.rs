@@ -184,6 +184,24 @@ impl Importer {
         self.import == Import::All && !(self.external && shut)
     }
 
+    fn facts<'a>(&self, prefix: &'a IpNetwork, next_hop: IpAddr) -> Facts<'a> {
+        let source = if self.external { Source::External } else { Source::Internal };
+        let (neighbor, our_as) = (Some(self.peer), self.our_as);
+        Facts { prefix, neighbor, next_hop: Some(next_hop), source, our_as }
+    }
+
+    /// Which rule of policy does not let a route in, if one does.
+    pub(crate) fn refusal(
+        &self,
+        prefix: &IpNetwork,
+        next_hop: IpAddr,
+        attributes: &Attributes,
+    ) -> Option<String> {
+        let Import::Policies(chain) = &self.import else { return None };
+        let decided = chain.evaluate(&self.facts(prefix, next_hop), attributes);
+        decided.err().map(|decider| decider.rule().to_string())
+    }
+
     /// What becomes of a route that the protocol finds usable.
     pub(crate) fn judge(
         &self,
@@ -191,9 +209,7 @@ impl Importer {
         next_hop: IpAddr,
         attributes: &Attributes,
     ) -> Result<Imported, Rejection> {
-        let source = if self.external { Source::External } else { Source::Internal };
-        let (neighbor, our_as) = (Some(self.peer), self.our_as);
-        let facts = Facts { prefix, neighbor, next_hop: Some(next_hop), source, our_as };
+        let facts = self.facts(prefix, next_hop);
         let change = match &self.import {
             Import::None => return Err(Rejection::NothingListed),
             Import::All => None,

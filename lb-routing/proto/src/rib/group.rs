@@ -118,6 +118,8 @@ pub(crate) struct Group {
     by_address: HashMap<IpAddr, PeerIndex, Keyed>,
     /// Changes wait until then (MinRouteAdvertisementInterval).
     not_before: Option<Instant>,
+    /// Something was said since that was set.
+    spoke: bool,
     now: Option<Instant>,
 }
 
@@ -149,6 +151,7 @@ impl Group {
             who: IdSet::default(),
             by_address: HashMap::with_hasher(hash),
             not_before: None,
+            spoke: false,
             now: None,
         };
         if group.key.export != Export::None {
@@ -222,9 +225,11 @@ impl Group {
         let room = self.members.iter().any(|member| member.backlog < enough);
         if room && !self.pending.is_empty() && !self.has_to_wait() {
             let sendings = self.advance(rib);
+            self.spoke |= !sendings.is_empty();
             let interval = Some(self.key.advertisement_interval).filter(|time| !time.is_zero());
             if let Some((now, interval)) = self.now.zip(interval)
                 && self.pending.is_empty()
+                && std::mem::take(&mut self.spoke)
             {
                 self.not_before = Some(now + interval);
             }

@@ -174,7 +174,10 @@ impl Speaker {
             return;
         }
         let (exports, imports) = (new.exports_otherwise(&old), new.imports_otherwise(&old));
-        let closes = new.import == config::Import::None;
+        let closed = |config: &PeerConfig| config.import == config::Import::None;
+        let closes = closed(&new) && !closed(&old);
+        let stays_closed = closed(&new) && closed(&old);
+        let keeps = (old.keep_rejected, new.keep_rejected);
         let rank = ranking(&self.config, &new);
         let judge = place(&mut self.judges, Judge::new(&self.config, &new));
         let another = new.connects_otherwise(&old) || new.shutdown.is_some();
@@ -194,8 +197,14 @@ impl Speaker {
             self.regroup(index);
         }
         self.watch_limit(index, now);
-        if imports && !closes {
+        if keeps == (true, false) {
+            self.forget_refused(index);
+        }
+        if imports && !closes && !stays_closed {
             self.ask_again(index, now);
+        } else if keeps.1 && (closes || !keeps.0) {
+            // To be shown only: a session that cannot be asked does not end for that.
+            self.with_session(index, now, |session, _, out| _ = session.ask_again(out));
         }
     }
 

@@ -5,18 +5,29 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::{PathStatus, Speaker};
-use crate::policy::{self, Rejection, Target, Withheld};
-use crate::rib::{Path, PeerIndex, PrefixId};
+use crate::policy::{self, Importer, Rejection, Target, Withheld};
+use crate::rib::{Path, PathEntry, PeerIndex, PrefixId};
 use crate::session::Negotiated;
 use crate::wire;
 
 /// What is known of a prefix, and who hears of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
+    /// The prefix.
+    pub prefix: IpNetwork,
     /// Its paths, the best one first.
     pub paths: Vec<PathStatus>,
     /// Each neighbour with a session, in the order of the configuration; none where there is no path.
     pub neighbours: Vec<Hearer>,
+}
+
+/// What is explained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// This very prefix.
+    Prefix(IpNetwork),
+    /// The longest prefix with paths that covers an address; the address alone where there is none.
+    Address(IpAddr),
 }
 
 /// Whether a neighbour hears of the best path.
@@ -26,26 +37,46 @@ pub struct Hearer {
     pub peer: IpAddr,
     /// Why it does not, in words; `None`: it does.
     pub withheld: Option<String>,
+    /// How many other paths of the prefix it hears of (RFC 7911).
+    pub others: usize,
 }
 
 impl Speaker {
-    /// Which paths a prefix has, and what keeps the best one from which neighbour.
-    pub fn explain(&self, prefix: &IpNetwork) -> Explanation {
+    /// Which paths a destination has, and what keeps the best one from which neighbour.
+    pub fn explain(&self, what: Destination) -> Explanation {
+        let prefix = &match what {
+            Destination::Prefix(prefix) => prefix,
+            Destination::Address(address) => {
+                self.rib.covering(address).unwrap_or_else(|| address.into())
+            }
+        };
         let Some(id) = self.rib.find(prefix) else {
-            return Explanation { paths: Vec::new(), neighbours: Vec::new() };
+            return Explanation { prefix: *prefix, paths: Vec::new(), neighbours: Vec::new() };
         };
         let paths = self.explained(*prefix, id);
         let best = self.rib.best(id).map(|best| self.rib.path(best));
         let hearers = self.order.iter().filter_map(|&index| {
             let neighbour = self.neighbours.get(usize::from(index))?;
-            neighbour.channel.as_ref()?;
+            let negotiated = &neighbour.channel.as_ref()?.up.negotiated;
             let peer = neighbour.session.config().address;
             let withheld = self.withheld(index, prefix, best.as_ref()?).map(|why| why.to_string());
-            // Of those that hear of several paths the next ones count, too.
-            let withheld = withheld.filter(|_| self.told(index, *prefix, id).is_empty());
-            Some(Hearer { peer, withheld })
+            let several = negotiated.ids_sent.has(prefix.is_ipv6());
+            let told = if several { self.told(index, *prefix, id).len() } else { 0 };
+            let others = told.saturating_sub(usize::from(withheld.is_none()));
+            Some(Hearer { peer, withheld, others })
         });
-        Explanation { paths, neighbours: hearers.collect() }
+        Explanation { prefix: *prefix, paths, neighbours: hearers.collect() }
+    }
+
+    /// Which rule of its neighbour's import policy refuses a path, if one does.
+    pub(super) fn refusal(&self, prefix: IpNetwork, path: &PathEntry) -> Option<String> {
+        let neighbour = self.neighbours.get(usize::from(path.source.peer()?))?;
+        if path.rejected() != Some(Rejection::Policy) {
+            return None;
+        }
+        let importer = Importer::new(&self.config, neighbour.session.config());
+        let next_hop = self.rib.next_hop_of(path.received)?;
+        importer.refusal(&prefix, next_hop, &self.rib.attributes(path.received))
     }
 
     /// Every path of a prefix, and why it is where it is.
@@ -64,7 +95,11 @@ impl Speaker {
                 }
                 (Some(_), Some(step), _) => format!("lost by: {step}"),
                 (None, ..) | (Some(_), None, _) => {
-                    entry.path.rejected().map_or("", Rejection::words).to_owned()
+                    let words = entry.path.rejected().map_or("", Rejection::words);
+                    match self.refusal(prefix, entry.path) {
+                        Some(rule) => format!("{words}: {rule}"),
+                        None => words.to_owned(),
+                    }
                 }
             });
         }

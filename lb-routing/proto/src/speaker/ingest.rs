@@ -9,12 +9,8 @@ use smallvec::SmallVec;
 use super::{Event, Output, Speaker};
 use crate::fib::Install;
 use crate::policy::{self, Importer, Rejection};
-use crate::rib::{
-    AttributesId, Insertion, Key, MAX_ATTRIBUTE_BYTES_PER_PEER, PathEntry, PeerIndex, Source, Usage,
-};
-use crate::wire::{
-    self, Block, Context, Family, Field, Notification, Parts, PathId, PathIds, error,
-};
+use crate::rib::{AttributesId, Insertion, Key, PathEntry, PeerIndex, Source, Usage};
+use crate::wire::{Block, Context, Family, Field, Notification, Parts, PathId, PathIds, error};
 
 /// Prefixes that an UPDATE announces with one next hop, and their attribute set.
 struct Announced<'a> {
@@ -31,7 +27,13 @@ impl Speaker {
         // The session may have ended by an earlier message of the same read.
         let Some(channel) = self.channel(index) else { return };
         let (context, ids) = (channel.up.negotiated.context, channel.up.negotiated.ids_received);
-        if let Err(notification) = self.try_ingest(index, body, (context, ids)) {
+        let taken = self.try_ingest(index, body, (context, ids));
+        if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
+            // However many faults it has.
+            let faulty = std::mem::take(&mut neighbour.faulty) || taken.is_err();
+            neighbour.malformed += u64::from(faulty);
+        }
+        if let Err(notification) = taken {
             self.end_session(index, notification, now);
         }
         self.watch_limit(index, now);
@@ -68,7 +70,7 @@ impl Speaker {
         };
         let taken = judgement.map(|judgement| {
             for fault in &judgement.faults {
-                self.malformed(index, wire::shown(fault, &parts.block));
+                self.malformed(index, parts.shown(fault));
             }
             for field in [Some(parts.withdrawn), parts.unreach()].into_iter().flatten() {
                 self.withdraw_all(index, field);
@@ -156,7 +158,9 @@ impl Speaker {
                 Ok((left, imported.next_hop, imported.install))
             });
             let checked = judged.and_then(|(left, next_hop, install)| {
-                policy::check_prefix(&prefix, next_hop).map(|()| (left, install))
+                policy::check_prefix(&prefix, next_hop)?;
+                let discards = self.discards(index, &prefix, path_id);
+                if discards { Err(Rejection::OverLimit) } else { Ok((left, install)) }
             });
             match checked {
                 Ok((left, install)) => {
@@ -209,31 +213,25 @@ impl Speaker {
         prefix: &IpNetwork,
         path: PathEntry,
     ) -> Option<Rejection> {
-        if self.discards(index, prefix, path.path_id) {
-            return Some(Rejection::OverLimit);
+        if self.insert(index, prefix, path) {
+            return None;
         }
-        self.learn_entry(index, prefix, path)
+        self.neighbours.get_mut(usize::from(index))?.overflowed = true;
+        Some(Rejection::TooManyPaths)
     }
 
-    fn learn_entry(
-        &mut self,
-        index: PeerIndex,
-        prefix: &IpNetwork,
-        path: PathEntry,
-    ) -> Option<Rejection> {
+    /// Says whether there was room.
+    fn insert(&mut self, index: PeerIndex, prefix: &IpNetwork, path: PathEntry) -> bool {
         let inserted = self.rib.insert(prefix, path);
-        let neighbour = self.neighbours.get_mut(usize::from(index))?;
+        let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return false };
         let accepted = |path: &PathEntry| u64::from(path.rejected().is_none());
         match inserted {
             Insertion::Added => neighbour.received += 1,
             Insertion::Replaced(old) => neighbour.accepted -= accepted(&old),
-            Insertion::Refused => {
-                neighbour.overflowed = true;
-                return Some(Rejection::TooManyPaths);
-            }
+            Insertion::Refused => return false,
         }
         neighbour.accepted += accepted(&path);
-        None
+        true
     }
 
     /// A route that is no use replaces its predecessor, and stays to be shown where that is wanted.
@@ -244,11 +242,12 @@ impl Speaker {
         received: AttributesId,
         rejection: Rejection,
     ) {
-        let keeps = self
-            .neighbours
-            .get(usize::from(index))
-            .is_some_and(|it| it.session.config().keep_rejected);
-        if !keeps || rejection == Rejection::Prefix {
+        let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
+        neighbour.refused += 1;
+        let keeps = neighbour.session.config().keep_rejected && rejection != Rejection::Prefix;
+        let room = neighbour.received - neighbour.accepted < self.max_refused;
+        neighbour.not_kept += u64::from(keeps && !room);
+        if !keeps || !room {
             return self.withdraw(index, (path_id, prefix));
         }
         let source = Source::of(index);
@@ -260,9 +259,11 @@ impl Speaker {
             stale: false,
             usage: Usage::Rejected(rejection),
         };
-        let full = self.learn_entry(index, &prefix, path).is_some();
-        if full {
+        if !self.insert(index, &prefix, path) {
             self.withdraw(index, (path_id, prefix));
+            if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
+                neighbour.not_kept += 1;
+            }
         }
     }
 
@@ -284,12 +285,35 @@ impl Speaker {
     fn enforce_bounds(&mut self, index: PeerIndex, now: Instant) {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         let overflowed = std::mem::take(&mut neighbour.overflowed);
-        if overflowed || neighbour.received > self.max_prefixes {
+        if overflowed || neighbour.accepted > self.max_prefixes {
             let cease = Notification::new(error::MAXIMUM_NUMBER_OF_PREFIXES_REACHED);
-            self.end_session(index, cease, now);
-        } else if self.rib.attribute_bytes_of(index) > MAX_ATTRIBUTE_BYTES_PER_PEER {
-            self.end_session(index, Notification::new(error::OUT_OF_RESOURCES), now);
+            return self.end_session(index, cease, now);
         }
+        let is_full =
+            |speaker: &Self| speaker.rib.attribute_bytes_of(index) > speaker.max_attribute_bytes;
+        if is_full(self) {
+            // What is only kept to be shown ends no session.
+            let gone = self.forget_refused(index);
+            if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
+                neighbour.not_kept += gone;
+            }
+            if is_full(self) {
+                self.end_session(index, Notification::new(error::OUT_OF_RESOURCES), now);
+            }
+        }
+    }
+
+    /// What is only kept to be shown goes; says how many paths these were.
+    pub(super) fn forget_refused(&mut self, index: PeerIndex) -> u64 {
+        let kept = |it: &super::Neighbour| it.received > it.accepted;
+        if !self.neighbours.get(usize::from(index)).is_some_and(kept) {
+            return 0;
+        }
+        let gone = self.rib.remove_refused(index);
+        if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
+            neighbour.received -= gone;
+        }
+        gone
     }
 
     pub(super) fn end_session(&mut self, index: PeerIndex, why: Notification, now: Instant) {
@@ -313,7 +337,7 @@ impl Speaker {
 
     fn malformed(&mut self, index: PeerIndex, what: String) {
         if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
-            neighbour.malformed += 1;
+            neighbour.faulty = true;
             let peer = neighbour.session.config().address;
             self.queue.push_back(Output::Event(Event::Malformed { peer, what }));
         }

@@ -9,8 +9,18 @@ use super::status::{PathKey, PathStatus};
 use crate::policy::{AsPathSet, CommunitySet};
 use crate::rib::{PeerIndex, PrefixId, Source};
 
-/// Paths that one call looks at most, as sessions wait meanwhile.
-const EXAMINED: usize = 20_000;
+/// What one call looks at, as sessions wait meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Records of prefixes, to find those that come next; a millisecond or two.
+    pub(super) scanned: PrefixId,
+    /// Prefixes that a walk over all records finds at most: the next ones in order.
+    pub(super) found: usize,
+    /// Paths that are read.
+    pub(super) read: usize,
+}
+
+pub(super) const BOUNDS: Bounds = Bounds { scanned: 1 << 16, found: 1 << 14, read: 1 << 10 };
 
 /// Which routes are asked for: all conditions have to hold.
 #[derive(Clone, Debug, Default)]
@@ -24,22 +34,55 @@ pub struct Query {
     pub prefix: Option<IpNetwork>,
     /// This prefix and those inside.
     pub within: Option<IpNetwork>,
-    /// One of these communities.
-    pub communities: Option<CommunitySet>,
-    /// A path as one of these patterns says.
-    pub as_path: Option<AsPathSet>,
+    /// A community of each of these sets.
+    pub communities: Vec<CommunitySet>,
+    /// A path as each of these says.
+    pub as_paths: Vec<AsPathSet>,
 }
 
-/// The tables of RFC 4271 §3.2.
+/// What is listed: the tables of RFC 4271 §3.2, and what the Loc-RIB is selected from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Table {
     /// Every path that can be used, as import policy left it.
     #[default]
+    Usable,
+    /// Those that were selected: the best ones, and those that carry traffic beside them.
     LocRib,
-    /// What a neighbour told, as it came, whether import accepts it or not.
+    /// What a neighbour told, as it came; what import does not accept, too, where that is kept.
     AdjRibIn,
-    /// What a neighbour is told.
+    /// What a neighbour was told. What it has yet to be told is left out, and what it knows instead until then.
     AdjRibOut,
+}
+
+/// How far a listing has come.
+#[derive(Clone, Debug, Default)]
+pub struct Walk {
+    /// What was listed last.
+    after: Option<PathKey>,
+    /// Records that were looked at to find the prefixes that come next.
+    scanned: PrefixId,
+    /// Those, while there is more to be looked at in any order, then the next one last.
+    found: Vec<(IpNetwork, PrefixId)>,
+    sorted: bool,
+    /// More prefixes come after those.
+    cut: bool,
+}
+
+impl Walk {
+    /// From what comes after a path on; from the beginning without.
+    #[must_use]
+    pub fn after(path: Option<PathKey>) -> Self {
+        Self { after: path, ..Self::default() }
+    }
+
+    /// The next prefixes, of those that were found.
+    fn keep(&mut self, count: usize) {
+        if self.found.len() > count {
+            self.found.select_nth_unstable(count);
+            self.found.truncate(count);
+            self.cut = true;
+        }
+    }
 }
 
 /// A part of the routes that were asked for.
@@ -47,56 +90,87 @@ pub enum Table {
 pub struct Part {
     /// Routes, sorted by [`PathKey`]: an order that they keep while others come and go.
     pub paths: Vec<PathStatus>,
-    /// What was looked at last, where more may follow.
-    pub next: Option<PathKey>,
+    /// From where to go on, where more may follow.
+    pub next: Option<Walk>,
 }
 
 impl Speaker {
-    /// The next routes after one, `limit` at most; fewer where many were looked at. The others are not copied, since sessions
-    /// wait meanwhile.
-    pub fn query(&self, query: &Query, after: Option<PathKey>, limit: usize) -> Part {
-        let wanted = |&(prefix, _): &(IpNetwork, PrefixId)| {
-            after.is_none_or(|(last, ..)| prefix >= last) && query.admits(&prefix)
-        };
-        let mut entries: Vec<_> = match query.prefix {
-            Some(prefix) => {
-                let found = self.rib.find(&prefix).map(|id| (prefix, id));
-                found.into_iter().filter(wanted).collect()
-            }
-            None => self.rib.iter().filter(wanted).collect(),
-        };
-        if EXAMINED < entries.len() {
-            entries.select_nth_unstable(EXAMINED);
-            entries.truncate(EXAMINED);
+    /// The next routes of a listing, `limit` at most; fewer, or none, where much had to be looked at, since sessions wait
+    /// meanwhile: ask again for what is `next`.
+    pub fn query(&self, query: &Query, walk: Walk, limit: usize) -> Part {
+        self.query_within(query, walk, limit, BOUNDS)
+    }
+
+    pub(super) fn query_within(
+        &self,
+        query: &Query,
+        mut walk: Walk,
+        limit: usize,
+        bounds: Bounds,
+    ) -> Part {
+        let mut paths = Vec::new();
+        if !walk.sorted && !self.scan(query, &mut walk, bounds) {
+            return Part { paths, next: Some(walk) };
         }
-        let cut = entries.len() == EXAMINED;
-        entries.sort_unstable();
-        let mut part = Part::default();
-        let (mut examined, mut last) = (0, None);
-        for (prefix, id) in entries {
-            let mut paths = self.of_table(query, prefix, id);
-            paths.sort_unstable_by_key(PathStatus::key);
-            // The end of what is looked at is the end of a prefix: cursors then name a path that there was.
-            for path in paths {
-                examined += 1;
+        let mut read = 0;
+        while let Some((prefix, id)) = walk.found.pop() {
+            // Others may have its number by now.
+            if !self.rib.is(id, &prefix) {
+                continue;
+            }
+            let mut all = self.of_table(query, prefix, id);
+            all.sort_unstable_by_key(PathStatus::key);
+            for path in all {
+                read += 1;
                 let key = path.key();
-                if after.is_some_and(|after| key <= after) {
+                if walk.after.is_some_and(|after| key <= after) {
                     continue;
                 }
-                if part.paths.len() == limit {
-                    return Part { next: last, ..part };
+                if paths.len() == limit {
+                    walk.found.push((prefix, id));
+                    return Part { paths, next: Some(walk) };
                 }
-                last = Some(key);
+                walk.after = Some(key);
                 if query.holds(&path) {
-                    part.paths.push(path);
+                    paths.push(path);
                 }
             }
-            last = last.max(Some((prefix, None, 0)));
-            if examined >= EXAMINED {
-                return Part { next: last, ..part };
+            walk.after = walk.after.max(Some((prefix, None, 0)));
+            if read >= bounds.read && !walk.found.is_empty() {
+                return Part { paths, next: Some(walk) };
             }
         }
-        Part { next: last.filter(|_| cut), ..part }
+        let next = walk.cut.then(|| Walk::after(walk.after));
+        Part { paths, next }
+    }
+
+    /// Looks for the prefixes that come next; says whether that is done.
+    fn scan(&self, query: &Query, walk: &mut Walk, bounds: Bounds) -> bool {
+        let after = walk.after;
+        let comes = |prefix: &IpNetwork| after.is_none_or(|(last, ..)| *prefix >= last);
+        if let Some(prefix) = query.prefix {
+            let found = self.rib.find_told(&prefix).map(|id| (prefix, id));
+            walk.found =
+                found.into_iter().filter(|(it, _)| comes(it) && query.admits(it)).collect();
+        } else {
+            let end = walk.scanned.saturating_add(bounds.scanned);
+            for entry in self.rib.among(walk.scanned, end) {
+                if comes(&entry.0) && query.admits(&entry.0) {
+                    walk.found.push(entry);
+                }
+                if walk.found.len() >= 2 * bounds.found {
+                    walk.keep(bounds.found);
+                }
+            }
+            walk.scanned = end;
+            if end < self.rib.end() {
+                return false;
+            }
+        }
+        walk.keep(bounds.found);
+        walk.found.sort_unstable_by(|one, other| other.cmp(one));
+        walk.sorted = true;
+        true
     }
 
     /// A prefix's paths in the table that is asked for.
@@ -106,9 +180,13 @@ impl Speaker {
             query.neighbour.is_none_or(|it| path.peer.is_some_and(|peer| same(peer, it)))
         };
         match (query.table, neighbour) {
-            (Table::LocRib, _) => {
+            (Table::Usable, _) => {
                 let usable = |path: &PathStatus| path.rejected.is_none() && from(path);
                 self.path_statuses(prefix, id).filter(usable).collect()
+            }
+            (Table::LocRib, _) => {
+                let selected = |path: &PathStatus| path.multipath && from(path);
+                self.path_statuses(prefix, id).filter(selected).collect()
             }
             (Table::AdjRibIn, Some(Some(index))) => {
                 let paths = self.path_statuses(prefix, id).zip(self.rib.paths(id));
@@ -116,6 +194,7 @@ impl Speaker {
                 let received = theirs.map(|(status, it)| PathStatus {
                     next_hop: self.rib.next_hop_of(it.path.received),
                     attributes: self.rib.attributes(it.path.received),
+                    why: self.refusal(prefix, it.path),
                     ..status
                 });
                 received.collect()
@@ -133,7 +212,8 @@ impl Speaker {
     ) -> Vec<PathStatus> {
         let channel = self.neighbours.get(usize::from(index)).and_then(|it| it.channel.as_ref());
         let group = channel.and_then(|channel| self.groups.get(channel.group)?.as_ref());
-        let told = group.map(|group| group.advertises(index, id)).unwrap_or_default();
+        let told =
+            group.map(|group| group.advertises(index, (id, prefix.is_ipv6()))).unwrap_or_default();
         let status = told.into_iter().map(|it| PathStatus {
             prefix,
             next_hop: it.next_hop,
@@ -161,8 +241,8 @@ impl Query {
     }
 
     fn holds(&self, path: &PathStatus) -> bool {
-        self.communities.as_ref().is_none_or(|set| set.any(&path.attributes))
-            && self.as_path.as_ref().is_none_or(|set| set.contains(&path.attributes.as_path))
+        self.communities.iter().all(|set| set.any(&path.attributes))
+            && self.as_paths.iter().all(|set| set.contains(&path.attributes.as_path))
     }
 }
 

@@ -49,7 +49,11 @@ pub struct PeerStatus {
     pub prefixes_received: u64,
     /// Paths that are kept though import does not accept them.
     pub prefixes_rejected: u64,
-    /// UPDATEs that were malformed or of no use.
+    /// Routes that import refused, since the start, kept or not.
+    pub routes_refused: u64,
+    /// Those of them that were to be kept, for which there was no room, since the start.
+    pub refused_not_kept: u64,
+    /// UPDATEs that were malformed or of no use, since the start; however many faults one had.
     pub malformed: u64,
     /// What both sides agreed on, in words; empty without a session.
     pub capabilities: Vec<String>,
@@ -155,6 +159,8 @@ impl Speaker {
             hold_time_secs: u16::try_from(hold_time).unwrap_or(u16::MAX),
             prefixes_received: neighbour.accepted,
             prefixes_rejected: neighbour.received - neighbour.accepted,
+            routes_refused: neighbour.refused,
+            refused_not_kept: neighbour.not_kept,
             malformed: neighbour.malformed,
             capabilities: negotiated.map(Negotiated::words).unwrap_or_default(),
             prefixes_advertised: advertised as u64,

@@ -8,7 +8,7 @@ use super::{
     Attributes, Context, Disposition, Family, Fault, Origin, RawAttribute, as_path::Width,
 };
 
-pub(super) use decode::{List, Multi, decode, partition};
+pub(super) use decode::{List, Multi, TWICE, decode, partition, whole};
 
 /// Attribute flags (RFC 4271 §4.3).
 pub(super) const OPTIONAL: u8 = 0x80;
@@ -265,14 +265,14 @@ fn pass_on(raw: &RawAttribute, context: Context, list: &mut Vec<u8>) {
 /// Octets of a refused attribute that are shown at most.
 const SHOWN: usize = 64;
 
-/// What was wrong with an attribute of a block, what was done, and its octets, for people.
-pub(crate) fn shown(fault: &Fault, block: &[u8]) -> String {
+/// What was wrong with an attribute, what was done, and its octets, for people.
+pub(crate) fn shown(fault: &Fault, octets: Option<&[u8]>) -> String {
     let done = match fault.disposition {
         Disposition::AttributeDiscard => "attribute discarded",
         Disposition::TreatAsWithdraw => "routes withdrawn",
     };
     let mut text = format!("{} ({}): {}, {done}", name(fault.code), fault.code, fault.what);
-    if let Some(octets) = decode::whole(block, fault.code) {
+    if let Some(octets) = octets {
         text.push_str("; it was");
         for octet in octets.iter().take(SHOWN) {
             text.push_str(&format!(" {octet:02x}"));

@@ -89,6 +89,19 @@ impl<'a> Parts<'a> {
         self.multi.reach_octets
     }
 
+    /// A fault of this UPDATE for people, with the octets that it is about.
+    pub(crate) fn shown(&self, fault: &Fault) -> String {
+        let octets = match fault.code {
+            attributes::MP_REACH_NLRI => Some(self.multi.reach_octets),
+            attributes::MP_UNREACH_NLRI => Some(self.multi.unreach_octets),
+            code => {
+                let others = usize::from(fault.what == attributes::TWICE);
+                attributes::whole(&self.block, code, others)
+            }
+        };
+        attributes::shown(fault, octets.filter(|octets| !octets.is_empty()))
+    }
+
     /// The prefixes of MP_UNREACH_NLRI.
     pub(crate) const fn unreach(&self) -> Option<Field<'a>> {
         self.multi.unreach

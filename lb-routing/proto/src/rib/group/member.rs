@@ -83,7 +83,7 @@ impl Group {
         self.members.push(member);
     }
 
-    fn member(&self, peer: PeerIndex) -> Option<&Member> {
+    pub(super) fn member(&self, peer: PeerIndex) -> Option<&Member> {
         self.members.iter().find(|member| member.hearer.peer == peer)
     }
 

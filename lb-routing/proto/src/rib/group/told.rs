@@ -21,9 +21,18 @@ pub(crate) struct Advertised {
 }
 
 impl Group {
-    /// What a member is told of a prefix, or will be.
-    pub(crate) fn advertises(&self, peer: PeerIndex, id: PrefixId) -> Vec<Advertised> {
-        let Some(hearer) = self.hearer(peer) else { return Vec::new() };
+    /// What a member was told of a prefix last. Nothing where it has yet to be told something else, or anything at all: what
+    /// it knows until then is not kept.
+    pub(crate) fn advertises(
+        &self,
+        peer: PeerIndex,
+        (id, ipv6): (PrefixId, bool),
+    ) -> Vec<Advertised> {
+        let Some(member) = self.member(peer) else { return Vec::new() };
+        if member.behind.contains(id) {
+            return Vec::new();
+        }
+        let hearer = member.hearer;
         let lines = match &self.several {
             Some(several) => several.lines(id, hearer, &self.outs).into_vec(),
             None => {
@@ -35,7 +44,7 @@ impl Group {
             let out = self.outs.get(out)?;
             // We wrote it.
             let block = Block::new(&out.attributes, self.key.context).ok()?;
-            let path_id = if self.several.is_some() { PathId::from(number) + 1 } else { 0 };
+            let path_id = if self.key.ids.has(ipv6) { PathId::from(number) + 1 } else { 0 };
             let next_hop = out.reach.map(IpAddr::from);
             let next_hop = next_hop.or(block.verdict.next_hop.map(IpAddr::from));
             Some(Advertised { path_id, source: out.source, next_hop, attributes: block.attributes })

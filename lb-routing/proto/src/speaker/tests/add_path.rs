@@ -83,3 +83,47 @@ fn identifiers_are_read_only_where_both_sides_said_so() {
     rig.announce(conn, &[65101], neighbour(1), &["10.1.0.0/16"]);
     assert_eq!(rig.paths(), [(0, "65101".into())]);
 }
+
+#[test]
+fn refused_paths_of_a_prefix_end_no_session_and_leave_room_for_others() {
+    let mut rig = Rig::new(vec![PeerConfig { keep_rejected: true, ..several(1) }]);
+    let conn = rig.establish_several(1);
+    for id in 0..65 {
+        rig.announce_path(conn, id, &[65101, US]);
+    }
+    for id in 100..164 {
+        rig.announce_path(conn, id, &[65101, id]);
+    }
+    let status = &rig.speaker.peers()[0];
+    assert_eq!((status.prefixes_received, status.prefixes_rejected), (64, 64));
+    assert_eq!((status.refused_not_kept, rig.state(0)), (1, State::Established));
+    // One that is refused now may be told otherwise, as long as there is room.
+    rig.announce_path(conn, 0, &[65101]);
+    assert_eq!(rig.state(0), State::Idle);
+}
+
+#[test]
+fn who_hears_of_another_path_only_is_told_what_keeps_the_best_one() {
+    let hearer = PeerConfig { add_path_send: 2, ..peer(3, Import::None, Export::All) };
+    let mut rig = Rig::new(vec![several(1), peer(2, Import::All, Export::None), hearer]);
+    let (one, two) = (rig.establish_several(1), rig.establish(2));
+    let entry = AddPath { family: Family::IPV4_UNICAST, receive: true, send: false };
+    let multi = [Family::IPV4_UNICAST, Family::IPV6_UNICAST].map(Capability::Multiprotocol);
+    let capabilities = multi.into_iter().chain([Capability::AddPath(vec![entry])]).collect();
+    rig.establish_as(3, capabilities);
+    let mut messages = Vec::new();
+    let stays = Attributes { communities: vec![0xffff_ff01], ..attributes(&[65102]) };
+    let prefixes = [prefix("10.1.0.0/16")];
+    wire::encode_updates(&stays, neighbour(2), &prefixes, CONTEXT, &mut messages).unwrap();
+    rig.receive(two, &messages.concat());
+    rig.announce_path(one, 1, &[65101, 7]);
+    rig.outputs();
+    let explained = rig.speaker.explain(Destination::Prefix(prefix("10.1.0.0/16")));
+    let heard = explained.neighbours.last().map(|it| (it.withheld.as_deref(), it.others));
+    assert_eq!(heard, Some((Some("the best path has the community no-export"), 1)));
+    let query =
+        Query { table: Table::AdjRibOut, neighbour: Some(neighbour(3)), ..Query::default() };
+    let told = rig.speaker.query(&query, Walk::default(), 9).paths;
+    let told: Vec<_> = told.iter().map(|it| (it.prefix.is_ipv4(), it.path_id)).collect();
+    assert_eq!(told, [(true, 1)]);
+}

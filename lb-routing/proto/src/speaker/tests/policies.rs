@@ -188,7 +188,7 @@ fn an_explanation_names_what_keeps_a_route_from_whom() {
     rig.establish_with(5, &[Family::IPV6_UNICAST]);
     rig.establish(6);
     rig.announce(from, &[65101], neighbour(1), &["10.1.0.0/16"]);
-    let explained = rig.speaker.explain(&prefix("10.1.0.0/16"));
+    let explained = rig.speaker.explain(Destination::Prefix(prefix("10.1.0.0/16")));
     assert_eq!(explained.paths.len(), 1);
     let words: Vec<_> = explained
         .neighbours
@@ -204,7 +204,7 @@ fn an_explanation_names_what_keeps_a_route_from_whom() {
         "",
     ];
     assert_eq!(words, wanted);
-    let nothing = rig.speaker.explain(&prefix("10.2.0.0/16"));
+    let nothing = rig.speaker.explain(Destination::Prefix(prefix("10.2.0.0/16")));
     assert_eq!((nothing.paths.len(), nothing.neighbours.len()), (0, 0));
 }
 

@@ -186,7 +186,7 @@ fn a_reflector_encodes_a_client_s_route_once_for_all_others() {
     let advertised: Vec<_> = rig.speaker.peers().iter().map(|it| it.prefixes_advertised).collect();
     let own = |number: u8| u64::from([1, 7, 8, 100].contains(&number));
     assert_eq!(advertised, (1..=CLIENTS).map(|number| 3 - own(number)).collect::<Vec<_>>());
-    let explained = rig.speaker.explain(&prefix("10.7.0.0/16"));
+    let explained = rig.speaker.explain(Destination::Prefix(prefix("10.7.0.0/16")));
     let why = explained.neighbours[7].withheld.as_deref();
     assert_eq!(why, Some("the next hop that it would be told is its own address"));
 }

@@ -106,14 +106,14 @@ fn pages_of_routes_have_each_path_once_while_others_come_and_go() {
     rig.announce(conns[0], &[65101], neighbour(1), &["10.9.0.0/16", "10.7.0.0/16", "10.8.0.0/16"]);
     rig.announce(conns[1], &[65102], neighbour(2), &["10.7.0.0/16", "10.6.0.0/16"]);
     let keys = |paths: &[PathStatus]| paths.iter().map(PathStatus::key).collect::<Vec<_>>();
-    let all = keys(&rig.speaker.query(&Query::default(), None, 9).paths);
+    let all = keys(&rig.speaker.query(&Query::default(), Walk::default(), 9).paths);
     let mut sorted = keys(&rig.speaker.routes());
     sorted.sort_unstable();
     assert_eq!((all.len(), &all), (5, &sorted));
     for limit in 1..=6 {
         let (mut told, mut last) = (Vec::new(), None);
         loop {
-            let page = keys(&rig.speaker.query(&Query::default(), last, limit).paths);
+            let page = keys(&rig.speaker.query(&Query::default(), Walk::after(last), limit).paths);
             assert!(page.len() <= limit);
             let Some(end) = page.last() else { break };
             (last, told) = (Some(*end), [told, page].concat());
@@ -125,7 +125,10 @@ fn pages_of_routes_have_each_path_once_while_others_come_and_go() {
     assert_eq!(last, ("10.7.0.0/16".parse().unwrap(), Some(neighbour(1)), 0));
     rig.withdraw(conns[0], &["10.7.0.0/16"]);
     rig.announce(conns[1], &[65102], neighbour(2), &["10.5.0.0/16"]);
-    assert_eq!(keys(&rig.speaker.query(&Query::default(), Some(last), 9).paths), all[2..]);
+    assert_eq!(
+        keys(&rig.speaker.query(&Query::default(), Walk::after(Some(last)), 9).paths),
+        all[2..]
+    );
 }
 
 #[test]

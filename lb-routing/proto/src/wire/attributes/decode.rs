@@ -30,6 +30,8 @@ pub(in crate::wire) struct Multi<'a> {
     pub(in crate::wire) reach: Option<(IpAddr, Field<'a>)>,
     /// All of that attribute, for the data of a NOTIFICATION.
     pub(in crate::wire) reach_octets: &'a [u8],
+    /// All of MP_UNREACH_NLRI.
+    pub(in crate::wire) unreach_octets: &'a [u8],
     /// MP_REACH_NLRI is there, whatever its family.
     pub(in crate::wire) has_reach: bool,
     /// The family of an MP_UNREACH_NLRI without prefixes.
@@ -103,7 +105,7 @@ pub(in crate::wire) fn decode(
         if std::mem::replace(&mut seen[usize::from(code)], true) {
             // RFC 7606 §3 g. It is said once: a block has room for a thousand.
             if !std::mem::replace(&mut twice[usize::from(code)], true) {
-                collected.discard(code, "attribute is there twice");
+                collected.discard(code, TWICE);
             }
         } else {
             collected.attribute(raw, context)?;
@@ -140,14 +142,20 @@ pub(in crate::wire) fn lengths(mut list: &[u8]) -> impl Iterator<Item = (u8, usi
     })
 }
 
-/// All octets of the first attribute with a code, or of a rest that is none.
-pub(in crate::wire) fn whole(mut list: &[u8], code: u8) -> Option<&[u8]> {
+/// What is said of an attribute that repeats one.
+pub(in crate::wire) const TWICE: &str = "attribute is there twice";
+
+/// All octets of an attribute with a code, the one after so many others of it, or of a rest that is none.
+pub(in crate::wire) fn whole(mut list: &[u8], code: u8, mut others: usize) -> Option<&[u8]> {
     while !list.is_empty() {
         let Some((raw, rest)) = split(list) else {
             return Some(list).filter(|list| list.get(1) == Some(&code));
         };
         if raw.code == code {
-            return Some(raw.whole);
+            if others == 0 {
+                return Some(raw.whole);
+            }
+            others -= 1;
         }
         list = rest;
     }
@@ -174,6 +182,7 @@ impl<'a> Multi<'a> {
             self.reach_octets = raw.whole;
             self.mp_reach(raw.value, ids)
         } else {
+            self.unreach_octets = raw.whole;
             self.mp_unreach(raw.value, ids)
         };
         read.map_err(|_refusal| reset(raw))
