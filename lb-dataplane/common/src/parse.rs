@@ -134,8 +134,10 @@ pub enum Kind {
     EchoReply,
     /// An ICMP error.
     Error,
-    /// A fragment without its packet's beginning.
+    /// A fragment without its packet's beginning, where the ports of that are known.
     LaterFragment,
+    /// Whatever belongs to no flow: another protocol, other ICMP, a fragment of which only the addresses are known.
+    Other,
 }
 
 /// A transport's header, as far as it matters here.
@@ -194,7 +196,7 @@ pub fn transport<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>) -> Result<Tra
         TCP => 20,
         UDP => 8,
         icmp if icmp == A::ICMP => 8,
-        _ => return Err(Reason::ProtocolNotHandled),
+        _ => return Ok(Transport::OTHER),
     };
     let announced = packet.segment_payload() != 0 || at + needed <= ETHERNET_LEN + ip.total_len;
     if !announced || !packet.pull(at + needed) {
@@ -245,6 +247,17 @@ pub fn is_first_of_connection(flags: u8) -> bool {
 }
 
 impl Transport {
+    /// That of a packet whose addresses alone matter.
+    pub const OTHER: Self = Self {
+        kind: Kind::Other,
+        flags: 0,
+        header_len: 0,
+        sequence: 0,
+        acknowledged: 0,
+        source_port: 0,
+        destination_port: 0,
+    };
+
     /// That of a later fragment, whose first one had these ports.
     #[must_use]
     #[inline(always)]

@@ -34,7 +34,7 @@ use crate::fragment::FragmentPorts;
 use crate::half_open;
 use crate::mss::{self, Options};
 use crate::packet::Packet;
-use crate::parse::{self, Ip, Kind, TCP_SYN, Transport, Version};
+use crate::parse::{self, ETHERNET_LEN, Ip, Kind, TCP_SYN, Transport, Version};
 use crate::quote::Quote;
 use crate::reason::Reason;
 use crate::rewrite;
@@ -121,6 +121,11 @@ fn run<A: Family, P: Packet, T: TablesOf<A>>(
     let kind = scratch.transport.kind;
     if kind == Kind::Error {
         find_quoted(packet, tables, scratch)?;
+    } else if kind == Kind::Other {
+        if packet.segment_payload() != 0 {
+            return Err(Reason::MergedSegments);
+        }
+        find_no_flow(tables, scratch)?;
     } else {
         let flags = find_flow(packet, tables, scratch)?;
         if !scratch.step.is_flow && flags != NO_VIP {
@@ -138,7 +143,8 @@ fn run<A: Family, P: Packet, T: TablesOf<A>>(
     if scratch.transport.flags & TCP_SYN != 0 && scratch.step.mss != 0 {
         mss::lower(packet, scratch).ok_or(Reason::WriteFault)?;
     }
-    match (scratch.step.mode, kind) {
+    // Read again, so that the verifier knows no more of it than in other cases and goes through `find_way` once for all.
+    match (scratch.step.mode, scratch.transport.kind) {
         (MODE_NAT, Kind::Error) => {
             let content = translate_quoted(packet, scratch).ok_or(Reason::WriteFault)?;
             translate_error(packet, scratch, content).ok_or(Reason::WriteFault)?;
@@ -186,7 +192,11 @@ fn find_flow<A: Family, P: Packet, T: TablesOf<A>>(
         flags = vip_flags(tables, scratch.ip.destination);
     }
     if scratch.ip.is_fragment() {
-        return Err(if flags == NO_VIP { Reason::Fragment } else { Reason::FragmentToVip });
+        if flags != NO_VIP {
+            return Err(Reason::FragmentToVip);
+        }
+        // Ports are in the first fragment only, and all take one way.
+        go_by_addresses(scratch);
     }
     Ok(flags)
 }
@@ -220,11 +230,7 @@ fn read_transport<A: Family, P: Packet, T: TablesOf<A>>(
     tables: &T,
     scratch: &mut Scratch<A>,
 ) -> Result<(), Reason> {
-    scratch.transport = match transport(packet, tables, &scratch.ip) {
-        Ok(transport) => transport,
-        Err(Reason::ProtocolNotHandled) => return Err(not_handled(tables, &scratch.ip)),
-        Err(reason) => return Err(reason),
-    };
+    scratch.transport = transport(packet, tables, &scratch.ip)?;
     Ok(())
 }
 
@@ -282,19 +288,39 @@ fn transport<A: Family, P: Packet, T: TablesOf<A>>(
     }
     match tables.fragment(&ip.fragment_key()) {
         Some(ports) if ports.is_current(tables.now()) => Ok(Transport::of_later_fragment(&ports)),
-        Some(_) | None if vip_flags(tables, ip.destination) != NO_VIP => Err(Reason::FragmentToVip),
-        Some(_) | None => Err(Reason::Fragment),
+        Some(_) | None => Ok(Transport::OTHER),
     }
 }
 
-/// Why a packet that is of no flow, and that carries nothing that is handled here, goes to the kernel.
-#[inline(always)]
-fn not_handled<A: Family, T: Tables>(tables: &T, ip: &Ip<A>) -> Reason {
-    if vip_flags(tables, ip.destination) == NO_VIP {
-        Reason::ProtocolNotHandled
-    } else {
-        Reason::VipWithoutService
+/// Notes that a packet is of no flow. It is routed by its addresses, unless it is for a VIP or its headers are longer than it.
+#[inline(never)]
+fn find_no_flow<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    scratch.step.is_flow = false;
+    go_by_addresses(scratch);
+    let ip = &scratch.ip;
+    if ip.transport_at() > ETHERNET_LEN + ip.total_len {
+        return Err(Reason::Malformed);
     }
+    if vip_flags(tables, ip.destination) == NO_VIP {
+        return Ok(());
+    }
+    let is_later = ip.is_later_fragment();
+    Err(if is_later { Reason::FragmentToVip } else { Reason::VipWithoutService })
+}
+
+/// Has a packet choose its way out by its addresses alone.
+#[inline(always)]
+fn go_by_addresses<A: Family>(scratch: &mut Scratch<A>) {
+    let Scratch { ip, arrival, .. } = scratch;
+    arrival.key.source = ip.source;
+    arrival.key.destination = ip.destination;
+    arrival.key.source_port = 0;
+    arrival.key.destination_port = 0;
+    arrival.key.protocol = 0;
+    arrival.key.pad = 0;
 }
 
 /// What [`vip_flags`] says of an address that is no VIP's; no service has all bits.

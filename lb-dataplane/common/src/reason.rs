@@ -88,9 +88,9 @@ reasons! {
     VlanTagged = 7, "vlan-tagged", Pass, Original;
     /// Not IPv4: ARP, IPv6 and the like.
     NotIp = 8, "not-ip", Pass, Original;
-    /// A fragment of no flow, to an address that is no VIP.
-    Fragment = 9, "fragment", Pass, Original;
-    /// Neither TCP nor UDP nor an ICMP echo, nor an ICMP error about a flow.
+    /// Segments that the kernel merged, of another protocol than TCP and UDP: it alone knows how long each of them is.
+    MergedSegments = 9, "merged-segments", Pass, Original;
+    /// Neighbour discovery, which is a link's own.
     ProtocolNotHandled = 10, "protocol-not-handled", Pass, Original;
     /// To a multicast, broadcast, link-local, loopback or this-network address.
     SpecialDestination = 11, "special-destination", Pass, Original;

@@ -7,7 +7,8 @@ use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
 
 use crate::frame::{ACK, Carries, Frame, SYN, SYN_ACK, UDP, packet};
-use crate::scene::{BOTH, Scene};
+use crate::routed::routed;
+use crate::scene::{BOTH, CLIENT_SIDE, Scene};
 
 const VIP: &str = "192.0.2.1:80";
 const CLIENT: &str = "10.1.0.5:40000";
@@ -83,22 +84,27 @@ fn an_error_about_a_packet_to_the_client_reaches_the_backend_as_its_own() {
 }
 
 #[test]
-fn an_error_about_no_flow_is_the_kernels_and_changes_nothing() {
+fn an_error_about_no_flow_is_routed_as_it_is_or_the_kernels_at_a_vip() {
     for hook in BOTH {
         let mut scene = scene();
         let about = packet(UDP, CLIENT, BACKEND);
         let fragment = Frame { fragment: 0x00b9, ..about.clone() };
         let inner_tcp = packet(ACK, CLIENT, BACKEND);
         for (to, about, quoted, reason) in [
-            ("10.1.0.5:0", &about, 8, Reason::ProtocolNotHandled),
-            ("10.1.0.5:0", &fragment, 8, Reason::ProtocolNotHandled),
-            ("10.1.0.5:0", &inner_tcp, 4, Reason::ProtocolNotHandled),
+            ("10.1.0.5:0", &about, 8, Reason::Forwarded),
+            ("10.1.0.5:0", &fragment, 8, Reason::Forwarded),
+            ("10.1.0.5:0", &inner_tcp, 4, Reason::Forwarded),
             ("192.0.2.1:0", &about, 8, Reason::VipWithoutService),
         ] {
             let frame = error((3, 3), "10.2.0.254:9", to, about, quoted);
             let ended = scene.send(hook, &frame);
             assert_eq!(ended.reason, reason, "{hook:?}");
-            assert_eq!(ended.bytes(), frame.bytes());
+            if reason == Reason::Forwarded {
+                let routed = routed(&frame, &CLIENT_SIDE);
+                assert_eq!(ended.frame(), routed, "{hook:?}");
+            } else {
+                assert_eq!(ended.bytes(), frame.bytes());
+            }
         }
         assert_eq!(scene.entries().len(), 0);
     }
@@ -215,7 +221,7 @@ fn fragments_follow_their_first_both_ways() {
 }
 
 #[test]
-fn a_fragment_before_its_first_is_dropped_at_a_vip_and_the_kernels_elsewhere() {
+fn a_fragment_before_its_first_is_dropped_at_a_vip_and_routed_elsewhere() {
     for hook in BOTH {
         let mut scene = Scene::new();
         scene.serve(VIP, Udp, Maglev, &[BACKEND]);
@@ -224,8 +230,8 @@ fn a_fragment_before_its_first_is_dropped_at_a_vip_and_the_kernels_elsewhere() {
         assert_eq!(scene.send(hook, &first).reason, Reason::ForwardedToBackend);
         assert_eq!(scene.send(hook, &second).reason, Reason::ForwardedToBackend);
         let [first, second, _] = fragments(CLIENT, "10.2.0.77:53");
-        assert_eq!(scene.send(hook, &first).reason, Reason::Fragment);
-        assert_eq!(scene.send(hook, &second).reason, Reason::Fragment);
+        assert_eq!(scene.send(hook, &second).reason, Reason::Forwarded);
+        assert_eq!(scene.send(hook, &first).reason, Reason::Forwarded);
         // Another sender's with the same identification.
         let [_, second, _] = fragments("10.1.0.6:40000", VIP);
         assert_eq!(scene.send(hook, &second).reason, Reason::FragmentToVip, "{hook:?}");

@@ -47,12 +47,9 @@ fn what_is_not_ours_goes_to_the_kernel_as_it_came() {
         (packet(UDP, CLIENT, "169.254.1.1:53"), Reason::SpecialDestination),
         (packet(UDP, CLIENT, "127.0.0.1:53"), Reason::SpecialDestination),
         (packet(UDP, "169.254.1.1:9", "10.2.0.3:53"), Reason::LinkLocalSource),
-        (packet(Carries::Other(47), CLIENT, "10.2.0.3:53"), Reason::ProtocolNotHandled),
-        (
-            packet(Carries::Icmp { kind: 3, code: 4 }, CLIENT, "10.2.0.3:0"),
-            Reason::ProtocolNotHandled,
-        ),
-        (Frame { fragment: 0x2000, ..packet(UDP, CLIENT, "10.2.0.3:53") }, Reason::Fragment),
+        (packet(Carries::Other(47), CLIENT, "10.3.0.1:0"), Reason::RoutedByKernel),
+        (packet(Carries::Other(50), CLIENT, "10.2.0.3:0").ttl(1), Reason::TtlExpired),
+        (packet(Carries::Other(50), CLIENT, "10.2.0.3:0").payload(1481), Reason::TooBig),
         (
             Frame { destination_mac: [0xff; 6], ..packet(UDP, CLIENT, "10.2.0.3:53") },
             Reason::NotForUs,

@@ -23,6 +23,7 @@ mod mss;
 mod mutated;
 mod net;
 mod ports;
+mod routed;
 mod samples;
 mod scene;
 mod sources;

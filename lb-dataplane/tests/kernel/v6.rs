@@ -73,7 +73,14 @@ fn what_is_for_no_service_is_routed_or_left_to_the_kernel() {
         let unresolved = |tc, xdp| if hook == Hook::Tc { tc } else { xdp };
         let cases = [
             (packet(UDP, CLIENT, there), Reason::Forwarded),
-            (packet(Carries::Other(132), CLIENT, there), Reason::ProtocolNotHandled),
+            (packet(Carries::Other(132), CLIENT, there), Reason::Forwarded),
+            (packet(Carries::Icmp { kind: 1, code: 4 }, CLIENT, there), Reason::Forwarded),
+            (packet(Carries::Icmp { kind: 139, code: 0 }, CLIENT, there), Reason::Forwarded),
+            // A neighbour solicitation is for a link, whomever it is sent to.
+            (
+                packet(Carries::Icmp { kind: 135, code: 0 }, CLIENT, there),
+                Reason::ProtocolNotHandled,
+            ),
             (packet(UDP, CLIENT, "[2001:db8:3::1]:53"), Reason::RoutedByKernel),
             (packet(UDP, CLIENT, "[2001:db8:4::1]:53"), Reason::Blackhole),
             (
@@ -264,7 +271,7 @@ fn fragments_follow_their_first() {
             assert_eq!((frame.fragment, frame.payload), (fragment, later.payload));
         }
         let elsewhere = Frame { fragment: 3, ..packet(Carries::Other(17), CLIENT, BACKEND) };
-        assert_eq!(scene.send(hook, &elsewhere).reason, Reason::Fragment, "{hook:?}");
+        assert_eq!(scene.send(hook, &elsewhere).reason, Reason::Forwarded, "{hook:?}");
     }
 }
 

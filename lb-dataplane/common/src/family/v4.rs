@@ -110,7 +110,7 @@ impl Family for V4 {
             [ECHO_REQUEST, 0] => Some(Kind::EchoRequest),
             [0, 0] => Some(Kind::EchoReply),
             [UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM, _] => Some(Kind::Error),
-            _ => None,
+            _ => Some(Kind::Other),
         }
     }
 

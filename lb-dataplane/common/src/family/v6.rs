@@ -34,6 +34,9 @@ const UNREACHABLE: u8 = 1;
 const PARAMETER_PROBLEM: u8 = 4;
 const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;
+/// The first and the last of neighbour discovery (RFC 4861 §4).
+const ROUTER_SOLICITATION: u8 = 133;
+const REDIRECT: u8 = 137;
 
 impl Family for V6 {
     type Other = V4;
@@ -149,7 +152,8 @@ impl Family for V6 {
             [ECHO_REQUEST, 0] => Some(Kind::EchoRequest),
             [ECHO_REPLY, 0] => Some(Kind::EchoReply),
             [UNREACHABLE..=PARAMETER_PROBLEM, _] => Some(Kind::Error),
-            _ => None,
+            [ROUTER_SOLICITATION..=REDIRECT, _] => None,
+            _ => Some(Kind::Other),
         }
     }
 

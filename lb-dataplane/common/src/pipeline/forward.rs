@@ -1,6 +1,6 @@
 //! The way out: route, rewrite, frame.
 
-use super::{NEXT_HOP_V4, NEXT_HOP_V6, Scratch, Way, either, not_handled};
+use super::{NEXT_HOP_V4, NEXT_HOP_V6, NO_VIP, Scratch, Way, either, go_by_addresses, vip_flags};
 use crate::checksum::Delta;
 use crate::family::{Family, V4};
 use crate::fib::{
@@ -152,22 +152,29 @@ pub(super) fn forward_plain_apart<A: Family, P: Packet>(
     either(forward_plain(packet, scratch, way))
 }
 
-/// The flow that an ICMP error is about, as the quoted packet says.
+/// The flow that an ICMP error is about, as the quoted packet says. One about no flow is routed unless it is for a VIP; where
+/// it quotes ports, by the way of the packets of their flow that go where it goes, as the kernel has it.
 #[inline(never)]
 pub(super) fn find_quoted<A: Family, P: Packet, T: TablesOf<A>>(
     packet: &mut P,
     tables: &T,
     scratch: &mut Scratch<A>,
 ) -> Result<(), Reason> {
+    scratch.step.is_flow = false;
+    go_by_addresses(scratch);
     let Scratch { ip, quote, arrival, step, .. } = scratch;
-    quote::read(packet, ip, quote).ok_or_else(|| not_handled(tables, ip))?;
-    // What answers the quoted packet has the key of the flow's other direction.
-    arrival.key = quote.key.reversed();
-    let entry = tables.flow(&arrival.key).ok_or_else(|| not_handled(tables, ip))?;
-    step.follow(&entry, entry.state());
-    step.direction = entry.direction();
-    step.is_flow = true;
-    if ip.ttl <= 1 { Err(Reason::FlowTtlExpired) } else { Ok(()) }
+    if quote::read(packet, ip, quote).is_some() {
+        // What answers the quoted packet has the key of the flow's other direction.
+        arrival.key = quote.key.reversed();
+        if let Some(entry) = tables.flow(&arrival.key) {
+            step.follow(&entry, entry.state());
+            step.direction = entry.direction();
+            step.is_flow = true;
+            return if ip.ttl <= 1 { Err(Reason::FlowTtlExpired) } else { Ok(()) };
+        }
+    }
+    let is_for_vip = vip_flags(tables, ip.destination) != NO_VIP;
+    if is_for_vip { Err(Reason::VipWithoutService) } else { Ok(()) }
 }
 
 /// Translates what an ICMP error about a flow quotes. It is no packet of the flow and says nothing of its life.

@@ -1,0 +1,162 @@
+//! Packets of no service are routed whatever they carry, and all parts of one go one way.
+
+use std::collections::BTreeSet;
+
+use lb_dataplane::fib::{Action, FibUpdate, Member};
+use lb_dataplane::{Hook, Reason};
+
+use crate::frame::{ACK, Carries, ECHO, ECHO6, Frame, UDP, packet};
+use crate::scene::{BACKEND_SIDE, BOTH, CLIENT_SIDE, Scene};
+
+const CLIENT: &str = "10.1.0.5:40000";
+const CLIENT6: &str = "[2001:db8:1::5]:40000";
+const MORE_FRAGMENTS: u16 = 0x2000;
+/// GRE, ESP, AH, SCTP, IP in IP, OSPF.
+const PROTOCOLS: [u8; 6] = [47, 50, 51, 132, 4, 89];
+
+/// A frame as it leaves by a member.
+pub(crate) fn routed(frame: &Frame, by: &Member) -> Frame {
+    Frame {
+        destination_mac: by.destination_mac.unwrap(),
+        source_mac: by.source_mac,
+        ttl: frame.ttl - 1,
+        ..frame.clone()
+    }
+}
+
+/// What is neither TCP, UDP nor an echo: other protocols, ICMP errors of no flow, other ICMP, and fragments.
+fn others(from: &str, to: &str, errors: [u8; 2]) -> Vec<Frame> {
+    let fragment = |fragment, carries| Frame { fragment, ..packet(carries, from, to) };
+    let protocols = PROTOCOLS.map(|protocol| packet(Carries::Other(protocol), from, to));
+    let icmp = errors.map(|kind| packet(Carries::Icmp { kind, code: 0 }, from, to));
+    let fragments = [
+        fragment(MORE_FRAGMENTS | 3, Carries::Other(17)),
+        fragment(6, Carries::Other(17)),
+        fragment(MORE_FRAGMENTS, Carries::Other(47)),
+    ];
+    protocols.into_iter().chain(icmp).chain(fragments).collect()
+}
+
+#[test]
+fn whatever_a_packet_of_no_service_carries_it_is_routed_and_nothing_of_it_changes_but_the_hops() {
+    for hook in BOTH {
+        let mut scene = Scene::new();
+        let v4 = others(CLIENT, "10.2.0.3:0", [3, 13]);
+        let v6 = others(CLIENT6, "[2001:db8:2::3]:0", [1, 139]);
+        for frame in v4.iter().chain(&v6) {
+            let ended = scene.send(hook, frame);
+            assert_eq!((ended.reason, ended.ifindex), (Reason::Forwarded, 8), "{hook:?} {frame:?}");
+            let expected = routed(frame, &BACKEND_SIDE).bytes();
+            assert_eq!(ended.bytes(), expected, "{hook:?} {frame:?}");
+        }
+        // A first fragment has ports, and a sum that no part of the packet has.
+        for (from, to) in [(CLIENT, "10.2.0.3:53"), (CLIENT6, "[2001:db8:2::3]:53")] {
+            let first = Frame { fragment: MORE_FRAGMENTS, ..packet(UDP, from, to) };
+            let ended = scene.send(hook, &first);
+            assert_eq!((ended.reason, ended.ifindex), (Reason::Forwarded, 8), "{hook:?}");
+            assert_eq!(ended.bytes(), routed(&first, &BACKEND_SIDE).bytes(), "{hook:?}");
+        }
+    }
+}
+
+#[test]
+fn extension_headers_that_are_longer_than_their_packet_are_malformed_whatever_follows() {
+    for hook in BOTH {
+        let mut scene = Scene::new();
+        let options = Frame {
+            options: vec![1; 8],
+            ..packet(Carries::Other(31), CLIENT6, "[2001:db8:2::3]:0")
+        };
+        assert_eq!(scene.send(hook, &options).reason, Reason::Forwarded, "{hook:?}");
+        let mut lies = options.bytes();
+        // Destination options of 144 × 8 bytes more than the first eight.
+        lies[14 + 40 + 1] = 144;
+        assert_eq!(scene.send_bytes(hook, &lies, None).reason, Reason::Malformed, "{hook:?}");
+    }
+}
+
+/// A scene with two ways to 10.7.0.0/16 and 2001:db8:7::/48.
+fn two_ways() -> Scene {
+    let mut scene = Scene::new();
+    let both = Action::Forward(vec![CLIENT_SIDE, BACKEND_SIDE]);
+    let route =
+        |prefix: &str, len| FibUpdate::Route { prefix: prefix.parse().unwrap(), len, group: 7 };
+    scene
+        .get()
+        .fib_apply(&[
+            FibUpdate::Group { id: 7, action: both },
+            route("10.7.0.0", 16),
+            route("2001:db8:7::", 48),
+        ])
+        .unwrap();
+    scene
+}
+
+#[test]
+fn all_fragments_of_a_packet_and_all_packets_of_another_protocol_go_one_way() {
+    for hook in BOTH {
+        let mut scene = two_ways();
+        for (from, network, echo) in [(CLIENT, "10.7.0.", ECHO), (CLIENT6, "[2001:db8:7::", ECHO6)]
+        {
+            let end = if network.starts_with('[') { "]" } else { "" };
+            let mut ways = BTreeSet::new();
+            for host in 1..=16 {
+                let to = |port: u16| format!("{network}{host}{end}:{port}");
+                let fragment = |fragment, carries, port| Frame {
+                    fragment,
+                    ..packet(carries, from, &to(port))
+                };
+                let mut way = BTreeSet::new();
+                for frame in [
+                    fragment(MORE_FRAGMENTS | 3, Carries::Other(17), 0),
+                    // The first one, also after another, and of another datagram.
+                    fragment(MORE_FRAGMENTS, UDP, 53),
+                    fragment(MORE_FRAGMENTS, UDP, 54),
+                    fragment(6, Carries::Other(17), 0),
+                    fragment(MORE_FRAGMENTS, echo, 0),
+                    packet(Carries::Other(132), from, &to(0)),
+                    packet(Carries::Other(50), from, &to(0)),
+                ] {
+                    let ended = scene.send(hook, &frame);
+                    assert_eq!(ended.reason, Reason::Forwarded, "{hook:?} {frame:?}");
+                    way.insert(ended.ifindex);
+                }
+                assert_eq!(way.len(), 1, "{hook:?} {host}: {way:?}");
+                ways.extend(way);
+            }
+            assert_eq!(ways, BTreeSet::from([7, 8]), "{hook:?}: addresses spread");
+        }
+    }
+}
+
+#[test]
+fn an_icmp_error_of_no_flow_takes_the_way_of_the_packets_that_go_where_it_goes() {
+    for hook in BOTH {
+        let mut scene = two_ways();
+        let mut ways = BTreeSet::new();
+        for (port, carries) in (1..=16).flat_map(|port| [(port, UDP), (port, ACK)]) {
+            let (here, there) = (format!("10.7.0.9:{port}"), "10.1.0.5:53");
+            let answer = scene.send(hook, &packet(carries, there, &here)).ifindex;
+            let quoted = packet(carries, &here, there).bytes()[14..14 + 28].to_vec();
+            let error = Carries::Icmp { kind: 11, code: 0 };
+            let error = Frame { payload: quoted, ..packet(error, "10.1.7.7:0", "10.7.0.9:0") };
+            let ended = scene.send(hook, &error);
+            assert_eq!((ended.reason, ended.ifindex), (Reason::Forwarded, answer), "{hook:?}");
+            ways.insert(answer);
+        }
+        assert_eq!(ways, BTreeSet::from([7, 8]), "{hook:?}: ports spread");
+    }
+}
+
+#[test]
+fn merged_segments_of_another_protocol_are_the_kernels_which_knows_how_long_each_is() {
+    let mut scene = Scene::new();
+    let frame = packet(Carries::Other(47), CLIENT, "10.2.0.3:0").payload(2900).bytes();
+    // `gso_segs` and `gso_size` of `struct __sk_buff`.
+    let mut context = [0_u8; 192];
+    context[164..168].copy_from_slice(&2_u32.to_ne_bytes());
+    context[176..180].copy_from_slice(&1450_u32.to_ne_bytes());
+    let ended = scene.send_bytes(Hook::Tc, &frame, Some(&context));
+    assert_eq!(ended.reason, Reason::MergedSegments);
+    assert_eq!(ended.bytes(), frame);
+}
