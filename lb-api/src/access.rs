@@ -20,7 +20,8 @@ use lb_api_types::access::Role;
 
 use self::audit::{Audit, Entry};
 use self::limiter::Limiter;
-pub use self::tokens::{MAX_TOKENS, TokenError, Tokens, Untaken};
+pub(crate) use self::limiter::network;
+pub use self::tokens::{MAX_TOKENS, TokenError, TokenHash, Tokens, Untaken};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub struct Caller {
     pub name: String,
     /// What they may do.
     pub role: Role,
+    /// The token that they brought.
+    token: Option<TokenHash>,
 }
 
 /// Why somebody is not let in.
@@ -72,12 +75,21 @@ pub enum Denied {
     Limited(Duration),
 }
 
-/// Logins that failed, by why.
-#[derive(Debug, Default)]
-struct Failures {
-    unknown: AtomicU64,
-    expired: AtomicU64,
-    limited: AtomicU64,
+/// Why somebody is not let in, as metrics name it.
+const FAILURES: [&str; 6] = ["unknown", "expired", "limited", "no_token", "user", "certificate"];
+
+impl Denied {
+    /// The place in [`FAILURES`].
+    fn place(self) -> usize {
+        match self {
+            Self::Unknown => 0,
+            Self::Expired => 1,
+            Self::Limited(_) => 2,
+            Self::NoToken => 3,
+            Self::User(_) => 4,
+            Self::Certificate => 5,
+        }
+    }
 }
 
 /// Who is let in.
@@ -90,8 +102,10 @@ pub struct Access {
     certificates: BTreeMap<String, Role>,
     failed: Mutex<Limiter>,
     asked: Mutex<Limiter>,
-    failures: Failures,
-    audit: Audit,
+    /// Logins that failed, as [`FAILURES`] names them.
+    failures: [AtomicU64; FAILURES.len()],
+    changes: Audit,
+    refusals: Audit,
 }
 
 impl Access {
@@ -107,7 +121,8 @@ impl Access {
         own: u32,
     ) -> io::Result<(Self, Vec<String>)> {
         let (tokens, damaged) = Tokens::open(folder.to_owned())?;
-        let (audit, unwritten) = Audit::open(folder);
+        let (changes, unwritten) = Audit::open(folder, audit::CHANGES);
+        let (refusals, _) = Audit::open(folder, audit::REFUSALS);
         let mut users = users;
         users.extend([(0, Role::Admin), (own, Role::Admin)]);
         let access = Self {
@@ -116,8 +131,9 @@ impl Access {
             certificates: BTreeMap::new(),
             failed: Mutex::new(Limiter::of_failures()),
             asked: Mutex::new(Limiter::of_requests()),
-            failures: Failures::default(),
-            audit,
+            failures: Default::default(),
+            changes,
+            refusals,
         };
         Ok((access, damaged.into_iter().chain(unwritten).collect()))
     }
@@ -159,10 +175,23 @@ impl Access {
         token: Option<&str>,
         certificate: &[String],
     ) -> Result<Caller, Denied> {
+        self.identify(peer, token, certificate).inspect_err(|denied| {
+            if let Some(count) = self.failures.get(denied.place()) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    }
+
+    fn identify(
+        &self,
+        peer: Peer,
+        token: Option<&str>,
+        certificate: &[String],
+    ) -> Result<Caller, Denied> {
         let address = match (peer, token) {
             (Peer::Unix { uid, .. }, None) => {
                 let role = *self.users.get(&uid).ok_or(Denied::User(uid))?;
-                return Ok(Caller { name: format!("uid {uid}"), role });
+                return Ok(Caller { name: format!("uid {uid}"), role, token: None });
             }
             // A token counts more than the user or the certificate: a service may share its user with others.
             (Peer::Unix { .. }, Some(_)) => None,
@@ -174,16 +203,16 @@ impl Access {
         let mut limiter = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = address.and_then(|address| limiter.has_to_wait(address, now));
         if let Some(wait) = wait {
-            self.failures.limited.fetch_add(1, Ordering::Relaxed);
             return Err(Denied::Limited(wait));
         }
-        let whose = self.tokens.whose(token.unwrap_or_default(), SystemTime::now());
-        let (count, denied) = match whose {
-            Ok((name, role)) => return Ok(Caller { name: format!("token {name}"), role }),
-            Err(Untaken::Unknown) => (&self.failures.unknown, Denied::Unknown),
-            Err(Untaken::Expired) => (&self.failures.expired, Denied::Expired),
+        let token = TokenHash::of(token.unwrap_or_default());
+        let denied = match self.tokens.whose(&token, SystemTime::now()) {
+            Ok((name, role)) => {
+                return Ok(Caller { name: format!("token {name}"), role, token: Some(token) });
+            }
+            Err(Untaken::Unknown) => Denied::Unknown,
+            Err(Untaken::Expired) => Denied::Expired,
         };
-        count.fetch_add(1, Ordering::Relaxed);
         if let Some(address) = address {
             limiter.count(address, now);
         }
@@ -194,18 +223,29 @@ impl Access {
     fn by_certificate(&self, names: &[String]) -> Result<Caller, Denied> {
         let roles = names.iter().filter_map(|name| Some((*self.certificates.get(name)?, name)));
         let (role, name) = roles.max_by_key(|(role, _)| *role).ok_or(Denied::Certificate)?;
-        Ok(Caller { name: format!("certificate {name}"), role })
+        Ok(Caller { name: format!("certificate {name}"), role, token: None })
+    }
+
+    /// Whether somebody who was let in would be again: a token may have expired since, or be removed.
+    pub fn is_still_in(&self, caller: &Caller) -> bool {
+        let token = caller.token.as_ref();
+        token.is_none_or(|token| self.tokens.whose(token, SystemTime::now()).is_ok())
     }
 
     /// Logins that failed, by reason.
-    pub fn failures(&self) -> [(&'static str, u64); 3] {
-        let Failures { unknown, expired, limited } = &self.failures;
-        [("unknown", unknown), ("expired", expired), ("limited", limited)]
-            .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
+    pub fn failures(&self) -> [(&'static str, u64); FAILURES.len()] {
+        let mut counts = self.failures.iter().map(|count| count.load(Ordering::Relaxed));
+        FAILURES.map(|reason| (reason, counts.next().unwrap_or_default()))
     }
 
-    /// Writes down what somebody did or tried.
-    pub fn record(
+    /// Writes down what somebody did or tried who may.
+    pub fn record(&self, caller: &Caller, peer: Peer, request: &str, what: &str, status: u16) {
+        let from = &peer.to_string();
+        self.changes.write(&Entry { who: &caller.name, from, request, what, status });
+    }
+
+    /// Writes down what somebody tried who may not.
+    pub fn record_refusal(
         &self,
         caller: Option<&Caller>,
         peer: Peer,
@@ -214,7 +254,7 @@ impl Access {
         status: u16,
     ) {
         let who = caller.map_or("", |caller| &caller.name);
-        self.audit.write(&Entry { who, from: &peer.to_string(), request, what, status });
+        self.refusals.write(&Entry { who, from: &peer.to_string(), request, what, status });
     }
 }
 
@@ -268,9 +308,10 @@ mod tests {
             access.tokens.made(name, Role::Viewer, expires_in_secs, SystemTime::now())
         };
         let (token, expired) = (make("ci", None), make("old", Some(0)));
-        let ci = Caller { name: "token ci".into(), role: Role::Viewer };
+        let hash = Some(TokenHash::of(&token));
+        let ci = Caller { name: "token ci".into(), role: Role::Viewer, token: hash };
         assert_eq!(access.admit(FAR, Some(&token), &[]), Ok(ci.clone()));
-        assert_eq!(access.admit(unix(0), Some(&token), &[]), Ok(ci));
+        assert_eq!(access.admit(unix(0), Some(&token), &[]), Ok(ci.clone()));
         assert_eq!(access.admit(unix(0), Some("x"), &[]), Err(Denied::Unknown));
         assert_eq!(access.admit(FAR, Some(&expired), &[]), Err(Denied::Expired));
         for _ in 0..9 {
@@ -278,6 +319,13 @@ mod tests {
         }
         let limited = access.admit(FAR, Some(&token), &[]);
         assert!(matches!(limited, Err(Denied::Limited(_))), "{limited:?}");
-        assert_eq!(access.failures(), [("unknown", 10), ("expired", 1), ("limited", 1)]);
+        assert_eq!(access.admit(FAR, None, &[]), Err(Denied::NoToken));
+        let counted = access.failures();
+        assert_eq!(counted[..3], [("unknown", 10), ("expired", 1), ("limited", 1)]);
+        assert_eq!(counted[3..], [("no_token", 1), ("user", 0), ("certificate", 0)]);
+        assert!(access.is_still_in(&ci));
+        access.tokens.remove("ci").unwrap();
+        make("ci", None);
+        assert!(!access.is_still_in(&ci), "the name has another token now");
     }
 }

@@ -66,8 +66,8 @@ pub const MAX_CONFIG: usize = 64 * 1024 * 1024;
 pub const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// Items of a list unless the request says `limit`.
 pub const DEFAULT_LIMIT: usize = 10_000;
-/// What `limit` may say at most.
-pub const MAX_LIMIT: usize = 2_000_000;
+/// What `limit` may say at most: as many answers are in memory as requests are in work.
+pub const MAX_LIMIT: usize = 100_000;
 
 /// What the appliance shows of itself. An error says in one sentence why it cannot.
 pub trait Views: Send + Sync + 'static {

@@ -1,6 +1,7 @@
 //! Who changed what, and who was not let in: one JSON document a line, only ever appended to.
 //!
-//! Bodies, queries of refused requests and tokens are not written.
+//! The two have a file each, so that whoever is refused, however often, pushes no change out of the log. Bodies, queries of
+//! refused requests and tokens are not written.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -14,14 +15,19 @@ use serde::Serialize;
 use crate::clock::rfc3339;
 use crate::store::may_lack;
 
-const NAME: &str = "audit.log";
+/// The log of changes.
+pub(super) const CHANGES: &str = "audit.log";
+/// The log of who was refused.
+pub(super) const REFUSALS: &str = "refused.log";
+/// Bytes of what a line says was asked; a longer one is cut.
+const MAX_WHAT: usize = 1024;
 /// Bytes of a file; a full one is kept as `audit.log.1`, and the one before as `audit.log.2`.
 const MAX_BYTES: u64 = 16 << 20;
 /// Files that are kept, the current one included.
 const FILES: usize = 5;
 
 /// A line.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Entry<'a> {
     /// Who, such as `token ci`; empty where nobody was let in.
     pub(super) who: &'a str,
@@ -52,12 +58,12 @@ pub(super) struct Audit {
 
 impl Audit {
     /// With a sentence where it cannot be written: then every line goes to the log of the daemon, and is tried here first.
-    pub(super) fn open(folder: &Path) -> (Self, Option<String>) {
-        Self::with_room(folder, MAX_BYTES)
+    pub(super) fn open(folder: &Path, name: &str) -> (Self, Option<String>) {
+        Self::with_room(folder, name, MAX_BYTES)
     }
 
-    fn with_room(folder: &Path, most: u64) -> (Self, Option<String>) {
-        let path = folder.join(NAME);
+    fn with_room(folder: &Path, name: &str, most: u64) -> (Self, Option<String>) {
+        let path = folder.join(name);
         let opened = append(&path);
         let warning = opened.as_ref().err().map(|error| {
             format!(
@@ -70,6 +76,8 @@ impl Audit {
 
     /// Appends a line; one that cannot be written goes to the log of the daemon.
     pub(super) fn write(&self, entry: &Entry<'_>) {
+        let cut = entry.what.floor_char_boundary(MAX_WHAT);
+        let entry = &Entry { what: &entry.what[..cut], ..*entry };
         let line = Line { time: rfc3339(SystemTime::now()), entry };
         // Text and numbers only: it has JSON.
         let mut text = serde_json::to_vec(&line).unwrap_or_default();
@@ -128,9 +136,9 @@ mod tests {
     fn lines_are_appended_also_by_the_next_daemon_and_only_the_owner_reads_them() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
-        Audit::open(folder.path()).0.write(&entry("PUT \"a\"\n"));
-        Audit::open(folder.path()).0.write(&entry("DELETE b"));
-        let path = folder.path().join(NAME);
+        Audit::open(folder.path(), CHANGES).0.write(&entry("PUT \"a\"\n"));
+        Audit::open(folder.path(), CHANGES).0.write(&entry("DELETE b"));
+        let path = folder.path().join(CHANGES);
         assert_eq!(lines(&path), ["PUT \"a\"\n", "DELETE b"]);
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     }
@@ -138,12 +146,21 @@ mod tests {
     #[test]
     fn the_log_is_bounded_and_keeps_the_newest_files() {
         let folder = tempfile::tempdir().unwrap();
-        let (audit, _) = Audit::with_room(folder.path(), 300);
+        let (audit, _) = Audit::with_room(folder.path(), CHANGES, 300);
         let all: Vec<_> = (0..30).map(|n| format!("PUT {n:02}")).collect();
         all.iter().for_each(|what| audit.write(&entry(what)));
         let names = ["audit.log.4", "audit.log.3", "audit.log.2", "audit.log.1", "audit.log"];
         let kept: Vec<_> = names.iter().flat_map(|name| lines(&folder.path().join(name))).collect();
         assert_eq!(kept[..], all[all.len() - kept.len()..], "none between is missing");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), FILES);
+    }
+
+    #[test]
+    fn what_is_long_is_cut_between_characters() {
+        let folder = tempfile::tempdir().unwrap();
+        let (audit, _) = Audit::open(folder.path(), REFUSALS);
+        audit.write(&entry(&format!("x{}", "ä".repeat(MAX_WHAT))));
+        let [said] = &lines(&folder.path().join(REFUSALS))[..] else { panic!("one line") };
+        assert_eq!(said.len(), MAX_WHAT - 1);
     }
 }

@@ -3,9 +3,10 @@
 //! A token is 256 random bits, so that a plain SHA-256 is enough: there is nothing to guess, and nothing to slow down.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,6 +36,11 @@ pub enum TokenError {
     /// No room.
     #[error("there are {MAX_TOKENS} tokens already: remove one first")]
     TooMany,
+    /// A later lbd's file stays as it is.
+    #[error(
+        "{0} was written by a later version ({1}) of lbd and is left alone: run that lbd, or move the file away"
+    )]
+    Later(PathBuf, u32),
     /// The disk or the kernel refuses.
     #[error("the token cannot be kept: {0}; free or repair the disk")]
     NotKept(String),
@@ -49,10 +55,33 @@ pub enum Untaken {
     Expired,
 }
 
+/// What is kept of a token: its SHA-256 in hexadecimal.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TokenHash(String);
+
+impl TokenHash {
+    /// Of a token that somebody brings.
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        Self(hash(token))
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash")
+    }
+}
+
 /// All tokens.
 #[derive(Debug)]
 pub struct Tokens {
     folder: PathBuf,
+    /// The version of lbd that wrote the file, where that is a later one: it is left alone.
+    later: Option<u32>,
+    /// The file was damaged: it is no file to come back to.
+    damaged: bool,
     /// Held while the disk is written, which nobody who is let in waits for.
     writing: Mutex<()>,
     all: Mutex<BTreeMap<String, Kept>>,
@@ -61,8 +90,7 @@ pub struct Tokens {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Kept {
-    /// SHA-256 in hexadecimal.
-    hash: String,
+    hash: TokenHash,
     role: Role,
     /// Seconds since 1970.
     created: u64,
@@ -79,30 +107,42 @@ struct Document {
 }
 
 impl Tokens {
-    /// Reads them. Of a damaged file the one before is taken, of two nothing: then nobody is let in by a token. With the
-    /// tokens comes a sentence where something is damaged.
+    /// Reads them. Of a damaged file the one before is taken, of two nothing: then nobody is let in by a token. What is damaged
+    /// is kept aside, and what a later lbd wrote is left alone and lets nobody in. Each comes with a sentence that says so.
     ///
     /// # Errors
     ///
     /// The file cannot be read.
     pub fn open(folder: PathBuf) -> io::Result<(Self, Option<String>)> {
         let path = folder.join(NAME);
-        let (all, warning) = match fs::read(&path) {
+        let (mut later, mut damaged, mut warning) = (None, false, None);
+        let all = match fs::read(&path) {
             Ok(bytes) => match parse(&bytes) {
-                Some(all) => (all, None),
-                None => {
-                    let before = fs::read(folder.join(previous())).ok();
-                    let warning = format!(
-                        "{} is damaged, so the tokens are those of before its last change, if they are there: make new ones where they lack (`lbctl create token`)",
+                Ok(all) => all,
+                Err(Unfit::Later(version)) => {
+                    later = Some(version);
+                    warning = Some(TokenError::Later(path, version).to_string());
+                    BTreeMap::new()
+                }
+                Err(Unfit::Damaged) => {
+                    damaged = true;
+                    let aside = folder.join(format!("{NAME}.damaged"));
+                    let kept = match fs::copy(&path, &aside) {
+                        Ok(_) => format!("is kept as {}", aside.display()),
+                        Err(error) => format!("cannot be kept aside: {error}"),
+                    };
+                    warning = Some(format!(
+                        "{} is damaged and {kept}; the tokens are those of before its last change, if they are there: make new ones where they lack (`lbctl create token`)",
                         path.display()
-                    );
-                    (before.and_then(|bytes| parse(&bytes)).unwrap_or_default(), Some(warning))
+                    ));
+                    before(&folder)
                 }
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (BTreeMap::new(), None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error),
         };
-        Ok((Self { folder, writing: Mutex::default(), all: Mutex::new(all) }, warning))
+        let (writing, all) = (Mutex::default(), Mutex::new(all));
+        Ok((Self { folder, later, damaged, writing, all }, warning))
     }
 
     /// Makes one, which is known only to whoever asked for it.
@@ -124,13 +164,13 @@ impl Tokens {
         let token = format!("{PREFIX}{}", hex(&random));
         let created = seconds(now);
         let expires = spec.expires_in_secs.map(|within| created.saturating_add(within));
-        let kept = Kept { hash: hash(&token), role: spec.role, created, expires };
+        let kept = Kept { hash: TokenHash::of(&token), role: spec.role, created, expires };
         let mut made = view(name, &kept, now);
         if let Some(status) = &mut made.status {
             status.token = Some(token);
         }
         all.insert(name.to_owned(), kept);
-        self.keep(&all)?;
+        self.keep(&all, Before::Kept)?;
         *self.lock() = all;
         Ok(made)
     }
@@ -144,7 +184,7 @@ impl Tokens {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = self.lock().clone();
         all.remove(name).ok_or_else(|| TokenError::Unknown(name.to_owned()))?;
-        self.keep(&all)?;
+        self.keep(&all, Before::Rewritten)?;
         *self.lock() = all;
         Ok(())
     }
@@ -170,11 +210,10 @@ impl Tokens {
     /// # Errors
     ///
     /// It is not taken.
-    pub fn whose(&self, token: &str, now: SystemTime) -> Result<(String, Role), Untaken> {
+    pub fn whose(&self, token: &TokenHash, now: SystemTime) -> Result<(String, Role), Untaken> {
         // What is compared are hashes: how long it takes says nothing of the token.
-        let hash = hash(token);
         let all = self.lock();
-        let found = all.iter().find(|(_, token)| token.hash == hash);
+        let found = all.iter().find(|(_, kept)| kept.hash == *token);
         match found {
             None => Err(Untaken::Unknown),
             Some((_, token)) if token.expires.is_some_and(|end| end <= seconds(now)) => {
@@ -184,18 +223,31 @@ impl Tokens {
         }
     }
 
-    fn keep(&self, all: &BTreeMap<String, Kept>) -> Result<(), TokenError> {
+    fn keep(&self, all: &BTreeMap<String, Kept>, before: Before) -> Result<(), TokenError> {
+        let path = self.folder.join(NAME);
+        if let Some(version) = self.later {
+            return Err(TokenError::Later(path, version));
+        }
         let document = Document { version: VERSION, checksum: checksum(all), tokens: all.clone() };
         let keep = || {
             let mut bytes = serde_json::to_vec_pretty(&document)?;
             bytes.push(b'\n');
-            let (path, new) = (self.folder.join(NAME), self.folder.join(format!("{NAME}.new")));
-            write_whole(&new, &bytes)?;
-            may_lack(link(&path, &self.folder.join(previous())))?;
-            fs::rename(new, path)?;
-            fs::File::open(&self.folder)?.sync_all()
+            let previous = self.folder.join(previous());
+            match before {
+                Before::Kept if !self.damaged => may_lack(link(&path, &previous))?,
+                Before::Kept | Before::Rewritten => self.write(&previous, &bytes)?,
+            }
+            self.write(&path, &bytes)
         };
         keep().map_err(|error: io::Error| TokenError::NotKept(error.to_string()))
+    }
+
+    /// Writes a file whole or not at all.
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let new = self.folder.join(format!("{NAME}.new"));
+        write_whole(&new, bytes)?;
+        fs::rename(new, path)?;
+        fs::File::open(&self.folder)?.sync_all()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
@@ -236,11 +288,42 @@ fn previous() -> String {
     format!("{NAME}.previous-1")
 }
 
+/// What becomes of the file before the one that is written.
+#[derive(Clone, Copy)]
+enum Before {
+    /// It is what there was: a damaged file costs the last token.
+    Kept,
+    /// It is written, first: a token that is removed is in no file that may ever be read again.
+    Rewritten,
+}
+
+/// Why a file is not read.
+#[derive(Debug)]
+enum Unfit {
+    Damaged,
+    Later(u32),
+}
+
+/// The tokens before the last change.
+fn before(folder: &Path) -> BTreeMap<String, Kept> {
+    let before = fs::read(folder.join(previous())).ok();
+    before.and_then(|bytes| parse(&bytes).ok()).unwrap_or_default()
+}
+
 /// The tokens of a file that is whole.
-fn parse(bytes: &[u8]) -> Option<BTreeMap<String, Kept>> {
-    let document: Document = serde_json::from_slice(bytes).ok()?;
-    let whole = document.version == VERSION && document.checksum == checksum(&document.tokens);
-    whole.then_some(document.tokens)
+fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Kept>, Unfit> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let document: Result<Document, _> = serde_json::from_slice(bytes);
+    match document {
+        Ok(it) if it.version == VERSION && it.checksum == checksum(&it.tokens) => Ok(it.tokens),
+        Ok(_) | Err(_) => Err(match serde_json::from_slice(bytes) {
+            Ok(Versioned { version }) if version > VERSION => Unfit::Later(version),
+            Ok(_) | Err(_) => Unfit::Damaged,
+        }),
+    }
 }
 
 fn checksum(tokens: &BTreeMap<String, Kept>) -> String {
@@ -299,11 +382,11 @@ mod tests {
         assert_eq!(again, Err(TokenError::Exists("long".into())));
         let tokens = open(&folder);
         let later = now + Duration::from_secs(61);
-        assert_eq!(tokens.whose(&long, later), Ok(("long".into(), Role::Admin)));
-        assert_eq!(tokens.whose(&short, now), Ok(("short".into(), Role::Viewer)));
-        assert_eq!(tokens.whose(&short, later), Err(Untaken::Expired));
-        assert_eq!(tokens.whose("lbd_00", now), Err(Untaken::Unknown));
-        assert_eq!(tokens.whose("", now), Err(Untaken::Unknown));
+        assert_eq!(tokens.whose(&TokenHash::of(&long), later), Ok(("long".into(), Role::Admin)));
+        assert_eq!(tokens.whose(&TokenHash::of(&short), now), Ok(("short".into(), Role::Viewer)));
+        assert_eq!(tokens.whose(&TokenHash::of(&short), later), Err(Untaken::Expired));
+        assert_eq!(tokens.whose(&TokenHash::of("lbd_00"), now), Err(Untaken::Unknown));
+        assert_eq!(tokens.whose(&TokenHash::of(""), now), Err(Untaken::Unknown));
         let valid = |now| tokens.list(now)[1].status.clone().unwrap().conditions[0].reason.clone();
         assert_eq!((valid(now), valid(later)), ("NotExpired".into(), "Expired".into()));
         assert_eq!(tokens.get("short", now).unwrap().spec.expires_in_secs, Some(60));
@@ -314,7 +397,7 @@ mod tests {
         }
         tokens.remove("long").unwrap();
         assert_eq!(tokens.remove("long"), Err(TokenError::Unknown("long".into())));
-        assert_eq!(open(&folder).whose(&long, now), Err(Untaken::Unknown));
+        assert_eq!(open(&folder).whose(&TokenHash::of(&long), now), Err(Untaken::Unknown));
     }
 
     #[test]
@@ -330,16 +413,19 @@ mod tests {
             let mut damaged = good.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             // White space may differ without a difference in meaning.
-            assert!(parse(&damaged).is_none_or(|found| found == all), "bit {bit}");
+            assert!(
+                parse(&damaged).is_ok_and(|found| found == all) || parse(&damaged).is_err(),
+                "bit {bit}"
+            );
         }
         fs::write(&path, &good[1..]).unwrap();
         let (tokens, warning) = Tokens::open(folder.path().to_owned()).unwrap();
         assert!(warning.unwrap().contains("is damaged"));
-        assert_eq!(tokens.whose(&old, now), Ok(("old".into(), Role::Viewer)));
-        assert_eq!(tokens.whose(&newer, now), Err(Untaken::Unknown));
+        assert_eq!(tokens.whose(&TokenHash::of(&old), now), Ok(("old".into(), Role::Viewer)));
+        assert_eq!(tokens.whose(&TokenHash::of(&newer), now), Err(Untaken::Unknown));
         fs::write(folder.path().join(previous()), "").unwrap();
         fs::write(&path, "").unwrap();
-        assert_eq!(open(&folder).whose(&old, now), Err(Untaken::Unknown));
+        assert_eq!(open(&folder).whose(&TokenHash::of(&old), now), Err(Untaken::Unknown));
     }
 
     #[test]
@@ -349,11 +435,47 @@ mod tests {
         let token = tokens.made("a", Role::Viewer, None, now);
         fs::create_dir(folder.path().join(format!("{NAME}.new"))).unwrap();
         assert!(matches!(tokens.remove("a"), Err(TokenError::NotKept(_))));
-        assert!(tokens.whose(&token, now).is_ok());
+        assert!(tokens.whose(&TokenHash::of(&token), now).is_ok());
         let kept = tokens.lock().values().next().unwrap().clone();
         let all = (0..MAX_TOKENS).map(|n| (n.to_string(), kept.clone()));
         *tokens.lock() = all.collect();
         let spec = TokenSpec { role: Role::Viewer, expires_in_secs: None };
         assert_eq!(tokens.make("b", spec, now), Err(TokenError::TooMany));
+    }
+
+    #[test]
+    fn a_removed_token_stays_removed_when_the_file_is_damaged() {
+        let (folder, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
+        let tokens = open(&folder);
+        let gone = TokenHash::of(&tokens.made("gone", Role::Admin, None, now));
+        let stays = TokenHash::of(&tokens.made("stays", Role::Viewer, None, now));
+        tokens.remove("gone").unwrap();
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            assert!(!fs::read_to_string(&path).unwrap().contains(&gone.0), "{}", path.display());
+        }
+        fs::write(folder.path().join(NAME), "{").unwrap();
+        // It is kept aside, and whoever starts again before a change finds the same.
+        for _ in 0..2 {
+            let tokens = open(&folder);
+            assert_eq!(tokens.whose(&gone, now), Err(Untaken::Unknown));
+            assert_eq!(tokens.whose(&stays, now), Ok(("stays".into(), Role::Viewer)));
+        }
+        assert_eq!(fs::read(folder.path().join(format!("{NAME}.damaged"))).unwrap(), b"{");
+    }
+
+    #[test]
+    fn what_a_later_lbd_wrote_lets_nobody_in_and_is_left_alone() {
+        let (folder, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
+        let token = TokenHash::of(&open(&folder).made("ci", Role::Admin, None, now));
+        let path = folder.path().join(NAME);
+        let later = fs::read_to_string(&path).unwrap().replace("\"version\": 1", "\"version\": 2");
+        fs::write(&path, &later).unwrap();
+        let (tokens, warning) = Tokens::open(folder.path().to_owned()).unwrap();
+        assert!(warning.unwrap().contains("later version (2)"));
+        assert_eq!(tokens.whose(&token, now), Err(Untaken::Unknown));
+        let spec = TokenSpec { role: Role::Viewer, expires_in_secs: None };
+        assert_eq!(tokens.make("new", spec, now), Err(TokenError::Later(path.clone(), 2)));
+        assert_eq!(fs::read_to_string(path).unwrap(), later);
     }
 }

@@ -55,7 +55,7 @@ pub(super) async fn clear_peer(
 /// Paths, sorted by prefix and neighbour, our own first: an order that does not change while others come and go. What the
 /// query says has to hold of all that are listed.
 #[utoipa::path(get, path = "/api/v1/bgp/routes", tag = "bgp",
-    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 2_000_000, description = "Items at most; 10000 by default"),
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 100_000, description = "Items at most; 10000 by default"),
         ("cursor" = Option<String>, Query, description = "What the page before says as `next`, the name of its last path"),
         ("table" = Option<String>, Query, description = "usable (what can be used, as import policy left it; the default), loc-rib (what was selected of that), adj-rib-in (what a neighbour told, as it came; with keep_rejected what import refuses, too) or adj-rib-out (what a neighbour was told)"),
         ("neighbor" = Option<String>, Query, description = "Told by this neighbour, by its address; of adj-rib-out, told to it"),

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{self, KeepAlive, Sse};
@@ -14,6 +15,7 @@ use lb_api_types::problem::Problem;
 use super::App;
 use super::problem::Refused;
 use super::terms::Asked;
+use crate::access::Caller;
 use crate::events::{Events, From, Heard, Watcher};
 
 /// How often a stream says something, so that both sides notice when the other is gone.
@@ -31,9 +33,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) async fn get_events(
     State(app): State<App>,
     asked: Asked,
+    caller: Option<Extension<Caller>>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Refused> {
-    stream_of(&app.events, &asked, &headers)
+    stream_of(&app.events, &asked, &headers, still_in(&app, caller))
 }
 
 /// What happens to flows that are watched, one in as many as `dataplane.sample_flows` says, in the same way: `flow` of an
@@ -49,6 +52,7 @@ pub(super) async fn get_events(
 pub(super) async fn get_flow_events(
     State(app): State<App>,
     asked: Asked,
+    caller: Option<Extension<Caller>>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Refused> {
     let events = app.views.flow_events().ok_or_else(|| {
@@ -57,14 +61,24 @@ pub(super) async fn get_flow_events(
                 .into(),
         )
     })?;
-    stream_of(&events, &asked, &headers)
+    stream_of(&events, &asked, &headers, still_in(&app, caller))
 }
 
-fn stream_of(
+/// Whether whoever listens may go on to: a token can expire or be removed while a stream lasts.
+fn still_in(
+    app: &App,
+    caller: Option<Extension<Caller>>,
+) -> impl Fn() -> bool + Send + Sync + use<> {
+    let access = Arc::clone(&app.access);
+    move || caller.as_ref().is_none_or(|Extension(caller)| access.is_still_in(caller))
+}
+
+fn stream_of<F: Fn() -> bool + Send + Sync + 'static>(
     events: &Events,
     asked: &Asked,
     headers: &HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>> + use<>>, Refused> {
+    still_in: F,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>> + use<F>>, Refused> {
     let (past, follow) = past_and_follow(asked)?;
     let from = match headers.get("last-event-id") {
         // One that is no text is no id of ours: events were missed.
@@ -73,20 +87,35 @@ fn stream_of(
         None => From::Now,
     };
     let watcher = events.watch(&from).ok_or_else(Refused::too_many_watchers)?;
-    Ok(Sse::new(told(watcher, follow)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    Ok(Sse::new(told(watcher, follow, still_in)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-fn told(watcher: Watcher, follow: bool) -> impl Stream<Item = Result<sse::Event, Infallible>> {
-    let batches = stream::unfold(watcher, move |mut watcher| async move {
-        let heard = if follow { watcher.hear().await } else { watcher.hear_kept() };
+fn told(
+    watcher: Watcher,
+    follow: bool,
+    still_in: impl Fn() -> bool + Send + Sync,
+) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+    let batches = stream::unfold((watcher, still_in), move |(mut watcher, still_in)| async move {
+        let heard =
+            if follow { listen(&mut watcher, &still_in).await } else { watcher.hear_kept() };
         match heard {
-            Heard::Events(events) => Some((events, watcher)),
-            Heard::Nothing | Heard::Ended | Heard::Overrun => None,
+            Heard::Events(events) if still_in() => Some((events, (watcher, still_in))),
+            Heard::Events(_) | Heard::Nothing | Heard::Ended | Heard::Overrun => None,
         }
     });
     futures::StreamExt::flat_map(batches, |events| {
         stream::iter(events.into_iter().map(|event| Ok(written(&event))))
     })
+}
+
+/// Waits for what comes, as long as the listener may hear it.
+async fn listen(watcher: &mut Watcher, still_in: &(impl Fn() -> bool + Sync)) -> Heard {
+    while still_in() {
+        if let Ok(heard) = tokio::time::timeout(KEEP_ALIVE, watcher.hear()).await {
+            return heard;
+        }
+    }
+    Heard::Ended
 }
 
 fn written(event: &Arc<Event>) -> sse::Event {

@@ -27,7 +27,7 @@ pub struct WantedFlows {
 /// Flows, in an order of the flow table's own. One that is there all the time is on exactly one page. Where some are asked
 /// for, a page may be empty although others follow: `next` says so.
 #[utoipa::path(get, path = "/api/v1/flows", tag = "dataplane",
-    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 2_000_000, description = "Items at most; 10000 by default"),
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 100_000, description = "Items at most; 10000 by default"),
         ("cursor" = Option<String>, Query, description = "What the page before says as `next`, its end in the flow table"),
         ("client" = Option<String>, Query, description = "Only of clients with this address, or of this prefix"),
         ("vip" = Option<String>, Query, description = "Only to this VIP: ADDRESS or ADDRESS:PORT"),

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use lb_api_types::access::Role;
+use tokio::task::JoinError;
 
 use super::problem::Refused;
 use super::request;
-use super::room::{self, Room};
-use crate::access::{Access, Denied, Peer};
+use super::room::{self, Place, Room};
+use crate::access::{Access, Caller, Denied, Peer};
 
 /// What has no end.
-const EVENTS: &str = "/api/v1/events";
+const EVENTS: [&str; 2] = ["/api/v1/events", "/api/v1/flows/events"];
+const METRICS: &str = "/metrics";
 
 /// What else is written down of a request, such as a name that its path does not say.
 #[derive(Clone, Debug)]
@@ -41,55 +43,97 @@ pub(super) async fn guard(
     let peer = asked.extensions().get::<Peer>().copied();
     let peer = peer.unwrap_or(Peer::Unix { uid: u32::MAX, pid: None });
     let (method, path) = (asked.method().clone(), asked.uri().path().to_owned());
-    let Some(needed) = needed(&method, &path, peer) else {
-        // Probes are answered however much is in work; what Prometheus reads is much.
-        if path != "/metrics" {
-            return next.run(asked).await;
-        }
-        return match room.place(peer).await {
-            Ok(place) => room::keep(next.run(asked).await, place),
-            Err(refused) => refused.into_response(),
-        };
-    };
+    let needed = needed(&method, &path, peer);
+    // Probes are answered however much is asked and in work.
+    if needed.is_none() && path != METRICS {
+        return next.run(asked).await;
+    }
     if let Err(wait) = access.count(peer) {
         return Refused::too_often(wait).into_response();
     }
-    let names = asked.extensions().get::<Names>().cloned().unwrap_or_default();
+    let caller = match needed {
+        None => None,
+        Some(needed) => match admit(&access, peer, &asked, needed) {
+            Ok(caller) => Some(caller),
+            Err(answer) => return *answer,
+        },
+    };
+    let place = match room.place(peer).await {
+        Ok(place) => place,
+        Err(refused) => return refused.into_response(),
+    };
+    let Some(caller) = caller else {
+        return room::keep(next.run(asked).await, place);
+    };
+    asked.extensions_mut().insert(caller.clone());
+    match needed {
+        // Who watches has a bound of its own, and takes no room while nothing happens.
+        Some(Role::Viewer) if EVENTS.contains(&path.as_str()) => {
+            drop(place);
+            next.run(asked).await
+        }
+        None | Some(Role::Viewer) => room::keep(next.run(asked).await, place),
+        Some(_) => carry_out(access, caller, peer, asked, next, place).await,
+    }
+}
+
+/// Who asks, if they may have what they ask for; otherwise what they are told, which is written down.
+fn admit(
+    access: &Access,
+    peer: Peer,
+    asked: &Request,
+    needed: Role,
+) -> Result<Caller, Box<Response>> {
+    let names = asked.extensions().get::<Names>().map_or(&[][..], |Names(names)| names);
     let admitted = token(asked.headers())
-        .and_then(|token| access.admit(peer, token, &names.0).map_err(Refused::denied));
-    let caller = match admitted {
-        Ok(caller) => caller,
-        Err(refused) => {
-            let answer = refused.into_response();
-            // Whoever is not listened to fills no disk.
-            if answer.status() != axum::http::StatusCode::TOO_MANY_REQUESTS {
-                let what = format!("{method} {path}");
-                access.record(None, peer, &request::id(), &what, answer.status().as_u16());
-            }
-            return answer;
-        }
+        .and_then(|token| access.admit(peer, token, names).map_err(Refused::denied));
+    let (refused, caller) = match admitted {
+        Ok(caller) if caller.role >= needed => return Ok(caller),
+        Ok(caller) => (Refused::role(&caller, needed), Some(caller)),
+        Err(refused) => (refused, None),
     };
-    let query = asked.uri().query().map_or(String::new(), |query| format!("?{query}"));
-    let answer = if caller.role < needed {
-        Refused::role(&caller, needed).into_response()
-    } else {
-        asked.extensions_mut().insert(caller.clone());
-        match room.place(peer).await {
-            Err(refused) => refused.into_response(),
-            // Who watches has a bound of its own, and takes no room while nothing happens.
-            Ok(_place) if path == EVENTS => next.run(asked).await,
-            Ok(place) => room::keep(next.run(asked).await, place),
-        }
-    };
-    let status = answer.status();
-    if needed > Role::Viewer || status == axum::http::StatusCode::FORBIDDEN {
-        let query = if status.is_success() { query.as_str() } else { "" };
+    let answer = refused.into_response();
+    // Whoever is not listened to fills no disk.
+    if answer.status() != StatusCode::TOO_MANY_REQUESTS {
+        let what = format!("{} {}", asked.method(), asked.uri().path());
+        access.record_refusal(
+            caller.as_ref(),
+            peer,
+            &request::id(),
+            &what,
+            answer.status().as_u16(),
+        );
+    }
+    Err(Box::new(answer))
+}
+
+/// Carries a change out and writes it down, both also where its client goes away or no longer waits.
+async fn carry_out(
+    access: Arc<Access>,
+    caller: Caller,
+    peer: Peer,
+    asked: Request,
+    next: Next,
+    place: Place,
+) -> Response {
+    let id = request::id();
+    let (method, uri) = (asked.method().clone(), asked.uri().clone());
+    let done = tokio::spawn(request::within(id.clone(), async move {
+        let answer = next.run(asked).await;
+        let status = answer.status();
+        let query = uri.query().filter(|_| status.is_success());
+        let query = query.map_or(String::new(), |query| format!("?{query}"));
         let noted = answer.extensions().get::<Noted>();
         let noted = noted.map_or(String::new(), |Noted(what)| format!(" ({what})"));
-        let what = format!("{method} {path}{query}{noted}");
-        access.record(Some(&caller), peer, &request::id(), &what, status.as_u16());
+        let what = format!("{method} {}{query}{noted}", uri.path());
+        access.record(&caller, peer, &id, &what, status.as_u16());
+        room::keep(answer, place)
+    }));
+    match done.await.map_err(JoinError::try_into_panic) {
+        Ok(answer) => answer,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_cancelled)) => Refused::unavailable("lbd is about to end".into()).into_response(),
     }
-    answer
 }
 
 /// The role that a request needs; `None` where everybody may.
@@ -101,7 +145,7 @@ fn needed(method: &Method, path: &str, peer: Peer) -> Option<Role> {
     };
     match path {
         "/healthz" | "/readyz" if reads => None,
-        "/metrics" if reads && is_here => None,
+        METRICS if reads && is_here => None,
         _ if path == "/api/v1/tokens" || path.starts_with("/api/v1/tokens/") => Some(Role::Admin),
         _ if reads => Some(Role::Viewer),
         _ => Some(Role::Operator),

@@ -18,7 +18,7 @@ pub(super) type Name = Result<Path<String>, PathRejection>;
 
 /// The eBPF FIB, read back from the tables that packets read, sorted by prefix.
 #[utoipa::path(get, path = "/api/v1/fib", tag = "dataplane",
-    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 2_000_000, description = "Items at most; 10000 by default"),
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 100_000, description = "Items at most; 10000 by default"),
         ("cursor" = Option<String>, Query, description = "What the page before says as `next`, its last prefix")),
     responses((status = 200, body = List<FibEntry>),
         (status = 400, body = Problem, content_type = "application/problem+json")))]

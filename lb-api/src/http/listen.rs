@@ -1,13 +1,14 @@
 //! Where the API listens: a Unix socket, and TCP where the configuration says so.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingUnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,16 +24,18 @@ use lb_api_types::config::Api;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower::ServiceExt;
 
 use super::guard::Names;
 use super::problem::Refused;
 use super::{for_loopback, tls};
-use crate::access::Peer;
+use crate::access::{Peer, network};
 
 /// Connections of a listener that are served at most.
 pub(super) const MAX_CONNECTIONS: usize = 256;
+/// Connections of one source that are served or wait at most, over TCP: an address, of IPv6 a /64.
+pub(super) const MAX_OF_SOURCE: usize = 128;
 /// Connections that wait for room beside them; more are closed at once.
 const MAX_WAITING: usize = 1024;
 /// How long a connection waits for room; then it is told to come back.
@@ -43,8 +46,11 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 pub(super) const HEADER_WITHIN: Duration = Duration::from_secs(30);
 /// How long a TLS handshake may take.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-/// How long a client may leave what it is told unread.
+/// How long a client may leave what it is told unread; what it reads counts as [`READ_RATE`] says.
 const READ_WITHIN: Duration = Duration::from_secs(30);
+/// Octets a second that a client reads at least, over [`READ_WITHIN`]: one that reads now and then holds what it is told no
+/// longer than one that does not.
+const READ_RATE: f64 = 4096.0;
 
 /// Why the API cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -182,22 +188,30 @@ async fn listen<L: Listener<Io: Known>>(
 ) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let waiting = Arc::new(Semaphore::new(MAX_WAITING));
+    let sources = Sources::default();
     let under_way = GracefulShutdown::new();
     loop {
         let (io, _) = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
             accepted = listener.accept() => accepted,
         };
+        let Ok(peer) = io.peer() else { continue };
+        let Some(source) = sources.enter(peer) else {
+            // Others are to find room: this one is not even told.
+            tracing::debug!(%peer, most = MAX_OF_SOURCE, "a source has too many connections to the API");
+            continue;
+        };
         // The semaphores are never closed.
         let Ok(place) = Arc::clone(&waiting).try_acquire_owned() else { continue };
         let (tls, router, watcher) = (tls.clone(), router.clone(), under_way.watcher());
         let room = Arc::clone(&room);
         tokio::spawn(async move {
+            let _source = source;
             let permit = timeout(ROOM_WITHIN, room.acquire_owned()).await;
             let ended = match permit {
                 Ok(_permit) => {
                     drop(place);
-                    welcome(io, tls, router, watcher).await
+                    welcome(io, peer, tls, router, watcher).await
                 }
                 Err(_) => timeout(REFUSED_WITHIN, refuse(io, tls)).await.unwrap_or(Ok(())),
             };
@@ -231,12 +245,12 @@ type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 async fn welcome<I: Known>(
     io: I,
+    peer: Peer,
     tls: Option<tls::Acceptor>,
     router: Router,
     watcher: Watcher,
 ) -> Ended {
-    let peer = io.peer()?;
-    let io = Read { io, stalled: None };
+    let io = Read { io, stalled: None, owed: Duration::ZERO };
     match tls {
         None => talk(io, peer, Names::default(), router, watcher).await,
         Some(tls) => {
@@ -264,25 +278,66 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     Ok(watcher.watch(http.serve_connection(TokioIo::new(io), service)).await?)
 }
 
-/// A connection whose client reads what it is told: one that does not for [`READ_WITHIN`] is ended.
+/// How many connections each source has.
+#[derive(Clone, Debug, Default)]
+struct Sources(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// A connection of a source, until it goes.
+struct Entered(Option<(Sources, IpAddr)>);
+
+impl Sources {
+    /// Counts a connection, unless its source has too many. Processes at the socket have no address.
+    fn enter(&self, peer: Peer) -> Option<Entered> {
+        let Peer::Tcp(address) = peer else { return Some(Entered(None)) };
+        let source = network(address.ip());
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(source).or_default();
+        (*count < MAX_OF_SOURCE).then(|| {
+            *count += 1;
+            Entered(Some((self.clone(), source)))
+        })
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let Some((Sources(all), source)) = self.0.take() else { return };
+        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.get_mut(&source) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(all.remove(&source)),
+        }
+    }
+}
+
+/// A connection whose client reads what it is told: one that does not, or less than [`READ_RATE`], for [`READ_WITHIN`] is
+/// ended.
 struct Read<I> {
     io: I,
-    /// Runs while the client's side has no room.
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// Since when the client's side has no room, and what ends the connection.
+    stalled: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// What the client was waited for already and has not read since.
+    owed: Duration,
 }
 
 impl<I> Read<I> {
-    fn progress<T>(
+    fn progress(
         &mut self,
         cx: &mut Context<'_>,
-        outcome: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.stalled = None;
+        outcome: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(done) = &outcome {
+            let waited = self.stalled.take().map_or(Duration::ZERO, |(since, _)| since.elapsed());
+            let read = done.as_ref().map_or(0, |octets| *octets);
+            let read = Duration::from_secs_f64(
+                f64::from(u32::try_from(read).unwrap_or(u32::MAX)) / READ_RATE,
+            );
+            self.owed = (self.owed + waited).saturating_sub(read);
             return outcome;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(READ_WITHIN)));
-        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        let left = READ_WITHIN.saturating_sub(self.owed);
+        let (_, end) = self.stalled.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(left))));
+        end.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -307,12 +362,12 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Read<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.io).poll_flush(cx);
-        self.progress(cx, outcome)
+        let outcome = Pin::new(&mut self.io).poll_flush(cx).map_ok(|()| 0);
+        self.progress(cx, outcome).map_ok(drop)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.progress(cx, outcome)
+        let outcome = Pin::new(&mut self.io).poll_shutdown(cx).map_ok(|()| 0);
+        self.progress(cx, outcome).map_ok(drop)
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Sample {
     /// Those that were cut because they were too slow.
     pub(super) overruns: u64,
     /// Logins that failed, by reason.
-    pub(super) failures: [(&'static str, u64); 3],
+    pub(super) failures: [(&'static str, u64); 6],
 }
 
 /// The text.
@@ -333,7 +333,14 @@ mod tests {
             peers: vec![serde_json::from_value(peer).unwrap()],
             watchers: 2,
             overruns: 1,
-            failures: [("unknown", 3), ("expired", 0), ("limited", 1)],
+            failures: [
+                ("unknown", 3),
+                ("expired", 0),
+                ("limited", 1),
+                ("no_token", 2),
+                ("user", 0),
+                ("certificate", 0),
+            ],
         }
     }
 

@@ -292,7 +292,7 @@ impl From<TokenError> for Refused {
             TokenError::TooMany => {
                 (StatusCode::INSUFFICIENT_STORAGE, "too-many", "Too many tokens")
             }
-            TokenError::NotKept(_) => {
+            TokenError::NotKept(_) | TokenError::Later(..) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "not-kept", "The state cannot be kept")
             }
         };

@@ -26,6 +26,11 @@ pub(super) fn id() -> String {
     ID.try_with(Clone::clone).unwrap_or_default()
 }
 
+/// Runs what a request of this id asks for in a task of its own.
+pub(super) async fn within<T>(id: String, what: impl Future<Output = T>) -> T {
+    ID.scope(id, what).await
+}
+
 /// Gives a request its id, the client's own where it brings a fit one, and its end.
 pub(super) async fn identify(request: Request, next: Next) -> Response {
     let brought = request.headers().get(HEADER).and_then(|id| id.to_str().ok());

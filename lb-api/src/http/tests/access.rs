@@ -32,7 +32,11 @@ impl Served {
     }
 
     fn audited(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.bench.folder.path().join("audit.log")).unwrap();
+        self.written("audit.log")
+    }
+
+    fn written(&self, file: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.bench.folder.path().join(file)).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
@@ -92,7 +96,9 @@ async fn whoever_guesses_has_to_wait_and_others_on_the_socket_do_not() {
     for line in ["{reason=\"unknown\"} 10", "{reason=\"limited\"} 1"] {
         assert!(text.contains(&format!("lbd_logins_failed_total{line}")), "{text}");
     }
-    assert_eq!(served.audited().len(), 10, "those that are not listened to are not written down");
+    let refused = served.written("refused.log").len();
+    assert_eq!(refused, 10, "those that are not listened to are not written down");
+    assert_eq!(served.audited().len(), 0, "who is refused pushes no change out of the log");
 }
 
 #[tokio::test]
@@ -137,14 +143,14 @@ async fn tokens_are_made_listed_used_and_removed_and_told_only_once() {
     assert_eq!(served.ask("GET", "/api/v1/vips", Some(&says), "").await.status, 401);
 
     let uid = nix::unistd::geteuid();
-    let log = served.audited();
-    let line = |place: usize| {
-        let line = &log[place];
+    let (log, refused) = (served.audited(), served.written("refused.log"));
+    let text = |line: &Value| {
         [&line["who"], &line["what"], &line["status"]].map(Value::to_string).join(" ")
     };
+    let line = |place: usize| text(&log[place]);
     assert_eq!(line(0), format!("\"uid {uid}\" \"POST /api/v1/tokens (ci, operator)\" 201"));
     assert_eq!(line(2), "\"token ci\" \"PUT /api/v1/vips/web\" 201");
-    assert_eq!(line(log.len() - 1), "\"\" \"GET /api/v1/vips\" 401");
+    assert_eq!(text(&refused[refused.len() - 1]), "\"\" \"GET /api/v1/vips\" 401");
     // The canary: what a token is known by is nowhere but with its holder.
     let mut everything = vec![list.to_string(), format!("{:?}", served.access)];
     for folder in [served.bench.folder.path(), served.folder.path()] {
@@ -361,4 +367,88 @@ async fn a_socket_for_others_asks_who_they_are() {
     let path = socket(served.folder.path());
     assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o666);
     assert_eq!(served.get("/api/v1/vips").await.status, 200, "this test's own user is an admin");
+}
+
+#[tokio::test]
+async fn a_change_whose_client_goes_away_at_once_is_written_down_like_any_other() {
+    use tokio::io::AsyncWriteExt;
+    let served = Served::new(vec![]).await;
+    let body = good("web").to_string();
+    let head = format!(
+        "PUT /api/v1/vips/web HTTP/1.1\r\nhost: lbd\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = UnixStream::connect(socket(served.folder.path())).await.unwrap();
+    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await.unwrap();
+    drop(stream);
+    let written = async {
+        while served.audited().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), written).await.expect("it is written down");
+    let line = &served.audited()[0];
+    assert_eq!((&line["what"], &line["status"]), (&json!("PUT /api/v1/vips/web"), &json!(201)));
+    assert_eq!(served.names().await, ["web"]);
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_and_others_find_room() {
+    use tokio::io::AsyncReadExt;
+    let served = Served::new(vec![]).await;
+    let dial = async |from: [u8; 4]| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        socket.connect(served.tcp.unwrap()).await.unwrap()
+    };
+    let mut held = Vec::new();
+    for _ in 0..listen::MAX_OF_SOURCE {
+        held.push(dial([127, 0, 0, 1]).await);
+    }
+    let ended = dial([127, 0, 0, 1]).await.read(&mut [0]).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "it is closed: {ended:?}");
+    let healthz = async |stream| {
+        exchange(stream, "GET", "/healthz", Bytes::new(), "text/plain", "localhost").await.status
+    };
+    assert_eq!(healthz(dial([127, 0, 0, 2]).await).await, 200);
+    drop(held);
+    let there_is_room = async {
+        loop {
+            let mut stream = dial([127, 0, 0, 1]).await;
+            let mut said = [0];
+            let closed = tokio::time::timeout(Duration::from_millis(50), stream.read(&mut said));
+            if closed.await.is_err() {
+                break healthz(stream).await;
+            }
+        }
+    };
+    let status = tokio::time::timeout(Duration::from_secs(30), there_is_room).await.unwrap();
+    assert_eq!(status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_listens_to_events_with_a_token_hears_no_more_once_it_is_removed() {
+    let served = Served::new(vec![]).await;
+    let token = served.token("ci", Role::Viewer, None);
+    let stream = TcpStream::connect(served.tcp.unwrap()).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = hyper::Request::get("/api/v1/events").header("host", "localhost");
+    let request = request.header("authorization", format!("Bearer {token}"));
+    let answer = sender.send_request(request.body(Full::new(Bytes::new())).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    served.access.tokens.remove("ci").unwrap();
+    assert_eq!(served.put("web", &good("web")).await.status, 201);
+    let heard = tokio::time::timeout(Duration::from_secs(60), answer.into_body().collect()).await;
+    let heard = heard.expect("the stream ends").unwrap().to_bytes();
+    assert!(!String::from_utf8_lossy(&heard).contains("vip-created"), "{heard:?}");
+}
+
+#[tokio::test]
+async fn what_is_longer_than_a_line_may_be_is_cut_where_it_is_written_down() {
+    let served = Served::new(vec![]).await;
+    let path = format!("/api/v1/{}", "x".repeat(30_000));
+    assert_eq!(served.ask("GET", &path, None, "").await.status, 401);
+    let [line] = &served.written("refused.log")[..] else { panic!("one line") };
+    assert!(line["what"].as_str().unwrap().len() <= 1024);
 }
