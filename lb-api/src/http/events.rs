@@ -47,20 +47,15 @@ pub(super) async fn get_events(
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the event that was heard last")),
     responses((status = 200, body = Event, content_type = "text/event-stream"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json",
-            description = "No flow is watched, or too many watch already")))]
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "No flow is watched"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "Too many watch already")))]
 pub(super) async fn get_flow_events(
     State(app): State<App>,
     asked: Asked,
     caller: Option<Extension<Caller>>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Refused> {
-    let events = app.views.flow_events().ok_or_else(|| {
-        Refused::unavailable(
-            "no flow is watched: set dataplane.sample_flows in the configuration file to watch one in so many, and start lbd anew"
-                .into(),
-        )
-    })?;
+    let events = app.views.flow_events().ok_or_else(Refused::not_watched)?;
     stream_of(&events, &asked, &headers, still_in(&app, caller))
 }
 

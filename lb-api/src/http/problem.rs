@@ -227,6 +227,11 @@ impl Refused {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", detail)
     }
 
+    pub(super) fn not_watched() -> Self {
+        let detail = "no flow is watched: set dataplane.sample_flows in the configuration file to watch one in so many, and start lbd anew";
+        Self::new(StatusCode::CONFLICT, "not-watched", "Not watched", detail)
+    }
+
     pub(crate) fn unavailable(why: String) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", why)
     }
