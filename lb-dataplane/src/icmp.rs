@@ -16,6 +16,7 @@ const ICMP: u8 = 1;
 const UNREACHABLE: u8 = 3;
 const HOST_UNREACHABLE: u8 = 1;
 const FRAGMENTATION_NEEDED: u8 = 4;
+const SOURCE_ROUTE_FAILED: u8 = 5;
 const TIME_EXCEEDED: u8 = 11;
 const V6_UNREACHABLE: u8 = 1;
 const V6_ADDRESS_UNREACHABLE: u8 = 3;
@@ -47,6 +48,8 @@ pub struct Answer {
 enum Error {
     TooBig(u16),
     TimeExceeded,
+    /// Of IPv4: no packet is led on from here by its sender.
+    SourceRouteFailed,
     /// There is no way to the host: what RFC 6888 REQ-8 asks for where a translator has run out.
     Unreachable,
 }
@@ -60,6 +63,8 @@ pub(crate) fn answer(punt: &Punt) -> Option<Answer> {
         Error::TooBig(punt.detail)
     } else if reason == Reason::FlowTtlExpired {
         Error::TimeExceeded
+    } else if reason == Reason::SourceRouted {
+        Error::SourceRouteFailed
     } else if exhaustion(EXHAUSTION_ICMP) {
         Error::Unreachable
     } else if exhaustion(EXHAUSTION_RESET) {
@@ -78,6 +83,7 @@ fn answer_v4(quoted: &[u8], error: Error) -> Option<Answer> {
     let (kind, code, mtu) = match error {
         Error::TooBig(mtu) => (UNREACHABLE, FRAGMENTATION_NEEDED, mtu),
         Error::TimeExceeded => (TIME_EXCEEDED, 0, 0),
+        Error::SourceRouteFailed => (UNREACHABLE, SOURCE_ROUTE_FAILED, 0),
         Error::Unreachable => (UNREACHABLE, HOST_UNREACHABLE, 0),
     };
     let to: [u8; 4] = quoted.get(12..16)?.try_into().ok()?;
@@ -109,6 +115,7 @@ fn answer_v6(quoted: &[u8], error: Error) -> Option<Answer> {
     let (kind, code, mtu) = match error {
         Error::TooBig(mtu) => (V6_PACKET_TOO_BIG, 0, mtu),
         Error::TimeExceeded => (V6_TIME_EXCEEDED, 0, 0),
+        Error::SourceRouteFailed => return None,
         Error::Unreachable => (V6_UNREACHABLE, V6_ADDRESS_UNREACHABLE, 0),
     };
     let mut packet = vec![kind, code, 0, 0];

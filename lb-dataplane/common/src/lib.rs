@@ -31,6 +31,7 @@ pub mod reason;
 pub mod rewrite;
 pub mod sample;
 pub mod service;
+mod source_route;
 pub mod tables;
 
 /// Raised when the meaning of a map's bytes changes though their sizes don't.

@@ -11,6 +11,10 @@ pub trait Packet {
     /// Whether the hook can have the kernel find a next hop's MAC and send the packet itself.
     const RESOLVES_NEIGHBOURS: bool;
 
+    /// The same number, but another one to the verifier: what a comparison of it says is not taken for a case of its own in all
+    /// that follows.
+    fn unlinked(n: u32) -> u32;
+
     /// Bytes of the frame; of all of its segments where the kernel merged several.
     fn frame_len(&self) -> u32;
 

@@ -2,7 +2,7 @@
 //!
 //! Headers are copied out field by field; nothing here writes. IPv4's header checksum is not verified, although RFC 1812
 //! §5.2.2 asks a router to: every change to it is incremental, so a wrong one stays wrong and meets its end at the next
-//! hop.
+//! hop. Where a packet gets a header of the other family, it is.
 
 use crate::family::{Family, word};
 use crate::flow::{FlowKey, TCP, UDP};
@@ -75,6 +75,16 @@ impl<A: Family> Ip<A> {
     #[inline(always)]
     pub fn is_later_fragment(&self) -> bool {
         self.fragment & OFFSET != 0
+    }
+
+    /// Whether a packet without its beginning may be a part of a whole one: it ends where a packet may end (RFC 791 §3.1),
+    /// and does not write over the flags of a TCP header (RFC 3128).
+    #[must_use]
+    #[inline(never)]
+    pub fn is_plausible_later_fragment(&self) -> bool {
+        let offset = u32::from(self.fragment & OFFSET);
+        let len = self.total_len.wrapping_sub(self.transport_at() - ETHERNET_LEN);
+        offset * 8 + len <= u32::from(u16::MAX) && !(offset == 1 && self.protocol == TCP)
     }
 
     /// Whether no router may fragment it.

@@ -40,6 +40,7 @@ use crate::reason::Reason;
 use crate::rewrite;
 use crate::sample;
 use crate::service::{EXHAUSTION_DROP, MODE_ACROSS, MODE_NAT, SERVICE_ANSWER_ECHO, VipKey};
+use crate::source_route;
 use crate::tables::{Tables, TablesOf};
 
 /// How a packet's way ended: what the hook is to do is the reason's kind.
@@ -116,6 +117,9 @@ fn run<A: Family, P: Packet, T: TablesOf<A>>(
         read_transport_apart(packet, tables, scratch)?;
     } else {
         read_header(packet, scratch)?;
+        if P::unlinked(scratch.ip.transport_at()) != ETHERNET_LEN + A::HEADER_LEN {
+            source_route::check(packet, tables, scratch)?;
+        }
         read_transport(packet, tables, scratch)?;
     }
     let kind = scratch.transport.kind;
@@ -285,6 +289,9 @@ fn transport<A: Family, P: Packet, T: TablesOf<A>>(
 ) -> Result<Transport, Reason> {
     if !ip.is_later_fragment() {
         return parse::transport(packet, ip);
+    }
+    if !ip.is_plausible_later_fragment() {
+        return Err(Reason::Malformed);
     }
     match tables.fragment(&ip.fragment_key()) {
         Some(ports) if ports.is_current(tables.now()) => Ok(Transport::of_later_fragment(&ports)),
@@ -474,6 +481,10 @@ fn tell_of_exhaustion<A: Family, P: Packet>(packet: &mut P, scratch: &Scratch<A>
 /// Begins a flow, if the packet is for a service.
 #[inline(always)]
 fn begin<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Result<(), Reason> {
+    let Arrival { key, .. } = &scratch.arrival;
+    if key.source == key.destination {
+        return Err(Reason::MartianSource);
+    }
     choose::backend(tables, scratch)?;
     if scratch.step.begins {
         choose::insert_back(tables, scratch)?;

@@ -116,9 +116,10 @@ reasons! {
     FlowNextHopUnresolved = 21, "flow-next-hop-unresolved", Pass, Rewritten;
     /// A flow's packet, longer than the next hop's MTU: the kernel fragments it.
     FlowToBeFragmented = 22, "flow-to-be-fragmented", Pass, Rewritten;
-    /// Headers that contradict themselves or the frame's length.
+    /// Headers that contradict themselves or the frame's length, fragments that would write over a TCP header or go beyond the
+    /// longest packet, and between the families a header's or an ICMP error's wrong checksum.
     Malformed = 23, "malformed", Drop, Original;
-    /// From a loopback, this-network, multicast or broadcast address (RFC 1812 §5.3.7).
+    /// From a loopback, this-network, multicast or broadcast address (RFC 1812 §5.3.7), or to itself.
     MartianSource = 24, "martian-source", Drop, Original;
     /// A fragment to a VIP's address whose first fragment did not come before it, or belongs to no flow.
     FragmentToVip = 25, "fragment-to-vip", Drop, Original;
@@ -170,12 +171,17 @@ reasons! {
     /// A client's packet that found no room for a flow, on its way to the backend that its hash names.
     ForwardedWithoutFlow = 48, "forwarded-without-flow", Forward, Rewritten;
     /// A packet of a flow between IPv4 and IPv6, or an ICMP error about one, that the other family has no form for: an error
-    /// without a counterpart, extension headers behind a fragment's, a datagram in fragments without a checksum.
+    /// without a counterpart, extension headers behind a fragment's, a datagram without a checksum that is of IPv6 or in
+    /// fragments.
     Untranslatable = 49, "untranslatable", Drop, Original;
     /// A routed packet, at XDP, whose way out takes no frames from there: a bridge, a VLAN, a veth whose peer has no GRO.
     WayOutWithoutXdp = 50, "way-out-without-xdp", Pass, Original;
     /// A flow's packet whose way out is such.
     FlowWayOutWithoutXdp = 51, "flow-way-out-without-xdp", Pass, Rewritten;
+    /// A packet to a VIP or of a flow with stops of a source route still before it. Its sender is told by user space.
+    SourceRouted = 52, "source-routed", Drop, Original;
+    /// A routed packet with options of IPv4, which the kernel minds.
+    IpOptions = 53, "ip-options", Pass, Original;
 }
 
 /// How many reasons there are.

@@ -19,7 +19,7 @@ use lb_dataplane_common::parse::{ETHERNET_LEN, ethertype};
 use lb_dataplane_common::pipeline::Way;
 use lb_dataplane_common::reason::Reason;
 
-use crate::frame::Frame;
+use crate::frame::{self, Frame};
 use crate::{maps, sum};
 
 const PACKET_HOST: u32 = 0;
@@ -71,6 +71,11 @@ impl SkBuff {
 
 impl Packet for SkBuff {
     const RESOLVES_NEIGHBOURS: bool = true;
+
+    #[inline(always)]
+    fn unlinked(n: u32) -> u32 {
+        frame::unlinked(n)
+    }
 
     #[inline(always)]
     fn frame_len(&self) -> u32 {

@@ -11,7 +11,7 @@ use lb_dataplane_common::packet::{ChecksumChange, Outer, Packet};
 use lb_dataplane_common::parse::{ETHERNET_LEN, ethertype};
 use lb_dataplane_common::reason::Reason;
 
-use crate::frame::Frame;
+use crate::frame::{self, Frame};
 use crate::{maps, sum};
 
 /// A packet at XDP.
@@ -50,6 +50,11 @@ impl XdpFrame {
 
 impl Packet for XdpFrame {
     const RESOLVES_NEIGHBOURS: bool = false;
+
+    #[inline(always)]
+    fn unlinked(n: u32) -> u32 {
+        frame::unlinked(n)
+    }
 
     #[inline(always)]
     fn frame_len(&self) -> u32 {

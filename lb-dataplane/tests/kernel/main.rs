@@ -22,6 +22,7 @@ mod life;
 mod mss;
 mod mutated;
 mod net;
+mod odd;
 mod ports;
 mod routed;
 mod samples;

@@ -180,10 +180,31 @@ impl Scene {
         self.try_apply(vips).unwrap();
     }
 
+    /// Serves VIPs whose flows keep their clients' addresses, and others whose flows come from these sources.
+    pub(crate) fn apply_with(
+        &mut self,
+        vips: &[(&str, Protocol, Algorithm, &[&str])],
+        translated: &[(&str, Protocol, Algorithm, &[&str])],
+        sources: &[Source],
+    ) {
+        let mut services = self.services(vips);
+        self.sources = sources.to_vec();
+        services.extend(self.services(translated));
+        self.get().apply(&Table { services }).unwrap();
+    }
+
     fn try_apply(
         &mut self,
         vips: &[(&str, Protocol, Algorithm, &[&str])],
     ) -> Result<(), ApplyError> {
+        let services = self.services(vips);
+        self.get().apply(&Table { services })
+    }
+
+    fn services(
+        &self,
+        vips: &[(&str, Protocol, Algorithm, &[&str])],
+    ) -> BTreeMap<ServiceKey, Service> {
         let sources: Arc<[Source]> = self.sources.iter().copied().collect();
         let bounds = self.bounds.map(NonZero::new);
         let mut services = BTreeMap::new();
@@ -202,7 +223,9 @@ impl Scene {
                 })
                 .map(|(b, state, weight)| {
                     let b: std::net::SocketAddr = b.parse().unwrap();
-                    let sources = sources.clone();
+                    let of_family = |s: &&Source| s.address.is_ipv4() == b.is_ipv4();
+                    let sources: Arc<[Source]> =
+                        sources.iter().filter(of_family).copied().collect();
                     let max_flows = bounds[2];
                     Backend { address: b.ip(), port: b.port(), weight, state, max_flows, sources }
                 })
@@ -223,7 +246,7 @@ impl Scene {
                 },
             );
         }
-        self.get().apply(&Table { services })
+        services
     }
 
     /// Sends a packet through the program of a hook.

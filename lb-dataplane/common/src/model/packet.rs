@@ -35,6 +35,10 @@ impl<const RESOLVES: bool> ModelPacket<RESOLVES> {
 impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
     const RESOLVES_NEIGHBOURS: bool = RESOLVES;
 
+    fn unlinked(n: u32) -> u32 {
+        n
+    }
+
     fn frame_len(&self) -> u32 {
         self.bytes.len() as u32
     }

@@ -44,7 +44,7 @@ fn forward<A: Family, P: Packet, T: TablesOf<A>>(
     scratch: &mut Scratch<A>,
     way: &mut Way,
 ) -> Result<Reason, Reason> {
-    let Scratch { ip, transport, step, member, header, found, .. } = scratch;
+    let Scratch { ip, transport, member, header, found, .. } = scratch;
     let found = *found;
     // No error is sent about a later fragment (RFC 1122 §3.2.2).
     let may_tell = transport.kind != Kind::LaterFragment;
@@ -60,6 +60,7 @@ fn forward<A: Family, P: Packet, T: TablesOf<A>>(
     if ip.fragment & BURIED != 0 {
         return Err(Reason::Untranslatable);
     }
+    check_header(packet, ip)?;
     read_header(packet, tables, ip, header)?;
     let old_len = ip.transport_at() - ETHERNET_LEN;
     let new_len = <A::Other as Family>::header_len(header);
@@ -73,17 +74,20 @@ fn forward<A: Family, P: Packet, T: TablesOf<A>>(
         }
         return Err(Reason::FlowTooBig);
     }
-    let mut whole_sum = NO_SUM;
-    if may_tell && !A::IS_V6 && ip.protocol == UDP {
-        whole_sum = missing_sum(packet, ip, &step.across, header.payload_len)?;
+    let whole_sum = missing_sum(packet, scratch);
+    if whole_sum > u32::from(u16::MAX) {
+        return Err(Reason::Untranslatable);
     }
+    let Scratch { ip, transport, step, member, header, .. } = scratch;
+    let may_tell = transport.kind != Kind::LaterFragment;
     let ends = way_out::<P>(found, is_too_big, member, step.direction);
     // The kernel counts a hop that is its own.
     header.ttl = if ends.is_ok() { ip.ttl.wrapping_sub(1) } else { ip.ttl };
     let content = if may_tell { ip.protocol } else { NO_PROTOCOL };
     rewrite_header(packet, old_len, new_len, header, &step.across).ok_or(Reason::WriteFault)?;
     let at = ETHERNET_LEN + new_len;
-    rewrite_transport(packet, at, content, whole_sum, &step.across).ok_or(Reason::WriteFault)?;
+    rewrite_transport(packet, at, content, whole_sum as u16, &step.across)
+        .ok_or(Reason::WriteFault)?;
     let reason = ends?;
     address_frame(packet, member, step.across.destination, way).ok_or(Reason::WriteFault)?;
     Ok(reason)
@@ -124,6 +128,17 @@ fn way_out<P: Packet>(
     }
 }
 
+/// Whether IPv4's header is as its checksum says: the packet leaves without it.
+#[inline(never)]
+fn check_header<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>) -> Result<(), Reason> {
+    let len = ip.transport_at() - ETHERNET_LEN;
+    if A::IS_V6 || packet.sum(ETHERNET_LEN, len) == Some(0xffff) {
+        Ok(())
+    } else {
+        Err(Reason::Malformed)
+    }
+}
+
 /// What the packet's header says.
 #[inline(always)]
 fn read_header<A: Family, P: Packet, T: Tables>(
@@ -156,28 +171,32 @@ fn read_header<A: Family, P: Packet, T: Tables>(
 /// Of no transport: nothing in it has ports.
 const NO_PROTOCOL: u8 = 0;
 /// No datagram's sum: it is sent as ones.
-const NO_SUM: u16 = 0;
+const NO_SUM: u32 = 0;
+/// A sum that cannot be made.
+const NO_FORM: u32 = 1 << 16;
 
-/// The checksum of a datagram that came without one, which IPv6 does not allow (RFC 7915 §4.5).
-#[inline(always)]
-fn missing_sum<A: Family, P: Packet>(
-    packet: &mut P,
-    ip: &Ip<A>,
-    to: &Translation<A::Other>,
-    len: u32,
-) -> Result<u16, Reason> {
+/// The checksum of a datagram that came without one, which IPv6 does not allow (RFC 7915 §4.5). One that came so in IPv6 was
+/// for a receiver that allows it (RFC 6935 §5), which is not to be guessed.
+#[inline(never)]
+fn missing_sum<A: Family, P: Packet>(packet: &mut P, scratch: &Scratch<A>) -> u32 {
+    let Scratch { ip, transport, step, header, .. } = scratch;
+    if ip.protocol != UDP || transport.kind == Kind::LaterFragment {
+        return NO_SUM;
+    }
     let at = ip.transport_at();
-    let [checksum] = packet.read::<1>(at + UDP_CHECKSUM_AT).ok_or(Reason::Malformed)?;
-    if checksum != 0 {
-        return Ok(NO_SUM);
+    match packet.read::<1>(at + UDP_CHECKSUM_AT) {
+        Some([0]) => {}
+        Some(_) => return NO_SUM,
+        None => return NO_FORM,
     }
-    if ip.is_fragment() || packet.segment_payload() != 0 {
-        return Err(Reason::Untranslatable);
+    if A::IS_V6 || ip.is_fragment() || packet.segment_payload() != 0 {
+        return NO_FORM;
     }
-    let content = Delta(packet.sum(at, len).ok_or(Reason::Untranslatable)?);
-    let sum = content.and(to.ports).and(pseudo_header(to.source, to.destination, UDP, len));
+    let (to, len) = (&step.across, header.payload_len);
+    let Some(content) = packet.sum(at, len) else { return NO_FORM };
+    let sum = Delta(content).and(to.ports).and(pseudo_header(to.source, to.destination, UDP, len));
     // A computed zero is sent as ones (RFC 768).
-    Ok(if sum.0 == 0xffff { 0xffff } else { !sum.0 })
+    u32::from(if sum.0 == 0xffff { 0xffff } else { !sum.0 })
 }
 
 /// The sum of a pseudo-header (RFC 793 §3.1, RFC 8200 §8.1).
@@ -218,7 +237,7 @@ fn rewrite_transport<B: Family, P: Packet>(
     if !packet.pull(at + checksum_at + 2) {
         return None;
     }
-    if whole_sum == NO_SUM {
+    if u32::from(whole_sum) == NO_SUM {
         packet.update_transport_checksum(ChecksumChange {
             at: at + checksum_at,
             pseudo_header: to.addresses,
@@ -271,11 +290,12 @@ fn error<A: Family, P: Packet>(
     Ok(reason)
 }
 
-/// Whether an error's checksum is right. It is summed anew when the error has its new form, and must not make a damaged
+/// Whether an error's checksums are right. That of the error is summed anew when the error has its new form, and must not make a damaged
 /// one good.
 #[inline(never)]
 fn check_error<A: Family, P: Packet>(packet: &mut P, scratch: &Scratch<A>) -> Result<(), Reason> {
     let ip = &scratch.ip;
+    check_header(packet, ip)?;
     let at = ip.transport_at();
     let len = error_len(ip)?;
     let sum = Delta(packet.sum(at, len).ok_or(Reason::Untranslatable)?);

@@ -247,6 +247,9 @@ pub(super) fn forward_plain<A: Family, P: Packet>(
     if ip.source.is_link_local() {
         return Err(Reason::LinkLocalSource);
     }
+    if !A::IS_V6 && ip.transport_at() != ETHERNET_LEN + A::HEADER_LEN {
+        return Err(Reason::IpOptions);
+    }
     if ip.ttl <= 1 {
         return Err(Reason::TtlExpired);
     }

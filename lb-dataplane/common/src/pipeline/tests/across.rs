@@ -90,6 +90,11 @@ impl Napkin {
             }
             // A backend's packet of no flow is routed like any other.
             Reason::Forwarded => expected.options.clone_from(&frame.options),
+            // What a router minds, the kernel minds.
+            Reason::IpOptions => {
+                prop_assert!(frame.from.is_ipv4() && !frame.options.is_empty());
+                expected = frame.clone();
+            }
             Reason::FlowTtlExpired | Reason::TtlExpired => {
                 prop_assert_eq!(frame.ttl, 1);
                 expected = frame.clone();
