@@ -29,7 +29,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(network: &Network, layout: &Layout) -> Result<Self> {
+    fn start(network: &Network, layout: &Layout, install: &str) -> Result<Self> {
         let program = std::env::var_os("LBD_BIN")
             .context("LBD_BIN does not name the daemon: run `cargo xtask bench bgp --fib`")?;
         let folder = tempfile::tempdir()?;
@@ -43,7 +43,7 @@ impl Daemon {
         );
         for (number, _) in layout.ends() {
             text += &format!(
-                "    - {{ address: {}, asn: {}, passive: true, hold_time_secs: 0, import: all, install: dataplane }}\n",
+                "    - {{ address: {}, asn: {}, passive: true, hold_time_secs: 0, import: all, install: {install} }}\n",
                 layout.family.end(number),
                 asn_of(number)
             );
@@ -72,6 +72,21 @@ impl Daemon {
         let (_, after) = answer.split_once("\"routes_v4\":").context("no routes in the status")?;
         let digits: String = after.trim_start().chars().take_while(char::is_ascii_digit).collect();
         Ok(digits.parse()?)
+    }
+
+    /// Takes a full table: seconds after the first and the last UPDATE until the eBPF FIB has it, and of the processor.
+    fn takes(&mut self, layout: &Layout, table: &[u8], prefixes: u64) -> Result<(f64, f64, f64)> {
+        // Those of the host itself.
+        self.until(1)?;
+        let own = self.routes()?;
+        let mut feeder = Session::open(layout, 1)?;
+        let before = cpu(&self.child.id().to_string())?;
+        let start = Instant::now();
+        feeder.feed(table)?;
+        let told = Instant::now();
+        self.until(own + prefixes)?;
+        let (first, last) = (start.elapsed().as_secs_f64(), told.elapsed().as_secs_f64());
+        Ok((first, last, cpu(&self.child.id().to_string())? - before))
     }
 
     /// Waits until the FIB has so many routes; what `lbd` said last is the error.
@@ -107,30 +122,27 @@ pub(crate) fn run(network: &Network, table: &[u8], prefixes: u64, rounds: usize)
     let (mut last, mut whole, mut used) = (Series::default(), Series::default(), Series::default());
     for round in 1..=rounds {
         eprintln!("==> lbd with its FIB, round {round} of {rounds}");
-        let mut daemon = Daemon::start(network, &layout)?;
-        // Those of the host itself.
-        daemon.until(1)?;
-        let own = daemon.routes()?;
-        let mut feeder = Session::open(&layout, 1)?;
-        let before = cpu(&daemon.child.id().to_string())?;
-        let start = Instant::now();
-        feeder.feed(table)?;
-        let told = Instant::now();
-        daemon.until(own + prefixes)?;
-        last.push(told.elapsed().as_secs_f64());
-        whole.push(start.elapsed().as_secs_f64());
-        used.push(cpu(&daemon.child.id().to_string())? - before);
+        let mut daemon = Daemon::start(network, &layout, "dataplane")?;
+        let (first, after_last, cpu) = daemon.takes(&layout, table, prefixes)?;
+        last.push(after_last);
+        whole.push(first);
+        used.push(cpu);
         ensure!(
             has_pins(&daemon.path("pins")),
             "lbd keeps no maps: its FIB is none of the kernel's"
         );
     }
+    // Once with the kernel's table, too, which takes them one by one; last, since they stay there.
+    let mut both = Daemon::start(network, &layout, "both")?;
+    eprintln!("==> lbd with its FIB and the kernel's");
+    let (_, in_both, _) = both.takes(&layout, table, prefixes)?;
     let mut report = Report::new("bgp-fib");
     let bound = Series(last.0.iter().map(|_| BOUND_SECS).collect());
     let what = format!("{prefixes} routes of a neighbour in the eBPF FIB, after its last UPDATE");
     report.ratio((&what, "the bound"), "s", &last, &bound, 1.0);
     report.note("the same, after its first UPDATE", "s", whole.median());
     report.note("CPU of lbd meanwhile", "s", used.median());
+    report.note("the same after the last UPDATE, with install: both", "s", in_both);
     report.write()
 }
 

@@ -18,6 +18,7 @@
 //! between two polls costs one output, and nothing queues but marks, bounded by the tables.
 
 mod bgp;
+mod book;
 mod fact;
 mod groups;
 mod kernel;
@@ -28,6 +29,7 @@ mod update;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
@@ -39,8 +41,9 @@ pub use self::statics::StaticState;
 pub use self::update::{Action, Member, Output, OwnRoute, Source, Told, Update};
 
 use self::bgp::BgpTable;
+use self::book::{Book, Id, Record};
 use self::groups::{Groups, Key};
-use self::kernel::{KernelTable, Lengths};
+use self::kernel::KernelTable;
 use self::select::{Choice, resolve};
 use self::statics::StaticTable;
 
@@ -48,12 +51,11 @@ use self::statics::StaticTable;
 /// and never replace them, and worse than theirs, so that the kernel prefers theirs as the FIB does.
 pub const BGP_METRIC: u32 = 4271;
 
-/// A prefix, ordered so that a covering one comes first.
-type Mark = (u8, IpAddr);
-
 /// The resolver.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fib {
+    /// What the speaker has, what the dataplane was told, and what is to be looked at, by prefix.
+    book: Book,
     links: BTreeMap<u32, Link>,
     /// MACs by address and link.
     neighbours: BTreeMap<(IpAddr, u32), [u8; 6]>,
@@ -65,30 +67,35 @@ pub struct Fib {
     groups: Groups,
     /// The kernel looks at more than the destination: groups hand their packets over.
     policy_rules: bool,
-    published: Published,
     /// What the kernel was told of the speaker's routes, and of the configuration's.
     installed: HashMap<IpNetwork, OwnRoute>,
     fixed: BTreeMap<(IpNetwork, u32), OwnRoute>,
-    /// Prefixes to look at again.
-    prefixes: BTreeSet<Mark>,
     /// Gateways that `Resolve` went out for.
     asked: BTreeSet<(u32, IpAddr)>,
     /// What one step produced and was not polled yet: a handful.
     queue: VecDeque<Output>,
 }
 
-/// The routes that the dataplane was told.
-#[derive(Debug, Default)]
-struct Published {
-    routes: HashMap<IpNetwork, (u32, Source)>,
-    lengths: Lengths,
-}
-
 impl Fib {
-    /// An empty one.
+    /// An empty one, with a secret key of its tables, since neighbours choose the prefixes.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(key: [u64; 2]) -> Self {
+        Self {
+            book: Book::new(key),
+            links: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
+            kernel: KernelTable::default(),
+            bgp: BgpTable::default(),
+            statics: StaticTable::default(),
+            vips: BTreeSet::new(),
+            stale: BTreeMap::new(),
+            groups: Groups::default(),
+            policy_rules: false,
+            installed: HashMap::new(),
+            fixed: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            queue: VecDeque::new(),
+        }
     }
 
     /// Takes a fact; what follows from it stands in `poll_output`.
@@ -118,7 +125,7 @@ impl Fib {
             }
             Fact::Stale { prefix, kind } => {
                 let prefix = normal(prefix);
-                if !self.bgp.has(&prefix) {
+                if self.book.find(&prefix).is_none_or(|record| record.bgp.is_none()) {
                     self.stale.entry(prefix).or_insert(kind);
                     self.mark(prefix);
                 }
@@ -146,8 +153,9 @@ impl Fib {
             }
             if let Some(id) = self.groups.pop_dirty() {
                 self.refresh_group(id, None);
-            } else if let Some((len, network)) = self.prefixes.pop_first() {
-                self.look_at(prefix(network, len));
+            } else if let Some(id) = self.book.pop_marked() {
+                self.look_at(id);
+                self.book.tidy(id);
             } else {
                 return None;
             }
@@ -156,19 +164,14 @@ impl Fib {
 
     /// What packets to an address meet, as the dataplane was told.
     pub fn lookup(&self, address: IpAddr) -> Option<Told> {
-        let of_length = |len| {
-            let prefix = prefix(address, len);
-            self.published.routes.get(&prefix).map(|(group, source)| (prefix, *group, *source))
-        };
-        let mut lengths = self.published.lengths.longest_first(address.is_ipv6());
-        let (prefix, group, source) = lengths.find_map(of_length)?;
+        let (prefix, group, source) = self.book.lookup(address)?;
         let action = self.groups.action(group)?.clone();
         Some(Told { prefix, source, action })
     }
 
     /// Every route that the dataplane was told, in no particular order.
     pub fn told(&self) -> impl Iterator<Item = (IpNetwork, u32)> + '_ {
-        self.published.routes.iter().map(|(prefix, (group, _))| (*prefix, *group))
+        self.book.told()
     }
 
     /// Link and address of every gateway and connected neighbour that a group forwards to, in order,
@@ -230,11 +233,14 @@ impl Fib {
         self.re_resolve(range(key.prefix), false);
     }
 
-    fn bgp_paths(&mut self, prefix: IpNetwork, next_hops: Vec<IpAddr>, install: Install) {
-        let was_stale = self.stale.remove(&prefix).is_some();
+    fn bgp_paths(&mut self, prefix: IpNetwork, next_hops: Arc<[IpAddr]>, install: Install) {
+        let was_stale = !self.stale.is_empty() && self.stale.remove(&prefix).is_some();
         let resolve = |hops: &[IpAddr]| resolve(&self.kernel, &self.links, hops);
-        if self.bgp.set(prefix, (next_hops, install), resolve) || was_stale {
-            self.mark(prefix);
+        let id = self.book.find_or_add(prefix);
+        if self.bgp.set(&mut self.book, id, (next_hops, install), resolve) || was_stale {
+            self.book.mark_id(id);
+        } else {
+            self.book.tidy(id);
         }
     }
 
@@ -243,27 +249,27 @@ impl Fib {
         let resolve = |hops: &[IpAddr]| resolve(&self.kernel, &self.links, hops);
         for set in self.bgp.re_resolve(addresses.clone(), resolve) {
             self.groups.mark_key(&Key::Bgp(set));
-            self.prefixes.extend(self.bgp.prefixes(set).map(mark));
+            self.bgp.mark(&mut self.book, set);
         }
         let resolve = |kind: &StaticKind| statics::resolve(&self.kernel, &self.links, kind);
         let fixed = self.statics.re_resolve(addresses, links, resolve);
-        self.prefixes.extend(fixed.into_iter().map(mark));
+        fixed.into_iter().for_each(|prefix| self.book.mark(prefix));
     }
 
     fn mark(&mut self, prefix: IpNetwork) {
-        self.prefixes.insert(mark(prefix));
+        self.book.mark(prefix);
     }
 
     /// Marks every longer prefix that something is known of.
     fn mark_inside(&mut self, outer: IpNetwork) {
-        let (kernel, bgp) = (self.kernel.inside(outer), self.bgp.inside(outer));
+        self.book.mark_inside(outer);
         let (first, last) = (outer.network(), outer.broadcast());
         let vips = self.vips.range(first..=last).map(|address| host(*address));
         let stale = self.stale.range(inside(outer)).map(|(prefix, _)| *prefix);
         let fixed = self.statics.inside(outer);
-        let inside = kernel.chain(bgp).chain(vips).chain(stale).chain(fixed);
-        let inside: Vec<_> = inside.map(mark).collect();
-        self.prefixes.extend(inside);
+        let inside = self.kernel.inside(outer).chain(vips).chain(stale).chain(fixed);
+        let inside: Vec<_> = inside.collect();
+        inside.into_iter().for_each(|prefix| self.book.mark(prefix));
         self.mark_neighbours(outer);
     }
 
@@ -276,20 +282,19 @@ impl Fib {
 
     fn mark_neighbours(&mut self, outer: IpNetwork) {
         let (first, last) = ((outer.network(), 0), (outer.broadcast(), u32::MAX));
-        let inside =
-            self.neighbours.range(first..=last).map(|((address, _), _)| mark(host(*address)));
-        self.prefixes.extend(inside);
+        let inside = self.neighbours.range(first..=last).map(|((address, _), _)| host(*address));
+        inside.for_each(|address| self.book.mark(address));
     }
 
     /// Compares what a prefix should be with what the dataplane and the kernel were told.
-    fn look_at(&mut self, prefix: IpNetwork) {
-        let choice = self.select(prefix);
+    fn look_at(&mut self, id: Id) {
+        let &Record { prefix, bgp, told: before, .. } = self.book.get(id);
+        let choice = self.select(prefix, bgp);
         self.install_learned(prefix, choice.as_ref());
         self.install_fixed(prefix);
-        let before = self.published.routes.get(&prefix).copied();
         let Some(Choice { source, key, .. }) = choice else {
             if let Some((group, _)) = before {
-                self.published.remove(prefix);
+                self.book.tell(id, None);
                 self.update(Update::RouteRemoved { prefix });
                 self.release(group);
                 self.mark_inside_neighbours(prefix);
@@ -304,7 +309,7 @@ impl Fib {
             self.release(group);
             return;
         }
-        self.published.insert(prefix, (group, source));
+        self.book.tell(id, Some((group, source)));
         self.update(Update::Route { prefix, group, source });
         if let Some((old, _)) = before {
             self.release(old);
@@ -376,27 +381,6 @@ impl Fib {
     }
 }
 
-impl Published {
-    fn insert(&mut self, prefix: IpNetwork, route: (u32, Source)) {
-        if self.routes.insert(prefix, route).is_none() {
-            self.lengths.add(&prefix);
-        }
-    }
-
-    fn remove(&mut self, prefix: IpNetwork) {
-        if self.routes.remove(&prefix).is_some() {
-            self.lengths.remove(&prefix);
-        }
-    }
-
-    /// The group of the longest prefix that covers an address and is more than it.
-    fn covering(&self, address: IpAddr) -> Option<(u32, Source)> {
-        let lengths = self.lengths.longest_first(address.is_ipv6());
-        let mut lengths = lengths.filter(|len| *len < bits(address));
-        lengths.find_map(|len| self.routes.get(&prefix(address, len)).copied())
-    }
-}
-
 /// Without host bits.
 fn normal(network: IpNetwork) -> IpNetwork {
     prefix(network.ip(), network.prefix())
@@ -424,10 +408,6 @@ fn all_addresses() -> RangeInclusive<IpAddr> {
 
 fn host(address: IpAddr) -> IpNetwork {
     IpNetwork::from(address)
-}
-
-fn mark(prefix: IpNetwork) -> Mark {
-    (prefix.prefix(), prefix.network())
 }
 
 fn range(prefix: IpNetwork) -> RangeInclusive<IpAddr> {

@@ -161,7 +161,7 @@ impl Task {
             return;
         }
         for RouteChange { prefix, next_hops, install } in changes {
-            self.fib.handle(Fact::Bgp { prefix, next_hops: next_hops.to_vec(), install });
+            self.fib.handle(Fact::Bgp { prefix, next_hops, install });
         }
     }
 

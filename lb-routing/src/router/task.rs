@@ -102,7 +102,7 @@ impl Task {
         let speaker = Speaker::new(config.speaker, config.peers, seeds(), now)?;
         Ok(Self {
             speaker,
-            fib: Fib::new(),
+            fib: Fib::new(seeds().tables),
             plan: Plan::default(),
             addresses: Addresses::default(),
             statics: None,

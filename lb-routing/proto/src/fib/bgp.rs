@@ -5,18 +5,16 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use ipnetwork::IpNetwork;
-
-use super::{Install, KernelNextHop, inside};
+use super::book::{Book, Id, NONE};
+use super::{Install, KernelNextHop};
 
 /// A set of next hops; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SetId(u64);
 
-/// Every prefix's set.
+/// The sets. Which prefix has which one stands in its record.
 #[derive(Debug, Default)]
 pub(super) struct BgpTable {
-    routes: BTreeMap<IpNetwork, (SetId, Install)>,
     sets: HashMap<SetId, Set>,
     by_next_hops: HashMap<Arc<[IpAddr]>, SetId>,
     by_next_hop: BTreeMap<IpAddr, BTreeSet<SetId>>,
@@ -28,49 +26,43 @@ struct Set {
     next_hops: Arc<[IpAddr]>,
     /// Empty: no next hop resolves.
     resolved: Arc<[KernelNextHop]>,
-    prefixes: BTreeSet<IpNetwork>,
+    /// The first of the prefixes' records.
+    first: Id,
 }
 
 impl BgpTable {
-    /// Gives a prefix next hops, or (empty) takes it out; says whether anything changed.
+    /// Gives a prefix next hops (in order, none twice), or (empty) takes them away; says whether anything changed.
     pub(super) fn set(
         &mut self,
-        prefix: IpNetwork,
-        (mut next_hops, install): (Vec<IpAddr>, Install),
+        book: &mut Book,
+        id: Id,
+        (next_hops, install): (Arc<[IpAddr]>, Install),
         resolve: impl Fn(&[IpAddr]) -> Arc<[KernelNextHop]>,
     ) -> bool {
-        next_hops.sort_unstable();
-        next_hops.dedup();
-        let before = self.routes.get(&prefix).copied();
-        if next_hops.is_empty() {
-            self.routes.remove(&prefix);
-        } else {
-            let id = self.intern(next_hops, resolve);
-            if before == Some((id, install)) {
-                return false;
-            }
-            self.routes.insert(prefix, (id, install));
-            if before.is_some_and(|(old, _)| old == id) {
-                return true;
-            }
-            self.sets.entry(id).and_modify(|set| {
-                set.prefixes.insert(prefix);
-            });
+        let before = book.get(id).bgp;
+        let after = match next_hops.is_empty() {
+            true => None,
+            false => Some((self.intern(next_hops, resolve), install)),
+        };
+        if before == after {
+            return false;
         }
-        if let Some((before, _)) = before {
-            self.leave(before, prefix);
+        book.get_mut(id).bgp = after;
+        let set = |bgp: Option<(SetId, Install)>| bgp.map(|(set, _)| set);
+        if set(before) != set(after) {
+            if let Some(set) = set(before) {
+                self.leave(book, set, id);
+            }
+            if let Some(set) = set(after).and_then(|set| self.sets.get_mut(&set)) {
+                book.link(&mut set.first, id);
+            }
         }
-        before.is_some() || self.routes.contains_key(&prefix)
+        true
     }
 
-    pub(super) fn has(&self, prefix: &IpNetwork) -> bool {
-        self.routes.contains_key(prefix)
-    }
-
-    /// The prefix's set, if a next hop of it resolves, and which tables are to have it.
-    pub(super) fn usable(&self, prefix: &IpNetwork) -> Option<(SetId, Install)> {
-        let (id, install) = *self.routes.get(prefix)?;
-        self.resolved(id).map(|_| (id, install))
+    /// The set, if a next hop of it resolves, and which tables are to have it.
+    pub(super) fn usable(&self, bgp: Option<(SetId, Install)>) -> Option<(SetId, Install)> {
+        bgp.filter(|(id, _)| self.sets.get(id).is_some_and(|set| !set.resolved.is_empty()))
     }
 
     /// What a set's next hops resolve to, if any does.
@@ -79,12 +71,11 @@ impl BgpTable {
         (!resolved.is_empty()).then(|| Arc::clone(resolved))
     }
 
-    pub(super) fn prefixes(&self, id: SetId) -> impl Iterator<Item = IpNetwork> + '_ {
-        self.sets.get(&id).into_iter().flat_map(|set| set.prefixes.iter().copied())
-    }
-
-    pub(super) fn inside(&self, outer: IpNetwork) -> impl Iterator<Item = IpNetwork> + '_ {
-        self.routes.range(inside(outer)).map(|(prefix, _)| *prefix)
+    /// Marks the prefixes of a set.
+    pub(super) fn mark(&self, book: &mut Book, id: SetId) {
+        if let Some(set) = self.sets.get(&id) {
+            book.mark_list(set.first);
+        }
     }
 
     /// Resolves the sets with a next hop in the range again; returns those that changed.
@@ -108,28 +99,27 @@ impl BgpTable {
 
     fn intern(
         &mut self,
-        next_hops: Vec<IpAddr>,
+        next_hops: Arc<[IpAddr]>,
         resolve: impl Fn(&[IpAddr]) -> Arc<[KernelNextHop]>,
     ) -> SetId {
-        if let Some(id) = self.by_next_hops.get(next_hops.as_slice()) {
+        if let Some(id) = self.by_next_hops.get(&next_hops) {
             return *id;
         }
         self.last += 1;
         let id = SetId(self.last);
-        let next_hops: Arc<[IpAddr]> = next_hops.into();
         for address in next_hops.iter() {
             self.by_next_hop.entry(*address).or_default().insert(id);
         }
         let resolved = resolve(&next_hops);
         self.by_next_hops.insert(Arc::clone(&next_hops), id);
-        self.sets.insert(id, Set { next_hops, resolved, prefixes: BTreeSet::new() });
+        self.sets.insert(id, Set { next_hops, resolved, first: NONE });
         id
     }
 
-    fn leave(&mut self, id: SetId, prefix: IpNetwork) {
+    fn leave(&mut self, book: &mut Book, id: SetId, prefix: Id) {
         let Some(set) = self.sets.get_mut(&id) else { return };
-        set.prefixes.remove(&prefix);
-        if !set.prefixes.is_empty() {
+        book.unlink(&mut set.first, prefix);
+        if set.first != NONE {
             return;
         }
         let next_hops = Arc::clone(&set.next_hops);

@@ -1,6 +1,7 @@
 //! What the resolver is told.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
@@ -31,8 +32,8 @@ pub enum Fact {
     Bgp {
         /// The destination.
         prefix: IpNetwork,
-        /// Next hops, resolved against the kernel's routes.
-        next_hops: Vec<IpAddr>,
+        /// Next hops in order, none twice, resolved against the kernel's routes.
+        next_hops: Arc<[IpAddr]>,
         /// Which tables are to have them.
         install: Install,
     },

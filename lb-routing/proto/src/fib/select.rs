@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
+use super::bgp::SetId;
 use super::kernel::KernelTable;
 use super::statics::Entry;
 use super::{
@@ -32,16 +33,21 @@ impl Choice {
 }
 
 impl Fib {
-    pub(super) fn select(&self, prefix: IpNetwork) -> Option<Choice> {
+    /// `bgp`: what the speaker has of it.
+    pub(super) fn select(
+        &self,
+        prefix: IpNetwork,
+        bgp: Option<(SetId, Install)>,
+    ) -> Option<Choice> {
         let kernel = Choice::of(Source::Kernel, Key::Kernel);
         if self.kernel.is_local(&prefix) {
             return Some(kernel);
         }
-        let choice = self.candidate(prefix)?;
+        let choice = self.candidate(prefix, bgp)?;
         Some(if self.kernel.is_hidden(prefix) { kernel } else { choice })
     }
 
-    fn candidate(&self, prefix: IpNetwork) -> Option<Choice> {
+    fn candidate(&self, prefix: IpNetwork, bgp: Option<(SetId, Install)>) -> Option<Choice> {
         let (foreign, fixed) = (self.kernel.main(&prefix), self.statics.best(&prefix));
         // The kernel refuses ours where another's has its metric.
         let fixed = fixed.filter(|(metric, _)| foreign.is_none_or(|(other, _)| *metric < other));
@@ -55,7 +61,7 @@ impl Fib {
         if address.is_some_and(|address| self.vips.contains(&address)) {
             return Some(Choice::of(Source::Kernel, Key::Kernel));
         }
-        if let Some((set, install)) = self.bgp.usable(&prefix) {
+        if let Some((set, install)) = self.bgp.usable(bgp) {
             let key = if install == Install::Kernel { Key::Kernel } else { Key::Bgp(set) };
             let in_kernel = (install != Install::Dataplane).then(|| self.bgp.resolved(set));
             let learned = in_kernel.flatten().map(OwnRoute::Via);
@@ -72,7 +78,7 @@ impl Fib {
 
     /// A neighbour counts where the route that covers it leads straight to its link.
     fn connected_neighbour(&self, address: IpAddr) -> Option<Choice> {
-        let (group, _) = self.published.covering(address)?;
+        let group = self.book.covering(address)?;
         let Some(Key::Hops(hops)) = self.groups.key(group) else { return None };
         let mut straight = hops.iter().filter(|hop| hop.gateway.is_none());
         let hop = straight.find(|hop| {

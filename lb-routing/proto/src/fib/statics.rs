@@ -208,7 +208,8 @@ impl Fib {
         let prefix = normal(prefix);
         let (_, route) = self.statics.of(&prefix).find(|(of, _)| *of == metric)?;
         let first = self.statics.best(&prefix).is_some_and(|(best, _)| best == metric);
-        let chosen = self.select(prefix).map(|choice| choice.source);
+        let bgp = self.book.find(&prefix).and_then(|record| record.bgp);
+        let chosen = self.select(prefix, bgp).map(|choice| choice.source);
         let used = first && chosen == Some(Source::Static);
         let behind = chosen.filter(|_| !used && route.own().is_some());
         let unreachable = hops(&route.kind).iter().filter_map(|hop| self.unreachable(hop));

@@ -26,7 +26,7 @@ fn neighbour(address: IpAddr, mac: Option<[u8; 6]>) -> Fact {
 }
 
 fn bgp(prefix: &str, next_hops: &[IpAddr]) -> Fact {
-    Fact::Bgp { prefix: net(prefix), next_hops: next_hops.to_vec(), install: Install::Both }
+    Fact::Bgp { prefix: net(prefix), next_hops: next_hops.into(), install: Install::Both }
 }
 
 fn installed(prefix: &str, hop: Option<KernelNextHop>) -> Output {
@@ -36,7 +36,7 @@ fn installed(prefix: &str, hop: Option<KernelNextHop>) -> Output {
 
 /// One link with a connected network.
 fn connected() -> Fib {
-    let mut fib = Fib::new();
+    let mut fib = Fib::new([1, 2]);
     tell(&mut fib, [link(1, true), kernel_route("10.0.0.0/24", 1, None)]);
     fib
 }
@@ -250,7 +250,7 @@ fn a_route_of_the_speaker_goes_to_the_tables_that_it_is_for() {
         (Install::Kernel, true, false),
     ] {
         let mut fib = connected();
-        let fact = Fact::Bgp { prefix: net("172.16.0.0/16"), next_hops: vec![GATEWAY], install };
+        let fact = Fact::Bgp { prefix: net("172.16.0.0/16"), next_hops: [GATEWAY].into(), install };
         let outputs = tell(&mut fib, [fact]);
         let installs = outputs.iter().filter(|o| matches!(o, Output::Install { .. })).count();
         assert_eq!(installs == 1, in_kernel, "{install:?}");

@@ -55,7 +55,7 @@ impl Facts {
             }
             Fact::Bgp { prefix, next_hops, install } => {
                 self.stale.remove(&clean(prefix));
-                self.bgp.insert(clean(prefix), (next_hops.into_iter().collect(), install));
+                self.bgp.insert(clean(prefix), (next_hops.iter().copied().collect(), install));
                 self.bgp.retain(|_, (hops, _)| !hops.is_empty());
             }
             Fact::Static { prefix, metric, kind } => {
