@@ -19,6 +19,7 @@ mod frame;
 mod full;
 mod kernel_handover;
 mod life;
+mod members;
 mod mss;
 mod mutated;
 mod net;

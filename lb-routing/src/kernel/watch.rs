@@ -85,6 +85,8 @@ pub(crate) struct Watcher {
     batch: Vec<Event>,
     /// When tables are read again.
     resync_at: Option<Instant>,
+    /// Events were lost since they were.
+    lost: bool,
     /// Not before.
     rest_until: Instant,
     up: HashSet<u32>,
@@ -121,6 +123,7 @@ impl Watcher {
             next_hops: NextHops::default(),
             batch: Vec::new(),
             resync_at: Some(now),
+            lost: false,
             rest_until: now,
             up: HashSet::new(),
             several: HashSet::new(),
@@ -154,7 +157,8 @@ impl Watcher {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "kernel events were lost; reading its tables again");
+                tracing::warn!(%error, "kernel events were lost");
+                self.lost = true;
                 self.resync_soon();
             }
         }
@@ -310,6 +314,10 @@ impl Watcher {
         self.resync_at = None;
         self.found = Some(Known::default());
         self.several.clear();
+        let lost = std::mem::take(&mut self.lost);
+        if lost {
+            tracing::info!("reading the kernel's tables again");
+        }
         self.batch.push(Event::Reading);
         let result = self.read_tables().await;
         let found = self.found.take().unwrap_or_default();
@@ -318,9 +326,14 @@ impl Watcher {
             Ok(()) => {
                 self.sweep(found);
                 self.batch.push(Event::Read);
+                if lost {
+                    let ms = begin.elapsed().as_millis();
+                    tracing::info!(ms, "the kernel's tables were read again");
+                }
             }
             Err((what, error)) => {
                 tracing::warn!(%error, "cannot read the kernel's {what}; trying again");
+                self.lost |= lost;
                 self.rest_until += RESYNC_DELAY * RESYNC_SHARE;
                 self.resync_soon();
             }
