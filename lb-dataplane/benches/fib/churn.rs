@@ -4,7 +4,8 @@
 //! another group with the same member and back, an address that is looked up gets a route of its own to the same next hop
 //! and loses it, and a short prefix that longer ones cover comes and goes.
 
-use std::net::Ipv4Addr;
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crate::network::Network;
 use crate::programs::{ALIAS, Programs, run};
 use crate::report::{Report, Series};
 use crate::routes::{Random, Routes};
-use crate::{ROUNDS, say};
+use crate::{ROUNDS, say, six};
 
 const ROUTES: usize = 1_000_000;
 const PER_SECOND: u32 = 100_000;
@@ -26,18 +27,55 @@ const BATCH: u32 = 200;
 const PASSES: usize = 10;
 
 pub(crate) fn measure(network: &Network, report: &mut Report) -> Result<()> {
-    say("a million routes that change while they are looked up");
+    say("a million IPv4 routes that change while they are looked up");
     let routes = Routes::random(ROUTES, 1);
     let mut programs = Programs::load(network)?;
     programs.fill_fib(&routes.routes)?;
     programs.fib.synced();
     programs.aim(&routes.probes);
-    let mut changes = Changes { random: Random(3), routes: &routes, undo: Vec::new() };
+    let v4 = |address: u32| IpAddr::from(Ipv4Addr::from(address));
+    let changes = Changes {
+        random: Random(3),
+        routes: routes.routes.iter().map(|(n, len, hop)| (v4(*n), *len, *hop)).collect(),
+        probes: routes.probes.iter().map(|(address, hop)| (v4(*address), *hop)).collect(),
+        hosts: routes.routes.iter().filter(|r| r.1 == 32).map(|r| v4(r.0)).collect(),
+        undo: Vec::new(),
+    };
+    let name = "F5 lookup, 100 k changes/s, 1 M routes";
+    pairs(&mut programs, ["dir", "empty"], changes, (name, report))?;
+    drop(programs);
+
+    say("250,000 IPv6 routes that change while they are looked up");
+    let routes = six::random_routes(six::ROUTES);
+    let mut programs = Programs::load(network)?;
+    six::fill_fib(&mut programs, &routes)?;
+    programs.fib.synced();
+    let probes = six::probes(&routes);
+    six::aim(&mut programs, &probes)?;
+    let v6 = |address: u128| IpAddr::from(Ipv6Addr::from_bits(address));
+    let changes = Changes {
+        random: Random(3),
+        routes: routes.iter().map(|(n, len, hop)| (v6(*n), *len, *hop)).collect(),
+        probes: probes.iter().map(|(address, hop)| (v6(*address), *hop)).collect(),
+        hosts: HashSet::new(),
+        undo: Vec::new(),
+    };
+    let name = "F5 IPv6 lookup, 100 k changes/s, 250 k routes";
+    pairs(&mut programs, ["multibit6", "empty6"], changes, (name, report))
+}
+
+/// Lookups without and with changes, in turn.
+fn pairs(
+    programs: &mut Programs,
+    [lookup, empty]: [&str; 2],
+    mut changes: Changes,
+    (name, report): (&str, &mut Report),
+) -> Result<()> {
     let (mut quiet, mut busy, mut rate) = Default::default();
     for round in 1..=ROUNDS {
         say(&format!("pair {round} of {ROUNDS}"));
-        let Programs { ebpf, fib, state, .. } = &mut programs;
-        let pass = || Ok(run(ebpf, state, "dir")? - run(ebpf, state, "empty")?);
+        let Programs { ebpf, fib, state, .. } = programs;
+        let pass = || Ok(run(ebpf, state, lookup)? - run(ebpf, state, empty)?);
         Series::push(&mut quiet, passes(pass)?);
         let over = AtomicBool::new(false);
         let (cost, made) = thread::scope(|scope| {
@@ -55,7 +93,6 @@ pub(crate) fn measure(network: &Network, report: &mut Report) -> Result<()> {
         made > f64::from(PER_SECOND) * 0.95,
         "only {made:.0} changes a second were made: the run is not usable"
     );
-    let name = "F5 lookup, 100 k changes/s, 1 M routes";
     report.ratio((name, "no changes"), "ns", &busy, &quiet, 1.15);
     report.note("changes a second, each lookup checked", "k/s", made / 1e3);
     Ok(())
@@ -70,14 +107,18 @@ fn passes(pass: impl Fn() -> Result<f64>) -> Result<f64> {
 }
 
 /// Changes that leave every answer as it is.
-struct Changes<'a> {
+struct Changes {
     random: Random,
-    routes: &'a Routes,
+    routes: Vec<(IpAddr, u8, u32)>,
+    /// Destinations with the next hop that each is to find.
+    probes: Vec<(IpAddr, u32)>,
+    /// Those of the routes that are addresses.
+    hosts: HashSet<IpAddr>,
     /// What takes the last changes back.
     undo: Vec<FibUpdate>,
 }
 
-impl Changes<'_> {
+impl Changes {
     /// Makes changes at the rate until it is over; how many a second there were.
     fn make(&mut self, fib: &mut Fib, over: &AtomicBool) -> Result<f64> {
         let start = Instant::now();
@@ -106,27 +147,34 @@ impl Changes<'_> {
     fn change(&mut self, place: u32) -> (FibUpdate, FibUpdate) {
         let Self { random, routes, .. } = self;
         if place == 0 {
-            // A /11: no route is shorter, so every destination has a longer one.
-            let network = random.next() as u32 & 0xffe0_0000;
-            return (add(network, 11, 0), remove(network, 11));
+            // No route is shorter, so every destination has a longer one.
+            let (network, len) = match routes[0].0 {
+                IpAddr::V4(_) => (Ipv4Addr::from(random.next() as u32 & 0xffe0_0000).into(), 11),
+                IpAddr::V6(_) => {
+                    let bits = 0x2000 | random.next() as u16 & 0x1ff0;
+                    (Ipv6Addr::new(bits, 0, 0, 0, 0, 0, 0, 0).into(), 12)
+                }
+            };
+            return (add(network, len, 0), remove(network, len));
         }
         if place % 4 == 1 {
-            let probe = random.below(routes.probes.len() as u32);
-            let (address, next_hop) = routes.probes[probe as usize];
-            if !routes.routes_have(address, 32) {
-                return (add(address, 32, next_hop), remove(address, 32));
+            let probe = random.below(self.probes.len() as u32);
+            let (address, next_hop) = self.probes[probe as usize];
+            if !self.hosts.contains(&address) {
+                let len = if address.is_ipv4() { 32 } else { 128 };
+                return (add(address, len, next_hop), remove(address, len));
             }
         }
-        let route = random.below(routes.routes.len() as u32);
-        let (network, len, next_hop) = routes.routes[route as usize];
+        let route = random.below(routes.len() as u32);
+        let (network, len, next_hop) = routes[route as usize];
         (add(network, len, next_hop + ALIAS), add(network, len, next_hop))
     }
 }
 
-fn add(network: u32, len: u8, group: u32) -> FibUpdate {
-    FibUpdate::Route { prefix: Ipv4Addr::from(network).into(), len, group }
+fn add(prefix: IpAddr, len: u8, group: u32) -> FibUpdate {
+    FibUpdate::Route { prefix, len, group }
 }
 
-fn remove(network: u32, len: u8) -> FibUpdate {
-    FibUpdate::RouteRemoved { prefix: Ipv4Addr::from(network).into(), len }
+fn remove(prefix: IpAddr, len: u8) -> FibUpdate {
+    FibUpdate::RouteRemoved { prefix, len }
 }

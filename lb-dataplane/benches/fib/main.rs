@@ -12,6 +12,7 @@ mod programs;
 mod report;
 mod routes;
 mod six;
+mod whole;
 
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,9 @@ fn main() -> Result<()> {
     }
     if wanted("six") {
         six::measure(&network, &mut report)?;
+    }
+    if wanted("whole") {
+        whole::measure(&network, &mut report)?;
     }
     report.write()
 }

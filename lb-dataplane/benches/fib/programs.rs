@@ -9,6 +9,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use lb_dataplane::Sizes;
 use lb_dataplane::fib::{Action, Arrays, Fib, FibUpdate, Member, grace_period};
 use lb_dataplane::mapped::Mapped;
 
@@ -23,12 +24,9 @@ const LOOKUPS6: u32 = 16;
 /// Updates in a batch of the router.
 pub(crate) const BATCH: usize = 4096;
 const PAGE_BYTES: usize = 4096;
-const L2_PAGES: usize = 16_384;
+const L1_PAGES: usize = 16_384;
 const ROOT6_PAGES: usize = 4736;
-const NODE6_PAGES: usize = 32_768;
-const GROUP_PAGES: usize = 24;
-const BUCKET_PAGES: usize = 8;
-const MEMBERS: usize = 8192;
+const MEMBER_BYTES: usize = 40;
 /// What a group's number differs by from another one's with the same member.
 pub(crate) const ALIAS: u32 = NEXT_HOPS;
 const PROGRAMS: [&str; 8] =
@@ -46,26 +44,33 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
+    /// With room for random routes, of which many more are longer than /24 than the Internet's are.
     pub(crate) fn load(network: &Network) -> Result<Self> {
+        let large =
+            Sizes { fib_second_level_pages: 16_384, fib6_pages: 32_768, ..Sizes::default() };
+        Self::load_sized(network, &large)
+    }
+
+    pub(crate) fn load_sized(network: &Network, sizes: &Sizes) -> Result<Self> {
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries("FIB4_L2", L2_PAGES as u32)
-            .map_max_entries("FIB6_NODES", NODE6_PAGES as u32)
-            .map_max_entries("FIB_GROUPS", GROUP_PAGES as u32)
-            .map_max_entries("FIB_BUCKETS", BUCKET_PAGES as u32)
-            .map_max_entries("FIB_MEMBERS", MEMBERS as u32)
+            .map_max_entries("FIB4_L2", sizes.fib_second_level_pages)
+            .map_max_entries("FIB6_NODES", sizes.fib6_pages)
+            .map_max_entries("FIB_GROUPS", sizes.fib_group_pages)
+            .map_max_entries("FIB_BUCKETS", sizes.fib_bucket_pages)
+            .map_max_entries("FIB_MEMBERS", sizes.fib_members)
             .load(OBJECT)?;
         for name in PROGRAMS {
             let program: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
             program.load()?;
         }
         let arrays = Arrays {
-            l1: map(&ebpf, "FIB4_L1", 16_384 * PAGE_BYTES)?,
-            l2: map(&ebpf, "FIB4_L2", L2_PAGES * PAGE_BYTES)?,
+            l1: map(&ebpf, "FIB4_L1", L1_PAGES * PAGE_BYTES)?,
+            l2: map(&ebpf, "FIB4_L2", pages(sizes.fib_second_level_pages))?,
             root6: map(&ebpf, "FIB6_ROOT", ROOT6_PAGES * PAGE_BYTES)?,
-            nodes6: map(&ebpf, "FIB6_NODES", NODE6_PAGES * PAGE_BYTES)?,
-            groups: map(&ebpf, "FIB_GROUPS", GROUP_PAGES * PAGE_BYTES)?,
-            buckets: map(&ebpf, "FIB_BUCKETS", BUCKET_PAGES * PAGE_BYTES)?,
-            members: map(&ebpf, "FIB_MEMBERS", MEMBERS * 40)?,
+            nodes6: map(&ebpf, "FIB6_NODES", pages(sizes.fib6_pages))?,
+            groups: map(&ebpf, "FIB_GROUPS", pages(sizes.fib_group_pages))?,
+            buckets: map(&ebpf, "FIB_BUCKETS", pages(sizes.fib_bucket_pages))?,
+            members: map(&ebpf, "FIB_MEMBERS", sizes.fib_members as usize * MEMBER_BYTES)?,
         };
         let probe_bytes = PROBES * 4;
         let mut programs = Self {
@@ -170,6 +175,19 @@ pub(crate) fn run(ebpf: &Ebpf, state: &Mapped, name: &str) -> Result<f64> {
     );
     ensure!(done as usize == PROBES, "{name}: only {done} lookups were made");
     Ok(result.duration.as_nanos() as f64 / f64::from(lookups))
+}
+
+fn pages(count: u32) -> usize {
+    count as usize * PAGE_BYTES
+}
+
+/// Bytes of the maps that packets read.
+pub(crate) fn bytes(sizes: &Sizes) -> usize {
+    let Sizes { fib_second_level_pages, fib6_pages, fib_group_pages, fib_bucket_pages, .. } =
+        *sizes;
+    let sized = [fib_second_level_pages, fib6_pages, fib_group_pages, fib_bucket_pages].map(pages);
+    let fixed = (L1_PAGES + ROOT6_PAGES) * PAGE_BYTES;
+    fixed + sized.iter().sum::<usize>() + sizes.fib_members as usize * MEMBER_BYTES
 }
 
 fn map(ebpf: &Ebpf, name: &str, bytes: usize) -> Result<Mapped> {

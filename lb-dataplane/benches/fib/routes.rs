@@ -50,11 +50,6 @@ impl Routes {
         Self { routes, probes, known: reference }
     }
 
-    /// Whether there is a route to exactly this prefix.
-    pub(crate) fn routes_have(&self, network: u32, len: u8) -> bool {
-        self.known.by_len[usize::from(len)].contains_key(&network)
-    }
-
     /// The same with the first routes only; every destination hits the first of them.
     pub(crate) fn first(&self, count: usize) -> Self {
         // A /24 or shorter that no other route of the large table covers in part, so that both find the same.
@@ -64,6 +59,22 @@ impl Routes {
         let known = Reference::new(&routes);
         Self { routes, probes, known }
     }
+}
+
+/// Different prefixes as of the Internet's table: one in a hundred is longer than /24.
+pub(crate) fn internet(count: usize) -> Vec<Route> {
+    let mut random = Random(5);
+    let mut known = HashSet::with_capacity(count);
+    let mut routes = Vec::with_capacity(count);
+    while routes.len() < count {
+        let len = random.len();
+        let len = if routes.len().is_multiple_of(100) { len } else { len.min(24) };
+        let address = random.address() & mask(len);
+        if known.insert((address, len)) {
+            routes.push((address, len, random.below(NEXT_HOPS)));
+        }
+    }
+    routes
 }
 
 /// Longest match by trying every length: obviously right.

@@ -16,7 +16,7 @@ use crate::routes::{NEXT_HOPS, PROBES, Random};
 use crate::{FEWER_ROUNDS, FILL_ROUNDS, ROUNDS, count, say, seconds};
 
 /// What F2 speaks of.
-const ROUTES: usize = 250_000;
+pub(crate) const ROUTES: usize = 250_000;
 /// Tables that grow into one another.
 const SIZES: [usize; 5] = [10, 10_000, 100_000, ROUTES, 1_000_000];
 /// Holders of address space: so many share the routes.
@@ -105,7 +105,7 @@ impl Costs {
     }
 }
 
-fn fill_fib(programs: &mut Programs, routes: &[Route]) -> Result<()> {
+pub(crate) fn fill_fib(programs: &mut Programs, routes: &[Route]) -> Result<()> {
     let mut batch = Vec::with_capacity(BATCH);
     for routes in routes.chunks(BATCH) {
         batch.clear();
@@ -129,7 +129,7 @@ fn fill_trie(programs: &mut Programs, routes: &[Route]) -> Result<()> {
     Ok(())
 }
 
-fn aim(programs: &mut Programs, probes: &[(u128, u32)]) -> Result<()> {
+pub(crate) fn aim(programs: &mut Programs, probes: &[(u128, u32)]) -> Result<()> {
     ensure!(probes.len() == PROBES, "{} destinations, not {PROBES}", probes.len());
     programs.expect(probes.iter().map(|(_, next_hop)| *next_hop));
     let words = programs.destinations6.wide_words();
@@ -144,7 +144,7 @@ fn halves(address: u128) -> [u64; 2] {
 
 /// Shaped like the Internet's table: holders of a /29 or /32 somewhere in the registries' /12 and /16 blocks, who announce it
 /// and parts of it, and some of those parts' parts; half of all routes are /48.
-fn random_routes(count: usize) -> Vec<Route> {
+pub(crate) fn random_routes(count: usize) -> Vec<Route> {
     let mut random = Random(2);
     let mut known = HashSet::with_capacity(count);
     let mut routes: Vec<Route> = Vec::with_capacity(count);
@@ -180,7 +180,7 @@ fn random_routes(count: usize) -> Vec<Route> {
 }
 
 /// Destinations below the routes, with the next hop that each is to find.
-fn probes(routes: &[Route]) -> Vec<(u128, u32)> {
+pub(crate) fn probes(routes: &[Route]) -> Vec<(u128, u32)> {
     let mut random = Random(4);
     let reference = Reference::new(routes);
     let probes = (0..PROBES).map(|_| {
