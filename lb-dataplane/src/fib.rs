@@ -16,7 +16,7 @@
 //! A group's word changes in place, so a gateway's new MAC is one store, whatever the number of routes.
 //!
 //! A table that is full refuses a route before anything is written, and never sends its packets by a shorter one: the block
-//! that it is in goes to the kernel as a whole until there is room ([`left_out`]).
+//! that it is in goes to the kernel as a whole until there is room (`left_out`).
 
 mod adopt;
 mod audit;
