@@ -20,14 +20,16 @@ pub(crate) struct Convergence {
     since: Instant,
     /// The neighbours from whom routes are accepted.
     awaited: HashSet<IpAddr>,
+    /// Others may come by themselves, nobody knows how many: all of the time is theirs.
+    anybody: bool,
     ended: HashSet<IpAddr>,
     /// Prefixes of a neighbour, and since when it is so many.
     counts: HashMap<IpAddr, (u64, Instant)>,
 }
 
 impl Convergence {
-    pub(crate) fn new(awaited: HashSet<IpAddr>, now: Instant) -> Self {
-        Self { since: now, awaited, ended: HashSet::new(), counts: HashMap::new() }
+    pub(crate) fn new(awaited: HashSet<IpAddr>, anybody: bool, now: Instant) -> Self {
+        Self { since: now, awaited, anybody, ended: HashSet::new(), counts: HashMap::new() }
     }
 
     /// A neighbour sent End-of-RIB.
@@ -57,7 +59,7 @@ impl Convergence {
             let enough = if ended { QUIET_AFTER_END_OF_RIB } else { QUIET };
             quiet += usize::from(now >= entry.1 + enough);
         }
-        quiet == self.awaited.len()
+        quiet == self.awaited.len() && !self.anybody
     }
 }
 

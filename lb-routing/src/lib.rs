@@ -19,7 +19,8 @@ mod tcp;
 mod transport;
 
 pub use lb_routing_proto::config::{
-    BeyondLimit, ConfigError, Decision, Export, Import, MaxPrefixes, PeerConfig, SpeakerConfig,
+    BeyondLimit, ConfigError, Decision, Export, Import, Listen, ListenError, MAX_DYNAMIC,
+    MaxPrefixes, PeerConfig, SpeakerConfig,
 };
 pub use lb_routing_proto::fib::{
     Action, Controller, Install, KernelNextHop, Link, Member, Source, StaticKind, StaticNextHop,
@@ -27,7 +28,8 @@ pub use lb_routing_proto::fib::{
 };
 pub use lb_routing_proto::policy;
 pub use lb_routing_proto::speaker::{
-    Clear, Destination, Explanation, Hearer, PathKey, PathStatus, PeerStatus, Query, State, Table,
+    Clear, Destination, Explanation, Hearer, ListenStatus, PathKey, PathStatus, PeerStatus, Query,
+    State, Table,
 };
 pub use lb_routing_proto::wire::{AsPath, Attributes, Family, Origin};
 

@@ -10,10 +10,11 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
-use lb_routing_proto::config::{self, ConfigError, PeerConfig, SpeakerConfig};
+use lb_routing_proto::config::{self, ConfigError, Listen, ListenError, PeerConfig, SpeakerConfig};
 use lb_routing_proto::fib::{Link, StaticNextHop, Told, Update};
 use lb_routing_proto::speaker::{
-    Clear, Destination, Explanation, Part, PathKey, PathStatus, PeerStatus, Query, Walk,
+    Clear, Destination, Explanation, ListenStatus, Part, PathKey, PathStatus, PeerStatus, Query,
+    Walk,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -37,6 +38,8 @@ pub struct RouterConfig {
     pub peers: Vec<PeerConfig>,
     /// How connections with them are made, by their address; a neighbour that is not here has the default.
     pub transports: HashMap<IpAddr, Transport>,
+    /// Who else may come, and how connections with them are made.
+    pub dynamic: Vec<(Listen, Transport)>,
     /// Where neighbours reach us.
     pub listen: SocketAddr,
     /// Carry traffic by learned routes: tell the kernel and the dataplane of them. A route server does not.
@@ -49,13 +52,25 @@ pub struct RouterConfig {
 impl RouterConfig {
     /// Every neighbour's, by its canonical address.
     fn transports(&self) -> Transports {
-        transports(&self.peers, &self.transports)
+        transports(&self.peers, &self.transports, &self.dynamic)
     }
 }
 
-fn transports(peers: &[PeerConfig], told: &HashMap<IpAddr, Transport>) -> Transports {
+fn listens(dynamic: &[(Listen, Transport)]) -> Vec<Listen> {
+    dynamic.iter().map(|(listen, _)| listen.clone()).collect()
+}
+
+fn transports(
+    peers: &[PeerConfig],
+    told: &HashMap<IpAddr, Transport>,
+    dynamic: &[(Listen, Transport)],
+) -> Transports {
     let told = |address| told.get(&address).cloned().unwrap_or_default();
-    peers.iter().map(|peer| (peer.address.to_canonical(), told(peer.address))).collect()
+    let named = peers.iter().map(|peer| (peer.address.to_canonical(), told(peer.address)));
+    let ranges = dynamic
+        .iter()
+        .flat_map(|(listen, it)| listen.ranges.iter().map(move |range| (*range, it.clone())));
+    Transports { named: named.collect(), ranges: ranges.collect() }
 }
 
 /// Whom the router talks to from now on, and as whom.
@@ -67,14 +82,16 @@ pub struct Peers {
     pub peers: Vec<PeerConfig>,
     /// How connections with them are made, by their address; a neighbour that is not here has the default.
     pub transports: HashMap<IpAddr, Transport>,
+    /// Who else may come, and how connections with them are made.
+    pub dynamic: Vec<(Listen, Transport)>,
     /// Where neighbours reach us.
     pub listen: SocketAddr,
 }
 
 impl From<RouterConfig> for Peers {
     fn from(config: RouterConfig) -> Self {
-        let RouterConfig { speaker, peers, transports, listen, .. } = config;
-        Self { speaker, peers, transports, listen }
+        let RouterConfig { speaker, peers, transports, dynamic, listen, .. } = config;
+        Self { speaker, peers, transports, dynamic, listen }
     }
 }
 
@@ -84,6 +101,9 @@ pub enum ConfigureError {
     /// The configuration cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Neighbours cannot come by themselves so.
+    #[error(transparent)]
+    Dynamic(#[from] ListenError),
     /// The listener cannot be told, or cannot be there.
     #[error("cannot meet neighbours at {address} so: {source}")]
     Listen {
@@ -103,6 +123,9 @@ pub enum SpawnError {
     /// The configuration cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Neighbours cannot come by themselves so.
+    #[error(transparent)]
+    Dynamic(#[from] ListenError),
     /// The port is taken, or not ours to take.
     #[error("cannot listen on {address}: {source}; stop the other BGP daemon or set bgp.listen")]
     Listen {
@@ -144,6 +167,7 @@ enum Command {
     Unreachable(Vec<StaticNextHop>, Vec<InterfaceAddress>, oneshot::Sender<Vec<Option<String>>>),
     Statics(oneshot::Sender<StaticsStatus>),
     Peers(oneshot::Sender<Vec<PeerStatus>>),
+    Listening(oneshot::Sender<Vec<ListenStatus>>),
     Routes(oneshot::Sender<Vec<PathStatus>>),
     Query(Box<(Query, Walk)>, usize, oneshot::Sender<Part>),
     Configure(Box<Peers>, oneshot::Sender<Result<(), ConfigureError>>),
@@ -169,6 +193,7 @@ pub async fn spawn(
     config: RouterConfig,
 ) -> Result<(RouterHandle, mpsc::Receiver<FibBatch>), SpawnError> {
     config::validate(&config.speaker, &config.peers)?;
+    config::validate_listens(&config.speaker, &listens(&config.dynamic))?;
     let (commands, command_rx) = mpsc::channel(COMMANDS);
     let (batches, batch_rx) = mpsc::channel(BATCHES);
     let (links_tx, links) = watch::channel(Vec::new());
@@ -248,6 +273,11 @@ impl RouterHandle {
     /// Every neighbour, in the order of the configuration; none after a shutdown.
     pub async fn peers(&self) -> Vec<PeerStatus> {
         self.ask(Command::Peers).await.unwrap_or_default()
+    }
+
+    /// For whom else we listen, and how many of them there are; none after a shutdown.
+    pub async fn listening(&self) -> Vec<ListenStatus> {
+        self.ask(Command::Listening).await.unwrap_or_default()
     }
 
     /// Every path of every prefix, sorted by prefix, the best path first; none after a shutdown.

@@ -5,14 +5,44 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
+
 /// Octets of a key at most (`TCP_MD5SIG_MAXKEYLEN`).
 const MAX_KEY_LEN: usize = 80;
 
 /// A neighbour that takes nothing for so long is gone (RFC 9687 §3).
 pub const SEND_HOLD_TIME: Duration = Duration::from_secs(8 * 60);
 
-/// The transport of every neighbour, by its canonical address.
-pub(crate) type Transports = HashMap<IpAddr, Transport>;
+/// How connections with everybody are made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Transports {
+    /// With neighbours that are named, by their canonical address.
+    pub(crate) named: HashMap<IpAddr, Transport>,
+    /// With those that come by themselves, from these prefixes.
+    pub(crate) ranges: HashMap<IpNetwork, Transport>,
+}
+
+impl Transports {
+    /// With whom has an address; none: there is no such neighbour.
+    pub(crate) fn get(&self, peer: IpAddr) -> Option<&Transport> {
+        let covering = self.ranges.iter().filter(|(range, _)| range.contains(peer));
+        let longest = || covering.max_by_key(|(range, _)| range.prefix()).map(|(_, it)| it);
+        self.named.get(&peer).or_else(longest)
+    }
+
+    /// Everybody's; a neighbour's address is a prefix, too.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (IpNetwork, &Transport)> {
+        let named = self.named.iter().map(|(peer, transport)| (IpNetwork::from(*peer), transport));
+        named.chain(self.ranges.iter().map(|(range, transport)| (*range, transport)))
+    }
+
+    /// That of exactly these addresses.
+    pub(crate) fn of(&self, range: &IpNetwork) -> Option<&Transport> {
+        let is_host = range.prefix() == IpNetwork::from(range.ip()).prefix();
+        let named = is_host.then(|| self.named.get(&range.ip())).flatten();
+        named.or_else(|| self.ranges.get(range))
+    }
+}
 
 /// How TCP connections with a neighbour are made.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use ipnetwork::IpNetwork;
 use lb_api_types::bgp::GlobalSpec;
 use lb_api_types::config::{Bgp, Decision};
 use lb_api_types::peer::{BeyondLimit, BgpPeer, MaxPrefixes, PeerGroup, PeerOptions, PeerSpec};
@@ -146,13 +147,24 @@ fn listen(cursor: &Cursor<'_>) -> Option<SocketAddr> {
 }
 
 fn groups(cursor: &Cursor<'_>, policies: &[BgpPolicy]) -> Option<Vec<PeerGroup>> {
-    let mut names = HashSet::new();
+    let (mut names, mut ranges) = (HashSet::new(), HashMap::new());
     let groups = cursor.list(|cursor| {
         let object = cursor.object(&[&["name"][..], PeerOptions::FIELDS].concat())?;
         let name = object.required("name").and_then(|name| policy::unique(&name, &mut names));
         let options = options(&object, Some(policies));
         together(&object, &options);
-        Some(PeerGroup { name: name?.to_owned(), options })
+        listening(&object, &options);
+        let name = name?.to_owned();
+        for range in options.listen_ranges.iter().flatten() {
+            if let Some(first) = ranges.insert(*range, name.clone())
+                && let Some(field) = object.field("listen_ranges")
+            {
+                return field.wrong(format!(
+                    "has {range} of the group `{first}`: a neighbour is of one group, remove one of the two"
+                ));
+            }
+        }
+        Some(PeerGroup { name, options })
     })?;
     policy::bounded(cursor, groups, MAX_GROUPS)
 }
@@ -206,12 +218,47 @@ pub(crate) fn read_group(cursor: &Cursor<'_>) -> Option<PeerOptions> {
     let object = cursor.object(PeerOptions::FIELDS)?;
     let options = options(&object, None);
     together(&object, &options);
+    listening(&object, &options);
     Some(options)
+}
+
+/// What a group says of neighbours that are not named.
+fn listening(object: &Object<'_>, options: &PeerOptions) {
+    let Some(field) = object.field("listen_ranges") else {
+        if let Some(field) = object.field("listen_limit") {
+            field.wrong::<()>("is there, but no listen_ranges: say from where neighbours may come");
+        }
+        return;
+    };
+    if options.asn.is_none() && object.field("asn").is_none() {
+        field.wrong::<()>("is there, but no asn: say the AS number of the neighbours that come");
+    }
+}
+
+fn ranges(cursor: &Cursor<'_>) -> Option<Vec<IpNetwork>> {
+    let mut named = 0;
+    let ranges = cursor.list(|range| {
+        named += 1;
+        range.prefix()
+    })?;
+    if named == 0 {
+        return cursor.wrong("is empty, so nobody may come: list a prefix, or leave it out");
+    }
+    if let Some(twice) = ranges.iter().enumerate().find(|(place, it)| ranges[..*place].contains(it))
+    {
+        return cursor.wrong(format!("names {} twice: list it once", twice.1));
+    }
+    Some(ranges)
 }
 
 fn spec(object: &Object<'_>, known: Option<(&[BgpPolicy], &[PeerGroup])>) -> Option<PeerSpec> {
     let address = object.required("address").and_then(|address| neighbour(&address));
     let options = options(object, known.map(|(policies, _)| policies));
+    for field in ["listen_ranges", "listen_limit"] {
+        if let Some(field) = object.field(field) {
+            field.wrong::<()>("is for peer groups: a neighbour has one address, leave it out");
+        }
+    }
     let group = object.field("group").and_then(|cursor| Some(cursor.text()?.to_owned()));
     let spec = PeerSpec { address: address?, group, options };
     let Some((_, groups)) = known else { return Some(spec) };
@@ -274,6 +321,9 @@ fn options(object: &Object<'_>, policies: Option<&[BgpPolicy]>) -> PeerOptions {
         route_reflector_client: flag("route_reflector_client"),
         add_path_receive: flag("add_path_receive"),
         add_path_send: object.field("add_path_send").and_then(|paths| paths.number(1..=64)),
+        listen_ranges: object.field("listen_ranges").and_then(|list| ranges(&list)),
+        // As many as the router takes of one group.
+        listen_limit: within("listen_limit", 1..=lb_routing::MAX_DYNAMIC),
         keep_rejected: flag("keep_rejected"),
         max_prefixes: object.field("max_prefixes").and_then(|limit| max_prefixes(&limit)),
         local_as: object.field("local_as").and_then(|number| asn(&number)),

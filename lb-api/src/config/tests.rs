@@ -148,6 +148,38 @@ fn each_mistake_names_its_field() {
 }
 
 #[test]
+fn each_mistake_about_neighbours_that_come_by_themselves_names_its_field() {
+    let group = |rest: &str| format!("bgp: {{peer_groups: [{{name: g, {rest}}}]}}");
+    let cases = [
+        (group("listen_ranges: [10.0.0.0/24]"), "bgp.peer_groups[0].listen_ranges"),
+        (group("asn: 1, listen_ranges: []"), "bgp.peer_groups[0].listen_ranges"),
+        (
+            group("asn: 1, listen_ranges: [10.0.0.0/24, 10.0.0.0/24]"),
+            "bgp.peer_groups[0].listen_ranges",
+        ),
+        (group("asn: 1, listen_ranges: [10.0.0.1/24]"), "bgp.peer_groups[0].listen_ranges[0]"),
+        (group("asn: 1, listen_limit: 9"), "bgp.peer_groups[0].listen_limit"),
+        (
+            group("asn: 1, listen_ranges: [10.0.0.0/24], listen_limit: 0"),
+            "bgp.peer_groups[0].listen_limit",
+        ),
+        (
+            group(
+                "asn: 1, listen_ranges: [10.0.0.0/8]}, {name: h, asn: 1, listen_ranges: [10.0.0.0/8]",
+            ),
+            "bgp.peer_groups[1].listen_ranges",
+        ),
+        (
+            "bgp: {peers: [{address: 192.0.2.1, asn: 1, listen_ranges: [10.0.0.0/24]}]}".into(),
+            "bgp.peers[0].listen_ranges",
+        ),
+    ];
+    for (text, path) in cases {
+        assert_eq!(report(&text), [(Some(1), path.to_owned())], "{text}");
+    }
+}
+
+#[test]
 fn each_mistake_in_what_a_session_does_names_its_field() {
     let peer = |rest: &str| format!("bgp: {{peers: [{{address: 192.0.2.1, asn: 65001, {rest}}}]}}");
     let cases = [

@@ -4,8 +4,11 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use lb_api_types::bgp::Global;
 use lb_api_types::peer::Peer;
-use lb_api_types::view::{Appliance, BgpRoute, Explanation, HearerView, PeerView, Status};
+use lb_api_types::view::{
+    Appliance, BgpRoute, Explanation, HearerView, ListenView, PeerView, Status,
+};
 use serde_json::Value;
 
 use super::CtlError;
@@ -22,20 +25,23 @@ pub(super) async fn summary(client: &Client, format: Format) -> Result<String, C
         Format::Yaml => yaml(&value),
         Format::Table | Format::Wide | Format::Name => {
             let appliance: Appliance = typed(client.get("status").await?)?;
-            Ok(summary_page(&appliance.status, &sessions(value)?))
+            let global: Global = typed(client.get("bgp/global").await?)?;
+            let listening = global.status.map(|status| status.listening).unwrap_or_default();
+            Ok(summary_page(&appliance.status, &sessions(value)?, &listening))
         }
     }
 }
 
-fn summary_page(status: &Status, peers: &[PeerView]) -> String {
+fn summary_page(status: &Status, peers: &[PeerView], listening: &[ListenView]) -> String {
     let row = |peer: &PeerView| {
         // As FRR and others show it: the prefixes where there is a session, the state where there is none.
         let state = match peer.state.as_str() {
             "Established" => peer.prefixes_received.to_string(),
             state => state.to_owned(),
         };
+        let mark = if peer.dynamic.is_some() { "*" } else { "" };
         [
-            peer.address.to_string(),
+            format!("{mark}{}", peer.address),
             peer.asn.to_string(),
             peer.messages_received.to_string(),
             peer.messages_sent.to_string(),
@@ -48,13 +54,20 @@ fn summary_page(status: &Status, peers: &[PeerView]) -> String {
     let up = peers.iter().filter(|peer| peer.state == "Established").count();
     let heading =
         ["NEIGHBOR", "AS", "MSGRCVD", "MSGSENT", "UP/DOWN", "STATE/PFXRCD", "PFXSNT", "NAME"];
-    format!(
+    let mut page = format!(
         "BGP router identifier {}, local AS number {}\n{up} of {} sessions Established\n\n{}",
         status.router_id,
         status.asn,
         peers.len(),
         table(heading, &peers.iter().map(row).collect::<Vec<_>>())
-    )
+    );
+    for ListenView { group, limit, neighbors, refused, .. } in listening {
+        let _infallible = write!(
+            page,
+            "\n* came by itself, by the ranges of peer group {group}: {neighbors} of {limit} at most, {refused} connections refused\n"
+        );
+    }
+    page
 }
 
 /// Everything that is known of the neighbours, or of the one with a name or address.
@@ -244,6 +257,9 @@ fn neighbour(peer: &PeerView) -> String {
         let _infallible = writeln!(text, "  {:<14}{value}", format!("{name}:"));
     };
     line("Name", peer.name.clone());
+    if let Some(group) = &peer.dynamic {
+        line("Dynamic", format!("came by itself, by the ranges of peer group {group}"));
+    }
     line("State", format!("{} for {}", peer.state, duration(peer.since_secs)));
     line("Router id", or_dash(peer.router_id.map(|id| id.to_string())));
     if let Some(seconds) = peer.stale_secs {
@@ -417,7 +433,7 @@ mod tests {
             "version": "1", "uptime_secs": 1, "router_id": "192.0.2.2", "asn": 65000, "interfaces": [], "reasons": []
         }))
         .unwrap();
-        let text = summary_page(&status, &[peer("a", "Established"), peer("b", "Active")]);
+        let text = summary_page(&status, &[peer("a", "Established"), peer("b", "Active")], &[]);
         assert!(
             text.starts_with("BGP router identifier 192.0.2.2, local AS number 65000\n1 of 2 ")
         );
@@ -425,5 +441,17 @@ mod tests {
         assert_eq!(words[4], ["192.0.2.1", "65001", "11", "12", "1m07s", "4", "1", "a"]);
         assert_eq!(words[5], ["192.0.2.1", "65001", "11", "12", "1m07s", "Active", "1", "b"]);
         assert!(neighbour(&peer("a", "Active")).contains("State:        Active for 1m07s"));
+        let come = PeerView { dynamic: Some("nodes".into()), ..peer("c", "Established") };
+        let listening = ListenView {
+            group: "nodes".into(),
+            ranges: vec!["192.0.2.0/24".parse().unwrap()],
+            limit: 9,
+            neighbors: 1,
+            refused: 4,
+        };
+        let text = summary_page(&status, std::slice::from_ref(&come), &[listening]);
+        assert!(text.contains("\n*192.0.2.1"), "{text}");
+        assert!(text.contains("group nodes: 1 of 9 at most, 4 connections refused"), "{text}");
+        assert!(neighbour(&come).contains("by the ranges of peer group nodes"));
     }
 }

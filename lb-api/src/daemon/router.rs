@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use lb_api_types::config::{self, Bgp};
-use lb_api_types::peer::{self, BgpPeer, PeerOptions};
+use lb_api_types::peer::{self, BgpPeer, PeerOptions, PeerSpec};
 use lb_api_types::policy::{Family, Policies};
 use lb_api_types::resource::Condition;
 use lb_api_types::view::{
-    BgpRoute, BgpRouteSpec, BgpRouteStatus, PeerSettings, PeerView, SeenMetadata,
+    BgpRoute, BgpRouteSpec, BgpRouteStatus, ListenView, PeerSettings, PeerView, SeenMetadata,
 };
 use lb_routing::policy::communities;
 use lb_routing::{
-    BeyondLimit, Decision, MaxPrefixes, PathStatus, PeerConfig, PeerStatus, Peers, Reach,
-    RouterConfig, SpeakerConfig, State, Transport,
+    BeyondLimit, Decision, Listen, ListenStatus, MaxPrefixes, PathStatus, PeerConfig, PeerStatus,
+    Peers, Reach, RouterConfig, SpeakerConfig, State, Transport,
 };
 
 use super::policy::{self, Library};
@@ -27,8 +27,8 @@ pub(super) struct DefaultId(Option<Ipv4Addr>);
 
 /// `preserved`: the dataplane of the process before was taken over.
 pub(super) async fn config(bgp: &Bgp, id: &mut DefaultId, preserved: bool) -> Result<RouterConfig> {
-    let Peers { speaker, peers, transports, listen } = peers(bgp, id).await?;
-    Ok(RouterConfig { speaker, peers, transports, listen, forward: true, preserved })
+    let Peers { speaker, peers, transports, dynamic, listen } = peers(bgp, id).await?;
+    Ok(RouterConfig { speaker, peers, transports, dynamic, listen, forward: true, preserved })
 }
 
 /// Who we are, and the neighbours with what their groups and policies say.
@@ -52,7 +52,20 @@ pub(super) async fn peers(bgp: &Bgp, id: &mut DefaultId) -> Result<Peers> {
         peers.push(made.with_context(|| format!("peer {}", told.title()))?);
         transports.insert(told.spec.address, transport(bgp, told, &options)?);
     }
-    Ok(Peers { speaker, peers, transports, listen: said.listen() })
+    let mut dynamic = Vec::new();
+    for group in &bgp.peer_groups {
+        let Some(ranges) = group.options.listen_ranges.clone() else { continue };
+        // It is none of a neighbour: each has its own.
+        let (name, address) = (Some(group.name.clone()), Ipv4Addr::UNSPECIFIED.into());
+        let spec = PeerSpec { address, group: None, options: group.options.clone() };
+        let told = BgpPeer { name, spec };
+        let template = peer(&told, &group.options, &library);
+        let template = template.with_context(|| format!("peer group {}", group.name))?;
+        let (name, limit) = (group.name.clone(), group.options.listen_limit());
+        let transport = transport(bgp, &told, &group.options)?;
+        dynamic.push((Listen { name, ranges, limit, template }, transport));
+    }
+    Ok(Peers { speaker, peers, transports, dynamic, listen: said.listen() })
 }
 
 /// Has every neighbour be told, with all that is advertised, that this node is about to go (RFC 8326 §4.1).
@@ -70,9 +83,14 @@ async fn default_router_id(bgp: &Bgp, chosen: &mut DefaultId) -> Result<Ipv4Addr
     match chosen.0 {
         Some(id) => Ok(id),
         // Nobody is told it.
-        None if bgp.peers.is_empty() => Ok(Ipv4Addr::LOCALHOST),
+        None if bgp.peers.is_empty() && !listens(bgp) => Ok(Ipv4Addr::LOCALHOST),
         None => bail!("this host has no IPv4 address to be its BGP identifier: set bgp.router_id"),
     }
+}
+
+/// Whether neighbours may come by themselves.
+fn listens(bgp: &Bgp) -> bool {
+    bgp.peer_groups.iter().any(|group| group.options.listen_ranges.is_some())
 }
 
 fn seconds(count: u16) -> Duration {
@@ -196,6 +214,7 @@ pub(super) fn peer_view(
         name: peer.name,
         address: peer.address,
         asn: peer.asn,
+        dynamic: peer.dynamic,
         state: state(peer.state).into(),
         since_secs: now.saturating_duration_since(peer.since).as_secs(),
         router_id: peer.router_id,
@@ -213,6 +232,11 @@ pub(super) fn peer_view(
         stale_secs: peer.stale_until.map(|until| until.saturating_duration_since(now).as_secs()),
         settings,
     }
+}
+
+pub(super) fn listen_view(status: ListenStatus) -> ListenView {
+    let ListenStatus { name, ranges, limit, neighbours, refused } = status;
+    ListenView { group: name, ranges, limit, neighbors: neighbours, refused }
 }
 
 fn established(peer: &PeerStatus) -> Condition {

@@ -73,6 +73,7 @@ mod tests {
             hold_time_secs: 90,
             prefixes_received: 0,
             prefixes_rejected: 0,
+            dynamic: None,
             routes_refused: 0,
             refused_not_kept: 0,
             malformed: 0,

@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use ipnetwork::IpNetwork;
 use lb_api_types::bgp::GlobalStatus;
 use lb_api_types::config;
+use lb_api_types::peer::PeerOptions;
 use lb_api_types::view::{
     Appliance, BgpRoute, BgpRouteSpec, CheckState, ClearWhat, Doctor, Explanation, FibAuditView,
     FibEntry, FibLookupView, Flow, HearerView, Interface, InterfaceView, List, Nothing, PeerView,
@@ -61,7 +62,13 @@ impl Views for Live {
             let view = |peer: PeerStatus| {
                 let (section, _) = &*self.told.borrow();
                 let told = section.peers.iter().find(|told| told.spec.address == peer.address);
-                let options = told.map(|told| told.spec.effective(&section.peer_groups));
+                let group = || {
+                    let name = peer.dynamic.as_ref()?;
+                    let group = section.peer_groups.iter().find(|group| group.name == *name)?;
+                    Some(PeerOptions { passive: Some(true), ..group.options.clone() })
+                };
+                let told = told.map(|told| told.spec.effective(&section.peer_groups));
+                let options = told.or_else(group);
                 router::peer_view(peer, options.as_ref().map(router::peer_settings), now)
             };
             peers.into_iter().map(view).collect()
@@ -218,7 +225,9 @@ impl Views for Live {
             let peers = self.peers().await;
             let established = peers.iter().filter(|peer| peer.state == "Established").count();
             let (section, us) = self.told.borrow().clone();
+            let listening = self.router.listening().await;
             GlobalStatus {
+                listening: listening.into_iter().map(router::listen_view).collect(),
                 conditions: vec![seen::sessions(established, peers.len())],
                 asn: us.asn,
                 router_id: us.router_id,

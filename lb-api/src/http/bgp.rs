@@ -43,10 +43,19 @@ pub(super) async fn clear_peer(
         };
     }
     let unknown = || Refused::from(Refusal::Unknown(key.to_string()));
-    let Resource::Peer(peer) = app.registry.get_resource(&key).await? else {
-        return Err(unknown());
+    let found = app.registry.get_resource(&key).await;
+    let come = match &found {
+        Err(Refusal::Unknown(_)) => super::resources::dynamic(&app).await,
+        Ok(_) | Err(_) => Vec::new(),
     };
-    match app.views.clear(peer.spec.address, what).await {
+    let address = match come.into_iter().find(|peer| peer.metadata.name == key.1) {
+        Some(peer) => peer.spec.address,
+        None => {
+            let Resource::Peer(peer) = found? else { return Err(unknown()) };
+            peer.spec.address
+        }
+    };
+    match app.views.clear(address, what).await {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(unknown()),
     }

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 use lb_api_types::config::Hook;
-use lb_api_types::view::{FibUsageView, Interface, PeerView, ReasonView, Status};
+use lb_api_types::view::{FibUsageView, Interface, ListenView, PeerView, ReasonView, Status};
 use lb_api_types::vip::{BackendStatus, Health, Protocol, Vip};
 
 /// What is told.
@@ -15,6 +15,8 @@ pub(super) struct Sample {
     pub(super) interfaces: Vec<Interface>,
     pub(super) vips: Vec<Vip>,
     pub(super) peers: Vec<PeerView>,
+    /// Who may come without being named.
+    pub(super) listening: Vec<ListenView>,
     /// Clients that watch events.
     pub(super) watchers: usize,
     /// Those that were cut because they were too slow.
@@ -33,6 +35,7 @@ pub(super) fn render(sample: &Sample) -> String {
     vips(&mut text, &sample.vips);
     backends(&mut text, &sample.vips);
     peers(&mut text, &sample.peers);
+    listening(&mut text, &sample.listening);
     text.0
 }
 
@@ -228,6 +231,22 @@ fn peers(text: &mut Text, peers: &[PeerView]) {
     each(Kind::Counter, "lbd_bgp_messages_sent_total", "Messages sent.", |peer| peer.messages_sent);
 }
 
+/// Neighbours that come by themselves.
+fn listening(text: &mut Text, listening: &[ListenView]) {
+    let mut each = |kind: Kind, name: &str, help: &str, value: fn(&ListenView) -> u64| {
+        text.family(kind, name, help);
+        for listen in listening {
+            text.line(&[("group", &listen.group)], value(listen));
+        }
+    };
+    let there = "Neighbours that came by themselves.";
+    each(Kind::Gauge, "lbd_bgp_dynamic_neighbors", there, |it| it.neighbors.into());
+    let limit = "How many there may be.";
+    each(Kind::Gauge, "lbd_bgp_dynamic_neighbors_limit", limit, |it| it.limit.into());
+    let refused = "Connections that were refused, as there were enough.";
+    each(Kind::Counter, "lbd_bgp_dynamic_refused_total", refused, |it| it.refused);
+}
+
 #[derive(Clone, Copy)]
 enum Kind {
     Gauge,
@@ -331,6 +350,13 @@ mod tests {
             interfaces: vec![interface],
             vips: vec![web],
             peers: vec![serde_json::from_value(peer).unwrap()],
+            listening: vec![ListenView {
+                group: "nodes".into(),
+                ranges: Vec::new(),
+                limit: 9,
+                neighbors: 2,
+                refused: 3,
+            }],
             watchers: 2,
             overruns: 1,
             failures: [
@@ -353,6 +379,8 @@ mod tests {
             "lbd_event_watchers 2",
             "lbd_logins_failed_total{reason=\"expired\"} 0",
             "lbd_event_watchers_cut_total{reason=\"overrun\"} 1",
+            r#"lbd_bgp_dynamic_neighbors{group="nodes"} 2"#,
+            r#"lbd_bgp_dynamic_refused_total{group="nodes"} 3"#,
             r#"lbd_bgp_routes_refused_total{peer="a\"b\\c\nd",address="192.0.2.1",asn="65001"} 7"#,
             r#"lbd_bgp_updates_malformed_total{peer="a\"b\\c\nd",address="192.0.2.1",asn="65001"} 8"#,
             "lbd_interface_attached{interface=\"eth0\",hook=\"xdp\"} 1",

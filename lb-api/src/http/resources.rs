@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
-use lb_api_types::peer::Peer;
+use lb_api_types::peer::{Peer, PeerOptions, PeerSpec};
 use lb_api_types::resource::Metadata;
 use lb_api_types::view::List;
 use lb_api_types::vip::Vip;
@@ -115,7 +115,13 @@ impl Collection {
                 vips.map(|vip| Document::Vip(Box::new(vip))).collect()
             }
             Self::Of(kind) => {
-                app.registry.list_resources(kind).await?.into_iter().map(of).collect()
+                let resources = app.registry.list_resources(kind).await?;
+                let come = if kind == Kind::Peer { dynamic(app).await } else { Vec::new() };
+                let all = resources.into_iter().chain(come.into_iter().map(Resource::Peer));
+                let mut all: Vec<_> = all.map(of).collect();
+                // Pages are by name.
+                all.sort_by(|one, other| one.metadata().name.cmp(&other.metadata().name));
+                all
             }
         })
     }
@@ -125,7 +131,15 @@ impl Collection {
             Self::Vips => Document::Vip(Box::new(app.registry.get(name).await?)),
             Self::Of(kind) => {
                 let key = Key(kind, name.to_owned());
-                Document::Of(Box::new(app.registry.get_resource(&key).await?))
+                let found = match app.registry.get_resource(&key).await {
+                    Err(Refusal::Unknown(unknown)) if kind == Kind::Peer => {
+                        let come = dynamic(app).await.into_iter();
+                        let mut one = come.filter(|peer| peer.metadata.name == name);
+                        one.next().map(Resource::Peer).ok_or(Refusal::Unknown(unknown))
+                    }
+                    found => found,
+                };
+                Document::Of(Box::new(found?))
             }
         })
     }
@@ -238,6 +252,18 @@ fn of_routing(one: &mut Document) -> Option<&mut Resource> {
         return Some(resource);
     }
     None
+}
+
+/// Neighbours that came by themselves, as if somebody had named them by their addresses.
+pub(super) async fn dynamic(app: &App) -> Vec<Peer> {
+    let views = app.views.peers().await.into_iter();
+    let come = views.filter_map(|view| {
+        let metadata = Metadata { name: view.name.clone(), ..Metadata::default() };
+        let (address, group) = (view.address, Some(view.dynamic.clone()?));
+        let spec = PeerSpec { address, group, options: PeerOptions::default() };
+        Some(Peer { metadata, spec, status: Some(view) })
+    });
+    come.collect()
 }
 
 /// Says of neighbours how their sessions are.

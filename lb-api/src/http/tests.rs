@@ -105,6 +105,7 @@ impl Views for Fixed {
             decision: lb_api_types::config::Decision::default(),
             listen: ([0, 0, 0, 0], 179).into(),
             peers: 0,
+            listening: vec![],
             established: 0,
         };
         async { status }.boxed()

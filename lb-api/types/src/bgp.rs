@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Decision;
 use crate::resource::{Condition, Metadata};
+use crate::view::ListenView;
 
 /// What BGP has in common for all neighbours (`/api/v1/bgp/global`). There is one, with the name `global`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -115,4 +116,7 @@ pub struct GlobalStatus {
     pub peers: usize,
     /// How many of the sessions are Established.
     pub established: usize,
+    /// Who may come without being named, and how many have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listening: Vec<ListenView>,
 }

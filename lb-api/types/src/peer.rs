@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{Family, Install, Policies};
@@ -180,6 +181,12 @@ options! {
     /// How many paths of a prefix it is told at most (RFC 7911), the best ones, its own among them: 1 to 64. Only the best one
     /// by default.
     add_path_send: u8,
+    /// Prefixes from which neighbours of a group may come without being named, each with the group's options: they connect, we
+    /// never do. Only in a group.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>))]
+    listen_ranges: Vec<IpNetwork>,
+    /// How many of them there may be at the same time, 1 to 4096; 100 by default. Beyond, connections are refused.
+    listen_limit: u16,
     /// Keep what import does not accept, so that it can be shown as received: a million paths at most, some 100 octets each.
     keep_rejected: bool,
     /// How many prefixes it may tell that import accepts; 4,000,000 by default.
@@ -242,6 +249,12 @@ impl PeerOptions {
     #[must_use]
     pub fn restart_time_secs(&self) -> Option<u16> {
         self.graceful_restart.unwrap_or(true).then(|| self.restart_time_secs.unwrap_or(120))
+    }
+
+    /// How many neighbours may come from `listen_ranges`.
+    #[must_use]
+    pub fn listen_limit(&self) -> u16 {
+        self.listen_limit.unwrap_or(100)
     }
 
     /// Delay before another connect.

@@ -14,8 +14,8 @@ pub use self::appliance::{
     Appliance, Check, CheckState, Doctor, InterfaceView, Nothing, ReasonView, Status,
 };
 pub use self::bgp::{
-    BgpRoute, BgpRouteSpec, BgpRouteStatus, ClearWhat, Explanation, HearerView, PeerSettings,
-    PeerView,
+    BgpRoute, BgpRouteSpec, BgpRouteStatus, ClearWhat, Explanation, HearerView, ListenView,
+    PeerSettings, PeerView,
 };
 pub use self::fib::{
     FibAuditView, FibEntry, FibLookupView, FibMemberView, FibSpec, FibStatus, FibToldView,

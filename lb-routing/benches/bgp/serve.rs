@@ -18,6 +18,7 @@ pub(crate) fn run(layout: &Layout) -> Result<()> {
             transports: std::collections::HashMap::new(),
             speaker: SpeakerConfig { max_paths: 1, ..SpeakerConfig::new(OUR_AS, PEER) },
             peers: peers.collect(),
+            dynamic: Vec::new(),
             listen: SocketAddr::new(layout.family.peer(), 179),
             forward: false,
             preserved: false,

@@ -1,11 +1,14 @@
 //! What the speaker is told: its identity and its neighbours.
 
 mod check;
+mod listen;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+pub(crate) use self::check::MAX_PEERS;
 pub use self::check::{ConfigError, validate};
+pub use self::listen::{Listen, ListenError, MAX_DYNAMIC, validate_listens};
 use crate::fib::Install;
 use crate::policy::Chain;
 use crate::wire::Family;

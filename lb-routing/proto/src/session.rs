@@ -129,6 +129,11 @@ impl Session {
         links.max().unwrap_or_else(|| self.dialer.state())
     }
 
+    /// Whether there is a connection, with an OPEN on it or not.
+    pub(crate) const fn is_connected(&self) -> bool {
+        self.outgoing.is_some() || self.incoming.is_some()
+    }
+
     pub(crate) const fn since(&self) -> Instant {
         self.since
     }

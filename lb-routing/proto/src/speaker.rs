@@ -13,6 +13,7 @@
 
 mod advertise;
 mod configure;
+mod dynamic;
 mod explain;
 mod graceful;
 mod ingest;
@@ -27,6 +28,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 pub use self::configure::Clear;
+pub use self::dynamic::ListenStatus;
+use self::dynamic::{Dynamic, Listening};
 pub use self::explain::{Destination, Explanation, Hearer};
 use self::graceful::{Deferral, Stale};
 pub use self::input::{ConnId, Input};
@@ -94,6 +97,10 @@ pub struct Speaker {
     max_attribute_bytes: usize,
     /// After a restart of ours.
     deferral: Option<Deferral>,
+    /// For whom we listen.
+    listening: Vec<Listening>,
+    /// When to look at who came by itself and may have to go.
+    dynamic_due: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -123,6 +130,8 @@ struct Neighbour {
     stale: Option<Stale>,
     /// It tells all of some families again (RFC 7313).
     again: Option<Stale>,
+    /// It came by itself.
+    dynamic: Option<Dynamic>,
 }
 
 #[derive(Debug)]
@@ -148,6 +157,7 @@ impl Neighbour {
             limit_said: LimitSaid::Nothing,
             stale: None,
             again: None,
+            dynamic: None,
         }
     }
 }
@@ -207,6 +217,8 @@ impl Speaker {
             max_refused: MAX_REFUSED_PER_PEER,
             max_attribute_bytes: MAX_ATTRIBUTE_BYTES_PER_PEER,
             deferral: None,
+            listening: Vec::new(),
+            dynamic_due: None,
         };
         speaker.each_session(now, Session::start);
         Ok(speaker)
@@ -262,6 +274,7 @@ impl Speaker {
                 session.stop(Notification::new(error::ADMINISTRATIVE_SHUTDOWN), now, out);
             }),
         }
+        self.expire_dynamic(now);
         self.look_at_deferral(now);
     }
 
@@ -308,12 +321,12 @@ impl Speaker {
         let neighbours = self.neighbours.iter().flat_map(each).flatten();
         let groups = self.groups.iter().flatten().filter_map(Group::timeout);
         let deferral = self.deferral.as_ref().map(|it| it.timeout(self.now));
-        neighbours.chain(groups).chain(deferral).min()
+        neighbours.chain(groups).chain(deferral).chain(self.dynamic_due).min()
     }
 
     fn accepted(&mut self, peer: IpAddr, conn: ConnId, local: IpAddr, now: Instant) {
-        let Some(index) = self.index_of(peer) else {
-            // RFC 4486 §4: not a configured neighbour.
+        let Some(index) = self.index_of(peer).or_else(|| self.admit(peer, now)) else {
+            // RFC 4486 §4: not a configured neighbour, or one too many.
             let mut out = Vec::new();
             session::refuse(conn, error::CONNECTION_REJECTED, &mut out);
             return self.queue.extend(out.into_iter().filter_map(output));
@@ -350,6 +363,7 @@ impl Speaker {
         for effect in effects {
             self.carry_out(index, effect, now);
         }
+        self.look_at_dynamic(index, now);
     }
 
     fn carry_out(&mut self, index: PeerIndex, effect: Effect, now: Instant) {

@@ -15,6 +15,7 @@ fn status(state: State, prefixes_received: u64) -> PeerStatus {
         hold_time_secs: 0,
         prefixes_received,
         prefixes_rejected: 0,
+        dynamic: None,
         routes_refused: 0,
         refused_not_kept: 0,
         malformed: 0,
@@ -30,7 +31,7 @@ fn status(state: State, prefixes_received: u64) -> PeerStatus {
 /// The second, from the start, in which it is complete.
 fn complete_after(end_of_rib: bool, story: impl Fn(u64) -> PeerStatus) -> Option<u64> {
     let start = Instant::now();
-    let mut convergence = Convergence::new(HashSet::from([PEER]), start);
+    let mut convergence = Convergence::new(HashSet::from([PEER]), false, start);
     (0..120).find(|second| {
         let peer = story(*second);
         if end_of_rib && peer.state == State::Established {
@@ -62,13 +63,20 @@ fn a_session_that_drops_begins_anew() {
 #[test]
 fn an_absent_neighbour_is_waited_for_until_the_limit() {
     assert_eq!(complete_after(true, |_| status(State::Active, 0)), None);
-    let convergence = Convergence::new(HashSet::from([PEER]), Instant::now());
+    let convergence = Convergence::new(HashSet::from([PEER]), false, Instant::now());
     assert!(!convergence.is_past_limit(convergence.since + STALE_LIMIT - Duration::from_secs(1)));
     assert!(convergence.is_past_limit(convergence.since + STALE_LIMIT));
 }
 
 #[test]
 fn without_neighbours_there_is_nothing_to_wait_for() {
-    let mut convergence = Convergence::new(HashSet::new(), Instant::now());
+    let mut convergence = Convergence::new(HashSet::new(), false, Instant::now());
     assert!(convergence.is_complete(&[], Instant::now()));
+}
+
+#[test]
+fn who_may_come_by_itself_is_waited_for_until_the_limit() {
+    let start = Instant::now();
+    let mut convergence = Convergence::new(HashSet::new(), true, start);
+    assert!(!convergence.is_complete(&[], start + STALE_LIMIT));
 }

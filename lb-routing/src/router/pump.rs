@@ -139,7 +139,7 @@ impl Task {
     }
 
     fn transport(&self, peer: IpAddr) -> Transport {
-        self.io.transports.borrow().get(&peer.to_canonical()).cloned().unwrap_or_default()
+        self.io.transports.borrow().get(peer.to_canonical()).cloned().unwrap_or_default()
     }
 
     fn send(&mut self, conn: ConnId, bytes: Bytes, now: Instant) {
@@ -178,6 +178,7 @@ impl Task {
             }
             Event::Malformed { peer, what }
             | Event::PrefixLimit { peer, what }
+            | Event::Refused { peer, what }
             | Event::Oversize { peer, what } => tracing::warn!(%peer, "{what}"),
             Event::Stale { peer, paths, time } => {
                 let seconds = time.as_secs();

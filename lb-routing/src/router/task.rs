@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lb_routing_proto::config::{Import, PeerConfig};
 use lb_routing_proto::fib::{Fact, Fib, Link, Update};
-use lb_routing_proto::speaker::{Clear, Input, Seeds, Speaker};
+use lb_routing_proto::speaker::{Clear, Input, PeerStatus, Seeds, Speaker};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -98,8 +98,12 @@ impl Task {
         let now = Instant::now();
         let importing = config.peers.iter().filter(|peer| peer.import != Import::None);
         let awaited = importing.map(|peer| peer.address).collect();
-        let keeps_dataplane = config.peers.iter().any(PeerConfig::may_install_apart);
-        let speaker = Speaker::new(config.speaker, config.peers, seeds(), now)?;
+        let listens = super::listens(&config.dynamic);
+        let all = config.peers.iter().chain(listens.iter().map(|listen| &listen.template));
+        let keeps_dataplane = all.into_iter().any(PeerConfig::may_install_apart);
+        let anybody = listens.iter().any(|listen| listen.template.import != Import::None);
+        let mut speaker = Speaker::new(config.speaker, config.peers, seeds(), now)?;
+        speaker.listen(listens, now)?;
         Ok(Self {
             speaker,
             fib: Fib::new(seeds().tables),
@@ -107,7 +111,7 @@ impl Task {
             addresses: Addresses::default(),
             statics: None,
             io,
-            convergence: Some(Convergence::new(awaited, now)),
+            convergence: Some(Convergence::new(awaited, anybody, now)),
             started: false,
             asked: Vec::new(),
             updates: VecDeque::new(),
@@ -222,6 +226,7 @@ impl Task {
             Some(Command::Explain(what, answer)) => drop(answer.send(self.speaker.explain(what))),
             // An asker that went away needs no answer.
             Some(Command::Peers(answer)) => drop(answer.send(self.speaker.peers())),
+            Some(Command::Listening(answer)) => drop(answer.send(self.speaker.listening())),
             Some(Command::Lookup(address, answer)) => drop(answer.send(self.fib.lookup(address))),
             Some(Command::Told(answer)) => drop(answer.send(self.fib.told().collect())),
             Some(Command::Routes(answer)) => drop(answer.send(self.speaker.routes())),
@@ -235,10 +240,12 @@ impl Task {
 
     /// Neighbours by difference; on an error nothing has changed.
     fn configure(&mut self, wanted: Peers) -> Result<(), ConfigureError> {
-        let Peers { speaker, peers, transports, listen } = wanted;
+        let Peers { speaker, peers, transports, dynamic, listen } = wanted;
+        let listens = super::listens(&dynamic);
         self.speaker.check_as(&speaker, &peers)?;
+        self.speaker.check_listens(&speaker, &listens)?;
         let old = Arc::clone(&self.io.transports.borrow());
-        let new = Arc::new(super::transports(&peers, &transports));
+        let new = Arc::new(super::transports(&peers, &transports, &dynamic));
         let Io { listeners, helpers, transports, events, .. } = &mut self.io;
         let adapted = listeners.adapt(listen, &old, &new, |listener| {
             helpers.spawn(tcp::accept(listener, transports.subscribe(), events.clone()))
@@ -247,10 +254,13 @@ impl Task {
         self.io.transports.send_replace(Arc::clone(&new));
         let now = Instant::now();
         self.speaker.reconfigure(speaker, peers, now)?;
+        self.speaker.listen(listens, now)?;
         let of = |transport: &Transport| (transport.reach, transport.md5.clone());
-        for (peer, before) in old.iter() {
-            if new.get(peer).is_some_and(|after| of(after) != of(before)) {
-                self.speaker.clear(*peer, Clear::Connection, now);
+        for PeerStatus { address, .. } in self.speaker.peers() {
+            let peer = address.to_canonical();
+            let both = old.get(peer).zip(new.get(peer));
+            if both.is_some_and(|(before, after)| of(after) != of(before)) {
+                self.speaker.clear(address, Clear::Connection, now);
             }
         }
         Ok(())

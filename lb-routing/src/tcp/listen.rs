@@ -1,11 +1,13 @@
 //! Where neighbours reach us.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
+use std::net::{Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -137,26 +139,27 @@ impl Open {
 /// Where to listen for these neighbours.
 fn addresses(address: SocketAddr, transports: &Transports) -> Vec<SocketAddr> {
     let mut addresses = vec![address];
-    let with_ipv6 = transports.keys().any(|peer| peer.is_ipv6());
+    let with_ipv6 = transports.all().any(|(peer, _)| peer.is_ipv6());
     if with_ipv6 && address.is_ipv4() && address.ip().is_unspecified() {
         addresses.push(SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port())));
     }
     addresses
 }
 
-/// A neighbour's key before and after.
+/// Neighbours' key before and after.
 type Keys<'a> = (Option<&'a Md5Key>, Option<&'a Md5Key>);
 
-/// Neighbours of a family whose key is another one, or whether they have one.
+/// Neighbours of a family whose key is another one, or whether they have one. The kernel takes the key of the longest prefix.
 fn other_keys<'a>(
     old: &'a Transports,
     new: &'a Transports,
     ipv4: bool,
-) -> impl Iterator<Item = (IpAddr, Keys<'a>)> {
-    let key = |of: &'a Transports, peer: &IpAddr| of.get(peer)?.md5.as_ref();
-    let added = new.keys().filter(|peer| !old.contains_key(*peer));
-    let all = old.keys().chain(added).filter(move |peer| peer.is_ipv4() == ipv4);
-    all.map(move |peer| (*peer, (key(old, peer), key(new, peer))))
+) -> impl Iterator<Item = (IpNetwork, Keys<'a>)> {
+    let key = |of: &'a Transports, peers: &IpNetwork| of.of(peers)?.md5.as_ref();
+    let peers = old.all().chain(new.all()).map(|(peers, _)| peers);
+    let all: BTreeSet<_> = peers.filter(|peers| peers.is_ipv4() == ipv4).collect();
+    all.into_iter()
+        .map(move |peers| (peers, (key(old, &peers), key(new, &peers))))
         .filter(|(_, (before, after))| before != after)
 }
 
@@ -183,7 +186,7 @@ pub(crate) async fn accept(
         match listener.accept().await {
             Ok((stream, from)) => {
                 let peer = from.ip().to_canonical();
-                let transport = transports.borrow().get(&peer).cloned();
+                let transport = transports.borrow().get(peer).cloned();
                 let Some(transport) = transport else {
                     tracing::debug!(%peer, "closed a connection: no such neighbour is configured");
                     continue;

@@ -10,6 +10,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
+use ipnetwork::IpNetwork;
 use libc::{c_int, c_void};
 use socket2::SockRef;
 
@@ -17,10 +18,14 @@ use crate::transport::{Md5Key, Transport, Transports};
 
 /// `struct tcp_md5sig` of `linux/tcp.h`: an address, flags, prefix length, key length, interface, key.
 const MD5SIG_LEN: usize = 128 + 1 + 1 + 2 + 4 + 80;
+const MD5SIG_FLAGS_AT: usize = 128;
 const MD5SIG_KEY_LEN_AT: usize = 130;
 const MD5SIG_KEY_AT: usize = 136;
 /// Octet of the time to live in an IPv4 header, and of the hop limit in an IPv6 one.
 const TTL_AT: (usize, usize) = (8, 7);
+/// `linux/tcp.h`: the same for all addresses of a prefix.
+const TCP_MD5SIG_EXT: c_int = 32;
+const TCP_MD5SIG_FLAG_PREFIX: u8 = 1;
 /// `linux/tcp.h`.
 const TCP_SAVE_SYN: c_int = 27;
 const TCP_SAVED_SYN: c_int = 28;
@@ -34,9 +39,9 @@ pub(super) fn of_listener(
     transports: &Transports,
 ) -> io::Result<()> {
     set_ttl(&socket, ipv4, u8::MAX)?;
-    for (peer, transport) in transports.iter().filter(|(peer, _)| peer.is_ipv4() == ipv4) {
+    for (peers, transport) in transports.all().filter(|(peers, _)| peers.is_ipv4() == ipv4) {
         if let Some(key) = &transport.md5 {
-            set_md5(&socket, *peer, Some(key))?;
+            set_md5(&socket, peers, Some(key))?;
         }
     }
     keep_syns(socket, transports)
@@ -44,7 +49,7 @@ pub(super) fn of_listener(
 
 /// A listener keeps SYNs to be looked at, where a neighbour may only be so far away.
 pub(super) fn keep_syns(socket: impl AsFd, transports: &Transports) -> io::Result<()> {
-    if transports.values().any(|transport| transport.reach.min_ttl().is_some()) {
+    if transports.all().any(|(_, transport)| transport.reach.min_ttl().is_some()) {
         set(&socket, libc::IPPROTO_TCP, TCP_SAVE_SYN, &1_i32.to_ne_bytes())?;
     }
     Ok(())
@@ -53,7 +58,7 @@ pub(super) fn keep_syns(socket: impl AsFd, transports: &Transports) -> io::Resul
 /// Before `connect`.
 pub(super) fn of_connect(socket: impl AsFd, peer: IpAddr, transport: &Transport) -> io::Result<()> {
     if let Some(key) = &transport.md5 {
-        set_md5(&socket, peer, Some(key))?;
+        set_md5(&socket, peer.into(), Some(key))?;
     }
     of_both(&socket, peer, transport)
 }
@@ -96,28 +101,28 @@ fn set_ttl(socket: &impl AsFd, ipv4: bool, ttl: u8) -> io::Result<()> {
     if ipv4 { socket.set_ttl_v4(ttl.into()) } else { socket.set_unicast_hops_v6(ttl.into()) }
 }
 
-/// RFC 2385: every segment to and from the address is signed, or dropped by the kernel. Without a key, none is any more.
-pub(super) fn set_md5(socket: impl AsFd, peer: IpAddr, key: Option<&Md5Key>) -> io::Result<()> {
+/// RFC 2385: every segment to and from the addresses is signed, or dropped by the kernel. Without a key, none is any more.
+pub(super) fn set_md5(socket: impl AsFd, peers: IpNetwork, key: Option<&Md5Key>) -> io::Result<()> {
     let octets = key.map_or(&[][..], Md5Key::octets);
-    let set = set(&socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &md5sig(peer, octets));
+    let set = set(&socket, libc::IPPROTO_TCP, TCP_MD5SIG_EXT, &md5sig(peers, octets));
     set.map_err(|error| {
         let remedy = match error.raw_os_error() {
             Some(libc::ENOMEM) => "; raise net.core.optmem_max",
             Some(libc::ENOPROTOOPT) => "; use a kernel with CONFIG_TCP_MD5SIG",
             _ => "",
         };
-        io::Error::new(error.kind(), format!("no TCP MD5 key for {peer}: {error}{remedy}"))
+        io::Error::new(error.kind(), format!("no TCP MD5 key for {peers}: {error}{remedy}"))
     })
 }
 
-fn md5sig(peer: IpAddr, key: &[u8]) -> [u8; MD5SIG_LEN] {
+fn md5sig(peers: IpNetwork, key: &[u8]) -> [u8; MD5SIG_LEN] {
     let mut bytes = [0; MD5SIG_LEN];
     let mut put = |at: usize, octets: &[u8]| {
         for (to, from) in bytes.iter_mut().skip(at).zip(octets) {
             *to = *from;
         }
     };
-    match peer {
+    match peers.ip() {
         // sockaddr_in: family, port, address.
         IpAddr::V4(address) => {
             put(0, &(libc::AF_INET as u16).to_ne_bytes());
@@ -129,6 +134,7 @@ fn md5sig(peer: IpAddr, key: &[u8]) -> [u8; MD5SIG_LEN] {
             put(8, &address.octets());
         }
     }
+    put(MD5SIG_FLAGS_AT, &[TCP_MD5SIG_FLAG_PREFIX, peers.prefix()]);
     put(MD5SIG_KEY_LEN_AT, &u16::try_from(key.len()).unwrap_or(u16::MAX).to_ne_bytes());
     put(MD5SIG_KEY_AT, key);
     bytes

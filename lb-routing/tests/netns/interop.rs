@@ -4,6 +4,7 @@
 
 mod add_path;
 mod bird;
+mod dynamic;
 mod exabgp;
 mod extensions;
 mod frr;
@@ -303,6 +304,7 @@ async fn by_hand(from: &str, asn: u16) -> TcpStream {
 }
 
 use self::add_path::add_path;
+use self::dynamic::dynamic;
 use self::extensions::{extended_messages, ipv4_by_ipv6};
 use self::graceful::graceful_restart;
 use self::policies::policy;
@@ -326,6 +328,7 @@ grid! {
     interop_frr_policy: frr::Frr, policy;
     interop_frr_add_path: frr::Frr, add_path;
     interop_frr_collision_storm: frr::Frr, collision_storm;
+    interop_frr_dynamic: frr::Frr, dynamic;
     interop_frr_extended_messages: frr::Frr, extended_messages;
     interop_frr_ipv4_by_ipv6: frr::Frr, ipv4_by_ipv6;
     interop_frr_reflection: frr::Frr, reflection;
@@ -340,6 +343,7 @@ grid! {
     interop_bird2_policy: bird::Two, policy;
     interop_bird2_add_path: bird::Two, add_path;
     interop_bird2_collision_storm: bird::Two, collision_storm;
+    interop_bird2_dynamic: bird::Two, dynamic;
     interop_bird2_extended_messages: bird::Two, extended_messages;
     interop_bird2_ipv4_by_ipv6: bird::Two, ipv4_by_ipv6;
     interop_bird2_reflection: bird::Two, reflection;

@@ -208,6 +208,7 @@ pub(crate) fn config(
         speaker,
         peers,
         transports: HashMap::new(),
+        dynamic: Vec::new(),
         listen,
         forward: true,
         preserved: false,

@@ -24,6 +24,9 @@ pub struct PeerView {
     pub address: IpAddr,
     /// Its AS number.
     pub asn: u32,
+    /// The peer group by whose `listen_ranges` it came, if nobody named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dynamic: Option<String>,
     /// FSM state of RFC 4271 §8.2.2 in RFC words: `Idle`, `Connect`, `Active`, `OpenSent`, `OpenConfirm`, `Established`.
     pub state: String,
     /// Seconds since the state was entered.
@@ -64,6 +67,23 @@ pub struct PeerView {
     /// What the configuration says of its connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<PeerSettings>,
+}
+
+/// Neighbours that come by themselves, from the `listen_ranges` of a peer group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ListenView {
+    /// The group.
+    pub group: String,
+    /// From where they may come.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub ranges: Vec<IpNetwork>,
+    /// How many there may be.
+    pub limit: u16,
+    /// How many there are.
+    pub neighbors: u16,
+    /// Connections that were refused since the start, as there were enough.
+    pub refused: u64,
 }
 
 /// What the configuration says of a neighbour's connections and timers.

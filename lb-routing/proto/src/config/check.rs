@@ -8,7 +8,7 @@ use super::{Import, MAX_IDLE_HOLD, MAX_PATHS_PER_PREFIX, MaxPrefixes, PeerConfig
 use crate::wire::Family;
 
 /// Neighbours at most.
-const MAX_PEERS: usize = 65_534;
+pub(crate) const MAX_PEERS: usize = 65_534;
 /// ECMP members at most.
 const MAX_PATHS: usize = 256;
 /// The two-octet stand-in for a four-octet AS number; nobody's own (RFC 6793 §9).

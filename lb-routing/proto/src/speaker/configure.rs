@@ -9,7 +9,7 @@ use super::{Neighbour, Speaker, place, ranking, rules};
 use crate::config::{self, ConfigError, PeerConfig, SpeakerConfig};
 use crate::policy::Judge;
 use crate::rib::PeerIndex;
-use crate::session::Session;
+use crate::session::{Past, Session};
 use crate::wire::{Notification, error};
 
 /// Ways to judge neighbours' paths at most, from the start on; the last number stands for what no neighbour sent.
@@ -42,8 +42,10 @@ impl Speaker {
     pub fn configure(&mut self, peers: Vec<PeerConfig>, now: Instant) -> Result<(), ConfigError> {
         self.check(&peers)?;
         let wanted: Vec<_> = peers.iter().map(|peer| peer.address.to_canonical()).collect();
-        let gone: Vec<_> =
-            self.by_address.keys().copied().filter(|at| !wanted.contains(at)).collect();
+        let dynamic = self.dynamic_ones();
+        let goes =
+            |(at, index): &(&IpAddr, &PeerIndex)| !wanted.contains(at) && !dynamic.contains(index);
+        let gone: Vec<_> = self.by_address.iter().filter(goes).map(|(at, _)| *at).collect();
         for address in gone {
             self.remove(address, Notification::new(error::PEER_DE_CONFIGURED), now);
         }
@@ -51,12 +53,14 @@ impl Speaker {
             .into_iter()
             .map(|peer| match self.index_of(peer.address) {
                 Some(index) => {
+                    self.settle_dynamic(index);
                     self.change(index, peer, now);
                     index
                 }
                 None => self.add(peer, now),
             })
             .collect();
+        self.order.extend(self.dynamic_ones());
         Ok(())
     }
 
@@ -136,18 +140,22 @@ impl Speaker {
     }
 
     /// A neighbour that is gone keeps its place, empty, until another one takes it: paths and ranks name places.
-    fn remove(&mut self, address: IpAddr, told: Notification, now: Instant) {
+    pub(super) fn remove(&mut self, address: IpAddr, told: Notification, now: Instant) {
         let Some(index) = self.by_address.remove(&address) else { return };
         self.with_session(index, now, |session, now, out| session.stop(told, now, out));
         self.forget_paths(index);
+        self.settle_dynamic(index);
         self.vacant.push(index);
     }
 
-    fn add(&mut self, peer: PeerConfig, now: Instant) -> PeerIndex {
+    pub(super) fn add(&mut self, peer: PeerConfig, now: Instant) -> PeerIndex {
         let seed = self.seeds.next();
         let (address, rank) = (peer.address.to_canonical(), ranking(&self.config, &peer));
         let judge = place(&mut self.judges, Judge::new(&self.config, &peer));
-        let session = Session::new(self.config.clone(), peer, seed, now);
+        let mut session = Session::new(self.config.clone(), peer, seed, now);
+        if self.is_deferring() {
+            session.remember(Past { restarted: true, preserved: true });
+        }
         let neighbour = Neighbour::new(session, judge);
         let index = match self.vacant.pop() {
             Some(index) => {
@@ -167,7 +175,7 @@ impl Speaker {
         index
     }
 
-    fn change(&mut self, index: PeerIndex, new: PeerConfig, now: Instant) {
+    pub(super) fn change(&mut self, index: PeerIndex, new: PeerConfig, now: Instant) {
         let Some(neighbour) = self.neighbours.get(usize::from(index)) else { return };
         let old = neighbour.session.config().clone();
         if old == new {

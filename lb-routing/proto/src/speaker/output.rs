@@ -107,6 +107,13 @@ pub enum Event {
         /// Which route, how large and what to do, in words.
         what: String,
     },
+    /// A connection is refused, since as many neighbours as may have come by themselves.
+    Refused {
+        /// From where.
+        peer: IpAddr,
+        /// Whose limit it is, in words.
+        what: String,
+    },
     /// A family's initial routes are complete (RFC 4724 §2).
     EndOfRib {
         /// Whose.

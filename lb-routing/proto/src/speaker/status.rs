@@ -37,6 +37,8 @@ pub struct PeerStatus {
     pub address: IpAddr,
     /// Its AS number.
     pub asn: u32,
+    /// It came by itself: by which [`Listen`](crate::config::Listen), by its name.
+    pub dynamic: Option<String>,
     /// FSM state.
     pub state: State,
     /// When it was entered.
@@ -153,6 +155,7 @@ impl Speaker {
             name: session.config().name.clone(),
             address: session.config().address,
             asn: session.config().asn,
+            dynamic: self.came_by(neighbour.dynamic.as_ref()),
             state: session.state(),
             since: session.since(),
             router_id: negotiated.map(|negotiated| negotiated.router_id),

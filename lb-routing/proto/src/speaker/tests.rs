@@ -1,5 +1,6 @@
 mod add_path;
 mod configure;
+mod dynamic;
 mod errors;
 mod extensions;
 mod graceful;

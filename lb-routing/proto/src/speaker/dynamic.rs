@@ -1,0 +1,218 @@
+//! Neighbours that come by themselves (`Listen`): they are there from their first connection on, and go once they have had
+//! no session for a while, or once nobody listens for them any more.
+//!
+//! Bounds: each `Listen` has its limit, and one that had no session keeps no place beyond the rest that a failure brings. At
+//! the limit connections are refused, counted and said once, until there is room again; those that are there stay.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+
+use super::{Event, Output, Speaker, State};
+use crate::config::{self, Listen, ListenError, SpeakerConfig};
+use crate::rib::PeerIndex;
+use crate::wire::{Notification, error};
+
+/// A neighbour that had a session keeps its place so long without one.
+pub(super) const DYNAMIC_REST: Duration = Duration::from_secs(60);
+
+/// For whom we listen.
+#[derive(Debug)]
+pub(super) struct Listening {
+    config: Listen,
+    neighbours: u16,
+    refused: u64,
+    /// It was said that there is no room.
+    said: bool,
+}
+
+/// A neighbour that came by itself.
+#[derive(Debug)]
+pub(super) struct Dynamic {
+    /// The place of what was listened for.
+    listening: usize,
+    /// It had a session.
+    was_up: bool,
+    /// It goes then.
+    until: Option<Instant>,
+}
+
+/// For whom we listen, as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenStatus {
+    /// Its name.
+    pub name: String,
+    /// From where neighbours may come.
+    pub ranges: Vec<IpNetwork>,
+    /// So many at most.
+    pub limit: u16,
+    /// How many there are.
+    pub neighbours: u16,
+    /// Connections that were refused as there were enough, since the start.
+    pub refused: u64,
+}
+
+impl Speaker {
+    /// Has exactly these neighbours come by themselves from now on. Those that are there stay where they still may come, and
+    /// change as [`Speaker::configure`] says; the others are told Cease / Peer De-configured.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that cannot work; nothing has changed then.
+    pub fn listen(&mut self, listens: Vec<Listen>, now: Instant) -> Result<(), ListenError> {
+        config::validate_listens(&self.config, &listens)?;
+        let before = std::mem::take(&mut self.listening);
+        self.listening = listens
+            .into_iter()
+            .map(|config| {
+                let known = before.iter().find(|known| known.config.name == config.name);
+                let refused = known.map_or(0, |known| known.refused);
+                Listening { config, neighbours: 0, refused, said: false }
+            })
+            .collect();
+        for index in self.dynamic_ones() {
+            let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { continue };
+            let address = neighbour.session.config().address;
+            match find(&mut self.listening, address) {
+                Some((place, listening)) => {
+                    listening.neighbours = listening.neighbours.saturating_add(1);
+                    let new = listening.config.neighbour(address);
+                    if let Some(dynamic) = &mut neighbour.dynamic {
+                        dynamic.listening = place;
+                    }
+                    self.change(index, new, now);
+                }
+                None => {
+                    // It is counted nowhere any more.
+                    neighbour.dynamic = None;
+                    let told = Notification::new(error::PEER_DE_CONFIGURED);
+                    self.remove(address.to_canonical(), told, now);
+                    self.order.retain(|it| *it != index);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it could listen for these as somebody.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that cannot work.
+    pub fn check_listens(
+        &self,
+        config: &SpeakerConfig,
+        listens: &[Listen],
+    ) -> Result<(), ListenError> {
+        config::validate_listens(config, listens)
+    }
+
+    /// For whom we listen.
+    pub fn listening(&self) -> Vec<ListenStatus> {
+        let each = self.listening.iter().map(|it| ListenStatus {
+            name: it.config.name.clone(),
+            ranges: it.config.ranges.clone(),
+            limit: it.config.limit,
+            neighbours: it.neighbours,
+            refused: it.refused,
+        });
+        each.collect()
+    }
+
+    /// The name of what a neighbour came by, if it came by itself.
+    pub(super) fn came_by(&self, dynamic: Option<&Dynamic>) -> Option<String> {
+        self.listening.get(dynamic?.listening).map(|it| it.config.name.clone())
+    }
+
+    /// Somebody connects whom nobody named.
+    pub(super) fn admit(&mut self, peer: IpAddr, now: Instant) -> Option<PeerIndex> {
+        let peer = peer.to_canonical();
+        let everybody = self.by_address.len() >= config::MAX_PEERS;
+        let (place, listening) = find(&mut self.listening, peer)?;
+        if listening.neighbours >= listening.config.limit || everybody {
+            listening.refused += 1;
+            if !std::mem::replace(&mut listening.said, true) {
+                let Listen { name, limit, .. } = &listening.config;
+                let what = format!(
+                    "refused: {name} has as many neighbours as its limit {limit} allows; this is said once until there is room again"
+                );
+                self.queue.push_back(Output::Event(Event::Refused { peer, what }));
+            }
+            return None;
+        }
+        listening.neighbours += 1;
+        let config = listening.config.neighbour(peer);
+        let index = self.add(config, now);
+        if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
+            neighbour.dynamic = Some(Dynamic { listening: place, was_up: false, until: None });
+        }
+        self.order.push(index);
+        Some(index)
+    }
+
+    /// Looks at a neighbour's session after something happened to it.
+    pub(super) fn look_at_dynamic(&mut self, index: PeerIndex, now: Instant) {
+        let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
+        let Some(dynamic) = &mut neighbour.dynamic else { return };
+        dynamic.was_up |= neighbour.channel.is_some();
+        // One that rests after a failure would begin anew without its rest.
+        let busy = neighbour.session.is_connected() || neighbour.session.state() == State::Idle;
+        if busy {
+            dynamic.until = None;
+        } else if dynamic.until.is_none() {
+            let until = if dynamic.was_up { now + DYNAMIC_REST } else { now };
+            dynamic.until = Some(until);
+            self.dynamic_due = Some(self.dynamic_due.map_or(until, |due| due.min(until)));
+        }
+    }
+
+    /// Neighbours go that have been without a session for long enough.
+    pub(super) fn expire_dynamic(&mut self, now: Instant) {
+        if self.dynamic_due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.dynamic_due = None;
+        for index in self.dynamic_ones() {
+            let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { continue };
+            let Some(dynamic) = &mut neighbour.dynamic else { continue };
+            // Its routes may stay longer than itself would (RFC 4724).
+            let stale = neighbour.stale.as_ref().map(|stale| stale.until);
+            dynamic.until =
+                dynamic.until.map(|until| stale.map_or(until, |stale| stale.max(until)));
+            match dynamic.until {
+                Some(until) if until <= now => {
+                    let address = neighbour.session.config().address.to_canonical();
+                    self.remove(address, Notification::new(error::PEER_DE_CONFIGURED), now);
+                    self.order.retain(|it| *it != index);
+                }
+                Some(until) => {
+                    self.dynamic_due = Some(self.dynamic_due.map_or(until, |due| due.min(until)));
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// A neighbour is one that came by itself no longer.
+    pub(super) fn settle_dynamic(&mut self, index: PeerIndex) {
+        let neighbour = self.neighbours.get_mut(usize::from(index));
+        let Some(dynamic) = neighbour.and_then(|it| it.dynamic.take()) else { return };
+        if let Some(listening) = self.listening.get_mut(dynamic.listening) {
+            listening.neighbours = listening.neighbours.saturating_sub(1);
+            listening.said = false;
+        }
+    }
+
+    pub(super) fn dynamic_ones(&self) -> Vec<PeerIndex> {
+        let all = (0..).zip(&self.neighbours);
+        all.filter(|(_, it)| it.dynamic.is_some()).map(|(index, _)| index).collect()
+    }
+}
+
+/// What has the longest range that covers an address.
+fn find(listening: &mut [Listening], address: IpAddr) -> Option<(usize, &mut Listening)> {
+    let each = listening.iter_mut().enumerate();
+    let covering = each.filter_map(|(place, it)| Some((it.config.covers(address)?, place, it)));
+    covering.max_by_key(|(length, ..)| *length).map(|(_, place, it)| (place, it))
+}
