@@ -123,13 +123,17 @@ pub fn host(facts: &Facts) -> Vec<Check> {
         Some(uid) => ok("user", None, format!("lbd runs as user {uid}, not as root")),
     });
     checks.push(match facts.ip_forward {
-        Some(true) => ok("ip-forward", None, "the kernel forwards what the fast path hands over"),
+        Some(true) => ok(
+            "ip-forward",
+            None,
+            "the kernel forwards what the fast path hands over; the fast path itself heeds neither its forwarding settings nor rp_filter nor FORWARD rules",
+        ),
         None => unknown("ip-forward", None, "net.ipv4.ip_forward cannot be read"),
         Some(false) => warning(
             "ip-forward",
             None,
-            "net.ipv4.ip_forward is 0: the kernel drops what the fast path hands over (IP options, neighbours without a MAC)",
-            "sysctl -w net.ipv4.ip_forward=1",
+            "net.ipv4.ip_forward is 0, which the fast path does not heed: it forwards all the same, and only what it hands over is dropped by the kernel (neighbours without a MAC, what is too long, tagged frames)",
+            "sysctl -w net.ipv4.ip_forward=1, or take interfaces that are not to forward out of dataplane.interfaces",
         ),
     });
     checks.push(match &facts.grace_period {

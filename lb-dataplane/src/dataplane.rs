@@ -36,7 +36,7 @@ pub use self::options::{HookChoice, Options, Sizes, XdpMode};
 pub use self::punts::Punts;
 use self::xdp_features::XdpFeatures;
 use crate::error::{ApplyError, AttachError, OpenError, ReadError};
-use crate::fib::{Audit, Fib, FibError, FibLookup, FibRoute, FibUpdate, FibUsage, Packet};
+use crate::fib::{Action, Audit, Fib, FibError, FibLookup, FibRoute, FibUpdate, FibUsage, Packet};
 use crate::icmp::Answer;
 use crate::mapped::Mapped;
 use crate::pins::Pins;
@@ -267,6 +267,12 @@ impl Dataplane {
     /// Every route with its group, in no particular order.
     pub fn fib_table(&self) -> impl Iterator<Item = (IpAddr, u8, u32)> + '_ {
         self.fib.table()
+    }
+
+    /// What packets to a group of [`Dataplane::fib_table`] meet, read back from the tables that they read.
+    #[must_use]
+    pub fn fib_action(&self, group: u32) -> Option<Action> {
+        self.fib.action(group)
     }
 
     /// Routes and next-hop groups that the FIB has no room for: their packets go to the kernel.

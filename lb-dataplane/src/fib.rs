@@ -358,6 +358,11 @@ impl Fib {
         self.len() == 0
     }
 
+    /// What the mapped memory says that packets to a group meet.
+    pub fn action(&self, group: u32) -> Option<Action> {
+        self.groups.read(group)
+    }
+
     /// The routes in order of their prefixes, those after one at most `limit`, with what the mapped memory says of each.
     pub fn routes(&self, after: Option<(IpAddr, u8)>, limit: usize) -> Vec<FibRoute> {
         let v4 =

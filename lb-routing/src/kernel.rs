@@ -7,6 +7,7 @@ mod install;
 mod next_hops;
 mod rule;
 mod socket;
+mod tables;
 mod watch;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,6 +24,7 @@ pub use self::ask::{KernelAnswer, ask};
 pub(crate) use self::install::{Installer, Outcome, Outcomes, Request};
 use self::next_hops::NextHops;
 use self::socket::Socket;
+pub use self::tables::{Neighbours, neighbours, routes as kernel_routes};
 pub(crate) use self::watch::{Event, Watcher};
 
 /// Our routes' protocol id. Nobody's in `/etc/iproute2/rt_protos` nor in the kernel's headers, apart

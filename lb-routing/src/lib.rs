@@ -23,8 +23,8 @@ pub use lb_routing_proto::config::{
     MaxPrefixes, PeerConfig, SpeakerConfig,
 };
 pub use lb_routing_proto::fib::{
-    Action, Controller, Install, KernelNextHop, Link, Member, Source, StaticKind, StaticNextHop,
-    Told, Update,
+    Action, Controller, Install, KernelNextHop, KernelRouteKind, Link, Member, Source, StaticKind,
+    StaticNextHop, Told, ToldRoute, Update,
 };
 pub use lb_routing_proto::policy;
 pub use lb_routing_proto::speaker::{
@@ -35,7 +35,8 @@ pub use lb_routing_proto::wire::{AsPath, Attributes, Family, Origin};
 
 pub use self::addresses::{AddressState, InterfaceAddress};
 pub use self::kernel::{
-    KernelAnswer, KernelError, OWN_METRIC, RTPROT_LBD, ask, cleanup, default_router_id,
+    KernelAnswer, KernelError, Neighbours, OWN_METRIC, RTPROT_LBD, ask, cleanup, default_router_id,
+    kernel_routes, neighbours,
 };
 pub use self::router::{
     ConfigureError, FibBatch, Peers, RouterConfig, RouterHandle, SpawnError, StaticRoute,

@@ -8,10 +8,11 @@ mod task;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use lb_routing_proto::config::{self, ConfigError, Listen, ListenError, PeerConfig, SpeakerConfig};
-use lb_routing_proto::fib::{Link, StaticNextHop, Told, Update};
+use lb_routing_proto::fib::{Link, StaticNextHop, Told, ToldRoute, Update};
 use lb_routing_proto::speaker::{
     Clear, Destination, Explanation, ListenStatus, Part, PathKey, PathStatus, PeerStatus, Query,
     Walk,
@@ -26,6 +27,8 @@ use crate::transport::{Transport, Transports};
 
 /// Commands that wait at most; beyond, callers wait.
 const COMMANDS: usize = 64;
+/// The longest wait for a reading of the kernel's tables that somebody asked for.
+const READING: Duration = Duration::from_secs(30);
 /// Batches that wait for the dataplane at most; beyond, changes wait as marks and merge.
 const BATCHES: usize = 4;
 
@@ -174,7 +177,8 @@ enum Command {
     Clear(IpAddr, Clear, oneshot::Sender<bool>),
     Explain(Destination, oneshot::Sender<Explanation>),
     Lookup(IpAddr, oneshot::Sender<Option<Told>>),
-    Told(oneshot::Sender<Vec<(IpNetwork, u32)>>),
+    Told(oneshot::Sender<Vec<ToldRoute>>),
+    ReadKernel(oneshot::Sender<()>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -311,9 +315,15 @@ impl RouterHandle {
         self.ask(|answer| Command::Lookup(address, answer)).await.flatten()
     }
 
-    /// Every route that the dataplane was told, with its group, in no particular order; `None` after a shutdown.
-    pub async fn told(&self) -> Option<Vec<(IpNetwork, u32)>> {
+    /// Every route that the dataplane was told, in no particular order; `None` after a shutdown.
+    pub async fn told(&self) -> Option<Vec<ToldRoute>> {
         self.ask(Command::Told).await
+    }
+
+    /// Reads the kernel's tables again, as after lost events; returns when that is done, or after [`READING`] at the latest.
+    pub async fn read_kernel(&self) {
+        // Too late: what was read until then counts.
+        let _elapsed = tokio::time::timeout(READING, self.ask(Command::ReadKernel)).await;
     }
 
     /// The host's links, sorted by index; empty until the kernel told them.

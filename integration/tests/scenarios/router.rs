@@ -1,6 +1,7 @@
 //! lbd as a router: static routes over eight next hops carry traffic in eBPF, and follow what becomes of the next hops.
 
 mod full;
+mod mac;
 mod overrun;
 mod steady;
 

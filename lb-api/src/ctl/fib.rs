@@ -120,17 +120,17 @@ fn audit_page(view: &FibAuditView) -> String {
     for finding in &view.findings {
         let _infallible = writeln!(text, "differs  {finding}");
     }
-    let FibAuditView { routes, groups, asked_of_kernel, .. } = view;
+    let FibAuditView { routes, groups, kernel_routes, .. } = view;
     let _infallible = writeln!(
         text,
-        "compared {routes} routes and {groups} groups address by address, {asked_of_kernel} destinations with the kernel"
+        "compared {routes} routes and {groups} groups address by address, and with the kernel's {kernel_routes}"
     );
     let counts = [
         ("stretches of addresses with another way than their route", view.wrong_stretches),
         ("groups not as written", view.wrong_groups),
         ("sets of shortcuts not as the trie has them", view.wrong_shortcuts),
         ("routes not as the router told them", view.not_as_told),
-        ("destinations with another way in the kernel", view.not_as_kernel),
+        ("routes not as the kernel has them", view.not_as_kernel),
     ];
     for (what, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
         let _infallible = writeln!(text, "{count:>8} {what}");

@@ -38,7 +38,7 @@ pub use self::fact::{
     StaticKind, StaticNextHop,
 };
 pub use self::statics::StaticState;
-pub use self::update::{Action, Member, Output, OwnRoute, Source, Told, Update};
+pub use self::update::{Action, Member, Output, OwnRoute, Source, Told, ToldRoute, Update};
 
 use self::bgp::BgpTable;
 use self::book::{Book, Id, Record};
@@ -166,12 +166,29 @@ impl Fib {
     pub fn lookup(&self, address: IpAddr) -> Option<Told> {
         let (prefix, group, source) = self.book.lookup(address)?;
         let action = self.groups.action(group)?.clone();
-        Some(Told { prefix, source, action })
+        let in_kernel = self.is_for_kernel(&prefix, source);
+        Some(Told { prefix, source, action, in_kernel })
     }
 
     /// Every route that the dataplane was told, in no particular order.
-    pub fn told(&self) -> impl Iterator<Item = (IpNetwork, u32)> + '_ {
-        self.book.told()
+    pub fn told(&self) -> impl Iterator<Item = ToldRoute> + '_ {
+        self.book.told().map(|(prefix, group, source)| {
+            let in_kernel = self.is_for_kernel(&prefix, source);
+            ToldRoute { prefix, group, source, in_kernel }
+        })
+    }
+
+    /// Whether the kernel is to have a route to the prefix as well.
+    fn is_for_kernel(&self, prefix: &IpNetwork, source: Source) -> bool {
+        match source {
+            Source::Kernel | Source::Static => true,
+            Source::Neighbour => false,
+            // What a previous process left is there.
+            Source::Bgp => {
+                let usable = self.bgp.usable(self.book.find(prefix).and_then(|record| record.bgp));
+                usable.is_none_or(|(_, install)| install != Install::Dataplane)
+            }
+        }
     }
 
     /// Link and address of every gateway and connected neighbour that a group forwards to, in order,
@@ -181,6 +198,11 @@ impl Fib {
         after: Option<(u32, IpAddr)>,
     ) -> impl Iterator<Item = (u32, IpAddr)> + '_ {
         self.groups.needed(after)
+    }
+
+    /// How many these are.
+    pub fn count_in_use(&self) -> usize {
+        self.groups.count_needed()
     }
 
     fn link(&mut self, ifindex: u32, link: Option<Link>) {

@@ -18,9 +18,17 @@ impl Task {
         for event in events {
             tracing::trace!(?event, "from the kernel");
             match event {
-                Event::Reading if self.started => self.plan.ledger.reading(),
-                Event::Reading => {}
+                Event::Reading => {
+                    self.reading.iter_mut().for_each(|(begun, _)| *begun = true);
+                    if self.started {
+                        self.plan.ledger.reading();
+                    }
+                }
                 Event::Read => {
+                    for (_, asker) in self.reading.extract_if(.., |(begun, _)| *begun) {
+                        // One that went away needs no answer.
+                        let _gone = asker.send(());
+                    }
                     self.plan.ledger.read();
                     if self.preserved && !self.started {
                         self.speaker.recover(Instant::now());

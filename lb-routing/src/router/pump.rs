@@ -21,8 +21,10 @@ const WAITING: usize = 65_536;
 const REQUEST: usize = 512;
 /// Neighbours that the kernel is asked for in one request.
 const RESOLVE: usize = 256;
-/// Neighbours in use that the kernel is asked to check in a second.
-const CHECKED: usize = 64;
+/// Neighbours in use that the kernel is asked to check in a second, at least and at most.
+const CHECKED: (usize, usize) = (64, 1024);
+/// Seconds in which it is asked for each, as far as the bound allows.
+const ROUND_SECS: usize = 30;
 
 impl Task {
     /// Does what the pure parts want, up to a bound; says whether there is more.
@@ -104,8 +106,9 @@ impl Task {
     /// The fast path's packets do not tell the kernel that a neighbour is in use; this does. The kernel
     /// then checks it when its entry is stale, and finds out when its MAC changed.
     pub(super) fn check_neighbours(&mut self) {
-        let next: Vec<_> = self.fib.neighbours_in_use(self.last_checked).take(CHECKED).collect();
-        self.last_checked = next.last().copied().filter(|_| next.len() == CHECKED);
+        let count = checked_in_a_second(self.fib.count_in_use());
+        let next: Vec<_> = self.fib.neighbours_in_use(self.last_checked).take(count).collect();
+        self.last_checked = next.last().copied().filter(|_| next.len() == count);
         self.resolve.extend(next);
     }
 
@@ -246,5 +249,24 @@ impl Task {
         let connection = Connection::start(conn, stream, patience, events, talking);
         self.io.connections.insert(conn, connection);
         Some((conn, local))
+    }
+}
+
+fn checked_in_a_second(in_use: usize) -> usize {
+    let (least, most) = CHECKED;
+    in_use.div_ceil(ROUND_SECS).clamp(least, most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_neighbour_in_use_is_checked_twice_a_minute_up_to_a_bound() {
+        for (in_use, checked) in
+            [(0, 64), (1920, 64), (10_000, 334), (30_720, 1024), (90_000, 1024)]
+        {
+            assert_eq!(checked_in_a_second(in_use), checked, "{in_use}");
+        }
     }
 }

@@ -75,6 +75,8 @@ pub(super) struct Task {
     pub(super) last_checked: Option<(u32, IpAddr)>,
     /// Shutting down: routes stay as they are.
     pub(super) frozen: bool,
+    /// Who waits for a reading of the kernel's tables, and whether it has begun since they asked.
+    pub(super) reading: Vec<(bool, oneshot::Sender<()>)>,
     /// Learned routes carry traffic.
     pub(super) forward: bool,
     /// The FIB was never gone since the process before.
@@ -119,6 +121,7 @@ impl Task {
             resolve: BTreeSet::new(),
             last_checked: None,
             frozen: false,
+            reading: Vec::new(),
             forward: config.forward,
             preserved: config.preserved,
             settled: false,
@@ -229,6 +232,10 @@ impl Task {
             Some(Command::Listening(answer)) => drop(answer.send(self.speaker.listening())),
             Some(Command::Lookup(address, answer)) => drop(answer.send(self.fib.lookup(address))),
             Some(Command::Told(answer)) => drop(answer.send(self.fib.told().collect())),
+            Some(Command::ReadKernel(answer)) => {
+                self.reading.push((false, answer));
+                self.io.read_again.notify_one();
+            }
             Some(Command::Routes(answer)) => drop(answer.send(self.speaker.routes())),
             Some(Command::Query(asked, limit, answer)) => {
                 let (query, walk) = *asked;

@@ -1,7 +1,10 @@
 //! The eBPF FIB as people see it, and whether router and kernel agree with it.
 
+mod against;
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use lb_api_types::resource::Condition;
@@ -10,15 +13,16 @@ use lb_api_types::view::{
     FibUsageView, KernelRouteView, SeenMetadata,
 };
 use lb_dataplane::fib::{Action, Audit, FibLookup, FibRoute, FibUsage, Member, Packet};
-use lb_routing::{KernelAnswer, KernelNextHop, Source, Told};
+use lb_routing::{KernelAnswer, KernelNextHop, KernelRouteKind, Source, Told, ToldRoute};
 
+use self::against::{Sides, World};
 use super::Live;
 
 /// Interfaces' names by their indices.
 type Names = HashMap<u32, String>;
 
-/// Destinations for which an audit asks the kernel at most, spread over the table.
-const ASKED: usize = 4096;
+/// What the kernel tells has come through the router to eBPF after this time.
+const SETTLING: Duration = Duration::from_millis(500);
 /// Differences that are told one by one.
 const FINDINGS: usize = 20;
 
@@ -49,9 +53,10 @@ pub(super) async fn lookup(live: &Live, packet: Packet) -> Result<FibLookupView,
     let answers =
         lb_routing::ask(&[packet.destination]).await.map_err(|error| error.to_string())?;
     let kernel = answers.first().ok_or("the kernel does not answer")?;
-    let names = live.names();
+    let world = world(live).await?;
+    let names = &world.names;
     let (action, members) = match &found.action {
-        Some(action) => action_view(action, &names),
+        Some(action) => action_view(action, names),
         None => ("none".into(), Vec::new()),
     };
     Ok(FibLookupView {
@@ -60,19 +65,22 @@ pub(super) async fn lookup(live: &Live, packet: Packet) -> Result<FibLookupView,
         action,
         group: found.group,
         members,
-        chosen: found.member.as_ref().map(|member| member_view(member, &names)),
+        chosen: found.member.as_ref().map(|member| member_view(member, names)),
         router: told.as_ref().map(|told| FibToldView {
             prefix: told.prefix,
             action: told_action(&told.action).into(),
             source: word(told.source).into(),
         }),
-        kernel: kernel_view(kernel, &names),
-        disagreements: disagreements(&found, told.as_ref(), kernel, &names),
+        kernel: kernel_view(kernel, names),
+        disagreements: disagreements(&found, told.as_ref(), kernel, &world),
     })
 }
 
 /// Whether the eBPF FIB holds what router and kernel have.
 pub(super) async fn audit(live: &Live, repair: bool) -> Result<FibAuditView, String> {
+    if repair {
+        live.router.read_kernel().await;
+    }
     let told = live.router.told().await.ok_or("the router has stopped")?;
     let (audit, table) = live
         .dataplane
@@ -81,32 +89,14 @@ pub(super) async fn audit(live: &Live, repair: bool) -> Result<FibAuditView, Str
             (audit, owned.dataplane.fib_table().collect::<Vec<_>>())
         })
         .await?;
-    let names = live.names();
     let mut findings = memory_findings(&audit);
     let not_as_told = compare_with_router(&told, &table, &mut findings);
-
-    let step = told.len().div_ceil(ASKED).max(1);
-    let asked: Vec<IpAddr> = told.iter().step_by(step).map(|(prefix, _)| inside(*prefix)).collect();
-    let answers = lb_routing::ask(&asked).await.map_err(|error| error.to_string())?;
-    let mut not_as_kernel = 0;
-    for (destination, answer) in asked.iter().zip(&answers) {
-        let packet = Packet {
-            source: unspecified(*destination),
-            destination: *destination,
-            protocol: 0,
-            source_port: 0,
-            destination_port: 0,
-        };
-        let found = live.dataplane.with(move |owned| owned.dataplane.fib_lookup(&packet)).await?;
-        let told = live.router.lookup(*destination).await;
-        if let Some(finding) = against_kernel(&found, told.as_ref(), answer, &names) {
-            not_as_kernel += 1;
-            findings.push(format!("{destination}: {finding}"));
-        }
-    }
+    let (kernel_routes, not_as_kernel) = compare_with_kernel(live).await?;
+    let differ = not_as_kernel.len();
+    findings.extend(not_as_kernel);
     findings.truncate(FINDINGS);
     Ok(FibAuditView {
-        intact: audit.is_clean() && not_as_told == 0 && not_as_kernel == 0,
+        intact: audit.is_clean() && not_as_told == 0 && differ == 0,
         repaired: repair && !audit.is_clean(),
         routes: audit.routes,
         groups: audit.groups,
@@ -114,9 +104,57 @@ pub(super) async fn audit(live: &Live, repair: bool) -> Result<FibAuditView, Str
         wrong_groups: audit.wrong_groups,
         wrong_shortcuts: audit.wrong_shortcuts,
         not_as_told,
-        asked_of_kernel: asked.len(),
-        not_as_kernel,
+        kernel_routes,
+        not_as_kernel: differ,
         findings,
+    })
+}
+
+/// How many prefixes the kernel has routes to, and one sentence for each that differs: now and a while later, since what
+/// changes meanwhile is not at both sides at once.
+async fn compare_with_kernel(live: &Live) -> Result<(usize, Vec<String>), String> {
+    let sides = sides(live).await?;
+    let first = sides.differences();
+    if first.is_empty() {
+        return Ok((sides.kernel.len(), Vec::new()));
+    }
+    tokio::time::sleep(SETTLING).await;
+    let mut again = self::sides(live).await?.differences();
+    again.retain(|prefix, _| first.contains_key(prefix));
+    Ok((sides.kernel.len(), again.into_values().collect()))
+}
+
+async fn sides(live: &Live) -> Result<Sides, String> {
+    let world = world(live).await?;
+    let kernel = lb_routing::kernel_routes().await.map_err(|error| error.to_string())?;
+    let told = live.router.told().await.ok_or("the router has stopped")?;
+    let (table, actions) = live
+        .dataplane
+        .with(|owned| {
+            let table: Vec<_> = owned.dataplane.fib_table().collect();
+            let groups: BTreeSet<u32> = table.iter().map(|(_, _, group)| *group).collect();
+            let action = |group| Some((group, owned.dataplane.fib_action(group)?));
+            (table, groups.into_iter().filter_map(action).collect())
+        })
+        .await?;
+    let prefix = |(address, len, group)| Some((IpNetwork::new(address, len).ok()?, group));
+    Ok(Sides {
+        kernel,
+        told: told.into_iter().map(|told| (told.prefix, told)).collect(),
+        table: table.into_iter().filter_map(prefix).collect(),
+        actions,
+        world,
+    })
+}
+
+async fn world(live: &Live) -> Result<World, String> {
+    let neighbours = lb_routing::neighbours().await.map_err(|error| error.to_string())?;
+    let links = live.router.links().borrow().clone();
+    Ok(World {
+        links,
+        neighbours,
+        policy_rules: !live.router.policy_rules().is_empty(),
+        names: live.names(),
     })
 }
 
@@ -130,14 +168,14 @@ fn memory_findings(audit: &Audit) -> Vec<String> {
 
 /// Routes that the router told and eBPF lacks or has under another group, and those that it has beyond.
 fn compare_with_router(
-    told: &[(IpNetwork, u32)],
+    told: &[ToldRoute],
     table: &[(IpAddr, u8, u32)],
     findings: &mut Vec<String>,
 ) -> usize {
     let mut left: HashMap<(IpAddr, u8), u32> =
         table.iter().map(|(prefix, len, group)| ((*prefix, *len), *group)).collect();
     let mut count = 0;
-    for (prefix, group) in told {
+    for ToldRoute { prefix, group, .. } in told {
         let there = left.remove(&(prefix.network(), prefix.prefix()));
         if there == Some(*group) {
             continue;
@@ -160,7 +198,7 @@ fn disagreements(
     found: &FibLookup,
     told: Option<&Told>,
     kernel: &KernelAnswer,
-    names: &Names,
+    world: &World,
 ) -> Vec<String> {
     let mut all = Vec::new();
     if !found.intact {
@@ -182,7 +220,7 @@ fn disagreements(
         let (has, said) = (prefix(route), prefix(told.map(|told| told.prefix)));
         all.push(format!("eBPF has {has}, the router told {said}"));
     }
-    all.extend(against_kernel(found, told, kernel, names));
+    all.extend(against_kernel(found, told, kernel, world));
     all
 }
 
@@ -191,36 +229,26 @@ fn against_kernel(
     found: &FibLookup,
     told: Option<&Told>,
     kernel: &KernelAnswer,
-    names: &Names,
+    world: &World,
 ) -> Option<String> {
-    let ours: BTreeSet<(u32, Option<IpAddr>)> = match found.action.as_ref()? {
-        Action::Kernel => return None,
-        Action::Blackhole => BTreeSet::new(),
-        Action::Forward(members) => {
-            members.iter().map(|member| (member.ifindex, member.gateway)).collect()
+    let (route, kind) = match kernel {
+        KernelAnswer::Route { prefix, next_hops } if next_hops.is_empty() => {
+            (Some(*prefix), KernelRouteKind::Kernel)
         }
-    };
-    let theirs: BTreeSet<(u32, Option<IpAddr>)> = match kernel {
-        KernelAnswer::Refuses(_) => BTreeSet::new(),
-        KernelAnswer::Route { next_hops, .. } => {
-            next_hops.iter().map(|hop| (hop.ifindex, hop.gateway)).collect()
+        KernelAnswer::Route { prefix, next_hops } => {
+            (Some(*prefix), KernelRouteKind::Unicast(next_hops.clone()))
         }
+        KernelAnswer::Refuses(_) => (None, KernelRouteKind::Blackhole),
     };
-    let is_bgp = told.is_some_and(|told| told.source == Source::Bgp);
-    let is_shorter = matches!((kernel, told), (KernelAnswer::Route { prefix, .. }, Some(told))
-        if prefix.prefix() < told.prefix.prefix());
-    let refuses = matches!(kernel, KernelAnswer::Refuses(_));
-    // A BGP route that is not installed in the kernel is missing there on purpose.
-    // A gateway that does not answer is left out in eBPF while others do.
-    let is_part = !ours.is_empty() && ours.is_subset(&theirs);
-    if ours == theirs || is_part || (is_bgp && (is_shorter || refuses)) {
+    let action = found.action.as_ref().filter(|action| **action != Action::Kernel)?;
+    // What the kernel is not to have, it answers by a shorter route or by none.
+    let is_apart = told.is_some_and(|told| {
+        !told.in_kernel && route.is_none_or(|route| route.prefix() < told.prefix.prefix())
+    });
+    if is_apart && told.is_some_and(|told| told.source == Source::Bgp) {
         return None;
     }
-    let list = |ways: &BTreeSet<(u32, Option<IpAddr>)>| {
-        let ways: Vec<String> = ways.iter().map(|(link, via)| way(*link, *via, names)).collect();
-        if ways.is_empty() { "nowhere".to_owned() } else { ways.join(", ") }
-    };
-    Some(format!("eBPF sends packets {}, the kernel {}", list(&ours), list(&theirs)))
+    world.differs(&kind, action, None)
 }
 
 fn kernel_view(answer: &KernelAnswer, names: &Names) -> KernelRouteView {
@@ -249,26 +277,6 @@ fn way(ifindex: u32, gateway: Option<IpAddr>, names: &Names) -> String {
 
 fn name(ifindex: u32, names: &Names) -> String {
     names.get(&ifindex).cloned().unwrap_or_else(|| format!("#{ifindex}"))
-}
-
-/// An address of a prefix that is a host's: not the network's own where there is another.
-fn inside(prefix: IpNetwork) -> IpAddr {
-    match (prefix, prefix.network()) {
-        (IpNetwork::V4(v4), IpAddr::V4(address)) if v4.prefix() < 31 => {
-            std::net::Ipv4Addr::from_bits(address.to_bits() | 1).into()
-        }
-        (IpNetwork::V6(v6), IpAddr::V6(address)) if v6.prefix() < 127 => {
-            std::net::Ipv6Addr::from_bits(address.to_bits() | 1).into()
-        }
-        (_, address) => address,
-    }
-}
-
-fn unspecified(like: IpAddr) -> IpAddr {
-    match like {
-        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-    }
 }
 
 fn word(source: Source) -> &'static str {

@@ -136,9 +136,9 @@ pub struct FibAuditView {
     pub wrong_shortcuts: usize,
     /// Routes that the router told and eBPF lacks, has under another group, or has beyond.
     pub not_as_told: usize,
-    /// Destinations for which the kernel was asked.
-    pub asked_of_kernel: usize,
-    /// Those for which it has another way.
+    /// Prefixes to which the kernel has routes: each was compared, both ways.
+    pub kernel_routes: usize,
+    /// Prefixes for which it does something else than eBPF.
     pub not_as_kernel: usize,
     /// The first differences, one sentence each.
     pub findings: Vec<String>,

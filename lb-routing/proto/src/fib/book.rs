@@ -148,9 +148,9 @@ impl Book {
     }
 
     /// Every prefix that the dataplane was told, with its group.
-    pub(super) fn told(&self) -> impl Iterator<Item = (IpNetwork, u32)> + '_ {
+    pub(super) fn told(&self) -> impl Iterator<Item = (IpNetwork, u32, Source)> + '_ {
         let all = self.index.iter().map(|id| self.get(*id));
-        all.filter_map(|record| record.told.map(|(group, _)| (record.prefix, group)))
+        all.filter_map(|record| record.told.map(|(group, source)| (record.prefix, group, source)))
     }
 
     /// The longest prefix that the dataplane was told and that covers an address, with its group.

@@ -132,6 +132,10 @@ impl Groups {
         self.by_need.range((from, Bound::Unbounded)).map(|(need, _)| *need)
     }
 
+    pub(super) fn count_needed(&self) -> usize {
+        self.by_need.len()
+    }
+
     pub(super) fn mark_all(&mut self) {
         let ids = (0..).zip(&self.slots).filter(|(_, slot)| slot.is_some()).map(|(id, _)| id);
         self.dirty.extend(ids);

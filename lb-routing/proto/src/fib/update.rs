@@ -52,6 +52,21 @@ pub struct Told {
     pub source: Source,
     /// What its packets meet.
     pub action: Action,
+    /// Whether the kernel is to have a route to the prefix as well.
+    pub in_kernel: bool,
+}
+
+/// The same, by its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToldRoute {
+    /// The destination.
+    pub prefix: IpNetwork,
+    /// The group.
+    pub group: u32,
+    /// Whom it comes from.
+    pub source: Source,
+    /// Whether the kernel is to have a route to the prefix as well.
+    pub in_kernel: bool,
 }
 
 /// A change of the dataplane's FIB. A group is there before a route names it, and until none does.
