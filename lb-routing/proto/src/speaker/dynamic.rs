@@ -53,6 +53,13 @@ pub struct ListenStatus {
     pub refused: u64,
 }
 
+impl Listening {
+    /// Nobody may come: who did would keep a place without ever having a session.
+    fn is_shut(&self) -> bool {
+        self.config.template.shutdown.is_some()
+    }
+}
+
 impl Speaker {
     /// Has exactly these neighbours come by themselves from now on. Those that are there stay where they still may come, and
     /// change as [`Speaker::configure`] says; the others are told Cease / Peer De-configured.
@@ -74,7 +81,7 @@ impl Speaker {
         for index in self.dynamic_ones() {
             let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { continue };
             let address = neighbour.session.config().address;
-            match find(&mut self.listening, address) {
+            match find(&mut self.listening, address).filter(|(_, it)| !it.is_shut()) {
                 Some((place, listening)) => {
                     listening.neighbours = listening.neighbours.saturating_add(1);
                     let new = listening.config.neighbour(address);
@@ -129,7 +136,7 @@ impl Speaker {
     pub(super) fn admit(&mut self, peer: IpAddr, now: Instant) -> Option<PeerIndex> {
         let peer = peer.to_canonical();
         let everybody = self.by_address.len() >= config::MAX_PEERS;
-        let (place, listening) = find(&mut self.listening, peer)?;
+        let (place, listening) = find(&mut self.listening, peer).filter(|(_, it)| !it.is_shut())?;
         if listening.neighbours >= listening.config.limit || everybody {
             listening.refused += 1;
             if !std::mem::replace(&mut listening.said, true) {

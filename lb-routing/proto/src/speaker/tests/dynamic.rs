@@ -174,6 +174,20 @@ fn another_template_changes_those_that_are_there_as_a_configuration_does() {
 }
 
 #[test]
+fn nobody_comes_or_stays_where_the_template_is_shut_down() {
+    let open = listen("nodes", &["10.1.0.0/24"], 1);
+    let mut shut = open.clone();
+    shut.template.shutdown = Some(String::new());
+    let all = listen("all", &["10.0.0.0/8"], 9);
+    let mut rig = Rig::listening(vec![open, all.clone()]);
+    rig.come(at(1));
+    assert_eq!(rig.places(), [(1, 0), (0, 0)]);
+    rig.speaker.listen(vec![shut, all], rig.now).unwrap();
+    rig.accept(at(2), ourselves(1));
+    assert_eq!((rig.states(), rig.places()), (vec![], vec![(0, 0), (0, 0)]));
+}
+
+#[test]
 fn what_cannot_be_listened_for_is_refused_and_nothing_changes() {
     let good = listen("nodes", &["10.1.0.0/24"], 9);
     let mut rig = Rig::listening(vec![good.clone()]);
