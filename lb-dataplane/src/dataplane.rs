@@ -19,6 +19,7 @@ mod routes;
 mod xdp_features;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::IpAddr;
 
 use aya::Ebpf;
@@ -26,7 +27,7 @@ use aya::maps::Map;
 use aya::programs::Program;
 use lb_dataplane_common::tables::Record;
 
-pub use self::age::AGE_BATCH;
+pub use self::age::{AGE_BATCH, AgePart};
 pub use self::count::{BackendCount, ReasonCount, ServiceCount, ServiceCounters};
 pub use self::flow_events::{FlowEnd, FlowEvent, FlowEvents, HowEnded};
 pub use self::flow_filter::{Flow, FlowFilter, FlowState};
@@ -181,6 +182,18 @@ impl Dataplane {
         apply::carry_out(&mut self.ebpf, &self.rings, &mut self.served, &steps)?;
         self.one_arm.keep(change, &resolved);
         Ok(())
+    }
+
+    /// What of the maps waits for a grace period, if it is much: whoever waits for one beside the changes
+    /// ([`host::grace_period`](crate::host::grace_period)) and then tells [`Dataplane::passed`] spares them that.
+    #[must_use]
+    pub fn waiting(&self) -> Option<plan::Waiting> {
+        self.served.waiting()
+    }
+
+    /// A grace period is over that began after this was asked for.
+    pub fn passed(&mut self, waited: plan::Waiting) {
+        self.served.passed(waited);
     }
 
     /// Holds the maps of services, backends and rings against what is served, entry by entry; with `repair`, what differs is
@@ -361,7 +374,28 @@ impl Dataplane {
     ///
     /// The map cannot be read, or the ageing program cannot be run.
     pub fn age(&mut self) -> Result<Aged, ReadError> {
-        age::age(&mut self.ebpf, &self.served, &mut self.scan)
+        let part = self.begin_age()?;
+        let over = if part.waits() { crate::host::grace_period() } else { Ok(()) };
+        self.end_age(part, over)
+    }
+
+    /// The first half of [`Dataplane::age`], for whoever waits for the grace period beside other calls, which takes tens of
+    /// milliseconds: where it [waits](AgePart::waits), [`Dataplane::end_age`] comes after one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Dataplane::age`].
+    pub fn begin_age(&mut self) -> Result<AgePart, ReadError> {
+        age::begin(&mut self.ebpf, &self.served, &mut self.scan)
+    }
+
+    /// The second half; `over` is how the grace period went. What is not removed now is with the next scan.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Dataplane::age`].
+    pub fn end_age(&mut self, part: AgePart, over: io::Result<()>) -> Result<Aged, ReadError> {
+        age::end(&self.ebpf, part, over)
     }
 
     /// Packets whose senders are to be told of their end; `None` if somebody has them already.

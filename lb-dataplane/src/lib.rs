@@ -16,9 +16,9 @@ mod sys;
 pub mod table;
 
 pub use dataplane::{
-    AGE_BATCH, Aged, Attached, BackendCount, Dataplane, Flow, FlowEnd, FlowEvent, FlowEvents,
-    FlowFilter, FlowPlace, FlowState, Hook, HookChoice, HowEnded, Options, Punts, ReasonCount,
-    ServiceCount, ServiceCounters, Sizes, XdpMode,
+    AGE_BATCH, AgePart, Aged, Attached, BackendCount, Dataplane, Flow, FlowEnd, FlowEvent,
+    FlowEvents, FlowFilter, FlowPlace, FlowState, Hook, HookChoice, HowEnded, Options, Punts,
+    ReasonCount, ServiceCount, ServiceCounters, Sizes, XdpMode,
 };
 pub use error::{ApplyError, AttachError, OpenError, ReadError};
 pub use icmp::Answer;

@@ -12,6 +12,7 @@ mod access;
 mod adopt;
 mod audit;
 mod entries;
+mod grace;
 mod life;
 mod ranges;
 mod ring;
@@ -36,6 +37,7 @@ use self::entries::{
     Life, address_entry, address_key, algorithm, backend_entry, bounds, can_hash, gone_entry, mode,
     mss, of_clients, on_exhaustion, parted_entry, reachable, service_key,
 };
+pub use self::grace::Waiting;
 pub use self::life::FlowLife;
 pub use self::ranges::PortPrefix;
 use self::ranges::Ranges;
@@ -87,6 +89,8 @@ pub struct Served {
     backend_ids: Ids,
     rings: Rings,
     sources: Sources,
+    /// Changes with each grace period that what was given back has waited for.
+    era: u64,
     /// Prefixes of all services.
     access: usize,
     /// Prefixes of ports of all services.
@@ -157,6 +161,7 @@ impl Served {
             backend_ids: Ids::new(limits.backends),
             rings: Rings::new(limits.ring_words),
             sources: Sources::new(limits.sources),
+            era: 0,
             access: 0,
             ranges: 0,
             limits,
@@ -252,6 +257,7 @@ impl Served {
             self.rings.settle();
             self.sources.settle();
             step::sort(&mut steps);
+            self.era += u64::from(steps.contains(&Step::Grace));
         }
         self.drop_orphans(&mut steps);
         Ok(steps)

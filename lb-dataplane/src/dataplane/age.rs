@@ -11,7 +11,7 @@ use lb_dataplane_common::flow::{
     DIRECTION_TO_BACKEND, FlowKey, STATE_EXPIRING, Timeouts, ticks_since,
 };
 
-use super::flows::{Entry, Table, end};
+use super::flows::{Entry, Table, end as end_of};
 use super::{Aged, flows};
 use crate::error::{ApplyError, ReadError};
 use crate::icmp::Answer;
@@ -46,18 +46,73 @@ pub(super) fn set_timeouts(ebpf: &mut Ebpf, timeouts: &Timeouts) -> Result<(), A
     map.set(0, Raw(*timeouts), 0).map_err(failed)
 }
 
-pub(super) fn age(ebpf: &mut Ebpf, served: &Served, scan: &mut Scan) -> Result<Aged, ReadError> {
-    let mut aged =
-        if scan.is_v6 { step::<V6>(ebpf, served, scan)? } else { step::<V4>(ebpf, served, scan)? };
-    if aged.wrapped {
-        aged.wrapped = scan.is_v6;
+/// A part of the table in which flows that are over are marked. They are removed once a grace period is over: by then no packet
+/// is on its way that had found them before.
+#[derive(Debug)]
+#[must_use]
+pub struct AgePart {
+    aged: Aged,
+    due: Due,
+}
+
+#[derive(Debug)]
+enum Due {
+    Nothing,
+    V4(Vec<Entry<V4>>),
+    V6(Vec<Entry<V6>>),
+}
+
+impl AgePart {
+    /// Whether anything is to be removed.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        !matches!(self.due, Due::Nothing)
+    }
+}
+
+pub(super) fn begin(
+    ebpf: &mut Ebpf,
+    served: &Served,
+    scan: &mut Scan,
+) -> Result<AgePart, ReadError> {
+    let mut part = if scan.is_v6 {
+        let (aged, due) = mark::<V6>(ebpf, served, scan)?;
+        AgePart { aged, due: due.map_or(Due::Nothing, Due::V6) }
+    } else {
+        let (aged, due) = mark::<V4>(ebpf, served, scan)?;
+        AgePart { aged, due: due.map_or(Due::Nothing, Due::V4) }
+    };
+    if part.aged.wrapped {
+        part.aged.wrapped = scan.is_v6;
         scan.is_v6 = !scan.is_v6;
         scan.cursor = Cursor::default();
     }
+    Ok(part)
+}
+
+/// Removes what is marked; `over` says whether there was a grace period.
+pub(super) fn end(ebpf: &Ebpf, part: AgePart, over: io::Result<()>) -> Result<Aged, ReadError> {
+    let AgePart { mut aged, due } = part;
+    let failed = |map| move |source| ReadError { map, source };
+    aged.removed = match due {
+        Due::Nothing => 0,
+        Due::V4(entries) => {
+            over.map_err(failed(V4::MAP))?;
+            run(ebpf, Pass::Sweep, &entries, &mut aged.resets)?
+        }
+        Due::V6(entries) => {
+            over.map_err(failed(V6::MAP))?;
+            run(ebpf, Pass::Sweep, &entries, &mut aged.resets)?
+        }
+    };
     Ok(aged)
 }
 
-fn step<A: Table>(ebpf: &Ebpf, served: &Served, scan: &mut Scan) -> Result<Aged, ReadError> {
+/// What a part is like, and what of it is to be removed.
+type Marked<A> = (Aged, Option<Vec<Entry<A>>>);
+
+/// Marks the flows of a part that are over.
+fn mark<A: Table>(ebpf: &Ebpf, served: &Served, scan: &mut Scan) -> Result<Marked<A>, ReadError> {
     let (entries, wrapped) = flows::read::<A>(ebpf, &mut scan.cursor, AGE_BATCH)?;
     let now = sys::tick();
     let is_candidate = |(key, entry): &&Entry<A>| {
@@ -73,12 +128,7 @@ fn step<A: Table>(ebpf: &Ebpf, served: &Served, scan: &mut Scan) -> Result<Aged,
     let mut aged = Aged { scanned, wrapped, ..Aged::default() };
     let marked_before = entries.iter().any(|(_, entry)| entry.state & STATE_EXPIRING != 0);
     let marked = run(ebpf, Pass::Mark, &candidates, &mut aged.resets)?;
-    if marked == 0 && !marked_before {
-        return Ok(aged);
-    }
-    sys::grace_period().map_err(|source| ReadError { map: A::MAP, source })?;
-    aged.removed = run(ebpf, Pass::Sweep, &candidates, &mut aged.resets)?;
-    Ok(aged)
+    Ok((aged, (marked > 0 || marked_before).then_some(candidates)))
 }
 
 /// Runs a pass over the entries; how many it marked or removed, and the RSTs that are due.
@@ -125,11 +175,11 @@ fn resets_of<A: Table>((key, entry): &Entry<A>, said: [u8; 12]) -> Vec<Answer> {
         (after.reversed(), key.reversed())
     };
     let (client, vip) = (
-        end(towards.source, towards.source_port),
-        end(towards.destination, towards.destination_port),
+        end_of(towards.source, towards.source_port),
+        end_of(towards.destination, towards.destination_port),
     );
     let (source, backend) =
-        (end(back.source, back.source_port), end(back.destination, back.destination_port));
+        (end_of(back.source, back.source_port), end_of(back.destination, back.destination_port));
     [reset(vip, client, to_client), reset(source, backend, to_backend)]
         .into_iter()
         .flatten()

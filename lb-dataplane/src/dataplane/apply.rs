@@ -32,7 +32,7 @@ pub(super) fn carry_out(
     let result = write_all(ebpf, rings, served, steps);
     if result.is_err() {
         // The maps say what is served now.
-        *served = adopt(ebpf, rings, served.limits())?;
+        *served = adopt(ebpf, rings, served.limits())?.replaces(served);
     }
     result
 }

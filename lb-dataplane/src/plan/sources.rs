@@ -73,6 +73,16 @@ impl Sources {
         self.space.undo();
     }
 
+    /// How many lists were given back and wait for a grace period.
+    pub(super) fn waiting(&self) -> usize {
+        self.space.waiting()
+    }
+
+    /// The first so many of them have waited long enough.
+    pub(super) fn passed(&mut self, count: usize) {
+        self.space.passed(count);
+    }
+
     /// The list with this content, for one more backend; written if it is not there.
     pub(super) fn take(
         &mut self,

@@ -1,7 +1,8 @@
 //! Ids and ring space: given out, given back, and given out again after a grace period.
 //!
 //! A plan that is refused takes back what it did, in reverse; so a plan costs what it changes, not what there is. What a
-//! change gives back is reused only when nothing else is free: a grace period takes milliseconds.
+//! change gives back is reused only when nothing else is free: a grace period takes milliseconds. Mostly somebody has waited
+//! for one beside the changes before that ([`super::Served::waiting`]).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -54,6 +55,17 @@ impl Ids {
     pub(super) fn give_back(&mut self, id: u32) {
         self.done.push(IdChange::GivenBack);
         self.retired.push_back(id);
+    }
+
+    /// How many were given back and wait for a grace period.
+    pub(super) fn waiting(&self) -> usize {
+        self.retired.len()
+    }
+
+    /// The first so many of them have waited long enough. Between two plans.
+    pub(super) fn passed(&mut self, count: usize) {
+        let count = count.min(self.retired.len());
+        self.free.extend(self.retired.drain(..count));
     }
 
     /// The plan stands.
@@ -135,6 +147,17 @@ impl Rings {
             self.done.push(RingChange::Freed(Box::new(before)));
             self.find(len)
         })
+    }
+
+    /// How many ranges were given back and wait for a grace period.
+    pub(super) fn waiting(&self) -> usize {
+        self.retired.len()
+    }
+
+    /// The first so many of them have waited long enough. Between two plans.
+    pub(super) fn passed(&mut self, count: usize) {
+        let count = count.min(self.retired.len());
+        self.retired.drain(..count).for_each(|(base, len)| self.free.merge(base, len));
     }
 
     pub(super) fn give_back(&mut self, base: u32, len: u32) {
