@@ -16,6 +16,10 @@ GOOD = {
     "nodes": {"drain": False},
     "static-routes": {"prefix": "198.18.0.0/24", "kind": "blackhole"},
     "addresses": {"interface": "eth9", "address": "198.18.1.1/24"},
+    "bgp/peers": {"address": "198.51.100.{}", "asn": 65001, "passive": True},
+    "bgp/peer-groups": {"asn": 65001, "hold_time_secs": 9},
+    "bgp/policies": {"statements": [{"action": "accept"}]},
+    "bgp/sets": {"prefixes": ["10.0.0.0/8"]},
 }
 
 
@@ -23,6 +27,7 @@ GOOD = {
 def map_case(context, case):
     name = case.path_parameters.get("name") if case.path_parameters else None
     parts = case.path.split("/")
+    kind = "/".join(parts[3:-1])
     if isinstance(name, str):
         # Every fourth name stays what it is, however strange.
         place = mixed(name) % (len(NAMES) + 1)
@@ -52,8 +57,8 @@ def map_case(context, case):
     if parts[-1] == "global" and isinstance(metadata, dict):
         metadata.update(name="global")
         metadata.pop("revision", None)
-    if case.method == "PUT" and parts[3] in GOOD and len(parts) == 5 and mixed(str(case.body)) % 2:
-        case.body = good(parts[3], name, case.body.get("spec"))
+    if case.method == "PUT" and kind in GOOD and mixed(str(case.body)) % 2:
+        case.body = good(kind, name, case.body.get("spec"))
     if parts[-1] == "config" and mixed(str(case.body)) % 2:
         case.body = {"vips": [good("vips", each, None) for each in NAMES]}
     return case

@@ -2,8 +2,10 @@
 
 pub(crate) mod api;
 pub(crate) mod bgp;
+pub(crate) mod credential;
 pub(crate) mod keys;
 mod line;
+mod named;
 pub(crate) mod policy;
 mod resources;
 mod sections;

@@ -10,6 +10,7 @@
 //! anything; then the dataplane is adopted, the kept VIPs are served, and only then requests are answered.
 
 mod attach;
+mod certificates;
 mod clean;
 mod counts;
 mod dataplane;
@@ -43,6 +44,7 @@ pub use self::clean::clean;
 use self::dataplane::{DataplaneHandle, Owned};
 use self::views::Live;
 use crate::access::Access;
+use crate::alarms::{Alarms, Part};
 use crate::control::Unreached;
 use crate::delta;
 use crate::events::Events;
@@ -161,13 +163,16 @@ async fn start(
     let (section, _said_later) = bgp::usable(&config.bgp, all);
     let (dataplane, adopted) = dataplane::spawn(&config.dataplane).await?;
     let mut default_id = router::DefaultId::default();
-    let router_config = router::config(&section, &mut default_id, adopted).await?;
+    let events = Events::default();
+    let alarms = Alarms::new(events.clone());
+    let mut keys = router::Keys::default();
+    let router_config = router::config(&section, &mut default_id, &mut keys, adopted).await?;
+    alarms.set(Part::Neighbours, keys.unread.clone());
     let (told, telling) = watch::channel((section, router_config.speaker.clone()));
     let router_id = router_config.speaker.router_id;
     let (unreached, _) = watch::channel(Arc::default());
     dataplane::follow_routes(&dataplane, unreached.clone());
     let sockets = punts::spawn(&dataplane).await?;
-    let events = Events::default();
     dataplane::age_flows(&dataplane, &config.dataplane, sockets, events.clone());
     let flow_events = flow_events::spawn(&dataplane, &config.dataplane).await?;
     let (router, batches) =
@@ -198,6 +203,9 @@ async fn start(
         router: router.clone(),
         bgp: config.bgp.clone(),
         default_id,
+        keys,
+        alarms: alarms.clone(),
+        grace: None,
         told,
         unreached,
     };
@@ -217,6 +225,8 @@ async fn start(
         troubles,
         shadowed,
         warnings,
+        certificates: certificates::spawn(config.api.tls.clone(), alarms.clone()),
+        alarms,
         wanted: config.dataplane.clone(),
         told: telling,
         started,
@@ -260,6 +270,10 @@ struct World {
     /// What of BGP only the file says.
     bgp: Bgp,
     default_id: router::DefaultId,
+    keys: router::Keys,
+    alarms: Alarms,
+    /// Whoever waits for a grace period, so that no change has to.
+    grace: Option<tokio::task::JoinHandle<()>>,
     /// What BGP was told, and who we are by it.
     told: watch::Sender<(Bgp, SpeakerConfig)>,
     /// Backends that no packet reaches as their VIP needs it.
@@ -275,10 +289,15 @@ impl Appliers for World {
                 Serve::Change(change) => owned.dataplane.change(&change),
             }?;
             dataplane::tell_unreached(owned, &unreached);
-            Ok(())
+            Ok(owned.dataplane.waiting())
         };
         let served = self.dataplane.with(serve).await?;
-        served.map_err(|error: ApplyError| dataplane::sentence(&error))
+        let waiting = served.map_err(|error: ApplyError| dataplane::sentence(&error))?;
+        let is_waited_for = self.grace.as_ref().is_some_and(|grace| !grace.is_finished());
+        if let Some(waiting) = waiting.filter(|_| !is_waited_for) {
+            self.grace = Some(tokio::spawn(dataplane::pass(self.dataplane.clone(), waiting)));
+        }
+        Ok(())
     }
 
     async fn announce(&mut self, addresses: Addresses<'_>) {
@@ -293,6 +312,7 @@ impl Appliers for World {
     }
 
     async fn admit(&mut self, before: &Resources, after: &Resources) -> Result<(), Misfit> {
+        reach::readable(before, after)?;
         reach::admit(&self.router, before, after).await?;
         reach::room(&self.dataplane, before, after).await
     }
@@ -303,14 +323,19 @@ impl Appliers for World {
         if resources.is_drained() {
             router::say_goodbye(&mut section);
         }
-        misfits.iter().for_each(|misfit| tracing::warn!("{misfit}"));
-        let peers = router::peers(&section, &mut self.default_id).await;
+        let peers = router::peers(&section, &mut self.default_id, &mut self.keys).await;
         let peers = peers.map_err(|error| format!("{error:#}"))?;
+        let unread = self.keys.unread.iter().cloned();
+        self.alarms.set(Part::Neighbours, misfits.into_iter().chain(unread).collect());
         let speaker = peers.speaker.clone();
         self.router.configure(peers).await.map_err(|error| error.to_string())?;
         self.told.send_replace((section, speaker));
         self.router.set_statics(routing::statics(resources)).await;
         Ok(())
+    }
+
+    fn is_settled(&self) -> bool {
+        self.keys.unread.is_empty()
     }
 
     async fn route(&mut self, addresses: Addresses<'_>) {

@@ -45,6 +45,8 @@ pub struct Facts {
     pub left_out: usize,
     /// What of the kept state is not well: sentences with their remedy.
     pub state: Vec<String>,
+    /// What became not well since the start: sentences with their remedy.
+    pub alarms: Vec<String>,
     /// BGP neighbours.
     pub sessions: Vec<Session>,
     /// VIPs that ask to be advertised and are not: name and why.
@@ -95,6 +97,7 @@ pub fn examine(facts: &Facts) -> Doctor {
     checks.extend(drift(facts));
     let sentences = facts.state.iter().map(|s| warning("state", None, s.as_str(), ""));
     checks.extend(sentences);
+    checks.extend(facts.alarms.iter().map(|said| warning("alarm", None, said.as_str(), "")));
     let healthy = checks.iter().all(|check| check.state <= CheckState::Unknown);
     Doctor { healthy, checks }
 }

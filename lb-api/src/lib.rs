@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod alarms;
 pub mod clock;
 pub mod config;
 pub mod control;

@@ -117,6 +117,11 @@ impl<'a> Cursor<'a> {
         self.value.is_object()
     }
 
+    /// Whether it is a mapping with this field.
+    pub fn has(&self, name: &str) -> bool {
+        self.value.get(name).is_some()
+    }
+
     /// What to write instead of a name that is not known: the nearest one, or all.
     pub fn choice(&self, name: &str, known: &[&str]) -> String {
         match nearest(name, known) {

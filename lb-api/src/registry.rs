@@ -64,6 +64,10 @@ pub trait Appliers: Send + 'static {
         &mut self,
         resources: &Resources,
     ) -> impl Future<Output = Result<(), String>> + Send;
+    /// Whether what they were told of resources holds; if not, they are told again.
+    fn is_settled(&self) -> bool {
+        true
+    }
     /// What went through the services.
     fn counters(&mut self) -> impl Future<Output = ServiceCounters> + Send;
     /// What went through one of them.

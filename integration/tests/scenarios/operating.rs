@@ -455,3 +455,80 @@ fn lbctl_writes_colours_to_terminals_only_and_not_where_no_color_is_set() {
     let piped = Command::new(&lbctl).arg("--help").output().expect("it runs");
     assert!(!piped.stdout.contains(&b'\x1b'));
 }
+
+#[test]
+fn a_key_that_goes_ends_no_session_and_keeps_lbd_from_nothing() {
+    let mut hello = Hello::up(Hook::Tc);
+    let key = hello.lab.folder().join("lbd/node9.key");
+    fs::write(&key, "s3cret\n").expect("there is room");
+    let put = |hello: &Hello, path: &str, spec: serde_json::Value| {
+        let name = path.rsplit('/').next();
+        let body = serde_json::json!({"metadata": {"name": name}, "spec": spec}).to_string();
+        hello.api.request("PUT", path, Some(&body)).holds()
+    };
+    let peer = |address: &str, file: &std::path::Path| serde_json::json!({"address": address, "asn": 64512, "md5_key_file": file});
+    let made = put(&hello, "bgp/peers/node9", peer("10.0.1.99", &key));
+    assert_eq!(made.status, 201, "{}", made.body);
+    let refused = put(&hello, "bgp/peers/node8", peer("10.0.1.98", &key.with_extension("gone")));
+    let problem = refused.problem().holds();
+    assert_eq!((refused.status, problem.pointer.as_deref()), (422, Some("/spec/md5_key_file")));
+    assert!(problem.detail.contains("lbd reads files below /etc"), "{}", problem.detail);
+
+    fs::remove_file(&key).expect("it is there");
+    let pool = serde_json::json!({"addresses": ["203.0.113.128/28"]});
+    assert_eq!(put(&hello, "pools/p", pool).status, 201, "other changes are made");
+    let warned = |hello: &Hello| hello.api.status().holds().warnings.join("\n");
+    assert!(warned(&hello).contains("it has the key that was there"), "{}", warned(&hello));
+    let has = |hello: &Hello| hello.api.peers().holds().iter().any(|peer| peer.name == "node9");
+    assert!(has(&hello), "the neighbour is still there");
+
+    hello.stop("lbd", Signal::SIGTERM);
+    hello.start("lbd");
+    hello.sessions_are_established();
+    assert!(warned(&hello).contains("it is left out until then"), "{}", warned(&hello));
+    assert!(!has(&hello) && hello.lbctl("doctor").holds().0.contains("node9.key"));
+    fs::write(&key, "s3cret\n").expect("there is room");
+    eventually("the neighbour is there again", SOON, || {
+        ensure!(has(&hello) && !warned(&hello).contains("node9"), "{}", warned(&hello));
+        Ok(())
+    })
+    .holds();
+    let (text, _) = hello.lbctl("events").holds();
+    assert!(text.contains("alarm-raised") && text.contains("alarm-cleared"), "{text}");
+}
+
+#[test]
+fn lbd_starts_as_the_user_and_with_the_capabilities_of_its_unit() {
+    let unit = include_str!("../../../lb-api/lbd.service");
+    let set = unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities="));
+    let set = set.expect("the unit says them").split(' ').map(|name| {
+        format!(",+{}", name.strip_prefix("CAP_").expect("a capability").to_lowercase())
+    });
+    let set = format!("-all{}", set.collect::<String>());
+    let (mut hello, vip) = Hello::up_with_vip(Hook::Tc);
+    hello.stop("lbd", Signal::SIGTERM);
+    // Where that user reaches it, wherever this repository lies.
+    let folder = hello.lab.folder();
+    let (program, config) = (folder.join("lbd-of-the-unit"), folder.join("lbd/lbd.yaml"));
+    let built = Options::of(demo::TOPOLOGY, None, None).holds().lbd;
+    fs::copy(built, &program).expect("there is room");
+    let line = format!(
+        "setpriv --reuid 64179 --regid 64179 --clear-groups --no-new-privs --inh-caps={set} --ambient-caps={set} \
+         --bounding-set={set} {} -c {}",
+        program.display(),
+        config.display()
+    );
+    hello.lab.spawn("lbd", "unit", &line).holds();
+    eventually("lbd answers", SOON, || hello.api.status()).holds();
+    hello.upstream_routes_the_vip();
+    hello.is_answered(&vip);
+    let pid = hello.lab.process("lbd", "unit").holds().pid();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    for name in ["CapEff:\t", "CapPrm:\t", "CapBnd:\t"] {
+        let bits = field(name).and_then(|bits| u64::from_str_radix(bits, 16).ok());
+        assert_eq!(bits, Some(CAPABILITIES), "{name}");
+    }
+    assert_eq!((field("Seccomp:\t"), field("CapAmb:\t")), (Some("2"), Some("0000000000000000")));
+    assert!(field("Uid:\t").is_some_and(|ids| ids.starts_with("64179\t64179")));
+}

@@ -62,7 +62,25 @@ fn schemathesis_finds_no_server_error_and_no_answer_beside_the_description() {
     let audit = fs::read_to_string(hello.api.socket().with_file_name("state").join("audit.log"))
         .expect("changes are written down");
     let done: BTreeSet<String> = audit.lines().filter_map(done).collect();
-    for what in ["PUT vips", "PUT pools", "PUT nodes", "POST tokens", "POST config"] {
+    for what in [
+        "PUT vips",
+        "PATCH vips",
+        "DELETE vips",
+        "PUT vips backends",
+        "PUT pools",
+        "PUT health-checks",
+        "PUT nodes",
+        "PUT static-routes",
+        "PUT bgp/peers",
+        "PUT bgp/peer-groups",
+        "PUT bgp/policies",
+        "PUT bgp/sets",
+        "POST tokens",
+        "POST config",
+        "POST config/validate",
+        "POST fib/repair",
+        "POST services/repair",
+    ] {
         assert!(done.contains(what), "{what} never succeeded: {done:?}");
     }
     // The file's neighbours are nobody's to change.
@@ -97,6 +115,14 @@ fn done(line: &str) -> Option<String> {
         return None;
     }
     let (method, path) = line["what"].as_str()?.split_once(' ')?;
-    let kind = path.strip_prefix("/api/v1/")?.split(['/', '?', ' ']).next()?;
-    Some(format!("{method} {kind}"))
+    let path = path.strip_prefix("/api/v1/")?.split(['?', ' ']).next()?;
+    let parts: Vec<&str> = path.split('/').collect();
+    Some(match parts[..] {
+        ["vips", _, "backends", ..] => format!("{method} vips backends"),
+        ["bgp" | "config" | "fib" | "services", what, ..] => {
+            format!("{method} {}/{what}", parts[0])
+        }
+        [kind, ..] => format!("{method} {kind}"),
+        [] => return None,
+    })
 }

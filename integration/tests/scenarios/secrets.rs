@@ -8,8 +8,11 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::{Context, ensure};
 use integration::demo;
-use lb_api_types::config::{Hook, Tls};
+use integration::lab::{Lab, Options};
+use integration::wait::eventually;
+use lb_api_types::config::{Config, Hook, Tls};
 use lb_api_types::peer::BgpPeer;
 use nix::sys::signal::Signal;
 use nix::sys::socket::getsockopt;
@@ -17,7 +20,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::json;
 
-use crate::hello::{Hello, Holds};
+use crate::hello::{Hello, Holds, SOON};
 
 const KEY: &str = "canary-7d1f0c2e9b5a4386";
 const PORT: u16 = 8443;
@@ -64,14 +67,23 @@ fn a_canary_secret_is_found_nowhere() {
         clients: serde_json::from_value(json!([{"name": "ci.example", "role": "viewer"}]))
             .expect("they are clients"),
     };
-    let peer =
-        json!({"name": "canary", "address": "10.99.0.1", "asn": 65099, "md5_key_file": file});
+    let peer = json!({"name": "canary", "address": "10.99.0.1", "asn": 65099, "md5_key_file": "credential:md5.key"});
     let peer: BgpPeer = serde_json::from_value(peer).expect("it is a peer");
-    let mut hello = Hello::of(demo::TOPOLOGY, Hook::Tc, move |config| {
+    let mut options = Options::of(demo::TOPOLOGY, None, None).holds();
+    options.hook = Hook::Tc;
+    options.capture = true;
+    options.edit = Box::new(move |config: &mut Config| {
         config.bgp.peers.push(peer.clone());
         config.api.listen = Some(SocketAddr::from(([127, 0, 0, 1], PORT)));
         config.api.tls = Some(tls.clone());
     });
+    // Whatever it could ever write down.
+    let lbd = options.topology.nodes.get_mut("lbd").expect("the topology has it");
+    lbd.env.insert("LBD_LOG".into(), "trace".into());
+    // As systemd hands them over.
+    lbd.env.insert("CREDENTIALS_DIRECTORY".into(), keys.path().display().to_string());
+    let lab = Lab::up(&options).holds();
+    let mut hello = Hello { api: lab.api(), lab };
     hello.only_this_hook_is_attached(Hook::Tc);
     hello.create_vip();
     let (token, code) = hello.lbctl("create token canary --role admin").holds();
@@ -105,6 +117,7 @@ fn a_canary_secret_is_found_nowhere() {
     assert_eq!(over_tls("-X DELETE"), "403");
 
     let mut places = Vec::new();
+    make_a_peer_with_a_key(&hello, keys.path(), &mut places);
     ask(&hello, &mut places);
     look_into_the_process(&hello, &mut places);
     nobody_else_reads_its_memory(&hello);
@@ -122,6 +135,39 @@ fn a_canary_secret_is_found_nowhere() {
             assert!(!found, "{} is in {name}", String::from_utf8_lossy(&secret));
         }
     }
+}
+
+/// A neighbour that is made over REST and signs what it sends, and requests with a key where none belongs.
+fn make_a_peer_with_a_key(hello: &Hello, keys: &Path, places: &mut Vec<(String, Vec<u8>)>) {
+    let file = keys.join("rest.key");
+    fs::write(&file, format!("{KEY}\n")).expect("there is room");
+    let far = hello.lab.run("client", "hostname -I; ip -4 -o addr show dev eth1").holds();
+    let far = far.split_whitespace().find_map(|word| word.split_once('/')).expect("an address").0;
+    let spec = |name: &str, value: serde_json::Value| {
+        let mut spec = json!({"address": far, "asn": 65098, "md5_key_file": file});
+        spec[name] = value;
+        json!({"metadata": {"name": "signed"}, "spec": spec}).to_string()
+    };
+    let whole = spec("multihop", json!(4));
+    for (query, body, status) in [
+        ("?dryRun=true", &whole, 201),
+        ("", &whole, 201),
+        ("", &spec("password", json!(KEY)), 422),
+        ("", &spec("md5_key", json!(KEY)), 422),
+        ("", &spec("md5_key_file", json!(keys.join("gone"))), 422),
+    ] {
+        let path = format!("bgp/peers/signed{query}");
+        let answer = hello.api.request("PUT", &path, Some(body)).holds();
+        assert_eq!(answer.status, status, "{body}: {}", answer.body);
+        places.push((format!("the answer to {body}"), answer.body.into_bytes()));
+    }
+    eventually("it is called", SOON, || {
+        let peers = hello.api.peers()?;
+        let peer = peers.iter().find(|peer| peer.name == "signed").context("it is there")?;
+        ensure!(!peer.last_error.is_empty() || peer.state == "Connect", "{peer:?}");
+        Ok(())
+    })
+    .holds();
 }
 
 /// What it says to whoever asks.

@@ -10,6 +10,8 @@ use lb_api_types::config::{Bgp, Decision};
 use lb_api_types::peer::{BeyondLimit, BgpPeer, MaxPrefixes, PeerGroup, PeerOptions, PeerSpec};
 use lb_api_types::policy::{BgpPolicy, Family};
 
+use super::credential;
+use super::named;
 use super::policy::statement::FAMILIES;
 use super::policy::{self, Way, chain};
 use crate::read::{Cursor, Mistake, Object, Path, document};
@@ -149,8 +151,8 @@ fn listen(cursor: &Cursor<'_>) -> Option<SocketAddr> {
 fn groups(cursor: &Cursor<'_>, policies: &[BgpPolicy]) -> Option<Vec<PeerGroup>> {
     let (mut names, mut ranges) = (HashSet::new(), HashMap::new());
     let groups = cursor.list(|cursor| {
-        let object = cursor.object(&[&["name"][..], PeerOptions::FIELDS].concat())?;
-        let name = object.required("name").and_then(|name| policy::unique(&name, &mut names));
+        let (name, object) = named::parts(cursor, PeerOptions::FIELDS, true)?;
+        let name = name.and_then(|name| policy::unique(&name, &mut names));
         let options = options(&object, Some(policies));
         together(&object, &options);
         listening(&object, &options);
@@ -201,9 +203,9 @@ fn peers(
 }
 
 fn peer(cursor: &Cursor<'_>, policies: &[BgpPolicy], groups: &[PeerGroup]) -> Option<BgpPeer> {
-    let fields = [&["name", "address", "group"][..], PeerOptions::FIELDS].concat();
-    let object = cursor.object(&fields)?;
-    let name = object.field("name").and_then(|name| peer_name(&name));
+    let fields = [&["address", "group"][..], PeerOptions::FIELDS].concat();
+    let (name, object) = named::parts(cursor, &fields, false)?;
+    let name = name.and_then(|name| peer_name(&name));
     let spec = spec(&object, Some((policies, groups)))?;
     Some(BgpPeer { name, spec })
 }
@@ -301,7 +303,7 @@ fn options(object: &Object<'_>, policies: Option<&[BgpPolicy]>) -> PeerOptions {
         passive: flag("passive"),
         multihop: object.field("multihop").and_then(|hops| hops.number(1..=u8::MAX)),
         gtsm_hops: object.field("gtsm_hops").and_then(|hops| hops.number(1..=254)),
-        md5_key_file: object.field("md5_key_file").and_then(|file| file.file()),
+        md5_key_file: object.field("md5_key_file").and_then(|file| credential::file(&file)),
         tcp_user_timeout_secs: seconds("tcp_user_timeout_secs"),
         send_hold_time_secs: seconds("send_hold_time_secs"),
         hold_time_secs: object.field("hold_time_secs").and_then(|hold| hold_time(&hold)),

@@ -7,6 +7,7 @@ use std::path::Path as FilePath;
 use lb_api_types::config::Config;
 use lb_routing::Md5Key;
 
+use super::credential;
 use crate::read::{Mistake, Path};
 
 /// Octets of a file that are read; a longer one is no key.
@@ -19,7 +20,7 @@ const LONGEST_FILE: u64 = 1024;
 /// One sentence that follows the field's name and does not show the key.
 pub(crate) fn read(file: &FilePath) -> Result<Md5Key, String> {
     let name = file.display();
-    let text = contents(file).map_err(|error| {
+    let text = contents(&credential::path(file)?).map_err(|error| {
         format!("names {name}, which cannot be read: {error}; write the neighbour's key into it")
     })?;
     Md5Key::from_text(&text).map_err(|error| format!("names {name}, which {error}"))

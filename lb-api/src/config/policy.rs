@@ -9,6 +9,7 @@ use lb_api_types::policy::{Action, BgpPolicy, BgpSet, Install, Policies, PolicyS
 
 pub(super) use self::sets::sets;
 use self::statement::statement;
+use super::named;
 use crate::read::{Cursor, Object};
 
 /// Policies at most, and sets.
@@ -52,8 +53,8 @@ fn policy<'a>(
     sets: &[BgpSet],
     names: &mut HashSet<&'a str>,
 ) -> Option<BgpPolicy> {
-    let object = cursor.object(&["name", "statements", "otherwise"])?;
-    let name = object.required("name").and_then(|cursor| {
+    let (name, object) = named::parts(cursor, &["statements", "otherwise"], true)?;
+    let name = name.and_then(|cursor| {
         let name = unique(&cursor, names)?;
         if READY_MADE.iter().any(|(ready, _)| *ready == name) {
             return cursor.wrong(format!(
@@ -90,15 +91,15 @@ pub(super) fn chain(
     policies: Option<&[BgpPolicy]>,
 ) -> Option<Policies> {
     let names = if cursor.is_list() {
-        let names = cursor.list(|cursor| named(cursor, way, policies))?;
+        let names = cursor.list(|cursor| link(cursor, way, policies))?;
         bounded(cursor, names, MAX_CHAIN)?
     } else {
-        vec![named(cursor, way, policies)?]
+        vec![link(cursor, way, policies)?]
     };
     Some(Policies(names))
 }
 
-fn named(cursor: &Cursor<'_>, way: Way, policies: Option<&[BgpPolicy]>) -> Option<String> {
+fn link(cursor: &Cursor<'_>, way: Way, policies: Option<&[BgpPolicy]>) -> Option<String> {
     let name = cursor.text()?;
     if let Some((_, says_in)) = READY_MADE.iter().find(|(ready, _)| *ready == name) {
         if way == Way::Import && !says_in {

@@ -116,6 +116,8 @@ pub(super) async fn get(
             }
             EventKind::VipDeleted
             | EventKind::PeerState
+            | EventKind::AlarmRaised
+            | EventKind::AlarmCleared
             | EventKind::PathsChanged
             | EventKind::FibChanged
             | EventKind::FlowsChanged

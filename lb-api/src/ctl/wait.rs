@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use lb_api_types::peer::Peer;
+use lb_api_types::resource::ConditionStatus;
+use lb_api_types::route::{Address, RouteStatus, StaticRoute};
 use lb_api_types::view::Change;
 use lb_api_types::vip::Vip;
 
@@ -15,7 +17,7 @@ use crate::resources::Kind;
 /// How often it is looked whether it is.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Waits until every VIP and neighbour of these is; the answer is no when it takes longer than `within`. What other kinds say
+/// Waits until every VIP, neighbour, static route and address of these is; the answer is no when it takes longer than `within`. What other kinds say
 /// is carried out when lbd answers.
 pub(super) async fn until_carried(
     client: &Client,
@@ -31,6 +33,16 @@ pub(super) async fn until_carried(
                 "peer" => {
                     let path = path_of(Some(Kind::Peer), name, false);
                     of_peer(&typed(client.get(&path).await?)?)
+                }
+                "static-route" => {
+                    let path = path_of(Some(Kind::StaticRoute), name, false);
+                    let route: StaticRoute = typed(client.get(&path).await?)?;
+                    of_routing(route.status.as_ref(), "Installed", "installed")
+                }
+                "address" => {
+                    let path = path_of(Some(Kind::Address), name, false);
+                    let address: Address = typed(client.get(&path).await?)?;
+                    of_routing(address.status.as_ref(), "Present", "present")
                 }
                 _ => break,
             };
@@ -68,6 +80,20 @@ fn of_peer(peer: &Peer) -> Result<&'static str, String> {
         Some(status) if status.state == "Established" => Ok("Established"),
         Some(status) if status.last_error.is_empty() => Err(format!("it is {}", status.state)),
         Some(status) => Err(format!("it is {} ({})", status.state, status.last_error)),
+        None => Err("lbd says nothing of it".into()),
+    }
+}
+
+/// Whether a condition of a route or an address holds.
+fn of_routing(
+    status: Option<&RouteStatus>,
+    what: &str,
+    how: &'static str,
+) -> Result<&'static str, String> {
+    let all = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    match all.iter().find(|condition| condition.kind == what) {
+        Some(condition) if condition.status == ConditionStatus::True => Ok(how),
+        Some(condition) => Err(condition.message.clone()),
         None => Err("lbd says nothing of it".into()),
     }
 }

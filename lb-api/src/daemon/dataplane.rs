@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt::Write;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
@@ -11,7 +12,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use lb_api_types::config;
 use lb_api_types::event::EventKind;
-use lb_dataplane::{AGE_BATCH, Answer, Dataplane, Options, Sizes, Timeouts, seconds};
+use lb_dataplane::plan::Waiting;
+use lb_dataplane::{
+    AGE_BATCH, Aged, Answer, Dataplane, Options, ReadError, Sizes, Timeouts, seconds,
+};
 use lb_routing::Source;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
@@ -105,6 +109,15 @@ pub(super) async fn spawn(config: &config::Dataplane) -> Result<(DataplaneHandle
     Ok((handle, adopted))
 }
 
+/// Waits for a grace period beside the changes, so that what they have given back can be used again.
+pub(super) async fn pass(handle: DataplaneHandle, waiting: Waiting) {
+    let over = tokio::task::spawn_blocking(lb_dataplane::host::grace_period).await;
+    if matches!(over, Ok(Ok(()))) {
+        // Where the thread has ended, nobody needs it.
+        let _ended = handle.with(move |owned| owned.dataplane.passed(waiting)).await;
+    }
+}
+
 /// Begins to remove flows that are over, and to tell their sides where they are to hear of it.
 pub(super) fn age_flows(
     handle: &DataplaneHandle,
@@ -188,6 +201,22 @@ async fn follow(handle: DataplaneHandle, unreached: watch::Sender<Arc<Unreached>
     }
 }
 
+/// Ages a part of the flow table. The grace period in it is waited for beside the thread, whose other calls go on meanwhile.
+async fn age_part(handle: &DataplaneHandle) -> Result<Result<Aged, ReadError>, String> {
+    let part = match handle.with(|owned| owned.dataplane.begin_age()).await? {
+        Ok(part) => part,
+        Err(error) => return Ok(Err(error)),
+    };
+    let over = match part.waits() {
+        false => Ok(()),
+        true => match tokio::task::spawn_blocking(lb_dataplane::host::grace_period).await {
+            Ok(over) => over,
+            Err(error) => Err(io::Error::other(error)),
+        },
+    };
+    handle.with(move |owned| owned.dataplane.end_age(part, over)).await
+}
+
 /// Looks for flows that are over, some batches a round, so that calls of others come between.
 async fn age(handle: DataplaneHandle, batches: usize, sockets: Arc<Sockets>, events: Events) {
     let mut tick = interval(AGE_EVERY);
@@ -196,7 +225,7 @@ async fn age(handle: DataplaneHandle, batches: usize, sockets: Arc<Sockets>, eve
     loop {
         tick.tick().await;
         for _ in 0..batches {
-            let Ok(aged) = handle.with(|owned| owned.dataplane.age()).await else { return };
+            let Ok(aged) = age_part(&handle).await else { return };
             match aged {
                 Ok(aged) => {
                     failed = false;

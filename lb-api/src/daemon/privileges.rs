@@ -24,6 +24,8 @@ use landlock::{
 use lb_api_types::config::Config;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
+use crate::config::credential;
+
 /// Port 179; programs, tables and routes; ICMP errors.
 const KEPT: [Capability; 5] = [
     Capability::CAP_NET_BIND_SERVICE,
@@ -136,13 +138,14 @@ fn files(config: &Config) -> Result<Files> {
     }
     let options = config.bgp.peers.iter().map(|peer| &peer.spec.options);
     let options = options.chain(config.bgp.peer_groups.iter().map(|group| &group.options));
-    let keys = options.filter_map(|options| options.md5_key_file.as_ref());
+    let keys = options.filter_map(|options| options.md5_key_file.as_deref());
+    let keys: Vec<_> = keys.filter_map(|file| credential::path(file).ok()).collect();
     let tls = config.api.tls.iter().flat_map(|tls| {
         let files = [Some(&tls.certificate_file), Some(&tls.key_file), tls.client_ca_file.as_ref()];
         files.into_iter().flatten()
     });
     let mut read: BTreeSet<PathBuf> = READ.iter().map(PathBuf::from).collect();
-    for file in keys.chain(tls) {
+    for file in keys.iter().chain(tls) {
         // Files are replaced, and links led elsewhere: the folders of both are to be read.
         read.extend(file.parent().map(Path::to_owned));
         let target = fs::canonicalize(file).ok();

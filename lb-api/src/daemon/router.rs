@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use lb_api_types::config::{self, Bgp};
 use lb_api_types::peer::{self, BgpPeer, PeerOptions, PeerSpec};
 use lb_api_types::policy::{Family, Policies};
@@ -14,8 +15,8 @@ use lb_api_types::view::{
 };
 use lb_routing::policy::communities;
 use lb_routing::{
-    BeyondLimit, Decision, Listen, ListenStatus, MaxPrefixes, PathStatus, PeerConfig, PeerStatus,
-    Peers, Reach, RouterConfig, SpeakerConfig, State, Transport,
+    BeyondLimit, Decision, Listen, ListenStatus, MaxPrefixes, Md5Key, PathStatus, PeerConfig,
+    PeerStatus, Peers, Reach, RouterConfig, SpeakerConfig, State, Transport,
 };
 
 use super::policy::{self, Library};
@@ -26,13 +27,48 @@ use crate::config::keys;
 pub(super) struct DefaultId(Option<Ipv4Addr>);
 
 /// `preserved`: the dataplane of the process before was taken over.
-pub(super) async fn config(bgp: &Bgp, id: &mut DefaultId, preserved: bool) -> Result<RouterConfig> {
-    let Peers { speaker, peers, transports, dynamic, listen } = peers(bgp, id).await?;
+pub(super) async fn config(
+    bgp: &Bgp,
+    id: &mut DefaultId,
+    keys: &mut Keys,
+    preserved: bool,
+) -> Result<RouterConfig> {
+    let Peers { speaker, peers, transports, dynamic, listen } = peers(bgp, id, keys).await?;
     Ok(RouterConfig { speaker, peers, transports, dynamic, listen, forward: true, preserved })
 }
 
-/// Who we are, and the neighbours with what their groups and policies say.
-pub(super) async fn peers(bgp: &Bgp, id: &mut DefaultId) -> Result<Peers> {
+/// Whose key was never read is left out.
+struct LeftOut;
+
+/// Keys as their files said them last, so that a file that has gone ends no session.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    known: HashMap<PathBuf, Md5Key>,
+    /// What is to be said of files that cannot be read.
+    pub(super) unread: Vec<String>,
+}
+
+impl Keys {
+    /// The key of whoever names a file, if they name one; an error where it was never read.
+    fn of(&mut self, who: &str, file: Option<&Path>) -> Result<Option<Md5Key>, LeftOut> {
+        let Some(file) = file else { return Ok(None) };
+        let (key, what) = match keys::read(file) {
+            Ok(key) => {
+                self.known.insert(file.to_owned(), key.clone());
+                return Ok(Some(key));
+            }
+            Err(why) => (self.known.get(file).cloned(), format!("{who}: md5_key_file {why}")),
+        };
+        self.unread.push(match key {
+            Some(_) => format!("{what}; until then it has the key that was there"),
+            None => format!("{what}; it is left out until then"),
+        });
+        key.map(Some).ok_or(LeftOut)
+    }
+}
+
+/// Who we are, and the neighbours with what their groups and policies say; without those whose key was never read.
+pub(super) async fn peers(bgp: &Bgp, id: &mut DefaultId, keys: &mut Keys) -> Result<Peers> {
     let said = bgp.global();
     let router_id = match said.router_id {
         Some(id) => id,
@@ -46,11 +82,14 @@ pub(super) async fn peers(bgp: &Bgp, id: &mut DefaultId) -> Result<Peers> {
     };
     let library = Library::of(bgp)?;
     let (mut peers, mut transports) = (Vec::new(), HashMap::new());
+    keys.unread.clear();
     for told in &bgp.peers {
         let options = told.spec.effective(&bgp.peer_groups);
+        let who = format!("peer {}", told.title());
+        let Ok(key) = keys.of(&who, options.md5_key_file.as_deref()) else { continue };
         let made = peer(told, &options, &library);
-        peers.push(made.with_context(|| format!("peer {}", told.title()))?);
-        transports.insert(told.spec.address, transport(bgp, told, &options)?);
+        peers.push(made.context(who)?);
+        transports.insert(told.spec.address, transport(bgp, &options, key));
     }
     let mut dynamic = Vec::new();
     for group in &bgp.peer_groups {
@@ -59,10 +98,11 @@ pub(super) async fn peers(bgp: &Bgp, id: &mut DefaultId) -> Result<Peers> {
         let (name, address) = (Some(group.name.clone()), Ipv4Addr::UNSPECIFIED.into());
         let spec = PeerSpec { address, group: None, options: group.options.clone() };
         let told = BgpPeer { name, spec };
-        let template = peer(&told, &group.options, &library);
-        let template = template.with_context(|| format!("peer group {}", group.name))?;
+        let who = format!("peer group {}", group.name);
+        let Ok(key) = keys.of(&who, group.options.md5_key_file.as_deref()) else { continue };
+        let template = peer(&told, &group.options, &library).context(who)?;
         let (name, limit) = (group.name.clone(), group.options.listen_limit());
-        let transport = transport(bgp, &told, &group.options)?;
+        let transport = transport(bgp, &group.options, key);
         dynamic.push((Listen { name, ranges, limit, template }, transport));
     }
     Ok(Peers { speaker, peers, transports, dynamic, listen: said.listen() })
@@ -164,12 +204,9 @@ fn family(family: &Family) -> lb_routing::Family {
     }
 }
 
-fn transport(bgp: &Bgp, told: &BgpPeer, options: &PeerOptions) -> Result<Transport> {
-    let md5 = options.md5_key_file.as_deref().map(|file| {
-        keys::read(file).map_err(|why| anyhow!("peer {}: md5_key_file {why}", told.title()))
-    });
+fn transport(bgp: &Bgp, options: &PeerOptions, md5: Option<Md5Key>) -> Transport {
     let is_external = options.asn != Some(options.local_as.unwrap_or(bgp.global().asn()));
-    Ok(Transport {
+    Transport {
         reach: match (options.gtsm_hops, options.multihop) {
             (Some(hops), _) => Reach::Secured(hops),
             (None, Some(hops)) => Reach::Hops(hops),
@@ -177,10 +214,10 @@ fn transport(bgp: &Bgp, told: &BgpPeer, options: &PeerOptions) -> Result<Transpo
             (None, None) if is_external => Reach::Hops(1),
             (None, None) => Reach::Anywhere,
         },
-        md5: md5.transpose()?,
+        md5,
         user_timeout: options.tcp_user_timeout_secs.map(|secs| Duration::from_secs(secs.into())),
         send_hold_time: Duration::from_secs(options.send_hold_time_secs().into()),
-    })
+    }
 }
 
 /// What the configuration says of a neighbour, as people see it; a key is only said to be there.

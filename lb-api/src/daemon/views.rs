@@ -5,7 +5,7 @@ mod seen;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -26,7 +26,8 @@ use lb_routing::{
 use tokio::sync::watch;
 
 use super::dataplane::{DataplaneHandle, sentence};
-use super::{host, router};
+use super::{certificates, host, router};
+use crate::alarms::Alarms;
 use crate::control::{self, Ports};
 use crate::doctor::{self, Facts, Session};
 use crate::events::Events;
@@ -45,6 +46,10 @@ pub(super) struct Live {
     pub(super) shadowed: watch::Receiver<Vec<String>>,
     /// What was found of the kept state at the start.
     pub(super) warnings: Vec<String>,
+    /// When the first of the API's certificates expires.
+    pub(super) certificates: watch::Receiver<Option<SystemTime>>,
+    /// What is not well since.
+    pub(super) alarms: Alarms,
     /// What the file says of interfaces.
     pub(super) wanted: config::Dataplane,
     /// What BGP was told, and who we are by it.
@@ -250,6 +255,7 @@ impl Views for Live {
             let (interfaces, usage, lost) = read.await?;
             let reasons = self.reasons().await?;
             let mut warnings = self.warnings.clone();
+            warnings.extend(self.alarms.all());
             warnings.extend(host_warnings());
             warnings.extend(self.shadowed.borrow().iter().cloned());
             warnings.extend(self.troubles.borrow().iter().cloned());
@@ -272,6 +278,7 @@ impl Views for Live {
                 flow_events_lost: lost.map_err(|error| sentence(&error))?,
                 reasons: reasons.into_iter().filter(|count| count.packets > 0).collect(),
                 warnings,
+                certificate_expires_secs: self.certificates.borrow().map(certificates::remaining),
             };
             Ok(Appliance { metadata: SeenMetadata::of(LOCAL), spec: Nothing {}, status })
         }
@@ -326,6 +333,7 @@ impl Live {
         facts.interfaces_wanted = !self.wanted.interfaces.is_empty();
         facts.troubles = self.troubles.borrow().clone();
         facts.policy_rules = self.router.policy_rules();
+        facts.alarms = self.alarms.all();
         facts.state = self.warnings.iter().chain(self.shadowed.borrow().iter()).cloned().collect();
         facts.sessions = self.peers().await.into_iter().map(session).collect();
         let vips = self.registry.list().await.map_err(|refusal| refusal.to_string())?;

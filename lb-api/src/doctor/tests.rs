@@ -138,6 +138,7 @@ fn sessions_vips_and_state_that_are_not_well_are_found() {
     only(|f| f.sessions[0].state = "Active".into(), "bgp-session", Warning, "AS");
     only(|f| f.unadvertised = vec![("web".into(), "unhealthy".into())], "vips", Warning, "");
     only(|f| f.state = vec!["vips.json was damaged".into()], "state", Warning, "");
+    only(|f| f.alarms = vec!["peer n1: its key has gone".into()], "alarm", Warning, "");
 }
 
 #[test]

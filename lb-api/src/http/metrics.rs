@@ -46,6 +46,13 @@ fn appliance(text: &mut Text, Sample { status, watchers, overruns, failures, .. 
     text.line(&[], status.uptime_secs);
     text.gauge("lbd_warnings", "Sentences of `lbctl get status` that somebody should look at.");
     text.line(&[], status.warnings.len());
+    if let Some(seconds) = status.certificate_expires_secs {
+        text.gauge(
+            "lbd_certificate_expires_seconds",
+            "Seconds until the first of the API's certificates expires.",
+        );
+        text.line(&[], seconds);
+    }
     text.counter("lbd_flow_events_lost_total", "Events of flows that are watched which were lost.");
     text.line(&[], status.flow_events_lost);
     text.gauge("lbd_event_watchers", "Clients that watch events.");

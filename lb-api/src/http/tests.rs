@@ -124,6 +124,7 @@ impl Views for Fixed {
             fib: lb_api_types::view::FibUsageView::default(),
             reasons: vec![],
             warnings: vec![],
+            certificate_expires_secs: None,
         };
         let metadata = SeenMetadata::of("local");
         async { Ok(Appliance { metadata, spec: Nothing {}, status }) }.boxed()

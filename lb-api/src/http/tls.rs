@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lb_api_types::config::Tls;
 use rustls::crypto::ring;
@@ -88,6 +88,24 @@ impl Followed {
             Err(why) => tracing::warn!(why, "the API's certificates stay what they were"),
         }
     }
+}
+
+/// Whether connections can be accepted with the files as they are now, and when the first of their certificates expires.
+///
+/// # Errors
+///
+/// One sentence on what is wrong with the files.
+pub(crate) fn examine(tls: &Tls) -> Result<SystemTime, String> {
+    load(tls)?;
+    let file = &tls.certificate_file;
+    let expires = |certificate: &CertificateDer<'_>| {
+        let parsed = x509_parser::parse_x509_certificate(certificate);
+        let (_, parsed) = parsed.map_err(|error| broken(file, &error))?;
+        let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
+        Ok(UNIX_EPOCH + Duration::from_secs(seconds))
+    };
+    let all = certificates(file)?.iter().map(expires).collect::<Result<Vec<_>, String>>()?;
+    all.into_iter().min().ok_or_else(|| format!("{} has no certificate", file.display()))
 }
 
 fn version(tls: &Tls) -> Version {

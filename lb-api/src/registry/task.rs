@@ -191,6 +191,7 @@ impl<A: Appliers> Task<A> {
     /// Whether time alone may change something.
     fn is_unsettled(&self) -> bool {
         let is_settled = self.damping.is_settled() && !self.store.is_spoilt();
+        let is_settled = is_settled && self.appliers.is_settled();
         self.applied.is_none() || self.failure.is_some() || self.unkept.is_some() || !is_settled
     }
 

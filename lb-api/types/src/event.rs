@@ -106,6 +106,10 @@ pub enum EventKind {
     DataplaneDetached,
     /// The dataplane refuses what it is to serve.
     DataplaneRefuses,
+    /// Something is to be looked at; it is among the warnings of `status` as long as that is so.
+    AlarmRaised,
+    /// It is well again.
+    AlarmCleared,
     /// A flow that is watched began.
     FlowNew,
     /// A flow that is watched ended.
@@ -137,6 +141,8 @@ impl EventKind {
             Self::DataplaneAttached => "dataplane-attached",
             Self::DataplaneDetached => "dataplane-detached",
             Self::DataplaneRefuses => "dataplane-refuses",
+            Self::AlarmRaised => "alarm-raised",
+            Self::AlarmCleared => "alarm-cleared",
             Self::FlowNew => "flow-new",
             Self::FlowEnd => "flow-end",
         }

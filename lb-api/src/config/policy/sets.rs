@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use lb_api_types::policy::{BgpSet, Members};
 use lb_routing::policy::{AsPathSet, CommunityPattern, PrefixRange};
 
+use super::super::named;
 use super::{MAX_NAMED, bounded, unique};
 use crate::read::{Cursor, Object};
 
@@ -25,8 +26,8 @@ pub(in crate::config) fn sets(cursor: &Cursor<'_>) -> Option<Vec<BgpSet>> {
 
 /// A set with members that cannot be read is a set still, so that a policy that names it is not wrong as well.
 fn set<'a>(cursor: &Cursor<'a>, names: &mut HashSet<&'a str>) -> Option<BgpSet> {
-    let object = cursor.object(&[&["name"][..], &KINDS].concat())?;
-    let name = object.required("name").and_then(|name| unique(&name, names));
+    let (name, object) = named::parts(cursor, &KINDS, true)?;
+    let name = name.and_then(|name| unique(&name, names));
     let members = one_kind(&object)?;
     Some(BgpSet { name: name?.to_owned(), members })
 }

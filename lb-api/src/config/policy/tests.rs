@@ -42,6 +42,40 @@ fn policies_are_read_and_written_as_they_are_meant() {
     );
 }
 
+#[test]
+fn what_bgp_names_is_written_as_every_resource_too() {
+    let short = "
+bgp:
+  sets: [{ name: pods, prefixes: [10.244.0.0/16] }]
+  policies: [{ name: p, statements: [{ match: { prefix_set: pods }, action: accept }] }]
+  peer_groups: [{ name: nodes, asn: 64512, import: p }]
+  peers: [{ name: node1, address: 192.0.2.1, group: nodes }, { address: 192.0.2.2, asn: 65001 }]
+";
+    let whole = "
+bgp:
+  sets: [{ metadata: { name: pods }, spec: { prefixes: [10.244.0.0/16] } }]
+  policies: [{ metadata: { name: p }, spec: { statements: [{ match: { prefix_set: pods }, action: accept }] } }]
+  peer_groups: [{ metadata: { name: nodes }, spec: { asn: 64512, import: p } }]
+  peers: [{ metadata: { name: node1 }, spec: { address: 192.0.2.1, group: nodes } }, { address: 192.0.2.2, asn: 65001 }]
+";
+    let [short, whole] = [short, whole]
+        .map(|text| check("lbd.yaml", text).unwrap_or_else(|report| panic!("{report}")));
+    assert_eq!(short, whole);
+    let of = |item: &str| format!("bgp: {{ sets: [{item}] }}");
+    one_mistake_each([
+        (
+            of("{ metadata: { name: a, labels: {b: c} }, spec: { prefixes: [10.0.0.0/8] } }"),
+            "bgp.sets[0].metadata.labels".into(),
+            "unknown field",
+        ),
+        (
+            of("{ metadata: {}, spec: { prefixes: [10.0.0.0/8] } }"),
+            "bgp.sets[0].metadata.name".into(),
+            "is missing",
+        ),
+    ]);
+}
+
 /// Each text has one mistake, at this path, with these words.
 fn one_mistake_each(cases: impl IntoIterator<Item = (String, String, &'static str)>) {
     for (text, path, words) in cases {

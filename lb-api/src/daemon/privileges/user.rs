@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::unistd::{self, Gid, Uid};
 
 use super::Files;
+use crate::config::credential;
 
 /// Who is asked for where the configuration names nobody.
 const DEFAULT: &str = "lbd";
@@ -102,9 +103,10 @@ impl User {
     pub(super) fn reaches(self, config: &Config) -> Result<()> {
         let options = config.bgp.peers.iter().map(|peer| &peer.spec.options);
         let options = options.chain(config.bgp.peer_groups.iter().map(|group| &group.options));
-        let keys = options.filter_map(|options| options.md5_key_file.as_ref());
+        let keys = options.filter_map(|options| options.md5_key_file.as_deref());
+        let keys: Vec<_> = keys.filter_map(|file| credential::path(file).ok()).collect();
         let tls = config.api.tls.iter().flat_map(|tls| [&tls.certificate_file, &tls.key_file]);
-        for file in keys.chain(tls) {
+        for file in keys.iter().chain(tls) {
             self.reads(file, file.display(), self.gid)?;
         }
         for folder in [&config.state_dir.0, &config.dataplane.pin_dir] {

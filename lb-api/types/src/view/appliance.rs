@@ -48,6 +48,9 @@ pub struct Status {
     /// What somebody should look at, one sentence each; empty when all is well.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Seconds until the first of the API's certificates for TLS expires; below zero once it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires_secs: Option<i64>,
 }
 
 /// An attached interface.

@@ -1,0 +1,109 @@
+//! Looks after the API's certificates: whether their files can be used, and when they expire.
+
+use std::time::{Duration, SystemTime};
+
+use lb_api_types::config::Tls;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::alarms::{Alarms, Part};
+use crate::{clock, http};
+
+/// How often they are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Looks in a row that have to find them unusable: files are replaced one by one.
+const LOOKS: u32 = 2;
+/// How long before they expire that is said.
+const SOON: Duration = Duration::from_secs(14 * 86_400);
+
+/// Looks after them until the daemon ends; when the first of them expires, as it was seen last.
+pub(super) fn spawn(tls: Option<Tls>, alarms: Alarms) -> watch::Receiver<Option<SystemTime>> {
+    let (expires, seen) = watch::channel(None);
+    if let Some(tls) = tls {
+        tokio::spawn(look(tls, alarms, expires));
+    }
+    seen
+}
+
+async fn look(tls: Tls, alarms: Alarms, expires: watch::Sender<Option<SystemTime>>) {
+    let mut tick = interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failed = 0;
+    loop {
+        tick.tick().await;
+        let files = tls.clone();
+        let Ok(found) = tokio::task::spawn_blocking(move || http::examine(&files)).await else {
+            return;
+        };
+        failed = if found.is_err() { failed + 1 } else { 0 };
+        if (1..LOOKS).contains(&failed) {
+            continue;
+        }
+        if let Ok(at) = found {
+            expires.send_replace(Some(at));
+        }
+        alarms.set(Part::Certificates, sentence(&tls, found, SystemTime::now()));
+    }
+}
+
+/// Seconds until a moment; below zero where it is over.
+pub(super) fn remaining(at: SystemTime) -> i64 {
+    let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    match at.duration_since(SystemTime::now()) {
+        Ok(left) => seconds(left),
+        Err(over) => -seconds(over.duration()),
+    }
+}
+
+/// What is to be said of them.
+fn sentence(tls: &Tls, found: Result<SystemTime, String>, now: SystemTime) -> Vec<String> {
+    let file = tls.certificate_file.display();
+    let said = match found {
+        Err(why) => format!("the API's certificates stay what they were: {why}"),
+        Ok(at) if at <= now => {
+            format!("{file} has expired at {}: replace it", clock::rfc3339(at))
+        }
+        Ok(at) if at <= now + SOON => {
+            format!("{file} expires at {}: replace it before", clock::rfc3339(at))
+        }
+        Ok(_) => return Vec::new(),
+    };
+    vec![said]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::UNIX_EPOCH;
+
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn certificates_that_expire_or_cannot_be_used_are_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let tls = Tls {
+            certificate_file: path("tls.crt"),
+            key_file: path("tls.key"),
+            client_ca_file: None,
+            clients: vec![],
+        };
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["lbd.example".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2030, 1, 31);
+        let certificate = params.self_signed(&key).unwrap();
+        fs::write(&tls.certificate_file, certificate.pem()).unwrap();
+        fs::write(&tls.key_file, key.serialize_pem()).unwrap();
+        let at = UNIX_EPOCH + Duration::from_secs(1_896_048_000);
+        assert_eq!(http::examine(&tls), Ok(at));
+
+        let said = |now| sentence(&tls, http::examine(&tls), now).join("");
+        assert_eq!(said(at - SOON - Duration::from_secs(1)), "");
+        assert!(said(at - SOON).contains("expires at 2030-01-31T00:00:00"), "{}", said(at - SOON));
+        assert!(said(at).contains("has expired at 2030-01-31"), "{}", said(at));
+        fs::write(&tls.key_file, "damage").unwrap();
+        assert!(said(at - SOON).contains("stay what they were: cannot use"), "{}", said(at));
+    }
+}
