@@ -19,8 +19,8 @@ use self::across::{error_across, forward_across};
 use self::direct::forward_direct;
 pub use self::forward::Found;
 use self::forward::{
-    find_quoted, find_way, forward_flow, forward_flow_apart, forward_plain, forward_plain_apart,
-    send_error, translate_error, translate_quoted,
+    find_no_flow, find_quoted, find_way, forward_flow, forward_flow_apart, forward_plain,
+    forward_plain_apart, go_by_addresses, send_error, translate_error, translate_quoted,
 };
 pub(crate) use self::life::claim;
 use self::life::{begins_anew, end, may_replace, observe};
@@ -297,37 +297,6 @@ fn transport<A: Family, P: Packet, T: TablesOf<A>>(
         Some(ports) if ports.is_current(tables.now()) => Ok(Transport::of_later_fragment(&ports)),
         Some(_) | None => Ok(Transport::OTHER),
     }
-}
-
-/// Notes that a packet is of no flow. It is routed by its addresses, unless it is for a VIP or its headers are longer than it.
-#[inline(never)]
-fn find_no_flow<A: Family, T: TablesOf<A>>(
-    tables: &T,
-    scratch: &mut Scratch<A>,
-) -> Result<(), Reason> {
-    scratch.step.is_flow = false;
-    go_by_addresses(scratch);
-    let ip = &scratch.ip;
-    if ip.transport_at() > ETHERNET_LEN + ip.total_len {
-        return Err(Reason::Malformed);
-    }
-    if vip_flags(tables, ip.destination) == NO_VIP {
-        return Ok(());
-    }
-    let is_later = ip.is_later_fragment();
-    Err(if is_later { Reason::FragmentToVip } else { Reason::VipWithoutService })
-}
-
-/// Has a packet choose its way out by its addresses alone.
-#[inline(always)]
-fn go_by_addresses<A: Family>(scratch: &mut Scratch<A>) {
-    let Scratch { ip, arrival, .. } = scratch;
-    arrival.key.source = ip.source;
-    arrival.key.destination = ip.destination;
-    arrival.key.source_port = 0;
-    arrival.key.destination_port = 0;
-    arrival.key.protocol = 0;
-    arrival.key.pad = 0;
 }
 
 /// What [`vip_flags`] says of an address that is no VIP's; no service has all bits.

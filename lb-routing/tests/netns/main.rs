@@ -13,4 +13,5 @@ mod next_hops;
 mod peers;
 mod statics;
 mod storm;
+mod tables;
 mod transport;

@@ -1,6 +1,6 @@
 //! The way out: route, rewrite, frame.
 
-use super::{NEXT_HOP_V4, NEXT_HOP_V6, NO_VIP, Scratch, Way, either, go_by_addresses, vip_flags};
+use super::{NEXT_HOP_V4, NEXT_HOP_V6, NO_VIP, Scratch, Way, either, vip_flags};
 use crate::checksum::Delta;
 use crate::family::{Family, V4};
 use crate::fib::{
@@ -150,6 +150,37 @@ pub(super) fn forward_plain_apart<A: Family, P: Packet>(
     way: &mut Way,
 ) -> Reason {
     either(forward_plain(packet, scratch, way))
+}
+
+/// Notes that a packet is of no flow. It is routed by its addresses, unless it is for a VIP or its headers are longer than it.
+#[inline(never)]
+pub(super) fn find_no_flow<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    scratch.step.is_flow = false;
+    go_by_addresses(scratch);
+    let ip = &scratch.ip;
+    if ip.transport_at() > ETHERNET_LEN + ip.total_len {
+        return Err(Reason::Malformed);
+    }
+    if vip_flags(tables, ip.destination) == NO_VIP {
+        return Ok(());
+    }
+    let is_later = ip.is_later_fragment();
+    Err(if is_later { Reason::FragmentToVip } else { Reason::VipWithoutService })
+}
+
+/// Has a packet choose its way out by its addresses alone.
+#[inline(always)]
+pub(super) fn go_by_addresses<A: Family>(scratch: &mut Scratch<A>) {
+    let Scratch { ip, arrival, .. } = scratch;
+    arrival.key.source = ip.source;
+    arrival.key.destination = ip.destination;
+    arrival.key.source_port = 0;
+    arrival.key.destination_port = 0;
+    arrival.key.protocol = 0;
+    arrival.key.pad = 0;
 }
 
 /// The flow that an ICMP error is about, as the quoted packet says. One about no flow is routed unless it is for a VIP; where
