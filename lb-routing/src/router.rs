@@ -320,7 +320,7 @@ impl RouterHandle {
         self.ask(Command::Told).await
     }
 
-    /// Reads the kernel's tables again, as after lost events; returns when that is done, or after [`READING`] at the latest.
+    /// Reads the kernel's tables again, as after lost events; returns when that is done, or after half a minute at the latest.
     pub async fn read_kernel(&self) {
         // Too late: what was read until then counts.
         let _elapsed = tokio::time::timeout(READING, self.ask(Command::ReadKernel)).await;
