@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 
 use super::{HEADER, Session};
 
-/// The first community of an UPDATE that has a number: the second one.
+/// One of two communities of an UPDATE that has a number: the other one.
 pub(crate) const STAMP: u32 = 0x2a2a_2a2a;
 
 /// What a sink has heard since it began.
@@ -142,9 +142,7 @@ impl Update {
             };
             let (value, rest) = rest.split_at(len);
             match code {
-                8 if len == 8 && value[..4] == STAMP.to_be_bytes() => {
-                    update.number = value[4..].try_into().ok().map(u32::from_be_bytes);
-                }
+                8 if len == 8 => update.number = number(value),
                 14 => update.announced += entries(&value[5 + usize::from(value[3])..]),
                 15 => update.withdrawn += entries(&value[3..]),
                 _ => {}
@@ -153,6 +151,17 @@ impl Update {
         }
         update
     }
+}
+
+/// The community beside the stamp; BIRD sorts them.
+fn number(communities: &[u8]) -> Option<u32> {
+    let (first, second) = communities.split_at(4);
+    let other = match STAMP.to_be_bytes() {
+        stamp if first == stamp => second,
+        stamp if second == stamp => first,
+        _ => return None,
+    };
+    other.try_into().ok().map(u32::from_be_bytes)
 }
 
 fn entries(mut field: &[u8]) -> u64 {
