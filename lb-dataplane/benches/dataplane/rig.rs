@@ -11,13 +11,14 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::maps::{HashMap, Map, ProgramArray};
+use aya::maps::{Array, HashMap, Map, ProgramArray};
 use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_dataplane::fib::{Action, FibUpdate, Member};
 use lb_dataplane::mapped::Mapped;
 use lb_dataplane::table::Table;
 use lb_dataplane::{Dataplane, Hook, Options, Reason, Sizes, Timeouts};
+use lb_dataplane_common::reason::INTERFACE_KNOWN;
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
 
@@ -63,8 +64,10 @@ impl Rig {
         let options = Options { pin_dir, sizes, timeouts, sample_every: 0, record: false };
         let mut dataplane = Dataplane::open(&options)?;
         dataplane.fib_apply(&routes())?;
-        let macs = dataplane.map_mut("IFACES").context("IFACES")?;
-        HashMap::<_, u32, [u8; 8]>::try_from(macs)?.insert(1, [0; 8], 0)?;
+        // The interface that test runs' packets come in through, as one is when it is attached.
+        let known = INTERFACE_KNOWN.to_ne_bytes();
+        let near = dataplane.map_mut("NEAR_IFACES").context("NEAR_IFACES")?;
+        Array::<_, [u8; 8]>::try_from(near)?.set(1, [0, 0, 0, 0, 0, 0, known[0], known[1]], 0)?;
 
         let mut bench = EbpfLoader::new()
             .map_max_entries("PACKETS", u32::try_from(packets)?)

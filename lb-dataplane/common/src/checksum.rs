@@ -59,6 +59,23 @@ pub fn update_optional(checksum: u16, delta: Delta) -> u16 {
     }
 }
 
+/// Whether two sums are the same number; there are two forms of zero.
+#[must_use]
+#[inline(always)]
+pub fn is_same(one: u16, other: u16) -> bool {
+    one == other || one ^ other == 0xffff && (one == 0 || other == 0)
+}
+
+/// 1 if two sums are the same number, else 0; by arithmetic alone, for programs whose ways are to be few.
+#[must_use]
+#[inline(always)]
+pub fn sameness(one: u16, other: u16) -> u16 {
+    // Their difference is one of the two forms of zero.
+    let difference = fold(u32::from(!one) + u32::from(other));
+    let beyond = u32::from(difference.wrapping_add(1) >> 1);
+    (beyond.wrapping_sub(1) >> 31) as u16
+}
+
 #[inline(always)]
 fn fold(sum: u32) -> u16 {
     let once = (sum & 0xffff) + (sum >> 16);
@@ -100,6 +117,21 @@ mod tests {
         // RFC 1624 §4: HC = 0xDD2F, m = 0x5555, m' = 0x3285, HC' = 0x0000.
         let delta = Delta::of([0x5555], [0x3285]);
         assert_eq!(update(0xdd2f, delta), 0);
+    }
+
+    #[test]
+    fn sums_are_the_same_also_in_the_other_form_of_zero() {
+        for (one, other, expected) in [
+            (0, 0, true),
+            (0, 0xffff, true),
+            (0xffff, 0, true),
+            (7, 7, true),
+            (7, 8, false),
+            (0, 1, false),
+        ] {
+            assert_eq!(is_same(one, other), expected, "{one} {other}");
+            assert_eq!(sameness(one, other), u16::from(expected), "{one} {other}");
+        }
     }
 
     #[test]

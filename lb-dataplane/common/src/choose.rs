@@ -7,6 +7,8 @@
 
 mod insert;
 
+use core::ptr;
+
 pub use self::insert::{Composed, insert, insert_back};
 use crate::family::{self, Family, V6};
 use crate::flow::{
@@ -116,6 +118,10 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     made.entry.first_reply = 0;
     made.entry.reserved = 0;
     made.entry.mss = service.mss;
+    // Where another service's entry has come in place of this one meanwhile, some of this may be the other's.
+    if !service_from(tables, key, first_port).is_some_and(|still| ptr::eq(still, service)) {
+        return Err(Reason::ServiceChanging);
+    }
     step.begins = true;
     Ok(())
 }

@@ -287,10 +287,15 @@ pub trait Flow {
         self.first_reply()
     }
 
-    /// Notes what a packet of this direction acknowledges.
+    /// Notes what a packet of this direction acknowledges. The number only moves forward, by no more than a window holds
+    /// (RFC 7323 §2.3): a segment that was overtaken does not take it back, and few numbers that somebody guesses take it
+    /// away.
     #[inline(always)]
     fn note_acknowledged(&self, number: u32) {
-        if self.first_reply() != number {
+        const WINDOW: u32 = 1 << 30;
+        let old = self.first_reply();
+        let ahead = number.wrapping_sub(old);
+        if ahead != 0 && (old == 0 || ahead <= WINDOW) {
             self.set_first_reply(number);
         }
     }

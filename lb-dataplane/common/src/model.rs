@@ -139,6 +139,9 @@ pub(crate) struct ModelTables {
     pub(crate) v6: ModelFamily<V6>,
     pub(crate) capacity: usize,
     pub(crate) services: HashMap<VipKey, ServiceEntry>,
+    /// What takes their place, once it does.
+    pub(crate) services_after: HashMap<VipKey, ServiceEntry>,
+    pub(crate) are_replaced: Cell<bool>,
     /// Protocol, first and last port, whatever the address.
     pub(crate) ranges: Vec<(u8, u16, u16)>,
     pub(crate) rings: Vec<u32>,
@@ -330,7 +333,7 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
 impl Tables for ModelTables {
     fn service(&self, key: &VipKey) -> Option<&ServiceEntry> {
         self.step();
-        self.services.get(key)
+        if self.are_replaced.get() { self.services_after.get(key) } else { self.services.get(key) }
     }
 
     fn range(&self, key: &RangeKey) -> Option<u16> {

@@ -23,7 +23,7 @@ use self::forward::{
     forward_plain_apart, go_by_addresses, send_error, translate_error, translate_quoted,
 };
 pub(crate) use self::life::claim;
-use self::life::{begins_anew, end, may_replace, observe};
+use self::life::{begins_anew, end, may_replace, note_acknowledged, observe};
 use crate::choose::{self, Composed};
 use crate::family::{Family, Header, V4, V6};
 use crate::fib::MemberEntry;
@@ -412,6 +412,7 @@ fn serve<A: Family, T: TablesOf<A>>(
     if let Some(entry) = tables.flow(key) {
         let state = entry.state();
         if state & STATE_GOING != 0 && !may_replace(&entry, state, arrival) {
+            note_acknowledged(arrival, &entry, state);
             return Err(Reason::FlowExpiring);
         }
         if !begins_anew(tables, &entry, state, arrival, now) {

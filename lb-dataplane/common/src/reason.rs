@@ -182,6 +182,8 @@ reasons! {
     SourceRouted = 52, "source-routed", Drop, Original;
     /// A routed packet with options of IPv4, which the kernel minds.
     IpOptions = 53, "ip-options", Pass, Original;
+    /// A packet that would begin a flow at the very moment at which its service is replaced; its sender's next one does.
+    ServiceChanging = 54, "service-changing", Drop, Original;
 }
 
 /// How many reasons there are.
@@ -192,6 +194,8 @@ pub const REASON_PLACES: u32 = 64;
 pub const INTERFACE_PLACES: u32 = 64;
 /// Interfaces whose index is not below share the first place.
 pub const MAX_PLACED_IFINDEX: u32 = 4096;
+/// Beside an interface's place: its MAC stands before it.
+pub const INTERFACE_KNOWN: u16 = 1 << 15;
 
 /// The index into `REASONS` of a reason at the place of an interface.
 #[must_use]
@@ -202,7 +206,38 @@ pub fn reason_index(place: u32, reason: Reason) -> u32 {
 
 const _: () = assert!(REASONS <= REASON_PLACES as usize);
 
+/// A bit for each reason of a kind.
+const fn of_kind(kind: Kind) -> u64 {
+    let (mut bits, mut index) = (0, 0);
+    while index < REASONS {
+        if Reason::ALL[index].kind() as u8 == kind as u8 {
+            bits |= 1 << index;
+        }
+        index += 1;
+    }
+    bits
+}
+
 impl Reason {
+    /// What [`Reason::kind`] says, for the programs: a shift of constants, since a subprogram's return costs them more.
+    #[must_use]
+    #[inline(always)]
+    pub const fn kind_at_once(self) -> Kind {
+        const FORWARD: u64 = of_kind(Kind::Forward);
+        const PASS: u64 = of_kind(Kind::Pass);
+        const REPLY: u64 = of_kind(Kind::Reply);
+        let bit = 1 << self as u32;
+        if FORWARD & bit != 0 {
+            Kind::Forward
+        } else if PASS & bit != 0 {
+            Kind::Pass
+        } else if REPLY & bit != 0 {
+            Kind::Reply
+        } else {
+            Kind::Drop
+        }
+    }
+
     /// The reason of a number.
     #[must_use]
     pub fn from_index(index: u32) -> Option<Self> {
@@ -231,6 +266,7 @@ mod tests {
         for (index, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index);
             assert_eq!(Reason::from_index(index as u32), Some(reason));
+            assert_eq!(reason.kind_at_once(), reason.kind());
         }
         assert_eq!(Reason::from_index(REASONS as u32), None);
     }

@@ -5,10 +5,12 @@
 #![feature(asm_experimental_arch)]
 
 mod atomic;
+mod clock;
 mod counts;
 mod fib_maps;
 mod flow_ptr;
 mod frame;
+mod interfaces;
 mod maps;
 mod samples;
 mod sum;
@@ -39,7 +41,7 @@ pub fn lbd_tc(ctx: TcContext) -> i32 {
     let mut packet = SkBuff::new(skb);
     let outcome = pipeline::process(&mut packet, &Maps);
     maps::record(&outcome);
-    match outcome.reason.kind() {
+    match outcome.reason.kind_at_once() {
         Kind::Forward if outcome.way.resolve == 0 => tc::redirect(outcome.way.ifindex),
         Kind::Forward => tc::redirect_neighbour(&outcome.way),
         Kind::Reply => tc::redirect(packet.ifindex()),
@@ -54,7 +56,7 @@ pub fn lbd_xdp(ctx: XdpContext) -> u32 {
     let mut packet = XdpFrame::new(ctx.ctx);
     let outcome = pipeline::process(&mut packet, &Maps);
     maps::record(&outcome);
-    match outcome.reason.kind() {
+    match outcome.reason.kind_at_once() {
         Kind::Forward => xdp::redirect(outcome.way.ifindex),
         // Not `XDP_TX`: a veth leaves such a frame in its peer's ring until another one comes, unless the peer runs XDP
         // too. Forwarding asks the same of a driver.

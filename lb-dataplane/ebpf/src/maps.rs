@@ -1,7 +1,7 @@
 //! The pipeline's tables as BPF maps. Sizes here are the least that is of use; the loader sets those of the configuration.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
-use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns};
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
@@ -15,19 +15,17 @@ use lb_dataplane_common::half_open::HalfOpen;
 use lb_dataplane_common::pipeline::{Outcome, Scratch};
 use lb_dataplane_common::punt::{Punt, QUOTED};
 use lb_dataplane_common::reason::{
-    INTERFACE_PLACES, MAX_PLACED_IFINDEX, REASON_PLACES, Reason, ReasonCounts, reason_index,
+    INTERFACE_PLACES, REASON_PLACES, Reason, ReasonCounts, reason_index,
 };
 use lb_dataplane_common::service::{
     AccessKey, Affinity, AffinityKey, BackendEntry, MAX_RANGE_PREFIXES, PAGE_WORDS, RangeKey,
     ServiceEntry, SourceEntry, VipKey,
 };
-use lb_dataplane_common::tables::{
-    FamilyTables, FlowTables, InsertError, Record, TICK_SHIFT, Tables,
-};
+use lb_dataplane_common::tables::{FamilyTables, FlowTables, InsertError, Record, Tables};
 
 use crate::fib_maps::{Fib, Node6, word};
 use crate::flow_ptr::FlowPtr;
-use crate::{atomic, counts, samples};
+use crate::{atomic, clock, counts, samples};
 
 #[map]
 static SERVICES: HashMap<VipKey, ServiceEntry> = HashMap::with_max_entries(64, 0);
@@ -60,9 +58,6 @@ static FLOWS6: HashMap<FlowKey<V6>, FlowEntry> = HashMap::with_max_entries(64, 0
 #[map]
 static REASONS: PerCpuArray<ReasonCounts> =
     PerCpuArray::with_max_entries(INTERFACE_PLACES * REASON_PLACES, 0);
-/// By interface index: the place of what came in through it in `REASONS`; 0 for the one of all others.
-#[map]
-static IFACE_PLACES: Array<u32> = Array::with_max_entries(MAX_PLACED_IFINDEX, 0);
 /// Room for a packet's way.
 #[map]
 static SCRATCH: PerCpuArray<Scratch<V4>> = PerCpuArray::with_max_entries(1, 0);
@@ -88,9 +83,6 @@ static FRAGMENTS6: LruHashMap<FragmentKey<V6>, FragmentPorts> =
 static PUNTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 #[map]
 static TIMEOUTS: Array<Timeouts> = Array::with_max_entries(1, 0);
-/// MAC by interface index, for XDP, which nobody tells whether a frame is for this host.
-#[map]
-static IFACES: HashMap<u32, [u16; 4]> = HashMap::with_max_entries(1024, 0);
 #[map]
 static RECORD: Array<Record> = Array::with_max_entries(1, 0);
 
@@ -268,8 +260,8 @@ impl Tables for Maps {
     #[inline(always)]
     fn service(&self, key: &VipKey) -> Option<&ServiceEntry> {
         let entry = SERVICES.get_ptr(key)?;
-        // SAFETY: user space replaces an entry by linking a new one, and the old one's memory stays valid while the
-        // program runs.
+        // SAFETY: user space replaces an entry by linking a new one, and the old one's memory stays valid, although the next
+        // entry that is replaced is written there: who uses it looks again.
         Some(unsafe { &*entry })
     }
 
@@ -367,8 +359,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn now(&self) -> u32 {
-        // SAFETY: a helper without preconditions.
-        (unsafe { bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+        clock::tick()
     }
 
     #[inline(always)]
@@ -452,21 +443,6 @@ pub fn punt(
     } else {
         place.discard(0);
     }
-}
-
-/// The place of an interface in the counters.
-#[inline(always)]
-pub fn interface_place(ifindex: u32) -> u32 {
-    IFACE_PLACES.get(ifindex).copied().unwrap_or(0)
-}
-
-/// The MAC of an attached interface.
-#[inline(always)]
-pub fn interface_mac(ifindex: u32) -> Option<[u16; 3]> {
-    let entry = IFACES.get_ptr(ifindex)?;
-    // SAFETY: as for services.
-    let [a, b, c, _] = unsafe { *entry };
-    Some([a, b, c])
 }
 
 /// Writes down how the packet ended, where the loader asked for it.

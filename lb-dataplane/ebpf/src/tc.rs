@@ -1,5 +1,6 @@
 //! Packets at TC ingress: a socket buffer, perhaps of merged segments, perhaps with its checksum still to be made.
 
+use core::arch::asm;
 use core::mem::offset_of;
 
 use aya_ebpf::bindings::bpf_adj_room_mode::{BPF_ADJ_ROOM_MAC, BPF_ADJ_ROOM_NET};
@@ -12,7 +13,7 @@ use aya_ebpf::helpers::generated::{
     bpf_check_mtu, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
     bpf_skb_change_proto, bpf_skb_load_bytes, bpf_skb_pull_data,
 };
-use lb_dataplane_common::checksum::Delta;
+use lb_dataplane_common::checksum::{self, Delta};
 use lb_dataplane_common::packet::{ChecksumChange, Outer, Packet};
 
 use lb_dataplane_common::parse::{ETHERNET_LEN, ethertype};
@@ -20,7 +21,7 @@ use lb_dataplane_common::pipeline::Way;
 use lb_dataplane_common::reason::Reason;
 
 use crate::frame::{self, Frame};
-use crate::{maps, sum};
+use crate::{interfaces, maps, sum};
 
 const PACKET_HOST: u32 = 0;
 const ETHERTYPE_AT: u32 = 12;
@@ -99,7 +100,7 @@ impl Packet for SkBuff {
 
     #[inline(always)]
     fn interface_place(&self) -> u32 {
-        maps::interface_place(self.ifindex())
+        interfaces::place(self.ifindex())
     }
 
     #[inline(always)]
@@ -184,6 +185,14 @@ impl Packet for SkBuff {
     #[inline(always)]
     fn update_transport_checksum(&mut self, change: ChecksumChange) -> Option<()> {
         let zero_is_none = if change.optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        // That of an ICMP message covers no addresses, or they only change places.
+        if checksum::is_same(change.pseudo_header.0, 0) {
+            return self.apply(change.at, change.content, zero_is_none);
+        }
+        let [old] = self.read(change.at)?;
+        if change.optional && old == 0 {
+            return Some(());
+        }
         let pseudo = u64::from(BPF_F_PSEUDO_HDR) | zero_is_none;
         // A kernel that does not know the flag refuses it before it touches anything. It then gets the device's sum of the
         // whole packet wrong, if there is one.
@@ -192,8 +201,22 @@ impl Packet for SkBuff {
         if !is_done {
             self.apply(change.at, change.pseudo_header, pseudo)?;
         }
-        self.apply(change.at, change.content, zero_is_none)
+        // What the helper made of the field says whether it is the sum of all or, to be completed by a device, that of the
+        // pseudo-header only. So the content needs no second call, whose returns are a good part of what a packet costs.
+        let [new] = self.read(change.at)?;
+        let is_whole = checksum::sameness(new, checksum::update(old, change.pseudo_header));
+        let content = Delta(change.content.0 & 0_u16.wrapping_sub(opaque(is_whole)));
+        let sum = checksum::update(new, content);
+        self.write(change.at, [if change.optional && sum == 0 { u16::MAX } else { sum }])
     }
+}
+
+/// A number of which the compiler knows nothing: it would make two ways of what depends on it, and the verifier walk both.
+#[inline(always)]
+fn opaque(mut number: u16) -> u16 {
+    // SAFETY: a register is copied to itself.
+    unsafe { asm!("{0} = {0}", inout(wreg) number, options(pure, nomem, nostack)) };
+    number
 }
 
 /// Sends the frame through an interface; the return code says so to the hook.

@@ -12,7 +12,7 @@ use lb_dataplane_common::parse::{ETHERNET_LEN, ethertype};
 use lb_dataplane_common::reason::Reason;
 
 use crate::frame::{self, Frame};
-use crate::{maps, sum};
+use crate::{interfaces, maps, sum};
 
 /// A packet at XDP.
 pub struct XdpFrame {
@@ -76,12 +76,12 @@ impl Packet for XdpFrame {
 
     #[inline(always)]
     fn interface_place(&self) -> u32 {
-        maps::interface_place(self.ifindex())
+        interfaces::place(self.ifindex())
     }
 
     #[inline(always)]
     fn is_addressed_here(&self, destination: [u16; 3]) -> bool {
-        maps::interface_mac(self.ifindex()) == Some(destination)
+        interfaces::mac(self.ifindex()) == Some(destination)
     }
 
     #[inline(always)]

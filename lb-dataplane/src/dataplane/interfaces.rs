@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
 use lb_dataplane_common::reason::{
-    INTERFACE_PLACES, MAX_PLACED_IFINDEX, REASON_PLACES, ReasonCounts,
+    INTERFACE_KNOWN, INTERFACE_PLACES, MAX_PLACED_IFINDEX, REASON_PLACES, ReasonCounts,
 };
 
 use super::counters::read_error;
@@ -49,12 +49,13 @@ pub(super) fn note(ebpf: &mut Ebpf, ifindex: u32, mac: [u8; 6]) -> Result<(), Ma
     let [a, b, c, d, e, f] = mac;
     let [p, q] = place.to_ne_bytes();
     known_mut(ebpf)?.insert(ifindex, [a, b, c, d, e, f, p, q], 0)?;
-    set_place(ebpf, ifindex, place.into())
+    let [p, q] = (place | INTERFACE_KNOWN).to_ne_bytes();
+    set_near(ebpf, ifindex, [a, b, c, d, e, f, p, q])
 }
 
 /// Forgets one that is not attached any more; what stays is tried again with the next interface.
 pub(super) fn forget(ebpf: &mut Ebpf, ifindex: u32) {
-    let _not_counted_by_itself = set_place(ebpf, ifindex, 0);
+    let _not_counted_by_itself = set_near(ebpf, ifindex, [0; 8]);
     if let Ok(mut known) = known_mut(ebpf) {
         let _was_not_there = known.remove(&ifindex);
     }
@@ -68,12 +69,12 @@ fn known_mut(ebpf: &mut Ebpf) -> Result<Known<&mut MapData>, MapError> {
     ebpf.map_mut("IFACES").expect("the object holds this map").try_into()
 }
 
-fn set_place(ebpf: &mut Ebpf, ifindex: u32, place: u32) -> Result<(), MapError> {
+fn set_near(ebpf: &mut Ebpf, ifindex: u32, entry: [u8; 8]) -> Result<(), MapError> {
     if ifindex >= MAX_PLACED_IFINDEX {
         return Ok(());
     }
-    let map = ebpf.map_mut("IFACE_PLACES").expect("the object holds this map");
-    Array::<_, u32>::try_from(map)?.set(ifindex, place, 0)
+    let map = ebpf.map_mut("NEAR_IFACES").expect("the object holds this map");
+    Array::<_, [u8; 8]>::try_from(map)?.set(ifindex, entry, 0)
 }
 
 /// Begins to count anew at a place; what was counted there goes to the place of all others, so that no sum ever shrinks.

@@ -3,8 +3,10 @@ use crate::flow::{TCP, seconds};
 use crate::frame::{ACK, Carries, FIN, SYN, SYN_ACK, UDP, packet};
 use crate::model::{ModelPacket, ModelTables, Modelled, serving, serving_any};
 use crate::pipeline::process;
+use crate::reason::Reason;
 use crate::service::{
-    ALGORITHM_ROUND_ROBIN, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE, SourceEntry,
+    ALGORITHM_ROUND_ROBIN, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE,
+    BACKEND_RESETS_IDLE, SourceEntry,
 };
 
 const CLIENT: &str = "10.1.0.1:1000";
@@ -300,4 +302,25 @@ fn a_flow_whose_answers_go_another_way_lives_and_ends_alone() {
     assert!(tables.loads.borrow().values().all(|load| *load == 0));
     Act::Client(SYN).run(&tables);
     assert_eq!(passes(seconds(61)), 0, "half-open for too long");
+}
+
+#[test]
+fn what_comes_between_the_passes_still_says_the_number_of_the_reset() {
+    let mut tables = serving([192, 0, 2, 1], ALGORITHM_ROUND_ROBIN, &[[10, 2, 0, 1]]);
+    tables.backends[0].flags |= BACKEND_RESETS_IDLE;
+    for act in [Act::Client(SYN), Act::Backend(1, SYN_ACK), Act::Client(ACK)] {
+        act.run(&tables);
+    }
+    tables.clock.set(tables.clock.get() + LONG);
+    Act::MarkAll.run(&tables);
+    let mut late = packet(ACK, CLIENT, VIP).bytes();
+    late[42..46].copy_from_slice(&5000_u32.to_be_bytes());
+    let outcome = process(&mut ModelPacket::<true>::new(late), &tables);
+    assert_eq!(outcome.reason, Reason::FlowExpiring);
+    let mut resets = tables.keys().into_iter().filter_map(|key| {
+        let mut reset = Reset::default();
+        sweep(&tables, &key, &mut reset);
+        (reset.is_due != 0).then_some(reset.to_client)
+    });
+    assert_eq!((resets.next(), resets.next()), (Some(5000), None));
 }

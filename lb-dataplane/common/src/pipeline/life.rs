@@ -103,12 +103,7 @@ pub(super) fn observe<A: Family, T: TablesOf<A>>(
             }
         }
     }
-    if state & STATE_RESETS != 0
-        && flags & TCP_ACK != 0
-        && (to_client || (state | bits) & STATE_CONFIRMED != 0)
-    {
-        entry.note_acknowledged(u32::from_be(arrival.acknowledged));
-    }
+    note_acknowledged(arrival, entry, state | bits);
     if bits & !state == 0 {
         return Ok(());
     }
@@ -123,6 +118,18 @@ pub(super) fn observe<A: Family, T: TablesOf<A>>(
         peer.set_state(bits);
     }
     Ok(())
+}
+
+/// Notes what a packet acknowledges, if that is the number of a RST to its sender. Also where its flow is about to be removed:
+/// the packet is dropped, but its sender expects what it says.
+#[inline(always)]
+pub(super) fn note_acknowledged<A: Family>(arrival: &Arrival<A>, entry: &impl Flow, state: u32) {
+    if state & STATE_RESETS != 0
+        && arrival.flags & TCP_ACK != 0
+        && (entry.direction() == DIRECTION_TO_CLIENT || state & STATE_CONFIRMED != 0)
+    {
+        entry.note_acknowledged(u32::from_be(arrival.acknowledged));
+    }
 }
 
 /// Whether a client's segment acknowledges what the backend sent first, or thereabouts: then the client has seen it. Who

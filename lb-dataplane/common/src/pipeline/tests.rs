@@ -303,3 +303,27 @@ fn no_flow_begins_in_a_tunnel_whose_own_address_is_not_known() {
         assert_eq!(outcome.reason, expected, "{mode}");
     }
 }
+
+#[test]
+fn no_flow_begins_by_an_entry_that_is_replaced_while_it_is_read() {
+    let mut ends = Vec::new();
+    for step in 0..32 {
+        let mut tables = serving(VIP, ALGORITHM_MAGLEV, &BACKENDS[..2]);
+        tables.services.values_mut().for_each(|service| service.ring_len = 1);
+        tables.services_after = tables.services.clone();
+        tables.services_after.values_mut().for_each(|service| {
+            (service.id, service.ring_base) = (1, 1);
+        });
+        *tables.interruption.borrow_mut() = Some((step, Box::new(|t| t.are_replaced.set(true))));
+        let frame = packet(SYN, "10.1.0.1:1000", "192.0.2.1:80");
+        let outcome = process(&mut ModelPacket::<true>::new(frame.bytes()), &tables);
+        let begun = tables.keys().first().map(|key| {
+            let entry = &tables.v4.flows.borrow()[key];
+            (entry.service(), entry.backend())
+        });
+        assert!(matches!(begun, None | Some((0, 0) | (1, 1))), "{step}: {begun:?}");
+        assert_eq!(begun.is_none(), outcome.reason == Reason::ServiceChanging, "{step}");
+        ends.push(begun);
+    }
+    assert!(ends.contains(&None) && ends.contains(&Some((0, 0))) && ends.contains(&Some((1, 1))));
+}
