@@ -118,12 +118,26 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     made.entry.first_reply = 0;
     made.entry.reserved = 0;
     made.entry.mss = service.mss;
-    // Where another service's entry has come in place of this one meanwhile, some of this may be the other's.
-    if !service_from(tables, key, first_port).is_some_and(|still| ptr::eq(still, service)) {
-        return Err(Reason::ServiceChanging);
-    }
+    check_still_there(tables, key, first_port, service)?;
     step.begins = true;
     Ok(())
+}
+
+/// Whether the entry that was read is still the service's. If not, another service's may have come in its place meanwhile, and
+/// some of what was read be the other's.
+#[inline(always)]
+fn check_still_there<A: Family, T: Tables>(
+    tables: &T,
+    key: &FlowKey<A>,
+    first_port: u16,
+    read: &ServiceEntry,
+) -> Result<(), Reason> {
+    let still = service_from(tables, key, first_port);
+    if still.is_some_and(|still| ptr::eq(still, read)) {
+        Ok(())
+    } else {
+        Err(Reason::ServiceChanging)
+    }
 }
 
 /// Whether a client may begin flows of a service that lists clients.
