@@ -375,7 +375,11 @@ impl Fib {
         let routes = v4.chain(v6).skip_while(told).take(limit);
         routes
             .filter_map(|(prefix, len, group)| {
-                let action = self.groups.read(group)?;
+                let is_left_out = self.left_out.has_all_of(prefix, len);
+                let action = match is_left_out {
+                    true => Action::Kernel,
+                    false => self.groups.read(group)?,
+                };
                 Some(FibRoute { prefix, len, action })
             })
             .collect()

@@ -3,6 +3,8 @@
 //! Both have interfaces of their own between the same client and the same server, and take turns within a round. What
 //! lbd's kernel forwarded is counted, so that nothing is measured but its fast path.
 
+#[path = "../traffic/bed.rs"]
+mod bed;
 mod datagrams;
 #[path = "../traffic/load.rs"]
 mod load;
@@ -11,29 +13,15 @@ mod more;
 #[path = "../../../lb-dataplane/benches/fib/report.rs"]
 mod report;
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::time::Duration;
-
-use anyhow::{Context as _, Result, ensure};
-use integration::lab::{Lab, Options};
+use anyhow::{Context as _, Result};
 use integration::netns::Netns;
-use integration::traffic;
-use integration::wait::eventually;
 use lb_api_types::config::Hook;
 
+use self::bed::{PORT, Peer, ROUNDS, TURN, on_the_fast_path, say, turns};
 use self::report::{Report, Series};
 
-/// Rounds; the median counts.
-const ROUNDS: usize = 7;
-/// How long one of them measures one thing of one peer.
-const TURN: Duration = Duration::from_secs(1);
-const READY_WITHIN: Duration = Duration::from_secs(40);
-const PORT: u16 = 7000;
-/// Packets that lbd's kernel may forward: what comes before the neighbours' MACs are known.
-const FEW: u64 = 1000;
 /// Where the client finds the server by each: lbd first.
-const PEERS: [(&str, &str); 2] = [("lbd", "10.2.1.2"), ("the kernel", "10.2.2.2")];
+const PEERS: [Peer; 2] = [("lbd", "10.2.1.2"), ("the kernel", "10.2.2.2")];
 
 fn main() -> Result<()> {
     // `cargo test --benches` and `cargo bench -- --list` only ask whether it is there.
@@ -51,27 +39,18 @@ fn main() -> Result<()> {
 fn measure(hook: Hook, report: &mut Report) -> Result<()> {
     let name = if hook == Hook::Xdp { "XDP" } else { "TC" };
     say(&format!("{name}: bringing up a client, a server, and lbd and a router between them"));
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/route/network");
-    let mut options = Options::of(&folder.join("route.clab.yml").to_string_lossy(), None, None)?;
-    options.hook = hook;
-    let lab = Lab::up(&options)?;
-    let (client, server) = (lab.netns("client")?, lab.netns("server")?);
-    load::serve(server, PORT)?;
-    let sink = datagrams::Sink::start(server, PORT)?;
-    for (peer, at) in PEERS {
-        let to = address(at)?;
-        eventually(&format!("{peer} carries a stream"), READY_WITHIN, || {
-            load::stream(client, to, Duration::from_millis(10))
-        })?;
-    }
-    let before = traffic::forwarded_by_kernel(lab.netns("lbd")?)?;
+    let lab = bed::up("route", hook)?;
+    let sink = datagrams::Sink::start(lab.netns("server")?, PORT)?;
+    bed::ready(&lab, &PEERS)?;
+    let client = lab.netns("client")?;
     let mut seen = Seen::default();
-    for round in 1..=ROUNDS {
-        say(&format!("{name}: round {round} of {ROUNDS}"));
-        seen.round(client, &sink, round)?;
-    }
-    let slow = traffic::forwarded_by_kernel(lab.netns("lbd")?)? - before;
-    ensure!(slow < FEW, "lbd's kernel forwarded {slow} packets: the fast path was not measured");
+    let slow = on_the_fast_path(&lab, || {
+        for round in 1..=ROUNDS {
+            say(&format!("{name}: round {round} of {ROUNDS}"));
+            seen.round(client, &sink, round)?;
+        }
+        Ok(())
+    })?;
     let [streams, datagrams, kept, new, latency] = &seen.0;
     for (what, unit, [lbd, kernel]) in [
         ("one TCP stream", "Gbit/s", streams),
@@ -96,11 +75,7 @@ struct Seen([[Series; 2]; 5]);
 impl Seen {
     fn round(&mut self, client: &Netns, sink: &datagrams::Sink, round: usize) -> Result<()> {
         let Self([streams, datagrams, kept, new, latency]) = self;
-        for turn in 0..PEERS.len() {
-            // Each is the first one in its turn.
-            let place = (turn + round) % PEERS.len();
-            let (name, at) = PEERS[place];
-            let to = address(at)?;
+        for (place, name, to) in turns(&PEERS, round)? {
             streams[place].push(load::stream(client, to, TURN).context(name)?);
             datagrams[place].push(sink.flood(client, to, TURN).context(name)? / 1e3);
             let requests = load::kept_connections(client, to, TURN).context(name)?;
@@ -111,12 +86,4 @@ impl Seen {
         }
         Ok(())
     }
-}
-
-fn address(host: &str) -> Result<SocketAddr> {
-    Ok(SocketAddr::new(host.parse()?, PORT))
-}
-
-fn say(what: &str) {
-    eprintln!("==> {what}");
 }

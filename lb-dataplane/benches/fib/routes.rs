@@ -61,7 +61,7 @@ impl Routes {
     }
 }
 
-/// Different prefixes as of the Internet's table: one in a hundred is longer than /24.
+/// Different prefixes as of the Internet's table, of which few are longer than /24.
 pub(crate) fn internet(count: usize) -> Vec<Route> {
     let mut random = Random(5);
     let mut known = HashSet::with_capacity(count);

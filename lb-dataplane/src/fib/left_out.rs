@@ -46,6 +46,15 @@ impl LeftOut {
         }
     }
 
+    /// Whether all packets of a route are the kernel's because of what is left out.
+    pub(super) fn has_all_of(&self, prefix: IpAddr, len: u8) -> bool {
+        let bits = match prefix {
+            IpAddr::V4(_) => 24,
+            IpAddr::V6(prefix) => root_of(prefix.to_bits()).1,
+        };
+        len >= bits && self.covers(prefix)
+    }
+
     /// Whether packets to an address are the kernel's because of what is left out.
     pub(super) fn covers(&self, address: IpAddr) -> bool {
         match address {

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use lb_dataplane_common::fib::{FibTables, MemberEntry, Route, lookup4};
 use lb_dataplane_common::fib6::{Fib6Tables, ROOT6_MAP_WORDS, UNIT_WORDS};
@@ -270,6 +270,14 @@ fn what_cannot_be_done_is_refused_and_nothing_changes() {
         |reader: &Reader| [[10, 1, 0, 1], [10, 1, 0, 2], [10, 1, 1, 1]].map(|to| out(reader, to));
     assert_eq!(ways(&reader), [None, None, Some(20)]);
     assert!(fib.audit(false).is_clean() && fib.lookup([10, 1, 0, 1].into(), 0).left_out);
+    let shown = |fib: &Fib, prefix: [u8; 4]| {
+        let all = fib.routes(None, usize::MAX).into_iter();
+        all.filter(|route| route.prefix == IpAddr::from(prefix))
+            .map(|route| (route.len, route.action))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&fib, [10, 1, 0, 0]), [(24, Action::Kernel)]);
+    assert_eq!(shown(&fib, [10, 0, 0, 0]), [(8, forward(&[20]))]);
     // A chunk that is empty again goes to what was left out.
     fib.update(&removed([10, 0, 0, 1], 32)).unwrap();
     fib.synced();
