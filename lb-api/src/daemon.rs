@@ -37,7 +37,7 @@ use lb_dataplane::table::ServiceKey;
 use lb_dataplane::{ApplyError, ReadError, ServiceCounters};
 use lb_routing::{RouterHandle, SpeakerConfig};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 pub use self::clean::clean;
@@ -231,6 +231,7 @@ async fn start(
         told: telling,
         started,
         flow_events,
+        auditing: Arc::new(Semaphore::new(1)),
     });
     Ok(Running { registry, views, dataplane, router, fib, router_id, events })
 }

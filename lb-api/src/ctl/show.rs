@@ -38,8 +38,7 @@ pub(super) async fn get(
         return Err(CtlError::Other(format!("the kind {noun} has no labels: leave -l out")));
     }
     let limited = kept || matches!(kind, Kind::Routes | Kind::Fib | Kind::Flows);
-    let limit =
-        part.limit.filter(|_| limited && name.is_none()).map(|limit| format!("limit={limit}"));
+    let limit = part.limit.filter(|_| limited && name.is_none());
     let labels =
         part.selector.as_ref().map(|s| format!("labelSelector={}", segment(&s.to_string())));
     if !part.filter.is_empty() && kind != Kind::Flows {
@@ -49,9 +48,8 @@ pub(super) async fn get(
         let (name, value) = filter.split_once('=').unwrap_or((filter, ""));
         format!("{}={}", segment(name), segment(value))
     });
-    let query: Vec<_> = limit.into_iter().chain(labels).chain(filters).collect();
-    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
-    let value = fetch(client, kind, name, &query).await?;
+    let query: Vec<_> = labels.into_iter().chain(filters).collect();
+    let value = fetch(client, kind, name, query, limit).await?;
     match format {
         Format::Json => Ok(json(&value)),
         Format::Yaml => yaml(&value),
@@ -70,7 +68,8 @@ async fn fetch(
     client: &Client,
     kind: Kind,
     name: Option<&str>,
-    query: &str,
+    query: Vec<String>,
+    limit: Option<u32>,
 ) -> Result<Value, CtlError> {
     let searched = matches!(kind, Kind::Peers | Kind::Routes | Kind::Fib | Kind::Flows);
     let path = match (searched, kind.home(), name) {
@@ -83,8 +82,37 @@ async fn fetch(
         (_, Home::Tokens | Home::Backends, _) => "tokens".into(),
     };
     match name.filter(|_| searched) {
-        None => client.get(&format!("{path}{query}")).await,
+        None => pages(client, &path, query, limit).await,
         Some(name) => search(client, kind, &path, name).await,
+    }
+}
+
+/// A list up to a limit, of as many pages as that takes, or its first page.
+async fn pages(
+    client: &Client,
+    path: &str,
+    query: Vec<String>,
+    limit: Option<u32>,
+) -> Result<Value, CtlError> {
+    const PAGE: u32 = 10_000;
+    let (mut before, mut left, mut cursor) = (Vec::new(), limit, None);
+    loop {
+        let limit = left.map(|left| format!("limit={}", left.min(PAGE)));
+        let asked: Vec<_> = query.iter().cloned().chain(limit).chain(cursor.take()).collect();
+        let query = if asked.is_empty() { String::new() } else { format!("?{}", asked.join("&")) };
+        let mut page = client.get(&format!("{path}{query}")).await?;
+        let Some(Value::Array(items)) = page.get_mut("items") else { return Ok(page) };
+        left = left.map(|left| left.saturating_sub(u32::try_from(items.len()).unwrap_or(u32::MAX)));
+        before.append(items);
+        match page.get("next").and_then(Value::as_str) {
+            Some(next) if left.is_some_and(|left| left > 0) => {
+                cursor = Some(format!("cursor={}", segment(next)));
+            }
+            Some(_) | None => {
+                page["items"] = Value::Array(before);
+                return Ok(page);
+            }
+        }
     }
 }
 
@@ -146,7 +174,7 @@ pub(super) async fn describe(
     name: &str,
     format: Format,
 ) -> Result<String, CtlError> {
-    let value = fetch(client, kind, Some(name), "").await?;
+    let value = fetch(client, kind, Some(name), Vec::new(), None).await?;
     match (format, kind) {
         (Format::Json, _) => Ok(json(&value)),
         (Format::Yaml, _) => yaml(&value),

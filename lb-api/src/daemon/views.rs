@@ -5,6 +5,7 @@ mod seen;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use futures::FutureExt;
@@ -23,7 +24,7 @@ use lb_dataplane::{FlowPlace, Hook, plan};
 use lb_routing::{
     Clear, Destination, PeerStatus, Query, RouterHandle, SpeakerConfig, StaticsStatus,
 };
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::dataplane::{DataplaneHandle, sentence};
 use super::{certificates, host, router};
@@ -57,6 +58,8 @@ pub(super) struct Live {
     pub(super) started: Instant,
     /// What happens to flows that are watched.
     pub(super) flow_events: Option<Events>,
+    /// Held by the one audit that the dataplane's thread carries out; others wait here, not there.
+    pub(super) auditing: Arc<Semaphore>,
 }
 
 impl Views for Live {
@@ -306,8 +309,20 @@ impl Live {
         links.into_iter().map(|link| (link.ifindex, link.name)).collect()
     }
 
+    /// An audit waits for the one before: health changes and ageing are carried out by the same thread, between two of them.
+    async fn place_to_audit(&self) -> Result<OwnedSemaphorePermit, String> {
+        // It is never closed.
+        Arc::clone(&self.auditing).acquire_owned().await.map_err(|closed| closed.to_string())
+    }
+
     async fn audit(&self, repair: bool) -> Result<plan::Audit, String> {
-        let audit = self.dataplane.with(move |owned| owned.dataplane.audit(repair)).await?;
+        let place = self.place_to_audit().await?;
+        let audit = self.dataplane.with(move |owned| {
+            let audit = owned.dataplane.audit(repair);
+            drop(place);
+            audit
+        });
+        let audit = audit.await?;
         audit.map_err(|error| sentence(&error))
     }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv6Addr, Shutdown, SocketAddr};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,14 +38,14 @@ struct Open {
 
 impl Listeners {
     /// Listens at the address; also for IPv6 where it is "any address" and a neighbour has an IPv6 one. `accept` has somebody
-    /// accept from a listener.
+    /// accept from a listener. The host may lack the address as yet: what was right once must not keep us from starting.
     pub(crate) fn open(
         address: SocketAddr,
         transports: &Transports,
         accept: impl FnMut(TcpListener) -> AbortHandle,
     ) -> Result<Self, Refused> {
         let mut listeners = Self { sockets: Vec::new() };
-        listeners.be_at(&addresses(address, transports), transports, accept)?;
+        listeners.be_at(&addresses(address, transports), transports, Absent::MayCome, accept)?;
         Ok(listeners)
     }
 
@@ -59,7 +58,7 @@ impl Listeners {
         accept: impl FnMut(TcpListener) -> AbortHandle,
     ) -> Result<(), Refused> {
         self.set_keys(old, new)?;
-        self.be_at(&addresses(address, new), new, accept).inspect_err(|_| {
+        self.be_at(&addresses(address, new), new, Absent::Refused, accept).inspect_err(|_| {
             if let Err((at, error)) = self.set_keys(new, old) {
                 tracing::warn!(%at, "neighbours' keys stay other ones: {error}");
             }
@@ -68,21 +67,21 @@ impl Listeners {
 
     fn set_keys(&mut self, old: &Transports, new: &Transports) -> Result<(), Refused> {
         let mut done = Vec::new();
-        for Open { address, socket, .. } in &self.sockets {
+        let set = self.sockets.iter().try_for_each(|Open { address, socket, .. }| {
+            let refused = |error| (*address, error);
             for (peer, (before, after)) in other_keys(old, new, address.is_ipv4()) {
-                if let Err(error) = options::set_md5(socket, peer, after) {
-                    for (socket, peer, before) in done.into_iter().rev() {
-                        if let Err(error) = options::set_md5(socket, peer, before) {
-                            tracing::warn!(%peer, "its key stays another one: {error}");
-                        }
-                    }
-                    return Err((*address, error));
-                }
+                options::set_md5(socket, peer, after).map_err(refused)?;
                 done.push((socket, peer, before));
             }
-            options::keep_syns(socket, new).map_err(|error| (*address, error))?;
-        }
-        Ok(())
+            options::keep_syns(socket, new).map_err(refused)
+        });
+        set.inspect_err(|_| {
+            for (socket, peer, before) in done.into_iter().rev() {
+                if let Err(error) = options::set_md5(socket, peer, before) {
+                    tracing::warn!(%peer, "its key stays another one: {error}");
+                }
+            }
+        })
     }
 
     /// Listens at exactly these addresses. A socket that listens at every address keeps others from its port, so those that
@@ -91,6 +90,7 @@ impl Listeners {
         &mut self,
         addresses: &[SocketAddr],
         transports: &Transports,
+        absent: Absent,
         mut accept: impl FnMut(TcpListener) -> AbortHandle,
     ) -> Result<(), Refused> {
         let stay = |open: &mut Open| addresses.contains(&open.address);
@@ -104,22 +104,14 @@ impl Listeners {
             if self.sockets.iter().any(|open| open.address == *address) {
                 continue;
             }
-            let opened = bind(*address, transports)
-                .and_then(|listener| Ok((listener.as_fd().try_clone_to_owned()?, listener)));
+            let opened = bind(*address, transports, absent)
+                .and_then(|socket| Open::new(*address, socket, &mut accept));
             match opened {
-                Ok((socket, listener)) => self.sockets.push(Open {
-                    address: *address,
-                    socket: socket.into(),
-                    accepting: accept(listener),
-                }),
+                Ok(open) => self.sockets.push(open),
                 Err(error) => {
-                    self.sockets.drain(stayed..).for_each(|open| open.close());
-                    for open in gone {
-                        if let Err(error) = open.socket.listen(BACKLOG) {
-                            tracing::error!(at = %open.address, "cannot listen any more: {error}");
-                        }
-                        self.sockets.push(open);
-                    }
+                    self.sockets.drain(stayed..).for_each(Open::close);
+                    self.sockets
+                        .extend(gone.into_iter().filter_map(|open| open.again(&mut accept)));
                     return Err((*address, error));
                 }
             }
@@ -129,7 +121,36 @@ impl Listeners {
     }
 }
 
+/// What becomes of an address that the host does not have.
+#[derive(Clone, Copy, Debug)]
+enum Absent {
+    /// Neighbours reach it once the host has it.
+    MayCome,
+    Refused,
+}
+
 impl Open {
+    fn new(
+        address: SocketAddr,
+        socket: Socket,
+        accept: &mut impl FnMut(TcpListener) -> AbortHandle,
+    ) -> io::Result<Self> {
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from_std(socket.try_clone()?.into())?;
+        Ok(Self { address, socket, accepting: accept(listener) })
+    }
+
+    /// Listens again after it has stopped. Whoever accepted before has heard of the end, which is for good with the descriptor
+    /// that it was heard with: somebody else accepts from another one.
+    fn again(self, accept: &mut impl FnMut(TcpListener) -> AbortHandle) -> Option<Self> {
+        self.accepting.abort();
+        Self::new(self.address, self.socket, accept)
+            .inspect_err(
+                |error| tracing::error!(at = %self.address, "cannot listen any more: {error}"),
+            )
+            .ok()
+    }
+
     fn close(self) {
         let _not_listening_is_what_is_wanted = self.socket.shutdown(Shutdown::Read);
         self.accepting.abort();
@@ -163,7 +184,7 @@ fn other_keys<'a>(
         .filter(|(_, (before, after))| before != after)
 }
 
-fn bind(address: SocketAddr, transports: &Transports) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, transports: &Transports, absent: Absent) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -171,9 +192,21 @@ fn bind(address: SocketAddr, transports: &Transports) -> io::Result<TcpListener>
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     options::of_listener(&socket, address.is_ipv4(), transports)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    let bound = socket.bind(&address.into());
+    let lacks = |error: &io::Error| error.kind() == io::ErrorKind::AddrNotAvailable;
+    match (bound, absent) {
+        (Err(error), Absent::MayCome) if lacks(&error) => {
+            tracing::warn!(%address, "bgp.listen is no address of this host: neighbours reach it once it is");
+            if address.is_ipv4() {
+                socket.set_freebind_v4(true)?;
+            } else {
+                socket.set_freebind_v6(true)?;
+            }
+            socket.bind(&address.into())?;
+        }
+        (bound, Absent::MayCome | Absent::Refused) => bound?,
+    }
+    Ok(socket)
 }
 
 /// Hands on connections of neighbours; closes those of others at once.
@@ -207,5 +240,64 @@ pub(crate) async fn accept(
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::sync::mpsc as blocking;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A runtime whose only worker shows whether something keeps it busy for good.
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    }
+
+    /// That the worker does what it is asked, and whoever accepts does accept.
+    fn goes_on(runtime: &tokio::runtime::Runtime, at: SocketAddr) {
+        use std::io::Read;
+        let (told, heard) = blocking::channel();
+        runtime.spawn(async move { told.send(()) });
+        heard.recv_timeout(SOON).expect("the worker has time");
+        let mut stranger = TcpStream::connect(at).unwrap();
+        stranger.set_read_timeout(Some(SOON)).unwrap();
+        assert_eq!(stranger.read(&mut [0]).unwrap(), 0, "a stranger is sent away");
+    }
+
+    #[test]
+    fn a_move_that_is_refused_leaves_the_listener_as_it_was_however_often() {
+        let (runtime, none) = (runtime(), Arc::new(Transports::default()));
+        let _within = runtime.enter();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = free.local_addr().unwrap();
+        drop(free);
+        let (events, _heard) = mpsc::channel(1);
+        let (_told, transports) = watch::channel(Arc::clone(&none));
+        let mut take = |listener| {
+            tokio::spawn(accept(listener, transports.clone(), events.clone())).abort_handle()
+        };
+        let mut listeners = Listeners::open(at, &none, &mut take).unwrap();
+        goes_on(&runtime, at);
+        for _ in 0..100 {
+            let elsewhere = SocketAddr::from(([203, 0, 113, 77], at.port()));
+            let (refused, error) = listeners.adapt(elsewhere, &none, &none, &mut take).unwrap_err();
+            assert_eq!((refused, error.kind()), (elsewhere, io::ErrorKind::AddrNotAvailable));
+            goes_on(&runtime, at);
+        }
+    }
+
+    #[test]
+    fn an_address_that_the_host_does_not_have_yet_keeps_nobody_from_starting() {
+        let (runtime, none) = (runtime(), Transports::default());
+        let _within = runtime.enter();
+        let at = "203.0.113.77:17917".parse().unwrap();
+        let take =
+            |listener: TcpListener| tokio::spawn(async move { drop(listener) }).abort_handle();
+        let listeners = Listeners::open(at, &none, take).unwrap();
+        assert_eq!(listeners.sockets[0].socket.local_addr().unwrap().as_socket(), Some(at));
     }
 }

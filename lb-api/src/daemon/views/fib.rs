@@ -82,11 +82,14 @@ pub(super) async fn audit(live: &Live, repair: bool) -> Result<FibAuditView, Str
         live.router.read_kernel().await;
     }
     let told = live.router.told().await.ok_or("the router has stopped")?;
+    let place = live.place_to_audit().await?;
     let (audit, table) = live
         .dataplane
         .with(move |owned| {
             let audit = owned.dataplane.fib_audit(repair);
-            (audit, owned.dataplane.fib_table().collect::<Vec<_>>())
+            let table = owned.dataplane.fib_table().collect::<Vec<_>>();
+            drop(place);
+            (audit, table)
         })
         .await?;
     let mut findings = memory_findings(&audit);

@@ -1,11 +1,13 @@
 //! Steps of one kind, written.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapError};
+use aya::sys::SyscallError;
 use aya::util::nr_cpus;
 use lb_dataplane_common::service::{
     AccessKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
@@ -92,8 +94,13 @@ impl Batch {
 fn gone(map: &'static str, removed: Result<(), MapError>) -> Result<(), ApplyError> {
     match removed {
         Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
+        Err(MapError::SyscallError(error)) if is_missing(&error) => Ok(()),
         Err(source) => Err(failed(map)(source)),
     }
+}
+
+fn is_missing(error: &SyscallError) -> bool {
+    error.io_error.kind() == io::ErrorKind::NotFound
 }
 
 fn put<K: aya::Pod, V: aya::Pod>(
