@@ -42,12 +42,12 @@ fn apply(owned: &mut Owned, updates: &[Update]) {
         // A table that is full refuses a great many: the first one is told, and the rest is counted.
         Err(error) if before == 0 || now == 0 => tracing::error!(
             why = sentence(&error),
-            "the eBPF FIB has no room for a route: the kernel forwards its packets until there is"
+            "the eBPF FIB cannot hold this: until it can, the kernel forwards its packets by the kernel's own routes, which lack those of install: dataplane"
         ),
         Ok(()) | Err(_) => {}
     }
     if before > 0 && now == 0 {
-        tracing::info!("the eBPF FIB has room for every route again");
+        tracing::info!("the eBPF FIB holds every route again");
     }
 }
 

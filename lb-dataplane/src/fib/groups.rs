@@ -44,11 +44,12 @@ pub enum GroupError {
 }
 
 impl GroupError {
-    /// Whether it could be had if others gave something back.
+    /// Whether the group is one that could be, if there were room for it or for so many members.
     pub(super) fn is_for_want_of_room(self) -> bool {
         match self {
             Self::GroupsFull | Self::MembersFull | Self::BucketsFull => true,
-            Self::MemberCount(_) | Self::InUse(_) => false,
+            Self::MemberCount(count) => count > MAX_MEMBERS,
+            Self::InUse(_) => false,
         }
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! A route that does not fit belongs to a block: the /24 whose second level it would need, or the root's word that its nodes
 //! would hang on. The block says "no route" to packets, which is the kernel's business, until all that is left out of it
-//! fits, or is gone. A group whose members do not fit is the kernel's as well.
+//! fits, or is gone. A group whose members do not fit, or are more than one can have, is the kernel's as well. The kernel
+//! goes by its own routes: those that were never told it are missing there, and a shorter one of its own takes their place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_dataplane_common::fib6::root_index;
@@ -99,22 +100,22 @@ impl LeftOut {
 impl Fib {
     /// Creates a group or swaps what it does. Where there is no room for its members, it is the kernel's.
     pub(super) fn put(&mut self, id: u32, action: &Action, like: u32) -> Result<(), FibError> {
-        self.left_out.groups.remove(&id);
-        let done = self.groups.put(id, action, like);
-        match done {
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                self.follow_group(id);
-                Ok(())
-            }
-            Err(source) => {
-                if source.is_for_want_of_room() {
-                    self.groups.leave_to_kernel(id);
-                    self.left_out.groups.insert(id, action.clone());
-                }
-                Err(FibError::Group { id, source })
-            }
+        if self.try_put(id, action, like)? {
+            self.follow_groups(&BTreeSet::from([id]));
         }
+        Ok(())
+    }
+
+    /// The same; says whether routes that name it have to follow it to another place.
+    fn try_put(&mut self, id: u32, action: &Action, like: u32) -> Result<bool, FibError> {
+        self.left_out.groups.remove(&id);
+        self.groups.put(id, action, like).map_err(|source| {
+            if source.is_for_want_of_room() {
+                self.groups.leave_to_kernel(id);
+                self.left_out.groups.insert(id, action.clone());
+            }
+            FibError::Group { id, source }
+        })
     }
 
     /// Hands a route's block over to the kernel.
@@ -180,10 +181,14 @@ impl Fib {
     pub(super) fn readmit(&mut self) {
         let given_back = self.groups.given_back();
         if !self.left_out.groups.is_empty() && self.left_out.tried != given_back {
+            let mut moved = BTreeSet::new();
             for (id, action) in self.left_out.groups.clone() {
                 // What does not fit is left out again.
-                let _refused = self.put(id, &action, id);
+                if matches!(self.try_put(id, &action, id), Ok(true)) {
+                    moved.insert(id);
+                }
             }
+            self.follow_groups(&moved);
             self.left_out.tried = self.groups.given_back();
         }
         while let Some(slot) = self.left_out.four.keys().next().copied() {
@@ -221,9 +226,12 @@ impl Fib {
         true
     }
 
-    /// A group that was the kernel's with others has a place of its own now.
-    fn follow_group(&mut self, id: u32) {
-        let named: Vec<_> = self.table().filter(|(.., group)| *group == id).collect();
+    /// Groups that were the kernel's with others have places of their own now.
+    fn follow_groups(&mut self, ids: &BTreeSet<u32>) {
+        if ids.is_empty() {
+            return;
+        }
+        let named: Vec<_> = self.table().filter(|(.., group)| ids.contains(group)).collect();
         for (prefix, len, group) in named {
             // It is there, so that it needs no room.
             let _done = self.insert(prefix, len, group);

@@ -291,6 +291,23 @@ fn what_cannot_be_done_is_refused_and_nothing_changes() {
 }
 
 #[test]
+fn a_group_of_more_members_than_one_can_have_is_the_kernels_and_not_what_it_was_before() {
+    let (mut fib, reader) = fixture();
+    let many: Vec<u32> = (1..=257).collect();
+    group(&mut fib, 1, &[10]);
+    fib.update(&route([10, 1, 0, 0], 16, 1)).unwrap();
+    for id in [1, 2] {
+        let refused = fib.update(&FibUpdate::Group { id, action: forward(&many) }).unwrap_err();
+        assert!(refused.to_string().contains("257 members"), "{refused}");
+    }
+    fib.update(&route([10, 2, 0, 0], 16, 2)).unwrap();
+    let meets = |to: [u8; 4]| lookup4(&reader, u32::from_be_bytes(to), || 0);
+    assert_eq!([[10, 1, 0, 1], [10, 2, 0, 1]].map(meets), [Route::Kernel, Route::Kernel]);
+    group(&mut fib, 1, &[20]);
+    assert_eq!((out(&reader, [10, 1, 0, 1]), fib.left_out()), (Some(20), 1));
+}
+
+#[test]
 fn a_group_that_does_not_fit_is_the_kernels_until_there_is_room() {
     let (mut fib, reader) = fixture();
     group(&mut fib, 0, &[1]);
