@@ -22,6 +22,9 @@ pub const TCP_RST: u8 = 4;
 /// ACK of TCP's flags.
 pub const TCP_ACK: u8 = 16;
 
+/// Words of four bytes that TCP's header has at least.
+const LEAST_TCP_WORDS: u8 = 5;
+
 const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
 const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
 const ETHERTYPE_VLAN: u16 = 0x8100_u16.to_be();
@@ -215,6 +218,9 @@ pub fn transport<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>) -> Result<Tra
     if ip.protocol == TCP {
         let h = packet.read::<7>(at).ok_or(Reason::Malformed)?;
         let [offset, flags] = h[6].to_ne_bytes();
+        if offset >> 4 < LEAST_TCP_WORDS {
+            return Err(Reason::Malformed);
+        }
         return Ok(Transport {
             kind: Kind::Tcp,
             flags,

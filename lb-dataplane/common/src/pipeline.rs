@@ -13,6 +13,7 @@
 mod across;
 mod direct;
 mod forward;
+mod fragments;
 mod life;
 
 use self::across::{error_across, forward_across};
@@ -22,6 +23,7 @@ use self::forward::{
     find_no_flow, find_quoted, find_way, forward_flow, forward_flow_apart, forward_plain,
     forward_plain_apart, go_by_addresses, send_error, translate_error, translate_quoted,
 };
+use self::fragments::transport;
 pub(crate) use self::life::claim;
 use self::life::{begins_anew, end, may_replace, note_acknowledged, observe};
 use crate::choose::{self, Composed};
@@ -30,7 +32,6 @@ use crate::fib::MemberEntry;
 use crate::flow::{
     DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_GOING, STATE_SAMPLED, Translation, mode_of,
 };
-use crate::fragment::FragmentPorts;
 use crate::half_open;
 use crate::mss::{self, Options};
 use crate::packet::Packet;
@@ -187,7 +188,7 @@ fn find_flow<A: Family, P: Packet, T: TablesOf<A>>(
         }
         if scratch.step.is_flow {
             if scratch.ip.is_fragment() && may_begin {
-                note_fragment(tables, scratch);
+                fragments::note(tables, scratch);
             }
             return Ok(flags);
         }
@@ -269,34 +270,6 @@ fn note_arrival<A: Family>(scratch: &mut Scratch<A>, bytes: u32) {
     step.is_flow = false;
     step.begins = false;
     step.is_new = false;
-}
-
-/// Leaves the ports of a first fragment to the later ones.
-#[inline(never)]
-fn note_fragment<A: Family, T: TablesOf<A>>(tables: &T, scratch: &Scratch<A>) {
-    let Transport { source_port, destination_port, .. } = scratch.transport;
-    let ports =
-        FragmentPorts { source: source_port, destination: destination_port, seen: tables.now() };
-    tables.note_fragment(&scratch.ip.fragment_key(), &ports);
-}
-
-/// What a packet carries; of a later fragment, what the first one of its datagram said.
-#[inline(always)]
-fn transport<A: Family, P: Packet, T: TablesOf<A>>(
-    packet: &mut P,
-    tables: &T,
-    ip: &Ip<A>,
-) -> Result<Transport, Reason> {
-    if !ip.is_later_fragment() {
-        return parse::transport(packet, ip);
-    }
-    if !ip.is_plausible_later_fragment() {
-        return Err(Reason::Malformed);
-    }
-    match tables.fragment(&ip.fragment_key()) {
-        Some(ports) if ports.is_current(tables.now()) => Ok(Transport::of_later_fragment(&ports)),
-        Some(_) | None => Ok(Transport::OTHER),
-    }
 }
 
 /// What [`vip_flags`] says of an address that is no VIP's; no service has all bits.

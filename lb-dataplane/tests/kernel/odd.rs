@@ -7,7 +7,9 @@ use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::table::Source;
 use lb_dataplane::{Hook, Kind, Reason};
 
-use crate::frame::{ACK, Carries, ECHO, ECHO6, Frame, SYN, UDP, packet, pseudo_header, sum};
+use crate::frame::{
+    ACK, Carries, ECHO, ECHO6, Frame, SYN, SYN_ACK, UDP, packet, pseudo_header, sum,
+};
 use crate::scene::{BOTH, Scene};
 
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -56,6 +58,7 @@ fn odd_packets_end_as_the_table_of_rules_says() {
         no_service_has_port_0_and_a_client_may,
         a_time_to_live_of_0_is_one_that_ended,
         fragments_that_no_sender_makes_are_dropped_and_an_atomic_one_is_a_whole_packet,
+        a_backend_that_is_its_own_client_is_served_from_an_address_of_ours_only,
     ] {
         rule(&mut scene);
     }
@@ -240,12 +243,13 @@ fn what_only_the_receiver_needs_goes_on_as_it_is(scene: &mut Scene) {
                 changes.iter().for_each(|(at, value)| bytes[*at] = *value);
                 bytes
             };
-            // UDP's own length: longer than the packet, shorter than its header. TCP's header: the same.
+            let ended = scene.send_bytes(hook, &with(SYN, &[(at + 12, 0x40)]), None);
+            assert_eq!(ended.reason, Reason::Malformed, "{hook:?}: a TCP header of 16 bytes");
+            // UDP's own length: longer than the packet, shorter than its header. TCP's header: longer than the packet.
             for bytes in [
                 with(UDP, &[(at + 4, 0xff)]),
                 with(UDP, &[(at + 5, 7)]),
                 with(SYN, &[(at + 12, 0xf0)]),
-                with(SYN, &[(at + 12, 0x10)]),
             ] {
                 let ended = scene.send_bytes(hook, &bytes, None);
                 assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?} {bytes:02x?}");
@@ -347,5 +351,36 @@ fn fragments_that_no_sender_makes_are_dropped_and_an_atomic_one_is_a_whole_packe
         assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?}");
         let frame = ended.frame();
         assert_eq!((frame.to, frame.payload), (V6[2].parse().unwrap(), whole.payload));
+    }
+}
+
+fn a_backend_that_is_its_own_client_is_served_from_an_address_of_ours_only(scene: &mut Scene) {
+    let mut full_nat = Scene::new();
+    let source = |address: &str| {
+        let address = address.parse().unwrap();
+        Source { address, first_port: 2000, last_port: 2999 }
+    };
+    full_nat.sources = vec![source("192.0.2.2"), source("2001:db8:ff::2")];
+    let services = [V4, V6].map(|[_, vip, backend, _]| (vip, [backend]));
+    let services = services.iter().map(|(vip, backend)| (*vip, Tcp, Maglev, &backend[..]));
+    full_nat.apply(&services.collect::<Vec<_>>());
+    for hook in BOTH {
+        for [_, vip, backend, _] in [V4, V6] {
+            let own = format!("{}:3333", backend.rsplit_once(':').unwrap().0);
+            let syn = packet(SYN, &own, vip);
+            assert_eq!(scene.send(hook, &syn).reason, Reason::OwnBackend, "{hook:?} {vip}");
+
+            let there = full_nat.send(hook, &syn);
+            assert_eq!((there.reason, there.ifindex), (Reason::ForwardedToBackend, 8), "{hook:?}");
+            let there = there.frame();
+            assert_ne!(there.from.ip(), syn.from.ip());
+            assert_eq!(there.to, backend.parse().unwrap());
+            // Its answer comes in by the link that it leaves by.
+            let answer = Frame { from: there.to, to: there.from, ..packet(SYN_ACK, vip, vip) };
+            let back = full_nat.send(hook, &answer);
+            assert_eq!((back.reason, back.ifindex), (Reason::ForwardedToClient, 8), "{hook:?}");
+            let back = back.frame();
+            assert_eq!((back.from, back.to), (vip.parse().unwrap(), syn.from));
+        }
     }
 }

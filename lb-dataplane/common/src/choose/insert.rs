@@ -25,7 +25,12 @@ pub fn insert_back<A: Family, T: TablesOf<A>>(
     scratch: &mut Scratch<A>,
 ) -> Result<(), Reason> {
     let Scratch { arrival, step, made, .. } = scratch;
-    if made.entry.state & STATE_MODE != 0 {
+    let is_direct = made.entry.state & STATE_MODE != 0;
+    let keeps_client = is_direct || made.sources_len == 0;
+    if keeps_client && arrival.key.source.to_v6() == made.after.destination {
+        return Err(Reason::OwnBackend);
+    }
+    if is_direct {
         return Ok(());
     }
     made.entry.direction = DIRECTION_TO_CLIENT;
