@@ -176,8 +176,7 @@ impl Watcher {
             RouteNetlinkMessage::NewNeighbour(neighbour) => self.neighbour(&neighbour, true),
             RouteNetlinkMessage::DelNeighbour(neighbour) => self.neighbour(&neighbour, false),
             RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) if by_us => {}
-            // A second route of the same prefix and metric: only a reading tells which one counts.
-            RouteNetlinkMessage::NewRoute(_) if appended => self.resync_soon(),
+            RouteNetlinkMessage::NewRoute(route) if appended => self.beside(&route),
             RouteNetlinkMessage::NewRoute(route) => self.new_route(&route, replaces),
             RouteNetlinkMessage::DelRoute(route) => self.route_gone(&route),
             RouteNetlinkMessage::NewAddress(address) => self.address(&address),
@@ -248,9 +247,26 @@ impl Watcher {
             .filter(|found| !found.ours)
             .map(|found| found.route.key);
         if !replaces && key.is_some_and(|key| self.known.routes.contains(&key)) {
-            self.resync_soon();
+            self.beside(message);
+        } else {
+            self.route(message);
         }
-        self.route(message);
+    }
+
+    /// A second route of the same prefix and metric: only a reading tells which one counts, and the kernel knows until then. So
+    /// it does when one of them is gone.
+    fn beside(&mut self, message: &RouteMessage) {
+        let found = decode::route(message, &self.next_hops);
+        if let Some(decode::Route { route: KernelRoute { key, .. }, ours: false, .. }) = found {
+            self.known.routes.insert(key);
+            if let Some(found) = &mut self.found {
+                found.routes.insert(key);
+            }
+            self.several.insert(key);
+            let kind = KernelRouteKind::Kernel;
+            self.fact(Fact::KernelRoute(KernelRoute { key, kind }));
+        }
+        self.resync_soon();
     }
 
     fn route(&mut self, message: &RouteMessage) {

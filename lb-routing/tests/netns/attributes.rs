@@ -119,3 +119,26 @@ fn of_two_ipv6_routes_of_a_prefix_and_metric_the_kernel_chooses_while_there_are_
         router.route_is("2001:db8::/64", is_kernels).await;
     });
 }
+
+#[test]
+fn a_route_stays_while_another_of_its_prefix_and_metric_comes_and_goes_beside_it() {
+    in_namespace(async || {
+        veth("lbr0", "10.0.0.1/24");
+        ip("route add 172.16.0.0/16 via 10.0.0.2");
+        let mut router = Router::start(alone()).await;
+        router.synced().await;
+        for (way, marker) in [("append", "172.18.0.0/16"), ("prepend", "172.19.0.0/16")] {
+            ip(&format!("route {way} 172.16.0.0/16 via 10.0.0.3"));
+            ip("route del 172.16.0.0/16 via 10.0.0.3");
+            ip(&format!("route add {marker} via 10.0.0.2"));
+            router.route_is(marker, |route| route.is_some()).await;
+            let left = router.route("172.16.0.0/16");
+            assert!(left.is_some(), "{way}: packets would take a shorter route");
+            let first = ["10.0.0.2".parse().ok()];
+            let is_first = |route: Option<&(Source, Action)>| {
+                members(route).iter().map(|m| m.gateway).eq(first)
+            };
+            router.route_is("172.16.0.0/16", is_first).await;
+        }
+    });
+}
