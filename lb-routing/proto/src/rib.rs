@@ -12,7 +12,7 @@
 //! [`Rib::next_change`] hands each marked prefix out once, however often it changed.
 //!
 //! Bounds: a neighbour has at most [`MAX_PREFIXES_PER_PEER`] paths, one per prefix, or with path identifiers (RFC 7911)
-//! [`MAX_PATHS_PER_PREFIX`]; and as many of a prefix that are refused and only kept to be shown, [`MAX_REFUSED_PER_PEER`] in
+//! `MAX_PATHS_PER_PREFIX`; and as many of a prefix that are refused and only kept to be shown, [`MAX_REFUSED_PER_PEER`] in
 //! all. Refused ones count for nothing: they neither mark a prefix nor end a session.
 
 mod attributes;
@@ -73,7 +73,7 @@ pub(crate) enum Insertion {
     Added,
     /// It takes the place of this one of its origin, or is the same.
     Replaced(PathEntry),
-    /// Its neighbour has [`MAX_PATHS_PER_PREFIX`] others of the prefix, of those that can be used or of those that cannot.
+    /// Its neighbour has `MAX_PATHS_PER_PREFIX` others of the prefix, of those that can be used or of those that cannot.
     Refused,
 }
 
