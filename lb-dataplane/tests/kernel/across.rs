@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
-use lb_dataplane::table::Source;
+use lb_dataplane::table::{Source, Table};
 use lb_dataplane::{Hook, Reason, Sizes, Timeouts};
 
 use crate::frame::{ACK, Carries, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet, sum};
@@ -546,12 +546,14 @@ fn a_backend_without_an_address_of_ours_in_its_family_is_refused() {
     for sides in SIDES {
         let mut scene = Scene::new();
         let wrong = if address(sides.backend).is_ipv4() { FROM_4_TO_6 } else { FROM_6_TO_4 };
-        for (sources, says) in [(vec![], "one-arm"), (vec![wrong.source], "addresses of its own")] {
-            scene.sources = sources
-                .iter()
-                .map(|a| Source { address: a.parse().unwrap(), first_port: 2000, last_port: 2999 })
-                .collect();
-            let error = scene.try_serve(sides.vip, Tcp, Maglev, &[sides.backend]).unwrap_err();
+        for (sources, says) in [(None, "one-arm"), (Some(wrong.source), "addresses of its own")] {
+            let mut services = scene.services(&[(sides.vip, Tcp, Maglev, &[sides.backend])]);
+            let source =
+                |a: &str| Source { address: a.parse().unwrap(), first_port: 2000, last_port: 2999 };
+            for backend in services.values_mut().flat_map(|service| &mut service.backends) {
+                backend.sources = sources.map(source).into_iter().collect();
+            }
+            let error = scene.get().apply(&Table { services }).unwrap_err();
             assert!(error.to_string().contains(says), "{error}");
         }
     }

@@ -201,7 +201,7 @@ impl Scene {
         self.get().apply(&Table { services })
     }
 
-    fn services(
+    pub(crate) fn services(
         &self,
         vips: &[(&str, Protocol, Algorithm, &[&str])],
     ) -> BTreeMap<ServiceKey, Service> {
