@@ -11,7 +11,7 @@ use lb_dataplane::fib::{Action, FibUpdate, Member};
 use lb_dataplane::table::{
     Access, Algorithm, Backend, BackendState, Mode, Protocol, Service, ServiceKey, Source, Table,
 };
-use lb_dataplane::{Answer, ApplyError, Dataplane, Hook, Kind, Options, Reason, Sizes, Timeouts};
+use lb_dataplane::{Answer, Dataplane, Hook, Kind, Options, Reason, Sizes, Timeouts};
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
 
@@ -163,21 +163,11 @@ impl Scene {
         self.apply(&[(vip, protocol, algorithm, backends)]);
     }
 
-    /// Asks for one VIP.
-    pub(crate) fn try_serve(
-        &mut self,
-        vip: &str,
-        protocol: Protocol,
-        algorithm: Algorithm,
-        backends: &[&str],
-    ) -> Result<(), ApplyError> {
-        self.try_apply(&[(vip, protocol, algorithm, backends)])
-    }
-
     /// Serves these VIPs and nothing else; `draining 10.2.0.1:80` is a backend that takes no new flows, `failed 10.2.0.1:80`
     /// one whose checks fail, `3x 10.2.0.1:80` one with a weight of 3.
     pub(crate) fn apply(&mut self, vips: &[(&str, Protocol, Algorithm, &[&str])]) {
-        self.try_apply(vips).unwrap();
+        let services = self.services(vips);
+        self.get().apply(&Table { services }).unwrap();
     }
 
     /// Serves VIPs whose flows keep their clients' addresses, and others whose flows come from these sources.
@@ -191,14 +181,6 @@ impl Scene {
         self.sources = sources.to_vec();
         services.extend(self.services(translated));
         self.get().apply(&Table { services }).unwrap();
-    }
-
-    fn try_apply(
-        &mut self,
-        vips: &[(&str, Protocol, Algorithm, &[&str])],
-    ) -> Result<(), ApplyError> {
-        let services = self.services(vips);
-        self.get().apply(&Table { services })
     }
 
     pub(crate) fn services(
