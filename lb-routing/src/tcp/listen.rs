@@ -110,8 +110,9 @@ impl Listeners {
                 Ok(open) => self.sockets.push(open),
                 Err(error) => {
                     self.sockets.drain(stayed..).for_each(Open::close);
-                    self.sockets
-                        .extend(gone.into_iter().filter_map(|open| open.again(&mut accept)));
+                    self.sockets.extend(
+                        gone.into_iter().filter_map(|open| open.again(transports, &mut accept)),
+                    );
                     return Err((*address, error));
                 }
             }
@@ -140,14 +141,18 @@ impl Open {
         Ok(Self { address, socket, accepting: accept(listener) })
     }
 
-    /// Listens again after it has stopped. Whoever accepted before has heard of the end, which is for good with the descriptor
-    /// that it was heard with: somebody else accepts from another one.
-    fn again(self, accept: &mut impl FnMut(TcpListener) -> AbortHandle) -> Option<Self> {
-        self.accepting.abort();
-        Self::new(self.address, self.socket, accept)
-            .inspect_err(
-                |error| tracing::error!(at = %self.address, "cannot listen any more: {error}"),
-            )
+    /// Listens there again, after it has stopped, with another socket: whoever accepts may just be looking at the one that
+    /// stopped, and would look for ever where it went on.
+    fn again(
+        self,
+        transports: &Transports,
+        accept: &mut impl FnMut(TcpListener) -> AbortHandle,
+    ) -> Option<Self> {
+        let address = self.address;
+        self.close();
+        bind(address, transports, Absent::MayCome)
+            .and_then(|socket| Self::new(address, socket, accept))
+            .inspect_err(|error| tracing::error!(at = %address, "cannot listen any more: {error}"))
             .ok()
     }
 
