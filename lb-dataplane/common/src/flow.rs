@@ -287,15 +287,15 @@ pub trait Flow {
         self.first_reply()
     }
 
-    /// Notes what a packet of this direction acknowledges. The number only moves forward, by no more than a window holds
-    /// (RFC 7323 §2.3): a segment that was overtaken does not take it back, and few numbers that somebody guesses take it
-    /// away.
+    /// Notes what a packet of this direction acknowledges. A segment that was overtaken by as much as is on its way at a time
+    /// does not take the number back. Any other one counts: what somebody guesses holds until the next genuine one, and a
+    /// connection that begins anew, or comes back after a while elsewhere, is followed at once.
     #[inline(always)]
     fn note_acknowledged(&self, number: u32) {
-        const WINDOW: u32 = 1 << 30;
+        const ON_ITS_WAY: u32 = 1 << 24;
         let old = self.first_reply();
-        let ahead = number.wrapping_sub(old);
-        if ahead != 0 && (old == 0 || ahead <= WINDOW) {
+        let behind = old.wrapping_sub(number);
+        if behind != 0 && (old == 0 || behind > ON_ITS_WAY) {
             self.set_first_reply(number);
         }
     }
