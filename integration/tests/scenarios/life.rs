@@ -120,8 +120,9 @@ fn its_end_is_told(hello: &Hello, client: SocketAddr) {
     assert_eq!((&began["kind"], &ended["kind"]), (&"flow-new".into(), &"flow-end".into()));
     let end = &ended["flow"]["end"];
     assert_eq!(end["how"], "expired", "{end}");
-    // SYN and ACK, SYN-ACK.
-    assert_eq!((&end["packets_to_backend"], &end["packets_to_client"]), (&2.into(), &1.into()));
+    // SYN and ACK, SYN-ACK; each SYN and its answer may have to be said again on a machine that is slow.
+    let packets = ["packets_to_backend", "packets_to_client"].map(|side| end[side].as_u64());
+    assert!(packets[1] >= Some(1) && packets[0] == packets[1].map(|n| n + 1), "{end}");
     assert!(end["duration_ms"].as_u64() >= Some(3000), "{end}");
 }
 

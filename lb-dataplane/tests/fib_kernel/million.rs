@@ -87,7 +87,7 @@ impl Pair<'_> {
         let probes: Vec<u128> = (0..PROBES).map(|_| random.address(self.family)).collect();
         let answers = self.kernel.answers(self.family, &probes);
         for (answer, bits) in answers.into_iter().zip(probes) {
-            let allowed = self.naive.allowed(bits);
+            let allowed = self.allowed(bits);
             let address = self.family.address(bits);
             assert!(allowed.contains(&answer), "{address}: {answer:#x}, not of {allowed:x?}");
             let found = self.fib.lookup(address, random.next() as u32);
