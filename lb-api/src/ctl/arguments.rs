@@ -52,7 +52,7 @@ Examples:
   lbctl create peer node3 --address 10.0.3.2 --group nodes --wait
   lbctl create static-route far --prefix 198.51.100.0/24 --next-hop 192.0.2.1
   lbctl drain 10.0.0.1                 # no new flows to this server, in any VIP
-  lbctl drain --node                   # no traffic to this node: BGP advertises no VIP
+  lbctl drain --node                   # neighbours are told that this node is about to go
   lbctl show bgp summary               # BGP sessions
   lbctl show bgp neighbors upstream received-routes   # as they came; also advertised-routes, routes
   lbctl show bgp routes --community 65001:* --as-path _65002$
