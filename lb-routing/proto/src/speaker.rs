@@ -44,7 +44,7 @@ use crate::rib::{
     Gone, Group, Keyed, MAX_ATTRIBUTE_BYTES_PER_PEER, MAX_PREFIXES_PER_PEER, MAX_REFUSED_PER_PEER,
     PeerIndex, Ranking, Rib, Rules,
 };
-use crate::session::{self, Effect, Jitter, Session, Up};
+use crate::session::{self, Effect, Jitter, Past, Session, Up};
 use crate::wire::{Notification, error};
 
 /// Where all randomness comes from.
@@ -97,6 +97,8 @@ pub struct Speaker {
     max_attribute_bytes: usize,
     /// After a restart of ours.
     deferral: Option<Deferral>,
+    /// What OPENs say of our own restart, also to those who come later.
+    past: Past,
     /// For whom we listen.
     listening: Vec<Listening>,
     /// When to look at who came by itself and may have to go.
@@ -217,6 +219,7 @@ impl Speaker {
             max_refused: MAX_REFUSED_PER_PEER,
             max_attribute_bytes: MAX_ATTRIBUTE_BYTES_PER_PEER,
             deferral: None,
+            past: Past::default(),
             listening: Vec::new(),
             dynamic_due: None,
         };

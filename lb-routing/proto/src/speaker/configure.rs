@@ -9,7 +9,7 @@ use super::{Neighbour, Speaker, place, ranking, rules};
 use crate::config::{self, ConfigError, PeerConfig, SpeakerConfig};
 use crate::policy::Judge;
 use crate::rib::PeerIndex;
-use crate::session::{Past, Session};
+use crate::session::Session;
 use crate::wire::{Notification, error};
 
 /// Ways to judge neighbours' paths at most, from the start on; the last number stands for what no neighbour sent.
@@ -153,9 +153,7 @@ impl Speaker {
         let (address, rank) = (peer.address.to_canonical(), ranking(&self.config, &peer));
         let judge = place(&mut self.judges, Judge::new(&self.config, &peer));
         let mut session = Session::new(self.config.clone(), peer, seed, now);
-        if self.is_deferring() {
-            session.remember(Past { restarted: true, preserved: true });
-        }
+        session.remember(self.past);
         let neighbour = Neighbour::new(session, judge);
         let index = match self.vacant.pop() {
             Some(index) => {

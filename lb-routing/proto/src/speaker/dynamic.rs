@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 
 use super::{Event, Output, Speaker, State};
-use crate::config::{self, Listen, ListenError, SpeakerConfig};
+use crate::config::{self, Import, Listen, ListenError, SpeakerConfig};
 use crate::rib::PeerIndex;
 use crate::wire::{Notification, error};
 
@@ -132,6 +132,12 @@ impl Speaker {
         self.listening.get(dynamic?.listening).map(|it| it.config.name.clone())
     }
 
+    /// Whether somebody may come by itself from whom something is to come.
+    pub(super) fn awaits_anybody(&self) -> bool {
+        let mut listening = self.listening.iter();
+        listening.any(|it| !it.is_shut() && it.config.template.import != Import::None)
+    }
+
     /// Somebody connects whom nobody named.
     pub(super) fn admit(&mut self, peer: IpAddr, now: Instant) -> Option<PeerIndex> {
         let peer = peer.to_canonical();
@@ -141,9 +147,14 @@ impl Speaker {
             listening.refused += 1;
             if !std::mem::replace(&mut listening.said, true) {
                 let Listen { name, limit, .. } = &listening.config;
-                let what = format!(
-                    "refused: {name} has as many neighbours as its limit {limit} allows; this is said once until there is room again"
-                );
+                let why = match everybody {
+                    true => format!(
+                        "there are {} neighbours, the most that there can be",
+                        config::MAX_PEERS
+                    ),
+                    false => format!("{name} has as many neighbours as its limit {limit} allows"),
+                };
+                let what = format!("refused: {why}; this is said once until there is room again");
                 self.queue.push_back(Output::Event(Event::Refused { peer, what }));
             }
             return None;

@@ -61,6 +61,7 @@ impl Speaker {
     }
 
     fn remember(&mut self, past: Past) {
+        self.past = past;
         self.neighbours.iter_mut().for_each(|neighbour| neighbour.session.remember(past));
     }
 
@@ -202,7 +203,9 @@ impl Speaker {
                 Some(channel) => owes_nothing(channel, has_ended),
             }
         });
-        if all || passed >= DEFERRAL_LIMIT {
+        // Who comes by itself cannot be waited for by name.
+        let may_come = self.awaits_anybody() && passed < ABSENCE_LIMIT;
+        if all && !may_come || passed >= DEFERRAL_LIMIT {
             self.deferral = None;
             self.remember(Past { restarted: false, preserved: true });
         }

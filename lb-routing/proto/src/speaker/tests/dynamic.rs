@@ -1,6 +1,7 @@
 //! Neighbours that come by themselves.
 
 use super::super::dynamic::DYNAMIC_REST;
+use super::super::graceful::ABSENCE_LIMIT;
 use super::*;
 use crate::config::{Listen, ListenError};
 
@@ -206,4 +207,27 @@ fn what_cannot_be_listened_for_is_refused_and_nothing_changes() {
     let twice = rig.speaker.listen(vec![good.clone(), good], rig.now);
     assert_eq!(twice, Err(ListenError::Twice { first: name.clone(), name, range }));
     assert_eq!(rig.places(), [(0, 0)]);
+}
+
+#[test]
+fn whoever_comes_after_a_restart_of_ours_hears_of_it_and_is_waited_for() {
+    let mut rig = Rig::listening(vec![listen("nodes", &["10.1.0.0/24"], 9)]);
+    rig.speaker.recover(rig.now);
+    let comes = |rig: &mut Rig, last| {
+        let conn = rig.come(at(last));
+        let open = messages(&rig.outputs(), conn).into_iter().find_map(|message| {
+            let Message::Open(open) = message else { return None };
+            Some(open)
+        });
+        open.unwrap().capabilities.into_iter().find_map(|capability| {
+            let Capability::GracefulRestart(told) = capability else { return None };
+            Some((told.restarted, told.families))
+        })
+    };
+    let kept = vec![(Family::IPV4_UNICAST, true)];
+    assert!(rig.speaker.is_deferring());
+    assert_eq!(comes(&mut rig, 7), Some((true, kept.clone())));
+    rig.pass(ABSENCE_LIMIT);
+    assert!(!rig.speaker.is_deferring());
+    assert_eq!(comes(&mut rig, 8), Some((false, kept)), "routes of before are still forwarded by");
 }

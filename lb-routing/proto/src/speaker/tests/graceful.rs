@@ -38,7 +38,7 @@ impl Rig {
     }
 
     /// Passes time, with its timers on the way.
-    fn pass(&mut self, time: Duration) {
+    pub(super) fn pass(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some(at) = self.speaker.poll_timeout().filter(|at| *at <= until) {
             self.now = self.now.max(at);
