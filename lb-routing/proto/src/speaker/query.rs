@@ -120,8 +120,8 @@ impl Speaker {
             }
             let mut all = self.of_table(query, prefix, id);
             all.sort_unstable_by_key(PathStatus::key);
+            read += self.rib.paths(id).count().max(1);
             for path in all {
-                read += 1;
                 let key = path.key();
                 if walk.after.is_some_and(|after| key <= after) {
                     continue;
