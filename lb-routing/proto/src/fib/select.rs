@@ -76,16 +76,18 @@ impl Fib {
         self.connected_neighbour(address?)
     }
 
-    /// A neighbour counts where the route that covers it leads straight to its link.
+    /// A neighbour counts where the route that covers it leads straight to its link; of several ways to it, the one that takes
+    /// the smallest packets, which all of them take.
     fn connected_neighbour(&self, address: IpAddr) -> Option<Choice> {
         let group = self.book.covering(address)?;
         let Some(Key::Hops(hops)) = self.groups.key(group) else { return None };
-        let mut straight = hops.iter().filter(|hop| hop.gateway.is_none());
-        let hop = straight.find(|hop| {
+        let straight = hops.iter().filter(|hop| {
             let link = self.links.get(&hop.ifindex);
-            self.neighbours.contains_key(&(address, hop.ifindex))
+            hop.gateway.is_none()
+                && self.neighbours.contains_key(&(address, hop.ifindex))
                 && link.is_some_and(|link| link.up && link.ethernet)
-        })?;
+        });
+        let hop = straight.min_by_key(|hop| (hop.ifindex, hop.mtu.unwrap_or(u32::MAX)))?;
         let key = Key::Neighbour { ifindex: hop.ifindex, address, mtu: hop.mtu };
         Some(Choice::of(Source::Neighbour, key))
     }

@@ -195,7 +195,7 @@ impl Facts {
             }
             // Of several links that it could be on, the first that knows it and can send.
             let mut straight: Vec<_> = hops.iter().filter(|hop| hop.gateway.is_none()).collect();
-            straight.sort();
+            straight.sort_by_key(|hop| (hop.ifindex, hop.mtu.unwrap_or(u32::MAX)));
             let on = straight.into_iter().find(|hop| {
                 self.links.get(&hop.ifindex).is_some_and(|link| link.up && link.ethernet)
                     && self.neighbours.contains_key(&(hop.ifindex, *address))
