@@ -133,6 +133,10 @@ impl Socket {
             dump.consistent &= message.header.flags & NLM_F_DUMP_INTR == 0;
             match message.payload {
                 NetlinkPayload::InnerMessage(inner) => taken.push(inner),
+                // A dump that fails half-way says so at its end.
+                NetlinkPayload::Done(done) if done.code < 0 => {
+                    return Err(io::Error::from_raw_os_error(-done.code));
+                }
                 NetlinkPayload::Done(_) => dump.done = true,
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
                 _ => {}

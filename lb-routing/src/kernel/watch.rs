@@ -148,12 +148,14 @@ impl Watcher {
     fn heard(&mut self, messages: io::Result<Vec<Message>>) {
         match messages {
             Ok(messages) => {
+                // Routes go with an object without a word, and change with it without one where routes name only the object;
+                // what a route that names one means is not known until they are read again.
+                if self.events.heard_of_next_hops() {
+                    self.next_hops = NextHops::default();
+                    self.resync_soon();
+                }
                 for message in messages {
                     self.event(message);
-                }
-                // Routes go with an object without a word, and change with it without one where routes name only the object.
-                if self.events.heard_of_next_hops() {
-                    self.resync_soon();
                 }
             }
             Err(error) => {
@@ -329,7 +331,7 @@ impl Watcher {
         let begin = Instant::now();
         self.resync_at = None;
         self.found = Some(Known::default());
-        self.several.clear();
+        let several = std::mem::take(&mut self.several);
         let lost = std::mem::take(&mut self.lost);
         if lost {
             tracing::info!("reading the kernel's tables again");
@@ -350,6 +352,7 @@ impl Watcher {
             Err((what, error)) => {
                 tracing::warn!(%error, "cannot read the kernel's {what}; trying again");
                 self.lost |= lost;
+                self.several.extend(several);
                 self.rest_until += RESYNC_DELAY * RESYNC_SHARE;
                 self.resync_soon();
             }
