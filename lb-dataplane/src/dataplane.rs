@@ -214,8 +214,8 @@ impl Dataplane {
     ///
     /// As for [`Dataplane::apply`].
     pub fn follow_routes(&mut self) -> Result<(), ApplyError> {
-        let changed = self.xdp.as_mut().map(XdpFeatures::changed).unwrap_or_default();
-        changed.into_iter().for_each(|(ifindex, takes)| self.fib.set_xdp(ifindex, takes));
+        let changed = self.xdp.as_mut().map(|xdp| xdp.changed(&self.fib.interfaces().collect()));
+        changed.into_iter().flatten().for_each(|(ifindex, takes)| self.fib.set_xdp(ifindex, takes));
         self.one_arm.tell();
         let towards = |address| self.fib.towards(address);
         self.one_arm.find_neighbours(&towards);

@@ -365,15 +365,17 @@ impl Fib {
 
     /// The routes in order of their prefixes, those after one at most `limit`, with what the mapped memory says of each.
     pub fn routes(&self, after: Option<(IpAddr, u8)>, limit: usize) -> Vec<FibRoute> {
-        let v4 =
-            self.routes.sorted().into_iter().map(|(n, len, group)| (n.into_addr(), len, group));
-        let v6 =
-            self.routes6.sorted().into_iter().map(|(n, len, group)| (n.into_addr(), len, group));
-        let told = |(prefix, len, _): &(IpAddr, u8, u32)| {
-            after.is_some_and(|last| (*prefix, *len) <= last)
+        let (v4, after6) = match after {
+            None => (self.routes.page(None, limit), None),
+            Some((IpAddr::V4(prefix), len)) => {
+                (self.routes.page(Some((prefix.to_bits(), len)), limit), None)
+            }
+            Some((IpAddr::V6(prefix), len)) => (Vec::new(), Some((prefix.to_bits(), len))),
         };
-        let routes = v4.chain(v6).skip_while(told).take(limit);
-        routes
+        let v6 = self.routes6.page(after6, limit - v4.len());
+        let v4 = v4.into_iter().map(|(n, len, group)| (n.into_addr(), len, group));
+        let v6 = v6.into_iter().map(|(n, len, group)| (n.into_addr(), len, group));
+        v4.chain(v6)
             .filter_map(|(prefix, len, group)| {
                 let is_left_out = self.left_out.has_all_of(prefix, len);
                 let action = match is_left_out {

@@ -51,11 +51,12 @@ pub const EVENT_END: u32 = 2;
 /// Beside the state: it was half-open and had to make room for another.
 pub const EVICTED: u32 = 1 << 31;
 
-/// Whether a new flow is to be watched: by its hash, so that nothing is shared between CPUs.
+/// Whether a new flow is to be watched: by its hash, so that nothing is shared between CPUs, and by the hash's high bits, since
+/// its low ones choose next hops and source addresses: a sample is to have flows of each.
 #[inline(always)]
 pub fn is_wanted<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>) -> bool {
     let every = tables.samples_every();
-    every != 0 && FlowHash::of(key).for_route().is_multiple_of(every)
+    every != 0 && FlowHash::of(key).for_route() <= u32::MAX / every
 }
 
 /// Tells of a flow that this packet has begun.

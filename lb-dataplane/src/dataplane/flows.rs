@@ -217,8 +217,7 @@ fn part<A: Table>(
             }
         };
         page.looked_at += entries.len();
-        let mut told = as_flows::<A>(ebpf, &entries)?;
-        told.retain(|flow| page.filter.takes(flow));
+        let told = as_flows::<A>(ebpf, &entries, page.filter)?;
         if is_one || told.len() <= room {
             return Ok(Some((told, (!over).then_some(next))));
         }
@@ -252,11 +251,20 @@ fn one_bucket<A: Table>(ebpf: &Ebpf, cursor: &mut Cursor) -> Result<Entries<A>, 
     read::<A>(ebpf, cursor, READ_BATCH)
 }
 
-fn as_flows<A: Table>(ebpf: &Ebpf, entries: &[Entry<A>]) -> Result<Vec<Flow>, ReadError> {
+fn as_flows<A: Table>(
+    ebpf: &Ebpf,
+    entries: &[Entry<A>],
+    filter: &FlowFilter,
+) -> Result<Vec<Flow>, ReadError> {
     let now = sys::tick();
     let (same, other) = (Back::<A>::of(ebpf, A::MAP)?, Back::<A::Other>::of(ebpf, A::OTHER_MAP)?);
     let to_backends = entries.iter().filter(|(_, entry)| entry.direction == DIRECTION_TO_BACKEND);
-    let flows = to_backends.map(|(key, entry)| {
+    let flows = to_backends.filter_map(|(key, entry)| {
+        let mut flow = flow(key, entry);
+        // Its other direction costs a system call.
+        if !filter.takes(&flow) {
+            return None;
+        }
         let peer = if entry.state & STATE_ACROSS == 0 {
             same.answering(entry, key.protocol)
         } else {
@@ -265,7 +273,8 @@ fn as_flows<A: Table>(ebpf: &Ebpf, entries: &[Entry<A>]) -> Result<Vec<Flow>, Re
         let idle = peer
             .map_or(u32::MAX, |peer| ticks_since(peer.last_seen, now))
             .min(ticks_since(entry.last_seen, now));
-        flow(key, entry, idle)
+        flow.idle = Duration::from_nanos(u64::from(idle) << TICK_SHIFT);
+        Some(flow)
     });
     Ok(flows.collect())
 }
@@ -286,7 +295,8 @@ impl<'a, A: Family> Back<'a, A> {
     }
 }
 
-fn flow<A: Family>(key: &FlowKey<A>, entry: &FlowEntry, idle_ticks: u32) -> Flow {
+/// The flow of an entry; how long it was idle takes its other direction, too.
+fn flow<A: Family>(key: &FlowKey<A>, entry: &FlowEntry) -> Flow {
     // A packet that reaches a backend as it came keeps its port.
     let port_there = if entry.state & STATE_MODE == 0 {
         entry.translation.destination_port
@@ -300,7 +310,7 @@ fn flow<A: Family>(key: &FlowKey<A>, entry: &FlowEntry, idle_ticks: u32) -> Flow
         vip: end(key.destination, key.destination_port),
         backend: end(entry.translation.destination, port_there),
         state: FlowState::of(protocol, entry.state),
-        idle: Duration::from_nanos(u64::from(idle_ticks) << TICK_SHIFT),
+        idle: Duration::ZERO,
     }
 }
 

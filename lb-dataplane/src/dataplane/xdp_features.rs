@@ -1,7 +1,7 @@
 //! Which interfaces take frames that XDP redirects to them: the kernel says so by generic netlink (its family `netdev`, 6.3
 //! and later).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -43,8 +43,15 @@ impl XdpFeatures {
         new
     }
 
-    /// Looks again; those that are other than before, and whether they take frames now.
-    pub(super) fn changed(&mut self) -> Vec<(u32, bool)> {
+    /// Looks again at the interfaces that are in use, and forgets the others; those that are other than before, and whether they
+    /// take frames now. A forgotten one counts as one that does, as before it was looked at.
+    pub(super) fn changed(&mut self, in_use: &HashSet<u32>) -> Vec<(u32, bool)> {
+        let gone = self.0.extract_if(|index, _| !in_use.contains(index));
+        let gone: Vec<_> = gone.filter(|(_, took)| !took).map(|(index, _)| (index, true)).collect();
+        [gone, self.other_than_before()].concat()
+    }
+
+    fn other_than_before(&mut self) -> Vec<(u32, bool)> {
         let Ok(kernel) = Kernel::open() else { return Vec::new() };
         let before: Vec<(u32, bool)> =
             self.0.iter().map(|(index, takes)| (*index, *takes)).collect();
@@ -145,11 +152,15 @@ mod tests {
             run("ethtool", "-K far gro on");
             assert_eq!(features.look_at([near, bridge, gone, near].into_iter()), [bridge]);
             assert_eq!(features.look_at([near, bridge].into_iter()), [0; 0], "they are known");
-            assert_eq!(features.changed(), []);
+            let used = HashSet::from([near, bridge]);
+            assert_eq!(features.changed(&used), []);
             run("ethtool", "-K far gro off");
-            assert_eq!(features.changed(), [(near, false)]);
+            assert_eq!(features.changed(&used), [(near, false)]);
             run("ethtool", "-K far gro on");
-            assert_eq!(features.changed(), [(near, true)]);
+            assert_eq!(features.changed(&used), [(near, true)]);
+            // Interfaces come and go: what no route leads through any more is forgotten.
+            assert_eq!(features.changed(&HashSet::from([near])), [(bridge, true)]);
+            assert_eq!(features.0.len(), 1);
         };
         thread::spawn(inside).join().unwrap();
     }

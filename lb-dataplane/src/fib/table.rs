@@ -93,6 +93,23 @@ impl<A: Bits> Table<A> {
         })
     }
 
+    /// The first routes in order after one, at most `limit`: only they are put in order.
+    pub(super) fn page(&self, after: Option<(A, u8)>, limit: usize) -> Vec<(A, u8, u32)> {
+        let by_len = (0_u8..).zip(&self.0);
+        let mut routes: Vec<_> = by_len
+            .flat_map(|(len, routes)| {
+                routes.iter().map(move |(network, group)| (*network, len, *group))
+            })
+            .filter(|(network, len, _)| after.is_none_or(|after| (*network, *len) > after))
+            .collect();
+        if limit < routes.len() {
+            routes.select_nth_unstable(limit);
+            routes.truncate(limit);
+        }
+        routes.sort_unstable();
+        routes
+    }
+
     /// All routes with their groups, in order.
     pub(super) fn sorted(&self) -> Vec<(A, u8, u32)> {
         let by_len = (0_u8..).zip(&self.0);
