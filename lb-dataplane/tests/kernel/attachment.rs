@@ -12,6 +12,10 @@ use crate::scene::Scene;
 fn veth() -> Namespace {
     let namespace = Namespace::new();
     namespace.ip("link add left index 50 type veth peer name right");
+    // What nobody has asked for is not to come: neither end looks for neighbours by itself.
+    for end in ["left", "right"] {
+        namespace.command("sysctl", &format!("-qw net.ipv6.conf.{end}.disable_ipv6=1"));
+    }
     namespace.ip("link set left up");
     namespace.ip("link set right up");
     namespace
