@@ -122,7 +122,7 @@ impl Access {
     ) -> io::Result<(Self, Vec<String>)> {
         let (tokens, damaged) = Tokens::open(folder.to_owned())?;
         let (changes, unwritten) = Audit::open(folder, audit::CHANGES);
-        let (refusals, _) = Audit::open(folder, audit::REFUSALS);
+        let (refusals, unwritten_too) = Audit::open(folder, audit::REFUSALS);
         let mut users = users;
         users.extend([(0, Role::Admin), (own, Role::Admin)]);
         let access = Self {
@@ -135,7 +135,7 @@ impl Access {
             changes,
             refusals,
         };
-        Ok((access, damaged.into_iter().chain(unwritten).collect()))
+        Ok((access, damaged.into_iter().chain(unwritten).chain(unwritten_too).collect()))
     }
 
     /// Whoever has a certificate of one of these names has its role.

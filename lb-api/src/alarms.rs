@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::events::Events;
 
-/// Sentences that one part has at most; it says how many more there are.
+/// Sentences of one part that are shown at most, with how many more there are. Each is told as an event.
 const MAX_OF_A_PART: usize = 20;
 
 /// Who has something to say.
@@ -34,11 +34,7 @@ impl Alarms {
     }
 
     /// All that a part has to say now; nothing where it is well.
-    pub fn set(&self, part: Part, mut sentences: Vec<String>) {
-        if let Some(more) = sentences.len().checked_sub(MAX_OF_A_PART).filter(|more| *more > 0) {
-            sentences.truncate(MAX_OF_A_PART);
-            sentences.push(format!("{more} more of this kind"));
-        }
+    pub fn set(&self, part: Part, sentences: Vec<String>) {
         self.said.send_if_modified(|said| {
             let before = match sentences.is_empty() {
                 true => said.remove(&part),
@@ -57,14 +53,15 @@ impl Alarms {
         });
     }
 
-    /// Whether a part has something to say.
-    pub fn has(&self, part: Part) -> bool {
-        self.said.borrow().contains_key(&part)
-    }
-
-    /// Everything that is said.
+    /// What is said, of each part as much as is read.
     pub fn all(&self) -> Vec<String> {
-        self.said.borrow().values().flatten().cloned().collect()
+        let said = self.said.borrow();
+        let parts = said.values().map(|all| {
+            let more = all.len().saturating_sub(MAX_OF_A_PART);
+            let more = (more > 0).then(|| format!("{more} more of this kind"));
+            all.iter().take(MAX_OF_A_PART).cloned().chain(more)
+        });
+        parts.flatten().collect()
     }
 }
 
@@ -85,7 +82,6 @@ mod tests {
         say(Part::Neighbours, &["b"]);
         say(Part::Certificates, &[]);
         assert_eq!(alarms.all(), ["b"]);
-        assert!(alarms.has(Part::Neighbours) && !alarms.has(Part::Certificates));
         let mut watcher = events.watch(&From::Start).unwrap();
         let Heard::Events(told) = watcher.hear_kept() else { panic!("there were some") };
         let told: Vec<_> = told.iter().map(|event| (event.kind, event.message.as_str())).collect();
@@ -96,9 +92,19 @@ mod tests {
 
     #[test]
     fn a_part_does_not_flood_the_others() {
-        let alarms = Alarms::new(Events::default());
-        alarms.set(Part::Neighbours, (0..100).map(|n| n.to_string()).collect());
+        let events = Events::default();
+        let alarms = Alarms::new(events.clone());
+        let say = |all: std::ops::Range<u32>| {
+            alarms.set(Part::Neighbours, all.map(|n| n.to_string()).collect());
+        };
+        say(1..100);
         assert_eq!(alarms.all().len(), 21);
-        assert_eq!(alarms.all()[20], "80 more of this kind");
+        assert_eq!(alarms.all()[20], "79 more of this kind");
+        // One that comes before them ends none of them.
+        let mut watcher = events.watch(&From::Now).unwrap();
+        say(0..100);
+        let Heard::Events(told) = watcher.hear_kept() else { panic!("there were some") };
+        let told: Vec<_> = told.iter().map(|event| (event.kind, event.message.as_str())).collect();
+        assert_eq!(told, [(EventKind::AlarmRaised, "0")]);
     }
 }

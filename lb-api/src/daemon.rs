@@ -89,6 +89,9 @@ pub async fn run(config: Config) -> Result<()> {
     };
     stop.send_replace(true);
     running.events.end();
+    if let Some(flows) = &running.views.flow_events {
+        flows.end();
+    }
     if let Ok(signal) = ended {
         tracing::info!(
             signal,

@@ -118,7 +118,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "NAME=VALUE", conflicts_with = "name")]
         filter: Vec<String>,
         /// Go on with each that changes; of routes, fib, flows and status, what is other than a second before.
-        #[arg(short, long)]
+        #[arg(short, long, conflicts_with_all = ["selector", "limit", "filter"])]
         watch: bool,
     },
     /// Show one resource with everything that is known of it.

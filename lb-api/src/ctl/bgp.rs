@@ -14,8 +14,11 @@ use serde_json::Value;
 use super::CtlError;
 use super::arguments::{About, Format, RoutesOf, Soft};
 use super::client::{Client, segment};
-use super::show::{all, json, typed, yaml};
+use super::show::{all, json, pages, typed, yaml};
 use super::table::{duration, or_dash, table};
+
+/// Routes that are listed at most.
+const MAX_LISTED: u32 = 100_000;
 
 /// One line per neighbour, below who we are.
 pub(super) async fn summary(client: &Client, format: Format) -> Result<String, CtlError> {
@@ -161,31 +164,25 @@ pub(super) async fn routes_about(
     listed(client, format!("table={table}"), about, format).await
 }
 
-/// All pages of what is asked.
+/// What is asked, up to a bound: a table is longer than anybody reads, and is in memory as a whole.
 async fn listed(
     client: &Client,
-    mut asked: String,
+    asked: String,
     about: &About,
     format: Format,
 ) -> Result<String, CtlError> {
     let within = about.within.iter().map(|prefix| ("within", prefix.to_string()));
     let communities = about.community.iter().map(|it| ("community", it.clone()));
     let paths = about.as_path.iter().map(|it| ("asPath", it.clone()));
-    for (name, value) in within.chain(communities).chain(paths) {
-        let _infallible = write!(asked, "&{name}={}", segment(&value));
+    let about = within.chain(communities).chain(paths);
+    let about = about.map(|(name, value)| format!("{name}={}", segment(&value)));
+    let query = std::iter::once(asked).chain(about).collect();
+    let value = pages(client, "bgp/routes", query, Some(MAX_LISTED)).await?;
+    if value["next"].is_string() {
+        eprintln!(
+            "there are more than {MAX_LISTED}: say which with --within, --community or --as-path"
+        );
     }
-    let mut items: Vec<Value> = Vec::new();
-    let mut cursor = String::new();
-    // Ends: each page begins after the one before.
-    loop {
-        let page = client.get(&format!("bgp/routes?{asked}{cursor}")).await?;
-        items.extend(page["items"].as_array().into_iter().flatten().cloned());
-        match page["next"].as_str() {
-            Some(next) => cursor = format!("&cursor={}", segment(next)),
-            None => break,
-        }
-    }
-    let value = serde_json::json!({ "items": items });
     match format {
         Format::Json => Ok(json(&value)),
         Format::Yaml => yaml(&value),

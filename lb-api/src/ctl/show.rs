@@ -49,6 +49,8 @@ pub(super) async fn get(
         format!("{}={}", segment(name), segment(value))
     });
     let query: Vec<_> = labels.into_iter().chain(filters).collect();
+    // A page of few may have none of those that are asked for.
+    let limit = limit.or((!part.filter.is_empty()).then_some(PAGE));
     let value = fetch(client, kind, name, query, limit).await?;
     match format {
         Format::Json => Ok(json(&value)),
@@ -87,14 +89,16 @@ async fn fetch(
     }
 }
 
+/// Items of a page.
+const PAGE: u32 = 10_000;
+
 /// A list up to a limit, of as many pages as that takes, or its first page.
-async fn pages(
+pub(super) async fn pages(
     client: &Client,
     path: &str,
     query: Vec<String>,
     limit: Option<u32>,
 ) -> Result<Value, CtlError> {
-    const PAGE: u32 = 10_000;
     let (mut before, mut left, mut cursor) = (Vec::new(), limit, None);
     loop {
         let limit = left.map(|left| format!("limit={}", left.min(PAGE)));

@@ -355,8 +355,9 @@ impl Live {
         let addresses = vips.iter().map(|vip| vip.spec.address).collect();
         let routes = tokio::task::spawn_blocking(move || host::unrouted(&addresses));
         facts.unrouted = routes.await.map_err(|error| error.to_string())?;
-        let audit = self.audit(false).await?;
-        facts.maps = Some((audit.differences(), audit.told));
+        // Maps that cannot be read are a finding of their own, beside the others.
+        let audit = self.audit(false).await.inspect_err(|why| tracing::warn!("{why}")).ok();
+        facts.maps = audit.map(|audit| (audit.differences(), audit.told));
         if !facts.interfaces.is_empty() {
             let unserved = vips.iter().filter(|v| v.status.as_ref().is_some_and(|s| !s.serving));
             facts.unserved = unserved.map(|vip| vip.metadata.name.clone()).collect();

@@ -70,8 +70,8 @@ pub(super) async fn clear_peer(
         ("neighbor" = Option<String>, Query, description = "Told by this neighbour, by its address; of adj-rib-out, told to it"),
         ("prefix" = Option<String>, Query, description = "This very prefix"),
         ("within" = Option<String>, Query, description = "This prefix and those inside"),
-        ("community" = Option<String>, Query, description = "With this community, of any kind; * is any number: 65001:*. Several: with all of them"),
-        ("asPath" = Option<String>, Query, description = "With an AS path that this pattern matches, as in sets: ^65001_. Several: that all of them match")),
+        ("community" = Option<String>, Query, description = "With this community, of any kind; * is any number: 65001:*. Several, 4 at most: with all of them"),
+        ("asPath" = Option<String>, Query, description = "With an AS path that this pattern matches, as in sets: ^65001_. Several, 4 at most: that all of them match")),
     responses((status = 200, body = List<BgpRoute>),
         (status = 400, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_routes(
@@ -94,6 +94,9 @@ pub(super) async fn list_routes(
     Ok(Json(app.views.routes(query, after, limit).await))
 }
 
+/// Communities, and AS paths, that a query names at most: each pattern of a path is a matcher of up to a MiB.
+const MAX_PATTERNS: usize = 4;
+
 /// Which routes are asked for.
 fn route_query(about: &[(String, String)]) -> Result<Query, Refused> {
     let mut query = Query::default();
@@ -106,8 +109,12 @@ fn route_query(about: &[(String, String)]) -> Result<Query, Refused> {
                 .ok_or_else(|| wrong("it has to be a prefix without host bits, such as 10.0.0.0/8"))
         };
         let once = !matches!(name.as_str(), "community" | "asPath");
-        if once && about.iter().filter(|(other, _)| other == name).count() > 1 {
+        let said = about.iter().filter(|(other, _)| other == name).count();
+        if once && said > 1 {
             return Err(wrong("say it once"));
+        }
+        if said > MAX_PATTERNS {
+            return Err(wrong(&format!("say {MAX_PATTERNS} of them at most")));
         }
         match name.as_str() {
             "table" => {

@@ -70,13 +70,13 @@ fn wanted(asked: Asked) -> Result<(Part<FlowPlace>, WantedFlows), Refused> {
     Ok((part, wanted))
 }
 
-const EXPECTED: &str = "client is an address or a prefix, vip and backend are ADDRESS or ADDRESS:PORT, protocol is tcp or udp, state is half-open, established or closing";
+const EXPECTED: &str = "each is said once: client is an address or a prefix, vip and backend are ADDRESS or ADDRESS:PORT, protocol is tcp or udp, state is half-open, established or closing";
 
-/// Sets what is asked for; whether it could be read.
+/// Sets what is asked for; whether it could be read, and was not asked for before.
 fn set<T>(field: &mut Option<T>, value: Option<T>) -> bool {
-    let is_read = value.is_some();
+    let is_new = field.is_none() && value.is_some();
     *field = value;
-    is_read
+    is_new
 }
 
 fn place(text: &str) -> Option<(IpAddr, RangeInclusive<u16>)> {

@@ -41,6 +41,8 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Refus
     responses((status = 200, body = String, content_type = "text/plain"),
         (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, Refused> {
+    let flows = app.views.flow_events();
+    let streams = || std::iter::once(&app.events).chain(&flows);
     let sample = Sample {
         status: app.views.status().await.map_err(Refused::unavailable)?.status,
         reasons: app.views.reasons().await.map_err(Refused::unavailable)?,
@@ -48,8 +50,8 @@ pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse,
         vips: app.registry.list().await?,
         peers: app.views.peers().await,
         listening: app.views.global().await.listening,
-        watchers: app.events.watchers(),
-        overruns: app.events.overruns(),
+        watchers: streams().map(|it| it.watchers()).sum(),
+        overruns: streams().map(|it| it.overruns()).sum(),
         failures: app.access.failures(),
     };
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&sample)))

@@ -1,5 +1,6 @@
 //! What a request says beside its body: its name, its query, and what it expects to change.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::extract::Path;
@@ -71,7 +72,10 @@ pub(super) fn page(asked: &Asked) -> Result<Page, Refused> {
         let number = value.parse().ok().filter(|number| (1..=MAX_LIMIT).contains(number));
         match (name.as_str(), number, value.parse::<Selector>()) {
             ("limit", Some(limit), _) => page.limit = limit,
-            ("cursor", ..) if is_name(value) => page.after = Some(value.clone()),
+            // A neighbour that nobody named has its address for a name.
+            ("cursor", ..) if is_name(value) || value.parse::<IpAddr>().is_ok() => {
+                page.after = Some(value.clone());
+            }
             ("labelSelector", _, Ok(selector)) => page.selector = selector,
             ("labelSelector", _, Err(why)) => {
                 return Err(Refused::query(&format!("{name}={value}"), why));
