@@ -197,7 +197,7 @@ impl Dataplane {
     }
 
     /// Holds the maps of services, backends and rings against what is served, entry by entry; with `repair`, what differs is
-    /// written again. Takes about a tenth of a second with 10,000 services; packets do not notice.
+    /// written again. Packets do not notice.
     ///
     /// # Errors
     ///

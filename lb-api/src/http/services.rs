@@ -8,8 +8,8 @@ use super::App;
 use super::problem::Refused;
 use super::terms::{Asked, nothing};
 
-/// Holds the eBPF maps of services, backends and rings against what is asked for, entry by entry. Takes about a tenth of a
-/// second with 10,000 VIPs; packets do not notice.
+/// Holds the eBPF maps of services, backends and rings against what is asked for, entry by entry. Changes wait meanwhile, one
+/// audit at a time; packets do not notice.
 #[utoipa::path(get, path = "/api/v1/services/audit", tag = "dataplane",
     responses((status = 200, body = ServiceAuditView)))]
 pub(super) async fn audit_services(
