@@ -37,7 +37,7 @@ const CARGO_DENY: &str = "0.20.2";
 const LLVM: &str = "/usr/lib/llvm-22";
 
 /// Programs of the lab and the Debian packages that bring them.
-const LAB_PROGRAMS: [(&str, &str); 12] = [
+const LAB_PROGRAMS: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("tcpdump", "tcpdump"),
@@ -46,6 +46,9 @@ const LAB_PROGRAMS: [(&str, &str); 12] = [
     ("sysctl", "procps"),
     ("python3", "python3"),
     ("curl", "curl"),
+    ("iperf3", "iperf3"),
+    ("ncat", "ncat"),
+    ("dig", "bind9-dnsutils"),
     ("bird", "bird2"),
     // Not by `bgpd`: OpenBGPD's program has that name too.
     ("zebra", "frr"),

@@ -13,6 +13,7 @@ use crate::hello::{Hello, Holds, SOON, address};
 
 const PODS: usize = 2;
 const VIP: &str = "2001:db8:f::10";
+const VIP_V4: &str = "203.0.113.10";
 /// Where flows of a full-NAT VIP come from.
 const POOL: &str = "2001:db8:f::200";
 
@@ -55,6 +56,17 @@ pub(crate) fn add_ipv4(hello: &Hello) {
     ] {
         hello.lab.run(node, command).holds();
     }
+}
+
+/// The same VIP in IPv4.
+pub(crate) fn of_ipv4(vip: &Vip) -> Vip {
+    let mut vip = vip.clone();
+    vip.metadata.name = "web4".to_owned();
+    vip.spec.address = VIP_V4.parse().expect("an address");
+    for (backend, address) in vip.spec.backends.iter_mut().zip(PODS_V4) {
+        backend.address = address.parse().expect("an address");
+    }
+    vip
 }
 
 /// Up, with the VIP healthy and at the upstream router.
@@ -198,7 +210,6 @@ fn ipv6_backends_see_the_source_that_the_mode_says(hook: Hook) {
 
 /// The backends hold the VIP's address, and get packets for it by their MAC: of both families.
 fn backends_on_a_link_answer_clients_themselves(hook: Hook) {
-    const VIP_V4: &str = "203.0.113.10";
     let (hello, mut vip) = up(hook);
     let client = hello.lab.netns("client").holds();
     add_ipv4(&hello);
@@ -210,11 +221,7 @@ fn backends_on_a_link_answer_clients_themselves(hook: Hook) {
     vip.spec.port = vip.spec.backends[0].port;
     for family in ["IPv6", "IPv4"] {
         if family == "IPv4" {
-            vip.metadata.name = "web4".to_owned();
-            vip.spec.address = VIP_V4.parse().expect("an address");
-            for (backend, address) in vip.spec.backends.iter_mut().zip(PODS_V4) {
-                backend.address = address.parse().expect("an address");
-            }
+            vip = of_ipv4(&vip);
         }
         hello.api.put_vip(&vip).holds();
         demo::all_healthy(&hello.api, &vip).holds();

@@ -12,6 +12,7 @@ mod flood;
 mod hello;
 mod killed;
 mod life;
+mod modes;
 mod operating;
 mod router;
 mod routing;

@@ -192,14 +192,23 @@ pub(crate) fn while_transferring(
     vip: &Vip,
     act: impl FnOnce(&mut Hello, &AtomicUsize),
 ) {
-    /// Minutes, which only a test that fails reaches.
-    const BLOCKS: usize = 100_000;
-    const BLOCKS_PER_SECOND: usize = 500;
+    while_transferring_at(500, hello, vip, act);
+}
+
+/// The same with so many blocks a second.
+pub(crate) fn while_transferring_at(
+    blocks_per_second: usize,
+    hello: &mut Hello,
+    vip: &Vip,
+    act: impl FnOnce(&mut Hello, &AtomicUsize),
+) {
+    /// Minutes however fast, which only a test that fails reaches.
+    const BLOCKS: usize = 50_000_000;
     let client = hello.lab.netns("client").holds().clone();
     let (arrived, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         let transfer = scope.spawn(|| {
-            traffic::transfer(&client, address(vip), BLOCKS, BLOCKS_PER_SECOND, |blocks| {
+            traffic::transfer(&client, address(vip), BLOCKS, blocks_per_second, |blocks| {
                 arrived.store(blocks, Ordering::Relaxed);
                 if over.load(Ordering::Relaxed) {
                     return ControlFlow::Break(());

@@ -14,7 +14,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 NAME = os.environ.get("POD_NAME", os.uname().nodename)
-MAX_BLOCKS = 1 << 20
+MAX_BLOCKS = 99_999_999
 BLOCKS_AT_ONCE = 16
 
 
