@@ -13,14 +13,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use lb_api_types::access::Role;
+use tokio::sync::watch;
 
-use self::audit::{Audit, Entry};
-use self::limiter::Limiter;
+pub use self::audit::Audit;
+use self::audit::Entry;
 pub(crate) use self::limiter::network;
+use self::limiter::{Limiter, Source};
 pub use self::tokens::{MAX_TOKENS, TokenError, TokenHash, Tokens, Untaken};
 
 /// The other end of a connection.
@@ -54,8 +56,18 @@ pub struct Caller {
     pub name: String,
     /// What they may do.
     pub role: Role,
-    /// The token that they brought.
-    token: Option<TokenHash>,
+    by: By,
+}
+
+/// What somebody was let in by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum By {
+    /// The user that the kernel says they are.
+    User,
+    /// A token.
+    Token(TokenHash),
+    /// The name of a certificate.
+    Certificate(String),
 }
 
 /// Why somebody is not let in.
@@ -69,7 +81,7 @@ pub enum Denied {
     Expired,
     /// A user without a role.
     User(u32),
-    /// A certificate without a role.
+    /// A certificate without a role, or one that counts no longer.
     Certificate,
     /// Too many failures from there; the time is how long to wait.
     Limited(Duration),
@@ -102,40 +114,58 @@ pub struct Access {
     certificates: BTreeMap<String, Role>,
     failed: Mutex<Limiter>,
     asked: Mutex<Limiter>,
+    /// Lines about refusals.
+    written: Mutex<Limiter>,
     /// Logins that failed, as [`FAILURES`] names them.
     failures: [AtomicU64; FAILURES.len()],
-    changes: Audit,
+    changes: Arc<Audit>,
     refusals: Audit,
+    /// Changes that are being carried out.
+    under_way: watch::Sender<usize>,
+}
+
+/// A change that is being carried out, until it goes.
+#[derive(Debug)]
+pub struct UnderWay(Arc<Access>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.send_modify(|changes| *changes -= 1);
+    }
 }
 
 impl Access {
-    /// Over the state folder. `users` of the socket have these roles, and `own` is admin beside root. With it come sentences
-    /// on what is damaged or cannot be written.
+    /// Over the state folder. `users` of the socket have these roles, and `own` is admin beside root.
     ///
     /// # Errors
     ///
     /// The tokens cannot be read.
-    pub fn open(
-        folder: &Path,
-        users: BTreeMap<u32, Role>,
-        own: u32,
-    ) -> io::Result<(Self, Vec<String>)> {
-        let (tokens, damaged) = Tokens::open(folder.to_owned())?;
-        let (changes, unwritten) = Audit::open(folder, audit::CHANGES);
-        let (refusals, unwritten_too) = Audit::open(folder, audit::REFUSALS);
+    pub fn open(folder: &Path, users: BTreeMap<u32, Role>, own: u32) -> io::Result<Self> {
         let mut users = users;
         users.extend([(0, Role::Admin), (own, Role::Admin)]);
-        let access = Self {
-            tokens,
+        Ok(Self {
+            tokens: Tokens::open(folder.to_owned())?,
             users,
             certificates: BTreeMap::new(),
             failed: Mutex::new(Limiter::of_failures()),
             asked: Mutex::new(Limiter::of_requests()),
+            written: Mutex::new(Limiter::of_lines()),
             failures: Default::default(),
-            changes,
-            refusals,
-        };
-        Ok((access, damaged.into_iter().chain(unwritten).chain(unwritten_too).collect()))
+            changes: Arc::new(Audit::open(folder, audit::CHANGES)),
+            refusals: Audit::open(folder, audit::REFUSALS),
+            under_way: watch::Sender::new(0),
+        })
+    }
+
+    /// What is not well now: files that are damaged, or that cannot be written; what waits for that is tried again.
+    pub fn unwell(&self) -> Vec<String> {
+        let audits = [self.changes.unwell(), self.refusals.unwell()];
+        audits.into_iter().flatten().chain(self.tokens.unwell()).collect()
+    }
+
+    /// Where it is written down what changes.
+    pub fn audit(&self) -> Arc<Audit> {
+        Arc::clone(&self.changes)
     }
 
     /// Whoever has a certificate of one of these names has its role.
@@ -152,19 +182,12 @@ impl Access {
     /// It has to wait for so long.
     pub fn count(&self, peer: Peer) -> Result<(), Duration> {
         let Peer::Tcp(address) = peer else { return Ok(()) };
-        let now = Instant::now();
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        match asked.has_to_wait(address.ip(), now) {
-            Some(wait) => Err(wait),
-            None => {
-                asked.count(address.ip(), now);
-                Ok(())
-            }
-        }
+        asked.take(Source::of(address.ip()), Instant::now())
     }
 
     /// Lets somebody in, or says why not. `token` is what they bring, and `certificate` the names of a certificate that is
-    /// theirs.
+    /// theirs: none of one that counts no longer.
     ///
     /// # Errors
     ///
@@ -173,7 +196,7 @@ impl Access {
         &self,
         peer: Peer,
         token: Option<&str>,
-        certificate: &[String],
+        certificate: Option<&[String]>,
     ) -> Result<Caller, Denied> {
         self.identify(peer, token, certificate).inspect_err(|denied| {
             if let Some(count) = self.failures.get(denied.place()) {
@@ -186,50 +209,82 @@ impl Access {
         &self,
         peer: Peer,
         token: Option<&str>,
-        certificate: &[String],
+        certificate: Option<&[String]>,
     ) -> Result<Caller, Denied> {
-        let address = match (peer, token) {
-            (Peer::Unix { uid, .. }, None) => {
-                let role = *self.users.get(&uid).ok_or(Denied::User(uid))?;
-                return Ok(Caller { name: format!("uid {uid}"), role, token: None });
-            }
-            // A token counts more than the user or the certificate: a service may share its user with others.
-            (Peer::Unix { .. }, Some(_)) => None,
-            (Peer::Tcp(_), None) if certificate.is_empty() => return Err(Denied::NoToken),
-            (Peer::Tcp(_), None) => return self.by_certificate(certificate),
-            (Peer::Tcp(address), Some(_)) => Some(address.ip()),
+        // A token counts more than the user or the certificate: a service may share its user with others.
+        let Some(token) = token else {
+            return match peer {
+                Peer::Unix { uid, .. } => {
+                    let role = *self.users.get(&uid).ok_or(Denied::User(uid))?;
+                    Ok(Caller { name: format!("uid {uid}"), role, by: By::User })
+                }
+                Peer::Tcp(_) => self.by_certificate(certificate.ok_or(Denied::NoToken)?),
+            };
         };
-        let now = Instant::now();
+        let (source, now) = (self.guesser(peer), Instant::now());
         let mut limiter = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = address.and_then(|address| limiter.has_to_wait(address, now));
-        if let Some(wait) = wait {
+        if let Some(wait) = source.and_then(|source| limiter.has_to_wait(source, now)) {
             return Err(Denied::Limited(wait));
         }
-        let token = TokenHash::of(token.unwrap_or_default());
+        let token = TokenHash::of(token);
         let denied = match self.tokens.whose(&token, SystemTime::now()) {
             Ok((name, role)) => {
-                return Ok(Caller { name: format!("token {name}"), role, token: Some(token) });
+                return Ok(Caller { name: format!("token {name}"), role, by: By::Token(token) });
             }
             Err(Untaken::Unknown) => Denied::Unknown,
             Err(Untaken::Expired) => Denied::Expired,
         };
-        if let Some(address) = address {
-            limiter.count(address, now);
+        if let Some(source) = source {
+            limiter.count(source, now);
         }
         Err(denied)
+    }
+
+    /// Whose failures count together; nobody's who is an admin without a token.
+    fn guesser(&self, peer: Peer) -> Option<Source> {
+        match peer {
+            Peer::Tcp(address) => Some(Source::of(address.ip())),
+            Peer::Unix { uid, .. } => {
+                let is_admin = self.users.get(&uid) == Some(&Role::Admin);
+                (!is_admin).then_some(Source::User(uid))
+            }
+        }
     }
 
     /// The best role that one of the names has.
     fn by_certificate(&self, names: &[String]) -> Result<Caller, Denied> {
         let roles = names.iter().filter_map(|name| Some((*self.certificates.get(name)?, name)));
         let (role, name) = roles.max_by_key(|(role, _)| *role).ok_or(Denied::Certificate)?;
-        Ok(Caller { name: format!("certificate {name}"), role, token: None })
+        let by = By::Certificate(name.clone());
+        Ok(Caller { name: format!("certificate {name}"), role, by })
     }
 
-    /// Whether somebody who was let in would be again: a token may have expired since, or be removed.
-    pub fn is_still_in(&self, caller: &Caller) -> bool {
-        let token = caller.token.as_ref();
-        token.is_none_or(|token| self.tokens.whose(token, SystemTime::now()).is_ok())
+    /// Whether somebody who was let in would be again, with what their certificate's names are now: a token may have expired
+    /// since, or be removed.
+    pub fn is_still_in(&self, caller: &Caller, certificate: Option<&[String]>) -> bool {
+        match &caller.by {
+            By::User => true,
+            By::Token(token) => self.tokens.whose(token, SystemTime::now()).is_ok(),
+            By::Certificate(name) => certificate.is_some_and(|names| names.contains(name)),
+        }
+    }
+
+    /// A change begins. What it does is written down before this goes.
+    pub fn begin(self: &Arc<Self>) -> UnderWay {
+        self.under_way.send_modify(|changes| *changes += 1);
+        UnderWay(Arc::clone(self))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_changes_under_way(&self) -> bool {
+        *self.under_way.borrow() > 0
+    }
+
+    /// Returns when no change is under way.
+    pub async fn settled(&self) {
+        let mut changes = self.under_way.subscribe();
+        // The sender is this one's own: it is never closed.
+        let _settled = changes.wait_for(|changes| *changes == 0).await;
     }
 
     /// Logins that failed, by reason.
@@ -240,11 +295,12 @@ impl Access {
 
     /// Writes down what somebody did or tried who may.
     pub fn record(&self, caller: &Caller, peer: Peer, request: &str, what: &str, status: u16) {
-        let from = &peer.to_string();
-        self.changes.write(&Entry { who: &caller.name, from, request, what, status });
+        let (who, from) = (caller.name.as_str(), &peer.to_string());
+        self.changes.write(&Entry { who, from, request, what, status: Some(status) });
     }
 
-    /// Writes down what somebody tried who may not.
+    /// Writes down what somebody tried who may not; of a source that is refused on and on, not each time: it would push what
+    /// others tried out of the log.
     pub fn record_refusal(
         &self,
         caller: Option<&Caller>,
@@ -253,8 +309,17 @@ impl Access {
         what: &str,
         status: u16,
     ) {
-        let who = caller.map_or("", |caller| &caller.name);
-        self.refusals.write(&Entry { who, from: &peer.to_string(), request, what, status });
+        let source = match peer {
+            Peer::Tcp(address) => Source::of(address.ip()),
+            Peer::Unix { uid, .. } => Source::User(uid),
+        };
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.take(source, Instant::now()).is_err() {
+            return;
+        }
+        drop(written);
+        let (who, from) = (caller.map_or("", |caller| &caller.name), &peer.to_string());
+        self.refusals.write(&Entry { who, from, request, what, status: Some(status) });
     }
 }
 
@@ -275,8 +340,8 @@ mod tests {
     fn users_have_their_roles_and_everybody_else_none() {
         let folder = tempfile::tempdir().unwrap();
         let users = [(1000, Role::Viewer)].into();
-        let (access, _) = Access::open(folder.path(), users, 990).unwrap();
-        let role = |peer| access.admit(peer, None, &[]).map(|caller| caller.role);
+        let access = Access::open(folder.path(), users, 990).unwrap();
+        let role = |peer| access.admit(peer, None, None).map(|caller| caller.role);
         assert_eq!(role(unix(0)), Ok(Role::Admin));
         assert_eq!(role(unix(990)), Ok(Role::Admin));
         assert_eq!(role(unix(1000)), Ok(Role::Viewer));
@@ -287,45 +352,74 @@ mod tests {
     #[test]
     fn a_certificate_has_the_best_role_of_its_names_and_without_one_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let (access, _) = Access::open(folder.path(), BTreeMap::new(), 0).unwrap();
+        let access = Access::open(folder.path(), BTreeMap::new(), 0).unwrap();
         let roles = [("ci.example".into(), Role::Operator), ("all.example".into(), Role::Viewer)];
         let access = access.with_certificates(roles.into());
         let admit = |names: &[&str]| {
             let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-            access.admit(FAR, None, &names)
+            access.admit(FAR, None, Some(&names))
         };
         let caller = admit(&["all.example", "ci.example", "x"]).unwrap();
         assert_eq!((caller.name.as_str(), caller.role), ("certificate ci.example", Role::Operator));
         assert_eq!(admit(&["x"]), Err(Denied::Certificate));
-        assert_eq!(admit(&[]), Err(Denied::NoToken));
+        assert_eq!(admit(&[]), Err(Denied::Certificate), "it counts no longer");
+        assert!(access.is_still_in(&caller, Some(&["ci.example".into()])));
+        assert!(!access.is_still_in(&caller, Some(&[])) && !access.is_still_in(&caller, None));
     }
 
     #[test]
     fn a_token_counts_more_than_the_user_and_failures_are_limited_and_counted() {
         let folder = tempfile::tempdir().unwrap();
-        let (access, _) = Access::open(folder.path(), BTreeMap::new(), 0).unwrap();
+        let access = Access::open(folder.path(), BTreeMap::new(), 0).unwrap();
         let make = |name: &str, expires_in_secs| {
             access.tokens.made(name, Role::Viewer, expires_in_secs, SystemTime::now())
         };
         let (token, expired) = (make("ci", None), make("old", Some(0)));
-        let hash = Some(TokenHash::of(&token));
-        let ci = Caller { name: "token ci".into(), role: Role::Viewer, token: hash };
-        assert_eq!(access.admit(FAR, Some(&token), &[]), Ok(ci.clone()));
-        assert_eq!(access.admit(unix(0), Some(&token), &[]), Ok(ci.clone()));
-        assert_eq!(access.admit(unix(0), Some("x"), &[]), Err(Denied::Unknown));
-        assert_eq!(access.admit(FAR, Some(&expired), &[]), Err(Denied::Expired));
+        let by = By::Token(TokenHash::of(&token));
+        let ci = Caller { name: "token ci".into(), role: Role::Viewer, by };
+        assert_eq!(access.admit(FAR, Some(&token), None), Ok(ci.clone()));
+        assert_eq!(access.admit(unix(0), Some(&token), None), Ok(ci.clone()));
+        assert_eq!(access.admit(unix(0), Some("x"), None), Err(Denied::Unknown));
+        assert_eq!(access.admit(FAR, Some(&expired), None), Err(Denied::Expired));
         for _ in 0..9 {
-            assert_eq!(access.admit(FAR, Some("guess"), &[]), Err(Denied::Unknown));
+            assert_eq!(access.admit(FAR, Some("guess"), None), Err(Denied::Unknown));
         }
-        let limited = access.admit(FAR, Some(&token), &[]);
+        let limited = access.admit(FAR, Some(&token), None);
         assert!(matches!(limited, Err(Denied::Limited(_))), "{limited:?}");
-        assert_eq!(access.admit(FAR, None, &[]), Err(Denied::NoToken));
+        assert_eq!(access.admit(FAR, None, None), Err(Denied::NoToken));
         let counted = access.failures();
         assert_eq!(counted[..3], [("unknown", 10), ("expired", 1), ("limited", 1)]);
         assert_eq!(counted[3..], [("no_token", 1), ("user", 0), ("certificate", 0)]);
-        assert!(access.is_still_in(&ci));
+        assert!(access.is_still_in(&ci, None));
         access.tokens.remove("ci").unwrap();
         make("ci", None);
-        assert!(!access.is_still_in(&ci), "the name has another token now");
+        assert!(!access.is_still_in(&ci, None), "the name has another token now");
+    }
+
+    #[test]
+    fn users_of_the_socket_who_guess_have_to_wait_and_admins_who_need_no_token_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let users = [(1000, Role::Viewer)].into();
+        let access = Access::open(folder.path(), users, 990).unwrap();
+        let guess = |uid| (0..20).map(|_| access.admit(unix(uid), Some("guess"), None)).last();
+        for uid in [1000, 1001] {
+            assert!(matches!(guess(uid), Some(Err(Denied::Limited(_)))), "{uid}");
+        }
+        for uid in [0, 990] {
+            assert_eq!(guess(uid), Some(Err(Denied::Unknown)), "{uid}");
+        }
+        assert!(access.admit(unix(1000), None, None).is_ok(), "the user is who the kernel says");
+    }
+
+    #[test]
+    fn whoever_is_refused_on_and_on_does_not_fill_the_log_of_refusals() {
+        let folder = tempfile::tempdir().unwrap();
+        let access = Access::open(folder.path(), BTreeMap::new(), 0).unwrap();
+        (0..1000).for_each(|_| access.record_refusal(None, FAR, "1", "GET /", 401));
+        access.record_refusal(None, unix(1000), "2", "GET /", 403);
+        let text = std::fs::read_to_string(folder.path().join(audit::REFUSALS)).unwrap();
+        let lines = text.lines().count();
+        assert!((2..=100).contains(&lines), "{lines}");
+        assert!(text.contains("uid 1000"), "others are written down");
     }
 }

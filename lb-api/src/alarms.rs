@@ -18,6 +18,10 @@ pub enum Part {
     Neighbours,
     /// The API's certificates.
     Certificates,
+    /// What is kept, and the disk that it is on.
+    State,
+    /// Tokens and the audit log.
+    Access,
 }
 
 /// Where alarms are raised and read.

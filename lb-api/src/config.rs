@@ -15,11 +15,11 @@ use std::fs;
 use std::io;
 use std::path::{Path as FilePath, PathBuf};
 
-use lb_api_types::config::Config;
+use lb_api_types::config::{Config, Tls};
 use serde_json::{Map, Value};
 
-use crate::read::{Mistake, document};
-use crate::yaml;
+use crate::read::{Mistake, Path, document};
+use crate::{http, yaml};
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,18 +60,43 @@ impl fmt::Display for Report {
     }
 }
 
-/// Reads a file, and checks the key files that it names.
+/// Reads a file, and none of those that it names.
 ///
 /// # Errors
 ///
-/// The file cannot be read, or everything that is wrong in it or in a key file.
+/// The file cannot be read, or everything that is wrong in it.
+pub fn read(file: &FilePath) -> Result<Config, ConfigError> {
+    Ok(check(&file.display().to_string(), &text_of(file)?)?)
+}
+
+/// Reads a file, and checks the keys and certificates that it names.
+///
+/// # Errors
+///
+/// The file cannot be read, or everything that is wrong in it or in those.
 pub fn load(file: &FilePath) -> Result<Config, ConfigError> {
-    let text = fs::read_to_string(file)
-        .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
+    let text = text_of(file)?;
     let name = file.display().to_string();
     let config = check(&name, &text)?;
-    let mistakes = keys::mistakes(&config);
+    let mut mistakes = keys::mistakes(&config);
+    mistakes.extend(certificates(&config));
     if mistakes.is_empty() { Ok(config) } else { Err(placed(&name, &text, mistakes).into()) }
+}
+
+fn text_of(file: &FilePath) -> Result<String, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { file: file.to_owned(), source };
+    fs::read_to_string(file).map_err(unreadable)
+}
+
+/// What is wrong with the files of TLS. Credentials are looked at where there are any.
+fn certificates(config: &Config) -> Option<Mistake> {
+    let tls = config.api.tls.as_ref()?;
+    let Tls { certificate_file, key_file, client_ca_file, .. } = tls;
+    let mut all = [Some(certificate_file), Some(key_file), client_ca_file.as_ref()].into_iter();
+    let are_here = all.all(|file| file.is_none_or(|file| credential::path(file).is_ok()));
+    let message = are_here.then(|| http::examine(tls).err()).flatten()?;
+    let path = Path::default().field("api").field("tls");
+    Some(Mistake { path, message: format!("cannot be used: {message}") })
 }
 
 /// Mistakes with their lines, in the order of the file.
@@ -89,7 +114,7 @@ fn placed(file: &str, text: &str, mistakes: Vec<Mistake>) -> Report {
 /// Everything that is wrong in it.
 pub fn check(file: &str, text: &str) -> Result<Config, Report> {
     let value = yaml::document(text).map_err(|yaml::Broken { line, message }| {
-        let mistake = Mistake { path: crate::read::Path::default(), message };
+        let mistake = Mistake { path: Path::default(), message };
         Report { file: file.to_owned(), mistakes: vec![(line, mistake)] }
     })?;
     let value = if value.is_null() { Value::Object(Map::new()) } else { value };

@@ -14,6 +14,7 @@ mod certificates;
 mod clean;
 mod counts;
 mod dataplane;
+mod disk;
 mod fib;
 mod flow_events;
 mod host;
@@ -25,35 +26,36 @@ mod reach;
 mod router;
 mod sessions;
 mod views;
+mod world;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use ipnetwork::IpNetwork;
-use lb_api_types::config::{Bgp, Config, SocketUser};
-use lb_dataplane::table::ServiceKey;
-use lb_dataplane::{ApplyError, ReadError, ServiceCounters};
-use lb_routing::{RouterHandle, SpeakerConfig};
+use lb_api_types::config::{Config, SocketUser};
+use lb_routing::RouterHandle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 pub use self::clean::clean;
-use self::dataplane::{DataplaneHandle, Owned};
+use self::dataplane::DataplaneHandle;
+use self::disk::Disk;
 use self::views::Live;
+use self::world::World;
 use crate::access::Access;
-use crate::alarms::{Alarms, Part};
+use crate::alarms::Alarms;
 use crate::control::Unreached;
 use crate::delta;
 use crate::events::Events;
 use crate::http::{self, Listeners};
-use crate::registry::{self, Addresses, Appliers, Registry, Serve, Start};
-use crate::resources::{self, Misfit, Resource, Resources, bgp, routing};
+use crate::registry::{self, Registry, Start};
+use crate::resources::{Resource, Resources, bgp};
+use crate::store::Loaded;
 use crate::{health, store};
 
-/// How long the VIPs and the sessions may each take to end.
+/// How long the VIPs, the sessions and changes that were begun may each take to end.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// How long answers that are under way may take to be read.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -69,13 +71,14 @@ pub async fn run(config: Config) -> Result<()> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let store = store::Store::open(&config.state_dir.0)?;
-    let (access, unwell) = access(&config)?;
+    let access = access(&config)?;
     let listeners = Listeners::bind(&config.api).await?;
     let tcp_address = listeners.tcp_address();
-    let mut running = start(&config, store, started, unwell).await?;
+    let mut running = start(&config, store, &access, started).await?;
     let (stop, stopped) = watch::channel(false);
     let views = Arc::clone(&running.views) as _;
-    let router = http::router(running.registry.clone(), views, running.events.clone(), access);
+    let (registry, events) = (running.registry.clone(), running.events.clone());
+    let router = http::router(registry, views, events, Arc::clone(&access));
     let mut serving = tokio::spawn(http::serve(listeners, router, stopped));
     announce_start(&config, &running, tcp_address);
 
@@ -87,28 +90,19 @@ pub async fn run(config: Config) -> Result<()> {
         _ = &mut running.fib => Err("the router has ended"),
         _ = &mut serving => Err("the API has ended"),
     };
-    stop.send_replace(true);
-    running.events.end();
-    if let Some(flows) = &running.views.flow_events {
-        flows.end();
-    }
     if let Ok(signal) = ended {
         tracing::info!(
             signal,
             "stopping: BGP sessions end, the dataplane stays and goes on forwarding; `lbd clean` takes it away"
         );
     }
-    // A dataplane that hangs doesn't keep the neighbours from being told.
-    if timeout(STOP_WITHIN, running.registry.withdraw()).await.is_err() {
-        tracing::warn!("the VIPs' task did not end in time");
-    }
-    if timeout(STOP_WITHIN, running.router.shutdown()).await.is_err() {
-        tracing::warn!("BGP sessions did not end in time");
-    }
+    stop.send_replace(true);
+    running.stop(&access).await;
     // Whoever was answered by the registry reads it, too.
     if !serving.is_finished() && timeout(ANSWER_WITHIN, serving).await.is_err() {
         tracing::debug!("a client still keeps its connection open");
     }
+    access.audit().record_own(&format!("end of lbd: {}", ended.unwrap_or_else(|what| what)));
     let _socket_is_gone_already = std::fs::remove_file(&config.api.socket);
     match ended {
         Ok(_) => Ok(()),
@@ -128,8 +122,31 @@ struct Running {
     events: Events,
 }
 
-/// Who may use the API, and what is to be said of what is kept for it.
-fn access(config: &Config) -> Result<(Arc<Access>, Vec<String>)> {
+impl Running {
+    /// Ends what is told to others; what was begun is carried through first, and written down.
+    async fn stop(&self, access: &Arc<Access>) {
+        self.events.end();
+        if let Some(flows) = &self.views.flow_events {
+            flows.end();
+        }
+        // A dataplane that hangs doesn't keep the neighbours from being told.
+        if timeout(STOP_WITHIN, self.registry.withdraw()).await.is_err() {
+            tracing::warn!("the VIPs' task did not end in time");
+        }
+        // Changes that come to the registry from here on are refused, which is written down, too.
+        let settled = timeout(STOP_WITHIN, access.settled());
+        let (settled, told) = tokio::join!(settled, timeout(STOP_WITHIN, self.router.shutdown()));
+        if settled.is_err() {
+            tracing::warn!("requests for changes did not end in time: clients still send them");
+        }
+        if told.is_err() {
+            tracing::warn!("BGP sessions did not end in time");
+        }
+    }
+}
+
+/// Who may use the API.
+fn access(config: &Config) -> Result<Arc<Access>> {
     let role = |user: &SocketUser| {
         let uid = match user.user.parse() {
             Ok(uid) => uid,
@@ -144,99 +161,104 @@ fn access(config: &Config) -> Result<(Arc<Access>, Vec<String>)> {
     };
     let users = config.api.users.iter().map(role).collect::<Result<_>>()?;
     let folder = &config.state_dir.0;
-    let (access, unwell) = Access::open(folder, users, nix::unistd::geteuid().as_raw())
+    let access = Access::open(folder, users, nix::unistd::geteuid().as_raw())
         .with_context(|| format!("cannot use the tokens in {}", folder.display()))?;
     let clients = config.api.tls.iter().flat_map(|tls| &tls.clients);
     let certificates = clients.map(|client| (client.name.clone(), client.role)).collect();
-    Ok((Arc::new(access.with_certificates(certificates)), unwell))
+    Ok(Arc::new(access.with_certificates(certificates)))
 }
 
 async fn start(
     config: &Config,
     store: store::Store,
+    access: &Arc<Access>,
     started: Instant,
-    unwell: Vec<String>,
 ) -> Result<Running> {
     let loaded = store.load()?;
-    let mut warnings = loaded.warnings;
-    warnings.extend(unwell);
-    // With the neighbours that are kept, so that the first look at the kernel's routes waits for theirs, too.
-    let file = file_resources(config);
-    let all = resources::started(&file, &loaded.resources).all;
-    let (section, _said_later) = bgp::usable(&config.bgp, all);
-    let (dataplane, adopted) = dataplane::spawn(&config.dataplane).await?;
-    let mut default_id = router::DefaultId::default();
     let events = Events::default();
     let alarms = Alarms::new(events.clone());
-    let mut keys = router::Keys::default();
-    let router_config = router::config(&section, &mut default_id, &mut keys, adopted).await?;
-    alarms.set(Part::Neighbours, keys.unread.clone());
-    let (told, telling) = watch::channel((section, router_config.speaker.clone()));
-    let router_id = router_config.speaker.router_id;
-    let (unreached, _) = watch::channel(Arc::default());
-    dataplane::follow_routes(&dataplane, unreached.clone());
-    let sockets = punts::spawn(&dataplane).await?;
-    dataplane::age_flows(&dataplane, &config.dataplane, sockets, events.clone());
-    let flow_events = flow_events::spawn(&dataplane, &config.dataplane).await?;
-    let (router, batches) =
-        lb_routing::spawn(router_config).await.context("the BGP speaker does not start")?;
-    let fib = tokio::spawn(fib::pump(batches, dataplane.clone()));
+    look_after(config, &loaded, access, &alarms);
+    let adopted = dataplane::spawn(&config.dataplane).await?;
+    let dataplane = adopted.0.clone();
+    let unreached = watch::Sender::new(Arc::default());
+    let heard_unreached = unreached.subscribe();
+    let flow_events = follow(&dataplane, config, &unreached, &events).await?;
+    let (world, fib) =
+        World::spawn(config, &loaded.resources, adopted, unreached, alarms.clone()).await?;
+    let (router, told) = (world.router.clone(), world.told.subscribe());
+    let router_id = told.borrow().1.router_id;
     let attach::Attachment { attached, troubles } =
         attach::spawn(router.links(), dataplane.clone(), config.dataplane.clone());
-
     sessions::spawn(router.clone(), events.clone());
     counts::spawn(router.clone(), dataplane.clone(), events.clone());
     links::spawn(router.links(), events.clone());
     let (targets, wanted) = delta::channel();
     let start = Start {
         file: config.vips.clone(),
-        file_resources: file,
+        file_resources: file_resources(config),
         kept: loaded.vips,
         kept_resources: loaded.resources,
         revision: loaded.revision,
         store,
         attached,
-        unreached: unreached.subscribe(),
+        unreached: heard_unreached,
         verdicts: health::prober::spawn(wanted),
         targets,
         events: events.clone(),
-    };
-    let world = World {
-        dataplane: dataplane.clone(),
-        router: router.clone(),
-        bgp: config.bgp.clone(),
-        default_id,
-        keys,
-        alarms: alarms.clone(),
-        grace: None,
-        told,
-        unreached,
+        audit: access.audit(),
     };
     let (registry, shadowed) = registry::spawn(start, world)
         .await
         .map_err(|why| anyhow::anyhow!("the dataplane refuses the VIPs: {why}"))?;
     let host = views::host_warnings();
-    warnings
-        .iter()
-        .chain(&host)
-        .chain(shadowed.borrow().iter())
-        .for_each(|warning| tracing::warn!("{warning}"));
+    host.iter().chain(shadowed.borrow().iter()).for_each(|warning| tracing::warn!("{warning}"));
     let views = Arc::new(Live {
         dataplane: dataplane.clone(),
         router: router.clone(),
         registry: registry.clone(),
         troubles,
         shadowed,
-        warnings,
         certificates: certificates::spawn(config.api.tls.clone(), alarms.clone()),
         alarms,
         wanted: config.dataplane.clone(),
-        told: telling,
+        told,
         started,
         flow_events,
         auditing: Arc::new(Semaphore::new(1)),
     });
     Ok(Running { registry, views, dataplane, router, fib, router_id, events })
+}
+
+/// Writes down with what it starts, which nobody has asked for by a request, and looks after where that is kept.
+fn look_after(config: &Config, loaded: &Loaded, access: &Arc<Access>, alarms: &Alarms) {
+    let (kept, audit) = (loaded.kept_revision, access.audit());
+    let (version, count) = (env!("CARGO_PKG_VERSION"), loaded.vips.len());
+    audit.record_own(&format!("start of lbd {version}: revision {kept} with {count} VIPs is kept"));
+    if loaded.revision > kept {
+        let later = loaded.revision;
+        audit.record_own(&format!(
+            "start without revision {later}, which is not kept: it was refused, not confirmed, or is lost"
+        ));
+    }
+    for notice in &loaded.notices {
+        audit.record_own(&format!("start: {}", notice.said()));
+    }
+    let (folder, notices) = (config.state_dir.0.clone(), loaded.notices.clone());
+    let (access, alarms) = (Arc::clone(access), alarms.clone());
+    Disk { folder, notices, access, alarms }.spawn();
+}
+
+/// Has the dataplane follow what becomes of routes, flows and packets that it cannot send; what happens to flows that are watched.
+async fn follow(
+    dataplane: &DataplaneHandle,
+    config: &Config,
+    unreached: &watch::Sender<Arc<Unreached>>,
+    events: &Events,
+) -> Result<Option<Events>> {
+    dataplane::follow_routes(dataplane, unreached.clone());
+    let sockets = punts::spawn(dataplane).await?;
+    dataplane::age_flows(dataplane, &config.dataplane, sockets, events.clone());
+    flow_events::spawn(dataplane, &config.dataplane).await
 }
 
 fn file_resources(config: &Config) -> Resources {
@@ -265,105 +287,4 @@ fn announce_start(config: &Config, running: &Running, tcp: Option<SocketAddr>) {
             "no interface is configured, so no packet is balanced: name some in dataplane.interfaces"
         );
     }
-}
-
-/// The real appliers.
-struct World {
-    dataplane: DataplaneHandle,
-    router: RouterHandle,
-    /// What of BGP only the file says.
-    bgp: Bgp,
-    default_id: router::DefaultId,
-    keys: router::Keys,
-    alarms: Alarms,
-    /// Whoever waits for a grace period, so that no change has to.
-    grace: Option<tokio::task::JoinHandle<()>>,
-    /// What BGP was told, and who we are by it.
-    told: watch::Sender<(Bgp, SpeakerConfig)>,
-    /// Backends that no packet reaches as their VIP needs it.
-    unreached: watch::Sender<Arc<Unreached>>,
-}
-
-impl Appliers for World {
-    async fn serve(&mut self, wanted: Serve) -> Result<(), String> {
-        let unreached = self.unreached.clone();
-        let serve = move |owned: &mut Owned| {
-            match wanted {
-                Serve::All(table) => owned.dataplane.apply(&table),
-                Serve::Change(change) => owned.dataplane.change(&change),
-            }?;
-            dataplane::tell_unreached(owned, &unreached);
-            Ok(owned.dataplane.waiting())
-        };
-        let served = self.dataplane.with(serve).await?;
-        let waiting = served.map_err(|error: ApplyError| dataplane::sentence(&error))?;
-        let is_waited_for = self.grace.as_ref().is_some_and(|grace| !grace.is_finished());
-        if let Some(waiting) = waiting.filter(|_| !is_waited_for) {
-            self.grace = Some(tokio::spawn(dataplane::pass(self.dataplane.clone(), waiting)));
-        }
-        Ok(())
-    }
-
-    async fn announce(&mut self, addresses: Addresses<'_>) {
-        let prefix = |address: &IpAddr| IpNetwork::from(*address);
-        match addresses {
-            Addresses::All(all) => self.router.originate(all.iter().map(prefix).collect()).await,
-            Addresses::Change { come, go } => {
-                let [come, go] = [come, go].map(|some| some.iter().map(prefix).collect());
-                self.router.change_originated(come, go).await;
-            }
-        }
-    }
-
-    async fn admit(&mut self, before: &Resources, after: &Resources) -> Result<(), Misfit> {
-        reach::readable(before, after)?;
-        reach::admit(&self.router, before, after).await?;
-        reach::room(&self.dataplane, before, after).await
-    }
-
-    /// Pools and health checks are carried out by the VIPs that name them.
-    async fn configure(&mut self, resources: &Resources) -> Result<(), String> {
-        let (mut section, misfits) = bgp::usable(&self.bgp, resources.clone());
-        if resources.is_drained() {
-            router::say_goodbye(&mut section);
-        }
-        let peers = router::peers(&section, &mut self.default_id, &mut self.keys).await;
-        let peers = peers.map_err(|error| format!("{error:#}"))?;
-        let unread = self.keys.unread.iter().cloned();
-        self.alarms.set(Part::Neighbours, misfits.into_iter().chain(unread).collect());
-        let speaker = peers.speaker.clone();
-        self.router.configure(peers).await.map_err(|error| error.to_string())?;
-        self.told.send_replace((section, speaker));
-        self.router.set_statics(routing::statics(resources)).await;
-        Ok(())
-    }
-
-    fn is_settled(&self) -> bool {
-        self.keys.unread.is_empty()
-    }
-
-    async fn route(&mut self, addresses: Addresses<'_>) {
-        match addresses {
-            Addresses::All(all) => self.router.set_vips(all.iter().copied().collect()).await,
-            Addresses::Change { come, go } => {
-                self.router.change_vips(come.to_vec(), go.to_vec()).await;
-            }
-        }
-    }
-
-    async fn counters(&mut self) -> ServiceCounters {
-        counted(self.dataplane.with(|owned| owned.dataplane.service_counters()).await)
-    }
-
-    async fn counters_of(&mut self, key: ServiceKey) -> ServiceCounters {
-        counted(self.dataplane.with(move |owned| owned.dataplane.counters_of(&key)).await)
-    }
-}
-
-fn counted(counters: Result<Result<ServiceCounters, ReadError>, String>) -> ServiceCounters {
-    let counters = counters.and_then(|read| read.map_err(|error| dataplane::sentence(&error)));
-    counters.unwrap_or_else(|why| {
-        tracing::warn!(why, "no counters");
-        ServiceCounters::new()
-    })
 }

@@ -17,6 +17,8 @@ pub mod http;
 pub mod read;
 pub mod registry;
 pub mod resources;
+#[cfg(test)]
+mod small_disk;
 pub mod store;
 pub mod vip;
 pub mod yaml;

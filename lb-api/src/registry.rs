@@ -35,6 +35,7 @@ pub use self::apply::{Place, RefusedAt};
 pub use self::refusal::Refusal;
 use self::resources::AppliedResource;
 use self::task::{Changed, Task};
+use crate::access::Audit;
 use crate::control::Unreached;
 use crate::delta;
 use crate::events::Events;
@@ -64,9 +65,13 @@ pub trait Appliers: Send + 'static {
         &mut self,
         resources: &Resources,
     ) -> impl Future<Output = Result<(), String>> + Send;
-    /// Whether what they were told of resources holds; if not, they are told again.
+    /// Whether all that they were told of resources holds; if not, they are asked with every tick whether more can.
     fn is_settled(&self) -> bool {
         true
+    }
+    /// Whether more of what they were told of resources could hold now: then they are told again.
+    fn could_do_more(&self) -> bool {
+        false
     }
     /// What went through the services.
     fn counters(&mut self) -> impl Future<Output = ServiceCounters> + Send;
@@ -208,6 +213,8 @@ pub struct Start {
     pub targets: delta::Sender<Target, bool>,
     /// Where it is told what becomes of VIPs and backends.
     pub events: Events,
+    /// Where it is written down what it changes that nobody has asked for.
+    pub audit: Arc<Audit>,
 }
 
 /// Starts the task and has the dataplane serve what there is; nothing is advertised before health has spoken.

@@ -11,6 +11,7 @@
 mod error;
 mod files;
 mod journal;
+mod notice;
 mod recover;
 mod snapshot;
 
@@ -24,8 +25,9 @@ use std::time::SystemTime;
 use lb_api_types::vip::Vip;
 
 pub use self::error::StoreError;
-pub(crate) use self::files::{link, may_lack, write_whole};
+pub(crate) use self::files::{Version, link, may_lack, version, write_whole};
 use self::journal::Journal;
+pub use self::notice::Notice;
 use self::recover::Recovered;
 use crate::read::{Cursor, Object};
 use crate::resources::{Kind, Resource, Resources};
@@ -54,8 +56,18 @@ pub struct Loaded {
     pub vips: Vec<Vip>,
     /// The others.
     pub resources: Resources,
-    /// What people should know: a damaged file was or still is kept aside.
-    pub warnings: Vec<String>,
+    /// The revision of the last change that is kept; a later one was not confirmed, or is lost.
+    pub kept_revision: u64,
+    /// What people should know: what is damaged, or cannot be written.
+    pub notices: Vec<Notice>,
+}
+
+impl Loaded {
+    /// What people should know, as it is said.
+    #[must_use]
+    pub fn said(&self) -> Vec<&str> {
+        self.notices.iter().map(Notice::said).collect()
+    }
 }
 
 /// A whole state that is or was kept.
@@ -163,19 +175,22 @@ impl Store {
     /// A file cannot be read, or was written by a later version.
     pub fn load(&self) -> Result<Loaded, StoreError> {
         let mut found = self.recover()?;
-        if found.is_damaged
-            && let Err(error) = self.keep_aside(&self.path(SNAPSHOT, 0))
-        {
-            found.warnings.push(error.to_string());
+        if found.is_damaged {
+            let path = self.path(SNAPSHOT, 0);
+            match self.keep_aside(&path) {
+                Ok(aside) => found.notices.iter_mut().for_each(|known| known.moved(&path, &aside)),
+                Err(error) => found.notices.push(Notice::of(&path, error.to_string())),
+            }
         }
         let path = self.path(JOURNAL, 0);
         let resumed = found.goes_on_at.map(|end| Journal::resume(&path, end)).transpose();
         // Names, too, may not be on the disk yet.
         let resumed = resumed.and_then(|journal| self.sync().map(|()| journal));
         let journal = resumed.map_err(self.failed("open", JOURNAL)).unwrap_or_else(|error| {
-            found.warnings.push(format!(
+            let said = format!(
                 "{error}: what is kept is served, and changes are refused until the folder can be written"
-            ));
+            );
+            found.notices.push(Notice::until_written(&self.folder, said));
             None
         });
         let shared = |(name, vip): (&String, &Vip)| (name.clone(), Arc::new(vip.clone()));
@@ -190,23 +205,30 @@ impl Store {
             snapshot: found.snapshot_len,
         };
         for path in self.damaged().filter(|path| path.exists()) {
-            found.warnings.push(format!(
+            let said = format!(
                 "{} is a damaged state file that was kept aside: apply again what is missing from `lbctl get vips`, and remove it",
                 path.display()
-            ));
+            );
+            found.notices.push(Notice::until_gone(path, said));
         }
-        let revision = found.revision.max(found.reserved);
-        let Recovered { vips, resources, warnings, .. } = found;
-        Ok(Loaded { revision, vips: vips.into_values().collect(), resources, warnings })
+        let Recovered { vips, resources, notices, revision, reserved, .. } = found;
+        Ok(Loaded {
+            revision: revision.max(reserved),
+            vips: vips.into_values().collect(),
+            resources,
+            kept_revision: revision,
+            notices,
+        })
     }
 
-    fn keep_aside(&self, path: &Path) -> Result<(), StoreError> {
+    /// Under which name.
+    fn keep_aside(&self, path: &Path) -> Result<PathBuf, StoreError> {
         let free = self.damaged().find(|path| !path.exists());
         let aside = free.ok_or_else(|| StoreError::TooManyDamaged { path: path.to_owned() })?;
         tracing::error!(file = %path.display(), kept_as = %aside.display(), "the state file is damaged");
         // Only a name changes, so that a full disk does not stand in the way.
         let renamed = fs::rename(path, &aside).and_then(|()| self.sync());
-        renamed.map_err(self.failed("replace", SNAPSHOT))
+        renamed.map_err(self.failed("replace", SNAPSHOT)).map(|()| aside)
     }
 
     /// Keeps a change: when this returns, a crash leaves it.

@@ -37,7 +37,7 @@ const CARGO_DENY: &str = "0.20.2";
 const LLVM: &str = "/usr/lib/llvm-22";
 
 /// Programs of the lab and the Debian packages that bring them.
-const LAB_PROGRAMS: [(&str, &str); 15] = [
+const LAB_PROGRAMS: [(&str, &str); 16] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("tcpdump", "tcpdump"),
@@ -54,6 +54,8 @@ const LAB_PROGRAMS: [(&str, &str); 15] = [
     ("zebra", "frr"),
     ("gobgpd", "gobgpd"),
     ("exabgp", "exabgp"),
+    // It reads units also where systemd does not run.
+    ("systemd-analyze", "systemd"),
 ];
 
 /// Packages that cannot be installed beside those above, since they exclude them or bring a program of the same name: what

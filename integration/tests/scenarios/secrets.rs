@@ -124,17 +124,31 @@ fn a_canary_secret_is_found_nowhere() {
     let end = hello.lab.stop_one("lbd", "lbd", Signal::SIGABRT).holds();
     assert!(end.signal() == Some(Signal::SIGABRT as i32) && !end.core_dumped(), "{end:?}");
     read(&hello.lab.folder(), &mut places);
-    let files = places.iter().filter(|(name, _)| name.ends_with("audit.log"));
-    assert_eq!(files.count(), 1, "the state folder is among them");
+    nothing_is_left_out(&places);
     let words =
         [KEY, &token, token.trim_start_matches("lbd_")].map(|word| word.as_bytes().to_vec());
     let secrets = words.into_iter().chain(server.canaries).chain(client.canaries);
     for secret in secrets {
         for (name, bytes) in &places {
-            let found = bytes.windows(secret.len()).any(|window| window == secret);
-            assert!(!found, "{} is in {name}", String::from_utf8_lossy(&secret));
+            assert!(!has(bytes, &secret), "{} is in {name}", String::from_utf8_lossy(&secret));
         }
     }
+}
+
+/// Each kind of place was looked at, and has something to be found.
+fn nothing_is_left_out(places: &[(String, Vec<u8>)]) {
+    for file in ["audit.log", "refused.log", "tokens.json", "vips.json", "vips.journal", "lbd.yaml"]
+    {
+        let found = places.iter().filter(|(name, bytes)| name.ends_with(file) && !bytes.is_empty());
+        assert_ne!(found.count(), 0, "{file} is among them");
+    }
+    let log = |(_, bytes): &&(String, Vec<u8>)| has(bytes, b"TRACE") && has(bytes, b"lbd runs");
+    assert!(places.iter().any(|place| log(&place)), "what it logs is among them");
+    assert!(places.iter().any(|(name, _)| name.ends_with(".pcap")), "what it sends is among them");
+}
+
+fn has(bytes: &[u8], words: &[u8]) -> bool {
+    bytes.windows(words.len()).any(|window| window == words)
 }
 
 /// A neighbour that is made over REST and signs what it sends, and requests with a key where none belongs.
@@ -172,19 +186,51 @@ fn make_a_peer_with_a_key(hello: &Hello, keys: &Path, places: &mut Vec<(String, 
 
 /// What it says to whoever asks.
 fn ask(hello: &Hello, places: &mut Vec<(String, Vec<u8>)>) {
-    for line in [
+    let kinds = [
+        "vips",
+        "backends web",
+        "pools",
+        "health-checks",
+        "nodes",
+        "interfaces",
+        "bgp-global",
+        "sets",
+        "policies",
+        "peer-groups",
+        "peers",
+        "addresses",
+        "static-routes",
+        "routes",
+        "fib",
+        "flows",
+        "tokens",
+        "status",
+    ];
+    let each = kinds
+        .iter()
+        .flat_map(|kind| ["yaml", "json", "wide"].map(|how| format!("get {kind} -o {how}")));
+    let others = [
         "export",
         "bundle",
         "events",
-        "get tokens -o yaml",
-        "get peers -o json",
-        "get status -o json",
         "describe peer canary",
+        "describe peer signed",
+        "describe token canary",
         "show bgp neighbors",
+        "show bgp summary",
         "doctor",
+        "doctor services",
         "config history",
-    ] {
-        places.push((line.to_owned(), hello.lbctl(line).holds().0.into_bytes()));
+    ];
+    for line in each.chain(others.map(str::to_owned)) {
+        let (text, code) = hello.lbctl(&line).holds();
+        assert!([0, 4].contains(&code) && !text.is_empty(), "{line}: {code} {text}");
+        places.push((line, text.into_bytes()));
+    }
+    for path in ["/api/v1/events?past=true&follow=false", "/api/v1/config/history", "/metrics"] {
+        let socket = hello.api.socket().display();
+        let curl = format!("curl -sS --fail --unix-socket {socket} 'http://lbd{path}'");
+        places.push((path.to_owned(), hello.lab.run("lbd", &curl).holds().into_bytes()));
     }
     let bundle = &places.iter().find(|(name, _)| name == "bundle").expect("it is one of them").1;
     let bundle: serde_json::Value = serde_json::from_slice(bundle).expect("it is JSON");

@@ -2,12 +2,17 @@
 //!
 //! The two have a file each, so that whoever is refused, however often, pushes no change out of the log. Bodies, queries of
 //! refused requests and tokens are not written.
+//!
+//! A log that cannot be written keeps nobody from anything: what has the same disk refuses changes of the configuration by
+//! itself, and what is left (a session that is cleared, tables that are repaired) is what a host in trouble needs. Its lines go
+//! to the log of the daemon, wait here until the file takes them, and an alarm says so.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -26,6 +31,9 @@ const MAX_BYTES: u64 = 16 << 20;
 /// Files that are kept, the current one included.
 const FILES: usize = 5;
 
+/// Lines that wait at most; of more, only their number does.
+const MAX_WAITING: usize = 1024;
+
 /// A line.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Entry<'a> {
@@ -37,8 +45,9 @@ pub(super) struct Entry<'a> {
     pub(super) request: &'a str,
     /// What: `PUT /api/v1/vips/web`.
     pub(super) what: &'a str,
-    /// The answer's status.
-    pub(super) status: u16,
+    /// The answer's status; what lbd does by itself has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) status: Option<u16>,
 }
 
 #[derive(Serialize)]
@@ -50,47 +59,94 @@ struct Line<'a> {
 
 /// The log.
 #[derive(Debug)]
-pub(super) struct Audit {
+pub struct Audit {
     path: PathBuf,
     most: u64,
-    open: Mutex<Option<File>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: Option<File>,
+    /// Lines that the file did not take yet.
+    waiting: VecDeque<Vec<u8>>,
+    /// Lines beyond them.
+    lost: u64,
+    /// Why the file took nothing when it was tried last.
+    why: Option<String>,
 }
 
 impl Audit {
-    /// With a sentence where it cannot be written: then every line goes to the log of the daemon, and is tried here first.
-    pub(super) fn open(folder: &Path, name: &str) -> (Self, Option<String>) {
+    /// One that cannot be written is tried again with every line, and whenever it is asked whether it is well.
+    pub(crate) fn open(folder: &Path, name: &str) -> Self {
         Self::with_room(folder, name, MAX_BYTES)
     }
 
-    fn with_room(folder: &Path, name: &str, most: u64) -> (Self, Option<String>) {
-        let path = folder.join(name);
-        let opened = append(&path);
-        let warning = opened.as_ref().err().map(|error| {
-            format!(
-                "cannot write {}: {error}; what it would say goes to the log of the daemon, until the folder can be written",
-                path.display()
-            )
-        });
-        (Self { path, most, open: Mutex::new(opened.ok()) }, warning)
+    fn with_room(folder: &Path, name: &str, most: u64) -> Self {
+        let audit = Self { path: folder.join(name), most, state: Mutex::default() };
+        audit.catch_up(&mut audit.lock());
+        audit
     }
 
-    /// Appends a line; one that cannot be written goes to the log of the daemon.
+    /// Writes down what lbd does that nobody has asked for.
+    pub fn record_own(&self, what: &str) {
+        self.write(&Entry { who: "lbd", from: "", request: "", what, status: None });
+    }
+
+    /// Appends a line; one that cannot be written waits, and goes to the log of the daemon.
     pub(super) fn write(&self, entry: &Entry<'_>) {
-        let cut = entry.what.floor_char_boundary(MAX_WHAT);
-        let entry = &Entry { what: &entry.what[..cut], ..*entry };
-        let line = Line { time: rfc3339(SystemTime::now()), entry };
-        // Text and numbers only: it has JSON.
-        let mut text = serde_json::to_vec(&line).unwrap_or_default();
-        text.push(b'\n');
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = self.append(&mut open, &text) {
-            *open = None;
-            let Entry { who, from, request, what, status } = entry;
-            let file = self.path.display();
-            tracing::error!(who, from, request, what, status, "cannot write {file}: {error}");
+        let text = line(entry);
+        let mut state = self.lock();
+        self.catch_up(&mut state);
+        if state.why.is_none() {
+            state.why = self.append(&mut state.open, &text).err().map(|why| why.to_string());
+        }
+        let Some(why) = &state.why else { return };
+        let Entry { who, from, request, what, status } = entry;
+        let file = self.path.display();
+        tracing::error!(who, from, request, what, status, "cannot write {file}: {why}");
+        match state.waiting.len() < MAX_WAITING {
+            true => state.waiting.push_back(text),
+            false => state.lost += 1,
         }
     }
 
+    /// What is to be said while it cannot be written, which is tried.
+    pub(super) fn unwell(&self) -> Option<String> {
+        let mut state = self.lock();
+        if state.why.is_some() {
+            self.catch_up(&mut state);
+        }
+        let why = state.why.as_ref()?;
+        Some(format!(
+            "cannot write {}: {why}; what it would say is in the log of the daemon, and comes here when it can be written: free or repair the disk",
+            self.path.display()
+        ))
+    }
+
+    /// Writes what waits.
+    fn catch_up(&self, state: &mut State) {
+        state.why = self.write_waiting(state).err().map(|error| error.to_string());
+    }
+
+    fn write_waiting(&self, state: &mut State) -> io::Result<()> {
+        if state.open.is_none() {
+            state.open = Some(append(&self.path)?);
+        }
+        while let Some(text) = state.waiting.front() {
+            self.append(&mut state.open, text)?;
+            state.waiting.pop_front();
+        }
+        if state.lost > 0 {
+            let what = &format!("{} more lines are in the log of the daemon only", state.lost);
+            let lost = Entry { who: "lbd", from: "", request: "", what, status: None };
+            self.append(&mut state.open, &line(&lost))?;
+            state.lost = 0;
+        }
+        Ok(())
+    }
+
+    /// Appends to the file that is open, which stays so only where that goes well.
     fn append(&self, open: &mut Option<File>, text: &[u8]) -> io::Result<()> {
         let mut file = match open.take() {
             Some(file) => file,
@@ -108,24 +164,53 @@ impl Audit {
         *open = Some(file);
         Ok(())
     }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
+fn line(entry: &Entry<'_>) -> Vec<u8> {
+    let cut = entry.what.floor_char_boundary(MAX_WHAT);
+    let entry = &Entry { what: &entry.what[..cut], ..*entry };
+    let line = Line { time: rfc3339(SystemTime::now()), entry };
+    // Text and numbers only: it has JSON.
+    let mut text = serde_json::to_vec(&line).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
+
+/// Opens a file to append to. What a full disk or a crash left of a line ends there.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    let options = OpenOptions::new().read(true).append(true).create(true).mode(0o600).clone();
+    let mut file = options.open(path)?;
+    let len = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if len > 0 {
+        file.read_exact_at(&mut last, len - 1)?;
+    }
+    if last != [b'\n'] {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
+    use nix::mount::MsFlags;
+    use serde_json::Value;
+
     use super::*;
+    use crate::small_disk::{on_a_small_disk, remount};
 
     fn entry(what: &str) -> Entry<'_> {
-        Entry { who: "token ci", from: "192.0.2.1:4000", request: "7", what, status: 200 }
+        Entry { who: "token ci", from: "192.0.2.1:4000", request: "7", what, status: Some(200) }
     }
 
     fn lines(path: &Path) -> Vec<String> {
         let text = fs::read_to_string(path).unwrap();
         let what = |line: &str| {
-            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            let value: Value = serde_json::from_str(line).unwrap();
             assert!(value["time"].as_str().unwrap().ends_with('Z') && value["status"] == 200);
             value["what"].as_str().unwrap().to_owned()
         };
@@ -136,8 +221,8 @@ mod tests {
     fn lines_are_appended_also_by_the_next_daemon_and_only_the_owner_reads_them() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
-        Audit::open(folder.path(), CHANGES).0.write(&entry("PUT \"a\"\n"));
-        Audit::open(folder.path(), CHANGES).0.write(&entry("DELETE b"));
+        Audit::open(folder.path(), CHANGES).write(&entry("PUT \"a\"\n"));
+        Audit::open(folder.path(), CHANGES).write(&entry("DELETE b"));
         let path = folder.path().join(CHANGES);
         assert_eq!(lines(&path), ["PUT \"a\"\n", "DELETE b"]);
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -146,7 +231,7 @@ mod tests {
     #[test]
     fn the_log_is_bounded_and_keeps_the_newest_files() {
         let folder = tempfile::tempdir().unwrap();
-        let (audit, _) = Audit::with_room(folder.path(), CHANGES, 300);
+        let audit = Audit::with_room(folder.path(), CHANGES, 300);
         let all: Vec<_> = (0..30).map(|n| format!("PUT {n:02}")).collect();
         all.iter().for_each(|what| audit.write(&entry(what)));
         let names = ["audit.log.4", "audit.log.3", "audit.log.2", "audit.log.1", "audit.log"];
@@ -156,9 +241,62 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_is_said_and_when_there_is_room_again_no_line_is_missing_or_torn() {
+        on_a_small_disk("16k", |folder| {
+            let audit = Audit::open(folder, CHANGES);
+            audit.write(&entry("PUT first"));
+            assert_eq!(audit.unwell(), None);
+            let rest = folder.join("rest");
+            let _full = fs::write(&rest, vec![0; 64 << 10]);
+            let all: Vec<_> = (0..60).map(|n| format!("PUT {n:0100}")).collect();
+            all.iter().for_each(|what| audit.write(&entry(what)));
+            let said = audit.unwell().unwrap();
+            assert!(said.contains("audit.log: No space left on device"), "{said}");
+            fs::remove_file(rest).unwrap();
+            assert_eq!(audit.unwell(), None, "it is tried again");
+            let path = folder.join(CHANGES);
+            let text = fs::read_to_string(&path).unwrap();
+            let whole: Vec<_> =
+                text.lines().filter(|line| serde_json::from_str::<Value>(line).is_ok()).collect();
+            assert!(text.lines().count() <= whole.len() + 1, "one line was torn at most");
+            fs::write(&path, whole.join("\n")).unwrap();
+            let expected: Vec<_> = ["PUT first".to_owned()].into_iter().chain(all).collect();
+            assert_eq!(lines(&path), expected);
+        });
+    }
+
+    #[test]
+    fn a_log_in_a_folder_that_cannot_be_written_begins_when_it_can() {
+        on_a_small_disk("512k", |folder| {
+            remount(folder, MsFlags::MS_RDONLY);
+            let audit = Audit::open(folder, CHANGES);
+            assert!(audit.unwell().unwrap().contains("Read-only file system"));
+            audit.write(&entry("PUT a"));
+            audit.state.lock().unwrap().waiting.resize(MAX_WAITING, line(&entry("PUT a")));
+            audit.write(&entry("PUT b"));
+            assert!(audit.unwell().is_some());
+            remount(folder, MsFlags::empty());
+            assert_eq!(audit.unwell(), None);
+            let text = fs::read_to_string(folder.join(CHANGES)).unwrap();
+            assert_eq!(text.lines().count(), MAX_WAITING + 1);
+            assert!(text.lines().last().unwrap().contains("1 more lines"), "{text}");
+        });
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_line_is_a_line_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(CHANGES);
+        fs::write(&path, "{\"time\":").unwrap();
+        Audit::open(folder.path(), CHANGES).write(&entry("PUT a"));
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("{\"time\":\n{") && text.ends_with("}\n"), "{text}");
+    }
+
+    #[test]
     fn what_is_long_is_cut_between_characters() {
         let folder = tempfile::tempdir().unwrap();
-        let (audit, _) = Audit::open(folder.path(), REFUSALS);
+        let audit = Audit::open(folder.path(), REFUSALS);
         audit.write(&entry(&format!("x{}", "ä".repeat(MAX_WHAT))));
         let [said] = &lines(&folder.path().join(REFUSALS))[..] else { panic!("one line") };
         assert_eq!(said.len(), MAX_WHAT - 1);

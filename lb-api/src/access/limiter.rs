@@ -15,7 +15,22 @@ const MAX_SOURCES: usize = 4096;
 pub(super) struct Limiter {
     cost: Duration,
     patience: Duration,
-    debts: HashMap<IpAddr, Instant>,
+    debts: HashMap<Source, Instant>,
+}
+
+/// Whose deeds count together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    /// An address, of IPv6 the network that it is in.
+    Network(IpAddr),
+    /// A user of this host.
+    User(u32),
+}
+
+impl Source {
+    pub(super) fn of(address: IpAddr) -> Self {
+        Self::Network(network(address))
+    }
 }
 
 impl Limiter {
@@ -29,19 +44,38 @@ impl Limiter {
         Self::new(Duration::from_millis(2), Duration::from_millis(1998))
     }
 
+    /// Lines about refusals: fifty at once, and one a second for ever.
+    pub(super) fn of_lines() -> Self {
+        Self::new(Duration::from_secs(1), Duration::from_secs(49))
+    }
+
     fn new(cost: Duration, patience: Duration) -> Self {
         Self { cost, patience, debts: HashMap::new() }
     }
 
     /// How long a source has to wait, if it has to.
-    pub(super) fn has_to_wait(&self, source: IpAddr, now: Instant) -> Option<Duration> {
-        let debt = self.debts.get(&network(source))?.saturating_duration_since(now);
+    pub(super) fn has_to_wait(&self, source: Source, now: Instant) -> Option<Duration> {
+        let debt = self.debts.get(&source)?.saturating_duration_since(now);
         debt.checked_sub(self.patience).filter(|wait| !wait.is_zero())
     }
 
+    /// Counts a deed unless its source has to wait.
+    ///
+    /// # Errors
+    ///
+    /// It has to, for so long.
+    pub(super) fn take(&mut self, source: Source, now: Instant) -> Result<(), Duration> {
+        match self.has_to_wait(source, now) {
+            Some(wait) => Err(wait),
+            None => {
+                self.count(source, now);
+                Ok(())
+            }
+        }
+    }
+
     /// It happened again.
-    pub(super) fn count(&mut self, source: IpAddr, now: Instant) {
-        let source = network(source);
+    pub(super) fn count(&mut self, source: Source, now: Instant) {
         if self.debts.len() >= MAX_SOURCES && !self.debts.contains_key(&source) {
             self.debts.retain(|_, debt| *debt > now);
             let first = self.debts.iter().min_by_key(|(_, debt)| **debt).map(|(source, _)| *source);
@@ -68,9 +102,13 @@ pub(crate) fn network(source: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn v4(last: u16) -> IpAddr {
+    fn v4(last: u16) -> Source {
         let [high, low] = last.to_be_bytes();
-        [198, 51, high, low].into()
+        Source::of([198, 51, high, low].into())
+    }
+
+    fn v6(text: &str) -> Source {
+        Source::of(text.parse().unwrap())
     }
 
     #[test]
@@ -105,10 +143,10 @@ mod tests {
     fn one_ipv6_network_is_one_source() {
         let (mut limiter, now) = (Limiter::of_failures(), Instant::now());
         for host in 0..11 {
-            limiter.count(format!("2001:db8:0:1::{host:x}").parse().unwrap(), now);
+            limiter.count(v6(&format!("2001:db8:0:1::{host:x}")), now);
         }
-        assert!(limiter.has_to_wait("2001:db8:0:1:ffff::".parse().unwrap(), now).is_some());
-        assert_eq!(limiter.has_to_wait("2001:db8:0:2::".parse().unwrap(), now), None);
+        assert!(limiter.has_to_wait(v6("2001:db8:0:1:ffff::"), now).is_some());
+        assert_eq!(limiter.has_to_wait(v6("2001:db8:0:2::"), now), None);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //!
 //! A token is 256 random bits, so that a plain SHA-256 is enough: there is nothing to guess, and nothing to slow down.
 
+mod file;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,11 +16,9 @@ use lb_api_types::resource::Condition;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use self::file::{Before, TokenFile};
 use crate::clock::rfc3339;
-use crate::store::{link, may_lack, write_whole};
 
-const NAME: &str = "tokens.json";
-const VERSION: u32 = 1;
 /// Tokens at most.
 pub const MAX_TOKENS: usize = 1024;
 const PREFIX: &str = "lbd_";
@@ -77,11 +76,7 @@ impl fmt::Debug for TokenHash {
 /// All tokens.
 #[derive(Debug)]
 pub struct Tokens {
-    folder: PathBuf,
-    /// The version of lbd that wrote the file, where that is a later one: it is left alone.
-    later: Option<u32>,
-    /// The file was damaged: it is no file to come back to.
-    damaged: bool,
+    file: TokenFile,
     /// Held while the disk is written, which nobody who is let in waits for.
     writing: Mutex<()>,
     all: Mutex<BTreeMap<String, Kept>>,
@@ -97,52 +92,20 @@ struct Kept {
     expires: Option<u64>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    version: u32,
-    /// SHA-256 of the tokens: a flipped bit gives nobody another role.
-    checksum: String,
-    tokens: BTreeMap<String, Kept>,
-}
-
 impl Tokens {
-    /// Reads them. Of a damaged file the one before is taken, of two nothing: then nobody is let in by a token. What is damaged
-    /// is kept aside, and what a later lbd wrote is left alone and lets nobody in. Each comes with a sentence that says so.
+    /// Reads them. Of a damaged file the one before is taken, of two nothing: then nobody is let in by a token.
     ///
     /// # Errors
     ///
     /// The file cannot be read.
-    pub fn open(folder: PathBuf) -> io::Result<(Self, Option<String>)> {
-        let path = folder.join(NAME);
-        let (mut later, mut damaged, mut warning) = (None, false, None);
-        let all = match fs::read(&path) {
-            Ok(bytes) => match parse(&bytes) {
-                Ok(all) => all,
-                Err(Unfit::Later(version)) => {
-                    later = Some(version);
-                    warning = Some(TokenError::Later(path, version).to_string());
-                    BTreeMap::new()
-                }
-                Err(Unfit::Damaged) => {
-                    damaged = true;
-                    let aside = folder.join(format!("{NAME}.damaged"));
-                    let kept = match fs::copy(&path, &aside) {
-                        Ok(_) => format!("is kept as {}", aside.display()),
-                        Err(error) => format!("cannot be kept aside: {error}"),
-                    };
-                    warning = Some(format!(
-                        "{} is damaged and {kept}; the tokens are those of before its last change, if they are there: make new ones where they lack (`lbctl create token`)",
-                        path.display()
-                    ));
-                    before(&folder)
-                }
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => return Err(error),
-        };
-        let (writing, all) = (Mutex::default(), Mutex::new(all));
-        Ok((Self { folder, later, damaged, writing, all }, warning))
+    pub fn open(folder: PathBuf) -> io::Result<Self> {
+        let (file, all) = TokenFile::open(folder)?;
+        Ok(Self { file, writing: Mutex::default(), all: Mutex::new(all) })
+    }
+
+    /// What is not well with what is kept now, if something is.
+    pub fn unwell(&self) -> Option<String> {
+        self.file.unwell()
     }
 
     /// Makes one, which is known only to whoever asked for it.
@@ -170,7 +133,7 @@ impl Tokens {
             status.token = Some(token);
         }
         all.insert(name.to_owned(), kept);
-        self.keep(&all, Before::Kept)?;
+        self.file.keep(&all, Before::Kept)?;
         *self.lock() = all;
         Ok(made)
     }
@@ -184,7 +147,7 @@ impl Tokens {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = self.lock().clone();
         all.remove(name).ok_or_else(|| TokenError::Unknown(name.to_owned()))?;
-        self.keep(&all, Before::Rewritten)?;
+        self.file.keep(&all, Before::Rewritten)?;
         *self.lock() = all;
         Ok(())
     }
@@ -223,33 +186,6 @@ impl Tokens {
         }
     }
 
-    fn keep(&self, all: &BTreeMap<String, Kept>, before: Before) -> Result<(), TokenError> {
-        let path = self.folder.join(NAME);
-        if let Some(version) = self.later {
-            return Err(TokenError::Later(path, version));
-        }
-        let document = Document { version: VERSION, checksum: checksum(all), tokens: all.clone() };
-        let keep = || {
-            let mut bytes = serde_json::to_vec_pretty(&document)?;
-            bytes.push(b'\n');
-            let previous = self.folder.join(previous());
-            match before {
-                Before::Kept if !self.damaged => may_lack(link(&path, &previous))?,
-                Before::Kept | Before::Rewritten => self.write(&previous, &bytes)?,
-            }
-            self.write(&path, &bytes)
-        };
-        keep().map_err(|error: io::Error| TokenError::NotKept(error.to_string()))
-    }
-
-    /// Writes a file whole or not at all.
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let new = self.folder.join(format!("{NAME}.new"));
-        write_whole(&new, bytes)?;
-        fs::rename(new, path)?;
-        fs::File::open(&self.folder)?.sync_all()
-    }
-
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -282,53 +218,6 @@ fn view(name: &str, kept: &Kept, now: SystemTime) -> Token {
             token: None,
         }),
     }
-}
-
-fn previous() -> String {
-    format!("{NAME}.previous-1")
-}
-
-/// What becomes of the file before the one that is written.
-#[derive(Clone, Copy)]
-enum Before {
-    /// It is what there was: a damaged file costs the last token.
-    Kept,
-    /// It is written, first: a token that is removed is in no file that may ever be read again.
-    Rewritten,
-}
-
-/// Why a file is not read.
-#[derive(Debug)]
-enum Unfit {
-    Damaged,
-    Later(u32),
-}
-
-/// The tokens before the last change.
-fn before(folder: &Path) -> BTreeMap<String, Kept> {
-    let before = fs::read(folder.join(previous())).ok();
-    before.and_then(|bytes| parse(&bytes).ok()).unwrap_or_default()
-}
-
-/// The tokens of a file that is whole.
-fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Kept>, Unfit> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        version: u32,
-    }
-    let document: Result<Document, _> = serde_json::from_slice(bytes);
-    match document {
-        Ok(it) if it.version == VERSION && it.checksum == checksum(&it.tokens) => Ok(it.tokens),
-        Ok(_) | Err(_) => Err(match serde_json::from_slice(bytes) {
-            Ok(Versioned { version }) if version > VERSION => Unfit::Later(version),
-            Ok(_) | Err(_) => Unfit::Damaged,
-        }),
-    }
-}
-
-fn checksum(tokens: &BTreeMap<String, Kept>) -> String {
-    // Text and numbers only: it has JSON.
-    hash(&serde_json::to_string(tokens).unwrap_or_default())
 }
 
 fn hash(text: &str) -> String {

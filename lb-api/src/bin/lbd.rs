@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use lb_api::{config, daemon};
+use lb_api::config::{self, ConfigError};
+use lb_api::daemon;
 use lb_api_types::config::Config;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
@@ -52,8 +53,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command.unwrap_or(Command::Run) {
         Command::Check { file } => check(file),
-        Command::Run => load(arguments.config).and_then(run),
-        Command::Clean => load(arguments.config).and_then(clean),
+        Command::Run => load(arguments.config, config::load).and_then(run),
+        // It needs no keys, and may run where there are none.
+        Command::Clean => load(arguments.config, config::read).and_then(clean),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,10 +66,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn load(file: Option<PathBuf>) -> Result<Config> {
+fn load(
+    file: Option<PathBuf>,
+    read: impl FnOnce(&Path) -> Result<Config, ConfigError>,
+) -> Result<Config> {
     let default = || Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists());
     Ok(match file.or_else(default) {
-        Some(file) => config::load(&file)?,
+        Some(file) => read(&file)?,
         None => Config::default(),
     })
 }

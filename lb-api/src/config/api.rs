@@ -76,9 +76,9 @@ fn listen(section: &Object<'_>, has_tls: bool) -> Option<SocketAddr> {
 
 fn read_tls(cursor: &Cursor<'_>) -> Option<Tls> {
     let tls = cursor.object(&["certificate_file", "key_file", "client_ca_file", "clients"])?;
-    let certificate = tls.required("certificate_file").and_then(|file| credential::found(&file));
-    let key = tls.required("key_file").and_then(|file| credential::found(&file));
-    let ca = tls.field("client_ca_file").map(|file| credential::found(&file));
+    let certificate = tls.required("certificate_file").and_then(|file| credential::file(&file));
+    let key = tls.required("key_file").and_then(|file| credential::file(&file));
+    let ca = tls.field("client_ca_file").map(|file| credential::file(&file));
     let listed = tls.field("clients");
     if let (None, Some(listed)) = (&ca, &listed) {
         return listed.wrong("is only for certificates that `client_ca_file` signs: say that file");

@@ -20,12 +20,8 @@ pub(super) fn file(cursor: &Cursor<'_>) -> Option<PathBuf> {
     Some(text.into())
 }
 
-/// The same, where it is.
-pub(super) fn found(cursor: &Cursor<'_>) -> Option<PathBuf> {
-    path(&file(cursor)?).or_else(|why| cursor.wrong(why).ok_or(())).ok()
-}
-
-/// Where a file is.
+/// Where a file is. Only whoever is about to read it asks: outside of its service there are no credentials, and a
+/// configuration is checked and cleaned up after there, too.
 ///
 /// # Errors
 ///

@@ -32,7 +32,7 @@ fn contents(file: &FilePath) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// What is wrong with the key files that a configuration names.
+/// What is wrong with the key files that a configuration names. Credentials are looked at where there are any.
 pub(super) fn mistakes(config: &Config) -> Vec<Mistake> {
     let section = Path::default().field("bgp");
     let (peers, groups) = (section.field("peers"), section.field("peer_groups"));
@@ -40,7 +40,8 @@ pub(super) fn mistakes(config: &Config) -> Vec<Mistake> {
     let of_groups = config.bgp.peer_groups.iter().map(|group| &group.options).enumerate();
     let all = of_peers.map(|it| (&peers, it)).chain(of_groups.map(|it| (&groups, it)));
     let wrong = all.filter_map(|(list, (index, options))| {
-        let message = read(options.md5_key_file.as_deref()?).err()?;
+        let file = options.md5_key_file.as_deref()?;
+        let message = credential::path(file).ok().and_then(|_| read(file).err())?;
         Some(Mistake { path: list.index(index).field("md5_key_file"), message })
     });
     wrong.collect()

@@ -256,6 +256,32 @@ fn a_key_file_is_read_and_never_shown() {
     assert!(!format!("{config:?}{:?}", keys::read(&key).unwrap()).contains("s3cret"));
 }
 
+#[test]
+fn certificates_are_looked_at_and_credentials_are_no_mistake_where_there_are_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lbd.yaml");
+    let write = |certificate: &str, key: &str| {
+        let tls = format!("{{ certificate_file: {certificate}, key_file: '{key}' }}");
+        let peer = "{ address: 192.0.2.1, asn: 65001, md5_key_file: 'credential:up' }";
+        let text =
+            format!("bgp: {{ peers: [{peer}] }}\napi:\n  listen: 127.0.0.1:1\n  tls: {tls}\n");
+        std::fs::write(&file, text).unwrap();
+    };
+    write("/nonexistent/tls.crt", "/nonexistent/tls.key");
+    let error = load(&file).unwrap_err().to_string();
+    assert!(error.contains("lbd.yaml:4: api.tls cannot be used: "), "{error}");
+    assert!(error.contains("/nonexistent/tls.crt"), "{error}");
+    read(&file).expect("whoever cleans up needs none of these files");
+    write("/nonexistent/tls.crt", "credential:tls.key");
+    let said = load(&file).expect("only the service has them").api.tls.unwrap();
+    assert_eq!(said.key_file, FilePath::new("credential:tls.key"), "it is found when it is used");
+    let error = crate::http::examine(&said).unwrap_err();
+    assert!(error.contains("key_file names credential:tls.key"), "{error}");
+    write("/nonexistent/tls.crt", "credential:a/b");
+    let error = read(&file).unwrap_err().to_string();
+    assert!(error.contains("a credential is credential: and a name"), "{error}");
+}
+
 fn any_config() -> impl Strategy<Value = Config> {
     let peer = (any::<[u8; 2]>(), 1..64_000_u32, any::<bool>(), prop::bool::ANY, 10..9_000_u16);
     let peers = prop::collection::btree_map(any::<[u8; 2]>(), peer, 0..5);

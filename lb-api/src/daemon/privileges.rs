@@ -8,6 +8,8 @@
 //!
 //! All of it holds for threads that are started afterwards, so it is done before there are any.
 
+#[cfg(test)]
+mod unit;
 mod user;
 
 use std::collections::BTreeSet;
@@ -21,7 +23,7 @@ use landlock::{
     ABI, Access, AccessFs, BitFlags, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus,
     Scope, path_beneath_rules,
 };
-use lb_api_types::config::Config;
+use lb_api_types::config::{Config, Tls};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::config::credential;
@@ -136,22 +138,27 @@ fn files(config: &Config) -> Result<Files> {
             .with_context(|| format!("cannot make {}: make it", folder.display()))?;
         write.insert(folder.to_owned());
     }
-    let options = config.bgp.peers.iter().map(|peer| &peer.spec.options);
-    let options = options.chain(config.bgp.peer_groups.iter().map(|group| &group.options));
-    let keys = options.filter_map(|options| options.md5_key_file.as_deref());
-    let keys: Vec<_> = keys.filter_map(|file| credential::path(file).ok()).collect();
-    let tls = config.api.tls.iter().flat_map(|tls| {
-        let files = [Some(&tls.certificate_file), Some(&tls.key_file), tls.client_ca_file.as_ref()];
-        files.into_iter().flatten()
-    });
     let mut read: BTreeSet<PathBuf> = READ.iter().map(PathBuf::from).collect();
-    for file in keys.iter().chain(tls) {
+    for file in named(config) {
         // Files are replaced, and links led elsewhere: the folders of both are to be read.
         read.extend(file.parent().map(Path::to_owned));
-        let target = fs::canonicalize(file).ok();
+        let target = fs::canonicalize(&file).ok();
         read.extend(target.and_then(|target| Some(target.parent()?.to_owned())));
     }
     Ok(Files { write, read: read.into_iter().filter(|folder| folder.exists()).collect() })
+}
+
+/// Keys and certificates that a configuration names, where they are; a credential that there is none of is said by whoever
+/// needs it.
+fn named(config: &Config) -> Vec<PathBuf> {
+    let options = config.bgp.peers.iter().map(|peer| &peer.spec.options);
+    let options = options.chain(config.bgp.peer_groups.iter().map(|group| &group.options));
+    let keys = options.filter_map(|options| options.md5_key_file.as_deref());
+    let tls = config.api.tls.iter().flat_map(|tls| {
+        let Tls { certificate_file, key_file, client_ca_file, .. } = tls;
+        [Some(certificate_file), Some(key_file), client_ca_file.as_ref()].into_iter().flatten()
+    });
+    keys.chain(tls.map(PathBuf::as_path)).filter_map(|file| credential::path(file).ok()).collect()
 }
 
 /// What a program that it would start could have at most.
@@ -221,12 +228,8 @@ mod tests {
         config.api.socket = path("run/lbd.sock");
         let key_file = path("links/tls.key");
         let certificate_file = path("gone/tls.crt");
-        config.api.tls = Some(lb_api_types::config::Tls {
-            certificate_file,
-            key_file,
-            client_ca_file: None,
-            clients: vec![],
-        });
+        config.api.tls =
+            Some(Tls { certificate_file, key_file, client_ca_file: None, clients: vec![] });
         let Files { write, read } = files(&config).unwrap();
         assert_eq!(write, [path("bpf"), path("run"), path("state")].into());
         let ours: Vec<_> = read.iter().filter(|read| read.starts_with(folder.path())).collect();

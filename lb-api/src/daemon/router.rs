@@ -1,6 +1,6 @@
 //! From the file's section `bgp` to the router's configuration, and from its state to what people see.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -43,12 +43,28 @@ struct LeftOut;
 /// Keys as their files said them last, so that a file that has gone ends no session.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
+    /// Of files that neighbours name.
     known: HashMap<PathBuf, Md5Key>,
-    /// What is to be said of files that cannot be read.
-    pub(super) unread: Vec<String>,
+    /// Files that neighbours name and that cannot be read, with what is to be said of each.
+    unread: Vec<(PathBuf, String)>,
 }
 
 impl Keys {
+    /// What is to be said of files that cannot be read.
+    pub(super) fn unread(&self) -> impl Iterator<Item = String> {
+        self.unread.iter().map(|(_, said)| said.clone())
+    }
+
+    /// Whether one of the files that could not be read can be now.
+    pub(super) fn could_read_more(&self) -> bool {
+        self.unread.iter().any(|(file, _)| keys::read(file).is_ok())
+    }
+
+    /// Forgets what no neighbour names any more.
+    fn keep_only(&mut self, named: &HashSet<PathBuf>) {
+        self.known.retain(|file, _| named.contains(file));
+    }
+
     /// The key of whoever names a file, if they name one; an error where it was never read.
     fn of(&mut self, who: &str, file: Option<&Path>) -> Result<Option<Md5Key>, LeftOut> {
         let Some(file) = file else { return Ok(None) };
@@ -59,10 +75,11 @@ impl Keys {
             }
             Err(why) => (self.known.get(file).cloned(), format!("{who}: md5_key_file {why}")),
         };
-        self.unread.push(match key {
+        let said = match key {
             Some(_) => format!("{what}; until then it has the key that was there"),
             None => format!("{what}; it is left out until then"),
-        });
+        };
+        self.unread.push((file.to_owned(), said));
         key.map(Some).ok_or(LeftOut)
     }
 }
@@ -83,8 +100,10 @@ pub(super) async fn peers(bgp: &Bgp, id: &mut DefaultId, keys: &mut Keys) -> Res
     let library = Library::of(bgp)?;
     let (mut peers, mut transports) = (Vec::new(), HashMap::new());
     keys.unread.clear();
+    let mut named = HashSet::new();
     for told in &bgp.peers {
         let options = told.spec.effective(&bgp.peer_groups);
+        named.extend(options.md5_key_file.clone());
         let who = format!("peer {}", told.title());
         let Ok(key) = keys.of(&who, options.md5_key_file.as_deref()) else { continue };
         let made = peer(told, &options, &library);
@@ -94,6 +113,7 @@ pub(super) async fn peers(bgp: &Bgp, id: &mut DefaultId, keys: &mut Keys) -> Res
     let mut dynamic = Vec::new();
     for group in &bgp.peer_groups {
         let Some(ranges) = group.options.listen_ranges.clone() else { continue };
+        named.extend(group.options.md5_key_file.clone());
         // It is none of a neighbour: each has its own.
         let (name, address) = (Some(group.name.clone()), Ipv4Addr::UNSPECIFIED.into());
         let spec = PeerSpec { address, group: None, options: group.options.clone() };
@@ -105,6 +125,7 @@ pub(super) async fn peers(bgp: &Bgp, id: &mut DefaultId, keys: &mut Keys) -> Res
         let transport = transport(bgp, &group.options, key);
         dynamic.push((Listen { name, ranges, limit, template }, transport));
     }
+    keys.keep_only(&named);
     Ok(Peers { speaker, peers, transports, dynamic, listen: said.listen() })
 }
 
@@ -331,5 +352,28 @@ pub(super) fn route_view(path: PathStatus) -> BgpRoute {
             multipath: path.multipath,
             stale: path.stale,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_known_while_a_neighbour_names_them_and_asked_for_again_only_when_they_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["a", "b"].map(|name| folder.path().join(name));
+        files.iter().for_each(|file| std::fs::write(file, "s3cret").unwrap());
+        let mut keys = Keys::default();
+        assert!(files.iter().all(|file| keys.of("peer n", Some(file)).is_ok()));
+        std::fs::remove_file(&files[0]).unwrap();
+        assert!(matches!(keys.of("peer n", Some(&files[0])), Ok(Some(_))), "as it was last");
+        assert!(!keys.could_read_more(), "there is no news of it");
+        assert_eq!(keys.unread().count(), 1);
+        keys.keep_only(&[files[1].clone()].into());
+        assert_eq!(keys.known.len(), 1, "nobody names it any more");
+        assert!(keys.of("peer n", Some(&files[0])).is_err());
+        std::fs::write(&files[0], "s3cret").unwrap();
+        assert!(keys.could_read_more());
     }
 }

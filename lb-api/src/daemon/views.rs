@@ -45,8 +45,6 @@ pub(super) struct Live {
     pub(super) troubles: watch::Receiver<Vec<String>>,
     /// Why kept VIPs are not served.
     pub(super) shadowed: watch::Receiver<Vec<String>>,
-    /// What was found of the kept state at the start.
-    pub(super) warnings: Vec<String>,
     /// When the first of the API's certificates expires.
     pub(super) certificates: watch::Receiver<Option<SystemTime>>,
     /// What is not well since.
@@ -257,8 +255,7 @@ impl Views for Live {
             });
             let (interfaces, usage, lost) = read.await?;
             let reasons = self.reasons().await?;
-            let mut warnings = self.warnings.clone();
-            warnings.extend(self.alarms.all());
+            let mut warnings = self.alarms.all();
             warnings.extend(host_warnings());
             warnings.extend(self.shadowed.borrow().iter().cloned());
             warnings.extend(self.troubles.borrow().iter().cloned());
@@ -349,7 +346,7 @@ impl Live {
         facts.troubles = self.troubles.borrow().clone();
         facts.policy_rules = self.router.policy_rules();
         facts.alarms = self.alarms.all();
-        facts.state = self.warnings.iter().chain(self.shadowed.borrow().iter()).cloned().collect();
+        facts.state = self.shadowed.borrow().clone();
         facts.sessions = self.peers().await.into_iter().map(session).collect();
         let vips = self.registry.list().await.map_err(|refusal| refusal.to_string())?;
         let addresses = vips.iter().map(|vip| vip.spec.address).collect();

@@ -13,6 +13,7 @@ use lb_api_types::event::Event;
 use lb_api_types::problem::Problem;
 
 use super::App;
+use super::guard::Names;
 use super::problem::Refused;
 use super::terms::Asked;
 use crate::access::Caller;
@@ -34,9 +35,10 @@ pub(super) async fn get_events(
     State(app): State<App>,
     asked: Asked,
     caller: Option<Extension<Caller>>,
+    names: Option<Extension<Names>>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Refused> {
-    stream_of(&app.events, &asked, &headers, still_in(&app, caller))
+    stream_of(&app.events, &asked, &headers, still_in(&app, caller, names))
 }
 
 /// What happens to flows that are watched, one in as many as `dataplane.sample_flows` says, in the same way: `flow` of an
@@ -53,19 +55,24 @@ pub(super) async fn get_flow_events(
     State(app): State<App>,
     asked: Asked,
     caller: Option<Extension<Caller>>,
+    names: Option<Extension<Names>>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Refused> {
     let events = app.views.flow_events().ok_or_else(Refused::not_watched)?;
-    stream_of(&events, &asked, &headers, still_in(&app, caller))
+    stream_of(&events, &asked, &headers, still_in(&app, caller, names))
 }
 
-/// Whether whoever listens may go on to: a token can expire or be removed while a stream lasts.
+/// Whether whoever listens may go on to: a token can expire or be removed while a stream lasts, and so can a certificate.
 fn still_in(
     app: &App,
     caller: Option<Extension<Caller>>,
+    names: Option<Extension<Names>>,
 ) -> impl Fn() -> bool + Send + Sync + use<> {
     let access = Arc::clone(&app.access);
-    move || caller.as_ref().is_none_or(|Extension(caller)| access.is_still_in(caller))
+    move || {
+        let Some(Extension(caller)) = &caller else { return true };
+        access.is_still_in(caller, names.as_ref().and_then(|Extension(names)| names.now()))
+    }
 }
 
 fn stream_of<F: Fn() -> bool + Send + Sync + 'static>(

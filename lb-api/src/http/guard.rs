@@ -12,6 +12,7 @@ use tokio::task::JoinError;
 use super::problem::Refused;
 use super::request;
 use super::room::{self, Place, Room};
+use super::tls::Shown;
 use crate::access::{Access, Caller, Denied, Peer};
 
 /// What has no end.
@@ -22,9 +23,16 @@ const METRICS: &str = "/metrics";
 #[derive(Clone, Debug)]
 pub(super) struct Noted(pub(super) String);
 
-/// The names of the certificate that the other end has shown to be its own.
+/// The certificate that the other end has shown to be its own, if any.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Names(pub(super) Vec<String>);
+pub(super) struct Names(pub(super) Option<Arc<Shown>>);
+
+impl Names {
+    /// Its names as they count now.
+    pub(super) fn now(&self) -> Option<&[String]> {
+        self.0.as_deref().map(Shown::names)
+    }
+}
 
 /// What a request passes.
 #[derive(Clone)]
@@ -84,7 +92,7 @@ fn admit(
     asked: &Request,
     needed: Role,
 ) -> Result<Caller, Box<Response>> {
-    let names = asked.extensions().get::<Names>().map_or(&[][..], |Names(names)| names);
+    let names = asked.extensions().get::<Names>().and_then(Names::now);
     let admitted = token(asked.headers())
         .and_then(|token| access.admit(peer, token, names).map_err(Refused::denied));
     let (refused, caller) = match admitted {
@@ -118,7 +126,9 @@ async fn carry_out(
 ) -> Response {
     let id = request::id();
     let (method, uri) = (asked.method().clone(), asked.uri().clone());
+    let under_way = access.begin();
     let done = tokio::spawn(request::within(id.clone(), async move {
+        let _until_it_is_written_down = under_way;
         let answer = next.run(asked).await;
         let status = answer.status();
         let query = uri.query().filter(|_| status.is_success());

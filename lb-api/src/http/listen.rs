@@ -255,7 +255,7 @@ async fn welcome<I: Known>(
         None => talk(io, peer, Names::default(), router, watcher).await,
         Some(tls) => {
             let io = timeout(HANDSHAKE_WITHIN, tls.current().accept(io)).await??;
-            let names = Names(tls::names(io.get_ref().1));
+            let names = Names(tls.shown(io.get_ref().1).map(Arc::new));
             talk(io, peer, names, router, watcher).await
         }
     }

@@ -223,7 +223,7 @@ impl Refused {
     }
 
     pub(crate) fn certificate() -> Self {
-        let detail = "the client's certificate has no role: list one of its DNS names in api.tls.clients, or bring a token";
+        let detail = "the client's certificate has no role, or counts no longer: list one of its DNS names in api.tls.clients, have it signed by whom api.tls.client_ca_file names now, or bring a token";
         Self::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", detail)
     }
 

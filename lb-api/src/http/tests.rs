@@ -181,7 +181,7 @@ impl Served {
 
     async fn with(bench: Bench, folder: tempfile::TempDir, api: Api) -> Self {
         let own = nix::unistd::geteuid().as_raw();
-        let (access, _) = Access::open(bench.folder.path(), Default::default(), own).unwrap();
+        let access = Access::open(bench.folder.path(), Default::default(), own).unwrap();
         Self::with_access(bench, folder, api, access).await
     }
 

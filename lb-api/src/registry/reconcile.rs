@@ -16,7 +16,7 @@ impl<A: Appliers> Task<A> {
     /// Withdraws, then changes the kernel and the dataplane, then advertises.
     pub(super) async fn reconcile(&mut self) -> Result<(), String> {
         let is_told = self.configured.as_ref().is_some_and(|told| told.is_copy_of(&self.resources));
-        if !is_told || !self.appliers.is_settled() {
+        if !is_told {
             let was_withdrawn = self.configured.take().is_some_and(|told| told.is_withdrawn());
             if was_withdrawn != self.resources.is_withdrawn() {
                 self.book.touch_all();

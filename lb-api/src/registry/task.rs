@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lb_api_types::bgp::Global;
 use lb_api_types::event::EventKind;
+use lb_api_types::view::ChangeKind;
 use lb_api_types::vip::Vip;
 use lb_dataplane::table::{ServiceKey, Table};
 use tokio::sync::{mpsc, watch};
@@ -16,6 +17,7 @@ use super::admit;
 use super::confirm::Pending;
 use super::tell::Known;
 use super::{Appliers, Command, Start};
+use crate::access::Audit;
 use crate::control::{Book, Damping, Unreached};
 use crate::delta;
 use crate::events::Events;
@@ -80,6 +82,7 @@ pub(super) struct Task<A> {
     /// Why a change that was refused cannot be taken out of the state folder.
     unkept: Option<String>,
     pub(super) events: Events,
+    audit: Arc<Audit>,
     /// What watchers know.
     pub(super) told: Known,
     /// What waits to be confirmed; nothing else changes meanwhile.
@@ -146,6 +149,7 @@ impl<A: Appliers> Task<A> {
             failure: None,
             unkept: None,
             events: start.events,
+            audit: start.audit,
             told: Known::default(),
             pending: None,
         };
@@ -181,11 +185,27 @@ impl<A: Appliers> Task<A> {
                     Err(_) => return tracing::error!("interfaces are no longer followed"),
                 },
                 () = sleep_until(confirm_until.unwrap_or_else(Instant::now)), if confirm_until.is_some() => {
-                    self.roll_back("it was not confirmed in time").await;
+                    self.not_confirmed().await;
                 }
-                _ = tick.tick(), if self.is_unsettled() => self.follow().await,
+                _ = tick.tick(), if self.is_unsettled() => {
+                    if !self.appliers.is_settled() && self.appliers.could_do_more() {
+                        self.configured = None;
+                    }
+                    self.follow().await;
+                }
             }
         }
+    }
+
+    /// Nobody has asked for this one: it is written down here.
+    async fn not_confirmed(&mut self) {
+        let why = "it was not confirmed in time";
+        let changes = self.roll_back(why).await;
+        let touched = changes.iter().filter(|it| it.change != ChangeKind::Unchanged).count();
+        self.audit.record_own(&format!(
+            "configuration of revision {} rolled back: {why}; {touched} resources changed",
+            self.revision
+        ));
     }
 
     /// Whether time alone may change something.

@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,6 +46,10 @@ pub(crate) struct World {
     checked: Arc<Mutex<BTreeSet<Target>>>,
     announced: BTreeSet<IpAddr>,
     routed: BTreeSet<IpAddr>,
+    /// How often it was told of resources, and whether it waits for something that they name, and that is there.
+    configured: Arc<AtomicUsize>,
+    waits: Arc<AtomicBool>,
+    comes: Arc<AtomicBool>,
 }
 
 impl World {
@@ -114,7 +119,16 @@ impl Appliers for World {
     }
 
     async fn configure(&mut self, _: &Resources) -> Result<(), String> {
+        self.configured.fetch_add(1, Relaxed);
         Ok(())
+    }
+
+    fn is_settled(&self) -> bool {
+        !self.waits.load(Relaxed)
+    }
+
+    fn could_do_more(&self) -> bool {
+        self.comes.load(Relaxed)
     }
 
     async fn route(&mut self, addresses: Addresses<'_>) {
@@ -221,6 +235,7 @@ impl Bench {
             verdicts: found,
             targets: wanted,
             events: events.clone(),
+            audit: Arc::new(Audit::open(folder.path(), "audit.log")),
         };
         let (registry, warnings) = spawn(start, world.clone()).await.unwrap();
         let found = Mutex::default();
@@ -594,6 +609,19 @@ async fn many_vips_are_applied_in_one_change_or_not_at_all() {
     assert_eq!((bench.names().await.len(), bench.world.told()), (3, vec![]));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_resources_name_and_is_not_there_is_told_of_again_when_it_is_and_not_before() {
+    let bench = Bench::new(vec![]).await;
+    let told = || bench.world.configured.load(Relaxed);
+    assert_eq!(told(), 1);
+    bench.world.waits.store(true, Relaxed);
+    bench.registry.settled().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(told(), 1, "nothing has changed");
+    bench.world.comes.store(true, Relaxed);
+    eventually(async || told() > 1).await;
+}
+
 #[tokio::test]
 async fn whatever_changes_is_told_once_and_in_order() {
     let bench = Bench::new(vec![]).await;
@@ -655,6 +683,11 @@ async fn what_nobody_confirms_is_rolled_back_in_time_and_by_a_restart() {
     assert!(bench.heard().contains(&("config-rolled-back", String::new())));
     assert_eq!(bench.heard().last(), Some(&("vip-deleted", "b".to_owned())));
     assert_eq!(bench.registry.confirm().await, Err(Refusal::NothingToConfirm));
+    let audit = || std::fs::read_to_string(bench.folder.path().join("audit.log")).unwrap();
+    // It is told before it is written down.
+    eventually(async || audit().ends_with('\n')).await;
+    let said = "configuration of revision 2 rolled back: it was not confirmed in time; 2 resources changed";
+    assert!(audit().contains(said) && audit().contains("\"who\":\"lbd\""), "{}", audit());
 
     bench.apply_for(other(), 3600).await.unwrap();
     assert_eq!(bench.ports().await, [("a".to_owned(), 81), ("b".to_owned(), 80)]);

@@ -2,8 +2,17 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+/// What tells one version of a file from another: its inode, its size, and when it was written.
+pub(crate) type Version = (u64, u64, i64, i64);
+
+/// The version of a file; none where there is none to be seen.
+pub(crate) fn version(path: &Path) -> Option<Version> {
+    let data = fs::metadata(path).ok()?;
+    Some((data.ino(), data.len(), data.mtime(), data.mtime_nsec()))
+}
 
 /// Writes a new file that only its owner reads, and has it on the disk. One that a crash left there may be a second name of
 /// a good one: it is not written into.

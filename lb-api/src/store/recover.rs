@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ use lb_api_types::vip::Vip;
 
 use super::journal::{self, Contents, Record};
 use super::snapshot::{self, Snapshot, Unfit};
-use super::{GENERATIONS, Generation, JOURNAL, PREVIOUS, SNAPSHOT, Store, StoreError};
+use super::{GENERATIONS, Generation, JOURNAL, Notice, PREVIOUS, SNAPSHOT, Store, StoreError};
 
 use crate::resources::Resources;
 
@@ -29,7 +29,7 @@ pub(super) struct Recovered {
     pub(super) is_damaged: bool,
     /// Where the current journal goes on; `None` where a new one is to begin.
     pub(super) goes_on_at: Option<usize>,
-    pub(super) warnings: Vec<String>,
+    pub(super) notices: Vec<Notice>,
 }
 
 /// A snapshot and when it was written.
@@ -46,7 +46,7 @@ impl Store {
                 Some(Ok(snapshot)) => base = Some((n, snapshot)),
                 Some(Err(why)) => {
                     found.is_damaged |= n == 0;
-                    found.warnings.push(self.damaged_snapshot(n, &why));
+                    found.notices.push(self.damaged_snapshot(n, &why));
                     continue;
                 }
             }
@@ -64,16 +64,18 @@ impl Store {
             if n == 0 && is_current && contents.damage.is_none() && !contents.is_torn {
                 found.goes_on_at = Some(contents.end);
             }
-            found.replay(contents, &self.path(JOURNAL, n).display().to_string());
+            found.replay(contents, &self.path(JOURNAL, n));
         }
         Ok(found)
     }
 
-    fn damaged_snapshot(&self, n: usize, why: &str) -> String {
-        format!(
+    fn damaged_snapshot(&self, n: usize, why: &str) -> Notice {
+        let path = self.path(SNAPSHOT, n);
+        let said = format!(
             "{} was damaged ({why}), so the VIPs are those of the one before it and of the journals, and changes may be missing: compare them with what you applied",
-            self.path(SNAPSHOT, n).display()
-        )
+            path.display()
+        );
+        Notice::of(&path, said)
     }
 
     /// What is kept and what was kept before, the newest first; what is damaged is left out.
@@ -146,16 +148,21 @@ fn unreadable(path: PathBuf, n: usize, source: io::Error) -> Result<String, Stor
 }
 
 impl Recovered {
-    fn replay(&mut self, contents: Contents, path: &str) {
+    fn notice(&mut self, file: &Path, said: String) {
+        self.notices.push(Notice::of(file, said));
+    }
+
+    fn replay(&mut self, contents: Contents, file: &Path) {
+        let path = file.display();
         self.reserved = self.reserved.max(contents.reserved);
         if let Some(why) = contents.damage {
-            self.warnings.push(format!(
+            self.notice(file, format!(
                 "{path} is damaged ({why}), so changes behind revision {} may be missing: compare the VIPs with what you applied",
                 contents.records.last().map_or(self.revision, |record| record.revision)
             ));
         }
         if contents.has_holes {
-            self.warnings.push(format!(
+            self.notice(file, format!(
                 "the last change in {path} lacks parts and is left out: it was being written when the machine stopped, or the disk has lost it; compare the VIPs with what you applied last"
             ));
         }
@@ -166,7 +173,7 @@ impl Recovered {
                 continue;
             }
             if record.after != self.revision {
-                self.warnings.push(format!(
+                self.notice(file, format!(
                     "changes between the revisions {} and {} are missing from {path}, so what came later is left out: compare the VIPs with what you applied",
                     self.revision, record.after
                 ));

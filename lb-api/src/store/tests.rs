@@ -81,7 +81,14 @@ fn what_is_saved_is_loaded_again() {
     store.save(&change(2, &["a"], &["c"])).unwrap();
     drop(store);
     let vips = vec![some_vip("b"), some_vip("c")];
-    assert_eq!(start(&folder), Loaded { revision: 2, vips, ..Loaded::default() });
+    let mut kept = Loaded { revision: 2, kept_revision: 2, vips, ..Loaded::default() };
+    assert_eq!(start(&folder), kept);
+    let store = Store::open(&folder).unwrap();
+    store.load().unwrap();
+    store.reserve(5).unwrap();
+    drop(store);
+    kept.revision = 5;
+    assert_eq!(start(&folder), kept, "what people have seen, and what is kept");
 }
 
 #[test]
@@ -122,7 +129,8 @@ fn a_damaged_file_is_kept_aside_and_said_until_somebody_removes_it() {
         fs::write(folder.path().join(SNAPSHOT), damage).unwrap();
         let loaded = start(folder.path());
         assert_eq!(loaded.vips, []);
-        assert_eq!(loaded.warnings.len(), place + 2, "what and why, and the files that are kept");
+        assert_eq!(loaded.said().len(), place + 2, "what and why, and the files that are kept");
+        assert!(loaded.notices.iter().all(Notice::holds));
         let kept = folder.path().join(format!("{SNAPSHOT}.damaged-{}", place + 1));
         assert_eq!(fs::read_to_string(kept).unwrap(), *damage);
     }
@@ -131,7 +139,12 @@ fn a_damaged_file_is_kept_aside_and_said_until_somebody_removes_it() {
     store.save(&change(1, &[], &["a"])).unwrap();
     drop(store);
     let loaded = start(folder.path());
-    assert_eq!((loaded.vips.len(), loaded.warnings.len()), (1, damages.len()));
+    assert_eq!((loaded.vips.len(), loaded.said().len()), (1, damages.len()));
+    for place in 1..=damages.len() {
+        fs::remove_file(folder.path().join(format!("{SNAPSHOT}.damaged-{place}"))).unwrap();
+        let hold = loaded.notices.iter().filter(|notice| notice.holds()).count();
+        assert_eq!(hold, damages.len() - place, "it goes with its cause");
+    }
 }
 
 #[test]
@@ -226,7 +239,7 @@ fn a_line_that_was_not_written_to_its_end_was_never_kept_and_is_no_damage() {
         torn[upto..=end].fill(0);
         fs::write(&journal, torn).unwrap();
         let loaded = start(folder.path());
-        assert_eq!(loaded.warnings, [""; 0], "{upto}");
+        assert_eq!(loaded.said(), [""; 0], "{upto}");
         assert_eq!(names(&loaded.vips), ["a", "b"], "{upto}");
     }
     let store = Store::open(folder.path()).unwrap();
@@ -260,7 +273,7 @@ fn a_last_line_that_lacks_sectors_was_never_kept_and_any_other_that_does_is_dama
         let loaded = start(folder.path());
         assert_eq!(names(&loaded.vips), ["a", "b", "c"]);
         // The disk may have lost it, too: that is said, and is no damage.
-        loaded.warnings.iter().filter(|said| !said.contains("is left out")).count()
+        loaded.said().iter().filter(|said| !said.contains("is left out")).count()
     };
     let sectors = (from..end).filter(|at| *at == from || at % 512 == 0);
     for (number, at) in sectors.clone().enumerate() {
@@ -287,7 +300,7 @@ fn a_damaged_header_of_a_journal_is_said_and_its_changes_hold() {
         fs::write(&journal, damaged).unwrap();
         let loaded = start(folder.path());
         assert_eq!(names(&loaded.vips), ["a", "b", "c"], "{place}");
-        assert!(loaded.warnings[0].contains("does not begin"), "{:?}", loaded.warnings);
+        assert!(loaded.said()[0].contains("does not begin"), "{:?}", loaded.said());
     }
 }
 
@@ -320,8 +333,8 @@ fn any_flipped_bit_and_any_cut_on_the_disk_lead_to_the_last_good_state_and_an_al
             let (good, less) = ("a b c d", if is_last { "a b c" } else { "a b c d" });
             assert!(found == good || found == less, "{name}: {what}: {found}");
             // White space may differ without a difference in meaning.
-            assert!(!loaded.warnings.is_empty() || found == good, "{name}: {what}");
-            loaded.warnings.len()
+            assert!(!loaded.said().is_empty() || found == good, "{name}: {what}");
+            loaded.said().len()
         };
         // Which of all of them are found is looked at without a disk.
         for place in (0..text).step_by(7) {
@@ -346,7 +359,7 @@ fn a_damaged_snapshot_is_made_up_for_by_the_one_before_it_and_the_journals() {
     fs::write(folder.path().join(SNAPSHOT), "").unwrap();
     let loaded = start(folder.path());
     assert_eq!((names(&loaded.vips), loaded.revision), (vec!["b", "c", "d"], 4));
-    assert_eq!(loaded.warnings.len(), 2, "what and why, and the file that is kept");
+    assert_eq!(loaded.said().len(), 2, "what and why, and the file that is kept");
     fs::write(folder.path().join(format!("{SNAPSHOT}.previous-1")), "{").unwrap();
     let loaded = start(folder.path());
     assert_eq!(names(&loaded.vips), ["b", "c", "d"], "the first one of all and every change");
@@ -355,7 +368,7 @@ fn a_damaged_snapshot_is_made_up_for_by_the_one_before_it_and_the_journals() {
     store.save(&change(5, &[], &["e"])).unwrap();
     drop(store);
     let loaded = start(folder.path());
-    assert_eq!((names(&loaded.vips), loaded.warnings.len()), (vec!["b", "c", "d", "e"], 1));
+    assert_eq!((names(&loaded.vips), loaded.said().len()), (vec!["b", "c", "d", "e"], 1));
 }
 
 #[test]
@@ -371,7 +384,7 @@ fn changes_that_are_missing_are_said_and_what_came_later_is_left_out() {
     }
     let loaded = start(folder.path());
     assert_eq!(names(&loaded.vips), ["a"]);
-    assert!(loaded.warnings[0].contains("between the revisions 1 and 3"), "{:?}", loaded.warnings);
+    assert!(loaded.said()[0].contains("between the revisions 1 and 3"), "{:?}", loaded.said());
     assert_eq!(loaded.revision, 4, "it is not given again");
 }
 
@@ -443,7 +456,7 @@ fn a_damaged_journal_leads_to_what_is_before_the_damage_a_warning_and_a_new_snap
     for _ in 0..2 {
         let loaded = start(folder.path());
         assert_eq!(names(&loaded.vips), ["a", "b"]);
-        assert!(loaded.warnings[0].contains("behind revision 2"), "{:?}", loaded.warnings);
+        assert!(loaded.said()[0].contains("behind revision 2"), "{:?}", loaded.said());
     }
     let store = Store::open(folder.path()).unwrap();
     store.load().unwrap();
@@ -533,7 +546,7 @@ fn a_long_journal_is_to_be_folded_and_changes_go_on_meanwhile() {
     let loaded = store.load().unwrap();
     let during = usize::try_from(last - revision).unwrap();
     assert_eq!((loaded.vips.len(), loaded.revision), (600 + during, last));
-    assert_eq!(loaded.warnings, [""; 0]);
+    assert_eq!(loaded.said(), [""; 0]);
 }
 
 proptest::proptest! {
@@ -567,6 +580,6 @@ proptest::proptest! {
         let loaded = start(folder.path());
         let names: Vec<_> = kept.iter().map(String::as_str).collect();
         proptest::prop_assert_eq!(self::names(&loaded.vips), names);
-        proptest::prop_assert_eq!(loaded.warnings, [""; 0]);
+        proptest::prop_assert_eq!(loaded.said(), [""; 0]);
     }
 }

@@ -1,3 +1,6 @@
+use std::fs;
+
+use super::file::{NAME, parse, previous};
 use super::*;
 
 impl Tokens {
@@ -15,7 +18,7 @@ impl Tokens {
 }
 
 fn open(folder: &tempfile::TempDir) -> Tokens {
-    Tokens::open(folder.path().to_owned()).unwrap().0
+    Tokens::open(folder.path().to_owned()).unwrap()
 }
 
 #[test]
@@ -68,8 +71,8 @@ fn a_flipped_bit_lets_nobody_in_who_was_not_let_in_before() {
         );
     }
     fs::write(&path, &good[1..]).unwrap();
-    let (tokens, warning) = Tokens::open(folder.path().to_owned()).unwrap();
-    assert!(warning.unwrap().contains("is damaged"));
+    let tokens = open(&folder);
+    assert!(tokens.unwell().unwrap().contains("is damaged"));
     assert_eq!(tokens.whose(&TokenHash::of(&old), now), Ok(("old".into(), Role::Viewer)));
     assert_eq!(tokens.whose(&TokenHash::of(&newer), now), Err(Untaken::Unknown));
     fs::write(folder.path().join(previous()), "").unwrap();
@@ -110,7 +113,13 @@ fn a_removed_token_stays_removed_when_the_file_is_damaged() {
         assert_eq!(tokens.whose(&gone, now), Err(Untaken::Unknown));
         assert_eq!(tokens.whose(&stays, now), Ok(("stays".into(), Role::Viewer)));
     }
-    assert_eq!(fs::read(folder.path().join(format!("{NAME}.damaged"))).unwrap(), b"{");
+    let aside = folder.path().join(format!("{NAME}.damaged"));
+    assert_eq!(fs::read(&aside).unwrap(), b"{");
+    let tokens = open(&folder);
+    tokens.made("new", Role::Viewer, None, now);
+    assert!(tokens.unwell().unwrap().contains("and remove it"));
+    fs::remove_file(aside).unwrap();
+    assert_eq!(tokens.unwell(), None);
 }
 
 #[test]
@@ -120,10 +129,13 @@ fn what_a_later_lbd_wrote_lets_nobody_in_and_is_left_alone() {
     let path = folder.path().join(NAME);
     let later = fs::read_to_string(&path).unwrap().replace("\"version\": 1", "\"version\": 2");
     fs::write(&path, &later).unwrap();
-    let (tokens, warning) = Tokens::open(folder.path().to_owned()).unwrap();
-    assert!(warning.unwrap().contains("later version (2)"));
+    let tokens = open(&folder);
+    assert!(tokens.unwell().unwrap().contains("later version (2)"));
     assert_eq!(tokens.whose(&token, now), Err(Untaken::Unknown));
     let spec = TokenSpec { role: Role::Viewer, expires_in_secs: None };
     assert_eq!(tokens.make("new", spec, now), Err(TokenError::Later(path.clone(), 2)));
-    assert_eq!(fs::read_to_string(path).unwrap(), later);
+    assert_eq!(fs::read_to_string(&path).unwrap(), later);
+    fs::rename(&path, folder.path().join("elsewhere")).unwrap();
+    assert_eq!(tokens.unwell(), None, "it is moved away, as was asked for");
+    tokens.make("new", spec, now).unwrap();
 }

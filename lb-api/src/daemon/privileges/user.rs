@@ -10,7 +10,6 @@ use nix::errno::Errno;
 use nix::unistd::{self, Gid, Uid};
 
 use super::Files;
-use crate::config::credential;
 
 /// Who is asked for where the configuration names nobody.
 const DEFAULT: &str = "lbd";
@@ -101,13 +100,8 @@ impl User {
 
     /// Whether this user reaches what the configuration names; a key of root's own is the usual mistake.
     pub(super) fn reaches(self, config: &Config) -> Result<()> {
-        let options = config.bgp.peers.iter().map(|peer| &peer.spec.options);
-        let options = options.chain(config.bgp.peer_groups.iter().map(|group| &group.options));
-        let keys = options.filter_map(|options| options.md5_key_file.as_deref());
-        let keys: Vec<_> = keys.filter_map(|file| credential::path(file).ok()).collect();
-        let tls = config.api.tls.iter().flat_map(|tls| [&tls.certificate_file, &tls.key_file]);
-        for file in keys.iter().chain(tls) {
-            self.reads(file, file.display(), self.gid)?;
+        for file in super::named(config) {
+            self.reads(&file, file.display(), self.gid)?;
         }
         for folder in [&config.state_dir.0, &config.dataplane.pin_dir] {
             self.reads(folder, folder.display(), self.gid)?;

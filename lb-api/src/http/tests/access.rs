@@ -239,7 +239,7 @@ async fn a_client_with_a_certificate_has_the_role_of_its_name_and_needs_no_token
     let api =
         Api { socket: socket(folder.path()), listen, tls: Some(tls.clone()), ..Api::default() };
     let own = nix::unistd::geteuid().as_raw();
-    let (access, _) = Access::open(bench.folder.path(), Default::default(), own).unwrap();
+    let access = Access::open(bench.folder.path(), Default::default(), own).unwrap();
     let roles = [("ci.example".to_owned(), Role::Operator)];
     let served =
         Served::with_access(bench, folder, api, access.with_certificates(roles.into())).await;
@@ -262,6 +262,77 @@ async fn a_client_with_a_certificate_has_the_role_of_its_name_and_needs_no_token
     assert!(matches!(refused, CtlError::Unreachable { .. }), "nobody whom we trust signed it");
     let audited = served.audited();
     assert_eq!(audited[0]["who"], "certificate ci.example");
+}
+
+/// A connection with a client's certificate, which goes on whatever becomes of that.
+async fn connect_with(served: &Served, ca: &Path, client: &Tls) -> http1::SendRequest<Full<Bytes>> {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+    let chain = vec![CertificateDer::from_pem_file(&client.certificate_file).unwrap()];
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(&client.key_file).unwrap());
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config.unwrap()));
+    let stream = TcpStream::connect(served.tcp.unwrap()).await.unwrap();
+    let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+#[tokio::test]
+async fn a_connection_and_a_stream_lose_their_certificates_role_when_its_signer_is_trusted_no_longer()
+ {
+    let (bench, folder) = (Bench::new(vec![]).await, tempfile::tempdir().unwrap());
+    let mut tls = certificate(folder.path(), "localhost");
+    let [old, new] = ["ci.example", "new.example"].map(|name| {
+        let of = folder.path().join(name);
+        fs::create_dir(&of).unwrap();
+        certificate(&of, name)
+    });
+    let ca = folder.path().join("clients.crt");
+    fs::copy(&old.certificate_file, &ca).unwrap();
+    tls.client_ca_file = Some(ca.clone());
+    let listen = Some(([127, 0, 0, 1], 0).into());
+    let api =
+        Api { socket: socket(folder.path()), listen, tls: Some(tls.clone()), ..Api::default() };
+    let own = nix::unistd::geteuid().as_raw();
+    let access = Access::open(bench.folder.path(), Default::default(), own).unwrap();
+    let roles = ["ci.example", "new.example"].map(|name| (name.to_owned(), Role::Viewer));
+    let served =
+        Served::with_access(bench, folder, api, access.with_certificates(roles.into())).await;
+    let get = |path: &str| {
+        let request = hyper::Request::get(path).header("host", "localhost");
+        request.body(Full::new(Bytes::new())).unwrap()
+    };
+    let mut asks = connect_with(&served, &tls.certificate_file, &old).await;
+    let mut listens = connect_with(&served, &tls.certificate_file, &old).await;
+    let stream = listens.send_request(get("/api/v1/events")).await.unwrap();
+    assert_eq!(stream.status(), 200);
+    fs::copy(&new.certificate_file, &ca).unwrap();
+    let mut refused = 200;
+    let is_refused = async {
+        while refused == 200 {
+            let answer = asks.send_request(get("/api/v1/vips")).await.unwrap();
+            refused = answer.status().as_u16();
+            drop(answer.into_body().collect().await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(40), is_refused).await.unwrap();
+    assert_eq!(refused, 403);
+    assert_eq!(served.put("web", &good("web")).await.status, 201);
+    let heard = tokio::time::timeout(Duration::from_secs(40), stream.into_body().collect()).await;
+    let heard = heard.expect("the stream ends").unwrap().to_bytes();
+    assert!(!String::from_utf8_lossy(&heard).contains("vip-created"), "{heard:?}");
+    let mut trusted = connect_with(&served, &tls.certificate_file, &new).await;
+    let answer = trusted.send_request(get("/api/v1/vips")).await.unwrap();
+    assert_eq!(answer.status(), 200, "whom we trust now is let in");
 }
 
 #[tokio::test]
@@ -381,12 +452,15 @@ async fn a_change_whose_client_goes_away_at_once_is_written_down_like_any_other(
     let mut stream = UnixStream::connect(socket(served.folder.path())).await.unwrap();
     stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await.unwrap();
     drop(stream);
-    let written = async {
-        while served.audited().is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    let begun = async {
+        while served.audited().is_empty() && !served.access.has_changes_under_way() {
+            tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), written).await.expect("it is written down");
+    tokio::time::timeout(Duration::from_secs(30), begun).await.expect("it is asked for");
+    // As a daemon that ends waits for it.
+    let settled = tokio::time::timeout(Duration::from_secs(30), served.access.settled());
+    settled.await.expect("it ends");
     let line = &served.audited()[0];
     assert_eq!((&line["what"], &line["status"]), (&json!("PUT /api/v1/vips/web"), &json!(201)));
     assert_eq!(served.names().await, ["web"]);

@@ -9,14 +9,14 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::mount::MsFlags;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, gettid};
 
 use super::*;
+use crate::small_disk::{on_a_small_disk, remount};
 
 /// Says to this test's own program that it is the one that crashes, and in which folder.
 const WRITER: &str = "LBD_TEST_WRITER";
@@ -75,7 +75,7 @@ fn die_everywhere(write: Write) {
         let was_killed = Writer::start(folder.path()).killed_at(call);
         let store = Store::open(folder.path()).unwrap();
         let loaded = store.load().unwrap();
-        assert_eq!(loaded.warnings, [""; 0], "call {call}: nothing is damaged");
+        assert_eq!(loaded.said(), [""; 0], "call {call}: nothing is damaged");
         let found = names(&loaded.vips).join(" ");
         assert!(["old", "new"].contains(&found.as_str()), "call {call}: {found}");
         outcomes.push(found);
@@ -217,39 +217,22 @@ impl Writer {
     }
 }
 
-/// On a small disk of its own.
-fn on_a_small_disk(act: impl FnOnce(&Path) + Send + 'static) {
-    // A mount namespace belongs to a thread.
-    let alone = std::thread::spawn(|| {
-        let folder = tempfile::tempdir().unwrap();
-        unshare(CloneFlags::CLONE_NEWNS).expect("root runs the tests");
-        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        let tmpfs = Some("tmpfs");
-        mount(tmpfs, folder.path(), tmpfs, MsFlags::empty(), Some("size=384k")).unwrap();
-        act(folder.path());
-    });
-    alone.join().unwrap();
-}
-
 #[test]
 fn a_read_only_disk_serves_what_is_kept_says_so_and_refuses_changes_until_it_is_written_again() {
-    on_a_small_disk(|folder| {
-        let remount = |flags| {
-            mount(None::<&str>, folder, None::<&str>, MsFlags::MS_REMOUNT | flags, None::<&str>)
-        };
+    on_a_small_disk("384k", |folder| {
         prepare(folder, Write::Fold);
-        remount(MsFlags::MS_RDONLY).unwrap();
+        remount(folder, MsFlags::MS_RDONLY);
         let store = Store::open(folder).unwrap();
         let second = Store::open(folder).unwrap_err();
         assert!(matches!(second, StoreError::InUse { .. }), "{second}");
         let loaded = store.load().unwrap();
         assert_eq!((names(&loaded.vips), loaded.revision), (vec!["old"], 6));
-        let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+        let [warning] = &loaded.said()[..] else { panic!("{:?}", loaded.said()) };
         assert!(warning.contains("Read-only") && warning.contains("refused"), "{warning}");
         let refused = store.save(&change(7, &["old"], &["new"])).unwrap_err().to_string();
         assert!(refused.contains("vips.json") && refused.contains("Read-only"), "{refused}");
-        let (_, said) = crate::access::Access::open(folder, Default::default(), 0).unwrap();
+        let access = crate::access::Access::open(folder, Default::default(), 0).unwrap();
+        let said = access.unwell();
         let logs = ["audit.log", "refused.log"];
         assert!(
             said.iter().zip(logs).filter(|(said, name)| said.contains(name)).count() == 2,
@@ -257,15 +240,17 @@ fn a_read_only_disk_serves_what_is_kept_says_so_and_refuses_changes_until_it_is_
         );
         // Damage, too: it cannot be moved aside, and what is before it is served.
         drop(store);
-        remount(MsFlags::empty()).unwrap();
+        remount(folder, MsFlags::empty());
         fs::write(folder.join(SNAPSHOT), "damage").unwrap();
-        remount(MsFlags::MS_RDONLY).unwrap();
+        remount(folder, MsFlags::MS_RDONLY);
         let store = Store::open(folder).unwrap();
         let loaded = store.load().unwrap();
         assert_eq!(names(&loaded.vips), ["old"]);
-        assert!(loaded.warnings.iter().any(|said| said.contains("damaged")), "{loaded:?}");
-        remount(MsFlags::empty()).unwrap();
+        assert!(loaded.said().iter().any(|said| said.contains("damaged")), "{loaded:?}");
+        assert!(loaded.notices.iter().all(Notice::holds), "{loaded:?}");
+        remount(folder, MsFlags::empty());
         store.save(&change(7, &["old"], &["new"])).unwrap();
+        assert_eq!(loaded.notices.iter().filter(|notice| notice.holds()).count(), 0, "all is well");
         drop(store);
         assert_eq!(names(&start(folder).vips), ["new"]);
     });
@@ -273,7 +258,7 @@ fn a_read_only_disk_serves_what_is_kept_says_so_and_refuses_changes_until_it_is_
 
 #[test]
 fn a_full_disk_refuses_the_change_and_keeps_the_state() {
-    on_a_small_disk(|folder| {
+    on_a_small_disk("384k", |folder| {
         let names: Vec<_> = (0..80).map(|n| format!("v{n}")).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let store = Store::open(folder).unwrap();
@@ -293,7 +278,7 @@ fn a_full_disk_refuses_the_change_and_keeps_the_state() {
                 assert!(!new.exists(), "{free} pages: it would keep the journal from growing");
             }
             let loaded = store.load().unwrap();
-            assert_eq!((loaded.vips.len(), &loaded.warnings[..]), (80, &[][..]), "{free} pages");
+            assert_eq!((loaded.vips.len(), &loaded.said()[..]), (80, &[][..]), "{free} pages");
             assert_eq!(store.generations()[0].revision, revision, "{free} pages");
             fs::remove_file(folder.join("filler")).unwrap();
         }
@@ -302,8 +287,8 @@ fn a_full_disk_refuses_the_change_and_keeps_the_state() {
         fs::write(folder.join(SNAPSHOT), "damage").unwrap();
         fill_but(folder, 0);
         let loaded = store.load().unwrap();
-        assert_eq!((loaded.vips.len(), loaded.revision), (80, revision), "{:?}", loaded.warnings);
-        assert!(!loaded.warnings.is_empty());
+        assert_eq!((loaded.vips.len(), loaded.revision), (80, revision), "{:?}", loaded.said());
+        assert!(!loaded.said().is_empty());
     });
 }
 

@@ -44,7 +44,7 @@ fn what_a_killed_daemon_left_is_on_the_disk_before_it_is_relied_upon() {
         told();
         let loaded = store.load().unwrap();
         assert_eq!(names(&loaded.vips), ["old"]);
-        assert!(loaded.warnings[0].contains("changes are refused"), "{:?}", loaded.warnings);
+        assert!(loaded.said()[0].contains("changes are refused"), "{:?}", loaded.said());
         return;
     }
     // Of the journal, and of the folder.
@@ -65,7 +65,7 @@ fn a_file_that_the_disk_does_not_give_is_made_up_for_by_the_others_and_said() {
         nix::unistd::getppid();
         let loaded = loaded.unwrap();
         assert_eq!((names(&loaded.vips), loaded.revision), (vec!["old"], 6));
-        println!("\noutcome {}", loaded.warnings.len());
+        println!("\noutcome {}", loaded.said().len());
         return;
     }
     let mut unread = 0;
@@ -115,11 +115,7 @@ fn fail_everywhere(write: Write) {
             let at = format!("{count} calls from {first} on, {said}");
             let store = Store::open(folder.path()).unwrap();
             let loaded = store.load().unwrap();
-            assert_eq!(
-                (names(&loaded.vips), &loaded.warnings[..]),
-                (vec!["next"], &[][..]),
-                "{at}"
-            );
+            assert_eq!((names(&loaded.vips), &loaded.said()[..]), (vec!["next"], &[][..]), "{at}");
             let was_kept = store.generations().iter().any(|g| g.vips[0].metadata.name == "new");
             assert_eq!(was_kept, said == "kept" && write != Write::Fold, "{at}");
             if failed == 0 {
