@@ -4,6 +4,7 @@
 //! Fact ─▶ tables, marks ─▶ Output::Update   groups and routes of the dataplane
 //!                          Output::Install  our routes in the kernel
 //!                          Output::Resolve  gateways without a MAC
+//!                          Output::NextHop  what it costs to reach a next hop of the speaker's paths
 //! ```
 //!
 //! For one prefix the first of these counts: a local address; of others' kernel routes and the configuration's the one
@@ -11,8 +12,8 @@
 //! whose next hops resolve; what a previous process left; the configuration's route after all; a neighbour on a connected
 //! network (its /32 or /128 carries the MAC). A local route hides longer ones, as the kernel asks the local table first.
 //!
-//! Next hops of the speaker and of the configuration resolve against kernel routes that are not ours, one level deep: a next
-//! hop that only a BGP route leads to does not resolve.
+//! Next hops of the configuration resolve against kernel routes that are not ours, those of the speaker against these and the
+//! configuration's: a next hop that only a BGP route leads to does not resolve.
 //!
 //! Facts mark what they touch; outputs are made when polled, so a prefix that changes a thousand times
 //! between two polls costs one output, and nothing queues but marks, bounded by the tables.
@@ -25,6 +26,7 @@ mod kernel;
 mod select;
 mod statics;
 mod update;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -44,8 +46,9 @@ use self::bgp::BgpTable;
 use self::book::{Book, Id, Record};
 use self::groups::{Groups, Key};
 use self::kernel::KernelTable;
-use self::select::{Choice, resolve};
+use self::select::Choice;
 use self::statics::StaticTable;
+use self::ways::{Tables, Watched};
 
 /// The metric of the speaker's routes in the kernel: RFC 4271. No other daemon's default, so that ours stand beside theirs
 /// and never replace them, and worse than theirs, so that the kernel prefers theirs as the FIB does.
@@ -72,6 +75,7 @@ pub struct Fib {
     fixed: BTreeMap<(IpNetwork, u32), OwnRoute>,
     /// Gateways that `Resolve` went out for.
     asked: BTreeSet<(u32, IpAddr)>,
+    watched: Watched,
     /// What one step produced and was not polled yet: a handful.
     queue: VecDeque<Output>,
 }
@@ -94,6 +98,7 @@ impl Fib {
             installed: HashMap::new(),
             fixed: BTreeMap::new(),
             asked: BTreeSet::new(),
+            watched: Watched::default(),
             queue: VecDeque::new(),
         }
     }
@@ -114,6 +119,7 @@ impl Fib {
                 let resolve = |kind: &StaticKind| statics::resolve(kernel, links, kind);
                 if self.statics.set((normal(prefix), metric), kind, resolve) {
                     self.mark(normal(prefix));
+                    self.follow(range(normal(prefix)));
                 }
             }
             Fact::Vip { address, present } => {
@@ -153,6 +159,8 @@ impl Fib {
             }
             if let Some(id) = self.groups.pop_dirty() {
                 self.refresh_group(id, None);
+            } else if let Some((next_hop, cost)) = self.next_cost() {
+                return Some(Output::NextHop { next_hop, cost });
             } else if let Some(id) = self.book.pop_marked() {
                 self.look_at(id);
                 self.book.tidy(id);
@@ -257,25 +265,36 @@ impl Fib {
 
     fn bgp_paths(&mut self, prefix: IpNetwork, next_hops: Arc<[IpAddr]>, install: Install) {
         let was_stale = !self.stale.is_empty() && self.stale.remove(&prefix).is_some();
-        let resolve = |hops: &[IpAddr]| resolve(&self.kernel, &self.links, hops);
-        let id = self.book.find_or_add(prefix);
-        if self.bgp.set(&mut self.book, id, (next_hops, install), resolve) || was_stale {
-            self.book.mark_id(id);
+        let Self { kernel, statics, links, bgp, book, .. } = self;
+        let resolve = |hops: &[IpAddr]| Tables { kernel, statics, links }.resolve(hops);
+        let id = book.find_or_add(prefix);
+        if bgp.set(book, id, (next_hops, install), resolve) || was_stale {
+            book.mark_id(id);
         } else {
-            self.book.tidy(id);
+            book.tidy(id);
         }
     }
 
     /// Resolves next hops in a range of addresses again, and with `links` those that are links.
     fn re_resolve(&mut self, addresses: RangeInclusive<IpAddr>, links: bool) {
-        let resolve = |hops: &[IpAddr]| resolve(&self.kernel, &self.links, hops);
-        for set in self.bgp.re_resolve(addresses.clone(), resolve) {
-            self.groups.mark_key(&Key::Bgp(set));
-            self.bgp.mark(&mut self.book, set);
-        }
         let resolve = |kind: &StaticKind| statics::resolve(&self.kernel, &self.links, kind);
-        let fixed = self.statics.re_resolve(addresses, links, resolve);
-        fixed.into_iter().for_each(|prefix| self.book.mark(prefix));
+        let fixed = self.statics.re_resolve(addresses.clone(), links, resolve);
+        self.follow(addresses);
+        for prefix in fixed {
+            self.mark(prefix);
+            self.follow(range(prefix));
+        }
+    }
+
+    /// Resolves the speaker's next hops in a range of addresses again.
+    fn follow(&mut self, addresses: RangeInclusive<IpAddr>) {
+        let Self { kernel, statics, links, bgp, book, groups, watched, .. } = self;
+        let resolve = |hops: &[IpAddr]| Tables { kernel, statics, links }.resolve(hops);
+        for set in bgp.re_resolve(addresses.clone(), resolve) {
+            groups.mark_key(&Key::Bgp(set));
+            bgp.mark(book, set);
+        }
+        watched.mark(addresses);
     }
 
     fn mark(&mut self, prefix: IpNetwork) {

@@ -37,7 +37,8 @@ use smallvec::SmallVec;
 
 use self::attributes::AttributeTable;
 pub(crate) use self::attributes::{AttributesId, Key, MAX_ATTRIBUTE_BYTES_PER_PEER};
-pub(crate) use self::best::{DEFAULT_LOCAL_PREF, Ranking, Rules};
+pub(crate) use self::best::{DEFAULT_LOCAL_PREF, Ranking, Rules, Step};
+use self::choice::Again;
 pub use self::group::Backlog;
 pub(crate) use self::group::{Group, GroupKey, Sending};
 pub(crate) use self::hash::Keyed;
@@ -95,6 +96,7 @@ pub(crate) struct Rib {
     originated: HashSet<IpNetwork, Keyed>,
     /// Prefixes that [`Rib::next_change`] has yet to look at.
     changed: IdSet,
+    again: Again,
 }
 
 impl Rib {
@@ -108,6 +110,7 @@ impl Rib {
             rules,
             originated: HashSet::with_hasher(hash),
             changed: IdSet::default(),
+            again: Again::new(hash),
         }
     }
 
@@ -184,6 +187,20 @@ impl Rib {
             (None, None) => Id::NONE,
         };
         self.attributes.insert(key, creator, next_hop, (block, rejection))
+    }
+
+    /// What a neighbour said as another judge sees it; to be given back by [`Rib::release`].
+    pub(crate) fn judged_by(
+        &mut self,
+        id: AttributesId,
+        judge: u16,
+        check: impl FnOnce(&Attributes) -> Option<Rejection>,
+    ) -> AttributesId {
+        let (judged, new) = self.attributes.judged_by(id, judge, check);
+        if new {
+            self.next_hops.retain(self.attributes.get(judged).next_hop);
+        }
+        judged
     }
 
     /// A set with these values, as policy makes them of what `creator` said; to be given back by [`Rib::release`].
@@ -403,23 +420,7 @@ impl Rib {
 
     fn reselect(&mut self, id: PrefixId) {
         self.changed.insert(id);
-        let record = self.prefixes.get_mut(id);
-        record.equal = match &mut *record.paths {
-            [] => 0,
-            [only] => u16::from(only.rejected().is_none()),
-            paths => {
-                let judge = (&*self.rankings, &self.attributes, &self.next_hops);
-                let mut candidates: SmallVec<[_; 8]> =
-                    paths.iter().map(|path| choice::candidate(judge, path)).collect();
-                candidates[0].incumbent = record.equal > 0;
-                let equal = best::select(&mut candidates, &self.rules, choice::last(judge));
-                let equal = choice::carriers(judge, &candidates[..equal], &self.rules);
-                for (path, candidate) in paths.iter_mut().zip(candidates) {
-                    *path = candidate.path;
-                }
-                u16::try_from(equal).unwrap_or(u16::MAX)
-            }
-        };
+        self.order(id);
     }
 
     /// A group's members were told of a prefix, or may know it no longer.

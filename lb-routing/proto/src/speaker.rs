@@ -21,6 +21,7 @@ mod input;
 mod limit;
 mod output;
 mod query;
+mod rejudge;
 mod status;
 
 use std::collections::{HashMap, VecDeque};
@@ -42,7 +43,7 @@ use crate::policy::Judge;
 pub use crate::rib::Backlog;
 use crate::rib::{
     Gone, Group, Keyed, MAX_ATTRIBUTE_BYTES_PER_PEER, MAX_PREFIXES_PER_PEER, MAX_REFUSED_PER_PEER,
-    PeerIndex, Ranking, Rib, Rules,
+    PeerIndex, PrefixId, Ranking, Rib, Rules,
 };
 use crate::session::{self, Effect, Jitter, Past, Session, Up};
 use crate::wire::{Notification, error};
@@ -99,6 +100,8 @@ pub struct Speaker {
     deferral: Option<Deferral>,
     /// What OPENs say of our own restart, also to those who come later.
     past: Past,
+    /// Whose paths are judged anew, and the records to go on with.
+    rejudging: VecDeque<(PeerIndex, PrefixId)>,
     /// For whom we listen.
     listening: Vec<Listening>,
     /// When to look at who came by itself and may have to go.
@@ -118,6 +121,10 @@ struct Neighbour {
     accepted: u64,
     /// It told more paths of a prefix than are taken from one.
     overflowed: bool,
+    /// What import refuses is not kept for the rest of the session: it took too much room.
+    keeps_no_more: bool,
+    /// Import refused routes in this session that are not kept.
+    misses_some: bool,
     /// UPDATEs that were malformed or of no use, since the start.
     malformed: u64,
     /// The one that is read is.
@@ -152,6 +159,8 @@ impl Neighbour {
             received: 0,
             accepted: 0,
             overflowed: false,
+            keeps_no_more: false,
+            misses_some: false,
             malformed: 0,
             faulty: false,
             refused: 0,
@@ -220,6 +229,7 @@ impl Speaker {
             max_attribute_bytes: MAX_ATTRIBUTE_BYTES_PER_PEER,
             deferral: None,
             past: Past::default(),
+            rejudging: VecDeque::new(),
             listening: Vec::new(),
             dynamic_due: None,
         };
@@ -273,6 +283,7 @@ impl Speaker {
             }
             Input::Originate(prefixes) => self.rib.originate(prefixes),
             Input::ChangeOriginated { come, go } => self.rib.change_originated(come, go),
+            Input::NextHop { next_hop, cost } => self.rib.set_cost(next_hop, cost),
             Input::Shutdown => self.each_session(now, |session, now, out| {
                 session.stop(Notification::new(error::ADMINISTRATIVE_SHUTDOWN), now, out);
             }),
@@ -288,6 +299,12 @@ impl Speaker {
         loop {
             if let Some(output) = self.queue.pop_front() {
                 return Some(output);
+            }
+            if let Some((next_hop, wanted)) = self.rib.next_hop_news() {
+                return Some(Output::NextHop { next_hop, wanted });
+            }
+            if self.judge_again() {
+                return Some(Output::Busy);
             }
             if self.is_deferring() {
                 return None;

@@ -34,7 +34,7 @@ impl Task {
         }
         let speaker_has_more = self.pump_speaker(now);
         self.settled = !speaker_has_more && !self.speaker.is_deferring();
-        let fib_has_more = self.pump_fib();
+        let fib_has_more = self.pump_fib(now);
         self.pump_installer(now);
         speaker_has_more || fib_has_more
     }
@@ -51,10 +51,12 @@ impl Task {
     }
 
     /// Stops where much waits for the dataplane: changes then merge in the resolver.
-    fn pump_fib(&mut self) -> bool {
+    fn pump_fib(&mut self, now: Instant) -> bool {
         if self.frozen {
             return false;
         }
+        // What the speaker makes of it comes in the next go.
+        let mut costs_changed = false;
         let mut turns = 0;
         while self.updates.len() < WAITING {
             if turns == TURN {
@@ -66,6 +68,10 @@ impl Task {
                 Some(FibOutput::Install { prefix, metric, route }) => {
                     self.plan.set(RouteId { prefix, metric }, route);
                 }
+                Some(FibOutput::NextHop { next_hop, cost }) => {
+                    self.speaker.handle(Input::NextHop { next_hop, cost }, now);
+                    costs_changed = true;
+                }
                 Some(FibOutput::Resolve { ifindex, address }) => {
                     self.resolve.insert((ifindex, address));
                 }
@@ -75,11 +81,11 @@ impl Task {
                     if self.synced == Synced::NotYet && !waits {
                         self.synced = Synced::Due;
                     }
-                    return false;
+                    return costs_changed;
                 }
             }
         }
-        false
+        costs_changed
     }
 
     fn pump_installer(&mut self, now: Instant) {
@@ -125,6 +131,7 @@ impl Task {
                 self.io.connections.remove(&conn);
             }
             Output::Routes(changes) => self.routes(changes),
+            Output::NextHop { next_hop, wanted } => self.next_hop(next_hop, wanted, now),
             Output::Event(event) => self.log(event),
             Output::Busy => {}
         }
@@ -165,6 +172,19 @@ impl Task {
         }
         for RouteChange { prefix, next_hops, install } in changes {
             self.fib.handle(Fact::Bgp { prefix, next_hops, install });
+        }
+    }
+
+    /// Without forwarding nobody resolves next hops, and none is farther than another.
+    fn next_hop(&mut self, next_hop: IpAddr, wanted: bool, now: Instant) {
+        if !self.forward {
+            return;
+        }
+        if wanted {
+            let cost = self.fib.watch(next_hop);
+            self.speaker.handle(Input::NextHop { next_hop, cost }, now);
+        } else {
+            self.fib.unwatch(next_hop);
         }
     }
 

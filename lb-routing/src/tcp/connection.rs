@@ -23,8 +23,9 @@ use tokio::time::timeout;
 
 use super::Event;
 
-/// Bytes read at once.
-const READ_BUFFER: usize = 64 * 1024;
+/// Bytes read at once: what is in them is told to everybody before the next connection has its turn, so that a full table
+/// must not come in larger pieces (some 3,000 prefixes) than a millisecond or two.
+const READ_BUFFER: usize = 16 * 1024;
 /// Reads of one connection that wait for the router at most: whoever sends much is not in the way of the others.
 const AHEAD: usize = 2;
 /// Pieces that wait to be written at most.

@@ -1,8 +1,15 @@
-//! Routes by next-hop objects follow what becomes of the objects, also where the kernel says nothing of the routes.
+//! Routes follow what becomes of the way to their next hops: of the kernel's next-hop objects, also where the kernel says
+//! nothing of the routes, and of the routes that lead to a neighbour's next hops.
 
-use lb_routing::{Action, Source};
+use std::net::Ipv4Addr;
 
-use crate::lab::{Router, alone, in_namespace, ip, veth};
+use lb_routing::policy::{Actions, Chain, NextHop, Policy, Statement, Verdict};
+use lb_routing::{
+    Action, Import, PeerConfig, RouterConfig, Source, StaticKind, StaticNextHop, StaticRoute,
+    Statics,
+};
+
+use crate::lab::{Router, alone, config, in_namespace, ip, peer, veth};
 
 /// Gateways and shares of a route that forwards.
 fn ways(route: Option<&(Source, Action)>) -> Vec<(String, u16)> {
@@ -74,5 +81,69 @@ fn objects_are_followed_where_the_kernel_tells_nothing_but_their_ids() {
         router.route_is("172.16.0.0/16", |route| route.is_none()).await;
         let answers = lb_routing::ask(&["172.17.0.1".parse().unwrap()]).await.unwrap();
         assert!(format!("{answers:?}").contains("10.0.0.4"), "{answers:?}");
+    });
+}
+
+/// A neighbour in this namespace, in AS 64512 as we are, and what it tells: its next hops are its import's business with us.
+fn told(number: u8, next_hop: &str) -> (RouterConfig, PeerConfig) {
+    let (here, there) = (Ipv4Addr::new(10, 0, 1, 1), Ipv4Addr::new(10, 0, 1, number));
+    let to_us = peer(&here.to_string(), 1790, &there.to_string(), 64512);
+    let far = config(64512, there, &format!("{there}:1790"), vec![to_us]);
+    let actions = Actions {
+        next_hop: Some(NextHop::Address(next_hop.parse().unwrap())),
+        ..Actions::default()
+    };
+    let (name, conditions, verdict) = (String::new(), Vec::new(), Verdict::Accept);
+    let statements = vec![Statement { name, conditions, actions, verdict }];
+    let policy = Policy { name: "p".into(), statements, otherwise: Verdict::Next };
+    let import = Import::Policies(Chain::new(vec![policy.into()]));
+    let to_them = peer(&there.to_string(), 1790, &here.to_string(), 64512);
+    (far, PeerConfig { import, passive: true, ..to_them })
+}
+
+#[test]
+fn paths_follow_what_it_costs_to_reach_their_next_hops_and_go_where_they_cannot() {
+    in_namespace(async || {
+        for number in 1..=3 {
+            ip(&format!("addr add 10.0.1.{number}/32 dev lo"));
+        }
+        veth("lbr0", "10.0.0.1/24");
+        ip("route add 198.51.100.1/32 via 10.0.0.2 metric 10");
+        let ((one, to_one), (two, to_two)) = (told(2, "198.51.100.1"), told(3, "198.51.100.2"));
+        let id = Ipv4Addr::new(10, 0, 1, 1);
+        let us = config(64512, id, "10.0.1.1:1790", vec![to_one, to_two]);
+        let mut router = Router::start(us).await;
+        let others = [Router::start(one).await, Router::start(two).await];
+        for other in &others {
+            other.handle.originate(vec!["172.16.0.0/16".parse().unwrap()]).await;
+        }
+        router.route_is("172.16.0.0/16", is(&[("10.0.0.2", 1)])).await;
+
+        // A route of the configuration leads to the other one, at less.
+        let gateway =
+            StaticNextHop { gateway: "10.0.0.3".parse().ok(), interface: None, weight: 1 };
+        let kind = StaticKind::Forward(vec![gateway]);
+        let route = |metric| StaticRoute {
+            prefix: "198.51.100.2/32".parse().unwrap(),
+            metric,
+            kind: kind.clone(),
+        };
+        let set = async |router: &Router, routes| {
+            router.handle.set_statics(Statics { routes, addresses: Vec::new() }).await;
+        };
+        set(&router, vec![route(5)]).await;
+        router.route_is("172.16.0.0/16", is(&[("10.0.0.3", 1)])).await;
+        set(&router, vec![route(10)]).await;
+        router.route_is("172.16.0.0/16", is(&[("10.0.0.2", 1), ("10.0.0.3", 1)])).await;
+        ip("route add 198.51.100.0/30 dev lbr0");
+        ip("route del 198.51.100.1/32");
+        router.route_is("172.16.0.0/16", is(&[("198.51.100.1", 1)])).await;
+        set(&router, Vec::new()).await;
+        let both = [("198.51.100.1", 1), ("198.51.100.2", 1)];
+        router.route_is("172.16.0.0/16", is(&both)).await;
+        ip("route del 198.51.100.0/30");
+        router.route_is("172.16.0.0/16", |route| route.is_none()).await;
+        let routes = router.handle.routes().await;
+        assert!(routes.iter().all(|route| !route.best), "none is chosen: {routes:?}");
     });
 }

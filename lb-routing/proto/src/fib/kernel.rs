@@ -79,8 +79,16 @@ impl KernelTable {
         if self.is_hidden(IpNetwork::from(address)) {
             return Some(&KernelRouteKind::Kernel);
         }
+        self.longest(address).map(|(.., kind)| kind)
+    }
+
+    /// The main table's route that covers an address: length, metric and what it does.
+    pub(super) fn longest(&self, address: IpAddr) -> Option<(u8, u32, &KernelRouteKind)> {
         let mut lengths = self.main.lengths.longest_first(address.is_ipv6());
-        lengths.find_map(|len| self.main.get(&prefix(address, len))).map(|(_, kind)| kind)
+        lengths.find_map(|len| {
+            let (metric, kind) = self.main.get(&prefix(address, len))?;
+            Some((len, metric, kind))
+        })
     }
 
     /// Prefixes of the main table that a prefix covers.

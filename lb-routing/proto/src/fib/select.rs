@@ -7,7 +7,6 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 
 use super::bgp::SetId;
-use super::kernel::KernelTable;
 use super::statics::Entry;
 use super::{
     Action, BGP_METRIC, Fib, Install, KernelNextHop, KernelRouteKind, Key, Link, Member, OwnRoute,
@@ -185,27 +184,6 @@ fn key(kind: &KernelRouteKind) -> Key {
         KernelRouteKind::Unicast(_) | KernelRouteKind::Kernel => Key::Kernel,
         KernelRouteKind::Blackhole => Key::Blackhole,
     }
-}
-
-/// What the speaker's next hops resolve to: gateways on links that are up. An MTU of the route that leads to a next hop is
-/// not one of the routes that name it.
-pub(super) fn resolve(
-    kernel: &KernelTable,
-    links: &BTreeMap<u32, Link>,
-    next_hops: &[IpAddr],
-) -> Arc<[KernelNextHop]> {
-    let up = |hop: &KernelNextHop| links.get(&hop.ifindex).is_some_and(|link| link.up);
-    merge(next_hops.iter().flat_map(|next_hop| {
-        let hops = match kernel.lookup(*next_hop) {
-            Some(KernelRouteKind::Unicast(hops)) => hops.as_slice(),
-            Some(KernelRouteKind::Blackhole | KernelRouteKind::Kernel) | None => &[],
-        };
-        hops.iter().copied().filter(up).map(|hop| KernelNextHop {
-            gateway: hop.gateway.or(Some(*next_hop)),
-            mtu: None,
-            ..hop
-        })
-    }))
 }
 
 /// In order, equal ones as one that has the shares of all.

@@ -1,4 +1,4 @@
-//! Routes of the configuration: by prefix and metric, resolved like the speaker's next hops, one level deep.
+//! Routes of the configuration: by prefix and metric, resolved against others' routes in the kernel, one level deep.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,8 +10,8 @@ use ipnetwork::IpNetwork;
 use super::kernel::KernelTable;
 use super::select::merge;
 use super::{
-    Fib, KernelNextHop, KernelRouteKind, Link, OwnRoute, Source, StaticKind, StaticNextHop, host,
-    inside, normal,
+    Fib, KernelNextHop, KernelRouteKind, Link, OwnRoute, Source, StaticKind, StaticNextHop, bits,
+    host, inside, normal, prefix,
 };
 
 /// Prefix and metric of a route.
@@ -118,6 +118,18 @@ impl StaticTable {
     /// The route to a prefix that has the lowest metric of those that can be used.
     pub(super) fn best(&self, prefix: &IpNetwork) -> Option<(u32, &Entry)> {
         self.of(prefix).find(|(_, route)| route.own().is_some())
+    }
+
+    /// The route that covers an address, of those that can be used: length, metric, and the route.
+    pub(super) fn longest(&self, address: IpAddr) -> Option<(u8, u32, &Entry)> {
+        if self.routes.is_empty() {
+            return None;
+        }
+        let mut lengths = (0..=bits(address)).rev();
+        lengths.find_map(|len| {
+            let (metric, route) = self.best(&prefix(address, len))?;
+            Some((len, metric, route))
+        })
     }
 
     /// Prefixes that a prefix covers.

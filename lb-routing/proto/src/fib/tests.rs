@@ -134,8 +134,10 @@ proptest! {
     #[test]
     fn outputs_add_up_to_a_recomputation_from_all_facts(
         facts in prop::collection::vec((fact(), prop::bool::weighted(0.4)), 1..60),
+        watched in prop::collection::btree_set(address(), 0..6),
     ) {
         let (mut fib, mut model, mut all) = (Fib::new([1, 2]), Model::default(), Facts::default());
+        model.costs = watched.iter().map(|next_hop| (*next_hop, fib.watch(*next_hop))).collect();
         let last = facts.len() - 1;
         for (place, (fact, poll)) in facts.into_iter().enumerate() {
             all.note(&fact);
@@ -144,6 +146,8 @@ proptest! {
                 model.take_all(&mut fib)?;
                 prop_assert_eq!(in_order(model.routes()), in_order(all.routes()));
                 prop_assert_eq!(&model.installed, &all.installed());
+                let costs = watched.iter().map(|next_hop| (*next_hop, all.cost(*next_hop)));
+                prop_assert_eq!(&model.costs, &costs.collect());
                 let in_use: BTreeSet<_> = fib.neighbours_in_use(None).collect();
                 prop_assert_eq!(&in_use, &all.needs());
                 let unknown: BTreeSet<_> =

@@ -21,6 +21,13 @@ pub enum Output {
         /// What it does.
         route: Option<OwnRoute>,
     },
+    /// For the speaker: a next hop that it watches has another interior cost.
+    NextHop {
+        /// Which one.
+        next_hop: IpAddr,
+        /// Its cost; `None`: it cannot be reached.
+        cost: Option<u32>,
+    },
     /// A gateway has no MAC: the kernel should look for it.
     Resolve {
         /// On which link.

@@ -167,6 +167,7 @@ impl Play {
             | Output::AbortConnect { .. }
             | Output::Routes(_)
             | Output::Event(_)
+            | Output::NextHop { .. }
             | Output::Busy => {}
         }
     }

@@ -42,7 +42,7 @@ pub(crate) struct Key<'a> {
 }
 
 /// A set.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Entry {
     block: Box<[u8]>,
     pub(crate) rank: Rank,
@@ -60,6 +60,9 @@ pub(crate) struct Entry {
     creator: Source,
 }
 
+const _: () =
+    assert!(size_of::<Entry>() <= 72, "a table has tens of thousands from each neighbour");
+
 impl Entry {
     /// Its octets.
     pub(super) fn block(&self) -> &[u8] {
@@ -75,7 +78,7 @@ impl Entry {
 
     /// Octets that it takes, apart from its places in the table.
     fn size(&self) -> usize {
-        size_of::<Self>() + self.block.len() + size_of_val(&*self.verdict.faults)
+        size_of::<Self>() + self.block.len() + size_of_val(self.verdict.faults())
     }
 
     fn hash(&self, keyed: Keyed) -> u64 {
@@ -157,6 +160,28 @@ impl AttributeTable {
             block: block.into(),
         };
         (self.add(entry), true)
+    }
+
+    /// The same octets as somebody else judges them, with one reference more, and whether that is a new set: then it needs a
+    /// reference to its next hop.
+    pub(crate) fn judged_by(
+        &mut self,
+        id: AttributesId,
+        judge: u16,
+        check: impl FnOnce(&Attributes) -> Option<Rejection>,
+    ) -> (AttributesId, bool) {
+        let entry = self.get(id);
+        if entry.judge == judge {
+            self.retain(id);
+            return (id, false);
+        }
+        let entry = Entry { judge, rejection: check(&self.decode(id)), ..entry.clone() };
+        let reach = entry.by_reach.then_some(entry.next_hop);
+        let key = Key { context: entry.context, judge, reach, block: &entry.block };
+        match self.find(&key) {
+            Some(known) => (known, false),
+            None => (self.add(entry), true),
+        }
     }
 
     fn add(&mut self, entry: Entry) -> AttributesId {

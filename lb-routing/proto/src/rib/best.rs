@@ -3,7 +3,8 @@
 //! Each step strikes candidates out of the whole set. Comparing two at a time would not do: MED counts
 //! only between paths of one neighbouring AS, so "better than" is no order.
 //!
-//! The cost of reaching the next hop (step e) is the same for all paths here.
+//! The cost of reaching a next hop (step e) comes from whoever resolves it. With `mixed_multipath` it settles only which of the
+//! paths is told: external ones are nearer than internal ones nearly always, and none of these would carry traffic.
 
 use std::cmp::{Ordering, Reverse};
 use std::net::{IpAddr, Ipv4Addr};
@@ -31,7 +32,8 @@ pub(crate) struct Ranking {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rank {
     local_pref: u32,
-    med: Option<u32>,
+    /// 0 where there is none.
+    med: u32,
     /// The AS that the path was learned from; 0 for one from inside our own.
     neighbour_as: u32,
     originator_id: Option<Ipv4Addr>,
@@ -39,6 +41,7 @@ pub(crate) struct Rank {
     hops: u16,
     clusters: u16,
     origin: u8,
+    has_med: bool,
 }
 
 impl Rank {
@@ -46,7 +49,8 @@ impl Rank {
         let count = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
         Self {
             local_pref: attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
-            med: attributes.med,
+            med: attributes.med.unwrap_or_default(),
+            has_med: attributes.med.is_some(),
             neighbour_as: attributes.as_path.first_as().unwrap_or(0),
             originator_id: attributes.originator_id,
             hops: count(attributes.as_path.hop_count()),
@@ -63,8 +67,9 @@ pub(super) struct Candidate<P> {
     pub(super) path: P,
     /// From whom; `None` for what we originate.
     pub(super) neighbour: Option<Ranking>,
-    /// Policy refuses it: kept to be shown, never chosen.
-    pub(super) rejected: bool,
+    /// What it costs to reach its next hop; `None`: it cannot be reached, or policy refuses the path, which is kept to be shown.
+    /// It is not chosen.
+    pub(super) cost: Option<u32>,
     /// It was the best one until now.
     pub(super) incumbent: bool,
     pub(super) rank: Rank,
@@ -79,13 +84,13 @@ pub(crate) struct Rules {
 }
 
 /// Brings the paths that are equally good to the front, the best one first, and says how many they are.
-/// Refused ones come last. `last` decides between paths of one neighbour (RFC 7911), of which no RFC says anything.
+/// Those that cannot be chosen come last. `last` decides between paths of one neighbour (RFC 7911), of which no RFC says anything.
 pub(super) fn select<P>(
     candidates: &mut [Candidate<P>],
     rules: &Rules,
     last: impl Fn(&P, &P) -> Ordering,
 ) -> usize {
-    let mut left = keep(candidates, |candidate| !candidate.rejected);
+    let mut left = keep(candidates, |candidate| candidate.cost.is_some());
     if let Some(own) = candidates[..left].iter().position(|it| it.neighbour.is_none()) {
         // What we originate is here: nothing that is learned can be nearer.
         candidates.swap(0, own);
@@ -101,11 +106,11 @@ pub(super) fn select<P>(
     left = strike_out_by_med(&mut candidates[..left], decision);
     let internal = |it: &Candidate<P>| !it.neighbour.is_some_and(|of| of.external);
     if !decision.mixed_multipath {
-        left = keep_least(&mut candidates[..left], internal);
+        left = keep_least(&mut candidates[..left], |it| (internal(it), it.cost));
     }
     let stays = |it: &Candidate<P>| !decision.compare_router_id && it.incumbent && !internal(it);
     candidates[..left].sort_by(|one, other| {
-        let key = |it: &Candidate<P>| (internal(it), !stays(it), tie_break(it));
+        let key = |it: &Candidate<P>| (internal(it), it.cost, !stays(it), tie_break(it));
         key(one).cmp(&key(other)).then_with(|| last(&one.path, &other.path))
     });
     left
@@ -134,6 +139,7 @@ pub(crate) enum Step {
     Origin,
     Med,
     External,
+    Cost,
     /// It is as good as the best one; which is which is settled by what follows.
     Incumbent,
     RouterId,
@@ -152,6 +158,7 @@ impl std::fmt::Display for Step {
             Self::Origin => "ORIGIN",
             Self::Med => "MULTI_EXIT_DISC",
             Self::External => "external before internal",
+            Self::Cost => "cost of reaching the next hop",
             Self::Incumbent => "it was the best one before",
             Self::RouterId => "router id, or ORIGINATOR_ID",
             Self::ClusterList => "length of CLUSTER_LIST",
@@ -161,13 +168,13 @@ impl std::fmt::Display for Step {
     }
 }
 
-/// What became of each path that is not refused, the best one first, as [`select`] finds it.
+/// What became of each path that can be chosen, the best one first, as [`select`] finds it.
 pub(super) fn steps<P: Clone>(
     mut left: Vec<Candidate<P>>,
     rules: &Rules,
     last: impl Fn(&P, &P) -> Ordering,
 ) -> Vec<(P, Option<Step>)> {
-    let usable = keep(&mut left, |it| !it.rejected);
+    let usable = keep(&mut left, |it| it.cost.is_some());
     left.truncate(usable);
     let mut fallen = Vec::new();
     let mut fall = |left: &mut Vec<Candidate<P>>, kept: usize, step| {
@@ -189,12 +196,15 @@ pub(super) fn steps<P: Clone>(
     if !rules.decision.mixed_multipath {
         let kept = keep_least(&mut left, internal);
         fall(&mut left, kept, Step::External);
+        let kept = keep_least(&mut left, |it| it.cost);
+        fall(&mut left, kept, Step::Cost);
     }
     select(&mut left, rules, last);
     let tie = |best: &Candidate<P>, it: &Candidate<P>| {
         let [(id, clusters, address), (this_id, these, this_address)] = [best, it].map(tie_break);
         match () {
             () if internal(best) != internal(it) => Step::External,
+            () if best.cost != it.cost => Step::Cost,
             () if best.incumbent && !rules.decision.compare_router_id && !internal(best) => {
                 Step::Incumbent
             }
@@ -231,7 +241,7 @@ fn strike_out_by_med<P>(candidates: &mut [Candidate<P>], decision: &Decision) ->
     let missing = if decision.med_missing_as_worst { u32::MAX } else { 0 };
     let med = |it: &Candidate<P>| {
         let asn = if decision.always_compare_med { 0 } else { it.rank.neighbour_as };
-        (asn, it.rank.med.unwrap_or(missing))
+        (asn, if it.rank.has_med { it.rank.med } else { missing })
     };
     let mut least: Vec<_> = candidates.iter().map(med).collect();
     least.sort_unstable();

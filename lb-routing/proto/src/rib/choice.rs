@@ -1,32 +1,30 @@
 //! Paths as the decision sees them.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 
-use super::attributes::AttributeTable;
 use smallvec::SmallVec;
 
+use super::attributes::AttributeTable;
 use super::best::{self, Candidate, Ranking, Rules, Step};
+use super::hash::Keyed;
 use super::hops::NextHops;
 use super::path::PathEntry;
+use super::pool::Id;
 use super::{PrefixId, Rib};
 
 /// What the decision looks paths up in.
 pub(super) type Tables<'a> = (&'a [Ranking], &'a AttributeTable, &'a NextHops);
 
 pub(super) fn candidate(
-    (rankings, attributes, _): Tables<'_>,
+    (rankings, attributes, next_hops): Tables<'_>,
     path: &PathEntry,
 ) -> Candidate<PathEntry> {
     let neighbour = path.source.peer().and_then(|peer| rankings.get(usize::from(peer)).copied());
-    let rank = attributes.get(path.attributes).rank;
-    Candidate {
-        path: *path,
-        neighbour,
-        rejected: path.rejected().is_some(),
-        incumbent: false,
-        rank,
-    }
+    let set = attributes.get(path.attributes);
+    let cost = next_hops.cost(set.next_hop).filter(|_| path.rejected().is_none());
+    Candidate { path: *path, neighbour, cost, incumbent: false, rank: set.rank }
 }
 
 /// How many of equally good paths, the first ones, carry traffic: as many as have so many next hops. Two ways to hear of one
@@ -63,7 +61,88 @@ pub(super) fn last(
     }
 }
 
+/// Records that are looked at in one go.
+const LOOKS: u32 = 16 * 1024;
+
+/// What is looked at again, as it costs something else to reach a next hop.
+#[derive(Debug)]
+pub(super) struct Again {
+    /// Such next hops.
+    hops: HashSet<Id, Keyed>,
+    /// The record to go on with, and how many are left: around the table.
+    at: PrefixId,
+    left: u32,
+}
+
+impl Again {
+    pub(super) fn new(hash: Keyed) -> Self {
+        Self { hops: HashSet::with_hasher(hash), at: 0, left: 0 }
+    }
+}
+
 impl Rib {
+    /// The next hop that came (`true`) or went next, whose cost is to be said from now on, or no longer.
+    pub(crate) fn next_hop_news(&mut self) -> Option<(IpAddr, bool)> {
+        self.next_hops.next_news()
+    }
+
+    /// It costs so much to reach a next hop (RFC 4271 §9.1.2.2 e), or (`None`) it cannot be reached, and paths by it are not
+    /// chosen (§9.1.2.1). [`Rib::look_again`] chooses anew.
+    pub(crate) fn set_cost(&mut self, next_hop: IpAddr, cost: Option<u32>) {
+        if let Some(id) = self.next_hops.set_cost(next_hop, cost) {
+            self.again.hops.insert(id);
+            self.again.left = self.prefixes.end();
+        }
+    }
+
+    /// The interior cost of a path's next hop; `None`: it cannot be reached.
+    pub(crate) fn cost(&self, path: &PathEntry) -> Option<u32> {
+        self.next_hops.cost(self.attributes.get(path.attributes).next_hop)
+    }
+
+    /// Chooses some prefixes' paths anew by what their next hops cost now; says whether there are more. However often costs
+    /// change, a round looks at each record once.
+    pub(crate) fn look_again(&mut self) -> bool {
+        let end = self.prefixes.end();
+        for _ in 0..LOOKS.min(self.again.left) {
+            let id = if self.again.at < end { self.again.at } else { 0 };
+            (self.again.at, self.again.left) = (id + 1, self.again.left - 1);
+            let hop = |path: &PathEntry| self.attributes.get(path.attributes).next_hop;
+            let mut paths = self.prefixes.get(id).paths.iter();
+            if paths.any(|path| self.again.hops.contains(&hop(path))) && self.order(id) {
+                self.changed.insert(id);
+            }
+        }
+        if self.again.left == 0 {
+            self.again.hops.clear();
+        }
+        self.again.left > 0
+    }
+
+    /// Orders the paths of a prefix, those that carry traffic first; says whether that changes anything.
+    pub(super) fn order(&mut self, id: PrefixId) -> bool {
+        let judge = (&*self.rankings, &self.attributes, &self.next_hops);
+        let record = self.prefixes.get_mut(id);
+        let (before, mut moved) = (record.equal, false);
+        record.equal = match &mut *record.paths {
+            [] => 0,
+            [only] => u16::from(candidate(judge, only).cost.is_some()),
+            paths => {
+                let mut candidates: SmallVec<[_; 8]> =
+                    paths.iter().map(|path| candidate(judge, path)).collect();
+                candidates[0].incumbent = before > 0;
+                let equal = best::select(&mut candidates, &self.rules, last(judge));
+                let equal = carriers(judge, &candidates[..equal], &self.rules);
+                for (path, candidate) in paths.iter_mut().zip(candidates) {
+                    moved |= *path != candidate.path;
+                    *path = candidate.path;
+                }
+                u16::try_from(equal).unwrap_or(u16::MAX)
+            }
+        };
+        moved || record.equal != before
+    }
+
     /// Each usable path of a prefix, and the step of the decision process by which it fell; none: it did not.
     pub(crate) fn steps(&self, id: PrefixId) -> Vec<(PathEntry, Option<Step>)> {
         let record = self.prefixes.get(id);

@@ -4,7 +4,7 @@ use ipnetwork::IpNetwork;
 use smallvec::SmallVec;
 
 use super::prefixes::PrefixId;
-use super::{Insertion, PathEntry, PeerIndex, Rib, Source};
+use super::{AttributesId, Insertion, PathEntry, PeerIndex, Rib, Source};
 use crate::config::MAX_PATHS_PER_PREFIX;
 use crate::wire::PathId;
 
@@ -53,6 +53,23 @@ impl Rib {
         let paths = self.prefixes.find(prefix).map(|id| &self.prefixes.get(id).paths);
         let is = |path: &PathEntry| path.origin() == origin && !is_refused(path);
         paths.is_some_and(|paths| paths.iter().any(is))
+    }
+
+    /// What a neighbour has told of prefixes with a number from the first to the one before the second: attributes as they
+    /// came, identifier and prefix. Not what is left of an earlier session.
+    pub(crate) fn told_by(
+        &self,
+        source: Source,
+        from: PrefixId,
+        to: PrefixId,
+    ) -> Vec<(AttributesId, PathId, IpNetwork)> {
+        let mut told = Vec::new();
+        for (prefix, id) in self.among(from, to) {
+            let paths = self.prefixes.get(id).paths.iter();
+            let theirs = paths.filter(|path| path.source == source && !path.stale);
+            told.extend(theirs.map(|path| (path.received, path.path_id, prefix)));
+        }
+        told
     }
 
     /// Removes the path of an origin; returns what there was.

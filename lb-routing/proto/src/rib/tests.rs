@@ -165,3 +165,65 @@ fn two_ways_to_hear_of_one_next_hop_take_one_place() {
     rib.remove_peer(0, 3);
     assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(1), hop(2)])]);
 }
+
+/// Looks at all that there is to be looked at again.
+fn look_again(rib: &mut Rib) {
+    while rib.look_again() {}
+}
+
+#[test]
+fn paths_move_when_it_costs_something_else_to_reach_their_next_hops() {
+    let mut rib = rib(2);
+    for peer in 0..2 {
+        learn(&mut rib, "10.1.0.0/24", peer, &[7]);
+    }
+    learn(&mut rib, "10.2.0.0/24", 0, &[7]);
+    let news: Vec<_> = std::iter::from_fn(|| rib.next_hop_news()).collect();
+    assert_eq!(news, [(hop(0), true), (hop(1), true)]);
+    let both = ("10.1.0.0/24".to_string(), vec![hop(0), hop(1)]);
+    assert_eq!(changes(&mut rib), [both.clone(), ("10.2.0.0/24".into(), vec![hop(0)])]);
+    rib.set_cost(hop(0), Some(10));
+    look_again(&mut rib);
+    assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(1)])], "the nearer one");
+    rib.set_cost(hop(1), Some(10));
+    look_again(&mut rib);
+    assert_eq!(changes(&mut rib), [both]);
+    rib.set_cost(hop(0), None);
+    look_again(&mut rib);
+    let gone = [("10.1.0.0/24".into(), vec![hop(1)]), ("10.2.0.0/24".into(), vec![])];
+    let mut changed = changes(&mut rib);
+    changed.sort();
+    assert_eq!(changed, gone, "what cannot be reached is not chosen");
+    assert!(rib.best(rib.find(&prefix("10.2.0.0/24")).unwrap()).is_none());
+    learn(&mut rib, "10.3.0.0/24", 0, &[7]);
+    assert_eq!(changes(&mut rib), [], "nor later");
+    rib.set_cost(hop(0), Some(0));
+    look_again(&mut rib);
+    assert_eq!(changes(&mut rib).len(), 3);
+    rib.remove_peer(0, 3);
+    assert_eq!(rib.next_hop_news(), None, "what was published still has it");
+    changes(&mut rib);
+    assert_eq!(rib.next_hop_news(), Some((hop(0), false)));
+}
+
+#[test]
+fn a_cost_that_changes_while_a_round_is_under_way_reaches_every_record() {
+    let mut rib = rib(1);
+    let all = 3 * 16 * 1024;
+    for number in 0..all {
+        let [_, a, b, c] = u32::to_be_bytes(number);
+        let text = format!("10.{a}.{b}.{c}/32");
+        for peer in 0..2 {
+            learn(&mut rib, &text, peer, &[7]);
+        }
+    }
+    changes(&mut rib);
+    rib.set_cost(hop(0), Some(10));
+    assert!(rib.look_again());
+    rib.set_cost(hop(1), Some(20));
+    look_again(&mut rib);
+    rib.set_cost(hop(0), Some(30));
+    look_again(&mut rib);
+    let far = |(_, hops): (String, Vec<IpAddr>)| hops == [hop(1)];
+    assert_eq!(changes(&mut rib).into_iter().filter(|it| far(it.clone())).count(), all as usize);
+}

@@ -126,7 +126,9 @@ fn words(effect: &Effect) -> Option<String> {
         Output::Send { conn, bytes } => format!("{} to {}", message_words(bytes), conn.0),
         Output::Close { conn } => format!("close {}", conn.0),
         Output::Event(Event::State { .. }) => return None,
-        Output::Event(_) | Output::Routes(_) | Output::Busy => format!("{output:?}"),
+        Output::Event(_) | Output::Routes(_) | Output::NextHop { .. } | Output::Busy => {
+            format!("{output:?}")
+        }
     })
 }
 

@@ -338,6 +338,7 @@ impl Net {
             Input::ConnectFailed { peer, .. } => peer.hash(&mut self.digest),
             Input::Originate(prefixes) => prefixes.hash(&mut self.digest),
             Input::ChangeOriginated { come, go } => (come, go).hash(&mut self.digest),
+            Input::NextHop { next_hop, cost } => (next_hop, cost).hash(&mut self.digest),
             Input::Tick | Input::Shutdown => {}
         }
     }
@@ -368,7 +369,7 @@ impl Net {
                 self.hang_up(conn, end);
             }
             Output::Routes(changes) => changes.into_iter().for_each(|it| self.install(node, it)),
-            Output::Event(_) | Output::Busy => {}
+            Output::Event(_) | Output::NextHop { .. } | Output::Busy => {}
         }
     }
 

@@ -23,6 +23,7 @@ impl Speaker {
         *self.locals.entry(up.local).or_default() += 1;
         if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
             neighbour.channel = Some(Channel { up, group: place });
+            (neighbour.keeps_no_more, neighbour.misses_some) = (false, false);
         }
         let Some(ranking) = self.rib.ranking(index) else { return };
         let address = ranking.address;
@@ -92,6 +93,7 @@ impl Speaker {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         let Some(Channel { up, group: place }) = neighbour.channel.take() else { return };
         neighbour.limit_said = LimitSaid::Nothing;
+        self.forget_rejudging(index);
         if let Some(count) = self.locals.get_mut(&up.local) {
             *count -= 1;
             if *count == 0 {
@@ -113,10 +115,11 @@ impl Speaker {
     /// The next changes that the driver has to know, none of much that was looked at maybe; the groups
     /// are marked on the way. `None`: nothing has changed.
     pub(super) fn next_changes(&mut self) -> Option<Vec<RouteChange>> {
+        let more = self.rib.look_again();
         let mut changes = Vec::new();
         for _ in 0..LOOKS {
             let Some(change) = self.rib.next_change() else {
-                return (!changes.is_empty()).then_some(changes);
+                return (more || !changes.is_empty()).then_some(changes);
             };
             for group in self.groups.iter_mut().flatten() {
                 group.mark(change.id);

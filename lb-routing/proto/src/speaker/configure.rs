@@ -203,7 +203,8 @@ impl Speaker {
             self.regroup(index);
         }
         self.watch_limit(index, now);
-        if keeps == (true, false) {
+        let Some(neighbour) = self.neighbours.get(usize::from(index)) else { return };
+        if keeps == (true, false) && !neighbour.keeps_refused() {
             self.forget_refused(index);
         }
         if imports && !closes && !stays_closed {
@@ -211,15 +212,6 @@ impl Speaker {
         } else if keeps.1 && (closes || !keeps.0) {
             // To be shown only: a session that cannot be asked does not end for that.
             self.with_session(index, now, |session, _, out| _ = session.ask_again(out));
-        }
-    }
-
-    /// Asks for its routes again; a neighbour that does not know how to be asked tells them in a new session.
-    fn ask_again(&mut self, index: PeerIndex, now: Instant) {
-        let mut asked = true;
-        self.with_session(index, now, |session, _, out| asked = session.ask_again(out));
-        if !asked {
-            self.end_session(index, Notification::new(error::OTHER_CONFIGURATION_CHANGE), now);
         }
     }
 }

@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 
 use super::{PathStatus, Speaker};
 use crate::policy::{self, Importer, Rejection, Target, Withheld};
-use crate::rib::{Path, PathEntry, PeerIndex, PrefixId};
+use crate::rib::{Path, PathEntry, PeerIndex, PrefixId, Step};
 use crate::session::Negotiated;
 use crate::wire;
 
@@ -84,16 +84,29 @@ impl Speaker {
         let steps = self.rib.steps(id);
         let decided = steps.get(1).and_then(|(_, step)| *step);
         let mut paths: Vec<_> = self.path_statuses(prefix, id).collect();
+        let cost = |path: &PathEntry| self.rib.cost(path).unwrap_or_default();
         for (path, entry) in paths.iter_mut().zip(self.rib.paths(id)) {
             let place = steps.iter().position(|(it, _)| it.origin() == entry.path.origin());
             let fell = place.and_then(|place| steps.get(place)?.1);
             path.why = Some(match (place, fell, decided) {
                 (Some(0), _, None) => "the only one that can be used".to_owned(),
                 (Some(0), _, Some(step)) => format!("won over the next one by: {step}"),
+                (Some(_), Some(Step::Cost), _) if !path.multipath => format!(
+                    "lost by: {} ({}, that of the best one {})",
+                    Step::Cost,
+                    cost(entry.path),
+                    steps.first().map_or(0, |(best, _)| cost(best)),
+                ),
                 (Some(_), Some(step), _) if path.multipath => {
                     format!("as good as the best one, carries traffic; not the best by: {step}")
                 }
                 (Some(_), Some(step), _) => format!("lost by: {step}"),
+                (None, ..) if entry.path.rejected().is_none() => {
+                    let hop = path.next_hop.map_or_else(String::new, |hop| format!(" {hop}"));
+                    format!(
+                        "its next hop{hop} cannot be reached: no other route than BGP's leads there out of a link that is up"
+                    )
+                }
                 (None, ..) | (Some(_), None, _) => {
                     let words = entry.path.rejected().map_or("", Rejection::words);
                     match self.refusal(prefix, entry.path) {

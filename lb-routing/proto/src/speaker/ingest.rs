@@ -119,7 +119,9 @@ impl Speaker {
         let mut rejected = None;
         for announced in announced {
             if self.speaks(index, announced.prefixes.family()) {
-                rejected = self.take(index, &importer, announced).or(rejected);
+                let Announced { attributes, prefixes } = announced;
+                let paths = prefixes.paths();
+                rejected = self.take(index, &importer, *attributes, paths).or(rejected);
             }
         }
         // One line per UPDATE, whatever it holds.
@@ -129,18 +131,19 @@ impl Speaker {
     }
 
     /// Takes what policy lets in; says why something was not, if so.
-    fn take(
+    pub(super) fn take(
         &mut self,
         index: PeerIndex,
         importer: &Importer,
-        &Announced { attributes, prefixes }: &Announced<'_>,
+        attributes: AttributesId,
+        paths: impl Iterator<Item = (PathId, IpNetwork)>,
     ) -> Option<Rejection> {
         let usable = self.usable(attributes);
         let as_it_is = importer.takes_as_it_is(self.rib.is_shut(attributes));
         let mut values = None;
         let mut shared = None;
         let mut rejected = None;
-        for (path_id, prefix) in prefixes.paths() {
+        for (path_id, prefix) in paths {
             let judged = shared.take().unwrap_or_else(|| {
                 let next_hop = usable?;
                 if as_it_is {
@@ -244,10 +247,11 @@ impl Speaker {
     ) {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         neighbour.refused += 1;
-        let keeps = neighbour.session.config().keep_rejected && rejection != Rejection::Prefix;
+        let keeps = neighbour.keeps_refused() && rejection != Rejection::Prefix;
         let room = neighbour.received - neighbour.accepted < self.max_refused;
-        neighbour.not_kept += u64::from(keeps && !room);
+        neighbour.not_kept += u64::from((keeps && !room) || neighbour.keeps_no_more);
         if !keeps || !room {
+            neighbour.misses_some |= rejection != Rejection::Prefix;
             return self.withdraw(index, (path_id, prefix));
         }
         let source = Source::of(index);
@@ -263,6 +267,7 @@ impl Speaker {
             self.withdraw(index, (path_id, prefix));
             if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
                 neighbour.not_kept += 1;
+                neighbour.misses_some = true;
             }
         }
     }
@@ -282,7 +287,7 @@ impl Speaker {
         }
     }
 
-    fn enforce_bounds(&mut self, index: PeerIndex, now: Instant) {
+    pub(super) fn enforce_bounds(&mut self, index: PeerIndex, now: Instant) {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         let overflowed = std::mem::take(&mut neighbour.overflowed);
         if overflowed || neighbour.accepted > self.max_prefixes {
@@ -292,10 +297,12 @@ impl Speaker {
         let is_full =
             |speaker: &Self| speaker.rib.attribute_bytes_of(index) > speaker.max_attribute_bytes;
         if is_full(self) {
-            // What is only kept to be shown ends no session.
+            // What is only kept to be shown ends no session; once, since it is a walk over all records.
             let gone = self.forget_refused(index);
             if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
                 neighbour.not_kept += gone;
+                neighbour.keeps_no_more = true;
+                neighbour.misses_some |= gone > 0;
             }
             if is_full(self) {
                 self.end_session(index, Notification::new(error::OUT_OF_RESOURCES), now);

@@ -61,6 +61,13 @@ pub enum Input<'a> {
         /// What is gone.
         go: &'a [IpNetwork],
     },
+    /// What it costs to reach a next hop that `Output::NextHop` asked about; until then it is 0.
+    NextHop {
+        /// Which one.
+        next_hop: IpAddr,
+        /// The interior cost (RFC 4271 §9.1.2.2 e); `None`: it cannot be reached, and no path by it is chosen (§9.1.2.1).
+        cost: Option<u32>,
+    },
     /// End every session with Cease / Administrative Shutdown (RFC 4486).
     Shutdown,
 }

@@ -39,6 +39,14 @@ pub enum Output {
         /// Which.
         conn: ConnId,
     },
+    /// A next hop came or went: what it costs to reach it counts from now on, or no longer. A driver that resolves none says
+    /// nothing.
+    NextHop {
+        /// Which one.
+        next_hop: IpAddr,
+        /// Its cost is to be said by `Input::NextHop`, now and when it changes.
+        wanted: bool,
+    },
     /// The paths that carry traffic for these prefixes are now these.
     Routes(Vec<RouteChange>),
     /// Something worth a log line.

@@ -90,7 +90,7 @@ pub struct PathStatus {
     pub multipath: bool,
     /// Its neighbour restarts and has not told it again (RFC 4724).
     pub stale: bool,
-    /// Why it is not used, in words; unset: it can be.
+    /// Why import does not let it in, in words; unset: it does.
     pub rejected: Option<&'static str>,
     /// Why it is where it is, in words, where that was asked for.
     pub why: Option<String>,

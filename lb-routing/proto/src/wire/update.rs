@@ -44,11 +44,22 @@ pub(crate) struct Block {
 pub(crate) struct Verdict {
     /// NEXT_HOP, for the NLRI field.
     pub(crate) next_hop: Option<Ipv4Addr>,
-    /// What was malformed in it.
-    pub(crate) faults: Vec<Fault>,
+    faults: Faults,
     lacks_origin: bool,
     lacks_as_path: bool,
     lacks_local_pref: bool,
+}
+
+/// What was malformed, in one word: nearly no block has any, and there is a verdict for each attribute set of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::box_collection, reason = "a vector takes three words")]
+struct Faults(Option<Box<Vec<Fault>>>);
+
+impl Verdict {
+    /// What was malformed in it.
+    pub(crate) fn faults(&self) -> &[Fault] {
+        self.faults.0.as_ref().map_or(&[], |faults| faults)
+    }
 }
 
 /// What becomes of the routes that an UPDATE announces.
@@ -113,7 +124,7 @@ impl<'a> Parts<'a> {
         block: &Verdict,
         context: Context,
     ) -> Result<Judgement, Notification> {
-        let mut faults = block.faults.clone();
+        let mut faults = block.faults().to_vec();
         faults.extend_from_slice(&self.multi.faults);
         let ipv4 = !self.nlri.is_empty();
         if ipv4 || self.multi.has_reach {
@@ -148,7 +159,7 @@ impl Block {
             lacks_origin: collected.origin.is_none(),
             lacks_as_path: collected.as_path.is_none(),
             lacks_local_pref: collected.attributes.local_pref.is_none(),
-            faults: collected.faults,
+            faults: Faults(Some(collected.faults).filter(|it| !it.is_empty()).map(Box::new)),
         };
         let attributes = Attributes {
             origin: collected.origin.unwrap_or_default(),

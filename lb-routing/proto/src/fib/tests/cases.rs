@@ -107,7 +107,10 @@ fn a_link_that_goes_down_takes_its_members_with_it() {
     let outputs = tell(&mut fib, [link(2, false)]);
     let left = outputs.iter().find_map(|output| match output {
         Output::Install { route: Some(OwnRoute::Via(next_hops)), .. } => Some(next_hops.to_vec()),
-        Output::Install { .. } | Output::Update(_) | Output::Resolve { .. } => None,
+        Output::Install { .. }
+        | Output::Update(_)
+        | Output::NextHop { .. }
+        | Output::Resolve { .. } => None,
     });
     let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1, mtu: None };
     assert_eq!(left, Some(vec![hop]));
@@ -141,13 +144,19 @@ fn a_vip_on_a_connected_network_is_the_kernels_even_if_a_neighbour_claims_it() {
         Output::Update(Update::Route { prefix: p, group, source }) if *p == prefix => {
             Some((*group, *source))
         }
-        Output::Update(_) | Output::Install { .. } | Output::Resolve { .. } => None,
+        Output::Update(_)
+        | Output::Install { .. }
+        | Output::NextHop { .. }
+        | Output::Resolve { .. } => None,
     });
     let (group, source) = route.unwrap();
     assert_eq!(source, Source::Kernel);
     let to_kernel = outputs.iter().find_map(|output| match output {
         Output::Update(Update::Group { id, action, .. }) if *id == group => Some(action),
-        Output::Update(_) | Output::Install { .. } | Output::Resolve { .. } => None,
+        Output::Update(_)
+        | Output::Install { .. }
+        | Output::NextHop { .. }
+        | Output::Resolve { .. } => None,
     });
     assert_eq!(to_kernel, Some(&Action::Kernel));
 }
@@ -162,14 +171,20 @@ fn a_gateway_carries_routes_of_both_families() {
         Output::Update(Update::Group { action: Action::Forward(members), .. }) => {
             members.iter().find(|member| member.gateway == Some(gateway)).copied()
         }
-        Output::Update(_) | Output::Install { .. } | Output::Resolve { .. } => None,
+        Output::Update(_)
+        | Output::Install { .. }
+        | Output::NextHop { .. }
+        | Output::Resolve { .. } => None,
     });
     assert_eq!(members.unwrap().destination_mac, Some(MAC), "{outputs:?}");
     let groups: BTreeSet<u32> = outputs
         .iter()
         .filter_map(|output| match output {
             Output::Update(Update::Route { group, .. }) => Some(*group),
-            Output::Update(_) | Output::Install { .. } | Output::Resolve { .. } => None,
+            Output::Update(_)
+            | Output::Install { .. }
+            | Output::NextHop { .. }
+            | Output::Resolve { .. } => None,
         })
         .collect();
     assert_eq!(groups.len(), 1, "both routes share one: {outputs:?}");
@@ -279,4 +294,28 @@ fn a_gateway_that_does_not_answer_is_left_out_while_another_one_does() {
     assert_eq!(ways(neighbour(GATEWAY, None)), [other]);
     // Without any, the kernel looks for both.
     assert_eq!(ways(neighbour(other, None)), [GATEWAY, other]);
+}
+
+#[test]
+fn a_next_hop_that_a_route_of_the_configuration_leads_to_resolves_and_is_watched() {
+    let mut fib = connected();
+    let far: IpAddr = "192.0.2.9".parse().unwrap();
+    assert_eq!(fib.watch(far), None);
+    assert_eq!(fib.watch(GATEWAY), Some(0), "on a link");
+    tell(&mut fib, [bgp("172.16.0.0/16", &[far])]);
+    let hops = vec![StaticNextHop { gateway: Some(GATEWAY), interface: None, weight: 1 }];
+    let route = |kind| Fact::Static { prefix: net("192.0.2.0/24"), metric: 30, kind };
+    let outputs = tell(&mut fib, [route(Some(StaticKind::Forward(hops)))]);
+    assert!(outputs.contains(&Output::NextHop { next_hop: far, cost: Some(30) }));
+    let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1, mtu: None };
+    assert!(outputs.contains(&installed("172.16.0.0/16", Some(hop))));
+    let outputs = tell(&mut fib, [link(1, false)]);
+    for next_hop in [far, GATEWAY] {
+        assert!(outputs.contains(&Output::NextHop { next_hop, cost: None }));
+    }
+    assert!(outputs.contains(&installed("172.16.0.0/16", None)));
+    fib.unwatch(far);
+    let outputs = tell(&mut fib, [link(1, true), route(None)]);
+    let costs = outputs.iter().filter(|it| matches!(it, Output::NextHop { .. }));
+    assert_eq!(costs.count(), 1, "that of the gateway");
 }

@@ -10,6 +10,8 @@ pub(super) struct Model {
     groups: BTreeMap<u32, Action>,
     routes: BTreeMap<IpNetwork, (u32, Source)>,
     pub(super) installed: BTreeMap<(IpNetwork, u32), OwnRoute>,
+    /// Of next hops that are watched.
+    pub(super) costs: BTreeMap<IpAddr, Option<u32>>,
 }
 
 impl Model {
@@ -23,6 +25,10 @@ impl Model {
                         Some(route) => self.installed.insert((prefix, metric), route.clone()),
                     };
                     prop_assert_ne!(before, route, "needless");
+                }
+                Output::NextHop { next_hop, cost } => {
+                    let before = self.costs.insert(next_hop, cost);
+                    prop_assert!(before.is_some_and(|before| before != cost), "needless");
                 }
                 Output::Resolve { .. } => {}
             }

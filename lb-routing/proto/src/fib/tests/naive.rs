@@ -222,11 +222,7 @@ impl Facts {
         if self.kernel.keys().any(|key| key.local && key.prefix == *prefix) {
             return Some(to_kernel);
         }
-        let way = |kind: &KernelRouteKind| match kind {
-            KernelRouteKind::Unicast(hops) => Way::Hops(hops.clone()),
-            KernelRouteKind::Blackhole => Way::Done(Action::Blackhole),
-            KernelRouteKind::Kernel => Way::Done(Action::Kernel),
-        };
+        let way = foreign_way;
         let metrics = self.kernel.keys().filter(|key| !key.local && key.prefix == *prefix);
         let foreign = metrics.map(|key| key.metric).min().unwrap_or(u32::MAX);
         let fixed = self.fixed(prefix).filter(|(metric, _)| *metric < foreign);
@@ -272,7 +268,49 @@ impl Facts {
 
     fn resolve(&self, prefix: &IpNetwork) -> Vec<KernelNextHop> {
         let next_hops = self.bgp.get(prefix).into_iter().flat_map(|(hops, _)| hops);
-        merged(&next_hops.flat_map(|next_hop| self.ways(*next_hop)).collect::<Vec<_>>())
+        merged(&next_hops.flat_map(|next_hop| self.out(*next_hop)).collect::<Vec<_>>())
+    }
+
+    /// The longest route that leads the speaker to a next hop: whether it is another's, its metric, and what it does.
+    fn lead(&self, next_hop: IpAddr) -> Option<(bool, u32, Way)> {
+        if self.local_covers(&one(next_hop)) {
+            return None;
+        }
+        (0..=one(next_hop).prefix()).rev().find_map(|len| {
+            let prefix = clean(IpNetwork::new(next_hop, len).unwrap());
+            let keys = self.kernel.keys().filter(|key| !key.local && key.prefix == prefix);
+            let foreign = keys.map(|key| key.metric).min();
+            match self.fixed(&prefix) {
+                Some((metric, way)) if foreign.is_none_or(|than| metric < than) => {
+                    Some((false, metric, way))
+                }
+                _ => Some((true, foreign?, foreign_way(&self.main(&prefix)?))),
+            }
+        })
+    }
+
+    /// By which links that are up it leads there.
+    fn out(&self, next_hop: IpAddr) -> Vec<KernelNextHop> {
+        let Some((_, _, Way::Hops(hops))) = self.lead(next_hop) else { return Vec::new() };
+        let up = hops.iter().filter(|hop| self.is_up(hop.ifindex));
+        let gateway = |hop: &KernelNextHop| Some(hop.gateway.unwrap_or(next_hop));
+        up.map(|hop| KernelNextHop { gateway: gateway(hop), mtu: None, ..*hop }).collect()
+    }
+
+    /// What that costs, if it can be reached.
+    pub(super) fn cost(&self, next_hop: IpAddr) -> Option<u32> {
+        if self.local_covers(&one(next_hop)) {
+            return Some(0);
+        }
+        match self.lead(next_hop)? {
+            (_, metric, Way::Hops(hops)) => {
+                let up: Vec<_> = hops.iter().filter(|hop| self.is_up(hop.ifindex)).collect();
+                let near = up.iter().any(|hop| hop.gateway.is_none());
+                (!up.is_empty()).then_some(if near { 0 } else { metric })
+            }
+            (true, metric, Way::Done(Action::Kernel)) => Some(metric),
+            (..) => None,
+        }
     }
 
     /// By which links that are up others' routes lead to an address.
@@ -330,6 +368,14 @@ impl Facts {
         let one_answers = members.iter().any(|member| has_mac(&member));
         let kept = members.into_iter().filter(|member| !(one_answers && silent(member)));
         Action::Forward(kept.collect())
+    }
+}
+
+fn foreign_way(kind: &KernelRouteKind) -> Way {
+    match kind {
+        KernelRouteKind::Unicast(hops) => Way::Hops(hops.clone()),
+        KernelRouteKind::Blackhole => Way::Done(Action::Blackhole),
+        KernelRouteKind::Kernel => Way::Done(Action::Kernel),
     }
 }
 

@@ -16,13 +16,7 @@ fn path(peer: u32, as_path: &[u32], change: impl FnOnce(&mut Attributes)) -> Can
     let mut attributes = Attributes { as_path: AsPath::sequence(as_path), ..Attributes::default() };
     change(&mut attributes);
     let rank = Rank::of(&attributes);
-    Candidate {
-        path: peer,
-        neighbour: Some(ranking(peer)),
-        rejected: false,
-        incumbent: false,
-        rank,
-    }
+    Candidate { path: peer, neighbour: Some(ranking(peer)), cost: Some(0), incumbent: false, rank }
 }
 
 fn plain(peer: u32, as_path: &[u32]) -> Candidate<u32> {
@@ -111,7 +105,7 @@ fn what_we_originate_wins_alone() {
 
 #[test]
 fn what_policy_refuses_is_never_chosen() {
-    let refused = |it| Candidate { rejected: true, ..it };
+    let refused = |it| Candidate { cost: None, ..it };
     assert_eq!(winners(&[refused(plain(0, &[1])), plain(1, &[1, 2])]), [1]);
     assert_eq!(winners(&[refused(plain(0, &[1])), refused(plain(1, &[1, 2]))]), []);
 }
@@ -169,7 +163,7 @@ fn each_path_is_told_the_step_by_which_it_fell() {
         plain(1, &[8, 2]),
         path(4, &[9, 2], |_| {}),
         path(2, &[1], pref(50)),
-        Candidate { rejected: true, ..plain(3, &[1]) },
+        Candidate { cost: None, ..plain(3, &[1]) },
     ];
     // Numbers from 4 on are internal.
     let paths = paths.into_iter().map(|it| Candidate {
@@ -196,4 +190,27 @@ fn each_path_is_told_the_step_by_which_it_fell() {
         steps(vec![plain(0, &[7]), own], &USUAL, u32::cmp),
         [(9, None), (0, Some(Step::Ours))]
     );
+}
+
+#[test]
+fn the_nearest_next_hop_counts_after_external_and_before_the_identifier() {
+    let at = |cost, it| Candidate { cost: Some(cost), ..it };
+    assert_eq!(winners(&[at(20, plain(0, &[1])), at(10, plain(1, &[2]))]), [1]);
+    assert_eq!(winners(&[at(10, plain(4, &[1])), at(10, plain(5, &[2]))]), [4, 5]);
+    assert_eq!(winners(&[at(0, plain(4, &[1])), at(30, plain(1, &[2]))]), [1], "external first");
+    let med = |value| move |a: &mut Attributes| a.med = Some(value);
+    assert_eq!(winners(&[at(0, path(0, &[1], med(9))), at(9, path(1, &[1], med(1)))]), [1]);
+    let told = steps(vec![at(20, plain(0, &[1])), at(10, plain(1, &[2]))], &USUAL, u32::cmp);
+    assert_eq!(told, [(1, None), (0, Some(Step::Cost))]);
+}
+
+#[test]
+fn where_internal_paths_carry_traffic_beside_external_ones_cost_settles_which_is_told() {
+    let mixed = Decision { mixed_multipath: true, ..Decision::USUAL };
+    let rules = Rules { decision: mixed, max_paths: 8 };
+    let at = |cost, it| Candidate { cost: Some(cost), ..it };
+    let paths = [at(20, plain(0, &[1])), at(10, plain(1, &[2])), at(5, plain(4, &[3]))];
+    assert_eq!(winners_by(rules, &paths), [1, 0, 4]);
+    let told: Vec<_> = steps(paths.to_vec(), &rules, u32::cmp).into_iter().map(|it| it.1).collect();
+    assert_eq!(told, [None, Some(Step::Cost), Some(Step::External)]);
 }

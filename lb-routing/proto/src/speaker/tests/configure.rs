@@ -142,12 +142,66 @@ fn a_change_of_import_policy_asks_for_the_routes_again_and_keeps_the_session() {
 }
 
 #[test]
-fn a_neighbour_that_cannot_be_asked_tells_its_routes_in_a_new_session() {
+fn what_a_neighbour_told_that_cannot_be_asked_is_judged_anew_while_its_session_goes_on() {
+    let only = |text| Import::Policies(accepting(text));
+    let mut rig = Rig::new(vec![peer(1, only("10.1.0.0/16"), Export::All)]);
+    let conn = rig.establish(1);
+    rig.announce(conn, &[65101], neighbour(1), &["10.1.0.0/16", "10.2.0.0/16"]);
+    rig.announce(conn, &[65101, US], neighbour(1), &["10.3.0.0/16"]);
+    assert_eq!(routes(&rig.outputs()), [change("10.1.0.0/16", &[neighbour(1)])]);
+    rig.configure(vec![peer(1, only("10.2.0.0/16"), Export::All)]);
+    let outputs = rig.outputs();
+    assert_eq!(notifications(&outputs, conn), []);
+    let wanted = [change("10.1.0.0/16", &[]), change("10.2.0.0/16", &[neighbour(1)])];
+    assert_eq!(sorted(routes(&outputs)), wanted);
+    // Also by what is no policy, and everything.
+    rig.configure(vec![PeerConfig { allow_as_in: 1, ..ALL(1) }]);
+    let outputs = rig.outputs();
+    let back = ["10.1.0.0/16", "10.3.0.0/16"].map(|text| change(text, &[neighbour(1)]));
+    assert_eq!(sorted(routes(&outputs)), back);
+    rig.configure(vec![ALL(1)]);
+    assert_eq!(routes(&rig.outputs()), [change("10.3.0.0/16", &[])]);
+    let status = &rig.speaker.peers()[0];
+    assert_eq!((status.prefixes_received, status.state), (2, State::Established));
+    rig.withdraw(conn, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
+    assert_eq!(rig.speaker.peers()[0].prefixes_rejected, 0);
+}
+
+fn sorted(mut routes: Vec<RouteChange>) -> Vec<RouteChange> {
+    routes.sort_by_key(|route| route.prefix);
+    routes
+}
+
+#[test]
+fn a_full_table_is_judged_anew_in_parts_and_by_the_last_policy_only() {
     let mut rig = Rig::new(vec![ALL(1)]);
     let conn = rig.establish(1);
+    let all: Vec<_> = (0..40_000_u32).map(|n| format!("10.{}.{}.0/24", n >> 8, n & 255)).collect();
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
+    for some in all.chunks(200) {
+        rig.announce(conn, &[65101], neighbour(1), some);
+    }
     rig.outputs();
-    rig.configure(vec![peer(1, Import::Policies(accepting("10.1.0.0/16")), Export::All)]);
-    assert_eq!(notifications(&rig.outputs(), conn), [error::OTHER_CONFIGURATION_CHANGE]);
+    rig.configure(vec![peer(1, Import::Policies(accepting("10.0.0.0/24")), Export::All)]);
+    assert_eq!(rig.speaker.poll_output(), Some(Output::Busy), "a part of it");
+    rig.configure(vec![peer(1, Import::Policies(accepting("10.9.9.0/24")), Export::All)]);
+    rig.outputs();
+    let status = &rig.speaker.peers()[0];
+    assert_eq!((status.prefixes_received, status.prefixes_rejected), (1, 39_999));
+    assert_eq!(rig.speaker.routes()[0].prefix, prefix("10.9.9.0/24"));
+}
+
+#[test]
+fn a_neighbour_that_cannot_be_asked_and_whose_routes_were_not_kept_tells_them_in_a_new_session() {
+    for (import, room) in [(Import::None, 9), (Import::Policies(accepting("10.1.0.0/16")), 0)] {
+        let mut rig = Rig::new(vec![peer(1, import, Export::All)]);
+        rig.speaker.max_refused = room;
+        let conn = rig.establish(1);
+        rig.announce(conn, &[65101], neighbour(1), &["10.2.0.0/16"]);
+        rig.outputs();
+        rig.configure(vec![ALL(1)]);
+        assert_eq!(notifications(&rig.outputs(), conn), [error::OTHER_CONFIGURATION_CHANGE]);
+    }
 }
 
 #[test]

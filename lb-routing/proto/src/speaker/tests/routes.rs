@@ -238,3 +238,38 @@ fn a_neighbour_is_known_by_its_mapped_address_too() {
     let vip = "203.0.113.1/32 via 10.0.1.1 Some([Sequence([65001])])";
     assert_eq!(announced(&rig.outputs(), conn), [vip]);
 }
+
+#[test]
+fn a_path_whose_next_hop_cannot_be_reached_is_neither_taken_nor_told() {
+    let both = || (Import::All, Export::All);
+    let peers = (1..=3).map(|n| peer(n, both().0, both().1)).collect();
+    let mut rig = Rig::new(peers);
+    let conns: Vec<_> = (1..=3).map(|n| rig.establish(n)).collect();
+    rig.outputs();
+    rig.announce(conns[0], &[65101], neighbour(1), &["10.1.0.0/16"]);
+    rig.announce(conns[1], &[65102], neighbour(2), &["10.1.0.0/16"]);
+    let outputs = rig.outputs();
+    let asked = |next_hop| Output::NextHop { next_hop, wanted: true };
+    assert!([neighbour(1), neighbour(2)].map(asked).iter().all(|it| outputs.contains(it)));
+    let far = |rig: &mut Rig, number, cost| {
+        let next_hop = neighbour(number);
+        rig.speaker.handle(Input::NextHop { next_hop, cost }, rig.now);
+        rig.outputs()
+    };
+    let outputs = far(&mut rig, 1, Some(20));
+    assert_eq!(routes(&outputs), [change("10.1.0.0/16", &[neighbour(2)])]);
+    let why = |rig: &Rig| -> Vec<_> {
+        let what = Destination::Prefix(prefix("10.1.0.0/16"));
+        rig.speaker.explain(what).paths.into_iter().map(|path| path.why.unwrap()).collect()
+    };
+    let lost = "lost by: cost of reaching the next hop (20, that of the best one 0)";
+    assert_eq!(why(&rig), ["won over the next one by: cost of reaching the next hop", lost]);
+    let outputs = far(&mut rig, 2, None);
+    assert_eq!(routes(&outputs), [change("10.1.0.0/16", &[neighbour(1)])]);
+    let outputs = far(&mut rig, 1, None);
+    assert_eq!(routes(&outputs), [change("10.1.0.0/16", &[])]);
+    assert_eq!(updates(&outputs, conns[2])[0].withdrawn, [prefix("10.1.0.0/16")]);
+    assert!(why(&rig).iter().all(|why| why.contains("cannot be reached")), "{:?}", why(&rig));
+    let outputs = far(&mut rig, 2, Some(7));
+    assert_eq!(announced(&outputs, conns[2]).len(), 1);
+}

@@ -90,7 +90,7 @@ fn refused_routes_are_counted_and_only_kept_where_that_is_wanted_and_there_is_ro
         let config = PeerConfig { keep_rejected: keeps, ..peer(1, some(), Export::None) };
         let mut rig = Rig::new(vec![config]);
         rig.speaker.max_refused = 2;
-        let one = rig.establish(1);
+        let one = rig.establish_refreshable(1);
         let prefixes = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16", "10.4.0.0/16"];
         rig.announce(one, &[65101], neighbour(1), &prefixes);
         let status = &rig.speaker.peers()[0];
@@ -174,7 +174,8 @@ fn refused_routes_change_nothing_for_others() {
     for number in 2..9 {
         rig.announce(one, &[65101], neighbour(1), &[&format!("10.{number}.0.0/16")]);
         rig.withdraw(one, &["10.2.0.0/16"]);
-        assert_eq!(rig.outputs(), []);
+        let asks = |it: &Output| matches!(it, Output::NextHop { .. });
+        assert!(rig.outputs().iter().all(asks));
     }
     // So a VIP does not wait for an interval in which nothing was said.
     rig.originate(&["203.0.113.1/32"]);
