@@ -187,6 +187,8 @@ reasons! {
     /// A new flow of a client that is itself the backend that was chosen, where flows keep their clients' addresses: it would get
     /// packets from its own.
     OwnBackend = 55, "own-backend", Drop, Original;
+    /// The FIB has no room for the route to this destination, or to a flow's new one, and the kernel does not have it.
+    FibFull = 56, "fib-full", Drop, Original;
 }
 
 /// How many reasons there are.
