@@ -116,7 +116,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     made.entry.state = state;
     made.entry.last_seen = tables.now();
     made.entry.first_reply = 0;
-    made.entry.reserved = 0;
+    made.entry.check = 0;
     made.entry.mss = service.mss;
     check_still_there(tables, key, first_port, service)?;
     step.begins = true;
