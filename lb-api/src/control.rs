@@ -118,6 +118,7 @@ pub fn key(spec: &VipSpec) -> ServiceKey {
     let protocol = match spec.protocol {
         vip::Protocol::Tcp => table::Protocol::Tcp,
         vip::Protocol::Udp => table::Protocol::Udp,
+        vip::Protocol::Sctp => table::Protocol::Sctp,
     };
     ServiceKey { address: spec.address, port: spec.port, protocol }
 }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb_api_types::view::{Change, History};
-use lb_api_types::vip::{Protocol, Vip};
+use lb_api_types::vip::Vip;
 use lb_dataplane::ServiceCounters;
 use lb_dataplane::table::{self, ServiceKey, Table};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -399,13 +399,6 @@ impl Registry {
 /// What a VIP is called in a sentence.
 fn label(name: &str) -> String {
     format!("VIP {name}")
-}
-
-fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
 }
 
 #[cfg(test)]

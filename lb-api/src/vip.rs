@@ -29,7 +29,10 @@ pub const MAX_VIPS: usize = 65_536;
 
 const UDP_CHECK: &str =
     "a udp VIP says `kind: none`, or `kind: tcp` where its backends also accept TCP at their port";
-const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+const SCTP_CHECK: &str = "lbd does not check over sctp: a sctp VIP says `kind: none`, or `kind: tcp` where its backends also accept TCP, \
+     at their port or at the check's `port`";
+const PROTOCOLS: &[(&str, Protocol)] =
+    &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Sctp)];
 const FULL_TABLES: &[(&str, FullTable)] = &[("drop", FullTable::Drop), ("hash", FullTable::Hash)];
 const MODES: &[(&str, NatMode)] = &[
     ("dnat", NatMode::Dnat),
@@ -397,14 +400,15 @@ fn bound(of: &Object<'_>, name: &'static str) -> Option<Option<u32>> {
     }
 }
 
-/// A UDP service has no check that would fit by default: silence is what healthy and dead servers have in common.
+/// A UDP service has no check that would fit by default: silence is what healthy and dead servers have in common. One of SCTP
+/// has none either.
 fn read_health_check(spec: &Object<'_>, protocol: Option<Protocol>) -> Option<HealthCheck> {
     let default = HealthCheck::default();
     let Some(cursor) = spec.field("health_check") else {
-        if protocol != Some(Protocol::Udp) {
-            return Some(default);
-        }
-        return spec.missing("health_check", UDP_CHECK);
+        return match no_default_check(protocol) {
+            Some(why) => spec.missing("health_check", why),
+            None => Some(default),
+        };
     };
     let check =
         cursor.object(&["from", "kind", "port", "interval_ms", "timeout_ms", "rise", "fall"])?;
@@ -418,10 +422,21 @@ fn read_health_check(spec: &Object<'_>, protocol: Option<Protocol>) -> Option<He
     }
     let kind = match read_kind(&check) {
         Some(kind) => kind,
-        None if protocol == Some(Protocol::Udp) => check.missing("kind", UDP_CHECK),
-        None => Some(default.kind),
+        None => match no_default_check(protocol) {
+            Some(why) => check.missing("kind", why),
+            None => Some(default.kind),
+        },
     };
     read_check(&check, kind).map(HealthCheck::from)
+}
+
+/// What a VIP is to say whose protocol has no check by default.
+fn no_default_check(protocol: Option<Protocol>) -> Option<&'static str> {
+    match protocol {
+        Some(Protocol::Udp) => Some(UDP_CHECK),
+        Some(Protocol::Sctp) => Some(SCTP_CHECK),
+        Some(Protocol::Tcp) | None => None,
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
+use lb_dataplane_common::flow::{SCTP, TCP, UDP};
 
 /// Everything that is to be served. Applied as a whole; the difference to what is served now is the work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,12 +34,48 @@ pub struct ServiceKey {
 }
 
 /// A transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// TCP.
+    #[default]
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP, by one address of either side (RFC 9260).
+    Sctp,
+}
+
+impl Protocol {
+    /// The IP protocol number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => TCP,
+            Self::Udp => UDP,
+            Self::Sctp => SCTP,
+        }
+    }
+
+    /// That of an IP protocol number, if flows have it.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            TCP => Some(Self::Tcp),
+            UDP => Some(Self::Udp),
+            SCTP => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+
+    /// Its name in small letters.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
 }
 
 /// How a service chooses, and among whom.
@@ -69,7 +106,7 @@ pub struct Service {
     /// Whether both sides of a flow that ends for having been silent hear a RST. Only TCP's, and only where both directions
     /// are seen.
     pub resets_idle: bool,
-    /// What becomes of a failed backend's flows; by default TCP's stay and UDP's end.
+    /// What becomes of a failed backend's flows; by default those of TCP and SCTP stay and UDP's end.
     pub when_failed: Option<WhenFailed>,
     /// What the client hears of a new flow for which no source port is free.
     pub on_exhaustion: OnExhaustion,

@@ -122,13 +122,32 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
 
 fn timeouts(cursor: &Cursor<'_>) -> Option<Timeouts> {
     const WEEK: u32 = 604_800;
-    const NAMES: [&str; 6] =
-        ["tcp_established", "tcp_transitory", "tcp_closed", "half_open", "udp_answered", "udp"];
+    const NAMES: [&str; 9] = [
+        "tcp_established",
+        "tcp_transitory",
+        "tcp_closed",
+        "half_open",
+        "udp_answered",
+        "udp",
+        "sctp_established",
+        "sctp_shutdown",
+        "sctp_closed",
+    ];
     let section = cursor.object(&NAMES)?;
     let seconds =
         |name, default| section.field(name).and_then(|n| n.number(1..=WEEK)).unwrap_or(default);
     let default = Timeouts::default();
-    let [tcp_established, tcp_transitory, tcp_closed, half_open, udp_answered, udp] = NAMES;
+    let [
+        tcp_established,
+        tcp_transitory,
+        tcp_closed,
+        half_open,
+        udp_answered,
+        udp,
+        sctp_established,
+        sctp_shutdown,
+        sctp_closed,
+    ] = NAMES;
     Some(Timeouts {
         tcp_established: seconds(tcp_established, default.tcp_established),
         tcp_transitory: seconds(tcp_transitory, default.tcp_transitory),
@@ -136,6 +155,9 @@ fn timeouts(cursor: &Cursor<'_>) -> Option<Timeouts> {
         half_open: seconds(half_open, default.half_open),
         udp_answered: seconds(udp_answered, default.udp_answered),
         udp: seconds(udp, default.udp),
+        sctp_established: seconds(sctp_established, default.sctp_established),
+        sctp_shutdown: seconds(sctp_shutdown, default.sctp_shutdown),
+        sctp_closed: seconds(sctp_closed, default.sctp_closed),
     })
 }
 

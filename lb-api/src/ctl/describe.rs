@@ -5,7 +5,7 @@ use std::fmt::Write;
 use ipnetwork::IpNetwork;
 use lb_api_types::vip::{
     Access, BackendStatus, Health, HealthCheckKind, MssClamp, Nat, NatMode, OnExhaustion,
-    OnUnhealthy, Protocol, Vip, VipSpec, VipStatus,
+    OnUnhealthy, Vip, VipSpec, VipStatus,
 };
 
 use super::table::table;
@@ -21,7 +21,7 @@ pub(super) fn vip(vip: &Vip) -> String {
         let _infallible = writeln!(text, "{:<14}{value}", format!("{name}:"));
     };
     line("Name", vip.metadata.name.clone());
-    line("Address", format!("{} {} {}", spec.address, protocol(spec.protocol), spec.ports()));
+    line("Address", format!("{} {} {}", spec.address, spec.protocol.name(), spec.ports()));
     if let Some(pool) = &spec.pool {
         line("Pool", pool.clone());
     }
@@ -105,13 +105,6 @@ fn backends(spec: &VipSpec, status: &VipStatus) -> String {
 
 pub(super) fn yes_no(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
-}
-
-pub(super) fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
 }
 
 fn access(access: &Access) -> String {

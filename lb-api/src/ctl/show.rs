@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::apply::path_of;
 use super::arguments::{Format, Home, Kind};
 use super::client::{Client, segment};
-use super::describe::{protocol, yes_no};
+use super::describe::yes_no;
 use super::diff::wanted;
 use super::table::{duration, or_dash, table};
 use super::{CtlError, bgp, describe, resources, tokens};
@@ -289,7 +289,7 @@ pub(super) fn vips(vips: &[Vip], wide: bool) -> String {
         [
             vip.metadata.name.clone(),
             spec.address.to_string(),
-            format!("{}/{}", spec.ports(), protocol(spec.protocol)),
+            format!("{}/{}", spec.ports(), spec.protocol.name()),
             spec.algorithm.to_string(),
             format!("{healthy}/{}", spec.backends.len()),
             yes_no(status.is_some_and(|status| status.serving)).into(),

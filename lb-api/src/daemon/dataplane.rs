@@ -153,6 +153,9 @@ pub(super) fn options(config: &config::Dataplane) -> Options {
         half_open: ticks(wanted.half_open),
         udp_answered: ticks(wanted.udp_answered),
         udp: ticks(wanted.udp),
+        sctp_established: ticks(wanted.sctp_established),
+        sctp_shutdown: ticks(wanted.sctp_shutdown),
+        sctp_closed: ticks(wanted.sctp_closed),
     };
     Options {
         pin_dir: config.pin_dir.clone(),

@@ -6,7 +6,6 @@ use std::thread;
 use anyhow::{Context, Result};
 use lb_api_types::config;
 use lb_api_types::event::{EventKind, FlowEndView, FlowEventView};
-use lb_dataplane::table::Protocol;
 use lb_dataplane::{FlowEnd, FlowEvent};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -71,10 +70,7 @@ fn view(event: &FlowEvent) -> FlowEventView {
         bytes_to_client: end.bytes[1],
     };
     FlowEventView {
-        protocol: match event.protocol {
-            Protocol::Tcp => "tcp".into(),
-            Protocol::Udp => "udp".into(),
-        },
+        protocol: event.protocol.name().into(),
         client: event.client.to_string(),
         vip: event.vip.to_string(),
         source: event.source.to_string(),

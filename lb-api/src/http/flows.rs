@@ -33,7 +33,7 @@ pub struct WantedFlows {
         ("vip" = Option<String>, Query, description = "Only to this VIP: ADDRESS or ADDRESS:PORT"),
         ("backend" = Option<String>, Query, description = "Only to this backend: ADDRESS or ADDRESS:PORT"),
         ("service" = Option<String>, Query, description = "Only of the VIP with this name"),
-        ("protocol" = Option<String>, Query, pattern = "^(tcp|udp)$", description = "Only of this transport"),
+        ("protocol" = Option<String>, Query, pattern = "^(tcp|udp|sctp)$", description = "Only of this transport"),
         ("state" = Option<String>, Query, pattern = "^(half-open|established|closing)$",
             description = "Only those that are so far")),
     responses((status = 200, body = List<Flow>),
@@ -70,7 +70,7 @@ fn wanted(asked: Asked) -> Result<(Part<FlowPlace>, WantedFlows), Refused> {
     Ok((part, wanted))
 }
 
-const EXPECTED: &str = "each is said once: client is an address or a prefix, vip and backend are ADDRESS or ADDRESS:PORT, protocol is tcp or udp, state is half-open, established or closing";
+const EXPECTED: &str = "each is said once: client is an address or a prefix, vip and backend are ADDRESS or ADDRESS:PORT, protocol is tcp, udp or sctp, state is half-open, established or closing";
 
 /// Sets what is asked for; whether it could be read, and was not asked for before.
 fn set<T>(field: &mut Option<T>, value: Option<T>) -> bool {
@@ -91,6 +91,7 @@ fn protocol(text: &str) -> Option<Protocol> {
     match text {
         "tcp" => Some(Protocol::Tcp),
         "udp" => Some(Protocol::Udp),
+        "sctp" => Some(Protocol::Sctp),
         _ => None,
     }
 }

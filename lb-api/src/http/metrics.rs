@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use lb_api_types::config::Hook;
 use lb_api_types::view::{FibUsageView, Interface, ListenView, PeerView, ReasonView, Status};
-use lb_api_types::vip::{BackendStatus, Health, Protocol, Vip};
+use lb_api_types::vip::{BackendStatus, Health, Vip};
 
 /// What is told.
 #[derive(Clone, Debug)]
@@ -85,7 +85,6 @@ fn fib(text: &mut Text, fib: &FibUsageView) {
         ("lbd_fib_node_bytes", "Bytes of IPv6 nodes in use.", fib.node_bytes),
         ("lbd_fib_node_bytes_max", "Bytes of IPv6 nodes that there are.", fib.node_bytes_max),
         ("lbd_fib_left_out", "Routes and groups that there is no room for.", fib.left_out),
-        ("lbd_fib_dropped", "Those of them whose packets are dropped.", fib.dropped),
     ] {
         text.gauge(name, help);
         text.line(&[], value);
@@ -134,10 +133,7 @@ fn interfaces(text: &mut Text, interfaces: &[Interface]) {
 fn vips(text: &mut Text, vips: &[Vip]) {
     text.gauge("lbd_vip_info", "What each VIP is.");
     for vip in vips {
-        let protocol = match vip.spec.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        };
+        let protocol = vip.spec.protocol.name();
         let (address, port) = (&vip.spec.address, &vip.spec.port);
         let labels: &[(&str, &dyn Display)] = &[
             ("vip", &vip.metadata.name),

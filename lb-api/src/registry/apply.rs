@@ -10,7 +10,7 @@ use lb_api_types::view::{Change, ChangeKind};
 use super::admit::{self, Admission};
 use super::change::{Wanted, asks_the_same, expect};
 use super::task::{Changed, Task};
-use super::{Appliers, Bulk, Documents, Expected, Refusal, label, protocol_name};
+use super::{Appliers, Bulk, Documents, Expected, Refusal, label};
 use crate::control::Ports;
 use crate::resources::{Key, Kind, MAX_OF_A_KIND};
 use crate::vip::{MAX_VIPS, UNALLOCATED};
@@ -268,7 +268,7 @@ impl<A: Appliers> Task<A> {
                 other: other.metadata.name.clone(),
                 address: other.spec.address,
                 ports: other.spec.ports(),
-                protocol: protocol_name(other.spec.protocol),
+                protocol: other.spec.protocol.name(),
             };
             let place = places.get(&at.metadata.name).map(|&index| Place { list: "vips", index });
             return Err((place, refusal));

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::admit::Admission;
 use super::confirm::Pending;
 use super::task::{Changed, Task, blocking};
-use super::{Applied, Appliers, Expected, Refusal, Terms, label, protocol_name};
+use super::{Applied, Appliers, Expected, Refusal, Terms, label};
 use crate::resources::{Key, Resource, Resources, is_same_metadata};
 use crate::store::{self, Prepared, Store};
 use crate::vip::MAX_VIPS;
@@ -54,7 +54,7 @@ impl<A: Appliers> Task<A> {
                 other: other.metadata.name.clone(),
                 address: vip.spec.address,
                 ports: other.spec.ports(),
-                protocol: protocol_name(vip.spec.protocol),
+                protocol: vip.spec.protocol.name(),
             });
         }
         let created = old.is_none();

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use lb_api_types::event::EventKind;
 use lb_api_types::vip::{Health, Vip};
 
+use super::Appliers;
 use super::change::asks_the_same;
 use super::task::{Changed, Task};
-use super::{Appliers, protocol_name};
 use crate::health::Target;
 
 /// What was told last.
@@ -104,6 +104,6 @@ impl<A: Appliers> Task<A> {
 
 fn what(vip: &Vip) -> String {
     let spec = &vip.spec;
-    let (protocol, backends) = (protocol_name(spec.protocol), spec.backends.len());
+    let (protocol, backends) = (spec.protocol.name(), spec.backends.len());
     format!("{protocol} port {} at {}, {backends} backends", spec.ports(), spec.address)
 }

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lb_api_types::vip::{Backend, Health, Metadata, VipSpec};
+use lb_api_types::vip::{Backend, Health, Metadata, Protocol, VipSpec};
 
 use super::*;
 use crate::control;

@@ -58,8 +58,13 @@ fn can_reset(
     protocol: Option<Protocol>,
     mode: Option<NatMode>,
 ) -> Option<()> {
-    if protocol == Some(Protocol::Udp) {
-        return cursor.wrong(format!("{said}, but UDP knows no reset: leave it out"));
+    let why = match protocol {
+        Some(Protocol::Udp) => "UDP knows no reset",
+        Some(Protocol::Sctp) => "lbd ends no association of SCTP for its sides",
+        Some(Protocol::Tcp) | None => "",
+    };
+    if !why.is_empty() {
+        return cursor.wrong(format!("{said}, but {why}: leave it out"));
     }
     if mode.is_some_and(NatMode::is_dsr) {
         return cursor.wrong(format!(
@@ -86,8 +91,17 @@ pub(super) fn on_exhaustion(
             "is for the modes that need source ports, `full-nat` and `one-arm`: set one of them, or leave it out",
         );
     }
-    if said == OnExhaustion::Reset && protocol == Some(Protocol::Udp) {
-        return cursor.wrong("is `reset`, but UDP knows none: use `icmp` or `drop`");
+    if said == OnExhaustion::Reset {
+        match protocol {
+            Some(Protocol::Udp) => {
+                return cursor.wrong("is `reset`, but UDP knows none: use `icmp` or `drop`");
+            }
+            Some(Protocol::Sctp) => {
+                return cursor
+                    .wrong("is `reset`, but lbd sends none of SCTP's: use `icmp` or `drop`");
+            }
+            Some(Protocol::Tcp) | None => {}
+        }
     }
     Some(said)
 }

@@ -20,8 +20,9 @@ pub(super) fn read(
     } else {
         MssClamp::Bytes(cursor.number(LEAST..=MOST)?)
     };
-    if protocol == Some(Protocol::Udp) {
-        return cursor.wrong("is for TCP's segments, and UDP has none: leave it out");
+    if let Some(other @ (Protocol::Udp | Protocol::Sctp)) = protocol {
+        let name = other.name().to_uppercase();
+        return cursor.wrong(format!("is for TCP's segments, and {name} has none: leave it out"));
     }
     if mode.is_some_and(NatMode::is_dsr) {
         return cursor.wrong(

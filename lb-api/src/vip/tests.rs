@@ -65,7 +65,7 @@ fn each_mistake_names_its_field() {
         ("/spec/last_port", json!(79)),
         ("/spec/last_port", json!(65536)),
         ("/spec/last_port", json!("89")),
-        ("/spec/protocol", json!("sctp")),
+        ("/spec/protocol", json!("dccp")),
         ("/spec/algorithm", json!("random")),
         ("/spec/affinity_secs", json!(0)),
         ("/spec/max_flows", json!(0)),
@@ -120,7 +120,7 @@ fn each_mistake_names_its_field() {
 
 #[test]
 fn resets_are_for_whom_they_can_be_made() {
-    let udp = json!({"kind": "none"});
+    let unchecked = json!({"kind": "none"});
     let spec = |more: &[(&str, Value)]| {
         let mut value = good();
         value["spec"]["backends"][0]["port"] = json!(80);
@@ -138,14 +138,18 @@ fn resets_are_for_whom_they_can_be_made() {
     let read_back = document(&all, read).unwrap().spec;
     assert_eq!((read_back.idle_timeout_secs, read_back.reset_on_expiry), (Some(30), true));
     assert_eq!(read_back.nat.on_exhaustion, OnExhaustion::Reset);
-    let udp = |name, said| {
-        spec(&[("protocol", json!("udp")), ("health_check", udp.clone()), (name, said)])
+    let of = |protocol: &str, name, said| {
+        let check = unchecked.clone();
+        spec(&[("protocol", json!(protocol)), ("health_check", check), (name, said)])
     };
     let dsr = |name, said| spec(&[("nat", json!({"mode": "dsr"})), (name, said)]);
     for (value, pointer) in [
-        (udp("reset_on_expiry", json!(true)), "/spec/reset_on_expiry"),
-        (udp("on_unhealthy", json!("reset")), "/spec/on_unhealthy"),
-        (udp("nat", full_nat), "/spec/nat/on_exhaustion"),
+        (of("udp", "reset_on_expiry", json!(true)), "/spec/reset_on_expiry"),
+        (of("udp", "on_unhealthy", json!("reset")), "/spec/on_unhealthy"),
+        (of("udp", "nat", full_nat.clone()), "/spec/nat/on_exhaustion"),
+        (of("sctp", "reset_on_expiry", json!(true)), "/spec/reset_on_expiry"),
+        (of("sctp", "on_unhealthy", json!("reset")), "/spec/on_unhealthy"),
+        (of("sctp", "nat", full_nat), "/spec/nat/on_exhaustion"),
         (dsr("reset_on_expiry", json!(true)), "/spec/reset_on_expiry"),
         (dsr("on_unhealthy", json!("reset")), "/spec/on_unhealthy"),
         (spec(&[("nat", json!({"on_exhaustion": "icmp"}))]), "/spec/nat/on_exhaustion"),
@@ -155,7 +159,12 @@ fn resets_are_for_whom_they_can_be_made() {
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].path.pointer(), pointer, "{found:?}");
     }
-    for fine in [udp("on_unhealthy", json!("keep")), dsr("on_unhealthy", json!("drop"))] {
+    for fine in [
+        of("udp", "on_unhealthy", json!("keep")),
+        of("sctp", "on_unhealthy", json!("drop")),
+        of("sctp", "nat", json!({"mode": "full-nat", "on_exhaustion": "icmp"})),
+        dsr("on_unhealthy", json!("drop")),
+    ] {
         document(&fine, read).unwrap();
     }
 }
@@ -210,13 +219,18 @@ fn segment_sizes_are_a_word_or_bytes_and_for_tcp_alone() {
         assert_eq!(serde_json::to_value(&vip.spec).unwrap()["mss_clamp"], said);
     }
     let (dsr, none) = (json!({"mode": "dsr"}), json!({"kind": "none"}));
+    let unclampable = |protocol: &str| {
+        let check = ("health_check", none.clone());
+        spec(&[("mss_clamp", json!(1220)), ("protocol", json!(protocol)), check])
+    };
     for wrong in [
         spec(&[("mss_clamp", json!(535))]),
         spec(&[("mss_clamp", json!(65_001))]),
         spec(&[("mss_clamp", json!("pmtu"))]),
         spec(&[("mss_clamp", json!([1220]))]),
         spec(&[("mss_clamp", json!("auto")), ("nat", dsr)]),
-        spec(&[("mss_clamp", json!(1220)), ("protocol", json!("udp")), ("health_check", none)]),
+        unclampable("udp"),
+        unclampable("sctp"),
     ] {
         let found = mistakes(&wrong);
         assert_eq!(found.len(), 1, "{found:?}");
@@ -326,16 +340,20 @@ fn weights_that_make_too_long_a_round_are_refused_where_backends_go_by_turns() {
 }
 
 #[test]
-fn a_udp_vip_has_to_say_how_it_is_checked() {
-    let udp = with("/spec/protocol", json!("udp"));
-    assert_eq!(mistakes(&udp)[0].path.pointer(), "/spec/health_check");
-    let mut halfway = udp.clone();
-    halfway["spec"]["health_check"] = json!({"rise": 1});
-    assert_eq!(mistakes(&halfway)[0].path.pointer(), "/spec/health_check/kind");
-    for kind in ["none", "tcp"] {
-        let mut said = udp.clone();
-        said["spec"]["health_check"] = json!({ "kind": kind });
-        assert_eq!(document(&said, read).unwrap().spec.protocol, Protocol::Udp);
+fn a_vip_of_udp_or_sctp_has_to_say_how_it_is_checked() {
+    for protocol in [Protocol::Udp, Protocol::Sctp] {
+        let vip = with("/spec/protocol", json!(protocol.name()));
+        let found = mistakes(&vip);
+        assert_eq!(found[0].path.pointer(), "/spec/health_check");
+        assert!(found[0].message.contains(protocol.name()), "{found:?}");
+        let mut halfway = vip.clone();
+        halfway["spec"]["health_check"] = json!({"rise": 1});
+        assert_eq!(mistakes(&halfway)[0].path.pointer(), "/spec/health_check/kind");
+        for check in [json!({"kind": "none"}), json!({"kind": "tcp", "port": 8080})] {
+            let mut said = vip.clone();
+            said["spec"]["health_check"] = check;
+            assert_eq!(document(&said, read).unwrap().spec.protocol, protocol);
+        }
     }
 }
 

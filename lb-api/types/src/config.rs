@@ -200,12 +200,18 @@ pub struct Timeouts {
     pub tcp_transitory: u32,
     /// TCP, both sides sent a FIN, or the backend a RST; 10 by default.
     pub tcp_closed: u32,
-    /// No backend answered yet, or TCP's handshake is not done; 60 by default.
+    /// No backend answered yet, or the handshake of TCP or SCTP is not done; 60 by default.
     pub half_open: u32,
     /// UDP, answered once; 120 by default (RFC 4787 REQ-5: at least 2 min).
     pub udp_answered: u32,
     /// UDP, the client went on after an answer; 300 by default (the same: recommended).
     pub udp: u32,
+    /// SCTP, the handshake done, nobody has begun to shut down; 7440 by default, as TCP's.
+    pub sctp_established: u32,
+    /// SCTP, one side has begun to shut down; 240 by default.
+    pub sctp_shutdown: u32,
+    /// SCTP, both sides have agreed to end, or one has ended the association; 10 by default.
+    pub sctp_closed: u32,
 }
 
 impl Default for Timeouts {
@@ -217,6 +223,9 @@ impl Default for Timeouts {
             half_open: 60,
             udp_answered: 120,
             udp: 300,
+            sctp_established: 7440,
+            sctp_shutdown: 240,
+            sctp_closed: 10,
         }
     }
 }

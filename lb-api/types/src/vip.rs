@@ -47,7 +47,7 @@ pub struct VipSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub last_port: Option<u16>,
-    /// `tcp` (the default) or `udp`.
+    /// `tcp` (the default), `udp` or `sctp`.
     #[serde(default)]
     pub protocol: Protocol,
     /// How a backend is chosen for a new flow.
@@ -76,7 +76,7 @@ pub struct VipSpec {
     /// return.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reset_on_expiry: bool,
-    /// What becomes of a backend's flows when its health checks fail: by default TCP's stay and UDP's end.
+    /// What becomes of a backend's flows when its health checks fail: by default those of TCP and SCTP stay and UDP's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_unhealthy: Option<OnUnhealthy>,
     /// The largest segment size that TCP's SYNs may announce, both ways: `auto`, what fits through the links here, or 536 to
@@ -149,6 +149,20 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP, by one address of either side: those that an INIT lists are taken out, unless backends answer clients themselves.
+    Sctp,
+}
+
+impl Protocol {
+    /// Its name, as files and requests have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
 }
 
 /// A bound on the segment sizes that SYNs announce.

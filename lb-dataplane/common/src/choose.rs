@@ -1,9 +1,9 @@
 //! A new flow: which backend.
 //!
-//! What begins a flow: any UDP datagram; a TCP SYN; and where every node chooses alike, by a hash, any other TCP segment but
-//! a RST, since the flow may have begun on another node that ECMP has moved it away from. What goes by turns, by load, by
-//! where a client was before or from a source port of ours is known to one node only: there a segment of no flow is
-//! dropped, counted.
+//! What begins a flow: any UDP datagram; a TCP SYN, or SCTP's INIT; and where every node chooses alike, by a hash, any other
+//! TCP segment but a RST, or of SCTP what stands for such, since the flow may have begun on another node that ECMP has moved
+//! it away from. What goes by turns, by load, by where a client was before or from a source port of ours is known to one node
+//! only: there a packet of no flow is dropped, counted.
 
 mod insert;
 
@@ -13,13 +13,14 @@ pub use self::insert::{Composed, insert, insert_back};
 use crate::family::{self, Family, V6};
 use crate::flow::{
     FlowKey, STATE_ACROSS, STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_RESETS, STATE_SAMPLED,
-    TCP, mode_of, state_of_mode, ticks_since,
+    TCP, has_handshake, mode_of, state_of_mode, ticks_since,
 };
 use crate::hash::FlowHash;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
 use crate::pipeline::{Arrival, NO_VIP, Scratch, vip_flags};
 use crate::reason::Reason;
 use crate::sample;
+use crate::sctp;
 use crate::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH, AccessKey,
     AffinityKey, BackendEntry, MODE_L2, MODE_NAT, RangeKey, SERVICE_ADMITS_LISTED,
@@ -55,7 +56,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
         check_access(tables, service, key.source)?;
     }
     let mut state = 0;
-    let is_later_segment = key.protocol() == TCP && !arrival.is_first_of_connection();
+    let is_later_segment = has_handshake(key.protocol()) && !arrival.is_first_of_connection();
     if is_later_segment {
         if !service.chooses_alike_everywhere() || flags & (TCP_RST | TCP_SYN) != 0 {
             return Err(Reason::UnknownFlow);
@@ -115,8 +116,9 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     made.entry.service = service.id;
     made.entry.state = state;
     made.entry.last_seen = tables.now();
-    made.entry.first_reply = 0;
-    made.entry.check = 0;
+    // The tag of packets to the client; what it does not know yet of those to the backend the backend says.
+    made.entry.first_reply = sctp::tag_to_client(arrival);
+    made.entry.reserved = 0;
     made.entry.mss = service.mss;
     check_still_there(tables, key, first_port, service)?;
     step.begins = true;

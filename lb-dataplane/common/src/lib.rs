@@ -7,6 +7,7 @@
 pub mod age;
 pub mod checksum;
 pub mod choose;
+pub mod crc32c;
 pub mod family;
 pub mod fib;
 pub mod fib6;
@@ -30,9 +31,10 @@ pub mod quote;
 pub mod reason;
 pub mod rewrite;
 pub mod sample;
+mod sctp;
 pub mod service;
 mod source_route;
 pub mod tables;
 
 /// Raised when the meaning of a map's bytes changes though their sizes don't.
-pub const LAYOUT: u32 = 8;
+pub const LAYOUT: u32 = 7;

@@ -20,7 +20,7 @@ const NOTHING: u8 = 1;
 const SIZE: u8 = 2;
 const SIZE_LEN: u8 = 4;
 
-/// Where the walk over a header's options stands. It is kept in memory, of which the verifier knows no value: in a register
+/// Where the walk over a header's options, or an INIT's parameters, stands. It is kept in memory, of which the verifier knows no value: in a register
 /// each length that an option may have would be a case of its own, and so would all that follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -29,6 +29,10 @@ pub struct Options {
     pub at: u32,
     /// Where the header ends.
     pub end: u32,
+    /// Where the packet ends; of an INIT only.
+    pub packet_end: u32,
+    /// What is to be done to the sum of a packet of SCTP.
+    pub change: u32,
 }
 
 /// Lowers the size that a flow's SYN announces to what its service allows. Once for all ways that it may go on from here: the

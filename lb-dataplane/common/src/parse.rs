@@ -1,14 +1,15 @@
-//! From a frame to what the pipeline decides by: Ethernet, IP, TCP, UDP and ICMP echo.
+//! From a frame to what the pipeline decides by: Ethernet, IP, TCP, UDP, SCTP and ICMP echo.
 //!
 //! Headers are copied out field by field; nothing here writes. IPv4's header checksum is not verified, although RFC 1812
 //! §5.2.2 asks a router to: every change to it is incremental, so a wrong one stays wrong and meets its end at the next
 //! hop. Where a packet gets a header of the other family, it is.
 
 use crate::family::{Family, word};
-use crate::flow::{FlowKey, TCP, UDP};
+use crate::flow::{FlowKey, SCTP, TCP, UDP};
 use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::packet::Packet;
 use crate::reason::Reason;
+use crate::sctp;
 
 /// Bytes of an Ethernet header.
 pub const ETHERNET_LEN: u32 = 14;
@@ -81,13 +82,14 @@ impl<A: Family> Ip<A> {
     }
 
     /// Whether a packet without its beginning may be a part of a whole one: it ends where a packet may end (RFC 791 §3.1),
-    /// and does not write over the flags of a TCP header (RFC 3128).
+    /// and does not write over the flags of a TCP header (RFC 3128), or over what SCTP's first fragment has at least.
     #[must_use]
     #[inline(never)]
     pub fn is_plausible_later_fragment(&self) -> bool {
         let offset = u32::from(self.fragment & OFFSET);
         let len = self.total_len.wrapping_sub(self.transport_at() - ETHERNET_LEN);
-        offset * 8 + len <= u32::from(u16::MAX) && !(offset == 1 && self.protocol == TCP)
+        offset * 8 + len <= u32::from(u16::MAX)
+            && !(offset == 1 && (self.protocol == TCP || self.protocol == SCTP))
     }
 
     /// Whether no router may fragment it.
@@ -141,6 +143,8 @@ pub enum Kind {
     Tcp,
     /// A UDP datagram.
     Udp,
+    /// An SCTP packet.
+    Sctp,
     /// An ICMP echo request.
     EchoRequest,
     /// An ICMP echo reply.
@@ -158,13 +162,13 @@ pub enum Kind {
 pub struct Transport {
     /// Whose header it is.
     pub kind: Kind,
-    /// TCP's flags; 0 for others.
+    /// TCP's flags, and of SCTP those that mean the same; 0 for others.
     pub flags: u8,
     /// Bytes of the header.
     pub header_len: u32,
-    /// TCP's sequence number, in network byte order; 0 for others.
+    /// TCP's sequence number, or the tag that SCTP's INIT or INIT ACK gives its receiver, in network byte order; 0 for others.
     pub sequence: u32,
-    /// TCP's acknowledgement number, in network byte order; 0 for others.
+    /// TCP's acknowledgement number, or SCTP's tag, in network byte order; 0 for others.
     pub acknowledged: u32,
     /// Source port, or an echo's identifier; in network byte order.
     pub source_port: u16,
@@ -207,12 +211,16 @@ pub fn transport<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>) -> Result<Tra
     let at = ip.transport_at();
     let needed = match ip.protocol {
         TCP => 20,
+        SCTP => sctp::LEAST_LEN,
         UDP => 8,
         icmp if icmp == A::ICMP => 8,
         _ => return Ok(Transport::OTHER),
     };
-    let announced = packet.segment_payload() != 0 || at + needed <= ETHERNET_LEN + ip.total_len;
-    if !announced || !packet.pull(at + needed) {
+    let end = match packet.segment_payload() {
+        0 => ETHERNET_LEN + ip.total_len,
+        _ => packet.frame_len(),
+    };
+    if at + needed > end || !packet.pull(at + needed) {
         return Err(Reason::Malformed);
     }
     if ip.protocol == TCP {
@@ -230,6 +238,9 @@ pub fn transport<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>) -> Result<Tra
             source_port: h[0],
             destination_port: h[1],
         });
+    }
+    if ip.protocol == SCTP {
+        return sctp::transport(packet, at, end);
     }
     let [first, second, third] = packet.read::<3>(at).ok_or(Reason::Malformed)?;
     if ip.protocol == UDP {

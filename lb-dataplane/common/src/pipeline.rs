@@ -30,7 +30,7 @@ use crate::choose::{self, Composed};
 use crate::family::{Family, Header, V4, V6};
 use crate::fib::MemberEntry;
 use crate::flow::{
-    DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_GOING, STATE_SAMPLED, Translation, mode_of,
+    DIRECTION_TO_BACKEND, Flow, FlowKey, SCTP, STATE_GOING, STATE_SAMPLED, Translation, mode_of,
 };
 use crate::half_open;
 use crate::mss::{self, Options};
@@ -40,6 +40,7 @@ use crate::quote::Quote;
 use crate::reason::Reason;
 use crate::rewrite;
 use crate::sample;
+use crate::sctp;
 use crate::service::{EXHAUSTION_DROP, MODE_ACROSS, MODE_NAT, SERVICE_ANSWER_ECHO, VipKey};
 use crate::source_route;
 use crate::tables::{Tables, TablesOf};
@@ -145,7 +146,9 @@ fn run<A: Family, P: Packet, T: TablesOf<A>>(
             forward_plain(packet, scratch, way)
         };
     }
-    if scratch.transport.flags & TCP_SYN != 0 && scratch.step.mss != 0 {
+    if scratch.ip.protocol == SCTP {
+        sctp::prepare(packet, scratch)?;
+    } else if scratch.transport.flags & TCP_SYN != 0 && scratch.step.mss != 0 {
         mss::lower(packet, scratch).ok_or(Reason::WriteFault)?;
     }
     // Read again, so that the verifier knows no more of it than in other cases and goes through `find_way` once for all.
@@ -316,13 +319,13 @@ pub struct Scratch<A: Family> {
 pub struct Arrival<A> {
     /// Its flow's key.
     pub key: FlowKey<A>,
-    /// TCP's sequence number, in network byte order.
+    /// TCP's sequence number, or the tag that SCTP's INIT or INIT ACK gives, in network byte order.
     pub sequence: u32,
-    /// TCP's acknowledgement number, in network byte order.
+    /// TCP's acknowledgement number, or SCTP's tag, in network byte order.
     pub acknowledged: u32,
     /// Bytes of its frame.
     pub bytes: u32,
-    /// TCP's flags, 0 for others.
+    /// TCP's flags, and of SCTP those that mean the same; 0 for others.
     pub flags: u8,
     /// Zero.
     pub pad: [u8; 3],
@@ -383,7 +386,7 @@ fn serve<A: Family, T: TablesOf<A>>(
     let now = tables.now();
     let key = &arrival.key;
     if let Some(entry) = tables.flow(key) {
-        let state = entry.seen();
+        let state = entry.state();
         if state & STATE_GOING != 0 && !may_replace(&entry, state, arrival) {
             note_acknowledged(arrival, &entry, state);
             return Err(Reason::FlowExpiring);
@@ -395,17 +398,13 @@ fn serve<A: Family, T: TablesOf<A>>(
             if arrival.flags & TCP_SYN != 0 {
                 step.mss = entry.mss();
             }
-            let (service, backend) = (entry.service(), entry.backend());
-            if !entry.is_same() {
-                return Err(Reason::FlowExpiring);
-            }
             entry.touch(now);
             observe(tables, arrival, &entry, state)?;
             if tables.samples_every() != 0 && state & STATE_SAMPLED != 0 {
-                sample::count(tables, arrival, step);
+                sample::count(tables, arrival, &entry);
             }
             if step.direction == DIRECTION_TO_BACKEND {
-                tables.count_flow_packet(service, backend, arrival.bytes);
+                tables.count_flow_packet(entry.service(), entry.backend(), arrival.bytes);
             }
             return Ok(());
         }

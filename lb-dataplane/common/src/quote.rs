@@ -3,13 +3,13 @@
 
 use crate::checksum::{self, Delta};
 use crate::family::{Family, Header};
-use crate::flow::{DIRECTION_TO_CLIENT, FlowKey, TCP, Translation, UDP};
+use crate::flow::{DIRECTION_TO_CLIENT, FlowKey, SCTP, TCP, Translation, UDP};
 use crate::packet::{ChecksumChange, Packet};
 use crate::parse::{AT_MASK, ETHERNET_LEN, FRAGMENT, Ip};
 
 /// Bytes of an ICMP error before what it quotes.
 const ERROR_LEN: u32 = 8;
-/// What an error quotes of a transport at least: ports, and UDP's checksum.
+/// What an error quotes of a transport at least: ports, UDP's checksum, SCTP's tag.
 const QUOTED_TRANSPORT_LEN: u32 = 8;
 const ICMP_CHECKSUM_AT: u32 = 2;
 const UDP_CHECKSUM_AT: u32 = 6;
@@ -27,7 +27,7 @@ pub struct Quote<A> {
     pub header: Header,
 }
 
-/// What an error quotes, if that may be a flow's: TCP or UDP, not a later fragment, and quoted as far as its ports.
+/// What an error quotes, if that may be a flow's: TCP, UDP or SCTP, not a later fragment, and quoted as far as its ports.
 #[inline(always)]
 pub fn read<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>, quote: &mut Quote<A>) -> Option<()> {
     let ip_at = ip.transport_at() + ERROR_LEN;
@@ -35,7 +35,7 @@ pub fn read<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>, quote: &mut Quote<
     let quoted = A::quoted(packet, ip_at, end)?;
     let transport_at = quoted.transport_at();
     if quoted.is_later_fragment()
-        || !(quoted.protocol == TCP || quoted.protocol == UDP)
+        || !(quoted.protocol == TCP || quoted.protocol == UDP || quoted.protocol == SCTP)
         || transport_at + QUOTED_TRANSPORT_LEN > end
         || !packet.pull(transport_at + QUOTED_TRANSPORT_LEN)
     {

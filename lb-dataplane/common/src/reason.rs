@@ -88,7 +88,7 @@ reasons! {
     VlanTagged = 7, "vlan-tagged", Pass, Original;
     /// Not IPv4: ARP, IPv6 and the like.
     NotIp = 8, "not-ip", Pass, Original;
-    /// Segments that the kernel merged, of another protocol than TCP and UDP: it alone knows how long each of them is.
+    /// Segments that the kernel merged, of another protocol than TCP and UDP, or of SCTP and of no flow: it alone knows how long each of them is.
     MergedSegments = 9, "merged-segments", Pass, Original;
     /// Neighbour discovery, which is a link's own.
     ProtocolNotHandled = 10, "protocol-not-handled", Pass, Original;
@@ -172,7 +172,8 @@ reasons! {
     ForwardedWithoutFlow = 48, "forwarded-without-flow", Forward, Rewritten;
     /// A packet of a flow between IPv4 and IPv6, or an ICMP error about one, that the other family has no form for: an error
     /// without a counterpart, extension headers behind a fragment's, a datagram without a checksum that is of IPv6 or in
-    /// fragments.
+    /// fragments, merged segments of SCTP. And of SCTP in any mode that translates: fragments whose ports would change, and an
+    /// INIT or INIT ACK in fragments, of more than 2,044 bytes or of more than 24 parameters.
     Untranslatable = 49, "untranslatable", Drop, Original;
     /// A routed packet, at XDP, whose way out takes no frames from there: a bridge, a VLAN, a veth whose peer has no GRO.
     WayOutWithoutXdp = 50, "way-out-without-xdp", Pass, Original;
@@ -187,8 +188,6 @@ reasons! {
     /// A new flow of a client that is itself the backend that was chosen, where flows keep their clients' addresses: it would get
     /// packets from its own.
     OwnBackend = 55, "own-backend", Drop, Original;
-    /// The FIB has no room for the route to this destination, or to a flow's new one, and the kernel does not have it.
-    FibFull = 56, "fib-full", Drop, Original;
 }
 
 /// How many reasons there are.

@@ -2,9 +2,10 @@
 
 use crate::checksum::Delta;
 use crate::family::Family;
-use crate::flow::{TCP, Translation, UDP};
+use crate::flow::{SCTP, TCP, Translation, UDP};
 use crate::packet::{ChecksumChange, Packet};
 use crate::parse::{ETHERNET_LEN, Ip};
+use crate::sctp;
 
 /// Where a transport's checksum is, counted from its header.
 const TCP_CHECKSUM_AT: u32 = 16;
@@ -14,13 +15,20 @@ const ICMP_CHECKSUM_AT: u32 = 2;
 /// Time to live of packets that begin here (RFC 1700, "IP Option Numbers": 64).
 const OWN_TTL: u8 = 64;
 
-/// Gives the packet other addresses and ports.
+/// Gives the packet other addresses and ports. `sctp_change` is what the ports do to the sum of SCTP.
 #[inline(always)]
 pub fn translate<A: Family, P: Packet>(
     packet: &mut P,
     ip: &Ip<A>,
     to: &Translation<A>,
+    sctp_change: u32,
 ) -> Option<()> {
+    if ip.protocol == SCTP {
+        // Its sum covers no addresses.
+        let at = ip.transport_at();
+        sctp::write_ports(packet, at, sctp_change, to.source_port, to.destination_port)?;
+        return translate_addresses(packet, to);
+    }
     let checksum_at = if ip.protocol == TCP { TCP_CHECKSUM_AT } else { UDP_CHECKSUM_AT };
     packet.update_transport_checksum(ChecksumChange {
         at: ip.transport_at() + checksum_at,

@@ -4,7 +4,7 @@
 //! (RFC 7915 §4.1). Routed packets with options are the kernel's, which does what a router is to do with them.
 
 use crate::family::Family;
-use crate::flow::{FlowKey, TCP, UDP};
+use crate::flow::{FlowKey, SCTP, TCP, UDP};
 use crate::mss::Options;
 use crate::packet::Packet;
 use crate::parse::{AT_MASK, ETHERNET_LEN};
@@ -44,7 +44,7 @@ pub(crate) fn check<A: Family, P: Packet, T: TablesOf<A>>(
         return Ok(());
     }
     // No error is sent about a later fragment, nor about an error, which ICMP may be (RFC 1122 §3.2.2).
-    let has_ports = matches!(ip.protocol, TCP | UDP) && !ip.is_later_fragment();
+    let has_ports = matches!(ip.protocol, TCP | UDP | SCTP) && !ip.is_later_fragment();
     if vip_flags(tables, ip.destination) == NO_VIP {
         if !has_ports || !packet.pull(at + PORTS_LEN) {
             return Err(Reason::IpOptions);

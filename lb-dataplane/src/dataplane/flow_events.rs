@@ -10,7 +10,7 @@ use aya::maps::{MapData, RingBuf};
 use lb_dataplane_common::family::V6;
 use lb_dataplane_common::flow::{
     FlowKey, STATE_BACKEND_FIN, STATE_BACKEND_RESET, STATE_CLIENT_FIN, STATE_CLIENT_RESET,
-    STATE_CONFIRMED, TCP,
+    STATE_CONFIRMED, UDP,
 };
 use lb_dataplane_common::sample::{EVENT_END, EVICTED};
 
@@ -75,7 +75,7 @@ impl HowEnded {
             Self::Reset
         } else if state & BOTH_FIN == BOTH_FIN {
             Self::Closed
-        } else if protocol == TCP && state & STATE_CONFIRMED == 0 {
+        } else if protocol != UDP && state & STATE_CONFIRMED == 0 {
             Self::HalfOpen
         } else {
             Self::Expired
@@ -143,7 +143,7 @@ fn decode(item: &[u8]) -> Option<FlowEvent> {
         })
     };
     Some(FlowEvent {
-        protocol: if arriving.protocol() == TCP { Protocol::Tcp } else { Protocol::Udp },
+        protocol: Protocol::from_number(arriving.protocol())?,
         client: end(arriving.source, arriving.source_port),
         vip: end(arriving.destination, arriving.destination_port),
         source: end(after.source, after.source_port),

@@ -29,18 +29,18 @@ pub struct Flow {
 /// How far a flow's life is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowState {
-    /// Its backend has not answered yet or, with TCP, the handshake is not done.
+    /// Its backend has not answered yet or, with TCP and SCTP, the handshake is not done.
     HalfOpen,
     /// It is at work.
     Established,
-    /// A side has sent a FIN or a RST.
+    /// A side has sent a FIN or a RST, or what means the same in SCTP.
     Closing,
 }
 
 impl FlowState {
     pub(super) fn of(protocol: Protocol, state: u32) -> Self {
         let is_open = match protocol {
-            Protocol::Tcp => state & STATE_CONFIRMED != 0,
+            Protocol::Tcp | Protocol::Sctp => state & STATE_CONFIRMED != 0,
             Protocol::Udp => state & STATE_REPLIED != 0,
         };
         if state & STATE_CLOSING != 0 {

@@ -10,8 +10,7 @@ use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData};
 use lb_dataplane_common::family::{Family, V4, V6};
 use lb_dataplane_common::flow::{
-    DIRECTION_TO_BACKEND, FlowEntry, FlowKey, STATE_ACROSS, STATE_MODE, TCP, Translation,
-    ticks_since,
+    DIRECTION_TO_BACKEND, FlowEntry, FlowKey, STATE_ACROSS, STATE_MODE, Translation, ticks_since,
 };
 use lb_dataplane_common::peer;
 use lb_dataplane_common::tables::TICK_SHIFT;
@@ -92,8 +91,7 @@ impl fmt::Display for FlowPlace {
         write!(f, "{}-{bucket}", if self.v6 { 6 } else { 4 })?;
         match self.after {
             None => Ok(()),
-            Some((client, vip, Protocol::Tcp)) => write!(f, "-tcp-{client}-{vip}"),
-            Some((client, vip, Protocol::Udp)) => write!(f, "-udp-{client}-{vip}"),
+            Some((client, vip, protocol)) => write!(f, "-{}-{client}-{vip}", protocol.name()),
         }
     }
 }
@@ -120,6 +118,7 @@ impl FromStr for FlowPlace {
             [] => None,
             ["tcp", client, vip] => ends(client, vip, Protocol::Tcp)?,
             ["udp", client, vip] => ends(client, vip, Protocol::Udp)?,
+            ["sctp", client, vip] => ends(client, vip, Protocol::Sctp)?,
             _ => return Err(WRONG),
         };
         match family {
@@ -303,7 +302,8 @@ fn flow<A: Family>(key: &FlowKey<A>, entry: &FlowEntry) -> Flow {
     } else {
         key.destination_port
     };
-    let protocol = if key.protocol() == TCP { Protocol::Tcp } else { Protocol::Udp };
+    // No service has another.
+    let protocol = Protocol::from_number(key.protocol()).unwrap_or_default();
     Flow {
         protocol,
         client: end(key.source, key.source_port),
@@ -368,7 +368,7 @@ mod tests {
             assert_eq!(place.to_string().parse(), Ok(place));
         }
         for bad in
-            ["", "4", "5-1", "4-x", "4-1-tcp", "4-1-tcp-a-b", "4-1-sctp-10.0.0.1:1-10.0.0.2:1"]
+            ["", "4", "5-1", "4-x", "4-1-tcp", "4-1-tcp-a-b", "4-1-icmp-10.0.0.1:1-10.0.0.2:1"]
         {
             assert!(bad.parse::<FlowPlace>().is_err(), "{bad}");
         }

@@ -9,7 +9,7 @@ use aya::maps::Map;
 use lb_dataplane_common::family::{Family, V4, V6};
 use lb_dataplane_common::fib::MemberEntry;
 use lb_dataplane_common::fib6::ROOT6_MAP_WORDS;
-use lb_dataplane_common::flow::{FlowKey, TCP, UDP};
+use lb_dataplane_common::flow::{FlowKey, SCTP, TCP, UDP};
 use lb_dataplane_common::hash::FlowHash;
 use lb_dataplane_common::service::PAGE_WORDS;
 
@@ -41,7 +41,7 @@ pub(super) fn lookup(fib: &Fib, packet: &Packet) -> FibLookup {
     let Packet { source, destination, mut protocol, source_port, destination_port } = *packet;
     let (mut source_port, mut destination_port) = (source_port.to_be(), destination_port.to_be());
     // Others go by their addresses; of ICMP, echoes do not, whose number stands for a port.
-    if ![TCP, UDP, V4::ICMP, V6::ICMP].contains(&protocol) {
+    if ![TCP, UDP, SCTP, V4::ICMP, V6::ICMP].contains(&protocol) {
         (protocol, source_port, destination_port) = (0, 0, 0);
     }
     let hash = match (source, destination) {

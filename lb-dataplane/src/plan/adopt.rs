@@ -76,11 +76,7 @@ impl Served {
 
 /// The service that a key stands for; `None` for that of an address.
 fn key(key: &VipKey) -> Option<ServiceKey> {
-    let protocol = match key.protocol {
-        6 => Protocol::Tcp,
-        17 => Protocol::Udp,
-        _ => return None,
-    };
+    let protocol = Protocol::from_number(key.protocol)?;
     let address = address_of(key.address);
     Some(ServiceKey { address, port: u16::from_be_bytes(key.port), protocol })
 }

@@ -74,11 +74,12 @@ pub(super) fn reachable(
 }
 
 pub(super) fn service_key(key: &ServiceKey) -> VipKey {
-    let protocol = match key.protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-    };
-    VipKey { address: words(key.address), port: key.port.to_be_bytes(), protocol, pad: 0 }
+    VipKey {
+        address: words(key.address),
+        port: key.port.to_be_bytes(),
+        protocol: key.protocol.number(),
+        pad: 0,
+    }
 }
 
 /// What stands for the address itself.
@@ -154,7 +155,7 @@ pub(super) struct Life {
 impl Life {
     pub(super) fn of(key: &ServiceKey, service: &Service) -> Self {
         let usual = match key.protocol {
-            Protocol::Tcp => WhenFailed::Keep,
+            Protocol::Tcp | Protocol::Sctp => WhenFailed::Keep,
             Protocol::Udp => WhenFailed::Drop,
         };
         let when_failed = match service.when_failed.unwrap_or(usual) {

@@ -8,7 +8,7 @@ use lb_dataplane_common::service::BackendEntry;
 pub struct FlowLife {
     /// Ticks for which they may be silent; 0 for what holds for all flows.
     pub idle: u32,
-    /// Whether TCP's end now.
+    /// Whether those of TCP and SCTP end now.
     pub ends_tcp: bool,
     /// Whether UDP's end now.
     pub ends_udp: bool,

@@ -5,9 +5,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// What a packet carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Carries {
-    Tcp { flags: u8 },
-    Udp { checksum: bool },
-    Icmp { kind: u8, code: u8 },
+    Tcp {
+        flags: u8,
+    },
+    Udp {
+        checksum: bool,
+    },
+    /// A packet of one chunk, whose value is the payload.
+    Sctp {
+        chunk: u8,
+        flags: u8,
+        tag: u32,
+    },
+    Icmp {
+        kind: u8,
+        code: u8,
+    },
     Other(u8),
 }
 
@@ -180,6 +193,16 @@ impl Frame {
                 );
                 (Carries::Udp { checksum }, (word(0), word(2)), 8)
             }
+            132 => {
+                let sum = u32::from_le_bytes(transport[8..12].try_into().unwrap());
+                let anew = crc32c(&[&transport[..8], &[0; 4], &transport[12..]]);
+                assert!(!whole || sum == anew, "CRC32c of {transport:02x?}");
+                let tag = u32::from_be_bytes(transport[4..8].try_into().unwrap());
+                let carries = Carries::Sctp { chunk: transport[12], flags: transport[13], tag };
+                let end = if whole { 12 + usize::from(word(14)) } else { transport.len() };
+                let payload = transport[16..end].to_vec();
+                return Self { payload, ..self.between(from, to, (word(0), word(2)), carries) };
+            }
             1 => {
                 assert!(is_right(&[transport]), "ICMP checksum of {transport:02x?}");
                 (Carries::Icmp { kind: transport[0], code: transport[1] }, (word(4), 0), 8)
@@ -190,19 +213,20 @@ impl Frame {
             }
             other => (Carries::Other(other), (0, 0), 0),
         };
-        Self {
-            from: SocketAddr::new(from, ports.0),
-            to: SocketAddr::new(to, ports.1),
-            carries,
-            payload: transport[len..].to_vec(),
-            ..self
-        }
+        let payload = transport[len..].to_vec();
+        Self { payload, ..self.between(from, to, ports, carries) }
+    }
+
+    fn between(self, from: IpAddr, to: IpAddr, ports: (u16, u16), carries: Carries) -> Self {
+        let (from, to) = (SocketAddr::new(from, ports.0), SocketAddr::new(to, ports.1));
+        Self { from, to, carries, ..self }
     }
 
     fn protocol(&self) -> u8 {
         match self.carries {
             Carries::Tcp { .. } => 6,
             Carries::Udp { .. } => 17,
+            Carries::Sctp { .. } => 132,
             Carries::Icmp { .. } if self.from.is_ipv6() => 58,
             Carries::Icmp { .. } => 1,
             Carries::Other(protocol) => protocol,
@@ -225,9 +249,19 @@ impl Frame {
                 let id = self.from.port().to_be_bytes();
                 (vec![kind, code, 0, 0, id[0], id[1], 0, 7], Some(2))
             }
+            Carries::Sctp { chunk, flags, tag } => {
+                let len = (4 + self.payload.len()) as u16;
+                let rest = [&tag.to_be_bytes()[..], &[0; 4], &[chunk, flags], &len.to_be_bytes()];
+                ([&ports[..], &rest.concat()].concat(), None)
+            }
             Carries::Other(_) => (Vec::new(), None),
         };
         bytes.extend(&self.payload);
+        if let Carries::Sctp { .. } = self.carries {
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            let sum = crc32c(&[&bytes]).to_le_bytes();
+            bytes[8..12].copy_from_slice(&sum);
+        }
         if let Some(at) = checksum_at {
             let pseudo = pseudo_header(self.from.ip(), self.to.ip(), self.protocol(), bytes.len());
             let is_icmp_v4 = self.protocol() == 1;
@@ -253,6 +287,18 @@ pub(crate) fn pseudo_header(from: IpAddr, to: IpAddr, protocol: u8, len: usize) 
         }
         both => panic!("of two families: {both:?}"),
     }
+}
+
+/// RFC 9260 appendix A, from scratch: bit by bit.
+pub(crate) fn crc32c(parts: &[&[u8]]) -> u32 {
+    let mut sum = u32::MAX;
+    for byte in parts.iter().copied().flatten() {
+        sum ^= u32::from(*byte);
+        for _ in 0..8 {
+            sum = if sum & 1 == 0 { sum >> 1 } else { sum >> 1 ^ 0x82f6_3b78 };
+        }
+    }
+    !sum
 }
 
 /// RFC 1071 §4.1, from scratch.

@@ -28,6 +28,7 @@ mod ports;
 mod routed;
 mod samples;
 mod scene;
+mod sctp;
 mod sources;
 mod traffic;
 mod v6;

@@ -114,7 +114,7 @@ fn all_fragments_of_a_packet_and_all_packets_of_another_protocol_go_one_way() {
                     fragment(MORE_FRAGMENTS, UDP, 54),
                     fragment(6, Carries::Other(17), 0),
                     fragment(MORE_FRAGMENTS, echo, 0),
-                    packet(Carries::Other(132), from, &to(0)),
+                    packet(Carries::Other(47), from, &to(0)),
                     packet(Carries::Other(50), from, &to(0)),
                 ] {
                     let ended = scene.send(hook, &frame);
@@ -134,7 +134,8 @@ fn an_icmp_error_of_no_flow_takes_the_way_of_the_packets_that_go_where_it_goes()
     for hook in BOTH {
         let mut scene = two_ways();
         let mut ways = BTreeSet::new();
-        for (port, carries) in (1..=16).flat_map(|port| [(port, UDP), (port, ACK)]) {
+        let data = Carries::Sctp { chunk: 0, flags: 0, tag: 9 };
+        for (port, carries) in (1..=16).flat_map(|port| [UDP, ACK, data].map(|it| (port, it))) {
             let (here, there) = (format!("10.7.0.9:{port}"), "10.1.0.5:53");
             let answer = scene.send(hook, &packet(carries, there, &here)).ifindex;
             let quoted = packet(carries, &here, there).bytes()[14..14 + 28].to_vec();

@@ -284,7 +284,7 @@ pub(in crate::ctl) struct NewVip {
     /// Where flows go: ADDRESS:PORT, with a range the port of its first; say it once for each.
     #[arg(long, required = true, value_name = "ADDRESS:PORT")]
     pub(in crate::ctl) backend: Vec<SocketAddr>,
-    /// tcp or udp.
+    /// tcp, udp or sctp; the latter two with --health-check.
     #[arg(long)]
     pub(in crate::ctl) protocol: Option<String>,
     /// maglev, round-robin, least-connections or source-hash.

@@ -80,10 +80,12 @@ pub(super) fn reason(count: ReasonCount) -> ReasonView {
 
 /// A flow, with the names of VIPs by their ports.
 pub(super) fn flow(flow: &lb_dataplane::Flow, names: &Ports<String>) -> Flow {
-    let (protocol, word) = match flow.protocol {
-        Protocol::Tcp => (vip::Protocol::Tcp, "tcp"),
-        Protocol::Udp => (vip::Protocol::Udp, "udp"),
+    let protocol = match flow.protocol {
+        Protocol::Tcp => vip::Protocol::Tcp,
+        Protocol::Udp => vip::Protocol::Udp,
+        Protocol::Sctp => vip::Protocol::Sctp,
     };
+    let word = protocol.name();
     let service = names.of(flow.vip.ip(), protocol, flow.vip.port()).cloned();
     let has_vip = match &service {
         Some(name) => Condition::new("HasVip", true, "Served", format!("it is of VIP {name}")),

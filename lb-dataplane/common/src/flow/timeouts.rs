@@ -1,8 +1,8 @@
 //! How long flows may be silent.
 
 use super::{
-    STATE_BACKEND_FIN, STATE_BACKEND_RESET, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING,
-    STATE_CONFIRMED, STATE_REPLIED, TCP,
+    SCTP, STATE_BACKEND_FIN, STATE_BACKEND_RESET, STATE_CLIENT_FIN, STATE_CLIENT_RESET,
+    STATE_CLOSING, STATE_CONFIRMED, STATE_REPLIED, TCP,
 };
 
 /// How long a flow may be silent in both directions, in [ticks](crate::tables::TICK_SHIFT). The value of `TIMEOUTS`.
@@ -15,17 +15,24 @@ pub struct Timeouts {
     pub tcp_transitory: u32,
     /// TCP, both sides sent a FIN, or the backend a RST.
     pub tcp_closed: u32,
-    /// No backend answered yet, or TCP's handshake is not done.
+    /// No backend answered yet, or the handshake of TCP or SCTP is not done.
     pub half_open: u32,
     /// UDP, answered once.
     pub udp_answered: u32,
     /// UDP, the client went on after an answer.
     pub udp: u32,
+    /// SCTP, the handshake done, nobody has begun to shut down.
+    pub sctp_established: u32,
+    /// SCTP, one side has begun to shut down.
+    pub sctp_shutdown: u32,
+    /// SCTP, both sides have agreed to end, or one has ended the association.
+    pub sctp_closed: u32,
 }
 
 /// TCP established 2 h 4 min (RFC 5382 REQ-5), half-closed 4 min (the same, "transitory"); UDP 5 min, the recommended value
 /// of RFC 4787 REQ-5, and 2 min, its least, where an answer was the last word. Shorter than these RFCs ask, since a flood
-/// leaves them behind: half-open flows, and what is closed.
+/// leaves them behind: half-open flows, and what is closed. No RFC says how long for SCTP: an association at work lives as
+/// long as a connection of TCP, since heartbeats (RFC 9260 §8.3) may be off, and its shutdown as long as what TCP has half closed.
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
@@ -35,6 +42,9 @@ impl Default for Timeouts {
             half_open: seconds(60),
             udp_answered: seconds(120),
             udp: seconds(300),
+            sctp_established: seconds(7440),
+            sctp_shutdown: seconds(240),
+            sctp_closed: seconds(10),
         }
     }
 }
@@ -46,6 +56,9 @@ impl Timeouts {
     #[inline(always)]
     pub fn of(&self, protocol: u8, state: u32) -> u32 {
         const BOTH_FIN: u32 = STATE_CLIENT_FIN | STATE_BACKEND_FIN;
+        if protocol == SCTP {
+            return self.of_sctp(state);
+        }
         if state & STATE_BACKEND_RESET != 0 || state & BOTH_FIN == BOTH_FIN {
             return self.tcp_closed;
         }
@@ -61,6 +74,22 @@ impl Timeouts {
             return if state & STATE_CLIENT_RESET != 0 { self.tcp_closed } else { self.half_open };
         }
         if state & STATE_CLOSING != 0 { self.tcp_transitory } else { self.tcp_established }
+    }
+
+    /// An ABORT has its association's tag, which nobody guesses, so either side's counts at once.
+    #[inline(always)]
+    fn of_sctp(&self, state: u32) -> u32 {
+        const RESET: u32 = STATE_CLIENT_RESET | STATE_BACKEND_RESET;
+        const BOTH_FIN: u32 = STATE_CLIENT_FIN | STATE_BACKEND_FIN;
+        if state & RESET != 0 || state & BOTH_FIN == BOTH_FIN {
+            self.sctp_closed
+        } else if state & STATE_CONFIRMED == 0 {
+            self.half_open
+        } else if state & STATE_CLOSING != 0 {
+            self.sctp_shutdown
+        } else {
+            self.sctp_established
+        }
     }
 
     /// That of a flow whose service has one of its own, or 0: it takes the place of the two for flows at work, and is an
@@ -80,4 +109,4 @@ pub const fn seconds(seconds: u64) -> u32 {
     ((seconds * 1_000_000_000) >> crate::tables::TICK_SHIFT) as u32 + 2
 }
 
-const _: () = assert!(size_of::<Timeouts>() == 24);
+const _: () = assert!(size_of::<Timeouts>() == 36);

@@ -10,12 +10,13 @@ use super::{Scratch, Way, either};
 use crate::checksum::{Delta, update_optional};
 use crate::family::{Family, Header};
 use crate::fib::{MEMBER_RESOLVED, MemberEntry};
-use crate::flow::{DIRECTION_TO_BACKEND, TCP, Translation, UDP};
+use crate::flow::{DIRECTION_TO_BACKEND, SCTP, TCP, Translation, UDP};
 use crate::packet::{ChecksumChange, Packet};
 use crate::parse::{AT_MASK, BURIED, ETHERNET_LEN, FRAGMENT, Ip, Kind};
 use crate::punt::QUOTED;
 use crate::quote::Quote;
 use crate::reason::Reason;
+use crate::sctp;
 use crate::tables::{Tables, TablesOf};
 
 const TCP_CHECKSUM_AT: u32 = 16;
@@ -54,8 +55,8 @@ fn forward<A: Family, P: Packet, T: TablesOf<A>>(
         }
         return Err(Reason::FlowTtlExpired);
     }
-    if let Some(reason) = found.end_of_flow() {
-        return Err(reason);
+    if found == Found::Blackhole {
+        return Err(Reason::FlowBlackhole);
     }
     if ip.fragment & BURIED != 0 {
         return Err(Reason::Untranslatable);
@@ -78,7 +79,7 @@ fn forward<A: Family, P: Packet, T: TablesOf<A>>(
     if whole_sum > u32::from(u16::MAX) {
         return Err(Reason::Untranslatable);
     }
-    let Scratch { ip, transport, step, member, header, .. } = scratch;
+    let Scratch { ip, transport, step, member, header, options, .. } = scratch;
     let may_tell = transport.kind != Kind::LaterFragment;
     let ends = way_out::<P>(found, is_too_big, member, step.direction);
     // The kernel counts a hop that is its own.
@@ -86,8 +87,13 @@ fn forward<A: Family, P: Packet, T: TablesOf<A>>(
     let content = if may_tell { ip.protocol } else { NO_PROTOCOL };
     rewrite_header(packet, old_len, new_len, header, &step.across).ok_or(Reason::WriteFault)?;
     let at = ETHERNET_LEN + new_len;
-    rewrite_transport(packet, at, content, whole_sum as u16, &step.across)
-        .ok_or(Reason::WriteFault)?;
+    let to = &step.across;
+    if content == SCTP {
+        sctp::write_ports(packet, at & AT_MASK, options.change, to.source_port, to.destination_port)
+    } else {
+        rewrite_transport(packet, at, content, whole_sum as u16, to)
+    }
+    .ok_or(Reason::WriteFault)?;
     let reason = ends?;
     address_frame(packet, member, step.across.destination, way).ok_or(Reason::WriteFault)?;
     Ok(reason)
@@ -123,7 +129,7 @@ fn way_out<P: Packet>(
             })
         }
         Found::Member => Ok(Reason::FlowThroughNeighbour),
-        Found::Kernel | Found::Blackhole | Found::NoRoom => Err(Reason::FlowRoutedByKernel),
+        Found::Kernel | Found::Blackhole => Err(Reason::FlowRoutedByKernel),
         Found::Nothing => Err(Reason::FlowNoRoute),
     }
 }
@@ -273,8 +279,8 @@ fn error<A: Family, P: Packet>(
     if ip.is_fragment() {
         return Err(Reason::Untranslatable);
     }
-    if let Some(reason) = found.end_of_flow() {
-        return Err(reason);
+    if found == Found::Blackhole {
+        return Err(Reason::FlowBlackhole);
     }
     let ends = match way_out::<P>(found, false, member, step.direction) {
         Ok(Reason::ForwardedToBackend) => Ok(Reason::ErrorToBackend),

@@ -28,22 +28,8 @@ pub enum Found {
     Kernel,
     /// The end.
     Blackhole,
-    /// The end, for want of room.
-    NoRoom,
     /// No route.
     Nothing,
-}
-
-impl Found {
-    /// Why a flow's packet ends here, if it does.
-    #[inline(always)]
-    pub(super) fn end_of_flow(self) -> Option<Reason> {
-        match self {
-            Self::Blackhole => Some(Reason::FlowBlackhole),
-            Self::NoRoom => Some(Reason::FibFull),
-            Self::Member | Self::Kernel | Self::Nothing => None,
-        }
-    }
 }
 
 /// Looks up where a packet goes from here: a flow's by its translation, others by their own destination. Once for all of
@@ -74,7 +60,6 @@ fn route<A: Family, F: Family, T: Tables>(
         }
         Route::Kernel => Found::Kernel,
         Route::Blackhole => Found::Blackhole,
-        Route::NoRoom => Found::NoRoom,
         Route::Miss => Found::Nothing,
     }
 }
@@ -100,7 +85,7 @@ pub(super) fn forward_flow<A: Family, P: Packet>(
     scratch: &mut Scratch<A>,
     way: &mut Way,
 ) -> Result<Reason, Reason> {
-    let Scratch { ip, transport, step, member, found, .. } = scratch;
+    let Scratch { ip, transport, step, member, found, options, .. } = scratch;
     let found = *found;
     // No error is sent about a later fragment (RFC 1122 §3.2.2).
     let may_tell = transport.kind != Kind::LaterFragment;
@@ -111,8 +96,8 @@ pub(super) fn forward_flow<A: Family, P: Packet>(
         return Err(Reason::FlowTtlExpired);
     }
     let destination = step.translation.destination;
-    if let Some(reason) = found.end_of_flow() {
-        return Err(reason);
+    if found == Found::Blackhole {
+        return Err(Reason::FlowBlackhole);
     }
     let is_too_big =
         found == Found::Member && packet_len(packet, ip, transport) > u32::from(member.mtu);
@@ -125,11 +110,12 @@ pub(super) fn forward_flow<A: Family, P: Packet>(
     if transport.kind == Kind::LaterFragment {
         rewrite::translate_addresses(packet, &step.translation).ok_or(Reason::WriteFault)?;
     } else {
-        rewrite::translate(packet, ip, &step.translation).ok_or(Reason::WriteFault)?;
+        rewrite::translate(packet, ip, &step.translation, options.change)
+            .ok_or(Reason::WriteFault)?;
     }
     match found {
         Found::Member => {}
-        Found::Kernel | Found::Blackhole | Found::NoRoom => return Err(Reason::FlowRoutedByKernel),
+        Found::Kernel | Found::Blackhole => return Err(Reason::FlowRoutedByKernel),
         Found::Nothing => return Err(Reason::FlowNoRoute),
     }
     if is_too_big {
@@ -213,11 +199,8 @@ pub(super) fn find_quoted<A: Family, P: Packet, T: TablesOf<A>>(
         // What answers the quoted packet has the key of the flow's other direction.
         arrival.key = quote.key.reversed();
         if let Some(entry) = tables.flow(&arrival.key) {
-            step.follow(&entry, entry.seen());
+            step.follow(&entry, entry.state());
             step.direction = entry.direction();
-            if !entry.is_same() {
-                return Err(Reason::FlowExpiring);
-            }
             step.is_flow = true;
             return if ip.ttl <= 1 { Err(Reason::FlowTtlExpired) } else { Ok(()) };
         }
@@ -258,7 +241,6 @@ pub(super) fn send_error<A: Family, P: Packet>(
     match *found {
         Found::Member => {}
         Found::Blackhole => return Reason::FlowBlackhole,
-        Found::NoRoom => return Reason::FibFull,
         Found::Kernel => return Reason::FlowRoutedByKernel,
         Found::Nothing => return Reason::FlowNoRoute,
     }
@@ -288,12 +270,14 @@ pub(super) fn forward_plain<A: Family, P: Packet>(
     way: &mut Way,
 ) -> Result<Reason, Reason> {
     let Scratch { ip, transport, member, found, .. } = scratch;
+    if transport.kind == Kind::Sctp && packet.segment_payload() != 0 {
+        return Err(Reason::MergedSegments);
+    }
     match *found {
         Found::Member => {}
         Found::Kernel => return Err(Reason::RoutedByKernel),
         Found::Nothing => return Err(Reason::NoRoute),
         Found::Blackhole => return Err(Reason::Blackhole),
-        Found::NoRoom => return Err(Reason::FibFull),
     }
     if ip.source.is_link_local() {
         return Err(Reason::LinkLocalSource);
@@ -319,7 +303,11 @@ pub(super) fn forward_plain<A: Family, P: Packet>(
     Ok(reason)
 }
 
-/// Bytes of the packet, or of one segment where the kernel merged several.
+/// What the kernel says of the segments' payload where each is as long as it is (`GSO_BY_FRAGS`): SCTP's.
+const MERGED_BY_FRAGMENTS: u32 = 0xffff;
+
+/// Bytes of the packet, or of one segment where the kernel merged several; of SCTP's, whose lengths only the kernel knows, those
+/// of the header: their sender has cut them to what fits.
 #[inline(always)]
 pub(super) fn packet_len<A: Family, P: Packet>(
     packet: &P,
@@ -328,6 +316,7 @@ pub(super) fn packet_len<A: Family, P: Packet>(
 ) -> u32 {
     match packet.segment_payload() {
         0 => ip.total_len,
+        MERGED_BY_FRAGMENTS => ip.transport_at() - ETHERNET_LEN + transport.header_len,
         payload => ip.transport_at() - ETHERNET_LEN + transport.header_len + payload,
     }
 }

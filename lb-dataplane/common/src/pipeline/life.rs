@@ -4,13 +4,14 @@ use super::Arrival;
 use crate::age::has_lost_its_backend;
 use crate::family::Family;
 use crate::flow::{
-    Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowKey, STATE_BACKEND_FIN,
+    Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowKey, SCTP, STATE_BACKEND_FIN,
     STATE_BACKEND_RESET, STATE_CLAIMED, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING,
     STATE_CONFIRMED, STATE_GOING, STATE_MODE, STATE_REPLIED, STATE_RESETS, TCP, remove_to_backend,
 };
 use crate::parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::peer;
 use crate::reason::Reason;
+use crate::sctp;
 use crate::tables::{Tables, TablesOf};
 
 /// Ticks of silence after which a SYN that no backend answered chooses anew: its backend may have gone.
@@ -43,30 +44,28 @@ pub(super) fn may_replace<A: Family>(entry: &impl Flow, state: u32, arrival: &Ar
         && arrival.is_first_of_connection()
 }
 
-/// Ends a flow, the direction to the client first.
+/// Ends a flow.
 #[inline(always)]
 pub(super) fn end<A: Family, T: TablesOf<A>>(
     tables: &T,
     to_backend: &FlowKey<A>,
     entry: &T::Flow,
 ) -> Result<(), Reason> {
-    let back = peer::find(tables, to_backend, entry);
-    claim(entry)?;
     let counted = Counted::of(entry);
-    if let Some(back) = back
-        && peer::leads_to(&back, entry, to_backend)
-        && back.claim(0)
-    {
-        peer::remove(tables, to_backend, entry);
-    }
+    claim(entry)?;
+    peer::remove(tables, to_backend, entry);
     remove_to_backend(tables, to_backend, counted);
     Ok(())
 }
 
-/// Takes it upon this CPU to remove an entry. That to the backend is claimed before that to the client.
+/// Takes it upon this CPU to end the flow of an entry to a backend: whoever claims it first does, for all others it is over.
 #[inline(always)]
-pub(crate) fn claim(entry: &impl Flow) -> Result<(), Reason> {
-    if entry.claim(0) { Ok(()) } else { Err(Reason::FlowExpiring) }
+pub(crate) fn claim(to_backend: &impl Flow) -> Result<(), Reason> {
+    if to_backend.set_state(STATE_GOING) & STATE_CLAIMED == 0 {
+        Ok(())
+    } else {
+        Err(Reason::FlowExpiring)
+    }
 }
 
 /// Notes in both directions what this packet says of the flow's life. Most packets say nothing new.
@@ -79,7 +78,16 @@ pub(super) fn observe<A: Family, T: TablesOf<A>>(
 ) -> Result<(), Reason> {
     let to_client = entry.direction() == DIRECTION_TO_CLIENT;
     let is_tcp = arrival.key.protocol() == TCP;
-    let flags = if is_tcp { arrival.flags } else { 0 };
+    let is_sctp = arrival.key.protocol() == SCTP;
+    let flags = if is_tcp {
+        arrival.flags
+    } else if is_sctp {
+        sctp::genuine_flags(tables, arrival, entry) as u8
+    } else {
+        0
+    };
+    let has_handshake = is_tcp || is_sctp;
+    let acknowledges = flags & (TCP_SYN | TCP_ACK) == TCP_ACK;
     let is_direct = state & STATE_MODE != 0;
     let mut bits = match (to_client, flags & TCP_FIN != 0) {
         (true, true) => STATE_REPLIED | STATE_BACKEND_FIN,
@@ -92,10 +100,12 @@ pub(super) fn observe<A: Family, T: TablesOf<A>>(
     } else if !to_client {
         if is_direct {
             // What the backend sends is not seen here: a client that goes on has had an answer.
-            if !is_tcp || flags & (TCP_SYN | TCP_ACK) == TCP_ACK {
+            if !has_handshake || acknowledges {
                 bits |= STATE_REPLIED | STATE_CONFIRMED;
             }
-        } else if state & STATE_REPLIED != 0 && (!is_tcp || answers(arrival, entry)) {
+        } else if state & STATE_REPLIED != 0
+            && (!has_handshake || acknowledges && (is_sctp || answers(arrival, entry)))
+        {
             bits |= STATE_CONFIRMED;
         }
         if state & STATE_CLIENT_RESET != 0 {
@@ -109,19 +119,14 @@ pub(super) fn observe<A: Family, T: TablesOf<A>>(
     if bits & !state == 0 {
         return Ok(());
     }
-    let peer = peer::find(tables, &arrival.key, entry);
-    if let Some(peer) = &peer
-        && to_client
-        && state & STATE_REPLIED == 0
-        && !peer.set_first_reply(u32::from_be(arrival.sequence))
-    {
-        return Err(Reason::FlowExpiring);
-    }
     // Another CPU may have taken the flow away since its state was read: then it is not confirmed any more.
     if entry.set_state(bits) & STATE_GOING != 0 {
         return Err(Reason::FlowExpiring);
     }
-    if let Some(peer) = &peer {
+    if let Some(peer) = peer::find(tables, &arrival.key, entry) {
+        if to_client && state & STATE_REPLIED == 0 && !is_sctp {
+            peer.set_first_reply(u32::from_be(arrival.sequence));
+        }
         peer.set_state(bits);
     }
     Ok(())
@@ -145,5 +150,5 @@ pub(super) fn note_acknowledged<A: Family>(arrival: &Arrival<A>, entry: &impl Fl
 fn answers<A: Family>(arrival: &Arrival<A>, entry: &impl Flow) -> bool {
     const WINDOW: u32 = 1 << 20;
     let ahead = u32::from_be(arrival.acknowledged).wrapping_sub(entry.first_reply());
-    arrival.flags & (TCP_SYN | TCP_ACK) == TCP_ACK && ahead.wrapping_add(WINDOW) < 2 * WINDOW
+    ahead.wrapping_add(WINDOW) < 2 * WINDOW
 }

@@ -95,7 +95,10 @@ fn hold<const TC: bool>(frame: &Frame, held: Held) -> ModelPacket<TC> {
     let checksum_at = match frame.carries {
         Carries::Tcp { .. } => 16,
         Carries::Udp { checksum: true } => 6,
-        Carries::Udp { checksum: false } | Carries::Icmp { .. } | Carries::Other(_) => {
+        Carries::Udp { checksum: false }
+        | Carries::Sctp { .. }
+        | Carries::Icmp { .. }
+        | Carries::Other(_) => {
             return packet;
         }
     };
