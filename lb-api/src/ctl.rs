@@ -13,6 +13,7 @@ mod doctor;
 mod drain;
 mod edit;
 mod events;
+mod export;
 mod fib;
 mod resources;
 mod show;
@@ -26,11 +27,12 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use lb_api_types::problem::Problem;
-use lb_api_types::view::Change;
+use lb_api_types::resource::ConditionStatus;
+use lb_api_types::view::{Change, Version};
 
 pub use self::arguments::Arguments;
 use self::arguments::{
-    About, Bgp, Clear, Command, Create, FibQuestion, Format, Home, How, Kind, Show, ShowBgp,
+    About, Bgp, Clear, Command, Create, FibQuestion, Format, How, Kind, KindWord, Show, ShowBgp,
 };
 use self::client::Client;
 pub use self::client::Server;
@@ -122,14 +124,25 @@ pub async fn run(arguments: Arguments) -> ExitCode {
 
 /// The name of what a verb is about; where there is only one, it need not be said.
 fn name_of(verb: &str, kind: Kind, name: Option<String>) -> Result<String, CtlError> {
-    let only = match kind.home() {
-        Home::Kept(of) => of.and_then(resources::Kind::only),
-        Home::Seen("status") => Some(crate::resources::LOCAL),
-        Home::Seen(_) | Home::Backends | Home::Tokens => None,
-    };
     let noun = kind.noun();
-    name.or_else(|| only.map(str::to_owned))
+    name.or_else(|| kind.only().map(str::to_owned))
         .ok_or_else(|| CtlError::Usage(format!("say which one: lbctl {verb} {noun} NAME")))
+}
+
+/// The kind and the name, wherever the name stands.
+fn parted(word: KindWord, name: Option<String>) -> Result<(Kind, Option<String>), CtlError> {
+    let KindWord { kind, name: behind } = word;
+    match (behind, name) {
+        (Some(behind), Some(name)) => {
+            // One of a VIP's backends may be named in two words.
+            if kind == Kind::Backends {
+                return Ok((kind, Some(format!("{behind}/{name}"))));
+            }
+            let noun = kind.noun();
+            Err(CtlError::Usage(format!("say one name: {noun}/{behind} or {noun} {name}")))
+        }
+        (behind, name) => Ok((kind, behind.or(name))),
+    }
 }
 
 async fn show_bgp(client: &Client, what: ShowBgp, format: Format) -> Result<String, CtlError> {
@@ -155,14 +168,25 @@ async fn show_bgp(client: &Client, what: ShowBgp, format: Format) -> Result<Stri
 
 async fn carry_out(client: &Client, command: Command, format: Format) -> Result<Answer, CtlError> {
     let text = match command {
+        Command::Get {
+            kind: KindWord { kind: Kind::Events, name: None },
+            name: None,
+            watch,
+            ..
+        } => {
+            return events::show(client, false, &[], watch, format).await;
+        }
         Command::Get { kind, name, watch: true, .. } => {
+            let (kind, name) = parted(kind, name)?;
             return events::get(client, kind, name.as_deref(), format).await;
         }
         Command::Get { kind, name, selector, limit, filter, watch: false } => {
+            let (kind, name) = parted(kind, name)?;
             let part = show::Part { selector, limit, filter };
             show::get(client, kind, name.as_deref(), &part, format).await?
         }
         Command::Describe { kind, name } => {
+            let (kind, name) = parted(kind, name)?;
             let name = name_of("describe", kind, name)?;
             show::describe(client, kind, &name, format).await?
         }
@@ -189,6 +213,7 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         Command::Config { what } => config::carry_out(client, what, format).await?,
         Command::Diff { file } => return diff::diff(client, &file).await,
         Command::Delete { kind: Some(kind), name, dry_run, .. } => {
+            let (kind, name) = parted(kind, name)?;
             let name = name_of("delete", kind, name)?;
             apply::delete_one(client, kind, &name, dry_run).await?
         }
@@ -198,15 +223,17 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         Command::Drain(what) => drain::set(client, &what, true).await?,
         Command::Undrain(what) => drain::set(client, &what, false).await?,
         Command::Edit { kind, name, dry_run } => {
+            let (kind, name) = parted(kind, name)?;
             let name = name_of("edit", kind, name)?;
             edit::edit(client, kind, &name, dry_run).await?
         }
         Command::Bundle => bundle::bundle(client).await?,
         Command::Man { folder } => man(&folder)?,
-        Command::Events { flows, watch } => {
-            return events::show(client, flows, watch, format).await;
+        Command::Events { flows, kind, watch } => {
+            return events::show(client, flows, &kind, watch, format).await;
         }
-        Command::Export => show::export(client).await?,
+        Command::Export { all } => export::export(client, all).await?,
+        Command::Version => version(client, format).await?,
         Command::Doctor { what: None, .. } => return doctor::doctor(client, format).await,
         Command::Doctor { what: Some(what), repair } => {
             return fib::audit(client, what, repair, format).await;
@@ -231,6 +258,22 @@ async fn finish(
     }
     print(&said);
     wait::until_carried(client, changes, Duration::from_secs(how.timeout.into())).await
+}
+
+/// Both versions; a daemon that does not answer is said beside its client's.
+async fn version(client: &Client, format: Format) -> Result<String, CtlError> {
+    let own = env!("CARGO_PKG_VERSION");
+    let told = client.get("version").await.inspect_err(|_| print(&format!("lbctl  {own}\n")))?;
+    match format {
+        Format::Json => return Ok(show::json(&serde_json::json!({"lbctl": own, "lbd": told}))),
+        Format::Yaml => return show::yaml(&serde_json::json!({"lbctl": own, "lbd": told})),
+        Format::Table | Format::Wide | Format::Name => {}
+    }
+    let daemon: Version = show::typed(told)?;
+    let mut text = format!("lbctl  {own}\nlbd    {}\n", daemon.status.version);
+    let not = daemon.status.conditions.iter().filter(|it| it.status != ConditionStatus::True);
+    text.extend(not.map(|condition| format!("Warning: {}\n", condition.message)));
+    Ok(text)
 }
 
 fn completions(shell: clap_complete::Shell) -> String {

@@ -261,7 +261,8 @@ async fn follow(
     flow_events::spawn(dataplane, &config.dataplane).await
 }
 
-fn file_resources(config: &Config) -> Resources {
+/// What the file says beside VIPs.
+pub(crate) fn file_resources(config: &Config) -> Resources {
     let addresses = config.addresses.iter().cloned().map(Resource::Address);
     let routes = config.static_routes.iter().cloned().map(Resource::StaticRoute);
     let pools = config.pools.iter().cloned().map(Resource::Pool);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use lb_api_types::event::{Event, EventKind, FlowEventView};
+use lb_api_types::resource::Condition;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::clock;
@@ -102,18 +103,40 @@ impl Events {
 
     /// Tells everybody.
     pub fn tell(&self, kind: EventKind, name: impl Into<String>, message: impl Into<String>) {
-        self.push(kind, name.into(), message.into(), None);
+        self.push(kind, name.into(), message.into(), Vec::new(), None);
+    }
+
+    /// Tells everybody of conditions of a resource that are other than before.
+    pub fn tell_conditions(&self, path: String, conditions: Vec<Condition>) {
+        let words = conditions.iter().map(|it| {
+            let Condition { kind, status, reason, message } = it;
+            format!("{kind} is {status:?} ({reason}): {message}")
+        });
+        let message = words.collect::<Vec<_>>().join("; ");
+        self.push(EventKind::ConditionChanged, path, message, conditions, None);
     }
 
     /// Tells everybody of a flow.
     pub fn tell_flow(&self, kind: EventKind, name: String, message: String, flow: FlowEventView) {
-        self.push(kind, name, message, Some(flow));
+        self.push(kind, name, message, Vec::new(), Some(flow));
     }
 
-    fn push(&self, kind: EventKind, name: String, message: String, flow: Option<FlowEventView>) {
+    /// How many were told.
+    pub fn told(&self) -> u64 {
+        self.0.ring.borrow().next
+    }
+
+    fn push(
+        &self,
+        kind: EventKind,
+        name: String,
+        message: String,
+        conditions: Vec<Condition>,
+        flow: Option<FlowEventView>,
+    ) {
         let time = clock::rfc3339(SystemTime::now());
         // Its number makes it an event.
-        let event = Event { id: String::new(), time, kind, name, message, flow };
+        let event = Event { id: String::new(), time, kind, name, message, conditions, flow };
         self.0.ring.send_modify(|ring| ring.push(event));
     }
 
@@ -207,6 +230,7 @@ impl Watcher {
                 kind: EventKind::Missed,
                 name: String::new(),
                 message: "events are no longer kept: read the state anew".into(),
+                conditions: Vec::new(),
                 flow: None,
             };
             return Heard::Events(vec![Arc::new(missed)]);

@@ -161,7 +161,7 @@ pub fn router(
         .route("/interfaces/{name}", get(views::get_interface))
         .route("/version", get(views::get_version))
         .route("/schema.json", get(views::get_schema))
-        .route("/config", post(config::apply_config))
+        .route("/config", get(config::get_config).post(config::apply_config))
         .route("/config/confirm", post(config::confirm_config))
         .route("/config/rollback", post(config::rollback_config))
         .route("/config/history", get(config::config_history))
@@ -222,4 +222,4 @@ fn names_loopback(host: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

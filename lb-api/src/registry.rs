@@ -15,6 +15,7 @@ mod confirm;
 mod reconcile;
 mod refusal;
 mod resources;
+mod running;
 mod status;
 mod task;
 mod tell;
@@ -25,7 +26,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_api_types::view::{Change, History};
+use lb_api_types::view::{Change, History, RunningConfig};
 use lb_api_types::vip::Vip;
 use lb_dataplane::ServiceCounters;
 use lb_dataplane::table::{self, ServiceKey, Table};
@@ -136,6 +137,8 @@ pub struct Bulk {
     pub owner: Option<String>,
     /// Roll back unless it is confirmed in time.
     pub confirm_within: Option<Duration>,
+    /// The last revision that was given, or any.
+    pub expected: Expected,
 }
 
 /// What a whole configuration says.
@@ -179,6 +182,7 @@ enum Command {
     GetResource(Key, oneshot::Sender<Option<Resource>>),
     PutResource(Box<Resource>, Terms, oneshot::Sender<Result<AppliedResource, Refusal>>),
     DeleteResource(Key, Terms, oneshot::Sender<Result<(), Refusal>>),
+    Running(oneshot::Sender<RunningConfig>),
     Apply(Documents, Bulk, oneshot::Sender<Result<Vec<Change>, RefusedAt>>),
     Confirm(oneshot::Sender<Result<(), Refusal>>),
     Rollback(Option<u64>, bool, oneshot::Sender<Result<Vec<Change>, Refusal>>),
@@ -327,6 +331,15 @@ impl Registry {
     pub async fn delete_resource(&self, key: &Key, terms: Terms) -> Result<(), Refusal> {
         let answer = self.ask(|answer| Command::DeleteResource(key.clone(), terms, answer)).await;
         answer.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// The configuration that holds.
+    ///
+    /// # Errors
+    ///
+    /// The daemon ends.
+    pub async fn running(&self) -> Result<RunningConfig, Refusal> {
+        self.ask(Command::Running).await.ok_or(Refusal::Stopping)
     }
 
     /// Creates or replaces many resources in one change.

@@ -24,7 +24,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 pub(crate) use self::health_check::{read_check, read_kind};
-pub(crate) use self::metadata::read_metadata;
+pub(crate) use self::metadata::{read_metadata, read_tags};
 pub(crate) use self::node::LOCAL;
 pub(crate) use self::pool::Ranges;
 pub use self::selector::Selector;
@@ -161,6 +161,21 @@ impl Kind {
     /// The name of the only one, where it is always there and REST has it at the kind's own path.
     pub fn only(self) -> Option<&'static str> {
         (self == Self::BgpGlobal).then_some(bgp::GLOBAL)
+    }
+
+    /// Where a whole configuration has them, as a JSON pointer without its `/`: `pools`, `bgp/peers`. What there is one of
+    /// stands in its section itself.
+    pub(crate) fn section(self) -> &'static str {
+        match self {
+            Self::BgpGlobal => "bgp",
+            Self::Set => "bgp/sets",
+            Self::Policy => "bgp/policies",
+            Self::PeerGroup => "bgp/peer_groups",
+            Self::Peer => "bgp/peers",
+            Self::Pool | Self::HealthCheck | Self::Node | Self::Address | Self::StaticRoute => {
+                self.many()
+            }
+        }
     }
 
     /// Where REST has one, below `/api/v1/`, by its name in a path's form.

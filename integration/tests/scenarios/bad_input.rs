@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use integration::wait::eventually;
 use lb_api_types::config::Hook;
 use lb_api_types::peer::{BgpPeer, PeerOptions, PeerSpec};
+use lb_api_types::resource::Tags;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
 use serde_json::{Value, json};
 
@@ -29,7 +30,8 @@ fn played(address: Ipv4Addr) -> BgpPeer {
         ..PeerOptions::default()
     };
     let name = Some(format!("played-{address}"));
-    BgpPeer { name, spec: PeerSpec { address: address.into(), group: None, options } }
+    let tags = Tags::default();
+    BgpPeer { name, tags, spec: PeerSpec { address: address.into(), group: None, options } }
 }
 
 fn dial(from: Ipv4Addr) -> Result<TcpStream> {

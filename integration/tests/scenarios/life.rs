@@ -113,12 +113,13 @@ fn both_sides_of_a_silent_connection_hear_a_reset(hello: &Hello, mut vip: Vip) {
 /// To whoever watches, with what there was of it.
 fn its_end_is_told(hello: &Hello, client: SocketAddr) {
     let told = hello.api.request("GET", "flows/events?past=true&follow=false", None).holds().body;
-    let of_it = |event: &serde_json::Value| event["flow"]["client"] == client.to_string();
+    let of_it = |event: &serde_json::Value| event["status"]["flow"]["client"] == client.to_string();
     let data = told.lines().filter_map(|line| line.strip_prefix("data: "));
     let events = data.map(|data| serde_json::from_str(data).expect("an event is JSON"));
     let [began, ended] = &events.filter(of_it).collect::<Vec<_>>()[..] else { panic!("{told}") };
-    assert_eq!((&began["kind"], &ended["kind"]), (&"flow-new".into(), &"flow-end".into()));
-    let end = &ended["flow"]["end"];
+    let kinds = (&began["spec"]["kind"], &ended["spec"]["kind"]);
+    assert_eq!(kinds, (&"flow-new".into(), &"flow-end".into()));
+    let end = &ended["status"]["flow"]["end"];
     assert_eq!(end["how"], "expired", "{end}");
     // SYN and ACK, SYN-ACK; each SYN and its answer may have to be said again on a machine that is slow.
     let packets = ["packets_to_backend", "packets_to_client"].map(|side| end[side].as_u64());

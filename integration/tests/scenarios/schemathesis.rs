@@ -76,8 +76,6 @@ fn schemathesis_finds_no_server_error_and_no_answer_beside_the_description() {
         "PUT bgp/policies",
         "PUT bgp/sets",
         "POST tokens",
-        "POST config/diff",
-        "POST config/validate",
         "POST fib/repair",
         "POST services/repair",
     ] {

@@ -9,12 +9,14 @@ use lb_api_types::bgp::GlobalSpec;
 use lb_api_types::config::{Bgp, Decision};
 use lb_api_types::peer::{BeyondLimit, BgpPeer, MaxPrefixes, PeerGroup, PeerOptions, PeerSpec};
 use lb_api_types::policy::{BgpPolicy, Family};
+use lb_api_types::resource::Tags;
 
 use super::credential;
 use super::named;
 use super::policy::statement::FAMILIES;
 use super::policy::{self, Way, chain};
 use crate::read::{Cursor, Mistake, Object, Path, document};
+use crate::resources::read_tags;
 
 /// Neighbours at most.
 pub(crate) const MAX_PEERS: usize = 1024;
@@ -22,14 +24,17 @@ pub(crate) const MAX_PEERS: usize = 1024;
 const MAX_GROUPS: usize = 256;
 
 pub(super) fn bgp(cursor: &Cursor<'_>) -> Option<Bgp> {
-    let own = ["sets", "policies", "peer_groups", "peers"];
+    let own = ["labels", "owner", "sets", "policies", "peer_groups", "peers"];
     let section = cursor.object(&[GlobalSpec::FIELDS, &own].concat())?;
     let sets = section.field("sets").and_then(|list| policy::sets(&list)).unwrap_or_default();
     let policies = section.field("policies").and_then(|list| policy::policies(&list, &sets));
     let policies = policies.unwrap_or_default();
     let groups = section.field("peer_groups").and_then(|list| groups(&list, &policies));
     let peer_groups = groups.unwrap_or_default();
+    let Tags { labels, owner } = read_tags(&section).unwrap_or_default();
     let all = Bgp {
+        labels,
+        owner,
         peers: section
             .field("peers")
             .and_then(|list| peers(&list, &policies, &peer_groups))
@@ -47,7 +52,8 @@ pub(crate) fn read_global(cursor: &Cursor<'_>) -> Option<GlobalSpec> {
     cursor.object(GlobalSpec::FIELDS).map(|fields| global(&fields))
 }
 
-fn global(fields: &Object<'_>) -> GlobalSpec {
+/// The same where it stands among others.
+pub(crate) fn global(fields: &Object<'_>) -> GlobalSpec {
     GlobalSpec {
         asn: fields.field("asn").and_then(|number| asn(&number)),
         router_id: fields.field("router_id").and_then(|id| router_id(&id)),
@@ -151,7 +157,7 @@ fn listen(cursor: &Cursor<'_>) -> Option<SocketAddr> {
 fn groups(cursor: &Cursor<'_>, policies: &[BgpPolicy]) -> Option<Vec<PeerGroup>> {
     let (mut names, mut ranges) = (HashSet::new(), HashMap::new());
     let groups = cursor.list(|cursor| {
-        let (name, object) = named::parts(cursor, PeerOptions::FIELDS, true)?;
+        let (name, tags, object) = named::parts(cursor, PeerOptions::FIELDS, true)?;
         let name = name.and_then(|name| policy::unique(&name, &mut names));
         let options = options(&object, Some(policies));
         together(&object, &options);
@@ -166,7 +172,7 @@ fn groups(cursor: &Cursor<'_>, policies: &[BgpPolicy]) -> Option<Vec<PeerGroup>>
                 ));
             }
         }
-        Some(PeerGroup { name, options })
+        Some(PeerGroup { name, tags, options })
     })?;
     policy::bounded(cursor, groups, MAX_GROUPS)
 }
@@ -204,10 +210,10 @@ fn peers(
 
 fn peer(cursor: &Cursor<'_>, policies: &[BgpPolicy], groups: &[PeerGroup]) -> Option<BgpPeer> {
     let fields = [&["address", "group"][..], PeerOptions::FIELDS].concat();
-    let (name, object) = named::parts(cursor, &fields, false)?;
+    let (name, tags, object) = named::parts(cursor, &fields, false)?;
     let name = name.and_then(|name| peer_name(&name));
     let spec = spec(&object, Some((policies, groups)))?;
-    Some(BgpPeer { name, spec })
+    Some(BgpPeer { name, tags, spec })
 }
 
 /// What is asked for of a neighbour. Whether the policies and the group that it names are there is not asked.

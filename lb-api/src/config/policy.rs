@@ -53,7 +53,7 @@ fn policy<'a>(
     sets: &[BgpSet],
     names: &mut HashSet<&'a str>,
 ) -> Option<BgpPolicy> {
-    let (name, object) = named::parts(cursor, &["statements", "otherwise"], true)?;
+    let (name, tags, object) = named::parts(cursor, &["statements", "otherwise"], true)?;
     let name = name.and_then(|cursor| {
         let name = unique(&cursor, names)?;
         if READY_MADE.iter().any(|(ready, _)| *ready == name) {
@@ -64,7 +64,7 @@ fn policy<'a>(
         Some(name)
     });
     let spec = spec(&object, Some(sets));
-    Some(BgpPolicy { name: name?.to_owned(), spec })
+    Some(BgpPolicy { name: name?.to_owned(), tags, spec })
 }
 
 /// What a policy says. Without `sets`, whether those that it names are there is not asked.

@@ -3,6 +3,7 @@ use std::fmt::Write;
 use lb_api_types::config::Hook;
 use lb_api_types::peer::{BgpPeer, PeerGroup, PeerOptions, PeerSpec};
 use lb_api_types::policy::Policies;
+use lb_api_types::resource::Tags;
 use proptest::prelude::*;
 
 use super::*;
@@ -295,12 +296,14 @@ fn any_config() -> impl Strategy<Value = Config> {
             config.bgp.router_id = router_id.map(Into::into);
             config.dataplane.hook = hook;
             let options = PeerOptions { multihop: Some(2), ..PeerOptions::default() };
-            config.bgp.peer_groups = vec![PeerGroup { name: "all".into(), options }];
+            config.bgp.peer_groups =
+                vec![PeerGroup { name: "all".into(), tags: Tags::default(), options }];
             config.bgp.peers = peers
                 .into_iter()
                 .filter(|(_, (_, asn, ..))| *asn != 23456)
                 .map(|([a, b], (_, asn, passive, named, hold))| BgpPeer {
                     name: named.then(|| format!("peer-{a}-{b}")),
+                    tags: Tags::default(),
                     spec: PeerSpec {
                         address: [10, 0, a, b].into(),
                         group: passive.then(|| "all".into()),

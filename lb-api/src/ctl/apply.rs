@@ -1,12 +1,11 @@
 //! `apply` and `delete`: documents of files, read all before the first is sent.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use lb_api_types::view::{Change, ChangeKind, Changes};
-use serde_json::{Value, json};
+use lb_api_types::view::{BgpConfiguration, Change, ChangeKind, Changes};
+use serde_json::{Map, Value, json};
 
 use super::CtlError;
 use super::arguments::{Format, Home, Kind, Terms};
@@ -24,9 +23,13 @@ pub(super) struct Resource {
 }
 
 impl Resource {
-    /// The list of a whole configuration that it is in.
-    fn list(&self) -> &'static str {
-        self.kind.map_or("vips", resources::Kind::many)
+    /// Where a whole configuration has it, without the number.
+    fn section(&self) -> &'static str {
+        self.kind.map_or("vips", resources::Kind::section)
+    }
+
+    fn is_only(&self) -> bool {
+        self.kind.is_some_and(|kind| kind.only().is_some())
     }
 
     /// What it is called: `vip web`.
@@ -79,11 +82,35 @@ fn name_line(change: &Change) -> String {
 
 /// The documents as one configuration.
 pub(super) fn whole(resources: &[Resource]) -> Value {
-    let mut lists: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    let mut whole = json!({});
     for resource in resources {
-        lists.entry(resource.list()).or_default().push(resource.body.clone());
+        let mut steps = resource.section().split('/');
+        let section = steps.next().unwrap_or_default();
+        match steps.next() {
+            None if resource.is_only() => inline(&mut whole[section], &resource.body),
+            None => push(&mut whole[section], resource),
+            Some(list) => push(&mut whole[section][list], resource),
+        }
     }
-    json!(lists)
+    whole
+}
+
+fn push(list: &mut Value, resource: &Resource) {
+    if let Value::Array(all) = list {
+        all.push(resource.body.clone());
+    } else {
+        *list = json!([resource.body]);
+    }
+}
+
+/// What there is one of stands in its section itself.
+fn inline(section: &mut Value, body: &Value) {
+    for part in ["metadata", "spec"] {
+        let fields = body.get(part).and_then(Value::as_object).into_iter().flatten();
+        for (name, value) in fields.filter(|(name, _)| part == "spec" || *name != "name") {
+            section[name] = value.clone();
+        }
+    }
 }
 
 /// A line for each change.
@@ -103,15 +130,26 @@ pub(super) fn words(changes: &[Change], dry_run: bool) -> String {
 /// Says which VIP a refusal is about, in place of its number.
 pub(super) fn placed(error: CtlError, resources: &[Resource]) -> CtlError {
     let CtlError::Refused(problem) = error else { return error };
+    // The longest section that the pointer begins with, and which of it.
     let place = |pointer: &str| {
-        let (list, rest) = pointer.strip_prefix('/')?.split_once('/')?;
-        let place = rest.split_once('/').map_or(rest, |(place, _)| place).parse::<usize>().ok()?;
-        resources.iter().filter(|resource| resource.list() == list).nth(place)
+        let in_it = |resource: &&Resource| {
+            let rest = pointer.strip_prefix('/')?.strip_prefix(resource.section())?;
+            let number = rest.strip_prefix('/').unwrap_or(rest).split('/').next()?;
+            Some(number.parse::<usize>().ok())
+        };
+        let numbered = resources.iter().find_map(|one| Some((one, in_it(&one)??)));
+        match numbered {
+            Some((first, number)) => {
+                let alike = resources.iter().filter(|one| one.section() == first.section());
+                alike.clone().nth(number)
+            }
+            None => resources.iter().find(|one| one.is_only() && in_it(one).is_some()),
+        }
     };
     let one = |pointer: &str, detail: &str| match place(pointer) {
         None => detail.to_owned(),
         Some(resource) => {
-            let start = format!("{}[", resource.list());
+            let start = format!("{}[", resource.section().replace('/', "."));
             let number = detail.split_once("].").filter(|(said, _)| said.starts_with(&start));
             let detail = number.map_or(detail, |(_, rest)| rest);
             format!("{} is refused: {detail}", resource.words())
@@ -141,6 +179,9 @@ pub(super) fn only_seen(kind: Kind, done: &str) -> CtlError {
         Home::Seen("flows") => "it ends by itself",
         Home::Seen("interfaces") => "dataplane.interfaces of the file says which are attached",
         Home::Seen("status") => "`lbctl doctor` says what to do",
+        Home::Seen("config") => "`lbctl apply` and `lbctl config rollback` change it",
+        Home::Seen("version") => "an upgrade changes it",
+        Home::Seen("events") => "what happened has happened",
         Home::Seen(_) | Home::Kept(_) | Home::Backends | Home::Tokens => {
             "neighbours and the kernel say it"
         }
@@ -245,22 +286,112 @@ fn parse(file: &str, text: &str) -> Result<Vec<Resource>, CtlError> {
         let line = broken.line.map_or(String::new(), |line| format!(":{line}"));
         CtlError::Other(format!("{file}{line} {broken}"))
     })?;
-    let flat = documents.into_iter().flat_map(|mut document| match document.get_mut("items") {
-        // What `get -o yaml` writes.
-        Some(Value::Array(items)) => std::mem::take(items),
-        Some(_) | None => vec![document],
-    });
-    let resources: Vec<_> = flat
-        .enumerate()
-        .map(|(place, body)| {
-            resource(body)
-                .map_err(|why| CtlError::Other(format!("{file}, document {}: {why}", place + 1)))
-        })
-        .collect::<Result<_, _>>()?;
-    if resources.is_empty() {
+    let mut resources = Vec::new();
+    let empty = documents.is_empty();
+    for (place, document) in documents.into_iter().enumerate() {
+        let read = all_of(document);
+        resources.extend(
+            read.map_err(|why| CtlError::Other(format!("{file}, document {}: {why}", place + 1)))?,
+        );
+    }
+    if empty {
         return Err(CtlError::Other(format!("{file} has no document: write a VIP into it")));
     }
+    if resources.iter().filter(|resource| resource.is_only()).count() > 1 {
+        let why = "says twice what BGP has in common for all neighbours: leave one of the two out";
+        return Err(CtlError::Other(format!("{file} {why}")));
+    }
     Ok(resources)
+}
+
+/// The resources of a document: one, a list as `get -o yaml` writes it, or a whole configuration.
+fn all_of(mut document: Value) -> Result<Vec<Resource>, String> {
+    if let Some(Value::Array(items)) = document.get_mut("items") {
+        return std::mem::take(items).into_iter().map(resource).collect();
+    }
+    let is_one = ["kind", "metadata", "spec"].iter().any(|field| document.get(field).is_some());
+    if !is_one && let Value::Object(sections) = document {
+        return configuration(sections);
+    }
+    Ok(vec![resource(document)?])
+}
+
+/// What a whole configuration says, in the form of lbd's own file or that of `POST /api/v1/config`.
+fn configuration(sections: Map<String, Value>) -> Result<Vec<Resource>, String> {
+    let mut all = Vec::new();
+    for (name, section) in sections {
+        let kind = resources::Kind::ALL.iter().find(|kind| kind.section() == name);
+        match (name.as_str(), kind) {
+            (_, _) if section.is_null() => {}
+            ("vips", _) => all.extend(list(None, &name, section)?),
+            ("bgp", _) => all.extend(bgp(section)?),
+            (_, Some(kind)) => all.extend(list(Some(*kind), &name, section)?),
+            ("dataplane" | "api" | "user" | "state_dir", None) => {
+                return Err(format!(
+                    "`{name}` is for lbd's own file, which it reads when it starts: leave it out here"
+                ));
+            }
+            (_, None) => {
+                return Err(format!(
+                    "is no resource and no configuration: it has no metadata, and nothing has a section `{name}`"
+                ));
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn bgp(section: Value) -> Result<Vec<Resource>, String> {
+    let Value::Object(fields) = section else {
+        return Err("`bgp` is no mapping of fields".into());
+    };
+    let (mut all, mut metadata, mut spec) = (Vec::new(), Map::new(), Map::new());
+    for (name, value) in fields {
+        let in_it = |kind: &&resources::Kind| kind.section().strip_prefix("bgp/") == Some(&name);
+        if value.is_null() {
+            continue;
+        }
+        match resources::Kind::ALL.iter().find(in_it) {
+            Some(kind) => all.extend(list(Some(*kind), &name, value)?),
+            None if BgpConfiguration::TAGS.contains(&name.as_str()) => {
+                metadata.insert(name, value);
+            }
+            None => {
+                spec.insert(name, value);
+            }
+        }
+    }
+    if !metadata.is_empty() || !spec.is_empty() {
+        let kind = resources::Kind::BgpGlobal;
+        let name = kind.only().unwrap_or_default().to_owned();
+        metadata.insert("name".into(), json!(name));
+        let body = json!({"metadata": metadata, "spec": spec});
+        all.push(Resource { kind: Some(kind), name, body });
+    }
+    Ok(all)
+}
+
+fn list(kind: Option<resources::Kind>, name: &str, list: Value) -> Result<Vec<Resource>, String> {
+    let Value::Array(items) = list else { return Err(format!("`{name}` is no list")) };
+    let one = |(place, mut body): (usize, Value)| {
+        if kind.is_some_and(|kind| kind.section().starts_with("bgp/")) {
+            in_full(&mut body);
+        }
+        let read = resource(body).map_err(|why| format!("{name}[{place}]: {why}"))?;
+        Ok(Resource { kind, ..read })
+    };
+    items.into_iter().enumerate().map(one).collect()
+}
+
+/// Neighbours, groups, policies and sets may be written for short in lbd's file, with the name beside the fields.
+fn in_full(body: &mut Value) {
+    let Value::Object(fields) = body else { return };
+    if fields.contains_key("metadata") || fields.contains_key("spec") {
+        return;
+    }
+    let metadata = ["name", "labels", "owner"].iter();
+    let metadata = metadata.filter_map(|name| fields.remove_entry(*name)).collect::<Map<_, _>>();
+    *body = json!({"metadata": metadata, "spec": std::mem::take(fields)});
 }
 
 fn resource(mut body: Value) -> Result<Resource, String> {

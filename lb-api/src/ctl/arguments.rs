@@ -20,7 +20,8 @@ pub(super) use self::create::{
 };
 pub(super) use self::drain::{Backends, Drained};
 pub(super) use self::fib::{Examined, FibQuestion, LookedUp};
-pub(super) use self::kind::{Format, Home, Kind};
+use self::kind::KindWords;
+pub(super) use self::kind::{Format, Home, Kind, KindWord};
 use super::client::Server;
 use crate::resources::Selector;
 
@@ -46,7 +47,7 @@ Examples:
   lbctl apply -f web.yaml              # create or replace VIPs; several documents are separated by ---
   lbctl apply -f web.yaml --confirm 60 # rolled back unless you say `lbctl config confirm` within 60 s
   lbctl config history                 # what `lbctl config rollback --to` can go back to
-  lbctl export > vips.yaml             # every VIP made over REST, as apply takes it
+  lbctl export > lbd.yaml              # what was made over REST, as apply takes it and as lbd's own file says it
   lbctl delete vip web
   lbctl edit vip web                   # in your editor
   lbctl create peer node3 --address 10.0.3.2 --group nodes --wait
@@ -104,9 +105,9 @@ pub(super) enum Command {
     /// List what there is, or the one with a name.
     Get {
         /// What to list.
-        #[arg(value_enum)]
-        kind: Kind,
-        /// A name; also a prefix of routes, an end of flows, the VIP of backends.
+        #[arg(value_parser = KindWords)]
+        kind: KindWord,
+        /// A name, which may also stand behind the kind (vip/web); a prefix of routes, an end of flows, the VIP of backends.
         name: Option<String>,
         /// Only those with such labels: app=web,tier!=test,canary,!old.
         #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "name")]
@@ -124,9 +125,9 @@ pub(super) enum Command {
     /// Show one resource with everything that is known of it.
     Describe {
         /// What it is.
-        #[arg(value_enum)]
-        kind: Kind,
-        /// Its name; bgp-global and status need none.
+        #[arg(value_parser = KindWords)]
+        kind: KindWord,
+        /// Its name; bgp-global, status, config and version need none.
         name: Option<String>,
     },
     /// Show BGP in the words of network engineers.
@@ -163,8 +164,8 @@ pub(super) enum Command {
     /// Remove a resource, what files name, or a token.
     Delete {
         /// What it is.
-        #[arg(value_enum)]
-        kind: Option<Kind>,
+        #[arg(value_parser = KindWords)]
+        kind: Option<KindWord>,
         /// Its name; bgp-global needs none.
         name: Option<String>,
         /// A file; `-` is standard input.
@@ -197,8 +198,8 @@ pub(super) enum Command {
     /// Change a resource in an editor ($VISUAL, $EDITOR, or vi).
     Edit {
         /// What it is.
-        #[arg(value_enum)]
-        kind: Kind,
+        #[arg(value_parser = KindWords)]
+        kind: KindWord,
         /// Its name; bgp-global needs none.
         name: Option<String>,
         /// Only say what would be changed.
@@ -217,12 +218,19 @@ pub(super) enum Command {
         /// Show flows that begin and end instead: one in as many as dataplane.sample_flows of the configuration says.
         #[arg(long)]
         flows: bool,
+        /// Only events of these kinds, such as vip-advertised,vip-withdrawn.
+        #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+        kind: Vec<String>,
         /// Go on with what happens from now on.
         #[arg(short, long)]
         watch: bool,
     },
-    /// Write every resource made over REST as apply takes it; those of the configuration file stay there.
-    Export,
+    /// Write what was made over REST as one document, which apply takes, and lbd as its own file or a part of it.
+    Export {
+        /// Also what the configuration file says.
+        #[arg(long)]
+        all: bool,
+    },
     /// Look for what stands in the way: kernel, privileges, settings, interfaces, sessions, VIPs; each with its remedy.
     Doctor {
         /// Examine this in depth instead: `fib` holds the eBPF FIB against its routes, the router and the kernel; `services`
@@ -238,6 +246,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         what: FibQuestion,
     },
+    /// Show the versions of lbctl and of the daemon.
+    Version,
     /// Write the completions of a shell.
     Completions {
         /// The shell.

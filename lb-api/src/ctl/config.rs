@@ -1,6 +1,7 @@
 //! `config`: the configuration as a whole, and what it was before.
 
-use lb_api_types::view::{Changes, History};
+use lb_api_types::resource::Condition;
+use lb_api_types::view::{Changes, History, RunningConfig};
 use serde_json::Value;
 
 use super::CtlError;
@@ -9,6 +10,7 @@ use super::arguments::{Config, Format};
 use super::client::Client;
 use super::show::{json, typed, yaml};
 use super::table::table;
+use crate::resources::Kind;
 
 pub(super) async fn carry_out(
     client: &Client,
@@ -38,6 +40,28 @@ pub(super) async fn carry_out(
             }
         }
     }
+}
+
+/// The running configuration in short: how much there is of each kind, and how it is.
+pub(super) fn running(config: &RunningConfig) -> String {
+    let whole = serde_json::to_value(&config.spec).unwrap_or_default();
+    let row = |kind: &str, section: &str, of_file: usize| {
+        let many = whole.pointer(&format!("/{section}")).and_then(Value::as_array);
+        [kind.to_owned(), many.map_or(0, Vec::len).to_string(), of_file.to_string()]
+    };
+    let of_file = |noun: &str| {
+        let all = config.status.of_file.iter();
+        all.filter(|said| said.split('/').next() == Some(noun)).count()
+    };
+    let kinds = Kind::ALL.iter().filter(|kind| kind.only().is_none());
+    let kinds = kinds.map(|kind| row(kind.path(), kind.section(), of_file(&kind.noun())));
+    let rows: Vec<_> = kinds.chain([row("vips", "vips", of_file("vip"))]).collect();
+    let mut text = table(["KIND", "RESOURCES", "OF THE FILE"], &rows);
+    text.push_str(&format!("\nRevision: {}\n", config.metadata.revision));
+    for Condition { kind, status, reason, message } in &config.status.conditions {
+        text.push_str(&format!("{kind}: {status:?} ({reason}): {message}\n"));
+    }
+    text
 }
 
 fn history(history: &History) -> String {

@@ -19,7 +19,13 @@ pub(super) async fn set(client: &Client, what: &Drained, drain: bool) -> Result<
         let name = LOCAL;
         let withdraw = drain && what.withdraw;
         let spec = json!({"drain": drain, "withdraw": withdraw});
-        let body = json!({"metadata": {"name": name}, "spec": spec});
+        // Its labels stay, and so does what somebody else changes meanwhile.
+        let metadata = match client.get(&path_of(Some(Kind::Node), name, false)).await {
+            Ok(node) => node["metadata"].clone(),
+            Err(CtlError::Refused(problem)) if problem.status == 404 => json!({"name": name}),
+            Err(error) => return Err(error),
+        };
+        let body = json!({"metadata": metadata, "spec": spec});
         client.put(&path_of(Some(Kind::Node), name, what.dry_run), &body).await?;
         let also = if withdraw { ", its VIPs withdrawn" } else { "" };
         return Ok(format!("node {name} {}{also}{}\n", word(drain), dry(what.dry_run)));

@@ -26,6 +26,7 @@ const MAX_ATTEMPTS: usize = 60;
 pub(super) async fn show(
     client: &Client,
     flows: bool,
+    kinds: &[String],
     watch: bool,
     format: Format,
 ) -> Result<Answer, CtlError> {
@@ -33,7 +34,11 @@ pub(super) async fn show(
         return Err(CtlError::Other("events have no names: choose another -o".into()));
     }
     let of = if flows { "flows/events" } else { "events" };
-    let path = format!("{of}?past=true&follow={watch}");
+    let kinds = match kinds {
+        [] => String::new(),
+        kinds => format!("&kind={}", segment(&kinds.join(","))),
+    };
+    let path = format!("{of}?past=true&follow={watch}{kinds}");
     let mut events = Events::open(client, &path).await?;
     while let Some(event) = events.next(watch).await? {
         match format {
@@ -69,7 +74,7 @@ pub(super) async fn get(
 ) -> Result<Answer, CtlError> {
     match kind {
         Kind::Vips => {}
-        Kind::Routes | Kind::Fib | Kind::Flows | Kind::Status => {
+        Kind::Routes | Kind::Fib | Kind::Flows | Kind::Status | Kind::Version => {
             return look_again(client, kind, name, format).await;
         }
         Kind::Pools
@@ -84,6 +89,8 @@ pub(super) async fn get(
         | Kind::Sets
         | Kind::Addresses
         | Kind::StaticRoutes
+        | Kind::Config
+        | Kind::Events
         | Kind::Tokens => return follow(client, kind, name, format).await,
     }
     let wanted = |vip: &Vip| name.is_none_or(|name| vip.metadata.name == name);
@@ -116,6 +123,7 @@ pub(super) async fn get(
             }
             EventKind::VipDeleted
             | EventKind::PeerState
+            | EventKind::ConditionChanged
             | EventKind::AlarmRaised
             | EventKind::AlarmCleared
             | EventKind::PathsChanged
@@ -303,7 +311,7 @@ mod tests {
 
     #[test]
     fn events_are_taken_whole_and_comments_left_out() {
-        let event = r#"{"id":"1-1","time":"t","kind":"vip-created","name":"web","message":"m"}"#;
+        let event = r#"{"metadata":{"name":"1-1"},"spec":{"kind":"vip-created","about":"web"},"status":{"conditions":[],"time":"t","message":"m"}}"#;
         let mut text = format!(":\n\nid: 1-1\nevent: vip-created\ndata: {event}\n\nid: 1-2\nda");
         let mut bytes = std::mem::take(&mut text).into_bytes();
         let taken = take(&mut bytes).unwrap().unwrap();

@@ -8,7 +8,7 @@ use lb_api_types::resource::{
     BackendResource, Condition, ConditionStatus, NamedHealthCheck, Node, Pool,
 };
 use lb_api_types::route::{Address, NextHop, RouteKind, RouteStatus, StaticRoute};
-use lb_api_types::view::Interface;
+use lb_api_types::view::{Interface, Version};
 use lb_api_types::vip::HealthCheckKind;
 use serde_json::Value;
 
@@ -150,7 +150,7 @@ fn holds(status: Option<&RouteStatus>, kind: &str) -> (String, String) {
 /// A line for each backend.
 pub(super) fn backends(backends: &[BackendResource]) -> String {
     let row = |backend: &BackendResource| {
-        let (spec, status) = (&backend.spec, backend.status.as_ref());
+        let (spec, status) = (&backend.spec, backend.status.as_ref().map(|status| &status.found));
         let state = match (spec.disabled, spec.drain) {
             (true, _) => "disabled",
             (false, true) => "drained",
@@ -185,6 +185,14 @@ pub(super) fn bgp_global(all: &[Global]) -> String {
     };
     let heading = ["AS", "ROUTER ID", "CLUSTER", "PATHS", "LISTEN", "ESTABLISHED"];
     table(heading, &all.iter().map(row).collect::<Vec<_>>())
+}
+
+/// A line for the daemon's version.
+pub(super) fn version(version: &Version) -> String {
+    let status = &version.status;
+    let why = status.conditions.iter().find(|it| it.status != ConditionStatus::True);
+    let why = or_dash(why.map(|condition| condition.message.clone()));
+    table(["VERSION", "API", "WARNING"], &[[status.version.clone(), status.api.clone(), why]])
 }
 
 /// A line for each interface.

@@ -10,7 +10,6 @@ use super::apply::path_of;
 use super::arguments::{Format, Home, Kind};
 use super::client::{Client, segment};
 use super::describe::yes_no;
-use super::diff::wanted;
 use super::table::{duration, or_dash, table};
 use super::{CtlError, bgp, describe, resources, tokens};
 use crate::resources::Selector;
@@ -73,6 +72,9 @@ async fn fetch(
     query: Vec<String>,
     limit: Option<u32>,
 ) -> Result<Value, CtlError> {
+    if kind == Kind::Events {
+        return Err(no_event());
+    }
     let searched = matches!(kind, Kind::Peers | Kind::Routes | Kind::Fib | Kind::Flows);
     let path = match (searched, kind.home(), name) {
         (false, _, Some(name)) => path_to(kind, name)?,
@@ -166,7 +168,7 @@ pub(super) fn path_to(kind: Kind, name: &str) -> Result<String, CtlError> {
             Some((vip, backend)) => format!("vips/{}/backends/{}", segment(vip), segment(backend)),
             None => format!("vips/{}/backends", segment(name)),
         },
-        Home::Seen("status") => "status".into(),
+        Home::Seen(path) if kind.only().is_some() => path.into(),
         Home::Seen(path) => format!("{path}/{}", segment(name)),
     })
 }
@@ -194,25 +196,9 @@ pub(super) async fn describe(
     }
 }
 
-/// Everything made over REST, as apply takes it: what VIPs name before the VIPs.
-pub(super) async fn export(client: &Client) -> Result<String, CtlError> {
-    let (mut text, mut from_file) = (String::new(), 0);
-    let others = resources::Kind::ALL.iter().map(|kind| (kind.path(), kind.name()));
-    for (path, kind) in others.chain([("vips", "Vip")]) {
-        let value = client.get(path).await?;
-        for resource in all::<Value>(value)? {
-            if resource.pointer("/metadata/revision").is_none() {
-                from_file += 1;
-                continue;
-            }
-            let document = yaml(&wanted(resource))?;
-            text.push_str(&format!("---\nkind: {kind}\n{document}"));
-        }
-    }
-    if from_file > 0 {
-        eprintln!("left out: {from_file} resources of the configuration file, which is their home");
-    }
-    Ok(text)
+/// What is said where one event is asked for.
+fn no_event() -> CtlError {
+    CtlError::Usage("events are told in a row, none by its name: lbctl get events".into())
 }
 
 /// What `-o name` writes.
@@ -276,6 +262,9 @@ fn columns(kind: Kind, value: Value, wide: bool) -> Result<String, CtlError> {
         Kind::Flows => flows(&all(value)?),
         Kind::Tokens => tokens::columns(&all(value)?),
         Kind::Status => status(&typed::<Appliance>(value)?.status),
+        Kind::Config => super::config::running(&typed(value)?),
+        Kind::Version => resources::version(&typed(value)?),
+        Kind::Events => return Err(no_event()),
     })
 }
 

@@ -1,5 +1,8 @@
+mod live;
+
 use clap::{Parser, ValueEnum};
 
+use super::arguments::Home;
 use super::*;
 
 #[test]
@@ -28,6 +31,15 @@ const GOOD: &[&str] = &[
     "lbctl diff -f a.yaml",
     "lbctl delete vip web --dry-run",
     "lbctl export",
+    "lbctl export --all",
+    "lbctl version",
+    "lbctl get vip/web",
+    "lbctl get config -o yaml",
+    "lbctl get version",
+    "lbctl get events --watch",
+    "lbctl describe config",
+    "lbctl delete vip/web",
+    "lbctl edit backend/web/10.0.0.1:8080",
     "lbctl drain 10.0.0.1",
     "lbctl undrain 10.0.0.1:80 --vip web",
     "lbctl show bgp summary",
@@ -175,7 +187,12 @@ fn the_manual_has_a_page_for_every_command() {
 fn a_verb_without_a_name_says_what_it_lacks_unless_there_is_only_one() {
     for kind in Kind::value_variants() {
         let named = name_of("describe", *kind, None);
-        let only = [(Kind::BgpGlobal, "global"), (Kind::Status, "local")];
+        let only = [
+            (Kind::BgpGlobal, "global"),
+            (Kind::Status, "local"),
+            (Kind::Config, "running"),
+            (Kind::Version, "lbd"),
+        ];
         if let Some((_, name)) = only.iter().find(|(only, _)| only == kind) {
             assert_eq!(named.unwrap(), *name);
         } else {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use lb_api_types::config::{self, Bgp};
 use lb_api_types::peer::{self, BgpPeer, PeerOptions, PeerSpec};
 use lb_api_types::policy::{Family, Policies};
-use lb_api_types::resource::Condition;
+use lb_api_types::resource::{Condition, Tags};
 use lb_api_types::view::{
     BgpRoute, BgpRouteSpec, BgpRouteStatus, ListenView, PeerSettings, PeerView, SeenMetadata,
 };
@@ -117,7 +117,7 @@ pub(super) async fn peers(bgp: &Bgp, id: &mut DefaultId, keys: &mut Keys) -> Res
         // It is none of a neighbour: each has its own.
         let (name, address) = (Some(group.name.clone()), Ipv4Addr::UNSPECIFIED.into());
         let spec = PeerSpec { address, group: None, options: group.options.clone() };
-        let told = BgpPeer { name, spec };
+        let told = BgpPeer { name, tags: Tags::default(), spec };
         let who = format!("peer group {}", group.name);
         let Ok(key) = keys.of(&who, group.options.md5_key_file.as_deref()) else { continue };
         let template = peer(&told, &group.options, &library).context(who)?;

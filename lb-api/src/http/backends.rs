@@ -8,9 +8,11 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use lb_api_types::problem::Problem;
-use lb_api_types::resource::{BackendMetadata, BackendResource};
+use lb_api_types::resource::{
+    BackendMetadata, BackendResource, BackendResourceStatus, Condition, ConditionStatus,
+};
 use lb_api_types::view::List;
-use lb_api_types::vip::{Backend, Vip};
+use lb_api_types::vip::{Backend, BackendStatus, Health, Vip};
 use serde_json::{Value, json};
 
 use super::App;
@@ -260,6 +262,35 @@ fn view(vip: &Vip, backend: &Backend) -> BackendResource {
     let at = SocketAddr::new(backend.address, backend.port);
     let mut all = vip.status.iter().flat_map(|status| &status.backends);
     let status = all.find(|status| SocketAddr::new(status.address, status.port) == at);
+    let status = status.map(|found| BackendResourceStatus {
+        conditions: vec![healthy(found), takes_flows(backend, found)],
+        found: found.clone(),
+    });
     let metadata = BackendMetadata { name: at.to_string(), revision: vip.metadata.revision };
-    BackendResource { metadata, spec: backend.clone(), status: status.cloned() }
+    BackendResource { metadata, spec: backend.clone(), status }
+}
+
+fn healthy(found: &BackendStatus) -> Condition {
+    match found.health {
+        Health::Healthy => Condition::new("Healthy", true, "ChecksSucceed", "its checks succeed"),
+        Health::Unhealthy => Condition::new("Healthy", false, "ChecksFail", found.message.as_str()),
+        Health::Unknown => {
+            let why = "not enough checks have spoken yet";
+            Condition::new("Healthy", ConditionStatus::Unknown, "NotChecked", why)
+        }
+    }
+}
+
+fn takes_flows(backend: &Backend, found: &BackendStatus) -> Condition {
+    let no = |reason: &str, why: &str| Condition::new("TakesFlows", false, reason, why);
+    match (backend.disabled, backend.drain, found.health) {
+        (true, ..) => no("Disabled", "it is disabled: as if it were not listed"),
+        (false, true, _) => no("Drained", "it is drained: `lbctl undrain` ends that"),
+        (false, false, Health::Healthy) if found.message.is_empty() => {
+            Condition::new("TakesFlows", true, "InUse", "new flows are given to it")
+        }
+        (false, false, Health::Healthy) => no("Unreached", &found.message),
+        (false, false, Health::Unhealthy) => no("ChecksFail", "its checks fail"),
+        (false, false, Health::Unknown) => no("NotChecked", "its checks have not spoken yet"),
+    }
 }

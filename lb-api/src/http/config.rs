@@ -6,52 +6,36 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use lb_api_types::bgp::Global;
-use lb_api_types::peer::{Group, Peer};
-use lb_api_types::policy::{Policy, Set};
+use lb_api_types::bgp::{Global, GlobalSpec};
 use lb_api_types::problem::Problem;
-use lb_api_types::resource::{NamedHealthCheck, Node, Pool};
-use lb_api_types::route::{Address, StaticRoute};
-use lb_api_types::view::{Change, ChangeKind, Changes, Difference, Differences, History};
-use lb_api_types::vip::Vip;
+use lb_api_types::view::{
+    BgpConfiguration, Change, ChangeKind, Changes, Configuration, Difference, Differences, History,
+    RunningConfig,
+};
 use serde_json::{Value, json};
 
 use super::handlers::read_json;
 use super::problem::Refused;
-use super::terms::{Asked, bulk, nothing, rollback};
+use super::terms::{Asked, bulk, nothing, revision, rollback, tagged};
 use super::{App, MAX_CONFIG, patch};
+use crate::config::bgp::global;
 use crate::read::{Cursor, document};
 use crate::registry::{Bulk, Documents};
-use crate::resources::Kind;
-use crate::store::lists;
+use crate::resources::bgp::GLOBAL;
+use crate::resources::{Kind, Resource, read_tags};
 use crate::vip::{self, UNALLOCATED};
 
-/// What is to be there; every list may be left out.
-#[derive(utoipa::ToSchema)]
-#[expect(dead_code, reason = "it describes what is read field by field")]
-pub(super) struct Configuration {
-    /// The VIPs.
-    vips: Option<Vec<Vip>>,
-    /// Addresses that VIPs are given.
-    pools: Option<Vec<Pool>>,
-    /// Health checks that VIPs name.
-    health_checks: Option<Vec<NamedHealthCheck>>,
-    /// This node.
-    nodes: Option<Vec<Node>>,
-    /// What BGP has in common for all neighbours: one or none.
-    bgp_global: Option<Vec<Global>>,
-    /// Sets that BGP policies name.
-    sets: Option<Vec<Set>>,
-    /// BGP policies.
-    policies: Option<Vec<Policy>>,
-    /// What BGP neighbours have in common.
-    peer_groups: Option<Vec<Group>>,
-    /// BGP neighbours.
-    peers: Option<Vec<Peer>>,
-    /// Addresses of this host's interfaces.
-    addresses: Option<Vec<Address>>,
-    /// Routes beside those of BGP.
-    static_routes: Option<Vec<StaticRoute>>,
+/// The configuration that holds: what was made over REST and what the file says, in the form that a `POST` takes. The header
+/// ETag is its revision, for If-Match.
+#[utoipa::path(get, path = "/api/v1/config", tag = "config",
+    responses((status = 200, body = RunningConfig)))]
+pub(super) async fn get_config(
+    State(app): State<App>,
+    asked: Asked,
+) -> Result<(HeaderMap, Json<RunningConfig>), Refused> {
+    nothing(&asked)?;
+    let running = app.registry.running().await?;
+    Ok((tagged(running.metadata.revision), Json(running)))
 }
 
 /// Creates or replaces many resources in one change: all of them or none. With `prune`, what was made over REST, has the
@@ -61,13 +45,14 @@ pub(super) struct Configuration {
         ("confirmWithin" = Option<u32>, Query, minimum = 1, maximum = 3600,
             description = "Seconds; unless it is confirmed by then, everything is as it was before. Other changes are refused meanwhile"),
         ("owner" = Option<String>, Query, description = "Becomes the owner of what is named, and says whose resources are pruned"),
-        ("prune" = Option<bool>, Query, description = "Remove what the owner has and is not named")),
+        ("prune" = Option<bool>, Query, description = "Remove what the owner has and is not named"),
+        ("If-Match" = Option<String>, Header, pattern = "^\"[0-9]{1,19}\"$", description = "The revision of the configuration that is changed, in quotes")),
     request_body = Configuration,
     responses((status = 200, body = Changes),
         (status = 409, body = Problem, content_type = "application/problem+json",
-            description = "Another VIP has an address, port and protocol, one comes from the configuration file, or another configuration waits to be confirmed"),
+            description = "Another VIP has an address, port and protocol, one is another than the configuration file says, or another configuration waits to be confirmed"),
         (status = 412, body = Problem, content_type = "application/problem+json",
-            description = "A metadata.revision is not what is there"),
+            description = "If-Match or a metadata.revision is not what is there"),
         (status = 503, body = Problem, content_type = "application/problem+json",
             description = "The dataplane or the disk refuses"),
         (status = 507, body = Problem, content_type = "application/problem+json", description = "Too many VIPs")))]
@@ -77,7 +62,7 @@ pub(super) async fn apply_config(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Changes>, Refused> {
-    let bulk = bulk(&asked)?;
+    let bulk = Bulk { expected: revision(&headers)?, ..bulk(&asked)? };
     let (changes, confirm_within_secs, _) = apply(&app, bulk, &headers, body).await?;
     Ok(Json(Changes { changes, confirm_within_secs }))
 }
@@ -180,8 +165,8 @@ fn bare(resource: &impl serde::Serialize) -> Value {
 /// A request that changes nothing.
 fn only_look(asked: &Asked) -> Result<Bulk, Refused> {
     match bulk(asked)? {
-        Bulk { dry_run: false, confirm_within: None, prune, owner } => {
-            Ok(Bulk { dry_run: true, prune, owner, ..Bulk::default() })
+        Bulk { dry_run: false, confirm_within: None, prune, owner, expected } => {
+            Ok(Bulk { dry_run: true, prune, owner, expected, confirm_within: None })
         }
         _ => Err(Refused::query("dryRun or confirmWithin", "only owner and prune are known here")),
     }
@@ -204,7 +189,7 @@ async fn apply(
         let refused = Refused::from(refusal);
         match place {
             None => refused,
-            Some(place) => refused.below(&place.to_string()),
+            Some(place) => refused.moved(|field| place.pointer(field)),
         }
     })?;
     let touched = changes.iter().any(|change| change.change != ChangeKind::Unchanged);
@@ -213,12 +198,49 @@ async fn apply(
     Ok((changes, confirm_within_secs, documents))
 }
 
+/// What lbd's own file says beside resources.
+const OF_THE_FILE: [&str; 4] = ["api", "dataplane", "state_dir", "user"];
+
 fn read(cursor: &Cursor<'_>) -> Option<Documents> {
-    let kinds = Kind::ALL.iter().map(|kind| kind.many());
-    let all = cursor.object(&kinds.chain(["vips"]).collect::<Vec<_>>())?;
+    let sections = Kind::ALL.iter().map(|kind| kind.section());
+    let sections = sections.filter(|section| !section.contains('/'));
+    let all = cursor.object(&sections.chain(["vips"]).chain(OF_THE_FILE).collect::<Vec<_>>())?;
+    for name in OF_THE_FILE {
+        if let Some(section) = all.field(name) {
+            section.wrong::<()>("is for lbd's own file, which it reads when it starts: write it there, and leave it out here");
+        }
+    }
     let vips = all.field("vips").map_or_else(|| Some(Vec::new()), |list| list.list(vip::read));
-    let resources = lists(&all);
-    Some(Documents { vips: vips?, resources: resources? })
+    let bgp = match all.field("bgp") {
+        Some(section) => bgp(&section),
+        None => Some(Vec::new()),
+    };
+    let others = Kind::ALL.iter().filter(|kind| !kind.section().starts_with("bgp"));
+    let others = others.map(|&kind| many(kind, all.field(kind.section())));
+    let others = others.collect::<Option<Vec<_>>>();
+    Some(Documents { vips: vips?, resources: [bgp?, others?.concat()].concat() })
+}
+
+/// The section `bgp`: what there is one of, and lists.
+fn bgp(cursor: &Cursor<'_>) -> Option<Vec<Resource>> {
+    let own = [GlobalSpec::FIELDS, &BgpConfiguration::TAGS].concat();
+    let lists =
+        Kind::ALL.iter().filter_map(|&kind| Some((kind, kind.section().strip_prefix("bgp/")?)));
+    let lists: Vec<_> = lists.collect();
+    let fields = own.iter().copied().chain(lists.iter().map(|(_, list)| *list));
+    let section = cursor.object(&fields.collect::<Vec<_>>())?;
+    let tags = read_tags(&section);
+    let global = own.iter().any(|name| section.field(name).is_some()).then(|| {
+        let metadata = tags.clone().unwrap_or_default().named(GLOBAL);
+        Resource::BgpGlobal(Global { metadata, spec: global(&section), status: None })
+    });
+    let lists = lists.into_iter().map(|(kind, list)| many(kind, section.field(list)));
+    let lists = lists.collect::<Option<Vec<_>>>();
+    tags.and(Some(global.into_iter().chain(lists?.concat()).collect()))
+}
+
+fn many(kind: Kind, list: Option<Cursor<'_>>) -> Option<Vec<Resource>> {
+    list.map_or_else(|| Some(Vec::new()), |list| list.list(|cursor| kind.read(cursor)))
 }
 
 /// Keeps the configuration that was applied with `confirmWithin`.

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{self, KeepAlive, Sse};
 use futures::stream::{self, Stream};
-use lb_api_types::event::Event;
+use lb_api_types::event::{Event, EventDocument, EventKind};
 use lb_api_types::problem::Problem;
 
 use super::App;
@@ -27,8 +27,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 #[utoipa::path(get, path = "/api/v1/events", tag = "status",
     params(("past" = Option<bool>, Query, description = "Begin with what is kept of the past"),
         ("follow" = Option<bool>, Query, description = "Wait for what comes; true by default"),
+        ("kind" = Option<String>, Query, pattern = "^[a-z]+(-[a-z]+)*(,[a-z]+(-[a-z]+)*)*$", description = "Only events of these kinds, and `missed`: vip-advertised,vip-withdrawn"),
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the event that was heard last")),
-    responses((status = 200, body = Event, content_type = "text/event-stream"),
+    responses((status = 200, body = EventDocument, content_type = "text/event-stream"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "Too many watch already")))]
 pub(super) async fn get_events(
@@ -46,8 +47,9 @@ pub(super) async fn get_events(
 #[utoipa::path(get, path = "/api/v1/flows/events", tag = "dataplane",
     params(("past" = Option<bool>, Query, description = "Begin with what is kept of the past"),
         ("follow" = Option<bool>, Query, description = "Wait for what comes; true by default"),
+        ("kind" = Option<String>, Query, pattern = "^[a-z]+(-[a-z]+)*(,[a-z]+(-[a-z]+)*)*$", description = "Only events of these kinds, and `missed`: vip-advertised,vip-withdrawn"),
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the event that was heard last")),
-    responses((status = 200, body = Event, content_type = "text/event-stream"),
+    responses((status = 200, body = EventDocument, content_type = "text/event-stream"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "No flow is watched"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "Too many watch already")))]
@@ -81,7 +83,7 @@ fn stream_of<F: Fn() -> bool + Send + Sync + 'static>(
     headers: &HeaderMap,
     still_in: F,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>> + use<F>>, Refused> {
-    let (past, follow) = past_and_follow(asked)?;
+    let Wanted { past, follow, kinds } = wanted(asked)?;
     let from = match headers.get("last-event-id") {
         // One that is no text is no id of ours: events were missed.
         Some(id) => From::After(id.to_str().unwrap_or_default().to_owned()),
@@ -89,12 +91,14 @@ fn stream_of<F: Fn() -> bool + Send + Sync + 'static>(
         None => From::Now,
     };
     let watcher = events.watch(&from).ok_or_else(Refused::too_many_watchers)?;
-    Ok(Sse::new(told(watcher, follow, still_in)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    Ok(Sse::new(told(watcher, follow, kinds, still_in))
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
 fn told(
     watcher: Watcher,
     follow: bool,
+    kinds: Vec<EventKind>,
     still_in: impl Fn() -> bool + Send + Sync,
 ) -> impl Stream<Item = Result<sse::Event, Infallible>> {
     let batches = stream::unfold((watcher, still_in), move |(mut watcher, still_in)| async move {
@@ -105,7 +109,10 @@ fn told(
             Heard::Events(_) | Heard::Nothing | Heard::Ended | Heard::Overrun => None,
         }
     });
-    futures::StreamExt::flat_map(batches, |events| {
+    futures::StreamExt::flat_map(batches, move |mut events| {
+        let is_wanted =
+            |kind| kinds.is_empty() || kind == EventKind::Missed || kinds.contains(&kind);
+        events.retain(|event| is_wanted(event.kind));
         stream::iter(events.into_iter().map(|event| Ok(written(&event))))
     })
 }
@@ -127,22 +134,39 @@ fn written(event: &Arc<Event>) -> sse::Event {
     written.data(data)
 }
 
-fn past_and_follow(asked: &Asked) -> Result<(bool, bool), Refused> {
-    let (mut past, mut follow) = (false, true);
+/// What of the events is asked for.
+struct Wanted {
+    past: bool,
+    follow: bool,
+    /// All, where it is empty.
+    kinds: Vec<EventKind>,
+}
+
+fn wanted(asked: &Asked) -> Result<Wanted, Refused> {
+    let mut wanted = Wanted { past: false, follow: true, kinds: Vec::new() };
     for (name, value) in &asked.0 {
-        let field = match name.as_str() {
-            "past" => Some(&mut past),
-            "follow" => Some(&mut follow),
-            _ => None,
-        };
-        match (field, value.as_str()) {
-            (Some(field), "true") => *field = true,
-            (Some(field), "false") => *field = false,
+        match (name.as_str(), value.as_str()) {
+            ("past", "true" | "false") => wanted.past = value == "true",
+            ("follow", "true" | "false") => wanted.follow = value == "true",
+            ("kind", kinds) => {
+                for kind in kinds.split(',') {
+                    wanted.kinds.push(kind_of(kind)?);
+                }
+            }
             _ => {
-                let known = "only past and follow are known here, true or false";
+                let known = "only past and follow, true or false, and kind are known here";
                 return Err(Refused::query(&format!("{name}={value}"), known));
             }
         }
     }
-    Ok((past, follow))
+    Ok(wanted)
+}
+
+fn kind_of(name: &str) -> Result<EventKind, Refused> {
+    let found = EventKind::ALL.iter().find(|kind| kind.name() == name);
+    found.copied().ok_or_else(|| {
+        let known: Vec<_> = EventKind::ALL.iter().map(|kind| kind.name()).collect();
+        let known = format!("the kinds of events are {}", known.join(", "));
+        Refused::query(&format!("kind={name}"), &known)
+    })
 }

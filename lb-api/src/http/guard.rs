@@ -18,6 +18,8 @@ use crate::access::{Access, Caller, Denied, Peer};
 /// What has no end.
 const EVENTS: [&str; 2] = ["/api/v1/events", "/api/v1/flows/events"];
 const METRICS: &str = "/metrics";
+/// What is asked with a body and changes nothing.
+const ONLY_LOOKS: [&str; 2] = ["/api/v1/config/diff", "/api/v1/config/validate"];
 
 /// What else is written down of a request, such as a name that its path does not say.
 #[derive(Clone, Debug)]
@@ -157,7 +159,7 @@ fn needed(method: &Method, path: &str, peer: Peer) -> Option<Role> {
         "/healthz" | "/readyz" if reads => None,
         METRICS if reads && is_here => None,
         _ if path == "/api/v1/tokens" || path.starts_with("/api/v1/tokens/") => Some(Role::Admin),
-        _ if reads => Some(Role::Viewer),
+        _ if reads || ONLY_LOOKS.contains(&path) => Some(Role::Viewer),
         _ => Some(Role::Operator),
     }
 }
@@ -212,6 +214,12 @@ mod tests {
             assert_eq!(need(Method::GET, path), Some(Role::Viewer), "{path}");
             assert_eq!(need(Method::PUT, path), Some(Role::Operator), "{path}");
             assert_eq!(needed(&Method::PATCH, path, near), Some(Role::Operator), "{path}");
+        }
+        for path in ["/api/v1/config/diff", "/api/v1/config/validate"] {
+            assert_eq!(need(Method::POST, path), Some(Role::Viewer), "{path} changes nothing");
+        }
+        for path in ["/api/v1/config", "/api/v1/config/confirm", "/api/v1/config/rollback"] {
+            assert_eq!(need(Method::POST, path), Some(Role::Operator), "{path}");
         }
         for path in ["/api/v1/tokens", "/api/v1/tokens/ci"] {
             assert_eq!(need(Method::GET, path), Some(Role::Admin));

@@ -32,6 +32,7 @@ use super::{
         views::get_interface,
         views::get_version,
         views::get_schema,
+        config::get_config,
         config::apply_config,
         config::confirm_config,
         config::rollback_config,

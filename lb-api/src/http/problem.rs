@@ -42,10 +42,10 @@ impl Refused {
         self
     }
 
-    /// The same of a part of the document.
-    pub(crate) fn below(mut self, part: &str) -> Self {
+    /// The same of a part of a document, where the field stands elsewhere.
+    pub(crate) fn moved(mut self, place: impl FnOnce(&str) -> String) -> Self {
         let field = self.0.pointer.take().unwrap_or_default();
-        self.at(format!("{part}{field}"))
+        self.at(place(&field))
     }
 
     pub(crate) fn no_such_path(path: &str) -> Self {

@@ -163,6 +163,16 @@ pub(super) fn rollback(asked: &Asked) -> Result<(Option<u64>, bool), Refused> {
     Ok((to, dry_run))
 }
 
+/// The revision of the whole configuration that a change is about.
+pub(super) fn revision(headers: &HeaderMap) -> Result<Expected, Refused> {
+    match expected(headers)? {
+        revision @ (Expected::Any | Expected::Revision(_)) => Ok(revision),
+        Expected::Nothing | Expected::Something => {
+            Err(Refused::header("If-Match", "a revision in quotes, such as \"7\""))
+        }
+    }
+}
+
 fn expected(headers: &HeaderMap) -> Result<Expected, Refused> {
     const IF_MATCH: &str = "* or a revision in quotes, such as \"7\"";
     let text = |value: &HeaderValue| value.to_str().unwrap_or_default().trim().to_owned();
@@ -186,8 +196,12 @@ fn expected(headers: &HeaderMap) -> Result<Expected, Refused> {
 
 /// The header that a later `If-Match` repeats; what the file says has none.
 pub(super) fn etag(metadata: &Metadata) -> HeaderMap {
-    let tag = metadata.revision.map(|revision| format!("\"{revision}\""));
-    let value = tag.and_then(|tag| HeaderValue::from_str(&tag).ok());
+    metadata.revision.map(tagged).unwrap_or_default()
+}
+
+/// The same of a revision.
+pub(super) fn tagged(revision: u64) -> HeaderMap {
+    let value = HeaderValue::from_str(&format!("\"{revision}\"")).ok();
     value.map(|value| (header::ETAG, value)).into_iter().collect()
 }
 

@@ -19,7 +19,9 @@ use tokio::sync::watch;
 mod access;
 mod backends;
 mod bgp;
+mod config;
 mod resources;
+mod shapes;
 mod walk;
 
 use super::*;
@@ -140,8 +142,8 @@ impl Views for Fixed {
 }
 
 /// The API on a real socket, over a world that only writes down what it is told.
-struct Served {
-    bench: Bench,
+pub(crate) struct Served {
+    pub(crate) bench: Bench,
     folder: tempfile::TempDir,
     access: Arc<Access>,
     tcp: Option<std::net::SocketAddr>,
@@ -171,8 +173,11 @@ impl Answer {
 }
 
 impl Served {
-    async fn new(file: Vec<Vip>) -> Self {
-        let bench = Bench::new(file).await;
+    pub(crate) async fn new(file: Vec<Vip>) -> Self {
+        Self::over(Bench::new(file).await).await
+    }
+
+    pub(crate) async fn over(bench: Bench) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listen = Some(([127, 0, 0, 1], 0).into());
         let api = Api { socket: socket(folder.path()), listen, ..Api::default() };
@@ -203,6 +208,11 @@ impl Served {
         );
         let ended = tokio::spawn(serve(listeners, router, stopped));
         Self { bench, folder, access, tcp, stop, ended }
+    }
+
+    /// Where `lbctl` finds it.
+    pub(crate) fn server(&self) -> String {
+        format!("unix:{}", socket(self.folder.path()).display())
     }
 
     async fn send(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
@@ -646,7 +656,7 @@ async fn events_are_streamed_and_resumed() {
     assert_eq!(served.put("web", &good("web")).await.status, 201);
     let told = read(&mut live, "\n\n").await;
     assert!(told.contains("event: vip-created\n"), "{told}");
-    assert!(told.contains("\"name\":\"web\""), "{told}");
+    assert!(told.contains("\"about\":\"web\""), "{told}");
     let id = told.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
     drop(live);
 

@@ -3,7 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use lb_api_types::problem::Problem;
-use lb_api_types::view::{Interface, List, Version};
+use lb_api_types::resource::Condition;
+use lb_api_types::view::{Interface, List, Nothing, SeenMetadata, Version, VersionStatus};
 use serde_json::Value;
 
 use super::App;
@@ -46,7 +47,24 @@ pub(super) async fn get_interface(
     responses((status = 200, body = Version)))]
 pub(super) async fn get_version(asked: Asked) -> Result<Json<Version>, Refused> {
     nothing(&asked)?;
-    Ok(Json(Version { version: env!("CARGO_PKG_VERSION").into(), api: "v1".into() }))
+    let status = VersionStatus {
+        conditions: vec![current()],
+        version: env!("CARGO_PKG_VERSION").into(),
+        api: "v1".into(),
+    };
+    Ok(Json(Version { metadata: SeenMetadata::of("lbd"), spec: Nothing {}, status }))
+}
+
+/// Whether the program that runs is still there under its name: an upgrade replaces the file, and takes hold with a restart.
+fn current() -> Condition {
+    let program = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+    match program.to_string_lossy().strip_suffix(" (deleted)") {
+        None => Condition::new("Current", true, "Runs", "what is installed is what runs"),
+        Some(path) => {
+            let why = format!("{path} is another program by now: restart lbd to run it");
+            Condition::new("Current", false, "Replaced", why)
+        }
+    }
 }
 
 /// JSON Schema of whole configurations and of every resource.

@@ -21,15 +21,28 @@ pub type RefusedAt = (Option<Place>, Refusal);
 /// A place in a whole configuration; displayed as a JSON pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The list.
-    pub list: &'static str,
-    /// Which of it.
+    /// The kind; `None`: VIPs.
+    pub kind: Option<Kind>,
+    /// Which of them.
     pub index: usize,
+}
+
+impl Place {
+    /// Where a field of it stands: what there is one of stands in its section itself.
+    pub fn pointer(self, field: &str) -> String {
+        match self.kind.filter(|kind| kind.only().is_some()) {
+            Some(kind) => {
+                let below = ["/metadata", "/spec"].iter().find_map(|part| field.strip_prefix(part));
+                format!("/{}{}", kind.section(), below.unwrap_or(field))
+            }
+            None => format!("{self}{field}"),
+        }
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "/{}/{}", self.list, self.index)
+        write!(f, "/{}/{}", self.kind.map_or("vips", Kind::section), self.index)
     }
 }
 
@@ -57,10 +70,20 @@ impl<A: Appliers> Task<A> {
         mut documents: Documents,
         terms: Bulk,
     ) -> Result<Vec<Change>, RefusedAt> {
+        if let Expected::Revision(expected) = terms.expected
+            && expected != self.revision
+        {
+            let (name, found) = ("the configuration".into(), self.revision);
+            return Err((None, Refusal::Stale { name, found, expected }));
+        }
         if let Some(owner) = &terms.owner {
+            // What the file says has the owner that the file says.
             let vips = documents.vips.iter_mut().map(|vip| &mut vip.metadata);
-            let others = documents.resources.iter_mut().map(|resource| resource.metadata_mut());
-            vips.chain(others).for_each(|metadata| metadata.owner = Some(owner.clone()));
+            let vips = vips.filter(|metadata| !self.from_file.contains(&metadata.name));
+            let others = documents.resources.iter_mut();
+            let others = others.filter(|resource| !self.file_resources.contains(&resource.key()));
+            let all = vips.chain(others.map(|resource| resource.metadata_mut()));
+            all.for_each(|metadata| metadata.owner = Some(owner.clone()));
         }
         let prune = match terms.prune {
             true => Prune::OwnedBy(terms.owner.as_deref()),
@@ -156,14 +179,19 @@ impl<A: Appliers> Task<A> {
         for resource in &documents.resources {
             let key = resource.key();
             let count = counts.entry(key.0).or_default();
-            let place = Place { list: key.0.many(), index: *count };
+            let place = Place { kind: Some(key.0), index: *count };
             *count += 1;
             let at = |refusal| (Some(place), refusal);
             if !named.insert(key.clone()) {
                 return Err(at(Refusal::Twice(key.to_string())));
             }
             if self.file_resources.contains(&key) {
-                return Err(at(Refusal::FromFile(key.to_string())));
+                let old = self.resources.get(&key);
+                if !old.is_some_and(|old| old.asks_the_same(resource)) {
+                    return Err(at(Refusal::FromFile(key.to_string())));
+                }
+                changes.push(change(&key, ChangeKind::Unchanged));
+                continue;
             }
             let mut resource = resource.clone();
             self.as_the_file_says(&mut resource).map_err(at)?;
@@ -204,14 +232,20 @@ impl<A: Appliers> Task<A> {
         let mut places = BTreeMap::new();
         for (index, mut vip) in documents.vips.into_iter().enumerate() {
             let name = vip.metadata.name.clone();
-            let at = |refusal| (Some(Place { list: "vips", index }), refusal);
+            let at = |refusal| (Some(Place { kind: None, index }), refusal);
             if places.insert(name.clone(), index).is_some() {
                 return Err(at(Refusal::Twice(label(&name))));
             }
-            if self.from_file.contains(&name) {
-                return Err(at(Refusal::FromFile(label(&name))));
-            }
             let old = self.book.vips().get(&name);
+            if self.from_file.contains(&name) {
+                // With what it names, as the one that there is.
+                let completed = admission.complete(&mut vip).is_ok();
+                if !(completed && old.is_some_and(|old| asks_the_same(old, &vip))) {
+                    return Err(at(Refusal::FromFile(label(&name))));
+                }
+                changes.push(vip_change(&name, ChangeKind::Unchanged));
+                continue;
+            }
             if let Some(revision) = vip.metadata.revision {
                 let found = old.map(|old| old.metadata.revision);
                 expect(&label(&name), found, Expected::Revision(revision)).map_err(at)?;
@@ -270,7 +304,7 @@ impl<A: Appliers> Task<A> {
                 ports: other.spec.ports(),
                 protocol: other.spec.protocol.name(),
             };
-            let place = places.get(&at.metadata.name).map(|&index| Place { list: "vips", index });
+            let place = places.get(&at.metadata.name).map(|&index| Place { kind: None, index });
             return Err((place, refusal));
         }
         Ok(())

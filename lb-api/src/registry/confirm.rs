@@ -34,7 +34,7 @@ impl<A: Appliers> Task<A> {
         self.seconds_left().map_or(Ok(()), |left| Err(Refusal::Unconfirmed(left)))
     }
 
-    fn seconds_left(&self) -> Option<u32> {
+    pub(super) fn seconds_left(&self) -> Option<u32> {
         let left = self.pending.as_ref()?.until.saturating_duration_since(Instant::now());
         let rounded_up = left + Duration::from_millis(999);
         Some(u32::try_from(rounded_up.as_secs()).unwrap_or(u32::MAX))

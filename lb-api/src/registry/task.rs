@@ -245,6 +245,9 @@ impl<A: Appliers> Task<A> {
             Command::DeleteResource(key, terms, answer) => {
                 let _gone = answer.send(self.delete_resource(&key, terms).await);
             }
+            Command::Running(answer) => {
+                let _gone = answer.send(self.running());
+            }
             Command::Apply(documents, terms, answer) => {
                 let _gone = answer.send(self.apply(documents, terms).await);
             }
@@ -282,9 +285,15 @@ impl<A: Appliers> Task<A> {
         }
     }
 
-    fn say(&self) {
+    /// What of the configuration is not carried out, or not kept.
+    pub(super) fn said(&self) -> Vec<String> {
         let mut said = said(&self.shadowed, &self.incomplete);
         said.extend(self.unkept.clone());
+        said
+    }
+
+    fn say(&self) {
+        let said = self.said();
         self.warnings.send_if_modified(|old| std::mem::replace(old, said.clone()) != said);
     }
 

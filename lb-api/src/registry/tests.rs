@@ -213,6 +213,15 @@ impl Bench {
     }
 
     pub(crate) async fn over(folder: tempfile::TempDir, file: Vec<Vip>) -> Self {
+        Self::of(folder, file, Resources::default()).await
+    }
+
+    /// That of a whole file.
+    pub(crate) async fn of(
+        folder: tempfile::TempDir,
+        file: Vec<Vip>,
+        file_resources: Resources,
+    ) -> Self {
         let store = Store::open(folder.path()).unwrap();
         let store::Loaded { revision, vips: kept, resources, .. } = store.load().unwrap();
         let (verdicts, found) = delta::channel();
@@ -225,7 +234,7 @@ impl Bench {
         let events = Events::default();
         let start = Start {
             file,
-            file_resources: Resources::default(),
+            file_resources,
             kept,
             kept_resources: resources,
             revision,

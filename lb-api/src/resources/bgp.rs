@@ -4,7 +4,7 @@ use lb_api_types::bgp::Global;
 use lb_api_types::config::Bgp;
 use lb_api_types::peer::{BgpPeer, Group, Peer, PeerGroup};
 use lb_api_types::policy::{BgpPolicy, BgpSet, Policies, Policy, Set};
-use lb_api_types::resource::Metadata;
+use lb_api_types::resource::{Metadata, Tags};
 
 use super::{Key, Kind, Misfit, Resource, Resources, read_metadata};
 use crate::config::{bgp, policy};
@@ -53,24 +53,25 @@ fn parts<T>(
 
 /// What the file says, as resources.
 pub(crate) fn of_file(section: &Bgp) -> impl Iterator<Item = Resource> {
-    let named = |name: &str| Metadata { name: name.to_owned(), ..Metadata::default() };
+    let named = |name: &str, tags: &Tags| tags.clone().named(name);
     let sets = section.sets.iter().map(move |set| {
-        let (metadata, spec) = (named(&set.name), set.members.clone());
+        let (metadata, spec) = (named(&set.name, &set.tags), set.members.clone());
         Resource::Set(Set { metadata, spec, status: None })
     });
     let policies = section.policies.iter().map(move |policy| {
-        let (metadata, spec) = (named(&policy.name), policy.spec.clone());
+        let (metadata, spec) = (named(&policy.name, &policy.tags), policy.spec.clone());
         Resource::Policy(Policy { metadata, spec, status: None })
     });
     let groups = section.peer_groups.iter().map(move |group| {
-        let (metadata, spec) = (named(&group.name), group.options.clone());
+        let (metadata, spec) = (named(&group.name, &group.tags), group.options.clone());
         Resource::PeerGroup(Group { metadata, spec, status: None })
     });
     let peers = section.peers.iter().map(move |peer| {
-        let (metadata, spec) = (named(&peer.title()), peer.spec.clone());
+        let (metadata, spec) = (named(&peer.title(), &peer.tags), peer.spec.clone());
         Resource::Peer(Peer { metadata, spec, status: None })
     });
-    let global = Global { metadata: named(GLOBAL), spec: section.global(), status: None };
+    let tags = Tags { labels: section.labels.clone(), owner: section.owner.clone() };
+    let global = Global { metadata: tags.named(GLOBAL), spec: section.global(), status: None };
     let global = std::iter::once(Resource::BgpGlobal(global));
     global.chain(sets).chain(policies).chain(groups).chain(peers)
 }
@@ -78,17 +79,26 @@ pub(crate) fn of_file(section: &Bgp) -> impl Iterator<Item = Resource> {
 /// The section with exactly these.
 pub(crate) fn section(base: &Bgp, resources: &Resources) -> Bgp {
     let name = |metadata: &Metadata| metadata.name.clone();
-    let sets =
-        resources.sets().map(|set| BgpSet { name: name(&set.metadata), members: set.spec.clone() });
-    let policies = resources
-        .policies()
-        .map(|policy| BgpPolicy { name: name(&policy.metadata), spec: policy.spec.clone() });
-    let groups = resources
-        .peer_groups()
-        .map(|group| PeerGroup { name: name(&group.metadata), options: group.spec.clone() });
-    let peers = resources
-        .peers()
-        .map(|peer| BgpPeer { name: Some(name(&peer.metadata)), spec: peer.spec.clone() });
+    let sets = resources.sets().map(|Set { metadata, spec, .. }| BgpSet {
+        name: name(metadata),
+        tags: Tags::of(metadata),
+        members: spec.clone(),
+    });
+    let policies = resources.policies().map(|Policy { metadata, spec, .. }| BgpPolicy {
+        name: name(metadata),
+        tags: Tags::of(metadata),
+        spec: spec.clone(),
+    });
+    let groups = resources.peer_groups().map(|Group { metadata, spec, .. }| PeerGroup {
+        name: name(metadata),
+        tags: Tags::of(metadata),
+        options: spec.clone(),
+    });
+    let peers = resources.peers().map(|Peer { metadata, spec, .. }| BgpPeer {
+        name: Some(name(metadata)),
+        tags: Tags::of(metadata),
+        spec: spec.clone(),
+    });
     let said = resources.global().map_or_else(|| base.global(), |global| global.spec);
     let section = Bgp {
         sets: sets.collect(),

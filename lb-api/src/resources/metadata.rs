@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use lb_api_types::resource::Metadata;
+use lb_api_types::resource::{Metadata, Tags};
 
-use crate::read::Cursor;
+use crate::read::{Cursor, Object};
 use crate::vip;
 
 /// Labels of a resource at most.
@@ -18,14 +18,20 @@ pub(crate) fn read_metadata(cursor: &Cursor<'_>) -> Option<Metadata> {
         None => Some(None),
         Some(revision) => revision.number(1..=u64::MAX).map(Some),
     };
+    let tags = read_tags(&metadata);
+    let name = metadata.required("name").and_then(|name| vip::name(&name));
+    Some(Metadata { revision: revision?, ..tags?.named(name?) })
+}
+
+/// Labels and owner, where they stand beside a name.
+pub(crate) fn read_tags(metadata: &Object<'_>) -> Option<Tags> {
     let owner = match metadata.field("owner") {
         None => Some(None),
         Some(owner) => vip::name(&owner).map(Some),
     };
     let labels =
         metadata.field("labels").map_or_else(|| Some(BTreeMap::new()), |l| read_labels(&l));
-    let name = metadata.required("name").and_then(|name| vip::name(&name));
-    Some(Metadata { name: name?, labels: labels?, owner: owner?, revision: revision? })
+    Some(Tags { labels: labels?, owner: owner? })
 }
 
 fn read_labels(cursor: &Cursor<'_>) -> Option<BTreeMap<String, String>> {

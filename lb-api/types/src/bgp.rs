@@ -9,7 +9,7 @@ use crate::resource::{Condition, Metadata};
 use crate::view::ListenView;
 
 /// What BGP has in common for all neighbours (`/api/v1/bgp/global`). There is one, with the name `global`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Global {
     /// Its name: `global`.

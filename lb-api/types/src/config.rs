@@ -1,5 +1,6 @@
 //! The daemon's configuration file. Every field has a default; an empty file starts a working daemon.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -74,6 +75,12 @@ pub struct Bgp {
     /// Where sessions are accepted; `0.0.0.0:179` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
+    /// Labels of what BGP has in common for all neighbours.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Its owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// Sets that policies name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sets: Vec<BgpSet>,

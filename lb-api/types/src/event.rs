@@ -2,24 +2,87 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Something that happened.
+use crate::resource::Condition;
+use crate::view::SeenMetadata;
+
+/// Something that happened; written as an [`EventDocument`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(from = "EventDocument", into = "EventDocument")]
 pub struct Event {
-    /// Its place, for `Last-Event-ID`; only the daemon reads it.
+    /// Its place.
     pub id: String,
-    /// When it was noticed: `2026-01-31T12:00:00.000Z` (RFC 3339).
+    /// When it was noticed (RFC 3339).
     pub time: String,
     /// What happened.
     pub kind: EventKind,
     /// The VIP, backend, neighbour, interface or resource that it is about; empty where it is about the whole.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// It in words.
+    pub message: String,
+    /// Conditions of it that are other than before, of [`EventKind::ConditionChanged`].
+    pub conditions: Vec<Condition>,
+    /// The flow, of events of flows.
+    pub flow: Option<FlowEventView>,
+}
+
+/// Something that happened, in the shape that every resource has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = Event))]
+pub struct EventDocument {
+    /// Its name is its place, for `Last-Event-ID`; only the daemon reads it.
+    pub metadata: SeenMetadata,
+    /// What happened to whom.
+    pub spec: EventSpec,
+    /// When and how.
+    pub status: EventStatus,
+}
+
+/// What happened to whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EventSpec {
+    /// What happened.
+    pub kind: EventKind,
+    /// The VIP, backend, neighbour, interface or resource that it is about; left out where it is about the whole.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub about: String,
+}
+
+/// When it happened and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EventStatus {
+    /// Conditions that are other than before, of `condition-changed`.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+    /// When it was noticed: `2026-01-31T12:00:00.000Z` (RFC 3339).
+    pub time: String,
     /// It in words.
     pub message: String,
     /// The flow, of events of flows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flow: Option<FlowEventView>,
+}
+
+impl From<EventDocument> for Event {
+    fn from(document: EventDocument) -> Self {
+        let EventDocument { metadata, spec, status } = document;
+        let EventStatus { conditions, time, message, flow } = status;
+        let EventSpec { kind, about } = spec;
+        Self { id: metadata.name, time, kind, name: about, message, conditions, flow }
+    }
+}
+
+impl From<Event> for EventDocument {
+    fn from(event: Event) -> Self {
+        let Event { id, time, kind, name, message, conditions, flow } = event;
+        Self {
+            metadata: SeenMetadata::of(id),
+            spec: EventSpec { kind, about: name },
+            status: EventStatus { conditions, time, message, flow },
+        }
+    }
 }
 
 /// A flow that is watched, as `GET /api/v1/flows/events` tells of it.
@@ -106,6 +169,8 @@ pub enum EventKind {
     DataplaneDetached,
     /// The dataplane refuses what it is to serve.
     DataplaneRefuses,
+    /// Conditions of a resource hold that did not, or hold no longer; the name is its path below `/api/v1/`.
+    ConditionChanged,
     /// Something is to be looked at; it is among the warnings of `status` as long as that is so.
     AlarmRaised,
     /// It is well again.
@@ -117,6 +182,36 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// Every kind.
+    pub const ALL: &[Self] = &[
+        Self::Missed,
+        Self::VipCreated,
+        Self::VipUpdated,
+        Self::VipDeleted,
+        Self::ResourceCreated,
+        Self::ResourceUpdated,
+        Self::ResourceDeleted,
+        Self::ConfigApplied,
+        Self::ConfigConfirmed,
+        Self::ConfigRolledBack,
+        Self::VipAdvertised,
+        Self::VipWithdrawn,
+        Self::BackendHealth,
+        Self::PeerState,
+        Self::PathsChanged,
+        Self::FibChanged,
+        Self::FlowsChanged,
+        Self::InterfaceState,
+        Self::DataplaneAttached,
+        Self::DataplaneDetached,
+        Self::DataplaneRefuses,
+        Self::ConditionChanged,
+        Self::AlarmRaised,
+        Self::AlarmCleared,
+        Self::FlowNew,
+        Self::FlowEnd,
+    ];
+
     /// Its name, as JSON has it.
     pub fn name(self) -> &'static str {
         match self {
@@ -141,6 +236,7 @@ impl EventKind {
             Self::DataplaneAttached => "dataplane-attached",
             Self::DataplaneDetached => "dataplane-detached",
             Self::DataplaneRefuses => "dataplane-refuses",
+            Self::ConditionChanged => "condition-changed",
             Self::AlarmRaised => "alarm-raised",
             Self::AlarmCleared => "alarm-cleared",
             Self::FlowNew => "flow-new",

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{Family, Install, Policies};
-use crate::resource::{Metadata, NamedStatus};
+use crate::resource::{Metadata, NamedStatus, Tags};
 use crate::view::PeerView;
 
 /// A BGP neighbour of the file.
@@ -16,6 +16,9 @@ pub struct BgpPeer {
     /// A name for people; the address by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Its labels and its owner.
+    #[serde(flatten)]
+    pub tags: Tags,
     /// What is asked for.
     #[serde(flatten)]
     pub spec: PeerSpec,
@@ -67,6 +70,9 @@ pub struct PeerSpec {
 pub struct PeerGroup {
     /// Its name.
     pub name: String,
+    /// Its labels and its owner.
+    #[serde(flatten)]
+    pub tags: Tags,
     /// Its options.
     #[serde(flatten)]
     pub options: PeerOptions,

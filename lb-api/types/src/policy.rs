@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::resource::{Metadata, NamedStatus};
+use crate::resource::{Metadata, NamedStatus, Tags};
 
 /// Names of policies in order: those of the configuration, or the ready-made `none`, `all` and (on export) `vips`.
 /// Written as a text where it is one.
@@ -60,6 +60,9 @@ impl Policies {
 pub struct BgpSet {
     /// Its name.
     pub name: String,
+    /// Its labels and its owner.
+    #[serde(flatten)]
+    pub tags: Tags,
     /// What is in it, under the name of its kind.
     #[serde(flatten)]
     pub members: Members,
@@ -111,6 +114,9 @@ pub enum Members {
 pub struct BgpPolicy {
     /// Its name.
     pub name: String,
+    /// Its labels and its owner.
+    #[serde(flatten)]
+    pub tags: Tags,
     /// What it says.
     #[serde(flatten)]
     pub spec: PolicySpec,

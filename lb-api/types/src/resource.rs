@@ -30,6 +30,33 @@ pub struct Metadata {
     pub revision: Option<u64>,
 }
 
+/// What the file says of something that it names, beside the name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tags {
+    /// See [`Metadata::labels`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// See [`Metadata::owner`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+}
+
+impl Tags {
+    /// Those of a resource.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
+        Self { labels: metadata.labels.clone(), owner: metadata.owner.clone() }
+    }
+
+    /// What a resource with them is called.
+    #[must_use]
+    pub fn named(self, name: impl Into<String>) -> Metadata {
+        let Self { labels, owner } = self;
+        Metadata { name: name.into(), labels, owner, revision: None }
+    }
+}
+
 /// Something that holds of a resource or does not, for programs and in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -245,7 +272,19 @@ pub struct BackendResource {
     pub spec: Backend,
     /// What holds now; ignored in requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<BackendStatus>,
+    pub status: Option<BackendResourceStatus>,
+}
+
+/// What holds of a backend now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BackendResourceStatus {
+    /// `Healthy`: whether its checks succeed; `TakesFlows`: whether it is given new flows.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+    /// What its VIP's status says of it.
+    #[serde(flatten)]
+    pub found: BackendStatus,
 }
 
 /// What a backend is known by.

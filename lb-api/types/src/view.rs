@@ -3,6 +3,7 @@
 
 mod appliance;
 mod bgp;
+mod configuration;
 mod fib;
 mod path;
 mod seen;
@@ -16,6 +17,10 @@ pub use self::appliance::{
 pub use self::bgp::{
     BgpRoute, BgpRouteSpec, BgpRouteStatus, ClearWhat, Explanation, HearerView, ListenView,
     PeerSettings, PeerView,
+};
+pub use self::configuration::{
+    BgpConfiguration, Configuration, RunningConfig, RunningMetadata, RunningStatus, Version,
+    VersionStatus,
 };
 pub use self::fib::{
     FibAuditView, FibEntry, FibLookupView, FibMemberView, FibSpec, FibStatus, FibToldView,
@@ -36,16 +41,6 @@ pub struct List<T> {
     /// What `cursor` says in a request for the next page; unset on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-}
-
-/// The daemon's version (`GET /api/v1/version`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Version {
-    /// The daemon's own.
-    pub version: String,
-    /// That of its REST API.
-    pub api: String,
 }
 
 /// What would become of a configuration (`POST /api/v1/config/diff`).

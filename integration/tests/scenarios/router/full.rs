@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use integration::wait::eventually;
 use lb_api_types::config::{Config, Hook};
 use lb_api_types::peer::{BgpPeer, PeerOptions, PeerSpec};
+use lb_api_types::resource::Tags;
 use serde_json::json;
 
 use super::Router;
@@ -23,7 +24,7 @@ fn small(config: &mut Config) {
         ..PeerOptions::default()
     };
     let spec = PeerSpec { address: [10, 2, 1, 2].into(), group: None, options };
-    config.bgp.peers.push(BgpPeer { name: Some("hop1".into()), spec });
+    config.bgp.peers.push(BgpPeer { name: Some("hop1".into()), tags: Tags::default(), spec });
 }
 
 impl Router {

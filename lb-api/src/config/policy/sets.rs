@@ -26,10 +26,10 @@ pub(in crate::config) fn sets(cursor: &Cursor<'_>) -> Option<Vec<BgpSet>> {
 
 /// A set with members that cannot be read is a set still, so that a policy that names it is not wrong as well.
 fn set<'a>(cursor: &Cursor<'a>, names: &mut HashSet<&'a str>) -> Option<BgpSet> {
-    let (name, object) = named::parts(cursor, &KINDS, true)?;
+    let (name, tags, object) = named::parts(cursor, &KINDS, true)?;
     let name = name.and_then(|name| unique(&name, names));
     let members = one_kind(&object)?;
-    Some(BgpSet { name: name?.to_owned(), members })
+    Some(BgpSet { name: name?.to_owned(), tags, members })
 }
 
 /// What is in a set.

@@ -49,14 +49,14 @@ bgp:
   sets: [{ name: pods, prefixes: [10.244.0.0/16] }]
   policies: [{ name: p, statements: [{ match: { prefix_set: pods }, action: accept }] }]
   peer_groups: [{ name: nodes, asn: 64512, import: p }]
-  peers: [{ name: node1, address: 192.0.2.1, group: nodes }, { address: 192.0.2.2, asn: 65001 }]
+  peers: [{ name: node1, labels: { site: a }, owner: net, address: 192.0.2.1, group: nodes }, { address: 192.0.2.2, asn: 65001 }]
 ";
     let whole = "
 bgp:
   sets: [{ metadata: { name: pods }, spec: { prefixes: [10.244.0.0/16] } }]
   policies: [{ metadata: { name: p }, spec: { statements: [{ match: { prefix_set: pods }, action: accept }] } }]
   peer_groups: [{ metadata: { name: nodes }, spec: { asn: 64512, import: p } }]
-  peers: [{ metadata: { name: node1 }, spec: { address: 192.0.2.1, group: nodes } }, { address: 192.0.2.2, asn: 65001 }]
+  peers: [{ metadata: { name: node1, labels: { site: a }, owner: net }, spec: { address: 192.0.2.1, group: nodes } }, { address: 192.0.2.2, asn: 65001 }]
 ";
     let [short, whole] = [short, whole]
         .map(|text| check("lbd.yaml", text).unwrap_or_else(|report| panic!("{report}")));
@@ -64,8 +64,8 @@ bgp:
     let of = |item: &str| format!("bgp: {{ sets: [{item}] }}");
     one_mistake_each([
         (
-            of("{ metadata: { name: a, labels: {b: c} }, spec: { prefixes: [10.0.0.0/8] } }"),
-            "bgp.sets[0].metadata.labels".into(),
+            of("{ metadata: { name: a, revision: 7 }, spec: { prefixes: [10.0.0.0/8] } }"),
+            "bgp.sets[0].metadata.revision".into(),
             "unknown field",
         ),
         (

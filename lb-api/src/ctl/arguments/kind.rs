@@ -1,6 +1,9 @@
 //! What the verbs are about: every kind of resource, once.
 
+use std::ffi::OsStr;
+
 use clap::ValueEnum;
+use clap::builder::{EnumValueParser, PossibleValue, TypedValueParser};
 
 use crate::resources;
 
@@ -58,6 +61,50 @@ pub(in crate::ctl) enum Kind {
     Tokens,
     /// The appliance as a whole.
     Status,
+    /// The configuration as a whole: what was made over REST, and what the file says.
+    #[value(alias = "configuration")]
+    Config,
+    /// What happened lately.
+    #[value(alias = "event")]
+    Events,
+    /// The daemon's version.
+    Version,
+}
+
+/// A kind, and the name where it stands behind it: `vips`, `vip/web`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::ctl) struct KindWord {
+    pub(in crate::ctl) kind: Kind,
+    pub(in crate::ctl) name: Option<String>,
+}
+
+/// Reads both; shells complete the kinds.
+#[derive(Clone)]
+pub(super) struct KindWords;
+
+impl TypedValueParser for KindWords {
+    type Value = KindWord;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<KindWord, clap::Error> {
+        let text = value.to_string_lossy();
+        let (kind, name) = match text.split_once('/') {
+            Some((kind, name)) if !name.is_empty() => (kind, Some(name.to_owned())),
+            Some(_) | None => (&*text, None),
+        };
+        let kinds = EnumValueParser::<Kind>::new();
+        let kind = kinds.parse_ref(command, argument, OsStr::new(kind))?;
+        Ok(KindWord { kind, name })
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let kinds = Kind::value_variants().iter();
+        Some(Box::new(kinds.filter_map(ValueEnum::to_possible_value)))
+    }
 }
 
 /// Who has the resources of a kind.
@@ -95,6 +142,20 @@ impl Kind {
             Self::Fib => Home::Seen("fib"),
             Self::Flows => Home::Seen("flows"),
             Self::Status => Home::Seen("status"),
+            Self::Config => Home::Seen("config"),
+            Self::Events => Home::Seen("events"),
+            Self::Version => Home::Seen("version"),
+        }
+    }
+
+    /// The name of the only one, where there is one.
+    pub(in crate::ctl) fn only(self) -> Option<&'static str> {
+        match self.home() {
+            Home::Seen("status") => Some(resources::LOCAL),
+            Home::Seen("config") => Some("running"),
+            Home::Seen("version") => Some("lbd"),
+            Home::Kept(of) => of.and_then(resources::Kind::only),
+            Home::Seen(_) | Home::Backends | Home::Tokens => None,
         }
     }
 
@@ -107,6 +168,7 @@ impl Kind {
             Home::Seen("interfaces") => "interface".into(),
             Home::Seen("bgp/routes") => "route".into(),
             Home::Seen("flows") => "flow".into(),
+            Home::Seen("events") => "event".into(),
             Home::Seen(path) => path.into(),
         }
     }

@@ -142,7 +142,7 @@ async fn bgp_as_a_whole_is_a_resource_too() {
         assert_eq!((refused.status, refused.pointer.as_deref()), (422, Some(pointer)));
     }
     assert_eq!(served.get("/api/v1/bgp/global/global").await.problem().status, 404);
-    let whole = json!({"bgp_global": [resource("global", &json!({"asn": 65002}))]}).to_string();
+    let whole = json!({"bgp": {"asn": 65002}}).to_string();
     let applied = served.send("POST", "/api/v1/config", whole).await.json();
     assert_eq!(applied["changes"][0]["change"], "updated", "{applied}");
     assert_eq!(served.send("DELETE", path, "").await.status, 204);
