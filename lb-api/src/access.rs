@@ -21,8 +21,8 @@ use tokio::sync::watch;
 
 pub use self::audit::Audit;
 use self::audit::Entry;
-pub(crate) use self::limiter::network;
-use self::limiter::{Limiter, Source};
+use self::limiter::Limiter;
+pub(crate) use self::limiter::Source;
 pub use self::tokens::{MAX_TOKENS, TokenError, TokenHash, Tokens, Untaken};
 
 /// The other end of a connection.
@@ -181,9 +181,9 @@ impl Access {
     ///
     /// It has to wait for so long.
     pub fn count(&self, peer: Peer) -> Result<(), Duration> {
-        let Peer::Tcp(address) = peer else { return Ok(()) };
+        let Peer::Tcp(_) = peer else { return Ok(()) };
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.take(Source::of(address.ip()), Instant::now())
+        asked.take(peer.into(), Instant::now())
     }
 
     /// Lets somebody in, or says why not. `token` is what they bring, and `certificate` the names of a certificate that is
@@ -242,13 +242,11 @@ impl Access {
 
     /// Whose failures count together; nobody's who is an admin without a token.
     fn guesser(&self, peer: Peer) -> Option<Source> {
-        match peer {
-            Peer::Tcp(address) => Some(Source::of(address.ip())),
-            Peer::Unix { uid, .. } => {
-                let is_admin = self.users.get(&uid) == Some(&Role::Admin);
-                (!is_admin).then_some(Source::User(uid))
-            }
-        }
+        let is_admin = match peer {
+            Peer::Tcp(_) => false,
+            Peer::Unix { uid, .. } => self.users.get(&uid) == Some(&Role::Admin),
+        };
+        (!is_admin).then(|| peer.into())
     }
 
     /// The best role that one of the names has.
@@ -309,12 +307,8 @@ impl Access {
         what: &str,
         status: u16,
     ) {
-        let source = match peer {
-            Peer::Tcp(address) => Source::of(address.ip()),
-            Peer::Unix { uid, .. } => Source::User(uid),
-        };
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if written.take(source, Instant::now()).is_err() {
+        if written.take(peer.into(), Instant::now()).is_err() {
             return;
         }
         drop(written);

@@ -218,7 +218,7 @@ async fn start(
         registry: registry.clone(),
         troubles,
         shadowed,
-        certificates: certificates::spawn(config.api.tls.clone(), alarms.clone()),
+        certificates: certificates::spawn(config.api.tls.clone(), alarms.clone(), access.audit()),
         alarms,
         wanted: config.dataplane.clone(),
         told,

@@ -54,7 +54,7 @@ pub use self::openapi::document;
 use self::problem::Refused;
 use self::room::Room;
 pub use self::schema::schema;
-pub(crate) use self::tls::examine;
+pub(crate) use self::tls::{examine, versions};
 use crate::access::Access;
 use crate::events::Events;
 use crate::registry::Registry;

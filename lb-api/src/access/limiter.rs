@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use super::Peer;
+
 /// Sources that are remembered; beyond, the one that is forgiven first gives way.
 const MAX_SOURCES: usize = 4096;
 
@@ -20,7 +22,7 @@ pub(super) struct Limiter {
 
 /// Whose deeds count together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// An address, of IPv6 the network that it is in.
     Network(IpAddr),
     /// A user of this host.
@@ -30,6 +32,15 @@ pub(super) enum Source {
 impl Source {
     pub(super) fn of(address: IpAddr) -> Self {
         Self::Network(network(address))
+    }
+}
+
+impl From<Peer> for Source {
+    fn from(peer: Peer) -> Self {
+        match peer {
+            Peer::Tcp(address) => Self::of(address.ip()),
+            Peer::Unix { uid, .. } => Self::User(uid),
+        }
     }
 }
 
@@ -89,7 +100,7 @@ impl Limiter {
 }
 
 /// Whoever has an IPv6 address has all of its /64.
-pub(crate) fn network(source: IpAddr) -> IpAddr {
+fn network(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V6(address) => {
             IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))

@@ -1,11 +1,13 @@
 //! Looks after the API's certificates: whether their files can be used, and when they expire.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lb_api_types::config::Tls;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::access::Audit;
 use crate::alarms::{Alarms, Part};
 use crate::{clock, http};
 
@@ -17,30 +19,47 @@ const LOOKS: u32 = 2;
 const SOON: Duration = Duration::from_secs(14 * 86_400);
 
 /// Looks after them until the daemon ends; when the first of them expires, as it was seen last.
-pub(super) fn spawn(tls: Option<Tls>, alarms: Alarms) -> watch::Receiver<Option<SystemTime>> {
+pub(super) fn spawn(
+    tls: Option<Tls>,
+    alarms: Alarms,
+    audit: Arc<Audit>,
+) -> watch::Receiver<Option<SystemTime>> {
     let (expires, seen) = watch::channel(None);
     if let Some(tls) = tls {
-        tokio::spawn(look(tls, alarms, expires));
+        tokio::spawn(look(tls, alarms, audit, expires));
     }
     seen
 }
 
-async fn look(tls: Tls, alarms: Alarms, expires: watch::Sender<Option<SystemTime>>) {
+async fn look(
+    tls: Tls,
+    alarms: Alarms,
+    audit: Arc<Audit>,
+    expires: watch::Sender<Option<SystemTime>>,
+) {
     let mut tick = interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failed = 0;
+    let (mut failed, mut taken) = (0, None);
     loop {
         tick.tick().await;
         let files = tls.clone();
-        let Ok(found) = tokio::task::spawn_blocking(move || http::examine(&files)).await else {
-            return;
-        };
+        let looked =
+            tokio::task::spawn_blocking(move || (http::versions(&files), http::examine(&files)));
+        let Ok((versions, found)) = looked.await else { return };
         failed = if found.is_err() { failed + 1 } else { 0 };
         if (1..LOOKS).contains(&failed) {
             continue;
         }
         if let Ok(at) = found {
             expires.send_replace(Some(at));
+            // They say who is let in, and nobody has asked for that by a request.
+            let before = taken.replace(versions.clone());
+            if before.is_some_and(|before| before != versions) {
+                let until = clock::rfc3339(at);
+                audit.record_own(&format!(
+                    "the files of api.tls are others than before; the API's certificate expires at {until}"
+                ));
+            }
         }
         alarms.set(Part::Certificates, sentence(&tls, found, SystemTime::now()));
     }

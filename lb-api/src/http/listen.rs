@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingUnixStream;
 use std::path::{Path, PathBuf};
@@ -30,11 +30,11 @@ use tower::ServiceExt;
 use super::guard::Names;
 use super::problem::Refused;
 use super::{for_loopback, tls};
-use crate::access::{Peer, network};
+use crate::access::{Peer, Source};
 
-/// Connections of a listener that are served at most.
+/// Connections of a listener that are served at most; of the socket root and lbd's own user have as many for themselves.
 pub(super) const MAX_CONNECTIONS: usize = 256;
-/// Connections of one source that are served or wait at most, over TCP: an address, of IPv6 a /64.
+/// Connections of one source that are served or wait at most: an address, of IPv6 a /64; of the socket a user but those two.
 pub(super) const MAX_OF_SOURCE: usize = 128;
 /// Connections that wait for room beside them; more are closed at once.
 const MAX_WAITING: usize = 1024;
@@ -186,8 +186,7 @@ async fn listen<L: Listener<Io: Known>>(
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let waiting = Arc::new(Semaphore::new(MAX_WAITING));
+    let (ours, others) = (Room::new(), Room::new());
     let sources = Sources::default();
     let under_way = GracefulShutdown::new();
     loop {
@@ -201,10 +200,11 @@ async fn listen<L: Listener<Io: Known>>(
             tracing::debug!(%peer, most = MAX_OF_SOURCE, "a source has too many connections to the API");
             continue;
         };
+        let room = if is_ours(peer) { &ours } else { &others };
         // The semaphores are never closed.
-        let Ok(place) = Arc::clone(&waiting).try_acquire_owned() else { continue };
+        let Ok(place) = Arc::clone(&room.waiting).try_acquire_owned() else { continue };
         let (tls, router, watcher) = (tls.clone(), router.clone(), under_way.watcher());
-        let room = Arc::clone(&room);
+        let room = Arc::clone(&room.served);
         tokio::spawn(async move {
             let _source = source;
             let permit = timeout(ROOM_WITHIN, room.acquire_owned()).await;
@@ -278,18 +278,41 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     Ok(watcher.watch(http.serve_connection(TokioIo::new(io), service)).await?)
 }
 
+/// Root, or lbd's own user at the socket: whoever mends this host is kept out by nobody.
+fn is_ours(peer: Peer) -> bool {
+    match peer {
+        Peer::Unix { uid, .. } => uid == 0 || uid == nix::unistd::geteuid().as_raw(),
+        Peer::Tcp(_) => false,
+    }
+}
+
+/// Connections that are served, and that wait for it.
+struct Room {
+    served: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+impl Room {
+    fn new() -> Self {
+        let of = |places| Arc::new(Semaphore::new(places));
+        Self { served: of(MAX_CONNECTIONS), waiting: of(MAX_WAITING) }
+    }
+}
+
 /// How many connections each source has.
 #[derive(Clone, Debug, Default)]
-struct Sources(Arc<Mutex<HashMap<IpAddr, usize>>>);
+struct Sources(Arc<Mutex<HashMap<Source, usize>>>);
 
 /// A connection of a source, until it goes.
-struct Entered(Option<(Sources, IpAddr)>);
+struct Entered(Option<(Sources, Source)>);
 
 impl Sources {
-    /// Counts a connection, unless its source has too many. Processes at the socket have no address.
+    /// Counts a connection, unless its source has too many.
     fn enter(&self, peer: Peer) -> Option<Entered> {
-        let Peer::Tcp(address) = peer else { return Some(Entered(None)) };
-        let source = network(address.ip());
+        if is_ours(peer) {
+            return Some(Entered(None));
+        }
+        let source = Source::from(peer);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = all.entry(source).or_default();
         (*count < MAX_OF_SOURCE).then(|| {
@@ -369,5 +392,49 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Read<I> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.io).poll_shutdown(cx).map_ok(|()| 0);
         self.progress(cx, outcome).map_ok(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_of_the_socket_has_so_many_connections_and_root_has_room_whatever_others_do() {
+        let (sources, user) = (Sources::default(), |uid| Peer::Unix { uid, pid: None });
+        let held: Vec<_> = (0..MAX_OF_SOURCE).map(|_| sources.enter(user(1000))).collect();
+        assert!(held.iter().all(Option::is_some) && sources.enter(user(1000)).is_none());
+        assert!(sources.enter(user(1001)).is_some());
+        let ours: Vec<_> = (0..=MAX_CONNECTIONS).map(|_| sources.enter(user(0))).collect();
+        assert!(ours.iter().all(Option::is_some) && is_ours(user(0)) && !is_ours(user(1000)));
+        drop(held);
+        assert!(sources.enter(user(1000)).is_some());
+    }
+
+    /// How long somebody is told something who reads so much every so often; `None` if they are not cut in ten minutes.
+    async fn told_for(octets: usize, every: Duration) -> Option<Duration> {
+        let (io, mut client) = tokio::io::duplex(1024);
+        let mut io = Read { io, stalled: None, owed: Duration::ZERO };
+        let reads = tokio::spawn(async move {
+            let mut said = vec![0; octets];
+            while client.read_exact(&mut said).await.is_ok() {
+                sleep(every).await;
+            }
+        });
+        let start = Instant::now();
+        let told = async { while io.write_all(&[0; 1024]).await.is_ok() {} };
+        let cut = timeout(Duration::from_secs(600), told).await;
+        reads.abort();
+        cut.ok().map(|()| start.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_reads_nothing_or_drop_by_drop_is_cut_and_who_is_slow_is_not() {
+        let hour = Duration::from_secs(3600);
+        let nothing = told_for(1, hour).await.expect("it is cut");
+        assert!(nothing <= READ_WITHIN + Duration::from_secs(1), "{nothing:?}");
+        let drops = told_for(64, Duration::from_secs(5)).await.expect("it is cut");
+        assert!(drops <= READ_WITHIN * 2, "{drops:?}");
+        assert_eq!(told_for(1024, Duration::from_millis(200)).await, None, "5 KB a second");
     }
 }

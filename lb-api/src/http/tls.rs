@@ -166,11 +166,12 @@ pub(crate) fn examine(tls: &Tls) -> Result<SystemTime, String> {
     all.into_iter().min().ok_or_else(|| format!("{} has no certificate", file.display()))
 }
 
-fn versions(tls: &Tls) -> Vec<Option<Version>> {
+/// What tells the files as they are now from those before.
+pub(crate) fn versions(tls: &Tls) -> Vec<Option<Version>> {
     let Tls { certificate_file, key_file, client_ca_file, .. } = tls;
-    let files: [Option<&PathBuf>; 3] =
-        [Some(certificate_file), Some(key_file), client_ca_file.as_ref()];
-    files.into_iter().flatten().map(|path| version(path)).collect()
+    let files = [Some(certificate_file), Some(key_file), client_ca_file.as_ref()];
+    let path = |said: &PathBuf| credential::path(said).ok();
+    files.into_iter().flatten().map(|said| version(&path(said)?)).collect()
 }
 
 fn load(tls: &Tls) -> Result<Current, String> {
