@@ -299,4 +299,4 @@ fn print(text: &str) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,6 +12,7 @@
 mod attach;
 mod certificates;
 mod clean;
+mod conditions;
 mod counts;
 mod dataplane;
 mod disk;
@@ -78,6 +79,7 @@ pub async fn run(config: Config) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
     let views = Arc::clone(&running.views) as _;
     let (registry, events) = (running.registry.clone(), running.events.clone());
+    conditions::spawn(Arc::clone(&running.views), Arc::clone(&access), events.clone());
     let router = http::router(registry, views, events, Arc::clone(&access));
     let mut serving = tokio::spawn(http::serve(listeners, router, stopped));
     announce_start(&config, &running, tcp_address);

@@ -55,6 +55,7 @@ use self::problem::Refused;
 use self::room::Room;
 pub use self::schema::schema;
 pub(crate) use self::tls::{examine, versions};
+pub(crate) use self::views::current;
 use crate::access::Access;
 use crate::events::Events;
 use crate::registry::Registry;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use lb_api_types::bgp::Global;
 use lb_api_types::peer::{Group, Peer};
 use lb_api_types::policy::{Policy, Set};
-use lb_api_types::resource::{Metadata, NamedHealthCheck, Node, Pool};
+use lb_api_types::resource::{Condition, Metadata, NamedHealthCheck, Node, Pool};
 use lb_api_types::route::{Address, StaticRoute};
 use serde::Serialize;
 use serde_json::Value;
@@ -104,6 +104,13 @@ macro_rules! kinds {
             /// Takes away what a request says of the status.
             pub fn forget_status(&mut self) {
                 match self { $(Self::$kind(resource) => resource.status = None,)* }
+            }
+
+            /// What its status says, where it has one.
+            pub(crate) fn conditions(&self) -> &[Condition] {
+                match self { $(Self::$kind(resource) => {
+                    resource.status.as_ref().map_or(&[], |status| &status.conditions)
+                })* }
             }
 
             /// Whether both ask for the same, whatever their revisions are.

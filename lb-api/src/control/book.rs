@@ -107,6 +107,11 @@ impl Book {
         self.by_address.contains_key(&address)
     }
 
+    /// The VIPs that have this checked, by name.
+    pub fn of_target(&self, target: &Target) -> impl Iterator<Item = &String> {
+        self.by_target.get(target).into_iter().flatten()
+    }
+
     /// Whether some VIP has this checked.
     pub fn has_target(&self, target: &Target) -> bool {
         self.by_target.contains_key(target)

@@ -108,11 +108,10 @@ pub(super) async fn get(
             EventKind::VipCreated
             | EventKind::VipUpdated
             | EventKind::VipAdvertised
-            | EventKind::VipWithdrawn => match client.get(&vip(&event.name)).await {
-                Ok(value) => vec![typed(value)?],
-                // It is gone again; the event about that comes next.
-                Err(CtlError::Refused(problem)) if problem.status == 404 => Vec::new(),
-                Err(error) => return Err(error),
+            | EventKind::VipWithdrawn => get_vip(client, &event.name).await?,
+            EventKind::ConditionChanged => match event.name.strip_prefix("vips/") {
+                Some(name) => get_vip(client, name).await?,
+                None => continue,
             },
             EventKind::BackendHealth => {
                 let all: Vec<Vip> = items(client.get("vips").await?)?;
@@ -123,7 +122,6 @@ pub(super) async fn get(
             }
             EventKind::VipDeleted
             | EventKind::PeerState
-            | EventKind::ConditionChanged
             | EventKind::AlarmRaised
             | EventKind::AlarmCleared
             | EventKind::PathsChanged
@@ -144,6 +142,15 @@ pub(super) async fn get(
         write(&changed, format, &mut heading)?;
     }
     Ok(Answer::Yes(String::new()))
+}
+
+/// The VIP of an event; where it is gone again, the event about that comes next.
+async fn get_vip(client: &Client, name: &str) -> Result<Vec<Vip>, CtlError> {
+    match client.get(&vip(name)).await {
+        Ok(value) => Ok(vec![typed(value)?]),
+        Err(CtlError::Refused(problem)) if problem.status == 404 => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Lists what there is, and whenever something happens what of it is other than before.

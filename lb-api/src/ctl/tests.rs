@@ -1,4 +1,6 @@
-mod live;
+pub(crate) mod live;
+
+use std::path::Path as File;
 
 use clap::{Parser, ValueEnum};
 
@@ -210,4 +212,52 @@ fn what_is_only_seen_is_refused_in_one_sentence() {
             assert!(words.contains("is only seen, and cannot be deleted: "), "{words}");
         }
     }
+}
+
+/// The commands of a shell's line, each as its words: up to where its answer goes, and without a comment.
+fn commands(line: &str) -> Vec<Vec<String>> {
+    let (mut all, mut word) = (vec![Vec::new()], None::<String>);
+    let (mut quote, mut is_redirected) = (None, false);
+    for character in line.chars() {
+        match (quote, character) {
+            (Some(end), character) if character == end => quote = None,
+            (Some(_), character) => word.get_or_insert_default().push(character),
+            (None, '\'' | '"') => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            (None, '#') if word.is_none() => break,
+            (None, ' ' | ';' | '&' | '|' | '>' | '<') => {
+                all.last_mut().unwrap().extend(word.take().filter(|_| !is_redirected));
+                is_redirected |= matches!(character, '|' | '>' | '<');
+                if matches!(character, ';' | '&') {
+                    is_redirected = false;
+                    all.push(Vec::new());
+                }
+            }
+            (None, character) => word.get_or_insert_default().push(character),
+        }
+    }
+    all.last_mut().unwrap().extend(word.filter(|_| !is_redirected));
+    all.retain(|words| !words.is_empty());
+    all
+}
+
+#[test]
+fn every_command_that_is_documented_is_understood() {
+    let root = File::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let help = Arguments::command().get_after_help().unwrap().to_string();
+    let pages = ["README.md", "docs/how-to/operate.md", "lb-api/README.md"];
+    let pages = pages.map(|page| std::fs::read_to_string(root.join(page)).unwrap());
+    let pages = pages.iter().flat_map(|page| page.lines());
+    let pages = pages.filter_map(|line| line.strip_prefix("# ").or(line.strip_prefix("$ ")));
+    let mut tried = 0;
+    for line in pages.chain(help.lines().map(str::trim_start)) {
+        for command in commands(line).into_iter().filter(|words| words[0] == "lbctl") {
+            let parsed = Arguments::try_parse_from(&command);
+            assert!(parsed.is_ok(), "{line}: {}", parsed.err().unwrap());
+            tried += 1;
+        }
+    }
+    assert!(tried > 100, "only {tried} commands were found");
 }

@@ -44,7 +44,7 @@ pub(super) async fn get_config(
     params(("dryRun" = Option<bool>, Query, description = "Only say what would become of it"),
         ("confirmWithin" = Option<u32>, Query, minimum = 1, maximum = 3600,
             description = "Seconds; unless it is confirmed by then, everything is as it was before. Other changes are refused meanwhile"),
-        ("owner" = Option<String>, Query, description = "Becomes the owner of what is named, and says whose resources are pruned"),
+        ("owner" = Option<String>, Query, pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description = "Becomes the owner of what is named, and says whose resources are pruned"),
         ("prune" = Option<bool>, Query, description = "Remove what the owner has and is not named"),
         ("If-Match" = Option<String>, Header, pattern = "^\"[0-9]{1,19}\"$", description = "The revision of the configuration that is changed, in quotes")),
     request_body = Configuration,
@@ -69,7 +69,7 @@ pub(super) async fn apply_config(
 
 /// Says what is wrong with a whole configuration, or what would become of it. Nothing changes.
 #[utoipa::path(post, path = "/api/v1/config/validate", tag = "config",
-    params(("owner" = Option<String>, Query, description = "As for POST /api/v1/config"),
+    params(("owner" = Option<String>, Query, pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description = "As for POST /api/v1/config"),
         ("prune" = Option<bool>, Query, description = "As for POST /api/v1/config")),
     request_body = Configuration,
     responses((status = 200, body = Changes),
@@ -88,7 +88,7 @@ pub(super) async fn validate_config(
 
 /// Says what of a whole configuration is other than what there is, before and after. Nothing changes.
 #[utoipa::path(post, path = "/api/v1/config/diff", tag = "config",
-    params(("owner" = Option<String>, Query, description = "As for POST /api/v1/config"),
+    params(("owner" = Option<String>, Query, pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description = "As for POST /api/v1/config"),
         ("prune" = Option<bool>, Query, description = "As for POST /api/v1/config")),
     request_body = Configuration,
     responses((status = 200, body = Differences),

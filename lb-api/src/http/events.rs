@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{self, KeepAlive, Sse};
 use futures::stream::{self, Stream};
-use lb_api_types::event::{Event, EventDocument, EventKind};
+use lb_api_types::event::{Event, EventKind};
 use lb_api_types::problem::Problem;
 
 use super::App;
@@ -22,6 +22,19 @@ use crate::events::{Events, From, Heard, Watcher};
 /// How often a stream says something, so that both sides notice when the other is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// One of a stream, with the fields of server-sent events.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "it describes what is written field by field")]
+pub(super) struct StreamedEvent {
+    /// Its place, for `Last-Event-ID`.
+    id: String,
+    /// Its kind: `vip-created`.
+    event: String,
+    /// It as JSON: an `Event`.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
 /// What happens, as server-sent events: `event` is the kind, `data` the event as JSON. A client that comes back with
 /// `Last-Event-ID` hears what it has missed, or `missed` where that is no longer kept; one that is too slow is cut.
 #[utoipa::path(get, path = "/api/v1/events", tag = "status",
@@ -29,7 +42,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
         ("follow" = Option<bool>, Query, description = "Wait for what comes; true by default"),
         ("kind" = Option<String>, Query, pattern = "^[a-z]+(-[a-z]+)*(,[a-z]+(-[a-z]+)*)*$", description = "Only events of these kinds, and `missed`: vip-advertised,vip-withdrawn"),
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the event that was heard last")),
-    responses((status = 200, body = EventDocument, content_type = "text/event-stream"),
+    responses((status = 200, body = StreamedEvent, content_type = "text/event-stream"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "Too many watch already")))]
 pub(super) async fn get_events(
@@ -49,7 +62,7 @@ pub(super) async fn get_events(
         ("follow" = Option<bool>, Query, description = "Wait for what comes; true by default"),
         ("kind" = Option<String>, Query, pattern = "^[a-z]+(-[a-z]+)*(,[a-z]+(-[a-z]+)*)*$", description = "Only events of these kinds, and `missed`: vip-advertised,vip-withdrawn"),
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the event that was heard last")),
-    responses((status = 200, body = EventDocument, content_type = "text/event-stream"),
+    responses((status = 200, body = StreamedEvent, content_type = "text/event-stream"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "No flow is watched"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "Too many watch already")))]

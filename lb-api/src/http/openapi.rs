@@ -1,5 +1,6 @@
 //! The API's description, generated from the handlers.
 
+use lb_api_types::event::EventDocument;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, Response, ResponseBuilder};
@@ -18,6 +19,7 @@ use super::{
         version = "v1",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
+    components(schemas(EventDocument)),
     modifiers(&Tokens, &Kinds, &Refusals),
     security(("token" = []), ()),
     paths(

@@ -9,6 +9,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use lb_api_types::config::{Api, Hook};
 use lb_api_types::problem::Problem;
+use lb_api_types::resource::Condition;
 use lb_api_types::view::{InterfaceView, Nothing, SeenMetadata, Status};
 use lb_api_types::vip::Vip;
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ mod access;
 mod backends;
 mod bgp;
 mod config;
+mod kinds;
 mod resources;
 mod shapes;
 mod walk;
@@ -100,7 +102,7 @@ impl Views for Fixed {
 
     fn global(&self) -> BoxFuture<'_, GlobalStatus> {
         let status = GlobalStatus {
-            conditions: vec![],
+            conditions: vec![Condition::new("Established", false, "NoPeers", "there is none")],
             asn: 65000,
             router_id: [192, 0, 2, 1].into(),
             cluster_id: [192, 0, 2, 1].into(),
@@ -145,7 +147,7 @@ impl Views for Fixed {
 pub(crate) struct Served {
     pub(crate) bench: Bench,
     folder: tempfile::TempDir,
-    access: Arc<Access>,
+    pub(crate) access: Arc<Access>,
     tcp: Option<std::net::SocketAddr>,
     stop: watch::Sender<bool>,
     ended: tokio::task::JoinHandle<()>,
@@ -208,6 +210,45 @@ impl Served {
         );
         let ended = tokio::spawn(serve(listeners, router, stopped));
         Self { bench, folder, access, tcp, stop, ended }
+    }
+
+    /// Has a resource of each kind.
+    pub(crate) async fn apply_one_of_each(&self) {
+        use crate::ctl::tests::live::{ONE_OF_EACH, lbctl};
+        let file = self.folder.path().join("each.yaml");
+        std::fs::write(&file, ONE_OF_EACH).unwrap();
+        lbctl(self, &format!("apply -f {}", file.display())).await.unwrap();
+    }
+
+    /// What the rest of the daemon would show.
+    pub(crate) fn views(&self) -> Arc<dyn Views> {
+        Arc::new(Fixed)
+    }
+
+    /// How its static routes and addresses would be if the kernel had them.
+    pub(crate) async fn statics(&self) -> StaticsStatus {
+        use crate::resources::{Kind, Resource, routing};
+        let (mut routes, mut addresses) = (Vec::new(), Vec::new());
+        for kind in [Kind::StaticRoute, Kind::Address] {
+            for resource in self.bench.registry.list_resources(kind).await.unwrap() {
+                if let Resource::StaticRoute(route) = &resource {
+                    routes.push(lb_routing::StaticRouteStatus {
+                        prefix: route.spec.prefix,
+                        metric: route.spec.metric,
+                        unreachable: vec![],
+                        installed: true,
+                        refused: None,
+                        used: true,
+                        behind: None,
+                    });
+                }
+                if let Resource::Address(it) = &resource {
+                    let address = routing::address_of(&it.spec);
+                    addresses.push((address, lb_routing::AddressState::Present));
+                }
+            }
+        }
+        StaticsStatus { routes, addresses }
     }
 
     /// Where `lbctl` finds it.

@@ -56,7 +56,7 @@ pub(super) async fn get_version(asked: Asked) -> Result<Json<Version>, Refused> 
 }
 
 /// Whether the program that runs is still there under its name: an upgrade replaces the file, and takes hold with a restart.
-fn current() -> Condition {
+pub(crate) fn current() -> Condition {
     let program = std::fs::read_link("/proc/self/exe").unwrap_or_default();
     match program.to_string_lossy().strip_suffix(" (deleted)") {
         None => Condition::new("Current", true, "Runs", "what is installed is what runs"),

@@ -100,7 +100,7 @@ fn conditions(
     reasons: &Reasons<'_>,
     verdicts: &Verdicts,
 ) -> Vec<Condition> {
-    let tally = control::tally(&vip.spec, verdicts);
+    let healthy = backends_healthy(vip, verdicts);
     let condition = |kind: &str, status, reason: &str, message: String| Condition {
         kind: kind.into(),
         status,
@@ -111,19 +111,13 @@ fn conditions(
         true => ("Served", "the fast path serves it"),
         false => ("NotServed", "the fast path does not serve it: `lbctl doctor` says why"),
     };
-    let healthy = match (tally.healthy, tally.unknown) {
-        (1.., _) => (ConditionStatus::True, "HealthyBackend"),
-        (0, 1..) => (ConditionStatus::Unknown, "NotChecked"),
-        (0, 0) => (ConditionStatus::False, "NoHealthyBackend"),
-    };
-    let why = match (vip.spec.advertise, serving, healthy.0, advertised) {
+    let why = match (vip.spec.advertise, serving, healthy.status, advertised) {
         (_, _, _, true) => "Advertised",
         (false, ..) => "NotAsked",
         (true, false, ..) => "NotServed",
         (true, true, ConditionStatus::True, false) => "Damped",
-        (true, true, ConditionStatus::False | ConditionStatus::Unknown, false) => healthy.1,
+        (true, true, ConditionStatus::False | ConditionStatus::Unknown, false) => &healthy.reason,
     };
-    let counted = format!("{} of {} backends are healthy", tally.healthy, vip.spec.backends.len());
     vec![
         condition("Serving", serving.into(), served.0, served.1.into()),
         condition(
@@ -132,6 +126,18 @@ fn conditions(
             if withdrawn && !advertised { "NodeWithdrawn" } else { why },
             reasons.message(vip),
         ),
-        condition("BackendsHealthy", healthy.0, healthy.1, counted),
+        healthy,
     ]
+}
+
+/// Whether one can take flows, as far as checks say.
+pub(super) fn backends_healthy(vip: &Vip, verdicts: &Verdicts) -> Condition {
+    let tally = control::tally(&vip.spec, verdicts);
+    let (status, reason) = match (tally.healthy, tally.unknown) {
+        (1.., _) => (ConditionStatus::True, "HealthyBackend"),
+        (0, 1..) => (ConditionStatus::Unknown, "NotChecked"),
+        (0, 0) => (ConditionStatus::False, "NoHealthyBackend"),
+    };
+    let counted = format!("{} of {} backends are healthy", tally.healthy, vip.spec.backends.len());
+    Condition::new("BackendsHealthy", status, reason, counted)
 }

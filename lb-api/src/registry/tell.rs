@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_api_types::event::EventKind;
+use lb_api_types::resource::ConditionStatus;
 use lb_api_types::vip::{Health, Vip};
 
 use super::Appliers;
 use super::change::asks_the_same;
+use super::status::backends_healthy;
 use super::task::{Changed, Task};
 use crate::health::Target;
 
@@ -20,12 +22,17 @@ pub(super) struct Known {
     /// Of backends whose health is another since, what it was.
     pub(super) healths: BTreeMap<Target, Health>,
     attached: bool,
+    /// Of VIPs whether they have a healthy backend; of others that is not known.
+    healthy: BTreeMap<String, ConditionStatus>,
 }
 
 impl<A: Appliers> Task<A> {
     /// Tells what became of VIPs that were changed.
-    pub(super) fn tell_of_vips(&self, before: &Changed) {
+    pub(super) fn tell_of_vips(&mut self, before: &Changed) {
         for (name, old) in before {
+            if !self.book.vips().contains_key(name) {
+                self.told.healthy.remove(name);
+            }
             let (kind, vip) = match (old, self.book.vips().get(name)) {
                 (None, Some(vip)) => (EventKind::VipCreated, vip),
                 (Some(old), Some(vip)) if !asks_the_same(old, vip) => (EventKind::VipUpdated, vip),
@@ -68,17 +75,33 @@ impl<A: Appliers> Task<A> {
     }
 
     fn tell_of_backends(&mut self) {
+        let mut touched = BTreeSet::new();
         for (target, told) in std::mem::take(&mut self.told.healths) {
             let Some(verdict) = self.verdicts.get(&target) else { continue };
             if told == verdict.health {
                 continue;
             }
+            touched.extend(self.book.of_target(&target).cloned());
             let message = match verdict.health {
                 Health::Healthy => "healthy".into(),
                 Health::Unhealthy => format!("unhealthy: {}", verdict.message),
                 Health::Unknown => "not judged yet".into(),
             };
             self.events.tell(EventKind::BackendHealth, target.backend.to_string(), message);
+        }
+        for name in touched {
+            self.tell_of_health(name);
+        }
+    }
+
+    /// Tells of a VIP whether it has a healthy backend, where that is other than before.
+    fn tell_of_health(&mut self, name: String) {
+        let Some(vip) = self.book.vips().get(&name) else { return };
+        let now = backends_healthy(vip, &self.verdicts);
+        let path = format!("vips/{name}");
+        let before = self.told.healthy.insert(name, now.status);
+        if before.unwrap_or(ConditionStatus::Unknown) != now.status {
+            self.events.tell_conditions(path, vec![now]);
         }
     }
 

@@ -646,16 +646,19 @@ async fn whatever_changes_is_told_once_and_in_order() {
     bench.world.refuse(Some("no room"));
     bench.put(vip("more", 11)).await.unwrap_err();
     bench.delete("web").await.unwrap();
-    eventually(async || bench.heard().len() >= 8).await;
+    eventually(async || bench.heard().len() >= 10).await;
     let web = |kind| (kind, "web".to_owned());
     let backend = || ("backend-health", "10.0.0.1:8080".to_owned());
+    let healthy = || ("condition-changed", "vips/web".to_owned());
     let wanted = [
         ("dataplane-attached", String::new()),
         web("vip-created"),
         backend(),
+        healthy(),
         web("vip-advertised"),
         web("vip-updated"),
         backend(),
+        healthy(),
         web("vip-withdrawn"),
         web("vip-deleted"),
     ];

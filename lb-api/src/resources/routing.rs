@@ -203,7 +203,7 @@ pub(crate) fn hop_of(hop: &NextHop) -> StaticNextHop {
     StaticNextHop { gateway: *address, interface: interface.clone(), weight: *weight }
 }
 
-fn address_of(spec: &AddressSpec) -> InterfaceAddress {
+pub(crate) fn address_of(spec: &AddressSpec) -> InterfaceAddress {
     InterfaceAddress { interface: spec.interface.clone(), address: spec.address }
 }
 

@@ -123,3 +123,90 @@ fn of_what_bgp_has_in_common_each_field_is_the_files_where_it_says_it() {
     assert_eq!((spec.asn, spec.decision().max_paths, spec.router_id), (Some(65001), 8, None));
     assert!(started.of_file.is_empty() && started.shadowed == Resources::default());
 }
+
+/// Reads one of a kind, or a VIP, with this spec: where and how it is refused.
+fn refusal(kind: Option<Kind>, spec: &Value) -> Option<(String, String)> {
+    let value = json!({"metadata": {"name": "x"}, "spec": spec});
+    let mistakes = document(&value, |cursor| match kind {
+        None => crate::vip::read(cursor).map(drop),
+        Some(kind) => kind.read(cursor).map(drop),
+    });
+    let first = mistakes.err()?.swap_remove(0);
+    Some((first.path.pointer(), first.message))
+}
+
+#[test]
+fn a_list_may_be_as_long_as_its_bound_and_one_more_is_refused_with_both_numbers() {
+    let v4 = |n: usize, len: u8| format!("10.{}.{}.{}/{len}", n >> 16 & 255, n >> 8 & 255, n & 255);
+    let vip = |field: &str, value: Value| {
+        let mut spec = json!({"address": "203.0.113.1", "port": 80, "backends": [{"address": "10.0.0.1", "port": 80}]});
+        spec[field] = value;
+        spec
+    };
+    type Specs<'a> = (Option<Kind>, &'a str, usize, &'a dyn Fn(usize) -> Value);
+    let cases: [Specs<'_>; 11] = [
+        (None, "/spec/access", 16_384, &|n| {
+            vip("access", json!({"allow": (0..n).map(|n| v4(n, 32)).collect::<Vec<_>>()}))
+        }),
+        (None, "/spec/backends", 4096, &|n| {
+            let one = |n: usize| json!({"address": "10.0.0.2", "port": n + 1, "weight": 1});
+            vip("backends", (0..n).map(one).collect())
+        }),
+        (None, "/spec/nat/source_addresses", 16, &|n| {
+            let all: Vec<_> = (0..n).map(|n| format!("198.51.100.{}", n + 1)).collect();
+            vip("nat", json!({"mode": "full-nat", "source_addresses": all}))
+        }),
+        (
+            Some(Kind::Pool),
+            "/spec/addresses",
+            64,
+            &|n| json!({"addresses": (0..n).map(|n| v4(n, 32)).collect::<Vec<_>>()}),
+        ),
+        (Some(Kind::StaticRoute), "/spec/next_hops", 256, &|n| {
+            let one = |n| json!({"address": format!("10.0.{}.{}", n >> 8, n & 255)});
+            json!({"prefix": "198.18.0.0/24", "next_hops": (0..n).map(one).collect::<Vec<_>>()})
+        }),
+        (
+            Some(Kind::Set),
+            "/spec/prefixes",
+            100_000,
+            &|n| json!({"prefixes": (0..n).map(|n| v4(n, 32)).collect::<Vec<_>>()}),
+        ),
+        (
+            Some(Kind::Set),
+            "/spec/communities",
+            100_000,
+            &|n| json!({"communities": (0..n).map(|n| format!("{}:{}", n >> 16, n & 65535)).collect::<Vec<_>>()}),
+        ),
+        (
+            Some(Kind::Set),
+            "/spec/neighbors",
+            100_000,
+            &|n| json!({"neighbors": (0..n).map(|n| v4(n, 32)).collect::<Vec<_>>()}),
+        ),
+        (
+            Some(Kind::Policy),
+            "/spec/statements",
+            1024,
+            &|n| json!({"statements": (0..n).map(|_| json!({"action": "accept"})).collect::<Vec<_>>()}),
+        ),
+        (
+            Some(Kind::PeerGroup),
+            "/spec/import",
+            16,
+            &|n| json!({"asn": 65001, "import": (0..n).map(|n| format!("p{n}")).collect::<Vec<_>>()}),
+        ),
+        (
+            Some(Kind::Peer),
+            "/spec/export",
+            16,
+            &|n| json!({"address": "192.0.2.1", "asn": 65001, "export": (0..n).map(|n| format!("p{n}")).collect::<Vec<_>>()}),
+        ),
+    ];
+    for (kind, field, most, spec) in cases {
+        assert_eq!(refusal(kind, &spec(most)), None, "{field}: {most}");
+        let (at, said) = refusal(kind, &spec(most + 1)).unwrap_or_else(|| panic!("{field}"));
+        assert_eq!(at, field, "{said}");
+        assert!(said.contains(&most.to_string()), "{field}: {said}");
+    }
+}

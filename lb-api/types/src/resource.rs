@@ -266,7 +266,8 @@ pub struct NodeStatus {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BackendResource {
-    /// Its name and its VIP's revision.
+    /// Its name and its VIP's revision. A request may leave it out: the path says the name.
+    #[serde(default)]
     pub metadata: BackendMetadata,
     /// What the operator asks for.
     pub spec: Backend,
@@ -288,7 +289,7 @@ pub struct BackendResourceStatus {
 }
 
 /// What a backend is known by.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BackendMetadata {

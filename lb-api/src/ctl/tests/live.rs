@@ -11,7 +11,7 @@ use crate::registry::tests::Bench;
 use crate::{config, daemon};
 
 /// What a command line says, or why it is refused.
-async fn lbctl(served: &Served, line: &str) -> Result<String, String> {
+pub(crate) async fn lbctl(served: &Served, line: &str) -> Result<String, String> {
     let server = served.server();
     let words = ["lbctl", "--server", &server].into_iter().chain(line.split(' '));
     let arguments = Arguments::try_parse_from(words).map_err(|error| error.to_string())?;
@@ -24,7 +24,7 @@ async fn lbctl(served: &Served, line: &str) -> Result<String, String> {
 }
 
 /// One of each kind, with everything that every kind may have.
-const ONE_OF_EACH: &str = r#"
+pub(crate) const ONE_OF_EACH: &str = r#"
 kind: Pool
 metadata: { name: public, labels: { site: a }, owner: shop }
 spec: { addresses: [203.0.113.64/26, "2001:db8:7::/120"] }

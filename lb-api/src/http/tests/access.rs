@@ -80,6 +80,27 @@ async fn without_a_good_token_nothing_is_told_but_whether_it_lives() {
 }
 
 #[tokio::test]
+async fn no_operation_is_answered_without_a_token_over_tcp() {
+    let served = Served::new(vec![vip("x", 1)]).await;
+    let description = serde_json::to_value(document()).unwrap();
+    for (path, operations) in description["paths"].as_object().unwrap() {
+        if !path.starts_with("/api/") {
+            continue;
+        }
+        let at = path.replace("{name}", "x").replace("{backend}", "10.0.0.1:8080");
+        for method in operations.as_object().unwrap().keys() {
+            for says in [None, Some("Bearer lbd_nonsense"), Some("Basic eDp4")] {
+                let refused = served.ask(&method.to_uppercase(), &at, says, "{}").await.problem();
+                // The more one guesses, the longer one waits; a header that is none is said to be none.
+                let wanted = if says == Some("Basic eDp4") { [400, 429] } else { [401, 429] };
+                assert!(wanted.contains(&refused.status), "{method} {path}: {refused:?}");
+            }
+        }
+    }
+    assert_eq!(served.names().await, ["x"]);
+}
+
+#[tokio::test]
 async fn whoever_guesses_has_to_wait_and_others_on_the_socket_do_not() {
     let served = Served::new(vec![]).await;
     let good = format!("Bearer {}", served.token("ci", Role::Viewer, None));
