@@ -18,6 +18,7 @@ use std::path::{Path as FilePath, PathBuf};
 use lb_api_types::config::{Config, Tls};
 use serde_json::{Map, Value};
 
+pub(crate) use self::sections::interfaces;
 use crate::read::{Mistake, Path, document};
 use crate::{http, yaml};
 

@@ -95,10 +95,28 @@ pub fn is_announced<'a>(
     vips.any(|vip| carries(vip, facts)) && facts.damping.held_until(address, facts.now).is_none()
 }
 
+/// Patterns of the interfaces on whose links an address is announced, of which these are the VIPs.
+pub fn links_of<'a>(
+    address: IpAddr,
+    vips: impl Iterator<Item = &'a Vip>,
+    facts: Facts<'_>,
+) -> BTreeSet<String> {
+    let vips = vips.filter(|vip| !vip.spec.announce_on.is_empty() && is_of_use(vip, facts));
+    let patterns: BTreeSet<_> = vips.flat_map(|vip| &vip.spec.announce_on).cloned().collect();
+    match facts.damping.held_until(address, facts.now) {
+        Some(_) => BTreeSet::new(),
+        None => patterns,
+    }
+}
+
 /// Whether a VIP is a reason to advertise its address.
 fn carries(vip: &Vip, facts: Facts<'_>) -> bool {
-    vip.spec.advertise
-        && facts.attached
+    vip.spec.advertise && is_of_use(vip, facts)
+}
+
+/// Whether clients who come to a VIP are served.
+fn is_of_use(vip: &Vip, facts: Facts<'_>) -> bool {
+    facts.attached
         && !facts.withdrawn
         && facts.serving.contains(&key(&vip.spec))
         && has_way_to_healthy(vip, facts)
@@ -199,15 +217,16 @@ fn used(spec: &VipSpec) -> impl Iterator<Item = &Backend> {
     spec.backends.iter().filter(|backend| !backend.disabled)
 }
 
-/// Where flows of a full-NAT VIP come from, to backends of one family. Nothing of this host uses such an address, so all of its ports are free; those
-/// below 1024 are left alone, since some servers trust them.
+/// Where flows of a VIP come from that says so, to backends of one family. Nothing of this host uses an address of a full-NAT VIP,
+/// so all of its ports are free; those below 1024 are left alone, since some servers trust them. Of its own addresses, for
+/// one-arm, the dataplane knows which ports are free.
 fn sources(spec: &VipSpec, v4: bool) -> Arc<[Source]> {
-    if spec.nat.mode != NatMode::FullNat {
-        return Arc::default();
-    }
     let own = [spec.address];
-    let addresses =
-        if spec.nat.source_addresses.is_empty() { &own } else { &spec.nat.source_addresses[..] };
+    let addresses: &[IpAddr] = match spec.nat.mode {
+        NatMode::FullNat if spec.nat.source_addresses.is_empty() => &own,
+        NatMode::FullNat | NatMode::OneArm => &spec.nat.source_addresses[..],
+        NatMode::Dnat | NatMode::Dsr | NatMode::DsrIpip | NatMode::DsrGue => &[],
+    };
     let source =
         |address: &IpAddr| Source { address: *address, first_port: 1024, last_port: u16::MAX };
     addresses.iter().filter(|address| address.is_ipv4() == v4).map(source).collect()
@@ -259,7 +278,8 @@ fn targets_of(spec: &VipSpec) -> impl Iterator<Item = Target> {
     used(spec).filter_map(|backend| Target::of(backend, &spec.health_check))
 }
 
-/// The health of an address as a whole, for [`Damping::observe`]; none where none of its VIPs is to be advertised.
+/// The health of an address as a whole, for [`Damping::observe`]; none where none of its VIPs is to be advertised
+/// or announced on a link.
 pub fn address_health<'a>(
     vips: impl Iterator<Item = &'a Vip>,
     verdicts: &Verdicts,
@@ -272,7 +292,8 @@ pub fn address_health<'a>(
             (0, 0) => Health::Unhealthy,
         }
     };
-    vips.filter(|vip| vip.spec.advertise).map(of).reduce(|a, b| match (a, b) {
+    let is_told = |vip: &&Vip| vip.spec.advertise || !vip.spec.announce_on.is_empty();
+    vips.filter(is_told).map(of).reduce(|a, b| match (a, b) {
         (Health::Healthy, _) | (_, Health::Healthy) => Health::Healthy,
         (Health::Unknown, _) | (_, Health::Unknown) => Health::Unknown,
         (Health::Unhealthy, Health::Unhealthy) => Health::Unhealthy,

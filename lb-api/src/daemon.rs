@@ -20,6 +20,7 @@ mod fib;
 mod flow_events;
 mod host;
 mod links;
+mod neighbours;
 mod policy;
 pub mod privileges;
 mod punts;
@@ -29,6 +30,7 @@ mod sessions;
 mod views;
 mod world;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +43,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 pub use self::clean::clean;
-use self::dataplane::DataplaneHandle;
+use self::dataplane::{DataplaneHandle, Owned};
 use self::disk::Disk;
 use self::views::Live;
 use self::world::World;
@@ -135,6 +137,10 @@ impl Running {
         if timeout(STOP_WITHIN, self.registry.withdraw()).await.is_err() {
             tracing::warn!("the VIPs' task did not end in time");
         }
+        let nothing = |owned: &mut Owned| owned.dataplane.answer_for(&BTreeSet::new(), true);
+        if timeout(STOP_WITHIN, self.dataplane.with(nothing)).await.is_err() {
+            tracing::warn!("VIPs are still announced on links");
+        }
         // Changes that come to the registry from here on are refused, which is written down, too.
         let settled = timeout(STOP_WITHIN, access.settled());
         let (settled, told) = tokio::join!(settled, timeout(STOP_WITHIN, self.router.shutdown()));
@@ -191,6 +197,9 @@ async fn start(
     let router_id = told.borrow().1.router_id;
     let attach::Attachment { attached, troubles } =
         attach::spawn(router.links(), dataplane.clone(), config.dataplane.clone());
+    let interfaces = config.dataplane.interfaces.clone();
+    let on_links = world.on_links.subscribe();
+    let nowhere = neighbours::spawn(router.links(), on_links, dataplane.clone(), interfaces)?;
     sessions::spawn(router.clone(), events.clone());
     counts::spawn(router.clone(), dataplane.clone(), events.clone());
     links::spawn(router.links(), events.clone());
@@ -219,6 +228,7 @@ async fn start(
         router: router.clone(),
         registry: registry.clone(),
         troubles,
+        nowhere,
         shadowed,
         certificates: certificates::spawn(config.api.tls.clone(), alarms.clone(), access.audit()),
         alarms,

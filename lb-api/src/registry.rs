@@ -53,6 +53,12 @@ pub trait Appliers: Send + 'static {
     fn serve(&mut self, wanted: Serve) -> impl Future<Output = Result<(), String>> + Send;
     /// Has BGP advertise addresses: at first none.
     fn announce(&mut self, addresses: Addresses<'_>) -> impl Future<Output = ()> + Send;
+    /// Has an address announced on the links of interfaces that fit these patterns, and on no others: at first on none.
+    fn announce_on(
+        &mut self,
+        address: IpAddr,
+        interfaces: &BTreeSet<String>,
+    ) -> impl Future<Output = ()> + Send;
     /// Has the kernel have an unreachable route for addresses.
     fn route(&mut self, addresses: Addresses<'_>) -> impl Future<Output = ()> + Send;
     /// Whether what is new of these resources can be carried out as things are now.

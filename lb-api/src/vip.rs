@@ -13,6 +13,7 @@ use lb_api_types::vip::{
 
 use lb_dataplane::MAX_TURNS;
 
+use crate::config;
 use crate::read::{Cursor, Object};
 use crate::resources::{read_check, read_kind, read_metadata};
 
@@ -102,6 +103,7 @@ const FIELDS: &[&str] = &[
     "backends",
     "health_check",
     "advertise",
+    "announce_on",
 ];
 
 fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
@@ -155,6 +157,8 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
     let full_table = read_full_table(&spec, nat.as_ref(), algorithm, backends.as_deref());
     let health_check = read_health_check(&spec, protocol);
     let advertise = spec.field("advertise").map_or(Some(true), |advertise| advertise.boolean());
+    let announce_on =
+        spec.field("announce_on").map_or_else(|| Some(Vec::new()), |on| config::interfaces(&on));
     let life = life?;
     Some(VipSpec {
         address: wanted?,
@@ -176,6 +180,7 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         backends: backends?,
         health_check: health_check?,
         advertise: advertise?,
+        announce_on: announce_on?,
     })
 }
 

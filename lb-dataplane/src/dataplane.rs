@@ -1,6 +1,7 @@
 //! The dataplane as its user sees it: open, attach, apply, count, age.
 
 mod age;
+mod answers;
 mod apply;
 mod attach;
 mod count;
@@ -229,6 +230,29 @@ impl Dataplane {
     #[must_use]
     pub fn unreached(&self) -> BTreeSet<(ServiceKey, IpAddr)> {
         self.one_arm.unreached()
+    }
+
+    /// Takes in the MACs of interfaces that the programs are attached to: frames to them are for this host.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the map.
+    pub fn note_macs(&mut self, macs: &BTreeMap<u32, [u8; 6]>) -> Result<(), ApplyError> {
+        answers::note_macs(&mut self.ebpf, macs)
+    }
+
+    /// Has the programs answer who asks the links of interfaces for the MACs of these VIPs, also while no process runs; with
+    /// `exactly` of no others.
+    ///
+    /// # Errors
+    ///
+    /// More than [`MAX_ANSWERS`](crate::MAX_ANSWERS), or a fault of the map; some are answered then.
+    pub fn answer_for(
+        &mut self,
+        vips: &BTreeSet<(u32, IpAddr)>,
+        exactly: bool,
+    ) -> Result<(), ApplyError> {
+        answers::set(&mut self.ebpf, vips, exactly)
     }
 
     /// Changes routes and next-hop groups, in this order. What is refused leaves no trace, and the rest is done.

@@ -1,5 +1,6 @@
 //! The eBPF dataplane: loads and pins the programs, and writes the tables that they read.
 
+mod announcement;
 mod dataplane;
 mod error;
 pub mod fib;
@@ -15,6 +16,7 @@ mod reset;
 mod sys;
 pub mod table;
 
+pub use announcement::Announcer;
 pub use dataplane::{
     AGE_BATCH, AgePart, Aged, Attached, BackendCount, Dataplane, Flow, FlowEnd, FlowEvent,
     FlowEvents, FlowFilter, FlowPlace, FlowState, Hook, HookChoice, HowEnded, Options, Punts,
@@ -24,6 +26,6 @@ pub use error::{ApplyError, AttachError, OpenError, ReadError};
 pub use icmp::Answer;
 pub use lb_dataplane_common::flow::{Timeouts, seconds};
 pub use lb_dataplane_common::reason::{Contract, Kind, Reason};
-pub use lb_dataplane_common::tables::Record;
+pub use lb_dataplane_common::tables::{MAX_ANSWERS, Record};
 pub use pins::mount_bpffs;
 pub use plan::{MAX_BACKENDS_PER_SERVICE, MAX_TURNS, turns};

@@ -33,6 +33,7 @@ use lb_dataplane_common::service::{BackendEntry, SERVICE_BOUNDS_BACKENDS, Servic
 pub use self::access::Prefix;
 use self::access::Prefixes;
 pub use self::audit::{Audit, Found};
+pub(crate) use self::entries::words;
 use self::entries::{
     Life, address_entry, address_key, algorithm, backend_entry, bounds, can_hash, gone_entry, mode,
     mss, of_clients, on_exhaustion, parted_entry, reachable, service_key,

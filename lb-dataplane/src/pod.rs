@@ -7,7 +7,7 @@ use lb_dataplane_common::reason::ReasonCounts;
 use lb_dataplane_common::service::{
     AccessKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
-use lb_dataplane_common::tables::{FlowCounts, Record};
+use lb_dataplane_common::tables::{AnswerKey, FlowCounts, Record};
 
 /// A key or value of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,7 @@ unsafe impl<A: Family> aya::Pod for Raw<FlowKey<A>> {}
 
 pod!(
     AccessKey,
+    AnswerKey,
     FlowEntry,
     Timeouts,
     FlowCounts,

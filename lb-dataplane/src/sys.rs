@@ -120,6 +120,39 @@ pub(crate) fn tick() -> u32 {
     ((now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64) >> TICK_SHIFT) as u32
 }
 
+/// A socket that sends whole frames and receives none.
+pub(crate) fn frame_socket() -> io::Result<OwnedFd> {
+    // SAFETY: a system call without pointers. Of protocol 0: no frame is handed to it.
+    let socket = unsafe {
+        libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0)
+    };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(socket) })
+}
+
+/// Sends a frame through an interface.
+pub(crate) fn send_frame(socket: impl AsFd, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+    // SAFETY: all zeroes is a valid `sockaddr_ll`.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_ifindex = i32::try_from(ifindex).map_err(io::Error::other)?;
+    // SAFETY: both pointers name as many bytes as are said, and outlive the call.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_fd().as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// `NTF_USE` of `linux/neighbour.h`.
 const NTF_USE: u8 = 1;
 /// `NDA_DST` of `linux/neighbour.h`.

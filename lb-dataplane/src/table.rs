@@ -112,7 +112,8 @@ pub struct Service {
     pub on_exhaustion: OnExhaustion,
     /// The largest segment size that TCP's SYNs may announce, both ways; any by default.
     pub mss_clamp: Option<MssClamp>,
-    /// Whether flows to a backend come from this host's own address on the way there, whatever its `sources` say.
+    /// Whether flows to a backend come from this host's own addresses, and from ports that its connections do not use: those of
+    /// its `sources` that are this host's, or with none the one on the way there.
     pub one_arm: bool,
 }
 

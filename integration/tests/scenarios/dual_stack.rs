@@ -37,6 +37,9 @@ on_both_hooks!(
     backends_on_a_link_answer_clients_themselves,
 );
 
+/// An address of lbd's own that no route chooses by itself.
+const LOCAL: &str = "2001:db8:ff::1";
+
 /// The pods' addresses of IPv4.
 pub(crate) const PODS_V4: [&str; 2] = ["10.9.2.2", "10.9.3.2"];
 
@@ -186,15 +189,18 @@ fn ipv6_backends_see_the_source_that_the_mode_says(hook: Hook) {
     let client = hello.lab.netns("client").holds();
     for (pod, lbd) in [("pod1", "2001:db8:a::1"), ("pod2", "2001:db8:b::1")] {
         hello.lab.run(pod, "ip -6 route del default").holds();
-        for source in [VIP, POOL] {
+        for source in [VIP, POOL, LOCAL] {
             hello.lab.run(pod, &format!("ip -6 route replace {source} via {lbd}")).holds();
         }
     }
+    hello.lab.run("lbd", &format!("ip -6 addr add {LOCAL}/128 dev lo nodad")).holds();
     let pool = vec![POOL.parse().expect("an address")];
+    let local = vec![LOCAL.parse().expect("an address")];
     for (mode, source_addresses, seen) in [
         (NatMode::FullNat, vec![], &[VIP][..]),
         (NatMode::FullNat, pool, &[POOL]),
         (NatMode::OneArm, vec![], &["2001:db8:a::1", "2001:db8:b::1"]),
+        (NatMode::OneArm, local, &[LOCAL]),
     ] {
         vip.spec.nat = Nat { mode, source_addresses, ..Nat::default() };
         hello.api.put_vip(&vip).holds();

@@ -2,6 +2,7 @@
 //! whose far ends take packets out, lists of clients, the tools that people use, and as many connections as ports.
 
 mod many;
+mod on_link;
 mod tools;
 
 use std::net::IpAddr;
@@ -61,6 +62,8 @@ fn conversations(hook: Hook) {
     }
     // From here on pods hold the VIPs' addresses.
     backends_take_packets_out_of_tunnels(&mut hello, &vips);
+    // And from here on lbd has another MAC.
+    on_link::vips_are_found_by_who_asks_for_their_mac(&hello, &vips);
 }
 
 fn put(hello: &Hello, vip: &Vip) {

@@ -16,6 +16,8 @@ use crate::hello::{Hello, Holds, INTERFACES, PODS, SOON, VIP, address};
 const REQUESTS: u32 = 300;
 /// Where flows of a full-NAT VIP come from.
 const POOL: &str = "203.0.113.200";
+/// An address of lbd's own that no route chooses by itself.
+const LOCAL: &str = "10.255.0.1";
 /// A request is at least this many packets through the balancer: handshake, question, answer, both ways.
 const PACKETS_PER_REQUEST: u64 = 8;
 
@@ -368,15 +370,18 @@ fn backends_see_the_source_that_the_mode_says_and_need_no_way_back_to_the_client
     // Nodes know lbd's network, the VIP and the pool, and nothing beyond: only a source of ours can be answered.
     for (node, lbd) in [("node1", "10.0.1.1"), ("node2", "10.0.2.1")] {
         hello.lab.run(node, "ip route del default").holds();
-        for source in [VIP, POOL] {
+        for source in [VIP, POOL, LOCAL] {
             hello.lab.run(node, &format!("ip route replace {source} via {lbd}")).holds();
         }
     }
+    hello.lab.run("lbd", &format!("ip addr add {LOCAL}/32 dev lo")).holds();
     let pool = vec![POOL.parse().expect("an address")];
+    let local = vec![LOCAL.parse().expect("an address")];
     for (mode, source_addresses, seen) in [
         (NatMode::FullNat, vec![], &[VIP][..]),
         (NatMode::FullNat, pool, &[POOL]),
         (NatMode::OneArm, vec![], &["10.0.1.1", "10.0.2.1"]),
+        (NatMode::OneArm, local, &[LOCAL]),
     ] {
         vip.spec.nat = Nat { mode, source_addresses, ..Nat::default() };
         hello.api.put_vip(&vip).holds();

@@ -161,7 +161,8 @@ fn timeouts(cursor: &Cursor<'_>) -> Option<Timeouts> {
     })
 }
 
-fn interfaces(cursor: &Cursor<'_>) -> Option<Vec<String>> {
+/// Names of interfaces, or patterns.
+pub(crate) fn interfaces(cursor: &Cursor<'_>) -> Option<Vec<String>> {
     let patterns = cursor.list(|cursor| {
         let pattern = cursor.text()?;
         let fixed = pattern.chars().filter(|&c| c != '*').count();

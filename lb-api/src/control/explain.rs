@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use lb_api_types::vip::Vip;
 
-use super::{Facts, Tally, carries, key, tally};
+use super::{Facts, Tally, carries, is_of_use, key, tally};
 
 /// What the sentences are made of.
 pub(crate) struct Reasons<'a> {
@@ -31,6 +31,27 @@ impl<'a> Reasons<'a> {
 
     /// The sentence for a VIP.
     pub(crate) fn message(&self, vip: &Vip) -> String {
+        match (vip.spec.announce_on.is_empty(), vip.spec.advertise) {
+            (true, _) => self.of_bgp(vip),
+            (false, true) => format!("{}; {}", self.of_bgp(vip), self.of_links(vip)),
+            (false, false) => self.of_links(vip),
+        }
+    }
+
+    fn of_links(&self, vip: &Vip) -> String {
+        let on = vip.spec.announce_on.join(", ");
+        match self.facts.damping.held_until(vip.spec.address, self.facts.now) {
+            Some(_) => format!("not announced on {on}: its health flapped"),
+            None if is_of_use(vip, self.facts) => {
+                let healthy = tally(&vip.spec, self.facts.verdicts).healthy;
+                let all = vip.spec.backends.len();
+                format!("announced on {on}: {healthy} of {all} backends healthy")
+            }
+            None => format!("not announced on {on}: {}", obstacle(vip, self.facts)),
+        }
+    }
+
+    fn of_bgp(&self, vip: &Vip) -> String {
         let facts = self.facts;
         let address = vip.spec.address;
         let all = vip.spec.backends.len();
@@ -62,11 +83,14 @@ impl<'a> Reasons<'a> {
 
 /// What stands in this VIP's way.
 fn own_reason(vip: &Vip, facts: Facts<'_>) -> String {
+    if vip.spec.advertise { obstacle(vip, facts) } else { "its spec says advertise: false".into() }
+}
+
+/// What stands in the way of its clients.
+fn obstacle(vip: &Vip, facts: Facts<'_>) -> String {
     let all = vip.spec.backends.len();
     let tally = tally(&vip.spec, facts.verdicts);
-    if !vip.spec.advertise {
-        "its spec says advertise: false".into()
-    } else if facts.withdrawn {
+    if facts.withdrawn {
         "the node is drained and its VIPs are withdrawn: `lbctl undrain --node` ends that".into()
     } else if !facts.attached {
         "the fast path is attached to no interface".into()

@@ -36,6 +36,7 @@ fn vip(name: &str, address: [u8; 4], port: u16, backends: &[u8]) -> Vip {
                 .collect(),
             health_check: HealthCheck::default(),
             advertise: true,
+            announce_on: Vec::new(),
         },
         status: None,
     }

@@ -220,6 +220,8 @@ fn document(new: NewVip) -> Value {
     say("protocol", new.protocol.map(Value::from));
     say("algorithm", new.algorithm.map(Value::from));
     say("health_check", new.health_check.map(|kind| json!({"kind": kind})));
+    let announce_on = new.announce_on;
+    say("announce_on", (!announce_on.is_empty()).then(|| json!(announce_on)));
     say("advertise", new.no_advertise.then_some(Value::Bool(false)));
     let mut metadata = json!({"name": new.name});
     let labels = new.label.iter().map(|label| label.split_once('=').unwrap_or((label, "")));
@@ -240,7 +242,7 @@ mod tests {
     #[test]
     fn the_command_line_says_what_a_file_would() {
         let line = "lbctl create vip web --address 203.0.113.7 --port 80-89 --backend 10.0.0.1:8080 --backend 10.0.0.2:8081 \
-                    --protocol udp --algorithm round-robin --health-check none --no-advertise";
+                    --protocol udp --algorithm round-robin --health-check none --no-advertise --announce-on eth1";
         let parsed = Arguments::try_parse_from(line.split_whitespace()).unwrap();
         let Command::Create { what: Create::Vip(new) } = parsed.command else { unreachable!() };
         let expected = json!({
@@ -249,6 +251,7 @@ mod tests {
                 "address": "203.0.113.7", "port": 80, "last_port": 89, "protocol": "udp", "algorithm": "round-robin",
                 "backends": [{"address": "10.0.0.1", "port": 8080}, {"address": "10.0.0.2", "port": 8081}],
                 "health_check": {"kind": "none"}, "advertise": false,
+                "announce_on": ["eth1"],
             },
         });
         assert_eq!(document(new), expected);

@@ -138,8 +138,7 @@ fn plan(links: &[Link], attached: &[Attached], done: &mut Done, patterns: &[Stri
     };
     let attach = links
         .iter()
-        .filter(|link| link.ethernet && wanted(&link.name) && !is_done(link))
-        .filter(|link| vrf(links, link).is_none())
+        .filter(|link| is_attachable(links, link, patterns) && !is_done(link))
         .map(|link| Step::Attach(link.clone()));
     let is_in_vrf = |ifindex: u32| {
         links.iter().any(|link| link.ifindex == ifindex && vrf(links, link).is_some())
@@ -153,6 +152,11 @@ fn plan(links: &[Link], attached: &[Attached], done: &mut Done, patterns: &[Stri
         Some(Step::Detach(attached.name.clone(), why))
     });
     detach.chain(attach).collect()
+}
+
+/// Whether the fast path is to be attached to a link, and can be.
+pub(super) fn is_attachable(links: &[Link], link: &Link, patterns: &[String]) -> bool {
+    link.ethernet && is_wanted(patterns, &link.name) && vrf(links, link).is_none()
 }
 
 /// One sentence per interface that is configured and whose packets do not take the main table, the only one that the fast

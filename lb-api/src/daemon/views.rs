@@ -43,6 +43,8 @@ pub(super) struct Live {
     pub(super) registry: Registry,
     /// Why interfaces are not attached.
     pub(super) troubles: watch::Receiver<Vec<String>>,
+    /// Which VIPs are to be announced on links, and are on none.
+    pub(super) nowhere: watch::Receiver<Vec<String>>,
     /// Why kept VIPs are not served.
     pub(super) shadowed: watch::Receiver<Vec<String>>,
     /// When the first of the API's certificates expires.
@@ -259,6 +261,7 @@ impl Views for Live {
             warnings.extend(host_warnings());
             warnings.extend(self.shadowed.borrow().iter().cloned());
             warnings.extend(self.troubles.borrow().iter().cloned());
+            warnings.extend(self.nowhere.borrow().iter().cloned());
             let (_, us) = self.told.borrow().clone();
             let status = Status {
                 conditions: seen::conditions(&self.wanted, interfaces.len(), &warnings),
@@ -344,6 +347,7 @@ impl Live {
         facts.left_out = self.dataplane.with(|owned| owned.dataplane.fib_left_out()).await?;
         facts.interfaces_wanted = !self.wanted.interfaces.is_empty();
         facts.troubles = self.troubles.borrow().clone();
+        facts.troubles.extend(self.nowhere.borrow().iter().cloned());
         facts.policy_rules = self.router.policy_rules();
         facts.alarms = self.alarms.all();
         facts.state = self.shadowed.borrow().clone();

@@ -1,5 +1,6 @@
 //! The real appliers: dataplane, router and kernel.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::dataplane::{self, DataplaneHandle, Owned};
+use super::neighbours::OnLinks;
 use super::{fib, file_resources, reach, router};
 use crate::alarms::{Alarms, Part};
 use crate::control::Unreached;
@@ -34,6 +36,8 @@ pub(super) struct World {
     pub(super) told: watch::Sender<(Bgp, SpeakerConfig)>,
     /// Backends that no packet reaches as their VIP needs it.
     unreached: watch::Sender<Arc<Unreached>>,
+    /// Where VIPs are announced on links.
+    pub(super) on_links: watch::Sender<OnLinks>,
 }
 
 impl World {
@@ -57,8 +61,18 @@ impl World {
             lb_routing::spawn(speaks).await.context("the BGP speaker does not start")?;
         let fib = tokio::spawn(fib::pump(batches, dataplane.clone()));
         let (bgp, grace) = (config.bgp.clone(), None);
-        let world =
-            Self { dataplane, router, bgp, default_id, keys, alarms, grace, told, unreached };
+        let world = Self {
+            dataplane,
+            router,
+            bgp,
+            default_id,
+            keys,
+            alarms,
+            grace,
+            told,
+            unreached,
+            on_links: watch::Sender::new(OnLinks::new()),
+        };
         Ok((world, fib))
     }
 }
@@ -92,6 +106,16 @@ impl Appliers for World {
                 self.router.change_originated(come, go).await;
             }
         }
+    }
+
+    async fn announce_on(&mut self, address: IpAddr, interfaces: &BTreeSet<String>) {
+        self.on_links.send_modify(|all| {
+            if interfaces.is_empty() {
+                all.remove(&address);
+            } else {
+                all.insert(address, interfaces.clone());
+            }
+        });
     }
 
     async fn admit(&mut self, before: &Resources, after: &Resources) -> Result<(), Misfit> {

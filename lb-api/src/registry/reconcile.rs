@@ -33,6 +33,7 @@ impl<A: Appliers> Task<A> {
 
         let (announced, not) = self.to_announce(&addresses, now);
         self.announce(&announced, &not, false).await;
+        self.announce_on_links(&addresses, now, false).await;
         self.route(&addresses, false).await;
         self.serve(&keys).await?;
         // Which backends packets reach is known only now.
@@ -41,6 +42,7 @@ impl<A: Appliers> Task<A> {
         self.route(&addresses, true).await;
         let (announced, not) = self.to_announce(&addresses, now);
         self.announce(&announced, &not, true).await;
+        self.announce_on_links(&addresses, now, true).await;
         Ok(())
     }
 
@@ -56,6 +58,7 @@ impl<A: Appliers> Task<A> {
         touched.addresses.extend(self.hear_unreached());
         if self.applied.is_none() {
             touched.addresses.extend(&self.announced);
+            touched.addresses.extend(self.on_links.keys());
             touched.addresses.extend(self.routed.iter().flatten());
             touched.targets.extend(&self.targets);
         }
@@ -171,11 +174,41 @@ impl<A: Appliers> Task<A> {
         Facts { vips: book.vips(), verdicts, attached, withdrawn, serving, unreached, damping, now }
     }
 
-    /// Has BGP advertise nothing.
+    /// Has addresses announced on links where that is to be, and where it is time for it, and no longer elsewhere.
+    async fn announce_on_links(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+        now: Instant,
+        may_come: bool,
+    ) {
+        let facts = self.facts(now);
+        let wanted = addresses.iter().map(|address| {
+            (*address, control::links_of(*address, self.book.of_address(*address), facts))
+        });
+        for (address, mut wanted) in wanted.collect::<Vec<_>>() {
+            let told = self.on_links.remove(&address).unwrap_or_default();
+            if !may_come {
+                wanted = &wanted & &told;
+            }
+            if wanted != told {
+                let on: Vec<&str> = wanted.iter().map(String::as_str).collect();
+                tracing::info!(%address, on = on.join(", "), "announced on links");
+                self.appliers.announce_on(address, &wanted).await;
+            }
+            if !wanted.is_empty() {
+                self.on_links.insert(address, wanted);
+            }
+        }
+    }
+
+    /// Has BGP advertise nothing, and links hear of nothing.
     pub(super) async fn withdraw(&mut self) {
         self.mend().await;
         let all = self.announced.clone();
         self.announce(&BTreeSet::new(), &all, false).await;
+        for address in std::mem::take(&mut self.on_links).into_keys() {
+            self.appliers.announce_on(address, &BTreeSet::new()).await;
+        }
     }
 
     /// Has BGP no longer advertise these, and also advertise those where it is time for it.

@@ -75,6 +75,8 @@ pub(super) struct Task<A> {
     /// What the dataplane has confirmed.
     pub(super) serving: BTreeSet<ServiceKey>,
     pub(super) announced: BTreeSet<IpAddr>,
+    /// Where addresses are announced on links.
+    pub(super) on_links: BTreeMap<IpAddr, BTreeSet<String>>,
     /// What the kernel was told last; `None` at the start, when an earlier process may have told it anything.
     pub(super) routed: Option<BTreeSet<IpAddr>>,
     /// The last failure, so that it is logged once.
@@ -145,6 +147,7 @@ impl<A: Appliers> Task<A> {
             was_attached: false,
             serving: BTreeSet::new(),
             announced: BTreeSet::new(),
+            on_links: BTreeMap::new(),
             routed: None,
             failure: None,
             unkept: None,

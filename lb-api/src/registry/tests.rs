@@ -14,6 +14,7 @@ use crate::store;
 pub(crate) enum Told {
     Serve(usize),
     Announce(Vec<IpAddr>),
+    AnnounceOn(IpAddr, Vec<String>),
     Route(Vec<IpAddr>),
 }
 
@@ -102,6 +103,10 @@ impl Appliers for World {
         self.tell(Told::Announce(self.announced.iter().copied().collect()));
     }
 
+    async fn announce_on(&mut self, address: IpAddr, interfaces: &BTreeSet<String>) {
+        self.tell(Told::AnnounceOn(address, interfaces.iter().cloned().collect()));
+    }
+
     async fn admit(&mut self, _: &Resources, after: &Resources) -> Result<(), Misfit> {
         // What nobody reaches, here as in the documentation (RFC 5737).
         let unreachable = after.static_routes().find(|route| {
@@ -185,6 +190,7 @@ pub(crate) fn vip(name: &str, last: u8) -> Vip {
             }],
             health_check: Default::default(),
             advertise: true,
+            announce_on: Vec::new(),
         },
         status: None,
     }
@@ -337,6 +343,30 @@ async fn a_vip_is_served_first_and_advertised_when_health_has_spoken() {
     bench.find(Health::Healthy);
     eventually(|| bench.advertised("web")).await;
     assert_eq!(bench.world.told(), [Told::Announce(vec![address])]);
+}
+
+#[tokio::test]
+async fn a_vip_is_announced_on_its_links_while_it_is_healthy_and_no_longer_before_it_goes() {
+    let bench = Bench::new(vec![]).await;
+    let mut on_link = vip("web", 10);
+    (on_link.spec.advertise, on_link.spec.announce_on) = (false, vec!["eth1".to_owned()]);
+    bench.put(on_link).await.unwrap();
+    let address = IpAddr::from([203, 0, 113, 10]);
+    assert_eq!(bench.world.told(), [Told::Route(vec![address]), Told::Serve(1)]);
+    let message = || async { bench.registry.get("web").await.unwrap().status.unwrap().message };
+    assert!(message().await.starts_with("not announced on eth1: health checks"));
+    bench.find(Health::Healthy);
+    eventually(|| async { message().await == "announced on eth1: 1 of 1 backends healthy" }).await;
+    let on = |on: &[&str]| Told::AnnounceOn(address, on.iter().map(|&on| on.to_owned()).collect());
+    assert_eq!(bench.world.told(), [on(&["eth1"])]);
+    bench.find(Health::Unhealthy);
+    eventually(|| async { message().await.contains("unhealthy") }).await;
+    assert_eq!(bench.world.told(), [on(&[]), Told::Serve(1)]);
+    bench.find(Health::Healthy);
+    eventually(|| async { message().await.starts_with("announced on") }).await;
+    bench.world.told();
+    bench.delete("web").await.unwrap();
+    assert_eq!(bench.world.told(), [on(&[]), Told::Serve(0), Told::Route(vec![])]);
 }
 
 #[tokio::test]
@@ -829,7 +859,7 @@ impl Bench {
             match told_now {
                 Told::Announce(addresses) => told.0 = addresses,
                 Told::Route(addresses) => told.1 = addresses,
-                Told::Serve(_) => {}
+                Told::Serve(_) | Told::AnnounceOn(..) => {}
             }
         }
         let advertised: BTreeSet<IpAddr> = vips

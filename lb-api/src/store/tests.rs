@@ -35,6 +35,7 @@ fn some_vip(name: &str) -> Vip {
             }],
             health_check: Default::default(),
             advertise: true,
+            announce_on: Vec::new(),
         },
         status: None,
     }

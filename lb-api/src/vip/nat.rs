@@ -35,9 +35,11 @@ pub(super) fn read(cursor: &Cursor<'_>, protocol: Option<Protocol>) -> Option<Na
         return listed
             .wrong(format!("lists {count} addresses, but {MAX_SOURCE_ADDRESSES} are the most"));
     }
-    if !addresses.is_empty() && mode.is_some_and(|mode| mode != NatMode::FullNat) {
-        return listed
-            .wrong("is only for `mode: full-nat`: set the mode, or leave the addresses out");
+    let takes_some = |mode| matches!(mode, NatMode::FullNat | NatMode::OneArm);
+    if !addresses.is_empty() && mode.is_some_and(|mode| !takes_some(mode)) {
+        return listed.wrong(
+            "is only for `mode: full-nat` and `mode: one-arm`: set the mode, or leave the addresses out",
+        );
     }
     Some(Nat { mode: mode?, source_addresses: addresses, on_exhaustion: on_exhaustion? })
 }

@@ -83,6 +83,9 @@ fn each_mistake_names_its_field() {
         ("/spec/on_unhealthy", json!("close")),
         ("/spec/nat", json!("full-nat")),
         ("/spec/advertise", json!("yes")),
+        ("/spec/announce_on", json!("eth0")),
+        ("/spec/announce_on", json!(["eth 0"])),
+        ("/spec/announce_on", json!(["a234567890123456"])),
         ("/spec/colour", json!("red")),
         ("/spec/backends", json!([])),
         ("/spec/backends", json!({})),
@@ -245,12 +248,14 @@ fn source_addresses_are_unicast_few_and_for_full_nat_only() {
     };
     let good = nat("full-nat", json!(["192.0.2.7", "192.0.2.8"]));
     assert_eq!(document(&good, read).unwrap().spec.nat.source_addresses.len(), 2);
+    let host = nat("one-arm", json!(["192.0.2.7"]));
+    assert_eq!(document(&host, read).unwrap().spec.nat.source_addresses.len(), 1);
     let many: Vec<_> = (0..=MAX_SOURCE_ADDRESSES).map(|n| format!("192.0.2.{n}")).collect();
     for (value, pointer) in [
         (with("/spec/nat", json!({"mode": "full-nat", "source": []})), "/spec/nat/source"),
         (nat("snat", json!([])), "/spec/nat/mode"),
         (nat("dnat", json!(["192.0.2.7"])), "/spec/nat/source_addresses"),
-        (nat("one-arm", json!(["192.0.2.7"])), "/spec/nat/source_addresses"),
+        (nat("one-arm", json!(["2001:db8::1"])), "/spec/nat/source_addresses/0"),
         (nat("full-nat", json!(["192.0.2.7", "192.0.2.7"])), "/spec/nat/source_addresses/1"),
         (nat("full-nat", json!(["127.0.0.1"])), "/spec/nat/source_addresses/0"),
         (nat("full-nat", json!(many)), "/spec/nat/source_addresses"),
@@ -407,6 +412,7 @@ fn any_vip() -> impl Strategy<Value = Vip> {
                     rise,
                     fall,
                 },
+                announce_on: if advertise { Vec::new() } else { vec!["eth*".to_owned()] },
                 advertise,
             },
             status: None,

@@ -102,6 +102,10 @@ pub struct VipSpec {
     /// Whether BGP advertises the address while the VIP is healthy.
     #[serde(default = "yes")]
     pub advertise: bool,
+    /// Interfaces, by name or pattern (`eth*`), on whose links ARP and neighbour discovery are answered for the address while
+    /// the VIP is healthy: where it is of the clients' own network. One node of a link at most; none by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub announce_on: Vec<String>,
 }
 
 impl NatMode {
@@ -264,8 +268,9 @@ impl FullTable {
 pub struct Nat {
     /// `dnat` (the default), `full-nat`, `one-arm`, `dsr`, `dsr-ipip` or `dsr-gue`.
     pub mode: NatMode,
-    /// Where flows come from with `full-nat`: addresses that are routed to this host and that nothing else uses, of the family
-    /// of the backends. The VIP's own address if there are none.
+    /// Where flows come from, of the family of the backends. With `full-nat` addresses that are routed to this host and that
+    /// nothing else uses, the VIP's own if there are none; with `one-arm` any that are this host's own, that on the way to the
+    /// backend if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub source_addresses: Vec<IpAddr>,
@@ -285,7 +290,7 @@ pub enum NatMode {
     Dnat,
     /// The backend sees the VIP or one of `source_addresses`.
     FullNat,
-    /// The backend sees this host's own address on the way to it.
+    /// The backend sees this host's own address on the way to it, or others of its own that `source_addresses` name.
     OneArm,
     /// The backend gets packets as they came, in frames to its MAC, and answers clients itself: it is on a link of this host
     /// and holds the VIP's address, for which it answers no ARP. Ports stay as they are.

@@ -76,8 +76,9 @@ pub fn sameness(one: u16, other: u16) -> u16 {
     (beyond.wrapping_sub(1) >> 31) as u16
 }
 
+/// A sum of 32 words at most in 16 bits.
 #[inline(always)]
-fn fold(sum: u32) -> u16 {
+pub(crate) fn fold(sum: u32) -> u16 {
     let once = (sum & 0xffff) + (sum >> 16);
     ((once & 0xffff) + (once >> 16)) as u16
 }

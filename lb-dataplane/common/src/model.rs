@@ -4,7 +4,7 @@ mod packet;
 mod serving;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 pub(crate) use self::packet::ModelPacket;
@@ -24,7 +24,7 @@ use crate::reason::Reason;
 use crate::service::{
     AccessKey, Affinity, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
-use crate::tables::{FamilyTables, FlowTables, InsertError, Tables};
+use crate::tables::{AnswerKey, FamilyTables, FlowTables, InsertError, Tables};
 
 /// Places of the ring of half-open flows: as many as no test fills that does not mean to.
 const HALF_OPEN: usize = 32;
@@ -164,6 +164,8 @@ pub(crate) struct ModelTables {
     /// By whole address.
     pub(crate) access: HashMap<AccessKey, bool>,
     pub(crate) affinities: RefCell<HashMap<AffinityKey, Affinity>>,
+    /// Where this node answers for VIPs.
+    pub(crate) answers: HashSet<AnswerKey>,
     pub(crate) counted: RefCell<Vec<Reason>>,
     pub(crate) interruption: RefCell<Option<Interruption>>,
 }
@@ -452,6 +454,10 @@ impl Tables for ModelTables {
 
     fn end_sample(&self, key: &FlowKey<V6>, _: u32) {
         self.samples.borrow_mut().remove(key);
+    }
+
+    fn answers(&self, key: &AnswerKey) -> bool {
+        self.answers.contains(key)
     }
 
     fn count(&self, _: u32, reason: Reason, _: u32) {

@@ -27,6 +27,12 @@ pub trait Packet {
     /// The place in the counters of the interface that the frame came in through.
     fn interface_place(&self) -> u32;
 
+    /// The index of the interface that the frame came in through.
+    fn ifindex(&self) -> u32;
+
+    /// The MAC of that interface, if it is known.
+    fn own_mac(&self) -> Option<[u16; 3]>;
+
     /// Whether the frame is addressed to the interface that it came in through.
     fn is_addressed_here(&self, destination: [u16; 3]) -> bool;
 

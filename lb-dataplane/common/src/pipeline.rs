@@ -15,6 +15,7 @@ mod direct;
 mod forward;
 mod fragments;
 mod life;
+mod neighbour;
 
 use self::across::{error_across, forward_across};
 use self::direct::forward_direct;
@@ -83,6 +84,8 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
         Ok(Version::V6) => run_v6(packet, tables, &mut way),
         Err(reason) => reason,
     };
+    let may_ask = matches!(reason, Reason::NotForUs | Reason::NotIp | Reason::ProtocolNotHandled);
+    let reason = if may_ask { neighbour::answer(packet, tables, reason) } else { reason };
     tables.count(place, reason, bytes);
     Outcome { reason, way }
 }

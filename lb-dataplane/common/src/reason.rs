@@ -188,6 +188,8 @@ reasons! {
     /// A new flow of a client that is itself the backend that was chosen, where flows keep their clients' addresses: it would get
     /// packets from its own.
     OwnBackend = 55, "own-backend", Drop, Original;
+    /// Who asked a link for the MAC of a VIP that this node answers for there, answered.
+    NeighbourAnswered = 56, "neighbour-answered", Reply, Rewritten;
 }
 
 /// How many reasons there are.

@@ -112,9 +112,27 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn count_sample(&self, key: &FlowKey<V6>, direction: u8, bytes: u32);
     /// Tells of the end of a flow that is watched, with the bits of its state.
     fn end_sample(&self, key: &FlowKey<V6>, state: u32);
+    /// Whether this node answers who asks a link for the MAC of a VIP.
+    fn answers(&self, key: &AnswerKey) -> bool;
     /// Counts how a packet ended that came in through the interface at this place.
     fn count(&self, interface_place: u32, reason: Reason, bytes: u32);
 }
+
+/// Key of the hash map `ANSWERS`: a VIP's address, and the interface to a link on which this node answers ARP and neighbour
+/// discovery for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct AnswerKey {
+    /// The address.
+    pub address: V6,
+    /// The interface's index.
+    pub ifindex: u32,
+}
+
+/// Entries of `ANSWERS` at most; they take memory only while they are there.
+pub const MAX_ANSWERS: u32 = 1 << 16;
+
+const _: () = assert!(size_of::<AnswerKey>() == 20);
 
 /// Value of the per-CPU arrays `SERVICE_COUNTS` and `BACKEND_COUNTS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

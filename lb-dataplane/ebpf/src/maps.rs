@@ -21,7 +21,9 @@ use lb_dataplane_common::service::{
     AccessKey, Affinity, AffinityKey, BackendEntry, MAX_RANGE_PREFIXES, PAGE_WORDS, RangeKey,
     ServiceEntry, SourceEntry, VipKey,
 };
-use lb_dataplane_common::tables::{FamilyTables, FlowTables, InsertError, Record, Tables};
+use lb_dataplane_common::tables::{
+    AnswerKey, FamilyTables, FlowTables, InsertError, MAX_ANSWERS, Record, Tables,
+};
 
 use crate::fib_maps::{Fib, Node6, word};
 use crate::flow_ptr::FlowPtr;
@@ -81,6 +83,9 @@ static FRAGMENTS6: LruHashMap<FragmentKey<V6>, FragmentPorts> =
 /// Packets for user space to tell their senders of: 64 KiB, 780 of them.
 #[map]
 static PUNTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
+/// Where this node answers who asks for a VIP's MAC.
+#[map]
+static ANSWERS: HashMap<AnswerKey, u32> = HashMap::with_max_entries(MAX_ANSWERS, BPF_F_NO_PREALLOC);
 #[map]
 static TIMEOUTS: Array<Timeouts> = Array::with_max_entries(1, 0);
 #[map]
@@ -405,6 +410,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn end_sample(&self, key: &FlowKey<V6>, state: u32) {
         samples::end(key, state)
+    }
+
+    #[inline(always)]
+    fn answers(&self, key: &AnswerKey) -> bool {
+        ANSWERS.get_ptr(key).is_some()
     }
 
     #[inline(always)]

@@ -52,13 +52,6 @@ impl SkBuff {
         }
     }
 
-    /// The interface that it came in through.
-    #[inline(always)]
-    pub fn ifindex(&self) -> u32 {
-        // SAFETY: as in `frame`.
-        unsafe { (*self.skb).ifindex }
-    }
-
     /// Applies a difference of sums to a transport's checksum. The helper knows whether the checksum is complete,
     /// partial, or kept beside the packet.
     #[inline(always)]
@@ -101,6 +94,17 @@ impl Packet for SkBuff {
     #[inline(always)]
     fn interface_place(&self) -> u32 {
         interfaces::place(self.ifindex())
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: as in `frame`.
+        unsafe { (*self.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn own_mac(&self) -> Option<[u16; 3]> {
+        interfaces::mac(self.ifindex())
     }
 
     #[inline(always)]

@@ -34,13 +34,6 @@ impl XdpFrame {
         }
     }
 
-    /// The interface that it came in through.
-    #[inline(always)]
-    pub fn ifindex(&self) -> u32 {
-        // SAFETY: as in `frame`.
-        unsafe { (*self.ctx).ingress_ifindex }
-    }
-
     /// Copies words out; `at` is even.
     #[inline(always)]
     pub fn get<const N: usize>(&self, at: u32) -> Option<[u16; N]> {
@@ -80,8 +73,19 @@ impl Packet for XdpFrame {
     }
 
     #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: as in `frame`.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn own_mac(&self) -> Option<[u16; 3]> {
+        interfaces::mac(self.ifindex())
+    }
+
+    #[inline(always)]
     fn is_addressed_here(&self, destination: [u16; 3]) -> bool {
-        interfaces::mac(self.ifindex()) == Some(destination)
+        self.own_mac() == Some(destination)
     }
 
     #[inline(always)]

@@ -14,7 +14,7 @@ use lb_dataplane_common::service::{
     AccessKey, BackendEntry, PAGE_WORDS, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
 
-use self::write::{failed, open};
+pub(super) use self::write::{failed, open};
 use super::Sizes;
 use crate::error::ApplyError;
 use crate::mapped::Mapped;

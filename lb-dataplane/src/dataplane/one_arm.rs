@@ -141,30 +141,39 @@ fn fill_in<'a>(
     if services.peek().is_none() {
         return Filled::new();
     }
-    let mut filled =
-        fill_in_with(services, &ports(&own_ports()), |backend| address_towards(backend).ok());
+    let towards_backend = |backend| address_towards(backend).ok();
+    let mut filled = fill_in_with(services, &ports(&own_ports()), towards_backend, is_own);
     for (_, service) in filled.values_mut() {
         direct::drain(service, towards);
     }
     filled
 }
 
-/// A backend that no route leads to gets no new flows: they would come from nowhere.
+/// A backend that no route leads to, or whose flows are to come from addresses none of which is this host's, gets no new ones:
+/// they would come from nowhere.
 fn fill_in_with<'a>(
     services: impl Iterator<Item = (&'a ServiceKey, &'a Service)>,
     ports: &RangeInclusive<u16>,
     address_towards: impl Fn(IpAddr) -> Option<IpAddr>,
+    is_own: impl Fn(IpAddr) -> bool,
 ) -> Filled {
-    let mut known: BTreeMap<IpAddr, Option<Arc<[Source]>>> = BTreeMap::new();
+    type Key = (IpAddr, Arc<[Source]>);
+    let mut known: BTreeMap<Key, Option<Arc<[Source]>>> = BTreeMap::new();
+    let (first_port, last_port) = (*ports.start(), *ports.end());
+    let source = |address| Source { address, first_port, last_port };
     let resolve = |(key, asked): (&ServiceKey, &Service)| {
         let mut service = asked.clone();
         let (one_arm, needs) = (asked.one_arm, asked.needs_own_address());
         let unsaid = |backend: &&mut Backend| one_arm || needs && backend.sources.is_empty();
         for backend in service.backends.iter_mut().filter(unsaid) {
-            let found = known.entry(backend.address).or_insert_with(|| {
-                let address = address_towards(backend.address)?;
-                let (first_port, last_port) = (*ports.start(), *ports.end());
-                Some([Source { address, first_port, last_port }].into())
+            let key = (backend.address, backend.sources.clone());
+            let found = known.entry(key).or_insert_with(|| {
+                if backend.sources.is_empty() {
+                    return Some([source(address_towards(backend.address)?)].into());
+                }
+                let named = backend.sources.iter().map(|named| named.address);
+                let own: Arc<[Source]> = named.filter(|named| is_own(*named)).map(source).collect();
+                (!own.is_empty()).then_some(own)
             });
             match found {
                 Some(sources) => backend.sources = sources.clone(),
@@ -190,6 +199,11 @@ fn address_towards(backend: IpAddr) -> io::Result<IpAddr> {
     socket.connect(SocketAddr::new(backend, DISCARD))?;
     let address = socket.local_addr()?.ip();
     if address.is_unspecified() { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(address) }
+}
+
+/// Whether an address is this host's own: nobody else can bind to it.
+fn is_own(address: IpAddr) -> bool {
+    UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
 }
 
 /// The ports that this host's own connections come from.
@@ -229,6 +243,35 @@ mod tests {
     }
 
     #[test]
+    fn named_addresses_are_used_while_they_are_this_hosts_and_with_its_free_ports() {
+        let named = |address: [u8; 4]| Source {
+            address: address.into(),
+            first_port: 1024,
+            last_port: u16::MAX,
+        };
+        let backend = |sources: &[Source]| Backend {
+            address: [10, 0, 0, 1].into(),
+            port: 80,
+            weight: 1,
+            state: BackendState::Active,
+            max_flows: None,
+            sources: sources.into(),
+        };
+        let (here, elsewhere) = (named([10, 7, 0, 1]), named([10, 7, 0, 2]));
+        let backends = vec![backend(&[here, elsewhere]), backend(&[elsewhere])];
+        let asked = Service { backends, one_arm: true, ..Service::default() };
+        let (address, port) = ([192, 0, 2, 1].into(), 80);
+        let key = ServiceKey { address, port, protocol: Protocol::Tcp };
+        let services = [(&key, &asked)].into_iter();
+        let nowhere = |_| -> Option<IpAddr> { panic!("no route is asked for") };
+        let filled = fill_in_with(services, &(1024..=32_767), nowhere, |a| a == here.address);
+        let [some, none] = &filled[&key].1.backends[..] else { panic!("two") };
+        assert_eq!(*some.sources, [Source { last_port: 32_767, ..here }]);
+        assert_eq!((some.state, none.state), (BackendState::Active, BackendState::Draining));
+        assert!(is_own([127, 0, 0, 1].into()) && !is_own([192, 0, 2, 77].into()));
+    }
+
+    #[test]
     fn only_one_arm_services_are_filled_in_and_what_cannot_be_reached_takes_no_new_flows() {
         let backend = |address: [u8; 4]| Backend {
             address: address.into(),
@@ -248,7 +291,8 @@ mod tests {
         let route =
             |to: IpAddr| (to == IpAddr::from([10, 0, 0, 1])).then(|| [10, 0, 0, 254].into());
         let (one, asked) = (key(2), service(true));
-        let filled = fill_in_with([(&one, &asked)].into_iter(), &(1024..=32_767), route);
+        let ports = 1024..=32_767;
+        let filled = fill_in_with([(&one, &asked)].into_iter(), &ports, route, |_| true);
         assert_eq!(filled[&one].0, asked);
         let [near, nowhere] = &filled[&one].1.backends[..] else { panic!("two") };
         let source =

@@ -29,7 +29,7 @@ pub(super) fn bytes(address: IpAddr) -> [u8; 16] {
 }
 
 /// An address as a key has it.
-pub(super) fn words(address: IpAddr) -> V6 {
+pub(crate) fn words(address: IpAddr) -> V6 {
     V6::from_bytes(bytes(address))
 }
 

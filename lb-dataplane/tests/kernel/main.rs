@@ -22,6 +22,7 @@ mod life;
 mod members;
 mod mss;
 mod mutated;
+mod neighbour;
 mod net;
 mod odd;
 mod ports;

@@ -296,6 +296,10 @@ pub(in crate::ctl) struct NewVip {
     /// Serve it without advertising it.
     #[arg(long)]
     pub(in crate::ctl) no_advertise: bool,
+    /// Answer ARP and neighbour discovery for it on the link of this interface, or of those that fit a pattern (eth*); say it
+    /// once for each.
+    #[arg(long, value_name = "INTERFACE")]
+    pub(in crate::ctl) announce_on: Vec<String>,
     #[command(flatten)]
     pub(in crate::ctl) how: How,
 }

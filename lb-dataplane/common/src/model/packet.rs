@@ -55,6 +55,14 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
         0
     }
 
+    fn ifindex(&self) -> u32 {
+        1
+    }
+
+    fn own_mac(&self) -> Option<[u16; 3]> {
+        Some([0; 3])
+    }
+
     fn is_addressed_here(&self, destination: [u16; 3]) -> bool {
         destination == [0; 3]
     }

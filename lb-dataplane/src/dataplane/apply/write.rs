@@ -134,13 +134,16 @@ fn fd<'a>(ebpf: &'a Ebpf, name: &'static str) -> BorrowedFd<'a> {
     data.fd().as_fd()
 }
 
-pub(super) fn open<'a, M>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<M, ApplyError>
+pub(in crate::dataplane) fn open<'a, M>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<M, ApplyError>
 where
     M: TryFrom<&'a mut Map, Error = MapError>,
 {
     ebpf.map_mut(name).expect("the object holds this map").try_into().map_err(failed(name))
 }
 
-pub(super) fn failed(map: &'static str) -> impl Fn(MapError) -> ApplyError {
+pub(in crate::dataplane) fn failed(map: &'static str) -> impl Fn(MapError) -> ApplyError {
     move |source| ApplyError::Map { map, source }
 }

@@ -1,0 +1,228 @@
+//! Has who asks for a VIP's MAC answered on the links that the VIP names, and tells these links, unasked, when a VIP comes to them
+//! or the MAC is another: ARP and neighbour discovery.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lb_dataplane::Announcer;
+use lb_routing::Link;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::attach;
+use super::dataplane::{DataplaneHandle, sentence};
+
+/// How often a link is told, and after what time again: a frame may be lost (RFC 4861 §7.2.6, §10).
+const TIMES: u8 = 3;
+const GAP: Duration = Duration::from_secs(1);
+/// Frames at a time, and the pause after so many: a switch learns from each.
+const AT_A_TIME: usize = 256;
+const PAUSE: Duration = Duration::from_millis(100);
+/// For how long what an earlier process had answered stays so, whatever health checks have not found yet.
+const INHERITED: Duration = Duration::from_secs(10);
+
+/// Patterns of the interfaces on whose links VIPs are announced.
+pub(super) type OnLinks = BTreeMap<IpAddr, BTreeSet<String>>;
+
+/// A VIP on the link of an interface.
+type Pair = (u32, IpAddr);
+
+/// Follows VIPs and links; one sentence for each VIP that is announced nowhere.
+pub(super) fn spawn(
+    links: watch::Receiver<Vec<Link>>,
+    wanted: watch::Receiver<OnLinks>,
+    dataplane: DataplaneHandle,
+    interfaces: Vec<String>,
+) -> Result<watch::Receiver<Vec<String>>> {
+    let announcer = Announcer::open()
+        .context("no socket for announcements of VIPs: run as root or with CAP_NET_RAW")?;
+    let (troubles, told) = watch::channel(Vec::new());
+    tokio::spawn(follow(links, wanted, dataplane, interfaces, announcer, troubles));
+    Ok(told)
+}
+
+async fn follow(
+    mut links: watch::Receiver<Vec<Link>>,
+    mut wanted: watch::Receiver<OnLinks>,
+    dataplane: DataplaneHandle,
+    interfaces: Vec<String>,
+    announcer: Announcer,
+    troubles: watch::Sender<Vec<String>>,
+) {
+    let inherited_until = Instant::now() + INHERITED;
+    let (mut told, mut due) = (BTreeMap::new(), Due::default());
+    let mut retry = None;
+    loop {
+        let (links_now, vips) =
+            (links.borrow_and_update().clone(), wanted.borrow_and_update().clone());
+        // The kernel has not told its links yet: nothing is known to be gone.
+        if !links_now.is_empty() {
+            let (pairs, mut found) = plan(&links_now, &vips, &interfaces);
+            let is_later = Instant::now() >= inherited_until;
+            let set: BTreeSet<Pair> = pairs.keys().copied().collect();
+            let macs = pairs.iter().map(|((ifindex, _), mac)| (*ifindex, *mac)).collect();
+            let answer = dataplane.with(move |owned| {
+                // Frames to a new MAC come as soon as the link hears of it.
+                owned.dataplane.note_macs(&macs)?;
+                owned.dataplane.answer_for(&set, is_later)
+            });
+            let Ok(answered) = answer.await else { return };
+            retry = (!is_later).then_some(inherited_until);
+            if let Err(error) = answered {
+                found.push(format!("not all VIPs are announced on links: {}", sentence(&error)));
+                retry = Some(Instant::now() + INHERITED);
+            }
+            due.follow(&told, &pairs, Instant::now());
+            told = pairs;
+            for new in found.iter().filter(|trouble| !troubles.borrow().contains(trouble)) {
+                tracing::warn!("{new}");
+            }
+            troubles.send_if_modified(|old| std::mem::replace(old, found.clone()) != found);
+        }
+        // Until something else is to be answered.
+        loop {
+            let next = due.next();
+            tokio::select! {
+                changed = links.changed() => if changed.is_err() { return } else { break },
+                changed = wanted.changed() => if changed.is_err() { return } else { break },
+                () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => break,
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                    due.send(Instant::now(), &told, &announcer);
+                }
+                () = dataplane.ended() => return,
+            }
+        }
+    }
+}
+
+/// On which links which VIPs are answered for, with the MAC of each; and what is to be said of those on none.
+fn plan(
+    links: &[Link],
+    vips: &OnLinks,
+    interfaces: &[String],
+) -> (BTreeMap<Pair, [u8; 6]>, Vec<String>) {
+    let (mut pairs, mut nowhere) = (BTreeMap::new(), Vec::new());
+    for (address, patterns) in vips {
+        let patterns: Vec<String> = patterns.iter().cloned().collect();
+        let on = links.iter().filter(|link| {
+            link.up
+                && attach::is_attachable(links, link, interfaces)
+                && attach::is_wanted(&patterns, &link.name)
+        });
+        let before = pairs.len();
+        pairs.extend(on.map(|link| ((link.ifindex, *address), link.mac)));
+        if pairs.len() == before {
+            nowhere.push(format!(
+                "VIP address {address} is announced on no link: no interface that is up and that the fast path is attached to fits \
+                 announce_on ({}); name one of dataplane.interfaces",
+                patterns.join(", ")
+            ));
+        }
+    }
+    (pairs, nowhere)
+}
+
+/// When links are to be told of VIPs, how often still, and with which MAC.
+#[derive(Debug, Default)]
+struct Due(BTreeMap<(Instant, Pair), (u8, [u8; 6])>);
+
+impl Due {
+    /// Notes what is new.
+    fn follow(
+        &mut self,
+        told: &BTreeMap<Pair, [u8; 6]>,
+        now: &BTreeMap<Pair, [u8; 6]>,
+        at: Instant,
+    ) {
+        for (pair, mac) in now.iter().filter(|(pair, mac)| told.get(pair) != Some(*mac)) {
+            tracing::info!(address = %pair.1, interface = pair.0, "announced on a link");
+            self.0.insert((at, *pair), (TIMES, *mac));
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.0.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Tells what is due and still holds; what is too much at a time a little later.
+    fn send(&mut self, now: Instant, told: &BTreeMap<Pair, [u8; 6]>, announcer: &Announcer) {
+        let mut sent = 0;
+        while let Some(first) = self.0.first_entry().filter(|first| first.key().0 <= now) {
+            let ((_, pair), (times, mac)) = first.remove_entry();
+            if told.get(&pair) != Some(&mac) {
+                continue;
+            }
+            if sent == AT_A_TIME {
+                self.0.insert((now + PAUSE, pair), (times, mac));
+                continue;
+            }
+            sent += 1;
+            if let Err(error) = announcer.announce(pair.0, pair.1, mac) {
+                tracing::debug!(address = %pair.1, interface = pair.0, %error, "a link is not told");
+            }
+            if times > 1 {
+                self.0.insert((now + GAP, pair), (times - 1, mac));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(ifindex: u32, name: &str) -> Link {
+        Link {
+            ifindex,
+            name: name.into(),
+            mac: [2, 0, 0, 0, 0, ifindex as u8],
+            mtu: 1500,
+            up: true,
+            ethernet: name != "lo",
+            controller: None,
+        }
+    }
+
+    fn on(address: [u8; 4], patterns: &[&str]) -> OnLinks {
+        OnLinks::from([(address.into(), patterns.iter().map(|&p| p.to_owned()).collect())])
+    }
+
+    #[test]
+    fn vips_are_answered_for_on_attached_links_that_are_up_and_fit() {
+        let links = [
+            link(1, "lo"),
+            link(2, "eth0"),
+            link(3, "eth1"),
+            link(4, "wan"),
+            Link { up: false, ..link(5, "eth2") },
+        ];
+        let interfaces = ["eth*".to_owned()];
+        let vip = [192, 0, 2, 10];
+        let keys = |patterns: &[&str]| {
+            let (pairs, troubles) = plan(&links, &on(vip, patterns), &interfaces);
+            (pairs.into_keys().map(|(ifindex, _)| ifindex).collect::<Vec<_>>(), troubles.len())
+        };
+        assert_eq!(keys(&["*"]), (vec![2, 3], 0));
+        assert_eq!(keys(&["eth1", "wan"]), (vec![3], 0));
+        assert_eq!(keys(&["wan"]), (vec![], 1));
+        assert_eq!(keys(&["eth2"]), (vec![], 1));
+    }
+
+    #[test]
+    fn a_link_is_told_of_what_is_new_there_and_of_a_new_mac_three_times() {
+        let now = Instant::now();
+        let pair: Pair = (2, [192, 0, 2, 10].into());
+        let before = BTreeMap::from([(pair, [2; 6])]);
+        let mut due = Due::default();
+        due.follow(&BTreeMap::new(), &before, now);
+        assert_eq!(due.0.values().collect::<Vec<_>>(), [&(TIMES, [2; 6])]);
+        assert_eq!(due.next(), Some(now));
+        let mut due = Due::default();
+        due.follow(&before, &before, now);
+        assert_eq!(due.next(), None);
+        due.follow(&before, &BTreeMap::from([(pair, [4; 6])]), now);
+        assert_eq!(due.next(), Some(now));
+    }
+}
