@@ -328,7 +328,7 @@ fn drift(facts: &Facts) -> Vec<Check> {
             "drift",
             None,
             format!(
-                "the eBPF FIB has no room for {count} routes or next-hop groups: the kernel forwards their packets, by its own routes"
+                "the eBPF FIB has no room for {count} routes or next-hop groups: the kernel forwards their packets, and those that it has no such route for (install: dataplane) are dropped"
             ),
             "raise what the log says is full (dataplane.max_fib_blocks, max_fib_ipv6_kib, max_fib_groups, max_fib_next_hops, max_fib_buckets), and restart lbd",
         ));

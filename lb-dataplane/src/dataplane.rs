@@ -306,6 +306,11 @@ impl Dataplane {
         self.fib.table()
     }
 
+    /// Every next-hop group.
+    pub fn fib_groups(&self) -> impl Iterator<Item = u32> + '_ {
+        self.fib.groups()
+    }
+
     /// What packets to a group of [`Dataplane::fib_table`] meet, read back from the tables that they read.
     #[must_use]
     pub fn fib_action(&self, group: u32) -> Option<Action> {

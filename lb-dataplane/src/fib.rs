@@ -16,7 +16,8 @@
 //! A group's word changes in place, so a gateway's new MAC is one store, whatever the number of routes.
 //!
 //! A table that is full refuses a route before anything is written, and never sends its packets by a shorter one: the block
-//! that it is in goes to the kernel as a whole until there is room (`left_out`).
+//! that it is in goes to the kernel as a whole until there is room, or is dropped where the kernel has none of its routes
+//! (`left_out`).
 
 mod adopt;
 mod audit;
@@ -49,79 +50,9 @@ pub use self::lookup::{FibLookup, Packet};
 use self::slots::Slots;
 use self::table::{Bits, Table};
 use self::trie::Trie;
+pub use self::update::{Action, FibUpdate, Member};
 use crate::mapped::Mapped;
 use crate::sys;
-
-/// A change to the FIB. Groups are named by the caller; a route names a group that is there already.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FibUpdate {
-    /// Creates the group or replaces what it does; routes that name it follow at once.
-    Group {
-        /// The caller's name for it.
-        id: u32,
-        /// What packets to it meet.
-        action: Action,
-    },
-    /// The same, for a group that takes the place of another one: where it is new, flows stay with the members that both
-    /// have.
-    GroupLike {
-        /// The caller's name for it.
-        id: u32,
-        /// What packets to it meet.
-        action: Action,
-        /// The other one's name.
-        like: u32,
-    },
-    /// Removes a group that no route names any more.
-    GroupRemoved {
-        /// The caller's name for it.
-        id: u32,
-    },
-    /// Adds the route or points it to another group.
-    Route {
-        /// Network address, host bits zero.
-        prefix: IpAddr,
-        /// 0 to 32 or 128.
-        len: u8,
-        /// The group.
-        group: u32,
-    },
-    /// Removes the route; addresses below it fall back to the next shorter prefix.
-    RouteRemoved {
-        /// Network address, host bits zero.
-        prefix: IpAddr,
-        /// 0 to 32 or 128.
-        len: u8,
-    },
-}
-
-/// What packets to a group meet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Forwarded to one of these, chosen by the flow's hash; never empty.
-    Forward(Vec<Member>),
-    /// Handed to the kernel (a local address, an unreachable route, a type that eBPF can't express).
-    Kernel,
-    /// Dropped.
-    Blackhole,
-}
-
-/// A way out: everything that the frame needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Member {
-    /// Interface to send from.
-    pub ifindex: u32,
-    /// Its MAC.
-    pub source_mac: [u8; 6],
-    /// The next hop's MAC; `None` while it is unresolved: packets take the kernel's neighbour path out of this interface.
-    pub destination_mac: Option<[u8; 6]>,
-    /// The next hop's address, for the kernel's neighbour path; `None` where the destination itself is the neighbour.
-    pub gateway: Option<IpAddr>,
-    /// MTU of the interface, bytes of IP packet.
-    pub mtu: u16,
-    /// Share relative to the other members, 1 to 256.
-    pub weight: u16,
-}
 
 /// A route as the mapped memory holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,8 +86,11 @@ pub struct FibUsage {
     pub updates: u64,
     /// Changes refused: a table was full.
     pub refused: u64,
-    /// Routes that there is no room for, and groups whose members there is none for: their packets go to the kernel.
+    /// Routes that there is no room for, and groups whose members there is none for: their packets go to the kernel, or are
+    /// dropped.
     pub left_out: usize,
+    /// Those of them whose packets are dropped, since the kernel has no such route.
+    pub dropped: usize,
 }
 
 /// The arrays of the FIB.
@@ -261,7 +195,7 @@ impl Fib {
     /// # Errors
     ///
     /// What cannot be done is refused as a whole: the tables are as before, but that packets of a route or a group that does
-    /// not fit go to the kernel until it does.
+    /// not fit go to the kernel, or are dropped where it has no such route, until it does.
     pub fn update(&mut self, update: &FibUpdate) -> Result<(), FibError> {
         let done = self.counted(update);
         self.readmit();
@@ -277,8 +211,10 @@ impl Fib {
 
     fn carry_out(&mut self, update: &FibUpdate) -> Result<(), FibError> {
         match update {
-            FibUpdate::Group { id, action } => self.put(*id, action, *id),
-            FibUpdate::GroupLike { id, action, like } => self.put(*id, action, *like),
+            FibUpdate::Group { id, action } => self.put(*id, action, *id, false),
+            FibUpdate::GroupWith { id, action, like, is_apart } => {
+                self.put(*id, action, like.unwrap_or(*id), *is_apart)
+            }
             FibUpdate::GroupRemoved { id } => {
                 self.left_out.forget_group(*id);
                 self.groups.remove(*id).map_err(|source| FibError::Group { id: *id, source })
@@ -340,6 +276,7 @@ impl Fib {
             updates: self.updates,
             refused: self.refused,
             left_out: self.left_out.len(),
+            dropped: self.count_dropped(),
         }
     }
 
@@ -356,6 +293,11 @@ impl Fib {
     /// Whether there are no routes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Every group.
+    pub fn groups(&self) -> impl Iterator<Item = u32> + '_ {
+        self.groups.names()
     }
 
     /// What the mapped memory says that packets to a group meet.
@@ -377,10 +319,9 @@ impl Fib {
         let v6 = v6.into_iter().map(|(n, len, group)| (n.into_addr(), len, group));
         v4.chain(v6)
             .filter_map(|(prefix, len, group)| {
-                let is_left_out = self.left_out.has_all_of(prefix, len);
-                let action = match is_left_out {
-                    true => Action::Kernel,
-                    false => self.groups.read(group)?,
+                let action = match self.left_out.has_all_of(prefix, len) {
+                    Some(place) => self.groups.read_at(place)?,
+                    None => self.groups.read(group)?,
                 };
                 Some(FibRoute { prefix, len, action })
             })
@@ -410,8 +351,10 @@ impl Fib {
             return Err(self.full(prefix, len));
         }
         if let Some(old) = old {
+            self.forget_kernels6(network, len, old);
             self.groups.unused(old);
         }
+        self.note_kernels6(network, len, group);
         Ok(())
     }
 
@@ -432,7 +375,9 @@ impl Fib {
                 self.trie.clear(network, len, covering);
             }
         }
+        self.forget_kernels6(network, len, group);
         self.groups.unused(group);
+        self.restate(network, len);
         Ok(())
     }
 

@@ -4,6 +4,7 @@ mod ask;
 mod decode;
 mod encode;
 mod install;
+mod mirror;
 mod next_hops;
 mod rule;
 mod socket;
@@ -22,10 +23,11 @@ use crate::addresses::AddressOp;
 
 pub use self::ask::{KernelAnswer, ask};
 pub(crate) use self::install::{Installer, Outcome, Outcomes, Request};
+pub(crate) use self::mirror::Event;
 use self::next_hops::NextHops;
 use self::socket::Socket;
 pub use self::tables::{Neighbours, neighbours, routes as kernel_routes};
-pub(crate) use self::watch::{Event, Watcher};
+pub(crate) use self::watch::Watcher;
 
 /// Our routes' protocol id. Nobody's in `/etc/iproute2/rt_protos` nor in the kernel's headers, apart
 /// from FRR's block (186 to 199), and BGP's TCP port, so that people recognise it.

@@ -24,7 +24,7 @@ pub use lb_routing_proto::config::{
 };
 pub use lb_routing_proto::fib::{
     Action, Controller, Install, KernelNextHop, KernelRouteKind, Link, Member, Source, StaticKind,
-    StaticNextHop, Told, ToldRoute, Update,
+    StaticNextHop, Told, ToldGroup, ToldRoute, Update,
 };
 pub use lb_routing_proto::policy;
 pub use lb_routing_proto::speaker::{
@@ -39,7 +39,7 @@ pub use self::kernel::{
     kernel_routes, neighbours,
 };
 pub use self::router::{
-    ConfigureError, FibBatch, Peers, RouterConfig, RouterHandle, SpawnError, StaticRoute,
-    StaticRouteStatus, Statics, StaticsStatus, spawn,
+    ConfigureError, FibBatch, Peers, RouterConfig, RouterHandle, RouterTable, SpawnError,
+    StaticRoute, StaticRouteStatus, Statics, StaticsStatus, Stray, Whole, spawn,
 };
 pub use self::transport::{Md5Key, Md5KeyError, Reach, SEND_HOLD_TIME, Transport};

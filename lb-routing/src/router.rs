@@ -5,6 +5,7 @@ mod io;
 mod pump;
 mod statics;
 mod task;
+mod whole;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use lb_routing_proto::config::{self, ConfigError, Listen, ListenError, PeerConfig, SpeakerConfig};
-use lb_routing_proto::fib::{Link, StaticNextHop, Told, ToldRoute, Update};
+use lb_routing_proto::fib::{Link, StaticNextHop, Told, Update};
 use lb_routing_proto::speaker::{
     Clear, Destination, Explanation, ListenStatus, Part, PathKey, PathStatus, PeerStatus, Query,
     Walk,
@@ -21,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::statics::{StaticRoute, StaticRouteStatus, Statics, StaticsStatus};
 use self::task::Task;
+pub use self::whole::{RouterTable, Stray, Whole};
 use crate::addresses::InterfaceAddress;
 use crate::kernel::KernelError;
 use crate::transport::{Transport, Transports};
@@ -143,13 +145,15 @@ pub enum SpawnError {
 }
 
 /// What the dataplane takes, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum FibBatch {
     /// Changes; a group comes before the routes that name it.
     Updates(Vec<Update>),
     /// All that the kernel had at the start, and what a previous process left there, has been told: what
     /// the dataplane holds beyond is obsolete. Sent once.
     Synced,
+    /// All of it once more, in step with the changes before.
+    Whole(Whole),
 }
 
 /// A way to the running router. When the last one is dropped, the router shuts down.
@@ -177,7 +181,8 @@ enum Command {
     Clear(IpAddr, Clear, oneshot::Sender<bool>),
     Explain(Destination, oneshot::Sender<Explanation>),
     Lookup(IpAddr, oneshot::Sender<Option<Told>>),
-    Told(oneshot::Sender<Vec<ToldRoute>>),
+    Told(oneshot::Sender<RouterTable>),
+    TellAgain(oneshot::Sender<()>),
     ReadKernel(oneshot::Sender<()>),
     Shutdown(oneshot::Sender<()>),
 }
@@ -315,9 +320,16 @@ impl RouterHandle {
         self.ask(|answer| Command::Lookup(address, answer)).await.flatten()
     }
 
-    /// Every route that the dataplane was told, in no particular order; `None` after a shutdown.
-    pub async fn told(&self) -> Option<Vec<ToldRoute>> {
+    /// All that the dataplane was told; `None` after a shutdown.
+    pub async fn told(&self) -> Option<RouterTable> {
         self.ask(Command::Told).await
+    }
+
+    /// Takes over again what the speaker selected, and tells the dataplane all again; returns when that has it, or after half a
+    /// minute at the latest.
+    pub async fn tell_again(&self) {
+        // Too late: another audit says what is left.
+        let _elapsed = tokio::time::timeout(READING, self.ask(Command::TellAgain)).await;
     }
 
     /// Reads the kernel's tables again, as after lost events; returns when that is done, or after half a minute at the latest.

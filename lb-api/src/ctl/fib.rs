@@ -123,13 +123,14 @@ fn audit_page(view: &FibAuditView) -> String {
     let FibAuditView { routes, groups, kernel_routes, .. } = view;
     let _infallible = writeln!(
         text,
-        "compared {routes} routes and {groups} groups address by address, and with the kernel's {kernel_routes}"
+        "compared {routes} routes and {groups} groups address by address, with what BGP selected, and with the kernel's {kernel_routes}"
     );
     let counts = [
         ("stretches of addresses with another way than their route", view.wrong_stretches),
         ("groups not as written", view.wrong_groups),
         ("sets of shortcuts not as the trie has them", view.wrong_shortcuts),
-        ("routes not as the router told them", view.not_as_told),
+        ("routes not as BGP selected them", view.not_as_selected),
+        ("routes and groups not as the router told them", view.not_as_told),
         ("routes not as the kernel has them", view.not_as_kernel),
     ];
     for (what, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
@@ -138,7 +139,9 @@ fn audit_page(view: &FibAuditView) -> String {
     let verdict = match (view.intact, view.repaired) {
         (true, _) => "the eBPF FIB is as router and kernel have it",
         (false, true) => "written again: `lbctl doctor fib` says whether that helped",
-        (false, false) => "remedy: `lbctl doctor fib --repair` writes what differs in eBPF again",
+        (false, false) => {
+            "remedy: `lbctl doctor fib --repair` has router, eBPF and kernel told again and writes what differs"
+        }
     };
     let _infallible = writeln!(text, "{verdict}");
     text

@@ -32,8 +32,8 @@ pub(super) async fn lookup_fib(
     app.views.fib_lookup(packet(&asked)?).await.map(Json).map_err(Refused::unavailable)
 }
 
-/// Holds the eBPF FIB against its routes, address by address, the routes against the router's, and them against the kernel's
-/// tables, both ways. Takes some seconds with a million routes; packets do not notice.
+/// Holds the eBPF FIB against its routes, address by address, the routes against the router's, the router's against what BGP
+/// selected, and them against the kernel's tables, both ways. Takes some seconds with a million routes; packets do not notice.
 #[utoipa::path(get, path = "/api/v1/fib/audit", tag = "dataplane",
     responses((status = 200, body = FibAuditView)))]
 pub(super) async fn audit_fib(
@@ -44,7 +44,8 @@ pub(super) async fn audit_fib(
     app.views.fib_audit(false).await.map(Json).map_err(Refused::unavailable)
 }
 
-/// The same, after the kernel's tables were read again; and what differs in eBPF is written again.
+/// The same, after the kernel's tables were read again (which restores our routes there), the router has taken over again what
+/// BGP selected, and eBPF was told all again; and what differs in its memory is written again.
 #[utoipa::path(post, path = "/api/v1/fib/repair", tag = "dataplane",
     responses((status = 200, body = FibAuditView)))]
 pub(super) async fn repair_fib(

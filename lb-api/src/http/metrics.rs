@@ -85,6 +85,7 @@ fn fib(text: &mut Text, fib: &FibUsageView) {
         ("lbd_fib_node_bytes", "Bytes of IPv6 nodes in use.", fib.node_bytes),
         ("lbd_fib_node_bytes_max", "Bytes of IPv6 nodes that there are.", fib.node_bytes_max),
         ("lbd_fib_left_out", "Routes and groups that there is no room for.", fib.left_out),
+        ("lbd_fib_dropped", "Those of them whose packets are dropped.", fib.dropped),
     ] {
         text.gauge(name, help);
         text.line(&[], value);

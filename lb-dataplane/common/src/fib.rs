@@ -35,6 +35,8 @@ pub const GROUP_MEMBER: u8 = 1;
 pub const GROUP_BUCKETS: u8 = 2;
 /// Dropped.
 pub const GROUP_BLACKHOLE: u8 = 3;
+/// Dropped: there is no room for where packets go, and the kernel has no route there either.
+pub const GROUP_NO_ROOM: u8 = 4;
 
 /// Buckets of a group at most, as a binary logarithm.
 pub const MAX_LOG2_BUCKETS: u8 = 12;
@@ -94,6 +96,8 @@ pub enum Route {
     Kernel,
     /// Dropped.
     Blackhole,
+    /// Dropped, for want of room.
+    NoRoom,
     /// No route.
     Miss,
 }
@@ -145,6 +149,7 @@ pub fn lookup_group4<T: FibTables>(tables: &T, group: u32, hash: impl FnOnce() -
             }
         }
         GROUP_BLACKHOLE => return Route::Blackhole,
+        GROUP_NO_ROOM => return Route::NoRoom,
         _ => return Route::Kernel,
     };
     match tables.member(index) {

@@ -190,6 +190,8 @@ reasons! {
     OwnBackend = 55, "own-backend", Drop, Original;
     /// Who asked a link for the MAC of a VIP that this node answers for there, answered.
     NeighbourAnswered = 56, "neighbour-answered", Reply, Rewritten;
+    /// The FIB has no room for the route to this destination, or to a flow's new one, and the kernel does not have it.
+    FibFull = 57, "fib-full", Drop, Original;
 }
 
 /// How many reasons there are.

@@ -44,7 +44,7 @@ pub fn answer6(_: XdpContext) -> u32 {
             Route::Forward(member) => found(&member),
             Route::Miss => 0,
             Route::Kernel => 1,
-            Route::Blackhole => 2,
+            Route::Blackhole | Route::NoRoom => 2,
         };
         // SAFETY: a word of the map's first page; one run at a time.
         unsafe { (*to)[place as usize] = answer };
@@ -57,7 +57,7 @@ pub fn answer6(_: XdpContext) -> u32 {
 pub fn multibit6(_: XdpContext) -> u32 {
     walk(|destination, _| match lookup6(&Fib, destination, || destination[1] as u32) {
         Route::Forward(member) => Some(found(&member)),
-        Route::Kernel | Route::Blackhole | Route::Miss => None,
+        Route::Kernel | Route::Blackhole | Route::NoRoom | Route::Miss => None,
     })
 }
 
@@ -68,7 +68,7 @@ pub fn trie6(_: XdpContext) -> u32 {
         let group = TRIE6.get(&Key::new(128, destination.map(u64::to_be)))?;
         match lookup_group4(&Fib, *group, || destination[1] as u32) {
             Route::Forward(member) => Some(found(&member)),
-            Route::Kernel | Route::Blackhole | Route::Miss => None,
+            Route::Kernel | Route::Blackhole | Route::NoRoom | Route::Miss => None,
         }
     })
 }

@@ -26,7 +26,7 @@ pub(super) fn drain(service: &mut Service, towards: Towards<'_>) {
 fn reaches(mode: Mode, backend: IpAddr, way: &Action) -> bool {
     match (mode, way) {
         (Mode::Nat, _) => true,
-        (_, Action::Blackhole) => false,
+        (_, Action::Blackhole | Action::NoRoom) => false,
         (Mode::L2, Action::Forward(members)) => members.iter().all(|m| m.gateway.is_none()),
         (Mode::L2, Action::Kernel) => false,
         (Mode::IpInIp | Mode::Gue, Action::Forward(_)) => true,

@@ -131,7 +131,6 @@ impl Live {
             slot.store(word | SLOT_STALE, Relaxed);
         }
         let group = word & SLOT_GROUP;
-        // A /24 that was handed over to the kernel has a length and no group.
         if group != NO_GROUP && group != self.last {
             self.groups.insert(group);
             self.last = group;
@@ -147,8 +146,8 @@ pub(super) fn groups(
     live: &BTreeSet<u32>,
     grace: Grace,
 ) -> Groups {
-    // The last one is every process's for groups that there is no place for.
-    let group_count = size(words.wide_words().len()).min(SLOT_GROUP) - 1;
+    // The last two are every process's for what there is no place for.
+    let group_count = size(words.wide_words().len()).min(SLOT_GROUP) - 2;
     let bucket_count = size(buckets.words().len());
     let member_count = size(members.words().len() * 4 / size_of::<MemberEntry>());
     // Words of arrays that are not as this code writes them may point anywhere: such packets meet a miss already.
@@ -178,7 +177,7 @@ pub(super) fn groups(
         groups: Pool::new(NO_GROUP + 1, group_count, grace),
         members: Pool::new(0, member_count, grace),
         ranges: Ranges::between(&used_ranges, bucket_count, grace),
-        spare: group_count,
+        end: group_count,
     };
     pools.groups.reserve(|index| live.contains(&index));
     pools.members.reserve(|index| used_members.contains(&index));

@@ -77,10 +77,10 @@ impl Fib {
             audit.note(first.into_addr(), last.into_addr(), group, found);
             if repair {
                 self.slots.rewrite(first, last, len, group);
-                let blocks = self.left_out.blocks4().into_iter().map(|(block, _)| block as u32);
-                let inside =
-                    blocks.filter(|block| (first >> 8..=last >> 8).contains(&(block >> 8)));
-                inside.for_each(|block| self.slots.hand_over(block >> 8));
+                let blocks = self.left_out.blocks4().into_iter();
+                let slots = blocks.map(|(block, _, place)| (block as u32 >> 8, place));
+                let inside = slots.filter(|(slot, _)| (first >> 8..=last >> 8).contains(slot));
+                inside.for_each(|(slot, place)| self.slots.hand_over(slot, place));
             }
         }
         let wanted = without(wanted6(&self.routes6, &self.groups), &self.left_out.blocks6());
@@ -152,22 +152,21 @@ fn sweep(routes: impl Iterator<Item = (u128, u128, u8, u32)>) -> Vec<Stretch> {
     stretches
 }
 
-/// The same, with no route in some blocks (first and last address, in order): what is left out there makes them the
-/// kernel's.
-fn without(stretches: Vec<Stretch>, blocks: &[(u128, u128)]) -> Vec<Stretch> {
+/// The same, with another group in some blocks (first and last address, in order): something is left out there.
+fn without(stretches: Vec<Stretch>, blocks: &[(u128, u128, u32)]) -> Vec<Stretch> {
     let mut left = Vec::with_capacity(stretches.len());
     let mut blocks = blocks.iter().peekable();
     let mut stretches = stretches.into_iter().peekable();
     let mut now = (0, 0, NO_GROUP);
     loop {
         let block = blocks.peek().copied();
-        let until = block.map(|(first, _)| *first);
+        let until = block.map(|(first, ..)| *first);
         while let Some(stretch) = stretches.next_if(|(at, ..)| until.is_none_or(|end| *at < end)) {
             now = stretch;
             left.push(stretch);
         }
-        let Some((first, last)) = block else { return left };
-        begin(&mut left, *first, 0, NO_GROUP);
+        let Some((first, last, place)) = block else { return left };
+        begin(&mut left, *first, 0, *place);
         while let Some(stretch) = stretches.next_if(|(at, ..)| at <= last) {
             now = stretch;
         }

@@ -9,6 +9,8 @@ use super::Grace;
 
 /// Buckets per member, so that shares come out even.
 const BUCKETS_PER_MEMBER: usize = 16;
+/// Buckets of the member of the lowest weight, as far as a group can have so many: fewer would not tell 1 % from 3 %.
+const BUCKETS_OF_LIGHTEST: usize = 4;
 
 /// Ranges of `1 << log2` buckets.
 #[derive(Debug)]
@@ -96,9 +98,13 @@ impl Ranges {
     }
 }
 
-/// Buckets that a group of so many members gets, as a binary logarithm.
-pub(super) fn log2_for(members: usize) -> u8 {
-    let wanted = (members * BUCKETS_PER_MEMBER).next_power_of_two().trailing_zeros();
+/// Buckets that a group of these members (indices with weights) gets, as a binary logarithm.
+pub(super) fn log2_for(members: &[(u32, u16)]) -> u8 {
+    let weights = || members.iter().map(|(_, weight)| usize::from(*weight).max(1));
+    let lightest = weights().min().unwrap_or(1);
+    let by_weight = (weights().sum::<usize>() * BUCKETS_OF_LIGHTEST).div_ceil(lightest);
+    let wanted = by_weight.max(members.len() * BUCKETS_PER_MEMBER);
+    let wanted = wanted.next_power_of_two().trailing_zeros();
     u8::try_from(wanted).unwrap_or(MAX_LOG2_BUCKETS).min(MAX_LOG2_BUCKETS)
 }
 
@@ -187,6 +193,22 @@ mod tests {
                 }
                 buckets = after;
             }
+        }
+    }
+
+    #[test]
+    fn shares_are_those_of_the_weights_however_far_apart_those_are() {
+        for weights in [[1, 1], [1, 3], [1, 99], [1, 256], [100, 65_535], [1, 65_535]] {
+            let members = [(0, weights[0]), (1, weights[1])];
+            let buckets = assign(&members, &[], log2_for(&members));
+            let light = buckets.iter().filter(|bucket| **bucket == 0).count() as f64;
+            let total = f64::from(weights[0]) + f64::from(weights[1]);
+            let (is, wanted) = (light / buckets.len() as f64, f64::from(weights[0]) / total);
+            let step = 1.0 / 4096.0_f64;
+            assert!(
+                (is - wanted).abs() <= (wanted / 4.0).max(step),
+                "{weights:?}: {is} of {wanted}"
+            );
         }
     }
 

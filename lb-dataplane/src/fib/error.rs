@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use super::groups::GroupError;
 
-/// Why an update was refused. Nothing was written for it, but that packets which its route covers go to the kernel.
+/// Why an update was refused. Nothing was written for it, but that packets which its route covers go to the kernel, or are
+/// dropped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FibError {
     /// The prefix is longer than an address or has host bits.

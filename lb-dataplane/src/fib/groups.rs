@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use lb_dataplane_common::fib::{
-    GROUP_BLACKHOLE, GROUP_KERNEL, MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED,
-    MEMBER_WITHOUT_XDP, MemberEntry, group_buckets, group_kind, group_member,
+    GROUP_BLACKHOLE, GROUP_KERNEL, GROUP_NO_ROOM, MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6,
+    MEMBER_RESOLVED, MEMBER_WITHOUT_XDP, MemberEntry, group_buckets, group_kind, group_member,
 };
 
 use foldhash::fast::FixedState;
@@ -61,6 +61,8 @@ struct Group {
     word: u64,
     /// Routes that name it.
     routes: u32,
+    /// The kernel has none of its routes.
+    is_apart: bool,
     members: Vec<MemberEntry>,
     range: Option<(u32, u8)>,
     buckets: Vec<u32>,
@@ -104,8 +106,8 @@ pub(super) struct Groups {
     stale: Stale,
     /// Interfaces that XDP can send nothing through.
     without_xdp: HashSet<u32>,
-    /// The place of all groups that there is no place for: the kernel's.
-    spare: u32,
+    /// The first place behind those of groups.
+    end: u32,
     /// What was given back so far.
     given_back: u64,
 }
@@ -115,8 +117,9 @@ pub(super) struct Pools {
     pub(super) groups: Pool,
     pub(super) members: Pool,
     pub(super) ranges: Ranges,
-    /// The place of groups that there is no place for.
-    pub(super) spare: u32,
+    /// The first place behind those of groups: here and in the next one are the kernel's group, and the one that drops for
+    /// want of room.
+    pub(super) end: u32,
 }
 
 impl Groups {
@@ -125,7 +128,9 @@ impl Groups {
         pools: Pools,
         stale: Stale,
     ) -> Self {
-        words.wide_words()[pools.spare as usize].store(group_kind(GROUP_KERNEL), Release);
+        let [kernels, no_room] = [pools.end, pools.end + 1].map(|place| place as usize);
+        words.wide_words()[kernels].store(group_kind(GROUP_KERNEL), Release);
+        words.wide_words()[no_room].store(group_kind(GROUP_NO_ROOM), Release);
         Self {
             words,
             bucket_words,
@@ -137,9 +142,24 @@ impl Groups {
             members: HashMap::new(),
             stale,
             without_xdp: HashSet::new(),
-            spare: pools.spare,
+            end: pools.end,
             given_back: 0,
         }
+    }
+
+    /// The place of the kernel's group, which those share that there is no place for.
+    pub(super) fn kernels(&self) -> u32 {
+        self.end
+    }
+
+    /// The place of the group that drops for want of room, which those share that the kernel has no routes of.
+    pub(super) fn no_room(&self) -> u32 {
+        self.end + 1
+    }
+
+    /// Whether the kernel has none of a group's routes.
+    pub(super) fn is_apart(&self, name: u32) -> bool {
+        self.by_name.get(&name).is_some_and(|group| group.is_apart)
     }
 
     /// Whether another group with a member of its own can be had.
@@ -207,9 +227,10 @@ impl Groups {
         name: u32,
         action: &Action,
         like: u32,
+        is_apart: bool,
     ) -> Result<bool, GroupError> {
         let members = self.entries(action)?;
-        let has_place = self.by_name.get(&name).is_some_and(|group| group.index != self.spare);
+        let has_place = self.by_name.get(&name).is_some_and(|group| group.index < self.end);
         if !has_place && self.indices.available() == 0 {
             return Err(GroupError::GroupsFull);
         }
@@ -219,6 +240,7 @@ impl Groups {
                 Some(Target::plain(group_kind(GROUP_KERNEL)))
             }
             (Action::Blackhole, _) => Some(Target::plain(group_kind(GROUP_BLACKHOLE))),
+            (Action::NoRoom, _) => Some(Target::plain(group_kind(GROUP_NO_ROOM))),
             (Action::Forward(_), [(only, _)]) => Some(Target::plain(group_member(*only))),
             (Action::Forward(_), several) => self.fill_range(name, like, several),
         };
@@ -233,25 +255,32 @@ impl Groups {
             return Err(GroupError::GroupsFull);
         };
         let old = self.by_name.remove(&name);
-        let routes = old.as_ref().map_or(0, |group| group.routes);
+        let (routes, is_apart) =
+            old.as_ref().map_or((0, is_apart), |group| (group.routes, group.is_apart));
         self.words.wide_words()[index as usize].store(word, Release);
-        self.by_name.insert(name, Group { index, word, routes, members: keys, range, buckets });
+        let members = keys;
+        self.by_name.insert(name, Group { index, word, routes, is_apart, members, range, buckets });
         if let Some(old) = old {
             self.give_up(&old);
         }
         Ok(!has_place && routes > 0)
     }
 
-    /// Makes a group the kernel's, whatever it did: there is no room for what it is to do.
-    pub(super) fn leave_to_kernel(&mut self, name: u32) {
-        let word = group_kind(GROUP_KERNEL);
+    /// Makes a group the kernel's, or has it drop, whatever it did: there is no room for what it is to do.
+    pub(super) fn leave_out(&mut self, name: u32, is_apart: bool) {
         let old = self.by_name.remove(&name);
-        let routes = old.as_ref().map_or(0, |group| group.routes);
+        let (routes, is_apart) =
+            old.as_ref().map_or((0, is_apart), |group| (group.routes, group.is_apart));
+        let (kind, shared) = match is_apart {
+            true => (GROUP_NO_ROOM, self.no_room()),
+            false => (GROUP_KERNEL, self.kernels()),
+        };
+        let word = group_kind(kind);
         let place = old.as_ref().map(|group| group.index).or_else(|| self.indices.take());
-        let index = place.unwrap_or(self.spare);
+        let index = place.unwrap_or(shared);
         self.words.wide_words()[index as usize].store(word, Release);
-        let (members, buckets) = Default::default();
-        self.by_name.insert(name, Group { index, word, routes, members, range: None, buckets });
+        let (members, range, buckets) = Default::default();
+        self.by_name.insert(name, Group { index, word, routes, is_apart, members, range, buckets });
         if let Some(old) = old {
             self.give_up(&old);
         }
@@ -265,7 +294,7 @@ impl Groups {
             Some(_) => {}
         }
         if let Some(group) = self.by_name.remove(&name) {
-            if group.index != self.spare {
+            if group.index < self.end {
                 self.indices.give_back(group.index);
             }
             self.give_up(&group);
@@ -295,7 +324,7 @@ impl Groups {
         let old = self.by_name.get(&name).or_else(|| self.by_name.get(&like));
         let before = old.and_then(|group| Some(group.range?.1)).unwrap_or(0);
         // A table never shrinks: its buckets would change hands.
-        let log2 = log2_for(members.len()).max(before);
+        let log2 = log2_for(members).max(before);
         let buckets = assign(members, old.map_or(&[], |group| &group.buckets), log2);
         let base = self.ranges.take(log2)?;
         for (word, member) in self.bucket_words.words()[base as usize..].iter().zip(&buckets) {

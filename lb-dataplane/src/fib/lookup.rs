@@ -35,7 +35,7 @@ pub struct FibLookup {
     pub action: Option<Action>,
     /// The member that a packet of the hash leaves by.
     pub member: Option<Member>,
-    /// Whether a route near it does not fit, so that packets are the kernel's.
+    /// Whether a route near it does not fit, so that packets are the kernel's, or dropped.
     pub left_out: bool,
     /// Whether the memory says what the writer has.
     pub intact: bool,
@@ -67,14 +67,14 @@ impl Fib {
             IpAddr::V4(address) => ((address.to_bits() & u32::mask(len)).into_addr(), len),
             IpAddr::V6(address) => ((address.to_bits() & u128::mask(len)).into_addr(), len),
         });
-        let left_out = self.left_out.covers(destination);
-        let wanted = wanted.filter(|_| !left_out);
+        let instead = self.left_out.covers(destination);
+        let wanted = instead.or(wanted);
         FibLookup {
             route,
             group: (found != NO_GROUP).then_some(found),
             action: (found != NO_GROUP).then(|| self.groups.read_at(found)).flatten(),
             member: self.groups.chosen(found, hash),
-            left_out,
+            left_out: instead.is_some(),
             intact: found == wanted.unwrap_or(NO_GROUP),
         }
     }

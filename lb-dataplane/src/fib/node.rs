@@ -1,5 +1,7 @@
 //! A node of the IPv6 trie in the writer's hands: all 256 slots, with the runs that its words in memory make of them.
 
+use std::ops::Range;
+
 use lb_dataplane_common::fib6::{
     BITMAP_FRONT, HEAD_LIST, LIST_BITS, LIST_FRONT, LIST_NONE, LIST_RUNS, MAX_SKIP, UNIT_WORDS,
     WORD_GROUP, WORD_LEN_SHIFT, WORD_NODE_SHIFT, WORD_STALE, head,
@@ -109,13 +111,11 @@ impl Node {
     /// From its head, its bitmap and its runs.
     pub(super) fn decode(head: u64, begins: &Begins, run: impl Fn(u32) -> u64) -> Self {
         let mut slots = [0; SLOTS];
-        let (mut word, mut runs) = (0, 0);
-        for (slot, place) in slots.iter_mut().zip(0_u8..=u8::MAX) {
-            if begins.at(place) {
-                word = run(runs);
-                runs += 1;
-            }
-            *slot = word;
+        let mut places = begins.places().map(usize::from).peekable();
+        for number in 0.. {
+            let Some(first) = places.next() else { break };
+            let end = places.peek().copied().unwrap_or(SLOTS);
+            slots[first..end].fill(run(number));
         }
         Self { skip: Skip::from_head(head), slots }
     }
@@ -123,14 +123,17 @@ impl Node {
     /// Where its runs begin. A run ends where the word changes, and never goes beyond the prefix that its route comes from:
     /// so a route's removal never needs a run more than there were.
     pub(super) fn begins(&self) -> Begins {
-        let mut begins = Begins::default();
-        let mut before = None;
-        for (word, place) in self.slots.iter().zip(0_u8..=u8::MAX) {
-            let is_first = group_of(*word) != 0 && place.trailing_zeros() >= free_bits(*word);
-            if before != Some(*word) || node_of(*word) != 0 || is_first {
-                begins.set(place);
-            }
-            before = Some(*word);
+        self.begins_after(Begins::default(), 0..SLOTS)
+    }
+
+    /// The same, given where they began before the words in a range of slots changed.
+    pub(super) fn begins_after(&self, mut begins: Begins, changed: Range<usize>) -> Begins {
+        // A slot behind the range may begin a run now, or not any more.
+        for place in changed.start..(changed.end + 1).min(SLOTS) {
+            let (word, before) = (self.slots[place], place.checked_sub(1));
+            let is_first = group_of(word) != 0 && place.trailing_zeros() >= free_bits(word);
+            let is_other = before.is_none_or(|before| self.slots[before] != word);
+            begins.put(place as u8, is_other || node_of(word) != 0 || is_first);
         }
         begins
     }
@@ -152,9 +155,9 @@ impl Node {
     }
 
     /// The slots of a prefix that ends in this node: `len` bits of `byte`.
-    pub(super) fn range(&mut self, byte: u8, len: u8) -> &mut [u64] {
+    pub(super) fn range(byte: u8, len: u8) -> Range<usize> {
         let first = usize::from(byte);
-        &mut self.slots[first..first + (1 << (8 - len))]
+        first..first + (1 << (8 - len))
     }
 
     /// Whether it says nothing.
@@ -180,6 +183,11 @@ fn free_bits(word: u64) -> u32 {
 pub(super) struct Begins(pub(super) [u64; 4]);
 
 impl Begins {
+    /// Of a node that says nothing.
+    pub(super) fn of_empty() -> Self {
+        Self([1, 0, 0, 0])
+    }
+
     /// From a node's first words.
     pub(super) fn from_front([head, words @ ..]: [u64; BITMAP_FRONT as usize]) -> Self {
         if head & HEAD_LIST == 0 {
@@ -199,7 +207,7 @@ impl Begins {
 
     /// Where runs behind the first one begin, if there are no more than a list has room for.
     fn list(&self) -> u64 {
-        let mut places = (1..=u8::MAX).filter(|place| self.at(*place)).map(u64::from);
+        let mut places = self.places().skip(1).map(u64::from);
         (0..LIST_RUNS - 1)
             .fold(0, |list, place| list | places.next().unwrap_or(LIST_NONE) << (LIST_BITS * place))
     }
@@ -209,7 +217,23 @@ impl Begins {
     }
 
     fn set(&mut self, place: u8) {
-        self.0[usize::from(place >> 6)] |= 1 << (place & 63);
+        self.put(place, true);
+    }
+
+    fn put(&mut self, place: u8, begins: bool) {
+        let bits = &mut self.0[usize::from(place >> 6)];
+        *bits = *bits & !(1 << (place & 63)) | u64::from(begins) << (place & 63);
+    }
+
+    /// The slots where runs begin, in order.
+    pub(super) fn places(&self) -> impl Iterator<Item = u8> + '_ {
+        (0_u8..).zip(self.0).flat_map(|(quarter, mut bits)| {
+            std::iter::from_fn(move || {
+                let place = bits.trailing_zeros();
+                bits &= bits.wrapping_sub(1);
+                (place < 64).then_some(quarter << 6 | place as u8)
+            })
+        })
     }
 
     /// How many there are.

@@ -14,9 +14,8 @@ use crate::mapped::{Mapped, prefetch};
 /// The length in a word.
 const LEN: u32 = 0x3f << SLOT_LEN_SHIFT;
 
-/// The word of a /24 that is the kernel's, since a longer route of it does not fit: no route, and none that is shorter
-/// takes its place.
-const HANDED_OVER: u32 = 32 << SLOT_LEN_SHIFT | NO_GROUP;
+/// The length of a /24 that a longer route of does not fit: none that is shorter takes its place.
+const LONGEST: u8 = 32;
 
 /// A route that covers others: its length and its group.
 pub(super) type Cover = (u8, u32);
@@ -146,9 +145,9 @@ impl Slots {
         }
     }
 
-    /// Hands a /24 without a chunk over to the kernel.
-    pub(super) fn hand_over(&self, slot: u32) {
-        self.l1.words()[slot as usize].store(HANDED_OVER, Relaxed);
+    /// Hands a /24 without a chunk over to a group.
+    pub(super) fn hand_over(&self, slot: u32, group: u32) {
+        self.l1.words()[slot as usize].store(word(LONGEST, group), Relaxed);
     }
 
     /// Takes a /24 back that was handed over, with all its routes longer than /24 (and their groups) at once; `false`: no

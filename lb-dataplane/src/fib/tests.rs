@@ -134,6 +134,12 @@ pub(super) fn group(fib: &mut Fib, id: u32, ifindexes: &[u32]) {
     fib.update(&FibUpdate::Group { id, action: forward(ifindexes) }).unwrap();
 }
 
+/// A group of routes that the kernel does not have.
+pub(super) fn group_apart(fib: &mut Fib, id: u32, ifindexes: &[u32]) {
+    let action = forward(ifindexes);
+    fib.update(&FibUpdate::GroupWith { id, action, like: None, is_apart: true }).unwrap();
+}
+
 fn route(prefix: [u8; 4], len: u8, group: u32) -> FibUpdate {
     FibUpdate::Route { prefix: prefix.into(), len, group }
 }
@@ -145,7 +151,7 @@ fn removed(prefix: [u8; 4], len: u8) -> FibUpdate {
 fn out(reader: &Reader, address: [u8; 4]) -> Option<u32> {
     match lookup4(reader, u32::from_be_bytes(address), || 7) {
         Route::Forward(member) => Some(member.ifindex),
-        Route::Kernel | Route::Blackhole | Route::Miss => None,
+        Route::Kernel | Route::Blackhole | Route::NoRoom | Route::Miss => None,
     }
 }
 
@@ -226,7 +232,8 @@ fn a_group_that_takes_the_place_of_another_one_moves_only_the_flows_of_members_t
     fib.update(&route([10, 0, 0, 0], 8, 1)).unwrap();
     let before = choices(&reader);
     let action = forward(&(1..=8).filter(|n| *n != 3).collect::<Vec<_>>());
-    fib.update(&FibUpdate::GroupLike { id: 2, action, like: 1 }).unwrap();
+    let like = Some(1);
+    fib.update(&FibUpdate::GroupWith { id: 2, action, like, is_apart: false }).unwrap();
     fib.update(&route([10, 0, 0, 0], 8, 2)).unwrap();
     fib.update(&FibUpdate::GroupRemoved { id: 1 }).unwrap();
     for (old, new) in before.iter().zip(choices(&reader)) {
@@ -288,6 +295,70 @@ fn what_cannot_be_done_is_refused_and_nothing_changes() {
     assert_eq!(out(&reader, [10, 2, 0, 2]), None);
     fib.update(&removed([10, 2, 0, 1], 32)).unwrap();
     assert_eq!(out(&reader, [10, 2, 0, 1]), Some(20));
+}
+
+#[test]
+fn packets_of_what_does_not_fit_are_dropped_where_the_kernel_has_none_of_it() {
+    let (files, mut fib, reader) = shared();
+    group(&mut fib, 1, &[10]);
+    group_apart(&mut fib, 2, &[20]);
+    fib.synced();
+    for n in 0..CHUNKS {
+        fib.update(&route([10, 0, u8::try_from(n).unwrap(), 1], 32, 1)).unwrap();
+    }
+    fib.update(&route([0, 0, 0, 0], 0, 1)).unwrap();
+    let meets = || lookup4(&reader, u32::from_be_bytes([10, 1, 0, 1]), || 0);
+    assert!(fib.update(&route([10, 1, 0, 0], 26, 2)).is_err());
+    assert!(fib.update(&route([10, 1, 0, 64], 26, 2)).is_err());
+    assert_eq!((meets(), fib.usage().left_out, fib.usage().dropped), (Route::NoRoom, 2, 2));
+    let shown = fib.lookup([10, 1, 0, 200].into(), 0);
+    assert_eq!((shown.action, shown.left_out, shown.intact), (Some(Action::NoRoom), true, true));
+    // One that the kernel has makes the block the kernel's, as long as it is there.
+    assert!(fib.update(&route([10, 1, 0, 128], 32, 1)).is_err());
+    assert_eq!((meets(), fib.usage().left_out, fib.usage().dropped), (Route::Kernel, 3, 0));
+    assert!(fib.audit(false).is_clean());
+    fib.update(&removed([10, 1, 0, 128], 32)).unwrap();
+    assert_eq!(meets(), Route::NoRoom);
+    // The next process finds it so, whatever comes first, and until it has said all.
+    drop(fib);
+    let mut fib = next(&files);
+    group(&mut fib, 1, &[10]);
+    fib.update(&route([0, 0, 0, 0], 0, 1)).unwrap();
+    fib.update(&route([10, 1, 0, 0], 24, 1)).unwrap();
+    assert_eq!(meets(), Route::NoRoom);
+    fib.synced();
+    assert_eq!(out(&reader, [10, 1, 0, 1]), Some(10));
+}
+
+#[test]
+fn a_group_that_does_not_fit_and_whose_routes_the_kernel_does_not_have_drops() {
+    let (mut fib, reader) = fixture();
+    let many: Vec<u32> = (1..=257).collect();
+    group_apart(&mut fib, 1, &[10]);
+    fib.update(&route([10, 1, 0, 0], 16, 1)).unwrap();
+    let meets = || lookup4(&reader, u32::from_be_bytes([10, 1, 0, 1]), || 0);
+    let action = forward(&many);
+    let too_many = FibUpdate::GroupWith { id: 1, action, like: None, is_apart: true };
+    assert!(fib.update(&too_many).is_err());
+    assert_eq!((meets(), fib.usage().dropped), (Route::NoRoom, 1));
+    // Without a place of its own, too.
+    while fib
+        .update(&FibUpdate::Group { id: 100 + fib.groups.len() as u32, action: Action::Kernel })
+        .is_ok()
+    {}
+    assert!(
+        fib.update(&FibUpdate::GroupWith {
+            id: 2,
+            action: forward(&[9]),
+            like: None,
+            is_apart: true
+        })
+        .is_err()
+    );
+    fib.update(&route([10, 1, 0, 0], 16, 2)).unwrap();
+    assert_eq!(meets(), Route::NoRoom);
+    fib.update(&FibUpdate::GroupRemoved { id: 1 }).unwrap();
+    assert_eq!(out(&reader, [10, 1, 0, 1]), Some(9));
 }
 
 #[test]
@@ -453,6 +524,11 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Whether the kernel does not have the routes of a group.
+pub(super) fn is_apart(group: u32) -> bool {
+    group >= 4
+}
+
 /// The table that is obviously right: every prefix is tried.
 #[derive(Default)]
 struct Naive {
@@ -542,7 +618,11 @@ proptest! {
         let (mut fib, reader) = fixture();
         let mut naive = Naive::default();
         for id in 1..6 {
-            group(&mut fib, id, &[id]);
+            if is_apart(id) {
+                group_apart(&mut fib, id, &[id]);
+            } else {
+                group(&mut fib, id, &[id]);
+            }
             naive.groups.insert(id, vec![id]);
         }
         if full {
@@ -580,7 +660,14 @@ proptest! {
             match (lookup4(&reader, address, || address.wrapping_mul(0x9e37_79b9)), expected) {
                 (Route::Forward(member), Some(members)) => prop_assert!(members.contains(&member.ifindex)),
                 (Route::Miss, None) => {}
-                (Route::Miss, Some(_)) if fib.lookup(Ipv4Addr::from(address).into(), 0).left_out => {}
+                (found @ (Route::Kernel | Route::NoRoom), _)
+                    if fib.lookup(Ipv4Addr::from(address).into(), 0).left_out =>
+                {
+                    // The kernel's, if it has a longer route of the /24.
+                    let mut inside = naive.routes.iter().filter(|((p, len), _)| *len > 24 && *p >> 8 == address >> 8);
+                    let is_lost = inside.all(|(_, group)| is_apart(*group));
+                    prop_assert_eq!(found == Route::NoRoom, is_lost, "{:#x}", address);
+                }
                 (found, expected) => prop_assert!(false, "{address:#x}: {found:?}, expected {expected:?}"),
             }
         }

@@ -4,10 +4,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use lb_dataplane_common::fib::Route;
-use lb_dataplane_common::fib6::{ROOT6_WORDS, lookup6};
+use lb_dataplane_common::fib6::{ROOT6_WORDS, lookup6, root_index};
 use proptest::prelude::*;
 
-use super::tests::{NODE_BYTES, Reader, fixture, group, next, shared};
+use super::tests::{NODE_BYTES, Reader, fixture, group, group_apart, is_apart, next, shared};
 use super::*;
 
 fn address(text: &str) -> u128 {
@@ -39,7 +39,7 @@ impl Reader {
 fn look(reader: &Reader, address: u128) -> Option<u32> {
     match lookup6(reader, [(address >> 64) as u64, address as u64], || 7) {
         Route::Forward(member) => Some(member.ifindex),
-        Route::Kernel | Route::Blackhole | Route::Miss => None,
+        Route::Kernel | Route::Blackhole | Route::NoRoom | Route::Miss => None,
     }
 }
 
@@ -102,6 +102,42 @@ fn a_lone_prefix_takes_one_cache_line_and_a_change_of_its_group_none() {
     fib.update(&route("2001:db8:1::", 48, 2)).unwrap();
     assert_eq!(used(&fib) - empty, 64);
     assert_eq!(out(&reader, "2001:db8:1::"), Some(20));
+}
+
+#[test]
+fn packets_of_what_does_not_fit_are_dropped_where_the_kernel_has_none_of_it_and_by_the_next_process_too()
+ {
+    let (files, mut fib, reader) = shared();
+    group(&mut fib, 1, &[10]);
+    group_apart(&mut fib, 2, &[20]);
+    fib.synced();
+    fib.update(&route("::", 0, 1)).unwrap();
+    fib.update(&route("2001:d00::", 24, 1)).unwrap();
+    let prefix = |n: u32| address("2001:db8::") + (u128::from(n) << 64);
+    let mut routes = (0_u32..).map(|n| n * 2);
+    let refused = routes.find(|n| fib.update(&add(prefix(*n), 64, 2)).is_err()).unwrap();
+    let high = |address: u128| [(address >> 64) as u64, address as u64];
+    let meets = |address: u128| lookup6(&reader, high(address), || 0);
+    assert_eq!([prefix(refused), prefix(0)].map(meets), [Route::NoRoom, Route::NoRoom]);
+    assert_eq!((fib.usage().left_out, fib.usage().dropped), (1, 1));
+    // A route that the kernel has, which may be an address of this host, makes the block the kernel's.
+    fib.update(&add(prefix(2), 64, 1)).unwrap();
+    assert_eq!((meets(prefix(refused)), fib.usage().dropped), (Route::Kernel, 0));
+    fib.update(&add(prefix(2), 64, 2)).unwrap();
+    assert_eq!(meets(prefix(refused)), Route::NoRoom);
+    assert!(fib.audit(false).is_clean());
+    // The next process finds it so, whatever comes first, until a route is told or all are.
+    drop(fib);
+    let mut fib = next(&files);
+    group(&mut fib, 1, &[11]);
+    fib.update(&route("::", 0, 1)).unwrap();
+    fib.update(&route("2001:d00::", 24, 1)).unwrap();
+    fib.update(&add(prefix(0), 64, 1)).unwrap();
+    assert_eq!([prefix(refused), prefix(4)].map(meets), [Route::NoRoom, Route::NoRoom]);
+    assert_eq!([look(&reader, prefix(0)), out(&reader, "2a00::1")], [Some(11), Some(11)]);
+    fib.synced();
+    assert_eq!([refused, 0, 4].map(|n| look(&reader, prefix(n))), [Some(11); 3]);
+    assert!(fib.audit(false).is_clean());
 }
 
 #[test]
@@ -225,7 +261,10 @@ impl Naive {
 }
 
 fn groups(fib: &mut Fib) {
-    (1..6).for_each(|id| group(fib, id, &[id * 10]));
+    (1..6).for_each(|id| match is_apart(id) {
+        true => group_apart(fib, id, &[id * 10]),
+        false => group(fib, id, &[id * 10]),
+    });
 }
 
 proptest! {
@@ -256,7 +295,13 @@ proptest! {
         let agrees = |fib: &Fib, naive: &Naive, address: u128| {
             let left_out = fib.lookup(Ipv6Addr::from_bits(address).into(), 0).left_out;
             let wanted = naive.lookup(address).filter(|_| !left_out);
-            (look(&reader, address) == wanted).then_some(()).ok_or(wanted)
+            let (index, bits) = root_index((address >> 64) as u64);
+            let mut inside = naive.0.iter().filter(|((prefix, len), _)| {
+                u32::from(*len) > bits && root_index((prefix >> 64) as u64).0 == index
+            });
+            let is_lost = left_out && inside.all(|(_, group)| is_apart(*group));
+            let drops = lookup6(&reader, [(address >> 64) as u64, address as u64], || 7) == Route::NoRoom;
+            (look(&reader, address) == wanted && drops == is_lost).then_some(()).ok_or(wanted)
         };
         for op in ops {
             match op {

@@ -7,6 +7,7 @@ mod renew;
 mod shortcuts;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
@@ -14,6 +15,7 @@ use lb_dataplane_common::fib6::{
     BITMAP_FRONT, MAX_SKIP, PAGE_UNITS, ROOT6_UNICAST, UNIT_WORDS, root_index,
 };
 
+use self::hidden::Hidden;
 use super::node::{
     Begins, Node, Skip, covered, front_words, len_of, log2_units, node_of, route, uncovered,
     with_node,
@@ -41,9 +43,11 @@ struct Target {
 }
 
 impl Target {
-    fn cover(&self, node: &mut Node) {
-        let slots = node.range(self.address[self.byte], len_of(self.route));
-        slots.iter_mut().for_each(|word| *word = covered(*word, self.route));
+    /// Covers its slots of a node, and says which these are.
+    fn cover(&self, node: &mut Node) -> Range<usize> {
+        let slots = Node::range(self.address[self.byte], len_of(self.route));
+        node.slots[slots.clone()].iter_mut().for_each(|word| *word = covered(*word, self.route));
+        slots
     }
 }
 
@@ -62,7 +66,7 @@ pub(super) struct Trie {
     /// Addresses whose shortcuts may have changed with it.
     touched: Vec<[u8; 16]>,
     /// Words of the root that packets do not see: something below them does not fit.
-    hidden: BTreeMap<u32, AtomicU64>,
+    hidden: BTreeMap<u32, Hidden>,
 }
 
 impl Trie {
@@ -161,7 +165,7 @@ impl Trie {
         let Some((place, before)) = path.pop().filter(|_| at == target) else { return };
         let mut node = self.read(node_of(self.load(place)));
         let len = len + 1 - floor;
-        for word in node.range(address[target], len) {
+        for word in &mut node.slots[Node::range(address[target], len)] {
             *word = uncovered(*word, len, cover);
         }
         let mut emptied = self.settle(place, &node, &address[..before]);
@@ -196,14 +200,16 @@ impl Trie {
                 continue;
             }
             let mut node = self.read(unit);
-            if byte == target.byte {
-                target.cover(&mut node);
+            let changed = if byte == target.byte {
+                target.cover(&mut node)
             } else {
                 let chain = self.chain(byte + 1, target)?;
-                let word = &mut node.slots[usize::from(slot)];
-                *word = with_node(*word, chain);
-            }
-            return self.replace(place, &node);
+                let slot = usize::from(slot);
+                node.slots[slot] = with_node(node.slots[slot], chain);
+                slot..slot + 1
+            };
+            let begins = node.begins_after(self.begins(unit), changed);
+            return self.replace(place, &node, begins);
         }
     }
 
@@ -212,14 +218,15 @@ impl Trie {
         let above = |byte: usize| at.max(byte.saturating_sub(usize::from(MAX_SKIP)));
         let mut from = above(target.byte);
         let mut node = Node::new(&target.address[from..target.byte]);
-        target.cover(&mut node);
-        let mut unit = self.write(&node, &node.begins())?;
+        let changed = target.cover(&mut node);
+        let mut unit = self.write(&node, &node.begins_after(Begins::of_empty(), changed))?;
         while from > at {
             let byte = from - 1;
             from = above(byte);
             let mut node = Node::new(&target.address[from..byte]);
-            node.slots[usize::from(target.address[byte])] = with_node(0, unit);
-            unit = self.write(&node, &node.begins())?;
+            let slot = usize::from(target.address[byte]);
+            node.slots[slot] = with_node(0, unit);
+            unit = self.write(&node, &node.begins_after(Begins::of_empty(), slot..slot + 1))?;
         }
         Some(unit)
     }
@@ -269,18 +276,18 @@ impl Trie {
             }
         }
         // Fewer runs than there were: it can be done in place where there is no room.
-        let _ = self.replace(place, node);
+        let _ = self.replace(place, node, node.begins());
         false
     }
 
     /// Makes the node that a word leads to say what `node` says: at once, unless there is no room and its runs allow to do
     /// it word by word.
-    fn replace(&mut self, place: Place, node: &Node) -> Option<()> {
+    fn replace(&mut self, place: Place, node: &Node, new: Begins) -> Option<()> {
         let unit = node_of(self.load(place));
-        let (old, new) = (self.begins(unit), node.begins());
+        let old = self.begins(unit);
         let in_place = |this: &Self| {
             let mut changed = Vec::new();
-            for slot in (0..=u8::MAX).filter(|slot| old.at(*slot)) {
+            for slot in old.places() {
                 let (place, word) = (this.run(unit, slot), node.slots[usize::from(slot)]);
                 if this.load(place) != word {
                     changed.push((place, word));
@@ -318,9 +325,8 @@ impl Trie {
         for (word, value) in front.iter().zip(node.front(begins)) {
             word.store(value, Relaxed);
         }
-        let values = (0..=u8::MAX).zip(&node.slots).filter(|(slot, _)| begins.at(*slot));
-        for (word, (_, value)) in runs.iter().zip(values) {
-            word.store(*value, Relaxed);
+        for (word, slot) in runs.iter().zip(begins.places()) {
+            word.store(node.slots[usize::from(slot)], Relaxed);
         }
         Some(unit)
     }

@@ -1,15 +1,94 @@
-//! What the FIB and its changes have to do with interfaces.
+//! Changes to the FIB, and what they have to do with interfaces.
 
-use super::{Action, Fib, FibUpdate, Member};
+use std::net::IpAddr;
+
+use super::Fib;
+
+/// A change to the FIB. Groups are named by the caller; a route names a group that is there already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FibUpdate {
+    /// Creates the group or replaces what it does; routes that name it follow at once.
+    Group {
+        /// The caller's name for it.
+        id: u32,
+        /// What packets to it meet.
+        action: Action,
+    },
+    /// The same, with more to be said of it.
+    GroupWith {
+        /// The caller's name for it.
+        id: u32,
+        /// What packets to it meet.
+        action: Action,
+        /// The group whose place it takes: where it is new, flows stay with the members that both have.
+        like: Option<u32>,
+        /// The kernel has none of its routes: where there is no room for one, packets are dropped instead of handed over. A
+        /// group that is there already stays what it is.
+        is_apart: bool,
+    },
+    /// Removes a group that no route names any more.
+    GroupRemoved {
+        /// The caller's name for it.
+        id: u32,
+    },
+    /// Adds the route or points it to another group.
+    Route {
+        /// Network address, host bits zero.
+        prefix: IpAddr,
+        /// 0 to 32 or 128.
+        len: u8,
+        /// The group.
+        group: u32,
+    },
+    /// Removes the route; addresses below it fall back to the next shorter prefix.
+    RouteRemoved {
+        /// Network address, host bits zero.
+        prefix: IpAddr,
+        /// 0 to 32 or 128.
+        len: u8,
+    },
+}
+
+/// What packets to a group meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Forwarded to one of these, chosen by the flow's hash; never empty.
+    Forward(Vec<Member>),
+    /// Handed to the kernel (a local address, an unreachable route, a type that eBPF can't express).
+    Kernel,
+    /// Dropped.
+    Blackhole,
+    /// Dropped, since there is no room for where packets go, and the kernel has no route there either.
+    NoRoom,
+}
+
+/// A way out: everything that the frame needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Member {
+    /// Interface to send from.
+    pub ifindex: u32,
+    /// Its MAC.
+    pub source_mac: [u8; 6],
+    /// The next hop's MAC; `None` while it is unresolved: packets take the kernel's neighbour path out of this interface.
+    pub destination_mac: Option<[u8; 6]>,
+    /// The next hop's address, for the kernel's neighbour path; `None` where the destination itself is the neighbour.
+    pub gateway: Option<IpAddr>,
+    /// MTU of the interface, bytes of IP packet.
+    pub mtu: u16,
+    /// Share relative to the other members, from 1 on.
+    pub weight: u16,
+}
 
 impl FibUpdate {
     /// The interfaces that it leads through.
     pub fn interfaces(&self) -> impl Iterator<Item = u32> + '_ {
         let members: &[Member] = match self {
             Self::Group { action: Action::Forward(members), .. }
-            | Self::GroupLike { action: Action::Forward(members), .. } => members,
-            Self::Group { action: Action::Kernel | Action::Blackhole, .. }
-            | Self::GroupLike { action: Action::Kernel | Action::Blackhole, .. }
+            | Self::GroupWith { action: Action::Forward(members), .. } => members,
+            Self::Group { action: Action::Kernel | Action::Blackhole | Action::NoRoom, .. }
+            | Self::GroupWith {
+                action: Action::Kernel | Action::Blackhole | Action::NoRoom, ..
+            }
             | Self::GroupRemoved { .. }
             | Self::Route { .. }
             | Self::RouteRemoved { .. } => &[],

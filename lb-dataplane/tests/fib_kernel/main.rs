@@ -234,10 +234,10 @@ impl<'a> Pair<'a> {
         self.fib.synced();
     }
 
-    /// What the program may write for a destination: nothing where its block is left out.
+    /// What the program may write for a destination: the kernel where its block is left out.
     fn allowed(&self, bits: u128) -> Vec<u32> {
         match self.fib.lookup(self.family.address(bits), 0).left_out {
-            true => vec![MISS],
+            true => vec![KERNEL],
             false => self.naive.allowed(bits),
         }
     }

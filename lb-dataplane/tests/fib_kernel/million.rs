@@ -94,7 +94,7 @@ impl Pair<'_> {
             let on_host = match (&found.action, &found.member) {
                 (None, _) => MISS,
                 (Some(Action::Forward(_)), Some(member)) => leaves_by((member.ifindex - 100) as u8),
-                (Some(Action::Blackhole), _) => BLACKHOLE,
+                (Some(Action::Blackhole | Action::NoRoom), _) => BLACKHOLE,
                 (Some(Action::Kernel | Action::Forward(_)), _) => KERNEL,
             };
             assert!(allowed.contains(&on_host), "{address}: {found:?}, not of {allowed:x?}");

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use lb_dataplane::fib::{Action, FibUpdate, Member};
+use lb_dataplane::table::Algorithm::Maglev;
+use lb_dataplane::table::Protocol::Tcp;
 use lb_dataplane::{Hook, Reason, Sizes};
 
-use crate::frame::{UDP, packet, sum};
+use crate::frame::{SYN, UDP, packet, sum};
 use crate::scene::{BACKEND_SIDE, BOTH, Scene, small};
 
 #[test]
@@ -81,5 +83,32 @@ fn packets_leave_by_each_of_256_members_and_one_that_goes_moves_only_its_own() {
         assert!(after.values().all(|member| *member != 77), "{hook:?}: it still gets flows");
         let moved = before.iter().filter(|(port, way)| **way != 77 && after[port] != **way);
         assert_eq!(moved.count(), 0, "{hook:?}: flows of others moved");
+    }
+}
+
+#[test]
+fn packets_to_a_group_that_does_not_fit_and_that_the_kernel_knows_nothing_of_are_dropped() {
+    let mut scene = Scene::new();
+    scene.serve("192.0.2.1:80", Tcp, Maglev, &["10.9.0.8:80"]);
+    let many = (0..257_u16).map(|n| Member {
+        destination_mac: Some([2, 0, 0, 9, (n >> 8) as u8, n as u8]),
+        ..BACKEND_SIDE
+    });
+    let action = Action::Forward(many.collect());
+    let refused = FibUpdate::GroupWith { id: 9, action, like: None, is_apart: true };
+    assert!(scene.get().fib_apply(&[refused]).is_err());
+    let route =
+        |prefix: &str, len| FibUpdate::Route { prefix: prefix.parse().unwrap(), len, group: 9 };
+    scene.get().fib_apply(&[route("10.9.0.0", 16), route("2001:db8:9::", 48)]).unwrap();
+    for hook in BOTH {
+        for (from, to) in [
+            ("10.1.0.3:7", "10.9.0.3:7"),
+            ("[2001:db8:1::3]:7", "[2001:db8:9::3]:7"),
+            ("10.1.0.3:4000", "192.0.2.1:80"),
+        ] {
+            let carries = if to.ends_with(":80") { SYN } else { UDP };
+            let ended = scene.send(hook, &packet(carries, from, to));
+            assert_eq!(ended.reason, Reason::FibFull, "{hook:?} {to}");
+        }
     }
 }

@@ -40,7 +40,9 @@ pub use self::fact::{
     StaticKind, StaticNextHop,
 };
 pub use self::statics::StaticState;
-pub use self::update::{Action, Member, Output, OwnRoute, Source, Told, ToldRoute, Update};
+pub use self::update::{
+    Action, Member, Output, OwnRoute, Source, Told, ToldGroup, ToldRoute, Update,
+};
 
 use self::bgp::BgpTable;
 use self::book::{Book, Id, Record};
@@ -186,6 +188,29 @@ impl Fib {
         })
     }
 
+    /// Every group that the dataplane was told.
+    pub fn groups(&self) -> impl Iterator<Item = ToldGroup> + '_ {
+        self.groups.told().map(|(id, key, action)| ToldGroup {
+            id,
+            action: action.clone(),
+            is_apart: key.is_apart(),
+        })
+    }
+
+    /// What the speaker has of every prefix: next hops in order, and which tables are to have them.
+    pub fn learned(&self) -> impl Iterator<Item = (IpNetwork, Arc<[IpAddr]>, Install)> + '_ {
+        self.book.all().filter_map(|record| {
+            let (set, install) = record.bgp?;
+            Some((record.prefix, self.bgp.next_hops(set)?, install))
+        })
+    }
+
+    /// Works out everything again; differences, which there should be none of, are outputs.
+    pub fn look_again(&mut self) {
+        self.groups.mark_all();
+        self.book.mark_all();
+    }
+
     /// Whether the kernel is to have a route to the prefix as well.
     fn is_for_kernel(&self, prefix: &IpNetwork, source: Source) -> bool {
         match source {
@@ -291,7 +316,9 @@ impl Fib {
         let Self { kernel, statics, links, bgp, book, groups, watched, .. } = self;
         let resolve = |hops: &[IpAddr]| Tables { kernel, statics, links }.resolve(hops);
         for set in bgp.re_resolve(addresses.clone(), resolve) {
-            groups.mark_key(&Key::Bgp(set));
+            for is_apart in [false, true] {
+                groups.mark_key(&Key::Bgp { set, is_apart });
+            }
             bgp.mark(book, set);
         }
         watched.mark(addresses);
@@ -413,7 +440,7 @@ impl Fib {
             self.asked.remove(&unneeded);
         }
         if self.groups.set_action(id, &action) {
-            self.update(Update::Group { id, action, like });
+            self.update(Update::Group { id, action, like, is_apart: key.is_apart() });
         }
     }
 

@@ -393,6 +393,18 @@ impl Rib {
         Some(Change { id, news })
     }
 
+    /// What was told of every prefix that has a path that carries traffic: its next hops in order, and which tables are to have
+    /// them.
+    pub(crate) fn published(
+        &self,
+    ) -> impl Iterator<Item = (IpNetwork, Arc<[IpAddr]>, Install)> + '_ {
+        let ids = 0..self.prefixes.end();
+        ids.filter(|id| !self.prefixes.get(*id).published.is_none()).map(|id| {
+            let record = self.prefixes.get(id);
+            (self.prefixes.prefix(id), self.next_hops.get(record.published), record.install)
+        })
+    }
+
     /// The next hops of the paths that carry traffic, with a reference.
     fn next_hops_of(&mut self, id: PrefixId) -> Id {
         let record = self.prefixes.get(id);

@@ -32,6 +32,10 @@ const RT_TABLE_MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 pub(super) struct Route {
     pub(super) route: KernelRoute,
     pub(super) ours: bool,
+    /// The next-hop object that it names.
+    pub(super) object: Option<u32>,
+    /// Bytes of a packet at most, as it says itself.
+    pub(super) mtu: Option<u32>,
     table: u32,
     refusal: RouteType,
 }
@@ -162,6 +166,7 @@ pub(super) fn any_route(message: &RouteMessage, next_hops: &NextHops) -> Option<
         source: source.filter(|_| source_len > 0),
         local,
     };
+    let (object, mtu) = (parts.object, parts.mtu);
     let kind = match header.kind {
         // Every link has one to fe80::/64. Nobody forwards to it.
         RouteType::Unicast if is_link_local(destination) => KernelRouteKind::Kernel,
@@ -170,7 +175,7 @@ pub(super) fn any_route(message: &RouteMessage, next_hops: &NextHops) -> Option<
         _ => KernelRouteKind::Kernel,
     };
     let ours = u8::from(header.protocol) == RTPROT_LBD && !local;
-    Some(Route { route: KernelRoute { key, kind }, ours, table, refusal: header.kind })
+    Some(Route { route: KernelRoute { key, kind }, ours, object, mtu, table, refusal: header.kind })
 }
 
 /// The families that the FIB has.
@@ -256,27 +261,30 @@ impl Parts {
     }
 
     fn forwarding(self, next_hops: &NextHops) -> KernelRouteKind {
+        // What the object says now; what else the message says of next hops is a copy, as of when it was made.
+        if let Some(kind) = self.object.and_then(|object| next_hops.kind(object)) {
+            return limited(kind, self.mtu);
+        }
         let mut hops = self.multipath;
         if hops.is_empty() {
             let gateway = self.gateway;
             let single = |ifindex| KernelNextHop { ifindex, gateway, weight: 1, mtu: None };
             hops.extend(self.ifindex.map(single));
         }
-        if hops.is_empty()
-            && let Some(object) = self.object
-        {
-            match next_hops.kind(object) {
-                KernelRouteKind::Unicast(found) => hops = found,
-                other @ (KernelRouteKind::Blackhole | KernelRouteKind::Kernel) => return other,
-            }
-        }
         if self.special || hops.is_empty() {
             return KernelRouteKind::Kernel;
         }
-        let mtu = self.mtu.filter(|mtu| *mtu > 0);
-        hops.iter_mut().for_each(|hop| hop.mtu = mtu);
-        KernelRouteKind::Unicast(hops)
+        limited(KernelRouteKind::Unicast(hops), self.mtu)
     }
+}
+
+/// The same with what the route says of the largest packet.
+pub(super) fn limited(mut kind: KernelRouteKind, mtu: Option<u32>) -> KernelRouteKind {
+    if let KernelRouteKind::Unicast(hops) = &mut kind {
+        let mtu = mtu.filter(|mtu| *mtu > 0);
+        hops.iter_mut().for_each(|hop| hop.mtu = mtu);
+    }
+    kind
 }
 
 #[cfg(test)]

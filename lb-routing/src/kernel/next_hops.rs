@@ -1,28 +1,27 @@
 //! Next-hop objects (`ip nexthop`): routes may name their next hops by an object's id, and by nothing else where
 //! `net.ipv4.nexthop_compat_mode` is 0.
 //!
-//! `netlink-packet-route` does not know their messages (`linux/nexthop.h`), so they are read here.
+//! `netlink-packet-route` does not know their messages (`linux/nexthop.h`), so what a route socket carries is [`Wire`]: what the
+//! crate knows, and these.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::IpAddr;
 
 use lb_routing_proto::fib::{KernelNextHop, KernelRouteKind};
+use netlink_packet_core::{
+    DecodeError, NLA_TYPE_MASK, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
+    NlasIterator,
+};
+use netlink_packet_route::RouteNetlinkMessage;
 
-use super::socket::Socket;
-
-/// An object is there or changed.
-pub(super) const RTM_NEWNEXTHOP: u16 = 104;
-/// An object is gone.
-pub(super) const RTM_DELNEXTHOP: u16 = 105;
+const RTM_NEWNEXTHOP: u16 = 104;
+const RTM_DELNEXTHOP: u16 = 105;
 const RTM_GETNEXTHOP: u16 = 106;
 
 /// `struct nhmsg`: family, scope, protocol, a reserved octet, flags.
 const HEADER: usize = 8;
 /// `struct nexthop_grp`: id, weight less one, its high octet, two reserved ones.
 const GROUP_ENTRY: usize = 8;
-/// A share at most, as of routes that name their next hops themselves.
-const MAX_WEIGHT: u16 = 256;
 
 const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
@@ -31,15 +30,73 @@ const NHA_OIF: u16 = 5;
 const NHA_GATEWAY: u16 = 6;
 const NHA_ENCAP_TYPE: u16 = 7;
 const NHA_FDB: u16 = 11;
-/// Nested, or in network byte order: no part of an attribute's type.
-const NLA_TYPE_MASK: u16 = 0x3fff;
+
+/// What a route socket carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wire {
+    /// What the crate knows.
+    Known(RouteNetlinkMessage),
+    /// Asks for every object.
+    GetNextHops,
+    /// An object is there, or changed.
+    NextHop(u32, Object),
+    /// An object is gone.
+    NextHopGone(u32),
+}
+
+impl From<RouteNetlinkMessage> for Wire {
+    fn from(message: RouteNetlinkMessage) -> Self {
+        Self::Known(message)
+    }
+}
+
+impl NetlinkSerializable for Wire {
+    fn message_type(&self) -> u16 {
+        match self {
+            Self::Known(message) => message.message_type(),
+            Self::GetNextHops => RTM_GETNEXTHOP,
+            Self::NextHop(..) => RTM_NEWNEXTHOP,
+            Self::NextHopGone(_) => RTM_DELNEXTHOP,
+        }
+    }
+
+    fn buffer_len(&self) -> usize {
+        match self {
+            Self::Known(message) => NetlinkSerializable::buffer_len(message),
+            // None of these is sent but the request, which has no attributes.
+            Self::GetNextHops | Self::NextHop(..) | Self::NextHopGone(_) => HEADER,
+        }
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        match self {
+            Self::Known(message) => message.serialize(buffer),
+            Self::GetNextHops | Self::NextHop(..) | Self::NextHopGone(_) => buffer.fill(0),
+        }
+    }
+}
+
+impl NetlinkDeserializable for Wire {
+    type Error = DecodeError;
+
+    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
+        let object =
+            || object(payload).ok_or_else(|| DecodeError::from("a next-hop object without id"));
+        match header.message_type {
+            RTM_NEWNEXTHOP => object().map(|(id, object)| Self::NextHop(id, object)),
+            RTM_DELNEXTHOP => object().map(|(id, _)| Self::NextHopGone(id)),
+            _ => RouteNetlinkMessage::deserialize(header, payload).map(Self::Known),
+        }
+    }
+}
 
 /// Every object, by its id.
 #[derive(Debug, Default)]
 pub(super) struct NextHops(HashMap<u32, Object>);
 
+/// An object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Object {
+pub(super) enum Object {
     /// A way out.
     Hop { ifindex: u32, gateway: Option<IpAddr> },
     /// Others, with their shares.
@@ -51,8 +108,25 @@ enum Object {
 }
 
 impl NextHops {
-    /// What a route by this object does; the kernel's business where that is not known (yet).
-    pub(super) fn kind(&self, id: u32) -> KernelRouteKind {
+    /// Notes an object, or (`None`) that it is gone; the objects that do something else now: it, and groups that it is in.
+    pub(super) fn set(&mut self, id: u32, object: Option<Object>) -> Vec<u32> {
+        let before = match object.clone() {
+            Some(object) => self.0.insert(id, object),
+            None => self.0.remove(&id),
+        };
+        if before == object {
+            return Vec::new();
+        }
+        let is_in = |object: &Object| match object {
+            Object::Group(members) => members.iter().any(|(member, _)| *member == id),
+            Object::Hop { .. } | Object::Blackhole | Object::Special => false,
+        };
+        let groups = self.0.iter().filter(|(_, object)| is_in(object)).map(|(group, _)| *group);
+        std::iter::once(id).chain(groups).collect()
+    }
+
+    /// What a route by this object does; `None` where no such object is known.
+    pub(super) fn kind(&self, id: u32) -> Option<KernelRouteKind> {
         let hop = |id, weight| match self.0.get(&id)? {
             Object::Hop { ifindex, gateway } => {
                 let (ifindex, gateway) = (*ifindex, *gateway);
@@ -60,37 +134,35 @@ impl NextHops {
             }
             Object::Group(_) | Object::Blackhole | Object::Special => None,
         };
-        let hops: Option<Vec<_>> = match self.0.get(&id) {
-            Some(Object::Blackhole) => return KernelRouteKind::Blackhole,
-            Some(Object::Group(members)) => {
+        let hops: Option<Vec<_>> = match self.0.get(&id)? {
+            Object::Blackhole => return Some(KernelRouteKind::Blackhole),
+            Object::Group(members) => {
                 members.iter().map(|(id, weight)| hop(*id, *weight)).collect()
             }
-            Some(Object::Hop { .. } | Object::Special) | None => hop(id, 1).map(|hop| vec![hop]),
+            Object::Hop { .. } | Object::Special => hop(id, 1).map(|hop| vec![hop]),
         };
-        match hops {
+        Some(match hops {
             Some(hops) if !hops.is_empty() => KernelRouteKind::Unicast(hops),
             Some(_) | None => KernelRouteKind::Kernel,
-        }
+        })
     }
 }
 
-impl Socket {
-    /// Reads all objects; none where the kernel knows no such thing.
-    pub(super) async fn next_hops(&mut self) -> io::Result<NextHops> {
-        match self.raw_table(RTM_GETNEXTHOP, &[0; HEADER]).await {
-            Ok(messages) => {
-                Ok(NextHops(messages.iter().filter_map(|message| object(message)).collect()))
-            }
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(NextHops::default()),
-            Err(error) => Err(error),
-        }
+impl FromIterator<(u32, Object)> for NextHops {
+    fn from_iter<T: IntoIterator<Item = (u32, Object)>>(objects: T) -> Self {
+        Self(objects.into_iter().collect())
     }
 }
 
-/// An object and its id; `None` if the message has none.
+/// An object and its id; `None` if the message has none, or is cut short.
 fn object(message: &[u8]) -> Option<(u32, Object)> {
-    let attributes = || attributes(message.get(HEADER..).unwrap_or_default());
-    let find = |kind| attributes().find(|(of, _)| *of == kind).map(|(_, value)| value);
+    let attributes: Vec<_> =
+        NlasIterator::new(message.get(HEADER..)?).collect::<Result<_, _>>().ok()?;
+    let find = |kind| {
+        let mut of_kind =
+            attributes.iter().filter(|attribute| attribute.kind() & NLA_TYPE_MASK == kind);
+        of_kind.next().map(|attribute| attribute.value())
+    };
     let id = number(find(NHA_ID)?)?;
     let object = if let Some(members) = find(NHA_GROUP) {
         Object::Group(members.chunks_exact(GROUP_ENTRY).filter_map(member).collect())
@@ -110,17 +182,6 @@ fn object(message: &[u8]) -> Option<(u32, Object)> {
     Some((id, object))
 }
 
-/// The attributes of a message, as long as they are whole.
-fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let [a, b, c, d] = *rest.first_chunk()?;
-        let len = usize::from(u16::from_ne_bytes([a, b]));
-        let value = rest.get(4..len)?;
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some((u16::from_ne_bytes([c, d]) & NLA_TYPE_MASK, value))
-    })
-}
-
 fn number(value: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(value.try_into().ok()?))
 }
@@ -133,7 +194,7 @@ fn address(value: &[u8]) -> Option<IpAddr> {
 fn member(entry: &[u8]) -> Option<(u32, u16)> {
     let [a, b, c, d, low, high, _, _] = *entry.first_chunk()?;
     let less_one = u16::from(high) << 8 | u16::from(low);
-    let weight = less_one.saturating_add(1).min(MAX_WEIGHT);
+    let weight = less_one.saturating_add(1);
     Some((u32::from_ne_bytes([a, b, c, d]), weight))
 }
 
@@ -153,7 +214,7 @@ mod tests {
     }
 
     fn known(messages: &[Vec<u8>]) -> NextHops {
-        NextHops(messages.iter().filter_map(|message| object(message)).collect())
+        messages.iter().filter_map(|message| object(message)).collect()
     }
 
     fn id(id: u32) -> [u8; 4] {
@@ -178,12 +239,26 @@ mod tests {
         let first =
             KernelNextHop { ifindex: 3, gateway: Some([10, 0, 0, 2].into()), weight: 1, mtu: None };
         let second = KernelNextHop { ifindex: 4, gateway: None, weight: 255, mtu: None };
-        assert_eq!(objects.kind(1), KernelRouteKind::Unicast(vec![first]));
-        assert_eq!(objects.kind(10), KernelRouteKind::Unicast(vec![first, second]));
-        assert_eq!(objects.kind(5), KernelRouteKind::Blackhole);
-        for special in [6, 11, 12, 99] {
-            assert_eq!(objects.kind(special), KernelRouteKind::Kernel, "{special}");
+        assert_eq!(objects.kind(1), Some(KernelRouteKind::Unicast(vec![first])));
+        assert_eq!(objects.kind(10), Some(KernelRouteKind::Unicast(vec![first, second])));
+        assert_eq!(objects.kind(5), Some(KernelRouteKind::Blackhole));
+        for special in [6, 11, 12] {
+            assert_eq!(objects.kind(special), Some(KernelRouteKind::Kernel), "{special}");
         }
+        assert_eq!(objects.kind(99), None);
+    }
+
+    #[test]
+    fn an_object_that_changes_changes_the_groups_that_it_is_in() {
+        let way = |ifindex| Some(Object::Hop { ifindex, gateway: None });
+        let mut objects = NextHops::default();
+        assert_eq!(objects.set(1, way(3)), [1]);
+        objects.set(10, Some(Object::Group(vec![(1, 1), (2, 1)])));
+        objects.set(11, Some(Object::Group(vec![(2, 1)])));
+        assert_eq!(objects.set(1, way(3)), []);
+        assert_eq!(objects.set(1, way(4)), [1, 10]);
+        assert_eq!(objects.set(1, None), [1, 10]);
+        assert_eq!(objects.set(1, None), []);
     }
 
     #[test]

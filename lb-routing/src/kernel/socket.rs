@@ -7,15 +7,15 @@ use std::io;
 use std::time::Duration;
 
 use netlink_packet_core::{
-    Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload, Parseable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::next_hops::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP};
+use super::next_hops::{NextHops, Object, Wire};
 
 /// Larger than any datagram of the kernel (32 KiB).
 const DATAGRAM: usize = 64 * 1024;
@@ -23,16 +23,13 @@ const DATAGRAM: usize = 64 * 1024;
 const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 /// The least that a message has.
 const HEADER: usize = 16;
-/// `linux/netlink.h`.
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 /// A table that changes while it is read is read so often at most.
 const DUMP_ATTEMPTS: usize = 5;
 /// The kernel answers at once; an answer that is later than this was lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A message of the kernel.
-pub(super) type Message = NetlinkMessage<RouteNetlinkMessage>;
+pub(super) type Message = NetlinkMessage<Wire>;
 
 /// A socket.
 pub(super) struct Socket {
@@ -41,13 +38,11 @@ pub(super) struct Socket {
     port: u32,
     buffer: Vec<u8>,
     dump: Option<Dump>,
-    /// An event about a next-hop object came by.
-    next_hops: bool,
 }
 
 /// A reading of a table.
 struct Dump {
-    request: RouteNetlinkMessage,
+    request: Wire,
     sequence: u32,
     /// The kernel said that this is all.
     done: bool,
@@ -70,14 +65,7 @@ impl Socket {
         let mut address = SocketAddr::new(0, 0);
         inner.get_address(&mut address)?;
         let buffer = Vec::with_capacity(DATAGRAM);
-        Ok(Self {
-            socket,
-            sequence: 0,
-            port: address.port_number(),
-            buffer,
-            dump: None,
-            next_hops: false,
-        })
+        Ok(Self { socket, sequence: 0, port: address.port_number(), buffer, dump: None })
     }
 
     /// The id by which the kernel names this socket in events that it caused.
@@ -87,25 +75,30 @@ impl Socket {
 
     /// The messages of the next datagram; what cannot be read is left out. Can be cancelled.
     pub(super) async fn receive(&mut self) -> io::Result<Vec<Message>> {
-        self.datagram().await?;
-        self.next_hops |= wholes(&self.buffer).filter_map(message_type).any(is_of_next_hops);
-        Ok(split(&self.buffer))
-    }
-
-    /// Whether an event about a next-hop object came since this was asked last.
-    pub(super) fn heard_of_next_hops(&mut self) -> bool {
-        std::mem::take(&mut self.next_hops)
-    }
-
-    async fn datagram(&mut self) -> io::Result<()> {
         self.buffer.clear();
         self.buffer.reserve(DATAGRAM);
         self.socket.recv_from(&mut self.buffer).await?;
-        Ok(())
+        Ok(split(&self.buffer))
+    }
+
+    /// The messages that are there by now, about as many as `bound` at most.
+    pub(super) fn drain(&mut self, bound: usize) -> io::Result<Vec<Message>> {
+        let mut messages = Vec::new();
+        while messages.len() < bound {
+            self.buffer.clear();
+            self.buffer.reserve(DATAGRAM);
+            match self.socket.socket_ref().recv_from(&mut self.buffer, libc::MSG_DONTWAIT) {
+                Ok(_) => messages.append(&mut split(&self.buffer)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(messages)
     }
 
     /// Begins to read a table; `request` names it.
-    pub(super) async fn begin_dump(&mut self, request: RouteNetlinkMessage) -> io::Result<()> {
+    pub(super) async fn begin_dump(&mut self, request: impl Into<Wire>) -> io::Result<()> {
+        let request = request.into();
         let sequence = self.send(&[(request.clone(), NLM_F_DUMP)]).await?;
         self.dump = Some(Dump {
             request,
@@ -119,7 +112,7 @@ impl Socket {
 
     /// The table's next messages, `None` at its end. Some come twice if the table changed meanwhile.
     #[expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums are open")]
-    pub(super) async fn next_of_dump(&mut self) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
+    pub(super) async fn next_of_dump(&mut self) -> io::Result<Option<Vec<Wire>>> {
         if self.dump.as_ref().is_none_or(|dump| dump.done) {
             return self.end_of_dump().await;
         }
@@ -158,51 +151,30 @@ impl Socket {
         self.begin_dump(request).await?;
         let mut table = Vec::new();
         while let Some(messages) = self.next_of_dump().await? {
-            table.extend(messages);
+            table.extend(messages.into_iter().filter_map(known));
         }
         Ok(table)
     }
 
-    /// Reads a small table whose messages `RouteNetlinkMessage` does not know: what follows their netlink header.
-    pub(super) async fn raw_table(
-        &mut self,
-        kind: u16,
-        request: &[u8],
-    ) -> io::Result<Vec<Vec<u8>>> {
-        for _ in 0..DUMP_ATTEMPTS {
-            if let Some(table) = self.raw_reading(kind, request).await? {
-                return Ok(table);
-            }
-        }
-        Err(changed_too_often())
-    }
-
-    /// `None`: the table changed meanwhile.
-    async fn raw_reading(&mut self, kind: u16, request: &[u8]) -> io::Result<Option<Vec<Vec<u8>>>> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.length = u32::try_from(HEADER + request.len()).unwrap_or(u32::MAX);
-        header.message_type = kind;
-        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        header.sequence_number = self.sequence;
-        let mut datagram = vec![0; HEADER];
-        header.emit(&mut datagram);
-        datagram.extend_from_slice(request);
-        self.socket.send_to(&datagram, &SocketAddr::new(0, 0)).await?;
-        let (mut table, mut consistent) = (Vec::new(), true);
+    /// Reads all next-hop objects; none where the kernel knows no such thing.
+    pub(super) async fn next_hops(&mut self) -> io::Result<NextHops> {
+        self.begin_dump(Wire::GetNextHops).await?;
+        let (mut objects, mut attempts_left) = (Vec::new(), self.dump_attempts_left());
         loop {
-            let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.datagram()).await;
-            answer.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
-            for (header, body) in pieces(&self.buffer) {
-                if header.sequence_number != self.sequence {
-                    continue;
+            match self.next_of_dump().await {
+                Ok(Some(messages)) => {
+                    if attempts_left != self.dump_attempts_left() {
+                        // They changed meanwhile, and are read again.
+                        attempts_left = self.dump_attempts_left();
+                        objects.clear();
+                    }
+                    objects.extend(messages.into_iter().filter_map(next_hop));
                 }
-                consistent &= header.flags & NLM_F_DUMP_INTR == 0;
-                match (header.message_type, errno(body)) {
-                    (NLMSG_DONE | NLMSG_ERROR, Some(error)) => return Err(error),
-                    (NLMSG_DONE, None) => return Ok(consistent.then_some(table)),
-                    (_, _) => table.push(body.to_vec()),
+                Ok(None) => return Ok(objects.into_iter().collect()),
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                    return Ok(NextHops::default());
                 }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -212,13 +184,13 @@ impl Socket {
         &mut self,
         message: RouteNetlinkMessage,
     ) -> io::Result<RouteNetlinkMessage> {
-        let sequence = self.send(&[(message, 0)]).await?;
+        let sequence = self.send(&[(message.into(), 0)]).await?;
         loop {
             for message in self.answer().await? {
                 if message.header.sequence_number != sequence {
                     continue;
                 }
-                if let NetlinkPayload::InnerMessage(inner) = message.payload {
+                if let NetlinkPayload::InnerMessage(Wire::Known(inner)) = message.payload {
                     return Ok(inner);
                 } else if let NetlinkPayload::Error(error) = message.payload {
                     return Err(error.to_io());
@@ -243,7 +215,7 @@ impl Socket {
         messages: Vec<(RouteNetlinkMessage, u16)>,
     ) -> io::Result<Vec<io::Result<()>>> {
         let with_ack: Vec<_> =
-            messages.into_iter().map(|(m, flags)| (m, flags | NLM_F_ACK)).collect();
+            messages.into_iter().map(|(m, flags)| (m.into(), flags | NLM_F_ACK)).collect();
         let last = self.send(&with_ack).await?;
         let count = u32::try_from(with_ack.len()).unwrap_or(u32::MAX);
         let first = last.wrapping_sub(count.saturating_sub(1));
@@ -264,7 +236,7 @@ impl Socket {
     }
 
     /// Reads the table again if it changed meanwhile.
-    async fn end_of_dump(&mut self) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
+    async fn end_of_dump(&mut self) -> io::Result<Option<Vec<Wire>>> {
         let Some(dump) = self.dump.take().filter(|dump| !dump.consistent) else { return Ok(None) };
         let attempts_left = dump.attempts_left - 1;
         if attempts_left == 0 {
@@ -285,7 +257,7 @@ impl Socket {
     }
 
     /// Sends messages as one datagram; returns the last one's sequence number.
-    async fn send(&mut self, messages: &[(RouteNetlinkMessage, u16)]) -> io::Result<u32> {
+    async fn send(&mut self, messages: &[(Wire, u16)]) -> io::Result<u32> {
         let mut datagram = Vec::new();
         for (message, flags) in messages {
             self.sequence = self.sequence.wrapping_add(1);
@@ -311,9 +283,7 @@ impl Socket {
 /// A datagram's messages.
 fn split(datagram: &[u8]) -> Vec<Message> {
     let mut messages = Vec::new();
-    // Those of next-hop objects are no news here: `heard_of_next_hops` has noted them.
-    let known = |message: &&[u8]| !message_type(message).is_some_and(is_of_next_hops);
-    for message in wholes(datagram).filter(known) {
+    for message in wholes(datagram) {
         match Message::deserialize(message) {
             Ok(message) => messages.push(message),
             Err(error) => tracing::debug!(%error, "a netlink message cannot be read"),
@@ -322,12 +292,18 @@ fn split(datagram: &[u8]) -> Vec<Message> {
     messages
 }
 
-/// Headers and bodies of a datagram's messages.
-fn pieces(datagram: &[u8]) -> impl Iterator<Item = (NetlinkHeader, &[u8])> {
-    wholes(datagram).filter_map(|whole| {
-        let header = NetlinkHeader::parse(&NetlinkBuffer::new_checked(whole).ok()?).ok()?;
-        Some((header, whole.get(HEADER..)?))
-    })
+fn known(message: Wire) -> Option<RouteNetlinkMessage> {
+    match message {
+        Wire::Known(message) => Some(message),
+        Wire::GetNextHops | Wire::NextHop(..) | Wire::NextHopGone(_) => None,
+    }
+}
+
+fn next_hop(message: Wire) -> Option<(u32, Object)> {
+    match message {
+        Wire::NextHop(id, object) => Some((id, object)),
+        Wire::Known(_) | Wire::GetNextHops | Wire::NextHopGone(_) => None,
+    }
 }
 
 /// A datagram's messages, each with its header.
@@ -338,20 +314,6 @@ fn wholes(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(whole)
     })
-}
-
-fn message_type(whole: &[u8]) -> Option<u16> {
-    Some(u16::from_ne_bytes(*whole.get(4..)?.first_chunk()?))
-}
-
-fn is_of_next_hops(kind: u16) -> bool {
-    kind == RTM_NEWNEXTHOP || kind == RTM_DELNEXTHOP
-}
-
-/// What the message of an end or of an error says went wrong.
-fn errno(body: &[u8]) -> Option<io::Error> {
-    let code = i32::from_ne_bytes(*body.first_chunk()?);
-    (code < 0).then(|| io::Error::from_raw_os_error(code.saturating_neg()))
 }
 
 fn changed_too_often() -> io::Error {

@@ -8,6 +8,7 @@ use lb_routing_proto::fib::{KernelRoute, KernelRouteKind};
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::next_hops::Wire;
 use super::socket::Socket;
 use super::{KernelError, decode, encode};
 
@@ -40,7 +41,7 @@ pub async fn routes() -> Result<BTreeMap<IpNetwork, KernelRouteKind>, KernelErro
                 table.clear();
             }
             for message in messages {
-                if let RouteNetlinkMessage::NewRoute(route) = message {
+                if let Wire::Known(RouteNetlinkMessage::NewRoute(route)) = message {
                     table.extend(decode::route(&route, &next_hops).map(|found| found.route));
                 }
             }

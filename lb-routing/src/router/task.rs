@@ -68,6 +68,8 @@ pub(super) struct Task {
     pub(super) asked: Vec<Asked>,
     /// What the dataplane gets next.
     pub(super) updates: VecDeque<Update>,
+    /// Who waits for it to be told all again.
+    pub(super) tell_whole: Vec<oneshot::Sender<()>>,
     /// Whether it was told that it has all that was there at the start.
     pub(super) synced: Synced,
     /// Neighbours that the kernel is asked for next.
@@ -117,6 +119,7 @@ impl Task {
             started: false,
             asked: Vec::new(),
             updates: VecDeque::new(),
+            tell_whole: Vec::new(),
             synced: Synced::NotYet,
             resolve: BTreeSet::new(),
             last_checked: None,
@@ -160,7 +163,7 @@ impl Task {
     /// Waits for the next thing to do; with `more`, only looks whether there is one.
     async fn wait(&mut self, more: bool) -> Wake {
         let timeout = self.next_timeout();
-        let to_hand_over = !self.updates.is_empty() || self.synced == Synced::Due;
+        let to_hand_over = self.has_to_hand_over();
         let io = &mut self.io;
         tokio::select! {
             command = io.commands.recv() => Wake::Command(command),
@@ -175,24 +178,31 @@ impl Task {
 
     /// Gives the dataplane what there is room for; where nobody takes it, it is dropped.
     fn hand_over(&mut self) {
-        while !self.updates.is_empty() || self.synced == Synced::Due {
+        while self.has_to_hand_over() {
             let permit = match self.io.batches.try_reserve() {
                 Ok(permit) => permit,
                 Err(TrySendError::Full(())) => return,
                 Err(TrySendError::Closed(())) => {
                     self.updates.clear();
+                    self.tell_whole.clear();
                     self.synced = Synced::Sent;
                     return;
                 }
             };
-            if self.updates.is_empty() {
-                permit.send(FibBatch::Synced);
-                self.synced = Synced::Sent;
-            } else {
+            if !self.updates.is_empty() {
                 let count = self.updates.len().min(BATCH);
                 permit.send(FibBatch::Updates(self.updates.drain(..count).collect()));
+            } else if self.synced == Synced::Due {
+                permit.send(FibBatch::Synced);
+                self.synced = Synced::Sent;
+            } else if let Some(taken) = self.tell_whole.pop() {
+                permit.send(FibBatch::Whole(self.whole(taken)));
             }
         }
+    }
+
+    fn has_to_hand_over(&self) -> bool {
+        !self.updates.is_empty() || self.synced == Synced::Due || !self.tell_whole.is_empty()
     }
 
     /// Returns whom to tell when the router has stopped, if it should.
@@ -231,7 +241,8 @@ impl Task {
             Some(Command::Peers(answer)) => drop(answer.send(self.speaker.peers())),
             Some(Command::Listening(answer)) => drop(answer.send(self.speaker.listening())),
             Some(Command::Lookup(address, answer)) => drop(answer.send(self.fib.lookup(address))),
-            Some(Command::Told(answer)) => drop(answer.send(self.fib.told().collect())),
+            Some(Command::Told(answer)) => drop(answer.send(self.table())),
+            Some(Command::TellAgain(taken)) => self.tell_again(taken),
             Some(Command::ReadKernel(answer)) => {
                 self.reading.push((false, answer));
                 self.io.read_again.notify_one();

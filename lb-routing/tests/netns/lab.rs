@@ -115,6 +115,13 @@ impl Router {
         while let Ok(batch) = self.batches.try_recv() {
             match batch {
                 FibBatch::Synced => self.synced = true,
+                FibBatch::Whole(whole) => {
+                    let groups = whole.groups.into_iter().map(|group| (group.id, group.action));
+                    self.groups = groups.collect();
+                    let routes = whole.routes.into_iter();
+                    self.routes = routes.map(|it| (it.prefix, (it.group, it.source))).collect();
+                    let _gone = whole.taken.send(());
+                }
                 FibBatch::Updates(updates) => updates.into_iter().for_each(|u| self.apply(u)),
             }
         }
@@ -130,6 +137,13 @@ impl Router {
             }
             Update::RouteRemoved { prefix } => drop(self.routes.remove(&prefix).unwrap()),
         }
+    }
+
+    /// Loses all that was told.
+    pub(crate) fn forget(&mut self) {
+        self.take();
+        self.groups.clear();
+        self.routes.clear();
     }
 
     /// The FIB's route to exactly this prefix.

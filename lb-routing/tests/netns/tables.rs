@@ -54,10 +54,22 @@ fn what_is_read_of_the_kernels_tables_is_what_the_router_forwards_by_both_ways()
                 other => panic!("{prefix}: {other:?}"),
             }
         }
-        for told in router.handle.told().await.unwrap() {
+        let told = router.handle.told().await.unwrap();
+        assert_eq!(told.strays, []);
+        for told in told.routes {
             let there = kernel.contains_key(&told.prefix);
             assert_eq!(there, told.in_kernel, "{told:?}");
             assert_eq!(told.in_kernel, told.source != Source::Neighbour, "{told:?}");
+        }
+        // A dataplane that lost all is told all again.
+        let before = router.route("172.16.0.0/16").unwrap();
+        router.forget();
+        let handle = router.handle.clone();
+        let telling = tokio::spawn(async move { handle.tell_again().await });
+        router.route_is("172.16.0.0/16", |route| route == Some(&before)).await;
+        telling.await.unwrap();
+        for prefix in kernel.keys() {
+            assert!(router.route(&prefix.to_string()).is_some(), "{prefix}");
         }
     });
 }

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use integration::wait::eventually;
 use lb_api_types::config::{Config, Hook};
 use lb_api_types::peer::{BgpPeer, PeerOptions, PeerSpec};
+use lb_api_types::policy::Install;
 use lb_api_types::resource::Tags;
 use serde_json::json;
 
@@ -16,11 +17,16 @@ const BLOCKS: u32 = 16;
 const ROUTES: u32 = 8;
 
 fn small(config: &mut Config) {
+    small_with(config, Install::Both);
+}
+
+fn small_with(config: &mut Config, install: Install) {
     config.dataplane.max_fib_blocks = BLOCKS;
     let options = PeerOptions {
         asn: Some(65001),
         passive: Some(true),
         import: Some("all".into()),
+        install: Some(install),
         ..PeerOptions::default()
     };
     let spec = PeerSpec { address: [10, 2, 1, 2].into(), group: None, options };
@@ -47,6 +53,15 @@ impl Router {
     /// How many routes and groups there is no room for.
     fn left_out(&self) -> Result<usize> {
         Ok(self.api.status()?.fib.left_out)
+    }
+
+    /// The first next hop begins to announce routes.
+    fn announce(&mut self) {
+        let config = self.lab.folder().join("hop1/bird.conf");
+        std::fs::write(&config, bird()).expect("a configuration");
+        let control = config.with_extension("ctl");
+        let bird = format!("bird -f -c {} -s {}", config.display(), control.display());
+        self.lab.spawn("hop1", "bird", &bird).holds();
     }
 
     /// An address of the first next hop that only a longer route leads to is reached, by way of the kernel where there is no
@@ -80,11 +95,7 @@ fn routes_that_cannot_be_are_refused_and_those_that_do_not_fit_take_the_kernels_
     })
     .holds();
     router.reaches(&format!("100.64.{}.129", ROUTES - 1));
-    let config = router.lab.folder().join("hop1/bird.conf");
-    std::fs::write(&config, bird()).expect("a configuration");
-    let bird =
-        format!("bird -f -c {} -s {}", config.display(), config.with_extension("ctl").display());
-    router.lab.spawn("hop1", "bird", &bird).holds();
+    router.announce();
     eventually("routes of the neighbour are left out", SOON, || {
         let count = router.left_out()?;
         ensure!(count == left_out + ROUTES as usize, "{count}, {left_out} of the kernel");
@@ -118,6 +129,38 @@ fn routes_that_cannot_be_are_refused_and_those_that_do_not_fit_take_the_kernels_
     .holds();
     let audit = router.lab.run("lbd", "lbctl doctor fib 2>&1 || true").holds();
     assert!(audit.contains("as router and kernel have it"), "{audit}");
+}
+
+#[test]
+fn packets_to_routes_for_ebpf_alone_that_do_not_fit_are_dropped_and_take_no_shorter_route() {
+    let mut router = Router::up_with(Hook::Tc, |config| small_with(config, Install::Dataplane));
+    // The kernel's way there would be another one.
+    router.lab.run("lbd", "ip route add 100.64.0.0/15 via 10.2.2.2").holds();
+    for n in 0..ROUTES {
+        router.lab.run("lbd", &format!("ip route add 100.64.{n}.128/25 via 10.2.1.2")).holds();
+    }
+    router.announce();
+    eventually("routes of the neighbour are left out, and dropped", SOON, || {
+        let dropped = router.api.status()?.fib.dropped;
+        ensure!(dropped == ROUTES as usize, "{dropped}");
+        Ok(())
+    })
+    .holds();
+    // The kernel's own are its business.
+    router.reaches(&format!("100.64.{}.129", ROUTES - 1));
+    let ended = || {
+        let reasons = router.api.status().holds().reasons;
+        let full = reasons.iter().find(|reason| reason.reason == "fib-full");
+        full.map_or(0, |reason| reason.packets)
+    };
+    let before = ended();
+    let ping = format!("ping -c 3 -i 0.02 -W 0.2 100.65.{}.129 || true", ROUTES - 1);
+    let pinged = router.lab.run("client", &ping).holds();
+    assert!(pinged.contains("100% packet loss"), "{pinged}");
+    assert_eq!(ended() - before, 3, "each of them is counted");
+    let lookup = format!("lbctl fib lookup 100.65.{}.129 2>&1 || true", ROUTES - 1);
+    let said = router.lab.run("lbd", &lookup).holds();
+    assert!(said.contains("no-room") && said.contains("are dropped"), "{said}");
 }
 
 /// A neighbour that announces routes to itself.

@@ -2,7 +2,7 @@
 
 mod against;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use lb_api_types::view::{
     FibUsageView, KernelRouteView, SeenMetadata,
 };
 use lb_dataplane::fib::{Action, Audit, FibLookup, FibRoute, FibUsage, Member, Packet};
-use lb_routing::{KernelAnswer, KernelNextHop, KernelRouteKind, Source, Told, ToldRoute};
+use lb_routing::{KernelAnswer, KernelNextHop, KernelRouteKind, RouterTable, Source, Told};
 
-use self::against::{Sides, World};
+use self::against::{Differences, Sides, World, is_as_told};
 use super::Live;
 
 /// Interfaces' names by their indices.
@@ -30,7 +30,7 @@ const FINDINGS: usize = 20;
 pub(super) fn usage(usage: &FibUsage) -> FibUsageView {
     let FibUsage { routes: [routes_v4, routes_v6], groups, members, .. } = *usage;
     let FibUsage { chunks, chunks_max, node_bytes: (node_bytes, node_bytes_max), .. } = *usage;
-    let FibUsage { updates, refused, left_out, .. } = *usage;
+    let FibUsage { updates, refused, left_out, dropped, .. } = *usage;
     FibUsageView {
         routes_v4,
         routes_v6,
@@ -43,6 +43,7 @@ pub(super) fn usage(usage: &FibUsage) -> FibUsageView {
         updates,
         refused,
         left_out,
+        dropped,
     }
 }
 
@@ -76,76 +77,84 @@ pub(super) async fn lookup(live: &Live, packet: Packet) -> Result<FibLookupView,
     })
 }
 
-/// Whether the eBPF FIB holds what router and kernel have.
+/// Whether speaker, router, eBPF FIB and kernel hold the same. `repair` has each told again: the router by the speaker and by
+/// the kernel, eBPF by the router, the kernel of what it is to have of ours.
 pub(super) async fn audit(live: &Live, repair: bool) -> Result<FibAuditView, String> {
     if repair {
         live.router.read_kernel().await;
+        live.router.tell_again().await;
     }
-    let told = live.router.told().await.ok_or("the router has stopped")?;
     let place = live.place_to_audit().await?;
-    let (audit, table) = live
+    let audit = live
         .dataplane
         .with(move |owned| {
             let audit = owned.dataplane.fib_audit(repair);
-            let table = owned.dataplane.fib_table().collect::<Vec<_>>();
             drop(place);
-            (audit, table)
+            audit
         })
         .await?;
+    let (sides, differences) = compare(live).await?;
+    let Differences { selected, told, kernel } = differences;
+    let counts = [selected.len(), told.len(), kernel.len()];
+    let [not_as_selected, not_as_told, not_as_kernel] = counts;
+    let sentences = selected.into_values().chain(told.into_values()).chain(kernel.into_values());
     let mut findings = memory_findings(&audit);
-    let not_as_told = compare_with_router(&told, &table, &mut findings);
-    let (kernel_routes, not_as_kernel) = compare_with_kernel(live).await?;
-    let differ = not_as_kernel.len();
-    findings.extend(not_as_kernel);
+    findings.extend(sentences.take(FINDINGS));
     findings.truncate(FINDINGS);
     Ok(FibAuditView {
-        intact: audit.is_clean() && not_as_told == 0 && differ == 0,
+        intact: audit.is_clean() && counts == [0; 3],
         repaired: repair && !audit.is_clean(),
         routes: audit.routes,
         groups: audit.groups,
         wrong_stretches: audit.differences,
         wrong_groups: audit.wrong_groups,
         wrong_shortcuts: audit.wrong_shortcuts,
+        not_as_selected,
         not_as_told,
-        kernel_routes,
-        not_as_kernel: differ,
+        kernel_routes: sides.kernel.len(),
+        not_as_kernel,
         findings,
     })
 }
 
-/// How many prefixes the kernel has routes to, and one sentence for each that differs: now and a while later, since what
-/// changes meanwhile is not at both sides at once.
-async fn compare_with_kernel(live: &Live) -> Result<(usize, Vec<String>), String> {
-    let sides = sides(live).await?;
-    let first = sides.differences();
-    if first.is_empty() {
-        return Ok((sides.kernel.len(), Vec::new()));
+/// What differs now and a while later, since what changes meanwhile is not on all sides at once.
+async fn compare(live: &Live) -> Result<(Sides, Differences), String> {
+    let first = sides(live).await?;
+    let before = first.differences();
+    if before.is_empty() {
+        return Ok((first, before));
     }
+    drop(first);
     tokio::time::sleep(SETTLING).await;
-    let mut again = self::sides(live).await?.differences();
-    again.retain(|prefix, _| first.contains_key(prefix));
-    Ok((sides.kernel.len(), again.into_values().collect()))
+    let again = sides(live).await?;
+    let mut after = again.differences();
+    after.retain(&before);
+    Ok((again, after))
 }
 
 async fn sides(live: &Live) -> Result<Sides, String> {
     let world = world(live).await?;
     let kernel = lb_routing::kernel_routes().await.map_err(|error| error.to_string())?;
-    let told = live.router.told().await.ok_or("the router has stopped")?;
-    let (table, actions) = live
+    let RouterTable { routes, groups, strays } =
+        live.router.told().await.ok_or("the router has stopped")?;
+    let (table, actions, left_out) = live
         .dataplane
         .with(|owned| {
             let table: Vec<_> = owned.dataplane.fib_table().collect();
-            let groups: BTreeSet<u32> = table.iter().map(|(_, _, group)| *group).collect();
             let action = |group| Some((group, owned.dataplane.fib_action(group)?));
-            (table, groups.into_iter().filter_map(action).collect())
+            let actions = owned.dataplane.fib_groups().filter_map(action).collect();
+            (table, actions, owned.dataplane.fib_left_out())
         })
         .await?;
     let prefix = |(address, len, group)| Some((IpNetwork::new(address, len).ok()?, group));
     Ok(Sides {
+        strays,
         kernel,
-        told: told.into_iter().map(|told| (told.prefix, told)).collect(),
+        told: routes.into_iter().map(|told| (told.prefix, told)).collect(),
+        groups,
         table: table.into_iter().filter_map(prefix).collect(),
         actions,
+        left_out,
         world,
     })
 }
@@ -169,33 +178,6 @@ fn memory_findings(audit: &Audit) -> Vec<String> {
     told.collect()
 }
 
-/// Routes that the router told and eBPF lacks or has under another group, and those that it has beyond.
-fn compare_with_router(
-    told: &[ToldRoute],
-    table: &[(IpAddr, u8, u32)],
-    findings: &mut Vec<String>,
-) -> usize {
-    let mut left: HashMap<(IpAddr, u8), u32> =
-        table.iter().map(|(prefix, len, group)| ((*prefix, *len), *group)).collect();
-    let mut count = 0;
-    for ToldRoute { prefix, group, .. } in told {
-        let there = left.remove(&(prefix.network(), prefix.prefix()));
-        if there == Some(*group) {
-            continue;
-        }
-        count += 1;
-        findings.push(match there {
-            None => format!("{prefix}: the router told it, eBPF refused it or has yet to take it"),
-            Some(_) => format!("{prefix}: eBPF has yet to take its new next hops"),
-        });
-    }
-    for (prefix, len) in left.keys() {
-        count += 1;
-        findings.push(format!("{prefix}/{len}: eBPF has it, the router does not"));
-    }
-    count
-}
-
 /// Where three answers differ.
 fn disagreements(
     found: &FibLookup,
@@ -210,9 +192,11 @@ fn disagreements(
     }
     if found.left_out {
         let remedy = "`lbctl doctor` says what to raise";
-        all.push(format!(
-            "eBPF has no room for a route near it, so packets go to the kernel: {remedy}"
-        ));
+        let where_to = match &found.action {
+            Some(Action::NoRoom) => "are dropped, since the kernel does not have that route",
+            _ => "go to the kernel",
+        };
+        all.push(format!("eBPF has no room for a route near it, so packets {where_to}: {remedy}"));
         return all;
     }
     let route = found.route.and_then(|(prefix, len)| IpNetwork::new(prefix, len).ok());
@@ -222,6 +206,13 @@ fn disagreements(
         };
         let (has, said) = (prefix(route), prefix(told.map(|told| told.prefix)));
         all.push(format!("eBPF has {has}, the router told {said}"));
+    } else if let (Some(action), Some(told)) = (&found.action, told)
+        && !is_as_told(action, &told.action)
+    {
+        let remedy = "`lbctl doctor fib --repair` has the router tell it again";
+        all.push(format!(
+            "eBPF does something else with its packets than the router told: {remedy}"
+        ));
     }
     all.extend(against_kernel(found, told, kernel, world));
     all
@@ -251,7 +242,7 @@ fn against_kernel(
     if is_apart && told.is_some_and(|told| told.source == Source::Bgp) {
         return None;
     }
-    world.differs(&kind, action, None)
+    world.differs(&kind, action, false)
 }
 
 fn kernel_view(answer: &KernelAnswer, names: &Names) -> KernelRouteView {
@@ -304,6 +295,7 @@ fn action_view(action: &Action, names: &Names) -> (String, Vec<FibMemberView>) {
         Action::Forward(members) => ("forward", members),
         Action::Kernel => ("kernel", &[]),
         Action::Blackhole => ("blackhole", &[]),
+        Action::NoRoom => ("no-room", &[]),
     };
     (action.into(), members.iter().map(|member| member_view(member, names)).collect())
 }
@@ -320,6 +312,10 @@ pub(super) fn view(route: &FibRoute, source: Option<Source>, names: &Names) -> F
             Condition::new("Forwards", false, "Kernel", "packets are handed over to the kernel")
         }
         Action::Blackhole => Condition::new("Forwards", false, "Blackhole", "packets are dropped"),
+        Action::NoRoom => {
+            let why = "packets are dropped: there is no room for the route, and the kernel does not have it";
+            Condition::new("Forwards", false, "NoRoom", why)
+        }
     };
     FibEntry {
         metadata: SeenMetadata::of(prefix.to_string()),

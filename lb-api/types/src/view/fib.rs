@@ -28,7 +28,7 @@ pub struct FibSpec {
 pub struct FibStatus {
     /// `Forwards`: whether packets go on without the kernel.
     pub conditions: Vec<Condition>,
-    /// `forward`, `kernel` (handed over), `blackhole`.
+    /// `forward`, `kernel` (handed over), `blackhole`, `no-room` (dropped).
     pub action: String,
     /// Who says so: `kernel`, `bgp`, `neighbour`, or `previous` (an earlier process, until this one has caught up).
     pub source: String,
@@ -60,8 +60,11 @@ pub struct FibUsageView {
     pub updates: u64,
     /// Changes refused, since a table was full.
     pub refused: u64,
-    /// Routes that there is no room for, and groups whose next hops there is none for: their packets go to the kernel.
+    /// Routes that there is no room for, and groups whose next hops there is none for: their packets go to the kernel, or
+    /// are dropped.
     pub left_out: usize,
+    /// Those of them whose packets are dropped (`fib-full`), since the kernel does not have such a route.
+    pub dropped: usize,
 }
 
 /// What a packet meets in the eBPF FIB (`GET /api/v1/fib/lookup`).
@@ -74,7 +77,7 @@ pub struct FibLookupView {
     /// The entry that it meets; `action` is `none` without a route.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub prefix: Option<IpNetwork>,
-    /// `forward`, `kernel` (handed over), `blackhole`, or `none`.
+    /// `forward`, `kernel` (handed over), `blackhole`, `no-room` (dropped), or `none`.
     pub action: String,
     /// The next-hop group's place in the map `FIB_GROUPS`.
     pub group: Option<u32>,
@@ -122,7 +125,7 @@ pub struct KernelRouteView {
 pub struct FibAuditView {
     /// Whether nothing differs.
     pub intact: bool,
-    /// Whether what differed in eBPF was written again; another audit says whether that helped.
+    /// Whether what differed in eBPF's memory was written again; another audit says whether that helped.
     pub repaired: bool,
     /// Routes that were compared, address by address.
     pub routes: usize,
@@ -134,7 +137,9 @@ pub struct FibAuditView {
     pub wrong_groups: usize,
     /// Sets of the IPv6 trie's shortcuts that are not as the trie has them.
     pub wrong_shortcuts: usize,
-    /// Routes that the router told and eBPF lacks, has under another group, or has beyond.
+    /// Prefixes for which the router has other next hops than BGP selected.
+    pub not_as_selected: usize,
+    /// Routes that the router told and eBPF lacks, has under another group, or has beyond, and groups that do something else.
     pub not_as_told: usize,
     /// Prefixes to which the kernel has routes: each was compared, both ways.
     pub kernel_routes: usize,

@@ -55,8 +55,8 @@ fn forward<A: Family, P: Packet, T: TablesOf<A>>(
         }
         return Err(Reason::FlowTtlExpired);
     }
-    if found == Found::Blackhole {
-        return Err(Reason::FlowBlackhole);
+    if let Some(reason) = found.end_of_flow() {
+        return Err(reason);
     }
     if ip.fragment & BURIED != 0 {
         return Err(Reason::Untranslatable);
@@ -129,7 +129,7 @@ fn way_out<P: Packet>(
             })
         }
         Found::Member => Ok(Reason::FlowThroughNeighbour),
-        Found::Kernel | Found::Blackhole => Err(Reason::FlowRoutedByKernel),
+        Found::Kernel | Found::Blackhole | Found::NoRoom => Err(Reason::FlowRoutedByKernel),
         Found::Nothing => Err(Reason::FlowNoRoute),
     }
 }
@@ -279,8 +279,8 @@ fn error<A: Family, P: Packet>(
     if ip.is_fragment() {
         return Err(Reason::Untranslatable);
     }
-    if found == Found::Blackhole {
-        return Err(Reason::FlowBlackhole);
+    if let Some(reason) = found.end_of_flow() {
+        return Err(reason);
     }
     let ends = match way_out::<P>(found, false, member, step.direction) {
         Ok(Reason::ForwardedToBackend) => Ok(Reason::ErrorToBackend),

@@ -47,8 +47,8 @@ fn forward<A: Family, P: Packet>(
         return Err(Reason::FlowTtlExpired);
     }
     let backend = step.translation.destination;
-    if found == Found::Blackhole {
-        return Err(Reason::FlowBlackhole);
+    if let Some(reason) = found.end_of_flow() {
+        return Err(reason);
     }
     let overhead = match step.mode {
         MODE_L2 => 0,
@@ -99,7 +99,7 @@ fn forward<A: Family, P: Packet>(
     }
     match found {
         Found::Member => {}
-        Found::Kernel | Found::Blackhole => return Err(Reason::FlowRoutedByKernel),
+        Found::Kernel | Found::Blackhole | Found::NoRoom => return Err(Reason::FlowRoutedByKernel),
         Found::Nothing => return Err(Reason::FlowNoRoute),
     }
     if let Some(reason) = left_to_kernel::<P>(member, true) {

@@ -28,8 +28,22 @@ pub enum Found {
     Kernel,
     /// The end.
     Blackhole,
+    /// The end, for want of room.
+    NoRoom,
     /// No route.
     Nothing,
+}
+
+impl Found {
+    /// Why a flow's packet ends here, if it does.
+    #[inline(always)]
+    pub(super) fn end_of_flow(self) -> Option<Reason> {
+        match self {
+            Self::Blackhole => Some(Reason::FlowBlackhole),
+            Self::NoRoom => Some(Reason::FibFull),
+            Self::Member | Self::Kernel | Self::Nothing => None,
+        }
+    }
 }
 
 /// Looks up where a packet goes from here: a flow's by its translation, others by their own destination. Once for all of
@@ -60,6 +74,7 @@ fn route<A: Family, F: Family, T: Tables>(
         }
         Route::Kernel => Found::Kernel,
         Route::Blackhole => Found::Blackhole,
+        Route::NoRoom => Found::NoRoom,
         Route::Miss => Found::Nothing,
     }
 }
@@ -96,8 +111,8 @@ pub(super) fn forward_flow<A: Family, P: Packet>(
         return Err(Reason::FlowTtlExpired);
     }
     let destination = step.translation.destination;
-    if found == Found::Blackhole {
-        return Err(Reason::FlowBlackhole);
+    if let Some(reason) = found.end_of_flow() {
+        return Err(reason);
     }
     let is_too_big =
         found == Found::Member && packet_len(packet, ip, transport) > u32::from(member.mtu);
@@ -115,7 +130,7 @@ pub(super) fn forward_flow<A: Family, P: Packet>(
     }
     match found {
         Found::Member => {}
-        Found::Kernel | Found::Blackhole => return Err(Reason::FlowRoutedByKernel),
+        Found::Kernel | Found::Blackhole | Found::NoRoom => return Err(Reason::FlowRoutedByKernel),
         Found::Nothing => return Err(Reason::FlowNoRoute),
     }
     if is_too_big {
@@ -241,6 +256,7 @@ pub(super) fn send_error<A: Family, P: Packet>(
     match *found {
         Found::Member => {}
         Found::Blackhole => return Reason::FlowBlackhole,
+        Found::NoRoom => return Reason::FibFull,
         Found::Kernel => return Reason::FlowRoutedByKernel,
         Found::Nothing => return Reason::FlowNoRoute,
     }
@@ -278,6 +294,7 @@ pub(super) fn forward_plain<A: Family, P: Packet>(
         Found::Kernel => return Err(Reason::RoutedByKernel),
         Found::Nothing => return Err(Reason::NoRoute),
         Found::Blackhole => return Err(Reason::Blackhole),
+        Found::NoRoom => return Err(Reason::FibFull),
     }
     if ip.source.is_link_local() {
         return Err(Reason::LinkLocalSource);

@@ -65,7 +65,7 @@ pub fn answer(_: XdpContext) -> u32 {
             Route::Forward(member) => found(&member),
             Route::Miss => 0,
             Route::Kernel => 1,
-            Route::Blackhole => 2,
+            Route::Blackhole | Route::NoRoom => 2,
         };
         // SAFETY: as above; one run at a time.
         unsafe { (*to)[place] = answer };
@@ -78,7 +78,7 @@ pub fn answer(_: XdpContext) -> u32 {
 pub fn dir(_: XdpContext) -> u32 {
     walk(|destination, _| match lookup4(&Fib, destination, || destination) {
         Route::Forward(member) => Some(found(&member)),
-        Route::Kernel | Route::Blackhole | Route::Miss => None,
+        Route::Kernel | Route::Blackhole | Route::NoRoom | Route::Miss => None,
     })
 }
 
@@ -89,7 +89,7 @@ pub fn trie(_: XdpContext) -> u32 {
         let group = TRIE.get(&Key::new(32, destination.to_be()))?;
         match lookup_group4(&Fib, *group, || destination) {
             Route::Forward(member) => Some(found(&member)),
-            Route::Kernel | Route::Blackhole | Route::Miss => None,
+            Route::Kernel | Route::Blackhole | Route::NoRoom | Route::Miss => None,
         }
     })
 }

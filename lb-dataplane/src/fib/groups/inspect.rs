@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use lb_dataplane_common::fib::{
-    GROUP_BLACKHOLE, GROUP_BUCKETS, GROUP_MEMBER, MAX_LOG2_BUCKETS, MEMBER_HAS_GATEWAY,
-    MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED, MemberEntry,
+    GROUP_BLACKHOLE, GROUP_BUCKETS, GROUP_MEMBER, GROUP_NO_ROOM, MAX_LOG2_BUCKETS,
+    MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED, MemberEntry,
 };
 
 use super::{Groups, MEMBER_WORDS};
@@ -15,6 +15,11 @@ impl Groups {
     /// Number of groups.
     pub(in crate::fib) fn len(&self) -> usize {
         self.by_name.len()
+    }
+
+    /// The callers' names of groups.
+    pub(in crate::fib) fn names(&self) -> impl Iterator<Item = u32> + '_ {
+        self.by_name.keys().copied()
     }
 
     /// Number of members that groups name.
@@ -70,6 +75,7 @@ impl Groups {
                 )
             }
             GROUP_BLACKHOLE => Action::Blackhole,
+            GROUP_NO_ROOM => Action::NoRoom,
             _ => Action::Kernel,
         })
     }

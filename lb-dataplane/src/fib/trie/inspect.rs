@@ -89,8 +89,8 @@ impl Trie {
             }
         }
         for (address, place, bits) in words {
-            if self.is_hidden(place) {
-                self.root.wide_words()[place as usize].store(0, Relaxed);
+            if let Some(seen) = self.seen_of_hidden(place) {
+                self.root.wide_words()[place as usize].store(seen, Relaxed);
                 continue;
             }
             let route = cover_route(cover(address, 0..bits + 1), 0);

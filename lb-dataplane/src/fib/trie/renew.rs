@@ -17,7 +17,8 @@ impl Trie {
             let address = root_address(index);
             let (_, bits) = root_index((address >> 64) as u64);
             if is_stale(word) {
-                let len = len_of(word);
+                // A word that hid others has a length beyond those that end in it.
+                let len = len_of(word).min(bits as u8 + 1);
                 let cover = covering(address & u128::mask(len), len, 0);
                 self.store(place, with_route(word, cover_route(cover, 0)));
             }

@@ -71,6 +71,11 @@ impl BgpTable {
         (!resolved.is_empty()).then(|| Arc::clone(resolved))
     }
 
+    /// A set's next hops.
+    pub(super) fn next_hops(&self, id: SetId) -> Option<Arc<[IpAddr]>> {
+        self.sets.get(&id).map(|set| Arc::clone(&set.next_hops))
+    }
+
     /// Marks the prefixes of a set.
     pub(super) fn mark(&self, book: &mut Book, id: SetId) {
         if let Some(set) = self.sets.get(&id) {

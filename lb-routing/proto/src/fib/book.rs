@@ -147,10 +147,21 @@ impl Book {
         }
     }
 
+    /// Every prefix that something is known of.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Record> + '_ {
+        self.index.iter().map(|id| self.get(*id))
+    }
+
+    /// All of them are to be looked at.
+    pub(super) fn mark_all(&mut self) {
+        let all: Vec<Id> = self.index.iter().copied().collect();
+        all.into_iter().for_each(|id| self.mark_id(id));
+    }
+
     /// Every prefix that the dataplane was told, with its group.
     pub(super) fn told(&self) -> impl Iterator<Item = (IpNetwork, u32, Source)> + '_ {
-        let all = self.index.iter().map(|id| self.get(*id));
-        all.filter_map(|record| record.told.map(|(group, source)| (record.prefix, group, source)))
+        self.all()
+            .filter_map(|record| record.told.map(|(group, source)| (record.prefix, group, source)))
     }
 
     /// The longest prefix that the dataplane was told and that covers an address, with its group.

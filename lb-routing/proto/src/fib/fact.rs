@@ -177,7 +177,7 @@ pub struct KernelNextHop {
     pub ifindex: u32,
     /// To which gateway; `None`: the destination is on the link.
     pub gateway: Option<IpAddr>,
-    /// Share, 1 to 256.
+    /// Share, from 1 on.
     pub weight: u16,
     /// Bytes of a packet at most where the route says so (`ip route add ... mtu`), beside the link's MTU.
     pub mtu: Option<u32>,

@@ -13,7 +13,12 @@ pub(super) enum Key {
     /// The next hops of a kernel route.
     Hops(Arc<[KernelNextHop]>),
     /// The speaker's next hops, by set: what they resolve to may change without touching a route.
-    Bgp(SetId),
+    Bgp {
+        /// The set.
+        set: SetId,
+        /// The kernel is not to have the routes.
+        is_apart: bool,
+    },
     /// A neighbour itself.
     Neighbour {
         /// On which link.
@@ -27,6 +32,13 @@ pub(super) enum Key {
     Kernel,
     /// Nowhere.
     Blackhole,
+}
+
+impl Key {
+    /// Whether the kernel is to have none of the routes.
+    pub(super) fn is_apart(&self) -> bool {
+        matches!(self, Self::Bgp { is_apart: true, .. })
+    }
 }
 
 /// Link and address of a neighbour.
@@ -94,6 +106,15 @@ impl Groups {
     /// What a group does, as the dataplane was told.
     pub(super) fn action(&self, id: u32) -> Option<&Action> {
         self.slots.get(id as usize)?.as_ref()?.action.as_ref()
+    }
+
+    /// Every group that the dataplane was told, with what it does.
+    pub(super) fn told(&self) -> impl Iterator<Item = (u32, &Key, &Action)> + '_ {
+        let groups = (0..).zip(&self.slots);
+        groups.filter_map(|(id, slot)| {
+            let group = slot.as_ref()?;
+            Some((id, &group.key, group.action.as_ref()?))
+        })
     }
 
     /// Notes what a group does; says whether that is new.

@@ -13,9 +13,6 @@ use super::{
     Source, StaticKind, is_host,
 };
 
-/// Shares of one member at most.
-const MAX_WEIGHT: u16 = 256;
-
 /// The route that counts.
 #[derive(Debug)]
 pub(super) struct Choice {
@@ -61,9 +58,11 @@ impl Fib {
             return Some(Choice::of(Source::Kernel, Key::Kernel));
         }
         if let Some((set, install)) = self.bgp.usable(bgp) {
-            let key = if install == Install::Kernel { Key::Kernel } else { Key::Bgp(set) };
-            let in_kernel = (install != Install::Dataplane).then(|| self.bgp.resolved(set));
-            let learned = in_kernel.flatten().map(OwnRoute::Via);
+            let is_apart = install == Install::Dataplane;
+            let is_handed_over = install == Install::Kernel;
+            let key = if is_handed_over { Key::Kernel } else { Key::Bgp { set, is_apart } };
+            let in_kernel = (!is_apart).then(|| self.bgp.resolved(set));
+            let learned = in_kernel.flatten().map(|hops| OwnRoute::via(&hops));
             return Some(Choice { source: Source::Bgp, key, learned });
         }
         if let Some(kind) = self.stale.get(&prefix) {
@@ -94,13 +93,13 @@ impl Fib {
     /// What a group does, and the neighbours that it forwards to.
     pub(super) fn action(&self, key: &Key) -> (Action, BTreeSet<(u32, IpAddr)>) {
         match key {
-            Key::Hops(_) | Key::Bgp(_) | Key::Neighbour { .. } | Key::Blackhole
+            Key::Hops(_) | Key::Bgp { .. } | Key::Neighbour { .. } | Key::Blackhole
                 if self.policy_rules =>
             {
                 (Action::Kernel, BTreeSet::new())
             }
             Key::Hops(hops) => self.forward(hops),
-            Key::Bgp(set) => self.forward(&self.bgp.resolved(*set).unwrap_or_default()),
+            Key::Bgp { set, .. } => self.forward(&self.bgp.resolved(*set).unwrap_or_default()),
             Key::Neighbour { ifindex, address, mtu } => self.deliver(*ifindex, *address, *mtu),
             Key::Kernel => (Action::Kernel, BTreeSet::new()),
             Key::Blackhole => (Action::Blackhole, BTreeSet::new()),
@@ -186,13 +185,26 @@ fn key(kind: &KernelRouteKind) -> Key {
     }
 }
 
-/// In order, equal ones as one that has the shares of all.
+/// In order, equal ones as one that has the shares of all; where that is the only one, one share.
 pub(super) fn merge(hops: impl Iterator<Item = KernelNextHop>) -> Arc<[KernelNextHop]> {
-    let mut shares: BTreeMap<_, u16> = BTreeMap::new();
+    let mut shares: BTreeMap<_, u32> = BTreeMap::new();
     for hop in hops {
         let share = shares.entry((hop.ifindex, hop.gateway, hop.mtu)).or_default();
-        *share = share.saturating_add(hop.weight).clamp(1, MAX_WEIGHT);
+        *share = share.saturating_add(u32::from(hop.weight.max(1)));
     }
-    let hop = |((ifindex, gateway, mtu), weight)| KernelNextHop { ifindex, gateway, weight, mtu };
+    let largest = shares.values().copied().max().unwrap_or(1);
+    let most = if shares.len() == 1 { 1 } else { u16::MAX };
+    let hop = |((ifindex, gateway, mtu), share)| {
+        let weight = scale(share, largest, most);
+        KernelNextHop { ifindex, gateway, weight, mtu }
+    };
     shares.into_iter().map(hop).collect()
+}
+
+/// A share of several so that the largest is `most` at most: in proportion, and never none.
+pub(super) fn scale(share: u32, largest: u32, most: u16) -> u16 {
+    let (share, largest) = (u64::from(share), u64::from(largest.max(1)));
+    let most = u64::from(most);
+    let scaled = if largest <= most { share } else { (share * most + largest / 2) / largest };
+    u16::try_from(scaled.clamp(1, most)).unwrap_or(u16::MAX)
 }

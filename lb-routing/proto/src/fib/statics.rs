@@ -39,7 +39,7 @@ impl Entry {
     pub(super) fn own(&self) -> Option<OwnRoute> {
         match self.kind {
             StaticKind::Forward(_) if self.resolved.is_empty() => None,
-            StaticKind::Forward(_) => Some(OwnRoute::Via(Arc::clone(&self.resolved))),
+            StaticKind::Forward(_) => Some(OwnRoute::via(&self.resolved)),
             StaticKind::Blackhole => Some(OwnRoute::Blackhole),
             StaticKind::Unreachable => Some(OwnRoute::Unreachable),
             StaticKind::Prohibit => Some(OwnRoute::Prohibit),

@@ -6,6 +6,10 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 
 use super::KernelNextHop;
+use super::select::scale;
+
+/// Share of a next hop in a route of the kernel's at most.
+const MAX_WEIGHT: u16 = 256;
 
 /// What follows from the facts; only differences.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,17 @@ pub enum OwnRoute {
     Prohibit,
 }
 
+impl OwnRoute {
+    /// By next hops, as the kernel can have and tell them: the one of several has the share 1, the largest of several 256 at
+    /// most (`rtnh_hops` is an octet), and the others theirs in proportion.
+    pub(super) fn via(hops: &[KernelNextHop]) -> Self {
+        let largest = hops.iter().map(|hop| u32::from(hop.weight)).max().unwrap_or(1);
+        let most = if hops.len() == 1 { 1 } else { MAX_WEIGHT };
+        let share = |hop: &KernelNextHop| scale(hop.weight.into(), largest, most);
+        Self::Via(hops.iter().map(|hop| KernelNextHop { weight: share(hop), ..*hop }).collect())
+    }
+}
+
 /// A route that the dataplane was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
@@ -76,6 +91,17 @@ pub struct ToldRoute {
     pub in_kernel: bool,
 }
 
+/// A group that the dataplane was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToldGroup {
+    /// Its name.
+    pub id: u32,
+    /// What packets to it meet.
+    pub action: Action,
+    /// The kernel is to have none of its routes.
+    pub is_apart: bool,
+}
+
 /// A change of the dataplane's FIB. A group is there before a route names it, and until none does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
@@ -87,6 +113,8 @@ pub enum Update {
         action: Action,
         /// The group whose place a new one takes, and which is there still: flows stay where both lead the same way.
         like: Option<u32>,
+        /// The kernel is to have none of its routes: where the dataplane has no room for one, its packets are not handed over.
+        is_apart: bool,
     },
     /// Removes a group that no route names any more.
     GroupRemoved {
@@ -146,6 +174,6 @@ pub struct Member {
     pub gateway: Option<IpAddr>,
     /// MTU of the interface, bytes of IP packet.
     pub mtu: u16,
-    /// Share relative to the other members, 1 to 256.
+    /// Share relative to the other members, from 1 on.
     pub weight: u16,
 }

@@ -1,10 +1,12 @@
 //! Why a route is where it is: what `explain` shows of a prefix.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
 use super::{PathStatus, Speaker};
+use crate::fib::Install;
 use crate::policy::{self, Importer, Rejection, Target, Withheld};
 use crate::rib::{Path, PathEntry, PeerIndex, PrefixId, Step};
 use crate::session::Negotiated;
@@ -42,6 +44,12 @@ pub struct Hearer {
 }
 
 impl Speaker {
+    /// What was selected for every prefix, as [`Output::Routes`](super::Output::Routes) said it: its next hops in order, and
+    /// which tables are to have them.
+    pub fn selected(&self) -> impl Iterator<Item = (IpNetwork, Arc<[IpAddr]>, Install)> + '_ {
+        self.rib.published()
+    }
+
     /// Which paths a destination has, and what keeps the best one from which neighbour.
     pub fn explain(&self, what: Destination) -> Explanation {
         let prefix = &match what {

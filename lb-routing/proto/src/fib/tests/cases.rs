@@ -1,5 +1,6 @@
 //! Case by case.
 
+use super::super::select::merge;
 use super::super::*;
 
 const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
@@ -275,6 +276,49 @@ fn a_route_of_the_speaker_goes_to_the_tables_that_it_is_for() {
         tell(&mut fib, [bgp("172.16.0.0/16", &[GATEWAY])]);
         assert!(matches!(fib.lookup([172, 16, 0, 1].into()).unwrap().action, Action::Forward(_)));
     }
+}
+
+#[test]
+fn a_group_says_whether_the_kernel_has_its_routes() {
+    for (install, apart) in
+        [(Install::Both, false), (Install::Dataplane, true), (Install::Kernel, false)]
+    {
+        let mut fib = connected();
+        let fact = Fact::Bgp { prefix: net("172.16.0.0/16"), next_hops: [GATEWAY].into(), install };
+        let outputs = tell(&mut fib, [fact]);
+        let said = outputs.iter().find_map(|output| {
+            let Output::Update(Update::Group { is_apart, .. }) = output else { return None };
+            Some(*is_apart)
+        });
+        assert_eq!(said, Some(apart), "{install:?}");
+    }
+}
+
+#[test]
+fn weights_beyond_what_a_route_of_the_kernel_can_say_stay_in_proportion() {
+    let hop = |last, weight| KernelNextHop {
+        ifindex: 1,
+        gateway: Some([10, 0, 0, last].into()),
+        weight,
+        mtu: None,
+    };
+    let weights = |hops: &[KernelNextHop]| {
+        let OwnRoute::Via(hops) = OwnRoute::via(hops) else { panic!("it forwards") };
+        hops.iter().map(|hop| hop.weight).collect::<Vec<_>>()
+    };
+    for (told, said) in [
+        (vec![1, 3], vec![1, 3]),
+        (vec![7], vec![1]),
+        (vec![1, 256], vec![1, 256]),
+        (vec![500, 1000], vec![128, 256]),
+        (vec![1, 65_535], vec![1, 256]),
+    ] {
+        let hops: Vec<_> = (1..).zip(&told).map(|(last, weight)| hop(last, *weight)).collect();
+        assert_eq!(weights(&hops), said, "{told:?}");
+    }
+    // The dataplane has them as they are.
+    let merged = merge([hop(1, 60_000), hop(1, 60_000), hop(2, 60_000)].into_iter());
+    assert_eq!(merged.iter().map(|hop| hop.weight).collect::<Vec<_>>(), [65_535, 32_768]);
 }
 
 #[test]

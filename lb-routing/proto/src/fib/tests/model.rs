@@ -40,7 +40,7 @@ impl Model {
 
     fn take(&mut self, update: Update) -> Result<(), TestCaseError> {
         match update {
-            Update::Group { id, action, like } => {
+            Update::Group { id, action, like, .. } => {
                 prop_assert!(
                     like.is_none_or(|like| self.groups.contains_key(&like)),
                     "like nothing"

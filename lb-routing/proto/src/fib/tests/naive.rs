@@ -94,10 +94,10 @@ impl Facts {
         });
         let pairs = learned.map(|(prefix, _)| ((*prefix, BGP_METRIC), self.resolve(prefix)));
         let learned = pairs.filter(|(_, hops)| !hops.is_empty());
-        let learned = learned.map(|(key, hops)| (key, OwnRoute::Via(hops.into())));
+        let learned = learned.map(|(key, hops)| (key, OwnRoute::via(&hops)));
         let fixed = self.statics.iter().filter_map(|(key, kind)| {
             let route = match (kind, self.fixed_way(kind)?) {
-                (_, Way::Hops(hops)) => OwnRoute::Via(hops.into()),
+                (_, Way::Hops(hops)) => OwnRoute::via(&hops),
                 (StaticKind::Unreachable, _) => OwnRoute::Unreachable,
                 (StaticKind::Prohibit, _) => OwnRoute::Prohibit,
                 (StaticKind::Blackhole | StaticKind::Forward(_), _) => OwnRoute::Blackhole,
@@ -389,6 +389,9 @@ fn merged(hops: &[KernelNextHop]) -> Vec<KernelNextHop> {
             Some(same) => same.weight += hop.weight,
             None => merged.push(*hop),
         }
+    }
+    if let [only] = &mut merged[..] {
+        only.weight = 1;
     }
     merged.sort();
     merged

@@ -54,7 +54,19 @@ fn agreeing() -> Sides {
     ]);
     let hops = KernelRouteKind::Unicast(vec![hop(2), hop(3)]);
     let neighbour = Member { gateway: None, ..member(2) };
+    let theirs = |m: Member| {
+        let Member { ifindex, source_mac, destination_mac, gateway, mtu, weight } = m;
+        lb_routing::Member { ifindex, source_mac, destination_mac, gateway, mtu, weight }
+    };
     Sides {
+        strays: Vec::new(),
+        groups: HashMap::from([
+            (1, lb_routing::Action::Forward([member(2), member(3)].map(theirs).into())),
+            (2, lb_routing::Action::Blackhole),
+            (3, lb_routing::Action::Kernel),
+            (4, lb_routing::Action::Forward(vec![theirs(neighbour)])),
+        ]),
+        left_out: 0,
         kernel: BTreeMap::from([
             (net("172.16.0.0/16"), hops.clone()),
             (net("172.17.0.0/16"), hops),
@@ -78,16 +90,73 @@ fn agreeing() -> Sides {
     }
 }
 
-/// What is found after a change.
-fn found(change: impl FnOnce(&mut Sides)) -> Vec<String> {
+/// What differs after a change.
+fn differences(change: impl FnOnce(&mut Sides)) -> Differences {
     let mut sides = agreeing();
     change(&mut sides);
-    sides.differences().into_values().collect()
+    sides.differences()
+}
+
+/// What is found of the kernel after a change.
+fn found(change: impl FnOnce(&mut Sides)) -> Vec<String> {
+    differences(change).kernel.into_values().collect()
+}
+
+/// What is found of the router after a change.
+fn found_told(change: impl FnOnce(&mut Sides)) -> Vec<String> {
+    differences(change).told.into_values().collect()
 }
 
 #[test]
 fn nothing_is_found_where_all_agree() {
-    assert_eq!(found(|_| ()), [""; 0]);
+    assert!(differences(|_| ()).is_empty());
+}
+
+#[test]
+fn what_ebpf_lacks_or_has_beyond_what_the_router_told_is_found() {
+    let lacks = found_told(|sides| {
+        sides.table.remove(&net("172.18.0.0/16"));
+    });
+    assert!(
+        matches!(&lacks[..], [one] if one.contains("refused it or has yet to take")),
+        "{lacks:?}"
+    );
+    let has = |prefix| {
+        move |sides: &mut Sides| {
+            sides.table.insert(net(prefix), 2);
+        }
+    };
+    let other = found_told(has("172.18.0.0/16"));
+    assert_eq!(other, ["172.18.0.0/16: eBPF has yet to take its new next hops"]);
+    let beyond = found_told(has("192.0.2.0/24"));
+    assert_eq!(beyond, ["192.0.2.0/24: eBPF has it, the router does not"]);
+}
+
+#[test]
+fn a_group_that_does_something_else_than_the_router_told_is_found_also_of_routes_for_ebpf_alone() {
+    let neighbour = found_told(|sides| drop(sides.actions.insert(4, Action::Kernel)));
+    assert!(matches!(&neighbour[..], [one] if one.contains("to the kernel")), "{neighbour:?}");
+    let another_mac = found_told(|sides| {
+        let wrong = Member { destination_mac: Some([9; 6]), ..member(2) };
+        sides.actions.insert(1, Action::Forward(vec![wrong, member(3)]));
+    });
+    assert_eq!(another_mac.len(), 1, "once for its three routes: {another_mac:?}");
+    // What there is no room for is found elsewhere.
+    let left_out = found_told(|sides| {
+        sides.actions.insert(4, Action::NoRoom);
+        sides.left_out = 1;
+    });
+    assert_eq!(left_out, [""; 0]);
+}
+
+#[test]
+fn what_the_router_did_not_take_over_from_the_speaker_is_found() {
+    let (prefix, selected) = (net("172.17.0.0/16"), vec![gateway(2)]);
+    let all = differences(|sides| {
+        sides.strays.push(Stray { prefix, selected, has: Vec::new() });
+    });
+    let found: Vec<_> = all.selected.into_values().collect();
+    assert_eq!(found, ["172.17.0.0/16: BGP selected 10.0.0.2, the router has nothing"]);
 }
 
 #[test]
@@ -191,9 +260,14 @@ fn what_is_handed_over_though_ebpf_could_send_it_is_found() {
         });
         assert_eq!(none, [""; 0]);
     }
-    // The kernel alone was to have it.
-    let by_wish = found(|sides| {
+    // By eBPF alone, also of the speaker's; and by the router, which was told that only the kernel is to have it.
+    let of_speaker = |sides: &mut Sides| {
         sides.table.insert(net("172.17.0.0/16"), 3);
+    };
+    assert_eq!(found(of_speaker).len(), 1);
+    let by_wish = found(|sides| {
+        of_speaker(sides);
+        sides.told.get_mut(&net("172.17.0.0/16")).unwrap().group = 3;
     });
     assert_eq!(by_wish, [""; 0]);
 }
