@@ -6,12 +6,15 @@
 //! the second pass looks again. Between the two no packet changes or refreshes a marked entry: it is dropped, and its
 //! sender's retransmission finds either the flow or nothing. Only a client's SYN replaces a marked flow, if it was closing.
 //! So that it and the second pass do not both remove, whoever removes claims the entry to the backend first.
+//!
+//! A claim that is still there after a grace period is nobody's: the kernel refused a removal. The first pass notes it
+//! ([`STATE_STALE`]), the second one takes it over; a flow that another CPU has begun in its place bears no such note.
 
 use crate::family::{Family, words};
 use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_BACKEND_FIN, STATE_BACKEND_RESET,
-    STATE_CLIENT_FIN, STATE_CLOSING, STATE_CONFIRMED, STATE_EXPIRING, STATE_MODE, STATE_RESETS,
-    UDP, remove_to_backend,
+    STATE_CLAIMED, STATE_CLIENT_FIN, STATE_CLOSING, STATE_CONFIRMED, STATE_EXPIRING, STATE_MODE,
+    STATE_RESETS, STATE_STALE, UDP, remove_to_backend,
 };
 use crate::peer;
 use crate::pipeline::claim;
@@ -87,7 +90,11 @@ impl Reset {
 pub fn mark<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) -> bool {
     let now = tables.now();
     let Some(entry) = tables.flow(key) else { return false };
-    if entry.state() & STATE_MODE != 0 {
+    if entry.seen() & STATE_CLAIMED != 0 {
+        entry.set_state(STATE_STALE);
+        return true;
+    }
+    if entry.seen() & STATE_MODE != 0 {
         let over = is_over(tables, key, &entry, &entry, now);
         if over {
             entry.set_state(STATE_EXPIRING);
@@ -119,9 +126,10 @@ pub fn mark<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) -> bool {
 pub fn sweep<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>, reset: &mut Reset) -> bool {
     let now = tables.now();
     let Some(entry) = tables.flow(key) else { return false };
-    let marked = entry.state() & STATE_EXPIRING != 0;
-    if entry.state() & STATE_MODE != 0 {
-        if marked && is_over(tables, key, &entry, &entry, now) {
+    let marked = entry.seen() & STATE_EXPIRING != 0;
+    let stale = entry.seen() & STATE_STALE != 0;
+    if entry.seen() & STATE_MODE != 0 {
+        if marked && (stale || is_over(tables, key, &entry, &entry, now)) {
             if claim(&entry).is_err() {
                 return false;
             }
@@ -133,7 +141,7 @@ pub fn sweep<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>, reset: &mu
     }
     match peer::find(tables, key, &entry) {
         Some(peer) if peer::leads_to(&peer, &entry, key) => {
-            if marked && is_over(tables, key, &entry, &peer, now) {
+            if marked && (stale || is_over(tables, key, &entry, &peer, now)) {
                 let is_there = entry.direction() == DIRECTION_TO_BACKEND;
                 let (to_backend, to_client) =
                     if is_there { (&entry, &peer) } else { (&peer, &entry) };
@@ -142,11 +150,15 @@ pub fn sweep<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>, reset: &mu
                 }
                 reset.note(tables, key.protocol(), to_backend, to_client);
                 let counted = Counted::of(&entry);
+                // If not, another CPU removes it.
+                let has_both = claim(to_client).is_ok();
                 // Before the entry that says where it is.
-                peer::remove(tables, key, &entry);
+                if has_both || !is_there {
+                    peer::remove(tables, key, &entry);
+                }
                 if is_there {
                     remove_to_backend(tables, key, counted);
-                } else {
+                } else if has_both {
                     tables.remove_flow(key);
                 }
                 return true;
@@ -156,15 +168,15 @@ pub fn sweep<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>, reset: &mu
             false
         }
         Some(_) | None => {
-            if marked && entry.direction() == DIRECTION_TO_BACKEND {
-                if claim(&entry).is_err() {
-                    return false;
-                }
+            if !marked || claim(&entry).is_err() {
+                return false;
+            }
+            if entry.direction() == DIRECTION_TO_BACKEND {
                 remove_to_backend(tables, key, Counted::of(&entry));
-            } else if marked {
+            } else {
                 tables.remove_flow(key);
             }
-            marked
+            true
         }
     }
 }

@@ -118,7 +118,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     made.entry.last_seen = tables.now();
     // The tag of packets to the client; what it does not know yet of those to the backend the backend says.
     made.entry.first_reply = sctp::tag_to_client(arrival);
-    made.entry.reserved = 0;
+    made.entry.check = 0;
     made.entry.mss = service.mss;
     check_still_there(tables, key, first_port, service)?;
     step.begins = true;

@@ -3,14 +3,14 @@
 //! Invariant: the two directions of a flow are inserted together and removed together. The state bits of both say the
 //! same.
 
+mod entry;
 mod timeouts;
 
+pub use self::entry::{Counted, Flow, FlowEntry, insert, remove_to_backend};
 pub use self::timeouts::{Timeouts, seconds};
 use crate::checksum::Delta;
 use crate::family::{Family, V4, V6, word, words};
-use crate::sample;
-use crate::service::{AffinityKey, MODE_ACROSS};
-use crate::tables::{FamilyTables, Tables};
+use crate::service::MODE_ACROSS;
 
 /// TCP.
 pub const TCP: u8 = 6;
@@ -79,6 +79,19 @@ impl<A: Family> FlowKey<A> {
             protocol: key.protocol,
             pad: 0,
         }
+    }
+
+    /// Bits that tell this key's entry from others: those of [`STATE_KEY`], and the lowest eight.
+    #[must_use]
+    #[inline(always)]
+    pub fn tag(&self) -> u32 {
+        let ports = u64::from(self.source_port)
+            | u64::from(self.destination_port) << 16
+            | u64::from(self.protocol) << 32;
+        let mut h = A::fold(self.source, self.destination);
+        h ^= ports.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        h = (h ^ (h >> 32)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (h >> 32) as u32
     }
 
     /// The key of packets the other way.
@@ -238,94 +251,6 @@ impl<A: Family> Translation<A> {
     }
 }
 
-/// Value of `FLOWS` and `FLOWS6`: 64 bytes. `state`, `last_seen` and `first_reply` change in place, through [`Flow`]; the rest never does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(8))]
-pub struct FlowEntry {
-    /// The rewrite, IPv4 mapped into IPv6.
-    pub translation: Translation<V6>,
-    /// The backend, as `BACKENDS` and `BACKEND_COUNTS` have it.
-    pub backend: u32,
-    /// The service, as `SERVICE_COUNTS` has it.
-    pub service: u32,
-    /// Bits of `STATE_*`.
-    pub state: u32,
-    /// The [tick](crate::tables::TICK_SHIFT) of this direction's last packet; written only when it changes.
-    pub last_seen: u32,
-    /// Towards the backend, until the client has answered it: TCP's sequence number of the first segment that came back.
-    /// Else, where [`STATE_RESETS`] asks for it, this direction's last acknowledgement number. With SCTP the tag of this
-    /// direction's packets, or 0 while it is not known.
-    pub first_reply: u32,
-    /// One of the `DIRECTION_*` constants.
-    pub direction: u8,
-    /// Zero.
-    pub reserved: u8,
-    /// The largest segment size that a SYN may announce, or [`MSS_AUTO`](crate::mss::MSS_AUTO); 0 for any.
-    pub mss: u16,
-}
-
-/// A flow entry in the table, which other CPUs see and change too.
-pub trait Flow {
-    /// The rewrite.
-    fn translation<A: Family>(&self) -> Translation<A>;
-    /// The backend.
-    fn backend(&self) -> u32;
-    /// The service.
-    fn service(&self) -> u32;
-    /// One of the `DIRECTION_*` constants.
-    fn direction(&self) -> u8;
-    /// The largest segment size that a SYN may announce.
-    fn mss(&self) -> u16;
-    /// The bits of `STATE_*`.
-    fn state(&self) -> u32;
-    /// Sets bits of the state, atomically; the state before.
-    fn set_state(&self, bits: u32) -> u32;
-    /// Clears bits of the state, atomically.
-    fn clear_state(&self, bits: u32);
-    /// The tick of this direction's last packet.
-    fn last_seen(&self) -> u32;
-    /// Writes the tick of this direction's last packet.
-    fn set_last_seen(&self, tick: u32);
-    /// TCP's sequence number of the first segment that came back, or SCTP's tag.
-    fn first_reply(&self) -> u32;
-    /// Writes the sequence number of the first segment that came back, an acknowledgement number, or a tag.
-    fn set_first_reply(&self, number: u32);
-
-    /// What this direction acknowledged last: the number of the other side's next octet, so that of a RST to this side.
-    #[inline(always)]
-    fn acknowledged(&self) -> u32 {
-        self.first_reply()
-    }
-
-    /// Notes what a packet of this direction acknowledges. A segment that was overtaken by as much as is on its way at a time
-    /// does not take the number back. Any other one counts: what somebody guesses holds until the next genuine one, and a
-    /// connection that begins anew, or comes back after a while elsewhere, is followed at once.
-    #[inline(always)]
-    fn note_acknowledged(&self, number: u32) {
-        const ON_ITS_WAY: u32 = 1 << 24;
-        let old = self.first_reply();
-        let behind = old.wrapping_sub(number);
-        if behind != 0 && (old == 0 || behind > ON_ITS_WAY) {
-            self.set_first_reply(number);
-        }
-    }
-
-    /// Notes a packet of this direction.
-    #[inline(always)]
-    fn touch(&self, now: u32) {
-        // The line stays shared between CPUs while nothing changes.
-        if self.last_seen() != now {
-            self.set_last_seen(now);
-        }
-    }
-
-    /// Ticks since this direction's last packet.
-    #[inline(always)]
-    fn idle(&self, now: u32) -> u32 {
-        ticks_since(self.last_seen(), now)
-    }
-}
-
 /// Ticks between a packet and now; none if another CPU's clock was a tick ahead.
 #[must_use]
 #[inline(always)]
@@ -349,7 +274,7 @@ pub const STATE_BACKEND_FIN: u32 = 4;
 pub const STATE_BACKEND_RESET: u32 = 8;
 /// The entry is about to be removed; no packet may refresh it.
 pub const STATE_EXPIRING: u32 = 16;
-/// Of the entry to the backend: a CPU is removing the flow now. Whoever sets it removes, nobody else.
+/// A CPU is removing the entry now, and, if it is the one to the backend, the flow. Whoever sets it removes, nobody else.
 pub const STATE_CLAIMED: u32 = 128;
 /// The flow is over, or is being decided on.
 pub const STATE_GOING: u32 = STATE_EXPIRING | STATE_CLAIMED;
@@ -364,6 +289,16 @@ pub const STATE_CLIENT_COUNTED: u32 = 256;
 pub const STATE_RESETS: u32 = 4096;
 /// It is watched: its packets are counted, and its end is told.
 pub const STATE_SAMPLED: u32 = 8192;
+/// Claimed so long ago that nobody removes it any more: the kernel refused that, which it may when a bucket is beset.
+pub const STATE_STALE: u32 = 1 << 14;
+/// The bits that are above, without the tag.
+pub const STATE_BITS: u32 = 0xffff;
+/// Of the tag: what is drawn for each flow.
+pub const STATE_GENERATION: u32 = 0xf << 16;
+/// Of the tag: bits of the key's hash.
+pub const STATE_KEY: u32 = 0xfff << 20;
+/// What tells the entry from others in the same memory.
+pub const STATE_TAG: u32 = STATE_GENERATION | STATE_KEY;
 /// Any sign of an end.
 pub const STATE_CLOSING: u32 =
     STATE_CLIENT_FIN | STATE_BACKEND_FIN | STATE_BACKEND_RESET | STATE_CLIENT_RESET;
@@ -390,79 +325,7 @@ pub fn state_of_mode(mode: u8) -> u32 {
     u32::from(mode) << STATE_MODE_SHIFT & STATE_MODE
 }
 
-impl FlowEntry {
-    /// A fresh entry towards a backend.
-    #[must_use]
-    #[inline(always)]
-    pub fn new(
-        translation: Translation<V6>,
-        service: u32,
-        backend: u32,
-        state: u32,
-        now: u32,
-    ) -> Self {
-        Self {
-            translation,
-            backend,
-            service,
-            state,
-            last_seen: now,
-            first_reply: 0,
-            direction: DIRECTION_TO_BACKEND,
-            reserved: 0,
-            mss: 0,
-        }
-    }
-}
-
-/// Where a flow counts, and how it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counted {
-    /// The service.
-    pub service: u32,
-    /// The backend.
-    pub backend: u32,
-    /// The bits of its state.
-    pub state: u32,
-}
-
-impl Counted {
-    /// As an entry says.
-    #[must_use]
-    #[inline(always)]
-    pub fn of(entry: &impl Flow) -> Self {
-        Self { service: entry.service(), backend: entry.backend(), state: entry.state() }
-    }
-}
-
-/// Removes the entry towards a flow's backend, and with it the flow from where it counts. Whoever removes it counts:
-/// another CPU may be first.
-#[inline(always)]
-pub fn remove_to_backend<A: Family, T: Tables + FamilyTables<A>>(
-    tables: &T,
-    key: &FlowKey<A>,
-    counted: Counted,
-) {
-    if tables.remove_flow(key) {
-        tables.count_ended_flow(counted.service, counted.backend);
-        if counted.state & STATE_CLIENT_COUNTED != 0 {
-            discount_client(tables, key, counted.service);
-        }
-        if tables.samples_every() != 0 && counted.state & STATE_SAMPLED != 0 {
-            sample::end(tables, key, counted.state);
-        }
-    }
-}
-
-/// A subprogram: its key needs room that the callers' stacks have not.
-#[inline(never)]
-fn discount_client<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>, service: u32) -> u32 {
-    tables.discount_client(&AffinityKey { client: key.source.to_v6(), service });
-    0
-}
-
 const _: () = assert!(size_of::<FlowKey<V4>>() == 16);
 const _: () = assert!(size_of::<FlowKey<V6>>() == 40);
 const _: () = assert!(size_of::<Translation<V4>>() == 16);
 const _: () = assert!(size_of::<Translation<V6>>() == 40);
-const _: () = assert!(size_of::<FlowEntry>() == 64);

@@ -7,8 +7,8 @@
 
 use crate::family::{Family, V4};
 use crate::flow::{
-    Counted, DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_CLAIMED, STATE_CONFIRMED, STATE_EXPIRING,
-    STATE_GOING, remove_to_backend, ticks_since,
+    Counted, DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_CONFIRMED, STATE_GOING, remove_to_backend,
+    ticks_since,
 };
 use crate::peer;
 use crate::sample::EVICTED;
@@ -39,31 +39,26 @@ pub fn enter<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) {
     }
 }
 
-/// Ends a flow that is half-open. Marked as expiring it is nobody else's: no packet uses, confirms or replaces it. The
-/// direction to the client goes first, so that no packet finds a way to the backend without a way back.
+/// Ends a flow that is half-open. Claimed while it is not confirmed, it is nobody else's: no packet uses, confirms or replaces
+/// it. The direction to the client goes first, so that no packet finds a way to the backend without a way back.
 #[inline(always)]
 fn end<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) {
     let Some(entry) = tables.flow(key) else { return };
-    if entry.direction() != DIRECTION_TO_BACKEND {
+    if entry.direction() != DIRECTION_TO_BACKEND
+        || entry.seen() & (STATE_CONFIRMED | STATE_GOING) != 0
+    {
         return;
     }
-    if entry.state() & (STATE_CONFIRMED | STATE_GOING) != 0 {
-        return;
-    }
-    let before = entry.set_state(STATE_GOING);
-    if before & STATE_CLAIMED != 0 {
-        return;
-    }
-    if before & STATE_CONFIRMED != 0 {
-        entry.clear_state(STATE_GOING);
+    let back = peer::find(tables, key, &entry);
+    if !entry.claim(STATE_CONFIRMED) {
         return;
     }
     let mut counted = Counted::of(&entry);
     counted.state |= EVICTED;
-    if let Some(back) = peer::find(tables, key, &entry)
+    if let Some(back) = back
         && peer::leads_to(&back, &entry, key)
+        && back.claim(0)
     {
-        back.set_state(STATE_EXPIRING);
         peer::remove(tables, key, &entry);
     }
     remove_to_backend(tables, key, counted);

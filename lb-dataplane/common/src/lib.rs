@@ -37,4 +37,4 @@ mod source_route;
 pub mod tables;
 
 /// Raised when the meaning of a map's bytes changes though their sizes don't.
-pub const LAYOUT: u32 = 7;
+pub const LAYOUT: u32 = 8;

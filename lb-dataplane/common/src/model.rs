@@ -1,19 +1,21 @@
 //! The host's packets and tables: what other CPUs do to the tables between two of a program's steps.
 
+pub(crate) mod memory;
 mod packet;
 mod serving;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::rc::Rc;
 
+use self::memory::Memory;
+pub(crate) use self::memory::ModelFlow;
 pub(crate) use self::packet::ModelPacket;
 pub(crate) use self::serving::{folded, serving, serving_any};
 use crate::choose::Composed;
 use crate::family::{Family, Header, V4, V6};
 use crate::fib::{FibTables, L1_CHUNK, MemberEntry, NO_GROUP, group_member};
 use crate::fib6::Fib6Tables;
-use crate::flow::{Flow, FlowEntry, FlowKey, Timeouts, Translation};
+use crate::flow::{FlowEntry, FlowKey, Timeouts, Translation};
 use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::half_open::HalfOpen;
 use crate::mss::Options;
@@ -40,65 +42,13 @@ fn nobody<A: Family>() -> FlowKey<A> {
     }
 }
 
-/// An entry that others may hold too.
-#[derive(Clone, Debug)]
-pub(crate) struct ModelFlow(Rc<Cell<FlowEntry>>);
-
-impl ModelFlow {
-    fn change(&self, how: impl FnOnce(&mut FlowEntry)) {
-        let mut entry = self.0.get();
-        how(&mut entry);
-        self.0.set(entry);
-    }
-}
-
-impl Flow for ModelFlow {
-    fn translation<A: Family>(&self) -> Translation<A> {
-        Translation::from_v6(&self.0.get().translation)
-    }
-    fn backend(&self) -> u32 {
-        self.0.get().backend
-    }
-    fn service(&self) -> u32 {
-        self.0.get().service
-    }
-    fn direction(&self) -> u8 {
-        self.0.get().direction
-    }
-    fn mss(&self) -> u16 {
-        self.0.get().mss
-    }
-    fn state(&self) -> u32 {
-        self.0.get().state
-    }
-    fn set_state(&self, bits: u32) -> u32 {
-        let before = self.state();
-        self.change(|entry| entry.state |= bits);
-        before
-    }
-    fn clear_state(&self, bits: u32) {
-        self.change(|entry| entry.state &= !bits);
-    }
-    fn last_seen(&self) -> u32 {
-        self.0.get().last_seen
-    }
-    fn set_last_seen(&self, tick: u32) {
-        self.change(|entry| entry.last_seen = tick);
-    }
-    fn first_reply(&self) -> u32 {
-        self.0.get().first_reply
-    }
-    fn set_first_reply(&self, sequence: u32) {
-        self.change(|entry| entry.first_reply = sequence);
-    }
-}
-
 /// What another CPU does, and at which of this one's steps.
 type Interruption = (usize, Box<dyn FnOnce(&ModelTables)>);
 
 /// The tables of a family.
 pub(crate) struct ModelFamily<A: Family> {
     pub(crate) flows: RefCell<HashMap<FlowKey<A>, ModelFlow>>,
+    memory: Memory,
     /// The ring's places, the oldest first.
     pub(crate) half_open: RefCell<VecDeque<HalfOpen<A>>>,
     fragments: RefCell<HashMap<FragmentKey<A>, FragmentPorts>>,
@@ -109,6 +59,7 @@ impl<A: Family> Default for ModelFamily<A> {
         let empty = HalfOpen { key: nobody(), begun: 0, pad: 0 };
         Self {
             flows: RefCell::default(),
+            memory: Memory::default(),
             half_open: RefCell::new(VecDeque::from([empty; HALF_OPEN])),
             fragments: RefCell::default(),
         }
@@ -151,6 +102,7 @@ pub(crate) struct ModelTables {
     pub(crate) sources: Vec<SourceEntry>,
     pub(crate) numbers: Cell<u32>,
     pub(crate) rounds: Cell<u64>,
+    pub(crate) draws: Cell<u32>,
     pub(crate) evicted: Cell<u32>,
     pub(crate) exhausted: Cell<u32>,
     /// Packets of flows that are watched.
@@ -173,6 +125,7 @@ pub(crate) struct ModelTables {
 impl ModelTables {
     /// Between two steps, where another CPU may come in.
     fn step(&self) {
+        memory::step();
         let due = {
             let mut slot = self.interruption.borrow_mut();
             match slot.take() {
@@ -246,7 +199,8 @@ impl FlowTables for ModelTables {
 impl<A: Modelled> FamilyTables<A> for ModelTables {
     fn flow(&self, key: &FlowKey<A>) -> Option<ModelFlow> {
         self.step();
-        A::of(self).flows.borrow().get(key).cloned()
+        let linked = A::of(self).flows.borrow().get(key).map(ModelFlow::linked)?;
+        linked.found(key.tag())
     }
 
     fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch<A>) -> R) -> Option<R> {
@@ -307,13 +261,17 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
         if flows.len() >= self.capacity {
             return Err(InsertError::Full);
         }
-        flows.insert(*key, ModelFlow(Rc::new(Cell::new(*entry))));
+        flows.insert(*key, A::of(self).memory.take(entry));
         Ok(())
     }
 
     fn remove_flow(&self, key: &FlowKey<A>) -> bool {
         self.step();
-        A::of(self).flows.borrow_mut().remove(key).is_some()
+        let removed = A::of(self).flows.borrow_mut().remove(key);
+        removed.is_some_and(|flow| {
+            A::of(self).memory.free(flow);
+            true
+        })
     }
 
     fn enter_half_open(&self, flow: &FlowKey<A>, begun: u32) -> Option<HalfOpen<A>> {
@@ -404,6 +362,10 @@ impl Tables for ModelTables {
 
     fn jump_numbers(&self) {
         self.numbers.set(self.numbers.get() + 7_919);
+    }
+
+    fn draw(&self) -> u32 {
+        self.draws.replace(self.draws.get() + 1) << 16
     }
 
     fn now(&self) -> u32 {

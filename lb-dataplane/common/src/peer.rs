@@ -9,21 +9,24 @@ use crate::flow::{
 };
 use crate::tables::{FamilyTables, Tables, TablesOf};
 
-/// The entry that is where a flow's other direction is to be; [`leads_to`] says whether it is that.
+/// The entry that is where a flow's other direction is to be, unless the flow is claimed meanwhile; [`leads_to`] says whether it
+/// is that.
 #[inline(always)]
 pub fn find<A: Family, T: TablesOf<A>>(
     tables: &T,
     key: &FlowKey<A>,
     entry: &T::Flow,
 ) -> Option<T::Flow> {
-    if entry.state() & STATE_ACROSS == 0 {
-        tables.flow(&answers::<A>(&entry.translation(), key.protocol))
+    if entry.seen() & STATE_ACROSS == 0 {
+        let peer = answers::<A>(&entry.translation(), key.protocol);
+        if entry.is_same() { tables.flow(&peer) } else { None }
     } else {
-        tables.flow(&answers::<A::Other>(&entry.translation(), key.protocol))
+        let peer = answers::<A::Other>(&entry.translation(), key.protocol);
+        if entry.is_same() { tables.flow(&peer) } else { None }
     }
 }
 
-/// Removes a flow's other direction; the entry that leads there is still in place.
+/// Removes a flow's other direction. This CPU has claimed both, and the entry that leads there is still in place.
 ///
 /// Where it counts is read whichever direction it is: the verifier does not know that two branches on one direction agree,
 /// and would meet the second without what the first has read.
@@ -57,7 +60,7 @@ fn remove_as<A: Family, T: Tables + FamilyTables<A>>(
 /// Whether the packets of an entry's peer are answered by those of the entry's own key.
 #[inline(always)]
 pub fn leads_to<A: Family>(peer: &impl Flow, entry: &impl Flow, key: &FlowKey<A>) -> bool {
-    (peer.state() ^ entry.state()) & STATE_ACROSS == 0 && leads_back_to(peer, key)
+    (peer.seen() ^ entry.seen()) & STATE_ACROSS == 0 && leads_back_to(peer, key)
 }
 
 /// Whether the packets of an entry are answered by those of a key, if they are of its family.

@@ -389,7 +389,7 @@ fn serve<A: Family, T: TablesOf<A>>(
     let now = tables.now();
     let key = &arrival.key;
     if let Some(entry) = tables.flow(key) {
-        let state = entry.state();
+        let state = entry.seen();
         if state & STATE_GOING != 0 && !may_replace(&entry, state, arrival) {
             note_acknowledged(arrival, &entry, state);
             return Err(Reason::FlowExpiring);
@@ -401,13 +401,17 @@ fn serve<A: Family, T: TablesOf<A>>(
             if arrival.flags & TCP_SYN != 0 {
                 step.mss = entry.mss();
             }
+            let (service, backend) = (entry.service(), entry.backend());
+            if !entry.is_same() {
+                return Err(Reason::FlowExpiring);
+            }
             entry.touch(now);
             observe(tables, arrival, &entry, state)?;
             if tables.samples_every() != 0 && state & STATE_SAMPLED != 0 {
-                sample::count(tables, arrival, &entry);
+                sample::count(tables, arrival, step);
             }
             if step.direction == DIRECTION_TO_BACKEND {
-                tables.count_flow_packet(entry.service(), entry.backend(), arrival.bytes);
+                tables.count_flow_packet(service, backend, arrival.bytes);
             }
             return Ok(());
         }

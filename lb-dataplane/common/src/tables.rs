@@ -33,13 +33,13 @@ pub trait FlowTables {
 
 /// The tables of a family. Each method is one lookup or one write.
 pub trait FamilyTables<A: Family>: FlowTables {
-    /// The flow entry of a packet.
+    /// The flow entry of a packet. One whose tag is not the key's has become another flow's meanwhile, and is none.
     fn flow(&self, key: &FlowKey<A>) -> Option<Self::Flow>;
     /// Lends this CPU's room for a packet's way. What is in it is what the packet before left.
     fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch<A>) -> R) -> Option<R>;
-    /// Adds a flow entry where there is none.
+    /// Adds a flow entry where there is none: what [`insert`](crate::flow::insert) does, once it has tagged it.
     fn insert_flow(&self, key: &FlowKey<A>, entry: &FlowEntry) -> Result<(), InsertError>;
-    /// Removes a flow entry; whether there was one.
+    /// Removes a flow entry that this CPU has claimed; whether it did.
     fn remove_flow(&self, key: &FlowKey<A>) -> bool;
     /// Puts a flow into the next place of this CPU's ring of half-open flows; what was in that place.
     fn enter_half_open(&self, flow: &FlowKey<A>, begun: u32) -> Option<HalfOpen<A>>;
@@ -92,6 +92,8 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn next_number(&self) -> u32;
     /// Has this CPU go on counting elsewhere.
     fn jump_numbers(&self);
+    /// A number that nobody foresees.
+    fn draw(&self) -> u32;
     /// The current tick.
     fn now(&self) -> u32;
     /// Counts a packet of a service and its backend, client to backend.

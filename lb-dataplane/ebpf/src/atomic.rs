@@ -39,27 +39,30 @@ pub unsafe fn add_word(word: *mut u32, value: u32) {
     unsafe { asm!("lock *(u32 *)({w} + 0) += {v}", w = in(reg) word, v = in(wreg) value) }
 }
 
-/// Sets bits of a word; returns what it was before.
+/// Puts another value in the place of one, if the word has that; returns what it had.
 ///
 /// # Safety
 ///
-/// The word is valid and aligned to 4 bytes.
+/// The word is valid and aligned to 8 bytes.
 #[inline(always)]
-pub unsafe fn fetch_or(word: *mut u32, mut bits: u32) -> u32 {
-    // SAFETY: one instruction on the caller's word.
+pub unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
+    let was;
+    // SAFETY: one instruction on the caller's word; the machine compares with `r0` and returns in it.
     unsafe {
-        asm!("{b} = atomic_fetch_or((u32 *)({w} + 0), {b})", w = in(reg) word, b = inout(wreg) bits);
+        asm!(
+            "r0 = cmpxchg_64({w} + 0, r0, {n})",
+            w = in(reg) word,
+            n = in(reg) new,
+            inout("r0") old => was,
+        );
     }
-    bits
+    was
 }
 
-/// Keeps only these bits of a word.
-///
-/// # Safety
-///
-/// As for [`fetch_or`].
+/// Has the compiler keep loads before it before it, and those after it after it. The machine keeps them so by itself where
+/// it is an x86-64.
 #[inline(always)]
-pub unsafe fn and(word: *mut u32, bits: u32) {
-    // SAFETY: one instruction on the caller's word.
-    unsafe { asm!("lock *(u32 *)({w} + 0) &= {b}", w = in(reg) word, b = in(wreg) bits) }
+pub fn barrier() {
+    // SAFETY: no instruction.
+    unsafe { asm!("", options(nostack, preserves_flags)) }
 }

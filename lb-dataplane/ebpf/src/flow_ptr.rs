@@ -5,82 +5,93 @@ use lb_dataplane_common::flow::{Flow, FlowEntry, Translation};
 
 use crate::atomic;
 
-/// An entry of `FLOWS` or `FLOWS6` in place.
+/// An entry of `FLOWS` or `FLOWS6` in place, and its state when it was looked up.
 ///
 /// Invariant: a preallocated hash never frees its elements, so the entry stays valid while the program runs. One that is
-/// reused meanwhile is another flow's, but whole.
-pub struct FlowPtr(pub *mut FlowEntry);
+/// reused meanwhile is another flow's, which its tag tells.
+pub struct FlowPtr {
+    at: *mut FlowEntry,
+    seen: u32,
+}
+
+impl FlowPtr {
+    /// What a lookup found, if it still is what was looked for.
+    #[inline(always)]
+    pub fn of(at: *mut FlowEntry, tag: u32) -> Option<Self> {
+        // SAFETY: the invariant; volatile and in this order, since other CPUs write them.
+        let (seen, check) = unsafe {
+            ((&raw const (*at).state).read_volatile(), (&raw const (*at).check).read_volatile())
+        };
+        atomic::barrier();
+        FlowEntry::bears(tag, seen, check).then_some(Self { at, seen })
+    }
+
+    #[inline(always)]
+    fn state_and_number(&self) -> *mut u64 {
+        // SAFETY: the invariant; the two halves of the word are beside one another, aligned to 8 bytes.
+        unsafe { (&raw mut (*self.at).state).cast() }
+    }
+}
 
 impl Flow for FlowPtr {
     #[inline(always)]
     fn translation<A: Family>(&self) -> Translation<A> {
-        // SAFETY: the invariant; this part never changes in place.
-        Translation::from_v6(unsafe { &(*self.0).translation })
+        // SAFETY: the invariant; of what is not this flow's any more, all bits are a value, and none is used.
+        Translation::from_v6(unsafe { &(*self.at).translation })
     }
 
     #[inline(always)]
     fn backend(&self) -> u32 {
         // SAFETY: as above.
-        unsafe { (*self.0).backend }
+        unsafe { (*self.at).backend }
     }
 
     #[inline(always)]
     fn service(&self) -> u32 {
         // SAFETY: as above.
-        unsafe { (*self.0).service }
+        unsafe { (*self.at).service }
     }
 
     #[inline(always)]
     fn direction(&self) -> u8 {
         // SAFETY: as above.
-        unsafe { (*self.0).direction }
+        unsafe { (*self.at).direction }
     }
 
     #[inline(always)]
     fn mss(&self) -> u16 {
         // SAFETY: as above.
-        unsafe { (*self.0).mss }
-    }
-
-    #[inline(always)]
-    fn state(&self) -> u32 {
-        // SAFETY: the invariant; volatile, since other CPUs write it.
-        unsafe { (&raw const (*self.0).state).read_volatile() }
-    }
-
-    #[inline(always)]
-    fn set_state(&self, bits: u32) -> u32 {
-        // SAFETY: the invariant; the word is aligned.
-        unsafe { atomic::fetch_or(&raw mut (*self.0).state, bits) }
-    }
-
-    #[inline(always)]
-    fn clear_state(&self, bits: u32) {
-        // SAFETY: the invariant; the word is aligned.
-        unsafe { atomic::and(&raw mut (*self.0).state, !bits) }
+        unsafe { (*self.at).mss }
     }
 
     #[inline(always)]
     fn last_seen(&self) -> u32 {
         // SAFETY: the invariant; volatile, since other CPUs write it.
-        unsafe { (&raw const (*self.0).last_seen).read_volatile() }
+        unsafe { (&raw const (*self.at).last_seen).read_volatile() }
     }
 
     #[inline(always)]
     fn set_last_seen(&self, tick: u32) {
         // SAFETY: the invariant; volatile, since other CPUs write it.
-        unsafe { (&raw mut (*self.0).last_seen).write_volatile(tick) }
+        unsafe { (&raw mut (*self.at).last_seen).write_volatile(tick) }
     }
 
     #[inline(always)]
-    fn first_reply(&self) -> u32 {
+    fn seen(&self) -> u32 {
+        self.seen
+    }
+
+    #[inline(always)]
+    fn word(&self) -> u64 {
+        // What was read of the entry before is not read after this.
+        atomic::barrier();
         // SAFETY: the invariant; volatile, since other CPUs write it.
-        unsafe { (&raw const (*self.0).first_reply).read_volatile() }
+        unsafe { self.state_and_number().read_volatile() }
     }
 
     #[inline(always)]
-    fn set_first_reply(&self, sequence: u32) {
-        // SAFETY: the invariant; volatile, since other CPUs read it.
-        unsafe { (&raw mut (*self.0).first_reply).write_volatile(sequence) }
+    fn swap_word(&self, old: u64, new: u64) -> bool {
+        // SAFETY: the invariant.
+        unsafe { atomic::compare_exchange(self.state_and_number(), old, new) == old }
     }
 }

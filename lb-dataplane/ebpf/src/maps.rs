@@ -1,7 +1,7 @@
 //! The pipeline's tables as BPF maps. Sizes here are the least that is of use; the loader sets those of the configuration.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
-use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
@@ -170,7 +170,7 @@ macro_rules! family_tables {
         impl FamilyTables<$family> for Maps {
             #[inline(always)]
             fn flow(&self, key: &FlowKey<$family>) -> Option<FlowPtr> {
-                $flows.get_ptr_mut(key).map(FlowPtr)
+                FlowPtr::of($flows.get_ptr_mut(key)?, key.tag())
             }
 
             #[inline(always)]
@@ -360,6 +360,12 @@ impl Tables for Maps {
             // SAFETY: as above.
             unsafe { *next = (*next).wrapping_add(FAR) };
         }
+    }
+
+    #[inline(always)]
+    fn draw(&self) -> u32 {
+        // SAFETY: a helper without preconditions.
+        unsafe { bpf_get_prandom_u32() }
     }
 
     #[inline(always)]

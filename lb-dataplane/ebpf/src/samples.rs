@@ -5,7 +5,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{LruHashMap, PerCpuArray, RingBuf};
 use lb_dataplane_common::choose::Composed;
 use lb_dataplane_common::family::{Family, V6};
-use lb_dataplane_common::flow::FlowKey;
+use lb_dataplane_common::flow::{FlowKey, STATE_BITS};
 use lb_dataplane_common::sample::{EVENT_END, EVENT_NEW, FlowEvent, Sample};
 
 use crate::atomic;
@@ -59,7 +59,7 @@ pub fn begin<A: Family>(key: &FlowKey<V6>, made: &Composed<A>, bytes: u32) {
         lose();
         return;
     }
-    tell(EVENT_NEW, made.entry.state, begun, key, sample);
+    tell(EVENT_NEW, made.entry.state & STATE_BITS, begun, key, sample);
 }
 
 /// Counts a packet.

@@ -15,7 +15,7 @@ const BACKEND: &str = "10.2.0.9:8080";
 
 /// Bytes of `FlowEntry`.
 const STATE: std::ops::Range<usize> = 48..52;
-const LAST_SEEN: std::ops::Range<usize> = 52..56;
+const LAST_SEEN: std::ops::Range<usize> = 56..60;
 const DIRECTION: usize = 60;
 /// Longer than any timeout.
 const LONG: u32 = seconds(7441);

@@ -276,7 +276,7 @@ impl Scene {
 
     /// Makes it so that every packet was `ticks` earlier than it was.
     pub(crate) fn let_pass(&mut self, ticks: u32) {
-        const LAST_SEEN: std::ops::Range<usize> = 52..56;
+        const LAST_SEEN: std::ops::Range<usize> = 56..60;
         let earlier = |value: &mut [u8; 64], at: std::ops::Range<usize>| {
             let seen = u32::from_ne_bytes(value[at.clone()].try_into().unwrap());
             value[at].copy_from_slice(&seen.wrapping_sub(ticks).to_ne_bytes());

@@ -1,3 +1,5 @@
+mod recycled;
+
 use super::*;
 use crate::flow::{TCP, seconds};
 use crate::frame::{ACK, Carries, FIN, SYN, SYN_ACK, UDP, packet};
@@ -8,6 +10,7 @@ use crate::service::{
     ALGORITHM_ROUND_ROBIN, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE,
     BACKEND_RESETS_IDLE, SourceEntry,
 };
+use crate::tables::FamilyTables;
 
 const CLIENT: &str = "10.1.0.1:1000";
 const VIP: &str = "192.0.2.1:80";
@@ -32,10 +35,12 @@ enum Act {
 }
 
 impl Act {
-    fn run(self, tables: &ModelTables) {
+    /// Does it; how a packet ended, and what of it left.
+    fn run(self, tables: &ModelTables) -> Option<(Reason, Vec<u8>)> {
         let send = |carries, from: &str, to: &str| {
             let mut packet = ModelPacket::<true>::new(packet(carries, from, to).bytes());
-            process(&mut packet, tables);
+            let reason = process(&mut packet, tables).reason;
+            Some((reason, packet.bytes))
         };
         let across = !tables.sources.is_empty();
         let (client, stranger, vip) =
@@ -52,6 +57,7 @@ impl Act {
                 for key in tables.keys6() {
                     mark(tables, &key);
                 }
+                None
             }
             Self::SweepAll => {
                 for key in tables.keys() {
@@ -60,6 +66,7 @@ impl Act {
                 for key in tables.keys6() {
                     sweep(tables, &key, &mut Reset::default());
                 }
+                None
             }
         }
     }
@@ -117,12 +124,18 @@ fn before_across(start: Before, backends: usize) -> ModelTables {
     begin(tables, start)
 }
 
+fn run_all(tables: &ModelTables, acts: &[Act]) {
+    for act in acts {
+        act.run(tables);
+    }
+}
+
 fn begin(tables: ModelTables, (acts, ticks, now): Before) -> ModelTables {
     tables.v4.half_open.borrow_mut().truncate(1);
     tables.v6.half_open.borrow_mut().truncate(1);
-    acts.iter().for_each(|act| act.run(&tables));
+    run_all(&tables, acts);
     tables.clock.set(tables.clock.get() + ticks);
-    now.iter().for_each(|act| act.run(&tables));
+    run_all(&tables, now);
     tables
 }
 
@@ -132,8 +145,7 @@ fn leaks(tables: &ModelTables) -> bool {
     where
         ModelTables: TablesOf<A>,
     {
-        let entry = A::of(tables).flows.borrow().get(key).cloned();
-        let Some(entry) = entry else { return false };
+        let Some(entry) = FamilyTables::<A>::flow(tables, key) else { return false };
         entry.direction() == DIRECTION_TO_BACKEND && peer::find(tables, key, &entry).is_none()
     }
     tables.keys().iter().any(|key| leaks_at(tables, key))
@@ -141,7 +153,7 @@ fn leaks(tables: &ModelTables) -> bool {
 }
 
 fn is_any_marked(tables: &ModelTables) -> bool {
-    let is_marked = |flow: &crate::model::ModelFlow| flow.state() & STATE_EXPIRING != 0;
+    let is_marked = |flow: &crate::model::ModelFlow| flow.state_now() & STATE_EXPIRING != 0;
     tables.v4.flows.borrow().values().any(is_marked)
         || tables.v6.flows.borrow().values().any(is_marked)
 }
@@ -171,7 +183,8 @@ const WORLDS: [fn(Before, usize) -> ModelTables; 2] = [before, before_across];
 fn interrupt(tables: ModelTables, act: Act, steps: usize, other: Act) -> bool {
     let start = (tables.keys(), tables.keys6());
     let backends = tables.backends.len();
-    let other_cpu: Box<dyn FnOnce(&ModelTables)> = Box::new(move |tables| other.run(tables));
+    let other_cpu: Box<dyn FnOnce(&ModelTables)> =
+        Box::new(move |tables| run_all(tables, &[other]));
     *tables.interruption.borrow_mut() = Some((steps, other_cpu));
     act.run(&tables);
     let came_in = tables.interruption.borrow_mut().take().is_none();
@@ -231,7 +244,7 @@ fn the_second_pass_does_not_take_away_what_a_syn_has_just_begun() {
         for steps in 0..MAX_STEPS {
             let tables = before((CLOSING, LONG, &[Act::MarkAll]), backends);
             let other: Box<dyn FnOnce(&ModelTables)> =
-                Box::new(|tables| Act::Client(SYN).run(tables));
+                Box::new(|tables| run_all(tables, &[Act::Client(SYN)]));
             *tables.interruption.borrow_mut() = Some((steps, other));
             Act::SweepAll.run(&tables);
             if tables.interruption.borrow_mut().take().is_some() {

@@ -4,8 +4,9 @@ use super::client;
 use crate::checksum::Delta;
 use crate::family::{Family, V6};
 use crate::flow::{
-    Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey, STATE_ACROSS,
-    STATE_CLIENT_COUNTED, STATE_CLOSING, STATE_GOING, STATE_MODE, Translation, remove_to_backend,
+    self, Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey,
+    STATE_ACROSS, STATE_CLIENT_COUNTED, STATE_CLOSING, STATE_GOING, STATE_MODE, Translation,
+    remove_to_backend,
 };
 use crate::hash::FlowHash;
 use crate::peer;
@@ -30,6 +31,7 @@ pub fn insert_back<A: Family, T: TablesOf<A>>(
     if keeps_client && arrival.key.source.to_v6() == made.after.destination {
         return Err(Reason::OwnBackend);
     }
+    made.entry.draw(tables);
     if is_direct {
         return Ok(());
     }
@@ -75,7 +77,7 @@ pub fn insert<A: Family, T: TablesOf<A>>(
     }
     made.entry.direction = DIRECTION_TO_BACKEND;
     made.entry.first_reply = 0;
-    match tables.insert_flow(key, &made.entry) {
+    match flow::insert(tables, key, &mut made.entry) {
         Ok(()) => {
             tables.count_new_flow(made.entry.service, made.entry.backend);
             step.is_new = true;
@@ -100,12 +102,17 @@ pub fn insert<A: Family, T: TablesOf<A>>(
         // Another CPU has had a packet of this flow at the same time; its choice stands.
         Err(InsertError::Exists) => {
             let first = tables.flow(key).ok_or(Reason::FlowCollision)?;
-            if !is_direct && !made.is_answered_by(&first) {
-                made.take_back(tables);
-            }
-            step.follow(&first, first.state());
+            let is_answered = is_direct || made.is_answered_by(&first);
+            step.follow(&first, first.seen());
             step.begins = false;
             made.entry.backend = first.backend();
+            if first.seen() & STATE_GOING != 0 || !first.is_same() {
+                // The direction to the client, if it is of nobody, is ageing's to remove.
+                return Err(Reason::FlowExpiring);
+            }
+            if !is_answered {
+                made.take_back(tables);
+            }
         }
     }
     step.direction = DIRECTION_TO_BACKEND;
@@ -153,9 +160,9 @@ impl<A: Family> Composed<A> {
     #[inline(always)]
     fn take_back<T: TablesOf<A>>(&self, tables: &T) {
         if self.is_across() {
-            tables.remove_flow(&self.back_across);
+            remove_alone(tables, &self.back_across);
         } else {
-            tables.remove_flow(&self.back);
+            remove_alone(tables, &self.back);
         }
     }
 
@@ -163,10 +170,20 @@ impl<A: Family> Composed<A> {
     #[inline(always)]
     fn is_answered_by(&self, entry: &impl Flow) -> bool {
         if self.is_across() {
-            entry.state() & STATE_ACROSS != 0 && peer::leads_back_to(entry, &self.back_across)
+            entry.seen() & STATE_ACROSS != 0 && peer::leads_back_to(entry, &self.back_across)
         } else {
-            entry.state() & STATE_ACROSS == 0 && peer::leads_back_to(entry, &self.back)
+            entry.seen() & STATE_ACROSS == 0 && peer::leads_back_to(entry, &self.back)
         }
+    }
+}
+
+/// Removes an entry to the client whose flow has no other, unless another CPU does.
+#[inline(always)]
+fn remove_alone<A: Family, T: FamilyTables<A>>(tables: &T, key: &FlowKey<A>) {
+    if let Some(entry) = tables.flow(key)
+        && entry.claim(0)
+    {
+        tables.remove_flow(key);
     }
 }
 
@@ -212,7 +229,7 @@ fn insert_back_of_source<A: Family, F: Family, T: Tables + FamilyTables<F>>(
         after.source_port = port;
         back.destination_port = port;
         entry.translation.ports = without_port.and(Delta::of([port], [0]));
-        match tables.insert_flow(back, entry) {
+        match flow::insert(tables, back, entry) {
             Ok(()) => return Ok(()),
             Err(InsertError::Full) => return Err(Reason::FlowTableFull),
             Err(InsertError::Exists) => {}
@@ -235,13 +252,13 @@ fn insert_back_of_client<A: Family, T: TablesOf<A>>(
     made: &mut Composed<A>,
 ) -> Result<(), Reason> {
     turn_back(key, &made.after, &mut made.entry, &mut made.back);
-    match tables.insert_flow(&made.back, &made.entry) {
+    match flow::insert(tables, &made.back, &mut made.entry) {
         Ok(()) => return Ok(()),
         Err(InsertError::Full) => return Err(Reason::FlowTableFull),
         Err(InsertError::Exists) => {}
     }
     if let Some(old) = tables.flow(&made.back) {
-        let state = old.state();
+        let state = old.seen();
         if state & STATE_GOING != 0 {
             return Err(Reason::FlowExpiring);
         }
@@ -249,6 +266,9 @@ fn insert_back_of_client<A: Family, T: TablesOf<A>>(
             return Err(Reason::FlowCollision);
         }
         made.there = peer::answers(&old.translation(), made.back.protocol);
+        if !old.is_same() {
+            return Err(Reason::FlowExpiring);
+        }
         if state & STATE_CLOSING == 0 {
             return if made.there == *key { Ok(()) } else { Err(Reason::FlowCollision) };
         }
@@ -256,16 +276,19 @@ fn insert_back_of_client<A: Family, T: TablesOf<A>>(
             Some(there) if peer::leads_back_to(&there, &made.back) => {
                 claim(&there)?;
                 let counted = Counted::of(&there);
-                tables.remove_flow(&made.back);
+                if old.claim(0) {
+                    tables.remove_flow(&made.back);
+                }
                 remove_to_backend(tables, &made.there, counted);
             }
             // The one back was left alone.
             Some(_) | None => {
+                claim(&old)?;
                 tables.remove_flow(&made.back);
             }
         }
     }
-    match tables.insert_flow(&made.back, &made.entry) {
+    match flow::insert(tables, &made.back, &mut made.entry) {
         Ok(()) => Ok(()),
         Err(InsertError::Full) => Err(Reason::FlowTableFull),
         Err(InsertError::Exists) => Err(Reason::FlowCollision),

@@ -214,8 +214,11 @@ pub(super) fn find_quoted<A: Family, P: Packet, T: TablesOf<A>>(
         // What answers the quoted packet has the key of the flow's other direction.
         arrival.key = quote.key.reversed();
         if let Some(entry) = tables.flow(&arrival.key) {
-            step.follow(&entry, entry.state());
+            step.follow(&entry, entry.seen());
             step.direction = entry.direction();
+            if !entry.is_same() {
+                return Err(Reason::FlowExpiring);
+            }
             step.is_flow = true;
             return if ip.ttl <= 1 { Err(Reason::FlowTtlExpired) } else { Ok(()) };
         }

@@ -44,28 +44,30 @@ pub(super) fn may_replace<A: Family>(entry: &impl Flow, state: u32, arrival: &Ar
         && arrival.is_first_of_connection()
 }
 
-/// Ends a flow.
+/// Ends a flow, the direction to the client first.
 #[inline(always)]
 pub(super) fn end<A: Family, T: TablesOf<A>>(
     tables: &T,
     to_backend: &FlowKey<A>,
     entry: &T::Flow,
 ) -> Result<(), Reason> {
-    let counted = Counted::of(entry);
+    let back = peer::find(tables, to_backend, entry);
     claim(entry)?;
-    peer::remove(tables, to_backend, entry);
+    let counted = Counted::of(entry);
+    if let Some(back) = back
+        && peer::leads_to(&back, entry, to_backend)
+        && back.claim(0)
+    {
+        peer::remove(tables, to_backend, entry);
+    }
     remove_to_backend(tables, to_backend, counted);
     Ok(())
 }
 
-/// Takes it upon this CPU to end the flow of an entry to a backend: whoever claims it first does, for all others it is over.
+/// Takes it upon this CPU to remove an entry. That to the backend is claimed before that to the client.
 #[inline(always)]
-pub(crate) fn claim(to_backend: &impl Flow) -> Result<(), Reason> {
-    if to_backend.set_state(STATE_GOING) & STATE_CLAIMED == 0 {
-        Ok(())
-    } else {
-        Err(Reason::FlowExpiring)
-    }
+pub(crate) fn claim(entry: &impl Flow) -> Result<(), Reason> {
+    if entry.claim(0) { Ok(()) } else { Err(Reason::FlowExpiring) }
 }
 
 /// Notes in both directions what this packet says of the flow's life. Most packets say nothing new.
@@ -119,14 +121,20 @@ pub(super) fn observe<A: Family, T: TablesOf<A>>(
     if bits & !state == 0 {
         return Ok(());
     }
+    let peer = peer::find(tables, &arrival.key, entry);
+    if let Some(peer) = &peer
+        && to_client
+        && !is_sctp
+        && state & STATE_REPLIED == 0
+        && !peer.set_first_reply(u32::from_be(arrival.sequence))
+    {
+        return Err(Reason::FlowExpiring);
+    }
     // Another CPU may have taken the flow away since its state was read: then it is not confirmed any more.
     if entry.set_state(bits) & STATE_GOING != 0 {
         return Err(Reason::FlowExpiring);
     }
-    if let Some(peer) = peer::find(tables, &arrival.key, entry) {
-        if to_client && state & STATE_REPLIED == 0 && !is_sctp {
-            peer.set_first_reply(u32::from_be(arrival.sequence));
-        }
+    if let Some(peer) = &peer {
         peer.set_state(bits);
     }
     Ok(())
