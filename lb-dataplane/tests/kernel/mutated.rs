@@ -6,11 +6,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_dataplane::table::Algorithm::Maglev;
-use lb_dataplane::table::Protocol::{Tcp, Udp};
-use lb_dataplane::{Contract, Hook, Kind};
+use lb_dataplane::table::Protocol::{Sctp, Tcp, Udp};
+use lb_dataplane::table::{Mode, Source, Table};
+use lb_dataplane::{Contract, Hook, Kind, Reason};
 
 use crate::frame::{
-    ACK, Carries, ECHO, ECHO6, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet, pseudo_header, sum,
+    ACK, Carries, ECHO, ECHO6, FIN, Frame, RST, SYN, SYN_ACK, UDP, crc32c, packet, pseudo_header,
+    sum,
 };
 use crate::scene::{BOTH, Ended, Scene};
 
@@ -21,6 +23,14 @@ const MANY_PACKETS: u64 = 5_000_000;
 const VIP: [&str; 2] = ["192.0.2.1:80", "[2001:db8:f::1]:80"];
 const CLIENT: [&str; 2] = ["10.1.0.5:40000", "[2001:db8:1::5]:40000"];
 const BACKEND: [&str; 2] = ["10.2.0.9:8080", "[2001:db8:2::9]:8080"];
+/// Flows come from an address of ours; to backends of the same family, and of the other.
+const FULL_NAT: [&str; 2] = ["192.0.2.3:80", "[2001:db8:f::3]:80"];
+const ACROSS: [&str; 2] = ["192.0.2.4:80", "[2001:db8:f::4]:80"];
+/// Backends answer themselves; packets are in others.
+const DIRECT: [&str; 2] = ["192.0.2.5:80", "[2001:db8:f::5]:80"];
+const TUNNEL: [&str; 2] = ["192.0.2.6:80", "[2001:db8:f::6]:80"];
+/// Answers to what was forwarded that are kept to be damaged: their ports are of lbd's choice.
+const MOST_ANSWERS: usize = 64;
 
 /// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 struct Chance(u64);
@@ -63,6 +73,7 @@ impl Naive {
         let needed = match naive.protocol {
             _ if naive.is_fragment => 0,
             6 => 20,
+            132 => 16,
             1 | 17 | 58 => 8,
             _ => 0,
         };
@@ -120,6 +131,10 @@ impl Naive {
     /// Whether the transport's checksum is right, summed anew; `None` where there is none to check.
     fn transport_is_right(&self, frame: &[u8]) -> Option<bool> {
         let bytes = &frame[self.transport.clone()];
+        if self.protocol == 132 && !self.is_fragment {
+            let sum = u32::from_le_bytes(bytes[8..12].try_into().unwrap());
+            return (sum != 0).then(|| sum == self.crc(bytes));
+        }
         let checksum_at = self.checksum_at()?;
         if self.protocol == 17 && bytes[checksum_at..checksum_at + 2] == [0, 0] {
             return None;
@@ -135,6 +150,10 @@ impl Naive {
             (1, IpAddr::V4(_)) | (58, IpAddr::V6(_)) => Some(2),
             _ => None,
         }
+    }
+
+    fn crc(&self, transport: &[u8]) -> u32 {
+        crc32c(&[&transport[..8], &[0; 4], &transport[12..]])
     }
 
     fn sum(&self, transport: &[u8]) -> u16 {
@@ -174,6 +193,15 @@ fn seeds() -> Vec<Vec<u8>> {
             frames.push(packet(carries, client, vip));
             frames.push(Frame { options: vec![1; 8], ..packet(carries, client, vip) });
             frames.push(packet(carries, client, backend).payload(300));
+            for vips in [FULL_NAT, ACROSS, DIRECT, TUNNEL] {
+                frames.push(packet(carries, client, vips[family]));
+            }
+        }
+        for vips in [VIP, FULL_NAT, ACROSS, DIRECT, TUNNEL] {
+            for (chunk, tag) in [(1, 0), (0, 9), (6, 9), (10, 9)] {
+                let carries = Carries::Sctp { chunk, flags: 0, tag };
+                frames.push(packet(carries, client, vips[family]).payload(40));
+            }
         }
         frames.extend([SYN_ACK, ACK, UDP].map(|carries| packet(carries, backend, client)));
         let quoted = packet(UDP, backend, client).bytes()[14..].to_vec();
@@ -215,7 +243,11 @@ fn damage(frame: &mut Vec<u8>, chance: &mut Chance) {
         let checksum = sum(&[&frame[header]]);
         frame[24..26].copy_from_slice(&checksum.to_be_bytes());
     }
-    if let Some(at) = naive.checksum_at() {
+    if naive.protocol == 132 && !naive.is_fragment {
+        let sum = naive.crc(&frame[naive.transport.clone()]).to_le_bytes();
+        let at = naive.transport.start + 8;
+        frame[at..at + 4].copy_from_slice(&sum);
+    } else if let Some(at) = naive.checksum_at() {
         let at = naive.transport.start + at;
         frame[at..at + 2].fill(0);
         let checksum = naive.sum(&frame[naive.transport.clone()]);
@@ -223,33 +255,91 @@ fn damage(frame: &mut Vec<u8>, chance: &mut Chance) {
     }
 }
 
+fn is_of(vips: [&str; 2], address: IpAddr) -> bool {
+    vips.iter().any(|vip| vip.parse::<std::net::SocketAddr>().unwrap().ip() == address)
+}
+
+fn is_any_vip(address: IpAddr) -> bool {
+    [VIP, FULL_NAT, ACROSS, DIRECT, TUNNEL].into_iter().any(|vips| is_of(vips, address))
+}
+
 /// What became of a packet, beside what the reference says.
 fn check(ended: &Ended, frame: &[u8]) {
     let out = ended.bytes();
-    let vips = VIP.map(|vip| vip.parse::<std::net::SocketAddr>().unwrap().ip());
     match (ended.reason.kind(), ended.reason.contract()) {
         (Kind::Pass, Contract::Original) => assert_eq!(out, frame, "passed on changed"),
         (Kind::Pass | Kind::Forward, _) => {
             let before = Naive::parse(frame).expect("the reference would not forward it");
-            let after = Naive::parse(out).expect("what came out contradicts itself");
-            let hops = u8::from(ended.reason.kind() == Kind::Forward);
             assert!(before.may_be_forwarded(), "the reference would not forward {before:?}");
-            assert!(!vips.contains(&after.to), "to a VIP still: {after:?}");
+            let hops = u8::from(ended.reason.kind() == Kind::Forward);
+            if ended.reason == Reason::ForwardedByTunnel {
+                return check_tunnel(out, frame, &before);
+            }
+            let after = Naive::parse(out).expect("what came out contradicts itself");
             assert_eq!(after.ttl + hops, before.ttl, "the hop is counted once");
-            assert_eq!(out.len(), frame.len());
-            assert_eq!((after.protocol, &after.transport), (before.protocol, &before.transport));
-            assert!(!before.header_is_right || after.header_is_right, "header: {after:?}");
-            if before.transport_is_right(frame) == Some(true) {
-                assert_eq!(after.transport_is_right(out), Some(true), "{before:?} to {after:?}");
+            if ended.reason == Reason::ForwardedDirectly {
+                assert_eq!((after.from, after.to), (before.from, before.to));
+            } else {
+                assert!(!is_any_vip(after.to), "to a VIP still: {after:?}");
+            }
+            let is_across = out[12..14] != frame[12..14];
+            if is_across {
+                assert!(before.header_is_right && after.header_is_right, "{before:?} {after:?}");
+            } else {
+                assert_eq!(out.len(), frame.len());
+                assert_eq!(
+                    (after.protocol, &after.transport),
+                    (before.protocol, &before.transport)
+                );
+                assert_eq!(before.header_is_right, after.header_is_right, "header: {after:?}");
+            }
+            // Right stays right and wrong stays wrong; who had none may get one between the families.
+            match (before.transport_is_right(frame), after.transport_is_right(out)) {
+                (None, None | Some(true)) => {}
+                (before, after) => assert_eq!(before, after, "of {frame:02x?}: {out:02x?}"),
             }
         }
         (Kind::Reply, _) => {
             let (before, after) = (Naive::parse(frame).unwrap(), Naive::parse(out).unwrap());
             assert_eq!((after.from, after.to), (before.to, before.from));
-            assert!(vips.contains(&after.from));
+            assert!(is_any_vip(after.from));
         }
         (Kind::Drop, _) => {}
     }
+}
+
+/// The packet is in another one, as it came but for a hop.
+fn check_tunnel(out: &[u8], frame: &[u8], before: &Naive) {
+    // An ICMP error goes the way of what it quotes, whoever it is for.
+    assert!(is_of(TUNNEL, before.to) || [1, 58].contains(&before.protocol), "{before:?}");
+    let outer = Naive::parse(out).expect("what came out contradicts itself");
+    assert!(outer.header_is_right && [4, 41].contains(&outer.protocol), "{outer:?}");
+    let inner = [&frame[..14], &out[outer.transport.start..]].concat();
+    let after = Naive::parse(&inner).expect("what is inside contradicts itself");
+    assert_eq!((after.from, after.to, after.ttl + 1), (before.from, before.to, before.ttl));
+    assert_eq!(after.header_is_right, before.header_is_right);
+    assert_eq!(inner[after.transport.clone()], frame[before.transport.clone()]);
+}
+
+/// What a backend would answer: the same the other way. The sums of addresses and ports stay; SCTP's is made anew.
+fn answer(out: &[u8]) -> Option<Vec<u8>> {
+    let naive = Naive::parse(out)?;
+    let at = naive.transport.start;
+    let mut frame = out.to_vec();
+    frame[..6].fill(0);
+    let (addresses, len) = if naive.from.is_ipv4() { (26, 4) } else { (22, 16) };
+    let (first, second) = frame[addresses..addresses + 2 * len].split_at_mut(len);
+    first.swap_with_slice(second);
+    if naive.is_fragment || ![6, 17, 132].contains(&naive.protocol) {
+        return None;
+    }
+    let (first, second) = frame[at..at + 4].split_at_mut(2);
+    first.swap_with_slice(second);
+    if naive.protocol == 132 {
+        let sum = naive.crc(&frame[naive.transport.clone()]).to_le_bytes();
+        frame[at + 8..at + 12].copy_from_slice(&sum);
+    }
+    Some(frame)
 }
 
 /// A test run at TC takes no frame that is shorter than what its ethertype says.
@@ -265,16 +355,39 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
+/// Services of each way to reach a backend, in both families.
+fn scene() -> Scene {
+    let mut scene = Scene::new();
+    let all = |vips: [&'static str; 2], backends: [&'static str; 2]| {
+        let pairs = [(vips[0], backends[0]), (vips[1], backends[1])];
+        pairs.into_iter().flat_map(|(vip, backend)| {
+            [Tcp, Udp, Sctp].map(|protocol| (vip, protocol, Maglev, &*vec![backend].leak()))
+        })
+    };
+    let [v4, v6] = BACKEND;
+    let mut services = scene.services(&all(VIP, BACKEND).collect::<Vec<_>>());
+    let source = |address: &str| {
+        let address = address.parse().unwrap();
+        Source { address, first_port: 2000, last_port: 60_000 }
+    };
+    scene.sources = vec![source("192.0.2.200"), source("2001:db8:ff::2")];
+    services.extend(scene.services(&all(FULL_NAT, BACKEND).collect::<Vec<_>>()));
+    services.extend(scene.services(&all(ACROSS, [v6, v4]).collect::<Vec<_>>()));
+    let same_port = ["10.2.0.9:80", "[2001:db8:2::9]:80"];
+    scene.mode = Mode::IpInIp;
+    services.extend(scene.services(&all(TUNNEL, same_port).collect::<Vec<_>>()));
+    scene.mode = Mode::L2;
+    scene.sources.clear();
+    services.extend(scene.services(&all(DIRECT, same_port).collect::<Vec<_>>()));
+    scene.get().apply(&Table { services }).unwrap();
+    scene
+}
+
 /// How many of them went on.
 fn run(hook: Hook, packets: u64, seed: u64) -> u64 {
-    let mut scene = Scene::new();
-    let services = [0, 1].map(|family| (VIP[family], [BACKEND[family]]));
-    let services = services.iter().flat_map(|(vip, backends)| {
-        [Tcp, Udp].map(|protocol| (*vip, protocol, Maglev, &backends[..]))
-    });
-    scene.apply(&services.collect::<Vec<_>>());
-    let (seeds, mut chance) = (seeds(), Chance(seed));
-    let mut forwarded = 0;
+    let mut scene = scene();
+    let (mut seeds, mut chance) = (seeds(), Chance(seed));
+    let (conversations, mut forwarded) = (seeds.len(), 0);
     for n in 0..packets {
         let mut frame = seeds[chance.below(seeds.len())].clone();
         damage(&mut frame, &mut chance);
@@ -284,10 +397,22 @@ fn run(hook: Hook, packets: u64, seed: u64) -> u64 {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let ended = scene.send_bytes(hook, &frame, None);
             check(&ended, &frame);
-            ended.reason.kind()
+            ended
         }));
         match outcome {
-            Ok(kind) => forwarded += u64::from(kind == Kind::Forward),
+            Ok(ended) if ended.reason.kind() == Kind::Forward => {
+                forwarded += 1;
+                if ended.reason == Reason::ForwardedToBackend
+                    && let Some(answer) = answer(ended.bytes())
+                {
+                    if seeds.len() < conversations + MOST_ANSWERS {
+                        seeds.push(answer);
+                    } else {
+                        seeds[conversations + n as usize % MOST_ANSWERS] = answer;
+                    }
+                }
+            }
+            Ok(_) => {}
             Err(panic) => {
                 eprintln!("{hook:?}: packet {n} of LBD_SEED={seed}: {frame:02x?}");
                 std::panic::resume_unwind(panic);
