@@ -227,7 +227,12 @@ fn ask(hello: &Hello, places: &mut Vec<(String, Vec<u8>)>) {
         assert!([0, 4].contains(&code) && !text.is_empty(), "{line}: {code} {text}");
         places.push((line, text.into_bytes()));
     }
-    for path in ["/api/v1/events?past=true&follow=false", "/api/v1/config/history", "/metrics"] {
+    for path in [
+        "/api/v1/events?past=true&follow=false",
+        "/api/v1/config",
+        "/api/v1/config/history",
+        "/metrics",
+    ] {
         let socket = hello.api.socket().display();
         let curl = format!("curl -sS --fail --unix-socket {socket} 'http://lbd{path}'");
         places.push((path.to_owned(), hello.lab.run("lbd", &curl).holds().into_bytes()));
