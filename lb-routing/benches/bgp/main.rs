@@ -69,7 +69,7 @@ fn main() -> Result<()> {
             "--only" => options.only = words.next().map(str::to_owned),
             _ => bail!(
                 "unknown argument {word}; there are --prefixes N, --rounds N, --fib (the daemon LBD_BIN with its FIB, and nobody else), --quick (one round, without FRR and GoBGP) \
-                 and --only SCENE (table, sinks, feeders, ipv6, many, idle, bounce or steady)"
+                 and --only SCENE (table, sinks, feeders, ipv6, many, idle, bounce, steady or gobgp)"
             ),
         }
     }
@@ -104,7 +104,7 @@ fn bench(options: &Options) -> Result<()> {
         say("updates without end");
         steady(&bench, if options.quick { STEADY / 6 } else { STEADY }, &mut report)?;
     }
-    if !options.quick && options.only.is_none() {
+    if !options.quick && wanted("gobgp") {
         gobgp(&bench, &mut report);
     }
     report.write()

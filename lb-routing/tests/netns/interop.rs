@@ -4,6 +4,7 @@
 
 mod add_path;
 mod bird;
+mod choice;
 mod dynamic;
 mod exabgp;
 mod extensions;
@@ -28,6 +29,9 @@ use crate::lab::{Router, config, eventually, in_namespace, ip, peer, veth};
 
 const KEY: &str = "s3cret";
 
+/// What a daemon announces beside its usual route.
+const MORE: [&str; 2] = ["198.51.100.0/24", "198.51.101.0/24"];
+
 /// What a daemon is told to do.
 #[derive(Clone, Copy, Default)]
 struct Wish {
@@ -45,6 +49,8 @@ struct Wish {
     add_path: bool,
     /// It restarts gracefully, and helps others to, as far as it can.
     graceful: bool,
+    /// It announces [`MORE`], too, and all with the MED 50.
+    more: bool,
 }
 
 impl Wish {
@@ -304,6 +310,7 @@ async fn by_hand(from: &str, asn: u16) -> TcpStream {
 }
 
 use self::add_path::add_path;
+use self::choice::{decision, limit};
 use self::dynamic::dynamic;
 use self::extensions::{extended_messages, ipv4_by_ipv6};
 use self::graceful::graceful_restart;
@@ -326,6 +333,8 @@ grid! {
     interop_frr_gtsm: frr::Frr, gtsm;
     interop_frr_communities: frr::Frr, communities;
     interop_frr_policy: frr::Frr, policy;
+    interop_frr_limit: frr::Frr, limit;
+    interop_frr_decision: frr::Frr, decision;
     interop_frr_add_path: frr::Frr, add_path;
     interop_frr_collision_storm: frr::Frr, collision_storm;
     interop_frr_dynamic: frr::Frr, dynamic;
@@ -341,6 +350,8 @@ grid! {
     interop_bird2_gtsm: bird::Two, gtsm;
     interop_bird2_communities: bird::Two, communities;
     interop_bird2_policy: bird::Two, policy;
+    interop_bird2_limit: bird::Two, limit;
+    interop_bird2_decision: bird::Two, decision;
     interop_bird2_add_path: bird::Two, add_path;
     interop_bird2_collision_storm: bird::Two, collision_storm;
     interop_bird2_dynamic: bird::Two, dynamic;
@@ -356,8 +367,12 @@ grid! {
     interop_bird1_gtsm: bird::One, gtsm;
     interop_bird1_communities: bird::One, communities;
     interop_bird1_policy: bird::One, policy;
+    interop_bird1_limit: bird::One, limit;
+    interop_bird1_decision: bird::One, decision;
     interop_bird1_add_path: bird::One, add_path;
     interop_bird1_collision_storm: bird::One, collision_storm;
+    interop_bird1_dynamic: bird::One, dynamic;
+    interop_bird1_extended_messages: bird::One, extended_messages;
     interop_bird1_reflection: bird::One, reflection;
     interop_bird1_graceful_restart: bird::One, graceful_restart;
     interop_bird1_route_refresh: bird::One, route_refresh;
@@ -368,8 +383,10 @@ grid! {
     interop_gobgp_gtsm: gobgp::GoBgp, gtsm;
     interop_gobgp_communities: gobgp::GoBgp, communities;
     interop_gobgp_policy: gobgp::GoBgp, policy;
+    interop_gobgp_limit: gobgp::GoBgp, limit;
     interop_gobgp_add_path: gobgp::GoBgp, add_path;
     interop_gobgp_collision_storm: gobgp::GoBgp, collision_storm;
+    interop_gobgp_dynamic: gobgp::GoBgp, dynamic;
     interop_gobgp_ipv4_by_ipv6: gobgp::GoBgp, ipv4_by_ipv6;
     interop_gobgp_reflection: gobgp::GoBgp, reflection;
     interop_gobgp_graceful_restart: gobgp::GoBgp, graceful_restart;
@@ -380,8 +397,10 @@ grid! {
     interop_exabgp_gtsm: exabgp::ExaBgp, gtsm;
     interop_exabgp_communities: exabgp::ExaBgp, communities;
     interop_exabgp_policy: exabgp::ExaBgp, policy;
+    interop_exabgp_decision: exabgp::ExaBgp, decision;
     interop_exabgp_add_path: exabgp::ExaBgp, add_path;
     interop_exabgp_collision_storm: exabgp::ExaBgp, collision_storm;
+    interop_exabgp_dynamic: exabgp::ExaBgp, dynamic;
     interop_exabgp_extended_messages: exabgp::ExaBgp, extended_messages;
     interop_exabgp_reflection: exabgp::ExaBgp, reflection;
     interop_exabgp_graceful_restart: exabgp::ExaBgp, graceful_restart;
@@ -393,8 +412,10 @@ grid! {
     interop_openbgpd_gtsm: openbgpd::OpenBgpd, gtsm;
     interop_openbgpd_communities: openbgpd::OpenBgpd, communities;
     interop_openbgpd_policy: openbgpd::OpenBgpd, policy;
+    interop_openbgpd_decision: openbgpd::OpenBgpd, decision;
     interop_openbgpd_add_path: openbgpd::OpenBgpd, add_path;
     interop_openbgpd_collision_storm: openbgpd::OpenBgpd, collision_storm;
+    interop_openbgpd_dynamic: openbgpd::OpenBgpd, dynamic;
     interop_openbgpd_reflection: openbgpd::OpenBgpd, reflection;
     interop_openbgpd_graceful_restart: openbgpd::OpenBgpd, graceful_restart;
     interop_openbgpd_route_refresh: openbgpd::OpenBgpd, route_refresh;

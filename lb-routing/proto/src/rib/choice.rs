@@ -126,6 +126,8 @@ impl Rib {
         let (before, mut moved) = (record.equal, false);
         record.equal = match &mut *record.paths {
             [] => 0,
+            [only] if only.rejected().is_some() => 0,
+            [_] if self.next_hops.are_reached() => 1,
             [only] => u16::from(candidate(judge, only).cost.is_some()),
             paths => {
                 let mut candidates: SmallVec<[_; 8]> =

@@ -16,6 +16,8 @@ pub(crate) struct NextHops {
     pool: Pool<Arc<[IpAddr]>>,
     /// By number.
     costs: Vec<Option<u32>>,
+    /// How many cannot be reached: nearly always none, and then nobody has to look.
+    unreached: usize,
     /// Next hops that came (`true`) and went, in order.
     news: VecDeque<(IpAddr, bool)>,
     hash: Keyed,
@@ -26,7 +28,7 @@ const UNKNOWN: Option<u32> = Some(0);
 
 impl NextHops {
     pub(crate) fn new(hash: Keyed) -> Self {
-        Self { pool: Pool::default(), costs: Vec::new(), news: VecDeque::new(), hash }
+        Self { pool: Pool::default(), costs: Vec::new(), unreached: 0, news: VecDeque::new(), hash }
     }
 
     /// A set, with one reference more.
@@ -44,7 +46,6 @@ impl NextHops {
         if self.costs.len() <= place {
             self.costs.resize(place + 1, UNKNOWN);
         }
-        self.costs[place] = UNKNOWN;
         if let [next_hop] = *next_hops {
             self.news.push_back((next_hop, true));
         }
@@ -61,11 +62,23 @@ impl NextHops {
         self.costs.get(id.0 as usize).copied().unwrap_or(UNKNOWN)
     }
 
+    /// Every one can be reached, as far as anybody knows.
+    pub(crate) const fn are_reached(&self) -> bool {
+        self.unreached == 0
+    }
+
+    fn note(&mut self, id: Id, cost: Option<u32>) -> Option<u32> {
+        let before = std::mem::replace(&mut self.costs[id.0 as usize], cost);
+        self.unreached += usize::from(cost.is_none());
+        self.unreached -= usize::from(before.is_none());
+        before
+    }
+
     /// Notes the cost of one; returns its number where it is there and had another cost.
     pub(crate) fn set_cost(&mut self, next_hop: IpAddr, cost: Option<u32>) -> Option<Id> {
         let hash = self.hash.hash_one(&[next_hop][..]);
         let id = self.pool.find(hash, |known| **known == [next_hop])?;
-        let before = std::mem::replace(&mut self.costs[id.0 as usize], cost);
+        let before = self.note(id, cost);
         // Whoever found it has a reference, and needs none.
         self.release(id);
         (before != cost).then_some(id)
@@ -91,6 +104,7 @@ impl NextHops {
             let keyed = self.hash;
             let gone = self.pool.release(id, |known| keyed.hash_one(&**known));
             if let Some([next_hop]) = gone.as_deref() {
+                self.note(id, UNKNOWN);
                 match self.news.back() {
                     // Nobody has heard of it.
                     Some(last) if *last == (*next_hop, true) => drop(self.news.pop_back()),

@@ -1,8 +1,9 @@
 //! Neighbours that come by themselves (`Listen`): they are there from their first connection on, and go once they have had
 //! no session for a while, or once nobody listens for them any more.
 //!
-//! Bounds: each `Listen` has its limit, and one that had no session keeps no place beyond the rest that a failure brings. At
-//! the limit connections are refused, counted and said once, until there is room again; those that are there stay.
+//! Bounds: each `Listen` has its limit, and one that had no session keeps no place beyond the rest that a failure brings, nor
+//! one whose connection leads to none. At the limit connections are refused, counted and said once, until there is room
+//! again; those that are there stay.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -16,6 +17,10 @@ use crate::wire::{Notification, error};
 
 /// A neighbour that had a session keeps its place so long without one.
 pub(super) const DYNAMIC_REST: Duration = Duration::from_secs(60);
+
+/// One that has a connection but no session keeps it so long, and DelayOpenTime: the 240 s that RFC 4271 §8.2.2 gives an OPEN
+/// would let whoever says nothing keep a place from others.
+pub(super) const DYNAMIC_OPENING: Duration = Duration::from_secs(30);
 
 /// For whom we listen.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub(super) struct Dynamic {
     listening: usize,
     /// It had a session.
     was_up: bool,
+    /// It is connected, and has to have a session by then.
+    opens_by: Option<Instant>,
     /// It goes then.
     until: Option<Instant>,
 }
@@ -163,7 +170,8 @@ impl Speaker {
         let config = listening.config.neighbour(peer);
         let index = self.add(config, now);
         if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
-            neighbour.dynamic = Some(Dynamic { listening: place, was_up: false, until: None });
+            neighbour.dynamic =
+                Some(Dynamic { listening: place, was_up: false, opens_by: None, until: None });
         }
         self.order.push(index);
         Some(index)
@@ -173,16 +181,22 @@ impl Speaker {
     pub(super) fn look_at_dynamic(&mut self, index: PeerIndex, now: Instant) {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         let Some(dynamic) = &mut neighbour.dynamic else { return };
-        dynamic.was_up |= neighbour.channel.is_some();
+        let is_up = neighbour.channel.is_some();
+        dynamic.was_up |= is_up;
+        let connected = neighbour.session.is_connected();
+        let delay = neighbour.session.config().delay_open;
+        dynamic.opens_by = (connected && !is_up)
+            .then(|| dynamic.opens_by.unwrap_or(now + DYNAMIC_OPENING + delay));
         // One that rests after a failure would begin anew without its rest.
-        let busy = neighbour.session.is_connected() || neighbour.session.state() == State::Idle;
-        if busy {
-            dynamic.until = None;
-        } else if dynamic.until.is_none() {
-            let until = if dynamic.was_up { now + DYNAMIC_REST } else { now };
-            dynamic.until = Some(until);
-            self.dynamic_due = Some(self.dynamic_due.map_or(until, |due| due.min(until)));
-        }
+        let resting = neighbour.session.state() == State::Idle;
+        let until = match dynamic.opens_by {
+            Some(opens_by) => Some(dynamic.until.map_or(opens_by, |until| until.max(opens_by))),
+            None if connected || resting => None,
+            None if dynamic.was_up => dynamic.until.or(Some(now + DYNAMIC_REST)),
+            None => Some(now),
+        };
+        dynamic.until = until;
+        self.dynamic_due = self.dynamic_due.into_iter().chain(until).min();
     }
 
     /// Neighbours go that have been without a session for long enough.
@@ -201,7 +215,11 @@ impl Speaker {
             match dynamic.until {
                 Some(until) if until <= now => {
                     let address = neighbour.session.config().address.to_canonical();
-                    self.remove(address, Notification::new(error::PEER_DE_CONFIGURED), now);
+                    let why = match dynamic.opens_by {
+                        Some(_) => error::CONNECTION_REJECTED,
+                        None => error::PEER_DE_CONFIGURED,
+                    };
+                    self.remove(address, Notification::new(why), now);
                     self.order.retain(|it| *it != index);
                 }
                 Some(until) => {

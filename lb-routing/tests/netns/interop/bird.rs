@@ -1,6 +1,6 @@
 //! BIRD 2, and BIRD 1.6, which is one daemon per family.
 
-use super::{Kind, Wish};
+use super::{Kind, MORE, Wish};
 
 pub(super) struct Two;
 
@@ -12,8 +12,20 @@ const ONE: &str = "/usr/local/lib/lbd-test/bird1/usr/sbin";
 /// `(64513,100)` and `(64513, 1, 2)` as everybody else writes them.
 const AS_OTHERS: &str = r"sed -E -e 's/\(([0-9]+),([0-9]+)\)/\1:\2/g' -e 's/\(([0-9]+), ([0-9]+), ([0-9]+)\)/\1:\2:\3/g'";
 
-const OWN: &str =
-    "{ bgp_community.add((64513,100)); bgp_large_community.add((64513,1,2)); accept; }";
+/// What it does to its routes.
+fn own(wish: Wish) -> String {
+    let med = Wish::when(wish.more, "bgp_med = 50; ");
+    format!(
+        "{{ {med}bgp_community.add((64513,100)); bgp_large_community.add((64513,1,2)); accept; }}"
+    )
+}
+
+/// Its routes.
+fn fixed(wish: Wish) -> String {
+    let more = if wish.more { &MORE[..] } else { &[] };
+    let all = [wish.theirs()].into_iter().chain(more.iter().copied());
+    all.map(|route| format!("route {route} blackhole; ")).collect()
+}
 
 /// What both versions read alike.
 fn session(wish: Wish, extended: &str, channel: &str) -> String {
@@ -37,10 +49,10 @@ impl Kind for Two {
         let family = if wish.v6 { "ipv6" } else { "ipv4" };
         let add_path = Wish::when(wish.add_path, "add paths on; ");
         let by_ipv6 = Wish::when(wish.by_ipv6, "extended next hop on; ");
+        let own = own(wish);
         let channel =
-            format!("{family} {{ {add_path}import all; export filter {OWN}; {by_ipv6}}};");
-        let route = wish.theirs();
-        let fixed = format!("protocol static {{ {family}; route {route} blackhole; }}\n");
+            format!("{family} {{ {add_path}import all; export filter {own}; {by_ipv6}}};");
+        let fixed = format!("protocol static {{ {family}; {}}}\n", fixed(wish));
         vec![("bird.conf", session(wish, "enable extended messages on; ", &channel) + &fixed)]
     }
 
@@ -65,9 +77,9 @@ impl Kind for Two {
 impl Kind for One {
     fn files(&self, wish: Wish) -> Vec<(&'static str, String)> {
         let add_path = Wish::when(wish.add_path, "add paths on; ");
-        let channel = format!("{add_path}import all; export filter {OWN};");
-        let fixed = format!("protocol static {{ route {} blackhole; }}\n", wish.theirs());
-        vec![("bird.conf", session(wish, "", &channel) + &fixed)]
+        let channel = format!("{add_path}import all; export filter {};", own(wish));
+        let fixed = format!("protocol static {{ {}}}\n", fixed(wish));
+        vec![("bird.conf", session(wish, "enable extended messages on; ", &channel) + &fixed)]
     }
 
     fn command(&self, wish: Wish) -> String {

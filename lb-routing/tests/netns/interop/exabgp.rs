@@ -1,6 +1,6 @@
 //! ExaBGP, which tells a process of ours what it learns, and takes commands from it.
 
-use super::{Kind, Wish};
+use super::{Kind, MORE, Wish};
 
 pub(super) struct ExaBgp;
 
@@ -14,6 +14,14 @@ impl Kind for ExaBgp {
         let gtsm = Wish::when(wish.gtsm, "outgoing-ttl 255; incoming-ttl 255; ");
         let add_path = Wish::when(wish.add_path, "add-path send/receive; ");
         let graceful = Wish::when(wish.graceful, "graceful-restart 60; ");
+        let (med, more) =
+            (Wish::when(wish.more, " med 50"), if wish.more { &MORE[..] } else { &[] });
+        let route = |prefix: &&str| {
+            format!(
+                "route {prefix} next-hop self{med} community [ 64513:100 ] large-community [ 64513:1:2 ]; "
+            )
+        };
+        let routes: String = [&[theirs][..], more].concat().iter().map(route).collect();
         let text = format!(
             "process watch {{ run /bin/sh $D/watch; encoder json; }}\n\
              neighbor {us} {{\n\
@@ -22,7 +30,7 @@ impl Kind for ExaBgp {
              family {{ {family} unicast; }}\n\
              capability {{ route-refresh enable; extended-message enable; {graceful}{add_path}}}\n\
              api {{ processes [ watch ]; receive {{ parsed; update; }} }}\n\
-             static {{ route {theirs} next-hop self community [ 64513:100 ] large-community [ 64513:1:2 ]; }}\n\
+             static {{ {routes}}}\n\
              }}\n"
         );
         // What is written to the pipe are commands; held open, it gives many.

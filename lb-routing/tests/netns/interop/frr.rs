@@ -1,6 +1,6 @@
 //! FRR's `bgpd`, without zebra.
 
-use super::{Kind, Wish};
+use super::{Kind, MORE, Wish};
 
 pub(super) struct Frr;
 
@@ -18,6 +18,8 @@ impl Kind for Frr {
         let (md5, gtsm) = (Wish::when(wish.key.is_some(), &md5), Wish::when(wish.gtsm, &gtsm));
         let add_path = format!(" neighbor {us} addpath-tx-all-paths\n");
         let add_path = Wish::when(wish.add_path, &add_path);
+        let more = MORE.map(|prefix| format!(" network {prefix} route-map OWN\n")).concat();
+        let (more, med) = (Wish::when(wish.more, &more), Wish::when(wish.more, " set metric 50\n"));
         let text = format!(
             "log stdout\n\
              router bgp {asn}\n\
@@ -32,12 +34,14 @@ impl Kind for Frr {
              {md5}{gtsm}{by_ipv6}\
              \x20address-family {family} unicast\n\
              \x20 network {theirs} route-map OWN\n\
+             {more}\
              \x20 neighbor {us} activate\n\
              {add_path}\
              \x20exit-address-family\n\
              route-map OWN permit 10\n\
              \x20set community 64513:100\n\
-             \x20set large-community 64513:1:2\n"
+             \x20set large-community 64513:1:2\n\
+             {med}"
         );
         vec![("frr.conf", text)]
     }

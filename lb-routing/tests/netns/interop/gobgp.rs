@@ -1,6 +1,6 @@
 //! GoBGP.
 
-use super::{Kind, Wish};
+use super::{Kind, MORE, Wish};
 
 pub(super) struct GoBgp;
 
@@ -45,7 +45,13 @@ impl Kind for GoBgp {
     fn announce(&self, wish: Wish) -> Option<String> {
         let (family, theirs) = (family(wish), wish.theirs());
         let attributes = "community 64513:100 large-community 64513:1:2";
-        let announce = format!("gobgp global rib add -a {family} {theirs} {attributes}");
+        let med = Wish::when(wish.more, " med 50");
+        let more = if wish.more { &MORE[..] } else { &[] };
+        let prefixes = [&[theirs][..], more].concat();
+        let announce = prefixes
+            .iter()
+            .map(|prefix| format!("gobgp global rib add -a {family} {prefix} {attributes}{med}"));
+        let announce = announce.collect::<Vec<_>>().join(" && ");
         let enable = format!(" && gobgp neighbor {} enable", wish.us());
         Some(announce + Wish::when(wish.graceful, &enable))
     }

@@ -1,6 +1,6 @@
 //! OpenBGPD, the portable version.
 
-use super::{Kind, Wish};
+use super::{Kind, MORE, Wish};
 
 pub(super) struct OpenBgpd;
 
@@ -17,10 +17,18 @@ impl Kind for OpenBgpd {
         let gtsm = Wish::when(wish.gtsm, "ttl-security yes\n");
         let add_path = "announce add-path recv yes\nannounce add-path send all\n";
         let add_path = Wish::when(wish.add_path, add_path);
+        let (med, more) =
+            (Wish::when(wish.more, "med 50 "), if wish.more { &MORE[..] } else { &[] });
+        let network = |prefix: &&str| {
+            format!(
+                "network {prefix} set {{ {med}community 64513:100 large-community 64513:1:2 }}\n"
+            )
+        };
+        let networks: String = [&[theirs][..], more].concat().iter().map(network).collect();
         let text = format!(
             "AS {asn}\nrouter-id 10.0.0.2\nfib-update no\nholdtime 240\n\
              socket \"$D/ctl\"\nlisten on {them}\n\
-             network {theirs} set {{ community 64513:100 large-community 64513:1:2 }}\n\
+             {networks}\
              neighbor {us} {{\nremote-as 64512\nlocal-address {them}\nannounce {family} unicast\n{add_path}{md5}{gtsm}}}\n\
              allow from any\nallow to any\n"
         );

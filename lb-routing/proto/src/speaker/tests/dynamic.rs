@@ -1,6 +1,6 @@
 //! Neighbours that come by themselves.
 
-use super::super::dynamic::DYNAMIC_REST;
+use super::super::dynamic::{DYNAMIC_OPENING, DYNAMIC_REST};
 use super::super::graceful::ABSENCE_LIMIT;
 use super::*;
 use crate::config::{Listen, ListenError};
@@ -70,6 +70,30 @@ fn who_comes_from_a_range_is_a_neighbour_for_as_long_as_it_has_a_session() {
     // Its place is free for others.
     rig.come(at(8));
     assert_eq!((rig.states().len(), rig.speaker.neighbours.len()), (1, 1));
+}
+
+#[test]
+fn who_connects_and_says_nothing_loses_its_place_soon() {
+    let mut rig = Rig::listening(vec![listen("nodes", &["10.1.0.0/24"], 1)]);
+    let conn = rig.accept(at(7), ourselves(1));
+    rig.now += Duration::from_secs(20);
+    // Nor does it help to begin anew.
+    let again = rig.accept(at(7), ourselves(1));
+    rig.outputs();
+    assert_eq!(rig.empty(), DYNAMIC_OPENING - Duration::from_secs(20));
+    let rejected = Message::Notification(Notification::new(wire::error::CONNECTION_REJECTED));
+    let outputs = rig.outputs();
+    assert_eq!(messages(&outputs, again), [rejected]);
+    assert!(outputs.contains(&Output::Close { conn: again }) && conn != again);
+    // Neither does one that had a session and connects again keep it without saying anything.
+    let conn = rig.come(at(8));
+    rig.speaker.handle(Input::Closed { conn, error: "end of file".into() }, rig.now);
+    // It rests first.
+    rig.wait();
+    rig.accept(at(8), ourselves(1));
+    assert_eq!(rig.places(), [(1, 0)]);
+    assert!(rig.empty() <= DYNAMIC_REST);
+    assert_eq!(rig.places(), [(0, 0)]);
 }
 
 #[test]

@@ -143,3 +143,27 @@ fn a_configuration_that_cannot_work_is_refused() {
     let error = try_with(config(US, 1, 1), vec![good(), mapped]).unwrap_err();
     assert!(matches!(error, ConfigError::DuplicatePeer { .. }));
 }
+
+#[test]
+fn many_unique_attribute_sets_end_the_session_that_they_came_by_and_no_other() {
+    let peers = (1..=2).map(|number| peer(number, Import::All, Export::None)).collect();
+    let mut rig = Rig::new(peers);
+    rig.speaker.max_attribute_bytes = 10_000;
+    let (wild, tame) = (rig.establish(1), rig.establish(2));
+    rig.announce(tame, &[65102], neighbour(2), &["10.9.0.0/16"]);
+    rig.outputs();
+    for number in 1.. {
+        let text = format!("10.{number}.0.0/16");
+        rig.announce(wild, &[65101, number], neighbour(1), &[&text]);
+        if rig.state(0) != State::Established {
+            break;
+        }
+        assert!(number < 200, "its sets take {} octets", rig.speaker.rib.attribute_bytes_of(0));
+    }
+    let last = messages(&rig.outputs(), wild).pop();
+    let resources = Notification::new(wire::error::OUT_OF_RESOURCES);
+    assert_eq!(last, Some(Message::Notification(resources)));
+    assert_eq!(rig.speaker.rib.attribute_bytes_of(0), 0, "nothing of it is left");
+    let left: Vec<_> = rig.speaker.routes().iter().map(|path| path.prefix).collect();
+    assert_eq!((left, rig.state(1)), (vec![prefix("10.9.0.0/16")], State::Established));
+}
