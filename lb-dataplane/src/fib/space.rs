@@ -12,8 +12,9 @@ use super::Grace;
 
 /// Free units of a page from which on it takes another way from the root, tried in this order.
 const ROOMY: [u32; 3] = [PAGE_UNITS - 24, PAGE_UNITS / 2, 1];
-/// Given-back units that are worth a grace period, which costs about 10 ms: 256 KiB.
-const WORTH_WAITING: u32 = 4096;
+/// Given-back units that are worth a grace period, which costs about 10 ms: one in so many of all, and 256 KiB at least. A
+/// table that is filled gives back several units a route.
+const WORTH_WAITING: (u32, u32) = (16, 4096);
 
 const _: () = assert!(PAGE_UNITS == u64::BITS);
 
@@ -28,6 +29,8 @@ pub(super) struct Space {
     /// Given back; packets may still read them.
     retired: Vec<(u32, u8)>,
     retired_units: u32,
+    /// As many are worth a grace period.
+    worth_waiting: u32,
     grace: Grace,
 }
 
@@ -35,8 +38,16 @@ impl Space {
     /// What `used` leaves of `units`.
     pub(super) fn between(used: &BTreeSet<(u32, u8)>, units: u32, grace: Grace) -> Self {
         let free = vec![u64::MAX; (units / PAGE_UNITS) as usize];
-        let mut space =
-            Self { free, next: 0, roomy: 0, retired: Vec::new(), retired_units: 0, grace };
+        let (share, least) = WORTH_WAITING;
+        let mut space = Self {
+            free,
+            next: 0,
+            roomy: 0,
+            retired: Vec::new(),
+            retired_units: 0,
+            worth_waiting: (units / share).max(least),
+            grace,
+        };
         for (unit, log2) in used {
             if let Some(page) = space.free.get_mut((unit / PAGE_UNITS) as usize) {
                 *page &= !bits(unit % PAGE_UNITS, *log2);
@@ -47,7 +58,7 @@ impl Space {
 
     /// `1 << log2` units that nobody reads, in the page of `near` if that has room; `None`: there are none.
     pub(super) fn take(&mut self, log2: u8, near: Option<u32>) -> Option<u32> {
-        if self.retired_units >= WORTH_WAITING {
+        if self.retired_units >= self.worth_waiting {
             self.reclaim();
         }
         let near = near.and_then(|unit| self.take_in((unit / PAGE_UNITS) as usize, log2));
