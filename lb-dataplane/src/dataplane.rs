@@ -7,6 +7,7 @@ mod attach;
 mod count;
 mod counters;
 mod direct;
+mod early;
 mod flow_events;
 mod flow_filter;
 mod flows;
@@ -30,6 +31,7 @@ use lb_dataplane_common::tables::Record;
 
 pub use self::age::{AGE_BATCH, AgePart};
 pub use self::count::{BackendCount, ReasonCount, ServiceCount, ServiceCounters};
+pub use self::early::EarlyFragments;
 pub use self::flow_events::{FlowEnd, FlowEvent, FlowEvents, HowEnded};
 pub use self::flow_filter::{Flow, FlowFilter, FlowState};
 pub use self::flows::FlowPlace;
@@ -434,6 +436,15 @@ impl Dataplane {
     /// The ring cannot be mapped.
     pub fn take_punts(&mut self) -> Result<Option<Punts>, ReadError> {
         punts::take(&mut self.ebpf)
+    }
+
+    /// Fragments that came before their first one; `None` if somebody has them already.
+    ///
+    /// # Errors
+    ///
+    /// The ring cannot be mapped.
+    pub fn take_early_fragments(&mut self) -> Result<Option<EarlyFragments>, ReadError> {
+        early::take(&mut self.ebpf)
     }
 
     /// What happens to flows that are watched; `None` if somebody has it already.

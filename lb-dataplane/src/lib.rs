@@ -4,6 +4,7 @@ mod announcement;
 mod dataplane;
 mod error;
 pub mod fib;
+mod held;
 pub mod host;
 mod icmp;
 mod layout;
@@ -18,11 +19,12 @@ pub mod table;
 
 pub use announcement::Announcer;
 pub use dataplane::{
-    AGE_BATCH, AgePart, Aged, Attached, BackendCount, Dataplane, Flow, FlowEnd, FlowEvent,
-    FlowEvents, FlowFilter, FlowPlace, FlowState, Hook, HookChoice, HowEnded, Options, Punts,
-    ReasonCount, ServiceCount, ServiceCounters, Sizes, XdpMode,
+    AGE_BATCH, AgePart, Aged, Attached, BackendCount, Dataplane, EarlyFragments, Flow, FlowEnd,
+    FlowEvent, FlowEvents, FlowFilter, FlowPlace, FlowState, Hook, HookChoice, HowEnded, Options,
+    Punts, ReasonCount, ServiceCount, ServiceCounters, Sizes, XdpMode,
 };
 pub use error::{ApplyError, AttachError, OpenError, ReadError};
+pub use held::HeldCounts;
 pub use icmp::Answer;
 pub use lb_dataplane_common::flow::{Timeouts, seconds};
 pub use lb_dataplane_common::reason::{Contract, Kind, Reason};

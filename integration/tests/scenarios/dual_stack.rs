@@ -10,6 +10,7 @@ use lb_api_types::config::Hook;
 use lb_api_types::vip::{Algorithm, HealthCheckKind, Nat, NatMode, Protocol, Vip};
 
 use crate::hello::{Hello, Holds, SOON, address};
+use crate::traffic::fragments_that_overtake_their_first_come_through;
 
 const PODS: usize = 2;
 const VIP: &str = "2001:db8:f::10";
@@ -175,6 +176,7 @@ fn ipv6_datagrams_come_back_in_fragments_too(hook: Hook) {
                 .unwrap_or_else(|error| panic!("{len} bytes: {error:#}"));
         }
     }
+    fragments_that_overtake_their_first_come_through(&hello, &vip);
     vip.spec.backends.iter_mut().for_each(|backend| backend.port = 9);
     hello.api.put_vip(&vip).holds();
     demo::all_healthy(&hello.api, &vip).holds();

@@ -352,6 +352,7 @@ fn datagrams_come_back_and_their_errors_too(hook: Hook) {
                 .unwrap_or_else(|error| panic!("{len} bytes: {error:#}"));
         }
     }
+    fragments_that_overtake_their_first_come_through(&hello, &vip);
 
     vip.spec.backends.iter_mut().for_each(|backend| backend.port = 9);
     hello.api.put_vip(&vip).holds();
@@ -362,6 +363,16 @@ fn datagrams_come_back_and_their_errors_too(hook: Hook) {
     assert_eq!(refused, Some(std::io::ErrorKind::ConnectionRefused));
     let pinged = hello.lab.run("client", &format!("ping -c 3 -i 0.2 -W 10 {VIP}")).holds();
     assert!(pinged.contains(" 0% packet loss"), "{pinged}");
+}
+
+/// Three fragments, the last one first.
+pub(crate) fn fragments_that_overtake_their_first_come_through(hello: &Hello, vip: &Vip) {
+    const OVERTAKEN: &str =
+        concat!("python3 ", env!("CARGO_MANIFEST_DIR"), "/tests/scenarios/overtaken.py");
+    let kept = hello.packets_that_ended("fragment-kept");
+    let ask = format!("{OVERTAKEN} {} {}", vip.spec.address, vip.spec.port);
+    hello.lab.run("client", &ask).holds();
+    assert_eq!(hello.packets_that_ended("fragment-kept"), kept + 2);
 }
 
 fn backends_see_the_source_that_the_mode_says_and_need_no_way_back_to_the_client(hook: Hook) {

@@ -1,5 +1,6 @@
 //! Tells senders why their packets were dropped, and both sides of a flow that it has ended: ICMP errors and RSTs by raw
-//! sockets, the former from a thread of its own.
+//! sockets, the former from a thread of its own. Another one keeps fragments that come before their first one, and sends them
+//! on when that has come.
 
 use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -33,17 +34,42 @@ pub(super) async fn spawn(dataplane: &DataplaneHandle) -> Result<Arc<Sockets>> {
             while let Some(answer) = punts.next_answer(Instant::now()) {
                 sockets.send(&answer);
             }
-            let mut ring = [PollFd::new(punts.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut ring, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => {
-                    tracing::error!(%error, "no more ICMP errors are sent for dropped packets");
-                    return;
-                }
+            if let Err(error) = wait(&punts) {
+                tracing::error!(%error, "no more ICMP errors are sent for dropped packets");
+                return;
             }
         }
     })?;
+    keep_fragments(dataplane, Arc::clone(&shared)).await?;
     Ok(shared)
+}
+
+/// Begins to keep fragments; ends with the process.
+async fn keep_fragments(dataplane: &DataplaneHandle, sockets: Arc<Sockets>) -> Result<()> {
+    let taken = dataplane.with(|owned| owned.dataplane.take_early_fragments()).await;
+    let early = taken.map_err(anyhow::Error::msg)??;
+    let mut early = early.context("somebody else keeps fragments for the dataplane")?;
+    thread::Builder::new().name("fragments".into()).spawn(move || {
+        loop {
+            while let Some(packets) = early.next_packets(Instant::now()) {
+                packets.iter().for_each(|packet| sockets.send(packet));
+            }
+            if let Err(error) = wait(&early) {
+                tracing::error!(%error, "fragments that come before their first one are lost");
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Waits for something to read.
+fn wait(ring: &impl AsFd) -> Result<(), Errno> {
+    let mut ring = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut ring, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Raw sockets: one for packets of each family, and one for ICMPv6 messages.
@@ -72,7 +98,7 @@ impl Sockets {
     fn send(&self, answer: &Answer) {
         if let Err(error) = self.try_send(answer) {
             // Without a route, or with a full queue: the sender's next packet is another occasion.
-            tracing::debug!(to = %answer.to, %error, "a sender is not told");
+            tracing::debug!(to = %answer.to, %error, "a packet is not sent");
         }
     }
 

@@ -30,6 +30,8 @@ pub struct FragmentPorts {
     pub destination: u16,
     /// The tick in which it came.
     pub seen: u32,
+    /// Not zero where it has not come, but others of its datagram have, which user space keeps.
+    pub is_awaited: u32,
 }
 
 /// Ticks for which a first fragment speaks for the later ones: as long as Linux keeps fragments for reassembly (30 s,
@@ -37,6 +39,13 @@ pub struct FragmentPorts {
 const SPEAKS_FOR_TICKS: u32 = 28;
 
 impl FragmentPorts {
+    /// That of a first fragment which has not come yet.
+    #[must_use]
+    #[inline(always)]
+    pub fn awaited(now: u32) -> Self {
+        Self { source: 0, destination: 0, seen: now, is_awaited: 1 }
+    }
+
     /// Whether it is of the same datagram as a fragment that comes now.
     #[must_use]
     #[inline(always)]
@@ -46,4 +55,4 @@ impl FragmentPorts {
 }
 
 const _: () = assert!(size_of::<FragmentKey<V4>>() == 16);
-const _: () = assert!(size_of::<FragmentPorts>() == 8);
+const _: () = assert!(size_of::<FragmentPorts>() == 12);

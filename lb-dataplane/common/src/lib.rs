@@ -8,6 +8,7 @@ pub mod age;
 pub mod checksum;
 pub mod choose;
 pub mod crc32c;
+pub mod early;
 pub mod family;
 pub mod fib;
 pub mod fib6;

@@ -12,6 +12,7 @@ pub(crate) use self::memory::ModelFlow;
 pub(crate) use self::packet::ModelPacket;
 pub(crate) use self::serving::{folded, serving, serving_any};
 use crate::choose::Composed;
+use crate::early::{EarlyHead, FirstCame};
 use crate::family::{Family, Header, V4, V6};
 use crate::fib::{FibTables, L1_CHUNK, MemberEntry, NO_GROUP, group_member};
 use crate::fib6::Fib6Tables;
@@ -221,6 +222,7 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
                 source: 0,
                 destination: 0,
                 seen: 0,
+                is_awaited: 0,
             }),
             quote: Quote { key: nothing, ip_at: 0, transport_at: 0, header: Header::default() },
             arrival: Arrival {
@@ -249,6 +251,7 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
                 on_exhaustion: 0,
                 pad: [0; 2],
             },
+            early: NO_FRAGMENT,
         }))
     }
 
@@ -283,6 +286,13 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
 
     fn fragment(&self, key: &FragmentKey<A>) -> Option<FragmentPorts> {
         A::of(self).fragments.borrow().get(key).copied()
+    }
+
+    fn note_unknown_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts) -> bool {
+        let mut fragments = A::of(self).fragments.borrow_mut();
+        let is_unknown = !fragments.contains_key(key);
+        fragments.entry(*key).or_insert(*ports);
+        is_unknown
     }
 
     fn note_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts) {
@@ -422,7 +432,24 @@ impl Tables for ModelTables {
         self.answers.contains(key)
     }
 
+    fn tell_first_came(&self, _: &FirstCame) {}
+
     fn count(&self, _: u32, reason: Reason, _: u32) {
         self.counted.borrow_mut().push(reason);
     }
 }
+
+const NO_FRAGMENT: FirstCame = FirstCame {
+    head: EarlyHead {
+        source: [0; 4],
+        destination: [0; 4],
+        identification: 0,
+        protocol: 0,
+        offset: 0,
+        len: 0,
+        packet_len: 0,
+        pad: 0,
+    },
+    to_source: [0; 4],
+    to_destination: [0; 4],
+};

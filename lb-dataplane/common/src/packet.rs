@@ -4,6 +4,7 @@
 //! machine loads them. `None` means that the frame is too short or that the kernel refused.
 
 use crate::checksum::Delta;
+use crate::early::EarlyHead;
 use crate::reason::Reason;
 
 /// A frame on its way in.
@@ -62,6 +63,9 @@ pub trait Packet {
     /// Hands the first `len` bytes of the packet, from its IP header on, to user space, which tells its sender why it was
     /// dropped; lost if user space is behind, or if the packet is shorter. `detail` is that of a [`Punt`](crate::punt::Punt).
     fn punt(&self, reason: Reason, len: usize, detail: u16);
+
+    /// Hands a fragment to user space, which keeps it; whether that could be.
+    fn keep(&self, head: &EarlyHead) -> bool;
 
     /// Brings a transport's checksum up to date with what changed around it.
     ///

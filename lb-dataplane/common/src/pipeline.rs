@@ -28,6 +28,7 @@ use self::fragments::transport;
 pub(crate) use self::life::claim;
 use self::life::{begins_anew, end, may_replace, note_acknowledged, observe};
 use crate::choose::{self, Composed};
+use crate::early::FirstCame;
 use crate::family::{Family, Header, V4, V6};
 use crate::fib::MemberEntry;
 use crate::flow::{
@@ -134,7 +135,10 @@ fn run<A: Family, P: Packet, T: TablesOf<A>>(
         if packet.segment_payload() != 0 {
             return Err(Reason::MergedSegments);
         }
-        find_no_flow(tables, scratch)?;
+        if let Err(reason) = find_no_flow(tables, scratch) {
+            let is_early = reason == Reason::FragmentToVip;
+            return Err(if is_early { fragments::keep(packet, tables, scratch) } else { reason });
+        }
     } else {
         let flags = find_flow(packet, tables, scratch)?;
         if !scratch.step.is_flow && flags != NO_VIP {
@@ -314,6 +318,8 @@ pub struct Scratch<A: Family> {
     pub options: Options,
     /// A new flow's entries.
     pub made: Composed<A>,
+    /// What user space is told of fragments that come early.
+    pub early: FirstCame,
 }
 
 /// What the choice of a flow knows of a packet.

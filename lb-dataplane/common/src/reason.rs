@@ -121,7 +121,8 @@ reasons! {
     Malformed = 23, "malformed", Drop, Original;
     /// From a loopback, this-network, multicast or broadcast address (RFC 1812 §5.3.7), or to itself.
     MartianSource = 24, "martian-source", Drop, Original;
-    /// A fragment to a VIP's address whose first fragment did not come before it, or belongs to no flow.
+    /// A fragment to a VIP's address whose first fragment belongs to no flow, or did not come before it and cannot be waited
+    /// for.
     FragmentToVip = 25, "fragment-to-vip", Drop, Original;
     /// A flow's packet whose time to live ends here. Its sender is told by user space: the kernel could only quote
     /// addresses that it does not know.
@@ -192,6 +193,9 @@ reasons! {
     NeighbourAnswered = 56, "neighbour-answered", Reply, Rewritten;
     /// The FIB has no room for the route to this destination, or to a flow's new one, and the kernel does not have it.
     FibFull = 57, "fib-full", Drop, Original;
+    /// A fragment to a VIP's address whose first fragment did not come before it: user space keeps it for a second, and sends it
+    /// on when the first one has come.
+    FragmentKept = 58, "fragment-kept", Drop, Original;
 }
 
 /// How many reasons there are.

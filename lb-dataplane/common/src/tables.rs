@@ -1,6 +1,7 @@
 //! What the pipeline asks of its tables: BPF maps in the kernel, hash maps in the host's tests.
 
 use crate::choose::Composed;
+use crate::early::FirstCame;
 use crate::family::{Family, V4, V6};
 use crate::fib::FibTables;
 use crate::fib6::Fib6Tables;
@@ -47,6 +48,8 @@ pub trait FamilyTables<A: Family>: FlowTables {
     fn fragment(&self, key: &FragmentKey<A>) -> Option<FragmentPorts>;
     /// Notes what the first fragment of a datagram says.
     fn note_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts);
+    /// The same where nothing is noted of that datagram; whether that was so.
+    fn note_unknown_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts) -> bool;
 }
 
 /// The tables as packets of a family meet them: a flow's other direction may be in the other family's table.
@@ -116,6 +119,8 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn end_sample(&self, key: &FlowKey<V6>, state: u32);
     /// Whether this node answers who asks a link for the MAC of a VIP.
     fn answers(&self, key: &AnswerKey) -> bool;
+    /// Tells user space that the first fragment of a datagram has come, others of which it keeps.
+    fn tell_first_came(&self, first: &FirstCame);
     /// Counts how a packet ended that came in through the interface at this place.
     fn count(&self, interface_place: u32, reason: Reason, bytes: u32);
 }

@@ -7,6 +7,7 @@
 mod atomic;
 mod clock;
 mod counts;
+mod early;
 mod fib_maps;
 mod flow_ptr;
 mod frame;

@@ -6,6 +6,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use lb_dataplane_common::choose::Composed;
+use lb_dataplane_common::early::FirstCame;
 use lb_dataplane_common::family::{Family, V4, V6};
 use lb_dataplane_common::fib::{FibTables, MemberEntry};
 use lb_dataplane_common::fib6::Fib6Tables;
@@ -27,7 +28,7 @@ use lb_dataplane_common::tables::{
 
 use crate::fib_maps::{Fib, Node6, word};
 use crate::flow_ptr::FlowPtr;
-use crate::{atomic, clock, counts, samples};
+use crate::{atomic, clock, counts, early, samples};
 
 #[map]
 static SERVICES: HashMap<VipKey, ServiceEntry> = HashMap::with_max_entries(64, 0);
@@ -226,6 +227,15 @@ macro_rules! family_tables {
             }
 
             #[inline(always)]
+            fn note_unknown_fragment(
+                &self,
+                key: &FragmentKey<$family>,
+                ports: &FragmentPorts,
+            ) -> bool {
+                $fragments.insert(key, ports, u64::from(BPF_NOEXIST)).is_ok()
+            }
+
+            #[inline(always)]
             fn note_fragment(&self, key: &FragmentKey<$family>, ports: &FragmentPorts) {
                 // Fragments of a datagram that is not noted are dropped, counted.
                 let _ = $fragments.insert(key, ports, 0);
@@ -421,6 +431,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn answers(&self, key: &AnswerKey) -> bool {
         ANSWERS.get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn tell_first_came(&self, first: &FirstCame) {
+        early::tell_first_came(first)
     }
 
     #[inline(always)]

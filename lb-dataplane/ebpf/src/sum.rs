@@ -33,24 +33,24 @@ pub fn of(mut at: u32, len: u32, load: impl Fn(u32, *mut u32, u32) -> bool) -> O
         return None;
     }
     if left > 0 {
-        let last = bounded(left - 1) >> 2;
+        let last = bounded::<PIECE>(left - 1) >> 2;
         // SAFETY: `last` is one of the room's words. It is the one that the bytes end in.
         unsafe { room.add(last as usize).write_volatile(0) };
-        if !load(at, room, bounded(left - 1) + 1) {
+        if !load(at, room, bounded::<PIECE>(left - 1) + 1) {
             return None;
         }
-        sum = add(room, (bounded(left - 1) >> 2) * 4 + 4, sum)?;
+        sum = add(room, (bounded::<PIECE>(left - 1) >> 2) * 4 + 4, sum)?;
     }
     let once = (sum & 0xffff) + (sum >> 16);
     Some(((once & 0xffff) + (once >> 16)) as u16)
 }
 
-/// Less than a piece. The compiler is not to see that this is needless: the verifier would not.
+/// Less than a power of two. The compiler is not to see that this is needless: the verifier would not.
 #[inline(always)]
-fn bounded(mut n: u32) -> u32 {
+pub fn bounded<const END: u32>(mut n: u32) -> u32 {
     // SAFETY: a register is copied to itself.
     unsafe { asm!("{0} = {0}", inout(wreg) n, options(pure, nomem, nostack)) };
-    n & (PIECE - 1)
+    n & (END - 1)
 }
 
 /// A sum with `len` bytes of the room, a multiple of 4.

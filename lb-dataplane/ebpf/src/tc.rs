@@ -14,6 +14,7 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_change_proto, bpf_skb_load_bytes, bpf_skb_pull_data,
 };
 use lb_dataplane_common::checksum::{self, Delta};
+use lb_dataplane_common::early::EarlyHead;
 use lb_dataplane_common::packet::{ChecksumChange, Outer, Packet};
 
 use lb_dataplane_common::parse::{ETHERNET_LEN, ethertype};
@@ -21,7 +22,7 @@ use lb_dataplane_common::pipeline::Way;
 use lb_dataplane_common::reason::Reason;
 
 use crate::frame::{self, Frame};
-use crate::{interfaces, maps, sum};
+use crate::{early, interfaces, maps, sum};
 
 const PACKET_HOST: u32 = 0;
 const ETHERTYPE_AT: u32 = 12;
@@ -184,6 +185,14 @@ impl Packet for SkBuff {
             // SAFETY: the context is valid, the buffer holds `len` bytes, and the helper checks the packet's length.
             unsafe { bpf_skb_load_bytes(self.skb.cast(), ETHERNET_LEN, to, len as u32) == 0 }
         });
+    }
+
+    #[inline(always)]
+    fn keep(&self, head: &EarlyHead) -> bool {
+        early::keep(head, |to, len| {
+            // SAFETY: the context is valid, the buffer holds `len` bytes, and the helper checks the packet's length.
+            unsafe { bpf_skb_load_bytes(self.skb.cast(), ETHERNET_LEN, to.cast(), len) == 0 }
+        })
     }
 
     #[inline(always)]

@@ -7,12 +7,13 @@ use aya_ebpf::helpers::generated::{
     bpf_check_mtu, bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_load_bytes,
 };
 use lb_dataplane_common::checksum;
+use lb_dataplane_common::early::EarlyHead;
 use lb_dataplane_common::packet::{ChecksumChange, Outer, Packet};
 use lb_dataplane_common::parse::{ETHERNET_LEN, ethertype};
 use lb_dataplane_common::reason::Reason;
 
 use crate::frame::{self, Frame};
-use crate::{interfaces, maps, sum};
+use crate::{early, interfaces, maps, sum};
 
 /// A packet at XDP.
 pub struct XdpFrame {
@@ -145,6 +146,14 @@ impl Packet for XdpFrame {
             // SAFETY: the context is valid, the buffer holds `len` bytes, and the helper checks the packet's length.
             unsafe { bpf_xdp_load_bytes(self.ctx, ETHERNET_LEN, to, len as u32) == 0 }
         });
+    }
+
+    #[inline(always)]
+    fn keep(&self, head: &EarlyHead) -> bool {
+        early::keep(head, |to, len| {
+            // SAFETY: the context is valid, the buffer holds `len` bytes, and the helper checks the packet's length.
+            unsafe { bpf_xdp_load_bytes(self.ctx, ETHERNET_LEN, to.cast(), len) == 0 }
+        })
     }
 
     #[inline(always)]

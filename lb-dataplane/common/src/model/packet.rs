@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use crate::checksum;
+use crate::early::EarlyHead;
 use crate::packet::{ChecksumChange, Outer, Packet};
 use crate::reason::Reason;
 
@@ -123,6 +124,10 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
 
     fn punt(&self, reason: Reason, _: usize, mtu: u16) {
         self.punted.set(Some((reason, mtu)));
+    }
+
+    fn keep(&self, _: &EarlyHead) -> bool {
+        true
     }
 
     /// As the kernel's `bpf_l4_csum_replace` does.

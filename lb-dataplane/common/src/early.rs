@@ -1,0 +1,54 @@
+//! Fragments that come before the first one of their datagram: elements of the ring buffer `EARLY`, by which user space keeps
+//! them until the first one has come.
+
+use crate::family::V6;
+
+/// Bytes of a fragment at most, from its IP header on: more than common links carry at once.
+pub const EARLY_BYTES: usize = 2048;
+
+/// What an element is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct EarlyHead {
+    /// What the datagram's fragments have in common, IPv4 mapped into IPv6: its source address.
+    pub source: V6,
+    /// Its destination address.
+    pub destination: V6,
+    /// Its sender's number of it, as a [`FragmentKey`](crate::fragment::FragmentKey) has it.
+    pub identification: u32,
+    /// The IP protocol number.
+    pub protocol: u32,
+    /// Where in the datagram a fragment begins, in bytes.
+    pub offset: u32,
+    /// How many bytes of the datagram it has.
+    pub len: u32,
+    /// Bytes of its packet; 0 if this is [`FirstCame`].
+    pub packet_len: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// A fragment that is to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct EarlyFragment {
+    /// Whose.
+    pub head: EarlyHead,
+    /// The packet as it came, from its IP header on.
+    pub bytes: [u8; EARLY_BYTES],
+}
+
+/// The first fragment of a datagram has come of which others are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct FirstCame {
+    /// Which.
+    pub head: EarlyHead,
+    /// The source address that its fragments are to have, IPv4 mapped into IPv6.
+    pub to_source: V6,
+    /// Their destination address.
+    pub to_destination: V6,
+}
+
+const _: () = assert!(size_of::<EarlyHead>() == 56);
+const _: () = assert!(size_of::<FirstCame>() == 88);

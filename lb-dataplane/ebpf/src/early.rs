@@ -1,0 +1,41 @@
+//! What user space is told of fragments that come before the first one of their datagram.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::RingBuf;
+use lb_dataplane_common::early::{EARLY_BYTES, EarlyFragment, EarlyHead, FirstCame};
+
+use crate::sum;
+
+/// Fragments for user space to keep: 256 KiB, 124 of them.
+#[map]
+static EARLY: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+/// Hands a fragment to user space. `read` copies bytes of it, from its IP header on, and says whether it could.
+#[inline(always)]
+pub fn keep(head: &EarlyHead, read: impl Fn(*mut u8, u32) -> bool) -> bool {
+    const ROOM: u32 = EARLY_BYTES as u32;
+    let Some(mut place) = EARLY.reserve::<EarlyFragment>(0) else { return false };
+    let kept: *mut EarlyFragment = place.as_mut_ptr();
+    let len = sum::bounded::<ROOM>(head.packet_len.wrapping_sub(1)) + 1;
+    // SAFETY: the reservation is as large as an `EarlyFragment`, and `len` no more than its room; what is not written is behind
+    // the packet's end, where user space does not look.
+    let is_read = unsafe {
+        (*kept).head = *head;
+        read((&raw mut (*kept).bytes).cast(), len)
+    };
+    if is_read {
+        place.submit(0);
+    } else {
+        place.discard(0);
+    }
+    is_read
+}
+
+/// Tells user space that a datagram's first fragment has come.
+#[inline(always)]
+pub fn tell_first_came(first: &FirstCame) {
+    if let Some(mut place) = EARLY.reserve::<FirstCame>(0) {
+        place.write(*first);
+        place.submit(0);
+    }
+}
