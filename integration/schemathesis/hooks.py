@@ -39,6 +39,9 @@ def map_case(context, case):
         case.path_parameters["backend"] = "{address}:{port}".format(**backend)
         if case.method == "PUT":
             case.body = {"spec": {**backend, "weight": mixed(str(case.body)) % 300}}
+    # Nothing else may be changed while a configuration waits to be confirmed.
+    query = case.query if isinstance(case.query, dict) else {}
+    query.pop("confirmWithin", None)
     headers = case.headers or {}
     for header in ("If-Match", "If-None-Match"):
         # What is made up is hardly ever what is there.
