@@ -263,13 +263,15 @@ async fn finish(
 /// Both versions; a daemon that does not answer is said beside its client's.
 async fn version(client: &Client, format: Format) -> Result<String, CtlError> {
     let own = env!("CARGO_PKG_VERSION");
-    let told = client.get("version").await.inspect_err(|_| print(&format!("lbctl  {own}\n")))?;
+    // Its own is said also where the daemon's cannot be.
+    let alone = |_: &CtlError| print(&format!("lbctl  {own}\n"));
+    let told = client.get("version").await.inspect_err(alone)?;
     match format {
         Format::Json => return Ok(show::json(&serde_json::json!({"lbctl": own, "lbd": told}))),
         Format::Yaml => return show::yaml(&serde_json::json!({"lbctl": own, "lbd": told})),
         Format::Table | Format::Wide | Format::Name => {}
     }
-    let daemon: Version = show::typed(told)?;
+    let daemon: Version = show::typed(told).inspect_err(alone)?;
     let mut text = format!("lbctl  {own}\nlbd    {}\n", daemon.status.version);
     let not = daemon.status.conditions.iter().filter(|it| it.status != ConditionStatus::True);
     text.extend(not.map(|condition| format!("Warning: {}\n", condition.message)));
