@@ -3,6 +3,7 @@
 mod full;
 mod mac;
 mod overrun;
+mod reconcile;
 mod steady;
 
 use std::collections::BTreeMap;
