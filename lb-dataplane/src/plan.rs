@@ -440,7 +440,7 @@ impl Served {
             max_flows: service.max_flows.map_or(0, NonZero::get),
             max_flows_per_client: service.max_flows_per_client.map_or(0, NonZero::get),
             mss: service.mss_clamp.map_or(0, mss),
-            pad: 0,
+            generation: 0,
         })
     }
 

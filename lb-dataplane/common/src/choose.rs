@@ -7,8 +7,6 @@
 
 mod insert;
 
-use core::ptr;
-
 pub use self::insert::{Composed, insert, insert_back};
 use crate::family::{self, Family, V6};
 use crate::flow::{
@@ -52,6 +50,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
             service
         }
     };
+    let generation = service.generation;
     if service.flags & (SERVICE_ADMITS_LISTED | SERVICE_REFUSES_LISTED) != 0 {
         check_access(tables, service, key.source)?;
     }
@@ -118,24 +117,23 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     made.entry.last_seen = tables.now();
     // The tag of packets to the client; what it does not know yet of those to the backend the backend says.
     made.entry.first_reply = sctp::tag_to_client(arrival);
-    made.entry.check = 0;
     made.entry.mss = service.mss;
-    check_still_there(tables, key, first_port, service)?;
+    check_still_there(tables, key, first_port, generation)?;
     step.begins = true;
     Ok(())
 }
 
-/// Whether the entry that was read is still the service's. If not, another service's may have come in its place meanwhile, and
-/// some of what was read be the other's.
+/// Whether the entry that was read is still the service's. If not, it was replaced meanwhile, and another's may have been written
+/// where it was, even one of this service again: no two entries that follow one another have the same generation.
 #[inline(always)]
 fn check_still_there<A: Family, T: Tables>(
     tables: &T,
     key: &FlowKey<A>,
     first_port: u16,
-    read: &ServiceEntry,
+    generation: u16,
 ) -> Result<(), Reason> {
     let still = service_from(tables, key, first_port);
-    if still.is_some_and(|still| ptr::eq(still, read)) {
+    if still.is_some_and(|still| still.generation == generation) {
         Ok(())
     } else {
         Err(Reason::ServiceChanging)

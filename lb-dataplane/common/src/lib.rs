@@ -38,4 +38,4 @@ mod source_route;
 pub mod tables;
 
 /// Raised when the meaning of a map's bytes changes though their sizes don't.
-pub const LAYOUT: u32 = 8;
+pub const LAYOUT: u32 = 9;

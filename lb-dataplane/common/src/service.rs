@@ -66,8 +66,9 @@ pub struct ServiceEntry {
     pub max_flows_per_client: u32,
     /// The largest segment size that a SYN may announce, or [`MSS_AUTO`](crate::mss::MSS_AUTO); 0 for any.
     pub mss: u16,
-    /// Zero.
-    pub pad: u16,
+    /// Another one than that of the entries that were written before: who has read the entry looks it up again and compares.
+    /// Zero in plans; drawn where it is written.
+    pub generation: u16,
 }
 
 /// The ring is indexed by the flow's hash.

@@ -101,7 +101,8 @@ fn read<T>(
     let services = {
         let map: HashMap<_, Raw<VipKey>, Raw<ServiceEntry>> = open(ebpf, "SERVICES")?;
         map.iter()
-            .map(|item| item.map(|(key, entry)| (key.0, entry.0)))
+            // As plans have it, which know no generations.
+            .map(|item| item.map(|(key, entry)| (key.0, ServiceEntry { generation: 0, ..entry.0 })))
             .collect::<Result<Vec<_>, _>>()
             .map_err(failed("SERVICES"))?
     };

@@ -101,7 +101,7 @@ pub(super) fn address_entry() -> ServiceEntry {
         max_flows: 0,
         max_flows_per_client: 0,
         mss: 0,
-        pad: 0,
+        generation: 0,
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn serving_any(vip: [u8; 16], algorithm: u8, backends: &[[u8; 16]]) -
         max_flows: 0,
         max_flows_per_client: 0,
         mss: 0,
-        pad: 0,
+        generation: 0,
     };
     let vip = V6::from_bytes(vip);
     let key =

@@ -315,7 +315,7 @@ fn no_flow_begins_by_an_entry_that_is_replaced_while_it_is_read() {
         tables.services.values_mut().for_each(|service| service.ring_len = 1);
         tables.services_after = tables.services.clone();
         tables.services_after.values_mut().for_each(|service| {
-            (service.id, service.ring_base) = (1, 1);
+            (service.id, service.ring_base, service.generation) = (1, 1, 1);
         });
         *tables.interruption.borrow_mut() = Some((step, Box::new(|t| t.are_replaced.set(true))));
         let frame = packet(SYN, "10.1.0.1:1000", "192.0.2.1:80");

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::AtomicU16;
 use std::sync::atomic::Ordering::Relaxed;
 
 use aya::Ebpf;
@@ -19,6 +20,9 @@ use crate::mapped::Mapped;
 use crate::plan::Step;
 use crate::pod::Raw;
 use crate::sys;
+
+/// The generation of the next service entry, around at its end: in the time of one packet no 65,536 are written.
+static GENERATION: AtomicU16 = AtomicU16::new(1);
 
 /// Entries that a system call writes at most.
 const BATCH: usize = 4096;
@@ -68,7 +72,11 @@ pub(super) fn write(ebpf: &mut Ebpf, rings: &Mapped, alike: &[Step]) -> Result<(
                 let mut ranges: LpmTrie<_, Raw<RangeKey>, u32> = open(ebpf, "RANGES")?;
                 gone("RANGES", ranges.remove(&Key::new(prefix.0, Raw(prefix.1))))?;
             }
-            Step::PutService { key, entry } => batch.services.push((Raw(*key), Raw(*entry))),
+            Step::PutService { key, entry } => {
+                let generation = GENERATION.fetch_add(1, Relaxed);
+                let entry = ServiceEntry { generation, ..*entry };
+                batch.services.push((Raw(*key), Raw(entry)));
+            }
             Step::RemoveService { key } => {
                 let mut services: HashMap<_, Raw<VipKey>, Raw<ServiceEntry>> =
                     open(ebpf, "SERVICES")?;
