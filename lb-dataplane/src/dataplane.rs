@@ -18,6 +18,7 @@ mod open;
 mod options;
 mod punts;
 mod routes;
+mod vlans;
 mod xdp_features;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +39,7 @@ pub use self::flows::FlowPlace;
 use self::one_arm::OneArm;
 pub use self::options::{HookChoice, Options, Sizes, XdpMode};
 pub use self::punts::Punts;
+pub use self::vlans::Vlan;
 use self::xdp_features::XdpFeatures;
 use crate::error::{ApplyError, AttachError, OpenError, ReadError};
 use crate::fib::{Action, Audit, Fib, FibError, FibLookup, FibRoute, FibUpdate, FibUsage, Packet};
@@ -264,7 +266,7 @@ impl Dataplane {
     /// The first refusal.
     pub fn fib_apply(&mut self, updates: &[FibUpdate]) -> Result<(), FibError> {
         if let Some(features) = &mut self.xdp {
-            let without = features.look_at(updates.iter().flat_map(FibUpdate::interfaces));
+            let without = features.look_at(self.fib.led_through(updates).into_iter());
             without.into_iter().for_each(|ifindex| self.fib.set_xdp(ifindex, false));
         }
         self.fib.apply(updates)

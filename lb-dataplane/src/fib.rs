@@ -108,7 +108,7 @@ pub struct Arrays {
     pub groups: Mapped,
     /// `FIB_BUCKETS`: members' indices.
     pub buckets: Mapped,
-    /// `FIB_MEMBERS`: 40 bytes a member.
+    /// `FIB_MEMBERS`: 48 bytes a member.
     pub members: Mapped,
 }
 

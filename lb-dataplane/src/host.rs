@@ -33,6 +33,16 @@ pub fn offloads(interface: &str) -> io::Result<Offloads> {
     Ok(Offloads { rx_vlan: flags & RX_VLAN != 0, lro: flags & LRO != 0 })
 }
 
+/// Has an interface leave VLAN tags in their place, if it can: no XDP program sees those that it takes off.
+pub(crate) fn leave_tags(interface: &str) -> io::Result<()> {
+    let name = CString::new(interface).map_err(io::Error::other)?;
+    let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    match sys::flags(&fd, &name)? {
+        flags if flags & RX_VLAN == 0 => Ok(()),
+        flags => sys::set_flags(fd, &name, flags & !RX_VLAN),
+    }
+}
+
 /// Waits for a grace period, as replacing rings and routes does.
 ///
 /// # Errors

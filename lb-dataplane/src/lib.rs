@@ -21,7 +21,7 @@ pub use announcement::Announcer;
 pub use dataplane::{
     AGE_BATCH, AgePart, Aged, Attached, BackendCount, Dataplane, EarlyFragments, Flow, FlowEnd,
     FlowEvent, FlowEvents, FlowFilter, FlowPlace, FlowState, Hook, HookChoice, HowEnded, Options,
-    Punts, ReasonCount, ServiceCount, ServiceCounters, Sizes, XdpMode,
+    Punts, ReasonCount, ServiceCount, ServiceCounters, Sizes, Vlan, XdpMode,
 };
 pub use error::{ApplyError, AttachError, OpenError, ReadError};
 pub use held::HeldCounts;
@@ -29,5 +29,6 @@ pub use icmp::Answer;
 pub use lb_dataplane_common::flow::{Timeouts, seconds};
 pub use lb_dataplane_common::reason::{Contract, Kind, Reason};
 pub use lb_dataplane_common::tables::{MAX_ANSWERS, Record};
+pub use lb_dataplane_common::vlan::MAX_VLANS;
 pub use pins::mount_bpffs;
 pub use plan::{MAX_BACKENDS_PER_SERVICE, MAX_TURNS, turns};

@@ -19,6 +19,8 @@ const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
 const ETHTOOL_GDRVINFO: u32 = 3;
 /// `ETHTOOL_GFLAGS` of `linux/ethtool.h`.
 const ETHTOOL_GFLAGS: u32 = 0x25;
+/// `ETHTOOL_SFLAGS` of `linux/ethtool.h`.
+const ETHTOOL_SFLAGS: u32 = 0x26;
 
 /// The `batch` part of `union bpf_attr`.
 #[repr(C)]
@@ -245,6 +247,11 @@ pub(crate) fn flags(socket: impl AsFd, interface: &CStr) -> io::Result<u32> {
     let mut value = Value { cmd: ETHTOOL_GFLAGS, data: 0 };
     ethtool(socket, interface, &mut value)?;
     Ok(value.data)
+}
+
+/// Switches what [`flags`] says on and off.
+pub(crate) fn set_flags(socket: impl AsFd, interface: &CStr, flags: u32) -> io::Result<()> {
+    ethtool(socket, interface, &mut Value { cmd: ETHTOOL_SFLAGS, data: flags })
 }
 
 fn ethtool(socket: impl AsFd, interface: &CStr, answer: &mut impl Ethtool) -> io::Result<()> {

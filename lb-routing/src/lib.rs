@@ -24,7 +24,7 @@ pub use lb_routing_proto::config::{
 };
 pub use lb_routing_proto::fib::{
     Action, Controller, Install, KernelNextHop, KernelRouteKind, Link, Member, Source, StaticKind,
-    StaticNextHop, Told, ToldGroup, ToldRoute, Update,
+    StaticNextHop, Told, ToldGroup, ToldRoute, Update, Vlan,
 };
 pub use lb_routing_proto::policy;
 pub use lb_routing_proto::speaker::{

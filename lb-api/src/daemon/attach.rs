@@ -1,5 +1,7 @@
 //! Attaches the fast path to interfaces as they appear, and takes it off those that are no longer configured.
 
+mod vlans;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -68,6 +70,7 @@ async fn follow(
     let mut retry = interval(RETRY);
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut done = Done::new();
+    let mut told = None;
     loop {
         let now = links.borrow_and_update().clone();
         // The kernel has not told its links yet: nothing is known to be gone.
@@ -79,6 +82,14 @@ async fn follow(
             for step in plan(&now, &before, &mut done, &config.interfaces) {
                 if let Err(trouble) = carry_out(&dataplane, step, choice, &mut done).await {
                     found.push(trouble);
+                }
+            }
+            // After that: an interface of a VLAN may just have been let go of.
+            let all = vlans::of(&now, &config.interfaces);
+            if told.as_ref() != Some(&all) {
+                match vlans::tell(&dataplane, all.clone()).await {
+                    Ok(()) => told = Some(all),
+                    Err(trouble) => found.push(trouble),
                 }
             }
             for new in found.iter().filter(|trouble| !troubles.borrow().contains(trouble)) {
@@ -139,14 +150,22 @@ fn plan(links: &[Link], attached: &[Attached], done: &mut Done, patterns: &[Stri
     let attach = links
         .iter()
         .filter(|link| is_attachable(links, link, patterns) && !is_done(link))
+        .filter(|link| !vlans::is_handled_below(links, link, patterns))
         .map(|link| Step::Attach(link.clone()));
     let is_in_vrf = |ifindex: u32| {
         links.iter().any(|link| link.ifindex == ifindex && vrf(links, link).is_some())
+    };
+    let is_below = |ifindex: u32| {
+        let link = links.iter().find(|link| link.ifindex == ifindex);
+        link.is_some_and(|link| vlans::is_handled_below(links, link, patterns))
     };
     let detach = attached.iter().filter_map(|attached| {
         let why = match attached {
             Attached { name, .. } if !wanted(name) => "no longer configured",
             Attached { ifindex, .. } if is_in_vrf(*ifindex) => "it is in a VRF now",
+            Attached { ifindex, .. } if is_below(*ifindex) => {
+                "its frames are handled where they come in, on the interface below"
+            }
             Attached { .. } => return None,
         };
         Some(Step::Detach(attached.name.clone(), why))
@@ -221,6 +240,7 @@ mod tests {
             up: true,
             ethernet: name != "lo",
             controller: None,
+            vlan: None,
         }
     }
 

@@ -62,7 +62,7 @@ mod tests {
     fn what_becomes_of_an_interface_is_told_once_and_nothing_of_those_of_the_start() {
         let link = |ifindex, name: &str, up| {
             let (name, mac) = (name.to_owned(), [2, 0, 0, 0, 0, 1]);
-            Link { ifindex, name, mac, mtu: 1500, up, ethernet: true, controller: None }
+            Link { ifindex, name, mac, mtu: 1500, up, ethernet: true, controller: None, vlan: None }
         };
         let mut known = Known::default();
         let mut told = |links: &[Link]| {

@@ -182,6 +182,7 @@ mod tests {
             up: true,
             ethernet: name != "lo",
             controller: None,
+            vlan: None,
         }
     }
 

@@ -26,7 +26,7 @@ pub(crate) const BATCH: usize = 4096;
 const PAGE_BYTES: usize = 4096;
 const L1_PAGES: usize = 16_384;
 const ROOT6_PAGES: usize = 4736;
-const MEMBER_BYTES: usize = 40;
+const MEMBER_BYTES: usize = 48;
 /// What a group's number differs by from another one's with the same member.
 pub(crate) const ALIAS: u32 = NEXT_HOPS;
 const PROGRAMS: [&str; 8] =

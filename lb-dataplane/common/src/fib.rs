@@ -69,9 +69,11 @@ pub struct MemberEntry {
     pub destination_mac: [u8; 6],
     /// The gateway's IPv6 address, zeroes where there is none.
     pub gateway6: [u8; 16],
+    /// What is put around packets: a word of [`Encapsulation`](crate::encapsulation::Encapsulation).
+    pub encapsulation: u64,
 }
 
-const _: () = assert!(size_of::<MemberEntry>() == 40);
+const _: () = assert!(size_of::<MemberEntry>() == 48);
 
 /// Read access to the tables. `None` is an index out of bounds, which a consistent table never has.
 pub trait FibTables {

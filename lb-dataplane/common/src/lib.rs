@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod choose;
 pub mod crc32c;
 pub mod early;
+pub mod encapsulation;
 pub mod family;
 pub mod fib;
 pub mod fib6;
@@ -36,6 +37,7 @@ mod sctp;
 pub mod service;
 mod source_route;
 pub mod tables;
+pub mod vlan;
 
 /// Raised when the meaning of a map's bytes changes though their sizes don't.
 pub const LAYOUT: u32 = 9;

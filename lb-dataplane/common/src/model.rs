@@ -28,6 +28,7 @@ use crate::service::{
     AccessKey, Affinity, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
 use crate::tables::{AnswerKey, FamilyTables, FlowTables, InsertError, Tables};
+use crate::vlan::VlanKey;
 
 /// Places of the ring of half-open flows: as many as no test fills that does not mean to.
 const HALF_OPEN: usize = 32;
@@ -99,6 +100,7 @@ pub(crate) struct ModelTables {
     pub(crate) rings: Vec<u32>,
     pub(crate) backends: Vec<BackendEntry>,
     pub(crate) member: MemberEntry,
+    pub(crate) vlans: HashMap<VlanKey, u32>,
     pub(crate) clock: Cell<u32>,
     pub(crate) sources: Vec<SourceEntry>,
     pub(crate) numbers: Cell<u32>,
@@ -434,6 +436,15 @@ impl Tables for ModelTables {
 
     fn tell_first_came(&self, _: &FirstCame) {}
 
+    fn vlan(&self, key: &VlanKey) -> Option<u32> {
+        self.vlans.get(key).copied()
+    }
+    fn mac(&self, _: u32) -> Option<[u16; 3]> {
+        Some([0; 3])
+    }
+    fn interface_place(&self, _: u32) -> u32 {
+        0
+    }
     fn count(&self, _: u32, reason: Reason, _: u32) {
         self.counted.borrow_mut().push(reason);
     }

@@ -6,6 +6,7 @@
 use crate::checksum::Delta;
 use crate::early::EarlyHead;
 use crate::reason::Reason;
+use crate::vlan::TagWord;
 
 /// A frame on its way in.
 pub trait Packet {
@@ -15,6 +16,13 @@ pub trait Packet {
     /// The same number, but another one to the verifier: what a comparison of it says is not taken for a case of its own in all
     /// that follows.
     fn unlinked(n: u32) -> u32;
+
+    /// Zero, of which the verifier knows nothing, given a number of which it does not know anything: it would go through all that
+    /// follows once for those that are zero, and once for others.
+    fn zero(unknown: u32) -> u64;
+
+    /// The same reason, of which the verifier knows nothing, given such a zero: what follows is the same for all.
+    fn any(reason: Reason, zero: u64) -> Reason;
 
     /// Bytes of the frame; of all of its segments where the kernel merged several.
     fn frame_len(&self) -> u32;
@@ -28,7 +36,7 @@ pub trait Packet {
     /// The place in the counters of the interface that the frame came in through.
     fn interface_place(&self) -> u32;
 
-    /// The index of the interface that the frame came in through.
+    /// The index of the interface that the frame came in through: that of its VLAN, once it has [entered](Packet::enter) that.
     fn ifindex(&self) -> u32;
 
     /// The MAC of that interface, if it is known.
@@ -39,6 +47,18 @@ pub trait Packet {
 
     /// Whether a VLAN tag was taken off the frame and is kept beside it.
     fn has_tag_aside(&self) -> bool;
+
+    /// The frame's outermost VLAN tag, kept beside it or in its place; 0 if there is none.
+    fn tag(&self) -> TagWord;
+
+    /// Takes that tag off.
+    fn take_tag(&mut self) -> Option<()>;
+
+    /// Puts a tag on, before those that are there.
+    fn put_tag(&mut self, tag: TagWord) -> Option<()>;
+
+    /// From here on the frame is one that came in through this VLAN's interface.
+    fn enter(&mut self, ifindex: u32);
 
     /// Makes the first `len` bytes readable and writable in place; `false` if the frame is shorter.
     fn pull(&mut self, len: u32) -> bool;

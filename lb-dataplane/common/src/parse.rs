@@ -8,8 +8,11 @@ use crate::family::{Family, word};
 use crate::flow::{FlowKey, SCTP, TCP, UDP};
 use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::packet::Packet;
+use crate::pipeline::{Arrived, behind_tags};
 use crate::reason::Reason;
 use crate::sctp;
+use crate::tables::Tables;
+use crate::vlan::is_tag;
 
 /// Bytes of an Ethernet header.
 pub const ETHERNET_LEN: u32 = 14;
@@ -28,8 +31,6 @@ const LEAST_TCP_WORDS: u8 = 5;
 
 const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
 const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
-const ETHERTYPE_VLAN: u16 = 0x8100_u16.to_be();
-const ETHERTYPE_QINQ: u16 = 0x88a8_u16.to_be();
 
 /// An IP header, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,27 +177,29 @@ pub struct Transport {
     pub destination_port: u16,
 }
 
-/// What the frame carries.
+/// What the frame carries, behind VLAN tags that are taken off.
 ///
 /// # Errors
 ///
 /// The reason for which the frame's way ends here.
 #[inline(always)]
-pub fn ethernet<P: Packet>(packet: &mut P) -> Result<Version, Reason> {
-    if packet.has_tag_aside() {
-        return Err(Reason::VlanTagged);
-    }
+pub fn ethernet<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    arrived: &mut Arrived,
+) -> Result<Version, Reason> {
     if !packet.pull(ETHERNET_LEN) {
         return Err(Reason::Malformed);
     }
-    let [a, b, c, _, _, _, ethertype] = packet.read::<7>(0).ok_or(Reason::Malformed)?;
-    if !packet.is_addressed_here([a, b, c]) {
+    let [a, b, c, _, _, _, mut ethertype] = packet.read::<7>(0).ok_or(Reason::Malformed)?;
+    if packet.has_tag_aside() || is_tag(ethertype) {
+        ethertype = behind_tags(packet, tables, arrived)?;
+    } else if !packet.is_addressed_here([a, b, c]) {
         return Err(Reason::NotForUs);
     }
     match ethertype {
         ETHERTYPE_IPV4 => Ok(Version::V4),
         ETHERTYPE_IPV6 => Ok(Version::V6),
-        ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(Reason::VlanTagged),
         _ => Err(Reason::NotIp),
     }
 }

@@ -1,4 +1,4 @@
-//! The way of a packet: parse, flow, else service and a new flow, rewrite, FIB, frame.
+//! The way of a packet: VLAN tags off, parse, flow, else service and a new flow, rewrite, FIB, frame, tags on.
 //!
 //! An ICMP error about a flow, and a later fragment of its datagrams, find the flow by other means and then go the same way.
 //!
@@ -16,6 +16,7 @@ mod forward;
 mod fragments;
 mod life;
 mod neighbour;
+mod vlan;
 
 use self::across::{error_across, forward_across};
 use self::direct::forward_direct;
@@ -27,6 +28,8 @@ use self::forward::{
 use self::fragments::transport;
 pub(crate) use self::life::claim;
 use self::life::{begins_anew, end, may_replace, note_acknowledged, observe};
+pub use self::vlan::Arrived;
+pub(crate) use self::vlan::behind_tags;
 use crate::choose::{self, Composed};
 use crate::early::FirstCame;
 use crate::family::{Family, Header, V4, V6};
@@ -46,6 +49,7 @@ use crate::sctp;
 use crate::service::{EXHAUSTION_DROP, MODE_ACROSS, MODE_NAT, SERVICE_ANSWER_ECHO, VipKey};
 use crate::source_route;
 use crate::tables::{Tables, TablesOf};
+use crate::vlan::Tags;
 
 /// How a packet's way ended: what the hook is to do is the reason's kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,8 @@ pub struct Way {
     pub resolve: u32,
     /// That neighbour's address; an IPv4 one in the first word.
     pub next_hop: V6,
+    /// The VLAN tags that the frame gets.
+    pub tags: Tags,
 }
 
 /// `AF_INET`.
@@ -77,17 +83,23 @@ pub const NEXT_HOP_V6: u32 = 10;
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
     let bytes = packet.frame_len();
-    let place = packet.interface_place();
+    let nothing = P::zero(bytes);
+    let mut arrived = Arrived { place: packet.interface_place().into(), tags: nothing };
     // The next hop has no value yet. No zeroes: the compiler would clear it by a call.
-    let mut way = Way { ifindex: 0, resolve: 0, next_hop: [bytes; 4] };
-    let reason = match parse::ethernet(packet) {
+    let mut way =
+        Way { ifindex: 0, resolve: 0, next_hop: [bytes; 4], tags: Tags::from_bits(nothing as u32) };
+    let mut reason = match parse::ethernet(packet, tables, &mut arrived) {
         Ok(Version::V4) => run_v4(packet, tables, &mut way),
         Ok(Version::V6) => run_v6(packet, tables, &mut way),
         Err(reason) => reason,
     };
     let may_ask = matches!(reason, Reason::NotForUs | Reason::NotIp | Reason::ProtocolNotHandled);
-    let reason = if may_ask { neighbour::answer(packet, tables, reason) } else { reason };
-    tables.count(place, reason, bytes);
+    reason = if may_ask { neighbour::answer(packet, tables, reason) } else { reason };
+    reason = P::any(reason, nothing);
+    if arrived.tags | u64::from(way.tags.bits()) != 0 {
+        reason = vlan::leave(packet, reason, &arrived, &way);
+    }
+    tables.count(arrived.place as u32, reason, bytes);
     Outcome { reason, way }
 }
 

@@ -84,7 +84,7 @@ reasons! {
     EchoAnswered = 5, "echo-answered", Reply, Rewritten;
     /// The frame's destination is not this interface's MAC: broadcast, multicast, or somebody else's.
     NotForUs = 6, "not-for-us", Pass, Original;
-    /// A frame with a VLAN tag.
+    /// A frame with VLAN tags that belong to no interface whose packets are handled here, or with more than two.
     VlanTagged = 7, "vlan-tagged", Pass, Original;
     /// Not IPv4: ARP, IPv6 and the like.
     NotIp = 8, "not-ip", Pass, Original;
@@ -196,6 +196,8 @@ reasons! {
     /// A fragment to a VIP's address whose first fragment did not come before it: user space keeps it for a second, and sends it
     /// on when the first one has come.
     FragmentKept = 58, "fragment-kept", Drop, Original;
+    /// A routed packet whose way out puts something around it that these programs do not know.
+    UnknownEncapsulation = 59, "unknown-encapsulation", Pass, Original;
 }
 
 /// How many reasons there are.

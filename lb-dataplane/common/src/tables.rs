@@ -13,6 +13,7 @@ use crate::reason::Reason;
 use crate::service::{
     AccessKey, Affinity, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
+use crate::vlan::VlanKey;
 
 /// A tick is 2^30 ns, 1.07 s: the kernel's monotonic clock, shifted instead of divided.
 pub const TICK_SHIFT: u32 = 30;
@@ -121,6 +122,12 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn answers(&self, key: &AnswerKey) -> bool;
     /// Tells user space that the first fragment of a datagram has come, others of which it keeps.
     fn tell_first_came(&self, first: &FirstCame);
+    /// The interface of a VLAN.
+    fn vlan(&self, key: &VlanKey) -> Option<u32>;
+    /// The MAC of an interface that packets are handled of.
+    fn mac(&self, ifindex: u32) -> Option<[u16; 3]>;
+    /// The place of an interface in the counters.
+    fn interface_place(&self, ifindex: u32) -> u32;
     /// Counts how a packet ended that came in through the interface at this place.
     fn count(&self, interface_place: u32, reason: Reason, bytes: u32);
 }

@@ -4,12 +4,37 @@
 
 use core::arch::asm;
 
+use lb_dataplane_common::reason::Reason;
+use lb_dataplane_common::vlan::{self, TagWord};
+
 /// The same number, which the verifier does not know to be the same: it follows copies and sums, but no other operations.
 #[inline(always)]
 pub fn unlinked(mut n: u32) -> u32 {
     // SAFETY: a register is changed and changed back.
     unsafe { asm!("{0} ^= 1", "{0} ^= 1", inout(wreg) n, options(pure, nomem, nostack)) };
     n
+}
+
+/// Zero, of which the verifier knows nothing, given a number of which it knows nothing either: both halves of it.
+#[inline(always)]
+pub fn zero(unknown: u32) -> u64 {
+    let mut unknown = u64::from(unknown) | u64::from(unknown) << 32;
+    // SAFETY: two registers that hold the same.
+    unsafe {
+        asm!("{0} ^= {1}", inout(reg) unknown, in(reg) unknown, options(pure, nomem, nostack));
+    }
+    unknown
+}
+
+/// The same reason, of which the verifier knows nothing, given what [`zero`] made.
+#[inline(always)]
+pub fn any(reason: Reason, zero: u64) -> Reason {
+    let mut number = u64::from(reason as u32);
+    // SAFETY: a number is combined with zero, and so is that of the reason that it was.
+    unsafe {
+        asm!("{0} ^= {1}", inout(reg) number, in(reg) zero, options(pure, nomem, nostack));
+        core::mem::transmute::<u32, Reason>(number as u32)
+    }
 }
 
 /// A packet's bytes in place.
@@ -52,6 +77,15 @@ impl Frame {
         // SAFETY: a register is copied to itself.
         unsafe { asm!("{0} = {0}", inout(wreg) len, options(pure, nomem, nostack)) };
         self.data + len as usize <= self.end
+    }
+
+    /// The first VLAN tag; 0 if there is none.
+    #[inline(always)]
+    pub fn tag(self) -> TagWord {
+        match self.read::<2>(12) {
+            Some([protocol, control]) if vlan::is_tag(protocol) => vlan::word(protocol, control),
+            _ => 0,
+        }
     }
 
     /// The address of N words, if they are within the packet.

@@ -2,7 +2,9 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use lb_dataplane_common::reason::{INTERFACE_KNOWN, MAX_PLACED_IFINDEX};
+use lb_dataplane_common::vlan::{MAX_VLANS, VlanKey};
 
 /// Interfaces by their index, as `IFACES` has them: an array costs a packet less. The last word of those that are there has
 /// `INTERFACE_KNOWN`; its rest is the place of what came in through it in `REASONS`, 0 for the one of all others.
@@ -11,6 +13,18 @@ static NEAR_IFACES: Array<[u16; 4]> = Array::with_max_entries(MAX_PLACED_IFINDEX
 /// MAC by interface index, for XDP, which nobody tells whether a frame is for this host; and its place in the counters.
 #[map]
 static IFACES: HashMap<u32, [u16; 4]> = HashMap::with_max_entries(1024, 0);
+
+/// The interfaces of VLANs whose frames are handled where they come in, by link and tag.
+#[map]
+static VLANS: HashMap<VlanKey, u32> = HashMap::with_max_entries(MAX_VLANS, BPF_F_NO_PREALLOC);
+
+/// The interface of a VLAN.
+#[inline(always)]
+pub fn vlan(key: &VlanKey) -> Option<u32> {
+    let ifindex = VLANS.get_ptr(key)?;
+    // SAFETY: what is replaced or removed meanwhile is another VLAN's at worst, but there.
+    Some(unsafe { *ifindex })
+}
 
 /// The place of an interface in the counters.
 #[inline(always)]

@@ -13,6 +13,7 @@ mod flow_ptr;
 mod frame;
 mod interfaces;
 mod maps;
+mod record;
 mod samples;
 mod sum;
 mod tc;
@@ -41,11 +42,11 @@ pub fn lbd_tc(ctx: TcContext) -> i32 {
     let skb: *mut __sk_buff = ctx.skb.skb;
     let mut packet = SkBuff::new(skb);
     let outcome = pipeline::process(&mut packet, &Maps);
-    maps::record(&outcome);
+    record::record(&outcome);
     match outcome.reason.kind_at_once() {
         Kind::Forward if outcome.way.resolve == 0 => tc::redirect(outcome.way.ifindex),
         Kind::Forward => tc::redirect_neighbour(&outcome.way),
-        Kind::Reply => tc::redirect(packet.ifindex()),
+        Kind::Reply => tc::redirect(packet.link()),
         Kind::Pass => TCX_NEXT,
         Kind::Drop => TC_ACT_SHOT,
     }
@@ -56,12 +57,12 @@ pub fn lbd_tc(ctx: TcContext) -> i32 {
 pub fn lbd_xdp(ctx: XdpContext) -> u32 {
     let mut packet = XdpFrame::new(ctx.ctx);
     let outcome = pipeline::process(&mut packet, &Maps);
-    maps::record(&outcome);
+    record::record(&outcome);
     match outcome.reason.kind_at_once() {
         Kind::Forward => xdp::redirect(outcome.way.ifindex),
         // Not `XDP_TX`: a veth leaves such a frame in its peer's ring until another one comes, unless the peer runs XDP
         // too. Forwarding asks the same of a driver.
-        Kind::Reply => xdp::redirect(packet.ifindex()),
+        Kind::Reply => xdp::redirect(packet.link()),
         Kind::Pass => xdp_action::XDP_PASS,
         Kind::Drop => xdp_action::XDP_DROP,
     }

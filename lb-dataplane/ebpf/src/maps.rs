@@ -13,7 +13,7 @@ use lb_dataplane_common::fib6::Fib6Tables;
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Timeouts};
 use lb_dataplane_common::fragment::{FragmentKey, FragmentPorts};
 use lb_dataplane_common::half_open::HalfOpen;
-use lb_dataplane_common::pipeline::{Outcome, Scratch};
+use lb_dataplane_common::pipeline::Scratch;
 use lb_dataplane_common::punt::{Punt, QUOTED};
 use lb_dataplane_common::reason::{
     INTERFACE_PLACES, REASON_PLACES, Reason, ReasonCounts, reason_index,
@@ -23,12 +23,13 @@ use lb_dataplane_common::service::{
     ServiceEntry, SourceEntry, VipKey,
 };
 use lb_dataplane_common::tables::{
-    AnswerKey, FamilyTables, FlowTables, InsertError, MAX_ANSWERS, Record, Tables,
+    AnswerKey, FamilyTables, FlowTables, InsertError, MAX_ANSWERS, Tables,
 };
+use lb_dataplane_common::vlan::VlanKey;
 
 use crate::fib_maps::{Fib, Node6, word};
 use crate::flow_ptr::FlowPtr;
-use crate::{atomic, clock, counts, early, samples};
+use crate::{atomic, clock, counts, early, interfaces, samples};
 
 #[map]
 static SERVICES: HashMap<VipKey, ServiceEntry> = HashMap::with_max_entries(64, 0);
@@ -89,12 +90,7 @@ static PUNTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 static ANSWERS: HashMap<AnswerKey, u32> = HashMap::with_max_entries(MAX_ANSWERS, BPF_F_NO_PREALLOC);
 #[map]
 static TIMEOUTS: Array<Timeouts> = Array::with_max_entries(1, 0);
-#[map]
-static RECORD: Array<Record> = Array::with_max_entries(1, 0);
 
-/// Whether `RECORD` is written. The loader sets it before the verifier sees it, which then leaves out the dead code.
-#[unsafe(no_mangle)]
-static LBD_RECORD: u8 = 0;
 /// Places of a CPU's ring of half-open flows less one: a power of two less one. Set by the loader.
 #[unsafe(no_mangle)]
 static LBD_HALF_OPEN_MASK: u32 = 0;
@@ -439,6 +435,21 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn vlan(&self, key: &VlanKey) -> Option<u32> {
+        interfaces::vlan(key)
+    }
+
+    #[inline(always)]
+    fn mac(&self, ifindex: u32) -> Option<[u16; 3]> {
+        interfaces::mac(ifindex)
+    }
+
+    #[inline(always)]
+    fn interface_place(&self, ifindex: u32) -> u32 {
+        interfaces::place(ifindex)
+    }
+
+    #[inline(always)]
     fn count(&self, interface_place: u32, reason: Reason, bytes: u32) {
         if let Some(counts) = REASONS.get_ptr_mut(reason_index(interface_place, reason)) {
             // SAFETY: this CPU's element, which nothing else writes while the program runs.
@@ -473,25 +484,5 @@ pub fn punt(
         place.submit(0);
     } else {
         place.discard(0);
-    }
-}
-
-/// Writes down how the packet ended, where the loader asked for it.
-#[inline(always)]
-pub fn record(outcome: &Outcome) {
-    // SAFETY: a static of this program; volatile, since the loader changes it in the object.
-    if unsafe { (&raw const LBD_RECORD).read_volatile() } == 0 {
-        return;
-    }
-    if let Some(record) = RECORD.get_ptr_mut(0) {
-        // SAFETY: the map's one element; tests run one packet at a time.
-        unsafe {
-            (*record).reason = outcome.reason as u32;
-            (*record).ifindex = outcome.way.ifindex;
-            // Not an array of zeroes: the compiler would write it by a call.
-            let all = 0_u32.wrapping_sub(u32::from(outcome.way.resolve != 0));
-            (*record).resolve = outcome.way.next_hop.map(|word| word & all);
-            (*record).packets += 1;
-        }
     }
 }

@@ -11,7 +11,8 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_check_mtu, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
-    bpf_skb_change_proto, bpf_skb_load_bytes, bpf_skb_pull_data,
+    bpf_skb_change_proto, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_vlan_pop,
+    bpf_skb_vlan_push,
 };
 use lb_dataplane_common::checksum::{self, Delta};
 use lb_dataplane_common::early::EarlyHead;
@@ -20,6 +21,7 @@ use lb_dataplane_common::packet::{ChecksumChange, Outer, Packet};
 use lb_dataplane_common::parse::{ETHERNET_LEN, ethertype};
 use lb_dataplane_common::pipeline::Way;
 use lb_dataplane_common::reason::Reason;
+use lb_dataplane_common::vlan::{self, TagWord};
 
 use crate::frame::{self, Frame};
 use crate::{early, interfaces, maps, sum};
@@ -34,13 +36,17 @@ const BPF_F_IPV6: u64 = 1 << 7;
 /// A packet at TC.
 pub struct SkBuff {
     skb: *mut __sk_buff,
+    /// The interface that it belongs to: its VLAN's, or the one that it came in through.
+    ifindex: u64,
 }
 
 impl SkBuff {
     /// The program's packet.
     #[inline(always)]
     pub fn new(skb: *mut __sk_buff) -> Self {
-        Self { skb }
+        let mut packet = Self { skb, ifindex: 0 };
+        packet.ifindex = packet.link().into();
+        packet
     }
 
     #[inline(always)]
@@ -51,6 +57,13 @@ impl SkBuff {
                 self.skb,
             )
         }
+    }
+
+    /// The interface that it came in through, whatever its tags say.
+    #[inline(always)]
+    pub fn link(&self) -> u32 {
+        // SAFETY: as in `frame`.
+        unsafe { (*self.skb).ifindex }
     }
 
     /// Applies a difference of sums to a transport's checksum. The helper knows whether the checksum is complete,
@@ -73,6 +86,16 @@ impl Packet for SkBuff {
     }
 
     #[inline(always)]
+    fn zero(unknown: u32) -> u64 {
+        frame::zero(unknown)
+    }
+
+    #[inline(always)]
+    fn any(reason: Reason, zero: u64) -> Reason {
+        frame::any(reason, zero)
+    }
+
+    #[inline(always)]
     fn frame_len(&self) -> u32 {
         // SAFETY: as in `frame`.
         unsafe { (*self.skb).len }
@@ -87,20 +110,19 @@ impl Packet for SkBuff {
     #[inline(always)]
     fn link_mtu(&self) -> u32 {
         let mut mtu = 0;
-        // SAFETY: the context is valid, and so is the place that the MTU is written to. Interface 0 is that of the packet.
-        let result = unsafe { bpf_check_mtu(self.skb.cast(), 0, &raw mut mtu, 0, 0) };
+        // SAFETY: the context is valid, and so is the place that the MTU is written to.
+        let result = unsafe { bpf_check_mtu(self.skb.cast(), self.ifindex as u32, &raw mut mtu, 0, 0) };
         if result < 0 { u32::MAX } else { mtu }
     }
 
     #[inline(always)]
     fn interface_place(&self) -> u32 {
-        interfaces::place(self.ifindex())
+        interfaces::place(self.link())
     }
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {
-        // SAFETY: as in `frame`.
-        unsafe { (*self.skb).ifindex }
+        self.ifindex as u32
     }
 
     #[inline(always)]
@@ -118,6 +140,35 @@ impl Packet for SkBuff {
     fn has_tag_aside(&self) -> bool {
         // SAFETY: as in `frame`.
         unsafe { (*self.skb).vlan_present != 0 }
+    }
+
+    #[inline(always)]
+    fn tag(&self) -> TagWord {
+        if !self.has_tag_aside() {
+            return self.frame().tag();
+        }
+        // SAFETY: as in `frame`.
+        unsafe { vlan::word((*self.skb).vlan_proto as u16, ((*self.skb).vlan_tci as u16).to_be()) }
+    }
+
+    /// One in its place, if there is one, then is beside.
+    #[inline(always)]
+    fn take_tag(&mut self) -> Option<()> {
+        // SAFETY: the context is valid. Every access after this takes the packet's addresses anew.
+        (unsafe { bpf_skb_vlan_pop(self.skb) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn put_tag(&mut self, tag: TagWord) -> Option<()> {
+        let [protocol, control] = vlan::halves(tag);
+        // SAFETY: as above.
+        let result = unsafe { bpf_skb_vlan_push(self.skb, protocol, u16::from_be(control)) };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn enter(&mut self, ifindex: u32) {
+        self.ifindex = ifindex.into();
     }
 
     #[inline(always)]

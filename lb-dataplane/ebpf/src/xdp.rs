@@ -11,20 +11,28 @@ use lb_dataplane_common::early::EarlyHead;
 use lb_dataplane_common::packet::{ChecksumChange, Outer, Packet};
 use lb_dataplane_common::parse::{ETHERNET_LEN, ethertype};
 use lb_dataplane_common::reason::Reason;
+use lb_dataplane_common::vlan::{self, TagWord};
 
 use crate::frame::{self, Frame};
 use crate::{early, interfaces, maps, sum};
 
+/// Bytes of a VLAN tag.
+const TAG_LEN: i32 = 4;
+
 /// A packet at XDP.
 pub struct XdpFrame {
     ctx: *mut xdp_md,
+    /// The interface that it belongs to: its VLAN's, or the one that it came in through.
+    ifindex: u64,
 }
 
 impl XdpFrame {
     /// The program's packet.
     #[inline(always)]
     pub fn new(ctx: *mut xdp_md) -> Self {
-        Self { ctx }
+        let mut packet = Self { ctx, ifindex: 0 };
+        packet.ifindex = packet.link().into();
+        packet
     }
 
     #[inline(always)]
@@ -33,6 +41,13 @@ impl XdpFrame {
         unsafe {
             Frame::of::<_, { offset_of!(xdp_md, data) }, { offset_of!(xdp_md, data_end) }>(self.ctx)
         }
+    }
+
+    /// The interface that it came in through, whatever its tags say.
+    #[inline(always)]
+    pub fn link(&self) -> u32 {
+        // SAFETY: as in `frame`.
+        unsafe { (*self.ctx).ingress_ifindex }
     }
 
     /// Copies words out; `at` is even.
@@ -51,6 +66,16 @@ impl Packet for XdpFrame {
     }
 
     #[inline(always)]
+    fn zero(unknown: u32) -> u64 {
+        frame::zero(unknown)
+    }
+
+    #[inline(always)]
+    fn any(reason: Reason, zero: u64) -> Reason {
+        frame::any(reason, zero)
+    }
+
+    #[inline(always)]
     fn frame_len(&self) -> u32 {
         self.frame().len()
     }
@@ -63,20 +88,19 @@ impl Packet for XdpFrame {
     #[inline(always)]
     fn link_mtu(&self) -> u32 {
         let mut mtu = 0;
-        // SAFETY: the context is valid, and so is the place that the MTU is written to. Interface 0 is that of the packet.
-        let result = unsafe { bpf_check_mtu(self.ctx.cast(), 0, &raw mut mtu, 0, 0) };
+        // SAFETY: the context is valid, and so is the place that the MTU is written to.
+        let result = unsafe { bpf_check_mtu(self.ctx.cast(), self.ifindex as u32, &raw mut mtu, 0, 0) };
         if result < 0 { u32::MAX } else { mtu }
     }
 
     #[inline(always)]
     fn interface_place(&self) -> u32 {
-        interfaces::place(self.ifindex())
+        interfaces::place(self.link())
     }
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {
-        // SAFETY: as in `frame`.
-        unsafe { (*self.ctx).ingress_ifindex }
+        self.ifindex as u32
     }
 
     #[inline(always)]
@@ -86,12 +110,44 @@ impl Packet for XdpFrame {
 
     #[inline(always)]
     fn is_addressed_here(&self, destination: [u16; 3]) -> bool {
-        self.own_mac() == Some(destination)
+        interfaces::mac(self.link()) == Some(destination)
     }
 
+    /// Attaching to XDP has the device leave tags in their place.
     #[inline(always)]
     fn has_tag_aside(&self) -> bool {
         false
+    }
+
+    #[inline(always)]
+    fn tag(&self) -> TagWord {
+        self.frame().tag()
+    }
+
+    #[inline(always)]
+    fn take_tag(&mut self) -> Option<()> {
+        let macs = self.read::<6>(0)?;
+        // SAFETY: as in `grow`.
+        if unsafe { bpf_xdp_adjust_head(self.ctx, TAG_LEN) } != 0 {
+            return None;
+        }
+        self.write(0, macs)
+    }
+
+    #[inline(always)]
+    fn put_tag(&mut self, tag: TagWord) -> Option<()> {
+        let [a, b, c, d, e, f] = self.read::<6>(0)?;
+        // SAFETY: as in `grow`.
+        if unsafe { bpf_xdp_adjust_head(self.ctx, -TAG_LEN) } != 0 {
+            return None;
+        }
+        let [protocol, control] = vlan::halves(tag);
+        self.write(0, [a, b, c, d, e, f, protocol, control])
+    }
+
+    #[inline(always)]
+    fn enter(&mut self, ifindex: u32) {
+        self.ifindex = ifindex.into();
     }
 
     #[inline(always)]

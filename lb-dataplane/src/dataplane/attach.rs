@@ -18,6 +18,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::{Attached, Hook, HookChoice, XdpMode, interfaces, occupant, open};
 use crate::error::AttachError;
+use crate::host;
 use crate::pins::Pins;
 use crate::sys;
 
@@ -84,6 +85,10 @@ pub(super) fn attach(
         }
         HookChoice::Auto => attach_to(ebpf, pins, &interface, Hook::Tc)?,
     };
+    if matches!(hook, Hook::Xdp | Hook::GenericXdp) {
+        // Where the driver refuses, `doctor` says what that means.
+        let _takes_them_off = host::leave_tags(name);
+    }
     // A packet that both hooks see would be translated twice.
     for other in HOOKS.into_iter().filter(|other| *other != hook) {
         let keep = |source| AttachError::Keep { interface: interface.name.clone(), source };

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
+use lb_dataplane_common::encapsulation::Encapsulation;
 use lb_dataplane_common::fib::{
     GROUP_BLACKHOLE, GROUP_KERNEL, GROUP_NO_ROOM, MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6,
     MEMBER_RESOLVED, MEMBER_WITHOUT_XDP, MemberEntry, group_buckets, group_kind, group_member,
@@ -108,6 +109,8 @@ pub(super) struct Groups {
     without_xdp: HashSet<u32>,
     /// The first place behind those of groups.
     end: u32,
+    /// What is put around packets that leave through interfaces, other than nothing.
+    encapsulations: HashMap<u32, Encapsulation>,
     /// What was given back so far.
     given_back: u64,
 }
@@ -143,6 +146,7 @@ impl Groups {
             stale,
             without_xdp: HashSet::new(),
             end: pools.end,
+            encapsulations: HashMap::new(),
             given_back: 0,
         }
     }
@@ -171,30 +175,64 @@ impl Groups {
         }
     }
 
-    /// Notes whether XDP can send through an interface, also in the members that there are: in one word each, so that packets
-    /// see the old or the new one.
+    /// Notes whether XDP can send through an interface, also in the members that there are.
     pub(super) fn set_xdp(&mut self, ifindex: u32, takes_frames: bool) {
         let is_news = match takes_frames {
             true => self.without_xdp.remove(&ifindex),
             false => self.without_xdp.insert(ifindex),
         };
-        if !is_news {
-            return;
+        if is_news {
+            self.finish_anew();
         }
-        let turned =
-            |entry: &MemberEntry| MemberEntry { flags: entry.flags ^ MEMBER_WITHOUT_XDP, ..*entry };
-        let of_it: Vec<_> = self.members.extract_if(|entry, _| entry.ifindex == ifindex).collect();
-        for (entry, place) in of_it {
-            self.write_member(place.0, &turned(&entry));
-            self.members.insert(turned(&entry), place);
-        }
-        let named = self.by_name.values_mut().flat_map(|group| &mut group.members);
-        named.filter(|entry| entry.ifindex == ifindex).for_each(|entry| *entry = turned(entry));
     }
 
-    /// The interfaces of members.
+    /// Notes what is put around packets that leave through interfaces, also in the members that there are.
+    pub(super) fn set_encapsulations(&mut self, by_interface: HashMap<u32, Encapsulation>) {
+        if self.encapsulations != by_interface {
+            self.encapsulations = by_interface;
+            self.finish_anew();
+        }
+    }
+
+    /// Finishes all members again. Those that become others change in the encapsulation, one word, and then in the flags, which
+    /// are one too: a packet that sees one of the two is sent through the interface of a VLAN, or left to the kernel.
+    fn finish_anew(&mut self) {
+        let changed = |entry: &MemberEntry| Some(self.finished(*entry)).filter(|new| new != entry);
+        let all = self.members.keys().filter_map(|entry| Some((*entry, changed(entry)?)));
+        let changes: HashMap<MemberEntry, MemberEntry> = all.collect();
+        for (old, new) in &changes {
+            if let Some(place) = self.members.remove(old) {
+                self.write_member(place.0, new);
+                self.members.insert(*new, place);
+            }
+        }
+        let named = self.by_name.values_mut().flat_map(|group| &mut group.members);
+        named.for_each(|entry| *entry = *changes.get(entry).unwrap_or(entry));
+    }
+
+    /// A member with what is known of the interface that it leaves through.
+    fn finished(&self, mut entry: MemberEntry) -> MemberEntry {
+        let around = self.encapsulations.get(&entry.ifindex);
+        let is_resolved = entry.flags & MEMBER_RESOLVED != 0;
+        entry.encapsulation = around.filter(|_| is_resolved).map_or(0, |it| it.encode());
+        entry.flags &= !MEMBER_WITHOUT_XDP;
+        if self.without_xdp.contains(&self.leaves_through(entry.ifindex)) {
+            entry.flags |= MEMBER_WITHOUT_XDP;
+        }
+        entry
+    }
+
+    /// The interface that frames leave through that go out by this one: a VLAN's link.
+    pub(super) fn leaves_through(&self, ifindex: u32) -> u32 {
+        match self.encapsulations.get(&ifindex) {
+            Some(Encapsulation::Vlan { link, .. }) => *link,
+            Some(Encapsulation::None | Encapsulation::Unknown) | None => ifindex,
+        }
+    }
+
+    /// The interfaces that members leave through.
     pub(super) fn interfaces(&self) -> impl Iterator<Item = u32> + '_ {
-        self.members.keys().map(|entry| entry.ifindex)
+        self.members.keys().map(|entry| self.leaves_through(entry.ifindex))
     }
 
     /// The group's place in `FIB_GROUPS`.
@@ -374,10 +412,7 @@ impl Groups {
         }
         let mut entries: Vec<(MemberEntry, u16)> = Vec::with_capacity(members.len());
         for member in members {
-            let mut entry = entry(member);
-            if self.without_xdp.contains(&entry.ifindex) {
-                entry.flags |= MEMBER_WITHOUT_XDP;
-            }
+            let entry = self.finished(entry(member));
             match entries.iter_mut().find(|(known, _)| *known == entry) {
                 Some((_, weight)) => *weight = weight.saturating_add(member.weight),
                 None => entries.push((entry, member.weight)),
@@ -389,8 +424,11 @@ impl Groups {
     fn write_member(&self, index: u32, entry: &MemberEntry) {
         let first = index as usize * MEMBER_WORDS;
         let words = &self.member_words.words()[first..first + MEMBER_WORDS];
+        // The last two as one: packets may be reading them.
+        let last = (index as usize + 1) * MEMBER_WORDS / 2 - 1;
+        self.member_words.wide_words()[last].store(entry.encapsulation, Release);
         for (word, value) in words.iter().zip(encode(entry)) {
-            word.store(value, Relaxed);
+            word.store(value, Release);
         }
     }
 }
@@ -410,17 +448,18 @@ fn entry(member: &Member) -> MemberEntry {
         source_mac: member.source_mac,
         destination_mac: member.destination_mac.unwrap_or_default(),
         gateway6,
+        encapsulation: 0,
     }
 }
 
-/// A member's bytes as words of this machine.
-fn encode(entry: &MemberEntry) -> [u32; MEMBER_WORDS] {
+/// A member's bytes as words of this machine, without the encapsulation.
+fn encode(entry: &MemberEntry) -> [u32; MEMBER_WORDS - 2] {
     let [f0, f1] = entry.flags.to_ne_bytes();
     let [m0, m1] = entry.mtu.to_ne_bytes();
     let [s0, s1, s2, s3, s4, s5] = entry.source_mac;
     let [d0, d1, d2, d3, d4, d5] = entry.destination_mac;
     let word = u32::from_ne_bytes;
-    let mut words = [0; MEMBER_WORDS];
+    let mut words = [0; MEMBER_WORDS - 2];
     let (front, back) = words.split_at_mut(6);
     front.copy_from_slice(&[
         entry.ifindex,

@@ -36,7 +36,7 @@ impl FibTables for Reader {
     }
 
     fn member(&self, index: u32) -> Option<MemberEntry> {
-        let word = |n: u32| load(&self.arrays.members, index * 10 + n);
+        let word = |n: u32| load(&self.arrays.members, index * 12 + n);
         Some(MemberEntry { ifindex: word(0)?, ..MemberEntry::default() })
     }
 }
@@ -82,7 +82,7 @@ const SIZES: [usize; 7] = [
     NODE_BYTES,
     GROUPS * 8,
     BUCKETS * 4,
-    MEMBERS * 40,
+    MEMBERS * 48,
 ];
 
 impl Files {

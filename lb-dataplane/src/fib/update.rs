@@ -1,6 +1,9 @@
 //! Changes to the FIB, and what they have to do with interfaces.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
+
+use lb_dataplane_common::encapsulation::Encapsulation;
 
 use super::Fib;
 
@@ -103,7 +106,25 @@ impl Fib {
         self.groups.set_xdp(ifindex, takes_frames);
     }
 
-    /// The interfaces that routes lead through, some more than once.
+    /// Notes what is put around packets by the interface that they leave through; around others, nothing.
+    pub fn set_encapsulations(&mut self, by_interface: HashMap<u32, Encapsulation>) {
+        self.groups.set_encapsulations(by_interface);
+    }
+
+    /// The interfaces that packets are to leave through by these changes.
+    #[must_use]
+    pub fn led_through(&self, updates: &[FibUpdate]) -> Vec<u32> {
+        let named = updates.iter().flat_map(FibUpdate::interfaces);
+        named.map(|ifindex| self.leaves_through(ifindex)).collect()
+    }
+
+    /// The interface that frames leave through that go out by this one: a VLAN's link, or itself.
+    #[must_use]
+    pub fn leaves_through(&self, ifindex: u32) -> u32 {
+        self.groups.leaves_through(ifindex)
+    }
+
+    /// The interfaces that packets leave through, some more than once.
     pub fn interfaces(&self) -> impl Iterator<Item = u32> + '_ {
         self.groups.interfaces()
     }

@@ -190,7 +190,7 @@ fn a_way_out_that_takes_no_frames_from_xdp_is_the_kernels_business_there() {
 
 /// As the loader says it of an interface whose driver has no `ndo_xdp_xmit`.
 fn without_xdp(scene: &mut Scene, ifindex: u32) {
-    let mut members: Array<_, [u8; 40]> =
+    let mut members: Array<_, [u8; 48]> =
         scene.get().map_mut("FIB_MEMBERS").unwrap().try_into().unwrap();
     for index in 0..members.len() {
         let mut member = members.get(&index, 0).unwrap();

@@ -34,3 +34,5 @@ mod sources;
 mod traffic;
 mod v6;
 mod verifier;
+mod vlan;
+mod wire;

@@ -37,7 +37,7 @@ use ipnetwork::IpNetwork;
 
 pub use self::fact::{
     Controller, Fact, Install, KernelNextHop, KernelRoute, KernelRouteKind, Link, RouteKey,
-    StaticKind, StaticNextHop,
+    StaticKind, StaticNextHop, Vlan,
 };
 pub use self::statics::StaticState;
 pub use self::update::{

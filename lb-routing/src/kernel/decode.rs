@@ -4,12 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use lb_routing_proto::fib::{
-    Controller, Fact, KernelNextHop, KernelRoute, KernelRouteKind, Link, OwnRoute, RouteKey,
+    Controller, Fact, KernelNextHop, KernelRoute, KernelRouteKind, Link, OwnRoute, RouteKey, Vlan,
 };
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoData, InfoPortKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
+    LinkMessage, VlanProtocol,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -71,8 +72,9 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         ethernet: header.link_layer_type == LinkLayerType::Ether
             && !header.flags.contains(LinkFlags::Noarp),
         controller: None,
+        vlan: None,
     };
-    let mut is_vrf = false;
+    let (mut is_vrf, mut below) = (false, None);
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(name) = attribute {
             link.name.clone_from(name);
@@ -82,12 +84,34 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
             link.mtu = *mtu;
         } else if let LinkAttribute::Controller(ifindex @ 1..) = attribute {
             link.controller = Some(Controller { ifindex: *ifindex, is_vrf: false });
+        } else if let LinkAttribute::Link(ifindex @ 1..) = attribute {
+            below = Some(*ifindex);
         } else if let LinkAttribute::LinkInfo(infos) = attribute {
             is_vrf = infos.contains(&LinkInfo::PortKind(InfoPortKind::Vrf));
+            link.vlan = infos.iter().find_map(vlan);
         }
     }
+    // The number of an interface in another namespace may be anything's here.
+    let is_here = |attribute: &LinkAttribute| !matches!(attribute, LinkAttribute::LinkNetNsId(_));
+    let below = below.filter(|_| message.attributes.iter().all(is_here));
+    link.vlan = link.vlan.zip(below).map(|(vlan, link)| Vlan { link, ..vlan });
     link.controller = link.controller.map(|controller| Controller { is_vrf, ..controller });
     Some(link)
+}
+
+/// What is said of a VLAN, without the interface below it.
+fn vlan(info: &LinkInfo) -> Option<Vlan> {
+    let LinkInfo::Data(InfoData::Vlan(attributes)) = info else { return None };
+    let (mut id, mut protocol) = (None, VlanProtocol::Ieee8021Q);
+    for attribute in attributes {
+        if let InfoVlan::Id(of) = attribute {
+            id = Some(*of);
+        } else if let InfoVlan::Protocol(of) = attribute {
+            protocol = *of;
+        }
+    }
+    let is_service_tag = protocol == VlanProtocol::Ieee8021Ad;
+    Some(Vlan { link: 0, is_service_tag, id: id? })
 }
 
 /// An address of an interface, and whether it is ours.

@@ -6,6 +6,7 @@ use crate::checksum;
 use crate::early::EarlyHead;
 use crate::packet::{ChecksumChange, Outer, Packet};
 use crate::reason::Reason;
+use crate::vlan::{self, TagWord};
 
 /// A packet at TC (`RESOLVES`) or at XDP.
 #[derive(Clone, Debug)]
@@ -40,6 +41,14 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
         n
     }
 
+    fn zero(_: u32) -> u64 {
+        0
+    }
+
+    fn any(reason: Reason, _: u64) -> Reason {
+        reason
+    }
+
     fn frame_len(&self) -> u32 {
         self.bytes.len() as u32
     }
@@ -71,6 +80,25 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
     fn has_tag_aside(&self) -> bool {
         false
     }
+
+    fn tag(&self) -> TagWord {
+        let [protocol, control] = self.read(12).unwrap_or_default();
+        if vlan::is_tag(protocol) { vlan::word(protocol, control) } else { 0 }
+    }
+
+    fn take_tag(&mut self) -> Option<()> {
+        self.bytes.drain(12..16);
+        self.linear -= 4;
+        Some(())
+    }
+
+    fn put_tag(&mut self, tag: TagWord) -> Option<()> {
+        self.bytes.splice(12..12, tag.to_ne_bytes());
+        self.linear += 4;
+        Some(())
+    }
+
+    fn enter(&mut self, _: u32) {}
 
     fn pull(&mut self, len: u32) -> bool {
         self.linear = self.linear.max((len as usize).min(self.bytes.len()));

@@ -2,6 +2,7 @@
 
 use super::{NEXT_HOP_V4, NEXT_HOP_V6, NO_VIP, Scratch, Way, either, vip_flags};
 use crate::checksum::Delta;
+use crate::encapsulation::Encapsulation;
 use crate::family::{Family, V4};
 use crate::fib::{
     MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED, MEMBER_WITHOUT_XDP, MemberEntry,
@@ -79,10 +80,17 @@ fn route<A: Family, F: Family, T: Tables>(
     }
 }
 
-/// Why XDP leaves it to the kernel to send through a member, if it does: whether of a flow or not.
+/// Why it is left to the kernel to send through a member, if it is: whether of a flow or not.
 #[inline(always)]
 pub(super) fn left_to_kernel<P: Packet>(member: &MemberEntry, is_flow: bool) -> Option<Reason> {
     const EASY: u16 = MEMBER_RESOLVED;
+    if !Encapsulation::is_known(member.encapsulation) {
+        return Some(if is_flow {
+            Reason::FlowRoutedByKernel
+        } else {
+            Reason::UnknownEncapsulation
+        });
+    }
     if P::RESOLVES_NEIGHBOURS || member.flags & (EASY | MEMBER_WITHOUT_XDP) == EASY {
         return None;
     }
@@ -363,6 +371,14 @@ pub(super) fn address_frame<A: Family, P: Packet>(
 ) -> Option<()> {
     way.ifindex = member.ifindex;
     if member.flags & MEMBER_RESOLVED != 0 {
+        match Encapsulation::decode(member.encapsulation) {
+            Encapsulation::None => {}
+            Encapsulation::Vlan { link, tags } => {
+                way.ifindex = link;
+                way.tags = tags;
+            }
+            Encapsulation::Unknown => return None,
+        }
         return rewrite::set_macs(packet, member.destination_mac, member.source_mac);
     }
     if member.flags & MEMBER_HAS_GATEWAY != 0 {

@@ -144,15 +144,16 @@ impl Groups {
 }
 
 fn decode(
-    [ifindex, flags_mtu, gateway, w3, w4, w5, back @ ..]: [u32; MEMBER_WORDS],
+    [ifindex, flags_mtu, gateway, w3, w4, w5, g0, g1, g2, g3, e0, e1]: [u32; MEMBER_WORDS],
 ) -> MemberEntry {
     let [f0, f1, m0, m1] = flags_mtu.to_ne_bytes();
     let [s0, s1, s2, s3] = w3.to_ne_bytes();
     let [s4, s5, d0, d1] = w4.to_ne_bytes();
     let [d2, d3, d4, d5] = w5.to_ne_bytes();
+    let (e, f) = (e0.to_ne_bytes(), e1.to_ne_bytes());
     let mut gateway6 = [0; 16];
     let (quads, _) = gateway6.as_chunks_mut();
-    quads.iter_mut().zip(back).for_each(|(quad, word)| *quad = word.to_ne_bytes());
+    quads.iter_mut().zip([g0, g1, g2, g3]).for_each(|(quad, word)| *quad = word.to_ne_bytes());
     MemberEntry {
         ifindex,
         flags: u16::from_ne_bytes([f0, f1]),
@@ -161,5 +162,6 @@ fn decode(
         source_mac: [s0, s1, s2, s3, s4, s5],
         destination_mac: [d0, d1, d2, d3, d4, d5],
         gateway6,
+        encapsulation: u64::from_ne_bytes([e[0], e[1], e[2], e[3], f[0], f[1], f[2], f[3]]),
     }
 }

@@ -124,6 +124,19 @@ pub struct Link {
     pub ethernet: bool,
     /// What it is a port of, if of anything.
     pub controller: Option<Controller>,
+    /// The VLAN that it is the interface of, if of one.
+    pub vlan: Option<Vlan>,
+}
+
+/// The VLAN of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// The index of the interface below.
+    pub link: u32,
+    /// Its tag is 802.1ad's, not 802.1Q's.
+    pub is_service_tag: bool,
+    /// Its number.
+    pub id: u16,
 }
 
 /// What a link is a port of.

@@ -60,6 +60,7 @@ fn link() -> impl Strategy<Value = Link> {
             up,
             ethernet,
             controller: None,
+            vlan: None,
         },
     )
 }

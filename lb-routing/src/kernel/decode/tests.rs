@@ -1,5 +1,6 @@
 //! What of a message counts, and what makes a route the kernel's business.
 
+use netlink_packet_core::Parseable as _;
 use netlink_packet_route::link::{InfoKind, LinkHeader};
 use netlink_packet_route::route::{RouteLwEnCapType, RouteLwTunnelEncap};
 
@@ -114,4 +115,35 @@ fn a_link_knows_whether_what_it_is_a_port_of_is_a_vrf() {
     assert_eq!(controller(&[port(InfoPortKind::Vrf), of.clone()]), vrf);
     let bridge = Some(Controller { ifindex: 7, is_vrf: false });
     assert_eq!(controller(&[of, port(InfoPortKind::Bridge)]), bridge);
+}
+
+/// As the kernel says them of `link add link eth0 name eth0.100 type vlan protocol 802.1ad id 100`, without what does not matter.
+#[test]
+fn a_vlan_is_known_by_its_number_its_kind_and_the_interface_below() {
+    const HEADER: [u8; 16] = [0, 0, 1, 0, 9, 0, 0, 0, 0x43, 0x10, 1, 0, 0, 0, 0, 0];
+    const NAME: [u8; 16] = *b"\x0d\0\x03\0eth0.100\0\0\0\0";
+    /// `IFLA_LINK` and, of an interface below that is in another namespace, `IFLA_LINK_NETNSID`.
+    const BELOW: [u8; 8] = [8, 0, 5, 0, 2, 0, 0, 0];
+    const ELSEWHERE: [u8; 8] = [8, 0, 37, 0, 0, 0, 0, 0];
+    // `IFLA_LINKINFO` of `IFLA_INFO_KIND` and `IFLA_INFO_DATA`: `IFLA_VLAN_PROTOCOL`, `IFLA_VLAN_ID`, `IFLA_VLAN_FLAGS`.
+    const INFO: [u8; 52] = [
+        52, 0, 18, 0, 9, 0, 1, 0, b'v', b'l', b'a', b'n', 0, 0, 0, 0, 36, 0, 2, 0, 6, 0, 5, 0,
+        0x88, 0xa8, 0, 0, 6, 0, 1, 0, 100, 0, 0, 0, 12, 0, 2, 0, 1, 0, 0, 0, 255, 255, 255, 255, 4,
+        0, 3, 0,
+    ];
+    let read = |parts: &[&[u8]]| {
+        let bytes = parts.concat();
+        link(&LinkMessage::parse(&bytes).unwrap()).unwrap()
+    };
+    let known = read(&[&HEADER, &NAME, &BELOW, &INFO]);
+    assert_eq!(known.name, "eth0.100");
+    assert_eq!(known.vlan, Some(Vlan { link: 2, is_service_tag: true, id: 100 }));
+    assert_eq!(read(&[&HEADER, &NAME, &INFO, &BELOW]).vlan, known.vlan);
+    let mut other = INFO;
+    other[24..26].copy_from_slice(&[0x81, 0]);
+    let other = read(&[&HEADER, &NAME, &BELOW, &other]).vlan.unwrap();
+    assert!(!other.is_service_tag);
+    assert_eq!(read(&[&HEADER, &NAME, &BELOW, &ELSEWHERE, &INFO]).vlan, None);
+    assert_eq!(read(&[&HEADER, &NAME, &INFO]).vlan, None);
+    assert_eq!(read(&[&HEADER, &NAME, &BELOW]).vlan, None);
 }

@@ -12,7 +12,16 @@ fn net(text: &str) -> IpNetwork {
 
 fn link(ifindex: u32, up: bool) -> Fact {
     let (name, mac) = (format!("eth{ifindex}"), [1; 6]);
-    Fact::Link(Link { ifindex, name, mac, mtu: 1500, up, ethernet: true, controller: None })
+    Fact::Link(Link {
+        ifindex,
+        name,
+        mac,
+        mtu: 1500,
+        up,
+        ethernet: true,
+        controller: None,
+        vlan: None,
+    })
 }
 
 fn kernel_route(prefix: &str, ifindex: u32, gateway: Option<IpAddr>) -> Fact {

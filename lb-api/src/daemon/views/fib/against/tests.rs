@@ -36,6 +36,7 @@ fn link(ifindex: u32, up: bool, ethernet: bool) -> Link {
         up,
         ethernet,
         controller: None,
+        vlan: None,
     }
 }
 
