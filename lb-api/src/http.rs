@@ -128,8 +128,10 @@ pub(crate) struct App {
     views: Arc<dyn Views>,
     events: Events,
     access: Arc<Access>,
-    /// Held by whoever sends a whole configuration.
+    /// Held by whoever sends a whole configuration that is to be.
     applying: Arc<Semaphore>,
+    /// Held by whoever only asks what one would change: who may not change anything is in nobody's way.
+    looking: Arc<Semaphore>,
 }
 
 /// The API.
@@ -145,6 +147,7 @@ pub fn router(
         events,
         access: Arc::clone(&access),
         applying: Arc::new(Semaphore::new(1)),
+        looking: Arc::new(Semaphore::new(1)),
     };
     let api = Router::new()
         .route("/vips/{name}/backends", get(backends::list_backends))

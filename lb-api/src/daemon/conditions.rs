@@ -42,11 +42,13 @@ pub(super) fn spawn(live: Arc<Live>, access: Arc<Access>, events: Events) {
             let Some(all) = all(&*live, &live.registry, &access, &now.statics).await else {
                 return;
             };
-            for (path, conditions) in told.news(all) {
+            let news = all.map(|all| told.news(all)).unwrap_or_default();
+            // What is told now is no cause to look again.
+            let causes = now.told + news.len() as u64;
+            before = Some(Causes { told: causes, ..now });
+            for (path, conditions) in news {
                 events.tell_conditions(path, conditions);
             }
-            // What was told just now is no cause to look again.
-            before = Some(Causes { told: events.told(), ..now });
             sleep(looked.elapsed() * REST).await;
         }
     });
@@ -71,13 +73,14 @@ impl Causes {
     }
 }
 
-/// The conditions of every resource by its path; `None` where the daemon ends.
+/// The conditions of every resource by its path; an error where some cannot be read now, which are not gone for that. `None`
+/// where the daemon ends.
 async fn all(
     views: &dyn Views,
     registry: &Registry,
     access: &Access,
     statics: &StaticsStatus,
-) -> Option<Vec<(String, Vec<Condition>)>> {
+) -> Option<Result<Vec<(String, Vec<Condition>)>, String>> {
     let mut all = vec![("version".to_owned(), vec![current()])];
     let of_registry = |kind: &&Kind| !matches!(kind, Kind::Peer | Kind::BgpGlobal);
     for &kind in Kind::ALL.iter().filter(of_registry) {
@@ -88,19 +91,18 @@ async fn all(
         }
     }
     all.push((Kind::BgpGlobal.path().to_owned(), views.global().await.conditions));
-    if let Ok(interfaces) = views.interfaces().await {
-        let path = |name: &str| format!("interfaces/{name}");
-        let interfaces = interfaces.into_iter();
-        all.extend(interfaces.map(|it| (path(&it.metadata.name), it.status.conditions)));
-    }
-    if let Ok(appliance) = views.status().await {
-        all.push(("status".to_owned(), appliance.status.conditions));
-    }
+    let (interfaces, appliance) = match (views.interfaces().await, views.status().await) {
+        (Ok(interfaces), Ok(appliance)) => (interfaces, appliance),
+        (Err(error), _) | (_, Err(error)) => return Some(Err(error)),
+    };
+    let path = |name: &str| format!("interfaces/{name}");
+    all.extend(interfaces.into_iter().map(|it| (path(&it.metadata.name), it.status.conditions)));
+    all.push(("status".to_owned(), appliance.status.conditions));
     let tokens = access.tokens.list(SystemTime::now()).into_iter();
     all.extend(tokens.filter_map(|token| {
         Some((format!("tokens/{}", token.metadata.name), token.status?.conditions))
     }));
-    Some(all)
+    Some(Ok(all))
 }
 
 /// What is known of each resource; nothing before the first look.
@@ -159,7 +161,8 @@ mod tests {
         served.apply_one_of_each().await;
         let (views, registry) = (served.views(), served.bench.registry.clone());
         let statics = served.statics().await;
-        let look = || async { all(&*views, &registry, &served.access, &statics).await.unwrap() };
+        let look =
+            || async { all(&*views, &registry, &served.access, &statics).await.unwrap().unwrap() };
         let mut told = Told::default();
         told.news(look().await);
         for kind in Kind::ALL.iter().filter(|kind| **kind != Kind::Peer) {

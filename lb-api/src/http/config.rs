@@ -180,7 +180,8 @@ async fn apply(
     body: Body,
 ) -> Result<(Vec<Change>, Option<u32>, Documents), Refused> {
     // Before the body is read: many large ones at once would not fit into memory. It is never closed.
-    let _turn = app.applying.acquire().await.ok();
+    let turns = if bulk.dry_run { &app.looking } else { &app.applying };
+    let _turn = turns.acquire().await.ok();
     let body = read_json(headers, body, "application/json", MAX_CONFIG).await?;
     let documents = document(&body, read).map_err(|mistakes| Refused::fields(&mistakes))?;
     let (within, dry_run) = (bulk.confirm_within, bulk.dry_run);

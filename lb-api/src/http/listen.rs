@@ -279,7 +279,7 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 }
 
 /// Root, or lbd's own user at the socket: whoever mends this host is kept out by nobody.
-fn is_ours(peer: Peer) -> bool {
+pub(super) fn is_ours(peer: Peer) -> bool {
     match peer {
         Peer::Unix { uid, .. } => uid == 0 || uid == nix::unistd::geteuid().as_raw(),
         Peer::Tcp(_) => false,

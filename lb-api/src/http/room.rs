@@ -12,17 +12,20 @@ use hyper::body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::listen::is_ours;
 use super::problem::Refused;
 use crate::access::Peer;
 
-/// Requests in work at most, of this host's processes over the socket and, apart, of whoever comes over TCP.
+/// Requests in work at most, of root and lbd's own user over the socket, apart of its other users, and apart of whoever comes over
+/// TCP.
 pub(super) const MAX_REQUESTS: usize = 64;
 /// How long a request waits for others to end; then it is told to come back.
 const ROOM_WITHIN: Duration = Duration::from_secs(1);
 
-/// The room that there is: who comes over TCP takes none from the socket.
+/// The room that there is: who comes over TCP takes none from the socket, nor do its users from root.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
+    ours: Arc<Semaphore>,
     unix: Arc<Semaphore>,
     tcp: Arc<Semaphore>,
 }
@@ -36,12 +39,13 @@ pub(super) struct Place(
 impl Room {
     pub(super) fn new() -> Self {
         let all = || Arc::new(Semaphore::new(MAX_REQUESTS));
-        Self { unix: all(), tcp: all() }
+        Self { ours: all(), unix: all(), tcp: all() }
     }
 
     /// A place, when there is one.
     pub(super) async fn place(&self, peer: Peer) -> Result<Place, Refused> {
         let places = match peer {
+            Peer::Unix { .. } if is_ours(peer) => &self.ours,
             Peer::Unix { .. } => &self.unix,
             Peer::Tcp(_) => &self.tcp,
         };

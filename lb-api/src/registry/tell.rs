@@ -40,6 +40,8 @@ impl<A: Appliers> Task<A> {
                 (Some(_), Some(_)) | (None, None) => continue,
             };
             self.events.tell(kind, name.clone(), what(vip));
+            // Other backends may be in another health.
+            self.tell_of_health(name.clone());
         }
     }
 
