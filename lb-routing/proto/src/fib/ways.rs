@@ -2,7 +2,7 @@
 //! configuration, of one prefix the one that the kernel would choose.
 //!
 //! The cost is the interior cost of RFC 4271 §9.1.2.2 e: nothing where the next hop is on a link of ours, else the metric of
-//! the route. One that only a BGP route leads to is not reached.
+//! the route, and most where that is a default route. One that only a BGP route leads to is not reached.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,6 +31,11 @@ enum Lead<'a> {
     Nowhere,
 }
 
+/// What a route's metric counts for: a default route leads to whatever nobody knows better, so it is dearest.
+fn priced(len: u8, metric: u32) -> u32 {
+    if len == 0 { u32::MAX } else { metric }
+}
+
 impl<'a> Tables<'a> {
     fn lead(self, next_hop: IpAddr) -> Lead<'a> {
         if self.kernel.is_hidden(host(next_hop)) {
@@ -46,13 +51,13 @@ impl<'a> Tables<'a> {
                 }) =>
             {
                 match kind {
-                    KernelRouteKind::Unicast(hops) => Lead::Out(metric, hops),
-                    KernelRouteKind::Kernel => Lead::Kernel(metric),
+                    KernelRouteKind::Unicast(hops) => Lead::Out(priced(len, metric), hops),
+                    KernelRouteKind::Kernel => Lead::Kernel(priced(len, metric)),
                     KernelRouteKind::Blackhole => Lead::Nowhere,
                 }
             }
-            (_, Some((_, metric, Entry { kind: StaticKind::Forward(_), resolved }))) => {
-                Lead::Out(metric, resolved)
+            (_, Some((len, metric, Entry { kind: StaticKind::Forward(_), resolved }))) => {
+                Lead::Out(priced(len, metric), resolved)
             }
             (_, Some(_) | None) => Lead::Nowhere,
         }

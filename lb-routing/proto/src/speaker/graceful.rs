@@ -90,6 +90,8 @@ impl Speaker {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         (neighbour.stale, neighbour.again) = (None, None);
         neighbour.accepted = 0;
+        // If it is not asked to tell them again, a later policy has nothing to judge.
+        neighbour.misses_some |= neighbour.received > 0;
         let received = std::mem::take(&mut neighbour.received);
         self.rib.remove_peer(index, received);
     }

@@ -319,6 +319,7 @@ impl Speaker {
         let gone = self.rib.remove_refused(index);
         if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
             neighbour.received -= gone;
+            neighbour.misses_some |= gone > 0;
         }
         gone
     }

@@ -280,11 +280,12 @@ impl Facts {
             let prefix = clean(IpNetwork::new(next_hop, len).unwrap());
             let keys = self.kernel.keys().filter(|key| !key.local && key.prefix == prefix);
             let foreign = keys.map(|key| key.metric).min();
+            let priced = |metric| if len == 0 { u32::MAX } else { metric };
             match self.fixed(&prefix) {
                 Some((metric, way)) if foreign.is_none_or(|than| metric < than) => {
-                    Some((false, metric, way))
+                    Some((false, priced(metric), way))
                 }
-                _ => Some((true, foreign?, foreign_way(&self.main(&prefix)?))),
+                _ => Some((true, priced(foreign?), foreign_way(&self.main(&prefix)?))),
             }
         })
     }

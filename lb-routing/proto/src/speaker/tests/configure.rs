@@ -205,6 +205,19 @@ fn a_neighbour_that_cannot_be_asked_and_whose_routes_were_not_kept_tells_them_in
 }
 
 #[test]
+fn routes_that_were_forgotten_for_a_while_are_told_in_a_new_session() {
+    let mut rig = Rig::new(vec![ALL(1)]);
+    let conn = rig.establish(1);
+    rig.announce(conn, &[65101], neighbour(1), &["10.2.0.0/16"]);
+    rig.outputs();
+    rig.configure(vec![peer(1, Import::None, Export::All)]);
+    assert_eq!(notifications(&rig.outputs(), conn), []);
+    assert_eq!(rig.speaker.routes(), []);
+    rig.configure(vec![ALL(1)]);
+    assert_eq!(notifications(&rig.outputs(), conn), [error::OTHER_CONFIGURATION_CHANGE]);
+}
+
+#[test]
 fn another_as_number_needs_a_new_session_and_another_hold_time_waits_for_one() {
     let mut rig = Rig::new(vec![ALL(1)]);
     let conn = rig.establish(1);
