@@ -90,6 +90,11 @@ impl Held {
         self.expire(now);
         let is_room = self.kept < MOST
             && self.of_source.get(&datagram.source).is_none_or(|held| *held < MOST_OF_SOURCE);
+        // Whoever may keep no more takes no place of another's datagram either.
+        if !is_room && !self.datagrams.contains_key(&datagram) {
+            self.counts.refused += 1;
+            return None;
+        }
         let Some(state) = self.known(datagram, now) else {
             self.counts.refused += 1;
             return None;

@@ -12,7 +12,7 @@ use lb_dataplane_common::vlan::{MAX_VLANS, VlanKey};
 static NEAR_IFACES: Array<[u16; 4]> = Array::with_max_entries(MAX_PLACED_IFINDEX, 0);
 /// MAC by interface index, for XDP, which nobody tells whether a frame is for this host; and its place in the counters.
 #[map]
-static IFACES: HashMap<u32, [u16; 4]> = HashMap::with_max_entries(1024, 0);
+static IFACES: HashMap<u32, [u16; 4]> = HashMap::with_max_entries(1024 + MAX_VLANS, 0);
 
 /// The interfaces of VLANs whose frames are handled where they come in, by link and tag.
 #[map]

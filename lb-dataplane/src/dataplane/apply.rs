@@ -14,6 +14,7 @@ use lb_dataplane_common::service::{
     AccessKey, BackendEntry, PAGE_WORDS, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
 
+use self::write::GENERATION;
 pub(super) use self::write::{failed, open};
 use super::Sizes;
 use crate::error::ApplyError;
@@ -101,8 +102,14 @@ fn read<T>(
     let services = {
         let map: HashMap<_, Raw<VipKey>, Raw<ServiceEntry>> = open(ebpf, "SERVICES")?;
         map.iter()
-            // As plans have it, which know no generations.
-            .map(|item| item.map(|(key, entry)| (key.0, ServiceEntry { generation: 0, ..entry.0 })))
+            .map(|item| {
+                item.map(|(key, Raw(entry))| {
+                    // What an earlier process wrote is followed by others.
+                    GENERATION.fetch_max(entry.generation.wrapping_add(1), Relaxed);
+                    // As plans have it, which know no generations.
+                    (key.0, ServiceEntry { generation: 0, ..entry })
+                })
+            })
             .collect::<Result<Vec<_>, _>>()
             .map_err(failed("SERVICES"))?
     };

@@ -22,7 +22,7 @@ use crate::pod::Raw;
 use crate::sys;
 
 /// The generation of the next service entry, around at its end: in the time of one packet no 65,536 are written.
-static GENERATION: AtomicU16 = AtomicU16::new(1);
+pub(super) static GENERATION: AtomicU16 = AtomicU16::new(1);
 
 /// Entries that a system call writes at most.
 const BATCH: usize = 4096;
