@@ -1,8 +1,8 @@
 //! What is known of the interfaces that packets come in through.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use lb_dataplane_common::reason::{INTERFACE_KNOWN, MAX_PLACED_IFINDEX};
 use lb_dataplane_common::vlan::{MAX_VLANS, VlanKey};
 

@@ -89,7 +89,8 @@ impl Packet for XdpFrame {
     fn link_mtu(&self) -> u32 {
         let mut mtu = 0;
         // SAFETY: the context is valid, and so is the place that the MTU is written to.
-        let result = unsafe { bpf_check_mtu(self.ctx.cast(), self.ifindex as u32, &raw mut mtu, 0, 0) };
+        let result =
+            unsafe { bpf_check_mtu(self.ctx.cast(), self.ifindex as u32, &raw mut mtu, 0, 0) };
         if result < 0 { u32::MAX } else { mtu }
     }
 
