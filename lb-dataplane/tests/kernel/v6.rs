@@ -73,7 +73,7 @@ fn what_is_for_no_service_is_routed_or_left_to_the_kernel() {
         let unresolved = |tc, xdp| if hook == Hook::Tc { tc } else { xdp };
         let cases = [
             (packet(UDP, CLIENT, there), Reason::Forwarded),
-            (packet(Carries::Other(132), CLIENT, there), Reason::Forwarded),
+            (packet(Carries::Other(89), CLIENT, there), Reason::Forwarded),
             (packet(Carries::Icmp { kind: 1, code: 4 }, CLIENT, there), Reason::Forwarded),
             (packet(Carries::Icmp { kind: 139, code: 0 }, CLIENT, there), Reason::Forwarded),
             // A neighbour solicitation is for a link, whomever it is sent to.
