@@ -40,15 +40,15 @@ fn error(
 fn an_error_about_a_packet_to_the_backend_reaches_the_client_from_the_vip_and_as_its_own() {
     for hook in BOTH {
         for (carries, answer, quoted) in [(SYN, SYN_ACK, 8), (UDP, UDP, 8), (UDP, UDP, 25)] {
+            let mut scene = scene();
+            let options = vec![1; 8];
+            let sent = Frame { options, ..packet(carries, CLIENT, VIP) };
+            scene.send(hook, &sent);
+            scene.send(hook, &packet(answer, BACKEND, CLIENT));
+            let translated = Frame { to: BACKEND.parse().unwrap(), ..sent.clone() };
             for kind in KINDS {
                 // The backend's own error, or that of a router before it.
                 for from in ["10.2.0.9:9", "10.2.0.254:9"] {
-                    let mut scene = scene();
-                    let options = vec![1; 8];
-                    let sent = Frame { options, ..packet(carries, CLIENT, VIP) };
-                    scene.send(hook, &sent);
-                    scene.send(hook, &packet(answer, BACKEND, CLIENT));
-                    let translated = Frame { to: BACKEND.parse().unwrap(), ..sent.clone() };
                     let before = error(kind, from, "10.1.0.5:0", &translated, quoted);
                     let ended = scene.send(hook, &before);
                     assert_eq!((ended.reason, ended.ifindex), (Reason::ErrorToClient, 7));
@@ -66,12 +66,12 @@ fn an_error_about_a_packet_to_the_backend_reaches_the_client_from_the_vip_and_as
 #[test]
 fn an_error_about_a_packet_to_the_client_reaches_the_backend_as_its_own() {
     for hook in BOTH {
+        let mut scene = scene();
+        scene.send(hook, &packet(UDP, CLIENT, VIP));
+        let sent = packet(UDP, BACKEND, CLIENT);
+        scene.send(hook, &sent);
+        let translated = Frame { from: VIP.parse().unwrap(), ..sent.clone() };
         for kind in KINDS {
-            let mut scene = scene();
-            scene.send(hook, &packet(UDP, CLIENT, VIP));
-            let sent = packet(UDP, BACKEND, CLIENT);
-            scene.send(hook, &sent);
-            let translated = Frame { from: VIP.parse().unwrap(), ..sent.clone() };
             let ended =
                 scene.send(hook, &error(kind, "10.1.7.7:9", "192.0.2.1:0", &translated, 25));
             assert_eq!((ended.reason, ended.ifindex), (Reason::ErrorToBackend, 8), "{hook:?}");
