@@ -23,7 +23,8 @@ const RATE: u32 = 5_000;
 const LASTS: Duration = Duration::from_millis(500);
 /// SYNs of each.
 const EACH: u32 = RATE / 2;
-/// How often both are sent, one after the other: as often as it takes to tell a loss from noise, and no more than that.
+/// How often both are sent, one after the other. The first number of rounds whose median is enough counts, since a median of few
+/// rounds is noisy on a machine that others use: this finds large losses, not such of a few per cent.
 const ROUNDS: std::ops::RangeInclusive<usize> = 5..=25;
 /// What a transfer keeps beside the flood of what it has beside the other one.
 const KEPT: f64 = 0.95;

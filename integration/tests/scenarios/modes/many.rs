@@ -68,7 +68,9 @@ pub(super) fn sixty_thousand_connections(hook: Hook, v4: bool) {
     assert_eq!(sources.len(), CONNECTIONS, "each from a port of its own");
     assert!(sources.iter().all(|source| source.ip().to_canonical() == pool), "{pool}");
     let after = status(&hello);
-    assert_eq!(after.exhausted_flows, before.exhausted_flows, "none had to try again for a port");
+    // With nine of ten ports in use, the search for one fails now and then: whoever is told nothing tries again.
+    let exhausted = after.exhausted_flows - before.exhausted_flows;
+    assert!(exhausted <= CONNECTIONS as u64 / 1000, "{exhausted} found no port at once");
     assert!(after.flows - before.flows >= CONNECTIONS as u64, "{after:?}");
     assert_eq!(hello.packets_that_ended("flow-collision"), 0);
 }
