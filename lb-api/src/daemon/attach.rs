@@ -80,11 +80,14 @@ async fn follow(
             };
             let mut found = left_out(&now, &config.interfaces);
             for step in plan(&now, &before, &mut done, &config.interfaces) {
+                if matches!(step, Step::Detach(..)) {
+                    // What the fast path knew of the interface went with that.
+                    told = None;
+                }
                 if let Err(trouble) = carry_out(&dataplane, step, choice, &mut done).await {
                     found.push(trouble);
                 }
             }
-            // After that: an interface of a VLAN may just have been let go of.
             let all = vlans::of(&now, &config.interfaces);
             if told.as_ref() != Some(&all) {
                 match vlans::tell(&dataplane, all.clone()).await {
@@ -155,9 +158,11 @@ fn plan(links: &[Link], attached: &[Attached], done: &mut Done, patterns: &[Stri
     let is_in_vrf = |ifindex: u32| {
         links.iter().any(|link| link.ifindex == ifindex && vrf(links, link).is_some())
     };
+    // Not before the one below is attached to: it may have somebody else's program.
     let is_below = |ifindex: u32| {
         let link = links.iter().find(|link| link.ifindex == ifindex);
-        link.is_some_and(|link| vlans::is_handled_below(links, link, patterns))
+        let below = link.and_then(|link| vlans::handled_by(links, link, patterns));
+        below.is_some_and(|below| attached.iter().any(|one| one.ifindex == below))
     };
     let detach = attached.iter().filter_map(|attached| {
         let why = match attached {

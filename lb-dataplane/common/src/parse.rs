@@ -192,9 +192,12 @@ pub fn ethernet<P: Packet, T: Tables>(
         return Err(Reason::Malformed);
     }
     let [a, b, c, _, _, _, mut ethertype] = packet.read::<7>(0).ok_or(Reason::Malformed)?;
+    // Asked of frames with tags too, which ask again of their VLAN: what the question leaves on the stack is then the same for
+    // both, and the verifier goes through all that follows once.
+    let is_here = packet.is_addressed_here([a, b, c]);
     if packet.has_tag_aside() || is_tag(ethertype) {
         ethertype = behind_tags(packet, tables, arrived)?;
-    } else if !packet.is_addressed_here([a, b, c]) {
+    } else if !is_here {
         return Err(Reason::NotForUs);
     }
     match ethertype {

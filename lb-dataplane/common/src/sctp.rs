@@ -13,9 +13,13 @@
 //! association whose SHUTDOWN came behind another chunk still ends with what completes it.
 //!
 //! **Tags.** Each direction's entry has the tag that its packets are to have, in the place of TCP's first sequence number; zero
-//! while it is not known. The client's INIT says the one of packets to it, and the backend's INIT ACK both, also of an
-//! association that begins anew: what the backend sends is believed. A packet with another tag goes on, since its receiver
-//! drops it (§8.5), but says nothing of the flow's life, so nobody ends or confirms a flow who does not know its tags.
+//! while it is not known. The client's INIT says the one of packets to it, and the backend's INIT ACK both, until the flow is
+//! confirmed: anybody may have sent the INIT that is answered, also that of an association that begins anew (§5.2.2). What
+//! the two have agreed on only the backend's COOKIE ACK says: it has the one tag, and, if that is another one than before or
+//! no cookie with a known tag came, the client's next packet the other one. Where the backend's answers do not come through
+//! here, the client's COOKIE ECHO has it. A packet with another tag goes on, since its receiver drops it (§8.5), but says
+//! nothing of the flow's life, so nobody ends or confirms a flow who does not know its tags; but for who is first with a
+//! packet behind such a COOKIE ACK, and, where answers are not seen, with a COOKIE ECHO.
 //!
 //! **Addresses.** An INIT or INIT ACK may list more addresses of its sender. Those of a backend mean nothing to a client, and a
 //! flow is known by one address of its client only (RFC 3257 §4), so none is left: the parameters stay where they are, with
@@ -24,7 +28,7 @@
 
 use crate::crc32c;
 use crate::family::{Family, word, words};
-use crate::flow::{DIRECTION_TO_CLIENT, Flow, SCTP};
+use crate::flow::{DIRECTION_TO_CLIENT, Flow, SCTP, STATE_CONFIRMED, STATE_MODE};
 use crate::packet::Packet;
 use crate::parse::{AT_MASK, ETHERNET_LEN, Kind, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Transport};
 use crate::peer;
@@ -48,11 +52,15 @@ const INIT_ACK: u8 = 2;
 const ABORT: u8 = 6;
 const SHUTDOWN: u8 = 7;
 const SHUTDOWN_ACK: u8 = 8;
+const COOKIE_ECHO: u8 = 10;
+const COOKIE_ACK: u8 = 11;
 const SHUTDOWN_COMPLETE: u8 = 14;
 /// Of an ABORT's and a SHUTDOWN COMPLETE's flags: its sender knows no association, and has sent the tag back that it got.
 const REFLECTED: u8 = 1;
 /// That, beside TCP's flags.
 const TAG_REFLECTED: u8 = 32;
+/// What says which tags are agreed on, beside TCP's flags: a cookie or, from the backend, that it was good.
+const AGREES: u8 = 64;
 
 /// Parameters of an INIT that are looked at.
 const MOST_PARAMETERS: u32 = 24;
@@ -86,6 +94,7 @@ pub(crate) fn transport<P: Packet>(packet: &mut P, at: u32, end: u32) -> Result<
         SHUTDOWN | SHUTDOWN_ACK => TCP_FIN | TCP_ACK,
         ABORT | SHUTDOWN_COMPLETE if chunk_flags & REFLECTED != 0 => TCP_RST | TAG_REFLECTED,
         ABORT | SHUTDOWN_COMPLETE => TCP_RST,
+        COOKIE_ECHO | COOKIE_ACK => TCP_ACK | AGREES,
         _ => TCP_ACK,
     };
     Ok(Transport {
@@ -113,13 +122,21 @@ pub(crate) fn genuine_flags<A: Family, T: TablesOf<A>>(
     entry: &T::Flow,
 ) -> u32 {
     let (flags, tag) = (arrival.flags, u32::from_be(arrival.acknowledged));
-    if flags & TCP_SYN != 0 {
-        if flags & TCP_ACK != 0 && entry.direction() == DIRECTION_TO_CLIENT {
-            entry.set_first_reply(tag);
-            if let Some(peer) = peer::find(tables, &arrival.key, entry) {
-                peer.set_first_reply(u32::from_be(arrival.sequence));
-            }
+    let is_from_backend = entry.direction() == DIRECTION_TO_CLIENT;
+    let is_confirmed = entry.seen() & STATE_CONFIRMED != 0;
+    let offers = flags & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK && !is_confirmed;
+    // Of a flow that the cookie itself confirmed all is known.
+    let agrees = flags & AGREES != 0 && !(is_confirmed && entry.first_reply() == tag);
+    if is_from_backend && (offers || agrees) {
+        entry.set_first_reply(tag);
+        if let Some(peer) = peer::find(tables, &arrival.key, entry) {
+            // Of a COOKIE ACK none: the client's next packet has it.
+            peer.set_first_reply(u32::from_be(arrival.sequence));
         }
+    } else if flags & AGREES != 0 && entry.seen() & STATE_MODE != 0 {
+        entry.set_first_reply(tag);
+    }
+    if flags & TCP_SYN != 0 {
         return u32::from(flags & (TCP_SYN | TCP_ACK));
     }
     let mut expected = entry.first_reply();

@@ -51,11 +51,16 @@ fn flow(packets: &[(Carries, &str, &str)]) -> Scene {
 fn flow_with(timeouts: Timeouts, packets: &[(Carries, &str, &str)]) -> Scene {
     let mut scene = Scene::with(|options| options.timeouts = timeouts);
     scene.apply(&[(VIP, Tcp, Maglev, &[BACKEND]), (VIP, Udp, Maglev, &[BACKEND])]);
+    begin(&mut scene, packets);
+    scene
+}
+
+/// The only flow.
+fn begin(scene: &mut Scene, packets: &[(Carries, &str, &str)]) {
     for (carries, from, to) in packets {
         scene.send(Hook::Tc, &packet(*carries, from, to));
     }
     assert_eq!(scene.entries().len(), 2);
-    scene
 }
 
 #[test]
@@ -90,8 +95,10 @@ fn each_state_has_its_timeout() {
         (vec![there(UDP), back(UDP)], timeouts.udp_answered),
         (vec![there(UDP), back(UDP), there(UDP)], timeouts.udp),
     ];
+    let (first, _) = &cases[0];
+    let mut scene = flow_with(timeouts, first);
     for (packets, timeout) in cases {
-        let mut scene = flow_with(timeouts, &packets);
+        begin(&mut scene, &packets);
         let_pass(&mut scene, timeout - 2);
         assert_eq!(age(&mut scene), 0, "{packets:?}: too early");
         assert_eq!(scene.entries().len(), 2);

@@ -132,6 +132,8 @@ fn round_robin_gives_each_backend_its_turn_and_maglev_remembers() {
 
 #[test]
 fn a_segment_of_no_flow_begins_one_under_maglev_only() {
+    let mut scene = Scene::new();
+    let mut ports = 41_000..;
     for hook in BOTH {
         for (algorithm, carries, reason) in [
             (Maglev, ACK, Reason::ForwardedToBackend),
@@ -142,9 +144,9 @@ fn a_segment_of_no_flow_begins_one_under_maglev_only() {
             (RoundRobin, ACK, Reason::UnknownFlow),
             (RoundRobin, RST, Reason::UnknownFlow),
         ] {
-            let mut scene = Scene::new();
             scene.serve(VIP, Tcp, algorithm, &[BACKEND]);
-            let ended = scene.send(hook, &packet(carries, CLIENT, VIP));
+            let client = format!("10.1.0.5:{}", ports.next().unwrap());
+            let ended = scene.send(hook, &packet(carries, &client, VIP));
             assert_eq!(ended.reason, reason, "{hook:?} {algorithm:?} {carries:?}");
         }
     }

@@ -188,11 +188,8 @@ fn summed(transport: &[u8]) -> u32 {
     crc32c(&[&transport[..8], &[0; 4], &transport[12..]])
 }
 
-#[test]
-fn only_who_knows_the_tags_confirms_or_ends_an_association() {
-    let mut scene = scene();
-    let mut all = clients(V4);
-    let mut begun = BOTH.map(|hook| (hook, all.next().unwrap()));
+/// What is sent, and the state that an association has then.
+fn guesses() -> Vec<(&'static str, Vec<Frame>, FlowState)> {
     let ends @ [client, vip, backend] = V4;
     let there = |carries| packet(carries, client, vip);
     let back = |carries| packet(carries, backend, client);
@@ -200,9 +197,20 @@ fn only_who_knows_the_tags_confirms_or_ends_an_association() {
     use FlowState::{Closing, Established, HalfOpen};
     let open = vec![first.clone(), answer.clone(), echo];
     let and = |more: &[Frame]| [&open, more].concat();
-    for (what, packets, expected) in [
-        ("a guessed cookie", vec![first.clone(), answer, there(chunk(COOKIE_ECHO, 7))], HalfOpen),
-        ("a cookie before its answer", vec![first, there(chunk(COOKIE_ECHO, ITS))], HalfOpen),
+    let anew = vec![init(client, vip, 0, 9, &[]), init(backend, client, 9, 10, &[])];
+    let agreed = [there(chunk(COOKIE_ECHO, 10)), back(chunk(COOKIE_ACK, 9))];
+    let good = [&agreed[..], &[there(chunk(DATA, 10))]].concat();
+    vec![
+        (
+            "a guessed cookie",
+            vec![first.clone(), answer.clone(), there(chunk(COOKIE_ECHO, 7))],
+            HalfOpen,
+        ),
+        (
+            "a cookie before its answer",
+            vec![first.clone(), there(chunk(COOKIE_ECHO, ITS))],
+            HalfOpen,
+        ),
         ("a guessed ABORT", and(&[there(chunk(ABORT, 7))]), Established),
         ("one with the tag of the other way", and(&[there(chunk(ABORT, MINE))]), Established),
         ("the same said to be so", and(&[there(reflected(ABORT, MINE))]), Closing),
@@ -214,33 +222,59 @@ fn only_who_knows_the_tags_confirms_or_ends_an_association() {
         ("the beginning of an end", and(&[there(chunk(SHUTDOWN, ITS))]), Closing),
         ("a guessed one", and(&[back(chunk(SHUTDOWN, ITS))]), Established),
         ("the end alone", and(&[back(chunk(SHUTDOWN_COMPLETE, MINE))]), Closing),
-        // Somebody else's INIT changes nothing, and a genuine one that is answered gives both sides new tags.
+        // Whoever's INIT changes nothing, answered or not, until a cookie was good: then both sides have new tags.
         ("an INIT", and(&[init(client, vip, 0, 9, &[]), there(chunk(ABORT, ITS))]), Closing),
+        (
+            "an answered one",
+            and(&[anew.clone(), vec![there(reflected(ABORT, 9))]].concat()),
+            Established,
+        ),
+        (
+            "the end of what was not restarted",
+            and(&[anew.clone(), vec![there(chunk(ABORT, ITS))]].concat()),
+            Closing,
+        ),
         (
             "a restart",
             and(&[
-                init(client, vip, 0, 9, &[]),
-                init(backend, client, 9, 10, &[]),
-                there(chunk(ABORT, ITS)),
-                back(chunk(ABORT, MINE)),
-            ]),
+                anew.clone(),
+                good.clone(),
+                vec![there(chunk(ABORT, ITS)), back(chunk(ABORT, MINE))],
+            ]
+            .concat()),
             Established,
         ),
         (
             "the end of what was restarted",
-            and(&[
-                init(client, vip, 0, 9, &[]),
-                init(backend, client, 9, 10, &[]),
-                there(chunk(ABORT, 10)),
-            ]),
+            and(&[anew, good, vec![there(chunk(ABORT, 10))]].concat()),
             Closing,
         ),
-    ] {
+        (
+            "an INIT that came twice, of whose answers the first counts",
+            vec![
+                first.clone(),
+                answer.clone(),
+                init(backend, client, MINE, 77, &[]),
+                there(chunk(COOKIE_ECHO, ITS)),
+                back(chunk(COOKIE_ACK, MINE)),
+                there(chunk(DATA, ITS)),
+            ],
+            Established,
+        ),
+    ]
+}
+
+#[test]
+fn only_who_knows_the_tags_confirms_or_ends_an_association() {
+    let mut scene = scene();
+    let mut all = clients(V4);
+    let mut begun = BOTH.map(|hook| (hook, all.next().unwrap()));
+    for (what, packets, expected) in guesses() {
         for (hook, [own, ..]) in &mut begun {
             let hook = *hook;
             *own = all.next().unwrap()[0];
             for packet in &packets {
-                let with = |end| if end == address(client) { address(own) } else { end };
+                let with = |end| if end == address(V4[0]) { address(own) } else { end };
                 let packet =
                     Frame { from: with(packet.from), to: with(packet.to), ..packet.clone() };
                 let ended = scene.send(hook, &packet);

@@ -33,23 +33,26 @@ pub(super) async fn tell(dataplane: &DataplaneHandle, all: Vec<Vlan>) -> Result<
     told.map_err(|error| sentence(&error))
 }
 
-/// Whether a link's frames come in by another one, with tags, and are handled there: no port of anything, and everything below
-/// is to be attached to, too.
+/// Whether a link's frames come in by another one, with tags, and are to be handled there.
 pub(super) fn is_handled_below(links: &[Link], link: &Link, patterns: &[String]) -> bool {
+    handled_by(links, link, patterns).is_some()
+}
+
+/// The interface that a link's frames come in by, with tags, and are to be handled on: the link is no port of anything, and
+/// everything below is to be attached to, too.
+pub(super) fn handled_by(links: &[Link], link: &Link, patterns: &[String]) -> Option<u32> {
     let mut above = link;
     for _ in 0..TAGS {
         let is_port = above.controller.is_some();
-        let Some(vlan) = above.vlan.filter(|_| !is_port && is_wanted(patterns, &above.name)) else {
-            return false;
-        };
-        let Some(below) = links.iter().find(|link| link.ifindex == vlan.link) else { return false };
+        let vlan = above.vlan.filter(|_| !is_port && is_wanted(patterns, &above.name))?;
+        let below = links.iter().find(|link| link.ifindex == vlan.link)?;
         if below.vlan.is_none() {
-            let is_attached = below.ethernet && is_wanted(patterns, &below.name);
-            return is_attached && vrf(links, below).is_none();
+            let is_wanted = below.ethernet && is_wanted(patterns, &below.name);
+            return (is_wanted && vrf(links, below).is_none()).then_some(below.ifindex);
         }
         above = below;
     }
-    false
+    None
 }
 
 #[cfg(test)]
@@ -125,10 +128,17 @@ mod tests {
     }
 
     #[test]
-    fn what_was_attached_to_a_vlan_goes_when_the_interface_below_is_attached_to() {
-        let attached = [Attached { name: "eth0.20".into(), ifindex: 20, hook: Hook::Tc }];
-        let steps = plan(&links()[..2], &attached, &mut Done::new(), &["eth0*".into()]);
-        let [Step::Detach(name, _), Step::Attach(link)] = &steps[..] else { panic!("{steps:?}") };
-        assert_eq!((name.as_str(), link.ifindex), ("eth0.20", 2));
+    fn what_was_attached_to_a_vlan_goes_once_the_interface_below_is_attached_to() {
+        let on = |name: &str, ifindex| Attached { name: name.into(), ifindex, hook: Hook::Tc };
+        let next = |attached: &[Attached], done: &mut Done| {
+            plan(&links()[..2], attached, done, &["eth0*".into()])
+        };
+        let steps = next(&[on("eth0.20", 20)], &mut Done::new());
+        let [Step::Attach(link)] = &steps[..] else { panic!("{steps:?}") };
+        assert_eq!(link.ifindex, 2);
+        let mut done = Done::from([(2, (link.name.clone(), link.mac))]);
+        let steps = next(&[on("eth0.20", 20), on("eth0", 2)], &mut done);
+        let [Step::Detach(name, _)] = &steps[..] else { panic!("{steps:?}") };
+        assert_eq!(name, "eth0.20");
     }
 }
