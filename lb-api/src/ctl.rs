@@ -55,10 +55,8 @@ impl From<String> for Answer {
 /// Why a command is not carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CtlError {
-    #[error(
-        "lbd does not answer at {server}: {why}; is it running, and is this its address (--server)?"
-    )]
-    Unreachable { server: String, why: String },
+    #[error("lbd does not answer at {server}: {why}; {remedy}")]
+    Unreachable { server: String, why: String, remedy: &'static str },
     #[error("{}", words(.0))]
     Refused(Box<Problem>),
     #[error("{0}")]
@@ -176,13 +174,12 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         } => {
             return events::show(client, false, &[], watch, format).await;
         }
-        Command::Get { kind, name, watch: true, .. } => {
-            let (kind, name) = parted(kind, name)?;
-            return events::get(client, kind, name.as_deref(), format).await;
-        }
-        Command::Get { kind, name, selector, limit, filter, watch: false } => {
+        Command::Get { kind, name, selector, limit, filter, watch } => {
             let (kind, name) = parted(kind, name)?;
             let part = show::Part { selector, limit, filter };
+            if watch {
+                return events::get(client, kind, name.as_deref(), &part, format).await;
+            }
             show::get(client, kind, name.as_deref(), &part, format).await?
         }
         Command::Describe { kind, name } => {

@@ -304,7 +304,10 @@ fn session(session: &Session) -> Check {
 
 fn vips(facts: &Facts) -> Vec<Check> {
     if facts.unadvertised.is_empty() {
-        let message = format!("all {} that ask for it are advertised", facts.vips);
+        let message = match facts.vips {
+            0 => "none asks to be advertised".to_owned(),
+            asked => format!("all {asked} that ask for it are advertised"),
+        };
         return vec![ok("vips", None, message)];
     }
     let one = |(name, why): &(String, String)| warning("vips", Some(name), why.as_str(), "");

@@ -69,8 +69,14 @@ pub(super) async fn apply(
         Format::Name => said = changes.changes.iter().map(name_line).collect(),
         Format::Table | Format::Wide => said = words(&changes.changes, dry_run),
     }
-    if let Some(within) = changes.confirm_within_secs {
-        eprintln!("everything is rolled back in {within} s unless you say `lbctl config confirm`");
+    match (changes.confirm_within_secs, terms.confirm) {
+        (Some(within), _) => {
+            eprintln!(
+                "everything is rolled back in {within} s unless you say `lbctl config confirm`"
+            );
+        }
+        (None, Some(_)) => eprintln!("nothing was changed, so nothing waits to be confirmed"),
+        (None, None) => {}
     }
     let there = changes.changes.into_iter().filter(|change| change.change != ChangeKind::Deleted);
     Ok((said, there.collect()))

@@ -287,7 +287,7 @@ pub(super) fn peers(peers: &[PeerView], wide: bool) -> String {
             duration(peer.since_secs),
             peer.prefixes_received.to_string(),
             peer.prefixes_advertised.to_string(),
-            peer.last_error.clone(),
+            or_dash(Some(peer.last_error.clone())),
         ]
     };
     let heading =

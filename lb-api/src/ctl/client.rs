@@ -1,6 +1,7 @@
 //! One request, one connection.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use super::{CtlError, tls};
 
 const WANTED: &str =
     "a server is unix:PATH, http://HOST:PORT or https://HOST:PORT, such as unix:/run/lbd/lbd.sock";
+const IS_IT_THERE: &str = "is it running, and is this its address (--server)?";
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Bytes of an answer at most.
@@ -92,9 +94,12 @@ impl Client {
         let token = token_file.map(|file| {
             let text = std::fs::read_to_string(file);
             let text = text.map_err(|error| {
-                CtlError::Other(format!("cannot read {}: {error}", file.display()))
+                CtlError::Other(format!("cannot read the token file {}: {error}", file.display()))
             })?;
-            Ok(text.trim().to_owned())
+            match text.trim() {
+                "" => Err(CtlError::Other(format!("the token file {} is empty", file.display()))),
+                token => Ok(token.to_owned()),
+            }
         });
         let tls = match server {
             Server::Tls(_) => Some(tls::connector(ca_file, identity).map_err(CtlError::Other)?),
@@ -188,6 +193,10 @@ impl Client {
 
     fn refused(&self, status: StatusCode, bytes: &[u8]) -> CtlError {
         match serde_json::from_slice::<Problem>(bytes) {
+            Ok(_) if status == StatusCode::UNAUTHORIZED && self.token.is_none() => CtlError::Other(
+                "lbd asks for a token here: name its file with --token-file or in LBD_TOKEN_FILE; an admin makes one with \
+                 `lbctl create token`".into(),
+            ),
             Ok(problem) => CtlError::Refused(Box::new(problem)),
             Err(_) => CtlError::Other(format!("{} answers {status}: is it lbd?", self.server)),
         }
@@ -238,7 +247,11 @@ impl Client {
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, CtlError> {
-        let failed = |error: std::io::Error| self.unreachable(error.to_string());
+        let failed = |error: std::io::Error| CtlError::Unreachable {
+            server: self.server.to_string(),
+            why: error.to_string(),
+            remedy: self.remedy(&error),
+        };
         match &self.server {
             Server::Unix(path) => {
                 self.over(UnixStream::connect(path).await.map_err(failed)?, request).await
@@ -267,8 +280,25 @@ impl Client {
         sender.send_request(request).await.map_err(failed)
     }
 
-    pub(super) fn unreachable(&self, why: String) -> CtlError {
-        CtlError::Unreachable { server: self.server.to_string(), why }
+    fn unreachable(&self, why: String) -> CtlError {
+        CtlError::Unreachable { server: self.server.to_string(), why, remedy: IS_IT_THERE }
+    }
+
+    /// What to do about a connection that does not come about.
+    pub(super) fn remedy(&self, error: &std::io::Error) -> &'static str {
+        let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        match (&self.server, error.kind(), tls) {
+            (Server::Unix(_), ErrorKind::PermissionDenied, _) => {
+                "run lbctl as root, or have `api.users` of lbd's file name your user"
+            }
+            (_, _, Some(rustls::Error::InvalidCertificate(_))) => {
+                "name with --ca-file who signed its certificate, and with --server a name that the certificate has"
+            }
+            (_, _, Some(rustls::Error::InvalidMessage(_))) => {
+                "is that TLS at all? If not, say http:// in --server"
+            }
+            (_, _, _) => IS_IT_THERE,
+        }
     }
 }
 

@@ -52,6 +52,13 @@ pub(super) async fn create(
 fn new(what: Create) -> Result<New, CtlError> {
     Ok(match what {
         Create::Vip(new) => {
+            if let (Some(protocol @ ("udp" | "sctp")), None) =
+                (new.protocol.as_deref(), &new.health_check)
+            {
+                let why =
+                    "--health-check none, or tcp where its backends also accept TCP at their port";
+                return Err(CtlError::Usage(format!("a {protocol} VIP has to say {why}")));
+            }
             let (name, how) = (new.name.clone(), new.how);
             let path = path_of(None, &name, how.dry_run);
             New { noun: "vip".into(), name, path, body: document(new), how }
@@ -300,6 +307,8 @@ mod tests {
             spec("lbctl create peer-group g --set passive").unwrap_err().contains("FIELD=VALUE")
         );
         assert!(spec("lbctl create policy p --statement '{a: ['").is_err());
+        let without_a_check = "lbctl create vip v --address 203.0.113.7 --port 53 --protocol udp --backend 10.0.0.1:53";
+        assert!(spec(without_a_check).unwrap_err().contains("--health-check none"));
     }
 
     /// Words, of which those in single quotes have spaces.

@@ -8,7 +8,7 @@ use lb_api_types::vip::{
     OnUnhealthy, Vip, VipSpec, VipStatus,
 };
 
-use super::table::table;
+use super::table::{or_dash, table};
 
 /// Prefixes of an access list that are shown.
 const SHOWN: usize = 8;
@@ -96,7 +96,7 @@ fn backends(spec: &VipSpec, status: &VipStatus) -> String {
                 backend.active_flows.to_string(),
                 backend.flows.to_string(),
                 backend.packets.to_string(),
-                backend.message.clone(),
+                or_dash(Some(backend.message.clone())),
             ]
         })
         .collect();

@@ -44,7 +44,8 @@ pub(super) async fn edit(
     let there = client.get(&path).await?;
     let revision = there.pointer("/metadata/revision").cloned();
     let before = yaml(&wanted(there))?;
-    let file = write(&format!("{HEAD}{before}"))?;
+    let written = format!("{HEAD}{before}");
+    let file = write(&written)?;
     let after =
         open(&file).and_then(|()| fs::read_to_string(&file).map_err(|error| broken(&file, &error)));
     let outcome = match after {
@@ -60,10 +61,14 @@ pub(super) async fn edit(
             let what = if changed { "updated" } else { "unchanged" };
             Ok(format!("{called} {what}{}\n", dry(dry_run)))
         }
-        Err(error) => Err(CtlError::Other(format!(
-            "{called} is as it was: {error}; what you wrote is in {}",
-            file.display()
-        ))),
+        Err(error) => {
+            let why = format!("{called} is as it was: {error}");
+            if fs::read_to_string(&file).is_ok_and(|text| text == written) {
+                let _gone_already = fs::remove_file(&file);
+                return Err(CtlError::Other(why));
+            }
+            Err(CtlError::Other(format!("{why}; what you wrote is in {}", file.display())))
+        }
     }
 }
 

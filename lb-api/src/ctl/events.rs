@@ -1,5 +1,6 @@
 //! `events`, and `get vips --watch`: the daemon's stream of events, resumed where it breaks off.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -7,10 +8,10 @@ use hyper::body::Incoming;
 use lb_api_types::event::{Event, EventKind};
 use lb_api_types::vip::Vip;
 
-use super::arguments::{Format, Kind};
+use super::arguments::{Format, Home, Kind};
 use super::client::{Client, segment};
-use super::show::{self, items, json, typed, vips, yaml};
-use super::table::or_dash;
+use super::show::{self, Part, items, json, typed, vips, yaml};
+use super::table::{Widths, or_dash};
 use super::{Answer, CtlError, print};
 
 /// Between two looks at what has no events.
@@ -65,17 +66,18 @@ fn line(event: &Event) -> String {
     format!("{}  {:18}  {name:22}  {}\n", event.time, event.kind.name(), event.message)
 }
 
-/// Lists VIPs, and then each that changes.
+/// Lists what there is of a kind, and then each that changes.
 pub(super) async fn get(
     client: &Client,
     kind: Kind,
     name: Option<&str>,
+    part: &Part,
     format: Format,
 ) -> Result<Answer, CtlError> {
     match kind {
-        Kind::Vips => {}
+        Kind::Vips => follow_vips(client, name, part, format).await,
         Kind::Routes | Kind::Fib | Kind::Flows | Kind::Status | Kind::Version => {
-            return look_again(client, kind, name, format).await;
+            look_again(client, kind, name, part, format).await
         }
         Kind::Pools
         | Kind::Backends
@@ -91,19 +93,34 @@ pub(super) async fn get(
         | Kind::StaticRoutes
         | Kind::Config
         | Kind::Events
-        | Kind::Tokens => return follow(client, kind, name, format).await,
+        | Kind::Tokens => follow(client, kind, name, part, format).await,
     }
-    let wanted = |vip: &Vip| name.is_none_or(|name| vip.metadata.name == name);
+}
+
+/// Lists VIPs, and then each that changes.
+async fn follow_vips(
+    client: &Client,
+    name: Option<&str>,
+    part: &Part,
+    format: Format,
+) -> Result<Answer, CtlError> {
+    let selected = |vip: &Vip| match &part.selector {
+        Some(selector) => selector.takes(&vip.metadata.labels),
+        None => true,
+    };
+    let wanted = |vip: &Vip| name.is_none_or(|name| vip.metadata.name == name) && selected(vip);
     // Opened first, so that nothing is missed between the list and the stream.
     let mut events = Events::open(client, "events").await?;
     let all: Vec<Vip> = items(client.get("vips").await?)?;
-    let mut heading = true;
-    write(&all.into_iter().filter(wanted).collect::<Vec<_>>(), format, &mut heading)?;
+    let mut shown = Shown { format, widths: None, names: BTreeSet::new() };
+    shown.write(&all.into_iter().filter(wanted).collect::<Vec<_>>())?;
     while let Some(event) = events.next(true).await? {
         let changed = match event.kind {
-            EventKind::VipDeleted if name.is_none_or(|name| event.name == name) => {
-                print(&format!("vip/{} deleted\n", event.name));
-                Vec::new()
+            EventKind::VipDeleted => {
+                if shown.names.remove(&event.name) {
+                    say_gone("vip", &event.name, format);
+                }
+                continue;
             }
             EventKind::VipCreated
             | EventKind::VipUpdated
@@ -120,8 +137,7 @@ pub(super) async fn get(
             EventKind::Missed | EventKind::DataplaneAttached | EventKind::DataplaneDetached => {
                 items(client.get("vips").await?)?
             }
-            EventKind::VipDeleted
-            | EventKind::PeerState
+            EventKind::PeerState
             | EventKind::AlarmRaised
             | EventKind::AlarmCleared
             | EventKind::PathsChanged
@@ -138,10 +154,17 @@ pub(super) async fn get(
             | EventKind::FlowNew
             | EventKind::FlowEnd => continue,
         };
-        let changed: Vec<Vip> = changed.into_iter().filter(wanted).collect();
-        write(&changed, format, &mut heading)?;
+        shown.write(&changed.into_iter().filter(wanted).collect::<Vec<_>>())?;
     }
     Ok(Answer::Yes(String::new()))
+}
+
+/// Says that one of what was shown is gone, beside documents where those are written.
+fn say_gone(noun: &str, name: &str, format: Format) {
+    match format {
+        Format::Table | Format::Wide | Format::Name => print(&format!("{noun}/{name} deleted\n")),
+        Format::Json | Format::Yaml => eprintln!("{noun}/{name} deleted"),
+    }
 }
 
 /// The VIP of an event; where it is gone again, the event about that comes next.
@@ -158,17 +181,22 @@ async fn follow(
     client: &Client,
     kind: Kind,
     name: Option<&str>,
+    part: &Part,
     format: Format,
 ) -> Result<Answer, CtlError> {
     // Opened first, so that nothing is missed between the list and the stream.
     let mut events = Events::open(client, "events").await?;
     let mut before = String::new();
     loop {
-        let now = show::get(client, kind, name, &show::Part::default(), format).await?;
+        let now = show::get(client, kind, name, part, format).await?;
         print(&news(&before, &now, format));
         before = now;
-        if events.next(true).await?.is_none() {
-            return Ok(Answer::Yes(String::new()));
+        let Some(event) = events.next(true).await? else { return Ok(Answer::Yes(String::new())) };
+        let is_here = |gone: &&str| name.is_none_or(|name| name == *gone);
+        if event.kind == EventKind::ResourceDeleted
+            && let Some(gone) = of(kind, &event.name).filter(is_here)
+        {
+            say_gone(&kind.noun(), gone, format);
         }
     }
 }
@@ -178,25 +206,41 @@ async fn look_again(
     client: &Client,
     kind: Kind,
     name: Option<&str>,
+    part: &Part,
     format: Format,
 ) -> Result<Answer, CtlError> {
     let mut before = String::new();
     loop {
-        let now = show::get(client, kind, name, &show::Part::default(), format).await?;
+        let now = show::get(client, kind, name, part, format).await?;
         print(&news(&before, &now, format));
         before = now;
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-/// Of a table the lines that were not there before, of a document all where any of it is another.
+/// The name of what an event is about, where it is of this kind.
+fn of(kind: Kind, about: &str) -> Option<&str> {
+    let path = match kind.home() {
+        Home::Kept(kind) => kind?.path(),
+        Home::Tokens => "tokens",
+        Home::Backends | Home::Seen(_) => return None,
+    };
+    about.strip_prefix(path)?.strip_prefix('/')
+}
+
+/// Of a table the lines that were not there before, under the heading where columns have moved; of a document all where any
+/// of it is another.
 fn news(before: &str, now: &str, format: Format) -> String {
     match format {
         _ if before == now => String::new(),
         Format::Table | Format::Wide | Format::Name => {
-            let old: Vec<_> = before.lines().collect();
-            let new = now.lines().filter(|line| !old.contains(line));
-            new.map(|line| format!("{line}\n")).collect()
+            // Columns that are wider now make no line another one.
+            let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+            let old: BTreeSet<_> = before.lines().map(words).collect();
+            let mut new = now.lines().filter(|line| !old.contains(&words(line))).peekable();
+            let heading = now.lines().next().filter(|line| old.contains(&words(line)));
+            let heading = heading.filter(|line| !before.starts_with(line) && new.peek().is_some());
+            heading.into_iter().chain(new).map(|line| format!("{line}\n")).collect()
         }
         Format::Json => now.to_owned(),
         Format::Yaml => format!("---\n{now}"),
@@ -212,23 +256,36 @@ fn has_backend(vip: &Vip, socket: &str) -> bool {
     backends.any(|b| std::net::SocketAddr::new(b.address, b.port).to_string() == socket)
 }
 
-fn write(all: &[Vip], format: Format, heading: &mut bool) -> Result<(), CtlError> {
-    let text = match format {
-        Format::Table | Format::Wide => {
-            let text = vips(all, format == Format::Wide);
-            let rows = text.split_once('\n').map_or("", |(_, rows)| rows).to_owned();
-            if std::mem::take(heading) { text } else { rows }
-        }
-        Format::Name => all.iter().map(|vip| format!("vip/{}\n", vip.metadata.name)).collect(),
-        Format::Json => all.iter().map(|vip| json(&serde_json::json!(vip))).collect(),
-        Format::Yaml => {
-            let texts =
-                all.iter().map(|vip| Ok(format!("---\n{}", yaml(&serde_json::json!(vip))?)));
-            texts.collect::<Result<String, CtlError>>()?
-        }
-    };
-    print(&text);
-    Ok(())
+/// VIPs that were shown.
+struct Shown {
+    format: Format,
+    /// Of the columns, once there is a heading.
+    widths: Option<Widths>,
+    names: BTreeSet<String>,
+}
+
+impl Shown {
+    fn write(&mut self, all: &[Vip]) -> Result<(), CtlError> {
+        let text = match self.format {
+            Format::Table | Format::Wide => {
+                let is_first = self.widths.is_none();
+                let widths = self.widths.get_or_insert_default();
+                let text = vips(all, self.format == Format::Wide, widths);
+                let rows = text.split_once('\n').map_or("", |(_, rows)| rows).to_owned();
+                if is_first { text } else { rows }
+            }
+            Format::Name => all.iter().map(|vip| format!("vip/{}\n", vip.metadata.name)).collect(),
+            Format::Json => all.iter().map(|vip| json(&serde_json::json!(vip))).collect(),
+            Format::Yaml => {
+                let texts =
+                    all.iter().map(|vip| Ok(format!("---\n{}", yaml(&serde_json::json!(vip))?)));
+                texts.collect::<Result<String, CtlError>>()?
+            }
+        };
+        self.names.extend(all.iter().map(|vip| vip.metadata.name.clone()));
+        print(&text);
+        Ok(())
+    }
 }
 
 /// The stream.
@@ -312,6 +369,10 @@ mod tests {
         let (old, new) = ("NAME  FREE\np     2\nq     1\n", "NAME  FREE\np     1\nq     1\n");
         assert_eq!(news("", old, Format::Table), old);
         assert_eq!(news(old, new, Format::Table), "p     1\n");
+        let wider = "NAME   FREE\np      2\nlater  3\n";
+        assert_eq!(news(old, wider, Format::Table), "NAME   FREE\nlater  3\n");
+        assert_eq!(news(wider, old, Format::Table), "NAME  FREE\nq     1\n");
+        assert_eq!(news(old, "NAME FREE\np 2\n", Format::Table), "");
         assert_eq!(news(old, old, Format::Json), "");
         assert_eq!(news("{1}", "{2}", Format::Yaml), "---\n{2}");
     }

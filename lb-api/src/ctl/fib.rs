@@ -72,8 +72,8 @@ fn lookup_page(view: &FibLookupView) -> String {
     let mut line = |name: &str, value: &str| {
         let _infallible = writeln!(text, "{name:<12} {value}");
     };
-    let prefix = view.prefix.map_or("no route".into(), |prefix| prefix.to_string());
-    line("entry", &format!("{prefix} {}", view.action));
+    let entry = view.prefix.map(|prefix| format!("{prefix} {}", view.action));
+    line("entry", &entry.unwrap_or_else(|| "no route".into()));
     if let Some(group) = view.group {
         line("group", &format!("{group}, members: {}", view.members.len()));
     }

@@ -82,7 +82,7 @@ pub(super) fn nodes(nodes: &[Node]) -> String {
     let row = |node: &Node| {
         let why = node.status.iter().flat_map(|status| &status.conditions);
         let why = why.map(|condition| condition.message.clone()).next().unwrap_or_default();
-        [node.metadata.name.clone(), yes_no(node.spec.drain).into(), why]
+        [node.metadata.name.clone(), yes_no(node.spec.drain).into(), or_dash(Some(why))]
     };
     table(["NAME", "DRAINED", "WHY"], &nodes.iter().map(row).collect::<Vec<_>>())
 }
@@ -97,7 +97,7 @@ pub(super) fn addresses(addresses: &[Address]) -> String {
             spec.interface.clone(),
             spec.address.to_string(),
             present,
-            why,
+            or_dash(Some(why)),
         ]
     };
     let rows: Vec<_> = addresses.iter().map(row).collect();
@@ -130,7 +130,7 @@ pub(super) fn static_routes(routes: &[StaticRoute]) -> String {
             spec.metric.to_string(),
             installed,
             used,
-            why.unwrap_or_default(),
+            or_dash(why),
         ]
     };
     let rows: Vec<_> = routes.iter().map(row).collect();
@@ -240,7 +240,11 @@ pub(super) fn named(value: &Value) -> String {
         });
         let by = item.pointer("/status/by").and_then(Value::as_array).into_iter().flatten();
         let by: Vec<_> = by.filter_map(Value::as_str).collect();
-        [text(item, "/metadata/name"), says.collect::<Vec<_>>().join(", "), by.join(", ")]
+        [
+            text(item, "/metadata/name"),
+            says.collect::<Vec<_>>().join(", "),
+            or_dash(Some(by.join(", "))),
+        ]
     };
     table(["NAME", "SAYS", "NAMED BY"], &items.iter().map(row).collect::<Vec<_>>())
 }

@@ -10,7 +10,7 @@ use super::apply::path_of;
 use super::arguments::{Format, Home, Kind};
 use super::client::{Client, segment};
 use super::describe::yes_no;
-use super::table::{duration, or_dash, table};
+use super::table::{Widths, duration, or_dash, table, table_below};
 use super::{CtlError, bgp, describe, resources, tokens};
 use crate::resources::Selector;
 
@@ -246,7 +246,7 @@ pub(super) fn all<T: DeserializeOwned>(value: Value) -> Result<Vec<T>, CtlError>
 
 fn columns(kind: Kind, value: Value, wide: bool) -> Result<String, CtlError> {
     Ok(match kind {
-        Kind::Vips => vips(&all(value)?, wide),
+        Kind::Vips => vips(&all(value)?, wide, &mut Widths::default()),
         Kind::Backends => resources::backends(&all(value)?),
         Kind::Pools => resources::pools(&all(value)?, wide),
         Kind::HealthChecks => resources::health_checks(&all(value)?),
@@ -268,7 +268,8 @@ fn columns(kind: Kind, value: Value, wide: bool) -> Result<String, CtlError> {
     })
 }
 
-pub(super) fn vips(vips: &[Vip], wide: bool) -> String {
+/// A line for each VIP, below others where there are some.
+pub(super) fn vips(vips: &[Vip], wide: bool, above: &mut Widths) -> String {
     let row = |vip: &Vip| {
         let spec = &vip.spec;
         let status = vip.status.as_ref();
@@ -289,7 +290,7 @@ pub(super) fn vips(vips: &[Vip], wide: bool) -> String {
     const HEADING: [&str; 8] =
         ["NAME", "ADDRESS", "PORT", "ALGORITHM", "HEALTHY", "SERVING", "ADVERTISED", "FLOWS"];
     if !wide {
-        return table(HEADING, &vips.iter().map(row).collect::<Vec<_>>());
+        return table_below(above, HEADING, &vips.iter().map(row).collect::<Vec<_>>());
     }
     let rows = vips.iter().map(|vip| {
         let [name, address, port, algorithm, healthy, serving, advertised, flows] = row(vip);
@@ -315,7 +316,7 @@ pub(super) fn vips(vips: &[Vip], wide: bool) -> String {
         name, address, port, algorithm, healthy, serving, advertised, flows, "PACKETS", "BYTES",
         "REVISION", "WHY",
     ];
-    table(heading, &rows.collect::<Vec<_>>())
+    table_below(above, heading, &rows.collect::<Vec<_>>())
 }
 
 fn fib(entries: &[FibEntry]) -> String {

@@ -1,13 +1,30 @@
 //! Columns for people.
 
+/// How wide the columns of what was written are, for rows that come below.
+#[derive(Default)]
+pub(super) struct Widths(Vec<usize>);
+
 /// Rows under a heading, each column as wide as its widest cell.
 pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
+    table_below(&mut Widths::default(), heading, rows)
+}
+
+/// The same, with columns at least as wide as those above.
+pub(super) fn table_below<const N: usize>(
+    above: &mut Widths,
+    heading: [&str; N],
+    rows: &[[String; N]],
+) -> String {
     let mut widths = heading.map(str::len);
+    for (width, above) in widths.iter_mut().zip(&above.0) {
+        *width = (*width).max(*above);
+    }
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
+    above.0 = widths.to_vec();
     let line = |cells: [&str; N]| {
         let mut text = String::new();
         for (cell, width) in cells.into_iter().zip(widths) {
@@ -46,6 +63,14 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let text = table(["A", "NAME"], &[["long".into(), "x".into()], ["y".into(), "".into()]]);
         assert_eq!(text, "A     NAME\nlong  x\ny\n");
+    }
+
+    #[test]
+    fn rows_that_come_later_stand_below_those_that_were_there() {
+        let mut widths = Widths::default();
+        table_below(&mut widths, ["A", "B"], &[["long".into(), "x".into()]]);
+        let text = table_below(&mut widths, ["A", "B"], &[["y".into(), "z".into()]]);
+        assert_eq!(text, "A     B\ny     z\n");
     }
 
     #[test]

@@ -81,6 +81,9 @@ const GOOD: &[&str] = &[
     "lbctl get backends web",
     "lbctl get bgp-global -o yaml",
     "lbctl get nodes --watch",
+    "lbctl get vips --watch -l app=web",
+    "lbctl get flows --watch --filter service=web",
+    "lbctl show bgp",
     "lbctl describe route 10.0.0.0/8@192.0.2.1",
     "lbctl describe status",
     "lbctl edit bgp-global --dry-run",
@@ -125,8 +128,9 @@ fn commands_are_understood() {
         "lbctl get vips -l a>b",
         "lbctl --cert-file c get vips",
         "lbctl create vip web --port 80 --backend 10.0.0.1:80",
-        "lbctl show bgp",
         "lbctl create bgp-global",
+        "lbctl create bgp-global --dry-run",
+        "lbctl create set pods",
         "lbctl create node --withdraw",
         "lbctl completions cmd",
     ];
@@ -205,6 +209,46 @@ fn a_verb_without_a_name_says_what_it_lacks_unless_there_is_only_one() {
 }
 
 #[test]
+fn usage_says_what_may_be_said_instead_and_what_a_value_looks_like() {
+    let said = |line: &str| {
+        Arguments::try_parse_from(line.split(' ')).err().map(|error| error.to_string()).unwrap()
+    };
+    for (line, word) in [
+        (
+            "lbctl create vip web --port 80 --backend 10.0.0.1:80",
+            "--address <ADDRESS>|--pool <POOL>",
+        ),
+        ("lbctl create vip web --pool p --port 80 --backend 10.0.0.1", "such as 10.0.0.1:8080"),
+        ("lbctl drain", "BACKEND|--vip <VIP>|--node"),
+        ("lbctl delete", "KIND|--file <FILE>"),
+    ] {
+        assert!(said(line).contains(word), "{}", said(line));
+    }
+    let help = said("lbctl delete --help");
+    let (own, everywhere) = help.split_once("Options of every command").unwrap();
+    assert!(own.contains("tokens:") && !own.contains("interfaces:"), "{own}");
+    assert!(!own.contains("--server") && everywhere.contains("--server"), "{help}");
+}
+
+#[test]
+fn a_connection_that_does_not_come_about_says_what_to_do() {
+    use std::io::{Error, ErrorKind};
+    let remedy = |server: &str, error: Error| {
+        let client = Client::new(server.parse().unwrap(), None, None, None).unwrap();
+        client.remedy(&error)
+    };
+    let denied = remedy("unix:/run/lbd/lbd.sock", ErrorKind::PermissionDenied.into());
+    assert!(denied.contains("api.users"), "{denied}");
+    let refused = remedy("http://127.0.0.1:1", ErrorKind::ConnectionRefused.into());
+    assert!(refused.contains("is it running"), "{refused}");
+    let tls = |error: rustls::Error| Error::new(ErrorKind::InvalidData, error);
+    let plain = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+    assert!(remedy("http://127.0.0.1:1", tls(plain)).contains("http://"));
+    let signer = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+    assert!(remedy("http://127.0.0.1:1", tls(signer)).contains("--ca-file"));
+}
+
+#[test]
 fn what_is_only_seen_is_refused_in_one_sentence() {
     for kind in Kind::value_variants() {
         if let Home::Seen(_) = kind.home() {
@@ -243,10 +287,16 @@ fn commands(line: &str) -> Vec<Vec<String>> {
     all
 }
 
+/// What `--help` shows to try, of a command and those below.
+fn helps(command: &clap::Command) -> String {
+    let own = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    command.get_subcommands().map(helps).fold(own, |all, next| format!("{all}\n{next}"))
+}
+
 #[test]
 fn every_command_that_is_documented_is_understood() {
     let root = File::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    let help = Arguments::command().get_after_help().unwrap().to_string();
+    let help = helps(&Arguments::command());
     let pages = ["README.md", "docs/how-to/operate.md", "lb-api/README.md"];
     let pages = pages.map(|page| std::fs::read_to_string(root.join(page)).unwrap());
     let pages = pages.iter().flat_map(|page| page.lines());

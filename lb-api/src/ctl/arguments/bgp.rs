@@ -34,8 +34,8 @@ pub(in crate::ctl) enum Bgp {
 
 #[derive(Subcommand)]
 pub(in crate::ctl) enum Show {
-    /// Sessions and paths: of a destination, or what is named.
-    #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+    /// Sessions and paths: of a destination, or what is named; by itself the summary.
+    #[command(args_conflicts_with_subcommands = true)]
     Bgp {
         /// A prefix, or an address, for the longest prefix that covers it: its paths, why the best one won, and who hears of
         /// it.

@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
-use super::How;
+use super::{How, examples};
 
 #[derive(Subcommand)]
 pub(in crate::ctl) enum Create {
     /// A virtual IP service.
+    #[command(after_help = examples::CREATE_VIP)]
     Vip(NewVip),
     /// A pool of addresses that VIPs are given.
     Pool(NewPool),
@@ -37,22 +38,23 @@ pub(in crate::ctl) enum Create {
 }
 
 #[derive(Args)]
-#[group(id = "words", required = true, multiple = true)]
+#[command(group = ArgGroup::new("words").required(true).multiple(true)
+    .args(["asn", "router_id", "cluster_id", "max_paths", "listen"]))]
 pub(in crate::ctl) struct NewBgpGlobal {
     /// Our AS number; another one ends every session, and each begins anew.
-    #[arg(long, group = "words")]
+    #[arg(long)]
     pub(in crate::ctl) asn: Option<u32>,
     /// BGP identifier, with the same consequence.
-    #[arg(long, group = "words", value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS")]
     pub(in crate::ctl) router_id: Option<Ipv4Addr>,
     /// The cluster that we reflect routes for, with the same consequence.
-    #[arg(long, group = "words", value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS")]
     pub(in crate::ctl) cluster_id: Option<Ipv4Addr>,
     /// Paths that carry traffic together at most (ECMP).
-    #[arg(long, group = "words", value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT")]
     pub(in crate::ctl) max_paths: Option<u16>,
     /// Where sessions are accepted: 0.0.0.0:179.
-    #[arg(long, group = "words", value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = socket)]
     pub(in crate::ctl) listen: Option<SocketAddr>,
     /// Only say what would be changed.
     #[arg(long)]
@@ -139,21 +141,22 @@ pub(in crate::ctl) struct NewStaticRoute {
 }
 
 #[derive(Args)]
-#[group(id = "members", required = true, multiple = true)]
+#[command(group = ArgGroup::new("members").required(true).multiple(true)
+    .args(["prefix", "as_path", "community", "neighbor"]))]
 pub(in crate::ctl) struct NewSet {
     /// Its name.
     pub(in crate::ctl) name: String,
     /// A prefix, or a range of lengths: '10.244.0.0/16 ge 24 le 32'; say it once for each.
-    #[arg(long, group = "members", value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX")]
     pub(in crate::ctl) prefix: Vec<String>,
     /// A pattern of AS paths: ^65001_; say it once for each.
-    #[arg(long, group = "members", value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN")]
     pub(in crate::ctl) as_path: Vec<String>,
     /// A community of any kind: '65001:*'; say it once for each.
-    #[arg(long, group = "members", value_name = "COMMUNITY")]
+    #[arg(long, value_name = "COMMUNITY")]
     pub(in crate::ctl) community: Vec<String>,
     /// A neighbour's address, or a prefix of them; say it once for each.
-    #[arg(long, group = "members", value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS")]
     pub(in crate::ctl) neighbor: Vec<String>,
     /// Only say what would be changed.
     #[arg(long)]
@@ -265,24 +268,30 @@ fn ports(text: &str) -> Result<(u16, Option<u16>), String> {
     })
 }
 
+/// An address and a port.
+fn socket(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "it is ADDRESS:PORT, such as 10.0.0.1:8080 or [2001:db8::1]:8080")
+}
+
 #[derive(Args)]
+#[command(group = ArgGroup::new("where").required(true).multiple(true).args(["address", "pool"]))]
 pub(in crate::ctl) struct NewVip {
     /// Its name.
     pub(in crate::ctl) name: String,
     /// The address that clients connect to.
-    #[arg(long, required_unless_present = "pool")]
+    #[arg(long)]
     pub(in crate::ctl) address: Option<IpAddr>,
     /// The pool that the address comes from.
     #[arg(long)]
     pub(in crate::ctl) pool: Option<String>,
-    /// NAME=VALUE; say it once for each.
+    /// A label to select it by; say it once for each.
     #[arg(long, value_name = "NAME=VALUE")]
     pub(in crate::ctl) label: Vec<String>,
     /// The port that clients connect to, or a range of ports: 8000-8999.
     #[arg(long, value_parser = ports)]
     pub(in crate::ctl) port: (u16, Option<u16>),
     /// Where flows go: ADDRESS:PORT, with a range the port of its first; say it once for each.
-    #[arg(long, required = true, value_name = "ADDRESS:PORT")]
+    #[arg(long, required = true, value_name = "ADDRESS:PORT", value_parser = socket)]
     pub(in crate::ctl) backend: Vec<SocketAddr>,
     /// tcp, udp or sctp; the latter two with --health-check.
     #[arg(long)]

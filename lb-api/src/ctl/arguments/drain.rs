@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("what").required(true).multiple(true).args(["backend", "vip", "node"]))]
 pub(in crate::ctl) struct Drained {
     /// A backend: ADDRESS:PORT, or ADDRESS for all of its ports.
-    #[arg(value_parser = backends, required_unless_present_any = ["vip", "node"])]
+    #[arg(value_parser = backends)]
     pub(in crate::ctl) backend: Option<Backends>,
     /// In this VIP only; without a backend, all of its backends.
     #[arg(long)]

@@ -78,9 +78,9 @@ pub(in crate::ctl) struct KindWord {
     pub(in crate::ctl) name: Option<String>,
 }
 
-/// Reads both; shells complete the kinds.
+/// Reads both, and offers the kinds that a verb is about: what is said of another one says why it is not.
 #[derive(Clone)]
-pub(super) struct KindWords;
+pub(super) struct KindWords(pub(super) fn(Kind) -> bool);
 
 impl TypedValueParser for KindWords {
     type Value = KindWord;
@@ -102,7 +102,7 @@ impl TypedValueParser for KindWords {
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        let kinds = Kind::value_variants().iter();
+        let kinds = Kind::value_variants().iter().filter(|kind| (self.0)(**kind));
         Some(Box::new(kinds.filter_map(ValueEnum::to_possible_value)))
     }
 }
@@ -146,6 +146,16 @@ impl Kind {
             Self::Events => Home::Seen("events"),
             Self::Version => Home::Seen("version"),
         }
+    }
+
+    /// Whether operators change those of the kind.
+    pub(super) fn is_changed(self) -> bool {
+        matches!(self.home(), Home::Kept(_) | Home::Backends)
+    }
+
+    /// Whether operators remove those of the kind.
+    pub(super) fn is_removed(self) -> bool {
+        self.is_changed() || self.home() == Home::Tokens
     }
 
     /// The name of the only one, where there is one.
