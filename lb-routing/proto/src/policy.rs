@@ -28,9 +28,7 @@ pub use self::condition::{Condition, Match, Source};
 pub use self::import::is_next_hop;
 pub use self::prefix_set::{PrefixRange, PrefixSet, RangeError};
 
-pub(crate) use self::export::{
-    Target, Teller, Withheld, advertised_attributes, check_export, export, next_hop,
-};
+pub(crate) use self::export::{Target, Teller, Withheld, told};
 pub(crate) use self::import::{
     Importer, Judge, Rejection, check_next_hop, check_prefix, is_shutting_down,
 };

@@ -37,13 +37,14 @@ pub use self::input::{ConnId, Input};
 use self::limit::LimitSaid;
 pub use self::output::{Event, Output, RouteChange};
 pub use self::query::{Part, Query, Table, Walk};
+use self::rejudge::Rejudging;
 pub use self::status::{PathKey, PathStatus, PeerStatus, State};
 use crate::config::{self, ConfigError, PeerConfig, SpeakerConfig};
 use crate::policy::Judge;
 pub use crate::rib::Backlog;
 use crate::rib::{
     Gone, Group, Keyed, MAX_ATTRIBUTE_BYTES_PER_PEER, MAX_PREFIXES_PER_PEER, MAX_REFUSED_PER_PEER,
-    PeerIndex, PrefixId, Ranking, Rib, Rules,
+    PeerIndex, Ranking, Rib, Rules,
 };
 use crate::session::{self, Effect, Jitter, Past, Session, Up};
 use crate::wire::{Notification, error};
@@ -100,8 +101,8 @@ pub struct Speaker {
     deferral: Option<Deferral>,
     /// What OPENs say of our own restart, also to those who come later.
     past: Past,
-    /// Whose paths are judged anew, and the records to go on with.
-    rejudging: VecDeque<(PeerIndex, PrefixId)>,
+    /// Whose paths are judged anew.
+    rejudging: VecDeque<Rejudging>,
     /// For whom we listen.
     listening: Vec<Listening>,
     /// When to look at who came by itself and may have to go.

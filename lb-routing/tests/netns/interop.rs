@@ -114,6 +114,14 @@ trait Kind {
     fn wake(&self, _wish: Wish) -> Option<String> {
         None
     }
+    /// Whether it goes on looking for a connection beside one that it has accepted.
+    fn collides(&self) -> bool {
+        false
+    }
+    /// Whether it tells its routes again when it is asked to (RFC 2918), in the session that there is.
+    fn tells_again(&self) -> bool {
+        true
+    }
     /// Has it send ROUTE-REFRESH, where it does.
     fn refresh(&self, wish: Wish) -> Option<String>;
 }
@@ -384,6 +392,7 @@ grid! {
     interop_gobgp_communities: gobgp::GoBgp, communities;
     interop_gobgp_policy: gobgp::GoBgp, policy;
     interop_gobgp_limit: gobgp::GoBgp, limit;
+    interop_gobgp_decision: gobgp::GoBgp, decision;
     interop_gobgp_add_path: gobgp::GoBgp, add_path;
     interop_gobgp_collision_storm: gobgp::GoBgp, collision_storm;
     interop_gobgp_dynamic: gobgp::GoBgp, dynamic;
@@ -397,11 +406,13 @@ grid! {
     interop_exabgp_gtsm: exabgp::ExaBgp, gtsm;
     interop_exabgp_communities: exabgp::ExaBgp, communities;
     interop_exabgp_policy: exabgp::ExaBgp, policy;
+    interop_exabgp_limit: exabgp::ExaBgp, limit;
     interop_exabgp_decision: exabgp::ExaBgp, decision;
     interop_exabgp_add_path: exabgp::ExaBgp, add_path;
     interop_exabgp_collision_storm: exabgp::ExaBgp, collision_storm;
     interop_exabgp_dynamic: exabgp::ExaBgp, dynamic;
     interop_exabgp_extended_messages: exabgp::ExaBgp, extended_messages;
+    interop_exabgp_ipv4_by_ipv6: exabgp::ExaBgp, ipv4_by_ipv6;
     interop_exabgp_reflection: exabgp::ExaBgp, reflection;
     interop_exabgp_graceful_restart: exabgp::ExaBgp, graceful_restart;
     interop_exabgp_route_refresh: exabgp::ExaBgp, route_refresh;
@@ -412,6 +423,7 @@ grid! {
     interop_openbgpd_gtsm: openbgpd::OpenBgpd, gtsm;
     interop_openbgpd_communities: openbgpd::OpenBgpd, communities;
     interop_openbgpd_policy: openbgpd::OpenBgpd, policy;
+    interop_openbgpd_limit: openbgpd::OpenBgpd, limit;
     interop_openbgpd_decision: openbgpd::OpenBgpd, decision;
     interop_openbgpd_add_path: openbgpd::OpenBgpd, add_path;
     interop_openbgpd_collision_storm: openbgpd::OpenBgpd, collision_storm;

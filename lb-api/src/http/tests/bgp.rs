@@ -83,6 +83,12 @@ async fn what_cannot_work_is_one_sentence_and_changes_nothing() {
             "/spec/statements/0/match/family",
             "ipv4, ipv6",
         ),
+        (
+            "policies",
+            json!({"statements": [{"match": {"prefix_set": "pods"}, "action": "accept"}]}),
+            "/spec/statements/0/match/prefix_set",
+            "names the set `pods`, which is not there",
+        ),
     ];
     for (kind, spec, pointer, words) in cases {
         let body = resource("b", &spec).to_string();
@@ -90,6 +96,16 @@ async fn what_cannot_work_is_one_sentence_and_changes_nothing() {
         assert_eq!((refused.status, refused.pointer.as_deref()), (422, Some(pointer)), "{spec}");
         assert!(refused.detail.contains(words), "{refused:?}");
         assert_eq!(served.get(&format!("/api/v1/bgp/{kind}/b")).await.status, 404);
+    }
+    // What is there stays as it is, too.
+    let before = served.get("/api/v1/bgp/peers/a").await.json();
+    for spec in [
+        json!({"address": "192.0.2.1", "asn": 0}),
+        json!({"address": "192.0.2.1", "asn": 65002, "hold_time_secs": 2}),
+    ] {
+        let body = resource("a", &spec).to_string();
+        assert_eq!(served.send("PUT", "/api/v1/bgp/peers/a", body).await.status, 422, "{spec}");
+        assert_eq!(served.get("/api/v1/bgp/peers/a").await.json(), before, "{spec}");
     }
 }
 

@@ -107,8 +107,26 @@ impl std::fmt::Display for Withheld<'_> {
     }
 }
 
-/// Whether the protocol, and a ready-made export, let the target hear of a path; `teller`: of a learned one, who told us.
-pub(crate) fn check_export(
+/// What the target hears of a path: its attributes and its next hop. `teller`: of a learned one, who told us.
+pub(crate) fn told<'a>(
+    prefix: &IpNetwork,
+    path: &Path,
+    teller: Option<Teller>,
+    target: &Target<'a>,
+) -> Result<(Attributes, IpAddr), Withheld<'a>> {
+    check_export(prefix, path, teller, target)?;
+    let change = export(prefix, path, teller, target)?;
+    let said = change.as_ref().and_then(|change| change.next_hop);
+    let next_hop = next_hop(prefix, path, said, target).ok_or(Withheld::NextHop)?;
+    let (left, sets_med) = match &change {
+        Some(change) => (&change.attributes, change.sets_med),
+        None => (&*path.attributes, false),
+    };
+    Ok((advertised_attributes(left, sets_med, teller, target), next_hop))
+}
+
+/// Whether the protocol, and a ready-made export, let the target hear of a path.
+fn check_export(
     prefix: &IpNetwork,
     path: &Path,
     teller: Option<Teller>,
@@ -151,7 +169,7 @@ fn reflected(teller: Option<Teller>, target: &Target<'_>) -> Option<Teller> {
 }
 
 /// What the target's policies make of a path; `None` where they leave it as it is.
-pub(crate) fn export<'a>(
+fn export<'a>(
     prefix: &IpNetwork,
     path: &Path,
     teller: Option<Teller>,
@@ -175,7 +193,7 @@ pub(crate) fn export<'a>(
 /// The next hop that the target hears: what policy says for the prefix's family, ourselves, or inside our AS that of the path (RFC 4271 §5.1.3).
 /// `None` where the session's own address is of the other family and would have to be it. The target whose own address it is
 /// must not hear of the path at all: it would send what is for itself to us, and we would send it back.
-pub(crate) fn next_hop(
+fn next_hop(
     prefix: &IpNetwork,
     path: &Path,
     said: Option<NextHop>,
@@ -202,7 +220,7 @@ fn is_global(address: Ipv6Addr) -> bool {
 }
 
 /// The attributes that the target hears. `sets_med`: MED is what policy says, and not only learned.
-pub(crate) fn advertised_attributes(
+fn advertised_attributes(
     attributes: &Attributes,
     sets_med: bool,
     teller: Option<Teller>,

@@ -202,16 +202,16 @@ impl Speaker {
         if exports {
             self.regroup(index);
         }
-        self.watch_limit(index, now);
         let Some(neighbour) = self.neighbours.get(usize::from(index)) else { return };
         if keeps == (true, false) && !neighbour.keeps_refused() {
             self.forget_refused(index);
         }
         if imports && !closes && !stays_closed {
-            self.ask_again(index, now);
+            self.import_anew(index, now);
         } else if keeps.1 && (closes || !keeps.0) {
             // To be shown only: a session that cannot be asked does not end for that.
             self.with_session(index, now, |session, _, out| _ = session.ask_again(out));
         }
+        self.watch_limit(index, now);
     }
 }

@@ -141,25 +141,13 @@ impl Speaker {
             families: &up.negotiated.families,
             ipv4_by_ipv6: up.negotiated.ipv4_by_ipv6,
         };
-        if let Err(why) = policy::check_export(prefix, best, teller, &target) {
-            return Some(why);
-        }
-        let change = match policy::export(prefix, best, teller, &target) {
-            Ok(change) => change,
+        let (told, next_hop) = match policy::told(prefix, best, teller, &target) {
+            Ok(told) => told,
             Err(why) => return Some(why),
-        };
-        let said = change.as_ref().and_then(|change| change.next_hop);
-        let Some(next_hop) = policy::next_hop(prefix, best, said, &target) else {
-            return Some(Withheld::NextHop);
         };
         if next_hop == config.address.to_canonical() {
             return Some(Withheld::LeadsToIt);
         }
-        let (left, sets_med) = match &change {
-            Some(change) => (&change.attributes, change.sets_med),
-            None => (&*best.attributes, false),
-        };
-        let told = policy::advertised_attributes(left, sets_med, teller, &target);
         let Negotiated { context, ids_sent, .. } = up.negotiated;
         let room = (ids_sent, up.negotiated.message_limit());
         let fits = wire::encode_attributes(&told, next_hop, context, room);

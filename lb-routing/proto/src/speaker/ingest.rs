@@ -288,14 +288,15 @@ impl Speaker {
     }
 
     pub(super) fn enforce_bounds(&mut self, index: PeerIndex, now: Instant) {
+        let widened = 1 + u8::from(self.is_rejudged(index));
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         let overflowed = std::mem::take(&mut neighbour.overflowed);
-        if overflowed || neighbour.accepted > self.max_prefixes {
+        if overflowed || neighbour.accepted > self.max_prefixes * u64::from(widened) {
             let cease = Notification::new(error::MAXIMUM_NUMBER_OF_PREFIXES_REACHED);
             return self.end_session(index, cease, now);
         }
-        let is_full =
-            |speaker: &Self| speaker.rib.attribute_bytes_of(index) > speaker.max_attribute_bytes;
+        let room = self.max_attribute_bytes * usize::from(widened);
+        let is_full = |speaker: &Self| speaker.rib.attribute_bytes_of(index) > room;
         if is_full(self) {
             // What is only kept to be shown ends no session; once, since it is a walk over all records.
             let gone = self.forget_refused(index);

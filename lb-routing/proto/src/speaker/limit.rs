@@ -39,6 +39,9 @@ impl Speaker {
 
     /// Looks at a neighbour's limit after it told something.
     pub(super) fn watch_limit(&mut self, index: PeerIndex, now: Instant) {
+        if self.is_rejudged(index) {
+            return;
+        }
         let Some((limit, accepted)) = self.limit_of(index) else { return };
         if accepted > limit.limit.into() {
             self.say_limit(index, LimitSaid::Beyond, limit, accepted);

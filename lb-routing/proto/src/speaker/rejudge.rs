@@ -1,14 +1,18 @@
-//! A change of import policy of a neighbour that cannot be asked for its routes again (it knows no RFC 2918): what it told is
-//! judged anew, as it came, and its session goes on.
+//! A change of import policy: what a neighbour told is judged anew, as it came, and its session goes on.
 //!
-//! A path in the table names its attributes as they came. Of such a neighbour what import refuses is kept, too, as with
-//! `keep_rejected` and within the same bounds, so that nothing is missing. Where something is, because there was no room or
-//! because nothing at all was imported, a new session brings it.
+//! A path in the table names its attributes as they came. One that can be asked for its routes (RFC 2918) is asked after what
+//! there is was judged: what goes has gone before what comes is counted, and goes also where the neighbour does not answer.
+//!
+//! Of one that cannot be asked what import refuses is kept, too, as with `keep_rejected` and within the same bounds. Where
+//! something is missing, because there was no room or because nothing at all was imported, a new session brings it.
+//!
+//! Meanwhile old and new verdicts stand side by side. So limits of prefixes count once all is judged, and the bounds of a
+//! neighbour's room are twice as wide until then: no session ends for what only the change itself takes.
 
 use std::time::Instant;
 
 use super::{Neighbour, Speaker};
-use crate::config::Import;
+use crate::config::{BeyondLimit, Import};
 use crate::policy::{Importer, Rejection};
 use crate::rib::{PeerIndex, PrefixId, Source};
 use crate::wire::{Notification, error};
@@ -27,7 +31,38 @@ impl Neighbour {
     }
 }
 
+/// A neighbour whose paths are judged anew.
+#[derive(Debug)]
+pub(super) struct Rejudging {
+    index: PeerIndex,
+    /// The record to go on with.
+    next: PrefixId,
+    /// The one to stop before: what comes later is judged when it comes.
+    end: PrefixId,
+    then: Then,
+}
+
+/// What follows once all is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Nothing,
+    /// The neighbour is asked for its routes.
+    Ask,
+    /// Once more: what was beyond the limit of prefixes may have room by then.
+    Again,
+}
+
 impl Speaker {
+    /// Another import policy holds for a neighbour.
+    pub(super) fn import_anew(&mut self, index: PeerIndex, now: Instant) {
+        let channel = self.neighbours.get(usize::from(index)).and_then(|it| it.channel.as_ref());
+        if channel.is_some_and(|it| it.up.negotiated.route_refresh) {
+            self.rejudge(index, Then::Ask);
+        } else {
+            self.ask_again(index, now);
+        }
+    }
+
     /// Has import see its routes again; one that cannot be asked for them has told them.
     pub(super) fn ask_again(&mut self, index: PeerIndex, now: Instant) {
         let mut asked = true;
@@ -36,27 +71,58 @@ impl Speaker {
             return;
         };
         if neighbour.misses_some {
-            self.end_session(index, Notification::new(error::OTHER_CONFIGURATION_CHANGE), now);
-        } else {
-            self.forget_rejudging(index);
-            self.rejudging.push_back((index, 0));
+            return self.end_session(
+                index,
+                Notification::new(error::OTHER_CONFIGURATION_CHANGE),
+                now,
+            );
         }
+        let beyond = neighbour.session.config().max_prefixes.map(|limit| limit.beyond);
+        let discards = beyond == Some(BeyondLimit::Discard);
+        self.rejudge(index, if discards { Then::Again } else { Then::Nothing });
+    }
+
+    fn rejudge(&mut self, index: PeerIndex, then: Then) {
+        self.forget_rejudging(index);
+        self.rejudging.push_back(Rejudging { index, next: 0, end: self.rib.end(), then });
     }
 
     pub(super) fn forget_rejudging(&mut self, index: PeerIndex) {
-        self.rejudging.retain(|(other, _)| *other != index);
+        self.rejudging.retain(|it| it.index != index);
+    }
+
+    /// Some of its paths are still as an earlier policy left them.
+    pub(super) fn is_rejudged(&self, index: PeerIndex) -> bool {
+        self.rejudging.iter().any(|it| it.index == index)
     }
 
     /// Judges some of what such neighbours told anew; says whether any was to be.
     pub(super) fn judge_again(&mut self) -> bool {
-        let Some((index, from)) = self.rejudging.pop_front() else { return false };
-        let to = from.saturating_add(LOOKS).min(self.rib.end());
-        if to < self.rib.end() {
-            self.rejudging.push_back((index, to));
+        let Some(Rejudging { index, next, end, then }) = self.rejudging.pop_front() else {
+            return false;
+        };
+        let to = next.saturating_add(LOOKS).min(end);
+        if to < end {
+            self.rejudging.push_back(Rejudging { index, next: to, end, then });
         }
-        let Some(neighbour) = self.neighbours.get(usize::from(index)) else { return true };
+        self.judge_some(index, next, to);
+        let now = self.now;
+        if to == end {
+            match then {
+                Then::Nothing => {}
+                Then::Ask => self.ask_again(index, now),
+                Then::Again => self.rejudge(index, Then::Nothing),
+            }
+        }
+        self.watch_limit(index, now);
+        self.enforce_bounds(index, now);
+        true
+    }
+
+    fn judge_some(&mut self, index: PeerIndex, from: PrefixId, to: PrefixId) {
+        let Some(neighbour) = self.neighbours.get(usize::from(index)) else { return };
         let importer = Importer::new(&self.config, neighbour.session.config());
-        let (judge, now) = (neighbour.judge, self.now);
+        let judge = neighbour.judge;
         let mut told = self.rib.told_by(Source::of(index), from, to);
         told.sort_unstable_by_key(|&(received, ..)| received);
         for paths in told.chunk_by(|one, other| one.0 == other.0) {
@@ -69,8 +135,5 @@ impl Speaker {
                 self.take(index, &importer, attributes, paths);
             self.rib.release(attributes);
         }
-        self.watch_limit(index, now);
-        self.enforce_bounds(index, now);
-        true
     }
 }

@@ -69,6 +69,10 @@ impl Kind for Two {
         Some("/usr/sbin/birdc -s $D/ctl configure".to_owned())
     }
 
+    fn collides(&self) -> bool {
+        true
+    }
+
     fn refresh(&self, _wish: Wish) -> Option<String> {
         Some("/usr/sbin/birdc -s $D/ctl reload in lbd".to_owned())
     }
@@ -96,6 +100,10 @@ impl Kind for One {
     fn take_key(&self, wish: Wish) -> Option<String> {
         let name = if wish.v6 { "birdc6" } else { "birdc" };
         Some(format!("{ONE}/{name} -s $D/ctl configure"))
+    }
+
+    fn collides(&self) -> bool {
+        true
     }
 
     fn refresh(&self, wish: Wish) -> Option<String> {

@@ -14,11 +14,16 @@ impl Kind for ExaBgp {
         let gtsm = Wish::when(wish.gtsm, "outgoing-ttl 255; incoming-ttl 255; ");
         let add_path = Wish::when(wish.add_path, "add-path send/receive; ");
         let graceful = Wish::when(wish.graceful, "graceful-restart 60; ");
+        // It wants to speak the next hops' family, too.
+        let more_families = Wish::when(wish.by_ipv6, " ipv6 unicast;");
+        let hops = Wish::when(wish.by_ipv6, "nexthop { ipv4 unicast ipv6; }\n");
         let (med, more) =
             (Wish::when(wish.more, " med 50"), if wish.more { &MORE[..] } else { &[] });
+        // Of itself it would take the route's family.
+        let hop = if wish.by_ipv6 { them } else { "self" };
         let route = |prefix: &&str| {
             format!(
-                "route {prefix} next-hop self{med} community [ 64513:100 ] large-community [ 64513:1:2 ]; "
+                "route {prefix} next-hop {hop}{med} community [ 64513:100 ] large-community [ 64513:1:2 ]; "
             )
         };
         let routes: String = [&[theirs][..], more].concat().iter().map(route).collect();
@@ -27,7 +32,8 @@ impl Kind for ExaBgp {
              neighbor {us} {{\n\
              router-id 10.0.0.2; local-address {them}; local-as {asn}; peer-as 64512;\n\
              {md5}{gtsm}\n\
-             family {{ {family} unicast; }}\n\
+             family {{ {family} unicast;{more_families} }}\n\
+             {hops}\
              capability {{ route-refresh enable; extended-message enable; {graceful}{add_path}}}\n\
              api {{ processes [ watch ]; receive {{ parsed; update; }} }}\n\
              static {{ {routes}}}\n\
@@ -62,6 +68,11 @@ impl Kind for ExaBgp {
 
     /// It is no router: it keeps nothing.
     fn helps(&self) -> bool {
+        false
+    }
+
+    /// It hangs up where it is to mark what it tells again (RFC 7313): it cannot encode the marks.
+    fn tells_again(&self) -> bool {
         false
     }
 

@@ -44,7 +44,8 @@ impl Kind for GoBgp {
 
     fn announce(&self, wish: Wish) -> Option<String> {
         let (family, theirs) = (family(wish), wish.theirs());
-        let attributes = "community 64513:100 large-community 64513:1:2";
+        // Without a word it would be INCOMPLETE.
+        let attributes = "origin igp community 64513:100 large-community 64513:1:2";
         let med = Wish::when(wish.more, " med 50");
         let more = if wish.more { &MORE[..] } else { &[] };
         let prefixes = [&[theirs][..], more].concat();

@@ -66,6 +66,11 @@ impl Kind for OpenBgpd {
         Some(format!("{FOLDER}/bgpctl -s $D/ctl neighbor {} clear", wish.us()))
     }
 
+    /// 7.7 takes every family that was agreed on for one that was not.
+    fn tells_again(&self) -> bool {
+        false
+    }
+
     fn refresh(&self, wish: Wish) -> Option<String> {
         Some(format!("{FOLDER}/bgpctl -s $D/ctl neighbor {} refresh", wish.us()))
     }

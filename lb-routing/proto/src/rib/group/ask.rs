@@ -73,13 +73,7 @@ impl Group {
         };
         let prefix = rib.prefixes.prefix(id);
         let teller = rib.teller(path);
-        policy::check_export(&prefix, path, teller, &target).ok()?;
-        let change = policy::export(&prefix, path, teller, &target).ok()?;
-        let (said, sets_med) =
-            change.as_ref().map_or((None, false), |change| (change.next_hop, change.sets_med));
-        let next_hop = policy::next_hop(&prefix, path, said, &target)?;
-        let left = change.as_ref().map_or(&*path.attributes, |change| &change.attributes);
-        let told = policy::advertised_attributes(left, sets_med, teller, &target);
+        let (told, next_hop) = policy::told(&prefix, path, teller, &target).ok()?;
         let room = (self.key.ids, self.key.limit);
         let encoded = wire::encode_attributes(&told, next_hop, self.key.context, room);
         // Attributes too large for a message: the members must not keep what they had.

@@ -132,8 +132,10 @@ fn a_change_of_import_policy_asks_for_the_routes_again_and_keeps_the_session() {
     rig.configure(vec![peer(1, Import::Policies(accepting("10.1.0.0/16")), Export::All)]);
     let outputs = rig.outputs();
     assert_eq!((refreshes(&outputs, conn), notifications(&outputs, conn)), (2, Vec::new()));
+    // It does not wait for the answer.
+    assert_eq!(routes(&outputs), [change("10.2.0.0/16", &[])]);
     rig.announce(conn, &[65101], neighbour(1), &told);
-    assert_eq!(routes(&rig.outputs()), [change("10.2.0.0/16", &[])]);
+    assert_eq!(routes(&rig.outputs()), []);
     // Nothing at all: what is there goes at once.
     rig.configure(vec![peer(1, Import::None, Export::All)]);
     assert_eq!(routes(&rig.outputs()), [change("10.1.0.0/16", &[])]);
@@ -189,6 +191,43 @@ fn a_full_table_is_judged_anew_in_parts_and_by_the_last_policy_only() {
     let status = &rig.speaker.peers()[0];
     assert_eq!((status.prefixes_received, status.prefixes_rejected), (1, 39_999));
     assert_eq!(rig.speaker.routes()[0].prefix, prefix("10.9.9.0/24"));
+}
+
+/// Accepts everything, with another MED each time.
+fn marking(med: u32) -> PeerConfig {
+    let statement = Statement {
+        name: String::new(),
+        conditions: Vec::new(),
+        actions: Actions { med: Some(med), ..Actions::default() },
+        verdict: Verdict::Accept,
+    };
+    let policy = Policy { name: "p".into(), statements: vec![statement], otherwise: Verdict::Next };
+    peer(1, Import::Policies(Chain::new(vec![Arc::new(policy)])), Export::All)
+}
+
+#[test]
+fn a_session_does_not_end_for_the_room_that_old_and_new_verdicts_take_together() {
+    let mut rig = Rig::new(vec![marking(1)]);
+    let conn = rig.establish(1);
+    // Each set is among the first records and among the last ones.
+    for round in 0..200_u32 {
+        let all = (0..100_u32).map(|n| format!("10.{round}.{n}.0/24")).collect::<Vec<_>>();
+        let all: Vec<_> = all.iter().map(String::as_str).collect();
+        rig.announce(conn, &[65101, 1 + round % 20], neighbour(1), &all);
+    }
+    rig.outputs();
+    let before = rig.speaker.rib.attribute_bytes_of(0);
+    rig.speaker.max_attribute_bytes = before + before / 10;
+    rig.configure(vec![marking(2)]);
+    assert_eq!(rig.speaker.poll_output(), Some(Output::Busy), "a part of it");
+    let meanwhile = rig.speaker.rib.attribute_bytes_of(0);
+    assert!(meanwhile > rig.speaker.max_attribute_bytes, "{meanwhile} octets, {before} before");
+    rig.outputs();
+    assert_eq!((rig.state(0), rig.speaker.rib.attribute_bytes_of(0)), (State::Established, before));
+    // What is too much afterwards is too much.
+    rig.speaker.max_attribute_bytes = before / 2;
+    rig.configure(vec![marking(3)]);
+    assert_eq!(notifications(&rig.outputs(), conn), [error::OUT_OF_RESOURCES]);
 }
 
 #[test]

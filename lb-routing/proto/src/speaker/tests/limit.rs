@@ -1,7 +1,10 @@
 //! Neighbours that tell many prefixes.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::config::{BeyondLimit, MaxPrefixes};
+use crate::policy::{Actions, Chain, Condition, Policy, PrefixSet, Statement, Verdict};
 
 fn limited(beyond: BeyondLimit) -> PeerConfig {
     let max_prefixes = Some(MaxPrefixes { limit: 4, warn_percent: 50, beyond });
@@ -89,4 +92,64 @@ fn another_limit_brings_a_session_back_and_a_lower_one_ends_it() {
     (1..=5).for_each(|number| drop(rig.tell_one(conn, number)));
     rig.speaker.configure(vec![limited(BeyondLimit::End(None))], rig.now).unwrap();
     assert_eq!(rig.state(0), State::Idle);
+}
+
+/// A limit, and import that accepts one prefix and what is within.
+fn only(text: &str, limit: u32, beyond: BeyondLimit) -> PeerConfig {
+    let set = PrefixSet::new(vec![format!("{text} le 32").parse().unwrap()]);
+    let statement = Statement {
+        name: String::new(),
+        conditions: vec![Condition::Prefix(Arc::new(set))],
+        actions: Actions::default(),
+        verdict: Verdict::Accept,
+    };
+    let statements = vec![statement];
+    let policy = Policy { name: "p".into(), statements, otherwise: Verdict::Next };
+    let import = Import::Policies(Chain::new(vec![Arc::new(policy)]));
+    let max_prefixes = Some(MaxPrefixes { limit, warn_percent: 100, beyond });
+    PeerConfig { max_prefixes, ..peer(1, import, Export::None) }
+}
+
+#[test]
+fn a_policy_that_lets_in_as_many_other_prefixes_as_the_limit_allows_ends_no_session() {
+    let told = ["10.2.0.0/24", "10.2.1.0/24", "10.2.2.0/24", "10.3.0.0/24", "10.3.1.0/24"];
+    let wanted = ["10.2.0.0/24", "10.2.1.0/24", "10.2.2.0/24"].map(prefix);
+    for beyond in [BeyondLimit::End(None), BeyondLimit::Discard] {
+        for refreshable in [true, false] {
+            let mut rig = Rig::new(vec![only("10.3.0.0/16", 2, beyond)]);
+            let conn = match refreshable {
+                true => rig.establish_refreshable(1),
+                false => rig.establish(1),
+            };
+            rig.announce(conn, &[65101], neighbour(1), &told);
+            rig.outputs();
+            assert_eq!(rig.speaker.peers()[0].prefixes_received, 2);
+            // One more is let in than before, with room for it.
+            rig.speaker.configure(vec![only("10.2.0.0/16", 3, beyond)], rig.now).unwrap();
+            let asks = |it: &Message| matches!(it, Message::RouteRefresh(_));
+            let asked = messages(&rig.outputs(), conn).iter().any(asks);
+            assert_eq!(asked, refreshable, "{beyond:?}");
+            if asked {
+                rig.announce(conn, &[65101], neighbour(1), &told);
+            }
+            let outputs = rig.outputs();
+            assert_eq!(messages(&outputs, conn), [], "{beyond:?}, {refreshable}");
+            let routes: Vec<_> = rig.speaker.routes().iter().map(|route| route.prefix).collect();
+            assert_eq!((routes, rig.state(0)), (wanted.to_vec(), State::Established));
+        }
+    }
+}
+
+#[test]
+fn a_policy_that_lets_in_more_than_the_limit_ends_the_session_once_all_is_judged() {
+    let end = BeyondLimit::End(None);
+    let mut rig = Rig::new(vec![only("10.3.0.0/16", 2, end)]);
+    let conn = rig.establish(1);
+    let told = ["10.2.0.0/24", "10.2.1.0/24", "10.2.2.0/24", "10.3.0.0/24"];
+    rig.announce(conn, &[65101], neighbour(1), &told);
+    rig.outputs();
+    rig.speaker.configure(vec![only("10.2.0.0/16", 2, end)], rig.now).unwrap();
+    let cease = Notification::new(wire::error::MAXIMUM_NUMBER_OF_PREFIXES_REACHED);
+    assert_eq!(messages(&rig.outputs(), conn), [Message::Notification(cease)]);
+    assert_eq!((rig.speaker.routes(), rig.state(0)), (Vec::new(), State::Idle));
 }
