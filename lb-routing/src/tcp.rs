@@ -13,7 +13,7 @@ use lb_routing_proto::speaker::ConnId;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-pub(crate) use self::connection::{Connection, Queued};
+pub(crate) use self::connection::{Connection, GOODBYES, Queued};
 pub(crate) use self::listen::{Listeners, accept};
 use crate::transport::Transport;
 

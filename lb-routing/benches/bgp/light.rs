@@ -17,10 +17,12 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, Sock
 pub(crate) use self::crowd::Crowd;
 pub(crate) use self::sink::{Heard, STAMP, sink};
 use crate::network::{Family, end};
-use crate::peer::{Layout, asn_of};
+use crate::peer::{Layout, PATIENCE, asn_of};
 
 pub(super) const HEADER: usize = 19;
 const TRIES: Duration = Duration::from_secs(60);
+/// Octets that are written at once.
+const PIECE: usize = 1 << 20;
 /// Ends that connect at the same time.
 const HANDS: usize = 16;
 
@@ -100,6 +102,19 @@ impl Session {
     /// Sends everything.
     pub(crate) fn feed(&mut self, updates: &[u8]) -> Result<()> {
         self.0.write_all(updates).context("the peer under test hung up on its feeder")
+    }
+
+    /// Sends everything, of something that has begun then and may not take for ever.
+    pub(crate) fn feed_since(&mut self, start: Instant, updates: &[u8]) -> Result<()> {
+        self.0.set_write_timeout(Some(PATIENCE))?;
+        for piece in updates.chunks(PIECE) {
+            ensure!(
+                start.elapsed() < PATIENCE,
+                "the peer under test does not read within {PATIENCE:?}"
+            );
+            self.feed(piece)?;
+        }
+        Ok(())
     }
 
     /// The same session, to be written to while it is read.

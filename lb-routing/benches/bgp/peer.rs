@@ -16,7 +16,8 @@ use crate::network::Network;
 
 /// A peer that has used no CPU for so long has nothing left to do.
 const QUIET: Duration = Duration::from_millis(300);
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Nothing that is measured may take longer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +125,16 @@ impl Peer {
 
     /// Waits for a condition and says how long it took.
     pub(crate) fn until(&mut self, what: &str, condition: impl Fn() -> bool) -> Result<f64> {
-        let start = Instant::now();
+        self.until_since(Instant::now(), what, condition)
+    }
+
+    /// The same from a time on.
+    pub(crate) fn until_since(
+        &mut self,
+        start: Instant,
+        what: &str,
+        condition: impl Fn() -> bool,
+    ) -> Result<f64> {
         while !condition() {
             if start.elapsed() > PATIENCE {
                 bail!("not within {PATIENCE:?}: {what}");

@@ -13,8 +13,10 @@
 //! Three knowing departures. A connect that fails leads to Active, not to Idle: an absent neighbour
 //! is no misbehaving one. Likewise a connection that the neighbour closed as the loser of a
 //! collision. And while a connection that would win a collision is in OpenSent, the other one waits
-//! in OpenConfirm (at most [`COLLISION_WAIT`]) instead of becoming Established: otherwise the two
-//! ends can each close the connection that the other one keeps.
+//! in OpenConfirm (at most [`COLLISION_WAIT`]), without a KEEPALIVE, instead of becoming Established:
+//! otherwise the two ends can each close the connection that the other one keeps. A neighbour by the
+//! letter of RFC 4271 §6.8 goes to Established by our KEEPALIVE and closes the connection that wins by
+//! its identifier, while we close the one that it has established.
 //!
 //! A neighbour that restarts gracefully and connects anew ends its Established session by that (RFC 4724
 //! §5), unless the session is younger than [`COLLISION_WAIT`]: then it is a collision that comes late.
@@ -333,6 +335,16 @@ impl Session {
             }
         }
         *self.slot(side) = Some(link);
+        let waits = |it: &Link| {
+            matches!(
+                it.phase,
+                Phase::OpenConfirm { confirmed: true, .. }
+                    | Phase::OpenConfirm { silent: true, .. }
+            )
+        };
+        if self.link(side.other()).is_some_and(waits) {
+            self.hurry(side, now);
+        }
     }
 
     fn send_open(&mut self, conn: ConnId, out: &mut Vec<Effect>) {

@@ -20,6 +20,7 @@ mod ingest;
 mod input;
 mod limit;
 mod output;
+mod pace;
 mod query;
 mod rejudge;
 mod status;
@@ -36,6 +37,7 @@ use self::graceful::{Deferral, Stale};
 pub use self::input::{ConnId, Input};
 use self::limit::LimitSaid;
 pub use self::output::{Event, Output, RouteChange};
+use self::pace::Pace;
 pub use self::query::{Part, Query, Table, Walk};
 use self::rejudge::Rejudging;
 pub use self::status::{PathKey, PathStatus, PeerStatus, State};
@@ -130,6 +132,10 @@ struct Neighbour {
     malformed: u64,
     /// The one that is read is.
     faulty: bool,
+    /// What was said of that of late.
+    lines: Pace,
+    /// How often it had its paths marked of late.
+    marks: Pace,
     /// Routes that import refused, since the start.
     refused: u64,
     /// Those of them that were to be kept, for which there was no room.
@@ -152,7 +158,7 @@ struct Channel {
 }
 
 impl Neighbour {
-    const fn new(session: Session, judge: u16) -> Self {
+    fn new(session: Session, judge: u16) -> Self {
         Self {
             session,
             judge,
@@ -164,6 +170,8 @@ impl Neighbour {
             misses_some: false,
             malformed: 0,
             faulty: false,
+            lines: Pace::default(),
+            marks: Pace::default(),
             refused: 0,
             not_kept: 0,
             limit_said: LimitSaid::Nothing,

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use lb_routing_proto::fib::Link;
 use lb_routing_proto::speaker::ConnId;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::{Command, FibBatch, RouterConfig, SpawnError};
 use crate::kernel::{Event, Installer, Outcomes, Request, Watcher};
-use crate::tcp::{self, Connection, Listeners};
+use crate::tcp::{self, Connection, GOODBYES, Listeners};
 use crate::transport::Transports;
 
 /// Events of all connections that wait at most; beyond, their readers wait.
@@ -41,6 +41,8 @@ pub(super) struct Io {
     pub(super) last_attempt: u64,
     /// Connections and connects: they may finish after the state forgot them.
     pub(super) talking: JoinSet<()>,
+    /// Places of connections that wait for the neighbour to close, too.
+    pub(super) goodbyes: Arc<Semaphore>,
     /// Whoever accepts, watcher, installer: gone with the task.
     pub(super) helpers: JoinSet<()>,
 }
@@ -90,6 +92,7 @@ impl Io {
             connects: HashMap::new(),
             last_attempt: 0,
             talking: JoinSet::new(),
+            goodbyes: Arc::new(Semaphore::new(GOODBYES)),
             helpers,
         })
     }

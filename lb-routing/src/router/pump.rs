@@ -265,8 +265,8 @@ impl Task {
         let conn = ConnId(self.io.last_conn);
         let events = self.io.events.clone();
         let patience = self.transport(peer).send_hold_time;
-        let talking = &mut self.io.talking;
-        let connection = Connection::start(conn, stream, patience, events, talking);
+        let all = (&mut self.io.talking, &self.io.goodbyes);
+        let connection = Connection::start(conn, stream, patience, events, all);
         self.io.connections.insert(conn, connection);
         Some((conn, local))
     }

@@ -42,6 +42,9 @@ const MAX_QUEUED: usize = 16 * 1024 * 1024;
 const PIECES: usize = 64;
 /// Time for the last words (a NOTIFICATION) after we closed.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Connections at most for whose last words there is time at once; others close before the neighbour has closed too, which may
+/// cost it our reason. So whoever connects again and again does not use up everybody's file descriptors.
+pub(crate) const GOODBYES: usize = 256;
 
 /// What became of bytes to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,14 +73,15 @@ impl Connection {
         stream: TcpStream,
         send_hold_time: Duration,
         events: mpsc::Sender<Event>,
-        tasks: &mut JoinSet<()>,
+        (tasks, goodbyes): (&mut JoinSet<()>, &Arc<Semaphore>),
     ) -> Self {
         let (queue, pieces) = mpsc::channel(QUEUE);
         let waiting = Arc::new(AtomicUsize::new(0));
         let held = Arc::new(AtomicBool::new(false));
         let (waits, holds) = (Arc::clone(&waiting), Arc::clone(&held));
         let output = Output { pieces, waiting: waits, held: holds, send_hold_time };
-        tasks.spawn(async move { work(conn, stream, output, events).await });
+        let goodbyes = Arc::clone(goodbyes);
+        tasks.spawn(async move { work(conn, stream, output, (events, goodbyes)).await });
         Self { queue, waiting, held }
     }
 
@@ -114,13 +118,20 @@ struct Output {
     send_hold_time: Duration,
 }
 
-async fn work(conn: ConnId, stream: TcpStream, output: Output, events: mpsc::Sender<Event>) {
+async fn work(
+    conn: ConnId,
+    stream: TcpStream,
+    output: Output,
+    (events, goodbyes): (mpsc::Sender<Event>, Arc<Semaphore>),
+) {
     let (reader, writer) = stream.into_split();
     let mut reading = tokio::spawn(read(conn, reader, events.clone()));
     let result = write(conn, writer, output, &events).await;
     if let Err(error) = result {
         closed(conn, error, &events).await;
-    } else if timeout(LAST_WORDS, &mut reading).await.is_ok() {
+    } else if let Ok(_place) = goodbyes.try_acquire()
+        && timeout(LAST_WORDS, &mut reading).await.is_ok()
+    {
         // The neighbour closed too: nothing unread turns our last words into a reset.
         return;
     }
@@ -217,5 +228,33 @@ fn drop_written(queue: &mut VecDeque<Bytes>, mut written: usize) {
 async fn closed(conn: ConnId, error: String, events: &mpsc::Sender<Event>) {
     if events.send(Event::Closed { conn, error }).await.is_err() {
         tracing::debug!("a connection ended after the router stopped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn there_is_time_for_the_last_words_of_so_many_connections_only() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let (events, _heard) = mpsc::channel(8);
+        let (mut tasks, goodbyes) = (JoinSet::new(), Arc::new(Semaphore::new(1)));
+        let mut theirs = Vec::new();
+        for number in 0..3 {
+            let stream = TcpStream::connect(at).await.unwrap();
+            theirs.push(listener.accept().await.unwrap());
+            let (conn, all) = (ConnId(number), (&mut tasks, &goodbyes));
+            drop(Connection::start(conn, stream, LAST_WORDS, events.clone(), all));
+        }
+        let mut done = 0;
+        while let Ok(Some(ended)) = timeout(LAST_WORDS / 2, tasks.join_next()).await {
+            ended.unwrap();
+            done += 1;
+        }
+        assert_eq!((done, tasks.len()), (2, 1), "one has its time");
     }
 }

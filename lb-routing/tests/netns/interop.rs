@@ -114,7 +114,8 @@ trait Kind {
     fn wake(&self, _wish: Wish) -> Option<String> {
         None
     }
-    /// Whether it goes on looking for a connection beside one that it has accepted.
+    /// Whether it goes on looking for a connection beside one that it has accepted. FRR does not without zebra, which says
+    /// what leads to a neighbour; the others give up their own.
     fn collides(&self) -> bool {
         false
     }

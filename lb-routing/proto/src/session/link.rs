@@ -51,6 +51,8 @@ pub(crate) enum Phase {
         negotiated: Negotiated,
         /// Their KEEPALIVE is there, and only the outcome of a collision is awaited.
         confirmed: bool,
+        /// Ours waits for that, too.
+        silent: bool,
     },
     /// Routes flow.
     Established {

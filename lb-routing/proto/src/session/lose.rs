@@ -137,6 +137,8 @@ impl Session {
             // The winner of a collision is gone: the loser need not wait any longer.
             if matches!(rest.phase, Phase::OpenConfirm { confirmed: true, .. }) {
                 self.establish(lost.other(), now, out);
+            } else {
+                self.speak_up(lost.other(), now, out);
             }
             return;
         }

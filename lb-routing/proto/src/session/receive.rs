@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::collision::{self, Side};
-use super::link::{Phase, Received};
+use super::link::{Link, Phase, Received};
 use super::lose::Loss;
 use super::{COLLISION_WAIT, Effect, Session, Up, open};
 use crate::speaker::{ConnId, State};
@@ -107,9 +107,13 @@ impl Session {
         if negotiated.extended_messages {
             link.extend();
         }
-        link.phase = Phase::OpenConfirm { negotiated, confirmed: false };
+        link.phase = Phase::OpenConfirm { negotiated, confirmed: false, silent: false };
         link.heard(now);
-        self.keep_alive(side, now, out);
+        if self.winner(theirs) == rival && self.link(rival).is_some() {
+            self.wait_for_rival(side, now);
+        } else {
+            self.keep_alive(side, now, out);
+        }
         self.report("received OPEN", now, out);
     }
 
@@ -119,15 +123,38 @@ impl Session {
         let asn = self.peer.asn;
         let Some(link) = self.slot(side) else { return };
         link.heard(now);
-        let Phase::OpenConfirm { negotiated, confirmed } = &mut link.phase else { return };
+        let Phase::OpenConfirm { negotiated, confirmed, .. } = &mut link.phase else { return };
         let winner = collision::winner(ours, (negotiated.router_id, asn));
         *confirmed = true;
-        match self.slot(side.other()) {
-            Some(rival) if winner != side => {
-                let deadline = now + COLLISION_WAIT;
-                rival.hold_at = Some(rival.hold_at.map_or(deadline, |at| at.min(deadline)));
-            }
+        match self.link(side.other()) {
+            Some(_) if winner != side => self.hurry(side.other(), now),
             Some(_) | None => self.establish(side, now, out),
+        }
+    }
+
+    /// A connection says no KEEPALIVE while the one that would win against it may come: with it the neighbour would be in
+    /// Established, and close the other one, which we keep.
+    fn wait_for_rival(&mut self, side: Side, now: Instant) {
+        if let Some(Link { phase: Phase::OpenConfirm { silent, .. }, .. }) = self.slot(side) {
+            *silent = true;
+        }
+        self.hurry(side.other(), now);
+    }
+
+    /// A connection that another one waits for has so long to come further.
+    pub(super) fn hurry(&mut self, side: Side, now: Instant) {
+        if let Some(link) = self.slot(side) {
+            let deadline = now + COLLISION_WAIT;
+            link.hold_at = Some(link.hold_at.map_or(deadline, |at| at.min(deadline)));
+        }
+    }
+
+    /// Nothing is waited for any more: what a connection did not say is said now.
+    pub(super) fn speak_up(&mut self, side: Side, now: Instant, out: &mut Vec<Effect>) {
+        if let Some(Link { phase: Phase::OpenConfirm { silent, .. }, .. }) = self.slot(side)
+            && std::mem::take(silent)
+        {
+            self.keep_alive(side, now, out);
         }
     }
 
@@ -136,6 +163,7 @@ impl Session {
         let cease = Notification::new(error::CONNECTION_COLLISION_RESOLUTION);
         self.close_link(side.other(), &cease, out);
         self.abort_connect(out);
+        self.speak_up(side, now, out);
         let Some(link) = self.slot(side) else { return };
         let Some(negotiated) = link.negotiated().cloned() else { return };
         link.phase = Phase::Established { negotiated: negotiated.clone() };

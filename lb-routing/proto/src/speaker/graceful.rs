@@ -115,7 +115,10 @@ impl Speaker {
         if let Some(deferral) = &mut self.deferral {
             deferral.ended.insert((index, family));
         }
-        if let Some(stale) = &mut neighbour.stale {
+        if let Some(stale) = &mut neighbour.stale
+            && stale.families.contains(&family)
+        {
+            // Once: it is a walk over the table.
             stale.families.retain(|left| *left != family);
             self.sweep(index);
         }
@@ -145,9 +148,10 @@ impl Speaker {
             return;
         }
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
-        if neighbour.stale.is_some() {
+        if neighbour.stale.is_some() || !self.may_mark(index) {
             return;
         }
+        let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         self.rib.mark_again(index, family);
         let until = now + STALE_LIMIT;
         let again = neighbour.again.get_or_insert(Stale { families: Vec::new(), until });

@@ -6,7 +6,7 @@ use std::time::Instant;
 use ipnetwork::IpNetwork;
 use smallvec::SmallVec;
 
-use super::{Event, Output, Speaker};
+use super::Speaker;
 use crate::fib::Install;
 use crate::policy::{self, Importer, Rejection};
 use crate::rib::{AttributesId, Insertion, Key, PathEntry, PeerIndex, Source, Usage};
@@ -70,7 +70,7 @@ impl Speaker {
         };
         let taken = judgement.map(|judgement| {
             for fault in &judgement.faults {
-                self.malformed(index, parts.shown(fault));
+                self.malformed(index, || parts.shown(fault));
             }
             for field in [Some(parts.withdrawn), parts.unreach()].into_iter().flatten() {
                 self.withdraw_all(index, field);
@@ -126,7 +126,7 @@ impl Speaker {
         }
         // One line per UPDATE, whatever it holds.
         if let Some(words) = rejected.and_then(Rejection::fault) {
-            self.malformed(index, words.to_owned());
+            self.malformed(index, || words.to_owned());
         }
     }
 
@@ -344,11 +344,10 @@ impl Speaker {
         channel.is_some_and(|channel| channel.up.negotiated.ipv4_by_ipv6)
     }
 
-    fn malformed(&mut self, index: PeerIndex, what: String) {
+    fn malformed(&mut self, index: PeerIndex, what: impl FnOnce() -> String) {
         if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
             neighbour.faulty = true;
-            let peer = neighbour.session.config().address;
-            self.queue.push_back(Output::Event(Event::Malformed { peer, what }));
         }
+        self.complain(index, what);
     }
 }

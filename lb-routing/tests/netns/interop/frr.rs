@@ -66,10 +66,6 @@ impl Kind for Frr {
         ))
     }
 
-    fn collides(&self) -> bool {
-        true
-    }
-
     fn refresh(&self, wish: Wish) -> Option<String> {
         Some(format!("vtysh --vty_socket $D -c 'clear bgp {} soft in'", wish.us()))
     }

@@ -36,6 +36,42 @@ fn a_confirmed_loser_waits_for_the_winner_only_so_long() {
 }
 
 #[test]
+fn a_loser_says_no_keepalive_while_the_winner_may_come() {
+    let waiting = || {
+        let mut bench = Bench::in_state(State::OpenSent);
+        bench.accept(RIVAL);
+        bench.said();
+        bench.hear(CONN, &Message::Open(their_open()));
+        assert_eq!(bench.said(), [""; 0]);
+        bench
+    };
+    // It comes.
+    let mut bench = waiting();
+    bench.hear(RIVAL, &Message::Open(their_open()));
+    assert_eq!(bench.said(), ["NOTIFICATION 6/7 [] to 1", "close 1", "KEEPALIVE to 2"]);
+    // It goes, before and after the neighbour's KEEPALIVE on the other one.
+    for confirmed in [false, true] {
+        let mut bench = waiting();
+        if confirmed {
+            bench.hear(CONN, &Message::Keepalive);
+            assert_eq!(bench.said(), [""; 0]);
+        }
+        bench.session.closed(RIVAL, "end of file", bench.now, &mut bench.effects);
+        let up = if confirmed { &["KEEPALIVE to 1", "up 1"][..] } else { &["KEEPALIVE to 1"] };
+        assert_eq!(bench.said(), up);
+    }
+    // Nobody waits for long, however often the neighbour connects.
+    let mut bench = waiting();
+    let start = bench.now;
+    bench.now += COLLISION_WAIT / 2;
+    bench.accept(ConnId(3));
+    bench.said();
+    bench.expire();
+    assert_eq!(bench.now - start, COLLISION_WAIT * 3 / 2);
+    assert_eq!(bench.said(), ["NOTIFICATION 4/0 [] to 3", "close 3", "KEEPALIVE to 1"]);
+}
+
+#[test]
 fn a_confirmed_loser_is_used_at_once_when_the_neighbour_uses_it() {
     let mut bench = Bench::in_state(State::OpenConfirm);
     bench.accept(RIVAL);

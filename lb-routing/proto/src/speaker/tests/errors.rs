@@ -167,3 +167,27 @@ fn many_unique_attribute_sets_end_the_session_that_they_came_by_and_no_other() {
     let left: Vec<_> = rig.speaker.routes().iter().map(|path| path.prefix).collect();
     assert_eq!((left, rig.state(1)), (vec![prefix("10.9.0.0/16")], State::Established));
 }
+
+#[test]
+fn a_neighbour_whose_updates_are_all_malformed_is_counted_and_fills_no_log() {
+    let mut rig = Rig::new(vec![peer(1, Import::All, Export::None)]);
+    let conn = rig.establish(1);
+    // ORIGIN 9.
+    let list = [0x40, 1, 1, 9];
+    let body = [&[0, 0, 0, list.len() as u8][..], &list, &[8, 10]].concat();
+    let header = [&[0xff; 16][..], &[0, 19 + body.len() as u8, 2]].concat();
+    let malformed = [header, body].concat();
+    let lines = |rig: &mut Rig| {
+        (0..1000).for_each(|_| rig.receive(conn, &malformed));
+        let said = |it: Output| {
+            let Output::Event(Event::Malformed { what, .. }) = it else { return None };
+            Some(what)
+        };
+        rig.outputs().into_iter().filter_map(said).collect::<Vec<_>>()
+    };
+    let said = lines(&mut rig);
+    assert_eq!((said.len(), rig.speaker.peers()[0].malformed), (32, 1000));
+    assert!(said[31].ends_with("; more of it within 10 s is only counted"), "{}", said[31]);
+    rig.now += Duration::from_secs(10);
+    assert_eq!((lines(&mut rig).len(), rig.state(0)), (32, State::Established));
+}

@@ -83,6 +83,25 @@ fn what_a_neighbour_does_not_tell_again_between_its_marks_is_gone() {
 }
 
 #[test]
+fn a_neighbour_has_the_table_walked_for_its_marks_only_so_often() {
+    let mut rig = Rig::new(vec![peer(1, Import::All, Export::None)]);
+    let conn = rig.establish_extended(1, &[Capability::EnhancedRouteRefresh]);
+    let again = |rig: &mut Rig| {
+        rig.announce(conn, &[65101], neighbour(1), &["10.1.0.0/16"]);
+        rig.mark(conn, V4, wire::REFRESH_BEGINS);
+        rig.mark(conn, V4, wire::REFRESH_ENDS);
+        rig.prefixes().len()
+    };
+    let left: Vec<_> = (0..1000).map(|_| again(&mut rig)).collect();
+    assert_eq!(left.iter().filter(|left| **left == 0).count(), 16);
+    assert_eq!(left[16..], [1; 984]);
+    let ignored = |it: &Output| matches!(it, Output::Event(Event::Malformed { what, .. }) if what.contains("ignored (RFC 7313)"));
+    assert_eq!(rig.outputs().iter().filter(|it| ignored(it)).count(), 32);
+    rig.now += Duration::from_secs(10);
+    assert_eq!(again(&mut rig), 0);
+}
+
+#[test]
 fn a_refresh_that_never_ends_has_a_bound() {
     let mut rig = Rig::new(vec![peer(1, Import::All, Export::None)]);
     let conn = rig.establish_extended(1, &[Capability::EnhancedRouteRefresh]);
