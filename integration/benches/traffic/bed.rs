@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 use integration::lab::{Lab, Options};
 use integration::traffic;
 use integration::wait::eventually;
@@ -53,7 +53,15 @@ pub(crate) fn on_the_fast_path(lab: &Lab, measure: impl FnOnce() -> Result<()>) 
     let before = forwarded()?;
     measure()?;
     let slow = forwarded()? - before;
-    ensure!(slow < FEW, "lbd's kernel forwarded {slow} packets: the fast path was not measured");
+    if slow >= FEW {
+        let reasons = lab.api().status()?.reasons.into_iter().filter(|reason| reason.packets > 0);
+        let reasons: Vec<String> =
+            reasons.map(|reason| format!("{} {}", reason.packets, reason.reason)).collect();
+        bail!(
+            "lbd's kernel forwarded {slow} packets: the fast path was not measured; it saw {}",
+            reasons.join(", ")
+        );
+    }
     Ok(slow)
 }
 

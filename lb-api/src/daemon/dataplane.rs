@@ -13,9 +13,7 @@ use anyhow::{Context, Result};
 use lb_api_types::config;
 use lb_api_types::event::EventKind;
 use lb_dataplane::plan::Waiting;
-use lb_dataplane::{
-    AGE_BATCH, Aged, Answer, Dataplane, Options, ReadError, Sizes, Timeouts, seconds,
-};
+use lb_dataplane::{AGE_BATCH, AgePart, Answer, Dataplane, Options, Sizes, Timeouts, seconds};
 use lb_routing::Source;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
@@ -39,6 +37,8 @@ const BLOCKS_PER_PAGE: u32 = 4;
 const KIB_PER_PAGE: u32 = 4;
 /// Groups in a page of the FIB's groups.
 const GROUPS_PER_PAGE: u32 = 512;
+/// Parts of the flow table that wait for one grace period together.
+const AGE_PARTS: usize = 8;
 /// In how many rounds the whole flow table is looked at.
 const AGE_ROUNDS: usize = 16;
 /// In what is waited for when the thread is asked for something.
@@ -126,8 +126,8 @@ pub(super) fn age_flows(
     events: Events,
 ) {
     let entries = (config.max_flow_entries + config.max_flow_entries_ipv6) as usize;
-    let batches = entries.div_ceil(AGE_BATCH * AGE_ROUNDS).max(1);
-    tokio::spawn(age(handle.clone(), batches, sockets, events));
+    let parts = entries.div_ceil(AGE_BATCH * AGE_ROUNDS).max(1);
+    tokio::spawn(age(handle.clone(), parts, sockets, events));
 }
 
 pub(super) fn options(config: &config::Dataplane) -> Options {
@@ -204,48 +204,57 @@ async fn follow(handle: DataplaneHandle, unreached: watch::Sender<Arc<Unreached>
     }
 }
 
-/// Ages a part of the flow table. The grace period in it is waited for beside the thread, whose other calls go on meanwhile.
-async fn age_part(handle: &DataplaneHandle) -> Result<Result<Aged, ReadError>, String> {
-    let part = match handle.with(|owned| owned.dataplane.begin_age()).await? {
-        Ok(part) => part,
-        Err(error) => return Ok(Err(error)),
-    };
-    let over = match part.waits() {
-        false => Ok(()),
-        true => match tokio::task::spawn_blocking(lb_dataplane::host::grace_period).await {
-            Ok(over) => over,
-            Err(error) => Err(io::Error::other(error)),
-        },
-    };
-    handle.with(move |owned| owned.dataplane.end_age(part, over)).await
+/// Marks flows that are over in parts of the table, so many at most and to its end at most. The grace period after it is waited
+/// for once for all of them, and beside the thread, whose other calls go on meanwhile. What is marked and not removed after this
+/// is with the next scan.
+async fn mark(
+    handle: &DataplaneHandle,
+    most: usize,
+) -> Result<Result<Vec<AgePart>, String>, String> {
+    let mut parts: Vec<AgePart> = Vec::new();
+    while parts.len() < most && !parts.last().is_some_and(AgePart::is_last) {
+        match handle.with(|owned| owned.dataplane.begin_age()).await? {
+            Ok(part) => parts.push(part),
+            Err(error) => return Ok(Err(sentence(&error))),
+        }
+    }
+    if !parts.iter().any(AgePart::waits) {
+        return Ok(Ok(parts));
+    }
+    let over = tokio::task::spawn_blocking(lb_dataplane::host::grace_period).await;
+    Ok(over.map_err(io::Error::other).flatten().map_or_else(|e| Err(sentence(&e)), |()| Ok(parts)))
 }
 
-/// Looks for flows that are over, some batches a round, so that calls of others come between.
-async fn age(handle: DataplaneHandle, batches: usize, sockets: Arc<Sockets>, events: Events) {
+/// Looks for flows that are over, some parts of the table a round, so that calls of others come between.
+async fn age(handle: DataplaneHandle, round: usize, sockets: Arc<Sockets>, events: Events) {
     let mut tick = interval(AGE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut failed, mut flows) = (false, Flows::default());
     loop {
         tick.tick().await;
-        for _ in 0..batches {
-            let Ok(aged) = age_part(&handle).await else { return };
-            match aged {
-                Ok(aged) => {
-                    failed = false;
-                    if let Some(message) = flows.heard(&aged, Instant::now()) {
-                        events.tell(EventKind::FlowsChanged, "", message);
+        let mut left = round;
+        while left > 0 {
+            let Ok(marked) = mark(&handle, left.min(AGE_PARTS)).await else { return };
+            left = left.saturating_sub(AGE_PARTS);
+            let mut why = marked.as_ref().err().cloned();
+            for part in marked.into_iter().flatten() {
+                let end = move |owned: &mut Owned| owned.dataplane.end_age(part, Ok(()));
+                let Ok(ended) = handle.with(end).await else { return };
+                match ended {
+                    Ok(aged) => {
+                        if let Some(message) = flows.heard(&aged, Instant::now()) {
+                            events.tell(EventKind::FlowsChanged, "", message);
+                        }
+                        left = if aged.wrapped { 0 } else { left };
+                        tell_ends(&sockets, aged.resets).await;
                     }
-                    tell_ends(&sockets, aged.resets).await;
-                    if aged.wrapped {
-                        break;
-                    }
+                    Err(error) => why = Some(sentence(&error)),
                 }
-                Err(error) if !failed => {
-                    tracing::error!(why = sentence(&error), "idle flows are not removed");
-                    failed = true;
-                }
-                Err(_) => {}
             }
+            if let Some(why) = why.as_ref().filter(|_| !failed) {
+                tracing::error!(why, "idle flows are not removed");
+            }
+            failed = why.is_some();
         }
     }
 }

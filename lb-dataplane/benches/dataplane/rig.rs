@@ -16,7 +16,8 @@ use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_dataplane::fib::{Action, FibUpdate, Member};
 use lb_dataplane::mapped::Mapped;
-use lb_dataplane::table::Table;
+use lb_dataplane::plan::Waiting;
+use lb_dataplane::table::{Change, Table};
 use lb_dataplane::{Dataplane, Hook, Options, Reason, Sizes, Timeouts};
 use lb_dataplane_common::reason::INTERFACE_KNOWN;
 use nix::mount::{MntFlags, umount2};
@@ -100,6 +101,17 @@ impl Rig {
 
     pub(crate) fn apply(&mut self, table: &Table) -> Result<()> {
         Ok(self.dataplane.apply(table)?)
+    }
+
+    /// Changes a part of the table; what waits for a grace period after it, if it is much.
+    pub(crate) fn change(&mut self, change: &Change) -> Result<Option<Waiting>> {
+        self.dataplane.change(change)?;
+        Ok(self.dataplane.waiting())
+    }
+
+    /// What waited for a grace period has had one.
+    pub(crate) fn passed(&mut self, waited: Waiting) {
+        self.dataplane.passed(waited);
     }
 
     /// Takes these packets for the runs that follow, in this order and then from the first one again. All of them are of

@@ -1,9 +1,12 @@
 //! Ten thousand services beside one, a hundred backends each (D5), and a change to one of them (D7).
 
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
-use lb_dataplane::table::{Protocol, Table};
+use anyhow::{Result, anyhow, ensure};
+use lb_dataplane::host::grace_period;
+use lb_dataplane::plan::Waiting;
+use lb_dataplane::table::{Change, Protocol};
 use lb_dataplane::{Hook, Reason, Sizes};
 
 use crate::frames::{ACK, Connection};
@@ -25,7 +28,6 @@ const CHANGES: usize = 200;
 /// A dataplane with its services and their connections.
 struct Scene {
     rig: Rig,
-    table: Table,
     backends: Backends,
     connections: Vec<Connection>,
     services: u16,
@@ -40,7 +42,7 @@ impl Scene {
         let sizes = Sizes {
             services: count * 2 + 64,
             backends: (count + 1) * u32::from(BACKENDS),
-            ring_pages: count * 16 + 64,
+            ring_pages: count * 16 + Sizes::default().ring_pages,
             ..Sizes::default()
         };
         let mut rig = Rig::new(sizes, 3 * FLOWS as usize)?;
@@ -50,8 +52,7 @@ impl Scene {
         rig.apply(&table)?;
         let (established, new) = (Series::default(), Series::default());
         let connections = Vec::new();
-        let mut scene =
-            Self { rig, table, backends, connections, services, established, new, used: 0 };
+        let mut scene = Self { rig, backends, connections, services, established, new, used: 0 };
         scene.connections = scene.more();
         scene.begin()?;
         Ok(scene)
@@ -122,13 +123,20 @@ fn change(report: &mut Report, beside: &str, scene: &mut Scene) -> Result<()> {
     let first = scene.connections[0];
     scene.rig.load([first.there(ACK)]);
     let mut times = Vec::with_capacity(CHANGES);
+    let mut grace: Option<JoinHandle<Result<Waiting>>> = None;
     for n in 0..CHANGES {
         let next = if n % 2 == 0 { &without } else { &whole };
-        scene.table.services.insert(service, next.clone());
+        let change = Change { services: [(service, Some(next.clone()))].into() };
         let start = Instant::now();
-        scene.rig.apply(&scene.table)?;
+        let waiting = scene.rig.change(&change)?;
         scene.rig.expect(Hook::Tc, 1, &[(Reason::ForwardedToBackend, 1)])?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
+        // Somebody waits beside the changes for what they leave, as in the daemon.
+        if let Some(over) = grace.take_if(|grace| grace.is_finished()) {
+            scene.rig.passed(over.join().map_err(|_| anyhow!("nobody waits"))??);
+        } else if let Some(waiting) = waiting.filter(|_| grace.is_none()) {
+            grace = Some(thread::spawn(move || Ok(grace_period().map(|()| waiting)?)));
+        }
     }
     times.sort_unstable_by(f64::total_cmp);
     let high = times[CHANGES * 99 / 100 - 1];

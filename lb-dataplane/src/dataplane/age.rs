@@ -20,8 +20,8 @@ use crate::pod::Raw;
 use crate::reset::reset;
 use crate::sys::{self, Cursor};
 
-/// Entries that a call looks at, at most.
-pub const AGE_BATCH: usize = 8192;
+/// Entries that a call looks at, at most: within half a millisecond or so, since others wait meanwhile.
+pub const AGE_BATCH: usize = 2048;
 
 /// Where the walk over the tables stands, and what it goes by.
 #[derive(Debug)]
@@ -67,6 +67,12 @@ impl AgePart {
     #[must_use]
     pub fn waits(&self) -> bool {
         !matches!(self.due, Due::Nothing)
+    }
+
+    /// Whether it is the last part of the table: the next one is the first again.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.aged.wrapped
     }
 }
 
