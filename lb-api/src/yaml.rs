@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Documents of one text at most.
-pub const MAX_DOCUMENTS: usize = 10_000;
+/// Documents of one text at most: more than there can be resources.
+pub const MAX_DOCUMENTS: usize = 100_000;
 
 /// A text that is no YAML of plain fields and values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,10 +38,14 @@ pub fn document(text: &str) -> Result<Value, Broken> {
 ///
 /// # Errors
 ///
-/// The first place where it is no YAML.
+/// The first place where it is no YAML, or that it has more than [`MAX_DOCUMENTS`].
 pub fn documents(text: &str) -> Result<Vec<Value>, Broken> {
     let mut all = Vec::new();
-    for parser in serde_norway::Deserializer::from_str(text).take(MAX_DOCUMENTS) {
+    for (place, parser) in serde_norway::Deserializer::from_str(text).enumerate() {
+        if place == MAX_DOCUMENTS {
+            let message = format!("has more than {MAX_DOCUMENTS} documents: write several files");
+            return Err(Broken { line: None, message });
+        }
         // The parser's own value first: it refuses a field that is there twice.
         let value = serde_norway::Value::deserialize(parser).map_err(|error| Broken {
             line: error.location().map(|location| location.line()),
@@ -71,6 +75,14 @@ mod tests {
         assert_eq!(documents("{\"a\": 1}").unwrap(), [json!({"a": 1})]);
         assert_eq!(documents("").unwrap(), Vec::<Value>::new());
         assert!(document("a: 1\n---\na: 2\n").is_err());
+    }
+
+    #[test]
+    fn no_document_of_too_many_is_left_out_in_silence() {
+        let text = "---\na: 1\n".repeat(MAX_DOCUMENTS);
+        assert_eq!(documents(&text).unwrap().len(), MAX_DOCUMENTS);
+        let broken = documents(&(text + "---\na: 1\n")).unwrap_err();
+        assert!(broken.to_string().contains("more than 100000 documents"), "{broken}");
     }
 
     #[test]

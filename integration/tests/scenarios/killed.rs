@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use integration::lab::{Lab, Options};
@@ -92,14 +95,50 @@ fn a_kill_at_any_system_call_of_a_change_over_rest_leaves_the_old_configuration_
     println!("{olds} times the old one and {news} times the new one, killed before {calls:?}");
 }
 
+#[test]
+fn a_change_that_is_on_its_way_when_lbd_is_stopped_is_answered_and_written_down_before_it_ends() {
+    let topology = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/config/network/config.clab.yml");
+    let mut lab = Lab::up(&Options::of(topology, None, None).holds()).holds();
+    let mut stream = UnixStream::connect(lab.api().socket()).expect("lbd answers");
+    let body = vip(1).to_string();
+    let head = format!(
+        "PUT /api/v1/vips/web HTTP/1.1\r\nhost: lbd\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let (first, late) = body.split_at(body.len() - 30);
+    stream.write_all(format!("{head}{first}").as_bytes()).expect("it is read");
+    kill(Pid::from_raw(lab.process("lbd", "lbd").holds().pid()), Signal::SIGTERM).expect("it runs");
+    // A byte whenever no answer comes: three seconds in all, in which lbd has everything else ended.
+    let wait = |stream: &UnixStream, time| stream.set_read_timeout(Some(time)).expect("a socket");
+    wait(&stream, Duration::from_millis(100));
+    for byte in late.as_bytes() {
+        let early = stream.read(&mut [0]);
+        assert!(early.as_ref().is_err_and(|it| it.kind() == ErrorKind::WouldBlock), "{early:?}");
+        stream.write_all(&[*byte]).expect("it is read");
+    }
+    wait(&stream, SOON);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it is answered");
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("problem+json"), "{answer}");
+    let ended = lab.stop_one("lbd", "lbd", Signal::SIGTERM).holds();
+    assert!(ended.success(), "{ended:?}");
+    let audit = fs::read_to_string(lab.folder().join("lbd/state/audit.log")).expect("it is kept");
+    let told = audit.lines().find(|line| line.contains("PUT /api/v1/vips/web"));
+    assert!(told.is_some_and(|line| line.contains("\"status\":503")), "{audit}");
+    assert!(audit.lines().last().is_some_and(|line| line.contains("end of lbd")), "{audit}");
+}
+
 /// Asks for a VIP whose backends have this weight and port; the status.
 fn put(lab: &Lab, weight: u64) -> Result<u16> {
+    Ok(lab.api().try_put_vip("web", &vip(weight))?.status)
+}
+
+fn vip(weight: u64) -> Value {
     let backends: Vec<Value> = (1..=3)
         .map(|n| json!({"address": format!("10.3.0.{n}"), "port": 8000 + weight, "weight": weight}))
         .collect();
-    let body = json!({"metadata": {"name": "web"}, "spec": {
-        "address": "100.64.0.1", "port": 80, "health_check": {"kind": "none"}, "backends": backends}});
-    Ok(lab.api().try_put_vip("web", &body)?.status)
+    json!({"metadata": {"name": "web"}, "spec": {
+        "address": "100.64.0.1", "port": 80, "health_check": {"kind": "none"}, "backends": backends}})
 }
 
 /// The weight that all backends have, when the maps are as lbd wrote them and nothing that is kept was damaged.

@@ -202,6 +202,7 @@ mod tests {
 
     use super::*;
     use crate::small_disk::{on_a_small_disk, remount};
+    use crate::store::tests::crash::{MOST_CALLS, WRITER, Writer, wait_until_told};
 
     fn entry(what: &str) -> Entry<'_> {
         Entry { who: "token ci", from: "192.0.2.1:4000", request: "7", what, status: Some(200) }
@@ -291,6 +292,36 @@ mod tests {
         Audit::open(folder.path(), CHANGES).write(&entry("PUT a"));
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("{\"time\":\n{") && text.ends_with("}\n"), "{text}");
+    }
+
+    #[test]
+    fn a_kill_at_any_system_call_of_a_line_loses_none_before_it_also_where_a_full_file_is_moved() {
+        let open = |folder: &Path| Audit::with_room(folder, CHANGES, 300);
+        if let Some(folder) = std::env::var_os(WRITER) {
+            wait_until_told();
+            return open(Path::new(&folder)).write(&entry("PUT new"));
+        }
+        let mut ends = Vec::new();
+        for call in 0..MOST_CALLS {
+            let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+            let before = ["PUT 1", "PUT 2", "PUT 3", "PUT 4"];
+            before.iter().for_each(|what| open(folder.path()).write(&entry(what)));
+            let was_killed = Writer::start(folder.path()).killed_at(call);
+            open(folder.path()).write(&entry("PUT next"));
+            let names = ["audit.log.3", "audit.log.2", "audit.log.1", "audit.log"];
+            let paths = names.map(|name| folder.path().join(name));
+            let all: Vec<_> =
+                paths.iter().filter(|it| it.exists()).flat_map(|it| lines(it)).collect();
+            let is_new = all.len() > before.len() + 1;
+            let more: &[&str] = if is_new { &["PUT new", "PUT next"] } else { &["PUT next"] };
+            assert_eq!(all, [&before[..], more].concat(), "call {call}");
+            ends.push(is_new);
+            if !was_killed {
+                break;
+            }
+        }
+        let first = ends.iter().position(|is_new| *is_new).expect("it was seen to end");
+        assert!(first > 2 && ends[first..].iter().all(|is_new| *is_new), "{ends:?}");
     }
 
     #[test]

@@ -51,6 +51,8 @@ enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Print the JSON Schema of the configuration file, for editors and pipelines.
+    Schema,
     /// Take everything of lbd out of the kernel: attachments, programs, flows, tables, routes.
     Clean,
 }
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command.unwrap_or(Command::Run) {
         Command::Check { file } => check(file),
+        Command::Schema => schema(),
         Command::Run => load(arguments.config, config::load).and_then(run),
         // It needs no keys, and may run where there are none.
         Command::Clean => load(arguments.config, config::read).and_then(clean),
@@ -92,6 +95,11 @@ fn check(file: PathBuf) -> Result<()> {
         config.dataplane.interfaces.len(),
         config.vips.len()
     );
+    Ok(())
+}
+
+fn schema() -> Result<()> {
+    println!("{}", serde_json::to_string_pretty(&lb_api::http::schema())?);
     Ok(())
 }
 

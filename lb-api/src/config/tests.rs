@@ -1,3 +1,6 @@
+mod limits;
+mod schema;
+
 use std::fmt::Write;
 
 use lb_api_types::config::Hook;
@@ -24,7 +27,20 @@ fn an_empty_file_gives_the_defaults() {
 fn the_example_file_says_the_defaults_and_its_commented_lines_are_right_too() {
     let text = include_str!("../../lbd.example.yaml");
     assert_eq!(check("lbd.example.yaml", text), Ok(Config::default()));
-    // A line that begins with `#` and a lower-case word is an example that a user would uncomment.
+    let all = uncommented(text);
+    let config = check("lbd.example.yaml", &all).map_err(|report| report.to_string());
+    let config = config.unwrap_or_else(|report| panic!("{report}\n{all}"));
+    assert_eq!(config.bgp.peers.len(), 2);
+    assert_eq!(config.dataplane.interfaces, ["eth*"]);
+    assert_eq!(config.vips.len(), 1);
+    assert!(config.api.listen.is_some() && config.bgp.router_id.is_some());
+    // serde reads what it reads.
+    let value: Config = serde_norway::from_str(&all).unwrap();
+    assert_eq!(value, config);
+}
+
+/// A line that begins with `#` and a lower-case word is an example that a user would uncomment.
+fn uncommented(text: &str) -> String {
     let mut all = String::new();
     for line in text.lines() {
         let bare = line.trim_start().strip_prefix('#').filter(|rest| !rest.starts_with(' '));
@@ -36,15 +52,7 @@ fn the_example_file_says_the_defaults_and_its_commented_lines_are_right_too() {
             None => writeln!(all, "{line}").unwrap(),
         }
     }
-    let config = check("lbd.example.yaml", &all).map_err(|report| report.to_string());
-    let config = config.unwrap_or_else(|report| panic!("{report}\n{all}"));
-    assert_eq!(config.bgp.peers.len(), 2);
-    assert_eq!(config.dataplane.interfaces, ["eth*"]);
-    assert_eq!(config.vips.len(), 1);
-    assert!(config.api.listen.is_some() && config.bgp.router_id.is_some());
-    // serde reads what it reads.
-    let value: Config = serde_norway::from_str(&all).unwrap();
-    assert_eq!(value, config);
+    all
 }
 
 #[test]

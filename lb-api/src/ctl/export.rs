@@ -10,11 +10,20 @@ use super::client::Client;
 use super::show::{typed, yaml};
 use crate::resources::Kind;
 
-/// Everything made over REST, with `all` also what the file says.
+/// Everything made over REST; with `all` also what the file says, and not what it hides: lbd's own file can have only one of
+/// the two.
 pub(super) async fn export(client: &Client, all: bool) -> Result<String, CtlError> {
     let RunningConfig { metadata, spec, status } = typed(client.get("config").await?)?;
     let of_file = if all { Vec::new() } else { status.of_file };
-    let said = written(spec, &of_file.iter().map(String::as_str).collect());
+    let mut said = written(spec, &of_file.iter().map(String::as_str).collect());
+    let hidden = written(status.hidden, &BTreeSet::new());
+    if all && !hidden.is_empty() {
+        eprintln!(
+            "left out: what the configuration file hides, which stays where it is; without --all it is there"
+        );
+    } else {
+        join(&mut said, hidden);
+    }
     let more = if all { ", and what its file says but for its own settings" } else { "" };
     let mut text = format!(
         "# What was made over REST up to revision {}{more}: `lbctl apply -f` takes it, and lbd as its own file or a part of it.\n---\n",
@@ -28,6 +37,21 @@ pub(super) async fn export(client: &Client, all: bool) -> Result<String, CtlErro
         );
     }
     Ok(text)
+}
+
+/// Adds resources of other names.
+fn join(whole: &mut Configuration, more: Configuration) {
+    let Configuration { bgp, pools, health_checks, nodes, addresses, static_routes, vips } = more;
+    whole.pools.extend(pools);
+    whole.health_checks.extend(health_checks);
+    whole.nodes.extend(nodes);
+    whole.addresses.extend(addresses);
+    whole.static_routes.extend(static_routes);
+    whole.vips.extend(vips);
+    whole.bgp.sets.extend(bgp.sets);
+    whole.bgp.policies.extend(bgp.policies);
+    whole.bgp.peer_groups.extend(bgp.peer_groups);
+    whole.bgp.peers.extend(bgp.peers);
 }
 
 /// The configuration without these, and without revisions: what is written is what is wanted, whatever was there before.

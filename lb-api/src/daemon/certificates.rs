@@ -125,4 +125,42 @@ mod tests {
         fs::write(&tls.key_file, "damage").unwrap();
         assert!(said(at - SOON).contains("stay what they were: cannot use"), "{}", said(at));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_are_replaced_are_written_down_once_with_until_when_they_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let tls = Tls {
+            certificate_file: path("tls.crt"),
+            key_file: path("tls.key"),
+            client_ca_file: None,
+            clients: vec![],
+        };
+        let write = |year| {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(["lbd.example".to_owned()]).unwrap();
+            params.not_after = rcgen::date_time_ymd(year, 1, 31);
+            fs::write(&tls.certificate_file, params.self_signed(&key).unwrap().pem()).unwrap();
+            fs::write(&tls.key_file, key.serialize_pem()).unwrap();
+        };
+        write(2040);
+        let audit = Arc::new(Audit::open(folder.path(), "audit.log"));
+        let alarms = Alarms::new(crate::events::Events::default());
+        let mut expires = spawn(Some(tls.clone()), alarms, audit);
+        expires.changed().await.unwrap();
+        write(2041);
+        let before = *expires.borrow();
+        expires.wait_for(|at| *at != before).await.unwrap();
+        // Nothing is said of files that stay what they are.
+        for _ in 0..3 {
+            expires.changed().await.unwrap();
+        }
+        let said = fs::read_to_string(path("audit.log")).unwrap();
+        let [line] = &said.lines().collect::<Vec<_>>()[..] else { panic!("one line: {said}") };
+        assert!(
+            line.contains("\"who\":\"lbd\"") && line.contains("the files of api.tls"),
+            "{line}"
+        );
+        assert!(line.contains("expires at 2041-01-31T00:00:00"), "{line}");
+    }
 }

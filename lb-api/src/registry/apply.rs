@@ -46,7 +46,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// What of that which is not named is removed. What the file says never is.
+/// What of that which is not named is removed. What the file says never is, nor what it hides: whoever names all that there is
+/// does not know of it.
 enum Prune<'a> {
     Nothing,
     OwnedBy(Option<&'a str>),
@@ -77,11 +78,12 @@ impl<A: Appliers> Task<A> {
             return Err((None, Refusal::Stale { name, found, expected }));
         }
         if let Some(owner) = &terms.owner {
-            // What the file says has the owner that the file says.
+            // What the file says has the owner that the file says, and what it hides the one that it has.
             let vips = documents.vips.iter_mut().map(|vip| &mut vip.metadata);
-            let vips = vips.filter(|metadata| !self.from_file.contains(&metadata.name));
+            let hides = |name: &str| self.shadowed.iter().any(|vip| vip.metadata.name == name);
+            let vips = vips.filter(|it| !self.from_file.contains(&it.name) && !hides(&it.name));
             let others = documents.resources.iter_mut();
-            let others = others.filter(|resource| !self.file_resources.contains(&resource.key()));
+            let others = others.filter(|resource| !self.is_as_the_file_says(resource));
             let all = vips.chain(others.map(|resource| resource.metadata_mut()));
             all.for_each(|metadata| metadata.owner = Some(owner.clone()));
         }
@@ -143,7 +145,7 @@ impl<A: Appliers> Task<A> {
         // Removed at the end, so that VIPs that are removed with them don't stand in the way.
         let places = self.merge_vips(&mut wanted, &mut changes, documents)?;
         let kept = self.book.vips().values().filter(|v| !self.from_file.contains(&v.metadata.name));
-        let kept = kept.chain(&self.shadowed).filter(|vip| prune.takes(&vip.metadata));
+        let kept = kept.filter(|vip| prune.takes(&vip.metadata));
         let out: BTreeSet<&String> = kept.map(|vip| &vip.metadata.name).collect();
         for name in out.into_iter().filter(|name| !places.contains_key(*name)) {
             wanted.vips.insert(name.clone(), None);
@@ -161,8 +163,9 @@ impl<A: Appliers> Task<A> {
             let fits = admit::fits(self.book.vips(), vips, resources, keys);
             fits.map_err(|refusal| (None, refusal))?;
         }
-        if self.count_with(&wanted.vips) > MAX_VIPS {
-            return Err((None, Refusal::TooMany(self.book.vips().len())));
+        let count = self.count_with(&wanted.vips);
+        if count > MAX_VIPS {
+            return Err((None, Refusal::TooMany(count)));
         }
         self.no_two_alike(&wanted.vips, &places)?;
         Ok((wanted, changes))
@@ -186,8 +189,8 @@ impl<A: Appliers> Task<A> {
                 return Err(at(Refusal::Twice(key.to_string())));
             }
             if self.file_resources.contains(&key) {
-                let old = self.resources.get(&key);
-                if !old.is_some_and(|old| old.asks_the_same(resource)) {
+                let there = [self.resources.get(&key), self.shadowed_resources.get(&key)];
+                if !there.into_iter().flatten().any(|old| old.asks_the_same(resource)) {
                     return Err(at(Refusal::FromFile(key.to_string())));
                 }
                 changes.push(change(&key, ChangeKind::Unchanged));
@@ -235,6 +238,11 @@ impl<A: Appliers> Task<A> {
             let at = |refusal| (Some(Place { kind: None, index }), refusal);
             if places.insert(name.clone(), index).is_some() {
                 return Err(at(Refusal::Twice(label(&name))));
+            }
+            let hidden = self.shadowed.iter().find(|vip| vip.metadata.name == name);
+            if hidden.is_some_and(|hidden| asks_the_same(hidden, &vip)) {
+                changes.push(vip_change(&name, ChangeKind::Unchanged));
+                continue;
             }
             let old = self.book.vips().get(&name);
             if self.from_file.contains(&name) {

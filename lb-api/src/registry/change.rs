@@ -60,7 +60,7 @@ impl<A: Appliers> Task<A> {
         let created = old.is_none();
         let count = self.book.vips().len() + self.shadowed.len();
         if created && count >= MAX_VIPS {
-            return Err(Refusal::TooMany(count));
+            return Err(Refusal::TooMany(count + 1));
         }
         let changed = old.is_none_or(|old| !asks_the_same(old, &vip));
         vip.status = None;
@@ -81,12 +81,13 @@ impl<A: Appliers> Task<A> {
         Ok(Applied { vip: vip.ok_or(Refusal::Unknown(label(&name)))?, created })
     }
 
+    /// Removes what was made over REST: of a VIP that the file hides, that one, and the file's stays.
     pub(super) async fn delete(&mut self, name: &str, terms: Terms) -> Result<(), Refusal> {
-        if self.from_file.contains(name) {
+        let hidden = self.shadowed.iter().find(|vip| vip.metadata.name == name);
+        if self.from_file.contains(name) && hidden.is_none() {
             return Err(Refusal::FromFile(label(name)));
         }
-        let shadowed = self.shadowed.iter().find(|vip| vip.metadata.name == name);
-        let Some(old) = self.book.vips().get(name).or(shadowed) else {
+        let Some(old) = hidden.or(self.book.vips().get(name)) else {
             return Err(Refusal::Unknown(label(name)));
         };
         expect(&label(name), Some(old.metadata.revision), terms.expected)?;

@@ -121,8 +121,11 @@ impl<A: Appliers> Task<A> {
             let what = to.map_or("nothing".into(), |to| format!("no revision {to}"));
             return Err(Refusal::NoGeneration(what));
         };
-        // Kept VIPs of a name that the file has now are not served either way.
-        let vips = vips.into_iter().filter(|vip| !self.from_file.contains(&vip.metadata.name));
+        // Kept VIPs of a name that the file has now are not served either way, and those that it hides stay what they are.
+        let hides = |name: &str| self.shadowed.iter().any(|vip| vip.metadata.name == name);
+        let vips = vips.into_iter().filter(|vip| {
+            !self.from_file.contains(&vip.metadata.name) && !hides(&vip.metadata.name)
+        });
         let vips = vips.map(|vip| {
             let mut vip = Arc::unwrap_or_clone(vip);
             vip.metadata.revision = None;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::resources::Misfit;
+use crate::vip::MAX_VIPS;
 
 /// Why a change is refused. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,10 +52,12 @@ pub enum Refusal {
     #[error("there is no {0}, and the request only changes one that is there: read the list again")]
     Gone(String),
     /// No room.
-    #[error("there are {0} VIPs already, and more are not kept: remove one first")]
+    #[error("there would be {0} VIPs, and {MAX_VIPS} are the most: remove some first")]
     TooMany(usize),
     /// No room for one of a kind.
-    #[error("there are {1} of the kind {0} already, and more are not kept: remove one first")]
+    #[error(
+        "there would be more than {1} of the kind {0}, and those are the most: remove some first"
+    )]
     TooManyOf(&'static str, usize),
     /// A VIP names what is not there.
     #[error("VIP {name} names {what}, which is not there: create it first, or name another")]

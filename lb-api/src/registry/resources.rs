@@ -100,6 +100,15 @@ impl<A: Appliers> Task<A> {
         Ok(())
     }
 
+    /// Whether it is the file's alone, and as it is there, where only the file changes it or nobody else has said anything.
+    pub(super) fn is_as_the_file_says(&self, resource: &Resource) -> bool {
+        let (key, mut whole) = (resource.key(), resource.clone());
+        let there = self.resources.get(&key).filter(|there| there.metadata().revision.is_none());
+        self.file_resources.contains(&key)
+            || self.as_the_file_says(&mut whole).is_ok()
+                && there.is_some_and(|there| there.asks_the_same(&whole))
+    }
+
     fn is_not_of_the_file(&self, key: &Key) -> Result<(), Refusal> {
         match self.file_resources.contains(key) {
             true => Err(Refusal::FromFile(key.to_string())),

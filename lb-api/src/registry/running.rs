@@ -21,6 +21,10 @@ impl<A: Appliers> Task<A> {
             conditions: vec![self.confirmed(), self.complete()],
             rolled_back_in_secs: self.seconds_left(),
             of_file: resources.chain(global).chain(vips).collect(),
+            hidden: Configuration {
+                vips: self.shadowed.clone(),
+                ..configuration(&self.shadowed_resources)
+            },
         };
         let metadata = RunningMetadata { name: "running".into(), revision: self.revision };
         RunningConfig { metadata, spec, status }

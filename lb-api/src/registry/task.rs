@@ -350,7 +350,7 @@ fn shadows(shadowed: &[Vip]) -> Vec<String> {
     let sentence = |vip: &Vip| {
         let name = &vip.metadata.name;
         format!(
-            "VIP {name} made over REST is not served, because a VIP of the configuration file has its name or its address and port: take one of the two away"
+            "VIP {name} made over REST is not served, because a VIP of the configuration file has its name or its address and port: take it out of the file, or the one of REST away with `lbctl delete vip {name}`"
         )
     };
     shadowed.iter().map(sentence).collect()

@@ -2,6 +2,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use lb_api_types::resource::{Pool, PoolSpec};
+use lb_api_types::view::ChangeKind;
 use lb_api_types::vip::{Backend, Health, Metadata, Protocol, VipSpec};
 
 use super::*;
@@ -269,7 +271,7 @@ impl Bench {
     }
 
     /// Ends the daemon and starts another one over its state.
-    async fn restart(self, file: Vec<Vip>) -> Self {
+    pub(crate) async fn restart(self, file: Vec<Vip>) -> Self {
         let Self { registry, folder, verdicts, .. } = self;
         registry.withdraw().await;
         drop((registry, verdicts));
@@ -532,16 +534,70 @@ async fn a_kept_vip_that_is_not_served_gives_way_to_a_new_one_and_can_be_removed
 }
 
 #[tokio::test]
-async fn to_prune_a_kept_vip_that_has_the_name_of_one_of_the_file_leaves_that_one_alone() {
+async fn what_the_file_hides_stays_whatever_is_pruned_and_goes_by_its_own_name() {
     let bench = Bench::new(vec![]).await;
-    bench.put(vip("a", 1)).await.unwrap();
-    let bench = bench.restart(vec![vip("a", 2)]).await;
+    for (name, last) in [("a", 1), ("b", 2)] {
+        bench.put(vip(name, last)).await.unwrap();
+    }
+    // The one has its name, the other its address and port.
+    let file = || vec![vip("a", 3), vip("file", 2)];
+    let bench = bench.restart(file()).await;
+    let hidden = async || bench.registry.running().await.unwrap().status.hidden.vips;
+    let names = |vips: &[Vip]| vips.iter().map(|vip| vip.metadata.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&hidden().await), ["a", "b"]);
     bench.apply_for(vec![], 3600).await.unwrap();
-    bench.registry.confirm().await.unwrap();
-    assert_eq!((bench.names().await, bench.warnings.borrow().len()), (vec!["a".to_owned()], 0));
-    assert_eq!(bench.world.table.lock().unwrap().services.len(), 1, "the file's is served");
+    assert_eq!(bench.registry.confirm().await, Err(Refusal::NothingToConfirm), "nothing changed");
+    assert_eq!(bench.registry.rollback(Some(1), false).await, Ok(vec![]));
+    assert_eq!(names(&hidden().await), ["a", "b"]);
+
+    // As an export has them: what is there stays, and nobody becomes its owner.
+    let exported = async || {
+        let mut vips = hidden().await;
+        vips.iter_mut().for_each(|vip| vip.metadata.revision = None);
+        vips
+    };
+    let terms = || Bulk { prune: true, owner: Some("shop".into()), ..Bulk::default() };
+    let same = bench.registry.apply(exported().await.into(), terms()).await.unwrap();
+    assert!(
+        same.len() == 2 && same.iter().all(|it| it.change == ChangeKind::Unchanged),
+        "{same:?}"
+    );
+    let mut other = exported().await;
+    other[0].spec.port = 81;
+    let refused = bench.registry.apply(other.into(), terms()).await.unwrap_err().1;
+    assert_eq!(refused, Refusal::FromFile("VIP a".into()));
+
+    bench.delete("a").await.unwrap();
+    assert_eq!(bench.delete("a").await, Err(Refusal::FromFile("VIP a".into())), "now the file's");
+    assert_eq!((names(&hidden().await), bench.warnings.borrow().len()), (vec!["b".to_owned()], 1));
+    assert_eq!(bench.names().await, ["a", "file"]);
+    assert_eq!(bench.world.table.lock().unwrap().services.len(), 2, "the file's are served");
     let bench = bench.restart(vec![]).await;
-    assert_eq!(bench.names().await, [""; 0], "the kept one is gone");
+    assert_eq!(bench.names().await, ["b"], "the other one is gone");
+}
+
+#[tokio::test]
+async fn one_vip_or_pool_more_than_there_may_be_is_refused_in_a_sentence() {
+    let many = (0..crate::vip::MAX_VIPS).map(|n| {
+        let mut vip = vip(&format!("v{n}"), 1);
+        vip.spec.port = u16::try_from(n % 60_000 + 1).unwrap();
+        vip.spec.protocol = [Protocol::Tcp, Protocol::Udp][n / 60_000];
+        vip
+    });
+    let pool = |n: usize| {
+        let metadata = Metadata { name: format!("p{n}"), ..Metadata::default() };
+        let spec = PoolSpec { addresses: vec!["10.0.0.0/8".into()] };
+        Resource::Pool(Pool { metadata, spec, status: None })
+    };
+    let pools = (0..crate::resources::MAX_OF_A_KIND).map(pool).collect();
+    let bench = Bench::of(tempfile::tempdir().unwrap(), many.collect(), pools).await;
+    let refused = bench.put(vip("more", 2)).await.unwrap_err().to_string();
+    assert!(refused.contains("65536"), "{refused}");
+    let (_, refused) =
+        bench.registry.apply(vec![vip("more", 2)].into(), Bulk::default()).await.unwrap_err();
+    assert!(refused.to_string().contains("65536"), "{refused}");
+    let refused = bench.registry.put_resource(pool(5000), Terms::default()).await.unwrap_err();
+    assert!(refused.to_string().contains("4096"), "{refused}");
 }
 
 #[tokio::test]

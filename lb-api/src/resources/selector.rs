@@ -8,7 +8,7 @@ use super::metadata::is_label;
 
 /// Terms of a selector at most.
 const MAX_TERMS: usize = 32;
-const WANTED: &str = "a selector is made of name=value, name!=value, name (is there) and !name (is not), with commas between";
+const WANTED: &str = "a selector is made of name=value, name!=value, name (is there) and !name (is not), 32 of them at most, with commas between";
 
 /// A condition on labels; the default one takes everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

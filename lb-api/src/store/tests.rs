@@ -1,4 +1,4 @@
-mod crash;
+pub(crate) mod crash;
 
 use lb_api_types::resource::{Metadata, NamedHealthCheck};
 use lb_api_types::vip::{Backend, VipSpec};

@@ -9,20 +9,29 @@ use serde::{Deserialize, Serialize};
 use crate::access::Role;
 use crate::bgp::GlobalSpec;
 use crate::peer::{BgpPeer, PeerGroup};
+#[cfg(feature = "openapi")]
+use crate::peer::{Group, Peer};
 use crate::policy::{BgpPolicy, BgpSet};
+#[cfg(feature = "openapi")]
+use crate::policy::{Policy, Set};
 use crate::resource::{NamedHealthCheck, Node, Pool};
 use crate::route::{Address, StaticRoute};
 use crate::vip::Vip;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = File))]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The BGP speaker.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Bgp>))]
     pub bgp: Bgp,
     /// The packet path.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Dataplane>))]
     pub dataplane: Dataplane,
     /// Where the REST API listens.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Api>))]
     pub api: Api,
     /// Who the daemon runs as, by name or number, once it is started as root: `lbd` by default, if that user exists.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,23 +39,31 @@ pub struct Config {
     /// Where state that survives a restart is kept.
     pub state_dir: StateDir,
     /// Addresses for VIPs made over REST to be given.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<Pool>>))]
     pub pools: Vec<Pool>,
     /// Health checks that VIPs name.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<NamedHealthCheck>>))]
     pub health_checks: Vec<NamedHealthCheck>,
     /// This node, `local`, where the file says something of it.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<Node>>))]
     pub nodes: Vec<Node>,
     /// Addresses that interfaces of this host are to have.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<Address>>))]
     pub addresses: Vec<Address>,
     /// Routes beside those of BGP.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<StaticRoute>>))]
     pub static_routes: Vec<StaticRoute>,
     /// VIPs that exist from the start; those made over REST come on top.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<Vip>>))]
     pub vips: Vec<Vip>,
 }
 
 /// Where state that survives a restart is kept: `/var/lib/lbd` by default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = String))]
 #[serde(transparent)]
 pub struct StateDir(pub PathBuf);
 
@@ -56,24 +73,39 @@ impl Default for StateDir {
     }
 }
 
+/// How the file writes what BGP names: as every resource is written, or for short.
+#[cfg(feature = "openapi")]
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum Written<Whole, Short> {
+    /// `{metadata: {name: …}, spec: {…}}`
+    Whole(Whole),
+    /// `{name: …, …}`
+    Short(Short),
+}
+
 /// The BGP speaker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Bgp {
     /// Our AS number; 64512 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asn: Option<u32>,
     /// BGP identifier; by default the highest IPv4 address of this host's interfaces.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub router_id: Option<Ipv4Addr>,
     /// The cluster that we reflect routes for (RFC 4456), where it has several reflectors: they all name the same one. Our
     /// identifier by default.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub cluster_id: Option<Ipv4Addr>,
     /// How the best path is found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
     /// Where sessions are accepted; `0.0.0.0:179` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub listen: Option<SocketAddr>,
     /// Labels of what BGP has in common for all neighbours.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -83,14 +115,18 @@ pub struct Bgp {
     pub owner: Option<String>,
     /// Sets that policies name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<Written<Set, BgpSet>>>))]
     pub sets: Vec<BgpSet>,
     /// Policies that neighbours name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<Written<Policy, BgpPolicy>>>))]
     pub policies: Vec<BgpPolicy>,
     /// Options that neighbours have in common.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<Written<Group, PeerGroup>>>))]
     pub peer_groups: Vec<PeerGroup>,
     /// The neighbours.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<Written<Peer, BgpPeer>>>))]
     pub peers: Vec<BgpPeer>,
 }
 
@@ -145,6 +181,7 @@ impl Default for Decision {
 
 /// The packet path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Dataplane {
     /// Where programs attach.
@@ -152,33 +189,46 @@ pub struct Dataplane {
     /// How XDP runs, where the hook is `xdp`.
     pub xdp_mode: XdpMode,
     /// Interfaces to attach to: names, or patterns with `*`. Empty by default: none.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>))]
     pub interfaces: Vec<String>,
     /// A folder on a bpffs, outside `/sys`, where programs, links and maps are pinned; mounted if it is not one.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub pin_dir: PathBuf,
     /// Flow entries, two per flow; 262,144 by default, at most 8,388,608.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1024, maximum = 8_388_608))]
     pub max_flow_entries: u32,
     /// The same for flows of IPv6; 131,072 by default.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1024, maximum = 8_388_608))]
     pub max_flow_entries_ipv6: u32,
     /// Services: VIPs' ports and protocols; 65,536 by default, at most 65,536.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65_536))]
     pub max_services: u32,
     /// Backends of all services; 131,072 by default, at most 4,194,304.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 4_194_304))]
     pub max_backends: u32,
     /// Slots in the rings of all services, 4 bytes each; 16,777,216 by default, at most 268,435,456.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1024, maximum = 268_435_456))]
     pub max_ring_slots: u32,
     /// Blocks of /24 that have routes longer than that, 1 KiB each; 16,384 by default, at most 1,048,576.
+    #[cfg_attr(feature = "openapi", schema(minimum = 4, maximum = 1_048_576))]
     pub max_fib_blocks: u32,
     /// Memory for routes of IPv6, in KiB: about 60 bytes each, more where they lie far apart; 32,768 by default, at most
     /// 524,288.
+    #[cfg_attr(feature = "openapi", schema(minimum = 64, maximum = 524_288))]
     pub max_fib_ipv6_kib: u32,
     /// Next-hop groups: distinct sets of next hops that routes have; 65,536 by default, at most 1,048,576.
+    #[cfg_attr(feature = "openapi", schema(minimum = 512, maximum = 1_048_576))]
     pub max_fib_groups: u32,
     /// Next hops of all groups: distinct pairs of interface and neighbour; 65,536 by default, at most 1,048,576.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1024, maximum = 1_048_576))]
     pub max_fib_next_hops: u32,
     /// Places in the tables by which flows are spread over groups of several next hops: 16 to 4,096 a group; 262,144 by
     /// default, at most 16,777,216.
+    #[cfg_attr(feature = "openapi", schema(minimum = 4096, maximum = 16_777_216))]
     pub max_fib_buckets: u32,
     /// Of how many new flows one is watched, for `lbctl events --flows`: 1 to 1,000,000; none by default.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1_000_000))]
     pub sample_flows: Option<u32>,
     /// How long flows may be silent, in seconds.
     pub timeouts: Timeouts,
@@ -186,6 +236,7 @@ pub struct Dataplane {
 
 /// How XDP runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// In the driver; an interface whose driver has none is not attached to.
@@ -199,25 +250,35 @@ pub enum XdpMode {
 
 /// How long flows may be silent in both directions before they are removed, in seconds: 1 to 604,800.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
     /// TCP, the handshake done, nobody has sent a FIN; 7440 by default (RFC 5382 REQ-5: at least 2 h 4 min).
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub tcp_established: u32,
     /// TCP, one side sent a FIN, or the client a RST; 240 by default (the same: at least 4 min).
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub tcp_transitory: u32,
     /// TCP, both sides sent a FIN, or the backend a RST; 10 by default.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub tcp_closed: u32,
     /// No backend answered yet, or the handshake of TCP or SCTP is not done; 60 by default.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub half_open: u32,
     /// UDP, answered once; 120 by default (RFC 4787 REQ-5: at least 2 min).
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub udp_answered: u32,
     /// UDP, the client went on after an answer; 300 by default (the same: recommended).
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub udp: u32,
     /// SCTP, the handshake done, nobody has begun to shut down; 7440 by default, as TCP's.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub sctp_established: u32,
     /// SCTP, one side has begun to shut down; 240 by default.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub sctp_shutdown: u32,
     /// SCTP, both sides have agreed to end, or one has ended the association; 10 by default.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub sctp_closed: u32,
 }
 
@@ -276,13 +337,17 @@ pub enum Hook {
 
 /// Where the REST API listens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Api {
     /// The Unix socket; `/run/lbd/lbd.sock` by default.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub socket: PathBuf,
     /// Users who may use the socket beside root and lbd's own; none by default.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<SocketUser>>))]
     pub users: Vec<SocketUser>,
     /// A TCP listener; none by default. Whoever connects needs a token. Beyond loopback it needs TLS.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub listen: Option<SocketAddr>,
     /// TLS on that listener.
     pub tls: Option<Tls>,
@@ -290,6 +355,7 @@ pub struct Api {
 
 /// A user of this host who may use the socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SocketUser {
     /// A name or a number.
@@ -300,14 +366,18 @@ pub struct SocketUser {
 
 /// The files of TLS, which are followed when they change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// The certificate and those that signed it, as PEM.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub certificate_file: PathBuf,
     /// Its private key, as PEM.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub key_file: PathBuf,
     /// Certificates (PEM) of those who sign clients' certificates. Without it, clients bring tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub client_ca_file: Option<PathBuf>,
     /// What clients with certificates may do; one that is not listed brings a token, too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -316,6 +386,7 @@ pub struct Tls {
 
 /// A client with a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TlsClient {
     /// A DNS name of its certificate (subjectAltName).

@@ -12,6 +12,7 @@ use crate::view::PeerView;
 
 /// A BGP neighbour of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BgpPeer {
     /// A name for people; the address by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,6 +68,7 @@ pub struct PeerSpec {
 
 /// A group of the file: options that neighbours have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PeerGroup {
     /// Its name.
     pub name: String,

@@ -57,6 +57,7 @@ impl Policies {
 
 /// A set of prefixes, AS paths, communities or neighbours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BgpSet {
     /// Its name.
     pub name: String,
@@ -111,6 +112,7 @@ pub enum Members {
 
 /// A policy of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BgpPolicy {
     /// Its name.
     pub name: String,

@@ -32,12 +32,13 @@ pub struct Metadata {
 
 /// What the file says of something that it names, beside the name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Tags {
-    /// See [`Metadata::labels`].
+    /// Its labels, which selectors ask for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// See [`Metadata::owner`].
+    /// Whose it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
 }

@@ -2,6 +2,7 @@ use std::fs;
 
 use super::file::{NAME, parse, previous};
 use super::*;
+use crate::store::tests::crash::{MOST_CALLS, WRITER, Writer, wait_until_told};
 
 impl Tokens {
     /// What a new one is known by.
@@ -138,4 +139,47 @@ fn what_a_later_lbd_wrote_lets_nobody_in_and_is_left_alone() {
     fs::rename(&path, folder.path().join("elsewhere")).unwrap();
     assert_eq!(tokens.unwell(), None, "it is moved away, as was asked for");
     tokens.make("new", spec, now).unwrap();
+}
+
+#[test]
+fn a_kill_at_any_system_call_of_making_a_token_leaves_it_made_or_not() {
+    die_everywhere(&["old"], &["new", "old"], |tokens| {
+        tokens.made("new", Role::Viewer, None, SystemTime::now());
+    });
+}
+
+#[test]
+fn a_kill_at_any_system_call_of_removing_a_token_leaves_it_there_or_in_no_file() {
+    die_everywhere(&["old"], &[], |tokens| tokens.remove("old").unwrap());
+}
+
+/// Lets a process that changes tokens be killed at each of its system calls.
+fn die_everywhere(before: &[&str], after: &[&str], change: fn(&Tokens)) {
+    if let Some(folder) = std::env::var_os(WRITER) {
+        wait_until_told();
+        return change(&Tokens::open(folder.into()).unwrap());
+    }
+    let (mut outcomes, now) = (Vec::new(), SystemTime::now());
+    for call in 0..MOST_CALLS {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let old = TokenHash::of(&open(&folder).made("old", Role::Admin, None, now));
+        let was_killed = Writer::start(folder.path()).killed_at(call);
+        let tokens = open(&folder);
+        assert_eq!(tokens.unwell(), None, "call {call}");
+        let found: Vec<_> = tokens.list(now).into_iter().map(|token| token.metadata.name).collect();
+        assert!(found == before || found == after, "call {call}: {found:?}");
+        let is_gone = !found.contains(&"old".to_owned());
+        assert_eq!(tokens.whose(&old, now).is_err(), is_gone, "call {call}");
+        // Nor does damage bring it back, once it was seen to be gone.
+        let file = fs::read(folder.path().join(previous())).unwrap_or_default();
+        assert!(!(is_gone && String::from_utf8_lossy(&file).contains(&old.0)), "call {call}");
+        tokens.made("next", Role::Viewer, None, now);
+        assert_eq!(open(&folder).list(now).len(), found.len() + 1, "call {call}");
+        outcomes.push(found == after);
+        if !was_killed {
+            break;
+        }
+    }
+    let first = outcomes.iter().position(|is_after| *is_after).expect("it was seen to end");
+    assert!(first > 2 && outcomes[first..].iter().all(|after| *after), "{outcomes:?}");
 }

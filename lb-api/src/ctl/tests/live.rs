@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::http::tests::Served;
-use crate::registry::tests::Bench;
+use crate::registry::tests::{Bench, vip};
 use crate::{config, daemon};
 
 /// What a command line says, or why it is refused.
@@ -113,12 +113,33 @@ async fn an_export_is_applied_unchanged_restored_elsewhere_and_a_file_of_lbd() {
     let same = lbctl(&started, &format!("apply -f {export}")).await.unwrap();
     assert!(same.lines().all(|line| line.ends_with(" unchanged")), "{same}");
     let other = lbctl(&started, &format!("apply -f {export} --prune --owner other")).await.unwrap();
-    let changed: Vec<_> = other.lines().filter(|line| !line.ends_with(" unchanged")).collect();
-    assert_eq!(
-        changed,
-        ["bgp-global global updated"],
-        "what only the file changes keeps its owner"
-    );
+    assert!(other.lines().all(|line| line.ends_with(" unchanged")), "whose it is: {other}");
+}
+
+#[tokio::test]
+async fn what_the_file_hides_is_exported_and_a_restored_export_loses_nothing() {
+    let bench = Bench::new(vec![]).await;
+    bench.registry.put(vip("web", 1), Default::default()).await.unwrap();
+    let served = Served::over(bench.restart(vec![vip("file", 1)]).await).await;
+    let folder = tempfile::tempdir().unwrap();
+    let hidden = async || {
+        let config = lbctl(&served, "get config -o json").await.unwrap();
+        let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        config["status"]["hidden"]["vips"][0]["metadata"]["name"].as_str().map(str::to_owned)
+    };
+    for (how, named) in [("export", "web"), ("export --all", "file")] {
+        let text = lbctl(&served, how).await.unwrap();
+        let read = config::check("export.yaml", &text).unwrap_or_else(|why| panic!("{why}"));
+        let names: Vec<_> = read.vips.iter().map(|vip| vip.metadata.name.as_str()).collect();
+        assert_eq!(names, [named], "{how}");
+        let export = write(folder.path(), "export.yaml", &text);
+        let said = lbctl(&served, &format!("apply -f {export} --prune")).await.unwrap();
+        assert_eq!(said, format!("vip {named} unchanged\n"), "{how}");
+        assert_eq!(lbctl(&served, &format!("diff -f {export}")).await, Ok(String::new()));
+        assert_eq!(hidden().await.as_deref(), Some("web"), "{how}");
+    }
+    lbctl(&served, "delete vip web").await.unwrap();
+    assert_eq!(hidden().await, None);
 }
 
 #[tokio::test]

@@ -19,9 +19,9 @@ use super::*;
 use crate::small_disk::{on_a_small_disk, remount};
 
 /// Says to this test's own program that it is the one that crashes, and in which folder.
-const WRITER: &str = "LBD_TEST_WRITER";
+pub(crate) const WRITER: &str = "LBD_TEST_WRITER";
 /// System calls of a write at most; it makes far fewer.
-const MOST_CALLS: usize = 2000;
+pub(crate) const MOST_CALLS: usize = 2000;
 
 /// What a process does that is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,11 +120,16 @@ fn prepare(folder: &Path, write: Write) {
 
 /// The one that crashes: says which thread it is, waits, and writes.
 fn write_when_told(folder: &Path, write: Write) {
-    println!("\nthread {}", gettid());
-    io::stdin().read_line(&mut String::new()).unwrap();
+    wait_until_told();
     let store = Store::open(folder).unwrap();
     store.load().unwrap();
     carry_out(&store, write).unwrap();
+}
+
+/// Says which thread it is that writes, and waits: from then on each of its system calls is seen.
+pub(crate) fn wait_until_told() {
+    println!("\nthread {}", gettid());
+    io::stdin().read_line(&mut String::new()).unwrap();
 }
 
 fn carry_out(store: &Store, write: Write) -> Result<(), StoreError> {
@@ -140,7 +145,7 @@ fn carry_out(store: &Store, write: Write) -> Result<(), StoreError> {
     }
 }
 
-struct Writer {
+pub(crate) struct Writer {
     child: Child,
     /// Its thread that writes.
     thread: Pid,
@@ -150,7 +155,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(folder: &Path) -> Self {
+    pub(crate) fn start(folder: &Path) -> Self {
         let name = std::thread::current().name().unwrap_or_default().to_owned();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.arg0("writer").args(["--exact", &name, "--nocapture", "--test-threads=1"]);
@@ -168,7 +173,7 @@ impl Writer {
     }
 
     /// Kills it when it begins so many system calls after it was told to write; whether it got that far.
-    fn killed_at(mut self, call: usize) -> bool {
+    pub(crate) fn killed_at(mut self, call: usize) -> bool {
         self.tell();
         // A call stops when it begins and when it ends, so these are twice as many.
         let mut stops = 0;

@@ -43,6 +43,14 @@ pub struct Configuration {
     pub vips: Vec<Vip>,
 }
 
+impl Configuration {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// BGP in a whole configuration. Where any of the fields before `sets` is there, they are `bgp/global`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -129,7 +137,7 @@ pub struct RunningMetadata {
 }
 
 /// How the running configuration is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RunningStatus {
     /// `Confirmed`: whether it stays, or is rolled back unless somebody confirms it; `Complete`: whether all of it that is kept
@@ -140,6 +148,10 @@ pub struct RunningStatus {
     pub rolled_back_in_secs: Option<u32>,
     /// What only the configuration file changes, each as `-o name` writes it: `peer/upstream`.
     pub of_file: Vec<String>,
+    /// What was made over REST and is kept, but does not count, since the file has its name, or a VIP's address and port. A
+    /// `POST` that says the same of it leaves it as it is, and nothing but a `DELETE` of a VIP takes it away.
+    #[serde(default, skip_serializing_if = "Configuration::is_empty")]
+    pub hidden: Configuration,
 }
 
 /// The daemon's version (`GET /api/v1/version`). Its name is `lbd`.

@@ -140,8 +140,7 @@ fn go_on_in_spite(folder: &Path, write: Write) {
 
 /// Says which thread it is, and waits. From here on calls fail, until the next one of the kind that stands at the end.
 fn told() {
-    println!("\nthread {}", gettid());
-    io::stdin().read_line(&mut String::new()).unwrap();
+    wait_until_told();
     nix::unistd::getppid();
 }
 
