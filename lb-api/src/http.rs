@@ -19,6 +19,7 @@ mod resources;
 mod room;
 mod schema;
 mod services;
+mod strict;
 mod terms;
 mod tls;
 mod tokens;
@@ -215,7 +216,8 @@ pub(crate) fn for_loopback(router: Router) -> Router {
     }))
 }
 
-fn names_loopback(host: &str) -> bool {
+/// Whether a host, with or without a port, is this one by a loopback name.
+pub(crate) fn names_loopback(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
         Some(_) | None => host,

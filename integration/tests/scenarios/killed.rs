@@ -99,8 +99,10 @@ fn a_kill_at_any_system_call_of_a_change_over_rest_leaves_the_old_configuration_
 fn a_change_that_is_on_its_way_when_lbd_is_stopped_is_answered_and_written_down_before_it_ends() {
     let topology = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/config/network/config.clab.yml");
     let mut lab = Lab::up(&Options::of(topology, None, None).holds()).holds();
+    // What connects before it runs is answered by nobody.
+    assert_eq!(put(&lab, 1).holds(), 201);
     let mut stream = UnixStream::connect(lab.api().socket()).expect("lbd answers");
-    let body = vip(1).to_string();
+    let body = vip(2).to_string();
     let head = format!(
         "PUT /api/v1/vips/web HTTP/1.1\r\nhost: lbd\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
@@ -123,7 +125,7 @@ fn a_change_that_is_on_its_way_when_lbd_is_stopped_is_answered_and_written_down_
     let ended = lab.stop_one("lbd", "lbd", Signal::SIGTERM).holds();
     assert!(ended.success(), "{ended:?}");
     let audit = fs::read_to_string(lab.folder().join("lbd/state/audit.log")).expect("it is kept");
-    let told = audit.lines().find(|line| line.contains("PUT /api/v1/vips/web"));
+    let told = audit.lines().rfind(|line| line.contains("PUT /api/v1/vips/web"));
     assert!(told.is_some_and(|line| line.contains("\"status\":503")), "{audit}");
     assert!(audit.lines().last().is_some_and(|line| line.contains("end of lbd")), "{audit}");
 }

@@ -96,6 +96,13 @@ fn a_canary_secret_is_found_nowhere() {
     assert_eq!(hello.lbctl(&format!("{with} get tokens")).holds().1, 0);
     fs::write(&token_file, format!("{token}x")).expect("there is room");
     assert_eq!(hello.lbctl(&format!("{with} delete vip web")).holds().1, 1, "a guess is refused");
+    // And one of them is taken for a name.
+    let mut places = Vec::new();
+    for line in [format!("delete token {token}"), format!("get token {token}")] {
+        let (text, code) = hello.lbctl(&line).holds();
+        assert!(code == 1 && text.contains("no token"), "{code} {text}");
+        places.push(("the answer to whoever names a token".to_owned(), text.into_bytes()));
+    }
     let over_tls = |request: &str| {
         let (ca, certificate, key) = (&server.certificate, &client.certificate, &client.key);
         let files = format!(
@@ -116,7 +123,6 @@ fn a_canary_secret_is_found_nowhere() {
     assert_eq!(over_tls(""), "200", "the certificate is a viewer's");
     assert_eq!(over_tls("-X DELETE"), "403");
 
-    let mut places = Vec::new();
     make_a_peer_with_a_key(&hello, keys.path(), &mut places);
     ask(&hello, &mut places);
     look_into_the_process(&hello, &mut places);
@@ -169,6 +175,7 @@ fn make_a_peer_with_a_key(hello: &Hello, keys: &Path, places: &mut Vec<(String, 
         ("", &spec("password", json!(KEY)), 422),
         ("", &spec("md5_key", json!(KEY)), 422),
         ("", &spec("md5_key_file", json!(keys.join("gone"))), 422),
+        ("", &spec("md5_key_file", json!(KEY)), 422),
     ] {
         let path = format!("bgp/peers/signed{query}");
         let answer = hello.api.request("PUT", &path, Some(body)).holds();

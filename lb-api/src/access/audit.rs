@@ -7,6 +7,7 @@
 //! itself, and what is left (a session that is cleared, tables that are repaired) is what a host in trouble needs. Its lines go
 //! to the log of the daemon, wait here until the file takes them, and an alarm says so.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -17,6 +18,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::tokens::PREFIX;
 use crate::clock::rfc3339;
 use crate::store::may_lack;
 
@@ -95,6 +97,7 @@ impl Audit {
 
     /// Appends a line; one that cannot be written waits, and goes to the log of the daemon.
     pub(super) fn write(&self, entry: &Entry<'_>) {
+        let entry = &Entry { what: &without_tokens(entry.what), ..*entry };
         let text = line(entry);
         let mut state = self.lock();
         self.catch_up(&mut state);
@@ -167,6 +170,14 @@ impl Audit {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever takes a token for its name writes it into a path: it goes no further than to here.
+fn without_tokens(what: &str) -> Cow<'_, str> {
+    match what.split_once(PREFIX) {
+        Some((before, _)) => Cow::Owned(format!("{before}{PREFIX}…")),
+        None => Cow::Borrowed(what),
     }
 }
 

@@ -18,10 +18,11 @@ use sha2::{Digest, Sha256};
 
 use self::file::{Before, TokenFile};
 use crate::clock::rfc3339;
+use crate::vip;
 
 /// Tokens at most.
 pub const MAX_TOKENS: usize = 1024;
-const PREFIX: &str = "lbd_";
+pub(super) const PREFIX: &str = "lbd_";
 
 /// Why tokens are not as they are asked to be. Nothing has changed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -146,7 +147,7 @@ impl Tokens {
     pub fn remove(&self, name: &str) -> Result<(), TokenError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = self.lock().clone();
-        all.remove(name).ok_or_else(|| TokenError::Unknown(name.to_owned()))?;
+        all.remove(name).ok_or_else(|| unknown(name))?;
         self.file.keep(&all, Before::Rewritten)?;
         *self.lock() = all;
         Ok(())
@@ -164,7 +165,7 @@ impl Tokens {
     /// There is none.
     pub fn get(&self, name: &str, now: SystemTime) -> Result<Token, TokenError> {
         let all = self.lock();
-        let kept = all.get(name).ok_or_else(|| TokenError::Unknown(name.to_owned()))?;
+        let kept = all.get(name).ok_or_else(|| unknown(name))?;
         Ok(view(name, kept, now))
     }
 
@@ -189,6 +190,11 @@ impl Tokens {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// There is none of this name; what can be no name may be a token, and is not repeated.
+fn unknown(name: &str) -> TokenError {
+    TokenError::Unknown(if vip::is_name(name) { name } else { "of this name" }.to_owned())
 }
 
 /// A token as people see it.

@@ -10,11 +10,19 @@ const PREFIX: &str = "credential:";
 /// A file with a secret, as it is said.
 pub(super) fn file(cursor: &Cursor<'_>) -> Option<PathBuf> {
     let text = cursor.text()?;
-    let Some(name) = text.strip_prefix(PREFIX) else { return cursor.file() };
+    // Whoever writes the secret itself here is not to find it in an answer or a log.
+    let Some(name) = text.strip_prefix(PREFIX) else {
+        return match text.starts_with('/') {
+            true => cursor.file(),
+            false => cursor.wrong(
+                "does not begin with /: write the secret into a file and that file's path here, or credential: and a name",
+            ),
+        };
+    };
     let mut parts = Path::new(name).components();
     if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
         return cursor.wrong(format!(
-            "is `{text}`, but a credential is {PREFIX} and a name without slashes, as `LoadCredential=` in the unit says it"
+            "is none, since a credential is {PREFIX} and a name without slashes, as `LoadCredential=` in the unit says it"
         ));
     }
     Some(text.into())

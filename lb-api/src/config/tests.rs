@@ -260,6 +260,13 @@ fn a_key_file_is_read_and_never_shown() {
     std::fs::write(&key, &long).unwrap();
     assert!(error().contains("has 84 octets: use a key of 80 at most"), "{}", error());
     assert!(!error().contains("s3cret"));
+    for misplaced in ["s3cret", "credential:a/s3cret", "{ s3cret: 1 }"] {
+        let text = format!(
+            "bgp: {{ peers: [{{ address: 192.0.2.1, asn: 1, md5_key_file: '{misplaced}' }}] }}"
+        );
+        let said = check("lbd.yaml", &text).unwrap_err().to_string();
+        assert!(!said.contains("s3cret") && said.contains("md5_key_file"), "{said}");
+    }
     std::fs::write(&key, "s3cret\n").unwrap();
     let config = load(&file).unwrap();
     assert!(!format!("{config:?}{:?}", keys::read(&key).unwrap()).contains("s3cret"));

@@ -19,6 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::{CtlError, tls};
+use crate::http::names_loopback;
 
 const WANTED: &str =
     "a server is unix:PATH, http://HOST:PORT or https://HOST:PORT, such as unix:/run/lbd/lbd.sock";
@@ -101,6 +102,13 @@ impl Client {
                 token => Ok(token.to_owned()),
             }
         });
+        if let (Some(_), Server::Tcp(authority)) = (&token, &server)
+            && !names_loopback(authority)
+        {
+            let why =
+                "a token would go in the clear, and lbd takes none without TLS from elsewhere";
+            return Err(CtlError::Usage(format!("{why}: use https://{authority}")));
+        }
         let tls = match server {
             Server::Tls(_) => Some(tls::connector(ca_file, identity).map_err(CtlError::Other)?),
             Server::Unix(_) | Server::Tcp(_) => None,

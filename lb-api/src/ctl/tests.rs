@@ -311,3 +311,19 @@ fn every_command_that_is_documented_is_understood() {
     }
     assert!(tried > 100, "only {tried} commands were found");
 }
+
+#[test]
+fn a_token_goes_to_no_other_host_in_the_clear() {
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&token, "lbd_secret\n").unwrap();
+    let client =
+        |server: &str| Client::new(server.parse().unwrap(), Some(token.path()), None, None);
+    for here in ["http://127.0.0.1:8080", "http://localhost", "http://[::1]:8080", "unix:/run/x"] {
+        assert!(client(here).is_ok(), "{here}");
+    }
+    for far in ["http://192.0.2.1:8080", "http://localhost.example", "http://lbd"] {
+        let said = client(far).err().unwrap().to_string();
+        assert!(said.contains("use https://") && !said.contains("secret"), "{far}: {said}");
+    }
+    assert!(Client::new("http://192.0.2.1".parse().unwrap(), None, None, None).is_ok());
+}

@@ -11,6 +11,7 @@ use lb_api_types::view::{Appliance, Doctor, FibEntry, List};
 use serde_json::Value;
 
 use super::problem::Refused;
+use super::strict;
 use super::terms::{Asked, Part, nothing, part};
 use super::{App, BODY_WITHIN, MAX_BODY};
 
@@ -89,5 +90,5 @@ pub(super) async fn read_json(
             false => Refused::body(&error),
         }
     })?;
-    serde_json::from_slice(&bytes).map_err(|error| Refused::json(&error))
+    strict::value(&bytes).map_err(|error| Refused::json(&error))
 }

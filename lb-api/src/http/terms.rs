@@ -1,5 +1,6 @@
 //! What a request says beside its body: its name, its query, and what it expects to change.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -31,6 +32,15 @@ pub(super) fn nothing(asked: &Asked) -> Result<(), Refused> {
     }
 }
 
+/// Refuses what is said twice: only one of the two could be meant.
+fn once(asked: &Asked) -> Result<(), Refused> {
+    let mut seen = BTreeSet::new();
+    match asked.0.iter().find(|(name, _)| !seen.insert(name.as_str())) {
+        None => Ok(()),
+        Some((name, _)) => Err(Refused::query(name, "it is there twice: say it once")),
+    }
+}
+
 /// Which part of a long list is asked for: `limit`, and `cursor`, after which it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Part<K> {
@@ -40,6 +50,7 @@ pub(super) struct Part<K> {
 
 /// The part that a query asks for; the first items by default.
 pub(super) fn part<K>(asked: &Asked, key: impl Fn(&str) -> Option<K>) -> Result<Part<K>, Refused> {
+    once(asked)?;
     let mut part = Part { limit: DEFAULT_LIMIT, after: None };
     for (name, value) in &asked.0 {
         let number = value.parse().ok().filter(|number| (1..=MAX_LIMIT).contains(number));
@@ -67,6 +78,7 @@ pub(super) struct Page {
 
 /// The page that a query asks for; all of it by default.
 pub(super) fn page(asked: &Asked) -> Result<Page, Refused> {
+    once(asked)?;
     let mut page = Page { limit: MAX_LIMIT, after: None, selector: Selector::default() };
     for (name, value) in &asked.0 {
         let number = value.parse().ok().filter(|number| (1..=MAX_LIMIT).contains(number));
@@ -109,6 +121,7 @@ impl Page {
 
 /// How a change is to be carried out: `dryRun`, and the preconditions of RFC 9110 §13.1.1 and §13.1.2.
 pub(super) fn terms(headers: &HeaderMap, asked: &Asked) -> Result<Terms, Refused> {
+    once(asked)?;
     let mut terms = Terms { expected: expected(headers)?, dry_run: false };
     for (name, value) in &asked.0 {
         terms.dry_run = match (name.as_str(), value.as_str()) {
@@ -126,6 +139,7 @@ pub(super) fn terms(headers: &HeaderMap, asked: &Asked) -> Result<Terms, Refused
 /// How a whole configuration is to be applied: `dryRun`, `prune` and `confirmWithin`.
 pub(super) fn bulk(asked: &Asked) -> Result<Bulk, Refused> {
     const MOST: u32 = 3600;
+    once(asked)?;
     let mut bulk = Bulk::default();
     for (name, value) in &asked.0 {
         let seconds = value.parse().ok().filter(|seconds| (1..=MOST).contains(seconds));
@@ -149,6 +163,7 @@ pub(super) fn bulk(asked: &Asked) -> Result<Bulk, Refused> {
 
 /// What is gone back to, and whether only to say so: `to` and `dryRun`.
 pub(super) fn rollback(asked: &Asked) -> Result<(Option<u64>, bool), Refused> {
+    once(asked)?;
     let (mut to, mut dry_run) = (None, false);
     for (name, value) in &asked.0 {
         match (name.as_str(), value.as_str(), value.parse().ok()) {
@@ -210,6 +225,15 @@ mod tests {
     use lb_api_types::view::BgpRouteSpec;
 
     use super::*;
+
+    #[test]
+    fn what_is_said_twice_is_refused_whatever_it_says() {
+        let asked = |name: &str| {
+            axum::extract::Query(vec![(name.into(), "true".into()), (name.into(), "false".into())])
+        };
+        assert!(terms(&HeaderMap::new(), &asked("dryRun")).is_err());
+        assert!(bulk(&asked("prune")).is_err() && rollback(&asked("dryRun")).is_err());
+    }
 
     #[test]
     fn a_part_begins_after_the_key_that_the_cursor_names() {
