@@ -5,6 +5,7 @@ mod arguments;
 mod bgp;
 mod bundle;
 pub(crate) mod client;
+mod completions;
 mod config;
 mod create;
 mod describe;
@@ -238,7 +239,7 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         Command::Fib { what: FibQuestion::Lookup(packet) } => {
             return fib::lookup(client, &packet, format).await;
         }
-        Command::Completions { shell } => completions(shell),
+        Command::Completions { shell } => completions::script(shell),
     };
     Ok(Answer::Yes(text))
 }
@@ -273,12 +274,6 @@ async fn version(client: &Client, format: Format) -> Result<String, CtlError> {
     let not = daemon.status.conditions.iter().filter(|it| it.status != ConditionStatus::True);
     text.extend(not.map(|condition| format!("Warning: {}\n", condition.message)));
     Ok(text)
-}
-
-fn completions(shell: clap_complete::Shell) -> String {
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "lbctl", &mut text);
-    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// A page for lbctl and one for each of its commands.

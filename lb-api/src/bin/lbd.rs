@@ -69,10 +69,21 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:#}");
+            eprintln!("{}", said(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and what led to it; a cause that it names itself is not said again.
+fn said(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| {
+        match (said.is_empty(), said.contains(&cause)) {
+            (true, _) => cause,
+            (false, true) => said,
+            (false, false) => format!("{said}: {cause}"),
+        }
+    })
 }
 
 fn load(
@@ -160,6 +171,14 @@ fn clean(config: Config) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let gone = load(Some("/none/lbd.yaml".into()), config::load).unwrap_err();
+        assert_eq!(said(&gone).matches("No such file").count(), 1, "{}", said(&gone));
+        let below = anyhow::anyhow!("the disk is full").context("cannot start");
+        assert_eq!(said(&below), "cannot start: the disk is full");
+    }
 
     #[test]
     fn the_log_has_colours_on_terminals_whose_user_does_not_refuse_them() {

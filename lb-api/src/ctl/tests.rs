@@ -172,7 +172,7 @@ fn a_problem_is_one_sentence_that_names_the_field() {
 fn completions_know_every_command() {
     for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish]
     {
-        let text = completions(shell);
+        let text = completions::script(shell);
         for word in ["describe", "create", "diff", "export", "summary", "doctor"] {
             assert!(text.contains(word), "{word} for {shell}");
         }
