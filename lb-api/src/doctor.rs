@@ -2,6 +2,7 @@
 
 use lb_api_types::config::Hook;
 use lb_api_types::view::{Check, CheckState, Doctor};
+use lb_dataplane::host::{FarEnd, Offloads};
 
 /// The oldest kernel that has what is needed.
 const OLDEST_KERNEL: (u32, u32) = (6, 6);
@@ -71,10 +72,8 @@ pub struct Interface {
     pub hook: Hook,
     /// The larger of its own `rp_filter` and that of `all`, which the kernel uses.
     pub rp_filter: Option<u8>,
-    /// Whether it takes VLAN tags off received frames.
-    pub rx_vlan: Option<bool>,
-    /// Whether it merges received segments.
-    pub lro: Option<bool>,
+    /// What it does to frames before a program sees them.
+    pub offloads: Option<Offloads>,
 }
 
 /// What is known of a BGP session.
@@ -260,29 +259,56 @@ fn rp_filter(interface: &Interface) -> Check {
 }
 
 fn offloads(interface: &Interface) -> Vec<Check> {
-    let name = Some(interface.name.as_str());
+    let name = interface.name.as_str();
+    let Some(offloads) = &interface.offloads else {
+        let says_nothing = unknown("offloads", Some(name), "the driver does not say");
+        return if interface.hook == Hook::Xdp { vec![says_nothing] } else { Vec::new() };
+    };
     let mut checks = Vec::new();
     if interface.hook == Hook::Xdp {
-        checks.push(match interface.rx_vlan {
-            Some(false) => ok("rx-vlan-offload", name, "frames keep their VLAN tags"),
-            None => unknown("rx-vlan-offload", name, "the driver does not say"),
-            Some(true) => warning(
-                "rx-vlan-offload",
-                name,
-                "the interface takes VLAN tags off before XDP sees the frame, so tagged packets pass for untagged ones",
-                &format!("ethtool -K {} rxvlan off", interface.name),
-            ),
-        });
+        checks.push(vlan_tags(name, offloads));
     }
-    if interface.lro == Some(true) {
+    if offloads.lro {
         checks.push(warning(
             "lro",
-            name,
+            Some(name),
             "the interface merges segments (LRO) into packets that cannot be forwarded",
-            &format!("ethtool -K {} lro off", interface.name),
+            &format!("ethtool -K {name} lro off"),
         ));
     }
     checks
+}
+
+/// Where something keeps tags beside frames, an XDP program takes those of a VLAN for frames without one.
+fn vlan_tags(interface: &str, offloads: &Offloads) -> Check {
+    let (check, name) = ("vlan-tags", Some(interface));
+    let hidden = "before XDP sees the frame, so packets of a VLAN pass for those of none";
+    match &offloads.far_end {
+        _ if offloads.rx_vlan => warning(
+            check,
+            name,
+            format!("the interface takes VLAN tags off {hidden}"),
+            &format!("ethtool -K {interface} rxvlan off"),
+        ),
+        _ if offloads.rx_vlan_stag => warning(
+            check,
+            name,
+            format!("the interface takes S-tags (802.1ad) off {hidden}"),
+            &format!("ethtool -K {interface} rx-vlan-stag-hw-parse off"),
+        ),
+        Some(FarEnd::Here { name: far, keeps_tags: true }) => warning(
+            check,
+            name,
+            format!("the other end, {far}, leaves VLAN tags beside frames {hidden}"),
+            &format!("ethtool -K {far} txvlan off tx-vlan-stag-hw-insert off"),
+        ),
+        Some(FarEnd::Elsewhere) => {
+            let message = "the other end of this veth is in another namespace: where it leaves VLAN tags beside frames, XDP does not see them";
+            let remedy = "where VLANs are used, have that end put them in: ethtool -K IF txvlan off tx-vlan-stag-hw-insert off";
+            Check { remedy: remedy.into(), ..unknown(check, name, message) }
+        }
+        Some(FarEnd::Here { .. }) | None => ok(check, name, "frames keep their VLAN tags"),
+    }
 }
 
 fn session(session: &Session) -> Check {

@@ -12,12 +12,12 @@ mod flow_events;
 mod flow_filter;
 mod flows;
 mod interfaces;
-mod occupant;
 mod one_arm;
 mod open;
 mod options;
 mod punts;
 mod routes;
+mod tags;
 mod vlans;
 mod xdp_features;
 
@@ -39,7 +39,7 @@ pub use self::flows::FlowPlace;
 use self::one_arm::OneArm;
 pub use self::options::{HookChoice, Options, Sizes, XdpMode};
 pub use self::punts::Punts;
-pub use self::vlans::Vlan;
+pub use self::vlans::{Vlan, cramped};
 use self::xdp_features::XdpFeatures;
 use crate::error::{ApplyError, AttachError, OpenError, ReadError};
 use crate::fib::{Action, Audit, Fib, FibError, FibLookup, FibRoute, FibUpdate, FibUsage, Packet};
@@ -156,9 +156,9 @@ impl Dataplane {
     ///
     /// A pin could not be removed.
     pub fn destroy(self) -> Result<(), OpenError> {
-        let Self { ebpf, pins, .. } = self;
-        drop(ebpf);
-        pins.destroy()
+        tags::give_all_back(&self.pins);
+        drop(self.ebpf);
+        self.pins.destroy()
     }
 
     /// Makes the service maps say what the table says. TCP's flows go on where they went: a backend or service that is gone

@@ -1,24 +1,42 @@
 //! What of this host bears on the fast path, for people who look for what is wrong.
 
-use std::ffi::CString;
 use std::io;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::net::if_::{if_indextoname, if_nametoindex};
 
+use crate::link::{self, far_end};
 use crate::sys;
+use crate::sys::ethtool::{Features, RX_C_TAG, RX_S_TAG, driver};
 
-/// `ETH_FLAG_LRO` of `linux/ethtool.h`.
-const LRO: u32 = 1 << 15;
-/// `ETH_FLAG_RXVLAN` of `linux/ethtool.h`.
-const RX_VLAN: u32 = 1 << 8;
+/// The kernel's names of `lro`, and of `txvlan` for C-tags and S-tags.
+const LRO: &str = "rx-lro";
+const TX_TAGS: [&str; 2] = ["tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"];
 
 /// What an interface does to frames before a program sees them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offloads {
-    /// It takes VLAN tags off, and an XDP program does not see that there was one.
+    /// It takes VLAN tags (802.1Q) off, and an XDP program does not see that there was one.
     pub rx_vlan: bool,
+    /// The same with S-tags (802.1ad).
+    pub rx_vlan_stag: bool,
     /// It merges segments into packets that cannot be forwarded.
     pub lro: bool,
+    /// What the other end of a veth does; `None`: it is none.
+    pub far_end: Option<FarEnd>,
+}
+
+/// The other end of a veth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FarEnd {
+    /// An interface of this namespace.
+    Here {
+        /// Its name.
+        name: String,
+        /// It leaves tags beside frames, where an XDP program at this end does not see them.
+        keeps_tags: bool,
+    },
+    /// One of another namespace, which says nothing.
+    Elsewhere,
 }
 
 /// What an interface has switched on.
@@ -27,20 +45,27 @@ pub struct Offloads {
 ///
 /// No such interface, or a driver that does not say.
 pub fn offloads(interface: &str) -> io::Result<Offloads> {
-    let name = CString::new(interface).map_err(io::Error::other)?;
-    let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    let flags = sys::flags(fd, &name)?;
-    Ok(Offloads { rx_vlan: flags & RX_VLAN != 0, lro: flags & LRO != 0 })
+    let features = Features::of(interface)?;
+    let is_veth = driver(interface).is_ok_and(|driver| driver == "veth");
+    Ok(Offloads {
+        rx_vlan: features.has(RX_C_TAG),
+        rx_vlan_stag: features.has(RX_S_TAG),
+        lro: features.has(LRO),
+        far_end: if is_veth { other_end(interface)? } else { None },
+    })
 }
 
-/// Has an interface leave VLAN tags in their place, if it can: no XDP program sees those that it takes off.
-pub(crate) fn leave_tags(interface: &str) -> io::Result<()> {
-    let name = CString::new(interface).map_err(io::Error::other)?;
-    let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    match sys::flags(&fd, &name)? {
-        flags if flags & RX_VLAN == 0 => Ok(()),
-        flags => sys::set_flags(fd, &name, flags & !RX_VLAN),
-    }
+fn other_end(interface: &str) -> io::Result<Option<FarEnd>> {
+    Ok(match far_end(if_nametoindex(interface)?)? {
+        None => None,
+        Some(link::FarEnd::Elsewhere) => Some(FarEnd::Elsewhere),
+        Some(link::FarEnd::Here(ifindex)) => {
+            let name = if_indextoname(ifindex)?.to_string_lossy().into_owned();
+            let features = Features::of(&name)?;
+            let keeps_tags = TX_TAGS.iter().any(|feature| features.has(feature));
+            Some(FarEnd::Here { name, keeps_tags })
+        }
+    })
 }
 
 /// Waits for a grace period, as replacing rings and routes does.
@@ -54,11 +79,44 @@ pub fn grace_period() -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::thread;
+
+    use nix::sched::{CloneFlags, unshare};
+
     use super::*;
 
     #[test]
     fn an_interface_says_what_it_does_and_one_that_is_not_there_nothing() {
         assert!(!offloads("lo").unwrap().lro, "the loopback interface merges nothing");
         assert!(offloads("no-such-if").is_err());
+    }
+
+    #[test]
+    fn a_veth_says_where_tags_stay_beside_frames_at_either_end() {
+        let inside = || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let run = |program: &str, arguments: &str| {
+                let output = Command::new(program).args(arguments.split(' ')).output().unwrap();
+                assert!(output.status.success(), "{program} {arguments}: {output:?}");
+            };
+            run("ip", "link add near type veth peer name far");
+            run("ip", "link add other type bridge");
+            let of = |interface| offloads(interface).unwrap();
+            let far = |keeps_tags| Some(FarEnd::Here { name: "far".into(), keeps_tags });
+            assert!(of("near").rx_vlan && of("near").rx_vlan_stag, "a veth's default");
+            assert_eq!(of("near").far_end, far(true));
+            run("ethtool", "-K near rxvlan off rx-vlan-stag-hw-parse off");
+            assert!(!of("near").rx_vlan && !of("near").rx_vlan_stag);
+            run("ethtool", "-K far txvlan off");
+            assert_eq!(of("near").far_end, far(true), "S-tags still");
+            run("ethtool", "-K far tx-vlan-stag-hw-insert off");
+            assert_eq!(of("near").far_end, far(false));
+            assert_eq!(of("other").far_end, None);
+            run("ip", "link set far netns 1");
+            assert_eq!(of("near").far_end, Some(FarEnd::Elsewhere));
+            run("ip", "link del near");
+        };
+        thread::spawn(inside).join().unwrap();
     }
 }

@@ -8,6 +8,7 @@ mod held;
 pub mod host;
 mod icmp;
 mod layout;
+mod link;
 pub mod maglev;
 pub mod mapped;
 mod pins;
@@ -21,7 +22,7 @@ pub use announcement::Announcer;
 pub use dataplane::{
     AGE_BATCH, AgePart, Aged, Attached, BackendCount, Dataplane, EarlyFragments, Flow, FlowEnd,
     FlowEvent, FlowEvents, FlowFilter, FlowPlace, FlowState, Hook, HookChoice, HowEnded, Options,
-    Punts, ReasonCount, ServiceCount, ServiceCounters, Sizes, Vlan, XdpMode,
+    Punts, ReasonCount, ServiceCount, ServiceCounters, Sizes, Vlan, XdpMode, cramped,
 };
 pub use error::{ApplyError, AttachError, OpenError, ReadError};
 pub use held::HeldCounts;

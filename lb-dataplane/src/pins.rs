@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <pin_dir>/links/<ifindex>-<hook>       attachments, whichever layout their program has
+//! <pin_dir>/tags/<ifindex>-<feature>     what devices do no longer while a program is attached: a folder each
 //! <pin_dir>/<layout>/maps/<map>
 //! <pin_dir>/<layout>/programs/<program>
 //! ```
@@ -52,7 +53,7 @@ impl Pins {
         };
         let mounted = mount_bpffs(root)?;
         let pins = Self { root: root.to_owned(), layout: root.join(layout), mounted };
-        for folder in [pins.links(), pins.maps(), pins.layout.join("programs")] {
+        for folder in [pins.links(), pins.tags(), pins.maps(), pins.layout.join("programs")] {
             fs::create_dir_all(&folder).map_err(pin_error(&folder))?;
         }
         Ok(pins)
@@ -60,6 +61,10 @@ impl Pins {
 
     pub(crate) fn links(&self) -> PathBuf {
         self.root.join("links")
+    }
+
+    pub(crate) fn tags(&self) -> PathBuf {
+        self.root.join("tags")
     }
 
     pub(crate) fn layout(&self) -> &Path {
@@ -97,7 +102,7 @@ impl Pins {
     pub(crate) fn destroy(self) -> Result<(), OpenError> {
         let error = |source| OpenError::Pin { path: self.root.clone(), source };
         // Attachments first: no packet meets a table that is going.
-        for path in [self.links(), self.layout.clone()] {
+        for path in [self.links(), self.tags(), self.layout.clone()] {
             remove(&path).map_err(error)?;
         }
         if self.mounted {

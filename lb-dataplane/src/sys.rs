@@ -1,7 +1,8 @@
 //! System calls that neither aya nor nix has.
 #![expect(unsafe_code, reason = "raw system calls")]
 
-use std::ffi::CStr;
+pub(crate) mod ethtool;
+
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -15,12 +16,6 @@ const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 /// `MEMBARRIER_CMD_GLOBAL` of `linux/membarrier.h`.
 const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
-/// `ETHTOOL_GDRVINFO` of `linux/ethtool.h`.
-const ETHTOOL_GDRVINFO: u32 = 3;
-/// `ETHTOOL_GFLAGS` of `linux/ethtool.h`.
-const ETHTOOL_GFLAGS: u32 = 0x25;
-/// `ETHTOOL_SFLAGS` of `linux/ethtool.h`.
-const ETHTOOL_SFLAGS: u32 = 0x26;
 
 /// The `batch` part of `union bpf_attr`.
 #[repr(C)]
@@ -214,65 +209,6 @@ fn use_neighbour(ifindex: u32, address: IpAddr) -> Vec<u8> {
     request
 }
 
-/// What begins with a command and is as large as the command's answer.
-trait Ethtool {}
-impl Ethtool for DriverInfo {}
-impl Ethtool for Value {}
-
-/// `struct ethtool_value`.
-#[repr(C)]
-struct Value {
-    cmd: u32,
-    data: u32,
-}
-
-/// `struct ethtool_drvinfo`, as far as it is of use.
-#[repr(C)]
-struct DriverInfo {
-    cmd: u32,
-    driver: [u8; 32],
-    rest: [u8; 160],
-}
-
-/// The name of an interface's driver, as `ethtool -i` shows it.
-pub(crate) fn driver(socket: impl AsFd, interface: &CStr) -> io::Result<String> {
-    let mut info = DriverInfo { cmd: ETHTOOL_GDRVINFO, driver: [0; 32], rest: [0; 160] };
-    ethtool(socket, interface, &mut info)?;
-    let end = info.driver.iter().position(|&b| b == 0).unwrap_or(info.driver.len());
-    Ok(String::from_utf8_lossy(&info.driver[..end]).into_owned())
-}
-
-/// An interface's `ETH_FLAG_*`, of what `ethtool -k` shows.
-pub(crate) fn flags(socket: impl AsFd, interface: &CStr) -> io::Result<u32> {
-    let mut value = Value { cmd: ETHTOOL_GFLAGS, data: 0 };
-    ethtool(socket, interface, &mut value)?;
-    Ok(value.data)
-}
-
-/// Switches what [`flags`] says on and off.
-pub(crate) fn set_flags(socket: impl AsFd, interface: &CStr, flags: u32) -> io::Result<()> {
-    ethtool(socket, interface, &mut Value { cmd: ETHTOOL_SFLAGS, data: flags })
-}
-
-fn ethtool(socket: impl AsFd, interface: &CStr, answer: &mut impl Ethtool) -> io::Result<()> {
-    // SAFETY: all zeroes is a valid `ifreq`.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    let name = interface.to_bytes();
-    if name.len() >= request.ifr_name.len() {
-        return Err(io::Error::from_raw_os_error(libc::ENODEV));
-    }
-    for (to, from) in request.ifr_name.iter_mut().zip(name) {
-        *to = *from as libc::c_char;
-    }
-    request.ifr_ifru.ifru_data = std::ptr::from_mut(answer).cast();
-    // SAFETY: the request names the interface and a structure that is the command's own and outlives the call.
-    let result = unsafe {
-        libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request)
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-const _: () = assert!(size_of::<DriverInfo>() == 196, "struct ethtool_drvinfo");
 const _: () = assert!(size_of::<BatchAttr>() == 56);
 
 #[cfg(test)]

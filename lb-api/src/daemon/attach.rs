@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lb_api_types::config;
-use lb_dataplane::{Attached, HookChoice, XdpMode};
+use lb_dataplane::{Attached, Hook, HookChoice, XdpMode};
 use lb_routing::{Controller, Link};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -89,6 +89,8 @@ async fn follow(
                 }
             }
             let all = vlans::of(&now, &config.interfaces);
+            let at_xdp = before.iter().any(|one| one.hook != Hook::Tc);
+            found.extend(vlans::troubles(&now, &all, at_xdp));
             if told.as_ref() != Some(&all) {
                 match vlans::tell(&dataplane, all.clone()).await {
                     Ok(()) => told = Some(all),
@@ -155,19 +157,19 @@ fn plan(links: &[Link], attached: &[Attached], done: &mut Done, patterns: &[Stri
         .filter(|link| is_attachable(links, link, patterns) && !is_done(link))
         .filter(|link| !vlans::is_handled_below(links, link, patterns))
         .map(|link| Step::Attach(link.clone()));
-    let is_in_vrf = |ifindex: u32| {
-        links.iter().any(|link| link.ifindex == ifindex && vrf(links, link).is_some())
-    };
+    let link = |ifindex: u32| links.iter().find(|link| link.ifindex == ifindex);
+    let is_in_vrf = |ifindex: u32| link(ifindex).is_some_and(|link| vrf(links, link).is_some());
+    let is_port = |ifindex: u32| link(ifindex).is_some_and(|link| link.controller.is_some());
     // Not before the one below is attached to: it may have somebody else's program.
     let is_below = |ifindex: u32| {
-        let link = links.iter().find(|link| link.ifindex == ifindex);
-        let below = link.and_then(|link| vlans::handled_by(links, link, patterns));
+        let below = link(ifindex).and_then(|link| vlans::handled_by(links, link, patterns));
         below.is_some_and(|below| attached.iter().any(|one| one.ifindex == below))
     };
     let detach = attached.iter().filter_map(|attached| {
         let why = match attached {
             Attached { name, .. } if !wanted(name) => "no longer configured",
             Attached { ifindex, .. } if is_in_vrf(*ifindex) => "it is in a VRF now",
+            Attached { ifindex, .. } if is_port(*ifindex) => "it is a port now",
             Attached { ifindex, .. } if is_below(*ifindex) => {
                 "its frames are handled where they come in, on the interface below"
             }
@@ -180,20 +182,47 @@ fn plan(links: &[Link], attached: &[Attached], done: &mut Done, patterns: &[Stri
 
 /// Whether the fast path is to be attached to a link, and can be.
 pub(super) fn is_attachable(links: &[Link], link: &Link, patterns: &[String]) -> bool {
-    link.ethernet && is_wanted(patterns, &link.name) && vrf(links, link).is_none()
+    link.ethernet
+        && is_wanted(patterns, &link.name)
+        && link.controller.is_none()
+        && vrf(links, link).is_none()
 }
 
-/// One sentence per interface that is configured and whose packets do not take the main table, the only one that the fast
-/// path knows.
+/// One sentence per interface that is configured and that the fast path is not attached to: its packets do not take the main
+/// table, the only one that the fast path knows; or it is a port of a bridge or bond, to which the packets for this host belong,
+/// with MAC, addresses and routes, and which is not configured.
 fn left_out(links: &[Link], patterns: &[String]) -> Vec<String> {
     let wanted = links.iter().filter(|link| link.ethernet && is_wanted(patterns, &link.name));
     let sentence = |link: &Link| {
-        let (name, vrf) = (&link.name, vrf(links, link)?);
+        let name = &link.name;
+        let Some(vrf) = vrf(links, link) else {
+            let of = whole(links, link)?;
+            return (!is_wanted(patterns, &of)).then(|| {
+                format!(
+                    "interface {name} is a port of {of}, by which packets for this host come in: the fast path is not attached to ports; name {of} in dataplane.interfaces instead of {name}"
+                )
+            });
+        };
         Some(format!(
             "interface {name} is in VRF {vrf}: the fast path forwards by the main table, so it is not attached there and the kernel forwards by the VRF's; leave the interface out of dataplane.interfaces, or take it out of the VRF (`ip link set {name} nomaster`)"
         ))
     };
     wanted.filter_map(sentence).collect()
+}
+
+/// The name of the bridge or bond that a port is of, where there are several the outermost.
+fn whole(links: &[Link], port: &Link) -> Option<String> {
+    let mut of = port.controller?.ifindex;
+    for _ in 0..NESTED {
+        let Some(link) = links.iter().find(|link| link.ifindex == of) else {
+            return Some(format!("#{of}"));
+        };
+        match link.controller {
+            None => return Some(link.name.clone()),
+            Some(outer) => of = outer.ifindex,
+        }
+    }
+    None
 }
 
 /// The name of the VRF that a link's packets belong to: its own, or that of the bridge or bond that it is a port of.
@@ -316,25 +345,56 @@ mod tests {
     }
 
     #[test]
-    fn a_port_of_a_vrf_is_left_to_the_kernel_also_behind_a_bond_and_one_of_a_bridge_is_not() {
+    fn a_port_of_a_vrf_is_left_to_the_kernel_also_behind_a_bond() {
         let patterns = ["eth*".to_owned()];
         let links = [
             Link { ethernet: false, ..link(9, "red") },
             port(7, "bond0", 9, true),
-            link(8, "br0"),
             port(2, "eth0", 9, true),
             port(3, "eth1", 7, false),
-            port(4, "eth2", 8, false),
+            link(4, "eth2"),
             // What it is a port of is in another namespace.
             port(5, "eth3", 77, true),
         ];
         let steps = plan(&links, &[], &mut Done::new(), &patterns);
-        assert_eq!(steps, [Step::Attach(links[5].clone())]);
+        assert_eq!(steps, [Step::Attach(links[4].clone())]);
         let told = left_out(&links, &patterns);
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(told[0].starts_with("interface eth0 is in VRF red: "), "{told:?}");
         assert!(told[1].starts_with("interface eth1 is in VRF red: "), "{told:?}");
         assert!(told[2].starts_with("interface eth3 is in VRF #77: "), "{told:?}");
+    }
+
+    #[test]
+    fn a_bridge_and_a_bond_are_attached_to_and_their_ports_are_not() {
+        let links = [
+            link(7, "bond0"),
+            port(8, "bond1", 9, false),
+            link(9, "br0"),
+            port(2, "eth0", 7, false),
+            port(3, "eth1", 8, false),
+            port(4, "eth2", 9, false),
+        ];
+        let of = |patterns: &[&str]| {
+            let patterns: Vec<String> = patterns.iter().map(|&pattern| pattern.into()).collect();
+            let steps = plan(&links, &[], &mut Done::new(), &patterns);
+            let attach = |step| match step {
+                Step::Attach(link) => link.name,
+                other @ Step::Detach(..) => panic!("{other:?}"),
+            };
+            let attached: Vec<_> = steps.into_iter().map(attach).collect();
+            (attached.join(" "), left_out(&links, &patterns))
+        };
+        assert_eq!(of(&["*"]), ("bond0 br0".into(), vec![]));
+        assert_eq!(of(&["bond0", "eth0", "br*"]), ("bond0 br0".into(), vec![]));
+        let (names, told) = of(&["eth*"]);
+        assert_eq!((names.as_str(), told.len()), ("", 3), "{told:?}");
+        for (told, name) in told.iter().zip(["bond0", "br0", "br0"]) {
+            assert!(told.contains(&format!("name {name} in dataplane.interfaces")), "{told}");
+        }
+        let mut done = Done::from([(4, ("eth2".to_owned(), [2; 6]))]);
+        let steps = plan(&links, &[attached(4, "eth2")], &mut done, &["eth2".into()]);
+        assert_eq!(steps, [Step::Detach("eth2".into(), "it is a port now")]);
     }
 
     #[test]

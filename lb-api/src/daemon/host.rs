@@ -28,13 +28,11 @@ pub(super) fn facts() -> Facts {
 /// What an interface says of itself.
 pub(super) fn interface(name: &str, hook: Hook) -> Interface {
     let own = setting(&format!("conf/{name}/rp_filter"));
-    let offloads = offloads(name).ok();
     Interface {
         name: name.into(),
         hook,
         rp_filter: own.zip(setting("conf/all/rp_filter")).map(|(own, all)| own.max(all)),
-        rx_vlan: offloads.map(|offloads| offloads.rx_vlan),
-        lro: offloads.map(|offloads| offloads.lro),
+        offloads: offloads(name).ok(),
     }
 }
 

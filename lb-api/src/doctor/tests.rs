@@ -1,13 +1,7 @@
 use super::*;
 
 fn eth0(hook: Hook) -> Interface {
-    Interface {
-        name: "eth0".into(),
-        hook,
-        rp_filter: Some(0),
-        rx_vlan: Some(false),
-        lro: Some(false),
-    }
+    Interface { name: "eth0".into(), hook, rp_filter: Some(0), offloads: Some(Offloads::default()) }
 }
 
 /// A host on which all is well.
@@ -115,12 +109,25 @@ fn a_reverse_path_filter_is_found_strict_or_loose() {
 }
 
 #[test]
-fn vlan_offload_matters_under_xdp_only() {
-    let offloading = |hook| Interface { rx_vlan: Some(true), ..eth0(hook) };
-    let edit = |f: &mut Facts| f.interfaces = vec![offloading(Hook::Xdp)];
-    only(edit, "rx-vlan-offload", CheckState::Warning, "ethtool -K eth0 rxvlan off");
-    assert_eq!(found(|f| f.interfaces = vec![offloading(Hook::Tc)]), []);
-    only(|f| f.interfaces[0].lro = Some(true), "lro", CheckState::Warning, "lro off");
+fn whatever_keeps_vlan_tags_from_a_program_matters_under_xdp_only() {
+    use CheckState::{Unknown, Warning};
+    let far = |keeps_tags| Some(FarEnd::Here { name: "far0".into(), keeps_tags });
+    let none = Offloads::default;
+    for (offloads, state, remedy) in [
+        (Offloads { rx_vlan: true, ..none() }, Warning, "ethtool -K eth0 rxvlan off"),
+        (Offloads { rx_vlan_stag: true, ..none() }, Warning, "eth0 rx-vlan-stag-hw-parse off"),
+        (Offloads { far_end: far(true), ..none() }, Warning, "ethtool -K far0 txvlan off"),
+        (Offloads { far_end: Some(FarEnd::Elsewhere), ..none() }, Unknown, "txvlan off"),
+    ] {
+        let at = |hook| vec![Interface { offloads: Some(offloads.clone()), ..eth0(hook) }];
+        only(|f| f.interfaces = at(Hook::Xdp), "vlan-tags", state, remedy);
+        assert_eq!(found(|f| f.interfaces = at(Hook::Tc)), []);
+    }
+    let well = Offloads { far_end: far(false), ..none() };
+    assert_eq!(found(|f| f.interfaces[0].offloads = Some(well)), []);
+    only(|f| f.interfaces[0].offloads = None, "offloads", Unknown, "");
+    let lro = Offloads { lro: true, ..none() };
+    only(|f| f.interfaces[0].offloads = Some(lro), "lro", Warning, "lro off");
 }
 
 #[test]
@@ -146,7 +153,7 @@ fn what_cannot_be_read_is_unknown_and_no_finding() {
     let bad = found(|f| {
         (f.capabilities, f.ip_forward, f.grace_period, f.compiled) = (None, None, None, None);
         f.interfaces[0].rp_filter = None;
-        f.interfaces[0].rx_vlan = None;
+        f.interfaces[0].offloads = None;
     });
     assert_eq!(bad.len(), 6);
     assert!(bad.iter().all(|(_, _, state, _)| *state == CheckState::Unknown), "{bad:?}");

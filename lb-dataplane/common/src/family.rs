@@ -59,6 +59,9 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     /// Whether it may only speak on its own link.
     fn is_link_local(self) -> bool;
 
+    /// Whether a packet that has more than a plain header has options that routers mind.
+    fn has_options_for_routers<P: Packet>(packet: &P) -> bool;
+
     /// Reads the header of a frame that its Ethernet header says to be of this family.
     ///
     /// # Errors

@@ -174,7 +174,8 @@ reasons! {
     /// A packet of a flow between IPv4 and IPv6, or an ICMP error about one, that the other family has no form for: an error
     /// without a counterpart, extension headers behind a fragment's, a datagram without a checksum that is of IPv6 or in
     /// fragments, merged segments of SCTP. And of SCTP in any mode that translates: fragments whose ports would change, and an
-    /// INIT or INIT ACK in fragments, of more than 2,044 bytes or of more than 24 parameters.
+    /// INIT or INIT ACK in fragments, of more than 2,044 bytes or of more than 24 parameters. And an ICMP error about a flow
+    /// that comes in fragments.
     Untranslatable = 49, "untranslatable", Drop, Original;
     /// A routed packet, at XDP, whose way out takes no frames from there: a bridge, a VLAN, a veth whose peer has no GRO.
     WayOutWithoutXdp = 50, "way-out-without-xdp", Pass, Original;
@@ -182,7 +183,7 @@ reasons! {
     FlowWayOutWithoutXdp = 51, "flow-way-out-without-xdp", Pass, Rewritten;
     /// A packet to a VIP or of a flow with stops of a source route still before it. Its sender is told by user space.
     SourceRouted = 52, "source-routed", Drop, Original;
-    /// A routed packet with options of IPv4, which the kernel minds.
+    /// A routed packet with options of IPv4 or hop-by-hop options of IPv6, which the kernel minds.
     IpOptions = 53, "ip-options", Pass, Original;
     /// A packet that would begin a flow at the very moment at which its service is replaced; its sender's next one does.
     ServiceChanging = 54, "service-changing", Drop, Original;

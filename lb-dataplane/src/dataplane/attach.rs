@@ -1,6 +1,5 @@
 //! Attachments: one pinned link per interface and hook.
 
-use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,13 +13,12 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as Mode};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{if_indextoname, if_nametoindex};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use super::{Attached, Hook, HookChoice, XdpMode, interfaces, occupant, open};
+use super::{Attached, Hook, HookChoice, XdpMode, interfaces, open, tags};
 use crate::error::AttachError;
-use crate::host;
+use crate::link::xdp_program;
 use crate::pins::Pins;
-use crate::sys;
+use crate::sys::ethtool;
 
 /// Drivers whose native XDP supports redirecting and multiple queues, as their documentation says.
 const NATIVE_XDP: [&str; 17] = [
@@ -42,6 +40,10 @@ const NATIVE_XDP: [&str; 17] = [
     "sfc",
     "virtio_net",
 ];
+
+/// The driver of bonds. The kernel has their ports run a native program, which then sees the port that a frame came in through
+/// instead of the bond, to which MAC, addresses and routes belong.
+const BOND: &str = "bonding";
 
 /// Every hook.
 const HOOKS: [Hook; 3] = [Hook::Tc, Hook::Xdp, Hook::GenericXdp];
@@ -65,30 +67,43 @@ pub(super) fn attach(
         interface: interface.name.clone(),
         source: io::Error::other(source),
     })?;
+    let done = attach_by(ebpf, pins, &interface, choice);
+    let at_xdp = [Hook::Xdp, Hook::GenericXdp].map(|hook| pin(pins, interface.index, hook));
+    if done.as_ref().is_ok_and(|hook| *hook != Hook::Tc) {
+        tags::leave(pins, interface.index, name);
+    } else if !at_xdp.iter().any(|pin| pin.exists()) {
+        tags::give_back(pins, interface.index);
+    }
+    done
+}
+
+/// At one hook, and at no other one.
+fn attach_by(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    interface: &Interface,
+    choice: HookChoice,
+) -> Result<Hook, AttachError> {
     let hook = match choice {
-        HookChoice::Tc => attach_to(ebpf, pins, &interface, Hook::Tc)?,
-        HookChoice::Xdp(XdpMode::Native) => attach_to(ebpf, pins, &interface, Hook::Xdp)?,
-        HookChoice::Xdp(XdpMode::Generic) => attach_to(ebpf, pins, &interface, Hook::GenericXdp)?,
-        HookChoice::Xdp(XdpMode::Auto) => match attach_to(ebpf, pins, &interface, Hook::Xdp) {
+        HookChoice::Tc => attach_to(ebpf, pins, interface, Hook::Tc)?,
+        HookChoice::Xdp(XdpMode::Native) => attach_to(ebpf, pins, interface, Hook::Xdp)?,
+        HookChoice::Xdp(XdpMode::Generic) => attach_to(ebpf, pins, interface, Hook::GenericXdp)?,
+        HookChoice::Xdp(XdpMode::Auto) => match attach_to(ebpf, pins, interface, Hook::Xdp) {
             Err(AttachError::NoNativeXdp { .. }) => {
-                attach_to(ebpf, pins, &interface, Hook::GenericXdp)?
+                attach_to(ebpf, pins, interface, Hook::GenericXdp)?
             }
             other => other?,
         },
-        HookChoice::Auto if NATIVE_XDP.contains(&driver(name).as_str()) => {
-            match attach_to(ebpf, pins, &interface, Hook::Xdp) {
+        HookChoice::Auto if NATIVE_XDP.contains(&driver(&interface.name).as_str()) => {
+            match attach_to(ebpf, pins, interface, Hook::Xdp) {
                 Err(AttachError::NoNativeXdp { .. } | AttachError::Taken { .. }) => {
-                    attach_to(ebpf, pins, &interface, Hook::Tc)?
+                    attach_to(ebpf, pins, interface, Hook::Tc)?
                 }
                 other => other?,
             }
         }
-        HookChoice::Auto => attach_to(ebpf, pins, &interface, Hook::Tc)?,
+        HookChoice::Auto => attach_to(ebpf, pins, interface, Hook::Tc)?,
     };
-    if matches!(hook, Hook::Xdp | Hook::GenericXdp) {
-        // Where the driver refuses, `doctor` says what that means.
-        let _takes_them_off = host::leave_tags(name);
-    }
     // A packet that both hooks see would be translated twice.
     for other in HOOKS.into_iter().filter(|other| *other != hook) {
         let keep = |source| AttachError::Keep { interface: interface.name.clone(), source };
@@ -119,6 +134,7 @@ pub(super) fn detach(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<(), Att
         remove(&pin(pins, index, hook))
             .map_err(|source| AttachError::Keep { interface: name.to_owned(), source })?;
     }
+    tags::give_back(pins, index);
     interfaces::forget(ebpf, index);
     Ok(())
 }
@@ -201,6 +217,10 @@ fn attach_xdp(
     hook: Hook,
 ) -> Result<FdLink, AttachError> {
     let refused = |source| xdp_error(interface, hook, source);
+    if hook == Hook::Xdp && driver(&interface.name) == BOND {
+        let on_ports = "a bond's ports would run it, as frames of theirs";
+        return Err(refused(io::Error::other(on_ports).into()));
+    }
     let program = xdp(ebpf).map_err(refused)?;
     let (mode, other) = match hook {
         Hook::GenericXdp => (Mode::Skb, Hook::Xdp),
@@ -214,7 +234,7 @@ fn attach_xdp(
     }
     let ours_goes = |error: &ProgramError| {
         matches!(os_error(error), Some(libc::EBUSY | libc::EEXIST))
-            && occupant::xdp_program(interface.index).as_deref() == Some(open::XDP)
+            && xdp_program(interface.index).as_deref() == Some(open::XDP)
     };
     let id = attach_when_free(ours_goes, || program.attach_to_if_index(interface.index, mode));
     let id = id.map_err(refused)?;
@@ -246,7 +266,7 @@ fn xdp_error(interface: &Interface, hook: Hook, source: ProgramError) -> AttachE
     match os_error(&source) {
         Some(libc::EBUSY | libc::EEXIST) => AttachError::Taken {
             interface: interface.name.clone(),
-            name: occupant::xdp_program(interface.index),
+            name: xdp_program(interface.index),
         },
         _ if hook == Hook::GenericXdp => {
             AttachError::Refused { interface: interface.name.clone(), source: Box::new(source) }
@@ -312,13 +332,14 @@ fn find(name: &str) -> Result<Interface, AttachError> {
 
 /// The name of an interface, if there is one with this index. nix says that there is one, without a name, where there is
 /// none.
-fn name_of(ifindex: u32) -> Option<String> {
+pub(super) fn name_of(ifindex: u32) -> Option<String> {
     let name = if_indextoname(ifindex).ok()?.into_string().ok()?;
     (!name.is_empty()).then_some(name)
 }
 
 /// Lets go of interfaces that are no more: their entries would fill the map, and the links that are pinned lead nowhere.
 fn forget_gone(ebpf: &mut Ebpf, pins: &Pins) {
+    tags::forget_gone(pins);
     let known = interfaces::known(ebpf).into_iter();
     for index in known.filter(|index| name_of(*index).is_none()) {
         interfaces::forget(ebpf, index);
@@ -329,11 +350,5 @@ fn forget_gone(ebpf: &mut Ebpf, pins: &Pins) {
 }
 
 fn driver(interface: &str) -> String {
-    CString::new(interface)
-        .map_err(io::Error::from)
-        .and_then(|name| {
-            let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-            sys::driver(fd, &name)
-        })
-        .unwrap_or_else(|_| "(unknown)".to_owned())
+    ethtool::driver(interface).unwrap_or_else(|_| "(unknown)".to_owned())
 }

@@ -1,6 +1,6 @@
 //! VLANs' interfaces: which frames are theirs, and what is put around those that leave through them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use aya::Ebpf;
 use aya::maps::{HashMap as Hash, MapData, MapError};
@@ -9,6 +9,9 @@ use lb_dataplane_common::vlan::{MAX_VLANS, Tag, Tags, VlanKey};
 
 use super::{Dataplane, interfaces};
 use crate::error::ApplyError;
+
+/// Bytes of a tag.
+const TAG_LEN: u32 = 4;
 
 /// Entries of `VLANS`: an interface for each link and tag.
 type Entries<M> = Hash<M, [u8; 8], u32>;
@@ -26,6 +29,10 @@ pub struct Vlan {
     pub id: u16,
     /// The interface's MAC.
     pub mac: [u8; 6],
+    /// Its MTU.
+    pub mtu: u32,
+    /// That of the interface below.
+    pub link_mtu: u32,
     /// Whether its packets are handled where its frames come in, instead of by the kernel.
     pub receives: bool,
 }
@@ -39,7 +46,7 @@ impl Dataplane {
     ///
     /// A map cannot be written.
     pub fn set_vlans(&mut self, vlans: &[Vlan]) -> Result<(), ApplyError> {
-        self.fib.set_encapsulations(encapsulations(vlans));
+        self.fib.set_encapsulations(encapsulations(vlans), cramped(vlans));
         if let Some(features) = &mut self.xdp {
             let without = features.look_at(self.fib.interfaces());
             without.into_iter().for_each(|ifindex| self.fib.set_xdp(ifindex, false));
@@ -64,6 +71,19 @@ fn encapsulations(vlans: &[Vlan]) -> HashMap<u32, Encapsulation> {
         Some((vlan.ifindex, Encapsulation::Vlan { link, tags }))
     };
     vlans.iter().filter_map(of).collect()
+}
+
+/// The VLANs whose packets of full size XDP cannot send by the link below: with their two tags they are longer than it lets
+/// through, which is the link's MTU and a header with one tag (`xdp_ok_fwd_dev` of the kernel). Those are the kernel's there.
+#[must_use]
+pub fn cramped(vlans: &[Vlan]) -> HashSet<u32> {
+    let by_index: HashMap<u32, &Vlan> = vlans.iter().map(|vlan| (vlan.ifindex, vlan)).collect();
+    let has_no_room = |vlan: &&Vlan| {
+        let outer = by_index.get(&vlan.link);
+        let outermost = outer.filter(|outer| !by_index.contains_key(&outer.link));
+        outermost.is_some_and(|outer| vlan.mtu.saturating_add(TAG_LEN) > outer.link_mtu)
+    };
+    vlans.iter().filter(has_no_room).map(|vlan| vlan.ifindex).collect()
 }
 
 /// Has packets of these VLANs handled where their frames come in, and no others.
@@ -111,6 +131,8 @@ mod tests {
             is_service_tag,
             id,
             mac: [2; 6],
+            mtu: 1500,
+            link_mtu: 1500,
             receives: false,
         };
         let all = [
@@ -125,5 +147,26 @@ mod tests {
         let two = Tags::two(Tag::new(true, 6), Tag::new(false, 7));
         assert_eq!(around.get(&31), Some(&Encapsulation::Vlan { link: 2, tags: two }));
         assert_eq!(around.get(&32), None);
+    }
+
+    #[test]
+    fn two_tags_have_no_room_where_the_link_has_no_longer_frames_than_their_vlan() {
+        let vlan = |ifindex, link, mtu, link_mtu| Vlan {
+            ifindex,
+            link,
+            is_service_tag: false,
+            id: 5,
+            mac: [2; 6],
+            mtu,
+            link_mtu,
+            receives: false,
+        };
+        let of = |inner, link| cramped(&[vlan(30, 2, 1500, link), vlan(31, 30, inner, 1500)]);
+        assert_eq!(of(1500, 1500), HashSet::from([31]));
+        assert_eq!(of(1500, 1503), HashSet::from([31]));
+        assert_eq!(of(1500, 1504), HashSet::new());
+        assert_eq!(of(1496, 1500), HashSet::new());
+        assert_eq!(of(u32::MAX, 1500), HashSet::from([31]));
+        assert_eq!(cramped(&[vlan(30, 2, 1500, 1500)]), HashSet::new(), "one fits");
     }
 }

@@ -9,7 +9,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
-use super::occupant::attribute;
+use crate::link::attribute;
 
 const HEADERS_LEN: usize = 20;
 const ANSWER_LEN: usize = 8192;

@@ -111,6 +111,8 @@ pub(super) struct Groups {
     end: u32,
     /// What is put around packets that leave through interfaces, other than nothing.
     encapsulations: HashMap<u32, Encapsulation>,
+    /// Of those the ones whose longest frames XDP cannot send.
+    cramped: HashSet<u32>,
     /// What was given back so far.
     given_back: u64,
 }
@@ -147,6 +149,7 @@ impl Groups {
             without_xdp: HashSet::new(),
             end: pools.end,
             encapsulations: HashMap::new(),
+            cramped: HashSet::new(),
             given_back: 0,
         }
     }
@@ -187,9 +190,13 @@ impl Groups {
     }
 
     /// Notes what is put around packets that leave through interfaces, also in the members that there are.
-    pub(super) fn set_encapsulations(&mut self, by_interface: HashMap<u32, Encapsulation>) {
-        if self.encapsulations != by_interface {
-            self.encapsulations = by_interface;
+    pub(super) fn set_encapsulations(
+        &mut self,
+        by_interface: HashMap<u32, Encapsulation>,
+        cramped: HashSet<u32>,
+    ) {
+        if self.encapsulations != by_interface || self.cramped != cramped {
+            (self.encapsulations, self.cramped) = (by_interface, cramped);
             self.finish_anew();
         }
     }
@@ -216,7 +223,9 @@ impl Groups {
         let is_resolved = entry.flags & MEMBER_RESOLVED != 0;
         entry.encapsulation = around.filter(|_| is_resolved).map_or(0, |it| it.encode());
         entry.flags &= !MEMBER_WITHOUT_XDP;
-        if self.without_xdp.contains(&self.leaves_through(entry.ifindex)) {
+        if self.without_xdp.contains(&self.leaves_through(entry.ifindex))
+            || self.cramped.contains(&entry.ifindex)
+        {
             entry.flags |= MEMBER_WITHOUT_XDP;
         }
         entry

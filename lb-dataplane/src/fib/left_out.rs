@@ -3,7 +3,8 @@
 //! A route that does not fit belongs to a block: the /24 whose second level it would need, or the root's word that its nodes
 //! would hang on. The block is one word, which leads to the kernel until all that is left out of it fits, or is gone. Where
 //! the kernel has none of the routes that the word hides, a shorter one of its own would take their place there: such
-//! packets are dropped. Where it has one of them, which may be an address of this host, the block is the kernel's. A group
+//! packets are dropped, and with them those to the block's other addresses, which a shorter route would forward: one word cannot
+//! tell them apart, and who lacks packets looks for them, while those of somebody else's go unseen. Where it has one of them, which may be an address of this host, the block is the kernel's. A group
 //! whose members do not fit, or are more than one can have, is the kernel's as well, or dropped.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -1,6 +1,6 @@
 //! Changes to the FIB, and what they have to do with interfaces.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use lb_dataplane_common::encapsulation::Encapsulation;
@@ -106,9 +106,14 @@ impl Fib {
         self.groups.set_xdp(ifindex, takes_frames);
     }
 
-    /// Notes what is put around packets by the interface that they leave through; around others, nothing.
-    pub fn set_encapsulations(&mut self, by_interface: HashMap<u32, Encapsulation>) {
-        self.groups.set_encapsulations(by_interface);
+    /// Notes what is put around packets by the interface that they leave through; around others, nothing. `cramped`: interfaces
+    /// whose longest packets are too long with it for XDP.
+    pub fn set_encapsulations(
+        &mut self,
+        by_interface: HashMap<u32, Encapsulation>,
+        cramped: HashSet<u32>,
+    ) {
+        self.groups.set_encapsulations(by_interface, cramped);
     }
 
     /// The interfaces that packets are to leave through by these changes.

@@ -232,3 +232,42 @@ fn generic_xdp_is_there_when_asked_for_and_never_on_top_of_anothers_program() {
         assert!(matches!(&error, AttachError::Taken { name: Some(_), .. }), "{error}");
     }
 }
+
+#[test]
+fn a_device_leaves_vlan_tags_in_their_place_while_xdp_is_there_and_then_does_as_before() {
+    let namespace = veth();
+    let (mut scene, mut other) = (Scene::new(), Scene::new());
+    let native = HookChoice::Xdp(XdpMode::Native);
+    // Whether it takes off C-tags, and S-tags.
+    let takes_off = |interface: &str| {
+        let shown = namespace.command("ethtool", &format!("-k {interface}"));
+        ["rx-vlan-offload: on", "rx-vlan-stag-hw-parse: on"].map(|line| shown.contains(line))
+    };
+    let detach = |scene: &mut Scene, interface: &str| {
+        let dataplane = scene.get();
+        namespace.run(|| dataplane.detach(interface)).unwrap();
+    };
+    assert_eq!(takes_off("left"), [true, true], "a veth's default");
+    attach(&mut scene, &namespace, "left", HookChoice::Tc).unwrap();
+    assert_eq!(takes_off("left"), [true, true], "TC sees them");
+    attach(&mut scene, &namespace, "left", native).unwrap();
+    assert_eq!(takes_off("left"), [false, false]);
+    // Of what was found so the next process knows.
+    scene.open();
+    attach(&mut scene, &namespace, "left", native).unwrap();
+    detach(&mut scene, "left");
+    assert_eq!(takes_off("left"), [true, true]);
+    attach(&mut scene, &namespace, "left", HookChoice::Xdp(XdpMode::Generic)).unwrap();
+    assert_eq!(takes_off("left"), [false, false]);
+    attach(&mut scene, &namespace, "left", HookChoice::Tc).unwrap();
+    assert_eq!(takes_off("left"), [true, true], "another hook");
+    // What somebody else has switched off stays so.
+    namespace.command("ethtool", "-K right rxvlan off");
+    attach(&mut scene, &namespace, "right", native).unwrap();
+    assert_eq!(takes_off("right"), [false, false]);
+    attach(&mut other, &namespace, "right", native).unwrap_err();
+    assert_eq!(takes_off("right"), [false, false], "a refusal changes nothing");
+    let dataplane = scene.dataplane.take().unwrap();
+    namespace.run(|| dataplane.destroy()).unwrap();
+    assert_eq!(takes_off("right"), [false, true]);
+}

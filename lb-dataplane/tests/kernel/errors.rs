@@ -275,3 +275,28 @@ fn a_fragment_before_its_first_is_kept_at_a_vip_until_that_comes_and_routed_else
 fn one(backend: &'static str) -> &'static [&'static str] {
     vec![backend].leak()
 }
+
+#[test]
+fn an_error_about_a_flow_that_comes_in_fragments_is_dropped() {
+    for hook in BOTH {
+        let mut scene = scene();
+        let sent = packet(UDP, CLIENT, VIP);
+        scene.send(hook, &sent);
+        let translated = Frame { to: BACKEND.parse().unwrap(), ..sent };
+        let whole = error((3, 3), "10.2.0.9:9", "10.1.0.5:0", &translated, 8);
+        assert_eq!(scene.send(hook, &whole).reason, Reason::ErrorToClient, "{hook:?}");
+        let first = Frame { fragment: MORE_FRAGMENTS, ..whole };
+        assert_eq!(scene.send(hook, &first).reason, Reason::Untranslatable, "{hook:?}");
+        // What a router says of an answer is for the VIP.
+        let answer = packet(UDP, VIP, CLIENT);
+        let whole = error((3, 3), "10.1.0.254:9", "192.0.2.1:0", &answer, 8);
+        assert_eq!(scene.send(hook, &whole).reason, Reason::ErrorToBackend, "{hook:?}");
+        let first = Frame { fragment: MORE_FRAGMENTS, ..whole };
+        assert_eq!(scene.send(hook, &first).reason, Reason::Untranslatable, "{hook:?}");
+        // One about no flow goes like other packets.
+        let about = packet(UDP, CLIENT, "10.2.0.7:8080");
+        let whole = error((3, 3), "10.2.0.254:9", "10.1.0.5:0", &about, 8);
+        let first = Frame { fragment: MORE_FRAGMENTS, ..whole };
+        assert_eq!(scene.send(hook, &first).reason, Reason::Forwarded, "{hook:?}");
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lb_dataplane::fib::{Action, FibUpdate, Member};
 use lb_dataplane::{Hook, Reason};
 
-use crate::frame::{ACK, Carries, ECHO, ECHO6, Frame, UDP, packet};
+use crate::frame::{ACK, Carries, ECHO, ECHO6, Frame, UDP, packet, sum};
 use crate::scene::{BACKEND_SIDE, BOTH, CLIENT_SIDE, Scene};
 
 const CLIENT: &str = "10.1.0.5:40000";
@@ -160,4 +160,95 @@ fn merged_segments_of_another_protocol_are_the_kernels_which_knows_how_long_each
     let ended = scene.send_bytes(Hook::Tc, &frame, Some(&context));
     assert_eq!(ended.reason, Reason::MergedSegments);
     assert_eq!(ended.bytes(), frame);
+}
+
+#[test]
+fn options_that_routers_mind_are_the_kernels_and_no_jumbogram_comes_as_a_frame() {
+    let cases: [(&[(usize, u8)], Reason); 6] = [
+        // Destination options.
+        (&[], Reason::Forwarded),
+        // Hop-by-hop options: padding, and a router alert (RFC 2711).
+        (&[(20, 0)], Reason::IpOptions),
+        (&[(20, 0), (56, 5), (57, 2), (58, 0), (59, 0), (60, 1), (61, 0)], Reason::IpOptions),
+        // A jumbogram's (RFC 2675): no payload, and an option that says how much there is.
+        (&[(18, 0), (19, 0), (20, 0), (56, 0xc2), (57, 4), (59, 1)], Reason::Malformed),
+        // A routing header of type 0 (RFC 5095): with nothing left it is one like others.
+        (&[(20, 43), (56, 0), (57, 0)], Reason::Forwarded),
+        (&[(20, 43), (56, 0), (57, 1)], Reason::ExtensionHeaders),
+    ];
+    for hook in BOTH {
+        let mut scene = Scene::new();
+        for carries in [UDP, Carries::Other(47)] {
+            let frame =
+                Frame { options: vec![1; 8], ..packet(carries, CLIENT6, "[2001:db8:2::3]:53") };
+            for (changes, reason) in cases {
+                let mut bytes = frame.bytes();
+                changes.iter().for_each(|(at, byte)| bytes[*at] = *byte);
+                let ended = scene.send_bytes(hook, &bytes, None);
+                assert_eq!(ended.reason, reason, "{hook:?} {carries:?} {changes:?}");
+                if reason != Reason::Forwarded {
+                    assert_eq!(ended.bytes(), bytes, "{hook:?} {carries:?} {changes:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dscp_and_ecn_stay_what_they_are() {
+    for hook in BOTH {
+        let mut scene = Scene::new();
+        for (from, to) in [(CLIENT, "10.2.0.3:53"), (CLIENT6, "[2001:db8:2::3]:53")] {
+            let marked = |frame: &Frame| {
+                let mut bytes = frame.bytes();
+                if bytes[12] == 8 {
+                    // EF, congestion experienced.
+                    bytes[15] = 0xbb;
+                    bytes[24..26].fill(0);
+                    let checksum = sum(&[&bytes[14..34]]);
+                    bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
+                } else {
+                    bytes[14..16].copy_from_slice(&[0x6b, 0xb0]);
+                }
+                bytes
+            };
+            let frame = packet(UDP, from, to);
+            let ended = scene.send_bytes(hook, &marked(&frame), None);
+            assert_eq!(ended.reason, Reason::Forwarded, "{hook:?} {to}");
+            assert_eq!(ended.bytes(), marked(&routed(&frame, &BACKEND_SIDE)), "{hook:?} {to}");
+        }
+    }
+}
+
+#[test]
+fn a_lookup_names_the_member_that_the_very_flow_leaves_by() {
+    let mut scene = two_ways();
+    for (from, network, echo, icmp) in
+        [(CLIENT, "10.7.0.", ECHO, 1), (CLIENT6, "[2001:db8:7::", ECHO6, 58)]
+    {
+        let end = if network.starts_with('[') { "]" } else { "" };
+        let mut ways = BTreeSet::new();
+        for (host, (carries, protocol)) in (1..=32).flat_map(|host| {
+            [(UDP, 17), (ACK, 6), (echo, icmp), (Carries::Other(47), 47)].map(|what| (host, what))
+        }) {
+            let frame = packet(carries, from, &format!("{network}{host}{end}:{}", 50 + host));
+            // An echo's identifier stands in for its source port.
+            let to_port = if protocol == icmp { 0 } else { frame.to.port() };
+            let found = scene.get().fib_lookup(&lb_dataplane::fib::Packet {
+                source: frame.from.ip(),
+                destination: frame.to.ip(),
+                protocol,
+                source_port: frame.from.port(),
+                destination_port: to_port,
+            });
+            let member = found.member.expect("a member").ifindex;
+            for hook in BOTH {
+                let ended = scene.send(hook, &frame);
+                let what = format!("{hook:?} {frame:?}");
+                assert_eq!((ended.reason, ended.ifindex), (Reason::Forwarded, member), "{what}");
+            }
+            ways.insert(member);
+        }
+        assert_eq!(ways, BTreeSet::from([7, 8]));
+    }
 }

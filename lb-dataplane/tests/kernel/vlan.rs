@@ -36,7 +36,8 @@ const BEHIND: [&str; 2] = ["10.9.0.3:53", "[2001:db8:9::3]:53"];
 const BEHIND_TWO: [&str; 2] = ["10.10.0.3:53", "[2001:db8:10::3]:53"];
 
 fn vlan(ifindex: u32, link: u32, is_service_tag: bool, id: u16) -> Vlan {
-    Vlan { ifindex, link, is_service_tag, id, mac: [0; 6], receives: true }
+    let (mac, mtu, link_mtu) = ([0; 6], 1400, 1500);
+    Vlan { ifindex, link, is_service_tag, id, mac, mtu, link_mtu, receives: true }
 }
 
 /// A way out through a VLAN's interface.
@@ -58,10 +59,11 @@ fn scene() -> Scene {
             out(vlan(30, 8, false, 9)),
             out(vlan(31, 8, true, 200)),
             out(vlan(32, 31, false, 3)),
+            Vlan { mtu: 1500, ..out(vlan(33, 31, false, 4)) },
         ])
         .unwrap();
     let mut updates = Vec::new();
-    for (id, ifindex) in [(9, 30), (10, 32)] {
+    for (id, ifindex) in [(9, 30), (10, 32), (11, 33)] {
         updates.push(FibUpdate::Group { id, action: Action::Forward(vec![through(ifindex)]) });
         let mut route = |prefix: String, len| {
             updates.push(FibUpdate::Route { prefix: prefix.parse().unwrap(), len, group: id });
@@ -96,6 +98,7 @@ fn vlan_tags_end_as_the_table_of_rules_says() {
         what_comes_in_by_a_vlan_is_counted_there,
         an_unresolved_next_hop_is_found_on_the_vlan,
         the_mtu_is_the_vlans,
+        frames_of_full_size_that_xdp_cannot_send_with_two_tags_are_the_kernels_there,
         an_encapsulation_that_nobody_knows_is_the_kernels,
     ] {
         rule(&mut scene);
@@ -244,6 +247,24 @@ fn the_mtu_is_the_vlans(scene: &mut Scene) {
             let frame = packet(UDP, CLIENT[0], BEHIND[0]).payload(payload);
             let ended = scene.send_bytes(hook, &tagged(&frame.bytes(), &[OUTER, INNER]), None);
             assert_eq!(ended.reason, reason, "{hook:?} {payload}");
+        }
+    }
+}
+
+/// The kernel lets XDP send what is longer than the link's MTU by one tag; with two there is room for them, or for none.
+fn frames_of_full_size_that_xdp_cannot_send_with_two_tags_are_the_kernels_there(scene: &mut Scene) {
+    for hook in BOTH {
+        let roomy = scene.send(hook, &packet(UDP, CLIENT[0], BEHIND_TWO[0]));
+        assert_eq!(roomy.reason, Reason::Forwarded, "{hook:?}");
+        for to in ["10.11.0.3:53", "[2001:db8:11::3]:53"] {
+            let frame = packet(UDP, CLIENT[usize::from(to.starts_with('['))], to);
+            let ended = scene.send(hook, &frame);
+            if hook == Hook::Tc {
+                assert_eq!(ended.reason, Reason::Forwarded);
+            } else {
+                assert_eq!(ended.reason, Reason::WayOutWithoutXdp);
+                assert_eq!(ended.bytes(), frame.bytes());
+            }
         }
     }
 }

@@ -32,7 +32,16 @@ struct Wire {
 }
 
 fn vlan(ifindex: u32, link: u32, id: u16, mac: [u8; 6]) -> Vlan {
-    Vlan { ifindex, link, is_service_tag: false, id, mac, receives: true }
+    Vlan {
+        ifindex,
+        link,
+        is_service_tag: false,
+        id,
+        mac,
+        mtu: 1500,
+        link_mtu: 1500,
+        receives: true,
+    }
 }
 
 impl Wire {

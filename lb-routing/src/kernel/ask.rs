@@ -58,6 +58,7 @@ fn read(answer: io::Result<RouteNetlinkMessage>, next_hops: &NextHops) -> io::Re
             let next_hops = match route.kind {
                 KernelRouteKind::Unicast(next_hops) => next_hops,
                 KernelRouteKind::Blackhole => return refused("a blackhole route"),
+                KernelRouteKind::Reject => return refused("an unreachable or prohibit route"),
                 KernelRouteKind::Kernel => Vec::new(),
             };
             Ok(KernelAnswer::Route { prefix: route.key.prefix, next_hops })

@@ -50,8 +50,8 @@ impl Route {
                 OwnRoute::Via(hops.into())
             }
             (KernelRouteKind::Blackhole, _) => OwnRoute::Blackhole,
-            (KernelRouteKind::Kernel, RouteType::Prohibit) => OwnRoute::Prohibit,
-            (KernelRouteKind::Kernel, _) => OwnRoute::Unreachable,
+            (KernelRouteKind::Reject, RouteType::Prohibit) => OwnRoute::Prohibit,
+            (KernelRouteKind::Reject | KernelRouteKind::Kernel, _) => OwnRoute::Unreachable,
         }
     }
 }
@@ -196,6 +196,7 @@ pub(super) fn any_route(message: &RouteMessage, next_hops: &NextHops) -> Option<
         RouteType::Unicast if is_link_local(destination) => KernelRouteKind::Kernel,
         RouteType::Unicast => parts.forwarding(next_hops),
         RouteType::BlackHole => KernelRouteKind::Blackhole,
+        RouteType::Unreachable | RouteType::Prohibit => KernelRouteKind::Reject,
         _ => KernelRouteKind::Kernel,
     };
     let ours = u8::from(header.protocol) == RTPROT_LBD && !local;

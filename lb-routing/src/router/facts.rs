@@ -87,7 +87,7 @@ impl Task {
         let kind = match &route {
             OwnRoute::Via(hops) => KernelRouteKind::Unicast(hops.to_vec()),
             OwnRoute::Blackhole => KernelRouteKind::Blackhole,
-            OwnRoute::Unreachable | OwnRoute::Prohibit => KernelRouteKind::Kernel,
+            OwnRoute::Unreachable | OwnRoute::Prohibit => KernelRouteKind::Reject,
         };
         self.fib.handle(Fact::Stale { prefix: id.prefix, kind });
         self.plan.ledger.left_behind(id, route);

@@ -43,7 +43,7 @@ fn what_is_read_of_the_kernels_tables_is_what_the_router_forwards_by_both_ways()
         for (prefix, kind) in &kernel {
             let (_, action) = router.route(&prefix.to_string()).unwrap();
             match (kind, &action) {
-                (KernelRouteKind::Kernel, Action::Kernel)
+                (KernelRouteKind::Kernel | KernelRouteKind::Reject, Action::Kernel)
                 | (KernelRouteKind::Blackhole, Action::Blackhole) => {}
                 (KernelRouteKind::Unicast(hops), Action::Forward(members)) => {
                     let theirs: BTreeSet<_> = hops.iter().map(|h| (h.ifindex, h.gateway)).collect();

@@ -81,6 +81,11 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn has_options_for_routers<P: Packet>(_: &P) -> bool {
+        true
+    }
+
+    #[inline(always)]
     fn header<P: Packet>(packet: &mut P) -> Result<Ip<Self>, Reason> {
         if !packet.pull(ETHERNET_LEN + HEADER_LEN) {
             return Err(Reason::Malformed);

@@ -18,6 +18,8 @@ const NEXT_AT: u32 = ETHERNET_LEN + 6;
 const ADDRESSES_AT: u32 = 8;
 
 const HOP_BY_HOP: u8 = 0;
+/// Where a header says what follows it.
+const NEXT_HEADER_AT: u32 = 6;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
@@ -100,6 +102,13 @@ impl Family for V6 {
     #[inline(always)]
     fn is_link_local(self) -> bool {
         u32::from_be(self[0]) >> 22 == 0xfe80 >> 6
+    }
+
+    /// Hop-by-hop options, which come first: a router alert (RFC 2711), and whatever the kernel knows.
+    #[inline(always)]
+    fn has_options_for_routers<P: Packet>(packet: &P) -> bool {
+        let next_and_hops = packet.read::<1>(ETHERNET_LEN + NEXT_HEADER_AT);
+        next_and_hops.is_none_or(|[word]| word.to_ne_bytes()[0] == HOP_BY_HOP)
     }
 
     #[inline(always)]
@@ -285,8 +294,8 @@ fn ip(h: &[u16; 20], transport_at: u32) -> Ip<V6> {
     }
 }
 
-/// Follows the extension headers to the transport (RFC 8200 §4). Options are for hosts, and hop-by-hop ones only for routers
-/// that are told to mind them (RFC 9673).
+/// Follows the extension headers to the transport (RFC 8200 §4). Options are for hosts, and hop-by-hop ones for routers: the kernel
+/// minds those of routed packets, nobody those of flows, as routers may do (RFC 9673).
 #[inline(always)]
 fn follow<P: Packet>(packet: &mut P, ip: &mut Ip<V6>) -> Result<(), Reason> {
     let mut extensions = 0;

@@ -228,6 +228,11 @@ pub(super) fn find_quoted<A: Family, P: Packet, T: TablesOf<A>>(
                 return Err(Reason::FlowExpiring);
             }
             step.is_flow = true;
+            // Nobody makes one that is too long for a link (RFC 1812 §4.3.2.3, RFC 4443 §2.4 c), and its other parts, which
+            // quote nothing, could not follow it.
+            if ip.is_fragment() {
+                return Err(Reason::Untranslatable);
+            }
             return if ip.ttl <= 1 { Err(Reason::FlowTtlExpired) } else { Ok(()) };
         }
     }
@@ -310,7 +315,7 @@ pub(super) fn forward_plain<A: Family, P: Packet>(
     if ip.source.is_link_local() {
         return Err(Reason::LinkLocalSource);
     }
-    if !A::IS_V6 && ip.transport_at() != ETHERNET_LEN + A::HEADER_LEN {
+    if ip.transport_at() != ETHERNET_LEN + A::HEADER_LEN && A::has_options_for_routers(packet) {
         return Err(Reason::IpOptions);
     }
     if ip.ttl <= 1 {

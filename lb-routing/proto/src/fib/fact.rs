@@ -179,7 +179,9 @@ pub enum KernelRouteKind {
     Unicast(Vec<KernelNextHop>),
     /// Drops.
     Blackhole,
-    /// Anything else: the kernel answers (local, broadcast, unreachable, prohibit, tunnels, unknown types).
+    /// Drops, and the kernel answers (unreachable, prohibit).
+    Reject,
+    /// Anything else: the kernel's business (local, broadcast, tunnels, unknown types).
     Kernel,
 }
 

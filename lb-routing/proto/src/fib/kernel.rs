@@ -57,7 +57,9 @@ impl KernelTable {
                 KernelRouteKind::Unicast(hops) => {
                     hops.iter().any(|hop| hop.ifindex == ifindex && hop.gateway.is_none())
                 }
-                KernelRouteKind::Blackhole | KernelRouteKind::Kernel => false,
+                KernelRouteKind::Blackhole | KernelRouteKind::Reject | KernelRouteKind::Kernel => {
+                    false
+                }
             })
         })
     }

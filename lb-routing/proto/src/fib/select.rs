@@ -180,7 +180,9 @@ fn key(kind: &KernelRouteKind) -> Key {
         KernelRouteKind::Unicast(hops) if !hops.is_empty() => {
             Key::Hops(merge(hops.iter().copied()))
         }
-        KernelRouteKind::Unicast(_) | KernelRouteKind::Kernel => Key::Kernel,
+        KernelRouteKind::Unicast(_) | KernelRouteKind::Reject | KernelRouteKind::Kernel => {
+            Key::Kernel
+        }
         KernelRouteKind::Blackhole => Key::Blackhole,
     }
 }

@@ -172,7 +172,10 @@ fn ways(
         let Some(gateway) = gateway else { return Ok(Vec::new()) };
         let found = match kernel.lookup(*gateway) {
             Some(KernelRouteKind::Unicast(hops)) => hops.as_slice(),
-            Some(KernelRouteKind::Blackhole | KernelRouteKind::Kernel) | None => &[],
+            Some(
+                KernelRouteKind::Blackhole | KernelRouteKind::Reject | KernelRouteKind::Kernel,
+            )
+            | None => &[],
         };
         let up = |hop: &&KernelNextHop| links.get(&hop.ifindex).is_some_and(|link| link.up);
         let up = found.iter().filter(up);

@@ -75,6 +75,7 @@ fn kind() -> impl Strategy<Value = KernelRouteKind> {
     prop_oneof![
         6 => prop::collection::vec(hop(), 0..3).prop_map(KernelRouteKind::Unicast),
         1 => Just(KernelRouteKind::Blackhole),
+        1 => Just(KernelRouteKind::Reject),
         1 => Just(KernelRouteKind::Kernel),
     ]
 }

@@ -53,7 +53,7 @@ impl<'a> Tables<'a> {
                 match kind {
                     KernelRouteKind::Unicast(hops) => Lead::Out(priced(len, metric), hops),
                     KernelRouteKind::Kernel => Lead::Kernel(priced(len, metric)),
-                    KernelRouteKind::Blackhole => Lead::Nowhere,
+                    KernelRouteKind::Blackhole | KernelRouteKind::Reject => Lead::Nowhere,
                 }
             }
             (_, Some((len, metric, Entry { kind: StaticKind::Forward(_), resolved }))) => {

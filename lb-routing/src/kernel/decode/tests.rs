@@ -73,15 +73,15 @@ fn what_a_frame_to_a_mac_cannot_say_is_the_kernels() {
             route(&message(&[&via()[..], &[special]].concat()), &NextHops::default()).unwrap();
         assert_eq!(found.route.kind, KernelRouteKind::Kernel);
     }
-    for kind in
-        [RouteType::Unreachable, RouteType::Prohibit, RouteType::Throw, RouteType::Other(99)]
-    {
+    for (kind, found) in [
+        (RouteType::Unreachable, KernelRouteKind::Reject),
+        (RouteType::Prohibit, KernelRouteKind::Reject),
+        (RouteType::Throw, KernelRouteKind::Kernel),
+        (RouteType::Other(99), KernelRouteKind::Kernel),
+    ] {
         let mut refusing = message(&[]);
         refusing.header.kind = kind;
-        assert_eq!(
-            route(&refusing, &NextHops::default()).unwrap().route.kind,
-            KernelRouteKind::Kernel
-        );
+        assert_eq!(route(&refusing, &NextHops::default()).unwrap().route.kind, found);
     }
 }
 

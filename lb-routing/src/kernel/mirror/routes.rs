@@ -79,6 +79,7 @@ pub(super) fn print(kind: &KernelRouteKind) -> Option<u64> {
             Some(hasher.finish())
         }
         KernelRouteKind::Blackhole => Some(0),
-        KernelRouteKind::Kernel => None,
+        // Of two that refuse, one may be `unreachable` and the other `prohibit`.
+        KernelRouteKind::Reject | KernelRouteKind::Kernel => None,
     }
 }

@@ -76,7 +76,7 @@ fn told(mirror: &mut Mirror, before: Option<u8>) -> Option<u8> {
                 Some(IpAddr::V4(gateway)) => gateway.octets()[3],
                 Some(IpAddr::V6(_)) | None => panic!("{hops:?}"),
             },
-            KernelRouteKind::Kernel | KernelRouteKind::Blackhole => 0,
+            KernelRouteKind::Kernel | KernelRouteKind::Reject | KernelRouteKind::Blackhole => 0,
         })
     })
 }

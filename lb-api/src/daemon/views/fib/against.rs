@@ -191,11 +191,18 @@ impl World {
             // Somebody else's finding.
             (_, Action::NoRoom) => return None,
             (KernelRouteKind::Unicast(hops), _) => hops,
-            (KernelRouteKind::Kernel | KernelRouteKind::Blackhole, Action::Kernel)
+            (
+                KernelRouteKind::Kernel | KernelRouteKind::Reject | KernelRouteKind::Blackhole,
+                Action::Kernel,
+            )
             | (KernelRouteKind::Blackhole, Action::Blackhole) => return None,
             (KernelRouteKind::Kernel, _) => {
                 let ours = self.ways(action);
                 return Some(format!("eBPF sends packets {ours}, the kernel takes them itself"));
+            }
+            (KernelRouteKind::Reject, _) => {
+                let ours = self.ways(action);
+                return Some(format!("eBPF sends packets {ours}, the kernel refuses them"));
             }
             (KernelRouteKind::Blackhole, Action::Forward(_)) => {
                 let ours = self.ways(action);

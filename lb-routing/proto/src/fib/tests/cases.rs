@@ -372,3 +372,26 @@ fn a_next_hop_that_a_route_of_the_configuration_leads_to_resolves_and_is_watched
     let costs = outputs.iter().filter(|it| matches!(it, Output::NextHop { .. }));
     assert_eq!(costs.count(), 1, "that of the gateway");
 }
+
+#[test]
+fn a_next_hop_that_the_kernel_drops_or_refuses_packets_to_is_not_reached() {
+    let (mut fib, far) = (connected(), "192.0.2.9".parse().unwrap());
+    assert_eq!(fib.watch(far), None);
+    let route = |kind, metric| {
+        let prefix = net("192.0.2.0/24");
+        let key = RouteKey { prefix, metric, tos: 0, source: None, local: false };
+        Fact::KernelRoute(KernelRoute { key, kind })
+    };
+    for kind in [KernelRouteKind::Blackhole, KernelRouteKind::Reject] {
+        let outputs = tell(&mut fib, [route(kind.clone(), 7)]);
+        assert!(!outputs.iter().any(|it| matches!(it, Output::NextHop { .. })), "{outputs:?}");
+        assert_eq!(fib.watch(far), None, "{kind:?}");
+    }
+    // The kernel knows the way.
+    let outputs = tell(&mut fib, [route(KernelRouteKind::Kernel, 7)]);
+    assert!(outputs.contains(&Output::NextHop { next_hop: far, cost: Some(7) }), "{outputs:?}");
+    // A shorter one that leads there does not count.
+    let around = kernel_route("0.0.0.0/0", 1, Some(GATEWAY));
+    let outputs = tell(&mut fib, [around, route(KernelRouteKind::Reject, 7)]);
+    assert!(outputs.contains(&Output::NextHop { next_hop: far, cost: None }), "{outputs:?}");
+}

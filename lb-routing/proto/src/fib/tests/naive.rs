@@ -19,6 +19,8 @@ pub(super) struct Facts {
 enum Way {
     Hops(Vec<KernelNextHop>),
     Done(Action),
+    /// The kernel says that there is none.
+    Rejected,
 }
 
 fn clean(prefix: IpNetwork) -> IpNetwork {
@@ -349,6 +351,7 @@ impl Facts {
         }
         let hops = match way {
             Way::Done(action) => return action,
+            Way::Rejected => return Action::Kernel,
             Way::Hops(hops) => merged(&hops),
         };
         let up: Vec<_> = hops.into_iter().filter(|hop| self.is_up(hop.ifindex)).collect();
@@ -376,6 +379,7 @@ fn foreign_way(kind: &KernelRouteKind) -> Way {
     match kind {
         KernelRouteKind::Unicast(hops) => Way::Hops(hops.clone()),
         KernelRouteKind::Blackhole => Way::Done(Action::Blackhole),
+        KernelRouteKind::Reject => Way::Rejected,
         KernelRouteKind::Kernel => Way::Done(Action::Kernel),
     }
 }

@@ -230,6 +230,7 @@ fn another_next_hop_and_another_mac_are_found() {
 fn another_kind_of_route_is_found() {
     for (kind, what) in [
         (KernelRouteKind::Kernel, "the kernel takes them itself"),
+        (KernelRouteKind::Reject, "the kernel refuses them"),
         (KernelRouteKind::Blackhole, "the kernel drops them"),
     ] {
         let other = found(|sides| drop(sides.kernel.insert(net("172.16.0.0/16"), kind)));

@@ -1,4 +1,4 @@
-//! Whose XDP program an interface carries: one question to the kernel by rtnetlink.
+//! What the kernel says of one interface by rtnetlink: whose XDP program it carries, and what is at a veth's other end.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -13,14 +13,44 @@ const IFINFO_LEN: usize = 16;
 /// An answer about one interface, statistics and all.
 const ANSWER_LEN: usize = 32 * 1024;
 
+/// The other end of a veth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FarEnd {
+    /// An interface in this namespace, by its index.
+    Here(u32),
+    /// One in another namespace.
+    Elsewhere,
+}
+
+/// What is at the other end of a veth.
+pub(crate) fn far_end(ifindex: u32) -> io::Result<Option<FarEnd>> {
+    let attributes = attributes(ifindex)?;
+    let peer = attribute(&attributes, libc::IFLA_LINK).and_then(number);
+    Ok(match attribute(&attributes, libc::IFLA_LINK_NETNSID) {
+        Some(_) => Some(FarEnd::Elsewhere),
+        None => peer.map(FarEnd::Here),
+    })
+}
+
 /// The name of the XDP program on an interface, where there is one and the kernel tells.
-pub(super) fn xdp_program(ifindex: u32) -> Option<String> {
+pub(crate) fn xdp_program(ifindex: u32) -> Option<String> {
     let id = program_id(ifindex).ok()??;
     let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id)?;
     info.name_as_str().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 fn program_id(ifindex: u32) -> io::Result<Option<u32>> {
+    let attributes = attributes(ifindex)?;
+    let xdp = attribute(&attributes, libc::IFLA_XDP);
+    Ok(xdp.and_then(|xdp| attribute(xdp, IFLA_XDP_PROG_ID)).and_then(number))
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().copied().map(u32::from_ne_bytes)
+}
+
+/// The attributes of an interface; none where there is no such one.
+fn attributes(ifindex: u32) -> io::Result<Vec<u8>> {
     let mut request = Vec::with_capacity(NLMSG_HEADER_LEN + IFINFO_LEN);
     request.extend(((NLMSG_HEADER_LEN + IFINFO_LEN) as u32).to_ne_bytes());
     request.extend(libc::RTM_GETLINK.to_ne_bytes());
@@ -39,10 +69,7 @@ fn program_id(ifindex: u32) -> io::Result<Option<u32>> {
     let message = answer.get(..len).unwrap_or_default();
     let is_link = message.get(4..6) == Some(&libc::RTM_NEWLINK.to_ne_bytes()[..]);
     let attributes = message.get(NLMSG_HEADER_LEN + IFINFO_LEN..).filter(|_| is_link);
-    Ok(attributes
-        .and_then(|all| attribute(all, libc::IFLA_XDP))
-        .and_then(|xdp| attribute(xdp, IFLA_XDP_PROG_ID))
-        .and_then(|id| Some(u32::from_ne_bytes(id.get(..4)?.try_into().ok()?))))
+    Ok(attributes.unwrap_or_default().to_vec())
 }
 
 /// `IFLA_XDP_PROG_ID` of `linux/if_link.h`.
@@ -51,7 +78,7 @@ const IFLA_XDP_PROG_ID: u16 = 4;
 const NESTED: u16 = 1 << 15;
 
 /// The value of the first attribute of a type.
-pub(super) fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(crate) fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let [l0, l1, t0, t1, ..] = *bytes else { return None };
         let len = usize::from(u16::from_ne_bytes([l0, l1]));
