@@ -16,12 +16,15 @@
 //! in OpenConfirm (at most [`COLLISION_WAIT`]), without a KEEPALIVE, instead of becoming Established:
 //! otherwise the two ends can each close the connection that the other one keeps. A neighbour by the
 //! letter of RFC 4271 §6.8 goes to Established by our KEEPALIVE and closes the connection that wins by
-//! its identifier, while we close the one that it has established.
+//! its identifier, while we close the one that it has established. Where that KEEPALIVE was out before
+//! the winner came, the neighbour, whose the winner is, decides by closing one of the two; and where the
+//! winner would be ours and is not connected yet, it is given up.
 //!
 //! A neighbour that restarts gracefully and connects anew ends its Established session by that (RFC 4724
 //! §5), unless the session is younger than [`COLLISION_WAIT`]: then it is a collision that comes late.
 //!
-//! Invariants: two links at most; both in OpenConfirm never; beside an Established one, none.
+//! Invariants: two links at most; both in OpenConfirm only while the neighbour decides; beside an
+//! Established one, none.
 
 mod collision;
 mod damping;

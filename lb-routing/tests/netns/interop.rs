@@ -115,7 +115,7 @@ trait Kind {
         None
     }
     /// Whether it goes on looking for a connection beside one that it has accepted. FRR does not without zebra, which says
-    /// what leads to a neighbour; the others give up their own.
+    /// what leads to a neighbour; ExaBGP accepts none; the others give up their own.
     fn collides(&self) -> bool {
         false
     }

@@ -96,12 +96,17 @@ impl Session {
         };
         self.families_before = Some(negotiated.families.clone());
         let rival = side.other();
-        if self.link(rival).is_some_and(|link| link.negotiated().is_some()) {
+        let winner = self.winner(theirs);
+        let mut theirs_to_decide = false;
+        if let Some(Phase::OpenConfirm { silent, .. }) = self.link(rival).map(|link| &link.phase) {
             let cease = Notification::new(error::CONNECTION_COLLISION_RESOLUTION);
-            if self.winner(theirs) == rival {
+            if winner == rival {
                 return self.close_link(side, &cease, out);
             }
-            self.close_link(rival, &cease, out);
+            theirs_to_decide = side == Side::Incoming && !silent;
+            if !theirs_to_decide {
+                self.close_link(rival, &cease, out);
+            }
         }
         let Some(link) = self.slot(side) else { return };
         if negotiated.extended_messages {
@@ -109,10 +114,17 @@ impl Session {
         }
         link.phase = Phase::OpenConfirm { negotiated, confirmed: false, silent: false };
         link.heard(now);
-        if self.winner(theirs) == rival && self.link(rival).is_some() {
-            self.wait_for_rival(side, now);
+        if theirs_to_decide {
+            // By our KEEPALIVE the loser may be its session already: it closes one of the two.
+            self.be_silent(side, now);
+            self.hurry(side, now);
+        } else if winner == rival && self.link(rival).is_some() {
+            self.be_silent(side, now);
+            self.hurry(rival, now);
         } else {
             self.keep_alive(side, now, out);
+            // Ours would win, and come too late.
+            self.abort_connect(out);
         }
         self.report("received OPEN", now, out);
     }
@@ -133,12 +145,13 @@ impl Session {
     }
 
     /// A connection says no KEEPALIVE while the one that would win against it may come: with it the neighbour would be in
-    /// Established, and close the other one, which we keep.
-    fn wait_for_rival(&mut self, side: Side, now: Instant) {
+    /// Established, and close the other one, which we keep. Not for longer than until the next one is due, since the
+    /// neighbour's HoldTimer runs.
+    fn be_silent(&mut self, side: Side, now: Instant) {
+        self.keep_alive_later(side, now);
         if let Some(Link { phase: Phase::OpenConfirm { silent, .. }, .. }) = self.slot(side) {
             *silent = true;
         }
-        self.hurry(side.other(), now);
     }
 
     /// A connection that another one waits for has so long to come further.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::collision::Side;
 use super::dialer::Dialer;
+use super::link::{Link, Phase};
 use super::lose::Loss;
 use super::{Effect, Session};
 use crate::wire::{Message, Notification, error};
@@ -56,6 +57,14 @@ impl Session {
     pub(super) fn keep_alive(&mut self, side: Side, now: Instant, out: &mut Vec<Effect>) {
         let Some(conn) = self.link(side).map(|link| link.conn) else { return };
         self.send(conn, &Message::Keepalive, out);
+        if let Some(Link { phase: Phase::OpenConfirm { silent, .. }, .. }) = self.slot(side) {
+            *silent = false;
+        }
+        self.keep_alive_later(side, now);
+    }
+
+    /// Restarts the timer.
+    pub(super) fn keep_alive_later(&mut self, side: Side, now: Instant) {
         let jitter = &mut self.jitter;
         let link = match side {
             Side::Outgoing => &mut self.outgoing,

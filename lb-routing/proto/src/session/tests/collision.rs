@@ -72,6 +72,38 @@ fn a_loser_says_no_keepalive_while_the_winner_may_come() {
 }
 
 #[test]
+fn a_loser_keeps_its_connection_alive_while_it_waits() {
+    let mut bench = Bench::in_state(State::OpenSent);
+    bench.accept(RIVAL);
+    bench.said();
+    bench.hear(CONN, &Message::Open(wire::Open { hold_time_secs: 6, ..their_open() }));
+    assert_eq!(bench.said(), [""; 0]);
+    let start = bench.now;
+    bench.expire();
+    assert!(bench.now - start <= Duration::from_secs(2));
+    assert_eq!(bench.said(), ["KEEPALIVE to 1"]);
+    // From here on the neighbour may use it: which one it closes is not the session.
+    bench.hear(RIVAL, &Message::Open(their_open()));
+    assert_eq!(bench.said(), [""; 0]);
+    bench.session.closed(CONN, "end of file", bench.now, &mut bench.effects);
+    assert_eq!(bench.said(), ["KEEPALIVE to 2"]);
+}
+
+#[test]
+fn a_neighbour_that_does_not_decide_between_two_connections_loses_the_later_one() {
+    let mut bench = Bench::in_state(State::OpenConfirm);
+    bench.accept(RIVAL);
+    bench.hear(RIVAL, &Message::Open(their_open()));
+    assert_eq!(bench.said(), ["OPEN to 2"]);
+    bench.hear(CONN, &Message::Keepalive);
+    assert_eq!(bench.said(), [""; 0]);
+    let start = bench.now;
+    bench.expire();
+    assert_eq!(bench.now - start, COLLISION_WAIT);
+    assert_eq!(bench.said(), ["NOTIFICATION 4/0 [] to 2", "close 2", "up 1"]);
+}
+
+#[test]
 fn a_confirmed_loser_is_used_at_once_when_the_neighbour_uses_it() {
     let mut bench = Bench::in_state(State::OpenConfirm);
     bench.accept(RIVAL);
@@ -229,4 +261,200 @@ fn a_collision_ends_in_exactly_one_session_in_every_order_of_events() {
             assert_eq!(used[0], used[1], "seed {seed}, {ids:?}");
         }
     }
+}
+
+/// A neighbour by the letter of RFC 4271 §6.8, as BIRD and FRR are: a KEEPALIVE leads to Established whatever else there is,
+/// and a connection whose OPEN comes then is closed, whoever would win.
+struct Literal {
+    id: Ipv4Addr,
+    asn: u32,
+    /// It looks for a connection.
+    dials: bool,
+    dialled: bool,
+    links: [Option<State>; 2],
+    inbound: [VecDeque<Parcel>; 2],
+}
+
+/// We, whose connection is 0, and such a neighbour.
+struct Duel {
+    us: End,
+    them: Literal,
+    random: Jitter,
+}
+
+impl Duel {
+    fn new(higher: bool, seed: u64) -> Self {
+        let ids = [Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(2, 2, 2, 2)];
+        let (ours, theirs) = if higher { (ids[0], ids[1]) } else { (ids[1], ids[0]) };
+        let mut pair = Pair::new([ours, theirs], seed);
+        let [us, _] = &mut pair.ends;
+        let dialled = us.dialled;
+        let inbound = || [VecDeque::new(), VecDeque::new()];
+        let bench = std::mem::replace(&mut us.bench, Bench::new());
+        Self {
+            us: End { bench, dialled, inbound: inbound() },
+            them: Literal {
+                id: theirs,
+                asn: 65002,
+                dials: true,
+                dialled: false,
+                links: [None; 2],
+                inbound: inbound(),
+            },
+            random: pair.random,
+        }
+    }
+
+    /// Carries what came out of us.
+    fn post(&mut self) {
+        for effect in std::mem::take(&mut self.us.bench.effects) {
+            let lane = |conn: ConnId| usize::try_from(conn.0).unwrap();
+            match effect {
+                Effect::Output(Output::Send { conn, bytes }) => {
+                    self.them.inbound[lane(conn)].push_back(Parcel::Bytes(bytes.to_vec()));
+                }
+                Effect::Output(Output::Close { conn }) => {
+                    self.them.inbound[lane(conn)].push_back(Parcel::Closed);
+                }
+                Effect::Output(Output::AbortConnect { .. }) => {
+                    self.us.inbound[0].clear();
+                    if self.us.dialled {
+                        self.them.inbound[0].push_back(Parcel::Closed);
+                    }
+                }
+                Effect::Output(_) | Effect::Up(_) | Effect::Down(_) => {}
+                Effect::Update(_) | Effect::Refresh(_) => {}
+                Effect::RefreshBegins(_) | Effect::RefreshEnds(_) => {}
+            }
+        }
+    }
+
+    fn say(&mut self, lane: usize, message: &Message) {
+        self.us.inbound[lane].push_back(Parcel::Bytes(bytes(message)));
+    }
+
+    fn hang_up(&mut self, lane: usize) {
+        let cease = Notification::new(error::CONNECTION_COLLISION_RESOLUTION);
+        self.say(lane, &Message::Notification(cease));
+        self.us.inbound[lane].push_back(Parcel::Closed);
+        self.them.links[lane] = None;
+    }
+
+    fn choices(&self) -> Vec<(usize, usize)> {
+        let ours = matches!(self.us.bench.session.dialer, Dialer::Connect { .. });
+        let dial = [(0, ours && !self.us.dialled), (1, self.them.dials && !self.them.dialled)];
+        let dial = dial.into_iter().filter(|(_, may)| *may).map(|(who, _)| (who, 2));
+        let inbound = [&self.us.inbound, &self.them.inbound];
+        let arrive = [(0, 0), (0, 1), (1, 0), (1, 1)];
+        let arrive = arrive.into_iter().filter(|&(who, lane)| !inbound[who][lane].is_empty());
+        dial.chain(arrive).collect()
+    }
+
+    fn step(&mut self, choice: (usize, usize)) {
+        match choice {
+            (0, 2) => {
+                self.us.dialled = true;
+                self.us.inbound[0].push_back(Parcel::Connected);
+                self.them.inbound[0].push_back(Parcel::Accepted);
+            }
+            (_, 2) => {
+                self.them.dialled = true;
+                self.them.inbound[1].push_back(Parcel::Connected);
+                self.us.inbound[1].push_back(Parcel::Accepted);
+            }
+            (0, lane) => {
+                let parcel = self.us.inbound[lane].pop_front().expect("it is there");
+                let bench = &mut self.us.bench;
+                match parcel {
+                    Parcel::Connected => bench.connect(conn(lane)),
+                    Parcel::Accepted => bench.accept(conn(lane)),
+                    Parcel::Bytes(bytes) => bench.hear_bytes(conn(lane), &bytes),
+                    Parcel::Closed => {
+                        let (now, out) = (bench.now, &mut bench.effects);
+                        bench.session.closed(conn(lane), "end of file", now, out);
+                    }
+                }
+                self.post();
+            }
+            (_, lane) => {
+                let parcel = self.them.inbound[lane].pop_front().expect("it is there");
+                self.they_hear(lane, parcel);
+            }
+        }
+    }
+
+    fn they_hear(&mut self, lane: usize, parcel: Parcel) {
+        let other = 1 - lane;
+        match parcel {
+            Parcel::Connected | Parcel::Accepted => {
+                if self.them.links[other] == Some(State::Established) {
+                    return self.hang_up(lane);
+                }
+                self.them.links[lane] = Some(State::OpenSent);
+                let (router_id, asn) = (self.them.id, self.them.asn);
+                let open = wire::Open { router_id, asn, ..their_open() };
+                self.say(lane, &Message::Open(open));
+            }
+            Parcel::Closed => self.them.links[lane] = None,
+            Parcel::Bytes(bytes) => {
+                let context = wire::Context { four_octet_as: true, external: true };
+                match (self.them.links[lane], wire::decode(&bytes, context).unwrap()) {
+                    (Some(State::OpenSent), Message::Open(ours)) => self.they_open(lane, &ours),
+                    (Some(State::OpenConfirm), Message::Keepalive) => {
+                        self.them.links[lane] = Some(State::Established);
+                    }
+                    (Some(_), Message::Notification(_)) => self.them.links[lane] = None,
+                    (_, _) => {}
+                }
+            }
+        }
+    }
+
+    fn they_stop_dialling(&mut self) {
+        if std::mem::take(&mut self.them.dials) && self.them.dialled {
+            self.them.inbound[1].clear();
+            self.us.inbound[1].push_back(Parcel::Closed);
+        }
+    }
+
+    fn they_open(&mut self, lane: usize, ours: &wire::Open) {
+        let other = 1 - lane;
+        let wins = (self.them.id > ours.router_id) == (lane == 1);
+        match self.them.links[other] {
+            Some(State::OpenConfirm) if wins => self.hang_up(other),
+            Some(State::OpenConfirm | State::Established) => return self.hang_up(lane),
+            Some(_) => {}
+            None if lane == 0 => self.they_stop_dialling(),
+            None => {}
+        }
+        self.them.links[lane] = Some(State::OpenConfirm);
+        self.say(lane, &Message::Keepalive);
+    }
+}
+
+#[test]
+fn a_neighbour_by_the_letter_of_the_rfc_keeps_what_we_keep() {
+    let mut neither = [0; 2];
+    for seed in 0..5000 {
+        for higher in [true, false] {
+            let mut duel = Duel::new(higher, seed);
+            loop {
+                let choices = duel.choices();
+                if choices.is_empty() {
+                    break;
+                }
+                let pick = duel.random.next() as usize % choices.len();
+                duel.step(choices[pick]);
+            }
+            let session = &duel.us.bench.session;
+            let used = duel.them.links.map(|link| link == Some(State::Established));
+            let ours = Side::BOTH.map(|side| session.link(side).is_some());
+            if session.state() == State::Established {
+                assert_eq!(used, ours, "seed {seed}, {higher}");
+            } else {
+                neither[usize::from(higher)] += 1;
+            }
+        }
+    }
+    assert_eq!(neither, [0, 0], "of 5000, where it is the lower and the higher one");
 }

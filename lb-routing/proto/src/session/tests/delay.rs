@@ -51,7 +51,7 @@ fn what_comes_before_any_open_ends_the_connection() {
     bench.accept(RIVAL);
     assert_eq!(bench.said(), ["close 1"]);
     bench.hear(RIVAL, &Message::Open(their_open()));
-    assert_eq!(bench.said(), ["OPEN to 2", "KEEPALIVE to 2"]);
+    assert_eq!(bench.said(), ["OPEN to 2", "KEEPALIVE to 2", "abort"]);
 }
 
 #[test]
