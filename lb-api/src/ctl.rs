@@ -285,11 +285,20 @@ fn man(folder: &std::path::Path) -> Result<String, CtlError> {
     Ok(format!("the pages are in {}: `man -l {}/lbctl.1`\n", folder.display(), folder.display()))
 }
 
-/// Writes to stdout; a reader that has gone (`| head`) is no mistake.
+/// Writes to stdout. What a full disk did not take whole is no backup: that ends the command.
 fn print(text: &str) {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    let _gone = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = write(&mut std::io::stdout().lock(), text) {
+        eprintln!("the answer cannot be written: {error}");
+        std::process::exit(1);
+    }
+}
+
+/// A reader that has gone (`| head`) is no mistake.
+fn write(out: &mut impl std::io::Write, text: &str) -> std::io::Result<()> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
 }
 
 #[cfg(test)]

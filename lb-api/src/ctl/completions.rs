@@ -55,7 +55,7 @@ pub(super) fn script(shell: Shell) -> String {
         Shell::Bash => text + BASH,
         Shell::Fish => text + &FISH.replace("KINDS", &kinds()),
         Shell::Zsh => zsh(&text),
-        _ => text,
+        Shell::Elvish | Shell::PowerShell | _ => text,
     }
 }
 

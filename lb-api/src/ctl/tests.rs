@@ -169,6 +169,15 @@ fn a_problem_is_one_sentence_that_names_the_field() {
 }
 
 #[test]
+fn a_full_disk_is_a_mistake_and_a_reader_that_has_gone_is_none() {
+    let mut full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    assert!(write(&mut full, "a backup").is_err());
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert!(write(&mut writer, "more").is_ok());
+}
+
+#[test]
 fn completions_know_every_command() {
     for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish]
     {
