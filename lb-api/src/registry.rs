@@ -191,7 +191,7 @@ enum Command {
     Running(oneshot::Sender<RunningConfig>),
     Apply(Documents, Bulk, oneshot::Sender<Result<Vec<Change>, RefusedAt>>),
     Confirm(oneshot::Sender<Result<(), Refusal>>),
-    Rollback(Option<u64>, bool, oneshot::Sender<Result<Vec<Change>, Refusal>>),
+    Rollback(Option<u64>, Terms, oneshot::Sender<Result<Vec<Change>, Refusal>>),
     History(oneshot::Sender<Result<History, Refusal>>),
     Withdraw(oneshot::Sender<()>),
     #[cfg(test)]
@@ -373,8 +373,8 @@ impl Registry {
     /// # Errors
     ///
     /// Why not; nothing has changed then.
-    pub async fn rollback(&self, to: Option<u64>, dry_run: bool) -> Result<Vec<Change>, Refusal> {
-        let answer = self.ask(|answer| Command::Rollback(to, dry_run, answer)).await;
+    pub async fn rollback(&self, to: Option<u64>, terms: Terms) -> Result<Vec<Change>, Refusal> {
+        let answer = self.ask(|answer| Command::Rollback(to, terms, answer)).await;
         answer.unwrap_or(Err(Refusal::Stopping))
     }
 

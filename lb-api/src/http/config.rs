@@ -20,7 +20,7 @@ use super::terms::{Asked, bulk, nothing, revision, rollback, tagged};
 use super::{App, MAX_CONFIG, patch};
 use crate::config::bgp::global;
 use crate::read::{Cursor, document};
-use crate::registry::{Bulk, Documents};
+use crate::registry::{Bulk, Documents, Terms};
 use crate::resources::bgp::GLOBAL;
 use crate::resources::{Kind, Resource, read_tags};
 use crate::vip::{self, UNALLOCATED};
@@ -263,9 +263,11 @@ pub(super) async fn confirm_config(
 /// Goes back: from a configuration that waits to be confirmed to what was before it, otherwise to one that was kept.
 #[utoipa::path(post, path = "/api/v1/config/rollback", tag = "config",
     params(("to" = Option<u64>, Query, description = "The revision of what is gone back to, as the history says it; the one before by default"),
-        ("dryRun" = Option<bool>, Query, description = "Only say what would become of it")),
+        ("dryRun" = Option<bool>, Query, description = "Only say what would become of it"),
+        ("If-Match" = Option<String>, Header, pattern = "^\"[0-9]{1,19}\"$", description = "The revision of the configuration that is gone back from, in quotes")),
     responses((status = 200, body = Changes),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "It is not kept"),
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "If-Match is not what is there"),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "A VIP of it clashes with the configuration file, or another configuration waits to be confirmed"),
         (status = 503, body = Problem, content_type = "application/problem+json",
@@ -273,9 +275,11 @@ pub(super) async fn confirm_config(
 pub(super) async fn rollback_config(
     State(app): State<App>,
     asked: Asked,
+    headers: HeaderMap,
 ) -> Result<Json<Changes>, Refused> {
     let (to, dry_run) = rollback(&asked)?;
-    let changes = app.registry.rollback(to, dry_run).await?;
+    let terms = Terms { expected: revision(&headers)?, dry_run };
+    let changes = app.registry.rollback(to, terms).await?;
     Ok(Json(Changes { changes, confirm_within_secs: None }))
 }
 

@@ -71,12 +71,7 @@ impl<A: Appliers> Task<A> {
         mut documents: Documents,
         terms: Bulk,
     ) -> Result<Vec<Change>, RefusedAt> {
-        if let Expected::Revision(expected) = terms.expected
-            && expected != self.revision
-        {
-            let (name, found) = ("the configuration".into(), self.revision);
-            return Err((None, Refusal::Stale { name, found, expected }));
-        }
+        self.is_at(terms.expected).map_err(|refusal| (None, refusal))?;
         if let Some(owner) = &terms.owner {
             // What the file says has the owner that the file says, and what it hides the one that it has.
             let vips = documents.vips.iter_mut().map(|vip| &mut vip.metadata);
@@ -92,6 +87,19 @@ impl<A: Appliers> Task<A> {
             false => Prune::Nothing,
         };
         self.apply_with(documents, &terms, &prune).await
+    }
+
+    /// Whether the configuration is the one that a change of the whole is about.
+    pub(super) fn is_at(&self, expected: Expected) -> Result<(), Refusal> {
+        match expected {
+            Expected::Revision(expected) if expected != self.revision => {
+                let (name, found) = ("the configuration".into(), self.revision);
+                Err(Refusal::Stale { name, found, expected })
+            }
+            Expected::Revision(_) | Expected::Any | Expected::Nothing | Expected::Something => {
+                Ok(())
+            }
+        }
     }
 
     /// Has these be there and nothing else that was made over REST.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::change::{Before, asks_the_same};
 use super::task::{Task, blocking};
-use super::{Appliers, Bulk, Documents, Refusal};
+use super::{Appliers, Bulk, Documents, Refusal, Terms};
 use crate::clock::rfc3339;
 use crate::resources::Key;
 use crate::store::{Generation, Prepared, Store};
@@ -103,8 +103,9 @@ impl<A: Appliers> Task<A> {
     pub(super) async fn rollback(
         &mut self,
         to: Option<u64>,
-        dry_run: bool,
+        Terms { expected, dry_run }: Terms,
     ) -> Result<Vec<Change>, Refusal> {
+        self.is_at(expected)?;
         if let (Some(pending), None) = (&self.pending, to) {
             return Ok(match dry_run {
                 true => self.undone(&pending.before, &pending.keys),

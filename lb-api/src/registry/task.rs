@@ -257,8 +257,8 @@ impl<A: Appliers> Task<A> {
             Command::Confirm(answer) => {
                 let _gone = answer.send(self.confirm().await);
             }
-            Command::Rollback(to, dry_run, answer) => {
-                let _gone = answer.send(self.rollback(to, dry_run).await);
+            Command::Rollback(to, terms, answer) => {
+                let _gone = answer.send(self.rollback(to, terms).await);
             }
             Command::History(answer) => self.history(answer),
             Command::Withdraw(answer) => drop(answer),

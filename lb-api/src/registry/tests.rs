@@ -547,7 +547,7 @@ async fn what_the_file_hides_stays_whatever_is_pruned_and_goes_by_its_own_name()
     assert_eq!(names(&hidden().await), ["a", "b"]);
     bench.apply_for(vec![], 3600).await.unwrap();
     assert_eq!(bench.registry.confirm().await, Err(Refusal::NothingToConfirm), "nothing changed");
-    assert_eq!(bench.registry.rollback(Some(1), false).await, Ok(vec![]));
+    assert_eq!(bench.registry.rollback(Some(1), Terms::default()).await, Ok(vec![]));
     assert_eq!(names(&hidden().await), ["a", "b"]);
 
     // As an export has them: what is there stays, and nobody becomes its owner.
@@ -805,7 +805,7 @@ async fn nothing_else_changes_until_a_configuration_is_confirmed() {
     waits(bench.put(vip("c", 3)).await.unwrap_err());
     waits(bench.delete("b").await.unwrap_err());
     waits(bench.apply_for(vec![], 1).await.unwrap_err().1);
-    waits(bench.registry.rollback(Some(1), false).await.unwrap_err());
+    waits(bench.registry.rollback(Some(1), Terms::default()).await.unwrap_err());
     assert!(bench.registry.history().await.unwrap().rolled_back_in_secs > Some(3000));
     bench.registry.confirm().await.unwrap();
     assert_eq!(bench.registry.history().await.unwrap().rolled_back_in_secs, None);
@@ -819,15 +819,18 @@ async fn an_operator_goes_back_at_once_or_to_a_generation() {
     use lb_api_types::view::ChangeKind::{Created, Deleted, Updated};
     let bench = Bench::new(vec![vip("file", 99)]).await;
     let none = Refusal::NoGeneration("nothing".into());
-    assert_eq!(bench.registry.rollback(None, false).await, Err(none));
+    assert_eq!(bench.registry.rollback(None, Terms::default()).await, Err(none));
     bench.put(vip("a", 1)).await.unwrap();
     let is = |name: &str, change| Change { kind: "vip".into(), name: name.to_owned(), change };
     let changes = [is("a", Deleted), is("b", Created)];
     assert_eq!(bench.apply_for(vec![vip("b", 2)], 3600).await.unwrap()[1], changes[0]);
     let undone = [is("a", Created), is("b", Deleted)];
-    assert_eq!(bench.registry.rollback(None, true).await.unwrap(), undone);
+    assert_eq!(
+        bench.registry.rollback(None, Terms { dry_run: true, ..Terms::default() }).await.unwrap(),
+        undone
+    );
     assert_eq!(bench.names().await, ["b", "file"], "a dry run");
-    assert_eq!(bench.registry.rollback(None, false).await.unwrap(), undone);
+    assert_eq!(bench.registry.rollback(None, Terms::default()).await.unwrap(), undone);
     assert_eq!(bench.ports().await, [("a".into(), 80), ("file".into(), 80)]);
 
     bench.put(at_port("a", 1, 81)).await.unwrap();
@@ -835,11 +838,11 @@ async fn an_operator_goes_back_at_once_or_to_a_generation() {
     let history = bench.registry.history().await.unwrap().generations;
     let [newest, .., oldest] = &history[..] else { panic!("{history:?}") };
     assert_eq!((newest.vips, oldest.vips, oldest.revision), (2, 1, 1));
-    let back = bench.registry.rollback(None, false).await.unwrap();
+    let back = bench.registry.rollback(None, Terms::default()).await.unwrap();
     assert_eq!(back.last(), Some(&is("b", Deleted)));
-    let back = bench.registry.rollback(Some(1), false).await.unwrap();
+    let back = bench.registry.rollback(Some(1), Terms::default()).await.unwrap();
     assert_eq!(back, [is("a", Updated)]);
-    let unknown = bench.registry.rollback(Some(77), false).await;
+    let unknown = bench.registry.rollback(Some(77), Terms::default()).await;
     assert_eq!(unknown, Err(Refusal::NoGeneration("no revision 77".into())));
     assert_eq!(bench.ports().await, [("a".into(), 80), ("file".into(), 80)]);
 }

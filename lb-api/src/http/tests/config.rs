@@ -34,6 +34,8 @@ async fn of_two_who_change_the_whole_configuration_the_second_is_refused() {
     assert_eq!(second.status, 412);
     assert!(second.detail.starts_with("the configuration has revision 1, not 0"), "{second:?}");
     assert_eq!(post("/api/v1/config", "\"1\"", one(2)).await.status, 200);
+    let back = post("/api/v1/config/rollback", "\"1\"", json!(null)).await.problem();
+    assert_eq!(back.status, 412, "nor does anybody go back from what somebody else made of it");
     for bad in ["*", "1", "W/\"2\""] {
         assert_eq!(post("/api/v1/config", bad, one(3)).await.problem().status, 400, "{bad}");
     }
