@@ -15,6 +15,7 @@ mod interfaces;
 mod one_arm;
 mod open;
 mod options;
+mod programs;
 mod punts;
 mod routes;
 mod tags;
@@ -30,7 +31,8 @@ use aya::maps::Map;
 use aya::programs::Program;
 use lb_dataplane_common::tables::Record;
 
-pub use self::age::{AGE_BATCH, AgePart};
+pub use self::age::{AGE_BATCH, AgePart, Aged};
+pub use self::attach::{Attached, Hook};
 pub use self::count::{BackendCount, ReasonCount, ServiceCount, ServiceCounters};
 pub use self::early::EarlyFragments;
 pub use self::flow_events::{FlowEnd, FlowEvent, FlowEvents, HowEnded};
@@ -38,51 +40,16 @@ pub use self::flow_filter::{Flow, FlowFilter, FlowState};
 pub use self::flows::FlowPlace;
 use self::one_arm::OneArm;
 pub use self::options::{HookChoice, Options, Sizes, XdpMode};
+use self::programs::Programs;
 pub use self::punts::Punts;
 pub use self::vlans::{Vlan, cramped};
 use self::xdp_features::XdpFeatures;
 use crate::error::{ApplyError, AttachError, OpenError, ReadError};
 use crate::fib::{Action, Audit, Fib, FibError, FibLookup, FibRoute, FibUpdate, FibUsage, Packet};
-use crate::icmp::Answer;
 use crate::mapped::Mapped;
 use crate::pins::Pins;
 use crate::plan::{self, Served};
 use crate::table::{Change, ServiceKey, Table};
-
-/// Which hook carries the fast path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Hook {
-    /// Native XDP.
-    Xdp,
-    /// TC (tcx) ingress.
-    Tc,
-    /// XDP behind the driver.
-    GenericXdp,
-}
-
-/// An interface that the fast path is attached to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attached {
-    /// Its name.
-    pub name: String,
-    /// Its index.
-    pub ifindex: u32,
-    /// The hook in use.
-    pub hook: Hook,
-}
-
-/// What a call of `age` did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Aged {
-    /// Entries looked at.
-    pub scanned: u32,
-    /// Flows removed, both directions each.
-    pub removed: u32,
-    /// Whether the scan reached the end of the table and begins anew with the next call.
-    pub wrapped: bool,
-    /// What the sides of removed flows are to hear: two RSTs a flow, at most.
-    pub resets: Vec<Answer>,
-}
 
 /// The dataplane of this host: programs and maps in the kernel, pinned so that they outlive the process.
 ///
@@ -90,6 +57,7 @@ pub struct Aged {
 pub struct Dataplane {
     ebpf: Ebpf,
     pins: Pins,
+    programs: Programs,
     adopted: bool,
     served: Served,
     /// The words of `RINGS`.
@@ -102,9 +70,10 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Loads the programs, with the maps that are pinned under `options.pin_dir` or, where there are none, with new ones.
+    /// Takes the maps that are pinned under `options.pin_dir` or, where there are none, makes new ones.
     ///
-    /// Attached interfaces keep running what they ran until [`Dataplane::attach`] is called for them.
+    /// Attached interfaces keep running what they ran until [`Dataplane::attach`] is called for them, which loads the program
+    /// of its hook unless it is there: from an earlier call, or pinned by a process of the same build and options.
     ///
     /// # Errors
     ///
@@ -124,9 +93,10 @@ impl Dataplane {
     ///
     /// # Errors
     ///
-    /// No such interface, another XDP program there, or a driver without native XDP where it was asked for.
+    /// No such interface, another XDP program there, a driver without native XDP where it was asked for, or a program that the
+    /// kernel refuses.
     pub fn attach(&mut self, ifname: &str, choice: HookChoice) -> Result<Hook, AttachError> {
-        let hook = attach::attach(&mut self.ebpf, &self.pins, ifname, choice)?;
+        let hook = attach::attach(&mut self.ebpf, &mut self.programs, &self.pins, ifname, choice)?;
         if hook == Hook::Xdp {
             let features = self.xdp.get_or_insert_default();
             let without = features.look_at(self.fib.interfaces());
@@ -419,7 +389,7 @@ impl Dataplane {
     ///
     /// As for [`Dataplane::age`].
     pub fn begin_age(&mut self) -> Result<AgePart, ReadError> {
-        age::begin(&mut self.ebpf, &self.served, &mut self.scan)
+        age::begin(&self.ebpf, &self.programs, &self.served, &mut self.scan)
     }
 
     /// The second half; `over` is how the grace period went. What is not removed now is with the next scan.
@@ -428,7 +398,7 @@ impl Dataplane {
     ///
     /// As for [`Dataplane::age`].
     pub fn end_age(&mut self, part: AgePart, over: io::Result<()>) -> Result<Aged, ReadError> {
-        age::end(&self.ebpf, part, over)
+        age::end(&self.programs, part, over)
     }
 
     /// Packets whose senders are to be told of their end; `None` if somebody has them already.
@@ -476,19 +446,21 @@ impl Dataplane {
         counters::record(&self.ebpf)
     }
 
-    /// A program, to run it on a packet without an interface.
-    #[must_use]
-    pub fn program(&self, hook: Hook) -> Option<&Program> {
-        self.ebpf.program(match hook {
-            Hook::Tc => open::TC,
-            Hook::Xdp | Hook::GenericXdp => open::XDP,
-        })
+    /// The program of a hook, to run it on a packet without an interface; it is loaded if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses it.
+    pub fn program(&mut self, hook: Hook) -> Result<&Program, OpenError> {
+        let name = programs::of(hook);
+        Ok(self.programs.get(&mut self.ebpf, &self.pins, name)?)
     }
 
     /// Whether the kernel has compiled the programs; `None` where it does not say.
     #[must_use]
     pub fn compiled(&self) -> Option<bool> {
-        let program = self.program(Hook::Tc)?;
+        // It compiles all of them or none, and those that age flows are always there.
+        let program = self.programs.loaded(programs::AGE)?;
         Some(program.info().ok()?.size_jitted() > 0)
     }
 

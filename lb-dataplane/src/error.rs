@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aya::maps::MapError;
 use aya::programs::ProgramError;
@@ -81,7 +82,7 @@ pub enum OpenError {
         program: &'static str,
         /// What the kernel says.
         #[source]
-        source: Box<ProgramError>,
+        source: Arc<ProgramError>,
     },
     /// The FIB in the maps could not be taken over.
     #[error("cannot map the FIB")]
@@ -129,6 +130,15 @@ pub enum AttachError {
         /// What the kernel says.
         #[source]
         source: Box<ProgramError>,
+    },
+    /// The hook's program could not be loaded.
+    #[error("interface {interface} is not attached to")]
+    Load {
+        /// The interface.
+        interface: String,
+        /// Why not.
+        #[source]
+        source: Box<OpenError>,
     },
     /// The link could not be pinned, or the interface not be noted.
     #[error("cannot keep the attachment to interface {interface}")]

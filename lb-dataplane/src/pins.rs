@@ -4,7 +4,7 @@
 //! <pin_dir>/links/<ifindex>-<hook>       attachments, whichever layout their program has
 //! <pin_dir>/tags/<ifindex>-<feature>     what devices do no longer while a program is attached: a folder each
 //! <pin_dir>/<layout>/maps/<map>
-//! <pin_dir>/<layout>/programs/<program>
+//! <pin_dir>/<layout>/programs/<build>/<program>
 //! ```
 
 use std::fs;
@@ -53,7 +53,7 @@ impl Pins {
         };
         let mounted = mount_bpffs(root)?;
         let pins = Self { root: root.to_owned(), layout: root.join(layout), mounted };
-        for folder in [pins.links(), pins.tags(), pins.maps(), pins.layout.join("programs")] {
+        for folder in [pins.links(), pins.tags(), pins.maps(), pins.programs()] {
             fs::create_dir_all(&folder).map_err(pin_error(&folder))?;
         }
         Ok(pins)
@@ -80,8 +80,29 @@ impl Pins {
         self.maps().join(name)
     }
 
-    pub(crate) fn program(&self, name: &str) -> PathBuf {
-        self.layout.join("programs").join(name)
+    fn programs(&self) -> PathBuf {
+        self.layout.join("programs")
+    }
+
+    pub(crate) fn program(&self, build: &str, name: &str) -> PathBuf {
+        self.programs().join(build).join(name)
+    }
+
+    /// Removes the programs of other builds. What is attached of them keeps running until it is replaced.
+    pub(crate) fn remove_other_programs(&self, build: &str) -> Result<(), OpenError> {
+        let programs = self.programs();
+        let error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Pin { path, source }
+        };
+        for entry in fs::read_dir(&programs).map_err(error(&programs))? {
+            let path = entry.map_err(error(&programs))?.path();
+            if path.file_name().is_some_and(|name| name != build) {
+                let removed = if path.is_dir() { remove(&path) } else { fs::remove_file(&path) };
+                removed.map_err(error(&path))?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes what other layouts pinned. What is attached of them keeps running until it is replaced.
@@ -101,6 +122,7 @@ impl Pins {
     /// Removes everything, and the bpffs if this process mounted it.
     pub(crate) fn destroy(self) -> Result<(), OpenError> {
         let error = |source| OpenError::Pin { path: self.root.clone(), source };
+        self.remove_other_layouts()?;
         // Attachments first: no packet meets a table that is going.
         for path in [self.links(), self.tags(), self.layout.clone()] {
             remove(&path).map_err(error)?;

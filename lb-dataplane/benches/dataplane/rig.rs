@@ -214,10 +214,10 @@ impl Rig {
             (Hook::Xdp | Hook::GenericXdp, Target::Nothing) => Some("xdp_nothing"),
         };
         let program = match own {
-            None => self.dataplane.program(hook),
-            Some(name) => self.bench.program(name),
+            None => self.dataplane.program(hook)?,
+            Some(name) => self.bench.program(name).context("no such program")?,
         };
-        let program: ProgramFd = program.context("no such program")?.fd()?.try_clone()?;
+        let program: ProgramFd = program.fd()?.try_clone()?;
         let name = if hook == Hook::Tc { "TC_TARGET" } else { "XDP_TARGET" };
         let map = self.bench.map_mut(name).context(name)?;
         ProgramArray::try_from(map)?.set(0, &program, 0)?;

@@ -4,6 +4,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod ageing;
 mod atomic;
 mod clock;
 mod counts;
@@ -22,9 +23,7 @@ mod xdp;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_REDIRECT, TC_ACT_SHOT, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use lb_dataplane_common::age::{self, Pass, Reset};
 use lb_dataplane_common::family::{V4, V6};
-use lb_dataplane_common::flow::FlowKey;
 use lb_dataplane_common::packet::Packet;
 use lb_dataplane_common::pipeline;
 use lb_dataplane_common::reason::Kind;
@@ -73,41 +72,13 @@ pub fn lbd_xdp(ctx: XdpContext) -> u32 {
 /// `BPF_PROG_TEST_RUN` only, never attached.
 #[xdp]
 pub fn lbd_age(ctx: XdpContext) -> u32 {
-    let mut frame = XdpFrame::new(ctx.ctx);
-    let Some([pass]) = frame.get::<1>(age::PASS_AT) else { return 0 };
-    let Some(pass) = Pass::from_word(pass) else { return 0 };
-    let mut done = 0;
-    let mut at = age::KEYS_AT;
-    for _ in 0..age::MAX_KEYS {
-        let Some(words) = frame.get::<8>(at) else { break };
-        let mut reset = Reset { is_due: 0, to_client: 0, to_backend: 0 };
-        let key = FlowKey::<V4>::from_words(words);
-        done += u32::from(age::run(&Maps, pass, &key, &mut reset));
-        // The key's place is free to say what its flow's sides are to hear.
-        let _always_there = frame.write(at, reset.to_words());
-        at += 16;
-    }
-    done
+    ageing::run::<V4, 8>(ctx.ctx)
 }
 
 /// The same over flow keys of IPv6.
 #[xdp]
 pub fn lbd_age6(ctx: XdpContext) -> u32 {
-    let mut frame = XdpFrame::new(ctx.ctx);
-    let Some([pass]) = frame.get::<1>(age::PASS_AT) else { return 0 };
-    let Some(pass) = Pass::from_word(pass) else { return 0 };
-    let mut done = 0;
-    let mut at = age::KEYS_AT;
-    for _ in 0..age::MAX_KEYS {
-        let Some(words) = frame.get::<20>(at) else { break };
-        let mut reset = Reset { is_due: 0, to_client: 0, to_backend: 0 };
-        let key = FlowKey::<V6>::from_words(words);
-        done += u32::from(age::run(&Maps, pass, &key, &mut reset));
-        // The key's place is free to say what its flow's sides are to hear.
-        let _always_there = frame.write(at, reset.to_words());
-        at += 40;
-    }
-    done
+    ageing::run::<V6, 20>(ctx.ctx)
 }
 
 const _: () = assert!(TC_ACT_REDIRECT == 7, "what bpf_redirect returns at TC");

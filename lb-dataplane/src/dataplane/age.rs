@@ -11,8 +11,9 @@ use lb_dataplane_common::flow::{
     DIRECTION_TO_BACKEND, FlowKey, STATE_EXPIRING, Timeouts, ticks_since,
 };
 
+use super::flows;
 use super::flows::{Entry, Table, end as end_of};
-use super::{Aged, flows};
+use super::programs::Programs;
 use crate::error::{ApplyError, ReadError};
 use crate::icmp::Answer;
 use crate::plan::Served;
@@ -46,6 +47,19 @@ pub(super) fn set_timeouts(ebpf: &mut Ebpf, timeouts: &Timeouts) -> Result<(), A
     map.set(0, Raw(*timeouts), 0).map_err(failed)
 }
 
+/// What a call of `age` did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aged {
+    /// Entries looked at.
+    pub scanned: u32,
+    /// Flows removed, both directions each.
+    pub removed: u32,
+    /// Whether the scan reached the end of the table and begins anew with the next call.
+    pub wrapped: bool,
+    /// What the sides of removed flows are to hear: two RSTs a flow, at most.
+    pub resets: Vec<Answer>,
+}
+
 /// A part of the table in which flows that are over are marked. They are removed once a grace period is over: by then no packet
 /// is on its way that had found them before.
 #[derive(Debug)]
@@ -77,15 +91,16 @@ impl AgePart {
 }
 
 pub(super) fn begin(
-    ebpf: &mut Ebpf,
+    ebpf: &Ebpf,
+    programs: &Programs,
     served: &Served,
     scan: &mut Scan,
 ) -> Result<AgePart, ReadError> {
     let mut part = if scan.is_v6 {
-        let (aged, due) = mark::<V6>(ebpf, served, scan)?;
+        let (aged, due) = mark::<V6>(ebpf, programs, served, scan)?;
         AgePart { aged, due: due.map_or(Due::Nothing, Due::V6) }
     } else {
-        let (aged, due) = mark::<V4>(ebpf, served, scan)?;
+        let (aged, due) = mark::<V4>(ebpf, programs, served, scan)?;
         AgePart { aged, due: due.map_or(Due::Nothing, Due::V4) }
     };
     if part.aged.wrapped {
@@ -97,18 +112,22 @@ pub(super) fn begin(
 }
 
 /// Removes what is marked; `over` says whether there was a grace period.
-pub(super) fn end(ebpf: &Ebpf, part: AgePart, over: io::Result<()>) -> Result<Aged, ReadError> {
+pub(super) fn end(
+    programs: &Programs,
+    part: AgePart,
+    over: io::Result<()>,
+) -> Result<Aged, ReadError> {
     let AgePart { mut aged, due } = part;
     let failed = |map| move |source| ReadError { map, source };
     aged.removed = match due {
         Due::Nothing => 0,
         Due::V4(entries) => {
             over.map_err(failed(V4::MAP))?;
-            run(ebpf, Pass::Sweep, &entries, &mut aged.resets)?
+            run(programs, Pass::Sweep, &entries, &mut aged.resets)?
         }
         Due::V6(entries) => {
             over.map_err(failed(V6::MAP))?;
-            run(ebpf, Pass::Sweep, &entries, &mut aged.resets)?
+            run(programs, Pass::Sweep, &entries, &mut aged.resets)?
         }
     };
     Ok(aged)
@@ -118,7 +137,12 @@ pub(super) fn end(ebpf: &Ebpf, part: AgePart, over: io::Result<()>) -> Result<Ag
 type Marked<A> = (Aged, Option<Vec<Entry<A>>>);
 
 /// Marks the flows of a part that are over.
-fn mark<A: Table>(ebpf: &Ebpf, served: &Served, scan: &mut Scan) -> Result<Marked<A>, ReadError> {
+fn mark<A: Table>(
+    ebpf: &Ebpf,
+    programs: &Programs,
+    served: &Served,
+    scan: &mut Scan,
+) -> Result<Marked<A>, ReadError> {
     let (entries, wrapped) = flows::read::<A>(ebpf, &mut scan.cursor, AGE_BATCH)?;
     let now = sys::tick();
     let is_candidate = |(key, entry): &&Entry<A>| {
@@ -133,20 +157,20 @@ fn mark<A: Table>(ebpf: &Ebpf, served: &Served, scan: &mut Scan) -> Result<Marke
     let scanned = u32::try_from(entries.len()).unwrap_or(u32::MAX);
     let mut aged = Aged { scanned, wrapped, ..Aged::default() };
     let marked_before = entries.iter().any(|(_, entry)| entry.state & STATE_EXPIRING != 0);
-    let marked = run(ebpf, Pass::Mark, &candidates, &mut aged.resets)?;
+    let marked = run(programs, Pass::Mark, &candidates, &mut aged.resets)?;
     Ok((aged, (marked > 0 || marked_before).then_some(candidates)))
 }
 
 /// Runs a pass over the entries; how many it marked or removed, and the RSTs that are due.
 fn run<A: Table>(
-    ebpf: &Ebpf,
+    programs: &Programs,
     pass: Pass,
     entries: &[Entry<A>],
     resets: &mut Vec<Answer>,
 ) -> Result<u32, ReadError> {
     let failed = |e| ReadError { map: A::MAP, source: io::Error::other(e) };
-    let program: &Xdp =
-        ebpf.program(A::AGE).expect("the object holds this program").try_into().map_err(failed)?;
+    let program = programs.loaded(A::AGE).expect("loaded when the dataplane was opened");
+    let program: &Xdp = program.try_into().map_err(failed)?;
     let mut done = 0;
     for chunk in entries.chunks(MAX_KEYS as usize) {
         let mut input = vec![0_u8; PASS_AT as usize];

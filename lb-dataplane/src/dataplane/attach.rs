@@ -10,11 +10,14 @@ use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::xdp::XdpLink;
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as Mode};
+use aya::programs::{
+    LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as Mode,
+};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
-use super::{Attached, Hook, HookChoice, XdpMode, interfaces, open, tags};
+use super::programs::{self, Programs};
+use super::{HookChoice, XdpMode, interfaces, tags};
 use crate::error::AttachError;
 use crate::link::xdp_program;
 use crate::pins::Pins;
@@ -45,6 +48,28 @@ const NATIVE_XDP: [&str; 17] = [
 /// instead of the bond, to which MAC, addresses and routes belong.
 const BOND: &str = "bonding";
 
+/// Which hook carries the fast path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// Native XDP.
+    Xdp,
+    /// TC (tcx) ingress.
+    Tc,
+    /// XDP behind the driver.
+    GenericXdp,
+}
+
+/// An interface that the fast path is attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// The hook in use.
+    pub hook: Hook,
+}
+
 /// Every hook.
 const HOOKS: [Hook; 3] = [Hook::Tc, Hook::Xdp, Hook::GenericXdp];
 
@@ -57,6 +82,7 @@ struct Interface {
 
 pub(super) fn attach(
     ebpf: &mut Ebpf,
+    programs: &mut Programs,
     pins: &Pins,
     name: &str,
     choice: HookChoice,
@@ -67,7 +93,7 @@ pub(super) fn attach(
         interface: interface.name.clone(),
         source: io::Error::other(source),
     })?;
-    let done = attach_by(ebpf, pins, &interface, choice);
+    let done = attach_by(ebpf, programs, pins, &interface, choice);
     let at_xdp = [Hook::Xdp, Hook::GenericXdp].map(|hook| pin(pins, interface.index, hook));
     if done.as_ref().is_ok_and(|hook| *hook != Hook::Tc) {
         tags::leave(pins, interface.index, name);
@@ -80,29 +106,34 @@ pub(super) fn attach(
 /// At one hook, and at no other one.
 fn attach_by(
     ebpf: &mut Ebpf,
+    programs: &mut Programs,
     pins: &Pins,
     interface: &Interface,
     choice: HookChoice,
 ) -> Result<Hook, AttachError> {
+    let mut attach_to = |hook| {
+        let program = programs.get(ebpf, pins, programs::of(hook)).map_err(|source| {
+            AttachError::Load { interface: interface.name.clone(), source: Box::new(source) }
+        })?;
+        attach_to(program, pins, interface, hook)
+    };
     let hook = match choice {
-        HookChoice::Tc => attach_to(ebpf, pins, interface, Hook::Tc)?,
-        HookChoice::Xdp(XdpMode::Native) => attach_to(ebpf, pins, interface, Hook::Xdp)?,
-        HookChoice::Xdp(XdpMode::Generic) => attach_to(ebpf, pins, interface, Hook::GenericXdp)?,
-        HookChoice::Xdp(XdpMode::Auto) => match attach_to(ebpf, pins, interface, Hook::Xdp) {
-            Err(AttachError::NoNativeXdp { .. }) => {
-                attach_to(ebpf, pins, interface, Hook::GenericXdp)?
-            }
+        HookChoice::Tc => attach_to(Hook::Tc)?,
+        HookChoice::Xdp(XdpMode::Native) => attach_to(Hook::Xdp)?,
+        HookChoice::Xdp(XdpMode::Generic) => attach_to(Hook::GenericXdp)?,
+        HookChoice::Xdp(XdpMode::Auto) => match attach_to(Hook::Xdp) {
+            Err(AttachError::NoNativeXdp { .. }) => attach_to(Hook::GenericXdp)?,
             other => other?,
         },
         HookChoice::Auto if NATIVE_XDP.contains(&driver(&interface.name).as_str()) => {
-            match attach_to(ebpf, pins, interface, Hook::Xdp) {
+            match attach_to(Hook::Xdp) {
                 Err(AttachError::NoNativeXdp { .. } | AttachError::Taken { .. }) => {
-                    attach_to(ebpf, pins, interface, Hook::Tc)?
+                    attach_to(Hook::Tc)?
                 }
                 other => other?,
             }
         }
-        HookChoice::Auto => attach_to(ebpf, pins, interface, Hook::Tc)?,
+        HookChoice::Auto => attach_to(Hook::Tc)?,
     };
     // A packet that both hooks see would be translated twice.
     for other in HOOKS.into_iter().filter(|other| *other != hook) {
@@ -140,7 +171,7 @@ pub(super) fn detach(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<(), Att
 }
 
 fn attach_to(
-    ebpf: &mut Ebpf,
+    program: &mut Program,
     pins: &Pins,
     interface: &Interface,
     hook: Hook,
@@ -151,7 +182,7 @@ fn attach_to(
         source: Box::new(source),
     };
     if let Ok(pinned) = PinnedLink::from_pin(&path) {
-        match replace(ebpf, pinned.into(), hook) {
+        match replace(program, pinned.into(), hook) {
             Ok(()) => return Ok(hook),
             // The interface went away and took the attachment along; its index is in use again.
             Err(error) if is_dead(&error) => remove(&path).map_err(|source| AttachError::Keep {
@@ -162,8 +193,8 @@ fn attach_to(
         }
     }
     let link = match hook {
-        Hook::Tc => attach_tc(ebpf, interface).map_err(refused)?,
-        Hook::Xdp | Hook::GenericXdp => attach_xdp(ebpf, pins, interface, hook)?,
+        Hook::Tc => attach_tc(program, interface).map_err(refused)?,
+        Hook::Xdp | Hook::GenericXdp => attach_xdp(program, pins, interface, hook)?,
     };
     link.pin(&path).map_err(|e| AttachError::Keep {
         interface: interface.name.clone(),
@@ -173,16 +204,16 @@ fn attach_to(
 }
 
 /// Puts our program into an attachment in place: no packet meets none.
-fn replace(ebpf: &mut Ebpf, link: FdLink, hook: Hook) -> Result<(), ProgramError> {
+fn replace(program: &mut Program, link: FdLink, hook: Hook) -> Result<(), ProgramError> {
     match hook {
         Hook::Tc => {
-            let program = tc(ebpf)?;
+            let program: &mut SchedClassifier = program.try_into()?;
             let id = program
                 .attach_to_link(SchedClassifierLink::try_from(link).map_err(io::Error::other)?)?;
             program.take_link(id).map(drop_fd)
         }
         Hook::Xdp | Hook::GenericXdp => {
-            let program = xdp(ebpf)?;
+            let program: &mut Xdp = program.try_into()?;
             let id = program.attach_to_link(XdpLink::try_from(link).map_err(io::Error::other)?)?;
             program.take_link(id).map(drop_fd)
         }
@@ -198,8 +229,8 @@ fn is_dead(error: &ProgramError) -> bool {
     os_error(error) == Some(libc::ENOLINK)
 }
 
-fn attach_tc(ebpf: &mut Ebpf, interface: &Interface) -> Result<FdLink, ProgramError> {
-    let program = tc(ebpf)?;
+fn attach_tc(program: &mut Program, interface: &Interface) -> Result<FdLink, ProgramError> {
+    let program: &mut SchedClassifier = program.try_into()?;
     // First in line: what we forward is none of the others' business, what we pass they all see.
     let attach = || {
         let order = TcAttachOptions::TcxOrder(LinkOrder::first());
@@ -211,7 +242,7 @@ fn attach_tc(ebpf: &mut Ebpf, interface: &Interface) -> Result<FdLink, ProgramEr
 }
 
 fn attach_xdp(
-    ebpf: &mut Ebpf,
+    program: &mut Program,
     pins: &Pins,
     interface: &Interface,
     hook: Hook,
@@ -221,7 +252,7 @@ fn attach_xdp(
         let on_ports = "a bond's ports would run it, as frames of theirs";
         return Err(refused(io::Error::other(on_ports).into()));
     }
-    let program = xdp(ebpf).map_err(refused)?;
+    let program: &mut Xdp = program.try_into().map_err(refused)?;
     let (mode, other) = match hook {
         Hook::GenericXdp => (Mode::Skb, Hook::Xdp),
         Hook::Tc | Hook::Xdp => (Mode::Driver, Hook::GenericXdp),
@@ -234,7 +265,7 @@ fn attach_xdp(
     }
     let ours_goes = |error: &ProgramError| {
         matches!(os_error(error), Some(libc::EBUSY | libc::EEXIST))
-            && xdp_program(interface.index).as_deref() == Some(open::XDP)
+            && xdp_program(interface.index).as_deref() == Some(programs::XDP)
     };
     let id = attach_when_free(ours_goes, || program.attach_to_if_index(interface.index, mode));
     let id = id.map_err(refused)?;
@@ -288,14 +319,6 @@ fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
         cause = current.source();
     }
     None
-}
-
-fn tc(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, ProgramError> {
-    ebpf.program_mut(open::TC).expect("the object holds this program").try_into()
-}
-
-fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, ProgramError> {
-    ebpf.program_mut(open::XDP).expect("the object holds this program").try_into()
 }
 
 fn pin(pins: &Pins, ifindex: u32, hook: Hook) -> PathBuf {

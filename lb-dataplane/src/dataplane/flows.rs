@@ -16,7 +16,7 @@ use lb_dataplane_common::peer;
 use lb_dataplane_common::tables::TICK_SHIFT;
 
 use super::counters::read_error;
-use super::{Flow, FlowFilter, FlowState, open};
+use super::{Flow, FlowFilter, FlowState, programs};
 use crate::error::ReadError;
 use crate::pod::Raw;
 use crate::sys::{self, Cursor};
@@ -43,7 +43,7 @@ pub(super) trait Table: Family {
 impl Table for V4 {
     const MAP: &'static str = "FLOWS";
     const OTHER_MAP: &'static str = V6::MAP;
-    const AGE: &'static str = open::AGE;
+    const AGE: &'static str = programs::AGE;
 
     fn words(key: &FlowKey<Self>) -> Vec<u16> {
         key.to_words().to_vec()
@@ -53,7 +53,7 @@ impl Table for V4 {
 impl Table for V6 {
     const MAP: &'static str = "FLOWS6";
     const OTHER_MAP: &'static str = V4::MAP;
-    const AGE: &'static str = open::AGE6;
+    const AGE: &'static str = programs::AGE6;
 
     fn words(key: &FlowKey<Self>) -> Vec<u16> {
         key.to_words().to_vec()

@@ -1,26 +1,38 @@
-//! Loading: new maps or pinned ones, and programs that use them.
+//! Opening: new maps or pinned ones.
 
 use std::io;
 
-use aya::programs::{Program, SchedClassifier, Xdp};
+use aya::EbpfLoader;
 use aya::util::KernelVersion;
-use aya::{Ebpf, EbpfLoader};
 
 use super::one_arm::OneArm;
+use super::programs::{self, AGE, AGE6, Programs};
 use super::{Dataplane, Options, age, apply, routes};
 use crate::error::OpenError;
 use crate::layout::{self, OBJECT};
 use crate::pins::Pins;
 use crate::sys;
 
-/// The program at TC.
-pub(super) const TC: &str = "lbd_tc";
-/// The program at XDP.
-pub(super) const XDP: &str = "lbd_xdp";
-/// The program that removes idle flows of IPv4.
-pub(super) const AGE: &str = "lbd_age";
-/// That of IPv6.
-pub(super) const AGE6: &str = "lbd_age6";
+/// What the programs are loaded with.
+#[derive(Hash)]
+struct Constants {
+    record: u8,
+    sample_every: u32,
+    half_open_mask: u32,
+    half_open_mask6: u32,
+}
+
+impl Constants {
+    fn of(options: &Options) -> Self {
+        let mask = |flow_entries| layout::half_open_places(flow_entries) - 1;
+        Self {
+            record: u8::from(options.record),
+            sample_every: options.sample_every,
+            half_open_mask: mask(options.sizes.flow_entries),
+            half_open_mask6: mask(options.sizes.flow_entries6),
+        }
+    }
+}
 
 pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     check_kernel()?;
@@ -40,23 +52,21 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
         }
     }
 
-    let record = u8::from(options.record);
-    let half_open_mask = layout::half_open_places(options.sizes.flow_entries) - 1;
-    let half_open_mask6 = layout::half_open_places(options.sizes.flow_entries6) - 1;
+    let constants = Constants::of(options);
     let mut loader = EbpfLoader::new();
-    loader.override_global("LBD_RECORD", &record, true);
-    loader.override_global("LBD_SAMPLE_EVERY", &options.sample_every, true);
-    loader.override_global("LBD_HALF_OPEN_MASK", &half_open_mask, true);
-    loader.override_global("LBD_HALF_OPEN_MASK6", &half_open_mask6, true);
+    loader.override_global("LBD_RECORD", &constants.record, true);
+    loader.override_global("LBD_SAMPLE_EVERY", &constants.sample_every, true);
+    loader.override_global("LBD_HALF_OPEN_MASK", &constants.half_open_mask, true);
+    loader.override_global("LBD_HALF_OPEN_MASK6", &constants.half_open_mask6, true);
     for (name, wanted) in &maps {
         loader.map_max_entries(name, wanted.max_entries);
         loader.map_pin_path(name, pins.map(name));
     }
     let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
-    for name in [TC, XDP, AGE, AGE6] {
-        load_program(&mut ebpf, &pins, name)?;
+    let mut programs = Programs::new(&constants, &programs::map_ids(&pins, maps.keys())?);
+    for name in [AGE, AGE6] {
+        programs.get(&mut ebpf, &pins, name)?;
     }
-    pins.remove_other_layouts()?;
 
     age::set_timeouts(&mut ebpf, &options.timeouts)?;
     let rings = apply::map_rings(&ebpf, &options.sizes).map_err(OpenError::Rings)?;
@@ -64,7 +74,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     let fib = routes::open(&ebpf, &options.sizes).map_err(OpenError::Fib)?;
     let scan = age::Scan::new(options.timeouts);
     let one_arm = OneArm::default();
-    Ok(Dataplane { ebpf, pins, adopted, served, rings, one_arm, fib, scan, xdp: None })
+    Ok(Dataplane { ebpf, pins, programs, adopted, served, rings, one_arm, fib, scan, xdp: None })
 }
 
 fn check_kernel() -> Result<(), OpenError> {
@@ -77,29 +87,6 @@ fn check_kernel() -> Result<(), OpenError> {
         // A kernel that does not tell its version is tried.
         Ok(_) | Err(_) => Ok(()),
     }
-}
-
-fn load_program(ebpf: &mut Ebpf, pins: &Pins, name: &'static str) -> Result<(), OpenError> {
-    let refused = |source| OpenError::Program { program: name, source: Box::new(source) };
-    let program = ebpf.program_mut(name).expect("the object holds this program");
-    if name == TC {
-        let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
-        program.load().map_err(refused)?;
-    } else {
-        let program: &mut Xdp = program.try_into().map_err(refused)?;
-        program.load().map_err(refused)?;
-    }
-    pin_program(program, pins, name)
-}
-
-fn pin_program(program: &mut Program, pins: &Pins, name: &str) -> Result<(), OpenError> {
-    let path = pins.program(name);
-    let error = |source| OpenError::Pin { path: pins.program(name), source };
-    match std::fs::remove_file(&path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(error(e)),
-        Ok(()) | Err(_) => {}
-    }
-    program.pin(&path).map_err(|e| error(io::Error::other(e)))
 }
 
 fn load_error(error: aya::EbpfError) -> OpenError {

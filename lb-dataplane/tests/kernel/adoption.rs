@@ -1,11 +1,13 @@
 //! What a process leaves in the kernel, and what the next one makes of it.
 
+use std::path::PathBuf;
+
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap};
 use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::Tcp;
 use lb_dataplane::table::{Access, Source};
-use lb_dataplane::{Dataplane, OpenError, Reason, Sizes};
+use lb_dataplane::{Dataplane, Hook, OpenError, Reason, Sizes};
 
 use crate::frame::{ACK, SYN, SYN_ACK, packet};
 use crate::scene::{BOTH, Scene, small};
@@ -16,9 +18,9 @@ const BACKENDS: [&str; 2] = ["10.2.0.1:80", "10.2.0.2:80"];
 
 #[test]
 fn flows_services_routes_and_counters_outlive_the_process() {
+    assert!(!Scene::new().get().adopted());
     for hook in BOTH {
         let mut scene = Scene::new();
-        assert!(!scene.get().adopted());
         scene.serve(VIP, Tcp, RoundRobin, &BACKENDS);
         let backend = scene.send(hook, &packet(SYN, CLIENT, VIP)).frame().to;
         scene.open();
@@ -96,7 +98,38 @@ fn pins_of_another_layout_are_removed_and_not_read() {
     std::fs::create_dir_all(other.join("maps")).unwrap();
     scene.open();
     assert!(scene.get().adopted());
+    assert!(other.exists(), "no program of ours has been loaded: the other lbd may come back");
+    scene.get().program(Hook::Tc).unwrap();
     assert!(!other.exists());
+}
+
+#[test]
+fn programs_are_loaded_when_they_are_needed_and_taken_over_by_the_next_process_of_the_same_build() {
+    let mut scene = Scene::new();
+    let names = |scene: &Scene| {
+        let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        scene.programs().iter().map(name).collect::<Vec<_>>()
+    };
+    let id = |scene: &mut Scene| scene.get().program(Hook::Tc).unwrap().info().unwrap().id();
+    assert_eq!(names(&scene), ["lbd_age", "lbd_age6"]);
+    let first = id(&mut scene);
+    assert_eq!(names(&scene), ["lbd_age", "lbd_age6", "lbd_tc"]);
+
+    scene.open();
+    assert_eq!(id(&mut scene), first, "the one that is there");
+    // Another constant in it makes it another program, and so does another map.
+    let before = scene.programs();
+    scene.options.sample_every = 2;
+    scene.open();
+    let second = id(&mut scene);
+    assert_ne!(second, first);
+    assert_eq!(names(&scene), ["lbd_age", "lbd_age6", "lbd_tc"]);
+    assert!(before.iter().all(|path| !path.exists()), "what nobody takes over is not kept");
+    scene.dataplane = None;
+    let is_map = |path: &&PathBuf| path.ends_with("maps/FLOWS");
+    std::fs::remove_file(scene.pins().iter().find(is_map).unwrap()).unwrap();
+    scene.open();
+    assert_ne!(id(&mut scene), second);
 }
 
 #[test]

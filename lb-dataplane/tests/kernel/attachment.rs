@@ -133,6 +133,12 @@ fn a_restart_replaces_the_program_in_the_attachment_that_is_there() {
         scene.open();
         assert_eq!(attached(&mut scene, &namespace).len(), 1, "attached all the while");
         attach(&mut scene, &namespace, "left", choice).unwrap();
+        assert_eq!(link(&scene, pin), before, "the same link and program");
+        // Another option is a constant in the program.
+        scene.options.sample_every = 2;
+        scene.open();
+        assert_eq!(link(&scene, pin), before, "until it is attached to");
+        attach(&mut scene, &namespace, "left", choice).unwrap();
         let after = link(&scene, pin);
         assert_eq!(after.0, before.0, "the same link");
         assert_ne!(after.1, before.1, "another program");

@@ -31,6 +31,7 @@ mod samples;
 mod scene;
 mod sctp;
 mod sources;
+mod spare;
 mod traffic;
 mod v6;
 mod verifier;

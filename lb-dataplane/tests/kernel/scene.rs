@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZero;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aya::maps::HashMap;
@@ -12,10 +13,9 @@ use lb_dataplane::table::{
     Access, Algorithm, Backend, BackendState, Mode, Protocol, Service, ServiceKey, Source, Table,
 };
 use lb_dataplane::{Answer, Dataplane, Hook, Kind, Options, Reason, Sizes, Timeouts};
-use nix::mount::{MntFlags, umount2};
-use tempfile::TempDir;
 
 use crate::frame::Frame;
+use crate::spare::{self, Home};
 
 pub(crate) const BOTH: [Hook; 2] = [Hook::Tc, Hook::Xdp];
 
@@ -58,8 +58,8 @@ pub(crate) struct Scene {
     pub(crate) template: Service,
     /// Ticks for which a client stays with a backend.
     pub(crate) affinity: Option<NonZero<u32>>,
-    // Dropped last: the folder that the bpffs is mounted at.
-    folder: TempDir,
+    // Dropped last: the bpffs.
+    home: Option<Home>,
 }
 
 /// How a packet ended.
@@ -112,15 +112,15 @@ impl Scene {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut Options)) -> Self {
-        let folder = tempfile::Builder::new().prefix("lbd-kernel-test-").tempdir().unwrap();
         let mut options = Options {
-            pin_dir: folder.path().join("bpf"),
+            pin_dir: PathBuf::new(),
             sizes: small(),
             timeouts: Timeouts::default(),
             sample_every: 0,
             record: true,
         };
         change(&mut options);
+        let home = spare::take(&mut options);
         let mut scene = Self {
             dataplane: None,
             options,
@@ -132,7 +132,7 @@ impl Scene {
             bounds: [0; 3],
             access: Vec::new(),
             template: Service::default(),
-            folder,
+            home: Some(home),
         };
         scene.open();
         scene.get().fib_apply(&routes()).unwrap();
@@ -315,6 +315,25 @@ impl Scene {
         map.iter().map(|e| e.unwrap()).collect()
     }
 
+    /// The pins of the programs that were loaded, by name.
+    pub(crate) fn programs(&self) -> Vec<PathBuf> {
+        let is_program = |path: &PathBuf| {
+            path.parent().and_then(Path::parent).is_some_and(|of| of.ends_with("programs"))
+        };
+        let mut all: Vec<_> = self.pins().into_iter().filter(is_program).collect();
+        all.sort();
+        all
+    }
+
+    /// Everything that is pinned.
+    pub(crate) fn pins(&self) -> Vec<PathBuf> {
+        fn below(folder: &Path) -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+            entries.flat_map(|path| if path.is_dir() { below(&path) } else { vec![path] }).collect()
+        }
+        below(&self.options.pin_dir)
+    }
+
     pub(crate) fn count(&mut self, reason: Reason) -> u64 {
         let counts = self.get().reasons().unwrap();
         counts.iter().find(|c| c.reason == reason).unwrap().packets
@@ -323,10 +342,10 @@ impl Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        self.dataplane = None;
-        // A test that failed early may not have mounted it.
-        let _ = umount2(&self.options.pin_dir, MntFlags::MNT_DETACH);
-        let _ = &self.folder;
+        let is_whole = self.dataplane.take().is_some() && !std::thread::panicking();
+        if let Some(home) = self.home.take_if(|_| is_whole) {
+            spare::keep(&self.options, home);
+        }
     }
 }
 
