@@ -22,6 +22,7 @@ mod life;
 mod members;
 mod mss;
 mod mutated;
+mod naive;
 mod neighbour;
 mod net;
 mod odd;

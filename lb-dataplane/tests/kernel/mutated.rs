@@ -3,17 +3,15 @@
 //! `LBD_PACKETS` says how many for each hook, `LBD_LONG` asks for many, and `LBD_SEED` says where chance begins; a failure
 //! names both.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use lb_dataplane::table::Algorithm::Maglev;
 use lb_dataplane::table::Protocol::{Sctp, Tcp, Udp};
 use lb_dataplane::table::{Mode, Source, Table};
 use lb_dataplane::{Contract, Hook, Kind, Reason};
 
-use crate::frame::{
-    ACK, Carries, ECHO, ECHO6, FIN, Frame, RST, SYN, SYN_ACK, UDP, crc32c, packet, pseudo_header,
-    sum,
-};
+use crate::frame::{ACK, Carries, ECHO, ECHO6, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet, sum};
+use crate::naive::Naive;
 use crate::scene::{BOTH, Ended, Scene};
 
 /// Packets for each hook unless `LBD_PACKETS` says otherwise.
@@ -29,6 +27,15 @@ const ACROSS: [&str; 2] = ["192.0.2.4:80", "[2001:db8:f::4]:80"];
 /// Backends answer themselves; packets are in others.
 const DIRECT: [&str; 2] = ["192.0.2.5:80", "[2001:db8:f::5]:80"];
 const TUNNEL: [&str; 2] = ["192.0.2.6:80", "[2001:db8:f::6]:80"];
+const GUE: [&str; 2] = ["192.0.2.8:80", "[2001:db8:f::8]:80"];
+/// Flows come from our address in the backends' own network.
+const ONE_ARM: [&str; 2] = ["192.0.2.7:80", "[2001:db8:f::7]:80"];
+const EVERY_VIP: [[&str; 2]; 7] = [VIP, FULL_NAT, ACROSS, DIRECT, TUNNEL, GUE, ONE_ARM];
+/// Where flows of full NAT come from, and those of one-arm.
+const SOURCES: [&str; 2] = ["192.0.2.200", "2001:db8:ff::2"];
+const NEAR: [&str; 2] = ["10.2.0.1", "2001:db8:2::1"];
+/// GUE's port (draft-ietf-intarea-gue).
+const GUE_PORT: u16 = 6080;
 /// Answers to what was forwarded that are kept to be damaged: their ports are of lbd's choice.
 const MOST_ANSWERS: usize = 64;
 
@@ -48,141 +55,6 @@ impl Chance {
     }
 }
 
-/// A packet as the reference reads it: header by header, nothing assumed.
-#[derive(Debug)]
-struct Naive {
-    from: IpAddr,
-    to: IpAddr,
-    ttl: u8,
-    protocol: u8,
-    /// Whether IPv4's header checksum is right; IPv6 has none.
-    header_is_right: bool,
-    is_fragment: bool,
-    /// Where the transport begins and where the packet ends, in the frame.
-    transport: std::ops::Range<usize>,
-}
-
-impl Naive {
-    /// `None` where the headers contradict themselves or the frame.
-    fn parse(frame: &[u8]) -> Option<Self> {
-        let naive = match frame.get(12..14)? {
-            [8, 0] => Self::v4(frame)?,
-            [0x86, 0xdd] => Self::v6(frame)?,
-            _ => return None,
-        };
-        let needed = match naive.protocol {
-            _ if naive.is_fragment => 0,
-            6 => 20,
-            132 => 16,
-            1 | 17 | 58 => 8,
-            _ => 0,
-        };
-        (naive.transport.len() >= needed).then_some(naive)
-    }
-
-    fn v4(frame: &[u8]) -> Option<Self> {
-        let ip = frame.get(14..)?;
-        let header = ip.get(..usize::from(ip.first()? & 15) * 4).filter(|h| h.len() >= 20)?;
-        let len = usize::from(u16::from_be_bytes([header[2], header[3]]));
-        if header[0] >> 4 != 4 || len < header.len() || len > ip.len() {
-            return None;
-        }
-        let address =
-            |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
-        Some(Self {
-            from: address(12).into(),
-            to: address(16).into(),
-            ttl: header[8],
-            protocol: header[9],
-            header_is_right: sum(&[header]) == 0,
-            is_fragment: (u16::from_be_bytes([header[6], header[7]]) & 0x3fff) != 0,
-            transport: 14 + header.len()..14 + len,
-        })
-    }
-
-    fn v6(frame: &[u8]) -> Option<Self> {
-        let ip = frame.get(14..).filter(|ip| ip.len() >= 40 && ip[0] >> 4 == 6)?;
-        let end = 40 + usize::from(u16::from_be_bytes([ip[4], ip[5]]));
-        let address = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&ip[at..at + 16]).unwrap());
-        let (mut protocol, mut at, mut is_fragment) = (ip[6], 40, false);
-        let whole = ip.get(..end)?;
-        while matches!(protocol, 0 | 43 | 44 | 60) {
-            let header = whole.get(at..at + 8)?;
-            let len = if protocol == 44 { 8 } else { 8 + usize::from(header[1]) * 8 };
-            let offset_and_more = u16::from_be_bytes([header[2], header[3]]) & 0xfff9;
-            let is_later = protocol == 44 && offset_and_more > 7;
-            is_fragment |= protocol == 44 && offset_and_more != 0;
-            (protocol, at) = (header[0], at + len);
-            if is_later {
-                break;
-            }
-        }
-        (at <= end).then(|| Self {
-            from: address(8).into(),
-            to: address(24).into(),
-            ttl: ip[7],
-            protocol,
-            header_is_right: true,
-            is_fragment,
-            transport: 14 + at..14 + end,
-        })
-    }
-
-    /// Whether the transport's checksum is right, summed anew; `None` where there is none to check.
-    fn transport_is_right(&self, frame: &[u8]) -> Option<bool> {
-        let bytes = &frame[self.transport.clone()];
-        if self.protocol == 132 && !self.is_fragment {
-            let sum = u32::from_le_bytes(bytes[8..12].try_into().unwrap());
-            return (sum != 0).then(|| sum == self.crc(bytes));
-        }
-        let checksum_at = self.checksum_at()?;
-        if self.protocol == 17 && bytes[checksum_at..checksum_at + 2] == [0, 0] {
-            return None;
-        }
-        Some(self.sum(bytes) == 0)
-    }
-
-    fn checksum_at(&self) -> Option<usize> {
-        match (self.protocol, self.from) {
-            _ if self.is_fragment => None,
-            (6, _) => Some(16),
-            (17, _) => Some(6),
-            (1, IpAddr::V4(_)) | (58, IpAddr::V6(_)) => Some(2),
-            _ => None,
-        }
-    }
-
-    fn crc(&self, transport: &[u8]) -> u32 {
-        crc32c(&[&transport[..8], &[0; 4], &transport[12..]])
-    }
-
-    fn sum(&self, transport: &[u8]) -> u16 {
-        let pseudo = pseudo_header(self.from, self.to, self.protocol, transport.len());
-        if self.protocol == 1 { sum(&[transport]) } else { sum(&[&pseudo, transport]) }
-    }
-
-    /// Whether a router may forward it (RFC 1812 §5.3.7, RFC 4291 §2.5 to §2.7).
-    fn may_be_forwarded(&self) -> bool {
-        let is_never_a_source = |address: IpAddr| match address {
-            IpAddr::V4(a) => matches!(a.octets()[0], 0 | 127 | 224..),
-            IpAddr::V6(a) => {
-                a.is_multicast()
-                    || a.is_unspecified()
-                    || a.is_loopback()
-                    || a.to_ipv4_mapped().is_some()
-            }
-        };
-        let is_link_local = match self.to {
-            IpAddr::V4(a) => a.is_link_local(),
-            IpAddr::V6(a) => a.is_unicast_link_local(),
-        };
-        self.ttl > 1
-            && !is_never_a_source(self.from)
-            && !is_never_a_source(self.to)
-            && !is_link_local
-    }
-}
-
 /// Packets of conversations, each whole and right.
 fn seeds() -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
@@ -193,11 +65,11 @@ fn seeds() -> Vec<Vec<u8>> {
             frames.push(packet(carries, client, vip));
             frames.push(Frame { options: vec![1; 8], ..packet(carries, client, vip) });
             frames.push(packet(carries, client, backend).payload(300));
-            for vips in [FULL_NAT, ACROSS, DIRECT, TUNNEL] {
+            for vips in &EVERY_VIP[1..] {
                 frames.push(packet(carries, client, vips[family]));
             }
         }
-        for vips in [VIP, FULL_NAT, ACROSS, DIRECT, TUNNEL] {
+        for vips in EVERY_VIP {
             for (chunk, tag) in [(1, 0), (0, 9), (6, 9), (10, 9)] {
                 let carries = Carries::Sctp { chunk, flags: 0, tag };
                 frames.push(packet(carries, client, vips[family]).payload(40));
@@ -260,7 +132,7 @@ fn is_of(vips: [&str; 2], address: IpAddr) -> bool {
 }
 
 fn is_any_vip(address: IpAddr) -> bool {
-    [VIP, FULL_NAT, ACROSS, DIRECT, TUNNEL].into_iter().any(|vips| is_of(vips, address))
+    EVERY_VIP.into_iter().any(|vips| is_of(vips, address))
 }
 
 /// What became of a packet, beside what the reference says.
@@ -281,6 +153,16 @@ fn check(ended: &Ended, frame: &[u8]) {
                 assert_eq!((after.from, after.to), (before.from, before.to));
             } else {
                 assert!(!is_any_vip(after.to), "to a VIP still: {after:?}");
+            }
+            if ended.reason == Reason::ForwardedToBackend && [6, 17, 132].contains(&before.protocol)
+            {
+                let ours = |of: [&str; 2]| of.iter().any(|a| a.parse() == Ok(after.from));
+                let is_ours = match before.to {
+                    to if is_of(ONE_ARM, to) => ours(NEAR),
+                    to if is_of(FULL_NAT, to) || is_of(ACROSS, to) => ours(SOURCES),
+                    _ => after.from == before.from,
+                };
+                assert!(is_ours, "from {} for {before:?}", after.from);
             }
             let is_across = out[12..14] != frame[12..14];
             if is_across {
@@ -310,11 +192,21 @@ fn check(ended: &Ended, frame: &[u8]) {
 
 /// The packet is in another one, as it came but for a hop.
 fn check_tunnel(out: &[u8], frame: &[u8], before: &Naive) {
-    // An ICMP error goes the way of what it quotes, whoever it is for.
-    assert!(is_of(TUNNEL, before.to) || [1, 58].contains(&before.protocol), "{before:?}");
     let outer = Naive::parse(out).expect("what came out contradicts itself");
-    assert!(outer.header_is_right && [4, 41].contains(&outer.protocol), "{outer:?}");
-    let inner = [&frame[..14], &out[outer.transport.start..]].concat();
+    let is_gue = outer.protocol == 17;
+    assert!(outer.header_is_right && (is_gue || [4, 41].contains(&outer.protocol)), "{outer:?}");
+    // An ICMP error goes the way of what it quotes, whoever it is for.
+    let vips = if is_gue { GUE } else { TUNNEL };
+    assert!(is_of(vips, before.to) || [1, 58].contains(&before.protocol), "{before:?} {outer:?}");
+    let (header, mut inside) = out.split_at(outer.transport.start);
+    if is_gue {
+        let word = |n: usize| u16::from_be_bytes([inside[n], inside[n + 1]]);
+        let expected = (GUE_PORT, outer.transport.len(), 0);
+        assert_eq!((word(2), usize::from(word(4)), word(6)), expected);
+        inside = &inside[8..];
+    }
+    assert_eq!(header.len() - 14, if before.from.is_ipv4() { 20 } else { 40 });
+    let inner = [&frame[..14], inside].concat();
     let after = Naive::parse(&inner).expect("what is inside contradicts itself");
     assert_eq!((after.from, after.to, after.ttl + 1), (before.from, before.to, before.ttl));
     assert_eq!(after.header_is_right, before.header_is_right);
@@ -370,12 +262,16 @@ fn scene() -> Scene {
         let address = address.parse().unwrap();
         Source { address, first_port: 2000, last_port: 60_000 }
     };
-    scene.sources = vec![source("192.0.2.200"), source("2001:db8:ff::2")];
+    scene.sources = NEAR.map(source).to_vec();
+    services.extend(scene.services(&all(ONE_ARM, BACKEND).collect::<Vec<_>>()));
+    scene.sources = SOURCES.map(source).to_vec();
     services.extend(scene.services(&all(FULL_NAT, BACKEND).collect::<Vec<_>>()));
     services.extend(scene.services(&all(ACROSS, [v6, v4]).collect::<Vec<_>>()));
     let same_port = ["10.2.0.9:80", "[2001:db8:2::9]:80"];
-    scene.mode = Mode::IpInIp;
-    services.extend(scene.services(&all(TUNNEL, same_port).collect::<Vec<_>>()));
+    for (mode, vips) in [(Mode::IpInIp, TUNNEL), (Mode::Gue, GUE)] {
+        scene.mode = mode;
+        services.extend(scene.services(&all(vips, same_port).collect::<Vec<_>>()));
+    }
     scene.mode = Mode::L2;
     scene.sources.clear();
     services.extend(scene.services(&all(DIRECT, same_port).collect::<Vec<_>>()));
