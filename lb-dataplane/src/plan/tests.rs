@@ -9,6 +9,8 @@ use crate::table::{Access, Algorithm, Backend, BackendState, Protocol, Source};
 use lb_dataplane_common::family::V6;
 use lb_dataplane_common::service::{AccessKey, BACKEND_IN_USE, SourceEntry, VipKey};
 
+mod limits;
+
 const LIMITS: Limits =
     Limits { services: 16, backends: 24, ring_words: 9000, sources: 16, access: 10 };
 

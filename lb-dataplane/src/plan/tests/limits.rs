@@ -1,0 +1,96 @@
+//! What just fits is served; one more is refused by its name, and nothing of it is there.
+
+use super::*;
+
+/// Those of the size that cost a test little, and small ones of the rest.
+const FULL: Limits =
+    Limits { services: 65_536, backends: 8192, ring_words: 1 << 20, sources: 16, access: 10_000 };
+
+fn turning(count: usize) -> Service {
+    let address = |n: usize| IpAddr::from([10, 0, (n >> 8) as u8, n as u8]);
+    let backends = (0..count).map(|n| Backend { address: address(n), ..backend(0, true) });
+    Service { algorithm: Algorithm::RoundRobin, backends: backends.collect(), ..Service::default() }
+}
+
+fn listing(count: usize) -> Service {
+    let prefix = |n: usize| IpNetwork::from(IpAddr::from([10, 1, (n >> 8) as u8, n as u8]));
+    let access = (0..count).map(|n| Access { prefix: prefix(n), is_admitted: true });
+    Service { access: access.collect(), ..service(Algorithm::RoundRobin, &[(1, true)]) }
+}
+
+fn from(count: u8) -> Service {
+    let mut service = service(Algorithm::RoundRobin, &[(1, true)]);
+    service.backends[0].sources = (0..count).map(source).collect();
+    service
+}
+
+fn ported(more_ports: u16) -> Service {
+    Service { more_ports, ..service(Algorithm::RoundRobin, &[]) }
+}
+
+/// Of another VIP than the rest.
+fn one(service: Service) -> Table {
+    table([(key(9, 80), service)])
+}
+
+fn services(count: u32) -> Table {
+    let vip = |n: u32| ServiceKey { address: IpAddr::from((n + 1).to_be_bytes()), ..key(1, 80) };
+    table((0..count).map(|n| (vip(n), service(Algorithm::RoundRobin, &[]))))
+}
+
+fn weighing(first: u8) -> Service {
+    let mut service = turning(1029);
+    service.backends.iter_mut().for_each(|backend| backend.weight = 255);
+    service.backends[0].weight = first;
+    service
+}
+
+type Refusal = fn(&PlanError) -> bool;
+
+#[test]
+fn what_just_fits_is_served_and_one_more_is_refused_and_leaves_nothing() {
+    let two = |first: u16, more: u16, second: u16| {
+        table([(key(9, first), ported(more)), (key(9, second), ported(0))])
+    };
+    let cases: [(&str, Table, Table, Refusal); 8] = [
+        ("services", services(65_536), services(65_537), |e| {
+            matches!(e, PlanError::TooManyServices { wanted: 65_537, limit: 65_536 })
+        }),
+        ("backends of a service", one(turning(4096)), one(turning(4097)), |e| {
+            matches!(e, PlanError::TooManyBackends { count: 4097, .. })
+        }),
+        (
+            "backends",
+            table([(key(8, 80), turning(4096)), (key(9, 80), turning(4096))]),
+            table([
+                (key(7, 80), service(Algorithm::RoundRobin, &[(9, true)])),
+                (key(8, 80), turning(4096)),
+                (key(9, 80), turning(4096)),
+            ]),
+            |e| matches!(e, PlanError::BackendsFull(8192)),
+        ),
+        ("prefixes", one(listing(10_000)), one(listing(10_001)), |e| {
+            matches!(e, PlanError::AccessFull(10_000))
+        }),
+        ("sources", one(from(16)), one(from(17)), |e| matches!(e, PlanError::SourcesFull(16))),
+        ("turns", one(weighing(255)), one(weighing(254)), |e| {
+            matches!(e, PlanError::TooManyTurns { .. })
+        }),
+        ("the last port", one(ported(u16::MAX - 80)), one(ported(u16::MAX - 79)), |e| {
+            matches!(e, PlanError::PortsEnd { .. })
+        }),
+        ("ranges that touch and that overlap", two(80, 9, 90), two(80, 10, 90), |e| {
+            matches!(e, PlanError::PortsOverlap { .. })
+        }),
+    ];
+    for (what, fits, more, is_refused) in cases {
+        let mut served = Served::new(FULL);
+        let kept = table([(key(1, 443), service(Algorithm::Maglev, &[(1, true)]))]);
+        served.plan(&kept).unwrap();
+        let error = served.plan(&more).expect_err(what);
+        assert!(is_refused(&error), "{what}: {error}");
+        assert_eq!(served.plan(&kept).unwrap(), [], "{what}: after {error}");
+        let mut served = Served::new(FULL);
+        served.plan(&fits).unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+}
