@@ -1,5 +1,6 @@
 //! lbd as a router: static routes over eight next hops carry traffic in eBPF, and follow what becomes of the next hops.
 
+mod bridge;
 mod full;
 mod mac;
 mod overrun;
@@ -261,6 +262,7 @@ fn follows(hook: Hook) {
         assert!((even * 9 / 10..=even * 11 / 10).contains(&share), "hop{hop}: {share} of {even}");
     }
     tells_senders(&router);
+    let before = forgets_a_neighbour(&router);
     // A next hop leaves the configuration, and comes back.
     let others: Vec<usize> = all.iter().copied().filter(|hop| *hop != 3).collect();
     router.loses(3, &before, || router.route(&others).holds());
@@ -330,6 +332,23 @@ fn tells_senders(router: &Router) {
         .holds();
     }
     run("lbd", "ip link set eth9 mtu 1500");
+}
+
+/// Somebody deletes the kernel's entries of a neighbour that is there: it is looked for at once.
+fn forgets_a_neighbour(router: &Router) -> Ways {
+    let steady = Steady::begin(&router.lab, &router.steadily).holds();
+    let since = Instant::now();
+    let forget = "ip neigh del 10.2.4.2 dev eth5; ip -6 neigh del 2001:db8:2:4::2 dev eth5";
+    router.lab.run("lbd", forget).holds();
+    router.flows().holds();
+    router.has_ways(HOPS);
+    let elapsed = since.elapsed();
+    let lost = steady.end().holds();
+    let away = lost.away(HOPS);
+    println!("hop4 forgotten: {lost}, so its flows were away {away:?}; it was back in {elapsed:?}");
+    assert!(away < AWAY, "hop4 forgotten: {lost}");
+    // Its flows are others than before.
+    router.flows().holds()
 }
 
 /// A link, a neighbour, an address and an interface.

@@ -196,7 +196,7 @@ fn left_out(links: &[Link], patterns: &[String]) -> Vec<String> {
     let sentence = |link: &Link| {
         let name = &link.name;
         let Some(vrf) = vrf(links, link) else {
-            let of = whole(links, link)?;
+            let (_, of) = whole(links, link)?;
             return (!is_wanted(patterns, &of)).then(|| {
                 format!(
                     "interface {name} is a port of {of}, by which packets for this host come in: the fast path is not attached to ports; name {of} in dataplane.interfaces instead of {name}"
@@ -210,19 +210,38 @@ fn left_out(links: &[Link], patterns: &[String]) -> Vec<String> {
     wanted.filter_map(sentence).collect()
 }
 
-/// The name of the bridge or bond that a port is of, where there are several the outermost.
-fn whole(links: &[Link], port: &Link) -> Option<String> {
+/// Index and name of the bridge or bond that a port is of, where there are several of the outermost.
+fn whole(links: &[Link], port: &Link) -> Option<(u32, String)> {
     let mut of = port.controller?.ifindex;
     for _ in 0..NESTED {
         let Some(link) = links.iter().find(|link| link.ifindex == of) else {
-            return Some(format!("#{of}"));
+            return Some((of, format!("#{of}")));
         };
         match link.controller {
-            None => return Some(link.name.clone()),
+            None => return Some((of, link.name.clone())),
             Some(outer) => of = outer.ifindex,
         }
     }
     None
+}
+
+/// Where the packets of an interface are handled that is configured and not to be attached to itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Instead {
+    /// A VLAN's: on the interface below, by index and name.
+    Below(u32, String),
+    /// A port's: on the bridge or bond.
+    Whole(u32, String),
+}
+
+/// Where that is; `None`: on the interface, or nowhere.
+pub(super) fn instead(links: &[Link], link: &Link, patterns: &[String]) -> Option<Instead> {
+    if let Some(below) = vlans::handled_by(links, link, patterns) {
+        let name = links.iter().find(|link| link.ifindex == below)?.name.clone();
+        return Some(Instead::Below(below, name));
+    }
+    let (of, name) = whole(links, link)?;
+    is_wanted(patterns, &name).then_some(Instead::Whole(of, name))
 }
 
 /// The name of the VRF that a link's packets belong to: its own, or that of the bridge or bond that it is a port of.
@@ -392,6 +411,13 @@ mod tests {
         for (told, name) in told.iter().zip(["bond0", "br0", "br0"]) {
             assert!(told.contains(&format!("name {name} in dataplane.interfaces")), "{told}");
         }
+        let all = ["*".to_owned()];
+        assert_eq!(instead(&links, &links[4], &all), Some(Instead::Whole(9, "br0".into())));
+        assert_eq!(instead(&links, &links[4], &["eth*".to_owned()]), None);
+        assert_eq!(instead(&links, &links[2], &all), None);
+        let vlan = lb_routing::Vlan { link: 9, is_service_tag: false, id: 5 };
+        let vlan = Link { vlan: Some(vlan), ..link(10, "br0.5") };
+        assert_eq!(instead(&links, &vlan, &all), Some(Instead::Below(9, "br0".into())));
         let mut done = Done::from([(4, ("eth2".to_owned(), [2; 6]))]);
         let steps = plan(&links, &[attached(4, "eth2")], &mut done, &["eth2".into()]);
         assert_eq!(steps, [Step::Detach("eth2".into(), "it is a port now")]);

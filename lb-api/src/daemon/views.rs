@@ -219,9 +219,10 @@ impl Views for Live {
             let links = self.router.links().borrow().clone();
             let view = |link: lb_routing::Link| {
                 let came = seen::reasons(reasons.remove(&link.ifindex).unwrap_or_default());
-                seen::interface(link, &hooks, came, &self.wanted)
+                let instead = super::attach::instead(&links, &link, &self.wanted.interfaces);
+                seen::interface(link, &hooks, came, &self.wanted, instead)
             };
-            let mut all: Vec<_> = links.into_iter().map(view).collect();
+            let mut all: Vec<_> = links.iter().cloned().map(view).collect();
             all.sort_by(|a: &Interface, b| a.metadata.name.cmp(&b.metadata.name));
             Ok(all)
         }

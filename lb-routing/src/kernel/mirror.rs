@@ -195,6 +195,20 @@ impl Mirror {
         }
     }
 
+    /// An event that comes while the tables are read, and is heard with the others at the end: what is of links and neighbours
+    /// is told at once.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums are open")]
+    pub(super) fn overhear(&mut self, message: &Message) {
+        let NetlinkPayload::InnerMessage(Wire::Known(inner)) = &message.payload else { return };
+        match inner {
+            RouteNetlinkMessage::NewLink(link) => self.link(link),
+            RouteNetlinkMessage::DelLink(link) => self.link_gone(link),
+            RouteNetlinkMessage::NewNeighbour(neighbour) => self.neighbour(neighbour, true),
+            RouteNetlinkMessage::DelNeighbour(neighbour) => self.neighbour(neighbour, false),
+            _ => {}
+        }
+    }
+
     /// A message of a table that is being read.
     #[expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums are open")]
     pub(super) fn read(&mut self, message: RouteNetlinkMessage) {

@@ -51,6 +51,8 @@ pub(crate) struct Watcher {
     /// The router wants the tables read again.
     again: Arc<Notify>,
     mirror: Mirror,
+    /// Events since the tables began to be read, or why there are some that nobody knows.
+    meanwhile: io::Result<Vec<Message>>,
     /// When tables are read again.
     resync_at: Option<Instant>,
     /// Events were lost since they were.
@@ -72,6 +74,7 @@ impl Watcher {
             out,
             again,
             mirror: Mirror::new(installer),
+            meanwhile: Ok(Vec::new()),
             resync_at: Some(now),
             lost: false,
             rest_until: now,
@@ -126,8 +129,8 @@ impl Watcher {
         self.rest_until = Instant::now() + begin.elapsed() * RESYNC_SHARE;
         match result {
             Ok(()) => {
-                let meanwhile = self.events.drain(MEANWHILE);
-                let (messages, error) = match meanwhile {
+                self.overhear();
+                let (messages, error) = match self.take_meanwhile() {
                     Ok(messages) => (messages, None),
                     Err(error) => (Vec::new(), Some(error)),
                 };
@@ -144,8 +147,27 @@ impl Watcher {
                 self.lost |= lost;
                 self.rest_until += RESYNC_DELAY * RESYNC_SHARE;
                 self.mirror.give_up_reading();
+                let meanwhile = self.take_meanwhile();
+                self.heard(meanwhile);
             }
         }
+    }
+
+    /// Takes what is heard while tables are read: of links and neighbours it counts at once, since packets are lost as long as it
+    /// does not and a large table takes seconds, and with all the rest after the reading.
+    fn overhear(&mut self) {
+        let Ok(waiting) = &mut self.meanwhile else { return };
+        match self.events.drain(MEANWHILE.saturating_sub(waiting.len())) {
+            Ok(messages) => {
+                messages.iter().for_each(|message| self.mirror.overhear(message));
+                waiting.extend(messages);
+            }
+            Err(error) => self.meanwhile = Err(error),
+        }
+    }
+
+    fn take_meanwhile(&mut self) -> io::Result<Vec<Message>> {
+        std::mem::replace(&mut self.meanwhile, Ok(Vec::new()))
     }
 
     async fn read_tables(&mut self) -> Result<(), (&'static str, io::Error)> {
@@ -196,6 +218,7 @@ impl Watcher {
                     self.mirror.read(message);
                 }
             }
+            self.overhear();
             self.flush().await;
         }
         Ok(())

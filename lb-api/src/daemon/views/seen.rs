@@ -16,7 +16,7 @@ use lb_routing::Link;
 
 use super::mac;
 use crate::control::Ports;
-use crate::daemon::attach;
+use crate::daemon::attach::{self, Instead};
 
 /// An interface, with the hooks that the fast path is attached at.
 pub(super) fn interface(
@@ -24,6 +24,7 @@ pub(super) fn interface(
     hooks: &HashMap<u32, config::Hook>,
     reasons: Vec<ReasonView>,
     wanted: &config::Dataplane,
+    instead: Option<Instead>,
 ) -> Interface {
     let hook = hooks.get(&link.ifindex).copied();
     let attach = attach::is_wanted(&wanted.interfaces, &link.name);
@@ -31,18 +32,29 @@ pub(super) fn interface(
         true => Condition::new("Up", true, "Carrier", "it is up and has carrier"),
         false => Condition::new("Up", false, "NoCarrier", "it is down, or has no carrier"),
     };
-    let attached = match (hook, attach) {
-        (Some(config::Hook::Xdp), _) => {
+    let is_there = |instead: &Instead| match instead {
+        Instead::Below(at, _) | Instead::Whole(at, _) => hooks.contains_key(at),
+    };
+    let attached = match (hook, attach, instead.filter(is_there)) {
+        (Some(config::Hook::Xdp), ..) => {
             Condition::new("Attached", true, "Xdp", "the fast path is attached at XDP")
         }
-        (Some(config::Hook::Tc | config::Hook::Auto), _) => {
+        (Some(config::Hook::Tc | config::Hook::Auto), ..) => {
             Condition::new("Attached", true, "Tc", "the fast path is attached at TC")
         }
-        (None, true) => {
+        (None, true, Some(Instead::Below(_, name))) => {
+            let what = format!("its frames are handled where they come in, on {name}");
+            Condition::new("Attached", true, "Below", what)
+        }
+        (None, true, Some(Instead::Whole(_, name))) => {
+            let what = format!("the fast path is attached to {name}, of which this is a port");
+            Condition::new("Attached", false, "Port", what)
+        }
+        (None, true, None) => {
             let why = "the fast path is not attached, and should be: `lbctl doctor` says why";
             Condition::new("Attached", false, "NotAttached", why)
         }
-        (None, false) => {
+        (None, false, _) => {
             let why = "the fast path is not attached: dataplane.interfaces does not name it";
             Condition::new("Attached", false, "NotAsked", why)
         }

@@ -1,6 +1,8 @@
 //! What is told of events that come while the tables are read.
 
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteType};
 
 use super::*;
@@ -171,4 +173,57 @@ fn a_reading_that_fails_takes_nothing_for_gone_and_is_made_again() {
     mirror.give_up_reading();
     reading(&mut mirror, &[], Vec::new());
     assert_eq!(told(&mut mirror, None), None);
+}
+
+#[test]
+fn what_becomes_of_links_and_neighbours_while_tables_are_read_is_told_at_once_and_holds() {
+    let link = |flags| {
+        let mut message = LinkMessage::default();
+        message.header.index = 3;
+        message.header.link_layer_type = LinkLayerType::Ether;
+        message.header.flags = flags;
+        message.attributes.push(LinkAttribute::IfName("eth3".into()));
+        RouteNetlinkMessage::NewLink(message)
+    };
+    let (up, down) = (link(LinkFlags::Up | LinkFlags::LowerUp), link(LinkFlags::Up));
+    let neighbour = |state| {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = 3;
+        message.header.state = state;
+        let address = NeighbourAddress::Inet([10, 0, 0, 2].into());
+        message.attributes.push(NeighbourAttribute::Destination(address));
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(vec![2; 6]));
+        RouteNetlinkMessage::NewNeighbour(message)
+    };
+    let (there, silent) = (neighbour(NeighbourState::Reachable), neighbour(NeighbourState::Failed));
+    let mut mirror = Mirror::default();
+    // Whether the link is up and the neighbour answers, as told last.
+    let mut last = (false, false);
+    let mut told = |mirror: &mut Mirror| {
+        for event in mirror.take_events() {
+            if let Event::Fact(Fact::Link(link)) = event {
+                last.0 = link.up;
+            } else if let Event::Fact(Fact::Neighbour { mac, .. }) = event {
+                last.1 = mac.is_some();
+            }
+        }
+        last
+    };
+    let found = |mirror: &mut Mirror| {
+        mirror.read(up.clone());
+        mirror.read(there.clone());
+    };
+    mirror.begin_reading();
+    found(&mut mirror);
+    mirror.end_reading(Vec::new());
+    assert_eq!(told(&mut mirror), (true, true));
+    mirror.begin_reading();
+    let events = || vec![message(down.clone(), 0), message(silent.clone(), 0)];
+    events().iter().for_each(|event| mirror.overhear(event));
+    assert_eq!(told(&mut mirror), (false, false), "at once");
+    // What the kernel had said before comes after it.
+    found(&mut mirror);
+    mirror.end_reading(events());
+    assert_eq!(told(&mut mirror), (false, false));
 }
