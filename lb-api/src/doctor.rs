@@ -70,6 +70,8 @@ pub struct Interface {
     pub name: String,
     /// Where the fast path is attached.
     pub hook: Hook,
+    /// Whether it is up and has carrier.
+    pub up: bool,
     /// The larger of its own `rp_filter` and that of `all`, which the kernel uses.
     pub rp_filter: Option<u8>,
     /// What it does to frames before a program sees them.
@@ -230,7 +232,15 @@ fn interfaces(facts: &Facts) -> Vec<Check> {
             Hook::Xdp => "XDP",
             Hook::Tc | Hook::Auto => "TC",
         };
-        checks.push(ok("attachment", name, format!("attached at {hook}")));
+        checks.push(match interface.up {
+            true => ok("attachment", name, format!("attached at {hook}")),
+            false => warning(
+                "attachment",
+                name,
+                format!("attached at {hook}, but it is down, or has no carrier"),
+                &format!("ip link set {} up, or see to its cable", interface.name),
+            ),
+        });
         checks.push(rp_filter(interface));
         checks.extend(offloads(interface));
     }

@@ -65,6 +65,12 @@ pub struct Arguments {
     pub(super) command: Command,
 }
 
+/// What flows are to have; lbd knows by which names.
+fn filter(text: &str) -> Result<String, &'static str> {
+    let (_name, _value) = text.split_once('=').ok_or("it is NAME=VALUE, such as service=web")?;
+    Ok(text.to_owned())
+}
+
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// List what there is, or the one with a name.
@@ -82,7 +88,7 @@ pub(super) enum Command {
         #[arg(long)]
         limit: Option<u32>,
         /// Only flows with client=, vip=, backend=, service=, protocol= or state=; say it once for each.
-        #[arg(long, value_name = "NAME=VALUE", conflicts_with = "name")]
+        #[arg(long, value_name = "NAME=VALUE", conflicts_with = "name", value_parser = filter)]
         filter: Vec<String>,
         /// Go on with each that changes; of routes, fib, flows and status, what is other than a second before.
         #[arg(short, long)]

@@ -130,6 +130,7 @@ fn commands_are_understood() {
         "lbctl create vip web --port 80 --backend 10.0.0.1:80",
         "lbctl create bgp-global",
         "lbctl create bgp-global --dry-run",
+        "lbctl get flows --filter service",
         "lbctl create set pods",
         "lbctl create node --withdraw",
         "lbctl completions cmd",

@@ -25,12 +25,13 @@ pub(super) fn facts() -> Facts {
     }
 }
 
-/// What an interface says of itself.
-pub(super) fn interface(name: &str, hook: Hook) -> Interface {
+/// What is known of an interface, and what it says of itself.
+pub(super) fn interface(name: &str, hook: Hook, up: bool) -> Interface {
     let own = setting(&format!("conf/{name}/rp_filter"));
     Interface {
         name: name.into(),
         hook,
+        up,
         rp_filter: own.zip(setting("conf/all/rp_filter")).map(|(own, all)| own.max(all)),
         offloads: offloads(name).ok(),
     }

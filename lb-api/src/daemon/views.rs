@@ -332,10 +332,13 @@ impl Live {
             .dataplane
             .with(|owned| (owned.dataplane.attached(), owned.dataplane.compiled()))
             .await?;
+        let links = self.router.links().borrow().clone();
         let read = tokio::task::spawn_blocking(move || {
+            let is_up = |index| links.iter().any(|link| link.ifindex == index && link.up);
             let all = interfaces.iter();
-            let interfaces =
-                all.map(|attached| host::interface(&attached.name, hook(attached.hook)));
+            let interfaces = all.map(|attached| {
+                host::interface(&attached.name, hook(attached.hook), is_up(attached.ifindex))
+            });
             let grace_period = lb_dataplane::host::grace_period();
             Facts {
                 interfaces: interfaces.collect(),

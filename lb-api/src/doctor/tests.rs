@@ -1,7 +1,8 @@
 use super::*;
 
 fn eth0(hook: Hook) -> Interface {
-    Interface { name: "eth0".into(), hook, rp_filter: Some(0), offloads: Some(Offloads::default()) }
+    let offloads = Some(Offloads::default());
+    Interface { name: "eth0".into(), hook, up: true, rp_filter: Some(0), offloads }
 }
 
 /// A host on which all is well.
@@ -128,6 +129,12 @@ fn whatever_keeps_vlan_tags_from_a_program_matters_under_xdp_only() {
     only(|f| f.interfaces[0].offloads = None, "offloads", Unknown, "");
     let lro = Offloads { lro: true, ..none() };
     only(|f| f.interfaces[0].offloads = Some(lro), "lro", Warning, "lro off");
+}
+
+#[test]
+fn an_interface_that_is_attached_and_down_is_found() {
+    let down = |f: &mut Facts| f.interfaces[0].up = false;
+    only(down, "attachment", CheckState::Warning, "ip link set eth0 up");
 }
 
 #[test]

@@ -57,9 +57,13 @@ fn wanted(asked: Asked) -> Result<(Part<FlowPlace>, WantedFlows), Refused> {
             "service" => set(service, Some(value.clone())),
             "protocol" => set(&mut filter.protocol, protocol(&value)),
             "state" => set(&mut filter.state, state(&value)),
-            _ => {
+            "limit" | "cursor" => {
                 others.push((name, value));
                 continue;
+            }
+            _ => {
+                let known = "only limit, cursor, client, vip, backend, service, protocol and state are known here";
+                return Err(Refused::query(&format!("{name}={value}"), known));
             }
         };
         if !known {
