@@ -204,25 +204,27 @@ async fn follow(handle: DataplaneHandle, unreached: watch::Sender<Arc<Unreached>
     }
 }
 
-/// Marks flows that are over in parts of the table, so many at most and to its end at most. The grace period after it is waited
-/// for once for all of them, and beside the thread, whose other calls go on meanwhile. What is marked and not removed after this
-/// is with the next scan.
+/// Marks flows that are over in parts of the table, so many at most and to its end at most; why it came no further, if so. The
+/// grace period after it is waited for once for all of them, and beside the thread, whose other calls go on meanwhile. What is
+/// marked and not removed after this is with the next scan.
 async fn mark(
     handle: &DataplaneHandle,
     most: usize,
-) -> Result<Result<Vec<AgePart>, String>, String> {
-    let mut parts: Vec<AgePart> = Vec::new();
-    while parts.len() < most && !parts.last().is_some_and(AgePart::is_last) {
+) -> Result<(Vec<AgePart>, Option<String>), String> {
+    let (mut parts, mut why) = (Vec::new(), None);
+    while parts.len() < most && why.is_none() && !parts.last().is_some_and(AgePart::is_last) {
         match handle.with(|owned| owned.dataplane.begin_age()).await? {
             Ok(part) => parts.push(part),
-            Err(error) => return Ok(Err(sentence(&error))),
+            Err(error) => why = Some(sentence(&error)),
         }
     }
-    if !parts.iter().any(AgePart::waits) {
-        return Ok(Ok(parts));
+    if parts.iter().any(AgePart::waits) {
+        let over = tokio::task::spawn_blocking(lb_dataplane::host::grace_period).await;
+        if let Err(error) = over.map_err(io::Error::other).flatten() {
+            return Ok((Vec::new(), Some(sentence(&error))));
+        }
     }
-    let over = tokio::task::spawn_blocking(lb_dataplane::host::grace_period).await;
-    Ok(over.map_err(io::Error::other).flatten().map_or_else(|e| Err(sentence(&e)), |()| Ok(parts)))
+    Ok((parts, why))
 }
 
 /// Looks for flows that are over, some parts of the table a round, so that calls of others come between.
@@ -234,10 +236,10 @@ async fn age(handle: DataplaneHandle, round: usize, sockets: Arc<Sockets>, event
         tick.tick().await;
         let mut left = round;
         while left > 0 {
-            let Ok(marked) = mark(&handle, left.min(AGE_PARTS)).await else { return };
-            left = left.saturating_sub(AGE_PARTS);
-            let mut why = marked.as_ref().err().cloned();
-            for part in marked.into_iter().flatten() {
+            let most = left.min(AGE_PARTS);
+            let Ok((parts, mut why)) = mark(&handle, most).await else { return };
+            left -= most;
+            for part in parts {
                 let end = move |owned: &mut Owned| owned.dataplane.end_age(part, Ok(()));
                 let Ok(ended) = handle.with(end).await else { return };
                 match ended {
