@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the speaker's fuzz targets for some time, over the corpus that is kept, and `cargo xtask sim`: many
+//! `cargo xtask fuzz`: fuzz targets for some time, over the corpus that is kept, and `cargo xtask sim`: many
 //! networks of speakers, each from a seed.
 
 use std::fs;
@@ -10,15 +10,25 @@ use crate::preflight;
 use crate::setup::{self, Need};
 use crate::shell::{cargo, root, run as run_command, step, target_dir};
 
-/// Where targets and corpus lie.
-const FOLDER: &str = "lb-routing/fuzz";
-/// Octets of an input at most: a message and what belongs to it.
+/// Octets of an input at most: a message and what belongs to it, or some hundred packets.
 const MAX_INPUT: &str = "4200";
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Subject {
     /// The BGP speaker: its codec, and its sessions
     Bgp,
+    /// The packet path: packets, changes of the table and time, beside a plain flow table
+    Dataplane,
+}
+
+impl Subject {
+    /// Where its targets and their corpus lie, and which they are.
+    fn targets(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::Bgp => ("lb-routing/fuzz", &["codec", "session"]),
+            Self::Dataplane => ("lb-dataplane/fuzz", &["dataplane"]),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -36,22 +46,20 @@ pub(crate) struct Fuzz {
 pub(crate) fn run(arguments: &Fuzz) -> Result<()> {
     preflight::check()?;
     setup::ensure(&[Need::Fuzz])?;
-    let targets: &[&str] = match arguments.subject {
-        Subject::Bgp => &["codec", "session"],
-    };
+    let (folder, targets) = arguments.subject.targets();
     for target in targets {
         step(&format!("Fuzzing {target} for {} s", arguments.seconds), || {
-            fuzz(target, arguments.seconds)
+            fuzz(folder, target, arguments.seconds)
         })?;
         if arguments.keep {
-            step(&format!("Keeping what {target} found"), || keep(target))?;
+            step(&format!("Keeping what {target} found"), || keep(folder, target))?;
         }
     }
     eprintln!("Nothing was found.");
     Ok(())
 }
 
-fn fuzz(target: &str, seconds: u32) -> Result<()> {
+fn fuzz(folder: &str, target: &str, seconds: u32) -> Result<()> {
     let found = target_dir().join("fuzz/corpus").join(target);
     fs::create_dir_all(&found)?;
     let limits = [
@@ -63,27 +71,27 @@ fn fuzz(target: &str, seconds: u32) -> Result<()> {
     ];
     // New inputs go into the first folder; what is kept is only read.
     run_command(
-        cargo_fuzz("run")
+        cargo_fuzz(folder, "run")
             .arg(target)
             .arg(&found)
-            .arg(root().join(FOLDER).join("corpus").join(target))
+            .arg(root().join(folder).join("corpus").join(target))
             .arg("--")
             .args(limits),
     )
 }
 
-fn keep(target: &str) -> Result<()> {
-    let kept = root().join(FOLDER).join("corpus").join(target);
+fn keep(folder: &str, target: &str) -> Result<()> {
+    let kept = root().join(folder).join("corpus").join(target);
     let found = target_dir().join("fuzz/corpus").join(target);
-    run_command(cargo_fuzz("run").arg(target).arg(kept).arg(found).args(["--", "-merge=1"]))
+    run_command(cargo_fuzz(folder, "run").arg(target).arg(kept).arg(found).args(["--", "-merge=1"]))
 }
 
-/// The crate has no unsafe code, so no sanitizer is asked for; and without one, this toolchain's compiler serves.
-fn cargo_fuzz(what: &str) -> std::process::Command {
+/// The crates have no unsafe code, so no sanitizer is asked for; and without one, this toolchain's compiler serves.
+fn cargo_fuzz(folder: &str, what: &str) -> std::process::Command {
     let mut command = cargo();
     command
         .env("RUSTC_BOOTSTRAP", "1")
-        .args(["fuzz", what, "--fuzz-dir", FOLDER, "--sanitizer", "none"])
+        .args(["fuzz", what, "--fuzz-dir", folder, "--sanitizer", "none"])
         .arg("--target-dir")
         .arg(target_dir().join("fuzz"));
     command

@@ -33,9 +33,9 @@ fn checks() -> Result<()> {
     step("Checking the format", || {
         run_command(cargo().args(["fmt", "--all", "--check"]))?;
         // Each of these is a workspace of its own.
-        ["lb-dataplane/ebpf", "lb-routing/fuzz"].iter().try_for_each(|folder| {
-            run_command(cargo().current_dir(root().join(folder)).args(["fmt", "--check"]))
-        })
+        ["lb-dataplane/ebpf", "lb-dataplane/fuzz", "lb-routing/fuzz"].iter().try_for_each(
+            |folder| run_command(cargo().current_dir(root().join(folder)).args(["fmt", "--check"])),
+        )
     })?;
     step("Checking layering and conventions (tidy)", tidy::run)?;
     step("Checking licences, bans and sources", || {

@@ -1,6 +1,6 @@
 //! The packet path of lbd: map layouts and packet logic, shared by the eBPF programs, the loader and the host's tests.
 
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "fuzzing")), no_std)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -15,15 +15,22 @@ pub mod fib;
 pub mod fib6;
 pub mod flow;
 pub mod fragment;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 #[path = "../../tests/kernel/frame.rs"]
-#[allow(dead_code, reason = "the tests in the kernel use the rest")]
+#[allow(dead_code, clippy::unwrap_used, reason = "for tests: those in the kernel use the rest")]
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod half_open;
 pub mod hash;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(dead_code, unused_imports, reason = "the fuzzer does not need all that tests do")]
 mod model;
 pub mod mss;
+#[cfg(any(test, feature = "fuzzing"))]
+#[path = "../../tests/kernel/naive.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "for tests: those in the kernel use the rest")]
+mod naive;
 pub mod packet;
 pub mod parse;
 pub mod peer;

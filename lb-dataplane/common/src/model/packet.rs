@@ -87,6 +87,10 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
     }
 
     fn take_tag(&mut self) -> Option<()> {
+        // The kernel leaves no frame that is shorter than Ethernet's header.
+        if self.bytes.len() < 4 + 14 {
+            return None;
+        }
         self.bytes.drain(12..16);
         self.linear -= 4;
         Some(())
