@@ -1,6 +1,6 @@
 //! Packets without payload, every checksum right, and the connections that they belong to.
 
-use std::net::{SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, SocketAddrV4, SocketAddrV6};
 
 /// Ethernet, IPv4 and TCP without options.
 pub(crate) const FRAME_LEN: usize = 54;
@@ -89,14 +89,70 @@ pub(crate) fn frame(carries: Carries, from: SocketAddrV4, to: SocketAddrV4) -> F
     frame
 }
 
-/// A TCP segment of IPv6, to the same MAC.
-pub(crate) fn segment6(flags: u8, from: SocketAddrV6, to: SocketAddrV6) -> Frame6 {
+/// The datagram's first fragment, with its header, or the one behind it.
+pub(crate) fn fragment(is_first: bool, from: SocketAddrV4, to: SocketAddrV4) -> Frame {
+    let mut frame = frame(Carries::Udp, from, to);
+    // Sixteen bytes of payload: a fragment that is not the last has a multiple of eight.
+    frame[17] = 36;
+    frame[20..22].copy_from_slice(if is_first { &[0x20, 0] } else { &[0, 2] });
+    frame[24..26].fill(0);
+    let checksum = sum(&[&frame[14..34]]);
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    frame
+}
+
+/// The same of IPv6.
+pub(crate) fn fragment6(is_first: bool, from: SocketAddrV6, to: SocketAddrV6) -> Frame6 {
+    let mut frame = header6(44, 16, from, to);
+    frame[54..62].copy_from_slice(&[17, 0, 0, if is_first { 1 } else { 8 }, 0, 0, 0x12, 0x34]);
+    frame[62..64].copy_from_slice(&from.port().to_be_bytes());
+    frame[64..66].copy_from_slice(&to.port().to_be_bytes());
+    frame[67] = 16;
+    // A checksum of the whole, which nobody here sees.
+    frame[68..70].fill(0xff);
+    frame
+}
+
+/// An ICMP error, port unreachable, about a packet, with padding behind it: as long as a packet of IPv6.
+pub(crate) fn error(from: Ipv4Addr, to: Ipv4Addr, about: &Frame) -> Frame6 {
+    let mut frame = [0; FRAME6_LEN];
+    frame[6..14].copy_from_slice(&[2, 0, 0, 0, 0, 99, 8, 0]);
+    frame[14..24].copy_from_slice(&[0x45, 0, 0, 56, 0x12, 0x34, 0, 0, 64, 1]);
+    frame[26..30].copy_from_slice(&from.octets());
+    frame[30..34].copy_from_slice(&to.octets());
+    let checksum = sum(&[&frame[14..34]]);
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    frame[34..36].copy_from_slice(&[3, 3]);
+    frame[42..70].copy_from_slice(&about[14..42]);
+    let checksum = sum(&[&frame[34..70]]);
+    frame[36..38].copy_from_slice(&checksum.to_be_bytes());
+    frame
+}
+
+/// An echo request of ICMPv6.
+pub(crate) fn echo6(from: SocketAddrV6, to: SocketAddrV6) -> Frame6 {
+    let mut frame = header6(58, 20, from, to);
+    frame[54] = 128;
+    frame[61] = 7;
+    let checksum = sum(&[&frame[22..54], &[0, 20, 0, 58], &frame[54..]]);
+    frame[56..58].copy_from_slice(&checksum.to_be_bytes());
+    frame
+}
+
+/// A packet of IPv6 with nothing behind its header.
+fn header6(next: u8, len: u8, from: SocketAddrV6, to: SocketAddrV6) -> Frame6 {
     let mut frame = [0; FRAME6_LEN];
     frame[6..14].copy_from_slice(&[2, 0, 0, 0, 0, 99, 0x86, 0xdd]);
     frame[14] = 0x60;
-    frame[18..22].copy_from_slice(&[0, 20, 6, 64]);
+    frame[18..22].copy_from_slice(&[0, len, next, 64]);
     frame[22..38].copy_from_slice(&from.ip().octets());
     frame[38..54].copy_from_slice(&to.ip().octets());
+    frame
+}
+
+/// A TCP segment of IPv6, to the same MAC.
+pub(crate) fn segment6(flags: u8, from: SocketAddrV6, to: SocketAddrV6) -> Frame6 {
+    let mut frame = header6(6, 20, from, to);
     frame[54..56].copy_from_slice(&from.port().to_be_bytes());
     frame[56..58].copy_from_slice(&to.port().to_be_bytes());
     frame[61] = 1;

@@ -1,5 +1,7 @@
 //! New connections: SYN, SYN-ACK and ACK above three packets of an established one (D4).
 
+use std::net::SocketAddrV4;
+
 use anyhow::Result;
 use lb_dataplane::{Hook, Reason};
 use lb_dataplane_common::flow::{FlowKey, TCP};
@@ -7,7 +9,7 @@ use lb_dataplane_common::flow::{FlowKey, TCP};
 use crate::frames::{ACK, Connection, Frame, SYN, SYN_ACK};
 use crate::report::{Report, Series};
 use crate::rig::{Rig, Target};
-use crate::traffic::{Backends, vip};
+use crate::traffic::Backends;
 
 /// New connections in a round.
 pub(crate) const NEW: usize = 10_000;
@@ -29,11 +31,16 @@ struct Pair {
 }
 
 impl Costs {
-    pub(crate) fn round(&mut self, rig: &mut Rig, hook: Hook, backends: &Backends) -> Result<()> {
+    pub(crate) fn round(
+        &mut self,
+        rig: &mut Rig,
+        hook: Hook,
+        backends: &Backends,
+        vip: SocketAddrV4,
+    ) -> Result<()> {
         let numbers = FIRST + self.used..FIRST + self.used + NEW as u32;
         self.used += NEW as u32;
-        let connections: Vec<Connection> =
-            numbers.map(|n| backends.connection(vip(0), n)).collect();
+        let connections: Vec<Connection> = numbers.map(|n| backends.connection(vip, n)).collect();
         rig.load(connections.iter().flat_map(handshake));
         let floor = rig.run(hook, Target::Nothing, 3 * NEW)?;
         let ends = [(Reason::ForwardedToBackend, 2 * NEW), (Reason::ForwardedToClient, NEW)];
@@ -53,6 +60,16 @@ impl Costs {
             report.bound(&name, "ns", &pair.above, 1200.0);
             let against = "three established packets of the same connections";
             report.beside((&name, against), "ns", &pair.above, &pair.established);
+        }
+    }
+}
+
+impl Costs {
+    /// The same beside that of another service of the same rounds.
+    pub(crate) fn tell_beside(&self, report: &mut Report, what: &str, other: &Self) {
+        for (hook, pair, other) in [("TC", &self.tc, &other.tc), ("XDP", &self.xdp, &other.xdp)] {
+            let name = format!("new connection, {what}, {hook}");
+            report.beside((&name, "without"), "ns", &pair.above, &other.above);
         }
     }
 }

@@ -1,12 +1,17 @@
 //! One flow at a time, all of it in the cache: D1, full NAT beside it, and the packets that are no service's.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::sync::Arc;
 
 use anyhow::Result;
-use lb_dataplane::table::{Backend, BackendState, Protocol, Service, ServiceKey, Source};
+use ipnetwork::IpNetwork;
+use lb_dataplane::table::{Access, Backend, BackendState, Protocol, Service, ServiceKey, Source};
 use lb_dataplane::{Hook, Reason, Sizes};
 
-use crate::frames::{ACK, Carries, Connection, Frame, Frame6, SYN, SYN_ACK, frame, segment6};
+use crate::frames::{
+    ACK, Carries, Connection, Frame, Frame6, SYN, SYN_ACK, echo6, error, fragment, fragment6,
+    frame, segment6,
+};
 use crate::report::{Report, Series};
 use crate::rig::{Rig, Target};
 use crate::traffic::{Backends, key, table, vip};
@@ -27,6 +32,7 @@ struct Case {
 #[derive(Clone, Copy)]
 enum Packet {
     V4(Frame),
+    /// Of IPv6, or as long.
     V6(Frame6),
     /// To a backend of the other family and back, by turns.
     Across(Frame, Frame6),
@@ -117,7 +123,8 @@ fn scene(rig: &mut Rig) -> Result<Vec<Case>> {
         (key(vip(0), Protocol::Tcp), backends.service(None, &[])),
         (key(vip(0), Protocol::Udp), backends.service(None, &[])),
         (key(vip(1), Protocol::Tcp), backends.service(None, &[source])),
-        service6(),
+        service6(Protocol::Tcp),
+        service6(Protocol::Udp),
         service_across(),
     ]))?;
     let [there6, back6] = begin6(rig)?;
@@ -137,6 +144,9 @@ fn scene(rig: &mut Rig) -> Result<Vec<Case>> {
     let nowhere = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 1), 9);
     let mut arp = frame(ACK, plain.client, plain.vip);
     arp[12..14].copy_from_slice(&[8, 6]);
+    let unreachable = unreachable(&plain);
+    let [first, later] = [true, false].map(|first| fragment(first, plain.client, plain.vip));
+    let [first6, later6] = [true, false].map(|first| fragment6(first, client6(), vip6()));
     let mut cases = Vec::new();
     for (hook, word) in [(Hook::Tc, "TC"), (Hook::Xdp, "XDP")] {
         for (name, packet, ends) in [
@@ -147,6 +157,8 @@ fn scene(rig: &mut Rig) -> Result<Vec<Case>> {
             ("UDP dnat", plain.there(Carries::Udp), Reason::ForwardedToBackend),
             ("UDP, its reverse", plain.back(Carries::Udp), Reason::ForwardedToClient),
             ("echo to a VIP, answered", plain.there(Carries::Echo), Reason::EchoAnswered),
+            ("fragment, the first", first, Reason::ForwardedToBackend),
+            ("fragment, a later one", later, Reason::ForwardedToBackend),
             ("routed, of no service", frame(ACK, plain.client, elsewhere(9, 9)), Reason::Forwarded),
             ("not ours: no route", frame(ACK, plain.client, nowhere), Reason::NoRoute),
             ("not ours: ARP", arp, Reason::NotIp),
@@ -158,6 +170,10 @@ fn scene(rig: &mut Rig) -> Result<Vec<Case>> {
         for (name, packet, ends) in [
             ("D3 established v6 dnat", there6, Reason::ForwardedToBackend),
             ("D3 v6 dnat, its reverse", back6, Reason::ForwardedToClient),
+            ("ICMP error about a flow", unreachable, Reason::ErrorToBackend),
+            ("v6 echo to a VIP, answered", echo6(client6(), vip6()), Reason::EchoAnswered),
+            ("v6 fragment, the first", first6, Reason::ForwardedToBackend),
+            ("v6 fragment, a later one", later6, Reason::ForwardedToBackend),
         ] {
             let (name, packet) = (format!("{name}, {word}"), Packet::V6(packet));
             let ends = vec![(ends, 1)];
@@ -175,13 +191,27 @@ fn address6(side: u16, port: u16) -> SocketAddrV6 {
     SocketAddrV6::new(Ipv6Addr::new(0xfd00 + side, 0, 0, 0, 0, 0, 0, 1), port, 0, 0)
 }
 
+/// What a router on the way to the client says of the backend's answer.
+fn unreachable(connection: &Connection) -> Frame6 {
+    let answer = frame(Carries::Udp, connection.vip, connection.client);
+    error(Ipv4Addr::new(10, 1, 99, 99), *connection.vip.ip(), &answer)
+}
+
+fn client6() -> SocketAddrV6 {
+    address6(CLIENT, 5000)
+}
+
+fn vip6() -> SocketAddrV6 {
+    address6(VIP, 80)
+}
+
 const CLIENT: u16 = 1;
 const BACKEND: u16 = 2;
 const VIP: u16 = 3;
 
 /// A service of IPv6 with one backend.
-fn service6() -> (ServiceKey, Service) {
-    let vip = address6(VIP, 80);
+fn service6(protocol: Protocol) -> (ServiceKey, Service) {
+    let vip = vip6();
     let backend = Backend {
         address: (*address6(BACKEND, 0).ip()).into(),
         port: 8080,
@@ -190,7 +220,7 @@ fn service6() -> (ServiceKey, Service) {
         max_flows: None,
         sources: [].into(),
     };
-    let key = ServiceKey { address: (*vip.ip()).into(), port: 80, protocol: Protocol::Tcp };
+    let key = ServiceKey { address: (*vip.ip()).into(), port: 80, protocol };
     (key, Service { backends: vec![backend], ..Service::default() })
 }
 
@@ -198,7 +228,7 @@ const OURS: u16 = 4;
 
 /// A service of IPv4 with one backend of IPv6.
 fn service_across() -> (ServiceKey, Service) {
-    let (_, mut service) = service6();
+    let (_, mut service) = service6(Protocol::Tcp);
     let address = (*address6(OURS, 0).ip()).into();
     service.backends[0].sources = [Source { address, first_port: 5000, last_port: 5000 }].into();
     (key(vip(2), Protocol::Tcp), service)
@@ -219,8 +249,7 @@ fn begin_across(rig: &mut Rig) -> Result<(Frame, Frame6)> {
 
 /// Begins a connection of IPv6; the packets that it has each way from then on.
 fn begin6(rig: &mut Rig) -> Result<[Frame6; 2]> {
-    let (client, vip, backend) =
-        (address6(CLIENT, 5000), address6(VIP, 80), address6(BACKEND, 8080));
+    let (client, vip, backend) = (client6(), vip6(), address6(BACKEND, 8080));
     let there = |flags| segment6(flags, client, vip);
     let back = |flags| segment6(flags, backend, client);
     rig.load([there(0x02), back(0x12), there(0x10)]);
@@ -233,14 +262,32 @@ fn begin6(rig: &mut Rig) -> Result<[Frame6; 2]> {
 pub(crate) fn measure_new(report: &mut Report) -> Result<()> {
     let mut rig = Rig::new(Sizes::default(), 3 * fresh::NEW)?;
     let backends = Backends::new(100);
-    rig.apply(&table([(key(vip(0), Protocol::Tcp), backends.service(None, &[]))]))?;
-    let mut costs = fresh::Costs::default();
+    let plain = backends.service(None, &[]);
+    let listing = Service { access: prefixes(), ..plain.clone() };
+    rig.apply(&table([
+        (key(vip(0), Protocol::Tcp), plain),
+        (key(vip(1), Protocol::Tcp), listing),
+    ]))?;
+    let (mut costs, mut listed) = (fresh::Costs::default(), fresh::Costs::default());
     for round in 1..=ROUNDS {
         crate::say(&format!("new connections, round {round} of {ROUNDS}"));
         for hook in [Hook::Tc, Hook::Xdp] {
-            costs.round(&mut rig, hook, &backends)?;
+            costs.round(&mut rig, hook, &backends, vip(0))?;
+            listed.round(&mut rig, hook, &backends, vip(1))?;
         }
     }
     costs.tell(report, "table of 262,144");
+    listed.tell_beside(report, "list of 10,000 prefixes", &costs);
     Ok(())
+}
+
+/// Ten thousand prefixes of which the last one lets every client in.
+fn prefixes() -> Arc<[Access]> {
+    let other = |n: u16| {
+        let [high, low] = n.to_be_bytes();
+        IpNetwork::from(IpAddr::from([10, 7, high, low]))
+    };
+    let everybody = IpNetwork::new(Ipv4Addr::new(10, 1, 0, 0).into(), 16);
+    let prefixes = (0..9_999).map(other).chain(everybody);
+    prefixes.map(|prefix| Access { prefix, is_admitted: true }).collect()
 }

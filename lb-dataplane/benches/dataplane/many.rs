@@ -45,7 +45,7 @@ pub(crate) fn measure(report: &mut Report) -> Result<()> {
     for round in 1..=ROUNDS {
         say(&format!("new connections among a million flows, round {round} of {ROUNDS}"));
         for hook in [Hook::Tc, Hook::Xdp] {
-            costs.round(&mut rig, hook, &backends)?;
+            costs.round(&mut rig, hook, &backends, vip(0))?;
         }
     }
     costs.tell(report, "among 1 M flows");

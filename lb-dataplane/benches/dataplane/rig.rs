@@ -51,6 +51,8 @@ pub(crate) struct Rig {
     slots: usize,
     /// Bytes of the first packet.
     len: usize,
+    /// Its ethertype.
+    ethertype: [u8; 2],
     options: Options,
     // Dropped last: the folder that the bpffs is mounted at.
     folder: TempDir,
@@ -92,6 +94,7 @@ impl Rig {
             loaded: 0,
             slots: 1,
             len: FRAME_LEN,
+            ethertype: [8, 0],
             dataplane,
             bench,
             options,
@@ -135,6 +138,9 @@ impl Rig {
         self.loaded = 0;
         let room = self.packets.words().chunks_exact(self.slots * SLOT / 4);
         for (packet, slot) in packets.into_iter().zip(room) {
+            if self.loaded == 0 {
+                self.ethertype = [packet[12], packet[13]];
+            }
             for (bytes, word) in packet.chunks(4).zip(slot) {
                 let mut whole = [0; 4];
                 whole[..bytes.len()].copy_from_slice(bytes);
@@ -152,7 +158,7 @@ impl Rig {
         next[1].store(u32::try_from(self.loaded * self.slots)?, Relaxed);
         // A test run at TC takes the family from the frame.
         let mut frame = [0; FRAME6_LEN];
-        frame[12..14].copy_from_slice(if self.len == FRAME6_LEN { &[0x86, 0xdd] } else { &[8, 0] });
+        frame[12..14].copy_from_slice(&self.ethertype);
         let options = TestRunOptions {
             data_in: Some(&frame[..self.len]),
             repeat: u32::try_from(count)?,

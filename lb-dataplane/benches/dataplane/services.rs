@@ -1,4 +1,4 @@
-//! Ten thousand services beside one, a hundred backends each (D5), and a change to one of them (D7).
+//! A thousand and ten thousand services beside one, a hundred backends each (D5), and a change to one of them (D7).
 
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -16,6 +16,7 @@ use crate::rig::{Rig, Target};
 use crate::traffic::{Backends, key, shuffle, table, vip};
 use crate::{ROUNDS, say};
 
+const SOME: u16 = 1_000;
 const MANY: u16 = 10_000;
 const BACKENDS: u16 = 100;
 /// Flows: one of each service, or as many of the only one.
@@ -97,14 +98,21 @@ impl Scene {
 
 pub(crate) fn measure(report: &mut Report) -> Result<()> {
     say("ten thousand services of a hundred backends");
-    let mut one = Scene::new(1)?;
+    let (mut one, mut some) = (Scene::new(1)?, Scene::new(SOME)?);
     let start = Instant::now();
     let mut many = Scene::new(MANY)?;
     let applied = start.elapsed().as_secs_f64();
     for round in 1..=ROUNDS {
         say(&format!("services, round {round} of {ROUNDS}"));
-        one.round()?;
-        many.round()?;
+        for scene in [&mut one, &mut some, &mut many] {
+            scene.round()?;
+        }
+    }
+    for (name, value, one) in [
+        ("1 k services, established, TC", &some.established, &one.established),
+        ("1 k services, new connection, TC", &some.new, &one.new),
+    ] {
+        report.beside((name, "one service"), "ns", value, one);
     }
     let name = "D5 10 k services, established, TC";
     report.ratio((name, "one service"), "ns", &many.established, &one.established, 1.1);
