@@ -25,6 +25,7 @@ mod xdp_features;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 
 use aya::Ebpf;
 use aya::maps::Map;
@@ -33,19 +34,20 @@ use lb_dataplane_common::tables::Record;
 
 pub use self::age::{AGE_BATCH, AgePart, Aged};
 pub use self::attach::{Attached, Hook};
-pub use self::count::{BackendCount, ReasonCount, ServiceCount, ServiceCounters};
+pub use self::count::{BackendCount, Passed, ReasonCount, ServiceCount, ServiceCounters};
 pub use self::early::EarlyFragments;
 pub use self::flow_events::{FlowEnd, FlowEvent, FlowEvents, HowEnded};
 pub use self::flow_filter::{Flow, FlowFilter, FlowState};
 pub use self::flows::FlowPlace;
 use self::one_arm::OneArm;
-pub use self::options::{HookChoice, Options, Sizes, XdpMode};
+pub use self::options::{ClientPrefixes, HookChoice, Options, Sizes, XdpMode};
 use self::programs::Programs;
 pub use self::punts::Punts;
 pub use self::vlans::{Vlan, cramped};
 use self::xdp_features::XdpFeatures;
 use crate::error::{ApplyError, AttachError, OpenError, ReadError};
 use crate::fib::{Action, Audit, Fib, FibError, FibLookup, FibRoute, FibUpdate, FibUsage, Packet};
+use crate::held::HeldCounts;
 use crate::mapped::Mapped;
 use crate::pins::Pins;
 use crate::plan::{self, Served};
@@ -65,6 +67,8 @@ pub struct Dataplane {
     one_arm: OneArm,
     fib: Fib,
     scan: age::Scan,
+    /// What became of fragments that came early.
+    held: Arc<Mutex<HeldCounts>>,
     /// Of the ways out; `None` while nothing is attached to XDP.
     xdp: Option<XdpFeatures>,
 }
@@ -375,11 +379,11 @@ impl Dataplane {
     ///
     /// # Errors
     ///
-    /// The map cannot be read, or the ageing program cannot be run.
+    /// The map cannot be read, or the ageing program cannot be run. Where it removed flows before, that is in [`Aged::failed`].
     pub fn age(&mut self) -> Result<Aged, ReadError> {
         let part = self.begin_age()?;
         let over = if part.waits() { crate::host::grace_period() } else { Ok(()) };
-        self.end_age(part, over)
+        Ok(self.end_age(part, over))
     }
 
     /// The first half of [`Dataplane::age`], for whoever waits for the grace period beside other calls, which takes tens of
@@ -389,15 +393,11 @@ impl Dataplane {
     ///
     /// As for [`Dataplane::age`].
     pub fn begin_age(&mut self) -> Result<AgePart, ReadError> {
-        age::begin(&self.ebpf, &self.programs, &self.served, &mut self.scan)
+        age::begin(&mut self.ebpf, &self.programs, &self.served, &mut self.scan)
     }
 
     /// The second half; `over` is how the grace period went. What is not removed now is with the next scan.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Dataplane::age`].
-    pub fn end_age(&mut self, part: AgePart, over: io::Result<()>) -> Result<Aged, ReadError> {
+    pub fn end_age(&mut self, part: AgePart, over: io::Result<()>) -> Aged {
         age::end(&self.programs, part, over)
     }
 
@@ -408,15 +408,6 @@ impl Dataplane {
     /// The ring cannot be mapped.
     pub fn take_punts(&mut self) -> Result<Option<Punts>, ReadError> {
         punts::take(&mut self.ebpf)
-    }
-
-    /// Fragments that came before their first one; `None` if somebody has them already.
-    ///
-    /// # Errors
-    ///
-    /// The ring cannot be mapped.
-    pub fn take_early_fragments(&mut self) -> Result<Option<EarlyFragments>, ReadError> {
-        early::take(&mut self.ebpf)
     }
 
     /// What happens to flows that are watched; `None` if somebody has it already.

@@ -1,6 +1,7 @@
 //! What of this host bears on the fast path, for people who look for what is wrong.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
@@ -66,6 +67,16 @@ fn other_end(interface: &str) -> io::Result<Option<FarEnd>> {
             Some(FarEnd::Here { name, keeps_tags })
         }
     })
+}
+
+/// Has the kernel leave fragments that a raw socket of IPv4 sends as they are: else, where it tracks connections, it keeps them
+/// until their first one comes, which does not come through it.
+///
+/// # Errors
+///
+/// It is no such socket.
+pub fn leave_fragments(socket: impl AsFd) -> io::Result<()> {
+    sys::leave_fragments(socket)
 }
 
 /// Waits for a grace period, as replacing rings and routes does.

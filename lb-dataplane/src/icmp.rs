@@ -27,7 +27,7 @@ pub(crate) const OWN_TTL: u8 = 64;
 /// DSCP CS6, with which routers send ICMP errors (RFC 1812 §4.3.2.5: precedence 6).
 const CLASS: u8 = 0xc0;
 
-/// Errors per second at most, and in one burst (RFC 1812 §4.3.2.8); Linux's own limits are the same. Beyond, senders hear
+/// Errors of a kind per second at most, and in one burst (RFC 1812 §4.3.2.8); Linux's own limits are the same. Beyond, senders hear
 /// nothing until their next packet.
 const PER_SECOND: u32 = 1000;
 const BURST: u32 = 50;
@@ -138,7 +138,7 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// A token bucket over all errors.
+/// A token bucket over all errors of a kind.
 #[derive(Debug)]
 pub(crate) struct Limit {
     tokens: u32,

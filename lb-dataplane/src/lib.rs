@@ -20,9 +20,10 @@ pub mod table;
 
 pub use announcement::Announcer;
 pub use dataplane::{
-    AGE_BATCH, AgePart, Aged, Attached, BackendCount, Dataplane, EarlyFragments, Flow, FlowEnd,
-    FlowEvent, FlowEvents, FlowFilter, FlowPlace, FlowState, Hook, HookChoice, HowEnded, Options,
-    Punts, ReasonCount, ServiceCount, ServiceCounters, Sizes, Vlan, XdpMode, cramped,
+    AGE_BATCH, AgePart, Aged, Attached, BackendCount, ClientPrefixes, Dataplane, EarlyFragments,
+    Flow, FlowEnd, FlowEvent, FlowEvents, FlowFilter, FlowPlace, FlowState, Hook, HookChoice,
+    HowEnded, Options, Passed, Punts, ReasonCount, ServiceCount, ServiceCounters, Sizes, Vlan,
+    XdpMode, cramped,
 };
 pub use error::{ApplyError, AttachError, OpenError, ReadError};
 pub use held::HeldCounts;

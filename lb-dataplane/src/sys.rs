@@ -17,6 +17,23 @@ const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 /// `MEMBARRIER_CMD_GLOBAL` of `linux/membarrier.h`.
 const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
 
+/// Has the kernel leave fragments that a raw socket of IPv4 sends as they are (`IP_NODEFRAG`).
+pub(crate) fn leave_fragments(socket: impl AsFd) -> io::Result<()> {
+    let yes: libc::c_int = 1;
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the option's value is an int, which is there.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_IP,
+            libc::IP_NODEFRAG,
+            (&raw const yes).cast(),
+            len,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The `batch` part of `union bpf_attr`.
 #[repr(C)]
 struct BatchAttr {

@@ -77,6 +77,8 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
         "max_fib_groups",
         "max_fib_next_hops",
         "max_fib_buckets",
+        "client_prefix_v4",
+        "client_prefix_v6",
         "sample_flows",
         "timeouts",
     ])?;
@@ -115,6 +117,12 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
             .unwrap_or(default.max_fib_next_hops),
         max_fib_buckets: number("max_fib_buckets", 4096..=1 << 24)
             .unwrap_or(default.max_fib_buckets),
+        client_prefix_v4: number("client_prefix_v4", 1..=32)
+            .and_then(|n| u8::try_from(n).ok())
+            .unwrap_or(default.client_prefix_v4),
+        client_prefix_v6: number("client_prefix_v6", 1..=128)
+            .and_then(|n| u8::try_from(n).ok())
+            .unwrap_or(default.client_prefix_v6),
         sample_flows: number("sample_flows", 1..=1_000_000),
         timeouts: section.field("timeouts").and_then(|t| timeouts(&t)).unwrap_or_default(),
     })

@@ -65,6 +65,7 @@ pub(super) fn vip(vip: &Vip) -> String {
         "Traffic",
         format!("{} flows, {} packets, {} bytes", status.flows, status.packets, status.bytes),
     );
+    line("Replies", format!("{} packets, {} bytes", status.reply_packets, status.reply_bytes));
     if status.evicted_flows > 0 {
         line("Evicted", format!("{} half-open flows made room for others", status.evicted_flows));
     }

@@ -131,6 +131,8 @@ mod tests {
                 backends: vec![],
                 packets: 0,
                 bytes: 0,
+                reply_packets: 0,
+                reply_bytes: 0,
                 flows: 0,
                 evicted_flows: 0,
                 exhausted_flows: 0,

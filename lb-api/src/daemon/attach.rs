@@ -11,6 +11,7 @@ use lb_routing::{Controller, Link};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+pub(super) use self::vlans::handled_by;
 use super::dataplane::{DataplaneHandle, sentence};
 
 /// How often an interface that refused is tried again.

@@ -13,7 +13,9 @@ use anyhow::{Context, Result};
 use lb_api_types::config;
 use lb_api_types::event::EventKind;
 use lb_dataplane::plan::Waiting;
-use lb_dataplane::{AGE_BATCH, AgePart, Answer, Dataplane, Options, Sizes, Timeouts, seconds};
+use lb_dataplane::{
+    AGE_BATCH, AgePart, Answer, ClientPrefixes, Dataplane, Options, Sizes, Timeouts, seconds,
+};
 use lb_routing::Source;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
@@ -161,6 +163,10 @@ pub(super) fn options(config: &config::Dataplane) -> Options {
         pin_dir: config.pin_dir.clone(),
         sizes,
         timeouts,
+        client_prefixes: ClientPrefixes {
+            v4: config.client_prefix_v4,
+            v6: config.client_prefix_v6,
+        },
         sample_every: config.sample_flows.unwrap_or(0),
         record: false,
     }
@@ -241,17 +247,13 @@ async fn age(handle: DataplaneHandle, round: usize, sockets: Arc<Sockets>, event
             left -= most;
             for part in parts {
                 let end = move |owned: &mut Owned| owned.dataplane.end_age(part, Ok(()));
-                let Ok(ended) = handle.with(end).await else { return };
-                match ended {
-                    Ok(aged) => {
-                        if let Some(message) = flows.heard(&aged, Instant::now()) {
-                            events.tell(EventKind::FlowsChanged, "", message);
-                        }
-                        left = if aged.wrapped { 0 } else { left };
-                        tell_ends(&sockets, aged.resets).await;
-                    }
-                    Err(error) => why = Some(sentence(&error)),
+                let Ok(aged) = handle.with(end).await else { return };
+                if let Some(message) = flows.heard(&aged, Instant::now()) {
+                    events.tell(EventKind::FlowsChanged, "", message);
                 }
+                left = if aged.wrapped { 0 } else { left };
+                tell_ends(&sockets, aged.resets).await;
+                why = aged.failed.as_ref().map(|error| sentence(error)).or(why);
             }
             if let Some(why) = why.as_ref().filter(|_| !failed) {
                 tracing::error!(why, "idle flows are not removed");

@@ -59,7 +59,11 @@ async fn follow(
             (links.borrow_and_update().clone(), wanted.borrow_and_update().clone());
         // The kernel has not told its links yet: nothing is known to be gone.
         if !links_now.is_empty() {
-            let (pairs, mut found) = plan(&links_now, &vips, &interfaces);
+            let attached = dataplane.with(|owned| owned.dataplane.attached()).await;
+            let Ok(attached) = attached else { return };
+            let attached = attached.into_iter().map(|one| one.ifindex).collect();
+            let Plan { pairs, nowhere: mut found, waits } =
+                plan(&links_now, &vips, &interfaces, &attached);
             let is_later = Instant::now() >= inherited_until;
             let set: BTreeSet<Pair> = pairs.keys().copied().collect();
             let macs = pairs.iter().map(|((ifindex, _), mac)| (*ifindex, *mac)).collect();
@@ -73,6 +77,8 @@ async fn follow(
             if let Err(error) = answered {
                 found.push(format!("not all VIPs are announced on links: {}", sentence(&error)));
                 retry = Some(Instant::now() + INHERITED);
+            } else if waits {
+                retry = Some(Instant::now() + GAP);
             }
             due.follow(&told, &pairs, Instant::now());
             told = pairs;
@@ -97,22 +103,34 @@ async fn follow(
     }
 }
 
-/// On which links which VIPs are answered for, with the MAC of each; and what is to be said of those on none.
-fn plan(
-    links: &[Link],
-    vips: &OnLinks,
-    interfaces: &[String],
-) -> (BTreeMap<Pair, [u8; 6]>, Vec<String>) {
-    let (mut pairs, mut nowhere) = (BTreeMap::new(), Vec::new());
+/// Where VIPs are answered for.
+struct Plan {
+    /// On which links which VIPs, with the MAC of each.
+    pairs: BTreeMap<Pair, [u8; 6]>,
+    /// What is to be said of those on none.
+    nowhere: Vec<String>,
+    /// Whether a link fits that the fast path is not attached to, yet or since that failed: frames that a VIP drew there would
+    /// be lost.
+    waits: bool,
+}
+
+fn plan(links: &[Link], vips: &OnLinks, interfaces: &[String], attached: &BTreeSet<u32>) -> Plan {
+    let (mut pairs, mut nowhere, mut waits) = (BTreeMap::new(), Vec::new(), false);
+    let is_attached = |link: &Link| {
+        let below = attach::handled_by(links, link, interfaces);
+        attached.contains(&link.ifindex) || below.is_some_and(|below| attached.contains(&below))
+    };
     for (address, patterns) in vips {
         let patterns: Vec<String> = patterns.iter().cloned().collect();
-        let on = links.iter().filter(|link| {
+        let fit = links.iter().filter(|link| {
             link.up
                 && attach::is_attachable(links, link, interfaces)
                 && attach::is_wanted(&patterns, &link.name)
         });
+        let (on, not): (Vec<&Link>, Vec<&Link>) = fit.partition(|link| is_attached(link));
+        waits |= !not.is_empty();
         let before = pairs.len();
-        pairs.extend(on.map(|link| ((link.ifindex, *address), link.mac)));
+        pairs.extend(on.iter().map(|link| ((link.ifindex, *address), link.mac)));
         if pairs.len() == before {
             nowhere.push(format!(
                 "VIP address {address} is announced on no link: no interface that is up and that the fast path is attached to fits \
@@ -121,7 +139,7 @@ fn plan(
             ));
         }
     }
-    (pairs, nowhere)
+    Plan { pairs, nowhere, waits }
 }
 
 /// When links are to be told of VIPs, how often still, and with which MAC.
@@ -201,14 +219,23 @@ mod tests {
         ];
         let interfaces = ["eth*".to_owned()];
         let vip = [192, 0, 2, 10];
+        let planned = |patterns: &[&str], attached| {
+            let plan = plan(&links, &on(vip, patterns), &interfaces, &BTreeSet::from(attached));
+            let on: Vec<u32> = plan.pairs.into_keys().map(|(ifindex, _)| ifindex).collect();
+            (on, plan.nowhere.len(), plan.waits)
+        };
         let keys = |patterns: &[&str]| {
-            let (pairs, troubles) = plan(&links, &on(vip, patterns), &interfaces);
-            (pairs.into_keys().map(|(ifindex, _)| ifindex).collect::<Vec<_>>(), troubles.len())
+            let (on, nowhere, waits) = planned(patterns, [2, 3, 5]);
+            assert!(!waits, "{patterns:?}");
+            (on, nowhere)
         };
         assert_eq!(keys(&["*"]), (vec![2, 3], 0));
         assert_eq!(keys(&["eth1", "wan"]), (vec![3], 0));
         assert_eq!(keys(&["wan"]), (vec![], 1));
         assert_eq!(keys(&["eth2"]), (vec![], 1));
+        // The fast path could not be attached to eth1.
+        assert_eq!(planned(&["*"], [1, 2, 5]), (vec![2], 0, true));
+        assert_eq!(planned(&["eth1"], [1, 2, 5]), (vec![], 1, true));
     }
 
     #[test]

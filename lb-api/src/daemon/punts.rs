@@ -3,7 +3,7 @@
 //! on when that has come.
 
 use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -34,7 +34,7 @@ pub(super) async fn spawn(dataplane: &DataplaneHandle) -> Result<Arc<Sockets>> {
             while let Some(answer) = punts.next_answer(Instant::now()) {
                 sockets.send(&answer);
             }
-            if let Err(error) = wait(&punts) {
+            if let Err(error) = wait(punts.fds()) {
                 tracing::error!(%error, "no more ICMP errors are sent for dropped packets");
                 return;
             }
@@ -54,7 +54,7 @@ async fn keep_fragments(dataplane: &DataplaneHandle, sockets: Arc<Sockets>) -> R
             while let Some(packets) = early.next_packets(Instant::now()) {
                 packets.iter().for_each(|packet| sockets.send(packet));
             }
-            if let Err(error) = wait(&early) {
+            if let Err(error) = wait([early.as_fd()]) {
                 tracing::error!(%error, "fragments that come before their first one are lost");
                 return;
             }
@@ -64,9 +64,9 @@ async fn keep_fragments(dataplane: &DataplaneHandle, sockets: Arc<Sockets>) -> R
 }
 
 /// Waits for something to read.
-fn wait(ring: &impl AsFd) -> Result<(), Errno> {
-    let mut ring = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut ring, PollTimeout::NONE) {
+fn wait<const N: usize>(rings: [BorrowedFd<'_>; N]) -> Result<(), Errno> {
+    let mut rings = rings.map(|ring| PollFd::new(ring, PollFlags::POLLIN));
+    match poll(&mut rings, PollTimeout::NONE) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(error) => Err(error),
     }
@@ -87,6 +87,7 @@ impl Sockets {
         };
         // The header is ours, and the kernel fills in its checksum and the source address (raw(7)).
         let v4 = raw(AddressFamily::Inet, SockProtocol::Raw)?;
+        lb_dataplane::host::leave_fragments(&v4).context("a raw socket cannot send fragments")?;
         // This one takes whole packets, too.
         let v6 = raw(AddressFamily::Inet6, SockProtocol::Raw)?;
         // The header and ICMPv6's checksum are the kernel's (RFC 3542 §3.1).

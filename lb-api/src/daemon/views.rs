@@ -253,10 +253,11 @@ impl Views for Live {
     fn status(&self) -> BoxFuture<'_, Result<Appliance, String>> {
         async {
             let read = self.dataplane.with(|owned| {
-                let lost = owned.dataplane.flow_events_lost();
-                (owned.dataplane.attached(), owned.dataplane.fib_usage(), lost)
+                let dataplane = &owned.dataplane;
+                let (lost, held) = (dataplane.flow_events_lost(), dataplane.held_fragments());
+                (dataplane.attached(), dataplane.fib_usage(), lost, held)
             });
-            let (interfaces, usage, lost) = read.await?;
+            let (interfaces, usage, lost, held) = read.await?;
             let reasons = self.reasons().await?;
             let mut warnings = self.alarms.all();
             warnings.extend(host_warnings());
@@ -280,6 +281,7 @@ impl Views for Live {
                     .collect(),
                 fib: fib::usage(&usage),
                 flow_events_lost: lost.map_err(|error| sentence(&error))?,
+                early_fragments: seen::early_fragments(held),
                 reasons: reasons.into_iter().filter(|count| count.packets > 0).collect(),
                 warnings,
                 certificate_expires_secs: self.certificates.borrow().map(certificates::remaining),

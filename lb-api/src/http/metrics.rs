@@ -3,7 +3,9 @@
 use std::fmt::{Display, Write};
 
 use lb_api_types::config::Hook;
-use lb_api_types::view::{FibUsageView, Interface, ListenView, PeerView, ReasonView, Status};
+use lb_api_types::view::{
+    EarlyFragmentsView, FibUsageView, Interface, ListenView, PeerView, ReasonView, Status,
+};
 use lb_api_types::vip::{BackendStatus, Health, Vip};
 
 /// What is told.
@@ -55,6 +57,18 @@ fn appliance(text: &mut Text, Sample { status, watchers, overruns, failures, .. 
     }
     text.counter("lbd_flow_events_lost_total", "Events of flows that are watched which were lost.");
     text.line(&[], status.flow_events_lost);
+    let early = "Fragments to VIPs that came before the first one of their datagram.";
+    text.counter("lbd_early_fragments_total", early);
+    let EarlyFragmentsView { released, expired, refused, overlapping } = status.early_fragments;
+    let became = [
+        ("released", released),
+        ("expired", expired),
+        ("refused", refused),
+        ("overlapping", overlapping),
+    ];
+    for (became, count) in became {
+        text.line(&[("became", &became)], count);
+    }
     text.gauge("lbd_event_watchers", "Clients that watch events.");
     text.line(&[], watchers);
     text.counter("lbd_event_watchers_cut_total", "Clients that watched events and were cut.");
@@ -164,12 +178,23 @@ fn vips(text: &mut Text, vips: &[Vip]) {
     each(Kind::Counter, "lbd_vip_bytes_total", "Bytes of these packets' frames.", |vip| {
         Some(vip.status.as_ref()?.bytes)
     });
+    let replies = "Packets from backends to clients.";
+    each(Kind::Counter, "lbd_vip_reply_packets_total", replies, |vip| {
+        Some(vip.status.as_ref()?.reply_packets)
+    });
+    each(Kind::Counter, "lbd_vip_reply_bytes_total", "Bytes of these packets' frames.", |vip| {
+        Some(vip.status.as_ref()?.reply_bytes)
+    });
     each(Kind::Counter, "lbd_vip_flows_total", "Flows begun.", |vip| {
         Some(vip.status.as_ref()?.flows)
     });
     let evicted = "Half-open flows that had to make room for others.";
     each(Kind::Counter, "lbd_vip_evicted_flows_total", evicted, |vip| {
         Some(vip.status.as_ref()?.evicted_flows)
+    });
+    let exhausted = "New flows for which none of the VIP's source addresses had a free port.";
+    each(Kind::Counter, "lbd_vip_exhausted_flows_total", exhausted, |vip| {
+        Some(vip.status.as_ref()?.exhausted_flows)
     });
 }
 
@@ -188,6 +213,11 @@ fn backends(text: &mut Text, vips: &[Vip]) {
         (backend.health == Health::Healthy).into()
     });
     each(Kind::Counter, "lbd_backend_packets_total", "Packets sent to the backend.", |b| b.packets);
+    let bytes = "Bytes of these packets' frames.";
+    each(Kind::Counter, "lbd_backend_bytes_total", bytes, |b| b.bytes);
+    let replies = "Packets from the backend to clients.";
+    each(Kind::Counter, "lbd_backend_reply_packets_total", replies, |b| b.reply_packets);
+    each(Kind::Counter, "lbd_backend_reply_bytes_total", bytes, |b| b.reply_bytes);
     each(
         Kind::Counter,
         "lbd_backend_exhausted_flows_total",
@@ -315,12 +345,17 @@ mod tests {
                 health: Health::Unknown,
                 message: String::new(),
                 packets: 5,
+                bytes: 500,
+                reply_packets: 6,
+                reply_bytes: 600,
                 flows: 2,
                 active_flows: 1,
                 exhausted_flows: 5,
             }],
             packets: 7,
             bytes: 700,
+            reply_packets: 8,
+            reply_bytes: 800,
             flows: 3,
             evicted_flows: 4,
             exhausted_flows: 5,
@@ -381,6 +416,7 @@ mod tests {
         for line in [
             "lbd_build_info{version=\"1.2.3\"} 1",
             "lbd_uptime_seconds 42",
+            "lbd_early_fragments_total{became=\"expired\"} 0",
             "lbd_event_watchers 2",
             "lbd_logins_failed_total{reason=\"expired\"} 0",
             "lbd_event_watchers_cut_total{reason=\"overrun\"} 1",
@@ -400,6 +436,12 @@ mod tests {
             "lbd_backend_flows_total{vip=\"web\",backend=\"10.0.0.1:8080\"} 2",
             "lbd_backend_active_flows{vip=\"web\",backend=\"10.0.0.1:8080\"} 1",
             "lbd_vip_evicted_flows_total{vip=\"web\"} 4",
+            "lbd_vip_exhausted_flows_total{vip=\"web\"} 5",
+            "lbd_vip_reply_packets_total{vip=\"web\"} 8",
+            "lbd_vip_reply_bytes_total{vip=\"web\"} 800",
+            "lbd_backend_bytes_total{vip=\"web\",backend=\"10.0.0.1:8080\"} 500",
+            "lbd_backend_reply_packets_total{vip=\"web\",backend=\"10.0.0.1:8080\"} 6",
+            "lbd_backend_reply_bytes_total{vip=\"web\",backend=\"10.0.0.1:8080\"} 600",
             "lbd_backend_exhausted_flows_total{vip=\"web\",backend=\"10.0.0.1:8080\"} 5",
             "lbd_bgp_session_established{peer=\"a\\\"b\\\\c\\nd\",address=\"192.0.2.1\",asn=\"65001\"} 1",
         ] {

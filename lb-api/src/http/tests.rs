@@ -125,6 +125,7 @@ impl Views for Fixed {
             asn: 65000,
             interfaces: vec![interface],
             flow_events_lost: 0,
+            early_fragments: lb_api_types::view::EarlyFragmentsView::default(),
             fib: lb_api_types::view::FibUsageView::default(),
             reasons: vec![],
             warnings: vec![],

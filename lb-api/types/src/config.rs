@@ -226,6 +226,13 @@ pub struct Dataplane {
     /// default, at most 16,777,216.
     #[cfg_attr(feature = "openapi", schema(minimum = 4096, maximum = 16_777_216))]
     pub max_fib_buckets: u32,
+    /// Bits of a client's IPv4 address that `max_flows_per_client` goes by: 1 to 32, which is the default. Clients that share
+    /// them are one.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 32))]
+    pub client_prefix_v4: u8,
+    /// The same of IPv6: 1 to 128; 64 by default, since a host may take any address of its link.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 128))]
+    pub client_prefix_v6: u8,
     /// Of how many new flows one is watched, for `lbctl events --flows`: 1 to 1,000,000; none by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1_000_000))]
@@ -259,10 +266,10 @@ pub struct Timeouts {
     /// TCP, one side sent a FIN, or the client a RST; 240 by default (the same: at least 4 min).
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub tcp_transitory: u32,
-    /// TCP, both sides sent a FIN, or the backend a RST; 10 by default.
+    /// TCP, both sides sent a FIN, or the backend a RST; 240 by default (the same). Down to 10 while the flow table fills.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub tcp_closed: u32,
-    /// No backend answered yet, or the handshake of TCP or SCTP is not done; 60 by default.
+    /// No backend answered yet, or the handshake of TCP or SCTP is not done; 240 by default (the same).
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub half_open: u32,
     /// UDP, answered once; 120 by default (RFC 4787 REQ-5: at least 2 min).
@@ -287,8 +294,8 @@ impl Default for Timeouts {
         Self {
             tcp_established: 7440,
             tcp_transitory: 240,
-            tcp_closed: 10,
-            half_open: 60,
+            tcp_closed: 240,
+            half_open: 240,
             udp_answered: 120,
             udp: 300,
             sctp_established: 7440,
@@ -315,6 +322,8 @@ impl Default for Dataplane {
             max_fib_groups: 65_536,
             max_fib_next_hops: 65_536,
             max_fib_buckets: 262_144,
+            client_prefix_v4: 32,
+            client_prefix_v6: 64,
             sample_flows: None,
             timeouts: Timeouts::default(),
         }

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::appliance::{
-    Appliance, Check, CheckState, Doctor, InterfaceView, Nothing, ReasonView, Status,
+    Appliance, Check, CheckState, Doctor, EarlyFragmentsView, InterfaceView, Nothing, ReasonView,
+    Status,
 };
 pub use self::bgp::{
     BgpRoute, BgpRouteSpec, BgpRouteStatus, ClearWhat, Explanation, HearerView, ListenView,

@@ -357,8 +357,12 @@ pub struct VipStatus {
     pub backends: Vec<BackendStatus>,
     /// Packets from clients that were sent to a backend.
     pub packets: u64,
-    /// Bytes of these packets.
+    /// Bytes of these packets' frames.
     pub bytes: u64,
+    /// Packets from backends that were sent to a client; none where backends answer clients themselves.
+    pub reply_packets: u64,
+    /// Bytes of these packets' frames.
+    pub reply_bytes: u64,
     /// Flows begun.
     pub flows: u64,
     /// Half-open flows that had to make room for others, as in a flood.
@@ -382,6 +386,12 @@ pub struct BackendStatus {
     pub message: String,
     /// Packets sent to it.
     pub packets: u64,
+    /// Bytes of these packets' frames.
+    pub bytes: u64,
+    /// Packets from it that were sent to a client; none where it answers clients itself.
+    pub reply_packets: u64,
+    /// Bytes of these packets' frames.
+    pub reply_bytes: u64,
     /// Flows begun to it.
     pub flows: u64,
     /// Flows that it has.

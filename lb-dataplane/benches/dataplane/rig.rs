@@ -18,7 +18,7 @@ use lb_dataplane::fib::{Action, FibUpdate, Member};
 use lb_dataplane::mapped::Mapped;
 use lb_dataplane::plan::Waiting;
 use lb_dataplane::table::{Change, Table};
-use lb_dataplane::{Dataplane, Hook, Options, Reason, Sizes, Timeouts};
+use lb_dataplane::{ClientPrefixes, Dataplane, Hook, Options, Reason, Sizes, Timeouts};
 use lb_dataplane_common::reason::INTERFACE_KNOWN;
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
@@ -64,7 +64,14 @@ impl Rig {
         let folder = tempfile::Builder::new().prefix("lbd-bench-").tempdir()?;
         let timeouts = Timeouts::default();
         let pin_dir = folder.path().join("bpf");
-        let options = Options { pin_dir, sizes, timeouts, sample_every: 0, record: false };
+        let options = Options {
+            pin_dir,
+            sizes,
+            timeouts,
+            client_prefixes: ClientPrefixes::default(),
+            sample_every: 0,
+            record: false,
+        };
         let mut dataplane = Dataplane::open(&options)?;
         dataplane.fib_apply(&routes())?;
         // The interface that test runs' packets come in through, as one is when it is attached.

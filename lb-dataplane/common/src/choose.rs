@@ -6,12 +6,13 @@
 //! only: there a packet of no flow is dropped, counted.
 
 mod insert;
+mod overdue;
 
-pub use self::insert::{Composed, insert, insert_back};
+pub use self::insert::{Composed, find_port, insert, insert_back};
 use crate::family::{self, Family, V6};
 use crate::flow::{
     FlowKey, STATE_ACROSS, STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_RESETS, STATE_SAMPLED,
-    TCP, has_handshake, mode_of, state_of_mode, ticks_since,
+    TCP, counted_client, has_handshake, mode_of, state_of_mode, ticks_since,
 };
 use crate::hash::FlowHash;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
@@ -71,6 +72,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
         Some(id) => id,
         None => choose(tables, arrival, service)?,
     };
+    id = not_itself(tables, service, key, id);
     if service.flags & SERVICE_BOUNDS_BACKENDS != 0 {
         id = with_room(tables, service, key, id)?;
     }
@@ -118,9 +120,8 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     // The tag of packets to the client; what it does not know yet of those to the backend the backend says.
     made.entry.first_reply = sctp::tag_to_client(arrival);
     made.entry.mss = service.mss;
-    check_still_there(tables, key, first_port, generation)?;
     step.begins = true;
-    Ok(())
+    check_still_there(tables, key, first_port, generation)
 }
 
 /// Whether the entry that was read is still the service's. If not, it was replaced meanwhile, and another's may have been written
@@ -241,7 +242,7 @@ fn choose<A: Family, T: Tables>(
     Ok(if is_freer { other } else { chosen })
 }
 
-/// Whether a service may have another flow, and this client another of it; what the flow's state is to say. CPUs that look
+/// Whether a service may have another flow, and this client, or the network that it counts as, another of it; what the flow's state is to say. CPUs that look
 /// at the same time may each let one in.
 #[inline(always)]
 fn admit<A: Family, T: Tables>(
@@ -257,10 +258,48 @@ fn admit<A: Family, T: Tables>(
     if most == 0 {
         return Ok(0);
     }
-    if tables.client_flows(&client(service.id, source)) >= most {
+    if tables.client_flows(&counted_client(tables, service.id, source)) >= most {
         return Err(Reason::ClientFull);
     }
     Ok(STATE_CLIENT_COUNTED)
+}
+
+/// Places of the ring that are looked at for a backend that is not the client itself: with two backends of one weight, all
+/// are its own once in 65,536 times.
+const OTHER_TRIES: u32 = 16;
+
+/// The chosen backend, or where the flow keeps its client's address and that is the backend's, the one at the next place of
+/// the ring that is another's: the same on every node. The chosen one if there is none; that flow is refused.
+#[inline(never)]
+fn not_itself<A: Family, T: Tables>(
+    tables: &T,
+    service: &ServiceEntry,
+    key: &FlowKey<A>,
+    chosen: u32,
+) -> u32 {
+    let client = key.source.to_v6();
+    let is_client = |id: u32| {
+        tables.backend(id).is_some_and(|backend| {
+            let keeps_client = u32::from(service.mode) != MODE_NAT || backend.sources_len == 0;
+            keeps_client && V6::from_bytes(backend.address) == client
+        })
+    };
+    if !is_client(chosen) || service.ring_len == 0 {
+        return chosen;
+    }
+    let first = FlowHash::of(key).for_backend();
+    let mut tries = 0;
+    while tries < OTHER_TRIES {
+        tries += 1;
+        // A remainder, so that the verifier knows no more of one place than of another.
+        let place = first.wrapping_add(tries) % service.ring_len;
+        match tables.ring(service.ring_base.wrapping_add(place)) {
+            Some(id) if !is_client(id) => return id,
+            Some(_) => {}
+            None => return chosen,
+        }
+    }
+    chosen
 }
 
 /// Backends that are looked at, beside the chosen one, for one that may have another flow.

@@ -6,6 +6,7 @@
 mod entry;
 mod timeouts;
 
+pub(crate) use self::entry::counted_client;
 pub use self::entry::{Counted, Flow, FlowEntry, insert, remove_to_backend};
 pub use self::timeouts::{Timeouts, seconds};
 use crate::checksum::Delta;

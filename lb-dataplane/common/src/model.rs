@@ -224,7 +224,6 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
                 source: 0,
                 destination: 0,
                 seen: 0,
-                is_awaited: 0,
             }),
             quote: Quote { key: nothing, ip_at: 0, transport_at: 0, header: Header::default() },
             arrival: Arrival {
@@ -290,13 +289,6 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
         A::of(self).fragments.borrow().get(key).copied()
     }
 
-    fn note_unknown_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts) -> bool {
-        let mut fragments = A::of(self).fragments.borrow_mut();
-        let is_unknown = !fragments.contains_key(key);
-        fragments.entry(*key).or_insert(*ports);
-        is_unknown
-    }
-
     fn note_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts) {
         A::of(self).fragments.borrow_mut().insert(*key, *ports);
     }
@@ -335,6 +327,10 @@ impl Tables for ModelTables {
 
     fn service_load(&self, service: u32) -> u64 {
         self.service_loads.borrow().get(&service).map_or(0, |load| (*load).max(0).cast_unsigned())
+    }
+
+    fn client_mask(&self, is_v6: bool) -> V6 {
+        if is_v6 { [u32::MAX, u32::MAX, 0, 0] } else { [u32::MAX; 4] }
     }
 
     fn client_flows(&self, client: &AffinityKey) -> u32 {
@@ -384,7 +380,7 @@ impl Tables for ModelTables {
         self.clock.get()
     }
 
-    fn count_flow_packet(&self, _: u32, _: u32, _: u32) {}
+    fn count_flow_packet(&self, _: u32, _: u32, _: u8, _: u32) {}
 
     fn count_new_flow(&self, service: u32, backend: u32) {
         *self.loads.borrow_mut().entry(backend).or_default() += 1;
@@ -434,6 +430,10 @@ impl Tables for ModelTables {
         self.answers.contains(key)
     }
 
+    fn awaited(&self, _: &FragmentKey<V6>) -> Option<u32> {
+        None
+    }
+    fn note_awaited(&self, _: &FragmentKey<V6>, _: u32) {}
     fn tell_first_came(&self, _: &FirstCame) {}
 
     fn vlan(&self, key: &VlanKey) -> Option<u32> {

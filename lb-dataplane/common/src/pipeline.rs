@@ -34,9 +34,7 @@ use crate::choose::{self, Composed};
 use crate::early::FirstCame;
 use crate::family::{Family, Header, V4, V6};
 use crate::fib::MemberEntry;
-use crate::flow::{
-    DIRECTION_TO_BACKEND, Flow, FlowKey, SCTP, STATE_GOING, STATE_SAMPLED, Translation, mode_of,
-};
+use crate::flow::{Flow, FlowKey, SCTP, STATE_GOING, STATE_SAMPLED, Translation, mode_of};
 use crate::half_open;
 use crate::mss::{self, Options};
 use crate::packet::Packet;
@@ -428,9 +426,7 @@ fn serve<A: Family, T: TablesOf<A>>(
             if tables.samples_every() != 0 && state & STATE_SAMPLED != 0 {
                 sample::count(tables, arrival, step);
             }
-            if step.direction == DIRECTION_TO_BACKEND {
-                tables.count_flow_packet(service, backend, arrival.bytes);
-            }
+            tables.count_flow_packet(service, backend, step.direction, arrival.bytes);
             return Ok(());
         }
         end(tables, key, &entry)?;
@@ -458,7 +454,10 @@ fn begin<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Res
     }
     choose::backend(tables, scratch)?;
     if scratch.step.begins {
-        choose::insert_back(tables, scratch)?;
+        match choose::insert_back(tables, scratch) {
+            Err(Reason::NoSourcePort) => choose::find_port(tables, scratch)?,
+            ended => ended?,
+        }
         choose::insert(tables, scratch)?;
         if scratch.step.is_new {
             if tables.samples_every() != 0 && scratch.made.entry.state & STATE_SAMPLED != 0 {

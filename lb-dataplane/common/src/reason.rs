@@ -187,8 +187,8 @@ reasons! {
     IpOptions = 53, "ip-options", Pass, Original;
     /// A packet that would begin a flow at the very moment at which its service is replaced; its sender's next one does.
     ServiceChanging = 54, "service-changing", Drop, Original;
-    /// A new flow of a client that is itself the backend that was chosen, where flows keep their clients' addresses: it would get
-    /// packets from its own.
+    /// A new flow of a client that is itself the backend that was chosen, where flows keep their clients' addresses, and the
+    /// backend of the ring's next places, as many as are looked at: it would get packets from its own.
     OwnBackend = 55, "own-backend", Drop, Original;
     /// Who asked a link for the MAC of a VIP that this node answers for there, answered.
     NeighbourAnswered = 56, "neighbour-answered", Reply, Rewritten;

@@ -49,8 +49,6 @@ pub trait FamilyTables<A: Family>: FlowTables {
     fn fragment(&self, key: &FragmentKey<A>) -> Option<FragmentPorts>;
     /// Notes what the first fragment of a datagram says.
     fn note_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts);
-    /// The same where nothing is noted of that datagram; whether that was so.
-    fn note_unknown_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts) -> bool;
 }
 
 /// The tables as packets of a family meet them: a flow's other direction may be in the other family's table.
@@ -78,6 +76,8 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn load(&self, backend: u32) -> u64;
     /// How many flows a service has.
     fn service_load(&self, service: u32) -> u64;
+    /// The bits of a client's address by which its flows are counted, IPv4 mapped into IPv6. A constant.
+    fn client_mask(&self, is_v6: bool) -> V6;
     /// How many flows of a client are counted.
     fn client_flows(&self, client: &AffinityKey) -> u32;
     /// Counts one more flow of a client.
@@ -100,8 +100,8 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn draw(&self) -> u32;
     /// The current tick.
     fn now(&self) -> u32;
-    /// Counts a packet of a service and its backend, client to backend.
-    fn count_flow_packet(&self, service: u32, backend: u32, bytes: u32);
+    /// Counts a packet of a service and its backend, in one of the two directions.
+    fn count_flow_packet(&self, service: u32, backend: u32, direction: u8, bytes: u32);
     /// Counts a new flow of a service and its backend, also in the load of both.
     fn count_new_flow(&self, service: u32, backend: u32);
     /// Counts the end of a flow of a service and its backend.
@@ -120,6 +120,10 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn end_sample(&self, key: &FlowKey<V6>, state: u32);
     /// Whether this node answers who asks a link for the MAC of a VIP.
     fn answers(&self, key: &AnswerKey) -> bool;
+    /// The tick in which a fragment last came before the first one of its datagram.
+    fn awaited(&self, key: &FragmentKey<V6>) -> Option<u32>;
+    /// Notes that one has come. In a table of its own: a flood of such fragments makes no first one forgotten.
+    fn note_awaited(&self, key: &FragmentKey<V6>, now: u32);
     /// Tells user space that the first fragment of a datagram has come, others of which it keeps.
     fn tell_first_came(&self, first: &FirstCame);
     /// The interface of a VLAN.
@@ -148,14 +152,22 @@ pub const MAX_ANSWERS: u32 = 1 << 16;
 
 const _: () = assert!(size_of::<AnswerKey>() == 20);
 
+/// Packets of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Passed {
+    /// Packets; one where the kernel merged segments.
+    pub packets: u64,
+    /// Bytes of their frames, as they came in.
+    pub bytes: u64,
+}
+
 /// Value of the per-CPU arrays `SERVICE_COUNTS` and `BACKEND_COUNTS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct FlowCounts {
-    /// Packets from clients.
-    pub packets: u64,
-    /// Bytes of their frames.
-    pub bytes: u64,
+    /// What came from clients, and what from backends: by the `DIRECTION_*` constants.
+    pub passed: [Passed; 2],
     /// Flows begun.
     pub flows: u64,
     /// Half-open flows that had to make room for others.

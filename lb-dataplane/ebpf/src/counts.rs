@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray};
+use lb_dataplane_common::family::V6;
 use lb_dataplane_common::service::AffinityKey;
 use lb_dataplane_common::tables::FlowCounts;
 
@@ -21,6 +22,20 @@ static CLIENT_FLOWS: LruHashMap<AffinityKey, u32> = LruHashMap::with_max_entries
 static SERVICE_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(64, 0);
 #[map]
 static BACKEND_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(64, 0);
+
+/// By which bits clients are counted, as packets have them, IPv4 mapped into IPv6. Set by the loader.
+#[unsafe(no_mangle)]
+static LBD_CLIENT_MASK: V6 = [u32::MAX; 4];
+#[unsafe(no_mangle)]
+static LBD_CLIENT_MASK6: V6 = [u32::MAX; 4];
+
+/// The bits of an address by which clients are counted.
+#[inline(always)]
+pub fn client_mask(is_v6: bool) -> V6 {
+    let mask = if is_v6 { &raw const LBD_CLIENT_MASK6 } else { &raw const LBD_CLIENT_MASK };
+    // SAFETY: a static of this program; volatile, since the loader changes it in the object.
+    unsafe { mask.read_volatile() }
+}
 
 /// How many flows a backend has.
 #[inline(always)]
@@ -75,18 +90,27 @@ pub fn discount_client(client: &AffinityKey) {
 
 /// Counts a packet of a service and its backend.
 #[inline(always)]
-pub fn count_flow_packet(service: u32, backend: u32, bytes: u32) {
-    let one = FlowCounts { packets: 1, bytes: u64::from(bytes), ..NOTHING };
-    add(&SERVICE_COUNTS, service, one);
-    add(&BACKEND_COUNTS, backend, one);
+pub fn count_flow_packet(service: u32, backend: u32, direction: u8, bytes: u32) {
+    count_passed(&SERVICE_COUNTS, service, direction, bytes);
+    count_passed(&BACKEND_COUNTS, backend, direction, bytes);
+}
+
+#[inline(always)]
+fn count_passed(map: &PerCpuArray<FlowCounts>, index: u32, direction: u8, bytes: u32) {
+    if let Some(counts) = map.get_ptr_mut(index) {
+        // SAFETY: this CPU's element, which nothing else writes while the program runs.
+        unsafe {
+            let passed = &mut (*counts).passed[usize::from(direction & 1)];
+            passed.packets += 1;
+            passed.bytes += u64::from(bytes);
+        }
+    }
 }
 
 /// Counts a new flow of both, also in their loads.
 #[inline(always)]
 pub fn count_new_flow(service: u32, backend: u32) {
-    let one = FlowCounts { flows: 1, ..NOTHING };
-    add(&SERVICE_COUNTS, service, one);
-    add(&BACKEND_COUNTS, backend, one);
+    add(service, backend, |counts| counts.flows += 1);
     change_load(&LOADS, backend, 1);
     change_load(&SERVICE_LOADS, service, 1);
 }
@@ -101,31 +125,21 @@ pub fn count_ended_flow(service: u32, backend: u32) {
 /// Counts a half-open flow that had to make room.
 #[inline(always)]
 pub fn count_evicted(service: u32, backend: u32) {
-    let one = FlowCounts { evicted: 1, ..NOTHING };
-    add(&SERVICE_COUNTS, service, one);
-    add(&BACKEND_COUNTS, backend, one);
+    add(service, backend, |counts| counts.evicted += 1);
 }
 
 /// Counts a new flow for which no source port was free.
 #[inline(always)]
 pub fn count_exhausted(service: u32, backend: u32) {
-    let one = FlowCounts { exhausted: 1, ..NOTHING };
-    add(&SERVICE_COUNTS, service, one);
-    add(&BACKEND_COUNTS, backend, one);
+    add(service, backend, |counts| counts.exhausted += 1);
 }
 
-const NOTHING: FlowCounts = FlowCounts { packets: 0, bytes: 0, flows: 0, evicted: 0, exhausted: 0 };
-
 #[inline(always)]
-fn add(map: &PerCpuArray<FlowCounts>, index: u32, more: FlowCounts) {
-    if let Some(counts) = map.get_ptr_mut(index) {
-        // SAFETY: this CPU's element, which nothing else writes while the program runs.
-        unsafe {
-            (*counts).packets += more.packets;
-            (*counts).bytes += more.bytes;
-            (*counts).flows += more.flows;
-            (*counts).evicted += more.evicted;
-            (*counts).exhausted += more.exhausted;
+fn add(service: u32, backend: u32, more: impl Fn(&mut FlowCounts)) {
+    for counts in [SERVICE_COUNTS.get_ptr_mut(service), BACKEND_COUNTS.get_ptr_mut(backend)] {
+        if let Some(counts) = counts {
+            // SAFETY: this CPU's element, which nothing else writes while the program runs.
+            unsafe { more(&mut *counts) }
         }
     }
 }

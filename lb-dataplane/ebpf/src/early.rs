@@ -1,14 +1,35 @@
 //! What user space is told of fragments that come before the first one of their datagram.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::RingBuf;
+use aya_ebpf::maps::{LruHashMap, RingBuf};
 use lb_dataplane_common::early::{EARLY_BYTES, EarlyFragment, EarlyHead, FirstCame};
+use lb_dataplane_common::family::V6;
+use lb_dataplane_common::fragment::FragmentKey;
 
 use crate::sum;
 
 /// Fragments for user space to keep: 256 KiB, 124 of them.
 #[map]
 static EARLY: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+/// Datagrams of which fragments have come before the first one, and when the last of them did: as many as user space knows.
+#[map]
+static AWAITED: LruHashMap<FragmentKey<V6>, u32> = LruHashMap::with_max_entries(1024, 0);
+
+/// When a fragment last came before the first one of its datagram.
+#[inline(always)]
+pub fn awaited(key: &FragmentKey<V6>) -> Option<u32> {
+    let seen = AWAITED.get_ptr(key)?;
+    // SAFETY: an entry that is reused meanwhile is another datagram's, but whole.
+    Some(unsafe { *seen })
+}
+
+/// Notes that one has.
+#[inline(always)]
+pub fn note_awaited(key: &FragmentKey<V6>, now: u32) {
+    // A fragment that is not noted is given up after its second.
+    let _ = AWAITED.insert(key, now, 0);
+}
 
 /// Hands a fragment to user space. `read` copies bytes of it, from its IP header on, and says whether it could.
 #[inline(always)]

@@ -85,6 +85,9 @@ static FRAGMENTS6: LruHashMap<FragmentKey<V6>, FragmentPorts> =
 /// Packets for user space to tell their senders of: 64 KiB, 780 of them.
 #[map]
 static PUNTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
+/// Those of them that were too long for their way: whoever sends others by the thousand keeps nobody from hearing what fits.
+#[map]
+static PUNTS_TOO_BIG: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 /// Where this node answers who asks for a VIP's MAC.
 #[map]
 static ANSWERS: HashMap<AnswerKey, u32> = HashMap::with_max_entries(MAX_ANSWERS, BPF_F_NO_PREALLOC);
@@ -223,15 +226,6 @@ macro_rules! family_tables {
             }
 
             #[inline(always)]
-            fn note_unknown_fragment(
-                &self,
-                key: &FragmentKey<$family>,
-                ports: &FragmentPorts,
-            ) -> bool {
-                $fragments.insert(key, ports, u64::from(BPF_NOEXIST)).is_ok()
-            }
-
-            #[inline(always)]
             fn note_fragment(&self, key: &FragmentKey<$family>, ports: &FragmentPorts) {
                 // Fragments of a datagram that is not noted are dropped, counted.
                 let _ = $fragments.insert(key, ports, 0);
@@ -310,6 +304,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn client_mask(&self, is_v6: bool) -> V6 {
+        counts::client_mask(is_v6)
+    }
+
+    #[inline(always)]
     fn client_flows(&self, client: &AffinityKey) -> u32 {
         counts::client_flows(client)
     }
@@ -380,8 +379,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_flow_packet(&self, service: u32, backend: u32, bytes: u32) {
-        counts::count_flow_packet(service, backend, bytes)
+    fn count_flow_packet(&self, service: u32, backend: u32, direction: u8, bytes: u32) {
+        counts::count_flow_packet(service, backend, direction, bytes)
     }
 
     #[inline(always)]
@@ -430,6 +429,16 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn awaited(&self, key: &FragmentKey<V6>) -> Option<u32> {
+        early::awaited(key)
+    }
+
+    #[inline(always)]
+    fn note_awaited(&self, key: &FragmentKey<V6>, now: u32) {
+        early::note_awaited(key, now)
+    }
+
+    #[inline(always)]
     fn tell_first_came(&self, first: &FirstCame) {
         early::tell_first_came(first)
     }
@@ -470,7 +479,8 @@ pub fn punt(
     detail: u16,
     read: impl Fn(&mut [u8; QUOTED], usize) -> bool,
 ) {
-    let Some(mut place) = PUNTS.reserve::<Punt>(0) else { return };
+    let ring = if reason == Reason::FlowTooBig { &PUNTS_TOO_BIG } else { &PUNTS };
+    let Some(mut place) = ring.reserve::<Punt>(0) else { return };
     let punt: *mut Punt = place.as_mut_ptr();
     // SAFETY: the reservation is as large as a `Punt`; all of it is written before it is handed over.
     let is_read = unsafe {

@@ -11,9 +11,9 @@ use lb_dataplane_common::flow::{
     DIRECTION_TO_BACKEND, FlowKey, STATE_EXPIRING, Timeouts, ticks_since,
 };
 
-use super::flows;
 use super::flows::{Entry, Table, end as end_of};
 use super::programs::Programs;
+use super::{Options, flows};
 use crate::error::{ApplyError, ReadError};
 use crate::icmp::Answer;
 use crate::plan::Served;
@@ -30,13 +30,42 @@ pub(super) struct Scan {
     cursor: Cursor,
     /// Whether it is in IPv6's table, which comes after IPv4's.
     is_v6: bool,
+    /// What the configuration says.
+    asked: Timeouts,
+    /// What holds while the tables are as full as they are.
     timeouts: Timeouts,
+    /// Entries that the tables have room for.
+    room: [u64; 2],
+    /// Entries that this walk has seen in the table that it is in.
+    seen: u64,
+    /// Those of each table that the last whole walk has seen.
+    taken: [u64; 2],
 }
 
 impl Scan {
-    pub(super) fn new(timeouts: Timeouts) -> Self {
-        Self { cursor: Cursor::default(), is_v6: false, timeouts }
+    pub(super) fn new(options: &Options) -> Self {
+        let sizes = &options.sizes;
+        Self {
+            cursor: Cursor::default(),
+            is_v6: false,
+            asked: options.timeouts,
+            timeouts: options.timeouts,
+            room: [sizes.flow_entries, sizes.flow_entries6].map(u64::from),
+            seen: 0,
+            taken: [0; 2],
+        }
     }
+
+    /// The walk over a table is over: what holds from now on.
+    fn note_taken(&mut self) -> Timeouts {
+        self.taken[usize::from(self.is_v6)] = std::mem::take(&mut self.seen);
+        let [v4, v6] = [0, 1].map(|at| self.asked.with_taken(self.taken[at], self.room[at]));
+        Timeouts { tcp_closed: v4.tcp_closed.min(v6.tcp_closed), ..self.asked }
+    }
+}
+
+fn cannot_write(error: ApplyError) -> ReadError {
+    ReadError { map: "TIMEOUTS", source: io::Error::other(error) }
 }
 
 /// Tells the ageing program how long flows may be silent.
@@ -48,7 +77,7 @@ pub(super) fn set_timeouts(ebpf: &mut Ebpf, timeouts: &Timeouts) -> Result<(), A
 }
 
 /// What a call of `age` did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Aged {
     /// Entries looked at.
     pub scanned: u32,
@@ -58,6 +87,8 @@ pub struct Aged {
     pub wrapped: bool,
     /// What the sides of removed flows are to hear: two RSTs a flow, at most.
     pub resets: Vec<Answer>,
+    /// Why not all that was over could be removed, if so. What is left is due in a later scan.
+    pub failed: Option<ReadError>,
 }
 
 /// A part of the table in which flows that are over are marked. They are removed once a grace period is over: by then no packet
@@ -91,7 +122,7 @@ impl AgePart {
 }
 
 pub(super) fn begin(
-    ebpf: &Ebpf,
+    ebpf: &mut Ebpf,
     programs: &Programs,
     served: &Served,
     scan: &mut Scan,
@@ -103,34 +134,40 @@ pub(super) fn begin(
         let (aged, due) = mark::<V4>(ebpf, programs, served, scan)?;
         AgePart { aged, due: due.map_or(Due::Nothing, Due::V4) }
     };
+    scan.seen += u64::from(part.aged.scanned);
     if part.aged.wrapped {
+        let timeouts = scan.note_taken();
         part.aged.wrapped = scan.is_v6;
         scan.is_v6 = !scan.is_v6;
         scan.cursor = Cursor::default();
+        if timeouts != scan.timeouts {
+            set_timeouts(ebpf, &timeouts).map_err(cannot_write)?;
+            scan.timeouts = timeouts;
+        }
     }
     Ok(part)
 }
 
 /// Removes what is marked; `over` says whether there was a grace period.
-pub(super) fn end(
-    programs: &Programs,
-    part: AgePart,
-    over: io::Result<()>,
-) -> Result<Aged, ReadError> {
+pub(super) fn end(programs: &Programs, part: AgePart, over: io::Result<()>) -> Aged {
     let AgePart { mut aged, due } = part;
-    let failed = |map| move |source| ReadError { map, source };
-    aged.removed = match due {
-        Due::Nothing => 0,
-        Due::V4(entries) => {
-            over.map_err(failed(V4::MAP))?;
-            run(programs, Pass::Sweep, &entries, &mut aged.resets)?
-        }
-        Due::V6(entries) => {
-            over.map_err(failed(V6::MAP))?;
-            run(programs, Pass::Sweep, &entries, &mut aged.resets)?
-        }
+    let swept = match due {
+        Due::Nothing => Ok(()),
+        Due::V4(entries) => sweep(programs, &entries, over, &mut aged),
+        Due::V6(entries) => sweep(programs, &entries, over, &mut aged),
     };
-    Ok(aged)
+    aged.failed = swept.err();
+    aged
+}
+
+fn sweep<A: Table>(
+    programs: &Programs,
+    entries: &[Entry<A>],
+    over: io::Result<()>,
+    aged: &mut Aged,
+) -> Result<(), ReadError> {
+    over.map_err(|source| ReadError { map: A::MAP, source })?;
+    run(programs, Pass::Sweep, entries, &mut aged.removed, &mut aged.resets)
 }
 
 /// What a part is like, and what of it is to be removed.
@@ -157,21 +194,23 @@ fn mark<A: Table>(
     let scanned = u32::try_from(entries.len()).unwrap_or(u32::MAX);
     let mut aged = Aged { scanned, wrapped, ..Aged::default() };
     let marked_before = entries.iter().any(|(_, entry)| entry.state & STATE_EXPIRING != 0);
-    let marked = run(programs, Pass::Mark, &candidates, &mut aged.resets)?;
+    let mut marked = 0;
+    run(programs, Pass::Mark, &candidates, &mut marked, &mut aged.resets)?;
     Ok((aged, (marked > 0 || marked_before).then_some(candidates)))
 }
 
-/// Runs a pass over the entries; how many it marked or removed, and the RSTs that are due.
+/// Runs a pass over the entries; adds how many it marked or removed, and the RSTs that are due, also where it does not come
+/// to the end.
 fn run<A: Table>(
     programs: &Programs,
     pass: Pass,
     entries: &[Entry<A>],
+    done: &mut u32,
     resets: &mut Vec<Answer>,
-) -> Result<u32, ReadError> {
+) -> Result<(), ReadError> {
     let failed = |e| ReadError { map: A::MAP, source: io::Error::other(e) };
     let program = programs.loaded(A::AGE).expect("loaded when the dataplane was opened");
     let program: &Xdp = program.try_into().map_err(failed)?;
-    let mut done = 0;
     for chunk in entries.chunks(MAX_KEYS as usize) {
         let mut input = vec![0_u8; PASS_AT as usize];
         input.extend(pass.to_word().to_ne_bytes());
@@ -182,13 +221,13 @@ fn run<A: Table>(
             data_out: Some(&mut output),
             ..TestRunOptions::new()
         };
-        done += program.test_run(options).map_err(failed)?.return_value;
+        *done += program.test_run(options).map_err(failed)?.return_value;
         let places = output[KEYS_AT as usize..].chunks_exact(size_of::<FlowKey<A>>());
         for (entry, place) in chunk.iter().zip(places) {
             resets.extend(place.first_chunk().into_iter().flat_map(|said| resets_of(entry, *said)));
         }
     }
-    Ok(done)
+    Ok(())
 }
 
 /// The RSTs to both sides of a flow, if the ageing program says so in place of its key.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use lb_dataplane_common::reason::{Kind, Reason};
+pub use lb_dataplane_common::tables::Passed;
 
 use crate::table::ServiceKey;
 
@@ -20,13 +21,13 @@ pub struct ReasonCount {
     pub bytes: u64,
 }
 
-/// What went through a service since it was made, from clients to backends.
+/// What went through a service since it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceCount {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes of the frames.
-    pub bytes: u64,
+    /// From clients.
+    pub to_backend: Passed,
+    /// From backends; nothing where they answer clients themselves.
+    pub to_client: Passed,
     /// Flows begun.
     pub flows: u64,
     /// Half-open flows that had to make room for others.
@@ -37,17 +38,17 @@ pub struct ServiceCount {
     pub backends: Vec<BackendCount>,
 }
 
-/// What went to a backend since it was made.
+/// What went to a backend, and came from it, since it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackendCount {
     /// Its address.
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
-    /// Packets.
-    pub packets: u64,
-    /// Bytes of the frames.
-    pub bytes: u64,
+    /// From clients.
+    pub to_backend: Passed,
+    /// From it; nothing where it answers clients itself.
+    pub to_client: Passed,
     /// Flows begun.
     pub flows: u64,
     /// Half-open flows that had to make room for others.

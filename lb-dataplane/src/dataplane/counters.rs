@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use aya::maps::{Array, Map, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use lb_dataplane_common::reason::{INTERFACE_PLACES, REASON_PLACES, Reason, ReasonCounts};
-use lb_dataplane_common::tables::{FlowCounts, Record};
+use lb_dataplane_common::tables::{FlowCounts, Passed, Record};
 
 use super::{BackendCount, ReasonCount, ServiceCount, ServiceCounters};
 use crate::error::ReadError;
@@ -78,15 +78,15 @@ pub(super) fn services(
             .into_iter()
             .map(|(address, port, id)| {
                 let sum = flow_counts(&backends, id, "BACKEND_COUNTS")?;
-                let FlowCounts { packets, bytes, flows, evicted, exhausted } = sum;
+                let FlowCounts { passed: [to_backend, to_client], flows, evicted, exhausted } = sum;
                 // Below zero for the moment in which a flow that ends is not counted as begun.
                 let active = loads.get(&id, 0).map_err(read_error("LOADS"))?.cast_signed().max(0);
                 let active = active.cast_unsigned();
                 Ok(BackendCount {
                     address,
                     port,
-                    packets,
-                    bytes,
+                    to_backend,
+                    to_client,
                     flows,
                     evicted,
                     exhausted,
@@ -94,8 +94,8 @@ pub(super) fn services(
                 })
             })
             .collect::<Result<_, _>>()?;
-        let FlowCounts { packets, bytes, flows, evicted, exhausted } = sum;
-        let count = ServiceCount { packets, bytes, flows, evicted, exhausted, backends };
+        let FlowCounts { passed: [to_backend, to_client], flows, evicted, exhausted } = sum;
+        let count = ServiceCount { to_backend, to_client, flows, evicted, exhausted, backends };
         counters.insert(ident.key, count);
     }
     Ok(counters)
@@ -130,11 +130,15 @@ fn flow_counts(
     map: &'static str,
 ) -> Result<FlowCounts, ReadError> {
     let values = counts.get(&index, 0).map_err(read_error(map))?;
+    let both = |[a, b]: [Passed; 2], [c, d]: [Passed; 2]| [more(a, c), more(b, d)];
     Ok(values.iter().fold(FlowCounts::default(), |sum, v| FlowCounts {
-        packets: sum.packets + v.0.packets,
-        bytes: sum.bytes + v.0.bytes,
+        passed: both(sum.passed, v.0.passed),
         flows: sum.flows + v.0.flows,
         evicted: sum.evicted + v.0.evicted,
         exhausted: sum.exhausted + v.0.exhausted,
     }))
+}
+
+fn more(sum: Passed, of_cpu: Passed) -> Passed {
+    Passed { packets: sum.packets + of_cpu.packets, bytes: sum.bytes + of_cpu.bytes }
 }

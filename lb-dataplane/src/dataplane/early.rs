@@ -2,11 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 
+use super::Dataplane;
 use crate::error::ReadError;
 use crate::held::{Datagram, Fragment, Held, HeldCounts, Way, address};
 use crate::icmp::Answer;
@@ -15,33 +16,43 @@ use crate::icmp::Answer;
 pub struct EarlyFragments {
     ring: RingBuf<MapData>,
     held: Held,
+    /// How many became what, for whoever shows it.
+    counts: Arc<Mutex<HeldCounts>>,
 }
 
-/// Opens the ring; `None` if it was taken before.
-pub(super) fn take(ebpf: &mut Ebpf) -> Result<Option<EarlyFragments>, ReadError> {
-    let failed = |source| ReadError { map: "EARLY", source: io::Error::other(source) };
-    let Some(map) = ebpf.take_map("EARLY") else { return Ok(None) };
-    let ring = RingBuf::try_from(map).map_err(failed)?;
-    Ok(Some(EarlyFragments { ring, held: Held::default() }))
+impl Dataplane {
+    /// Fragments that came before their first one; `None` if somebody has them already.
+    ///
+    /// # Errors
+    ///
+    /// The ring cannot be mapped.
+    pub fn take_early_fragments(&mut self) -> Result<Option<EarlyFragments>, ReadError> {
+        let failed = |source| ReadError { map: "EARLY", source: io::Error::other(source) };
+        let Some(map) = self.ebpf.take_map("EARLY") else { return Ok(None) };
+        let ring = RingBuf::try_from(map).map_err(failed)?;
+        Ok(Some(EarlyFragments { ring, held: Held::default(), counts: Arc::clone(&self.held) }))
+    }
+
+    /// What became of those that [`EarlyFragments`] keeps, as of the last one that came.
+    #[must_use]
+    pub fn held_fragments(&self) -> HeldCounts {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl EarlyFragments {
     /// The packets of one element of the ring, to be sent as they are; `None` when there is nothing more to read.
     pub fn next_packets(&mut self, now: Instant) -> Option<Vec<Answer>> {
         let element = decode(&self.ring.next()?);
-        Some(match element {
+        let packets = match element {
             Some((datagram, Said::Came(fragment))) => {
                 self.held.fragment(datagram, fragment, now).into_iter().collect()
             }
             Some((datagram, Said::First(way))) => self.held.first_came(datagram, way, now),
             None => Vec::new(),
-        })
-    }
-
-    /// How many became what.
-    #[must_use]
-    pub fn counts(&self) -> HeldCounts {
-        self.held.counts()
+        };
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = self.held.counts();
+        Some(packets)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Opening: new maps or pinned ones.
 
 use std::io;
+use std::sync::Arc;
 
 use aya::EbpfLoader;
 use aya::util::KernelVersion;
@@ -20,6 +21,8 @@ struct Constants {
     sample_every: u32,
     half_open_mask: u32,
     half_open_mask6: u32,
+    client_mask: [u32; 4],
+    client_mask6: [u32; 4],
 }
 
 impl Constants {
@@ -30,6 +33,8 @@ impl Constants {
             sample_every: options.sample_every,
             half_open_mask: mask(options.sizes.flow_entries),
             half_open_mask6: mask(options.sizes.flow_entries6),
+            client_mask: options.client_prefixes.mask(),
+            client_mask6: options.client_prefixes.mask6(),
         }
     }
 }
@@ -58,6 +63,8 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     loader.override_global("LBD_SAMPLE_EVERY", &constants.sample_every, true);
     loader.override_global("LBD_HALF_OPEN_MASK", &constants.half_open_mask, true);
     loader.override_global("LBD_HALF_OPEN_MASK6", &constants.half_open_mask6, true);
+    loader.override_global("LBD_CLIENT_MASK", &constants.client_mask[..], true);
+    loader.override_global("LBD_CLIENT_MASK6", &constants.client_mask6[..], true);
     for (name, wanted) in &maps {
         loader.map_max_entries(name, wanted.max_entries);
         loader.map_pin_path(name, pins.map(name));
@@ -72,9 +79,22 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     let rings = apply::map_rings(&ebpf, &options.sizes).map_err(OpenError::Rings)?;
     let served = apply::adopt(&mut ebpf, &rings, apply::limits(&options.sizes))?;
     let fib = routes::open(&ebpf, &options.sizes).map_err(OpenError::Fib)?;
-    let scan = age::Scan::new(options.timeouts);
+    let scan = age::Scan::new(options);
     let one_arm = OneArm::default();
-    Ok(Dataplane { ebpf, pins, programs, adopted, served, rings, one_arm, fib, scan, xdp: None })
+    let held = Arc::default();
+    Ok(Dataplane {
+        ebpf,
+        pins,
+        programs,
+        adopted,
+        served,
+        rings,
+        one_arm,
+        fib,
+        scan,
+        held,
+        xdp: None,
+    })
 }
 
 fn check_kernel() -> Result<(), OpenError> {

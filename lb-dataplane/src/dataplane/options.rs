@@ -13,10 +13,45 @@ pub struct Options {
     pub sizes: Sizes,
     /// How long flows may be silent.
     pub timeouts: Timeouts,
+    /// As what clients' flows are counted, where a service bounds those of each.
+    pub client_prefixes: ClientPrefixes,
     /// Of how many new flows one is watched, for [`Dataplane::take_flow_events`](super::Dataplane::take_flow_events); 0 for none.
     pub sample_every: u32,
     /// Whether the programs write down each packet's verdict, for tests.
     pub record: bool,
+}
+
+/// Bits of a client's address that say whose flows it counts among. Clients that share them are one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientPrefixes {
+    /// Of IPv4: 1 to 32.
+    pub v4: u8,
+    /// Of IPv6: 1 to 128.
+    pub v6: u8,
+}
+
+impl Default for ClientPrefixes {
+    /// An address of IPv4; a link of IPv6, any of whose addresses a host may take (RFC 4291 §2.5.4).
+    fn default() -> Self {
+        Self { v4: 32, v6: 64 }
+    }
+}
+
+impl ClientPrefixes {
+    /// The mask of IPv4, as packets have it, mapped into IPv6.
+    pub(super) fn mask(self) -> [u32; 4] {
+        mask(96 + self.v4.min(32))
+    }
+
+    /// That of IPv6.
+    pub(super) fn mask6(self) -> [u32; 4] {
+        mask(self.v6.min(128))
+    }
+}
+
+fn mask(bits: u8) -> [u32; 4] {
+    let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+    [96, 64, 32, 0].map(|shift| ((mask >> shift) as u32).to_be())
 }
 
 /// Entries of the tables that grow with use.
@@ -27,9 +62,9 @@ pub struct Sizes {
     pub flow_entries: u32,
     /// The same for IPv6.
     pub flow_entries6: u32,
-    /// Services: about 250 bytes each, and 32 more per CPU.
+    /// Services: about 250 bytes each, and 56 more per CPU.
     pub services: u32,
-    /// Backends of all services: 48 bytes each, and 32 more per CPU.
+    /// Backends of all services: 48 bytes each, and 56 more per CPU.
     pub backends: u32,
     /// Source addresses in all lists of them.
     pub sources: u32,
@@ -88,4 +123,22 @@ pub enum XdpMode {
     Generic,
     /// In the driver where it can, behind it elsewhere.
     Auto,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_have_the_bits_of_their_prefixes_in_network_byte_order() {
+        let masks = |v4, v6| {
+            let prefixes = ClientPrefixes { v4, v6 };
+            [prefixes.mask(), prefixes.mask6()].map(|mask| mask.map(u32::to_ne_bytes).concat())
+        };
+        let ones = |count: usize| [vec![0xff; count], vec![0; 16 - count]].concat();
+        assert_eq!(masks(32, 64), [ones(16), ones(8)]);
+        assert_eq!(masks(24, 128), [ones(15), ones(16)]);
+        let [v4, v6] = masks(1, 57);
+        assert_eq!((&v4[11..14], &v6[6..9]), (&[0xff, 0x80, 0][..], &[0xff, 0x80, 0][..]));
+    }
 }

@@ -11,23 +11,46 @@ use lb_dataplane_common::punt::{Punt, QUOTED};
 use crate::error::ReadError;
 use crate::icmp::{Answer, Limit, answer};
 
-/// The ring of packets that were dropped and whose senders are to be told. Its descriptor is readable when there is one.
+/// The packets that were dropped and whose senders are to be told: those that were too long for their way, and others. Each kind
+/// has its ring and its limit, so that none keeps senders of the other from hearing.
 pub struct Punts {
+    kinds: [Kind; 2],
+}
+
+struct Kind {
     ring: RingBuf<MapData>,
     limit: Limit,
 }
 
-/// Opens the ring; `None` if it was taken before.
+/// Opens the rings; `None` if they were taken before.
 pub(super) fn take(ebpf: &mut Ebpf) -> Result<Option<Punts>, ReadError> {
-    let failed = |source| ReadError { map: "PUNTS", source: io::Error::other(source) };
-    let Some(map) = ebpf.take_map("PUNTS") else { return Ok(None) };
-    let ring = RingBuf::try_from(map).map_err(failed)?;
-    Ok(Some(Punts { ring, limit: Limit::new(Instant::now()) }))
+    let too_big = kind(ebpf, "PUNTS_TOO_BIG")?;
+    let others = kind(ebpf, "PUNTS")?;
+    Ok(too_big.zip(others).map(|(too_big, others)| Punts { kinds: [too_big, others] }))
+}
+
+fn kind(ebpf: &mut Ebpf, map: &'static str) -> Result<Option<Kind>, ReadError> {
+    let failed = |source| ReadError { map, source: io::Error::other(source) };
+    let Some(taken) = ebpf.take_map(map) else { return Ok(None) };
+    let ring = RingBuf::try_from(taken).map_err(failed)?;
+    Ok(Some(Kind { ring, limit: Limit::new(Instant::now()) }))
 }
 
 impl Punts {
-    /// The next ICMP error or RST to send; `None` when there is nothing more to read. What is over the limit is read and left out.
+    /// The next ICMP error or RST to send; `None` when there is nothing more to read. What is over its limit is read and left out.
     pub fn next_answer(&mut self, now: Instant) -> Option<Answer> {
+        self.kinds.iter_mut().find_map(|kind| kind.next_answer(now))
+    }
+
+    /// The rings' descriptors: one is readable when there is something to read.
+    #[must_use]
+    pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
+        self.kinds.each_ref().map(|kind| kind.ring.as_fd())
+    }
+}
+
+impl Kind {
+    fn next_answer(&mut self, now: Instant) -> Option<Answer> {
         loop {
             let punt = decode(&self.ring.next()?);
             if let Some(answer) = punt.as_ref().and_then(answer)
@@ -36,12 +59,6 @@ impl Punts {
                 return Some(answer);
             }
         }
-    }
-}
-
-impl AsFd for Punts {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
     }
 }
 

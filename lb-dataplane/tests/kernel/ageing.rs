@@ -155,7 +155,7 @@ fn idle_flows_go_by_the_hundred_and_live_ones_stay() {
         let ended = scene.send(Hook::Xdp, &packet(UDP, &from, VIP));
         assert_eq!(ended.reason, Reason::ForwardedToBackend);
     }
-    let_pass(&mut scene, seconds(60) + 1);
+    let_pass(&mut scene, seconds(240) + 1);
     for n in 0..50_u32 {
         scene.send(Hook::Xdp, &packet(UDP, &format!("10.1.0.{}:999", n + 1), VIP));
     }

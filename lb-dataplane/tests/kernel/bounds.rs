@@ -2,7 +2,7 @@
 
 use lb_dataplane::table::Algorithm::{LeastConnections, Maglev, RoundRobin, SourceHash};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
-use lb_dataplane::{Hook, Reason};
+use lb_dataplane::{ClientPrefixes, Hook, Reason, seconds};
 
 use crate::frame::{ACK, FIN, Frame, RST, SYN, SYN_ACK, packet};
 use crate::scene::{BOTH, Scene};
@@ -61,7 +61,8 @@ fn a_service_has_as_many_flows_as_it_may_and_another_when_one_ends() {
 fn a_client_has_as_many_flows_as_it_may_and_others_theirs() {
     for hook in BOTH {
         for [vip, clients, backends] in FAMILIES {
-            let mut scene = Scene::new();
+            let each = ClientPrefixes { v4: 32, v6: 128 };
+            let mut scene = Scene::with(|options| options.client_prefixes = each);
             scene.bounds = [0, 2, 0];
             let backend = at(backends, 9, 8080);
             scene.serve(vip, Tcp, RoundRobin, &[&backend]);
@@ -84,6 +85,35 @@ fn a_client_has_as_many_flows_as_it_may_and_others_theirs() {
             scene.serve(vip, Tcp, RoundRobin, &[&backend]);
             let (reason, _) = begin(&mut scene, hook, &at(clients, 2, 40_003), vip);
             assert_eq!(reason, Reason::ClientFull, "{hook:?} {vip}");
+        }
+    }
+}
+
+#[test]
+fn clients_count_as_one_by_the_prefixes_that_are_set() {
+    let prefixes = ClientPrefixes { v4: 24, v6: 56 };
+    let near = [
+        ["10.1.0.5", "10.1.0.77", "10.1.1.5"],
+        ["2001:db8:1:300::5", "2001:db8:1:3ff::5", "2001:db8:1:200::5"],
+    ];
+    for hook in BOTH {
+        for ([vip, _, backends], [first, near, far]) in FAMILIES.into_iter().zip(near) {
+            let mut scene = Scene::with(|options| options.client_prefixes = prefixes);
+            scene.bounds = [0, 1, 0];
+            let backend = at(backends, 9, 8080);
+            scene.serve(vip, Tcp, Maglev, &[&backend]);
+            let client = |address: &str| {
+                std::net::SocketAddr::new(address.parse().unwrap(), 40_000).to_string()
+            };
+            let mut reason = |from: &str| begin(&mut scene, hook, &client(from), vip).0;
+            assert_eq!(reason(first), Reason::ForwardedToBackend, "{hook:?}");
+            assert_eq!(reason(near), Reason::ClientFull, "{hook:?} {near}");
+            assert_eq!(reason(far), Reason::ForwardedToBackend, "{hook:?} {far}");
+            // It is given back to whom it was counted for.
+            scene.send(hook, &packet(RST, &backend, &client(first)));
+            scene.let_pass(seconds(3600));
+            scene.age();
+            assert_eq!(begin(&mut scene, hook, &client(near), vip).0, Reason::ForwardedToBackend);
         }
     }
 }

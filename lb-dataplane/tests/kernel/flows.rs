@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
-use lb_dataplane::{FlowFilter, FlowPlace, FlowState, Hook, Reason, Sizes};
+use lb_dataplane::{FlowFilter, FlowPlace, FlowState, Hook, Passed, Reason, Sizes};
 
 use crate::frame::{ACK, Carries, ECHO, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BACKEND_SIDE, BOTH, CLIENT_SIDE, Scene, small};
@@ -273,15 +273,18 @@ fn counters_say_what_went_where() {
         let mut scene = one_backend(Tcp);
         let frame = packet(SYN, CLIENT, VIP);
         scene.send(hook, &frame);
-        scene.send(hook, &packet(SYN_ACK, BACKEND, CLIENT));
+        let reply = packet(SYN_ACK, BACKEND, CLIENT);
+        scene.send(hook, &reply);
         scene.send(hook, &packet(ACK, CLIENT, VIP));
         let counters = scene.get().service_counters().unwrap();
         let (key, count) = counters.into_iter().next().unwrap();
         assert_eq!((key.address.to_string(), key.port), ("192.0.2.1".to_owned(), 80));
-        let bytes = 2 * frame.bytes().len() as u64;
-        assert_eq!((count.packets, count.bytes, count.flows), (2, bytes, 1), "{hook:?}");
+        let there = Passed { packets: 2, bytes: 2 * frame.bytes().len() as u64 };
+        let back = Passed { packets: 1, bytes: reply.bytes().len() as u64 };
+        let counted = (count.to_backend, count.to_client, count.flows);
+        assert_eq!(counted, (there, back, 1), "{hook:?}");
         let backend = count.backends[0];
-        assert_eq!((backend.packets, backend.bytes, backend.flows), (2, bytes, 1));
+        assert_eq!((backend.to_backend, backend.to_client, backend.flows), (there, back, 1));
         assert_eq!((backend.address.to_string(), backend.port), ("10.2.0.9".to_owned(), 8080));
         assert_eq!(scene.count(Reason::ForwardedToBackend), 2);
         assert_eq!(scene.count(Reason::ForwardedToClient), 1);

@@ -159,6 +159,9 @@ fn a_solicitation_for_a_vip_is_answered_where_it_is_announced() {
             let ended = send(&mut scene, hook, &solicitation("::", GROUP, VIP6, &options));
             assert_eq!(advertisement(&ended), (all.0, all.1, 0x20, has_mac), "{hook:?}");
         }
+        // Nobody asks so (RFC 4861 §7.1.1).
+        let ended = send(&mut scene, hook, &solicitation("::", VIP6, VIP6, &[]));
+        assert_ne!(ended.reason, Reason::NeighbourAnswered, "{hook:?}");
     }
 }
 

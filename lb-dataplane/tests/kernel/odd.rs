@@ -1,5 +1,6 @@
 //! Odd packets: wrong checksums, options, lies about lengths, martians, ports of 0. The rules are those of the README's table.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use lb_dataplane::table::Algorithm::Maglev;
@@ -369,7 +370,6 @@ fn a_backend_that_is_its_own_client_is_served_from_an_address_of_ours_only(scene
             let own = format!("{}:3333", backend.rsplit_once(':').unwrap().0);
             let syn = packet(SYN, &own, vip);
             assert_eq!(scene.send(hook, &syn).reason, Reason::OwnBackend, "{hook:?} {vip}");
-
             let there = full_nat.send(hook, &syn);
             assert_eq!((there.reason, there.ifindex), (Reason::ForwardedToBackend, 8), "{hook:?}");
             let there = there.frame();
@@ -381,6 +381,29 @@ fn a_backend_that_is_its_own_client_is_served_from_an_address_of_ours_only(scene
             assert_eq!((back.reason, back.ifindex), (Reason::ForwardedToClient, 8), "{hook:?}");
             let back = back.frame();
             assert_eq!((back.from, back.to), (vip.parse().unwrap(), syn.from));
+        }
+    }
+}
+
+#[test]
+fn a_backend_that_is_its_own_client_is_given_to_the_others_where_there_are_some() {
+    let near = |backend: &str, last: char| backend.replacen("9", &last.to_string(), 1);
+    let mut scene = Scene::new();
+    let services =
+        [V4, V6].map(|[_, vip, own, _]| (vip, [near(own, '7'), own.into(), near(own, '8')]));
+    let lists = services.each_ref().map(|(_, backends)| backends.each_ref().map(String::as_str));
+    let served = services.iter().zip(&lists).map(|((vip, _), list)| (*vip, Tcp, Maglev, &list[..]));
+    scene.apply(&served.collect::<Vec<_>>());
+    for (hook, first) in BOTH.into_iter().zip([3000, 4000]) {
+        for (vip, [one, own, other]) in &services {
+            let host = own.rsplit_once(':').unwrap().0;
+            let mut seen = BTreeSet::new();
+            for port in first..first + 32 {
+                let there = scene.send(hook, &packet(SYN, &format!("{host}:{port}"), vip));
+                assert_eq!(there.reason, Reason::ForwardedToBackend, "{hook:?} {vip} {port}");
+                seen.insert(there.frame().to.to_string());
+            }
+            assert_eq!(seen, BTreeSet::from([one.clone(), other.clone()]), "{hook:?} {vip}");
         }
     }
 }

@@ -12,7 +12,9 @@ use lb_dataplane::fib::{Action, FibUpdate, Member};
 use lb_dataplane::table::{
     Access, Algorithm, Backend, BackendState, Mode, Protocol, Service, ServiceKey, Source, Table,
 };
-use lb_dataplane::{Answer, Dataplane, Hook, Kind, Options, Reason, Sizes, Timeouts};
+use lb_dataplane::{
+    Answer, ClientPrefixes, Dataplane, Hook, Kind, Options, Reason, Sizes, Timeouts,
+};
 
 use crate::frame::Frame;
 use crate::spare::{self, Home};
@@ -116,6 +118,7 @@ impl Scene {
             pin_dir: PathBuf::new(),
             sizes: small(),
             timeouts: Timeouts::default(),
+            client_prefixes: ClientPrefixes::default(),
             sample_every: 0,
             record: true,
         };

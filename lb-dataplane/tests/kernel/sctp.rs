@@ -216,6 +216,7 @@ fn guesses() -> Vec<(&'static str, Vec<Frame>, FlowState)> {
         ("the same said to be so", and(&[there(reflected(ABORT, MINE))]), Closing),
         ("one without a tag", and(&[back(chunk(ABORT, 0))]), Established),
         ("the client's", and(&[there(chunk(ABORT, ITS))]), Closing),
+        ("one and then a guess", and(&[there(chunk(ABORT, ITS)), there(chunk(DATA, 7))]), Closing),
         ("the backend's", and(&[back(chunk(ABORT, MINE))]), Closing),
         ("of a backend that has forgotten", and(&[back(reflected(ABORT, ITS))]), Closing),
         ("a guess that is said to be so", and(&[back(reflected(ABORT, 7))]), Established),

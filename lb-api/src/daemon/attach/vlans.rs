@@ -71,7 +71,11 @@ pub(super) fn is_handled_below(links: &[Link], link: &Link, patterns: &[String])
 
 /// The interface that a link's frames come in by, with tags, and are to be handled on: the link is no port of anything, and
 /// everything below is to be attached to, too.
-pub(super) fn handled_by(links: &[Link], link: &Link, patterns: &[String]) -> Option<u32> {
+pub(in crate::daemon) fn handled_by(
+    links: &[Link],
+    link: &Link,
+    patterns: &[String],
+) -> Option<u32> {
     let mut above = link;
     for _ in 0..TAGS {
         let is_port = above.controller.is_some();

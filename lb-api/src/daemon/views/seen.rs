@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use lb_api_types::config;
 use lb_api_types::resource::Condition;
 use lb_api_types::view::{
-    Flow, FlowSpec, FlowStatus, Interface, InterfaceSpec, InterfaceStatus, ReasonView,
-    SeenMetadata, ServiceAuditView,
+    EarlyFragmentsView, Flow, FlowSpec, FlowStatus, Interface, InterfaceSpec, InterfaceStatus,
+    ReasonView, SeenMetadata, ServiceAuditView,
 };
 use lb_api_types::vip;
-use lb_dataplane::ReasonCount;
 use lb_dataplane::plan::Audit;
 use lb_dataplane::table::Protocol;
+use lb_dataplane::{HeldCounts, ReasonCount};
 use lb_routing::Link;
 
 use super::mac;
@@ -78,6 +78,12 @@ pub(super) fn interface(
 pub(super) fn reasons(counts: Vec<ReasonCount>) -> Vec<ReasonView> {
     let came = counts.into_iter().filter(|count| count.packets > 0);
     came.map(reason).collect()
+}
+
+/// What became of fragments that came early.
+pub(super) fn early_fragments(held: HeldCounts) -> EarlyFragmentsView {
+    let HeldCounts { released, expired, refused, overlapping } = held;
+    EarlyFragmentsView { released, expired, refused, overlapping }
 }
 
 /// What became of packets.

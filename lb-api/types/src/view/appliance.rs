@@ -40,6 +40,9 @@ pub struct Status {
     /// Events of flows that are watched which were lost, since nobody read them in time or too many flows were watched.
     #[serde(default)]
     pub flow_events_lost: u64,
+    /// What became of fragments to VIPs that came before the first one of their datagram.
+    #[serde(default)]
+    pub early_fragments: EarlyFragmentsView,
     /// What of the eBPF FIB's memory is in use.
     #[serde(default)]
     pub fib: FibUsageView,
@@ -51,6 +54,20 @@ pub struct Status {
     /// Seconds until the first of the API's certificates for TLS expires; below zero once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_expires_secs: Option<i64>,
+}
+
+/// Fragments to VIPs that came before the first one of their datagram, and were kept for a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EarlyFragmentsView {
+    /// They were sent on after their first one.
+    pub released: u64,
+    /// Their first one did not come in time.
+    pub expired: u64,
+    /// There was no room for them.
+    pub refused: u64,
+    /// They came twice, or with others that they overlap.
+    pub overlapping: u64,
 }
 
 /// An attached interface.

@@ -1,12 +1,12 @@
 //! A new flow's two entries.
 
-use super::client;
+use super::{client, overdue};
 use crate::checksum::Delta;
 use crate::family::{Family, V6};
 use crate::flow::{
     self, Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey,
     STATE_ACROSS, STATE_CLIENT_COUNTED, STATE_CLOSING, STATE_GOING, STATE_MODE, Translation,
-    remove_to_backend,
+    counted_client, remove_to_backend,
 };
 use crate::hash::FlowHash;
 use crate::peer;
@@ -15,7 +15,7 @@ use crate::reason::Reason;
 use crate::service::{Affinity, MODE_ACROSS, SourceEntry};
 use crate::tables::{FamilyTables, InsertError, Tables, TablesOf};
 
-/// Inserts the direction to the client.
+/// Inserts the direction to the client. `NoSourcePort` is not the last word: [`find_port`] has it.
 ///
 /// # Errors
 ///
@@ -25,7 +25,7 @@ pub fn insert_back<A: Family, T: TablesOf<A>>(
     tables: &T,
     scratch: &mut Scratch<A>,
 ) -> Result<(), Reason> {
-    let Scratch { arrival, step, made, .. } = scratch;
+    let Scratch { arrival, made, .. } = scratch;
     let is_direct = made.entry.state & STATE_MODE != 0;
     let keeps_client = is_direct || made.sources_len == 0;
     if keeps_client && arrival.key.source.to_v6() == made.after.destination {
@@ -39,13 +39,86 @@ pub fn insert_back<A: Family, T: TablesOf<A>>(
     if made.sources_len == 0 {
         return insert_back_of_client(tables, &arrival.key, made);
     }
-    let index = FlowHash::of(&arrival.key).for_route() % made.sources_len;
-    let source = tables.source(made.sources_base.wrapping_add(index)).ok_or(Reason::TableFault)?;
+    insert_back_from_rows(tables, scratch, 0, 1)
+}
+
+/// What [`insert_back`] does where the first row of ports had no free one: a flow that is as good as over makes room, or there is
+/// one elsewhere. No part of it: the verifier counts the room of all that call one another.
+///
+/// # Errors
+///
+/// As for [`insert_back`].
+#[inline(always)]
+pub fn find_port<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    if make_room(tables, scratch) != 0 && insert_back_there(tables, scratch) != 0 {
+        return Ok(());
+    }
+    match insert_back_elsewhere(tables, scratch) {
+        Err(Reason::NoSourcePort) => {}
+        ended => return ended,
+    }
+    if make_room(tables, scratch) != 0 && insert_back_there(tables, scratch) != 0 {
+        return Ok(());
+    }
+    tables.count_exhausted(scratch.made.entry.service, scratch.made.entry.backend);
+    Err(Reason::NoSourcePort)
+}
+
+/// Has a flow make room for the port that was tried last; not zero if it did.
+#[inline(always)]
+fn make_room<A: Family, T: TablesOf<A>>(tables: &T, scratch: &Scratch<A>) -> u32 {
+    let Scratch { step, made, .. } = scratch;
+    if step.mode == MODE_ACROSS {
+        overdue::make_room::<A::Other, T>(tables, &made.back_across)
+    } else {
+        overdue::make_room::<A, T>(tables, &made.back)
+    }
+}
+
+/// Tries the port again that was tried last; not zero if the entry is there now.
+#[inline(never)]
+fn insert_back_there<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> u32 {
+    let Scratch { step, made, .. } = scratch;
+    let Composed { entry, back, back_across, .. } = made;
+    let inserted = if step.mode == MODE_ACROSS {
+        flow::insert(tables, back_across, entry)
+    } else {
+        flow::insert(tables, back, entry)
+    };
+    u32::from(inserted.is_ok())
+}
+
+#[inline(never)]
+fn insert_back_elsewhere<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    insert_back_from_rows(tables, scratch, 1, ROWS)
+}
+
+#[inline(always)]
+fn insert_back_from_rows<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+    first: u32,
+    end: u32,
+) -> Result<(), Reason> {
+    let Scratch { arrival, step, made, .. } = scratch;
+    let key = &arrival.key;
+    let sources = Sources {
+        base: made.sources_base,
+        len: made.sources_len,
+        first: FlowHash::of(key).for_route(),
+        rows: [first, end],
+    };
     let Composed { entry, after, back, back_across, .. } = made;
     if step.mode == MODE_ACROSS {
-        insert_back_of_source(tables, &arrival.key, source, after, entry, back_across)
+        insert_back_of_sources(tables, key, sources, after, entry, back_across)
     } else {
-        insert_back_of_source(tables, &arrival.key, source, after, entry, back)
+        insert_back_of_sources(tables, key, sources, after, entry, back)
     }
 }
 
@@ -82,7 +155,7 @@ pub fn insert<A: Family, T: TablesOf<A>>(
             tables.count_new_flow(made.entry.service, made.entry.backend);
             step.is_new = true;
             if made.entry.state & STATE_CLIENT_COUNTED != 0 {
-                tables.count_client(&client(made.entry.service, key.source));
+                tables.count_client(&counted_client(tables, made.entry.service, key.source));
             }
             if made.affinity != 0 {
                 let client = client(made.entry.service, key.source);
@@ -118,7 +191,8 @@ pub fn insert<A: Family, T: TablesOf<A>>(
     step.direction = DIRECTION_TO_BACKEND;
     step.mss = made.entry.mss;
     step.is_flow = true;
-    tables.count_flow_packet(made.entry.service, made.entry.backend, arrival.bytes);
+    let Composed { entry, .. } = made;
+    tables.count_flow_packet(entry.service, entry.backend, DIRECTION_TO_BACKEND, arrival.bytes);
     Ok(())
 }
 
@@ -199,30 +273,70 @@ fn turn_back<A: Family, F: Family>(
     entry.translation = Translation::between(back, &key.reversed()).to_v6();
 }
 
-/// Ports that are tried for a new flow: with nine of ten in use, chance alone would fail it once in a thousand times.
-const PORT_TRIES: u32 = 64;
-/// Ports in a row that are tried before the search goes on elsewhere: another CPU may have used many in a row.
+/// Rows of ports that are tried for a new flow.
+const ROWS: u32 = 16;
+/// Ports of a row. 64 in all: with nine of ten in use, chance alone would fail a flow once in a thousand times.
 const PORTS_IN_A_ROW: u32 = 4;
+
+/// The addresses that a flow may come from, as `SOURCES` has them.
+#[derive(Clone, Copy)]
+struct Sources {
+    base: u32,
+    /// Not zero.
+    len: u32,
+    /// Which one is tried first, beyond the last one again from the first.
+    first: u32,
+    /// Which rows of ports are tried: from one on up to another.
+    rows: [u32; 2],
+}
 
 /// Inserts the direction to the client for a flow that comes from an address of ours: the entry is what reserves the port
 /// there, so no two flows to a backend share one. Each CPU begins elsewhere and goes on port by port, so that a port rests for
-/// as long as possible before it is used again.
+/// as long as possible before it is used again. A few ports in a row, since another CPU may have used many; then elsewhere,
+/// at the next address if there are several.
 #[inline(always)]
-fn insert_back_of_source<A: Family, F: Family, T: Tables + FamilyTables<F>>(
+fn insert_back_of_sources<A: Family, F: Family, T: Tables + FamilyTables<F>>(
     tables: &T,
     key: &FlowKey<A>,
-    source: &SourceEntry,
+    sources: Sources,
     after: &mut FlowKey<V6>,
     entry: &mut FlowEntry,
     back: &mut FlowKey<F>,
 ) -> Result<(), Reason> {
-    after.source = V6::from_bytes(source.address);
-    after.source_port = 0;
-    turn_back(key, after, entry, back);
+    if sources.len == 0 {
+        return Err(Reason::TableFault);
+    }
+    let [mut rows, end] = sources.rows;
+    while rows < end {
+        // No comparison with the last one: the verifier would walk the rows for each place that it happens at.
+        let index = sources.first.wrapping_add(rows) % sources.len;
+        rows += 1;
+        let source = tables.source(sources.base.wrapping_add(index)).ok_or(Reason::TableFault)?;
+        after.source = V6::from_bytes(source.address);
+        after.source_port = 0;
+        turn_back(key, after, entry, back);
+        match insert_back_of_row(tables, source, after, entry, back) {
+            Ok(()) => return Ok(()),
+            Err(InsertError::Full) => return Err(Reason::FlowTableFull),
+            Err(InsertError::Exists) => {}
+        }
+        tables.jump_numbers();
+    }
+    Err(Reason::NoSourcePort)
+}
+
+#[inline(always)]
+fn insert_back_of_row<F: Family, T: Tables + FamilyTables<F>>(
+    tables: &T,
+    source: &SourceEntry,
+    after: &mut FlowKey<V6>,
+    entry: &mut FlowEntry,
+    back: &mut FlowKey<F>,
+) -> Result<(), InsertError> {
     // What the port adds is all that changes from one try to the next.
     let without_port = entry.translation.ports;
     let mut tries = 0;
-    while tries < PORT_TRIES {
+    while tries < PORTS_IN_A_ROW {
         tries += 1;
         let port = tables.next_number() % (u32::from(source.more_ports) + 1);
         let port = source.first_port.wrapping_add(port as u16).to_be();
@@ -230,16 +344,11 @@ fn insert_back_of_source<A: Family, F: Family, T: Tables + FamilyTables<F>>(
         back.destination_port = port;
         entry.translation.ports = without_port.and(Delta::of([port], [0]));
         match flow::insert(tables, back, entry) {
-            Ok(()) => return Ok(()),
-            Err(InsertError::Full) => return Err(Reason::FlowTableFull),
             Err(InsertError::Exists) => {}
-        }
-        if tries % PORTS_IN_A_ROW == 0 {
-            tables.jump_numbers();
+            ended => return ended,
         }
     }
-    tables.count_exhausted(entry.service, entry.backend);
-    Err(Reason::NoSourcePort)
+    Err(InsertError::Exists)
 }
 
 /// Inserts the direction to the client for a flow that keeps its client's address. An entry that is there already is this

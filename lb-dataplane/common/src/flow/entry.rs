@@ -315,8 +315,19 @@ pub fn remove_to_backend<A: Family, T: Tables + FamilyTables<A>>(
 /// A subprogram: its key needs room that the callers' stacks have not.
 #[inline(never)]
 fn discount_client<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>, service: u32) -> u32 {
-    tables.discount_client(&AffinityKey { client: key.source.to_v6(), service });
+    tables.discount_client(&counted_client(tables, service, key.source));
     0
+}
+
+/// As what a client's flows are counted: the prefix of its address that all clients of a network share.
+#[inline(always)]
+pub(crate) fn counted_client<A: Family, T: Tables>(
+    tables: &T,
+    service: u32,
+    source: A,
+) -> AffinityKey {
+    let ([a, b, c, d], [e, f, g, h]) = (source.to_v6(), tables.client_mask(A::IS_V6));
+    AffinityKey { client: [a & e, b & f, c & g, d & h], service }
 }
 
 // The word of state and number is loaded and swapped as one.

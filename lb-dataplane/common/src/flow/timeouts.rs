@@ -29,17 +29,17 @@ pub struct Timeouts {
     pub sctp_closed: u32,
 }
 
-/// TCP established 2 h 4 min (RFC 5382 REQ-5), half-closed 4 min (the same, "transitory"); UDP 5 min, the recommended value
-/// of RFC 4787 REQ-5, and 2 min, its least, where an answer was the last word. Shorter than these RFCs ask, since a flood
-/// leaves them behind: half-open flows, and what is closed. No RFC says how long for SCTP: an association at work lives as
-/// long as a connection of TCP, since heartbeats (RFC 9260 §8.3) may be off, and its shutdown as long as what TCP has half closed.
+/// TCP established 2 h 4 min, and 4 min ("transitory") while it opens, closes or is closed (RFC 5382 REQ-5, RFC 6146 §4); UDP
+/// 5 min, the recommended value of RFC 4787 REQ-5, and 2 min, its least, where an answer was the last word. No RFC says how
+/// long for SCTP: an association at work lives as long as a connection of TCP, since heartbeats (RFC 9260 §8.3) may be off,
+/// and its shutdown as long as what TCP has half closed; one that has ended has tags that another one cannot have.
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
             tcp_established: seconds(7440),
             tcp_transitory: seconds(240),
-            tcp_closed: seconds(10),
-            half_open: seconds(60),
+            tcp_closed: seconds(240),
+            half_open: seconds(240),
             udp_answered: seconds(120),
             udp: seconds(300),
             sctp_established: seconds(7440),
@@ -49,7 +49,23 @@ impl Default for Timeouts {
     }
 }
 
+/// How long closed connections stay at least while the flow table fills.
+const CLOSED_LEAST: u32 = seconds(10);
+
 impl Timeouts {
+    /// Those while so many of a table's entries are taken. Closed connections stay for as long as they are to until an eighth
+    /// is taken, and no longer than [`CLOSED_LEAST`] from three eighths on: nothing is lost with them but the wait for
+    /// segments that are late, and a busy service has more of them than of any others.
+    #[must_use]
+    pub fn with_taken(&self, entries: u64, capacity: u64) -> Self {
+        let eighth = capacity / 8;
+        let beyond = entries.saturating_sub(eighth).min(2 * eighth);
+        let least = CLOSED_LEAST.min(self.tcp_closed);
+        let spare = u64::from(self.tcp_closed - least);
+        let less = spare * beyond / (2 * eighth).max(1);
+        Self { tcp_closed: self.tcp_closed - u32::try_from(less).unwrap_or(0), ..*self }
+    }
+
     /// The one of a flow. A client's RST may be forged by whoever knows the ports, so it only makes the flow transitory
     /// until the client sends something else (RFC 6146 §3.5.2.2).
     #[must_use]
@@ -110,3 +126,26 @@ pub const fn seconds(seconds: u64) -> u32 {
 }
 
 const _: () = assert!(size_of::<Timeouts>() == 36);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closed_connections_stay_for_as_long_as_there_is_room() {
+        let timeouts = Timeouts::default();
+        let closed = |entries| timeouts.with_taken(entries, 80_000).tcp_closed;
+        for few in [0, 1, 10_000] {
+            assert_eq!(closed(few), seconds(240));
+        }
+        assert_eq!(closed(20_000), seconds(240) - (seconds(240) - seconds(10)) / 2);
+        for many in [30_000, 80_000, u64::MAX] {
+            assert_eq!(closed(many), seconds(10));
+        }
+        assert!((10_000..30_000).all(|n| closed(n) >= closed(n + 1)));
+        assert_eq!(Timeouts { tcp_closed: 0, ..timeouts }.with_taken(50_000, 80_000).tcp_closed, 0);
+        assert_eq!(timeouts.with_taken(9, 0).tcp_closed, seconds(240), "no table");
+        let others = Timeouts { tcp_closed: timeouts.tcp_closed, ..timeouts.with_taken(9, 8) };
+        assert_eq!(others, timeouts, "nothing else is shorter");
+    }
+}

@@ -5,7 +5,7 @@
 use super::Scratch;
 use crate::early::{EARLY_BYTES, EarlyHead};
 use crate::family::Family;
-use crate::fragment::FragmentPorts;
+use crate::fragment::{FragmentPorts, is_awaited};
 use crate::packet::Packet;
 use crate::parse::{self, ETHERNET_LEN, Ip, OFFSET, Transport};
 use crate::reason::Reason;
@@ -26,9 +26,7 @@ pub(super) fn transport<A: Family, P: Packet, T: TablesOf<A>>(
         return Err(Reason::Malformed);
     }
     match tables.fragment(&ip.fragment_key()) {
-        Some(ports) if ports.is_current(tables.now()) && ports.is_awaited == 0 => {
-            Ok(Transport::of_later_fragment(&ports))
-        }
+        Some(ports) if ports.is_current(tables.now()) => Ok(Transport::of_later_fragment(&ports)),
         Some(_) | None => Ok(Transport::OTHER),
     }
 }
@@ -37,20 +35,13 @@ pub(super) fn transport<A: Family, P: Packet, T: TablesOf<A>>(
 #[inline(never)]
 pub(super) fn note<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) {
     let Transport { source_port, destination_port, .. } = scratch.transport;
-    let ports = FragmentPorts {
-        source: source_port,
-        destination: destination_port,
-        seen: tables.now(),
-        is_awaited: 0,
-    };
+    let now = tables.now();
+    let ports = FragmentPorts { source: source_port, destination: destination_port, seen: now };
     let key = scratch.ip.fragment_key();
-    // One that comes on another CPU just now finds these ports, or is seen here.
-    if tables.note_unknown_fragment(&key, &ports) {
-        return;
-    }
-    let is_awaited = tables.fragment(&key).is_some_and(|old| old.is_awaited != 0);
+    // First this, then the look: one that comes early on another CPU just now finds these ports, or is seen here.
     tables.note_fragment(&key, &ports);
-    if is_awaited && scratch.step.mode == MODE_NAT {
+    let awaited = tables.awaited(&key.to_v6());
+    if awaited.is_some_and(|seen| is_awaited(seen, now)) && scratch.step.mode == MODE_NAT {
         tell(tables, scratch);
     }
 }
@@ -87,19 +78,19 @@ pub(super) fn keep<A: Family, P: Packet, T: TablesOf<A>>(
     scratch: &mut Scratch<A>,
 ) -> Reason {
     let Scratch { ip, early, .. } = scratch;
-    if ip.ttl <= 1 || ip.total_len > EARLY_BYTES as u32 {
+    // A raw socket gives a packet without an identification one of its own.
+    let is_anonymous = !A::IS_V6 && ip.identification == 0;
+    if ip.ttl <= 1 || ip.total_len > EARLY_BYTES as u32 || is_anonymous {
         return Reason::FragmentToVip;
     }
-    let key = ip.fragment_key();
-    if !tables.note_unknown_fragment(&key, &FragmentPorts::awaited(tables.now())) {
-        match tables.fragment(&key) {
-            Some(noted) if noted.is_awaited != 0 && noted.is_current(tables.now()) => {}
-            // Of another datagram long ago; or the first one came just now, which is as good as lost.
-            Some(noted) if noted.is_awaited == 0 && noted.is_current(tables.now()) => {
-                return Reason::FragmentToVip;
-            }
-            Some(_) | None => tables.note_fragment(&key, &FragmentPorts::awaited(tables.now())),
-        }
+    let (key, now) = (ip.fragment_key(), tables.now());
+    let awaited = key.to_v6();
+    if tables.awaited(&awaited) != Some(now) {
+        tables.note_awaited(&awaited, now);
+    }
+    // The first one came just now: this one is as good as lost.
+    if tables.fragment(&key).is_some_and(|first| first.is_current(now)) {
+        return Reason::FragmentToVip;
     }
     head(ip, &mut early.head);
     if packet.keep(&early.head) { Reason::FragmentKept } else { Reason::FragmentToVip }

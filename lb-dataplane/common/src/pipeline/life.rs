@@ -110,7 +110,8 @@ pub(super) fn observe<A: Family, T: TablesOf<A>>(
         {
             bits |= STATE_CONFIRMED;
         }
-        if state & STATE_CLIENT_RESET != 0 {
+        // Only TCP's may be forged: an ABORT had the association's tag, and stands.
+        if is_tcp && state & STATE_CLIENT_RESET != 0 {
             entry.clear_state(STATE_CLIENT_RESET);
             if let Some(peer) = peer::find(tables, &arrival.key, entry) {
                 peer.clear_state(STATE_CLIENT_RESET);

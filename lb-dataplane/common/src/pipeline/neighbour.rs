@@ -115,14 +115,22 @@ fn answer_solicitation<P: Packet, T: Tables>(
     if checksum::fold(sum) != 0xffff {
         return None;
     }
-    // Who has no address yet wants to know whether somebody has this one (RFC 4862 §5.4).
+    // Who has no address yet wants to know whether somebody has this one (RFC 4862 §5.4), and asks all who may.
     let [a, b, c, d] = source;
     let (to, mac, flags) = match a | b | c | d {
+        0 if !is_solicited_node(asked) => return None,
         0 => (ALL_NODES, ALL_NODES_MAC, OVERRIDE),
         _ => (source, sender, SOLICITED),
     };
     let len = if len >= LEN_WITH_MAC { LEN_WITH_MAC } else { LEN };
     Some(write_advertisement(packet, target, own, (to, mac), flags, len))
+}
+
+/// Whether this is the multicast address of some node (RFC 4291 §2.7.1, ff02::1:ff00:0/104).
+#[inline(always)]
+fn is_solicited_node([a, b, c, d]: V6) -> bool {
+    let is_prefix = [a, b, c] == [0xff02_0000_u32.to_be(), 0, 1_u32.to_be()];
+    is_prefix && d & 0xff00_0000_u32.to_be() == 0xff00_0000_u32.to_be()
 }
 
 #[inline(always)]
