@@ -341,6 +341,12 @@ impl Speaker {
         }
     }
 
+    /// The connection of a neighbour's Established session.
+    pub fn connection_of(&self, peer: IpAddr) -> Option<ConnId> {
+        let neighbour = self.neighbours.get(usize::from(self.index_of(peer)?))?;
+        neighbour.channel.as_ref().map(|channel| channel.up.conn)
+    }
+
     /// When `Input::Tick` is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let each = |it: &Neighbour| {

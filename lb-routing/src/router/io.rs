@@ -41,7 +41,7 @@ pub(super) struct Io {
     pub(super) last_attempt: u64,
     /// Connections and connects: they may finish after the state forgot them.
     pub(super) talking: JoinSet<()>,
-    /// Places of connections that wait for the neighbour to close, too.
+    /// Places of connections that never were a session and wait for the neighbour to close, too.
     pub(super) goodbyes: Arc<Semaphore>,
     /// Whoever accepts, watcher, installer: gone with the task.
     pub(super) helpers: JoinSet<()>,

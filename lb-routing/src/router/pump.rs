@@ -132,7 +132,10 @@ impl Task {
             }
             Output::Routes(changes) => self.routes(changes),
             Output::NextHop { next_hop, wanted } => self.next_hop(next_hop, wanted, now),
-            Output::Event(event) => self.log(event),
+            Output::Event(event) => {
+                self.mark_session(&event);
+                self.log(event);
+            }
             Output::Busy => {}
         }
     }
@@ -185,6 +188,16 @@ impl Task {
             self.speaker.handle(Input::NextHop { next_hop, cost }, now);
         } else {
             self.fib.unwatch(next_hop);
+        }
+    }
+
+    /// The connection of a session has time for its last words.
+    fn mark_session(&self, event: &Event) {
+        if let Event::State { peer, state: State::Established, .. } = event
+            && let Some(conn) = self.speaker.connection_of(*peer)
+            && let Some(connection) = self.io.connections.get(&conn)
+        {
+            connection.establish();
         }
     }
 

@@ -42,8 +42,9 @@ const MAX_QUEUED: usize = 16 * 1024 * 1024;
 const PIECES: usize = 64;
 /// Time for the last words (a NOTIFICATION) after we closed.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// Connections at most for whose last words there is time at once; others close before the neighbour has closed too, which may
-/// cost it our reason. So whoever connects again and again does not use up everybody's file descriptors.
+/// Connections at most that never were a session for whose last words there is time at once; others of them close before the
+/// neighbour has closed too, which may cost it our reason. So whoever connects again and again does not use up everybody's file
+/// descriptors. Of sessions each neighbour has one at a time.
 pub(crate) const GOODBYES: usize = 256;
 
 /// What became of bytes to be sent.
@@ -64,6 +65,8 @@ pub(crate) struct Connection {
     waiting: Arc<AtomicUsize>,
     /// The speaker holds back until `Event::Drained`.
     held: Arc<AtomicBool>,
+    /// It is a session, or was one.
+    established: Arc<AtomicBool>,
 }
 
 impl Connection {
@@ -80,9 +83,15 @@ impl Connection {
         let held = Arc::new(AtomicBool::new(false));
         let (waits, holds) = (Arc::clone(&waiting), Arc::clone(&held));
         let output = Output { pieces, waiting: waits, held: holds, send_hold_time };
-        let goodbyes = Arc::clone(goodbyes);
-        tasks.spawn(async move { work(conn, stream, output, (events, goodbyes)).await });
-        Self { queue, waiting, held }
+        let established = Arc::new(AtomicBool::new(false));
+        let goodbye = Goodbye { places: Arc::clone(goodbyes), due: Arc::clone(&established) };
+        tasks.spawn(async move { work(conn, stream, output, (events, goodbye)).await });
+        Self { queue, waiting, held, established }
+    }
+
+    /// It is a session: there is time for its last words, however many others end at the same time.
+    pub(crate) fn establish(&self) {
+        self.established.store(true, Ordering::SeqCst);
     }
 
     /// Queues bytes.
@@ -118,20 +127,36 @@ struct Output {
     send_hold_time: Duration,
 }
 
+/// Whether there is time for the last words.
+struct Goodbye {
+    /// Of connections that never were a session.
+    places: Arc<Semaphore>,
+    /// It is a session, or was one.
+    due: Arc<AtomicBool>,
+}
+
+impl Goodbye {
+    /// Waits for `end` if there is time; says whether it came.
+    async fn wait(&self, end: impl Future) -> bool {
+        let due = self.due.load(Ordering::SeqCst);
+        let place = (!due).then(|| self.places.try_acquire());
+        // Held until the end.
+        !matches!(place, Some(Err(_))) && timeout(LAST_WORDS, end).await.is_ok()
+    }
+}
+
 async fn work(
     conn: ConnId,
     stream: TcpStream,
     output: Output,
-    (events, goodbyes): (mpsc::Sender<Event>, Arc<Semaphore>),
+    (events, goodbye): (mpsc::Sender<Event>, Goodbye),
 ) {
     let (reader, writer) = stream.into_split();
     let mut reading = tokio::spawn(read(conn, reader, events.clone()));
     let result = write(conn, writer, output, &events).await;
     if let Err(error) = result {
         closed(conn, error, &events).await;
-    } else if let Ok(_place) = goodbyes.try_acquire()
-        && timeout(LAST_WORDS, &mut reading).await.is_ok()
-    {
+    } else if goodbye.wait(&mut reading).await {
         // The neighbour closed too: nothing unread turns our last words into a reset.
         return;
     }
@@ -238,23 +263,28 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn there_is_time_for_the_last_words_of_so_many_connections_only() {
+    async fn there_is_time_for_the_last_words_of_every_session_but_of_so_many_other_connections_only()
+     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let (events, _heard) = mpsc::channel(8);
         let (mut tasks, goodbyes) = (JoinSet::new(), Arc::new(Semaphore::new(1)));
         let mut theirs = Vec::new();
-        for number in 0..3 {
+        // Sessions first, which leave the others their place.
+        for number in 0..5 {
             let stream = TcpStream::connect(at).await.unwrap();
             theirs.push(listener.accept().await.unwrap());
             let (conn, all) = (ConnId(number), (&mut tasks, &goodbyes));
-            drop(Connection::start(conn, stream, LAST_WORDS, events.clone(), all));
+            let connection = Connection::start(conn, stream, LAST_WORDS, events.clone(), all);
+            if number < 2 {
+                connection.establish();
+            }
         }
         let mut done = 0;
         while let Ok(Some(ended)) = timeout(LAST_WORDS / 2, tasks.join_next()).await {
             ended.unwrap();
             done += 1;
         }
-        assert_eq!((done, tasks.len()), (2, 1), "one has its time");
+        assert_eq!((done, tasks.len()), (2, 3), "two sessions and one other have their time");
     }
 }
