@@ -56,18 +56,18 @@ impl Rib {
     }
 
     /// What a neighbour has told of prefixes with a number from the first to the one before the second: attributes as they
-    /// came, identifier and prefix. Not what is left of an earlier session.
+    /// came, whether they are marked, identifier and prefix.
     pub(crate) fn told_by(
         &self,
         source: Source,
         from: PrefixId,
         to: PrefixId,
-    ) -> Vec<(AttributesId, PathId, IpNetwork)> {
+    ) -> Vec<((AttributesId, bool), (PathId, IpNetwork))> {
         let mut told = Vec::new();
         for (prefix, id) in self.among(from, to) {
             let paths = self.prefixes.get(id).paths.iter();
-            let theirs = paths.filter(|path| path.source == source && !path.stale);
-            told.extend(theirs.map(|path| (path.received, path.path_id, prefix)));
+            let theirs = paths.filter(|path| path.source == source);
+            told.extend(theirs.map(|it| ((it.received, it.stale), (it.path_id, prefix))));
         }
         told
     }

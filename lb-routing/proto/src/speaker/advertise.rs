@@ -93,7 +93,6 @@ impl Speaker {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         let Some(Channel { up, group: place }) = neighbour.channel.take() else { return };
         neighbour.limit_said = LimitSaid::Nothing;
-        self.forget_rejudging(index);
         if let Some(count) = self.locals.get_mut(&up.local) {
             *count -= 1;
             if *count == 0 {

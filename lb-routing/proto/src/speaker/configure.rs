@@ -194,8 +194,12 @@ impl Speaker {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         neighbour.judge = judge;
         let Some(channel) = &neighbour.channel else {
-            // The next session begins with all of it.
-            return self.rib.seat(index, rank);
+            // The next session begins with all of it; what is kept until then is judged now.
+            self.rib.seat(index, rank);
+            if imports {
+                self.import_anew(index, now);
+            }
+            return;
         };
         let router_id = channel.up.negotiated.router_id;
         self.introduce(index, router_id);

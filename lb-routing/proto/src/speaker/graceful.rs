@@ -80,6 +80,7 @@ impl Speaker {
         neighbour.lose(removed);
         neighbour.stale = (neighbour.received > 0).then(|| Stale { families, until: now + time });
         let (peer, paths) = (neighbour.session.config().address, neighbour.accepted);
+        self.ask_no_more(index);
         if paths > 0 {
             self.queue.push_back(Output::Event(Event::Stale { peer, paths, time }));
         }
@@ -87,6 +88,7 @@ impl Speaker {
 
     /// All paths of a neighbour go.
     pub(super) fn forget_paths(&mut self, index: PeerIndex) {
+        self.forget_rejudging(index);
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         (neighbour.stale, neighbour.again) = (None, None);
         neighbour.accepted = 0;

@@ -121,7 +121,7 @@ impl Speaker {
             if self.speaks(index, announced.prefixes.family()) {
                 let Announced { attributes, prefixes } = announced;
                 let paths = prefixes.paths();
-                rejected = self.take(index, &importer, *attributes, paths).or(rejected);
+                rejected = self.take(index, &importer, (*attributes, false), paths).or(rejected);
             }
         }
         // One line per UPDATE, whatever it holds.
@@ -130,12 +130,12 @@ impl Speaker {
         }
     }
 
-    /// Takes what policy lets in; says why something was not, if so.
+    /// Takes what policy lets in, marked where it is left of an earlier session; says why something was not, if so.
     pub(super) fn take(
         &mut self,
         index: PeerIndex,
         importer: &Importer,
-        attributes: AttributesId,
+        (attributes, stale): (AttributesId, bool),
         paths: impl Iterator<Item = (PathId, IpNetwork)>,
     ) -> Option<Rejection> {
         let usable = self.usable(attributes);
@@ -172,7 +172,7 @@ impl Speaker {
                         attributes: left,
                         path_id,
                         source: Source::of(index),
-                        stale: false,
+                        stale,
                         usage: install.into(),
                     };
                     rejected = self.learn(index, &prefix, path).or(rejected);
@@ -180,7 +180,8 @@ impl Speaker {
                 // A route replaces its predecessor even where it is no use itself (RFC 4271
                 // §9.1.2, RFC 7606 §2).
                 Err(rejection) => {
-                    self.keep_rejected(index, (path_id, prefix), attributes, rejection);
+                    let received = (attributes, stale);
+                    self.keep_rejected(index, (path_id, prefix), received, rejection);
                     rejected = Some(rejection);
                 }
             }
@@ -242,7 +243,7 @@ impl Speaker {
         &mut self,
         index: PeerIndex,
         (path_id, prefix): (PathId, IpNetwork),
-        received: AttributesId,
+        (received, stale): (AttributesId, bool),
         rejection: Rejection,
     ) {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
@@ -260,7 +261,7 @@ impl Speaker {
             attributes: received,
             path_id,
             source,
-            stale: false,
+            stale,
             usage: Usage::Rejected(rejection),
         };
         if !self.insert(index, &prefix, path) {

@@ -6,6 +6,9 @@
 //! Of one that cannot be asked what import refuses is kept, too, as with `keep_rejected` and within the same bounds. Where
 //! something is missing, because there was no room or because nothing at all was imported, a new session brings it.
 //!
+//! Routes that are kept while a neighbour restarts are judged the same way, and go when they would have gone. Without a session
+//! what import refuses of them stays with `keep_rejected` only: the neighbour tells it again when it is back.
+//!
 //! Meanwhile old and new verdicts stand side by side. So limits of prefixes count once all is judged, and the bounds of a
 //! neighbour's room are twice as wide until then: no session ends for what only the change itself takes.
 
@@ -55,11 +58,20 @@ enum Then {
 impl Speaker {
     /// Another import policy holds for a neighbour.
     pub(super) fn import_anew(&mut self, index: PeerIndex, now: Instant) {
-        let channel = self.neighbours.get(usize::from(index)).and_then(|it| it.channel.as_ref());
-        if channel.is_some_and(|it| it.up.negotiated.route_refresh) {
-            self.rejudge(index, Then::Ask);
-        } else {
-            self.ask_again(index, now);
+        let Some(neighbour) = self.neighbours.get(usize::from(index)) else { return };
+        match &neighbour.channel {
+            Some(channel) if channel.up.negotiated.route_refresh => self.rejudge(index, Then::Ask),
+            Some(_) => self.ask_again(index, now),
+            None if neighbour.stale.is_some() => self.rejudge(index, Then::Nothing),
+            // The next session begins with it.
+            None => {}
+        }
+    }
+
+    /// Its session is over: nobody is asked any more, but what is kept is judged to the end.
+    pub(super) fn ask_no_more(&mut self, index: PeerIndex) {
+        if self.is_rejudged(index) {
+            self.rejudge(index, Then::Nothing);
         }
     }
 
@@ -124,15 +136,15 @@ impl Speaker {
         let importer = Importer::new(&self.config, neighbour.session.config());
         let judge = neighbour.judge;
         let mut told = self.rib.told_by(Source::of(index), from, to);
-        told.sort_unstable_by_key(|&(received, ..)| received);
+        told.sort_unstable_by_key(|&(set, _)| set);
         for paths in told.chunk_by(|one, other| one.0 == other.0) {
-            let Some(&(received, ..)) = paths.first() else { continue };
+            let Some(&((received, stale), _)) = paths.first() else { continue };
             let by = self.judges.get(usize::from(judge));
             let check = |attributes: &_| by.and_then(|by| by.check(attributes).err());
             let attributes = self.rib.judged_by(received, judge, check);
-            let paths = paths.iter().map(|&(_, path_id, prefix)| (path_id, prefix));
+            let paths = paths.iter().map(|&(_, path)| path);
             let _said_when_they_came: Option<Rejection> =
-                self.take(index, &importer, attributes, paths);
+                self.take(index, &importer, (attributes, stale), paths);
             self.rib.release(attributes);
         }
     }

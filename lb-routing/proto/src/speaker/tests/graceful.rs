@@ -1,6 +1,8 @@
 //! Neighbours that restart, and restarts of ours.
 
+use super::policies::{chain, prefixes, statement};
 use super::*;
+use crate::policy::{Actions, Verdict};
 use crate::speaker::graceful::{ABSENCE_LIMIT, DEFERRAL_LIMIT, STALE_LIMIT};
 use crate::wire::GracefulRestart;
 
@@ -181,6 +183,34 @@ fn an_end_that_was_meant_and_a_neighbour_that_is_gone_from_the_configuration_lea
         change(&mut peers);
         rig.speaker.configure(peers, rig.now).unwrap();
         assert_eq!(rig.known().len(), 0);
+    }
+}
+
+#[test]
+fn what_is_kept_of_a_neighbour_that_restarts_is_judged_by_a_new_import_policy_and_still_swept() {
+    // Before it is back, and then before End-of-RIB.
+    for back in [false, true] {
+        let (mut rig, mut conn, _) = pair();
+        rig.lose(conn);
+        rig.pass(Duration::from_secs(10));
+        if back {
+            conn = rig.establish_graceful(1, true, &[(V4, true), (V6, true)]);
+        }
+        let six = statement(vec![prefixes("10.6.0.0/16")], Actions::default(), Verdict::Accept);
+        let import = Import::Policies(chain(vec![six]));
+        let peers = vec![peer(1, import, Export::None), peer(2, Import::All, Export::All)];
+        rig.speaker.configure(peers, rig.now).unwrap();
+        assert_eq!(routes(&rig.outputs()).len(), 2, "{back}");
+        let mut shown = rig.speaker.routes();
+        shown.retain(|path| path.rejected.is_none());
+        let kept: Vec<_> = shown.into_iter().map(|path| (path.prefix, path.stale)).collect();
+        assert_eq!(kept, [(prefix("10.6.0.0/16"), true)], "{back}");
+        if !back {
+            conn = rig.establish_graceful(1, true, &[(V4, true), (V6, true)]);
+        }
+        rig.end_of_rib(conn, V4);
+        rig.end_of_rib(conn, V6);
+        assert_eq!(rig.known().len(), 0, "{back}");
     }
 }
 

@@ -7,16 +7,20 @@ use crate::policy::{
     Actions, AsPathSet, Chain, Condition, NextHop, Policy, PrefixSet, Source, Statement, Verdict,
 };
 
-fn statement(conditions: Vec<Condition>, actions: Actions, verdict: Verdict) -> Statement {
+pub(super) fn statement(
+    conditions: Vec<Condition>,
+    actions: Actions,
+    verdict: Verdict,
+) -> Statement {
     Statement { name: String::new(), conditions, actions, verdict }
 }
 
-fn chain(statements: Vec<Statement>) -> Chain {
+pub(super) fn chain(statements: Vec<Statement>) -> Chain {
     let policy = Policy { name: "p".into(), statements, otherwise: Verdict::Next };
     Chain::new(vec![Arc::new(policy)])
 }
 
-fn prefixes(text: &str) -> Condition {
+pub(super) fn prefixes(text: &str) -> Condition {
     Condition::Prefix(Arc::new(PrefixSet::new(vec![text.parse().unwrap()])))
 }
 
