@@ -230,7 +230,7 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
         Command::Events { flows, kind, watch } => {
             return events::show(client, flows, &kind, watch, format).await;
         }
-        Command::Export { all } => export::export(client, all).await?,
+        Command::Export { all, hidden } => export::export(client, all, hidden).await?,
         Command::Version => version(client, format).await?,
         Command::Doctor { what: None, .. } => return doctor::doctor(client, format).await,
         Command::Doctor { what: Some(what), repair } => {

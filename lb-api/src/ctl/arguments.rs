@@ -206,6 +206,10 @@ pub(super) enum Command {
         /// Also what the configuration file says.
         #[arg(long)]
         all: bool,
+        /// Also what the configuration file hides by having its name, or a VIP's address and port: for a host without this
+        /// file, since one with it refuses the document.
+        #[arg(long, conflicts_with = "all")]
+        hidden: bool,
     },
     /// Look for what stands in the way: kernel, privileges, settings, interfaces, sessions, VIPs; each with its remedy.
     #[command(after_help = examples::DOCTOR)]

@@ -10,19 +10,23 @@ use super::client::Client;
 use super::show::{typed, yaml};
 use crate::resources::Kind;
 
-/// Everything made over REST; with `all` also what the file says, and not what it hides: lbd's own file can have only one of
-/// the two.
-pub(super) async fn export(client: &Client, all: bool) -> Result<String, CtlError> {
+/// Everything made over REST that counts; with `all` also what the file says, with `with_hidden` what it hides, which a host with
+/// the same file refuses. Never both: lbd's own file can have only one of the two.
+pub(super) async fn export(
+    client: &Client,
+    all: bool,
+    with_hidden: bool,
+) -> Result<String, CtlError> {
     let RunningConfig { metadata, spec, status } = typed(client.get("config").await?)?;
     let of_file = if all { Vec::new() } else { status.of_file };
     let mut said = written(spec, &of_file.iter().map(String::as_str).collect());
     let hidden = written(status.hidden, &BTreeSet::new());
-    if all && !hidden.is_empty() {
-        eprintln!(
-            "left out: what the configuration file hides, which stays where it is; without --all it is there"
-        );
-    } else {
+    if with_hidden {
         join(&mut said, hidden);
+    } else if !hidden.is_empty() {
+        eprintln!(
+            "left out: what was made over REST and the configuration file hides, which stays where it is; `lbctl export --hidden` has it, too, for a host without this file"
+        );
     }
     let more = if all { ", and what its file says but for its own settings" } else { "" };
     let mut text = format!(

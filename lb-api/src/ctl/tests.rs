@@ -34,6 +34,7 @@ const GOOD: &[&str] = &[
     "lbctl delete vip web --dry-run",
     "lbctl export",
     "lbctl export --all",
+    "lbctl export --hidden",
     "lbctl version",
     "lbctl get vip/web",
     "lbctl get config -o yaml",

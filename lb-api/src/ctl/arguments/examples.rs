@@ -105,7 +105,8 @@ Examples:
 pub(super) const EXPORT: &str = "\
 Examples:
   lbctl export > backup.yaml           # lbctl apply -f backup.yaml --prune restores it
-  lbctl export --all > lbd.yaml";
+  lbctl export --all > lbd.yaml
+  lbctl export --hidden > move.yaml    # also what the file hides, for a host without this file";
 
 pub(super) const DOCTOR: &str = "\
 Examples:

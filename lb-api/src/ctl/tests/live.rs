@@ -117,9 +117,10 @@ async fn an_export_is_applied_unchanged_restored_elsewhere_and_a_file_of_lbd() {
 }
 
 #[tokio::test]
-async fn what_the_file_hides_is_exported_and_a_restored_export_loses_nothing() {
+async fn what_the_file_hides_is_exported_when_asked_for_and_a_restored_export_loses_nothing() {
     let bench = Bench::new(vec![]).await;
     bench.registry.put(vip("web", 1), Default::default()).await.unwrap();
+    bench.registry.put(vip("mine", 2), Default::default()).await.unwrap();
     let served = Served::over(bench.restart(vec![vip("file", 1)]).await).await;
     let folder = tempfile::tempdir().unwrap();
     let hidden = async || {
@@ -127,19 +128,36 @@ async fn what_the_file_hides_is_exported_and_a_restored_export_loses_nothing() {
         let config: serde_json::Value = serde_json::from_str(&config).unwrap();
         config["status"]["hidden"]["vips"][0]["metadata"]["name"].as_str().map(str::to_owned)
     };
-    for (how, named) in [("export", "web"), ("export --all", "file")] {
+    let ways: [(&str, &[&str]); 3] = [
+        ("export", &["mine"]),
+        ("export --hidden", &["mine", "web"]),
+        ("export --all", &["file", "mine"]),
+    ];
+    for (how, named) in ways {
         let text = lbctl(&served, how).await.unwrap();
         let read = config::check("export.yaml", &text).unwrap_or_else(|why| panic!("{why}"));
         let names: Vec<_> = read.vips.iter().map(|vip| vip.metadata.name.as_str()).collect();
-        assert_eq!(names, [named], "{how}");
-        let export = write(folder.path(), "export.yaml", &text);
+        assert_eq!(names, named, "{how}");
+        let export = write(folder.path(), &format!("{how}.yaml").replace(' ', ""), &text);
         let said = lbctl(&served, &format!("apply -f {export} --prune")).await.unwrap();
-        assert_eq!(said, format!("vip {named} unchanged\n"), "{how}");
+        let unchanged: String = named.iter().map(|it| format!("vip {it} unchanged\n")).collect();
+        assert_eq!(said, unchanged, "{how}");
         assert_eq!(lbctl(&served, &format!("diff -f {export}")).await, Ok(String::new()));
         assert_eq!(hidden().await.as_deref(), Some("web"), "{how}");
     }
     lbctl(&served, "delete vip web").await.unwrap();
     assert_eq!(hidden().await, None);
+
+    // A host that lost its state and has the same file.
+    let lost = Served::over(Bench::new(vec![vip("file", 1)]).await).await;
+    let restore = async |name: &str| {
+        let file = folder.path().join(name);
+        lbctl(&lost, &format!("apply -f {} --prune", file.display())).await
+    };
+    assert_eq!(restore("export.yaml").await.as_deref(), Ok("vip mine created\n"));
+    let refused = restore("export--hidden.yaml").await.unwrap_err();
+    assert!(refused.contains("file"), "{refused}");
+    assert!(lbctl(&lost, "export --all --hidden").await.unwrap_err().contains("cannot be used"));
 }
 
 #[tokio::test]
