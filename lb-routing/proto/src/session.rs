@@ -17,8 +17,9 @@
 //! otherwise the two ends can each close the connection that the other one keeps. A neighbour by the
 //! letter of RFC 4271 §6.8 goes to Established by our KEEPALIVE and closes the connection that wins by
 //! its identifier, while we close the one that it has established. Where that KEEPALIVE was out before
-//! the winner came, the neighbour, whose the winner is, decides by closing one of the two; and where the
-//! winner would be ours and is not connected yet, it is given up.
+//! the winner came, the neighbour decides by closing one of the two; and where the winner would be ours
+//! and is not connected yet, it is given up, and begun again if the neighbour's connection is gone before
+//! its KEEPALIVE.
 //!
 //! A neighbour that restarts gracefully and connects anew ends its Established session by that (RFC 4724
 //! §5), unless the session is younger than [`COLLISION_WAIT`]: then it is a collision that comes late.

@@ -18,6 +18,8 @@ pub(crate) struct Link {
     /// Our end.
     pub(crate) local: IpAddr,
     pub(crate) phase: Phase,
+    /// Our own connect was given up for it.
+    pub(crate) instead: bool,
     /// HoldTimer; none where the negotiated hold time is zero.
     pub(crate) hold_at: Option<Instant>,
     /// KeepaliveTimer.
@@ -66,7 +68,8 @@ impl Link {
         let hold_at = Some(now + OPEN_HOLD_TIME);
         let local = local.to_canonical();
         let framer = Framer::new();
-        Self { conn, local, phase: Phase::OpenSent, hold_at, keepalive_at: None, framer }
+        let phase = Phase::OpenSent;
+        Self { conn, local, phase, instead: false, hold_at, keepalive_at: None, framer }
     }
 
     pub(crate) const fn state(&self) -> State {

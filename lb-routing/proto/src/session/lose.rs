@@ -24,6 +24,17 @@ pub(crate) enum Loss {
     Stopped(Notification),
 }
 
+/// What a session without a connection does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// It connects at once, which it gave up for the connection that is lost.
+    Connect,
+    /// It listens, and connects when the ConnectRetryTimer fires.
+    Listen,
+    /// It rests in Idle.
+    Rest,
+}
+
 impl Loss {
     fn describe(&self) -> String {
         match self {
@@ -35,7 +46,21 @@ impl Loss {
         }
     }
 
-    /// Nobody misbehaved: the session listens on instead of resting in Idle.
+    /// What a session without another connection does next.
+    fn next(&self, link: &Link) -> Next {
+        let state = link.state();
+        let harmless = self.is_harmless(state);
+        let undoes = link.instead && state == State::OpenConfirm;
+        if undoes && (harmless || matches!(self, Self::Closed(_))) {
+            Next::Connect
+        } else if harmless {
+            Next::Listen
+        } else {
+            Next::Rest
+        }
+    }
+
+    /// Nobody misbehaved.
     fn is_harmless(&self, state: State) -> bool {
         match self {
             // RFC 4271 §8.2.2, OpenSent, Event 18.
@@ -69,7 +94,7 @@ impl Session {
         }
         self.last_error.clone_from(&cause);
         if !matches!(loss, Loss::Stopped(_)) {
-            self.go_on(side, loss.is_harmless(link.state()), uptime, now, out);
+            self.go_on(side, loss.next(&link), uptime, now, out);
         }
         self.report(&cause, now, out);
     }
@@ -128,7 +153,7 @@ impl Session {
     fn go_on(
         &mut self,
         lost: Side,
-        harmless: bool,
+        next: Next,
         uptime: Option<Duration>,
         now: Instant,
         out: &mut Vec<Effect>,
@@ -145,12 +170,16 @@ impl Session {
         if let Dialer::Connect { .. } = self.dialer {
             return;
         }
-        self.dialer = if harmless {
-            let retry_at = (!self.peer.passive).then(|| self.retry_at(now));
-            Dialer::Active { retry_at }
-        } else {
-            let rest = self.damping.rest(self.peer.idle_hold, uptime);
-            Dialer::Idle { until: Some(now + self.jitter.of(rest)) }
-        };
+        match next {
+            Next::Connect => self.dial(now, out),
+            Next::Listen => {
+                let retry_at = (!self.peer.passive).then(|| self.retry_at(now));
+                self.dialer = Dialer::Active { retry_at };
+            }
+            Next::Rest => {
+                let rest = self.damping.rest(self.peer.idle_hold, uptime);
+                self.dialer = Dialer::Idle { until: Some(now + self.jitter.of(rest)) };
+            }
+        }
     }
 }

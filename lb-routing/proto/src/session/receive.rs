@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::collision::{self, Side};
+use super::dialer::Dialer;
 use super::link::{Link, Phase, Received};
 use super::lose::Loss;
 use super::{COLLISION_WAIT, Effect, Session, Up, open};
@@ -103,7 +104,7 @@ impl Session {
             if winner == rival {
                 return self.close_link(side, &cease, out);
             }
-            theirs_to_decide = side == Side::Incoming && !silent;
+            theirs_to_decide = !silent;
             if !theirs_to_decide {
                 self.close_link(rival, &cease, out);
             }
@@ -124,9 +125,18 @@ impl Session {
         } else {
             self.keep_alive(side, now, out);
             // Ours would win, and come too late.
-            self.abort_connect(out);
+            self.give_up_connect(side, out);
         }
         self.report("received OPEN", now, out);
+    }
+
+    /// Our own connect ends for a connection that has come further.
+    fn give_up_connect(&mut self, side: Side, out: &mut Vec<Effect>) {
+        let connects = matches!(self.dialer, Dialer::Connect { .. });
+        self.abort_connect(out);
+        if let Some(link) = self.slot(side) {
+            link.instead = connects;
+        }
     }
 
     /// KEEPALIVE in OpenConfirm (Event 26).

@@ -90,6 +90,32 @@ fn a_loser_keeps_its_connection_alive_while_it_waits() {
 }
 
 #[test]
+fn a_connect_that_was_given_up_is_begun_again_when_the_connection_that_was_to_stay_is_gone() {
+    let waiting = || {
+        let mut bench = Bench::in_state(State::Connect);
+        bench.accept(RIVAL);
+        bench.hear(RIVAL, &Message::Open(their_open()));
+        assert_eq!(bench.said(), ["OPEN to 2", "KEEPALIVE to 2", "abort"]);
+        bench
+    };
+    let mut bench = waiting();
+    bench.session.closed(RIVAL, "reset", bench.now, &mut bench.effects);
+    assert_eq!(bench.said(), ["connect"]);
+    let mut bench = waiting();
+    let cease = Notification::new(error::CONNECTION_COLLISION_RESOLUTION);
+    bench.hear(RIVAL, &Message::Notification(cease));
+    assert_eq!(bench.said(), ["close 2", "connect"]);
+    // Not where the neighbour refuses us, nor once it was a session.
+    let mut bench = waiting();
+    bench.hear(RIVAL, &Message::Notification(Notification::new(error::OUT_OF_RESOURCES)));
+    assert_eq!((bench.said(), bench.session.state()), (vec!["close 2".to_owned()], State::Idle));
+    let mut bench = waiting();
+    bench.hear(RIVAL, &Message::Keepalive);
+    bench.session.closed(RIVAL, "reset", bench.now, &mut bench.effects);
+    assert_eq!(bench.session.state(), State::Idle);
+}
+
+#[test]
 fn a_neighbour_that_does_not_decide_between_two_connections_loses_the_later_one() {
     let mut bench = Bench::in_state(State::OpenConfirm);
     bench.accept(RIVAL);
@@ -280,6 +306,8 @@ struct Duel {
     us: End,
     them: Literal,
     random: Jitter,
+    /// How often our KeepaliveTimer may fire.
+    timers: u8,
 }
 
 impl Duel {
@@ -302,6 +330,7 @@ impl Duel {
                 inbound: inbound(),
             },
             random: pair.random,
+            timers: 2,
         }
     }
 
@@ -347,7 +376,15 @@ impl Duel {
         let inbound = [&self.us.inbound, &self.them.inbound];
         let arrive = [(0, 0), (0, 1), (1, 0), (1, 1)];
         let arrive = arrive.into_iter().filter(|&(who, lane)| !inbound[who][lane].is_empty());
-        dial.chain(arrive).collect()
+        let timer = (self.timers > 0 && self.keepalive_is_next()).then_some((0, 3));
+        dial.chain(arrive).chain(timer).collect()
+    }
+
+    /// Before every other timer, the neighbour's HoldTimer among them.
+    fn keepalive_is_next(&self) -> bool {
+        let session = &self.us.bench.session;
+        let links = Side::BOTH.map(|side| session.link(side).and_then(|link| link.keepalive_at));
+        links.into_iter().flatten().min().is_some_and(|at| session.next_timeout() == Some(at))
     }
 
     fn step(&mut self, choice: (usize, usize)) {
@@ -361,6 +398,11 @@ impl Duel {
                 self.them.dialled = true;
                 self.them.inbound[1].push_back(Parcel::Connected);
                 self.us.inbound[1].push_back(Parcel::Accepted);
+            }
+            (0, 3) => {
+                self.timers -= 1;
+                self.us.bench.expire();
+                self.post();
             }
             (0, lane) => {
                 let parcel = self.us.inbound[lane].pop_front().expect("it is there");
@@ -392,7 +434,7 @@ impl Duel {
                 }
                 self.them.links[lane] = Some(State::OpenSent);
                 let (router_id, asn) = (self.them.id, self.them.asn);
-                let open = wire::Open { router_id, asn, ..their_open() };
+                let open = wire::Open { router_id, asn, hold_time_secs: 6, ..their_open() };
                 self.say(lane, &Message::Open(open));
             }
             Parcel::Closed => self.them.links[lane] = None,
