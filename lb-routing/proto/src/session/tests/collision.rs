@@ -158,6 +158,15 @@ fn a_neighbour_that_opens_many_connections_has_at_most_one_of_them() {
     assert_eq!(bench.said(), ["NOTIFICATION 6/5 [] to 300", "close 300"]);
 }
 
+impl Bench {
+    /// Before every other timer, the neighbour's HoldTimer among them.
+    fn is_keepalive_next(&self) -> bool {
+        let session = &self.session;
+        let links = Side::BOTH.map(|side| session.link(side).and_then(|link| link.keepalive_at));
+        links.into_iter().flatten().min().is_some_and(|at| session.next_timeout() == Some(at))
+    }
+}
+
 /// One end of a pair, and what is on its way to it, per connection and in order.
 struct End {
     bench: Bench,
@@ -182,6 +191,8 @@ fn conn(connection: usize) -> ConnId {
 struct Pair {
     ends: [End; 2],
     random: Jitter,
+    /// How often a KeepaliveTimer may fire before what is on its way has come.
+    timers: u8,
 }
 
 impl Pair {
@@ -189,12 +200,13 @@ impl Pair {
         let end = |us: usize| {
             let asns = [65001, 65002];
             let local = SpeakerConfig { max_paths: 1, ..SpeakerConfig::new(asns[us], ids[us]) };
-            let peer = PeerConfig { asn: asns[1 - us], ..peer() };
+            let hold_time = Duration::from_secs(6);
+            let peer = PeerConfig { asn: asns[1 - us], hold_time, ..peer() };
             let mut bench = Bench::with(local, peer);
             bench.start();
             End { bench, dialled: false, inbound: [VecDeque::new(), VecDeque::new()] }
         };
-        Self { ends: [end(0), end(1)], random: Jitter::new(seed) }
+        Self { ends: [end(0), end(1)], random: Jitter::new(seed), timers: 0 }
     }
 
     /// Carries what came out of one end towards the other.
@@ -230,7 +242,22 @@ impl Pair {
         let dial = dial.map(|us| (us, 2));
         let arrive = (0..2).flat_map(|us| [(us, 0), (us, 1)]);
         let arrive = arrive.filter(|&(us, lane)| !self.ends[us].inbound[lane].is_empty());
-        dial.chain(arrive).collect()
+        let timer = self
+            .next_timer()
+            .filter(|&us| self.timers > 0 && self.ends[us].bench.is_keepalive_next());
+        dial.chain(arrive).chain(timer.map(|us| (us, 3))).collect()
+    }
+
+    /// Whose timer is next.
+    fn next_timer(&self) -> Option<usize> {
+        let timeout = |us: usize| Some((self.ends[us].bench.session.next_timeout()?, us));
+        (0..2).filter_map(timeout).min().map(|(_, us)| us)
+    }
+
+    fn expire(&mut self, us: usize) {
+        self.ends[us].bench.expire();
+        self.ends[1 - us].bench.now = self.ends[us].bench.now;
+        self.post(us);
     }
 
     fn wants_to_connect(&self, us: usize) -> bool {
@@ -238,6 +265,10 @@ impl Pair {
     }
 
     fn step(&mut self, (us, lane): (usize, usize)) {
+        if lane == 3 {
+            self.timers -= 1;
+            return self.expire(us);
+        }
         if lane == 2 {
             self.ends[us].dialled = true;
             self.ends[us].inbound[us].push_back(Parcel::Connected);
@@ -266,6 +297,34 @@ impl Pair {
             let pick = self.random.next() as usize % choices.len();
             self.step(choices[pick]);
         }
+    }
+}
+
+#[test]
+fn a_collision_ends_in_exactly_one_session_also_where_keepalive_timers_fire_meanwhile() {
+    let ids = [Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(2, 2, 2, 2)];
+    for seed in 0..5000 {
+        let mut pair = Pair::new(ids, seed);
+        pair.timers = 2;
+        pair.run();
+        // Where each leaves it to the other one, the time for that ends.
+        let mut left = 30;
+        while pair.ends.iter().any(|end| end.bench.session.state() != State::Established) {
+            assert!(left > 0, "seed {seed}");
+            left -= 1;
+            let us = pair.next_timer().expect("a timer runs");
+            pair.expire(us);
+            pair.run();
+        }
+        let used = pair.ends.each_ref().map(|end| {
+            let session = &end.bench.session;
+            Side::BOTH
+                .map(|side| session.link(side).map(|link| link.conn))
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+        });
+        assert_eq!((used[0].len(), &used[0]), (1, &used[1]), "seed {seed}");
     }
 }
 
@@ -376,15 +435,8 @@ impl Duel {
         let inbound = [&self.us.inbound, &self.them.inbound];
         let arrive = [(0, 0), (0, 1), (1, 0), (1, 1)];
         let arrive = arrive.into_iter().filter(|&(who, lane)| !inbound[who][lane].is_empty());
-        let timer = (self.timers > 0 && self.keepalive_is_next()).then_some((0, 3));
+        let timer = (self.timers > 0 && self.us.bench.is_keepalive_next()).then_some((0, 3));
         dial.chain(arrive).chain(timer).collect()
-    }
-
-    /// Before every other timer, the neighbour's HoldTimer among them.
-    fn keepalive_is_next(&self) -> bool {
-        let session = &self.us.bench.session;
-        let links = Side::BOTH.map(|side| session.link(side).and_then(|link| link.keepalive_at));
-        links.into_iter().flatten().min().is_some_and(|at| session.next_timeout() == Some(at))
     }
 
     fn step(&mut self, choice: (usize, usize)) {

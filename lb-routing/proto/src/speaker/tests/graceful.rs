@@ -186,6 +186,20 @@ fn an_end_that_was_meant_and_a_neighbour_that_is_gone_from_the_configuration_lea
     }
 }
 
+/// The first one's import accepts one of its routes only.
+fn only_six(rig: &mut Rig) {
+    let six = statement(vec![prefixes("10.6.0.0/16")], Actions::default(), Verdict::Accept);
+    let import = Import::Policies(chain(vec![six]));
+    let peers = vec![peer(1, import, Export::None), peer(2, Import::All, Export::All)];
+    rig.speaker.configure(peers, rig.now).unwrap();
+}
+
+/// What import lets in, and whether it is marked.
+fn usable(rig: &Rig) -> Vec<(IpNetwork, bool)> {
+    let shown = rig.speaker.routes().into_iter().filter(|path| path.rejected.is_none());
+    shown.map(|path| (path.prefix, path.stale)).collect()
+}
+
 #[test]
 fn what_is_kept_of_a_neighbour_that_restarts_is_judged_by_a_new_import_policy_and_still_swept() {
     // Before it is back, and then before End-of-RIB.
@@ -196,15 +210,9 @@ fn what_is_kept_of_a_neighbour_that_restarts_is_judged_by_a_new_import_policy_an
         if back {
             conn = rig.establish_graceful(1, true, &[(V4, true), (V6, true)]);
         }
-        let six = statement(vec![prefixes("10.6.0.0/16")], Actions::default(), Verdict::Accept);
-        let import = Import::Policies(chain(vec![six]));
-        let peers = vec![peer(1, import, Export::None), peer(2, Import::All, Export::All)];
-        rig.speaker.configure(peers, rig.now).unwrap();
+        only_six(&mut rig);
         assert_eq!(routes(&rig.outputs()).len(), 2, "{back}");
-        let mut shown = rig.speaker.routes();
-        shown.retain(|path| path.rejected.is_none());
-        let kept: Vec<_> = shown.into_iter().map(|path| (path.prefix, path.stale)).collect();
-        assert_eq!(kept, [(prefix("10.6.0.0/16"), true)], "{back}");
+        assert_eq!(usable(&rig), [(prefix("10.6.0.0/16"), true)], "{back}");
         if !back {
             conn = rig.establish_graceful(1, true, &[(V4, true), (V6, true)]);
         }
@@ -212,6 +220,16 @@ fn what_is_kept_of_a_neighbour_that_restarts_is_judged_by_a_new_import_policy_an
         rig.end_of_rib(conn, V6);
         assert_eq!(rig.known().len(), 0, "{back}");
     }
+}
+
+#[test]
+fn a_new_import_policy_holds_also_where_the_session_is_lost_before_all_is_judged() {
+    let (mut rig, conn, _) = pair();
+    only_six(&mut rig);
+    rig.lose(conn);
+    assert_eq!(rig.known().len(), 3, "nothing is judged yet");
+    rig.outputs();
+    assert_eq!(usable(&rig), [(prefix("10.6.0.0/16"), true)]);
 }
 
 #[test]
