@@ -6,6 +6,7 @@ use std::fmt;
 use lb_api_types::event::EventKind;
 use lb_api_types::resource::Metadata;
 use lb_api_types::view::{Change, ChangeKind};
+use lb_api_types::vip::Vip;
 
 use super::admit::{self, Admission};
 use super::change::{Wanted, asks_the_same, expect};
@@ -73,10 +74,8 @@ impl<A: Appliers> Task<A> {
     ) -> Result<Vec<Change>, RefusedAt> {
         self.is_at(terms.expected).map_err(|refusal| (None, refusal))?;
         if let Some(owner) = &terms.owner {
-            // What the file says has the owner that the file says, and what it hides the one that it has.
-            let vips = documents.vips.iter_mut().map(|vip| &mut vip.metadata);
-            let hides = |name: &str| self.shadowed.iter().any(|vip| vip.metadata.name == name);
-            let vips = vips.filter(|it| !self.from_file.contains(&it.name) && !hides(&it.name));
+            // What the file says has the owner that the file says.
+            let vips = documents.vips.iter_mut().filter_map(|vip| self.to_be_owned(vip));
             let others = documents.resources.iter_mut();
             let others = others.filter(|resource| !self.is_as_the_file_says(resource));
             let all = vips.chain(others.map(|resource| resource.metadata_mut()));
@@ -87,6 +86,20 @@ impl<A: Appliers> Task<A> {
             false => Prune::Nothing,
         };
         self.apply_with(documents, &terms, &prune).await
+    }
+
+    /// Where the owner of a VIP goes that is to get one. One that the file hides, and that stays as it is, keeps its own.
+    fn to_be_owned<'a>(&self, vip: &'a mut Vip) -> Option<&'a mut Metadata> {
+        let hidden = self.shadowed.iter().find(|it| it.metadata.name == vip.metadata.name);
+        if let Some(hidden) = hidden {
+            let owner = hidden.metadata.owner.clone();
+            let asked = std::mem::replace(&mut vip.metadata.owner, owner);
+            if asks_the_same(hidden, vip) {
+                return None;
+            }
+            vip.metadata.owner = asked;
+        }
+        Some(&mut vip.metadata).filter(|it| !self.from_file.contains(&it.name))
     }
 
     /// Whether the configuration is the one that a change of the whole is about.

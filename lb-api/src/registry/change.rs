@@ -190,8 +190,8 @@ impl<A: Appliers> Task<A> {
     ) -> Result<Option<Prepared>, Refusal> {
         self.reconcile().await.map_err(Refusal::Dataplane)?;
         if !keep {
-            // People see the revision before it is kept.
-            let revision = self.revision + 1;
+            // People see the revision before it is kept, and another one after it was rolled back, also by a restart.
+            let revision = self.revision + 2;
             let reserve = move |store: &Store| store.reserve(revision);
             blocking(&self.store, reserve).await.map_err(Refusal::Store)?;
             return Ok(Some(prepared));

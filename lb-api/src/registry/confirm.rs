@@ -90,6 +90,8 @@ impl<A: Appliers> Task<A> {
 
     async fn back_to(&mut self, before: Before, keys: &BTreeSet<Key>, why: &str) {
         let undone = self.restore(before);
+        // Who has seen what is undone has not seen this; its revision is reserved.
+        self.revision += 1;
         self.say_shadowed(&undone.vips, !keys.is_empty());
         tracing::warn!(why, "configuration rolled back");
         self.events.tell(EventKind::ConfigRolledBack, "", why);

@@ -203,11 +203,11 @@ impl<A: Appliers> Task<A> {
     /// Nobody has asked for this one: it is written down here.
     async fn not_confirmed(&mut self) {
         let why = "it was not confirmed in time";
+        let undone = self.revision;
         let changes = self.roll_back(why).await;
         let touched = changes.iter().filter(|it| it.change != ChangeKind::Unchanged).count();
         self.audit.record_own(&format!(
-            "configuration of revision {} rolled back: {why}; {touched} resources changed",
-            self.revision
+            "configuration of revision {undone} rolled back: {why}; {touched} resources changed"
         ));
     }
 

@@ -577,6 +577,24 @@ async fn what_the_file_hides_stays_whatever_is_pruned_and_goes_by_its_own_name()
 }
 
 #[tokio::test]
+async fn a_hidden_vip_that_somebody_applies_elsewhere_is_theirs() {
+    let bench = Bench::new(vec![]).await;
+    bench.put(vip("web", 1)).await.unwrap();
+    let bench = bench.restart(vec![vip("file", 1)]).await;
+    let terms = |owner: Option<&str>| Bulk {
+        prune: true,
+        owner: owner.map(str::to_owned),
+        ..Bulk::default()
+    };
+    let moved = bench.registry.apply(vec![vip("web", 5)].into(), terms(Some("shop"))).await;
+    let created = Change { kind: "vip".into(), name: "web".into(), change: ChangeKind::Created };
+    assert_eq!(moved.unwrap(), [created]);
+    assert_eq!(bench.registry.get("web").await.unwrap().metadata.owner.as_deref(), Some("shop"));
+    bench.registry.apply(vec![].into(), terms(None)).await.unwrap();
+    assert_eq!(bench.names().await, ["file", "web"], "what nobody owns was pruned");
+}
+
+#[tokio::test]
 async fn one_vip_or_pool_more_than_there_may_be_is_refused_in_a_sentence() {
     let many = (0..crate::vip::MAX_VIPS).map(|n| {
         let mut vip = vip(&format!("v{n}"), 1);
@@ -794,6 +812,28 @@ async fn what_nobody_confirms_is_rolled_back_in_time_and_by_a_restart() {
     assert_eq!(bench.ports().await, before);
     let next = bench.put(vip("c", 3)).await.unwrap().vip.metadata.revision;
     assert!(next > seen, "a revision that was seen is not given again: {next:?} {seen:?}");
+}
+
+#[tokio::test]
+async fn who_saw_only_what_was_not_confirmed_goes_back_no_further() {
+    let bench = Bench::new(vec![]).await;
+    let revision = async |bench: &Bench| bench.registry.running().await.unwrap().metadata.revision;
+    let terms = |seen| Terms { expected: Expected::Revision(seen), dry_run: false };
+    bench.put(vip("a", 1)).await.unwrap();
+    bench.put(vip("b", 2)).await.unwrap();
+    bench.apply_for(vec![vip("c", 3)], 3600).await.unwrap();
+    let unconfirmed = revision(&bench).await;
+    bench.registry.rollback(None, terms(unconfirmed)).await.unwrap();
+    let found = revision(&bench).await;
+    let stale = Refusal::Stale { name: "the configuration".into(), found, expected: unconfirmed };
+    assert_eq!(bench.registry.rollback(None, terms(unconfirmed)).await, Err(stale));
+    assert_eq!(bench.names().await, ["a", "b"]);
+
+    bench.apply_for(vec![vip("c", 3)], 3600).await.unwrap();
+    let unconfirmed = revision(&bench).await;
+    let bench = bench.restart(vec![]).await;
+    let refused = bench.registry.rollback(None, terms(unconfirmed)).await;
+    assert!(matches!(refused, Err(Refusal::Stale { .. })), "a restart rolls back: {refused:?}");
 }
 
 #[tokio::test]
