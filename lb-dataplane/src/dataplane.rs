@@ -130,6 +130,8 @@ impl Dataplane {
     ///
     /// A pin could not be removed.
     pub fn destroy(self) -> Result<(), OpenError> {
+        self.pins.remove_links()?;
+        // Not before: a program that is still there would take a VLAN's frames for untagged ones.
         tags::give_all_back(&self.pins);
         drop(self.ebpf);
         self.pins.destroy()

@@ -119,6 +119,11 @@ impl Pins {
         Ok(())
     }
 
+    /// Removes all attachments.
+    pub(crate) fn remove_links(&self) -> Result<(), OpenError> {
+        remove(&self.links()).map_err(|source| OpenError::Pin { path: self.root.clone(), source })
+    }
+
     /// Removes everything, and the bpffs if this process mounted it.
     pub(crate) fn destroy(self) -> Result<(), OpenError> {
         let error = |source| OpenError::Pin { path: self.root.clone(), source };

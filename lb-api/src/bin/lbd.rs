@@ -1,7 +1,7 @@
 //! The daemon's command line.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -110,8 +110,12 @@ fn check(file: PathBuf) -> Result<()> {
 }
 
 fn schema() -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(&lb_api::http::schema())?);
-    Ok(())
+    let schema = serde_json::to_string_pretty(&lb_api::http::schema())?;
+    match writeln!(std::io::stdout(), "{schema}") {
+        // Whoever reads it has had enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
 }
 
 fn run(config: Config) -> Result<()> {

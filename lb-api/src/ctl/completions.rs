@@ -6,7 +6,7 @@ use clap_complete::Shell;
 use super::arguments::{Arguments, Kind};
 
 /// Asks for the names of a kind behind `get`, `describe`, `edit` and `delete`, and for those of neighbours. A daemon that
-/// does not answer has none.
+/// does not answer has none. Bash expands what it completes, so names with other characters, as interfaces may have, are left out.
 const BASH: &str = r#"
 _lbctl_with_names() {
     _lbctl "$@"
@@ -16,7 +16,7 @@ _lbctl_with_names() {
         "4 show bgp neighbors" | "3 clear bgp") kind=peers ;;
     esac
     [[ -n $kind && $word != -* && $kind != -* ]] || return 0
-    local names=$(lbctl get "$kind" -o name 2>/dev/null | sed 's,^[^/]*/,,')
+    local names=$(lbctl get "$kind" -o name 2>/dev/null | sed -n 's,^[^/]*/\([A-Za-z0-9._:@/-]*\)$,\1,p')
     COMPREPLY=($(compgen -W "$names" -- "$word"))
 }
 complete -F _lbctl_with_names -o bashdefault lbctl
@@ -99,6 +99,7 @@ mod tests {
             lbctl() { case "$*" in
                 "get pool -o name") echo pool/public; echo pool/private ;;
                 "get peers -o name") echo peer/upstream ;;
+                "get interfaces -o name") echo 'interface/$(echo eth1)'; echo interface/eth0.5 ;;
             esac; }
             source "$1"; shift
             COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
@@ -120,6 +121,7 @@ mod tests {
             (&["lbctl", "get", "vi"], "vips"),
             (&["lbctl", "get", "pool", "--wat"], "--watch"),
             (&["lbctl", "describe", "nothing", ""], ""),
+            (&["lbctl", "describe", "interfaces", ""], "eth0.5"),
         ] {
             assert_eq!(offered(words), expected, "{words:?}");
         }

@@ -160,17 +160,23 @@ fn plan(links: &[Link], attached: &[Attached], done: &mut Done, patterns: &[Stri
         .map(|link| Step::Attach(link.clone()));
     let link = |ifindex: u32| links.iter().find(|link| link.ifindex == ifindex);
     let is_in_vrf = |ifindex: u32| link(ifindex).is_some_and(|link| vrf(links, link).is_some());
-    let is_port = |ifindex: u32| link(ifindex).is_some_and(|link| link.controller.is_some());
-    // Not before the one below is attached to: it may have somebody else's program.
+    let is_attached = |ifindex: u32| attached.iter().any(|one| one.ifindex == ifindex);
+    // Not before the whole, or the one below, is attached to: it may have somebody else's program.
+    let is_port = |ifindex: u32| {
+        let whole = link(ifindex).and_then(|link| wanted_whole(links, link, patterns));
+        whole.is_some_and(|(whole, _)| is_attached(whole))
+    };
     let is_below = |ifindex: u32| {
         let below = link(ifindex).and_then(|link| vlans::handled_by(links, link, patterns));
-        below.is_some_and(|below| attached.iter().any(|one| one.ifindex == below))
+        below.is_some_and(is_attached)
     };
     let detach = attached.iter().filter_map(|attached| {
         let why = match attached {
             Attached { name, .. } if !wanted(name) => "no longer configured",
             Attached { ifindex, .. } if is_in_vrf(*ifindex) => "it is in a VRF now",
-            Attached { ifindex, .. } if is_port(*ifindex) => "it is a port now",
+            Attached { ifindex, .. } if is_port(*ifindex) => {
+                "its frames are handled on what it is a port of"
+            }
             Attached { ifindex, .. } if is_below(*ifindex) => {
                 "its frames are handled where they come in, on the interface below"
             }
@@ -185,13 +191,13 @@ fn plan(links: &[Link], attached: &[Attached], done: &mut Done, patterns: &[Stri
 pub(super) fn is_attachable(links: &[Link], link: &Link, patterns: &[String]) -> bool {
     link.ethernet
         && is_wanted(patterns, &link.name)
-        && link.controller.is_none()
+        && wanted_whole(links, link, patterns).is_none()
         && vrf(links, link).is_none()
 }
 
-/// One sentence per interface that is configured and that the fast path is not attached to: its packets do not take the main
-/// table, the only one that the fast path knows; or it is a port of a bridge or bond, to which the packets for this host belong,
-/// with MAC, addresses and routes, and which is not configured.
+/// One sentence per interface that is configured and that the fast path is not attached to, since its packets do not take the
+/// main table, the only one that the fast path knows; and per port of a bridge or bond that is not configured, although the
+/// packets for this host belong to that, with MAC, addresses and routes.
 fn left_out(links: &[Link], patterns: &[String]) -> Vec<String> {
     let wanted = links.iter().filter(|link| link.ethernet && is_wanted(patterns, &link.name));
     let sentence = |link: &Link| {
@@ -200,7 +206,7 @@ fn left_out(links: &[Link], patterns: &[String]) -> Vec<String> {
             let (_, of) = whole(links, link)?;
             return (!is_wanted(patterns, &of)).then(|| {
                 format!(
-                    "interface {name} is a port of {of}, by which packets for this host come in: the fast path is not attached to ports; name {of} in dataplane.interfaces instead of {name}"
+                    "interface {name} is a port of {of}, to which packets for this host belong: those that have not {name}'s own MAC miss the fast path; name {of} in dataplane.interfaces instead of {name}"
                 )
             });
         };
@@ -241,8 +247,13 @@ pub(super) fn instead(links: &[Link], link: &Link, patterns: &[String]) -> Optio
         let name = links.iter().find(|link| link.ifindex == below)?.name.clone();
         return Some(Instead::Below(below, name));
     }
-    let (of, name) = whole(links, link)?;
-    is_wanted(patterns, &name).then_some(Instead::Whole(of, name))
+    wanted_whole(links, link, patterns).map(|(of, name)| Instead::Whole(of, name))
+}
+
+/// The bridge or bond of a port, if it is configured: then its ports are not attached to. Otherwise they are, as what has the
+/// port's own MAC can be handled there.
+fn wanted_whole(links: &[Link], port: &Link, patterns: &[String]) -> Option<(u32, String)> {
+    whole(links, port).filter(|(_, name)| is_wanted(patterns, name))
 }
 
 /// The name of the VRF that a link's packets belong to: its own, or that of the bridge or bond that it is a port of.
@@ -386,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_and_a_bond_are_attached_to_and_their_ports_are_not() {
+    fn a_bridge_and_a_bond_are_attached_to_and_their_ports_where_they_are_not_named() {
         let links = [
             link(7, "bond0"),
             port(8, "bond1", 9, false),
@@ -408,7 +419,7 @@ mod tests {
         assert_eq!(of(&["*"]), ("bond0 br0".into(), vec![]));
         assert_eq!(of(&["bond0", "eth0", "br*"]), ("bond0 br0".into(), vec![]));
         let (names, told) = of(&["eth*"]);
-        assert_eq!((names.as_str(), told.len()), ("", 3), "{told:?}");
+        assert_eq!((names.as_str(), told.len()), ("eth0 eth1 eth2", 3), "{told:?}");
         for (told, name) in told.iter().zip(["bond0", "br0", "br0"]) {
             assert!(told.contains(&format!("name {name} in dataplane.interfaces")), "{told}");
         }
@@ -419,9 +430,20 @@ mod tests {
         let vlan = lb_routing::Vlan { link: 9, is_service_tag: false, id: 5 };
         let vlan = Link { vlan: Some(vlan), ..link(10, "br0.5") };
         assert_eq!(instead(&links, &vlan, &all), Some(Instead::Below(9, "br0".into())));
+    }
+
+    #[test]
+    fn a_port_is_detached_from_once_its_bridge_is_attached_to() {
+        let links = [link(9, "br0"), port(4, "eth2", 9, false)];
         let mut done = Done::from([(4, ("eth2".to_owned(), [2; 6]))]);
-        let steps = plan(&links, &[attached(4, "eth2")], &mut done, &["eth2".into()]);
-        assert_eq!(steps, [Step::Detach("eth2".into(), "it is a port now")]);
+        let before = [attached(4, "eth2")];
+        assert_eq!(plan(&links, &before, &mut done, &["eth2".into()]), []);
+        let all = ["*".to_owned()];
+        assert_eq!(plan(&links, &before, &mut done, &all), [Step::Attach(links[0].clone())]);
+        done.insert(9, ("br0".into(), [2; 6]));
+        let both = [attached(4, "eth2"), attached(9, "br0")];
+        let why = "its frames are handled on what it is a port of";
+        assert_eq!(plan(&links, &both, &mut done, &all), [Step::Detach("eth2".into(), why)]);
     }
 
     #[test]

@@ -181,6 +181,12 @@ fn attach_to(
         interface: interface.name.clone(),
         source: Box::new(source),
     };
+    if hook == Hook::Xdp && driver(&interface.name) == BOND {
+        // One that an earlier version attached goes, too.
+        let _none = remove(&path);
+        let on_ports = io::Error::other("a bond's ports would run it, as frames of theirs");
+        return Err(xdp_error(interface, hook, on_ports.into()));
+    }
     if let Ok(pinned) = PinnedLink::from_pin(&path) {
         match replace(program, pinned.into(), hook) {
             Ok(()) => return Ok(hook),
@@ -248,10 +254,6 @@ fn attach_xdp(
     hook: Hook,
 ) -> Result<FdLink, AttachError> {
     let refused = |source| xdp_error(interface, hook, source);
-    if hook == Hook::Xdp && driver(&interface.name) == BOND {
-        let on_ports = "a bond's ports would run it, as frames of theirs";
-        return Err(refused(io::Error::other(on_ports).into()));
-    }
     let program: &mut Xdp = program.try_into().map_err(refused)?;
     let (mode, other) = match hook {
         Hook::GenericXdp => (Mode::Skb, Hook::Xdp),

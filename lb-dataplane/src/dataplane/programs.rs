@@ -89,7 +89,12 @@ impl Programs {
         if let Some(before) = self.refused.get(name) {
             return Err(refused(Arc::clone(before)));
         }
-        if let Err(error) = load(ebpf, name) {
+        // Loaded already: what came after it failed, and is tried again.
+        let loaded = match load(ebpf, name) {
+            Err(ProgramError::AlreadyLoaded) => Ok(()),
+            other => other,
+        };
+        if let Err(error) = loaded {
             let is_final = is_final(&error);
             let error = Arc::new(error);
             if is_final {
@@ -97,13 +102,13 @@ impl Programs {
             }
             return Err(refused(error));
         }
+        let program = ebpf.program_mut(name).expect("the object holds this program");
+        pin(program, &path).map_err(|source| OpenError::Pin { path: path.clone(), source })?;
         if matches!(name, TC | XDP) {
             // The packet path loads: nobody goes back to what other builds left.
             pins.remove_other_layouts()?;
             pins.remove_other_programs(&self.build)?;
         }
-        let program = ebpf.program_mut(name).expect("the object holds this program");
-        pin(program, &path).map_err(|source| OpenError::Pin { path: path.clone(), source })?;
         from_pin(&path, name).map_err(|e| refused(Arc::new(e)))
     }
 }

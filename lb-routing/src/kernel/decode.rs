@@ -74,7 +74,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         controller: None,
         vlan: None,
     };
-    let (mut is_vrf, mut below) = (false, None);
+    let (mut is_vrf, mut is_whole, mut below) = (false, true, None);
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(name) = attribute {
             link.name.clone_from(name);
@@ -88,6 +88,9 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
             below = Some(*ifindex);
         } else if let LinkAttribute::LinkInfo(infos) = attribute {
             is_vrf = infos.contains(&LinkInfo::PortKind(InfoPortKind::Vrf));
+            let is_other =
+                |info: &LinkInfo| matches!(info, LinkInfo::PortKind(InfoPortKind::Other(_)));
+            is_whole = !infos.iter().any(is_other);
             link.vlan = infos.iter().find_map(vlan);
         }
     }
@@ -95,7 +98,9 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
     let is_here = |attribute: &LinkAttribute| !matches!(attribute, LinkAttribute::LinkNetNsId(_));
     let below = below.filter(|_| message.attributes.iter().all(is_here));
     link.vlan = link.vlan.zip(below).map(|(vlan, link)| Vlan { link, ..vlan });
-    link.controller = link.controller.map(|controller| Controller { is_vrf, ..controller });
+    // What a port of another kind belongs to (Open vSwitch's, say) has neither its addresses nor its packets.
+    let controller = link.controller.filter(|_| is_whole);
+    link.controller = controller.map(|controller| Controller { is_vrf, ..controller });
     Some(link)
 }
 

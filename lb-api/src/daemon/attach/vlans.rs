@@ -155,17 +155,20 @@ mod tests {
         assert_eq!(change(&|_| ()), (vec![2], vec![20]));
         assert_eq!(change(&|vlan| vlan.up = false), (vec![2], vec![]));
         let bridge = Controller { ifindex: 9, is_vrf: false };
-        assert_eq!(change(&|vlan| vlan.controller = Some(bridge)), (vec![2], vec![]));
+        assert_eq!(change(&|vlan| vlan.controller = Some(bridge)), (vec![2, 20], vec![]));
         let vrf = Controller { ifindex: 9, is_vrf: true };
         assert_eq!(change(&|vlan| vlan.controller = Some(vrf)), (vec![2], vec![]));
         assert_eq!(change(&|vlan| vlan.vlan = None), (vec![2, 20], vec![]));
     }
 
     #[test]
-    fn a_vlan_of_a_port_is_attached_to_by_itself() {
+    fn a_vlan_of_a_port_is_attached_to_by_itself_where_the_port_is_not() {
         let mut links = links();
+        links.truncate(2);
         links[0].controller = Some(Controller { ifindex: 9, is_vrf: false });
-        assert_eq!(done(&links[..2], &["eth0*"]), (vec![20], vec![]));
+        links.push(link(9, "br0", 0));
+        assert_eq!(done(&links, &["eth0*"]), (vec![2], vec![20]));
+        assert_eq!(done(&links, &["eth0*", "br0"]), (vec![20, 9], vec![]));
     }
 
     #[test]

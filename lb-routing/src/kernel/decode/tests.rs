@@ -114,7 +114,8 @@ fn a_link_knows_whether_what_it_is_a_port_of_is_a_vrf() {
     assert_eq!(controller(&[of.clone(), port(InfoPortKind::Vrf)]), vrf);
     assert_eq!(controller(&[port(InfoPortKind::Vrf), of.clone()]), vrf);
     let bridge = Some(Controller { ifindex: 7, is_vrf: false });
-    assert_eq!(controller(&[of, port(InfoPortKind::Bridge)]), bridge);
+    assert_eq!(controller(&[of.clone(), port(InfoPortKind::Bridge)]), bridge);
+    assert_eq!(controller(&[of, port(InfoPortKind::Other("openvswitch".into()))]), None);
 }
 
 /// As the kernel says them of `link add link eth0 name eth0.100 type vlan protocol 802.1ad id 100`, without what does not matter.
