@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lb_api_types::event::EventKind;
 use lb_api_types::view::{Change, ChangeKind, GenerationView, History};
+use lb_api_types::vip::Vip;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -15,6 +16,9 @@ use super::{Appliers, Bulk, Documents, Refusal, Terms};
 use crate::clock::rfc3339;
 use crate::resources::Key;
 use crate::store::{Generation, Prepared, Store};
+
+/// VIPs at most that a rollback names as left alone; of more it says how many, and the status has them all.
+const MAX_NAMED: usize = 16;
 
 /// A configuration that is applied and not kept yet.
 pub(super) struct Pending {
@@ -124,12 +128,11 @@ impl<A: Appliers> Task<A> {
             let what = to.map_or("nothing".into(), |to| format!("no revision {to}"));
             return Err(Refusal::NoGeneration(what));
         };
-        // Kept VIPs of a name that the file has now are not served either way, and those that it hides stay what they are.
-        let hides = |name: &str| self.shadowed.iter().any(|vip| vip.metadata.name == name);
-        let vips = vips.into_iter().filter(|vip| {
-            !self.from_file.contains(&vip.metadata.name) && !hides(&vip.metadata.name)
-        });
-        let vips = vips.map(|vip| {
+        // Those that the file would hide are not served either way, and stay what they are.
+        let (left, vips): (Vec<_>, Vec<_>) =
+            vips.into_iter().partition(|vip| self.would_stay_hidden(vip));
+        let left: Vec<_> = left.iter().map(|vip| vip.metadata.name.clone()).collect();
+        let vips = vips.into_iter().map(|vip| {
             let mut vip = Arc::unwrap_or_clone(vip);
             vip.metadata.revision = None;
             vip
@@ -143,10 +146,30 @@ impl<A: Appliers> Task<A> {
         let terms = Bulk { dry_run, ..Bulk::default() };
         let changes = self.replace_all(documents, terms).await.map_err(|(_, refusal)| refusal)?;
         if !dry_run {
-            let message = format!("back to revision {revision}");
+            let mut message = format!("back to revision {revision}");
+            if !left.is_empty() {
+                let (many, named) = (left.len(), &left[..left.len().min(MAX_NAMED)]);
+                let mut names = named.join(", ");
+                if many > named.len() {
+                    names.push_str(&format!(" and {} more", many - named.len()));
+                }
+                tracing::warn!(vips = names, "left as they are, since the file hides them");
+                message.push_str(&format!(", but for VIPs that the file hides: {names}"));
+            }
             self.events.tell(EventKind::ConfigRolledBack, "", message);
         }
         Ok(changes)
+    }
+
+    /// Whether a VIP of a generation has a name that the file has, or is hidden now and would clash with the file's again.
+    fn would_stay_hidden(&self, vip: &Vip) -> bool {
+        let name = &vip.metadata.name;
+        let is_hidden = self.shadowed.iter().any(|hidden| hidden.metadata.name == *name);
+        let clashes = || {
+            let mut others = self.book.overlapping(&vip.spec);
+            others.any(|other| self.from_file.contains(&other.metadata.name))
+        };
+        self.from_file.contains(name) || (is_hidden && clashes())
     }
 
     /// Answers with what is and was kept, while changes go on: to read it takes longer than a change.

@@ -577,6 +577,23 @@ async fn what_the_file_hides_stays_whatever_is_pruned_and_goes_by_its_own_name()
 }
 
 #[tokio::test]
+async fn going_back_takes_a_hidden_vip_to_where_it_clashes_with_nothing() {
+    let bench = Bench::new(vec![]).await;
+    bench.put(vip("web", 1)).await.unwrap();
+    bench.put(vip("other", 2)).await.unwrap();
+    bench.put(vip("web", 3)).await.unwrap();
+    let bench = bench.restart(vec![vip("file", 3), vip("two", 2)]).await;
+    assert_eq!(bench.names().await, ["file", "two"]);
+    let created = Change { kind: "vip".into(), name: "web".into(), change: ChangeKind::Created };
+    let back = bench.registry.rollback(Some(2), Terms::default()).await;
+    assert_eq!(back, Ok(vec![created]), "and the other one would still clash");
+    assert_eq!(bench.registry.get("web").await.unwrap().spec.address, vip("web", 1).spec.address);
+    let hidden = bench.registry.running().await.unwrap().status.hidden.vips;
+    assert_eq!(hidden.len(), 1);
+    assert_eq!(hidden[0].metadata.name, "other");
+}
+
+#[tokio::test]
 async fn a_hidden_vip_that_somebody_applies_elsewhere_is_theirs() {
     let bench = Bench::new(vec![]).await;
     bench.put(vip("web", 1)).await.unwrap();
