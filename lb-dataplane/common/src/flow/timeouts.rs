@@ -54,7 +54,7 @@ const CLOSED_LEAST: u32 = seconds(10);
 
 impl Timeouts {
     /// Those while so many of a table's entries are taken. Closed connections stay for as long as they are to until an eighth
-    /// is taken, and no longer than [`CLOSED_LEAST`] from three eighths on: nothing is lost with them but the wait for
+    /// is taken, and no longer than `CLOSED_LEAST` from three eighths on: nothing is lost with them but the wait for
     /// segments that are late, and a busy service has more of them than of any others.
     #[must_use]
     pub fn with_taken(&self, entries: u64, capacity: u64) -> Self {
