@@ -29,17 +29,19 @@ pub struct Timeouts {
     pub sctp_closed: u32,
 }
 
-/// TCP established 2 h 4 min, and 4 min ("transitory") while it opens, closes or is closed (RFC 5382 REQ-5, RFC 6146 §4); UDP
-/// 5 min, the recommended value of RFC 4787 REQ-5, and 2 min, its least, where an answer was the last word. No RFC says how
-/// long for SCTP: an association at work lives as long as a connection of TCP, since heartbeats (RFC 9260 §8.3) may be off,
-/// and its shutdown as long as what TCP has half closed; one that has ended has tags that another one cannot have.
+/// TCP established 2 h 4 min, and 4 min ("transitory") while it closes (RFC 5382 REQ-5, RFC 6146 §4); UDP 5 min, the
+/// recommended value of RFC 4787 REQ-5, and 2 min, its least, where an answer was the last word. Those who keep a balancer busy
+/// leave flows behind that nobody goes on with: half-open ones have 1 min, and what is closed 10 s, where RFC 5382 asks for 4
+/// min of both, since for so long each holds a source port and a place under its service's, backend's and client's limits. No
+/// RFC says how long for SCTP: an association at work lives as long as a connection of TCP, since heartbeats (RFC 9260 §8.3)
+/// may be off, and its shutdown as long as what TCP has half closed; one that has ended has tags that another one cannot have.
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
             tcp_established: seconds(7440),
             tcp_transitory: seconds(240),
-            tcp_closed: seconds(240),
-            half_open: seconds(240),
+            tcp_closed: seconds(10),
+            half_open: seconds(60),
             udp_answered: seconds(120),
             udp: seconds(300),
             sctp_established: seconds(7440),
@@ -133,7 +135,7 @@ mod tests {
 
     #[test]
     fn closed_connections_stay_for_as_long_as_there_is_room() {
-        let timeouts = Timeouts::default();
+        let timeouts = Timeouts { tcp_closed: seconds(240), ..Timeouts::default() };
         let closed = |entries| timeouts.with_taken(entries, 80_000).tcp_closed;
         for few in [0, 1, 10_000] {
             assert_eq!(closed(few), seconds(240));
