@@ -104,11 +104,17 @@ fn a_change_that_is_on_its_way_when_lbd_is_stopped_is_answered_and_written_down_
     let mut stream = UnixStream::connect(lab.api().socket()).expect("lbd answers");
     let body = vip(2).to_string();
     let head = format!(
-        "PUT /api/v1/vips/web HTTP/1.1\r\nhost: lbd\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "PUT /api/v1/vips/web HTTP/1.1\r\nhost: lbd\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     let (first, late) = body.split_at(body.len() - 30);
-    stream.write_all(format!("{head}{first}").as_bytes()).expect("it is read");
+    stream.write_all(head.as_bytes()).expect("it is read");
+    // What lbd has not begun to read when it stops is not on its way.
+    stream.set_read_timeout(Some(SOON)).expect("a socket");
+    let mut go_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    stream.read_exact(&mut go_on).expect("lbd asks for more");
+    assert!(go_on.starts_with(b"HTTP/1.1 100"), "{}", String::from_utf8_lossy(&go_on));
+    stream.write_all(first.as_bytes()).expect("it is read");
     kill(Pid::from_raw(lab.process("lbd", "lbd").holds().pid()), Signal::SIGTERM).expect("it runs");
     // A byte whenever no answer comes: three seconds in all, in which lbd has everything else ended.
     let wait = |stream: &UnixStream, time| stream.set_read_timeout(Some(time)).expect("a socket");

@@ -112,11 +112,17 @@ fn both_sides_of_a_silent_connection_hear_a_reset(hello: &Hello, mut vip: Vip) {
 
 /// To whoever watches, with what there was of it.
 fn its_end_is_told(hello: &Hello, client: SocketAddr) {
-    let told = hello.api.request("GET", "flows/events?past=true&follow=false", None).holds().body;
     let of_it = |event: &serde_json::Value| event["status"]["flow"]["client"] == client.to_string();
-    let data = told.lines().filter_map(|line| line.strip_prefix("data: "));
-    let events = data.map(|data| serde_json::from_str(data).expect("an event is JSON"));
-    let [began, ended] = &events.filter(of_it).collect::<Vec<_>>()[..] else { panic!("{told}") };
+    let events = eventually("both its beginning and its end are told", SOON, || {
+        let told = hello.api.request("GET", "flows/events?past=true&follow=false", None)?.body;
+        let data = told.lines().filter_map(|line| line.strip_prefix("data: "));
+        let events = data.map(|data| serde_json::from_str(data).expect("an event is JSON"));
+        let events: Vec<serde_json::Value> = events.filter(of_it).collect();
+        ensure!(events.len() == 2, "{told}");
+        Ok(events)
+    })
+    .holds();
+    let [began, ended] = &events[..] else { panic!("{events:?}") };
     let kinds = (&began["spec"]["kind"], &ended["spec"]["kind"]);
     assert_eq!(kinds, (&"flow-new".into(), &"flow-end".into()));
     let end = &ended["status"]["flow"]["end"];
