@@ -242,8 +242,8 @@ fn choose<A: Family, T: Tables>(
     Ok(if is_freer { other } else { chosen })
 }
 
-/// Whether a service may have another flow, and this client, or the network that it counts as, another of it; what the flow's state is to say. CPUs that look
-/// at the same time may each let one in.
+/// Whether a service may have another flow, and this client, or the network that it counts as, another of it; what the flow's
+/// state is to say. CPUs that look at the same time may each let one in.
 #[inline(always)]
 fn admit<A: Family, T: Tables>(
     tables: &T,

@@ -1,5 +1,5 @@
-//! Source ports of flows that are over, but not for as long as their time-outs say: a closed connection of TCP keeps its port for
-//! four minutes (RFC 5382 REQ-5) where there are others, and gives it up sooner where a new flow would find none.
+//! Source ports of flows that are over, but not yet for as long as their time-outs say, which may be set to RFC 5382's four
+//! minutes: they give their ports up sooner where a new flow meets no free one.
 
 use crate::family::Family;
 use crate::flow::{
