@@ -312,6 +312,11 @@ impl Rib {
         self.originated.contains(&IpNetwork::from(address))
     }
 
+    /// Whether there are routes of our own.
+    pub(crate) fn originates_any(&self) -> bool {
+        !self.originated.is_empty()
+    }
+
     /// Every prefix that has paths.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (IpNetwork, PrefixId)> {
         let known = |&(_, id): &(IpNetwork, PrefixId)| !self.prefixes.get(id).paths.is_empty();

@@ -19,7 +19,8 @@ use crate::wire::Family;
 pub(super) const STALE_LIMIT: Duration = Duration::from_secs(360);
 /// Selection_Deferral_Timer (RFC 4724 §4.1): nobody is waited for any longer after a restart of ours.
 pub(super) const DEFERRAL_LIMIT: Duration = Duration::from_secs(60);
-/// A neighbour without a session by then does not count among those that are waited for: we connect at once, and VIPs wait.
+/// A neighbour without a session by then does not count among those that are waited for: we connect at once, and VIPs wait. Nor
+/// do routes of our own, which may be known only when their interfaces and backends are.
 pub(super) const ABSENCE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Marked paths of a neighbour.
@@ -213,7 +214,9 @@ impl Speaker {
         });
         // Who comes by itself cannot be waited for by name.
         let may_come = self.awaits_anybody() && passed < ABSENCE_LIMIT;
-        if all && !may_come || passed >= DEFERRAL_LIMIT {
+        // A neighbour that hears End-of-RIB before them forgets our own.
+        let own_may_come = !self.rib.originates_any() && passed < ABSENCE_LIMIT;
+        if all && !may_come && !own_may_come || passed >= DEFERRAL_LIMIT {
             self.deferral = None;
             self.remember(Past { restarted: false, preserved: true });
         }

@@ -271,11 +271,35 @@ fn after_a_restart_of_ours_nothing_is_selected_before_the_neighbours_have_told_a
 }
 
 #[test]
+fn after_a_restart_of_ours_no_neighbour_hears_of_an_end_before_our_own_routes() {
+    let restarted = || {
+        let mut rig = Rig::new(vec![peer(1, Import::All, Export::All)]);
+        rig.speaker.recover(rig.now);
+        // It restarts itself, and waits for us.
+        let conn = rig.establish_graceful(1, true, &[(V4, true)]);
+        rig.outputs();
+        (rig, conn)
+    };
+    let (mut rig, conn) = restarted();
+    rig.pass(ABSENCE_LIMIT - Duration::from_secs(1));
+    assert!(updates(&rig.outputs(), conn).is_empty());
+    rig.originate(&["203.0.113.1/32"]);
+    let told = updates(&rig.outputs(), conn);
+    assert!(told.last().unwrap().end_of_rib.is_some() && told.len() > 1, "{told:?}");
+
+    let (mut rig, conn) = restarted();
+    rig.pass(ABSENCE_LIMIT);
+    let told = updates(&rig.outputs(), conn);
+    assert!(told.iter().all(|update| update.end_of_rib.is_some()) && !told.is_empty(), "none came");
+}
+
+#[test]
 fn after_a_restart_of_ours_nobody_waits_longer_than_the_bounds() {
     // A neighbour that never comes; one that restarts too, or knows no graceful restart; one that never ends.
     let rig = |import| {
         let mut rig = Rig::new(vec![peer(1, import, Export::All)]);
         rig.speaker.recover(rig.now);
+        rig.originate(&["203.0.113.1/32"]);
         rig
     };
     let mut absent = rig(Import::All);
