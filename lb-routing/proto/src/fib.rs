@@ -12,8 +12,8 @@
 //! whose next hops resolve; what a previous process left; the configuration's route after all; a neighbour on a connected
 //! network (its /32 or /128 carries the MAC). A local route hides longer ones, as the kernel asks the local table first.
 //!
-//! Next hops of the configuration resolve against kernel routes that are not ours, those of the speaker against these and the
-//! configuration's: a next hop that only a BGP route leads to does not resolve.
+//! Next hops of the configuration resolve against kernel routes that are not ours, those of the speaker against these, the
+//! configuration's, and the speaker's own (`fib/hops.rs`): what forwards, here and in the kernel, is the gateway at the end.
 //!
 //! Facts mark what they touch; outputs are made when polled, so a prefix that changes a thousand times
 //! between two polls costs one output, and nothing queues but marks, bounded by the tables.
@@ -22,6 +22,7 @@ mod bgp;
 mod book;
 mod fact;
 mod groups;
+mod hops;
 mod kernel;
 mod select;
 mod statics;
@@ -41,7 +42,7 @@ pub use self::fact::{
 };
 pub use self::statics::StaticState;
 pub use self::update::{
-    Action, Member, Output, OwnRoute, Source, Told, ToldGroup, ToldRoute, Update,
+    Action, Member, Output, OwnRoute, Reach, Source, Told, ToldGroup, ToldRoute, Update,
 };
 
 use self::bgp::BgpTable;
@@ -50,7 +51,6 @@ use self::groups::{Groups, Key};
 use self::kernel::KernelTable;
 use self::select::Choice;
 use self::statics::StaticTable;
-use self::ways::{Tables, Watched};
 
 /// The metric of the speaker's routes in the kernel: RFC 4271. No other daemon's default, so that ours stand beside theirs
 /// and never replace them, and worse than theirs, so that the kernel prefers theirs as the FIB does.
@@ -77,7 +77,6 @@ pub struct Fib {
     fixed: BTreeMap<(IpNetwork, u32), OwnRoute>,
     /// Gateways that `Resolve` went out for.
     asked: BTreeSet<(u32, IpAddr)>,
-    watched: Watched,
     /// What one step produced and was not polled yet: a handful.
     queue: VecDeque<Output>,
 }
@@ -100,7 +99,6 @@ impl Fib {
             installed: HashMap::new(),
             fixed: BTreeMap::new(),
             asked: BTreeSet::new(),
-            watched: Watched::default(),
             queue: VecDeque::new(),
         }
     }
@@ -121,7 +119,7 @@ impl Fib {
                 let resolve = |kind: &StaticKind| statics::resolve(kernel, links, kind);
                 if self.statics.set((normal(prefix), metric), kind, resolve) {
                     self.mark(normal(prefix));
-                    self.follow(range(normal(prefix)));
+                    self.bgp.touch(range(normal(prefix)));
                 }
             }
             Fact::Vip { address, present } => {
@@ -129,6 +127,7 @@ impl Fib {
                     if present { self.vips.insert(address) } else { self.vips.remove(&address) };
                 if changed {
                     self.mark(host(address));
+                    self.bgp.touch(address..=address);
                 }
             }
             Fact::Stale { prefix, kind } => {
@@ -159,10 +158,12 @@ impl Fib {
             if let Some(output) = self.queue.pop_front() {
                 return Some(output);
             }
-            if let Some(id) = self.groups.pop_dirty() {
+            if self.bgp.is_unsettled() {
+                self.settle();
+            } else if let Some(id) = self.groups.pop_dirty() {
                 self.refresh_group(id, None);
-            } else if let Some((next_hop, cost)) = self.next_cost() {
-                return Some(Output::NextHop { next_hop, cost });
+            } else if let Some((next_hop, reach)) = self.bgp.next_news() {
+                return Some(Output::NextHop { next_hop, reach });
             } else if let Some(id) = self.book.pop_marked() {
                 self.look_at(id);
                 self.book.tidy(id);
@@ -290,10 +291,9 @@ impl Fib {
 
     fn bgp_paths(&mut self, prefix: IpNetwork, next_hops: Arc<[IpAddr]>, install: Install) {
         let was_stale = !self.stale.is_empty() && self.stale.remove(&prefix).is_some();
-        let Self { kernel, statics, links, bgp, book, .. } = self;
-        let resolve = |hops: &[IpAddr]| Tables { kernel, statics, links }.resolve(hops);
+        let Self { bgp, book, .. } = self;
         let id = book.find_or_add(prefix);
-        if bgp.set(book, id, (next_hops, install), resolve) || was_stale {
+        if bgp.set(book, id, (next_hops, install)) || was_stale {
             book.mark_id(id);
         } else {
             book.tidy(id);
@@ -304,24 +304,11 @@ impl Fib {
     fn re_resolve(&mut self, addresses: RangeInclusive<IpAddr>, links: bool) {
         let resolve = |kind: &StaticKind| statics::resolve(&self.kernel, &self.links, kind);
         let fixed = self.statics.re_resolve(addresses.clone(), links, resolve);
-        self.follow(addresses);
+        self.bgp.touch(addresses);
         for prefix in fixed {
             self.mark(prefix);
-            self.follow(range(prefix));
+            self.bgp.touch(range(prefix));
         }
-    }
-
-    /// Resolves the speaker's next hops in a range of addresses again.
-    fn follow(&mut self, addresses: RangeInclusive<IpAddr>) {
-        let Self { kernel, statics, links, bgp, book, groups, watched, .. } = self;
-        let resolve = |hops: &[IpAddr]| Tables { kernel, statics, links }.resolve(hops);
-        for set in bgp.re_resolve(addresses.clone(), resolve) {
-            for is_apart in [false, true] {
-                groups.mark_key(&Key::Bgp { set, is_apart });
-            }
-            bgp.mark(book, set);
-        }
-        watched.mark(addresses);
     }
 
     fn mark(&mut self, prefix: IpNetwork) {

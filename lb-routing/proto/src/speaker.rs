@@ -16,6 +16,7 @@ mod configure;
 mod dynamic;
 mod explain;
 mod graceful;
+mod hold_down;
 mod ingest;
 mod input;
 mod limit;
@@ -34,6 +35,7 @@ pub use self::dynamic::ListenStatus;
 use self::dynamic::{Dynamic, Listening};
 pub use self::explain::{Destination, Explanation, Hearer};
 use self::graceful::{Deferral, Stale};
+use self::hold_down::HoldDown;
 pub use self::input::{ConnId, Input};
 use self::limit::LimitSaid;
 pub use self::output::{Event, Output, RouteChange};
@@ -109,6 +111,7 @@ pub struct Speaker {
     listening: Vec<Listening>,
     /// When to look at who came by itself and may have to go.
     dynamic_due: Option<Instant>,
+    hold_down: HoldDown,
 }
 
 #[derive(Debug)]
@@ -241,6 +244,7 @@ impl Speaker {
             rejudging: VecDeque::new(),
             listening: Vec::new(),
             dynamic_due: None,
+            hold_down: HoldDown::default(),
         };
         speaker.each_session(now, Session::start);
         Ok(speaker)
@@ -289,10 +293,11 @@ impl Speaker {
             Input::Tick => {
                 self.each_session(now, Session::tick);
                 self.expire_stale(now);
+                self.release_held(now);
             }
             Input::Originate(prefixes) => self.rib.originate(prefixes),
             Input::ChangeOriginated { come, go } => self.rib.change_originated(come, go),
-            Input::NextHop { next_hop, cost } => self.rib.set_cost(next_hop, cost),
+            Input::NextHop { next_hop, reach } => self.reach(next_hop, reach, now),
             Input::Shutdown => self.each_session(now, |session, now, out| {
                 session.stop(Notification::new(error::ADMINISTRATIVE_SHUTDOWN), now, out);
             }),
@@ -356,7 +361,8 @@ impl Speaker {
         let neighbours = self.neighbours.iter().flat_map(each).flatten();
         let groups = self.groups.iter().flatten().filter_map(Group::timeout);
         let deferral = self.deferral.as_ref().map(|it| it.timeout(self.now));
-        neighbours.chain(groups).chain(deferral).chain(self.dynamic_due).min()
+        let others = deferral.into_iter().chain(self.dynamic_due).chain(self.hold_down.timeout());
+        neighbours.chain(groups).chain(others).min()
     }
 
     fn accepted(&mut self, peer: IpAddr, conn: ConnId, local: IpAddr, now: Instant) {

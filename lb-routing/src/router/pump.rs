@@ -68,8 +68,8 @@ impl Task {
                 Some(FibOutput::Install { prefix, metric, route }) => {
                     self.plan.set(RouteId { prefix, metric }, route);
                 }
-                Some(FibOutput::NextHop { next_hop, cost }) => {
-                    self.speaker.handle(Input::NextHop { next_hop, cost }, now);
+                Some(FibOutput::NextHop { next_hop, reach }) => {
+                    self.speaker.handle(Input::NextHop { next_hop, reach }, now);
                     costs_changed = true;
                 }
                 Some(FibOutput::Resolve { ifindex, address }) => {
@@ -184,8 +184,8 @@ impl Task {
             return;
         }
         if wanted {
-            let cost = self.fib.watch(next_hop);
-            self.speaker.handle(Input::NextHop { next_hop, cost }, now);
+            let reach = self.fib.watch(next_hop);
+            self.speaker.handle(Input::NextHop { next_hop, reach }, now);
         } else {
             self.fib.unwatch(next_hop);
         }
@@ -216,6 +216,7 @@ impl Task {
             | Event::PrefixLimit { peer, what }
             | Event::Refused { peer, what }
             | Event::Oversize { peer, what } => tracing::warn!(%peer, "{what}"),
+            Event::Unsteady { next_hop, what } => tracing::warn!(%next_hop, "{what}"),
             Event::Stale { peer, paths, time } => {
                 let seconds = time.as_secs();
                 tracing::info!(%peer, "{paths} routes of it stay for {seconds} s while it restarts (RFC 4724)");

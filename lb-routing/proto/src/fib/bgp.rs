@@ -1,12 +1,13 @@
-//! The speaker's paths: prefixes with equal next hops share one set, resolved once.
+//! The speaker's paths: prefixes with equal next hops share one set.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::book::{Book, Id, NONE};
-use super::{Install, KernelNextHop};
+use super::hops::{Hop, MAX_RECURSION};
+use super::kernel::Lengths;
+use super::{Install, KernelNextHop, range};
 
 /// A set of next hops; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,19 +16,27 @@ pub(super) struct SetId(u64);
 /// The sets. Which prefix has which one stands in its record.
 #[derive(Debug, Default)]
 pub(super) struct BgpTable {
-    sets: HashMap<SetId, Set>,
+    pub(super) sets: HashMap<SetId, Set>,
     by_next_hops: HashMap<Arc<[IpAddr]>, SetId>,
-    by_next_hop: BTreeMap<IpAddr, BTreeSet<SetId>>,
+    pub(super) hops: BTreeMap<IpAddr, Hop>,
+    /// Next hops to resolve again.
+    pub(super) dirty: BTreeSet<IpAddr>,
+    /// Those of which the speaker may have to be told.
+    pub(super) news: BTreeSet<IpAddr>,
+    /// Of the prefixes that have paths.
+    pub(super) lengths: Lengths,
     last: u64,
 }
 
 #[derive(Debug)]
-struct Set {
-    next_hops: Arc<[IpAddr]>,
+pub(super) struct Set {
+    pub(super) next_hops: Arc<[IpAddr]>,
     /// Empty: no next hop resolves.
-    resolved: Arc<[KernelNextHop]>,
+    pub(super) resolved: Arc<[KernelNextHop]>,
     /// The first of the prefixes' records.
     first: Id,
+    /// Next hops that a prefix with this set covers.
+    pub(super) asked_by: BTreeSet<IpAddr>,
 }
 
 impl BgpTable {
@@ -37,12 +46,11 @@ impl BgpTable {
         book: &mut Book,
         id: Id,
         (next_hops, install): (Arc<[IpAddr]>, Install),
-        resolve: impl Fn(&[IpAddr]) -> Arc<[KernelNextHop]>,
     ) -> bool {
-        let before = book.get(id).bgp;
+        let (before, prefix) = (book.get(id).bgp, book.get(id).prefix);
         let after = match next_hops.is_empty() {
             true => None,
-            false => Some((self.intern(next_hops, resolve), install)),
+            false => Some((self.intern(next_hops), install)),
         };
         if before == after {
             return false;
@@ -50,6 +58,12 @@ impl BgpTable {
         book.get_mut(id).bgp = after;
         let set = |bgp: Option<(SetId, Install)>| bgp.map(|(set, _)| set);
         if set(before) != set(after) {
+            match (before, after) {
+                (None, _) => self.lengths.add(&prefix),
+                (_, None) => self.lengths.remove(&prefix),
+                (Some(_), Some(_)) => {}
+            }
+            self.touch(range(prefix));
             if let Some(set) = set(before) {
                 self.leave(book, set, id);
             }
@@ -83,41 +97,28 @@ impl BgpTable {
         }
     }
 
-    /// Resolves the sets with a next hop in the range again; returns those that changed.
-    pub(super) fn re_resolve(
-        &mut self,
-        addresses: RangeInclusive<IpAddr>,
-        resolve: impl Fn(&[IpAddr]) -> Arc<[KernelNextHop]>,
-    ) -> Vec<SetId> {
-        let touched = self.by_next_hop.range(addresses).flat_map(|(_, ids)| ids.iter().copied());
-        let mut changed = Vec::new();
-        for id in touched.collect::<BTreeSet<_>>() {
-            let Some(set) = self.sets.get_mut(&id) else { continue };
-            let resolved = resolve(&set.next_hops);
-            if resolved != set.resolved {
-                set.resolved = resolved;
-                changed.push(id);
-            }
-        }
-        changed
-    }
-
-    fn intern(
-        &mut self,
-        next_hops: Arc<[IpAddr]>,
-        resolve: impl Fn(&[IpAddr]) -> Arc<[KernelNextHop]>,
-    ) -> SetId {
+    fn intern(&mut self, next_hops: Arc<[IpAddr]>) -> SetId {
         if let Some(id) = self.by_next_hops.get(&next_hops) {
             return *id;
         }
         self.last += 1;
         let id = SetId(self.last);
         for address in next_hops.iter() {
-            self.by_next_hop.entry(*address).or_default().insert(id);
+            let hop = self.hops.entry(*address).or_default();
+            hop.sets.insert(id);
+            if hop.is_new() {
+                self.dirty.insert(*address);
+            }
         }
-        let resolved = resolve(&next_hops);
         self.by_next_hops.insert(Arc::clone(&next_hops), id);
-        self.sets.insert(id, Set { next_hops, resolved, first: NONE });
+        let resolved = Arc::default();
+        let asked_by = BTreeSet::new();
+        self.sets.insert(id, Set { next_hops, resolved, first: NONE, asked_by });
+        // By what is known of them; the rest follows.
+        let known = self.way_of(id, MAX_RECURSION).map(|way| way.hops);
+        if let Some(set) = self.sets.get_mut(&id) {
+            set.resolved = known.unwrap_or_default();
+        }
         id
     }
 
@@ -131,11 +132,9 @@ impl BgpTable {
         self.sets.remove(&id);
         self.by_next_hops.remove(&next_hops);
         for address in next_hops.iter() {
-            if let Some(ids) = self.by_next_hop.get_mut(address) {
-                ids.remove(&id);
-                if ids.is_empty() {
-                    self.by_next_hop.remove(address);
-                }
+            if let Some(hop) = self.hops.get_mut(address) {
+                hop.sets.remove(&id);
+                self.forget_unused(*address);
             }
         }
     }

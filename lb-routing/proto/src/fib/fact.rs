@@ -32,7 +32,7 @@ pub enum Fact {
     Bgp {
         /// The destination.
         prefix: IpNetwork,
-        /// Next hops in order, none twice, resolved against the kernel's routes.
+        /// Next hops in order, none twice.
         next_hops: Arc<[IpAddr]>,
         /// Which tables are to have them.
         install: Install,

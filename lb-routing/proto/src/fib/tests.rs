@@ -130,6 +130,52 @@ fn fact() -> impl Strategy<Value = Fact> {
     ]
 }
 
+/// Facts that mostly are routes of the speaker's which lead to each other's next hops, above one connected network.
+fn deep() -> impl Strategy<Value = Fact> {
+    let paths = (any_prefix(), prop::collection::vec(address(), 0..3), install());
+    let bgp = paths.prop_map(|(prefix, next_hops, install)| Fact::Bgp {
+        prefix,
+        next_hops: sorted(next_hops),
+        install,
+    });
+    let base = |(up, address): (bool, IpAddr)| {
+        let prefix = IpNetwork::new(address, if address.is_ipv4() { 30 } else { 126 }).unwrap();
+        let key = RouteKey { prefix, metric: 7, tos: 0, source: None, local: false };
+        let hop = KernelNextHop { ifindex: 1, gateway: None, weight: 1, mtu: None };
+        let kind = KernelRouteKind::Unicast(vec![hop]);
+        if up { Fact::KernelRoute(KernelRoute { key, kind }) } else { Fact::KernelRouteGone(key) }
+    };
+    prop_oneof![12 => bgp, 2 => (prop::bool::weighted(0.8), address()).prop_map(base), 1 => fact()]
+}
+
+fn agree(
+    facts: Vec<(Fact, bool)>,
+    watched: &BTreeSet<IpAddr>,
+) -> Result<(), proptest::test_runner::TestCaseError> {
+    let (mut fib, mut model, mut all) = (Fib::new([1, 2]), Model::default(), Facts::default());
+    let watch = |fib: &mut Fib, next_hop: &IpAddr| (*next_hop, fib.watch(*next_hop));
+    model.reached = watched.iter().map(|next_hop| watch(&mut fib, next_hop)).collect();
+    let last = facts.len() - 1;
+    for (place, (fact, poll)) in facts.into_iter().enumerate() {
+        all.note(&fact);
+        fib.handle(fact);
+        if poll || place == last {
+            model.take_all(&mut fib)?;
+            all.resolve_all(watched);
+            prop_assert_eq!(in_order(model.routes()), in_order(all.routes()));
+            prop_assert_eq!(&model.installed, &all.installed());
+            let reached = watched.iter().map(|next_hop| (*next_hop, all.reach(*next_hop)));
+            prop_assert_eq!(&model.reached, &reached.collect());
+            let in_use: BTreeSet<_> = fib.neighbours_in_use(None).collect();
+            prop_assert_eq!(&in_use, &all.needs());
+            let unknown: BTreeSet<_> =
+                in_use.into_iter().filter(|(on, at)| all.mac(*on, *at).is_none()).collect();
+            prop_assert_eq!(&fib.asked, &unknown);
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -138,25 +184,17 @@ proptest! {
         facts in prop::collection::vec((fact(), prop::bool::weighted(0.4)), 1..60),
         watched in prop::collection::btree_set(address(), 0..6),
     ) {
-        let (mut fib, mut model, mut all) = (Fib::new([1, 2]), Model::default(), Facts::default());
-        model.costs = watched.iter().map(|next_hop| (*next_hop, fib.watch(*next_hop))).collect();
-        let last = facts.len() - 1;
-        for (place, (fact, poll)) in facts.into_iter().enumerate() {
-            all.note(&fact);
-            fib.handle(fact);
-            if poll || place == last {
-                model.take_all(&mut fib)?;
-                prop_assert_eq!(in_order(model.routes()), in_order(all.routes()));
-                prop_assert_eq!(&model.installed, &all.installed());
-                let costs = watched.iter().map(|next_hop| (*next_hop, all.cost(*next_hop)));
-                prop_assert_eq!(&model.costs, &costs.collect());
-                let in_use: BTreeSet<_> = fib.neighbours_in_use(None).collect();
-                prop_assert_eq!(&in_use, &all.needs());
-                let unknown: BTreeSet<_> =
-                    in_use.into_iter().filter(|(on, at)| all.mac(*on, *at).is_none()).collect();
-                prop_assert_eq!(&fib.asked, &unknown);
-            }
-        }
+        agree(facts, &watched)?;
+    }
+
+    #[test]
+    fn routes_that_lead_to_each_other_add_up_to_the_same_whatever_the_order(
+        link in link(),
+        facts in prop::collection::vec((deep(), prop::bool::weighted(0.4)), 1..60),
+        watched in prop::collection::btree_set(address(), 0..6),
+    ) {
+        let up = Fact::Link(Link { ifindex: 1, up: true, ..link });
+        agree([(up, false)].into_iter().chain(facts).collect(), &watched)?;
     }
 
     #[test]

@@ -25,12 +25,12 @@ pub enum Output {
         /// What it does.
         route: Option<OwnRoute>,
     },
-    /// For the speaker: a next hop that it watches has another interior cost.
+    /// For the speaker: a next hop that it watches is farther or nearer.
     NextHop {
         /// Which one.
         next_hop: IpAddr,
-        /// Its cost; `None`: it cannot be reached.
-        cost: Option<u32>,
+        /// How far it is.
+        reach: Reach,
     },
     /// A gateway has no MAC: the kernel should look for it.
     Resolve {
@@ -39,6 +39,22 @@ pub enum Output {
         /// Whose address.
         address: IpAddr,
     },
+}
+
+/// How far a next hop of the speaker's is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Reach {
+    /// The interior cost (RFC 4271 §9.1.2.2 e); `None`: it cannot be reached.
+    pub cost: Option<u32>,
+    /// The route of the speaker's by which it is reached, and what it costs without that one: what counts for paths of this
+    /// very prefix. Else a path could be better as long as another one is chosen, and nothing would ever be settled.
+    pub over: Option<(IpNetwork, Option<u32>)>,
+}
+
+impl From<Option<u32>> for Reach {
+    fn from(cost: Option<u32>) -> Self {
+        Self { cost, over: None }
+    }
 }
 
 /// A route of ours in the kernel.

@@ -1,25 +1,33 @@
-//! What leads to a next hop, and what that costs: the longest match among others' routes in the kernel and routes of the
-//! configuration, of one prefix the one that the kernel would choose.
+//! What leads to a next hop of the speaker's without its own routes, and what that costs: the longest match among others'
+//! routes in the kernel, routes of the configuration and VIPs, of one prefix the one that counts.
 //!
 //! The cost is the interior cost of RFC 4271 §9.1.2.2 e: nothing where the next hop is on a link of ours, else the metric of
-//! the route, and most where that is a default route. One that only a BGP route leads to is not reached.
+//! the route, and most where that is a default route.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::kernel::KernelTable;
-use super::select::merge;
 use super::statics::{Entry, StaticTable};
-use super::{Fib, KernelNextHop, KernelRouteKind, Link, StaticKind, host};
+use super::{BGP_METRIC, Fib, KernelNextHop, KernelRouteKind, Link, Reach, StaticKind, bits, host};
 
 /// What routes are looked up in.
 #[derive(Clone, Copy)]
 pub(super) struct Tables<'a> {
     pub(super) kernel: &'a KernelTable,
     pub(super) statics: &'a StaticTable,
+    pub(super) vips: &'a BTreeSet<IpAddr>,
     pub(super) links: &'a BTreeMap<u32, Link>,
+}
+
+/// What leads to a next hop.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Way {
+    /// Gateways on links that are up; none: nothing does, or only the kernel knows how.
+    pub(super) hops: Arc<[KernelNextHop]>,
+    /// The interior cost; `None`: it cannot be reached.
+    pub(super) cost: Option<u32>,
 }
 
 /// A route that leads to a next hop.
@@ -31,17 +39,31 @@ enum Lead<'a> {
     Nowhere,
 }
 
-/// What a route's metric counts for: a default route leads to whatever nobody knows better, so it is dearest.
-fn priced(len: u8, metric: u32) -> u32 {
-    if len == 0 { u32::MAX } else { metric }
+/// What a route's cost counts for: a default route leads to whatever nobody knows better, so it is dearest.
+pub(super) const fn priced(len: u8, cost: u32) -> u32 {
+    if len == 0 { u32::MAX } else { cost }
 }
 
 impl<'a> Tables<'a> {
-    fn lead(self, next_hop: IpAddr) -> Lead<'a> {
+    /// What leads to a next hop, and how long a route of the speaker's must be at least to count before it.
+    pub(super) fn way(self, next_hop: IpAddr) -> (Way, u8) {
+        let (lead, from) = self.lead(next_hop);
+        (self.follow(next_hop, &lead), from)
+    }
+
+    fn lead(self, next_hop: IpAddr) -> (Lead<'a>, u8) {
+        let never = bits(next_hop) + 1;
         if self.kernel.is_hidden(host(next_hop)) {
             // This host itself: another daemon of it speaks BGP, too.
-            return Lead::Kernel(0);
+            return (Lead::Kernel(0), never);
         }
+        let (lead, from) = self.longest(next_hop);
+        // Behind others' routes to the very address.
+        let is_vip = from < never && self.vips.contains(&next_hop);
+        if is_vip { (Lead::Nowhere, never) } else { (lead, from) }
+    }
+
+    fn longest(self, next_hop: IpAddr) -> (Lead<'a>, u8) {
         let foreign = self.kernel.longest(next_hop);
         let fixed = self.statics.longest(next_hop);
         match (foreign, fixed) {
@@ -50,110 +72,68 @@ impl<'a> Tables<'a> {
                     other < len || (other == len && than >= metric)
                 }) =>
             {
-                match kind {
+                let lead = match kind {
                     KernelRouteKind::Unicast(hops) => Lead::Out(priced(len, metric), hops),
                     KernelRouteKind::Kernel => Lead::Kernel(priced(len, metric)),
                     KernelRouteKind::Blackhole | KernelRouteKind::Reject => Lead::Nowhere,
-                }
+                };
+                (lead, len + 1)
             }
-            (_, Some((len, metric, Entry { kind: StaticKind::Forward(_), resolved }))) => {
-                Lead::Out(priced(len, metric), resolved)
+            (_, Some((len, metric, Entry { kind, resolved }))) => {
+                let lead = match kind {
+                    StaticKind::Forward(_) => Lead::Out(priced(len, metric), resolved),
+                    StaticKind::Blackhole | StaticKind::Unreachable | StaticKind::Prohibit => {
+                        Lead::Nowhere
+                    }
+                };
+                // The speaker's come before those that stand behind them.
+                (lead, len + u8::from(metric < BGP_METRIC))
             }
-            (_, Some(_) | None) => Lead::Nowhere,
+            (_, None) => (Lead::Nowhere, 0),
         }
     }
 
-    fn is_up(self, hop: &KernelNextHop) -> bool {
-        self.links.get(&hop.ifindex).is_some_and(|link| link.up)
-    }
-
-    /// What the speaker's next hops resolve to: gateways on links that are up. An MTU of the route that leads to a next hop is
-    /// not one of the routes that name it.
-    pub(super) fn resolve(self, next_hops: &[IpAddr]) -> Arc<[KernelNextHop]> {
-        merge(next_hops.iter().flat_map(|next_hop| {
-            let hops = match self.lead(*next_hop) {
-                Lead::Out(_, hops) => hops,
-                Lead::Kernel(_) | Lead::Nowhere => &[],
-            };
-            let up = hops.iter().copied().filter(move |hop| self.is_up(hop));
-            up.map(|hop| KernelNextHop {
-                gateway: hop.gateway.or(Some(*next_hop)),
-                mtu: None,
-                ..hop
-            })
-        }))
-    }
-
-    /// The interior cost of a next hop; `None`: it cannot be reached.
-    fn cost(self, next_hop: IpAddr) -> Option<u32> {
-        let (metric, hops) = match self.lead(next_hop) {
+    /// An MTU of the route that leads to a next hop is not one of the routes that name it.
+    fn follow(self, next_hop: IpAddr, lead: &Lead<'_>) -> Way {
+        let (metric, hops) = match *lead {
             Lead::Out(metric, hops) => (metric, hops),
-            Lead::Kernel(metric) => return Some(metric),
-            Lead::Nowhere => return None,
+            Lead::Kernel(metric) => return Way { cost: Some(metric), ..Way::default() },
+            Lead::Nowhere => return Way::default(),
         };
-        let on_link = |hop: &KernelNextHop| hop.gateway.is_none();
-        let mut up = hops.iter().filter(|hop| self.is_up(hop)).peekable();
-        up.peek()?;
-        Some(if up.any(on_link) { 0 } else { metric })
-    }
-}
-
-/// Next hops whose cost the speaker is told of.
-#[derive(Debug, Default)]
-pub(super) struct Watched {
-    /// What it was told.
-    costs: BTreeMap<IpAddr, Option<u32>>,
-    /// Those to look at.
-    marked: BTreeSet<IpAddr>,
-}
-
-impl Watched {
-    /// Remembers what the speaker is told of one.
-    fn watch(&mut self, next_hop: IpAddr, cost: Option<u32>) {
-        self.costs.insert(next_hop, cost);
-        self.marked.remove(&next_hop);
-    }
-
-    fn unwatch(&mut self, next_hop: IpAddr) {
-        self.costs.remove(&next_hop);
-        self.marked.remove(&next_hop);
-    }
-
-    pub(super) fn mark(&mut self, addresses: RangeInclusive<IpAddr>) {
-        self.marked.extend(self.costs.range(addresses).map(|(next_hop, _)| *next_hop));
-    }
-
-    /// The next one whose cost is another one than the speaker was told.
-    fn next(&mut self, tables: Tables<'_>) -> Option<(IpAddr, Option<u32>)> {
-        while let Some(next_hop) = self.marked.pop_first() {
-            let cost = tables.cost(next_hop);
-            let told = self.costs.get_mut(&next_hop)?;
-            if std::mem::replace(told, cost) != cost {
-                return Some((next_hop, cost));
-            }
-        }
-        None
+        let is_up = |hop: &&KernelNextHop| self.links.get(&hop.ifindex).is_some_and(|it| it.up);
+        let up = || hops.iter().filter(is_up);
+        let is_near = up().any(|hop| hop.gateway.is_none());
+        let straight = |hop: &KernelNextHop| KernelNextHop {
+            gateway: hop.gateway.or(Some(next_hop)),
+            mtu: None,
+            ..*hop
+        };
+        let hops: Arc<[_]> = up().map(straight).collect();
+        let cost = (!hops.is_empty()).then_some(if is_near { 0 } else { metric });
+        Way { hops, cost }
     }
 }
 
 impl Fib {
-    /// The interior cost of a next hop of the speaker's, `None` where it cannot be reached; from now on each change of it is an
-    /// output.
-    pub fn watch(&mut self, next_hop: IpAddr) -> Option<u32> {
-        let Self { kernel, statics, links, watched, .. } = self;
-        let cost = Tables { kernel, statics, links }.cost(next_hop);
-        watched.watch(next_hop, cost);
-        cost
+    /// How far a next hop of the speaker's is; from now on each change of it is an output.
+    pub fn watch(&mut self, next_hop: IpAddr) -> Reach {
+        let Self { kernel, statics, vips, links, bgp, book, .. } = self;
+        bgp.watch((Tables { kernel, statics, vips, links }, book), next_hop)
     }
 
     /// No path of the speaker's has this next hop any more.
     pub fn unwatch(&mut self, next_hop: IpAddr) {
-        self.watched.unwatch(next_hop);
+        self.bgp.unwatch(next_hop);
     }
 
-    /// The next one whose cost has changed.
-    pub(super) fn next_cost(&mut self) -> Option<(IpAddr, Option<u32>)> {
-        let Self { kernel, statics, links, watched, .. } = self;
-        watched.next(Tables { kernel, statics, links })
+    /// Resolves next hops again that something was said of.
+    pub(super) fn settle(&mut self) {
+        let Self { kernel, statics, vips, links, bgp, book, groups, .. } = self;
+        for set in bgp.settle((Tables { kernel, statics, vips, links }, book)) {
+            for is_apart in [false, true] {
+                groups.mark_key(&super::Key::Bgp { set, is_apart });
+            }
+            bgp.mark(book, set);
+        }
     }
 }

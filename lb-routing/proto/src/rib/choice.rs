@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use smallvec::SmallVec;
 
 use super::attributes::AttributeTable;
@@ -13,24 +14,27 @@ use super::hops::NextHops;
 use super::path::PathEntry;
 use super::pool::Id;
 use super::{PrefixId, Rib};
+use crate::fib::Reach;
 
-/// What the decision looks paths up in.
-pub(super) type Tables<'a> = (&'a [Ranking], &'a AttributeTable, &'a NextHops);
+/// What the decision looks paths up in, and for which prefix, where that matters.
+pub(super) type Tables<'a> =
+    (&'a [Ranking], &'a AttributeTable, &'a NextHops, &'a Option<IpNetwork>);
 
 pub(super) fn candidate(
-    (rankings, attributes, next_hops): Tables<'_>,
+    (rankings, attributes, next_hops, prefix): Tables<'_>,
     path: &PathEntry,
 ) -> Candidate<PathEntry> {
     let neighbour = path.source.peer().and_then(|peer| rankings.get(usize::from(peer)).copied());
     let set = attributes.get(path.attributes);
-    let cost = next_hops.cost(set.next_hop).filter(|_| path.rejected().is_none());
+    let cost =
+        next_hops.cost_for(set.next_hop, prefix.as_ref()).filter(|_| path.rejected().is_none());
     Candidate { path: *path, neighbour, cost, incumbent: false, rank: set.rank }
 }
 
 /// How many of equally good paths, the first ones, carry traffic: as many as have so many next hops. Two ways to hear of one
 /// next hop take one place.
 pub(super) fn carriers(
-    (_, attributes, _): Tables<'_>,
+    (_, attributes, ..): Tables<'_>,
     equal: &[Candidate<PathEntry>],
     rules: &Rules,
 ) -> usize {
@@ -49,7 +53,7 @@ pub(super) fn carriers(
 /// The order of a neighbour's own paths where the decision process has none: by what they say, so that it does not
 /// matter which came first.
 pub(super) fn last(
-    (_, attributes, next_hops): Tables<'_>,
+    (_, attributes, next_hops, _): Tables<'_>,
 ) -> impl Fn(&PathEntry, &PathEntry) -> Ordering {
     move |one, other| {
         let [this, that] = [one, other].map(|path| attributes.get(path.attributes));
@@ -86,18 +90,39 @@ impl Rib {
         self.next_hops.next_news()
     }
 
-    /// It costs so much to reach a next hop (RFC 4271 §9.1.2.2 e), or (`None`) it cannot be reached, and paths by it are not
-    /// chosen (§9.1.2.1). [`Rib::look_again`] chooses anew.
-    pub(crate) fn set_cost(&mut self, next_hop: IpAddr, cost: Option<u32>) {
-        if let Some(id) = self.next_hops.set_cost(next_hop, cost) {
+    /// A next hop is so far (RFC 4271 §9.1.2.2 e), or it cannot be reached, and paths by it are not chosen (§9.1.2.1).
+    /// [`Rib::look_again`] chooses anew.
+    pub(crate) fn set_reach(&mut self, next_hop: IpAddr, reach: Reach) {
+        let Some((id, before)) = self.next_hops.set_reach(next_hop, reach) else { return };
+        if before.cost != reach.cost {
             self.again.hops.insert(id);
             self.again.left = self.prefixes.end();
+            return;
+        }
+        // For these two prefixes alone.
+        for (prefix, _) in [before.over, reach.over].into_iter().flatten() {
+            if let Some(id) = self.prefixes.find(&prefix)
+                && self.order(id)
+            {
+                self.changed.insert(id);
+            }
         }
     }
 
-    /// The interior cost of a path's next hop; `None`: it cannot be reached.
-    pub(crate) fn cost(&self, path: &PathEntry) -> Option<u32> {
-        self.next_hops.cost(self.attributes.get(path.attributes).next_hop)
+    /// How far a next hop is, as was said; `None`: no path has it.
+    pub(crate) fn reach(&mut self, next_hop: IpAddr) -> Option<Reach> {
+        self.next_hops.reach(next_hop)
+    }
+
+    /// The interior cost of the next hop of a path of a prefix; `None`: it cannot be reached.
+    pub(crate) fn cost(&self, id: PrefixId, path: &PathEntry) -> Option<u32> {
+        let prefix = self.about(id);
+        self.next_hops.cost_for(self.attributes.get(path.attributes).next_hop, prefix.as_ref())
+    }
+
+    /// The prefix that is decided on, where costs depend on it.
+    fn about(&self, id: PrefixId) -> Option<IpNetwork> {
+        self.next_hops.depend_on_prefix().then(|| self.prefixes.prefix(id))
     }
 
     /// Chooses some prefixes' paths anew by what their next hops cost now; says whether there are more. However often costs
@@ -121,7 +146,8 @@ impl Rib {
 
     /// Orders the paths of a prefix, those that carry traffic first; says whether that changes anything.
     pub(super) fn order(&mut self, id: PrefixId) -> bool {
-        let judge = (&*self.rankings, &self.attributes, &self.next_hops);
+        let about = self.about(id);
+        let judge = (&*self.rankings, &self.attributes, &self.next_hops, &about);
         let record = self.prefixes.get_mut(id);
         let (before, mut moved) = (record.equal, false);
         record.equal = match &mut *record.paths {
@@ -148,7 +174,8 @@ impl Rib {
     /// Each usable path of a prefix, and the step of the decision process by which it fell; none: it did not.
     pub(crate) fn steps(&self, id: PrefixId) -> Vec<(PathEntry, Option<Step>)> {
         let record = self.prefixes.get(id);
-        let judge = (&*self.rankings, &self.attributes, &self.next_hops);
+        let about = self.about(id);
+        let judge = (&*self.rankings, &self.attributes, &self.next_hops, &about);
         let mut candidates: Vec<_> =
             record.paths.iter().map(|path| candidate(judge, path)).collect();
         if let Some(first) = candidates.first_mut() {
@@ -160,7 +187,8 @@ impl Rib {
     /// Shows the usable paths of a prefix in order (the best one, the best one of the others, and so on) until `enough`.
     pub(crate) fn ranked(&self, id: PrefixId, mut enough: impl FnMut(&PathEntry) -> bool) {
         let record = self.prefixes.get(id);
-        let judge = (&*self.rankings, &self.attributes, &self.next_hops);
+        let about = self.about(id);
+        let judge = (&*self.rankings, &self.attributes, &self.next_hops, &about);
         let mut candidates: SmallVec<[_; 8]> =
             record.paths.iter().map(|path| candidate(judge, path)).collect();
         if let Some(first) = candidates.first_mut() {

@@ -1,6 +1,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
+use crate::fib::Reach;
 use crate::wire::AsPath;
 
 fn rib(max_paths: usize) -> Rib {
@@ -182,13 +183,13 @@ fn paths_move_when_it_costs_something_else_to_reach_their_next_hops() {
     assert_eq!(news, [(hop(0), true), (hop(1), true)]);
     let both = ("10.1.0.0/24".to_string(), vec![hop(0), hop(1)]);
     assert_eq!(changes(&mut rib), [both.clone(), ("10.2.0.0/24".into(), vec![hop(0)])]);
-    rib.set_cost(hop(0), Some(10));
+    rib.set_reach(hop(0), Some(10).into());
     look_again(&mut rib);
     assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(1)])], "the nearer one");
-    rib.set_cost(hop(1), Some(10));
+    rib.set_reach(hop(1), Some(10).into());
     look_again(&mut rib);
     assert_eq!(changes(&mut rib), [both]);
-    rib.set_cost(hop(0), None);
+    rib.set_reach(hop(0), Reach::default());
     look_again(&mut rib);
     let gone = [("10.1.0.0/24".into(), vec![hop(1)]), ("10.2.0.0/24".into(), vec![])];
     let mut changed = changes(&mut rib);
@@ -197,13 +198,35 @@ fn paths_move_when_it_costs_something_else_to_reach_their_next_hops() {
     assert!(rib.best(rib.find(&prefix("10.2.0.0/24")).unwrap()).is_none());
     learn(&mut rib, "10.3.0.0/24", 0, &[7]);
     assert_eq!(changes(&mut rib), [], "nor later");
-    rib.set_cost(hop(0), Some(0));
+    rib.set_reach(hop(0), Some(0).into());
     look_again(&mut rib);
     assert_eq!(changes(&mut rib).len(), 3);
     rib.remove_peer(0, 3);
     assert_eq!(rib.next_hop_news(), None, "what was published still has it");
     changes(&mut rib);
     assert_eq!(rib.next_hop_news(), Some((hop(0), false)));
+}
+
+#[test]
+fn a_path_is_no_better_for_the_route_that_it_would_replace() {
+    let mut rib = rib(2);
+    for (peer, text) in [(0, "10.1.0.0/24"), (1, "10.1.0.0/24"), (0, "10.2.0.0/24")] {
+        learn(&mut rib, text, peer, &[7]);
+    }
+    changes(&mut rib);
+    // The second neighbour's path leads to the first one's next hop.
+    let over = |without| Reach { cost: Some(0), over: Some((prefix("10.1.0.0/24"), without)) };
+    rib.set_reach(hop(0), over(None));
+    assert!(!rib.look_again(), "no cost has changed: two records are looked at");
+    assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(1)])], "others keep theirs");
+    rib.set_reach(hop(0), over(Some(5)));
+    assert_eq!(changes(&mut rib), [], "it is farther than the other one");
+    rib.remove_peer(1, 1);
+    assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(0)])]);
+    rib.set_reach(hop(0), over(None));
+    assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![])], "nor to itself");
+    rib.set_reach(hop(0), Some(0).into());
+    assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(0)])]);
 }
 
 #[test]
@@ -218,11 +241,11 @@ fn a_cost_that_changes_while_a_round_is_under_way_reaches_every_record() {
         }
     }
     changes(&mut rib);
-    rib.set_cost(hop(0), Some(10));
+    rib.set_reach(hop(0), Some(10).into());
     assert!(rib.look_again());
-    rib.set_cost(hop(1), Some(20));
+    rib.set_reach(hop(1), Some(20).into());
     look_again(&mut rib);
-    rib.set_cost(hop(0), Some(30));
+    rib.set_reach(hop(0), Some(30).into());
     look_again(&mut rib);
     let far = |(_, hops): (String, Vec<IpAddr>)| hops == [hop(1)];
     assert_eq!(changes(&mut rib).into_iter().filter(|it| far(it.clone())).count(), all as usize);

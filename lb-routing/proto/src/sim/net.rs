@@ -338,7 +338,7 @@ impl Net {
             Input::ConnectFailed { peer, .. } => peer.hash(&mut self.digest),
             Input::Originate(prefixes) => prefixes.hash(&mut self.digest),
             Input::ChangeOriginated { come, go } => (come, go).hash(&mut self.digest),
-            Input::NextHop { next_hop, cost } => (next_hop, cost).hash(&mut self.digest),
+            Input::NextHop { next_hop, reach } => (next_hop, reach).hash(&mut self.digest),
             Input::Tick | Input::Shutdown => {}
         }
     }

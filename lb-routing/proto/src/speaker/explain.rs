@@ -92,7 +92,7 @@ impl Speaker {
         let steps = self.rib.steps(id);
         let decided = steps.get(1).and_then(|(_, step)| *step);
         let mut paths: Vec<_> = self.path_statuses(prefix, id).collect();
-        let cost = |path: &PathEntry| self.rib.cost(path).unwrap_or_default();
+        let cost = |path: &PathEntry| self.rib.cost(id, path).unwrap_or_default();
         for (path, entry) in paths.iter_mut().zip(self.rib.paths(id)) {
             let place = steps.iter().position(|(it, _)| it.origin() == entry.path.origin());
             let fell = place.and_then(|place| steps.get(place)?.1);
@@ -112,7 +112,7 @@ impl Speaker {
                 (None, ..) if entry.path.rejected().is_none() => {
                     let hop = path.next_hop.map_or_else(String::new, |hop| format!(" {hop}"));
                     format!(
-                        "its next hop{hop} cannot be reached: no other route than BGP's leads there out of a link that is up"
+                        "its next hop{hop} cannot be reached: no route leads there out of a link that is up, or only one to this very prefix"
                     )
                 }
                 (None, ..) | (Some(_), None, _) => {

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+use crate::fib::Reach;
+
 /// A TCP connection, named by the driver and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
@@ -61,12 +63,12 @@ pub enum Input<'a> {
         /// What is gone.
         go: &'a [IpNetwork],
     },
-    /// What it costs to reach a next hop that `Output::NextHop` asked about; until then it is 0.
+    /// How far a next hop is that `Output::NextHop` asked about; until then it costs nothing.
     NextHop {
         /// Which one.
         next_hop: IpAddr,
-        /// The interior cost (RFC 4271 §9.1.2.2 e); `None`: it cannot be reached, and no path by it is chosen (§9.1.2.1).
-        cost: Option<u32>,
+        /// The interior cost (RFC 4271 §9.1.2.2 e); where it cannot be reached, no path by it is chosen (§9.1.2.1).
+        reach: Reach,
     },
     /// End every session with Cease / Administrative Shutdown (RFC 4486).
     Shutdown,

@@ -122,6 +122,13 @@ pub enum Event {
         /// Whose limit it is, in words.
         what: String,
     },
+    /// A next hop comes and goes, and its routes wait for it to stay.
+    Unsteady {
+        /// Which one.
+        next_hop: IpAddr,
+        /// What it does and for how long they wait, in words.
+        what: String,
+    },
     /// A family's initial routes are complete (RFC 4724 §2).
     EndOfRib {
         /// Whose.

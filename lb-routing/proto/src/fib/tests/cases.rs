@@ -353,18 +353,18 @@ fn a_gateway_that_does_not_answer_is_left_out_while_another_one_does() {
 fn a_next_hop_that_a_route_of_the_configuration_leads_to_resolves_and_is_watched() {
     let mut fib = connected();
     let far: IpAddr = "192.0.2.9".parse().unwrap();
-    assert_eq!(fib.watch(far), None);
-    assert_eq!(fib.watch(GATEWAY), Some(0), "on a link");
+    assert_eq!(fib.watch(far).cost, None);
+    assert_eq!(fib.watch(GATEWAY).cost, Some(0), "on a link");
     tell(&mut fib, [bgp("172.16.0.0/16", &[far])]);
     let hops = vec![StaticNextHop { gateway: Some(GATEWAY), interface: None, weight: 1 }];
     let route = |kind| Fact::Static { prefix: net("192.0.2.0/24"), metric: 30, kind };
     let outputs = tell(&mut fib, [route(Some(StaticKind::Forward(hops)))]);
-    assert!(outputs.contains(&Output::NextHop { next_hop: far, cost: Some(30) }));
+    assert!(outputs.contains(&Output::NextHop { next_hop: far, reach: Reach::from(Some(30)) }));
     let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1, mtu: None };
     assert!(outputs.contains(&installed("172.16.0.0/16", Some(hop))));
     let outputs = tell(&mut fib, [link(1, false)]);
     for next_hop in [far, GATEWAY] {
-        assert!(outputs.contains(&Output::NextHop { next_hop, cost: None }));
+        assert!(outputs.contains(&Output::NextHop { next_hop, reach: Reach::from(None) }));
     }
     assert!(outputs.contains(&installed("172.16.0.0/16", None)));
     fib.unwatch(far);
@@ -376,7 +376,7 @@ fn a_next_hop_that_a_route_of_the_configuration_leads_to_resolves_and_is_watched
 #[test]
 fn a_next_hop_that_the_kernel_drops_or_refuses_packets_to_is_not_reached() {
     let (mut fib, far) = (connected(), "192.0.2.9".parse().unwrap());
-    assert_eq!(fib.watch(far), None);
+    assert_eq!(fib.watch(far).cost, None);
     let route = |kind, metric| {
         let prefix = net("192.0.2.0/24");
         let key = RouteKey { prefix, metric, tos: 0, source: None, local: false };
@@ -385,13 +385,132 @@ fn a_next_hop_that_the_kernel_drops_or_refuses_packets_to_is_not_reached() {
     for kind in [KernelRouteKind::Blackhole, KernelRouteKind::Reject] {
         let outputs = tell(&mut fib, [route(kind.clone(), 7)]);
         assert!(!outputs.iter().any(|it| matches!(it, Output::NextHop { .. })), "{outputs:?}");
-        assert_eq!(fib.watch(far), None, "{kind:?}");
+        assert_eq!(fib.watch(far).cost, None, "{kind:?}");
     }
     // The kernel knows the way.
     let outputs = tell(&mut fib, [route(KernelRouteKind::Kernel, 7)]);
-    assert!(outputs.contains(&Output::NextHop { next_hop: far, cost: Some(7) }), "{outputs:?}");
+    assert!(
+        outputs.contains(&Output::NextHop { next_hop: far, reach: Reach::from(Some(7)) }),
+        "{outputs:?}"
+    );
     // A shorter one that leads there does not count.
     let around = kernel_route("0.0.0.0/0", 1, Some(GATEWAY));
     let outputs = tell(&mut fib, [around, route(KernelRouteKind::Reject, 7)]);
-    assert!(outputs.contains(&Output::NextHop { next_hop: far, cost: None }), "{outputs:?}");
+    assert!(
+        outputs.contains(&Output::NextHop { next_hop: far, reach: Reach::from(None) }),
+        "{outputs:?}"
+    );
+}
+
+/// A way by the gateway on the link.
+fn by_gateway() -> KernelNextHop {
+    KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1, mtu: None }
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn distances(outputs: &[Output]) -> Vec<(IpAddr, Option<u32>)> {
+    let distance = |it: &Output| match it {
+        Output::NextHop { next_hop, reach } => Some((*next_hop, reach.cost)),
+        Output::Update(_) | Output::Install { .. } | Output::Resolve { .. } => None,
+    };
+    outputs.iter().filter_map(distance).collect()
+}
+
+#[test]
+fn a_next_hop_that_only_a_learned_route_leads_to_resolves_to_the_gateway_at_the_end() {
+    let (mut fib, far) = (connected(), address("192.0.2.9"));
+    assert_eq!(fib.watch(far).cost, None);
+    let outputs = tell(&mut fib, [bgp("172.16.0.0/16", &[far])]);
+    assert_eq!(outputs, [], "nothing leads there");
+    let outputs = tell(&mut fib, [bgp("192.0.2.0/24", &[GATEWAY])]);
+    assert!(outputs.contains(&installed("172.16.0.0/16", Some(by_gateway()))), "{outputs:?}");
+    let over = Some((net("192.0.2.0/24"), None));
+    let reach = Reach { cost: Some(0), over };
+    assert!(outputs.contains(&Output::NextHop { next_hop: far, reach }), "{outputs:?}");
+    // The lower one goes, and comes by another way.
+    let outputs = tell(&mut fib, [bgp("192.0.2.0/24", &[])]);
+    assert!(outputs.contains(&installed("172.16.0.0/16", None)), "{outputs:?}");
+    assert_eq!(distances(&outputs), [(far, None)]);
+    let other = address("10.9.0.2");
+    let way = kernel_route("10.9.0.0/24", 1, Some(address("10.0.0.9")));
+    tell(&mut fib, [way, bgp("192.0.2.0/24", &[other])]);
+    let hop = KernelNextHop { gateway: Some(address("10.0.0.9")), ..by_gateway() };
+    assert_eq!(fib.watch(far).cost, Some(0), "of the metric of the kernel's route, which is 0");
+    let outputs = tell(&mut fib, [bgp("172.17.0.0/16", &[far])]);
+    assert!(outputs.contains(&installed("172.17.0.0/16", Some(hop))), "{outputs:?}");
+}
+
+#[test]
+fn routes_that_only_lead_to_each_other_lead_nowhere() {
+    let mut fib = connected();
+    let (one, two) = (address("10.1.0.1"), address("10.2.0.1"));
+    assert_eq!(tell(&mut fib, [bgp("10.1.0.0/16", &[one])]), [], "to itself");
+    let outputs = tell(&mut fib, [bgp("10.1.0.0/16", &[two]), bgp("10.2.0.0/16", &[one])]);
+    assert_eq!(outputs, [], "to each other");
+    assert_eq!((fib.watch(one).cost, fib.watch(two).cost), (None, None));
+    // A default route leads there without them.
+    let outputs = tell(&mut fib, [kernel_route("0.0.0.0/0", 1, Some(GATEWAY))]);
+    for prefix in ["10.1.0.0/16", "10.2.0.0/16"] {
+        assert!(outputs.contains(&installed(prefix, Some(by_gateway()))), "{outputs:?}");
+    }
+    assert_eq!(fib.watch(one).cost, Some(u32::MAX), "that is farthest");
+}
+
+#[test]
+fn a_chain_of_learned_routes_resolves_up_to_its_bound() {
+    let mut fib = connected();
+    let most = super::super::hops::MAX_RECURSION;
+    let hop = |number: usize| address(&format!("10.{number}.0.1"));
+    let link = |number: usize| {
+        let next_hop = if number == 1 { GATEWAY } else { hop(number - 1) };
+        bgp(&format!("10.{number}.0.0/16"), &[next_hop])
+    };
+    // In the order in which most has to be resolved again.
+    let outputs = tell(&mut fib, (1..=most + 2).rev().map(link));
+    let resolved = outputs.iter().filter(|it| matches!(it, Output::Install { .. })).count();
+    assert_eq!(resolved, most + 1, "the first one takes none, the last one too many");
+    assert_eq!(fib.watch(hop(most)).cost, Some(0));
+    assert_eq!(fib.watch(hop(most + 1)).cost, None);
+    let outputs = tell(&mut fib, [bgp("10.1.0.0/16", &[])]);
+    let gone = |it: &&Output| matches!(it, Output::Install { route: None, .. });
+    assert_eq!(outputs.iter().filter(gone).count(), most + 1);
+}
+
+#[test]
+fn an_ipv4_route_resolves_by_an_ipv6_next_hop_that_a_learned_route_leads_to() {
+    let mut fib = connected();
+    let near = address("2001:db8::2");
+    tell(&mut fib, [kernel_route("2001:db8::/64", 1, None)]);
+    let far = address("2001:db8:9::9");
+    let outputs = tell(&mut fib, [bgp("2001:db8:9::/48", &[near]), bgp("172.16.0.0/16", &[far])]);
+    let hop = KernelNextHop { gateway: Some(near), ..by_gateway() };
+    assert!(outputs.contains(&installed("172.16.0.0/16", Some(hop))), "{outputs:?}");
+    // Link-local addresses are not routed to.
+    let local = address("fe80::9");
+    let outputs = tell(&mut fib, [bgp("::/0", &[near]), bgp("172.17.0.0/16", &[local])]);
+    assert!(
+        !outputs.iter().any(
+            |it| matches!(it, Output::Install { prefix, .. } if *prefix == net("172.17.0.0/16"))
+        )
+    );
+}
+
+#[test]
+fn a_vip_or_a_better_route_of_others_stands_before_a_learned_one_on_the_way_to_a_next_hop() {
+    let (mut fib, far) = (connected(), address("192.0.2.9"));
+    tell(&mut fib, [bgp("192.0.2.9/32", &[GATEWAY]), bgp("172.16.0.0/16", &[far])]);
+    assert_eq!(fib.watch(far).cost, Some(0));
+    let vip = |present| Fact::Vip { address: far, present };
+    assert_eq!(distances(&tell(&mut fib, [vip(true)])), [(far, None)]);
+    assert_eq!(distances(&tell(&mut fib, [vip(false)])), [(far, Some(0))]);
+    // The same prefix by the kernel: that is what packets take.
+    let key =
+        RouteKey { prefix: net("192.0.2.9/32"), metric: 9000, tos: 0, source: None, local: false };
+    let kind = KernelRouteKind::Blackhole;
+    let outputs = tell(&mut fib, [Fact::KernelRoute(KernelRoute { key, kind })]);
+    assert_eq!(distances(&outputs), [(far, None)]);
+    assert!(outputs.contains(&installed("172.16.0.0/16", None)), "{outputs:?}");
 }

@@ -11,7 +11,7 @@ pub(super) struct Model {
     routes: BTreeMap<IpNetwork, (u32, Source)>,
     pub(super) installed: BTreeMap<(IpNetwork, u32), OwnRoute>,
     /// Of next hops that are watched.
-    pub(super) costs: BTreeMap<IpAddr, Option<u32>>,
+    pub(super) reached: BTreeMap<IpAddr, Reach>,
 }
 
 impl Model {
@@ -26,9 +26,9 @@ impl Model {
                     };
                     prop_assert_ne!(before, route, "needless");
                 }
-                Output::NextHop { next_hop, cost } => {
-                    let before = self.costs.insert(next_hop, cost);
-                    prop_assert!(before.is_some_and(|before| before != cost), "needless");
+                Output::NextHop { next_hop, reach } => {
+                    let before = self.reached.insert(next_hop, reach);
+                    prop_assert!(before.is_some_and(|before| before != reach), "needless");
                 }
                 Output::Resolve { .. } => {}
             }

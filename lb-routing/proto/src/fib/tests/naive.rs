@@ -12,6 +12,15 @@ pub(super) struct Facts {
     statics: BTreeMap<(IpNetwork, u32), StaticKind>,
     vips: BTreeSet<IpAddr>,
     stale: BTreeMap<IpNetwork, KernelRouteKind>,
+    /// What leads to each next hop, in the end.
+    reached: BTreeMap<IpAddr, Reached>,
+}
+
+/// What leads to a next hop: by which links that are up, and what it costs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Reached {
+    hops: Vec<KernelNextHop>,
+    reach: Reach,
 }
 
 /// What a prefix leads to: hops, or an action that needs none.
@@ -269,15 +278,98 @@ impl Facts {
     }
 
     fn resolve(&self, prefix: &IpNetwork) -> Vec<KernelNextHop> {
-        let next_hops = self.bgp.get(prefix).into_iter().flat_map(|(hops, _)| hops);
-        merged(&next_hops.flat_map(|next_hop| self.out(*next_hop)).collect::<Vec<_>>())
+        self.by(&self.reached, prefix).hops
     }
 
-    /// The longest route that leads the speaker to a next hop: whether it is another's, its metric, and what it does.
-    fn lead(&self, next_hop: IpAddr) -> Option<(bool, u32, Way)> {
-        if self.local_covers(&one(next_hop)) {
-            return None;
+    pub(super) fn reach(&self, next_hop: IpAddr) -> Reach {
+        self.reached[&next_hop].reach
+    }
+
+    /// What leads to every next hop: at first without the speaker's routes, then by those whose next hops are known to be led
+    /// to, and so on.
+    pub(super) fn resolve_all(&mut self, watched: &BTreeSet<IpAddr>) {
+        let all = self.bgp.values().flat_map(|(next_hops, _)| next_hops).chain(watched);
+        let all: BTreeSet<IpAddr> = all.copied().collect();
+        let without: Vec<_> = all.iter().map(|it| (*it, self.without(*it))).collect();
+        let first = without.iter().map(|(next_hop, (_, way))| (*next_hop, way.clone()));
+        let mut reached: BTreeMap<_, _> = first.collect();
+        for _ in 0..8 {
+            let more = without.iter().map(|(it, alone)| (*it, self.with(&reached, *it, alone)));
+            let more = more.collect();
+            if reached == more {
+                break;
+            }
+            reached = more;
         }
+        self.reached = reached;
+    }
+
+    /// What the next hops of a learned route lead to.
+    fn by(&self, reached: &BTreeMap<IpAddr, Reached>, prefix: &IpNetwork) -> Reached {
+        let next_hops = self.bgp.get(prefix).into_iter().flat_map(|(hops, _)| hops);
+        let found: Vec<_> = next_hops.filter_map(|it| reached.get(it)).collect();
+        let usable = found.iter().filter(|it| !it.hops.is_empty());
+        let cost = usable.filter_map(|it| it.reach.cost).min();
+        let hops: Vec<_> = found.iter().flat_map(|it| it.hops.iter().copied()).collect();
+        Reached { hops: merged(&hops), reach: cost.into() }
+    }
+
+    fn with(
+        &self,
+        reached: &BTreeMap<IpAddr, Reached>,
+        next_hop: IpAddr,
+        (before, without): &(u8, Reached),
+    ) -> Reached {
+        let counts = |(prefix, (next_hops, _)): &(&IpNetwork, &(BTreeSet<IpAddr>, Install))| {
+            prefix.prefix() >= *before
+                && prefix.contains(next_hop)
+                && !next_hops.contains(&next_hop)
+        };
+        let covering = self.bgp.iter().filter(counts);
+        let mut leading: Vec<_> =
+            covering.map(|(prefix, _)| (*prefix, self.by(reached, prefix))).collect();
+        leading.retain(|(_, by)| !by.hops.is_empty());
+        leading.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.prefix()));
+        let priced = |(prefix, by): &(IpNetwork, Reached)| {
+            by.reach.cost.map(|cost| if prefix.prefix() == 0 { u32::MAX } else { cost })
+        };
+        let Some(first) = leading.first() else { return without.clone() };
+        let otherwise = leading.get(1).map_or(without.reach.cost, priced);
+        let reach = Reach { cost: priced(first), over: Some((first.0, otherwise)) };
+        Reached { hops: first.1.hops.clone(), reach }
+    }
+
+    /// What leads to a next hop without the speaker's routes, and how long those are at least that count before it.
+    fn without(&self, next_hop: IpAddr) -> (u8, Reached) {
+        let all = one(next_hop).prefix();
+        if self.local_covers(&one(next_hop)) {
+            return (all + 1, Reached { hops: Vec::new(), reach: Some(0).into() });
+        }
+        let lead = self.lead(next_hop);
+        let before = lead.as_ref().map_or(0, |(len, is_behind, ..)| len + u8::from(!is_behind));
+        if self.vips.contains(&next_hop) && before <= all {
+            return (all + 1, Reached::default());
+        }
+        let Some((.., metric, way)) = lead else { return (0, Reached::default()) };
+        let hops = match way {
+            Way::Hops(hops) => hops,
+            Way::Done(Action::Kernel) => {
+                return (before, Reached { hops: Vec::new(), reach: Some(metric).into() });
+            }
+            Way::Done(_) | Way::Rejected => return (before, Reached::default()),
+        };
+        let up: Vec<_> = hops.iter().filter(|hop| self.is_up(hop.ifindex)).collect();
+        let near = up.iter().any(|hop| hop.gateway.is_none());
+        let cost = (!up.is_empty()).then_some(if near { 0 } else { metric });
+        let gateway = |hop: &KernelNextHop| Some(hop.gateway.unwrap_or(next_hop));
+        let straight =
+            |hop: &&KernelNextHop| KernelNextHop { gateway: gateway(hop), mtu: None, ..**hop };
+        (before, Reached { hops: up.iter().map(straight).collect(), reach: cost.into() })
+    }
+
+    /// The longest route that leads the speaker to a next hop without its own: how long it is, whether it stands behind these,
+    /// its metric, and what it does.
+    fn lead(&self, next_hop: IpAddr) -> Option<(u8, bool, u32, Way)> {
         (0..=one(next_hop).prefix()).rev().find_map(|len| {
             let prefix = clean(IpNetwork::new(next_hop, len).unwrap());
             let keys = self.kernel.keys().filter(|key| !key.local && key.prefix == prefix);
@@ -285,35 +377,16 @@ impl Facts {
             let priced = |metric| if len == 0 { u32::MAX } else { metric };
             match self.fixed(&prefix) {
                 Some((metric, way)) if foreign.is_none_or(|than| metric < than) => {
-                    Some((false, priced(metric), way))
+                    // What answers that there is no way is no way.
+                    let way = match way {
+                        Way::Hops(hops) => Way::Hops(hops),
+                        Way::Done(_) | Way::Rejected => Way::Rejected,
+                    };
+                    Some((len, metric >= BGP_METRIC, priced(metric), way))
                 }
-                _ => Some((true, priced(foreign?), foreign_way(&self.main(&prefix)?))),
+                _ => Some((len, false, priced(foreign?), foreign_way(&self.main(&prefix)?))),
             }
         })
-    }
-
-    /// By which links that are up it leads there.
-    fn out(&self, next_hop: IpAddr) -> Vec<KernelNextHop> {
-        let Some((_, _, Way::Hops(hops))) = self.lead(next_hop) else { return Vec::new() };
-        let up = hops.iter().filter(|hop| self.is_up(hop.ifindex));
-        let gateway = |hop: &KernelNextHop| Some(hop.gateway.unwrap_or(next_hop));
-        up.map(|hop| KernelNextHop { gateway: gateway(hop), mtu: None, ..*hop }).collect()
-    }
-
-    /// What that costs, if it can be reached.
-    pub(super) fn cost(&self, next_hop: IpAddr) -> Option<u32> {
-        if self.local_covers(&one(next_hop)) {
-            return Some(0);
-        }
-        match self.lead(next_hop)? {
-            (_, metric, Way::Hops(hops)) => {
-                let up: Vec<_> = hops.iter().filter(|hop| self.is_up(hop.ifindex)).collect();
-                let near = up.iter().any(|hop| hop.gateway.is_none());
-                (!up.is_empty()).then_some(if near { 0 } else { metric })
-            }
-            (true, metric, Way::Done(Action::Kernel)) => Some(metric),
-            (..) => None,
-        }
     }
 
     /// By which links that are up others' routes lead to an address.

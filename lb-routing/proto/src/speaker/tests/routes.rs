@@ -1,6 +1,7 @@
 //! Routes in, routes out.
 
 use super::*;
+use crate::fib::Reach;
 
 fn withdrawn(outputs: &[Output], on: ConnId) -> Vec<String> {
     let updates = updates(outputs, on).into_iter();
@@ -253,7 +254,7 @@ fn a_path_whose_next_hop_cannot_be_reached_is_neither_taken_nor_told() {
     assert!([neighbour(1), neighbour(2)].map(asked).iter().all(|it| outputs.contains(it)));
     let far = |rig: &mut Rig, number, cost| {
         let next_hop = neighbour(number);
-        rig.speaker.handle(Input::NextHop { next_hop, cost }, rig.now);
+        rig.speaker.handle(Input::NextHop { next_hop, reach: Reach::from(cost) }, rig.now);
         rig.outputs()
     };
     let outputs = far(&mut rig, 1, Some(20));
@@ -272,4 +273,51 @@ fn a_path_whose_next_hop_cannot_be_reached_is_neither_taken_nor_told() {
     assert!(why(&rig).iter().all(|why| why.contains("cannot be reached")), "{:?}", why(&rig));
     let outputs = far(&mut rig, 2, Some(7));
     assert_eq!(announced(&outputs, conns[2]).len(), 1);
+}
+
+#[test]
+fn a_next_hop_that_comes_and_goes_with_our_own_routes_has_to_wait_and_any_other_has_not() {
+    let mut rig = Rig::new(vec![peer(1, Import::All, Export::None)]);
+    let conn = rig.establish(1);
+    rig.announce(conn, &[65101], neighbour(1), &["10.1.0.0/16"]);
+    rig.outputs();
+    let here = [change("10.1.0.0/16", &[neighbour(1)])];
+    let gone = [change("10.1.0.0/16", &[])];
+    let step = |rig: &mut Rig, cost: Option<u32>, over| {
+        let reach = Reach { cost, over };
+        rig.speaker.handle(Input::NextHop { next_hop: neighbour(1), reach }, rig.now);
+        rig.outputs()
+    };
+    let ours = Some((prefix("10.0.0.0/8"), None));
+    for _ in 0..3 {
+        assert_eq!(routes(&step(&mut rig, None, None)), gone);
+        assert_eq!(routes(&step(&mut rig, Some(0), ours)), here);
+    }
+    assert_eq!(routes(&step(&mut rig, None, None)), gone);
+    let outputs = step(&mut rig, Some(0), ours);
+    assert_eq!(routes(&outputs), []);
+    let said = |outputs: &[Output]| {
+        let is = |it: &&Output| matches!(it, Output::Event(Event::Unsteady { .. }));
+        outputs.iter().filter(is).count()
+    };
+    assert_eq!(said(&outputs), 1);
+    step(&mut rig, None, None);
+    assert_eq!(said(&step(&mut rig, Some(0), ours)), 0, "once");
+    // Others' routes know nothing of ours.
+    assert_eq!(routes(&step(&mut rig, Some(0), None)), here);
+    assert_eq!(routes(&step(&mut rig, None, None)), gone);
+    assert_eq!(routes(&step(&mut rig, Some(0), ours)), []);
+    assert!(rig.speaker.poll_timeout().unwrap() <= rig.now + Duration::from_secs(1));
+    rig.now += Duration::from_secs(1);
+    rig.speaker.handle(Input::Tick, rig.now);
+    assert_eq!(routes(&rig.outputs()), here);
+    // Twice as long the next time.
+    step(&mut rig, None, None);
+    assert_eq!(routes(&step(&mut rig, Some(0), ours)), []);
+    rig.now += Duration::from_secs(1);
+    rig.speaker.handle(Input::Tick, rig.now);
+    assert_eq!(routes(&rig.outputs()), []);
+    rig.now += Duration::from_secs(1);
+    rig.speaker.handle(Input::Tick, rig.now);
+    assert_eq!(routes(&rig.outputs()), here);
 }
