@@ -1,5 +1,5 @@
 //! Routes follow what becomes of the way to their next hops: of the kernel's next-hop objects, also where the kernel says
-//! nothing of the routes, and of the routes that lead to a neighbour's next hops.
+//! nothing of the routes, and of the routes that lead to a neighbour's next hops, learned ones among them.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,8 @@ use lb_routing::{
     Statics,
 };
 
-use crate::lab::{Router, alone, config, in_namespace, ip, peer, veth};
+use crate::far::Far;
+use crate::lab::{Router, alone, config, in_namespace, ip, kernel_route, peer, veth};
 
 /// Gateways and shares of a route that forwards.
 fn ways(route: Option<&(Source, Action)>) -> Vec<(String, u16)> {
@@ -145,5 +146,69 @@ fn paths_follow_what_it_costs_to_reach_their_next_hops_and_go_where_they_cannot(
         router.route_is("172.16.0.0/16", |route| route.is_none()).await;
         let routes = router.handle.routes().await;
         assert!(routes.iter().all(|route| !route.best), "none is chosen: {routes:?}");
+    });
+}
+
+/// Tells routes by next hops in other routes that it tells, as a border router without `next-hop-self` does.
+const BORDER: &str = r#"
+router id 10.0.0.2;
+protocol device {}
+protocol static far4 { ipv4; route 172.16.0.0/16 blackhole; }
+protocol static far6 { ipv6; route 2001:db8:16::/48 blackhole; }
+protocol static near4 { ipv4; route 198.51.100.0/24 blackhole; }
+protocol static near6 { ipv6; route 2001:db8:9::/48 blackhole; }
+protocol bgp lbd {
+    local 10.0.0.2 as 64512;
+    neighbor 10.0.0.1 port 1790 as 64512;
+    connect delay time 1;
+    connect retry time 1;
+    ipv4 { import none; next hop keep; export filter {
+        bgp_next_hop = 10.0.0.2;
+        if proto = "far4" then bgp_next_hop = 198.51.100.9;
+        accept;
+    }; };
+    ipv6 { import none; next hop keep; export filter {
+        bgp_next_hop = 2001:db8::2;
+        if proto = "far6" then bgp_next_hop = 2001:db8:9::9;
+        accept;
+    }; };
+}
+"#;
+
+#[test]
+fn next_hops_of_bird_that_lie_in_its_own_routes_are_reached_and_go_and_come_with_these() {
+    in_namespace(async || {
+        veth("lbr0", "10.0.0.1/24");
+        ip("-6 addr add 2001:db8::1/64 dev lbr0 nodad");
+        let bird = Far::start(
+            &["10.0.0.2/24", "2001:db8::2/64"],
+            &[("bird.conf", BORDER.to_owned())],
+            "exec /usr/sbin/bird -f -c $D/bird.conf -s $D/ctl -P $D/pid",
+        );
+        let ask = |question: &str| bird.run(&format!("/usr/sbin/birdc -s $D/ctl {question}"));
+        let to_bird = peer("10.0.0.2", 179, "10.0.0.1", 64512);
+        let us = config(64512, Ipv4Addr::new(10, 0, 0, 1), "10.0.0.1:1790", vec![to_bird]);
+        let mut router = Router::start(us).await;
+        router.route_is("172.16.0.0/16", is(&[("10.0.0.2", 1)])).await;
+        router.route_is("2001:db8:16::/48", is(&[("2001:db8::2", 1)])).await;
+        kernel_route("172.16.0.0/16", |shown| shown.contains("via 10.0.0.2 dev lbr0")).await;
+        for near in ["near4", "near6"] {
+            ask(&format!("disable {near}"));
+        }
+        router.route_is("172.16.0.0/16", |route| route.is_none()).await;
+        router.route_is("2001:db8:16::/48", |route| route.is_none()).await;
+        kernel_route("172.16.0.0/16", str::is_empty).await;
+        let routes = router.handle.routes().await;
+        assert!(routes.iter().all(|route| !route.best), "none is chosen: {routes:?}");
+        // What the kernel says of the same prefix counts before what the neighbour says, once it is back, too.
+        ip("route add 198.51.100.0/24 via 10.0.0.3");
+        router.route_is("172.16.0.0/16", is(&[("10.0.0.3", 1)])).await;
+        for near in ["near4", "near6"] {
+            ask(&format!("enable {near}"));
+        }
+        router.route_is("2001:db8:16::/48", is(&[("2001:db8::2", 1)])).await;
+        router.route_is("172.16.0.0/16", is(&[("10.0.0.3", 1)])).await;
+        ip("route del 198.51.100.0/24");
+        router.route_is("172.16.0.0/16", is(&[("10.0.0.2", 1)])).await;
     });
 }
