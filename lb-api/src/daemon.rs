@@ -153,6 +153,12 @@ impl Running {
     }
 }
 
+/// What of this host keeps lbd from starting here, one sentence each.
+#[must_use]
+pub fn obstacles() -> Vec<String> {
+    views::obstacles()
+}
+
 /// Who may use the API.
 fn access(config: &Config) -> Result<Arc<Access>> {
     let role = |user: &SocketUser| {

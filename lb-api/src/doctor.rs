@@ -32,7 +32,7 @@ pub struct Facts {
     pub ip_forward: Option<bool>,
     /// Whether the kernel grants grace periods, or why not.
     pub grace_period: Option<Result<(), String>>,
-    /// Whether the programs are compiled.
+    /// Whether the kernel compiles programs: as it is set now, or else as it did with those that are loaded.
     pub compiled: Option<bool>,
     /// Interfaces that the fast path is attached to.
     pub interfaces: Vec<Interface>,
@@ -152,12 +152,12 @@ pub fn host(facts: &Facts) -> Vec<Check> {
     });
     checks.push(match facts.compiled {
         Some(true) => ok("bpf-jit", None, "the programs are compiled"),
-        None => unknown("bpf-jit", None, "the kernel does not say whether programs are compiled"),
-        Some(false) => warning(
+        None => unknown("bpf-jit", None, "the kernel does not say here whether it compiles programs"),
+        Some(false) => error(
             "bpf-jit",
             None,
-            "the kernel interprets the programs, which costs most of their speed",
-            "sysctl -w net.core.bpf_jit_enable=1, and restart lbd",
+            "the kernel compiles no eBPF programs, and lbd's cannot be interpreted: none can be loaded",
+            "sysctl -w net.core.bpf_jit_enable=1, and the same in /etc/sysctl.d",
         ),
     });
     checks

@@ -12,6 +12,7 @@ mod flow_events;
 mod flow_filter;
 mod flows;
 mod interfaces;
+mod object;
 mod one_arm;
 mod open;
 mod options;
@@ -29,19 +30,21 @@ use std::sync::{Arc, Mutex};
 
 use aya::Ebpf;
 use aya::maps::Map;
-use aya::programs::Program;
 use lb_dataplane_common::tables::Record;
 
 pub use self::age::{AGE_BATCH, AgePart, Aged};
-pub use self::attach::{Attached, Hook};
+use self::attach::Source;
+pub use self::attach::{Attached, Hook, Placed};
 pub use self::count::{BackendCount, Passed, ReasonCount, ServiceCount, ServiceCounters};
 pub use self::early::EarlyFragments;
 pub use self::flow_events::{FlowEnd, FlowEvent, FlowEvents, HowEnded};
 pub use self::flow_filter::{Flow, FlowFilter, FlowState};
 pub use self::flows::FlowPlace;
 use self::one_arm::OneArm;
+pub use self::open::clean;
 pub use self::options::{ClientPrefixes, HookChoice, Options, Sizes, XdpMode};
 use self::programs::Programs;
+pub use self::programs::{Load, Loaded};
 pub use self::punts::Punts;
 pub use self::vlans::{Vlan, cramped};
 use self::xdp_features::XdpFeatures;
@@ -93,20 +96,44 @@ impl Dataplane {
     }
 
     /// Attaches the fast path to an interface, or brings what is attached there up to date without a gap: the program is
-    /// replaced in place.
+    /// replaced in place. Where the kernel refuses the program, nothing stays attached there.
     ///
     /// # Errors
     ///
     /// No such interface, another XDP program there, a driver without native XDP where it was asked for, or a program that the
     /// kernel refuses.
     pub fn attach(&mut self, ifname: &str, choice: HookChoice) -> Result<Hook, AttachError> {
-        let hook = attach::attach(&mut self.ebpf, &mut self.programs, &self.pins, ifname, choice)?;
-        if hook == Hook::Xdp {
+        self.attach_by(ifname, choice, true).map(|placed| placed.hook)
+    }
+
+    /// The same where the program is loaded, for whoever has that done beside other calls: it takes tenths of a second.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError::NotLoaded`], with which nothing is changed: [`Dataplane::to_load`] says what is to be done. Others as for
+    /// [`Dataplane::attach`].
+    pub fn attach_loaded(
+        &mut self,
+        ifname: &str,
+        choice: HookChoice,
+    ) -> Result<Placed, AttachError> {
+        self.attach_by(ifname, choice, false)
+    }
+
+    fn attach_by(
+        &mut self,
+        ifname: &str,
+        choice: HookChoice,
+        loads: bool,
+    ) -> Result<Placed, AttachError> {
+        let Self { ebpf, programs, pins, .. } = self;
+        let placed = attach::attach(Source { ebpf, programs, pins, loads }, ifname, choice)?;
+        if placed.hook == Hook::Xdp {
             let features = self.xdp.get_or_insert_default();
             let without = features.look_at(self.fib.interfaces());
             without.into_iter().for_each(|ifindex| self.fib.set_xdp(ifindex, false));
         }
-        Ok(hook)
+        Ok(placed)
     }
 
     /// What the fast path is attached to in this network namespace, by interface index, from this process or earlier ones.
@@ -437,24 +464,6 @@ impl Dataplane {
     /// The map cannot be read.
     pub fn record(&self) -> Result<Record, ReadError> {
         counters::record(&self.ebpf)
-    }
-
-    /// The program of a hook, to run it on a packet without an interface; it is loaded if it is not there.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses it.
-    pub fn program(&mut self, hook: Hook) -> Result<&Program, OpenError> {
-        let name = programs::of(hook);
-        Ok(self.programs.get(&mut self.ebpf, &self.pins, name)?)
-    }
-
-    /// Whether the kernel has compiled the programs; `None` where it does not say.
-    #[must_use]
-    pub fn compiled(&self) -> Option<bool> {
-        // It compiles all of them or none, and those that age flows are always there.
-        let program = self.programs.loaded(programs::AGE)?;
-        Some(program.info().ok()?.size_jitted() > 0)
     }
 
     /// A map by its name, to look into it or to set a scene.

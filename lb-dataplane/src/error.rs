@@ -29,6 +29,12 @@ pub enum OpenError {
         /// The oldest that works.
         needed: &'static str,
     },
+    /// The kernel would interpret the programs, which have calls that it has no interpreter for.
+    #[error(
+        "the kernel does not compile eBPF programs, which lbd needs: `sysctl -w net.core.bpf_jit_enable=1` in the host's first \
+         network namespace, and the same in /etc/sysctl.d for the next boot; a kernel without CONFIG_BPF_JIT cannot run lbd"
+    )]
+    NoJit,
     /// No bpffs at the pin folder, and none could be mounted.
     #[error(
         "cannot mount a bpffs at {path}: run as root, or mount one there with `mount -t bpf bpf {path}`"
@@ -106,8 +112,16 @@ pub enum AttachError {
     Taken {
         /// The interface.
         interface: String,
-        /// The program's name, where the kernel tells.
+        /// The program's name, or its id where the kernel tells no more.
         name: Option<String>,
+    },
+    /// The program of the hook that it would be attached to is not loaded, and was not to be.
+    #[error("the program for interface {interface} is not loaded yet")]
+    NotLoaded {
+        /// The interface.
+        interface: String,
+        /// The hook.
+        hook: crate::Hook,
     },
     /// The driver cannot.
     #[error(

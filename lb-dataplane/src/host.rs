@@ -1,5 +1,6 @@
 //! What of this host bears on the fast path, for people who look for what is wrong.
 
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -38,6 +39,17 @@ pub enum FarEnd {
     },
     /// One of another namespace, which says nothing.
     Elsewhere,
+}
+
+/// Whether the kernel compiles eBPF programs; `None` where it does not say, as in any network namespace but the first.
+#[must_use]
+pub fn compiles_programs() -> Option<bool> {
+    is_on(&fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").ok()?)
+}
+
+/// Of what `net.core.bpf_jit_enable` says: 0, 1, or 2, which has the kernel write down what it compiled, too.
+fn is_on(said: &str) -> Option<bool> {
+    said.trim().parse::<u8>().ok().map(|value| value != 0)
 }
 
 /// What an interface has switched on.
@@ -96,6 +108,14 @@ mod tests {
     use nix::sched::{CloneFlags, unshare};
 
     use super::*;
+
+    #[test]
+    fn the_kernel_says_whether_it_compiles_programs() {
+        assert_eq!(
+            ["0\n", "1\n", "2\n", "", "x"].map(is_on),
+            [Some(false), Some(true), Some(true), None, None]
+        );
+    }
 
     #[test]
     fn an_interface_says_what_it_does_and_one_that_is_not_there_nothing() {

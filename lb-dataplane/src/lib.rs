@@ -22,8 +22,8 @@ pub use announcement::Announcer;
 pub use dataplane::{
     AGE_BATCH, AgePart, Aged, Attached, BackendCount, ClientPrefixes, Dataplane, EarlyFragments,
     Flow, FlowEnd, FlowEvent, FlowEvents, FlowFilter, FlowPlace, FlowState, Hook, HookChoice,
-    HowEnded, Options, Passed, Punts, ReasonCount, ServiceCount, ServiceCounters, Sizes, Vlan,
-    XdpMode, cramped,
+    HowEnded, Load, Loaded, Options, Passed, Placed, Punts, ReasonCount, ServiceCount,
+    ServiceCounters, Sizes, Vlan, XdpMode, clean, cramped,
 };
 pub use error::{ApplyError, AttachError, OpenError, ReadError};
 pub use held::HeldCounts;

@@ -32,17 +32,20 @@ pub(crate) fn far_end(ifindex: u32) -> io::Result<Option<FarEnd>> {
     })
 }
 
-/// The name of the XDP program on an interface, where there is one and the kernel tells.
+/// What an operator finds the XDP program on an interface by: its name or, as the kernel tells names to who has `CAP_SYS_ADMIN`
+/// only, its id.
 pub(crate) fn xdp_program(ifindex: u32) -> Option<String> {
-    let id = program_id(ifindex).ok()??;
-    let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id)?;
-    info.name_as_str().filter(|name| !name.is_empty()).map(str::to_owned)
+    let id = xdp_program_id(ifindex)?;
+    let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
+    let name = info.and_then(|info| info.name_as_str().map(str::to_owned));
+    name.filter(|name| !name.is_empty()).or_else(|| Some(format!("id {id}")))
 }
 
-fn program_id(ifindex: u32) -> io::Result<Option<u32>> {
-    let attributes = attributes(ifindex)?;
+/// The id of the XDP program on an interface, where there is one.
+pub(crate) fn xdp_program_id(ifindex: u32) -> Option<u32> {
+    let attributes = attributes(ifindex).ok()?;
     let xdp = attribute(&attributes, libc::IFLA_XDP);
-    Ok(xdp.and_then(|xdp| attribute(xdp, IFLA_XDP_PROG_ID)).and_then(number))
+    xdp.and_then(|xdp| attribute(xdp, IFLA_XDP_PROG_ID)).and_then(number)
 }
 
 fn number(bytes: &[u8]) -> Option<u32> {

@@ -25,7 +25,6 @@ use crate::layout;
 /// The folder cannot be made, or the kernel refuses.
 pub fn mount_bpffs(root: &Path) -> Result<bool, OpenError> {
     let pin_error = |source| OpenError::Pin { path: root.to_owned(), source };
-    let is_bpffs = |path: &Path| statfs(path).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC);
     fs::create_dir_all(root).map_err(pin_error)?;
     let mounted = !is_bpffs(root);
     if mounted {
@@ -33,6 +32,10 @@ pub fn mount_bpffs(root: &Path) -> Result<bool, OpenError> {
             .map_err(|e| OpenError::Mount { path: root.to_owned(), source: e.into() })?;
     }
     Ok(mounted)
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC)
 }
 
 /// Paths of pins.
@@ -57,6 +60,12 @@ impl Pins {
             fs::create_dir_all(&folder).map_err(pin_error(&folder))?;
         }
         Ok(pins)
+    }
+
+    /// Those below `root` of whatever layout, to be removed; `None` where there can be none.
+    pub(crate) fn left(root: &Path) -> Option<Self> {
+        let (root, layout) = (root.to_owned(), root.join("none"));
+        is_bpffs(&root).then_some(Self { root, layout, mounted: false })
     }
 
     pub(crate) fn links(&self) -> PathBuf {
@@ -107,12 +116,16 @@ impl Pins {
 
     /// Removes what other layouts pinned. What is attached of them keeps running until it is replaced.
     pub(crate) fn remove_other_layouts(&self) -> Result<(), OpenError> {
+        self.remove_layouts(|path| path != self.layout)
+    }
+
+    fn remove_layouts(&self, goes: impl Fn(&Path) -> bool) -> Result<(), OpenError> {
         let error = |source| OpenError::Pin { path: self.root.clone(), source };
         for entry in fs::read_dir(&self.root).map_err(error)? {
             let path = entry.map_err(error)?.path();
             // The kernel puts files of its own into a bpffs, and an operator may put others.
             let is_layout = path.file_name().is_some_and(|n| layout::is_name(&n.to_string_lossy()));
-            if is_layout && path != self.layout {
+            if is_layout && goes(&path) {
                 remove(&path).map_err(|source| OpenError::Pin { path, source })?;
             }
         }
@@ -124,14 +137,13 @@ impl Pins {
         remove(&self.links()).map_err(|source| OpenError::Pin { path: self.root.clone(), source })
     }
 
-    /// Removes everything, and the bpffs if this process mounted it.
+    /// Removes everything, of all layouts, and the bpffs if this process mounted it.
     pub(crate) fn destroy(self) -> Result<(), OpenError> {
         let error = |source| OpenError::Pin { path: self.root.clone(), source };
-        self.remove_other_layouts()?;
         // Attachments first: no packet meets a table that is going.
-        for path in [self.links(), self.tags(), self.layout.clone()] {
-            remove(&path).map_err(error)?;
-        }
+        self.remove_links()?;
+        remove(&self.tags()).map_err(error)?;
+        self.remove_layouts(|_| true)?;
         if self.mounted {
             umount2(&self.root, MntFlags::MNT_DETACH).map_err(|e| error(e.into()))?;
         }

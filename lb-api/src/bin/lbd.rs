@@ -47,6 +47,8 @@ enum Command {
     /// Run the daemon (the default).
     Run,
     /// Check a configuration file and report everything that is wrong with it.
+    ///
+    /// What keeps lbd from starting on this host is said, too, and changes no exit code: the file may be for another one.
     Check {
         /// The file.
         file: PathBuf,
@@ -106,6 +108,10 @@ fn check(file: PathBuf) -> Result<()> {
         config.dataplane.interfaces.len(),
         config.vips.len()
     );
+    // The file may be for another host.
+    for why in daemon::obstacles() {
+        eprintln!("lbd does not start on this host: {why}");
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lb_api_types::config;
-use lb_dataplane::{Attached, Hook, HookChoice, XdpMode};
+use lb_dataplane::{AttachError, Attached, Hook, HookChoice, Load, Placed, XdpMode};
 use lb_routing::{Controller, Link};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -19,6 +19,12 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// What was attached to: an interface that got another name or MAC is attached to anew.
 type Done = BTreeMap<u32, (String, [u8; 6])>;
+
+/// What interfaces that are attached to are not attached to as they should be for, in a sentence.
+type Refused = BTreeMap<u32, String>;
+
+/// Programs that an attachment has to have loaded at most: each hook's that there is.
+const PROGRAMS: usize = 2;
 
 /// Ports of ports at most, as the kernel has it.
 const NESTED: usize = 8;
@@ -70,7 +76,7 @@ async fn follow(
     };
     let mut retry = interval(RETRY);
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut done = Done::new();
+    let (mut done, mut refused) = (Done::new(), Refused::new());
     let mut told = None;
     loop {
         let now = links.borrow_and_update().clone();
@@ -80,15 +86,23 @@ async fn follow(
                 return;
             };
             let mut found = left_out(&now, &config.interfaces);
-            for step in plan(&now, &before, &mut done, &config.interfaces) {
+            let steps = plan(&now, &before, &mut done, &config.interfaces);
+            if let Err(trouble) = load_for(&dataplane, &steps, choice).await {
+                found.push(trouble);
+            }
+            for step in steps {
                 if matches!(step, Step::Detach(..)) {
                     // What the fast path knew of the interface went with that.
                     told = None;
                 }
-                if let Err(trouble) = carry_out(&dataplane, step, choice, &mut done).await {
+                if let Err(trouble) =
+                    carry_out(&dataplane, step, choice, &mut done, &mut refused).await
+                {
                     found.push(trouble);
                 }
             }
+            refused.retain(|ifindex, _| done.contains_key(ifindex));
+            found.extend(refused.values().cloned());
             let all = vlans::of(&now, &config.interfaces);
             let at_xdp = before.iter().any(|one| one.hook != Hook::Tc);
             found.extend(vlans::troubles(&now, &all, at_xdp));
@@ -118,15 +132,16 @@ async fn carry_out(
     step: Step,
     choice: HookChoice,
     done: &mut Done,
+    refused: &mut Refused,
 ) -> Result<(), String> {
     match step {
         Step::Attach(link) => {
-            let name = link.name.clone();
-            let attached = dataplane
-                .with(move |owned| owned.dataplane.attach(&name, choice))
-                .await?
-                .map_err(|error| sentence(&error))?;
-            tracing::info!(interface = link.name, hook = ?attached, "attached");
+            let placed = attach(dataplane, &link.name, choice).await?;
+            tracing::info!(interface = link.name, hook = ?placed.hook, "attached");
+            match &placed.refused {
+                None => refused.remove(&link.ifindex),
+                Some(why) => refused.insert(link.ifindex, instead_of_xdp(&link.name, why)),
+            };
             done.insert(link.ifindex, (link.name, link.mac));
         }
         Step::Detach(name, why) => {
@@ -140,6 +155,64 @@ async fn carry_out(
         }
     }
     Ok(())
+}
+
+/// Loads what these steps attach first before any of them: while one interface is attached to and the next one waits for the
+/// kernel to check a program, packets are translated in one direction only.
+async fn load_for(
+    dataplane: &DataplaneHandle,
+    steps: &[Step],
+    choice: HookChoice,
+) -> Result<(), String> {
+    let name = |step: &Step| match step {
+        Step::Attach(link) => Some(link.name.clone()),
+        Step::Detach(..) => None,
+    };
+    let names: Vec<String> = steps.iter().filter_map(name).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let all = dataplane.with(move |owned| owned.dataplane.to_load_for(&names, choice)).await?;
+    for one in all {
+        load(dataplane, one).await?;
+    }
+    Ok(())
+}
+
+/// Loads a program beside the dataplane's thread, whose other calls go on meanwhile. Why it is not there is told by whoever
+/// attaches.
+async fn load(dataplane: &DataplaneHandle, load: Load) -> Result<(), String> {
+    let loaded = tokio::task::spawn_blocking(move || load.run()).await;
+    let loaded = loaded.map_err(|error| sentence(&error))?;
+    dataplane.with(move |owned| owned.dataplane.loaded(loaded)).await
+}
+
+async fn attach(
+    dataplane: &DataplaneHandle,
+    interface: &str,
+    choice: HookChoice,
+) -> Result<Placed, String> {
+    let mut loads = 0;
+    loop {
+        let name = interface.to_owned();
+        let tried = dataplane.with(move |owned| owned.dataplane.attach_loaded(&name, choice));
+        match tried.await? {
+            Ok(placed) => return Ok(placed),
+            Err(AttachError::NotLoaded { hook, .. }) if loads < PROGRAMS => {
+                let missing = dataplane.with(move |owned| owned.dataplane.to_load(hook)).await?;
+                load(dataplane, missing).await?;
+                loads += 1;
+            }
+            Err(error) => return Err(sentence(&error)),
+        }
+    }
+}
+
+fn instead_of_xdp(interface: &str, why: &AttachError) -> String {
+    let why = sentence(why);
+    format!(
+        "interface {interface} is attached at TC, as the kernel refuses the program at XDP; set dataplane.hook to tc if that is to stay, or update lbd or the kernel ({why})"
+    )
 }
 
 /// What is to be done. Every interface is attached to once by this process, also where an earlier one did: that brings

@@ -2,9 +2,7 @@
 
 use anyhow::{Result, bail};
 use lb_api_types::config::Config;
-use lb_dataplane::Dataplane;
 
-use super::dataplane::options;
 use crate::http::answers;
 
 /// What was taken away, one line each.
@@ -19,12 +17,10 @@ pub async fn clean(config: &Config) -> Result<Vec<String>> {
     }
     let mut done = Vec::new();
     let pin_dir = &config.dataplane.pin_dir;
-    if pin_dir.exists() {
-        let dataplane = Dataplane::open(&options(&config.dataplane))?;
-        for attached in dataplane.attached() {
-            done.push(format!("detached from {}", attached.name));
-        }
-        dataplane.destroy()?;
+    // Also where the kernel loads no programs, or maps are of other sizes than the configuration's.
+    if let Some(attached) = lb_dataplane::clean(pin_dir)? {
+        let names = attached.into_iter().map(|one| one.name);
+        done.extend(names.map(|name| format!("detached from {name}")));
         done.push(format!("removed programs, flows and tables from {}", pin_dir.display()));
     }
     let (routes, addresses) = lb_routing::cleanup().await?;

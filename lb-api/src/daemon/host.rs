@@ -21,6 +21,7 @@ pub(super) fn facts() -> Facts {
         capabilities: capabilities.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()),
         uid: Some(nix::unistd::geteuid().as_raw()),
         ip_forward: setting("ip_forward").map(|value| value != 0),
+        compiled: lb_dataplane::host::compiles_programs(),
         ..Facts::default()
     }
 }

@@ -342,11 +342,13 @@ impl Live {
                 host::interface(&attached.name, hook(attached.hook), is_up(attached.ifindex))
             });
             let grace_period = lb_dataplane::host::grace_period();
+            let host = host::facts();
             Facts {
                 interfaces: interfaces.collect(),
                 grace_period: Some(grace_period.map_err(|error| error.to_string())),
-                compiled,
-                ..host::facts()
+                // What it says now counts for what is loaded from now on.
+                compiled: host.compiled.or(compiled),
+                ..host
             }
         });
         let mut facts = read.await.map_err(|error| error.to_string())?;
@@ -378,6 +380,14 @@ impl Live {
         facts.unadvertised = lacking.collect();
         Ok(facts)
     }
+}
+
+/// What of this host keeps lbd from starting on it, whatever its configuration and whoever asks.
+pub(super) fn obstacles() -> Vec<String> {
+    let checks = doctor::host(&host::facts()).into_iter();
+    let of_kernel = checks.filter(|check| ["kernel", "bpf-jit"].contains(&check.name.as_str()));
+    let bad = of_kernel.filter(|check| check.state == CheckState::Error);
+    bad.map(|check| doctor::sentence(&check)).collect()
 }
 
 /// What of this host alone is not well.

@@ -92,7 +92,7 @@ fn each_missing_capability_is_named() {
 fn settings_of_the_kernel_are_found_with_their_remedy() {
     use CheckState::{Error, Warning};
     only(|f| f.ip_forward = Some(false), "ip-forward", Warning, "net.ipv4.ip_forward=1");
-    only(|f| f.compiled = Some(false), "bpf-jit", Warning, "bpf_jit_enable=1");
+    only(|f| f.compiled = Some(false), "bpf-jit", Error, "bpf_jit_enable=1");
     only(|f| f.grace_period = Some(Err("EPERM".into())), "membarrier", Error, "seccomp");
 }
 

@@ -18,8 +18,8 @@ use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::programs::{self, Programs};
 use super::{HookChoice, XdpMode, interfaces, tags};
-use crate::error::AttachError;
-use crate::link::xdp_program;
+use crate::error::{AttachError, OpenError};
+use crate::link::{xdp_program, xdp_program_id};
 use crate::pins::Pins;
 use crate::sys::ethtool;
 
@@ -70,6 +70,15 @@ pub struct Attached {
     pub hook: Hook,
 }
 
+/// How an interface was attached to.
+#[derive(Debug)]
+pub struct Placed {
+    /// The hook in use.
+    pub hook: Hook,
+    /// Why it is not the one that `auto` prefers: the kernel refuses that one's program.
+    pub refused: Option<AttachError>,
+}
+
 /// Every hook.
 const HOOKS: [Hook; 3] = [Hook::Tc, Hook::Xdp, Hook::GenericXdp];
 
@@ -80,67 +89,122 @@ struct Interface {
     mac: [u8; 6],
 }
 
+/// The programs that an attachment is made of.
+pub(super) struct Source<'a> {
+    pub(super) ebpf: &'a mut Ebpf,
+    pub(super) programs: &'a mut Programs,
+    pub(super) pins: &'a Pins,
+    /// Whether a program that is not there is loaded.
+    pub(super) loads: bool,
+}
+
+impl Source<'_> {
+    fn program(&mut self, interface: &Interface, hook: Hook) -> Result<&mut Program, AttachError> {
+        let name = programs::of(hook);
+        let found = if self.loads {
+            self.programs.get(self.ebpf, self.pins, name).map(Some)
+        } else {
+            self.programs.find(self.pins, name)
+        };
+        let interface = || interface.name.clone();
+        found
+            .map_err(|source| AttachError::Load { interface: interface(), source: source.into() })?
+            .ok_or_else(|| AttachError::NotLoaded { interface: interface(), hook })
+    }
+}
+
 pub(super) fn attach(
-    ebpf: &mut Ebpf,
-    programs: &mut Programs,
-    pins: &Pins,
+    mut from: Source<'_>,
     name: &str,
     choice: HookChoice,
-) -> Result<Hook, AttachError> {
+) -> Result<Placed, AttachError> {
     let interface = find(name)?;
-    forget_gone(ebpf, pins);
-    interfaces::note(ebpf, interface.index, interface.mac).map_err(|source| AttachError::Keep {
+    let index = interface.index;
+    forget_gone(from.ebpf, from.pins);
+    interfaces::note(from.ebpf, index, interface.mac).map_err(|source| AttachError::Keep {
         interface: interface.name.clone(),
         source: io::Error::other(source),
     })?;
-    let done = attach_by(ebpf, programs, pins, &interface, choice);
-    let at_xdp = [Hook::Xdp, Hook::GenericXdp].map(|hook| pin(pins, interface.index, hook));
-    if done.as_ref().is_ok_and(|hook| *hook != Hook::Tc) {
-        tags::leave(pins, interface.index, name);
-    } else if !at_xdp.iter().any(|pin| pin.exists()) {
-        tags::give_back(pins, interface.index);
+    let mut done = attach_by(&mut from, &interface, choice);
+    let Source { ebpf, pins, .. } = from;
+    if matches!(done, Err(AttachError::Load { .. })) {
+        // What an earlier build left there reads tables that nobody writes any more, or soon does not.
+        done = take_off(pins, &interface).and(done);
+    }
+    let is_at = |hook: &Hook| pin(pins, index, *hook).exists();
+    if done.as_ref().is_ok_and(|placed| placed.hook != Hook::Tc) {
+        tags::leave(pins, index, name);
+    } else if ![Hook::Xdp, Hook::GenericXdp].iter().any(is_at) {
+        tags::give_back(pins, index);
+    }
+    if done.is_err() && !HOOKS.iter().any(is_at) {
+        interfaces::forget(ebpf, index);
     }
     done
 }
 
+/// The hooks that are tried, in this order.
+pub(super) fn order(choice: HookChoice, driver: &str) -> &'static [Hook] {
+    match choice {
+        HookChoice::Xdp(XdpMode::Native) => &[Hook::Xdp],
+        HookChoice::Xdp(XdpMode::Generic) => &[Hook::GenericXdp],
+        HookChoice::Xdp(XdpMode::Auto) => &[Hook::Xdp, Hook::GenericXdp],
+        HookChoice::Auto if NATIVE_XDP.contains(&driver) => &[Hook::Xdp, Hook::Tc],
+        HookChoice::Auto | HookChoice::Tc => &[Hook::Tc],
+    }
+}
+
+/// Whether another hook can do what this one could not.
+fn is_left_to(next: Hook, error: &AttachError) -> bool {
+    match error {
+        AttachError::NoNativeXdp { .. } => true,
+        AttachError::Taken { .. } => next == Hook::Tc,
+        AttachError::Load { source, .. } => {
+            // What the host is short of now it may have soon.
+            let is_final = matches!(&**source, OpenError::Program { source, .. } if programs::is_final(source));
+            next == Hook::Tc && is_final
+        }
+        AttachError::NoInterface(_)
+        | AttachError::NotEthernet(_)
+        | AttachError::NotLoaded { .. }
+        | AttachError::Refused { .. }
+        | AttachError::Keep { .. } => false,
+    }
+}
+
 /// At one hook, and at no other one.
 fn attach_by(
-    ebpf: &mut Ebpf,
-    programs: &mut Programs,
-    pins: &Pins,
+    from: &mut Source<'_>,
     interface: &Interface,
     choice: HookChoice,
-) -> Result<Hook, AttachError> {
-    let mut attach_to = |hook| {
-        let program = programs.get(ebpf, pins, programs::of(hook)).map_err(|source| {
-            AttachError::Load { interface: interface.name.clone(), source: Box::new(source) }
-        })?;
-        attach_to(program, pins, interface, hook)
-    };
-    let hook = match choice {
-        HookChoice::Tc => attach_to(Hook::Tc)?,
-        HookChoice::Xdp(XdpMode::Native) => attach_to(Hook::Xdp)?,
-        HookChoice::Xdp(XdpMode::Generic) => attach_to(Hook::GenericXdp)?,
-        HookChoice::Xdp(XdpMode::Auto) => match attach_to(Hook::Xdp) {
-            Err(AttachError::NoNativeXdp { .. }) => attach_to(Hook::GenericXdp)?,
-            other => other?,
-        },
-        HookChoice::Auto if NATIVE_XDP.contains(&driver(&interface.name).as_str()) => {
-            match attach_to(Hook::Xdp) {
-                Err(AttachError::NoNativeXdp { .. } | AttachError::Taken { .. }) => {
-                    attach_to(Hook::Tc)?
-                }
-                other => other?,
+) -> Result<Placed, AttachError> {
+    let mut refused = None;
+    let mut hooks = order(choice, &driver(&interface.name)).iter().copied().peekable();
+    let hook = loop {
+        let hook = hooks.next().expect("what is left to no other hook is returned");
+        let pins = from.pins;
+        let tried = from.program(interface, hook);
+        match tried.and_then(|program| attach_to(program, pins, interface, hook)) {
+            Ok(hook) => break hook,
+            Err(error) if hooks.peek().is_some_and(|next| is_left_to(*next, &error)) => {
+                refused = Some(error).filter(|error| matches!(error, AttachError::Load { .. }));
             }
+            Err(error) => return Err(error),
         }
-        HookChoice::Auto => attach_to(Hook::Tc)?,
     };
     // A packet that both hooks see would be translated twice.
     for other in HOOKS.into_iter().filter(|other| *other != hook) {
         let keep = |source| AttachError::Keep { interface: interface.name.clone(), source };
-        remove(&pin(pins, interface.index, other)).map_err(keep)?;
+        remove(&pin(from.pins, interface.index, other)).map_err(keep)?;
     }
-    Ok(hook)
+    Ok(Placed { hook, refused })
+}
+
+fn take_off(pins: &Pins, interface: &Interface) -> Result<(), AttachError> {
+    HOOKS.into_iter().try_for_each(|hook| {
+        remove(&pin(pins, interface.index, hook))
+            .map_err(|source| AttachError::Keep { interface: interface.name.clone(), source })
+    })
 }
 
 pub(super) fn attached(pins: &Pins) -> Vec<Attached> {
@@ -259,15 +323,18 @@ fn attach_xdp(
         Hook::GenericXdp => (Mode::Skb, Hook::Xdp),
         Hook::Tc | Hook::Xdp => (Mode::Driver, Hook::GenericXdp),
     };
+    // This one may be going from there, too: it was taken off a moment ago.
+    let mut ours = vec![program.info().map_err(refused)?.id()];
     // An interface runs XDP in one way only: ours in the other one makes room.
     if let Ok(pinned) = PinnedLink::from_pin(pin(pins, interface.index, other)) {
         let keep = |source| AttachError::Keep { interface: interface.name.clone(), source };
-        let unpinned = pinned.unpin().map_err(|error| keep(io::Error::other(error)))?;
+        let unpinned = pinned.unpin().map_err(keep)?;
+        ours.extend(unpinned.info().map(|info| info.program_id()));
         drop_fd(unpinned);
     }
     let ours_goes = |error: &ProgramError| {
         matches!(os_error(error), Some(libc::EBUSY | libc::EEXIST))
-            && xdp_program(interface.index).as_deref() == Some(programs::XDP)
+            && xdp_program_id(interface.index).is_none_or(|id| ours.contains(&id))
     };
     let id = attach_when_free(ours_goes, || program.attach_to_if_index(interface.index, mode));
     let id = id.map_err(refused)?;
@@ -374,6 +441,47 @@ fn forget_gone(ebpf: &mut Ebpf, pins: &Pins) {
     }
 }
 
-fn driver(interface: &str) -> String {
+/// Of an interface.
+pub(super) fn driver(interface: &str) -> String {
     ethtool::driver(interface).unwrap_or_else(|_| "(unknown)".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn load(source: OpenError) -> AttachError {
+        AttachError::Load { interface: "eth0".into(), source: source.into() }
+    }
+
+    fn by_kernel(errno: i32) -> AttachError {
+        let verifier_log = aya_obj::VerifierLog::new(String::new());
+        let io_error = io::Error::from_raw_os_error(errno);
+        let source = Arc::new(ProgramError::LoadError { io_error, verifier_log });
+        load(OpenError::Program { program: programs::XDP, source })
+    }
+
+    #[test]
+    fn auto_tries_xdp_where_drivers_have_it_and_leaves_to_tc_what_that_can_do() {
+        use Hook::{GenericXdp, Tc};
+        for (choice, driver, hooks) in [
+            (HookChoice::Auto, "ice", &[Hook::Xdp, Tc][..]),
+            (HookChoice::Auto, "veth", &[Tc]),
+            (HookChoice::Tc, "ice", &[Tc]),
+            (HookChoice::Xdp(XdpMode::Native), "veth", &[Hook::Xdp]),
+            (HookChoice::Xdp(XdpMode::Auto), "bridge", &[Hook::Xdp, GenericXdp]),
+            (HookChoice::Xdp(XdpMode::Generic), "ice", &[GenericXdp]),
+        ] {
+            assert_eq!(order(choice, driver), hooks, "{choice:?} on {driver}");
+        }
+        let taken = AttachError::Taken { interface: "eth0".into(), name: None };
+        assert!(is_left_to(Tc, &taken) && !is_left_to(GenericXdp, &taken));
+        // What the verifier refuses it refuses for good; what there is no memory for is tried again.
+        assert!(is_left_to(Tc, &by_kernel(libc::EACCES)));
+        assert!(!is_left_to(GenericXdp, &by_kernel(libc::EACCES)), "the same program");
+        assert!(!is_left_to(Tc, &by_kernel(libc::ENOMEM)));
+        assert!(!is_left_to(Tc, &load(OpenError::NoJit)));
+    }
 }

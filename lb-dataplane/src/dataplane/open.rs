@@ -1,46 +1,23 @@
-//! Opening: new maps or pinned ones.
+//! Opening: new maps or pinned ones; and taking all of them away.
 
-use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
-use aya::EbpfLoader;
 use aya::util::KernelVersion;
 
+use super::object::Object;
 use super::one_arm::OneArm;
 use super::programs::{self, AGE, AGE6, Programs};
-use super::{Dataplane, Options, age, apply, routes};
+use super::{Attached, Dataplane, Options, age, apply, attach, routes, tags};
 use crate::error::OpenError;
-use crate::layout::{self, OBJECT};
 use crate::pins::Pins;
-use crate::sys;
-
-/// What the programs are loaded with.
-#[derive(Hash)]
-struct Constants {
-    record: u8,
-    sample_every: u32,
-    half_open_mask: u32,
-    half_open_mask6: u32,
-    client_mask: [u32; 4],
-    client_mask6: [u32; 4],
-}
-
-impl Constants {
-    fn of(options: &Options) -> Self {
-        let mask = |flow_entries| layout::half_open_places(flow_entries) - 1;
-        Self {
-            record: u8::from(options.record),
-            sample_every: options.sample_every,
-            half_open_mask: mask(options.sizes.flow_entries),
-            half_open_mask6: mask(options.sizes.flow_entries6),
-            client_mask: options.client_prefixes.mask(),
-            client_mask6: options.client_prefixes.mask6(),
-        }
-    }
-}
+use crate::{host, layout, sys};
 
 pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     check_kernel()?;
+    if host::compiles_programs() == Some(false) {
+        return Err(OpenError::NoJit);
+    }
     sys::grace_period().map_err(OpenError::Membarrier)?;
     let maps = layout::maps(&options.sizes).map_err(|e| Box::new(aya::EbpfError::ParseError(e)))?;
     let pins = Pins::prepare(&options.pin_dir, &layout::name(&maps))?;
@@ -57,20 +34,9 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
         }
     }
 
-    let constants = Constants::of(options);
-    let mut loader = EbpfLoader::new();
-    loader.override_global("LBD_RECORD", &constants.record, true);
-    loader.override_global("LBD_SAMPLE_EVERY", &constants.sample_every, true);
-    loader.override_global("LBD_HALF_OPEN_MASK", &constants.half_open_mask, true);
-    loader.override_global("LBD_HALF_OPEN_MASK6", &constants.half_open_mask6, true);
-    loader.override_global("LBD_CLIENT_MASK", &constants.client_mask[..], true);
-    loader.override_global("LBD_CLIENT_MASK6", &constants.client_mask6[..], true);
-    for (name, wanted) in &maps {
-        loader.map_max_entries(name, wanted.max_entries);
-        loader.map_pin_path(name, pins.map(name));
-    }
-    let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
-    let mut programs = Programs::new(&constants, &programs::map_ids(&pins, maps.keys())?);
+    let object = Object::new(options, &maps, &pins);
+    let mut ebpf = object.load()?;
+    let mut programs = Programs::new(object, &programs::map_ids(&pins, maps.keys())?);
     for name in [AGE, AGE6] {
         programs.get(&mut ebpf, &pins, name)?;
     }
@@ -97,6 +63,23 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     })
 }
 
+/// Takes everything out of the kernel that dataplanes of any build have pinned below a folder, without loading programs or
+/// reading tables: attachments, programs, flows, tables. What was attached in this network namespace; `None` where the folder is
+/// on no bpffs, and so holds nothing of ours.
+///
+/// # Errors
+///
+/// A pin could not be removed.
+pub fn clean(pin_dir: &Path) -> Result<Option<Vec<Attached>>, OpenError> {
+    let Some(pins) = Pins::left(pin_dir) else { return Ok(None) };
+    let attached = attach::attached(&pins);
+    pins.remove_links()?;
+    // Not before: a program that is still there would take a VLAN's frames for untagged ones.
+    tags::give_all_back(&pins);
+    pins.destroy()?;
+    Ok(Some(attached))
+}
+
 fn check_kernel() -> Result<(), OpenError> {
     // tcx and its links.
     const NEEDED: (u8, u8) = (6, 6);
@@ -107,17 +90,4 @@ fn check_kernel() -> Result<(), OpenError> {
         // A kernel that does not tell its version is tried.
         Ok(_) | Err(_) => Ok(()),
     }
-}
-
-fn load_error(error: aya::EbpfError) -> OpenError {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(current) = cause {
-        if let Some(io) = current.downcast_ref::<io::Error>()
-            && io.kind() == io::ErrorKind::PermissionDenied
-        {
-            return OpenError::NotPermitted(io::Error::from(io.kind()));
-        }
-        cause = current.source();
-    }
-    OpenError::Load(Box::new(error))
 }

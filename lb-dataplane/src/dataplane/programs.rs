@@ -3,11 +3,11 @@
 //!
 //! The verifier reads those of the packet path for the better part of a second each, and most hosts attach to one hook only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aya::Ebpf;
@@ -15,7 +15,9 @@ use aya::maps::MapInfo;
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya_obj::programs::XdpAttachType;
 
-use super::Hook;
+use super::attach::{driver, order};
+use super::object::Object;
+use super::{Dataplane, Hook, HookChoice};
 use crate::error::OpenError;
 use crate::layout::OBJECT;
 use crate::pins::Pins;
@@ -37,23 +39,72 @@ pub(super) const fn of(hook: Hook) -> &'static str {
     }
 }
 
+impl Dataplane {
+    /// What is to be loaded before a hook is attached to; whoever has [run](Load::run) it tells [`Dataplane::loaded`].
+    #[must_use]
+    pub fn to_load(&self, hook: Hook) -> Load {
+        self.programs.to_load(&self.pins, of(hook))
+    }
+
+    /// The same for the hooks that these interfaces are attached to first, without what is there or was refused.
+    #[must_use]
+    pub fn to_load_for(&self, interfaces: &[String], choice: HookChoice) -> Vec<Load> {
+        let first = |name: &String| order(choice, &driver(name)).first().copied();
+        let names: BTreeSet<&'static str> = interfaces.iter().filter_map(first).map(of).collect();
+        let (programs, pins) = (&self.programs, &self.pins);
+        let lacking = names.into_iter().filter(|name| programs.lacks(pins, name));
+        lacking.map(|name| programs.to_load(pins, name)).collect()
+    }
+
+    /// Takes in what came of loading a program: that it is there, or why it is not, for the next attachment.
+    pub fn loaded(&mut self, loaded: Loaded) {
+        self.programs.take_in(loaded);
+    }
+
+    /// The program of a hook, to run it on a packet without an interface; it is loaded if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses it.
+    pub fn program(&mut self, hook: Hook) -> Result<&Program, OpenError> {
+        let name = of(hook);
+        self.programs.get(&mut self.ebpf, &self.pins, name).map(|program| &*program)
+    }
+
+    /// Whether the kernel has compiled the programs; `None` where it does not say.
+    #[must_use]
+    pub fn compiled(&self) -> Option<bool> {
+        // It compiles all of them or none, and those that age flows are always there.
+        let program = self.programs.loaded(AGE)?;
+        Some(program.info().ok()?.size_jitted() > 0)
+    }
+}
+
 /// The object's programs.
 pub(super) struct Programs {
+    object: Object,
     /// What of the pinned ones are the same.
     build: String,
     loaded: BTreeMap<&'static str, Program>,
     /// What the verifier does not accept, it does not the next time either: that is not asked for every few seconds.
     refused: BTreeMap<&'static str, Arc<ProgramError>>,
+    /// Why others were not loaded: told once, and tried again.
+    failed: BTreeMap<&'static str, OpenError>,
 }
 
 impl Programs {
-    /// Programs with these constants and maps.
-    pub(super) fn new(constants: &impl Hash, maps: &[u32]) -> Self {
+    /// The object's, with these maps.
+    pub(super) fn new(object: Object, maps: &[u32]) -> Self {
         let mut hasher = DefaultHasher::new();
         // The kernel gives the id of a map to no other one: programs with the same ones have the same maps.
-        (OBJECT, constants, maps).hash(&mut hasher);
-        let build = format!("{:016x}", hasher.finish());
-        Self { build, loaded: BTreeMap::new(), refused: BTreeMap::new() }
+        (OBJECT, object.constants(), maps).hash(&mut hasher);
+        Self {
+            object,
+            build: format!("{:016x}", hasher.finish()),
+            loaded: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            failed: BTreeMap::new(),
+        }
     }
 
     /// A program that is there.
@@ -68,49 +119,97 @@ impl Programs {
         pins: &Pins,
         name: &'static str,
     ) -> Result<&mut Program, OpenError> {
-        if !self.loaded.contains_key(name) {
-            let program = self.adopt_or_load(ebpf, pins, name)?;
-            self.loaded.insert(name, program);
+        if !self.is_there(pins, name)? {
+            let outcome = load(ebpf, name, &pins.program(&self.build, name));
+            self.take_in(Loaded { name, outcome });
         }
-        Ok(self.loaded.get_mut(name).expect("it was put there"))
+        let path = pins.program(&self.build, name);
+        let gone = || OpenError::Pin { path, source: io::ErrorKind::NotFound.into() };
+        self.find(pins, name)?.ok_or_else(gone)
     }
 
-    fn adopt_or_load(
+    /// A program, unless it is to be loaded first.
+    pub(super) fn find(
         &mut self,
-        ebpf: &mut Ebpf,
         pins: &Pins,
         name: &'static str,
-    ) -> Result<Program, OpenError> {
-        let path = pins.program(&self.build, name);
-        if let Some(adopted) = adopt(&path, name) {
-            return Ok(adopted);
+    ) -> Result<Option<&mut Program>, OpenError> {
+        Ok(if self.is_there(pins, name)? { self.loaded.get_mut(name) } else { None })
+    }
+
+    /// Whether a program is to be loaded, as it is neither there nor refused.
+    pub(super) fn lacks(&self, pins: &Pins, name: &str) -> bool {
+        let is_known = self.loaded.contains_key(name) || self.refused.contains_key(name);
+        !is_known && !pins.program(&self.build, name).exists()
+    }
+
+    /// Whether a program is loaded, by whomever of the same build.
+    fn is_there(&mut self, pins: &Pins, name: &'static str) -> Result<bool, OpenError> {
+        if let Some(error) = self.failed.remove(name) {
+            return Err(error);
         }
-        let refused = |source| OpenError::Program { program: name, source };
         if let Some(before) = self.refused.get(name) {
-            return Err(refused(Arc::clone(before)));
+            return Err(OpenError::Program { program: name, source: Arc::clone(before) });
         }
-        // Loaded already: what came after it failed, and is tried again.
-        let loaded = match load(ebpf, name) {
-            Err(ProgramError::AlreadyLoaded) => Ok(()),
-            other => other,
+        if self.loaded.contains_key(name) {
+            return Ok(true);
+        }
+        let Ok(program) = from_pin(&pins.program(&self.build, name), name) else {
+            return Ok(false);
         };
-        if let Err(error) = loaded {
-            let is_final = is_final(&error);
-            let error = Arc::new(error);
-            if is_final {
-                self.refused.insert(name, Arc::clone(&error));
-            }
-            return Err(refused(error));
-        }
-        let program = ebpf.program_mut(name).expect("the object holds this program");
-        pin(program, &path).map_err(|source| OpenError::Pin { path: path.clone(), source })?;
         if matches!(name, TC | XDP) {
-            // The packet path loads: nobody goes back to what other builds left.
+            // The packet path is there: nobody goes back to what other builds left, or has come back from there.
             pins.remove_other_layouts()?;
             pins.remove_other_programs(&self.build)?;
         }
-        from_pin(&path, name).map_err(|e| refused(Arc::new(e)))
+        self.loaded.insert(name, program);
+        Ok(true)
     }
+
+    /// The work of loading a program, for a thread of its own.
+    pub(super) fn to_load(&self, pins: &Pins, name: &'static str) -> Load {
+        Load { object: self.object.clone(), name, path: pins.program(&self.build, name) }
+    }
+
+    /// What came of it.
+    pub(super) fn take_in(&mut self, loaded: Loaded) {
+        let Loaded { name, outcome } = loaded;
+        match outcome {
+            Ok(()) => {}
+            Err(OpenError::Program { source, .. }) if is_final(&source) => {
+                self.refused.insert(name, source);
+            }
+            Err(error) => {
+                self.failed.insert(name, error);
+            }
+        }
+    }
+}
+
+/// A program that is to be loaded.
+#[derive(Debug)]
+pub struct Load {
+    object: Object,
+    name: &'static str,
+    path: PathBuf,
+}
+
+impl Load {
+    /// Has the kernel check and compile the program, which takes the better part of a second, beside whatever is done with the
+    /// dataplane meanwhile; [`Dataplane::loaded`] takes what comes of it.
+    #[must_use]
+    pub fn run(self) -> Loaded {
+        let Self { object, name, path } = self;
+        let outcome = object.load().and_then(|mut ebpf| load(&mut ebpf, name, &path));
+        Loaded { name, outcome }
+    }
+}
+
+/// What came of a [`Load`].
+#[derive(Debug)]
+pub struct Loaded {
+    name: &'static str,
+    outcome: Result<(), OpenError>,
 }
 
 /// The ids of maps by where they are pinned.
@@ -121,12 +220,6 @@ pub(super) fn map_ids<'a>(
     names.map(|name| Ok(MapInfo::from_pin(pins.map(name))?.id())).collect()
 }
 
-/// The program that is pinned, unless the kernel interprets it: it may compile now.
-fn adopt(path: &Path, name: &str) -> Option<Program> {
-    let program = from_pin(path, name).ok()?;
-    (program.info().ok()?.size_jitted() > 0).then_some(program)
-}
-
 fn from_pin(path: &Path, name: &str) -> Result<Program, ProgramError> {
     Ok(match name {
         TC => Program::SchedClassifier(SchedClassifier::from_pin(path)?),
@@ -134,7 +227,19 @@ fn from_pin(path: &Path, name: &str) -> Result<Program, ProgramError> {
     })
 }
 
-fn load(ebpf: &mut Ebpf, name: &str) -> Result<(), ProgramError> {
+/// Loads and pins a program.
+fn load(ebpf: &mut Ebpf, name: &'static str, path: &Path) -> Result<(), OpenError> {
+    match ask_kernel(ebpf, name) {
+        // Loaded already: what came after it failed, and is tried again.
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+        Err(error) if lacks_jit(&error) => return Err(OpenError::NoJit),
+        Err(error) => return Err(OpenError::Program { program: name, source: Arc::new(error) }),
+    }
+    let program = ebpf.program_mut(name).expect("the object holds this program");
+    pin(program, path).map_err(|source| OpenError::Pin { path: path.to_owned(), source })
+}
+
+fn ask_kernel(ebpf: &mut Ebpf, name: &str) -> Result<(), ProgramError> {
     let program = ebpf.program_mut(name).expect("the object holds this program");
     if name == TC {
         let program: &mut SchedClassifier = program.try_into()?;
@@ -155,7 +260,38 @@ fn pin(program: &mut Program, path: &Path) -> io::Result<()> {
 }
 
 /// Whether it is the verifier that refuses, and not the host, which may be short of something now.
-fn is_final(error: &ProgramError) -> bool {
+pub(super) fn is_final(error: &ProgramError) -> bool {
     let ProgramError::LoadError { io_error, .. } = error else { return false };
     matches!(io_error.raw_os_error(), Some(libc::EACCES | libc::EINVAL | libc::E2BIG))
+}
+
+/// Whether the kernel refuses since it would interpret the program, whose callbacks need machine code: in the words of
+/// `kernel/bpf/verifier.c`, as it has no error number of its own for that.
+fn lacks_jit(error: &ProgramError) -> bool {
+    let ProgramError::LoadError { verifier_log, .. } = error else { return false };
+    let log = verifier_log.to_string();
+    ["in non-JITed programs", "JIT is required"].iter().any(|words| log.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use aya_obj::VerifierLog;
+
+    use super::*;
+
+    fn refusal(errno: i32, log: &str) -> ProgramError {
+        let io_error = io::Error::from_raw_os_error(errno);
+        ProgramError::LoadError { io_error, verifier_log: VerifierLog::new(log.to_owned()) }
+    }
+
+    #[test]
+    fn a_kernel_that_interprets_programs_is_told_from_one_that_objects_to_them() {
+        let log = "callbacks are not allowed in non-JITed programs\nprocessed 4711 insns";
+        assert!(lacks_jit(&refusal(libc::EINVAL, log)));
+        let kfunc = "JIT is required for calling kernel function\n";
+        assert!(lacks_jit(&refusal(libc::ENOTSUP, kfunc)));
+        let objection = refusal(libc::EACCES, "R1 invalid mem access 'scalar'\n");
+        assert!(!lacks_jit(&objection) && is_final(&objection));
+        assert!(!is_final(&refusal(libc::ENOMEM, "")) && !is_final(&refusal(libc::EPERM, "")));
+    }
 }

@@ -7,7 +7,7 @@ use aya::maps::{Array, HashMap};
 use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::Tcp;
 use lb_dataplane::table::{Access, Source};
-use lb_dataplane::{Dataplane, Hook, OpenError, Reason, Sizes};
+use lb_dataplane::{Dataplane, Hook, OpenError, Reason, Sizes, clean};
 
 use crate::frame::{ACK, SYN, SYN_ACK, packet};
 use crate::scene::{BOTH, Scene, small};
@@ -101,6 +101,11 @@ fn pins_of_another_layout_are_removed_and_not_read() {
     assert!(other.exists(), "no program of ours has been loaded: the other lbd may come back");
     scene.get().program(Hook::Tc).unwrap();
     assert!(!other.exists());
+    // That other one was tried and came to nothing: what is taken over is as good as what is loaded.
+    std::fs::create_dir_all(other.join("maps")).unwrap();
+    scene.open();
+    scene.get().program(Hook::Tc).unwrap();
+    assert!(!other.exists());
 }
 
 #[test]
@@ -138,6 +143,27 @@ fn destroy_leaves_nothing_behind() {
     let dataplane = scene.dataplane.take().unwrap();
     dataplane.destroy().unwrap();
     assert_eq!(std::fs::read_dir(&scene.options.pin_dir).unwrap().count(), 0);
+}
+
+#[test]
+fn clean_takes_away_what_any_build_left_without_reading_it() {
+    let mut scene = Scene::new();
+    let pin_dir = scene.options.pin_dir.clone();
+    scene.get().program(Hook::Tc).unwrap();
+    scene.dataplane = None;
+    std::fs::create_dir_all(pin_dir.join("0123456789abcdef/maps")).unwrap();
+    let others = pin_dir.join("of-somebody-else");
+    std::fs::create_dir(&others).unwrap();
+    assert_eq!(clean(&pin_dir).unwrap(), Some(vec![]));
+    // Files there are the kernel's.
+    let left = std::fs::read_dir(&pin_dir).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(left.filter(|path| path.is_dir()).collect::<Vec<_>>(), [others]);
+    // No bpffs: nothing of ours, whatever it is called.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("links")).unwrap();
+    assert_eq!(clean(folder.path()).unwrap(), None);
+    assert!(folder.path().join("links").exists());
+    assert_eq!(clean(&folder.path().join("nowhere")).unwrap(), None);
 }
 
 #[test]

@@ -3,7 +3,12 @@
 use std::time::{Duration, Instant};
 
 use aya::programs::links::{FdLink, PinnedLink};
-use lb_dataplane::{AttachError, Attached, Hook, HookChoice, XdpMode};
+use caps::{CapSet, Capability};
+use lb_dataplane::{AttachError, Attached, Hook, HookChoice, Placed, XdpMode};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
 
 use crate::frame::{SYN, packet};
 use crate::net::Namespace;
@@ -175,6 +180,111 @@ fn an_interface_that_came_back_with_the_same_index_is_attached_anew() {
             assert!(namespace.command("ip", "link show left").contains("prog/xdp"));
         }
     }
+}
+
+/// From here on the kernel refuses this thread every program, with the verifier's error number.
+fn have_programs_refused() {
+    const BPF_PROG_LOAD: u64 = 5;
+    let is_load =
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, BPF_PROG_LOAD);
+    let rule = SeccompRule::new(vec![is_load.unwrap()]).unwrap();
+    let refuse = SeccompAction::Errno(libc::EACCES as u32);
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let rules = [(libc::SYS_bpf, vec![rule])].into();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).unwrap();
+    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+}
+
+#[test]
+fn where_the_kernel_refuses_the_program_nothing_of_an_earlier_build_stays_attached() {
+    let namespace = veth();
+    let native = HookChoice::Xdp(XdpMode::Native);
+    let mut scene = Scene::new();
+    attach(&mut scene, &namespace, "left", HookChoice::Tc).unwrap();
+    attach(&mut scene, &namespace, "right", native).unwrap();
+    // Another option is a constant in the program: another build.
+    scene.options.sample_every = 2;
+    scene.open();
+    attach(&mut scene, &namespace, "left", HookChoice::Tc).unwrap();
+    let dataplane = scene.get();
+    let error = namespace.run(|| {
+        have_programs_refused();
+        dataplane.attach("right", native).unwrap_err()
+    });
+    let AttachError::Load { source, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(error.to_string(), "interface right is not attached to");
+    assert_eq!(source.to_string(), "the kernel refuses program lbd_xdp");
+    let here: Vec<_> = attached(&mut scene, &namespace).into_iter().map(|a| a.name).collect();
+    assert_eq!(here, ["left"]);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while namespace.command("ip", "link show right").contains("prog/xdp") {
+        assert!(Instant::now() < deadline, "the earlier program stays");
+    }
+    let right = namespace.ifindex("right");
+    assert_eq!(scene.get().interface_reasons().unwrap().get(&right), None, "nor is it counted");
+    // What the verifier refused it is not asked again.
+    let again = attach(&mut scene, &namespace, "right", native).unwrap_err();
+    assert!(matches!(again, AttachError::Load { .. }), "{again:?}");
+    // At another hook the program is another one.
+    assert_eq!(attach(&mut scene, &namespace, "right", HookChoice::Tc).unwrap(), Hook::Tc);
+}
+
+#[test]
+fn a_program_is_loaded_beside_the_dataplane_and_until_then_what_is_attached_stays() {
+    let namespace = veth();
+    let mut scene = Scene::new();
+    attach(&mut scene, &namespace, "left", HookChoice::Tc).unwrap();
+    scene.options.sample_every = 2;
+    scene.open();
+    let before = link(&scene, "50-tc");
+    let all = ["left", "right", "nowhere"].map(str::to_owned);
+    let dataplane = scene.get();
+    let (error, mut loads) = namespace.run(|| {
+        let tried = dataplane.attach_loaded("left", HookChoice::Auto);
+        (tried.unwrap_err(), dataplane.to_load_for(&all, HookChoice::Auto))
+    });
+    assert!(matches!(error, AttachError::NotLoaded { hook: Hook::Tc, .. }), "{error:?}");
+    assert_eq!(link(&scene, "50-tc"), before);
+    assert_eq!(loads.len(), 1, "all of them take the same one");
+    let refused = loads.remove(0);
+    let refused = std::thread::spawn(|| {
+        have_programs_refused();
+        refused.run()
+    });
+    let loaded = scene.get().to_load(Hook::Xdp).run();
+    let dataplane = scene.get();
+    dataplane.loaded(refused.join().unwrap());
+    dataplane.loaded(loaded);
+    namespace.run(|| {
+        assert_eq!(dataplane.to_load_for(&all, HookChoice::Auto).len(), 0, "it would be refused");
+        let error = dataplane.attach_loaded("left", HookChoice::Auto).unwrap_err();
+        assert!(matches!(error, AttachError::Load { .. }), "{error:?}");
+        let placed = dataplane.attach_loaded("right", HookChoice::Xdp(XdpMode::Native)).unwrap();
+        assert!(matches!(placed, Placed { hook: Hook::Xdp, refused: None }), "{placed:?}");
+    });
+}
+
+#[test]
+fn ways_to_run_xdp_take_turns_also_where_the_kernel_tells_no_programs_by_their_ids() {
+    let namespace = veth();
+    let mut scene = Scene::new();
+    let [native, generic] = [XdpMode::Native, XdpMode::Generic].map(HookChoice::Xdp);
+    attach(&mut scene, &namespace, "left", native).unwrap();
+    let mut other = Scene::new();
+    attach(&mut other, &namespace, "right", native).unwrap();
+    let dataplane = scene.get();
+    namespace.run(|| {
+        // As the daemon runs.
+        caps::drop(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap();
+        // The kernel takes a program off when it comes to it, mostly after the next one is to be there.
+        let turns = [generic, native, HookChoice::Tc, generic, HookChoice::Tc, native];
+        for choice in turns.into_iter().cycle().take(60) {
+            dataplane.attach("left", choice).unwrap();
+        }
+        let error = dataplane.attach("right", native).unwrap_err();
+        let AttachError::Taken { name: Some(name), .. } = &error else { panic!("{error:?}") };
+        assert!(name.starts_with("id "), "{name}");
+    });
 }
 
 #[test]

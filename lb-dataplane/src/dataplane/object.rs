@@ -1,0 +1,91 @@
+//! The object with the programs as a process loads it: its constants, and where its maps are pinned and how big they are.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+
+use super::Options;
+use crate::error::OpenError;
+use crate::layout::{self, Definition, OBJECT};
+use crate::pins::Pins;
+
+/// What the programs are loaded with.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Constants {
+    record: u8,
+    sample_every: u32,
+    half_open_mask: u32,
+    half_open_mask6: u32,
+    client_mask: [u32; 4],
+    client_mask6: [u32; 4],
+}
+
+impl Constants {
+    fn of(options: &Options) -> Self {
+        let mask = |flow_entries| layout::half_open_places(flow_entries) - 1;
+        Self {
+            record: u8::from(options.record),
+            sample_every: options.sample_every,
+            half_open_mask: mask(options.sizes.flow_entries),
+            half_open_mask6: mask(options.sizes.flow_entries6),
+            client_mask: options.client_prefixes.mask(),
+            client_mask6: options.client_prefixes.mask6(),
+        }
+    }
+}
+
+/// The object; loading it again gives the same maps.
+#[derive(Clone, Debug)]
+pub(super) struct Object {
+    constants: Constants,
+    /// Name, entries and pin.
+    maps: Vec<(String, u32, PathBuf)>,
+}
+
+impl Object {
+    pub(super) fn new(options: &Options, maps: &BTreeMap<String, Definition>, pins: &Pins) -> Self {
+        let map = |(name, wanted): (&String, &Definition)| {
+            (name.clone(), wanted.max_entries, pins.map(name))
+        };
+        Self { constants: Constants::of(options), maps: maps.iter().map(map).collect() }
+    }
+
+    pub(super) const fn constants(&self) -> &Constants {
+        &self.constants
+    }
+
+    /// Maps that are pinned are opened, others are made and pinned. No program is given to the kernel.
+    pub(super) fn load(&self) -> Result<Ebpf, OpenError> {
+        let constants = &self.constants;
+        let mut loader = EbpfLoader::new();
+        // What the verifier objects to and no more: with every instruction that it looked at, its log is one of megabytes, for
+        // which it is asked again and again with more room, each time the better part of a second.
+        loader.verifier_log_level(VerifierLogLevel::STATS);
+        loader.override_global("LBD_RECORD", &constants.record, true);
+        loader.override_global("LBD_SAMPLE_EVERY", &constants.sample_every, true);
+        loader.override_global("LBD_HALF_OPEN_MASK", &constants.half_open_mask, true);
+        loader.override_global("LBD_HALF_OPEN_MASK6", &constants.half_open_mask6, true);
+        loader.override_global("LBD_CLIENT_MASK", &constants.client_mask[..], true);
+        loader.override_global("LBD_CLIENT_MASK6", &constants.client_mask6[..], true);
+        for (name, entries, pin) in &self.maps {
+            loader.map_max_entries(name, *entries);
+            loader.map_pin_path(name, pin);
+        }
+        loader.load(OBJECT).map_err(load_error)
+    }
+}
+
+fn load_error(error: aya::EbpfError) -> OpenError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(current) = cause {
+        if let Some(io) = current.downcast_ref::<io::Error>()
+            && io.kind() == io::ErrorKind::PermissionDenied
+        {
+            return OpenError::NotPermitted(io::Error::from(io.kind()));
+        }
+        cause = current.source();
+    }
+    OpenError::Load(Box::new(error))
+}
