@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use anyhow::{Context, ensure};
 use integration::wait::eventually;
 use integration::{demo, traffic};
-use lb_api_types::config::Hook;
+use lb_api_types::config::{Config, Hook};
 use lb_api_types::vip::{Algorithm, HealthCheckKind, Nat, NatMode, Protocol, Vip};
 
 use crate::hello::{Hello, Holds, SOON, address};
@@ -75,7 +75,15 @@ pub(crate) fn of_ipv4(vip: &Vip) -> Vip {
 
 /// Up, with the VIP healthy and at the upstream router.
 pub(crate) fn up(hook: Hook) -> (Hello, Vip) {
-    let hello = Hello::of("dual-stack", hook, |_| {});
+    up_with(hook, |_| {})
+}
+
+/// The same with lbd's configuration changed.
+pub(crate) fn up_with(
+    hook: Hook,
+    edit: impl Fn(&mut Config) + Send + Sync + 'static,
+) -> (Hello, Vip) {
+    let hello = Hello::of("dual-stack", hook, edit);
     hello.only_this_hook_is_attached(hook);
     let vip = demo::vip(&hello.lab).holds();
     hello.api.put_vip(&vip).holds();

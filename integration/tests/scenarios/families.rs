@@ -17,6 +17,9 @@ const VIP_V4: &str = "203.0.113.10";
 /// Where flows of full-NAT VIPs come from, by the backends' family.
 const POOL_V4: &str = "203.0.113.200";
 const POOL_V6: &str = "2001:db8:f::200";
+/// Addresses of lbd's own that no route chooses by itself.
+const LOCAL_V4: &str = "10.255.0.1";
+const LOCAL_V6: &str = "2001:db8:ff::1";
 
 mod tc {
     #[test]
@@ -37,6 +40,9 @@ fn clients_of_one_family_reach_backends_of_the_other(hook: Hook) {
     let pool = |address: &str| vec![address.parse().expect("an address")];
     let of_lbd_v4 = ["10.9.2.1", "10.9.3.1"];
     let of_lbd_v6 = ["2001:db8:a::1", "2001:db8:b::1"];
+    for own in [LOCAL_V4, LOCAL_V6] {
+        hello.lab.run("lbd", &format!("ip addr add {own} dev lo")).holds();
+    }
     let to_v4 = |vip: &mut Vip| {
         for (backend, address) in vip.spec.backends.iter_mut().zip(PODS_V4) {
             backend.address = address.parse().expect("an address");
@@ -45,6 +51,7 @@ fn clients_of_one_family_reach_backends_of_the_other(hook: Hook) {
     let from_v4 = |vip: &mut Vip| vip.spec.address = VIP_V4.parse().expect("an address");
     for (mode, v6, v4, seen_v4, seen_v6) in [
         (NatMode::OneArm, vec![], vec![], &of_lbd_v4[..], &of_lbd_v6[..]),
+        (NatMode::OneArm, pool(LOCAL_V4), pool(LOCAL_V6), &[LOCAL_V4], &[LOCAL_V6]),
         (NatMode::FullNat, pool(POOL_V4), pool(POOL_V6), &[POOL_V4], &[POOL_V6]),
     ] {
         let mut vip = own.clone();

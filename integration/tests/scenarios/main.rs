@@ -5,6 +5,7 @@
 mod abuse;
 mod bad_input;
 mod bgp;
+mod crowd;
 mod drift;
 mod dual_stack;
 mod families;

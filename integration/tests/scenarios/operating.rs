@@ -7,13 +7,13 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use integration::lab::Options;
 use integration::wait::eventually;
-use integration::{demo, traffic};
-use lb_api_types::config::Hook;
+use integration::{bpf, demo, traffic};
+use lb_api_types::config::{Config, Hook};
 use nix::sys::signal::Signal;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 
-use crate::hello::{Hello, Holds, PODS, SOON, VIP, address};
+use crate::hello::{Hello, Holds, INTERFACES, PODS, SOON, VIP, address};
 use crate::traffic::{goes_on, while_transferring};
 
 impl Hello {
@@ -191,8 +191,17 @@ fn an_operator_makes_compares_exports_and_restores_vips_with_lbctl() {
 }
 
 #[test]
-fn a_drained_backend_keeps_its_transfer_and_is_given_no_new_flows() {
-    let (mut hello, vip) = Hello::up_with_vip(Hook::Xdp);
+fn a_backend_that_is_drained_at_tc_keeps_its_transfer_and_is_given_no_new_flows() {
+    a_drained_backend_keeps_its_transfer_and_is_given_no_new_flows(Hook::Tc);
+}
+
+#[test]
+fn a_backend_that_is_drained_at_xdp_keeps_its_transfer_and_is_given_no_new_flows() {
+    a_drained_backend_keeps_its_transfer_and_is_given_no_new_flows(Hook::Xdp);
+}
+
+fn a_drained_backend_keeps_its_transfer_and_is_given_no_new_flows(hook: Hook) {
+    let (mut hello, vip) = Hello::up_with_vip(hook);
     while_transferring(&mut hello, &vip, |hello, arrived| {
         let flows = hello.api.flows().holds();
         let backend = &flows.first().expect("the transfer is a flow").status.backend;
@@ -207,6 +216,42 @@ fn a_drained_backend_keeps_its_transfer_and_is_given_no_new_flows() {
         assert_eq!(hello.lbctl(&format!("undrain {backend}")).holds().1, 0);
         traffic::requests(client, address(&vip), 30).holds().expect(PODS.len(), 9, 11).holds();
     });
+}
+
+#[test]
+fn clean_takes_everything_out_of_the_kernel_whatever_size_tables_are_to_have_now() {
+    let (mut hello, _) = Hello::up_with_vip(Hook::Xdp);
+    let file = hello.lab.folder().join("lbd/lbd.yaml");
+    let clean = format!(
+        "{} clean -c {}",
+        Options::of(demo::TOPOLOGY, None, None).holds().lbd.display(),
+        file.display()
+    );
+    let refused = format!("{:#}", hello.lab.run("lbd", &clean).expect_err("lbd runs"));
+    assert!(refused.contains("stop it first"), "{refused}");
+    hello.stop("lbd", Signal::SIGTERM);
+    let mut config: Config = serde_norway::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    config.dataplane.max_flow_entries *= 2;
+    let pins = config.dataplane.pin_dir.clone();
+    fs::write(&file, serde_norway::to_string(&config).unwrap()).unwrap();
+
+    let said = hello.lab.run("lbd", &clean).holds();
+    for interface in INTERFACES {
+        assert!(said.contains(&format!("detached from {interface}\n")), "{said}");
+        eventually("nothing is attached", SOON, || {
+            let attached = bpf::attached(&hello.lab, "lbd", interface)?;
+            ensure!(attached.is_empty(), "{interface}: {attached:?}");
+            Ok(())
+        })
+        .holds();
+    }
+    let left = fs::read_dir(&pins).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(left.filter(|path| path.is_dir()).count(), 0);
+    let routes = hello.lab.run("lbd", "ip route show; ip -6 route show").holds();
+    assert!(!routes.contains(VIP), "{routes}");
+    // Nothing is left to be adopted, or to stand in the way.
+    hello.start("lbd");
+    hello.upstream_routes_the_vip();
 }
 
 #[test]

@@ -42,11 +42,13 @@ pub(super) fn work(hello: &mut Hello, vip: &Vip) {
     if family == "4" {
         // Of both families.
         hello.lab.spawn("pod1", "iperf3", &format!("iperf3 -s -p {IPERF}")).holds();
-        let echo = format!("ncat -n --listen --keep-open --exec /bin/cat {NCAT}");
+        // What ends by itself with its answer: ncat forgets what a program has yet to say when the other side has said all.
+        let echo = format!("ncat -n --listen --keep-open --exec '/usr/bin/head -n 1' {NCAT}");
         hello.lab.spawn("pod1", "ncat", &echo).holds();
     }
     eventually("ncat gets back what it says", SOON, || {
-        let says = format!("echo said by ncat | ncat -n {} {}", ncat.ip(), ncat.port());
+        let ask = format!("ncat -n --no-shutdown -w 10 {} {}", ncat.ip(), ncat.port());
+        let says = format!("echo said by ncat | timeout 10 {ask}");
         let back = hello.lab.run("client", &says)?;
         ensure!(back == "said by ncat\n", "{back:?}");
         Ok(())
