@@ -20,6 +20,9 @@ const GAP: Duration = Duration::from_secs(1);
 /// Frames at a time, and the pause after so many: a switch learns from each.
 const AT_A_TIME: usize = 256;
 const PAUSE: Duration = Duration::from_millis(100);
+/// For how long a VIP may have a link that fits and that the fast path is not attached to, before that is said: at the start, and
+/// when an interface appears, it is about to be.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// For how long what an earlier process had answered stays so, whatever health checks have not found yet.
 const INHERITED: Duration = Duration::from_secs(10);
 
@@ -53,7 +56,7 @@ async fn follow(
 ) {
     let inherited_until = Instant::now() + INHERITED;
     let (mut told, mut due) = (BTreeMap::new(), Due::default());
-    let mut retry = None;
+    let (mut retry, mut waiting) = (None, Waiting::default());
     loop {
         let (links_now, vips) =
             (links.borrow_and_update().clone(), wanted.borrow_and_update().clone());
@@ -62,8 +65,9 @@ async fn follow(
             let attached = dataplane.with(|owned| owned.dataplane.attached()).await;
             let Ok(attached) = attached else { return };
             let attached = attached.into_iter().map(|one| one.ifindex).collect();
-            let Plan { pairs, nowhere: mut found, waits } =
+            let Plan { pairs, nowhere: mut found, unattached, waits } =
                 plan(&links_now, &vips, &interfaces, &attached);
+            found.extend(waiting.in_vain(unattached, Instant::now()));
             let is_later = Instant::now() >= inherited_until;
             let set: BTreeSet<Pair> = pairs.keys().copied().collect();
             let macs = pairs.iter().map(|((ifindex, _), mac)| (*ifindex, *mac)).collect();
@@ -107,15 +111,18 @@ async fn follow(
 struct Plan {
     /// On which links which VIPs, with the MAC of each.
     pairs: BTreeMap<Pair, [u8; 6]>,
-    /// What is to be said of those on none.
+    /// What is to be said of those that fit no link.
     nowhere: Vec<String>,
+    /// And of those that fit some, none of which the fast path is attached to.
+    unattached: Vec<(IpAddr, String)>,
     /// Whether a link fits that the fast path is not attached to, yet or since that failed: frames that a VIP drew there would
     /// be lost.
     waits: bool,
 }
 
 fn plan(links: &[Link], vips: &OnLinks, interfaces: &[String], attached: &BTreeSet<u32>) -> Plan {
-    let (mut pairs, mut nowhere, mut waits) = (BTreeMap::new(), Vec::new(), false);
+    let (mut pairs, mut waits) = (BTreeMap::new(), false);
+    let (mut nowhere, mut unattached) = (Vec::new(), Vec::new());
     let is_attached = |link: &Link| {
         let below = attach::handled_by(links, link, interfaces);
         attached.contains(&link.ifindex) || below.is_some_and(|below| attached.contains(&below))
@@ -129,17 +136,38 @@ fn plan(links: &[Link], vips: &OnLinks, interfaces: &[String], attached: &BTreeS
         });
         let (on, not): (Vec<&Link>, Vec<&Link>) = fit.partition(|link| is_attached(link));
         waits |= !not.is_empty();
-        let before = pairs.len();
         pairs.extend(on.iter().map(|link| ((link.ifindex, *address), link.mac)));
-        if pairs.len() == before {
-            nowhere.push(format!(
-                "VIP address {address} is announced on no link: no interface that is up and that the fast path is attached to fits \
-                 announce_on ({}); name one of dataplane.interfaces",
-                patterns.join(", ")
-            ));
+        if !on.is_empty() {
+            continue;
+        }
+        let why = format!(
+            "VIP address {address} is announced on no link: no interface that is up and that the fast path is attached to fits \
+             announce_on ({}); name one of dataplane.interfaces",
+            patterns.join(", ")
+        );
+        if not.is_empty() {
+            nowhere.push(why);
+        } else {
+            unattached.push((*address, why));
         }
     }
-    Plan { pairs, nowhere, waits }
+    Plan { pairs, nowhere, unattached, waits }
+}
+
+/// VIPs whose links the fast path is about to be attached to, and since when.
+#[derive(Debug, Default)]
+struct Waiting(BTreeMap<IpAddr, Instant>);
+
+impl Waiting {
+    /// What is to be said of those that have waited for too long.
+    fn in_vain(&mut self, unattached: Vec<(IpAddr, String)>, now: Instant) -> Vec<String> {
+        let before = std::mem::take(&mut self.0);
+        let since = |address: IpAddr| before.get(&address).copied().unwrap_or(now);
+        self.0 = unattached.iter().map(|(address, _)| (*address, since(*address))).collect();
+        let waited = |address: IpAddr| now.saturating_duration_since(since(address));
+        let late = unattached.into_iter().filter(|(address, _)| waited(*address) >= PATIENCE);
+        late.map(|(_, why)| why).collect()
+    }
 }
 
 /// When links are to be told of VIPs, how often still, and with which MAC.
@@ -222,11 +250,11 @@ mod tests {
         let planned = |patterns: &[&str], attached| {
             let plan = plan(&links, &on(vip, patterns), &interfaces, &BTreeSet::from(attached));
             let on: Vec<u32> = plan.pairs.into_keys().map(|(ifindex, _)| ifindex).collect();
-            (on, plan.nowhere.len(), plan.waits)
+            (on, plan.nowhere.len(), plan.unattached.len(), plan.waits)
         };
         let keys = |patterns: &[&str]| {
-            let (on, nowhere, waits) = planned(patterns, [2, 3, 5]);
-            assert!(!waits, "{patterns:?}");
+            let (on, nowhere, unattached, waits) = planned(patterns, [2, 3, 5]);
+            assert_eq!((unattached, waits), (0, false), "{patterns:?}");
             (on, nowhere)
         };
         assert_eq!(keys(&["*"]), (vec![2, 3], 0));
@@ -234,8 +262,21 @@ mod tests {
         assert_eq!(keys(&["wan"]), (vec![], 1));
         assert_eq!(keys(&["eth2"]), (vec![], 1));
         // The fast path could not be attached to eth1.
-        assert_eq!(planned(&["*"], [1, 2, 5]), (vec![2], 0, true));
-        assert_eq!(planned(&["eth1"], [1, 2, 5]), (vec![], 1, true));
+        assert_eq!(planned(&["*"], [1, 2, 5]), (vec![2], 0, 0, true));
+        assert_eq!(planned(&["eth1"], [1, 2, 5]), (vec![], 0, 1, true));
+    }
+
+    #[test]
+    fn a_vip_whose_link_is_about_to_be_attached_to_is_complained_of_only_if_that_takes_long() {
+        let start = Instant::now();
+        let vip = |last: u8| (IpAddr::from([192, 0, 2, last]), format!("{last}"));
+        let mut waiting = Waiting::default();
+        assert_eq!(waiting.in_vain(vec![vip(1)], start), [""; 0]);
+        let later = start + PATIENCE;
+        assert_eq!(waiting.in_vain(vec![vip(1), vip(2)], later), ["1"]);
+        // It was attached to meanwhile, and no longer is.
+        assert_eq!(waiting.in_vain(vec![vip(2)], later), [""; 0]);
+        assert_eq!(waiting.in_vain(vec![vip(1), vip(2)], later + PATIENCE), ["2"]);
     }
 
     #[test]
