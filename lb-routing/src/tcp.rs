@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 pub(crate) use self::connection::{Connection, GOODBYES, Queued};
 pub(crate) use self::listen::{Listeners, accept};
+pub(crate) use self::options::of_accepted;
 use crate::transport::Transport;
 
 /// A connect that takes longer has failed.

@@ -239,6 +239,11 @@ impl Task {
     pub(super) fn connection_event(&mut self, event: tcp::Event, now: Instant) {
         match event {
             tcp::Event::Accepted { peer, stream } => {
+                // By what holds now: it may have waited while that changed.
+                if let Err(error) = tcp::of_accepted(&stream, peer, &self.transport(peer)) {
+                    tracing::warn!(%peer, "closed a connection: {error}");
+                    return;
+                }
                 let Some((conn, local)) = self.adopt(peer, stream) else { return };
                 self.speaker.handle(Input::Accepted { peer, conn, local }, now);
             }

@@ -224,13 +224,8 @@ pub(crate) async fn accept(
         match listener.accept().await {
             Ok((stream, from)) => {
                 let peer = from.ip().to_canonical();
-                let transport = transports.borrow().get(peer).cloned();
-                let Some(transport) = transport else {
+                if transports.borrow().get(peer).is_none() {
                     tracing::debug!(%peer, "closed a connection: no such neighbour is configured");
-                    continue;
-                };
-                if let Err(error) = options::of_accepted(&stream, peer, &transport) {
-                    tracing::warn!(%peer, "closed a connection: {error}");
                     continue;
                 }
                 if events.send(Event::Accepted { peer, stream }).await.is_err() {

@@ -63,12 +63,16 @@ pub(super) fn of_connect(socket: impl AsFd, peer: IpAddr, transport: &Transport)
     of_both(&socket, peer, transport)
 }
 
-/// After `accept`, before a byte is read; an error also says that the SYN came from too far away.
-pub(super) fn of_accepted(
+/// After `accept`, before a byte is read; an error also says that the SYN came from too far away. What the listener had for the
+/// neighbour when it connected may be no more.
+pub(crate) fn of_accepted(
     socket: impl AsFd,
     peer: IpAddr,
     transport: &Transport,
 ) -> io::Result<()> {
+    if let Some(key) = &transport.md5 {
+        set_md5(&socket, peer.into(), Some(key))?;
+    }
     of_both(&socket, peer, transport)?;
     let Some(least) = transport.reach.min_ttl() else { return Ok(()) };
     let ttl = ttl_of_syn(&socket)?;
@@ -174,4 +178,40 @@ fn get(socket: &impl AsFd, level: c_int, name: c_int, value: &mut [u8]) -> io::R
         return Err(io::Error::last_os_error());
     }
     usize::try_from(length).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// How many segments without a signature were dropped that should have had one.
+    fn unsigned() -> u64 {
+        let text = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+        let mut lines = text.lines().map(|line| line.split(' '));
+        let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+        let mut counters = names.zip(values);
+        let (_, count) = counters.find(|(name, _)| *name == "TCPMD5NotFound").unwrap();
+        count.parse().unwrap()
+    }
+
+    #[test]
+    fn a_connection_that_waited_while_its_neighbour_got_a_key_needs_it_from_then_on() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, from) = listener.accept().unwrap();
+        let before = unsigned();
+        let md5 = Some(Md5Key::from_text(b"s3cret").unwrap());
+        let transport = Transport { md5, ..Transport::default() };
+        of_accepted(&ours, from.ip(), &transport).unwrap();
+        theirs.write_all(b"unsigned").unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while unsigned() == before {
+            assert!(Instant::now() < deadline, "it was taken without a signature");
+            std::thread::yield_now();
+        }
+    }
 }
