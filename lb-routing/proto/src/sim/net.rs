@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 
 use super::world::{World, below};
 use crate::session::Jitter;
-use crate::speaker::{Backlog, ConnId, Input, Output, RouteChange, Seeds, Speaker};
+use crate::speaker::{Backlog, Clear, ConnId, Input, Output, RouteChange, Seeds, Speaker};
 
 /// Longest latency.
 const MAX_LATENCY_MS: usize = 40;
@@ -116,11 +116,9 @@ impl Net {
 
     /// A host starts.
     pub(super) fn boot(&mut self, node: usize) {
-        let world = &self.world;
-        let peers = world.ends_of(node).map(|(link, end)| world.links[link].ends[end].peer.clone());
-        let config = world.nodes[node].clone();
-        let speaker =
-            Speaker::new(config, peers.collect(), Seeds::of(self.random.next()), self.now);
+        let config = self.world.nodes[node].clone();
+        let peers = self.world.peers_of(node);
+        let speaker = Speaker::new(config, peers, Seeds::of(self.random.next()), self.now);
         let mut speaker = speaker.expect("worlds are valid");
         if below(&mut self.random, 2) == 0 {
             speaker.recover(self.now);
@@ -151,6 +149,47 @@ impl Net {
         };
         let (come, go) = (without(&prefixes, &before), without(&before, &prefixes));
         self.give(node, Input::ChangeOriginated { come: &come, go: &go });
+    }
+
+    /// Somebody changes how a node looks upon one of its neighbours.
+    pub(super) fn reconfigure(&mut self, node: usize) {
+        let end = self.an_end_of(node);
+        self.world.change(end, &mut self.random);
+        self.configure(node);
+    }
+
+    /// Nobody is shut down any more.
+    pub(super) fn open_all(&mut self) {
+        for end in self.world.links.iter_mut().flat_map(|link| &mut link.ends) {
+            end.peer.shutdown = None;
+        }
+        (0..self.nodes.len()).for_each(|node| self.configure(node));
+    }
+
+    fn configure(&mut self, node: usize) {
+        let (peers, now) = (self.world.peers_of(node), self.now);
+        self.operate(node, |speaker| speaker.configure(peers, now).expect("worlds are valid"));
+    }
+
+    /// Somebody has a session of a node begin anew, or its routes told again.
+    pub(super) fn clear(&mut self, node: usize) {
+        let (link, end) = self.an_end_of(node);
+        let ((_, peer), now) = (self.place(link, end), self.now);
+        let all = [Clear::Session, Clear::Connection, Clear::In, Clear::Out];
+        let what = all[below(&mut self.random, all.len())];
+        self.operate(node, |speaker| assert!(speaker.clear(peer, what, now)));
+    }
+
+    fn operate(&mut self, node: usize, act: impl FnOnce(&mut Speaker)) {
+        let Some(speaker) = self.nodes[node].speaker.as_mut() else { return };
+        act(speaker);
+        self.carry_out_all(node);
+        self.assert_bound(node);
+    }
+
+    fn an_end_of(&mut self, node: usize) -> (usize, usize) {
+        let ends: Vec<_> = self.world.ends_of(node).collect();
+        ends[below(&mut self.random, ends.len())]
     }
 
     /// Nothing passes a link any more; what is sent waits.

@@ -26,6 +26,7 @@ pub(super) fn tell(net: &mut Net, seed: u64) {
         net.run_for(Duration::from_millis(below(&mut random, pause) as u64));
     }
     net.heal();
+    net.open_all();
     net.drain_sockets();
     for node in 0..net.nodes.len() {
         if net.nodes[node].speaker.is_none() {
@@ -37,7 +38,7 @@ pub(super) fn tell(net: &mut Net, seed: u64) {
 
 fn incident(net: &mut Net, random: &mut Jitter) {
     let node = below(random, net.nodes.len());
-    match below(random, 8) {
+    match below(random, 11) {
         0 => net.crash(node),
         1 => {
             if net.nodes[node].speaker.is_none() {
@@ -52,6 +53,8 @@ fn incident(net: &mut Net, random: &mut Jitter) {
         4 => net.reset_a_connection(),
         5 => net.fill_a_socket(node),
         6 => net.drain_sockets(),
+        7 | 8 => net.reconfigure(node),
+        9 => net.clear(node),
         _ => net.originate(node, some_prefixes(random, node)),
     }
 }

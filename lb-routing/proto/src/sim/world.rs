@@ -76,11 +76,49 @@ impl World {
         Self { nodes, links }
     }
 
+    /// A node's neighbours, as it knows them.
+    pub(super) fn peers_of(&self, node: usize) -> Vec<PeerConfig> {
+        self.ends_of(node).map(|(link, end)| self.links[link].ends[end].peer.clone()).collect()
+    }
+
+    /// Changes one setting of an end.
+    pub(super) fn change(&mut self, (link, end): (usize, usize), random: &mut Jitter) {
+        let ends = &self.links[link].ends;
+        let [left, right] = ends.each_ref().map(|end| self.nodes[end.node].asn);
+        let other_waits = ends[1 - end].peer.passive;
+        let peer = &mut self.links[link].ends[end].peer;
+        match below(random, 11) {
+            0 => peer.passive = !(peer.passive || other_waits),
+            1 => peer.import = if peer.import == Import::None { Import::All } else { Import::None },
+            2 => peer.export = exports(random),
+            3 => peer.next_hop_self = !peer.next_hop_self,
+            4 => peer.add_path_receive = !peer.add_path_receive,
+            5 => peer.add_path_send = [0, 2, 3, 64][below(random, 4)],
+            6 => peer.route_reflector_client = left == right && !peer.route_reflector_client,
+            7 => peer.keep_rejected = !peer.keep_rejected,
+            8 => peer.hold_time = hold_time(random),
+            9 => peer.restart_time = restart_time(random),
+            _ => peer.shutdown = peer.shutdown.is_none().then(|| "for a while".to_owned()),
+        }
+    }
+
     /// The ends of a node, in the order of its configuration.
     pub(super) fn ends_of(&self, node: usize) -> impl Iterator<Item = (usize, usize)> {
         let ends = self.links.iter().enumerate().flat_map(|(link, _)| [(link, 0), (link, 1)]);
         ends.filter(move |&(link, end)| self.links[link].ends[end].node == node)
     }
+}
+
+fn hold_time(random: &mut Jitter) -> Duration {
+    Duration::from_secs([0, 30, 90][below(random, 3)])
+}
+
+fn restart_time(random: &mut Jitter) -> Option<Duration> {
+    [None, Some(20), Some(120)][below(random, 3)].map(Duration::from_secs)
+}
+
+fn exports(random: &mut Jitter) -> Export {
+    [Export::None, Export::Vips, Export::All, Export::All][below(random, 4)].clone()
 }
 
 fn link(random: &mut Jitter, nodes: &[SpeakerConfig], pair: [usize; 2]) -> Link {
@@ -101,12 +139,11 @@ fn link(random: &mut Jitter, nodes: &[SpeakerConfig], pair: [usize; 2]) -> Link 
         address: addresses[end],
         peer: PeerConfig {
             passive: passive == end,
-            hold_time: Duration::from_secs([0, 30, 90][below(random, 3)]),
+            hold_time: hold_time(random),
             connect_retry: Duration::from_secs(20),
-            restart_time: [None, Some(20), Some(120)][below(random, 3)].map(Duration::from_secs),
+            restart_time: restart_time(random),
             import: if below(random, 8) == 0 { Import::None } else { Import::All },
-            export: [Export::None, Export::Vips, Export::All, Export::All][below(random, 4)]
-                .clone(),
+            export: exports(random),
             next_hop_self: below(random, 2) == 0,
             add_path_receive: below(random, 2) == 0,
             add_path_send: [0, 2, 3, 64][below(random, 4)],
