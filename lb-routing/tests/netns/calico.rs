@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use lb_routing::{Md5Key, Peers, RouterConfig, State, Transport};
 
 use self::node::{Node, Way};
-use crate::lab::{DEADLINE, Router, config, eventually, in_namespace, ip, peer};
+use crate::lab::{
+    Apart, DEADLINE, Router, config, connections, eventually, in_namespace, ip, nft, peer, rounds,
+};
 
 /// What the nodes are to us.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,8 @@ struct Cluster {
     role: Role,
     v6: bool,
     router: Router,
+    /// Keeps the router.
+    apart: Option<Apart>,
     us: RouterConfig,
     nodes: Vec<Node>,
 }
@@ -62,10 +66,15 @@ impl Cluster {
             let address: IpAddr = node.address().parse().unwrap();
             us.transports.insert(address, transport(node.way, node.key));
         }
-        let router = Router::start(us.clone()).await;
-        let vip = if v6 { "2001:db8:99::10/128" } else { "192.0.2.10/32" };
-        router.handle.originate(vec![vip.parse().unwrap()]).await;
-        Self { role, v6, router, us, nodes }
+        let (router, apart) = Router::start_apart(us.clone()).await;
+        let this = Self { role, v6, router, apart: Some(apart), us, nodes };
+        this.originate().await;
+        this
+    }
+
+    async fn originate(&self) {
+        let vip = if self.v6 { "2001:db8:99::10/128" } else { "192.0.2.10/32" };
+        self.router.handle.originate(vec![vip.parse().unwrap()]).await;
     }
 
     /// Prefixes of the RIB, and whether each is left from a session that ended.
@@ -177,6 +186,49 @@ impl Cluster {
         assert_eq!(since(self).await, before, "a session began anew");
     }
 
+    /// What every node has leads to all that are equally far, and what one of them has besides to that one.
+    async fn services_are_where_they_are(&self) {
+        let family = if self.v6 { "-6 " } else { "" };
+        let [all, one] = Node::services(self.v6);
+        eventually("services are reached by several nodes, and by one", async || {
+            let shown = ip(&format!("{family}route show {all} proto 179"));
+            // Of IPv6, the kernel's routes to nodes behind others have a metric.
+            let ways = shown.matches("via ").count();
+            let local = ip(&format!("{family}route show {one} proto 179"));
+            let at = self.nodes[0].address();
+            (ways >= 4 && local.matches("via ").count() == 1 && local.contains(&at)).then_some(())
+        })
+        .await;
+    }
+
+    /// We and all nodes begin at once, and each pair has two connections before anybody hears anything: one of them is left,
+    /// and it is the session.
+    async fn open_at_once(&mut self) {
+        nft(SILENCE);
+        // As in a crash, so that nobody rests.
+        drop(self.apart.take());
+        self.nodes.iter_mut().for_each(|node| node.restart(false));
+        let (router, apart) = Router::start_apart(self.us.clone()).await;
+        (self.router, self.apart) = (router, Some(apart));
+        self.originate().await;
+        let mut opened = Vec::new();
+        for node in &self.nodes {
+            let both = async || Some(connections(&node.address())).filter(|it| it.len() == 2);
+            opened.push(eventually(&format!("two connections with {:?}", node.way), both).await);
+        }
+        nft("delete table inet silence");
+        self.converges("a storm").await;
+        for (node, opened) in self.nodes.iter().zip(opened) {
+            let one = async || Some(connections(&node.address())).filter(|it| it.len() == 1);
+            let left = eventually(&format!("one connection with {:?}", node.way), one).await;
+            assert!(
+                left.is_subset(&opened),
+                "{:?}: neither of the two became the session",
+                node.way
+            );
+        }
+    }
+
     /// The key of the node whose key rotates is another one.
     async fn rotate(&mut self) {
         let Some(node) = self.nodes.iter_mut().find(|node| node.way == Way::RotatedKey) else {
@@ -217,11 +269,30 @@ async fn live_through_everything(role: Role, v6: bool) {
     let mut cluster = Cluster::start(role, v6).await;
     cluster.converges("the start").await;
     cluster.is_as_its_role_says().await;
+    cluster.services_are_where_they_are().await;
     cluster.rotate().await;
     cluster.crashes().await;
     cluster.are_disabled_and_enabled().await;
     cluster.restart_gracefully().await;
     cluster.get_new_blocks().await;
+}
+
+/// Nothing with data passes between us and the nodes.
+const SILENCE: &str = "table inet silence {
+    chain input { type filter hook input priority 0; iifname \"cal*\" tcp flags & psh == psh drop; }
+    chain output { type filter hook output priority 0; oifname \"cal*\" tcp flags & psh == psh drop; }
+}";
+
+#[test]
+fn calico_storm_of_simultaneous_opens() {
+    in_namespace(async || {
+        let mut cluster = Cluster::start(Role::Internal, false).await;
+        cluster.converges("the start").await;
+        // Of six nodes: 204 with all rounds.
+        for _ in 0..rounds(3, 34) {
+            cluster.open_at_once().await;
+        }
+    });
 }
 
 macro_rules! calico {

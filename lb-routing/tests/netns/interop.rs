@@ -17,6 +17,7 @@ mod reflection;
 mod rotation;
 mod storm;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -331,6 +332,9 @@ use self::storm::collision_storm;
 macro_rules! grid {
     ($($name:ident: $kind:expr, $feature:ident;)*) => {
         $(#[test] fn $name() { in_namespace(|| $feature(&$kind)); })*
+
+        /// Names of all tests of the grid.
+        const GRID: &[&str] = &[$(stringify!($name)),*];
     };
 }
 
@@ -432,4 +436,33 @@ grid! {
     interop_openbgpd_reflection: openbgpd::OpenBgpd, reflection;
     interop_openbgpd_graceful_restart: openbgpd::OpenBgpd, graceful_restart;
     interop_openbgpd_route_refresh: openbgpd::OpenBgpd, route_refresh;
+}
+
+#[test]
+fn the_grid_of_the_readme_has_a_test_for_each_yes_and_a_reason_for_each_other_cell() {
+    let readme = include_str!("../../README.md");
+    let (_, section) = readme.split_once("\n## Who it talks to\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let (table, words): (Vec<&str>, Vec<&str>) =
+        section.lines().partition(|line| line.starts_with('|'));
+    let words = words.join("\n");
+    let cells = |row: &'static str| row.split('|').skip(1).map(str::trim).collect::<Vec<_>>();
+    let quoted = |cell: &'static str| cell.split('`').nth(1).unwrap_or_default();
+    let mut rows = table.into_iter().map(cells);
+    let columns = rows.next().unwrap();
+    let mut tests = BTreeSet::new();
+    for row in rows.skip(1) {
+        for (peer, cell) in columns.iter().zip(&row).skip(1).filter(|(peer, _)| !peer.is_empty()) {
+            let name = format!("interop_{}_{}", quoted(peer), quoted(row[0]));
+            if let Some(note) = cell.split('(').nth(1) {
+                assert!(words.contains(&format!("({note} ")), "{name}: ({note} is not explained");
+            } else {
+                assert_eq!(*cell, "yes", "{name}");
+            }
+            if cell.starts_with("yes") {
+                tests.insert(name);
+            }
+        }
+    }
+    assert_eq!(tests, GRID.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>());
 }

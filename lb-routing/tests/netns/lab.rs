@@ -4,8 +4,9 @@
 //! program that it starts is in there. The namespace has no name and ends with the thread.
 
 use std::future::Future;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
@@ -13,7 +14,7 @@ use lb_routing::{
     Action, Export, FibBatch, Import, PeerConfig, RouterConfig, RouterHandle, Source, SpawnError,
     SpeakerConfig, Update,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
@@ -49,6 +50,27 @@ pub(crate) fn ip(arguments: &str) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {error}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Has `nft` do something.
+pub(crate) fn nft(rules: &str) {
+    let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
+    assert!(nft.wait().unwrap().success(), "nft {rules}");
+}
+
+/// Connections with an address, whoever opened them: our end and its end.
+pub(crate) fn connections(address: &str) -> BTreeSet<String> {
+    let output = Command::new("ss").args(["-Htn", "state", "established"]).output().unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let ends = |line: &str| line.split_whitespace().skip(2).collect::<Vec<_>>().join(" ");
+    let far_end = |ends: &String| ends.split([' ', '[', ']']).any(|end| is_at(end, address));
+    shown.lines().map(ends).filter(far_end).collect()
+}
+
+/// Whether an end as `ss` writes it, or its address alone, is at an address.
+fn is_at(end: &str, address: &str) -> bool {
+    end == address || end.strip_prefix(address).is_some_and(|rest| rest.starts_with(':'))
 }
 
 /// A veth pair with an address on this side; the other side only answers if told to.

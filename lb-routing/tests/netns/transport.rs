@@ -7,7 +7,7 @@ use std::time::Duration;
 use lb_routing::{Md5Key, Reach, RouterHandle, State, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::lab::{Router, config, eventually, in_namespace, ip, peer};
+use crate::lab::{Router, config, eventually, in_namespace, ip, nft, peer};
 
 const ONE: [&str; 2] = ["10.0.1.1", "2001:db8::1"];
 const TWO: [&str; 2] = ["10.0.1.2", "2001:db8::2"];
@@ -180,6 +180,34 @@ fn a_neighbour_that_takes_nothing_loses_its_session_with_the_send_hold_timer() {
         eventually("the session ends", async || {
             let peers = router.handle.peers().await;
             peers[0].last_error.contains("send hold timer expired").then_some(())
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_neighbour_that_acknowledges_nothing_loses_its_session_with_the_user_timeout() {
+    in_namespace(async || {
+        let user_timeout = Some(Duration::from_secs(2));
+        let patience = Transport { user_timeout, ..Transport::default() };
+        let (one, two) = pair(&patience, &patience).await;
+        eventually("sessions of both families are Established", async || {
+            let (one, two) = (&one.handle, &two.handle);
+            (all_are(one, State::Established).await && all_are(two, State::Established).await)
+                .then_some(())
+        })
+        .await;
+        // The HoldTimer has 9 s.
+        nft(
+            "table inet lost { chain input { type filter hook input priority 0; meta l4proto tcp drop; }; }",
+        );
+        one.handle.originate(vec!["192.0.2.10/32".parse().unwrap()]).await;
+        let mut ended = [false; 2];
+        eventually("both sessions have ended by the time-out", async || {
+            for (ended, peer) in ended.iter_mut().zip(one.handle.peers().await) {
+                *ended |= peer.last_error.contains("timed out") && peer.state == State::Idle;
+            }
+            (ended == [true; 2]).then_some(())
         })
         .await;
     });

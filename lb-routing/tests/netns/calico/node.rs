@@ -130,6 +130,11 @@ impl Node {
         all.into_iter().take(if self.more_blocks { 2 } else { 1 }).collect()
     }
 
+    /// A range of services, which every node announces, and one of them, whose endpoint is on the first node.
+    pub(super) fn services(v6: bool) -> [&'static str; 2] {
+        if v6 { ["fd00:10:96::/112", "fd00:10:96::7"] } else { ["10.96.0.0/16", "10.96.0.7"] }
+    }
+
     pub(super) fn write(&self) {
         self.far.write(&[("bird.conf", self.configuration())]);
     }
@@ -157,8 +162,11 @@ impl Node {
     fn configuration(&self) -> String {
         let (number, asn) = (self.number, self.asn);
         let (address, gateway) = (self.address(), self.gateway());
-        let routes: String =
-            self.blocks().iter().map(|block| format!("route {block} blackhole; ")).collect();
+        let [all, one] = Self::services(self.v6);
+        let one = format!("{one}/{}", if self.v6 { 128 } else { 32 });
+        let services = [all.to_owned(), one].into_iter().take(if number == 1 { 2 } else { 1 });
+        let routes = self.blocks().into_iter().chain(services);
+        let routes: String = routes.map(|route| format!("route {route} blackhole; ")).collect();
         let hops = match self.way {
             Way::Gtsm => "ttl security on;",
             Way::GtsmOverThreeHops => "multihop 3; ttl security on;",

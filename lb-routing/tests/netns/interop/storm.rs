@@ -3,35 +3,17 @@
 //! Where the daemon both connects and accepts, nothing that either side says arrives before both connections are there: what
 //! was said comes then in the order in which TCP happens to repeat it, and one of the two has to become the session.
 
-use std::collections::BTreeSet;
-use std::io::Write;
 use std::net::Ipv4Addr;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lb_routing::State;
 
 use super::{Kind, Wish};
 use crate::far::Far;
-use crate::lab::{Router, config, eventually, peer, rounds, veth};
+use crate::lab::{Router, config, connections, eventually, nft, peer, rounds, veth};
 
 /// Drops what has data, on either side.
 const SILENCE: &str = "table inet silence { chain input { type filter hook input priority 0; iifname \"lbr0*\" tcp flags & psh == psh drop; }; }";
-
-/// Connections between us and it, whoever opened them: our end and its end.
-fn connections() -> BTreeSet<String> {
-    let output = Command::new("ss").args(["-Htn", "state", "established"]).output().unwrap();
-    let shown = String::from_utf8(output.stdout).unwrap();
-    let theirs = shown.lines().filter(|line| line.contains("10.0.0.2"));
-    let ends = |line: &str| line.split_whitespace().skip(2).collect::<Vec<_>>().join(" ");
-    theirs.map(ends).collect()
-}
-
-fn nft(rules: &str) {
-    let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-    nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
-    assert!(nft.wait().unwrap().success(), "nft {rules}");
-}
 
 fn hush(far: &Far) {
     nft(SILENCE);
@@ -67,7 +49,7 @@ pub(super) async fn collision_storm(kind: &'static dyn Kind) {
         }
         let mut opened = None;
         if kind.collides() {
-            let both = async || Some(connections()).filter(|it| it.len() == 2);
+            let both = async || Some(connections("10.0.0.2")).filter(|it| it.len() == 2);
             opened = Some(eventually(&format!("round {round}: two connections"), both).await);
             unhush(&far);
         }
@@ -76,14 +58,15 @@ pub(super) async fn collision_storm(kind: &'static dyn Kind) {
             (peers[0].state == State::Established).then_some(peers[0].since)
         })
         .await;
-        let one = async || Some(connections()).filter(|it| it.len() == 1);
+        let one = async || Some(connections("10.0.0.2")).filter(|it| it.len() == 1);
         let left = eventually("one connection is left", one).await;
         let tried_again = opened.is_some_and(|opened| !left.is_subset(&opened));
         assert!(!tried_again, "round {round}: neither of the two became the session");
         // Whatever was on its way by then has arrived.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let peers = router.handle.peers().await;
-        assert_eq!((peers[0].state, connections()), (State::Established, left), "round {round}");
+        let now = (peers[0].state, connections("10.0.0.2"));
+        assert_eq!(now, (State::Established, left), "round {round}");
         assert_eq!(peers[0].since, since, "round {round}: another session");
     }
 }
