@@ -270,7 +270,9 @@ fn neighbour(peer: &PeerView) -> String {
     line("Messages", format!("{} received, {} sent", peer.messages_received, peer.messages_sent));
     let (refused, kept) = (peer.routes_refused, peer.prefixes_rejected);
     line("Refused", format!("{refused} routes since the start, {kept} kept to be shown"));
-    line("Malformed", format!("{} UPDATEs", peer.malformed));
+    let last = Some(&peer.last_malformed).filter(|last| !last.is_empty());
+    let last = last.map_or_else(String::new, |last| format!("; the last: {last}"));
+    line("Malformed", format!("{} UPDATEs{last}", peer.malformed));
     line("Agreed on", or_dash(Some(peer.capabilities.join(", ")).filter(|it| !it.is_empty())));
     line("Last error", or_dash(Some(peer.last_error.clone())));
     text

@@ -282,6 +282,7 @@ pub(super) fn peer_view(
         routes_refused: peer.routes_refused,
         refused_not_kept: peer.refused_not_kept,
         malformed: peer.malformed,
+        last_malformed: peer.last_malformed,
         capabilities: peer.capabilities,
         prefixes_advertised: peer.prefixes_advertised,
         messages_received: peer.messages_received,

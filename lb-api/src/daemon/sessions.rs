@@ -77,6 +77,7 @@ mod tests {
             routes_refused: 0,
             refused_not_kept: 0,
             malformed: 0,
+            last_malformed: String::new(),
             capabilities: Vec::new(),
             prefixes_advertised: 0,
             messages_received: 0,

@@ -133,6 +133,8 @@ struct Neighbour {
     misses_some: bool,
     /// UPDATEs that were malformed or of no use, since the start.
     malformed: u64,
+    /// What was said last of that.
+    last_malformed: String,
     /// The one that is read is.
     faulty: bool,
     /// What was said of that of late.
@@ -172,6 +174,7 @@ impl Neighbour {
             keeps_no_more: false,
             misses_some: false,
             malformed: 0,
+            last_malformed: String::new(),
             faulty: false,
             lines: Pace::default(),
             marks: Pace::default(),

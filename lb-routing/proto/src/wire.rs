@@ -21,8 +21,10 @@ mod pack;
 mod route_refresh;
 mod update;
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
+pub(crate) use attributes::hexadecimal;
 pub use encode::{EncodeError, encode, encode_end_of_rib, encode_updates, encode_withdrawals};
 pub(crate) use encode::{encode_attributes, encode_block};
 pub use frame::{Framer, HEADER_LEN, MAX_EXTENDED_LEN, MAX_MESSAGE_LEN, frame};
@@ -85,6 +87,16 @@ impl Family {
     pub const IPV4_UNICAST: Self = Self { afi: 1, safi: 1 };
     /// IPv6 unicast.
     pub const IPV6_UNICAST: Self = Self { afi: 2, safi: 1 };
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::IPV4_UNICAST => f.write_str("IPv4 unicast"),
+            Self::IPV6_UNICAST => f.write_str("IPv6 unicast"),
+            Self { afi, safi } => write!(f, "AFI {afi} SAFI {safi}"),
+        }
+    }
 }
 
 /// OPEN (RFC 4271 §4.2).

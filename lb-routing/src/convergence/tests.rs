@@ -19,6 +19,7 @@ fn status(state: State, prefixes_received: u64) -> PeerStatus {
         routes_refused: 0,
         refused_not_kept: 0,
         malformed: 0,
+        last_malformed: String::new(),
         capabilities: Vec::new(),
         prefixes_advertised: 0,
         messages_received: 0,

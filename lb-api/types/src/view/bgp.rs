@@ -49,9 +49,12 @@ pub struct PeerView {
     pub refused_not_kept: u64,
     /// Prefixes advertised to it.
     pub prefixes_advertised: u64,
-    /// UPDATEs from it that were malformed or of no use since the start; the log has their octets.
+    /// UPDATEs from it that were malformed or of no use since the start; the log says of each what was wrong.
     #[serde(default)]
     pub malformed: u64,
+    /// What was wrong with the last of them that was said, with its octets; empty if none was.
+    #[serde(default)]
+    pub last_malformed: String,
     /// What both sides agreed on, in words; empty without a session.
     #[serde(default)]
     pub capabilities: Vec<String>,

@@ -93,15 +93,17 @@ pub(crate) fn negotiate(
     open: &Open,
 ) -> Result<Negotiated, Notification> {
     if open.asn != peer.asn {
-        return Err(Notification::new(error::BAD_PEER_AS));
+        return Err(Notification::with_data(error::BAD_PEER_AS, open.asn.to_be_bytes()));
     }
     let external = peer.is_external(local);
     // RFC 6286 §2.2: inside an AS identifiers are unique; between ASes equal ones are fine.
     if open.router_id.is_unspecified() || !external && open.router_id == local.router_id {
-        return Err(Notification::new(error::BAD_BGP_IDENTIFIER));
+        let identifier = open.router_id.octets();
+        return Err(Notification::with_data(error::BAD_BGP_IDENTIFIER, identifier));
     }
     if matches!(open.hold_time_secs, 1 | 2) {
-        return Err(Notification::new(error::UNACCEPTABLE_HOLD_TIME));
+        let hold_time = open.hold_time_secs.to_be_bytes();
+        return Err(Notification::with_data(error::UNACCEPTABLE_HOLD_TIME, hold_time));
     }
     let hold_time = peer.hold_time.min(Duration::from_secs(open.hold_time_secs.into()));
     let four_octet_as =
@@ -142,13 +144,7 @@ impl Negotiated {
     /// What was agreed on, in words.
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words: Vec<String> = Vec::new();
-        for family in &self.families {
-            words.push(match *family {
-                Family::IPV4_UNICAST => "IPv4 unicast".into(),
-                Family::IPV6_UNICAST => "IPv6 unicast".into(),
-                Family { afi, safi } => format!("AFI {afi} SAFI {safi}"),
-            });
-        }
+        words.extend(self.families.iter().map(Family::to_string));
         let mut say = |holds: bool, what: &str| words.extend(holds.then(|| what.to_owned()));
         say(self.context.four_octet_as, "four-octet AS numbers");
         say(self.route_refresh, "route refresh");

@@ -10,7 +10,9 @@ use super::Speaker;
 use crate::fib::Install;
 use crate::policy::{self, Importer, Rejection};
 use crate::rib::{AttributesId, Insertion, Key, PathEntry, PeerIndex, Source, Usage};
-use crate::wire::{Block, Context, Family, Field, Notification, Parts, PathId, PathIds, error};
+use crate::wire::{
+    self, Block, Context, Family, Field, Notification, Parts, PathId, PathIds, error,
+};
 
 /// Prefixes that an UPDATE announces with one next hop, and their attribute set.
 struct Announced<'a> {
@@ -34,6 +36,10 @@ impl Speaker {
             neighbour.malformed += u64::from(faulty);
         }
         if let Err(notification) = taken {
+            self.complain(index, || {
+                let octets = wire::hexadecimal(body);
+                format!("{notification}, session reset; the UPDATE was {octets}")
+            });
             self.end_session(index, notification, now);
         }
         self.watch_limit(index, now);

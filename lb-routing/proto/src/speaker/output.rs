@@ -78,7 +78,7 @@ pub enum Event {
         /// Why, in words.
         cause: String,
     },
-    /// A malformed UPDATE was handled without a reset (RFC 7606).
+    /// A malformed UPDATE was handled (RFC 7606).
     Malformed {
         /// Whose.
         peer: IpAddr,

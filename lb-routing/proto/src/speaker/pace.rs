@@ -47,6 +47,7 @@ impl Speaker {
             let seconds = WINDOW.as_secs();
             what += &format!("; more of it within {seconds} s is only counted");
         }
+        neighbour.last_malformed.clone_from(&what);
         self.queue.push_back(Output::Event(Event::Malformed { peer, what }));
     }
 

@@ -57,6 +57,8 @@ pub struct PeerStatus {
     pub refused_not_kept: u64,
     /// UPDATEs that were malformed or of no use, since the start; however many faults one had.
     pub malformed: u64,
+    /// What was said last of that, with the octets that it is about; empty if nothing was.
+    pub last_malformed: String,
     /// What both sides agreed on, in words; empty without a session.
     pub capabilities: Vec<String>,
     /// Prefixes advertised.
@@ -165,6 +167,7 @@ impl Speaker {
             routes_refused: neighbour.refused,
             refused_not_kept: neighbour.not_kept,
             malformed: neighbour.malformed,
+            last_malformed: neighbour.last_malformed.clone(),
             capabilities: negotiated.map(Negotiated::words).unwrap_or_default(),
             prefixes_advertised: advertised as u64,
             messages_received,

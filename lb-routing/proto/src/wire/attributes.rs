@@ -262,7 +262,7 @@ fn pass_on(raw: &RawAttribute, context: Context, list: &mut Vec<u8>) {
     }
 }
 
-/// Octets of a refused attribute that are shown at most.
+/// Octets of what was refused that are shown at most.
 const SHOWN: usize = 64;
 
 /// What was wrong with an attribute, what was done, and its octets, for people.
@@ -273,15 +273,19 @@ pub(crate) fn shown(fault: &Fault, octets: Option<&[u8]>) -> String {
     };
     let mut text = format!("{} ({}): {}, {done}", name(fault.code), fault.code, fault.what);
     if let Some(octets) = octets {
-        text.push_str("; it was");
-        for octet in octets.iter().take(SHOWN) {
-            text.push_str(&format!(" {octet:02x}"));
-        }
-        if octets.len() > SHOWN {
-            text.push_str(&format!(" and {} octets more", octets.len() - SHOWN));
-        }
+        text.push_str("; it was ");
+        text.push_str(&hexadecimal(octets));
     }
     text
+}
+
+/// Octets that were refused, for people: so many of them.
+pub(crate) fn hexadecimal(octets: &[u8]) -> String {
+    let mut words: Vec<_> = octets.iter().take(SHOWN).map(|octet| format!("{octet:02x}")).collect();
+    if octets.len() > SHOWN {
+        words.push(format!("and {} octets more", octets.len() - SHOWN));
+    }
+    words.join(" ")
 }
 
 /// The largest of an encoded list: its code and its octets.

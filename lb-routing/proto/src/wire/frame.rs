@@ -22,7 +22,17 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn of(octet: u8) -> Option<Self> {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "OPEN",
+            Self::Update => "UPDATE",
+            Self::Notification => "NOTIFICATION",
+            Self::Keepalive => "KEEPALIVE",
+            Self::RouteRefresh => "ROUTE-REFRESH",
+        }
+    }
+
+    pub(super) fn of(octet: u8) -> Option<Self> {
         match octet {
             1 => Some(Self::Open),
             2 => Some(Self::Update),

@@ -1,8 +1,9 @@
 //! NOTIFICATION: its codes in the RFCs' words, and how people read it (RFC 4271 §4.5, §6).
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
-use super::{HEADER_LEN, MAX_MESSAGE_LEN, Notification, frame};
+use super::{Family, HEADER_LEN, MAX_MESSAGE_LEN, Notification, attributes, frame};
 
 /// Octets of data that fit; longer data is cut.
 const MAX_DATA_LEN: usize = MAX_MESSAGE_LEN - HEADER_LEN - 2;
@@ -107,6 +108,39 @@ impl Notification {
         std::str::from_utf8(text).ok().filter(|text| !text.is_empty())
     }
 
+    /// What its data says, where an RFC or a habit of other speakers gives it a meaning.
+    fn detail(&self) -> Option<String> {
+        Some(match ((self.code, self.subcode), &*self.data) {
+            (error::BAD_MESSAGE_LENGTH, &[high, low]) => {
+                format!("{} octets", u16::from_be_bytes([high, low]))
+            }
+            (error::BAD_MESSAGE_TYPE, [kind]) => format!("type {kind}"),
+            (error::UNSUPPORTED_VERSION_NUMBER, [0, version]) => format!("version {version}"),
+            // No RFC says so, but others do, too: what was refused.
+            (error::BAD_PEER_AS, &[high, low]) => format!("AS {}", u16::from_be_bytes([high, low])),
+            (error::BAD_PEER_AS, &[a, b, c, d]) => {
+                format!("AS {}", u32::from_be_bytes([a, b, c, d]))
+            }
+            (error::BAD_BGP_IDENTIFIER, &[a, b, c, d]) => Ipv4Addr::new(a, b, c, d).to_string(),
+            (error::UNSUPPORTED_OPTIONAL_PARAMETER, [kind]) => format!("parameter {kind}"),
+            (error::UNACCEPTABLE_HOLD_TIME, &[high, low]) => {
+                format!("{} s", u16::from_be_bytes([high, low]))
+            }
+            ((3, _), attribute @ [_, code, _, ..]) => {
+                let octets = attributes::hexadecimal(attribute);
+                format!("{} ({code}), it was {octets}", attributes::name(*code))
+            }
+            // RFC 6608 §3.
+            ((5, 1..=3), [kind]) => frame::Kind::of(*kind)?.name().to_owned(),
+            // RFC 4486 §4.
+            (error::MAXIMUM_NUMBER_OF_PREFIXES_REACHED, &[high, low, safi, a, b, c, d]) => {
+                let family = Family { afi: u16::from_be_bytes([high, low]), safi };
+                format!("{} at most of {family}", u32::from_be_bytes([a, b, c, d]))
+            }
+            _ => return None,
+        })
+    }
+
     /// In the RFCs' words, on one line: `Cease / Administrative Shutdown: "maintenance"`.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -146,6 +180,9 @@ impl fmt::Display for Notification {
         }
         if let Some(within) = self.within() {
             return write!(f, " ({within})");
+        }
+        if let Some(detail) = self.detail() {
+            return write!(f, ": {detail}");
         }
         // Escaped: the text is the neighbour's and ends in our log.
         self.communication().map_or(Ok(()), |text| write!(f, ": {text:?}"))

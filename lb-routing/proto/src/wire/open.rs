@@ -39,7 +39,7 @@ fn unspecific() -> Notification {
     Notification::new(error::OPEN_MESSAGE_ERROR)
 }
 
-/// Reads the body. Whether the AS is the one configured, and whether an internal neighbour's
+/// Reads the body; the data of an error is what was refused, where that is a field. Whether the AS is the one configured, and whether an internal neighbour's
 /// identifier is ours, is for the session to say.
 pub(super) fn decode(body: &[u8]) -> Result<Open, Notification> {
     let Some((&[version, as1, as0, hold1, hold0, id3, id2, id1, id0], parameters)) =
@@ -68,14 +68,17 @@ pub(super) fn decode(body: &[u8]) -> Result<Open, Notification> {
     let asn = four_octet.unwrap_or_else(|| u16::from_be_bytes([as1, as0]).into());
     if asn == 0 {
         // RFC 7607 §2.
-        return Err(Notification::new(error::BAD_PEER_AS));
+        return Err(Notification::with_data(error::BAD_PEER_AS, asn.to_be_bytes()));
     }
     if router_id.is_unspecified() {
         // RFC 6286 §2.2: any other value is valid.
-        return Err(Notification::new(error::BAD_BGP_IDENTIFIER));
+        return Err(Notification::with_data(error::BAD_BGP_IDENTIFIER, router_id.octets()));
     }
     if matches!(hold_time_secs, 1 | 2) {
-        return Err(Notification::new(error::UNACCEPTABLE_HOLD_TIME));
+        return Err(Notification::with_data(
+            error::UNACCEPTABLE_HOLD_TIME,
+            hold_time_secs.to_be_bytes(),
+        ));
     }
     Ok(Open { asn, hold_time_secs, router_id, capabilities })
 }
@@ -94,7 +97,7 @@ fn decode_parameters(field: &[u8]) -> Result<Vec<Capability>, Notification> {
     let mut capabilities = Vec::new();
     while let Some((kind, value, rest)) = parameter(parameters, extended) {
         if kind != CAPABILITIES {
-            return Err(Notification::new(error::UNSUPPORTED_OPTIONAL_PARAMETER));
+            return Err(Notification::with_data(error::UNSUPPORTED_OPTIONAL_PARAMETER, [kind]));
         }
         decode_capabilities(value, &mut capabilities)?;
         parameters = rest;

@@ -112,9 +112,9 @@ const OPEN_SENT: &[Row] = &[
     (OpenSent, When::Closed, &[], Active),
     (OpenSent, When::Timer, &["NOTIFICATION 4/0 [] to 1", "close 1"], Idle),
     (OpenSent, When::Open, &["KEEPALIVE to 1"], OpenConfirm),
-    (OpenSent, When::OpenWithBadAs, &["NOTIFICATION 2/2 [] to 1", "close 1"], Idle),
-    (OpenSent, When::OpenWithBadId, &["NOTIFICATION 2/3 [] to 1", "close 1"], Idle),
-    (OpenSent, When::OpenWithBadHoldTime, &["NOTIFICATION 2/6 [] to 1", "close 1"], Idle),
+    (OpenSent, When::OpenWithBadAs, &["NOTIFICATION 2/2 [0, 0, 253, 235] to 1", "close 1"], Idle),
+    (OpenSent, When::OpenWithBadId, &["NOTIFICATION 2/3 [0, 0, 0, 0] to 1", "close 1"], Idle),
+    (OpenSent, When::OpenWithBadHoldTime, &["NOTIFICATION 2/6 [0, 2] to 1", "close 1"], Idle),
     (OpenSent, When::OpenWithBadVersion, &["NOTIFICATION 2/1 [0, 4] to 1", "close 1"], Idle),
     (OpenSent, When::Keepalive, &["NOTIFICATION 5/1 [4] to 1", "close 1"], Idle),
     (OpenSent, When::Update, &["NOTIFICATION 5/1 [2] to 1", "close 1"], Idle),
@@ -221,7 +221,7 @@ fn an_internal_neighbour_with_our_identifier_is_refused_and_an_external_one_is_n
         bench.hear(CONN, &Message::Open(open::ours(&twin, &peer(), Past::default(), None)));
         assert_eq!(bench.session.state(), expected, "AS {asn}");
         if expected == Idle {
-            assert!(bench.said().contains(&"NOTIFICATION 2/3 [] to 1".to_owned()));
+            assert!(bench.said().contains(&format!("NOTIFICATION 2/3 {:?} to 1", OURS.octets())));
         }
     }
 }

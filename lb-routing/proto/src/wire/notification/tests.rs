@@ -19,6 +19,42 @@ fn notifications_are_described_in_the_words_of_the_rfcs() {
             Notification::with_communication(error::ADMINISTRATIVE_RESET, "a\nb"),
             "Cease / Administrative Reset: \"a\\nb\"",
         ),
+        // What it is about.
+        (
+            Notification::with_data(error::BAD_PEER_AS, [0xfd, 0xe9]),
+            "OPEN Message Error / Bad Peer AS: AS 65001",
+        ),
+        (
+            Notification::with_data(error::BAD_PEER_AS, 4_200_000_000_u32.to_be_bytes()),
+            "OPEN Message Error / Bad Peer AS: AS 4200000000",
+        ),
+        (
+            Notification::with_data(error::UNACCEPTABLE_HOLD_TIME, [0, 2]),
+            "OPEN Message Error / Unacceptable Hold Time: 2 s",
+        ),
+        (
+            Notification::with_data(error::BAD_BGP_IDENTIFIER, [0; 4]),
+            "OPEN Message Error / Bad BGP Identifier: 0.0.0.0",
+        ),
+        (
+            Notification::with_data(error::OPTIONAL_ATTRIBUTE_ERROR, [0x80, 15, 2, 0, 2]),
+            "UPDATE Message Error / Optional Attribute Error: MP_UNREACH_NLRI (15), it was 80 0f 02 00 02",
+        ),
+        (
+            Notification::with_data(error::UNEXPECTED_MESSAGE_IN_OPEN_SENT, [4]),
+            "Finite State Machine Error / Receive Unexpected Message in OpenSent State: KEEPALIVE",
+        ),
+        (
+            Notification::with_data(
+                error::MAXIMUM_NUMBER_OF_PREFIXES_REACHED,
+                [0, 1, 1, 0, 0, 0, 9],
+            ),
+            "Cease / Maximum Number of Prefixes Reached: 9 at most of IPv4 unicast",
+        ),
+        (
+            Notification::with_data(error::BAD_MESSAGE_LENGTH, [0, 18]),
+            "Message Header Error / Bad Message Length: 18 octets",
+        ),
         // Empty, cut short, no UTF-8, another subcode: no communication.
         (
             Notification::with_data(error::ADMINISTRATIVE_SHUTDOWN, [0]),

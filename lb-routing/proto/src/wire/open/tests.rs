@@ -49,25 +49,26 @@ fn errors_in_an_open_have_the_codes_and_data_of_rfc_4271_section_6_2() {
         body
     };
     let notification = Notification::new;
+    let refused = |code, field: &[u8]| Notification::with_data(code, field);
     let table: &[(&str, Vec<u8>, Notification)] = &[
         (
             "version 3",
             with(0, &[3]),
             Notification::with_data(error::UNSUPPORTED_VERSION_NUMBER, [0, 4]),
         ),
-        ("AS 0", with(1, &[0, 0]), notification(error::BAD_PEER_AS)),
+        ("AS 0", with(1, &[0, 0]), refused(error::BAD_PEER_AS, &[0; 4])),
         (
             "AS 0 of four octets",
             body(&[8, 2, 6, 65, 4, 0, 0, 0, 0]),
-            notification(error::BAD_PEER_AS),
+            refused(error::BAD_PEER_AS, &[0; 4]),
         ),
-        ("hold time 1", with(3, &[0, 1]), notification(error::UNACCEPTABLE_HOLD_TIME)),
-        ("hold time 2", with(3, &[0, 2]), notification(error::UNACCEPTABLE_HOLD_TIME)),
-        ("identifier 0.0.0.0", with(5, &[0; 4]), notification(error::BAD_BGP_IDENTIFIER)),
+        ("hold time 1", with(3, &[0, 1]), refused(error::UNACCEPTABLE_HOLD_TIME, &[0, 1])),
+        ("hold time 2", with(3, &[0, 2]), refused(error::UNACCEPTABLE_HOLD_TIME, &[0, 2])),
+        ("identifier 0.0.0.0", with(5, &[0; 4]), refused(error::BAD_BGP_IDENTIFIER, &[0; 4])),
         (
             "authentication parameter",
             body(&[3, 1, 1, 0]),
-            notification(error::UNSUPPORTED_OPTIONAL_PARAMETER),
+            refused(error::UNSUPPORTED_OPTIONAL_PARAMETER, &[1]),
         ),
         ("parameters shorter than said", body(&[9, 2, 0]), notification(error::OPEN_MESSAGE_ERROR)),
         ("parameters longer than said", body(&[0, 2, 0]), notification(error::OPEN_MESSAGE_ERROR)),
