@@ -28,8 +28,8 @@ pub use lb_routing_proto::fib::{
 };
 pub use lb_routing_proto::policy;
 pub use lb_routing_proto::speaker::{
-    Clear, Destination, Explanation, Hearer, ListenStatus, PathKey, PathStatus, PeerStatus, Query,
-    State, Table,
+    Clear, Destination, Explanation, Hearer, ListenStatus, Messages, PathKey, PathStatus,
+    PeerStatus, Query, State, Table,
 };
 pub use lb_routing_proto::wire::{AsPath, Attributes, Family, Origin};
 

@@ -7,7 +7,9 @@ use std::ops::RangeInclusive;
 use ipnetwork::IpNetwork;
 use lb_api_types::bgp::GlobalSpec;
 use lb_api_types::config::{Bgp, Decision};
-use lb_api_types::peer::{BeyondLimit, BgpPeer, MaxPrefixes, PeerGroup, PeerOptions, PeerSpec};
+use lb_api_types::peer::{
+    AsRange, BeyondLimit, BgpPeer, MaxPrefixes, PeerGroup, PeerOptions, PeerSpec,
+};
 use lb_api_types::policy::{BgpPolicy, Family};
 use lb_api_types::resource::Tags;
 
@@ -20,6 +22,8 @@ use crate::resources::read_tags;
 
 /// Neighbours at most.
 pub(crate) const MAX_PEERS: usize = 1024;
+/// AS numbers and ranges of them in a group at most.
+const MAX_AS_RANGES: usize = 64;
 /// Peer groups at most.
 const MAX_GROUPS: usize = 256;
 
@@ -233,14 +237,51 @@ pub(crate) fn read_group(cursor: &Cursor<'_>) -> Option<PeerOptions> {
 /// What a group says of neighbours that are not named.
 fn listening(object: &Object<'_>, options: &PeerOptions) {
     let Some(field) = object.field("listen_ranges") else {
-        if let Some(field) = object.field("listen_limit") {
+        for field in ["listen_limit", "listen_asns"].iter().filter_map(|name| object.field(name)) {
             field.wrong::<()>("is there, but no listen_ranges: say from where neighbours may come");
         }
         return;
     };
-    if options.asn.is_none() && object.field("asn").is_none() {
-        field.wrong::<()>("is there, but no asn: say the AS number of the neighbours that come");
+    let said = ["asn", "listen_asns"].iter().any(|name| object.field(name).is_some());
+    if options.asn.is_none() && options.listen_asns.is_none() && !said {
+        field.wrong::<()>(
+            "is there, but neither asn nor listen_asns: say the AS numbers of the neighbours that come",
+        );
     }
+}
+
+fn as_ranges(cursor: &Cursor<'_>) -> Option<Vec<AsRange>> {
+    let ranges = cursor.list(as_range)?;
+    if ranges.is_empty() {
+        return cursor.wrong("is empty: list an AS number, or leave it out");
+    }
+    if ranges.len() > MAX_AS_RANGES {
+        let count = ranges.len();
+        return cursor.wrong(format!(
+            "lists {count} numbers and ranges, but {MAX_AS_RANGES} are the most: join some"
+        ));
+    }
+    Some(ranges)
+}
+
+fn as_range(cursor: &Cursor<'_>) -> Option<AsRange> {
+    if !cursor.is_text() {
+        return asn(cursor).map(|number| AsRange { first: number, last: number });
+    }
+    let text = cursor.text()?;
+    let range: AsRange = match text.parse() {
+        Ok(range) => range,
+        Err(_) => {
+            return cursor.wrong(format!("is `{text}`, but has to be an AS number (65001) or a range of them, the lower one first (65100-65199)"));
+        }
+    };
+    if range.first == 0 || range.last == u32::MAX {
+        return cursor.wrong(format!(
+            "is {range}, but AS numbers are from 1 to {} (RFC 7607, RFC 7300)",
+            u32::MAX - 1
+        ));
+    }
+    Some(range)
 }
 
 fn ranges(cursor: &Cursor<'_>) -> Option<Vec<IpNetwork>> {
@@ -262,7 +303,7 @@ fn ranges(cursor: &Cursor<'_>) -> Option<Vec<IpNetwork>> {
 fn spec(object: &Object<'_>, known: Option<(&[BgpPolicy], &[PeerGroup])>) -> Option<PeerSpec> {
     let address = object.required("address").and_then(|address| neighbour(&address));
     let options = options(object, known.map(|(policies, _)| policies));
-    for field in ["listen_ranges", "listen_limit"] {
+    for field in ["listen_ranges", "listen_limit", "listen_asns"] {
         if let Some(field) = object.field(field) {
             field.wrong::<()>("is for peer groups: a neighbour has one address, leave it out");
         }
@@ -332,6 +373,7 @@ fn options(object: &Object<'_>, policies: Option<&[BgpPolicy]>) -> PeerOptions {
         listen_ranges: object.field("listen_ranges").and_then(|list| ranges(&list)),
         // As many as the router takes of one group.
         listen_limit: within("listen_limit", 1..=lb_routing::MAX_DYNAMIC),
+        listen_asns: object.field("listen_asns").and_then(|list| as_ranges(&list)),
         keep_rejected: flag("keep_rejected"),
         max_prefixes: object.field("max_prefixes").and_then(|limit| max_prefixes(&limit)),
         local_as: object.field("local_as").and_then(|number| asn(&number)),

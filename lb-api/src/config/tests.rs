@@ -168,6 +168,24 @@ fn each_mistake_about_neighbours_that_come_by_themselves_names_its_field() {
         ),
         (group("asn: 1, listen_ranges: [10.0.0.1/24]"), "bgp.peer_groups[0].listen_ranges[0]"),
         (group("asn: 1, listen_limit: 9"), "bgp.peer_groups[0].listen_limit"),
+        (group("asn: 1, listen_asns: [2]"), "bgp.peer_groups[0].listen_asns"),
+        (group("listen_ranges: [10.0.0.0/24], listen_asns: []"), "bgp.peer_groups[0].listen_asns"),
+        (
+            group("listen_ranges: [10.0.0.0/24], listen_asns: [1, 3-2]"),
+            "bgp.peer_groups[0].listen_asns[1]",
+        ),
+        (
+            group("listen_ranges: [10.0.0.0/24], listen_asns: [0-9]"),
+            "bgp.peer_groups[0].listen_asns[0]",
+        ),
+        (
+            group("listen_ranges: [10.0.0.0/24], listen_asns: [23456]"),
+            "bgp.peer_groups[0].listen_asns[0]",
+        ),
+        (
+            "bgp: {peers: [{address: 192.0.2.1, asn: 1, listen_asns: [2]}]}".into(),
+            "bgp.peers[0].listen_asns",
+        ),
         (
             group("asn: 1, listen_ranges: [10.0.0.0/24], listen_limit: 0"),
             "bgp.peer_groups[0].listen_limit",

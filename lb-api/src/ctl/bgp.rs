@@ -64,10 +64,10 @@ fn summary_page(status: &Status, peers: &[PeerView], listening: &[ListenView]) -
         peers.len(),
         table(heading, &peers.iter().map(row).collect::<Vec<_>>())
     );
-    for ListenView { group, limit, neighbors, refused, .. } in listening {
-        let _infallible = write!(
+    for ListenView { group, limit, neighbors, refused, wrong_as, .. } in listening {
+        let _infallible = writeln!(
             page,
-            "\n* came by itself, by the ranges of peer group {group}: {neighbors} of {limit} at most, {refused} connections refused\n"
+            "\n* came by itself, by the ranges of peer group {group}: {neighbors} of {limit} at most, {refused} connections refused, {wrong_as} for their AS number"
         );
     }
     page
@@ -268,6 +268,10 @@ fn neighbour(peer: &PeerView) -> String {
         format!("{} received, {} advertised", peer.prefixes_received, peer.prefixes_advertised),
     );
     line("Messages", format!("{} received, {} sent", peer.messages_received, peer.messages_sent));
+    for (way, counts) in [("Received", &peer.received), ("Sent", &peer.sent)] {
+        let counts = counts.by_type().map(|(kind, count)| format!("{count} {kind}"));
+        line(way, counts.join(", "));
+    }
     let (refused, kept) = (peer.routes_refused, peer.prefixes_rejected);
     line("Refused", format!("{refused} routes since the start, {kept} kept to be shown"));
     let last = Some(&peer.last_malformed).filter(|last| !last.is_empty());
@@ -447,10 +451,14 @@ mod tests {
             limit: 9,
             neighbors: 1,
             refused: 4,
+            asns: Vec::new(),
+            wrong_as: 5,
         };
         let text = summary_page(&status, std::slice::from_ref(&come), &[listening]);
         assert!(text.contains("\n*192.0.2.1"), "{text}");
-        assert!(text.contains("group nodes: 1 of 9 at most, 4 connections refused"), "{text}");
+        let refused = "group nodes: 1 of 9 at most, 4 connections refused, 5 for their AS number";
+        assert!(text.contains(refused), "{text}");
+        assert!(neighbour(&come).contains("Received:     0 open, 0 update, 0 notification"));
         assert!(neighbour(&come).contains("by the ranges of peer group nodes"));
     }
 }

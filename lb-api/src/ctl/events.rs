@@ -138,6 +138,7 @@ async fn follow_vips(
                 items(client.get("vips").await?)?
             }
             EventKind::PeerState
+            | EventKind::PeerRefused
             | EventKind::AlarmRaised
             | EventKind::AlarmCleared
             | EventKind::PathsChanged

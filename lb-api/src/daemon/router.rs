@@ -2,21 +2,23 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use lb_api_types::config::{self, Bgp};
-use lb_api_types::peer::{self, BgpPeer, PeerOptions, PeerSpec};
+use lb_api_types::peer::{self, AsRange, BgpPeer, PeerOptions, PeerSpec};
 use lb_api_types::policy::{Family, Policies};
 use lb_api_types::resource::{Condition, Tags};
 use lb_api_types::view::{
-    BgpRoute, BgpRouteSpec, BgpRouteStatus, ListenView, PeerSettings, PeerView, SeenMetadata,
+    BgpRoute, BgpRouteSpec, BgpRouteStatus, ListenView, MessageCounts, PeerSettings, PeerView,
+    SeenMetadata,
 };
 use lb_routing::policy::communities;
 use lb_routing::{
-    BeyondLimit, Decision, Listen, ListenStatus, MaxPrefixes, Md5Key, PathStatus, PeerConfig,
-    PeerStatus, Peers, Reach, RouterConfig, SpeakerConfig, State, Transport,
+    BeyondLimit, Decision, Listen, ListenStatus, MaxPrefixes, Md5Key, Messages, PathStatus,
+    PeerConfig, PeerStatus, Peers, Reach, RouterConfig, SpeakerConfig, State, Transport,
 };
 
 use super::policy::{self, Library};
@@ -102,7 +104,9 @@ pub(super) async fn peers(bgp: &Bgp, id: &mut DefaultId, keys: &mut Keys) -> Res
     keys.unread.clear();
     let mut named = HashSet::new();
     for told in &bgp.peers {
+        // What a group says of those that nobody named is nothing to one that somebody did.
         let options = told.spec.effective(&bgp.peer_groups);
+        let options = PeerOptions { listen_asns: None, ..options };
         named.extend(options.md5_key_file.clone());
         let who = format!("peer {}", told.title());
         let Ok(key) = keys.of(&who, options.md5_key_file.as_deref()) else { continue };
@@ -120,7 +124,8 @@ pub(super) async fn peers(bgp: &Bgp, id: &mut DefaultId, keys: &mut Keys) -> Res
         let told = BgpPeer { name, tags: Tags::default(), spec };
         let who = format!("peer group {}", group.name);
         let Ok(key) = keys.of(&who, group.options.md5_key_file.as_deref()) else { continue };
-        let template = peer(&told, &group.options, &library).context(who)?;
+        let mut template = peer(&told, &group.options, &library).context(who)?;
+        template.asns = asns(&group.options);
         let (name, limit) = (group.name.clone(), group.options.listen_limit());
         let transport = transport(bgp, &group.options, key);
         dynamic.push((Listen { name, ranges, limit, template }, transport));
@@ -158,6 +163,19 @@ fn seconds(count: u16) -> Duration {
     Duration::from_secs(count.into())
 }
 
+/// A neighbour's AS number, or the first of those that one of a group may have.
+fn first_asn(options: &PeerOptions) -> Option<u32> {
+    let listed = options.listen_asns.iter().flatten().map(|range| range.first);
+    options.asn.into_iter().chain(listed).next()
+}
+
+/// Those that one may have that comes by itself; none: one only.
+fn asns(options: &PeerOptions) -> Vec<RangeInclusive<u32>> {
+    let Some(listed) = &options.listen_asns else { return Vec::new() };
+    let listed = listed.iter().map(|range| range.first..=range.last);
+    options.asn.map(|asn| asn..=asn).into_iter().chain(listed).collect()
+}
+
 fn peer(told: &BgpPeer, options: &PeerOptions, library: &Library) -> Result<PeerConfig> {
     let nothing = Policies::default();
     let says = |flag: Option<bool>| flag.unwrap_or_default();
@@ -166,7 +184,8 @@ fn peer(told: &BgpPeer, options: &PeerOptions, library: &Library) -> Result<Peer
         address: told.spec.address,
         port: options.port(),
         source: options.source,
-        asn: options.asn.context("it has no AS number")?,
+        asn: first_asn(options).context("it has no AS number")?,
+        asns: Vec::new(),
         passive: says(options.passive),
         hold_time: Duration::from_secs(options.hold_time_secs().into()),
         connect_retry: Duration::from_secs(options.connect_retry_secs().into()),
@@ -226,7 +245,10 @@ fn family(family: &Family) -> lb_routing::Family {
 }
 
 fn transport(bgp: &Bgp, options: &PeerOptions, md5: Option<Md5Key>) -> Transport {
-    let is_external = options.asn != Some(options.local_as.unwrap_or(bgp.global().asn()));
+    // Where a neighbour may be in either, it has to be as near as one in another AS.
+    let ours = options.local_as.unwrap_or(bgp.global().asn());
+    let all_ours = asns(options).into_iter().all(|range| range == (ours..=ours));
+    let is_external = first_asn(options) != Some(ours) || !all_ours;
     Transport {
         reach: match (options.gtsm_hops, options.multihop) {
             (Some(hops), _) => Reach::Secured(hops),
@@ -285,17 +307,25 @@ pub(super) fn peer_view(
         last_malformed: peer.last_malformed,
         capabilities: peer.capabilities,
         prefixes_advertised: peer.prefixes_advertised,
-        messages_received: peer.messages_received,
-        messages_sent: peer.messages_sent,
+        messages_received: peer.messages_received.total(),
+        messages_sent: peer.messages_sent.total(),
+        received: message_counts(peer.messages_received),
+        sent: message_counts(peer.messages_sent),
         last_error: peer.last_error,
         stale_secs: peer.stale_until.map(|until| until.saturating_duration_since(now).as_secs()),
         settings,
     }
 }
 
+fn message_counts(messages: Messages) -> MessageCounts {
+    let Messages { open, update, notification, keepalive, route_refresh } = messages;
+    MessageCounts { open, update, notification, keepalive, route_refresh }
+}
+
 pub(super) fn listen_view(status: ListenStatus) -> ListenView {
-    let ListenStatus { name, ranges, limit, neighbours, refused } = status;
-    ListenView { group: name, ranges, limit, neighbors: neighbours, refused }
+    let ListenStatus { name, ranges, limit, neighbours, refused, asns, wrong_as } = status;
+    let asns = asns.iter().map(|it| AsRange { first: *it.start(), last: *it.end() }).collect();
+    ListenView { group: name, ranges, limit, neighbors: neighbours, refused, asns, wrong_as }
 }
 
 fn established(peer: &PeerStatus) -> Condition {

@@ -4,7 +4,8 @@ use std::fmt::{Display, Write};
 
 use lb_api_types::config::Hook;
 use lb_api_types::view::{
-    EarlyFragmentsView, FibUsageView, Interface, ListenView, PeerView, ReasonView, Status,
+    EarlyFragmentsView, FibUsageView, Interface, ListenView, MessageCounts, PeerView, ReasonView,
+    Status,
 };
 use lb_api_types::vip::{BackendStatus, Health, Vip};
 
@@ -260,10 +261,22 @@ fn peers(text: &mut Text, peers: &[PeerView]) {
     });
     let malformed = "UPDATEs from it that were malformed or of no use.";
     each(Kind::Counter, "lbd_bgp_updates_malformed_total", malformed, |peer| peer.malformed);
-    each(Kind::Counter, "lbd_bgp_messages_received_total", "Messages received.", |peer| {
-        peer.messages_received
-    });
-    each(Kind::Counter, "lbd_bgp_messages_sent_total", "Messages sent.", |peer| peer.messages_sent);
+    let mut by_type = |name: &str, help: &str, counts: fn(&PeerView) -> MessageCounts| {
+        text.family(Kind::Counter, name, help);
+        for peer in peers {
+            for (kind, count) in counts(peer).by_type() {
+                let labels: &[(&str, &dyn Display)] = &[
+                    ("peer", &peer.name),
+                    ("address", &peer.address),
+                    ("asn", &peer.asn),
+                    ("type", &kind),
+                ];
+                text.line(labels, count);
+            }
+        }
+    };
+    by_type("lbd_bgp_messages_received_total", "Messages received, by type.", |peer| peer.received);
+    by_type("lbd_bgp_messages_sent_total", "Messages sent, by type.", |peer| peer.sent);
 }
 
 /// Neighbours that come by themselves.
@@ -280,6 +293,8 @@ fn listening(text: &mut Text, listening: &[ListenView]) {
     each(Kind::Gauge, "lbd_bgp_dynamic_neighbors_limit", limit, |it| it.limit.into());
     let refused = "Connections that were refused, as there were enough.";
     each(Kind::Counter, "lbd_bgp_dynamic_refused_total", refused, |it| it.refused);
+    let wrong_as = "OPENs that were refused for an AS number that is not among those of the group.";
+    each(Kind::Counter, "lbd_bgp_dynamic_wrong_as_total", wrong_as, |it| it.wrong_as);
 }
 
 #[derive(Clone, Copy)]
@@ -370,7 +385,8 @@ mod tests {
             "name": "a\"b\\c\nd", "address": "192.0.2.1", "asn": 65001, "state": "Established", "since_secs": 9,
             "router_id": null, "hold_time_secs": 90, "prefixes_received": 4, "prefixes_advertised": 1,
             "messages_received": 11, "messages_sent": 12, "last_error": "", "routes_refused": 7,
-            "malformed": 8
+            "malformed": 8,
+            "received": {"open": 1, "update": 9, "notification": 0, "keepalive": 1, "route_refresh": 0}
         });
         let interface = serde_json::json!({
             "metadata": {"name": "eth0"}, "spec": {"attach": true, "hook": "auto"},
@@ -396,6 +412,8 @@ mod tests {
                 limit: 9,
                 neighbors: 2,
                 refused: 3,
+                asns: Vec::new(),
+                wrong_as: 6,
             }],
             watchers: 2,
             overruns: 1,
@@ -422,6 +440,9 @@ mod tests {
             "lbd_event_watchers_cut_total{reason=\"overrun\"} 1",
             r#"lbd_bgp_dynamic_neighbors{group="nodes"} 2"#,
             r#"lbd_bgp_dynamic_refused_total{group="nodes"} 3"#,
+            r#"lbd_bgp_dynamic_wrong_as_total{group="nodes"} 6"#,
+            r#"lbd_bgp_messages_received_total{peer="a\"b\\c\nd",address="192.0.2.1",asn="65001",type="update"} 9"#,
+            r#"lbd_bgp_messages_sent_total{peer="a\"b\\c\nd",address="192.0.2.1",asn="65001",type="route-refresh"} 0"#,
             r#"lbd_bgp_routes_refused_total{peer="a\"b\\c\nd",address="192.0.2.1",asn="65001"} 7"#,
             r#"lbd_bgp_updates_malformed_total{peer="a\"b\\c\nd",address="192.0.2.1",asn="65001"} 8"#,
             "lbd_interface_attached{interface=\"eth0\",hook=\"xdp\"} 1",

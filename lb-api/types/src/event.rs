@@ -155,6 +155,9 @@ pub enum EventKind {
     BackendHealth,
     /// A BGP session has entered another state.
     PeerState,
+    /// Neighbours that nobody named are refused: there are enough, or their AS number is none of the group's. Told once a minute
+    /// at most; the name is the group's.
+    PeerRefused,
     /// A neighbour has told or heard another number of prefixes. Told at most every ten seconds, like the two that follow.
     PathsChanged,
     /// The eBPF FIB was changed.
@@ -198,6 +201,7 @@ impl EventKind {
         Self::VipWithdrawn,
         Self::BackendHealth,
         Self::PeerState,
+        Self::PeerRefused,
         Self::PathsChanged,
         Self::FibChanged,
         Self::FlowsChanged,
@@ -229,6 +233,7 @@ impl EventKind {
             Self::VipWithdrawn => "vip-withdrawn",
             Self::BackendHealth => "backend-health",
             Self::PeerState => "peer-state",
+            Self::PeerRefused => "peer-refused",
             Self::PathsChanged => "paths-changed",
             Self::FibChanged => "fib-changed",
             Self::FlowsChanged => "flows-changed",

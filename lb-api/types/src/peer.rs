@@ -1,7 +1,9 @@
 //! BGP neighbours, alone and in groups, as the operator asks for them.
 
+use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -111,6 +113,63 @@ pub enum BeyondLimit {
     Discard,
 }
 
+/// An AS number, or a range of them: `65001` or `65100-65199`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "NumberOrText")]
+pub struct AsRange {
+    /// The lowest one.
+    pub first: u32,
+    /// The highest one.
+    pub last: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrText {
+    Number(u32),
+    Text(String),
+}
+
+impl TryFrom<NumberOrText> for AsRange {
+    type Error = String;
+
+    fn try_from(from: NumberOrText) -> Result<Self, String> {
+        match from {
+            NumberOrText::Number(number) => Ok(Self { first: number, last: number }),
+            NumberOrText::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl FromStr for AsRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let number = |text: &str| text.trim().parse::<u32>().ok();
+        let range = number(first).zip(number(last)).filter(|(first, last)| first <= last);
+        let (first, last) = range.ok_or_else(|| {
+            format!("`{text}` is no AS number such as 65001, nor a range such as 65100-65199")
+        })?;
+        Ok(Self { first, last })
+    }
+}
+
+impl From<AsRange> for String {
+    fn from(range: AsRange) -> Self {
+        range.to_string()
+    }
+}
+
+impl Display for AsRange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self { first, last } if first == last => write!(formatter, "{first}"),
+            Self { first, last } => write!(formatter, "{first}-{last}"),
+        }
+    }
+}
+
 macro_rules! options {
     ($($(#[$doc:meta])* $field:ident: $type:ty,)*) => {
         /// What may be said of a neighbour, or of those of a group.
@@ -195,6 +254,10 @@ options! {
     listen_ranges: Vec<IpNetwork>,
     /// How many of them there may be at the same time, 1 to 4096; 100 by default. Beyond, connections are refused.
     listen_limit: u16,
+    /// AS numbers that they may have besides `asn`, if that is said: numbers and ranges (`65100-65199`), 64 at most. Each has
+    /// the one that its OPEN says; with another one it is refused. Only in a group.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>))]
+    listen_asns: Vec<AsRange>,
     /// Keep what import does not accept, so that it can be shown as received: a million paths at most, some 100 octets each.
     keep_rejected: bool,
     /// How many prefixes it may tell that import accepts; 4,000,000 by default.

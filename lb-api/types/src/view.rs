@@ -17,7 +17,7 @@ pub use self::appliance::{
 };
 pub use self::bgp::{
     BgpRoute, BgpRouteSpec, BgpRouteStatus, ClearWhat, Explanation, HearerView, ListenView,
-    PeerSettings, PeerView,
+    MessageCounts, PeerSettings, PeerView,
 };
 pub use self::configuration::{
     BgpConfiguration, Configuration, RunningConfig, RunningMetadata, RunningStatus, Version,

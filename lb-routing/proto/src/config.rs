@@ -4,6 +4,7 @@ mod check;
 mod listen;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 pub(crate) use self::check::MAX_PEERS;
@@ -90,6 +91,8 @@ pub struct PeerConfig {
     pub source: Option<IpAddr>,
     /// Its AS number; ours makes the session internal.
     pub asn: u32,
+    /// Where it may have one of several, `asn` among them: it has the one that its OPEN says. Empty: only `asn`.
+    pub asns: Vec<RangeInclusive<u32>>,
     /// Never connect, only accept (RFC 4271 §8.1.1, PassiveTcpEstablishment).
     pub passive: bool,
     /// Proposed hold time: zero, or at least 3 s (RFC 4271 §4.2).
@@ -152,6 +155,7 @@ impl PeerConfig {
             port: 179,
             source: None,
             asn,
+            asns: Vec::new(),
             passive: false,
             hold_time: Duration::from_secs(90),
             connect_retry: Duration::from_secs(5),
@@ -213,6 +217,12 @@ impl PeerConfig {
             Import::Policies(chain) => chain.may_install(Install::Dataplane),
         };
         by_policy || (self.install == Install::Dataplane && self.import != Import::None)
+    }
+
+    /// Whether it may have this AS number.
+    pub(crate) fn may_be(&self, asn: u32) -> bool {
+        let listed = self.asns.iter().any(|range| range.contains(&asn));
+        asn == self.asn || (listed && check::check_as(asn).is_ok())
     }
 
     /// Our AS number on its session.

@@ -244,6 +244,11 @@ impl Rib {
         self.attributes.get(id).shut
     }
 
+    /// The first AS number of a set's path; 0 where there is none.
+    pub(crate) fn first_as(&self, id: AttributesId) -> u32 {
+        self.attributes.get(id).rank.neighbour_as()
+    }
+
     pub(crate) fn next_hop_of(&self, id: AttributesId) -> Option<IpAddr> {
         self.next_hops.first(self.attributes.get(id).next_hop)
     }

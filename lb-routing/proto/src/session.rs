@@ -50,7 +50,7 @@ use self::link::{Link, Phase};
 use self::lose::Loss;
 pub(crate) use self::open::Negotiated;
 use crate::config::{PeerConfig, SpeakerConfig};
-use crate::speaker::{ConnId, Event, Output, State};
+use crate::speaker::{ConnId, Event, Messages, Output, State};
 use crate::wire::{self, Family, Message, Notification, error};
 
 /// How long a connection that loses a collision waits for the winner's OPEN.
@@ -97,12 +97,14 @@ pub(crate) struct Session {
     reported: State,
     since: Instant,
     last_error: String,
-    messages_received: u64,
-    messages_sent: u64,
+    messages_received: Messages,
+    messages_sent: Messages,
     /// What OPEN says of our restarts.
     past: Past,
     /// Families of the last session.
     families_before: Option<Vec<Family>>,
+    /// OPENs with an AS number that it may not have, which nobody has counted yet.
+    wrong_as: u64,
 }
 
 impl Session {
@@ -118,10 +120,11 @@ impl Session {
             reported: State::Idle,
             since: now,
             last_error: String::new(),
-            messages_received: 0,
-            messages_sent: 0,
+            messages_received: Messages::default(),
+            messages_sent: Messages::default(),
             past: Past::default(),
             families_before: None,
+            wrong_as: 0,
         }
     }
 
@@ -148,14 +151,19 @@ impl Session {
         &self.last_error
     }
 
-    /// Messages received and sent, of all kinds.
-    pub(crate) const fn messages(&self) -> (u64, u64) {
+    /// Messages received and sent.
+    pub(crate) const fn messages(&self) -> (Messages, Messages) {
         (self.messages_received, self.messages_sent)
     }
 
     /// UPDATEs that the speaker sent by itself.
     pub(crate) const fn count_sent(&mut self, messages: u64) {
-        self.messages_sent += messages;
+        self.messages_sent.update += messages;
+    }
+
+    /// OPENs with an AS number that it may not have, since this was asked last.
+    pub(crate) const fn take_wrong_as(&mut self) -> u64 {
+        std::mem::replace(&mut self.wrong_as, 0)
     }
 
     /// What the furthest connection agreed on.
@@ -391,7 +399,7 @@ impl Session {
     }
 
     fn send(&mut self, conn: ConnId, message: &Message, out: &mut Vec<Effect>) {
-        self.messages_sent += 1;
+        self.messages_sent.count(message);
         out.push(Effect::Output(send(conn, message)));
     }
 

@@ -42,7 +42,7 @@ pub use self::output::{Event, Output, RouteChange};
 use self::pace::Pace;
 pub use self::query::{Part, Query, Table, Walk};
 use self::rejudge::Rejudging;
-pub use self::status::{PathKey, PathStatus, PeerStatus, State};
+pub use self::status::{Messages, PathKey, PathStatus, PeerStatus, State};
 use crate::config::{self, ConfigError, PeerConfig, SpeakerConfig};
 use crate::policy::Judge;
 pub use crate::rib::Backlog;
@@ -119,6 +119,8 @@ struct Neighbour {
     session: Session,
     /// The place of what its paths are judged by.
     judge: u16,
+    /// Its AS number in its last session.
+    asn: Option<u32>,
     /// While Established.
     channel: Option<Channel>,
     /// Its paths in the RIB.
@@ -167,6 +169,7 @@ impl Neighbour {
         Self {
             session,
             judge,
+            asn: None,
             channel: None,
             received: 0,
             accepted: 0,

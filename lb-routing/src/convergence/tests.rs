@@ -1,5 +1,7 @@
 //! The first convergence, second by second.
 
+use lb_routing_proto::speaker::Messages;
+
 use super::*;
 
 const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -22,8 +24,8 @@ fn status(state: State, prefixes_received: u64) -> PeerStatus {
         last_malformed: String::new(),
         capabilities: Vec::new(),
         prefixes_advertised: 0,
-        messages_received: 0,
-        messages_sent: 0,
+        messages_received: Messages::default(),
+        messages_sent: Messages::default(),
         last_error: String::new(),
         stale_until: None,
     }

@@ -219,7 +219,7 @@ impl Pair {
 
     async fn messages(&self) -> (u64, u64) {
         let peers = self.router.handle.peers().await;
-        (peers[0].messages_received, peers[0].messages_sent)
+        (peers[0].messages_received.total(), peers[0].messages_sent.total())
     }
 }
 

@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::seen::{SeenMetadata, seen};
+use crate::peer::AsRange;
 use crate::resource::Condition;
 
 /// A BGP neighbour (`GET /api/v1/bgp/peers`).
@@ -62,6 +63,12 @@ pub struct PeerView {
     pub messages_received: u64,
     /// Messages sent.
     pub messages_sent: u64,
+    /// Those received by type.
+    #[serde(default)]
+    pub received: MessageCounts,
+    /// Those sent by type.
+    #[serde(default)]
+    pub sent: MessageCounts,
     /// The last error in words, empty if none: `received NOTIFICATION Cease / Administrative Shutdown`.
     pub last_error: String,
     /// It restarts: its routes stay for so many seconds more at most (RFC 4724).
@@ -70,6 +77,37 @@ pub struct PeerView {
     /// What the configuration says of its connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<PeerSettings>,
+}
+
+/// Messages since the start, by type (RFC 4271 §4.1, RFC 2918).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MessageCounts {
+    /// OPEN.
+    pub open: u64,
+    /// UPDATE.
+    pub update: u64,
+    /// NOTIFICATION.
+    pub notification: u64,
+    /// KEEPALIVE.
+    pub keepalive: u64,
+    /// ROUTE-REFRESH, with the marks of RFC 7313.
+    pub route_refresh: u64,
+}
+
+impl MessageCounts {
+    /// Each with the name of its type.
+    #[must_use]
+    pub const fn by_type(&self) -> [(&'static str, u64); 5] {
+        let Self { open, update, notification, keepalive, route_refresh } = *self;
+        [
+            ("open", open),
+            ("update", update),
+            ("notification", notification),
+            ("keepalive", keepalive),
+            ("route-refresh", route_refresh),
+        ]
+    }
 }
 
 /// Neighbours that come by themselves, from the `listen_ranges` of a peer group.
@@ -87,6 +125,13 @@ pub struct ListenView {
     pub neighbors: u16,
     /// Connections that were refused since the start, as there were enough.
     pub refused: u64,
+    /// AS numbers that they may have.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub asns: Vec<AsRange>,
+    /// OPENs that were refused since the start for another AS number.
+    #[serde(default)]
+    pub wrong_as: u64,
 }
 
 /// What the configuration says of a neighbour's connections and timers.

@@ -27,6 +27,20 @@ pub enum ConfigError {
         /// The number.
         asn: u32,
     },
+    /// Nobody could have one of them, or it is not what the number beside says.
+    #[error(
+        "peer {name}: AS numbers {first} to {last} are no range that it can be in: use 1 to 4294967294, the lower one first, and have AS {asn} among all"
+    )]
+    AsRange {
+        /// The peer's name.
+        name: String,
+        /// The first number.
+        first: u32,
+        /// The last one.
+        last: u32,
+        /// What the neighbour is thought to have.
+        asn: u32,
+    },
     /// RFC 6286 §2.1.
     #[error("router id 0.0.0.0 is not valid: use an IPv4 address of this host")]
     RouterIdZero,
@@ -195,16 +209,19 @@ pub fn validate(config: &SpeakerConfig, peers: &[PeerConfig]) -> Result<(), Conf
     let mut addresses = BTreeSet::new();
     for peer in peers {
         check_peer(peer)?;
-        if peer.route_reflector_client && peer.is_external(config) {
-            return Err(ConfigError::ExternalClient { name: peer.name.clone(), asn: peer.asn });
+        let (ours, reflects) = (peer.our_as(config), peer.route_reflector_client);
+        let ends = peer.asns.iter().flat_map(|range| [*range.start(), *range.end()]);
+        let external = [peer.asn].into_iter().chain(ends).find(|asn| *asn != ours);
+        if let Some(asn) = external.filter(|_| reflects) {
+            return Err(ConfigError::ExternalClient { name: peer.name.clone(), asn });
         }
         if let Some(local_as) = peer.local_as
-            && peer.asn == config.asn
+            && peer.may_be(config.asn)
             && local_as != config.asn
             && peer.allow_as_in == 0
             && peer.import != Import::None
         {
-            let (name, asn) = (peer.name.clone(), peer.asn);
+            let (name, asn) = (peer.name.clone(), config.asn);
             return Err(ConfigError::AlwaysLoops { name, asn, local_as });
         }
         if !addresses.insert(peer.address.to_canonical()) {
@@ -217,7 +234,7 @@ pub fn validate(config: &SpeakerConfig, peers: &[PeerConfig]) -> Result<(), Conf
     Ok(())
 }
 
-fn check_as(asn: u32) -> Result<(), ConfigError> {
+pub(super) fn check_as(asn: u32) -> Result<(), ConfigError> {
     if asn == 0 || asn == AS_TRANS || asn == u32::MAX {
         return Err(ConfigError::ReservedAs { asn });
     }
@@ -229,6 +246,13 @@ fn check_peer(peer: &PeerConfig) -> Result<(), ConfigError> {
     let address = peer.address.to_canonical();
     check_as(peer.asn)?;
     peer.local_as.map_or(Ok(()), check_as)?;
+    let has_its_own = peer.asns.is_empty() || peer.asns.iter().any(|it| it.contains(&peer.asn));
+    for range in &peer.asns {
+        let (first, last) = (*range.start(), *range.end());
+        if first == 0 || first > last || last == u32::MAX || !has_its_own {
+            return Err(ConfigError::AsRange { name: name(), first, last, asn: peer.asn });
+        }
+    }
     if address.is_unspecified() || address.is_multicast() {
         return Err(ConfigError::Address { name: name(), address });
     }

@@ -88,7 +88,7 @@ pub(crate) struct Judge {
     our: [u32; 2],
     router_id: Ipv4Addr,
     cluster_id: Ipv4Addr,
-    /// The AS of an external neighbour.
+    /// The AS of an external neighbour, where the configuration says it; else the speaker looks at the path's first one.
     external: Option<u32>,
     allow_as_in: u8,
     reject_as_set: bool,
@@ -96,11 +96,13 @@ pub(crate) struct Judge {
 
 impl Judge {
     pub(crate) fn new(speaker: &SpeakerConfig, peer: &PeerConfig) -> Self {
+        // There are as many judges as settings, not as neighbours make of them.
+        let said = peer.asns.is_empty() && peer.is_external(speaker);
         Self {
             our: [speaker.asn, peer.our_as(speaker)],
             router_id: speaker.router_id,
             cluster_id: speaker.cluster_id(),
-            external: peer.is_external(speaker).then_some(peer.asn),
+            external: said.then_some(peer.asn),
             allow_as_in: peer.allow_as_in,
             reject_as_set: peer.reject_as_set,
         }

@@ -45,6 +45,11 @@ pub(crate) struct Rank {
 }
 
 impl Rank {
+    /// The AS that the path was learned from; 0 where there is none.
+    pub(super) const fn neighbour_as(&self) -> u32 {
+        self.neighbour_as
+    }
+
     pub(crate) fn of(attributes: &Attributes) -> Self {
         let count = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
         Self {

@@ -27,7 +27,10 @@ impl Session {
         while let Some(link) = self.slot(side).as_mut().filter(|link| link.conn == conn) {
             match link.next_message() {
                 Ok(Some(message)) => {
-                    self.messages_received += 1;
+                    match &message {
+                        Received::Update(_) => self.messages_received.update += 1,
+                        Received::Message(message) => self.messages_received.count(message),
+                    }
                     self.on_message(side, message, now, out);
                 }
                 Ok(None) => break,
@@ -91,6 +94,11 @@ impl Session {
     }
 
     fn on_open(&mut self, side: Side, theirs: &Open, now: Instant, out: &mut Vec<Effect>) {
+        if self.peer.may_be(theirs.asn) {
+            self.peer.asn = theirs.asn;
+        } else {
+            self.wrong_as += 1;
+        }
         let negotiated = match open::negotiate(&self.local, &self.peer, theirs) {
             Ok(negotiated) => negotiated,
             Err(notification) => return self.lose(side, Loss::Sent(notification), now, out),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ipnetwork::IpNetwork;
 
-use super::{Channel, Event, LimitSaid, Output, RouteChange, Speaker};
+use super::{Channel, Event, LimitSaid, Output, RouteChange, Speaker, ranking};
 use crate::rib::{Group, GroupKey, PeerIndex, Sending};
 use crate::session::{Kept, Up};
 use crate::wire::{EncodeError, Family, Notification, error};
@@ -18,6 +18,7 @@ const LOOKS: usize = 64 * 1024;
 impl Speaker {
     /// A session is Established: it joins those that hear the same, and hears everything.
     pub(super) fn up(&mut self, index: PeerIndex, up: Up) {
+        self.adopt_as(index);
         self.introduce(index, up.negotiated.router_id);
         let Some(place) = self.group_of(index, &up) else { return };
         *self.locals.entry(up.local).or_default() += 1;
@@ -29,6 +30,19 @@ impl Speaker {
         let address = ranking.address;
         if let Some(group) = self.group(place) {
             group.join(index, address);
+        }
+    }
+
+    /// Its AS number is the one that it says: what it told under another one is no longer so.
+    fn adopt_as(&mut self, index: PeerIndex) {
+        let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
+        let config = neighbour.session.config();
+        let (rank, asn) = (ranking(&self.config, config), config.asn);
+        if neighbour.asn.replace(asn).is_some_and(|before| before != asn) {
+            self.forget_paths(index);
+        }
+        if self.rib.ranking(index).is_some_and(|known| known.external != rank.external) {
+            self.rib.seat(index, rank);
         }
     }
 

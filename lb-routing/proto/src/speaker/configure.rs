@@ -173,9 +173,13 @@ impl Speaker {
         index
     }
 
-    pub(super) fn change(&mut self, index: PeerIndex, new: PeerConfig, now: Instant) {
+    pub(super) fn change(&mut self, index: PeerIndex, mut new: PeerConfig, now: Instant) {
         let Some(neighbour) = self.neighbours.get(usize::from(index)) else { return };
         let old = neighbour.session.config().clone();
+        if new.may_be(old.asn) {
+            // The one that its OPEN said.
+            new.asn = old.asn;
+        }
         if old == new {
             return;
         }

@@ -2,10 +2,11 @@
 //! no session for a while, or once nobody listens for them any more.
 //!
 //! Bounds: each `Listen` has its limit, and one that had no session keeps no place beyond the rest that a failure brings, nor
-//! one whose connection leads to none. At the limit connections are refused, counted and said once, until there is room
-//! again; those that are there stay.
+//! one whose connection leads to none. At the limit connections are refused, counted, and said once in [`REFUSAL_REST`]; those
+//! that are there stay.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
@@ -22,14 +23,19 @@ pub(super) const DYNAMIC_REST: Duration = Duration::from_secs(60);
 /// would let whoever says nothing keep a place from others.
 pub(super) const DYNAMIC_OPENING: Duration = Duration::from_secs(30);
 
+/// That connections are refused is said no more often for one `Listen`, whoever comes and goes.
+pub(super) const REFUSAL_REST: Duration = Duration::from_secs(60);
+
 /// For whom we listen.
 #[derive(Debug)]
 pub(super) struct Listening {
     config: Listen,
     neighbours: u16,
     refused: u64,
-    /// It was said that there is no room.
-    said: bool,
+    /// When it was said last that there is no room.
+    said: Option<Instant>,
+    /// OPENs with an AS number that they may not have.
+    wrong_as: u64,
 }
 
 /// A neighbour that came by itself.
@@ -58,6 +64,10 @@ pub struct ListenStatus {
     pub neighbours: u16,
     /// Connections that were refused as there were enough, since the start.
     pub refused: u64,
+    /// AS numbers that they may have.
+    pub asns: Vec<RangeInclusive<u32>>,
+    /// OPENs that were refused for another one, since the start.
+    pub wrong_as: u64,
 }
 
 impl Listening {
@@ -81,8 +91,9 @@ impl Speaker {
             .into_iter()
             .map(|config| {
                 let known = before.iter().find(|known| known.config.name == config.name);
-                let refused = known.map_or(0, |known| known.refused);
-                Listening { config, neighbours: 0, refused, said: false }
+                let (refused, wrong_as) = known.map_or((0, 0), |it| (it.refused, it.wrong_as));
+                let said = known.and_then(|known| known.said);
+                Listening { config, neighbours: 0, refused, said, wrong_as }
             })
             .collect();
         for index in self.dynamic_ones() {
@@ -130,6 +141,11 @@ impl Speaker {
             limit: it.config.limit,
             neighbours: it.neighbours,
             refused: it.refused,
+            asns: match it.config.template.asns.as_slice() {
+                [] => vec![it.config.template.asn..=it.config.template.asn],
+                asns => asns.to_vec(),
+            },
+            wrong_as: it.wrong_as,
         });
         each.collect()
     }
@@ -152,7 +168,9 @@ impl Speaker {
         let (place, listening) = find(&mut self.listening, peer).filter(|(_, it)| !it.is_shut())?;
         if listening.neighbours >= listening.config.limit || everybody {
             listening.refused += 1;
-            if !std::mem::replace(&mut listening.said, true) {
+            let rests = |said: Instant| now.saturating_duration_since(said) < REFUSAL_REST;
+            if !listening.said.is_some_and(rests) {
+                listening.said = Some(now);
                 let Listen { name, limit, .. } = &listening.config;
                 let why = match everybody {
                     true => format!(
@@ -161,7 +179,8 @@ impl Speaker {
                     ),
                     false => format!("{name} has as many neighbours as its limit {limit} allows"),
                 };
-                let what = format!("refused: {why}; this is said once until there is room again");
+                let seconds = REFUSAL_REST.as_secs();
+                let what = format!("refused: {why}; this is said once in {seconds} s");
                 self.queue.push_back(Output::Event(Event::Refused { peer, what }));
             }
             return None;
@@ -180,7 +199,11 @@ impl Speaker {
     /// Looks at a neighbour's session after something happened to it.
     pub(super) fn look_at_dynamic(&mut self, index: PeerIndex, now: Instant) {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
+        let wrong_as = neighbour.session.take_wrong_as();
         let Some(dynamic) = &mut neighbour.dynamic else { return };
+        if let Some(listening) = self.listening.get_mut(dynamic.listening) {
+            listening.wrong_as += wrong_as;
+        }
         let is_up = neighbour.channel.is_some();
         dynamic.was_up |= is_up;
         let connected = neighbour.session.is_connected();
@@ -236,7 +259,6 @@ impl Speaker {
         let Some(dynamic) = neighbour.and_then(|it| it.dynamic.take()) else { return };
         if let Some(listening) = self.listening.get_mut(dynamic.listening) {
             listening.neighbours = listening.neighbours.saturating_sub(1);
-            listening.said = false;
         }
     }
 

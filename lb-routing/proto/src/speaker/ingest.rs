@@ -144,7 +144,7 @@ impl Speaker {
         (attributes, stale): (AttributesId, bool),
         paths: impl Iterator<Item = (PathId, IpNetwork)>,
     ) -> Option<Rejection> {
-        let usable = self.usable(attributes);
+        let usable = self.usable(index, attributes);
         let as_it_is = importer.takes_as_it_is(self.rib.is_shut(attributes));
         let mut values = None;
         let mut shared = None;
@@ -202,9 +202,18 @@ impl Speaker {
     }
 
     /// The next hop of a set that routes can have.
-    fn usable(&self, attributes: AttributesId) -> Result<IpAddr, Rejection> {
+    fn usable(&self, index: PeerIndex, attributes: AttributesId) -> Result<IpAddr, Rejection> {
         if let Some(rejection) = self.rib.rejection(attributes) {
             return Err(rejection);
+        }
+        let neighbour = self.neighbours.get(usize::from(index));
+        let config = neighbour.map(|neighbour| neighbour.session.config());
+        // Who may have one of several AS numbers is judged without knowing it.
+        if let Some(config) =
+            config.filter(|it| !it.asns.is_empty() && it.is_external(&self.config))
+            && self.rib.first_as(attributes) != config.asn
+        {
+            return Err(Rejection::FirstAs);
         }
         let next_hop = self.rib.next_hop_of(attributes).ok_or(Rejection::NextHop)?;
         policy::check_next_hop(next_hop, |hop| self.is_ours(hop))?;

@@ -9,7 +9,7 @@ use super::{Neighbour, Speaker};
 use crate::policy::Rejection;
 use crate::rib::{PeerIndex, PrefixId};
 use crate::session::Negotiated;
-use crate::wire::Attributes;
+use crate::wire::{Attributes, Message};
 
 /// FSM states (RFC 4271 §8.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +26,41 @@ pub enum State {
     OpenConfirm,
     /// Established.
     Established,
+}
+
+/// How many messages of each type there were since the start (RFC 4271 §4.1, RFC 2918).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Messages {
+    /// OPEN.
+    pub open: u64,
+    /// UPDATE.
+    pub update: u64,
+    /// NOTIFICATION.
+    pub notification: u64,
+    /// KEEPALIVE.
+    pub keepalive: u64,
+    /// ROUTE-REFRESH, with the marks of RFC 7313.
+    pub route_refresh: u64,
+}
+
+impl Messages {
+    /// Of all types.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.open + self.update + self.notification + self.keepalive + self.route_refresh
+    }
+
+    /// Another one.
+    pub(crate) const fn count(&mut self, message: &Message) {
+        let of = match message {
+            Message::Open(_) => &mut self.open,
+            Message::Update(_) => &mut self.update,
+            Message::Notification(_) => &mut self.notification,
+            Message::Keepalive => &mut self.keepalive,
+            Message::RouteRefresh(_) | Message::RefreshMark(..) => &mut self.route_refresh,
+        };
+        *of += 1;
+    }
 }
 
 /// A neighbour as people see it.
@@ -64,9 +99,9 @@ pub struct PeerStatus {
     /// Prefixes advertised.
     pub prefixes_advertised: u64,
     /// Messages received.
-    pub messages_received: u64,
+    pub messages_received: Messages,
     /// Messages sent.
-    pub messages_sent: u64,
+    pub messages_sent: Messages,
     /// The last error in words; empty if none.
     pub last_error: String,
     /// It restarts, and its paths stay until then at most (RFC 4724).

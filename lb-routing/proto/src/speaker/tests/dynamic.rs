@@ -113,7 +113,7 @@ fn who_is_back_in_time_keeps_its_place() {
 }
 
 #[test]
-fn beyond_the_limit_connections_are_refused_counted_and_said_once() {
+fn beyond_the_limit_connections_are_refused_counted_and_said_once_in_a_while() {
     let mut rig = Rig::listening(vec![listen("nodes", &["10.1.0.0/24"], 2)]);
     let first = rig.come(at(1));
     rig.come(at(2));
@@ -254,4 +254,95 @@ fn whoever_comes_after_a_restart_of_ours_hears_of_it_and_is_waited_for() {
     rig.pass(ABSENCE_LIMIT);
     assert!(!rig.speaker.is_deferring());
     assert_eq!(comes(&mut rig, 8), Some((false, kept)), "routes of before are still forwarded by");
+}
+
+/// Somebody of an AS connects and says OPEN.
+fn open(rig: &mut Rig, address: IpAddr, asn: u32) -> ConnId {
+    let conn = rig.accept(address, ourselves(1));
+    let IpAddr::V4(router_id) = address else { panic!("IPv4") };
+    let capabilities = vec![Capability::FourOctetAs(asn)];
+    rig.hear(conn, &Message::Open(Open { asn, hold_time_secs: 90, router_id, capabilities }));
+    conn
+}
+
+fn among(asns: &[(u32, u32)]) -> Listen {
+    let mut listen = listen("nodes", &["10.1.0.0/24"], 9);
+    listen.template.asns = asns.iter().map(|(first, last)| *first..=*last).collect();
+    listen
+}
+
+#[test]
+fn each_has_the_as_number_that_it_says_where_it_is_one_of_those_allowed() {
+    let asns = [(65101, 65101), (US, US), (65200, 65300)];
+    let mut rig = Rig::listening(vec![among(&asns)]);
+    let conns = [(1, 65101), (2, 65250), (3, US)].map(|(last, asn)| {
+        let conn = open(&mut rig, at(last), asn);
+        rig.hear(conn, &Message::Keepalive);
+        conn
+    });
+    let asns = |rig: &Rig| rig.speaker.peers().iter().map(|it| it.asn).collect::<Vec<_>>();
+    assert_eq!(asns(&rig), [65101, 65250, US]);
+    assert!(rig.states().iter().all(|(_, state)| *state == State::Established));
+    // What they tell is judged by it: one inside our AS need not begin its paths with it.
+    rig.announce(conns[1], &[65101], at(2), &["10.8.0.0/16"]);
+    rig.announce(conns[1], &[65250], at(2), &["10.9.0.0/16"]);
+    let inside = Attributes { local_pref: Some(100), ..attributes(&[65999]) };
+    let context = Context { external: false, ..CONTEXT };
+    let mut update = Vec::new();
+    let prefixes = [prefix("10.7.0.0/16")];
+    wire::encode_updates(&inside, at(3), &prefixes, context, &mut update).unwrap();
+    rig.receive(conns[2], &update.concat());
+    let known: Vec<_> = rig.speaker.routes().iter().map(|it| it.prefix.to_string()).collect();
+    assert_eq!(known, ["10.7.0.0/16", "10.9.0.0/16"]);
+    // Nor does another setting change who they are; where theirs is allowed no longer, they go.
+    let mut fewer = among(&[(65101, 65101), (65250, 65250)]);
+    rig.speaker.listen(vec![fewer.clone()], rig.now).unwrap();
+    assert_eq!(asns(&rig)[..2], [65101, 65250]);
+    let states: Vec<_> = rig.states().into_iter().map(|(_, state)| state).collect();
+    assert_eq!(states[..2], [State::Established; 2]);
+    assert_ne!(states[2], State::Established);
+    fewer.template.asns = vec![65101..=65101];
+    rig.speaker.listen(vec![fewer], rig.now).unwrap();
+    assert!(rig.speaker.routes().is_empty());
+}
+
+#[test]
+fn who_says_another_as_number_is_refused_and_counted_and_keeps_no_place() {
+    let mut rig = Rig::listening(vec![among(&[(65101, 65101), (65200, 4_294_967_294)])]);
+    for (count, asn) in [(1, 65102), (2, 23456), (3, 65199)] {
+        let conn = open(&mut rig, at(1), asn);
+        let bad = Message::Notification(Notification::new(wire::error::BAD_PEER_AS));
+        assert_eq!(messages(&rig.outputs(), conn).last(), Some(&bad), "{asn}");
+        assert_eq!(rig.speaker.listening()[0].wrong_as, count);
+        rig.empty();
+    }
+    assert_eq!(rig.places(), [(0, 0)]);
+}
+
+#[test]
+fn who_comes_again_as_another_as_takes_nothing_along() {
+    let mut rig = Rig::listening(vec![among(&[(65101, 65102)])]);
+    let conn = rig.come(at(1));
+    rig.announce(conn, &[65101], at(1), &["10.9.0.0/16"]);
+    rig.speaker.handle(Input::Closed { conn, error: "end of file".into() }, rig.now);
+    rig.wait();
+    let conn = open(&mut rig, at(1), 65102);
+    rig.hear(conn, &Message::Keepalive);
+    rig.announce(conn, &[65102], at(1), &["10.8.0.0/16"]);
+    let known: Vec<_> = rig.speaker.routes().iter().map(|it| it.prefix.to_string()).collect();
+    assert_eq!(known, ["10.8.0.0/16"]);
+}
+
+#[test]
+fn as_numbers_that_nobody_can_have_are_refused() {
+    let mut rig = Rig::new(Vec::new());
+    for asns in [&[(0, 9)][..], &[(65101, 65101), (9, 8)], &[(1, u32::MAX)], &[(1, 9)]] {
+        let error = rig.speaker.listen(vec![among(asns)], rig.now).unwrap_err().to_string();
+        assert!(error.contains("are no range that it can be in"), "{error}");
+    }
+    let mut client = among(&[(65101, 65101), (US, US)]);
+    client.template.asn = US;
+    client.template.route_reflector_client = true;
+    let error = rig.speaker.listen(vec![client], rig.now).unwrap_err().to_string();
+    assert!(error.contains("it is in AS 65101"), "{error}");
 }
