@@ -95,6 +95,17 @@ pub fn is_announced<'a>(
     vips.any(|vip| carries(vip, facts)) && facts.damping.held_until(address, facts.now).is_none()
 }
 
+/// Whether it is known of every VIP if its address is advertised: after a start interfaces are still to be attached to, and
+/// backends to be checked for the first time.
+pub fn are_judged(facts: Facts<'_>) -> bool {
+    let waits = |vip: &Vip| match tally(&vip.spec, facts.verdicts) {
+        Tally { healthy: 0, unknown: 1.., .. } => true,
+        Tally { healthy: 0, .. } => false,
+        Tally { .. } => !facts.attached,
+    };
+    facts.withdrawn || !facts.vips.values().any(|vip| vip.spec.advertise && waits(vip))
+}
+
 /// Patterns of the interfaces on whose links an address is announced, of which these are the VIPs.
 pub fn links_of<'a>(
     address: IpAddr,

@@ -53,6 +53,10 @@ pub trait Appliers: Send + 'static {
     fn serve(&mut self, wanted: Serve) -> impl Future<Output = Result<(), String>> + Send;
     /// Has BGP advertise addresses: at first none.
     fn announce(&mut self, addresses: Addresses<'_>) -> impl Future<Output = ()> + Send;
+    /// Of every VIP it is known whether its address is advertised; said once.
+    fn all_are_judged(&mut self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
     /// Has an address announced on the links of interfaces that fit these patterns, and on no others: at first on none.
     fn announce_on(
         &mut self,

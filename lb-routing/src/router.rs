@@ -168,6 +168,7 @@ pub struct RouterHandle {
 enum Command {
     Originate(Vec<IpNetwork>),
     ChangeOriginated { come: Vec<IpNetwork>, go: Vec<IpNetwork> },
+    OriginatesAll,
     SetVips(Vec<IpAddr>),
     ChangeVips { come: Vec<IpAddr>, go: Vec<IpAddr> },
     SetStatics(Box<Statics>),
@@ -221,6 +222,12 @@ impl RouterHandle {
     /// Advertises these prefixes, too, and those no longer; costs what changes.
     pub async fn change_originated(&self, come: Vec<IpNetwork>, go: Vec<IpNetwork>) {
         self.tell(Command::ChangeOriginated { come, go }).await;
+    }
+
+    /// Whatever is to be advertised was said, as far as it is known now: after a restart neighbours hear End-of-RIB (RFC 4724)
+    /// then. So much goes with [`RouterHandle::originate`], too; without either they hear it after 5 s.
+    pub async fn originates_all(&self) {
+        self.tell(Command::OriginatesAll).await;
     }
 
     /// Has an `unreachable` route of ours in the kernel for exactly these addresses from now on.

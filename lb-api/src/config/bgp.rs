@@ -251,8 +251,12 @@ fn listening(object: &Object<'_>, options: &PeerOptions) {
 }
 
 fn as_ranges(cursor: &Cursor<'_>) -> Option<Vec<AsRange>> {
-    let ranges = cursor.list(as_range)?;
-    if ranges.is_empty() {
+    let mut named = 0;
+    let ranges = cursor.list(|range| {
+        named += 1;
+        as_range(range)
+    })?;
+    if named == 0 {
         return cursor.wrong("is empty: list an AS number, or leave it out");
     }
     if ranges.len() > MAX_AS_RANGES {

@@ -121,6 +121,28 @@ impl World {
 }
 
 #[test]
+fn vips_are_judged_when_each_has_a_healthy_backend_and_an_interface_or_none_at_all() {
+    let mut world =
+        World::of([vip("a", ADDRESS, 80, &[1, 2]), vip("b", [203, 0, 113, 11], 80, &[3])]);
+    world.attached = false;
+    assert!(!are_judged(world.facts()));
+    world.find(1, Health::Healthy);
+    world.find(3, Health::Unhealthy);
+    assert!(!are_judged(world.facts()), "packets of the first one come in nowhere yet");
+    world.attached = true;
+    assert!(are_judged(world.facts()), "whatever its other backend is");
+    world.find(1, Health::Unhealthy);
+    assert!(!are_judged(world.facts()), "it is the other one's turn");
+    world.find(2, Health::Unhealthy);
+    world.attached = false;
+    assert!(are_judged(world.facts()), "nothing is there to be announced");
+    let mut silent = vip("c", [203, 0, 113, 12], 80, &[4]);
+    silent.spec.advertise = false;
+    assert!(are_judged(World::of([silent]).facts()));
+    assert!(are_judged(World::of([]).facts()));
+}
+
+#[test]
 fn a_drained_backend_takes_no_new_flows_and_its_address_stays_for_those_that_it_has() {
     let mut world = World::of([vip("web", ADDRESS, 80, &[1, 2])]);
     let drain = |world: &mut World, place: usize| {

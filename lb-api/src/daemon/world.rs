@@ -108,6 +108,10 @@ impl Appliers for World {
         }
     }
 
+    async fn all_are_judged(&mut self) {
+        self.router.originates_all().await;
+    }
+
     async fn announce_on(&mut self, address: IpAddr, interfaces: &BTreeSet<String>) {
         self.on_links.send_modify(|all| {
             if interfaces.is_empty() {

@@ -43,6 +43,10 @@ impl<A: Appliers> Task<A> {
         let (announced, not) = self.to_announce(&addresses, now);
         self.announce(&announced, &not, true).await;
         self.announce_on_links(&addresses, now, true).await;
+        if !self.said_judged && control::are_judged(self.facts(now)) {
+            self.said_judged = true;
+            self.appliers.all_are_judged().await;
+        }
         Ok(())
     }
 

@@ -75,6 +75,8 @@ pub(super) struct Task<A> {
     /// What the dataplane has confirmed.
     pub(super) serving: BTreeSet<ServiceKey>,
     pub(super) announced: BTreeSet<IpAddr>,
+    /// It was said that every VIP is judged.
+    pub(super) said_judged: bool,
     /// Where addresses are announced on links.
     pub(super) on_links: BTreeMap<IpAddr, BTreeSet<String>>,
     /// What the kernel was told last; `None` at the start, when an earlier process may have told it anything.
@@ -147,6 +149,7 @@ impl<A: Appliers> Task<A> {
             was_attached: false,
             serving: BTreeSet::new(),
             announced: BTreeSet::new(),
+            said_judged: false,
             on_links: BTreeMap::new(),
             routed: None,
             failure: None,

@@ -51,6 +51,8 @@ pub(crate) struct World {
     routed: BTreeSet<IpAddr>,
     /// How often it was told of resources, and whether it waits for something that they name, and that is there.
     configured: Arc<AtomicUsize>,
+    /// How often it was said that every VIP is judged.
+    judged: Arc<AtomicUsize>,
     waits: Arc<AtomicBool>,
     comes: Arc<AtomicBool>,
 }
@@ -103,6 +105,10 @@ impl Appliers for World {
     async fn announce(&mut self, addresses: Addresses<'_>) {
         follow(&mut self.announced, addresses);
         self.tell(Told::Announce(self.announced.iter().copied().collect()));
+    }
+
+    async fn all_are_judged(&mut self) {
+        self.judged.fetch_add(1, Relaxed);
     }
 
     async fn announce_on(&mut self, address: IpAddr, interfaces: &BTreeSet<String>) {
@@ -332,6 +338,20 @@ async fn eventually<F: Future<Output = bool>>(holds: impl Fn() -> F) {
         }
     };
     tokio::time::timeout(Duration::from_secs(40), all).await.expect("it holds in time");
+}
+
+#[tokio::test]
+async fn it_is_said_once_that_every_vip_is_judged_when_its_address_was_announced() {
+    let bench = Bench::new(vec![vip("web", 10)]).await;
+    let judged = || bench.world.judged.load(Relaxed);
+    assert_eq!(judged(), 0);
+    bench.find(Health::Healthy);
+    eventually(async || judged() == 1).await;
+    assert!(bench.world.told().contains(&Told::Announce(vec![[203, 0, 113, 10].into()])));
+    bench.put(vip("other", 11)).await.unwrap();
+    bench.find(Health::Unhealthy);
+    eventually(async || !bench.advertised("web").await).await;
+    assert_eq!(judged(), 1);
 }
 
 #[tokio::test]

@@ -123,10 +123,14 @@ pub struct AsRange {
     pub last: u32,
 }
 
+/// An AS number, or a range of them: `65001` or `65100-65199`.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = AsRange))]
 #[serde(untagged)]
 enum NumberOrText {
+    /// A number.
     Number(u32),
+    /// A range, or a number as text.
     Text(String),
 }
 
@@ -256,7 +260,7 @@ options! {
     listen_limit: u16,
     /// AS numbers that they may have besides `asn`, if that is said: numbers and ranges (`65100-65199`), 64 at most. Each has
     /// the one that its OPEN says; with another one it is refused. Only in a group.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<NumberOrText>>))]
     listen_asns: Vec<AsRange>,
     /// Keep what import does not accept, so that it can be shown as received: a million paths at most, some 100 octets each.
     keep_rejected: bool,

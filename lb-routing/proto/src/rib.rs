@@ -146,12 +146,12 @@ impl Rib {
         known != *ranking
     }
 
-    /// What a neighbour's paths are told as may have changed.
+    /// What a neighbour's paths are worth, or what they are told as, may have changed.
     pub(crate) fn touch(&mut self, peer: PeerIndex) {
         for id in 0..self.prefixes.end() {
             let usable = |it: &Shown<'_>| it.path.rejected().is_none();
             if self.paths(id).filter(usable).any(|it| it.path.source == Source::of(peer)) {
-                self.changed.insert(id);
+                self.reselect(id);
             }
         }
     }
@@ -315,11 +315,6 @@ impl Rib {
     /// Whether we originate this very address as a host route.
     pub(crate) fn originates_host(&self, address: IpAddr) -> bool {
         self.originated.contains(&IpNetwork::from(address))
-    }
-
-    /// Whether there are routes of our own.
-    pub(crate) fn originates_any(&self) -> bool {
-        !self.originated.is_empty()
     }
 
     /// Every prefix that has paths.

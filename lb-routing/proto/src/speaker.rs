@@ -301,7 +301,11 @@ impl Speaker {
                 self.expire_stale(now);
                 self.release_held(now);
             }
-            Input::Originate(prefixes) => self.rib.originate(prefixes),
+            Input::Originate(prefixes) => {
+                self.rib.originate(prefixes);
+                self.originates_all();
+            }
+            Input::OriginatesAll => self.originates_all(),
             Input::ChangeOriginated { come, go } => self.rib.change_originated(come, go),
             Input::NextHop { next_hop, reach } => self.reach(next_hop, reach, now),
             Input::Shutdown => self.each_session(now, |session, now, out| {

@@ -217,6 +217,9 @@ impl Task {
                 let change = Input::ChangeOriginated { come: &come, go: &go };
                 self.speaker.handle(change, Instant::now());
             }
+            Some(Command::OriginatesAll) => {
+                self.speaker.handle(Input::OriginatesAll, Instant::now());
+            }
             Some(Command::SetVips(vips)) => {
                 let (come, go) = self.plan.set_vips(vips.into_iter().collect());
                 self.tell_of_vips(&come, &go);

@@ -378,7 +378,7 @@ impl Net {
             Input::Originate(prefixes) => prefixes.hash(&mut self.digest),
             Input::ChangeOriginated { come, go } => (come, go).hash(&mut self.digest),
             Input::NextHop { next_hop, reach } => (next_hop, reach).hash(&mut self.digest),
-            Input::Tick | Input::Shutdown => {}
+            Input::Tick | Input::OriginatesAll | Input::Shutdown => {}
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Neighbour, Speaker, place, ranking, rules};
 use crate::config::{self, ConfigError, PeerConfig, SpeakerConfig};
 use crate::policy::Judge;
-use crate::rib::PeerIndex;
+use crate::rib::{PeerIndex, Ranking};
 use crate::session::Session;
 use crate::wire::{Notification, error};
 
@@ -198,8 +198,9 @@ impl Speaker {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
         neighbour.judge = judge;
         let Some(channel) = &neighbour.channel else {
-            // The next session begins with all of it; what is kept until then is judged now.
-            self.rib.seat(index, rank);
+            // The next session begins with all of it; what is kept until then is judged now, as of whom told it.
+            let router_id = self.rib.ranking(index).map_or(rank.router_id, |known| known.router_id);
+            self.rib.seat(index, Ranking { router_id, ..rank });
             if imports {
                 self.import_anew(index, now);
             }

@@ -20,6 +20,17 @@ struct Announced<'a> {
     prefixes: Field<'a>,
 }
 
+/// Which refusals are counted: each route once for each time that it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Count {
+    /// It is told now.
+    All,
+    /// It was told before, and was not refused then.
+    New,
+    /// It is told again soon.
+    None,
+}
+
 /// What policy makes of a route: its attributes, its next hop, and which tables are to have it.
 type Judged = (AttributesId, IpAddr, Install);
 
@@ -127,7 +138,8 @@ impl Speaker {
             if self.speaks(index, announced.prefixes.family()) {
                 let Announced { attributes, prefixes } = announced;
                 let paths = prefixes.paths();
-                rejected = self.take(index, &importer, (*attributes, false), paths).or(rejected);
+                let received = (*attributes, false);
+                rejected = self.take(index, &importer, received, paths, Count::All).or(rejected);
             }
         }
         // One line per UPDATE, whatever it holds.
@@ -143,6 +155,7 @@ impl Speaker {
         importer: &Importer,
         (attributes, stale): (AttributesId, bool),
         paths: impl Iterator<Item = (PathId, IpNetwork)>,
+        count: Count,
     ) -> Option<Rejection> {
         let usable = self.usable(index, attributes);
         let as_it_is = importer.takes_as_it_is(self.rib.is_shut(attributes));
@@ -187,7 +200,8 @@ impl Speaker {
                 // §9.1.2, RFC 7606 §2).
                 Err(rejection) => {
                     let received = (attributes, stale);
-                    self.keep_rejected(index, (path_id, prefix), received, rejection);
+                    let counts = self.counts(index, (path_id, &prefix), count);
+                    self.keep_rejected(index, (path_id, prefix), received, (rejection, counts));
                     rejected = Some(rejection);
                 }
             }
@@ -253,19 +267,33 @@ impl Speaker {
         true
     }
 
+    fn counts(
+        &self,
+        index: PeerIndex,
+        (path_id, prefix): (PathId, &IpNetwork),
+        count: Count,
+    ) -> bool {
+        match count {
+            Count::All => true,
+            Count::New => self.rib.has(prefix, (Source::of(index), path_id)),
+            Count::None => false,
+        }
+    }
+
     /// A route that is no use replaces its predecessor, and stays to be shown where that is wanted.
     fn keep_rejected(
         &mut self,
         index: PeerIndex,
         (path_id, prefix): (PathId, IpNetwork),
         (received, stale): (AttributesId, bool),
-        rejection: Rejection,
+        (rejection, counts): (Rejection, bool),
     ) {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) else { return };
-        neighbour.refused += 1;
+        neighbour.refused += u64::from(counts);
         let keeps = neighbour.keeps_refused() && rejection != Rejection::Prefix;
         let room = neighbour.received - neighbour.accepted < self.max_refused;
-        neighbour.not_kept += u64::from((keeps && !room) || neighbour.keeps_no_more);
+        let lost = (keeps && !room) || neighbour.keeps_no_more;
+        neighbour.not_kept += u64::from(counts && lost);
         if !keeps || !room {
             neighbour.misses_some |= rejection != Rejection::Prefix;
             return self.withdraw(index, (path_id, prefix));
@@ -282,7 +310,7 @@ impl Speaker {
         if !self.insert(index, &prefix, path) {
             self.withdraw(index, (path_id, prefix));
             if let Some(neighbour) = self.neighbours.get_mut(usize::from(index)) {
-                neighbour.not_kept += 1;
+                neighbour.not_kept += u64::from(counts);
                 neighbour.misses_some = true;
             }
         }

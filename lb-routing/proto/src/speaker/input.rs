@@ -63,6 +63,9 @@ pub enum Input<'a> {
         /// What is gone.
         go: &'a [IpNetwork],
     },
+    /// Whatever is to be originated was said, as far as it is known now: after a restart nobody waits for more of it. So much
+    /// goes with `Originate`, too.
+    OriginatesAll,
     /// How far a next hop is that `Output::NextHop` asked about; until then it costs nothing.
     NextHop {
         /// Which one.

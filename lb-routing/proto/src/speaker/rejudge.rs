@@ -14,6 +14,7 @@
 
 use std::time::Instant;
 
+use super::ingest::Count;
 use super::{Neighbour, Speaker};
 use crate::config::{BeyondLimit, Import};
 use crate::policy::{Importer, Rejection};
@@ -117,7 +118,8 @@ impl Speaker {
         if to < end {
             self.rejudging.push_back(Rejudging { index, next: to, end, then });
         }
-        self.judge_some(index, next, to);
+        let count = if then == Then::Ask { Count::None } else { Count::New };
+        self.judge_some(index, (next, to), count);
         let now = self.now;
         if to == end {
             match then {
@@ -131,7 +133,7 @@ impl Speaker {
         true
     }
 
-    fn judge_some(&mut self, index: PeerIndex, from: PrefixId, to: PrefixId) {
+    fn judge_some(&mut self, index: PeerIndex, (from, to): (PrefixId, PrefixId), count: Count) {
         let Some(neighbour) = self.neighbours.get(usize::from(index)) else { return };
         let importer = Importer::new(&self.config, neighbour.session.config());
         let judge = neighbour.judge;
@@ -144,7 +146,7 @@ impl Speaker {
             let attributes = self.rib.judged_by(received, judge, check);
             let paths = paths.iter().map(|&(_, path)| path);
             let _said_when_they_came: Option<Rejection> =
-                self.take(index, &importer, (attributes, stale), paths);
+                self.take(index, &importer, (attributes, stale), paths, count);
             self.rib.release(attributes);
         }
     }

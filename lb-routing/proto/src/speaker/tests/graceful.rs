@@ -232,6 +232,63 @@ fn a_new_import_policy_holds_also_where_the_session_is_lost_before_all_is_judged
     assert_eq!(usable(&rig), [(prefix("10.6.0.0/16"), true)]);
 }
 
+/// Two neighbours whose paths differ by their identifiers alone; that of the first one, which restarts, is the higher one.
+fn tied(first: u8) -> (Rig, [ConnId; 2], [PeerConfig; 2]) {
+    let peers = [1, 2].map(|number| peer(number, Import::All, Export::None));
+    let mut rig = Rig::new(peers.to_vec());
+    let config = SpeakerConfig { max_paths: 1, ..rig.speaker.config().clone() };
+    rig.speaker.reconfigure(config, peers.to_vec(), rig.now).unwrap();
+    let two = rig.establish(2);
+    let one = rig.come_back_as(first);
+    for conn in [two, one] {
+        let number = if conn == one { 1 } else { 2 };
+        rig.announce(conn, &[65100 + u32::from(number)], neighbour(number), &["10.5.0.0/16"]);
+    }
+    (rig, [one, two], peers)
+}
+
+impl Rig {
+    fn come_back_as(&mut self, last: u8) -> ConnId {
+        let conn = self.accept(neighbour(1), ourselves(1));
+        let restart = GracefulRestart {
+            restarted: false,
+            notifications: true,
+            time_secs: 60,
+            families: vec![(V4, true)],
+        };
+        let capabilities = vec![
+            Capability::Multiprotocol(V4),
+            Capability::GracefulRestart(restart),
+            Capability::FourOctetAs(65101),
+        ];
+        let router_id = Ipv4Addr::new(1, 1, 1, last);
+        let open = Open { asn: 65101, hold_time_secs: 90, router_id, capabilities };
+        self.hear(conn, &Message::Open(open));
+        self.hear(conn, &Message::Keepalive);
+        conn
+    }
+}
+
+#[test]
+fn who_restarts_stays_who_it_was_and_is_judged_as_another_one_once_it_comes_back_as_that() {
+    let (mut rig, [one, _], [first, second]) = tied(9);
+    let winner = |rig: &mut Rig| {
+        rig.outputs();
+        let routes = rig.speaker.routes();
+        routes.into_iter().find(|path| path.best).and_then(|path| path.peer)
+    };
+    assert_eq!(winner(&mut rig), Some(neighbour(2)));
+    rig.lose(one);
+    // Another setting of it, which has nothing to do with who it is.
+    let changed = PeerConfig { hold_time: Duration::from_secs(30), allow_as_in: 1, ..first };
+    rig.speaker.configure(vec![changed, second], rig.now).unwrap();
+    assert_eq!(winner(&mut rig), Some(neighbour(2)), "it has the higher identifier still");
+    // It is back with a lower one, and has told nothing yet.
+    rig.pass(Duration::from_secs(30));
+    rig.come_back_as(1);
+    assert_eq!(winner(&mut rig), Some(neighbour(1)));
+}
+
 #[test]
 fn after_a_restart_of_ours_nothing_is_selected_before_the_neighbours_have_told_all() {
     let peers = vec![peer(1, Import::All, Export::All), peer(2, Import::All, Export::All)];
@@ -282,9 +339,16 @@ fn after_a_restart_of_ours_no_neighbour_hears_of_an_end_before_our_own_routes() 
     };
     let (mut rig, conn) = restarted();
     rig.pass(ABSENCE_LIMIT - Duration::from_secs(1));
-    assert!(updates(&rig.outputs(), conn).is_empty());
-    rig.originate(&["203.0.113.1/32"]);
-    let told = updates(&rig.outputs(), conn);
+    // One is known, and others may follow, until it is said that these are all.
+    for number in 1..=2 {
+        let come = [prefix(&format!("203.0.113.{number}/32"))];
+        rig.speaker.handle(Input::ChangeOriginated { come: &come, go: &[] }, rig.now);
+        assert!(updates(&rig.outputs(), conn).is_empty());
+    }
+    rig.speaker.handle(Input::OriginatesAll, rig.now);
+    let outputs = rig.outputs();
+    assert_eq!(announced(&outputs, conn).len(), 2);
+    let told = updates(&outputs, conn);
     assert!(told.last().unwrap().end_of_rib.is_some() && told.len() > 1, "{told:?}");
 
     let (mut rig, conn) = restarted();

@@ -43,6 +43,31 @@ impl Rig {
     }
 }
 
+#[test]
+fn a_route_that_a_new_policy_refuses_is_counted_once_whether_it_is_told_again_or_not() {
+    let prefixes = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"];
+    for (can_be_asked, at_once) in [(true, 0), (false, 2)] {
+        let mut rig = Rig::new(vec![peer(1, Import::All, Export::None)]);
+        let one = if can_be_asked { rig.establish_refreshable(1) } else { rig.establish(1) };
+        rig.announce(one, &[65101], neighbour(1), &prefixes);
+        let refused = |rig: &mut Rig| {
+            rig.outputs();
+            rig.speaker.peers()[0].routes_refused
+        };
+        assert_eq!(refused(&mut rig), 0);
+        rig.speaker.configure(vec![peer(1, some(), Export::None)], rig.now).unwrap();
+        assert_eq!(refused(&mut rig), at_once);
+        if can_be_asked {
+            rig.announce(one, &[65101], neighbour(1), &prefixes);
+        }
+        assert_eq!((refused(&mut rig), rig.speaker.peers()[0].prefixes_received), (2, 1));
+        // Another policy that refuses the same ones refuses nothing more.
+        let other = PeerConfig { reject_as_set: true, ..peer(1, some(), Export::None) };
+        rig.speaker.configure(vec![other], rig.now).unwrap();
+        assert_eq!(refused(&mut rig), 2);
+    }
+}
+
 /// Its neighbour's refused routes are kept.
 fn keeping(peer: PeerConfig) -> PeerConfig {
     PeerConfig { keep_rejected: true, ..peer }
