@@ -23,8 +23,8 @@ mod step;
 mod tests;
 mod undo;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZero;
 
@@ -35,8 +35,8 @@ use self::access::Prefixes;
 pub use self::audit::{Audit, Found};
 pub(crate) use self::entries::words;
 use self::entries::{
-    Life, address_entry, address_key, algorithm, backend_entry, bounds, can_hash, gone_entry, mode,
-    mss, of_clients, on_exhaustion, parted_entry, reachable, service_key,
+    Life, address_entry, address_key, algorithm, backend_entry, bounds, check, gone_entry, mode,
+    mss, on_exhaustion, parted_entry, service_key,
 };
 pub use self::grace::Waiting;
 pub use self::life::FlowLife;
@@ -270,7 +270,9 @@ impl Served {
         changed: &[(&ServiceKey, &Service)],
         steps: &mut Vec<Step>,
     ) -> Result<(), PlanError> {
-        gone.iter().for_each(|key| self.remove(key, steps));
+        // An address that loses one service and gets another is a VIP all the while.
+        let stay: BTreeSet<IpAddr> = changed.iter().map(|(key, _)| key.address).collect();
+        gone.iter().for_each(|key| self.remove(key, stay.contains(&key.address), steps));
         changed.iter().try_for_each(|(key, service)| self.put(key, service, steps))
     }
 
@@ -453,23 +455,24 @@ impl Served {
         steps: &mut Vec<Step>,
     ) {
         if new {
-            let services = self.addresses.entry(address).or_insert(0);
-            if *services == 0 {
+            // One that has none stands in the map still.
+            let services = self.addresses.entry(address).or_insert_with(|| {
                 steps.push(Step::PutService { key: address_key(address), entry: address_entry() });
-            }
+                0
+            });
             *services += 1;
         }
         steps.push(Step::PutService { key: service_key(key), entry });
     }
 
-    fn remove(&mut self, key: &ServiceKey, steps: &mut Vec<Step>) {
+    fn remove(&mut self, key: &ServiceKey, address_stays: bool, steps: &mut Vec<Step>) {
         let address = key.address;
         let Some(held) = self.services.remove(key) else { return };
         ranges::remove(&held.ranges, &Ranges::new(), &mut self.ranges, steps);
         steps.push(Step::RemoveService { key: service_key(key) });
         if let Some(services) = self.addresses.get_mut(&address) {
             *services -= 1;
-            if *services == 0 {
+            if *services == 0 && !address_stays {
                 self.addresses.remove(&address);
                 steps.push(Step::RemoveService { key: address_key(address) });
             }
@@ -479,22 +482,4 @@ impl Served {
         access::remove(&held.access, &Prefixes::new(), &mut self.access, steps);
         self.part_with(held.backends, steps);
     }
-}
-
-/// Whether a service can be served, if there is room.
-fn check(key: &ServiceKey, service: &Service) -> Result<(), PlanError> {
-    let ServiceKey { address, port, .. } = *key;
-    ranges::check(key, service)?;
-    if service.hashes_when_full && !can_hash(service) {
-        return Err(PlanError::NeedsFlows { address, port });
-    }
-    let count = service.backends.len();
-    if count > MAX_BACKENDS_PER_SERVICE {
-        return Err(PlanError::TooManyBackends { address, port, count });
-    }
-    for backend in &service.backends {
-        reachable(key, service, backend)?;
-    }
-    service.access.iter().try_for_each(|access| of_clients(key, access.prefix.ip()))?;
-    ring::check(key, service)
 }

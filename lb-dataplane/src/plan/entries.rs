@@ -14,7 +14,7 @@ use lb_dataplane_common::service::{
 };
 
 use super::sources::Set;
-use super::{NO_ID, PlanError};
+use super::{MAX_BACKENDS_PER_SERVICE, NO_ID, PlanError, ranges, ring};
 use crate::table::{
     Algorithm, Backend, BackendState, Mode, MssClamp, OnExhaustion, Protocol, Service, ServiceKey,
     WhenFailed,
@@ -45,8 +45,26 @@ pub(super) fn address(bytes: [u8; 16]) -> IpAddr {
     Ipv6Addr::from(bytes).to_canonical()
 }
 
+/// Whether a service can be served, if there is room.
+pub(super) fn check(key: &ServiceKey, service: &Service) -> Result<(), PlanError> {
+    let ServiceKey { address, port, .. } = *key;
+    ranges::check(key, service)?;
+    if service.hashes_when_full && !can_hash(service) {
+        return Err(PlanError::NeedsFlows { address, port });
+    }
+    let count = service.backends.len();
+    if count > MAX_BACKENDS_PER_SERVICE {
+        return Err(PlanError::TooManyBackends { address, port, count });
+    }
+    for backend in &service.backends {
+        reachable(key, service, backend)?;
+    }
+    service.access.iter().try_for_each(|access| of_clients(key, access.prefix.ip()))?;
+    ring::check(key, service)
+}
+
 /// Clients are of the family of the VIP.
-pub(super) fn of_clients(service: &ServiceKey, address: IpAddr) -> Result<(), PlanError> {
+fn of_clients(service: &ServiceKey, address: IpAddr) -> Result<(), PlanError> {
     if service.address.is_ipv4() == address.is_ipv4() {
         Ok(())
     } else {
@@ -55,11 +73,7 @@ pub(super) fn of_clients(service: &ServiceKey, address: IpAddr) -> Result<(), Pl
 }
 
 /// A backend of the other family than the VIP gets flows that are translated, from addresses of its own family.
-pub(super) fn reachable(
-    key: &ServiceKey,
-    service: &Service,
-    backend: &Backend,
-) -> Result<(), PlanError> {
+fn reachable(key: &ServiceKey, service: &Service, backend: &Backend) -> Result<(), PlanError> {
     let (vip, address) = (key.address, backend.address);
     if let Some(source) = backend.sources.iter().find(|s| s.address.is_ipv4() != address.is_ipv4())
     {
@@ -184,7 +198,7 @@ pub(super) fn on_exhaustion(on_exhaustion: OnExhaustion) -> u8 {
 }
 
 /// Whether a flow's packets all go to one backend without an entry.
-pub(super) fn can_hash(service: &Service) -> bool {
+fn can_hash(service: &Service) -> bool {
     service.mode != Mode::Nat
         && matches!(service.algorithm, Algorithm::Maglev | Algorithm::SourceHash)
         && service.affinity.is_none()

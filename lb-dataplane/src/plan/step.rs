@@ -112,7 +112,7 @@ impl Step {
             Self::PutBackend { entry, .. } if entry.flags & BACKEND_IN_USE != 0 => 4,
             Self::PutAccess { .. } => 5,
             Self::WriteRing { .. } => 6,
-            // Before what comes: an address that loses one service and gets another is there in the end.
+            // Before what comes: the map has room for as many as there may be, and no more.
             Self::RemoveService { .. } => 7,
             Self::PutService { .. } => 8,
             Self::PutRange { .. } => 9,

@@ -242,8 +242,36 @@ fn table(services: impl IntoIterator<Item = (ServiceKey, Service)>) -> Table {
     Table { services: services.into_iter().collect() }
 }
 
+/// At every step, what is an address of VIPs before and after is one.
 fn carry_out(maps: &mut Maps, steps: &[Step]) {
-    steps.iter().for_each(|step| maps.carry_out(step));
+    let is_address = |entry: &(VipKey, ServiceEntry)| entry.1.id == NO_ID;
+    let addresses = |maps: &Maps| -> BTreeSet<[u8; 8]> {
+        let all = maps.services.iter().filter(|(_, entry)| is_address(entry));
+        all.map(|(key, _)| *key).collect()
+    };
+    let mut after = maps.clone();
+    steps.iter().for_each(|step| after.write(step));
+    let stay: Vec<_> = addresses(maps).intersection(&addresses(&after)).copied().collect();
+    for step in steps {
+        maps.carry_out(step);
+        assert!(stay.iter().all(|key| maps.services.contains_key(key)), "{step:?}");
+    }
+}
+
+#[test]
+fn an_address_whose_only_service_moves_to_another_port_is_a_vip_all_the_while() {
+    let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
+    let at = |port| ServiceKey { address: [192, 0, 2, 1].into(), port, protocol: Protocol::Tcp };
+    for port in [80, 81, 80] {
+        let steps = served.plan(&table([(at(port), Service::default())])).unwrap();
+        carry_out(&mut maps, &steps);
+        assert_eq!(maps.services.len(), 2, "{port}");
+    }
+    let change = Change { services: [(at(80), None), (at(443), Some(Service::default()))].into() };
+    let steps = served.change(&change).unwrap();
+    carry_out(&mut maps, &steps);
+    carry_out(&mut maps, &served.plan(&Table::default()).unwrap());
+    assert_eq!(maps.services.len(), 0);
 }
 
 #[test]
