@@ -14,8 +14,11 @@ pub(super) async fn dynamic(kind: &'static dyn Kind) {
     let pair = Pair::start(kind, wish, Vec::new()).await;
     pair.talk().await;
     let mut wanted = Peers::from(pair.us.clone());
-    let template = wanted.peers.remove(0);
+    let mut template = wanted.peers.remove(0);
     let mut others = template.clone();
+    // It may have one of many AS numbers, and says which.
+    let asn = std::mem::replace(&mut template.asn, 64_599);
+    template.asns = vec![64_513..=64_599];
     others.asn = 64514;
     let transport = wanted.transports.remove(&wish.them().parse().unwrap()).unwrap();
     let listen = |name: &str, range: &str, template| {
@@ -35,6 +38,7 @@ pub(super) async fn dynamic(kind: &'static dyn Kind) {
         let peer = peers.first().filter(|peer| peer.state == State::Established)?;
         assert_eq!(peer.dynamic.as_deref(), Some("nodes"));
         assert_eq!((&*peer.name, peers.len()), (wish.them(), 1));
+        assert_eq!(peer.asn, asn);
         Some(())
     })
     .await;

@@ -309,9 +309,10 @@ fn each_has_the_as_number_that_it_says_where_it_is_one_of_those_allowed() {
 #[test]
 fn who_says_another_as_number_is_refused_and_counted_and_keeps_no_place() {
     let mut rig = Rig::listening(vec![among(&[(65101, 65101), (65200, 4_294_967_294)])]);
-    for (count, asn) in [(1, 65102), (2, 23456), (3, 65199)] {
+    for (count, asn) in [(1, 65102_u32), (2, 23456), (3, 65199)] {
         let conn = open(&mut rig, at(1), asn);
-        let bad = Message::Notification(Notification::new(wire::error::BAD_PEER_AS));
+        let bad = Notification::with_data(wire::error::BAD_PEER_AS, asn.to_be_bytes());
+        let bad = Message::Notification(bad);
         assert_eq!(messages(&rig.outputs(), conn).last(), Some(&bad), "{asn}");
         assert_eq!(rig.speaker.listening()[0].wrong_as, count);
         rig.empty();
