@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
+use crate::held::Link;
 use crate::icmp::checksum;
 use crate::sys;
 
@@ -39,6 +40,18 @@ impl Announcer {
     /// The interface is gone or down, or its queue full.
     pub fn announce(&self, ifindex: u32, address: IpAddr, mac: [u8; 6]) -> io::Result<()> {
         sys::send_frame(&self.0, ifindex, &announcement(address, mac))
+    }
+
+    /// Sends a packet, from its IP header on, through an interface whose link is Ethernet.
+    ///
+    /// # Errors
+    ///
+    /// The interface is gone or down, its queue full, or the packet longer than its MTU.
+    pub fn send(&self, link: &Link, packet: &[u8]) -> io::Result<()> {
+        let is_v4 = packet.first().is_some_and(|first| first >> 4 == 4);
+        let ethertype = if is_v4 { libc::ETH_P_IP } else { libc::ETH_P_IPV6 } as u16;
+        let frame = [&link.macs[..], &ethertype.to_be_bytes(), packet].concat();
+        sys::send_frame(&self.0, link.ifindex, &frame)
     }
 }
 

@@ -70,7 +70,8 @@ pub struct Dataplane {
     one_arm: OneArm,
     fib: Fib,
     scan: age::Scan,
-    /// What became of fragments that came early.
+    /// Fragments that came early: how many may be kept, and what became of them.
+    early_fragments: u32,
     held: Arc<Mutex<HeldCounts>>,
     /// Of the ways out; `None` while nothing is attached to XDP.
     xdp: Option<XdpFeatures>,

@@ -3,21 +3,19 @@
 //! Invariant: no fragment leaves more than once, and none of a datagram of which two overlap here (RFC 5722 for IPv6; RFC 3128
 //! says why for IPv4): what is kept makes no more packets than came.
 
+mod rewrite;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::icmp::Answer;
-
-/// Fragments that are kept at most; beyond, those that come are dropped.
-const MOST: usize = 256;
-/// Those of one source address.
-const MOST_OF_SOURCE: usize = 32;
-/// Datagrams that are known at most, those included of which nothing is kept (any more).
-const MOST_DATAGRAMS: usize = 1024;
 /// How long. Fragments overtake each other by milliseconds; a whole datagram is given up after 30 s (`ipfrag_time`).
 const FOR: Duration = Duration::from_secs(1);
+/// Datagrams that are known for each fragment that may be kept, those included of which nothing is kept (any more).
+pub(crate) const DATAGRAMS: u32 = 4;
+/// The part of the room that one source address may take.
+const PART_OF_SOURCE: usize = 8;
 
 /// What the fragments of a datagram have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,13 +33,50 @@ pub(crate) struct Fragment {
     pub(crate) range: Range<u32>,
     /// From the IP header on.
     pub(crate) packet: Vec<u8>,
+    /// It is for no VIP: it goes on as it came where nothing else is said of it in time.
+    pub(crate) is_routed: bool,
 }
 
-/// Where a datagram goes.
+/// How a datagram goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Way {
+    pub(crate) form: Form,
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
+    pub(crate) link: Option<Link>,
+}
+
+/// What becomes of its packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// They go on as they are, to the backend by its MAC or by their own addresses.
+    AsTheyCame,
+    /// They get these addresses, of either family.
+    Translated,
+    /// They go within packets with these addresses: IP in IP, or IPv6 in IPv6.
+    Within,
+    /// They go within datagrams of GUE, from this port.
+    Gue(u16),
+}
+
+/// Where frames leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The interface.
+    pub ifindex: u32,
+    /// The MAC that they are for, and that of the interface.
+    pub macs: [u8; 12],
+}
+
+/// A fragment that goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentOn {
+    /// Whose the packet is.
+    pub to: IpAddr,
+    /// From its IP header on, with every checksum.
+    pub packet: Vec<u8>,
+    /// Where it leaves; `None` where the kernel is to find the way.
+    pub link: Option<Link>,
 }
 
 /// How many fragments became what, since the beginning.
@@ -49,9 +84,9 @@ pub(crate) struct Way {
 pub struct HeldCounts {
     /// They were sent on after their first one.
     pub released: u64,
-    /// Their first one did not come in time.
+    /// Their first one did not come in time: those to VIPs are gone, those from backends went on as they came.
     pub expired: u64,
-    /// There was no room for them.
+    /// There was no room for them, or no way: as with `expired`.
     pub refused: u64,
     /// They came twice, or with others that they overlap.
     pub overlapping: u64,
@@ -65,8 +100,10 @@ enum State {
 }
 
 /// The fragments that are kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Held {
+    /// How many may be; beyond, those that come are refused.
+    most: usize,
     datagrams: HashMap<Datagram, State>,
     /// Datagrams as they became known.
     order: VecDeque<(Instant, Datagram)>,
@@ -76,34 +113,46 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// With room for so many.
+    pub(crate) fn new(most: u32) -> Self {
+        Self {
+            most: most as usize,
+            datagrams: HashMap::new(),
+            order: VecDeque::new(),
+            of_source: HashMap::new(),
+            kept: 0,
+            counts: HeldCounts::default(),
+        }
+    }
+
     pub(crate) fn counts(&self) -> HeldCounts {
         self.counts
     }
 
-    /// A fragment came early; the packet to send if its first one has come meanwhile.
+    /// When [`Held::expire`] has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.order.front().map(|(since, _)| *since + FOR)
+    }
+
+    /// A fragment came early; the packet to send if its first one has come meanwhile, or if it cannot be kept.
     pub(crate) fn fragment(
         &mut self,
         datagram: Datagram,
         fragment: Fragment,
         now: Instant,
-    ) -> Option<Answer> {
-        self.expire(now);
-        let is_room = self.kept < MOST
-            && self.of_source.get(&datagram.source).is_none_or(|held| *held < MOST_OF_SOURCE);
+    ) -> Option<SentOn> {
+        let of_source = (self.most / PART_OF_SOURCE).max(1);
+        let is_room = self.kept < self.most
+            && self.of_source.get(&datagram.source).is_none_or(|held| *held < of_source);
         // Whoever may keep no more takes no place of another's datagram either.
         if !is_room && !self.datagrams.contains_key(&datagram) {
-            self.counts.refused += 1;
-            return None;
+            return self.refuse(fragment);
         }
-        let Some(state) = self.known(datagram, now) else {
-            self.counts.refused += 1;
-            return None;
-        };
+        let Some(state) = self.known(datagram, now) else { return self.refuse(fragment) };
         match state {
             State::Goes(way) => {
-                let answer = translated(fragment.packet, *way);
-                self.counts.released += u64::from(answer.is_some());
-                answer
+                let way = *way;
+                self.release(fragment, &way)
             }
             State::Overlaps => {
                 self.counts.overlapping += 1;
@@ -118,7 +167,7 @@ impl Held {
                     self.kept += 1;
                     *self.of_source.entry(datagram.source).or_default() += 1;
                 } else if other.is_none() {
-                    self.counts.refused += 1;
+                    return self.refuse(fragment);
                 } else if is_copy {
                     self.counts.overlapping += 1;
                 } else {
@@ -133,8 +182,7 @@ impl Held {
     }
 
     /// The first fragment of a datagram has come; what to send of it.
-    pub(crate) fn first_came(&mut self, datagram: Datagram, way: Way, now: Instant) -> Vec<Answer> {
-        self.expire(now);
+    pub(crate) fn first_came(&mut self, datagram: Datagram, way: Way, now: Instant) -> Vec<SentOn> {
         let Some(state) = self.known(datagram, now) else { return Vec::new() };
         let held = match state {
             State::Waits(held) => std::mem::take(held),
@@ -142,35 +190,51 @@ impl Held {
         };
         *state = State::Goes(way);
         self.let_go(datagram.source, held.len());
-        let packets = held.into_iter().map(|fragment| fragment.packet);
-        let answers: Vec<_> = packets.filter_map(|packet| translated(packet, way)).collect();
-        self.counts.released += answers.len() as u64;
-        answers
+        held.into_iter().filter_map(|fragment| self.release(fragment, &way)).collect()
+    }
+
+    /// Forgets what has been known for long enough; what to send of it, as it came.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<SentOn> {
+        let mut sent = Vec::new();
+        while let Some(&(since, datagram)) = self.order.front() {
+            if now.saturating_duration_since(since) < FOR {
+                break;
+            }
+            self.order.pop_front();
+            if let Some(State::Waits(held)) = self.datagrams.remove(&datagram) {
+                self.counts.expired += held.len() as u64;
+                self.let_go(datagram.source, held.len());
+                sent.extend(held.into_iter().filter_map(as_it_came));
+            }
+        }
+        sent
+    }
+
+    fn release(&mut self, fragment: Fragment, way: &Way) -> Option<SentOn> {
+        let sent = rewrite::rewritten(fragment.packet, fragment.range.len() as u32, way);
+        if sent.is_some() {
+            self.counts.released += 1;
+        } else {
+            self.counts.refused += 1;
+        }
+        sent
+    }
+
+    fn refuse(&mut self, fragment: Fragment) -> Option<SentOn> {
+        self.counts.refused += 1;
+        as_it_came(fragment)
     }
 
     /// What is known of a datagram, as of one that waits if nothing was; `None` where there is no room for it.
     fn known(&mut self, datagram: Datagram, now: Instant) -> Option<&mut State> {
         if !self.datagrams.contains_key(&datagram) {
-            if self.datagrams.len() >= MOST_DATAGRAMS {
+            if self.datagrams.len() >= self.most * DATAGRAMS as usize {
                 return None;
             }
             self.order.push_back((now, datagram));
             self.datagrams.insert(datagram, State::Waits(Vec::new()));
         }
         self.datagrams.get_mut(&datagram)
-    }
-
-    fn expire(&mut self, now: Instant) {
-        while let Some(&(since, datagram)) = self.order.front() {
-            if now.saturating_duration_since(since) < FOR {
-                return;
-            }
-            self.order.pop_front();
-            if let Some(State::Waits(held)) = self.datagrams.remove(&datagram) {
-                self.counts.expired += held.len() as u64;
-                self.let_go(datagram.source, held.len());
-            }
-        }
     }
 
     fn let_go(&mut self, source: IpAddr, count: usize) {
@@ -184,30 +248,16 @@ impl Held {
     }
 }
 
-fn overlaps(one: &Range<u32>, other: &Range<u32>) -> bool {
-    one.start < other.end && other.start < one.end
+/// A fragment that is for no VIP, by its own addresses.
+fn as_it_came(fragment: Fragment) -> Option<SentOn> {
+    let (source, destination) = rewrite::addresses(&fragment.packet)?;
+    let way = Way { form: Form::AsTheyCame, source, destination, link: None };
+    let len = fragment.range.len() as u32;
+    if fragment.is_routed { rewrite::rewritten(fragment.packet, len, &way) } else { None }
 }
 
-/// A later fragment with other addresses and one hop less, as the packet path would have it; `None` if it may go no further. It
-/// has no ports and no checksum but that of IPv4's header, which the kernel fills in.
-fn translated(mut packet: Vec<u8>, way: Way) -> Option<Answer> {
-    let ttl_at = match (packet.first()? >> 4, way.source, way.destination) {
-        (4, IpAddr::V4(source), IpAddr::V4(destination)) => {
-            packet.get_mut(12..16)?.copy_from_slice(&source.octets());
-            packet.get_mut(16..20)?.copy_from_slice(&destination.octets());
-            packet.get_mut(10..12)?.fill(0);
-            8
-        }
-        (6, IpAddr::V6(source), IpAddr::V6(destination)) => {
-            packet.get_mut(8..24)?.copy_from_slice(&source.octets());
-            packet.get_mut(24..40)?.copy_from_slice(&destination.octets());
-            7
-        }
-        _ => return None,
-    };
-    let ttl = packet.get_mut(ttl_at)?;
-    *ttl = ttl.checked_sub(1).filter(|left| *left > 0)?;
-    Some(Answer { to: way.destination, packet, has_header: true })
+fn overlaps(one: &Range<u32>, other: &Range<u32>) -> bool {
+    one.start < other.end && other.start < one.end
 }
 
 /// An address as it was before it was mapped into IPv6.

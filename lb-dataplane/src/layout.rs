@@ -11,6 +11,7 @@ use lb_dataplane_common::family::{V4, V6};
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Translation};
 
 use crate::dataplane::Sizes;
+use crate::held::DATAGRAMS;
 
 /// The object with the programs, made by the build script.
 pub(crate) static OBJECT: &[u8] =
@@ -72,6 +73,8 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
         "FIB_GROUPS" => sizes.fib_group_pages,
         "FIB_BUCKETS" => sizes.fib_bucket_pages,
         "FIB_MEMBERS" => sizes.fib_members,
+        "AWAITED" => sizes.early_fragments.saturating_mul(DATAGRAMS),
+        "BACKEND_ADDRESSES" => while_changing(sizes.backends),
         _ => return None,
     })
 }

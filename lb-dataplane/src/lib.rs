@@ -26,7 +26,7 @@ pub use dataplane::{
     ServiceCounters, Sizes, Vlan, XdpMode, clean, cramped,
 };
 pub use error::{ApplyError, AttachError, OpenError, ReadError};
-pub use held::HeldCounts;
+pub use held::{HeldCounts, Link, SentOn};
 pub use icmp::Answer;
 pub use lb_dataplane_common::flow::{Timeouts, seconds};
 pub use lb_dataplane_common::reason::{Contract, Kind, Reason};

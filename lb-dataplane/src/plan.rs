@@ -13,6 +13,7 @@ mod adopt;
 mod audit;
 mod entries;
 mod grace;
+mod hosts;
 mod life;
 mod ranges;
 mod ring;
@@ -39,6 +40,7 @@ use self::entries::{
     mss, on_exhaustion, parted_entry, service_key,
 };
 pub use self::grace::Waiting;
+use self::hosts::Hosts;
 pub use self::life::FlowLife;
 pub use self::ranges::PortPrefix;
 use self::ranges::Ranges;
@@ -78,6 +80,8 @@ pub struct Served {
     addresses: BTreeMap<IpAddr, usize>,
     /// By backend id: what its entry says of its flows' life.
     lives: Vec<FlowLife>,
+    /// What they say of addresses.
+    hosts: Hosts,
     /// Backends of no service, which a process left that ended between two steps.
     orphans: Vec<((IpAddr, u16), u32)>,
     /// Prefixes of no service, left in the same way.
@@ -154,6 +158,7 @@ impl Served {
             services: BTreeMap::new(),
             addresses: BTreeMap::new(),
             lives: vec![FlowLife::default(); limits.backends as usize],
+            hosts: Hosts::default(),
             orphans: Vec::new(),
             lost_access: Vec::new(),
             lost_ranges: Vec::new(),
@@ -172,24 +177,6 @@ impl Served {
     /// How much the maps hold.
     pub fn limits(&self) -> Limits {
         self.limits
-    }
-
-    /// What a backend's entry says of its flows' life, as the steps that were carried out say.
-    pub fn life(&self, id: u32) -> FlowLife {
-        self.lives.get(id as usize).copied().unwrap_or_default()
-    }
-
-    /// Hears that a step was carried out.
-    pub fn carried_out(&mut self, step: &Step) {
-        if let Step::PutBackend { id, entry } = step {
-            self.note(*id, entry);
-        }
-    }
-
-    fn note(&mut self, id: u32, entry: &BackendEntry) {
-        if let Some(life) = self.lives.get_mut(id as usize) {
-            *life = FlowLife::of(entry);
-        }
     }
 
     /// The services with their ids.

@@ -10,7 +10,7 @@ use lb_api_types::config::{Config, Hook};
 use lb_api_types::vip::{Algorithm, HealthCheckKind, Nat, NatMode, Protocol, Vip};
 
 use crate::hello::{Hello, Holds, SOON, address};
-use crate::traffic::fragments_that_overtake_their_first_come_through;
+use crate::traffic::{fragments_that_overtake_their_first_come_through, so_do_those_of_backends};
 
 const PODS: usize = 2;
 const VIP: &str = "2001:db8:f::10";
@@ -170,7 +170,7 @@ fn ipv6_senders_hear_of_smaller_mtus(hook: Hook) {
 }
 
 fn ipv6_datagrams_come_back_in_fragments_too(hook: Hook) {
-    let (hello, mut vip) = up(hook);
+    let (mut hello, mut vip) = up(hook);
     vip.metadata.name = "datagrams".to_owned();
     vip.spec.protocol = Protocol::Udp;
     vip.spec.health_check.kind = HealthCheckKind::None;
@@ -184,7 +184,13 @@ fn ipv6_datagrams_come_back_in_fragments_too(hook: Hook) {
                 .unwrap_or_else(|error| panic!("{len} bytes: {error:#}"));
         }
     }
+    // A host that tracks connections collects the fragments that it sends itself.
+    let tracks = "nft add table inet tracks; nft add chain inet tracks out '{ type filter hook output priority 0; }'; \
+                  nft add rule inet tracks out ct state new accept";
+    hello.lab.run("lbd", tracks).holds();
     fragments_that_overtake_their_first_come_through(&hello, &vip);
+    so_do_those_of_backends(&mut hello, &vip, true);
+    let client = hello.lab.netns("client").holds();
     vip.spec.backends.iter_mut().for_each(|backend| backend.port = 9);
     hello.api.put_vip(&vip).holds();
     demo::all_healthy(&hello.api, &vip).holds();

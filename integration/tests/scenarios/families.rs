@@ -11,6 +11,7 @@ use lb_api_types::vip::{HealthCheckKind, Nat, NatMode, Protocol, Vip};
 
 use crate::dual_stack::{PODS_V4, add_ipv4, up};
 use crate::hello::{Hello, Holds, SOON, address};
+use crate::traffic::fragments_that_overtake_their_first_come_through;
 
 const PODS: usize = 2;
 const VIP_V4: &str = "203.0.113.10";
@@ -127,6 +128,7 @@ fn datagrams(hello: &Hello, vip: &Vip, at: SocketAddr) {
             .holds();
         }
     }
+    fragments_that_overtake_their_first_come_through(hello, &vip);
     vip.spec.backends.iter_mut().for_each(|backend| backend.port = 9);
     hello.api.put_vip(&vip).holds();
     demo::all_healthy(&hello.api, &vip).holds();

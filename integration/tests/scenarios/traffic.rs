@@ -338,7 +338,7 @@ fn a_transfer_finds_its_way_through_smaller_mtus(hook: Hook) {
 
 /// Small ones, and such that cross each link in fragments; of a port where nobody listens the client hears at once.
 fn datagrams_come_back_and_their_errors_too(hook: Hook) {
-    let (hello, mut vip) = Hello::up_with_vip(hook);
+    let (mut hello, mut vip) = Hello::up_with_vip(hook);
     vip.metadata.name = "datagrams".to_owned();
     vip.spec.protocol = Protocol::Udp;
     vip.spec.health_check.kind = HealthCheckKind::None;
@@ -353,6 +353,8 @@ fn datagrams_come_back_and_their_errors_too(hook: Hook) {
         }
     }
     fragments_that_overtake_their_first_come_through(&hello, &vip);
+    so_do_those_of_backends(&mut hello, &vip, false);
+    let client = hello.lab.netns("client").holds();
 
     vip.spec.backends.iter_mut().for_each(|backend| backend.port = 9);
     hello.api.put_vip(&vip).holds();
@@ -365,13 +367,37 @@ fn datagrams_come_back_and_their_errors_too(hook: Hook) {
     assert!(pinged.contains(" 0% packet loss"), "{pinged}");
 }
 
+const OVERTAKEN: &str =
+    concat!("python3 ", env!("CARGO_MANIFEST_DIR"), "/tests/scenarios/overtaken.py");
+
 /// Three fragments, the last one first.
 pub(crate) fn fragments_that_overtake_their_first_come_through(hello: &Hello, vip: &Vip) {
-    const OVERTAKEN: &str =
-        concat!("python3 ", env!("CARGO_MANIFEST_DIR"), "/tests/scenarios/overtaken.py");
     let kept = hello.packets_that_ended("fragment-kept");
     let ask = format!("{OVERTAKEN} {} {}", vip.spec.address, vip.spec.port);
     hello.lab.run("client", &ask).holds();
+    assert_eq!(hello.packets_that_ended("fragment-kept"), kept + 2);
+}
+
+/// The same of what backends of this family answer.
+pub(crate) fn so_do_those_of_backends(hello: &mut Hello, vip: &Vip, is_v6: bool) {
+    const PORT: u16 = 4242;
+    let mut vip = vip.clone();
+    let family = if is_v6 { 6 } else { 4 };
+    for pod in ["pod1", "pod2"] {
+        let answer = format!("{OVERTAKEN} answer {family} {PORT}");
+        hello.lab.spawn(pod, &format!("overtaken{family}"), &answer).holds();
+    }
+    vip.spec.backends.iter_mut().for_each(|backend| backend.port = PORT);
+    hello.api.put_vip(&vip).holds();
+    demo::all_healthy(&hello.api, &vip).holds();
+    let client = hello.lab.netns("client").holds();
+    let payload: Vec<u8> = (0..4000).map(|n| n as u8).collect();
+    eventually("an answer comes back whose fragments overtook its first", SOON, || {
+        traffic::echo(client, address(&vip), &payload)
+    })
+    .holds();
+    let kept = hello.packets_that_ended("fragment-kept");
+    traffic::echo(client, address(&vip), &payload).holds();
     assert_eq!(hello.packets_that_ended("fragment-kept"), kept + 2);
 }
 

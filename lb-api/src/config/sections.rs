@@ -77,6 +77,7 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
         "max_fib_groups",
         "max_fib_next_hops",
         "max_fib_buckets",
+        "max_early_fragments",
         "client_prefix_v4",
         "client_prefix_v6",
         "sample_flows",
@@ -117,6 +118,8 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
             .unwrap_or(default.max_fib_next_hops),
         max_fib_buckets: number("max_fib_buckets", 4096..=1 << 24)
             .unwrap_or(default.max_fib_buckets),
+        max_early_fragments: number("max_early_fragments", 8..=65_536)
+            .unwrap_or(default.max_early_fragments),
         client_prefix_v4: number("client_prefix_v4", 1..=32)
             .and_then(|n| u8::try_from(n).ok())
             .unwrap_or(default.client_prefix_v4),

@@ -125,6 +125,8 @@ fn each_mistake_names_its_field() {
         ("dataplane: {hook: generic}".into(), "dataplane.hook"),
         ("dataplane: {xdp_mode: offload}".into(), "dataplane.xdp_mode"),
         ("dataplane: {max_fib_blocks: 1}".into(), "dataplane.max_fib_blocks"),
+        ("dataplane: {max_early_fragments: 7}".into(), "dataplane.max_early_fragments"),
+        ("dataplane: {max_early_fragments: 65537}".into(), "dataplane.max_early_fragments"),
         ("dataplane: {interfaces: eth0}".into(), "dataplane.interfaces"),
         ("dataplane: {interfaces: ['']}".into(), "dataplane.interfaces[0]"),
         ("dataplane: {interfaces: ['a/b']}".into(), "dataplane.interfaces[0]"),

@@ -144,6 +144,7 @@ pub(super) fn options(config: &config::Dataplane) -> Options {
         fib_group_pages: config.max_fib_groups.div_ceil(GROUPS_PER_PAGE),
         fib_bucket_pages: config.max_fib_buckets.div_ceil(RING_PAGE),
         fib_members: config.max_fib_next_hops,
+        early_fragments: config.max_early_fragments,
         ..Sizes::default()
     };
     let wanted = &config.timeouts;

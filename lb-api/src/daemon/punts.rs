@@ -1,6 +1,7 @@
 //! Tells senders why their packets were dropped, and both sides of a flow that it has ended: ICMP errors and RSTs by raw
 //! sockets, the former from a thread of its own. Another one keeps fragments that come before their first one, and sends them
-//! on when that has come.
+//! on when that has come, as frames where their next hop's MAC is known: so no filter and no connection tracking of this host
+//! meets them, as none meets what the packet path forwards.
 
 use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -9,7 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use lb_dataplane::Answer;
+use lb_dataplane::{Announcer, Answer, SentOn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -34,7 +35,7 @@ pub(super) async fn spawn(dataplane: &DataplaneHandle) -> Result<Arc<Sockets>> {
             while let Some(answer) = punts.next_answer(Instant::now()) {
                 sockets.send(&answer);
             }
-            if let Err(error) = wait(punts.fds()) {
+            if let Err(error) = wait(punts.fds(), None) {
                 tracing::error!(%error, "no more ICMP errors are sent for dropped packets");
                 return;
             }
@@ -49,12 +50,18 @@ async fn keep_fragments(dataplane: &DataplaneHandle, sockets: Arc<Sockets>) -> R
     let taken = dataplane.with(|owned| owned.dataplane.take_early_fragments()).await;
     let early = taken.map_err(anyhow::Error::msg)??;
     let mut early = early.context("somebody else keeps fragments for the dataplane")?;
+    let frames =
+        Announcer::open().context("no socket for frames: run as root or with CAP_NET_RAW")?;
+    let send = move |packets: Vec<SentOn>| {
+        packets.into_iter().for_each(|packet| send_on(&sockets, &frames, packet));
+    };
     thread::Builder::new().name("fragments".into()).spawn(move || {
         loop {
             while let Some(packets) = early.next_packets(Instant::now()) {
-                packets.iter().for_each(|packet| sockets.send(packet));
+                send(packets);
             }
-            if let Err(error) = wait([early.as_fd()]) {
+            send(early.overdue(Instant::now()));
+            if let Err(error) = wait([early.as_fd()], early.deadline()) {
                 tracing::error!(%error, "fragments that come before their first one are lost");
                 return;
             }
@@ -63,10 +70,25 @@ async fn keep_fragments(dataplane: &DataplaneHandle, sockets: Arc<Sockets>) -> R
     Ok(())
 }
 
-/// Waits for something to read.
-fn wait<const N: usize>(rings: [BorrowedFd<'_>; N]) -> Result<(), Errno> {
+/// Sends a fragment where the packet path would have sent it; where that knew no MAC, by the kernel's routes.
+fn send_on(sockets: &Sockets, frames: &Announcer, SentOn { to, packet, link }: SentOn) {
+    let Some(link) = link else {
+        return sockets.send(&Answer { to, packet, has_header: true });
+    };
+    if let Err(error) = frames.send(&link, &packet) {
+        tracing::debug!(%to, %error, "a fragment is not sent");
+    }
+}
+
+/// Waits for something to read, until a time if there is one.
+fn wait<const N: usize>(rings: [BorrowedFd<'_>; N], until: Option<Instant>) -> Result<(), Errno> {
     let mut rings = rings.map(|ring| PollFd::new(ring, PollFlags::POLLIN));
-    match poll(&mut rings, PollTimeout::NONE) {
+    let timeout = until.map_or(PollTimeout::NONE, |until| {
+        let left = until.saturating_duration_since(Instant::now());
+        // Up to the next millisecond: not at once again.
+        PollTimeout::from(u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX))
+    });
+    match poll(&mut rings, timeout) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(error) => Err(error),
     }

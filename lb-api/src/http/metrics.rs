@@ -58,7 +58,8 @@ fn appliance(text: &mut Text, Sample { status, watchers, overruns, failures, .. 
     }
     text.counter("lbd_flow_events_lost_total", "Events of flows that are watched which were lost.");
     text.line(&[], status.flow_events_lost);
-    let early = "Fragments to VIPs that came before the first one of their datagram.";
+    let early =
+        "Fragments to VIPs and from backends that came before the first one of their datagram.";
     text.counter("lbd_early_fragments_total", early);
     let EarlyFragmentsView { released, expired, refused, overlapping } = status.early_fragments;
     let became = [

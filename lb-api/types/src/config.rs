@@ -226,6 +226,10 @@ pub struct Dataplane {
     /// default, at most 16,777,216.
     #[cfg_attr(feature = "openapi", schema(minimum = 4096, maximum = 16_777_216))]
     pub max_fib_buckets: u32,
+    /// Fragments that are kept for a second because they came before the first one of their datagram, 2 KiB each at most, an
+    /// eighth of them of one sender; 256 by default, at most 65,536.
+    #[cfg_attr(feature = "openapi", schema(minimum = 8, maximum = 65_536))]
+    pub max_early_fragments: u32,
     /// Bits of a client's IPv4 address that `max_flows_per_client` goes by: 1 to 32, which is the default. Clients that share
     /// them are one.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 32))]
@@ -323,6 +327,7 @@ impl Default for Dataplane {
             max_fib_groups: 65_536,
             max_fib_next_hops: 65_536,
             max_fib_buckets: 262_144,
+            max_early_fragments: 256,
             client_prefix_v4: 32,
             client_prefix_v6: 64,
             sample_flows: None,

@@ -24,8 +24,8 @@ pub struct EarlyHead {
     pub len: u32,
     /// Bytes of its packet; 0 if this is [`FirstCame`].
     pub packet_len: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Not zero where it is for no VIP, but from a backend: it goes on as it came where nothing says otherwise.
+    pub is_routed: u32,
 }
 
 /// A fragment that is to be kept.
@@ -44,11 +44,22 @@ pub struct EarlyFragment {
 pub struct FirstCame {
     /// Which.
     pub head: EarlyHead,
-    /// The source address that its fragments are to have, IPv4 mapped into IPv6.
+    /// The source address that its fragments are to have, or that of the packets around them, IPv4 mapped into IPv6.
     pub to_source: V6,
-    /// Their destination address.
+    /// Their destination address, or the backend's to which they go as they came.
     pub to_destination: V6,
+    /// How they go on: one of the `MODE_*` constants of services and flows, or [`MODE_ROUTED`].
+    pub mode: u32,
+    /// The source port of the datagrams around them, with `MODE_GUE`.
+    pub port: u32,
+    /// The interface that they leave through; 0 where the kernel is to find the way.
+    pub ifindex: u32,
+    /// The MACs of their frames, the destination's first.
+    pub macs: [u16; 6],
 }
 
+/// The datagram is of no flow: its fragments are routed as they came.
+pub const MODE_ROUTED: u32 = 8;
+
 const _: () = assert!(size_of::<EarlyHead>() == 56);
-const _: () = assert!(size_of::<FirstCame>() == 88);
+const _: () = assert!(size_of::<FirstCame>() == 112);

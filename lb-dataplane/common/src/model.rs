@@ -430,6 +430,10 @@ impl Tables for ModelTables {
         self.answers.contains(key)
     }
 
+    fn is_backend(&self, _: &V6) -> bool {
+        false
+    }
+
     fn awaited(&self, _: &FragmentKey<V6>) -> Option<u32> {
         None
     }
@@ -459,8 +463,12 @@ const NO_FRAGMENT: FirstCame = FirstCame {
         offset: 0,
         len: 0,
         packet_len: 0,
-        pad: 0,
+        is_routed: 0,
     },
     to_source: [0; 4],
     to_destination: [0; 4],
+    mode: 0,
+    port: 0,
+    ifindex: 0,
+    macs: [0; 6],
 };

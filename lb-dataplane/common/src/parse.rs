@@ -82,6 +82,13 @@ impl<A: Family> Ip<A> {
         self.fragment & OFFSET != 0
     }
 
+    /// Whether it is the beginning of a packet only.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_first_fragment(&self) -> bool {
+        self.fragment & FRAGMENT == MORE_FRAGMENTS
+    }
+
     /// Whether a packet without its beginning may be a part of a whole one: it ends where a packet may end (RFC 791 §3.1),
     /// and does not write over the flags of a TCP header (RFC 3128), or over what SCTP's first fragment has at least.
     #[must_use]

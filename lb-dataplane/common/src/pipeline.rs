@@ -22,8 +22,8 @@ use self::across::{error_across, forward_across};
 use self::direct::forward_direct;
 pub use self::forward::Found;
 use self::forward::{
-    find_no_flow, find_quoted, find_way, forward_flow, forward_flow_apart, forward_plain,
-    forward_plain_apart, go_by_addresses, send_error, translate_error, translate_quoted,
+    find_no_flow, find_quoted, find_way, forward_error, forward_flow, forward_flow_apart,
+    forward_plain, forward_plain_apart, go_by_addresses,
 };
 use self::fragments::transport;
 pub(crate) use self::life::claim;
@@ -146,8 +146,14 @@ fn run<A: Family, P: Packet, T: TablesOf<A>>(
             return Err(Reason::MergedSegments);
         }
         if let Err(reason) = find_no_flow(tables, scratch) {
-            let is_early = reason == Reason::FragmentToVip;
-            return Err(if is_early { fragments::keep(packet, tables, scratch) } else { reason });
+            let is_for_vip = reason == Reason::FragmentToVip;
+            if !is_for_vip && reason != Reason::FragmentKept {
+                return Err(reason);
+            }
+            let ended = fragments::keep(packet, tables, scratch, is_for_vip);
+            if ended != Reason::Forwarded {
+                return Err(ended);
+            }
         }
     } else {
         let flags = find_flow(packet, tables, scratch)?;
@@ -156,6 +162,10 @@ fn run<A: Family, P: Packet, T: TablesOf<A>>(
         }
     }
     find_way(tables, scratch);
+    // Here and not there: the verifier knows one state after a subprogram, and many within.
+    if scratch.ip.is_first_fragment() {
+        fragments::tell_where_awaited(tables, scratch);
+    }
     if !scratch.step.is_flow {
         return if A::APART {
             Ok(forward_plain_apart(packet, scratch, way))
@@ -170,11 +180,7 @@ fn run<A: Family, P: Packet, T: TablesOf<A>>(
     }
     // Read again, so that the verifier knows no more of it than in other cases and goes through `find_way` once for all.
     match (scratch.step.mode, scratch.transport.kind) {
-        (MODE_NAT, Kind::Error) => {
-            let content = translate_quoted(packet, scratch).ok_or(Reason::WriteFault)?;
-            translate_error(packet, scratch, content).ok_or(Reason::WriteFault)?;
-            Ok(send_error(packet, scratch, way))
-        }
+        (MODE_NAT, Kind::Error) => Ok(forward_error(packet, scratch, way)),
         (MODE_NAT, _) if A::APART => Ok(forward_flow_apart(packet, scratch, way)),
         (MODE_NAT, _) => forward_flow(packet, scratch, way),
         (MODE_ACROSS, Kind::Error) => Ok(error_across(packet, scratch, way)),

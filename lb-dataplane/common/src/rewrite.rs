@@ -54,18 +54,21 @@ pub fn translate_addresses<A: Family, P: Packet>(
 /// Addresses the frame anew.
 #[inline(always)]
 pub fn set_macs<P: Packet>(packet: &mut P, destination: [u8; 6], source: [u8; 6]) -> Option<()> {
+    packet.write(0, mac_words(destination, source))
+}
+
+/// The first words of a frame.
+#[inline(always)]
+pub fn mac_words(destination: [u8; 6], source: [u8; 6]) -> [u16; 6] {
     let word = |mac: [u8; 6], at: usize| u16::from_ne_bytes([mac[at], mac[at + 1]]);
-    packet.write(
-        0,
-        [
-            word(destination, 0),
-            word(destination, 2),
-            word(destination, 4),
-            word(source, 0),
-            word(source, 2),
-            word(source, 4),
-        ],
-    )
+    [
+        word(destination, 0),
+        word(destination, 2),
+        word(destination, 4),
+        word(source, 0),
+        word(source, 2),
+        word(source, 4),
+    ]
 }
 
 /// Turns an echo request into its reply (RFC 792, RFC 4443 §4.2).

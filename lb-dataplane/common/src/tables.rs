@@ -120,6 +120,8 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn end_sample(&self, key: &FlowKey<V6>, state: u32);
     /// Whether this node answers who asks a link for the MAC of a VIP.
     fn answers(&self, key: &AnswerKey) -> bool;
+    /// Whether an address is a backend's.
+    fn is_backend(&self, address: &V6) -> bool;
     /// The tick in which a fragment last came before the first one of its datagram.
     fn awaited(&self, key: &FragmentKey<V6>) -> Option<u32>;
     /// Notes that one has come. In a table of its own: a flood of such fragments makes no first one forgotten.

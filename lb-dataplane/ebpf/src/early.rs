@@ -1,7 +1,8 @@
 //! What user space is told of fragments that come before the first one of their datagram.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{LruHashMap, RingBuf};
+use aya_ebpf::maps::{HashMap, LruHashMap, RingBuf};
 use lb_dataplane_common::early::{EARLY_BYTES, EarlyFragment, EarlyHead, FirstCame};
 use lb_dataplane_common::family::V6;
 use lb_dataplane_common::fragment::FragmentKey;
@@ -13,8 +14,19 @@ use crate::sum;
 static EARLY: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 
 /// Datagrams of which fragments have come before the first one, and when the last of them did: as many as user space knows.
+/// The loader sets how many.
 #[map]
 static AWAITED: LruHashMap<FragmentKey<V6>, u32> = LruHashMap::with_max_entries(1024, 0);
+
+/// Addresses of backends: fragments from there may be answers of theirs.
+#[map]
+static BACKEND_ADDRESSES: HashMap<V6, u32> = HashMap::with_max_entries(64, BPF_F_NO_PREALLOC);
+
+/// Whether an address is a backend's.
+#[inline(always)]
+pub fn is_backend(address: &V6) -> bool {
+    BACKEND_ADDRESSES.get_ptr(address).is_some()
+}
 
 /// When a fragment last came before the first one of its datagram.
 #[inline(always)]

@@ -14,6 +14,7 @@ mod flow_ptr;
 mod frame;
 mod interfaces;
 mod maps;
+mod punts;
 mod record;
 mod samples;
 mod sum;

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use lb_dataplane_common::choose::Composed;
 use lb_dataplane_common::early::FirstCame;
 use lb_dataplane_common::family::{Family, V4, V6};
@@ -14,7 +14,6 @@ use lb_dataplane_common::flow::{FlowEntry, FlowKey, Timeouts};
 use lb_dataplane_common::fragment::{FragmentKey, FragmentPorts};
 use lb_dataplane_common::half_open::HalfOpen;
 use lb_dataplane_common::pipeline::Scratch;
-use lb_dataplane_common::punt::{Punt, QUOTED};
 use lb_dataplane_common::reason::{
     INTERFACE_PLACES, REASON_PLACES, Reason, ReasonCounts, reason_index,
 };
@@ -82,12 +81,6 @@ static FRAGMENTS: LruHashMap<FragmentKey<V4>, FragmentPorts> =
 #[map]
 static FRAGMENTS6: LruHashMap<FragmentKey<V6>, FragmentPorts> =
     LruHashMap::with_max_entries(8192, 0);
-/// Packets for user space to tell their senders of: 64 KiB, 780 of them.
-#[map]
-static PUNTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
-/// Those of them that were too long for their way: whoever sends others by the thousand keeps nobody from hearing what fits.
-#[map]
-static PUNTS_TOO_BIG: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 /// Where this node answers who asks for a VIP's MAC.
 #[map]
 static ANSWERS: HashMap<AnswerKey, u32> = HashMap::with_max_entries(MAX_ANSWERS, BPF_F_NO_PREALLOC);
@@ -429,6 +422,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn is_backend(&self, address: &V6) -> bool {
+        early::is_backend(address)
+    }
+
+    #[inline(always)]
     fn awaited(&self, key: &FragmentKey<V6>) -> Option<u32> {
         early::awaited(key)
     }
@@ -467,32 +465,5 @@ impl Tables for Maps {
                 (*counts).bytes += u64::from(bytes);
             }
         }
-    }
-}
-
-/// Hands the head of a packet that is dropped to user space. `read` copies bytes of it, from its IP header on, and says
-/// whether it could.
-#[inline(always)]
-pub fn punt(
-    reason: Reason,
-    len: usize,
-    detail: u16,
-    read: impl Fn(&mut [u8; QUOTED], usize) -> bool,
-) {
-    let ring = if reason == Reason::FlowTooBig { &PUNTS_TOO_BIG } else { &PUNTS };
-    let Some(mut place) = ring.reserve::<Punt>(0) else { return };
-    let punt: *mut Punt = place.as_mut_ptr();
-    // SAFETY: the reservation is as large as a `Punt`; all of it is written before it is handed over.
-    let is_read = unsafe {
-        (*punt).reason = reason as u32;
-        (*punt).detail = detail;
-        (*punt).len = len as u16;
-        (*punt).bytes = [0; QUOTED];
-        read(&mut (*punt).bytes, len)
-    };
-    if is_read {
-        place.submit(0);
-    } else {
-        place.discard(0);
     }
 }

@@ -24,7 +24,7 @@ use lb_dataplane_common::reason::Reason;
 use lb_dataplane_common::vlan::{self, TagWord};
 
 use crate::frame::{self, Frame};
-use crate::{early, interfaces, maps, sum};
+use crate::{early, interfaces, punts, sum};
 
 const PACKET_HOST: u32 = 0;
 const ETHERTYPE_AT: u32 = 12;
@@ -232,7 +232,7 @@ impl Packet for SkBuff {
 
     #[inline(always)]
     fn punt(&self, reason: Reason, len: usize, detail: u16) {
-        maps::punt(reason, len, detail, |bytes, len| {
+        punts::punt(reason, len, detail, |bytes, len| {
             let to = bytes.as_mut_ptr().cast();
             // SAFETY: the context is valid, the buffer holds `len` bytes, and the helper checks the packet's length.
             unsafe { bpf_skb_load_bytes(self.skb.cast(), ETHERNET_LEN, to, len as u32) == 0 }

@@ -3,7 +3,9 @@
 
 mod write;
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -34,6 +36,7 @@ pub(super) fn carry_out(
     if result.is_err() {
         // The maps say what is served now.
         *served = adopt(ebpf, rings, served.limits())?.replaces(served);
+        set_backend_addresses(ebpf, served)?;
     }
     result
 }
@@ -48,8 +51,21 @@ fn write_all(
     steps.chunk_by(|a, b| kind(a) == kind(b)).try_for_each(|alike| {
         write::write(ebpf, rings, alike)?;
         alike.iter().for_each(|step| served.carried_out(step));
-        Ok(())
+        let (new, gone) = served.hosts().changes();
+        write::put_addresses(ebpf, &new)?;
+        write::remove_addresses(ebpf, &gone)
     })
+}
+
+/// Has the programs know these backends' addresses and no others.
+pub(super) fn set_backend_addresses(
+    ebpf: &mut Ebpf,
+    served: &mut Served,
+) -> Result<(), ApplyError> {
+    let wanted: BTreeSet<IpAddr> = served.hosts().all().collect();
+    let there = write::addresses(ebpf)?;
+    write::remove_addresses(ebpf, &there.difference(&wanted).copied().collect::<Vec<_>>())?;
+    write::put_addresses(ebpf, &wanted.difference(&there).copied().collect::<Vec<_>>())
 }
 
 /// Compares the maps with what is served; with `repair`, what differs is written again.

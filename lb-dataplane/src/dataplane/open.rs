@@ -43,11 +43,12 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
 
     age::set_timeouts(&mut ebpf, &options.timeouts)?;
     let rings = apply::map_rings(&ebpf, &options.sizes).map_err(OpenError::Rings)?;
-    let served = apply::adopt(&mut ebpf, &rings, apply::limits(&options.sizes))?;
+    let mut served = apply::adopt(&mut ebpf, &rings, apply::limits(&options.sizes))?;
+    apply::set_backend_addresses(&mut ebpf, &mut served)?;
     let fib = routes::open(&ebpf, &options.sizes).map_err(OpenError::Fib)?;
     let scan = age::Scan::new(options);
     let one_arm = OneArm::default();
-    let held = Arc::default();
+    let (early_fragments, held) = (options.sizes.early_fragments, Arc::default());
     Ok(Dataplane {
         ebpf,
         pins,
@@ -58,6 +59,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
         one_arm,
         fib,
         scan,
+        early_fragments,
         held,
         xdp: None,
     })

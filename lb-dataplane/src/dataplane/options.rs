@@ -82,6 +82,8 @@ pub struct Sizes {
     pub fib_bucket_pages: u32,
     /// Ways out: interface and MACs.
     pub fib_members: u32,
+    /// Fragments that are kept until the first one of their datagram comes; no more than an eighth from one address.
+    pub early_fragments: u32,
 }
 
 impl Default for Sizes {
@@ -99,6 +101,7 @@ impl Default for Sizes {
             fib_group_pages: 128,
             fib_bucket_pages: 256,
             fib_members: 65_536,
+            early_fragments: 256,
         }
     }
 }

@@ -1,9 +1,14 @@
 use super::*;
 
 const WAY: Way = Way {
+    form: Form::Translated,
     source: IpAddr::V4(Ipv4Addr::new(10, 1, 0, 5)),
     destination: IpAddr::V4(Ipv4Addr::new(10, 2, 0, 9)),
+    link: None,
 };
+const MOST: usize = 256;
+const MOST_OF_SOURCE: usize = 32;
+const MOST_DATAGRAMS: usize = 1024;
 
 use std::net::Ipv4Addr;
 
@@ -15,17 +20,20 @@ fn datagram(source: u8, identification: u32) -> Datagram {
 fn fragment(range: Range<u32>, mark: u8) -> Fragment {
     let mut packet = vec![0x45; 20];
     packet[8] = 64;
+    packet[10..12].fill(0);
+    let sum = crate::icmp::checksum(&packet);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
     packet.push(mark);
-    Fragment { range, packet }
+    Fragment { range, packet, is_routed: false }
 }
 
-fn marks(answers: &[Answer]) -> Vec<u8> {
+fn marks(answers: &[SentOn]) -> Vec<u8> {
     answers.iter().map(|answer| answer.packet[20]).collect()
 }
 
 #[test]
 fn what_was_kept_leaves_once_when_its_first_one_has_come_and_what_comes_then_at_once() {
-    let (mut held, now) = (Held::default(), Instant::now());
+    let (mut held, now) = (Held::new(256), Instant::now());
     assert_eq!(held.fragment(datagram(5, 1), fragment(2960..4008, 3), now), None);
     assert_eq!(held.fragment(datagram(5, 1), fragment(1480..2960, 2), now), None);
     assert_eq!(held.fragment(datagram(5, 2), fragment(1480..2960, 9), now), None);
@@ -42,7 +50,7 @@ fn what_was_kept_leaves_once_when_its_first_one_has_come_and_what_comes_then_at_
 
 #[test]
 fn fragments_that_overlap_take_their_datagram_with_them_and_a_copy_is_left_out() {
-    let (mut held, now) = (Held::default(), Instant::now());
+    let (mut held, now) = (Held::new(256), Instant::now());
     held.fragment(datagram(5, 1), fragment(8..16, 1), now);
     held.fragment(datagram(5, 1), fragment(8..16, 1), now);
     assert_eq!(held.kept, 1);
@@ -56,7 +64,7 @@ fn fragments_that_overlap_take_their_datagram_with_them_and_a_copy_is_left_out()
 
 #[test]
 fn there_is_room_for_so_many_of_a_source_and_in_all_and_for_a_second() {
-    let (mut held, now) = (Held::default(), Instant::now());
+    let (mut held, now) = (Held::new(256), Instant::now());
     for n in 0..40 {
         held.fragment(datagram(5, n), fragment(8..16, 0), now);
     }
@@ -70,6 +78,8 @@ fn there_is_room_for_so_many_of_a_source_and_in_all_and_for_a_second() {
     }
     assert_eq!(held.datagrams.len(), MOST_DATAGRAMS);
     let later = now + FOR;
+    assert_eq!(held.deadline(), Some(later));
+    assert!(held.expire(later).is_empty(), "they were for a VIP");
     held.fragment(datagram(5, 7), fragment(8..16, 0), later);
     assert_eq!((held.kept, held.datagrams.len(), held.order.len()), (1, 1, 1));
     assert_eq!(held.of_source.len(), 1);
@@ -80,7 +90,7 @@ fn there_is_room_for_so_many_of_a_source_and_in_all_and_for_a_second() {
 
 #[test]
 fn the_last_hop_is_not_gone() {
-    let (mut held, now) = (Held::default(), Instant::now());
+    let (mut held, now) = (Held::new(256), Instant::now());
     let mut last = fragment(8..16, 0);
     last.packet[8] = 1;
     held.fragment(datagram(5, 1), last, now);
@@ -88,4 +98,50 @@ fn the_last_hop_is_not_gone() {
     let mut lying = fragment(8..16, 0);
     lying.packet.truncate(14);
     assert_eq!(held.fragment(datagram(5, 1), lying, now), None);
+}
+
+#[test]
+fn a_backends_own_goes_on_as_it_came_where_it_cannot_be_kept_or_nothing_is_said_in_time() {
+    let (mut held, now) = (Held::new(256), Instant::now());
+    let own = |n: u32| Fragment { is_routed: true, ..fragment(8..16, n as u8) };
+    for n in 0..MOST_OF_SOURCE as u32 {
+        assert_eq!(held.fragment(datagram(5, n), own(n), now), None);
+    }
+    let beyond = held.fragment(datagram(5, 99), own(99), now).expect("there is no room for it");
+    let came = IpAddr::from([0x45; 4]);
+    assert_eq!((beyond.to, beyond.link, beyond.packet[8]), (came, None, 63));
+    assert_eq!(crate::icmp::checksum(&beyond.packet[..20]), 0);
+    let late = held.expire(now + FOR);
+    assert_eq!(marks(&late), (0..MOST_OF_SOURCE as u8).collect::<Vec<_>>());
+    assert_eq!(held.deadline(), None);
+    let counts = held.counts();
+    assert_eq!((counts.expired, counts.refused), (MOST_OF_SOURCE as u64, 1));
+}
+
+#[test]
+fn a_damaged_header_does_not_become_whole_and_one_without_a_number_goes_by_its_mac_only() {
+    let now = Instant::now();
+    let link = Some(Link { ifindex: 8, macs: [2; 12] });
+    for (damage, way, sent) in [
+        (5_usize, WAY, 0),
+        (12, WAY, 0),
+        (4, WAY, 0),
+        (4, Way { link, ..WAY }, 1),
+        (4, Way { form: Form::Within, ..WAY }, 1),
+    ] {
+        let mut held = Held::new(256);
+        let mut odd = fragment(8..16, 0);
+        if damage == 4 {
+            odd.packet[4..6].fill(0);
+            odd.packet[10..12].fill(0);
+            let sum = crate::icmp::checksum(&odd.packet[..20]);
+            odd.packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        } else {
+            odd.packet[damage] ^= 1;
+        }
+        held.fragment(datagram(5, 1), odd, now);
+        let released = held.first_came(datagram(5, 1), way, now);
+        assert_eq!(released.len(), sent, "{damage} {way:?}");
+        assert_eq!(held.counts().refused, 1 - sent as u64);
+    }
 }

@@ -1,7 +1,10 @@
-//! What backends' entries say of their flows' life, for whoever looks for flows that are over.
+//! What backends' entries say of their flows' life, for whoever looks for flows that are over, and of their addresses.
 
 use lb_dataplane_common::flow::{TCP, UDP};
 use lb_dataplane_common::service::BackendEntry;
+
+use super::hosts::Hosts;
+use super::{Served, Step};
 
 /// What a backend says of the life of its flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,5 +32,31 @@ impl FlowLife {
 impl Default for FlowLife {
     fn default() -> Self {
         Self { idle: 0, ends_tcp: false, ends_udp: true }
+    }
+}
+
+impl Served {
+    /// What a backend's entry says of its flows' life, as the steps that were carried out say.
+    pub fn life(&self, id: u32) -> FlowLife {
+        self.lives.get(id as usize).copied().unwrap_or_default()
+    }
+
+    /// Hears that a step was carried out.
+    pub fn carried_out(&mut self, step: &Step) {
+        if let Step::PutBackend { id, entry } = step {
+            self.note(*id, entry);
+        }
+    }
+
+    pub(super) fn note(&mut self, id: u32, entry: &BackendEntry) {
+        if let Some(life) = self.lives.get_mut(id as usize) {
+            *life = FlowLife::of(entry);
+        }
+        self.hosts.note(id, entry);
+    }
+
+    /// The addresses of backends, as the steps that were carried out say.
+    pub(crate) fn hosts(&mut self) -> &mut Hosts {
+        &mut self.hosts
     }
 }

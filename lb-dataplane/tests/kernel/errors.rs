@@ -164,7 +164,7 @@ fn a_senders_time_to_live_that_ends_here_is_told() {
 }
 
 /// A datagram of 4,008 bytes in three fragments.
-fn fragments(from: &str, to: &str) -> [Frame; 3] {
+pub(crate) fn fragments(from: &str, to: &str) -> [Frame; 3] {
     let whole = packet(UDP, from, to).payload(4000);
     let header = if whole.to.is_ipv4() { 34 } else { 54 };
     let datagram = whole.bytes()[header..].to_vec();
@@ -175,7 +175,7 @@ fn fragments(from: &str, to: &str) -> [Frame; 3] {
         frame.fragment = flags | (offset / 8) as u16;
         frame
     };
-    let len = if whole.to.is_ipv4() { 1480 } else { 1400 };
+    let len = 1400;
     [part(0, len, MORE_FRAGMENTS), part(len, len, MORE_FRAGMENTS), part(2 * len, len, 0)]
 }
 
@@ -220,60 +220,6 @@ fn fragments_follow_their_first_both_ways() {
             assert_eq!(whole.payload, packet(UDP, from, to).payload(4000).payload);
         }
     }
-}
-
-#[test]
-fn a_fragment_before_its_first_is_kept_at_a_vip_until_that_comes_and_routed_elsewhere() {
-    const ENDS: [[&str; 4]; 2] = [
-        ["10.1.0.", VIP, BACKEND, "10.2.0.77:53"],
-        ["[2001:db8:1::", "[2001:db8:f::1]:80", "[2001:db8:2::9]:8080", "[2001:db8:2::77]:53"],
-    ];
-    let mut scene = Scene::new();
-    scene.apply(&ENDS.map(|[_, vip, backend, _]| (vip, Udp, Maglev, one(backend))));
-    let mut early = scene.get().take_early_fragments().unwrap().unwrap();
-    let mut kept = |now| early.next_packets(now);
-    for (hook, host) in BOTH.into_iter().zip(5..) {
-        for [network, vip, backend, elsewhere] in ENDS {
-            let end = if network.starts_with('[') { "]:40000" } else { ":40000" };
-            let client = format!("{network}{host}{end}");
-            let [first, second, third] = fragments(&client, vip);
-            for sent in [&third, &second] {
-                assert_eq!(scene.send(hook, sent).reason, Reason::FragmentKept, "{hook:?} {vip}");
-                assert_eq!(kept(Instant::now()), Some(vec![]), "{hook:?} {vip}");
-            }
-            assert_eq!(scene.send(hook, &first).reason, Reason::ForwardedToBackend, "{hook:?}");
-            let sent = kept(Instant::now()).expect("the first one has come");
-            assert_eq!(sent.len(), 2, "{hook:?} {vip}");
-            for (sent, fragment) in sent.iter().zip([&third, &second]) {
-                // As the packet path has it, but for IPv4's checksum, which the kernel fills in.
-                let ended = scene.send(hook, fragment);
-                assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?} {vip}");
-                let mut expected = ended.bytes()[14..].to_vec();
-                if expected[0] >> 4 == 4 {
-                    expected[10..12].fill(0);
-                }
-                let to = backend.parse::<std::net::SocketAddr>().unwrap().ip();
-                assert_eq!((sent.to, sent.has_header), (to, true), "{hook:?} {vip}");
-                assert_eq!(sent.packet, expected, "{hook:?} {vip}");
-            }
-            assert_eq!(kept(Instant::now()), None, "{hook:?} {vip}");
-            let [first, second, _] = fragments(&client, elsewhere);
-            assert_eq!(scene.send(hook, &second).reason, Reason::Forwarded, "{hook:?}");
-            assert_eq!(scene.send(hook, &first).reason, Reason::Forwarded, "{hook:?}");
-            // What has a hop left only, and what is longer than there is room for.
-            let other = format!("{network}99{end}");
-            let [_, second, _] = fragments(&other, vip);
-            let ended = scene.send(hook, &second.clone().ttl(1));
-            assert_eq!(ended.reason, Reason::FragmentToVip, "{hook:?} {vip}");
-            let ended = scene.send(hook, &Frame { payload: vec![0; 2048], ..second });
-            assert_eq!(ended.reason, Reason::FragmentToVip, "{hook:?} {vip}");
-            assert_eq!(kept(Instant::now()), None, "{hook:?} {vip}");
-        }
-    }
-}
-
-fn one(backend: &'static str) -> &'static [&'static str] {
-    vec![backend].leak()
 }
 
 #[test]

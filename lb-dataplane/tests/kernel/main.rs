@@ -13,6 +13,7 @@ mod attachment;
 mod bounds;
 mod choice;
 mod direct;
+mod early;
 mod errors;
 mod flows;
 mod frame;

@@ -100,6 +100,7 @@ pub(crate) fn small() -> Sizes {
         fib_group_pages: 1,
         fib_bucket_pages: 1,
         fib_members: 1024,
+        early_fragments: 256,
     }
 }
 

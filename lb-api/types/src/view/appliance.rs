@@ -56,15 +56,15 @@ pub struct Status {
     pub certificate_expires_secs: Option<i64>,
 }
 
-/// Fragments to VIPs that came before the first one of their datagram, and were kept for a second.
+/// Fragments to VIPs and from backends that came before the first one of their datagram, and were kept for a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EarlyFragmentsView {
     /// They were sent on after their first one.
     pub released: u64,
-    /// Their first one did not come in time.
+    /// Their first one did not come in time: those to VIPs are gone, those from backends went on as they came.
     pub expired: u64,
-    /// There was no room for them.
+    /// There was no room for them, or no way: as with `expired`.
     pub refused: u64,
     /// They came twice, or with others that they overlap.
     pub overlapping: u64,

@@ -6,6 +6,7 @@ use super::forward::{Found, address_frame, left_to_kernel, packet_len};
 use super::{Scratch, Way};
 use crate::family::Family;
 use crate::fib::{MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6};
+use crate::flow::FlowKey;
 use crate::hash::FlowHash;
 use crate::packet::{Outer, Packet};
 use crate::parse::{ETHERNET_LEN, Kind};
@@ -28,6 +29,12 @@ pub(super) fn forward_direct<A: Family, P: Packet>(
     way: &mut Way,
 ) -> Reason {
     super::either(forward(packet, scratch, way))
+}
+
+/// The source port of the datagrams around a flow's packets: another one for each flow, by which others spread them.
+#[inline(always)]
+pub(super) fn source_port<A: Family>(key: &FlowKey<A>) -> u16 {
+    FIRST_SOURCE_PORT | FlowHash::of(key).for_route() as u16
 }
 
 #[inline(always)]
@@ -90,7 +97,7 @@ fn forward<A: Family, P: Packet>(
     A::write_outer(packet, step.translation.source, backend, inner_len + overhead, has_udp)
         .ok_or(Reason::WriteFault)?;
     if has_udp {
-        let port = FIRST_SOURCE_PORT | FlowHash::of(&arrival.key).for_route() as u16;
+        let port = source_port(&arrival.key);
         let len = (inner_len + UDP_LEN) as u16;
         // No checksum: what is inside has its own (RFC 768; RFC 6935 §5, RFC 6936).
         packet

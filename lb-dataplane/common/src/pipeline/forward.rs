@@ -176,7 +176,8 @@ pub(super) fn forward_plain_apart<A: Family, P: Packet>(
     either(forward_plain(packet, scratch, way))
 }
 
-/// Notes that a packet is of no flow. It is routed by its addresses, unless it is for a VIP or its headers are longer than it.
+/// Notes that a packet is of no flow. It is routed by its addresses, unless it is for a VIP or its headers are longer than it; a
+/// backend's fragment may be of a flow, as its first one will tell (`FragmentKept`).
 #[inline(never)]
 pub(super) fn find_no_flow<A: Family, T: TablesOf<A>>(
     tables: &T,
@@ -188,10 +189,11 @@ pub(super) fn find_no_flow<A: Family, T: TablesOf<A>>(
     if ip.transport_at() > ETHERNET_LEN + ip.total_len {
         return Err(Reason::Malformed);
     }
-    if vip_flags(tables, ip.destination) == NO_VIP {
-        return Ok(());
-    }
     let is_later = ip.is_later_fragment();
+    if vip_flags(tables, ip.destination) == NO_VIP {
+        let may_be_answer = is_later && tables.is_backend(&ip.source.to_v6());
+        return if may_be_answer { Err(Reason::FragmentKept) } else { Ok(()) };
+    }
     Err(if is_later { Reason::FragmentToVip } else { Reason::VipWithoutService })
 }
 
@@ -240,18 +242,30 @@ pub(super) fn find_quoted<A: Family, P: Packet, T: TablesOf<A>>(
     if is_for_vip { Err(Reason::VipWithoutService) } else { Ok(()) }
 }
 
+/// Translates an ICMP error about a flow and sends it on. A subprogram, from which a scalar comes back: the verifier would mind
+/// what was on the caller's stack where an `Option` comes to stand, from before all lookups on.
+#[inline(never)]
+pub(super) fn forward_error<A: Family, P: Packet>(
+    packet: &mut P,
+    scratch: &mut Scratch<A>,
+    way: &mut Way,
+) -> Reason {
+    let Some(content) = translate_quoted(packet, scratch) else { return Reason::WriteFault };
+    match translate_error(packet, scratch, content) {
+        Some(()) => send_error(packet, scratch, way),
+        None => Reason::WriteFault,
+    }
+}
+
 /// Translates what an ICMP error about a flow quotes. It is no packet of the flow and says nothing of its life.
 #[inline(never)]
-pub(super) fn translate_quoted<A: Family, P: Packet>(
-    packet: &mut P,
-    scratch: &Scratch<A>,
-) -> Option<Delta> {
+fn translate_quoted<A: Family, P: Packet>(packet: &mut P, scratch: &Scratch<A>) -> Option<Delta> {
     quote::translate_quoted(packet, &scratch.quote, &scratch.step.translation)
 }
 
 /// Translates an ICMP error about a flow, given what has changed in what it quotes.
 #[inline(never)]
-pub(super) fn translate_error<A: Family, P: Packet>(
+fn translate_error<A: Family, P: Packet>(
     packet: &mut P,
     scratch: &Scratch<A>,
     content: Delta,
@@ -262,7 +276,7 @@ pub(super) fn translate_error<A: Family, P: Packet>(
 
 /// Sends an ICMP error to the side that knows the quoted packet. No error is sent about it (RFC 1122 §3.2.2).
 #[inline(never)]
-pub(super) fn send_error<A: Family, P: Packet>(
+fn send_error<A: Family, P: Packet>(
     packet: &mut P,
     scratch: &mut Scratch<A>,
     way: &mut Way,

@@ -1,15 +1,18 @@
-//! Fragments: a later one is of the flow that its first one was of. One that comes before the first is kept by user space, which
-//! the first one then tells where the flow's packets go: only where that is a translation within the family, since it sends
-//! them itself.
+//! Fragments: a later one is of the flow that its first one was of. One that comes before the first, to a VIP or from a backend,
+//! is kept by user space, which the first one then tells where the datagram goes, since it sends the others itself.
 
-use super::Scratch;
-use crate::early::{EARLY_BYTES, EarlyHead};
+use super::forward::Found;
+use super::{Scratch, direct};
+use crate::early::{EARLY_BYTES, EarlyHead, MODE_ROUTED};
+use crate::encapsulation::Encapsulation;
 use crate::family::Family;
+use crate::fib::{MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED};
 use crate::fragment::{FragmentPorts, is_awaited};
 use crate::packet::Packet;
 use crate::parse::{self, ETHERNET_LEN, Ip, OFFSET, Transport};
 use crate::reason::Reason;
-use crate::service::MODE_NAT;
+use crate::rewrite::mac_words;
+use crate::service::{MODE_ACROSS, MODE_L2};
 use crate::tables::TablesOf;
 
 /// What a packet carries; of a later fragment, what the first one of its datagram said.
@@ -31,30 +34,60 @@ pub(super) fn transport<A: Family, P: Packet, T: TablesOf<A>>(
     }
 }
 
-/// Leaves the ports of a first fragment to the later ones, and tells of it where some are waiting.
+/// Leaves the ports of a flow's first fragment to the later ones.
 #[inline(never)]
-pub(super) fn note<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) {
+pub(super) fn note<A: Family, T: TablesOf<A>>(tables: &T, scratch: &Scratch<A>) {
     let Transport { source_port, destination_port, .. } = scratch.transport;
     let now = tables.now();
     let ports = FragmentPorts { source: source_port, destination: destination_port, seen: now };
-    let key = scratch.ip.fragment_key();
-    // First this, then the look: one that comes early on another CPU just now finds these ports, or is seen here.
-    tables.note_fragment(&key, &ports);
-    let awaited = tables.awaited(&key.to_v6());
-    if awaited.is_some_and(|seen| is_awaited(seen, now)) && scratch.step.mode == MODE_NAT {
-        tell(tables, scratch);
-    }
+    tables.note_fragment(&scratch.ip.fragment_key(), &ports);
 }
 
+/// Tells of a first fragment whose way is found where others of its datagram are waiting. After [`note`]: one that comes early
+/// on another CPU just now finds the ports, or is seen here.
 #[inline(never)]
-fn tell<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> u32 {
-    let Scratch { ip, step, early, .. } = scratch;
+pub(super) fn tell_where_awaited<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> u32 {
+    let awaited = tables.awaited(&scratch.ip.fragment_key().to_v6());
+    if awaited.is_some_and(|seen| is_awaited(seen, tables.now())) {
+        tell(tables, scratch);
+    }
+    0
+}
+
+#[inline(always)]
+fn tell<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) {
+    let Scratch { ip, arrival, step, member, found, early, .. } = scratch;
     head(ip, &mut early.head);
     early.head.packet_len = 0;
-    early.to_source = step.translation.source.to_v6();
-    early.to_destination = step.translation.destination.to_v6();
+    early.port = direct::source_port(&arrival.key).into();
+    if !step.is_flow {
+        early.mode = MODE_ROUTED;
+        early.to_source = ip.source.to_v6();
+        early.to_destination = ip.destination.to_v6();
+    } else if step.mode == MODE_ACROSS {
+        early.mode = MODE_ACROSS;
+        early.to_source = step.across.source.to_v6();
+        early.to_destination = step.across.destination.to_v6();
+    } else {
+        early.mode = step.mode;
+        early.to_source = step.translation.source.to_v6();
+        early.to_destination = step.translation.destination.to_v6();
+    }
+    let gateway = member.flags & (MEMBER_HAS_GATEWAY | MEMBER_HAS_GATEWAY6);
+    early.ifindex = 0;
+    if *found == Found::Member
+        && member.flags & MEMBER_RESOLVED != 0
+        && Encapsulation::is_known(member.encapsulation)
+        // A router would lead it to the VIP again.
+        && (early.mode != MODE_L2 || gateway == 0)
+    {
+        early.ifindex = member.ifindex;
+        early.macs = mac_words(member.destination_mac, member.source_mac);
+    }
     tables.tell_first_came(early);
-    0
 }
 
 #[inline(always)]
@@ -67,21 +100,22 @@ fn head<A: Family>(ip: &Ip<A>, head: &mut EarlyHead) {
     head.offset = u32::from(ip.fragment & OFFSET) * 8;
     head.len = ip.total_len.wrapping_sub(before);
     head.packet_len = ip.total_len;
-    head.pad = 0;
+    head.is_routed = 0;
 }
 
-/// Has a fragment to a VIP kept whose first one has not come yet.
+/// Has a fragment kept whose first one has not come yet: it is for a VIP, or from a backend. How that ended; `Forwarded` is for
+/// one that goes on as it came.
 #[inline(never)]
 pub(super) fn keep<A: Family, P: Packet, T: TablesOf<A>>(
     packet: &mut P,
     tables: &T,
     scratch: &mut Scratch<A>,
+    is_for_vip: bool,
 ) -> Reason {
+    let lost = if is_for_vip { Reason::FragmentToVip } else { Reason::Forwarded };
     let Scratch { ip, early, .. } = scratch;
-    // A raw socket gives a packet without an identification one of its own.
-    let is_anonymous = !A::IS_V6 && ip.identification == 0;
-    if ip.ttl <= 1 || ip.total_len > EARLY_BYTES as u32 || is_anonymous {
-        return Reason::FragmentToVip;
+    if ip.ttl <= 1 || ip.total_len > EARLY_BYTES as u32 {
+        return lost;
     }
     let (key, now) = (ip.fragment_key(), tables.now());
     let awaited = key.to_v6();
@@ -90,8 +124,9 @@ pub(super) fn keep<A: Family, P: Packet, T: TablesOf<A>>(
     }
     // The first one came just now: this one is as good as lost.
     if tables.fragment(&key).is_some_and(|first| first.is_current(now)) {
-        return Reason::FragmentToVip;
+        return lost;
     }
     head(ip, &mut early.head);
-    if packet.keep(&early.head) { Reason::FragmentKept } else { Reason::FragmentToVip }
+    early.head.is_routed = u32::from(!is_for_vip);
+    if packet.keep(&early.head) { Reason::FragmentKept } else { lost }
 }

@@ -1,6 +1,8 @@
 //! Steps of one kind, written.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::AtomicU16;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,20 +12,24 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapError};
 use aya::sys::SyscallError;
 use aya::util::nr_cpus;
+use lb_dataplane_common::family::V6;
 use lb_dataplane_common::service::{
     AccessKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
 use lb_dataplane_common::tables::FlowCounts;
 
 use crate::error::ApplyError;
+use crate::held::address;
 use crate::mapped::Mapped;
-use crate::plan::Step;
+use crate::plan::{Step, words};
 use crate::pod::Raw;
 use crate::sys;
 
 /// The generation of the next service entry, around at its end: in the time of one packet no 65,536 are written.
 pub(super) static GENERATION: AtomicU16 = AtomicU16::new(1);
 
+/// The map of backends' addresses.
+const ADDRESSES: &str = "BACKEND_ADDRESSES";
 /// Entries that a system call writes at most.
 const BATCH: usize = 4096;
 
@@ -96,6 +102,23 @@ impl Batch {
         put(ebpf, "BACKENDS", self.backends.into_iter())?;
         put(ebpf, "SERVICES", self.services.into_iter())
     }
+}
+
+/// The addresses that the programs know as backends'.
+pub(super) fn addresses(ebpf: &mut Ebpf) -> Result<BTreeSet<IpAddr>, ApplyError> {
+    let map: HashMap<_, V6, u32> = open(ebpf, ADDRESSES)?;
+    let keys = map.keys().map(|key| key.map(address));
+    keys.collect::<Result<_, _>>().map_err(failed(ADDRESSES))
+}
+
+pub(super) fn put_addresses(ebpf: &Ebpf, new: &[IpAddr]) -> Result<(), ApplyError> {
+    put(ebpf, ADDRESSES, new.iter().map(|address| (words(*address), 1_u32)))
+}
+
+pub(super) fn remove_addresses(ebpf: &mut Ebpf, gone_ones: &[IpAddr]) -> Result<(), ApplyError> {
+    let mut map: HashMap<_, V6, u32> = open(ebpf, ADDRESSES)?;
+    let mut addresses = gone_ones.iter();
+    addresses.try_for_each(|address| gone(ADDRESSES, map.remove(&words(*address))))
 }
 
 /// What is not there is gone, which is what was asked for.
