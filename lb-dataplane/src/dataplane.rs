@@ -219,25 +219,32 @@ impl Dataplane {
     /// packets of clients at all; cheap if there are no such services. Flows keep what they began with. Asks the kernel to find
     /// the MACs of backends that answer clients themselves, and again which ways out take frames from XDP.
     ///
+    /// For the services whose turn it is, a few milliseconds' work, so that other calls come between; whether there are more.
+    ///
     /// # Errors
     ///
     /// As for [`Dataplane::apply`].
-    pub fn follow_routes(&mut self) -> Result<(), ApplyError> {
-        let changed = self.xdp.as_mut().map(|xdp| xdp.changed(&self.fib.interfaces().collect()));
-        changed.into_iter().flatten().for_each(|(ifindex, takes)| self.fib.set_xdp(ifindex, takes));
-        self.one_arm.tell();
+    pub fn follow_routes(&mut self) -> Result<bool, ApplyError> {
         let towards = |address| self.fib.towards(address);
-        self.one_arm.find_neighbours(&towards);
-        match self.one_arm.moved(&towards) {
-            Some(change) => self.change(&change),
-            None => Ok(()),
+        if self.one_arm.begins() {
+            self.one_arm.tell();
+            self.one_arm.find_neighbours(&towards);
         }
+        let (moved, is_more) = self.one_arm.moved(&towards);
+        if !is_more {
+            let changed =
+                self.xdp.as_mut().map(|xdp| xdp.changed(&self.fib.interfaces().collect()));
+            let changed = changed.into_iter().flatten();
+            changed.for_each(|(ifindex, takes)| self.fib.set_xdp(ifindex, takes));
+        }
+        moved.map_or(Ok(()), |change| self.change(&change))?;
+        Ok(is_more)
     }
 
     /// Backends that get no new flows, whatever their health, since there is no way to them as their service's mode needs one.
     #[must_use]
     pub fn unreached(&self) -> BTreeSet<(ServiceKey, IpAddr)> {
-        self.one_arm.unreached()
+        self.one_arm.unreached().clone()
     }
 
     /// Takes in the MACs of interfaces that the programs are attached to: frames to them are for this host.
@@ -390,7 +397,7 @@ impl Dataplane {
 
     /// The flows from a place on, at most `limit`, and the place after them; `None` at the end. A flow that is there all the
     /// time is on exactly one page, whatever others begin and end meanwhile. Of all flows a page costs what it has, and one
-    /// that is not the last has at least one. Of some, it looks at a million entries of the table at most, and may have none.
+    /// that is not the last has at least one. It looks at 16,384 entries of the tables at most, and of some flows may have none.
     ///
     /// # Errors
     ///

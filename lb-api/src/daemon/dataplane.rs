@@ -195,18 +195,19 @@ async fn follow(handle: DataplaneHandle, unreached: watch::Sender<Arc<Unreached>
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let told = unreached.clone();
-        let followed = handle.with(move |owned| {
-            let followed = owned.dataplane.follow_routes();
-            tell_unreached(owned, &told);
-            followed
-        });
-        match followed.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
+        let mut is_more = true;
+        while is_more {
+            let told = unreached.clone();
+            let followed = handle.with(move |owned| {
+                let followed = owned.dataplane.follow_routes();
+                tell_unreached(owned, &told);
+                followed
+            });
+            let Ok(followed) = followed.await else { return };
+            is_more = followed.unwrap_or_else(|error| {
                 tracing::error!(why = sentence(&error), "one-arm VIPs keep their source addresses");
-            }
-            Err(_) => return,
+                false
+            });
         }
     }
 }

@@ -20,7 +20,7 @@ use lb_api_types::view::{
     ReasonView, SeenMetadata, ServiceAuditView, Status,
 };
 use lb_dataplane::fib::Packet;
-use lb_dataplane::{FlowPlace, Hook, plan};
+use lb_dataplane::{FlowFilter, FlowPlace, Hook, plan};
 use lb_routing::{
     Clear, Destination, PeerStatus, Query, RouterHandle, SpeakerConfig, StaticsStatus,
 };
@@ -35,6 +35,9 @@ use crate::events::Events;
 use crate::http::{Views, WantedFlows};
 use crate::registry::Registry;
 use crate::resources::LOCAL;
+
+/// Parts of the flow tables that are looked at for a page at most: a million entries.
+const FLOW_PARTS: usize = 64;
 
 /// The running daemon.
 pub(super) struct Live {
@@ -183,11 +186,7 @@ impl Views for Live {
                 filter.vip = Some((vip.spec.address, vip.spec.port..=vip.spec.last_port()));
                 filter.protocol = Some(control::key(&vip.spec).protocol);
             }
-            let page = self.dataplane.with(move |owned| {
-                let page = owned.dataplane.flow_page(from, limit, &filter);
-                page.map_err(|error| sentence(&error))
-            });
-            let (flows, next) = page.await??;
+            let (flows, next) = self.flow_page(from, limit, filter).await?;
             let mut names = Ports::default();
             for vip in vips {
                 // No two VIPs have a port in common.
@@ -310,6 +309,28 @@ impl Live {
     fn names(&self) -> HashMap<u32, String> {
         let links = self.router.links().borrow().clone();
         links.into_iter().map(|link| (link.ifindex, link.name)).collect()
+    }
+
+    /// A page that is put together of parts, so that other calls of the dataplane come between.
+    async fn flow_page(
+        &self,
+        from: FlowPlace,
+        limit: usize,
+        filter: FlowFilter,
+    ) -> Result<(Vec<lb_dataplane::Flow>, Option<FlowPlace>), String> {
+        let (mut flows, mut next) = (Vec::new(), Some(from));
+        for _ in 0..FLOW_PARTS {
+            let Some(place) = next.filter(|_| flows.len() < limit) else { break };
+            let (room, filter) = (limit - flows.len(), filter.clone());
+            let part = self.dataplane.with(move |owned| {
+                let part = owned.dataplane.flow_page(place, room, &filter);
+                part.map_err(|error| sentence(&error))
+            });
+            let (some, place) = part.await??;
+            flows.extend(some);
+            next = place;
+        }
+        Ok((flows, next))
     }
 
     /// An audit waits for the one before: health changes and ageing are carried out by the same thread, between two of them.

@@ -22,8 +22,8 @@ use crate::pod::Raw;
 use crate::sys::{self, Cursor};
 use crate::table::Protocol;
 
-/// Entries that are looked at for a page of some flows, at most.
-const LOOKED_AT_MOST: usize = 1 << 20;
+/// Entries that are looked at for a page of some flows, at most: some milliseconds' work, while others wait.
+const LOOKED_AT_MOST: usize = 1 << 14;
 /// Entries that one system call reads.
 const READ_BATCH: usize = 4096;
 

@@ -20,6 +20,8 @@ const OWN_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const DEFAULT_OWN_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 /// Neighbours that the kernel is asked for at a time; others have their turn the next time.
 const NEIGHBOURS_AT_ONCE: usize = 256;
+/// Backends whose routes are looked at at a time, or those of one service: a few microseconds each, while others wait.
+const BACKENDS_AT_ONCE: usize = 256;
 /// Ports below are those of well-known services.
 const FIRST_PORT: u16 = 1024;
 
@@ -27,8 +29,12 @@ const FIRST_PORT: u16 = 1024;
 #[derive(Debug, Default)]
 pub(super) struct OneArm {
     services: BTreeMap<ServiceKey, (Service, Service)>,
-    /// Backends that the log names.
+    /// Backends that get no new flows since packets do not reach them.
     unreached: BTreeSet<(ServiceKey, IpAddr)>,
+    /// Those of them that the log names.
+    told: BTreeSet<(ServiceKey, IpAddr)>,
+    /// The last service whose routes were looked at, if there are more.
+    followed: Option<ServiceKey>,
     /// The last neighbour that was asked for, if there are more.
     asked_last: Option<(u32, IpAddr)>,
 }
@@ -45,7 +51,8 @@ impl OneArm {
         for (key, (_, service)) in &services {
             resolved.services.insert(*key, service.clone());
         }
-        (Cow::Owned(resolved), Self { services, ..Self::default() })
+        let unreached = services.iter().flat_map(|(key, both)| unreached(*key, both)).collect();
+        (Cow::Owned(resolved), Self { services, unreached, ..Self::default() })
     }
 
     /// A change with sources filled in.
@@ -71,11 +78,20 @@ impl OneArm {
     /// Hears that a change was carried out.
     pub(super) fn keep(&mut self, change: &Change, resolved: &Change) {
         for (key, resolved) in &resolved.services {
-            match (change.services.get(key), resolved) {
+            let both = match (change.services.get(key), resolved) {
                 (Some(Some(asked)), Some(resolved)) if asked.follows_routes() => {
-                    self.services.insert(*key, (asked.clone(), resolved.clone()));
+                    Some((asked.clone(), resolved.clone()))
                 }
-                (_, _) => drop(self.services.remove(key)),
+                (_, _) => None,
+            };
+            if let Some(before) = self.services.remove(key) {
+                for gone in unreached(*key, &before) {
+                    self.unreached.remove(&gone);
+                }
+            }
+            if let Some(both) = both {
+                self.unreached.extend(unreached(*key, &both));
+                self.services.insert(*key, both);
             }
         }
     }
@@ -96,8 +112,7 @@ impl OneArm {
 
     /// Says in the log which backends packets reach no more.
     pub(super) fn tell(&mut self) {
-        let unreached = self.unreached();
-        for (ServiceKey { address, port, .. }, backend) in unreached.difference(&self.unreached) {
+        for (ServiceKey { address, port, .. }, backend) in self.unreached.difference(&self.told) {
             tracing::warn!(
                 vip = %address,
                 port,
@@ -105,29 +120,50 @@ impl OneArm {
                 "a backend gets no new flows: there is no way to it as the VIP's nat.mode needs one; look at its route"
             );
         }
-        self.unreached = unreached;
+        self.told.clone_from(&self.unreached);
     }
 
     /// Backends that get no new flows since packets do not reach them.
-    pub(super) fn unreached(&self) -> BTreeSet<(ServiceKey, IpAddr)> {
-        let mut unreached = BTreeSet::new();
-        for (key, (asked, resolved)) in &self.services {
-            let backends = asked.backends.iter().zip(&resolved.backends);
-            let drained = backends.filter(|(asked, resolved)| asked.state != resolved.state);
-            unreached.extend(drained.map(|(asked, _)| (*key, asked.address)));
-        }
-        unreached
+    pub(super) const fn unreached(&self) -> &BTreeSet<(ServiceKey, IpAddr)> {
+        &self.unreached
     }
 
-    /// The services whose sources are no longer what the routes say, as they were asked for.
-    pub(super) fn moved(&self, towards: Towards<'_>) -> Option<Change> {
-        let now = fill_in(self.services.iter().map(|(key, (asked, _))| (key, asked)), towards);
+    /// Whether the next services to be looked at are the first ones.
+    pub(super) const fn begins(&self) -> bool {
+        self.followed.is_none()
+    }
+
+    /// Of the next services those whose sources are no longer what the routes say, as they were asked for; and whether there are
+    /// more services to be looked at.
+    pub(super) fn moved(&mut self, towards: Towards<'_>) -> (Option<Change>, bool) {
+        let after = self.followed.map_or(Unbounded, Excluded);
+        let mut backends = 0;
+        let mut next = self.services.range((after, Unbounded)).peekable();
+        let some = std::iter::from_fn(|| {
+            let (key, (asked, _)) = next.next_if(|_| backends < BACKENDS_AT_ONCE)?;
+            backends += asked.backends.len();
+            self.followed = Some(*key);
+            Some((key, asked))
+        });
+        let now = fill_in(some, towards);
+        let is_more = next.peek().is_some();
         let moved = now.into_iter().filter(|(key, (_, resolved))| {
             self.services.get(key).is_none_or(|(_, before)| before != resolved)
         });
         let services: BTreeMap<_, _> = moved.map(|(key, (asked, _))| (key, Some(asked))).collect();
-        (!services.is_empty()).then_some(Change { services })
+        self.followed = self.followed.filter(|_| is_more);
+        ((!services.is_empty()).then_some(Change { services }), is_more)
     }
+}
+
+/// The backends of a service, as asked for and as it became, that packets do not reach.
+fn unreached(
+    key: ServiceKey,
+    (asked, resolved): &(Service, Service),
+) -> impl Iterator<Item = (ServiceKey, IpAddr)> {
+    let backends = asked.backends.iter().zip(&resolved.backends);
+    let drained = backends.filter(|(asked, resolved)| asked.state != resolved.state);
+    drained.map(move |(asked, _)| (key, asked.address))
 }
 
 /// Services with their sources filled in.
@@ -269,6 +305,48 @@ mod tests {
         assert_eq!(*some.sources, [Source { last_port: 32_767, ..here }]);
         assert_eq!((some.state, none.state), (BackendState::Active, BackendState::Draining));
         assert!(is_own([127, 0, 0, 1].into()) && !is_own([192, 0, 2, 77].into()));
+    }
+
+    #[test]
+    fn routes_are_followed_some_services_at_a_time_and_what_is_not_reached_by_each_change() {
+        let elsewhere =
+            Source { address: [192, 0, 2, 77].into(), first_port: 1024, last_port: 2000 };
+        let backend = |n: u8, sources: &[Source]| Backend {
+            address: [10, 0, 0, n].into(),
+            port: 80,
+            weight: 1,
+            state: BackendState::Active,
+            max_flows: None,
+            sources: sources.into(),
+        };
+        let service = |sources: &[Source]| Service {
+            backends: (1..=100).map(|n| backend(n, sources)).collect(),
+            one_arm: true,
+            ..Service::default()
+        };
+        let key =
+            |port| ServiceKey { address: [192, 0, 2, 1].into(), port, protocol: Protocol::Tcp };
+        let here = Source { address: [127, 0, 0, 1].into(), ..elsewhere };
+        let services = (1..=8).map(|port| (key(port), service(&[here]))).collect();
+        let (_, mut one_arm) = OneArm::of(&Table { services }, &|_| None);
+        // 256 backends are in three services.
+        let mut rounds = Vec::new();
+        for _ in 0..6 {
+            assert_eq!(one_arm.begins(), rounds.len() % 3 == 0);
+            let (change, is_more) = one_arm.moved(&|_| None);
+            assert_eq!(change, None);
+            rounds.push(is_more);
+        }
+        assert_eq!(rounds, [true, true, false, true, true, false]);
+
+        for (sources, count) in [(elsewhere, 100), (here, 0), (elsewhere, 100)] {
+            let change = Change { services: [(key(3), Some(service(&[sources])))].into() };
+            one_arm.keep(&change, &one_arm.resolve(&change, &|_| None));
+            assert_eq!(one_arm.unreached().len(), count);
+        }
+        let gone = Change { services: [(key(3), None)].into() };
+        one_arm.keep(&gone, &one_arm.resolve(&gone, &|_| None));
+        assert_eq!((one_arm.unreached().len(), one_arm.services.len()), (0, 7));
     }
 
     #[test]
