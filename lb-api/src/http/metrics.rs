@@ -227,9 +227,12 @@ fn backends(text: &mut Text, vips: &[Vip]) {
         |b| b.exhausted_flows,
     );
     each(Kind::Counter, "lbd_backend_flows_total", "Flows begun to the backend.", |b| b.flows);
-    each(Kind::Gauge, "lbd_backend_active_flows", "Flows that the backend has.", |b| {
-        b.active_flows
-    });
+    each(
+        Kind::Gauge,
+        "lbd_backend_active_flows",
+        "Flows that the backend has and that are not closed.",
+        |b| b.active_flows,
+    );
 }
 
 fn peers(text: &mut Text, peers: &[PeerView]) {

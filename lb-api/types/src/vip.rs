@@ -59,7 +59,8 @@ pub struct VipSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86_400))]
     pub affinity_secs: Option<u32>,
-    /// Flows at most; beyond, new ones are refused. No bound by default. Flows that are not answered yet count, too.
+    /// Flows at most; beyond, new ones are refused. No bound by default. Flows that are not answered yet count, too;
+    /// connections that are closed do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1_000_000_000))]
     pub max_flows: Option<u32>,
@@ -394,7 +395,7 @@ pub struct BackendStatus {
     pub reply_bytes: u64,
     /// Flows begun to it.
     pub flows: u64,
-    /// Flows that it has.
+    /// Flows that it has and that are not closed.
     pub active_flows: u64,
     /// New flows to it for which no source port was free.
     pub exhausted_flows: u64,

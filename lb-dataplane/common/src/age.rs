@@ -149,12 +149,12 @@ pub fn sweep<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>, reset: &mu
                     return false;
                 }
                 reset.note(tables, key.protocol(), to_backend, to_client);
-                let counted = Counted::of(&entry);
+                let counted = Counted::of(to_backend);
                 // If not, another CPU removes it.
                 let has_both = claim(to_client).is_ok();
                 // Before the entry that says where it is.
                 if has_both || !is_there {
-                    peer::remove(tables, key, &entry);
+                    peer::remove(tables, key, &entry, counted);
                 }
                 if is_there {
                     remove_to_backend(tables, key, counted);

@@ -258,7 +258,7 @@ fn admit<A: Family, T: Tables>(
     if most == 0 {
         return Ok(0);
     }
-    if tables.client_flows(&counted_client(tables, service.id, source)) >= most {
+    if tables.client_flows(&counted_client(tables, service.id, source.to_v6())) >= most {
         return Err(Reason::ClientFull);
     }
     Ok(STATE_CLIENT_COUNTED)

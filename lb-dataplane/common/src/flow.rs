@@ -3,11 +3,13 @@
 //! Invariant: the two directions of a flow are inserted together and removed together. The state bits of both say the
 //! same.
 
+mod counted;
 mod entry;
 mod timeouts;
 
-pub(crate) use self::entry::counted_client;
-pub use self::entry::{Counted, Flow, FlowEntry, insert, remove_to_backend};
+pub(crate) use self::counted::counted_client;
+pub use self::counted::{Counted, count_out, is_closed, remove_to_backend, reopen};
+pub use self::entry::{Flow, FlowEntry, insert};
 pub use self::timeouts::{Timeouts, seconds};
 use crate::checksum::Delta;
 use crate::family::{Family, V4, V6, word, words};
@@ -292,6 +294,8 @@ pub const STATE_RESETS: u32 = 4096;
 pub const STATE_SAMPLED: u32 = 8192;
 /// Claimed so long ago that nobody removes it any more: the kernel refused that, which it may when a bucket is beset.
 pub const STATE_STALE: u32 = 1 << 14;
+/// Of the entry to the backend: the flow counts nowhere any more, since it is closed.
+pub const STATE_COUNTED_OUT: u32 = 1 << 15;
 /// The bits that are above, without the tag.
 pub const STATE_BITS: u32 = 0xffff;
 /// Of the tag: what is drawn for each flow.

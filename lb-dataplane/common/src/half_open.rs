@@ -59,7 +59,7 @@ fn end<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) {
         && peer::leads_to(&back, &entry, key)
         && back.claim(0)
     {
-        peer::remove(tables, key, &entry);
+        peer::remove_to_client(tables, key, &entry);
     }
     remove_to_backend(tables, key, counted);
     tables.count_evicted(counted.service, counted.backend);

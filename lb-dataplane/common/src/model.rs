@@ -27,7 +27,7 @@ use crate::reason::Reason;
 use crate::service::{
     AccessKey, Affinity, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
-use crate::tables::{AnswerKey, FamilyTables, FlowTables, InsertError, Tables};
+use crate::tables::{AnswerKey, FamilyTables, FlowTables, InsertError, Rounds, Tables};
 use crate::vlan::VlanKey;
 
 /// Places of the ring of half-open flows: as many as no test fills that does not mean to.
@@ -372,6 +372,10 @@ impl Tables for ModelTables {
         self.numbers.set(self.numbers.get() + 7_919);
     }
 
+    fn repeat<R: Rounds<Self>>(&self, times: u32, rounds: &mut R) {
+        let _last = (0..times).find(|number| !rounds.round(self, *number));
+    }
+
     fn draw(&self) -> u32 {
         self.draws.replace(self.draws.get() + 1) << 16
     }
@@ -389,6 +393,11 @@ impl Tables for ModelTables {
     fn count_ended_flow(&self, service: u32, backend: u32) {
         *self.loads.borrow_mut().entry(backend).or_default() -= 1;
         *self.service_loads.borrow_mut().entry(service).or_default() -= 1;
+    }
+
+    fn count_reopened_flow(&self, service: u32, backend: u32) {
+        *self.loads.borrow_mut().entry(backend).or_default() += 1;
+        *self.service_loads.borrow_mut().entry(service).or_default() += 1;
     }
 
     fn half_open_timeout(&self) -> u32 {

@@ -26,20 +26,34 @@ pub fn find<A: Family, T: TablesOf<A>>(
     }
 }
 
-/// Removes a flow's other direction. This CPU has claimed both, and the entry that leads there is still in place.
-///
-/// Where it counts is read whichever direction it is: the verifier does not know that two branches on one direction agree,
-/// and would meet the second without what the first has read.
+/// Removes a flow's other direction. This CPU has claimed both, and the entry that leads there is still in place. `counted` is
+/// of the entry to the backend, whichever this is.
 #[inline(always)]
-pub fn remove<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>, entry: &T::Flow) {
+pub fn remove<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    key: &FlowKey<A>,
+    entry: &T::Flow,
+    counted: Counted,
+) {
     let to_backend = entry.direction() == DIRECTION_TO_CLIENT;
-    let counted = Counted::of(entry);
-    if counted.state & STATE_ACROSS == 0 {
+    if entry.seen() & STATE_ACROSS == 0 {
         let peer = answers(&entry.translation(), key.protocol);
         remove_as::<A, T>(tables, &peer, to_backend, counted);
     } else {
         let peer = answers(&entry.translation(), key.protocol);
         remove_as::<A::Other, T>(tables, &peer, to_backend, counted);
+    }
+}
+
+/// Removes the direction to the client of an entry to the backend: [`remove`] for who knows which one there is.
+#[inline(always)]
+pub fn remove_to_client<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>, entry: &T::Flow) {
+    if entry.seen() & STATE_ACROSS == 0 {
+        let peer = answers::<A>(&entry.translation(), key.protocol);
+        tables.remove_flow(&peer);
+    } else {
+        let peer = answers::<A::Other>(&entry.translation(), key.protocol);
+        tables.remove_flow(&peer);
     }
 }
 

@@ -56,6 +56,12 @@ pub trait TablesOf<A: Family>: Tables + FamilyTables<A> + FamilyTables<A::Other>
 
 impl<A: Family, T: Tables + FamilyTables<A> + FamilyTables<A::Other>> TablesOf<A> for T {}
 
+/// The rounds of a loop.
+pub trait Rounds<T> {
+    /// The round of a number, from 0 on; whether another one is to follow.
+    fn round(&mut self, tables: &T, number: u32) -> bool;
+}
+
 /// The tables of the pipeline. Each method is one lookup or one write.
 pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     /// How long half-open flows may be silent.
@@ -96,6 +102,10 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn next_number(&self) -> u32;
     /// Has this CPU go on counting elsewhere.
     fn jump_numbers(&self);
+    /// Goes round so many times at most. In the kernel the loop is its own, of which the verifier reads one round.
+    fn repeat<R: Rounds<Self>>(&self, times: u32, rounds: &mut R)
+    where
+        Self: Sized;
     /// A number that nobody foresees.
     fn draw(&self) -> u32;
     /// The current tick.
@@ -106,6 +116,8 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn count_new_flow(&self, service: u32, backend: u32);
     /// Counts the end of a flow of a service and its backend.
     fn count_ended_flow(&self, service: u32, backend: u32);
+    /// Counts a flow in the load of both again, whose end was counted.
+    fn count_reopened_flow(&self, service: u32, backend: u32);
     /// Counts a half-open flow that had to make room.
     fn count_evicted(&self, service: u32, backend: u32);
     /// Counts a new flow for which no source port was free.

@@ -16,6 +16,7 @@ mod interfaces;
 mod maps;
 mod punts;
 mod record;
+mod rounds;
 mod samples;
 mod sum;
 mod tc;

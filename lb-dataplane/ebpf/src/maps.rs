@@ -22,13 +22,13 @@ use lb_dataplane_common::service::{
     ServiceEntry, SourceEntry, VipKey,
 };
 use lb_dataplane_common::tables::{
-    AnswerKey, FamilyTables, FlowTables, InsertError, MAX_ANSWERS, Tables,
+    AnswerKey, FamilyTables, FlowTables, InsertError, MAX_ANSWERS, Rounds, Tables,
 };
 use lb_dataplane_common::vlan::VlanKey;
 
 use crate::fib_maps::{Fib, Node6, word};
 use crate::flow_ptr::FlowPtr;
-use crate::{atomic, clock, counts, early, interfaces, samples};
+use crate::{atomic, clock, counts, early, interfaces, rounds, samples};
 
 #[map]
 static SERVICES: HashMap<VipKey, ServiceEntry> = HashMap::with_max_entries(64, 0);
@@ -361,6 +361,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn repeat<R: Rounds<Self>>(&self, times: u32, rounds: &mut R) {
+        rounds::run(times, rounds);
+    }
+
+    #[inline(always)]
     fn draw(&self) -> u32 {
         // SAFETY: a helper without preconditions.
         unsafe { bpf_get_prandom_u32() }
@@ -384,6 +389,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn count_ended_flow(&self, service: u32, backend: u32) {
         counts::count_ended_flow(service, backend)
+    }
+
+    #[inline(always)]
+    fn count_reopened_flow(&self, service: u32, backend: u32) {
+        counts::count_reopened_flow(service, backend)
     }
 
     #[inline(always)]

@@ -90,6 +90,65 @@ fn a_client_has_as_many_flows_as_it_may_and_others_theirs() {
 }
 
 #[test]
+fn a_connection_counts_nowhere_once_it_is_closed() {
+    const BOUNDS: [([u32; 3], Reason); 3] = [
+        ([1, 0, 0], Reason::ServiceFull),
+        ([0, 1, 0], Reason::ClientFull),
+        ([0, 0, 1], Reason::BackendsFull),
+    ];
+    for hook in BOTH {
+        for [vip, clients, backends] in FAMILIES {
+            let mut scene = Scene::new();
+            let backend = at(backends, 9, 8080);
+            let mut port = 40_000;
+            for (bounds, refusal) in BOUNDS {
+                scene.bounds = bounds;
+                scene.serve(vip, Tcp, RoundRobin, &[&backend]);
+                for ends in [&[(FIN, true), (FIN, false)][..], &[(RST, false)], &[(RST, true)]] {
+                    let what = format!("{hook:?} {vip} {refusal:?} {ends:?}");
+                    let [first, second] = [port, port + 1].map(|port| at(clients, 1, port));
+                    port += 2;
+                    assert_eq!(begin(&mut scene, hook, &first, vip).0, Reason::ForwardedToBackend);
+                    scene.send(hook, &packet(SYN_ACK, &backend, &first));
+                    scene.send(hook, &packet(ACK, &first, vip));
+                    assert_eq!(begin(&mut scene, hook, &second, vip).0, refusal, "{what}");
+                    for (carries, is_clients) in ends {
+                        let (from, to) = if *is_clients {
+                            (first.as_str(), vip)
+                        } else {
+                            (backend.as_str(), first.as_str())
+                        };
+                        scene.send(hook, &packet(*carries, from, to));
+                    }
+                    assert_eq!(active(&mut scene), 0, "{what}");
+                    let (reason, _) = begin(&mut scene, hook, &second, vip);
+                    assert_eq!(reason, Reason::ForwardedToBackend, "{what}");
+                    scene.send(hook, &packet(RST, &backend, &second));
+                }
+            }
+            // A RST that somebody else may have forged ends nothing: who goes on counts again.
+            let client = at(clients, 2, 40_000);
+            begin(&mut scene, hook, &client, vip);
+            scene.send(hook, &packet(SYN_ACK, &backend, &client));
+            scene.send(hook, &packet(ACK, &client, vip));
+            scene.send(hook, &packet(RST, &client, vip));
+            assert_eq!(active(&mut scene), 0, "{hook:?} {vip}");
+            scene.send(hook, &packet(ACK, &client, vip));
+            assert_eq!(active(&mut scene), 1, "{hook:?} {vip}");
+            scene.let_pass(seconds(8000));
+            scene.age();
+            assert_eq!((active(&mut scene), scene.entries().len()), (0, 0), "{hook:?} {vip}");
+        }
+    }
+}
+
+/// Flows of all backends.
+fn active(scene: &mut Scene) -> u64 {
+    let counters = scene.get().service_counters().unwrap();
+    counters.values().flat_map(|service| &service.backends).map(|backend| backend.active).sum()
+}
+
+#[test]
 fn clients_count_as_one_by_the_prefixes_that_are_set() {
     let prefixes = ClientPrefixes { v4: 24, v6: 56 };
     let near = [

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::table::Source;
-use lb_dataplane::{Kind, Reason, seconds};
+use lb_dataplane::{Hook, Kind, Reason, seconds};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -254,6 +254,86 @@ fn a_flow_that_is_as_good_as_over_makes_room_where_no_other_port_is_free() {
         let counters = scene.get().service_counters().unwrap();
         let active = counters.values().flat_map(|s| &s.backends).map(|backend| backend.active);
         assert!(active.eq(ports.iter().map(|_| 1)), "{hook:?}: flows are counted out");
+    }
+}
+
+/// A VIP, a client without its last number and port, a backend, and two addresses that flows come from.
+const FAMILIES: [[&str; 5]; 2] = [
+    [VIP, "10.1.0.", BACKEND, "192.0.2.1", "192.0.2.7"],
+    [
+        "[2001:db8:f::1]:80",
+        "[2001:db8:1::",
+        "[2001:db8:2::9]:8080",
+        "2001:db8:f::1",
+        "2001:db8:f::7",
+    ],
+];
+
+fn client(begin: &str, last: u8) -> String {
+    format!("{begin}{last}{}:40000", if begin.starts_with('[') { "]" } else { "" })
+}
+
+/// Begins a connection and closes it; where it came from.
+fn open_and_close(scene: &mut Scene, hook: Hook, client: &str, vip: &str, backend: &str) -> String {
+    let there = scene.send(hook, &packet(SYN, client, vip)).frame().from.to_string();
+    scene.send(hook, &packet(SYN_ACK, backend, &there));
+    scene.send(hook, &packet(ACK, client, vip));
+    scene.send(hook, &packet(FIN, client, vip));
+    scene.send(hook, &packet(FIN, backend, &there));
+    there
+}
+
+#[test]
+fn a_closed_flow_makes_room_only_where_no_address_has_a_free_port() {
+    for hook in BOTH {
+        for [vip, clients, backend, one, other] in FAMILIES {
+            let mut scene = Scene::new();
+            let of = |address: &str| Source {
+                address: address.parse().unwrap(),
+                first_port: 2000,
+                last_port: 2000,
+            };
+            scene.sources = vec![of(one), of(other)];
+            scene.serve(vip, Tcp, Maglev, &[backend]);
+            let closed = open_and_close(&mut scene, hook, &client(clients, 1), vip, backend);
+            scene.let_pass(seconds(10));
+            let mut from = |last| {
+                let sent = scene.send(hook, &packet(SYN, &client(clients, last), vip));
+                (sent.reason, sent.frame().from.to_string())
+            };
+            let (reason, free) = from(2);
+            assert_eq!(reason, Reason::ForwardedToBackend, "{hook:?} {vip}");
+            assert_ne!(free, closed, "{hook:?}: the other address has a free port");
+            assert_eq!(from(3), (Reason::ForwardedToBackend, closed), "{hook:?} {vip}");
+            assert_eq!(from(4).0, Reason::NoSourcePort, "{hook:?} {vip}");
+        }
+    }
+}
+
+#[test]
+fn the_one_closed_flow_of_eight_is_found() {
+    for hook in BOTH {
+        for [vip, clients, backend, one, _] in FAMILIES {
+            let mut scene = Scene::new();
+            let address = one.parse().unwrap();
+            scene.sources = vec![Source { address, first_port: 2000, last_port: 2007 }];
+            scene.serve(vip, Tcp, Maglev, &[backend]);
+            let mut closed = String::new();
+            for last in 1..=8 {
+                let client = client(clients, last);
+                if last == 4 {
+                    closed = open_and_close(&mut scene, hook, &client, vip, backend);
+                    continue;
+                }
+                let there = scene.send(hook, &packet(SYN, &client, vip)).frame().from.to_string();
+                scene.send(hook, &packet(SYN_ACK, backend, &there));
+                scene.send(hook, &packet(ACK, &client, vip));
+            }
+            scene.let_pass(seconds(10));
+            let sent = scene.send(hook, &packet(SYN, &client(clients, 9), vip));
+            assert_eq!(sent.reason, Reason::ForwardedToBackend, "{hook:?} {vip}");
+            assert_eq!(sent.frame().from.to_string(), closed, "{hook:?} {vip}");
+        }
     }
 }
 

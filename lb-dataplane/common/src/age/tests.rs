@@ -1,14 +1,16 @@
+mod counted;
 mod recycled;
+mod room;
 
 use super::*;
 use crate::flow::{TCP, seconds};
-use crate::frame::{ACK, Carries, FIN, SYN, SYN_ACK, UDP, packet};
+use crate::frame::{ACK, Carries, FIN, RST, SYN, SYN_ACK, UDP, packet};
 use crate::model::{ModelPacket, ModelTables, Modelled, serving, serving_any};
 use crate::pipeline::process;
 use crate::reason::Reason;
 use crate::service::{
     ALGORITHM_ROUND_ROBIN, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE,
-    BACKEND_RESETS_IDLE, SourceEntry,
+    BACKEND_RESETS_IDLE, SERVICE_BOUNDS_FLOWS, SourceEntry,
 };
 use crate::tables::FamilyTables;
 
@@ -72,14 +74,16 @@ impl Act {
     }
 }
 
-const ACTS: [Act; 10] = [
+const ACTS: [Act; 12] = [
     Act::Client(SYN),
     Act::Stranger(SYN),
     Act::Client(ACK),
     Act::Client(FIN),
+    Act::Client(RST),
     Act::Backend(1, SYN_ACK),
     Act::Backend(2, SYN_ACK),
     Act::Backend(1, FIN),
+    Act::Backend(1, RST),
     Act::Backend(2, FIN),
     Act::MarkAll,
     Act::SweepAll,
@@ -92,7 +96,9 @@ const HALF_OPEN: &[Act] = &[Act::Client(SYN), Act::Backend(1, SYN_ACK)];
 const LIVE: &[Act] = &[Act::Client(SYN), Act::Backend(1, SYN_ACK), Act::Client(ACK)];
 const CLOSING: &[Act] =
     &[Act::Client(SYN), Act::Backend(1, SYN_ACK), Act::Client(ACK), Act::Client(FIN)];
-const BEFORE: [Before; 9] = [
+const RESET: &[Act] =
+    &[Act::Client(SYN), Act::Backend(1, SYN_ACK), Act::Client(ACK), Act::Client(RST)];
+const BEFORE: [Before; 11] = [
     (&[], 0, &[]),
     (&[Act::Client(SYN)], 0, &[]),
     (HALF_OPEN, 0, &[]),
@@ -102,6 +108,8 @@ const BEFORE: [Before; 9] = [
     (CLOSING, 5, &[]),
     (CLOSING, LONG, &[]),
     (CLOSING, LONG, &[Act::MarkAll]),
+    (CLOSING, 5, &[Act::Backend(1, FIN)]),
+    (RESET, 5, &[]),
 ];
 
 /// More steps than any act has.
@@ -130,7 +138,11 @@ fn run_all(tables: &ModelTables, acts: &[Act]) {
     }
 }
 
-fn begin(tables: ModelTables, (acts, ticks, now): Before) -> ModelTables {
+fn begin(mut tables: ModelTables, (acts, ticks, now): Before) -> ModelTables {
+    for service in tables.services.values_mut() {
+        service.flags |= SERVICE_BOUNDS_FLOWS;
+        service.max_flows_per_client = 100;
+    }
     tables.v4.half_open.borrow_mut().truncate(1);
     tables.v6.half_open.borrow_mut().truncate(1);
     run_all(&tables, acts);
@@ -194,12 +206,13 @@ fn interrupt(tables: ModelTables, act: Act, steps: usize, other: Act) -> bool {
     Act::SweepAll.run(&tables);
     assert!(!leaks(&tables), "{what}");
     assert!(!is_any_marked(&tables), "{what}");
+    counted::each_flow_counts_once_until_it_is_closed(&tables, &what);
 
     tables.clock.set(tables.clock.get() + LONG);
     Act::MarkAll.run(&tables);
     Act::SweepAll.run(&tables);
     assert_eq!((tables.keys(), tables.keys6()), (vec![], vec![]), "{what}");
-    assert!(tables.loads.borrow().values().all(|load| *load == 0), "{what}");
+    counted::each_flow_counts_once_until_it_is_closed(&tables, &what);
     came_in
 }
 

@@ -13,7 +13,7 @@ use crate::peer;
 use crate::pipeline::{Scratch, claim};
 use crate::reason::Reason;
 use crate::service::{Affinity, MODE_ACROSS, SourceEntry};
-use crate::tables::{FamilyTables, InsertError, Tables, TablesOf};
+use crate::tables::{FamilyTables, InsertError, Rounds, Tables, TablesOf};
 
 /// Inserts the direction to the client. `NoSourcePort` is not the last word: [`find_port`] has it.
 ///
@@ -25,7 +25,7 @@ pub fn insert_back<A: Family, T: TablesOf<A>>(
     tables: &T,
     scratch: &mut Scratch<A>,
 ) -> Result<(), Reason> {
-    let Scratch { arrival, made, .. } = scratch;
+    let Scratch { arrival, step, made, .. } = scratch;
     let is_direct = made.entry.state & STATE_MODE != 0;
     let keeps_client = is_direct || made.sources_len == 0;
     if keeps_client && arrival.key.source.to_v6() == made.after.destination {
@@ -39,35 +39,97 @@ pub fn insert_back<A: Family, T: TablesOf<A>>(
     if made.sources_len == 0 {
         return insert_back_of_client(tables, &arrival.key, made);
     }
-    insert_back_from_rows(tables, scratch, 0, 1)
+    let index = FlowHash::of(&arrival.key).for_route() % made.sources_len;
+    let source = tables.source(made.sources_base.wrapping_add(index)).ok_or(Reason::TableFault)?;
+    let Composed { entry, after, back, back_across, .. } = made;
+    if step.mode == MODE_ACROSS {
+        insert_back_of_row(tables, &arrival.key, source, after, entry, back_across)
+    } else {
+        insert_back_of_row(tables, &arrival.key, source, after, entry, back)
+    }
 }
 
-/// What [`insert_back`] does where the first row of ports had no free one: a flow that is as good as over makes room, or there is
-/// one elsewhere. No part of it: the verifier counts the room of all that call one another.
+/// What [`insert_back`] does where the first row of ports had no free one: others are looked for, in two passes. First a row at each
+/// other address, for what is free. Then more rows, for what is free or as good as over. A subprogram of its own: the verifier
+/// counts the room of all that call one another, and minds ever after what one branch alone has written into a stack.
 ///
 /// # Errors
 ///
 /// As for [`insert_back`].
-#[inline(always)]
+#[inline(never)]
 pub fn find_port<A: Family, T: TablesOf<A>>(
     tables: &T,
     scratch: &mut Scratch<A>,
 ) -> Result<(), Reason> {
-    if make_room(tables, scratch) != 0 && insert_back_there(tables, scratch) != 0 {
-        return Ok(());
+    let mut search = Search { scratch, ended: GOES_ON };
+    tables.repeat((ADDRESSES + ROWS) * PORTS_IN_A_ROW, &mut search);
+    match search.ended {
+        FOUND => Ok(()),
+        FULL => Err(Reason::FlowTableFull),
+        GOES_ON => {
+            let Composed { entry, .. } = &search.scratch.made;
+            tables.count_exhausted(entry.service, entry.backend);
+            Err(Reason::NoSourcePort)
+        }
+        _ => Err(Reason::TableFault),
     }
-    match insert_back_elsewhere(tables, scratch) {
-        Err(Reason::NoSourcePort) => {}
-        ended => return ended,
-    }
-    if make_room(tables, scratch) != 0 && insert_back_there(tables, scratch) != 0 {
-        return Ok(());
-    }
-    tables.count_exhausted(scratch.made.entry.service, scratch.made.entry.backend);
-    Err(Reason::NoSourcePort)
 }
 
-/// Has a flow make room for the port that was tried last; not zero if it did.
+/// Looks for a port, a port each round.
+struct Search<'a, A: Family> {
+    scratch: &'a mut Scratch<A>,
+    /// How it ended. A word, so that the verifier knows its values.
+    ended: u32,
+}
+
+const GOES_ON: u32 = 0;
+const FOUND: u32 = 1;
+const FULL: u32 = 2;
+const FAULT: u32 = 3;
+
+impl<A: Family, T: TablesOf<A>> Rounds<T> for Search<'_, A> {
+    #[inline(always)]
+    fn round(&mut self, tables: &T, number: u32) -> bool {
+        // The first one has had its row.
+        let row = 1 + number / PORTS_IN_A_ROW;
+        let addresses = self.scratch.made.sources_len.min(ADDRESSES);
+        if row >= addresses + ROWS {
+            return false;
+        }
+        self.ended = try_port(tables, self.scratch, row);
+        if self.ended == GOES_ON && row >= addresses && make_room(tables, self.scratch) != 0 {
+            self.ended = try_port_again(tables, self.scratch);
+        }
+        if number % PORTS_IN_A_ROW == PORTS_IN_A_ROW - 1 {
+            tables.jump_numbers();
+        }
+        self.ended == GOES_ON
+    }
+}
+
+/// Tries the next port of the address whose turn it is in a row. A subprogram, as those that follow: what they need room for is
+/// not needed by the next.
+#[inline(never)]
+fn try_port<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>, row: u32) -> u32 {
+    let Scratch { arrival, step, made, .. } = scratch;
+    if made.sources_len == 0 {
+        return FAULT;
+    }
+    let index = FlowHash::of(&arrival.key).for_route().wrapping_add(row) % made.sources_len;
+    let Some(source) = tables.source(made.sources_base.wrapping_add(index)) else { return FAULT };
+    let Composed { entry, after, back, back_across, .. } = made;
+    if step.mode == MODE_ACROSS {
+        turn_back_from(&arrival.key, source, after, entry, back_across);
+        take_port(tables, source, after, entry, back_across);
+        ended(flow::insert(tables, back_across, entry))
+    } else {
+        turn_back_from(&arrival.key, source, after, entry, back);
+        take_port(tables, source, after, entry, back);
+        ended(flow::insert(tables, back, entry))
+    }
+}
+
+/// Has the flow make room that has the port that was tried; not zero if it did.
 #[inline(always)]
 fn make_room<A: Family, T: TablesOf<A>>(tables: &T, scratch: &Scratch<A>) -> u32 {
     let Scratch { step, made, .. } = scratch;
@@ -78,47 +140,24 @@ fn make_room<A: Family, T: TablesOf<A>>(tables: &T, scratch: &Scratch<A>) -> u32
     }
 }
 
-/// Tries the port again that was tried last; not zero if the entry is there now.
+/// Tries the port again that was tried last.
 #[inline(never)]
-fn insert_back_there<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> u32 {
+fn try_port_again<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> u32 {
     let Scratch { step, made, .. } = scratch;
     let Composed { entry, back, back_across, .. } = made;
-    let inserted = if step.mode == MODE_ACROSS {
+    ended(if step.mode == MODE_ACROSS {
         flow::insert(tables, back_across, entry)
     } else {
         flow::insert(tables, back, entry)
-    };
-    u32::from(inserted.is_ok())
-}
-
-#[inline(never)]
-fn insert_back_elsewhere<A: Family, T: TablesOf<A>>(
-    tables: &T,
-    scratch: &mut Scratch<A>,
-) -> Result<(), Reason> {
-    insert_back_from_rows(tables, scratch, 1, ROWS)
+    })
 }
 
 #[inline(always)]
-fn insert_back_from_rows<A: Family, T: TablesOf<A>>(
-    tables: &T,
-    scratch: &mut Scratch<A>,
-    first: u32,
-    end: u32,
-) -> Result<(), Reason> {
-    let Scratch { arrival, step, made, .. } = scratch;
-    let key = &arrival.key;
-    let sources = Sources {
-        base: made.sources_base,
-        len: made.sources_len,
-        first: FlowHash::of(key).for_route(),
-        rows: [first, end],
-    };
-    let Composed { entry, after, back, back_across, .. } = made;
-    if step.mode == MODE_ACROSS {
-        insert_back_of_sources(tables, key, sources, after, entry, back_across)
-    } else {
-        insert_back_of_sources(tables, key, sources, after, entry, back)
+fn ended(inserted: Result<(), InsertError>) -> u32 {
+    match inserted {
+        Ok(()) => FOUND,
+        Err(InsertError::Exists) => GOES_ON,
+        Err(InsertError::Full) => FULL,
     }
 }
 
@@ -150,13 +189,18 @@ pub fn insert<A: Family, T: TablesOf<A>>(
     }
     made.entry.direction = DIRECTION_TO_BACKEND;
     made.entry.first_reply = 0;
-    match flow::insert(tables, key, &mut made.entry) {
+    // Before it is there: once it is, another CPU may end it, and what is counted out first would stay counted in.
+    if made.entry.state & STATE_CLIENT_COUNTED != 0 {
+        tables.count_client(&counted_client(tables, made.entry.service, key.source.to_v6()));
+    }
+    let inserted = flow::insert(tables, key, &mut made.entry);
+    if inserted.is_err() && made.entry.state & STATE_CLIENT_COUNTED != 0 {
+        tables.discount_client(&counted_client(tables, made.entry.service, key.source.to_v6()));
+    }
+    match inserted {
         Ok(()) => {
             tables.count_new_flow(made.entry.service, made.entry.backend);
             step.is_new = true;
-            if made.entry.state & STATE_CLIENT_COUNTED != 0 {
-                tables.count_client(&counted_client(tables, made.entry.service, key.source));
-            }
             if made.affinity != 0 {
                 let client = client(made.entry.service, key.source);
                 let affinity = Affinity { backend: made.entry.backend, begun: tables.now() };
@@ -273,82 +317,69 @@ fn turn_back<A: Family, F: Family>(
     entry.translation = Translation::between(back, &key.reversed()).to_v6();
 }
 
-/// Rows of ports that are tried for a new flow.
-const ROWS: u32 = 16;
-/// Ports of a row. 64 in all: with nine of ten in use, chance alone would fail a flow once in a thousand times.
+/// Addresses of a backend at most of which each is asked for a free port before any flow has to make room: as many as a VIP may
+/// have.
+const ADDRESSES: u32 = 16;
+/// Rows of ports that are tried once each address has been asked: at one address 64 ports in all. With nine of ten in use, chance alone would fail a flow once in a thousand times.
+const ROWS: u32 = 15;
+/// Ports of a row.
 const PORTS_IN_A_ROW: u32 = 4;
-
-/// The addresses that a flow may come from, as `SOURCES` has them.
-#[derive(Clone, Copy)]
-struct Sources {
-    base: u32,
-    /// Not zero.
-    len: u32,
-    /// Which one is tried first, beyond the last one again from the first.
-    first: u32,
-    /// Which rows of ports are tried: from one on up to another.
-    rows: [u32; 2],
-}
 
 /// Inserts the direction to the client for a flow that comes from an address of ours: the entry is what reserves the port
 /// there, so no two flows to a backend share one. Each CPU begins elsewhere and goes on port by port, so that a port rests for
-/// as long as possible before it is used again. A few ports in a row, since another CPU may have used many; then elsewhere,
-/// at the next address if there are several.
+/// as long as possible before it is used again. A few ports in a row, since another CPU may have used many.
 #[inline(always)]
-fn insert_back_of_sources<A: Family, F: Family, T: Tables + FamilyTables<F>>(
+fn insert_back_of_row<A: Family, F: Family, T: Tables + FamilyTables<F>>(
     tables: &T,
     key: &FlowKey<A>,
-    sources: Sources,
+    source: &SourceEntry,
     after: &mut FlowKey<V6>,
     entry: &mut FlowEntry,
     back: &mut FlowKey<F>,
 ) -> Result<(), Reason> {
-    if sources.len == 0 {
-        return Err(Reason::TableFault);
-    }
-    let [mut rows, end] = sources.rows;
-    while rows < end {
-        // No comparison with the last one: the verifier would walk the rows for each place that it happens at.
-        let index = sources.first.wrapping_add(rows) % sources.len;
-        rows += 1;
-        let source = tables.source(sources.base.wrapping_add(index)).ok_or(Reason::TableFault)?;
-        after.source = V6::from_bytes(source.address);
-        after.source_port = 0;
-        turn_back(key, after, entry, back);
-        match insert_back_of_row(tables, source, after, entry, back) {
+    let mut tries = 0;
+    while tries < PORTS_IN_A_ROW {
+        tries += 1;
+        turn_back_from(key, source, after, entry, back);
+        take_port(tables, source, after, entry, back);
+        match flow::insert(tables, back, entry) {
             Ok(()) => return Ok(()),
             Err(InsertError::Full) => return Err(Reason::FlowTableFull),
             Err(InsertError::Exists) => {}
         }
-        tables.jump_numbers();
     }
+    tables.jump_numbers();
     Err(Reason::NoSourcePort)
 }
 
+/// Turns an entry to the direction to the client from an address of ours, whose port is still to be taken.
 #[inline(always)]
-fn insert_back_of_row<F: Family, T: Tables + FamilyTables<F>>(
+fn turn_back_from<A: Family, F: Family>(
+    key: &FlowKey<A>,
+    source: &SourceEntry,
+    after: &mut FlowKey<V6>,
+    entry: &mut FlowEntry,
+    back: &mut FlowKey<F>,
+) {
+    after.source = V6::from_bytes(source.address);
+    after.source_port = 0;
+    turn_back(key, after, entry, back);
+}
+
+/// Takes the next port of an address, which is all that differs from one try to the next.
+#[inline(always)]
+fn take_port<F: Family, T: Tables>(
     tables: &T,
     source: &SourceEntry,
     after: &mut FlowKey<V6>,
     entry: &mut FlowEntry,
     back: &mut FlowKey<F>,
-) -> Result<(), InsertError> {
-    // What the port adds is all that changes from one try to the next.
-    let without_port = entry.translation.ports;
-    let mut tries = 0;
-    while tries < PORTS_IN_A_ROW {
-        tries += 1;
-        let port = tables.next_number() % (u32::from(source.more_ports) + 1);
-        let port = source.first_port.wrapping_add(port as u16).to_be();
-        after.source_port = port;
-        back.destination_port = port;
-        entry.translation.ports = without_port.and(Delta::of([port], [0]));
-        match flow::insert(tables, back, entry) {
-            Err(InsertError::Exists) => {}
-            ended => return ended,
-        }
-    }
-    Err(InsertError::Exists)
+) {
+    let port = tables.next_number() % (u32::from(source.more_ports) + 1);
+    let port = source.first_port.wrapping_add(port as u16).to_be();
+    after.source_port = port;
+    back.destination_port = port;
+    entry.translation.ports = entry.translation.ports.and(Delta::of([port], [0]));
 }
 
 /// Inserts the direction to the client for a flow that keeps its client's address. An entry that is there already is this

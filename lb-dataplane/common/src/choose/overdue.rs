@@ -3,8 +3,8 @@
 
 use crate::family::Family;
 use crate::flow::{
-    DIRECTION_TO_CLIENT, Flow, FlowKey, STATE_BACKEND_FIN, STATE_BACKEND_RESET, STATE_CLIENT_FIN,
-    STATE_CONFIRMED, STATE_GOING, STATE_REPLIED, TCP, seconds,
+    Counted, DIRECTION_TO_CLIENT, Flow, FlowKey, STATE_BACKEND_FIN, STATE_BACKEND_RESET,
+    STATE_CLIENT_FIN, STATE_CONFIRMED, STATE_GOING, STATE_REPLIED, TCP, seconds,
 };
 use crate::peer;
 use crate::tables::TablesOf;
@@ -20,7 +20,8 @@ const UNANSWERED_RESTS: u32 = seconds(120);
 #[inline(never)]
 pub(super) fn make_room<A: Family, T: TablesOf<A>>(tables: &T, back: &FlowKey<A>) -> u32 {
     let Some(to_client) = tables.flow(back) else { return 0 };
-    if to_client.direction() != DIRECTION_TO_CLIENT {
+    // Most of those that are met are at work: their other direction need not be looked up.
+    if to_client.direction() != DIRECTION_TO_CLIENT || to_client.idle(tables.now()) < CLOSED_RESTS {
         return 0;
     }
     let Some(to_backend) = peer::find(tables, back, &to_client) else { return 0 };
@@ -28,20 +29,25 @@ pub(super) fn make_room<A: Family, T: TablesOf<A>>(tables: &T, back: &FlowKey<A>
         return 0;
     }
     let now = tables.now();
-    let rests = rests(back.protocol(), to_client.seen() | to_backend.seen());
+    let state = to_client.seen() | to_backend.seen();
+    let rests = rests(back.protocol(), state);
     if rests == 0 || to_client.idle(now) < rests || to_backend.idle(now) < rests {
         return 0;
     }
+    // What either side says of it meanwhile, on whichever CPU, lets it live.
+    let unless = (STATE_CONFIRMED | STATE_REPLIED) & !state;
     // As ageing has it: whoever claims the direction to the backend removes the flow.
-    if !to_backend.claim(0) {
+    if !to_backend.claim(unless) {
         return 0;
     }
-    let is_free = to_client.claim(0);
-    peer::remove(tables, back, &to_client);
-    if is_free {
-        tables.remove_flow(back);
+    if !to_client.claim(unless) {
+        to_backend.release();
+        return 0;
     }
-    u32::from(is_free)
+    let counted = Counted::of(&to_backend);
+    peer::remove(tables, back, &to_client, counted);
+    tables.remove_flow(back);
+    1
 }
 
 /// For how many ticks a flow must have been silent; 0 if its port is not to be had.

@@ -14,13 +14,10 @@
 //!   that was seen now by mistake lives on for no longer than since its own last packet.
 
 use super::{
-    DIRECTION_TO_BACKEND, FlowKey, STATE_BITS, STATE_CLAIMED, STATE_CLIENT_COUNTED, STATE_EXPIRING,
-    STATE_GENERATION, STATE_GOING, STATE_KEY, STATE_SAMPLED, STATE_STALE, STATE_TAG, Translation,
-    ticks_since,
+    DIRECTION_TO_BACKEND, FlowKey, STATE_BITS, STATE_CLAIMED, STATE_EXPIRING, STATE_GENERATION,
+    STATE_GOING, STATE_KEY, STATE_STALE, STATE_TAG, Translation, ticks_since,
 };
 use crate::family::{Family, V6};
-use crate::sample;
-use crate::service::AffinityKey;
 use crate::tables::{FamilyTables, InsertError, Tables};
 
 /// Value of `FLOWS` and `FLOWS6`: 64 bytes. `state`, `first_reply` and `last_seen` change in place, through [`Flow`]; the rest
@@ -107,7 +104,7 @@ pub fn insert<A: Family, T: FamilyTables<A>>(
 
 /// How often a change is tried while other CPUs change the same entry. A flow's state changes a few times in its life, so
 /// whoever fails as often as this has met a storm: the packet is dropped as one of a flow that is going.
-const SWAP_TRIES: u32 = 2;
+pub(super) const SWAP_TRIES: u32 = 2;
 
 /// A flow entry that was looked up, which other CPUs see and change too.
 pub trait Flow {
@@ -205,6 +202,20 @@ pub trait Flow {
         false
     }
 
+    /// Gives a claim back that this CPU has taken upon it and does not carry out.
+    #[inline(always)]
+    fn release(&self) {
+        let mut tries = 0;
+        while tries < SWAP_TRIES {
+            let word = self.word();
+            if self.swap_word(word, word & !u64::from(STATE_GOING | STATE_STALE)) {
+                return;
+            }
+            tries += 1;
+        }
+        // It is found stale then, and taken over.
+    }
+
     /// TCP's sequence number of the first segment that came back, or SCTP's tag.
     #[inline(always)]
     fn first_reply(&self) -> u32 {
@@ -271,63 +282,6 @@ pub trait Flow {
 #[inline(always)]
 fn with_number(word: u64, number: u32) -> u64 {
     word & u64::from(u32::MAX) | u64::from(number) << 32
-}
-
-/// Where a flow counts, and how it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counted {
-    /// The service.
-    pub service: u32,
-    /// The backend.
-    pub backend: u32,
-    /// The bits of its state, without the tag.
-    pub state: u32,
-}
-
-impl Counted {
-    /// As an entry says that this CPU has claimed, or whose other direction it has.
-    #[must_use]
-    #[inline(always)]
-    pub fn of(entry: &impl Flow) -> Self {
-        let state = entry.state() & STATE_BITS;
-        Self { service: entry.service(), backend: entry.backend(), state }
-    }
-}
-
-/// Removes the entry towards a flow's backend, which this CPU has claimed, and with it the flow from where it counts.
-#[inline(always)]
-pub fn remove_to_backend<A: Family, T: Tables + FamilyTables<A>>(
-    tables: &T,
-    key: &FlowKey<A>,
-    counted: Counted,
-) {
-    if tables.remove_flow(key) {
-        tables.count_ended_flow(counted.service, counted.backend);
-        if counted.state & STATE_CLIENT_COUNTED != 0 {
-            discount_client(tables, key, counted.service);
-        }
-        if tables.samples_every() != 0 && counted.state & STATE_SAMPLED != 0 {
-            sample::end(tables, key, counted.state);
-        }
-    }
-}
-
-/// A subprogram: its key needs room that the callers' stacks have not.
-#[inline(never)]
-fn discount_client<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>, service: u32) -> u32 {
-    tables.discount_client(&counted_client(tables, service, key.source));
-    0
-}
-
-/// As what a client's flows are counted: the prefix of its address that all clients of a network share.
-#[inline(always)]
-pub(crate) fn counted_client<A: Family, T: Tables>(
-    tables: &T,
-    service: u32,
-    source: A,
-) -> AffinityKey {
-    let ([a, b, c, d], [e, f, g, h]) = (source.to_v6(), tables.client_mask(A::IS_V6));
-    AffinityKey { client: [a & e, b & f, c & g, d & h], service }
 }
 
 // The word of state and number is loaded and swapped as one.

@@ -2,11 +2,12 @@
 
 use super::Arrival;
 use crate::age::has_lost_its_backend;
-use crate::family::Family;
+use crate::family::{Family, V6};
 use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowKey, SCTP, STATE_BACKEND_FIN,
     STATE_BACKEND_RESET, STATE_CLAIMED, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING,
-    STATE_CONFIRMED, STATE_GOING, STATE_MODE, STATE_REPLIED, STATE_RESETS, TCP, remove_to_backend,
+    STATE_CONFIRMED, STATE_GOING, STATE_MODE, STATE_REPLIED, STATE_RESETS, TCP, count_out,
+    remove_to_backend, reopen,
 };
 use crate::parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::peer;
@@ -58,7 +59,7 @@ pub(super) fn end<A: Family, T: TablesOf<A>>(
         && peer::leads_to(&back, entry, to_backend)
         && back.claim(0)
     {
-        peer::remove(tables, to_backend, entry);
+        peer::remove_to_client(tables, to_backend, entry);
     }
     remove_to_backend(tables, to_backend, counted);
     Ok(())
@@ -112,10 +113,7 @@ pub(super) fn observe<A: Family, T: TablesOf<A>>(
         }
         // Only TCP's may be forged: an ABORT had the association's tag, and stands.
         if is_tcp && state & STATE_CLIENT_RESET != 0 {
-            entry.clear_state(STATE_CLIENT_RESET);
-            if let Some(peer) = peer::find(tables, &arrival.key, entry) {
-                peer.clear_state(STATE_CLIENT_RESET);
-            }
+            take_reset_back(tables, arrival, entry);
         }
     }
     note_acknowledged(arrival, entry, state | bits);
@@ -138,7 +136,39 @@ pub(super) fn observe<A: Family, T: TablesOf<A>>(
     if let Some(peer) = &peer {
         peer.set_state(bits);
     }
+    // Once both entries say it: of two CPUs that close a side each, one finds both closed in the entry to the backend.
+    close(tables, arrival, entry);
     Ok(())
+}
+
+/// Forgets a client's RST, since the client goes on. A subprogram, as is the next: the caller's stack has no room.
+#[inline(never)]
+fn take_reset_back<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    arrival: &Arrival<A>,
+    to_backend: &T::Flow,
+) -> u32 {
+    reopen(tables, &arrival.key, to_backend);
+    if let Some(to_client) = peer::find(tables, &arrival.key, to_backend) {
+        to_client.clear_state(STATE_CLIENT_RESET);
+    }
+    0
+}
+
+/// Counts the flow out if this packet, or one before, has closed it.
+#[inline(never)]
+fn close<A: Family, T: TablesOf<A>>(tables: &T, arrival: &Arrival<A>, entry: &T::Flow) -> u32 {
+    if entry.state() & STATE_CLOSING == 0 {
+        return 0;
+    }
+    if entry.direction() != DIRECTION_TO_CLIENT {
+        return count_out(tables, entry, arrival.key.source.to_v6());
+    }
+    let client = entry.translation::<V6>().destination;
+    match peer::find(tables, &arrival.key, entry) {
+        Some(to_backend) => count_out(tables, &to_backend, client),
+        None => 0,
+    }
 }
 
 /// Notes what a packet acknowledges, if that is the number of a RST to its sender. Also where its flow is about to be removed:
