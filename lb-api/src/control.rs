@@ -148,6 +148,7 @@ pub fn key(spec: &VipSpec) -> ServiceKey {
         vip::Protocol::Tcp => table::Protocol::Tcp,
         vip::Protocol::Udp => table::Protocol::Udp,
         vip::Protocol::Sctp => table::Protocol::Sctp,
+        vip::Protocol::Icmp => table::Protocol::Icmp,
     };
     ServiceKey { address: spec.address, port: spec.port, protocol }
 }

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_api_types::vip::{
-    Access, Algorithm, Backend, FullTable, HealthCheck, Nat, NatMode, Protocol, Vip, VipSpec,
+    Access, Algorithm, Backend, FullTable, HealthCheck, HealthCheckKind, Nat, NatMode, Protocol,
+    Vip, VipSpec,
 };
 
 use lb_dataplane::MAX_TURNS;
@@ -32,8 +33,15 @@ const UDP_CHECK: &str =
     "a udp VIP says `kind: none`, or `kind: tcp` where its backends also accept TCP at their port";
 const SCTP_CHECK: &str = "lbd does not check over sctp: a sctp VIP says `kind: none`, or `kind: tcp` where its backends also accept TCP, \
      at their port or at the check's `port`";
-const PROTOCOLS: &[(&str, Protocol)] =
-    &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Sctp)];
+const PROTOCOLS: &[(&str, Protocol)] = &[
+    ("tcp", Protocol::Tcp),
+    ("udp", Protocol::Udp),
+    ("sctp", Protocol::Sctp),
+    ("icmp", Protocol::Icmp),
+];
+const ICMP_CHECK: &str = "lbd does not check by echoes: an icmp VIP says `kind: none`, or `kind: tcp` with the `port` that its backends \
+     accept TCP at";
+const ICMP_PORT: &str = "is said, but echoes have no ports: leave it out";
 const FULL_TABLES: &[(&str, FullTable)] = &[("drop", FullTable::Drop), ("hash", FullTable::Hash)];
 const MODES: &[(&str, NatMode)] = &[
     ("dnat", NatMode::Dnat),
@@ -123,14 +131,16 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
     let wanted = address;
     // What is not known yet is of either family.
     let address = address.filter(|&address| address != UNALLOCATED);
-    let port = spec.required("port").and_then(|port| port.number(1..=u16::MAX));
+    let protocol =
+        spec.field("protocol").map_or(Some(Protocol::default()), |p| p.one_of(PROTOCOLS));
+    let has_ports = protocol != Some(Protocol::Icmp);
+    let port = read_port(&spec, has_ports);
     let last_port = match spec.field("last_port") {
         None => Some(None),
+        Some(last) if !has_ports => last.wrong(ICMP_PORT),
         Some(last) => last.number(port.unwrap_or(1)..=u16::MAX).map(Some),
     };
     let more_ports = last_port.flatten().zip(port).map_or(0, |(last, port)| last - port);
-    let protocol =
-        spec.field("protocol").map_or(Some(Protocol::default()), |p| p.one_of(PROTOCOLS));
     let algorithm =
         spec.field("algorithm").map_or(Some(Algorithm::default()), |a| a.one_of(ALGORITHMS));
     let affinity_secs = match spec.field("affinity_secs") {
@@ -149,7 +159,8 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
     let mss_clamp = mss::read(&spec, protocol, mode);
     let keeps_ports = nat.as_ref().is_some_and(|nat| nat.mode.is_dsr());
     let backends = spec.required("backends").and_then(|cursor| {
-        let backends = read_backends(&cursor, address, nat.as_ref(), more_ports)?;
+        let ports = if has_ports { Ports::More(more_ports) } else { Ports::None };
+        let backends = read_backends(&cursor, address, nat.as_ref(), ports)?;
         nat::check_sources(&spec, nat.as_ref(), &backends)?;
         check_backends(&cursor, &backends, algorithm, port.filter(|_| keeps_ports))?;
         Some(backends)
@@ -197,7 +208,7 @@ fn read_full_table(
         algorithm.is_some_and(goes_by_turns) || spec.field("affinity_secs").is_some() || bound;
     match cursor.one_of(FULL_TABLES)? {
         FullTable::Hash if nat.is_some_and(|nat| !nat.mode.is_dsr()) => cursor.wrong(
-            "is `hash`, but without a flow no answer finds its way back here: use `drop`, or a `nat.mode` of direct server return",
+            "is `hash`, but an answer that comes back here needs its flow, even from a backend of this VIP alone: use `drop`, or a `nat.mode` of direct server return",
         ),
         FullTable::Hash if by_more => cursor.wrong(
             "is `hash`, but more than a hash chooses the backend: use `drop`, or `maglev` or `source-hash` without affinity_secs              and max_flows of backends",
@@ -322,16 +333,36 @@ fn read_access(cursor: &Cursor<'_>, vip: Option<IpAddr>) -> Option<Access> {
     Some(access)
 }
 
+/// The ports of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ports {
+    /// One, which so many follow.
+    More(u16),
+    /// None: its VIP's protocol is ICMP.
+    None,
+    /// One or none: its VIP's protocol is not known here.
+    Any,
+}
+
+/// A port, or 0 where there is none.
+fn read_port(of: &Object<'_>, has_ports: bool) -> Option<u16> {
+    match of.field("port") {
+        Some(port) if !has_ports => port.wrong(ICMP_PORT),
+        None if !has_ports => Some(0),
+        Some(_) | None => of.required("port").and_then(|port| port.number(1..=u16::MAX)),
+    }
+}
+
 fn read_backends(
     cursor: &Cursor<'_>,
     vip: Option<IpAddr>,
     nat: Option<&Nat>,
-    more_ports: u16,
+    ports: Ports,
 ) -> Option<Vec<Backend>> {
     let mut seen = BTreeSet::new();
     let mut complete = true;
     let backends = cursor.list(|cursor| {
-        let backend = read_backend(cursor, vip, nat, more_ports);
+        let backend = read_backend(cursor, vip, nat, ports);
         complete &= backend.is_some();
         let backend = backend?;
         if !seen.insert((backend.address, backend.port)) {
@@ -350,12 +381,12 @@ fn read_backends(
     Some(backends)
 }
 
-/// Reads a backend of a VIP with this address and translation, if those are known, and with so many ports after its first.
+/// Reads a backend of a VIP with this address and translation, if those are known, and with these ports.
 pub(crate) fn read_backend(
     cursor: &Cursor<'_>,
     vip: Option<IpAddr>,
     nat: Option<&Nat>,
-    more_ports: u16,
+    ports: Ports,
 ) -> Option<Backend> {
     let backend =
         cursor.object(&["address", "port", "weight", "max_flows", "drain", "disabled"])?;
@@ -368,20 +399,27 @@ pub(crate) fn read_backend(
         if let Some(what) = unfit(address) {
             return cursor.wrong(format!("is {address}, {what}: name the server's own"));
         }
+        if ports == Ports::None && vip.is_some_and(|vip| vip.is_ipv4() != address.is_ipv4()) {
+            return cursor.wrong(format!(
+                "is {address}, but echoes are not translated between IPv4 and IPv6: name one of the VIP's family"
+            ));
+        }
         match vip.zip(nat).and_then(|(vip, nat)| nat::unreachable(address, vip, nat)) {
             None => Some(address),
             Some(why) => cursor.wrong(why),
         }
     });
-    let port = backend.required("port").and_then(|cursor| {
-        let port: u16 = cursor.number(1..=u16::MAX)?;
-        if port > u16::MAX - more_ports {
-            return cursor.wrong(format!(
-                "is {port}, but {more_ports} more ports follow the VIP's first, and 65535 is the last port: use {} or less",
-                u16::MAX - more_ports
-            ));
-        }
-        Some(port)
+    let has_ports = match ports {
+        Ports::More(_) => true,
+        Ports::None => false,
+        Ports::Any => backend.field("port").is_some(),
+    };
+    let port = read_port(&backend, has_ports).and_then(|port| match ports {
+        Ports::More(more) if port > u16::MAX - more => backend.field("port")?.wrong(format!(
+            "is {port}, but {more} more ports follow the VIP's first, and 65535 is the last port: use {} or less",
+            u16::MAX - more
+        )),
+        Ports::More(_) | Ports::None | Ports::Any => Some(port),
     });
     let weight = backend.field("weight").map_or(Some(1), |weight| weight.number(1..=u8::MAX));
     let max_flows = bound(&backend, "max_flows");
@@ -418,6 +456,9 @@ fn read_health_check(spec: &Object<'_>, protocol: Option<Protocol>) -> Option<He
     let check =
         cursor.object(&["from", "kind", "port", "interval_ms", "timeout_ms", "rise", "fall"])?;
     if let Some(from) = check.field("from") {
+        if protocol == Some(Protocol::Icmp) {
+            return from.wrong("is said, but an icmp VIP says its check itself: `kind: none`, or `kind: tcp` with a `port`");
+        }
         let said = ["kind", "port", "interval_ms", "timeout_ms", "rise", "fall"];
         if let Some(field) = said.iter().find_map(|field| check.field(field)) {
             return field.wrong("is said by the health check of `from`: leave one of the two out");
@@ -432,7 +473,12 @@ fn read_health_check(spec: &Object<'_>, protocol: Option<Protocol>) -> Option<He
             None => Some(default.kind),
         },
     };
-    read_check(&check, kind).map(HealthCheck::from)
+    let read = read_check(&check, kind).map(HealthCheck::from)?;
+    if protocol == Some(Protocol::Icmp) && read.kind != HealthCheckKind::None && read.port.is_none()
+    {
+        return check.missing("port", ICMP_CHECK);
+    }
+    Some(read)
 }
 
 /// What a VIP is to say whose protocol has no check by default.
@@ -440,6 +486,7 @@ fn no_default_check(protocol: Option<Protocol>) -> Option<&'static str> {
     match protocol {
         Some(Protocol::Udp) => Some(UDP_CHECK),
         Some(Protocol::Sctp) => Some(SCTP_CHECK),
+        Some(Protocol::Icmp) => Some(ICMP_CHECK),
         Some(Protocol::Tcp) | None => None,
     }
 }

@@ -66,6 +66,8 @@ pub struct Link {
     pub ifindex: u32,
     /// The MAC that they are for, and that of the interface.
     pub macs: [u8; 12],
+    /// Bytes of a packet at most.
+    pub mtu: u32,
 }
 
 /// A fragment that goes on.

@@ -6,7 +6,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
-use lb_dataplane_common::flow::{SCTP, TCP, UDP};
+use lb_dataplane_common::flow::{ICMP, ICMP6, SCTP, TCP, UDP};
 
 /// Everything that is to be served. Applied as a whole; the difference to what is served now is the work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,16 +43,20 @@ pub enum Protocol {
     Udp,
     /// SCTP, by one address of either side (RFC 9260).
     Sctp,
+    /// Echo requests of ICMP, or of ICMPv6 where the address is of IPv6. Their service has port 0.
+    Icmp,
 }
 
 impl Protocol {
-    /// The IP protocol number.
+    /// The IP protocol number in a family.
     #[must_use]
-    pub const fn number(self) -> u8 {
+    pub const fn number(self, is_v4: bool) -> u8 {
         match self {
             Self::Tcp => TCP,
             Self::Udp => UDP,
             Self::Sctp => SCTP,
+            Self::Icmp if is_v4 => ICMP,
+            Self::Icmp => ICMP6,
         }
     }
 
@@ -63,6 +67,7 @@ impl Protocol {
             TCP => Some(Self::Tcp),
             UDP => Some(Self::Udp),
             SCTP => Some(Self::Sctp),
+            ICMP | ICMP6 => Some(Self::Icmp),
             _ => None,
         }
     }
@@ -74,6 +79,7 @@ impl Protocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Sctp => "sctp",
+            Self::Icmp => "icmp",
         }
     }
 }

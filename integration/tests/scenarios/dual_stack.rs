@@ -10,7 +10,9 @@ use lb_api_types::config::{Config, Hook};
 use lb_api_types::vip::{Algorithm, HealthCheckKind, Nat, NatMode, Protocol, Vip};
 
 use crate::hello::{Hello, Holds, SOON, address};
-use crate::traffic::{fragments_that_overtake_their_first_come_through, so_do_those_of_backends};
+use crate::traffic::{
+    fragments_that_overtake_their_first_come_through, pings_reach_backends, so_do_those_of_backends,
+};
 
 const PODS: usize = 2;
 const VIP: &str = "2001:db8:f::10";
@@ -198,6 +200,7 @@ fn ipv6_datagrams_come_back_in_fragments_too(hook: Hook) {
     let refused = refused.expect_err("nobody listens there");
     let refused = refused.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
     assert_eq!(refused, Some(std::io::ErrorKind::ConnectionRefused));
+    pings_reach_backends(&hello, &vip);
 }
 
 fn ipv6_backends_see_the_source_that_the_mode_says(hook: Hook) {

@@ -365,6 +365,24 @@ fn datagrams_come_back_and_their_errors_too(hook: Hook) {
     assert_eq!(refused, Some(std::io::ErrorKind::ConnectionRefused));
     let pinged = hello.lab.run("client", &format!("ping -c 3 -i 0.2 -W 10 {VIP}")).holds();
     assert!(pinged.contains(" 0% packet loss"), "{pinged}");
+    pings_reach_backends(&hello, &vip);
+}
+
+/// Short ones and such in fragments, once there is a VIP for them: before that lbd answers itself.
+pub(crate) fn pings_reach_backends(hello: &Hello, vip: &Vip) {
+    let mut pings = vip.clone();
+    pings.metadata.name = "pings".to_owned();
+    (pings.spec.protocol, pings.spec.port) = (Protocol::Icmp, 0);
+    pings.spec.backends.iter_mut().for_each(|backend| backend.port = 0);
+    hello.api.put_vip(&pings).holds();
+    demo::all_healthy(&hello.api, &pings).holds();
+    let answered = hello.packets_that_ended("echo-answered");
+    for len in [56, 4000] {
+        let ping = format!("ping -c 3 -i 0.2 -W 10 -s {len} {}", vip.spec.address);
+        let pinged = hello.lab.run("client", &ping).holds();
+        assert!(pinged.contains(" 0% packet loss"), "{len}: {pinged}");
+    }
+    assert_eq!(hello.packets_that_ended("echo-answered"), answered);
 }
 
 const OVERTAKEN: &str =

@@ -133,7 +133,7 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
 
 fn timeouts(cursor: &Cursor<'_>) -> Option<Timeouts> {
     const WEEK: u32 = 604_800;
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 10] = [
         "tcp_established",
         "tcp_transitory",
         "tcp_closed",
@@ -143,6 +143,7 @@ fn timeouts(cursor: &Cursor<'_>) -> Option<Timeouts> {
         "sctp_established",
         "sctp_shutdown",
         "sctp_closed",
+        "icmp",
     ];
     let section = cursor.object(&NAMES)?;
     let seconds =
@@ -158,6 +159,7 @@ fn timeouts(cursor: &Cursor<'_>) -> Option<Timeouts> {
         sctp_established,
         sctp_shutdown,
         sctp_closed,
+        icmp,
     ] = NAMES;
     Some(Timeouts {
         tcp_established: seconds(tcp_established, default.tcp_established),
@@ -169,6 +171,7 @@ fn timeouts(cursor: &Cursor<'_>) -> Option<Timeouts> {
         sctp_established: seconds(sctp_established, default.sctp_established),
         sctp_shutdown: seconds(sctp_shutdown, default.sctp_shutdown),
         sctp_closed: seconds(sctp_closed, default.sctp_closed),
+        icmp: seconds(icmp, default.icmp),
     })
 }
 

@@ -120,7 +120,7 @@ impl Book {
     /// The VIPs that have the address and protocol of one and a port in common with it, itself included.
     pub fn overlapping<'a>(&'a self, spec: &'a VipSpec) -> impl Iterator<Item = &'a Vip> {
         let key = key(spec);
-        let last = ServiceKey { port: spec.last_port(), protocol: Protocol::Sctp, ..key };
+        let last = ServiceKey { port: spec.last_port(), protocol: Protocol::Icmp, ..key };
         let is_alike = move |other: &ServiceKey| {
             other.address == key.address && other.protocol == key.protocol
         };

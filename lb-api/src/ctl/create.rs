@@ -1,5 +1,7 @@
 //! `create`: resources out of the command line's words.
 
+use std::net::SocketAddr;
+
 use lb_api_types::view::{Change, ChangeKind};
 use serde_json::{Map, Value, json};
 
@@ -52,12 +54,21 @@ pub(super) async fn create(
 fn new(what: Create) -> Result<New, CtlError> {
     Ok(match what {
         Create::Vip(new) => {
-            if let (Some(protocol @ ("udp" | "sctp")), None) =
+            if let (Some(protocol @ ("udp" | "sctp" | "icmp")), None) =
                 (new.protocol.as_deref(), &new.health_check)
             {
-                let why =
-                    "--health-check none, or tcp where its backends also accept TCP at their port";
-                return Err(CtlError::Usage(format!("a {protocol} VIP has to say {why}")));
+                let why = "--health-check none";
+                let or = ", or tcp where its backends also accept TCP at their port";
+                let or = if protocol == "icmp" { "" } else { or };
+                return Err(CtlError::Usage(format!("a {protocol} VIP has to say {why}{or}")));
+            }
+            let has_ports = new.protocol.as_deref() != Some("icmp");
+            if let Some(bare) = new.backend.iter().find(|at| has_ports && at.port() == 0) {
+                let why = format!(
+                    "--backend {} has no port: it is ADDRESS:PORT, such as 10.0.0.1:8080",
+                    bare.ip()
+                );
+                return Err(CtlError::Usage(why));
             }
             let (name, how) = (new.name.clone(), new.how);
             let path = path_of(None, &name, how.dry_run);
@@ -197,14 +208,16 @@ fn options(words: PeerWords) -> Result<Map<String, Value>, CtlError> {
 
 fn backend(new: NewBackend) -> Result<New, CtlError> {
     let NewBackend { name, weight, max_flows, dry_run } = new;
-    let at = name.split_once('/').and_then(|(_, at)| at.parse::<std::net::SocketAddr>().ok());
+    let at = name.split_once('/').and_then(|(_, at)| at.parse::<SocketAddr>().ok());
     let at = at.ok_or_else(no_backend)?;
     let mut spec = said([
         ("weight", weight.map(Value::from)),
         ("max_flows", max_flows.map(Value::from)),
         ("address", Some(at.ip().to_string().into())),
     ]);
-    spec["port"] = at.port().into();
+    if at.port() != 0 {
+        spec["port"] = at.port().into();
+    }
     let query = if dry_run { "?dryRun=true" } else { "" };
     let path = format!("{}{query}", path_to(Noun::Backends, &name)?);
     let body = json!({"metadata": {"name": at.to_string()}, "spec": spec});
@@ -213,17 +226,20 @@ fn backend(new: NewBackend) -> Result<New, CtlError> {
 
 fn document(new: NewVip) -> Value {
     let backends = new.backend.iter();
-    let backends: Vec<_> =
-        backends.map(|b| json!({"address": b.ip().to_string(), "port": b.port()})).collect();
+    let backend = |b: &SocketAddr| match b.port() {
+        0 => json!({"address": b.ip().to_string()}),
+        port => json!({"address": b.ip().to_string(), "port": port}),
+    };
+    let backends: Vec<_> = backends.map(backend).collect();
     let mut spec = Map::new();
-    spec.insert("port".into(), json!(new.port.0));
     spec.insert("backends".into(), backends.into());
     let mut say = |field: &str, value: Option<Value>| {
         value.and_then(|value| spec.insert(field.into(), value));
     };
     say("address", new.address.map(|address| address.to_string().into()));
     say("pool", new.pool.map(Value::from));
-    say("last_port", new.port.1.map(Value::from));
+    say("port", new.port.map(|(first, _)| first.into()));
+    say("last_port", new.port.and_then(|(_, last)| last).map(Value::from));
     say("protocol", new.protocol.map(Value::from));
     say("algorithm", new.algorithm.map(Value::from));
     say("health_check", new.health_check.map(|kind| json!({"kind": kind})));
@@ -309,6 +325,16 @@ mod tests {
         assert!(spec("lbctl create policy p --statement '{a: ['").is_err());
         let without_a_check = "lbctl create vip v --address 203.0.113.7 --port 53 --protocol udp --backend 10.0.0.1:53";
         assert!(spec(without_a_check).unwrap_err().contains("--health-check none"));
+        assert_eq!(
+            spec(
+                "lbctl create vip p --address 203.0.113.7 --protocol icmp --health-check none --backend 10.0.0.1"
+            ),
+            Ok(json!({"address": "203.0.113.7", "protocol": "icmp",
+                "health_check": {"kind": "none"}, "backends": [{"address": "10.0.0.1"}]}))
+        );
+        let without_a_port =
+            "lbctl create vip v --address 203.0.113.7 --port 80 --backend 10.0.0.1";
+        assert!(spec(without_a_port).unwrap_err().contains("such as 10.0.0.1:8080"));
     }
 
     /// Words, of which those in single quotes have spaces.

@@ -229,7 +229,7 @@ fn usage_says_what_may_be_said_instead_and_what_a_value_looks_like() {
             "lbctl create vip web --port 80 --backend 10.0.0.1:80",
             "--address <ADDRESS>|--pool <POOL>",
         ),
-        ("lbctl create vip web --pool p --port 80 --backend 10.0.0.1", "such as 10.0.0.1:8080"),
+        ("lbctl create vip web --pool p --port 80 --backend 10.0.0.1:", "such as 10.0.0.1:8080"),
         ("lbctl drain", "BACKEND|--vip <VIP>|--node"),
         ("lbctl delete", "KIND|--file <FILE>"),
     ] {

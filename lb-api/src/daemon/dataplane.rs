@@ -159,6 +159,7 @@ pub(super) fn options(config: &config::Dataplane) -> Options {
         sctp_established: ticks(wanted.sctp_established),
         sctp_shutdown: ticks(wanted.sctp_shutdown),
         sctp_closed: ticks(wanted.sctp_closed),
+        icmp: ticks(wanted.icmp),
     };
     Options {
         pin_dir: config.pin_dir.clone(),

@@ -225,7 +225,7 @@ fn read(body: &Value, at: SocketAddr) -> Result<(Backend, Option<u64>), Refused>
             }
         };
         let spec = resource.required("spec")?;
-        let backend = vip::read_backend(&spec, None, None, 0)?;
+        let backend = vip::read_backend(&spec, None, None, vip::Ports::Any)?;
         if !is_at(&backend, at) {
             return spec.wrong(format!("is about another backend than the path's {at}: use one"));
         }

@@ -33,7 +33,7 @@ pub struct WantedFlows {
         ("vip" = Option<String>, Query, description = "Only to this VIP: ADDRESS or ADDRESS:PORT"),
         ("backend" = Option<String>, Query, description = "Only to this backend: ADDRESS or ADDRESS:PORT"),
         ("service" = Option<String>, Query, description = "Only of the VIP with this name"),
-        ("protocol" = Option<String>, Query, pattern = "^(tcp|udp|sctp)$", description = "Only of this transport"),
+        ("protocol" = Option<String>, Query, pattern = "^(tcp|udp|sctp|icmp)$", description = "Only of this transport"),
         ("state" = Option<String>, Query, pattern = "^(half-open|established|closing)$",
             description = "Only those that are so far")),
     responses((status = 200, body = List<Flow>),
@@ -74,7 +74,7 @@ fn wanted(asked: Asked) -> Result<(Part<FlowPlace>, WantedFlows), Refused> {
     Ok((part, wanted))
 }
 
-const EXPECTED: &str = "each is said once: client is an address or a prefix, vip and backend are ADDRESS or ADDRESS:PORT, protocol is tcp, udp or sctp, state is half-open, established or closing";
+const EXPECTED: &str = "each is said once: client is an address or a prefix, vip and backend are ADDRESS or ADDRESS:PORT, protocol is tcp, udp, sctp or icmp, state is half-open, established or closing";
 
 /// Sets what is asked for; whether it could be read, and was not asked for before.
 fn set<T>(field: &mut Option<T>, value: Option<T>) -> bool {
@@ -96,6 +96,7 @@ fn protocol(text: &str) -> Option<Protocol> {
         "tcp" => Some(Protocol::Tcp),
         "udp" => Some(Protocol::Udp),
         "sctp" => Some(Protocol::Sctp),
+        "icmp" => Some(Protocol::Icmp),
         _ => None,
     }
 }
@@ -146,7 +147,7 @@ mod tests {
             ("client", "10.1.0.0/33"),
             ("vip", "10.2.0.9:x"),
             ("backend", "web"),
-            ("protocol", "icmp"),
+            ("protocol", "igmp"),
             ("state", "open"),
             ("colour", "red"),
         ] {

@@ -330,8 +330,7 @@ impl<A: Appliers> Task<A> {
             let refusal = Refusal::Duplicate {
                 other: other.metadata.name.clone(),
                 address: other.spec.address,
-                ports: other.spec.ports(),
-                protocol: other.spec.protocol.name(),
+                what: other.spec.taken(),
             };
             let place = places.get(&at.metadata.name).map(|&index| Place { kind: None, index });
             return Err((place, refusal));

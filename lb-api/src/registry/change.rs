@@ -53,8 +53,7 @@ impl<A: Appliers> Task<A> {
             return Err(Refusal::Duplicate {
                 other: other.metadata.name.clone(),
                 address: vip.spec.address,
-                ports: other.spec.ports(),
-                protocol: vip.spec.protocol.name(),
+                what: other.spec.taken(),
             });
         }
         let created = old.is_none();

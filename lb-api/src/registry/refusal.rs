@@ -21,17 +21,15 @@ pub enum Refusal {
     Twice(String),
     /// Another VIP has a port of it at the same address, with the same protocol.
     #[error(
-        "VIP {other} has {protocol} port {ports} at {address} already: choose another address or port, or change VIP {other}"
+        "VIP {other} has {what} at {address} already: choose another address or port, or change VIP {other}"
     )]
     Duplicate {
         /// The other one.
         other: String,
         /// The address of both.
         address: IpAddr,
-        /// The other one's ports.
-        ports: String,
-        /// The protocol of both.
-        protocol: &'static str,
+        /// The other one's ports, with the protocol of both.
+        what: String,
     },
     /// It is not what the request expects to be there.
     #[error(

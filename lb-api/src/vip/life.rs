@@ -61,6 +61,7 @@ fn can_reset(
     let why = match protocol {
         Some(Protocol::Udp) => "UDP knows no reset",
         Some(Protocol::Sctp) => "lbd ends no association of SCTP for its sides",
+        Some(Protocol::Icmp) => "echoes know no reset",
         Some(Protocol::Tcp) | None => "",
     };
     if !why.is_empty() {
@@ -99,6 +100,9 @@ pub(super) fn on_exhaustion(
             Some(Protocol::Sctp) => {
                 return cursor
                     .wrong("is `reset`, but lbd sends none of SCTP's: use `icmp` or `drop`");
+            }
+            Some(Protocol::Icmp) => {
+                return cursor.wrong("is `reset`, but echoes know none: use `icmp` or `drop`");
             }
             Some(Protocol::Tcp) | None => {}
         }

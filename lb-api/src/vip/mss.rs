@@ -20,7 +20,7 @@ pub(super) fn read(
     } else {
         MssClamp::Bytes(cursor.number(LEAST..=MOST)?)
     };
-    if let Some(other @ (Protocol::Udp | Protocol::Sctp)) = protocol {
+    if let Some(other @ (Protocol::Udp | Protocol::Sctp | Protocol::Icmp)) = protocol {
         let name = other.name().to_uppercase();
         return cursor.wrong(format!("is for TCP's segments, and {name} has none: leave it out"));
     }

@@ -363,6 +363,49 @@ fn a_vip_of_udp_or_sctp_has_to_say_how_it_is_checked() {
 }
 
 #[test]
+fn a_vip_of_icmp_has_no_ports_and_backends_of_its_family_and_says_its_check() {
+    let echoes = json!({
+        "metadata": {"name": "pings"},
+        "spec": {
+            "address": "203.0.113.10", "protocol": "icmp", "health_check": {"kind": "none"},
+            "backends": [{"address": "10.0.0.2"}, {"address": "10.0.0.3", "weight": 2}],
+        },
+    });
+    let read_back = document(&echoes, read).unwrap();
+    assert_eq!((read_back.spec.port, read_back.spec.backends[0].port), (0, 0));
+    assert_eq!(read_back.spec.ports(), "-");
+    let written = serde_json::to_value(&read_back).unwrap();
+    assert_eq!(document(&written, read).unwrap(), read_back, "{written}");
+    for (pointer, field, value) in [
+        ("", "port", json!(80)),
+        ("", "port", json!(0)),
+        ("", "last_port", json!(80)),
+        ("/backends/0", "port", json!(80)),
+        ("/backends/0", "address", json!("2001:db8::2")),
+        ("", "mss_clamp", json!("auto")),
+        ("", "reset_on_expiry", json!(true)),
+        ("", "on_unhealthy", json!("reset")),
+        ("/health_check", "kind", json!("tcp")),
+        ("/health_check", "rise", json!(0)),
+    ] {
+        let mut wrong = echoes.clone();
+        wrong["spec"].pointer_mut(pointer).unwrap()[field] = value.clone();
+        let found = mistakes(&wrong);
+        assert_eq!(found.len(), 1, "{pointer}/{field} = {value}: {found:?}");
+        assert!(found[0].path.pointer().starts_with(&format!("/spec{pointer}")), "{found:?}");
+    }
+    let mut from = echoes.clone();
+    from["spec"]["health_check"] = json!({"from": "slow"});
+    assert_eq!(mistakes(&from)[0].path.pointer(), "/spec/health_check/from");
+    let mut checked = echoes.clone();
+    checked["spec"]["health_check"] = json!({"kind": "tcp", "port": 22});
+    assert!(document(&checked, read).is_ok());
+    let mut unsaid = echoes;
+    unsaid["spec"].as_object_mut().unwrap().remove("health_check");
+    assert_eq!(mistakes(&unsaid)[0].path.pointer(), "/spec/health_check");
+}
+
+#[test]
 fn a_status_in_a_request_is_ignored() {
     let mut value = good();
     value["status"] = json!({"health": Health::Healthy});

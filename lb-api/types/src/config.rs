@@ -292,6 +292,9 @@ pub struct Timeouts {
     /// SCTP, both sides have agreed to end, or one has ended the association; 10 by default.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub sctp_closed: u32,
+    /// Echoes of ICMP that are given to backends; 60 by default (RFC 5508 REQ-1: at least 60).
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
+    pub icmp: u32,
 }
 
 impl Default for Timeouts {
@@ -306,6 +309,7 @@ impl Default for Timeouts {
             sctp_established: 7440,
             sctp_shutdown: 240,
             sctp_closed: 10,
+            icmp: 60,
         }
     }
 }

@@ -89,9 +89,9 @@ impl From<Event> for EventDocument {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FlowEventView {
-    /// `tcp`, `udp` or `sctp`.
+    /// `tcp`, `udp`, `sctp` or `icmp`.
     pub protocol: String,
-    /// Client's address and port: `198.51.100.2:40000`.
+    /// Client's address and port, or the identifier of its echoes: `198.51.100.2:40000`.
     pub client: String,
     /// VIP and port.
     pub vip: String,

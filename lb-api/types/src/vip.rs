@@ -41,14 +41,15 @@ pub struct VipSpec {
     /// The pool that the address is one of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
-    /// The port that clients connect to, or the first of several; 1 to 65535.
+    /// The port that clients connect to, or the first of several; 1 to 65535. Not with `icmp`.
+    #[serde(default, skip_serializing_if = "is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub port: u16,
     /// The last port of a range that begins with `port`, up to 65535; `port` alone by default. All ports are 1 to 65535.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub last_port: Option<u16>,
-    /// `tcp` (the default), `udp` or `sctp`.
+    /// `tcp` (the default), `udp`, `sctp` or `icmp`.
     #[serde(default)]
     pub protocol: Protocol,
     /// How a backend is chosen for a new flow.
@@ -128,12 +129,24 @@ impl VipSpec {
     #[must_use]
     pub fn ports(&self) -> String {
         match self.last_port {
+            _ if self.port == 0 => "-".to_owned(),
             Some(last) if last > self.port => format!("{}-{last}", self.port),
             Some(_) | None => self.port.to_string(),
         }
     }
 
-    /// Whether two VIPs have a port in common.
+    /// What of its address it takes, in words: `tcp port 80`, or `icmp`.
+    #[must_use]
+    pub fn taken(&self) -> String {
+        match self.protocol {
+            Protocol::Icmp => self.protocol.name().to_owned(),
+            Protocol::Tcp | Protocol::Udp | Protocol::Sctp => {
+                format!("{} port {}", self.protocol.name(), self.ports())
+            }
+        }
+    }
+
+    /// Whether two VIPs have a port in common, or both take echoes.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         self.address == other.address
@@ -157,6 +170,9 @@ pub enum Protocol {
     Udp,
     /// SCTP, by one address of either side: those that an INIT lists are taken out, unless backends answer clients themselves.
     Sctp,
+    /// Echo requests to the address (ICMP, or ICMPv6), given to backends; without such a VIP lbd answers them itself. It has
+    /// no ports, and its backends are of its family.
+    Icmp,
 }
 
 impl Protocol {
@@ -167,6 +183,7 @@ impl Protocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Sctp => "sctp",
+            Self::Icmp => "icmp",
         }
     }
 }
@@ -313,7 +330,9 @@ pub struct Backend {
     /// VIP's: packets are then translated between IPv4 and IPv6 (RFC 7915).
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub address: IpAddr,
-    /// Its port, 1 to 65535. With a range of ports the one that the VIP's first port leads to; the others follow in order.
+    /// Its port, 1 to 65535. With a range of ports the one that the VIP's first port leads to; the others follow in order. Not
+    /// with `icmp`.
+    #[serde(default, skip_serializing_if = "is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
     pub port: u16,
     /// Its share of new flows beside the others', 1 (the default) to 255.
@@ -335,6 +354,12 @@ pub struct Backend {
 
 fn one() -> u8 {
     1
+}
+
+/// Whether there is no port.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_none(port: &u16) -> bool {
+    *port == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

@@ -14,7 +14,7 @@ use crate::family::{Family, words};
 use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_BACKEND_FIN, STATE_BACKEND_RESET,
     STATE_CLAIMED, STATE_CLIENT_FIN, STATE_CLOSING, STATE_CONFIRMED, STATE_EXPIRING, STATE_MODE,
-    STATE_RESETS, STATE_STALE, UDP, remove_to_backend,
+    STATE_RESETS, STATE_STALE, has_handshake, remove_to_backend,
 };
 use crate::peer;
 use crate::pipeline::claim;
@@ -193,7 +193,7 @@ fn is_over<A: Family, T: Tables>(
     let protocol = key.protocol();
     let (idle, ends) = match tables.backend(entry.backend()) {
         Some(backend) => (backend.idle, backend.ends_flows(protocol)),
-        None => (0, protocol == UDP),
+        None => (0, !has_handshake(protocol)),
     };
     let limit = tables.timeouts().of_service(protocol, entry.state() | peer.state(), idle);
     ends || entry.idle(now) >= limit && peer.idle(now) >= limit

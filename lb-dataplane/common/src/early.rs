@@ -16,7 +16,7 @@ pub struct EarlyHead {
     pub destination: V6,
     /// Its sender's number of it, as a [`FragmentKey`](crate::fragment::FragmentKey) has it.
     pub identification: u32,
-    /// The IP protocol number.
+    /// The IP protocol number; 0 with IPv6.
     pub protocol: u32,
     /// Where in the datagram a fragment begins, in bytes.
     pub offset: u32,
@@ -54,6 +54,8 @@ pub struct FirstCame {
     pub port: u32,
     /// The interface that they leave through; 0 where the kernel is to find the way.
     pub ifindex: u32,
+    /// Bytes of a packet at most on that way.
+    pub mtu: u32,
     /// The MACs of their frames, the destination's first.
     pub macs: [u16; 6],
 }
@@ -62,4 +64,4 @@ pub struct FirstCame {
 pub const MODE_ROUTED: u32 = 8;
 
 const _: () = assert!(size_of::<EarlyHead>() == 56);
-const _: () = assert!(size_of::<FirstCame>() == 112);
+const _: () = assert!(size_of::<FirstCame>() == 116);

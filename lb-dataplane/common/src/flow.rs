@@ -21,6 +21,11 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 /// SCTP.
 pub const SCTP: u8 = 132;
+/// ICMP, whose echoes are a flow by their identifier: it stands in the place of the port at the side that asks, and the other
+/// side's is 0.
+pub const ICMP: u8 = 1;
+/// The same of IPv6.
+pub const ICMP6: u8 = 58;
 
 /// Whether a flow of a protocol begins by an exchange that only who sees both directions can make.
 #[must_use]
@@ -38,11 +43,11 @@ pub struct FlowKey<A> {
     pub source: A,
     /// Destination address.
     pub destination: A,
-    /// Source port; an echo's identifier for ICMP.
+    /// Source port; the identifier of an echo request, and 0 of a reply.
     pub source_port: u16,
-    /// Destination port.
+    /// Destination port; 0 of an echo request, and the identifier of a reply.
     pub destination_port: u16,
-    /// [`TCP`], [`UDP`] or [`SCTP`]. As wide as the ports: odd fields would be cleared by a call, which the verifier refuses.
+    /// [`TCP`], [`UDP`], [`SCTP`], or [`ICMP`] or [`ICMP6`] of an echo. As wide as the ports: odd fields would be cleared by a call, which the verifier refuses.
     pub protocol: u16,
     /// Zero.
     pub pad: u16,

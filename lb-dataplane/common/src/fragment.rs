@@ -14,7 +14,7 @@ pub struct FragmentKey<A> {
     pub destination: A,
     /// The sender's number of the datagram.
     pub identification: u32,
-    /// IP protocol number.
+    /// IP protocol number; 0 with IPv6.
     pub protocol: u8,
     /// Zero.
     pub pad: [u8; 3],
@@ -45,6 +45,8 @@ pub struct FragmentPorts {
     pub destination: u16,
     /// The tick in which it came.
     pub seen: u32,
+    /// IP protocol number.
+    pub protocol: u32,
 }
 
 /// Ticks for which a first fragment speaks for the later ones: as long as Linux keeps fragments for reassembly (30 s,
@@ -70,4 +72,4 @@ impl FragmentPorts {
 }
 
 const _: () = assert!(size_of::<FragmentKey<V4>>() == 16);
-const _: () = assert!(size_of::<FragmentPorts>() == 8);
+const _: () = assert!(size_of::<FragmentPorts>() == 12);

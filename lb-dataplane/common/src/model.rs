@@ -224,6 +224,7 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
                 source: 0,
                 destination: 0,
                 seen: 0,
+                protocol: 0,
             }),
             quote: Quote { key: nothing, ip_at: 0, transport_at: 0, header: Header::default() },
             arrival: Arrival {
@@ -479,5 +480,6 @@ const NO_FRAGMENT: FirstCame = FirstCame {
     mode: 0,
     port: 0,
     ifindex: 0,
+    mtu: 0,
     macs: [0; 6],
 };

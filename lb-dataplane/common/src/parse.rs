@@ -114,7 +114,8 @@ impl<A: Family> Ip<A> {
         self.transport_at & AT_MASK
     }
 
-    /// What the fragments of this packet have in common.
+    /// What the fragments of this packet have in common. Not the protocol with IPv6, whose later ones need not say it (RFC 8200
+    /// §4.5).
     #[must_use]
     #[inline(always)]
     pub fn fragment_key(&self) -> FragmentKey<A> {
@@ -122,7 +123,7 @@ impl<A: Family> Ip<A> {
             source: self.source,
             destination: self.destination,
             identification: self.identification,
-            protocol: self.protocol,
+            protocol: if A::IS_V6 { 0 } else { self.protocol },
             pad: [0; 3],
         }
     }
@@ -178,9 +179,9 @@ pub struct Transport {
     pub sequence: u32,
     /// TCP's acknowledgement number, or SCTP's tag, in network byte order; 0 for others.
     pub acknowledged: u32,
-    /// Source port, or an echo's identifier; in network byte order.
+    /// Source port, or the identifier of an echo request; in network byte order.
     pub source_port: u16,
-    /// Destination port, 0 for an echo; in network byte order.
+    /// Destination port, or the identifier of an echo reply; in network byte order.
     pub destination_port: u16,
 }
 
@@ -268,15 +269,23 @@ pub fn transport<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>) -> Result<Tra
         });
     }
     let kind = A::icmp(first).ok_or(Reason::ProtocolNotHandled)?;
+    let [source_port, destination_port] = echo_ports(kind, third);
     Ok(Transport {
         kind,
         flags: 0,
         header_len: 8,
         sequence: 0,
         acknowledged: 0,
-        source_port: third,
-        destination_port: 0,
+        source_port,
+        destination_port,
     })
+}
+
+/// What stands for the ports of an echo with this identifier, the source's first.
+#[must_use]
+#[inline(always)]
+pub fn echo_ports(kind: Kind, identifier: u16) -> [u16; 2] {
+    if kind == Kind::EchoReply { [0, identifier] } else { [identifier, 0] }
 }
 
 /// Whether TCP flags are those of a connection's first segment.

@@ -196,28 +196,26 @@ fn find_flow<A: Family, P: Packet, T: TablesOf<A>>(
     tables: &T,
     scratch: &mut Scratch<A>,
 ) -> Result<u32, Reason> {
-    let kind = scratch.transport.kind;
     note_arrival(scratch, packet.frame_len());
     let mut flags = NOT_ASKED;
-    if !matches!(kind, Kind::EchoRequest | Kind::EchoReply) {
-        let may_begin = kind != Kind::LaterFragment;
-        serve(tables, &scratch.arrival, &mut scratch.step)?;
-        if !scratch.step.is_flow && may_begin {
-            scratch.step.vip_flags = NOT_ASKED;
-            if let Err(reason) = begin(tables, scratch) {
-                if reason == Reason::NoSourcePort {
-                    tell_of_exhaustion(packet, scratch);
-                }
-                return Err(reason);
+    serve(tables, scratch)?;
+    // Read here, so that what follows is the same to the verifier for each kind.
+    let may_begin = !matches!(scratch.transport.kind, Kind::LaterFragment | Kind::EchoReply);
+    if !scratch.step.is_flow && may_begin {
+        scratch.step.vip_flags = NOT_ASKED;
+        if let Err(reason) = begin(tables, scratch) {
+            if reason == Reason::NoSourcePort {
+                tell_of_exhaustion(packet, scratch);
             }
-            flags = scratch.step.vip_flags;
+            return Err(reason);
         }
-        if scratch.step.is_flow {
-            if scratch.ip.is_fragment() && may_begin {
-                fragments::note(tables, scratch);
-            }
-            return Ok(flags);
+        flags = scratch.step.vip_flags;
+    }
+    if scratch.step.is_flow {
+        if scratch.ip.is_first_fragment() {
+            fragments::note(tables, scratch);
         }
+        return Ok(flags);
     }
     if flags == NOT_ASKED {
         flags = vip_flags(tables, scratch.ip.destination);
@@ -261,7 +259,7 @@ fn read_transport<A: Family, P: Packet, T: TablesOf<A>>(
     tables: &T,
     scratch: &mut Scratch<A>,
 ) -> Result<(), Reason> {
-    scratch.transport = transport(packet, tables, &scratch.ip)?;
+    scratch.transport = transport(packet, tables, &mut scratch.ip)?;
     Ok(())
 }
 
@@ -403,11 +401,8 @@ impl<A: Family> Step<A> {
 
 /// The flow that a packet belongs to.
 #[inline(never)]
-fn serve<A: Family, T: TablesOf<A>>(
-    tables: &T,
-    arrival: &Arrival<A>,
-    step: &mut Step<A>,
-) -> Result<(), Reason> {
+fn serve<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Result<(), Reason> {
+    let Scratch { arrival, step, .. } = scratch;
     let now = tables.now();
     let key = &arrival.key;
     if let Some(entry) = tables.flow(key) {

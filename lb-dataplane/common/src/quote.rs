@@ -5,7 +5,8 @@ use crate::checksum::{self, Delta};
 use crate::family::{Family, Header};
 use crate::flow::{DIRECTION_TO_CLIENT, FlowKey, SCTP, TCP, Translation, UDP};
 use crate::packet::{ChecksumChange, Packet};
-use crate::parse::{AT_MASK, ETHERNET_LEN, FRAGMENT, Ip};
+use crate::parse::{self, AT_MASK, ETHERNET_LEN, FRAGMENT, Ip, Kind};
+use crate::rewrite::IDENTIFIER_AT;
 
 /// Bytes of an ICMP error before what it quotes.
 const ERROR_LEN: u32 = 8;
@@ -27,7 +28,8 @@ pub struct Quote<A> {
     pub header: Header,
 }
 
-/// What an error quotes, if that may be a flow's: TCP, UDP or SCTP, not a later fragment, and quoted as far as its ports.
+/// What an error quotes, if that may be a flow's: TCP, UDP, SCTP or an echo, not a later fragment, and quoted as far as its ports
+/// or its identifier.
 #[inline(always)]
 pub fn read<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>, quote: &mut Quote<A>) -> Option<()> {
     let ip_at = ip.transport_at() + ERROR_LEN;
@@ -35,13 +37,22 @@ pub fn read<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>, quote: &mut Quote<
     let quoted = A::quoted(packet, ip_at, end)?;
     let transport_at = quoted.transport_at();
     if quoted.is_later_fragment()
-        || !(quoted.protocol == TCP || quoted.protocol == UDP || quoted.protocol == SCTP)
+        || !(matches!(quoted.protocol, TCP | UDP | SCTP) || quoted.protocol == A::ICMP)
         || transport_at + QUOTED_TRANSPORT_LEN > end
         || !packet.pull(transport_at + QUOTED_TRANSPORT_LEN)
     {
         return None;
     }
-    let [source_port, destination_port] = packet.read::<2>(transport_at)?;
+    let [first, second, third] = packet.read::<3>(transport_at)?;
+    let [source_port, destination_port] = if quoted.protocol == A::ICMP {
+        let kind = A::icmp(first)?;
+        if !matches!(kind, Kind::EchoRequest | Kind::EchoReply) {
+            return None;
+        }
+        parse::echo_ports(kind, third)
+    } else {
+        [first, second]
+    };
     quote.key = FlowKey {
         source: quoted.source,
         destination: quoted.destination,
@@ -76,8 +87,17 @@ pub fn translate_quoted<A: Family, P: Packet>(
     let addresses = A::delta(old.source, to.destination).and(A::delta(old.destination, to.source));
     let ports = Delta::of([old.source_port], [to.destination_port])
         .and(Delta::of([old.destination_port], [to.source_port]));
-    packet.write(transport_at, [to.destination_port, to.source_port])?;
     let mut content = ports;
+    if old.protocol() == A::ICMP {
+        packet.write(transport_at + IDENTIFIER_AT, [to.destination_port | to.source_port])?;
+        let covered = if A::ICMP_COVERS_ADDRESSES { addresses.and(ports) } else { ports };
+        let [old_sum] = packet.read::<1>(transport_at + ICMP_CHECKSUM_AT)?;
+        let new_sum = checksum::update(old_sum, covered);
+        packet.write(transport_at + ICMP_CHECKSUM_AT, [new_sum])?;
+        content = content.and(Delta::of([old_sum], [new_sum]));
+    } else {
+        packet.write(transport_at, [to.destination_port, to.source_port])?;
+    }
     if old.protocol() == UDP {
         let [old_sum] = packet.read::<1>(transport_at + UDP_CHECKSUM_AT)?;
         let new_sum = checksum::update_optional(old_sum, addresses.and(ports));

@@ -11,6 +11,8 @@ use crate::sctp;
 const TCP_CHECKSUM_AT: u32 = 16;
 const UDP_CHECKSUM_AT: u32 = 6;
 const ICMP_CHECKSUM_AT: u32 = 2;
+/// Where an echo's identifier is.
+pub(crate) const IDENTIFIER_AT: u32 = 4;
 
 /// Time to live of packets that begin here (RFC 1700, "IP Option Numbers": 64).
 const OWN_TTL: u8 = 64;
@@ -29,6 +31,10 @@ pub fn translate<A: Family, P: Packet>(
         sctp::write_ports(packet, at, sctp_change, to.source_port, to.destination_port)?;
         return translate_addresses(packet, to);
     }
+    if ip.protocol == A::ICMP {
+        translate_echo(packet, ip, to)?;
+        return translate_addresses(packet, to);
+    }
     let checksum_at = if ip.protocol == TCP { TCP_CHECKSUM_AT } else { UDP_CHECKSUM_AT };
     packet.update_transport_checksum(ChecksumChange {
         at: ip.transport_at() + checksum_at,
@@ -39,6 +45,24 @@ pub fn translate<A: Family, P: Packet>(
     })?;
     packet.write(ip.transport_at(), [to.source_port, to.destination_port])?;
     translate_addresses(packet, to)
+}
+
+/// Gives an echo another identifier, which of the two ports is the one that is not 0.
+#[inline(always)]
+fn translate_echo<A: Family, P: Packet>(
+    packet: &mut P,
+    ip: &Ip<A>,
+    to: &Translation<A>,
+) -> Option<()> {
+    let at = ip.transport_at();
+    packet.update_transport_checksum(ChecksumChange {
+        at: at + ICMP_CHECKSUM_AT,
+        pseudo_header: if A::ICMP_COVERS_ADDRESSES { to.addresses } else { Delta::default() },
+        content: to.ports,
+        optional: false,
+        is_v6: A::IS_V6,
+    })?;
+    packet.write(at + IDENTIFIER_AT, [to.source_port | to.destination_port])
 }
 
 /// Gives the packet other addresses, and leaves what it carries alone.

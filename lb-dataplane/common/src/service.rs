@@ -2,7 +2,7 @@
 //! IPv6 (RFC 4291 §2.5.5.2).
 
 use crate::family::V6;
-use crate::flow::UDP;
+use crate::flow::has_handshake;
 
 /// Key of the hash map `SERVICES`: what clients connect to. A service of several ports is there once, by the first of them.
 ///
@@ -210,13 +210,14 @@ pub const BACKEND_RESETS_IDLE: u8 = 32;
 
 impl BackendEntry {
     /// Whether flows of a protocol end now, however lively: their backend fails and is to lose them, also if it was removed
-    /// since, or it was removed and they can go elsewhere at any time, as datagrams can. TCP's connections may outlive a
-    /// backend that was removed.
+    /// since, or it was removed and they can go elsewhere at any time, as datagrams and echoes can. TCP's connections may
+    /// outlive a backend that was removed.
     #[must_use]
     #[inline(always)]
     pub fn ends_flows(&self, protocol: u8) -> bool {
         const CONDEMNED: u8 = BACKEND_FAILED | BACKEND_ENDS_FAILED;
-        self.flags & CONDEMNED == CONDEMNED || protocol == UDP && self.flags & BACKEND_IN_USE == 0
+        self.flags & CONDEMNED == CONDEMNED
+            || !has_handshake(protocol) && self.flags & BACKEND_IN_USE == 0
     }
 
     /// Whether both sides of a flow that ends here are to hear a RST.

@@ -120,8 +120,8 @@ fn way(rest: &[u8]) -> Option<Way> {
         MODE_GUE => Form::Gue(port as u16),
         _ => Form::Translated,
     };
-    let macs = *rest.get(44..)?.first_chunk()?;
-    let link = if ifindex == 0 { None } else { Some(Link { ifindex, macs }) };
+    let (macs, mtu) = (*rest.get(48..)?.first_chunk()?, word(rest, 11)?);
+    let link = if ifindex == 0 { None } else { Some(Link { ifindex, macs, mtu }) };
     Some(Way { form, source: words(rest, 0)?, destination: words(rest, 4)?, link })
 }
 

@@ -14,7 +14,7 @@ use crate::table::Protocol;
 pub struct Flow {
     /// The transport.
     pub protocol: Protocol,
-    /// Client's address and port.
+    /// Client's address and port, or its identifier of echoes.
     pub client: SocketAddr,
     /// VIP and port.
     pub vip: SocketAddr,
@@ -41,7 +41,7 @@ impl FlowState {
     pub(super) fn of(protocol: Protocol, state: u32) -> Self {
         let is_open = match protocol {
             Protocol::Tcp | Protocol::Sctp => state & STATE_CONFIRMED != 0,
-            Protocol::Udp => state & STATE_REPLIED != 0,
+            Protocol::Udp | Protocol::Icmp => state & STATE_REPLIED != 0,
         };
         if state & STATE_CLOSING != 0 {
             Self::Closing

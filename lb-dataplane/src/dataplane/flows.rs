@@ -119,6 +119,7 @@ impl FromStr for FlowPlace {
             ["tcp", client, vip] => ends(client, vip, Protocol::Tcp)?,
             ["udp", client, vip] => ends(client, vip, Protocol::Udp)?,
             ["sctp", client, vip] => ends(client, vip, Protocol::Sctp)?,
+            ["icmp", client, vip] => ends(client, vip, Protocol::Icmp)?,
             _ => return Err(WRONG),
         };
         match family {
@@ -368,7 +369,7 @@ mod tests {
             assert_eq!(place.to_string().parse(), Ok(place));
         }
         for bad in
-            ["", "4", "5-1", "4-x", "4-1-tcp", "4-1-tcp-a-b", "4-1-icmp-10.0.0.1:1-10.0.0.2:1"]
+            ["", "4", "5-1", "4-x", "4-1-tcp", "4-1-tcp-a-b", "4-1-igmp-10.0.0.1:1-10.0.0.2:1"]
         {
             assert!(bad.parse::<FlowPlace>().is_err(), "{bad}");
         }

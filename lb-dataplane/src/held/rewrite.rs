@@ -54,14 +54,16 @@ pub(super) fn rewritten(mut packet: Vec<u8>, len: u32, way: &Way) -> Option<Sent
         }
         (Form::Translated, ..) => return None,
     };
+    // What is too long the kernel fragments, or says so to itself.
+    let link = way.link.filter(|link| packet.len() <= link.mtu as usize);
     // Who is to have it as it came is known by its MAC alone; and a raw socket gives a packet without a number one of its own.
     let is_by_mac = way.form == Form::AsTheyCame && addresses(&packet)?.1 != way.destination;
     let is_inside = matches!(way.form, Form::Within | Form::Gue(_));
     let is_anonymous = !is_inside && way.destination.is_ipv4() && packet.get(4..6)? == [0; 2];
-    if way.link.is_none() && (is_by_mac || is_anonymous) {
+    if link.is_none() && (is_by_mac || is_anonymous) {
         return None;
     }
-    Some(SentOn { to: way.destination, packet, link: way.link })
+    Some(SentOn { to: way.destination, packet, link })
 }
 
 /// Source and destination of a packet.

@@ -121,12 +121,13 @@ fn a_backends_own_goes_on_as_it_came_where_it_cannot_be_kept_or_nothing_is_said_
 #[test]
 fn a_damaged_header_does_not_become_whole_and_one_without_a_number_goes_by_its_mac_only() {
     let now = Instant::now();
-    let link = Some(Link { ifindex: 8, macs: [2; 12] });
+    let link = Some(Link { ifindex: 8, macs: [2; 12], mtu: 21 });
     for (damage, way, sent) in [
         (5_usize, WAY, 0),
         (12, WAY, 0),
         (4, WAY, 0),
         (4, Way { link, ..WAY }, 1),
+        (4, Way { link: link.map(|link| Link { mtu: 20, ..link }), ..WAY }, 0),
         (4, Way { form: Form::Within, ..WAY }, 1),
     ] {
         let mut held = Held::new(256);

@@ -80,7 +80,11 @@ fn reachable(key: &ServiceKey, service: &Service, backend: &Backend) -> Result<(
         return Err(PlanError::SourceFamily { address, from: source.address });
     }
     let has_source = service.one_arm || !backend.sources.is_empty();
-    if vip.is_ipv4() == address.is_ipv4() || service.mode == Mode::Nat && has_source {
+    if vip.is_ipv4() == address.is_ipv4() {
+        Ok(())
+    } else if key.protocol == Protocol::Icmp {
+        Err(PlanError::EchoFamily { vip, address })
+    } else if service.mode == Mode::Nat && has_source {
         Ok(())
     } else {
         Err(PlanError::Family { vip, address })
@@ -91,7 +95,7 @@ pub(super) fn service_key(key: &ServiceKey) -> VipKey {
     VipKey {
         address: words(key.address),
         port: key.port.to_be_bytes(),
-        protocol: key.protocol.number(),
+        protocol: key.protocol.number(key.address.is_ipv4()),
         pad: 0,
     }
 }
@@ -170,7 +174,7 @@ impl Life {
     pub(super) fn of(key: &ServiceKey, service: &Service) -> Self {
         let usual = match key.protocol {
             Protocol::Tcp | Protocol::Sctp => WhenFailed::Keep,
-            Protocol::Udp => WhenFailed::Drop,
+            Protocol::Udp | Protocol::Icmp => WhenFailed::Drop,
         };
         let when_failed = match service.when_failed.unwrap_or(usual) {
             WhenFailed::Keep => 0,

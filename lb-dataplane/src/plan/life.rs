@@ -1,6 +1,6 @@
 //! What backends' entries say of their flows' life, for whoever looks for flows that are over, and of their addresses.
 
-use lb_dataplane_common::flow::{TCP, UDP};
+use lb_dataplane_common::flow::{TCP, UDP, has_handshake};
 use lb_dataplane_common::service::BackendEntry;
 
 use super::hosts::Hosts;
@@ -13,7 +13,7 @@ pub struct FlowLife {
     pub idle: u32,
     /// Whether those of TCP and SCTP end now.
     pub ends_tcp: bool,
-    /// Whether UDP's end now.
+    /// Whether those of UDP and ICMP end now.
     pub ends_udp: bool,
 }
 
@@ -24,7 +24,7 @@ impl FlowLife {
 
     /// Whether flows of a protocol end now.
     pub fn ends(self, protocol: u8) -> bool {
-        if protocol == UDP { self.ends_udp } else { self.ends_tcp }
+        if has_handshake(protocol) { self.ends_tcp } else { self.ends_udp }
     }
 }
 

@@ -6,7 +6,7 @@ use lb_dataplane_common::service::{MAX_RANGE_PREFIXES, RANGE_KEY_BITS, RangeKey}
 
 use super::entries::{service_key, words};
 use super::{Held, PlanError, Step};
-use crate::table::{Service, ServiceKey};
+use crate::table::{Protocol, Service, ServiceKey};
 
 /// A prefix as `RANGES` has it: its length in bits, and what it is of.
 pub type PortPrefix = (u32, RangeKey);
@@ -67,7 +67,12 @@ pub(super) fn more_ports(ranges: &Ranges) -> u16 {
 
 /// Whether a service's ports are there, at its backends too.
 pub(super) fn check(key: &ServiceKey, service: &Service) -> Result<(), PlanError> {
-    let ServiceKey { address, port, .. } = *key;
+    let ServiceKey { address, port, protocol } = *key;
+    if protocol == Protocol::Icmp {
+        let mut backends = service.backends.iter();
+        let has_none = port == 0 && service.more_ports == 0 && backends.all(|b| b.port == 0);
+        return if has_none { Ok(()) } else { Err(PlanError::EchoPort(address)) };
+    }
     if port == 0 {
         return Err(PlanError::PortZero(address));
     }
@@ -107,7 +112,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::table::Protocol;
 
     /// Whether a prefix holds a port.
     fn holds((bits, key): &PortPrefix, port: u16) -> bool {

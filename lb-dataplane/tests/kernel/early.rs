@@ -88,7 +88,7 @@ impl Keeper {
             assert_eq!(again, reason, "{hook:?} {what}");
             assert_eq!(sent.packet, bytes[14..], "{hook:?} {what}");
             let macs = bytes[..12].try_into().unwrap();
-            assert_eq!(sent.link, Some(Link { ifindex, macs }), "{hook:?} {what}");
+            assert_eq!(sent.link, Some(Link { ifindex, macs, mtu: 1500 }), "{hook:?} {what}");
         }
         while self.sent_on().is_some() {}
         reason

@@ -14,6 +14,7 @@ mod bounds;
 mod choice;
 mod direct;
 mod early;
+mod echo;
 mod errors;
 mod flows;
 mod frame;

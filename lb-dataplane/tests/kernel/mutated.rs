@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use lb_dataplane::table::Algorithm::Maglev;
-use lb_dataplane::table::Protocol::{Sctp, Tcp, Udp};
+use lb_dataplane::table::Protocol::{Icmp, Sctp, Tcp, Udp};
 use lb_dataplane::table::{Mode, Source, Table};
 use lb_dataplane::{Contract, Hook, Kind, Reason};
 
@@ -155,8 +155,7 @@ fn check(ended: &Ended, frame: &[u8]) {
                 // A forged client may have the address of another VIP: what it asked for is answered there.
                 assert!(!is_any_vip(after.to), "to a VIP still: {after:?}");
             }
-            if ended.reason == Reason::ForwardedToBackend && [6, 17, 132].contains(&before.protocol)
-            {
+            if ended.reason == Reason::ForwardedToBackend {
                 let ours = |of: [&str; 2]| of.iter().any(|a| a.parse() == Ok(after.from));
                 let is_ours = match before.to {
                     to if is_of(ONE_ARM, to) => ours(NEAR),
@@ -223,6 +222,13 @@ fn answer(out: &[u8]) -> Option<Vec<u8>> {
     let (addresses, len) = if naive.from.is_ipv4() { (26, 4) } else { (22, 16) };
     let (first, second) = frame[addresses..addresses + 2 * len].split_at_mut(len);
     first.swap_with_slice(second);
+    if let (false, 1 | 58) = (naive.is_fragment, naive.protocol) {
+        frame[at] = if naive.protocol == 1 { 0 } else { 129 };
+        frame[at + 2..at + 4].fill(0);
+        let sum = Naive::parse(&frame)?.sum(&frame[naive.transport.clone()]);
+        frame[at + 2..at + 4].copy_from_slice(&sum.to_be_bytes());
+        return Some(frame);
+    }
     if naive.is_fragment || ![6, 17, 132].contains(&naive.protocol) {
         return None;
     }
@@ -257,8 +263,15 @@ fn scene() -> Scene {
             [Tcp, Udp, Sctp].map(|protocol| (vip, protocol, Maglev, &*vec![backend].leak()))
         })
     };
+    // Echoes to other VIPs are answered.
+    let echoes = |vips: [&str; 2]| {
+        let without_port = |at: &str| &*format!("{}:0", at.rsplit_once(':').unwrap().0).leak();
+        let backends = BACKEND.map(|backend| &*vec![without_port(backend)].leak());
+        [0, 1].map(|n| (without_port(vips[n]), Icmp, Maglev, backends[n]))
+    };
     let [v4, v6] = BACKEND;
     let mut services = scene.services(&all(VIP, BACKEND).collect::<Vec<_>>());
+    services.extend(scene.services(&echoes(VIP)));
     let source = |address: &str| {
         let address = address.parse().unwrap();
         Source { address, first_port: 2000, last_port: 60_000 }
@@ -267,6 +280,7 @@ fn scene() -> Scene {
     services.extend(scene.services(&all(ONE_ARM, BACKEND).collect::<Vec<_>>()));
     scene.sources = SOURCES.map(source).to_vec();
     services.extend(scene.services(&all(FULL_NAT, BACKEND).collect::<Vec<_>>()));
+    services.extend(scene.services(&echoes(FULL_NAT)));
     services.extend(scene.services(&all(ACROSS, [v6, v4]).collect::<Vec<_>>()));
     let same_port = ["10.2.0.9:80", "[2001:db8:2::9]:80"];
     for (mode, vips) in [(Mode::IpInIp, TUNNEL), (Mode::Gue, GUE)] {

@@ -275,6 +275,27 @@ fn fragments_follow_their_first() {
     }
 }
 
+/// RFC 8200 §4.5: what follows the fragment header is said by the first one alone.
+#[test]
+fn a_later_fragment_follows_its_first_whatever_its_header_says_to_come_next() {
+    let whole = Frame { options: vec![1; 8], ..packet(UDP, CLIENT, VIP) };
+    let mut first = whole.bytes();
+    // Destination options behind the fragment header.
+    first.splice(54..54, [60, 0, 0, 1, 0, 0, 0x12, 0x34]);
+    first[20] = 44;
+    first[19] += 8;
+    let later = Frame { fragment: 6, ..packet(Carries::Other(60), CLIENT, VIP) };
+    for hook in BOTH {
+        let mut scene = scene();
+        let sent = scene.send_bytes(hook, &first, None);
+        assert_eq!(sent.reason, Reason::ForwardedToBackend, "{hook:?}");
+        let sent = scene.send(hook, &later);
+        assert_eq!(sent.reason, Reason::ForwardedToBackend, "{hook:?}");
+        assert_eq!(sent.frame().to.ip(), address(BACKEND).ip(), "{hook:?}");
+        assert_eq!(sent.frame().carries, later.carries, "{hook:?}: it says what it said");
+    }
+}
+
 #[test]
 fn flows_come_from_sources_of_ours_and_choices_are_the_same() {
     for hook in BOTH {

@@ -273,6 +273,11 @@ fn socket(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "it is ADDRESS:PORT, such as 10.0.0.1:8080 or [2001:db8::1]:8080")
 }
 
+/// The same, or an address whose port is 0.
+fn socket_or_host(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_or_else(|_| socket(text), |host: IpAddr| Ok(SocketAddr::new(host, 0)))
+}
+
 #[derive(Args)]
 #[command(group = ArgGroup::new("where").required(true).multiple(true).args(["address", "pool"]))]
 pub(in crate::ctl) struct NewVip {
@@ -287,13 +292,13 @@ pub(in crate::ctl) struct NewVip {
     /// A label to select it by; say it once for each.
     #[arg(long, value_name = "NAME=VALUE")]
     pub(in crate::ctl) label: Vec<String>,
-    /// The port that clients connect to, or a range of ports: 8000-8999.
-    #[arg(long, value_parser = ports)]
-    pub(in crate::ctl) port: (u16, Option<u16>),
-    /// Where flows go: ADDRESS:PORT, with a range the port of its first; say it once for each.
-    #[arg(long, required = true, value_name = "ADDRESS:PORT", value_parser = socket)]
+    /// The port that clients connect to, or a range of ports: 8000-8999. Not with icmp.
+    #[arg(long, value_parser = ports, required_unless_present = "protocol")]
+    pub(in crate::ctl) port: Option<(u16, Option<u16>)>,
+    /// Where flows go: ADDRESS:PORT, with a range the port of its first, with icmp ADDRESS; say it once for each.
+    #[arg(long, required = true, value_name = "ADDRESS:PORT", value_parser = socket_or_host)]
     pub(in crate::ctl) backend: Vec<SocketAddr>,
-    /// tcp, udp or sctp; the latter two with --health-check.
+    /// tcp, udp, sctp or icmp; all but the first with --health-check.
     #[arg(long)]
     pub(in crate::ctl) protocol: Option<String>,
     /// maglev, round-robin, least-connections or source-hash.

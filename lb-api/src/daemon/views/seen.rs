@@ -102,6 +102,7 @@ pub(super) fn flow(flow: &lb_dataplane::Flow, names: &Ports<String>) -> Flow {
         Protocol::Tcp => vip::Protocol::Tcp,
         Protocol::Udp => vip::Protocol::Udp,
         Protocol::Sctp => vip::Protocol::Sctp,
+        Protocol::Icmp => vip::Protocol::Icmp,
     };
     let word = protocol.name();
     let service = names.of(flow.vip.ip(), protocol, flow.vip.port()).cloned();

@@ -50,9 +50,9 @@ pub struct InterfaceStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FlowSpec {
-    /// `tcp`, `udp` or `sctp`.
+    /// `tcp`, `udp`, `sctp` or `icmp`.
     pub protocol: String,
-    /// Client's address and port: `198.51.100.2:40000`.
+    /// Client's address and port, or the identifier of its echoes: `198.51.100.2:40000`.
     pub client: String,
     /// VIP and port.
     pub vip: String,

@@ -1,8 +1,8 @@
 //! How long flows may be silent.
 
 use super::{
-    SCTP, STATE_BACKEND_FIN, STATE_BACKEND_RESET, STATE_CLIENT_FIN, STATE_CLIENT_RESET,
-    STATE_CLOSING, STATE_CONFIRMED, STATE_REPLIED, TCP,
+    ICMP, ICMP6, SCTP, STATE_BACKEND_FIN, STATE_BACKEND_RESET, STATE_CLIENT_FIN,
+    STATE_CLIENT_RESET, STATE_CLOSING, STATE_CONFIRMED, STATE_REPLIED, TCP,
 };
 
 /// How long a flow may be silent in both directions, in [ticks](crate::tables::TICK_SHIFT). The value of `TIMEOUTS`.
@@ -27,6 +27,8 @@ pub struct Timeouts {
     pub sctp_shutdown: u32,
     /// SCTP, both sides have agreed to end, or one has ended the association.
     pub sctp_closed: u32,
+    /// Echoes with one identifier.
+    pub icmp: u32,
 }
 
 /// TCP established 2 h 4 min, and 4 min ("transitory") while it closes (RFC 5382 REQ-5, RFC 6146 §4); UDP 5 min, the
@@ -35,6 +37,7 @@ pub struct Timeouts {
 /// min of both, since for so long each holds a source port and a place under its service's, backend's and client's limits. No
 /// RFC says how long for SCTP: an association at work lives as long as a connection of TCP, since heartbeats (RFC 9260 §8.3)
 /// may be off, and its shutdown as long as what TCP has half closed; one that has ended has tags that another one cannot have.
+/// Echoes have 1 min, the least that RFC 5508 REQ-1 allows.
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
@@ -47,6 +50,7 @@ impl Default for Timeouts {
             sctp_established: seconds(7440),
             sctp_shutdown: seconds(240),
             sctp_closed: seconds(10),
+            icmp: seconds(60),
         }
     }
 }
@@ -81,6 +85,9 @@ impl Timeouts {
             return self.tcp_closed;
         }
         let is_confirmed = state & STATE_CONFIRMED != 0;
+        if protocol == ICMP || protocol == ICMP6 {
+            return self.icmp;
+        }
         if protocol != TCP {
             return match (state & STATE_REPLIED != 0, is_confirmed) {
                 (false, _) => self.half_open,
@@ -127,7 +134,7 @@ pub const fn seconds(seconds: u64) -> u32 {
     ((seconds * 1_000_000_000) >> crate::tables::TICK_SHIFT) as u32 + 2
 }
 
-const _: () = assert!(size_of::<Timeouts>() == 36);
+const _: () = assert!(size_of::<Timeouts>() == 40);
 
 #[cfg(test)]
 mod tests {

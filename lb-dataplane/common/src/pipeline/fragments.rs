@@ -20,7 +20,7 @@ use crate::tables::TablesOf;
 pub(super) fn transport<A: Family, P: Packet, T: TablesOf<A>>(
     packet: &mut P,
     tables: &T,
-    ip: &Ip<A>,
+    ip: &mut Ip<A>,
 ) -> Result<Transport, Reason> {
     if !ip.is_later_fragment() {
         return parse::transport(packet, ip);
@@ -29,7 +29,11 @@ pub(super) fn transport<A: Family, P: Packet, T: TablesOf<A>>(
         return Err(Reason::Malformed);
     }
     match tables.fragment(&ip.fragment_key()) {
-        Some(ports) if ports.is_current(tables.now()) => Ok(Transport::of_later_fragment(&ports)),
+        Some(ports) if ports.is_current(tables.now()) => {
+            // With IPv6 a later one may say another, of an extension header that the first one has.
+            ip.protocol = ports.protocol as u8;
+            Ok(Transport::of_later_fragment(&ports))
+        }
         Some(_) | None => Ok(Transport::OTHER),
     }
 }
@@ -39,7 +43,9 @@ pub(super) fn transport<A: Family, P: Packet, T: TablesOf<A>>(
 pub(super) fn note<A: Family, T: TablesOf<A>>(tables: &T, scratch: &Scratch<A>) {
     let Transport { source_port, destination_port, .. } = scratch.transport;
     let now = tables.now();
-    let ports = FragmentPorts { source: source_port, destination: destination_port, seen: now };
+    let protocol = u32::from(scratch.ip.protocol);
+    let (source, destination) = (source_port, destination_port);
+    let ports = FragmentPorts { source, destination, seen: now, protocol };
     tables.note_fragment(&scratch.ip.fragment_key(), &ports);
 }
 
@@ -85,6 +91,7 @@ fn tell<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) {
         && (early.mode != MODE_L2 || gateway == 0)
     {
         early.ifindex = member.ifindex;
+        early.mtu = u32::from(member.mtu);
         early.macs = mac_words(member.destination_mac, member.source_mac);
     }
     tables.tell_first_came(early);
@@ -96,7 +103,7 @@ fn head<A: Family>(ip: &Ip<A>, head: &mut EarlyHead) {
     head.source = ip.source.to_v6();
     head.destination = ip.destination.to_v6();
     head.identification = ip.identification;
-    head.protocol = u32::from(ip.protocol);
+    head.protocol = u32::from(ip.fragment_key().protocol);
     head.offset = u32::from(ip.fragment & OFFSET) * 8;
     head.len = ip.total_len.wrapping_sub(before);
     head.packet_len = ip.total_len;
