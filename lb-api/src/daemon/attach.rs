@@ -37,13 +37,38 @@ enum Step {
     Detach(String, &'static str),
 }
 
+impl Step {
+    /// Of what is to be attached to.
+    const fn ifindex(&self) -> Option<u32> {
+        match self {
+            Self::Attach(link) => Some(link.ifindex),
+            Self::Detach(..) => None,
+        }
+    }
+}
+
 /// Where the fast path is, as far as it matters to others.
 #[derive(Debug)]
 pub(super) struct Attachment {
     /// Whether it is attached to an interface, and every one that is there was tried.
     pub(super) attached: watch::Receiver<bool>,
-    /// One sentence per interface that is not as configured.
-    pub(super) troubles: watch::Receiver<Vec<String>>,
+    /// What is not as configured.
+    pub(super) troubles: watch::Receiver<Vec<Trouble>>,
+}
+
+/// Something that is not as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// The index of the interface that it is about, where it is about one.
+    pub(super) of: Option<u32>,
+    /// One sentence.
+    pub(super) said: String,
+}
+
+impl Trouble {
+    fn any(said: String) -> Self {
+        Self { of: None, said }
+    }
 }
 
 /// Follows the host's links.
@@ -63,7 +88,7 @@ async fn follow(
     dataplane: DataplaneHandle,
     config: config::Dataplane,
     attached: watch::Sender<bool>,
-    troubles: watch::Sender<Vec<String>>,
+    troubles: watch::Sender<Vec<Trouble>>,
 ) {
     let choice = match config.hook {
         config::Hook::Auto => HookChoice::Auto,
@@ -88,32 +113,30 @@ async fn follow(
             let mut found = left_out(&now, &config.interfaces);
             let steps = plan(&now, &before, &mut done, &config.interfaces);
             if let Err(trouble) = load_for(&dataplane, &steps, choice).await {
-                found.push(trouble);
+                found.push(Trouble::any(trouble));
             }
             for step in steps {
                 if matches!(step, Step::Detach(..)) {
                     // What the fast path knew of the interface went with that.
                     told = None;
                 }
-                if let Err(trouble) =
-                    carry_out(&dataplane, step, choice, &mut done, &mut refused).await
-                {
-                    found.push(trouble);
-                }
+                let of = step.ifindex();
+                let carried = carry_out(&dataplane, step, choice, &mut done, &mut refused).await;
+                found.extend(carried.err().map(|said| Trouble { of, said }));
             }
             refused.retain(|ifindex, _| done.contains_key(ifindex));
-            found.extend(refused.values().cloned());
+            found.extend(refused.values().cloned().map(Trouble::any));
             let all = vlans::of(&now, &config.interfaces);
             let at_xdp = before.iter().any(|one| one.hook != Hook::Tc);
-            found.extend(vlans::troubles(&now, &all, at_xdp));
+            found.extend(vlans::troubles(&now, &all, at_xdp).into_iter().map(Trouble::any));
             if told.as_ref() != Some(&all) {
                 match vlans::tell(&dataplane, all.clone()).await {
                     Ok(()) => told = Some(all),
-                    Err(trouble) => found.push(trouble),
+                    Err(trouble) => found.push(Trouble::any(trouble)),
                 }
             }
             for new in found.iter().filter(|trouble| !troubles.borrow().contains(trouble)) {
-                tracing::error!("{new}");
+                tracing::error!("{}", new.said);
             }
             let here = !done.is_empty();
             attached.send_if_modified(|old| std::mem::replace(old, here) != here);
@@ -271,7 +294,7 @@ pub(super) fn is_attachable(links: &[Link], link: &Link, patterns: &[String]) ->
 /// One sentence per interface that is configured and that the fast path is not attached to, since its packets do not take the
 /// main table, the only one that the fast path knows; and per port of a bridge or bond that is not configured, although the
 /// packets for this host belong to that, with MAC, addresses and routes.
-fn left_out(links: &[Link], patterns: &[String]) -> Vec<String> {
+fn left_out(links: &[Link], patterns: &[String]) -> Vec<Trouble> {
     let wanted = links.iter().filter(|link| link.ethernet && is_wanted(patterns, &link.name));
     let sentence = |link: &Link| {
         let name = &link.name;
@@ -287,7 +310,8 @@ fn left_out(links: &[Link], patterns: &[String]) -> Vec<String> {
             "interface {name} is in VRF {vrf}: the fast path forwards by the main table, so it is not attached there and the kernel forwards by the VRF's; leave the interface out of dataplane.interfaces, or take it out of the VRF (`ip link set {name} nomaster`)"
         ))
     };
-    wanted.filter_map(sentence).collect()
+    let trouble = |link: &Link| Some(Trouble { of: Some(link.ifindex), said: sentence(link)? });
+    wanted.filter_map(trouble).collect()
 }
 
 /// Index and name of the bridge or bond that a port is of, where there are several of the outermost.
@@ -386,6 +410,17 @@ mod tests {
         Link { controller: Some(Controller { ifindex: of, is_vrf }), ..link(ifindex, name) }
     }
 
+    fn told(links: &[Link], patterns: &[String]) -> Vec<String> {
+        let troubles = left_out(links, patterns).into_iter();
+        let about = |trouble: &Trouble| links.iter().find(|link| Some(link.ifindex) == trouble.of);
+        let said = |trouble: Trouble| {
+            let name = &about(&trouble).expect("it is about an interface").name;
+            assert!(trouble.said.starts_with(&format!("interface {name} ")), "{trouble:?}");
+            trouble.said
+        };
+        troubles.map(said).collect()
+    }
+
     fn attached(ifindex: u32, name: &str) -> Attached {
         Attached { name: name.into(), ifindex, hook: Hook::Tc }
     }
@@ -462,7 +497,7 @@ mod tests {
         ];
         let steps = plan(&links, &[], &mut Done::new(), &patterns);
         assert_eq!(steps, [Step::Attach(links[4].clone())]);
-        let told = left_out(&links, &patterns);
+        let told = told(&links, &patterns);
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(told[0].starts_with("interface eth0 is in VRF red: "), "{told:?}");
         assert!(told[1].starts_with("interface eth1 is in VRF red: "), "{told:?}");
@@ -487,7 +522,7 @@ mod tests {
                 other @ Step::Detach(..) => panic!("{other:?}"),
             };
             let attached: Vec<_> = steps.into_iter().map(attach).collect();
-            (attached.join(" "), left_out(&links, &patterns))
+            (attached.join(" "), told(&links, &patterns))
         };
         assert_eq!(of(&["*"]), ("bond0 br0".into(), vec![]));
         assert_eq!(of(&["bond0", "eth0", "br*"]), ("bond0 br0".into(), vec![]));
@@ -528,7 +563,7 @@ mod tests {
         assert_eq!(steps, [Step::Detach("eth0".into(), "it is in a VRF now")]);
         assert_eq!(plan(&inside, &[], &mut done, &patterns), []);
         let outside = [link(9, "red"), link(2, "eth0")];
-        assert_eq!(left_out(&outside, &patterns), [""; 0]);
+        assert_eq!(told(&outside, &patterns), [""; 0]);
         let steps = plan(&outside, &[], &mut done, &patterns);
         assert_eq!(steps, [Step::Attach(outside[1].clone())]);
     }

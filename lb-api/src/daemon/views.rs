@@ -26,6 +26,7 @@ use lb_routing::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::attach::Trouble;
 use super::dataplane::{DataplaneHandle, sentence};
 use super::{certificates, host, router};
 use crate::alarms::Alarms;
@@ -45,7 +46,7 @@ pub(super) struct Live {
     pub(super) router: RouterHandle,
     pub(super) registry: Registry,
     /// Why interfaces are not attached.
-    pub(super) troubles: watch::Receiver<Vec<String>>,
+    pub(super) troubles: watch::Receiver<Vec<Trouble>>,
     /// Which VIPs are to be announced on links, and are on none.
     pub(super) nowhere: watch::Receiver<Vec<String>>,
     /// Why kept VIPs are not served.
@@ -216,10 +217,13 @@ impl Views for Live {
             let hooks: HashMap<u32, _> =
                 attached.into_iter().map(|one| (one.ifindex, hook(one.hook))).collect();
             let links = self.router.links().borrow().clone();
+            let troubles = self.troubles.borrow().clone();
             let view = |link: lb_routing::Link| {
                 let came = seen::reasons(reasons.remove(&link.ifindex).unwrap_or_default());
                 let instead = super::attach::instead(&links, &link, &self.wanted.interfaces);
-                seen::interface(link, &hooks, came, &self.wanted, instead)
+                let why = troubles.iter().find(|trouble| trouble.of == Some(link.ifindex));
+                let why = why.map(|trouble| trouble.said.as_str());
+                seen::interface(link, &hooks, came, &self.wanted, instead, why)
             };
             let mut all: Vec<_> = links.iter().cloned().map(view).collect();
             all.sort_by(|a: &Interface, b| a.metadata.name.cmp(&b.metadata.name));
@@ -261,7 +265,7 @@ impl Views for Live {
             let mut warnings = self.alarms.all();
             warnings.extend(host_warnings());
             warnings.extend(self.shadowed.borrow().iter().cloned());
-            warnings.extend(self.troubles.borrow().iter().cloned());
+            warnings.extend(self.troubles());
             warnings.extend(self.nowhere.borrow().iter().cloned());
             let (_, us) = self.told.borrow().clone();
             let status = Status {
@@ -309,6 +313,10 @@ impl Live {
     fn names(&self) -> HashMap<u32, String> {
         let links = self.router.links().borrow().clone();
         links.into_iter().map(|link| (link.ifindex, link.name)).collect()
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        self.troubles.borrow().iter().map(|trouble| trouble.said.clone()).collect()
     }
 
     /// A page that is put together of parts, so that other calls of the dataplane come between.
@@ -375,7 +383,7 @@ impl Live {
         let mut facts = read.await.map_err(|error| error.to_string())?;
         facts.left_out = self.dataplane.with(|owned| owned.dataplane.fib_left_out()).await?;
         facts.interfaces_wanted = !self.wanted.interfaces.is_empty();
-        facts.troubles = self.troubles.borrow().clone();
+        facts.troubles = self.troubles();
         facts.troubles.extend(self.nowhere.borrow().iter().cloned());
         facts.policy_rules = self.router.policy_rules();
         facts.alarms = self.alarms.all();

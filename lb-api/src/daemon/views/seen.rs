@@ -18,13 +18,14 @@ use super::mac;
 use crate::control::Ports;
 use crate::daemon::attach::{self, Instead};
 
-/// An interface, with the hooks that the fast path is attached at.
+/// An interface, with the hooks that the fast path is attached at, and what keeps it from this one, if that is known.
 pub(super) fn interface(
     link: Link,
     hooks: &HashMap<u32, config::Hook>,
     reasons: Vec<ReasonView>,
     wanted: &config::Dataplane,
     instead: Option<Instead>,
+    why_not: Option<&str>,
 ) -> Interface {
     let hook = hooks.get(&link.ifindex).copied();
     let attach = attach::is_wanted(&wanted.interfaces, &link.name);
@@ -51,7 +52,7 @@ pub(super) fn interface(
             Condition::new("Attached", false, "Port", what)
         }
         (None, true, None) => {
-            let why = "the fast path is not attached, and should be: `lbctl doctor` says why";
+            let why = why_not.unwrap_or("the fast path is not attached yet, and is to be");
             Condition::new("Attached", false, "NotAttached", why)
         }
         (None, false, _) => {
@@ -185,5 +186,36 @@ pub(super) fn service_audit(audit: Audit, repair: bool) -> ServiceAuditView {
         wrong_sources: audit.wrong_sources,
         wrong_prefixes: audit.wrong_prefixes,
         findings: audit.told,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_says_itself_what_keeps_the_fast_path_from_it() {
+        let link = Link {
+            ifindex: 2,
+            name: "eth0".into(),
+            mac: [2; 6],
+            mtu: 1500,
+            up: true,
+            ethernet: true,
+            controller: None,
+            vlan: None,
+        };
+        let wanted = config::Dataplane { interfaces: vec!["eth*".into()], ..Default::default() };
+        let said = |hooks: &[(u32, config::Hook)], why| {
+            let hooks = hooks.iter().copied().collect();
+            let seen = interface(link.clone(), &hooks, vec![], &wanted, None, why);
+            let attached = seen.status.conditions.into_iter().find(|one| one.kind == "Attached");
+            let attached = attached.expect("it has this condition");
+            (attached.reason, attached.message)
+        };
+        let why = "interface eth0 is not attached to: the kernel refuses program lbd_xdp";
+        assert_eq!(said(&[], Some(why)), ("NotAttached".into(), why.into()));
+        assert!(said(&[], None).1.ends_with("not attached yet, and is to be"));
+        assert_eq!(said(&[(2, config::Hook::Tc)], Some(why)).0, "Tc");
     }
 }
