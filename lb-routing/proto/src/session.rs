@@ -156,9 +156,10 @@ impl Session {
         (self.messages_received, self.messages_sent)
     }
 
-    /// UPDATEs that the speaker sent by itself.
-    pub(crate) const fn count_sent(&mut self, messages: u64) {
-        self.messages_sent.update += messages;
+    /// UPDATEs and marks (RFC 7313) that the speaker sent by itself.
+    pub(crate) const fn count_sent(&mut self, updates: u64, marks: u64) {
+        self.messages_sent.update += updates;
+        self.messages_sent.route_refresh += marks;
     }
 
     /// OPENs with an AS number that it may not have, since this was asked last.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::book::{Book, Id, NONE};
 use super::hops::{Hop, MAX_RECURSION};
 use super::kernel::Lengths;
-use super::{Install, KernelNextHop, range};
+use super::{Install, KernelNextHop};
 
 /// A set of next hops; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,7 +63,7 @@ impl BgpTable {
                 (_, None) => self.lengths.remove(&prefix),
                 (Some(_), Some(_)) => {}
             }
-            self.touch(range(prefix));
+            self.touch_below(prefix);
             if let Some(set) = set(before) {
                 self.leave(book, set, id);
             }

@@ -25,7 +25,7 @@ use super::bgp::{BgpTable, SetId};
 use super::book::Book;
 use super::select::merge;
 use super::ways::{Tables, Way, priced};
-use super::{Reach, prefix};
+use super::{Reach, prefix, range};
 
 /// Routes of the speaker that lead to a next hop one by the other at most. Where it takes more, the last one counts as though
 /// it were not there.
@@ -38,7 +38,9 @@ pub(super) struct Hop {
     ways: SmallVec<[Way; 1]>,
     /// The speaker's route that leads there, and what it costs without that one.
     over: Option<(IpNetwork, Option<u32>)>,
-    /// Sets of the speaker's routes that cover it.
+    /// How long a route of the speaker's must be to count.
+    from: u8,
+    /// Sets of such routes that cover it.
     looks_at: SmallVec<[SetId; 1]>,
     /// Sets that it is one of.
     pub(super) sets: BTreeSet<SetId>,
@@ -64,6 +66,7 @@ impl Hop {
 struct Resolved {
     ways: SmallVec<[Way; 1]>,
     over: Option<(IpNetwork, Option<u32>)>,
+    from: u8,
     looks_at: SmallVec<[SetId; 1]>,
 }
 
@@ -74,6 +77,13 @@ impl BgpTable {
     /// Routes to these addresses have changed.
     pub(super) fn touch(&mut self, addresses: RangeInclusive<IpAddr>) {
         self.dirty.extend(self.hops.range(addresses).map(|(next_hop, _)| *next_hop));
+    }
+
+    /// A route of the speaker's has changed. What others' longer routes lead to, it does not concern.
+    pub(super) fn touch_below(&mut self, prefix: IpNetwork) {
+        let inside = self.hops.range(range(prefix));
+        let concerned = inside.filter(|(_, hop)| hop.is_new() || prefix.prefix() >= hop.from);
+        self.dirty.extend(concerned.map(|(next_hop, _)| *next_hop));
     }
 
     /// Whether [`BgpTable::settle`] has something to do.
@@ -109,9 +119,9 @@ impl BgpTable {
 
     /// Resolves a next hop; says whether it leads elsewhere.
     fn renew(&mut self, world: World<'_>, next_hop: IpAddr) -> bool {
-        let Resolved { ways, over, looks_at } = self.resolve(world, next_hop);
+        let Resolved { ways, over, from, looks_at } = self.resolve(world, next_hop);
         let Some(hop) = self.hops.get_mut(&next_hop) else { return false };
-        hop.over = over;
+        (hop.over, hop.from) = (over, from);
         if hop.told.is_some() {
             self.news.insert(next_hop);
         }
@@ -155,7 +165,7 @@ impl BgpTable {
             }
         }
         let looks_at = covering.into_iter().map(|(_, set)| set).collect();
-        Resolved { ways, over, looks_at }
+        Resolved { ways, over, from, looks_at }
     }
 
     /// Routes that cover an address, so long at least, the longest first, without those that name it as a next hop.

@@ -77,8 +77,9 @@ pub enum Backlog {
 pub(crate) struct Sending {
     pub(crate) peer: PeerIndex,
     pub(crate) bytes: Bytes,
-    /// How many.
+    /// How many UPDATEs, and marks beside them (RFC 7313).
     pub(crate) messages: u64,
+    pub(crate) marks: u64,
 }
 
 /// A group.

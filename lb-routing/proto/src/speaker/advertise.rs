@@ -186,13 +186,13 @@ impl Speaker {
         }
     }
 
-    fn send(&mut self, Sending { peer, bytes, messages }: Sending) {
+    fn send(&mut self, Sending { peer, bytes, messages, marks }: Sending) {
         let Some(neighbour) = self.neighbours.get_mut(usize::from(peer)) else { return };
         if let Some(channel) = &neighbour.channel
             && !bytes.is_empty()
         {
             self.queue.push_back(Output::Send { conn: channel.up.conn, bytes });
-            neighbour.session.count_sent(messages);
+            neighbour.session.count_sent(messages, marks);
         }
     }
 }

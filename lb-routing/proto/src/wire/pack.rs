@@ -55,7 +55,7 @@ impl Packer {
         Self { ids, bytes: Vec::new(), messages: 0, limit }
     }
 
-    /// The messages, and how many they are.
+    /// The messages, and how many UPDATEs they are.
     pub(crate) fn finish(self) -> (Vec<u8>, u64) {
         (self.bytes, self.messages)
     }
@@ -98,13 +98,11 @@ impl Packer {
 
     /// All of a family is told again from here on (RFC 7313 §3.2).
     pub(crate) fn refresh_begins(&mut self, family: Family) {
-        self.messages += 1;
         self.bytes.extend(route_refresh::encode(family, REFRESH_BEGINS));
     }
 
     /// All of it has been told.
     pub(crate) fn refresh_ends(&mut self, family: Family) {
-        self.messages += 1;
         self.bytes.extend(route_refresh::encode(family, REFRESH_ENDS));
     }
 

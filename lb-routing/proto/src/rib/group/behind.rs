@@ -30,6 +30,7 @@ impl Group {
             }
         }
         let mut packer = Packer::new(self.key.ids, self.key.limit);
+        let mut marks = begun.len() as u64;
         for family in begun {
             packer.refresh_begins(family);
         }
@@ -37,6 +38,7 @@ impl Group {
         if member.behind.is_empty() {
             for family in std::mem::take(&mut member.ending) {
                 packer.refresh_ends(family);
+                marks += 1;
             }
         }
         if member.behind.is_empty() && self.pending.is_empty() {
@@ -46,7 +48,7 @@ impl Group {
         }
         self.lay_ghosts(rib);
         let (bytes, messages) = packer.finish();
-        vec![Sending { peer: hearer.peer, bytes: bytes.into(), messages }]
+        vec![Sending { peer: hearer.peer, bytes: bytes.into(), messages, marks }]
     }
 
     /// A member in step is behind by the families that it wants again: one walk over what was sent,

@@ -22,7 +22,7 @@ pub(super) fn hand_over(
 ) {
     let mine = || pieces.iter().filter(|(audience, ..)| audience.has(peer));
     let small = || mine().filter(|(_, bytes, _)| bytes.len() < SHARED);
-    let mut send = |bytes, messages| sendings.push(Sending { peer, bytes, messages });
+    let mut send = |bytes, messages| sendings.push(Sending { peer, bytes, messages, marks: 0 });
     for (_, bytes, messages) in mine().filter(|(_, bytes, _)| bytes.len() >= SHARED) {
         send(bytes.clone(), *messages);
     }

@@ -61,6 +61,14 @@ fn what_is_told_again_stands_between_marks_where_that_was_agreed_on() {
     rig.outputs();
     rig.hear(conn, &Message::RouteRefresh(V6));
     assert_eq!(said(&rig.outputs(), conn), ["mark 1 of 2", "mark 2 of 2"]);
+    // Each is counted as what it is: of UPDATEs there were the two families' End-of-RIB.
+    let status = rig.speaker.peers().remove(0);
+    let sent = Messages { open: 1, update: 2, keepalive: 1, route_refresh: 2, notification: 0 };
+    assert_eq!(status.messages_sent, sent);
+    let received = Messages { open: 1, keepalive: 1, route_refresh: 1, ..Messages::default() };
+    assert_eq!(status.messages_received, received);
+    rig.speaker.handle(Input::Shutdown, rig.now);
+    assert_eq!(rig.speaker.peers()[0].messages_sent, Messages { notification: 1, ..sent });
 }
 
 #[test]
