@@ -97,6 +97,9 @@ pub(crate) struct Session {
     reported: State,
     since: Instant,
     last_error: String,
+    /// The NOTIFICATION that ended the last connection, while none became a session since: connections that are only closed
+    /// afterwards do not hide it.
+    notified: Option<String>,
     messages_received: Messages,
     messages_sent: Messages,
     /// What OPEN says of our restarts.
@@ -120,6 +123,7 @@ impl Session {
             reported: State::Idle,
             since: now,
             last_error: String::new(),
+            notified: None,
             messages_received: Messages::default(),
             messages_sent: Messages::default(),
             past: Past::default(),
@@ -182,6 +186,7 @@ impl Session {
         if self.peer.shutdown.is_some() {
             return;
         }
+        self.notified = None;
         self.dial(now, out);
         self.report("started", now, out);
     }
@@ -221,6 +226,7 @@ impl Session {
         let idle = Side::BOTH.into_iter().all(|side| self.link(side).is_none());
         if idle && (connects_otherwise || self.peer.passive != old.passive) {
             self.abort_connect(out);
+            self.notified = None;
             self.dial(now, out);
             self.report("configured otherwise", now, out);
         }
@@ -272,8 +278,9 @@ impl Session {
         if let Dialer::Connect { retry_at } = self.dialer {
             // The ConnectRetryTimer runs on: that is the pace of attempts.
             self.dialer = Dialer::Active { retry_at: self.incoming.is_none().then_some(retry_at) };
-            self.last_error = format!("connect failed: {error}");
-            self.report(&format!("connect failed: {error}"), now, out);
+            let cause = format!("connect failed: {error}");
+            self.note_error(&cause);
+            self.report(&cause, now, out);
         }
     }
 

@@ -60,6 +60,14 @@ impl Loss {
         }
     }
 
+    /// One end told the other one why.
+    const fn is_told(&self) -> bool {
+        match self {
+            Self::Sent(_) | Self::Received(_) | Self::Stopped(_) => true,
+            Self::Closed(_) | Self::Superseded => false,
+        }
+    }
+
     /// Nobody misbehaved.
     fn is_harmless(&self, state: State) -> bool {
         match self {
@@ -92,11 +100,24 @@ impl Session {
         if uptime.is_some() {
             out.push(Effect::Down(graceful::kept(&link, &loss)));
         }
-        self.last_error.clone_from(&cause);
+        if loss.is_told() {
+            self.notified = Some(cause.clone());
+            self.last_error.clone_from(&cause);
+        } else {
+            self.note_error(&cause);
+        }
         if !matches!(loss, Loss::Stopped(_)) {
             self.go_on(side, loss.next(&link), uptime, now, out);
         }
         self.report(&cause, now, out);
+    }
+
+    /// Something went wrong that no NOTIFICATION says.
+    pub(super) fn note_error(&mut self, cause: &str) {
+        self.last_error = match &self.notified {
+            Some(notified) => format!("{notified}; since then {cause}"),
+            None => cause.to_owned(),
+        };
     }
 
     /// Ends the Established session with a NOTIFICATION.

@@ -201,6 +201,7 @@ impl Session {
         link.heard(now);
         let (conn, local) = (link.conn, link.local);
         self.past.preserved = true;
+        self.notified = None;
         out.push(Effect::Up(Up { conn, local, negotiated }));
         self.report("established", now, out);
     }

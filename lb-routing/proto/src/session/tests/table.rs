@@ -277,3 +277,28 @@ fn a_cease_without_a_reason_before_there_is_a_session_is_taken_for_a_collision()
         assert_eq!(bench.session.state(), next, "{state:?}");
     }
 }
+
+#[test]
+fn a_notification_is_not_hidden_by_connections_that_are_only_closed_after_it() {
+    let mut bench = Bench::in_state(OpenSent);
+    let mut other = their_open();
+    other.asn = 65_009;
+    other.capabilities.pop();
+    bench.hear(CONN, &Message::Open(other));
+    let notified = "sent OPEN Message Error / Bad Peer AS: AS 65009";
+    assert_eq!(bench.session.last_error(), notified);
+    bench.expire();
+    let fail = |bench: &mut Bench, conn| {
+        bench.connect(conn);
+        bench.session.closed(conn, "reset", bench.now, &mut bench.effects);
+        bench.session.last_error().to_owned()
+    };
+    let both = format!("{notified}; since then connection closed: reset");
+    assert_eq!(fail(&mut bench, ConnId(9)), both);
+    bench.expire();
+    bench.connect(ConnId(10));
+    bench.hear(ConnId(10), &Message::Open(their_open()));
+    bench.hear(ConnId(10), &Message::Keepalive);
+    bench.session.closed(ConnId(10), "reset", bench.now, &mut bench.effects);
+    assert_eq!(bench.session.last_error(), "connection closed: reset");
+}
