@@ -17,6 +17,7 @@ mod events;
 mod export;
 mod fib;
 mod resources;
+mod sessions;
 mod show;
 mod table;
 mod tls;
@@ -165,6 +166,18 @@ async fn show_bgp(client: &Client, what: ShowBgp, format: Format) -> Result<Stri
     }
 }
 
+async fn ask_bgp(client: &Client, what: Bgp, format: Format) -> Result<String, CtlError> {
+    match what {
+        Bgp::Explain { destination } => bgp::explain(client, &destination, format).await,
+        Bgp::Shutdown { name, message } => {
+            sessions::shut_down(client, &name, message.as_deref()).await
+        }
+        Bgp::Start { name } => sessions::start(client, &name).await,
+        Bgp::Drain { name } => sessions::drain(client, &name, true).await,
+        Bgp::Undrain { name } => sessions::drain(client, &name, false).await,
+    }
+}
+
 async fn carry_out(client: &Client, command: Command, format: Format) -> Result<Answer, CtlError> {
     let text = match command {
         Command::Get {
@@ -189,11 +202,9 @@ async fn carry_out(client: &Client, command: Command, format: Format) -> Result<
             show::describe(client, kind, &name, format).await?
         }
         Command::Clear { what: Clear::Bgp { name, soft } } => {
-            bgp::clear(client, &name, soft).await?
+            sessions::clear(client, &name, soft).await?
         }
-        Command::Bgp { what: Bgp::Explain { destination } } => {
-            bgp::explain(client, &destination, format).await?
-        }
+        Command::Bgp { what } => ask_bgp(client, what, format).await?,
         Command::Show { what: Show::Bgp { destination, what } } => match (what, destination) {
             (Some(what), _) => show_bgp(client, what, format).await?,
             (None, Some(destination)) => bgp::explain(client, &destination, format).await?,

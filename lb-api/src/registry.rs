@@ -84,6 +84,11 @@ pub trait Appliers: Send + 'static {
     fn could_do_more(&self) -> bool {
         false
     }
+    /// Whether what resources name, and stands elsewhere, says something else than when they were told: then they are told
+    /// again. Asked every few seconds.
+    fn has_news(&self) -> bool {
+        false
+    }
     /// What went through the services.
     fn counters(&mut self) -> impl Future<Output = ServiceCounters> + Send;
     /// What went through one of them.

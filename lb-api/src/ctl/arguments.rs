@@ -159,7 +159,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         what: Clear,
     },
-    /// Ask BGP why a route is where it is.
+    /// Ask BGP why a route is where it is; shut a neighbour down, or drain it.
+    #[command(after_help = examples::BGP)]
     Bgp {
         #[command(subcommand)]
         what: Bgp,

@@ -12,10 +12,10 @@ use lb_api_types::view::{
 use serde_json::Value;
 
 use super::CtlError;
-use super::arguments::{About, Format, RoutesOf, Soft};
+use super::arguments::{About, Format, RoutesOf};
 use super::client::{Client, segment};
 use super::show::{all, json, pages, typed, yaml};
-use super::table::{duration, or_dash, table};
+use super::table::{columns, duration, or_dash, table};
 
 /// Routes that are listed at most.
 const MAX_LISTED: u32 = 100_000;
@@ -107,22 +107,6 @@ pub(super) fn sessions(value: Value) -> Result<Vec<PeerView>, CtlError> {
     Ok(peers.into_iter().filter_map(|peer| peer.status).collect())
 }
 
-/// Ends a session, or has routes told again.
-pub(super) async fn clear(
-    client: &Client,
-    name: &str,
-    soft: Option<Soft>,
-) -> Result<String, CtlError> {
-    let (what, said) = match soft {
-        None => ("session", "the session ends, and comes back by itself"),
-        Some(Soft::In) => ("in", "the neighbour is asked for its routes again"),
-        Some(Soft::Out) => ("out", "the neighbour is told our routes again"),
-    };
-    let path = format!("bgp/peers/{}/clear?what={what}", segment(name));
-    client.post(&path, &Value::Null).await?;
-    Ok(format!("peer {name}: {said}\n"))
-}
-
 /// A neighbour's routes, all pages of them.
 pub(super) async fn routes_of(
     client: &Client,
@@ -143,11 +127,14 @@ pub(super) async fn routes_of(
     let asked = format!("table={table}&neighbor={}", peer.spec.address);
     let text = listed(client, asked, about, format).await?;
     let is_table = matches!(format, Format::Table | Format::Wide | Format::Name);
-    let refused = peer.status.as_ref().filter(|it| it.routes_refused > it.prefixes_rejected);
+    let misses = |it: &&PeerView| {
+        it.refused_not_kept > 0 || it.prefixes_rejected == 0 && it.routes_refused > 0
+    };
+    let refused = peer.status.as_ref().filter(misses);
     match refused.filter(|_| is_table && which == RoutesOf::ReceivedRoutes) {
         Some(peer) => Ok(format!(
-            "{text}import has refused {} routes since the start, and {} are kept to be shown: see keep_rejected\n",
-            peer.routes_refused, peer.prefixes_rejected
+            "{text}import has refused {} routes since the start, not all of which are kept to be shown: see keep_rejected\n",
+            peer.routes_refused
         )),
         None => Ok(text),
     }
@@ -188,7 +175,7 @@ async fn listed(
         Format::Yaml => yaml(&value),
         Format::Table | Format::Wide | Format::Name => {
             let all: Vec<BgpRoute> = all(value)?;
-            Ok(format!("{}\n{} routes\n", routes(&all), all.len()))
+            Ok(format!("{}\n{} routes\n", routes(&all, format == Format::Wide), all.len()))
         }
     }
 }
@@ -221,7 +208,7 @@ fn asked(destination: &str) -> Result<String, CtlError> {
 fn explained(explanation: &Explanation) -> String {
     if explanation.paths.is_empty() {
         return format!(
-            "there is no path to {}: no neighbour tells it, or what import rejects is not kept (keep_rejected)\n",
+            "there is no path to {}: no neighbour tells it, or what import rejects is not kept (keep_rejected); of a VIP's address, `lbctl describe vip` says why it is not advertised\n",
             explanation.prefix
         );
     }
@@ -242,7 +229,7 @@ fn explained(explanation: &Explanation) -> String {
     let whys: Vec<_> = explanation.paths.iter().map(why).collect();
     format!(
         "{}\n{}\n{}",
-        routes(&explanation.paths),
+        routes(&explanation.paths, true),
         table(["PEER", "WHY"], &whys),
         table(["NEIGHBOR", "HEARS OF IT", "WHAT KEEPS IT"], &rows)
     )
@@ -325,8 +312,9 @@ pub(super) fn peers(peers: &[PeerView], wide: bool) -> String {
     table(heading, &rows.collect::<Vec<_>>())
 }
 
-/// Columns of `get routes`, the best path of each prefix first.
-pub(super) fn routes(routes: &[BgpRoute]) -> String {
+/// Columns of `get routes`, the best path of each prefix first; `wide`: with their communities.
+pub(super) fn routes(routes: &[BgpRoute], wide: bool) -> String {
+    let refused = routes.iter().any(|route| route.status.rejected.is_some());
     let row = |route: &&BgpRoute| {
         let BgpRoute { spec, status: route, .. } = route;
         let mark = match (route.best, route.multipath, &route.rejected) {
@@ -336,7 +324,7 @@ pub(super) fn routes(routes: &[BgpRoute]) -> String {
             (false, false, Some(_)) => "x",
         };
         let mark = if route.stale { format!("S{mark}") } else { mark.to_owned() };
-        [
+        let mut row = vec![
             mark,
             spec.prefix.to_string(),
             or_dash(route.next_hop.map(|hop| hop.to_string())),
@@ -345,24 +333,20 @@ pub(super) fn routes(routes: &[BgpRoute]) -> String {
             or_dash(route.med.map(|value| value.to_string())),
             route.origin.clone(),
             route.as_path.clone(),
-        ]
+        ];
+        row.extend(wide.then(|| or_dash(Some(route.communities.join(" ")))));
+        row.extend(refused.then(|| or_dash(route.rejected.clone())));
+        row
     };
     let mut routes: Vec<_> = routes.iter().collect();
     let rank = |route: &&BgpRoute| (route.spec.prefix, !route.status.best, !route.status.multipath);
     routes.sort_by_key(rank);
     let rows: Vec<_> = routes.iter().map(row).collect();
-    let heading = ["", "PREFIX", "NEXT HOP", "PEER", "LOCAL PREF", "MED", "ORIGIN", "AS PATH"];
-    if routes.iter().all(|route| route.status.rejected.is_none()) {
-        return table(heading, &rows);
-    }
-    let [mark, prefix, hop, peer, pref, med, origin, path] = heading;
-    let rows = rows.into_iter().zip(&routes).map(|(row, route)| {
-        let [mark, prefix, hop, peer, pref, med, origin, path] = row;
-        let why = or_dash(route.status.rejected.clone());
-        [mark, prefix, hop, peer, pref, med, origin, path, why]
-    });
-    let heading = [mark, prefix, hop, peer, pref, med, origin, path, "NOT USED, AS"];
-    table(heading, &rows.collect::<Vec<_>>())
+    let mut heading =
+        vec!["", "PREFIX", "NEXT HOP", "PEER", "LOCAL PREF", "MED", "ORIGIN", "AS PATH"];
+    heading.extend(wide.then_some("COMMUNITIES"));
+    heading.extend(refused.then_some("NOT USED, AS"));
+    columns(&heading, &rows)
 }
 
 #[cfg(test)]
@@ -412,14 +396,19 @@ mod tests {
                 "spec": { "prefix": "10.0.0.0/8", "peer": "192.0.2.1" },
                 "status": {
                     "conditions": [], "next_hop": "192.0.2.1", "as_path": "7", "origin": "igp", "local_pref": null,
-                    "med": null, "best": false, "multipath": false, "rejected": rejected
+                    "med": null, "best": false, "multipath": false, "rejected": rejected,
+                    "communities": ["65001:7", "no-export"]
                 }
             });
             serde_json::from_value::<BgpRoute>(value).unwrap()
         };
-        assert!(!routes(&[route(None)]).contains("NOT USED"));
-        let shown = routes(&[route(Some("our AS is in its path")), route(None)]);
+        assert!(!routes(&[route(None)], false).contains("NOT USED"));
+        let both = [route(Some("our AS is in its path")), route(None)];
+        let shown = routes(&both, false);
         assert!(shown.contains("NOT USED, AS") && shown.contains("our AS is in its path"));
+        assert!(!shown.contains("COMMUNITIES") && !shown.contains("65001:7"));
+        let shown = routes(&both, true);
+        assert!(shown.contains("COMMUNITIES") && shown.contains("65001:7 no-export"), "{shown}");
     }
 
     #[test]

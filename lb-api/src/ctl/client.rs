@@ -130,6 +130,11 @@ impl Client {
         Ok(self.send(Method::POST, path, Some(body), false).await?.1)
     }
 
+    /// Changes fields of what is there (RFC 7396): what it is then.
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Result<Value, CtlError> {
+        Ok(self.send(Method::PATCH, path, Some(body), false).await?.1)
+    }
+
     /// Creates something that is not there yet: what it is then.
     pub(crate) async fn create(&self, path: &str, body: &Value) -> Result<Value, CtlError> {
         Ok(self.send(Method::PUT, path, Some(body), true).await?.1)
@@ -239,10 +244,11 @@ impl Client {
         if only_new {
             request = request.header("if-none-match", "*");
         }
+        let kind = if method == Method::PATCH { "merge-patch+json" } else { "json" };
         let request = request
             .method(method)
             .header("accept", "application/json")
-            .header("content-type", "application/json")
+            .header("content-type", format!("application/{kind}"))
             .body(Full::new(bytes))
             .map_err(no_such_path)?;
         let answer = self.connect_and_send(request).await?;

@@ -14,6 +14,7 @@ _lbctl_with_names() {
     case "$COMP_CWORD ${COMP_WORDS[*]:1:COMP_CWORD-1}" in
         "3 get "* | "3 describe "* | "3 edit "* | "3 delete "*) kind=${COMP_WORDS[2]} ;;
         "4 show bgp neighbors" | "3 clear bgp") kind=peers ;;
+        "3 bgp shutdown" | "3 bgp start" | "3 bgp drain" | "3 bgp undrain") kind=peers ;;
     esac
     [[ -n $kind && $word != -* && $kind != -* ]] || return 0
     local names=$(lbctl get "$kind" -o name 2>/dev/null | sed -n 's,^[^/]*/\([A-Za-z0-9._:@/-]*\)$,\1,p')
@@ -30,7 +31,7 @@ function __fish_lbctl_names
             string split ' ' 'KINDS'
         case 'get *' 'describe *' 'edit *' 'delete *'
             test (count $words) -eq 3; and set kind $words[3]
-        case 'show bgp neighbors' 'clear bgp'
+        case 'show bgp neighbors' 'clear bgp' 'bgp shutdown' 'bgp start' 'bgp drain' 'bgp undrain'
             set kind peers
     end
     test -n "$kind"; and lbctl get $kind -o name 2>/dev/null | string replace -r '^[^/]*/' ''
@@ -39,7 +40,7 @@ complete -c lbctl -f -a '(__fish_lbctl_names)'
 "#;
 const ZSH: &str = r#"_lbctl_names() {
     local kind=$words[2]
-    [[ $words[1] = (bgp|neighbors) ]] && kind=peers
+    [[ $words[1] = (bgp|neighbors|shutdown|start|drain|undrain) ]] && kind=peers
     local -a names=(${(f)"$(lbctl get $kind -o name 2>/dev/null | sed 's,^[^/]*/,,')"})
     compadd -a names
 }
@@ -71,7 +72,7 @@ fn zsh(text: &str) -> String {
     let lines = text.lines().map(|line| {
         let is_name = line.starts_with("'::name --") && is_behind_kind;
         let is_peer = line.contains("name -- Its name or address:")
-            || line.contains("The neighbour'\\''s name:");
+            || line.contains("The neighbour'\\''s name or address:");
         let is_kind = line.starts_with("':kind --") || line.starts_with("'::kind --");
         // The kinds stand below, a line each.
         is_behind_kind = is_kind || is_behind_kind && !line.starts_with('\'');
@@ -118,6 +119,7 @@ mod tests {
             (&["lbctl", "delete", "pool", "pub"], "public"),
             (&["lbctl", "show", "bgp", "neighbors", ""], "upstream"),
             (&["lbctl", "clear", "bgp", "u"], "upstream"),
+            (&["lbctl", "bgp", "shutdown", ""], "upstream"),
             (&["lbctl", "get", "vi"], "vips"),
             (&["lbctl", "get", "pool", "--wat"], "--watch"),
             (&["lbctl", "describe", "nothing", ""], ""),
@@ -130,8 +132,8 @@ mod tests {
     #[test]
     fn the_other_shells_ask_for_names_too() {
         let zsh = script(Shell::Zsh);
-        // Of get, describe, edit and delete, and of both commands about neighbours; and where they are asked for.
-        assert_eq!(zsh.matches(":_lbctl_names'").count(), 6);
+        // Of get, describe, edit and delete, and of the six commands about a neighbour; and where they are asked for.
+        assert_eq!(zsh.matches(":_lbctl_names'").count(), 10);
         assert_eq!(zsh.matches("_lbctl_names() {").count(), 1);
         let fish = script(Shell::Fish);
         assert!(fish.contains("(__fish_lbctl_names)") && fish.contains("'vips backends pools"));

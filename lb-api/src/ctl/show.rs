@@ -257,7 +257,7 @@ fn columns(kind: Kind, value: Value, wide: bool) -> Result<String, CtlError> {
         Kind::Addresses => resources::addresses(&all(value)?),
         Kind::StaticRoutes => resources::static_routes(&all(value)?),
         Kind::Peers => bgp::peers(&bgp::sessions(value)?, wide),
-        Kind::Routes => bgp::routes(&all(value)?),
+        Kind::Routes => bgp::routes(&all(value)?, wide),
         Kind::Fib => fib(&all(value)?),
         Kind::Flows => flows(&all(value)?),
         Kind::Tokens => tokens::columns(&all(value)?),

@@ -15,27 +15,36 @@ pub(super) fn table_below<const N: usize>(
     heading: [&str; N],
     rows: &[[String; N]],
 ) -> String {
-    let mut widths = heading.map(str::len);
+    lines(above, &heading, rows)
+}
+
+/// The same of as many columns as there happen to be.
+pub(super) fn columns(heading: &[&str], rows: &[Vec<String>]) -> String {
+    lines(&mut Widths::default(), heading, rows)
+}
+
+fn lines(above: &mut Widths, heading: &[&str], rows: &[impl AsRef<[String]>]) -> String {
+    let mut widths: Vec<usize> = heading.iter().map(|name| name.len()).collect();
     for (width, above) in widths.iter_mut().zip(&above.0) {
         *width = (*width).max(*above);
     }
     for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+        for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    above.0 = widths.to_vec();
-    let line = |cells: [&str; N]| {
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
         let mut text = String::new();
-        for (cell, width) in cells.into_iter().zip(widths) {
+        for (cell, width) in cells.zip(widths.iter().copied()) {
             text.push_str(&format!("{cell:width$}  "));
         }
         format!("{}\n", text.trim_end())
     };
-    let mut text = line(heading);
+    let mut text = line(&mut heading.iter().copied());
     for row in rows {
-        text.push_str(&line(row.each_ref().map(String::as_str)));
+        text.push_str(&line(&mut row.as_ref().iter().map(String::as_str)));
     }
+    above.0 = widths;
     text
 }
 

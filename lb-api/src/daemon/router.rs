@@ -62,6 +62,11 @@ impl Keys {
         self.unread.iter().any(|(file, _)| keys::read(file).is_ok())
     }
 
+    /// Whether a file says another key than it did.
+    pub(super) fn have_changed(&self) -> bool {
+        self.known.iter().any(|(file, known)| keys::read(file).is_ok_and(|key| key != *known))
+    }
+
     /// Forgets what no neighbour names any more.
     fn keep_only(&mut self, named: &HashSet<PathBuf>) {
         self.known.retain(|file, _| named.contains(file));
@@ -377,6 +382,8 @@ pub(super) fn route_view(path: PathStatus) -> BgpRoute {
             local_pref: path.attributes.local_pref,
             med: path.attributes.med,
             communities: communities(&path.attributes).map(|it| it.to_string()).collect(),
+            originator_id: path.attributes.originator_id,
+            cluster_list: path.attributes.cluster_list,
             rejected: path.rejected.map(str::to_owned),
             why: path.why,
             best: path.best,
@@ -397,7 +404,12 @@ mod tests {
         files.iter().for_each(|file| std::fs::write(file, "s3cret").unwrap());
         let mut keys = Keys::default();
         assert!(files.iter().all(|file| keys.of("peer n", Some(file)).is_ok()));
+        assert!(!keys.have_changed());
+        std::fs::write(&files[0], "an0ther").unwrap();
+        assert!(keys.have_changed() && keys.of("peer n", Some(&files[0])).is_ok());
+        assert!(!keys.have_changed(), "it is known now");
         std::fs::remove_file(&files[0]).unwrap();
+        assert!(!keys.have_changed(), "it stays as it was last");
         assert!(matches!(keys.of("peer n", Some(&files[0])), Ok(Some(_))), "as it was last");
         assert!(!keys.could_read_more(), "there is no news of it");
         assert_eq!(keys.unread().count(), 1);

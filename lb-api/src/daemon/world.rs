@@ -153,6 +153,10 @@ impl Appliers for World {
         self.keys.could_read_more()
     }
 
+    fn has_news(&self) -> bool {
+        self.keys.have_changed()
+    }
+
     async fn route(&mut self, addresses: Addresses<'_>) {
         match addresses {
             Addresses::All(all) => self.router.set_vips(all.iter().copied().collect()).await,

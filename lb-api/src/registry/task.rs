@@ -27,6 +27,8 @@ use crate::store::{Store, StoreError};
 
 /// How often what time changes (damping) or what failed is looked at again.
 const TICK: Duration = Duration::from_secs(1);
+/// How often what resources name, and stands elsewhere, is looked at: neighbours' keys.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// VIPs by name, as they are to be or as they were: `None` where there is none.
 pub(super) type Changed = BTreeMap<String, Option<Vip>>;
@@ -166,6 +168,8 @@ impl<A: Appliers> Task<A> {
     pub(super) async fn run(mut self) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let confirm_until = self.pending.as_ref().map(|pending| pending.until);
             tokio::select! {
@@ -193,6 +197,10 @@ impl<A: Appliers> Task<A> {
                 () = sleep_until(confirm_until.unwrap_or_else(Instant::now)), if confirm_until.is_some() => {
                     self.not_confirmed().await;
                 }
+                _ = look.tick() => if self.appliers.has_news() {
+                    self.configured = None;
+                    self.follow().await;
+                },
                 _ = tick.tick(), if self.is_unsettled() => {
                     if !self.appliers.is_settled() && self.appliers.could_do_more() {
                         self.configured = None;

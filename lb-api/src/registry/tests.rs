@@ -55,6 +55,7 @@ pub(crate) struct World {
     judged: Arc<AtomicUsize>,
     waits: Arc<AtomicBool>,
     comes: Arc<AtomicBool>,
+    news: Arc<AtomicBool>,
 }
 
 impl World {
@@ -142,6 +143,10 @@ impl Appliers for World {
 
     fn could_do_more(&self) -> bool {
         self.comes.load(Relaxed)
+    }
+
+    fn has_news(&self) -> bool {
+        self.news.swap(false, Relaxed)
     }
 
     async fn route(&mut self, addresses: Addresses<'_>) {
@@ -770,6 +775,17 @@ async fn what_resources_name_and_is_not_there_is_told_of_again_when_it_is_and_no
     assert_eq!(told(), 1, "nothing has changed");
     bench.world.comes.store(true, Relaxed);
     eventually(async || told() > 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_resources_name_elsewhere_is_told_again_when_it_says_something_else() {
+    let bench = Bench::new(vec![]).await;
+    let told = || bench.world.configured.load(Relaxed);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(told(), 1, "nothing has changed");
+    bench.world.news.store(true, Relaxed);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(told(), 2);
 }
 
 #[tokio::test]

@@ -211,7 +211,8 @@ options! {
     multihop: u8,
     /// GTSM (RFC 5082): its packets have to come from so many hops away at most. It has to do the same.
     gtsm_hops: u8,
-    /// A file with the key of TCP MD5 signatures (RFC 2385): one line of 1 to 80 characters.
+    /// A file with the key of TCP MD5 signatures (RFC 2385): one line of 1 to 80 characters. Another one
+    /// in the file is taken within seconds, in a new session.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     md5_key_file: PathBuf,
     /// How long sent data may stay unacknowledged before the connection ends; the kernel's choice by default.

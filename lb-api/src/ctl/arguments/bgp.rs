@@ -6,7 +6,7 @@ use clap::{Subcommand, ValueEnum};
 pub(in crate::ctl) enum Clear {
     /// A BGP session.
     Bgp {
-        /// The neighbour's name.
+        /// The neighbour's name or address.
         name: String,
         /// Without ending it: `in` asks for its routes again, `out` tells it ours again.
         #[arg(long, value_enum)]
@@ -29,6 +29,29 @@ pub(in crate::ctl) enum Bgp {
     Explain {
         /// The prefix, or an address: the longest prefix that covers it.
         destination: String,
+    },
+    /// End a neighbour's session, until it is started again.
+    Shutdown {
+        /// The neighbour's name or address.
+        name: String,
+        /// What the neighbour is told (RFC 9003): 255 octets at most.
+        #[arg(long)]
+        message: Option<String>,
+    },
+    /// Undo a shutdown.
+    Start {
+        /// The neighbour's name or address.
+        name: String,
+    },
+    /// Tell a neighbour that our routes will go soon, so that it takes others first (GRACEFUL_SHUTDOWN, RFC 8326).
+    Drain {
+        /// The neighbour's name or address.
+        name: String,
+    },
+    /// Undo a drain.
+    Undrain {
+        /// The neighbour's name or address.
+        name: String,
     },
 }
 

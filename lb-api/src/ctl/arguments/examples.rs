@@ -96,6 +96,13 @@ Examples:
   lbctl clear bgp upstream             # the session ends, and comes back
   lbctl clear bgp upstream --soft in   # have import policy see its routes again";
 
+pub(super) const BGP: &str = "\
+Examples:
+  lbctl bgp explain 10.244.3.7                 # which paths there are, and why the best one is the best
+  lbctl bgp drain upstream                     # it takes other ways first; then, once traffic has moved:
+  lbctl bgp shutdown upstream --message 'new optics at noon'
+  lbctl bgp start upstream; lbctl bgp undrain upstream";
+
 pub(super) const EVENTS: &str = "\
 Examples:
   lbctl events --watch

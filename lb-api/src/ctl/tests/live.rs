@@ -255,3 +255,35 @@ async fn draining_a_node_keeps_its_labels() {
     lbctl(&served, "undrain --node").await.unwrap();
     assert!(lbctl(&served, "get node local -o yaml").await.unwrap().contains("rack: r1"));
 }
+
+#[tokio::test]
+async fn a_neighbour_is_shut_down_drained_and_cleared_by_its_name_or_address() {
+    let served = Served::new(vec![]).await;
+    let made = "create peer node3 --address 192.0.2.1 --asn 64513 --set hold_time_secs=9";
+    lbctl(&served, made).await.unwrap();
+    let spec = async || {
+        let shown = lbctl(&served, "get peer node3 -o json").await.unwrap();
+        serde_json::from_str::<serde_json::Value>(&shown).unwrap()["items"][0]["spec"].clone()
+    };
+    let before = spec().await;
+    for (line, changes) in [
+        (
+            "bgp shutdown node3 --message optics",
+            json!({"shutdown": true, "shutdown_message": "optics"}),
+        ),
+        ("bgp drain 192.0.2.1", json!({"graceful_shutdown": true})),
+        ("bgp start ::ffff:192.0.2.1", json!({"shutdown": false, "shutdown_message": null})),
+        ("bgp undrain node3", json!({"graceful_shutdown": false})),
+    ] {
+        let said = lbctl(&served, line).await.unwrap();
+        assert!(said.starts_with("peer node3: "), "{line}: {said}");
+        let now = spec().await;
+        for (field, value) in changes.as_object().unwrap() {
+            assert_eq!(now[field], *value, "{line}");
+        }
+        assert_eq!(now["hold_time_secs"], before["hold_time_secs"], "{line}");
+    }
+    lbctl(&served, "clear bgp 192.0.2.1").await.unwrap();
+    let unknown = lbctl(&served, "bgp shutdown 192.0.2.9").await.unwrap_err();
+    assert!(unknown.contains("no peer 192.0.2.9"), "{unknown}");
+}

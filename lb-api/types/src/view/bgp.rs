@@ -244,6 +244,14 @@ pub struct BgpRouteStatus {
     /// Communities of all kinds, as people write them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub communities: Vec<String>,
+    /// Who brought it into our AS, of a reflected one (RFC 4456).
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub originator_id: Option<Ipv4Addr>,
+    /// The clusters that have reflected it, the last one first.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cluster_list: Vec<Ipv4Addr>,
     /// Why it is not used, of one that a neighbour told; unset: it can be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<String>,
