@@ -243,8 +243,8 @@ impl Dataplane {
 
     /// Backends that get no new flows, whatever their health, since there is no way to them as their service's mode needs one.
     #[must_use]
-    pub fn unreached(&self) -> BTreeSet<(ServiceKey, IpAddr)> {
-        self.one_arm.unreached().clone()
+    pub const fn unreached(&self) -> &BTreeSet<(ServiceKey, IpAddr)> {
+        self.one_arm.unreached()
     }
 
     /// Takes in the MACs of interfaces that the programs are attached to: frames to them are for this host.

@@ -183,9 +183,9 @@ pub(super) fn follow_routes(handle: &DataplaneHandle, unreached: watch::Sender<A
 pub(super) fn tell_unreached(owned: &Owned, unreached: &watch::Sender<Arc<Unreached>>) {
     let now = owned.dataplane.unreached();
     unreached.send_if_modified(|told| {
-        let is_news = **told != now;
+        let is_news = **told != *now;
         if is_news {
-            *told = Arc::new(now);
+            *told = Arc::new(now.clone());
         }
         is_news
     });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use lb_api_types::vip::{Health, Vip};
@@ -73,6 +74,9 @@ impl<A: Appliers> Task<A> {
     fn hear_unreached(&mut self) -> BTreeSet<IpAddr> {
         let now = self.unreached.borrow_and_update().clone();
         let before = std::mem::replace(&mut self.heard_unreached, now);
+        if Arc::ptr_eq(&before, &self.heard_unreached) {
+            return BTreeSet::new();
+        }
         let differing = before.symmetric_difference(&self.heard_unreached);
         differing.map(|(key, _)| key.address).collect()
     }
