@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::book::{Book, Id, NONE};
-use super::hops::{Hop, MAX_RECURSION};
+use super::hops::{Hop, Least, MAX_RECURSION};
 use super::kernel::Lengths;
 use super::{Install, KernelNextHop};
 
@@ -23,6 +23,7 @@ pub(super) struct BgpTable {
     pub(super) dirty: BTreeSet<IpAddr>,
     /// Those of which the speaker may have to be told.
     pub(super) news: BTreeSet<IpAddr>,
+    pub(super) least: Least,
     /// Of the prefixes that have paths.
     pub(super) lengths: Lengths,
     last: u64,

@@ -70,6 +70,39 @@ struct Resolved {
     looks_at: SmallVec<[SetId; 1]>,
 }
 
+/// How long the speaker's routes must be at least to count for any next hop of a family: nearly all of a full table are shorter
+/// than the network that its next hop is in.
+#[derive(Debug)]
+pub(super) struct Least {
+    /// How many next hops there are of each length.
+    counts: [[u32; 130]; 2],
+    least: [u8; 2],
+}
+
+impl Default for Least {
+    fn default() -> Self {
+        Self { counts: [[0; 130]; 2], least: [u8::MAX; 2] }
+    }
+}
+
+impl Least {
+    fn of(&self, is_ipv6: bool) -> u8 {
+        self.least[usize::from(is_ipv6)]
+    }
+
+    fn replace(&mut self, is_ipv6: bool, before: Option<u8>, after: Option<u8>) {
+        if before == after {
+            return;
+        }
+        let family = usize::from(is_ipv6);
+        let counts = &mut self.counts[family];
+        before.into_iter().for_each(|from| counts[usize::from(from)] -= 1);
+        after.into_iter().for_each(|from| counts[usize::from(from)] += 1);
+        let least = (0_u8..).zip(&*counts).find(|(_, count)| **count > 0);
+        self.least[family] = least.map_or(u8::MAX, |(from, _)| from);
+    }
+}
+
 /// What a next hop is resolved by.
 pub(super) type World<'a> = (Tables<'a>, &'a Book);
 
@@ -81,8 +114,12 @@ impl BgpTable {
 
     /// A route of the speaker's has changed. What others' longer routes lead to, it does not concern.
     pub(super) fn touch_below(&mut self, prefix: IpNetwork) {
+        if prefix.prefix() < self.least.of(prefix.is_ipv6()) {
+            return;
+        }
         let inside = self.hops.range(range(prefix));
-        let concerned = inside.filter(|(_, hop)| hop.is_new() || prefix.prefix() >= hop.from);
+        // One that is new is to be resolved anyway.
+        let concerned = inside.filter(|(_, hop)| prefix.prefix() >= hop.from);
         self.dirty.extend(concerned.map(|(next_hop, _)| *next_hop));
     }
 
@@ -121,7 +158,10 @@ impl BgpTable {
     fn renew(&mut self, world: World<'_>, next_hop: IpAddr) -> bool {
         let Resolved { ways, over, from, looks_at } = self.resolve(world, next_hop);
         let Some(hop) = self.hops.get_mut(&next_hop) else { return false };
-        (hop.over, hop.from) = (over, from);
+        hop.over = over;
+        let was = (!hop.is_new()).then_some(hop.from);
+        self.least.replace(next_hop.is_ipv6(), was, Some(from));
+        hop.from = from;
         if hop.told.is_some() {
             self.news.insert(next_hop);
         }
@@ -238,6 +278,8 @@ impl BgpTable {
     pub(super) fn forget_unused(&mut self, next_hop: IpAddr) {
         if self.hops.get(&next_hop).is_some_and(|hop| hop.sets.is_empty() && hop.told.is_none()) {
             let hop = self.hops.remove(&next_hop).unwrap_or_default();
+            let was = (!hop.is_new()).then_some(hop.from);
+            self.least.replace(next_hop.is_ipv6(), was, None);
             self.dirty.remove(&next_hop);
             self.stop_asking(next_hop, &hop.looks_at);
         }

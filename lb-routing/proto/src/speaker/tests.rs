@@ -5,6 +5,7 @@ mod errors;
 mod extensions;
 mod graceful;
 mod limit;
+mod next_hops;
 mod policies;
 mod reflection;
 mod routes;
