@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use lb_api_types::bgp::Global;
 use lb_api_types::peer::Peer;
 use lb_api_types::view::{
-    Appliance, BgpRoute, Explanation, HearerView, ListenView, PeerView, Status,
+    Appliance, BgpRoute, Explanation, HearerView, ListenView, PeerSettings, PeerView, Status,
 };
 use serde_json::Value;
 
@@ -40,6 +40,9 @@ fn summary_page(status: &Status, peers: &[PeerView], listening: &[ListenView]) -
         // As FRR and others show it: the prefixes where there is a session, the state where there is none.
         let state = match peer.state.as_str() {
             "Established" => peer.prefixes_received.to_string(),
+            state if peer.settings.as_ref().is_some_and(|it| it.shutdown) => {
+                format!("{state} (Admin)")
+            }
             state => state.to_owned(),
         };
         let mark = if peer.dynamic.is_some() { "*" } else { "" };
@@ -249,6 +252,7 @@ fn neighbour(peer: &PeerView) -> String {
     if let Some(seconds) = peer.stale_secs {
         line("Restarting", format!("its routes stay for {seconds} s more at most"));
     }
+    line("Settings", or_dash(peer.settings.as_ref().map(settings)));
     line("Hold time", format!("{} s", peer.hold_time_secs));
     line(
         "Prefixes",
@@ -267,6 +271,21 @@ fn neighbour(peer: &PeerView) -> String {
     line("Agreed on", or_dash(Some(peer.capabilities.join(", ")).filter(|it| !it.is_empty())));
     line("Last error", or_dash(Some(peer.last_error.clone())));
     text
+}
+
+/// What is not as usual in how a neighbour is set.
+fn settings(told: &PeerSettings) -> String {
+    let words = [
+        told.shutdown.then(|| "shut down".to_owned()),
+        told.graceful_shutdown.then(|| "drained (GRACEFUL_SHUTDOWN)".to_owned()),
+        told.passive.then(|| "passive".to_owned()),
+        (told.port != 179).then(|| format!("port {}", told.port)),
+        told.source.map(|source| format!("from {source}")),
+        told.multihop.map(|hops| format!("multihop {hops}")),
+        told.gtsm_hops.map(|hops| format!("GTSM within {hops} hops")),
+        told.md5.then(|| "MD5".to_owned()),
+    ];
+    words.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// Columns of `get peers`.
@@ -433,6 +452,18 @@ mod tests {
         assert_eq!(words[4], ["192.0.2.1", "65001", "11", "12", "1m07s", "4", "1", "a"]);
         assert_eq!(words[5], ["192.0.2.1", "65001", "11", "12", "1m07s", "Active", "1", "b"]);
         assert!(neighbour(&peer("a", "Active")).contains("State:        Active for 1m07s"));
+        let told: PeerSettings = serde_json::from_value(serde_json::json!({
+            "port": 1790, "source": null, "passive": true, "multihop": null, "gtsm_hops": 2, "md5": true,
+            "tcp_user_timeout_secs": null, "send_hold_time_secs": 480, "hold_time_secs": 90, "connect_retry_secs": 5,
+            "restart_time_secs": 120, "keepalive_secs": null, "delay_open_secs": 0, "idle_hold_secs": 1,
+            "advertisement_interval_secs": 0, "shutdown": true
+        }))
+        .unwrap();
+        let shut = PeerView { settings: Some(told), ..peer("d", "Idle") };
+        assert!(summary_page(&status, std::slice::from_ref(&shut), &[]).contains("Idle (Admin)"));
+        assert!(
+            neighbour(&shut).contains("shut down, passive, port 1790, GTSM within 2 hops, MD5")
+        );
         let come = PeerView { dynamic: Some("nodes".into()), ..peer("c", "Established") };
         let listening = ListenView {
             group: "nodes".into(),

@@ -286,6 +286,8 @@ pub(super) fn peer_settings(options: &PeerOptions) -> PeerSettings {
         delay_open_secs: options.delay_open_secs.unwrap_or(0),
         idle_hold_secs: options.idle_hold_secs.unwrap_or(1),
         advertisement_interval_secs: options.advertisement_interval_secs.unwrap_or(0),
+        shutdown: options.shutdown.unwrap_or_default(),
+        graceful_shutdown: options.graceful_shutdown.unwrap_or_default(),
     }
 }
 

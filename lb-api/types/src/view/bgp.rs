@@ -169,6 +169,12 @@ pub struct PeerSettings {
     pub idle_hold_secs: u16,
     /// Changes of routes are told no more often.
     pub advertisement_interval_secs: u16,
+    /// Whether there is to be no session.
+    #[serde(default)]
+    pub shutdown: bool,
+    /// Whether it is told that our routes will go soon (RFC 8326), also where that is so of the whole node.
+    #[serde(default)]
+    pub graceful_shutdown: bool,
 }
 
 /// Stands for a neighbour where a route is our own.

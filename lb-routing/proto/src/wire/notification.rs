@@ -126,6 +126,8 @@ impl Notification {
             (error::UNACCEPTABLE_HOLD_TIME, &[high, low]) => {
                 format!("{} s", u16::from_be_bytes([high, low]))
             }
+            // RFC 5492 §5: each with its length and value.
+            (error::UNSUPPORTED_CAPABILITY, [code, ..]) => format!("capability {code}"),
             ((3, _), attribute @ [_, code, _, ..]) => {
                 let octets = attributes::hexadecimal(attribute);
                 format!("{} ({code}), it was {octets}", attributes::name(*code))

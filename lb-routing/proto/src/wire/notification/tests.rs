@@ -55,6 +55,10 @@ fn notifications_are_described_in_the_words_of_the_rfcs() {
             Notification::with_data(error::BAD_MESSAGE_LENGTH, [0, 18]),
             "Message Header Error / Bad Message Length: 18 octets",
         ),
+        (
+            Notification::with_data(error::UNSUPPORTED_CAPABILITY, [65, 4, 0, 0, 0xfd, 0xe9]),
+            "OPEN Message Error / Unsupported Capability: capability 65",
+        ),
         // Empty, cut short, no UTF-8, another subcode: no communication.
         (
             Notification::with_data(error::ADMINISTRATIVE_SHUTDOWN, [0]),
