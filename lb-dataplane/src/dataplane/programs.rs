@@ -159,8 +159,11 @@ impl Programs {
         };
         if matches!(name, TC | XDP) {
             // The packet path is there: nobody goes back to what other builds left, or has come back from there.
-            pins.remove_other_layouts()?;
-            pins.remove_other_programs(&self.build)?;
+            let removed = [pins.remove_other_layouts(), pins.remove_other_programs(&self.build)];
+            for error in removed.into_iter().filter_map(Result::err) {
+                // It takes memory, and is no reason to attach nothing.
+                tracing::warn!(why = ?error, "what other builds have pinned is not removed");
+            }
         }
         self.loaded.insert(name, program);
         Ok(true)
