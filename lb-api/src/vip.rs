@@ -1,5 +1,6 @@
 //! What a VIP has to be: one reader for the file, the REST API and the state that survives a restart.
 
+mod full_table;
 mod life;
 mod mss;
 mod nat;
@@ -8,8 +9,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_api_types::vip::{
-    Access, Algorithm, Backend, FullTable, HealthCheck, HealthCheckKind, Nat, NatMode, Protocol,
-    Vip, VipSpec,
+    Access, Algorithm, Backend, HealthCheck, HealthCheckKind, Nat, NatMode, Protocol, Vip, VipSpec,
 };
 
 use lb_dataplane::MAX_TURNS;
@@ -42,7 +42,6 @@ const PROTOCOLS: &[(&str, Protocol)] = &[
 const ICMP_CHECK: &str = "lbd does not check by echoes: an icmp VIP says `kind: none`, or `kind: tcp` with the `port` that its backends \
      accept TCP at";
 const ICMP_PORT: &str = "is said, but echoes have no ports: leave it out";
-const FULL_TABLES: &[(&str, FullTable)] = &[("drop", FullTable::Drop), ("hash", FullTable::Hash)];
 const MODES: &[(&str, NatMode)] = &[
     ("dnat", NatMode::Dnat),
     ("full-nat", NatMode::FullNat),
@@ -165,7 +164,8 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         check_backends(&cursor, &backends, algorithm, port.filter(|_| keeps_ports))?;
         Some(backends)
     });
-    let full_table = read_full_table(&spec, nat.as_ref(), algorithm, backends.as_deref());
+    let full_table =
+        full_table::read(&spec, protocol, nat.as_ref(), algorithm, backends.as_deref());
     let health_check = read_health_check(&spec, protocol);
     let advertise = spec.field("advertise").map_or(Some(true), |advertise| advertise.boolean());
     let announce_on =
@@ -193,28 +193,6 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         advertise: advertise?,
         announce_on: announce_on?,
     })
-}
-
-/// Packets go on without a flow only where no answer comes back here and a hash alone chooses the backend.
-fn read_full_table(
-    spec: &Object<'_>,
-    nat: Option<&Nat>,
-    algorithm: Option<Algorithm>,
-    backends: Option<&[Backend]>,
-) -> Option<FullTable> {
-    let Some(cursor) = spec.field("full_table") else { return Some(FullTable::Drop) };
-    let bound = backends.unwrap_or_default().iter().any(|backend| backend.max_flows.is_some());
-    let by_more =
-        algorithm.is_some_and(goes_by_turns) || spec.field("affinity_secs").is_some() || bound;
-    match cursor.one_of(FULL_TABLES)? {
-        FullTable::Hash if nat.is_some_and(|nat| !nat.mode.is_dsr()) => cursor.wrong(
-            "is `hash`, but an answer that comes back here needs its flow, even from a backend of this VIP alone: use `drop`, or a `nat.mode` of direct server return",
-        ),
-        FullTable::Hash if by_more => cursor.wrong(
-            "is `hash`, but more than a hash chooses the backend: use `drop`, or `maglev` or `source-hash` without affinity_secs              and max_flows of backends",
-        ),
-        full_table @ (FullTable::Drop | FullTable::Hash) => Some(full_table),
-    }
 }
 
 /// Whether backends fit the algorithm, and the port that packets keep, if they do.

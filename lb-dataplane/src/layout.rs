@@ -74,7 +74,7 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
         "FIB_BUCKETS" => sizes.fib_bucket_pages,
         "FIB_MEMBERS" => sizes.fib_members,
         "AWAITED" => sizes.early_fragments.saturating_mul(DATAGRAMS),
-        "BACKEND_ADDRESSES" => while_changing(sizes.backends),
+        "BACKEND_ADDRESSES" | "ALONE" => while_changing(sizes.backends),
         _ => return None,
     })
 }

@@ -10,6 +10,7 @@
 
 mod access;
 mod adopt;
+mod alone;
 mod audit;
 mod entries;
 mod grace;
@@ -40,6 +41,7 @@ use self::entries::{
     mss, on_exhaustion, parted_entry, service_key,
 };
 pub use self::grace::Waiting;
+pub(crate) use self::hosts::AloneAt;
 use self::hosts::Hosts;
 pub use self::life::FlowLife;
 pub use self::ranges::PortPrefix;
@@ -82,6 +84,8 @@ pub struct Served {
     lives: Vec<FlowLife>,
     /// What they say of addresses.
     hosts: Hosts,
+    /// Whether there may be services whose backends are to be in no other one.
+    any_alone: bool,
     /// Backends of no service, which a process left that ended between two steps.
     orphans: Vec<((IpAddr, u16), u32)>,
     /// Prefixes of no service, left in the same way.
@@ -159,6 +163,7 @@ impl Served {
             addresses: BTreeMap::new(),
             lives: vec![FlowLife::default(); limits.backends as usize],
             hosts: Hosts::default(),
+            any_alone: false,
             orphans: Vec::new(),
             lost_access: Vec::new(),
             lost_ranges: Vec::new(),
@@ -236,7 +241,8 @@ impl Served {
         if !gone.is_empty() || !changed.is_empty() {
             let keys = gone.iter().chain(changed.iter().map(|(key, _)| *key));
             let undo = Undo::of(self, keys);
-            if let Err(error) = self.carry(gone, changed, &mut steps) {
+            let carried = self.carry(gone, changed, &mut steps);
+            if let Err(error) = carried.and_then(|()| self.check_alone(changed)) {
                 undo.restore(self);
                 return Err(error);
             }

@@ -105,7 +105,8 @@ pub struct Service {
     /// How packets reach a backend.
     pub mode: Mode,
     /// Whether a new flow that finds no room in the flow table is forwarded without being there; else it is refused. Only with
-    /// a mode in which backends answer clients themselves, and a choice by hash alone.
+    /// a choice by hash alone, and a mode in which backends answer clients themselves, or see clients' own addresses at one port of
+    /// TCP or UDP and are in no other service.
     pub hashes_when_full: bool,
     /// For how many ticks its flows may be silent; what holds for all flows by default.
     pub idle: Option<NonZero<u32>>,

@@ -51,7 +51,8 @@ fn meet_a_full_table(hook: Hook, drops_ipv4: bool) {
     let of_ipv4 = of_ipv4(&own);
     put(&hello, &of_ipv4);
     let (drops, hashes) = if drops_ipv4 { (of_ipv4, own) } else { (own, of_ipv4) };
-    by_drop_who_is_there_stays_and_others_are_refused(&hello, drops);
+    by_drop_who_is_there_stays_and_others_are_refused(&hello, drops.clone());
+    by_hash_with_dnat_answers_without_flows_come_from_the_vip(&hello, drops);
     by_hash_nobody_is_refused_and_flows_go_by_weight(&hello, hashes);
 }
 
@@ -106,6 +107,26 @@ fn come_and_stay(to: SocketAddr) -> Result<(Vec<UdpSocket>, u16)> {
         }
     }
     Ok((held, found_room))
+}
+
+/// With `dnat` answers come back here, and reach who asked the VIP only from there. The table is full of the flows before.
+fn by_hash_with_dnat_answers_without_flows_come_from_the_vip(hello: &Hello, web: Vip) {
+    const ANYBODY: u16 = 2000;
+    let mut vip = datagrams(&web);
+    (vip.spec.algorithm, vip.spec.full_table) = (Algorithm::Maglev, FullTable::Hash);
+    put(hello, &vip);
+    let (to, client) = (address(&vip), hello.lab.netns("client").holds());
+    let before = hello.packets_that_ended("forwarded-without-flow");
+    let ports: Vec<u16> = (FIRST_PORT..FIRST_PORT + FLOWS).rev().take(ANYBODY.into()).collect();
+    let ask = || {
+        ports.chunks(BATCH).try_for_each(|batch| {
+            let open = batch.iter().map(|port| open(*port, to));
+            open.collect::<Result<Vec<_>>>()?.iter().try_for_each(converses)
+        })
+    };
+    client.within(ask).holds().holds();
+    let without = hello.packets_that_ended("forwarded-without-flow") - before;
+    assert!(without >= 2 * 9 * u64::from(ANYBODY) / 10, "{without} packets went on without a flow");
 }
 
 fn by_hash_nobody_is_refused_and_flows_go_by_weight(hello: &Hello, web: Vip) {

@@ -222,6 +222,20 @@ fn vips(cursor: &Cursor<'_>, resources: &Resources) -> Option<Vec<Vip>> {
         }
         Some(vip)
     })?;
+    let alone: Vec<&Vip> = vips.iter().filter(|vip| vip.spec.answers_alone()).collect();
+    for vip in &vips {
+        let others = alone.iter().filter(|other| other.metadata.name != vip.metadata.name);
+        if let Some((other, backend)) =
+            others.filter_map(|other| Some((other, vip.spec.shares(&other.spec)?))).next()
+        {
+            let (other, name) = (&other.metadata.name, &vip.metadata.name);
+            return cursor.wrong(format!(
+                "give `{name}` and `{other}` the backend {}:{}, but `{other}` has `full_table: hash`, for which what comes from there \
+                 must be its answer alone: use `full_table: drop`, another backend or another port",
+                backend.address, backend.port
+            ));
+        }
+    }
     if vips.len() > vip::MAX_VIPS {
         return cursor.wrong(format!(
             "lists {} VIPs, but {} are the most",

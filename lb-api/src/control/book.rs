@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use lb_api_types::vip::{Vip, VipSpec};
+use lb_api_types::vip::{Backend, Vip, VipSpec};
 use lb_dataplane::table::{Protocol, ServiceKey};
 
 use super::{Vips, key, targets_of};
@@ -16,6 +16,8 @@ pub struct Book {
     by_key: BTreeMap<ServiceKey, String>,
     by_address: BTreeMap<IpAddr, BTreeSet<String>>,
     by_target: BTreeMap<Target, BTreeSet<String>>,
+    /// How many are to have their backends alone.
+    alone: usize,
     touched: Touched,
 }
 
@@ -46,6 +48,7 @@ impl Book {
                 self.by_key.remove(&key);
             }
             strike(&mut self.by_address, &address, name);
+            self.alone -= usize::from(old.spec.answers_alone());
             for target in targets_of(&old.spec) {
                 strike(&mut self.by_target, &target, name);
             }
@@ -53,6 +56,7 @@ impl Book {
         }
         if let Some(vip) = vip {
             self.by_key.insert(key(&vip.spec), name.to_owned());
+            self.alone += usize::from(vip.spec.answers_alone());
             self.by_address.entry(vip.spec.address).or_default().insert(name.to_owned());
             for target in targets_of(&vip.spec) {
                 self.by_target.entry(target).or_default().insert(name.to_owned());
@@ -131,6 +135,14 @@ impl Book {
         let within = self.by_key.range(key..=last).filter(move |(other, _)| is_alike(other));
         let vips = below.chain(within).filter_map(|(_, name)| self.vips.get(name));
         vips.filter(move |other| other.spec.overlaps(spec))
+    }
+
+    /// Other VIPs that have a backend in common with one, of which one is to have it alone. All are looked at where any is.
+    pub fn sharing<'a>(&'a self, vip: &'a Vip) -> impl Iterator<Item = (&'a Vip, &'a Backend)> {
+        let is_asked = self.alone != 0 || vip.spec.answers_alone();
+        let others = self.vips.values().filter(move |_| is_asked);
+        let others = others.filter(|other| other.metadata.name != vip.metadata.name);
+        others.filter_map(|other| Some((other, vip.spec.shares(&other.spec)?)))
     }
 
     /// Another VIP that has a port in common with one.

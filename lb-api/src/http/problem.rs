@@ -261,6 +261,9 @@ impl From<Refusal> for Refused {
             Refusal::Duplicate { .. } => {
                 conflict("duplicate-service", "Duplicate service").at("/spec/address")
             }
+            Refusal::NotAlone { .. } => {
+                conflict("duplicate-backend", "Duplicate backend").at("/spec/backends")
+            }
             Refusal::Unconfirmed(_) => conflict("unconfirmed", "A configuration is not confirmed"),
             Refusal::NothingToConfirm => conflict("nothing-to-confirm", "Nothing to confirm"),
             Refusal::NoGeneration(_) => {

@@ -9,7 +9,7 @@ use lb_api_types::view::{Change, ChangeKind};
 use lb_api_types::vip::Vip;
 
 use super::admit::{self, Admission};
-use super::change::{Wanted, asks_the_same, expect};
+use super::change::{Wanted, asks_the_same, expect, not_alone};
 use super::task::{Changed, Task};
 use super::{Appliers, Bulk, Documents, Expected, Refusal, label};
 use crate::control::Ports;
@@ -189,6 +189,7 @@ impl<A: Appliers> Task<A> {
             return Err((None, Refusal::TooMany(count)));
         }
         self.no_two_alike(&wanted.vips, &places)?;
+        self.none_shared(&wanted.vips, &places)?;
         Ok((wanted, changes))
     }
 
@@ -334,6 +335,30 @@ impl<A: Appliers> Task<A> {
             };
             let place = places.get(&at.metadata.name).map(|&index| Place { kind: None, index });
             return Err((place, refusal));
+        }
+        Ok(())
+    }
+
+    /// The same of two VIPs with a backend in common of which one is to have it alone.
+    fn none_shared(
+        &self,
+        changed: &Changed,
+        places: &BTreeMap<String, usize>,
+    ) -> Result<(), RefusedAt> {
+        let alone = changed.values().flatten().filter(|vip| vip.spec.answers_alone());
+        for vip in changed.values().flatten() {
+            let mut others = self.book.sharing(vip);
+            let stays = others.find(|(other, _)| !changed.contains_key(&other.metadata.name));
+            let comes = || {
+                let is_other = |other: &&Vip| other.metadata.name != vip.metadata.name;
+                let mut others = alone.clone().filter(is_other);
+                others.find_map(|other| Some((other, vip.spec.shares(&other.spec)?)))
+            };
+            if let Some((other, backend)) = stays.or_else(comes) {
+                let place = places.get(&vip.metadata.name);
+                let place = place.map(|&index| Place { kind: None, index });
+                return Err((place, not_alone(other, backend)));
+            }
         }
         Ok(())
     }

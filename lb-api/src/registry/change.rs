@@ -1,10 +1,11 @@
 //! A change: looked at, written, carried out, and taken back where something refuses it.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_api_types::vip::Vip;
+use lb_api_types::vip::{Backend, Vip};
 use tokio::time::Instant;
 
 use super::admit::Admission;
@@ -55,6 +56,9 @@ impl<A: Appliers> Task<A> {
                 address: vip.spec.address,
                 what: other.spec.taken(),
             });
+        }
+        if let Some((other, backend)) = self.book.sharing(&vip).next() {
+            return Err(not_alone(other, backend));
         }
         let created = old.is_none();
         let count = self.book.vips().len() + self.shadowed.len();
@@ -243,4 +247,10 @@ pub(super) fn expect(
 /// Whether two VIPs ask for the same, whatever their revisions are.
 pub(super) fn asks_the_same(a: &Vip, b: &Vip) -> bool {
     a.spec == b.spec && is_same_metadata(&a.metadata, &b.metadata)
+}
+
+/// Why a VIP cannot have a backend that another one has.
+pub(super) fn not_alone(other: &Vip, backend: &Backend) -> Refusal {
+    let backend = SocketAddr::new(backend.address, backend.port);
+    Refusal::NotAlone { other: other.metadata.name.clone(), backend }
 }

@@ -1,6 +1,6 @@
 //! Why a change is refused, in one sentence each with what to do.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::resources::Misfit;
 use crate::vip::MAX_VIPS;
@@ -30,6 +30,17 @@ pub enum Refusal {
         address: IpAddr,
         /// The other one's ports, with the protocol of both.
         what: String,
+    },
+    /// Another VIP has a backend of it, which one of both is to have alone.
+    #[error(
+        "VIP {other} has the backend {backend}, too, and one of both has `full_table: hash`, for which what comes from there must be its \
+         answer alone: use `full_table: drop`, another backend or another port"
+    )]
+    NotAlone {
+        /// The other one.
+        other: String,
+        /// The backend of both.
+        backend: SocketAddr,
     },
     /// It is not what the request expects to be there.
     #[error(

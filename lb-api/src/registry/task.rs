@@ -115,7 +115,10 @@ impl<A: Appliers> Task<A> {
         let mut shadowed = Vec::new();
         for mut vip in start.kept {
             let name = vip.metadata.name.clone();
-            if book.vips().contains_key(&name) || book.clash(&vip).is_some() {
+            if book.vips().contains_key(&name)
+                || book.clash(&vip).is_some()
+                || book.sharing(&vip).next().is_some()
+            {
                 shadowed.push(vip);
             } else {
                 admit::resume(&mut vip, &resources);
@@ -361,7 +364,7 @@ fn shadows(shadowed: &[Vip]) -> Vec<String> {
     let sentence = |vip: &Vip| {
         let name = &vip.metadata.name;
         format!(
-            "VIP {name} made over REST is not served, because a VIP of the configuration file has its name or its address and port: take it out of the file, or the one of REST away with `lbctl delete vip {name}`"
+            "VIP {name} made over REST is not served, because a VIP of the configuration file has its name, its address and port, or a backend that one of both is to have alone: take it out of the file, or the one of REST away with `lbctl delete vip {name}`"
         )
     };
     shadowed.iter().map(sentence).collect()

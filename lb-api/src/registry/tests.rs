@@ -502,6 +502,42 @@ async fn the_files_vips_cannot_be_changed_over_rest() {
 }
 
 #[tokio::test]
+async fn a_backend_whose_answers_need_no_flow_is_one_vips_alone() {
+    let alone = |name: &str, last| {
+        let mut vip = vip(name, last);
+        vip.spec.full_table = lb_api_types::vip::FullTable::Hash;
+        vip
+    };
+    let bench = Bench::new(vec![]).await;
+    bench.put(alone("web", 10)).await.unwrap();
+    bench.put(alone("web", 10)).await.unwrap();
+    let refused = bench.put(vip("other", 11)).await.unwrap_err();
+    assert!(matches!(&refused, Refusal::NotAlone { other, .. } if other == "web"), "{refused}");
+    assert!(refused.to_string().contains("10.0.0.1:8080"), "{refused}");
+    let mut apart = vip("other", 11);
+    apart.spec.backends[0].port = 8081;
+    bench.put(apart).await.unwrap();
+    assert!(matches!(bench.put(vip("other", 11)).await, Err(Refusal::NotAlone { .. })));
+    // And where the other one is there first.
+    bench.put(vip("web", 10)).await.unwrap();
+    bench.put(vip("other", 11)).await.unwrap();
+    assert!(matches!(bench.put(alone("web", 10)).await, Err(Refusal::NotAlone { .. })));
+    bench.delete("other").await.unwrap();
+    bench.put(alone("web", 10)).await.unwrap();
+    // And many at once, with what stays and among themselves.
+    for vips in [
+        vec![alone("web", 10), vip("more", 12)],
+        vec![vip("web", 10), alone("more", 12)],
+        vec![alone("web", 10), alone("more", 12)],
+    ] {
+        let (at, refused) = bench.apply_for(vips, 60).await.unwrap_err();
+        assert!(matches!(refused, Refusal::NotAlone { .. }), "{refused}");
+        assert!(at.is_some_and(|at| at.kind.is_none()), "{at:?}");
+    }
+    bench.apply_for(vec![vip("web", 10), vip("more", 12)], 60).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_kept_vip_that_clashes_with_the_file_is_said_and_not_lost() {
     let bench = Bench::new(vec![]).await;
     bench.put(vip("web", 10)).await.unwrap();

@@ -1,5 +1,7 @@
 use lb_api_types::resource::Metadata;
-use lb_api_types::vip::{Health, HealthCheckKind, MssAuto, MssClamp, OnExhaustion, OnUnhealthy};
+use lb_api_types::vip::{
+    FullTable, Health, HealthCheckKind, MssAuto, MssClamp, OnExhaustion, OnUnhealthy,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -299,7 +301,18 @@ fn backends_that_answer_clients_themselves_have_the_vips_port() {
 #[test]
 fn a_full_table_forwards_by_hash_only_where_no_flow_is_needed() {
     let mut value = with("/spec/full_table", json!("hash"));
-    assert!(mistakes(&value)[0].message.contains("direct server return"));
+    assert!(document(&value, read).is_ok(), "by one port of tcp, with dnat");
+    for (field, more) in [
+        ("nat", json!({"mode": "full-nat"})),
+        ("nat", json!({"mode": "one-arm"})),
+        ("last_port", json!(90)),
+        ("protocol", json!("sctp")),
+    ] {
+        let mut value = value.clone();
+        value["spec"][field] = more;
+        value["spec"]["health_check"] = json!({"kind": "none"});
+        assert!(mistakes(&value)[0].message.contains("direct server return"), "{field}");
+    }
     value["spec"]["nat"] = json!({"mode": "dsr"});
     value["spec"]["port"] = json!(8080);
     assert_eq!(document(&value, read).unwrap().spec.full_table, FullTable::Hash);

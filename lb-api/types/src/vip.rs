@@ -135,6 +135,24 @@ impl VipSpec {
         }
     }
 
+    /// Whether what its backends send from their ports is its answer, whoever it is to: they are in no other VIP then.
+    #[must_use]
+    pub fn answers_alone(&self) -> bool {
+        self.full_table == FullTable::Hash && !self.nat.mode.is_dsr()
+    }
+
+    /// A backend that two VIPs have, of which one is to have it alone.
+    #[must_use]
+    pub fn shares<'a>(&'a self, other: &Self) -> Option<&'a Backend> {
+        if self.protocol != other.protocol || !self.answers_alone() && !other.answers_alone() {
+            return None;
+        }
+        self.backends.iter().find(|one| {
+            let mut others = other.backends.iter();
+            others.any(|other| (other.address, other.port) == (one.address, one.port))
+        })
+    }
+
     /// What of its address it takes, in words: `tcp port 80`, or `icmp`.
     #[must_use]
     pub fn taken(&self) -> String {
@@ -268,7 +286,9 @@ pub enum FullTable {
     #[default]
     Drop,
     /// Its packets go to the backend that their hash names, each by itself, so a change of the backends may move the flow. Only
-    /// with a mode of direct server return, and `maglev` or `source-hash` without affinity and bounds of backends.
+    /// with `maglev` or `source-hash` without affinity and bounds of backends, and with a mode of direct server return; or with
+    /// `dnat`, one port of `tcp` or `udp`, and backends whose address and port no other VIP has. For two hours after the last such packet
+    /// (the time-out of established connections) all that comes from there, but for what is to this host, leaves as the VIP's.
     Hash,
 }
 

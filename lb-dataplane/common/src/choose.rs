@@ -112,7 +112,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     made.affinity = service.affinity;
     made.when_full = service.flags & SERVICE_HASHES_WHEN_FULL;
     made.on_exhaustion = service.on_exhaustion;
-    made.pad = [0; 2];
+    (made.without, made.pad) = (0, 0);
     made.entry.backend = id;
     made.entry.service = service.id;
     made.entry.state = state;

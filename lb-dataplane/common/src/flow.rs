@@ -47,7 +47,8 @@ pub struct FlowKey<A> {
     pub source_port: u16,
     /// Destination port; 0 of an echo request, and the identifier of a reply.
     pub destination_port: u16,
-    /// [`TCP`], [`UDP`], [`SCTP`], or [`ICMP`] or [`ICMP6`] of an echo. As wide as the ports: odd fields would be cleared by a call, which the verifier refuses.
+    /// [`TCP`], [`UDP`], [`SCTP`], or [`ICMP`] or [`ICMP6`] of an echo. As wide as the ports: odd fields would be cleared by a
+    /// call, which the verifier refuses.
     pub protocol: u16,
     /// Zero.
     pub pad: u16,

@@ -251,7 +251,8 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
                 affinity: 0,
                 when_full: 0,
                 on_exhaustion: 0,
-                pad: [0; 2],
+                without: 0,
+                pad: 0,
             },
             early: NO_FRAGMENT,
         }))
@@ -440,6 +441,13 @@ impl Tables for ModelTables {
         self.answers.contains(key)
     }
 
+    fn without_flow_since(&self) -> u32 {
+        0
+    }
+    fn note_without_flow(&self, _: u32) {}
+    fn alone_at(&self, _: &VipKey) -> Option<u32> {
+        None
+    }
     fn is_backend(&self, _: &V6) -> bool {
         false
     }

@@ -17,6 +17,7 @@ mod fragments;
 mod life;
 mod neighbour;
 mod vlan;
+mod without_flow;
 
 use self::across::{error_across, forward_across};
 use self::direct::forward_direct;
@@ -162,11 +163,15 @@ fn run<A: Family, P: Packet, T: TablesOf<A>>(
         }
     }
     find_way(tables, scratch);
+    let mut is_flow = scratch.step.is_flow;
+    if !is_flow && tables.without_flow_since() != 0 {
+        is_flow = without_flow::answers(tables, scratch) != 0;
+    }
     // Here and not there: the verifier knows one state after a subprogram, and many within.
     if scratch.ip.is_first_fragment() {
         fragments::tell_where_awaited(tables, scratch);
     }
-    if !scratch.step.is_flow {
+    if !is_flow {
         return if A::APART {
             Ok(forward_plain_apart(packet, scratch, way))
         } else {
@@ -457,6 +462,7 @@ fn begin<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Res
     if scratch.step.begins {
         match choose::insert_back(tables, scratch) {
             Err(Reason::NoSourcePort) => choose::find_port(tables, scratch)?,
+            Err(Reason::FlowTableFull) if scratch.made.when_full != 0 => scratch.made.without = 1,
             ended => ended?,
         }
         choose::insert(tables, scratch)?;

@@ -169,7 +169,7 @@ reasons! {
     ForwardedByTunnel = 46, "forwarded-by-tunnel", Forward, Rewritten;
     /// A client's packet whose backend is to have it as it came, but is behind a gateway, has no route, or at XDP no MAC yet.
     DirectUnreachable = 47, "direct-unreachable", Drop, Original;
-    /// A client's packet that found no room for a flow, on its way to the backend that its hash names.
+    /// A client's packet that found no room for a flow, on its way to the backend that its hash names; or an answer to such.
     ForwardedWithoutFlow = 48, "forwarded-without-flow", Forward, Rewritten;
     /// A packet of a flow between IPv4 and IPv6, or an ICMP error about one, that the other family has no form for: an error
     /// without a counterpart, extension headers behind a fragment's, a datagram without a checksum that is of IPv6 or in

@@ -121,8 +121,8 @@ pub const SERVICE_REFUSES_LISTED: u8 = 4;
 pub const SERVICE_BOUNDS_FLOWS: u8 = 8;
 /// There is a bound on the flows of a backend.
 pub const SERVICE_BOUNDS_BACKENDS: u8 = 16;
-/// A new flow that finds no room in the flow table is forwarded without an entry. Only where the choice is a hash alone and
-/// no answer comes back here.
+/// A new flow that finds no room in the flow table is forwarded without an entry. Only where the choice is a hash alone, and no
+/// answer comes back here or its backends say whose it is.
 pub const SERVICE_HASHES_WHEN_FULL: u8 = 32;
 
 /// What the LPM trie `ACCESS` is looked up by, behind the length in bits: the longest prefix of a client says whether it may
@@ -158,6 +158,14 @@ pub struct BackendEntry {
     pub max_flows: u32,
     /// Ticks for which its flows may be silent; 0 for what holds for all flows.
     pub idle: u32,
+    /// With [`BACKEND_ANSWERS_ALONE`] the address of its VIP, else zeroes.
+    pub vip: [u8; 16],
+    /// Its port.
+    pub vip_port: [u8; 2],
+    /// The IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: [u8; 5],
 }
 
 /// Value of the array `SOURCES`: an address, and those of its ports, that flows to a backend come from.
@@ -207,6 +215,9 @@ pub const BACKEND_ENDS_FAILED: u8 = 8;
 pub const BACKEND_RESETS_FAILED: u8 = 16;
 /// Both sides of its flows hear a RST where they end for having been silent.
 pub const BACKEND_RESETS_IDLE: u8 = 32;
+/// Its address and port are in no other service, and packets to it may go on without a flow: what comes from there is the VIP's
+/// then.
+pub const BACKEND_ANSWERS_ALONE: u8 = 64;
 
 impl BackendEntry {
     /// Whether flows of a protocol end now, however lively: their backend fails and is to lose them, also if it was removed
@@ -258,5 +269,5 @@ pub const PAGE_WORDS: usize = 1024;
 const _: () = assert!(size_of::<VipKey>() == 20);
 const _: () = assert!(size_of::<RangeKey>() == 20);
 const _: () = assert!(size_of::<ServiceEntry>() == 32);
-const _: () = assert!(size_of::<BackendEntry>() == 40);
+const _: () = assert!(size_of::<BackendEntry>() == 64);
 const _: () = assert!(size_of::<SourceEntry>() == 24);

@@ -132,6 +132,12 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn end_sample(&self, key: &FlowKey<V6>, state: u32);
     /// Whether this node answers who asks a link for the MAC of a VIP.
     fn answers(&self, key: &AnswerKey) -> bool;
+    /// The tick in which a packet last went on without a flow to a backend that answers through here; 0 for never.
+    fn without_flow_since(&self) -> u32;
+    /// Notes that one does.
+    fn note_without_flow(&self, now: u32);
+    /// The backend that is alone at an address and port, with [`BACKEND_ANSWERS_ALONE`](crate::service::BACKEND_ANSWERS_ALONE).
+    fn alone_at(&self, key: &VipKey) -> Option<u32>;
     /// Whether an address is a backend's.
     fn is_backend(&self, address: &V6) -> bool;
     /// The tick in which a fragment last came before the first one of its datagram.

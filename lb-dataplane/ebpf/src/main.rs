@@ -5,6 +5,7 @@
 #![feature(asm_experimental_arch)]
 
 mod ageing;
+mod alone;
 mod atomic;
 mod clock;
 mod counts;

@@ -28,7 +28,7 @@ use lb_dataplane_common::vlan::VlanKey;
 
 use crate::fib_maps::{Fib, Node6, word};
 use crate::flow_ptr::FlowPtr;
-use crate::{atomic, clock, counts, early, interfaces, rounds, samples};
+use crate::{alone, atomic, clock, counts, early, interfaces, rounds, samples};
 
 #[map]
 static SERVICES: HashMap<VipKey, ServiceEntry> = HashMap::with_max_entries(64, 0);
@@ -429,6 +429,21 @@ impl Tables for Maps {
     #[inline(always)]
     fn answers(&self, key: &AnswerKey) -> bool {
         ANSWERS.get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn without_flow_since(&self) -> u32 {
+        alone::since()
+    }
+
+    #[inline(always)]
+    fn note_without_flow(&self, now: u32) {
+        alone::note(now)
+    }
+
+    #[inline(always)]
+    fn alone_at(&self, key: &VipKey) -> Option<u32> {
+        alone::at(key)
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 
 mod write;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -21,7 +21,7 @@ pub(super) use self::write::{failed, open};
 use super::Sizes;
 use crate::error::ApplyError;
 use crate::mapped::Mapped;
-use crate::plan::{Audit, Found, Limits, Served, Step};
+use crate::plan::{AloneAt, Audit, Found, Limits, Served, Step};
 use crate::pod::Raw;
 use crate::sys::{self, Cursor};
 
@@ -53,7 +53,10 @@ fn write_all(
         alike.iter().for_each(|step| served.carried_out(step));
         let (new, gone) = served.hosts().changes();
         write::put_addresses(ebpf, &new)?;
-        write::remove_addresses(ebpf, &gone)
+        write::remove_addresses(ebpf, &gone)?;
+        let (new, gone) = served.hosts().changes_alone();
+        write::put_alone(ebpf, &new)?;
+        write::remove_alone(ebpf, &gone)
     })
 }
 
@@ -65,7 +68,11 @@ pub(super) fn set_backend_addresses(
     let wanted: BTreeSet<IpAddr> = served.hosts().all().collect();
     let there = write::addresses(ebpf)?;
     write::remove_addresses(ebpf, &there.difference(&wanted).copied().collect::<Vec<_>>())?;
-    write::put_addresses(ebpf, &wanted.difference(&there).copied().collect::<Vec<_>>())
+    write::put_addresses(ebpf, &wanted.difference(&there).copied().collect::<Vec<_>>())?;
+    let wanted: BTreeMap<AloneAt, u32> = served.hosts().all_alone().collect();
+    let gone = write::alone(ebpf)?.into_iter().filter(|at| !wanted.contains_key(at));
+    write::remove_alone(ebpf, &gone.collect::<Vec<_>>())?;
+    write::put_alone(ebpf, &wanted.into_iter().collect::<Vec<_>>())
 }
 
 /// Compares the maps with what is served; with `repair`, what differs is written again.
@@ -177,5 +184,9 @@ fn backend_entry_of_none() -> BackendEntry {
         sources_len: 0,
         max_flows: 0,
         idle: 0,
+        vip: [0; 16],
+        vip_port: [0; 2],
+        protocol: 0,
+        pad: [0; 5],
     }
 }

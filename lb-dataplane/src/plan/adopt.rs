@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use lb_dataplane_common::service::{BACKEND_IN_USE, RangeKey, SourceEntry, VipKey};
+use lb_dataplane_common::service::{
+    BACKEND_ANSWERS_ALONE, BACKEND_IN_USE, RangeKey, SourceEntry, VipKey,
+};
 
 use super::access::Prefixes;
 use super::entries::{address, address_of};
@@ -26,6 +28,7 @@ impl Served {
             }
             let name = (address(entry.address), u16::from_be_bytes(entry.port));
             let place = Place { id, entry };
+            served.any_alone |= entry.flags & BACKEND_ANSWERS_ALONE != 0;
             served.sources.adopt(place.sources(), &source);
             by_service.entry(entry.service).or_default().insert(name, place);
         }

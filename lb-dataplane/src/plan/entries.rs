@@ -7,10 +7,10 @@ use lb_dataplane_common::family::{Family, V6};
 use lb_dataplane_common::mss::MSS_AUTO;
 use lb_dataplane_common::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH,
-    BACKEND_DRAINING, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE, BACKEND_RESETS_FAILED,
-    BACKEND_RESETS_IDLE, BackendEntry, EXHAUSTION_DROP, EXHAUSTION_ICMP, EXHAUSTION_RESET,
-    MODE_GUE, MODE_IP_IN_IP, MODE_L2, MODE_NAT, SERVICE_ANSWER_ECHO, SERVICE_BOUNDS_BACKENDS,
-    SERVICE_BOUNDS_FLOWS, SERVICE_HASHES_WHEN_FULL, ServiceEntry, VipKey,
+    BACKEND_ANSWERS_ALONE, BACKEND_DRAINING, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE,
+    BACKEND_RESETS_FAILED, BACKEND_RESETS_IDLE, BackendEntry, EXHAUSTION_DROP, EXHAUSTION_ICMP,
+    EXHAUSTION_RESET, MODE_GUE, MODE_IP_IN_IP, MODE_L2, MODE_NAT, SERVICE_ANSWER_ECHO,
+    SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS, SERVICE_HASHES_WHEN_FULL, ServiceEntry, VipKey,
 };
 
 use super::sources::Set;
@@ -49,7 +49,7 @@ pub(super) fn address(bytes: [u8; 16]) -> IpAddr {
 pub(super) fn check(key: &ServiceKey, service: &Service) -> Result<(), PlanError> {
     let ServiceKey { address, port, .. } = *key;
     ranges::check(key, service)?;
-    if service.hashes_when_full && !can_hash(service) {
+    if service.hashes_when_full && !can_hash(key, service) {
         return Err(PlanError::NeedsFlows { address, port });
     }
     let count = service.backends.len();
@@ -138,6 +138,9 @@ pub(super) fn backend_entry(
         sources_base: sources.base,
         sources_len: sources.len,
         max_flows: backend.max_flows.map_or(0, NonZero::get),
+        vip: life.alone_for.map_or([0; 16], |vip| bytes(vip.address)),
+        vip_port: life.alone_for.map_or([0; 2], |vip| vip.port.to_be_bytes()),
+        protocol: life.alone_for.map_or(0, |vip| vip.protocol.number(vip.address.is_ipv4())),
         ..gone_entry(name)
     }
 }
@@ -154,6 +157,10 @@ pub(super) fn gone_entry((address, port): (IpAddr, u16)) -> BackendEntry {
         sources_len: 0,
         max_flows: 0,
         idle: 0,
+        vip: [0; 16],
+        vip_port: [0; 2],
+        protocol: 0,
+        pad: [0; 5],
     }
 }
 
@@ -168,6 +175,8 @@ pub(super) fn parted_entry(name: (IpAddr, u16), entry: &BackendEntry) -> Backend
 pub(super) struct Life {
     flags: u8,
     idle: u32,
+    /// The service whose answers need no flow.
+    alone_for: Option<ServiceKey>,
 }
 
 impl Life {
@@ -182,7 +191,10 @@ impl Life {
             WhenFailed::Reset => BACKEND_ENDS_FAILED | BACKEND_RESETS_FAILED,
         };
         let when_idle = if service.resets_idle { BACKEND_RESETS_IDLE } else { 0 };
-        Self { flags: when_failed | when_idle, idle: service.idle.map_or(0, NonZero::get) }
+        let alone_for = (service.hashes_when_full && service.mode == Mode::Nat).then_some(*key);
+        let when_full = alone_for.map_or(0, |_| BACKEND_ANSWERS_ALONE);
+        let flags = when_failed | when_idle | when_full;
+        Self { flags, idle: service.idle.map_or(0, NonZero::get), alone_for }
     }
 }
 
@@ -201,9 +213,14 @@ pub(super) fn on_exhaustion(on_exhaustion: OnExhaustion) -> u8 {
     }
 }
 
-/// Whether a flow's packets all go to one backend without an entry.
-fn can_hash(service: &Service) -> bool {
-    service.mode != Mode::Nat
+/// Whether a flow's packets all go to one backend without an entry, and its answers, if they come back here, are known without
+/// one.
+fn can_hash(key: &ServiceKey, service: &Service) -> bool {
+    let keeps_clients = !service.one_arm && service.backends.iter().all(|b| b.sources.is_empty());
+    let answers_alone = keeps_clients
+        && service.more_ports == 0
+        && matches!(key.protocol, Protocol::Tcp | Protocol::Udp);
+    (service.mode != Mode::Nat || answers_alone)
         && matches!(service.algorithm, Algorithm::Maglev | Algorithm::SourceHash)
         && service.affinity.is_none()
         && service.backends.iter().all(|backend| backend.max_flows.is_none())

@@ -188,14 +188,28 @@ pub enum PlanError {
     },
     /// A service whose packets cannot go on without a flow.
     #[error(
-        "the service {address}:{port} needs its flows: only where backends answer clients themselves, and a hash alone chooses \
-         among them, can packets go on without"
+        "the service {address}:{port} needs its flows: only where a hash alone chooses among backends that answer clients \
+         themselves, or that see clients' own addresses at one port of TCP or UDP, can packets go on without"
     )]
     NeedsFlows {
         /// The VIP.
         address: IpAddr,
         /// Its first port.
         port: u16,
+    },
+    /// A backend of a service whose answers need no flow is in another one, too.
+    #[error(
+        "the backend {backend}:{at} is in the services {}:{} and {}:{}, of which one goes on without flows when the table is \
+         full: what comes from there would be answers of either, so take another port or backend, or `drop`",
+        vips[0].0, vips[0].1, vips[1].0, vips[1].1
+    )]
+    NotAlone {
+        /// The backend's address.
+        backend: IpAddr,
+        /// Its port.
+        at: u16,
+        /// Both VIPs.
+        vips: [(IpAddr, u16); 2],
     },
     /// Two services with a port in common.
     #[error("the ports at {address} from {port} on and those from {other} on overlap")]

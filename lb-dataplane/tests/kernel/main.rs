@@ -9,6 +9,7 @@
 mod across;
 mod adoption;
 mod ageing;
+mod alone;
 mod attachment;
 mod bounds;
 mod choice;

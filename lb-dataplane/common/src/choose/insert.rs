@@ -193,7 +193,11 @@ pub fn insert<A: Family, T: TablesOf<A>>(
     if made.entry.state & STATE_CLIENT_COUNTED != 0 {
         tables.count_client(&counted_client(tables, made.entry.service, key.source.to_v6()));
     }
-    let inserted = flow::insert(tables, key, &mut made.entry);
+    // No entry without the one back.
+    let inserted = match made.without {
+        0 => flow::insert(tables, key, &mut made.entry),
+        _ => Err(InsertError::Full),
+    };
     if inserted.is_err() && made.entry.state & STATE_CLIENT_COUNTED != 0 {
         tables.discount_client(&counted_client(tables, made.entry.service, key.source.to_v6()));
     }
@@ -208,12 +212,14 @@ pub fn insert<A: Family, T: TablesOf<A>>(
             }
         }
         Err(InsertError::Full) => {
-            if !is_direct {
+            if !is_direct && made.without == 0 {
                 made.take_back(tables);
-                return Err(Reason::FlowTableFull);
             }
             if made.when_full == 0 {
                 return Err(Reason::FlowTableFull);
+            }
+            if !is_direct {
+                tables.note_without_flow(tables.now());
             }
         }
         // Another CPU has had a packet of this flow at the same time; its choice stands.
@@ -264,8 +270,10 @@ pub struct Composed<A: Family> {
     pub when_full: u8,
     /// What the client hears if no source port is free, as `ServiceEntry` has it.
     pub on_exhaustion: u8,
+    /// Not zero where it does: there was no room for the direction to the client.
+    pub without: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: u8,
 }
 
 impl<A: Family> Composed<A> {

@@ -28,6 +28,10 @@ pub(crate) fn serving_any(vip: [u8; 16], algorithm: u8, backends: &[[u8; 16]]) -
         sources_len: 0,
         max_flows: 0,
         idle: 0,
+        vip: [0; 16],
+        vip_port: [0; 2],
+        protocol: 0,
+        pad: [0; 5],
     };
     let ring_len = backends.len() as u32;
     let service = ServiceEntry {

@@ -149,6 +149,8 @@ pub(super) fn forward_flow<A: Family, P: Packet>(
     }
     let reason = if member.flags & MEMBER_RESOLVED == 0 {
         Reason::FlowThroughNeighbour
+    } else if step.begins && !step.is_new {
+        Reason::ForwardedWithoutFlow
     } else if step.direction == DIRECTION_TO_BACKEND {
         Reason::ForwardedToBackend
     } else {

@@ -21,7 +21,7 @@ use lb_dataplane_common::tables::FlowCounts;
 use crate::error::ApplyError;
 use crate::held::address;
 use crate::mapped::Mapped;
-use crate::plan::{Step, words};
+use crate::plan::{AloneAt, Step, words};
 use crate::pod::Raw;
 use crate::sys;
 
@@ -30,6 +30,8 @@ pub(super) static GENERATION: AtomicU16 = AtomicU16::new(1);
 
 /// The map of backends' addresses.
 const ADDRESSES: &str = "BACKEND_ADDRESSES";
+/// That of backends whose answers need no flow.
+const ALONE: &str = "ALONE";
 /// Entries that a system call writes at most.
 const BATCH: usize = 4096;
 
@@ -119,6 +121,28 @@ pub(super) fn remove_addresses(ebpf: &mut Ebpf, gone_ones: &[IpAddr]) -> Result<
     let mut map: HashMap<_, V6, u32> = open(ebpf, ADDRESSES)?;
     let mut addresses = gone_ones.iter();
     addresses.try_for_each(|address| gone(ADDRESSES, map.remove(&words(*address))))
+}
+
+/// Where the programs know of backends that are alone.
+pub(super) fn alone(ebpf: &mut Ebpf) -> Result<Vec<AloneAt>, ApplyError> {
+    let map: HashMap<_, Raw<VipKey>, u32> = open(ebpf, ALONE)?;
+    let at =
+        |Raw(key): Raw<VipKey>| (address(key.address), u16::from_be_bytes(key.port), key.protocol);
+    map.keys().map(|key| key.map(at)).collect::<Result<_, _>>().map_err(failed(ALONE))
+}
+
+pub(super) fn put_alone(ebpf: &Ebpf, new: &[(AloneAt, u32)]) -> Result<(), ApplyError> {
+    put(ebpf, ALONE, new.iter().map(|(at, id)| (Raw(key_of(at)), *id)))
+}
+
+pub(super) fn remove_alone(ebpf: &mut Ebpf, gone_ones: &[AloneAt]) -> Result<(), ApplyError> {
+    let mut map: HashMap<_, Raw<VipKey>, u32> = open(ebpf, ALONE)?;
+    let mut gone_ones = gone_ones.iter();
+    gone_ones.try_for_each(|at| gone(ALONE, map.remove(&Raw(key_of(at)))))
+}
+
+fn key_of((address, port, protocol): &AloneAt) -> VipKey {
+    VipKey { address: words(*address), port: port.to_be_bytes(), protocol: *protocol, pad: 0 }
 }
 
 /// What is not there is gone, which is what was asked for.
