@@ -167,7 +167,8 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
     let full_table =
         full_table::read(&spec, protocol, nat.as_ref(), algorithm, backends.as_deref());
     let health_check = read_health_check(&spec, protocol);
-    let advertise = spec.field("advertise").map_or(Some(true), |advertise| advertise.boolean());
+    // Pings are no service: that they are answered is no reason to bring clients here, unless somebody says so.
+    let advertise = spec.field("advertise").map_or(Some(has_ports), |said| said.boolean());
     let announce_on =
         spec.field("announce_on").map_or_else(|| Some(Vec::new()), |on| config::interfaces(&on));
     let life = life?;

@@ -387,6 +387,10 @@ fn a_vip_of_icmp_has_no_ports_and_backends_of_its_family_and_says_its_check() {
     let read_back = document(&echoes, read).unwrap();
     assert_eq!((read_back.spec.port, read_back.spec.backends[0].port), (0, 0));
     assert_eq!(read_back.spec.ports(), "-");
+    assert!(!read_back.spec.advertise, "the services behind the address are to carry it");
+    let mut alone = echoes.clone();
+    alone["spec"]["advertise"] = json!(true);
+    assert!(document(&alone, read).unwrap().spec.advertise);
     let written = serde_json::to_value(&read_back).unwrap();
     assert_eq!(document(&written, read).unwrap(), read_back, "{written}");
     for (pointer, field, value) in [

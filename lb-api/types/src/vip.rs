@@ -101,7 +101,7 @@ pub struct VipSpec {
     /// How each backend is checked; a TCP connect by default.
     #[serde(default)]
     pub health_check: HealthCheck,
-    /// Whether BGP advertises the address while the VIP is healthy.
+    /// Whether BGP advertises the address while the VIP is healthy; true by default, but false with `icmp`.
     #[serde(default = "yes")]
     pub advertise: bool,
     /// Interfaces, by name or pattern (`eth*`), on whose links ARP and neighbour discovery are answered for the address while

@@ -8,7 +8,7 @@
 mod insert;
 mod overdue;
 
-pub use self::insert::{Composed, find_port, insert, insert_back};
+pub use self::insert::{Composed, find_port, insert, insert_back, insert_back_of_echo};
 use crate::family::{self, Family, V6};
 use crate::flow::{
     FlowKey, STATE_ACROSS, STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_RESETS, STATE_SAMPLED,

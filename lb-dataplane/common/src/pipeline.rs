@@ -35,7 +35,9 @@ use crate::choose::{self, Composed};
 use crate::early::FirstCame;
 use crate::family::{Family, Header, V4, V6};
 use crate::fib::MemberEntry;
-use crate::flow::{Flow, FlowKey, SCTP, STATE_GOING, STATE_SAMPLED, Translation, mode_of};
+use crate::flow::{
+    Flow, FlowKey, SCTP, STATE_GOING, STATE_MODE, STATE_SAMPLED, Translation, mode_of,
+};
 use crate::half_open;
 use crate::mss::{self, Options};
 use crate::packet::Packet;
@@ -460,7 +462,16 @@ fn begin<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Res
     }
     choose::backend(tables, scratch)?;
     if scratch.step.begins {
-        match choose::insert_back(tables, scratch) {
+        let made = &scratch.made;
+        let is_own_echo = scratch.arrival.key.protocol() == A::ICMP
+            && made.sources_len == 0
+            && made.entry.state & STATE_MODE == 0;
+        let inserted = if is_own_echo {
+            choose::insert_back_of_echo(tables, scratch)
+        } else {
+            choose::insert_back(tables, scratch)
+        };
+        match inserted {
             Err(Reason::NoSourcePort) => choose::find_port(tables, scratch)?,
             Err(Reason::FlowTableFull) if scratch.made.when_full != 0 => scratch.made.without = 1,
             ended => ended?,

@@ -79,8 +79,8 @@ impl Keeper {
         for (sent, early) in sent.iter().zip([&third, &second]) {
             let (again, bytes, ifindex) = self.send(hook, early);
             if reason == Reason::Forwarded {
-                // Of no flow, so it is kept again: what came, one hop on.
-                assert_eq!(again, Reason::FragmentKept, "{hook:?} {what}");
+                // Of no flow, and waits no more: what came, one hop on.
+                assert_eq!(again, Reason::Forwarded, "{hook:?} {what}");
                 let came = Frame { ttl: early.ttl - 1, ..early.clone() };
                 assert_eq!(sent.packet, numbered(&came, self.number)[14..], "{hook:?} {what}");
                 continue;
@@ -160,6 +160,12 @@ fn so_is_a_backends_to_its_clients_and_to_others_as_it_came() {
             let (from, to) = (BACKENDS[n], ["10.1.0.99:53", "[2001:db8:1::99]:53"][n]);
             let ended = keeper.last_comes_first(hook, from, to, "its own");
             assert_eq!(ended, Reason::Forwarded, "{hook:?}");
+            // In order nothing waits.
+            keeper.number += 1;
+            for fragment in fragments(from, to) {
+                assert_eq!(keeper.send(hook, &fragment).0, Reason::Forwarded, "{hook:?}");
+            }
+            assert_eq!(keeper.sent_on(), None, "{hook:?}");
             // Without its first one it goes by itself, late.
             keeper.number += 1;
             let [_, second, _] = fragments(from, to);

@@ -62,7 +62,6 @@ fn echoes_go_to_backends_by_their_identifier_and_come_back_from_the_vip_with_it(
             let from = if is_ours { OURS[n].parse().unwrap() } else { sent.from.ip() };
             assert_eq!((out.from.ip(), out.ttl), (from, sent.ttl - 1), "{hook:?}");
             assert_eq!((out.carries, &out.payload), (sent.carries, &sent.payload), "{hook:?}");
-            assert_eq!(is_ours, out.from.port() != identifier, "{hook:?}: an identifier of ours");
             assert!(pairs.insert((out.to, out.from)), "{hook:?}: no two flows share one");
             seen.insert(out.to.ip());
             let again = scene.send(hook, &sent).frame();
@@ -83,6 +82,54 @@ fn echoes_go_to_backends_by_their_identifier_and_come_back_from_the_vip_with_it(
         if n == 0 {
             assert_eq!(scene.send(hook, &stray).reason, Reason::Forwarded, "{hook:?}: of no flow");
         }
+    }
+}
+
+/// Some kinds of hosts use one identifier only.
+#[test]
+fn one_client_with_one_identifier_pings_two_vips_that_share_a_backend() {
+    const OTHERS: [&str; 2] = ["192.0.2.2:0", "[2001:db8:f::2]:0"];
+    let mut scene = Scene::new();
+    for n in [0, 1] {
+        let backend = &BACKENDS[n][..1];
+        scene.apply(&[(VIPS[n], Icmp, Maglev, backend), (OTHERS[n], Icmp, Maglev, backend)]);
+        for hook in BOTH {
+            let identifier = if hook == Hook::Tc { 1 } else { 2 };
+            let mut seen = Vec::new();
+            for vip in [VIPS[n], OTHERS[n]] {
+                let sent = Frame { to: vip.parse().unwrap(), ..request(n, identifier) };
+                let there = scene.send(hook, &sent);
+                assert_eq!(there.reason, Reason::ForwardedToBackend, "{hook:?} {vip}");
+                seen.push((vip, there.frame()));
+            }
+            for (vip, there) in seen {
+                let from = SocketAddr::new(there.to.ip(), there.from.port()).to_string();
+                let to = SocketAddr::new(there.from.ip(), 0).to_string();
+                let back = scene.send(hook, &packet(REPLY[n], &from, &to)).frame();
+                assert_eq!(back.from, SocketAddr::new(host(vip), identifier), "{hook:?}");
+            }
+        }
+    }
+}
+
+/// Whoever forges a client's address can ask as often as he likes.
+#[test]
+fn echoes_confirm_no_flow() {
+    const CONFIRMED: u32 = 32;
+    let mut scene = Scene::new();
+    serve(&mut scene, 0, false);
+    for hook in BOTH {
+        let sent = request(0, 7000);
+        let there = scene.send(hook, &sent).frame();
+        let from = SocketAddr::new(there.to.ip(), there.from.port()).to_string();
+        let reply = packet(REPLY[0], &from, &SocketAddr::new(sent.from.ip(), 0).to_string());
+        assert_eq!(scene.send(hook, &reply).reason, Reason::ForwardedToClient, "{hook:?}");
+        assert_eq!(scene.send(hook, &sent).reason, Reason::ForwardedToBackend, "{hook:?}");
+        let states = scene
+            .entries()
+            .into_iter()
+            .map(|(_, value)| u32::from_ne_bytes(value[48..52].try_into().unwrap()));
+        assert!(states.into_iter().all(|state| state & CONFIRMED == 0), "{hook:?}");
     }
 }
 

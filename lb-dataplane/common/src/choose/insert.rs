@@ -49,6 +49,38 @@ pub fn insert_back<A: Family, T: TablesOf<A>>(
     }
 }
 
+/// What [`insert_back`] does for echoes that keep their client's address: they get an identifier of ours, since clients of some kinds
+/// all use one, and a client may ask two VIPs that share a backend, or a backend itself.
+///
+/// # Errors
+///
+/// As for [`insert_back`]; `FlowCollision` where none of those tried was free.
+#[inline(never)]
+pub fn insert_back_of_echo<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    let Scratch { arrival, made, .. } = scratch;
+    if arrival.key.source.to_v6() == made.after.destination {
+        return Err(Reason::OwnBackend);
+    }
+    made.entry.draw(tables);
+    made.entry.direction = DIRECTION_TO_CLIENT;
+    let Composed { entry, after, back, .. } = made;
+    let mut tries = 0;
+    while tries < PORTS_IN_A_ROW {
+        tries += 1;
+        after.source_port = tables.draw() as u16;
+        turn_back(&arrival.key, after, entry, back);
+        match flow::insert(tables, back, entry) {
+            Ok(()) => return Ok(()),
+            Err(InsertError::Full) => return Err(Reason::FlowTableFull),
+            Err(InsertError::Exists) => {}
+        }
+    }
+    Err(Reason::FlowCollision)
+}
+
 /// What [`insert_back`] does where the first row of ports had no free one: others are looked for, in two passes. First a row at each
 /// other address, for what is free. Then more rows, for what is free or as good as over. A subprogram of its own: the verifier
 /// counts the room of all that call one another, and minds ever after what one branch alone has written into a stack.

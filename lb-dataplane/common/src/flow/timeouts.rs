@@ -86,7 +86,8 @@ impl Timeouts {
         }
         let is_confirmed = state & STATE_CONFIRMED != 0;
         if protocol == ICMP || protocol == ICMP6 {
-            return self.icmp;
+            let is_answered = state & STATE_REPLIED != 0;
+            return if is_answered { self.icmp } else { self.icmp.min(self.half_open) };
         }
         if protocol != TCP {
             return match (state & STATE_REPLIED != 0, is_confirmed) {

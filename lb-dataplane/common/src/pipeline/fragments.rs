@@ -38,7 +38,7 @@ pub(super) fn transport<A: Family, P: Packet, T: TablesOf<A>>(
     }
 }
 
-/// Leaves the ports of a flow's first fragment to the later ones.
+/// Leaves the ports of a flow's or a backend's first fragment to the later ones.
 #[inline(never)]
 pub(super) fn note<A: Family, T: TablesOf<A>>(tables: &T, scratch: &Scratch<A>) {
     let Transport { source_port, destination_port, .. } = scratch.transport;
@@ -56,6 +56,10 @@ pub(super) fn tell_where_awaited<A: Family, T: TablesOf<A>>(
     tables: &T,
     scratch: &mut Scratch<A>,
 ) -> u32 {
+    // Those of a backend's that is of no flow are not to wait: they are routed by what this one says, as it is.
+    if !scratch.step.is_flow && tables.is_backend(&scratch.ip.source.to_v6()) {
+        note(tables, scratch);
+    }
     let awaited = tables.awaited(&scratch.ip.fragment_key().to_v6());
     if awaited.is_some_and(|seen| is_awaited(seen, tables.now())) {
         tell(tables, scratch);

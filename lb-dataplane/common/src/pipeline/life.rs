@@ -90,6 +90,8 @@ pub(super) fn observe<A: Family, T: TablesOf<A>>(
         0
     };
     let has_handshake = is_tcp || is_sctp;
+    // Who asks twice says nothing of an answer: echoes stay half-open, and end one another.
+    let goes_on = !has_handshake && arrival.key.protocol() != A::ICMP;
     let acknowledges = flags & (TCP_SYN | TCP_ACK) == TCP_ACK;
     let is_direct = state & STATE_MODE != 0;
     let mut bits = match (to_client, flags & TCP_FIN != 0) {
@@ -103,11 +105,11 @@ pub(super) fn observe<A: Family, T: TablesOf<A>>(
     } else if !to_client {
         if is_direct {
             // What the backend sends is not seen here: a client that goes on has had an answer.
-            if !has_handshake || acknowledges {
+            if goes_on || acknowledges {
                 bits |= STATE_REPLIED | STATE_CONFIRMED;
             }
         } else if state & STATE_REPLIED != 0
-            && (!has_handshake || acknowledges && (is_sctp || answers(arrival, entry)))
+            && (goes_on || acknowledges && (is_sctp || answers(arrival, entry)))
         {
             bits |= STATE_CONFIRMED;
         }
