@@ -40,13 +40,14 @@ pub(super) async fn collision_storm(kind: &'static dyn Kind) {
         if kind.collides() {
             hush(&far);
         }
-        // Ends as in a crash, so that neither side rests longer each time.
-        let (router, _apart) = Router::start_apart(us.clone()).await;
+        // Before we are there: it would end the session that has just come.
         if round > 0
             && let Some(command) = kind.wake(wish)
         {
             far.run(&command);
         }
+        // Ends as in a crash, so that neither side rests longer each time.
+        let (router, _apart) = Router::start_apart(us.clone()).await;
         let mut opened = None;
         if kind.collides() {
             let both = async || Some(connections("10.0.0.2")).filter(|it| it.len() == 2);
