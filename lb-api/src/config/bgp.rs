@@ -76,7 +76,12 @@ pub(crate) fn mistakes(section: &Bgp) -> Vec<Mistake> {
 }
 
 pub(super) fn asn(cursor: &Cursor<'_>) -> Option<u32> {
-    match cursor.number(0..=u32::MAX)? {
+    usable_asn(cursor, cursor.number(0..=u32::MAX)?)
+}
+
+/// A number that some AS may have.
+fn usable_asn(cursor: &Cursor<'_>, number: u32) -> Option<u32> {
+    match number {
         // RFC 7607.
         0 => cursor.wrong("is 0, which no AS may use (RFC 7607): use 64512 to 65534 in private"),
         // RFC 6793 §9.
@@ -279,12 +284,8 @@ fn as_range(cursor: &Cursor<'_>) -> Option<AsRange> {
             return cursor.wrong(format!("is `{text}`, but has to be an AS number (65001) or a range of them, the lower one first (65100-65199)"));
         }
     };
-    if range.first == 0 || range.last == u32::MAX {
-        return cursor.wrong(format!(
-            "is {range}, but AS numbers are from 1 to {} (RFC 7607, RFC 7300)",
-            u32::MAX - 1
-        ));
-    }
+    usable_asn(cursor, range.first)?;
+    usable_asn(cursor, range.last)?;
     Some(range)
 }
 

@@ -181,6 +181,14 @@ fn each_mistake_about_neighbours_that_come_by_themselves_names_its_field() {
             "bgp.peer_groups[0].listen_asns[0]",
         ),
         (
+            group("listen_ranges: [10.0.0.0/24], listen_asns: ['23456']"),
+            "bgp.peer_groups[0].listen_asns[0]",
+        ),
+        (
+            group("listen_ranges: [10.0.0.0/24], listen_asns: [65535-65540]"),
+            "bgp.peer_groups[0].listen_asns[0]",
+        ),
+        (
             group("listen_ranges: [10.0.0.0/24], listen_asns: [23456]"),
             "bgp.peer_groups[0].listen_asns[0]",
         ),

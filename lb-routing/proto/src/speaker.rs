@@ -103,6 +103,8 @@ pub struct Speaker {
     max_attribute_bytes: usize,
     /// After a restart of ours.
     deferral: Option<Deferral>,
+    /// All that is to be originated was said.
+    own_are_known: bool,
     /// What OPENs say of our own restart, also to those who come later.
     past: Past,
     /// Whose paths are judged anew.
@@ -246,6 +248,7 @@ impl Speaker {
             max_refused: MAX_REFUSED_PER_PEER,
             max_attribute_bytes: MAX_ATTRIBUTE_BYTES_PER_PEER,
             deferral: None,
+            own_are_known: false,
             past: Past::default(),
             rejudging: VecDeque::new(),
             listening: Vec::new(),
@@ -303,9 +306,10 @@ impl Speaker {
             }
             Input::Originate(prefixes) => {
                 self.rib.originate(prefixes);
-                self.originates_all();
+                self.own_are_known = true;
             }
-            Input::OriginatesAll => self.originates_all(),
+            // Before a restart is known of, too: the kernel is read meanwhile.
+            Input::OriginatesAll => self.own_are_known = true,
             Input::ChangeOriginated { come, go } => self.rib.change_originated(come, go),
             Input::NextHop { next_hop, reach } => self.reach(next_hop, reach, now),
             Input::Shutdown => self.each_session(now, |session, now, out| {

@@ -38,8 +38,6 @@ pub(super) struct Deferral {
     since: Instant,
     /// Who has told all of a family.
     ended: HashSet<(PeerIndex, Family)>,
-    /// Our own routes are known.
-    own_are_known: bool,
 }
 
 impl Deferral {
@@ -53,16 +51,9 @@ impl Speaker {
     /// The process has restarted and its FIB was never gone: neighbours are told so (RFC 4724 §4.1), and routes are not
     /// selected before they have told theirs. To be called before anything else is.
     pub fn recover(&mut self, now: Instant) {
-        self.deferral = Some(Deferral { since: now, ended: HashSet::new(), own_are_known: false });
+        self.deferral = Some(Deferral { since: now, ended: HashSet::new() });
         self.remember(Past { restarted: true, preserved: true });
         self.look_at_deferral(now);
-    }
-
-    /// Our own routes are known.
-    pub(super) const fn originates_all(&mut self) {
-        if let Some(deferral) = &mut self.deferral {
-            deferral.own_are_known = true;
-        }
     }
 
     /// Whether routes are not selected yet after [`Speaker::recover`].
@@ -209,7 +200,7 @@ impl Speaker {
 
     /// Ends the deferral where nobody is waited for any more.
     pub(super) fn look_at_deferral(&mut self, now: Instant) {
-        let Some(Deferral { since, ended, own_are_known }) = &self.deferral else { return };
+        let Some(Deferral { since, ended }) = &self.deferral else { return };
         let passed = now.saturating_duration_since(*since);
         let places = self.order.iter();
         let mut neighbours =
@@ -224,7 +215,7 @@ impl Speaker {
         // Who comes by itself cannot be waited for by name.
         let may_come = self.awaits_anybody() && passed < ABSENCE_LIMIT;
         // A neighbour that hears End-of-RIB before them forgets our own.
-        let own_may_come = !own_are_known && passed < ABSENCE_LIMIT;
+        let own_may_come = !self.own_are_known && passed < ABSENCE_LIMIT;
         if all && !may_come && !own_may_come || passed >= DEFERRAL_LIMIT {
             self.deferral = None;
             self.remember(Past { restarted: false, preserved: true });

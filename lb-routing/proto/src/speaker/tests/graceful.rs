@@ -351,6 +351,12 @@ fn after_a_restart_of_ours_no_neighbour_hears_of_an_end_before_our_own_routes() 
     let told = updates(&outputs, conn);
     assert!(told.last().unwrap().end_of_rib.is_some() && told.len() > 1, "{told:?}");
 
+    // It may be said before the kernel's routes are read.
+    let mut early = Rig::new(vec![peer(1, Import::None, Export::All)]);
+    early.speaker.handle(Input::OriginatesAll, early.now);
+    early.speaker.recover(early.now);
+    assert!(!early.speaker.is_deferring());
+
     let (mut rig, conn) = restarted();
     rig.pass(ABSENCE_LIMIT);
     let told = updates(&rig.outputs(), conn);
