@@ -3,6 +3,8 @@
 //! Every packet's end is checked against what it should be, by the dataplane's own counters. What it costs to put a packet
 //! back before each repetition is measured in the same round and taken off. Whatever is compared takes turns within a
 //! round, so that a change of the machine's speed meets all of it.
+//!
+//! `cargo bench -p lb-dataplane --bench dataplane -- hot D1` measures one part, and of it what is called so.
 
 mod bounds;
 mod frames;
@@ -31,12 +33,13 @@ fn main() -> Result<()> {
     if std::env::args().any(|argument| argument == "--list" || argument == "--test") {
         return Ok(());
     }
-    let only = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let mut words = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let (only, named) = (words.next(), words.next().unwrap_or_default());
     let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
     stay_on_one_cpu().context("cannot stay on one CPU")?;
     let mut report = Report::new("dataplane");
     if wanted("hot") {
-        hot::measure(&mut report)?;
+        hot::measure(&mut report, &named)?;
     }
     if wanted("new") {
         hot::measure_new(&mut report)?;

@@ -26,7 +26,7 @@ use crate::service::{
     SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS, SERVICE_HASHES_WHEN_FULL,
     SERVICE_REFUSES_LISTED, ServiceEntry, VipKey,
 };
-use crate::tables::{Tables, TablesOf};
+use crate::tables::{FamilyTables, Tables, TablesOf};
 
 /// Chooses a backend for the flow that a packet begins, if it is for a service: then `step.begins`.
 ///
@@ -72,7 +72,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
         Some(id) => id,
         None => choose(tables, arrival, service)?,
     };
-    id = not_itself(tables, service, key, id);
+    id = FamilyTables::<A>::not_itself(tables, service, key, id);
     if service.flags & SERVICE_BOUNDS_BACKENDS != 0 {
         id = with_room(tables, service, key, id)?;
     }
@@ -269,14 +269,17 @@ fn admit<A: Family, T: Tables>(
 const OTHER_TRIES: u32 = 16;
 
 /// The chosen backend, or where the flow keeps its client's address and that is the backend's, the one at the next place of
-/// the ring that is another's: the same on every node. The chosen one if there is none; that flow is refused.
-#[inline(never)]
-fn not_itself<A: Family, T: Tables>(
+/// the ring that is another's: the same on every node. The chosen one if there is none; that flow is refused. By way of
+/// [`FamilyTables::not_itself`].
+#[inline(always)]
+pub fn not_itself<A: Family, T: Tables>(
     tables: &T,
     service: &ServiceEntry,
     key: &FlowKey<A>,
     chosen: u32,
 ) -> u32 {
+    // The backend is read for the first time here; what its flows are counted in comes at the same time.
+    tables.expect_flow(chosen);
     let client = key.source.to_v6();
     let is_client = |id: u32| {
         tables.backend(id).is_some_and(|backend| {

@@ -1,5 +1,6 @@
 //! The host's packets and tables: what other CPUs do to the tables between two of a program's steps.
 
+mod fib;
 pub(crate) mod memory;
 mod packet;
 mod serving;
@@ -11,17 +12,16 @@ use self::memory::Memory;
 pub(crate) use self::memory::ModelFlow;
 pub(crate) use self::packet::ModelPacket;
 pub(crate) use self::serving::{folded, serving, serving_any};
-use crate::choose::Composed;
+use crate::choose::{Composed, not_itself};
 use crate::early::{EarlyHead, FirstCame};
 use crate::family::{Family, Header, V4, V6};
-use crate::fib::{FibTables, L1_CHUNK, MemberEntry, NO_GROUP, group_member};
-use crate::fib6::Fib6Tables;
+use crate::fib::MemberEntry;
 use crate::flow::{FlowEntry, FlowKey, Timeouts, Translation};
 use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::half_open::HalfOpen;
 use crate::mss::Options;
 use crate::parse::{Ip, Transport};
-use crate::pipeline::{Arrival, Found, Scratch, Step};
+use crate::pipeline::{Arrival, Found, Scratch, Step, find_way};
 use crate::quote::Quote;
 use crate::reason::Reason;
 use crate::service::{
@@ -158,48 +158,14 @@ impl ModelTables {
     }
 }
 
-impl FibTables for ModelTables {
-    fn l1(&self, index: u32) -> Option<u32> {
-        // 203.0.113.0/24 has no route.
-        Some(if index == 0x00cb_0071 { NO_GROUP } else { 1 & !L1_CHUNK })
-    }
-    fn l2(&self, _: u32) -> Option<u32> {
-        None
-    }
-    fn group(&self, _: u32) -> Option<u64> {
-        Some(group_member(0))
-    }
-    fn bucket(&self, _: u32) -> Option<u32> {
-        None
-    }
-    fn member(&self, _: u32) -> Option<MemberEntry> {
-        Some(self.member)
-    }
-}
-
-impl Fib6Tables for ModelTables {
-    type Node = ();
-
-    fn shortcuts6(&self, _: u32) -> Option<[u64; 4]> {
-        Some([0; 4])
-    }
-
-    fn root6(&self, _: u32) -> Option<u64> {
-        Some(1)
-    }
-    fn node6(&self, _: u32) -> Option<()> {
-        None
-    }
-    fn word6(&self, (): (), _: u32) -> u64 {
-        0
-    }
-}
-
 impl FlowTables for ModelTables {
     type Flow = ModelFlow;
 }
 
-impl<A: Modelled> FamilyTables<A> for ModelTables {
+impl<A: Modelled> FamilyTables<A> for ModelTables
+where
+    A::Other: Modelled,
+{
     fn flow(&self, key: &FlowKey<A>) -> Option<ModelFlow> {
         self.step();
         let linked = A::of(self).flows.borrow().get(key).map(ModelFlow::linked)?;
@@ -289,6 +255,14 @@ impl<A: Modelled> FamilyTables<A> for ModelTables {
 
     fn fragment(&self, key: &FragmentKey<A>) -> Option<FragmentPorts> {
         A::of(self).fragments.borrow().get(key).copied()
+    }
+
+    fn find_way(&self, scratch: &mut Scratch<A>) {
+        find_way::<A, Self>(self, scratch);
+    }
+
+    fn not_itself(&self, service: &ServiceEntry, key: &FlowKey<A>, chosen: u32) -> u32 {
+        not_itself(self, service, key, chosen)
     }
 
     fn note_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts) {
@@ -387,6 +361,7 @@ impl Tables for ModelTables {
     }
 
     fn count_flow_packet(&self, _: u32, _: u32, _: u8, _: u32) {}
+    fn expect_flow(&self, _: u32) {}
 
     fn count_new_flow(&self, service: u32, backend: u32) {
         *self.loads.borrow_mut().entry(backend).or_default() += 1;

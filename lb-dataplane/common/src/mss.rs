@@ -137,6 +137,7 @@ fn write<P: Packet>(packet: &mut P, option: u32, at: u32, most: u16, is_v6: bool
         content: Delta::of(old, new),
         optional: false,
         is_v6,
+        partial: None,
     })?;
     packet.write(even, new)
 }

@@ -125,4 +125,7 @@ pub struct ChecksumChange {
     pub optional: bool,
     /// Whether the packet is IPv6: no checksum of a header makes up for new addresses in the sum of the whole packet.
     pub is_v6: bool,
+    /// What the field holds if the sender left the checksum to its device. `None` leaves it to the kernel, at the cost of a
+    /// call, to know whether it did.
+    pub partial: Option<u16>,
 }

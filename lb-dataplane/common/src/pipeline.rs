@@ -21,10 +21,10 @@ mod without_flow;
 
 use self::across::{error_across, forward_across};
 use self::direct::forward_direct;
-pub use self::forward::Found;
+pub use self::forward::{Found, find_way};
 use self::forward::{
-    find_no_flow, find_quoted, find_way, forward_error, forward_flow, forward_flow_apart,
-    forward_plain, forward_plain_apart, go_by_addresses,
+    find_no_flow, find_quoted, forward_error, forward_flow, forward_flow_apart, forward_plain,
+    forward_plain_apart, go_by_addresses,
 };
 use self::fragments::transport;
 pub(crate) use self::life::claim;
@@ -49,7 +49,7 @@ use crate::sample;
 use crate::sctp;
 use crate::service::{EXHAUSTION_DROP, MODE_ACROSS, MODE_NAT, SERVICE_ANSWER_ECHO, VipKey};
 use crate::source_route;
-use crate::tables::{Tables, TablesOf};
+use crate::tables::{FamilyTables, Tables, TablesOf};
 use crate::vlan::Tags;
 
 /// How a packet's way ended: what the hook is to do is the reason's kind.
@@ -164,7 +164,7 @@ fn run<A: Family, P: Packet, T: TablesOf<A>>(
             return answer(packet, scratch, flags);
         }
     }
-    find_way(tables, scratch);
+    FamilyTables::<A>::find_way(tables, scratch);
     let mut is_flow = scratch.step.is_flow;
     if !is_flow && tables.without_flow_since() != 0 {
         is_flow = without_flow::answers(tables, scratch) != 0;

@@ -127,6 +127,7 @@ pub fn translate<A: Family, P: Packet>(
         content,
         optional: false,
         is_v6: A::IS_V6,
+        partial: None,
     })?;
     A::write_addresses(packet, ETHERNET_LEN, source, to.destination, outer)?;
     Some(())

@@ -1,6 +1,6 @@
 //! Changes to a packet, each with the checksums that it touches.
 
-use crate::checksum::Delta;
+use crate::checksum::{self, Delta};
 use crate::family::Family;
 use crate::flow::{SCTP, TCP, Translation, UDP};
 use crate::packet::{ChecksumChange, Packet};
@@ -29,22 +29,46 @@ pub fn translate<A: Family, P: Packet>(
         // Its sum covers no addresses.
         let at = ip.transport_at();
         sctp::write_ports(packet, at, sctp_change, to.source_port, to.destination_port)?;
-        return translate_addresses(packet, to);
-    }
-    if ip.protocol == A::ICMP {
+    } else if ip.protocol == A::ICMP {
         translate_echo(packet, ip, to)?;
-        return translate_addresses(packet, to);
+    } else {
+        translate_transport(packet, ip, to)?;
     }
+    translate_addresses(packet, to)
+}
+
+/// Gives TCP or UDP other ports, and a checksum for them and for the addresses that are still to be written.
+#[inline(always)]
+fn translate_transport<A: Family, P: Packet>(
+    packet: &mut P,
+    ip: &Ip<A>,
+    to: &Translation<A>,
+) -> Option<()> {
     let checksum_at = if ip.protocol == TCP { TCP_CHECKSUM_AT } else { UDP_CHECKSUM_AT };
+    let partial = Some(partial_sum(packet, ip));
     packet.update_transport_checksum(ChecksumChange {
         at: ip.transport_at() + checksum_at,
         pseudo_header: to.addresses,
         content: to.ports,
         optional: ip.protocol == UDP,
         is_v6: A::IS_V6,
+        partial,
     })?;
-    packet.write(ip.transport_at(), [to.source_port, to.destination_port])?;
-    translate_addresses(packet, to)
+    packet.write(ip.transport_at(), [to.source_port, to.destination_port])
+}
+
+/// What the field of TCP's or UDP's checksum holds that a device is to complete: the sum of the pseudo-header (RFC 9293 §3.1,
+/// RFC 8200 §8.1), whose length is that of all segments where the kernel merged several.
+#[inline(always)]
+fn partial_sum<A: Family, P: Packet>(packet: &P, ip: &Ip<A>) -> u16 {
+    let end = match packet.segment_payload() {
+        0 => ETHERNET_LEN + ip.total_len,
+        _ => packet.frame_len(),
+    };
+    let len = end.wrapping_sub(ip.transport_at());
+    let word = |n: u32| u32::from((n as u16).to_be());
+    let rest = word(ip.protocol.into()) + word(len) + word(len >> 16);
+    checksum::fold(ip.source.sum() + ip.destination.sum() + rest)
 }
 
 /// Gives an echo another identifier, which of the two ports is the one that is not 0.
@@ -61,6 +85,7 @@ fn translate_echo<A: Family, P: Packet>(
         content: to.ports,
         optional: false,
         is_v6: A::IS_V6,
+        partial: None,
     })?;
     packet.write(at + IDENTIFIER_AT, [to.source_port | to.destination_port])
 }
@@ -105,6 +130,7 @@ pub fn answer_echo<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>) -> Option<(
         content: Delta::of([kind_and_code], [A::ECHO_REPLY]),
         optional: false,
         is_v6: A::IS_V6,
+        partial: None,
     })?;
     packet.write(ip.transport_at(), [A::ECHO_REPLY])?;
     A::write_ttl(packet, OWN_TTL)?;

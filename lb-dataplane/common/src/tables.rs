@@ -47,6 +47,11 @@ pub trait FamilyTables<A: Family>: FlowTables {
     fn enter_half_open(&self, flow: &FlowKey<A>, begun: u32) -> Option<HalfOpen<A>>;
     /// What the first fragment of a datagram said.
     fn fragment(&self, key: &FragmentKey<A>) -> Option<FragmentPorts>;
+    /// Does what [`find_way`](crate::pipeline::find_way) does, and what follows likewise: by subprograms of which the verifier
+    /// reads each once, whatever leads there.
+    fn find_way(&self, scratch: &mut Scratch<A>);
+    /// Does what [`not_itself`](crate::choose::not_itself) does.
+    fn not_itself(&self, service: &ServiceEntry, key: &FlowKey<A>, chosen: u32) -> u32;
     /// Notes what the first fragment of a datagram says.
     fn note_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts);
 }
@@ -112,6 +117,8 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn now(&self) -> u32;
     /// Counts a packet of a service and its backend, in one of the two directions.
     fn count_flow_packet(&self, service: u32, backend: u32, direction: u8, bytes: u32);
+    /// Says that a new flow of a backend is likely to be counted: what for may come from memory meanwhile.
+    fn expect_flow(&self, backend: u32);
     /// Counts a new flow of a service and its backend, also in the load of both.
     fn count_new_flow(&self, service: u32, backend: u32);
     /// Counts the end of a flow of a service and its backend.

@@ -107,6 +107,21 @@ fn count_passed(map: &PerCpuArray<FlowCounts>, index: u32, direction: u8, bytes:
     }
 }
 
+/// Has the CPU fetch what a new flow of a backend is counted in. Among many backends none of it is in a cache, and between this and
+/// its use are calls, whose returns this kernel lets no load go ahead of.
+#[inline(always)]
+pub fn expect_flow(backend: u32) {
+    // SAFETY: the elements are aligned; volatile, since what is read is of no use.
+    unsafe {
+        if let Some(load) = LOADS.get_ptr(backend) {
+            let _ = load.read_volatile();
+        }
+        if let Some(counts) = BACKEND_COUNTS.get_ptr(backend) {
+            let _ = (&raw const (*counts).flows).read_volatile();
+        }
+    }
+}
+
 /// Counts a new flow of both, also in their loads.
 #[inline(always)]
 pub fn count_new_flow(service: u32, backend: u32) {

@@ -1,5 +1,7 @@
 //! The FIB's maps: pages that user space writes directly, and one aligned 32-bit or 64-bit load per slot here.
 
+use core::mem::transmute;
+
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
@@ -8,6 +10,8 @@ use lb_dataplane_common::fib6::{Fib6Tables, PAGE_UNITS, ROOT6_MAP_WORDS, UNIT_WO
 
 /// Words in a page.
 const WORDS: usize = lb_dataplane_common::service::PAGE_WORDS;
+/// Words of a member.
+const MEMBER_WORDS: usize = size_of::<MemberEntry>() / 8;
 /// Groups, and other words of 64 bits, in a page: as many bytes as a page of words.
 pub const WIDE_WORDS: usize = WORDS / 2;
 
@@ -53,7 +57,15 @@ impl FibTables for Fib {
 
     #[inline(always)]
     fn member(&self, index: u32) -> Option<MemberEntry> {
-        FIB_MEMBERS.get(index).copied()
+        let words = FIB_MEMBERS.get_ptr(index)?.cast::<[u64; MEMBER_WORDS]>();
+        // Volatile, or the compiler would have a subprogram copy it, byte by byte.
+        let word = |place: usize| {
+            // SAFETY: the element lives as long as the map, the place is within it, and it is aligned to 8 bytes.
+            unsafe { (&raw const (*words)[place]).read_volatile() }
+        };
+        let words = [word(0), word(1), word(2), word(3), word(4), word(5)];
+        // SAFETY: of as many bytes, none of them padding, all bits are a value.
+        Some(unsafe { transmute::<[u64; MEMBER_WORDS], MemberEntry>(words) })
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod ageing;
 mod alone;
+mod apart;
 mod atomic;
 mod clock;
 mod counts;
@@ -15,6 +16,7 @@ mod flow_ptr;
 mod frame;
 mod interfaces;
 mod maps;
+mod numbers;
 mod punts;
 mod record;
 mod rounds;

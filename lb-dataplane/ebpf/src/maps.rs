@@ -28,7 +28,7 @@ use lb_dataplane_common::vlan::VlanKey;
 
 use crate::fib_maps::{Fib, Node6, word};
 use crate::flow_ptr::FlowPtr;
-use crate::{alone, atomic, clock, counts, early, interfaces, rounds, samples};
+use crate::{alone, apart, atomic, clock, counts, early, interfaces, numbers, rounds, samples};
 
 #[map]
 static SERVICES: HashMap<VipKey, ServiceEntry> = HashMap::with_max_entries(64, 0);
@@ -41,9 +41,6 @@ static RANGES: LpmTrie<RangeKey, u32> =
 static BACKENDS: Array<BackendEntry> = Array::with_max_entries(64, 0);
 #[map]
 static SOURCES: Array<SourceEntry> = Array::with_max_entries(64, 0);
-/// The numbers that each CPU has given out.
-#[map]
-static NUMBERS: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static RINGS: Array<[u32; PAGE_WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
@@ -93,9 +90,6 @@ static LBD_HALF_OPEN_MASK: u32 = 0;
 /// The same of IPv6.
 #[unsafe(no_mangle)]
 static LBD_HALF_OPEN_MASK6: u32 = 0;
-
-/// A distance between numbers after which any few of them lie far apart, whatever they are divided by: 2^32 / phi.
-const FAR: u32 = 0x9e37_79b9;
 
 /// The tables as the kernel has them.
 pub struct Maps;
@@ -158,7 +152,8 @@ impl FlowTables for Maps {
 /// The tables of a family: the same but for the maps.
 macro_rules! family_tables {
     (
-        $family:ty, $flows:ident, $scratch:ident, $fragments:ident, $half_open:ident, $mask:ident, $begun:literal
+        $family:ty, $flows:ident, $scratch:ident, $fragments:ident, $half_open:ident, $mask:ident, $begun:literal,
+        $apart:ident
     ) => {
         impl FamilyTables<$family> for Maps {
             #[inline(always)]
@@ -219,6 +214,21 @@ macro_rules! family_tables {
             }
 
             #[inline(always)]
+            fn find_way(&self, scratch: &mut Scratch<$family>) {
+                apart::$apart::find_way(scratch);
+            }
+
+            #[inline(always)]
+            fn not_itself(
+                &self,
+                service: &ServiceEntry,
+                key: &FlowKey<$family>,
+                chosen: u32,
+            ) -> u32 {
+                apart::$apart::not_itself(service, key, chosen)
+            }
+
+            #[inline(always)]
             fn note_fragment(&self, key: &FragmentKey<$family>, ports: &FragmentPorts) {
                 // Fragments of a datagram that is not noted are dropped, counted.
                 let _ = $fragments.insert(key, ports, 0);
@@ -227,8 +237,8 @@ macro_rules! family_tables {
     };
 }
 
-family_tables!(V4, FLOWS, SCRATCH, FRAGMENTS, HALF_OPEN, LBD_HALF_OPEN_MASK, 0);
-family_tables!(V6, FLOWS6, SCRATCH6, FRAGMENTS6, HALF_OPEN6, LBD_HALF_OPEN_MASK6, 1);
+family_tables!(V4, FLOWS, SCRATCH, FRAGMENTS, HALF_OPEN, LBD_HALF_OPEN_MASK, 0, v4);
+family_tables!(V6, FLOWS6, SCRATCH6, FRAGMENTS6, HALF_OPEN6, LBD_HALF_OPEN_MASK6, 1, v6);
 
 /// The next place of this CPU's ring of a family, in the map.
 #[inline(always)]
@@ -342,22 +352,12 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn next_number(&self) -> u32 {
-        let Some(next) = NUMBERS.get_ptr_mut(0) else { return 0 };
-        // SAFETY: this CPU's element, which nothing else writes while the program runs.
-        let number = unsafe {
-            *next = (*next).wrapping_add(1);
-            *next
-        };
-        // SAFETY: a helper without preconditions.
-        number.wrapping_add(unsafe { bpf_get_smp_processor_id() }.wrapping_mul(FAR))
+        numbers::next()
     }
 
     #[inline(always)]
     fn jump_numbers(&self) {
-        if let Some(next) = NUMBERS.get_ptr_mut(0) {
-            // SAFETY: as above.
-            unsafe { *next = (*next).wrapping_add(FAR) };
-        }
+        numbers::jump()
     }
 
     #[inline(always)]
@@ -379,6 +379,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn count_flow_packet(&self, service: u32, backend: u32, direction: u8, bytes: u32) {
         counts::count_flow_packet(service, backend, direction, bytes)
+    }
+
+    #[inline(always)]
+    fn expect_flow(&self, backend: u32) {
+        counts::expect_flow(backend)
     }
 
     #[inline(always)]

@@ -10,15 +10,15 @@ use aya_ebpf::bindings::{
     bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_check_mtu, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
-    bpf_skb_change_proto, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_vlan_pop,
-    bpf_skb_vlan_push,
+    bpf_check_mtu, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+    bpf_skb_adjust_room, bpf_skb_change_proto, bpf_skb_load_bytes, bpf_skb_pull_data,
+    bpf_skb_vlan_pop, bpf_skb_vlan_push,
 };
 use lb_dataplane_common::checksum::{self, Delta};
 use lb_dataplane_common::early::EarlyHead;
 use lb_dataplane_common::packet::{ChecksumChange, Outer, Packet};
 
-use lb_dataplane_common::parse::{ETHERNET_LEN, ethertype};
+use lb_dataplane_common::parse::{AT_MASK, ETHERNET_LEN, ethertype};
 use lb_dataplane_common::pipeline::Way;
 use lb_dataplane_common::reason::Reason;
 use lb_dataplane_common::vlan::{self, TagWord};
@@ -249,31 +249,60 @@ impl Packet for SkBuff {
 
     #[inline(always)]
     fn update_transport_checksum(&mut self, change: ChecksumChange) -> Option<()> {
-        let zero_is_none = if change.optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
-        // That of an ICMP message covers no addresses, or they only change places.
-        if checksum::is_same(change.pseudo_header.0, 0) {
-            return self.apply(change.at, change.content, zero_is_none);
-        }
         let [old] = self.read(change.at)?;
+        let is_whole = |partial| checksum::sameness(old, partial) == 0;
+        if !change.partial.is_some_and(is_whole) {
+            return update_by_kernel(self, &change).then_some(());
+        }
         if change.optional && old == 0 {
             return Some(());
         }
-        let pseudo = u64::from(BPF_F_PSEUDO_HDR) | zero_is_none;
-        // A kernel that does not know the flag refuses it before it touches anything. It then gets the device's sum of the
-        // whole packet wrong, if there is one.
-        let is_done = change.is_v6
-            && self.apply(change.at, change.pseudo_header, pseudo | BPF_F_IPV6).is_some();
-        if !is_done {
-            self.apply(change.at, change.pseudo_header, pseudo)?;
+        if !change.is_v6 {
+            // The device's sum of the whole packet, if there is one: of IPv4, the header's own checksum makes up for the addresses
+            // there, but not for what they do to this one. The content makes up for itself.
+            // SAFETY: the context is valid. The result says whether there is such a sum.
+            let _ = unsafe { bpf_csum_update(self.skb, !u32::from(change.pseudo_header.0)) };
         }
-        // What the helper made of the field says whether it is the sum of all or, to be completed by a device, that of the
-        // pseudo-header only. So the content needs no second call, whose returns are a good part of what a packet costs.
-        let [new] = self.read(change.at)?;
-        let is_whole = checksum::sameness(new, checksum::update(old, change.pseudo_header));
-        let content = Delta(change.content.0 & 0_u16.wrapping_sub(opaque(is_whole)));
-        let sum = checksum::update(new, content);
+        let sum = checksum::update(old, change.pseudo_header.and(change.content));
         self.write(change.at, [if change.optional && sum == 0 { u16::MAX } else { sum }])
     }
+}
+
+/// Has the kernel bring a checksum up to date, which knows whether it is complete, partial, or kept beside the packet. A
+/// subprogram, since few packets ask: these calls cost more than all else that is done to a packet.
+#[inline(never)]
+fn update_by_kernel(packet: &mut SkBuff, change: &ChecksumChange) -> bool {
+    ask_kernel(packet, change).is_some()
+}
+
+#[inline(always)]
+fn ask_kernel(packet: &mut SkBuff, change: &ChecksumChange) -> Option<()> {
+    // The verifier forgets the bound of what was stored.
+    let at = change.at & AT_MASK;
+    let zero_is_none = if change.optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+    // That of an ICMP message covers no addresses, or they only change places.
+    if checksum::is_same(change.pseudo_header.0, 0) {
+        return packet.apply(at, change.content, zero_is_none);
+    }
+    let [old] = packet.read(at)?;
+    if change.optional && old == 0 {
+        return Some(());
+    }
+    let pseudo = u64::from(BPF_F_PSEUDO_HDR) | zero_is_none;
+    // A kernel that does not know the flag refuses it before it touches anything. It then gets the device's sum of the
+    // whole packet wrong, if there is one.
+    let is_done =
+        change.is_v6 && packet.apply(at, change.pseudo_header, pseudo | BPF_F_IPV6).is_some();
+    if !is_done {
+        packet.apply(at, change.pseudo_header, pseudo)?;
+    }
+    // What the helper made of the field says whether it is the sum of all or, to be completed by a device, that of the
+    // pseudo-header only. So the content needs no second call.
+    let [new] = packet.read(at)?;
+    let is_whole = checksum::sameness(new, checksum::update(old, change.pseudo_header));
+    let content = Delta(change.content.0 & 0_u16.wrapping_sub(opaque(is_whole)));
+    let sum = checksum::update(new, content);
+    packet.write(at, [if change.optional && sum == 0 { u16::MAX } else { sum }])
 }
 
 /// A number of which the compiler knows nothing: it would make two ways of what depends on it, and the verifier walk both.

@@ -171,6 +171,7 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
         let new = match self.partial {
             Some(at) => {
                 assert_eq!(at, change.at as usize);
+                assert!(change.partial.is_none_or(|sum| checksum::is_same(sum, old)), "{change:?}");
                 // The field is a plain sum, not its complement.
                 !checksum::update(!old, change.pseudo_header)
             }

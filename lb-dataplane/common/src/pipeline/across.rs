@@ -250,6 +250,7 @@ fn rewrite_transport<B: Family, P: Packet>(
             content: to.ports,
             optional: protocol == UDP,
             is_v6: false,
+            partial: None,
         })?;
     } else {
         packet.write(at + checksum_at, [whole_sum])?;

@@ -47,10 +47,10 @@ impl Found {
     }
 }
 
-/// Looks up where a packet goes from here: a flow's by its translation, others by their own destination. Once for all of
-/// them: the lookup is most of what the verifier reads.
-#[inline(never)]
-pub(super) fn find_way<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) {
+/// Looks up where a packet goes from here: a flow's by its translation, others by their own destination. By way of
+/// [`FamilyTables::find_way`](crate::tables::FamilyTables::find_way): of all that the verifier reads this would be most.
+#[inline(always)]
+pub fn find_way<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) {
     let Scratch { ip, arrival, step, member, found, .. } = scratch;
     *found = if step.is_flow && step.mode == MODE_ACROSS {
         route(tables, step.across.destination, &arrival.key, member)
