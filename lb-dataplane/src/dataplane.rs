@@ -97,7 +97,8 @@ impl Dataplane {
     }
 
     /// Attaches the fast path to an interface, or brings what is attached there up to date without a gap: the program is
-    /// replaced in place. Where the kernel refuses the program, nothing stays attached there.
+    /// replaced in place. Where that fails, what an earlier build attached stays if it has the same tables, or if the program may
+    /// be loaded later; otherwise it is taken off.
     ///
     /// # Errors
     ///

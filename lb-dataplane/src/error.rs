@@ -146,13 +146,13 @@ pub enum AttachError {
         source: Box<ProgramError>,
     },
     /// The hook's program could not be loaded.
-    #[error("interface {interface} is not attached to")]
+    #[error("the program for interface {interface} is not there")]
     Load {
         /// The interface.
         interface: String,
         /// Why not.
         #[source]
-        source: Box<OpenError>,
+        source: Arc<OpenError>,
     },
     /// The link could not be pinned, or the interface not be noted.
     #[error("cannot keep the attachment to interface {interface}")]

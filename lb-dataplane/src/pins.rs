@@ -97,19 +97,37 @@ impl Pins {
         self.programs().join(build).join(name)
     }
 
-    /// Removes the programs of other builds. What is attached of them keeps running until it is replaced.
-    pub(crate) fn remove_other_programs(&self, build: &str) -> Result<(), OpenError> {
-        let programs = self.programs();
+    /// The programs of all builds with these tables.
+    pub(crate) fn all_programs(&self) -> io::Result<Vec<PathBuf>> {
+        let mut all = Vec::new();
+        for build in fs::read_dir(self.programs())? {
+            let path = build?.path();
+            if path.is_dir() {
+                let programs = fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
+                all.extend(programs.collect::<io::Result<Vec<_>>>()?);
+            } else {
+                all.push(path);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Removes the programs of other builds that go.
+    pub(crate) fn remove_other_programs(
+        &self,
+        build: &str,
+        goes: impl Fn(&Path) -> bool,
+    ) -> Result<(), OpenError> {
+        let (programs, build) = (self.programs(), self.programs().join(build));
         let error = |path: &Path| {
             let path = path.to_owned();
             move |source| OpenError::Pin { path, source }
         };
-        for entry in fs::read_dir(&programs).map_err(error(&programs))? {
-            let path = entry.map_err(error(&programs))?.path();
-            if path.file_name().is_some_and(|name| name != build) {
-                let removed = if path.is_dir() { remove(&path) } else { fs::remove_file(&path) };
-                removed.map_err(error(&path))?;
-            }
+        let others = self.all_programs().map_err(error(&programs))?.into_iter();
+        for path in others.filter(|path| !path.starts_with(&build) && goes(path)) {
+            fs::remove_file(&path).map_err(error(&path))?;
+            // The folder goes with its last one.
+            let _is_left = path.parent().map(fs::remove_dir);
         }
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! Attachments: one pinned link per interface and hook.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -102,13 +104,13 @@ impl Source<'_> {
     fn program(&mut self, interface: &Interface, hook: Hook) -> Result<&mut Program, AttachError> {
         let name = programs::of(hook);
         let found = if self.loads {
-            self.programs.get(self.ebpf, self.pins, name).map(Some)
+            self.programs.get(self.ebpf, self.pins, name).map(Some).map_err(Arc::new)
         } else {
             self.programs.find(self.pins, name)
         };
         let interface = || interface.name.clone();
         found
-            .map_err(|source| AttachError::Load { interface: interface(), source: source.into() })?
+            .map_err(|source| AttachError::Load { interface: interface(), source })?
             .ok_or_else(|| AttachError::NotLoaded { interface: interface(), hook })
     }
 }
@@ -121,15 +123,15 @@ pub(super) fn attach(
     let interface = find(name)?;
     let index = interface.index;
     forget_gone(from.ebpf, from.pins);
-    interfaces::note(from.ebpf, index, interface.mac).map_err(|source| AttachError::Keep {
-        interface: interface.name.clone(),
-        source: io::Error::other(source),
-    })?;
-    let mut done = attach_by(&mut from, &interface, choice);
-    let Source { ebpf, pins, .. } = from;
-    if matches!(done, Err(AttachError::Load { .. })) {
-        // What an earlier build left there reads tables that nobody writes any more, or soon does not.
-        done = take_off(pins, &interface).and(done);
+    let noted = interfaces::note(from.ebpf, index, interface.mac).map_err(|source| {
+        AttachError::Keep { interface: interface.name.clone(), source: io::Error::other(source) }
+    });
+    let mut done = noted.and_then(|()| attach_by(&mut from, &interface, choice));
+    let Source { ebpf, pins, programs, .. } = from;
+    match &done {
+        Ok(_) => programs.remove_others(pins),
+        Err(error) if may_come(error) => {}
+        Err(_) => done = take_others_off(pins, &interface).and(done),
     }
     let is_at = |hook: &Hook| pin(pins, index, *hook).exists();
     if done.as_ref().is_ok_and(|placed| placed.hook != Hook::Tc) {
@@ -154,16 +156,31 @@ pub(super) fn order(choice: HookChoice, driver: &str) -> &'static [Hook] {
     }
 }
 
+/// Whether the program may be there soon: until then what is attached is better than nothing, whoever's tables it has.
+fn may_come(error: &AttachError) -> bool {
+    match error {
+        AttachError::NotLoaded { .. } => true,
+        AttachError::Load { source, .. } => !is_final(source),
+        AttachError::NoInterface(_)
+        | AttachError::NotEthernet(_)
+        | AttachError::Taken { .. }
+        | AttachError::NoNativeXdp { .. }
+        | AttachError::Refused { .. }
+        | AttachError::Keep { .. } => false,
+    }
+}
+
+fn is_final(error: &OpenError) -> bool {
+    matches!(error, OpenError::Program { source, .. } if programs::is_final(source))
+}
+
 /// Whether another hook can do what this one could not.
 fn is_left_to(next: Hook, error: &AttachError) -> bool {
     match error {
         AttachError::NoNativeXdp { .. } => true,
         AttachError::Taken { .. } => next == Hook::Tc,
-        AttachError::Load { source, .. } => {
-            // What the host is short of now it may have soon.
-            let is_final = matches!(&**source, OpenError::Program { source, .. } if programs::is_final(source));
-            next == Hook::Tc && is_final
-        }
+        // What the host is short of now it may have soon.
+        AttachError::Load { source, .. } => next == Hook::Tc && is_final(source),
         AttachError::NoInterface(_)
         | AttachError::NotEthernet(_)
         | AttachError::NotLoaded { .. }
@@ -200,11 +217,26 @@ fn attach_by(
     Ok(Placed { hook, refused })
 }
 
-fn take_off(pins: &Pins, interface: &Interface) -> Result<(), AttachError> {
-    HOOKS.into_iter().try_for_each(|hook| {
-        remove(&pin(pins, interface.index, hook))
-            .map_err(|source| AttachError::Keep { interface: interface.name.clone(), source })
-    })
+/// Takes off what builds with other tables left: nobody writes those any more. One with ours works as before.
+fn take_others_off(pins: &Pins, interface: &Interface) -> Result<(), AttachError> {
+    let ours = programs::ids(pins);
+    let links = HOOKS.into_iter().map(|hook| pin(pins, interface.index, hook));
+    let mut others = links.filter(|link| program_id(link).is_none_or(|id| !ours.contains(&id)));
+    others
+        .try_for_each(|link| remove(&link))
+        .map_err(|source| AttachError::Keep { interface: interface.name.clone(), source })
+}
+
+/// Of the program in an attachment.
+fn program_id(link: &Path) -> Option<u32> {
+    let link = FdLink::from(PinnedLink::from_pin(link).ok()?);
+    link.info().ok().map(|info| info.program_id())
+}
+
+/// Of the programs in all attachments.
+pub(super) fn program_ids(pins: &Pins) -> BTreeSet<u32> {
+    let Ok(entries) = fs::read_dir(pins.links()) else { return BTreeSet::new() };
+    entries.filter_map(|entry| program_id(&entry.ok()?.path())).collect()
 }
 
 pub(super) fn attached(pins: &Pins) -> Vec<Attached> {
@@ -448,8 +480,6 @@ pub(super) fn driver(interface: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn load(source: OpenError) -> AttachError {

@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::MapInfo;
-use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
+use aya::programs::{Program, ProgramError, ProgramInfo, SchedClassifier, Xdp};
 use aya_obj::programs::XdpAttachType;
 
-use super::attach::{driver, order};
+use super::attach::{self, driver, order};
 use super::object::Object;
 use super::{Dataplane, Hook, HookChoice};
 use crate::error::OpenError;
@@ -46,9 +46,11 @@ impl Dataplane {
         self.programs.to_load(&self.pins, of(hook))
     }
 
-    /// The same for the hooks that these interfaces are attached to first, without what is there or was refused.
+    /// The same for the hooks that these interfaces are attached to first, without what is there or was refused. What could not
+    /// be loaded for other reasons is tried again from here on.
     #[must_use]
-    pub fn to_load_for(&self, interfaces: &[String], choice: HookChoice) -> Vec<Load> {
+    pub fn to_load_for(&mut self, interfaces: &[String], choice: HookChoice) -> Vec<Load> {
+        self.programs.failed.clear();
         let first = |name: &String| order(choice, &driver(name)).first().copied();
         let names: BTreeSet<&'static str> = interfaces.iter().filter_map(first).map(of).collect();
         let (programs, pins) = (&self.programs, &self.pins);
@@ -88,8 +90,8 @@ pub(super) struct Programs {
     loaded: BTreeMap<&'static str, Program>,
     /// What the verifier does not accept, it does not the next time either: that is not asked for every few seconds.
     refused: BTreeMap<&'static str, Arc<ProgramError>>,
-    /// Why others were not loaded: told once, and tried again.
-    failed: BTreeMap<&'static str, OpenError>,
+    /// Why others were not loaded: told of every interface that needs them, until they are tried again.
+    failed: BTreeMap<&'static str, Arc<OpenError>>,
 }
 
 impl Programs {
@@ -121,11 +123,13 @@ impl Programs {
     ) -> Result<&mut Program, OpenError> {
         if !self.is_there(pins, name)? {
             let outcome = load(ebpf, name, &pins.program(&self.build, name));
-            self.take_in(Loaded { name, outcome });
+            outcome.inspect_err(|error| self.note_refusal(name, error))?;
+            self.failed.remove(name);
+            self.is_there(pins, name)?;
         }
         let path = pins.program(&self.build, name);
         let gone = || OpenError::Pin { path, source: io::ErrorKind::NotFound.into() };
-        self.find(pins, name)?.ok_or_else(gone)
+        self.loaded.get_mut(name).ok_or_else(gone)
     }
 
     /// A program, unless it is to be loaded first.
@@ -133,7 +137,10 @@ impl Programs {
         &mut self,
         pins: &Pins,
         name: &'static str,
-    ) -> Result<Option<&mut Program>, OpenError> {
+    ) -> Result<Option<&mut Program>, Arc<OpenError>> {
+        if let Some(error) = self.failed.get(name) {
+            return Err(Arc::clone(error));
+        }
         Ok(if self.is_there(pins, name)? { self.loaded.get_mut(name) } else { None })
     }
 
@@ -145,9 +152,6 @@ impl Programs {
 
     /// Whether a program is loaded, by whomever of the same build.
     fn is_there(&mut self, pins: &Pins, name: &'static str) -> Result<bool, OpenError> {
-        if let Some(error) = self.failed.remove(name) {
-            return Err(error);
-        }
         if let Some(before) = self.refused.get(name) {
             return Err(OpenError::Program { program: name, source: Arc::clone(before) });
         }
@@ -159,14 +163,18 @@ impl Programs {
         };
         if matches!(name, TC | XDP) {
             // The packet path is there: nobody goes back to what other builds left, or has come back from there.
-            let removed = [pins.remove_other_layouts(), pins.remove_other_programs(&self.build)];
-            for error in removed.into_iter().filter_map(Result::err) {
-                // It takes memory, and is no reason to attach nothing.
-                tracing::warn!(why = ?error, "what other builds have pinned is not removed");
-            }
+            warn(pins.remove_other_layouts());
+            self.remove_others(pins);
         }
         self.loaded.insert(name, program);
         Ok(true)
+    }
+
+    /// Removes the pins of other builds' programs that are not attached: by the others it is told what tables they have.
+    pub(super) fn remove_others(&self, pins: &Pins) {
+        let attached = attach::program_ids(pins);
+        let goes = |path: &Path| id_of(path).is_none_or(|id| !attached.contains(&id));
+        warn(pins.remove_other_programs(&self.build, goes));
     }
 
     /// The work of loading a program, for a thread of its own.
@@ -177,16 +185,37 @@ impl Programs {
     /// What came of it.
     pub(super) fn take_in(&mut self, loaded: Loaded) {
         let Loaded { name, outcome } = loaded;
-        match outcome {
-            Ok(()) => {}
-            Err(OpenError::Program { source, .. }) if is_final(&source) => {
-                self.refused.insert(name, source);
-            }
-            Err(error) => {
-                self.failed.insert(name, error);
-            }
+        self.failed.remove(name);
+        if let Err(error) = outcome {
+            self.note_refusal(name, &error);
+            self.failed.insert(name, error.into());
         }
     }
+
+    fn note_refusal(&mut self, name: &'static str, error: &OpenError) {
+        if let OpenError::Program { source, .. } = error
+            && is_final(source)
+        {
+            self.refused.insert(name, Arc::clone(source));
+        }
+    }
+}
+
+fn warn(removed: Result<(), OpenError>) {
+    if let Err(error) = removed {
+        // It takes memory, and is no reason to attach nothing.
+        tracing::warn!(why = ?error, "what other builds have pinned is not removed");
+    }
+}
+
+/// The ids of the programs of all builds with these tables.
+pub(super) fn ids(pins: &Pins) -> BTreeSet<u32> {
+    let all = pins.all_programs().unwrap_or_default();
+    all.iter().filter_map(|path| id_of(path)).collect()
+}
+
+fn id_of(pin: &Path) -> Option<u32> {
+    ProgramInfo::from_pin(pin).ok().map(|info| info.id())
 }
 
 /// A program that is to be loaded.

@@ -1,5 +1,6 @@
 //! Attachments to interfaces: which hook, whose program, and what a restart does to them.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use aya::programs::links::{FdLink, PinnedLink};
@@ -182,51 +183,127 @@ fn an_interface_that_came_back_with_the_same_index_is_attached_anew() {
     }
 }
 
-/// From here on the kernel refuses this thread every program, with the verifier's error number.
-fn have_programs_refused() {
+/// From here on the kernel refuses this thread every program.
+fn have_programs_refused(errno: i32) {
     const BPF_PROG_LOAD: u64 = 5;
     let is_load =
         SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, BPF_PROG_LOAD);
     let rule = SeccompRule::new(vec![is_load.unwrap()]).unwrap();
-    let refuse = SeccompAction::Errno(libc::EACCES as u32);
+    let refuse = SeccompAction::Errno(errno as u32);
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let rules = [(libc::SYS_bpf, vec![rule])].into();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).unwrap();
     seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
 }
 
+/// As the verifier does.
+const FOR_GOOD: i32 = libc::EACCES;
+/// As a host does that is short of memory.
+const FOR_NOW: i32 = libc::ENOMEM;
+
+fn attach_refused(
+    scene: &mut Scene,
+    namespace: &Namespace,
+    interface: &str,
+    choice: HookChoice,
+    errno: i32,
+) -> AttachError {
+    let dataplane = scene.get();
+    namespace.run(|| {
+        have_programs_refused(errno);
+        dataplane.attach(interface, choice).unwrap_err()
+    })
+}
+
 #[test]
-fn where_the_kernel_refuses_the_program_nothing_of_an_earlier_build_stays_attached() {
+fn where_the_kernel_refuses_the_program_that_of_an_earlier_build_stays_if_it_has_the_same_tables() {
     let namespace = veth();
     let native = HookChoice::Xdp(XdpMode::Native);
     let mut scene = Scene::new();
-    attach(&mut scene, &namespace, "left", HookChoice::Tc).unwrap();
-    attach(&mut scene, &namespace, "right", native).unwrap();
+    attach(&mut scene, &namespace, "left", native).unwrap();
+    let before = link(&scene, "50-xdp");
     // Another option is a constant in the program: another build.
     scene.options.sample_every = 2;
-    scene.open();
-    attach(&mut scene, &namespace, "left", HookChoice::Tc).unwrap();
-    let dataplane = scene.get();
-    let error = namespace.run(|| {
-        have_programs_refused();
-        dataplane.attach("right", native).unwrap_err()
-    });
-    let AttachError::Load { source, .. } = &error else { panic!("{error:?}") };
-    assert_eq!(error.to_string(), "interface right is not attached to");
-    assert_eq!(source.to_string(), "the kernel refuses program lbd_xdp");
-    let here: Vec<_> = attached(&mut scene, &namespace).into_iter().map(|a| a.name).collect();
-    assert_eq!(here, ["left"]);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while namespace.command("ip", "link show right").contains("prog/xdp") {
-        assert!(Instant::now() < deadline, "the earlier program stays");
+    // The second time, what the packet path of this build was loaded for has removed what no one runs.
+    for _ in 0..2 {
+        scene.open();
+        attach(&mut scene, &namespace, "right", HookChoice::Tc).unwrap();
+        for errno in [FOR_NOW, FOR_GOOD] {
+            let error = attach_refused(&mut scene, &namespace, "left", native, errno);
+            let AttachError::Load { source, .. } = &error else { panic!("{error:?}") };
+            assert_eq!(error.to_string(), "the program for interface left is not there");
+            assert_eq!(source.to_string(), "the kernel refuses program lbd_xdp");
+            assert_eq!(link(&scene, "50-xdp"), before, "errno {errno}");
+        }
     }
-    let right = namespace.ifindex("right");
-    assert_eq!(scene.get().interface_reasons().unwrap().get(&right), None, "nor is it counted");
     // What the verifier refused it is not asked again.
-    let again = attach(&mut scene, &namespace, "right", native).unwrap_err();
+    let again = attach(&mut scene, &namespace, "left", native).unwrap_err();
     assert!(matches!(again, AttachError::Load { .. }), "{again:?}");
     // At another hook the program is another one.
-    assert_eq!(attach(&mut scene, &namespace, "right", HookChoice::Tc).unwrap(), Hook::Tc);
+    assert_eq!(attach(&mut scene, &namespace, "left", HookChoice::Tc).unwrap(), Hook::Tc);
+    let builds = scene.programs().into_iter().map(|path| path.parent().unwrap().to_owned());
+    assert_eq!(builds.collect::<BTreeSet<_>>().len(), 1, "nothing runs the earlier ones any more");
+}
+
+#[test]
+fn a_program_with_other_tables_stays_while_ours_may_come_and_goes_when_that_is_refused() {
+    let namespace = veth();
+    namespace.ip("link add w0 type veth peer name w1");
+    let native = HookChoice::Xdp(XdpMode::Native);
+    let (mut scene, mut other) = (Scene::new(), Scene::new());
+    attach(&mut scene, &namespace, "left", native).unwrap();
+    attach(&mut scene, &namespace, "right", HookChoice::Tc).unwrap();
+    attach(&mut scene, &namespace, "w0", HookChoice::Tc).unwrap();
+    scene.dataplane = None;
+    let maps = scene.pins().into_iter().find(|path| path.ends_with("maps/FLOWS")).unwrap();
+    let layout = maps.ancestors().nth(2).unwrap();
+    std::fs::rename(layout, scene.options.pin_dir.join("0123456789abcdef")).unwrap();
+    scene.open();
+    let here = |scene: &mut Scene| {
+        let here = attached(scene, &namespace).into_iter().map(|one| one.name);
+        here.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" ")
+    };
+    assert!(matches!(
+        attach_refused(&mut scene, &namespace, "left", native, FOR_NOW),
+        AttachError::Load { .. }
+    ));
+    assert_eq!(here(&mut scene), "left right w0");
+    // Somebody else's program is where ours is to be.
+    attach(&mut other, &namespace, "w0", native).unwrap();
+    let error = attach(&mut scene, &namespace, "w0", native).unwrap_err();
+    assert!(matches!(error, AttachError::Taken { .. }), "{error:?}");
+    assert_eq!(here(&mut scene), "left right");
+    attach_refused(&mut scene, &namespace, "right", HookChoice::Tc, FOR_GOOD);
+    assert_eq!(here(&mut scene), "left");
+    let right = namespace.ifindex("right");
+    assert_eq!(scene.get().interface_reasons().unwrap().get(&right), None, "nor is it counted");
+}
+
+#[test]
+fn why_a_program_is_not_there_is_told_of_every_interface_until_it_is_loaded() {
+    let namespace = veth();
+    let mut scene = Scene::new();
+    let refused = scene.get().to_load(Hook::Tc);
+    let refused = std::thread::spawn(|| {
+        have_programs_refused(FOR_NOW);
+        refused.run()
+    });
+    let all = ["left", "right"].map(str::to_owned);
+    let dataplane = scene.get();
+    dataplane.loaded(refused.join().unwrap());
+    namespace.run(|| {
+        for interface in &all {
+            let error = dataplane.attach_loaded(interface, HookChoice::Tc).unwrap_err();
+            assert!(matches!(error, AttachError::Load { .. }), "{error:?}");
+        }
+        for load in dataplane.to_load_for(&all, HookChoice::Tc) {
+            let loaded = load.run();
+            dataplane.loaded(loaded);
+        }
+        for interface in &all {
+            dataplane.attach_loaded(interface, HookChoice::Tc).unwrap();
+        }
+    });
 }
 
 #[test]
@@ -248,7 +325,7 @@ fn a_program_is_loaded_beside_the_dataplane_and_until_then_what_is_attached_stay
     assert_eq!(loads.len(), 1, "all of them take the same one");
     let refused = loads.remove(0);
     let refused = std::thread::spawn(|| {
-        have_programs_refused();
+        have_programs_refused(FOR_GOOD);
         refused.run()
     });
     let loaded = scene.get().to_load(Hook::Xdp).run();
