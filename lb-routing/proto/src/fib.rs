@@ -42,7 +42,7 @@ pub use self::fact::{
 };
 pub use self::statics::StaticState;
 pub use self::update::{
-    Action, Member, Output, OwnRoute, Reach, Source, Told, ToldGroup, ToldRoute, Update,
+    Action, Leg, Member, Output, OwnRoute, Reach, Source, Told, ToldGroup, ToldRoute, Update,
 };
 
 use self::bgp::BgpTable;
@@ -114,6 +114,7 @@ impl Fib {
             Fact::Bgp { prefix, next_hops, install } => {
                 self.bgp_paths(normal(prefix), next_hops, install);
             }
+            Fact::Leading { prefix, by_level } => self.bgp.set_lower(normal(prefix), by_level),
             Fact::Static { prefix, metric, kind } => {
                 let (kernel, links) = (&self.kernel, &self.links);
                 let resolve = |kind: &StaticKind| statics::resolve(kernel, links, kind);
@@ -160,6 +161,9 @@ impl Fib {
             }
             if self.bgp.is_unsettled() {
                 self.settle();
+                if self.bgp.is_unsettled() {
+                    return Some(Output::Busy);
+                }
             } else if let Some(id) = self.groups.pop_dirty() {
                 self.refresh_group(id, None);
             } else if let Some((next_hop, reach)) = self.bgp.next_news() {

@@ -33,12 +33,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
-use smallvec::SmallVec;
 
 use self::attributes::AttributeTable;
 pub(crate) use self::attributes::{AttributesId, Key, MAX_ATTRIBUTE_BYTES_PER_PEER};
 pub(crate) use self::best::{DEFAULT_LOCAL_PREF, Ranking, Rules, Step};
-use self::choice::Again;
+use self::choice::{Again, Lower};
 pub use self::group::Backlog;
 pub(crate) use self::group::{Group, GroupKey, Sending};
 pub(crate) use self::hash::Keyed;
@@ -97,6 +96,7 @@ pub(crate) struct Rib {
     /// Prefixes that [`Rib::next_change`] has yet to look at.
     changed: IdSet,
     again: Again,
+    lower: Lower,
 }
 
 impl Rib {
@@ -111,6 +111,7 @@ impl Rib {
             originated: HashSet::with_hasher(hash),
             changed: IdSet::default(),
             again: Again::new(hash),
+            lower: Lower::default(),
         }
     }
 
@@ -412,14 +413,7 @@ impl Rib {
 
     /// The next hops of the paths that carry traffic, with a reference.
     fn next_hops_of(&mut self, id: PrefixId) -> Id {
-        let record = self.prefixes.get(id);
-        let carriers = record.paths.iter().take(usize::from(record.equal));
-        let mut ids: SmallVec<[Id; 4]> = carriers
-            .map(|path| self.attributes.get(path.attributes).next_hop)
-            .filter(|next_hop| !next_hop.is_none())
-            .collect();
-        ids.sort_unstable();
-        ids.dedup();
+        let ids = self.carried(id);
         match *ids {
             [] => Id::NONE,
             [one] => {
@@ -427,9 +421,7 @@ impl Rib {
                 one
             }
             _ => {
-                let mut hops: Vec<_> =
-                    ids.iter().filter_map(|&id| self.next_hops.first(id)).collect();
-                hops.sort_unstable();
+                let hops = self.addresses(&ids);
                 self.next_hops.intern(&hops)
             }
         }

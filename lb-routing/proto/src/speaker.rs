@@ -16,7 +16,6 @@ mod configure;
 mod dynamic;
 mod explain;
 mod graceful;
-mod hold_down;
 mod ingest;
 mod input;
 mod limit;
@@ -35,7 +34,6 @@ pub use self::dynamic::ListenStatus;
 use self::dynamic::{Dynamic, Listening};
 pub use self::explain::{Destination, Explanation, Hearer};
 use self::graceful::{Deferral, Stale};
-use self::hold_down::HoldDown;
 pub use self::input::{ConnId, Input};
 use self::limit::LimitSaid;
 pub use self::output::{Event, Output, RouteChange};
@@ -113,7 +111,8 @@ pub struct Speaker {
     listening: Vec<Listening>,
     /// When to look at who came by itself and may have to go.
     dynamic_due: Option<Instant>,
-    hold_down: HoldDown,
+    /// The driver resolves next hops: what is chosen by them may change.
+    resolving: bool,
 }
 
 #[derive(Debug)]
@@ -253,7 +252,7 @@ impl Speaker {
             rejudging: VecDeque::new(),
             listening: Vec::new(),
             dynamic_due: None,
-            hold_down: HoldDown::default(),
+            resolving: false,
         };
         speaker.each_session(now, Session::start);
         Ok(speaker)
@@ -302,7 +301,6 @@ impl Speaker {
             Input::Tick => {
                 self.each_session(now, Session::tick);
                 self.expire_stale(now);
-                self.release_held(now);
             }
             Input::Originate(prefixes) => {
                 self.rib.originate(prefixes);
@@ -311,7 +309,7 @@ impl Speaker {
             // Before a restart is known of, too: the kernel is read meanwhile.
             Input::OriginatesAll => self.own_are_known = true,
             Input::ChangeOriginated { come, go } => self.rib.change_originated(come, go),
-            Input::NextHop { next_hop, reach } => self.reach(next_hop, reach, now),
+            Input::NextHop { next_hop, reach } => self.rib.set_reach(next_hop, reach),
             Input::Shutdown => self.each_session(now, |session, now, out| {
                 session.stop(Notification::new(error::ADMINISTRATIVE_SHUTDOWN), now, out);
             }),
@@ -338,6 +336,9 @@ impl Speaker {
                 return None;
             }
             let Some(changes) = self.next_changes() else {
+                if let Some((prefix, by_level)) = self.rib.next_lower() {
+                    return Some(Output::Leading { prefix, by_level });
+                }
                 if self.flush() {
                     continue;
                 }
@@ -360,6 +361,12 @@ impl Speaker {
         }
     }
 
+    /// Says whether next hops are being resolved with routes that were handed out: End-of-RIB waits, since there may be more of
+    /// them then (RFC 4724 §4.1).
+    pub const fn set_resolving(&mut self, resolving: bool) {
+        self.resolving = resolving;
+    }
+
     /// The connection of a neighbour's Established session.
     pub fn connection_of(&self, peer: IpAddr) -> Option<ConnId> {
         let neighbour = self.neighbours.get(usize::from(self.index_of(peer)?))?;
@@ -375,7 +382,7 @@ impl Speaker {
         let neighbours = self.neighbours.iter().flat_map(each).flatten();
         let groups = self.groups.iter().flatten().filter_map(Group::timeout);
         let deferral = self.deferral.as_ref().map(|it| it.timeout(self.now));
-        let others = deferral.into_iter().chain(self.dynamic_due).chain(self.hold_down.timeout());
+        let others = deferral.into_iter().chain(self.dynamic_due);
         neighbours.chain(groups).chain(others).min()
     }
 

@@ -33,10 +33,12 @@ impl Task {
             return false;
         }
         let speaker_has_more = self.pump_speaker(now);
-        self.settled = !speaker_has_more && !self.speaker.is_deferring();
         let fib_has_more = self.pump_fib(now);
+        let is_quiet = !speaker_has_more && fib_has_more == Some(false);
+        self.settled = is_quiet && !self.speaker.is_deferring();
+        let end_is_due = is_quiet && self.settle();
         self.pump_installer(now);
-        speaker_has_more || fib_has_more
+        speaker_has_more || fib_has_more == Some(true) || end_is_due
     }
 
     fn pump_speaker(&mut self, now: Instant) -> bool {
@@ -50,17 +52,30 @@ impl Task {
         true
     }
 
-    /// Stops where much waits for the dataplane: changes then merge in the resolver.
-    fn pump_fib(&mut self, now: Instant) -> bool {
+    /// Neither the speaker nor the resolver has anything to add to what the other one said: what is chosen by way of next hops
+    /// that other routes lead to is there as well. Says whether End-of-RIB may have waited for that.
+    fn settle(&mut self) -> bool {
+        // Routes that are in the dataplane alone are only there to be kept.
+        let waits = self.keeps_dataplane && self.convergence.is_some();
+        if self.synced == Synced::NotYet && !waits {
+            self.synced = Synced::Due;
+        }
+        self.speaker.set_resolving(false);
+        std::mem::take(&mut self.resolving)
+    }
+
+    /// Stops where much waits for the dataplane: changes then merge in the resolver. Says whether there is more for this loop
+    /// to do, here or in the speaker; `None`: it waits for the dataplane.
+    fn pump_fib(&mut self, now: Instant) -> Option<bool> {
         if self.frozen {
-            return false;
+            return None;
         }
         // What the speaker makes of it comes in the next go.
         let mut costs_changed = false;
         let mut turns = 0;
         while self.updates.len() < WAITING {
             if turns == TURN {
-                return true;
+                return Some(true);
             }
             turns += 1;
             match self.fib.poll_output() {
@@ -75,17 +90,11 @@ impl Task {
                 Some(FibOutput::Resolve { ifindex, address }) => {
                     self.resolve.insert((ifindex, address));
                 }
-                None => {
-                    // Routes that are in the dataplane alone are only there to be kept.
-                    let waits = self.keeps_dataplane && self.convergence.is_some();
-                    if self.synced == Synced::NotYet && !waits {
-                        self.synced = Synced::Due;
-                    }
-                    return costs_changed;
-                }
+                Some(FibOutput::Busy) => return Some(true),
+                None => return Some(costs_changed),
             }
         }
-        costs_changed
+        costs_changed.then_some(true)
     }
 
     fn pump_installer(&mut self, now: Instant) {
@@ -131,6 +140,12 @@ impl Task {
                 self.io.connections.remove(&conn);
             }
             Output::Routes(changes) => self.routes(changes),
+            Output::Leading { prefix, by_level } => {
+                if !self.frozen && self.forward {
+                    self.fib.handle(Fact::Leading { prefix, by_level });
+                    self.resolve_first();
+                }
+            }
             Output::NextHop { next_hop, wanted } => self.next_hop(next_hop, wanted, now),
             Output::Event(event) => {
                 self.mark_session(&event);
@@ -176,6 +191,13 @@ impl Task {
         for RouteChange { prefix, next_hops, install } in changes {
             self.fib.handle(Fact::Bgp { prefix, next_hops, install });
         }
+        self.resolve_first();
+    }
+
+    /// End-of-RIB waits for what follows from what the resolver was told.
+    const fn resolve_first(&mut self) {
+        self.resolving = true;
+        self.speaker.set_resolving(true);
     }
 
     /// Without forwarding nobody resolves next hops, and none is farther than another.
@@ -216,7 +238,6 @@ impl Task {
             | Event::PrefixLimit { peer, what }
             | Event::Refused { peer, what }
             | Event::Oversize { peer, what } => tracing::warn!(%peer, "{what}"),
-            Event::Unsteady { next_hop, what } => tracing::warn!(%next_hop, "{what}"),
             Event::Stale { peer, paths, time } => {
                 let seconds = time.as_secs();
                 tracing::info!(%peer, "{paths} routes of it stay for {seconds} s while it restarts (RFC 4724)");

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
+
 use super::book::{Book, Id, NONE};
 use super::hops::{Hop, Least, MAX_RECURSION};
 use super::kernel::Lengths;
@@ -19,12 +21,17 @@ pub(super) struct BgpTable {
     pub(super) sets: HashMap<SetId, Set>,
     by_next_hops: HashMap<Arc<[IpAddr]>, SetId>,
     pub(super) hops: BTreeMap<IpAddr, Hop>,
-    /// Next hops to resolve again.
+    /// What counts at lower levels instead of a prefix's set, where that is something else; `None`: nothing.
+    pub(super) lower: BTreeMap<IpNetwork, Vec<Option<SetId>>>,
+    /// Next hops to resolve again: those of this round, and of the next one.
+    pub(super) round: BTreeSet<IpAddr>,
     pub(super) dirty: BTreeSet<IpAddr>,
+    /// Sets that may lead elsewhere since.
+    pub(super) touched: BTreeSet<SetId>,
     /// Those of which the speaker may have to be told.
     pub(super) news: BTreeSet<IpAddr>,
     pub(super) least: Least,
-    /// Of the prefixes that have paths.
+    /// Of the prefixes that have paths, and of those above.
     pub(super) lengths: Lengths,
     last: u64,
 }
@@ -36,6 +43,8 @@ pub(super) struct Set {
     pub(super) resolved: Arc<[KernelNextHop]>,
     /// The first of the prefixes' records.
     first: Id,
+    /// How often it counts at a lower level.
+    lower: usize,
     /// Next hops that a prefix with this set covers.
     pub(super) asked_by: BTreeSet<IpAddr>,
 }
@@ -73,6 +82,32 @@ impl BgpTable {
             }
         }
         true
+    }
+
+    /// Says what counts at lower levels instead of a prefix's next hops.
+    pub(super) fn set_lower(&mut self, prefix: IpNetwork, by_level: Vec<Arc<[IpAddr]>>) {
+        let mut intern = |hops: Arc<[IpAddr]>| (!hops.is_empty()).then(|| self.intern(hops));
+        let after: Vec<Option<SetId>> = by_level.into_iter().map(&mut intern).collect();
+        for id in after.iter().flatten() {
+            self.sets.entry(*id).and_modify(|set| set.lower += 1);
+        }
+        let before = match after.is_empty() {
+            true => self.lower.remove(&prefix),
+            false => self.lower.insert(prefix, after.clone()),
+        };
+        match (before.is_some(), after.is_empty()) {
+            (false, false) => self.lengths.add(&prefix),
+            (true, true) => self.lengths.remove(&prefix),
+            (true, false) | (false, true) => {}
+        }
+        let before = before.unwrap_or_default();
+        if before != after {
+            self.touch_below(prefix);
+        }
+        for id in before.into_iter().flatten() {
+            self.sets.entry(id).and_modify(|set| set.lower -= 1);
+            self.forget_unused_set(id);
+        }
     }
 
     /// The set, if a next hop of it resolves, and which tables are to have it.
@@ -114,7 +149,7 @@ impl BgpTable {
         self.by_next_hops.insert(Arc::clone(&next_hops), id);
         let resolved = Arc::default();
         let asked_by = BTreeSet::new();
-        self.sets.insert(id, Set { next_hops, resolved, first: NONE, asked_by });
+        self.sets.insert(id, Set { next_hops, resolved, first: NONE, lower: 0, asked_by });
         // By what is known of them; the rest follows.
         let known = self.way_of(id, MAX_RECURSION).map(|way| way.hops);
         if let Some(set) = self.sets.get_mut(&id) {
@@ -126,7 +161,12 @@ impl BgpTable {
     fn leave(&mut self, book: &mut Book, id: SetId, prefix: Id) {
         let Some(set) = self.sets.get_mut(&id) else { return };
         book.unlink(&mut set.first, prefix);
-        if set.first != NONE {
+        self.forget_unused_set(id);
+    }
+
+    fn forget_unused_set(&mut self, id: SetId) {
+        let Some(set) = self.sets.get(&id) else { return };
+        if set.first != NONE || set.lower > 0 {
             return;
         }
         let next_hops = Arc::clone(&set.next_hops);

@@ -37,6 +37,14 @@ pub enum Fact {
         /// Which tables are to have them.
         install: Install,
     },
+    /// What counts of the speaker's paths for a prefix on the way to next hops, where that is not what they are.
+    Leading {
+        /// The destination.
+        prefix: IpNetwork,
+        /// Next hops in order, none twice: by the paths whose next hops are reached without routes of the speaker, then with
+        /// one, and so on; beyond the last, the paths as they are.
+        by_level: Vec<Arc<[IpAddr]>>,
+    },
     /// The configuration has this route, or (`kind: None`) no longer.
     Static {
         /// The destination.

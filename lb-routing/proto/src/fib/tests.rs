@@ -121,6 +121,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         2 => key().prop_map(Fact::KernelRouteGone),
         6 => (any_prefix(), prop::collection::vec(address(), 0..3), install())
             .prop_map(|(prefix, next_hops, install)| Fact::Bgp { prefix, next_hops: sorted(next_hops), install }),
+        2 => leading(),
         4 => (any_prefix(), metric(), prop::option::weighted(0.8, static_kind()))
             .prop_map(|(prefix, metric, kind)| Fact::Static { prefix, metric, kind }),
         1 => (address(), any::<bool>()).prop_map(|(address, present)| Fact::Vip { address, present }),
@@ -128,6 +129,12 @@ fn fact() -> impl Strategy<Value = Fact> {
         1 => Just(Fact::StaleOver),
         1 => any::<bool>().prop_map(|present| Fact::PolicyRules { present }),
     ]
+}
+
+fn leading() -> impl Strategy<Value = Fact> {
+    let hops = prop::collection::vec(address(), 0..3).prop_map(sorted);
+    let by_level = prop::collection::vec(hops, 0..4);
+    (any_prefix(), by_level).prop_map(|(prefix, by_level)| Fact::Leading { prefix, by_level })
 }
 
 /// Facts that mostly are routes of the speaker's which lead to each other's next hops, above one connected network.
@@ -145,7 +152,7 @@ fn deep() -> impl Strategy<Value = Fact> {
         let kind = KernelRouteKind::Unicast(vec![hop]);
         if up { Fact::KernelRoute(KernelRoute { key, kind }) } else { Fact::KernelRouteGone(key) }
     };
-    prop_oneof![12 => bgp, 2 => (prop::bool::weighted(0.8), address()).prop_map(base), 1 => fact()]
+    prop_oneof![12 => bgp, 3 => leading(), 2 => (prop::bool::weighted(0.8), address()).prop_map(base), 1 => fact()]
 }
 
 fn agree(

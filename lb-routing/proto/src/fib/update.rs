@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
+use smallvec::SmallVec;
 
 use super::KernelNextHop;
 use super::select::scale;
@@ -39,21 +40,71 @@ pub enum Output {
         /// Whose address.
         address: IpAddr,
     },
+    /// Many next hops were resolved, and there are more: poll again once others had their turn.
+    Busy,
 }
 
-/// How far a next hop of the speaker's is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// How far a next hop of the speaker's is, by how many of its own routes may lead there one by the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Reach {
+    /// By none, by one, and so on; the last one holds for more. Empty: it cannot be reached.
+    legs: SmallVec<[Leg; 1]>,
+}
+
+/// The same for one number of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Leg {
     /// The interior cost (RFC 4271 §9.1.2.2 e); `None`: it cannot be reached.
     pub cost: Option<u32>,
-    /// The route of the speaker's by which it is reached, and what it costs without that one: what counts for paths of this
-    /// very prefix. Else a path could be better as long as another one is chosen, and nothing would ever be settled.
-    pub over: Option<(IpNetwork, Option<u32>)>,
+    /// The route of the speaker's that leads there first, if one does. It counts for paths of other prefixes only.
+    pub over: Option<IpNetwork>,
+}
+
+impl Reach {
+    /// The level that counts in the end.
+    pub const LAST: usize = usize::MAX;
+
+    /// By levels, from that without routes of the speaker on.
+    pub fn new(legs: impl IntoIterator<Item = Leg>) -> Self {
+        let mut legs: SmallVec<[Leg; 1]> = legs.into_iter().collect();
+        while let [.., before, last] = &legs[..]
+            && before == last
+        {
+            legs.pop();
+        }
+        Self { legs }
+    }
+
+    /// The interior cost in the end; `None`: it cannot be reached.
+    #[must_use]
+    pub fn cost(&self) -> Option<u32> {
+        self.leg(Self::LAST).cost
+    }
+
+    /// At one level.
+    #[must_use]
+    pub fn leg(&self, level: usize) -> Leg {
+        self.legs.get(level).or(self.legs.last()).copied().unwrap_or_default()
+    }
+
+    /// From this number of levels on nothing changes: one at least.
+    #[must_use]
+    pub fn levels(&self) -> usize {
+        self.legs.len().max(1)
+    }
+
+    /// The cost at one level for paths of a prefix: no route leads to a next hop of its own.
+    #[must_use]
+    pub fn cost_for(&self, level: usize, prefix: Option<&IpNetwork>) -> Option<u32> {
+        let leg = self.leg(level);
+        let is_itself = prefix.is_some() && leg.over.as_ref() == prefix;
+        if is_itself { self.leg(0).cost } else { leg.cost }
+    }
 }
 
 impl From<Option<u32>> for Reach {
     fn from(cost: Option<u32>) -> Self {
-        Self { cost, over: None }
+        Self::new([Leg { cost, over: None }])
     }
 }
 

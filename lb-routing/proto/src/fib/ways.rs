@@ -39,8 +39,8 @@ enum Lead<'a> {
     Nowhere,
 }
 
-/// What a route's cost counts for: a default route leads to whatever nobody knows better, so it is dearest.
-pub(super) const fn priced(len: u8, cost: u32) -> u32 {
+/// What a route's metric counts for: a default route leads to whatever nobody knows better, so it is dearest.
+const fn priced(len: u8, cost: u32) -> u32 {
     if len == 0 { u32::MAX } else { cost }
 }
 
@@ -48,7 +48,9 @@ impl<'a> Tables<'a> {
     /// What leads to a next hop, and how long a route of the speaker's must be at least to count before it.
     pub(super) fn way(self, next_hop: IpAddr) -> (Way, u8) {
         let (lead, from) = self.lead(next_hop);
-        (self.follow(next_hop, &lead), from)
+        let (way, is_near) = self.follow(next_hop, &lead);
+        // On a link of ours it is where it is, whatever a neighbour tells of its address.
+        (way, if is_near { bits(next_hop) + 1 } else { from })
     }
 
     fn lead(self, next_hop: IpAddr) -> (Lead<'a>, u8) {
@@ -93,12 +95,13 @@ impl<'a> Tables<'a> {
         }
     }
 
-    /// An MTU of the route that leads to a next hop is not one of the routes that name it.
-    fn follow(self, next_hop: IpAddr, lead: &Lead<'_>) -> Way {
+    /// The way, and whether the next hop is on a link that is up. An MTU of the route that leads there is not one of the
+    /// routes that name it.
+    fn follow(self, next_hop: IpAddr, lead: &Lead<'_>) -> (Way, bool) {
         let (metric, hops) = match *lead {
             Lead::Out(metric, hops) => (metric, hops),
-            Lead::Kernel(metric) => return Way { cost: Some(metric), ..Way::default() },
-            Lead::Nowhere => return Way::default(),
+            Lead::Kernel(metric) => return (Way { cost: Some(metric), ..Way::default() }, false),
+            Lead::Nowhere => return (Way::default(), false),
         };
         let is_up = |hop: &&KernelNextHop| self.links.get(&hop.ifindex).is_some_and(|it| it.up);
         let up = || hops.iter().filter(is_up);
@@ -110,7 +113,7 @@ impl<'a> Tables<'a> {
         };
         let hops: Arc<[_]> = up().map(straight).collect();
         let cost = (!hops.is_empty()).then_some(if is_near { 0 } else { metric });
-        Way { hops, cost }
+        (Way { hops, cost }, is_near)
     }
 }
 
@@ -126,7 +129,7 @@ impl Fib {
         self.bgp.unwatch(next_hop);
     }
 
-    /// Resolves next hops again that something was said of.
+    /// Resolves next hops again that something was said of, some of them.
     pub(super) fn settle(&mut self) {
         let Self { kernel, statics, vips, links, bgp, book, groups, .. } = self;
         for set in bgp.settle((Tables { kernel, statics, vips, links }, book)) {

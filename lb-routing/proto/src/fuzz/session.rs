@@ -168,6 +168,7 @@ impl Play {
             | Output::Routes(_)
             | Output::Event(_)
             | Output::NextHop { .. }
+            | Output::Leading { .. }
             | Output::Busy => {}
         }
     }

@@ -121,6 +121,8 @@ pub(crate) struct Group {
     not_before: Option<Instant>,
     /// Something was said since that was set.
     spoke: bool,
+    /// End-of-RIB waits.
+    holds_end: bool,
     now: Option<Instant>,
 }
 
@@ -153,6 +155,7 @@ impl Group {
             by_address: HashMap::with_hasher(hash),
             not_before: None,
             spoke: false,
+            holds_end: false,
             now: None,
         };
         if group.key.export != Export::None {
@@ -199,6 +202,11 @@ impl Group {
         self.now = Some(now);
     }
 
+    /// End-of-RIB waits, or it no longer does: the driver may have more to come.
+    pub(crate) const fn hold_end_of_rib(&mut self, hold: bool) {
+        self.holds_end = hold;
+    }
+
     /// When changes that wait for their interval are due.
     pub(crate) fn timeout(&self) -> Option<Instant> {
         self.not_before.filter(|_| self.is_pending())
@@ -236,7 +244,7 @@ impl Group {
             }
             return Some(sendings);
         }
-        let pending = self.is_pending();
+        let pending = self.is_pending() || self.holds_end;
         let waiting = |member: &Member| member.backlog == Backlog::Little && member.waits(pending);
         let place = self.members.iter().position(waiting)?;
         Some(self.catch_up(place, rib))

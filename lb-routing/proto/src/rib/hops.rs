@@ -13,30 +13,41 @@ use super::hash::Keyed;
 use super::pool::{Id, Pool};
 use crate::fib::Reach;
 
+/// For which prefix, where that matters, and at which level somebody asks.
+pub(crate) type About = (Option<IpNetwork>, usize);
+
 /// The sets, sorted and without repeats. [`Id::NONE`] is the empty one.
 #[derive(Debug)]
 pub(crate) struct NextHops {
     pool: Pool<Arc<[IpAddr]>>,
     /// By number.
-    costs: Vec<Option<u32>>,
-    /// By number, of those that a route of ours leads to: which one, and what they cost for paths of its own prefix.
-    over: HashMap<Id, (IpNetwork, Option<u32>), Keyed>,
-    /// How many cannot be reached, for some prefix at least: nearly always none, and then nobody has to look.
+    costs: Vec<Cost>,
+    /// Of those that a route of ours leads to.
+    reaches: HashMap<Id, Reach, Keyed>,
+    /// How many cannot be reached, for some prefix or at some level: nearly always none, and then nobody has to look.
     unreached: usize,
     /// Next hops that came (`true`) and went, in order.
     news: VecDeque<(IpAddr, bool)>,
     hash: Keyed,
 }
 
-/// The cost of what nobody has said anything of.
-const UNKNOWN: Option<u32> = Some(0);
+/// What a next hop costs in the end.
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    cost: Option<u32>,
+    /// For some prefix or at some level it is another one.
+    varies: bool,
+}
+
+/// That of what nobody has said anything of.
+const UNKNOWN: Cost = Cost { cost: Some(0), varies: false };
 
 impl NextHops {
     pub(crate) fn new(hash: Keyed) -> Self {
         Self {
             pool: Pool::default(),
             costs: Vec::new(),
-            over: HashMap::with_hasher(hash),
+            reaches: HashMap::with_hasher(hash),
             unreached: 0,
             news: VecDeque::new(),
             hash,
@@ -69,8 +80,7 @@ impl NextHops {
         self.news.pop_front()
     }
 
-    /// The interior cost of a next hop (RFC 4271 §9.1.2.2 e), 0 until somebody says it; `None`: it cannot be reached.
-    pub(crate) fn cost(&self, id: Id) -> Option<u32> {
+    fn cost(&self, id: Id) -> Cost {
         self.costs.get(id.0 as usize).copied().unwrap_or(UNKNOWN)
     }
 
@@ -79,48 +89,52 @@ impl NextHops {
         self.unreached == 0
     }
 
-    /// What it costs for paths of a prefix; the prefix has to be named where [`NextHops::depend_on_prefix`] says so.
-    pub(crate) fn cost_for(&self, id: Id, prefix: Option<&IpNetwork>) -> Option<u32> {
-        match self.over.get(&id).filter(|_| prefix.is_some()) {
-            Some((over, without)) if Some(over) == prefix => *without,
-            Some(_) | None => self.cost(id),
+    /// The interior cost of a next hop (RFC 4271 §9.1.2.2 e), 0 until somebody says it; `None`: it cannot be reached. At a
+    /// level, for paths of a prefix, which has to be named where [`NextHops::vary`] says so.
+    pub(crate) fn cost_for(&self, id: Id, (prefix, level): About) -> Option<u32> {
+        let Cost { cost, varies } = self.cost(id);
+        match self.reaches.get(&id).filter(|_| varies) {
+            Some(reach) => reach.cost_for(level, prefix.as_ref()),
+            None => cost,
         }
     }
 
-    /// For some prefixes some next hops cost something else.
-    pub(crate) fn depend_on_prefix(&self) -> bool {
-        !self.over.is_empty()
+    /// Some cost something else for some prefix or at some level.
+    pub(crate) fn vary(&self) -> bool {
+        !self.reaches.is_empty()
     }
 
-    /// How far a next hop is, as was said; `None`: no path has it.
-    pub(crate) fn reach(&mut self, next_hop: IpAddr) -> Option<Reach> {
-        self.find(next_hop).map(|id| self.reach_of(id))
+    /// From this number of levels on the cost stays the same.
+    pub(crate) fn levels(&self, id: Id) -> usize {
+        let reach = self.reaches.get(&id).filter(|_| self.cost(id).varies);
+        reach.map_or(1, Reach::levels)
     }
 
     fn reach_of(&self, id: Id) -> Reach {
-        Reach { cost: self.cost(id), over: self.over.get(&id).copied() }
+        let known = self.reaches.get(&id).cloned();
+        known.unwrap_or_else(|| Reach::from(self.cost(id).cost))
     }
 
     fn note(&mut self, id: Id, reach: Reach) -> Reach {
         let before = self.reach_of(id);
-        self.costs[id.0 as usize] = reach.cost;
-        match reach.over {
-            Some(over) => drop(self.over.insert(id, over)),
-            None => drop(self.over.remove(&id)),
+        let is_unreached = |reach: &Reach| reach.leg(0).cost.is_none() || reach.cost().is_none();
+        self.unreached += usize::from(is_unreached(&reach));
+        self.unreached -= usize::from(is_unreached(&before));
+        let varies = reach.levels() > 1;
+        self.costs[id.0 as usize] = Cost { cost: reach.cost(), varies };
+        if varies {
+            self.reaches.insert(id, reach);
+        } else {
+            self.reaches.remove(&id);
         }
-        let is_unreached = |reach: Reach| {
-            reach.cost.is_none() || reach.over.is_some_and(|(_, without)| without.is_none())
-        };
-        self.unreached += usize::from(is_unreached(reach));
-        self.unreached -= usize::from(is_unreached(before));
         before
     }
 
     /// Notes how far one is; returns its number and what was known before, where it is there and that was something else.
-    pub(crate) fn set_reach(&mut self, next_hop: IpAddr, reach: Reach) -> Option<(Id, Reach)> {
+    pub(crate) fn set_reach(&mut self, next_hop: IpAddr, reach: &Reach) -> Option<(Id, Reach)> {
         let id = self.find(next_hop)?;
-        let before = self.note(id, reach);
-        (before != reach).then_some((id, before))
+        let before = self.note(id, reach.clone());
+        (before != *reach).then_some((id, before))
     }
 
     fn find(&mut self, next_hop: IpAddr) -> Option<Id> {
@@ -151,7 +165,7 @@ impl NextHops {
             let keyed = self.hash;
             let gone = self.pool.release(id, |known| keyed.hash_one(&**known));
             if let Some([next_hop]) = gone.as_deref() {
-                self.note(id, UNKNOWN.into());
+                self.note(id, UNKNOWN.cost.into());
                 match self.news.back() {
                     // Nobody has heard of it.
                     Some(last) if *last == (*next_hop, true) => drop(self.news.pop_back()),

@@ -1,7 +1,9 @@
+mod settling;
+
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::fib::Reach;
+use crate::fib::{Leg, Reach};
 use crate::wire::AsPath;
 
 fn rib(max_paths: usize) -> Rib {
@@ -215,17 +217,23 @@ fn a_path_is_no_better_for_the_route_that_it_would_replace() {
     }
     changes(&mut rib);
     // The second neighbour's path leads to the first one's next hop.
-    let over = |without| Reach { cost: Some(0), over: Some((prefix("10.1.0.0/24"), without)) };
+    let over = |without| {
+        let over = Some(prefix("10.1.0.0/24"));
+        Reach::new([Leg { cost: without, over: None }, Leg { cost: Some(0), over }])
+    };
     rib.set_reach(hop(0), over(None));
-    assert!(!rib.look_again(), "no cost has changed: two records are looked at");
+    look_again(&mut rib);
     assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(1)])], "others keep theirs");
     rib.set_reach(hop(0), over(Some(5)));
+    look_again(&mut rib);
     assert_eq!(changes(&mut rib), [], "it is farther than the other one");
     rib.remove_peer(1, 1);
     assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(0)])]);
     rib.set_reach(hop(0), over(None));
+    look_again(&mut rib);
     assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![])], "nor to itself");
     rib.set_reach(hop(0), Some(0).into());
+    look_again(&mut rib);
     assert_eq!(changes(&mut rib), [("10.1.0.0/24".into(), vec![hop(0)])]);
 }
 

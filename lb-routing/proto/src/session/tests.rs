@@ -126,7 +126,11 @@ fn words(effect: &Effect) -> Option<String> {
         Output::Send { conn, bytes } => format!("{} to {}", message_words(bytes), conn.0),
         Output::Close { conn } => format!("close {}", conn.0),
         Output::Event(Event::State { .. }) => return None,
-        Output::Event(_) | Output::Routes(_) | Output::NextHop { .. } | Output::Busy => {
+        Output::Event(_)
+        | Output::Routes(_)
+        | Output::NextHop { .. }
+        | Output::Leading { .. }
+        | Output::Busy => {
             format!("{output:?}")
         }
     })

@@ -408,7 +408,7 @@ impl Net {
                 self.hang_up(conn, end);
             }
             Output::Routes(changes) => changes.into_iter().for_each(|it| self.install(node, it)),
-            Output::Event(_) | Output::NextHop { .. } | Output::Busy => {}
+            Output::Event(_) | Output::NextHop { .. } | Output::Leading { .. } | Output::Busy => {}
         }
     }
 

@@ -157,6 +157,7 @@ impl Speaker {
             let place = (self.next_to_flush + turn) % count;
             let Some(Some(group)) = self.groups.get_mut(place) else { continue };
             group.look_at_clock(self.now);
+            group.hold_end_of_rib(self.resolving);
             let Some(sendings) = group.flush(&mut self.rib) else { continue };
             let overdue = group.overdue();
             let (oversize, member) = (group.take_oversize(), group.any_member());

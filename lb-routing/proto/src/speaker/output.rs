@@ -49,6 +49,13 @@ pub enum Output {
     },
     /// The paths that carry traffic for these prefixes are now these.
     Routes(Vec<RouteChange>),
+    /// What a prefix's routes count as on the way to next hops (`Fact::Leading`). A driver that resolves none leaves it.
+    Leading {
+        /// The destination.
+        prefix: IpNetwork,
+        /// Next hops by level; none: what `Routes` says.
+        by_level: Vec<Arc<[IpAddr]>>,
+    },
     /// Something worth a log line.
     Event(Event),
     /// Much was looked at and nothing came of it yet: poll again once others had their turn.
@@ -120,13 +127,6 @@ pub enum Event {
         /// From where.
         peer: IpAddr,
         /// Whose limit it is, in words.
-        what: String,
-    },
-    /// A next hop comes and goes, and its routes wait for it to stay.
-    Unsteady {
-        /// Which one.
-        next_hop: IpAddr,
-        /// What it does and for how long they wait, in words.
         what: String,
     },
     /// A family's initial routes are complete (RFC 4724 §2).

@@ -120,7 +120,8 @@ fn a_link_that_goes_down_takes_its_members_with_it() {
         Output::Install { .. }
         | Output::Update(_)
         | Output::NextHop { .. }
-        | Output::Resolve { .. } => None,
+        | Output::Resolve { .. }
+        | Output::Busy => None,
     });
     let hop = KernelNextHop { ifindex: 1, gateway: Some(GATEWAY), weight: 1, mtu: None };
     assert_eq!(left, Some(vec![hop]));
@@ -157,7 +158,8 @@ fn a_vip_on_a_connected_network_is_the_kernels_even_if_a_neighbour_claims_it() {
         Output::Update(_)
         | Output::Install { .. }
         | Output::NextHop { .. }
-        | Output::Resolve { .. } => None,
+        | Output::Resolve { .. }
+        | Output::Busy => None,
     });
     let (group, source) = route.unwrap();
     assert_eq!(source, Source::Kernel);
@@ -166,7 +168,8 @@ fn a_vip_on_a_connected_network_is_the_kernels_even_if_a_neighbour_claims_it() {
         Output::Update(_)
         | Output::Install { .. }
         | Output::NextHop { .. }
-        | Output::Resolve { .. } => None,
+        | Output::Resolve { .. }
+        | Output::Busy => None,
     });
     assert_eq!(to_kernel, Some(&Action::Kernel));
 }
@@ -184,7 +187,8 @@ fn a_gateway_carries_routes_of_both_families() {
         Output::Update(_)
         | Output::Install { .. }
         | Output::NextHop { .. }
-        | Output::Resolve { .. } => None,
+        | Output::Resolve { .. }
+        | Output::Busy => None,
     });
     assert_eq!(members.unwrap().destination_mac, Some(MAC), "{outputs:?}");
     let groups: BTreeSet<u32> = outputs
@@ -194,7 +198,8 @@ fn a_gateway_carries_routes_of_both_families() {
             Output::Update(_)
             | Output::Install { .. }
             | Output::NextHop { .. }
-            | Output::Resolve { .. } => None,
+            | Output::Resolve { .. }
+            | Output::Busy => None,
         })
         .collect();
     assert_eq!(groups.len(), 1, "both routes share one: {outputs:?}");
@@ -353,8 +358,8 @@ fn a_gateway_that_does_not_answer_is_left_out_while_another_one_does() {
 fn a_next_hop_that_a_route_of_the_configuration_leads_to_resolves_and_is_watched() {
     let mut fib = connected();
     let far: IpAddr = "192.0.2.9".parse().unwrap();
-    assert_eq!(fib.watch(far).cost, None);
-    assert_eq!(fib.watch(GATEWAY).cost, Some(0), "on a link");
+    assert_eq!(fib.watch(far).cost(), None);
+    assert_eq!(fib.watch(GATEWAY).cost(), Some(0), "on a link");
     tell(&mut fib, [bgp("172.16.0.0/16", &[far])]);
     let hops = vec![StaticNextHop { gateway: Some(GATEWAY), interface: None, weight: 1 }];
     let route = |kind| Fact::Static { prefix: net("192.0.2.0/24"), metric: 30, kind };
@@ -376,7 +381,7 @@ fn a_next_hop_that_a_route_of_the_configuration_leads_to_resolves_and_is_watched
 #[test]
 fn a_next_hop_that_the_kernel_drops_or_refuses_packets_to_is_not_reached() {
     let (mut fib, far) = (connected(), "192.0.2.9".parse().unwrap());
-    assert_eq!(fib.watch(far).cost, None);
+    assert_eq!(fib.watch(far).cost(), None);
     let route = |kind, metric| {
         let prefix = net("192.0.2.0/24");
         let key = RouteKey { prefix, metric, tos: 0, source: None, local: false };
@@ -385,7 +390,7 @@ fn a_next_hop_that_the_kernel_drops_or_refuses_packets_to_is_not_reached() {
     for kind in [KernelRouteKind::Blackhole, KernelRouteKind::Reject] {
         let outputs = tell(&mut fib, [route(kind.clone(), 7)]);
         assert!(!outputs.iter().any(|it| matches!(it, Output::NextHop { .. })), "{outputs:?}");
-        assert_eq!(fib.watch(far).cost, None, "{kind:?}");
+        assert_eq!(fib.watch(far).cost(), None, "{kind:?}");
     }
     // The kernel knows the way.
     let outputs = tell(&mut fib, [route(KernelRouteKind::Kernel, 7)]);
@@ -413,8 +418,8 @@ fn address(text: &str) -> IpAddr {
 
 fn distances(outputs: &[Output]) -> Vec<(IpAddr, Option<u32>)> {
     let distance = |it: &Output| match it {
-        Output::NextHop { next_hop, reach } => Some((*next_hop, reach.cost)),
-        Output::Update(_) | Output::Install { .. } | Output::Resolve { .. } => None,
+        Output::NextHop { next_hop, reach } => Some((*next_hop, reach.cost())),
+        Output::Update(_) | Output::Install { .. } | Output::Resolve { .. } | Output::Busy => None,
     };
     outputs.iter().filter_map(distance).collect()
 }
@@ -422,13 +427,13 @@ fn distances(outputs: &[Output]) -> Vec<(IpAddr, Option<u32>)> {
 #[test]
 fn a_next_hop_that_only_a_learned_route_leads_to_resolves_to_the_gateway_at_the_end() {
     let (mut fib, far) = (connected(), address("192.0.2.9"));
-    assert_eq!(fib.watch(far).cost, None);
+    assert_eq!(fib.watch(far).cost(), None);
     let outputs = tell(&mut fib, [bgp("172.16.0.0/16", &[far])]);
     assert_eq!(outputs, [], "nothing leads there");
     let outputs = tell(&mut fib, [bgp("192.0.2.0/24", &[GATEWAY])]);
     assert!(outputs.contains(&installed("172.16.0.0/16", Some(by_gateway()))), "{outputs:?}");
-    let over = Some((net("192.0.2.0/24"), None));
-    let reach = Reach { cost: Some(0), over };
+    let over = Some(net("192.0.2.0/24"));
+    let reach = Reach::new([Leg { cost: None, over: None }, Leg { cost: Some(0), over }]);
     assert!(outputs.contains(&Output::NextHop { next_hop: far, reach }), "{outputs:?}");
     // The lower one goes, and comes by another way.
     let outputs = tell(&mut fib, [bgp("192.0.2.0/24", &[])]);
@@ -438,7 +443,7 @@ fn a_next_hop_that_only_a_learned_route_leads_to_resolves_to_the_gateway_at_the_
     let way = kernel_route("10.9.0.0/24", 1, Some(address("10.0.0.9")));
     tell(&mut fib, [way, bgp("192.0.2.0/24", &[other])]);
     let hop = KernelNextHop { gateway: Some(address("10.0.0.9")), ..by_gateway() };
-    assert_eq!(fib.watch(far).cost, Some(0), "of the metric of the kernel's route, which is 0");
+    assert_eq!(fib.watch(far).cost(), Some(0), "of the metric of the kernel's route, which is 0");
     let outputs = tell(&mut fib, [bgp("172.17.0.0/16", &[far])]);
     assert!(outputs.contains(&installed("172.17.0.0/16", Some(hop))), "{outputs:?}");
 }
@@ -450,13 +455,13 @@ fn routes_that_only_lead_to_each_other_lead_nowhere() {
     assert_eq!(tell(&mut fib, [bgp("10.1.0.0/16", &[one])]), [], "to itself");
     let outputs = tell(&mut fib, [bgp("10.1.0.0/16", &[two]), bgp("10.2.0.0/16", &[one])]);
     assert_eq!(outputs, [], "to each other");
-    assert_eq!((fib.watch(one).cost, fib.watch(two).cost), (None, None));
+    assert_eq!((fib.watch(one).cost(), fib.watch(two).cost()), (None, None));
     // A default route leads there without them.
     let outputs = tell(&mut fib, [kernel_route("0.0.0.0/0", 1, Some(GATEWAY))]);
     for prefix in ["10.1.0.0/16", "10.2.0.0/16"] {
         assert!(outputs.contains(&installed(prefix, Some(by_gateway()))), "{outputs:?}");
     }
-    assert_eq!(fib.watch(one).cost, Some(u32::MAX), "that is farthest");
+    assert_eq!(fib.watch(one).cost(), Some(u32::MAX), "that is farthest");
 }
 
 #[test]
@@ -472,8 +477,8 @@ fn a_chain_of_learned_routes_resolves_up_to_its_bound() {
     let outputs = tell(&mut fib, (1..=most + 2).rev().map(link));
     let resolved = outputs.iter().filter(|it| matches!(it, Output::Install { .. })).count();
     assert_eq!(resolved, most + 1, "the first one takes none, the last one too many");
-    assert_eq!(fib.watch(hop(most)).cost, Some(0));
-    assert_eq!(fib.watch(hop(most + 1)).cost, None);
+    assert_eq!(fib.watch(hop(most)).cost(), Some(0));
+    assert_eq!(fib.watch(hop(most + 1)).cost(), None);
     let outputs = tell(&mut fib, [bgp("10.1.0.0/16", &[])]);
     let gone = |it: &&Output| matches!(it, Output::Install { route: None, .. });
     assert_eq!(outputs.iter().filter(gone).count(), most + 1);
@@ -502,7 +507,7 @@ fn an_ipv4_route_resolves_by_an_ipv6_next_hop_that_a_learned_route_leads_to() {
 fn a_vip_or_a_better_route_of_others_stands_before_a_learned_one_on_the_way_to_a_next_hop() {
     let (mut fib, far) = (connected(), address("192.0.2.9"));
     tell(&mut fib, [bgp("192.0.2.9/32", &[GATEWAY]), bgp("172.16.0.0/16", &[far])]);
-    assert_eq!(fib.watch(far).cost, Some(0));
+    assert_eq!(fib.watch(far).cost(), Some(0));
     let vip = |present| Fact::Vip { address: far, present };
     assert_eq!(distances(&tell(&mut fib, [vip(true)])), [(far, None)]);
     assert_eq!(distances(&tell(&mut fib, [vip(false)])), [(far, Some(0))]);
@@ -513,4 +518,55 @@ fn a_vip_or_a_better_route_of_others_stands_before_a_learned_one_on_the_way_to_a
     let outputs = tell(&mut fib, [Fact::KernelRoute(KernelRoute { key, kind })]);
     assert_eq!(distances(&outputs), [(far, None)]);
     assert!(outputs.contains(&installed("172.16.0.0/16", None)), "{outputs:?}");
+}
+
+#[test]
+fn no_learned_route_leads_to_a_neighbour_on_a_link_nor_does_a_default_route_lead_to_any_next_hop() {
+    let (mut fib, third) = (connected(), address("10.0.0.3"));
+    fib.watch(GATEWAY);
+    tell(&mut fib, [bgp("172.16.0.0/16", &[GATEWAY])]);
+    for inside in ["10.0.0.2/32", "10.0.0.0/25"] {
+        let outputs = tell(&mut fib, [bgp(inside, &[third])]);
+        assert!(!outputs.iter().any(|it| matches!(it, Output::NextHop { .. })), "{outputs:?}");
+    }
+    let outputs = tell(&mut fib, [bgp("172.17.0.0/16", &[GATEWAY])]);
+    assert!(outputs.contains(&installed("172.17.0.0/16", Some(by_gateway()))), "{outputs:?}");
+    let far = address("192.0.2.9");
+    tell(&mut fib, [bgp("0.0.0.0/0", &[GATEWAY]), bgp("172.18.0.0/16", &[far])]);
+    assert_eq!(fib.watch(far).cost(), None);
+}
+
+#[test]
+fn a_route_leads_to_next_hops_by_what_counts_of_it_at_the_level_below() {
+    let (mut fib, far, other) = (connected(), address("192.0.2.9"), address("198.51.100.9"));
+    let over = Some(net("192.0.2.0/24"));
+    let nowhere = Leg { cost: None, over: None };
+    let there = Leg { cost: Some(0), over };
+    tell(&mut fib, [bgp("198.51.100.0/24", &[GATEWAY]), bgp("192.0.2.0/24", &[other])]);
+    assert_eq!(fib.watch(far), Reach::new([nowhere, nowhere, there]), "by two of them");
+    let leading = |by_level: &[Arc<[IpAddr]>]| {
+        let by_level = by_level.to_vec();
+        Fact::Leading { prefix: net("192.0.2.0/24"), by_level }
+    };
+    let outputs = tell(&mut fib, [leading(&[[address("10.0.0.3")].into()])]);
+    let reach = Reach::new([nowhere, there]);
+    assert_eq!(outputs, [Output::NextHop { next_hop: far, reach }]);
+    // In the end what is chosen in the end leads there.
+    let outputs = tell(&mut fib, [bgp("172.16.0.0/16", &[far])]);
+    assert!(outputs.contains(&installed("172.16.0.0/16", Some(by_gateway()))), "{outputs:?}");
+    let reach = Reach::new([nowhere, nowhere, there]);
+    assert_eq!(tell(&mut fib, [leading(&[])]), [Output::NextHop { next_hop: far, reach }]);
+}
+
+#[test]
+fn as_many_next_hops_as_a_neighbour_likes_are_resolved_some_at_a_time() {
+    let mut fib = Fib::new([1, 2]);
+    let hops = (0..10_000_u32).map(|it| IpAddr::from(Ipv4Addr::from_bits(0xc612_0000 + it)));
+    for (number, hop) in (0..).zip(hops) {
+        let prefix = IpNetwork::from(IpAddr::from(Ipv4Addr::from_bits(0x0b00_0000 + number)));
+        fib.handle(Fact::Bgp { prefix, next_hops: [hop].into(), install: Install::Both });
+    }
+    let outputs = tell(&mut fib, []);
+    assert!(outputs.iter().all(|it| *it == Output::Busy), "nothing leads there");
+    assert!(outputs.len() >= 2, "{}", outputs.len());
 }

@@ -27,10 +27,10 @@ impl Model {
                     prop_assert_ne!(before, route, "needless");
                 }
                 Output::NextHop { next_hop, reach } => {
-                    let before = self.reached.insert(next_hop, reach);
+                    let before = self.reached.insert(next_hop, reach.clone());
                     prop_assert!(before.is_some_and(|before| before != reach), "needless");
                 }
-                Output::Resolve { .. } => {}
+                Output::Resolve { .. } | Output::Busy => {}
             }
         }
         let named: BTreeSet<_> = self.routes.values().map(|(group, _)| *group).collect();

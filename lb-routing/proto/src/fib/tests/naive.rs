@@ -9,6 +9,8 @@ pub(super) struct Facts {
     neighbours: BTreeMap<(u32, IpAddr), [u8; 6]>,
     kernel: BTreeMap<RouteKey, KernelRouteKind>,
     bgp: BTreeMap<IpNetwork, (BTreeSet<IpAddr>, Install)>,
+    /// What counts at lower levels.
+    lower: BTreeMap<IpNetwork, Vec<BTreeSet<IpAddr>>>,
     statics: BTreeMap<(IpNetwork, u32), StaticKind>,
     vips: BTreeSet<IpAddr>,
     stale: BTreeMap<IpNetwork, KernelRouteKind>,
@@ -20,7 +22,15 @@ pub(super) struct Facts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Reached {
     hops: Vec<KernelNextHop>,
+    leg: Leg,
+    /// By all levels, in the end.
     reach: Reach,
+}
+
+impl Reached {
+    fn new(hops: Vec<KernelNextHop>, cost: Option<u32>) -> Self {
+        Self { hops, leg: Leg { cost, over: None }, reach: Reach::default() }
+    }
 }
 
 /// What a prefix leads to: hops, or an action that needs none.
@@ -68,6 +78,10 @@ impl Facts {
                 self.stale.remove(&clean(prefix));
                 self.bgp.insert(clean(prefix), (next_hops.iter().copied().collect(), install));
                 self.bgp.retain(|_, (hops, _)| !hops.is_empty());
+            }
+            Fact::Leading { prefix, by_level } => {
+                let sets = by_level.iter().map(|hops| hops.iter().copied().collect());
+                self.lower.insert(clean(prefix), sets.collect());
             }
             Fact::Static { prefix, metric, kind } => {
                 self.statics.remove(&(clean(prefix), metric));
@@ -278,40 +292,54 @@ impl Facts {
     }
 
     fn resolve(&self, prefix: &IpNetwork) -> Vec<KernelNextHop> {
-        self.by(&self.reached, prefix).hops
+        self.by(&self.reached, prefix, usize::MAX).hops
     }
 
     pub(super) fn reach(&self, next_hop: IpAddr) -> Reach {
-        self.reached[&next_hop].reach
+        self.reached[&next_hop].reach.clone()
     }
 
     /// What leads to every next hop: at first without the speaker's routes, then by those whose next hops are known to be led
     /// to, and so on.
     pub(super) fn resolve_all(&mut self, watched: &BTreeSet<IpAddr>) {
         let all = self.bgp.values().flat_map(|(next_hops, _)| next_hops).chain(watched);
+        let all = all.chain(self.lower.values().flatten().flatten());
         let all: BTreeSet<IpAddr> = all.copied().collect();
         let without: Vec<_> = all.iter().map(|it| (*it, self.without(*it))).collect();
         let first = without.iter().map(|(next_hop, (_, way))| (*next_hop, way.clone()));
         let mut reached: BTreeMap<_, _> = first.collect();
-        for _ in 0..8 {
-            let more = without.iter().map(|(it, alone)| (*it, self.with(&reached, *it, alone)));
-            let more = more.collect();
-            if reached == more {
-                break;
+        let mut legs: BTreeMap<IpAddr, Vec<Leg>> = BTreeMap::new();
+        for level in 0..=4 {
+            for (next_hop, there) in &reached {
+                legs.entry(*next_hop).or_default().push(there.leg);
             }
-            reached = more;
+            if level < 4 {
+                let more = without.iter();
+                let more = more.map(|(it, alone)| (*it, self.with(&reached, *it, alone, level)));
+                reached = more.collect();
+            }
+        }
+        for (next_hop, there) in &mut reached {
+            there.reach = Reach::new(legs.remove(next_hop).unwrap());
         }
         self.reached = reached;
     }
 
+    /// What counts of a learned route at a level.
+    fn learned(&self, prefix: &IpNetwork, level: usize) -> BTreeSet<IpAddr> {
+        let lower = self.lower.get(prefix).and_then(|lower| lower.get(level));
+        let last = || self.bgp.get(prefix).map(|(hops, _)| hops);
+        lower.or_else(last).cloned().unwrap_or_default()
+    }
+
     /// What the next hops of a learned route lead to.
-    fn by(&self, reached: &BTreeMap<IpAddr, Reached>, prefix: &IpNetwork) -> Reached {
-        let next_hops = self.bgp.get(prefix).into_iter().flat_map(|(hops, _)| hops);
-        let found: Vec<_> = next_hops.filter_map(|it| reached.get(it)).collect();
+    fn by(&self, reached: &BTreeMap<IpAddr, Reached>, prefix: &IpNetwork, level: usize) -> Reached {
+        let next_hops = self.learned(prefix, level);
+        let found: Vec<_> = next_hops.iter().filter_map(|it| reached.get(it)).collect();
         let usable = found.iter().filter(|it| !it.hops.is_empty());
-        let cost = usable.filter_map(|it| it.reach.cost).min();
+        let cost = usable.filter_map(|it| it.leg.cost).min();
         let hops: Vec<_> = found.iter().flat_map(|it| it.hops.iter().copied()).collect();
-        Reached { hops: merged(&hops), reach: cost.into() }
+        Reached::new(merged(&hops), cost)
     }
 
     fn with(
@@ -319,31 +347,31 @@ impl Facts {
         reached: &BTreeMap<IpAddr, Reached>,
         next_hop: IpAddr,
         (before, without): &(u8, Reached),
+        level: usize,
     ) -> Reached {
-        let counts = |(prefix, (next_hops, _)): &(&IpNetwork, &(BTreeSet<IpAddr>, Install))| {
-            prefix.prefix() >= *before
+        let is_there = reached.get(&next_hop).is_some_and(|it| !it.hops.is_empty());
+        let counts = |prefix: &&IpNetwork| {
+            prefix.prefix() >= (*before).max(1)
                 && prefix.contains(next_hop)
-                && !next_hops.contains(&next_hop)
+                && !(is_there && self.learned(prefix, level).contains(&next_hop))
         };
-        let covering = self.bgp.iter().filter(counts);
-        let mut leading: Vec<_> =
-            covering.map(|(prefix, _)| (*prefix, self.by(reached, prefix))).collect();
-        leading.retain(|(_, by)| !by.hops.is_empty());
-        leading.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.prefix()));
-        let priced = |(prefix, by): &(IpNetwork, Reached)| {
-            by.reach.cost.map(|cost| if prefix.prefix() == 0 { u32::MAX } else { cost })
+        let known: BTreeSet<_> = self.bgp.keys().chain(self.lower.keys()).collect();
+        let covering = known.into_iter().filter(counts);
+        let leading = covering.map(|prefix| (*prefix, self.by(reached, prefix, level)));
+        let leading = leading.filter(|(_, by)| !by.hops.is_empty());
+        let Some((over, Reached { hops, leg, .. })) = leading.max_by_key(|(it, _)| it.prefix())
+        else {
+            return without.clone();
         };
-        let Some(first) = leading.first() else { return without.clone() };
-        let otherwise = leading.get(1).map_or(without.reach.cost, priced);
-        let reach = Reach { cost: priced(first), over: Some((first.0, otherwise)) };
-        Reached { hops: first.1.hops.clone(), reach }
+        let leg = Leg { over: Some(over), ..leg };
+        Reached { hops, leg, ..Reached::default() }
     }
 
     /// What leads to a next hop without the speaker's routes, and how long those are at least that count before it.
     fn without(&self, next_hop: IpAddr) -> (u8, Reached) {
         let all = one(next_hop).prefix();
         if self.local_covers(&one(next_hop)) {
-            return (all + 1, Reached { hops: Vec::new(), reach: Some(0).into() });
+            return (all + 1, Reached::new(Vec::new(), Some(0)));
         }
         let lead = self.lead(next_hop);
         let before = lead.as_ref().map_or(0, |(len, is_behind, ..)| len + u8::from(!is_behind));
@@ -354,7 +382,7 @@ impl Facts {
         let hops = match way {
             Way::Hops(hops) => hops,
             Way::Done(Action::Kernel) => {
-                return (before, Reached { hops: Vec::new(), reach: Some(metric).into() });
+                return (before, Reached::new(Vec::new(), Some(metric)));
             }
             Way::Done(_) | Way::Rejected => return (before, Reached::default()),
         };
@@ -364,7 +392,8 @@ impl Facts {
         let gateway = |hop: &KernelNextHop| Some(hop.gateway.unwrap_or(next_hop));
         let straight =
             |hop: &&KernelNextHop| KernelNextHop { gateway: gateway(hop), mtu: None, ..**hop };
-        (before, Reached { hops: up.iter().map(straight).collect(), reach: cost.into() })
+        let before = if near { all + 1 } else { before };
+        (before, Reached::new(up.iter().map(straight).collect(), cost))
     }
 
     /// The longest route that leads the speaker to a next hop without its own: how long it is, whether it stands behind these,

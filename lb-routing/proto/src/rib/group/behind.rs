@@ -41,7 +41,7 @@ impl Group {
                 marks += 1;
             }
         }
-        if member.behind.is_empty() && self.pending.is_empty() {
+        if member.behind.is_empty() && self.pending.is_empty() && !self.holds_end {
             for family in std::mem::take(&mut member.initial) {
                 packer.end_of_rib(family);
             }

@@ -24,7 +24,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// `pending`: changes wait for their interval, and with them the end of what is told first.
+    /// `pending`: there are changes to come, and the end of what is told first waits for them.
     pub(super) fn waits(&self, pending: bool) -> bool {
         if self.initial.is_empty() {
             !(self.behind.is_empty() && self.again.is_empty() && self.ending.is_empty())

@@ -393,3 +393,18 @@ fn after_a_restart_of_ours_nobody_waits_longer_than_the_bounds() {
     endless.pass(Duration::from_secs(1));
     assert!(!endless.speaker.is_deferring());
 }
+
+#[test]
+fn end_of_rib_waits_while_next_hops_are_being_resolved() {
+    let mut rig = Rig::new(vec![peer(1, Import::All, Export::All)]);
+    rig.speaker.set_resolving(true);
+    let conn = rig.establish(1);
+    let ends = |outputs: &[Output]| {
+        let updates = updates(outputs, conn);
+        updates.iter().filter(|update| update.end_of_rib.is_some()).count()
+    };
+    assert_eq!(ends(&rig.outputs()), 0);
+    rig.speaker.set_resolving(false);
+    assert_eq!(ends(&rig.outputs()), 2, "one of each family");
+    assert_eq!(ends(&rig.outputs()), 0, "once");
+}
