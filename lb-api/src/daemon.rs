@@ -21,6 +21,7 @@ mod flow_events;
 mod host;
 mod links;
 mod neighbours;
+mod pace;
 mod policy;
 pub mod privileges;
 mod punts;

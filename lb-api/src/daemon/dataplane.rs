@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::counts::Flows;
+use super::pace::Pace;
 use super::punts::Sockets;
 use crate::control::Unreached;
 use crate::events::Events;
@@ -41,8 +42,6 @@ const KIB_PER_PAGE: u32 = 4;
 const GROUPS_PER_PAGE: u32 = 512;
 /// Parts of the flow table that wait for one grace period together.
 const AGE_PARTS: usize = 8;
-/// In how many rounds the whole flow table is looked at.
-const AGE_ROUNDS: usize = 16;
 /// In what is waited for when the thread is asked for something.
 const ENDED: &str = "the dataplane's thread has ended";
 
@@ -128,8 +127,8 @@ pub(super) fn age_flows(
     events: Events,
 ) {
     let entries = (config.max_flow_entries + config.max_flow_entries_ipv6) as usize;
-    let parts = entries.div_ceil(AGE_BATCH * AGE_ROUNDS).max(1);
-    tokio::spawn(age(handle.clone(), parts, sockets, events));
+    let pace = Pace::new(entries, AGE_BATCH);
+    tokio::spawn(age(handle.clone(), pace, sockets, events));
 }
 
 pub(super) fn options(config: &config::Dataplane) -> Options {
@@ -237,17 +236,18 @@ async fn mark(
 }
 
 /// Looks for flows that are over, some parts of the table a round, so that calls of others come between.
-async fn age(handle: DataplaneHandle, round: usize, sockets: Arc<Sockets>, events: Events) {
+async fn age(handle: DataplaneHandle, mut pace: Pace, sockets: Arc<Sockets>, events: Events) {
     let mut tick = interval(AGE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut failed, mut flows) = (false, Flows::default());
     loop {
         tick.tick().await;
-        let mut left = round;
+        let mut left = pace.round();
         while left > 0 {
             let most = left.min(AGE_PARTS);
             let Ok((parts, mut why)) = mark(&handle, most).await else { return };
             left -= most;
+            pace.looked_at(parts.len(), parts.last().is_some_and(AgePart::is_last));
             for part in parts {
                 let end = move |owned: &mut Owned| owned.dataplane.end_age(part, Ok(()));
                 let Ok(aged) = handle.with(end).await else { return };

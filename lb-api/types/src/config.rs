@@ -270,11 +270,12 @@ pub struct Timeouts {
     /// TCP, one side sent a FIN, or the client a RST; 240 by default (the same: at least 4 min).
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub tcp_transitory: u32,
-    /// TCP, both sides sent a FIN, or the backend a RST; 10 by default (RFC 5382 asks for 240, for
-    /// which each holds a source port and counts under limits). Down to 10 while the flow table fills.
+    /// TCP, both sides sent a FIN, or the backend a RST; 240 by default (the same). Down to 10 while the flow table fills: from
+    /// a 32nd to an eighth of its entries.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub tcp_closed: u32,
-    /// No backend answered yet, or the handshake of TCP or SCTP is not done; 60 by default (RFC 5382 asks for 240).
+    /// No backend answered yet, or the handshake of TCP or SCTP is not done; 240 by default (the same). Down to 120 while the
+    /// flow table fills.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub half_open: u32,
     /// UDP, answered once; 120 by default (RFC 4787 REQ-5: at least 2 min).
@@ -302,8 +303,8 @@ impl Default for Timeouts {
         Self {
             tcp_established: 7440,
             tcp_transitory: 240,
-            tcp_closed: 10,
-            half_open: 60,
+            tcp_closed: 240,
+            half_open: 240,
             udp_answered: 120,
             udp: 300,
             sctp_established: 7440,

@@ -60,7 +60,11 @@ impl Scan {
     fn note_taken(&mut self) -> Timeouts {
         self.taken[usize::from(self.is_v6)] = std::mem::take(&mut self.seen);
         let [v4, v6] = [0, 1].map(|at| self.asked.with_taken(self.taken[at], self.room[at]));
-        Timeouts { tcp_closed: v4.tcp_closed.min(v6.tcp_closed), ..self.asked }
+        Timeouts {
+            tcp_closed: v4.tcp_closed.min(v6.tcp_closed),
+            half_open: v4.half_open.min(v6.half_open),
+            ..self.asked
+        }
     }
 }
 

@@ -368,6 +368,7 @@ const PORTS_IN_A_ROW: u32 = 4;
 /// Inserts the direction to the client for a flow that comes from an address of ours: the entry is what reserves the port
 /// there, so no two flows to a backend share one. Each CPU begins elsewhere and goes on port by port, so that a port rests for
 /// as long as possible before it is used again. A few ports in a row, since another CPU may have used many.
+/// What is tried next goes on behind them: where all ports are taken, those that were closed longest ago are there.
 #[inline(always)]
 fn insert_back_of_row<A: Family, F: Family, T: Tables + FamilyTables<F>>(
     tables: &T,
@@ -388,7 +389,6 @@ fn insert_back_of_row<A: Family, F: Family, T: Tables + FamilyTables<F>>(
             Err(InsertError::Exists) => {}
         }
     }
-    tables.jump_numbers();
     Err(Reason::NoSourcePort)
 }
 

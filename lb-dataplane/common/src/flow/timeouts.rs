@@ -31,20 +31,19 @@ pub struct Timeouts {
     pub icmp: u32,
 }
 
-/// TCP established 2 h 4 min, and 4 min ("transitory") while it closes (RFC 5382 REQ-5, RFC 6146 §4); UDP 5 min, the
-/// recommended value of RFC 4787 REQ-5, and 2 min, its least, where an answer was the last word. Those who keep a balancer busy
-/// leave flows behind that nobody goes on with: half-open ones have 1 min, and what is closed 10 s, where RFC 5382 asks for 4
-/// min of both, since for so long each holds a source port and a place under its service's, backend's and client's limits. No
-/// RFC says how long for SCTP: an association at work lives as long as a connection of TCP, since heartbeats (RFC 9260 §8.3)
-/// may be off, and its shutdown as long as what TCP has half closed; one that has ended has tags that another one cannot have.
-/// Echoes have 1 min, the least that RFC 5508 REQ-1 allows.
+/// TCP established 2 h 4 min, and 4 min ("transitory") while it opens, while it closes and once it is closed (RFC 5382 REQ-5, RFC 6146
+/// §4; RFC 7857 §2.2 allows less while it opens); UDP 5 min, the recommended value of RFC 4787 REQ-5, and 2 min, its least, where an
+/// answer was the last word. No RFC says how long for SCTP: an association at work lives as long as a connection of TCP, since
+/// heartbeats (RFC 9260 §8.3) may be off, and its shutdown as long as what TCP has half closed; one that has ended has tags that another
+/// one cannot have. Echoes have 1 min, the least that RFC 5508 REQ-1 allows. What is over and what is half-open makes room sooner where there is little
+/// ([`with_taken`](Timeouts::with_taken)).
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
             tcp_established: seconds(7440),
             tcp_transitory: seconds(240),
-            tcp_closed: seconds(10),
-            half_open: seconds(60),
+            tcp_closed: seconds(240),
+            half_open: seconds(240),
             udp_answered: seconds(120),
             udp: seconds(300),
             sctp_established: seconds(7440),
@@ -55,21 +54,33 @@ impl Default for Timeouts {
     }
 }
 
-/// How long closed connections stay at least while the flow table fills.
+/// How long closed connections stay at least while the flow table fills: nothing is lost with them but the wait for segments that
+/// are late.
 const CLOSED_LEAST: u32 = seconds(10);
+/// How long half-open flows do: what RFC 4787 REQ-5 has of UDP's.
+const HALF_OPEN_LEAST: u32 = seconds(120);
+/// The part of a table up to which nothing is shortened, and how many such parts later all is.
+const ROOM: u64 = 32;
+const ROOMS_BEYOND: u64 = 3;
 
 impl Timeouts {
-    /// Those while so many of a table's entries are taken. Closed connections stay for as long as they are to until an eighth
-    /// is taken, and no longer than `CLOSED_LEAST` from three eighths on: nothing is lost with them but the wait for
-    /// segments that are late, and a busy service has more of them than of any others.
+    /// Those while so many of a table's entries are taken. Closed connections and half-open flows stay for as long as they are to
+    /// until a 32nd is taken, and from an eighth on no longer than they have to: a busy service has more of them than of any
+    /// others, and each is looked at in every walk of ageing.
     #[must_use]
     pub fn with_taken(&self, entries: u64, capacity: u64) -> Self {
-        let eighth = capacity / 8;
-        let beyond = entries.saturating_sub(eighth).min(2 * eighth);
-        let least = CLOSED_LEAST.min(self.tcp_closed);
-        let spare = u64::from(self.tcp_closed - least);
-        let less = spare * beyond / (2 * eighth).max(1);
-        Self { tcp_closed: self.tcp_closed - u32::try_from(less).unwrap_or(0), ..*self }
+        let room = capacity / ROOM;
+        let all = ROOMS_BEYOND * room;
+        let beyond = entries.saturating_sub(room).min(all);
+        let shortened = |asked: u32, least: u32| {
+            let spare = u64::from(asked - least.min(asked));
+            asked - u32::try_from(spare * beyond / all.max(1)).unwrap_or(0)
+        };
+        Self {
+            tcp_closed: shortened(self.tcp_closed, CLOSED_LEAST),
+            half_open: shortened(self.half_open, HALF_OPEN_LEAST),
+            ..*self
+        }
     }
 
     /// The one of a flow. A client's RST may be forged by whoever knows the ports, so it only makes the flow transitory
@@ -138,24 +149,4 @@ pub const fn seconds(seconds: u64) -> u32 {
 const _: () = assert!(size_of::<Timeouts>() == 40);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn closed_connections_stay_for_as_long_as_there_is_room() {
-        let timeouts = Timeouts { tcp_closed: seconds(240), ..Timeouts::default() };
-        let closed = |entries| timeouts.with_taken(entries, 80_000).tcp_closed;
-        for few in [0, 1, 10_000] {
-            assert_eq!(closed(few), seconds(240));
-        }
-        assert_eq!(closed(20_000), seconds(240) - (seconds(240) - seconds(10)) / 2);
-        for many in [30_000, 80_000, u64::MAX] {
-            assert_eq!(closed(many), seconds(10));
-        }
-        assert!((10_000..30_000).all(|n| closed(n) >= closed(n + 1)));
-        assert_eq!(Timeouts { tcp_closed: 0, ..timeouts }.with_taken(50_000, 80_000).tcp_closed, 0);
-        assert_eq!(timeouts.with_taken(9, 0).tcp_closed, seconds(240), "no table");
-        let others = Timeouts { tcp_closed: timeouts.tcp_closed, ..timeouts.with_taken(9, 8) };
-        assert_eq!(others, timeouts, "nothing else is shorter");
-    }
-}
+mod tests;

@@ -1,0 +1,84 @@
+//! How much of the flow table is looked at in a round, so that a walk over all that is in it takes about as many rounds as it
+//! may: a table of which little is taken is not walked more often for it.
+
+/// In how many rounds the whole flow table is looked at.
+const ROUNDS: usize = 16;
+/// Parts of a round at least: a walk over a few flows is cheap, and the sooner they end the better.
+const LEAST: usize = 8;
+
+/// Where a walk stands, in parts of the table and in rounds.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Parts of a round that a full table asks for.
+    full: usize,
+    /// Those of the last whole walk.
+    last: usize,
+    /// Those of this one so far.
+    parts: usize,
+    rounds: usize,
+}
+
+impl Pace {
+    /// For a table with room for so many entries, so many of which are a part.
+    pub(super) fn new(entries: usize, part: usize) -> Self {
+        let full = entries.div_ceil(part * ROUNDS).max(1);
+        Self { full, last: full * ROUNDS, parts: 0, rounds: 0 }
+    }
+
+    /// A round begins: how many parts it has. More than the last walk asks for, once there is more than that found.
+    pub(super) fn round(&mut self) -> usize {
+        self.rounds += 1;
+        if self.rounds > ROUNDS {
+            return self.full;
+        }
+        self.last.div_ceil(ROUNDS).clamp(LEAST.min(self.full), self.full)
+    }
+
+    /// Parts were looked at, the last of the table among them or not.
+    pub(super) fn looked_at(&mut self, parts: usize, is_end: bool) {
+        self.parts += parts;
+        if is_end {
+            (self.last, self.parts, self.rounds) = (self.parts, 0, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A walk over so many parts: its rounds, and the most parts of one.
+    fn walk(pace: &mut Pace, parts: usize) -> (usize, usize) {
+        let (mut left, mut rounds, mut most) = (parts, 0, 0);
+        while left > 0 {
+            let round = pace.round();
+            (rounds, most) = (rounds + 1, most.max(round));
+            let looked_at = round.min(left);
+            left -= looked_at;
+            pace.looked_at(looked_at, left == 0);
+        }
+        (rounds, most)
+    }
+
+    #[test]
+    fn a_walk_takes_as_many_rounds_as_it_may_however_much_there_is() {
+        let mut pace = Pace::new(8 << 20, 2048);
+        for parts in [4096, 2000, 500, 129] {
+            walk(&mut pace, parts);
+            let (rounds, most) = walk(&mut pace, parts);
+            assert!((15..=16).contains(&rounds), "{rounds} rounds over {parts} parts");
+            assert_eq!(most, parts.div_ceil(16));
+        }
+        walk(&mut pace, 3);
+        assert_eq!(walk(&mut pace, 3), (1, 8), "few are looked at in every round");
+    }
+
+    #[test]
+    fn what_comes_while_a_walk_goes_on_makes_it_twice_as_long_at_most() {
+        let mut pace = Pace::new(8 << 20, 2048);
+        walk(&mut pace, 3);
+        let (rounds, most) = walk(&mut pace, 4096);
+        assert!(rounds <= 32 && most == 256, "{rounds} rounds, {most} parts");
+        assert_eq!(Pace::new(100, 2048).round(), 1, "a small table is one part");
+    }
+}
