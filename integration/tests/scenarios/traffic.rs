@@ -1,10 +1,11 @@
 //! What clients see, on both hooks.
 
+use std::net::TcpStream;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use integration::wait::eventually;
 use integration::{demo, traffic};
 use lb_api_types::config::Hook;
@@ -69,6 +70,7 @@ fn vip_is_reachable_and_spread_over_all_backends(hook: Hook) {
 
 fn flows_go_by_weight_by_load_and_by_client(hook: Hook) {
     let (hello, mut vip) = Hello::up_with_vip(hook);
+    let to = address(&vip);
     let mut sixty = |change: &mut dyn FnMut(&mut VipSpec)| {
         change(&mut vip.spec);
         hello.api.put_vip(&vip).holds();
@@ -86,14 +88,24 @@ fn flows_go_by_weight_by_load_and_by_client(hook: Hook) {
         weigh(spec, [3, 2, 1]);
     });
     assert_eq!(by_turns, [30, 20, 10]);
+    // Two rounds of connections that stay: what is closed is nobody's load.
+    let client = hello.lab.netns("client").holds();
+    let connect =
+        || client.within(|| TcpStream::connect_timeout(&to, SOON)).holds().expect("it connects");
+    let held: Vec<TcpStream> = (0..12).map(|_| connect()).collect();
     let by_load = sixty(&mut |spec| {
         spec.algorithm = Algorithm::LeastConnections;
         weigh(spec, [1, 1, 1]);
     });
-    // What they had before counts, too: 30, 20 and 10 flows that linger for a while.
-    assert!(by_load[2] > by_load[0], "{by_load:?}");
-    let status = hello.api.vip("web").holds().status.expect("a VIP has a status");
-    assert!(status.backends.iter().all(|backend| backend.active_flows > 0), "{status:?}");
+    assert!(by_load[2] > 2 * by_load[0], "{by_load:?} beside 6, 4 and 2 that stay");
+    eventually("each backend has the connections that stay, and no others", SOON, || {
+        let status = hello.api.vip("web")?.status.context("a VIP has a status")?;
+        let active: Vec<u64> = status.backends.iter().map(|b| b.active_flows).collect();
+        ensure!(active == [6, 4, 2], "{active:?}");
+        Ok(())
+    })
+    .holds();
+    drop(held);
     let one_pod = |spread: [u32; 3]| {
         assert!(spread.contains(&60), "{spread:?}");
     };
