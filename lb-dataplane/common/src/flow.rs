@@ -8,7 +8,7 @@ mod entry;
 mod timeouts;
 
 pub(crate) use self::counted::counted_client;
-pub use self::counted::{Counted, count_out, is_closed, remove_to_backend, reopen};
+pub use self::counted::{Counted, count_out, is_closed, remove_to_backend};
 pub use self::entry::{Flow, FlowEntry, insert};
 pub use self::timeouts::{Timeouts, seconds};
 use crate::checksum::Delta;

@@ -372,11 +372,6 @@ impl Tables for ModelTables {
         *self.service_loads.borrow_mut().entry(service).or_default() -= 1;
     }
 
-    fn count_reopened_flow(&self, service: u32, backend: u32) {
-        *self.loads.borrow_mut().entry(backend).or_default() += 1;
-        *self.service_loads.borrow_mut().entry(service).or_default() += 1;
-    }
-
     fn half_open_timeout(&self) -> u32 {
         self.timeouts().half_open
     }

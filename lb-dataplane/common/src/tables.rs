@@ -123,8 +123,6 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn count_new_flow(&self, service: u32, backend: u32);
     /// Counts the end of a flow of a service and its backend.
     fn count_ended_flow(&self, service: u32, backend: u32);
-    /// Counts a flow in the load of both again, whose end was counted.
-    fn count_reopened_flow(&self, service: u32, backend: u32);
     /// Counts a half-open flow that had to make room.
     fn count_evicted(&self, service: u32, backend: u32);
     /// Counts a new flow for which no source port was free.

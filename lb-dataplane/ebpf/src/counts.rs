@@ -137,13 +137,6 @@ pub fn count_ended_flow(service: u32, backend: u32) {
     change_load(&SERVICE_LOADS, service, 1_u64.wrapping_neg());
 }
 
-/// Counts a flow in the load of both again.
-#[inline(always)]
-pub fn count_reopened_flow(service: u32, backend: u32) {
-    change_load(&LOADS, backend, 1);
-    change_load(&SERVICE_LOADS, service, 1);
-}
-
 /// Counts a half-open flow that had to make room.
 #[inline(always)]
 pub fn count_evicted(service: u32, backend: u32) {

@@ -397,11 +397,6 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_reopened_flow(&self, service: u32, backend: u32) {
-        counts::count_reopened_flow(service, backend)
-    }
-
-    #[inline(always)]
     fn count_evicted(&self, service: u32, backend: u32) {
         counts::count_evicted(service, backend)
     }

@@ -6,12 +6,11 @@
 //! Invariant: each flow is counted out once. The entry to the backend says whether it was: whoever sets
 //! [`STATE_COUNTED_OUT`] there counts it out, by a compare-and-swap of a word that says that the flow is closed and that nobody has
 //! claimed it. The bit of an entry that is claimed does not change any more, and whoever removes it counts the flow out if the bit is
-//! not set. A client's RST may be forged, so a flow that goes on after one counts again: the swap that takes the RST back takes
-//! the bit back.
+//! not set.
 
 use super::entry::SWAP_TRIES;
 use super::{
-    Flow, FlowKey, STATE_BACKEND_FIN, STATE_BACKEND_RESET, STATE_BITS, STATE_CLAIMED,
+    Flow, FlowKey, SCTP, STATE_BACKEND_FIN, STATE_BACKEND_RESET, STATE_BITS, STATE_CLAIMED,
     STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_COUNTED_OUT, STATE_MODE,
     STATE_SAMPLED, STATE_TAG,
 };
@@ -20,20 +19,20 @@ use crate::sample;
 use crate::service::AffinityKey;
 use crate::tables::{FamilyTables, Tables};
 
-/// Whether a flow of a state is nobody's load any more: both sides have closed what they sent, or one has reset all. Where what
-/// the backend sends is not seen, the client's FIN has to do.
+/// Whether a flow is nobody's load any more: both sides have closed what they sent, or the backend has reset all. A client's word
+/// alone is not enough, or who is at its limit would send a FIN or RST with a number that the backend ignores: one of TCP's RSTs counts
+/// as little, and where what the backend sends is not seen, the flow counts until it is removed. An ABORT of SCTP had its tag.
 #[must_use]
 #[inline(always)]
-pub fn is_closed(state: u32) -> bool {
-    const RESET: u32 = STATE_CLIENT_RESET | STATE_BACKEND_RESET;
+pub fn is_closed(protocol: u8, state: u32) -> bool {
     const BOTH_FIN: u32 = STATE_CLIENT_FIN | STATE_BACKEND_FIN;
-    let is_direct = state & STATE_MODE != 0;
-    state & RESET != 0 || state & BOTH_FIN == BOTH_FIN || is_direct && state & STATE_CLIENT_FIN != 0
+    let resets = STATE_BACKEND_RESET | if protocol == SCTP { STATE_CLIENT_RESET } else { 0 };
+    state & STATE_MODE == 0 && (state & resets != 0 || state & BOTH_FIN == BOTH_FIN)
 }
 
 /// Counts a flow out if it is closed and nobody has. `client` is its client's address, read of the flow before.
 #[inline(never)]
-pub fn count_out<T: Tables>(tables: &T, to_backend: &impl Flow, client: V6) -> u32 {
+pub fn count_out<T: Tables>(tables: &T, protocol: u8, to_backend: &impl Flow, client: V6) -> u32 {
     const NOT_OURS: u32 = STATE_CLAIMED | STATE_COUNTED_OUT;
     // Before the swap, which says that it was this flow's.
     let (service, backend) = (to_backend.service(), to_backend.backend());
@@ -43,7 +42,7 @@ pub fn count_out<T: Tables>(tables: &T, to_backend: &impl Flow, client: V6) -> u
         let word = to_backend.word();
         let state = word as u32;
         let is_another = (state ^ to_backend.seen()) & STATE_TAG != 0;
-        if is_another || state & NOT_OURS != 0 || !is_closed(state) {
+        if is_another || state & NOT_OURS != 0 || !is_closed(protocol, state) {
             return 0;
         }
         if to_backend.swap_word(word, word | u64::from(STATE_COUNTED_OUT)) {
@@ -55,35 +54,6 @@ pub fn count_out<T: Tables>(tables: &T, to_backend: &impl Flow, client: V6) -> u
         }
     }
     // Whoever removes it does.
-    0
-}
-
-/// Takes a client's RST back, and counts the flow again if that was its end.
-#[inline(never)]
-pub fn reopen<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>, to_backend: &impl Flow) -> u32 {
-    let (service, backend) = (to_backend.service(), to_backend.backend());
-    let mut tries = 0;
-    while tries < SWAP_TRIES {
-        tries += 1;
-        let word = to_backend.word();
-        let state = word as u32;
-        if (state ^ to_backend.seen()) & STATE_TAG != 0 || state & STATE_CLAIMED != 0 {
-            return 0;
-        }
-        let mut undone = STATE_CLIENT_RESET;
-        if !is_closed(state & !STATE_CLIENT_RESET) {
-            undone |= STATE_COUNTED_OUT;
-        }
-        if to_backend.swap_word(word, word & !u64::from(undone)) {
-            if state & undone & STATE_COUNTED_OUT != 0 {
-                tables.count_reopened_flow(service, backend);
-                if state & STATE_CLIENT_COUNTED != 0 {
-                    tables.count_client(&counted_client(tables, service, key.source.to_v6()));
-                }
-            }
-            return 1;
-        }
-    }
     0
 }
 

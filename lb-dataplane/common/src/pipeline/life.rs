@@ -7,7 +7,7 @@ use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowKey, SCTP, STATE_BACKEND_FIN,
     STATE_BACKEND_RESET, STATE_CLAIMED, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING,
     STATE_CONFIRMED, STATE_GOING, STATE_MODE, STATE_REPLIED, STATE_RESETS, TCP, count_out,
-    remove_to_backend, reopen,
+    remove_to_backend,
 };
 use crate::parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::peer;
@@ -150,7 +150,7 @@ fn take_reset_back<A: Family, T: TablesOf<A>>(
     arrival: &Arrival<A>,
     to_backend: &T::Flow,
 ) -> u32 {
-    reopen(tables, &arrival.key, to_backend);
+    to_backend.clear_state(STATE_CLIENT_RESET);
     if let Some(to_client) = peer::find(tables, &arrival.key, to_backend) {
         to_client.clear_state(STATE_CLIENT_RESET);
     }
@@ -164,11 +164,11 @@ fn close<A: Family, T: TablesOf<A>>(tables: &T, arrival: &Arrival<A>, entry: &T:
         return 0;
     }
     if entry.direction() != DIRECTION_TO_CLIENT {
-        return count_out(tables, entry, arrival.key.source.to_v6());
+        return count_out(tables, arrival.key.protocol(), entry, arrival.key.source.to_v6());
     }
     let client = entry.translation::<V6>().destination;
     match peer::find(tables, &arrival.key, entry) {
-        Some(to_backend) => count_out(tables, &to_backend, client),
+        Some(to_backend) => count_out(tables, arrival.key.protocol(), &to_backend, client),
         None => 0,
     }
 }
