@@ -21,8 +21,12 @@ impl Served {
         let Found { services, backends, ring_word, source, access, ranges } = found;
         let mut served = Self::new(limits);
         let mut by_service: HashMap<u32, Backends> = HashMap::new();
+        let mut given_out = 0;
         for (id, entry) in backends {
             served.note(id, &entry);
+            if entry.address != [0; 16] {
+                given_out = given_out.max(id + 1);
+            }
             if entry.flags & BACKEND_IN_USE == 0 {
                 continue;
             }
@@ -73,6 +77,8 @@ impl Served {
         let ids =
             served.services.values().flat_map(|held| held.backends.values().map(|place| place.id));
         served.backend_ids.reserve(ids);
+        // Flows of backends that are gone go on: another one is not to get their id, and with it what they count.
+        served.backend_ids.put_behind(given_out);
         served
     }
 }

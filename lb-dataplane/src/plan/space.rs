@@ -97,6 +97,13 @@ impl Ids {
             self.next = id + 1;
         }
     }
+
+    /// Has ids below `end` wait until no other ones are left, as they were given out once; after [`Ids::reserve`].
+    pub(super) fn put_behind(&mut self, end: u32) {
+        let end = end.min(self.end);
+        self.free.extend(self.next..end);
+        self.next = self.next.max(end);
+    }
 }
 
 /// Words of the rings.

@@ -369,6 +369,21 @@ fn a_new_process_goes_on_with_ids_and_rings() {
     assert_eq!(adopted.plan(&wanted).unwrap(), []);
 }
 
+#[test]
+fn a_new_process_gives_ids_that_flows_of_backends_that_are_gone_may_have_to_nobody_yet() {
+    let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
+    let of = |backends| table([(key(1, 80), service(Algorithm::RoundRobin, backends))]);
+    carry_out(&mut maps, &served.plan(&of(&[(1, true), (2, true)])).unwrap());
+    carry_out(&mut maps, &served.plan(&of(&[(1, true)])).unwrap());
+    let given_out: Vec<_> = maps.backends.keys().copied().collect();
+    // A process takes longer to start than a packet to pass.
+    maps.carry_out(&Step::Grace);
+    let mut adopted = maps.adopt();
+    carry_out(&mut maps, &adopted.plan(&of(&[(1, true), (3, true)])).unwrap());
+    let gone = |id: &&u32| maps.backends[*id].flags & BACKEND_IN_USE == 0;
+    assert_eq!(given_out.iter().filter(gone).count(), 1, "the second one's is not the third one's");
+}
+
 fn any_table() -> impl Strategy<Value = Table> {
     let backends = prop::collection::btree_map(1_u8..9, (any::<bool>(), 0_u8..4), 0..4);
     let access = prop::collection::btree_map(0_u8..4, any::<bool>(), 0..3);
