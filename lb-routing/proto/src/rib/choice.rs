@@ -81,7 +81,8 @@ pub(super) struct Again {
     left: u32,
 }
 
-/// What prefixes lead to next hops by at lower levels (see above): sets of next hops by level, from 0 on.
+/// What prefixes lead to next hops by at lower levels (see above): sets of next hops by level, from 0 on. One entry at most for
+/// each prefix that has several paths.
 #[derive(Debug, Default)]
 pub(super) struct Lower {
     by_prefix: BTreeMap<IpNetwork, Vec<Arc<[IpAddr]>>>,

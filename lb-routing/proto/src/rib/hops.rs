@@ -92,10 +92,9 @@ impl NextHops {
     /// The interior cost of a next hop (RFC 4271 §9.1.2.2 e), 0 until somebody says it; `None`: it cannot be reached. At a
     /// level, for paths of a prefix, which has to be named where [`NextHops::vary`] says so.
     pub(crate) fn cost_for(&self, id: Id, (prefix, level): About) -> Option<u32> {
-        let Cost { cost, varies } = self.cost(id);
-        match self.reaches.get(&id).filter(|_| varies) {
+        match self.varying(id) {
             Some(reach) => reach.cost_for(level, prefix.as_ref()),
-            None => cost,
+            None => self.cost(id).cost,
         }
     }
 
@@ -106,8 +105,12 @@ impl NextHops {
 
     /// From this number of levels on the cost stays the same.
     pub(crate) fn levels(&self, id: Id) -> usize {
-        let reach = self.reaches.get(&id).filter(|_| self.cost(id).varies);
-        reach.map_or(1, Reach::levels)
+        self.varying(id).map_or(1, Reach::levels)
+    }
+
+    /// How far a next hop is, if that is not one cost: nearly always it is, and nothing is looked up.
+    fn varying(&self, id: Id) -> Option<&Reach> {
+        if self.cost(id).varies { self.reaches.get(&id) } else { None }
     }
 
     fn reach_of(&self, id: Id) -> Reach {
