@@ -1,7 +1,7 @@
 //! From the pure parts to the world: what they want done is done here, as far as there is room.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lb_routing_proto::fib::{Fact, Output as FibOutput};
@@ -21,6 +21,8 @@ const WAITING: usize = 65_536;
 const REQUEST: usize = 512;
 /// Neighbours that the kernel is asked for in one request.
 const RESOLVE: usize = 256;
+/// How long End-of-RIB waits at most until there is nothing to resolve: amid changes without end there always is.
+const RESOLVING_LIMIT: Duration = Duration::from_secs(60);
 /// Neighbours in use that the kernel is asked to check in a second, at least and at most.
 const CHECKED: (usize, usize) = (64, 1024);
 /// Seconds in which it is asked for each, as far as the bound allows.
@@ -37,6 +39,9 @@ impl Task {
         let is_quiet = !speaker_has_more && fib_has_more == Some(false);
         self.settled = is_quiet && !self.speaker.is_deferring();
         let end_is_due = is_quiet && self.settle();
+        if self.resolving.is_some_and(|since| now >= since + RESOLVING_LIMIT) {
+            self.speaker.set_resolving(false);
+        }
         self.pump_installer(now);
         speaker_has_more || fib_has_more == Some(true) || end_is_due
     }
@@ -61,7 +66,7 @@ impl Task {
             self.synced = Synced::Due;
         }
         self.speaker.set_resolving(false);
-        std::mem::take(&mut self.resolving)
+        self.resolving.take().is_some()
     }
 
     /// Stops where much waits for the dataplane: changes then merge in the resolver. Says whether there is more for this loop
@@ -139,11 +144,11 @@ impl Task {
             Output::Close { conn } => {
                 self.io.connections.remove(&conn);
             }
-            Output::Routes(changes) => self.routes(changes),
+            Output::Routes(changes) => self.routes(changes, now),
             Output::Leading { prefix, by_level } => {
                 if !self.frozen && self.forward {
                     self.fib.handle(Fact::Leading { prefix, by_level });
-                    self.resolve_first();
+                    self.resolve_first(now);
                 }
             }
             Output::NextHop { next_hop, wanted } => self.next_hop(next_hop, wanted, now),
@@ -183,7 +188,7 @@ impl Task {
         }
     }
 
-    fn routes(&mut self, changes: Vec<RouteChange>) {
+    fn routes(&mut self, changes: Vec<RouteChange>, now: Instant) {
         // At the end all stays as it is.
         if self.frozen || !self.forward {
             return;
@@ -191,13 +196,13 @@ impl Task {
         for RouteChange { prefix, next_hops, install } in changes {
             self.fib.handle(Fact::Bgp { prefix, next_hops, install });
         }
-        self.resolve_first();
+        self.resolve_first(now);
     }
 
     /// End-of-RIB waits for what follows from what the resolver was told.
-    const fn resolve_first(&mut self) {
-        self.resolving = true;
-        self.speaker.set_resolving(true);
+    fn resolve_first(&mut self, now: Instant) {
+        let since = *self.resolving.get_or_insert(now);
+        self.speaker.set_resolving(now < since + RESOLVING_LIMIT);
     }
 
     /// Without forwarding nobody resolves next hops, and none is farther than another.

@@ -85,8 +85,8 @@ pub(super) struct Task {
     pub(super) preserved: bool,
     /// The speaker has selected its routes, they were taken, and nothing more follows from them.
     pub(super) settled: bool,
-    /// Nobody has looked at that yet since some were taken.
-    pub(super) resolving: bool,
+    /// Since when nobody could look at that though some were taken.
+    pub(super) resolving: Option<Instant>,
     /// Some of them may have been in the dataplane alone: what it holds stays until the neighbours have spoken.
     pub(super) keeps_dataplane: bool,
     pub(super) links: BTreeMap<u32, Link>,
@@ -130,7 +130,7 @@ impl Task {
             forward: config.forward,
             preserved: config.preserved,
             settled: false,
-            resolving: false,
+            resolving: None,
             keeps_dataplane,
             links: BTreeMap::new(),
             slow_tick_at: now,

@@ -32,7 +32,7 @@ pub struct Timeouts {
 }
 
 /// TCP established 2 h 4 min, and 4 min ("transitory") while it opens, while it closes and once it is closed (RFC 5382 REQ-5, RFC 6146
-/// §4; RFC 7857 §2.2 allows less while it opens); UDP 5 min, the recommended value of RFC 4787 REQ-5, and 2 min, its least, where an
+/// §4; RFC 7857 §2.1 allows less while it opens); UDP 5 min, the recommended value of RFC 4787 REQ-5, and 2 min, its least, where an
 /// answer was the last word. No RFC says how long for SCTP: an association at work lives as long as a connection of TCP, since
 /// heartbeats (RFC 9260 §8.3) may be off, and its shutdown as long as what TCP has half closed; one that has ended has tags that another
 /// one cannot have. Echoes have 1 min, the least that RFC 5508 REQ-1 allows. What is over and what is half-open makes room sooner where

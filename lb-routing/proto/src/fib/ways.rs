@@ -49,8 +49,10 @@ impl<'a> Tables<'a> {
     pub(super) fn way(self, next_hop: IpAddr) -> (Way, u8) {
         let (lead, from) = self.lead(next_hop);
         let (way, is_near) = self.follow(next_hop, &lead);
-        // On a link of ours it is where it is, whatever a neighbour tells of its address.
-        (way, if is_near { bits(next_hop) + 1 } else { from })
+        // On a link of ours it is where it is, whatever a neighbour tells of its address. By a default route out of a link
+        // that could be anywhere.
+        let is_neighbour = is_near && from > 1;
+        (way, if is_neighbour { bits(next_hop) + 1 } else { from })
     }
 
     fn lead(self, next_hop: IpAddr) -> (Lead<'a>, u8) {

@@ -182,9 +182,17 @@ impl Rib {
         self.again.left > 0
     }
 
+    /// Whether the path that is chosen may count for more than one that is as good: not where a next hop has several levels. At
+    /// the lower ones no path is the chosen one, and which levels there are would depend on what was chosen before.
+    fn incumbent_stays(&self, id: PrefixId) -> bool {
+        let mut paths = self.prefixes.get(id).paths.iter();
+        !self.next_hops.vary() || paths.all(|path| self.next_hops.levels(self.hop(path)) == 1)
+    }
+
     /// Orders the paths of a prefix, those that carry traffic first; says whether that changes anything.
     pub(super) fn order(&mut self, id: PrefixId) -> bool {
         let about = self.about(id, Reach::LAST);
+        let stays = self.incumbent_stays(id);
         let judge = (&*self.rankings, &self.attributes, &self.next_hops, about);
         let record = self.prefixes.get_mut(id);
         let (before, mut moved) = (record.equal, false);
@@ -199,7 +207,7 @@ impl Rib {
             paths => {
                 let mut candidates: SmallVec<[_; 8]> =
                     paths.iter().map(|path| candidate(judge, path)).collect();
-                candidates[0].incumbent = before > 0;
+                candidates[0].incumbent = before > 0 && stays;
                 let equal = best::select(&mut candidates, &self.rules, last(judge));
                 let equal = carriers(judge, &candidates[..equal], &self.rules);
                 for (path, candidate) in paths.iter_mut().zip(candidates) {
@@ -276,7 +284,7 @@ impl Rib {
         let mut candidates: Vec<_> =
             record.paths.iter().map(|path| candidate(judge, path)).collect();
         if let Some(first) = candidates.first_mut() {
-            first.incumbent = record.equal > 0;
+            first.incumbent = record.equal > 0 && self.incumbent_stays(id);
         }
         best::steps(candidates, &self.rules, last(judge))
     }
@@ -288,7 +296,7 @@ impl Rib {
         let mut candidates: SmallVec<[_; 8]> =
             record.paths.iter().map(|path| candidate(judge, path)).collect();
         if let Some(first) = candidates.first_mut() {
-            first.incumbent = record.equal > 0;
+            first.incumbent = record.equal > 0 && self.incumbent_stays(id);
         }
         let mut done = 0;
         while done < candidates.len() {

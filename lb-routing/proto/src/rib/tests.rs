@@ -7,13 +7,17 @@ use crate::fib::{Leg, Reach};
 use crate::wire::AsPath;
 
 fn rib(max_paths: usize) -> Rib {
+    rib_by(crate::config::Decision::USUAL, max_paths)
+}
+
+fn rib_by(decision: crate::config::Decision, max_paths: usize) -> Rib {
     let ranking = |number: u8| Ranking {
         external: true,
         client: false,
         router_id: Ipv4Addr::new(1, 1, 1, number),
         address: hop(number),
     };
-    let rules = Rules { decision: crate::config::Decision::USUAL, max_paths };
+    let rules = Rules { decision, max_paths };
     Rib::new((0..4).map(ranking).collect(), rules, Keyed::new([1, 2]))
 }
 

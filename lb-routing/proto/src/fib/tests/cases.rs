@@ -537,6 +537,20 @@ fn no_learned_route_leads_to_a_neighbour_on_a_link_nor_does_a_default_route_lead
 }
 
 #[test]
+fn a_default_route_out_of_a_link_is_no_link_that_next_hops_are_on() {
+    let (mut fib, far) = (connected(), address("192.0.2.9"));
+    let key = RouteKey { prefix: net("0.0.0.0/0"), metric: 0, tos: 0, source: None, local: false };
+    let out = KernelNextHop { ifindex: 2, gateway: None, weight: 1, mtu: None };
+    tell(
+        &mut fib,
+        [Fact::KernelRoute(KernelRoute { key, kind: KernelRouteKind::Unicast(vec![out]) })],
+    );
+    tell(&mut fib, [bgp("192.0.2.0/24", &[GATEWAY])]);
+    let outputs = tell(&mut fib, [bgp("172.16.0.0/16", &[far])]);
+    assert!(outputs.contains(&installed("172.16.0.0/16", Some(by_gateway()))), "{outputs:?}");
+}
+
+#[test]
 fn a_route_leads_to_next_hops_by_what_counts_of_it_at_the_level_below() {
     let (mut fib, far, other) = (connected(), address("192.0.2.9"), address("198.51.100.9"));
     let over = Some(net("192.0.2.0/24"));

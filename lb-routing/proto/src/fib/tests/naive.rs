@@ -392,7 +392,7 @@ impl Facts {
         let gateway = |hop: &KernelNextHop| Some(hop.gateway.unwrap_or(next_hop));
         let straight =
             |hop: &&KernelNextHop| KernelNextHop { gateway: gateway(hop), mtu: None, ..**hop };
-        let before = if near { all + 1 } else { before };
+        let before = if near && before > 1 { all + 1 } else { before };
         (before, Reached::new(up.iter().map(straight).collect(), cost))
     }
 

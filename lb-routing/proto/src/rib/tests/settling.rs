@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use super::*;
+use crate::config::Decision;
 use crate::fib::{
     Fact, Fib, KernelNextHop, KernelRoute, KernelRouteKind, Link, Output, OwnRoute, RouteKey,
 };
@@ -70,7 +71,11 @@ struct World {
 
 impl World {
     fn new(max_paths: usize) -> Self {
-        let (rib, mut fib) = (rib(max_paths), Fib::new([1, 2]));
+        Self::of(rib(max_paths))
+    }
+
+    fn of(rib: Rib) -> Self {
+        let mut fib = Fib::new([1, 2]);
         fib.handle(Fact::Link(Link {
             ifindex: 1,
             name: "eth1".into(),
@@ -230,6 +235,27 @@ proptest! {
             };
             prop_assert!(hops.iter().all(|hop| hop.gateway.is_some_and(|it| link.contains(it))));
         }
+    }
+}
+
+/// Where the path that was there first stays, history counts, but all comes to rest as well.
+fn where_the_first_path_stays() -> World {
+    let decision = Decision { compare_router_id: false, ..Decision::USUAL };
+    World::of(rib_by(decision, 1))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    #[test]
+    fn choice_and_reachability_come_to_rest_where_the_path_that_was_first_stays(
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let mut world = where_the_first_path_stays();
+        for step in &steps {
+            world.take(step)?;
+        }
+        world.rest()?;
     }
 }
 
