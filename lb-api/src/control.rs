@@ -11,6 +11,7 @@ mod book;
 mod damping;
 mod explain;
 mod ports;
+mod shares;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -29,6 +30,7 @@ pub use self::book::{Book, Touched};
 pub use self::damping::{Damping, HALF_LIFE};
 pub(crate) use self::explain::Reasons;
 pub use self::ports::Ports;
+pub use self::shares::Shares;
 use crate::health::{Target, Verdict, Verdicts};
 
 /// Backends that no packet reaches as their VIP's `nat.mode` needs it.

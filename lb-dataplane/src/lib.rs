@@ -11,6 +11,7 @@ mod layout;
 mod link;
 pub mod maglev;
 pub mod mapped;
+pub mod owners;
 mod pins;
 pub mod plan;
 mod pod;

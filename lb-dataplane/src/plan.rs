@@ -52,6 +52,7 @@ use self::sources::{Set, Sources};
 use self::space::{Ids, Rings};
 pub use self::step::{PlanError, Step};
 use self::undo::Undo;
+use crate::owners::Owners;
 use crate::table::{Backend, Change, Service, ServiceKey, Table};
 
 /// Backends of one service at most.
@@ -84,8 +85,8 @@ pub struct Served {
     lives: Vec<FlowLife>,
     /// What they say of addresses.
     hosts: Hosts,
-    /// Whether there may be services whose backends are to be in no other one.
-    any_alone: bool,
+    /// Whose the backends' ports are.
+    owners: Owners<ServiceKey>,
     /// Backends of no service, which a process left that ended between two steps.
     orphans: Vec<((IpAddr, u16), u32)>,
     /// Prefixes of no service, left in the same way.
@@ -163,7 +164,7 @@ impl Served {
             addresses: BTreeMap::new(),
             lives: vec![FlowLife::default(); limits.backends as usize],
             hosts: Hosts::default(),
-            any_alone: false,
+            owners: Owners::default(),
             orphans: Vec::new(),
             lost_access: Vec::new(),
             lost_ranges: Vec::new(),
@@ -310,7 +311,7 @@ impl Served {
         steps: &mut Vec<Step>,
     ) -> Result<(), PlanError> {
         let address = key.address;
-        let old = self.services.remove(key);
+        let old = self.release(key);
         ranges::check_others(key, service, &self.services)?;
         let mut known = old.as_ref().map(|held| held.backends.clone()).unwrap_or_default();
         let id = match &old {
@@ -361,7 +362,7 @@ impl Served {
         access::remove(old_access, &access, &mut self.access, steps);
         let wanted = Some(service.clone());
         let held = Held { wanted, entry, ring, backends, access, more_ports, ranges };
-        self.services.insert(*key, held);
+        self.hold(*key, held);
         Ok(())
     }
 
@@ -460,7 +461,7 @@ impl Served {
 
     fn remove(&mut self, key: &ServiceKey, address_stays: bool, steps: &mut Vec<Step>) {
         let address = key.address;
-        let Some(held) = self.services.remove(key) else { return };
+        let Some(held) = self.release(key) else { return };
         ranges::remove(&held.ranges, &Ranges::new(), &mut self.ranges, steps);
         steps.push(Step::RemoveService { key: service_key(key) });
         if let Some(services) = self.addresses.get_mut(&address) {

@@ -8,7 +8,7 @@ use lb_api_types::vip::Vip;
 use super::api::api;
 use super::bgp::bgp;
 use super::resources;
-use crate::control::Ports;
+use crate::control::{Ports, Shares};
 use crate::read::Cursor;
 use crate::resources::Resources;
 use crate::vip;
@@ -222,19 +222,18 @@ fn vips(cursor: &Cursor<'_>, resources: &Resources) -> Option<Vec<Vip>> {
         }
         Some(vip)
     })?;
-    let alone: Vec<&Vip> = vips.iter().filter(|vip| vip.spec.answers_alone()).collect();
+    let mut shares = Shares::default();
     for vip in &vips {
-        let others = alone.iter().filter(|other| other.metadata.name != vip.metadata.name);
-        if let Some((other, backend)) =
-            others.filter_map(|other| Some((other, vip.spec.shares(&other.spec)?))).next()
-        {
-            let (other, name) = (&other.metadata.name, &vip.metadata.name);
+        if let Some((other, backend)) = shares.with(vip).next() {
+            let name = &vip.metadata.name;
+            let alone = if vip.spec.answers_alone() { name } else { other };
             return cursor.wrong(format!(
-                "give `{name}` and `{other}` the backend {}:{}, but `{other}` has `full_table: hash`, for which what comes from there \
+                "give `{name}` and `{other}` the backend {}:{}, but `{alone}` has `full_table: hash`, for which what comes from there \
                  must be its answer alone: use `full_table: drop`, another backend or another port",
                 backend.address, backend.port
             ));
         }
+        shares.add(vip);
     }
     if vips.len() > vip::MAX_VIPS {
         return cursor.wrong(format!(

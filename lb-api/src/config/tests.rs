@@ -252,6 +252,25 @@ fn vips_of_one_service_or_name_are_refused() {
 }
 
 #[test]
+fn vips_of_a_backend_that_one_is_to_have_alone_are_refused() {
+    let vip = |name: &str, more: &str| {
+        format!(
+            "  - {{metadata: {{name: v{name}}}, spec: {{address: 203.0.113.{name}, port: 80, {more}, algorithm: maglev}}}}\n"
+        )
+    };
+    let hash = "full_table: hash, backends: [{address: 10.0.0.1, port: 8050}]";
+    let range = "last_port: 180, backends: [{address: 10.0.0.1, port: 8000}]";
+    let apart = "last_port: 120, backends: [{address: 10.0.0.1, port: 8000}]";
+    let file = |one, two| format!("vips:\n{}{}", vip("1", one), vip("2", two));
+    for (one, two) in [(hash, range), (range, hash), (hash, hash)] {
+        assert_eq!(report(&file(one, two)), [(Some(1), "vips".to_owned())], "{one} and {two}");
+    }
+    for (one, two) in [(hash, apart), (range, apart)] {
+        assert!(check("lbd.yaml", &file(one, two)).is_ok(), "{one} and {two}");
+    }
+}
+
+#[test]
 fn broken_yaml_is_one_mistake_with_its_line() {
     for text in ["bgp:\n  asn: [1\n", "bgp:\n\tasn: 1\n", "bgp: {asn: 1}\nbgp: {asn: 2}\n"] {
         let found = check("lbd.yaml", text).unwrap_err();

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use lb_api_types::vip::{Backend, Vip, VipSpec};
 use lb_dataplane::table::{Protocol, ServiceKey};
 
-use super::{Vips, key, targets_of};
+use super::{Shares, Vips, key, targets_of};
 use crate::health::Target;
 
 /// VIPs by name, of which no two have the same address and protocol and a port in common.
@@ -16,8 +16,7 @@ pub struct Book {
     by_key: BTreeMap<ServiceKey, String>,
     by_address: BTreeMap<IpAddr, BTreeSet<String>>,
     by_target: BTreeMap<Target, BTreeSet<String>>,
-    /// How many are to have their backends alone.
-    alone: usize,
+    shares: Shares,
     touched: Touched,
 }
 
@@ -48,7 +47,7 @@ impl Book {
                 self.by_key.remove(&key);
             }
             strike(&mut self.by_address, &address, name);
-            self.alone -= usize::from(old.spec.answers_alone());
+            self.shares.remove(old);
             for target in targets_of(&old.spec) {
                 strike(&mut self.by_target, &target, name);
             }
@@ -56,7 +55,7 @@ impl Book {
         }
         if let Some(vip) = vip {
             self.by_key.insert(key(&vip.spec), name.to_owned());
-            self.alone += usize::from(vip.spec.answers_alone());
+            self.shares.add(&vip);
             self.by_address.entry(vip.spec.address).or_default().insert(name.to_owned());
             for target in targets_of(&vip.spec) {
                 self.by_target.entry(target).or_default().insert(name.to_owned());
@@ -137,12 +136,10 @@ impl Book {
         vips.filter(move |other| other.spec.overlaps(spec))
     }
 
-    /// Other VIPs that have a backend in common with one, of which one is to have it alone. All are looked at where any is.
+    /// Other VIPs that have a port of a backend in common with one, of which one is to have it alone.
     pub fn sharing<'a>(&'a self, vip: &'a Vip) -> impl Iterator<Item = (&'a Vip, &'a Backend)> {
-        let is_asked = self.alone != 0 || vip.spec.answers_alone();
-        let others = self.vips.values().filter(move |_| is_asked);
-        let others = others.filter(|other| other.metadata.name != vip.metadata.name);
-        others.filter_map(|other| Some((other, vip.spec.shares(&other.spec)?)))
+        let others = self.shares.with(vip);
+        others.filter_map(|(other, backend)| Some((self.vips.get(other)?, backend)))
     }
 
     /// Another VIP that has a port in common with one.

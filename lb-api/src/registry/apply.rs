@@ -12,7 +12,7 @@ use super::admit::{self, Admission};
 use super::change::{Wanted, asks_the_same, expect, not_alone};
 use super::task::{Changed, Task};
 use super::{Appliers, Bulk, Documents, Expected, Refusal, label};
-use crate::control::Ports;
+use crate::control::{Ports, Shares};
 use crate::resources::{Key, Kind, MAX_OF_A_KIND};
 use crate::vip::{MAX_VIPS, UNALLOCATED};
 
@@ -345,20 +345,20 @@ impl<A: Appliers> Task<A> {
         changed: &Changed,
         places: &BTreeMap<String, usize>,
     ) -> Result<(), RefusedAt> {
-        let alone = changed.values().flatten().filter(|vip| vip.spec.answers_alone());
+        let mut shares = Shares::default();
         for vip in changed.values().flatten() {
             let mut others = self.book.sharing(vip);
             let stays = others.find(|(other, _)| !changed.contains_key(&other.metadata.name));
             let comes = || {
-                let is_other = |other: &&Vip| other.metadata.name != vip.metadata.name;
-                let mut others = alone.clone().filter(is_other);
-                others.find_map(|other| Some((other, vip.spec.shares(&other.spec)?)))
+                let (other, backend) = shares.with(vip).next()?;
+                Some((changed.get(other)?.as_ref()?, backend))
             };
             if let Some((other, backend)) = stays.or_else(comes) {
                 let place = places.get(&vip.metadata.name);
                 let place = place.map(|&index| Place { kind: None, index });
                 return Err((place, not_alone(other, backend)));
             }
+            shares.add(vip);
         }
         Ok(())
     }

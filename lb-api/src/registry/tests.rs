@@ -538,6 +538,26 @@ async fn a_backend_whose_answers_need_no_flow_is_one_vips_alone() {
 }
 
 #[tokio::test]
+async fn a_range_of_ports_leads_to_as_many_of_a_backend_which_none_has_alone_then() {
+    let mut alone = vip("alone", 10);
+    alone.spec.full_table = lb_api_types::vip::FullTable::Hash;
+    alone.spec.backends[0].port = 8130;
+    let range = |last_port| {
+        let mut vip = vip("range", 11);
+        vip.spec.last_port = Some(vip.spec.port + last_port);
+        vip
+    };
+    let bench = Bench::new(vec![]).await;
+    bench.put(range(50)).await.unwrap();
+    assert!(matches!(bench.put(alone.clone()).await, Err(Refusal::NotAlone { .. })));
+    let (_, refused) = bench.apply_for(vec![range(50), alone.clone()], 60).await.unwrap_err();
+    assert!(matches!(refused, Refusal::NotAlone { .. }), "{refused}");
+    bench.put(range(49)).await.unwrap();
+    bench.put(alone).await.unwrap();
+    assert!(matches!(bench.put(range(50)).await, Err(Refusal::NotAlone { .. })));
+}
+
+#[tokio::test]
 async fn a_kept_vip_that_clashes_with_the_file_is_said_and_not_lost() {
     let bench = Bench::new(vec![]).await;
     bench.put(vip("web", 10)).await.unwrap();

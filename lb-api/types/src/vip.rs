@@ -141,18 +141,6 @@ impl VipSpec {
         self.full_table == FullTable::Hash && !self.nat.mode.is_dsr()
     }
 
-    /// A backend that two VIPs have, of which one is to have it alone.
-    #[must_use]
-    pub fn shares<'a>(&'a self, other: &Self) -> Option<&'a Backend> {
-        if self.protocol != other.protocol || !self.answers_alone() && !other.answers_alone() {
-            return None;
-        }
-        self.backends.iter().find(|one| {
-            let mut others = other.backends.iter();
-            others.any(|other| (other.address, other.port) == (one.address, one.port))
-        })
-    }
-
     /// What of its address it takes, in words: `tcp port 80`, or `icmp`.
     #[must_use]
     pub fn taken(&self) -> String {

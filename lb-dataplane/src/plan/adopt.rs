@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use lb_dataplane_common::service::{
-    BACKEND_ANSWERS_ALONE, BACKEND_IN_USE, RangeKey, SourceEntry, VipKey,
-};
+use lb_dataplane_common::service::{BACKEND_IN_USE, RangeKey, SourceEntry, VipKey};
 
 use super::access::Prefixes;
 use super::entries::{address, address_of};
@@ -32,7 +30,6 @@ impl Served {
             }
             let name = (address(entry.address), u16::from_be_bytes(entry.port));
             let place = Place { id, entry };
-            served.any_alone |= entry.flags & BACKEND_ANSWERS_ALONE != 0;
             served.sources.adopt(place.sources(), &source);
             by_service.entry(entry.service).or_default().insert(name, place);
         }
@@ -62,7 +59,7 @@ impl Served {
             served.rings.reserve(entry.ring_base, ring.len() as u32);
             *served.addresses.entry(address).or_insert(0) += 1;
             let held = Held { wanted: None, entry, ring, backends, access, more_ports, ranges };
-            served.services.insert(key, held);
+            served.hold(key, held);
         }
         for (name, place) in by_service.into_values().flatten() {
             served.sources.give_back(place.sources());

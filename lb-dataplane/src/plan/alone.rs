@@ -1,55 +1,53 @@
 //! Backends that are to be in one service alone, since what comes from their address and port is to be its answer.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-
 use lb_dataplane_common::service::BACKEND_ANSWERS_ALONE;
 
 use super::{Held, PlanError, Served};
-use crate::table::{Mode, Protocol, Service, ServiceKey};
+use crate::owners::Ports;
+use crate::table::{Protocol, Service, ServiceKey};
 
 impl Served {
-    /// Whether those that are to be alone are. All services are looked at where some have such backends.
-    pub(super) fn check_alone(
-        &mut self,
-        changed: &[(&ServiceKey, &Service)],
-    ) -> Result<(), PlanError> {
-        let wants = |service: &Service| service.hashes_when_full && service.mode == Mode::Nat;
-        self.any_alone |= changed.iter().any(|(_, service)| wants(service));
-        if !self.any_alone {
-            return Ok(());
-        }
-        let mut owners: HashMap<(IpAddr, u16, Protocol), &ServiceKey> = HashMap::new();
-        for (key, (address, port), alone) in self.users() {
-            if alone && let Some(other) = owners.insert((address, port, key.protocol), key) {
-                return Err(shared(address, port, key, other));
-            }
-        }
-        for (key, (address, port), alone) in self.users() {
-            if !alone && let Some(other) = owners.get(&(address, port, key.protocol)) {
-                return Err(shared(address, port, key, other));
+    /// Whether, of those that changed, those that are to be alone are, and no other has one of them.
+    pub(super) fn check_alone(&self, changed: &[(&ServiceKey, &Service)]) -> Result<(), PlanError> {
+        for (key, _) in changed {
+            let Some(held) = self.services.get(key) else { continue };
+            for ports in held.ports(key.protocol) {
+                if let Some(other) = self.owners.in_the_way(key, ports).next() {
+                    return Err(PlanError::NotAlone {
+                        backend: ports.address,
+                        at: ports.first,
+                        vips: [(key.address, key.port), (other.address, other.port)],
+                    });
+                }
             }
         }
         Ok(())
     }
 
-    /// Backends of all services, and whether each is to be alone.
-    fn users(&self) -> impl Iterator<Item = (&ServiceKey, (IpAddr, u16), bool)> {
-        let of = |held: &Held| {
-            let backends = held.backends.iter();
-            let alone = |entry: u8| entry & BACKEND_ANSWERS_ALONE != 0;
-            backends.map(|(at, place)| (*at, alone(place.entry.flags))).collect::<Vec<_>>()
-        };
-        self.services.iter().flat_map(move |(key, held)| {
-            of(held).into_iter().map(move |(at, alone)| (key, at, alone))
-        })
+    /// Puts a service where it is found.
+    pub(super) fn hold(&mut self, key: ServiceKey, held: Held) {
+        self.release(&key);
+        held.ports(key.protocol).for_each(|ports| self.owners.add(&key, ports));
+        self.services.insert(key, held);
+    }
+
+    /// Takes it away from there.
+    pub(super) fn release(&mut self, key: &ServiceKey) -> Option<Held> {
+        let held = self.services.remove(key)?;
+        held.ports(key.protocol).for_each(|ports| self.owners.remove(key, ports));
+        Some(held)
     }
 }
 
-fn shared(address: IpAddr, port: u16, one: &ServiceKey, other: &ServiceKey) -> PlanError {
-    PlanError::NotAlone {
-        backend: address,
-        at: port,
-        vips: [(one.address, one.port), (other.address, other.port)],
+impl Held {
+    /// Those of its backends.
+    fn ports(&self, protocol: Protocol) -> impl Iterator<Item = Ports> {
+        self.backends.iter().map(move |((address, first), place)| Ports {
+            protocol,
+            address: *address,
+            first: *first,
+            last: first.saturating_add(self.more_ports),
+            is_alone: place.entry.flags & BACKEND_ANSWERS_ALONE != 0,
+        })
     }
 }

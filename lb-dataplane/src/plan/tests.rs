@@ -357,6 +357,33 @@ fn what_cannot_be_served_is_refused_and_nothing_changes() {
 }
 
 #[test]
+fn a_backend_whose_answers_need_no_flow_is_refused_beside_another_service_of_its_port() {
+    let alone = Service {
+        hashes_when_full: true,
+        backends: vec![Backend { port: 8081, ..backend(1, true) }],
+        ..service(Algorithm::Maglev, &[])
+    };
+    let mut range = service(Algorithm::Maglev, &[(1, true)]);
+    range.more_ports = 1;
+    let change = |vip, service: &Service| Change {
+        services: [(key(vip, 80), Some(service.clone()))].into(),
+    };
+    let is_refused = |served: &mut Served, vip, service| {
+        matches!(served.change(&change(vip, service)), Err(PlanError::NotAlone { .. }))
+    };
+    for (first, second) in [(&alone, &range), (&range, &alone), (&alone, &alone)] {
+        let mut served = Served::new(LIMITS);
+        served.change(&change(1, first)).unwrap();
+        assert!(is_refused(&mut served, 2, second));
+        assert!(is_refused(&mut served, 2, second), "a refusal leaves nothing behind");
+        served.change(&change(2, &service(Algorithm::Maglev, &[(1, true)]))).unwrap();
+        served.change(&Change { services: [(key(1, 80), None)].into() }).unwrap();
+        served.change(&change(2, second)).unwrap();
+        assert!(is_refused(&mut served, 1, first));
+    }
+}
+
+#[test]
 fn a_new_process_goes_on_with_ids_and_rings() {
     let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
     let wanted = table([

@@ -27,9 +27,9 @@ impl Undo {
     pub(super) fn restore(self, served: &mut Served) {
         for (key, held) in self.services {
             match held {
-                Some(held) => served.services.insert(key, held),
-                None => served.services.remove(&key),
-            };
+                Some(held) => served.hold(key, held),
+                None => drop(served.release(&key)),
+            }
         }
         for (address, services) in self.addresses {
             match services {
