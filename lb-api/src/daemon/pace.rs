@@ -45,6 +45,10 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use lb_dataplane::Timeouts;
+
     use super::*;
 
     /// A walk over so many parts: its rounds, and the most parts of one.
@@ -71,6 +75,50 @@ mod tests {
         }
         walk(&mut pace, 3);
         assert_eq!(walk(&mut pace, 3), (1, 8), "few are looked at in every round");
+    }
+
+    /// Parts that the walk's place is told by, of about as many entries each.
+    const BUCKETS: usize = 128;
+
+    /// The most entries of a table of four million flows while so many connections that are closed at once begin in each of some
+    /// seconds: calm, and then a burst.
+    fn most_of([calm, burst]: [usize; 2], asked: Timeouts) -> usize {
+        let (capacity, part) = (8 << 20, 2048);
+        let mut pace = Pace::new(capacity, part);
+        let mut buckets = vec![VecDeque::<usize>::new(); BUCKETS];
+        let (mut next, mut seen, mut found, mut most) = (0, 0, 0, 0);
+        for second in 0..400 {
+            let flows = if second < 300 { calm } else { burst };
+            buckets.iter_mut().for_each(|bucket| bucket.push_front(2 * flows / BUCKETS));
+            let taken = buckets.iter().flatten().sum::<usize>();
+            most = most.max(taken);
+            let mut left = (pace.round() * part) as isize;
+            while left > 0 {
+                let there = buckets[next].iter().sum::<usize>();
+                left -= there.max(1) as isize;
+                seen += there;
+                let now = asked.with_taken(seen.max(found) as u64, capacity as u64);
+                // A tick is a second or so.
+                buckets[next].truncate(now.tcp_closed as usize);
+                next = (next + 1) % BUCKETS;
+                pace.looked_at(there.div_ceil(part), next == 0);
+                if next == 0 {
+                    found = std::mem::take(&mut seen);
+                    break;
+                }
+            }
+        }
+        most
+    }
+
+    #[test]
+    fn a_burst_after_calm_finds_room_though_the_walk_has_gone_slowly() {
+        for calm in [0, 500, 5000, 20_000] {
+            for burst in [20_000, 50_000, 100_000, 150_000] {
+                let most = most_of([calm, burst], Timeouts::default());
+                assert!(most <= 8 << 20, "{calm} and then {burst} a second: {most}");
+            }
+        }
     }
 
     #[test]

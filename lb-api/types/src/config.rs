@@ -274,11 +274,11 @@ pub struct Timeouts {
     /// a 32nd to an eighth of its entries.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub tcp_closed: u32,
-    /// No backend answered yet, or the handshake of TCP or SCTP is not done; 240 by default (the same). Down to 120 while the
-    /// flow table fills.
+    /// No backend answered yet, or the handshake of TCP or SCTP is not done; 60 by default (RFC 7857 section 2.1 allows less
+    /// than 4 min). One of UDP stays for `udp_answered` at least.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub half_open: u32,
-    /// UDP, answered once; 120 by default (RFC 4787 REQ-5: at least 2 min).
+    /// UDP, answered once or not yet; 120 by default (RFC 4787 REQ-5: at least 2 min).
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 604_800))]
     pub udp_answered: u32,
     /// UDP, the client went on after an answer; 300 by default (the same: recommended).
@@ -304,7 +304,7 @@ impl Default for Timeouts {
             tcp_established: 7440,
             tcp_transitory: 240,
             tcp_closed: 240,
-            half_open: 240,
+            half_open: 60,
             udp_answered: 120,
             udp: 300,
             sctp_established: 7440,

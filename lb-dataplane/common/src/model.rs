@@ -373,7 +373,7 @@ impl Tables for ModelTables {
     }
 
     fn half_open_timeout(&self) -> u32 {
-        self.timeouts().half_open
+        self.timeouts().half_open_udp()
     }
 
     fn timeouts(&self) -> Timeouts {

@@ -69,7 +69,7 @@ pub trait Rounds<T> {
 
 /// The tables of the pipeline. Each method is one lookup or one write.
 pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
-    /// How long half-open flows may be silent.
+    /// How long half-open flows may be silent, those of UDP the longest.
     fn half_open_timeout(&self) -> u32;
     /// How long flows may be silent.
     fn timeouts(&self) -> Timeouts;

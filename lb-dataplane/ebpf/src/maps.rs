@@ -257,7 +257,7 @@ fn half_open_place(family: u32, mask: u32) -> Option<u32> {
 impl Tables for Maps {
     #[inline(always)]
     fn half_open_timeout(&self) -> u32 {
-        TIMEOUTS.get(0).map_or(0, |timeouts| timeouts.half_open)
+        TIMEOUTS.get(0).map_or(0, |timeouts| timeouts.half_open_udp())
     }
 
     #[inline(always)]

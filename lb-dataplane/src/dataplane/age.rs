@@ -56,15 +56,19 @@ impl Scan {
         }
     }
 
-    /// The walk over a table is over: what holds from now on.
-    fn note_taken(&mut self) -> Timeouts {
-        self.taken[usize::from(self.is_v6)] = std::mem::take(&mut self.seen);
-        let [v4, v6] = [0, 1].map(|at| self.asked.with_taken(self.taken[at], self.room[at]));
-        Timeouts {
-            tcp_closed: v4.tcp_closed.min(v6.tcp_closed),
-            half_open: v4.half_open.min(v6.half_open),
-            ..self.asked
+    /// So many more are seen, and the walk over a table is over or not: what holds from now on. A walk that sees more than the
+    /// last one does not wait for its end, which is later the more there are.
+    fn note_seen(&mut self, more: u32, is_end: bool) -> Timeouts {
+        let at = usize::from(self.is_v6);
+        self.seen += u64::from(more);
+        let mut taken = self.taken;
+        taken[at] = taken[at].max(self.seen);
+        if is_end {
+            self.taken[at] = std::mem::take(&mut self.seen);
+            taken = self.taken;
         }
+        let [v4, v6] = [0, 1].map(|at| self.asked.with_taken(taken[at], self.room[at]));
+        Timeouts { tcp_closed: v4.tcp_closed.min(v6.tcp_closed), ..self.asked }
     }
 }
 
@@ -138,16 +142,15 @@ pub(super) fn begin(
         let (aged, due) = mark::<V4>(ebpf, programs, served, scan)?;
         AgePart { aged, due: due.map_or(Due::Nothing, Due::V4) }
     };
-    scan.seen += u64::from(part.aged.scanned);
+    let timeouts = scan.note_seen(part.aged.scanned, part.aged.wrapped);
     if part.aged.wrapped {
-        let timeouts = scan.note_taken();
         part.aged.wrapped = scan.is_v6;
         scan.is_v6 = !scan.is_v6;
         scan.cursor = Cursor::default();
-        if timeouts != scan.timeouts {
-            set_timeouts(ebpf, &timeouts).map_err(cannot_write)?;
-            scan.timeouts = timeouts;
-        }
+    }
+    if timeouts != scan.timeouts {
+        set_timeouts(ebpf, &timeouts).map_err(cannot_write)?;
+        scan.timeouts = timeouts;
     }
     Ok(part)
 }

@@ -91,7 +91,8 @@ fn each_state_has_its_timeout() {
         // Somebody else's RST: the client goes on.
         (and(&[there(RST), there(ACK)]), timeouts.tcp_established),
         (vec![there(SYN), back(RST)], timeouts.tcp_closed),
-        (vec![there(UDP)], timeouts.half_open),
+        // No sooner than with an answer.
+        (vec![there(UDP)], timeouts.udp_answered),
         (vec![there(UDP), back(UDP)], timeouts.udp_answered),
         (vec![there(UDP), back(UDP), there(UDP)], timeouts.udp),
     ];

@@ -15,7 +15,7 @@ pub struct Timeouts {
     pub tcp_transitory: u32,
     /// TCP, both sides sent a FIN, or the backend a RST.
     pub tcp_closed: u32,
-    /// No backend answered yet, or the handshake of TCP or SCTP is not done.
+    /// No backend answered yet, or the handshake of TCP or SCTP is not done. One of UDP stays for `udp_answered` at least.
     pub half_open: u32,
     /// UDP, answered once.
     pub udp_answered: u32,
@@ -31,19 +31,20 @@ pub struct Timeouts {
     pub icmp: u32,
 }
 
-/// TCP established 2 h 4 min, and 4 min ("transitory") while it opens, while it closes and once it is closed (RFC 5382 REQ-5, RFC 6146
-/// §4; RFC 7857 §2.1 allows less while it opens); UDP 5 min, the recommended value of RFC 4787 REQ-5, and 2 min, its least, where an
-/// answer was the last word. No RFC says how long for SCTP: an association at work lives as long as a connection of TCP, since
-/// heartbeats (RFC 9260 §8.3) may be off, and its shutdown as long as what TCP has half closed; one that has ended has tags that another
-/// one cannot have. Echoes have 1 min, the least that RFC 5508 REQ-1 allows. What is over and what is half-open makes room sooner where
-/// there is little ([`with_taken`](Timeouts::with_taken)).
+/// TCP established 2 h 4 min, and 4 min ("transitory") while it closes and once it is closed (RFC 5382 REQ-5, RFC 6146 §4); 1 min while
+/// it opens, for which RFC 7857 §2.1 allows less than 4 min for security's sake: the longer each stays, the
+/// fewer forged SYNs a second keep a bound of flows full. UDP 5 min, the recommended value of RFC 4787 REQ-5, and 2 min, its least, where an
+/// answer was the last word or there was none. No RFC says how long for SCTP: an association at work lives as long as a connection of
+/// TCP, since heartbeats (RFC 9260 §8.3) may be off, and its shutdown as long as what TCP has half closed; one that has ended has tags
+/// that another one cannot have. Echoes have 1 min, the least that RFC 5508 REQ-1 allows. What is closed makes room sooner where there is
+/// little ([`with_taken`](Timeouts::with_taken)).
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
             tcp_established: seconds(7440),
             tcp_transitory: seconds(240),
             tcp_closed: seconds(240),
-            half_open: seconds(240),
+            half_open: seconds(60),
             udp_answered: seconds(120),
             udp: seconds(300),
             sctp_established: seconds(7440),
@@ -57,30 +58,29 @@ impl Default for Timeouts {
 /// How long closed connections stay at least while the flow table fills: nothing is lost with them but the wait for segments that
 /// are late.
 const CLOSED_LEAST: u32 = seconds(10);
-/// How long half-open flows do: what RFC 4787 REQ-5 has of UDP's.
-const HALF_OPEN_LEAST: u32 = seconds(120);
 /// The part of a table up to which nothing is shortened, and how many such parts later all is.
 const ROOM: u64 = 32;
 const ROOMS_BEYOND: u64 = 3;
 
 impl Timeouts {
-    /// Those while so many of a table's entries are taken. Closed connections and half-open flows stay for as long as they are to
-    /// until a 32nd is taken, and from an eighth on no longer than they have to: a busy service has more of them than of any
-    /// others, and each is looked at in every walk of ageing.
+    /// Those while so many of a table's entries are taken. Closed connections stay for as long as they are to until a 32nd is
+    /// taken, and from an eighth on no longer than they have to: a busy service has more of them than of any others, and each is
+    /// looked at in every walk of ageing.
     #[must_use]
     pub fn with_taken(&self, entries: u64, capacity: u64) -> Self {
         let room = capacity / ROOM;
         let all = ROOMS_BEYOND * room;
         let beyond = entries.saturating_sub(room).min(all);
-        let shortened = |asked: u32, least: u32| {
-            let spare = u64::from(asked - least.min(asked));
-            asked - u32::try_from(spare * beyond / all.max(1)).unwrap_or(0)
-        };
-        Self {
-            tcp_closed: shortened(self.tcp_closed, CLOSED_LEAST),
-            half_open: shortened(self.half_open, HALF_OPEN_LEAST),
-            ..*self
-        }
+        let spare = u64::from(self.tcp_closed - CLOSED_LEAST.min(self.tcp_closed));
+        let less = u32::try_from(spare * beyond / all.max(1)).unwrap_or(0);
+        Self { tcp_closed: self.tcp_closed - less, ..*self }
+    }
+
+    /// That of half-open flows of UDP: RFC 4787 REQ-5 has no other one for those without an answer.
+    #[must_use]
+    #[inline(always)]
+    pub fn half_open_udp(&self) -> u32 {
+        self.half_open.max(self.udp_answered)
     }
 
     /// The one of a flow. A client's RST may be forged by whoever knows the ports, so it only makes the flow transitory
@@ -102,13 +102,15 @@ impl Timeouts {
         }
         if protocol != TCP {
             return match (state & STATE_REPLIED != 0, is_confirmed) {
-                (false, _) => self.half_open,
+                (false, _) => self.half_open_udp(),
                 (true, false) => self.udp_answered,
                 (true, true) => self.udp,
             };
         }
         if !is_confirmed {
-            return if state & STATE_CLIENT_RESET != 0 { self.tcp_closed } else { self.half_open };
+            // A RST may be forged as the SYN was.
+            let is_reset = state & STATE_CLIENT_RESET != 0;
+            return if is_reset { self.tcp_closed.min(self.half_open) } else { self.half_open };
         }
         if state & STATE_CLOSING != 0 { self.tcp_transitory } else { self.tcp_established }
     }

@@ -3,31 +3,37 @@ use super::*;
 #[test]
 fn what_is_over_stays_for_as_long_as_there_is_room() {
     let timeouts = Timeouts::default();
-    let of = |entries| {
-        let shortened = timeouts.with_taken(entries, 96_000);
-        (shortened.tcp_closed, shortened.half_open)
-    };
+    let of = |entries| timeouts.with_taken(entries, 96_000).tcp_closed;
     for few in [0, 1, 3000] {
-        assert_eq!(of(few), (seconds(240), seconds(240)));
+        assert_eq!(of(few), seconds(240));
     }
-    let half = |least| seconds(240) - (seconds(240) - least) / 2;
-    assert_eq!(of(7500), (half(seconds(10)), half(seconds(120))));
+    assert_eq!(of(7500), seconds(240) - (seconds(240) - seconds(10)) / 2);
     for many in [12_000, 96_000, u64::MAX] {
-        assert_eq!(of(many), (seconds(10), seconds(120)));
+        assert_eq!(of(many), seconds(10));
     }
     assert!((3000..12_000).all(|n| of(n) >= of(n + 1)));
-    let short = Timeouts { tcp_closed: 0, half_open: 5, ..timeouts };
+    let short = Timeouts { tcp_closed: 0, ..timeouts };
     assert_eq!(short.with_taken(50_000, 96_000), short);
     assert_eq!(timeouts.with_taken(9, 0), timeouts, "no table");
-    let others = Timeouts {
-        tcp_closed: timeouts.tcp_closed,
-        half_open: timeouts.half_open,
-        ..timeouts.with_taken(96_000, 96_000)
-    };
+    let others =
+        Timeouts { tcp_closed: timeouts.tcp_closed, ..timeouts.with_taken(96_000, 96_000) };
     assert_eq!(others, timeouts, "nothing else is shorter");
 }
 
-/// Seconds of ageing's walk over a table, which ends with what holds from then on.
+#[test]
+fn what_is_not_answered_stays_a_minute_and_udp_two() {
+    use crate::flow::{SCTP, UDP};
+    let timeouts = Timeouts::default();
+    let of = |timeouts: Timeouts| [TCP, SCTP, UDP].map(|protocol| timeouts.of(protocol, 0));
+    assert_eq!(of(timeouts), [60, 60, 120].map(seconds), "RFC 7857 section 2.1, RFC 4787 REQ-5");
+    let reset = timeouts.of(TCP, STATE_CLIENT_RESET);
+    assert_eq!(reset, seconds(60), "a forged RST has a forged SYN's flow stay no longer");
+    assert_eq!(of(Timeouts { half_open: seconds(240), ..timeouts }), [240; 3].map(seconds));
+    let short = Timeouts { half_open: seconds(5), udp_answered: seconds(9), ..timeouts };
+    assert_eq!(of(short), [5, 5, 9].map(seconds), "as it is asked for");
+}
+
+/// Seconds of ageing's walk over a table.
 const WALK: usize = 16;
 
 /// A table of connections that are closed as soon as they began.
@@ -38,13 +44,15 @@ struct Closed {
     asked: Timeouts,
     now: Timeouts,
     seen: u64,
+    /// Those that the last walk saw.
+    found: u64,
     second: usize,
 }
 
 impl Closed {
     fn new(flows: u64, asked: Timeouts) -> Self {
         let parts = std::array::from_fn(|_| std::collections::VecDeque::new());
-        Self { parts, capacity: 2 * flows, asked, now: asked, seen: 0, second: 0 }
+        Self { parts, capacity: 2 * flows, asked, now: asked, seen: 0, found: 0, second: 0 }
     }
 
     fn taken(&self) -> u64 {
@@ -64,8 +72,9 @@ impl Closed {
             self.parts[part].truncate(self.now.tcp_closed as usize);
             self.second += 1;
             if part == WALK - 1 {
-                self.now = self.asked.with_taken(std::mem::take(&mut self.seen), self.capacity);
+                self.found = std::mem::take(&mut self.seen);
             }
+            self.now = self.asked.with_taken(self.found.max(self.seen), self.capacity);
             shortest = shortest.min(self.now.tcp_closed);
         }
         (most, shortest)
