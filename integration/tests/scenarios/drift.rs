@@ -32,9 +32,9 @@ fn doctor_finds_what_others_wrote_into_the_maps_and_repairs_it_while_traffic_goe
 
         // As `bpftool map update` does it: nobody is a backend any more, and no port is the VIP's.
         let map = Map::Array(data(hello, "BACKENDS"));
-        let mut backends: Array<_, [u8; 40]> = map.try_into().expect("an array of 40 bytes");
+        let mut backends: Array<_, [u8; 64]> = map.try_into().expect("an array of 64 bytes");
         for id in 0..3 {
-            backends.set(id, [0; 40], 0).expect("root may write");
+            backends.set(id, [0; 64], 0).expect("root may write");
         }
         let map = Map::HashMap(data(hello, "SERVICES"));
         let mut services: HashMap<_, [u8; 20], [u8; 32]> = map.try_into().expect("20 and 32 bytes");

@@ -192,7 +192,7 @@ fn an_audit_finds_what_somebody_else_wrote_and_mends_it_under_packets() {
     let (key, mut entry) = services.iter().map(Result::unwrap).find(is_the_service).unwrap();
     entry[8] ^= 1;
     services.insert(key, entry, 0).unwrap();
-    let mut backends: Array<_, [u8; 40]> =
+    let mut backends: Array<_, [u8; 64]> =
         scene.get().map_mut("BACKENDS").unwrap().try_into().unwrap();
     for id in 0..2 {
         let mut entry = backends.get(&id, 0).unwrap();
