@@ -185,8 +185,8 @@ impl Rib {
     /// Whether the path that is chosen may count for more than one that is as good: not where a next hop has several levels. At
     /// the lower ones no path is the chosen one, and which levels there are would depend on what was chosen before.
     fn incumbent_stays(&self, id: PrefixId) -> bool {
-        let mut paths = self.prefixes.get(id).paths.iter();
-        !self.next_hops.vary() || paths.all(|path| self.next_hops.levels(self.hop(path)) == 1)
+        let is_one = |path| self.next_hops.levels(self.hop(path)) == 1;
+        !self.next_hops.vary() || self.prefixes.get(id).paths.iter().all(is_one)
     }
 
     /// Orders the paths of a prefix, those that carry traffic first; says whether that changes anything.
@@ -218,7 +218,10 @@ impl Rib {
             }
         };
         let changed = moved || record.equal != before;
-        self.order_lower(id);
+        // Nearly always no next hop has more levels than one.
+        if self.next_hops.vary() || !self.lower.by_prefix.is_empty() {
+            self.order_lower(id);
+        }
         changed
     }
 
@@ -227,9 +230,6 @@ impl Rib {
         let paths = &self.prefixes.get(id).paths;
         // A path by itself leads there wherever its next hop is reached.
         let varies = paths.len() > 1 && self.next_hops.vary();
-        if !varies && self.lower.by_prefix.is_empty() {
-            return;
-        }
         let levels = paths.iter().map(|path| self.next_hops.levels(self.hop(path))).max();
         let lower = 0..levels.filter(|_| varies).unwrap_or(1) - 1;
         let differs = |level| {
