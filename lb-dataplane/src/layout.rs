@@ -79,7 +79,7 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
     })
 }
 
-/// Entries of a map in which what comes stands beside what goes until a plan is carried out (`plan::step::sort`).
+/// Entries of a map in which what comes stands beside what goes until a plan is carried out (`plan::order`).
 pub(crate) fn while_changing(limit: u32) -> u32 {
     limit.saturating_mul(2)
 }

@@ -16,6 +16,7 @@ mod entries;
 mod grace;
 mod hosts;
 mod life;
+mod order;
 mod ranges;
 mod ring;
 mod sources;
@@ -37,8 +38,8 @@ use self::access::Prefixes;
 pub use self::audit::{Audit, Found};
 pub(crate) use self::entries::words;
 use self::entries::{
-    Life, address_entry, address_key, algorithm, backend_entry, bounds, check, gone_entry, mode,
-    mss, on_exhaustion, parted_entry, service_key,
+    Life, address_entry, address_key, algorithm, backend_entry, bounds, check, mode, mss,
+    on_exhaustion, parted_entry, service_key,
 };
 pub use self::grace::Waiting;
 pub(crate) use self::hosts::AloneAt;
@@ -88,7 +89,7 @@ pub struct Served {
     /// Whose the backends' ports are.
     owners: Owners<ServiceKey>,
     /// Backends of no service, which a process left that ended between two steps.
-    orphans: Vec<((IpAddr, u16), u32)>,
+    orphans: Vec<((IpAddr, u16), Place)>,
     /// Prefixes of no service, left in the same way.
     lost_access: Vec<Prefix>,
     /// Prefixes of ports of no service, left in the same way.
@@ -143,6 +144,11 @@ impl Place {
     fn sources(&self) -> Set {
         Set { base: self.entry.sources_base, len: self.entry.sources_len }
     }
+}
+
+/// The write with which a service parts with a backend.
+fn parted(name: (IpAddr, u16), place: &Place) -> Step {
+    Step::PutBackend { id: place.id, entry: parted_entry(name, &place.entry) }
 }
 
 /// A service with its ids, for counters.
@@ -242,6 +248,7 @@ impl Served {
         if !gone.is_empty() || !changed.is_empty() {
             let keys = gone.iter().chain(changed.iter().map(|(key, _)| *key));
             let undo = Undo::of(self, keys);
+            let late = self.late(gone, changed);
             let carried = self.carry(gone, changed, &mut steps);
             if let Err(error) = carried.and_then(|()| self.check_alone(changed)) {
                 undo.restore(self);
@@ -251,7 +258,7 @@ impl Served {
             self.backend_ids.settle();
             self.rings.settle();
             self.sources.settle();
-            step::sort(&mut steps);
+            self.sort(&mut steps, late);
             self.era += u64::from(steps.contains(&Step::Grace));
         }
         self.drop_orphans(&mut steps);
@@ -280,7 +287,7 @@ impl Served {
         self.access -= self.lost_access.len();
         self.ranges -= self.lost_ranges.len();
         let backends = self.orphans.drain(..);
-        let backends = backends.map(|(name, id)| Step::PutBackend { id, entry: gone_entry(name) });
+        let backends = backends.map(|(name, place)| parted(name, &place));
         let access = self.lost_access.drain(..).map(|prefix| Step::RemoveAccess { prefix });
         let ranges = self.lost_ranges.drain(..).map(|prefix| Step::RemoveRange { prefix });
         steps.splice(0..0, backends.chain(access).chain(ranges).collect::<Vec<_>>());
@@ -398,7 +405,7 @@ impl Served {
     /// Marks backends as gone and gives their ids back.
     fn part_with(&mut self, backends: Backends, steps: &mut Vec<Step>) {
         for (name, place) in backends {
-            steps.push(Step::PutBackend { id: place.id, entry: parted_entry(name, &place.entry) });
+            steps.push(parted(name, &place));
             self.sources.give_back(place.sources());
             self.backend_ids.give_back(place.id);
         }

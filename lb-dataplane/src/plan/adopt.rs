@@ -19,11 +19,13 @@ impl Served {
         let Found { services, backends, ring_word, source, access, ranges } = found;
         let mut served = Self::new(limits);
         let mut by_service: HashMap<u32, Backends> = HashMap::new();
-        let mut given_out = 0;
+        let (mut given_out, mut services_given_out) = (0, 0);
         for (id, entry) in backends {
             served.note(id, &entry);
             if entry.address != [0; 16] {
                 given_out = given_out.max(id + 1);
+                // Of one that nobody asked for: none.
+                services_given_out = services_given_out.max(entry.service.wrapping_add(1));
             }
             if entry.flags & BACKEND_IN_USE == 0 {
                 continue;
@@ -63,7 +65,7 @@ impl Served {
         }
         for (name, place) in by_service.into_values().flatten() {
             served.sources.give_back(place.sources());
-            served.orphans.push((name, place.id));
+            served.orphans.push((name, place));
         }
         served.lost_access = by_id.into_values().flat_map(Prefixes::into_keys).collect();
         served.lost_ranges = by_first.into_values().flatten().collect();
@@ -74,8 +76,9 @@ impl Served {
         let ids =
             served.services.values().flat_map(|held| held.backends.values().map(|place| place.id));
         served.backend_ids.reserve(ids);
-        // Flows of backends that are gone go on: another one is not to get their id, and with it what they count.
+        // Flows of backends and services that are gone go on: others are not to get their ids, and with them what they count.
         served.backend_ids.put_behind(given_out);
+        served.service_ids.put_behind(services_given_out);
         served
     }
 }

@@ -12,8 +12,9 @@ use lb_dataplane_common::service::{
 
 use super::access::Prefix;
 use super::entries::{address, address_entry, address_key, address_of, gone_entry, service_key};
+use super::order::{self, Late};
 use super::ranges::PortPrefix;
-use super::{Served, Step, step};
+use super::{Served, Step};
 
 /// Differences that are told one by one; the rest is counted.
 const MAX_TOLD: usize = 20;
@@ -97,7 +98,7 @@ impl Served {
             }
         }
         self.audit_prefixes(found, &mut audit);
-        step::sort(&mut audit.steps);
+        order::sort(&mut audit.steps, &Late::default());
         audit
     }
 

@@ -164,10 +164,16 @@ pub(super) fn gone_entry((address, port): (IpAddr, u16)) -> BackendEntry {
     }
 }
 
-/// A backend that its service parts with. It takes no new flows; those that it has live, and end, as the service said last.
+/// A backend that its service parts with. It takes no new flows; those that it has live, and end, as the service said last. It
+/// names the service still, so that a new process knows which ids flows may have.
 pub(super) fn parted_entry(name: (IpAddr, u16), entry: &BackendEntry) -> BackendEntry {
     let life = BACKEND_FAILED | BACKEND_ENDS_FAILED | BACKEND_RESETS_FAILED | BACKEND_RESETS_IDLE;
-    BackendEntry { flags: entry.flags & life, idle: entry.idle, ..gone_entry(name) }
+    BackendEntry {
+        flags: entry.flags & life,
+        idle: entry.idle,
+        service: entry.service,
+        ..gone_entry(name)
+    }
 }
 
 /// How long a service's flows live, as its backends' entries say it.

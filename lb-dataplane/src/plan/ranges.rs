@@ -107,17 +107,18 @@ pub(super) fn check_others(
     }
 }
 
+/// Whether a prefix holds a port.
+#[cfg(test)]
+pub(super) fn holds((bits, key): &PortPrefix, port: u16) -> bool {
+    let free = RANGE_KEY_BITS + PORT_BITS - bits;
+    u32::from(u16::from_be_bytes(key.port)) >> free == u32::from(port) >> free
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Whether a prefix holds a port.
-    fn holds((bits, key): &PortPrefix, port: u16) -> bool {
-        let free = RANGE_KEY_BITS + PORT_BITS - bits;
-        u32::from(u16::from_be_bytes(key.port)) >> free == u32::from(port) >> free
-    }
 
     proptest! {
         #[test]

@@ -1,11 +1,8 @@
 //! The writes of a plan, and why there may be none.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use lb_dataplane_common::service::{
-    BACKEND_IN_USE, BackendEntry, ServiceEntry, SourceEntry, VipKey,
-};
+use lb_dataplane_common::service::{BackendEntry, ServiceEntry, SourceEntry, VipKey};
 
 use super::MAX_BACKENDS_PER_SERVICE;
 use super::access::Prefix;
@@ -84,44 +81,6 @@ pub enum Step {
         /// Its key.
         key: VipKey,
     },
-}
-
-/// Puts steps of one kind beside each other, so that they can be carried out together, between one grace period and the next:
-/// first what no packet reads yet, then services, then what no service names any more.
-///
-/// Ids and space that a step frees are taken again only after a grace period, so steps of different services may change
-/// places as long as those of one do not.
-pub(super) fn sort(steps: &mut Vec<Step>) {
-    // What one service loses and another gets is only put.
-    let put =
-        |step: &Step| if let Step::PutRange { prefix, .. } = step { Some(*prefix) } else { None };
-    let put: BTreeSet<PortPrefix> = steps.iter().filter_map(put).collect();
-    steps.retain(|step| !matches!(step, Step::RemoveRange { prefix } if put.contains(prefix)));
-    for part in steps.split_mut(|step| matches!(step, Step::Grace)) {
-        part.sort_by_key(Step::stage);
-    }
-}
-
-impl Step {
-    fn stage(&self) -> u8 {
-        match self {
-            Self::Grace => 0,
-            Self::ClearBackend { .. } => 1,
-            Self::ClearService { .. } => 2,
-            Self::WriteSources { .. } => 3,
-            Self::PutBackend { entry, .. } if entry.flags & BACKEND_IN_USE != 0 => 4,
-            Self::PutAccess { .. } => 5,
-            Self::WriteRing { .. } => 6,
-            // Before what comes: the map has room for as many as there may be, and no more.
-            Self::RemoveService { .. } => 7,
-            Self::PutService { .. } => 8,
-            Self::PutRange { .. } => 9,
-            // A port that stays has its new prefix before it loses the old one.
-            Self::RemoveRange { .. } => 10,
-            Self::PutBackend { .. } => 11,
-            Self::RemoveAccess { .. } => 12,
-        }
-    }
 }
 
 /// Why a table cannot be served. Nothing is changed.

@@ -10,6 +10,7 @@ use lb_dataplane_common::family::V6;
 use lb_dataplane_common::service::{AccessKey, BACKEND_IN_USE, SourceEntry, VipKey};
 
 mod limits;
+mod ports;
 
 const LIMITS: Limits =
     Limits { services: 16, backends: 24, ring_words: 9000, sources: 16, access: 10 };
@@ -112,6 +113,8 @@ impl Maps {
             Step::ClearService { .. } | Step::ClearBackend { .. } => {}
             Step::PutService { key, entry } => {
                 self.services.insert(raw(key), (*key, *entry));
+                let room = while_changing(LIMITS.services) as usize;
+                assert!(self.services.len() <= room, "the map is full");
             }
             Step::RemoveService { key } => drop(self.services.remove(&raw(key))),
         }
@@ -409,6 +412,21 @@ fn a_new_process_gives_ids_that_flows_of_backends_that_are_gone_may_have_to_nobo
     carry_out(&mut maps, &adopted.plan(&of(&[(1, true), (3, true)])).unwrap());
     let gone = |id: &&u32| maps.backends[*id].flags & BACKEND_IN_USE == 0;
     assert_eq!(given_out.iter().filter(gone).count(), 1, "the second one's is not the third one's");
+}
+
+#[test]
+fn a_new_process_gives_no_service_the_id_that_flows_of_one_that_is_gone_may_have() {
+    let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
+    let of = |port| (key(1, port), service(Algorithm::RoundRobin, &[(1, true)]));
+    let ids = |served: &Served| served.idents().map(|ident| ident.id).collect::<Vec<_>>();
+    carry_out(&mut maps, &served.plan(&table([of(80), of(81)])).unwrap());
+    assert_eq!(ids(&served), [0, 1]);
+    carry_out(&mut maps, &served.plan(&table([of(80)])).unwrap());
+    // A process takes longer to start than a packet to pass.
+    maps.carry_out(&Step::Grace);
+    let mut adopted = maps.adopt();
+    carry_out(&mut maps, &adopted.plan(&table([of(80), of(82)])).unwrap());
+    assert_eq!(ids(&adopted), [0, 2]);
 }
 
 fn any_table() -> impl Strategy<Value = Table> {
