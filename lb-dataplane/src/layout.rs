@@ -64,7 +64,7 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
         "HALF_OPEN6" => half_open_places(sizes.flow_entries6) * cpus(),
         "SERVICES" => while_changing(sizes.services),
         "ROUND_ROBIN" | "SERVICE_COUNTS" | "SERVICE_LOADS" => sizes.services,
-        "BACKENDS" | "BACKEND_COUNTS" | "LOADS" => sizes.backends,
+        "BACKENDS" | "BACKEND_COUNTS" | "LOADS" | "WITHOUT_FLOW" => sizes.backends,
         "SOURCES" => sizes.sources,
         "ACCESS" => while_changing(sizes.access),
         "RINGS" => sizes.ring_pages,

@@ -5,37 +5,22 @@
 //! flows only, and takes no more of the flow table than the rings have places. A flow costs one write more than without,
 //! and needs no second table to be looked up, moved from or aged.
 
-use crate::family::{Family, V4};
+use crate::family::Family;
 use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_CONFIRMED, STATE_GOING, remove_to_backend,
-    ticks_since,
 };
 use crate::peer;
 use crate::sample::EVICTED;
 use crate::tables::TablesOf;
 
-/// A place in a ring: value of `HALF_OPEN` and `HALF_OPEN6`. All zeroes is an empty one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(8))]
-pub struct HalfOpen<A> {
-    /// The direction to the backend.
-    pub key: FlowKey<A>,
-    /// The tick in which the flow began.
-    pub begun: u32,
-    /// Zero.
-    pub pad: u32,
-}
-
-/// Gives a flow that begins a place, and ends the one whose place it was.
+/// Gives a flow that begins a place, and ends the one whose place it was, however long ago it began: who repeats a SYN or sends
+/// another datagram before each time-out stays half-open for as long as that goes on.
 #[inline(never)]
 pub fn enter<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) {
-    let now = tables.now();
-    let Some(old) = tables.enter_half_open(key, now) else { return };
+    let Some(old) = tables.enter_half_open(key) else { return };
     // It may be this flow's own, begun anew.
-    let is_another = old.key.protocol != 0 && old.key != *key;
-    // A flow that has been there for longer is not half-open any more, or ageing's to remove.
-    if is_another && ticks_since(old.begun, now) <= tables.half_open_timeout() {
-        end(tables, &old.key);
+    if old.protocol != 0 && old != *key {
+        end(tables, &old);
     }
 }
 
@@ -64,8 +49,6 @@ fn end<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) {
     remove_to_backend(tables, key, counted);
     tables.count_evicted(counted.service, counted.backend);
 }
-
-const _: () = assert!(size_of::<HalfOpen<V4>>() == 24);
 
 #[cfg(test)]
 mod tests;

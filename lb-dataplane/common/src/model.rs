@@ -18,7 +18,6 @@ use crate::family::{Family, Header, V4, V6};
 use crate::fib::MemberEntry;
 use crate::flow::{FlowEntry, FlowKey, Timeouts, Translation};
 use crate::fragment::{FragmentKey, FragmentPorts};
-use crate::half_open::HalfOpen;
 use crate::mss::Options;
 use crate::parse::{Ip, Transport};
 use crate::pipeline::{Arrival, Found, Scratch, Step, find_way};
@@ -52,17 +51,16 @@ pub(crate) struct ModelFamily<A: Family> {
     pub(crate) flows: RefCell<HashMap<FlowKey<A>, ModelFlow>>,
     memory: Memory,
     /// The ring's places, the oldest first.
-    pub(crate) half_open: RefCell<VecDeque<HalfOpen<A>>>,
+    pub(crate) half_open: RefCell<VecDeque<FlowKey<A>>>,
     fragments: RefCell<HashMap<FragmentKey<A>, FragmentPorts>>,
 }
 
 impl<A: Family> Default for ModelFamily<A> {
     fn default() -> Self {
-        let empty = HalfOpen { key: nobody(), begun: 0, pad: 0 };
         Self {
             flows: RefCell::default(),
             memory: Memory::default(),
-            half_open: RefCell::new(VecDeque::from([empty; HALF_OPEN])),
+            half_open: RefCell::new(VecDeque::from([nobody(); HALF_OPEN])),
             fragments: RefCell::default(),
         }
     }
@@ -108,6 +106,10 @@ pub(crate) struct ModelTables {
     pub(crate) draws: Cell<u32>,
     pub(crate) evicted: Cell<u32>,
     pub(crate) exhausted: Cell<u32>,
+    /// Backends whose answers need no flow.
+    pub(crate) alone: HashMap<VipKey, u32>,
+    /// By backend: until when what comes from there may answer a packet that went on without a flow.
+    pub(crate) without_flow: RefCell<HashMap<u32, u32>>,
     /// Packets of flows that are watched.
     pub(crate) samples: RefCell<HashMap<FlowKey<V6>, u64>>,
     /// By backend: its flows. Below zero between the end of one on one CPU and the count of its beginning on another.
@@ -246,10 +248,10 @@ where
         })
     }
 
-    fn enter_half_open(&self, flow: &FlowKey<A>, begun: u32) -> Option<HalfOpen<A>> {
+    fn enter_half_open(&self, flow: &FlowKey<A>) -> Option<FlowKey<A>> {
         self.step();
         let mut ring = A::of(self).half_open.borrow_mut();
-        ring.push_back(HalfOpen { key: *flow, begun, pad: 0 });
+        ring.push_back(*flow);
         ring.pop_front()
     }
 
@@ -372,10 +374,6 @@ impl Tables for ModelTables {
         *self.service_loads.borrow_mut().entry(service).or_default() -= 1;
     }
 
-    fn half_open_timeout(&self) -> u32 {
-        self.timeouts().half_open_udp()
-    }
-
     fn timeouts(&self) -> Timeouts {
         Timeouts::default()
     }
@@ -411,12 +409,17 @@ impl Tables for ModelTables {
         self.answers.contains(key)
     }
 
-    fn without_flow_since(&self) -> u32 {
-        0
+    fn without_flow_until(&self) -> u32 {
+        self.without_flow.borrow().values().copied().max().unwrap_or(0)
     }
-    fn note_without_flow(&self, _: u32) {}
-    fn alone_at(&self, _: &VipKey) -> Option<u32> {
-        None
+    fn without_flow_to_until(&self, backend: u32) -> u32 {
+        self.without_flow.borrow().get(&backend).copied().unwrap_or(0)
+    }
+    fn note_without_flow(&self, backend: u32, until: u32) {
+        self.without_flow.borrow_mut().insert(backend, until);
+    }
+    fn alone_at(&self, key: &VipKey) -> Option<u32> {
+        self.alone.get(key).copied()
     }
     fn is_backend(&self, _: &V6) -> bool {
         false

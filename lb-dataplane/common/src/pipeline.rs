@@ -31,6 +31,7 @@ pub(crate) use self::life::claim;
 use self::life::{begins_anew, end, may_replace, note_acknowledged, observe};
 pub use self::vlan::Arrived;
 pub(crate) use self::vlan::behind_tags;
+pub(crate) use self::without_flow::note as note_without_flow;
 use crate::choose::{self, Composed};
 use crate::early::FirstCame;
 use crate::family::{Family, Header, V4, V6};
@@ -166,7 +167,7 @@ fn run<A: Family, P: Packet, T: TablesOf<A>>(
     }
     FamilyTables::<A>::find_way(tables, scratch);
     let mut is_flow = scratch.step.is_flow;
-    if !is_flow && tables.without_flow_since() != 0 {
+    if !is_flow && tables.without_flow_until() != 0 {
         is_flow = without_flow::answers(tables, scratch) != 0;
     }
     // Here and not there: the verifier knows one state after a subprogram, and many within.

@@ -7,7 +7,6 @@ use crate::fib::FibTables;
 use crate::fib6::Fib6Tables;
 use crate::flow::{Flow, FlowEntry, FlowKey, Timeouts};
 use crate::fragment::{FragmentKey, FragmentPorts};
-use crate::half_open::HalfOpen;
 use crate::pipeline::Scratch;
 use crate::reason::Reason;
 use crate::service::{
@@ -43,8 +42,8 @@ pub trait FamilyTables<A: Family>: FlowTables {
     fn insert_flow(&self, key: &FlowKey<A>, entry: &FlowEntry) -> Result<(), InsertError>;
     /// Removes a flow entry that this CPU has claimed; whether it did.
     fn remove_flow(&self, key: &FlowKey<A>) -> bool;
-    /// Puts a flow into the next place of this CPU's ring of half-open flows; what was in that place.
-    fn enter_half_open(&self, flow: &FlowKey<A>, begun: u32) -> Option<HalfOpen<A>>;
+    /// Puts a flow into the next place of this CPU's ring of half-open flows; what was in that place, all zeroes for none.
+    fn enter_half_open(&self, flow: &FlowKey<A>) -> Option<FlowKey<A>>;
     /// What the first fragment of a datagram said.
     fn fragment(&self, key: &FragmentKey<A>) -> Option<FragmentPorts>;
     /// Does what [`find_way`](crate::pipeline::find_way) does, and what follows likewise: by subprograms of which the verifier
@@ -69,8 +68,6 @@ pub trait Rounds<T> {
 
 /// The tables of the pipeline. Each method is one lookup or one write.
 pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
-    /// How long half-open flows may be silent, those of UDP the longest.
-    fn half_open_timeout(&self) -> u32;
     /// How long flows may be silent.
     fn timeouts(&self) -> Timeouts;
     /// The service whose first or only port this is, or the VIP's address itself (port and protocol 0).
@@ -137,10 +134,13 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn end_sample(&self, key: &FlowKey<V6>, state: u32);
     /// Whether this node answers who asks a link for the MAC of a VIP.
     fn answers(&self, key: &AnswerKey) -> bool;
-    /// The tick in which a packet last went on without a flow to a backend that answers through here; 0 for never.
-    fn without_flow_since(&self) -> u32;
-    /// Notes that one does.
-    fn note_without_flow(&self, now: u32);
+    /// The tick until which a packet may answer one that went on without a flow to a backend that answers through here; 0 where
+    /// none ever did.
+    fn without_flow_until(&self) -> u32;
+    /// The same for this backend's packets.
+    fn without_flow_to_until(&self, backend: u32) -> u32;
+    /// Notes that a packet to a backend goes on without a flow, and until when its answers may come.
+    fn note_without_flow(&self, backend: u32, until: u32);
     /// The backend that is alone at an address and port, with [`BACKEND_ANSWERS_ALONE`](crate::service::BACKEND_ANSWERS_ALONE).
     fn alone_at(&self, key: &VipKey) -> Option<u32>;
     /// Whether an address is a backend's.

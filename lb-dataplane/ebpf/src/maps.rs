@@ -12,7 +12,6 @@ use lb_dataplane_common::fib::{FibTables, MemberEntry};
 use lb_dataplane_common::fib6::Fib6Tables;
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Timeouts};
 use lb_dataplane_common::fragment::{FragmentKey, FragmentPorts};
-use lb_dataplane_common::half_open::HalfOpen;
 use lb_dataplane_common::pipeline::Scratch;
 use lb_dataplane_common::reason::{
     INTERFACE_PLACES, REASON_PLACES, Reason, ReasonCounts, reason_index,
@@ -65,9 +64,9 @@ static SCRATCH: PerCpuArray<Scratch<V4>> = PerCpuArray::with_max_entries(1, 0);
 static SCRATCH6: PerCpuArray<Scratch<V6>> = PerCpuArray::with_max_entries(1, 0);
 /// The rings of half-open flows, one after the other, a CPU's each.
 #[map]
-static HALF_OPEN: Array<HalfOpen<V4>> = Array::with_max_entries(64, 0);
+static HALF_OPEN: Array<FlowKey<V4>> = Array::with_max_entries(64, 0);
 #[map]
-static HALF_OPEN6: Array<HalfOpen<V6>> = Array::with_max_entries(64, 0);
+static HALF_OPEN6: Array<FlowKey<V6>> = Array::with_max_entries(64, 0);
 /// How many flows of each family this CPU has begun.
 #[map]
 static HALF_OPEN_NEXT: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
@@ -189,19 +188,14 @@ macro_rules! family_tables {
             }
 
             #[inline(always)]
-            fn enter_half_open(
-                &self,
-                flow: &FlowKey<$family>,
-                begun: u32,
-            ) -> Option<HalfOpen<$family>> {
+            fn enter_half_open(&self, flow: &FlowKey<$family>) -> Option<FlowKey<$family>> {
                 // SAFETY: a static of this program; volatile, since the loader changes it in the object.
                 let mask = unsafe { (&raw const $mask).read_volatile() };
                 let place = $half_open.get_ptr_mut(half_open_place($begun, mask)?)?;
                 // SAFETY: a place of this CPU's ring, which nothing else writes while the program runs.
                 unsafe {
                     let old = *place;
-                    (*place).key = *flow;
-                    (*place).begun = begun;
+                    *place = *flow;
                     Some(old)
                 }
             }
@@ -255,11 +249,6 @@ fn half_open_place(family: u32, mask: u32) -> Option<u32> {
 }
 
 impl Tables for Maps {
-    #[inline(always)]
-    fn half_open_timeout(&self) -> u32 {
-        TIMEOUTS.get(0).map_or(0, |timeouts| timeouts.half_open_udp())
-    }
-
     #[inline(always)]
     fn timeouts(&self) -> Timeouts {
         TIMEOUTS.get(0).copied().unwrap_or_default()
@@ -432,13 +421,18 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn without_flow_since(&self) -> u32 {
-        alone::since()
+    fn without_flow_until(&self) -> u32 {
+        alone::until()
     }
 
     #[inline(always)]
-    fn note_without_flow(&self, now: u32) {
-        alone::note(now)
+    fn without_flow_to_until(&self, backend: u32) -> u32 {
+        alone::until_of(backend)
+    }
+
+    #[inline(always)]
+    fn note_without_flow(&self, backend: u32, until: u32) {
+        alone::note(backend, until)
     }
 
     #[inline(always)]

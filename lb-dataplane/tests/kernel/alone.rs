@@ -15,6 +15,9 @@ const BACKENDS: [[&str; 3]; 2] = [
     ["10.2.0.8:8080", "10.2.0.9:8080", "10.2.0.10:8080"],
     ["[2001:db8:2::8]:8080", "[2001:db8:2::9]:8080", "[2001:db8:2::a]:8080"],
 ];
+/// Another VIP that sends packets on without flows, and its backend, with which nobody speaks.
+const STRANGERS: [[&str; 2]; 2] =
+    [["192.0.2.9:80", "10.2.0.11:8080"], ["[2001:db8:f::9]:80", "[2001:db8:2::b]:8080"]];
 /// An address that the FIB leaves to the kernel, as it does those of this host.
 const OURS: [&str; 2] = ["10.3.0.1:40000", "[2001:db8:3::1]:40000"];
 
@@ -28,7 +31,12 @@ fn scene(n: usize) -> Scene {
     let mut scene = Scene::with_sizes(sizes);
     scene.hashes_when_full = true;
     let backends = &BACKENDS[n];
-    scene.apply(&[(VIPS[n], Tcp, Maglev, backends), (VIPS[n], Udp, Maglev, backends)]);
+    let [others, another] = STRANGERS[n];
+    scene.apply(&[
+        (VIPS[n], Tcp, Maglev, backends),
+        (VIPS[n], Udp, Maglev, backends),
+        (others, Udp, Maglev, &[another]),
+    ]);
     scene
 }
 
@@ -95,15 +103,23 @@ fn others_are_routed(scene: &mut Scene, hook: lb_dataplane::Hook, n: usize) {
     assert_eq!(ended.reason, Reason::RoutedByKernel, "{hook:?} {n}");
     assert_eq!(ended.bytes(), checked.bytes(), "{hook:?} {n}: as it came");
     let own: Frame = packet(UDP, BACKENDS[n][0], &client(n, 9));
+    let asked = (51_000..51_100).any(|port| {
+        let there = scene.send(hook, &packet(UDP, &client(n, port), VIPS[n]));
+        let is_its = there.frame().to.to_string() == BACKENDS[n][0];
+        is_its && there.reason == Reason::ForwardedWithoutFlow
+    });
+    assert!(asked, "{hook:?} {n}");
     let dying = scene.send(hook, &own.clone().ttl(1));
     assert_eq!(dying.reason, Reason::FlowTtlExpired, "{hook:?} {n}");
     assert_eq!(scene.send(hook, &own).reason, Reason::ForwardedWithoutFlow, "{hook:?} {n}");
-    let mut since: Array<_, u32> = scene.get().map_mut("WITHOUT_FLOW").unwrap().try_into().unwrap();
-    let last = since.get(&0, 0).unwrap();
-    since.set(0, last.wrapping_sub(lb_dataplane::seconds(7440) + 1), 0).unwrap();
+    let strangers = packet(UDP, STRANGERS[n][1], &client(n, 9));
+    assert_eq!(scene.send(hook, &strangers).reason, Reason::Forwarded, "{hook:?} {n}: another VIP");
+    let mut until: Array<_, u32> = scene.get().map_mut("WITHOUT_FLOW").unwrap().try_into().unwrap();
+    let before: Vec<u32> = until.iter().map(Result::unwrap).collect();
+    (0..until.len()).for_each(|id| until.set(id, 1, 0).unwrap());
     assert_eq!(scene.send(hook, &own).reason, Reason::Forwarded, "{hook:?} {n}: long after");
-    let mut since: Array<_, u32> = scene.get().map_mut("WITHOUT_FLOW").unwrap().try_into().unwrap();
-    since.set(0, last, 0).unwrap();
+    let mut until: Array<_, u32> = scene.get().map_mut("WITHOUT_FLOW").unwrap().try_into().unwrap();
+    (0..until.len()).zip(before).for_each(|(id, tick)| until.set(id, tick, 0).unwrap());
     scene.hashes_when_full = false;
     scene.apply(&[(VIPS[n], Udp, Maglev, &BACKENDS[n])]);
     assert_eq!(scene.send(hook, &own).reason, Reason::Forwarded, "{hook:?} {n}: with `drop`");

@@ -10,7 +10,7 @@ use crate::flow::{
 };
 use crate::hash::FlowHash;
 use crate::peer;
-use crate::pipeline::{Scratch, claim};
+use crate::pipeline::{Scratch, claim, note_without_flow};
 use crate::reason::Reason;
 use crate::service::{Affinity, MODE_ACROSS, SourceEntry};
 use crate::tables::{FamilyTables, InsertError, Rounds, Tables, TablesOf};
@@ -251,7 +251,7 @@ pub fn insert<A: Family, T: TablesOf<A>>(
                 return Err(Reason::FlowTableFull);
             }
             if !is_direct {
-                tables.note_without_flow(tables.now());
+                note_without_flow(tables, made.entry.backend, key.protocol());
             }
         }
         // Another CPU has had a packet of this flow at the same time; its choice stands.

@@ -98,6 +98,7 @@ pub(super) fn write(ebpf: &mut Ebpf, rings: &Mapped, alike: &[Step]) -> Result<(
 impl Batch {
     fn write(self, ebpf: &Ebpf) -> Result<(), ApplyError> {
         clear(ebpf, "BACKEND_COUNTS", &self.new_backends)?;
+        put(ebpf, "WITHOUT_FLOW", self.new_backends.iter().map(|id| (*id, 0_u32)))?;
         put(ebpf, "ROUND_ROBIN", self.new_services.iter().map(|id| (*id, 0_u64)))?;
         clear(ebpf, "SERVICE_COUNTS", &self.new_services)?;
         put(ebpf, "SOURCES", self.sources.into_iter())?;
