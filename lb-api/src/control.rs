@@ -21,10 +21,10 @@ use std::time::Instant;
 
 use ipnetwork::IpNetwork;
 use lb_api_types::vip::{self, Backend, Health, MssAuto, MssClamp, NatMode, Vip, VipSpec};
-use lb_dataplane::seconds;
 use lb_dataplane::table::{
     self, BackendState, Mode, OnExhaustion, Service, ServiceKey, Source, Table, WhenFailed,
 };
+use lb_dataplane::{maglev, seconds};
 
 pub use self::book::{Book, Touched};
 pub use self::damping::{Damping, HALF_LIFE};
@@ -165,6 +165,9 @@ pub fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
         vip::Algorithm::LeastConnections => table::Algorithm::LeastConnections,
         vip::Algorithm::SourceHash => table::Algorithm::SourceHash,
     };
+    // Disabled backends count, so that it moves no flows to take one out and in again.
+    let table_size =
+        spec.maglev_table_size.unwrap_or_else(|| maglev::size_for(spec.backends.len()));
     let sources = [true, false].map(|v4| sources(spec, v4));
     let backends = used(spec).map(|backend| table::Backend {
         address: backend.address,
@@ -190,6 +193,7 @@ pub fn service(spec: &VipSpec, verdicts: &Verdicts) -> Service {
     Service {
         more_ports: spec.last_port().saturating_sub(spec.port),
         algorithm,
+        table_size: NonZero::new(table_size),
         affinity,
         max_flows: spec.max_flows.and_then(NonZero::new),
         max_flows_per_client: spec.max_flows_per_client.and_then(NonZero::new),

@@ -4,6 +4,7 @@ mod full_table;
 mod life;
 mod mss;
 mod nat;
+mod table_size;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,8 +12,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use lb_api_types::vip::{
     Access, Algorithm, Backend, HealthCheck, HealthCheckKind, Nat, NatMode, Protocol, Vip, VipSpec,
 };
-
-use lb_dataplane::MAX_TURNS;
 
 use crate::config;
 use crate::read::{Cursor, Object};
@@ -98,6 +97,7 @@ const FIELDS: &[&str] = &[
     "protocol",
     "algorithm",
     "affinity_secs",
+    "maglev_table_size",
     "max_flows",
     "max_flows_per_client",
     "idle_timeout_secs",
@@ -161,9 +161,10 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         let ports = if has_ports { Ports::More(more_ports) } else { Ports::None };
         let backends = read_backends(&cursor, address, nat.as_ref(), ports)?;
         nat::check_sources(&spec, nat.as_ref(), &backends)?;
-        check_backends(&cursor, &backends, algorithm, port.filter(|_| keeps_ports))?;
+        check_backends(&cursor, &backends, port.filter(|_| keeps_ports))?;
         Some(backends)
     });
+    let maglev_table_size = table_size::read(&spec, algorithm, backends.as_deref());
     let full_table =
         full_table::read(&spec, protocol, nat.as_ref(), algorithm, backends.as_deref());
     let health_check = read_health_check(&spec, protocol);
@@ -180,6 +181,7 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
         protocol: protocol?,
         algorithm: algorithm?,
         affinity_secs: affinity_secs?,
+        maglev_table_size: maglev_table_size?,
         max_flows: max_flows?,
         max_flows_per_client: max_flows_per_client?,
         idle_timeout_secs: life.idle_timeout_secs,
@@ -196,20 +198,8 @@ fn read_spec(cursor: &Cursor<'_>) -> Option<VipSpec> {
     })
 }
 
-/// Whether backends fit the algorithm, and the port that packets keep, if they do.
-fn check_backends(
-    cursor: &Cursor<'_>,
-    backends: &[Backend],
-    algorithm: Option<Algorithm>,
-    kept_port: Option<u16>,
-) -> Option<()> {
-    let turns = turns(backends);
-    if algorithm.is_some_and(goes_by_turns) && turns > MAX_TURNS {
-        return cursor.wrong(format!(
-            "have weights that make a round of {turns} turns, but {MAX_TURNS} are the most: use smaller weights, or ones with a \
-             common divisor"
-        ));
-    }
+/// Whether backends fit the port that packets keep, if they do.
+fn check_backends(cursor: &Cursor<'_>, backends: &[Backend], kept_port: Option<u16>) -> Option<()> {
     let Some(port) = kept_port else { return Some(()) };
     match backends.iter().find(|backend| backend.port != port) {
         None => Some(()),
@@ -226,10 +216,6 @@ fn goes_by_turns(algorithm: Algorithm) -> bool {
         Algorithm::RoundRobin | Algorithm::LeastConnections => true,
         Algorithm::Maglev | Algorithm::SourceHash => false,
     }
-}
-
-fn turns(backends: &[Backend]) -> usize {
-    lb_dataplane::turns(&backends.iter().map(|backend| backend.weight).collect::<Vec<_>>())
 }
 
 fn service_address(cursor: &Cursor<'_>) -> Option<IpAddr> {

@@ -34,4 +34,4 @@ pub use lb_dataplane_common::reason::{Contract, Kind, Reason};
 pub use lb_dataplane_common::tables::{MAX_ANSWERS, Record};
 pub use lb_dataplane_common::vlan::MAX_VLANS;
 pub use pins::mount_bpffs;
-pub use plan::{MAX_BACKENDS_PER_SERVICE, MAX_TURNS, turns};
+pub use plan::MAX_BACKENDS_PER_SERVICE;

@@ -1,30 +1,36 @@
 //! Maglev hashing (Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, §3.4).
 //!
-//! A ring depends on nothing but the backends' addresses, ports and weights, so every node with the same backends builds the same
-//! one, and a flow that moves to another node finds its backend there.
+//! A ring depends on nothing but its size and the addresses, ports and weights of the backends that take new flows, so every node
+//! with the same configuration and health builds the same one, and a flow that moves to another node finds its backend there.
+//! Rings of different sizes have nothing in common, so a size goes by what is configured, never by health.
 
 use std::net::IpAddr;
 
-/// Ring sizes: primes, each about twice the one before. The paper advises at least 100 slots a backend.
-const SIZES: [u32; 10] =
+/// Sizes that a service may ask for: primes, each about twice the one before.
+pub const SIZES: [u32; 10] =
     [1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071, 262_139, 524_287];
-/// Slots per backend at least.
+/// Those that it has otherwise: four times as large each, so that few backends more seldom change the size, and with it the
+/// choice for nearly all flows.
+const STEPS: [u32; 6] = [1021, 4093, 16_381, 65_521, 262_139, 524_287];
+/// Slots per backend at least: shares are right within a percent then, as the paper advises.
 const SLOTS_PER_BACKEND: usize = 100;
 
-/// The size of the ring of so many backends, in words; 0 for none.
-pub fn ring_len(backends: usize) -> u32 {
-    if backends == 0 {
-        return 0;
-    }
+/// The size of the ring of a service that has so many backends, in words, whatever their state: up to 10, 40, 163, 655, 2621, and
+/// more.
+#[must_use]
+pub fn size_for(backends: usize) -> u32 {
     let wanted = backends * SLOTS_PER_BACKEND;
-    let fits = SIZES.into_iter().find(|size| *size as usize >= wanted);
-    fits.unwrap_or(SIZES[SIZES.len() - 1])
+    let fits = STEPS.into_iter().find(|size| *size as usize >= wanted);
+    fits.unwrap_or(STEPS[STEPS.len() - 1])
 }
 
-/// The ring: at each slot the place of its backend in `backends`, whatever their order. A backend has a share of the slots
-/// as its weight, 1 or more, says.
-pub fn ring(backends: &[(IpAddr, u16, u8)]) -> Vec<u32> {
-    let size = ring_len(backends.len());
+/// The ring of a size, a prime: at each slot the place of its backend in `backends`, whatever their order. A backend has a share of
+/// the slots as its weight, 1 or more, says. Empty where there is no backend.
+#[must_use]
+pub fn ring(size: u32, backends: &[(IpAddr, u16, u8)]) -> Vec<u32> {
+    if backends.is_empty() {
+        return Vec::new();
+    }
     let mut turns: Vec<Turn> =
         (0..).zip(backends).map(|(place, b)| Turn::new(place, b, size)).collect();
     turns.sort_unstable_by_key(|turn| turn.identity);
@@ -116,89 +122,4 @@ const fn mix(mut word: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn backends(count: u8) -> Vec<(IpAddr, u16, u8)> {
-        (0..count).map(|n| (IpAddr::from([10, 1, n / 250, n % 250 + 1]), 8080, 1)).collect()
-    }
-
-    fn shares(ring: &[u32]) -> HashMap<u32, usize> {
-        ring.iter().fold(HashMap::new(), |mut shares, place| {
-            *shares.entry(*place).or_default() += 1;
-            shares
-        })
-    }
-
-    #[test]
-    fn every_backend_has_its_share_to_a_percent_of_the_paper() {
-        for count in [1, 2, 3, 7, 10, 50, 200] {
-            let backends = backends(count);
-            let ring = ring(&backends);
-            let even = ring.len() as f64 / f64::from(count);
-            for (place, slots) in shares(&ring) {
-                let off = (slots as f64 - even).abs() / even;
-                assert!(off < 0.02, "{count} backends: {place} has {slots} of {even}");
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn shares_follow_the_weights(weights in prop::collection::vec(1_u8..=20, 1..20)) {
-            let mut backends = backends(weights.len() as u8);
-            let sum: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
-            backends.iter_mut().zip(&weights).for_each(|(backend, weight)| backend.2 = *weight);
-            let ring = ring(&backends);
-            for (place, slots) in shares(&ring) {
-                let part = f64::from(weights[place as usize]) / sum;
-                let share = ring.len() as f64 * part;
-                // A turn, and a part of the last round, which may be a part of the backends only.
-                let off = 1.0 + part * weights.len() as f64;
-                prop_assert!((slots as f64 - share).abs() <= off, "{slots} of {share}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_ring_of_none_is_empty() {
-        assert!(ring(&[]).is_empty());
-        assert_eq!(ring_len(0), 0);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
-
-        #[test]
-        fn the_order_of_the_backends_does_not_matter(count in 1_u8..40, turn in 0_usize..40) {
-            let straight = backends(count);
-            let mut turned = straight.clone();
-            turned.rotate_left(turn % usize::from(count));
-            let names = |ring: Vec<u32>, of: &[(IpAddr, u16, u8)]| -> Vec<(IpAddr, u16, u8)> {
-                ring.into_iter().map(|place| of[place as usize]).collect()
-            };
-            prop_assert_eq!(names(ring(&straight), &straight), names(ring(&turned), &turned));
-        }
-
-        /// The paper's figure 12: one backend of N that leaves takes its own share along and moves few others.
-        #[test]
-        fn one_backend_that_leaves_moves_few_slots_of_the_others(count in 3_u8..40, gone in 0_usize..40) {
-            let all = backends(count);
-            let gone = gone % all.len();
-            let mut rest = all.clone();
-            let left = rest.remove(gone);
-            let (before, after) = (ring(&all), ring(&rest));
-            prop_assume!(before.len() == after.len());
-            let moved = before.iter().zip(&after).filter(|(old, new)| {
-                let old = all[**old as usize];
-                old != left && old != rest[**new as usize]
-            });
-            let share = moved.count() as f64 / before.len() as f64;
-            prop_assert!(share < 0.12, "{share} of the slots moved without need");
-        }
-    }
-}
+mod tests;

@@ -48,7 +48,6 @@ pub use self::life::FlowLife;
 pub use self::ranges::PortPrefix;
 use self::ranges::Ranges;
 use self::ring::ring;
-pub use self::ring::{MAX_TURNS, turns};
 use self::sources::{Set, Sources};
 use self::space::{Ids, Rings};
 pub use self::step::{PlanError, Step};
@@ -425,8 +424,9 @@ impl Served {
             Some(held) if held.ring == ring => held.entry.ring_base,
             _ if ring.is_empty() => 0,
             _ => {
-                let base =
-                    self.rings.take(ring_len, steps).ok_or(PlanError::RingsFull(ring_len))?;
+                let slots = self.limits.ring_words;
+                let full = PlanError::RingsFull { wanted: ring_len, slots };
+                let base = self.rings.take(ring_len, steps).ok_or(full)?;
                 steps.push(Step::WriteRing { base, words: ring.to_vec() });
                 base
             }

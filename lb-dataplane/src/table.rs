@@ -91,6 +91,9 @@ pub struct Service {
     pub more_ports: u16,
     /// The choice for a new flow.
     pub algorithm: Algorithm,
+    /// Slots of the ring where a hash chooses: a prime, such as those of [`crate::maglev::SIZES`]. As many as there are backends for
+    /// by default ([`crate::maglev::size_for`]), whatever their state. Another size is another choice for nearly all flows.
+    pub table_size: Option<NonZero<u32>>,
     /// For how many ticks a client is given to the backend of its last flow.
     pub affinity: Option<NonZero<u32>>,
     /// Backends in a stable order. Empty, or none that takes new flows: new flows are refused.

@@ -14,6 +14,7 @@ fn vip(name: &str, address: [u8; 4], port: u16, backends: &[u8]) -> Vip {
             protocol: Protocol::Tcp,
             algorithm: Algorithm::Maglev,
             affinity_secs: None,
+            maglev_table_size: None,
             max_flows: None,
             max_flows_per_client: None,
             idle_timeout_secs: None,
@@ -223,6 +224,18 @@ fn a_disabled_backend_is_neither_served_nor_checked() {
     assert_eq!(served.backends[0].address, all.spec.backends[1].address);
     let targets = targets_of(&all.spec).collect::<Vec<_>>();
     assert!(targets.iter().all(|target| target.backend.ip() == all.spec.backends[1].address));
+}
+
+#[test]
+fn the_size_of_a_table_goes_by_all_backends_of_the_list_or_by_what_is_said() {
+    let mut all = vip("web", ADDRESS, 80, &(1..=11).collect::<Vec<_>>());
+    let size = |vip: &Vip| service(&vip.spec, &Verdicts::new()).table_size.map(NonZero::get);
+    assert_eq!(size(&all), Some(4093));
+    all.spec.backends[0].disabled = true;
+    all.spec.backends[1].drain = true;
+    assert_eq!(size(&all), Some(4093));
+    all.spec.maglev_table_size = Some(65_521);
+    assert_eq!(size(&all), Some(65_521));
 }
 
 #[test]

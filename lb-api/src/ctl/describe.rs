@@ -29,7 +29,8 @@ pub(super) fn vip(vip: &Vip) -> String {
         let labels = vip.metadata.labels.iter().map(|(name, value)| format!("{name}={value}"));
         line("Labels", labels.collect::<Vec<_>>().join(", "));
     }
-    line("Algorithm", spec.algorithm.to_string());
+    let of_slots = spec.maglev_table_size.map_or(String::new(), |size| format!(", {size} slots"));
+    line("Algorithm", format!("{}{of_slots}", spec.algorithm));
     if let Some(seconds) = spec.affinity_secs {
         line("Affinity", format!("a client's flows go to one backend for {seconds} s"));
     }

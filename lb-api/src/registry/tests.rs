@@ -184,6 +184,7 @@ pub(crate) fn vip(name: &str, last: u8) -> Vip {
             protocol: Protocol::Tcp,
             algorithm: Default::default(),
             affinity_secs: None,
+            maglev_table_size: None,
             max_flows: None,
             max_flows_per_client: None,
             idle_timeout_secs: None,

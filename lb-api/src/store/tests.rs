@@ -16,6 +16,7 @@ fn some_vip(name: &str) -> Vip {
             protocol: Default::default(),
             algorithm: Default::default(),
             affinity_secs: None,
+            maglev_table_size: None,
             max_flows: None,
             max_flows_per_client: None,
             idle_timeout_secs: None,

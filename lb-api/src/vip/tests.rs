@@ -342,19 +342,36 @@ fn too_many_backends_are_refused() {
 }
 
 #[test]
-fn weights_that_make_too_long_a_round_are_refused_where_backends_go_by_turns() {
-    let backend =
-        |n: usize, weight| json!({"address": "10.0.0.2", "port": n + 1, "weight": weight});
-    let backends: Vec<_> = (0..MAX_BACKENDS).map(|n| backend(n, 254 + n % 2)).collect();
-    let mut value = with("/spec/backends", json!(backends));
-    assert!(document(&value, read).is_ok());
-    for algorithm in ["round-robin", "least-connections"] {
+fn the_size_of_a_maglev_table_is_one_of_those_that_are_listed_and_has_a_slot_for_each_backend() {
+    let sized = |size: u32, algorithm: &str| {
+        let mut value = with("/spec/maglev_table_size", json!(size));
         value["spec"]["algorithm"] = json!(algorithm);
-        assert_eq!(mistakes(&value)[0].path.pointer(), "/spec/backends");
+        value
+    };
+    for algorithm in ["maglev", "source-hash"] {
+        for size in lb_dataplane::maglev::SIZES {
+            let read = document(&sized(size, algorithm), read).unwrap();
+            assert_eq!(read.spec.maglev_table_size, Some(size));
+        }
     }
-    let even: Vec<_> = (0..MAX_BACKENDS).map(|n| backend(n, 254)).collect();
-    value["spec"]["backends"] = json!(even);
-    assert!(document(&value, read).is_ok());
+    let backend = |n: usize| json!({"address": "10.0.0.2", "port": n + 1});
+    let mut many = sized(1021, "maglev");
+    many["spec"]["backends"] = json!((0..1021).map(backend).collect::<Vec<_>>());
+    assert!(document(&many, read).is_ok());
+    many["spec"]["backends"] = json!((0..1022).map(backend).collect::<Vec<_>>());
+    for wrong in [
+        sized(1020, "maglev"),
+        sized(0, "maglev"),
+        sized(65_537, "source-hash"),
+        sized(1_048_573, "maglev"),
+        sized(1021, "round-robin"),
+        sized(1021, "least-connections"),
+        many,
+    ] {
+        let found = mistakes(&wrong);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].path.pointer(), "/spec/maglev_table_size", "{found:?}");
+    }
 }
 
 #[test]
@@ -443,6 +460,7 @@ fn any_vip() -> impl Strategy<Value = Vip> {
                 protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
                 algorithm: if udp { Algorithm::RoundRobin } else { Algorithm::Maglev },
                 affinity_secs: None,
+                maglev_table_size: (!udp && advertise).then_some(65_521),
                 max_flows: tcp.then_some(interval_ms),
                 max_flows_per_client: (!tcp).then_some(interval_ms),
                 idle_timeout_secs: tcp.then_some(interval_ms.min(604_800)),

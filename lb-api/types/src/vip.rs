@@ -60,6 +60,13 @@ pub struct VipSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86_400))]
     pub affinity_secs: Option<u32>,
+    /// Slots of the table that `maglev` and `source-hash` choose from: 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071, 262139
+    /// or 524287. By default as many as backends are listed for, 100 slots each at least: 1021 up to 10 backends, 4093 up to 40,
+    /// 16381 up to 163, 65521 up to 655, 262139 up to 2621, and 524287. Another size is another choice for nearly all flows that
+    /// are in no flow table: say one where the list of backends will grow beyond such a number. The same on all nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1021, maximum = 524_287))]
+    pub maglev_table_size: Option<u32>,
     /// Flows at most; beyond, new ones are refused. No bound by default. Flows that are not answered yet count, too;
     /// connections that are closed do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -26,7 +26,7 @@ impl Backends {
         let addresses: Vec<SocketAddrV4> = (0..count).map(address).collect();
         let names: Vec<(IpAddr, u16, u8)> =
             addresses.iter().map(|a| (IpAddr::V4(*a.ip()), a.port(), 1)).collect();
-        Self { ring: maglev::ring(&names), addresses }
+        Self { ring: maglev::ring(maglev::size_for(names.len()), &names), addresses }
     }
 
     /// A service of all of them, or of all but one.

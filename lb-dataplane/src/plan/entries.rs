@@ -14,7 +14,7 @@ use lb_dataplane_common::service::{
 };
 
 use super::sources::Set;
-use super::{MAX_BACKENDS_PER_SERVICE, NO_ID, PlanError, ranges, ring};
+use super::{MAX_BACKENDS_PER_SERVICE, NO_ID, PlanError, ranges};
 use crate::table::{
     Algorithm, Backend, BackendState, Mode, MssClamp, OnExhaustion, Protocol, Service, ServiceKey,
     WhenFailed,
@@ -59,8 +59,7 @@ pub(super) fn check(key: &ServiceKey, service: &Service) -> Result<(), PlanError
     for backend in &service.backends {
         reachable(key, service, backend)?;
     }
-    service.access.iter().try_for_each(|access| of_clients(key, access.prefix.ip()))?;
-    ring::check(key, service)
+    service.access.iter().try_for_each(|access| of_clients(key, access.prefix.ip()))
 }
 
 /// Clients are of the family of the VIP.

@@ -1,34 +1,16 @@
 //! The ring of a service: backend ids, those of backends with a greater weight more often.
 
 use std::collections::BTreeSet;
+use std::num::NonZero;
 
 use lb_dataplane_common::service::{SERVICE_BOUNDS_BACKENDS, ServiceEntry};
 
-use super::{Backends, PlanError};
+use super::Backends;
 use crate::maglev;
-use crate::table::{Algorithm, Backend, Service, ServiceKey};
+use crate::table::{Algorithm, Backend, Service};
 
-/// Turns in a round at most: the words of a ring that goes by turns.
-pub const MAX_TURNS: usize = 1 << 18;
-
-/// Whether a service's ring is not too long.
-pub(super) fn check(key: &ServiceKey, service: &Service) -> Result<(), PlanError> {
-    let turns = match service.algorithm {
-        Algorithm::Maglev | Algorithm::SourceHash => 0,
-        Algorithm::RoundRobin | Algorithm::LeastConnections => {
-            // Of all of them: who drains now may be back.
-            let weights = service.backends.iter().map(|backend| backend.weight);
-            turns(&weights.collect::<Vec<_>>())
-        }
-    };
-    if turns > MAX_TURNS {
-        let (address, port) = (key.address, key.port);
-        return Err(PlanError::TooManyTurns { address, port, turns });
-    }
-    Ok(())
-}
-
-/// Backend ids, slot by slot; only of backends that take new flows.
+/// Backend ids, slot by slot; only of backends that take new flows. How many slots a hash chooses from goes by all backends: a
+/// health check that fails must move no flows but its backend's.
 pub(super) fn ring(service: &Service, backends: &Backends) -> Vec<u32> {
     let takers: Vec<&Backend> =
         service.backends.iter().filter(|backend| backend.takes_new_flows()).collect();
@@ -38,7 +20,8 @@ pub(super) fn ring(service: &Service, backends: &Backends) -> Vec<u32> {
         }
         Algorithm::Maglev | Algorithm::SourceHash => {
             let names = takers.iter().map(|b| (b.address, b.port, b.weight)).collect::<Vec<_>>();
-            maglev::ring(&names)
+            let size = service.table_size.map(NonZero::get);
+            maglev::ring(size.unwrap_or_else(|| maglev::size_for(service.backends.len())), &names)
         }
     };
     let id =
@@ -63,12 +46,6 @@ pub(super) fn words(entry: &ServiceEntry, word: impl Fn(u32) -> Option<u32>) -> 
         word(end).map_or(0, |takers| takers.saturating_add(1))
     };
     (entry.ring_base..end.saturating_add(behind)).map_while(word).collect()
-}
-
-/// The turns of all backends with these weights in a round of round robin.
-#[must_use]
-pub fn turns(weights: &[u8]) -> usize {
-    turns_of_each(weights).sum()
 }
 
 /// How often each has its turn in a round: the weights without their greatest common divisor.

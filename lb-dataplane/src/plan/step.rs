@@ -7,7 +7,6 @@ use lb_dataplane_common::service::{BackendEntry, ServiceEntry, SourceEntry, VipK
 use super::MAX_BACKENDS_PER_SERVICE;
 use super::access::Prefix;
 use super::ranges::PortPrefix;
-use super::ring::MAX_TURNS;
 
 /// A write. Carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,19 +204,6 @@ pub enum PlanError {
         /// Asked for.
         count: usize,
     },
-    /// Weights that make a round too long.
-    #[error(
-        "the weights at {address}:{port} make a round of {turns} turns, {MAX_TURNS} at most: use smaller weights, or ones \
-         with a common divisor"
-    )]
-    TooManyTurns {
-        /// The VIP.
-        address: IpAddr,
-        /// Its port.
-        port: u16,
-        /// Asked for.
-        turns: usize,
-    },
     /// All backends together are too many.
     #[error(
         "all {0} entries for backends are in use: remove some, or raise dataplane.max_backends"
@@ -245,7 +231,13 @@ pub enum PlanError {
     },
     /// The rings are full.
     #[error(
-        "no {0} slots in a row are free for a ring: give VIPs fewer backends, or raise dataplane.max_ring_slots"
+        "of all {slots} slots for the choice among backends no {wanted} in a row are free: raise dataplane.max_ring_slots, or \
+         give VIPs of maglev or source-hash a smaller maglev_table_size"
     )]
-    RingsFull(u32),
+    RingsFull {
+        /// Slots that a service needs; also while its old ones serve.
+        wanted: u32,
+        /// Those of all services.
+        slots: u32,
+    },
 }

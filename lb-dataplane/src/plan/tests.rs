@@ -245,6 +245,11 @@ fn table(services: impl IntoIterator<Item = (ServiceKey, Service)>) -> Table {
     Table { services: services.into_iter().collect() }
 }
 
+/// Of another VIP than the rest.
+fn one(service: Service) -> Table {
+    table([(key(9, 80), service)])
+}
+
 /// At every step, what is an address of VIPs before and after is one.
 fn carry_out(maps: &mut Maps, steps: &[Step]) {
     let is_address = |entry: &(VipKey, ServiceEntry)| entry.1.id == NO_ID;
@@ -312,6 +317,37 @@ fn prefixes_that_come_have_room_beside_those_that_go() {
     for port in [80, 81, 80] {
         carry_out(&mut maps, &served.plan(&listed(port)).unwrap());
         assert_eq!(maps.access.len(), 10);
+    }
+}
+
+/// Whatever becomes of backends: the same slots, most of which have the same backend.
+#[test]
+fn the_size_of_a_maglev_ring_is_the_same_however_many_backends_take_flows() {
+    for algorithm in [Algorithm::Maglev, Algorithm::SourceHash] {
+        let mut served = Served::new(Limits { ring_words: 1 << 20, ..LIMITS });
+        let mut all = service(algorithm, &[]);
+        all.backends = (1..=11).map(|n| backend(n, true)).collect();
+        served.plan(&one(all.clone())).unwrap();
+        let ring = |served: &Served| {
+            let held = &served.services[&key(9, 80)];
+            held.ring[..held.entry.ring_len as usize].to_vec()
+        };
+        let whole = ring(&served);
+        for state in [BackendState::Failed, BackendState::Draining] {
+            for n in 1..11 {
+                all.backends[n].state = state;
+                served.plan(&one(all.clone())).unwrap();
+                assert_eq!(ring(&served).len(), whole.len(), "{algorithm:?}: {n} {state:?}");
+            }
+            all.backends.iter_mut().for_each(|backend| backend.state = BackendState::Active);
+        }
+        all.backends[10].state = BackendState::Failed;
+        served.plan(&one(all.clone())).unwrap();
+        let stay = ring(&served).into_iter().zip(&whole).filter(|(now, then)| now == *then).count();
+        assert!(stay as f64 > 0.8 * whole.len() as f64, "{stay} of {}", whole.len());
+        all.table_size = NonZero::new(2039);
+        served.plan(&one(all)).unwrap();
+        assert_eq!(ring(&served).len(), 2039);
     }
 }
 

@@ -28,21 +28,29 @@ fn ported(more_ports: u16) -> Service {
     Service { more_ports, ..service(Algorithm::RoundRobin, &[]) }
 }
 
-/// Of another VIP than the rest.
-fn one(service: Service) -> Table {
-    table([(key(9, 80), service)])
-}
-
 fn services(count: u32) -> Table {
     let vip = |n: u32| ServiceKey { address: IpAddr::from((n + 1).to_be_bytes()), ..key(1, 80) };
     table((0..count).map(|n| (vip(n), service(Algorithm::RoundRobin, &[]))))
 }
 
-fn weighing(first: u8) -> Service {
-    let mut service = turning(1029);
-    service.backends.iter_mut().for_each(|backend| backend.weight = 255);
-    service.backends[0].weight = first;
-    service
+/// Of as many backends as a service may have, for the rings' size.
+fn hashing(count: u8, table_size: u32) -> Table {
+    let mut all = turning(4096);
+    all.algorithm = Algorithm::Maglev;
+    all.table_size = NonZero::new(table_size);
+    table(
+        (1..=count).map(|n| {
+            (key(n, 80), Service { backends: all.backends[..100].to_vec(), ..all.clone() })
+        }),
+    )
+}
+
+/// As many turns as a round may have, or more than the rings have words.
+fn weighing(services: u8) -> Table {
+    let mut all = turning(4096);
+    all.backends.iter_mut().for_each(|backend| backend.weight = 255);
+    all.backends[0].weight = 254;
+    table((1..=services).map(|n| (key(n, 80), all.clone())))
 }
 
 type Refusal = fn(&PlanError) -> bool;
@@ -52,7 +60,7 @@ fn what_just_fits_is_served_and_one_more_is_refused_and_leaves_nothing() {
     let two = |first: u16, more: u16, second: u16| {
         table([(key(9, first), ported(more)), (key(9, second), ported(0))])
     };
-    let cases: [(&str, Table, Table, Refusal); 8] = [
+    let cases: [(&str, Table, Table, Refusal); 9] = [
         ("services", services(65_536), services(65_537), |e| {
             matches!(e, PlanError::TooManyServices { wanted: 65_537, limit: 65_536 })
         }),
@@ -73,8 +81,11 @@ fn what_just_fits_is_served_and_one_more_is_refused_and_leaves_nothing() {
             matches!(e, PlanError::AccessFull(10_000))
         }),
         ("sources", one(from(16)), one(from(17)), |e| matches!(e, PlanError::SourcesFull(16))),
-        ("turns", one(weighing(255)), one(weighing(254)), |e| {
-            matches!(e, PlanError::TooManyTurns { .. })
+        ("turns", weighing(1), weighing(2), |e| {
+            matches!(e, PlanError::RingsFull { wanted: 1_044_479, slots: 1_048_576 })
+        }),
+        ("rings", hashing(16, 65_521), hashing(17, 65_521), |e| {
+            matches!(e, PlanError::RingsFull { wanted: 65_521, slots: 1_048_576 })
         }),
         ("the last port", one(ported(u16::MAX - 80)), one(ported(u16::MAX - 79)), |e| {
             matches!(e, PlanError::PortsEnd { .. })
