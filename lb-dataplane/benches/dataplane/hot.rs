@@ -38,26 +38,42 @@ enum Packet {
     V6(Frame6),
     /// To a backend of the other family and back, by turns.
     Across(Frame, Frame6),
+    /// The first of these alone. What moves the packet in its buffer, and back for the next one, is not a part of it.
+    There(Frame),
+    /// The second.
+    Back(Frame6),
 }
 
 impl Packet {
-    fn load(self, rig: &mut Rig) {
+    fn load(&self, rig: &mut Rig) {
         match self {
-            Self::V4(frame) => rig.load([frame]),
-            Self::V6(frame) => rig.load([frame]),
-            Self::Across(there, back) => rig.load_across(there, back),
+            Self::V4(frame) => rig.load([*frame]),
+            Self::V6(frame) => rig.load([*frame]),
+            Self::Across(there, back) => rig.load_across([there, back]),
+            Self::There(there) => rig.load_across([there]),
+            Self::Back(back) => rig.load_across([back]),
         }
     }
 
     /// What putting it back costs, with the loop. Nothing makes a frame longer where nothing runs, so packets by turns are
     /// measured one after the other.
-    fn floor(self, rig: &mut Rig, hook: Hook) -> Result<f64> {
-        let Self::Across(there, back) = self else {
-            self.load(rig);
-            return rig.run(hook, Target::Nothing, REPEAT);
-        };
-        let both = Self::V4(there).floor(rig, hook)? + Self::V6(back).floor(rig, hook)?;
-        Ok(both / 2.0)
+    fn floor(&self, rig: &mut Rig, hook: Hook) -> Result<f64> {
+        match self {
+            Self::V4(_) | Self::V6(_) => {
+                self.load(rig);
+                rig.run(hook, Target::Nothing, REPEAT)
+            }
+            Self::There(_) | Self::Back(_) => {
+                self.load(rig);
+                rig.run(hook, Target::Move, REPEAT)
+            }
+            Self::Across(there, back) => {
+                rig.load_across([there]);
+                let of_there = rig.run(hook, Target::Nothing, REPEAT)?;
+                rig.load_across([back]);
+                Ok((of_there + rig.run(hook, Target::Nothing, REPEAT)?) / 2.0)
+            }
+        }
     }
 }
 
@@ -70,6 +86,7 @@ pub(crate) fn measure(report: &mut Report, named: &str) -> Result<()> {
     };
     cases.retain(|case| is_wanted(&case.name));
     let (mut lookup, mut nothing) = ([Series::default(), Series::default()], Series::default());
+    let mut moved = [Series::default(), Series::default()];
     for round in 1..=ROUNDS {
         crate::say(&format!("one flow, round {round} of {ROUNDS}"));
         for (hook, series) in [Hook::Tc, Hook::Xdp].into_iter().zip(&mut lookup) {
@@ -83,11 +100,22 @@ pub(crate) fn measure(report: &mut Report, named: &str) -> Result<()> {
         for case in &mut cases {
             let floor = case.packet.floor(&mut rig, case.hook)?;
             case.packet.load(&mut rig);
+            if matches!(case.packet, Packet::Across(..)) {
+                let both = rig.run(case.hook, Target::Move, REPEAT)?;
+                moved[usize::from(case.hook == Hook::Xdp)].push(both - floor);
+            }
             let packets = case.ends.iter().map(|(_, count)| count).sum::<usize>();
             case.cost.push(rig.expect(case.hook, REPEAT / packets, &case.ends)? - floor);
         }
     }
     tell(report, &cases, &lookup, &nothing);
+    for (hook, moved) in ["TC", "XDP"].into_iter().zip(&moved) {
+        if !moved.0.is_empty() {
+            let what =
+                format!("a part of NAT64, both ways: to move the packet in its buffer, {hook}");
+            report.note(&what, "ns", moved.median());
+        }
+    }
     Ok(())
 }
 
@@ -187,10 +215,15 @@ fn scene(rig: &mut Rig) -> Result<Vec<Case>> {
             let ends = vec![(ends, 1)];
             cases.push(Case { name, hook, packet, ends, cost: Series::default() });
         }
-        let name = format!("D3 NAT64, both ways, {word}");
-        let packet = Packet::Across(across, back_across);
-        let ends = vec![(Reason::ForwardedToBackend, 1), (Reason::ForwardedToClient, 1)];
-        cases.push(Case { name, hook, packet, ends, cost: Series::default() });
+        let (there, back) = ((Reason::ForwardedToBackend, 1), (Reason::ForwardedToClient, 1));
+        for (name, packet, ends) in [
+            ("D3 NAT64, both ways", Packet::Across(across, back_across), vec![there, back]),
+            ("D3 NAT64, from IPv4, but for moving it", Packet::There(across), vec![there]),
+            ("D3 NAT64, from IPv6, but for moving it", Packet::Back(back_across), vec![back]),
+        ] {
+            let name = format!("{name}, {word}");
+            cases.push(Case { name, hook, packet, ends, cost: Series::default() });
+        }
     }
     Ok(cases)
 }
@@ -248,9 +281,9 @@ fn begin_across(rig: &mut Rig) -> Result<(Frame, Frame6)> {
     let there = |carries| frame(carries, client, vip(2));
     let back = |flags| segment6(flags, address6(BACKEND, 8080), address6(OURS, 5000));
     let begun = [(Reason::ForwardedToBackend, 1), (Reason::ForwardedToClient, 1)];
-    rig.load_across(there(SYN), back(0x12));
+    rig.load_across([&there(SYN), &back(0x12)]);
     rig.expect(Hook::Tc, 1, &begun)?;
-    rig.load_across(there(ACK), back(0x10));
+    rig.load_across([&there(ACK), &back(0x10)]);
     rig.expect(Hook::Tc, 1, &begun)?;
     Ok((there(ACK), back(0x10)))
 }

@@ -30,6 +30,13 @@ impl Delta {
         Self(fold(u32::from(!fold(old)) + new))
     }
 
+    /// What takes this difference back.
+    #[must_use]
+    #[inline(always)]
+    pub fn undone(self) -> Self {
+        Self(!self.0)
+    }
+
     /// Both differences.
     #[must_use]
     #[inline(always)]

@@ -91,21 +91,25 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     ) -> Option<()>;
     /// Bytes of the header that [`Family::write_header`] writes.
     fn header_len(header: &Header) -> u32;
-    /// Writes a whole header at `at`, and that of a fragment if it is one.
+    /// Writes a whole header at `at`, and that of a fragment if it is one; the sum of what it has written.
     fn write_header<P: Packet>(
         packet: &mut P,
         at: u32,
         source: Self,
         destination: Self,
         header: &Header,
-    ) -> Option<()>;
+    ) -> Option<Delta>;
+    /// Whether the plain header of the frame's packet is as its checksum says, if it has one.
+    fn is_header_right<P: Packet>(packet: &P) -> bool;
+    /// The sum of the plain header of the frame's packet.
+    fn sum_of_header<P: Packet>(packet: &P) -> Option<Delta>;
     /// The traffic class of the header at `at`.
     fn class<P: Packet>(packet: &P, at: u32) -> Option<u8>;
     /// An identification as a number.
     fn identification(as_loaded: u32) -> u32;
     /// The first word of an ICMP error and the number behind its checksum, as the other family has them; `None` if it has no
-    /// such error (RFC 7915 §4.2, §5.2). `shorter` is by how much a packet that is quoted becomes shorter there.
-    fn error_across(first: u16, number: u32, shorter: i32) -> Option<(u16, u32)>;
+    /// such error (RFC 7915 §4.2, §5.2). `shorter` is by how much the packet of `len` bytes that is quoted becomes shorter there.
+    fn error_across(first: u16, number: u32, shorter: i32, len: u32) -> Option<(u16, u32)>;
     /// Writes the time to live.
     fn write_ttl<P: Packet>(packet: &mut P, ttl: u8) -> Option<()>;
     /// Looks a destination up in the FIB.
@@ -140,8 +144,10 @@ pub struct Header {
     pub ttl: u8,
     /// Type of service, or traffic class.
     pub class: u8,
+    /// Whether a whole packet may be fragmented however long it is: it came as IPv6 with a number (RFC 7915 §5.1.1).
+    pub may_be_fragmented: bool,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
 }
 
 impl Header {

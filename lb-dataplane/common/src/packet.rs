@@ -12,6 +12,8 @@ use crate::vlan::TagWord;
 pub trait Packet {
     /// Whether the hook can have the kernel find a next hop's MAC and send the packet itself.
     const RESOLVES_NEIGHBOURS: bool;
+    /// Whether there may be a sum that a device has made of the whole packet.
+    const HAS_DEVICE_SUM: bool;
 
     /// The same number, but another one to the verifier: what a comparison of it says is not taken for a case of its own in all
     /// that follows.
@@ -74,8 +76,13 @@ pub trait Packet {
     fn grow(&mut self, outer: Outer) -> Option<()>;
 
     /// Makes a packet one of the other family: what is between the frame's header and the packet's transport takes `new_len`
-    /// bytes in place of `old_len`, and is undefined. Merged segments stay such.
+    /// bytes in place of `old_len`, and is undefined. Merged segments stay such. The sum that a device has made of the whole
+    /// packet, if there is one, stays that of the packet before: [`Packet::note_change`].
     fn change_family(&mut self, old_len: u32, new_len: u32, is_v6: bool) -> Option<()>;
+
+    /// Brings that sum up to date with what has changed since, but for what
+    /// [`Packet::update_transport_checksum`] was told.
+    fn note_change(&mut self, change: Delta);
 
     /// The sum of `len` bytes, folded; `None` also if that is more than anything needs that is summed.
     fn sum(&mut self, at: u32, len: u32) -> Option<u16>;

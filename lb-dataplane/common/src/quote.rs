@@ -68,7 +68,8 @@ pub fn read<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>, quote: &mut Quote<
         protocol: quoted.protocol,
         ttl: quoted.ttl,
         class: A::class(packet, ip_at)?,
-        pad: [0; 3],
+        may_be_fragmented: false,
+        pad: [0; 2],
     };
     quote.ip_at = ip_at;
     quote.transport_at = transport_at;

@@ -60,7 +60,7 @@ fn translate_transport<A: Family, P: Packet>(
 /// What the field of TCP's or UDP's checksum holds that a device is to complete: the sum of the pseudo-header (RFC 9293 §3.1,
 /// RFC 8200 §8.1), whose length is that of all segments where the kernel merged several.
 #[inline(always)]
-fn partial_sum<A: Family, P: Packet>(packet: &P, ip: &Ip<A>) -> u16 {
+pub fn partial_sum<A: Family, P: Packet>(packet: &P, ip: &Ip<A>) -> u16 {
     let end = match packet.segment_payload() {
         0 => ETHERNET_LEN + ip.total_len,
         _ => packet.frame_len(),

@@ -66,6 +66,13 @@ impl SkBuff {
         unsafe { (*self.skb).ifindex }
     }
 
+    /// Adds to the sum that a device has made of the whole packet; what it is then, or of no meaning if there is none.
+    #[inline(always)]
+    fn add_to_device_sum(&mut self, change: u32) -> u32 {
+        // SAFETY: the context is valid. Without such a sum the helper does nothing.
+        unsafe { bpf_csum_update(self.skb, change) as u32 }
+    }
+
     /// Applies a difference of sums to a transport's checksum. The helper knows whether the checksum is complete,
     /// partial, or kept beside the packet.
     #[inline(always)]
@@ -79,6 +86,7 @@ impl SkBuff {
 
 impl Packet for SkBuff {
     const RESOLVES_NEIGHBOURS: bool = true;
+    const HAS_DEVICE_SUM: bool = true;
 
     #[inline(always)]
     fn unlinked(n: u32) -> u32 {
@@ -206,6 +214,7 @@ impl Packet for SkBuff {
     #[inline(always)]
     fn change_family(&mut self, old_len: u32, new_len: u32, is_v6: bool) -> Option<()> {
         let protocol = ethertype(is_v6);
+        let before = self.add_to_device_sum(0);
         // SAFETY: the context is valid. Every access after this takes the packet's addresses anew.
         if unsafe { bpf_skb_change_proto(self.skb, protocol, 0) } != 0 {
             return None;
@@ -219,7 +228,16 @@ impl Packet for SkBuff {
         {
             return None;
         }
+        // What the helpers have taken out of the packet they have taken out of the sum; what they have put in is zero.
+        let after = self.add_to_device_sum(0);
+        let taken = u64::from(before) + u64::from(!after);
+        self.add_to_device_sum((taken as u32).wrapping_add((taken >> 32) as u32));
         self.write(ETHERTYPE_AT, [protocol])
+    }
+
+    #[inline(always)]
+    fn note_change(&mut self, change: Delta) {
+        self.add_to_device_sum(change.0.into());
     }
 
     #[inline(always)]
@@ -260,8 +278,7 @@ impl Packet for SkBuff {
         if !change.is_v6 {
             // The device's sum of the whole packet, if there is one: of IPv4, the header's own checksum makes up for the addresses
             // there, but not for what they do to this one. The content makes up for itself.
-            // SAFETY: the context is valid. The result says whether there is such a sum.
-            let _ = unsafe { bpf_csum_update(self.skb, !u32::from(change.pseudo_header.0)) };
+            self.add_to_device_sum(!u32::from(change.pseudo_header.0));
         }
         let sum = checksum::update(old, change.pseudo_header.and(change.content));
         self.write(change.at, [if change.optional && sum == 0 { u16::MAX } else { sum }])

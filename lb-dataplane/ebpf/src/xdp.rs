@@ -6,7 +6,7 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{
     bpf_check_mtu, bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_load_bytes,
 };
-use lb_dataplane_common::checksum;
+use lb_dataplane_common::checksum::{self, Delta};
 use lb_dataplane_common::early::EarlyHead;
 use lb_dataplane_common::packet::{ChecksumChange, Outer, Packet};
 use lb_dataplane_common::parse::{ETHERNET_LEN, ethertype};
@@ -59,6 +59,7 @@ impl XdpFrame {
 
 impl Packet for XdpFrame {
     const RESOLVES_NEIGHBOURS: bool = false;
+    const HAS_DEVICE_SUM: bool = false;
 
     #[inline(always)]
     fn unlinked(n: u32) -> u32 {
@@ -187,6 +188,10 @@ impl Packet for XdpFrame {
         }
         self.write(0, [a, b, c, d, e, f, ethertype(is_v6)])
     }
+
+    /// No device says what it has summed.
+    #[inline(always)]
+    fn note_change(&mut self, _: Delta) {}
 
     #[inline(always)]
     fn sum(&mut self, at: u32, len: u32) -> Option<u16> {

@@ -155,6 +155,64 @@ fn the_class_of_a_packet_is_kept() {
 }
 
 #[test]
+fn a_devices_sum_of_the_whole_packet_stays_right() {
+    for sides in SIDES {
+        let mut scene = scene(sides);
+        let no_checksum = Carries::Udp { checksum: false };
+        for first in [SYN, UDP, no_checksum] {
+            if first == no_checksum && address(sides.client).is_ipv6() {
+                continue;
+            }
+            for (options, fragment, len) in [
+                (vec![], 0, 0),
+                (vec![], 0, 1401),
+                (vec![1; 8], 0, 17),
+                (vec![], MORE_FRAGMENTS, 512),
+            ] {
+                if first != UDP && fragment != 0 {
+                    continue;
+                }
+                let there = packet(first, sides.client, sides.vip).payload(len);
+                let there = Frame { options: options.clone(), fragment, ..there };
+                let out = scene.send(Hook::Tc, &there).frame();
+                let ended = scene.send_summed(&there.bytes());
+                assert_eq!(ended, Reason::ForwardedToBackend, "{there:?}");
+                let answer = if first == SYN { SYN_ACK } else { UDP };
+                let back = packet(answer, sides.backend, sides.vip).payload(len);
+                let back = Frame { to: out.from, options: options.clone(), fragment, ..back };
+                assert_eq!(scene.send_summed(&back.bytes()), Reason::ForwardedToClient, "{back:?}");
+                // What their routers say of them.
+                let is_v6 = out.to.is_ipv6();
+                let (kind, router) =
+                    if is_v6 { ([1, 4], "[2001:db8:2::fe]:9") } else { ([3, 3], "10.2.0.254:9") };
+                let to = SocketAddr::new(out.from.ip(), 0).to_string();
+                let about = error(kind, 0, router, &to, &Frame { ttl: 64, ..out }, len.max(8));
+                assert_eq!(scene.send_summed(&about), Reason::ErrorToClient, "{there:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_ipv6_has_numbered_may_be_fragmented_as_ipv4() {
+    let sides = FROM_6_TO_4;
+    let mut scene = scene(sides);
+    for hook in BOTH {
+        for len in [100, 1300] {
+            let mut bytes = packet(UDP, sides.client, sides.vip).payload(len).bytes();
+            // A fragment that is the whole packet (RFC 6946).
+            bytes.splice(54..54, [17, 0, 0, 0, 0x12, 0x34, 0x56, 0x78]);
+            bytes[18..20].copy_from_slice(&u16::try_from(len + 16).unwrap().to_be_bytes());
+            bytes[20] = 44;
+            let ended = scene.send_bytes(hook, &bytes, None);
+            assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?}");
+            assert_eq!(ended.frame().payload.len(), len);
+            assert_eq!(ended.bytes()[18..22], [0x56, 0x78, 0, 0], "{hook:?} {len}");
+        }
+    }
+}
+
+#[test]
 fn what_is_too_big_for_the_other_family_is_told_what_fits() {
     for sides in SIDES {
         let mut scene = scene(sides);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZero;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -271,6 +272,25 @@ impl Scene {
         }
     }
 
+    /// Sends a packet through TC of which a device has made the sum (`CHECKSUM_COMPLETE`). The kernel compares it with that of
+    /// what comes out, and fails the run if it is another. How it ended.
+    pub(crate) fn send_summed(&mut self, bytes: &[u8]) -> Reason {
+        let dataplane = self.get();
+        let fd = dataplane.program(Hook::Tc).unwrap().fd().unwrap().as_fd().as_raw_fd();
+        let mut run = Run {
+            program: fd.cast_unsigned(),
+            len_in: u32::try_from(bytes.len()).unwrap(),
+            data_in: bytes.as_ptr() as u64,
+            repeat: 1,
+            flags: SUMMED,
+            ..Run::default()
+        };
+        if let Err(error) = spare::bpf(TEST_RUN, &mut run) {
+            panic!("{error}: {:?}", Reason::from_index(dataplane.record().unwrap().reason));
+        }
+        Reason::from_index(dataplane.record().unwrap().reason).unwrap()
+    }
+
     /// The same of IPv6.
     pub(crate) fn entries6(&mut self) -> Vec<([u8; 40], [u8; 64])> {
         let map: HashMap<_, [u8; 40], [u8; 64]> =
@@ -342,6 +362,32 @@ impl Scene {
         let counts = self.get().reasons().unwrap();
         counts.iter().find(|c| c.reason == reason).unwrap().packets
     }
+}
+
+const TEST_RUN: i64 = 10;
+/// `BPF_F_TEST_SKB_CHECKSUM_COMPLETE`.
+const SUMMED: u32 = 1 << 2;
+
+/// What the kernel asks of a test run.
+#[repr(C)]
+#[derive(Default)]
+struct Run {
+    program: u32,
+    result: u32,
+    len_in: u32,
+    len_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_len_in: u32,
+    context_len_out: u32,
+    context_in: u64,
+    context_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    pad: u32,
 }
 
 impl Drop for Scene {

@@ -110,7 +110,8 @@ const DELETE: i64 = 3;
 const NEXT_KEY: i64 = 4;
 const UPDATE_BATCH: i64 = 26;
 
-fn bpf<A>(command: i64, attributes: &mut A) -> io::Result<()> {
+/// A command to the kernel.
+pub(crate) fn bpf<A>(command: i64, attributes: &mut A) -> io::Result<()> {
     // SAFETY: the attributes are as the command has them, and the buffers that they name outlive the call.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<A>())

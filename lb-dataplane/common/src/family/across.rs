@@ -9,14 +9,22 @@ const V6_LEAST_MTU: u32 = 1280;
 /// Where ICMPv6's "parameter problem" and ICMP's "protocol unreachable" meet: the field that names the protocol.
 const NEXT_HEADER_AT: u32 = 6;
 
-/// RFC 7915 §4.2. ICMP has its next hop's MTU in the lower half of the number, its pointer in the highest byte.
+/// RFC 7915 §4.2. ICMP has its next hop's MTU in the lower half of the number, its pointer in the highest byte. `len` is that of
+/// the packet that is quoted.
 #[inline(always)]
-pub(super) fn v4_to_v6([kind, code]: [u8; 2], number: u32, shorter: i32) -> Option<(u16, u32)> {
+pub(super) fn v4_to_v6(
+    [kind, code]: [u8; 2],
+    number: u32,
+    shorter: i32,
+    len: u32,
+) -> Option<(u16, u32)> {
     let (to, number) = match (kind, code) {
         (3, 2) => ([4, 1], NEXT_HEADER_AT),
         (3, 3) => ([1, 4], 0),
-        // A router that does not say how much would fit (RFC 1191 §5) leaves the least that always does.
-        (3, 4) => ([2, 0], resized(number & 0xffff, shorter).max(V6_LEAST_MTU)),
+        (3, 4) => {
+            let mtu = if number & 0xffff == 0 { plateau_below(len) } else { number & 0xffff };
+            ([2, 0], resized(mtu, shorter).max(V6_LEAST_MTU))
+        }
         (3, 9 | 10 | 13 | 15) => ([1, 1], 0),
         (3, 0 | 1 | 5..=8 | 11 | 12) => ([1, 0], 0),
         (11, code) => ([3, code], 0),
@@ -40,6 +48,20 @@ pub(super) fn v6_to_v4([kind, code]: [u8; 2], number: u32, shorter: i32) -> Opti
         _ => return None,
     };
     Some((u16::from_ne_bytes(to), number))
+}
+
+/// What probably fits where a router does not say it: the next plateau below what did not (RFC 1191 §7.1).
+#[inline(always)]
+fn plateau_below(len: u32) -> u32 {
+    match len {
+        32_001.. => 32_000,
+        17_915.. => 17_914,
+        8_167.. => 8_166,
+        4_353.. => 4_352,
+        2_003.. => 2_002,
+        1_493.. => 1_492,
+        _ => 0,
+    }
 }
 
 /// An MTU for packets that are so much shorter before they are translated.
@@ -93,7 +115,7 @@ mod tests {
             ([3, 3], 0, to(1, 4, 0)),
             ([3, 4], 1400, to(2, 0, 1420)),
             ([3, 4], 576, to(2, 0, 1280)),
-            ([3, 4], 0, to(2, 0, 1280)),
+            ([3, 4], 0, to(2, 0, 1512)),
             ([3, 4], 0xffff, to(2, 0, 65_555)),
             ([3, 5], 0, to(1, 0, 0)),
             ([3, 9], 0, to(1, 1, 0)),
@@ -108,7 +130,11 @@ mod tests {
             ([5, 0], 0, None),
         ] {
             // What is 20 bytes longer behind us.
-            assert_eq!(v4_to_v6(from, number, -20), expected, "{from:?} {number}");
+            assert_eq!(v4_to_v6(from, number, -20, 1500), expected, "{from:?} {number}");
+        }
+        // Of a router that does not say what fits: the next plateau that is less.
+        for (len, expected) in [(1492, 1280), (1493, 1512), (9000, 8186), (65_535, 32_020)] {
+            assert_eq!(v4_to_v6([3, 4], 0, -20, len), to(2, 0, expected), "{len}");
         }
     }
 

@@ -182,9 +182,10 @@ impl Family for V4 {
         source: Self,
         destination: Self,
         header: &Header,
-    ) -> Option<()> {
+    ) -> Option<Delta> {
         let len = HEADER_LEN + header.payload_len;
-        let must_stay_whole = !header.is_fragment() && len > SHORT;
+        let may_be_fragmented = header.is_fragment() || header.may_be_fragmented;
+        let must_stay_whole = !may_be_fragmented && len > SHORT;
         let whole = if must_stay_whole { DONT_FRAGMENT } else { 0 };
         // Merged segments may be longer than the field can say; the kernel then leaves it zero.
         let len = if len > u32::from(u16::MAX) { 0 } else { len };
@@ -202,7 +203,20 @@ impl Family for V4 {
             d1,
         ];
         written[5] = !Delta::of([0; 10], written).0;
-        packet.write(at, written)
+        packet.write(at, written)?;
+        // Its checksum makes up for all else.
+        Some(Delta::default())
+    }
+
+    #[inline(always)]
+    fn is_header_right<P: Packet>(packet: &P) -> bool {
+        // The sum of what is as its checksum says is ones.
+        Self::sum_of_header(packet).is_some_and(|sum| sum.0 == 0xffff)
+    }
+
+    #[inline(always)]
+    fn sum_of_header<P: Packet>(packet: &P) -> Option<Delta> {
+        Some(Delta::of([0; 10], packet.read::<10>(ETHERNET_LEN)?))
     }
 
     #[inline(always)]
@@ -218,8 +232,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn error_across(first: u16, number: u32, shorter: i32) -> Option<(u16, u32)> {
-        across::v4_to_v6(first.to_ne_bytes(), number, shorter)
+    fn error_across(first: u16, number: u32, shorter: i32, len: u32) -> Option<(u16, u32)> {
+        across::v4_to_v6(first.to_ne_bytes(), number, shorter, len)
     }
 
     #[inline(always)]

@@ -214,7 +214,7 @@ impl Family for V6 {
         source: Self,
         destination: Self,
         header: &Header,
-    ) -> Option<()> {
+    ) -> Option<Delta> {
         let is_fragment = header.is_fragment();
         let len = header.payload_len + if is_fragment { EXTENSION_LEN } else { 0 };
         // Merged segments may be longer than the field can say; the kernel then leaves it zero.
@@ -222,16 +222,31 @@ impl Family for V6 {
         let next = if is_fragment { FRAGMENT } else { header.protocol };
         let class = (0x6000 | u16::from(header.class) << 4).to_be();
         let next_and_ttl = u16::from_ne_bytes([next, header.ttl]);
-        packet.write(at, [class, 0, (len as u16).to_be(), next_and_ttl])?;
+        let first = [class, 0, (len as u16).to_be(), next_and_ttl];
+        packet.write(at, first)?;
         packet.write(at + ADDRESSES_AT, all_words(source))?;
         packet.write(at + ADDRESSES_AT + 16, all_words(destination))?;
+        let sum = Delta::of([0; 4], first).and(Delta::between(0, source.sum() + destination.sum()));
         if !is_fragment {
-            return Some(());
+            return Some(sum);
         }
         let more = u16::from(header.fragment & MORE_FRAGMENTS != 0);
         let [high, low] = words(header.identification.to_be());
         let protocol = u16::from_ne_bytes([header.protocol, 0]);
-        packet.write(at + HEADER_LEN, [protocol, (header.fragment << 3 | more).to_be(), high, low])
+        let extension = [protocol, (header.fragment << 3 | more).to_be(), high, low];
+        packet.write(at + HEADER_LEN, extension)?;
+        Some(sum.and(Delta::of([0; 4], extension)))
+    }
+
+    #[inline(always)]
+    fn is_header_right<P: Packet>(_: &P) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn sum_of_header<P: Packet>(packet: &P) -> Option<Delta> {
+        let first = Delta::of([0; 10], packet.read::<10>(ETHERNET_LEN)?);
+        Some(first.and(Delta::of([0; 10], packet.read::<10>(ETHERNET_LEN + 20)?)))
     }
 
     #[inline(always)]
@@ -246,7 +261,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn error_across(first: u16, number: u32, shorter: i32) -> Option<(u16, u32)> {
+    fn error_across(first: u16, number: u32, shorter: i32, _: u32) -> Option<(u16, u32)> {
         across::v6_to_v4(first.to_ne_bytes(), number, shorter)
     }
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::checksum;
+use crate::checksum::{self, Delta};
 use crate::early::EarlyHead;
 use crate::packet::{ChecksumChange, Outer, Packet};
 use crate::reason::Reason;
@@ -18,6 +18,8 @@ pub(crate) struct ModelPacket<const RESOLVES: bool> {
     pub(crate) segment_payload: u32,
     /// Where the transport's checksum is, if it holds the pseudo-header's sum only (`CHECKSUM_PARTIAL`).
     pub(crate) partial: Option<usize>,
+    /// What a device's sum of the whole packet was told to have changed by.
+    pub(crate) noted: Delta,
     /// What user space was told.
     pub(crate) punted: Cell<Option<(Reason, u16)>>,
 }
@@ -25,7 +27,8 @@ pub(crate) struct ModelPacket<const RESOLVES: bool> {
 impl<const RESOLVES: bool> ModelPacket<RESOLVES> {
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
         let linear = bytes.len();
-        Self { linear, bytes, segment_payload: 0, partial: None, punted: Cell::new(None) }
+        let punted = Cell::new(None);
+        Self { linear, bytes, segment_payload: 0, partial: None, noted: Delta::default(), punted }
     }
 
     fn word(&self, at: usize) -> Option<u16> {
@@ -36,6 +39,7 @@ impl<const RESOLVES: bool> ModelPacket<RESOLVES> {
 
 impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
     const RESOLVES_NEIGHBOURS: bool = RESOLVES;
+    const HAS_DEVICE_SUM: bool = RESOLVES;
 
     fn unlinked(n: u32) -> u32 {
         n
@@ -145,6 +149,10 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
         Some(())
     }
 
+    fn note_change(&mut self, change: Delta) {
+        self.noted = self.noted.and(change);
+    }
+
     fn sum(&mut self, at: u32, len: u32) -> Option<u16> {
         let bytes = self.bytes.get(at as usize..(at + len) as usize)?;
         let words = bytes.chunks(2).map(|word| match *word {
@@ -180,6 +188,9 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
             }
             None => checksum::update(old, change.pseudo_header.and(change.content)),
         };
+        if !change.is_v6 {
+            self.note_change(change.pseudo_header.undone());
+        }
         self.write(change.at, [new])
     }
 }

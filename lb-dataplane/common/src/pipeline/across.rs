@@ -10,12 +10,13 @@ use super::{Scratch, Way, either};
 use crate::checksum::{Delta, update_optional};
 use crate::family::{Family, Header};
 use crate::fib::{MEMBER_RESOLVED, MemberEntry};
-use crate::flow::{DIRECTION_TO_BACKEND, SCTP, TCP, Translation, UDP};
+use crate::flow::{DIRECTION_TO_BACKEND, TCP, Translation, UDP};
 use crate::packet::{ChecksumChange, Packet};
 use crate::parse::{AT_MASK, BURIED, ETHERNET_LEN, FRAGMENT, Ip, Kind};
 use crate::punt::QUOTED;
 use crate::quote::Quote;
 use crate::reason::Reason;
+use crate::rewrite::partial_sum;
 use crate::sctp;
 use crate::tables::{Tables, TablesOf};
 
@@ -67,7 +68,8 @@ fn forward<A: Family, P: Packet, T: TablesOf<A>>(
     let new_len = <A::Other as Family>::header_len(header);
     let len = packet_len(packet, ip, transport) + new_len - old_len;
     let is_too_big = found == Found::Member && len > u32::from(member.mtu);
-    let may_be_fragmented = A::IS_V6 && ip.total_len <= V6_LEAST_MTU;
+    // Of merged segments each is.
+    let may_be_fragmented = A::IS_V6 && packet_len(packet, ip, transport) <= V6_LEAST_MTU;
     if is_too_big && !may_be_fragmented {
         if may_tell {
             let room = (u32::from(member.mtu) + old_len).saturating_sub(new_len);
@@ -75,25 +77,20 @@ fn forward<A: Family, P: Packet, T: TablesOf<A>>(
         }
         return Err(Reason::FlowTooBig);
     }
-    let whole_sum = missing_sum(packet, scratch);
+    let is_datagram = ip.protocol == UDP && may_tell;
+    let whole_sum = if is_datagram { missing_sum(packet, scratch) } else { NO_SUM };
+    // The verifier goes through what follows once for all.
+    let whole_sum = whole_sum | P::zero(packet.frame_len()) as u32;
     if whole_sum > u32::from(u16::MAX) {
         return Err(Reason::Untranslatable);
     }
-    let Scratch { ip, transport, step, member, header, options, .. } = scratch;
-    let may_tell = transport.kind != Kind::LaterFragment;
+    let Scratch { ip, step, member, header, .. } = scratch;
     let ends = way_out::<P>(found, is_too_big, member, step.direction);
     // The kernel counts a hop that is its own.
     header.ttl = if ends.is_ok() { ip.ttl.wrapping_sub(1) } else { ip.ttl };
-    let content = if may_tell { ip.protocol } else { NO_PROTOCOL };
+    rewrite_transport(packet, scratch, whole_sum as u16).ok_or(Reason::WriteFault)?;
+    let Scratch { step, member, header, .. } = scratch;
     rewrite_header(packet, old_len, new_len, header, &step.across).ok_or(Reason::WriteFault)?;
-    let at = ETHERNET_LEN + new_len;
-    let to = &step.across;
-    if content == SCTP {
-        sctp::write_ports(packet, at & AT_MASK, options.change, to.source_port, to.destination_port)
-    } else {
-        rewrite_transport(packet, at, content, whole_sum as u16, to)
-    }
-    .ok_or(Reason::WriteFault)?;
     let reason = ends?;
     address_frame(packet, member, step.across.destination, way).ok_or(Reason::WriteFault)?;
     Ok(reason)
@@ -135,13 +132,40 @@ fn way_out<P: Packet>(
 }
 
 /// Whether IPv4's header is as its checksum says: the packet leaves without it.
-#[inline(never)]
+#[inline(always)]
 fn check_header<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>) -> Result<(), Reason> {
     let len = ip.transport_at() - ETHERNET_LEN;
-    if A::IS_V6 || packet.sum(ETHERNET_LEN, len) == Some(0xffff) {
-        Ok(())
+    let is_right = if len == A::HEADER_LEN {
+        A::is_header_right(packet)
     } else {
-        Err(Reason::Malformed)
+        A::IS_V6 || sum_of_long_header(packet, len & MOST_OF_V4) == ALL
+    };
+    if is_right { Ok(()) } else { Err(Reason::Malformed) }
+}
+
+/// The bits of how long IPv4's header can be. The verifier minds how long it may be.
+const MOST_OF_V4: u32 = 63;
+/// The sum of what is as its checksum says.
+const ALL: u32 = 0xffff;
+
+/// The sum of a header that is longer than most; [`NO_FORM`] if it is too long.
+#[inline(never)]
+fn sum_of_long_header<P: Packet>(packet: &mut P, len: u32) -> u32 {
+    packet.sum(ETHERNET_LEN, len).map_or(NO_FORM, u32::from)
+}
+
+/// The sum of a packet's header. That of IPv4 was checked, so it is none.
+#[inline(always)]
+fn sum_of_header<A: Family, P: Packet>(packet: &mut P, len: u32) -> Option<Delta> {
+    if !A::IS_V6 || !P::HAS_DEVICE_SUM {
+        return Some(Delta::default());
+    }
+    if len == A::HEADER_LEN {
+        return A::sum_of_header(packet);
+    }
+    match sum_of_long_header(packet, len) {
+        NO_FORM => None,
+        sum => Some(Delta(sum as u16)),
     }
 }
 
@@ -163,7 +187,8 @@ fn read_header<A: Family, P: Packet, T: Tables>(
     }
     header.payload_len = len - old_len;
     header.fragment = ip.fragment & FRAGMENT;
-    header.identification = if header.is_fragment() {
+    header.may_be_fragmented = A::IS_V6 && ip.identification != 0;
+    header.identification = if header.is_fragment() || header.may_be_fragmented {
         A::identification(ip.identification)
     } else {
         // Of IPv6 that has none (RFC 7915 §5.1); IPv6 asks for none.
@@ -174,8 +199,6 @@ fn read_header<A: Family, P: Packet, T: Tables>(
     Ok(())
 }
 
-/// Of no transport: nothing in it has ports.
-const NO_PROTOCOL: u8 = 0;
 /// No datagram's sum: it is sent as ones.
 const NO_SUM: u32 = 0;
 /// A sum that cannot be made.
@@ -185,10 +208,7 @@ const NO_FORM: u32 = 1 << 16;
 /// for a receiver that allows it (RFC 6935 §5), which is not to be guessed.
 #[inline(never)]
 fn missing_sum<A: Family, P: Packet>(packet: &mut P, scratch: &Scratch<A>) -> u32 {
-    let Scratch { ip, transport, step, header, .. } = scratch;
-    if ip.protocol != UDP || transport.kind == Kind::LaterFragment {
-        return NO_SUM;
-    }
+    let Scratch { ip, step, header, .. } = scratch;
     let at = ip.transport_at();
     match packet.read::<1>(at + UDP_CHECKSUM_AT) {
         Some([0]) => {}
@@ -221,39 +241,52 @@ fn rewrite_header<B: Family, P: Packet>(
     header: &Header,
     to: &Translation<B>,
 ) -> Option<()> {
+    let before = sum_of_header::<B::Other, P>(packet, old_len)?;
     packet.change_family(old_len, new_len, B::IS_V6)?;
-    B::write_header(packet, ETHERNET_LEN, to.source, to.destination, header)
+    let after = B::write_header(packet, ETHERNET_LEN, to.source, to.destination, header)?;
+    packet.note_change(before.undone().and(after));
+    Some(())
 }
 
-/// Gives a transport other ports, and a checksum for them and for the addresses, or `whole_sum` if there is one.
+/// Gives a transport other ports, and a checksum for them and for the addresses that it gets, or `whole_sum` if there is one.
 #[inline(never)]
-fn rewrite_transport<B: Family, P: Packet>(
+fn rewrite_transport<A: Family, P: Packet>(
     packet: &mut P,
-    at: u32,
-    protocol: u8,
+    scratch: &Scratch<A>,
     whole_sum: u16,
-    to: &Translation<B>,
 ) -> Option<()> {
-    let at = at & AT_MASK;
-    let checksum_at = match protocol {
-        TCP => TCP_CHECKSUM_AT,
-        UDP => UDP_CHECKSUM_AT,
-        _ => return Some(()),
-    };
-    if !packet.pull(at + checksum_at + 2) {
-        return None;
+    let Scratch { ip, transport, step, options, .. } = scratch;
+    let (at, to) = (ip.transport_at(), &step.across);
+    if transport.kind == Kind::LaterFragment {
+        return Some(());
     }
+    let checksum_at = match ip.protocol {
+        TCP => at + TCP_CHECKSUM_AT,
+        UDP => at + UDP_CHECKSUM_AT,
+        // Its sum covers no addresses.
+        _ => {
+            return sctp::write_ports(
+                packet,
+                at,
+                options.change,
+                to.source_port,
+                to.destination_port,
+            );
+        }
+    };
     if u32::from(whole_sum) == NO_SUM {
+        let partial = Some(partial_sum(packet, ip));
         packet.update_transport_checksum(ChecksumChange {
-            at: at + checksum_at,
+            at: checksum_at,
             pseudo_header: to.addresses,
             content: to.ports,
-            optional: protocol == UDP,
+            optional: ip.protocol == UDP,
             is_v6: false,
-            partial: None,
+            partial,
         })?;
     } else {
-        packet.write(at + checksum_at, [whole_sum])?;
+        packet.write(checksum_at, [whole_sum])?;
+        packet.note_change(Delta(whole_sum).and(to.ports));
     }
     packet.write(at, [to.source_port, to.destination_port])
 }
@@ -336,23 +369,45 @@ fn rewrite_error<A: Family, P: Packet>(
     let new_inner = <A::Other as Family>::header_len(&quote.header);
     let longer = new_inner.wrapping_sub(old_inner).cast_signed();
     let number = u32::from(u16::from_be(high)) << 16 | u32::from(u16::from_be(low));
-    let (first, number) = A::error_across(first, number, -longer).ok_or(Reason::Untranslatable)?;
+    let quoted_len = old_inner + quote.header.payload_len;
+    let (first, number) =
+        A::error_across(first, number, -longer, quoted_len).ok_or(Reason::Untranslatable)?;
     header.payload_len = error_len(ip)?.wrapping_add_signed(longer);
     header.identification = 0;
     header.fragment = 0;
+    header.may_be_fragmented = false;
     header.protocol = <A::Other as Family>::ICMP;
     header.ttl = if is_sent { ip.ttl.wrapping_sub(1) } else { ip.ttl };
     header.class = A::class(packet, ETHERNET_LEN).ok_or(Reason::Malformed)?;
-    let before = <A::Other as Family>::HEADER_LEN + ERROR_LEN;
-    packet
-        .change_family(quoted_at - ETHERNET_LEN, before + new_inner, !A::IS_V6)
-        .ok_or(Reason::WriteFault)?;
+    let before = sum_of_error(packet, ip);
+    let new_len = <A::Other as Family>::HEADER_LEN + ERROR_LEN + new_inner;
+    packet.change_family(quoted_at - ETHERNET_LEN, new_len, !A::IS_V6).ok_or(Reason::WriteFault)?;
     write_quoted(packet, quote, to).ok_or(Reason::WriteFault)?;
     <A::Other as Family>::write_header(packet, ETHERNET_LEN, to.source, to.destination, header)
         .ok_or(Reason::WriteFault)?;
     let number = [(number >> 16) as u16, number as u16].map(u16::to_be);
-    write_message(packet, header.payload_len, to, [first, 0, number[0], number[1]])
-        .ok_or(Reason::WriteFault)
+    let message = [first, 0, number[0], number[1]];
+    write_message(packet, header.payload_len, to, message, before).ok_or(Reason::WriteFault)
+}
+
+/// The sum of a packet that is an error, whose checksums are right.
+#[inline(never)]
+fn sum_of_error<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>) -> u16 {
+    let before = ip.transport_at() - ETHERNET_LEN;
+    // One that cannot be summed is not there: the message behind it was summed.
+    let header = sum_of_header::<A, P>(packet, before).unwrap_or_default();
+    let len = ip.total_len.wrapping_sub(before);
+    header.and(sum_of_message(ip.source, ip.destination, len)).0
+}
+
+/// The sum of a whole ICMP message whose checksum is right.
+#[inline(always)]
+fn sum_of_message<A: Family>(source: A, destination: A, len: u32) -> Delta {
+    if A::ICMP_COVERS_ADDRESSES {
+        pseudo_header(source, destination, A::ICMP, len).undone()
+    } else {
+        Delta::default()
+    }
 }
 
 /// Writes what an error of the family B quotes: it goes the other way than the error.
@@ -383,13 +438,14 @@ fn write_quoted<B: Family, P: Packet>(
     Some(())
 }
 
-/// Writes an error's own header, and the sum over all of it.
+/// Writes an error's own header, and the sum over all of it. The packet's sum was `before` in its other form.
 #[inline(never)]
 fn write_message<B: Family, P: Packet>(
     packet: &mut P,
     len: u32,
     to: &Translation<B>,
     message: [u16; 4],
+    before: u16,
 ) -> Option<()> {
     let at = ETHERNET_LEN + B::HEADER_LEN;
     packet.write(at, message)?;
@@ -399,5 +455,9 @@ fn write_message<B: Family, P: Packet>(
     } else {
         sum
     };
-    packet.write(at + ICMP_CHECKSUM_AT, [!sum.0])
+    packet.write(at + ICMP_CHECKSUM_AT, [!sum.0])?;
+    let header = sum_of_header::<B, P>(packet, B::HEADER_LEN)?;
+    let after = header.and(sum_of_message(to.source, to.destination, len));
+    packet.note_change(Delta(before).undone().and(after));
+    Some(())
 }

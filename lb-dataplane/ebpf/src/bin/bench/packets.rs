@@ -4,6 +4,7 @@
 //! program under test. What they cost is measured with `tc_nothing` and `xdp_nothing` there.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_action};
+use aya_ebpf::helpers::generated::{bpf_skb_change_proto, bpf_xdp_adjust_head};
 use aya_ebpf::macros::{classifier, map, xdp};
 use aya_ebpf::maps::{Array, HashMap, ProgramArray};
 use aya_ebpf::programs::{TcContext, XdpContext};
@@ -75,11 +76,13 @@ pub fn xdp_restore6(context: XdpContext) -> u32 {
     xdp_action::XDP_ABORTED
 }
 
-/// Packets by turns of IPv4 and of IPv6, each of which leaves the frame as long as the next one: the next, and then the
-/// program under test.
+/// Packets of IPv4 and of IPv6, each of which leaves as one of the other: the next, and then the program under test. The frame
+/// is made as long as the packet is, unless the one before has left it so.
 #[classifier]
 pub fn tc_restore_across(context: TcContext) -> i32 {
-    if restore_across(context.data(), context.data_end()) {
+    let Some(is_v6) = next_is_v6() else { return TCX_NEXT };
+    let is_ready = (context.len() as usize == frame_len(is_v6)) || move_at_tc(&context, is_v6);
+    if is_ready && restore_across(context.data(), context.data_end(), is_v6) {
         // SAFETY: as in `tc_restore`.
         let _ = unsafe { TC_TARGET.tail_call(&context, 0) };
     }
@@ -89,11 +92,28 @@ pub fn tc_restore_across(context: TcContext) -> i32 {
 /// The same at XDP.
 #[xdp]
 pub fn xdp_restore_across(context: XdpContext) -> u32 {
-    if restore_across(context.data(), context.data_end()) {
-        // SAFETY: as in `xdp_restore`.
+    let Some(is_v6) = next_is_v6() else { return xdp_action::XDP_ABORTED };
+    let len = context.data_end() - context.data();
+    let is_ready = len == frame_len(is_v6) || move_at_xdp(&context, is_v6);
+    if is_ready && restore_across(context.data(), context.data_end(), is_v6) {
+        // SAFETY: as in `tc_restore`.
         let _ = unsafe { XDP_TARGET.tail_call(&context, 0) };
     }
     xdp_action::XDP_ABORTED
+}
+
+/// The least that a change of the family takes: room for the other header, or none for what is longer.
+#[classifier]
+pub fn tc_move(context: TcContext) -> i32 {
+    let was_v6 = context.len() as usize == frame_len(true);
+    i32::from(move_at_tc(&context, !was_v6))
+}
+
+/// The same at XDP.
+#[xdp]
+pub fn xdp_move(context: XdpContext) -> u32 {
+    let was_v6 = context.data_end() - context.data() == frame_len(true);
+    u32::from(move_at_xdp(&context, !was_v6))
 }
 
 /// Nothing: what is left is what restoring costs.
@@ -164,19 +184,50 @@ fn restore6(data: usize, end: usize) -> bool {
     true
 }
 
-/// Each packet has two slots, and says by its ethertype how much of them is of use.
+/// Bytes of a packet of a family.
 #[inline(always)]
-fn restore_across(data: usize, end: usize) -> bool {
+fn frame_len(is_v6: bool) -> usize {
+    2 * if is_v6 { WORDS6 } else { WORDS }
+}
+
+/// Makes room for a header of the other family.
+#[inline(always)]
+fn move_at_tc(context: &TcContext, to_v6: bool) -> bool {
+    let protocol = if to_v6 { IPV6 } else { IPV4 };
+    // SAFETY: the context is valid; who asks takes the packet's addresses anew.
+    unsafe { bpf_skb_change_proto(context.skb.skb, protocol, 0) == 0 }
+}
+
+/// The same at XDP.
+#[inline(always)]
+fn move_at_xdp(context: &XdpContext, to_v6: bool) -> bool {
+    let longer = frame_len(true) as i32 - frame_len(false) as i32;
+    // SAFETY: as above.
+    unsafe { bpf_xdp_adjust_head(context.ctx, if to_v6 { -longer } else { longer }) == 0 }
+}
+
+const IPV4: u16 = 0x0800_u16.to_be();
+const IPV6: u16 = 0x86dd_u16.to_be();
+
+/// Whether the next packet is of IPv6: its ethertype says so.
+#[inline(always)]
+fn next_is_v6() -> Option<bool> {
     const ETHERTYPE: usize = 6;
-    const IPV6: u16 = 0x86dd_u16.to_be();
+    // SAFETY: as in `restore`.
+    let packet = PACKETS.get_ptr(unsafe { (*NEXT_PACKET.get_ptr(0)?)[0] })?;
+    // SAFETY: as in `restore`.
+    Some(unsafe { (*packet)[ETHERTYPE] } == IPV6)
+}
+
+/// Each packet has two slots, of which one of IPv4 uses the first.
+#[inline(always)]
+fn restore_across(data: usize, end: usize, is_v6: bool) -> bool {
+    if is_v6 {
+        return restore6(data, end);
+    }
     let Some(next) = NEXT_PACKET.get_ptr_mut(0) else { return false };
     // SAFETY: as in `restore`.
     let place = unsafe { (*next)[0] };
-    let Some(packet) = PACKETS.get_ptr(place) else { return false };
-    // SAFETY: as in `restore`.
-    if unsafe { (*packet)[ETHERTYPE] } == IPV6 {
-        return restore6(data, end);
-    }
     let restored = restore(data, end);
     // The other slot is empty.
     // SAFETY: as in `restore`.
