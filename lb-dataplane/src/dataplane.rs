@@ -144,6 +144,20 @@ impl Dataplane {
         attach::attached(&self.pins)
     }
 
+    /// Of these the interfaces whose packets meet the tables of this dataplane, by index: all but those that run a program that
+    /// another build left with tables of its own.
+    #[must_use]
+    pub fn carried(&self) -> BTreeSet<u32> {
+        attach::carried(&self.pins)
+    }
+
+    /// Lets go of attachments whose interfaces are gone, and of what only these kept.
+    pub fn forget_gone(&mut self) {
+        if attach::forget_gone(&mut self.ebpf, &self.pins) {
+            self.programs.remove_others(&self.pins);
+        }
+    }
+
     /// Takes the fast path off an interface; nothing happens where it is not attached.
     ///
     /// # Errors

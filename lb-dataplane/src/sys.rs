@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "raw system calls")]
 
 pub(crate) mod ethtool;
+pub(crate) mod links;
 
 use std::io;
 use std::net::IpAddr;

@@ -23,7 +23,7 @@ use super::{HookChoice, XdpMode, interfaces, tags};
 use crate::error::{AttachError, OpenError};
 use crate::link::{xdp_program, xdp_program_id};
 use crate::pins::Pins;
-use crate::sys::ethtool;
+use crate::sys::{ethtool, links};
 
 /// Drivers whose native XDP supports redirecting and multiple queues, as their documentation says.
 const NATIVE_XDP: [&str; 17] = [
@@ -122,7 +122,7 @@ pub(super) fn attach(
 ) -> Result<Placed, AttachError> {
     let interface = find(name)?;
     let index = interface.index;
-    forget_gone(from.ebpf, from.pins);
+    let _all_others_are_looked_at_below = forget_gone(from.ebpf, from.pins);
     let noted = interfaces::note(from.ebpf, index, interface.mac).map_err(|source| {
         AttachError::Keep { interface: interface.name.clone(), source: io::Error::other(source) }
     });
@@ -221,38 +221,62 @@ fn attach_by(
 fn take_others_off(pins: &Pins, interface: &Interface) -> Result<(), AttachError> {
     let ours = programs::ids(pins);
     let links = HOOKS.into_iter().map(|hook| pin(pins, interface.index, hook));
-    let mut others = links.filter(|link| program_id(link).is_none_or(|id| !ours.contains(&id)));
+    let is_other =
+        |link: &PathBuf| links::look_at(link).map_or(true, |link| !ours.contains(&link.program));
+    let mut others = links.filter(is_other);
     others
         .try_for_each(|link| remove(&link))
         .map_err(|source| AttachError::Keep { interface: interface.name.clone(), source })
 }
 
-/// Of the program in an attachment.
-fn program_id(link: &Path) -> Option<u32> {
-    let link = FdLink::from(PinnedLink::from_pin(link).ok()?);
-    link.info().ok().map(|info| info.program_id())
+/// A pin of an attachment.
+struct Pinned {
+    path: PathBuf,
+    ifindex: u32,
+    hook: Hook,
 }
 
-/// Of the programs in all attachments.
+impl Pinned {
+    /// What is pinned there, with the name of its interface; none if that is gone, whoever has its index now.
+    fn live(&self) -> Option<(links::Link, String)> {
+        let link = links::look_at(&self.path).ok()?;
+        (link.ifindex == self.ifindex).then_some(link).zip(name_of(self.ifindex))
+    }
+}
+
+/// All of them, by the interface's index.
+fn all_pinned(pins: &Pins) -> Vec<Pinned> {
+    let Ok(entries) = fs::read_dir(pins.links()) else { return Vec::new() };
+    let mut all: Vec<Pinned> = entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let (index, hook) = path.file_name()?.to_str()?.split_once('-')?;
+            let hook = HOOKS.into_iter().find(|known| word(*known) == hook)?;
+            Some(Pinned { ifindex: index.parse().ok()?, hook, path: path.clone() })
+        })
+        .collect();
+    all.sort_by_key(|one| one.ifindex);
+    all
+}
+
+/// The ids of the programs in all attachments.
 pub(super) fn program_ids(pins: &Pins) -> BTreeSet<u32> {
-    let Ok(entries) = fs::read_dir(pins.links()) else { return BTreeSet::new() };
-    entries.filter_map(|entry| program_id(&entry.ok()?.path())).collect()
+    all_pinned(pins).iter().filter_map(|one| Some(one.live()?.0.program)).collect()
+}
+
+/// The interfaces whose packets meet our tables.
+pub(super) fn carried(pins: &Pins) -> BTreeSet<u32> {
+    let ours = programs::ids(pins);
+    let is_ours = |one: &Pinned| one.live().is_some_and(|(link, _)| ours.contains(&link.program));
+    all_pinned(pins).iter().filter(|one| is_ours(one)).map(|one| one.ifindex).collect()
 }
 
 pub(super) fn attached(pins: &Pins) -> Vec<Attached> {
-    let Ok(entries) = fs::read_dir(pins.links()) else { return Vec::new() };
-    let mut all: Vec<Attached> = entries
-        .filter_map(|entry| {
-            let file = entry.ok()?.file_name();
-            let (index, hook) = file.to_str()?.split_once('-')?;
-            let hook = HOOKS.into_iter().find(|known| word(*known) == hook)?;
-            let ifindex = index.parse().ok()?;
-            let name = name_of(ifindex)?;
-            Some(Attached { name, ifindex, hook })
-        })
-        .collect();
-    all.sort_by_key(|a| a.ifindex);
-    all
+    let attached = |one: &Pinned| {
+        let (_, name) = one.live()?;
+        Some(Attached { name, ifindex: one.ifindex, hook: one.hook })
+    };
+    all_pinned(pins).iter().filter_map(attached).collect()
 }
 
 pub(super) fn detach(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<(), AttachError> {
@@ -461,16 +485,20 @@ pub(super) fn name_of(ifindex: u32) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// Lets go of interfaces that are no more: their entries would fill the map, and the links that are pinned lead nowhere.
-fn forget_gone(ebpf: &mut Ebpf, pins: &Pins) {
+/// Lets go of interfaces that are no more: their entries would fill the map, and attachments that lead nowhere keep programs
+/// with all their tables, also other builds' ones; whether there were such.
+pub(super) fn forget_gone(ebpf: &mut Ebpf, pins: &Pins) -> bool {
     tags::forget_gone(pins);
-    let known = interfaces::known(ebpf).into_iter();
-    for index in known.filter(|index| name_of(*index).is_none()) {
-        interfaces::forget(ebpf, index);
-        for hook in HOOKS {
-            let _ = remove(&pin(pins, index, hook));
-        }
+    let (live, gone): (Vec<_>, Vec<_>) =
+        all_pinned(pins).into_iter().partition(|one| one.live().is_some());
+    for one in &gone {
+        let _stays_until_the_next_time = remove(&one.path);
     }
+    let known = interfaces::known(ebpf).into_iter();
+    for index in known.filter(|index| live.iter().all(|one| one.ifindex != *index)) {
+        interfaces::forget(ebpf, index);
+    }
+    !gone.is_empty()
 }
 
 /// Of an interface.

@@ -234,6 +234,8 @@ fn where_the_kernel_refuses_the_program_that_of_an_earlier_build_stays_if_it_has
             assert_eq!(error.to_string(), "the program for interface left is not there");
             assert_eq!(source.to_string(), "the kernel refuses program lbd_xdp");
             assert_eq!(link(&scene, "50-xdp"), before, "errno {errno}");
+            let dataplane = scene.get();
+            assert!(namespace.run(|| dataplane.carried()).contains(&50), "and serves as before");
         }
     }
     // What the verifier refused it is not asked again.
@@ -390,6 +392,33 @@ fn an_interface_that_is_gone_is_forgotten_with_the_next_attachment() {
     let macs: aya::maps::HashMap<_, u32, [u8; 8]> =
         scene.get().map_mut("IFACES").unwrap().try_into().unwrap();
     assert!(macs.keys().all(|index| index.unwrap() != gone));
+}
+
+#[test]
+fn an_attachment_whose_interface_is_gone_keeps_nothing_of_another_build() {
+    let namespace = veth();
+    let mut scene = Scene::new();
+    attach(&mut scene, &namespace, "left", HookChoice::Tc).unwrap();
+    attach(&mut scene, &namespace, "right", HookChoice::Xdp(XdpMode::Native)).unwrap();
+    scene.dataplane = None;
+    let maps = scene.pins().into_iter().find(|path| path.ends_with("maps/FLOWS")).unwrap();
+    let layout = maps.ancestors().nth(2).unwrap();
+    std::fs::rename(layout, scene.options.pin_dir.join("0123456789abcdef")).unwrap();
+    scene.open();
+    assert_eq!(attached(&mut scene, &namespace).len(), 2, "they run what they ran");
+    let dataplane = scene.get();
+    assert_eq!(namespace.run(|| dataplane.carried()), BTreeSet::new(), "with tables of their own");
+    namespace.ip("link del left");
+    // Another one with its index: nothing is attached there.
+    namespace.ip("link add left index 50 type veth peer name right");
+    assert_eq!(attached(&mut scene, &namespace), []);
+    let dataplane = scene.get();
+    namespace.run(|| dataplane.forget_gone());
+    let links = std::fs::read_dir(scene.options.pin_dir.join("links")).unwrap();
+    assert_eq!(links.count(), 0);
+    attach(&mut scene, &namespace, "left", HookChoice::Tc).unwrap();
+    let dataplane = scene.get();
+    assert_eq!(namespace.run(|| dataplane.carried()), [50].into());
 }
 
 #[test]
