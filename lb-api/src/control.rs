@@ -3,8 +3,8 @@
 //! - A backend takes new flows while it is healthy. While a VIP has no healthy backend, those that have not been judged
 //!   yet take them, so that a restart refuses nobody. With none of either, new flows are refused and established ones
 //!   live on. One that is drained takes none, and keeps those that it has: its address stays advertised for them.
-//! - An address is advertised while the dataplane is attached and has confirmed at least one VIP of it that wants to be
-//!   advertised and has a healthy backend that packets reach. VIPs that share an address share its /32: one dead port does not take the others' away.
+//! - An address is advertised while the dataplane is attached to every interface that it is to be on, and has confirmed at
+//!   least one VIP of it that wants to be advertised and has a healthy backend that packets reach. VIPs that share an address share its /32: one dead port does not take the others' away.
 //! - An address whose health flaps is held back for a while ([`Damping`]).
 
 mod book;
@@ -46,7 +46,7 @@ pub struct Facts<'a> {
     pub vips: &'a Vips,
     /// What health checks found.
     pub verdicts: &'a Verdicts,
-    /// Whether the dataplane has confirmed that it is attached to an interface.
+    /// Whether the dataplane has confirmed that it is attached to every interface that it is to be on, and to one at least.
     pub attached: bool,
     /// Whether the node's VIPs are withdrawn: BGP is to advertise nothing.
     pub withdrawn: bool,

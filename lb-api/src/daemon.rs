@@ -202,7 +202,7 @@ async fn start(
         World::spawn(config, &loaded.resources, adopted, unreached, alarms.clone()).await?;
     let (router, told) = (world.router.clone(), world.told.subscribe());
     let router_id = told.borrow().1.router_id;
-    let attach::Attachment { attached, troubles } =
+    let attach::Attachment { attached, lacking, troubles } =
         attach::spawn(router.links(), dataplane.clone(), config.dataplane.clone());
     let interfaces = config.dataplane.interfaces.clone();
     let on_links = world.on_links.subscribe();
@@ -235,6 +235,7 @@ async fn start(
         router: router.clone(),
         registry: registry.clone(),
         troubles,
+        lacking,
         nowhere,
         shadowed,
         certificates: certificates::spawn(config.api.tls.clone(), alarms.clone(), access.audit()),

@@ -40,6 +40,8 @@ pub struct Facts {
     pub interfaces_wanted: bool,
     /// Why interfaces are not as configured: sentences with their remedy.
     pub troubles: Vec<String>,
+    /// Interfaces that it is to be attached to, is not, and that are up.
+    pub lacking: Vec<String>,
     /// Rules of policy routing that hand every packet to the kernel, as `ip rule` shows them.
     pub policy_rules: Vec<String>,
     /// Routes and next-hop groups that the eBPF FIB has no room for.
@@ -226,6 +228,14 @@ fn interfaces(facts: &Facts) -> Vec<Check> {
             },
         ));
     }
+    checks.extend(facts.lacking.iter().map(|name| {
+        let what = "the fast path is not attached, so no VIP is advertised: packets that come in here would not be served";
+        let remedy = format!(
+            "see to what is said of it, or take it out of dataplane.interfaces and restart lbd; \
+             an interface that is down (`ip link set {name} down`) keeps nothing back"
+        );
+        error("attachment", Some(name.as_str()), what, &remedy)
+    }));
     for interface in &facts.interfaces {
         let name = Some(interface.name.as_str());
         let hook = match interface.hook {

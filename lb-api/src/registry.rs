@@ -222,7 +222,7 @@ pub struct Start {
     pub revision: u64,
     /// Where changes are kept.
     pub store: Store,
-    /// Whether the dataplane is attached to an interface.
+    /// Whether the dataplane is attached to every interface that it is to be on, and to one at least.
     pub attached: watch::Receiver<bool>,
     /// Backends that no packet reaches as their VIP's `nat.mode` needs it.
     pub unreached: watch::Receiver<Arc<Unreached>>,

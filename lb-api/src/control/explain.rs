@@ -93,7 +93,8 @@ fn obstacle(vip: &Vip, facts: Facts<'_>) -> String {
     if facts.withdrawn {
         "the node is drained and its VIPs are withdrawn: `lbctl undrain --node` ends that".into()
     } else if !facts.attached {
-        "the fast path is attached to no interface".into()
+        "the fast path is not attached to every interface that it is to be on: `lbctl doctor` says why"
+            .into()
     } else if !facts.serving.contains(&key(&vip.spec)) {
         "the dataplane does not serve it yet".into()
     } else if tally.healthy > 0 {

@@ -239,12 +239,12 @@ fn the_size_of_a_table_goes_by_all_backends_of_the_list_or_by_what_is_said() {
 }
 
 #[test]
-fn nothing_is_advertised_while_the_fast_path_is_attached_to_no_interface() {
+fn nothing_is_advertised_while_the_fast_path_is_not_attached_to_every_interface() {
     let mut world = World::of([vip("web", ADDRESS, 80, &[1])]);
     world.find(1, Health::Healthy);
     world.attached = false;
     assert!(!world.announced());
-    assert!(world.message("web").contains("no interface"));
+    assert!(world.message("web").contains("not attached to every interface"));
 }
 
 #[test]

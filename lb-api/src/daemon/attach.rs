@@ -1,9 +1,10 @@
 //! Attaches the fast path to interfaces as they appear, and takes it off those that are no longer configured.
 
+mod standing;
 mod vlans;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_api_types::config;
 use lb_dataplane::{AttachError, Attached, Hook, HookChoice, Load, Placed, XdpMode};
@@ -11,8 +12,10 @@ use lb_routing::{Controller, Link};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+pub(super) use self::standing::Lacking;
+use self::standing::Standing;
 pub(super) use self::vlans::handled_by;
-use super::dataplane::{DataplaneHandle, sentence};
+use super::dataplane::{DataplaneHandle, Owned, sentence};
 
 /// How often an interface that refused is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -50,8 +53,10 @@ impl Step {
 /// Where the fast path is, as far as it matters to others.
 #[derive(Debug)]
 pub(super) struct Attachment {
-    /// Whether it is attached to an interface, and every one that is there was tried.
+    /// Whether clients may be led here: it is on an interface, and on every one that it is to be on.
     pub(super) attached: watch::Receiver<bool>,
+    /// Those that it is to be on, and is not.
+    pub(super) lacking: watch::Receiver<Vec<Lacking>>,
     /// What is not as configured.
     pub(super) troubles: watch::Receiver<Vec<Trouble>>,
 }
@@ -78,43 +83,66 @@ pub(super) fn spawn(
     config: config::Dataplane,
 ) -> Attachment {
     let (attached_tx, attached) = watch::channel(false);
+    let (lacking_tx, lacking) = watch::channel(Vec::new());
     let (troubles_tx, troubles) = watch::channel(Vec::new());
-    tokio::spawn(follow(links, dataplane, config, attached_tx, troubles_tx));
-    Attachment { attached, troubles }
+    let told = Told { attached: attached_tx, lacking: lacking_tx, troubles: troubles_tx };
+    tokio::spawn(follow(links, dataplane, config, told));
+    Attachment { attached, lacking, troubles }
+}
+
+/// Where others hear of an [`Attachment`].
+struct Told {
+    attached: watch::Sender<bool>,
+    lacking: watch::Sender<Vec<Lacking>>,
+    troubles: watch::Sender<Vec<Trouble>>,
+}
+
+impl Told {
+    /// Tells what is another than before, and says it in the log.
+    fn tell(&self, is_whole: bool, lacking: Vec<Lacking>, found: Vec<Trouble>) {
+        for new in found.iter().filter(|trouble| !self.troubles.borrow().contains(trouble)) {
+            tracing::error!("{}", new.said);
+        }
+        let was_whole = self.attached.send_replace(is_whole);
+        if was_whole && !is_whole {
+            let names: Vec<_> = lacking.iter().map(|one| one.name.as_str()).collect();
+            let names = names.join(", ");
+            tracing::error!(
+                lacking = names,
+                "no VIP is advertised: the fast path is not on every interface"
+            );
+        }
+        self.lacking.send_if_modified(|old| std::mem::replace(old, lacking.clone()) != lacking);
+        self.troubles.send_if_modified(|old| std::mem::replace(old, found.clone()) != found);
+    }
 }
 
 async fn follow(
     mut links: watch::Receiver<Vec<Link>>,
     dataplane: DataplaneHandle,
     config: config::Dataplane,
-    attached: watch::Sender<bool>,
-    troubles: watch::Sender<Vec<Trouble>>,
+    others: Told,
 ) {
-    let choice = match config.hook {
-        config::Hook::Auto => HookChoice::Auto,
-        config::Hook::Xdp => HookChoice::Xdp(match config.xdp_mode {
-            config::XdpMode::Native => XdpMode::Native,
-            config::XdpMode::Generic => XdpMode::Generic,
-            config::XdpMode::Auto => XdpMode::Auto,
-        }),
-        config::Hook::Tc => HookChoice::Tc,
-    };
+    let choice = choice(&config);
     let mut retry = interval(RETRY);
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut done, mut refused) = (Done::new(), Refused::new());
-    let mut told = None;
+    let (mut told, mut standing) = (None, Standing::default());
     loop {
         let now = links.borrow_and_update().clone();
         // The kernel has not told its links yet: nothing is known to be gone.
         if !now.is_empty() {
-            let Ok(before) = dataplane.with(|owned| owned.dataplane.attached()).await else {
-                return;
+            let look = |owned: &mut Owned| {
+                owned.dataplane.forget_gone();
+                owned.dataplane.attached()
             };
+            let Ok(before) = dataplane.with(look).await else { return };
             let mut found = left_out(&now, &config.interfaces);
             let steps = plan(&now, &before, &mut done, &config.interfaces);
             if let Err(trouble) = load_for(&dataplane, &steps, choice).await {
                 found.push(Trouble::any(trouble));
             }
+            let mut failed = Vec::new();
             for step in steps {
                 if matches!(step, Step::Detach(..)) {
                     // What the fast path knew of the interface went with that.
@@ -122,7 +150,7 @@ async fn follow(
                 }
                 let of = step.ifindex();
                 let carried = carry_out(&dataplane, step, choice, &mut done, &mut refused).await;
-                found.extend(carried.err().map(|said| Trouble { of, said }));
+                failed.extend(carried.err().map(|said| Trouble { of, said }));
             }
             refused.retain(|ifindex, _| done.contains_key(ifindex));
             found.extend(refused.values().cloned().map(Trouble::any));
@@ -135,18 +163,40 @@ async fn follow(
                     Err(trouble) => found.push(Trouble::any(trouble)),
                 }
             }
-            for new in found.iter().filter(|trouble| !troubles.borrow().contains(trouble)) {
-                tracing::error!("{}", new.said);
+            let Ok(carried) = dataplane.with(|owned| owned.dataplane.carried()).await else {
+                return;
+            };
+            for one in &mut failed {
+                if one.of.is_some_and(|of| carried.contains(&of)) {
+                    one.said.push_str("; what an earlier lbd attached there goes on meanwhile");
+                }
             }
-            let here = !done.is_empty();
-            attached.send_if_modified(|old| std::mem::replace(old, here) != here);
-            troubles.send_if_modified(|old| std::mem::replace(old, found.clone()) != found);
+            found.extend(failed);
+            let lacking = standing::lacking(&now, &carried, &config.interfaces, &found);
+            let is_carried = |link: &Link| {
+                carried.contains(&link.ifindex) && is_attachable(&now, link, &config.interfaces)
+            };
+            let is_anywhere = now.iter().any(is_carried);
+            let is_whole = standing.judge(is_anywhere, !lacking.is_empty(), Instant::now());
+            others.tell(is_whole, lacking, found);
         }
         tokio::select! {
             changed = links.changed() => if changed.is_err() { return },
             _ = retry.tick() => {}
             () = dataplane.ended() => return,
         }
+    }
+}
+
+fn choice(config: &config::Dataplane) -> HookChoice {
+    match config.hook {
+        config::Hook::Auto => HookChoice::Auto,
+        config::Hook::Xdp => HookChoice::Xdp(match config.xdp_mode {
+            config::XdpMode::Native => XdpMode::Native,
+            config::XdpMode::Generic => XdpMode::Generic,
+            config::XdpMode::Auto => XdpMode::Auto,
+        }),
+        config::Hook::Tc => HookChoice::Tc,
     }
 }
 
@@ -393,7 +443,7 @@ mod tests {
 
     use super::*;
 
-    fn link(ifindex: u32, name: &str) -> Link {
+    pub(super) fn link(ifindex: u32, name: &str) -> Link {
         Link {
             ifindex,
             name: name.into(),
@@ -406,7 +456,7 @@ mod tests {
         }
     }
 
-    fn port(ifindex: u32, name: &str, of: u32, is_vrf: bool) -> Link {
+    pub(super) fn port(ifindex: u32, name: &str, of: u32, is_vrf: bool) -> Link {
         Link { controller: Some(Controller { ifindex: of, is_vrf }), ..link(ifindex, name) }
     }
 

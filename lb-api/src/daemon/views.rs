@@ -26,7 +26,7 @@ use lb_routing::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::attach::Trouble;
+use super::attach::{Lacking, Trouble};
 use super::dataplane::{DataplaneHandle, sentence};
 use super::{certificates, host, router};
 use crate::alarms::Alarms;
@@ -47,6 +47,8 @@ pub(super) struct Live {
     pub(super) registry: Registry,
     /// Why interfaces are not attached.
     pub(super) troubles: watch::Receiver<Vec<Trouble>>,
+    /// Those that are to be.
+    pub(super) lacking: watch::Receiver<Vec<Lacking>>,
     /// Which VIPs are to be announced on links, and are on none.
     pub(super) nowhere: watch::Receiver<Vec<String>>,
     /// Why kept VIPs are not served.
@@ -267,9 +269,10 @@ impl Views for Live {
             warnings.extend(self.shadowed.borrow().iter().cloned());
             warnings.extend(self.troubles());
             warnings.extend(self.nowhere.borrow().iter().cloned());
+            let lacking = self.lacking.borrow().clone();
             let (_, us) = self.told.borrow().clone();
             let status = Status {
-                conditions: seen::conditions(&self.wanted, interfaces.len(), &warnings),
+                conditions: seen::conditions(&self.wanted, interfaces.len(), &lacking, &warnings),
                 version: env!("CARGO_PKG_VERSION").into(),
                 uptime_secs: self.started.elapsed().as_secs(),
                 router_id: us.router_id,
@@ -382,6 +385,7 @@ impl Live {
         });
         let mut facts = read.await.map_err(|error| error.to_string())?;
         facts.left_out = self.dataplane.with(|owned| owned.dataplane.fib_left_out()).await?;
+        facts.lacking = self.lacking.borrow().iter().map(|one| one.name.clone()).collect();
         facts.interfaces_wanted = !self.wanted.interfaces.is_empty();
         facts.troubles = self.troubles();
         facts.troubles.extend(self.nowhere.borrow().iter().cloned());

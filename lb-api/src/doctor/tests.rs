@@ -144,6 +144,7 @@ fn a_fast_path_that_is_nowhere_is_an_error() {
     let unnamed = |f: &mut Facts| (f.interfaces, f.interfaces_wanted) = (vec![], false);
     only(unnamed, "attachment", Error, "name interfaces");
     only(|f| f.troubles = vec!["eth1 carries another".into()], "attachment", Error, "");
+    only(|f| f.lacking = vec!["eth1".into()], "attachment", Error, "dataplane.interfaces");
 }
 
 #[test]

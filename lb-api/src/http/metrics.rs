@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write};
 
 use lb_api_types::config::Hook;
+use lb_api_types::resource::Condition;
 use lb_api_types::view::{
     EarlyFragmentsView, FibUsageView, Interface, ListenView, MessageCounts, PeerView, ReasonView,
     Status,
@@ -32,6 +33,7 @@ pub(super) struct Sample {
 pub(super) fn render(sample: &Sample) -> String {
     let mut text = Text::default();
     appliance(&mut text, sample);
+    attachment(&mut text, sample);
     fib(&mut text, &sample.status.fib);
     packets(&mut text, &sample.reasons);
     interfaces(&mut text, &sample.interfaces);
@@ -79,13 +81,22 @@ fn appliance(text: &mut Text, Sample { status, watchers, overruns, failures, .. 
     for (reason, count) in failures {
         text.line(&[("reason", reason)], count);
     }
-    text.gauge("lbd_interface_attached", "Interfaces that the fast path is attached to.");
+}
+
+fn attachment(text: &mut Text, Sample { status, interfaces, .. }: &Sample) {
+    let attached = "Whether the fast path is attached to interfaces that it is to be on.";
+    text.gauge("lbd_interface_attached", attached);
     for interface in &status.interfaces {
         let hook = match interface.hook {
             Hook::Xdp => "xdp",
             Hook::Tc | Hook::Auto => "tc",
         };
         text.line(&[("interface", &interface.name), ("hook", &hook)], 1);
+    }
+    let is_lacking = |it: &Condition| it.kind == "Attached" && it.reason == "NotAttached";
+    let lacking = interfaces.iter().filter(|one| one.status.conditions.iter().any(is_lacking));
+    for interface in lacking {
+        text.line(&[("interface", &interface.metadata.name), ("hook", &"none")], 0);
     }
 }
 
@@ -351,6 +362,15 @@ mod tests {
     use super::*;
     use crate::registry::tests::vip;
 
+    /// Another one, that the fast path is to be on and is not.
+    fn lacking(interface: &Interface) -> Interface {
+        let mut lacking = interface.clone();
+        lacking.metadata.name = "eth1".into();
+        lacking.status.reasons.clear();
+        lacking.status.conditions = vec![Condition::new("Attached", false, "NotAttached", "")];
+        lacking
+    }
+
     fn sample() -> Sample {
         let mut web = vip("web", 10);
         web.status = Some(VipStatus {
@@ -407,7 +427,7 @@ mod tests {
             }))
             .unwrap(),
             reasons: vec![reason("bad-checksum", 0), reason("no-backend", 3)],
-            interfaces: vec![interface],
+            interfaces: vec![lacking(&interface), interface],
             vips: vec![web],
             peers: vec![serde_json::from_value(peer).unwrap()],
             listening: vec![ListenView {
@@ -450,6 +470,7 @@ mod tests {
             r#"lbd_bgp_routes_refused_total{peer="a\"b\\c\nd",address="192.0.2.1",asn="65001"} 7"#,
             r#"lbd_bgp_updates_malformed_total{peer="a\"b\\c\nd",address="192.0.2.1",asn="65001"} 8"#,
             "lbd_interface_attached{interface=\"eth0\",hook=\"xdp\"} 1",
+            "lbd_interface_attached{interface=\"eth1\",hook=\"none\"} 0",
             "lbd_packets_total{reason=\"bad-checksum\",verdict=\"drop\"} 0",
             "lbd_interface_packets_total{interface=\"eth0\",reason=\"no-backend\",verdict=\"drop\"} 3",
             "lbd_interface_packet_bytes_total{interface=\"eth0\",reason=\"no-backend\",verdict=\"drop\"} 180",

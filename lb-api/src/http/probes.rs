@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use lb_api_types::problem::Problem;
+use lb_api_types::resource::{Condition, ConditionStatus};
 
 use super::App;
 use super::metrics::{Sample, render};
@@ -18,7 +19,8 @@ pub(super) async fn healthz(State(app): State<App>) -> Result<&'static str, Refu
     if app.registry.has_ended() { Err(Refusal::Stopping.into()) } else { Ok("ok\n") }
 }
 
-/// Whether traffic can be led here: the fast path is attached to an interface and serves the VIPs.
+/// Whether traffic can be led here: the fast path is attached to every interface that it is to be on and that is up, and serves
+/// the VIPs.
 #[utoipa::path(get, path = "/readyz", tag = "status",
     responses((status = 200, body = String, content_type = "text/plain"),
         (status = 503, body = Problem, content_type = "application/problem+json")))]
@@ -27,6 +29,10 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Refus
     if status.interfaces.is_empty() {
         let why = "the fast path is attached to no interface: `lbctl doctor` says why";
         return Err(Refused::unavailable(why.into()));
+    }
+    let is_amiss = |it: &&Condition| it.kind == "Attached" && it.status == ConditionStatus::False;
+    if let Some(amiss) = status.conditions.into_iter().find(|it| is_amiss(&it)) {
+        return Err(Refused::unavailable(amiss.message));
     }
     match app.registry.first_unserved().await? {
         None => Ok("ok\n"),

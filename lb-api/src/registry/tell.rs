@@ -50,11 +50,11 @@ impl<A: Appliers> Task<A> {
         let attached = *self.attached.borrow();
         match (self.told.attached, attached) {
             (false, true) => {
-                let message = "the fast path is attached to an interface";
+                let message = "the fast path is attached to every interface that it is to be on";
                 self.events.tell(EventKind::DataplaneAttached, "", message);
             }
             (true, false) => {
-                let message = "the fast path is attached to no interface: `lbctl doctor` says why";
+                let message = "the fast path is not attached to every interface that it is to be on: `lbctl doctor` says why";
                 self.events.tell(EventKind::DataplaneDetached, "", message);
             }
             (true, true) | (false, false) => {}

@@ -166,9 +166,9 @@ pub enum EventKind {
     FlowsChanged,
     /// An interface of the host came, went, or is up or down now.
     InterfaceState,
-    /// The fast path is attached to an interface, and was to none before.
+    /// The fast path is attached to every interface that it is to be on and that is up, and was not before.
     DataplaneAttached,
-    /// The fast path is attached to no interface any more.
+    /// It is attached to none any more, or one has refused for 15 seconds: no VIP is advertised.
     DataplaneDetached,
     /// The dataplane refuses what it is to serve.
     DataplaneRefuses,

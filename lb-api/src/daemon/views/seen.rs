@@ -16,7 +16,7 @@ use lb_routing::Link;
 
 use super::mac;
 use crate::control::Ports;
-use crate::daemon::attach::{self, Instead};
+use crate::daemon::attach::{self, Instead, Lacking};
 
 /// An interface, with the hooks that the fast path is attached at, and what keeps it from this one, if that is known.
 pub(super) fn interface(
@@ -50,6 +50,10 @@ pub(super) fn interface(
         (None, true, Some(Instead::Whole(_, name))) => {
             let what = format!("the fast path is attached to {name}, of which this is a port");
             Condition::new("Attached", false, "Port", what)
+        }
+        (None, true, None) if !link.ethernet => {
+            let why = "the fast path is not attached: it is no Ethernet interface";
+            Condition::new("Attached", false, "NotEthernet", why)
         }
         (None, true, None) => {
             let why = why_not.unwrap_or("the fast path is not attached yet, and is to be");
@@ -145,9 +149,21 @@ pub(super) fn sessions(established: usize, peers: usize) -> Condition {
 pub(super) fn conditions(
     wanted: &config::Dataplane,
     attached: usize,
+    lacking: &[Lacking],
     warnings: &[String],
 ) -> Vec<Condition> {
     let attached = match (attached, wanted.interfaces.is_empty()) {
+        (1.., _) if let [first, rest @ ..] = lacking => {
+            let others = match rest.len() {
+                0 => String::new(),
+                more => format!(" and {more} others"),
+            };
+            let Lacking { name, why } = first;
+            let why = format!(
+                "the fast path is not attached to {name}{others}, so no VIP is advertised: {why}"
+            );
+            Condition::new("Attached", false, "InPart", why)
+        }
         (0, true) => {
             let why = "no interface is configured: name some in dataplane.interfaces";
             Condition::new("Attached", false, "NotAsked", why)
@@ -217,5 +233,25 @@ mod tests {
         assert_eq!(said(&[], Some(why)), ("NotAttached".into(), why.into()));
         assert!(said(&[], None).1.ends_with("not attached yet, and is to be"));
         assert_eq!(said(&[(2, config::Hook::Tc)], Some(why)).0, "Tc");
+    }
+
+    #[test]
+    fn it_is_said_which_interface_keeps_vips_from_being_advertised() {
+        let wanted = config::Dataplane { interfaces: vec!["eth*".into()], ..Default::default() };
+        let lacking = ["eth1", "eth2"].map(|name| Lacking {
+            name: name.into(),
+            why: format!("interface {name} carries another XDP program"),
+        });
+        let of = |attached, lacking| conditions(&wanted, attached, lacking, &[]).swap_remove(0);
+        assert_eq!(of(1, &[]).reason, "Attached");
+        assert_eq!(of(0, &lacking[..]).reason, "NotAttached");
+        let in_part = of(1, &lacking[..]);
+        assert_eq!((in_part.reason.as_str(), in_part.status), ("InPart", false.into()));
+        assert!(
+            in_part.message.contains("not attached to eth1 and 1 others"),
+            "{}",
+            in_part.message
+        );
+        assert!(in_part.message.ends_with("interface eth1 carries another XDP program"));
     }
 }
