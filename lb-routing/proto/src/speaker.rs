@@ -19,6 +19,7 @@ mod graceful;
 mod ingest;
 mod input;
 mod limit;
+mod neighbour;
 mod output;
 mod pace;
 mod query;
@@ -31,13 +32,12 @@ use std::time::Instant;
 
 pub use self::configure::Clear;
 pub use self::dynamic::ListenStatus;
-use self::dynamic::{Dynamic, Listening};
+use self::dynamic::Listening;
 pub use self::explain::{Destination, Explanation, Hearer};
-use self::graceful::{Deferral, Stale};
+use self::graceful::Deferral;
 pub use self::input::{ConnId, Input};
-use self::limit::LimitSaid;
+use self::neighbour::{Channel, Neighbour};
 pub use self::output::{Event, Output, RouteChange};
-use self::pace::Pace;
 pub use self::query::{Part, Query, Table, Walk};
 use self::rejudge::Rejudging;
 pub use self::status::{Messages, PathKey, PathStatus, PeerStatus, State};
@@ -45,10 +45,10 @@ use crate::config::{self, ConfigError, PeerConfig, SpeakerConfig};
 use crate::policy::Judge;
 pub use crate::rib::Backlog;
 use crate::rib::{
-    Gone, Group, Keyed, MAX_ATTRIBUTE_BYTES_PER_PEER, MAX_PREFIXES_PER_PEER, MAX_REFUSED_PER_PEER,
+    Group, Keyed, MAX_ATTRIBUTE_BYTES_PER_PEER, MAX_PREFIXES_PER_PEER, MAX_REFUSED_PER_PEER,
     PeerIndex, Ranking, Rib, Rules,
 };
-use crate::session::{self, Effect, Jitter, Past, Session, Up};
+use crate::session::{self, Effect, Jitter, Past, Session};
 use crate::wire::{Notification, error};
 
 /// Where all randomness comes from.
@@ -113,91 +113,6 @@ pub struct Speaker {
     dynamic_due: Option<Instant>,
     /// The driver resolves next hops: what is chosen by them may change.
     resolving: bool,
-}
-
-#[derive(Debug)]
-struct Neighbour {
-    session: Session,
-    /// The place of what its paths are judged by.
-    judge: u16,
-    /// Its AS number in its last session.
-    asn: Option<u32>,
-    /// While Established.
-    channel: Option<Channel>,
-    /// Its paths in the RIB.
-    received: u64,
-    /// Those of them that can be used.
-    accepted: u64,
-    /// It told more paths of a prefix than are taken from one.
-    overflowed: bool,
-    /// What import refuses is not kept for the rest of the session: it took too much room.
-    keeps_no_more: bool,
-    /// Import refused routes in this session that are not kept.
-    misses_some: bool,
-    /// UPDATEs that were malformed or of no use, since the start.
-    malformed: u64,
-    /// What was said last of that.
-    last_malformed: String,
-    /// The one that is read is.
-    faulty: bool,
-    /// What was said of that of late.
-    lines: Pace,
-    /// How often it had its paths marked of late.
-    marks: Pace,
-    /// Routes that import refused, since the start.
-    refused: u64,
-    /// Those of them that were to be kept, for which there was no room.
-    not_kept: u64,
-    /// What was said of its limit since it was last below.
-    limit_said: LimitSaid,
-    /// Some of them are left from a session that ended.
-    stale: Option<Stale>,
-    /// It tells all of some families again (RFC 7313).
-    again: Option<Stale>,
-    /// It came by itself.
-    dynamic: Option<Dynamic>,
-}
-
-#[derive(Debug)]
-struct Channel {
-    up: Up,
-    /// The place of its group.
-    group: usize,
-}
-
-impl Neighbour {
-    fn new(session: Session, judge: u16) -> Self {
-        Self {
-            session,
-            judge,
-            asn: None,
-            channel: None,
-            received: 0,
-            accepted: 0,
-            overflowed: false,
-            keeps_no_more: false,
-            misses_some: false,
-            malformed: 0,
-            last_malformed: String::new(),
-            faulty: false,
-            lines: Pace::default(),
-            marks: Pace::default(),
-            refused: 0,
-            not_kept: 0,
-            limit_said: LimitSaid::Nothing,
-            stale: None,
-            again: None,
-            dynamic: None,
-        }
-    }
-}
-
-impl Neighbour {
-    /// Some of its paths are gone.
-    const fn lose(&mut self, gone: Gone) {
-        self.received -= gone.all;
-        self.accepted -= gone.usable;
-    }
 }
 
 impl Speaker {

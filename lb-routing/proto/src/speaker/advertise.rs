@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use ipnetwork::IpNetwork;
 
-use super::{Channel, Event, LimitSaid, Output, RouteChange, Speaker, ranking};
+use super::limit::LimitSaid;
+use super::{Channel, Event, Output, RouteChange, Speaker, ranking};
 use crate::rib::{Group, GroupKey, PeerIndex, Sending};
 use crate::session::{Kept, Up};
 use crate::wire::{EncodeError, Family, Notification, error};
