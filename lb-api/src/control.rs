@@ -235,9 +235,8 @@ fn used(spec: &VipSpec) -> impl Iterator<Item = &Backend> {
     spec.backends.iter().filter(|backend| !backend.disabled)
 }
 
-/// Where flows of a VIP come from that says so, to backends of one family. Nothing of this host uses an address of a full-NAT VIP,
-/// so all of its ports are free; those below 1024 are left alone, since some servers trust them. Of its own addresses, for
-/// one-arm, the dataplane knows which ports are free.
+/// Where flows of a VIP come from that says so, to backends of one family. Ports below 1024 are left alone, since some servers trust
+/// them. Of addresses that are this host's own the dataplane knows which ports are free.
 fn sources(spec: &VipSpec, v4: bool) -> Arc<[Source]> {
     let own = [spec.address];
     let addresses: &[IpAddr] = match spec.nat.mode {

@@ -11,6 +11,7 @@ mod early;
 mod flow_events;
 mod flow_filter;
 mod flows;
+mod free_ports;
 mod interfaces;
 mod object;
 mod one_arm;

@@ -134,10 +134,12 @@ impl Service {
         self.one_arm || matches!(self.mode, Mode::IpInIp | Mode::Gue)
     }
 
-    /// Whether what its backends get depends on the routes to them.
+    /// Whether what its backends get depends on this host's routes and addresses.
     #[must_use]
     pub fn follows_routes(&self) -> bool {
-        self.one_arm || self.mode != Mode::Nat
+        self.one_arm
+            || self.mode != Mode::Nat
+            || self.backends.iter().any(|backend| !backend.sources.is_empty())
     }
 }
 
@@ -223,7 +225,8 @@ pub struct Backend {
     pub state: BackendState,
     /// Flows at most; beyond, new ones go to others.
     pub max_flows: Option<NonZero<u32>>,
-    /// Where its new flows come from; with none they keep their clients' addresses and ports. With a tunnel, where the
+    /// Where its new flows come from; with none they keep their clients' addresses and ports. Of an address that is this host's own
+    /// only ports are taken that its connections do not use. With a tunnel, where the
     /// packets around theirs come from; with none this host's own address on the way there.
     pub sources: Arc<[Source]>,
 }

@@ -1,7 +1,7 @@
 //! How flows end and are refused, as real TCP stacks on both sides see it: on both hooks, for both families.
 
 use std::io::{ErrorKind, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -171,11 +171,15 @@ fn who_finds_no_source_port_is_refused_and_checks_and_bgp_go_on(hello: &Hello, m
     // It was withdrawn while its backend failed.
     put(hello, &vip);
     hello.is_answered(&vip);
-    vip.spec.nat.mode = NatMode::OneArm;
-    for (on_exhaustion, refusal) in [
-        (OnExhaustion::Reset, ErrorKind::ConnectionRefused),
-        (OnExhaustion::Icmp, ErrorKind::HostUnreachable),
+    // That is in use by checks and BGP, whatever the mode.
+    let own = own_address_towards(hello, vip.spec.backends[0].address);
+    for (mode, on_exhaustion, refusal) in [
+        (NatMode::OneArm, OnExhaustion::Reset, ErrorKind::ConnectionRefused),
+        (NatMode::OneArm, OnExhaustion::Icmp, ErrorKind::HostUnreachable),
+        (NatMode::FullNat, OnExhaustion::Reset, ErrorKind::ConnectionRefused),
     ] {
+        vip.spec.nat.mode = mode;
+        vip.spec.nat.source_addresses = if mode == NatMode::FullNat { vec![own] } else { vec![] };
         vip.spec.nat.on_exhaustion = on_exhaustion;
         put(hello, &vip);
         let mut held = Vec::new();
@@ -184,10 +188,11 @@ fn who_finds_no_source_port_is_refused_and_checks_and_bgp_go_on(hello: &Hello, m
                 Ok(stream) => held.push(stream),
                 Err(error) => break error,
             }
-            assert!(held.len() <= PORTS, "{} connections have a port each", held.len());
+            assert!(held.len() <= PORTS, "{mode:?}: {} connections have a port each", held.len());
         };
         let kind = refused.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        assert_eq!(kind, Some(refusal), "{on_exhaustion:?} after {}: {refused:#}", held.len());
+        let what = format!("{mode:?} {on_exhaustion:?} after {}", held.len());
+        assert_eq!(kind, Some(refusal), "{what}: {refused:#}");
         // The flows before may still have their ports for a while.
         let exhausted = hello.api.vip("web").holds().status.map(|status| status.exhausted_flows);
         assert!(exhausted.is_some_and(|count| count > 0), "{exhausted:?}");
@@ -199,6 +204,13 @@ fn who_finds_no_source_port_is_refused_and_checks_and_bgp_go_on(hello: &Hello, m
         Ok(())
     })
     .holds();
+}
+
+/// The address that lbd itself comes from on the way to another.
+fn own_address_towards(hello: &Hello, to: IpAddr) -> IpAddr {
+    let route = hello.lab.run("lbd", &format!("ip -o route get {to}")).holds();
+    let mut words = route.split_whitespace().skip_while(|word| *word != "src").skip(1);
+    words.next().expect("a route has a source").parse().expect("an address")
 }
 
 fn put(hello: &Hello, vip: &Vip) {

@@ -12,7 +12,8 @@ use crate::control::{self, Reasons};
 use crate::health::Verdicts;
 
 /// What is said of a backend that gets no new flows although it may be healthy.
-const UNREACHED: &str = "no packet reaches it as the VIP's nat.mode needs it, so it gets no new flows: look at the route to it";
+const UNREACHED: &str = "no packet reaches it as the VIP's nat.mode needs it, so it gets no new flows: look at the route to it, and with source \
+    addresses of this host's own at net.ipv4.ip_local_port_range";
 
 impl<A: Appliers> Task<A> {
     /// Every VIP with its status.

@@ -301,9 +301,10 @@ impl FullTable {
 pub struct Nat {
     /// `dnat` (the default), `full-nat`, `one-arm`, `dsr`, `dsr-ipip` or `dsr-gue`.
     pub mode: NatMode,
-    /// Where flows come from, of the family of the backends. With `full-nat` addresses that are routed to this host and that
-    /// nothing else uses, the VIP's own if there are none; with `one-arm` any that are this host's own, that on the way to the
-    /// backend if there are none.
+    /// Where flows come from, of the family of the backends. With `full-nat` addresses that are routed to this host, the VIP's own if
+    /// there are none; with `one-arm` any that are this host's own, that on the way to the backend if there are none. Of an address
+    /// that is this host's own, with either, only ports are used that the kernel gives to no connection of this host:
+    /// `net.ipv4.ip_local_port_range` and `ip_local_reserved_ports` say which.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub source_addresses: Vec<IpAddr>,

@@ -1,6 +1,7 @@
-//! What follows this host's routes: flows of one-arm services, and the packets around those in tunnels, come from the address
-//! that this host itself would use on the way to the backend; and backends that no packet can reach as their service wants it
-//! get no new flows.
+//! What follows this host's routes and addresses: flows of one-arm services, and the packets around those in tunnels, come from the
+//! address that this host itself would use on the way to the backend; those of full NAT, where they come from one of this host's
+//! own, from ports that its connections do not use; and backends that no packet can reach as their service wants it get no new
+//! flows.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,19 +12,14 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::direct::{self, Towards};
+use super::free_ports::free_ports;
 use crate::sys;
-use crate::table::{Backend, BackendState, Change, Service, ServiceKey, Source, Table};
+use crate::table::{BackendState, Change, Mode, Service, ServiceKey, Source, Table};
 
-/// Where this host keeps the ports of its own connections.
-const OWN_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-/// What they are where the kernel does not say.
-const DEFAULT_OWN_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 /// Neighbours that the kernel is asked for at a time; others have their turn the next time.
 const NEIGHBOURS_AT_ONCE: usize = 256;
 /// Backends whose routes are looked at at a time, or those of one service: a few microseconds each, while others wait.
 const BACKENDS_AT_ONCE: usize = 256;
-/// Ports below are those of well-known services.
-const FIRST_PORT: u16 = 1024;
 
 /// The one-arm services: as they were asked for, and what became of them.
 #[derive(Debug, Default)]
@@ -117,7 +113,8 @@ impl OneArm {
                 vip = %address,
                 port,
                 %backend,
-                "a backend gets no new flows: there is no way to it as the VIP's nat.mode needs one; look at its route"
+                "a backend gets no new flows: there is no way to it as the VIP's nat.mode needs one; look at its route, and where \
+                 flows come from this host's own addresses, that net.ipv4.ip_local_port_range leaves them ports from 1024 on"
             );
         }
         self.told.clone_from(&self.unreached);
@@ -178,7 +175,7 @@ fn fill_in<'a>(
         return Filled::new();
     }
     let towards_backend = |backend| address_towards(backend).ok();
-    let mut filled = fill_in_with(services, &ports(&own_ports()), towards_backend, is_own);
+    let mut filled = fill_in_with(services, free_ports(), towards_backend, is_own);
     for (_, service) in filled.values_mut() {
         direct::drain(service, towards);
     }
@@ -186,31 +183,53 @@ fn fill_in<'a>(
 }
 
 /// A backend that no route leads to, or whose flows are to come from addresses none of which is this host's, gets no new ones:
-/// they would come from nowhere.
+/// they would come from nowhere. Nor does one while this host's own connections may have any port, if its flows can come from no
+/// other address: answers to either would be taken for the other's.
 fn fill_in_with<'a>(
     services: impl Iterator<Item = (&'a ServiceKey, &'a Service)>,
-    ports: &RangeInclusive<u16>,
+    ports: Option<RangeInclusive<u16>>,
     address_towards: impl Fn(IpAddr) -> Option<IpAddr>,
     is_own: impl Fn(IpAddr) -> bool,
 ) -> Filled {
-    type Key = (IpAddr, Arc<[Source]>);
+    type Key = (bool, IpAddr, Arc<[Source]>);
     let mut known: BTreeMap<Key, Option<Arc<[Source]>>> = BTreeMap::new();
-    let (first_port, last_port) = (*ports.start(), *ports.end());
-    let source = |address| Source { address, first_port, last_port };
+    let mut elsewhere: BTreeMap<Arc<[Source]>, Option<Arc<[Source]>>> = BTreeMap::new();
+    let ports = ports.map(RangeInclusive::into_inner);
+    let source = |is_nat, address| {
+        // The packets around others have none that anybody else could use.
+        let ports = if is_nat { ports } else { Some((1, u16::MAX)) };
+        ports.map(|(first_port, last_port)| Source { address, first_port, last_port })
+    };
+    let some = |sources: Vec<Source>| (!sources.is_empty()).then(|| Arc::from(sources));
     let resolve = |(key, asked): (&ServiceKey, &Service)| {
         let mut service = asked.clone();
         let (one_arm, needs) = (asked.one_arm, asked.needs_own_address());
-        let unsaid = |backend: &&mut Backend| one_arm || needs && backend.sources.is_empty();
-        for backend in service.backends.iter_mut().filter(unsaid) {
-            let key = (backend.address, backend.sources.clone());
-            let found = known.entry(key).or_insert_with(|| {
-                if backend.sources.is_empty() {
-                    return Some([source(address_towards(backend.address)?)].into());
-                }
-                let named = backend.sources.iter().map(|named| named.address);
-                let own: Arc<[Source]> = named.filter(|named| is_own(*named)).map(source).collect();
-                (!own.is_empty()).then_some(own)
-            });
+        let is_nat = asked.mode == Mode::Nat;
+        for backend in &mut service.backends {
+            let found = if one_arm || needs && backend.sources.is_empty() {
+                let key = (is_nat, backend.address, backend.sources.clone());
+                known.entry(key).or_insert_with(|| {
+                    if backend.sources.is_empty() {
+                        return Some([source(is_nat, address_towards(backend.address)?)?].into());
+                    }
+                    let own = backend.sources.iter().map(|named| named.address);
+                    let own = own.filter(|named| is_own(*named));
+                    some(own.filter_map(|named| source(is_nat, named)).collect())
+                })
+            } else if backend.sources.is_empty() || !is_nat {
+                continue;
+            } else {
+                elsewhere.entry(backend.sources.clone()).or_insert_with(|| {
+                    let narrowed = |named: &Source| {
+                        if is_own(named.address) {
+                            source(true, named.address)
+                        } else {
+                            Some(*named)
+                        }
+                    };
+                    some(backend.sources.iter().filter_map(narrowed).collect())
+                })
+            };
             match found {
                 Some(sources) => backend.sources = sources.clone(),
                 None if backend.state == BackendState::Active => {
@@ -237,40 +256,16 @@ fn address_towards(backend: IpAddr) -> io::Result<IpAddr> {
     if address.is_unspecified() { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(address) }
 }
 
-/// Whether an address is this host's own: nobody else can bind to it.
+/// Whether an address is this host's own: the kernel's route to it begins there. That it can be bound to says less, where
+/// `net.ipv4.ip_nonlocal_bind` allows that with any.
 fn is_own(address: IpAddr) -> bool {
-    UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
-}
-
-/// The ports that this host's own connections come from.
-fn own_ports() -> RangeInclusive<u16> {
-    std::fs::read_to_string(OWN_PORTS)
-        .ok()
-        .and_then(|text| {
-            let mut numbers = text.split_whitespace().map_while(|number| number.parse().ok());
-            Some(numbers.next()?..=numbers.next()?)
-        })
-        .unwrap_or(DEFAULT_OWN_PORTS)
-}
-
-/// The larger of the ranges below and above the host's own ports: flows and the host's own connections never meet.
-fn ports(own: &RangeInclusive<u16>) -> RangeInclusive<u16> {
-    let below = FIRST_PORT..=own.start().saturating_sub(1).max(FIRST_PORT);
-    let above = own.end().saturating_add(1)..=u16::MAX;
-    if below.len() >= above.len() { below } else { above }
+    address_towards(address).is_ok_and(|source| source == address)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::Protocol;
-
-    #[test]
-    fn ports_are_those_that_the_host_does_not_use() {
-        assert_eq!(ports(&(32_768..=60_999)), 1024..=32_767);
-        assert_eq!(ports(&(1024..=4999)), 5000..=65_535);
-        assert_eq!(ports(&(10_000..=20_000)), 20_001..=65_535);
-    }
+    use crate::table::{Backend, Protocol};
 
     #[test]
     fn the_source_is_the_one_that_this_host_would_use() {
@@ -300,11 +295,35 @@ mod tests {
         let key = ServiceKey { address, port, protocol: Protocol::Tcp };
         let services = [(&key, &asked)].into_iter();
         let nowhere = |_| -> Option<IpAddr> { panic!("no route is asked for") };
-        let filled = fill_in_with(services, &(1024..=32_767), nowhere, |a| a == here.address);
+        let ports = Some(1024..=32_767);
+        let filled = fill_in_with(services, ports.clone(), nowhere, |a| a == here.address);
         let [some, none] = &filled[&key].1.backends[..] else { panic!("two") };
         assert_eq!(*some.sources, [Source { last_port: 32_767, ..here }]);
         assert_eq!((some.state, none.state), (BackendState::Active, BackendState::Draining));
         assert!(is_own([127, 0, 0, 1].into()) && !is_own([192, 0, 2, 77].into()));
+
+        // Full NAT takes all ports of an address that is not this host's.
+        let asked = Service { one_arm: false, ..asked };
+        assert!(asked.follows_routes());
+        for (ports, expected) in [
+            (ports, [vec![Source { last_port: 32_767, ..here }, elsewhere], vec![elsewhere]]),
+            (None, [vec![elsewhere], vec![elsewhere]]),
+        ] {
+            let services = [(&key, &asked)].into_iter();
+            let filled = fill_in_with(services, ports, nowhere, |a| a == here.address);
+            for (backend, expected) in filled[&key].1.backends.iter().zip(expected) {
+                assert_eq!(*backend.sources, expected);
+                assert_eq!(backend.state, BackendState::Active);
+            }
+        }
+        let filled = fill_in_with([(&key, &asked)].into_iter(), None, nowhere, |_| true);
+        let states = filled[&key].1.backends.iter().map(|backend| backend.state);
+        assert_eq!(states.collect::<Vec<_>>(), [BackendState::Draining; 2], "no port is left");
+        // Packets around others need none.
+        let around = Service { mode: Mode::Gue, ..asked };
+        let filled = fill_in_with([(&key, &around)].into_iter(), None, nowhere, |_| true);
+        let states = filled[&key].1.backends.iter().map(|backend| backend.state);
+        assert_eq!(states.collect::<Vec<_>>(), [BackendState::Active; 2]);
     }
 
     #[test]
@@ -369,8 +388,8 @@ mod tests {
         let route =
             |to: IpAddr| (to == IpAddr::from([10, 0, 0, 1])).then(|| [10, 0, 0, 254].into());
         let (one, asked) = (key(2), service(true));
-        let ports = 1024..=32_767;
-        let filled = fill_in_with([(&one, &asked)].into_iter(), &ports, route, |_| true);
+        let ports = Some(1024..=32_767);
+        let filled = fill_in_with([(&one, &asked)].into_iter(), ports, route, |_| true);
         assert_eq!(filled[&one].0, asked);
         let [near, nowhere] = &filled[&one].1.backends[..] else { panic!("two") };
         let source =
