@@ -364,11 +364,6 @@ pub(crate) fn read_backend(
         if let Some(what) = unfit(address) {
             return cursor.wrong(format!("is {address}, {what}: name the server's own"));
         }
-        if ports == Ports::None && vip.is_some_and(|vip| vip.is_ipv4() != address.is_ipv4()) {
-            return cursor.wrong(format!(
-                "is {address}, but echoes are not translated between IPv4 and IPv6: name one of the VIP's family"
-            ));
-        }
         match vip.zip(nat).and_then(|(vip, nat)| nat::unreachable(address, vip, nat)) {
             None => Some(address),
             Some(why) => cursor.wrong(why),

@@ -393,7 +393,7 @@ fn a_vip_of_udp_or_sctp_has_to_say_how_it_is_checked() {
 }
 
 #[test]
-fn a_vip_of_icmp_has_no_ports_and_backends_of_its_family_and_says_its_check() {
+fn a_vip_of_icmp_has_no_ports_and_says_its_check() {
     let echoes = json!({
         "metadata": {"name": "pings"},
         "spec": {
@@ -428,6 +428,10 @@ fn a_vip_of_icmp_has_no_ports_and_backends_of_its_family_and_says_its_check() {
         assert_eq!(found.len(), 1, "{pointer}/{field} = {value}: {found:?}");
         assert!(found[0].path.pointer().starts_with(&format!("/spec{pointer}")), "{found:?}");
     }
+    let mut across = echoes.clone();
+    across["spec"]["backends"][0]["address"] = json!("2001:db8::2");
+    across["spec"]["nat"] = json!({"mode": "one-arm"});
+    assert!(document(&across, read).is_ok());
     let mut from = echoes.clone();
     from["spec"]["health_check"] = json!({"from": "slow"});
     assert_eq!(mistakes(&from)[0].path.pointer(), "/spec/health_check/from");

@@ -92,8 +92,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     made.after = key.to_v6();
     made.after.destination = V6::from_bytes(backend.address);
     made.after.destination_port = port_there(backend, key.destination_port, first_port);
-    made.sources_base = backend.sources_base;
-    made.sources_len = backend.sources_len;
+    (made.sources_base, made.sources_len) = (backend.sources_base, backend.sources_len);
     if is_direct && backend.sources_len != 0 {
         let source = tables.source(backend.sources_base).ok_or(Reason::TableFault)?;
         made.after.source = V6::from_bytes(source.address);
@@ -107,6 +106,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
             return Err(Reason::NoBackend);
         }
         state |= STATE_ACROSS;
+        made.after.protocol = family::protocol_across::<A>(key.protocol()).into();
     }
     step.mode = mode_of(state);
     made.affinity = service.affinity;

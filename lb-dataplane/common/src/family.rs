@@ -31,6 +31,8 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     const HEADER_LEN: u32;
     /// The protocol number of its ICMP.
     const ICMP: u8;
+    /// The first word of an echo request.
+    const ECHO_REQUEST: u16;
     /// The first word of an echo reply.
     const ECHO_REPLY: u16;
     /// Whether ICMP's checksum covers the addresses (RFC 4443 §2.3).
@@ -114,6 +116,13 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     fn write_ttl<P: Packet>(packet: &mut P, ttl: u8) -> Option<()>;
     /// Looks a destination up in the FIB.
     fn route<T: Tables>(tables: &T, destination: Self, hash: impl FnOnce() -> u32) -> Route;
+}
+
+/// A protocol of A as the other family has it: each has an ICMP of its own.
+#[must_use]
+#[inline(always)]
+pub fn protocol_across<A: Family>(protocol: u8) -> u8 {
+    if protocol == A::ICMP { <A::Other as Family>::ICMP } else { protocol }
 }
 
 /// Whether an address is one of IPv4, mapped into IPv6.

@@ -3,7 +3,7 @@
 //! An entry says where its packets go, so the packets that answer them come from there: their key is what the translation
 //! makes, the other way round.
 
-use crate::family::Family;
+use crate::family::{Family, protocol_across};
 use crate::flow::{
     Counted, DIRECTION_TO_CLIENT, Flow, FlowKey, STATE_ACROSS, Translation, remove_to_backend,
 };
@@ -21,7 +21,7 @@ pub fn find<A: Family, T: TablesOf<A>>(
         let peer = answers::<A>(&entry.translation(), key.protocol);
         if entry.is_same() { tables.flow(&peer) } else { None }
     } else {
-        let peer = answers::<A::Other>(&entry.translation(), key.protocol);
+        let peer = answers_across::<A>(&entry.translation(), key.protocol);
         if entry.is_same() { tables.flow(&peer) } else { None }
     }
 }
@@ -40,7 +40,7 @@ pub fn remove<A: Family, T: TablesOf<A>>(
         let peer = answers(&entry.translation(), key.protocol);
         remove_as::<A, T>(tables, &peer, to_backend, counted);
     } else {
-        let peer = answers(&entry.translation(), key.protocol);
+        let peer = answers_across::<A>(&entry.translation(), key.protocol);
         remove_as::<A::Other, T>(tables, &peer, to_backend, counted);
     }
 }
@@ -52,7 +52,7 @@ pub fn remove_to_client<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>,
         let peer = answers::<A>(&entry.translation(), key.protocol);
         tables.remove_flow(&peer);
     } else {
-        let peer = answers::<A::Other>(&entry.translation(), key.protocol);
+        let peer = answers_across::<A>(&entry.translation(), key.protocol);
         tables.remove_flow(&peer);
     }
 }
@@ -91,4 +91,10 @@ pub fn leads_back_to<A: Family>(entry: &impl Flow, back: &FlowKey<A>) -> bool {
 #[inline(always)]
 pub fn answers<A: Family>(to: &Translation<A>, protocol: u16) -> FlowKey<A> {
     to.key_after(protocol).reversed()
+}
+
+/// The same where packets of A are translated to the other family, and `protocol` is theirs.
+#[inline(always)]
+pub fn answers_across<A: Family>(to: &Translation<A::Other>, protocol: u16) -> FlowKey<A::Other> {
+    answers(to, protocol_across::<A>(protocol as u8).into())
 }

@@ -74,7 +74,7 @@ pub fn count<A: Family, T: Tables>(tables: &T, arrival: &Arrival<A>, step: &Step
     let key = if step.direction == DIRECTION_TO_BACKEND {
         arrival.key.to_v6()
     } else if step.mode == MODE_ACROSS {
-        peer::answers(&step.across, protocol).to_v6()
+        peer::answers_across::<A>(&step.across, protocol).to_v6()
     } else {
         peer::answers(&step.translation, protocol).to_v6()
     };

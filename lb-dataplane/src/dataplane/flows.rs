@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData};
-use lb_dataplane_common::family::{Family, V4, V6};
+use lb_dataplane_common::family::{Family, V4, V6, protocol_across};
 use lb_dataplane_common::flow::{
     DIRECTION_TO_BACKEND, FlowEntry, FlowKey, STATE_ACROSS, STATE_MODE, Translation, ticks_since,
 };
@@ -268,7 +268,7 @@ fn as_flows<A: Table>(
         let peer = if entry.state & STATE_ACROSS == 0 {
             same.answering(entry, key.protocol)
         } else {
-            other.answering(entry, key.protocol)
+            other.answering(entry, protocol_across::<A>(key.protocol()).into())
         };
         let idle = peer
             .map_or(u32::MAX, |peer| ticks_since(peer.last_seen, now))

@@ -79,11 +79,7 @@ fn reachable(key: &ServiceKey, service: &Service, backend: &Backend) -> Result<(
         return Err(PlanError::SourceFamily { address, from: source.address });
     }
     let has_source = service.one_arm || !backend.sources.is_empty();
-    if vip.is_ipv4() == address.is_ipv4() {
-        Ok(())
-    } else if key.protocol == Protocol::Icmp {
-        Err(PlanError::EchoFamily { vip, address })
-    } else if service.mode == Mode::Nat && has_source {
+    if vip.is_ipv4() == address.is_ipv4() || service.mode == Mode::Nat && has_source {
         Ok(())
     } else {
         Err(PlanError::Family { vip, address })

@@ -96,16 +96,6 @@ pub enum PlanError {
         /// The backend.
         address: IpAddr,
     },
-    /// Echoes have another form in the other family.
-    #[error(
-        "the backend {address} is not of the family of its VIP {vip}: echoes are not translated"
-    )]
-    EchoFamily {
-        /// The VIP.
-        vip: IpAddr,
-        /// The backend.
-        address: IpAddr,
-    },
     /// Echoes have no ports.
     #[error("a port of the service of echoes at {0}, or of a backend of it, is not 0")]
     EchoPort(IpAddr),

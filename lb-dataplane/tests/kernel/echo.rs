@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use lb_dataplane::table::Algorithm::Maglev;
 use lb_dataplane::table::Protocol::Icmp;
-use lb_dataplane::table::{Mode, Source, Table};
+use lb_dataplane::table::{Mode, Source};
 use lb_dataplane::{Hook, Reason, seconds};
 
 use crate::frame::{Carries, ECHO, ECHO6, Frame, packet};
@@ -82,6 +82,56 @@ fn echoes_go_to_backends_by_their_identifier_and_come_back_from_the_vip_with_it(
         if n == 0 {
             assert_eq!(scene.send(hook, &stray).reason, Reason::Forwarded, "{hook:?}: of no flow");
         }
+    }
+}
+
+#[test]
+fn echoes_change_their_family_with_their_flow() {
+    let mut scene = Scene::new();
+    for (n, m) in [(0, 1), (1, 0)] {
+        let address: IpAddr = OURS[m].parse().unwrap();
+        scene.sources = vec![Source { address, first_port: 2000, last_port: 2999 }];
+        scene.apply(&[(VIPS[n], Icmp, Maglev, &BACKENDS[m])]);
+        for (hook, len) in BOTH.into_iter().flat_map(|hook| [0, 57, 1000].map(|len| (hook, len))) {
+            let sent = request(n, 77).payload(len);
+            let there = scene.send(hook, &sent);
+            assert_eq!(there.reason, Reason::ForwardedToBackend, "{hook:?} {n} {len}");
+            let out = there.frame();
+            assert_eq!((out.from.ip(), out.ttl), (address, sent.ttl - 1), "{hook:?}");
+            assert_eq!((out.carries, &out.payload), (REQUEST[m], &sent.payload), "{hook:?}");
+            assert_eq!(scene.send_summed(&sent.bytes()), Reason::ForwardedToBackend);
+
+            let backend = SocketAddr::new(out.to.ip(), out.from.port()).to_string();
+            let to = SocketAddr::new(out.from.ip(), 0).to_string();
+            let reply = packet(REPLY[m], &backend, &to).payload(len);
+            let back = scene.send(hook, &reply);
+            assert_eq!(back.reason, Reason::ForwardedToClient, "{hook:?} {n} {len}");
+            let back = back.frame();
+            assert_eq!(back.from, SocketAddr::new(host(VIPS[n]), 77), "{hook:?}");
+            assert_eq!(back.to.ip(), sent.from.ip(), "{hook:?}");
+            assert_eq!((back.carries, &back.payload), (REPLY[n], &reply.payload), "{hook:?}");
+            assert_eq!(scene.send_summed(&reply.bytes()), Reason::ForwardedToClient);
+
+            let quoted = there.bytes()[14..][..[28, 48][m]].to_vec();
+            let router = ["10.2.0.254:0", "[2001:db8:2::fe]:0"][m];
+            let error = Frame { payload: quoted, ..packet(EXPIRED[m], router, &to) };
+            let ended = scene.send(hook, &error);
+            assert_eq!(ended.reason, Reason::ErrorToClient, "{hook:?} {n} {len}");
+            let out = ended.frame();
+            assert_eq!((out.carries, out.from.ip()), (EXPIRED[n], host(VIPS[n])), "{hook:?}");
+            let header = [20, 40][n];
+            assert_eq!(out.payload[header..], sent.bytes()[14 + header..][..8], "{hook:?}");
+            let addresses = [12..20, 8..40][n].clone();
+            assert_eq!(out.payload[addresses.clone()], sent.bytes()[14..][addresses], "{hook:?}");
+            assert_eq!(scene.send_summed(&error.bytes()), Reason::ErrorToClient);
+
+            let part = Frame { fragment: MORE_FRAGMENTS, ..request(n, 77).payload(64) };
+            let ended = scene.send(hook, &part);
+            assert_eq!(ended.reason, Reason::Untranslatable, "{hook:?} {n}");
+        }
+        let flows = scene.get().flows(99).unwrap();
+        // Beside those of the other way round.
+        assert_eq!(flows.len(), n + 1, "{flows:?}");
     }
 }
 
@@ -209,17 +259,5 @@ fn a_flow_of_echoes_ends_a_minute_after_the_last_and_with_its_backend() {
         assert_eq!(entries(&mut scene), 0, "{n}: its backend is gone");
         // Nobody else has the address now.
         assert_eq!(scene.send(Hook::Tc, &request(n, 3)).reason.kind(), lb_dataplane::Kind::Pass);
-    }
-}
-
-#[test]
-fn echoes_are_not_given_to_backends_of_the_other_family() {
-    let mut scene = Scene::new();
-    for n in [0, 1] {
-        let address: IpAddr = OURS[1 - n].parse().unwrap();
-        scene.sources = vec![Source { address, first_port: 2000, last_port: 2999 }];
-        let services = scene.services(&[(VIPS[n], Icmp, Maglev, &BACKENDS[1 - n])]);
-        let refused = scene.get().apply(&Table { services }).unwrap_err().to_string();
-        assert!(refused.contains("echo"), "{refused}");
     }
 }

@@ -31,6 +31,7 @@ impl Family for V4 {
     const IS_V6: bool = false;
     const HEADER_LEN: u32 = HEADER_LEN;
     const ICMP: u8 = 1;
+    const ECHO_REQUEST: u16 = u16::from_ne_bytes([ECHO_REQUEST, 0]);
     const ECHO_REPLY: u16 = 0;
     const ICMP_COVERS_ADDRESSES: bool = false;
     const NEXT_HOP: u32 = NEXT_HOP_V4;

@@ -47,6 +47,7 @@ impl Family for V6 {
     const IS_V6: bool = true;
     const HEADER_LEN: u32 = HEADER_LEN;
     const ICMP: u8 = 58;
+    const ECHO_REQUEST: u16 = u16::from_ne_bytes([ECHO_REQUEST, 0]);
     const ECHO_REPLY: u16 = u16::from_ne_bytes([ECHO_REPLY, 0]);
     const ICMP_COVERS_ADDRESSES: bool = true;
     const NEXT_HOP: u32 = NEXT_HOP_V6;

@@ -5,16 +5,18 @@
 //! its sender is told what fits, as if it were not allowed (RFC 7915 §4 asks for fragments). From IPv6 a packet of up to 1,280
 //! bytes, which its sender need not make shorter, may be fragmented as IPv4, and the kernel does it.
 
+mod error;
+
+pub(super) use self::error::error_across;
 use super::forward::{Found, address_frame, left_to_kernel, packet_len};
 use super::{Scratch, Way, either};
-use crate::checksum::{Delta, update_optional};
-use crate::family::{Family, Header};
+use crate::checksum::{self, Delta};
+use crate::family::{Family, Header, protocol_across};
 use crate::fib::{MEMBER_RESOLVED, MemberEntry};
 use crate::flow::{DIRECTION_TO_BACKEND, TCP, Translation, UDP};
 use crate::packet::{ChecksumChange, Packet};
-use crate::parse::{AT_MASK, BURIED, ETHERNET_LEN, FRAGMENT, Ip, Kind};
+use crate::parse::{BURIED, ETHERNET_LEN, FRAGMENT, Ip, Kind};
 use crate::punt::QUOTED;
-use crate::quote::Quote;
 use crate::reason::Reason;
 use crate::rewrite::partial_sum;
 use crate::sctp;
@@ -22,9 +24,6 @@ use crate::tables::{Tables, TablesOf};
 
 const TCP_CHECKSUM_AT: u32 = 16;
 const UDP_CHECKSUM_AT: u32 = 6;
-const ICMP_CHECKSUM_AT: u32 = 2;
-/// Bytes of an ICMP error before what it quotes.
-const ERROR_LEN: u32 = 8;
 /// The longest packet that a sender of IPv6 need not make shorter (RFC 8200 §5).
 const V6_LEAST_MTU: u32 = 1280;
 
@@ -59,7 +58,8 @@ fn forward<A: Family, P: Packet, T: TablesOf<A>>(
     if let Some(reason) = found.end_of_flow() {
         return Err(reason);
     }
-    if ip.fragment & BURIED != 0 {
+    // The sum of an echo covers the length of all of it in IPv6 (RFC 7915 §1.2).
+    if ip.fragment & BURIED != 0 || ip.protocol == A::ICMP && ip.is_fragment() {
         return Err(Reason::Untranslatable);
     }
     check_header(packet, ip)?;
@@ -194,7 +194,7 @@ fn read_header<A: Family, P: Packet, T: Tables>(
         // Of IPv6 that has none (RFC 7915 §5.1); IPv6 asks for none.
         tables.next_number()
     };
-    header.protocol = ip.protocol;
+    header.protocol = protocol_across::<A>(ip.protocol);
     header.class = A::class(packet, ETHERNET_LEN).ok_or(Reason::Malformed)?;
     Ok(())
 }
@@ -232,6 +232,16 @@ fn pseudo_header<A: Family>(source: A, destination: A, protocol: u8, len: u32) -
     Delta::between(0, source.sum() + destination.sum() + lengths)
 }
 
+/// The sum of a whole ICMP message whose checksum is right.
+#[inline(always)]
+fn sum_of_message<A: Family>(source: A, destination: A, len: u32) -> Delta {
+    if A::ICMP_COVERS_ADDRESSES {
+        pseudo_header(source, destination, A::ICMP, len).undone()
+    } else {
+        Delta::default()
+    }
+}
+
 /// Gives a packet a header of the other family.
 #[inline(never)]
 fn rewrite_header<B: Family, P: Packet>(
@@ -263,6 +273,7 @@ fn rewrite_transport<A: Family, P: Packet>(
     let checksum_at = match ip.protocol {
         TCP => at + TCP_CHECKSUM_AT,
         UDP => at + UDP_CHECKSUM_AT,
+        icmp if icmp == A::ICMP => return rewrite_echo(packet, scratch),
         // Its sum covers no addresses.
         _ => {
             return sctp::write_ports(
@@ -291,173 +302,35 @@ fn rewrite_transport<A: Family, P: Packet>(
     packet.write(at, [to.source_port, to.destination_port])
 }
 
-/// Sends an ICMP error about a flow on in the other family. To either side it comes from where the packet that it quotes was
-/// sent to: the router that sent it has no address there.
+/// Gives an echo the type, the identifier and the sum that it has in the other family (RFC 7915 §4.2, §5.2).
 #[inline(never)]
-pub(super) fn error_across<A: Family, P: Packet>(
-    packet: &mut P,
-    scratch: &mut Scratch<A>,
-    way: &mut Way,
-) -> Reason {
-    either(error(packet, scratch, way))
+fn rewrite_echo<A: Family, P: Packet>(packet: &mut P, scratch: &Scratch<A>) -> Option<()> {
+    let Scratch { ip, step, header, .. } = scratch;
+    let (at, to) = (ip.transport_at(), &step.across);
+    let len = header.payload_len;
+    let before = sum_of_message(ip.source, ip.destination, len);
+    let change = before.undone().and(sum_of_message(to.source, to.destination, len));
+    packet.note_change(change);
+    write_echo::<A, P>(packet, at, to.source_port | to.destination_port, change)
 }
 
+/// Writes the first words of an echo as the other family has them. Its checksum does what all changes of the message, but for it,
+/// leave to do for a change of the message's sum.
 #[inline(always)]
-fn error<A: Family, P: Packet>(
+fn write_echo<A: Family, P: Packet>(
     packet: &mut P,
-    scratch: &mut Scratch<A>,
-    way: &mut Way,
-) -> Result<Reason, Reason> {
-    let Scratch { ip, step, member, found, .. } = scratch;
-    let found = *found;
-    if ip.is_fragment() {
-        return Err(Reason::Untranslatable);
-    }
-    if let Some(reason) = found.end_of_flow() {
-        return Err(reason);
-    }
-    let ends = match way_out::<P>(found, false, member, step.direction) {
-        Ok(Reason::ForwardedToBackend) => Ok(Reason::ErrorToBackend),
-        Ok(Reason::ForwardedToClient) => Ok(Reason::ErrorToClient),
-        other => other,
-    };
-    check_error(packet, scratch)?;
-    let is_sent = ends.is_ok();
-    rewrite_error(packet, scratch, is_sent)?;
-    let reason = ends?;
-    let Scratch { step, member, .. } = scratch;
-    address_frame(packet, member, step.across.destination, way).ok_or(Reason::WriteFault)?;
-    Ok(reason)
-}
-
-/// Whether an error's checksums are right. That of the error is summed anew when the error has its new form, and must not make a damaged
-/// one good.
-#[inline(never)]
-fn check_error<A: Family, P: Packet>(packet: &mut P, scratch: &Scratch<A>) -> Result<(), Reason> {
-    let ip = &scratch.ip;
-    check_header(packet, ip)?;
-    let at = ip.transport_at();
-    let len = error_len(ip)?;
-    let sum = Delta(packet.sum(at, len).ok_or(Reason::Untranslatable)?);
-    let sum = if A::ICMP_COVERS_ADDRESSES {
-        sum.and(pseudo_header(ip.source, ip.destination, A::ICMP, len))
-    } else {
-        sum
-    };
-    if sum.0 == 0xffff { Ok(()) } else { Err(Reason::Malformed) }
-}
-
-/// Bytes of an error from its ICMP header on.
-#[inline(always)]
-fn error_len<A: Family>(ip: &Ip<A>) -> Result<u32, Reason> {
-    let before = ip.transport_at() - ETHERNET_LEN;
-    if ip.total_len < before { Err(Reason::Malformed) } else { Ok(ip.total_len - before) }
-}
-
-/// Gives an error, and what it quotes, headers of the other family.
-#[inline(never)]
-fn rewrite_error<A: Family, P: Packet>(
-    packet: &mut P,
-    scratch: &mut Scratch<A>,
-    is_sent: bool,
-) -> Result<(), Reason> {
-    let Scratch { ip, quote, step, header, .. } = scratch;
-    let (to, at) = (&step.across, ip.transport_at());
-    let [first, _, high, low] = packet.read::<4>(at).ok_or(Reason::Malformed)?;
-    let quoted_at = quote.transport_at & AT_MASK;
-    let old_inner = quoted_at.wrapping_sub(at + ERROR_LEN) & AT_MASK;
-    let new_inner = <A::Other as Family>::header_len(&quote.header);
-    let longer = new_inner.wrapping_sub(old_inner).cast_signed();
-    let number = u32::from(u16::from_be(high)) << 16 | u32::from(u16::from_be(low));
-    let quoted_len = old_inner + quote.header.payload_len;
-    let (first, number) =
-        A::error_across(first, number, -longer, quoted_len).ok_or(Reason::Untranslatable)?;
-    header.payload_len = error_len(ip)?.wrapping_add_signed(longer);
-    header.identification = 0;
-    header.fragment = 0;
-    header.may_be_fragmented = false;
-    header.protocol = <A::Other as Family>::ICMP;
-    header.ttl = if is_sent { ip.ttl.wrapping_sub(1) } else { ip.ttl };
-    header.class = A::class(packet, ETHERNET_LEN).ok_or(Reason::Malformed)?;
-    let before = sum_of_error(packet, ip);
-    let new_len = <A::Other as Family>::HEADER_LEN + ERROR_LEN + new_inner;
-    packet.change_family(quoted_at - ETHERNET_LEN, new_len, !A::IS_V6).ok_or(Reason::WriteFault)?;
-    write_quoted(packet, quote, to).ok_or(Reason::WriteFault)?;
-    <A::Other as Family>::write_header(packet, ETHERNET_LEN, to.source, to.destination, header)
-        .ok_or(Reason::WriteFault)?;
-    let number = [(number >> 16) as u16, number as u16].map(u16::to_be);
-    let message = [first, 0, number[0], number[1]];
-    write_message(packet, header.payload_len, to, message, before).ok_or(Reason::WriteFault)
-}
-
-/// The sum of a packet that is an error, whose checksums are right.
-#[inline(never)]
-fn sum_of_error<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>) -> u16 {
-    let before = ip.transport_at() - ETHERNET_LEN;
-    // One that cannot be summed is not there: the message behind it was summed.
-    let header = sum_of_header::<A, P>(packet, before).unwrap_or_default();
-    let len = ip.total_len.wrapping_sub(before);
-    header.and(sum_of_message(ip.source, ip.destination, len)).0
-}
-
-/// The sum of a whole ICMP message whose checksum is right.
-#[inline(always)]
-fn sum_of_message<A: Family>(source: A, destination: A, len: u32) -> Delta {
-    if A::ICMP_COVERS_ADDRESSES {
-        pseudo_header(source, destination, A::ICMP, len).undone()
-    } else {
-        Delta::default()
-    }
-}
-
-/// Writes what an error of the family B quotes: it goes the other way than the error.
-#[inline(never)]
-fn write_quoted<B: Family, P: Packet>(
-    packet: &mut P,
-    quote: &Quote<B::Other>,
-    to: &Translation<B>,
+    at: u32,
+    identifier: u16,
+    change: Delta,
 ) -> Option<()> {
-    let ip_at = ETHERNET_LEN + B::HEADER_LEN + ERROR_LEN;
-    let at = ip_at + B::header_len(&quote.header);
-    if !packet.pull(at + UDP_CHECKSUM_AT + 2) {
-        return None;
-    }
-    B::write_header(packet, ip_at, to.destination, to.source, &quote.header)?;
-    let old = &quote.key;
-    packet.write(at, [to.destination_port, to.source_port])?;
-    if quote.header.protocol == UDP {
-        let addresses = Delta::between(
-            old.source.sum() + old.destination.sum(),
-            to.source.sum() + to.destination.sum(),
-        );
-        let ports = Delta::of([old.source_port], [to.destination_port])
-            .and(Delta::of([old.destination_port], [to.source_port]));
-        let [sum] = packet.read::<1>(at + UDP_CHECKSUM_AT)?;
-        packet.write(at + UDP_CHECKSUM_AT, [update_optional(sum, addresses.and(ports))])?;
-    }
-    Some(())
-}
-
-/// Writes an error's own header, and the sum over all of it. The packet's sum was `before` in its other form.
-#[inline(never)]
-fn write_message<B: Family, P: Packet>(
-    packet: &mut P,
-    len: u32,
-    to: &Translation<B>,
-    message: [u16; 4],
-    before: u16,
-) -> Option<()> {
-    let at = ETHERNET_LEN + B::HEADER_LEN;
-    packet.write(at, message)?;
-    let sum = Delta(packet.sum(at, len)?);
-    let sum = if B::ICMP_COVERS_ADDRESSES {
-        sum.and(pseudo_header(to.source, to.destination, B::ICMP, len))
+    let [old_kind, sum, old_identifier] = packet.read::<3>(at)?;
+    let is_request = old_kind == A::ECHO_REQUEST;
+    let kind = if is_request {
+        <A::Other as Family>::ECHO_REQUEST
     } else {
-        sum
+        <A::Other as Family>::ECHO_REPLY
     };
-    packet.write(at + ICMP_CHECKSUM_AT, [!sum.0])?;
-    let header = sum_of_header::<B, P>(packet, B::HEADER_LEN)?;
-    let after = header.and(sum_of_message(to.source, to.destination, len));
-    packet.note_change(Delta(before).undone().and(after));
-    Some(())
+    let content = Delta::of([old_kind, old_identifier], [kind, identifier]);
+    let sum = checksum::update(sum, content.and(change.undone()));
+    packet.write(at, [kind, sum, identifier])
 }
