@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::report::{Report, Series};
+use crate::report::{Report, Series, cut};
 
 impl Report {
     /// A figure beside a baseline of the same rounds; the interval is as for `ratio`.
@@ -16,7 +16,7 @@ impl Report {
     ) {
         let mut ratios: Vec<f64> = value.0.iter().zip(&baseline.0).map(|(a, b)| a / b).collect();
         ratios.sort_unstable_by(f64::total_cmp);
-        let cut = ratios.len() / 5;
+        let cut = cut(ratios.len());
         let (low, high) = (ratios[cut], ratios[ratios.len() - 1 - cut]);
         let (holds, verdict) = if low >= target {
             (json!(true), "holds")
