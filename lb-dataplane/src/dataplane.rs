@@ -22,7 +22,7 @@ mod punts;
 mod routes;
 mod tags;
 mod vlans;
-mod xdp_features;
+mod ways_out;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -48,7 +48,7 @@ use self::programs::Programs;
 pub use self::programs::{Load, Loaded};
 pub use self::punts::Punts;
 pub use self::vlans::{Vlan, cramped};
-use self::xdp_features::XdpFeatures;
+use self::ways_out::WaysOut;
 use crate::error::{ApplyError, AttachError, OpenError, ReadError};
 use crate::fib::{Action, Audit, Fib, FibError, FibLookup, FibRoute, FibUpdate, FibUsage, Packet};
 use crate::held::HeldCounts;
@@ -74,8 +74,7 @@ pub struct Dataplane {
     /// Fragments that came early: how many may be kept, and what became of them.
     early_fragments: u32,
     held: Arc<Mutex<HeldCounts>>,
-    /// Of the ways out; `None` while nothing is attached to XDP.
-    xdp: Option<XdpFeatures>,
+    ways_out: WaysOut,
 }
 
 impl Dataplane {
@@ -132,9 +131,8 @@ impl Dataplane {
         let Self { ebpf, programs, pins, .. } = self;
         let placed = attach::attach(Source { ebpf, programs, pins, loads }, ifname, choice)?;
         if placed.hook == Hook::Xdp {
-            let features = self.xdp.get_or_insert_default();
-            let without = features.look_at(self.fib.interfaces());
-            without.into_iter().for_each(|ifindex| self.fib.set_xdp(ifindex, false));
+            self.ways_out.with_xdp();
+            self.fib.set_ways_out(&self.ways_out.look_at(self.fib.interfaces()));
         }
         Ok(placed)
     }
@@ -247,14 +245,15 @@ impl Dataplane {
             self.one_arm.find_neighbours(&towards);
         }
         let (moved, is_more) = self.one_arm.moved(&towards);
-        if !is_more {
-            let changed =
-                self.xdp.as_mut().map(|xdp| xdp.changed(&self.fib.interfaces().collect()));
-            let changed = changed.into_iter().flatten();
-            changed.for_each(|(ifindex, takes)| self.fib.set_xdp(ifindex, takes));
-        }
         moved.map_or(Ok(()), |change| self.change(&change))?;
         Ok(is_more)
+    }
+
+    /// Looks again at some of the interfaces that packets leave through, by whom they can be sent; whether there are more.
+    pub fn follow_ways_out(&mut self) -> bool {
+        let (changes, is_more) = self.ways_out.changed(&self.fib.interfaces().collect());
+        self.fib.set_ways_out(&changes);
+        is_more
     }
 
     /// Backends that get no new flows, whatever their health, since there is no way to them as their service's mode needs one.
@@ -292,10 +291,8 @@ impl Dataplane {
     ///
     /// The first refusal.
     pub fn fib_apply(&mut self, updates: &[FibUpdate]) -> Result<(), FibError> {
-        if let Some(features) = &mut self.xdp {
-            let without = features.look_at(self.fib.led_through(updates).into_iter());
-            without.into_iter().for_each(|ifindex| self.fib.set_xdp(ifindex, false));
-        }
+        let found = self.ways_out.look_at(self.fib.led_through(updates).into_iter());
+        self.fib.set_ways_out(&found);
         self.fib.apply(updates)
     }
 

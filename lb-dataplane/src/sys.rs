@@ -15,6 +15,9 @@ use lb_dataplane_common::tables::TICK_SHIFT;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 /// `BPF_MAP_UPDATE_BATCH` of `linux/bpf.h`.
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+/// `BPF_PROG_QUERY` of `linux/bpf.h`, and its attach type `BPF_TCX_EGRESS`.
+const BPF_PROG_QUERY: libc::c_long = 16;
+const BPF_TCX_EGRESS: u32 = 47;
 /// `MEMBARRIER_CMD_GLOBAL` of `linux/membarrier.h`.
 const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
 
@@ -116,6 +119,36 @@ pub(crate) fn update_batch<K: Pod, V: Pod>(
         libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_BATCH, &raw mut attr, size_of::<BatchAttr>())
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The `query` part of `union bpf_attr`, as far as it is used.
+#[repr(C)]
+struct QueryAttr {
+    target: u32,
+    attach_type: u32,
+    flags: [u32; 2],
+    ids: u64,
+    count: u32,
+    reserved: u32,
+    rest: [u64; 4],
+}
+
+/// How many programs packets meet that leave through an interface (tcx).
+pub(crate) fn programs_on_egress(ifindex: u32) -> io::Result<u32> {
+    let mut attr = QueryAttr {
+        target: ifindex,
+        attach_type: BPF_TCX_EGRESS,
+        flags: [0; 2],
+        ids: 0,
+        count: 0,
+        reserved: 0,
+        rest: [0; 4],
+    };
+    // SAFETY: the attribute is the kernel's `query` layout; without room for ids it writes nothing but the attribute.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut attr, size_of::<QueryAttr>())
+    };
+    if result == 0 { Ok(attr.count) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Waits until every program that runs now has ended.

@@ -44,7 +44,7 @@ fn measure(hook: Hook, report: &mut Report) -> Result<()> {
     bed::ready(&lab, &PEERS)?;
     let client = lab.netns("client")?;
     let mut seen = Seen::default();
-    let slow = on_the_fast_path(&lab, || {
+    let slow = on_the_fast_path(&lab, &["lbd"], || {
         for round in 1..=ROUNDS {
             say(&format!("{name}: round {round} of {ROUNDS}"));
             seen.round(client, &sink, round)?;

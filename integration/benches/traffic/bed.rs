@@ -16,7 +16,7 @@ use crate::load;
 /// and a longer turn does not change that.
 pub(crate) const ROUNDS: usize = 25;
 /// How long one of them measures one thing of one peer.
-pub(crate) const TURN: Duration = Duration::from_millis(280);
+pub(crate) const TURN: Duration = Duration::from_millis(230);
 pub(crate) const PORT: u16 = 7000;
 const READY_WITHIN: Duration = Duration::from_secs(40);
 /// Packets that lbd's kernel may forward: what comes before the neighbours' MACs are known.
@@ -49,8 +49,15 @@ pub(crate) fn ready(lab: &Lab, peers: &[Peer]) -> Result<()> {
 }
 
 /// Measures; nothing but lbd's fast path, or it is an error. Returns what its kernel forwarded meanwhile.
-pub(crate) fn on_the_fast_path(lab: &Lab, measure: impl FnOnce() -> Result<()>) -> Result<u64> {
-    let forwarded = || traffic::forwarded_by_kernel(lab.netns("lbd")?);
+pub(crate) fn on_the_fast_path(
+    lab: &Lab,
+    nodes: &[&str],
+    measure: impl FnOnce() -> Result<()>,
+) -> Result<u64> {
+    let forwarded = || {
+        let of = |node: &&str| traffic::forwarded_by_kernel(lab.netns(node)?);
+        nodes.iter().map(of).sum::<Result<u64>>()
+    };
     let before = forwarded()?;
     measure()?;
     let slow = forwarded()? - before;

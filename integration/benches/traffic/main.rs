@@ -1,5 +1,5 @@
 //! Traffic from a client through a balancer to a server, all on this machine: lbd beside plain routing, nftables' DNAT and
-//! HAProxy (targets T1 to T4).
+//! HAProxy (targets T1 to T4), and beside itself without the short way to the other end of its links.
 //!
 //! Everybody has interfaces of his own between the same client and the same server, and takes turns with the others within
 //! a round. What lbd's kernel forwarded is counted, so that nothing is measured but its fast path.
@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use integration::api::Api;
 use integration::demo;
 use integration::lab::Lab;
 use integration::netns::Netns;
@@ -24,16 +25,21 @@ use self::bed::{Peer, ROUNDS, TURN, on_the_fast_path, say, turns};
 use self::report::{Report, Series};
 
 const LBD: &str = "lbd";
+const QUEUED: &str = "lbd through queues";
 const ROUTED: &str = "plain routing";
 const NFTABLES: &str = "nftables DNAT";
 const HAPROXY: &str = "HAProxy TCP";
 /// Where the client finds each of them.
-const PEERS: [Peer; 4] = [
+const PEERS: [Peer; 5] = [
     (LBD, "203.0.113.1"),
+    (QUEUED, "203.0.113.5"),
     (ROUTED, "10.2.2.2"),
     (NFTABLES, "203.0.113.3"),
     (HAPROXY, "203.0.113.4"),
 ];
+
+/// The nodes that they are, each between the client and the server.
+const BETWEEN: [&str; PEERS.len()] = ["lbd", "queued", "router", "nftables", "haproxy"];
 
 fn main() -> Result<()> {
     // `cargo test --benches` and `cargo bench -- --list` only ask whether it is there.
@@ -49,14 +55,16 @@ fn main() -> Result<()> {
     let lab = bed::up("traffic", hook)?;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/traffic/network");
     let text = std::fs::read_to_string(folder.join("web.yaml"))?;
-    let vip: Vip = serde_norway::from_str(&text).context("web.yaml")?;
-    lab.api().put_vip(&vip)?;
-    demo::all_healthy(&lab.api(), &vip)?;
+    let mut vip: Vip = serde_norway::from_str(&text).context("web.yaml")?;
+    serve(&lab.api(), &vip)?;
+    vip.spec.address = PEERS[1].1.parse()?;
+    vip.spec.backends[0].address = "10.2.5.2".parse()?;
+    serve(&Api::new(lab.folder().join("queued/lbd.sock")), &vip)?;
 
     bed::ready(&lab, &PEERS)?;
     let client = lab.netns("client")?;
     let mut seen = Seen::default();
-    on_the_fast_path(&lab, || {
+    on_the_fast_path(&lab, &BETWEEN[..2], || {
         for round in 1..=ROUNDS {
             say(&format!("round {round} of {ROUNDS}"));
             seen.round(client, round, wanted)?;
@@ -75,10 +83,16 @@ fn main() -> Result<()> {
     report.write()
 }
 
+fn serve(api: &Api, vip: &Vip) -> Result<()> {
+    api.put_vip(vip)?;
+    demo::all_healthy(api, vip)
+}
+
 /// Segmentation offload of every interface: without it, each packet of a stream goes through alone.
 fn offload(lab: &Lab, to: &str) -> Result<()> {
-    for (node, interfaces) in
-        [("client", 4), ("server", 4), ("lbd", 2), ("router", 2), ("nftables", 2), ("haproxy", 2)]
+    for (node, interfaces) in [("client", PEERS.len()), ("server", PEERS.len())]
+        .into_iter()
+        .chain(BETWEEN.map(|node| (node, 2)))
     {
         for number in 1..=interfaces {
             lab.run(node, &format!("ethtool -K eth{number} tso {to} gso {to}"))?;
@@ -139,6 +153,10 @@ impl Seen {
             for (against, target) in targets {
                 report.at_least((name, against), unit, lbd, &figures[against], *target);
             }
+            // Beside it, for which no target asks: that neither way falls below nftables.
+            let queued = format!("{}, through queues", &name["T1 ".len()..]);
+            let nftables = &figures[NFTABLES];
+            report.at_least((&queued, NFTABLES), unit, &figures[QUEUED], nftables, 1.0);
         }
         if let Some(lbd) = self.latency.get(LBD) {
             let nftables = &self.latency[NFTABLES];

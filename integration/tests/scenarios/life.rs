@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,11 +18,16 @@ use crate::hello::{Hello, Holds, PODS, SOON, address};
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 mod tc {
-    use super::{Hook, dual_stack, flows_end_and_are_refused, watching};
+    use super::{
+        Hook, dual_stack, flows_end_and_are_refused, packets_skip_a_queue_that_nobody_needs,
+        watching,
+    };
 
     #[test]
     fn ipv4_flows_end_and_are_refused_as_their_vip_says() {
-        flows_end_and_are_refused(&watching(Hook::Tc));
+        let (hello, vip) = watching(Hook::Tc);
+        packets_skip_a_queue_that_nobody_needs(&hello, &vip);
+        flows_end_and_are_refused(&(hello, vip));
     }
 
     #[test]
@@ -83,6 +89,30 @@ fn a_way_out_that_takes_no_frames_is_left_to_the_kernel(hello: &Hello, vip: &Vip
             let before = left();
             traffic::requests(client, address(vip), 6)?.expect(PODS.len(), 2, 2)?;
             ensure!((left() > before) == is_left, "GRO {gro}: {} packets", left() - before);
+            Ok(())
+        })
+        .holds();
+    }
+}
+
+/// What leaves through a veth goes to its other end at once, past what counts at this one, unless the other end has GRO.
+fn packets_skip_a_queue_that_nobody_needs(hello: &Hello, vip: &Vip) {
+    const BLOCKS: usize = 1024;
+    let client = hello.lab.netns("client").holds();
+    let queued = || -> Result<u64> {
+        let shown = hello.lab.run("lbd", "ip -s -j link show eth1")?;
+        let shown: serde_json::Value = serde_json::from_str(&shown)?;
+        shown[0]["stats64"]["tx"]["bytes"].as_u64().context("no such count")
+    };
+    for (gro, is_queued) in [("off", false), ("on", true), ("off", false)] {
+        hello.lab.run("upstream", &format!("ethtool -K eth2 gro {gro}")).holds();
+        eventually("lbd hears what is at its link's other end", SOON, || {
+            let before = queued()?;
+            let whole = |_| ControlFlow::Continue(());
+            traffic::transfer(client, address(vip), BLOCKS, usize::MAX, whole)?;
+            let bytes = queued()? - before;
+            // BGP and health checks are sent by this host, and so are queued.
+            ensure!((bytes > BLOCKS as u64 * 1024 / 2) == is_queued, "GRO {gro}: {bytes} bytes");
             Ok(())
         })
         .holds();

@@ -65,6 +65,7 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
     let section = cursor.object(&[
         "hook",
         "xdp_mode",
+        "redirect_to_peer",
         "interfaces",
         "pin_dir",
         "max_flow_entries",
@@ -101,6 +102,10 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
     Some(Dataplane {
         hook: section.field("hook").and_then(|h| h.one_of(&hooks)).unwrap_or(default.hook),
         xdp_mode: xdp_mode.unwrap_or_default(),
+        redirect_to_peer: section
+            .field("redirect_to_peer")
+            .and_then(|f| f.boolean())
+            .unwrap_or(default.redirect_to_peer),
         interfaces: interfaces.unwrap_or_default(),
         pin_dir: pin_dir.unwrap_or(default.pin_dir),
         max_flow_entries: entries("max_flow_entries").unwrap_or(default.max_flow_entries),

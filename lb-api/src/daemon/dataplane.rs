@@ -169,6 +169,7 @@ pub(super) fn options(config: &config::Dataplane) -> Options {
             v6: config.client_prefix_v6,
         },
         sample_every: config.sample_flows.unwrap_or(0),
+        redirect_to_peer: config.redirect_to_peer,
         record: false,
     }
 }
@@ -208,6 +209,12 @@ async fn follow(handle: DataplaneHandle, unreached: watch::Sender<Arc<Unreached>
                 tracing::error!(why = sentence(&error), "one-arm VIPs keep their source addresses");
                 false
             });
+        }
+        let mut is_more = true;
+        while is_more {
+            let followed = handle.with(|owned| owned.dataplane.follow_ways_out());
+            let Ok(followed) = followed.await else { return };
+            is_more = followed;
         }
     }
 }

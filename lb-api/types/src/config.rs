@@ -188,6 +188,9 @@ pub struct Dataplane {
     pub hook: Hook,
     /// How XDP runs, where the hook is `xdp`.
     pub xdp_mode: XdpMode,
+    /// Where the hook is TC: packets that leave through a veth go to its other end without being queued on the way, where that is
+    /// in another network namespace and nobody misses them on the way there. True by default.
+    pub redirect_to_peer: bool,
     /// Interfaces to attach to: names, or patterns with `*`. Empty by default: none.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>))]
     pub interfaces: Vec<String>,
@@ -320,6 +323,7 @@ impl Default for Dataplane {
         Self {
             hook: Hook::Auto,
             xdp_mode: XdpMode::Native,
+            redirect_to_peer: true,
             interfaces: Vec::new(),
             pin_dir: "/run/lbd/bpf".into(),
             max_flow_entries: 262_144,

@@ -51,6 +51,9 @@ pub const MEMBER_HAS_GATEWAY6: u16 = 4;
 /// XDP can send nothing through the interface: its driver takes no frames from there, or not as it is set up now.
 pub const MEMBER_WITHOUT_XDP: u16 = 8;
 
+/// The interface is the end of a veth whose other end, in another network namespace, TC may hand packets to.
+pub const MEMBER_TO_PEER: u16 = 16;
+
 /// A way out, as the array `FIB_MEMBERS` holds it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]

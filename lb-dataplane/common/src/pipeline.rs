@@ -35,7 +35,7 @@ pub(crate) use self::without_flow::note as note_without_flow;
 use crate::choose::{self, Composed};
 use crate::early::FirstCame;
 use crate::family::{Family, Header, V4, V6};
-use crate::fib::MemberEntry;
+use crate::fib::{MEMBER_TO_PEER, MemberEntry};
 use crate::flow::{
     Flow, FlowKey, SCTP, STATE_GOING, STATE_MODE, STATE_SAMPLED, Translation, mode_of,
 };
@@ -67,8 +67,8 @@ pub struct Outcome {
 pub struct Way {
     /// The interface to send through; 0 if the packet is not forwarded.
     pub ifindex: u32,
-    /// The family of the neighbour whose MAC the kernel is to find: [`NEXT_HOP_V4`], [`NEXT_HOP_V6`], or 0 if the frame is
-    /// complete.
+    /// The family of the neighbour whose MAC the kernel is to find: [`NEXT_HOP_V4`], [`NEXT_HOP_V6`]; if the frame is complete,
+    /// 0 or [`TO_PEER`].
     pub resolve: u32,
     /// That neighbour's address; an IPv4 one in the first word.
     pub next_hop: V6,
@@ -80,6 +80,8 @@ pub struct Way {
 pub const NEXT_HOP_V4: u32 = 2;
 /// `AF_INET6`.
 pub const NEXT_HOP_V6: u32 = 10;
+/// The interface is a veth's, and its other end is handed the frame.
+pub const TO_PEER: u32 = MEMBER_TO_PEER as u32;
 
 /// A packet's whole way, counted.
 #[inline(always)]

@@ -49,6 +49,9 @@ pub fn lbd_tc(ctx: TcContext) -> i32 {
     record::record(&outcome);
     match outcome.reason.kind_at_once() {
         Kind::Forward if outcome.way.resolve == 0 => tc::redirect(outcome.way.ifindex),
+        Kind::Forward if outcome.way.resolve == pipeline::TO_PEER => {
+            tc::redirect_to_peer(outcome.way.ifindex)
+        }
         Kind::Forward => tc::redirect_neighbour(&outcome.way),
         Kind::Reply => tc::redirect(packet.link()),
         Kind::Pass => TCX_NEXT,

@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
-use lb_dataplane_common::pipeline::Outcome;
+use lb_dataplane_common::pipeline::{Outcome, TO_PEER};
 use lb_dataplane_common::tables::Record;
 
 #[map]
@@ -25,7 +25,7 @@ pub fn record(outcome: &Outcome) {
             (*record).reason = outcome.reason as u32;
             (*record).ifindex = outcome.way.ifindex;
             // Not an array of zeroes: the compiler would write it by a call.
-            let all = 0_u32.wrapping_sub(u32::from(outcome.way.resolve != 0));
+            let all = 0_u32.wrapping_sub(u32::from(outcome.way.resolve & !TO_PEER != 0));
             (*record).resolve = outcome.way.next_hop.map(|word| word & all);
             (*record).packets += 1;
         }

@@ -11,8 +11,8 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_check_mtu, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-    bpf_skb_adjust_room, bpf_skb_change_proto, bpf_skb_load_bytes, bpf_skb_pull_data,
-    bpf_skb_vlan_pop, bpf_skb_vlan_push,
+    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_proto, bpf_skb_load_bytes,
+    bpf_skb_pull_data, bpf_skb_vlan_pop, bpf_skb_vlan_push,
 };
 use lb_dataplane_common::checksum::{self, Delta};
 use lb_dataplane_common::early::EarlyHead;
@@ -335,6 +335,14 @@ fn opaque(mut number: u16) -> u16 {
 pub fn redirect(ifindex: u32) -> i32 {
     // SAFETY: a helper without preconditions.
     unsafe { bpf_redirect(ifindex, 0) as i32 }
+}
+
+/// Hands the frame to the other end of a veth, which is in another network namespace: it goes on there at once, without being
+/// queued.
+#[inline(always)]
+pub fn redirect_to_peer(ifindex: u32) -> i32 {
+    // SAFETY: a helper without preconditions.
+    unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
 }
 
 /// Has the kernel find the next hop's MAC, by asking on the link if need be, and send the packet.

@@ -8,6 +8,7 @@ use aya::util::KernelVersion;
 use super::object::Object;
 use super::one_arm::OneArm;
 use super::programs::{self, AGE, AGE6, Programs};
+use super::ways_out::WaysOut;
 use super::{Attached, Dataplane, Options, age, apply, attach, routes, tags};
 use crate::error::OpenError;
 use crate::pins::Pins;
@@ -61,7 +62,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
         scan,
         early_fragments,
         held,
-        xdp: None,
+        ways_out: WaysOut::new(options.redirect_to_peer),
     })
 }
 

@@ -47,10 +47,7 @@ impl Dataplane {
     /// A map cannot be written.
     pub fn set_vlans(&mut self, vlans: &[Vlan]) -> Result<(), ApplyError> {
         self.fib.set_encapsulations(encapsulations(vlans), cramped(vlans));
-        if let Some(features) = &mut self.xdp {
-            let without = features.look_at(self.fib.interfaces());
-            without.into_iter().for_each(|ifindex| self.fib.set_xdp(ifindex, false));
-        }
+        self.fib.set_ways_out(&self.ways_out.look_at(self.fib.interfaces()));
         let attached: Vec<u32> = self.attached().iter().map(|attached| attached.ifindex).collect();
         receive(&mut self.ebpf, vlans, &attached)
             .map_err(|source| ApplyError::Map { map: "VLANS", source })

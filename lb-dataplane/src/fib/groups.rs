@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use lb_dataplane_common::encapsulation::Encapsulation;
 use lb_dataplane_common::fib::{
     GROUP_BLACKHOLE, GROUP_KERNEL, GROUP_NO_ROOM, MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6,
-    MEMBER_RESOLVED, MEMBER_WITHOUT_XDP, MemberEntry, group_buckets, group_kind, group_member,
+    MEMBER_RESOLVED, MEMBER_TO_PEER, MEMBER_WITHOUT_XDP, MemberEntry, group_buckets, group_kind,
+    group_member,
 };
 
 use foldhash::fast::FixedState;
@@ -105,8 +106,8 @@ pub(super) struct Groups {
     /// Members that groups name, with the number of groups.
     members: HashMap<MemberEntry, (u32, u32)>,
     stale: Stale,
-    /// Interfaces that XDP can send nothing through.
-    without_xdp: HashSet<u32>,
+    /// What members have of the interfaces that they leave through: `MEMBER_WITHOUT_XDP`, `MEMBER_TO_PEER`.
+    ways_out: HashMap<u32, u16>,
     /// The first place behind those of groups.
     end: u32,
     /// What is put around packets that leave through interfaces, other than nothing.
@@ -146,7 +147,7 @@ impl Groups {
             by_name: HashMap::default(),
             members: HashMap::new(),
             stale,
-            without_xdp: HashSet::new(),
+            ways_out: HashMap::new(),
             end: pools.end,
             encapsulations: HashMap::new(),
             cramped: HashSet::new(),
@@ -178,13 +179,13 @@ impl Groups {
         }
     }
 
-    /// Notes whether XDP can send through an interface, also in the members that there are.
-    pub(super) fn set_xdp(&mut self, ifindex: u32, takes_frames: bool) {
-        let is_news = match takes_frames {
-            true => self.without_xdp.remove(&ifindex),
-            false => self.without_xdp.insert(ifindex),
-        };
-        if is_news {
+    /// Notes what is known of interfaces that members leave through, also in the members that there are.
+    pub(super) fn set_ways_out(&mut self, found: &[(u32, u16)]) {
+        for (ifindex, flags) in found {
+            self.ways_out.insert(*ifindex, *flags);
+        }
+        self.ways_out.retain(|_, flags| *flags != 0);
+        if !found.is_empty() {
             self.finish_anew();
         }
     }
@@ -222,10 +223,9 @@ impl Groups {
         let around = self.encapsulations.get(&entry.ifindex);
         let is_resolved = entry.flags & MEMBER_RESOLVED != 0;
         entry.encapsulation = around.filter(|_| is_resolved).map_or(0, |it| it.encode());
-        entry.flags &= !MEMBER_WITHOUT_XDP;
-        if self.without_xdp.contains(&self.leaves_through(entry.ifindex))
-            || self.cramped.contains(&entry.ifindex)
-        {
+        entry.flags &= !(MEMBER_WITHOUT_XDP | MEMBER_TO_PEER);
+        entry.flags |= self.ways_out.get(&self.leaves_through(entry.ifindex)).unwrap_or(&0);
+        if self.cramped.contains(&entry.ifindex) {
             entry.flags |= MEMBER_WITHOUT_XDP;
         }
         entry

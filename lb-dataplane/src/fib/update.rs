@@ -101,9 +101,9 @@ impl FibUpdate {
 }
 
 impl Fib {
-    /// Notes whether XDP can send through an interface; as long as nothing else is said, it can.
-    pub fn set_xdp(&mut self, ifindex: u32, takes_frames: bool) {
-        self.groups.set_xdp(ifindex, takes_frames);
+    /// Notes what is known of interfaces that packets leave through: bits of `MEMBER_*`, 0 as long as nothing else is said.
+    pub fn set_ways_out(&mut self, found: &[(u32, u16)]) {
+        self.groups.set_ways_out(found);
     }
 
     /// Notes what is put around packets by the interface that they leave through; around others, nothing. `cramped`: interfaces

@@ -122,6 +122,7 @@ impl Scene {
             timeouts: Timeouts::default(),
             client_prefixes: ClientPrefixes::default(),
             sample_every: 0,
+            redirect_to_peer: false,
             record: true,
         };
         change(&mut options);

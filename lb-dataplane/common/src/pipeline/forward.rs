@@ -5,8 +5,8 @@ use crate::checksum::Delta;
 use crate::encapsulation::Encapsulation;
 use crate::family::{Family, V4};
 use crate::fib::{
-    MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED, MEMBER_WITHOUT_XDP, MemberEntry,
-    Route,
+    MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6, MEMBER_RESOLVED, MEMBER_TO_PEER, MEMBER_WITHOUT_XDP,
+    MemberEntry, Route,
 };
 use crate::flow::{DIRECTION_TO_BACKEND, Flow, FlowKey};
 use crate::hash::FlowHash;
@@ -393,7 +393,7 @@ pub(super) fn address_frame<A: Family, P: Packet>(
     way.ifindex = member.ifindex;
     if member.flags & MEMBER_RESOLVED != 0 {
         match Encapsulation::decode(member.encapsulation) {
-            Encapsulation::None => {}
+            Encapsulation::None => way.resolve = u32::from(member.flags & MEMBER_TO_PEER),
             Encapsulation::Vlan { link, tags } => {
                 way.ifindex = link;
                 way.tags = tags;
