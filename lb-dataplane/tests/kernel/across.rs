@@ -482,6 +482,22 @@ fn an_error_about_a_fragment_names_a_size_with_room_for_the_fragment_header() {
 }
 
 #[test]
+fn an_error_that_would_be_too_big_in_the_other_family_is_dropped() {
+    let sides = FROM_6_TO_4;
+    let mut scene = scene(sides);
+    for hook in BOTH {
+        let sent = packet(UDP, sides.client, sides.vip).payload(1432);
+        let there = scene.send(hook, &sent).frame();
+        let to = SocketAddr::new(there.from.ip(), 0).to_string();
+        // In IPv6 two headers are 20 bytes longer each.
+        for (after, expected) in [(1412, Reason::ErrorToClient), (1413, Reason::Untranslatable)] {
+            let about = error([3, 3], 0, "10.2.0.254:9", &to, &there, after);
+            assert_eq!(scene.send_bytes(hook, &about, None).reason, expected, "{hook:?} {after}");
+        }
+    }
+}
+
+#[test]
 fn an_error_that_is_damaged_or_has_no_counterpart_is_dropped() {
     for sides in SIDES {
         let mut scene = scene(sides);

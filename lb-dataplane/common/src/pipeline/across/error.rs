@@ -88,7 +88,7 @@ fn rewrite_error<A: Family, P: Packet>(
     scratch: &mut Scratch<A>,
     is_sent: bool,
 ) -> Result<(), Reason> {
-    let Scratch { ip, quote, step, header, .. } = scratch;
+    let Scratch { ip, quote, step, header, member, .. } = scratch;
     let (to, at) = (&step.across, ip.transport_at());
     let [first, _, high, low] = packet.read::<4>(at).ok_or(Reason::Malformed)?;
     let quoted_at = quote.transport_at & AT_MASK;
@@ -100,6 +100,11 @@ fn rewrite_error<A: Family, P: Packet>(
     let (first, number) =
         A::error_across(first, number, -longer, quoted_len).ok_or(Reason::Untranslatable)?;
     header.payload_len = error_len(ip)?.wrapping_add_signed(longer);
+    // Nobody makes one that long (RFC 1812 §4.3.2.3, RFC 4443 §2.4), and no error is sent about it.
+    let len = <A::Other as Family>::HEADER_LEN + header.payload_len;
+    if is_sent && len > u32::from(member.mtu) {
+        return Err(Reason::Untranslatable);
+    }
     header.identification = 0;
     header.fragment = 0;
     header.may_be_fragmented = false;
