@@ -13,6 +13,8 @@ mod flow_filter;
 mod flows;
 mod free_ports;
 mod interfaces;
+mod kept;
+mod memory;
 mod object;
 mod one_arm;
 mod open;
@@ -41,6 +43,7 @@ pub use self::early::EarlyFragments;
 pub use self::flow_events::{FlowEnd, FlowEvent, FlowEvents, HowEnded};
 pub use self::flow_filter::{Flow, FlowFilter, FlowState};
 pub use self::flows::FlowPlace;
+use self::memory::Memory;
 use self::one_arm::OneArm;
 pub use self::open::clean;
 pub use self::options::{ClientPrefixes, HookChoice, Options, Sizes, XdpMode};
@@ -52,7 +55,6 @@ use self::ways_out::WaysOut;
 use crate::error::{ApplyError, AttachError, OpenError, ReadError};
 use crate::fib::{Action, Audit, Fib, FibError, FibLookup, FibRoute, FibUpdate, FibUsage, Packet};
 use crate::held::HeldCounts;
-use crate::mapped::Mapped;
 use crate::pins::Pins;
 use crate::plan::{self, Served};
 use crate::table::{Change, ServiceKey, Table};
@@ -66,8 +68,7 @@ pub struct Dataplane {
     programs: Programs,
     adopted: bool,
     served: Served,
-    /// The words of `RINGS`.
-    rings: Mapped,
+    memory: Memory,
     one_arm: OneArm,
     fib: Fib,
     scan: age::Scan,
@@ -189,7 +190,7 @@ impl Dataplane {
     pub fn apply(&mut self, table: &Table) -> Result<(), ApplyError> {
         let (resolved, one_arm) = OneArm::of(table, &|address| self.fib.towards(address));
         let steps = self.served.plan(&resolved)?;
-        apply::carry_out(&mut self.ebpf, &self.rings, &mut self.served, &steps)?;
+        apply::carry_out(&mut self.ebpf, &mut self.memory, &mut self.served, &steps)?;
         self.one_arm = one_arm;
         Ok(())
     }
@@ -202,7 +203,7 @@ impl Dataplane {
     pub fn change(&mut self, change: &Change) -> Result<(), ApplyError> {
         let resolved = self.one_arm.resolve(change, &|address| self.fib.towards(address));
         let steps = self.served.change(&resolved)?;
-        apply::carry_out(&mut self.ebpf, &self.rings, &mut self.served, &steps)?;
+        apply::carry_out(&mut self.ebpf, &mut self.memory, &mut self.served, &steps)?;
         self.one_arm.keep(change, &resolved);
         Ok(())
     }
@@ -217,6 +218,7 @@ impl Dataplane {
     /// A grace period is over that began after this was asked for.
     pub fn passed(&mut self, waited: plan::Waiting) {
         self.served.passed(waited);
+        kept::settle_or_say(&mut self.ebpf, &self.memory, &mut self.served);
     }
 
     /// Holds the maps of services, backends and rings against what is served, entry by entry; with `repair`, what differs is
@@ -226,7 +228,7 @@ impl Dataplane {
     ///
     /// A map cannot be read or written.
     pub fn audit(&mut self, repair: bool) -> Result<plan::Audit, ApplyError> {
-        apply::audit(&mut self.ebpf, &self.rings, &mut self.served, repair)
+        apply::audit(&mut self.ebpf, &mut self.memory, &mut self.served, repair)
     }
 
     /// Follows the routes with the addresses that flows of one-arm services and tunnels come from, and with which backends get
@@ -387,7 +389,7 @@ impl Dataplane {
     ///
     /// The maps cannot be read.
     pub fn service_counters(&self) -> Result<ServiceCounters, ReadError> {
-        counters::services(&self.ebpf, self.served.idents())
+        counters::services(&self.ebpf, &self.memory, &self.served, self.served.idents())
     }
 
     /// Those of one service; none where it is not served.
@@ -396,7 +398,7 @@ impl Dataplane {
     ///
     /// As for [`Dataplane::service_counters`].
     pub fn counters_of(&self, key: &ServiceKey) -> Result<ServiceCounters, ReadError> {
-        counters::services(&self.ebpf, self.served.ident(key))
+        counters::services(&self.ebpf, &self.memory, &self.served, self.served.ident(key))
     }
 
     /// Some flows, at most `limit`, in no particular order.

@@ -75,9 +75,9 @@ pub enum OpenError {
     /// A map could not be read.
     #[error("cannot read a pinned map")]
     Map(#[from] MapError),
-    /// The rings could not be mapped.
-    #[error("cannot map the rings of the services into memory")]
-    Rings(#[source] io::Error),
+    /// Rings, backends or what is counted of them could not be mapped.
+    #[error("cannot map the tables of the services into memory")]
+    Memory(#[source] io::Error),
     /// The programs could not be loaded.
     #[error("cannot load the eBPF object")]
     Load(#[from] Box<aya::EbpfError>),

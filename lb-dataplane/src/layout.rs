@@ -9,6 +9,7 @@ use aya::maps::{MapError, MapInfo};
 use aya_obj::{EbpfSectionKind, Object};
 use lb_dataplane_common::family::{V4, V6};
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Translation};
+use lb_dataplane_common::tables::COUNTED_TOGETHER;
 
 use crate::dataplane::Sizes;
 use crate::held::DATAGRAMS;
@@ -64,7 +65,8 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
         "HALF_OPEN6" => half_open_places(sizes.flow_entries6) * cpus(),
         "SERVICES" => while_changing(sizes.services),
         "ROUND_ROBIN" | "SERVICE_COUNTS" | "SERVICE_LOADS" => sizes.services,
-        "BACKENDS" | "BACKEND_COUNTS" | "LOADS" | "WITHOUT_FLOW" => sizes.backends,
+        "BACKENDS" | "WITHOUT_FLOW" => sizes.backends,
+        "BACKEND_COUNTS" => counted_backends(sizes.backends).saturating_mul(cpus()),
         "SOURCES" => sizes.sources,
         "ACCESS" => while_changing(sizes.access),
         "RINGS" => sizes.ring_pages,
@@ -90,8 +92,13 @@ pub(crate) fn half_open_places(flow_entries: u32) -> u32 {
     1 << (flow_entries / 8 / cpus()).max(1).ilog2()
 }
 
+/// Backends of which each CPU has room for what it counts.
+pub(crate) fn counted_backends(backends: u32) -> u32 {
+    backends.div_ceil(COUNTED_TOGETHER).saturating_mul(COUNTED_TOGETHER)
+}
+
 /// CPUs that there may be.
-fn cpus() -> u32 {
+pub(crate) fn cpus() -> u32 {
     // What cannot be told is left to the kernel's limit: a place that is not there is a flow without the bound.
     aya::util::nr_cpus().map_or(1, |cpus| u32::try_from(cpus).unwrap_or(u32::MAX))
 }

@@ -27,11 +27,17 @@ unsafe impl Sync for Mapped {}
 impl Mapped {
     /// Maps the first `len` bytes of an array that was made with `BPF_F_MMAPABLE`.
     pub fn map(array: impl AsFd, len: usize) -> io::Result<Self> {
+        Self::map_part(array, 0, len)
+    }
+
+    /// Maps `len` bytes of it from a multiple of the page size on.
+    pub(crate) fn map_part(array: impl AsFd, from: usize, len: usize) -> io::Result<Self> {
+        let from = libc::off_t::try_from(from).map_err(io::Error::other)?;
         let length = NonZeroUsize::new(len).filter(|len| len.get().is_multiple_of(8));
         let length = length.ok_or(io::ErrorKind::InvalidInput)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
-        let start = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, array, 0) }?;
+        let start = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, array, from) }?;
         Ok(Self { start: start.cast(), len, heap: None })
     }
 

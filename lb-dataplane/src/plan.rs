@@ -4,9 +4,10 @@
 //! no step does a packet see a service whose ring is half written or names a backend that is not there. Space that a step
 //! frees is written again only after a [`Step::Grace`].
 //!
-//! Backend ids belong to one service, so that counters are per service and backend. Flows carry their own rewrite; an id
+//! Backend ids belong to one service, whose counters are the sum of its backends'. Flows carry their own rewrite; an id
 //! that is given to another backend later, the longest unused first, only means that an old flow's packets are counted
-//! there and that it ends with that backend. A backend that goes is marked as gone once no ring names it any more.
+//! there and that it ends with that backend. A backend that goes is marked as gone once no ring names it any more; what it counted,
+//! and counts until its last flow ends, stays its service's.
 
 mod access;
 mod adopt;
@@ -15,6 +16,7 @@ mod audit;
 mod entries;
 mod grace;
 mod hosts;
+mod left;
 mod life;
 mod order;
 mod ranges;
@@ -31,7 +33,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZero;
 
-use lb_dataplane_common::service::{BackendEntry, SERVICE_BOUNDS_BACKENDS, ServiceEntry};
+use lb_dataplane_common::service::{BackendEntry, NO_SERVICE, ServiceEntry};
 
 pub use self::access::Prefix;
 use self::access::Prefixes;
@@ -44,10 +46,11 @@ use self::entries::{
 pub use self::grace::Waiting;
 pub(crate) use self::hosts::AloneAt;
 use self::hosts::Hosts;
+pub(crate) use self::left::Left;
 pub use self::life::FlowLife;
 pub use self::ranges::PortPrefix;
 use self::ranges::Ranges;
-use self::ring::ring;
+use self::ring::Digest;
 use self::sources::{Set, Sources};
 use self::space::{Ids, Rings};
 pub use self::step::{PlanError, Step};
@@ -58,7 +61,7 @@ use crate::table::{Backend, Change, Service, ServiceKey, Table};
 /// Backends of one service at most.
 pub const MAX_BACKENDS_PER_SERVICE: usize = 4096;
 /// The id of an entry that stands for a VIP's address: it has no counters.
-pub const NO_ID: u32 = u32::MAX;
+pub const NO_ID: u32 = NO_SERVICE;
 
 /// How much the maps hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +88,8 @@ pub struct Served {
     lives: Vec<FlowLife>,
     /// What they say of addresses.
     hosts: Hosts,
+    /// And of services that backends left.
+    left: Left,
     /// Whose the backends' ports are.
     owners: Owners<ServiceKey>,
     /// Backends of no service, which a process left that ended between two steps.
@@ -114,7 +119,7 @@ struct Held {
     /// As it was asked for; unknown after adoption.
     wanted: Option<Service>,
     entry: ServiceEntry,
-    ring: Vec<u32>,
+    ring: Digest,
     backends: Backends,
     access: Prefixes,
     more_ports: u16,
@@ -155,7 +160,7 @@ fn parted(name: (IpAddr, u16), place: &Place) -> Step {
 pub struct Ident {
     /// What clients connect to.
     pub key: ServiceKey,
-    /// Index of its counters.
+    /// Its id, by which it has counters.
     pub id: u32,
     /// Its backends with the index of their counters.
     pub backends: Vec<(IpAddr, u16, u32)>,
@@ -169,6 +174,7 @@ impl Served {
             addresses: BTreeMap::new(),
             lives: vec![FlowLife::default(); limits.backends as usize],
             hosts: Hosts::default(),
+            left: Left::default(),
             owners: Owners::default(),
             orphans: Vec::new(),
             lost_access: Vec::new(),
@@ -337,17 +343,14 @@ impl Served {
                 slot.insert(self.place(name, backend, known.remove(&name), (id, life), steps)?);
             }
         }
-        let mut ring = ring(service, &backends);
-        let ring_len = ring.len() as u32;
-        if bounds(service) & SERVICE_BOUNDS_BACKENDS != 0 && ring_len != 0 {
-            ring::append_takers(&mut ring);
-        }
+        let (words, ring_len) = ring::whole(service, &backends);
+        let ring = Digest::of(&words);
         let access = access::prefixes(id, &service.access);
         let nothing = Prefixes::new();
         let old_access = old.as_ref().map_or(&nothing, |held| &held.access);
         let room = (&mut self.access, self.limits.access);
         access::write(old_access, &access, room, steps)?;
-        let mut entry = self.entry(id, service, &ring, old.as_ref(), steps)?;
+        let mut entry = self.entry(id, service, (words, ring), old.as_ref(), steps)?;
         entry.ring_len = ring_len;
         entry.flags = access::flags(&access) | bounds(service);
         if old.as_ref().is_none_or(|held| held.entry != entry) {
@@ -362,7 +365,7 @@ impl Served {
         if let Some(held) = &old
             && held.entry.ring_base != entry.ring_base
         {
-            self.rings.give_back(held.entry.ring_base, held.ring.len() as u32);
+            self.rings.give_back(held.entry.ring_base, held.ring.len);
         }
         self.part_with(known, steps);
         access::remove(old_access, &access, &mut self.access, steps);
@@ -415,19 +418,18 @@ impl Served {
         &mut self,
         id: u32,
         service: &Service,
-        ring: &[u32],
+        (words, ring): (Vec<u32>, Digest),
         old: Option<&Held>,
         steps: &mut Vec<Step>,
     ) -> Result<ServiceEntry, PlanError> {
-        let ring_len = ring.len() as u32;
         let ring_base = match old {
             Some(held) if held.ring == ring => held.entry.ring_base,
-            _ if ring.is_empty() => 0,
+            _ if words.is_empty() => 0,
             _ => {
                 let slots = self.limits.ring_words;
-                let full = PlanError::RingsFull { wanted: ring_len, slots };
-                let base = self.rings.take(ring_len, steps).ok_or(full)?;
-                steps.push(Step::WriteRing { base, words: ring.to_vec() });
+                let full = PlanError::RingsFull { wanted: ring.len, slots };
+                let base = self.rings.take(ring.len, steps).ok_or(full)?;
+                steps.push(Step::WriteRing { base, words });
                 base
             }
         };
@@ -478,7 +480,7 @@ impl Served {
                 steps.push(Step::RemoveService { key: address_key(address) });
             }
         }
-        self.rings.give_back(held.entry.ring_base, held.ring.len() as u32);
+        self.rings.give_back(held.entry.ring_base, held.ring.len);
         self.service_ids.give_back(held.entry.id);
         access::remove(&held.access, &Prefixes::new(), &mut self.access, steps);
         self.part_with(held.backends, steps);

@@ -7,7 +7,7 @@ use lb_dataplane_common::reason::ReasonCounts;
 use lb_dataplane_common::service::{
     AccessKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
-use lb_dataplane_common::tables::{AnswerKey, FlowCounts, Record};
+use lb_dataplane_common::tables::{AnswerKey, KeptCounts, Record};
 
 /// A key or value of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pod!(
     AnswerKey,
     FlowEntry,
     Timeouts,
-    FlowCounts,
+    KeptCounts,
     ReasonCounts,
     VipKey,
     RangeKey,

@@ -212,6 +212,7 @@ fn choose<A: Family, T: Tables>(
     arrival: &Arrival<A>,
     service: &ServiceEntry,
 ) -> Result<u32, Reason> {
+    tables.expect_flow_of(service.id);
     let len = service.ring_len;
     if len == 0 {
         return Err(Reason::NoBackend);

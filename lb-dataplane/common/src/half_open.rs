@@ -47,7 +47,7 @@ fn end<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) {
         peer::remove_to_client(tables, key, &entry);
     }
     remove_to_backend(tables, key, counted);
-    tables.count_evicted(counted.service, counted.backend);
+    tables.count_evicted(counted.backend);
 }
 
 #[cfg(test)]

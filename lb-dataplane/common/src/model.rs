@@ -114,6 +114,9 @@ pub(crate) struct ModelTables {
     pub(crate) samples: RefCell<HashMap<FlowKey<V6>, u64>>,
     /// By backend: its flows. Below zero between the end of one on one CPU and the count of its beginning on another.
     pub(crate) loads: RefCell<HashMap<u32, i64>>,
+    /// By backend: the entries of flows to it that were removed, and how many flows began.
+    pub(crate) removed: RefCell<HashMap<u32, u64>>,
+    pub(crate) begun: RefCell<HashMap<u32, u64>>,
     /// By service: the same.
     pub(crate) service_loads: RefCell<HashMap<u32, i64>>,
     /// By client: its flows, where they are counted.
@@ -362,10 +365,13 @@ impl Tables for ModelTables {
         self.clock.get()
     }
 
-    fn count_flow_packet(&self, _: u32, _: u32, _: u8, _: u32) {}
+    fn count_flow_packet(&self, _: u32, _: u8, _: u32) {}
+    fn expect_packet(&self, _: u32) {}
+    fn expect_flow_of(&self, _: u32) {}
     fn expect_flow(&self, _: u32) {}
 
     fn count_new_flow(&self, service: u32, backend: u32) {
+        *self.begun.borrow_mut().entry(backend).or_default() += 1;
         *self.loads.borrow_mut().entry(backend).or_default() += 1;
         *self.service_loads.borrow_mut().entry(service).or_default() += 1;
     }
@@ -378,11 +384,15 @@ impl Tables for ModelTables {
         Timeouts::default()
     }
 
-    fn count_evicted(&self, _: u32, _: u32) {
+    fn count_removed(&self, backend: u32) {
+        *self.removed.borrow_mut().entry(backend).or_default() += 1;
+    }
+
+    fn count_evicted(&self, _: u32) {
         self.evicted.set(self.evicted.get() + 1);
     }
 
-    fn count_exhausted(&self, _: u32, _: u32) {
+    fn count_exhausted(&self, _: u32) {
         self.exhausted.set(self.exhausted.get() + 1);
     }
 

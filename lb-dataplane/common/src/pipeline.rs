@@ -428,7 +428,8 @@ fn serve<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Res
             if arrival.flags & TCP_SYN != 0 {
                 step.mss = entry.mss();
             }
-            let (service, backend) = (entry.service(), entry.backend());
+            let backend = entry.backend();
+            tables.expect_packet(backend);
             if !entry.is_same() {
                 return Err(Reason::FlowExpiring);
             }
@@ -437,7 +438,7 @@ fn serve<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Res
             if tables.samples_every() != 0 && state & STATE_SAMPLED != 0 {
                 sample::count(tables, arrival, step);
             }
-            tables.count_flow_packet(service, backend, step.direction, arrival.bytes);
+            tables.count_flow_packet(backend, step.direction, arrival.bytes);
             return Ok(());
         }
         end(tables, key, &entry)?;

@@ -1,7 +1,7 @@
 //! What the service maps hold. Addresses and ports are big-endian bytes, as packets have them; an IPv4 address is mapped into
 //! IPv6 (RFC 4291 §2.5.5.2).
 
-use crate::family::V6;
+use crate::family::{Family as _, V6};
 use crate::flow::has_handshake;
 
 /// Key of the hash map `SERVICES`: what clients connect to. A service of several ports is there once, by the first of them.
@@ -136,7 +136,7 @@ pub struct AccessKey {
     pub client: V6,
 }
 
-/// Value of the array `BACKENDS`, indexed by the words of a ring.
+/// Value of the array `BACKENDS`, indexed by the words of a ring: a line of the cache, as the array is aligned to pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct BackendEntry {
@@ -148,7 +148,8 @@ pub struct BackendEntry {
     pub flags: u8,
     /// Its share of new flows beside others', at least 1.
     pub weight: u8,
-    /// The service that it belongs to.
+    /// The service that it belongs to; or, without [`BACKEND_IN_USE`], that it belonged to and whose counters still include
+    /// its own, as [`BackendEntry::left`] says.
     pub service: u32,
     /// First of its source addresses in `SOURCES`; with a tunnel that of the packets around.
     pub sources_base: u32,
@@ -165,8 +166,22 @@ pub struct BackendEntry {
     /// The IP protocol number.
     pub protocol: u8,
     /// Zero.
-    pub pad: [u8; 5],
+    pub pad: u8,
+    /// How many flows it has: the one word that packets write, each time one begins or ends, and user space does not. Zero in
+    /// plans.
+    pub load: u32,
 }
+
+fn bytes(address: V6) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for (to, word) in bytes.chunks_exact_mut(4).zip(address) {
+        to.copy_from_slice(&word.to_ne_bytes());
+    }
+    bytes
+}
+
+/// What [`BackendEntry::service`] says where it is none.
+pub const NO_SERVICE: u32 = u32::MAX;
 
 /// Value of the array `SOURCES`: an address, and those of its ports, that flows to a backend come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,6 +235,52 @@ pub const BACKEND_RESETS_IDLE: u8 = 32;
 pub const BACKEND_ANSWERS_ALONE: u8 = 64;
 
 impl BackendEntry {
+    /// The service that it has left, if that still counts what it counted.
+    #[must_use]
+    pub fn left(&self) -> Option<u32> {
+        let is_left = self.flags & BACKEND_IN_USE == 0
+            && self.service != NO_SERVICE
+            // There was one.
+            && self.address != [0; 16];
+        is_left.then_some(self.service)
+    }
+
+    /// The entry as words of memory, but for the load.
+    #[must_use]
+    pub fn to_words(&self) -> [u32; BACKEND_WORDS] {
+        let ([a, b, c, d], [e, f, g, h]) = (V6::from_bytes(self.address), V6::from_bytes(self.vip));
+        let ([p0, p1], [v0, v1]) = (self.port, self.vip_port);
+        let of_port = u32::from_ne_bytes([p0, p1, self.flags, self.weight]);
+        let of_vip = u32::from_ne_bytes([v0, v1, self.protocol, self.pad]);
+        let (base, len) = (self.sources_base, self.sources_len);
+        let (service, max_flows, idle) = (self.service, self.max_flows, self.idle);
+        [a, b, c, d, of_port, service, base, len, max_flows, idle, e, f, g, h, of_vip]
+    }
+
+    /// The entry that these words are, with no load.
+    #[must_use]
+    pub fn from_words(words: [u32; BACKEND_WORDS]) -> Self {
+        let [a, b, c, d, of_port, service, base, len, max_flows, idle, e, f, g, h, of_vip] = words;
+        let [p0, p1, flags, weight] = of_port.to_ne_bytes();
+        let [v0, v1, protocol, pad] = of_vip.to_ne_bytes();
+        Self {
+            address: bytes([a, b, c, d]),
+            port: [p0, p1],
+            flags,
+            weight,
+            service,
+            sources_base: base,
+            sources_len: len,
+            max_flows,
+            idle,
+            vip: bytes([e, f, g, h]),
+            vip_port: [v0, v1],
+            protocol,
+            pad,
+            load: 0,
+        }
+    }
+
     /// Whether flows of a protocol end now, however lively: their backend fails and is to lose them, also if it was removed
     /// since, or it was removed and they can go elsewhere at any time, as datagrams and echoes can. TCP's connections may
     /// outlive a backend that was removed.
@@ -263,6 +324,9 @@ impl BackendEntry {
     }
 }
 
+/// Words of a backend's entry before the load.
+pub const BACKEND_WORDS: usize = core::mem::offset_of!(BackendEntry, load) / 4;
+
 /// Words in a page of the paged arrays: a BPF array rounds each element up to 8 bytes, so words come in pages of 4 KiB.
 pub const PAGE_WORDS: usize = 1024;
 
@@ -270,4 +334,5 @@ const _: () = assert!(size_of::<VipKey>() == 20);
 const _: () = assert!(size_of::<RangeKey>() == 20);
 const _: () = assert!(size_of::<ServiceEntry>() == 32);
 const _: () = assert!(size_of::<BackendEntry>() == 64);
+const _: () = assert!(BACKEND_WORDS == 15);
 const _: () = assert!(size_of::<SourceEntry>() == 24);

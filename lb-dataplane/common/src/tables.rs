@@ -112,18 +112,24 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn draw(&self) -> u32;
     /// The current tick.
     fn now(&self) -> u32;
-    /// Counts a packet of a service and its backend, in one of the two directions.
-    fn count_flow_packet(&self, service: u32, backend: u32, direction: u8, bytes: u32);
+    /// Counts a packet of a backend's, in one of the two directions. What its service counted is the sum.
+    fn count_flow_packet(&self, backend: u32, direction: u8, bytes: u32);
+    /// Says that a packet of a backend's is likely to be counted: what for may come from memory meanwhile.
+    fn expect_packet(&self, backend: u32);
+    /// Says that a new flow of a service is likely to be counted.
+    fn expect_flow_of(&self, service: u32);
     /// Says that a new flow of a backend is likely to be counted: what for may come from memory meanwhile.
     fn expect_flow(&self, backend: u32);
     /// Counts a new flow of a service and its backend, also in the load of both.
     fn count_new_flow(&self, service: u32, backend: u32);
     /// Counts the end of a flow of a service and its backend.
     fn count_ended_flow(&self, service: u32, backend: u32);
+    /// Counts that the entry of a flow to a backend is gone, after which no packet of it is counted.
+    fn count_removed(&self, backend: u32);
     /// Counts a half-open flow that had to make room.
-    fn count_evicted(&self, service: u32, backend: u32);
+    fn count_evicted(&self, backend: u32);
     /// Counts a new flow for which no source port was free.
-    fn count_exhausted(&self, service: u32, backend: u32);
+    fn count_exhausted(&self, backend: u32);
     /// Of how many new flows one is watched; 0 for none. A constant.
     fn samples_every(&self) -> u32;
     /// Begins to watch a flow, and tells of it.
@@ -187,7 +193,7 @@ pub struct Passed {
     pub bytes: u64,
 }
 
-/// Value of the per-CPU arrays `SERVICE_COUNTS` and `BACKEND_COUNTS`.
+/// What is counted of a backend or a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct FlowCounts {
@@ -200,6 +206,68 @@ pub struct FlowCounts {
     /// New flows for which no source port was free.
     pub exhausted: u64,
 }
+
+impl FlowCounts {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, more: Self) -> Self {
+        let both = |a: Passed, b: Passed| Passed {
+            packets: a.packets.wrapping_add(b.packets),
+            bytes: a.bytes.wrapping_add(b.bytes),
+        };
+        let ([a, b], [c, d]) = (self.passed, more.passed);
+        Self {
+            passed: [both(a, c), both(b, d)],
+            flows: self.flows.wrapping_add(more.flows),
+            evicted: self.evicted.wrapping_add(more.evicted),
+            exhausted: self.exhausted.wrapping_add(more.exhausted),
+        }
+    }
+}
+
+/// Value of the array `BACKEND_COUNTS`: what one CPU has counted of a backend, a line of its cache that no other CPU writes.
+/// First come those of all backends of the first CPU, then those of the second, and so on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CpuCounts {
+    /// What was counted.
+    pub counts: FlowCounts,
+    /// Entries of flows to it that were removed: as many as flows begun, and no more packets come.
+    pub removed: u64,
+}
+
+/// The backends of a CPU are as many as there may be, rounded up to a multiple of this: user space maps so many at once, and no more
+/// than are in use.
+pub const COUNTED_TOGETHER: u32 = 4096;
+
+/// Words of a [`CpuCounts`].
+pub const CPU_COUNTS_WORDS: usize = size_of::<CpuCounts>() / 8;
+
+impl CpuCounts {
+    /// The counters that these words are.
+    #[must_use]
+    pub fn from_words(words: [u64; CPU_COUNTS_WORDS]) -> Self {
+        let [packets, bytes, back_packets, back_bytes, flows, evicted, exhausted, removed] = words;
+        let there = Passed { packets, bytes };
+        let back = Passed { packets: back_packets, bytes: back_bytes };
+        let counts = FlowCounts { passed: [there, back], flows, evicted, exhausted };
+        Self { counts, removed }
+    }
+}
+
+/// Value of the array `SERVICE_COUNTS`, which no packet touches: what a service has counted beside what its backends' counters, and
+/// those of backends that left it, say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct KeptCounts {
+    /// What backends had counted that left it, and whose counters are another one's since.
+    pub counts: FlowCounts,
+    /// The backend whose counters are being taken over, and one more; 0 for none. They are in the counts already.
+    pub taking: u64,
+}
+
+const _: () = assert!(size_of::<CpuCounts>() == 64);
+const _: () = assert!(size_of::<KeptCounts>() == 64);
 
 /// Value of `RECORD`: how the last packet ended, for tests, since a test run hides where a redirect went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

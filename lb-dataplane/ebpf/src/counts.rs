@@ -1,27 +1,35 @@
 //! What is counted of flows: packets, and how many there are of each backend, service and client.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, LruHashMap};
 use lb_dataplane_common::family::V6;
-use lb_dataplane_common::service::AffinityKey;
-use lb_dataplane_common::tables::FlowCounts;
+use lb_dataplane_common::service::{AffinityKey, BackendEntry};
+use lb_dataplane_common::tables::{CpuCounts, FlowCounts, KeptCounts};
 
 use crate::atomic;
 
-/// How many flows each backend has.
+/// User space writes it by way of its memory, around the loads.
 #[map]
-static LOADS: Array<u64> = Array::with_max_entries(64, 0);
+pub static BACKENDS: Array<BackendEntry> = Array::with_max_entries(64, BPF_F_MMAPABLE);
 /// How many flows each service has.
 #[map]
 static SERVICE_LOADS: Array<u64> = Array::with_max_entries(64, 0);
 /// How many flows clients have, of services that bound them: 65,536 clients, 6 MiB.
 #[map]
 static CLIENT_FLOWS: LruHashMap<AffinityKey, u32> = LruHashMap::with_max_entries(1 << 16, 0);
+/// What each CPU has counted of each backend. No per-CPU array: that is an index of pointers, which are lines of their own, to
+/// values that lie across lines, and user space would need a system call for each of them.
 #[map]
-static SERVICE_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(64, 0);
+static BACKEND_COUNTS: Array<CpuCounts> = Array::with_max_entries(64, BPF_F_MMAPABLE);
+/// What user space has added up of backends that left their services.
 #[map]
-static BACKEND_COUNTS: PerCpuArray<FlowCounts> = PerCpuArray::with_max_entries(64, 0);
+static SERVICE_COUNTS: Array<KeptCounts> = Array::with_max_entries(64, 0);
+
+/// Backends that a CPU counts at most. Set by the loader.
+#[unsafe(no_mangle)]
+static LBD_COUNTED_BACKENDS: u32 = 0;
 
 /// By which bits clients are counted, as packets have them, IPv4 mapped into IPv6. Set by the loader.
 #[unsafe(no_mangle)]
@@ -40,13 +48,21 @@ pub fn client_mask(is_v6: bool) -> V6 {
 /// How many flows a backend has.
 #[inline(always)]
 pub fn load(backend: u32) -> u64 {
-    load_of(&LOADS, backend)
+    let Some(load) = load_at(backend) else { return 0 };
+    // SAFETY: the word is aligned; volatile, since other CPUs write it.
+    let load = unsafe { load.read_volatile() };
+    // Another CPU may have ended a flow that is counted only now.
+    if load > u32::MAX / 2 { 0 } else { load.into() }
 }
 
 /// How many flows a service has.
 #[inline(always)]
 pub fn service_load(service: u32) -> u64 {
-    load_of(&SERVICE_LOADS, service)
+    let Some(load) = SERVICE_LOADS.get_ptr(service) else { return 0 };
+    // SAFETY: the element is aligned; volatile, since other CPUs write it.
+    let load = unsafe { load.read_volatile() };
+    // As above.
+    if load > u64::MAX / 2 { 0 } else { load }
 }
 
 /// How many flows of a client are counted.
@@ -88,90 +104,112 @@ pub fn discount_client(client: &AffinityKey) {
     }
 }
 
-/// Counts a packet of a service and its backend.
+/// Counts a packet of a backend's.
 #[inline(always)]
-pub fn count_flow_packet(service: u32, backend: u32, direction: u8, bytes: u32) {
-    count_passed(&SERVICE_COUNTS, service, direction, bytes);
-    count_passed(&BACKEND_COUNTS, backend, direction, bytes);
+pub fn count_flow_packet(backend: u32, direction: u8, bytes: u32) {
+    add(backend, |counts| {
+        let passed = &mut counts.passed[usize::from(direction & 1)];
+        passed.packets += 1;
+        passed.bytes += u64::from(bytes);
+    });
 }
 
+/// Has the CPU fetch what a packet of a backend's is counted in. Among many backends that is in no cache, and between this and its
+/// use are calls, whose returns this kernel lets no load go ahead of.
 #[inline(always)]
-fn count_passed(map: &PerCpuArray<FlowCounts>, index: u32, direction: u8, bytes: u32) {
-    if let Some(counts) = map.get_ptr_mut(index) {
-        // SAFETY: this CPU's element, which nothing else writes while the program runs.
-        unsafe {
-            let passed = &mut (*counts).passed[usize::from(direction & 1)];
-            passed.packets += 1;
-            passed.bytes += u64::from(bytes);
-        }
+pub fn expect_packet(backend: u32) {
+    if let Some(line) = line(backend) {
+        // SAFETY: the element is aligned; volatile, since what is read is of no use.
+        let _ = unsafe { (&raw const (*line).removed).read_volatile() };
     }
 }
 
-/// Has the CPU fetch what a new flow of a backend is counted in. Among many backends none of it is in a cache, and between this and
-/// its use are calls, whose returns this kernel lets no load go ahead of.
+/// The same of a new flow of a backend.
 #[inline(always)]
 pub fn expect_flow(backend: u32) {
-    // SAFETY: the elements are aligned; volatile, since what is read is of no use.
-    unsafe {
-        if let Some(load) = LOADS.get_ptr(backend) {
-            let _ = load.read_volatile();
-        }
-        if let Some(counts) = BACKEND_COUNTS.get_ptr(backend) {
-            let _ = (&raw const (*counts).flows).read_volatile();
-        }
+    if let Some(load) = load_at(backend) {
+        // SAFETY: as above.
+        let _ = unsafe { load.read_volatile() };
+    }
+    expect_packet(backend);
+}
+
+/// The same of a new flow of a service.
+#[inline(always)]
+pub fn expect_flow_of(service: u32) {
+    if let Some(load) = SERVICE_LOADS.get_ptr(service) {
+        // SAFETY: as above.
+        let _ = unsafe { load.read_volatile() };
     }
 }
 
 /// Counts a new flow of both, also in their loads.
 #[inline(always)]
 pub fn count_new_flow(service: u32, backend: u32) {
-    add(service, backend, |counts| counts.flows += 1);
-    change_load(&LOADS, backend, 1);
-    change_load(&SERVICE_LOADS, service, 1);
+    add(backend, |counts| counts.flows += 1);
+    change_loads(service, backend, 1);
 }
 
 /// Counts the end of a flow of both.
 #[inline(always)]
 pub fn count_ended_flow(service: u32, backend: u32) {
-    change_load(&LOADS, backend, 1_u64.wrapping_neg());
-    change_load(&SERVICE_LOADS, service, 1_u64.wrapping_neg());
+    change_loads(service, backend, -1);
+}
+
+/// Counts that the entry of a flow is gone.
+#[inline(always)]
+pub fn count_removed(backend: u32) {
+    if let Some(line) = line(backend) {
+        // SAFETY: this CPU's element, which nothing else writes while the program runs.
+        unsafe { (*line).removed += 1 }
+    }
 }
 
 /// Counts a half-open flow that had to make room.
 #[inline(always)]
-pub fn count_evicted(service: u32, backend: u32) {
-    add(service, backend, |counts| counts.evicted += 1);
+pub fn count_evicted(backend: u32) {
+    add(backend, |counts| counts.evicted += 1);
 }
 
 /// Counts a new flow for which no source port was free.
 #[inline(always)]
-pub fn count_exhausted(service: u32, backend: u32) {
-    add(service, backend, |counts| counts.exhausted += 1);
+pub fn count_exhausted(backend: u32) {
+    add(backend, |counts| counts.exhausted += 1);
 }
 
 #[inline(always)]
-fn add(service: u32, backend: u32, more: impl Fn(&mut FlowCounts)) {
-    for counts in [SERVICE_COUNTS.get_ptr_mut(service), BACKEND_COUNTS.get_ptr_mut(backend)] {
-        if let Some(counts) = counts {
-            // SAFETY: this CPU's element, which nothing else writes while the program runs.
-            unsafe { more(&mut *counts) }
-        }
+fn add(backend: u32, more: impl Fn(&mut FlowCounts)) {
+    if let Some(line) = line(backend) {
+        // SAFETY: this CPU's element, which nothing else writes while the program runs.
+        unsafe { more(&mut (*line).counts) }
     }
 }
 
+/// Where this CPU counts what is a backend's.
 #[inline(always)]
-fn load_of(map: &Array<u64>, index: u32) -> u64 {
-    let Some(load) = map.get_ptr(index) else { return 0 };
-    // SAFETY: the element is aligned; volatile, since other CPUs write it.
-    let load = unsafe { load.read_volatile() };
-    // Another CPU may have ended a flow that is counted only now.
-    if load > u64::MAX / 2 { 0 } else { load }
+fn line(backend: u32) -> Option<*mut CpuCounts> {
+    // SAFETY: a static of this program; volatile, since the loader changes it in the object.
+    let backends = unsafe { (&raw const LBD_COUNTED_BACKENDS).read_volatile() };
+    // SAFETY: a helper without preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    BACKEND_COUNTS.get_ptr_mut(cpu.wrapping_mul(backends).wrapping_add(backend))
 }
 
 #[inline(always)]
-fn change_load(map: &Array<u64>, index: u32, by: u64) {
-    if let Some(load) = map.get_ptr_mut(index) {
+fn load_at(backend: u32) -> Option<*mut u32> {
+    let entry = BACKENDS.get_ptr_mut(backend)?;
+    // SAFETY: an element of the array.
+    Some(unsafe { &raw mut (*entry).load })
+}
+
+#[inline(always)]
+fn change_loads(service: u32, backend: u32, by: i32) {
+    if let Some(load) = load_at(backend) {
+        // SAFETY: the word is aligned to 4 bytes; reads are single loads.
+        unsafe { atomic::add_word(load, by as u32) }
+    }
+    if let Some(load) = SERVICE_LOADS.get_ptr_mut(service) {
         // SAFETY: the element is aligned to 8 bytes; reads are single loads.
-        unsafe { atomic::add(load, by) }
+        unsafe { atomic::add(load, i64::from(by) as u64) }
     }
 }

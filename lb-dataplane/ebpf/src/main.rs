@@ -14,6 +14,7 @@ mod early;
 mod fib_maps;
 mod flow_ptr;
 mod frame;
+mod half_open;
 mod interfaces;
 mod maps;
 mod numbers;

@@ -1,7 +1,7 @@
 //! The pipeline's tables as BPF maps. Sizes here are the least that is of use; the loader sets those of the configuration.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
-use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id};
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
@@ -25,9 +25,13 @@ use lb_dataplane_common::tables::{
 };
 use lb_dataplane_common::vlan::VlanKey;
 
+use crate::counts::BACKENDS;
 use crate::fib_maps::{Fib, Node6, word};
 use crate::flow_ptr::FlowPtr;
-use crate::{alone, apart, atomic, clock, counts, early, interfaces, numbers, rounds, samples};
+use crate::half_open::{HALF_OPEN, HALF_OPEN6, LBD_HALF_OPEN_MASK, LBD_HALF_OPEN_MASK6};
+use crate::{
+    alone, apart, atomic, clock, counts, early, half_open, interfaces, numbers, rounds, samples,
+};
 
 #[map]
 static SERVICES: HashMap<VipKey, ServiceEntry> = HashMap::with_max_entries(64, 0);
@@ -36,8 +40,6 @@ static SERVICES: HashMap<VipKey, ServiceEntry> = HashMap::with_max_entries(64, 0
 static RANGES: LpmTrie<RangeKey, u32> =
     // A plan puts its prefixes before it removes the old ones: room for both, which takes memory only while it is used.
     LpmTrie::with_max_entries(2 * MAX_RANGE_PREFIXES, BPF_F_NO_PREALLOC);
-#[map]
-static BACKENDS: Array<BackendEntry> = Array::with_max_entries(64, 0);
 #[map]
 static SOURCES: Array<SourceEntry> = Array::with_max_entries(64, 0);
 #[map]
@@ -62,14 +64,6 @@ static REASONS: PerCpuArray<ReasonCounts> =
 static SCRATCH: PerCpuArray<Scratch<V4>> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static SCRATCH6: PerCpuArray<Scratch<V6>> = PerCpuArray::with_max_entries(1, 0);
-/// The rings of half-open flows, one after the other, a CPU's each.
-#[map]
-static HALF_OPEN: Array<FlowKey<V4>> = Array::with_max_entries(64, 0);
-#[map]
-static HALF_OPEN6: Array<FlowKey<V6>> = Array::with_max_entries(64, 0);
-/// How many flows of each family this CPU has begun.
-#[map]
-static HALF_OPEN_NEXT: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 /// What first fragments said.
 #[map]
 static FRAGMENTS: LruHashMap<FragmentKey<V4>, FragmentPorts> =
@@ -82,13 +76,6 @@ static FRAGMENTS6: LruHashMap<FragmentKey<V6>, FragmentPorts> =
 static ANSWERS: HashMap<AnswerKey, u32> = HashMap::with_max_entries(MAX_ANSWERS, BPF_F_NO_PREALLOC);
 #[map]
 static TIMEOUTS: Array<Timeouts> = Array::with_max_entries(1, 0);
-
-/// Places of a CPU's ring of half-open flows less one: a power of two less one. Set by the loader.
-#[unsafe(no_mangle)]
-static LBD_HALF_OPEN_MASK: u32 = 0;
-/// The same of IPv6.
-#[unsafe(no_mangle)]
-static LBD_HALF_OPEN_MASK6: u32 = 0;
 
 /// The tables as the kernel has them.
 pub struct Maps;
@@ -191,7 +178,7 @@ macro_rules! family_tables {
             fn enter_half_open(&self, flow: &FlowKey<$family>) -> Option<FlowKey<$family>> {
                 // SAFETY: a static of this program; volatile, since the loader changes it in the object.
                 let mask = unsafe { (&raw const $mask).read_volatile() };
-                let place = $half_open.get_ptr_mut(half_open_place($begun, mask)?)?;
+                let place = $half_open.get_ptr_mut(half_open::place($begun, mask)?)?;
                 // SAFETY: a place of this CPU's ring, which nothing else writes while the program runs.
                 unsafe {
                     let old = *place;
@@ -233,20 +220,6 @@ macro_rules! family_tables {
 
 family_tables!(V4, FLOWS, SCRATCH, FRAGMENTS, HALF_OPEN, LBD_HALF_OPEN_MASK, 0, v4);
 family_tables!(V6, FLOWS6, SCRATCH6, FRAGMENTS6, HALF_OPEN6, LBD_HALF_OPEN_MASK6, 1, v6);
-
-/// The next place of this CPU's ring of a family, in the map.
-#[inline(always)]
-fn half_open_place(family: u32, mask: u32) -> Option<u32> {
-    let next = HALF_OPEN_NEXT.get_ptr_mut(family)?;
-    // SAFETY: this CPU's element, which nothing else writes while the program runs.
-    let place = unsafe {
-        *next += 1;
-        *next as u32 & mask
-    };
-    // SAFETY: a helper without preconditions.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    Some(cpu * (mask + 1) + place)
-}
 
 impl Tables for Maps {
     #[inline(always)]
@@ -366,8 +339,18 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_flow_packet(&self, service: u32, backend: u32, direction: u8, bytes: u32) {
-        counts::count_flow_packet(service, backend, direction, bytes)
+    fn count_flow_packet(&self, backend: u32, direction: u8, bytes: u32) {
+        counts::count_flow_packet(backend, direction, bytes)
+    }
+
+    #[inline(always)]
+    fn expect_packet(&self, backend: u32) {
+        counts::expect_packet(backend)
+    }
+
+    #[inline(always)]
+    fn expect_flow_of(&self, service: u32) {
+        counts::expect_flow_of(service)
     }
 
     #[inline(always)]
@@ -386,13 +369,18 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_evicted(&self, service: u32, backend: u32) {
-        counts::count_evicted(service, backend)
+    fn count_removed(&self, backend: u32) {
+        counts::count_removed(backend)
     }
 
     #[inline(always)]
-    fn count_exhausted(&self, service: u32, backend: u32) {
-        counts::count_exhausted(service, backend)
+    fn count_evicted(&self, backend: u32) {
+        counts::count_evicted(backend)
+    }
+
+    #[inline(always)]
+    fn count_exhausted(&self, backend: u32) {
+        counts::count_exhausted(backend)
     }
 
     #[inline(always)]

@@ -4,38 +4,38 @@
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::LpmTrie;
-use aya::maps::{Array, HashMap, Map, MapError};
+use aya::maps::{Array, HashMap, MapError};
 use lb_dataplane_common::service::{
-    AccessKey, BackendEntry, PAGE_WORDS, RangeKey, ServiceEntry, SourceEntry, VipKey,
+    AccessKey, PAGE_WORDS, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
 
-use self::write::GENERATION;
+use self::write::{COUNTS, GENERATION};
 pub(super) use self::write::{failed, open};
-use super::Sizes;
+use super::memory::Memory;
+use super::{Sizes, kept};
 use crate::error::ApplyError;
-use crate::mapped::Mapped;
 use crate::plan::{AloneAt, Audit, Found, Limits, Served, Step};
 use crate::pod::Raw;
-use crate::sys::{self, Cursor};
 
 /// Carries out steps that `served` has taken.
 pub(super) fn carry_out(
     ebpf: &mut Ebpf,
-    rings: &Mapped,
+    memory: &mut Memory,
     served: &mut Served,
     steps: &[Step],
 ) -> Result<(), ApplyError> {
-    let result = write_all(ebpf, rings, served, steps);
+    let mut result = write_all(ebpf, memory, served, steps);
+    if result.is_ok() && steps.contains(&Step::Grace) {
+        result = kept::settle(ebpf, memory, served);
+    }
     if result.is_err() {
         // The maps say what is served now.
-        *served = adopt(ebpf, rings, served.limits())?.replaces(served);
+        *served = adopt(ebpf, memory, served.limits())?.replaces(served);
         set_backend_addresses(ebpf, served)?;
     }
     result
@@ -43,13 +43,13 @@ pub(super) fn carry_out(
 
 fn write_all(
     ebpf: &mut Ebpf,
-    rings: &Mapped,
+    memory: &mut Memory,
     served: &mut Served,
     steps: &[Step],
 ) -> Result<(), ApplyError> {
     let kind = std::mem::discriminant::<Step>;
     steps.chunk_by(|a, b| kind(a) == kind(b)).try_for_each(|alike| {
-        write::write(ebpf, rings, alike)?;
+        write::write(ebpf, memory, served.left(), alike)?;
         alike.iter().for_each(|step| served.carried_out(step));
         let (new, gone) = served.hosts().changes();
         write::put_addresses(ebpf, &new)?;
@@ -78,14 +78,14 @@ pub(super) fn set_backend_addresses(
 /// Compares the maps with what is served; with `repair`, what differs is written again.
 pub(super) fn audit(
     ebpf: &mut Ebpf,
-    rings: &Mapped,
+    memory: &mut Memory,
     served: &mut Served,
     repair: bool,
 ) -> Result<Audit, ApplyError> {
-    let audit = read(ebpf, rings, served.limits(), |found| served.audit(&found))?;
+    let audit = read(ebpf, memory, served.limits(), |found| served.audit(&found))?;
     if repair {
         // What fails here changes nothing of what is served, unlike a plan that fails half way.
-        write_all(ebpf, rings, served, &audit.steps)?;
+        write_all(ebpf, memory, served, &audit.steps)?;
     }
     Ok(audit)
 }
@@ -101,24 +101,24 @@ pub(super) fn limits(sizes: &Sizes) -> Limits {
     }
 }
 
-/// The words of all rings.
-pub(super) fn map_rings(ebpf: &Ebpf, sizes: &Sizes) -> io::Result<Mapped> {
-    let bytes = sizes.ring_pages as usize * PAGE_WORDS * size_of::<u32>();
-    match ebpf.map("RINGS") {
-        Some(Map::Array(data)) => Mapped::map(data.fd().as_fd(), bytes),
-        _ => Err(io::Error::new(io::ErrorKind::NotFound, "RINGS")),
-    }
-}
-
 /// What the maps serve.
-pub(super) fn adopt(ebpf: &mut Ebpf, rings: &Mapped, limits: Limits) -> Result<Served, ApplyError> {
-    read(ebpf, rings, limits, |found| Served::adopt(limits, found))
+pub(super) fn adopt(
+    ebpf: &mut Ebpf,
+    memory: &mut Memory,
+    limits: Limits,
+) -> Result<Served, ApplyError> {
+    let mut served = read(ebpf, memory, limits, |found| Served::adopt(limits, found))?;
+    if let Some(last) = memory.backends.last(limits.backends) {
+        memory.counts.reach(last).map_err(|e| failed(COUNTS)(MapError::IoError(e)))?;
+    }
+    kept::finish(ebpf, memory, &mut served)?;
+    Ok(served)
 }
 
 /// Reads the maps for somebody. Rings and source addresses are read where they are asked for.
 fn read<T>(
     ebpf: &mut Ebpf,
-    rings: &Mapped,
+    memory: &Memory,
     limits: Limits,
     with: impl FnOnce(Found<&dyn Fn(u32) -> Option<u32>, &dyn Fn(u32) -> Option<SourceEntry>>) -> T,
 ) -> Result<T, ApplyError> {
@@ -136,8 +136,7 @@ fn read<T>(
             .collect::<Result<Vec<_>, _>>()
             .map_err(failed("SERVICES"))?
     };
-    let backends = read_backends(ebpf, limits.backends)
-        .map_err(|e| failed("BACKENDS")(MapError::IoError(e)))?;
+    let backends = (0..limits.backends).map_while(|id| Some((id, memory.backends.get(id)?)));
     let access: LpmTrie<_, Raw<AccessKey>, u32> = open(ebpf, "ACCESS")?;
     let access = access
         .iter()
@@ -154,39 +153,10 @@ fn read<T>(
     let sources: Array<_, Raw<SourceEntry>> = open(ebpf, "SOURCES")?;
     Ok(with(Found {
         services,
-        backends: (0..).zip(backends).collect(),
-        ring_word: &|index| rings.words().get(index as usize).map(|word| word.load(Relaxed)),
+        backends: backends.collect(),
+        ring_word: &|index| memory.rings.words().get(index as usize).map(|word| word.load(Relaxed)),
         source: &|index| sources.get(&index, 0).ok().map(|source| source.0),
         access,
         ranges,
     }))
-}
-
-/// All backends, by id.
-fn read_backends(ebpf: &Ebpf, count: u32) -> io::Result<Vec<BackendEntry>> {
-    let map = ebpf.map("BACKENDS").expect("the object holds this map");
-    let Map::Array(data) = map else { unreachable!("the object declares BACKENDS as an array") };
-    let mut keys = vec![0_u32; count as usize];
-    let mut values = vec![Raw(backend_entry_of_none()); count as usize];
-    let mut cursor = Cursor::default();
-    let (read, _) = sys::lookup_batch(data.fd().as_fd(), &mut cursor, &mut keys, &mut values)?;
-    Ok(values.into_iter().take(read).map(|value| value.0).collect())
-}
-
-fn backend_entry_of_none() -> BackendEntry {
-    BackendEntry {
-        address: [0; 16],
-        port: [0; 2],
-        flags: 0,
-        weight: 0,
-        service: 0,
-        sources_base: 0,
-        sources_len: 0,
-        max_flows: 0,
-        idle: 0,
-        vip: [0; 16],
-        vip_port: [0; 2],
-        protocol: 0,
-        pad: [0; 5],
-    }
 }

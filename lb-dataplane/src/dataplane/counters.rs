@@ -1,16 +1,19 @@
 //! Reading the counters: each is a sum over CPUs.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use aya::maps::{Array, Map, MapError, PerCpuArray};
 use aya::{Ebpf, Pod};
 use lb_dataplane_common::reason::{INTERFACE_PLACES, REASON_PLACES, Reason, ReasonCounts};
-use lb_dataplane_common::tables::{FlowCounts, Passed, Record};
+use lb_dataplane_common::tables::{FlowCounts, Record};
 
+use super::kept;
+use super::memory::Memory;
 use super::{BackendCount, ReasonCount, ServiceCount, ServiceCounters};
 use crate::error::ReadError;
-use crate::plan::Ident;
+use crate::plan::{Ident, Served};
 use crate::pod::Raw;
 use crate::sys::{self, Cursor};
 
@@ -59,41 +62,25 @@ pub(super) fn all_reasons(ebpf: &Ebpf) -> Result<Vec<ReasonCount>, ReadError> {
     Ok(all)
 }
 
+/// Of a service that is the sum of its backends', of those that left it, and of what it keeps of others.
 pub(super) fn services(
     ebpf: &Ebpf,
+    memory: &Memory,
+    served: &Served,
     idents: impl IntoIterator<Item = Ident>,
 ) -> Result<ServiceCounters, ReadError> {
-    let services = per_cpu(ebpf, "SERVICE_COUNTS")?;
-    let backends = per_cpu(ebpf, "BACKEND_COUNTS")?;
-    let loads: Array<_, u64> = ebpf
-        .map("LOADS")
-        .expect("the object holds this map")
-        .try_into()
-        .map_err(read_error("LOADS"))?;
     let mut counters = ServiceCounters::new();
     for ident in idents {
-        let sum = flow_counts(&services, ident.id, "SERVICE_COUNTS")?;
-        let backends = ident
-            .backends
-            .into_iter()
-            .map(|(address, port, id)| {
-                let sum = flow_counts(&backends, id, "BACKEND_COUNTS")?;
-                let FlowCounts { passed: [to_backend, to_client], flows, evicted, exhausted } = sum;
-                // Below zero for the moment in which a flow that ends is not counted as begun.
-                let active = loads.get(&id, 0).map_err(read_error("LOADS"))?.cast_signed().max(0);
-                let active = active.cast_unsigned();
-                Ok(BackendCount {
-                    address,
-                    port,
-                    to_backend,
-                    to_client,
-                    flows,
-                    evicted,
-                    exhausted,
-                    active,
-                })
-            })
-            .collect::<Result<_, _>>()?;
+        let left = served.left().of(ident.id).map(|id| memory.counts.of(id).counts);
+        let mut sum = left.fold(kept::of(ebpf, ident.id)?, FlowCounts::and);
+        let of_backend = |(address, port, id): (IpAddr, u16, u32)| {
+            let counts = memory.counts.of(id).counts;
+            sum = sum.and(counts);
+            let FlowCounts { passed: [to_backend, to_client], flows, evicted, exhausted } = counts;
+            let active = memory.backends.load(id);
+            BackendCount { address, port, to_backend, to_client, flows, evicted, exhausted, active }
+        };
+        let backends = ident.backends.into_iter().map(of_backend).collect();
         let FlowCounts { passed: [to_backend, to_client], flows, evicted, exhausted } = sum;
         let count = ServiceCount { to_backend, to_client, flows, evicted, exhausted, backends };
         counters.insert(ident.key, count);
@@ -122,23 +109,4 @@ fn per_cpu<'a, V: Pod>(ebpf: &'a Ebpf, name: &'static str) -> Result<PerCpu<'a, 
 
 pub(super) fn read_error(map: &'static str) -> impl Fn(MapError) -> ReadError {
     move |source| ReadError { map, source: io::Error::other(source) }
-}
-
-fn flow_counts(
-    counts: &PerCpu<'_, Raw<FlowCounts>>,
-    index: u32,
-    map: &'static str,
-) -> Result<FlowCounts, ReadError> {
-    let values = counts.get(&index, 0).map_err(read_error(map))?;
-    let both = |[a, b]: [Passed; 2], [c, d]: [Passed; 2]| [more(a, c), more(b, d)];
-    Ok(values.iter().fold(FlowCounts::default(), |sum, v| FlowCounts {
-        passed: both(sum.passed, v.0.passed),
-        flows: sum.flows + v.0.flows,
-        evicted: sum.evicted + v.0.evicted,
-        exhausted: sum.exhausted + v.0.exhausted,
-    }))
-}
-
-fn more(sum: Passed, of_cpu: Passed) -> Passed {
-    Passed { packets: sum.packets + of_cpu.packets, bytes: sum.bytes + of_cpu.bytes }
 }

@@ -16,6 +16,7 @@ use crate::pins::Pins;
 pub(super) struct Constants {
     record: u8,
     sample_every: u32,
+    counted_backends: u32,
     half_open_mask: u32,
     half_open_mask6: u32,
     client_mask: [u32; 4],
@@ -28,6 +29,7 @@ impl Constants {
         Self {
             record: u8::from(options.record),
             sample_every: options.sample_every,
+            counted_backends: layout::counted_backends(options.sizes.backends),
             half_open_mask: mask(options.sizes.flow_entries),
             half_open_mask6: mask(options.sizes.flow_entries6),
             client_mask: options.client_prefixes.mask(),
@@ -65,6 +67,7 @@ impl Object {
         loader.verifier_log_level(VerifierLogLevel::STATS);
         loader.override_global("LBD_RECORD", &constants.record, true);
         loader.override_global("LBD_SAMPLE_EVERY", &constants.sample_every, true);
+        loader.override_global("LBD_COUNTED_BACKENDS", &constants.counted_backends, true);
         loader.override_global("LBD_HALF_OPEN_MASK", &constants.half_open_mask, true);
         loader.override_global("LBD_HALF_OPEN_MASK6", &constants.half_open_mask6, true);
         loader.override_global("LBD_CLIENT_MASK", &constants.client_mask[..], true);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use aya::util::KernelVersion;
 
+use super::memory::Memory;
 use super::object::Object;
 use super::one_arm::OneArm;
 use super::programs::{self, AGE, AGE6, Programs};
@@ -43,8 +44,8 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     }
 
     age::set_timeouts(&mut ebpf, &options.timeouts)?;
-    let rings = apply::map_rings(&ebpf, &options.sizes).map_err(OpenError::Rings)?;
-    let mut served = apply::adopt(&mut ebpf, &rings, apply::limits(&options.sizes))?;
+    let mut memory = Memory::map(&ebpf, &options.sizes).map_err(OpenError::Memory)?;
+    let mut served = apply::adopt(&mut ebpf, &mut memory, apply::limits(&options.sizes))?;
     apply::set_backend_addresses(&mut ebpf, &mut served)?;
     let fib = routes::open(&ebpf, &options.sizes).map_err(OpenError::Fib)?;
     let scan = age::Scan::new(options);
@@ -56,7 +57,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
         programs,
         adopted,
         served,
-        rings,
+        memory,
         one_arm,
         fib,
         scan,

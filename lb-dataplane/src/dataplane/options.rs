@@ -64,9 +64,9 @@ pub struct Sizes {
     pub flow_entries: u32,
     /// The same for IPv6.
     pub flow_entries6: u32,
-    /// Services: about 250 bytes each, and 56 more per CPU.
+    /// Services: about 300 bytes each.
     pub services: u32,
-    /// Backends of all services: 48 bytes each, and 56 more per CPU.
+    /// Backends of all services: 64 bytes each, and 64 more per CPU.
     pub backends: u32,
     /// Source addresses in all lists of them.
     pub sources: u32,

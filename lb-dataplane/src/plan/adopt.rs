@@ -7,6 +7,7 @@ use lb_dataplane_common::service::{BACKEND_IN_USE, RangeKey, SourceEntry, VipKey
 use super::access::Prefixes;
 use super::entries::{address, address_of};
 use super::ranges::{self, Ranges};
+use super::ring::Digest;
 use super::{Backends, Found, Held, Limits, Place, Served, ring};
 use crate::table::{Protocol, ServiceKey};
 
@@ -53,12 +54,12 @@ impl Served {
                 served.addresses.entry(address).or_insert(0);
                 continue;
             };
-            let ring = ring::words(&entry, &ring_word);
+            let ring = Digest::of(&ring::words(&entry, &ring_word));
             let backends = by_service.remove(&entry.id).unwrap_or_default();
             let access = by_id.remove(&entry.id).unwrap_or_default();
             let ranges = by_first.remove(&vip).unwrap_or_default();
             let more_ports = ranges::more_ports(&ranges);
-            served.rings.reserve(entry.ring_base, ring.len() as u32);
+            served.rings.reserve(entry.ring_base, ring.len);
             *served.addresses.entry(address).or_insert(0) += 1;
             let held = Held { wanted: None, entry, ring, backends, access, more_ports, ranges };
             served.hold(key, held);

@@ -14,6 +14,7 @@ use super::access::Prefix;
 use super::entries::{address, address_entry, address_key, address_of, gone_entry, service_key};
 use super::order::{self, Late};
 use super::ranges::PortPrefix;
+use super::ring::{self, Digest};
 use super::{Served, Step};
 
 /// Differences that are told one by one; the rest is counted.
@@ -148,10 +149,13 @@ impl Served {
     fn audit_rings(&self, word: &impl Fn(u32) -> Option<u32>, audit: &mut Audit) {
         for (key, held) in &self.services {
             let base = held.entry.ring_base;
-            if !(base..).zip(&held.ring).all(|(at, wanted)| word(at) == Some(*wanted)) {
+            let there: Vec<u32> = (base..).take(held.ring.len as usize).map_while(word).collect();
+            if Digest::of(&there) != held.ring {
                 audit.wrong_rings += 1;
                 let what = format!("the ring of {}", named(&service_key(key)));
-                audit.tell(what, OTHER, Step::WriteRing { base, words: held.ring.clone() });
+                // Of one that was adopted and not asked for since nobody knows another ring.
+                let words = held.wanted.as_ref().map(|of| ring::whole(of, &held.backends).0);
+                audit.tell(what, OTHER, Step::WriteRing { base, words: words.unwrap_or(there) });
             }
         }
     }

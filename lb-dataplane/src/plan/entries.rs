@@ -9,7 +9,7 @@ use lb_dataplane_common::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH,
     BACKEND_ANSWERS_ALONE, BACKEND_DRAINING, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE,
     BACKEND_RESETS_FAILED, BACKEND_RESETS_IDLE, BackendEntry, EXHAUSTION_DROP, EXHAUSTION_ICMP,
-    EXHAUSTION_RESET, MODE_GUE, MODE_IP_IN_IP, MODE_L2, MODE_NAT, SERVICE_ANSWER_ECHO,
+    EXHAUSTION_RESET, MODE_GUE, MODE_IP_IN_IP, MODE_L2, MODE_NAT, NO_SERVICE, SERVICE_ANSWER_ECHO,
     SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS, SERVICE_HASHES_WHEN_FULL, ServiceEntry, VipKey,
 };
 
@@ -147,7 +147,7 @@ pub(super) fn gone_entry((address, port): (IpAddr, u16)) -> BackendEntry {
         port: port.to_be_bytes(),
         flags: 0,
         weight: 1,
-        service: NO_ID,
+        service: NO_SERVICE,
         sources_base: 0,
         sources_len: 0,
         max_flows: 0,
@@ -155,12 +155,13 @@ pub(super) fn gone_entry((address, port): (IpAddr, u16)) -> BackendEntry {
         vip: [0; 16],
         vip_port: [0; 2],
         protocol: 0,
-        pad: [0; 5],
+        pad: 0,
+        load: 0,
     }
 }
 
 /// A backend that its service parts with. It takes no new flows; those that it has live, and end, as the service said last. It
-/// names the service still, so that a new process knows which ids flows may have.
+/// names the service still: what is counted of them is the service's, and a new process knows which ids flows may have.
 pub(super) fn parted_entry(name: (IpAddr, u16), entry: &BackendEntry) -> BackendEntry {
     let life = BACKEND_FAILED | BACKEND_ENDS_FAILED | BACKEND_RESETS_FAILED | BACKEND_RESETS_IDLE;
     BackendEntry {

@@ -15,6 +15,7 @@ pub struct Waiting {
     backends: usize,
     rings: usize,
     sources: usize,
+    left: u64,
 }
 
 impl Served {
@@ -32,6 +33,7 @@ impl Served {
             backends: self.backend_ids.waiting(),
             rings: self.rings.waiting(),
             sources: self.sources.waiting(),
+            left: self.left.next(),
         }
     }
 
@@ -45,6 +47,7 @@ impl Served {
         self.backend_ids.passed(waited.backends);
         self.rings.passed(waited.rings);
         self.sources.passed(waited.sources);
+        self.left.passed(waited.left);
     }
 
     /// Takes the place of another one, for which nobody waits any more.

@@ -4,6 +4,7 @@ use lb_dataplane_common::flow::{TCP, UDP, has_handshake};
 use lb_dataplane_common::service::BackendEntry;
 
 use super::hosts::Hosts;
+use super::left::Left;
 use super::{Served, Step};
 
 /// What a backend says of the life of its flows.
@@ -43,8 +44,19 @@ impl Served {
 
     /// Hears that a step was carried out.
     pub fn carried_out(&mut self, step: &Step) {
-        if let Step::PutBackend { id, entry } = step {
-            self.note(*id, entry);
+        match step {
+            Step::PutBackend { id, entry } => self.note(*id, entry),
+            Step::ClearBackend { id } => self.left.forget(*id),
+            Step::ClearService { id } => self.left.forget_all_of(*id),
+            Step::Grace => self.left.passed(self.left.next()),
+            Step::WriteRing { .. }
+            | Step::WriteSources { .. }
+            | Step::PutAccess { .. }
+            | Step::RemoveAccess { .. }
+            | Step::PutRange { .. }
+            | Step::RemoveRange { .. }
+            | Step::PutService { .. }
+            | Step::RemoveService { .. } => {}
         }
     }
 
@@ -53,6 +65,22 @@ impl Served {
             *life = FlowLife::of(entry);
         }
         self.hosts.note(id, entry);
+        self.left.note(id, entry);
+    }
+
+    /// The ids of the services.
+    pub(crate) fn service_ids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.services.values().map(|held| held.entry.id)
+    }
+
+    /// Backends that left their services, as the steps that were carried out say.
+    pub(crate) fn left(&self) -> &Left {
+        &self.left
+    }
+
+    /// The same, to say what became of them.
+    pub(crate) fn left_mut(&mut self) -> &mut Left {
+        &mut self.left
     }
 
     /// The addresses of backends, as the steps that were carried out say.

@@ -1,17 +1,46 @@
 //! The ring of a service: backend ids, those of backends with a greater weight more often.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZero;
 
 use lb_dataplane_common::service::{SERVICE_BOUNDS_BACKENDS, ServiceEntry};
 
 use super::Backends;
+use super::entries::bounds;
 use crate::maglev;
 use crate::table::{Algorithm, Backend, Service};
 
+/// What is remembered of a ring whose words are in the map, of many services the most that there would be to remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Digest {
+    /// Words, what is behind the ring included.
+    pub(super) len: u32,
+    hash: u64,
+}
+
+impl Digest {
+    pub(super) fn of(words: &[u32]) -> Self {
+        // Of fixed keys, so that it is the same each time.
+        let mut hasher = DefaultHasher::new();
+        words.hash(&mut hasher);
+        Self { len: words.len() as u32, hash: hasher.finish() }
+    }
+}
+
+/// The ring with what is behind it, and the length of the ring alone.
+pub(super) fn whole(service: &Service, backends: &Backends) -> (Vec<u32>, u32) {
+    let mut ring = ring(service, backends);
+    let len = ring.len() as u32;
+    if bounds(service) & SERVICE_BOUNDS_BACKENDS != 0 && len != 0 {
+        append_takers(&mut ring);
+    }
+    (ring, len)
+}
+
 /// Backend ids, slot by slot; only of backends that take new flows. How many slots a hash chooses from goes by all backends: a
 /// health check that fails must move no flows but its backend's.
-pub(super) fn ring(service: &Service, backends: &Backends) -> Vec<u32> {
+fn ring(service: &Service, backends: &Backends) -> Vec<u32> {
     let takers: Vec<&Backend> =
         service.backends.iter().filter(|backend| backend.takes_new_flows()).collect();
     let places = match service.algorithm {
@@ -31,7 +60,7 @@ pub(super) fn ring(service: &Service, backends: &Backends) -> Vec<u32> {
 }
 
 /// Appends how many backends a ring has, and each of them once: where one is full, others are looked for there.
-pub(super) fn append_takers(ring: &mut Vec<u32>) {
+fn append_takers(ring: &mut Vec<u32>) {
     let takers: BTreeSet<u32> = ring.iter().copied().collect();
     ring.push(takers.len() as u32);
     ring.extend(takers);

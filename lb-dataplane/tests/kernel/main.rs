@@ -13,6 +13,7 @@ mod alone;
 mod attachment;
 mod bounds;
 mod choice;
+mod counted;
 mod direct;
 mod early;
 mod echo;

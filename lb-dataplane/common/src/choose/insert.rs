@@ -99,8 +99,7 @@ pub fn find_port<A: Family, T: TablesOf<A>>(
         FOUND => Ok(()),
         FULL => Err(Reason::FlowTableFull),
         GOES_ON => {
-            let Composed { entry, .. } = &search.scratch.made;
-            tables.count_exhausted(entry.service, entry.backend);
+            tables.count_exhausted(search.scratch.made.entry.backend);
             Err(Reason::NoSourcePort)
         }
         _ => Err(Reason::TableFault),
@@ -273,8 +272,7 @@ pub fn insert<A: Family, T: TablesOf<A>>(
     step.direction = DIRECTION_TO_BACKEND;
     step.mss = made.entry.mss;
     step.is_flow = true;
-    let Composed { entry, .. } = made;
-    tables.count_flow_packet(entry.service, entry.backend, DIRECTION_TO_BACKEND, arrival.bytes);
+    tables.count_flow_packet(made.entry.backend, DIRECTION_TO_BACKEND, arrival.bytes);
     Ok(())
 }
 

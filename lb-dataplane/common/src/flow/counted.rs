@@ -86,6 +86,7 @@ pub fn remove_to_backend<A: Family, T: Tables + FamilyTables<A>>(
     counted: Counted,
 ) {
     if tables.remove_flow(key) {
+        tables.count_removed(counted.backend);
         if counted.state & STATE_COUNTED_OUT == 0 {
             tables.count_ended_flow(counted.service, counted.backend);
             if counted.state & STATE_CLIENT_COUNTED != 0 {

@@ -27,9 +27,9 @@ use crate::tables::{FamilyTables, InsertError, Tables};
 pub struct FlowEntry {
     /// The rewrite, IPv4 mapped into IPv6.
     pub translation: Translation<V6>,
-    /// The backend, as `BACKENDS` and `BACKEND_COUNTS` have it.
+    /// The backend, as `BACKENDS` and, for each CPU, `BACKEND_COUNTS` have it.
     pub backend: u32,
-    /// The service, as `SERVICE_COUNTS` has it.
+    /// The service, as `SERVICE_LOADS` has it.
     pub service: u32,
     /// Bits of `STATE_*`. With the number that follows it is one word of 64 bits, the state its low half.
     pub state: u32,

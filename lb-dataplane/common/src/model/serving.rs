@@ -31,7 +31,8 @@ pub(crate) fn serving_any(vip: [u8; 16], algorithm: u8, backends: &[[u8; 16]]) -
         vip: [0; 16],
         vip_port: [0; 2],
         protocol: 0,
-        pad: [0; 5],
+        pad: 0,
+        load: 0,
     };
     let ring_len = backends.len() as u32;
     let service = ServiceEntry {

@@ -11,17 +11,15 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapError};
 use aya::sys::SyscallError;
-use aya::util::nr_cpus;
 use lb_dataplane_common::family::V6;
-use lb_dataplane_common::service::{
-    AccessKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
-};
-use lb_dataplane_common::tables::FlowCounts;
+use lb_dataplane_common::service::{AccessKey, RangeKey, ServiceEntry, SourceEntry, VipKey};
+use lb_dataplane_common::tables::KeptCounts;
 
+use crate::dataplane::kept;
+use crate::dataplane::memory::Memory;
 use crate::error::ApplyError;
 use crate::held::address;
-use crate::mapped::Mapped;
-use crate::plan::{AloneAt, Step, words};
+use crate::plan::{AloneAt, Left, Step, words};
 use crate::pod::Raw;
 use crate::sys;
 
@@ -32,6 +30,8 @@ pub(super) static GENERATION: AtomicU16 = AtomicU16::new(1);
 const ADDRESSES: &str = "BACKEND_ADDRESSES";
 /// That of backends whose answers need no flow.
 const ALONE: &str = "ALONE";
+/// That of what is counted of backends.
+pub(super) const COUNTS: &str = "BACKEND_COUNTS";
 /// Entries that a system call writes at most.
 const BATCH: usize = 4096;
 
@@ -40,26 +40,39 @@ const BATCH: usize = 4096;
 struct Batch {
     new_backends: Vec<u32>,
     new_services: Vec<u32>,
-    backends: Vec<(u32, Raw<BackendEntry>)>,
     sources: Vec<(u32, Raw<SourceEntry>)>,
     services: Vec<(Raw<VipKey>, Raw<ServiceEntry>)>,
 }
 
 /// Writes steps of one kind, in order.
-pub(super) fn write(ebpf: &mut Ebpf, rings: &Mapped, alike: &[Step]) -> Result<(), ApplyError> {
+pub(super) fn write(
+    ebpf: &mut Ebpf,
+    memory: &mut Memory,
+    left: &Left,
+    alike: &[Step],
+) -> Result<(), ApplyError> {
     let mut batch = Batch::default();
     for step in alike {
         match step {
             Step::Grace => sys::grace_period().map_err(ApplyError::Grace)?,
-            Step::ClearBackend { id } => batch.new_backends.push(*id),
-            Step::ClearService { id } => batch.new_services.push(*id),
-            Step::PutBackend { id, entry } => batch.backends.push((*id, Raw(*entry))),
+            Step::ClearBackend { id } => {
+                memory.counts.reach(*id).map_err(|e| failed(COUNTS)(MapError::IoError(e)))?;
+                kept::take_over(ebpf, memory, *id)?;
+                memory.counts.clear(*id);
+                batch.new_backends.push(*id);
+            }
+            Step::ClearService { id } => {
+                // What is left of another one that had this id.
+                left.of(*id).for_each(|backend| memory.backends.take_from_service(backend));
+                batch.new_services.push(*id);
+            }
+            Step::PutBackend { id, entry } => memory.backends.put(*id, entry),
             Step::WriteSources { base, entries } => {
                 batch.sources.extend((*base..).zip(entries.iter().map(|entry| Raw(*entry))));
             }
             Step::WriteRing { base, words } => {
                 // No packet reads these words before its service's entry names them.
-                let places = rings.words().iter().skip(*base as usize);
+                let places = memory.rings.words().iter().skip(*base as usize);
                 places.zip(words).for_each(|(place, word)| place.store(*word, Relaxed));
             }
             Step::PutAccess { prefix, is_admitted } => {
@@ -97,12 +110,11 @@ pub(super) fn write(ebpf: &mut Ebpf, rings: &Mapped, alike: &[Step]) -> Result<(
 
 impl Batch {
     fn write(self, ebpf: &Ebpf) -> Result<(), ApplyError> {
-        clear(ebpf, "BACKEND_COUNTS", &self.new_backends)?;
         put(ebpf, "WITHOUT_FLOW", self.new_backends.iter().map(|id| (*id, 0_u32)))?;
         put(ebpf, "ROUND_ROBIN", self.new_services.iter().map(|id| (*id, 0_u64)))?;
-        clear(ebpf, "SERVICE_COUNTS", &self.new_services)?;
+        let nothing = KeptCounts::default();
+        put(ebpf, "SERVICE_COUNTS", self.new_services.iter().map(|id| (*id, Raw(nothing))))?;
         put(ebpf, "SOURCES", self.sources.into_iter())?;
-        put(ebpf, "BACKENDS", self.backends.into_iter())?;
         put(ebpf, "SERVICES", self.services.into_iter())
     }
 }
@@ -171,20 +183,9 @@ fn put<K: aya::Pod, V: aya::Pod>(
     })
 }
 
-/// Begins counters of every CPU at zero.
-fn clear(ebpf: &Ebpf, name: &'static str, ids: &[u32]) -> Result<(), ApplyError> {
-    let cpus = nr_cpus().map_err(|(_, e)| failed(name)(MapError::IoError(e)))?;
-    let zeroes = vec![Raw(FlowCounts::default()); cpus * ids.len().min(BATCH)];
-    let fd = fd(ebpf, name);
-    ids.chunks(BATCH).try_for_each(|ids| {
-        sys::update_batch(fd, ids, &zeroes[..cpus * ids.len()])
-            .map_err(|e| failed(name)(MapError::IoError(e)))
-    })
-}
-
 fn fd<'a>(ebpf: &'a Ebpf, name: &'static str) -> BorrowedFd<'a> {
     let map = ebpf.map(name).expect("the object holds this map");
-    let (Map::Array(data) | Map::PerCpuArray(data) | Map::HashMap(data)) = map else {
+    let (Map::Array(data) | Map::HashMap(data)) = map else {
         unreachable!("the object declares {name} as an array or a hash map")
     };
     data.fd().as_fd()

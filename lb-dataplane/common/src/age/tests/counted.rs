@@ -15,12 +15,13 @@ use crate::service::MODE_L2;
 /// At rest each flow that is not closed counts once, where it is to, and no other does.
 pub(super) fn each_flow_counts_once_until_it_is_closed(tables: &ModelTables, what: &str) {
     let mut loads = HashMap::<u32, i64>::new();
-    let mut clients = HashMap::new();
+    let (mut clients, mut entries) = (HashMap::new(), HashMap::<u32, u64>::new());
     let mut add = |client: V6, flow: &ModelFlow| {
         let state = flow.state_now();
         if flow.direction() == DIRECTION_TO_CLIENT {
             return;
         }
+        *entries.entry(flow.backend()).or_default() += 1_u64;
         assert_eq!(
             state & STATE_COUNTED_OUT != 0,
             is_closed(crate::flow::TCP, state),
@@ -43,6 +44,11 @@ pub(super) fn each_flow_counts_once_until_it_is_closed(tables: &ModelTables, wha
         assert_eq!(*load, loads.remove(backend).unwrap_or(0), "{what}: backend {backend}");
     }
     assert!(loads.is_empty(), "{what}: {loads:?}");
+    for (backend, begun) in tables.begun.borrow().iter() {
+        let removed = tables.removed.borrow().get(backend).copied().unwrap_or(0);
+        let there = entries.remove(backend).unwrap_or(0);
+        assert_eq!(begun - removed, there, "{what}: entries to backend {backend}");
+    }
     let of_service = tables.service_loads.borrow().get(&0).copied().unwrap_or(0);
     assert_eq!(of_service, all, "{what}");
     for (client, flows) in tables.clients.borrow().iter() {

@@ -1,0 +1,83 @@
+//! What services keep of backends that left them: `SERVICE_COUNTS`.
+//!
+//! A backend's counters are its service's, too. When it leaves, they stay that until its id goes to another one or no flow of its is
+//! left: then they are added to what the service keeps, and its entry names the service no more. Whoever ends between the two has
+//! left word of it in the same write as the sum, so that nothing is lost and nothing counted twice.
+
+use aya::Ebpf;
+use aya::maps::{Array, Map, MapData};
+use lb_dataplane_common::tables::{FlowCounts, KeptCounts};
+
+use super::apply::{failed, open};
+use super::counters::read_error;
+use super::memory::Memory;
+use crate::error::{ApplyError, ReadError};
+use crate::plan::Served;
+use crate::pod::Raw;
+
+const MAP: &str = "SERVICE_COUNTS";
+
+/// What a service has counted beside its backends, those that left it included.
+pub(super) fn of(ebpf: &Ebpf, service: u32) -> Result<FlowCounts, ReadError> {
+    let map: &Map = ebpf.map(MAP).expect("the object holds this map");
+    let kept: Array<&MapData, Raw<KeptCounts>> = map.try_into().map_err(read_error(MAP))?;
+    kept.get(&service, 0).map(|kept| kept.0.counts).map_err(read_error(MAP))
+}
+
+/// Has the service that a backend has left keep what that has counted, if it still counts it.
+pub(super) fn take_over(ebpf: &mut Ebpf, memory: &Memory, id: u32) -> Result<(), ApplyError> {
+    let left = memory.backends.get(id).and_then(|entry| entry.left());
+    let Some(service) = left else { return Ok(()) };
+    let mut map: Array<_, Raw<KeptCounts>> = open(ebpf, MAP)?;
+    let Raw(kept) = map.get(&service, 0).map_err(failed(MAP))?;
+    let counts = kept.counts.and(memory.counts.of(id).counts);
+    let taking = u64::from(id) + 1;
+    map.set(service, Raw(KeptCounts { counts, taking }), 0).map_err(failed(MAP))?;
+    memory.backends.take_from_service(id);
+    map.set(service, Raw(KeptCounts { counts, taking: 0 }), 0).map_err(failed(MAP))
+}
+
+/// Does what a process that ended in [`take_over`] has left to do.
+pub(super) fn finish(
+    ebpf: &mut Ebpf,
+    memory: &Memory,
+    served: &mut Served,
+) -> Result<(), ApplyError> {
+    let mut map: Array<_, Raw<KeptCounts>> = open(ebpf, MAP)?;
+    for service in served.service_ids().collect::<Vec<_>>() {
+        let Raw(kept) = map.get(&service, 0).map_err(failed(MAP))?;
+        let Some(id) = kept.taking.checked_sub(1).and_then(|id| u32::try_from(id).ok()) else {
+            continue;
+        };
+        if memory.backends.get(id).and_then(|entry| entry.left()) == Some(service) {
+            memory.backends.take_from_service(id);
+            served.left_mut().forget(id);
+        }
+        map.set(service, Raw(KeptCounts { taking: 0, ..kept }), 0).map_err(failed(MAP))?;
+    }
+    Ok(())
+}
+
+/// After a grace period: has services keep what those that left them have counted of whose flows none is left.
+pub(super) fn settle(
+    ebpf: &mut Ebpf,
+    memory: &Memory,
+    served: &mut Served,
+) -> Result<(), ApplyError> {
+    let is_quiet = |id| {
+        let of_backend = memory.counts.of(id);
+        of_backend.counts.flows == of_backend.removed
+    };
+    for id in served.left_mut().settle(is_quiet) {
+        take_over(ebpf, memory, id)?;
+        served.left_mut().forget(id);
+    }
+    Ok(())
+}
+
+/// The same where nobody waits for it: what is not added up now is when it is read, and with the next grace period.
+pub(super) fn settle_or_say(ebpf: &mut Ebpf, memory: &Memory, served: &mut Served) {
+    if let Err(error) = settle(ebpf, memory, served) {
+        tracing::warn!(why = ?error, "what backends counted that left their services is not added up");
+    }
+}
