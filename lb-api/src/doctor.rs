@@ -61,6 +61,8 @@ pub struct Facts {
     /// Addresses of VIPs for which the kernel lacks the unreachable route that keeps the rest of their packets from being
     /// answered or forwarded; unknown where the routes cannot be read.
     pub unrouted: Option<Vec<std::net::IpAddr>>,
+    /// Addresses of VIPs that are this host's own, too, and on which interface.
+    pub own: Vec<(std::net::IpAddr, String)>,
     /// How many entries of the eBPF maps of services are other than they were written, and the first of them in words.
     pub maps: Option<(usize, Vec<String>)>,
 }
@@ -394,6 +396,14 @@ fn drift(facts: &Facts) -> Vec<Check> {
             )
         })),
     }
+    checks.extend(facts.own.iter().map(|(address, interface)| {
+        error(
+            "drift",
+            Some(&address.to_string()),
+            format!("the VIP's address is this host's own, too, on {interface}: what the fast path leaves to the kernel ends at this host's programs"),
+            &format!("take it off the interface (`ip address del {address} dev {interface}`), or give the VIP another address"),
+        )
+    }));
     checks.extend(maps(facts));
     if checks.is_empty() {
         checks.push(ok("drift", None, "dataplane and kernel have what was asked for"));

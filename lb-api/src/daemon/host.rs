@@ -51,6 +51,18 @@ pub(super) fn unrouted(addresses: &BTreeSet<IpAddr>) -> Option<Vec<IpAddr>> {
     Some(addresses.iter().filter(|address| !rejected.contains(address)).copied().collect())
 }
 
+/// Those of these addresses that are this host's own, with the interface that has each; none where the kernel does not say.
+pub(super) fn own(addresses: &BTreeSet<IpAddr>) -> Vec<(IpAddr, String)> {
+    let Ok(all) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let own = all.filter_map(|one| {
+        let at = one.address?;
+        let v4 = at.as_sockaddr_in().map(|at| IpAddr::from(at.ip()));
+        let address = v4.or_else(|| at.as_sockaddr_in6().map(|at| IpAddr::from(at.ip())))?;
+        addresses.contains(&address).then_some((address, one.interface_name))
+    });
+    own.collect()
+}
+
 /// Hosts whose packets the kernel rejects (`RTF_REJECT` of linux/route.h). IPv4 is written as a number of this machine.
 fn rejected(v4: &str, v6: &str) -> BTreeSet<IpAddr> {
     const REJECT: u32 = 0x200;

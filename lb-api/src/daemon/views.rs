@@ -395,8 +395,9 @@ impl Live {
         facts.sessions = self.peers().await.into_iter().map(session).collect();
         let vips = self.registry.list().await.map_err(|refusal| refusal.to_string())?;
         let addresses = vips.iter().map(|vip| vip.spec.address).collect();
-        let routes = tokio::task::spawn_blocking(move || host::unrouted(&addresses));
-        facts.unrouted = routes.await.map_err(|error| error.to_string())?;
+        let of_kernel = move || (host::unrouted(&addresses), host::own(&addresses));
+        let read = tokio::task::spawn_blocking(of_kernel).await;
+        (facts.unrouted, facts.own) = read.map_err(|error| error.to_string())?;
         // Maps that cannot be read are a finding of their own, beside the others.
         let audit = self.audit(false).await.inspect_err(|why| tracing::warn!("{why}")).ok();
         facts.maps = audit.map(|audit| (audit.differences(), audit.told));

@@ -174,6 +174,8 @@ fn what_the_world_lacks_of_what_was_asked_for_is_drift() {
     let unrouted = |f: &mut Facts| f.unrouted = Some(vec![[203, 0, 113, 10].into()]);
     only(unrouted, "drift", CheckState::Error, "puts it back");
     only(|f| f.unrouted = None, "drift", CheckState::Unknown, "");
+    let own = |f: &mut Facts| f.own = vec![([203, 0, 113, 10].into(), "eth0".into())];
+    only(own, "drift", CheckState::Error, "ip address del 203.0.113.10 dev eth0");
 }
 
 #[test]

@@ -76,6 +76,24 @@ impl<'a> Admission<'a> {
     }
 }
 
+/// Whether these VIPs have addresses of their own, and none that the configuration gives to this host; else the name of one that has.
+pub(super) fn are_no_addresses<'a>(
+    vips: impl Iterator<Item = (&'a String, &'a Vip)>,
+    resources: &Resources,
+) -> Result<(), (&'a String, Refusal)> {
+    let all = resources.addresses().map(|it| (it.spec.address.ip(), it));
+    let all: BTreeMap<IpAddr, _> = all.collect();
+    let mut twice = vips.filter_map(|(name, vip)| Some((name, *all.get(&vip.spec.address)?)));
+    let Some((name, address)) = twice.next() else { return Ok(()) };
+    let message = format!(
+        "spec.address is {}, which address {} gives to {}, and a VIP is never an address of this host: choose another",
+        address.spec.address.ip(),
+        address.metadata.name,
+        address.spec.interface
+    );
+    Err((name, Refusal::Wrong { field: "/spec/address".into(), message }))
+}
+
 /// Has VIPs follow what changed of the resources that they name: those that are others now are among what changes then.
 pub(super) fn follow(
     vips: &Vips,

@@ -188,6 +188,11 @@ impl<A: Appliers> Task<A> {
         if count > MAX_VIPS {
             return Err((None, Refusal::TooMany(count)));
         }
+        let changed = wanted.vips.iter().filter_map(|(name, vip)| Some((name, vip.as_ref()?)));
+        admit::are_no_addresses(changed, &wanted.resources).map_err(|(name, refusal)| {
+            let place = places.get(name).map(|index| Place { kind: None, index: *index });
+            (place, refusal)
+        })?;
         self.no_two_alike(&wanted.vips, &places)?;
         self.none_shared(&wanted.vips, &places)?;
         Ok((wanted, changes))

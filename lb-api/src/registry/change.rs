@@ -8,7 +8,7 @@ use std::time::Duration;
 use lb_api_types::vip::{Backend, Vip};
 use tokio::time::Instant;
 
-use super::admit::Admission;
+use super::admit::{self, Admission};
 use super::confirm::Pending;
 use super::task::{Changed, Task, blocking};
 use super::{Applied, Appliers, Expected, Refusal, Terms, label};
@@ -50,6 +50,8 @@ impl<A: Appliers> Task<A> {
         }
         let none = BTreeSet::new();
         Admission::new(&self.resources, self.book.vips(), &none).complete(&mut vip)?;
+        let own = admit::are_no_addresses([(&name, &vip)].into_iter(), &self.resources);
+        own.map_err(|(_, refusal)| refusal)?;
         if let Some(other) = self.book.clash(&vip) {
             return Err(Refusal::Duplicate {
                 other: other.metadata.name.clone(),

@@ -196,7 +196,8 @@ pub enum PlanError {
     },
     /// All backends together are too many.
     #[error(
-        "all {0} entries for backends are in use: remove some, or raise dataplane.max_backends"
+        "all {0} entries for backends are in use, of which what comes needs its own while what goes has its still: remove some \
+         first, or raise dataplane.max_backends"
     )]
     BackendsFull(u32),
     /// A list of source addresses finds no room.

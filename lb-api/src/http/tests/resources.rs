@@ -201,4 +201,19 @@ async fn an_address_that_a_vip_has_is_refused() {
     let refused = served.put_at("addresses/a", &body).await.problem();
     assert_eq!((refused.status, refused.pointer.as_deref()), (422, Some("/spec/address")));
     assert!(refused.detail.contains("that of VIP web"), "{}", refused.detail);
+    // Nor is a VIP's one that this host was given before, alone or beside others, but where it gives way to that.
+    let own = json!({"metadata": {"name": "own"},
+        "spec": {"interface": "eth0", "address": "203.0.113.2/24"}});
+    assert_eq!(served.put_at("addresses/own", &own).await.status, 201);
+    let mut late = good("late");
+    late["spec"]["address"] = json!("203.0.113.2");
+    let refused = served.put("late", &late).await.problem();
+    assert_eq!((refused.status, refused.pointer.as_deref()), (422, Some("/spec/address")));
+    assert!(refused.detail.contains("which address own gives to eth0"), "{}", refused.detail);
+    let both = json!({"vips": [good("fine"), late]}).to_string();
+    let refused = served.send("POST", "/api/v1/config", both).await.problem();
+    assert_eq!((refused.status, refused.pointer.as_deref()), (422, Some("/vips/1/spec/address")));
+    let instead = json!({"vips": [late]}).to_string();
+    let made = served.send("POST", "/api/v1/config?prune=true", instead).await;
+    assert_eq!(made.status, 200);
 }
