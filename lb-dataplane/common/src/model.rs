@@ -197,7 +197,14 @@ where
                 seen: 0,
                 protocol: 0,
             }),
-            quote: Quote { key: nothing, ip_at: 0, transport_at: 0, header: Header::default() },
+            quote: Quote {
+                key: nothing,
+                ip_at: 0,
+                transport_at: 0,
+                sum_at: 0,
+                pad: 0,
+                header: Header::default(),
+            },
             arrival: Arrival {
                 key: nothing,
                 sequence: 0,

@@ -14,6 +14,7 @@ const ERROR_LEN: u32 = 8;
 const QUOTED_TRANSPORT_LEN: u32 = 8;
 const ICMP_CHECKSUM_AT: u32 = 2;
 const UDP_CHECKSUM_AT: u32 = 6;
+const TCP_CHECKSUM_AT: u32 = 16;
 
 /// The packet that an error quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,25 +25,39 @@ pub struct Quote<A> {
     pub ip_at: u32,
     /// Where its transport's header begins.
     pub transport_at: u32,
+    /// Where UDP's checksum is, or TCP's if so much is quoted; else 0.
+    pub sum_at: u32,
+    /// Zero.
+    pub pad: u32,
     /// What its header says.
     pub header: Header,
 }
 
-/// What an error quotes, if that may be a flow's: TCP, UDP, SCTP or an echo, not a later fragment, and quoted as far as its ports
-/// or its identifier.
+/// What an error quotes, if that may be a flow's: TCP, UDP, SCTP or an echo, not a later fragment, quoted as far as its ports
+/// or its identifier, and sent by whom the error is for. Anybody else's is about nothing that its receiver has sent.
 #[inline(always)]
 pub fn read<A: Family, P: Packet>(packet: &mut P, ip: &Ip<A>, quote: &mut Quote<A>) -> Option<()> {
     let ip_at = ip.transport_at() + ERROR_LEN;
     let end = ETHERNET_LEN + ip.total_len;
     let quoted = A::quoted(packet, ip_at, end)?;
     let transport_at = quoted.transport_at();
-    if quoted.is_later_fragment()
+    if quoted.source != ip.destination
+        || quoted.is_later_fragment()
         || !(matches!(quoted.protocol, TCP | UDP | SCTP) || quoted.protocol == A::ICMP)
         || transport_at + QUOTED_TRANSPORT_LEN > end
         || !packet.pull(transport_at + QUOTED_TRANSPORT_LEN)
     {
         return None;
     }
+    quote.sum_at = match quoted.protocol {
+        UDP => transport_at + UDP_CHECKSUM_AT,
+        TCP if transport_at + TCP_CHECKSUM_AT + 2 <= end
+            && packet.pull(transport_at + TCP_CHECKSUM_AT + 2) =>
+        {
+            transport_at + TCP_CHECKSUM_AT
+        }
+        _ => 0,
+    };
     let [first, second, third] = packet.read::<3>(transport_at)?;
     let [source_port, destination_port] = if quoted.protocol == A::ICMP {
         let kind = A::icmp(first)?;
@@ -99,15 +114,26 @@ pub fn translate_quoted<A: Family, P: Packet>(
     } else {
         packet.write(transport_at, [to.destination_port, to.source_port])?;
     }
-    if old.protocol() == UDP {
-        let [old_sum] = packet.read::<1>(transport_at + UDP_CHECKSUM_AT)?;
-        let new_sum = checksum::update_optional(old_sum, addresses.and(ports));
-        packet.write(transport_at + UDP_CHECKSUM_AT, [new_sum])?;
+    let sum_at = quote.sum_at & AT_MASK;
+    if sum_at != 0 {
+        let [old_sum] = packet.read::<1>(sum_at)?;
+        let new_sum = update_sum(old.protocol(), old_sum, addresses.and(ports));
+        packet.write(sum_at, [new_sum])?;
         content = content.and(Delta::of([old_sum], [new_sum]));
     }
     let ip_at = quote.ip_at & AT_MASK;
     let header = A::write_addresses(packet, ip_at, to.destination, to.source, addresses)?;
     Some(content.and(header))
+}
+
+/// A quoted packet's checksum after a change of what it covers. Only UDP's may be missing.
+#[inline(always)]
+pub(crate) fn update_sum(protocol: u8, sum: u16, change: Delta) -> u16 {
+    if protocol == UDP {
+        checksum::update_optional(sum, change)
+    } else {
+        checksum::update(sum, change)
+    }
 }
 
 /// Translates the error itself, given what has changed in what it carries. To a client it comes from the VIP: which router or

@@ -1,17 +1,17 @@
 //! ICMP errors about flows between the families.
 
 use super::{
-    UDP_CHECKSUM_AT, check_header, pseudo_header, sum_of_header, sum_of_message, way_out,
+    TCP_CHECKSUM_AT, UDP_CHECKSUM_AT, check_header, pseudo_header, sum_of_header, sum_of_message, way_out,
     write_echo,
 };
-use crate::checksum::{Delta, update_optional};
+use crate::checksum::Delta;
 use crate::family::{Family, protocol_across};
 use crate::flow::{Translation, UDP};
 use crate::packet::Packet;
 use crate::parse::{AT_MASK, ETHERNET_LEN, Ip};
 use crate::pipeline::forward::address_frame;
 use crate::pipeline::{Scratch, Way, either};
-use crate::quote::Quote;
+use crate::quote::{self, Quote};
 use crate::reason::Reason;
 
 const ICMP_CHECKSUM_AT: u32 = 2;
@@ -155,15 +155,20 @@ fn write_quoted<B: Family, P: Packet>(
         return write_echo::<B::Other, P>(packet, at, identifier, change);
     }
     packet.write(at, [to.destination_port, to.source_port])?;
-    if quote.header.protocol == UDP {
+    if quote.sum_at != 0 {
         let addresses = Delta::between(
             old.source.sum() + old.destination.sum(),
             to.source.sum() + to.destination.sum(),
         );
         let ports = Delta::of([old.source_port], [to.destination_port])
             .and(Delta::of([old.destination_port], [to.source_port]));
-        let [sum] = packet.read::<1>(at + UDP_CHECKSUM_AT)?;
-        packet.write(at + UDP_CHECKSUM_AT, [update_optional(sum, addresses.and(ports))])?;
+        let protocol = quote.header.protocol;
+        let sum_at = at + if protocol == UDP { UDP_CHECKSUM_AT } else { TCP_CHECKSUM_AT };
+        if !packet.pull(sum_at + 2) {
+            return None;
+        }
+        let [sum] = packet.read::<1>(sum_at)?;
+        packet.write(sum_at, [quote::update_sum(protocol, sum, addresses.and(ports))])?;
     }
     Some(())
 }
