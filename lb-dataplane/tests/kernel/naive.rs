@@ -118,8 +118,13 @@ impl Naive {
         if self.protocol == 1 { sum(&[transport]) } else { sum(&[&pseudo, transport]) }
     }
 
-    /// Whether a router may forward it (RFC 1812 §5.3.7, RFC 4291 §2.5 to §2.7).
+    /// Whether a router may forward it.
     pub(crate) fn may_be_forwarded(&self) -> bool {
+        self.ttl > 1 && self.is_between_hosts()
+    }
+
+    /// Whether its addresses are those of hosts that may be elsewhere (RFC 1812 §5.3.7, RFC 4291 §2.5 to §2.7).
+    pub(crate) fn is_between_hosts(&self) -> bool {
         let is_never_a_source = |address: IpAddr| match address {
             IpAddr::V4(a) => matches!(a.octets()[0], 0 | 127 | 224..),
             IpAddr::V6(a) => {
@@ -133,9 +138,6 @@ impl Naive {
             IpAddr::V4(a) => a.is_link_local(),
             IpAddr::V6(a) => a.is_unicast_link_local(),
         };
-        self.ttl > 1
-            && !is_never_a_source(self.from)
-            && !is_never_a_source(self.to)
-            && !is_link_local
+        !is_never_a_source(self.from) && !is_never_a_source(self.to) && !is_link_local
     }
 }

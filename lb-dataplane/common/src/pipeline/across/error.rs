@@ -1,8 +1,8 @@
 //! ICMP errors about flows between the families.
 
 use super::{
-    TCP_CHECKSUM_AT, UDP_CHECKSUM_AT, check_header, pseudo_header, sum_of_header, sum_of_message, way_out,
-    write_echo,
+    TCP_CHECKSUM_AT, UDP_CHECKSUM_AT, check_header, pseudo_header, sum_of_header, sum_of_message,
+    way_out, write_echo,
 };
 use crate::checksum::Delta;
 use crate::family::{Family, protocol_across};
