@@ -32,16 +32,20 @@ pub(crate) fn far_end(ifindex: u32) -> io::Result<Option<FarEnd>> {
     })
 }
 
-/// Whether an interface is the end of a veth whose other end is in another namespace, without a queue, and without a place for
-/// filters that packets leave by.
-pub(crate) fn is_bare_veth_elsewhere(ifindex: u32) -> io::Result<bool> {
+/// The name of an interface that is the end of a veth whose other end is in another namespace, without a queue, and without a
+/// place for filters that packets leave by.
+pub(crate) fn bare_veth_elsewhere(ifindex: u32) -> io::Result<Option<String>> {
     let attributes = attributes(ifindex)?;
     let kind = attribute(&attributes, libc::IFLA_LINKINFO)
         .and_then(|info| attribute(info, IFLA_INFO_KIND));
     let queue = attribute(&attributes, libc::IFLA_QDISC);
     let is_elsewhere = attribute(&attributes, libc::IFLA_LINK_NETNSID).is_some();
     let is_bare = kind == Some(b"veth\0") && queue == Some(b"noqueue\0") && is_elsewhere;
-    Ok(is_bare && !has_filters(ifindex)?)
+    if !is_bare || has_filters(ifindex)? {
+        return Ok(None);
+    }
+    let name = attribute(&attributes, libc::IFLA_IFNAME).and_then(|name| name.strip_suffix(&[0]));
+    Ok(name.map(|name| String::from_utf8_lossy(name).into_owned()))
 }
 
 /// Whether there is a `clsact` or `ingress` queueing discipline, as one question asks for both. Kernel 6.18 answers only who

@@ -1,5 +1,5 @@
 //! Traffic from a client through a balancer to a server, all on this machine: lbd beside plain routing, nftables' DNAT and
-//! HAProxy (targets T1 to T4), and beside itself without the short way to the other end of its links.
+//! HAProxy (targets T1 to T4), and beside itself with `redirect_to_peer`.
 //!
 //! Everybody has interfaces of his own between the same client and the same server, and takes turns with the others within
 //! a round. What lbd's kernel forwarded is counted, so that nothing is measured but its fast path.
@@ -13,7 +13,7 @@ mod report;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use integration::api::Api;
 use integration::demo;
 use integration::lab::Lab;
@@ -25,21 +25,24 @@ use self::bed::{Peer, ROUNDS, TURN, on_the_fast_path, say, turns};
 use self::report::{Report, Series};
 
 const LBD: &str = "lbd";
-const QUEUED: &str = "lbd through queues";
+const TO_PEERS: &str = "lbd to peers";
 const ROUTED: &str = "plain routing";
 const NFTABLES: &str = "nftables DNAT";
 const HAPROXY: &str = "HAProxy TCP";
 /// Where the client finds each of them.
 const PEERS: [Peer; 5] = [
     (LBD, "203.0.113.1"),
-    (QUEUED, "203.0.113.5"),
+    (TO_PEERS, "203.0.113.5"),
     (ROUTED, "10.2.2.2"),
     (NFTABLES, "203.0.113.3"),
     (HAPROXY, "203.0.113.4"),
 ];
 
 /// The nodes that they are, each between the client and the server.
-const BETWEEN: [&str; PEERS.len()] = ["lbd", "queued", "router", "nftables", "haproxy"];
+const BETWEEN: [&str; PEERS.len()] = ["lbd", "peers", "router", "nftables", "haproxy"];
+
+/// What can be measured alone.
+const PARTS: [&str; 4] = ["stream", "new", "kept", "small"];
 
 fn main() -> Result<()> {
     // `cargo test --benches` and `cargo bench -- --list` only ask whether it is there.
@@ -50,6 +53,8 @@ fn main() -> Result<()> {
     words.retain(|word| !word.starts_with("--"));
     let hook = if words.iter().any(|word| word == "xdp") { Hook::Xdp } else { Hook::Tc };
     words.retain(|word| word != "xdp");
+    let unknown = words.iter().find(|word| !PARTS.contains(&word.as_str()));
+    ensure!(unknown.is_none(), "there is no part {unknown:?}: name some of {PARTS:?}");
     let wanted = |part: &str| words.is_empty() || words.iter().any(|word| word == part);
     say("bringing up a client, a server, and lbd, a router, nftables and HAProxy between them");
     let lab = bed::up("traffic", hook)?;
@@ -59,7 +64,7 @@ fn main() -> Result<()> {
     serve(&lab.api(), &vip)?;
     vip.spec.address = PEERS[1].1.parse()?;
     vip.spec.backends[0].address = "10.2.5.2".parse()?;
-    serve(&Api::new(lab.folder().join("queued/lbd.sock")), &vip)?;
+    serve(&Api::new(lab.folder().join("peers/lbd.sock")), &vip)?;
 
     bed::ready(&lab, &PEERS)?;
     let client = lab.netns("client")?;
@@ -153,10 +158,11 @@ impl Seen {
             for (against, target) in targets {
                 report.at_least((name, against), unit, lbd, &figures[against], *target);
             }
-            // Beside it, for which no target asks: that neither way falls below nftables.
-            let queued = format!("{}, through queues", &name["T1 ".len()..]);
-            let nftables = &figures[NFTABLES];
-            report.at_least((&queued, NFTABLES), unit, &figures[QUEUED], nftables, 1.0);
+            // The same as a setting makes it.
+            let (to_peers, nftables) = (format!("{name}, to peers"), &figures[NFTABLES]);
+            let target =
+                targets.iter().find(|(against, _)| *against == NFTABLES).map_or(1.0, |it| it.1);
+            report.at_least((&to_peers, NFTABLES), unit, &figures[TO_PEERS], nftables, target);
         }
         if let Some(lbd) = self.latency.get(LBD) {
             let nftables = &self.latency[NFTABLES];

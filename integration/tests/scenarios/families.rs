@@ -9,8 +9,9 @@ use integration::{demo, traffic};
 use lb_api_types::config::Hook;
 use lb_api_types::vip::{HealthCheckKind, Nat, NatMode, Protocol, Vip};
 
-use crate::dual_stack::{PODS_V4, add_ipv4, up};
+use crate::dual_stack::{PODS_V4, add_ipv4, up_with};
 use crate::hello::{Hello, Holds, SOON, address};
+use crate::life::redirect_to_peer;
 use crate::traffic::fragments_that_overtake_their_first_come_through;
 
 const PODS: usize = 2;
@@ -36,7 +37,7 @@ mod xdp {
 }
 
 fn clients_of_one_family_reach_backends_of_the_other(hook: Hook) {
-    let (hello, own) = up(hook);
+    let (hello, own) = up_with(hook, redirect_to_peer);
     add_ipv4(&hello);
     let pool = |address: &str| vec![address.parse().expect("an address")];
     let of_lbd_v4 = ["10.9.2.1", "10.9.3.1"];

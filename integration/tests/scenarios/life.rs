@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use integration::wait::{always, eventually};
 use integration::{demo, traffic};
-use lb_api_types::config::Hook;
+use lb_api_types::config::{Config, Hook};
 use lb_api_types::vip::{Health, NatMode, OnExhaustion, OnUnhealthy, Vip};
 
 use crate::dual_stack;
@@ -19,20 +19,22 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 mod tc {
     use super::{
-        Hook, dual_stack, flows_end_and_are_refused, packets_skip_a_queue_that_nobody_needs,
-        watching,
+        Hook, dual_stack, flows_end_and_are_refused, packets_skip_a_queue_where_they_may,
+        redirect_to_peer, watching,
     };
 
     #[test]
     fn ipv4_flows_end_and_are_refused_as_their_vip_says() {
         let (hello, vip) = watching(Hook::Tc);
-        packets_skip_a_queue_that_nobody_needs(&hello, &vip);
+        packets_skip_a_queue_where_they_may(&hello, &vip);
         flows_end_and_are_refused(&(hello, vip));
     }
 
     #[test]
     fn ipv6_flows_end_and_are_refused_as_their_vip_says() {
-        flows_end_and_are_refused(&dual_stack::up(Hook::Tc));
+        let (hello, vip) = dual_stack::up_with(Hook::Tc, redirect_to_peer);
+        packets_skip_a_queue_where_they_may(&hello, &vip);
+        flows_end_and_are_refused(&(hello, vip));
     }
 }
 
@@ -55,9 +57,17 @@ mod xdp {
     }
 }
 
+/// Through all links, where that may be and the hook is TC.
+pub(crate) fn redirect_to_peer(config: &mut Config) {
+    config.dataplane.redirect_to_peer = vec!["eth*".to_owned()];
+}
+
 /// Up with the VIP, and every flow watched.
 fn watching(hook: Hook) -> (Hello, Vip) {
-    let hello = Hello::up_with(hook, |config| config.dataplane.sample_flows = Some(1));
+    let hello = Hello::up_with(hook, |config| {
+        config.dataplane.sample_flows = Some(1);
+        redirect_to_peer(config);
+    });
     hello.only_this_hook_is_attached(hook);
     let vip = hello.create_vip();
     hello.upstream_routes_the_vip();
@@ -96,7 +106,7 @@ fn a_way_out_that_takes_no_frames_is_left_to_the_kernel(hello: &Hello, vip: &Vip
 }
 
 /// What leaves through a veth goes to its other end at once, past what counts at this one, unless the other end has GRO.
-fn packets_skip_a_queue_that_nobody_needs(hello: &Hello, vip: &Vip) {
+fn packets_skip_a_queue_where_they_may(hello: &Hello, vip: &Vip) {
     const BLOCKS: usize = 1024;
     let client = hello.lab.netns("client").holds();
     let queued = || -> Result<u64> {

@@ -65,8 +65,8 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
     let section = cursor.object(&[
         "hook",
         "xdp_mode",
-        "redirect_to_peer",
         "interfaces",
+        "redirect_to_peer",
         "pin_dir",
         "max_flow_entries",
         "max_flow_entries_ipv6",
@@ -89,7 +89,7 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
     let modes =
         [("native", XdpMode::Native), ("generic", XdpMode::Generic), ("auto", XdpMode::Auto)];
     let xdp_mode = section.field("xdp_mode").and_then(|mode| mode.one_of(&modes));
-    let interfaces = section.field("interfaces").and_then(|list| interfaces(&list));
+    let named = |field| section.field(field).and_then(|list| interfaces(&list)).unwrap_or_default();
     let pin_dir = section.field("pin_dir").and_then(|dir| {
         let path = dir.file()?;
         if path.starts_with("/sys") {
@@ -102,11 +102,8 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
     Some(Dataplane {
         hook: section.field("hook").and_then(|h| h.one_of(&hooks)).unwrap_or(default.hook),
         xdp_mode: xdp_mode.unwrap_or_default(),
-        redirect_to_peer: section
-            .field("redirect_to_peer")
-            .and_then(|f| f.boolean())
-            .unwrap_or(default.redirect_to_peer),
-        interfaces: interfaces.unwrap_or_default(),
+        interfaces: named("interfaces"),
+        redirect_to_peer: named("redirect_to_peer"),
         pin_dir: pin_dir.unwrap_or(default.pin_dir),
         max_flow_entries: entries("max_flow_entries").unwrap_or(default.max_flow_entries),
         max_flow_entries_ipv6: entries("max_flow_entries_ipv6")

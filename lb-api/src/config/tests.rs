@@ -131,6 +131,8 @@ fn each_mistake_names_its_field() {
         ("dataplane: {interfaces: ['']}".into(), "dataplane.interfaces[0]"),
         ("dataplane: {interfaces: ['a/b']}".into(), "dataplane.interfaces[0]"),
         ("dataplane: {interfaces: [a234567890123456]}".into(), "dataplane.interfaces[0]"),
+        ("dataplane: {redirect_to_peer: true}".into(), "dataplane.redirect_to_peer"),
+        ("dataplane: {redirect_to_peer: ['a/b']}".into(), "dataplane.redirect_to_peer[0]"),
         ("dataplane: {pin_dir: /sys/fs/bpf/lbd}".into(), "dataplane.pin_dir"),
         ("dataplane: {pin_dir: run/lbd}".into(), "dataplane.pin_dir"),
         ("dataplane: {max_flow_entries: 8388609}".into(), "dataplane.max_flow_entries"),

@@ -169,7 +169,7 @@ pub(super) fn options(config: &config::Dataplane) -> Options {
             v6: config.client_prefix_v6,
         },
         sample_every: config.sample_flows.unwrap_or(0),
-        redirect_to_peer: config.redirect_to_peer,
+        redirect_to_peer: config.redirect_to_peer.clone(),
         record: false,
     }
 }

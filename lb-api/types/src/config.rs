@@ -188,12 +188,14 @@ pub struct Dataplane {
     pub hook: Hook,
     /// How XDP runs, where the hook is `xdp`.
     pub xdp_mode: XdpMode,
-    /// Where the hook is TC: packets that leave through a veth go to its other end without being queued on the way, where that is
-    /// in another network namespace and nobody misses them on the way there. True by default.
-    pub redirect_to_peer: bool,
     /// Interfaces to attach to: names, or patterns with `*`. Empty by default: none.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>))]
     pub interfaces: Vec<String>,
+    /// Veths whose other end, in another network namespace, TC hands packets to without queueing them on the way, where nothing
+    /// would change them there: names, or patterns with `*`. Empty by default: none. Their own end neither counts nor shows
+    /// such packets.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>))]
+    pub redirect_to_peer: Vec<String>,
     /// A folder on a bpffs, outside `/sys`, where programs, links and maps are pinned; mounted if it is not one.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub pin_dir: PathBuf,
@@ -323,8 +325,8 @@ impl Default for Dataplane {
         Self {
             hook: Hook::Auto,
             xdp_mode: XdpMode::Native,
-            redirect_to_peer: true,
             interfaces: Vec::new(),
+            redirect_to_peer: Vec::new(),
             pin_dir: "/run/lbd/bpf".into(),
             max_flow_entries: 262_144,
             max_flow_entries_ipv6: 131_072,

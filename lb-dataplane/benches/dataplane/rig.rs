@@ -74,7 +74,7 @@ impl Rig {
             timeouts,
             client_prefixes: ClientPrefixes::default(),
             sample_every: 0,
-            redirect_to_peer: true,
+            redirect_to_peer: Vec::new(),
             record: false,
         };
         let mut dataplane = Dataplane::open(&options)?;

@@ -63,7 +63,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
         scan,
         early_fragments,
         held,
-        ways_out: WaysOut::new(options.redirect_to_peer),
+        ways_out: WaysOut::new(options.redirect_to_peer.clone()),
     })
 }
 

@@ -17,8 +17,8 @@ pub struct Options {
     pub client_prefixes: ClientPrefixes,
     /// Of how many new flows one is watched, for [`Dataplane::take_flow_events`](super::Dataplane::take_flow_events); 0 for none.
     pub sample_every: u32,
-    /// Whether TC hands packets to the other end of a veth, where nobody misses them on the way there.
-    pub redirect_to_peer: bool,
+    /// Veths, by name or by pattern with `*`, whose other ends TC hands packets to, where nothing on the way there would change them.
+    pub redirect_to_peer: Vec<String>,
     /// Whether the programs write down each packet's verdict, for tests.
     pub record: bool,
 }

@@ -1,7 +1,7 @@
 //! What is known of the interfaces that packets leave through: which take frames that XDP redirects to them, and which are ends of
-//! a veth whose other end TC may hand packets to, without queueing them on the way (`bpf_redirect_peer`).
+//! a veth whose other end TC is to hand packets to, without queueing them on the way (`bpf_redirect_peer`).
 //!
-//! The other end is handed packets where nobody misses them on the way there: it is in another network namespace, has neither an
+//! That is done where nothing on the way would change packets: the other end is in another network namespace and has neither an
 //! XDP program nor GRO, and this end has neither a queue nor programs that packets leave by. The kernel says the second of a veth
 //! by whether it takes frames from XDP.
 
@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet};
 use lb_dataplane_common::fib::{MEMBER_TO_PEER, MEMBER_WITHOUT_XDP};
 
 use self::features::{Kernel, RUNS, TAKES_REDIRECTED};
+use crate::names::is_named;
 use crate::{link, sys};
 
 /// Interfaces that are looked at again at a time, since other calls wait meanwhile.
@@ -21,16 +22,17 @@ const AT_ONCE: usize = 32;
 #[derive(Debug)]
 pub(super) struct WaysOut {
     known: HashMap<u32, u16>,
-    /// Whether anybody is to know of frames that XDP redirects, and of other ends.
+    /// Whether anybody is to know of frames that XDP redirects.
     xdp: bool,
-    peers: bool,
+    /// The veths, by name or pattern, whose other ends may be handed packets.
+    peers: Vec<String>,
     /// Those that are still to be looked at again in this round.
     left: Vec<u32>,
 }
 
 impl WaysOut {
-    /// Whether other ends may be handed packets.
-    pub(super) fn new(peers: bool) -> Self {
+    /// With the veths, by name or pattern, whose other ends may be handed packets.
+    pub(super) fn new(peers: Vec<String>) -> Self {
         Self { known: HashMap::new(), xdp: false, peers, left: Vec::new() }
     }
 
@@ -41,7 +43,7 @@ impl WaysOut {
 
     /// Looks at interfaces that were not looked at before; those of which there is something to be known.
     pub(super) fn look_at(&mut self, interfaces: impl Iterator<Item = u32>) -> Vec<(u32, u16)> {
-        if !self.xdp && !self.peers {
+        if !self.xdp && self.peers.is_empty() {
             return Vec::new();
         }
         let mut new: Vec<u32> =
@@ -84,7 +86,7 @@ impl WaysOut {
             None => 0,
             Some(bits) if bits & TAKES_REDIRECTED != 0 => 0,
             // A veth that says it runs no programs does not say what its other end has.
-            Some(bits) if bits & RUNS != 0 && self.peers && leads_elsewhere(index) => {
+            Some(bits) if bits & RUNS != 0 && leads_elsewhere(index, &self.peers) => {
                 MEMBER_WITHOUT_XDP | MEMBER_TO_PEER
             }
             Some(_) => MEMBER_WITHOUT_XDP,
@@ -94,9 +96,11 @@ impl WaysOut {
     }
 }
 
-/// Whether an interface is the end of a veth that packets leave into another namespace without being queued or looked at.
-fn leads_elsewhere(ifindex: u32) -> bool {
-    link::is_bare_veth_elsewhere(ifindex).unwrap_or(false)
+/// Whether an interface is the end of a veth of these that packets leave into another namespace without being queued or looked at.
+fn leads_elsewhere(ifindex: u32, names: &[String]) -> bool {
+    !names.is_empty()
+        && link::bare_veth_elsewhere(ifindex)
+            .is_ok_and(|name| name.is_some_and(|name| is_named(names, &name)))
         && sys::programs_on_egress(ifindex).is_ok_and(|count| count == 0)
 }
 
@@ -139,7 +143,7 @@ mod tests {
             let [near, bridge] = ["near", "bridge"].map(|name| if_nametoindex(name).unwrap());
             let gone = 4711;
             let without = MEMBER_WITHOUT_XDP;
-            let mut ways = WaysOut::new(false);
+            let mut ways = WaysOut::new(Vec::new());
             run("ethtool", "-K far gro on");
             assert_eq!(ways.look_at([near, bridge].into_iter()), [], "nobody is to know");
             ways.with_xdp();
@@ -160,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_are_handed_to_the_other_end_of_a_veth_where_nobody_misses_them_on_the_way() {
+    fn packets_are_handed_to_the_other_end_of_a_veth_where_nothing_on_the_way_would_change_them() {
         let inside = || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             let there = fs::File::open("/proc/thread-self/ns/net").unwrap();
@@ -178,14 +182,16 @@ mod tests {
             run("ip", "link set far up");
             let near = if_nametoindex("near").unwrap();
             let used = HashSet::from([near]);
-            let mut ways = WaysOut::new(true);
+            let mut ways = WaysOut::new(vec!["n*".to_owned()]);
             assert_eq!(ways.look_at([near].into_iter()), [(near, MEMBER_WITHOUT_XDP)], "not here");
 
             run("ip", &format!("link set far netns /proc/{own}/fd/{fd}"));
             run_there("ip", "link set far up");
             let to_peer = MEMBER_WITHOUT_XDP | MEMBER_TO_PEER;
             assert_eq!(all_changes(&mut ways, &used), [(near, to_peer)]);
-            assert_eq!(WaysOut::new(false).look_at([near].into_iter()), [], "it is not asked for");
+            let mut others = WaysOut::new(vec!["far".to_owned()]);
+            let found = others.look_at([near].into_iter());
+            assert_eq!(found, [(near, MEMBER_WITHOUT_XDP)], "it is not named");
 
             run_there("ethtool", "-K far gro on");
             assert_eq!(all_changes(&mut ways, &used), [(near, 0)], "GRO");

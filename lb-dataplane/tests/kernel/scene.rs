@@ -122,7 +122,7 @@ impl Scene {
             timeouts: Timeouts::default(),
             client_prefixes: ClientPrefixes::default(),
             sample_every: 0,
-            redirect_to_peer: false,
+            redirect_to_peer: Vec::new(),
             record: true,
         };
         change(&mut options);
