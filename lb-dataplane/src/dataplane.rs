@@ -4,6 +4,7 @@ mod age;
 mod answers;
 mod apply;
 mod attach;
+mod clients;
 mod count;
 mod counters;
 mod direct;
@@ -30,6 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::Map;
@@ -73,7 +75,7 @@ pub struct Dataplane {
     fib: Fib,
     scan: age::Scan,
     /// Fragments that came early: how many may be kept, and what became of them.
-    early_fragments: u32,
+    early_fragments: (u32, Duration),
     held: Arc<Mutex<HeldCounts>>,
     ways_out: WaysOut,
 }

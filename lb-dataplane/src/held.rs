@@ -10,8 +10,6 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-/// How long. Fragments overtake each other by milliseconds; a whole datagram is given up after 30 s (`ipfrag_time`).
-const FOR: Duration = Duration::from_secs(1);
 /// Datagrams that are known for each fragment that may be kept, those included of which nothing is kept (any more).
 pub(crate) const DATAGRAMS: u32 = 4;
 /// The part of the room that one source address may take.
@@ -106,6 +104,8 @@ enum State {
 pub(crate) struct Held {
     /// How many may be; beyond, those that come are refused.
     most: usize,
+    /// How long. Fragments overtake each other by milliseconds; a whole datagram is given up after 30 s (`ipfrag_time`).
+    kept_for: Duration,
     datagrams: HashMap<Datagram, State>,
     /// Datagrams as they became known.
     order: VecDeque<(Instant, Datagram)>,
@@ -115,10 +115,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// With room for so many.
-    pub(crate) fn new(most: u32) -> Self {
+    /// With room for so many, for so long.
+    pub(crate) fn new(most: u32, kept_for: Duration) -> Self {
         Self {
             most: most as usize,
+            kept_for,
             datagrams: HashMap::new(),
             order: VecDeque::new(),
             of_source: HashMap::new(),
@@ -133,7 +134,7 @@ impl Held {
 
     /// When [`Held::expire`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.order.front().map(|(since, _)| *since + FOR)
+        self.order.front().map(|(since, _)| *since + self.kept_for)
     }
 
     /// A fragment came early; the packet to send if its first one has come meanwhile, or if it cannot be kept.
@@ -199,7 +200,7 @@ impl Held {
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<SentOn> {
         let mut sent = Vec::new();
         while let Some(&(since, datagram)) = self.order.front() {
-            if now.saturating_duration_since(since) < FOR {
+            if now.saturating_duration_since(since) < self.kept_for {
                 break;
             }
             self.order.pop_front();

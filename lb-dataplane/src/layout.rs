@@ -69,6 +69,8 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
         "BACKEND_COUNTS" => counted_backends(sizes.backends).saturating_mul(cpus()),
         "SOURCES" => sizes.sources,
         "ACCESS" => while_changing(sizes.access),
+        "CLIENT_FLOWS" => sizes.counted_clients,
+        "AFFINITIES" => sizes.affinities,
         "RINGS" => sizes.ring_pages,
         "FIB4_L2" => sizes.fib_second_level_pages,
         "FIB6_NODES" => sizes.fib6_pages,

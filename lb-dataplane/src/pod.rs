@@ -5,7 +5,7 @@ use lb_dataplane_common::family::Family;
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Timeouts};
 use lb_dataplane_common::reason::ReasonCounts;
 use lb_dataplane_common::service::{
-    AccessKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
+    AccessKey, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
 use lb_dataplane_common::tables::{AnswerKey, KeptCounts, Record};
 
@@ -29,6 +29,7 @@ unsafe impl<A: Family> aya::Pod for Raw<FlowKey<A>> {}
 
 pod!(
     AccessKey,
+    AffinityKey,
     AnswerKey,
     FlowEntry,
     Timeouts,

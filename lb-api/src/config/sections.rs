@@ -61,29 +61,37 @@ fn user_name(cursor: &Cursor<'_>) -> Option<String> {
     }
 }
 
+/// What `dataplane` may say.
+const DATAPLANE: &[&str] = &[
+    "hook",
+    "xdp_mode",
+    "interfaces",
+    "redirect_to_peer",
+    "pin_dir",
+    "max_flow_entries",
+    "max_flow_entries_ipv6",
+    "max_services",
+    "max_backends",
+    "max_ring_slots",
+    "max_access_prefixes",
+    "max_source_addresses",
+    "max_counted_clients",
+    "max_affinity_clients",
+    "max_fib_blocks",
+    "max_fib_ipv6_kib",
+    "max_fib_groups",
+    "max_fib_next_hops",
+    "max_fib_buckets",
+    "max_early_fragments",
+    "early_fragments_secs",
+    "client_prefix_v4",
+    "client_prefix_v6",
+    "sample_flows",
+    "timeouts",
+];
+
 fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
-    let section = cursor.object(&[
-        "hook",
-        "xdp_mode",
-        "interfaces",
-        "redirect_to_peer",
-        "pin_dir",
-        "max_flow_entries",
-        "max_flow_entries_ipv6",
-        "max_services",
-        "max_backends",
-        "max_ring_slots",
-        "max_fib_blocks",
-        "max_fib_ipv6_kib",
-        "max_fib_groups",
-        "max_fib_next_hops",
-        "max_fib_buckets",
-        "max_early_fragments",
-        "client_prefix_v4",
-        "client_prefix_v6",
-        "sample_flows",
-        "timeouts",
-    ])?;
+    let section = cursor.object(DATAPLANE)?;
     let default = Dataplane::default();
     let hooks = [("auto", Hook::Auto), ("xdp", Hook::Xdp), ("tc", Hook::Tc)];
     let modes =
@@ -99,6 +107,7 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
     });
     let number = |name, range| section.field(name).and_then(|n| n.number(range));
     let entries = |name| number(name, 1024..=8_388_608);
+    let bits = |name, most: u32| number(name, 1..=most).and_then(|n| u8::try_from(n).ok());
     Some(Dataplane {
         hook: section.field("hook").and_then(|h| h.one_of(&hooks)).unwrap_or(default.hook),
         xdp_mode: xdp_mode.unwrap_or_default(),
@@ -112,6 +121,14 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
             .unwrap_or(default.max_services),
         max_backends: number("max_backends", 1..=4_194_304).unwrap_or(default.max_backends),
         max_ring_slots: number("max_ring_slots", 1024..=1 << 28).unwrap_or(default.max_ring_slots),
+        max_access_prefixes: number("max_access_prefixes", 1..=1 << 24)
+            .unwrap_or(default.max_access_prefixes),
+        max_source_addresses: number("max_source_addresses", 1..=1 << 20)
+            .unwrap_or(default.max_source_addresses),
+        max_counted_clients: number("max_counted_clients", 1..=1 << 23)
+            .unwrap_or(default.max_counted_clients),
+        max_affinity_clients: number("max_affinity_clients", 1024..=1 << 23)
+            .unwrap_or(default.max_affinity_clients),
         max_fib_blocks: number("max_fib_blocks", 4..=1 << 20).unwrap_or(default.max_fib_blocks),
         max_fib_ipv6_kib: number("max_fib_ipv6_kib", 64..=1 << 19)
             .unwrap_or(default.max_fib_ipv6_kib),
@@ -122,12 +139,10 @@ fn dataplane(cursor: &Cursor<'_>) -> Option<Dataplane> {
             .unwrap_or(default.max_fib_buckets),
         max_early_fragments: number("max_early_fragments", 8..=65_536)
             .unwrap_or(default.max_early_fragments),
-        client_prefix_v4: number("client_prefix_v4", 1..=32)
-            .and_then(|n| u8::try_from(n).ok())
-            .unwrap_or(default.client_prefix_v4),
-        client_prefix_v6: number("client_prefix_v6", 1..=128)
-            .and_then(|n| u8::try_from(n).ok())
-            .unwrap_or(default.client_prefix_v6),
+        early_fragments_secs: number("early_fragments_secs", 2..=30)
+            .unwrap_or(default.early_fragments_secs),
+        client_prefix_v4: bits("client_prefix_v4", 32).unwrap_or(default.client_prefix_v4),
+        client_prefix_v6: bits("client_prefix_v6", 128).unwrap_or(default.client_prefix_v6),
         sample_flows: number("sample_flows", 1..=1_000_000),
         timeouts: section.field("timeouts").and_then(|t| timeouts(&t)).unwrap_or_default(),
     })

@@ -137,6 +137,10 @@ pub(super) fn options(config: &config::Dataplane) -> Options {
         flow_entries6: config.max_flow_entries_ipv6,
         services: config.max_services,
         backends: config.max_backends,
+        sources: config.max_source_addresses,
+        access: config.max_access_prefixes,
+        counted_clients: config.max_counted_clients,
+        affinities: config.max_affinity_clients,
         ring_pages: config.max_ring_slots.div_ceil(RING_PAGE),
         fib_second_level_pages: config.max_fib_blocks.div_ceil(BLOCKS_PER_PAGE),
         fib6_pages: config.max_fib_ipv6_kib.div_ceil(KIB_PER_PAGE),
@@ -144,7 +148,6 @@ pub(super) fn options(config: &config::Dataplane) -> Options {
         fib_bucket_pages: config.max_fib_buckets.div_ceil(RING_PAGE),
         fib_members: config.max_fib_next_hops,
         early_fragments: config.max_early_fragments,
-        ..Sizes::default()
     };
     let wanted = &config.timeouts;
     let ticks = |of: u32| seconds(u64::from(of));
@@ -168,6 +171,7 @@ pub(super) fn options(config: &config::Dataplane) -> Options {
             v4: config.client_prefix_v4,
             v6: config.client_prefix_v6,
         },
+        early_fragments_for: Duration::from_secs(config.early_fragments_secs.into()),
         sample_every: config.sample_flows.unwrap_or(0),
         redirect_to_peer: config.redirect_to_peer.clone(),
         record: false,

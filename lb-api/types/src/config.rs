@@ -214,6 +214,23 @@ pub struct Dataplane {
     /// Slots in the rings of all services, 4 bytes each; 16,777,216 by default, at most 268,435,456.
     #[cfg_attr(feature = "openapi", schema(minimum = 1024, maximum = 268_435_456))]
     pub max_ring_slots: u32,
+    /// Prefixes in the access lists of all services, about 100 bytes each once they are there; 1,048,576 by default, at most
+    /// 16,777,216. A VIP has 10,000 at most.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 16_777_216))]
+    pub max_access_prefixes: u32,
+    /// Source addresses in all distinct lists of them, which are those of VIPs with `full-nat` and `one-arm`, 24 bytes each; 131,072
+    /// by default, at most 1,048,576.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1_048_576))]
+    pub max_source_addresses: u32,
+    /// Clients whose flows are counted at a time, of VIPs with `max_flows_per_client`, about 80 bytes each while they have flows;
+    /// 262,144 by default, at most 8,388,608. Others are refused (`clients-full`): with as many as half of all flow entries it
+    /// comes to that never.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 8_388_608))]
+    pub max_counted_clients: u32,
+    /// Clients whose backend is remembered at a time, of VIPs with `affinity_secs`, 96 bytes each; 65,536 by default, at most
+    /// 8,388,608. Beyond, the one that was unseen for longest is forgotten, so that its next flow may go to another backend.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1024, maximum = 8_388_608))]
+    pub max_affinity_clients: u32,
     /// Blocks of /24 that have routes longer than that, 1 KiB each; 16,384 by default, at most 1,048,576.
     #[cfg_attr(feature = "openapi", schema(minimum = 4, maximum = 1_048_576))]
     pub max_fib_blocks: u32,
@@ -231,10 +248,13 @@ pub struct Dataplane {
     /// default, at most 16,777,216.
     #[cfg_attr(feature = "openapi", schema(minimum = 4096, maximum = 16_777_216))]
     pub max_fib_buckets: u32,
-    /// Fragments that are kept for a second because they came before the first one of their datagram, 2 KiB each at most, an
-    /// eighth of them of one sender; 256 by default, at most 65,536.
+    /// Fragments that are kept because they came before the first one of their datagram, 2 KiB each at most, an eighth of them of
+    /// one sender; 256 by default, at most 65,536.
     #[cfg_attr(feature = "openapi", schema(minimum = 8, maximum = 65_536))]
     pub max_early_fragments: u32,
+    /// For how many seconds they are kept, 2 to 30; 2 by default (RFC 6146 section 4, `FRAGMENT_MIN`: at least 2).
+    #[cfg_attr(feature = "openapi", schema(minimum = 2, maximum = 30))]
+    pub early_fragments_secs: u32,
     /// Bits of a client's IPv4 address that `max_flows_per_client` goes by: 1 to 32, which is the default. Clients that share
     /// them are one.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 32))]
@@ -333,12 +353,17 @@ impl Default for Dataplane {
             max_services: 65_536,
             max_backends: 131_072,
             max_ring_slots: 16_777_216,
+            max_access_prefixes: 1_048_576,
+            max_source_addresses: 131_072,
+            max_counted_clients: 262_144,
+            max_affinity_clients: 65_536,
             max_fib_blocks: 16_384,
             max_fib_ipv6_kib: 32_768,
             max_fib_groups: 65_536,
             max_fib_next_hops: 65_536,
             max_fib_buckets: 262_144,
             max_early_fragments: 256,
+            early_fragments_secs: 2,
             client_prefix_v4: 32,
             client_prefix_v6: 64,
             sample_flows: None,

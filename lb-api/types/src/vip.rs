@@ -72,8 +72,8 @@ pub struct VipSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1_000_000_000))]
     pub max_flows: Option<u32>,
-    /// Flows of one client's address at most, of those that begin while this is set; no bound by default. lbd counts 65,536
-    /// clients, the longest unseen is forgotten first.
+    /// Flows of one client's address at most, of those that begin while this is set; no bound by default. Of
+    /// `dataplane.max_counted_clients` clients the flows are counted at a time; more are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1_000_000_000))]
     pub max_flows_per_client: Option<u32>,

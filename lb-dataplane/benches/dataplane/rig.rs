@@ -9,6 +9,7 @@ use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap, Map, ProgramArray};
@@ -73,6 +74,7 @@ impl Rig {
             sizes,
             timeouts,
             client_prefixes: ClientPrefixes::default(),
+            early_fragments_for: Duration::from_secs(2),
             sample_every: 0,
             redirect_to_peer: Vec::new(),
             record: false,

@@ -52,8 +52,8 @@ pub struct FragmentPorts {
 /// Ticks for which a first fragment speaks for the later ones: as long as Linux keeps fragments for reassembly (30 s,
 /// `ipfrag_time`). A sender may use an identification again after that (RFC 6864).
 const SPEAKS_FOR_TICKS: u32 = 28;
-/// Ticks after a fragment that came early in which its first one is told of to user space, which keeps it for a second.
-const AWAITED_FOR_TICKS: u32 = 2;
+/// Ticks after a fragment that came early in which its first one is told of to user space: longer than that may be set to keep it.
+const AWAITED_FOR_TICKS: u32 = SPEAKS_FOR_TICKS + 1;
 
 /// Whether fragments, the last of which came early in a tick, wait for their first one now.
 #[must_use]

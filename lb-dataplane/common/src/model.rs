@@ -121,6 +121,8 @@ pub(crate) struct ModelTables {
     pub(crate) service_loads: RefCell<HashMap<u32, i64>>,
     /// By client: its flows, where they are counted.
     pub(crate) clients: RefCell<HashMap<AffinityKey, u32>>,
+    /// How many of them there may be, if that is bound.
+    pub(crate) most_clients: Option<usize>,
     /// By whole address.
     pub(crate) access: HashMap<AccessKey, bool>,
     pub(crate) affinities: RefCell<HashMap<AffinityKey, Affinity>>,
@@ -321,18 +323,31 @@ impl Tables for ModelTables {
         if is_v6 { [u32::MAX, u32::MAX, 0, 0] } else { [u32::MAX; 4] }
     }
 
+    fn client_bits(&self) -> u32 {
+        0x2040_0000
+    }
+
     fn client_flows(&self, client: &AffinityKey) -> u32 {
         self.clients.borrow().get(client).copied().unwrap_or(0)
     }
 
-    fn count_client(&self, client: &AffinityKey) {
-        *self.clients.borrow_mut().entry(*client).or_default() += 1;
+    fn count_client(&self, client: &AffinityKey) -> bool {
+        let mut clients = self.clients.borrow_mut();
+        let is_room = self.most_clients.is_none_or(|most| clients.len() < most)
+            || clients.contains_key(client);
+        if is_room {
+            *clients.entry(*client).or_default() += 1;
+        }
+        is_room
     }
 
     fn discount_client(&self, client: &AffinityKey) {
         let mut clients = self.clients.borrow_mut();
         let flows = clients.get_mut(client).expect("a client that is counted is there");
-        *flows = flows.checked_sub(1).expect("no flow ends twice");
+        *flows -= 1;
+        if *flows == 0 {
+            clients.remove(client);
+        }
     }
 
     fn access(&self, key: &AccessKey) -> Option<bool> {

@@ -195,10 +195,13 @@ reasons! {
     /// The FIB has no room for the route to this destination, or to a flow's new one, and the kernel does not have it.
     FibFull = 57, "fib-full", Drop, Original;
     /// A fragment to a VIP's address, or from a backend, whose first fragment did not come before it: user space keeps it for a
-    /// second, and sends it on when the first one has come; one from a backend to no VIP also when none has.
+    /// while, and sends it on when the first one has come; one from a backend to no VIP also when none has.
     FragmentKept = 58, "fragment-kept", Drop, Original;
     /// A routed packet whose way out puts something around it that these programs do not know.
     UnknownEncapsulation = 59, "unknown-encapsulation", Pass, Original;
+    /// A new flow to a service that bounds each client's, of a client that has none yet, while as many clients as there may be are
+    /// counted.
+    ClientsFull = 60, "clients-full", Drop, Original;
 }
 
 /// How many reasons there are.

@@ -86,10 +86,12 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn service_load(&self, service: u32) -> u64;
     /// The bits of a client's address by which its flows are counted, IPv4 mapped into IPv6. A constant.
     fn client_mask(&self, is_v6: bool) -> V6;
+    /// How many bits these are, of both families, in the half of a word in which no service's id is. A constant.
+    fn client_bits(&self) -> u32;
     /// How many flows of a client are counted.
     fn client_flows(&self, client: &AffinityKey) -> u32;
-    /// Counts one more flow of a client.
-    fn count_client(&self, client: &AffinityKey);
+    /// Counts one more flow of a client; whether there was a place for it.
+    fn count_client(&self, client: &AffinityKey) -> bool;
     /// Counts one flow fewer of a client.
     fn discount_client(&self, client: &AffinityKey);
     /// Whether the longest prefix of a client admits it to a service; `None` if no prefix holds it.

@@ -1,11 +1,10 @@
-//! What is counted of flows: packets, and how many there are of each backend, service and client.
+//! What is counted of flows: packets, and how many there are of each backend and service.
 
-use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, LruHashMap};
-use lb_dataplane_common::family::V6;
-use lb_dataplane_common::service::{AffinityKey, BackendEntry};
+use aya_ebpf::maps::Array;
+use lb_dataplane_common::service::BackendEntry;
 use lb_dataplane_common::tables::{CpuCounts, FlowCounts, KeptCounts};
 
 use crate::atomic;
@@ -16,9 +15,6 @@ pub static BACKENDS: Array<BackendEntry> = Array::with_max_entries(64, BPF_F_MMA
 /// How many flows each service has.
 #[map]
 static SERVICE_LOADS: Array<u64> = Array::with_max_entries(64, 0);
-/// How many flows clients have, of services that bound them: 65,536 clients, 6 MiB.
-#[map]
-static CLIENT_FLOWS: LruHashMap<AffinityKey, u32> = LruHashMap::with_max_entries(1 << 16, 0);
 /// What each CPU has counted of each backend. No per-CPU array: that is an index of pointers, which are lines of their own, to
 /// values that lie across lines, and user space would need a system call for each of them.
 #[map]
@@ -30,20 +26,6 @@ static SERVICE_COUNTS: Array<KeptCounts> = Array::with_max_entries(64, 0);
 /// Backends that a CPU counts at most. Set by the loader.
 #[unsafe(no_mangle)]
 static LBD_COUNTED_BACKENDS: u32 = 0;
-
-/// By which bits clients are counted, as packets have them, IPv4 mapped into IPv6. Set by the loader.
-#[unsafe(no_mangle)]
-static LBD_CLIENT_MASK: V6 = [u32::MAX; 4];
-#[unsafe(no_mangle)]
-static LBD_CLIENT_MASK6: V6 = [u32::MAX; 4];
-
-/// The bits of an address by which clients are counted.
-#[inline(always)]
-pub fn client_mask(is_v6: bool) -> V6 {
-    let mask = if is_v6 { &raw const LBD_CLIENT_MASK6 } else { &raw const LBD_CLIENT_MASK };
-    // SAFETY: a static of this program; volatile, since the loader changes it in the object.
-    unsafe { mask.read_volatile() }
-}
 
 /// How many flows a backend has.
 #[inline(always)]
@@ -63,45 +45,6 @@ pub fn service_load(service: u32) -> u64 {
     let load = unsafe { load.read_volatile() };
     // As above.
     if load > u64::MAX / 2 { 0 } else { load }
-}
-
-/// How many flows of a client are counted.
-#[inline(always)]
-pub fn client_flows(client: &AffinityKey) -> u32 {
-    let Some(flows) = CLIENT_FLOWS.get_ptr(client) else { return 0 };
-    // SAFETY: the element is aligned; volatile, since other CPUs write it.
-    let flows = unsafe { flows.read_volatile() };
-    // Two CPUs that end a client's flows at once, fewer of them counted than there are, may go below zero.
-    if flows > u32::MAX / 2 { 0 } else { flows }
-}
-
-/// Counts one more flow of a client.
-#[inline(always)]
-pub fn count_client(client: &AffinityKey) {
-    // Not a zero that is counted up: the compiler takes that one from a static that the loader changes.
-    if CLIENT_FLOWS.get_ptr(client).is_none()
-        && CLIENT_FLOWS.insert(client, &1, u64::from(BPF_NOEXIST)).is_ok()
-    {
-        return;
-    }
-    // Another CPU may have been first. A client that finds no room is not counted.
-    if let Some(flows) = CLIENT_FLOWS.get_ptr_mut(client) {
-        // SAFETY: the element is aligned to 4 bytes.
-        unsafe { atomic::add_word(flows, 1) }
-    }
-}
-
-/// Counts one flow fewer of a client.
-#[inline(always)]
-pub fn discount_client(client: &AffinityKey) {
-    let Some(flows) = CLIENT_FLOWS.get_ptr_mut(client) else { return };
-    // A client that was forgotten and came again has fewer flows counted than it has.
-    // SAFETY: the element is aligned to 4 bytes.
-    unsafe {
-        if flows.read_volatile() != 0 {
-            atomic::add_word(flows, u32::MAX);
-        }
-    }
 }
 
 /// Counts a packet of a backend's.

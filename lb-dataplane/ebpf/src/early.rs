@@ -39,7 +39,7 @@ pub fn awaited(key: &FragmentKey<V6>) -> Option<u32> {
 /// Notes that one has.
 #[inline(always)]
 pub fn note_awaited(key: &FragmentKey<V6>, now: u32) {
-    // A fragment that is not noted is given up after its second.
+    // A fragment that is not noted is given up in time.
     let _ = AWAITED.insert(key, now, 0);
 }
 

@@ -8,6 +8,7 @@ mod ageing;
 mod alone;
 mod apart;
 mod atomic;
+mod clients;
 mod clock;
 mod counts;
 mod early;

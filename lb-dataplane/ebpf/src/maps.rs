@@ -30,7 +30,8 @@ use crate::fib_maps::{Fib, Node6, word};
 use crate::flow_ptr::FlowPtr;
 use crate::half_open::{HALF_OPEN, HALF_OPEN6, LBD_HALF_OPEN_MASK, LBD_HALF_OPEN_MASK6};
 use crate::{
-    alone, apart, atomic, clock, counts, early, half_open, interfaces, numbers, rounds, samples,
+    alone, apart, atomic, clients, clock, counts, early, half_open, interfaces, numbers, rounds,
+    samples,
 };
 
 #[map]
@@ -49,9 +50,9 @@ static ROUND_ROBIN: Array<u64> = Array::with_max_entries(64, 0);
 /// Who may begin flows of which service.
 #[map]
 static ACCESS: LpmTrie<AccessKey, u32> = LpmTrie::with_max_entries(64, BPF_F_NO_PREALLOC);
-/// Where clients' last flows went: 65,536 clients at most, 6 MiB.
+/// Where clients' last flows went: 96 bytes each.
 #[map]
-static AFFINITIES: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(1 << 16, 0);
+static AFFINITIES: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(1024, 0);
 #[map]
 static FLOWS: HashMap<FlowKey<V4>, FlowEntry> = HashMap::with_max_entries(64, 0);
 #[map]
@@ -270,22 +271,27 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn client_mask(&self, is_v6: bool) -> V6 {
-        counts::client_mask(is_v6)
+        clients::client_mask(is_v6)
+    }
+
+    #[inline(always)]
+    fn client_bits(&self) -> u32 {
+        clients::client_bits()
     }
 
     #[inline(always)]
     fn client_flows(&self, client: &AffinityKey) -> u32 {
-        counts::client_flows(client)
+        clients::client_flows(client)
     }
 
     #[inline(always)]
-    fn count_client(&self, client: &AffinityKey) {
-        counts::count_client(client)
+    fn count_client(&self, client: &AffinityKey) -> bool {
+        clients::count_client(client)
     }
 
     #[inline(always)]
     fn discount_client(&self, client: &AffinityKey) {
-        counts::discount_client(client)
+        clients::discount_client(client)
     }
 
     #[inline(always)]

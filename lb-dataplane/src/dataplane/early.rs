@@ -14,7 +14,7 @@ use super::Dataplane;
 use crate::error::ReadError;
 use crate::held::{Datagram, Form, Fragment, Held, HeldCounts, Link, SentOn, Way, address};
 
-/// Fragments that came early, kept for a second. Its descriptor is readable when there is something to read.
+/// Fragments that came early, kept for a while. Its descriptor is readable when there is something to read.
 pub struct EarlyFragments {
     ring: RingBuf<MapData>,
     held: Held,
@@ -32,7 +32,8 @@ impl Dataplane {
         let failed = |source| ReadError { map: "EARLY", source: io::Error::other(source) };
         let Some(map) = self.ebpf.take_map("EARLY") else { return Ok(None) };
         let ring = RingBuf::try_from(map).map_err(failed)?;
-        let held = Held::new(self.early_fragments);
+        let (most, kept_for) = self.early_fragments;
+        let held = Held::new(most, kept_for);
         Ok(Some(EarlyFragments { ring, held, counts: Arc::clone(&self.held) }))
     }
 

@@ -21,6 +21,7 @@ pub(super) struct Constants {
     half_open_mask6: u32,
     client_mask: [u32; 4],
     client_mask6: [u32; 4],
+    client_bits: u32,
 }
 
 impl Constants {
@@ -34,6 +35,7 @@ impl Constants {
             half_open_mask6: mask(options.sizes.flow_entries6),
             client_mask: options.client_prefixes.mask(),
             client_mask6: options.client_prefixes.mask6(),
+            client_bits: options.client_prefixes.bits(),
         }
     }
 }
@@ -72,6 +74,7 @@ impl Object {
         loader.override_global("LBD_HALF_OPEN_MASK6", &constants.half_open_mask6, true);
         loader.override_global("LBD_CLIENT_MASK", &constants.client_mask[..], true);
         loader.override_global("LBD_CLIENT_MASK6", &constants.client_mask6[..], true);
+        loader.override_global("LBD_CLIENT_BITS", &constants.client_bits, true);
         for (name, entries, pin) in &self.maps {
             loader.map_max_entries(name, *entries);
             loader.map_pin_path(name, pin);

@@ -10,7 +10,7 @@ use super::object::Object;
 use super::one_arm::OneArm;
 use super::programs::{self, AGE, AGE6, Programs};
 use super::ways_out::WaysOut;
-use super::{Attached, Dataplane, Options, age, apply, attach, routes, tags};
+use super::{Attached, Dataplane, Options, age, apply, attach, clients, routes, tags};
 use crate::error::OpenError;
 use crate::pins::Pins;
 use crate::{host, layout, sys};
@@ -44,13 +44,14 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     }
 
     age::set_timeouts(&mut ebpf, &options.timeouts)?;
+    clients::forget_others(&mut ebpf, options.client_prefixes)?;
     let mut memory = Memory::map(&ebpf, &options.sizes).map_err(OpenError::Memory)?;
     let mut served = apply::adopt(&mut ebpf, &mut memory, apply::limits(&options.sizes))?;
     apply::set_backend_addresses(&mut ebpf, &mut served)?;
     let fib = routes::open(&ebpf, &options.sizes).map_err(OpenError::Fib)?;
     let scan = age::Scan::new(options);
     let one_arm = OneArm::default();
-    let (early_fragments, held) = (options.sizes.early_fragments, Arc::default());
+    let early_fragments = (options.sizes.early_fragments, options.early_fragments_for);
     Ok(Dataplane {
         ebpf,
         pins,
@@ -62,7 +63,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
         fib,
         scan,
         early_fragments,
-        held,
+        held: Arc::default(),
         ways_out: WaysOut::new(options.redirect_to_peer.clone()),
     })
 }

@@ -1,6 +1,7 @@
 //! What is asked of a dataplane when it is opened and attached.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lb_dataplane_common::flow::Timeouts;
 
@@ -15,6 +16,9 @@ pub struct Options {
     pub timeouts: Timeouts,
     /// As what clients' flows are counted, where a service bounds those of each.
     pub client_prefixes: ClientPrefixes,
+    /// How long fragments are kept that came before the first one of their datagram: 2 s at least (RFC 6146 §4, FRAGMENT_MIN), and
+    /// 30 s at most, after which a datagram is given up everywhere.
+    pub early_fragments_for: Duration,
     /// Of how many new flows one is watched, for [`Dataplane::take_flow_events`](super::Dataplane::take_flow_events); 0 for none.
     pub sample_every: u32,
     /// Veths, by name or by pattern with `*`, whose other ends TC hands packets to, where nothing on the way there would change them.
@@ -45,6 +49,11 @@ impl ClientPrefixes {
         mask(96 + self.v4.min(32))
     }
 
+    /// Both numbers, in the half of a word in which no service's id is.
+    pub(super) fn bits(self) -> u32 {
+        u32::from_be_bytes([self.v4, self.v6, 0, 0])
+    }
+
     /// That of IPv6.
     pub(super) fn mask6(self) -> [u32; 4] {
         mask(self.v6.min(128))
@@ -64,14 +73,18 @@ pub struct Sizes {
     pub flow_entries: u32,
     /// The same for IPv6.
     pub flow_entries6: u32,
-    /// Services: about 300 bytes each.
+    /// Services, 65,536 at most: about 300 bytes each.
     pub services: u32,
     /// Backends of all services: 64 bytes each, and 64 more per CPU.
     pub backends: u32,
-    /// Source addresses in all lists of them.
+    /// Source addresses in all lists of them: 24 bytes each.
     pub sources: u32,
-    /// Prefixes in the access lists of all services.
+    /// Prefixes in the access lists of all services: about 100 bytes each, once they are there.
     pub access: u32,
+    /// Clients whose flows are counted, of services that bound those of each: about 80 bytes each, while they have flows.
+    pub counted_clients: u32,
+    /// Clients that services with affinity remember: 96 bytes each.
+    pub affinities: u32,
     /// Pages of 1,024 words for the rings of all services.
     pub ring_pages: u32,
     /// Pages of 1,024 words for prefixes longer than /24; four /24 blocks each.
@@ -95,8 +108,10 @@ impl Default for Sizes {
             flow_entries6: 131_072,
             services: 65_536,
             backends: 131_072,
-            sources: 4096,
-            access: 65_536,
+            sources: 131_072,
+            access: 1 << 20,
+            counted_clients: 262_144,
+            affinities: 65_536,
             ring_pages: 16_384,
             fib_second_level_pages: 4096,
             fib6_pages: 8192,

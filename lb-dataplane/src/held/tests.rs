@@ -1,3 +1,5 @@
+use std::net::Ipv4Addr;
+
 use super::*;
 
 const WAY: Way = Way {
@@ -6,11 +8,10 @@ const WAY: Way = Way {
     destination: IpAddr::V4(Ipv4Addr::new(10, 2, 0, 9)),
     link: None,
 };
+const FOR: Duration = Duration::from_secs(2);
 const MOST: usize = 256;
 const MOST_OF_SOURCE: usize = 32;
 const MOST_DATAGRAMS: usize = 1024;
-
-use std::net::Ipv4Addr;
 
 fn datagram(source: u8, identification: u32) -> Datagram {
     let address = |host| Ipv4Addr::new(10, 1, 0, host).into();
@@ -33,7 +34,7 @@ fn marks(answers: &[SentOn]) -> Vec<u8> {
 
 #[test]
 fn what_was_kept_leaves_once_when_its_first_one_has_come_and_what_comes_then_at_once() {
-    let (mut held, now) = (Held::new(256), Instant::now());
+    let (mut held, now) = (Held::new(256, FOR), Instant::now());
     assert_eq!(held.fragment(datagram(5, 1), fragment(2960..4008, 3), now), None);
     assert_eq!(held.fragment(datagram(5, 1), fragment(1480..2960, 2), now), None);
     assert_eq!(held.fragment(datagram(5, 2), fragment(1480..2960, 9), now), None);
@@ -50,7 +51,7 @@ fn what_was_kept_leaves_once_when_its_first_one_has_come_and_what_comes_then_at_
 
 #[test]
 fn fragments_that_overlap_take_their_datagram_with_them_and_a_copy_is_left_out() {
-    let (mut held, now) = (Held::new(256), Instant::now());
+    let (mut held, now) = (Held::new(256, FOR), Instant::now());
     held.fragment(datagram(5, 1), fragment(8..16, 1), now);
     held.fragment(datagram(5, 1), fragment(8..16, 1), now);
     assert_eq!(held.kept, 1);
@@ -64,7 +65,7 @@ fn fragments_that_overlap_take_their_datagram_with_them_and_a_copy_is_left_out()
 
 #[test]
 fn there_is_room_for_so_many_of_a_source_and_in_all_and_for_a_second() {
-    let (mut held, now) = (Held::new(256), Instant::now());
+    let (mut held, now) = (Held::new(256, FOR), Instant::now());
     for n in 0..40 {
         held.fragment(datagram(5, n), fragment(8..16, 0), now);
     }
@@ -90,7 +91,7 @@ fn there_is_room_for_so_many_of_a_source_and_in_all_and_for_a_second() {
 
 #[test]
 fn the_last_hop_is_not_gone() {
-    let (mut held, now) = (Held::new(256), Instant::now());
+    let (mut held, now) = (Held::new(256, FOR), Instant::now());
     let mut last = fragment(8..16, 0);
     last.packet[8] = 1;
     held.fragment(datagram(5, 1), last, now);
@@ -102,7 +103,7 @@ fn the_last_hop_is_not_gone() {
 
 #[test]
 fn a_backends_own_goes_on_as_it_came_where_it_cannot_be_kept_or_nothing_is_said_in_time() {
-    let (mut held, now) = (Held::new(256), Instant::now());
+    let (mut held, now) = (Held::new(256, FOR), Instant::now());
     let own = |n: u32| Fragment { is_routed: true, ..fragment(8..16, n as u8) };
     for n in 0..MOST_OF_SOURCE as u32 {
         assert_eq!(held.fragment(datagram(5, n), own(n), now), None);
@@ -130,7 +131,7 @@ fn a_damaged_header_does_not_become_whole_and_one_without_a_number_goes_by_its_m
         (4, Way { link: link.map(|link| Link { mtu: 20, ..link }), ..WAY }, 0),
         (4, Way { form: Form::Within, ..WAY }, 1),
     ] {
-        let mut held = Held::new(256);
+        let mut held = Held::new(256, FOR);
         let mut odd = fragment(8..16, 0);
         if damage == 4 {
             odd.packet[4..6].fill(0);

@@ -202,12 +202,14 @@ pub enum PlanError {
     BackendsFull(u32),
     /// A list of source addresses finds no room.
     #[error(
-        "all {0} entries for source addresses are in use: give VIPs fewer of them, or the same ones"
+        "all {0} entries for source addresses are in use: give VIPs fewer of them, or the same ones, or raise \
+         dataplane.max_source_addresses"
     )]
     SourcesFull(u32),
     /// Access lists find no room.
     #[error(
-        "all {0} entries for access lists are in use: give VIPs fewer prefixes, or shorter ones"
+        "all {0} entries for access lists are in use: give VIPs fewer prefixes, or shorter ones, or raise \
+         dataplane.max_access_prefixes"
     )]
     AccessFull(u32),
     /// A range of ports that is none.

@@ -181,21 +181,67 @@ fn clients_count_as_one_by_the_prefixes_that_are_set() {
     }
 }
 
+/// How many clients are counted.
+fn counted(scene: &mut Scene) -> usize {
+    let map = scene.get().map_mut("CLIENT_FLOWS").unwrap();
+    let counts: aya::maps::HashMap<_, [u8; 20], u64> = map.try_into().unwrap();
+    counts.keys().count()
+}
+
 #[test]
-fn a_client_whose_count_went_below_zero_is_not_locked_out() {
+fn a_client_is_counted_while_it_has_flows_and_no_other_makes_its_count_be_forgotten() {
+    const MOST: u8 = 8;
     for hook in BOTH {
-        let [vip, clients, backends] = FAMILIES[0];
-        let mut scene = Scene::new();
-        scene.bounds = [0, 2, 0];
-        scene.serve(vip, Tcp, RoundRobin, &[&at(backends, 9, 8080)]);
-        begin(&mut scene, hook, &at(clients, 1, 40_000), vip);
-        let map = scene.get().map_mut("CLIENT_FLOWS").unwrap();
-        let mut counts: aya::maps::HashMap<_, [u8; 20], u32> = map.try_into().unwrap();
-        let client = counts.keys().next().unwrap().unwrap();
-        counts.insert(client, u32::MAX, 0).unwrap();
-        let (reason, _) = begin(&mut scene, hook, &at(clients, 1, 40_001), vip);
-        assert_eq!(reason, Reason::ForwardedToBackend, "{hook:?}");
+        for [vip, clients, backends] in FAMILIES {
+            let mut scene = Scene::with(|options| {
+                options.client_prefixes = ClientPrefixes { v4: 32, v6: 128 };
+                options.sizes.counted_clients = MOST.into();
+            });
+            scene.bounds = [0, 2, 0];
+            let backend = at(backends, 9, 8080);
+            scene.serve(vip, Tcp, Maglev, &[&backend]);
+            let begin =
+                |scene: &mut Scene, n, port| begin(scene, hook, &at(clients, n, port), vip).0;
+            for n in 1..=MOST {
+                assert_eq!(begin(&mut scene, n, 40_000), Reason::ForwardedToBackend, "{hook:?}");
+            }
+            let entries = scene.entries().len();
+            assert_eq!(begin(&mut scene, 99, 40_000), Reason::ClientsFull, "{hook:?} {vip}");
+            assert_eq!(scene.entries().len(), entries, "{hook:?} {vip}: neither direction is left");
+            assert_eq!(begin(&mut scene, 1, 40_001), Reason::ForwardedToBackend, "{hook:?} {vip}");
+            assert_eq!(begin(&mut scene, 1, 40_002), Reason::ClientFull, "{hook:?} {vip}");
+            // One flow of two ends, and then the other.
+            for (port, left) in [(40_000, MOST), (40_001, MOST - 1)] {
+                scene.send(hook, &packet(RST, &backend, &at(clients, 1, port)));
+                assert_eq!(counted(&mut scene), usize::from(left), "{hook:?} {vip} {port}");
+            }
+            assert_eq!(begin(&mut scene, 99, 40_000), Reason::ForwardedToBackend, "{hook:?} {vip}");
+            scene.let_pass(seconds(3600));
+            scene.age();
+            assert_eq!(counted(&mut scene), 0, "{hook:?} {vip}");
+        }
     }
+}
+
+#[test]
+fn what_was_counted_by_other_bits_of_addresses_is_nobodys_count_and_takes_no_room() {
+    let hook = Hook::Tc;
+    let [vip, clients, backends] = FAMILIES[0];
+    let mut scene = Scene::new();
+    scene.bounds = [0, 1, 0];
+    let backend = at(backends, 9, 8080);
+    scene.serve(vip, Tcp, Maglev, &[&backend]);
+    let first = at(clients, 0, 40_000);
+    assert_eq!(begin(&mut scene, hook, &first, vip).0, Reason::ForwardedToBackend);
+    scene.options.client_prefixes = ClientPrefixes { v4: 24, v6: 64 };
+    scene.open();
+    scene.serve(vip, Tcp, Maglev, &[&backend]);
+    assert_eq!(counted(&mut scene), 0);
+    assert_eq!(begin(&mut scene, hook, &at(clients, 1, 40_000), vip).0, Reason::ForwardedToBackend);
+    // Its end is no end of the other's.
+    scene.send(hook, &packet(RST, &backend, &at(clients, 1, 40_000)));
+    assert_eq!(begin(&mut scene, hook, &at(clients, 2, 40_000), vip).0, Reason::ForwardedToBackend);
+    assert_eq!(begin(&mut scene, hook, &at(clients, 3, 40_000), vip).0, Reason::ClientFull);
 }
 
 #[test]

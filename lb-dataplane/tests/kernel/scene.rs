@@ -6,6 +6,7 @@ use std::num::NonZero;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aya::maps::HashMap;
 use aya::programs::{Program, TestRun, TestRunOptions};
@@ -95,6 +96,8 @@ pub(crate) fn small() -> Sizes {
         backends: 64,
         sources: 64,
         access: 64,
+        counted_clients: 1024,
+        affinities: 1024,
         ring_pages: 256,
         fib_second_level_pages: 16,
         fib6_pages: 16,
@@ -121,6 +124,7 @@ impl Scene {
             sizes: small(),
             timeouts: Timeouts::default(),
             client_prefixes: ClientPrefixes::default(),
+            early_fragments_for: Duration::from_secs(2),
             sample_every: 0,
             redirect_to_peer: Vec::new(),
             record: true,

@@ -56,7 +56,7 @@ pub struct Status {
     pub certificate_expires_secs: Option<i64>,
 }
 
-/// Fragments to VIPs and from backends that came before the first one of their datagram, and were kept for a second.
+/// Fragments to VIPs and from backends that came before the first one of their datagram, and were kept for a while.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EarlyFragmentsView {

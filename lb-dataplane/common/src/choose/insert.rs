@@ -221,15 +221,16 @@ pub fn insert<A: Family, T: TablesOf<A>>(
     made.entry.direction = DIRECTION_TO_BACKEND;
     made.entry.first_reply = 0;
     // Before it is there: once it is, another CPU may end it, and what is counted out first would stay counted in.
-    if made.entry.state & STATE_CLIENT_COUNTED != 0 {
-        tables.count_client(&counted_client(tables, made.entry.service, key.source.to_v6()));
-    }
+    let counts_client = made.entry.state & STATE_CLIENT_COUNTED != 0;
+    let has_place = !counts_client
+        || tables.count_client(&counted_client(tables, made.entry.service, key.source.to_v6()));
     // No entry without the one back.
-    let inserted = match made.without {
-        0 => flow::insert(tables, key, &mut made.entry),
-        _ => Err(InsertError::Full),
+    let inserted = if made.without == 0 && has_place {
+        flow::insert(tables, key, &mut made.entry)
+    } else {
+        Err(InsertError::Full)
     };
-    if inserted.is_err() && made.entry.state & STATE_CLIENT_COUNTED != 0 {
+    if inserted.is_err() && counts_client && has_place {
         tables.discount_client(&counted_client(tables, made.entry.service, key.source.to_v6()));
     }
     match inserted {
@@ -245,6 +246,9 @@ pub fn insert<A: Family, T: TablesOf<A>>(
         Err(InsertError::Full) => {
             if !is_direct && made.without == 0 {
                 made.take_back(tables);
+            }
+            if !has_place {
+                return Err(Reason::ClientsFull);
             }
             if made.when_full == 0 {
                 return Err(Reason::FlowTableFull);

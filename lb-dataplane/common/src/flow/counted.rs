@@ -106,9 +106,10 @@ fn discount_client<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>, service: 
     0
 }
 
-/// As what a client's flows are counted: the prefix of its address that all clients of a network share.
+/// As what a client's flows are counted: the prefix of its address that all clients of a network share, and how long it is: what
+/// was counted by other prefixes before counts for nobody.
 #[inline(always)]
 pub(crate) fn counted_client<T: Tables>(tables: &T, service: u32, client: V6) -> AffinityKey {
     let ([a, b, c, d], [e, f, g, h]) = (client, tables.client_mask(!is_mapped(client)));
-    AffinityKey { client: [a & e, b & f, c & g, d & h], service }
+    AffinityKey { client: [a & e, b & f, c & g, d & h], service: service | tables.client_bits() }
 }

@@ -100,6 +100,15 @@ fn what_just_fits_is_served_and_one_more_is_refused_and_leaves_nothing() {
         served.plan(&kept).unwrap();
         let error = served.plan(&more).expect_err(what);
         assert!(is_refused(&error), "{what}: {error}");
+        let is_of_all = matches!(
+            error,
+            PlanError::TooManyServices { .. }
+                | PlanError::BackendsFull(_)
+                | PlanError::AccessFull(_)
+                | PlanError::SourcesFull(_)
+                | PlanError::RingsFull { .. }
+        );
+        assert_eq!(error.to_string().contains("raise dataplane.max_"), is_of_all, "{error}");
         assert_eq!(served.plan(&kept).unwrap(), [], "{what}: after {error}");
         let mut served = Served::new(FULL);
         served.plan(&fits).unwrap_or_else(|error| panic!("{what}: {error}"));

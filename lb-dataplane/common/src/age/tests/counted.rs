@@ -140,6 +140,25 @@ fn a_client_at_its_limit_may_begin_another_connection_once_one_is_closed() {
     }
 }
 
+#[test]
+fn a_client_that_finds_no_place_begins_no_flow_and_leaves_nothing_and_others_go_on() {
+    let mut tables = before((LIVE, 5, &[]), 1);
+    tables.most_clients = Some(1);
+    let begins = |client| {
+        let mut packet = ModelPacket::<true>::new(packet(SYN, client, VIP).bytes());
+        process(&mut packet, &tables).reason
+    };
+    let flows = tables.v4.flows.borrow().len();
+    assert_eq!(begins("10.1.0.2:1001"), Reason::ClientsFull);
+    assert_eq!((counts(&tables), tables.v4.flows.borrow().len()), ([1; 2], flows));
+    assert_eq!(begins("10.1.0.1:1002"), Reason::ForwardedToBackend, "it has a place");
+    assert_eq!(counts(&tables), [2; 2]);
+    tables.clock.set(tables.clock.get() + LONG);
+    run_all(&tables, &[Act::MarkAll, Act::SweepAll]);
+    assert!(tables.clients.borrow().is_empty());
+    assert_eq!(begins("10.1.0.2:1001"), Reason::ForwardedToBackend);
+}
+
 proptest! {
     /// Scripts of acts, some of which another CPU's act interrupts.
     #[test]
