@@ -148,8 +148,11 @@ impl Dataplane {
 
     /// Of these the interfaces whose packets meet the tables of this dataplane, by index: all but those that run a program that
     /// another build left with tables of its own.
-    #[must_use]
-    pub fn carried(&self) -> BTreeSet<u32> {
+    ///
+    /// # Errors
+    ///
+    /// What is attached cannot be looked at.
+    pub fn carried(&self) -> io::Result<BTreeSet<u32>> {
         attach::carried(&self.pins)
     }
 

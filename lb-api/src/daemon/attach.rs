@@ -3,7 +3,7 @@
 mod standing;
 mod vlans;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use lb_api_types::config;
@@ -127,7 +127,7 @@ async fn follow(
     let mut retry = interval(RETRY);
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut done, mut refused) = (Done::new(), Refused::new());
-    let (mut told, mut standing) = (None, Standing::default());
+    let (mut told, mut carried, mut standing) = (None, BTreeSet::new(), Standing::default());
     loop {
         let now = links.borrow_and_update().clone();
         // The kernel has not told its links yet: nothing is known to be gone.
@@ -163,9 +163,16 @@ async fn follow(
                     Err(trouble) => found.push(Trouble::any(trouble)),
                 }
             }
-            let Ok(carried) = dataplane.with(|owned| owned.dataplane.carried()).await else {
-                return;
-            };
+            match dataplane.with(|owned| owned.dataplane.carried()).await {
+                Ok(Ok(now)) => carried = now,
+                // Until it can be looked at again, it is as it was.
+                Ok(Err(error)) => {
+                    let why = sentence(&error);
+                    found
+                        .push(Trouble::any(format!("what is attached cannot be looked at: {why}")));
+                }
+                Err(_ended) => return,
+            }
             for one in &mut failed {
                 if one.of.is_some_and(|of| carried.contains(&of)) {
                     one.said.push_str("; what an earlier lbd attached there goes on meanwhile");

@@ -216,16 +216,16 @@ fn attach_by(
     Ok(Placed { hook, refused })
 }
 
-/// Takes off what builds with other tables left: nobody writes those any more. One with ours works as before.
+/// Takes off what builds with other tables left: nobody writes those any more. One with ours works as before, and so does one
+/// that cannot be looked at.
 fn take_others_off(pins: &Pins, interface: &Interface) -> Result<(), AttachError> {
-    let ours = programs::ids(pins);
+    let keep = |source| AttachError::Keep { interface: interface.name.clone(), source };
+    let ours = programs::ids(pins).map_err(keep)?;
     let links = HOOKS.into_iter().map(|hook| pin(pins, interface.index, hook));
     let is_other =
-        |link: &PathBuf| links::look_at(link).map_or(true, |link| !ours.contains(&link.program));
+        |link: &PathBuf| links::look_at(link).is_ok_and(|link| !ours.contains(&link.program));
     let mut others = links.filter(is_other);
-    others
-        .try_for_each(|link| remove(&link))
-        .map_err(|source| AttachError::Keep { interface: interface.name.clone(), source })
+    others.try_for_each(|link| remove(&link)).map_err(keep)
 }
 
 pub(super) fn detach(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<(), AttachError> {

@@ -172,8 +172,8 @@ impl Programs {
 
     /// Removes the pins of other builds' programs that are not attached: by the others it is told what tables they have.
     pub(super) fn remove_others(&self, pins: &Pins) {
-        let attached = attach::program_ids(pins);
-        let goes = |path: &Path| id_of(path).is_none_or(|id| !attached.contains(&id));
+        let Ok(attached) = attach::program_ids(pins) else { return };
+        let goes = |path: &Path| id_of(path).is_ok_and(|id| !attached.contains(&id));
         warn(pins.remove_other_programs(&self.build, goes));
     }
 
@@ -209,13 +209,12 @@ fn warn(removed: Result<(), OpenError>) {
 }
 
 /// The ids of the programs of all builds with these tables.
-pub(super) fn ids(pins: &Pins) -> BTreeSet<u32> {
-    let all = pins.all_programs().unwrap_or_default();
-    all.iter().filter_map(|path| id_of(path)).collect()
+pub(super) fn ids(pins: &Pins) -> io::Result<BTreeSet<u32>> {
+    pins.all_programs()?.iter().map(|path| id_of(path)).collect()
 }
 
-fn id_of(pin: &Path) -> Option<u32> {
-    ProgramInfo::from_pin(pin).ok().map(|info| info.id())
+fn id_of(pin: &Path) -> io::Result<u32> {
+    ProgramInfo::from_pin(pin).map(|info| info.id()).map_err(io::Error::other)
 }
 
 /// A program that is to be loaded.

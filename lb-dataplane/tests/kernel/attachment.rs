@@ -235,7 +235,10 @@ fn where_the_kernel_refuses_the_program_that_of_an_earlier_build_stays_if_it_has
             assert_eq!(source.to_string(), "the kernel refuses program lbd_xdp");
             assert_eq!(link(&scene, "50-xdp"), before, "errno {errno}");
             let dataplane = scene.get();
-            assert!(namespace.run(|| dataplane.carried()).contains(&50), "and serves as before");
+            assert!(
+                namespace.run(|| dataplane.carried().unwrap()).contains(&50),
+                "and serves as before"
+            );
         }
     }
     // What the verifier refused it is not asked again.
@@ -407,7 +410,11 @@ fn an_attachment_whose_interface_is_gone_keeps_nothing_of_another_build() {
     scene.open();
     assert_eq!(attached(&mut scene, &namespace).len(), 2, "they run what they ran");
     let dataplane = scene.get();
-    assert_eq!(namespace.run(|| dataplane.carried()), BTreeSet::new(), "with tables of their own");
+    assert_eq!(
+        namespace.run(|| dataplane.carried().unwrap()),
+        BTreeSet::new(),
+        "with tables of their own"
+    );
     namespace.ip("link del left");
     // Another one with its index: nothing is attached there.
     namespace.ip("link add left index 50 type veth peer name right");
@@ -418,7 +425,7 @@ fn an_attachment_whose_interface_is_gone_keeps_nothing_of_another_build() {
     assert_eq!(links.count(), 0);
     attach(&mut scene, &namespace, "left", HookChoice::Tc).unwrap();
     let dataplane = scene.get();
-    assert_eq!(namespace.run(|| dataplane.carried()), [50].into());
+    assert_eq!(namespace.run(|| dataplane.carried().unwrap()), [50].into());
 }
 
 #[test]

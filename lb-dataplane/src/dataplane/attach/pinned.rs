@@ -23,59 +23,66 @@ struct Pinned {
 }
 
 impl Pinned {
-    /// What is pinned there, with the name of its interface; none if that is gone, whoever has its index now.
-    fn live(&self) -> Option<(links::Link, String)> {
-        let link = links::look_at(&self.path).ok()?;
-        (link.ifindex == self.ifindex).then_some(link).zip(name_of(self.ifindex))
+    /// Whether its interface is gone, whoever has its index now. What cannot be looked at, as when descriptors have run out, is
+    /// not: what is attached stays.
+    fn is_gone(&self) -> bool {
+        links::look_at(&self.path).is_ok_and(|link| link.ifindex != self.ifindex)
     }
 }
 
 /// All of them, by the interface's index.
-fn all_pinned(pins: &Pins) -> Vec<Pinned> {
-    let Ok(entries) = fs::read_dir(pins.links()) else { return Vec::new() };
-    let mut all: Vec<Pinned> = entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let (index, hook) = path.file_name()?.to_str()?.split_once('-')?;
-            let hook = HOOKS.into_iter().find(|known| word(*known) == hook)?;
-            Some(Pinned { ifindex: index.parse().ok()?, hook, path: path.clone() })
-        })
-        .collect();
+fn all_pinned(pins: &Pins) -> io::Result<Vec<Pinned>> {
+    let pinned = |path: PathBuf| {
+        let (index, hook) = path.file_name()?.to_str()?.split_once('-')?;
+        let hook = HOOKS.into_iter().find(|known| word(*known) == hook)?;
+        Some(Pinned { ifindex: index.parse().ok()?, hook, path: path.clone() })
+    };
+    let entries = fs::read_dir(pins.links())?.map(|entry| Ok(pinned(entry?.path())));
+    let all: Vec<Option<Pinned>> = entries.collect::<io::Result<_>>()?;
+    let mut all: Vec<Pinned> = all.into_iter().flatten().collect();
     all.sort_by_key(|one| one.ifindex);
-    all
+    Ok(all)
+}
+
+/// The programs in all attachments, with the interfaces.
+fn programs_of_all(pins: &Pins) -> io::Result<Vec<links::Link>> {
+    let all = all_pinned(pins)?;
+    let all = all.iter().map(|one| Ok((one.ifindex, links::look_at(&one.path)?)));
+    let all = all.collect::<io::Result<Vec<_>>>()?.into_iter();
+    Ok(all.filter(|(ifindex, link)| link.ifindex == *ifindex).map(|(_, link)| link).collect())
 }
 
 /// The ids of the programs in all attachments.
-pub(in crate::dataplane) fn program_ids(pins: &Pins) -> BTreeSet<u32> {
-    all_pinned(pins).iter().filter_map(|one| Some(one.live()?.0.program)).collect()
+pub(in crate::dataplane) fn program_ids(pins: &Pins) -> io::Result<BTreeSet<u32>> {
+    Ok(programs_of_all(pins)?.iter().map(|link| link.program).collect())
 }
 
 /// The interfaces whose packets meet our tables.
-pub(in crate::dataplane) fn carried(pins: &Pins) -> BTreeSet<u32> {
-    let ours = programs::ids(pins);
-    let is_ours = |one: &Pinned| one.live().is_some_and(|(link, _)| ours.contains(&link.program));
-    all_pinned(pins).iter().filter(|one| is_ours(one)).map(|one| one.ifindex).collect()
+pub(in crate::dataplane) fn carried(pins: &Pins) -> io::Result<BTreeSet<u32>> {
+    let ours = programs::ids(pins)?;
+    let all = programs_of_all(pins)?.into_iter();
+    Ok(all.filter(|link| ours.contains(&link.program)).map(|link| link.ifindex).collect())
 }
 
 pub(in crate::dataplane) fn attached(pins: &Pins) -> Vec<Attached> {
     let attached = |one: &Pinned| {
-        let (_, name) = one.live()?;
+        let name = name_of(one.ifindex).filter(|_| !one.is_gone())?;
         Some(Attached { name, ifindex: one.ifindex, hook: one.hook })
     };
-    all_pinned(pins).iter().filter_map(attached).collect()
+    all_pinned(pins).unwrap_or_default().iter().filter_map(attached).collect()
 }
 
 /// Lets go of interfaces that are no more: their entries would fill the map, and attachments that lead nowhere keep programs
 /// with all their tables, also other builds' ones; whether there were such.
 pub(in crate::dataplane) fn forget_gone(ebpf: &mut Ebpf, pins: &Pins) -> bool {
     tags::forget_gone(pins);
-    let (live, gone): (Vec<_>, Vec<_>) =
-        all_pinned(pins).into_iter().partition(|one| one.live().is_some());
+    let Ok(all) = all_pinned(pins) else { return false };
+    let (gone, stay): (Vec<_>, Vec<_>) = all.into_iter().partition(Pinned::is_gone);
     for one in &gone {
         let _stays_until_the_next_time = remove(&one.path);
     }
     let known = interfaces::known(ebpf).into_iter();
-    for index in known.filter(|index| live.iter().all(|one| one.ifindex != *index)) {
+    for index in known.filter(|index| stay.iter().all(|one| one.ifindex != *index)) {
         interfaces::forget(ebpf, index);
     }
     !gone.is_empty()
