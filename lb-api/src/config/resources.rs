@@ -54,6 +54,13 @@ pub(super) fn lacks(vip: &Vip, resources: &Resources) -> Option<String> {
     if vip.spec.address == UNALLOCATED {
         return Some("has no address, and a VIP of the file is given none: say it".into());
     }
+    let mut own = resources.addresses();
+    if let Some(own) = own.find(|own| own.spec.address.ip() == vip.spec.address) {
+        return Some(format!(
+            "has the address {}, which address {} gives to {}, and a VIP is never an address of this host: choose another",
+            vip.spec.address, own.metadata.name, own.spec.interface
+        ));
+    }
     let pool = resources.pool(vip.spec.pool.as_ref()?)?;
     let holds = Ranges::of(&pool.spec).holds(vip.spec.address);
     let (address, name) = (vip.spec.address, &pool.metadata.name);

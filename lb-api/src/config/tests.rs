@@ -245,12 +245,16 @@ fn each_mistake_in_what_a_session_does_names_its_field() {
 }
 
 #[test]
-fn vips_of_one_service_or_name_are_refused() {
+fn vips_of_one_service_or_name_or_of_this_hosts_address_are_refused() {
     let vip = |name: &str, port: u16| {
         format!(
             "  - {{metadata: {{name: {name}}}, spec: {{address: 203.0.113.1, port: {port}, backends: [{{address: 10.0.0.1, port: 1}}]}}}}\n"
         )
     };
+    let own =
+        "addresses: [{metadata: {name: x}, spec: {interface: eth0, address: 203.0.113.1/24}}]\n";
+    let of_host = format!("{own}vips:\n{}", vip("a", 80));
+    assert_eq!(report(&of_host), [(Some(3), "vips[0]".to_owned())]);
     let same_name = format!("vips:\n{}{}", vip("a", 80), vip("a", 81));
     assert_eq!(report(&same_name), [(Some(3), "vips[1]".to_owned())]);
     let same_service = format!("vips:\n{}{}", vip("a", 80), vip("b", 80));
