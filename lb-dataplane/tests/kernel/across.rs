@@ -38,7 +38,7 @@ const FROM_6_TO_4: Sides = Sides {
     client: "[2001:db8:1::5]:40000",
     vip: "[2001:db8:ff::1]:80",
     backend: "10.2.0.9:8080",
-    source: "192.0.2.2",
+    source: "203.0.113.2",
     longer: -20,
 };
 const SIDES: [Sides; 2] = [FROM_4_TO_6, FROM_6_TO_4];
@@ -383,7 +383,9 @@ fn errors_about_flows_reach_both_sides_as_errors_of_their_family_about_their_own
     for sides in SIDES {
         let mut scene = scene(sides);
         for hook in BOTH {
-            for (carries, after) in [(SYN, 8), (UDP, 8), (UDP, 25), (UDP, 600)] {
+            for (carries, after) in
+                [(SYN, 8), (SYN, 20), (SYN, 600), (UDP, 8), (UDP, 25), (UDP, 600)]
+            {
                 for (kind4, number4, kind6, number6) in PAIRS {
                     let of = |v6| if v6 { (kind6, number6) } else { (kind4, number4) };
                     let sent = packet(carries, sides.client, sides.vip).payload(600);

@@ -219,20 +219,35 @@ fn what_is_too_long_with_the_headers_around_it_is_not_sent() {
 
 #[test]
 fn an_error_about_what_the_backend_sent_reaches_it() {
+    let mut scene = Scene::new();
+    let mut ports = 40_000..;
+    // Unreachable, too big, time exceeded.
+    let kinds = [[(3, 3), (3, 4), (11, 0)], [(1, 4), (2, 0), (3, 0)]];
     for hook in BOTH {
         for mode in [L2, IpInIp, Gue] {
-            let family = FAMILIES[0];
-            let [vip, client, ..] = family;
-            let mut scene = scene(mode, family);
-            scene.send(hook, &packet(UDP, &at(client, 40_000), &at(vip, 80)));
-            let quoted = packet(UDP, &at(vip, 80), &at(client, 40_000)).bytes()[14..].to_vec();
-            let unreachable = Carries::Icmp { kind: 3, code: 4 };
-            let error =
-                Frame { payload: quoted.clone(), ..packet(unreachable, "10.1.0.1:9", &at(vip, 0)) };
-            let ended = scene.send(hook, &error);
-            assert_eq!(ended.reason, reason(mode), "{hook:?} {mode:?}");
-            let seen = inside(&ended, mode, family);
-            assert_eq!((seen.payload, seen.to.ip()), (quoted, error.to.ip()), "{hook:?} {mode:?}");
+            for (family, kinds) in FAMILIES.into_iter().zip(kinds) {
+                serve(&mut scene, mode, family);
+                let [vip, client, ..] = family;
+                let router = if vip.starts_with('[') { "[2001:db8:1::fe]:9" } else { "10.1.0.1:9" };
+                for (first, answer) in [(UDP, UDP), (SYN, ACK)] {
+                    let client = at(client, ports.next().unwrap());
+                    scene.send(hook, &packet(first, &client, &at(vip, 80)));
+                    let quoted = packet(answer, &at(vip, 80), &client).bytes()[14..].to_vec();
+                    for (kind, code) in kinds {
+                        let error = packet(Carries::Icmp { kind, code }, router, &at(vip, 0));
+                        let error = Frame { payload: quoted.clone(), ..error };
+                        let ended = scene.send(hook, &error);
+                        let what = format!("{hook:?} {mode:?} {vip} {answer:?} {kind}");
+                        assert_eq!((ended.reason, ended.ifindex), (reason(mode), 8), "{what}");
+                        let seen = inside(&ended, mode, family);
+                        assert_eq!(
+                            (&seen.payload, seen.to.ip()),
+                            (&quoted, error.to.ip()),
+                            "{what}"
+                        );
+                    }
+                }
+            }
         }
     }
 }

@@ -38,9 +38,16 @@ fn error(
 
 #[test]
 fn an_error_about_a_packet_to_the_backend_reaches_the_client_from_the_vip_and_as_its_own() {
+    let mut scene = scene();
     for hook in BOTH {
-        for (carries, answer, quoted) in [(SYN, SYN_ACK, 8), (UDP, UDP, 8), (UDP, UDP, 25)] {
-            let mut scene = scene();
+        // Of TCP the ports, the header with its checksum, and all.
+        for (carries, answer, quoted) in [
+            (SYN, SYN_ACK, 8),
+            (SYN, SYN_ACK, 20),
+            (SYN, SYN_ACK, 37),
+            (UDP, UDP, 8),
+            (UDP, UDP, 25),
+        ] {
             let options = vec![1; 8];
             let sent = Frame { options, ..packet(carries, CLIENT, VIP) };
             scene.send(hook, &sent);
@@ -67,19 +74,40 @@ fn an_error_about_a_packet_to_the_backend_reaches_the_client_from_the_vip_and_as
 fn an_error_about_a_packet_to_the_client_reaches_the_backend_as_its_own() {
     for hook in BOTH {
         let mut scene = scene();
-        scene.send(hook, &packet(UDP, CLIENT, VIP));
-        let sent = packet(UDP, BACKEND, CLIENT);
-        scene.send(hook, &sent);
-        let translated = Frame { from: VIP.parse().unwrap(), ..sent.clone() };
-        for kind in KINDS {
-            let ended =
-                scene.send(hook, &error(kind, "10.1.7.7:9", "192.0.2.1:0", &translated, 25));
-            assert_eq!((ended.reason, ended.ifindex), (Reason::ErrorToBackend, 8), "{hook:?}");
-            let expected = error(kind, "10.1.7.7:9", "10.2.0.9:0", &sent, 25);
-            let frame = ended.frame();
-            assert_eq!(frame.payload, expected.payload, "{hook:?} {kind:?}");
-            assert_eq!((frame.from, frame.to), (expected.from, expected.to));
+        for (first, answer, quoted) in
+            [(UDP, UDP, 25), (SYN, SYN_ACK, 8), (SYN, SYN_ACK, 20), (SYN, SYN_ACK, 37)]
+        {
+            scene.send(hook, &packet(first, CLIENT, VIP));
+            let sent = packet(answer, BACKEND, CLIENT);
+            scene.send(hook, &sent);
+            let translated = Frame { from: VIP.parse().unwrap(), ..sent.clone() };
+            for kind in KINDS {
+                let about = error(kind, "10.1.7.7:9", "192.0.2.1:0", &translated, quoted);
+                let ended = scene.send(hook, &about);
+                assert_eq!((ended.reason, ended.ifindex), (Reason::ErrorToBackend, 8), "{hook:?}");
+                let expected = error(kind, "10.1.7.7:9", "10.2.0.9:0", &sent, quoted);
+                let frame = ended.frame();
+                assert_eq!(frame.payload, expected.payload, "{hook:?} {kind:?} {answer:?}");
+                assert_eq!((frame.from, frame.to), (expected.from, expected.to));
+            }
         }
+    }
+}
+
+/// A forged one would lead its content to somebody else's client.
+#[test]
+fn an_error_that_is_not_for_who_sent_what_it_quotes_is_about_no_flow() {
+    let mut scene = scene();
+    for hook in BOTH {
+        let sent = packet(UDP, CLIENT, VIP);
+        scene.send(hook, &sent);
+        let translated = Frame { to: BACKEND.parse().unwrap(), ..sent };
+        let other = error((3, 3), "10.2.0.9:9", "10.1.0.6:0", &translated, 8);
+        let ended = scene.send(hook, &other);
+        assert_eq!(ended.reason, Reason::Forwarded, "{hook:?}");
+        assert_eq!(ended.frame(), routed(&other, &CLIENT_SIDE), "{hook:?}");
+        let vips = error((3, 3), "10.2.0.9:9", "192.0.2.1:0", &translated, 8);
+        assert_eq!(scene.send(hook, &vips).reason, Reason::VipWithoutService, "{hook:?}");
     }
 }
 

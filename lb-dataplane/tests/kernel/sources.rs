@@ -134,34 +134,59 @@ fn a_segment_of_no_flow_begins_none() {
 
 #[test]
 fn an_error_about_a_flow_finds_both_sides() {
+    // Unreachable, too big, time exceeded, parameter problem.
+    const KINDS: [[(u8, u8); 4]; 2] =
+        [[(3, 3), (3, 4), (11, 0), (12, 0)], [(1, 4), (2, 0), (3, 0), (4, 1)]];
     for hook in BOTH {
-        let mut scene = scene(&[source([192, 0, 2, 1], 2000, 2999)]);
-        let sent = packet(UDP, CLIENT, VIP);
-        let there = scene.send(hook, &sent).frame();
-        let source = there.from.to_string();
-        let quote = |frame: &Frame| frame.bytes()[14..].to_vec();
-        let unreachable = Carries::Icmp { kind: 3, code: 3 };
-        let translated = Frame { ttl: 64, ..packet(UDP, &source, BACKEND) };
-        let error = Frame {
-            payload: quote(&translated),
-            ..packet(unreachable, "10.2.0.9:9", &format!("{}:0", there.from.ip()))
-        };
-        let ended = scene.send(hook, &error);
-        assert_eq!(ended.reason, Reason::ErrorToClient, "{hook:?}");
-        let frame = ended.frame();
-        assert_eq!(frame.to.ip().to_string(), "10.1.0.5");
-        assert_eq!(frame.from.ip().to_string(), "192.0.2.1");
-        assert_eq!(frame.payload, quote(&sent), "{hook:?}: as the client sent it");
+        for ([vip, clients, backend, one, _], kinds) in FAMILIES.into_iter().zip(KINDS) {
+            let mut scene = Scene::new();
+            let address = one.parse().unwrap();
+            scene.sources = vec![Source { address, first_port: 2000, last_port: 2999 }];
+            scene.apply(&[(vip, Tcp, Maglev, &[backend]), (vip, Udp, Maglev, &[backend])]);
+            let client = client(clients, 5);
+            let header = if address.is_ipv4() { 20 } else { 40 };
+            let quote = |frame: &Frame, len: usize| frame.bytes()[14..][..header + len].to_vec();
+            let without_port = |at: &str| format!("{}:0", at.rsplit_once(':').unwrap().0);
+            // The ports, TCP's header with its checksum, and all.
+            for (first, answer, len) in [
+                (UDP, UDP, 8),
+                (UDP, UDP, 25),
+                (SYN, SYN_ACK, 8),
+                (SYN, SYN_ACK, 20),
+                (SYN, SYN_ACK, 37),
+            ] {
+                let sent = packet(first, &client, vip);
+                let source = scene.send(hook, &sent).frame().from.to_string();
+                let reply = packet(answer, backend, &source);
+                scene.send(hook, &reply);
+                for (kind, code) in kinds {
+                    let error = |from: &str, to: &str, about: Vec<u8>| Frame {
+                        payload: about,
+                        ..packet(
+                            Carries::Icmp { kind, code },
+                            &without_port(from),
+                            &without_port(to),
+                        )
+                    };
+                    let what = format!("{hook:?} {vip} {first:?} {len} {kind}");
+                    let about = quote(&packet(first, &source, backend), len);
+                    let ended = scene.send(hook, &error(backend, &source, about));
+                    assert_eq!(ended.reason, Reason::ErrorToClient, "{what}");
+                    let frame = ended.frame();
+                    let ends = (frame.from.ip(), frame.to.ip());
+                    assert_eq!(ends, (sent.to.ip(), sent.from.ip()), "{what}");
+                    assert_eq!(frame.payload, quote(&sent, len), "{what}: as the client sent it");
 
-        let reply = packet(UDP, BACKEND, &source);
-        let error = Frame {
-            payload: quote(&packet(UDP, VIP, CLIENT)),
-            ..packet(unreachable, "10.1.0.5:9", "192.0.2.1:0")
-        };
-        let ended = scene.send(hook, &error);
-        assert_eq!(ended.reason, Reason::ErrorToBackend, "{hook:?}");
-        assert_eq!(ended.frame().to.ip().to_string(), "10.2.0.9");
-        assert_eq!(ended.frame().payload, quote(&reply), "{hook:?}: as the backend sent it");
+                    let about = quote(&packet(answer, vip, &client), len);
+                    let ended = scene.send(hook, &error(&client, vip, about));
+                    assert_eq!(ended.reason, Reason::ErrorToBackend, "{what}");
+                    let frame = ended.frame();
+                    let ends = (frame.from.ip(), frame.to.ip());
+                    assert_eq!(ends, (sent.from.ip(), reply.from.ip()), "{what}");
+                    assert_eq!(frame.payload, quote(&reply, len), "{what}: as the backend sent it");
+                }
+            }
+        }
     }
 }
 

@@ -196,7 +196,13 @@ fn errors_about_flows_reach_the_side_that_knows_the_packet() {
         let mut scene = scene();
         // Unreachable, too big, time exceeded, parameter problem.
         for (n, kind) in [(1, 4), (2, 0), (3, 0), (4, 1)].into_iter().enumerate() {
-            for (carries, answer, quoted) in [(SYN, SYN_ACK, 8), (UDP, UDP, 8), (UDP, UDP, 25)] {
+            for (carries, answer, quoted) in [
+                (SYN, SYN_ACK, 8),
+                (SYN, SYN_ACK, 20),
+                (SYN, SYN_ACK, 37),
+                (UDP, UDP, 8),
+                (UDP, UDP, 25),
+            ] {
                 let client = format!("[2001:db8:1::5]:{}", 40_000 + n * 100 + quoted);
                 for from in ["[2001:db8:2::9]:9", "[2001:db8:2::fe]:9"] {
                     let sent = packet(carries, &client, VIP);
@@ -213,15 +219,17 @@ fn errors_about_flows_reach_the_side_that_knows_the_packet() {
                     assert_eq!((frame.from, frame.to), (expected.from, expected.to));
                 }
             }
-            scene.send(hook, &packet(UDP, CLIENT, VIP));
-            let sent = packet(UDP, BACKEND, CLIENT);
-            scene.send(hook, &sent);
-            let translated = Frame { from: address(VIP), ..sent.clone() };
-            let (router, vip) = ("[2001:db8:1::fe]:9", "[2001:db8:ff::1]:0");
-            let ended = scene.send(hook, &error(kind, router, vip, &translated, 25));
-            assert_eq!((ended.reason, ended.ifindex), (Reason::ErrorToBackend, 8), "{hook:?}");
-            let expected = error(kind, router, "[2001:db8:2::9]:0", &sent, 25);
-            assert_eq!(ended.frame().payload, expected.payload, "{hook:?} {kind:?}");
+            for (first, answer, quoted) in [(UDP, UDP, 25), (SYN, SYN_ACK, 8), (SYN, SYN_ACK, 37)] {
+                scene.send(hook, &packet(first, CLIENT, VIP));
+                let sent = packet(answer, BACKEND, CLIENT);
+                scene.send(hook, &sent);
+                let translated = Frame { from: address(VIP), ..sent.clone() };
+                let (router, vip) = ("[2001:db8:1::fe]:9", "[2001:db8:ff::1]:0");
+                let ended = scene.send(hook, &error(kind, router, vip, &translated, quoted));
+                assert_eq!((ended.reason, ended.ifindex), (Reason::ErrorToBackend, 8), "{hook:?}");
+                let expected = error(kind, router, "[2001:db8:2::9]:0", &sent, quoted);
+                assert_eq!(ended.frame().payload, expected.payload, "{hook:?} {kind:?} {answer:?}");
+            }
         }
     }
 }
