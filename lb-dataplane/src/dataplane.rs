@@ -256,13 +256,6 @@ impl Dataplane {
         Ok(is_more)
     }
 
-    /// Looks again at some of the interfaces that packets leave through, by whom they can be sent; whether there are more.
-    pub fn follow_ways_out(&mut self) -> bool {
-        let (changes, is_more) = self.ways_out.changed(&self.fib.interfaces().collect());
-        self.fib.set_ways_out(&changes);
-        is_more
-    }
-
     /// Backends that get no new flows, whatever their health, since there is no way to them as their service's mode needs one.
     #[must_use]
     pub const fn unreached(&self) -> &BTreeSet<(ServiceKey, IpAddr)> {

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use integration::netns::Netns;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 /// Connections at a time.
 const CLIENTS: usize = 16;
@@ -60,24 +62,52 @@ fn answer(mut connection: TcpStream) -> Result<()> {
             connection.write_all(&[0; ANSWER])?;
             connection.read_exact(&mut request)?;
         },
-        _ => {
-            let mut piece = vec![0; PIECE];
-            let mut total = 0_u64;
-            loop {
-                match connection.read(&mut piece)? {
-                    0 => break,
-                    len => total += len as u64,
-                }
-            }
-            connection.write_all(&total.to_be_bytes())?;
-        }
+        // In a thread of its own, since it stays where it is.
+        _ => thread::scope(|scope| {
+            let end = scope.spawn(|| take_in(connection)).join();
+            end.unwrap_or_else(|_| Err(anyhow::anyhow!("the stream's end panicked")))
+        })?,
     }
     Ok(())
 }
 
-/// One stream to the server; Gbit/s of what arrived.
+fn take_in(mut connection: TcpStream) -> Result<()> {
+    stay_on(Cpu::Last)?;
+    let mut piece = vec![0; PIECE];
+    let mut total = 0_u64;
+    loop {
+        match connection.read(&mut piece)? {
+            0 => break,
+            len => total += len as u64,
+        }
+    }
+    Ok(connection.write_all(&total.to_be_bytes())?)
+}
+
+enum Cpu {
+    First,
+    Last,
+}
+
+/// Both ends of a stream have a processor each, whoever is between them: where the scheduler puts one of them makes more of a
+/// difference than anybody who is measured.
+fn stay_on(cpu: Cpu) -> Result<()> {
+    let own = Pid::from_raw(0);
+    let all = sched_getaffinity(own)?;
+    let mut there = (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu).unwrap_or(false));
+    let one = match cpu {
+        Cpu::First => there.next(),
+        Cpu::Last => there.next_back(),
+    };
+    let mut set = CpuSet::new();
+    set.set(one.context("no processor is allowed")?)?;
+    Ok(sched_setaffinity(own, &set)?)
+}
+
+/// One stream to the server, each end on a processor of its own; Gbit/s of what arrived.
 pub(crate) fn stream(from: &Netns, to: SocketAddr, during: Duration) -> Result<f64> {
     from.within(|| {
+        stay_on(Cpu::First)?;
         let mut connection = connect(to)?;
         connection.write_all(&[STREAM; REQUEST])?;
         let piece = vec![0; PIECE];

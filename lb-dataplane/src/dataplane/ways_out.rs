@@ -12,8 +12,20 @@ use std::collections::{HashMap, HashSet};
 use lb_dataplane_common::fib::{MEMBER_TO_PEER, MEMBER_WITHOUT_XDP};
 
 use self::features::{Kernel, RUNS, TAKES_REDIRECTED};
+use super::Dataplane;
+use super::attach::name_of;
 use crate::names::is_named;
 use crate::{link, sys};
+
+impl Dataplane {
+    /// Looks again at some of the interfaces that packets leave through, at what they and their other ends are like; whether there
+    /// are more.
+    pub fn follow_ways_out(&mut self) -> bool {
+        let (changes, is_more) = self.ways_out.changed(&self.fib.interfaces().collect());
+        self.fib.set_ways_out(&changes);
+        is_more
+    }
+}
 
 /// Interfaces that are looked at again at a time, since other calls wait meanwhile.
 const AT_ONCE: usize = 32;
@@ -91,7 +103,15 @@ impl WaysOut {
             }
             Some(_) => MEMBER_WITHOUT_XDP,
         };
-        self.known.insert(index, flags);
+        let before = self.known.insert(index, flags).unwrap_or(0);
+        if (before ^ flags) & MEMBER_TO_PEER != 0 {
+            let (interface, to_peer) = (name_of(index), flags & MEMBER_TO_PEER != 0);
+            tracing::info!(
+                interface,
+                to_peer,
+                "whether packets are handed to the other end of a veth"
+            );
+        }
         flags
     }
 }
