@@ -174,19 +174,6 @@ fn a_syn_on_a_closing_flow_begins_anew_and_one_on_a_live_flow_does_not() {
 }
 
 #[test]
-fn flows_outlive_their_service() {
-    for hook in BOTH {
-        let mut scene = one_backend(Tcp);
-        scene.send(hook, &packet(SYN, CLIENT, VIP));
-        scene.apply(&[]);
-        let ended = scene.send(hook, &packet(ACK, CLIENT, VIP));
-        assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?}");
-        let other = scene.send(hook, &packet(SYN, "10.1.0.5:40001", VIP));
-        assert_eq!(other.reason, Reason::NoRoute, "{hook:?}: no VIP any more");
-    }
-}
-
-#[test]
 fn a_full_table_refuses_new_flows_and_keeps_the_old_ones() {
     for hook in BOTH {
         let mut scene = Scene::with_sizes(lb_dataplane::Sizes { flow_entries: 64, ..small() });

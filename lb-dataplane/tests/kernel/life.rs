@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use lb_dataplane::table::Algorithm::Maglev;
 use lb_dataplane::table::Protocol::{Tcp, Udp};
-use lb_dataplane::table::{OnExhaustion, Service, Source, WhenFailed};
+use lb_dataplane::table::{Mode, OnExhaustion, Service, Source, Table, WhenFailed};
 use lb_dataplane::{Answer, Hook, Reason, seconds};
 
 use crate::frame::{ACK, Carries, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
@@ -267,6 +267,72 @@ fn who_finds_no_source_port_is_counted_and_hears_what_the_service_says() {
             let exhausted: u64 = counters.values().map(|count| count.exhausted).sum();
             let backends = counters.values().flat_map(|count| &count.backends);
             assert_eq!((exhausted, backends.map(|b| b.exhausted).sum()), (5, 5_u64), "{hook:?}");
+        }
+    }
+}
+
+#[test]
+fn connections_outlive_their_vip_both_ways_until_they_are_silent_and_datagrams_end_with_it() {
+    let mut scene = Scene::new();
+    for hook in BOTH {
+        for [vip, client, backend, source] in FAMILIES {
+            for (mode, has_source, reason) in [
+                (Mode::Nat, false, Reason::ForwardedToBackend),
+                (Mode::Nat, true, Reason::ForwardedToBackend),
+                (Mode::L2, false, Reason::ForwardedDirectly),
+                (Mode::IpInIp, true, Reason::ForwardedByTunnel),
+                (Mode::Gue, true, Reason::ForwardedByTunnel),
+            ] {
+                let what = format!("{hook:?} {vip} {mode:?} {has_source}");
+                let is_direct = mode != Mode::Nat;
+                let address = source.parse().unwrap();
+                let ours = Source { address, first_port: 2000, last_port: 2003 };
+                scene.sources = if has_source { vec![ours] } else { vec![] };
+                scene.mode = mode;
+                let backend =
+                    &*if is_direct { backend.replace("8080", "80") } else { backend.into() };
+                let all = [(vip, Tcp, Maglev, &[backend][..]), (vip, Udp, Maglev, &[backend])];
+                let mut services = scene.services(&all);
+                for (key, service) in &mut services {
+                    service.resets_idle = key.protocol == Tcp && !is_direct;
+                }
+                scene.get().apply(&Table { services }).unwrap();
+                let seen = if is_direct {
+                    scene.send(hook, &packet(SYN, client, vip));
+                    client.to_owned()
+                } else {
+                    connect(&mut scene, hook, client, vip)
+                };
+                scene.send(hook, &packet(UDP, client, vip));
+
+                scene.apply(&[]);
+                let goes_on = |scene: &mut Scene| {
+                    let ended = scene.send(hook, &packet(ACK, client, vip));
+                    assert_eq!(ended.reason, reason, "{what}");
+                };
+                goes_on(&mut scene);
+                if !is_direct {
+                    let back = scene.send(hook, &packet(ACK, backend, &seen));
+                    assert_eq!(back.reason, Reason::ForwardedToClient, "{what}");
+                    let ends = (back.frame().from.to_string(), back.frame().to.to_string());
+                    assert_eq!(ends, (vip.into(), client.into()), "{what}");
+                }
+                let other = client.replace("40000", "40001");
+                let new = scene.send(hook, &packet(SYN, &other, vip));
+                assert_eq!(new.reason, Reason::NoRoute, "{what}: no VIP any more");
+                assert_eq!(scene.age(), (1, vec![]), "{what}: the datagrams");
+                goes_on(&mut scene);
+
+                scene.let_pass(LONG);
+                let (removed, resets) = scene.age();
+                assert_eq!(removed, 1, "{what}");
+                let told: Vec<_> =
+                    resets.iter().map(parsed).map(|(from, to, ..)| (from, to)).collect();
+                let both = [(vip.into(), client.into()), (seen, backend.into())];
+                assert_eq!(told, if is_direct { vec![] } else { both.to_vec() }, "{what}");
+                let late = scene.send(hook, &packet(ACK, client, vip));
+                assert_eq!(late.reason, Reason::NoRoute, "{what}");
+            }
         }
     }
 }
