@@ -158,9 +158,7 @@ impl Dataplane {
 
     /// Lets go of attachments whose interfaces are gone, and of what only these kept.
     pub fn forget_gone(&mut self) {
-        if attach::forget_gone(&mut self.ebpf, &self.pins) {
-            self.programs.remove_others(&self.pins);
-        }
+        attach::forget_gone(&mut self.ebpf, &self.programs, &self.pins);
     }
 
     /// Takes the fast path off an interface; nothing happens where it is not attached.
@@ -169,7 +167,7 @@ impl Dataplane {
     ///
     /// The link's pin could not be removed.
     pub fn detach(&mut self, ifname: &str) -> Result<(), AttachError> {
-        attach::detach(&mut self.ebpf, &self.pins, ifname)
+        attach::detach(&mut self.ebpf, &self.programs, &self.pins, ifname)
     }
 
     /// Takes everything out of the kernel: attachments, programs, flows, tables.

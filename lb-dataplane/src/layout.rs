@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem::offset_of;
 use std::path::Path;
 
-use aya::maps::{MapError, MapInfo};
+use aya::maps::{MapError, MapInfo, MapType};
 use aya_obj::{EbpfSectionKind, Object};
 use lb_dataplane_common::family::{V4, V6};
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Translation};
@@ -41,8 +41,10 @@ pub(crate) fn maps(sizes: &Sizes) -> Result<BTreeMap<String, Definition>, aya_ob
     let object = Object::parse(OBJECT)?;
     let mut maps = BTreeMap::new();
     for (name, map) in &object.maps {
-        // Variables of the programs (`.rodata`) are a map too, but one of each load's own.
-        if map.section_kind() != EbpfSectionKind::Maps {
+        // Variables of the programs (`.rodata`) are a map too, but one of each load's own; so is where a program leads on to.
+        if map.section_kind() != EbpfSectionKind::Maps
+            || map.map_type() == MapType::ProgramArray as u32
+        {
             continue;
         }
         let definition = Definition {

@@ -5,6 +5,7 @@
 //! <pin_dir>/tags/<ifindex>-<feature>     what devices do no longer while a program is attached: a folder each
 //! <pin_dir>/<layout>/maps/<map>
 //! <pin_dir>/<layout>/programs/<build>/<program>
+//! <pin_dir>/<layout>/arrays/<build>/<program>     where that one leads on to: an array that the kernel empties without its pin
 //! ```
 
 use std::fs;
@@ -56,7 +57,7 @@ impl Pins {
         };
         let mounted = mount_bpffs(root)?;
         let pins = Self { root: root.to_owned(), layout: root.join(layout), mounted };
-        for folder in [pins.links(), pins.tags(), pins.maps(), pins.programs()] {
+        for folder in [pins.links(), pins.tags(), pins.maps(), pins.programs(), pins.arrays()] {
             fs::create_dir_all(&folder).map_err(pin_error(&folder))?;
         }
         Ok(pins)
@@ -93,14 +94,27 @@ impl Pins {
         self.layout.join("programs")
     }
 
+    fn arrays(&self) -> PathBuf {
+        self.layout.join("arrays")
+    }
+
     pub(crate) fn program(&self, build: &str, name: &str) -> PathBuf {
         self.programs().join(build).join(name)
     }
 
+    /// Where a program leads on to.
+    pub(crate) fn array(&self, build: &str, program: &str) -> PathBuf {
+        self.arrays().join(build).join(program)
+    }
+
     /// The programs of all builds with these tables.
     pub(crate) fn all_programs(&self) -> io::Result<Vec<PathBuf>> {
+        Self::programs_of(&self.layout)
+    }
+
+    fn programs_of(layout: &Path) -> io::Result<Vec<PathBuf>> {
         let mut all = Vec::new();
-        for build in fs::read_dir(self.programs())? {
+        for build in fs::read_dir(layout.join("programs"))? {
             let path = build?.path();
             if path.is_dir() {
                 let programs = fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
@@ -112,7 +126,7 @@ impl Pins {
         Ok(all)
     }
 
-    /// Removes the programs of other builds that go.
+    /// Removes the programs of other builds that go, each after what it leads on to: without that it is none.
     pub(crate) fn remove_other_programs(
         &self,
         build: &str,
@@ -125,6 +139,11 @@ impl Pins {
         };
         let others = self.all_programs().map_err(error(&programs))?.into_iter();
         for path in others.filter(|path| !path.starts_with(&build) && goes(path)) {
+            if let Ok(of_programs) = path.strip_prefix(&programs) {
+                let array = self.arrays().join(of_programs);
+                remove_file(&array).map_err(error(&array))?;
+                let _is_left = array.parent().map(fs::remove_dir);
+            }
             fs::remove_file(&path).map_err(error(&path))?;
             // The folder goes with its last one.
             let _is_left = path.parent().map(fs::remove_dir);
@@ -132,9 +151,18 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes what other layouts pinned. What is attached of them keeps running until it is replaced.
-    pub(crate) fn remove_other_layouts(&self) -> Result<(), OpenError> {
-        self.remove_layouts(|path| path != self.layout)
+    /// Removes what other layouts pinned of which no program stays: without its pins one that is attached would lead nowhere.
+    pub(crate) fn remove_other_layouts(
+        &self,
+        goes: impl Fn(&Path) -> bool,
+    ) -> Result<(), OpenError> {
+        self.remove_layouts(|path| {
+            path != self.layout
+                && match Self::programs_of(path) {
+                    Ok(programs) => programs.iter().all(|program| goes(program)),
+                    Err(error) => error.kind() == io::ErrorKind::NotFound,
+                }
+        })
     }
 
     fn remove_layouts(&self, goes: impl Fn(&Path) -> bool) -> Result<(), OpenError> {
@@ -166,6 +194,14 @@ impl Pins {
             umount2(&self.root, MntFlags::MNT_DETACH).map_err(|e| error(e.into()))?;
         }
         Ok(())
+    }
+}
+
+/// Removes a pin, which need not be there.
+pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

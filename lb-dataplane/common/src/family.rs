@@ -9,6 +9,7 @@ use core::hash::Hash;
 
 use crate::checksum::Delta;
 use crate::fib::Route;
+use crate::flow::Translation;
 use crate::packet::Packet;
 use crate::parse::{self, Ip, Kind};
 use crate::reason::Reason;
@@ -70,6 +71,9 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     ///
     /// The reason for which the frame's way ends here.
     fn header<P: Packet>(packet: &mut P) -> Result<Ip<Self>, Reason>;
+    /// The same of a packet without options and extensions that is no fragment, and whose lengths are what they seem; `None` of any
+    /// other.
+    fn plain_header<P: Packet>(packet: &P) -> Option<Ip<Self>>;
     /// Reads the header that an ICMP error quotes: with where its transport begins. `None` if no flow's packet has such.
     fn quoted<P: Packet>(packet: &mut P, at: u32, end: u32) -> Option<Ip<Self>>;
     /// What an ICMP message is, by its first word.
@@ -114,6 +118,8 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     fn error_across(first: u16, number: u32, shorter: i32, len: u32) -> Option<(u16, u32)>;
     /// Writes the time to live.
     fn write_ttl<P: Packet>(packet: &mut P, ttl: u8) -> Option<()>;
+    /// Gives a plain header that is in reach other addresses, and a time to live that is one less.
+    fn write_hop<P: Packet>(packet: &mut P, near: P::Near, ip: &Ip<Self>, to: &Translation<Self>);
     /// Looks a destination up in the FIB.
     fn route<T: Tables>(tables: &T, destination: Self, hash: impl FnOnce() -> u32) -> Route;
 }

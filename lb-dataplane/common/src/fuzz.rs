@@ -11,9 +11,8 @@ use crate::age::{Reset, mark, sweep};
 use crate::family::Family;
 use crate::flow::{Flow as _, FlowKey};
 use crate::frame::{ACK, Carries, ECHO, ECHO6, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
-use crate::model::{ModelPacket, ModelTables, Modelled, serving_any};
+use crate::model::{ModelPacket, ModelTables, Modelled, process, serving_any};
 use crate::naive::Naive;
-use crate::pipeline::process;
 use crate::reason::{Contract, Kind, Reason};
 use crate::service::{ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN};
 

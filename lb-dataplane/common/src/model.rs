@@ -3,30 +3,29 @@
 mod fib;
 pub(crate) mod memory;
 mod packet;
+mod scratch;
 mod serving;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use self::memory::Memory;
 pub(crate) use self::memory::ModelFlow;
 pub(crate) use self::packet::ModelPacket;
+use self::scratch::empty_scratch;
 pub(crate) use self::serving::{folded, serving, serving_any};
 use crate::choose::{Composed, not_itself};
-use crate::early::{EarlyHead, FirstCame};
-use crate::family::{Family, Header, V4, V6};
+use crate::early::FirstCame;
+use crate::family::{Family, V4, V6};
 use crate::fib::MemberEntry;
-use crate::flow::{FlowEntry, FlowKey, Timeouts, Translation};
+use crate::flow::{FlowEntry, FlowKey, Timeouts};
 use crate::fragment::{FragmentKey, FragmentPorts};
-use crate::mss::Options;
-use crate::parse::{Ip, Transport};
-use crate::pipeline::{Arrival, Found, Scratch, Step, find_way};
-use crate::quote::Quote;
+use crate::pipeline::{self, Outcome, Scratch, find_way, forward_established};
 use crate::reason::Reason;
 use crate::service::{
     AccessKey, Affinity, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
-use crate::tables::{AnswerKey, FamilyTables, FlowTables, InsertError, Rounds, Tables};
+use crate::tables::{AnswerKey, FamilyTables, FlowTables, InsertError, Passed, Rounds, Tables};
 use crate::vlan::VlanKey;
 
 /// Places of the ring of half-open flows: as many as no test fills that does not mean to.
@@ -53,6 +52,8 @@ pub(crate) struct ModelFamily<A: Family> {
     /// The ring's places, the oldest first.
     pub(crate) half_open: RefCell<VecDeque<FlowKey<A>>>,
     fragments: RefCell<HashMap<FragmentKey<A>, FragmentPorts>>,
+    /// What the packet before left in the room for a packet's way; `None` while one uses it, and before the first.
+    scratch: RefCell<Option<Scratch<A>>>,
 }
 
 impl<A: Family> Default for ModelFamily<A> {
@@ -62,8 +63,17 @@ impl<A: Family> Default for ModelFamily<A> {
             memory: Memory::default(),
             half_open: RefCell::new(VecDeque::from([nobody(); HALF_OPEN])),
             fragments: RefCell::default(),
+            scratch: RefCell::default(),
         }
     }
+}
+
+/// A packet's whole way, by the two programs of a hook.
+pub(crate) fn process<const RESOLVES: bool>(
+    packet: &mut ModelPacket<RESOLVES>,
+    tables: &ModelTables,
+) -> Outcome {
+    forward_established(packet, tables).unwrap_or_else(|| pipeline::process(packet, tables))
 }
 
 /// A family that the model has.
@@ -98,6 +108,8 @@ pub(crate) struct ModelTables {
     pub(crate) rings: Vec<u32>,
     pub(crate) backends: Vec<BackendEntry>,
     pub(crate) member: MemberEntry,
+    /// The word of every group, if that is not the member's.
+    pub(crate) group: Option<u64>,
     pub(crate) vlans: HashMap<VlanKey, u32>,
     pub(crate) clock: Cell<u32>,
     pub(crate) sources: Vec<SourceEntry>,
@@ -110,8 +122,12 @@ pub(crate) struct ModelTables {
     pub(crate) alone: HashMap<VipKey, u32>,
     /// By backend: until when what comes from there may answer a packet that went on without a flow.
     pub(crate) without_flow: RefCell<HashMap<u32, u32>>,
+    /// Of how many new flows one is watched.
+    pub(crate) samples_every: u32,
     /// Packets of flows that are watched.
     pub(crate) samples: RefCell<HashMap<FlowKey<V6>, u64>>,
+    /// By backend and direction.
+    pub(crate) passed: RefCell<BTreeMap<(u32, u8), Passed>>,
     /// By backend: its flows. Below zero between the end of one on one CPU and the count of its beginning on another.
     pub(crate) loads: RefCell<HashMap<u32, i64>>,
     /// By backend: the entries of flows to it that were removed, and how many flows began.
@@ -180,62 +196,12 @@ where
     }
 
     fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch<A>) -> R) -> Option<R> {
-        let nothing = nobody();
-        let entry = FlowEntry::new(Translation::default(), 0, 0, 0, 0);
-        Some(act(&mut Scratch {
-            ip: Ip {
-                source: A::default(),
-                destination: A::default(),
-                protocol: 0,
-                ttl: 0,
-                fragment: 0,
-                identification: 0,
-                total_len: 0,
-                transport_at: 0,
-            },
-            transport: Transport::of_later_fragment(&FragmentPorts {
-                source: 0,
-                destination: 0,
-                seen: 0,
-                protocol: 0,
-            }),
-            quote: Quote {
-                key: nothing,
-                ip_at: 0,
-                transport_at: 0,
-                sum_at: 0,
-                pad: 0,
-                header: Header::default(),
-            },
-            arrival: Arrival {
-                key: nothing,
-                sequence: 0,
-                acknowledged: 0,
-                bytes: 0,
-                flags: 0,
-                pad: [0; 3],
-            },
-            step: Step::default(),
-            header: Header::default(),
-            member: MemberEntry::default(),
-            found: Found::Nothing,
-            options: Options::default(),
-            made: Composed {
-                entry,
-                after: nobody(),
-                back: nothing,
-                back_across: nobody(),
-                there: nothing,
-                sources_base: 0,
-                sources_len: 0,
-                affinity: 0,
-                when_full: 0,
-                on_exhaustion: 0,
-                without: 0,
-                pad: 0,
-            },
-            early: NO_FRAGMENT,
-        }))
+        let room = &A::of(self).scratch;
+        // Another CPU, which comes in between, has its own.
+        let mut scratch = room.take().unwrap_or_else(empty_scratch);
+        let result = act(&mut scratch);
+        room.replace(Some(scratch));
+        Some(result)
     }
 
     fn insert_flow(&self, key: &FlowKey<A>, entry: &FlowEntry) -> Result<(), InsertError> {
@@ -387,7 +353,12 @@ impl Tables for ModelTables {
         self.clock.get()
     }
 
-    fn count_flow_packet(&self, _: u32, _: u8, _: u32) {}
+    fn count_flow_packet(&self, backend: u32, direction: u8, bytes: u32) {
+        let mut passed = self.passed.borrow_mut();
+        let passed = passed.entry((backend, direction)).or_default();
+        passed.packets += 1;
+        passed.bytes += u64::from(bytes);
+    }
     fn expect_packet(&self, _: u32) {}
     fn expect_flow_of(&self, _: u32) {}
     fn expect_flow(&self, _: u32) {}
@@ -419,7 +390,7 @@ impl Tables for ModelTables {
     }
 
     fn samples_every(&self) -> u32 {
-        1
+        self.samples_every
     }
 
     fn begin_sample<A: Family>(&self, key: &FlowKey<V6>, _: &Composed<A>, _: u32) {
@@ -476,23 +447,3 @@ impl Tables for ModelTables {
         self.counted.borrow_mut().push(reason);
     }
 }
-
-const NO_FRAGMENT: FirstCame = FirstCame {
-    head: EarlyHead {
-        source: [0; 4],
-        destination: [0; 4],
-        identification: 0,
-        protocol: 0,
-        offset: 0,
-        len: 0,
-        packet_len: 0,
-        is_routed: 0,
-    },
-    to_source: [0; 4],
-    to_destination: [0; 4],
-    mode: 0,
-    port: 0,
-    ifindex: 0,
-    mtu: 0,
-    macs: [0; 6],
-};

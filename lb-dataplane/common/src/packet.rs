@@ -12,6 +12,8 @@ use crate::vlan::TagWord;
 pub trait Packet {
     /// Whether the hook can have the kernel find a next hop's MAC and send the packet itself.
     const RESOLVES_NEIGHBOURS: bool;
+    /// The frame's first bytes, as many as are known to be in place.
+    type Near: Copy;
     /// Whether there may be a sum that a device has made of the whole packet.
     const HAS_DEVICE_SUM: bool;
 
@@ -71,6 +73,21 @@ pub trait Packet {
     /// Copies words in. Checksums are the caller's business.
     fn write<const N: usize>(&mut self, at: u32, words: [u16; N]) -> Option<()>;
 
+    /// The first `len` bytes, if they are in place: [`load`](Packet::load) and [`store`](Packet::store) reach them without asking
+    /// again, as long as nothing else changes the frame. Who asks for more than that is refused by the verifier.
+    fn reach(&self, len: u32) -> Option<Self::Near>;
+    /// Copies words out of what is in reach.
+    fn load<const N: usize>(&self, near: Self::Near, at: u32) -> [u16; N];
+    /// Copies words into what is in reach.
+    fn store<const N: usize>(&mut self, near: Self::Near, at: u32, words: [u16; N]);
+    /// Does what [`update_transport_checksum`](Packet::update_transport_checksum) does, in the first `len` bytes, which are in reach
+    /// from then on by what it returns; the change says what a partial checksum would be.
+    fn renew_checksum(
+        &mut self,
+        near: Self::Near,
+        change: ChecksumChange,
+        len: u32,
+    ) -> Option<Self::Near>;
     /// Makes room for the headers of a packet around this one, between the frame's header and it. What is there is
     /// undefined. Merged segments stay such, of packets with these headers each.
     fn grow(&mut self, outer: Outer) -> Option<()>;

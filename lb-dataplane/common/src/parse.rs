@@ -27,7 +27,7 @@ pub const TCP_RST: u8 = 4;
 pub const TCP_ACK: u8 = 16;
 
 /// Words of four bytes that TCP's header has at least.
-const LEAST_TCP_WORDS: u8 = 5;
+pub(crate) const LEAST_TCP_WORDS: u8 = 5;
 
 const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
 const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
@@ -212,6 +212,21 @@ pub fn ethernet<P: Packet, T: Tables>(
         ETHERTYPE_IPV4 => Ok(Version::V4),
         ETHERTYPE_IPV6 => Ok(Version::V6),
         _ => Err(Reason::NotIp),
+    }
+}
+
+/// What a frame carries that has no VLAN tags and is addressed to the interface that it came in through; `None` of any other.
+#[inline(always)]
+pub(crate) fn plain_ethernet<P: Packet>(packet: &P) -> Option<Version> {
+    let near = packet.reach(ETHERNET_LEN)?;
+    let [a, b, c, _, _, _, ethertype] = packet.load(near, 0);
+    if packet.has_tag_aside() || !packet.is_addressed_here([a, b, c]) {
+        return None;
+    }
+    match ethertype {
+        ETHERTYPE_IPV4 => Some(Version::V4),
+        ETHERTYPE_IPV6 => Some(Version::V6),
+        _ => None,
     }
 }
 

@@ -1,5 +1,8 @@
 //! The way of a packet: VLAN tags off, parse, flow, else service and a new flow, rewrite, FIB, frame, tags on.
 //!
+//! Each hook has two programs. The one that is attached knows the [short way](forward_established), that of established flows,
+//! and leaves all other packets to the second one, which knows the [long way](process), that of all packets.
+//!
 //! An ICMP error about a flow, and a later fragment of its datagrams, find the flow by other means and then go the same way.
 //!
 //! What goes to the kernel of a flow's packets goes there rewritten, with the time to live that it came with: the kernel's
@@ -12,15 +15,18 @@
 
 mod across;
 mod direct;
+mod established;
 mod forward;
 mod fragments;
 mod life;
 mod neighbour;
+mod scratch;
 mod vlan;
 mod without_flow;
 
 use self::across::{error_across, forward_across};
 use self::direct::forward_direct;
+pub use self::established::{end_without_long_way, forward_established};
 pub use self::forward::{Found, find_way};
 use self::forward::{
     find_no_flow, find_quoted, forward_error, forward_flow, forward_flow_apart, forward_plain,
@@ -29,21 +35,20 @@ use self::forward::{
 use self::fragments::transport;
 pub(crate) use self::life::claim;
 use self::life::{begins_anew, end, may_replace, note_acknowledged, observe};
+pub use self::scratch::{
+    Arrival, KNOWN_FLOW, KNOWN_HEADERS, KNOWN_NO_FLOW, KNOWN_NOTHING, Scratch, Step,
+};
 pub use self::vlan::Arrived;
 pub(crate) use self::vlan::behind_tags;
 pub(crate) use self::without_flow::note as note_without_flow;
-use crate::choose::{self, Composed};
-use crate::early::FirstCame;
-use crate::family::{Family, Header, V4, V6};
-use crate::fib::{MEMBER_TO_PEER, MemberEntry};
-use crate::flow::{
-    Flow, FlowKey, SCTP, STATE_GOING, STATE_MODE, STATE_SAMPLED, Translation, mode_of,
-};
+use crate::choose;
+use crate::family::{Family, V4, V6};
+use crate::fib::MEMBER_TO_PEER;
+use crate::flow::{Flow, SCTP, STATE_GOING, STATE_MODE, STATE_SAMPLED};
 use crate::half_open;
-use crate::mss::{self, Options};
+use crate::mss;
 use crate::packet::Packet;
-use crate::parse::{self, ETHERNET_LEN, Ip, Kind, TCP_SYN, Transport, Version};
-use crate::quote::Quote;
+use crate::parse::{self, ETHERNET_LEN, Kind, TCP_SYN, Version};
 use crate::reason::Reason;
 use crate::rewrite;
 use crate::sample;
@@ -83,7 +88,7 @@ pub const NEXT_HOP_V6: u32 = 10;
 /// The interface is a veth's, and its other end is handed the frame.
 pub const TO_PEER: u32 = MEMBER_TO_PEER as u32;
 
-/// A packet's whole way, counted.
+/// A packet's whole way, counted; from where the short one has left it, if it has begun there.
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
     let bytes = packet.frame_len();
@@ -134,15 +139,8 @@ fn run<A: Family, P: Packet, T: TablesOf<A>>(
     scratch: &mut Scratch<A>,
     way: &mut Way,
 ) -> Result<Reason, Reason> {
-    if A::APART {
-        read_header_apart(packet, scratch)?;
-        read_transport_apart(packet, tables, scratch)?;
-    } else {
-        read_header(packet, scratch)?;
-        if P::unlinked(scratch.ip.transport_at()) != ETHERNET_LEN + A::HEADER_LEN {
-            source_route::check(packet, tables, scratch)?;
-        }
-        read_transport(packet, tables, scratch)?;
+    if scratch.arrival.known == KNOWN_NOTHING {
+        read(packet, tables, scratch)?;
     }
     let kind = scratch.transport.kind;
     if kind == Kind::Error {
@@ -199,6 +197,24 @@ fn run<A: Family, P: Packet, T: TablesOf<A>>(
     }
 }
 
+/// Reads what a packet carries, whatever it is.
+#[inline(always)]
+fn read<A: Family, P: Packet, T: TablesOf<A>>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    if A::APART {
+        read_header_apart(packet, scratch)?;
+        return read_transport_apart(packet, tables, scratch);
+    }
+    read_header(packet, scratch)?;
+    if P::unlinked(scratch.ip.transport_at()) != ETHERNET_LEN + A::HEADER_LEN {
+        source_route::check(packet, tables, scratch)?;
+    }
+    read_transport(packet, tables, scratch)
+}
+
 /// The flow that a packet belongs to or begins, in `scratch.step`. If it is of none, the flags of its destination.
 #[inline(always)]
 fn find_flow<A: Family, P: Packet, T: TablesOf<A>>(
@@ -208,7 +224,9 @@ fn find_flow<A: Family, P: Packet, T: TablesOf<A>>(
 ) -> Result<u32, Reason> {
     note_arrival(scratch, packet.frame_len());
     let mut flags = NOT_ASKED;
-    serve(tables, scratch)?;
+    if scratch.arrival.known < KNOWN_NO_FLOW {
+        serve(tables, scratch)?;
+    }
     // Read here, so that what follows is the same to the verifier for each kind.
     let may_begin = !matches!(scratch.transport.kind, Kind::LaterFragment | Kind::EchoReply);
     if !scratch.step.is_flow && may_begin {
@@ -290,7 +308,7 @@ fn read_transport_apart<A: Family, P: Packet, T: TablesOf<A>>(
     read_transport(packet, tables, scratch)
 }
 
-/// Notes what the choice of a flow knows of the packet; nothing is decided yet.
+/// Notes what the choice of a flow knows of the packet; nothing is decided yet, unless the short way has.
 #[inline(always)]
 fn note_arrival<A: Family>(scratch: &mut Scratch<A>, bytes: u32) {
     let Scratch { ip, transport, arrival, step, .. } = scratch;
@@ -299,6 +317,9 @@ fn note_arrival<A: Family>(scratch: &mut Scratch<A>, bytes: u32) {
     arrival.acknowledged = transport.acknowledged;
     arrival.bytes = bytes;
     arrival.flags = transport.flags;
+    if arrival.known == KNOWN_FLOW {
+        return;
+    }
     // Field by field, and no padding: the compiler clears longer runs by a call.
     step.direction = 0;
     step.is_flow = false;
@@ -316,97 +337,6 @@ const NOT_ASKED: u32 = u32::MAX - 1;
 pub(crate) fn vip_flags<A: Family, T: Tables>(tables: &T, address: A) -> u32 {
     let key = VipKey { address: address.to_v6(), port: [0, 0], protocol: 0, pad: 0 };
     tables.service(&key).map_or(NO_VIP, |service| u32::from(service.flags))
-}
-
-/// What a packet's way needs room for: a program's stack is too small for it.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(8))]
-pub struct Scratch<A: Family> {
-    /// The packet's IP header.
-    pub ip: Ip<A>,
-    /// What it carries.
-    pub transport: Transport,
-    /// What it quotes, if it is an ICMP error.
-    pub quote: Quote<A>,
-    /// What the choice of a flow knows of the packet.
-    pub arrival: Arrival<A>,
-    /// What it decides.
-    pub step: Step<A>,
-    /// The header of the other family, if the packet leaves with one.
-    pub header: Header,
-    /// The way out.
-    pub member: MemberEntry,
-    /// What the FIB has.
-    pub found: Found,
-    /// Where the walk over a SYN's options stands.
-    pub options: Options,
-    /// A new flow's entries.
-    pub made: Composed<A>,
-    /// What user space is told of fragments that come early.
-    pub early: FirstCame,
-}
-
-/// What the choice of a flow knows of a packet.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Arrival<A> {
-    /// Its flow's key.
-    pub key: FlowKey<A>,
-    /// TCP's sequence number, or the tag that SCTP's INIT or INIT ACK gives, in network byte order.
-    pub sequence: u32,
-    /// TCP's acknowledgement number, or SCTP's tag, in network byte order.
-    pub acknowledged: u32,
-    /// Bytes of its frame.
-    pub bytes: u32,
-    /// TCP's flags, and of SCTP those that mean the same; 0 for others.
-    pub flags: u8,
-    /// Zero.
-    pub pad: [u8; 3],
-}
-
-impl<A> Arrival<A> {
-    /// Whether this is the first segment of a connection.
-    #[inline(always)]
-    pub fn is_first_of_connection(&self) -> bool {
-        parse::is_first_of_connection(self.flags)
-    }
-}
-
-/// What the choice of a flow decides.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct Step<A: Family> {
-    /// The rewrite.
-    pub translation: Translation<A>,
-    /// The rewrite if the mode is `MODE_ACROSS`.
-    pub across: Translation<A::Other>,
-    /// One of the `DIRECTION_*` constants.
-    pub direction: u8,
-    /// Whether the packet belongs to a flow; the rest is of use only then.
-    pub is_flow: bool,
-    /// Whether it begins one, as soon as that is inserted; or, where it has not begun one then, goes on without.
-    pub begins: bool,
-    /// Whether it has begun one.
-    pub is_new: bool,
-    /// The flags of the destination if it is a VIP's address, where that was asked already.
-    pub vip_flags: u32,
-    /// How the packet reaches the flow's backend: one of the `MODE_*` constants.
-    pub mode: u32,
-    /// Of a SYN: the largest segment size that it may announce, as a flow's entry has it.
-    pub mss: u16,
-}
-
-impl<A: Family> Step<A> {
-    /// Takes the rewrite of an entry whose state was read.
-    #[inline(always)]
-    pub fn follow(&mut self, entry: &impl Flow, state: u32) {
-        self.mode = mode_of(state);
-        if self.mode == MODE_ACROSS {
-            self.across = entry.translation();
-        } else {
-            self.translation = entry.translation();
-        }
-    }
 }
 
 /// The flow that a packet belongs to.

@@ -2,7 +2,7 @@
 
 use crate::checksum::{self, Delta};
 use crate::family::Family;
-use crate::flow::{SCTP, TCP, Translation, UDP};
+use crate::flow::{SCTP, TCP, Translation};
 use crate::packet::{ChecksumChange, Packet};
 use crate::parse::{ETHERNET_LEN, Ip};
 use crate::sctp;
@@ -44,28 +44,51 @@ fn translate_transport<A: Family, P: Packet>(
     ip: &Ip<A>,
     to: &Translation<A>,
 ) -> Option<()> {
-    let checksum_at = if ip.protocol == TCP { TCP_CHECKSUM_AT } else { UDP_CHECKSUM_AT };
-    let partial = Some(partial_sum(packet, ip));
-    packet.update_transport_checksum(ChecksumChange {
-        at: ip.transport_at() + checksum_at,
-        pseudo_header: to.addresses,
-        content: to.ports,
-        optional: ip.protocol == UDP,
-        is_v6: A::IS_V6,
-        partial,
-    })?;
+    let end = end(packet, ip);
+    let change = transport_change(ip, ip.transport_at(), to, ip.protocol == TCP, end);
+    packet.update_transport_checksum(change)?;
     packet.write(ip.transport_at(), [to.source_port, to.destination_port])
 }
 
-/// What the field of TCP's or UDP's checksum holds that a device is to complete: the sum of the pseudo-header (RFC 9293 §3.1,
-/// RFC 8200 §8.1), whose length is that of all segments where the kernel merged several.
+/// What new addresses and ports do to the checksum of TCP or UDP, given where its header is, which of the two it is, and where the
+/// packet ends.
+#[inline(always)]
+pub fn transport_change<A: Family>(
+    ip: &Ip<A>,
+    at: u32,
+    to: &Translation<A>,
+    is_tcp: bool,
+    end: u32,
+) -> ChecksumChange {
+    let checksum_at = if is_tcp { TCP_CHECKSUM_AT } else { UDP_CHECKSUM_AT };
+    ChecksumChange {
+        at: at + checksum_at,
+        pseudo_header: to.addresses,
+        content: to.ports,
+        optional: !is_tcp,
+        is_v6: A::IS_V6,
+        partial: Some(sum_of_pseudo_header(ip, end.wrapping_sub(at))),
+    }
+}
+
+/// What the field of TCP's or UDP's checksum holds that a device is to complete.
 #[inline(always)]
 pub fn partial_sum<A: Family, P: Packet>(packet: &P, ip: &Ip<A>) -> u16 {
-    let end = match packet.segment_payload() {
+    sum_of_pseudo_header(ip, end(packet, ip).wrapping_sub(ip.transport_at()))
+}
+
+/// Where the transport ends in the frame: that of all segments where the kernel merged several.
+#[inline(always)]
+fn end<A: Family, P: Packet>(packet: &P, ip: &Ip<A>) -> u32 {
+    match packet.segment_payload() {
         0 => ETHERNET_LEN + ip.total_len,
         _ => packet.frame_len(),
-    };
-    let len = end.wrapping_sub(ip.transport_at());
+    }
+}
+
+/// RFC 9293 §3.1, RFC 8200 §8.1; the length is that of the transport's header and payload.
+#[inline(always)]
+fn sum_of_pseudo_header<A: Family>(ip: &Ip<A>, len: u32) -> u16 {
     let word = |n: u32| u32::from((n as u16).to_be());
     let rest = word(ip.protocol.into()) + word(len) + word(len >> 16);
     checksum::fold(ip.source.sum() + ip.destination.sum() + rest)

@@ -95,77 +95,132 @@ impl Frame {
         if start + 2 * N > self.end { None } else { Some(start) }
     }
 
-    /// Copies words out; `at` is even. Four words are one load: the compiler may not make one of several, since it is told
-    /// that memory is to be aligned, and puts them together again where the caller takes them apart.
+    /// The first bytes, if they are there.
+    #[inline(always)]
+    pub fn reach(self, len: u32) -> Option<Near> {
+        (self.data + len as usize <= self.end).then_some(Near { data: self.data })
+    }
+
+    /// Copies words out; `at` is even.
     #[inline(always)]
     pub fn read<const N: usize>(self, at: u32) -> Option<[u16; N]> {
         let from = self.words::<N>(at)?;
-        let mut out = [0; N];
-        let mut i = 0;
-        while i + 4 <= N {
-            let wide: u64;
-            // SAFETY: `words` checked that N words lie within the packet.
-            unsafe {
-                asm!("{d} = *(u64 *)({p} + 0)", d = out(reg) wide, p = in(reg) from + 2 * i,
-                    options(pure, readonly, nostack));
-            }
-            let [a, b, c, d, e, f, g, h] = wide.to_ne_bytes();
-            out[i] = u16::from_ne_bytes([a, b]);
-            out[i + 1] = u16::from_ne_bytes([c, d]);
-            out[i + 2] = u16::from_ne_bytes([e, f]);
-            out[i + 3] = u16::from_ne_bytes([g, h]);
-            i += 4;
-        }
-        if i + 2 <= N {
-            let wide: u32;
-            // SAFETY: as above.
-            unsafe {
-                asm!("{d} = *(u32 *)({p} + 0)", d = out(wreg) wide, p = in(reg) from + 2 * i,
-                    options(pure, readonly, nostack));
-            }
-            let [a, b, c, d] = wide.to_ne_bytes();
-            out[i] = u16::from_ne_bytes([a, b]);
-            out[i + 1] = u16::from_ne_bytes([c, d]);
-            i += 2;
-        }
-        if i < N {
-            // SAFETY: as above. The kernel begins a frame at an even address and `at` is even, so a word is aligned.
-            out[i] = unsafe { *((from + 2 * i) as *const u16) };
-        }
-        Some(out)
+        // SAFETY: `words` checked that N words lie within the packet.
+        Some(unsafe { load(from) })
     }
 
-    /// Copies words in; `at` is even. Four words are one store, as in `read`.
+    /// Copies words in; `at` is even.
     #[inline(always)]
     pub fn write<const N: usize>(self, at: u32, words: [u16; N]) -> Option<()> {
         let to = self.words::<N>(at)?;
-        let bytes = |i: usize| words[i].to_ne_bytes();
-        let mut i = 0;
-        while i + 4 <= N {
-            let ([a, b], [c, d]) = (bytes(i), bytes(i + 1));
-            let ([e, f], [g, h]) = (bytes(i + 2), bytes(i + 3));
-            let wide = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-            // SAFETY: `words` checked that N words lie within the packet, whose only user the program is while it runs.
-            unsafe {
-                asm!("*(u64 *)({p} + 0) = {v}", p = in(reg) to + 2 * i, v = in(reg) wide,
-                    options(nostack));
-            }
-            i += 4;
-        }
-        if i + 2 <= N {
-            let ([a, b], [c, d]) = (bytes(i), bytes(i + 1));
-            let wide = u32::from_ne_bytes([a, b, c, d]);
-            // SAFETY: as above.
-            unsafe {
-                asm!("*(u32 *)({p} + 0) = {v}", p = in(reg) to + 2 * i, v = in(wreg) wide,
-                    options(nostack));
-            }
-            i += 2;
-        }
-        if i < N {
-            // SAFETY: as above; aligned, as in `read`.
-            unsafe { *((to + 2 * i) as *mut u16) = words[i] };
-        }
+        // SAFETY: `words` checked that N words lie within the packet, whose only user the program is while it runs.
+        unsafe { store(to, words) };
         Some(())
+    }
+}
+
+/// A packet's first bytes, as many as a check has found to be there.
+#[derive(Clone, Copy)]
+pub struct Near {
+    data: usize,
+}
+
+impl Near {
+    /// Copies words out; `at` is even.
+    #[inline(always)]
+    pub fn load<const N: usize>(self, at: u32) -> [u16; N] {
+        let mut from = self.data + at as usize;
+        // The compiler is not to take the loads before the checks that they stand behind.
+        // SAFETY: a register is copied to itself; then what is within the packet is read, as the verifier sees for itself.
+        unsafe {
+            asm!("{0} = {0}", inout(reg) from, options(nomem, nostack));
+            load(from)
+        }
+    }
+
+    /// Copies words in; `at` is even.
+    #[inline(always)]
+    pub fn store<const N: usize>(self, at: u32, words: [u16; N]) {
+        // SAFETY: as above; the program is the packet's only user while it runs.
+        unsafe { store(self.data + at as usize, words) }
+    }
+}
+
+/// Copies words out. Four words are one load: the compiler may not make one of several, since it is told that memory is to be
+/// aligned, and puts them together again where the caller takes them apart.
+///
+/// # Safety
+///
+/// The address is even, and N words there lie within the packet, as the verifier sees for itself.
+#[inline(always)]
+unsafe fn load<const N: usize>(from: usize) -> [u16; N] {
+    let mut out = [0; N];
+    let mut i = 0;
+    while i + 4 <= N {
+        let wide: u64;
+        // SAFETY: the caller's.
+        unsafe {
+            asm!("{d} = *(u64 *)({p} + 0)", d = out(reg) wide, p = in(reg) from + 2 * i,
+                options(pure, readonly, nostack));
+        }
+        let [a, b, c, d, e, f, g, h] = wide.to_ne_bytes();
+        out[i] = u16::from_ne_bytes([a, b]);
+        out[i + 1] = u16::from_ne_bytes([c, d]);
+        out[i + 2] = u16::from_ne_bytes([e, f]);
+        out[i + 3] = u16::from_ne_bytes([g, h]);
+        i += 4;
+    }
+    if i + 2 <= N {
+        let wide: u32;
+        // SAFETY: the caller's.
+        unsafe {
+            asm!("{d} = *(u32 *)({p} + 0)", d = out(wreg) wide, p = in(reg) from + 2 * i,
+                options(pure, readonly, nostack));
+        }
+        let [a, b, c, d] = wide.to_ne_bytes();
+        out[i] = u16::from_ne_bytes([a, b]);
+        out[i + 1] = u16::from_ne_bytes([c, d]);
+        i += 2;
+    }
+    if i < N {
+        // SAFETY: the caller's. The kernel begins a frame at an even address and offsets are even, so a word is aligned.
+        out[i] = unsafe { *((from + 2 * i) as *const u16) };
+    }
+    out
+}
+
+/// Copies words in. Four words are one store, as in [`load`].
+///
+/// # Safety
+///
+/// As for [`load`].
+#[inline(always)]
+unsafe fn store<const N: usize>(to: usize, words: [u16; N]) {
+    let bytes = |i: usize| words[i].to_ne_bytes();
+    let mut i = 0;
+    while i + 4 <= N {
+        let ([a, b], [c, d]) = (bytes(i), bytes(i + 1));
+        let ([e, f], [g, h]) = (bytes(i + 2), bytes(i + 3));
+        let wide = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        // SAFETY: the caller's.
+        unsafe {
+            asm!("*(u64 *)({p} + 0) = {v}", p = in(reg) to + 2 * i, v = in(reg) wide,
+                options(nostack));
+        }
+        i += 4;
+    }
+    if i + 2 <= N {
+        let ([a, b], [c, d]) = (bytes(i), bytes(i + 1));
+        let wide = u32::from_ne_bytes([a, b, c, d]);
+        // SAFETY: the caller's.
+        unsafe {
+            asm!("*(u32 *)({p} + 0) = {v}", p = in(reg) to + 2 * i, v = in(wreg) wide,
+                options(nostack));
+        }
+        i += 2;
+    }
+    if i < N {
+        // SAFETY: the caller's; aligned, as in `load`.
+        unsafe { *((to + 2 * i) as *mut u16) = words[i] };
     }
 }

@@ -1,4 +1,4 @@
-//! The XDP and TC programs of lbd: one pipeline, two hooks, and the program that removes idle flows.
+//! The XDP and TC programs of lbd: one pipeline, two hooks of two programs each, and those that remove idle flows.
 
 #![no_std]
 #![no_main]
@@ -28,7 +28,8 @@ mod tc;
 mod xdp;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_REDIRECT, TC_ACT_SHOT, xdp_action};
-use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::macros::{classifier, map, xdp};
+use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_dataplane_common::family::{V4, V6};
 use lb_dataplane_common::packet::Packet;
@@ -42,9 +43,54 @@ use crate::xdp::XdpFrame;
 /// Leaves the packet to the next program of the hook, or to the kernel's stack (`TCX_NEXT`).
 const TCX_NEXT: i32 = -1;
 
-/// The pipeline at TC (tcx) ingress.
+/// Where packets go on that `lbd_tc` does not send itself: `lbd_tc_long`, which the loader puts there.
+#[map]
+static TC_LONG: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// The same of XDP.
+#[map]
+static XDP_LONG: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// At TC (tcx) ingress: established flows by the short way, all else by `lbd_tc_long`.
 #[classifier]
+#[inline(always)]
 pub fn lbd_tc(ctx: TcContext) -> i32 {
+    let mut packet = SkBuff::new(ctx.skb.skb);
+    if let Some(outcome) = pipeline::forward_established(&mut packet, &Maps) {
+        record::record(&outcome);
+        return match outcome.reason.kind_at_once() {
+            Kind::Forward if outcome.way.resolve == 0 => tc::redirect(outcome.way.ifindex),
+            // Nobody's MAC is to be found on the short way.
+            Kind::Forward => tc::redirect_to_peer(outcome.way.ifindex),
+            Kind::Pass | Kind::Reply | Kind::Drop => TC_ACT_SHOT,
+        };
+    }
+    // SAFETY: nothing is left to be dropped. A constant index, as the kernel makes a jump of the call then.
+    unsafe { TC_LONG.tail_call(&ctx, 0) };
+    record::record(&pipeline::end_without_long_way(&packet, &Maps));
+    TC_ACT_SHOT
+}
+
+/// At XDP: established flows by the short way, all else by `lbd_xdp_long`.
+#[xdp]
+#[inline(always)]
+pub fn lbd_xdp(ctx: XdpContext) -> u32 {
+    let mut packet = XdpFrame::new(ctx.ctx);
+    if let Some(outcome) = pipeline::forward_established(&mut packet, &Maps) {
+        record::record(&outcome);
+        return match outcome.reason.kind_at_once() {
+            Kind::Forward => xdp::redirect(outcome.way.ifindex),
+            Kind::Pass | Kind::Reply | Kind::Drop => xdp_action::XDP_DROP,
+        };
+    }
+    // SAFETY: as above.
+    unsafe { XDP_LONG.tail_call(&ctx, 0) };
+    record::record(&pipeline::end_without_long_way(&packet, &Maps));
+    xdp_action::XDP_DROP
+}
+
+/// The pipeline at TC (tcx) ingress. Never attached: `lbd_tc` leads here.
+#[classifier]
+pub fn lbd_tc_long(ctx: TcContext) -> i32 {
     let skb: *mut __sk_buff = ctx.skb.skb;
     let mut packet = SkBuff::new(skb);
     let outcome = pipeline::process(&mut packet, &Maps);
@@ -61,9 +107,9 @@ pub fn lbd_tc(ctx: TcContext) -> i32 {
     }
 }
 
-/// The pipeline at XDP.
+/// The pipeline at XDP. Never attached: `lbd_xdp` leads here.
 #[xdp]
-pub fn lbd_xdp(ctx: XdpContext) -> u32 {
+pub fn lbd_xdp_long(ctx: XdpContext) -> u32 {
     let mut packet = XdpFrame::new(ctx.ctx);
     let outcome = pipeline::process(&mut packet, &Maps);
     record::record(&outcome);

@@ -23,7 +23,7 @@ use lb_dataplane_common::pipeline::Way;
 use lb_dataplane_common::reason::Reason;
 use lb_dataplane_common::vlan::{self, TagWord};
 
-use crate::frame::{self, Frame};
+use crate::frame::{self, Frame, Near};
 use crate::{early, interfaces, punts, sum};
 
 const PACKET_HOST: u32 = 0;
@@ -86,6 +86,7 @@ impl SkBuff {
 
 impl Packet for SkBuff {
     const RESOLVES_NEIGHBOURS: bool = true;
+    type Near = Near;
     const HAS_DEVICE_SUM: bool = true;
 
     #[inline(always)]
@@ -200,6 +201,37 @@ impl Packet for SkBuff {
     }
 
     #[inline(always)]
+    fn reach(&self, len: u32) -> Option<Near> {
+        self.frame().reach(len)
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, near: Near, at: u32) -> [u16; N] {
+        near.load(at)
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, near: Near, at: u32, words: [u16; N]) {
+        near.store(at, words);
+    }
+
+    #[inline(always)]
+    fn renew_checksum(&mut self, near: Near, change: ChecksumChange, len: u32) -> Option<Near> {
+        let [old] = near.load(change.at);
+        if change.partial.is_some_and(|partial| checksum::is_same(old, partial)) {
+            ask_kernel(self, &change)?;
+            // It may have moved the packet.
+            return self.reach(len);
+        }
+        if change.optional && old == 0 {
+            return Some(near);
+        }
+        let sum = sum_beside(self, &change, old);
+        near.store(change.at, [sum]);
+        Some(near)
+    }
+
+    #[inline(always)]
     fn grow(&mut self, outer: Outer) -> Option<()> {
         let ip =
             if outer.is_v6 { BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 } else { BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 };
@@ -275,14 +307,21 @@ impl Packet for SkBuff {
         if change.optional && old == 0 {
             return Some(());
         }
-        if !change.is_v6 {
-            // The device's sum of the whole packet, if there is one: of IPv4, the header's own checksum makes up for the addresses
-            // there, but not for what they do to this one. The content makes up for itself.
-            self.add_to_device_sum(!u32::from(change.pseudo_header.0));
-        }
-        let sum = checksum::update(old, change.pseudo_header.and(change.content));
-        self.write(change.at, [if change.optional && sum == 0 { u16::MAX } else { sum }])
+        let sum = sum_beside(self, &change, old);
+        self.write(change.at, [sum])
     }
+}
+
+/// A checksum that is complete brought up to date, and with it what the kernel has beside the packet.
+#[inline(always)]
+fn sum_beside(packet: &mut SkBuff, change: &ChecksumChange, old: u16) -> u16 {
+    if !change.is_v6 {
+        // The device's sum of the whole packet, if there is one: of IPv4, the header's own checksum makes up for the addresses
+        // there, but not for what they do to this one. The content makes up for itself.
+        packet.add_to_device_sum(!u32::from(change.pseudo_header.0));
+    }
+    let sum = checksum::update(old, change.pseudo_header.and(change.content));
+    if change.optional && sum == 0 { u16::MAX } else { sum }
 }
 
 /// Has the kernel bring a checksum up to date, which knows whether it is complete, partial, or kept beside the packet. A

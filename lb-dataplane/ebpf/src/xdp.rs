@@ -13,7 +13,7 @@ use lb_dataplane_common::parse::{ETHERNET_LEN, ethertype};
 use lb_dataplane_common::reason::Reason;
 use lb_dataplane_common::vlan::{self, TagWord};
 
-use crate::frame::{self, Frame};
+use crate::frame::{self, Frame, Near};
 use crate::{early, interfaces, punts, sum};
 
 /// Bytes of a VLAN tag.
@@ -59,6 +59,7 @@ impl XdpFrame {
 
 impl Packet for XdpFrame {
     const RESOLVES_NEIGHBOURS: bool = false;
+    type Near = Near;
     const HAS_DEVICE_SUM: bool = false;
 
     #[inline(always)]
@@ -168,6 +169,28 @@ impl Packet for XdpFrame {
     }
 
     #[inline(always)]
+    fn reach(&self, len: u32) -> Option<Near> {
+        self.frame().reach(len)
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, near: Near, at: u32) -> [u16; N] {
+        near.load(at)
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, near: Near, at: u32, words: [u16; N]) {
+        near.store(at, words);
+    }
+
+    #[inline(always)]
+    fn renew_checksum(&mut self, near: Near, change: ChecksumChange, _: u32) -> Option<Near> {
+        let [old] = near.load(change.at);
+        near.store(change.at, [renewed(&change, old)]);
+        Some(near)
+    }
+
+    #[inline(always)]
     fn grow(&mut self, outer: Outer) -> Option<()> {
         let len = outer.bytes();
         // SAFETY: the context is valid. Every access after this takes the packet's addresses anew.
@@ -221,13 +244,18 @@ impl Packet for XdpFrame {
     #[inline(always)]
     fn update_transport_checksum(&mut self, change: ChecksumChange) -> Option<()> {
         let [old] = self.read(change.at)?;
-        let delta = change.pseudo_header.and(change.content);
-        let new = if change.optional {
-            checksum::update_optional(old, delta)
-        } else {
-            checksum::update(old, delta)
-        };
-        self.write(change.at, [new])
+        self.write(change.at, [renewed(&change, old)])
+    }
+}
+
+/// A checksum brought up to date.
+#[inline(always)]
+fn renewed(change: &ChecksumChange, old: u16) -> u16 {
+    let delta = change.pseudo_header.and(change.content);
+    if change.optional {
+        checksum::update_optional(old, delta)
+    } else {
+        checksum::update(old, delta)
     }
 }
 

@@ -18,13 +18,13 @@ use aya::programs::{
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
-use self::pinned::{HOOKS, pin, remove};
+use self::pinned::{HOOKS, pin};
 pub(super) use self::pinned::{attached, carried, forget_gone, program_ids};
 use super::programs::{self, Programs};
 use super::{HookChoice, XdpMode, interfaces, tags};
 use crate::error::{AttachError, OpenError};
 use crate::link::{xdp_program, xdp_program_id};
-use crate::pins::Pins;
+use crate::pins::{Pins, remove_file as remove};
 use crate::sys::{ethtool, links};
 
 /// Drivers whose native XDP supports redirecting and multiple queues, as their documentation says.
@@ -121,7 +121,7 @@ pub(super) fn attach(
 ) -> Result<Placed, AttachError> {
     let interface = find(name)?;
     let index = interface.index;
-    let _all_others_are_looked_at_below = forget_gone(from.ebpf, from.pins);
+    forget_gone(from.ebpf, from.programs, from.pins);
     let noted = interfaces::note(from.ebpf, index, interface.mac).map_err(|source| {
         AttachError::Keep { interface: interface.name.clone(), source: io::Error::other(source) }
     });
@@ -228,7 +228,12 @@ fn take_others_off(pins: &Pins, interface: &Interface) -> Result<(), AttachError
     others.try_for_each(|link| remove(&link)).map_err(keep)
 }
 
-pub(super) fn detach(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<(), AttachError> {
+pub(super) fn detach(
+    ebpf: &mut Ebpf,
+    programs: &Programs,
+    pins: &Pins,
+    name: &str,
+) -> Result<(), AttachError> {
     let index = if_nametoindex(name).map_err(|_| AttachError::NoInterface(name.to_owned()))?;
     for hook in HOOKS {
         remove(&pin(pins, index, hook))
@@ -236,6 +241,7 @@ pub(super) fn detach(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<(), Att
     }
     tags::give_back(pins, index);
     interfaces::forget(ebpf, index);
+    programs.remove_others(pins);
     Ok(())
 }
 

@@ -1,7 +1,9 @@
 //! The programs: loaded when the first interface needs them, and taken over from the process before this one where that loaded
 //! the same ones.
 //!
-//! The verifier reads those of the packet path for the better part of a second each, and most hosts attach to one hook only.
+//! The verifier reads those of the packet path for the better part of a second each, and most hosts attach to one hook only. A hook
+//! has two: the one that is attached leads to the other one by an array of its own, which is pinned beside it. What passes between
+//! the two is theirs alone, so no program ever leads to one of another build.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aya::Ebpf;
-use aya::maps::MapInfo;
+use aya::maps::{MapInfo, ProgramArray};
 use aya::programs::{Program, ProgramError, ProgramInfo, SchedClassifier, Xdp};
 use aya_obj::programs::XdpAttachType;
 
@@ -20,7 +22,7 @@ use super::object::Object;
 use super::{Dataplane, Hook, HookChoice};
 use crate::error::OpenError;
 use crate::layout::OBJECT;
-use crate::pins::Pins;
+use crate::pins::{self, Pins};
 
 /// The program at TC.
 pub(super) const TC: &str = "lbd_tc";
@@ -36,6 +38,15 @@ pub(super) const fn of(hook: Hook) -> &'static str {
     match hook {
         Hook::Tc => TC,
         Hook::Xdp | Hook::GenericXdp => XDP,
+    }
+}
+
+/// What a program leads on to, and the map by which it does.
+const fn long_way(name: &str) -> Option<(&'static str, &'static str)> {
+    match name.as_bytes() {
+        b"lbd_tc" => Some(("lbd_tc_long", "TC_LONG")),
+        b"lbd_xdp" => Some(("lbd_xdp_long", "XDP_LONG")),
+        _ => None,
     }
 }
 
@@ -88,8 +99,9 @@ pub(super) struct Programs {
     /// What of the pinned ones are the same.
     build: String,
     loaded: BTreeMap<&'static str, Program>,
-    /// What the verifier does not accept, it does not the next time either: that is not asked for every few seconds.
-    refused: BTreeMap<&'static str, Arc<ProgramError>>,
+    /// What the verifier does not accept of what leads to it, it does not the next time either: that is not asked for every few
+    /// seconds.
+    refused: BTreeMap<&'static str, (&'static str, Arc<ProgramError>)>,
     /// Why others were not loaded: told of every interface that needs them, until they are tried again.
     failed: BTreeMap<&'static str, Arc<OpenError>>,
 }
@@ -122,7 +134,7 @@ impl Programs {
         name: &'static str,
     ) -> Result<&mut Program, OpenError> {
         if !self.is_there(pins, name)? {
-            let outcome = load(ebpf, name, &pins.program(&self.build, name));
+            let outcome = load(ebpf, name, &self.places(pins, name));
             outcome.inspect_err(|error| self.note_refusal(name, error))?;
             self.failed.remove(name);
             self.is_there(pins, name)?;
@@ -147,39 +159,47 @@ impl Programs {
     /// Whether a program is to be loaded, as it is neither there nor refused.
     pub(super) fn lacks(&self, pins: &Pins, name: &str) -> bool {
         let is_known = self.loaded.contains_key(name) || self.refused.contains_key(name);
-        !is_known && !pins.program(&self.build, name).exists()
+        !is_known && !self.places(pins, name).exist()
     }
 
     /// Whether a program is loaded, by whomever of the same build.
     fn is_there(&mut self, pins: &Pins, name: &'static str) -> Result<bool, OpenError> {
-        if let Some(before) = self.refused.get(name) {
-            return Err(OpenError::Program { program: name, source: Arc::clone(before) });
+        if let Some((program, before)) = self.refused.get(name) {
+            return Err(OpenError::Program { program, source: Arc::clone(before) });
         }
         if self.loaded.contains_key(name) {
             return Ok(true);
         }
-        let Ok(program) = from_pin(&pins.program(&self.build, name), name) else {
+        let places = self.places(pins, name);
+        if !places.exist() {
             return Ok(false);
-        };
-        if matches!(name, TC | XDP) {
-            // The packet path is there: nobody goes back to what other builds left, or has come back from there.
-            warn(pins.remove_other_layouts());
-            self.remove_others(pins);
         }
+        let Ok(program) = from_pin(&places.program, name) else { return Ok(false) };
         self.loaded.insert(name, program);
+        self.remove_others(pins);
         Ok(true)
     }
 
-    /// Removes the pins of other builds' programs that are not attached: by the others it is told what tables they have.
+    /// Removes what other builds pinned and what no interface runs, once a program of the packet path is there: nobody goes back to
+    /// them then, or has come back from there. By the programs that stay it is told what tables they have.
     pub(super) fn remove_others(&self, pins: &Pins) {
+        if ![TC, XDP].iter().any(|name| self.loaded.contains_key(name)) {
+            return;
+        }
         let Ok(attached) = attach::program_ids(pins) else { return };
         let goes = |path: &Path| id_of(path).is_ok_and(|id| !attached.contains(&id));
+        warn(pins.remove_other_layouts(goes));
         warn(pins.remove_other_programs(&self.build, goes));
     }
 
     /// The work of loading a program, for a thread of its own.
     pub(super) fn to_load(&self, pins: &Pins, name: &'static str) -> Load {
-        Load { object: self.object.clone(), name, path: pins.program(&self.build, name) }
+        Load { object: self.object.clone(), name, places: self.places(pins, name) }
+    }
+
+    fn places(&self, pins: &Pins, name: &str) -> Places {
+        let array = long_way(name).map(|_| pins.array(&self.build, name));
+        Places { program: pins.program(&self.build, name), array }
     }
 
     /// What came of it.
@@ -193,10 +213,10 @@ impl Programs {
     }
 
     fn note_refusal(&mut self, name: &'static str, error: &OpenError) {
-        if let OpenError::Program { source, .. } = error
+        if let OpenError::Program { program, source } = error
             && is_final(source)
         {
-            self.refused.insert(name, Arc::clone(source));
+            self.refused.insert(name, (program, Arc::clone(source)));
         }
     }
 }
@@ -222,7 +242,20 @@ fn id_of(pin: &Path) -> io::Result<u32> {
 pub struct Load {
     object: Object,
     name: &'static str,
-    path: PathBuf,
+    places: Places,
+}
+
+/// Where a program is pinned, and where the array is by which it leads on.
+#[derive(Debug)]
+struct Places {
+    program: PathBuf,
+    array: Option<PathBuf>,
+}
+
+impl Places {
+    fn exist(&self) -> bool {
+        self.program.exists() && self.array.as_deref().is_none_or(Path::exists)
+    }
 }
 
 impl Load {
@@ -230,8 +263,8 @@ impl Load {
     /// dataplane meanwhile; [`Dataplane::loaded`] takes what comes of it.
     #[must_use]
     pub fn run(self) -> Loaded {
-        let Self { object, name, path } = self;
-        let outcome = object.load().and_then(|mut ebpf| load(&mut ebpf, name, &path));
+        let Self { object, name, places } = self;
+        let outcome = object.load().and_then(|mut ebpf| load(&mut ebpf, name, &places));
         Loaded { name, outcome }
     }
 }
@@ -258,36 +291,48 @@ fn from_pin(path: &Path, name: &str) -> Result<Program, ProgramError> {
     })
 }
 
-/// Loads and pins a program.
-fn load(ebpf: &mut Ebpf, name: &'static str, path: &Path) -> Result<(), OpenError> {
-    match ask_kernel(ebpf, name) {
+/// Loads and pins a program; before it what it leads on to, so that no packet ever meets half of the two.
+fn load(ebpf: &mut Ebpf, name: &'static str, places: &Places) -> Result<(), OpenError> {
+    if let (Some((long, map)), Some(path)) = (long_way(name), &places.array) {
+        let program = have(ebpf, long)?.fd().and_then(|fd| Ok(fd.try_clone()?));
+        let array = ebpf.map_mut(map).expect("the object holds this map");
+        let pin_error = |source| OpenError::Pin { path: path.clone(), source };
+        let program = program.map_err(|error| pin_error(io::Error::other(error)))?;
+        ProgramArray::try_from(&mut *array)?.set(0, &program, 0)?;
+        make_room(path)
+            .and_then(|()| array.pin(path).map_err(io::Error::other))
+            .map_err(pin_error)?;
+    }
+    let path = &places.program;
+    let program = have(ebpf, name)?;
+    make_room(path)
+        .and_then(|()| program.pin(path).map_err(io::Error::other))
+        .map_err(|source| OpenError::Pin { path: path.clone(), source })
+}
+
+/// A program that the kernel has taken.
+fn have<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Program, OpenError> {
+    let program = ebpf.program_mut(name).expect("the object holds this program");
+    match ask_kernel(program) {
         // Loaded already: what came after it failed, and is tried again.
-        Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-        Err(error) if lacks_jit(&error) => return Err(OpenError::NoJit),
-        Err(error) => return Err(OpenError::Program { program: name, source: Arc::new(error) }),
-    }
-    let program = ebpf.program_mut(name).expect("the object holds this program");
-    pin(program, path).map_err(|source| OpenError::Pin { path: path.to_owned(), source })
-}
-
-fn ask_kernel(ebpf: &mut Ebpf, name: &str) -> Result<(), ProgramError> {
-    let program = ebpf.program_mut(name).expect("the object holds this program");
-    if name == TC {
-        let program: &mut SchedClassifier = program.try_into()?;
-        program.load()
-    } else {
-        let program: &mut Xdp = program.try_into()?;
-        program.load()
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(program),
+        Err(error) if lacks_jit(&error) => Err(OpenError::NoJit),
+        Err(error) => Err(OpenError::Program { program: name, source: Arc::new(error) }),
     }
 }
 
-fn pin(program: &mut Program, path: &Path) -> io::Result<()> {
+fn ask_kernel(program: &mut Program) -> Result<(), ProgramError> {
+    if let Program::SchedClassifier(program) = program {
+        return program.load();
+    }
+    let program: &mut Xdp = program.try_into()?;
+    program.load()
+}
+
+/// Makes room for a pin.
+fn make_room(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), fs::create_dir_all)?;
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        Ok(()) | Err(_) => {}
-    }
-    program.pin(path).map_err(io::Error::other)
+    pins::remove_file(path)
 }
 
 /// Whether it is the verifier that refuses, and not the host, which may be short of something now.

@@ -1,6 +1,7 @@
 //! What a process leaves in the kernel, and what the next one makes of it.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap};
@@ -130,11 +131,40 @@ fn programs_are_loaded_when_they_are_needed_and_taken_over_by_the_next_process_o
     assert_ne!(second, first);
     assert_eq!(names(&scene), ["lbd_age", "lbd_age6", "lbd_tc"]);
     assert!(before.iter().all(|path| !path.exists()), "what nobody takes over is not kept");
+    assert_eq!(scene.arrays().len(), 1, "nor what it led to");
     scene.dataplane = None;
     let is_map = |path: &&PathBuf| path.ends_with("maps/FLOWS");
     std::fs::remove_file(scene.pins().iter().find(is_map).unwrap()).unwrap();
     scene.open();
     assert_ne!(id(&mut scene), second);
+}
+
+#[test]
+fn a_program_that_has_lost_what_it_leads_to_drops_what_is_not_its_own_counted_and_is_loaded_anew() {
+    let mut scene = Scene::new();
+    for hook in BOTH {
+        scene.serve(VIP, Tcp, Maglev, &BACKENDS);
+        let client = format!("10.1.0.5:{}", 40_000 + hook as u16);
+        let backend = scene.send(hook, &packet(SYN, &client, VIP)).frame().to;
+        scene.send(hook, &packet(SYN_ACK, &backend.to_string(), &client));
+        scene.send(hook, &packet(ACK, &client, VIP));
+        let id = |scene: &mut Scene| scene.get().program(hook).unwrap().info().unwrap().id();
+        // Who has loaded it has the array open.
+        scene.open();
+        let first = id(&mut scene);
+        // The kernel empties an array that nobody in user space holds, as soon as it comes to it.
+        scene.arrays().iter().for_each(|array| std::fs::remove_file(array).unwrap());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while scene.send(hook, &packet(SYN, "10.1.0.6:50000", VIP)).reason != Reason::TableFault {
+            assert!(Instant::now() < deadline, "{hook:?}: it is never emptied");
+        }
+        let established = scene.send(hook, &packet(ACK, &client, VIP));
+        assert_eq!(established.reason, Reason::ForwardedToBackend, "{hook:?}");
+        scene.open();
+        assert_ne!(id(&mut scene), first, "{hook:?}");
+        let ended = scene.send(hook, &packet(SYN, "10.1.0.7:50000", VIP));
+        assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?}");
+    }
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn where_the_kernel_refuses_the_program_that_of_an_earlier_build_stays_if_it_has
             let error = attach_refused(&mut scene, &namespace, "left", native, errno);
             let AttachError::Load { source, .. } = &error else { panic!("{error:?}") };
             assert_eq!(error.to_string(), "the program for interface left is not there");
-            assert_eq!(source.to_string(), "the kernel refuses program lbd_xdp");
+            assert_eq!(source.to_string(), "the kernel refuses program lbd_xdp_long");
             assert_eq!(link(&scene, "50-xdp"), before, "errno {errno}");
             let dataplane = scene.get();
             assert!(
@@ -282,6 +282,22 @@ fn a_program_with_other_tables_stays_while_ours_may_come_and_goes_when_that_is_r
     assert_eq!(here(&mut scene), "left");
     let right = namespace.ifindex("right");
     assert_eq!(scene.get().interface_reasons().unwrap().get(&right), None, "nor is it counted");
+}
+
+#[test]
+fn what_an_attached_program_leads_to_stays_until_another_one_is_in_its_place() {
+    let namespace = veth();
+    let mut scene = Scene::new();
+    attach(&mut scene, &namespace, "left", HookChoice::Tc).unwrap();
+    scene.dataplane = None;
+    let maps = scene.pins().into_iter().find(|path| path.ends_with("maps/FLOWS")).unwrap();
+    let other = scene.options.pin_dir.join("0123456789abcdef");
+    std::fs::rename(maps.ancestors().nth(2).unwrap(), &other).unwrap();
+    scene.open();
+    namespace.run(|| assert!(scene.get().program(Hook::Tc).is_ok()));
+    assert!(scene.arrays().iter().any(|array| array.starts_with(&other)));
+    attach(&mut scene, &namespace, "left", HookChoice::Tc).unwrap();
+    assert!(!other.exists());
 }
 
 #[test]

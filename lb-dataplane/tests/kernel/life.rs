@@ -70,6 +70,8 @@ fn a_service_may_have_a_time_out_of_its_own() {
         let mut scene = Scene::new();
         scene.template = Service { idle, ..Service::default() };
         scene.apply(&[(vip, Tcp, Maglev, &[backend]), (vip, Udp, Maglev, &[backend])]);
+        // What loads them takes as long as a few ticks, on a host with other work.
+        BOTH.iter().for_each(|hook| assert!(scene.get().program(*hook).is_ok()));
         connect(&mut scene, Hook::Tc, client, vip);
         for (carries, from, to) in [(UDP, client, vip), (UDP, backend, client), (UDP, client, vip)]
         {

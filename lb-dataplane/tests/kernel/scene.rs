@@ -346,10 +346,19 @@ impl Scene {
 
     /// The pins of the programs that were loaded, by name.
     pub(crate) fn programs(&self) -> Vec<PathBuf> {
-        let is_program = |path: &PathBuf| {
-            path.parent().and_then(Path::parent).is_some_and(|of| of.ends_with("programs"))
+        self.of_builds("programs")
+    }
+
+    /// Where they lead on to.
+    pub(crate) fn arrays(&self) -> Vec<PathBuf> {
+        self.of_builds("arrays")
+    }
+
+    fn of_builds(&self, kind: &str) -> Vec<PathBuf> {
+        let is_such = |path: &PathBuf| {
+            path.parent().and_then(Path::parent).is_some_and(|of| of.ends_with(kind))
         };
-        let mut all: Vec<_> = self.pins().into_iter().filter(is_program).collect();
+        let mut all: Vec<_> = self.pins().into_iter().filter(is_such).collect();
         all.sort();
         all
     }

@@ -106,6 +106,7 @@ struct Batch {
     flags: u64,
 }
 
+const LOOKUP: i64 = 1;
 const DELETE: i64 = 3;
 const NEXT_KEY: i64 = 4;
 const UPDATE_BATCH: i64 = 26;
@@ -117,6 +118,14 @@ pub(crate) fn bpf<A>(command: i64, attributes: &mut A) -> io::Result<()> {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<A>())
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The first element of a pinned array, if there is one: of programs the id.
+pub(crate) fn first_of(pin: &Path) -> Option<u32> {
+    let (_open, fd) = fd(&MapInfo::from_pin(pin).unwrap());
+    let (key, mut value) = (0_u32, 0_u32);
+    let (key, next) = (&raw const key as u64, &raw mut value as u64);
+    bpf(LOOKUP, &mut Element { fd, key, next, flags: 0 }).ok().map(|()| value)
 }
 
 fn fd(map: &MapInfo) -> (aya::maps::MapFd, u32) {

@@ -5,8 +5,7 @@ mod room;
 use super::*;
 use crate::flow::{TCP, seconds};
 use crate::frame::{ACK, Carries, FIN, RST, SYN, SYN_ACK, UDP, packet};
-use crate::model::{ModelPacket, ModelTables, Modelled, serving, serving_any};
-use crate::pipeline::process;
+use crate::model::{ModelPacket, ModelTables, Modelled, process, serving, serving_any};
 use crate::reason::Reason;
 use crate::service::{
     ALGORITHM_ROUND_ROBIN, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE,

@@ -3,7 +3,7 @@
 use super::{Family, Header, OUTER_TTL, UDP_LEN, V4, V6, across, word, words};
 use crate::checksum::{self, Delta};
 use crate::fib::{self, Route};
-use crate::flow::UDP;
+use crate::flow::{Translation, UDP};
 use crate::packet::Packet;
 use crate::parse::{DONT_FRAGMENT, ETHERNET_LEN, FRAGMENT, Ip, Kind};
 use crate::pipeline::NEXT_HOP_V4;
@@ -11,6 +11,8 @@ use crate::reason::Reason;
 use crate::tables::Tables;
 
 const HEADER_LEN: u32 = 20;
+/// The first byte of a header without options.
+const PLAIN: u8 = 0x45;
 /// The longest packet that IPv6 makes of 1280 bytes, which every sender may send.
 const SHORT: u32 = 1260;
 /// Where the time to live is, in the frame.
@@ -97,6 +99,20 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn plain_header<P: Packet>(packet: &P) -> Option<Ip<Self>> {
+        let near = packet.reach(ETHERNET_LEN + HEADER_LEN)?;
+        let h = packet.load::<10>(near, ETHERNET_LEN);
+        let ip = ip(&h, ETHERNET_LEN + HEADER_LEN);
+        let is_plain = h[0].to_ne_bytes()[0] == PLAIN
+            && !ip.is_fragment()
+            && packet.segment_payload() == 0
+            && ip.total_len >= HEADER_LEN
+            && ETHERNET_LEN + ip.total_len <= packet.frame_len()
+            && check_addresses(&ip).is_ok();
+        is_plain.then_some(ip)
+    }
+
+    #[inline(always)]
     fn quoted<P: Packet>(packet: &mut P, at: u32, end: u32) -> Option<Ip<Self>> {
         if at + HEADER_LEN > end || !packet.pull(at + HEADER_LEN) {
             return None;
@@ -154,7 +170,7 @@ impl Family for V4 {
         let next = if has_udp { UDP } else { IP_IN_IP };
         let ([s0, s1], [d0, d1]) = (words(source), words(destination));
         let mut header = [
-            u16::from_ne_bytes([0x45, class]),
+            u16::from_ne_bytes([PLAIN, class]),
             (len as u16).to_be(),
             0,
             DONT_FRAGMENT.to_be(),
@@ -192,7 +208,7 @@ impl Family for V4 {
         let len = if len > u32::from(u16::MAX) { 0 } else { len };
         let ([s0, s1], [d0, d1]) = (words(source), words(destination));
         let mut written = [
-            u16::from_ne_bytes([0x45, header.class]),
+            u16::from_ne_bytes([PLAIN, header.class]),
             (len as u16).to_be(),
             if must_stay_whole { 0 } else { (header.identification as u16).to_be() },
             (header.fragment & FRAGMENT | whole).to_be(),
@@ -243,6 +259,17 @@ impl Family for V4 {
         let [_, protocol] = old.to_ne_bytes();
         let new = u16::from_ne_bytes([ttl, protocol]);
         packet.write(TTL_AT, [new, checksum::update(checksum, Delta::of([old], [new]))])
+    }
+
+    #[inline(always)]
+    fn write_hop<P: Packet>(packet: &mut P, near: P::Near, ip: &Ip<Self>, to: &Translation<Self>) {
+        let [old, checksum] = packet.load(near, TTL_AT);
+        let new = u16::from_ne_bytes([ip.ttl.wrapping_sub(1), ip.protocol]);
+        // One after the other, as on the long way: of the two forms of zero it may be the other one that comes out at once.
+        let checksum = checksum::update(checksum, to.addresses);
+        let checksum = checksum::update(checksum, Delta::of([old], [new]));
+        let ([s0, s1], [d0, d1]) = (words(to.source), words(to.destination));
+        packet.store(near, TTL_AT, [new, checksum, s0, s1, d0, d1]);
     }
 
     #[inline(always)]

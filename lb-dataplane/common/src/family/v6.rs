@@ -4,7 +4,7 @@ use super::{Family, Header, OUTER_TTL, UDP_LEN, V4, V6, across, is_mapped, word,
 use crate::checksum::Delta;
 use crate::fib::Route;
 use crate::fib6;
-use crate::flow::UDP;
+use crate::flow::{Translation, UDP};
 use crate::packet::Packet;
 use crate::parse::{BURIED, DONT_FRAGMENT, ETHERNET_LEN, Ip, Kind, MORE_FRAGMENTS};
 use crate::pipeline::NEXT_HOP_V6;
@@ -130,6 +130,19 @@ impl Family for V6 {
         check_addresses(&ip)?;
         follow(packet, &mut ip)?;
         Ok(ip)
+    }
+
+    #[inline(always)]
+    fn plain_header<P: Packet>(packet: &P) -> Option<Ip<Self>> {
+        let near = packet.reach(ETHERNET_LEN + HEADER_LEN)?;
+        let h = packet.load::<20>(near, ETHERNET_LEN);
+        let ip = ip(&h, ETHERNET_LEN + HEADER_LEN);
+        // A transport that has a flow is no extension header.
+        let is_plain = h[0].to_ne_bytes()[0] >> 4 == 6
+            && packet.segment_payload() == 0
+            && ETHERNET_LEN + ip.total_len <= packet.frame_len()
+            && check_addresses(&ip).is_ok();
+        is_plain.then_some(ip)
     }
 
     #[inline(always)]
@@ -271,6 +284,13 @@ impl Family for V6 {
         let [old] = packet.read::<1>(NEXT_AT)?;
         let [next, _] = old.to_ne_bytes();
         packet.write(NEXT_AT, [u16::from_ne_bytes([next, ttl])])
+    }
+
+    #[inline(always)]
+    fn write_hop<P: Packet>(packet: &mut P, near: P::Near, ip: &Ip<Self>, to: &Translation<Self>) {
+        packet.store(near, NEXT_AT, [u16::from_ne_bytes([ip.protocol, ip.ttl.wrapping_sub(1)])]);
+        packet.store(near, ETHERNET_LEN + ADDRESSES_AT, all_words(to.source));
+        packet.store(near, ETHERNET_LEN + ADDRESSES_AT + 16, all_words(to.destination));
     }
 
     #[inline(always)]

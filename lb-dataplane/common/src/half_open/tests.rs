@@ -1,7 +1,6 @@
 use crate::flow::seconds;
 use crate::frame::{ACK, Carries, RST, SYN, SYN_ACK, UDP, packet};
-use crate::model::{ModelPacket, ModelTables, serving};
-use crate::pipeline::process;
+use crate::model::{ModelPacket, ModelTables, process, serving};
 use crate::reason::Reason;
 use crate::service::ALGORITHM_MAGLEV;
 

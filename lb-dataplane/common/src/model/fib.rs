@@ -13,7 +13,7 @@ impl FibTables for ModelTables {
         None
     }
     fn group(&self, _: u32) -> Option<u64> {
-        Some(group_member(0))
+        Some(self.group.unwrap_or(group_member(0)))
     }
     fn bucket(&self, _: u32) -> Option<u32> {
         None

@@ -27,8 +27,14 @@ pub(crate) struct ModelPacket<const RESOLVES: bool> {
 impl<const RESOLVES: bool> ModelPacket<RESOLVES> {
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
         let linear = bytes.len();
-        let punted = Cell::new(None);
-        Self { linear, bytes, segment_payload: 0, partial: None, noted: Delta::default(), punted }
+        Self {
+            linear,
+            bytes,
+            segment_payload: 0,
+            partial: None,
+            noted: Delta::default(),
+            punted: Cell::new(None),
+        }
     }
 
     fn word(&self, at: usize) -> Option<u16> {
@@ -39,6 +45,8 @@ impl<const RESOLVES: bool> ModelPacket<RESOLVES> {
 
 impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
     const RESOLVES_NEIGHBOURS: bool = RESOLVES;
+    /// How many they are.
+    type Near = u32;
     const HAS_DEVICE_SUM: bool = RESOLVES;
 
     fn unlinked(n: u32) -> u32 {
@@ -129,6 +137,25 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
             self.bytes[at..at + 2].copy_from_slice(&word.to_ne_bytes());
         }
         Some(())
+    }
+
+    fn reach(&self, len: u32) -> Option<u32> {
+        (len as usize <= self.linear).then_some(len)
+    }
+
+    fn load<const N: usize>(&self, near: u32, at: u32) -> [u16; N] {
+        assert!(at + 2 * N as u32 <= near, "the verifier refuses it");
+        self.read(at).expect("it is in reach")
+    }
+
+    fn store<const N: usize>(&mut self, near: u32, at: u32, words: [u16; N]) {
+        assert!(at + 2 * N as u32 <= near, "the verifier refuses it");
+        self.write(at, words).expect("it is in reach");
+    }
+
+    fn renew_checksum(&mut self, near: u32, change: ChecksumChange, len: u32) -> Option<u32> {
+        assert!(change.at + 2 <= near && len <= near && change.partial.is_some());
+        self.update_transport_checksum(change).map(|()| len)
     }
 
     fn grow(&mut self, outer: Outer) -> Option<()> {

@@ -177,11 +177,17 @@ fn close<A: Family, T: TablesOf<A>>(tables: &T, arrival: &Arrival<A>, entry: &T:
 /// the packet is dropped, but its sender expects what it says.
 #[inline(always)]
 pub(super) fn note_acknowledged<A: Family>(arrival: &Arrival<A>, entry: &impl Flow, state: u32) {
+    note_acknowledgement(arrival.flags, arrival.acknowledged, entry, state);
+}
+
+/// The same, given what the packet says.
+#[inline(always)]
+pub(super) fn note_acknowledgement(flags: u8, acknowledged: u32, entry: &impl Flow, state: u32) {
     if state & STATE_RESETS != 0
-        && arrival.flags & TCP_ACK != 0
+        && flags & TCP_ACK != 0
         && (entry.direction() == DIRECTION_TO_CLIENT || state & STATE_CONFIRMED != 0)
     {
-        entry.note_acknowledged(u32::from_be(arrival.acknowledged));
+        entry.note_acknowledged(u32::from_be(acknowledged));
     }
 }
 

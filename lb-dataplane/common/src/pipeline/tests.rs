@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::frame::{ACK, Carries, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
-use crate::model::{ModelPacket, ModelTables, folded, serving, serving_any};
+use crate::model::{ModelPacket, ModelTables, folded, process, serving, serving_any};
 use crate::reason::{Contract, Kind};
 use crate::service::{ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, MODE_GUE, MODE_IP_IN_IP, MODE_L2};
 
@@ -259,6 +259,7 @@ proptest! {
 }
 
 mod across;
+mod established;
 
 #[test]
 fn a_packet_that_the_kernel_is_to_send_is_handed_over_rewritten() {

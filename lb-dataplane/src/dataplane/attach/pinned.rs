@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use aya::Ebpf;
 
-use super::super::{interfaces, programs, tags};
+use super::super::programs::{self, Programs};
+use super::super::{interfaces, tags};
 use super::{Attached, Hook, name_of};
-use crate::pins::Pins;
+use crate::pins::{Pins, remove_file as remove};
 use crate::sys::links;
 
 /// Every hook.
@@ -73,10 +74,10 @@ pub(in crate::dataplane) fn attached(pins: &Pins) -> Vec<Attached> {
 }
 
 /// Lets go of interfaces that are no more: their entries would fill the map, and attachments that lead nowhere keep programs
-/// with all their tables, also other builds' ones; whether there were such.
-pub(in crate::dataplane) fn forget_gone(ebpf: &mut Ebpf, pins: &Pins) -> bool {
+/// with all their tables, also other builds' ones.
+pub(in crate::dataplane) fn forget_gone(ebpf: &mut Ebpf, programs: &Programs, pins: &Pins) {
     tags::forget_gone(pins);
-    let Ok(all) = all_pinned(pins) else { return false };
+    let Ok(all) = all_pinned(pins) else { return };
     let (gone, stay): (Vec<_>, Vec<_>) = all.into_iter().partition(Pinned::is_gone);
     for one in &gone {
         let _stays_until_the_next_time = remove(&one.path);
@@ -85,7 +86,9 @@ pub(in crate::dataplane) fn forget_gone(ebpf: &mut Ebpf, pins: &Pins) -> bool {
     for index in known.filter(|index| stay.iter().all(|one| one.ifindex != *index)) {
         interfaces::forget(ebpf, index);
     }
-    !gone.is_empty()
+    if !gone.is_empty() {
+        programs.remove_others(pins);
+    }
 }
 
 /// Where an attachment is pinned.
@@ -99,12 +102,5 @@ const fn word(hook: Hook) -> &'static str {
         Hook::Tc => "tc",
         Hook::Xdp => "xdp",
         Hook::GenericXdp => "generic",
-    }
-}
-
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }

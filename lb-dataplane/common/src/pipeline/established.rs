@@ -1,0 +1,277 @@
+//! The short way: packets of established flows, of which nothing is to be decided but what their entry and the FIB say.
+//!
+//! It takes what most packets are: whole and without options, of TCP without SYN, FIN and RST or of UDP, of a confirmed flow that
+//! is translated within its family, to a next hop whose MAC is known, in a plain frame. What it takes ends as it would have
+//! ended on the long way, which is for all packets; what it does not take it leaves as it was, and what it has read and found is in
+//! the scratch, so that the long way need not look for it again.
+//!
+//! It is a program of its own, in which nothing is a subprogram: the return of one costs more than most of them do.
+
+use super::life::note_acknowledgement;
+use super::{KNOWN_FLOW, KNOWN_HEADERS, KNOWN_NO_FLOW, KNOWN_NOTHING, Outcome, Scratch, Way};
+use crate::encapsulation::Encapsulation;
+use crate::family::{Family, V4, V6, word};
+use crate::fib::{MEMBER_RESOLVED, MEMBER_TO_PEER, MEMBER_WITHOUT_XDP, MemberEntry, Route};
+use crate::flow::{
+    DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_ACROSS, STATE_BITS, STATE_CLIENT_COUNTED,
+    STATE_CONFIRMED, STATE_MODE, STATE_REPLIED, STATE_RESETS, TCP, Translation, UDP, mode_of,
+};
+use crate::hash::FlowHash;
+use crate::packet::Packet;
+use crate::parse::{
+    ETHERNET_LEN, Ip, Kind, LEAST_TCP_WORDS, TCP_FIN, TCP_RST, TCP_SYN, Transport, Version,
+    plain_ethernet,
+};
+use crate::reason::Reason;
+use crate::rewrite;
+use crate::service::MODE_NAT;
+use crate::tables::{FamilyTables, Tables, TablesOf};
+
+/// The state of a flow that no packet changes but one that begins its end: not closing, and not watched.
+const ESTABLISHED: u32 = STATE_REPLIED | STATE_CONFIRMED;
+/// Bits of a state that may have any value then.
+const ANY: u32 = !STATE_BITS | STATE_CLIENT_COUNTED | STATE_RESETS | STATE_MODE | STATE_ACROSS;
+
+/// A packet that may be of an established flow: all that the short way reads of it.
+struct Segment<A, P: Packet> {
+    ip: Ip<A>,
+    /// All of its headers but TCP's options.
+    near: P::Near,
+    key: FlowKey<A>,
+    /// TCP's flags, and its acknowledgement number in network byte order; 0 for UDP.
+    flags: u8,
+    acknowledged: u32,
+}
+
+/// Sends a packet on, counted, if it is one of those that go the short way; `None` leaves it to [`process`](super::process).
+#[inline(always)]
+pub fn forward_established<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Option<Outcome> {
+    match plain_ethernet(packet)? {
+        Version::V4 => forward::<V4, P, T>(packet, tables),
+        Version::V6 => forward::<V6, P, T>(packet, tables),
+    }
+}
+
+/// The end of a packet for which there is no long way, counted: a fault of the table that leads there.
+#[inline(always)]
+pub fn end_without_long_way<P: Packet, T: Tables>(packet: &P, tables: &T) -> Outcome {
+    let reason = Reason::TableFault;
+    tables.count(packet.interface_place(), reason, packet.frame_len());
+    Outcome { reason, way: Way::default() }
+}
+
+/// Has the long way begin from the start: a frame that comes without the short one having looked at it, such as one with tags.
+#[inline(always)]
+pub(super) fn know_nothing<T: Tables>(tables: &T) {
+    tables.with_scratch(|scratch: &mut Scratch<V4>| scratch.arrival.known = KNOWN_NOTHING);
+    tables.with_scratch(|scratch: &mut Scratch<V6>| scratch.arrival.known = KNOWN_NOTHING);
+}
+
+#[inline(always)]
+fn forward<A: Family, P: Packet, T: TablesOf<A>>(packet: &mut P, tables: &T) -> Option<Outcome> {
+    let sent = match A::plain_header(packet) {
+        Some(ip) if ip.protocol == TCP => forward_segment::<A, P, T, true>(packet, tables, ip),
+        Some(ip) if ip.protocol == UDP => forward_segment::<A, P, T, false>(packet, tables, ip),
+        Some(_) | None => Err(Unread),
+    };
+    sent.unwrap_or_else(|_| {
+        leave(tables, |scratch: &mut Scratch<A>| {
+            scratch.arrival.known = KNOWN_NOTHING;
+        })
+    })
+}
+
+/// Nothing has been read that is of use to the long way.
+struct Unread;
+
+/// For each protocol by itself: told apart again further on, the verifier would have one at the place of the other.
+#[inline(always)]
+fn forward_segment<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
+    packet: &mut P,
+    tables: &T,
+    ip: Ip<A>,
+) -> Result<Option<Outcome>, Unread> {
+    let segment = read::<A, P, IS_TCP>(packet, ip).ok_or(Unread)?;
+    Ok(forward_by_flow::<A, P, T, IS_TCP>(packet, tables, &segment))
+}
+
+#[inline(always)]
+fn forward_by_flow<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
+    packet: &mut P,
+    tables: &T,
+    segment: &Segment<A, P>,
+) -> Option<Outcome> {
+    let hand_over = hand_over::<A, P, IS_TCP>;
+    let Some(entry) = FamilyTables::<A>::flow(tables, &segment.key) else {
+        return leave(tables, |scratch| hand_over(packet, segment, scratch, KNOWN_NO_FLOW));
+    };
+    let state = entry.seen();
+    if state & !ANY != ESTABLISHED {
+        return leave(tables, |scratch| hand_over(packet, segment, scratch, KNOWN_HEADERS));
+    }
+    if mode_of(state) == MODE_NAT
+        && let Some(sent) = translate::<A, P, T, IS_TCP>(packet, tables, segment, &entry)
+    {
+        return Some(sent);
+    }
+    leave(tables, |scratch| {
+        scratch.step.follow(&entry, state);
+        let counted @ (backend, direction) = (entry.backend(), entry.direction());
+        tables.expect_packet(backend);
+        if !entry.is_same() {
+            return hand_over(packet, segment, scratch, KNOWN_HEADERS);
+        }
+        note(packet, tables, segment, &entry, counted);
+        scratch.step.direction = direction;
+        scratch.step.is_flow = true;
+        scratch.step.begins = false;
+        scratch.step.is_new = false;
+        hand_over(packet, segment, scratch, KNOWN_FLOW);
+    })
+}
+
+/// Sends a packet on by its flow's entry, unless that asks for more than a rewrite; then the packet is as it was.
+#[inline(always)]
+fn translate<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
+    packet: &mut P,
+    tables: &T,
+    segment: &Segment<A, P>,
+    entry: &T::Flow,
+) -> Option<Outcome> {
+    let Segment { ip, key, .. } = segment;
+    let to: Translation<A> = entry.translation();
+    let counted @ (backend, direction) = (entry.backend(), entry.direction());
+    tables.expect_packet(backend);
+    let route = A::route(tables, to.destination, || FlowHash::of(key).for_route());
+    let Route::Forward(member) = route else { return None };
+    if !is_plain::<P>(&member)
+        || ip.ttl <= 1
+        || ip.total_len > u32::from(member.mtu)
+        || !entry.is_same()
+    {
+        return None;
+    }
+    note(packet, tables, segment, entry, counted);
+    let reason = match write::<A, P, IS_TCP>(packet, segment, &to, &member) {
+        None => Reason::WriteFault,
+        Some(()) if direction == DIRECTION_TO_BACKEND => Reason::ForwardedToBackend,
+        Some(()) => Reason::ForwardedToClient,
+    };
+    tables.count(packet.interface_place(), reason, packet.frame_len());
+    let resolve = u32::from(member.flags & MEMBER_TO_PEER);
+    let way = Way { ifindex: member.ifindex, resolve, ..Way::default() };
+    Some(Outcome { reason, way })
+}
+
+/// Bytes of a transport's header, without TCP's options.
+const fn header_len(is_tcp: bool) -> u32 {
+    if is_tcp { 20 } else { 8 }
+}
+
+/// What a packet's transport says, if that is nothing of its flow's beginning or end; it is in reach then.
+#[inline(always)]
+fn read<A: Family, P: Packet, const IS_TCP: bool>(packet: &P, ip: Ip<A>) -> Option<Segment<A, P>> {
+    let at = ETHERNET_LEN + A::HEADER_LEN;
+    let len = header_len(IS_TCP);
+    if A::HEADER_LEN + len > ip.total_len {
+        return None;
+    }
+    let near = packet.reach(at + len)?;
+    let (mut flags, mut acknowledged) = (0, 0);
+    if IS_TCP {
+        let [a, b, offset_and_flags] = packet.load(near, at + 8);
+        let [offset, all] = offset_and_flags.to_ne_bytes();
+        if offset >> 4 < LEAST_TCP_WORDS || all & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
+            return None;
+        }
+        (flags, acknowledged) = (all, word([a, b]));
+    }
+    let [source_port, destination_port] = packet.load(near, at);
+    let key = FlowKey {
+        source: ip.source,
+        destination: ip.destination,
+        source_port,
+        destination_port,
+        protocol: u16::from(if IS_TCP { TCP } else { UDP }),
+        pad: 0,
+    };
+    Some(Segment { ip, near, key, flags, acknowledged })
+}
+
+/// Notes a packet of a flow, and counts it for its backend.
+#[inline(always)]
+fn note<A: Family, P: Packet, T: TablesOf<A>>(
+    packet: &P,
+    tables: &T,
+    segment: &Segment<A, P>,
+    entry: &T::Flow,
+    (backend, direction): (u32, u8),
+) {
+    entry.touch(tables.now());
+    note_acknowledgement(segment.flags, segment.acknowledged, entry, entry.seen());
+    tables.count_flow_packet(backend, direction, packet.frame_len());
+}
+
+/// Whether frames go out by a member as they are, to a MAC that is known.
+#[inline(always)]
+fn is_plain<P: Packet>(member: &MemberEntry) -> bool {
+    let minded = if P::RESOLVES_NEIGHBOURS { 0 } else { MEMBER_WITHOUT_XDP };
+    member.flags & (MEMBER_RESOLVED | minded) == MEMBER_RESOLVED
+        && Encapsulation::decode(member.encapsulation) == Encapsulation::None
+}
+
+#[inline(always)]
+fn write<A: Family, P: Packet, const IS_TCP: bool>(
+    packet: &mut P,
+    segment: &Segment<A, P>,
+    to: &Translation<A>,
+    member: &MemberEntry,
+) -> Option<()> {
+    let Segment { ip, near, .. } = segment;
+    let at = ETHERNET_LEN + A::HEADER_LEN;
+    let end = ETHERNET_LEN + ip.total_len;
+    let change = rewrite::transport_change(ip, at, to, IS_TCP, end);
+    let near = packet.renew_checksum(*near, change, at + header_len(IS_TCP))?;
+    packet.store(near, at, [to.source_port, to.destination_port]);
+    A::write_hop(packet, near, ip, to);
+    packet.store(near, 0, rewrite::mac_words(member.destination_mac, member.source_mac));
+    Some(())
+}
+
+/// Leaves a packet to the long way, and what is known of it in the scratch.
+#[inline(always)]
+fn leave<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    tell: impl FnOnce(&mut Scratch<A>),
+) -> Option<Outcome> {
+    FamilyTables::<A>::with_scratch(tables, tell);
+    None
+}
+
+/// Puts the headers into the scratch, and what is known beside them.
+#[inline(always)]
+fn hand_over<A: Family, P: Packet, const IS_TCP: bool>(
+    packet: &P,
+    segment: &Segment<A, P>,
+    scratch: &mut Scratch<A>,
+    known: u8,
+) {
+    let Segment { ip, near, key, flags, acknowledged } = segment;
+    let (mut kind, mut header_len, mut sequence) = (Kind::Udp, header_len(false), 0);
+    if IS_TCP {
+        let [a, b, _, _, offset_and_flags] = packet.load(*near, ETHERNET_LEN + A::HEADER_LEN + 4);
+        let [offset, _] = offset_and_flags.to_ne_bytes();
+        (kind, header_len, sequence) = (Kind::Tcp, u32::from(offset >> 4) * 4, word([a, b]));
+    }
+    scratch.ip = *ip;
+    scratch.transport = Transport {
+        kind,
+        flags: *flags,
+        header_len,
+        sequence,
+        acknowledged: *acknowledged,
+        source_port: key.source_port,
+        destination_port: key.destination_port,
+    };
+    scratch.arrival.known = known;
+}

@@ -1,0 +1,114 @@
+//! What a packet's way hands from one stage to the next, and the short way to the long one.
+
+use super::Found;
+use crate::choose::Composed;
+use crate::early::FirstCame;
+use crate::family::{Family, Header};
+use crate::fib::MemberEntry;
+use crate::flow::{Flow, FlowKey, Translation, mode_of};
+use crate::mss::Options;
+use crate::parse::{self, Ip, Transport};
+use crate::quote::Quote;
+use crate::service::MODE_ACROSS;
+
+/// What a packet's way needs room for: a program's stack is too small for it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub struct Scratch<A: Family> {
+    /// The packet's IP header.
+    pub ip: Ip<A>,
+    /// What it carries.
+    pub transport: Transport,
+    /// What it quotes, if it is an ICMP error.
+    pub quote: Quote<A>,
+    /// What the choice of a flow knows of the packet.
+    pub arrival: Arrival<A>,
+    /// What it decides.
+    pub step: Step<A>,
+    /// The header of the other family, if the packet leaves with one.
+    pub header: Header,
+    /// The way out.
+    pub member: MemberEntry,
+    /// What the FIB has.
+    pub found: Found,
+    /// Where the walk over a SYN's options stands.
+    pub options: Options,
+    /// A new flow's entries.
+    pub made: Composed<A>,
+    /// What user space is told of fragments that come early.
+    pub early: FirstCame,
+}
+
+/// Nothing of the packet is known.
+pub const KNOWN_NOTHING: u8 = 0;
+/// Its headers are in the scratch.
+pub const KNOWN_HEADERS: u8 = 1;
+/// So they are, and it is of no flow.
+pub const KNOWN_NO_FLOW: u8 = 2;
+/// So they are, and so is what its flow has decided: the flow has noted and counted it.
+pub const KNOWN_FLOW: u8 = 3;
+
+/// What the choice of a flow knows of a packet.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Arrival<A> {
+    /// Its flow's key.
+    pub key: FlowKey<A>,
+    /// TCP's sequence number, or the tag that SCTP's INIT or INIT ACK gives, in network byte order.
+    pub sequence: u32,
+    /// TCP's acknowledgement number, or SCTP's tag, in network byte order.
+    pub acknowledged: u32,
+    /// Bytes of its frame.
+    pub bytes: u32,
+    /// TCP's flags, and of SCTP those that mean the same; 0 for others.
+    pub flags: u8,
+    /// What the short way has found out: one of the `KNOWN_*` constants.
+    pub known: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
+impl<A> Arrival<A> {
+    /// Whether this is the first segment of a connection.
+    #[inline(always)]
+    pub fn is_first_of_connection(&self) -> bool {
+        parse::is_first_of_connection(self.flags)
+    }
+}
+
+/// What the choice of a flow decides.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Step<A: Family> {
+    /// The rewrite.
+    pub translation: Translation<A>,
+    /// The rewrite if the mode is `MODE_ACROSS`.
+    pub across: Translation<A::Other>,
+    /// One of the `DIRECTION_*` constants.
+    pub direction: u8,
+    /// Whether the packet belongs to a flow; the rest is of use only then.
+    pub is_flow: bool,
+    /// Whether it begins one, as soon as that is inserted; or, where it has not begun one then, goes on without.
+    pub begins: bool,
+    /// Whether it has begun one.
+    pub is_new: bool,
+    /// The flags of the destination if it is a VIP's address, where that was asked already.
+    pub vip_flags: u32,
+    /// How the packet reaches the flow's backend: one of the `MODE_*` constants.
+    pub mode: u32,
+    /// Of a SYN: the largest segment size that it may announce, as a flow's entry has it.
+    pub mss: u16,
+}
+
+impl<A: Family> Step<A> {
+    /// Takes the rewrite of an entry whose state was read.
+    #[inline(always)]
+    pub fn follow(&mut self, entry: &impl Flow, state: u32) {
+        self.mode = mode_of(state);
+        if self.mode == MODE_ACROSS {
+            self.across = entry.translation();
+        } else {
+            self.translation = entry.translation();
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The short way of established flows beside the long one: nobody can tell which of them a packet took.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::encapsulation::Encapsulation;
+use crate::fib::{
+    GROUP_BLACKHOLE, MEMBER_RESOLVED, MEMBER_TO_PEER, MEMBER_WITHOUT_XDP, group_kind,
+};
+use crate::flow::FlowKey;
+use crate::model::Modelled;
+use crate::pipeline;
+use crate::service::BACKEND_RESETS_IDLE;
+use crate::vlan::{Tag, Tags};
+
+/// Clients' ports with an established flow each.
+const PORTS: u16 = 4;
+
+fn client(port: u16, v6: bool) -> SocketAddr {
+    SocketAddr::new(address([10, 1, 0, 1], v6), 1000 + port)
+}
+
+fn between(carries: Carries, from: SocketAddr, to: SocketAddr) -> Frame {
+    Frame { from, to, ..packet(carries, "0.0.0.0:0", "0.0.0.0:0") }
+}
+
+fn run<const TC: bool>(tables: &ModelTables, frame: &Frame) -> (Reason, Frame) {
+    let mut packet = ModelPacket::<TC>::new(frame.bytes());
+    let outcome = process(&mut packet, tables);
+    (outcome.reason, Frame::parse(&packet.bytes))
+}
+
+/// Establishes a flow; where its backend is.
+fn establish(tables: &ModelTables, port: u16, v6: bool, all: [Carries; 3]) -> SocketAddr {
+    let [first, answer, last] = all;
+    let (reason, out) = run::<true>(tables, &between(first, client(port, v6), vip(v6)));
+    assert_eq!(reason, Reason::ForwardedToBackend);
+    let back = between(answer, out.to, client(port, v6));
+    assert_eq!(run::<true>(tables, &back).0, Reason::ForwardedToClient);
+    run::<true>(tables, &between(last, client(port, v6), vip(v6)));
+    out.to
+}
+
+const TCP_BEGINS: [Carries; 3] = [SYN, SYN_ACK, ACK];
+const UDP_BEGINS: [Carries; 3] = [UDP; 3];
+
+/// What the world is that packets go through.
+#[derive(Clone, Debug)]
+struct Setting {
+    v6: bool,
+    algorithm: u8,
+    /// How packets reach backends, once the flows between the two are there.
+    mode: u32,
+    samples_every: u32,
+    resets: bool,
+    member_flags: u16,
+    encapsulation: u64,
+    mtu: u16,
+    /// The group that the FIB leads to, if that is not the member's.
+    group: Option<u64>,
+}
+
+fn setting() -> impl Strategy<Value = Setting> {
+    let tagged = Encapsulation::Vlan { link: 4, tags: Tags::one(Tag::new(false, 7)) };
+    let words = vec![0, 0, 0, tagged.encode(), Encapsulation::Unknown.encode()];
+    let flags = vec![
+        MEMBER_RESOLVED,
+        MEMBER_RESOLVED,
+        MEMBER_RESOLVED | MEMBER_TO_PEER,
+        MEMBER_RESOLVED | MEMBER_WITHOUT_XDP,
+        0,
+    ];
+    (
+        (any::<bool>(), prop::sample::select(vec![ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN])),
+        prop::sample::select(vec![MODE_NAT, MODE_NAT, MODE_NAT, MODE_L2]),
+        (prop::sample::select(vec![0, 0, 0, 1]), any::<bool>()),
+        prop::sample::select(flags),
+        prop::sample::select(words),
+        prop::sample::select(vec![40_u16, 100, 1500, 1500]),
+        prop::sample::select(
+            [vec![None; 6], vec![Some(group_kind(GROUP_BLACKHOLE)), Some(0)]].concat(),
+        ),
+    )
+        .prop_map(|(world, mode, watched, member_flags, encapsulation, mtu, group)| {
+            let ((v6, algorithm), (samples_every, resets)) = (world, watched);
+            Setting {
+                v6,
+                algorithm,
+                mode,
+                samples_every,
+                resets,
+                member_flags,
+                encapsulation,
+                mtu,
+                group,
+            }
+        })
+}
+
+impl Setting {
+    /// Tables in which every other port of the clients has established flows.
+    fn world(&self) -> ModelTables {
+        let mut tables = world(self.algorithm, self.v6);
+        tables.samples_every = self.samples_every;
+        tables.services.values_mut().for_each(|service| service.mode = self.mode as u8);
+        if self.resets {
+            tables.backends.iter_mut().for_each(|backend| backend.flags |= BACKEND_RESETS_IDLE);
+        }
+        for port in (0..PORTS).step_by(2).filter(|_| self.mode == MODE_NAT) {
+            establish(&tables, port, self.v6, TCP_BEGINS);
+            establish(&tables, port, self.v6, UDP_BEGINS);
+        }
+        tables.member.flags = self.member_flags;
+        tables.member.encapsulation = self.encapsulation;
+        tables.member.mtu = self.mtu;
+        tables.group = self.group;
+        tables
+    }
+}
+
+/// All that packets leave behind in the tables.
+fn left(tables: &ModelTables) -> String {
+    fn flows<A: Modelled>(tables: &ModelTables) -> BTreeMap<FlowKey<A>, String> {
+        let flows = A::of(tables).flows.borrow();
+        flows.iter().map(|(key, flow)| (*key, format!("{flow:?}"))).collect()
+    }
+    let (counted, passed) = (tables.counted.borrow(), tables.passed.borrow());
+    let samples: BTreeMap<_, _> = tables.samples.borrow().iter().map(|(k, v)| (*k, *v)).collect();
+    let loads: BTreeMap<u32, i64> = tables.loads.borrow().iter().map(|(k, v)| (*k, *v)).collect();
+    let flows = (flows::<V4>(tables), flows::<V6>(tables));
+    format!("{flows:?} {counted:?} {passed:?} {samples:?} {loads:?}")
+}
+
+fn end_alike<const TC: bool>(
+    setting: &Setting,
+    packets: &[(Frame, Held, u32)],
+) -> Result<(), TestCaseError> {
+    let worlds = [setting.world(), setting.world()];
+    for (frame, held, ticks) in packets {
+        let [both, long] = [true, false].map(|has_short| {
+            let tables = &worlds[usize::from(!has_short)];
+            tables.clock.set(tables.clock.get() + ticks);
+            let mut packet = hold::<TC>(frame, *held);
+            let outcome = if has_short {
+                process(&mut packet, tables)
+            } else {
+                pipeline::established::know_nothing(tables);
+                pipeline::process(&mut packet, tables)
+            };
+            let Outcome { reason, way } = outcome;
+            // Nobody looks at what is not asked for.
+            let next_hop = (way.resolve & !TO_PEER != 0).then_some(way.next_hop);
+            let is_sent = reason.kind() == Kind::Forward;
+            let way = is_sent.then_some((way.ifindex, way.resolve, next_hop, way.tags));
+            (reason, way, packet.bytes, packet.punted)
+        });
+        prop_assert_eq!(both, long);
+        prop_assert_eq!(left(&worlds[0]), left(&worlds[1]));
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn whatever_goes_the_short_way_ends_as_on_the_long_one(
+        (setting, packets) in setting().prop_flat_map(|setting| {
+            let packet = (any_packet(setting.v6), held(), 0_u32..2);
+            (Just(setting), prop::collection::vec(packet, 1..60))
+        }),
+    ) {
+        end_alike::<true>(&setting, &packets)?;
+        end_alike::<false>(&setting, &packets)?;
+    }
+}
+
+/// Whether a packet goes the short way.
+fn is_taken<const TC: bool>(tables: &ModelTables, frame: &Frame) -> bool {
+    let mut packet = ModelPacket::<TC>::new(frame.bytes());
+    let Some(outcome) = forward_established(&mut packet, tables) else {
+        assert_eq!(packet.bytes, frame.bytes(), "what is left is left as it was");
+        pipeline::process(&mut packet, tables);
+        return false;
+    };
+    assert_eq!(outcome.reason.kind(), Kind::Forward, "{outcome:?}");
+    true
+}
+
+#[test]
+fn packets_of_established_flows_go_the_short_way_both_ways() {
+    for (v6, all) in [false, true].into_iter().flat_map(|v6| [(v6, TCP_BEGINS), (v6, UDP_BEGINS)]) {
+        let tables = world(ALGORITHM_MAGLEV, v6);
+        let backend = establish(&tables, 0, v6, all);
+        let there = between(all[2], client(0, v6), vip(v6));
+        let back = between(all[2], backend, client(0, v6));
+        for frame in [there, back] {
+            assert!(is_taken::<true>(&tables, &frame), "{frame:?}");
+            assert!(is_taken::<false>(&tables, &frame), "{frame:?}");
+        }
+    }
+}
+
+#[test]
+fn packets_that_ask_for_more_than_a_rewrite_go_the_long_way() {
+    let tables = Setting {
+        v6: false,
+        algorithm: ALGORITHM_MAGLEV,
+        mode: MODE_NAT,
+        samples_every: 0,
+        resets: false,
+        member_flags: MEMBER_RESOLVED,
+        encapsulation: 0,
+        mtu: 1500,
+        group: None,
+    }
+    .world();
+    let frame = |carries| between(carries, client(0, false), vip(false));
+    assert!(is_taken::<true>(&tables, &frame(ACK)));
+    for other in [
+        frame(ACK).ttl(1),
+        Frame { options: vec![1; 4], ..frame(ACK) },
+        Frame { payload: vec![0; 1500], ..frame(ACK) },
+        between(ACK, client(1, false), vip(false)),
+        frame(SYN),
+        frame(FIN),
+        frame(RST),
+        // The flow closes by now.
+        frame(ACK),
+    ] {
+        assert!(!is_taken::<true>(&tables, &other), "{other:?}");
+    }
+}
