@@ -60,7 +60,7 @@ fn new(what: Create) -> Result<New, CtlError> {
                 let why = "--health-check none";
                 let or = ", or tcp where its backends also accept TCP at their port";
                 let or = if protocol == "icmp" { "" } else { or };
-                return Err(CtlError::Usage(format!("a {protocol} VIP has to say {why}{or}")));
+                return Err(CtlError::Usage(format!("a VIP of {protocol} has to say {why}{or}")));
             }
             let has_ports = new.protocol.as_deref() != Some("icmp");
             if let Some(bare) = new.backend.iter().find(|at| has_ports && at.port() == 0) {
