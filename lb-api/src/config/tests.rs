@@ -122,30 +122,6 @@ fn each_mistake_names_its_field() {
         ("bgp: {peer_groups: [{name: g}], peers: [{address: 192.0.2.1, group: g}]}".into(), "bgp.peers[0].asn"),
         ("bgp: {peers: [{address: 192.0.2.1, asn: 1}, {address: '::ffff:192.0.2.1', asn: 2}]}".into(), "bgp.peers[1]"),
         ("bgp: {peers: [{name: a, address: 192.0.2.1, asn: 1}, {name: a, address: 192.0.2.2, asn: 2}]}".into(), "bgp.peers[1]"),
-        ("dataplane: {hook: generic}".into(), "dataplane.hook"),
-        ("dataplane: {xdp_mode: offload}".into(), "dataplane.xdp_mode"),
-        ("dataplane: {max_fib_blocks: 1}".into(), "dataplane.max_fib_blocks"),
-        ("dataplane: {max_early_fragments: 7}".into(), "dataplane.max_early_fragments"),
-        ("dataplane: {max_early_fragments: 65537}".into(), "dataplane.max_early_fragments"),
-        ("dataplane: {interfaces: eth0}".into(), "dataplane.interfaces"),
-        ("dataplane: {interfaces: ['']}".into(), "dataplane.interfaces[0]"),
-        ("dataplane: {interfaces: ['a/b']}".into(), "dataplane.interfaces[0]"),
-        ("dataplane: {interfaces: [a234567890123456]}".into(), "dataplane.interfaces[0]"),
-        ("dataplane: {redirect_to_peer: true}".into(), "dataplane.redirect_to_peer"),
-        ("dataplane: {redirect_to_peer: ['a/b']}".into(), "dataplane.redirect_to_peer[0]"),
-        ("dataplane: {pin_dir: /sys/fs/bpf/lbd}".into(), "dataplane.pin_dir"),
-        ("dataplane: {pin_dir: run/lbd}".into(), "dataplane.pin_dir"),
-        ("dataplane: {max_flow_entries: 8388609}".into(), "dataplane.max_flow_entries"),
-        ("dataplane: {max_flow_entries_ipv6: 9}".into(), "dataplane.max_flow_entries_ipv6"),
-        ("dataplane: {max_services: 65537}".into(), "dataplane.max_services"),
-        ("dataplane: {max_backends: 4194305}".into(), "dataplane.max_backends"),
-        ("dataplane: {max_ring_slots: 268435457}".into(), "dataplane.max_ring_slots"),
-        ("dataplane: {max_access_prefixes: 16777217}".into(), "dataplane.max_access_prefixes"),
-        ("dataplane: {max_counted_clients: 0}".into(), "dataplane.max_counted_clients"),
-        ("dataplane: {max_affinity_clients: 1023}".into(), "dataplane.max_affinity_clients"),
-        ("dataplane: {early_fragments_secs: 1}".into(), "dataplane.early_fragments_secs"),
-        ("dataplane: {timeouts: {udp: 0}}".into(), "dataplane.timeouts.udp"),
-        ("dataplane: {timeouts: {tcp: 60}}".into(), "dataplane.timeouts.tcp"),
         ("api: {socket: lbd.sock}".into(), "api.socket"),
         (format!("api: {{socket: /{}}}", "x".repeat(107)), "api.socket"),
         ("api: {listen: '192.0.2.1:80'}".into(), "api.listen"),
@@ -161,6 +137,39 @@ fn each_mistake_names_its_field() {
     ];
     for (text, path) in cases {
         assert_eq!(report(&text), [(Some(1), path.to_owned())], "{text}");
+    }
+}
+
+#[test]
+fn each_mistake_about_the_dataplane_names_its_field() {
+    let cases = [
+        ("dataplane: {hook: generic}", "dataplane.hook"),
+        ("dataplane: {xdp_mode: offload}", "dataplane.xdp_mode"),
+        ("dataplane: {max_fib_blocks: 1}", "dataplane.max_fib_blocks"),
+        ("dataplane: {max_early_fragments: 7}", "dataplane.max_early_fragments"),
+        ("dataplane: {max_early_fragments: 65537}", "dataplane.max_early_fragments"),
+        ("dataplane: {interfaces: eth0}", "dataplane.interfaces"),
+        ("dataplane: {interfaces: ['']}", "dataplane.interfaces[0]"),
+        ("dataplane: {interfaces: ['a/b']}", "dataplane.interfaces[0]"),
+        ("dataplane: {interfaces: [a234567890123456]}", "dataplane.interfaces[0]"),
+        ("dataplane: {redirect_to_peer: true}", "dataplane.redirect_to_peer"),
+        ("dataplane: {redirect_to_peer: ['a/b']}", "dataplane.redirect_to_peer[0]"),
+        ("dataplane: {pin_dir: /sys/fs/bpf/lbd}", "dataplane.pin_dir"),
+        ("dataplane: {pin_dir: run/lbd}", "dataplane.pin_dir"),
+        ("dataplane: {max_flow_entries: 8388609}", "dataplane.max_flow_entries"),
+        ("dataplane: {max_flow_entries_ipv6: 9}", "dataplane.max_flow_entries_ipv6"),
+        ("dataplane: {max_services: 65537}", "dataplane.max_services"),
+        ("dataplane: {max_backends: 4194305}", "dataplane.max_backends"),
+        ("dataplane: {max_ring_slots: 268435457}", "dataplane.max_ring_slots"),
+        ("dataplane: {max_access_prefixes: 16777217}", "dataplane.max_access_prefixes"),
+        ("dataplane: {max_counted_clients: 0}", "dataplane.max_counted_clients"),
+        ("dataplane: {max_affinity_clients: 1023}", "dataplane.max_affinity_clients"),
+        ("dataplane: {early_fragments_secs: 1}", "dataplane.early_fragments_secs"),
+        ("dataplane: {timeouts: {udp: 0}}", "dataplane.timeouts.udp"),
+        ("dataplane: {timeouts: {tcp: 60}}", "dataplane.timeouts.tcp"),
+    ];
+    for (text, path) in cases {
+        assert_eq!(report(text), [(Some(1), path.to_owned())], "{text}");
     }
 }
 
