@@ -109,8 +109,26 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     fn is_header_right<P: Packet>(packet: &P) -> bool;
     /// The sum of the plain header of the frame's packet.
     fn sum_of_header<P: Packet>(packet: &P) -> Option<Delta>;
+    /// What [`Family::write_header`] does for a whole packet's header behind the frame's, in reach.
+    fn store_header<P: Packet>(
+        packet: &mut P,
+        near: P::Near,
+        source: Self,
+        destination: Self,
+        header: &Header,
+    ) -> Delta;
+    /// What [`Family::is_header_right`] says, of a header in reach.
+    fn is_header_in_reach_right<P: Packet>(packet: &P, near: P::Near) -> bool;
+    /// The sum of as many bytes of a plain header as IPv4's has, the last ones. That of IPv4 is right, so it is none.
+    fn sum_of_last_bytes(ip: &Ip<Self>) -> Delta;
     /// The traffic class of the header at `at`.
-    fn class<P: Packet>(packet: &P, at: u32) -> Option<u8>;
+    #[inline(always)]
+    fn class<P: Packet>(packet: &P, at: u32) -> Option<u8> {
+        let [first] = packet.read::<1>(at)?;
+        Some(Self::class_in(first))
+    }
+    /// That of the header that begins with this word.
+    fn class_in(first: u16) -> u8;
     /// An identification as a number.
     fn identification(as_loaded: u32) -> u32;
     /// The first word of an ICMP error and the number behind its checksum, as the other family has them; `None` if it has no

@@ -97,6 +97,11 @@ pub trait Packet {
     /// packet, if there is one, stays that of the packet before: [`Packet::note_change`].
     fn change_family(&mut self, old_len: u32, new_len: u32, is_v6: bool) -> Option<()>;
 
+    /// The same of a packet with a plain header, which gets another one, and of which all that is before the transport is
+    /// undefined then, the frame's header too; the first `len` bytes are in reach by what is returned. What a device has summed loses as many bytes of
+    /// IPv6's header as IPv4's has, the first ones, and gains none.
+    fn exchange_header(&mut self, to_v6: bool, len: u32) -> Option<Self::Near>;
+
     /// Brings that sum up to date with what has changed since, but for what
     /// [`Packet::update_transport_checksum`] was told.
     fn note_change(&mut self, change: Delta);

@@ -53,10 +53,10 @@ fn translate_transport<A: Family, P: Packet>(
 /// What new addresses and ports do to the checksum of TCP or UDP, given where its header is, which of the two it is, and where the
 /// packet ends.
 #[inline(always)]
-pub fn transport_change<A: Family>(
+pub fn transport_change<A: Family, B: Family>(
     ip: &Ip<A>,
     at: u32,
-    to: &Translation<A>,
+    to: &Translation<B>,
     is_tcp: bool,
     end: u32,
 ) -> ChecksumChange {
@@ -66,7 +66,7 @@ pub fn transport_change<A: Family>(
         pseudo_header: to.addresses,
         content: to.ports,
         optional: !is_tcp,
-        is_v6: A::IS_V6,
+        is_v6: A::IS_V6 || B::IS_V6,
         partial: Some(sum_of_pseudo_header(ip, end.wrapping_sub(at))),
     }
 }

@@ -268,6 +268,15 @@ impl Packet for SkBuff {
     }
 
     #[inline(always)]
+    fn exchange_header(&mut self, to_v6: bool, len: u32) -> Option<Self::Near> {
+        // SAFETY: as above.
+        if unsafe { bpf_skb_change_proto(self.skb, ethertype(to_v6), 0) } != 0 {
+            return None;
+        }
+        self.reach(len)
+    }
+
+    #[inline(always)]
     fn note_change(&mut self, change: Delta) {
         self.add_to_device_sum(change.0.into());
     }

@@ -16,6 +16,8 @@ use lb_dataplane_common::vlan::{self, TagWord};
 use crate::frame::{self, Frame, Near};
 use crate::{early, interfaces, punts, sum};
 
+/// Bytes that IPv6's header has more than IPv4's.
+const HEADERS_DIFFER: i32 = 20;
 /// Bytes of a VLAN tag.
 const TAG_LEN: i32 = 4;
 
@@ -210,6 +212,16 @@ impl Packet for XdpFrame {
             return None;
         }
         self.write(0, [a, b, c, d, e, f, ethertype(is_v6)])
+    }
+
+    #[inline(always)]
+    fn exchange_header(&mut self, to_v6: bool, len: u32) -> Option<Self::Near> {
+        let shorter = if to_v6 { -HEADERS_DIFFER } else { HEADERS_DIFFER };
+        // SAFETY: as in `grow`.
+        if unsafe { bpf_xdp_adjust_head(self.ctx, shorter) } != 0 {
+            return None;
+        }
+        self.reach(len)
     }
 
     /// No device says what it has summed.

@@ -200,27 +200,7 @@ impl Family for V4 {
         destination: Self,
         header: &Header,
     ) -> Option<Delta> {
-        let len = HEADER_LEN + header.payload_len;
-        let may_be_fragmented = header.is_fragment() || header.may_be_fragmented;
-        let must_stay_whole = !may_be_fragmented && len > SHORT;
-        let whole = if must_stay_whole { DONT_FRAGMENT } else { 0 };
-        // Merged segments may be longer than the field can say; the kernel then leaves it zero.
-        let len = if len > u32::from(u16::MAX) { 0 } else { len };
-        let ([s0, s1], [d0, d1]) = (words(source), words(destination));
-        let mut written = [
-            u16::from_ne_bytes([PLAIN, header.class]),
-            (len as u16).to_be(),
-            if must_stay_whole { 0 } else { (header.identification as u16).to_be() },
-            (header.fragment & FRAGMENT | whole).to_be(),
-            u16::from_ne_bytes([header.ttl, header.protocol]),
-            0,
-            s0,
-            s1,
-            d0,
-            d1,
-        ];
-        written[5] = !Delta::of([0; 10], written).0;
-        packet.write(at, written)?;
+        packet.write(at, header_words(source, destination, header))?;
         // Its checksum makes up for all else.
         Some(Delta::default())
     }
@@ -237,10 +217,31 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn class<P: Packet>(packet: &P, at: u32) -> Option<u8> {
-        let [first] = packet.read::<1>(at)?;
+    fn store_header<P: Packet>(
+        packet: &mut P,
+        near: P::Near,
+        source: Self,
+        destination: Self,
+        header: &Header,
+    ) -> Delta {
+        packet.store(near, ETHERNET_LEN, header_words(source, destination, header));
+        Delta::default()
+    }
+
+    #[inline(always)]
+    fn is_header_in_reach_right<P: Packet>(packet: &P, near: P::Near) -> bool {
+        Delta::of([0; 10], packet.load::<10>(near, ETHERNET_LEN)).0 == 0xffff
+    }
+
+    #[inline(always)]
+    fn sum_of_last_bytes(_: &Ip<Self>) -> Delta {
+        Delta::default()
+    }
+
+    #[inline(always)]
+    fn class_in(first: u16) -> u8 {
         let [_, class] = first.to_ne_bytes();
-        Some(class)
+        class
     }
 
     #[inline(always)]
@@ -276,6 +277,32 @@ impl Family for V4 {
     fn route<T: Tables>(tables: &T, destination: Self, hash: impl FnOnce() -> u32) -> Route {
         fib::lookup4(tables, u32::from_be(destination), hash)
     }
+}
+
+/// A whole header.
+#[inline(always)]
+fn header_words(source: V4, destination: V4, header: &Header) -> [u16; 10] {
+    let len = HEADER_LEN + header.payload_len;
+    let may_be_fragmented = header.is_fragment() || header.may_be_fragmented;
+    let must_stay_whole = !may_be_fragmented && len > SHORT;
+    let whole = if must_stay_whole { DONT_FRAGMENT } else { 0 };
+    // Merged segments may be longer than the field can say; the kernel then leaves it zero.
+    let len = if len > u32::from(u16::MAX) { 0 } else { len };
+    let ([s0, s1], [d0, d1]) = (words(source), words(destination));
+    let mut written = [
+        u16::from_ne_bytes([PLAIN, header.class]),
+        (len as u16).to_be(),
+        if must_stay_whole { 0 } else { (header.identification as u16).to_be() },
+        (header.fragment & FRAGMENT | whole).to_be(),
+        u16::from_ne_bytes([header.ttl, header.protocol]),
+        0,
+        s0,
+        s1,
+        d0,
+        d1,
+    ];
+    written[5] = !Delta::of([0; 10], written).0;
+    written
 }
 
 #[inline(always)]

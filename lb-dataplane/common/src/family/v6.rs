@@ -231,12 +231,8 @@ impl Family for V6 {
     ) -> Option<Delta> {
         let is_fragment = header.is_fragment();
         let len = header.payload_len + if is_fragment { EXTENSION_LEN } else { 0 };
-        // Merged segments may be longer than the field can say; the kernel then leaves it zero.
-        let len = if len > u32::from(u16::MAX) { 0 } else { len };
         let next = if is_fragment { FRAGMENT } else { header.protocol };
-        let class = (0x6000 | u16::from(header.class) << 4).to_be();
-        let next_and_ttl = u16::from_ne_bytes([next, header.ttl]);
-        let first = [class, 0, (len as u16).to_be(), next_and_ttl];
+        let first = first_words(header, next, len);
         packet.write(at, first)?;
         packet.write(at + ADDRESSES_AT, all_words(source))?;
         packet.write(at + ADDRESSES_AT + 16, all_words(destination))?;
@@ -264,9 +260,34 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn class<P: Packet>(packet: &P, at: u32) -> Option<u8> {
-        let [first] = packet.read::<1>(at)?;
-        Some((u16::from_be(first) >> 4) as u8)
+    fn store_header<P: Packet>(
+        packet: &mut P,
+        near: P::Near,
+        source: Self,
+        destination: Self,
+        header: &Header,
+    ) -> Delta {
+        let first = first_words(header, header.protocol, header.payload_len);
+        packet.store(near, ETHERNET_LEN, first);
+        packet.store(near, ETHERNET_LEN + ADDRESSES_AT, all_words(source));
+        packet.store(near, ETHERNET_LEN + ADDRESSES_AT + 16, all_words(destination));
+        Delta::of([0; 4], first).and(Delta::between(0, source.sum() + destination.sum()))
+    }
+
+    #[inline(always)]
+    fn is_header_in_reach_right<P: Packet>(_: &P, _: P::Near) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn sum_of_last_bytes(ip: &Ip<Self>) -> Delta {
+        let [.., last] = ip.source;
+        Delta::between(0, last.sum() + ip.destination.sum())
+    }
+
+    #[inline(always)]
+    fn class_in(first: u16) -> u8 {
+        (u16::from_be(first) >> 4) as u8
     }
 
     #[inline(always)]
@@ -298,6 +319,15 @@ impl Family for V6 {
         let [a, b, c, d] = destination.map(|word| u64::from(u32::from_be(word)));
         fib6::lookup6(tables, [a << 32 | b, c << 32 | d], hash)
     }
+}
+
+/// What a header begins with, before its addresses.
+#[inline(always)]
+fn first_words(header: &Header, next: u8, len: u32) -> [u16; 4] {
+    // Merged segments may be longer than the field can say; the kernel then leaves it zero.
+    let len = if len > u32::from(u16::MAX) { 0 } else { len };
+    let class = (0x6000 | u16::from(header.class) << 4).to_be();
+    [class, 0, (len as u16).to_be(), u16::from_ne_bytes([next, header.ttl])]
 }
 
 #[inline(always)]

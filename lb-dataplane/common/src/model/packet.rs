@@ -176,6 +176,16 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
         Some(())
     }
 
+    fn exchange_header(&mut self, to_v6: bool, len: u32) -> Option<Self::Near> {
+        if !to_v6 {
+            let taken = Delta(self.sum(14, 20)?);
+            self.note_change(taken.undone());
+        }
+        self.change_family(if to_v6 { 20 } else { 40 }, if to_v6 { 40 } else { 20 }, to_v6)?;
+        self.bytes[..14].fill(0xaa);
+        self.reach(len)
+    }
+
     fn note_change(&mut self, change: Delta) {
         self.noted = self.noted.and(change);
     }

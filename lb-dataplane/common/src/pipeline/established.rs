@@ -1,11 +1,13 @@
 //! The short way: packets of established flows, of which nothing is to be decided but what their entry and the FIB say.
 //!
 //! It takes what most packets are: whole and without options, of TCP without SYN, FIN and RST or of UDP, of a confirmed flow that
-//! is translated within its family, to a next hop whose MAC is known, in a plain frame. What it takes ends as it would have
+//! is translated, into the other family too, to a next hop whose MAC is known, in a plain frame. What it takes ends as it would have
 //! ended on the long way, which is for all packets; what it does not take it leaves as it was, and what it has read and found is in
 //! the scratch, so that the long way need not look for it again.
 //!
 //! It is a program of its own, in which nothing is a subprogram: the return of one costs more than most of them do.
+
+mod across;
 
 use super::life::note_acknowledgement;
 use super::{KNOWN_FLOW, KNOWN_HEADERS, KNOWN_NO_FLOW, KNOWN_NOTHING, Outcome, Scratch, Way};
@@ -24,7 +26,7 @@ use crate::parse::{
 };
 use crate::reason::Reason;
 use crate::rewrite;
-use crate::service::MODE_NAT;
+use crate::service::{MODE_ACROSS, MODE_NAT};
 use crate::tables::{FamilyTables, Tables, TablesOf};
 
 /// The state of a flow that no packet changes but one that begins its end: not closing, and not watched.
@@ -109,10 +111,13 @@ fn forward_by_flow<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
     if state & !ANY != ESTABLISHED {
         return leave(tables, |scratch| hand_over(packet, segment, scratch, KNOWN_HEADERS));
     }
-    if mode_of(state) == MODE_NAT
-        && let Some(sent) = translate::<A, P, T, IS_TCP>(packet, tables, segment, &entry)
-    {
-        return Some(sent);
+    let sent = match mode_of(state) {
+        MODE_NAT => translate::<A, P, T, IS_TCP>(packet, tables, segment, &entry),
+        MODE_ACROSS => across::translate::<A, P, T, IS_TCP>(packet, tables, segment, &entry),
+        _ => None,
+    };
+    if sent.is_some() {
+        return sent;
     }
     leave(tables, |scratch| {
         scratch.step.follow(&entry, state);
@@ -158,9 +163,14 @@ fn translate<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
         Some(()) => Reason::ForwardedToClient,
     };
     tables.count(packet.interface_place(), reason, packet.frame_len());
+    Some(Outcome { reason, way: way_by(&member) })
+}
+
+/// The way out by a plain member.
+#[inline(always)]
+fn way_by(member: &MemberEntry) -> Way {
     let resolve = u32::from(member.flags & MEMBER_TO_PEER);
-    let way = Way { ifindex: member.ifindex, resolve, ..Way::default() };
-    Some(Outcome { reason, way })
+    Way { ifindex: member.ifindex, resolve, ..Way::default() }
 }
 
 /// Bytes of a transport's header, without TCP's options.

@@ -21,7 +21,7 @@ fn bytes(address: IpAddr) -> [u8; 16] {
 }
 
 /// Clients are of IPv6 if `v6`, and backends are not.
-fn world(algorithm: u8, v6: bool) -> ModelTables {
+pub(super) fn world(algorithm: u8, v6: bool) -> ModelTables {
     let mut tables = serving_any(bytes(vip(v6).ip()), algorithm, &backends(!v6).map(bytes));
     let address = bytes(source(!v6));
     let ports = SourceEntry { address, first_port: FIRST_PORT, more_ports: 3, pad: 0 };
@@ -31,7 +31,7 @@ fn world(algorithm: u8, v6: bool) -> ModelTables {
 }
 
 /// A packet from one of few clients to the VIP, or from a backend to one of few ports of the source.
-fn any_packet(v6: bool) -> impl Strategy<Value = Frame> {
+pub(super) fn any_packet(v6: bool) -> impl Strategy<Value = Frame> {
     let ends = move |port, way| match backends(!v6).get(way) {
         Some(backend) => {
             (SocketAddr::new(*backend, 8080), SocketAddr::new(source(!v6), FIRST_PORT + port))

@@ -30,15 +30,20 @@ fn run<const TC: bool>(tables: &ModelTables, frame: &Frame) -> (Reason, Frame) {
     (outcome.reason, Frame::parse(&packet.bytes))
 }
 
-/// Establishes a flow; where its backend is.
-fn establish(tables: &ModelTables, port: u16, v6: bool, all: [Carries; 3]) -> SocketAddr {
+/// Establishes a flow; where its packets go to and come from behind us.
+fn establish(
+    tables: &ModelTables,
+    port: u16,
+    v6: bool,
+    all: [Carries; 3],
+) -> (SocketAddr, SocketAddr) {
     let [first, answer, last] = all;
     let (reason, out) = run::<true>(tables, &between(first, client(port, v6), vip(v6)));
     assert_eq!(reason, Reason::ForwardedToBackend);
-    let back = between(answer, out.to, client(port, v6));
+    let back = between(answer, out.to, out.from);
     assert_eq!(run::<true>(tables, &back).0, Reason::ForwardedToClient);
     run::<true>(tables, &between(last, client(port, v6), vip(v6)));
-    out.to
+    (out.to, out.from)
 }
 
 const TCP_BEGINS: [Carries; 3] = [SYN, SYN_ACK, ACK];
@@ -48,6 +53,8 @@ const UDP_BEGINS: [Carries; 3] = [UDP; 3];
 #[derive(Clone, Debug)]
 struct Setting {
     v6: bool,
+    /// Whether backends are of the other family.
+    across: bool,
     algorithm: u8,
     /// How packets reach backends, once the flows between the two are there.
     mode: u32,
@@ -71,7 +78,11 @@ fn setting() -> impl Strategy<Value = Setting> {
         0,
     ];
     (
-        (any::<bool>(), prop::sample::select(vec![ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN])),
+        (
+            any::<bool>(),
+            prop::sample::select(vec![false, false, true]),
+            prop::sample::select(vec![ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN]),
+        ),
         prop::sample::select(vec![MODE_NAT, MODE_NAT, MODE_NAT, MODE_L2]),
         (prop::sample::select(vec![0, 0, 0, 1]), any::<bool>()),
         prop::sample::select(flags),
@@ -82,9 +93,11 @@ fn setting() -> impl Strategy<Value = Setting> {
         ),
     )
         .prop_map(|(world, mode, watched, member_flags, encapsulation, mtu, group)| {
-            let ((v6, algorithm), (samples_every, resets)) = (world, watched);
+            let ((v6, across, algorithm), (samples_every, resets)) = (world, watched);
+            let mode = if across { MODE_NAT } else { mode };
             Setting {
                 v6,
+                across,
                 algorithm,
                 mode,
                 samples_every,
@@ -100,6 +113,7 @@ fn setting() -> impl Strategy<Value = Setting> {
 impl Setting {
     /// Tables in which every other port of the clients has established flows.
     fn world(&self) -> ModelTables {
+        let world = if self.across { across::world } else { world };
         let mut tables = world(self.algorithm, self.v6);
         tables.samples_every = self.samples_every;
         tables.services.values_mut().for_each(|service| service.mode = self.mode as u8);
@@ -164,7 +178,12 @@ proptest! {
     #[test]
     fn whatever_goes_the_short_way_ends_as_on_the_long_one(
         (setting, packets) in setting().prop_flat_map(|setting| {
-            let packet = (any_packet(setting.v6), held(), 0_u32..2);
+            let packet = if setting.across {
+                across::any_packet(setting.v6).boxed()
+            } else {
+                any_packet(setting.v6).boxed()
+            };
+            let packet = (packet, held(), 0_u32..2);
             (Just(setting), prop::collection::vec(packet, 1..60))
         }),
     ) {
@@ -187,11 +206,14 @@ fn is_taken<const TC: bool>(tables: &ModelTables, frame: &Frame) -> bool {
 
 #[test]
 fn packets_of_established_flows_go_the_short_way_both_ways() {
-    for (v6, all) in [false, true].into_iter().flat_map(|v6| [(v6, TCP_BEGINS), (v6, UDP_BEGINS)]) {
+    let worlds = [world, across::world].into_iter();
+    let cases = worlds.flat_map(|world| [false, true].map(|v6| (world, v6)));
+    for ((world, v6), all) in cases.flat_map(|case| [TCP_BEGINS, UDP_BEGINS].map(|all| (case, all)))
+    {
         let tables = world(ALGORITHM_MAGLEV, v6);
-        let backend = establish(&tables, 0, v6, all);
+        let (backend, towards) = establish(&tables, 0, v6, all);
         let there = between(all[2], client(0, v6), vip(v6));
-        let back = between(all[2], backend, client(0, v6));
+        let back = between(all[2], backend, towards);
         for frame in [there, back] {
             assert!(is_taken::<true>(&tables, &frame), "{frame:?}");
             assert!(is_taken::<false>(&tables, &frame), "{frame:?}");
@@ -203,6 +225,7 @@ fn packets_of_established_flows_go_the_short_way_both_ways() {
 fn packets_that_ask_for_more_than_a_rewrite_go_the_long_way() {
     let tables = Setting {
         v6: false,
+        across: false,
         algorithm: ALGORITHM_MAGLEV,
         mode: MODE_NAT,
         samples_every: 0,
