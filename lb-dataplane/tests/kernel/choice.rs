@@ -11,7 +11,7 @@ use lb_dataplane::table::Protocol::Tcp;
 use lb_dataplane::{Hook, Reason};
 
 use crate::frame::{ACK, RST, SYN, packet};
-use crate::scene::{BOTH, Scene};
+use crate::scene::{BOTH, Scene, with_half_open};
 
 const VIP: &str = "192.0.2.1:80";
 
@@ -77,6 +77,45 @@ fn connections_go_where_fewer_are() {
         assert!(shares.values().all(|share| share.abs_diff(15) <= 2), "{hook:?} {shares:?}");
         assert_eq!(active(&mut scene), shares.values().map(|n| u64::from(*n)).collect::<Vec<_>>());
     }
+}
+
+/// What two CPUs know of each other's choices is a connection late at most.
+#[test]
+fn connections_that_begin_on_two_cpus_at_once_go_where_fewer_are_and_each_counts() {
+    const EACH: u16 = 320;
+    const BACKENDS: u16 = 32;
+    let mut scene = Scene::with_sizes(with_half_open(2048));
+    for (vip, clients, backends) in [
+        ("192.0.2.1:80", "10.1.", "10.2.0."),
+        ("[2001:db8:f::1]:80", "[2001:db8:1::", "[2001:db8:2::"),
+    ] {
+        let is_v6 = vip.starts_with('[');
+        let backends: Vec<String> = (1..=BACKENDS)
+            .map(|n| format!("{backends}{n}{}:80", if is_v6 { "]" } else { "" }))
+            .collect();
+        let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
+        for (n, hook) in (0..).zip(BOTH) {
+            scene.serve(vip, Tcp, LeastConnections, &backends);
+            let syn = |thread: u16, flow: u16| {
+                let end = if is_v6 { "]" } else { "" };
+                let host = if is_v6 { format!("{}", 1 + thread) } else { format!("{thread}.5") };
+                let from = format!("{clients}{host}{end}:{}", 20_000 * (n + 1) + flow);
+                packet(SYN, &from, vip)
+            };
+            let threads = [0, 1].map(|thread| (0..EACH).map(|flow| syn(thread, flow)).collect());
+            let before = active(&mut scene).iter().sum::<u64>();
+            let sent = scene.send_at_once(hook, &threads);
+            assert!(sent.iter().all(|frame| frame.to.port() == 80 && frame.to.ip() != ip(vip)));
+            let loads = active(&mut scene);
+            assert_eq!(loads.iter().sum::<u64>(), before + 2 * u64::from(EACH), "{hook:?} {vip}");
+            let average = loads.iter().sum::<u64>() / u64::from(BACKENDS);
+            assert!(loads.iter().all(|load| load.abs_diff(average) <= 6), "{hook:?} {loads:?}");
+        }
+    }
+}
+
+fn ip(socket: &str) -> IpAddr {
+    socket.parse::<std::net::SocketAddr>().unwrap().ip()
 }
 
 #[test]

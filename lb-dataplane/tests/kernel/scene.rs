@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZero;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use aya::maps::HashMap;
@@ -17,6 +17,8 @@ use lb_dataplane::table::{
 use lb_dataplane::{
     Answer, ClientPrefixes, Dataplane, Hook, Kind, Options, Reason, Sizes, Timeouts,
 };
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 use crate::frame::Frame;
 use crate::spare::{self, Home};
@@ -106,6 +108,13 @@ pub(crate) fn small() -> Sizes {
         fib_members: 1024,
         early_fragments: 256,
     }
+}
+
+/// Sizes with so many places for half-open flows on each CPU, however many of those there may be.
+pub(crate) fn with_half_open(places: u32) -> Sizes {
+    let cpus = u32::try_from(aya::util::nr_cpus().unwrap()).unwrap();
+    let entries = 8 * places * cpus;
+    Sizes { flow_entries: entries, flow_entries6: entries, ..small() }
 }
 
 impl Scene {
@@ -294,6 +303,42 @@ impl Scene {
             panic!("{error}: {:?}", Reason::from_index(dataplane.record().unwrap().reason));
         }
         Reason::from_index(dataplane.record().unwrap().reason).unwrap()
+    }
+
+    /// Sends packets through the program of a hook from several CPUs at a time, each its own in order; the packets that came out.
+    pub(crate) fn send_at_once(&mut self, hook: Hook, threads: &[Vec<Frame>]) -> Vec<Frame> {
+        let fd = self.get().program(hook).unwrap().fd().unwrap().as_fd().as_raw_fd();
+        let begin = Barrier::new(threads.len());
+        let cpus = std::thread::available_parallelism().unwrap().get();
+        let send = |n: usize, frames: &[Frame]| {
+            let mut cpu = CpuSet::new();
+            cpu.set(n % cpus).unwrap();
+            sched_setaffinity(Pid::from_raw(0), &cpu).unwrap();
+            let packets: Vec<_> = frames.iter().map(Frame::bytes).collect();
+            let mut sent: Vec<_> =
+                packets.iter().map(|bytes| vec![0_u8; bytes.len() + 64]).collect();
+            begin.wait();
+            for (bytes, out) in packets.iter().zip(&mut sent) {
+                let mut run = Run {
+                    program: fd.cast_unsigned(),
+                    len_in: u32::try_from(bytes.len()).unwrap(),
+                    data_in: bytes.as_ptr() as u64,
+                    len_out: u32::try_from(out.len()).unwrap(),
+                    data_out: out.as_mut_ptr() as u64,
+                    repeat: 1,
+                    ..Run::default()
+                };
+                spare::bpf(TEST_RUN, &mut run).unwrap();
+                out.truncate(run.len_out as usize);
+            }
+            sent.iter().map(|bytes| Frame::parse(bytes)).collect::<Vec<_>>()
+        };
+        std::thread::scope(|scope| {
+            let threads = threads.iter().enumerate();
+            let threads: Vec<_> =
+                threads.map(|(n, frames)| scope.spawn(move || send(n, frames))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        })
     }
 
     /// The same of IPv6.

@@ -260,6 +260,7 @@ proptest! {
 
 mod across;
 mod established;
+mod least;
 
 #[test]
 fn a_packet_that_the_kernel_is_to_send_is_handed_over_rewritten() {
