@@ -109,43 +109,32 @@ impl Pins {
 
     /// The programs of all builds with these tables.
     pub(crate) fn all_programs(&self) -> io::Result<Vec<PathBuf>> {
-        Self::programs_of(&self.layout)
+        pins_of_builds(&self.programs())
     }
 
-    fn programs_of(layout: &Path) -> io::Result<Vec<PathBuf>> {
-        let mut all = Vec::new();
-        for build in fs::read_dir(layout.join("programs"))? {
-            let path = build?.path();
-            if path.is_dir() {
-                let programs = fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
-                all.extend(programs.collect::<io::Result<Vec<_>>>()?);
-            } else {
-                all.push(path);
-            }
-        }
-        Ok(all)
-    }
-
-    /// Removes the programs of other builds that go, each after what it leads on to: without that it is none.
+    /// Removes the programs of other builds that go, and then what none leads on by.
     pub(crate) fn remove_other_programs(
         &self,
         build: &str,
         goes: impl Fn(&Path) -> bool,
     ) -> Result<(), OpenError> {
-        let (programs, build) = (self.programs(), self.programs().join(build));
+        let (programs, arrays) = (self.programs(), self.arrays());
+        let is_ours = |path: &Path| path.parent().is_some_and(|folder| folder.ends_with(build));
         let error = |path: &Path| {
             let path = path.to_owned();
             move |source| OpenError::Pin { path, source }
         };
         let others = self.all_programs().map_err(error(&programs))?.into_iter();
-        for path in others.filter(|path| !path.starts_with(&build) && goes(path)) {
-            if let Ok(of_programs) = path.strip_prefix(&programs) {
-                let array = self.arrays().join(of_programs);
-                remove_file(&array).map_err(error(&array))?;
-                let _is_left = array.parent().map(fs::remove_dir);
-            }
+        for path in others.filter(|path| !is_ours(path) && goes(path)) {
             fs::remove_file(&path).map_err(error(&path))?;
             // The folder goes with its last one.
+            let _is_left = path.parent().map(fs::remove_dir);
+        }
+        let all = pins_of_builds(&arrays).map_err(error(&arrays))?;
+        let of = |array: &Path| array.strip_prefix(&arrays).map(|program| programs.join(program));
+        let leads_on = |array: &Path| of(array).is_ok_and(|program| program.exists());
+        for path in all.iter().filter(|array| !is_ours(array) && !leads_on(array)) {
+            fs::remove_file(path).map_err(error(path))?;
             let _is_left = path.parent().map(fs::remove_dir);
         }
         Ok(())
@@ -158,7 +147,7 @@ impl Pins {
     ) -> Result<(), OpenError> {
         self.remove_layouts(|path| {
             path != self.layout
-                && match Self::programs_of(path) {
+                && match pins_of_builds(&path.join("programs")) {
                     Ok(programs) => programs.iter().all(|program| goes(program)),
                     Err(error) => error.kind() == io::ErrorKind::NotFound,
                 }
@@ -195,6 +184,21 @@ impl Pins {
         }
         Ok(())
     }
+}
+
+/// What is pinned in the folders of builds.
+fn pins_of_builds(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for build in fs::read_dir(folder)? {
+        let path = build?.path();
+        if path.is_dir() {
+            let pins = fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
+            all.extend(pins.collect::<io::Result<Vec<_>>>()?);
+        } else {
+            all.push(path);
+        }
+    }
+    Ok(all)
 }
 
 /// Removes a pin, which need not be there.
