@@ -1,6 +1,7 @@
 //! One flow at a time, all of it in the cache: D1, full NAT beside it, and the packets that are no service's.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -322,13 +323,23 @@ pub(crate) fn measure_new(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Ten thousand prefixes of which the last one lets every client in.
+/// Ten thousand prefixes, half of them scattered over the clients' own network, so that most clients are found deep in the trie
+/// and others behind a walk that leads nowhere; the shortest lets every client in.
 fn prefixes() -> Arc<[Access]> {
-    let other = |n: u16| {
-        let [high, low] = n.to_be_bytes();
-        IpNetwork::from(IpAddr::from([10, 7, high, low]))
+    let mut prefixes = BTreeSet::from([(Ipv4Addr::new(10, 1, 0, 0), 16)]);
+    for n in 0_u32.. {
+        if prefixes.len() == 10_000 {
+            break;
+        }
+        // Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4).
+        let [_, b, c, d] = n.wrapping_mul(0x9e37_79b9).to_be_bytes();
+        let len = 18 + d % 13;
+        let address = Ipv4Addr::new(10, if n % 2 == 0 { 1 } else { b }, c, d.reverse_bits());
+        prefixes.insert((Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << (32 - len))), len));
+    }
+    let access = |(address, len): (Ipv4Addr, u8)| Access {
+        prefix: IpNetwork::new(address.into(), len).expect("a length of IPv4"),
+        is_admitted: true,
     };
-    let everybody = IpNetwork::new(Ipv4Addr::new(10, 1, 0, 0).into(), 16);
-    let prefixes = (0..9_999).map(other).chain(everybody);
-    prefixes.map(|prefix| Access { prefix, is_admitted: true }).collect()
+    prefixes.into_iter().map(access).collect()
 }

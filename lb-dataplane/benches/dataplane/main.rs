@@ -7,6 +7,7 @@
 //! `cargo bench -p lb-dataplane --bench dataplane -- hot D1` measures one part, and of it what is called so.
 
 mod bounds;
+mod first;
 mod frames;
 mod fresh;
 mod hot;
@@ -43,6 +44,7 @@ fn main() -> Result<()> {
     }
     if wanted("new") {
         hot::measure_new(&mut report)?;
+        first::measure(&mut report)?;
     }
     if wanted("many") {
         many::measure(&mut report)?;
@@ -66,14 +68,16 @@ fn stay_on_one_cpu() -> Result<()> {
 
 /// What a larger flow table costs in kernel memory, whichever maps grow with it.
 fn memory(report: &mut Report) -> Result<()> {
-    let bytes = |flow_entries| -> Result<u64> {
-        Rig::new(Sizes { flow_entries, ..Sizes::default() }, 1)?.memory()
-    };
+    let bytes = |sizes| -> Result<u64> { Rig::new(sizes, 1)?.memory() };
     let (small, large) = (1 << 18, 1 << 21);
-    let more = bytes(large)? - bytes(small)?;
+    let v4 = |flow_entries| Sizes { flow_entries, ..Sizes::default() };
+    let v6 = |flow_entries6| Sizes { flow_entries6, ..Sizes::default() };
+    let of_a_flow = |more: u64| more as f64 / f64::from((large - small) / 2);
     let mut series = Series::default();
-    series.push(more as f64 / f64::from((large - small) / 2));
+    series.push(of_a_flow(bytes(v4(large))? - bytes(v4(small))?));
     report.bound("D6 memory per flow, both directions", "B", &series, 300.0);
+    let v6 = of_a_flow(bytes(v6(large))? - bytes(v6(small))?);
+    report.note("memory per IPv6 flow, both directions", "B", v6);
     Ok(())
 }
 

@@ -268,6 +268,17 @@ impl Rig {
         Ok(self.dataplane.map_mut("FLOWS").context("FLOWS")?.try_into()?)
     }
 
+    /// Takes all flows out of the tables.
+    pub(crate) fn forget(&mut self) -> Result<()> {
+        let mut flows = self.flows()?;
+        let keys = flows.keys().collect::<Result<Vec<_>, _>>()?;
+        keys.iter().try_for_each(|key| flows.remove(key))?;
+        let map = self.dataplane.map_mut("FLOWS6").context("FLOWS6")?;
+        let mut flows: HashMap<_, [u8; 40], [u8; 64]> = map.try_into()?;
+        let keys = flows.keys().collect::<Result<Vec<_>, _>>()?;
+        Ok(keys.iter().try_for_each(|key| flows.remove(key))?)
+    }
+
     /// Bytes of kernel memory of all the dataplane's maps, as the kernel counts them.
     pub(crate) fn memory(&self) -> Result<u64> {
         let mut bytes = 0;
