@@ -241,7 +241,7 @@ fn backends(text: &mut Text, vips: &[Vip]) {
     each(
         Kind::Gauge,
         "lbd_backend_active_flows",
-        "Flows that the backend has and that are not closed.",
+        "Open flows of the backend: those that bounds go by.",
         |b| b.active_flows,
     );
 }

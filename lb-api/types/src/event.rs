@@ -110,7 +110,7 @@ pub struct FlowEventView {
 pub struct FlowEndView {
     /// `closed`, `reset`, `expired`, `half-open` or `evicted`.
     pub how: String,
-    /// Milliseconds from its first packet to its removal, which comes some time after its last packet.
+    /// Milliseconds from its first packet to the one that closed it, or to its removal, which comes some time after its last packet.
     pub duration_ms: u64,
     /// Packets to the backend.
     pub packets_to_backend: u64,

@@ -67,8 +67,8 @@ pub struct VipSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1021, maximum = 524_287))]
     pub maglev_table_size: Option<u32>,
-    /// Flows at most; beyond, new ones are refused. No bound by default. Flows that are not answered yet count, too;
-    /// connections that are closed do not.
+    /// Flows at most; beyond, new ones are refused. No bound by default. A connection counts from the end of its handshake until it
+    /// is closed, other flows from when a backend has answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1_000_000_000))]
     pub max_flows: Option<u32>,
@@ -436,7 +436,7 @@ pub struct BackendStatus {
     pub reply_bytes: u64,
     /// Flows begun to it.
     pub flows: u64,
-    /// Flows that it has and that are not closed.
+    /// Open flows: those that bounds go by.
     pub active_flows: u64,
     /// New flows to it for which no source port was free.
     pub exhausted_flows: u64,

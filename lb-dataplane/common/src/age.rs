@@ -14,7 +14,7 @@ use crate::family::{Family, words};
 use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_BACKEND_FIN, STATE_BACKEND_RESET,
     STATE_CLAIMED, STATE_CLIENT_FIN, STATE_CLOSING, STATE_CONFIRMED, STATE_EXPIRING, STATE_MODE,
-    STATE_RESETS, STATE_STALE, has_handshake, remove_to_backend,
+    STATE_RESETS, STATE_STALE, has_handshake, may_be_over, remove_to_backend,
 };
 use crate::peer;
 use crate::pipeline::claim;
@@ -98,6 +98,8 @@ pub fn mark<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) -> bool {
         let over = is_over(tables, key, &entry, &entry, now);
         if over {
             entry.set_state(STATE_EXPIRING);
+        } else {
+            count_out_if_silent(tables, key, &entry, &entry, now);
         }
         return over;
     }
@@ -107,6 +109,8 @@ pub fn mark<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) -> bool {
             if over {
                 entry.set_state(STATE_EXPIRING);
                 peer.set_state(STATE_EXPIRING);
+            } else {
+                count_out_if_silent(tables, key, &entry, &peer, now);
             }
             over
         }
@@ -118,6 +122,25 @@ pub fn mark<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) -> bool {
             }
             torn
         }
+    }
+}
+
+/// Has a flow count nowhere that is likely to be over, by its entry to the backend.
+#[inline(always)]
+fn count_out_if_silent<A: Family, T: Tables>(
+    tables: &T,
+    key: &FlowKey<A>,
+    entry: &T::Flow,
+    peer: &T::Flow,
+    now: u32,
+) {
+    let least = tables.timeouts().doubtful();
+    if entry.direction() == DIRECTION_TO_BACKEND
+        && may_be_over(entry.seen())
+        && entry.idle(now) >= least
+        && peer.idle(now) >= least
+    {
+        tables.count_out(&key.to_v6(), entry, true);
     }
 }
 

@@ -5,14 +5,17 @@
 //! it away from. What goes by turns, by load, by where a client was before or from a source port of ours is known to one node
 //! only: there a packet of no flow is dropped, counted.
 
+mod bounds;
 mod insert;
 mod overdue;
 
+pub(crate) use self::bounds::admit_open;
+use self::bounds::{admit, with_room};
 pub use self::insert::{Composed, find_port, insert, insert_back, insert_back_of_echo};
 use crate::family::{self, Family, V6};
 use crate::flow::{
-    FlowKey, STATE_ACROSS, STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_RESETS, STATE_SAMPLED,
-    TCP, counted_client, has_handshake, mode_of, state_of_mode, ticks_since,
+    FlowKey, STATE_ACROSS, STATE_CLIENT_FIN, STATE_RESETS, STATE_SAMPLED, TCP, has_handshake,
+    mode_of, state_of_mode, ticks_since,
 };
 use crate::hash::FlowHash;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
@@ -66,7 +69,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
         }
     }
     if service.flags & SERVICE_BOUNDS_FLOWS != 0 {
-        state |= admit(tables, service, key.source)?;
+        admit(tables, service, key.source.to_v6())?;
     }
     let mut id = match remembered(tables, service, key.source) {
         Some(id) => id,
@@ -212,7 +215,6 @@ fn choose<A: Family, T: Tables>(
     arrival: &Arrival<A>,
     service: &ServiceEntry,
 ) -> Result<u32, Reason> {
-    tables.expect_flow_of(service.id);
     let len = service.ring_len;
     if len == 0 {
         return Err(Reason::NoBackend);
@@ -241,28 +243,6 @@ fn choose<A: Family, T: Tables>(
     let (mine, its) = (mine.ok_or(Reason::TableFault)?, its.ok_or(Reason::TableFault)?);
     let is_freer = tables.load(other).wrapping_mul(mine) < tables.load(chosen).wrapping_mul(its);
     Ok(if is_freer { other } else { chosen })
-}
-
-/// Whether a service may have another flow, and this client, or the network that it counts as, another of it; what the flow's
-/// state is to say. CPUs that look at the same time may each let one in.
-#[inline(always)]
-fn admit<A: Family, T: Tables>(
-    tables: &T,
-    service: &ServiceEntry,
-    source: A,
-) -> Result<u32, Reason> {
-    let most = service.max_flows;
-    if most != 0 && tables.service_load(service.id) >= u64::from(most) {
-        return Err(Reason::ServiceFull);
-    }
-    let most = service.max_flows_per_client;
-    if most == 0 {
-        return Ok(0);
-    }
-    if tables.client_flows(&counted_client(tables, service.id, source.to_v6())) >= most {
-        return Err(Reason::ClientFull);
-    }
-    Ok(STATE_CLIENT_COUNTED)
 }
 
 /// Places of the ring that are looked at for a backend that is not the client itself: with two backends of one weight, all
@@ -304,46 +284,4 @@ pub fn not_itself<A: Family, T: Tables>(
         }
     }
     chosen
-}
-
-/// Backends that are looked at, beside the chosen one, for one that may have another flow.
-const ROOM_TRIES: u32 = 16;
-
-/// The chosen backend if it may have another flow, or else the first one that may, of as many as are looked at in the list
-/// behind the ring. Where that begins is the flow's own, and moves on with each try: who tries again meets others.
-#[inline(always)]
-fn with_room<A: Family, T: Tables>(
-    tables: &T,
-    service: &ServiceEntry,
-    key: &FlowKey<A>,
-    chosen: u32,
-) -> Result<u32, Reason> {
-    if has_room(tables, chosen)? {
-        return Ok(chosen);
-    }
-    let list = service.ring_base.wrapping_add(service.ring_len);
-    let takers = tables.ring(list).ok_or(Reason::TableFault)?;
-    if takers == 0 || service.ring_len == 0 {
-        return Err(Reason::BackendsFull);
-    }
-    let moved = tables.next_number().wrapping_mul(ROOM_TRIES);
-    let mut place = FlowHash::of(key).for_route().wrapping_add(moved) % takers;
-    let mut tries = 0;
-    while tries < ROOM_TRIES {
-        let id = tables.ring(list.wrapping_add(1).wrapping_add(place));
-        let id = id.ok_or(Reason::TableFault)?;
-        if has_room(tables, id)? {
-            return Ok(id);
-        }
-        place = place.wrapping_add(1) % takers;
-        tries += 1;
-    }
-    Err(Reason::BackendsFull)
-}
-
-/// Whether a backend may have another flow.
-#[inline(always)]
-fn has_room<T: Tables>(tables: &T, id: u32) -> Result<bool, Reason> {
-    let backend = tables.backend(id).ok_or(Reason::TableFault)?;
-    Ok(backend.max_flows == 0 || tables.load(id) < u64::from(backend.max_flows))
 }

@@ -8,7 +8,10 @@ mod entry;
 mod timeouts;
 
 pub(crate) use self::counted::counted_client;
-pub use self::counted::{Counted, count_out, is_closed, remove_to_backend};
+pub use self::counted::{
+    Counted, admit, count_client, count_in, count_out, is_closed, is_open, may_be_over,
+    remove_to_backend,
+};
 pub use self::entry::{Flow, FlowEntry, insert};
 pub use self::timeouts::{Timeouts, seconds};
 use crate::checksum::Delta;
@@ -279,7 +282,7 @@ pub const STATE_REPLIED: u32 = 1;
 pub const STATE_CLIENT_FIN: u32 = 2;
 /// The backend sent a FIN.
 pub const STATE_BACKEND_FIN: u32 = 4;
-/// The backend sent a RST.
+/// The backend sent a RST that ends the connection for certain.
 pub const STATE_BACKEND_RESET: u32 = 8;
 /// The entry is about to be removed; no packet may refresh it.
 pub const STATE_EXPIRING: u32 = 16;
@@ -289,18 +292,18 @@ pub const STATE_CLAIMED: u32 = 128;
 pub const STATE_GOING: u32 = STATE_EXPIRING | STATE_CLAIMED;
 /// The client answered the backend, so its address is no forgery. Before that a flow is half-open.
 pub const STATE_CONFIRMED: u32 = 32;
-/// The client sent a RST, and nothing else since.
+/// The client sent a RST, or its backend one of TCP's that acknowledges nothing, and the client nothing else since.
 pub const STATE_CLIENT_RESET: u32 = 64;
-/// It counts among the flows of its client.
+/// Of the entry to the backend: it counts among the flows of its client while it counts.
 pub const STATE_CLIENT_COUNTED: u32 = 256;
 /// Its sides may have to hear a RST when it ends here, so each direction's acknowledgements are noted. Only TCP's, and only
 /// where both directions are seen.
 pub const STATE_RESETS: u32 = 4096;
-/// It is watched: its packets are counted, and its end is told.
+/// It is watched: its packets are counted, and its end is told. Once that is, the entry to the backend does not say so any more.
 pub const STATE_SAMPLED: u32 = 8192;
 /// Claimed so long ago that nobody removes it any more: the kernel refused that, which it may when a bucket is beset.
 pub const STATE_STALE: u32 = 1 << 14;
-/// Of the entry to the backend: the flow counts nowhere any more, since it is closed.
+/// Of the entry to the backend: the flow counts nowhere, since it is closed or has been silent after a sign of that.
 pub const STATE_COUNTED_OUT: u32 = 1 << 15;
 /// The bits that are above, without the tag.
 pub const STATE_BITS: u32 = 0xffff;

@@ -18,9 +18,9 @@ use crate::choose::{Composed, not_itself};
 use crate::early::FirstCame;
 use crate::family::{Family, V4, V6};
 use crate::fib::MemberEntry;
-use crate::flow::{FlowEntry, FlowKey, Timeouts};
+use crate::flow::{FlowEntry, FlowKey, Timeouts, admit, count_in, count_out};
 use crate::fragment::{FragmentKey, FragmentPorts};
-use crate::pipeline::{self, Outcome, Scratch, find_way, forward_established};
+use crate::pipeline::{self, Outcome, Scratch, find_way, forward_established, hear};
 use crate::reason::Reason;
 use crate::service::{
     AccessKey, Affinity, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
@@ -41,6 +41,9 @@ fn nobody<A: Family>() -> FlowKey<A> {
         pad: 0,
     }
 }
+
+/// Whose end was told, in which state, and after how many packets if anybody knows.
+type ToldEnd = (FlowKey<V6>, u32, Option<u64>);
 
 /// What another CPU does, and at which of this one's steps.
 type Interruption = (usize, Box<dyn FnOnce(&ModelTables)>);
@@ -124,6 +127,8 @@ pub(crate) struct ModelTables {
     pub(crate) without_flow: RefCell<HashMap<u32, u32>>,
     /// Of how many new flows one is watched.
     pub(crate) samples_every: u32,
+    /// The ends that were told.
+    pub(crate) ends: RefCell<Vec<ToldEnd>>,
     /// Packets of flows that are watched.
     pub(crate) samples: RefCell<HashMap<FlowKey<V6>, u64>>,
     /// By backend and direction.
@@ -133,8 +138,9 @@ pub(crate) struct ModelTables {
     /// By backend: the entries of flows to it that were removed, and how many flows began.
     pub(crate) removed: RefCell<HashMap<u32, u64>>,
     pub(crate) begun: RefCell<HashMap<u32, u64>>,
-    /// By service: the same.
-    pub(crate) service_loads: RefCell<HashMap<u32, i64>>,
+    /// Those of the flows that are open, by backend and by service.
+    pub(crate) open: RefCell<HashMap<u32, i64>>,
+    pub(crate) open_of_services: RefCell<HashMap<u32, i64>>,
     /// By client: its flows, where they are counted.
     pub(crate) clients: RefCell<HashMap<AffinityKey, u32>>,
     /// How many of them there may be, if that is bound.
@@ -241,6 +247,10 @@ where
         find_way::<A, Self>(self, scratch);
     }
 
+    fn hear(&self, scratch: &mut Scratch<A>) -> Result<(), Reason> {
+        hear(self, scratch)
+    }
+
     fn not_itself(&self, service: &ServiceEntry, key: &FlowKey<A>, chosen: u32) -> u32 {
         not_itself(self, service, key, chosen)
     }
@@ -281,8 +291,13 @@ impl Tables for ModelTables {
         self.loads.borrow().get(&backend).map_or(0, |load| (*load).max(0).cast_unsigned())
     }
 
-    fn service_load(&self, service: u32) -> u64 {
-        self.service_loads.borrow().get(&service).map_or(0, |load| (*load).max(0).cast_unsigned())
+    fn open_flows(&self, backend: u32) -> u64 {
+        self.open.borrow().get(&backend).map_or(0, |flows| (*flows).max(0).cast_unsigned())
+    }
+
+    fn open_flows_of_service(&self, service: u32) -> u64 {
+        let open = self.open_of_services.borrow();
+        open.get(&service).map_or(0, |flows| (*flows).max(0).cast_unsigned())
     }
 
     fn client_mask(&self, is_v6: bool) -> V6 {
@@ -360,17 +375,34 @@ impl Tables for ModelTables {
         passed.bytes += u64::from(bytes);
     }
     fn expect_packet(&self, _: u32) {}
-    fn expect_flow_of(&self, _: u32) {}
     fn expect_flow(&self, _: u32) {}
 
-    fn count_new_flow(&self, service: u32, backend: u32) {
+    fn count_new_flow(&self, backend: u32) {
         *self.begun.borrow_mut().entry(backend).or_default() += 1;
-        *self.loads.borrow_mut().entry(backend).or_default() += 1;
-        *self.service_loads.borrow_mut().entry(service).or_default() += 1;
+        self.count_again(backend);
     }
-    fn count_ended_flow(&self, service: u32, backend: u32) {
+    fn count_again(&self, backend: u32) {
+        *self.loads.borrow_mut().entry(backend).or_default() += 1;
+    }
+    fn count_ended_flow(&self, backend: u32) {
         *self.loads.borrow_mut().entry(backend).or_default() -= 1;
-        *self.service_loads.borrow_mut().entry(service).or_default() -= 1;
+    }
+    fn admit(&self, key: &FlowKey<V6>, flow: &ModelFlow, bits: u32) -> Result<u32, Reason> {
+        admit(self, key, flow, bits)
+    }
+    fn count_in(&self, key: &FlowKey<V6>, flow: &ModelFlow, bits: u32) -> Result<(), Reason> {
+        count_in(self, key, flow, bits)
+    }
+    fn count_out(&self, key: &FlowKey<V6>, flow: &ModelFlow, is_silent: bool) -> u32 {
+        count_out(self, key, flow, is_silent)
+    }
+    fn count_open_flow(&self, service: u32, backend: u32) {
+        *self.open.borrow_mut().entry(backend).or_default() += 1;
+        *self.open_of_services.borrow_mut().entry(service).or_default() += 1;
+    }
+    fn discount_open_flow(&self, service: u32, backend: u32) {
+        *self.open.borrow_mut().entry(backend).or_default() -= 1;
+        *self.open_of_services.borrow_mut().entry(service).or_default() -= 1;
     }
 
     fn timeouts(&self) -> Timeouts {
@@ -404,8 +436,8 @@ impl Tables for ModelTables {
         }
     }
 
-    fn end_sample(&self, key: &FlowKey<V6>, _: u32) {
-        self.samples.borrow_mut().remove(key);
+    fn end_sample(&self, key: &FlowKey<V6>, state: u32) {
+        self.ends.borrow_mut().push((*key, state, self.samples.borrow_mut().remove(key)));
     }
 
     fn answers(&self, key: &AnswerKey) -> bool {

@@ -30,11 +30,12 @@ pub use self::established::{end_without_long_way, forward_established};
 pub use self::forward::{Found, find_way};
 use self::forward::{
     find_no_flow, find_quoted, forward_error, forward_flow, forward_flow_apart, forward_plain,
-    forward_plain_apart, go_by_addresses,
+    forward_plain_apart, go_by_addresses, tell_of_exhaustion,
 };
 use self::fragments::transport;
-pub(crate) use self::life::claim;
-use self::life::{begins_anew, end, may_replace, note_acknowledged, observe};
+pub use self::life::hear;
+use self::life::{begins_anew, end, may_replace, note_acknowledged, said};
+pub(crate) use self::life::{claim, key_to_backend};
 pub use self::scratch::{
     Arrival, KNOWN_FLOW, KNOWN_HEADERS, KNOWN_NO_FLOW, KNOWN_NOTHING, Scratch, Step,
 };
@@ -53,7 +54,7 @@ use crate::reason::Reason;
 use crate::rewrite;
 use crate::sample;
 use crate::sctp;
-use crate::service::{EXHAUSTION_DROP, MODE_ACROSS, MODE_NAT, SERVICE_ANSWER_ECHO, VipKey};
+use crate::service::{MODE_ACROSS, MODE_NAT, SERVICE_ANSWER_ECHO, VipKey};
 use crate::source_route;
 use crate::tables::{FamilyTables, Tables, TablesOf};
 use crate::vlan::Tags;
@@ -226,6 +227,9 @@ fn find_flow<A: Family, P: Packet, T: TablesOf<A>>(
     let mut flags = NOT_ASKED;
     if scratch.arrival.known < KNOWN_NO_FLOW {
         serve(tables, scratch)?;
+        if scratch.step.news != 0 {
+            FamilyTables::<A>::hear(tables, scratch)?;
+        }
     }
     // Read here, so that what follows is the same to the verifier for each kind.
     let may_begin = !matches!(scratch.transport.kind, Kind::LaterFragment | Kind::EchoReply);
@@ -325,6 +329,7 @@ fn note_arrival<A: Family>(scratch: &mut Scratch<A>, bytes: u32) {
     step.is_flow = false;
     step.begins = false;
     step.is_new = false;
+    step.news = 0;
 }
 
 /// What [`vip_flags`] says of an address that is no VIP's; no service has all bits.
@@ -364,7 +369,8 @@ fn serve<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Res
                 return Err(Reason::FlowExpiring);
             }
             entry.touch(now);
-            observe(tables, arrival, &entry, state)?;
+            (step.news, step.seen) = (said(tables, arrival, &entry, state), state);
+            // Before its end is told.
             if tables.samples_every() != 0 && state & STATE_SAMPLED != 0 {
                 sample::count(tables, arrival, step);
             }
@@ -374,17 +380,6 @@ fn serve<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Res
         end(tables, key, &entry)?;
     }
     Ok(())
-}
-
-/// Has the client of a flow for which no source port was free told, if it is to be.
-#[inline(never)]
-fn tell_of_exhaustion<A: Family, P: Packet>(packet: &mut P, scratch: &Scratch<A>) -> u32 {
-    let Scratch { transport, made, .. } = scratch;
-    if made.on_exhaustion != EXHAUSTION_DROP {
-        let len = if transport.kind == Kind::Tcp { A::QUOTED_TCP } else { A::QUOTED_SHORT };
-        packet.punt(Reason::NoSourcePort, len, u16::from(made.on_exhaustion));
-    }
-    0
 }
 
 /// Begins a flow, if the packet is for a service.

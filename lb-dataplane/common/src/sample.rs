@@ -4,11 +4,9 @@
 //! nothing where none are, and one test where some are.
 
 use crate::family::{Family, V6};
-use crate::flow::{DIRECTION_TO_BACKEND, FlowKey};
+use crate::flow::FlowKey;
 use crate::hash::FlowHash;
-use crate::peer;
-use crate::pipeline::{Arrival, Scratch, Step};
-use crate::service::MODE_ACROSS;
+use crate::pipeline::{Arrival, Scratch, Step, key_to_backend};
 use crate::tables::Tables;
 
 /// Value of the LRU hash `SAMPLES`, by the key of a flow's packets to its backend, an IPv4 one's addresses mapped into IPv6.
@@ -70,15 +68,7 @@ pub fn begin<A: Family, T: Tables>(tables: &T, scratch: &Scratch<A>) -> u32 {
 /// Counts a packet of a flow that is watched.
 #[inline(never)]
 pub fn count<A: Family, T: Tables>(tables: &T, arrival: &Arrival<A>, step: &Step<A>) -> u32 {
-    let protocol = arrival.key.protocol;
-    let key = if step.direction == DIRECTION_TO_BACKEND {
-        arrival.key.to_v6()
-    } else if step.mode == MODE_ACROSS {
-        peer::answers_across::<A>(&step.across, protocol).to_v6()
-    } else {
-        peer::answers(&step.translation, protocol).to_v6()
-    };
-    tables.count_sample(&key, step.direction, arrival.bytes);
+    tables.count_sample(&key_to_backend(arrival, step), step.direction, arrival.bytes);
     0
 }
 

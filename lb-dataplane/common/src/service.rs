@@ -234,6 +234,9 @@ pub const BACKEND_RESETS_IDLE: u8 = 32;
 /// then.
 pub const BACKEND_ANSWERS_ALONE: u8 = 64;
 
+/// There is a bound on its flows, on those of its service or on those of a client.
+pub const BACKEND_BOUNDED: u8 = 128;
+
 impl BackendEntry {
     /// The service that it has left, if that still counts what it counted.
     #[must_use]

@@ -49,6 +49,8 @@ pub trait FamilyTables<A: Family>: FlowTables {
     /// Does what [`find_way`](crate::pipeline::find_way) does, and what follows likewise: by subprograms of which the verifier
     /// reads each once, whatever leads there.
     fn find_way(&self, scratch: &mut Scratch<A>);
+    /// Does what [`hear`](crate::pipeline::hear) does.
+    fn hear(&self, scratch: &mut Scratch<A>) -> Result<(), Reason>;
     /// Does what [`not_itself`](crate::choose::not_itself) does.
     fn not_itself(&self, service: &ServiceEntry, key: &FlowKey<A>, chosen: u32) -> u32;
     /// Notes what the first fragment of a datagram says.
@@ -80,10 +82,12 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn next_round(&self, service: u32) -> Option<u64>;
     /// A backend.
     fn backend(&self, id: u32) -> Option<&BackendEntry>;
-    /// How many flows a backend has.
+    /// How many flows a backend has, half-open ones among them.
     fn load(&self, backend: u32) -> u64;
-    /// How many flows a service has.
-    fn service_load(&self, service: u32) -> u64;
+    /// How many open flows a backend has.
+    fn open_flows(&self, backend: u32) -> u64;
+    /// How many open flows a service has.
+    fn open_flows_of_service(&self, service: u32) -> u64;
     /// The bits of a client's address by which its flows are counted, IPv4 mapped into IPv6. A constant.
     fn client_mask(&self, is_v6: bool) -> V6;
     /// How many bits these are, of both families, in the half of a word in which no service's id is. A constant.
@@ -118,16 +122,27 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn count_flow_packet(&self, backend: u32, direction: u8, bytes: u32);
     /// Says that a packet of a backend's is likely to be counted: what for may come from memory meanwhile.
     fn expect_packet(&self, backend: u32);
-    /// Says that a new flow of a service is likely to be counted.
-    fn expect_flow_of(&self, service: u32);
     /// Says that a new flow of a backend is likely to be counted: what for may come from memory meanwhile.
     fn expect_flow(&self, backend: u32);
-    /// Counts a new flow of a service and its backend, also in the load of both.
-    fn count_new_flow(&self, service: u32, backend: u32);
-    /// Counts the end of a flow of a service and its backend.
-    fn count_ended_flow(&self, service: u32, backend: u32);
+    /// Counts a new flow of a backend, also in its load.
+    fn count_new_flow(&self, backend: u32);
+    /// Counts a flow that goes on in its backend's load again.
+    fn count_again(&self, backend: u32);
+    /// Counts the end of a flow in its backend's load.
+    fn count_ended_flow(&self, backend: u32);
     /// Counts that the entry of a flow to a backend is gone, after which no packet of it is counted.
     fn count_removed(&self, backend: u32);
+    /// Does what [`admit`](crate::flow::admit) does. By a subprogram that the verifier reads once, as those do that follow.
+    fn admit(&self, key: &FlowKey<V6>, to_backend: &Self::Flow, bits: u32) -> Result<u32, Reason>;
+    /// Does what [`count_in`](crate::flow::count_in) does.
+    fn count_in(&self, key: &FlowKey<V6>, to_backend: &Self::Flow, bits: u32)
+    -> Result<(), Reason>;
+    /// Does what [`count_out`](crate::flow::count_out) does.
+    fn count_out(&self, key: &FlowKey<V6>, to_backend: &Self::Flow, is_silent: bool) -> u32;
+    /// Counts an open flow of a service and its backend.
+    fn count_open_flow(&self, service: u32, backend: u32);
+    /// Counts one open flow fewer of both.
+    fn discount_open_flow(&self, service: u32, backend: u32);
     /// Counts a half-open flow that had to make room.
     fn count_evicted(&self, backend: u32);
     /// Counts a new flow for which no source port was free.

@@ -12,9 +12,12 @@ use crate::atomic;
 /// User space writes it by way of its memory, around the loads.
 #[map]
 pub static BACKENDS: Array<BackendEntry> = Array::with_max_entries(64, BPF_F_MMAPABLE);
-/// How many flows each service has.
+/// How many open flows each backend has.
 #[map]
-static SERVICE_LOADS: Array<u64> = Array::with_max_entries(64, 0);
+static OPEN_FLOWS: Array<u64> = Array::with_max_entries(64, BPF_F_MMAPABLE);
+/// How many open flows each service has.
+#[map]
+static SERVICE_OPEN_FLOWS: Array<u64> = Array::with_max_entries(64, 0);
 /// What each CPU has counted of each backend. No per-CPU array: that is an index of pointers, which are lines of their own, to
 /// values that lie across lines, and user space would need a system call for each of them.
 #[map]
@@ -37,14 +40,25 @@ pub fn load(backend: u32) -> u64 {
     if load > u32::MAX / 2 { 0 } else { load.into() }
 }
 
-/// How many flows a service has.
+/// How many open flows a backend has.
 #[inline(always)]
-pub fn service_load(service: u32) -> u64 {
-    let Some(load) = SERVICE_LOADS.get_ptr(service) else { return 0 };
+pub fn open_flows(backend: u32) -> u64 {
+    word_of(&OPEN_FLOWS, backend)
+}
+
+/// How many open flows a service has.
+#[inline(always)]
+pub fn open_flows_of_service(service: u32) -> u64 {
+    word_of(&SERVICE_OPEN_FLOWS, service)
+}
+
+#[inline(always)]
+fn word_of(map: &Array<u64>, index: u32) -> u64 {
+    let Some(flows) = map.get_ptr(index) else { return 0 };
     // SAFETY: the element is aligned; volatile, since other CPUs write it.
-    let load = unsafe { load.read_volatile() };
+    let flows = unsafe { flows.read_volatile() };
     // As above.
-    if load > u64::MAX / 2 { 0 } else { load }
+    if flows > u64::MAX / 2 { 0 } else { flows }
 }
 
 /// Counts a packet of a backend's.
@@ -77,26 +91,23 @@ pub fn expect_flow(backend: u32) {
     expect_packet(backend);
 }
 
-/// The same of a new flow of a service.
+/// Counts a new flow, also in the load.
 #[inline(always)]
-pub fn expect_flow_of(service: u32) {
-    if let Some(load) = SERVICE_LOADS.get_ptr(service) {
-        // SAFETY: as above.
-        let _ = unsafe { load.read_volatile() };
-    }
-}
-
-/// Counts a new flow of both, also in their loads.
-#[inline(always)]
-pub fn count_new_flow(service: u32, backend: u32) {
+pub fn count_new_flow(backend: u32) {
     add(backend, |counts| counts.flows += 1);
-    change_loads(service, backend, 1);
+    change_load(backend, 1);
 }
 
-/// Counts the end of a flow of both.
+/// Counts a flow in its backend's load.
 #[inline(always)]
-pub fn count_ended_flow(service: u32, backend: u32) {
-    change_loads(service, backend, -1);
+pub fn count_again(backend: u32) {
+    change_load(backend, 1);
+}
+
+/// Counts the end of a flow.
+#[inline(always)]
+pub fn count_ended_flow(backend: u32) {
+    change_load(backend, -1);
 }
 
 /// Counts that the entry of a flow is gone.
@@ -105,6 +116,28 @@ pub fn count_removed(backend: u32) {
     if let Some(line) = line(backend) {
         // SAFETY: this CPU's element, which nothing else writes while the program runs.
         unsafe { (*line).removed += 1 }
+    }
+}
+
+/// Counts an open flow of both.
+#[inline(always)]
+pub fn count_open_flow(service: u32, backend: u32) {
+    change_word(&OPEN_FLOWS, backend, 1);
+    change_word(&SERVICE_OPEN_FLOWS, service, 1);
+}
+
+/// Counts one open flow fewer.
+#[inline(always)]
+pub fn discount_open_flow(service: u32, backend: u32) {
+    change_word(&OPEN_FLOWS, backend, -1);
+    change_word(&SERVICE_OPEN_FLOWS, service, -1);
+}
+
+#[inline(always)]
+fn change_word(map: &Array<u64>, index: u32, by: i64) {
+    if let Some(flows) = map.get_ptr_mut(index) {
+        // SAFETY: the element is aligned to 8 bytes; reads are single loads.
+        unsafe { atomic::add(flows, by as u64) }
     }
 }
 
@@ -146,13 +179,9 @@ fn load_at(backend: u32) -> Option<*mut u32> {
 }
 
 #[inline(always)]
-fn change_loads(service: u32, backend: u32, by: i32) {
+fn change_load(backend: u32, by: i32) {
     if let Some(load) = load_at(backend) {
         // SAFETY: the word is aligned to 4 bytes; reads are single loads.
         unsafe { atomic::add_word(load, by as u32) }
-    }
-    if let Some(load) = SERVICE_LOADS.get_ptr_mut(service) {
-        // SAFETY: the element is aligned to 8 bytes; reads are single loads.
-        unsafe { atomic::add(load, i64::from(by) as u64) }
     }
 }

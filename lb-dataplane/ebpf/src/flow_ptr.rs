@@ -26,6 +26,18 @@ impl FlowPtr {
         FlowEntry::bears(tag, seen, check).then_some(Self { at, seen })
     }
 
+    /// Where it is, and its state when it was looked up: what subprograms are given of it.
+    #[inline(always)]
+    pub fn parts(&self) -> (*mut FlowEntry, u32) {
+        (self.at, self.seen)
+    }
+
+    /// From those.
+    #[inline(always)]
+    pub fn from_parts(at: *mut FlowEntry, seen: u32) -> Self {
+        Self { at, seen }
+    }
+
     #[inline(always)]
     fn state_and_number(&self) -> *mut u64 {
         // SAFETY: the invariant; the two halves of the word are beside one another, aligned to 8 bytes.

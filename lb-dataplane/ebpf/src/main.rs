@@ -4,6 +4,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod access;
 mod ageing;
 mod alone;
 mod apart;

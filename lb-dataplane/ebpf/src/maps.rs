@@ -3,7 +3,6 @@
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use lb_dataplane_common::choose::Composed;
 use lb_dataplane_common::early::FirstCame;
@@ -17,8 +16,8 @@ use lb_dataplane_common::reason::{
     INTERFACE_PLACES, REASON_PLACES, Reason, ReasonCounts, reason_index,
 };
 use lb_dataplane_common::service::{
-    AccessKey, Affinity, AffinityKey, BackendEntry, MAX_RANGE_PREFIXES, PAGE_WORDS, RangeKey,
-    ServiceEntry, SourceEntry, VipKey,
+    AccessKey, Affinity, AffinityKey, BackendEntry, PAGE_WORDS, RangeKey, ServiceEntry,
+    SourceEntry, VipKey,
 };
 use lb_dataplane_common::tables::{
     AnswerKey, FamilyTables, FlowTables, InsertError, MAX_ANSWERS, Rounds, Tables,
@@ -30,29 +29,18 @@ use crate::fib_maps::{Fib, Node6, word};
 use crate::flow_ptr::FlowPtr;
 use crate::half_open::{HALF_OPEN, HALF_OPEN6, LBD_HALF_OPEN_MASK, LBD_HALF_OPEN_MASK6};
 use crate::{
-    alone, apart, atomic, clients, clock, counts, early, half_open, interfaces, numbers, rounds,
-    samples,
+    access, alone, apart, atomic, clients, clock, counts, early, half_open, interfaces, numbers,
+    rounds, samples,
 };
 
 #[map]
 static SERVICES: HashMap<VipKey, ServiceEntry> = HashMap::with_max_entries(64, 0);
-/// Which service of several ports a port belongs to.
-#[map]
-static RANGES: LpmTrie<RangeKey, u32> =
-    // A plan puts its prefixes before it removes the old ones: room for both, which takes memory only while it is used.
-    LpmTrie::with_max_entries(2 * MAX_RANGE_PREFIXES, BPF_F_NO_PREALLOC);
 #[map]
 static SOURCES: Array<SourceEntry> = Array::with_max_entries(64, 0);
 #[map]
 static RINGS: Array<[u32; PAGE_WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static ROUND_ROBIN: Array<u64> = Array::with_max_entries(64, 0);
-/// Who may begin flows of which service.
-#[map]
-static ACCESS: LpmTrie<AccessKey, u32> = LpmTrie::with_max_entries(64, BPF_F_NO_PREALLOC);
-/// Where clients' last flows went: 96 bytes each.
-#[map]
-static AFFINITIES: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(1024, 0);
 #[map]
 static FLOWS: HashMap<FlowKey<V4>, FlowEntry> = HashMap::with_max_entries(64, 0);
 #[map]
@@ -201,6 +189,11 @@ macro_rules! family_tables {
             }
 
             #[inline(always)]
+            fn hear(&self, scratch: &mut Scratch<$family>) -> Result<(), Reason> {
+                apart::$apart::hear(scratch)
+            }
+
+            #[inline(always)]
             fn not_itself(
                 &self,
                 service: &ServiceEntry,
@@ -238,8 +231,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn range(&self, key: &RangeKey) -> Option<u16> {
-        const BITS: u32 = 8 * size_of::<RangeKey>() as u32;
-        RANGES.get(Key::new(BITS, *key)).map(|first_port| *first_port as u16)
+        access::range(key)
     }
 
     #[inline(always)]
@@ -265,8 +257,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn service_load(&self, service: u32) -> u64 {
-        counts::service_load(service)
+    fn open_flows(&self, backend: u32) -> u64 {
+        counts::open_flows(backend)
+    }
+
+    #[inline(always)]
+    fn open_flows_of_service(&self, service: u32) -> u64 {
+        counts::open_flows_of_service(service)
     }
 
     #[inline(always)]
@@ -296,21 +293,17 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn access(&self, key: &AccessKey) -> Option<bool> {
-        const BITS: u32 = 8 * size_of::<AccessKey>() as u32;
-        ACCESS.get(Key::new(BITS, *key)).map(|admitted| *admitted != 0)
+        access::access(key)
     }
 
     #[inline(always)]
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
-        let affinity = AFFINITIES.get_ptr(key)?;
-        // SAFETY: an entry that is reused meanwhile is another client's, whose backend is checked before it is used.
-        Some(unsafe { *affinity })
+        access::affinity(key)
     }
 
     #[inline(always)]
     fn note_affinity(&self, key: &AffinityKey, affinity: &Affinity) {
-        // A client that is not noted is given to a backend as if it came for the first time.
-        let _ = AFFINITIES.insert(key, affinity, 0);
+        access::note_affinity(key, affinity);
     }
 
     #[inline(always)]
@@ -355,23 +348,48 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn expect_flow_of(&self, service: u32) {
-        counts::expect_flow_of(service)
-    }
-
-    #[inline(always)]
     fn expect_flow(&self, backend: u32) {
         counts::expect_flow(backend)
     }
 
     #[inline(always)]
-    fn count_new_flow(&self, service: u32, backend: u32) {
-        counts::count_new_flow(service, backend)
+    fn count_new_flow(&self, backend: u32) {
+        counts::count_new_flow(backend)
     }
 
     #[inline(always)]
-    fn count_ended_flow(&self, service: u32, backend: u32) {
-        counts::count_ended_flow(service, backend)
+    fn count_again(&self, backend: u32) {
+        counts::count_again(backend)
+    }
+
+    #[inline(always)]
+    fn admit(&self, key: &FlowKey<V6>, flow: &FlowPtr, bits: u32) -> Result<u32, Reason> {
+        apart::admit(key, flow, bits)
+    }
+
+    #[inline(always)]
+    fn count_in(&self, key: &FlowKey<V6>, flow: &FlowPtr, bits: u32) -> Result<(), Reason> {
+        apart::count_in(key, flow, bits)
+    }
+
+    #[inline(always)]
+    fn count_out(&self, key: &FlowKey<V6>, flow: &FlowPtr, is_silent: bool) -> u32 {
+        apart::count_out(key, flow, is_silent)
+    }
+
+    #[inline(always)]
+    fn count_open_flow(&self, service: u32, backend: u32) {
+        counts::count_open_flow(service, backend)
+    }
+
+    #[inline(always)]
+    fn discount_open_flow(&self, service: u32, backend: u32) {
+        counts::discount_open_flow(service, backend)
+    }
+
+    #[inline(always)]
+    fn count_ended_flow(&self, backend: u32) {
+        counts::count_ended_flow(backend)
     }
 
     #[inline(always)]

@@ -55,8 +55,10 @@ pub struct BackendCount {
     pub evicted: u64,
     /// New flows for which no source port was free.
     pub exhausted: u64,
-    /// Flows that there are.
+    /// Flows that are open: what bounds go by.
     pub active: u64,
+    /// Flows that are not yet, and may be nobody's.
+    pub half_open: u64,
 }
 
 /// Counters by service.

@@ -77,8 +77,19 @@ pub(super) fn services(
             let counts = memory.counts.of(id).counts;
             sum = sum.and(counts);
             let FlowCounts { passed: [to_backend, to_client], flows, evicted, exhausted } = counts;
-            let active = memory.backends.load(id);
-            BackendCount { address, port, to_backend, to_client, flows, evicted, exhausted, active }
+            let active = memory.open_flows(id);
+            let half_open = memory.backends.load(id).saturating_sub(active);
+            BackendCount {
+                address,
+                port,
+                to_backend,
+                to_client,
+                flows,
+                evicted,
+                exhausted,
+                active,
+                half_open,
+            }
         };
         let backends = ident.backends.into_iter().map(of_backend).collect();
         let FlowCounts { passed: [to_backend, to_client], flows, evicted, exhausted } = sum;

@@ -43,7 +43,7 @@ pub struct FlowEvent {
 pub struct FlowEnd {
     /// How.
     pub how: HowEnded,
-    /// From its first packet to its removal.
+    /// From its first packet to the one that closed it, or to its removal.
     pub duration: Duration,
     /// Packets to the backend and to the client.
     pub packets: [u64; 2],

@@ -19,6 +19,8 @@ pub(super) struct Memory {
     /// The words of `RINGS`.
     pub(super) rings: Mapped,
     pub(super) backends: Backends,
+    /// How many open flows each backend has: `OPEN_FLOWS`.
+    open: Mapped,
     pub(super) counts: Counts,
 }
 
@@ -29,6 +31,7 @@ impl Memory {
         Ok(Self {
             rings: map(ebpf, "RINGS", rings)?,
             backends: Backends(map(ebpf, "BACKENDS", backends)?),
+            open: map(ebpf, "OPEN_FLOWS", sizes.backends as usize * size_of::<u64>())?,
             counts: Counts {
                 array: array(ebpf, "BACKEND_COUNTS")?.try_clone_to_owned()?,
                 mapped: Vec::new(),
@@ -36,6 +39,15 @@ impl Memory {
                 of_each: layout::counted_backends(sizes.backends) as usize,
             },
         })
+    }
+}
+
+impl Memory {
+    /// How many open flows a backend has.
+    pub(super) fn open_flows(&self, id: u32) -> u64 {
+        // Below zero for the moment in which a flow that ends is not counted as begun.
+        let flows = self.open.wide_words().get(id as usize);
+        flows.map_or(0, |flows| flows.load(Relaxed).cast_signed().max(0).cast_unsigned())
     }
 }
 

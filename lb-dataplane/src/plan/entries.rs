@@ -7,10 +7,11 @@ use lb_dataplane_common::family::{Family, V6};
 use lb_dataplane_common::mss::MSS_AUTO;
 use lb_dataplane_common::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH,
-    BACKEND_ANSWERS_ALONE, BACKEND_DRAINING, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE,
-    BACKEND_RESETS_FAILED, BACKEND_RESETS_IDLE, BackendEntry, EXHAUSTION_DROP, EXHAUSTION_ICMP,
-    EXHAUSTION_RESET, MODE_GUE, MODE_IP_IN_IP, MODE_L2, MODE_NAT, NO_SERVICE, SERVICE_ANSWER_ECHO,
-    SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS, SERVICE_HASHES_WHEN_FULL, ServiceEntry, VipKey,
+    BACKEND_ANSWERS_ALONE, BACKEND_BOUNDED, BACKEND_DRAINING, BACKEND_ENDS_FAILED, BACKEND_FAILED,
+    BACKEND_IN_USE, BACKEND_RESETS_FAILED, BACKEND_RESETS_IDLE, BackendEntry, EXHAUSTION_DROP,
+    EXHAUSTION_ICMP, EXHAUSTION_RESET, MODE_GUE, MODE_IP_IN_IP, MODE_L2, MODE_NAT, NO_SERVICE,
+    SERVICE_ANSWER_ECHO, SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS, SERVICE_HASHES_WHEN_FULL,
+    ServiceEntry, VipKey,
 };
 
 use super::sources::Set;
@@ -195,7 +196,13 @@ impl Life {
         let when_idle = if service.resets_idle { BACKEND_RESETS_IDLE } else { 0 };
         let alone_for = (service.hashes_when_full && service.mode == Mode::Nat).then_some(*key);
         let when_full = alone_for.map_or(0, |_| BACKEND_ANSWERS_ALONE);
-        let flags = when_failed | when_idle | when_full;
+        let when_bounded =
+            if bounds(service) & (SERVICE_BOUNDS_FLOWS | SERVICE_BOUNDS_BACKENDS) != 0 {
+                BACKEND_BOUNDED
+            } else {
+                0
+            };
+        let flags = when_failed | when_idle | when_full | when_bounded;
         Self { flags, idle: service.idle.map_or(0, NonZero::get), alone_for }
     }
 }

@@ -6,7 +6,7 @@ use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::{Hook, Reason, Sizes};
 use lb_dataplane_common::flow::{STATE_EXPIRING, Timeouts, seconds};
 
-use crate::frame::{ACK, Carries, FIN, RST, SYN, SYN_ACK, UDP, packet};
+use crate::frame::{ACK, Carries, FIN, RST, RST_ACK, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BOTH, Scene, small};
 
 const VIP: &str = "192.0.2.1:80";
@@ -86,11 +86,12 @@ fn each_state_has_its_timeout() {
         (and(&[]), timeouts.tcp_established),
         (and(&[there(FIN)]), timeouts.tcp_transitory),
         (and(&[there(FIN), back(FIN)]), timeouts.tcp_closed),
-        (and(&[back(RST)]), timeouts.tcp_closed),
+        (and(&[back(RST_ACK)]), timeouts.tcp_closed),
+        (and(&[back(RST)]), timeouts.tcp_transitory),
         (and(&[there(RST)]), timeouts.tcp_transitory),
         // Somebody else's RST: the client goes on.
         (and(&[there(RST), there(ACK)]), timeouts.tcp_established),
-        (vec![there(SYN), back(RST)], timeouts.tcp_closed),
+        (vec![there(SYN), back(RST_ACK)], timeouts.tcp_closed),
         // No sooner than with an answer.
         (vec![there(UDP)], timeouts.udp_answered),
         (vec![there(UDP), back(UDP)], timeouts.udp_answered),

@@ -4,7 +4,7 @@ use lb_dataplane::table::Algorithm::{LeastConnections, Maglev, RoundRobin, Sourc
 use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::{ClientPrefixes, Hook, Reason, seconds};
 
-use crate::frame::{ACK, FIN, Frame, RST, SYN, SYN_ACK, packet};
+use crate::frame::{ACK, FIN, Frame, RST, RST_ACK, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BOTH, Scene};
 
 /// A VIP, clients and backends of one family, without the last number and the port.
@@ -24,6 +24,16 @@ fn begin(scene: &mut Scene, hook: Hook, client: &str, vip: &str) -> (Reason, Fra
     (sent.reason, sent.frame())
 }
 
+/// Opens a connection, as far as there is room for one.
+fn connect(scene: &mut Scene, hook: Hook, client: &str, vip: &str) -> Reason {
+    let (begun, there) = begin(scene, hook, client, vip);
+    if begun != Reason::ForwardedToBackend {
+        return begun;
+    }
+    scene.send(hook, &packet(SYN_ACK, &there.to.to_string(), client));
+    scene.send(hook, &packet(ACK, client, vip)).reason
+}
+
 #[test]
 fn a_service_has_as_many_flows_as_it_may_and_another_when_one_ends() {
     for hook in BOTH {
@@ -33,7 +43,7 @@ fn a_service_has_as_many_flows_as_it_may_and_another_when_one_ends() {
             let backend = at(backends, 9, 8080);
             scene.serve(vip, Tcp, Maglev, &[&backend]);
             for n in 1..=3 {
-                let (reason, _) = begin(&mut scene, hook, &at(clients, n, 40_000), vip);
+                let reason = connect(&mut scene, hook, &at(clients, n, 40_000), vip);
                 assert_eq!(reason, Reason::ForwardedToBackend, "{hook:?} {vip} {n}");
             }
             let (reason, _) = begin(&mut scene, hook, &at(clients, 4, 40_000), vip);
@@ -42,10 +52,8 @@ fn a_service_has_as_many_flows_as_it_may_and_another_when_one_ends() {
             assert_eq!(reason, Reason::ForwardedToBackend, "{hook:?}: it has its flow already");
             // A connection that closes and begins anew is the same one flow, while others still find no room.
             let client = at(clients, 1, 40_000);
-            scene.send(hook, &packet(SYN_ACK, &backend, &client));
-            scene.send(hook, &packet(ACK, &client, vip));
             scene.send(hook, &packet(FIN, &client, vip));
-            assert_eq!(begin(&mut scene, hook, &client, vip).0, Reason::ForwardedToBackend);
+            assert_eq!(connect(&mut scene, hook, &client, vip), Reason::ForwardedToBackend);
             let (reason, _) = begin(&mut scene, hook, &at(clients, 4, 40_000), vip);
             assert_eq!(reason, Reason::ServiceFull, "{hook:?} {vip}");
             // A higher bound lets in more, and none lets in all.
@@ -68,16 +76,16 @@ fn a_client_has_as_many_flows_as_it_may_and_others_theirs() {
             scene.serve(vip, Tcp, RoundRobin, &[&backend]);
             for n in 1..=3 {
                 for port in [40_000, 40_001] {
-                    let (reason, _) = begin(&mut scene, hook, &at(clients, n, port), vip);
+                    let reason = connect(&mut scene, hook, &at(clients, n, port), vip);
                     assert_eq!(reason, Reason::ForwardedToBackend, "{hook:?} {vip} {n}");
                 }
                 let (reason, _) = begin(&mut scene, hook, &at(clients, n, 40_002), vip);
                 assert_eq!(reason, Reason::ClientFull, "{hook:?} {vip} {n}");
             }
-            // A flow that was reset makes room as soon as it is replaced; until then it is there.
+            // A flow that was reset makes room.
             let closed = at(clients, 1, 40_000);
-            scene.send(hook, &packet(RST, &backend, &closed));
-            assert_eq!(begin(&mut scene, hook, &closed, vip).0, Reason::ForwardedToBackend);
+            scene.send(hook, &packet(RST_ACK, &backend, &closed));
+            assert_eq!(connect(&mut scene, hook, &closed, vip), Reason::ForwardedToBackend);
             let (reason, _) = begin(&mut scene, hook, &at(clients, 1, 40_003), vip);
             assert_eq!(reason, Reason::ClientFull, "{hook:?} {vip}");
             // The bound goes on with another process.
@@ -107,7 +115,7 @@ fn a_connection_counts_nowhere_once_it_is_closed() {
                 for ends in [
                     &[(FIN, true), (FIN, false)][..],
                     &[(FIN, false), (FIN, true)],
-                    &[(RST, false)],
+                    &[(RST_ACK, false)],
                 ] {
                     let what = format!("{hook:?} {vip} {refusal:?} {ends:?}");
                     let [first, second] = [port, port + 1].map(|port| at(clients, 1, port));
@@ -127,18 +135,32 @@ fn a_connection_counts_nowhere_once_it_is_closed() {
                     assert_eq!(active(&mut scene), 0, "{what}");
                     let (reason, _) = begin(&mut scene, hook, &second, vip);
                     assert_eq!(reason, Reason::ForwardedToBackend, "{what}");
-                    scene.send(hook, &packet(RST, &backend, &second));
+                    scene.send(hook, &packet(RST_ACK, &backend, &second));
                 }
             }
-            // What the client alone says may be forged, or said to have more than its share.
+            // What the client alone says may be forged, or said to have more than its share. So may a RST be provoked that
+            // acknowledges nothing.
             let client = at(clients, 2, 40_000);
-            begin(&mut scene, hook, &client, vip);
-            scene.send(hook, &packet(SYN_ACK, &backend, &client));
-            scene.send(hook, &packet(ACK, &client, vip));
-            for carries in [RST, FIN] {
-                scene.send(hook, &packet(carries, &client, vip));
+            connect(&mut scene, hook, &client, vip);
+            for (carries, from, to) in
+                [(FIN, &client[..], vip), (RST, &backend, &client), (RST, &client, vip)]
+            {
+                scene.send(hook, &packet(carries, from, to));
                 assert_eq!(active(&mut scene), 1, "{hook:?} {vip} {carries:?}");
             }
+            let entries = scene.entries().len() + scene.entries6().len();
+            scene.let_pass(seconds(10));
+            assert_eq!((scene.age().0, active(&mut scene)), (0, 0), "{hook:?} {vip}: silence");
+            assert_eq!(scene.entries().len() + scene.entries6().len(), entries);
+            // Who goes on nevertheless has to find room.
+            let other = at(clients, 3, 40_000);
+            assert_eq!(connect(&mut scene, hook, &other, vip), Reason::ForwardedToBackend);
+            let late = scene.send(hook, &packet(ACK, &client, vip));
+            assert_eq!(late.reason, Reason::BackendsFull, "{hook:?} {vip}");
+            scene.send(hook, &packet(RST_ACK, &backend, &other));
+            let late = scene.send(hook, &packet(ACK, &client, vip));
+            assert_eq!(late.reason, Reason::ForwardedToBackend, "{hook:?} {vip}");
+            assert_eq!(active(&mut scene), 1, "{hook:?} {vip}");
             scene.let_pass(seconds(8000));
             scene.age();
             assert_eq!((active(&mut scene), scene.entries().len()), (0, 0), "{hook:?} {vip}");
@@ -168,12 +190,12 @@ fn clients_count_as_one_by_the_prefixes_that_are_set() {
             let client = |address: &str| {
                 std::net::SocketAddr::new(address.parse().unwrap(), 40_000).to_string()
             };
-            let mut reason = |from: &str| begin(&mut scene, hook, &client(from), vip).0;
+            let mut reason = |from: &str| connect(&mut scene, hook, &client(from), vip);
             assert_eq!(reason(first), Reason::ForwardedToBackend, "{hook:?}");
             assert_eq!(reason(near), Reason::ClientFull, "{hook:?} {near}");
             assert_eq!(reason(far), Reason::ForwardedToBackend, "{hook:?} {far}");
             // It is given back to whom it was counted for.
-            scene.send(hook, &packet(RST, &backend, &client(first)));
+            scene.send(hook, &packet(RST_ACK, &backend, &client(first)));
             scene.let_pass(seconds(3600));
             scene.age();
             assert_eq!(begin(&mut scene, hook, &client(near), vip).0, Reason::ForwardedToBackend);
@@ -201,22 +223,20 @@ fn a_client_is_counted_while_it_has_flows_and_no_other_makes_its_count_be_forgot
             let backend = at(backends, 9, 8080);
             scene.serve(vip, Tcp, Maglev, &[&backend]);
             let begin =
-                |scene: &mut Scene, n, port| begin(scene, hook, &at(clients, n, port), vip).0;
+                |scene: &mut Scene, n, port| connect(scene, hook, &at(clients, n, port), vip);
             for n in 1..=MOST {
                 assert_eq!(begin(&mut scene, n, 40_000), Reason::ForwardedToBackend, "{hook:?}");
             }
-            let entries = scene.entries().len();
             assert_eq!(begin(&mut scene, 99, 40_000), Reason::ClientsFull, "{hook:?} {vip}");
-            assert_eq!(scene.entries().len(), entries, "{hook:?} {vip}: neither direction is left");
             assert_eq!(begin(&mut scene, 1, 40_001), Reason::ForwardedToBackend, "{hook:?} {vip}");
             assert_eq!(begin(&mut scene, 1, 40_002), Reason::ClientFull, "{hook:?} {vip}");
             // One flow of two ends, and then the other.
             for (port, left) in [(40_000, MOST), (40_001, MOST - 1)] {
-                scene.send(hook, &packet(RST, &backend, &at(clients, 1, port)));
+                scene.send(hook, &packet(RST_ACK, &backend, &at(clients, 1, port)));
                 assert_eq!(counted(&mut scene), usize::from(left), "{hook:?} {vip} {port}");
             }
             assert_eq!(begin(&mut scene, 99, 40_000), Reason::ForwardedToBackend, "{hook:?} {vip}");
-            scene.let_pass(seconds(3600));
+            scene.let_pass(seconds(8000));
             scene.age();
             assert_eq!(counted(&mut scene), 0, "{hook:?} {vip}");
         }
@@ -232,16 +252,16 @@ fn what_was_counted_by_other_bits_of_addresses_is_nobodys_count_and_takes_no_roo
     let backend = at(backends, 9, 8080);
     scene.serve(vip, Tcp, Maglev, &[&backend]);
     let first = at(clients, 0, 40_000);
-    assert_eq!(begin(&mut scene, hook, &first, vip).0, Reason::ForwardedToBackend);
+    assert_eq!(connect(&mut scene, hook, &first, vip), Reason::ForwardedToBackend);
     scene.options.client_prefixes = ClientPrefixes { v4: 24, v6: 64 };
     scene.open();
     scene.serve(vip, Tcp, Maglev, &[&backend]);
     assert_eq!(counted(&mut scene), 0);
-    assert_eq!(begin(&mut scene, hook, &at(clients, 1, 40_000), vip).0, Reason::ForwardedToBackend);
+    assert_eq!(connect(&mut scene, hook, &at(clients, 1, 40_000), vip), Reason::ForwardedToBackend);
     // Its end is no end of the other's.
-    scene.send(hook, &packet(RST, &backend, &at(clients, 1, 40_000)));
-    assert_eq!(begin(&mut scene, hook, &at(clients, 2, 40_000), vip).0, Reason::ForwardedToBackend);
-    assert_eq!(begin(&mut scene, hook, &at(clients, 3, 40_000), vip).0, Reason::ClientFull);
+    scene.send(hook, &packet(RST_ACK, &backend, &at(clients, 1, 40_000)));
+    assert_eq!(connect(&mut scene, hook, &at(clients, 2, 40_000), vip), Reason::ForwardedToBackend);
+    assert_eq!(connect(&mut scene, hook, &at(clients, 3, 40_000), vip), Reason::ClientFull);
 }
 
 #[test]
@@ -255,7 +275,7 @@ fn a_backend_has_as_many_flows_as_it_may_and_the_others_take_the_rest() {
                 let backends: Vec<_> = backends.iter().map(String::as_str).collect();
                 scene.serve(vip, Tcp, algorithm, &backends);
                 for n in 0..12 {
-                    let (reason, _) = begin(&mut scene, hook, &at(clients, 5, 40_000 + n), vip);
+                    let reason = connect(&mut scene, hook, &at(clients, 5, 40_000 + n), vip);
                     assert_eq!(reason, Reason::ForwardedToBackend, "{hook:?} {algorithm:?} {n}");
                 }
                 let (reason, _) = begin(&mut scene, hook, &at(clients, 5, 41_000), vip);
@@ -285,7 +305,7 @@ fn no_flow_is_refused_while_one_of_sixteen_backends_has_room() {
                 let backends: Vec<_> = backends.iter().map(String::as_str).collect();
                 scene.serve(vip, Tcp, algorithm, &backends);
                 for n in 0..32 {
-                    let (reason, _) = begin(&mut scene, hook, &at(clients, 5, 40_000 + n), vip);
+                    let reason = connect(&mut scene, hook, &at(clients, 5, 40_000 + n), vip);
                     assert_eq!(reason, Reason::ForwardedToBackend, "{hook:?} {algorithm:?} {n}");
                 }
                 let (reason, _) = begin(&mut scene, hook, &at(clients, 5, 41_000), vip);
@@ -296,16 +316,68 @@ fn no_flow_is_refused_while_one_of_sixteen_backends_has_room() {
 }
 
 #[test]
-fn datagrams_flows_count_too() {
+fn datagrams_flows_count_too_once_a_backend_has_answered() {
     for hook in BOTH {
         let [vip, clients, backends] = FAMILIES[0];
         let mut scene = Scene::new();
         scene.bounds = [0, 1, 0];
-        scene.serve(vip, Udp, Maglev, &[&at(backends, 9, 53)]);
-        let first = packet(crate::frame::UDP, &at(clients, 1, 40_000), vip);
-        assert_eq!(scene.send(hook, &first).reason, Reason::ForwardedToBackend);
-        assert_eq!(scene.send(hook, &first).reason, Reason::ForwardedToBackend);
-        let second = packet(crate::frame::UDP, &at(clients, 1, 40_001), vip);
-        assert_eq!(scene.send(hook, &second).reason, Reason::ClientFull, "{hook:?}");
+        let backend = at(backends, 9, 53);
+        scene.serve(vip, Udp, Maglev, &[&backend]);
+        let [first, second] = [40_000, 40_001].map(|port| at(clients, 1, port));
+        let mut send = |from: &str, to: &str| scene.send(hook, &packet(UDP, from, to)).reason;
+        for client in [&first, &second] {
+            assert_eq!(send(client, vip), Reason::ForwardedToBackend, "{hook:?}: not yet");
+        }
+        for _ in 0..2 {
+            assert_eq!(send(&backend, &first), Reason::ForwardedToClient, "{hook:?}");
+            assert_eq!(send(&first, vip), Reason::ForwardedToBackend, "{hook:?}");
+            assert_eq!(send(&backend, &second), Reason::ClientFull, "{hook:?}");
+        }
+        assert_eq!(send(&at(clients, 1, 40_002), vip), Reason::ClientFull, "{hook:?}");
+        assert_eq!(send(&at(clients, 2, 40_002), vip), Reason::ForwardedToBackend, "{hook:?}");
+    }
+}
+
+/// One of the services has several ports, by which it is found otherwise.
+#[test]
+fn flows_that_anybody_may_have_forged_fill_no_bound() {
+    for hook in BOTH {
+        for ([vip, clients, backends], more_ports) in FAMILIES.into_iter().zip([0, 9]) {
+            let mut scene = Scene::new();
+            scene.bounds = [2, 0, 0];
+            scene.more_ports = more_ports;
+            let backend = at(backends, 9, 8080);
+            scene.serve(vip, Tcp, Maglev, &[&backend]);
+            let at_port = vip.replace(":80", &format!(":{}", 80 + more_ports));
+            let there = at(backends, 9, 8080 + more_ports);
+            for port in 0..20 {
+                let (reason, _) = begin(&mut scene, hook, &at(clients, 9, 1000 + port), &at_port);
+                assert_eq!(reason, Reason::ForwardedToBackend, "{hook:?} {vip}");
+            }
+            // All that have begun may be answered, but no more open than there is room for.
+            let open: Vec<_> = (0..4)
+                .map(|port| {
+                    let client = at(clients, 1, 40_000 + port);
+                    begin(&mut scene, hook, &client, &at_port);
+                    client
+                })
+                .collect();
+            let reasons: Vec<_> = open
+                .iter()
+                .map(|client| {
+                    scene.send(hook, &packet(SYN_ACK, &there, client));
+                    scene.send(hook, &packet(ACK, client, &at_port)).reason
+                })
+                .collect();
+            let (yes, no) = (Reason::ForwardedToBackend, Reason::ServiceFull);
+            assert_eq!(reasons, [yes, yes, no, no], "{hook:?} {vip}");
+            let counters = scene.get().service_counters().unwrap();
+            let counts: Vec<_> = counters
+                .values()
+                .flat_map(|service| &service.backends)
+                .map(|backend| (backend.active, backend.half_open))
+                .collect();
+            assert_eq!(counts, [(2, 22)], "{hook:?} {vip}");
+        }
     }
 }

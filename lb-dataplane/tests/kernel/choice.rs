@@ -37,10 +37,14 @@ fn serve(scene: &mut Scene, algorithm: Algorithm, backends: &[&str]) {
     scene.serve(VIP, Tcp, algorithm, backends);
 }
 
-/// Flows that each backend has, as the counters say.
-fn active(scene: &mut Scene) -> Vec<u64> {
+/// Flows that each backend has, as the counters say, half-open ones among them.
+fn flows(scene: &mut Scene) -> Vec<u64> {
     let counters = scene.get().service_counters().unwrap();
-    counters.values().flat_map(|service| &service.backends).map(|b| b.active).collect()
+    counters
+        .values()
+        .flat_map(|service| &service.backends)
+        .map(|b| b.active + b.half_open)
+        .collect()
 }
 
 #[test]
@@ -75,7 +79,7 @@ fn connections_go_where_fewer_are() {
         let shares = open_many(&mut scene, hook, 120);
         // Two choices keep the fullest within log log n of the average (Mitzenmacher 1996); by hash alone it is 8 off.
         assert!(shares.values().all(|share| share.abs_diff(15) <= 2), "{hook:?} {shares:?}");
-        assert_eq!(active(&mut scene), shares.values().map(|n| u64::from(*n)).collect::<Vec<_>>());
+        assert_eq!(flows(&mut scene), shares.values().map(|n| u64::from(*n)).collect::<Vec<_>>());
     }
 }
 
@@ -103,10 +107,10 @@ fn connections_that_begin_on_two_cpus_at_once_go_where_fewer_are_and_each_counts
                 packet(SYN, &from, vip)
             };
             let threads = [0, 1].map(|thread| (0..EACH).map(|flow| syn(thread, flow)).collect());
-            let before = active(&mut scene).iter().sum::<u64>();
+            let before = flows(&mut scene).iter().sum::<u64>();
             let sent = scene.send_at_once(hook, &threads);
             assert!(sent.iter().all(|frame| frame.to.port() == 80 && frame.to.ip() != ip(vip)));
-            let loads = active(&mut scene);
+            let loads = flows(&mut scene);
             assert_eq!(loads.iter().sum::<u64>(), before + 2 * u64::from(EACH), "{hook:?} {vip}");
             let average = loads.iter().sum::<u64>() / u64::from(BACKENDS);
             assert!(loads.iter().all(|load| load.abs_diff(average) <= 6), "{hook:?} {loads:?}");
@@ -124,17 +128,17 @@ fn connections_that_end_make_room() {
     serve(&mut scene, LeastConnections, &["10.2.0.1:80"]);
     open_many(&mut scene, Hook::Tc, 50);
     serve(&mut scene, LeastConnections, &["10.2.0.1:80", "10.2.0.2:80"]);
-    assert_eq!(active(&mut scene), [50, 0]);
+    assert_eq!(flows(&mut scene), [50, 0]);
     for port in 0..50 {
         let client = format!("10.1.9.5:{}", 50_000 + port);
         assert_eq!(open(&mut scene, Hook::Tc, &client), 2, "{port}");
     }
-    assert_eq!(active(&mut scene), [50, 50]);
+    assert_eq!(flows(&mut scene), [50, 50]);
     // A SYN on a connection that was reset begins anew: one ends, one begins.
     let client = "10.1.9.5:50000";
     scene.send(Hook::Tc, &packet(RST, client, VIP));
     open(&mut scene, Hook::Tc, client);
-    assert_eq!(active(&mut scene).iter().sum::<u64>(), 100);
+    assert_eq!(flows(&mut scene).iter().sum::<u64>(), 100);
 }
 
 #[test]

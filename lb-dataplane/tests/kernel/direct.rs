@@ -142,11 +142,10 @@ fn a_flow_stays_with_its_backend_and_is_one_entry() {
             let flows = scene.get().flows(9).unwrap();
             assert_eq!(flows.len(), 1);
             assert_eq!(flows[0].backend.to_string(), "10.2.0.10:80", "{hook:?} {mode:?}");
-            let active = |scene: &mut Scene| -> u64 {
-                let counters = scene.get().service_counters().unwrap();
-                counters.values().flat_map(|service| &service.backends).map(|b| b.active).sum()
-            };
-            assert_eq!(active(&mut scene), 1, "{hook:?} {mode:?}");
+            let counters = scene.get().service_counters().unwrap();
+            let backends = counters.values().flat_map(|service| &service.backends);
+            let flows = backends.map(|backend| backend.active + backend.half_open);
+            assert_eq!(flows.sum::<u64>(), 1, "{hook:?} {mode:?}");
         }
     }
 }

@@ -29,6 +29,8 @@ pub(crate) const SYN_ACK: Carries = Carries::Tcp { flags: 0x12 };
 pub(crate) const ACK: Carries = Carries::Tcp { flags: 0x10 };
 pub(crate) const FIN: Carries = Carries::Tcp { flags: 0x11 };
 pub(crate) const RST: Carries = Carries::Tcp { flags: 0x04 };
+/// What a closed socket, or one that closes at once, answers; without ACK it answers what should not have come.
+pub(crate) const RST_ACK: Carries = Carries::Tcp { flags: 0x14 };
 pub(crate) const UDP: Carries = Carries::Udp { checksum: true };
 pub(crate) const ECHO: Carries = Carries::Icmp { kind: 8, code: 0 };
 pub(crate) const ECHO6: Carries = Carries::Icmp { kind: 128, code: 0 };

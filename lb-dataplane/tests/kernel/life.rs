@@ -8,7 +8,7 @@ use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::table::{Mode, OnExhaustion, Service, Source, Table, WhenFailed};
 use lb_dataplane::{Answer, Hook, Reason, seconds};
 
-use crate::frame::{ACK, Carries, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
+use crate::frame::{ACK, Carries, FIN, Frame, RST, RST_ACK, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BOTH, Scene};
 
 /// A VIP, a client, a backend, and a source address of ours, of one family.
@@ -142,7 +142,7 @@ fn nobody_hears_a_reset_who_has_no_connection_any_more_or_none_yet() {
     let mut scene = Scene::new();
     scene.template = Service { resets_idle: true, ..Service::default() };
     scene.apply(&[(vip, Tcp, Maglev, &[backend]), (vip, Udp, Maglev, &[backend])]);
-    let ends: [&[Carries]; 3] = [&[], &[FIN], &[RST]];
+    let ends: [&[Carries]; 4] = [&[], &[FIN], &[RST], &[RST_ACK]];
     for more in ends {
         scene.send(Hook::Tc, &packet(SYN, client, vip));
         if !more.is_empty() {

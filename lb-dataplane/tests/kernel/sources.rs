@@ -10,7 +10,7 @@ use lb_dataplane::{Hook, Kind, Reason, seconds};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::frame::{ACK, Carries, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
+use crate::frame::{ACK, Carries, FIN, Frame, RST_ACK, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BOTH, CLIENT_SIDE, Scene, small, with_half_open};
 
 const VIP: &str = "192.0.2.1:80";
@@ -298,8 +298,8 @@ fn a_flow_that_is_as_good_as_over_makes_room_where_no_other_port_is_free() {
             assert_eq!(clients, [client], "{hook:?} {packets:?}");
         }
         let counters = scene.get().service_counters().unwrap();
-        let active = counters.values().flat_map(|s| &s.backends).map(|backend| backend.active);
-        assert!(active.eq(ports.iter().map(|_| 1)), "{hook:?}: flows are counted out");
+        let flows = counters.values().flat_map(|s| &s.backends).map(|b| b.active + b.half_open);
+        assert!(flows.eq(ports.iter().map(|_| 1)), "{hook:?}: flows are counted out");
     }
 }
 
@@ -391,7 +391,7 @@ const BACK_UDP: Carries = Carries::Other(3);
 fn as_sent(carries: Carries) -> Carries {
     match carries {
         BACK_FIN => FIN,
-        BACK_RST => RST,
+        BACK_RST => RST_ACK,
         BACK_UDP => UDP,
         other => other,
     }

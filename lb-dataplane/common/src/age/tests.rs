@@ -4,11 +4,11 @@ mod room;
 
 use super::*;
 use crate::flow::{TCP, seconds};
-use crate::frame::{ACK, Carries, FIN, RST, SYN, SYN_ACK, UDP, packet};
+use crate::frame::{ACK, Carries, FIN, RST, RST_ACK, SYN, SYN_ACK, UDP, packet};
 use crate::model::{ModelPacket, ModelTables, Modelled, process, serving, serving_any};
 use crate::reason::Reason;
 use crate::service::{
-    ALGORITHM_ROUND_ROBIN, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE,
+    ALGORITHM_ROUND_ROBIN, BACKEND_BOUNDED, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE,
     BACKEND_RESETS_IDLE, SERVICE_BOUNDS_FLOWS, SourceEntry,
 };
 use crate::tables::FamilyTables;
@@ -82,7 +82,7 @@ const ACTS: [Act; 12] = [
     Act::Backend(1, SYN_ACK),
     Act::Backend(2, SYN_ACK),
     Act::Backend(1, FIN),
-    Act::Backend(1, RST),
+    Act::Backend(1, RST_ACK),
     Act::Backend(2, FIN),
     Act::MarkAll,
     Act::SweepAll,
@@ -142,6 +142,7 @@ fn begin(mut tables: ModelTables, (acts, ticks, now): Before) -> ModelTables {
         service.flags |= SERVICE_BOUNDS_FLOWS;
         service.max_flows_per_client = 100;
     }
+    tables.backends.iter_mut().for_each(|backend| backend.flags |= BACKEND_BOUNDED);
     tables.v4.half_open.borrow_mut().truncate(1);
     tables.v6.half_open.borrow_mut().truncate(1);
     run_all(&tables, acts);

@@ -5,8 +5,7 @@ use crate::checksum::Delta;
 use crate::family::{Family, V6};
 use crate::flow::{
     self, Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey,
-    STATE_ACROSS, STATE_CLIENT_COUNTED, STATE_CLOSING, STATE_GOING, STATE_MODE, Translation,
-    counted_client, remove_to_backend,
+    STATE_ACROSS, STATE_CLOSING, STATE_GOING, STATE_MODE, Translation, remove_to_backend,
 };
 use crate::hash::FlowHash;
 use crate::peer;
@@ -220,22 +219,14 @@ pub fn insert<A: Family, T: TablesOf<A>>(
     }
     made.entry.direction = DIRECTION_TO_BACKEND;
     made.entry.first_reply = 0;
-    // Before it is there: once it is, another CPU may end it, and what is counted out first would stay counted in.
-    let counts_client = made.entry.state & STATE_CLIENT_COUNTED != 0;
-    let has_place = !counts_client
-        || tables.count_client(&counted_client(tables, made.entry.service, key.source.to_v6()));
     // No entry without the one back.
-    let inserted = if made.without == 0 && has_place {
-        flow::insert(tables, key, &mut made.entry)
-    } else {
-        Err(InsertError::Full)
+    let inserted = match made.without {
+        0 => flow::insert(tables, key, &mut made.entry),
+        _ => Err(InsertError::Full),
     };
-    if inserted.is_err() && counts_client && has_place {
-        tables.discount_client(&counted_client(tables, made.entry.service, key.source.to_v6()));
-    }
     match inserted {
         Ok(()) => {
-            tables.count_new_flow(made.entry.service, made.entry.backend);
+            tables.count_new_flow(made.entry.backend);
             step.is_new = true;
             if made.affinity != 0 {
                 let client = client(made.entry.service, key.source);
@@ -246,9 +237,6 @@ pub fn insert<A: Family, T: TablesOf<A>>(
         Err(InsertError::Full) => {
             if !is_direct && made.without == 0 {
                 made.take_back(tables);
-            }
-            if !has_place {
-                return Err(Reason::ClientsFull);
             }
             if made.when_full == 0 {
                 return Err(Reason::FlowTableFull);

@@ -1,27 +1,35 @@
-//! Where a flow counts: under its service, its backend, and, where those are bounded, its client.
+//! Where a flow counts: in the load of its backend from when it is inserted, and under the bounds of its service, its backend and its
+//! client from when it is open. Both until it is closed or removed, whichever comes first: a closed one stays for a while, for the
+//! segments that are late, and is nobody's load meanwhile.
 //!
-//! A flow counts from when it is inserted until it is closed or removed, whichever comes first: a closed one stays for a while,
-//! for the segments that are late, and is nobody's load meanwhile.
+//! A flow is open once it is no forgery: with a handshake that is done, or, of datagrams and echoes, once its backend has answered.
+//! Until then the places of half-open flows bound it, and nobody else is refused for it.
 //!
-//! Invariant: each flow is counted out once. The entry to the backend says whether it was: whoever sets
-//! [`STATE_COUNTED_OUT`] there counts it out, by a compare-and-swap of a word that says that the flow is closed and that nobody has
-//! claimed it. The bit of an entry that is claimed does not change any more, and whoever removes it counts the flow out if the bit is
-//! not set.
+//! What is not known to be closed, but is likely to be, counts nowhere once it has been silent for a while ([`may_be_over`]). If it goes
+//! on after all, it has to be admitted again, as it had when it opened: so no bound is exceeded by who says that it closes and
+//! does not.
+//!
+//! Invariant: each flow counts once at most. The entry to the backend says where: it is in the load unless
+//! [`STATE_COUNTED_OUT`] is set there, and under the bounds if it [is open](is_open), too. Whoever changes that does so by a
+//! compare-and-swap of a word that says that nobody has claimed the entry. The word of one that is claimed does not change in this any
+//! more, and whoever removes it counts the flow out as it says.
 
 use super::entry::SWAP_TRIES;
 use super::{
     Flow, FlowKey, SCTP, STATE_BACKEND_FIN, STATE_BACKEND_RESET, STATE_BITS, STATE_CLAIMED,
-    STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_COUNTED_OUT, STATE_MODE,
-    STATE_SAMPLED, STATE_TAG,
+    STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CONFIRMED, STATE_COUNTED_OUT,
+    STATE_GOING, STATE_MODE, STATE_REPLIED, STATE_SAMPLED, STATE_TAG, has_handshake,
 };
+use crate::choose;
 use crate::family::{Family, V6, is_mapped};
+use crate::reason::Reason;
 use crate::sample;
 use crate::service::AffinityKey;
 use crate::tables::{FamilyTables, Tables};
 
 /// Whether a flow is nobody's load any more: both sides have closed what they sent, or the backend has reset all. A client's word
 /// alone is not enough, or who is at its limit would send a FIN or RST with a number that the backend ignores: one of TCP's RSTs counts
-/// as little, and where what the backend sends is not seen, the flow counts until it is removed. An ABORT of SCTP had its tag.
+/// as little, and where what the backend sends is not seen, nothing is known. An ABORT of SCTP had its tag.
 #[must_use]
 #[inline(always)]
 pub fn is_closed(protocol: u8, state: u32) -> bool {
@@ -30,11 +38,120 @@ pub fn is_closed(protocol: u8, state: u32) -> bool {
     state & STATE_MODE == 0 && (state & resets != 0 || state & BOTH_FIN == BOTH_FIN)
 }
 
-/// Counts a flow out if it is closed and nobody has. `client` is its client's address, read of the flow before.
+/// Whether a flow is open, or was before it was closed.
+#[must_use]
+#[inline(always)]
+pub fn is_open(protocol: u8, state: u32) -> bool {
+    state & if has_handshake(protocol) { STATE_CONFIRMED } else { STATE_REPLIED } != 0
+}
+
+/// Whether a flow that counts is likely to be over, if both sides are silent: a RST came that its receiver may have ignored, or, where
+/// what the backend sends is not seen, a FIN. A backend that has ignored a RST amid a transfer sends again within
+/// [`Timeouts::doubtful`](super::Timeouts::doubtful).
+#[must_use]
+#[inline(always)]
+pub fn may_be_over(state: u32) -> bool {
+    let signs = STATE_CLIENT_RESET | if state & STATE_MODE != 0 { STATE_CLIENT_FIN } else { 0 };
+    state & STATE_COUNTED_OUT == 0 && state & signs != 0
+}
+
+/// Whether there is room for a flow that bits of its state open, or that was counted out and goes on, where it does not count yet; what
+/// else its state is to say. `key` is that of its packets to the backend. By way of [`Tables::admit`].
+///
+/// # Errors
+///
+/// The bound under which there is none.
+#[inline(always)]
+pub fn admit<T: Tables>(
+    tables: &T,
+    key: &FlowKey<V6>,
+    to_backend: &impl Flow,
+    bits: u32,
+) -> Result<u32, Reason> {
+    let protocol = key.protocol();
+    let before = to_backend.state();
+    let counts = is_open(protocol, before) && before & STATE_COUNTED_OUT == 0;
+    let after = before | bits;
+    if counts || !is_open(protocol, after) || is_closed(protocol, after) {
+        return Ok(0);
+    }
+    choose::admit_open(tables, key, to_backend.service(), to_backend.backend())
+}
+
+/// Counts one more flow of a client, whose packets have this key, before the flow's entry says so: once it does, another CPU may count
+/// the flow out. Not zero if there was a place for that. A subprogram, like that which follows.
 #[inline(never)]
-pub fn count_out<T: Tables>(tables: &T, protocol: u8, to_backend: &impl Flow, client: V6) -> u32 {
-    const NOT_OURS: u32 = STATE_CLAIMED | STATE_COUNTED_OUT;
+pub fn count_client<T: Tables>(tables: &T, key: &FlowKey<V6>, service: u32) -> u32 {
+    tables.count_client(&counted_client(tables, service, key.source)).into()
+}
+
+/// Counts such a flow in, and sets these bits; where it does not, its client has one fewer again. By way of [`Tables::count_in`], as the next is by that of [`Tables::count_out`].
+///
+/// # Errors
+///
+/// `FlowExpiring`.
+#[inline(always)]
+pub fn count_in<T: Tables>(
+    tables: &T,
+    key: &FlowKey<V6>,
+    to_backend: &impl Flow,
+    bits: u32,
+) -> Result<(), Reason> {
+    let protocol = key.protocol();
     // Before the swap, which says that it was this flow's.
+    let (service, backend) = (to_backend.service(), to_backend.backend());
+    let before = to_backend.state();
+    let (was_open, is_out) = (is_open(protocol, before), before & STATE_COUNTED_OUT != 0);
+    let opens = is_open(protocol, before | bits);
+    let is_needless = if is_out { is_closed(protocol, before | bits) } else { was_open };
+    let mut tries = if is_needless || before & STATE_GOING != 0 { SWAP_TRIES } else { 0 };
+    let is_tried = tries == 0;
+    if is_tried && is_out {
+        tables.count_again(backend);
+    }
+    if is_tried && opens {
+        tables.count_open_flow(service, backend);
+    }
+    while tries < SWAP_TRIES {
+        tries += 1;
+        let word = to_backend.word();
+        let state = word as u32;
+        if (state ^ before) & (STATE_TAG | STATE_COUNTED_OUT) != 0
+            || state & STATE_GOING != 0
+            || is_open(protocol, state) != was_open
+            || is_out && is_closed(protocol, state | bits)
+        {
+            break;
+        }
+        let old = u64::from(STATE_COUNTED_OUT | STATE_CLIENT_COUNTED);
+        if to_backend.swap_word(word, word & !old | u64::from(bits)) {
+            return Ok(());
+        }
+    }
+    // Another CPU was first: it has counted the flow in or out, or removes it.
+    if is_tried && is_out {
+        tables.count_ended_flow(backend);
+    }
+    if is_tried && opens {
+        tables.discount_open_flow(service, backend);
+    }
+    if bits & STATE_CLIENT_COUNTED != 0 {
+        tables.discount_client(&counted_client(tables, service, key.source));
+    }
+    let state = to_backend.state();
+    let is_settled = is_open(protocol, state) || state & STATE_COUNTED_OUT != 0 || !opens;
+    if is_settled && state & STATE_GOING == 0 { Ok(()) } else { Err(Reason::FlowExpiring) }
+}
+
+/// Counts a flow out if it is closed, or may be over where it `is_silent`, and nobody has; and tells of the end of one that is closed
+/// and watched. `key` is that of its packets to the backend.
+#[inline(always)]
+pub fn count_out<T: Tables>(
+    tables: &T,
+    key: &FlowKey<V6>,
+    to_backend: &impl Flow,
+    is_silent: bool,
+) -> u32 {
     let (service, backend) = (to_backend.service(), to_backend.backend());
     let mut tries = 0;
     while tries < SWAP_TRIES {
@@ -42,13 +159,23 @@ pub fn count_out<T: Tables>(tables: &T, protocol: u8, to_backend: &impl Flow, cl
         let word = to_backend.word();
         let state = word as u32;
         let is_another = (state ^ to_backend.seen()) & STATE_TAG != 0;
-        if is_another || state & NOT_OURS != 0 || !is_closed(protocol, state) {
+        let is_closed = is_closed(key.protocol(), state);
+        if is_another
+            || state & STATE_CLAIMED != 0
+            || !(is_closed || is_silent && may_be_over(state))
+        {
             return 0;
         }
-        if to_backend.swap_word(word, word | u64::from(STATE_COUNTED_OUT)) {
-            tables.count_ended_flow(service, backend);
-            if state & STATE_CLIENT_COUNTED != 0 {
-                tables.discount_client(&counted_client(tables, service, client));
+        let watched = if is_closed { state & STATE_SAMPLED } else { 0 };
+        if watched | !state & STATE_COUNTED_OUT == 0 {
+            return 0;
+        }
+        let new = word & !u64::from(watched) | u64::from(STATE_COUNTED_OUT);
+        if to_backend.swap_word(word, new) {
+            let counted = Counted { service, backend, state: state & STATE_BITS };
+            count_end(tables, key, counted);
+            if tables.samples_every() != 0 && watched != 0 {
+                tables.end_sample(key, counted.state);
             }
             return 1;
         }
@@ -87,15 +214,26 @@ pub fn remove_to_backend<A: Family, T: Tables + FamilyTables<A>>(
 ) {
     if tables.remove_flow(key) {
         tables.count_removed(counted.backend);
-        if counted.state & STATE_COUNTED_OUT == 0 {
-            tables.count_ended_flow(counted.service, counted.backend);
-            if counted.state & STATE_CLIENT_COUNTED != 0 {
-                discount_client(tables, key, counted.service);
-            }
-        }
+        count_end(tables, key, counted);
         if tables.samples_every() != 0 && counted.state & STATE_SAMPLED != 0 {
             sample::end(tables, key, counted.state);
         }
+    }
+}
+
+/// Counts a flow out where it counts.
+#[inline(always)]
+fn count_end<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>, counted: Counted) {
+    if counted.state & STATE_COUNTED_OUT != 0 {
+        return;
+    }
+    tables.count_ended_flow(counted.backend);
+    if !is_open(key.protocol(), counted.state) {
+        return;
+    }
+    tables.discount_open_flow(counted.service, counted.backend);
+    if counted.state & STATE_CLIENT_COUNTED != 0 {
+        discount_client(tables, key, counted.service);
     }
 }
 

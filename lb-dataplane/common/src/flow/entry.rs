@@ -29,7 +29,7 @@ pub struct FlowEntry {
     pub translation: Translation<V6>,
     /// The backend, as `BACKENDS` and, for each CPU, `BACKEND_COUNTS` have it.
     pub backend: u32,
-    /// The service, as `SERVICE_LOADS` has it.
+    /// The service, as `SERVICE_OPEN_FLOWS` has it.
     pub service: u32,
     /// Bits of `STATE_*`. With the number that follows it is one word of 64 bits, the state its low half.
     pub state: u32,

@@ -76,6 +76,13 @@ impl Timeouts {
         Self { tcp_closed: self.tcp_closed - less, ..*self }
     }
 
+    /// For how long both sides must be silent after a sign of a flow's end that may be ignored, until it counts nowhere.
+    #[must_use]
+    #[inline(always)]
+    pub fn doubtful(&self) -> u32 {
+        self.tcp_closed.min(CLOSED_LEAST)
+    }
+
     /// That of half-open flows of UDP: RFC 4787 REQ-5 has no other one for those without an answer.
     #[must_use]
     #[inline(always)]

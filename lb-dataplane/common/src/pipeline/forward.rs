@@ -16,7 +16,7 @@ use crate::punt::QUOTED;
 use crate::quote;
 use crate::reason::Reason;
 use crate::rewrite;
-use crate::service::MODE_ACROSS;
+use crate::service::{EXHAUSTION_DROP, MODE_ACROSS};
 use crate::tables::{Tables, TablesOf};
 
 /// What the FIB has for a packet's destination.
@@ -380,6 +380,20 @@ fn send<A: Family, P: Packet>(
 ) -> Option<()> {
     A::write_ttl(packet, ip.ttl.wrapping_sub(1))?;
     address_frame(packet, member, destination, way)
+}
+
+/// Has the client of a flow for which no source port was free told, if it is to be.
+#[inline(never)]
+pub(super) fn tell_of_exhaustion<A: Family, P: Packet>(
+    packet: &mut P,
+    scratch: &Scratch<A>,
+) -> u32 {
+    let Scratch { transport, made, .. } = scratch;
+    if made.on_exhaustion != EXHAUSTION_DROP {
+        let len = if transport.kind == Kind::Tcp { A::QUOTED_TCP } else { A::QUOTED_SHORT };
+        packet.punt(Reason::NoSourcePort, len, u16::from(made.on_exhaustion));
+    }
+    0
 }
 
 /// Addresses the frame, or says whose MAC the kernel is to find.

@@ -1,18 +1,19 @@
 //! A flow's life, as its packets tell it.
 
-use super::Arrival;
+use super::{Arrival, Scratch, Step};
 use crate::age::has_lost_its_backend;
 use crate::family::{Family, V6};
 use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowKey, SCTP, STATE_BACKEND_FIN,
-    STATE_BACKEND_RESET, STATE_CLAIMED, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING,
-    STATE_CONFIRMED, STATE_GOING, STATE_MODE, STATE_REPLIED, STATE_RESETS, TCP, count_out,
-    remove_to_backend,
+    STATE_BACKEND_RESET, STATE_BITS, STATE_CLAIMED, STATE_CLIENT_FIN, STATE_CLIENT_RESET,
+    STATE_CLOSING, STATE_CONFIRMED, STATE_COUNTED_OUT, STATE_GOING, STATE_MODE, STATE_REPLIED,
+    STATE_RESETS, STATE_TAG, TCP, count_client, is_open, remove_to_backend,
 };
 use crate::parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::peer;
 use crate::reason::Reason;
 use crate::sctp;
+use crate::service::MODE_ACROSS;
 use crate::tables::{Tables, TablesOf};
 
 /// Ticks of silence after which a SYN that no backend answered chooses anew: its backend may have gone.
@@ -71,14 +72,18 @@ pub(crate) fn claim(entry: &impl Flow) -> Result<(), Reason> {
     if entry.claim(0) { Ok(()) } else { Err(Reason::FlowExpiring) }
 }
 
-/// Notes in both directions what this packet says of the flow's life. Most packets say nothing new.
+/// Of what a packet says, beside bits of `STATE_*`: its client goes on with a flow that counts nowhere, or after a RST.
+const GOES_ON: u32 = 1 << 16;
+const TAKES_BACK: u32 = 1 << 17;
+
+/// What a packet says of its flow's life, for [`hear`]; 0 if that is nothing new, as with most.
 #[inline(always)]
-pub(super) fn observe<A: Family, T: TablesOf<A>>(
+pub(super) fn said<A: Family, T: TablesOf<A>>(
     tables: &T,
     arrival: &Arrival<A>,
     entry: &T::Flow,
     state: u32,
-) -> Result<(), Reason> {
+) -> u32 {
     let to_client = entry.direction() == DIRECTION_TO_CLIENT;
     let is_tcp = arrival.key.protocol() == TCP;
     let is_sctp = arrival.key.protocol() == SCTP;
@@ -94,15 +99,18 @@ pub(super) fn observe<A: Family, T: TablesOf<A>>(
     let goes_on = !has_handshake && arrival.key.protocol() != A::ICMP;
     let acknowledges = flags & (TCP_SYN | TCP_ACK) == TCP_ACK;
     let is_direct = state & STATE_MODE != 0;
-    let mut bits = match (to_client, flags & TCP_FIN != 0) {
-        (true, true) => STATE_REPLIED | STATE_BACKEND_FIN,
-        (true, false) => STATE_REPLIED,
-        (false, true) => STATE_CLIENT_FIN,
-        (false, false) => 0,
+    let mut bits = match (to_client, flags & (TCP_FIN | TCP_RST)) {
+        (true, 0) => STATE_REPLIED,
+        (true, TCP_FIN) => STATE_REPLIED | STATE_BACKEND_FIN,
+        // One that acknowledges nothing says that what it answers was of no connection, which who sent that may have meant.
+        (true, _) if is_tcp && flags & TCP_ACK == 0 => STATE_CLIENT_RESET,
+        (true, _) => STATE_BACKEND_RESET,
+        (false, 0) => 0,
+        (false, TCP_FIN) => STATE_CLIENT_FIN,
+        (false, _) => STATE_CLIENT_RESET,
     };
-    if flags & TCP_RST != 0 {
-        bits |= if to_client { STATE_BACKEND_RESET } else { STATE_CLIENT_RESET };
-    } else if !to_client {
+    let mut more = 0;
+    if flags & TCP_RST == 0 && !to_client {
         if is_direct {
             // What the backend sends is not seen here: a client that goes on has had an answer.
             if goes_on || acknowledges {
@@ -113,21 +121,62 @@ pub(super) fn observe<A: Family, T: TablesOf<A>>(
         {
             bits |= STATE_CONFIRMED;
         }
+        if flags & TCP_FIN == 0 && (is_tcp || flags != 0) && state & STATE_COUNTED_OUT != 0 {
+            more |= GOES_ON;
+        }
         // Only TCP's may be forged: an ABORT had the association's tag, and stands.
         if is_tcp && state & STATE_CLIENT_RESET != 0 {
-            take_reset_back(tables, arrival, entry);
+            more |= TAKES_BACK;
         }
     }
     note_acknowledged(arrival, entry, state | bits);
-    if bits & !state == 0 {
-        return Ok(());
+    if bits & !state | more == 0 { 0 } else { bits | more }
+}
+
+/// Notes in both directions what a packet has said of its flow's life, as `step.news` has it. By way of
+/// [`FamilyTables::hear`](crate::tables::FamilyTables::hear).
+///
+/// # Errors
+///
+/// The reason for which the flow does not go on by this packet.
+#[inline(always)]
+pub fn hear<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Result<(), Reason> {
+    write_key_to_backend(scratch);
+    let Scratch { arrival, step, made, .. } = scratch;
+    let key = &made.after;
+    let bits = step.news & STATE_BITS;
+    let protocol = arrival.key.protocol();
+    let to_client = step.direction == DIRECTION_TO_CLIENT;
+    // Looked up again: to be handed it would need room that the caller has not.
+    let entry = tables.flow(&arrival.key).ok_or(Reason::FlowExpiring)?;
+    let state = entry.seen();
+    // Its key may be another flow's by now.
+    if (state ^ step.seen) & STATE_TAG != 0 {
+        return Err(Reason::FlowExpiring);
     }
-    let peer = peer::find(tables, &arrival.key, entry);
-    if let Some(peer) = &peer
+    let peer = peer::find(tables, &arrival.key, &entry);
+    let to_backend = if to_client { peer.as_ref() } else { Some(&entry) };
+    let opens = is_open(protocol, state | bits) && !is_open(protocol, state);
+    if let Some(to_backend) = to_backend
+        && (opens || step.news & GOES_ON != 0)
+    {
+        let admitted = tables.admit(key, to_backend, bits)?;
+        if admitted != 0 && count_client(tables, key, to_backend.service()) == 0 {
+            return Err(Reason::ClientsFull);
+        }
+        tables.count_in(key, to_backend, bits | admitted)?;
+    }
+    if step.news & TAKES_BACK != 0 {
+        entry.clear_state(STATE_CLIENT_RESET);
+        if let Some(to_client) = &peer {
+            to_client.clear_state(STATE_CLIENT_RESET);
+        }
+    }
+    if let Some(to_backend) = &peer
         && to_client
-        && !is_sctp
-        && state & STATE_REPLIED == 0
-        && !peer.set_first_reply(u32::from_be(arrival.sequence))
+        && protocol != SCTP
+        && bits & !state & STATE_REPLIED != 0
+        && !to_backend.set_first_reply(u32::from_be(arrival.sequence))
     {
         return Err(Reason::FlowExpiring);
     }
@@ -139,37 +188,31 @@ pub(super) fn observe<A: Family, T: TablesOf<A>>(
         peer.set_state(bits);
     }
     // Once both entries say it: of two CPUs that close a side each, one finds both closed in the entry to the backend.
-    close(tables, arrival, entry);
+    if let Some(to_backend) = to_backend
+        && entry.state() & STATE_CLOSING != 0
+    {
+        tables.count_out(key, to_backend, false);
+    }
     Ok(())
 }
 
-/// Forgets a client's RST, since the client goes on. A subprogram, as is the next: the caller's stack has no room.
+/// Writes the key of the flow's packets to its backend where nothing is made of it otherwise.
 #[inline(never)]
-fn take_reset_back<A: Family, T: TablesOf<A>>(
-    tables: &T,
-    arrival: &Arrival<A>,
-    to_backend: &T::Flow,
-) -> u32 {
-    to_backend.clear_state(STATE_CLIENT_RESET);
-    if let Some(to_client) = peer::find(tables, &arrival.key, to_backend) {
-        to_client.clear_state(STATE_CLIENT_RESET);
-    }
+fn write_key_to_backend<A: Family>(scratch: &mut Scratch<A>) -> u32 {
+    scratch.made.after = key_to_backend(&scratch.arrival, &scratch.step);
     0
 }
 
-/// Counts the flow out if this packet, or one before, has closed it.
-#[inline(never)]
-fn close<A: Family, T: TablesOf<A>>(tables: &T, arrival: &Arrival<A>, entry: &T::Flow) -> u32 {
-    if entry.state() & STATE_CLOSING == 0 {
-        return 0;
-    }
-    if entry.direction() != DIRECTION_TO_CLIENT {
-        return count_out(tables, arrival.key.protocol(), entry, arrival.key.source.to_v6());
-    }
-    let client = entry.translation::<V6>().destination;
-    match peer::find(tables, &arrival.key, entry) {
-        Some(to_backend) => count_out(tables, arrival.key.protocol(), &to_backend, client),
-        None => 0,
+/// The key of the flow's packets to its backend.
+#[inline(always)]
+pub(crate) fn key_to_backend<A: Family>(arrival: &Arrival<A>, step: &Step<A>) -> FlowKey<V6> {
+    let protocol = arrival.key.protocol;
+    if step.direction == DIRECTION_TO_BACKEND {
+        arrival.key.to_v6()
+    } else if step.mode == MODE_ACROSS {
+        peer::answers_across::<A>(&step.across, protocol).to_v6()
+    } else {
+        peer::answers(&step.translation, protocol).to_v6()
     }
 }
 

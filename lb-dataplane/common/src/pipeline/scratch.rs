@@ -96,6 +96,10 @@ pub struct Step<A: Family> {
     pub vip_flags: u32,
     /// How the packet reaches the flow's backend: one of the `MODE_*` constants.
     pub mode: u32,
+    /// What it says of its flow's life that is new.
+    pub news: u32,
+    /// The state that the flow was found in.
+    pub seen: u32,
     /// Of a SYN: the largest segment size that it may announce, as a flow's entry has it.
     pub mss: u16,
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::*;
+use crate::frame::RST_ACK;
 use crate::service::ALGORITHM_LEAST_CONNECTIONS;
 
 /// Weights in turns, each backend's as often as its weight says.
@@ -86,7 +87,7 @@ proptest! {
         prop_assert!(above <= most, "{above} above the average of {each} of {count} backends");
         for (n, end) in (connections..).zip(ends) {
             let (gone, backend) = open.swap_remove(end.index(open.len()));
-            let mut reset = ModelPacket::<true>::new(packet_of(RST, backend, client(gone, v6)));
+            let mut reset = ModelPacket::<true>::new(packet_of(RST_ACK, backend, client(gone, v6)));
             prop_assert_eq!(process(&mut reset, &tables).reason, Reason::ForwardedToClient);
             open.push((n, begin(&tables, n, v6)));
         }
