@@ -184,7 +184,7 @@ pub enum Protocol {
     /// SCTP, by one address of either side: those that an INIT lists are taken out, unless backends answer clients themselves.
     Sctp,
     /// Echo requests to the address (ICMP, or ICMPv6), given to backends; without such a VIP lbd answers them itself. It has
-    /// no ports, and its backends are of its family.
+    /// no ports.
     Icmp,
 }
 
