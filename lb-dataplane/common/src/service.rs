@@ -201,9 +201,9 @@ pub struct SourceEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct AffinityKey {
-    /// The client's address.
+    /// The client's address; in `CLIENT_FLOWS` the bits of it that clients are counted by.
     pub client: V6,
-    /// The service's id.
+    /// The service's id, below 65,536; in `CLIENT_FLOWS` with how many bits these are, in the upper half.
     pub service: u32,
 }
 
