@@ -17,6 +17,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use crate::error::OpenError;
 use crate::layout;
+use crate::sys::links;
 
 /// Has a bpffs at a folder, which is made if it is not there; whether this process mounted it. A process that gives up
 /// the right to mount does this before.
@@ -169,7 +170,11 @@ impl Pins {
 
     /// Removes all attachments.
     pub(crate) fn remove_links(&self) -> Result<(), OpenError> {
-        remove(&self.links()).map_err(|source| OpenError::Pin { path: self.root.clone(), source })
+        let error = |source| OpenError::Pin { path: self.root.clone(), source };
+        for entry in fs::read_dir(self.links()).into_iter().flatten() {
+            links::take_off(&entry.map_err(error)?.path()).map_err(error)?;
+        }
+        remove(&self.links()).map_err(error)
     }
 
     /// Removes everything, of all layouts, and the bpffs if this process mounted it.

@@ -24,7 +24,7 @@ use super::programs::{self, Programs};
 use super::{HookChoice, XdpMode, interfaces, tags};
 use crate::error::{AttachError, OpenError};
 use crate::link::{xdp_program, xdp_program_id};
-use crate::pins::{Pins, remove_file as remove};
+use crate::pins::Pins;
 use crate::sys::{ethtool, links};
 
 /// Drivers whose native XDP supports redirecting and multiple queues, as their documentation says.
@@ -211,7 +211,7 @@ fn attach_by(
     // A packet that both hooks see would be translated twice.
     for other in HOOKS.into_iter().filter(|other| *other != hook) {
         let keep = |source| AttachError::Keep { interface: interface.name.clone(), source };
-        remove(&pin(from.pins, interface.index, other)).map_err(keep)?;
+        links::take_off(&pin(from.pins, interface.index, other)).map_err(keep)?;
     }
     Ok(Placed { hook, refused })
 }
@@ -225,7 +225,7 @@ fn take_others_off(pins: &Pins, interface: &Interface) -> Result<(), AttachError
     let is_other =
         |link: &PathBuf| links::look_at(link).is_ok_and(|link| !ours.contains(&link.program));
     let mut others = links.filter(is_other);
-    others.try_for_each(|link| remove(&link)).map_err(keep)
+    others.try_for_each(|link| links::take_off(&link)).map_err(keep)
 }
 
 pub(super) fn detach(
@@ -236,7 +236,7 @@ pub(super) fn detach(
 ) -> Result<(), AttachError> {
     let index = if_nametoindex(name).map_err(|_| AttachError::NoInterface(name.to_owned()))?;
     for hook in HOOKS {
-        remove(&pin(pins, index, hook))
+        links::take_off(&pin(pins, index, hook))
             .map_err(|source| AttachError::Keep { interface: name.to_owned(), source })?;
     }
     tags::give_back(pins, index);
@@ -258,7 +258,7 @@ fn attach_to(
     };
     if hook == Hook::Xdp && driver(&interface.name) == BOND {
         // One that an earlier version attached goes, too.
-        let _none = remove(&path);
+        let _none = links::take_off(&path);
         let on_ports = io::Error::other("a bond's ports would run it, as frames of theirs");
         return Err(xdp_error(interface, hook, on_ports.into()));
     }
@@ -266,9 +266,8 @@ fn attach_to(
         match replace(program, pinned.into(), hook) {
             Ok(()) => return Ok(hook),
             // The interface went away and took the attachment along; its index is in use again.
-            Err(error) if is_dead(&error) => remove(&path).map_err(|source| AttachError::Keep {
-                interface: interface.name.clone(),
-                source,
+            Err(error) if is_dead(&error) => links::take_off(&path).map_err(|source| {
+                AttachError::Keep { interface: interface.name.clone(), source }
             })?,
             Err(error) => return Err(refused(error)),
         }

@@ -363,3 +363,24 @@ fn a_new_process_goes_on_with_services_and_flows() {
     scene.apply(&[(VIP, Tcp, Maglev, &[BACKEND]), (VIP, Udp, Maglev, &[BACKEND])]);
     assert_eq!(scene.send(Hook::Tc, &packet(UDP, CLIENT, VIP)).frame().to, address(BACKEND));
 }
+
+#[test]
+fn a_devices_sum_of_the_whole_packet_stays_right_with_one_hop_less() {
+    let mut scene = scene();
+    for (first, answer) in [(SYN, SYN_ACK), (UDP, UDP)] {
+        let there = packet(first, CLIENT, VIP).payload(17);
+        let back = packet(answer, BACKEND, CLIENT).payload(512);
+        assert_eq!(scene.send_summed(&there.bytes()), Reason::ForwardedToBackend);
+        assert_eq!(scene.send_summed(&back.bytes()), Reason::ForwardedToClient);
+        // By the short way.
+        let next = if first == SYN { ACK } else { UDP };
+        for len in [0, 1, 1300] {
+            let there = packet(next, CLIENT, VIP).payload(len);
+            assert_eq!(scene.send_summed(&there.bytes()), Reason::ForwardedToBackend);
+            let back = packet(next, BACKEND, CLIENT).payload(len);
+            assert_eq!(scene.send_summed(&back.bytes()), Reason::ForwardedToClient);
+        }
+    }
+    let routed = packet(UDP, CLIENT, "[2001:db8:2::3]:53").payload(33);
+    assert_eq!(scene.send_summed(&routed.bytes()), Reason::Forwarded);
+}

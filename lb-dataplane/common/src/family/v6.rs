@@ -304,14 +304,22 @@ impl Family for V6 {
     fn write_ttl<P: Packet>(packet: &mut P, ttl: u8) -> Option<()> {
         let [old] = packet.read::<1>(NEXT_AT)?;
         let [next, _] = old.to_ne_bytes();
-        packet.write(NEXT_AT, [u16::from_ne_bytes([next, ttl])])
+        let new = u16::from_ne_bytes([next, ttl]);
+        packet.write(NEXT_AT, [new])?;
+        // No checksum of a header makes up for it.
+        packet.note_change(Delta::of([old], [new]));
+        Some(())
     }
 
     #[inline(always)]
     fn write_hop<P: Packet>(packet: &mut P, near: P::Near, ip: &Ip<Self>, to: &Translation<Self>) {
-        packet.store(near, NEXT_AT, [u16::from_ne_bytes([ip.protocol, ip.ttl.wrapping_sub(1)])]);
+        let hops = |ttl: u8| u16::from_ne_bytes([ip.protocol, ttl]);
+        let (old, new) = (hops(ip.ttl), hops(ip.ttl.wrapping_sub(1)));
+        packet.store(near, NEXT_AT, [new]);
         packet.store(near, ETHERNET_LEN + ADDRESSES_AT, all_words(to.source));
         packet.store(near, ETHERNET_LEN + ADDRESSES_AT + 16, all_words(to.destination));
+        // No checksum of a header makes up for it.
+        packet.note_change(Delta::of([old], [new]));
     }
 
     #[inline(always)]

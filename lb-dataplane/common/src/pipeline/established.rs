@@ -48,9 +48,13 @@ struct Segment<A, P: Packet> {
 /// Sends a packet on, counted, if it is one of those that go the short way; `None` leaves it to [`process`](super::process).
 #[inline(always)]
 pub fn forward_established<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Option<Outcome> {
-    match plain_ethernet(packet)? {
-        Version::V4 => forward::<V4, P, T>(packet, tables),
-        Version::V6 => forward::<V6, P, T>(packet, tables),
+    match plain_ethernet(packet) {
+        Some(Version::V4) => forward::<V4, P, T>(packet, tables),
+        Some(Version::V6) => forward::<V6, P, T>(packet, tables),
+        None => {
+            know_nothing(tables);
+            None
+        }
     }
 }
 
@@ -62,7 +66,7 @@ pub fn end_without_long_way<P: Packet, T: Tables>(packet: &P, tables: &T) -> Out
     Outcome { reason, way: Way::default() }
 }
 
-/// Has the long way begin from the start: a frame that comes without the short one having looked at it, such as one with tags.
+/// Has the long way begin from the start, whatever that finds the frame to be.
 #[inline(always)]
 pub(super) fn know_nothing<T: Tables>(tables: &T) {
     tables.with_scratch(|scratch: &mut Scratch<V4>| scratch.arrival.known = KNOWN_NOTHING);

@@ -2,7 +2,6 @@
 //! those of its way out are put on at the end. Frames that go to the kernel, or back, go as they came.
 
 use super::Way;
-use super::established::know_nothing;
 use crate::packet::Packet;
 use crate::reason::{Kind, Reason};
 use crate::tables::Tables;
@@ -45,7 +44,6 @@ pub(crate) fn behind_tags<P: Packet, T: Tables>(
 /// A subprogram: the frames without tags do not pay for it, and it returns a scalar.
 #[inline(never)]
 fn untag<P: Packet, T: Tables>(packet: &mut P, tables: &T, arrived: &mut Arrived) -> u32 {
-    know_nothing(tables);
     let Some(mac) = packet.read::<3>(0) else { return WRITE_FAULT };
     let mut here = Here { ifindex: packet.ifindex(), is_mac_of: packet.is_addressed_here(mac) };
     arrived.tags = match take(packet, tables, &mut here, mac) {

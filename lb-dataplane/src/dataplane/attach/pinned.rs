@@ -10,7 +10,7 @@ use aya::Ebpf;
 use super::super::programs::{self, Programs};
 use super::super::{interfaces, tags};
 use super::{Attached, Hook, name_of};
-use crate::pins::{Pins, remove_file as remove};
+use crate::pins::Pins;
 use crate::sys::links;
 
 /// Every hook.
@@ -80,7 +80,7 @@ pub(in crate::dataplane) fn forget_gone(ebpf: &mut Ebpf, programs: &Programs, pi
     let Ok(all) = all_pinned(pins) else { return };
     let (gone, stay): (Vec<_>, Vec<_>) = all.into_iter().partition(Pinned::is_gone);
     for one in &gone {
-        let _stays_until_the_next_time = remove(&one.path);
+        let _stays_until_the_next_time = links::take_off(&one.path);
     }
     let known = interfaces::known(ebpf).into_iter();
     for index in known.filter(|index| stay.iter().all(|one| one.ifindex != *index)) {
