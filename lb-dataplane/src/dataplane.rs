@@ -13,6 +13,7 @@ mod flow_events;
 mod flow_filter;
 mod flows;
 mod free_ports;
+mod host_routes;
 mod interfaces;
 mod kept;
 mod memory;
@@ -45,6 +46,7 @@ pub use self::early::EarlyFragments;
 pub use self::flow_events::{FlowEnd, FlowEvent, FlowEvents, HowEnded};
 pub use self::flow_filter::{Flow, FlowFilter, FlowState};
 pub use self::flows::FlowPlace;
+use self::host_routes::HostRoutes;
 use self::memory::Memory;
 use self::one_arm::OneArm;
 pub use self::open::clean;
@@ -72,6 +74,7 @@ pub struct Dataplane {
     served: Served,
     memory: Memory,
     one_arm: OneArm,
+    host_routes: HostRoutes,
     fib: Fib,
     scan: age::Scan,
     /// Fragments that came early: how many may be kept, and what became of them.
@@ -191,7 +194,8 @@ impl Dataplane {
     ///
     /// The table asks for more than the maps hold; a map cannot be written.
     pub fn apply(&mut self, table: &Table) -> Result<(), ApplyError> {
-        let (resolved, one_arm) = OneArm::of(table, &|address| self.fib.towards(address));
+        let (resolved, one_arm) =
+            OneArm::of(table, &mut self.host_routes, &|to| self.fib.towards(to));
         let steps = self.served.plan(&resolved)?;
         apply::carry_out(&mut self.ebpf, &mut self.memory, &mut self.served, &steps)?;
         self.one_arm = one_arm;
@@ -204,7 +208,7 @@ impl Dataplane {
     ///
     /// As for [`Dataplane::apply`].
     pub fn change(&mut self, change: &Change) -> Result<(), ApplyError> {
-        let resolved = self.one_arm.resolve(change, &|address| self.fib.towards(address));
+        let resolved = OneArm::resolve(change, &mut self.host_routes, &|to| self.fib.towards(to));
         let steps = self.served.change(&resolved)?;
         apply::carry_out(&mut self.ebpf, &mut self.memory, &mut self.served, &steps)?;
         self.one_arm.keep(change, &resolved);
@@ -248,8 +252,9 @@ impl Dataplane {
         if self.one_arm.begins() {
             self.one_arm.tell();
             self.one_arm.find_neighbours(&towards);
+            self.host_routes.begin_round();
         }
-        let (moved, is_more) = self.one_arm.moved(&towards);
+        let (moved, is_more) = self.one_arm.moved(&mut self.host_routes, &towards);
         moved.map_or(Ok(()), |change| self.change(&change))?;
         Ok(is_more)
     }

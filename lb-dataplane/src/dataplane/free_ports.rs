@@ -2,6 +2,7 @@
 //! flows never meet health checks, BGP or whatever else begins here.
 
 use std::fs::read_to_string;
+use std::io::{self, ErrorKind};
 use std::ops::RangeInclusive;
 
 /// Where the kernel keeps the ports that it chooses from for connections that begin here, of both families.
@@ -14,9 +15,20 @@ const DEFAULT_OWN: RangeInclusive<u16> = 32_768..=60_999;
 const FIRST: u16 = 1024;
 
 /// The ports for flows, as this host is set up now; `None` where the kernel may choose any.
-pub(super) fn free_ports() -> Option<RangeInclusive<u16>> {
-    let own = read_to_string(OWN).ok().and_then(|text| own(&text)).unwrap_or(DEFAULT_OWN);
-    longest(&own, &reserved(&read_to_string(RESERVED).unwrap_or_default()))
+pub(super) fn free_ports() -> io::Result<Option<RangeInclusive<u16>>> {
+    let own = setting(OWN)?.and_then(|text| own(&text)).unwrap_or(DEFAULT_OWN);
+    Ok(longest(&own, &reserved(&setting(RESERVED)?.unwrap_or_default())))
+}
+
+/// A setting of the kernel; `None` where it shows none to this process, which no later try changes.
+fn setting(path: &str) -> io::Result<Option<String>> {
+    match read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Two numbers.

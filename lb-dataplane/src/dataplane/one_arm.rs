@@ -4,15 +4,15 @@
 //! flows.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::IpAddr;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::direct::{self, Towards};
-use super::free_ports::free_ports;
+use super::host_routes::HostRoutes;
 use crate::sys;
 use crate::table::{BackendState, Change, Mode, Service, ServiceKey, Source, Table};
 
@@ -37,9 +37,13 @@ pub(super) struct OneArm {
 
 impl OneArm {
     /// A table with sources filled in, as this host's routes and ports are now.
-    pub(super) fn of<'a>(table: &'a Table, towards: Towards<'_>) -> (Cow<'a, Table>, Self) {
+    pub(super) fn of<'a>(
+        table: &'a Table,
+        host: &mut HostRoutes,
+        towards: Towards<'_>,
+    ) -> (Cow<'a, Table>, Self) {
         let one_arm = table.services.iter().filter(|(_, service)| service.follows_routes());
-        let services = fill_in(one_arm, towards);
+        let services = fill_in(one_arm, host, towards);
         if services.is_empty() {
             return (Cow::Borrowed(table), Self::default());
         }
@@ -52,7 +56,11 @@ impl OneArm {
     }
 
     /// A change with sources filled in.
-    pub(super) fn resolve<'a>(&self, change: &'a Change, towards: Towards<'_>) -> Cow<'a, Change> {
+    pub(super) fn resolve<'a>(
+        change: &'a Change,
+        host: &mut HostRoutes,
+        towards: Towards<'_>,
+    ) -> Cow<'a, Change> {
         let wanted = change.services.iter();
         let one_arm = wanted.filter_map(|(key, service)| {
             service
@@ -60,7 +68,7 @@ impl OneArm {
                 .filter(|service| service.follows_routes())
                 .map(|service| (key, service))
         });
-        let filled = fill_in(one_arm, towards);
+        let filled = fill_in(one_arm, host, towards);
         if filled.is_empty() {
             return Cow::Borrowed(change);
         }
@@ -132,7 +140,11 @@ impl OneArm {
 
     /// Of the next services those whose sources are no longer what the routes say, as they were asked for; and whether there are
     /// more services to be looked at.
-    pub(super) fn moved(&mut self, towards: Towards<'_>) -> (Option<Change>, bool) {
+    pub(super) fn moved(
+        &mut self,
+        host: &mut HostRoutes,
+        towards: Towards<'_>,
+    ) -> (Option<Change>, bool) {
         let after = self.followed.map_or(Unbounded, Excluded);
         let mut backends = 0;
         let mut next = self.services.range((after, Unbounded)).peekable();
@@ -142,7 +154,7 @@ impl OneArm {
             self.followed = Some(*key);
             Some((key, asked))
         });
-        let now = fill_in(some, towards);
+        let now = fill_in(some, host, towards);
         let is_more = next.peek().is_some();
         let moved = now.into_iter().filter(|(key, (_, resolved))| {
             self.services.get(key).is_none_or(|(_, before)| before != resolved)
@@ -168,14 +180,19 @@ type Filled = BTreeMap<ServiceKey, (Service, Service)>;
 
 fn fill_in<'a>(
     services: impl Iterator<Item = (&'a ServiceKey, &'a Service)>,
+    host: &mut HostRoutes,
     towards: Towards<'_>,
 ) -> Filled {
     let mut services = services.peekable();
     if services.peek().is_none() {
         return Filled::new();
     }
-    let towards_backend = |backend| address_towards(backend).ok();
-    let mut filled = fill_in_with(services, free_ports(), towards_backend, is_own);
+    host.look_again();
+    let ports = host.free_ports();
+    let host = RefCell::new(host);
+    let towards_backend = |backend| host.borrow_mut().towards(backend);
+    let is_own = |address| host.borrow_mut().is_own(address);
+    let mut filled = fill_in_with(services, ports, towards_backend, is_own);
     for (_, service) in filled.values_mut() {
         direct::drain(service, towards);
     }
@@ -184,12 +201,13 @@ fn fill_in<'a>(
 
 /// A backend that no route leads to, or whose flows are to come from addresses none of which is this host's, gets no new ones:
 /// they would come from nowhere. Nor does one while this host's own connections may have any port, if its flows can come from no
-/// other address: answers to either would be taken for the other's.
+/// other address: answers to either would be taken for the other's. Where nobody knows whether an address is this host's own, the
+/// more careful holds: it is not taken for one where that is needed, and flows have no port of it that this host may give away.
 fn fill_in_with<'a>(
     services: impl Iterator<Item = (&'a ServiceKey, &'a Service)>,
     ports: Option<RangeInclusive<u16>>,
     address_towards: impl Fn(IpAddr) -> Option<IpAddr>,
-    is_own: impl Fn(IpAddr) -> bool,
+    is_own: impl Fn(IpAddr) -> Option<bool>,
 ) -> Filled {
     type Key = (bool, IpAddr, Arc<[Source]>);
     let mut known: BTreeMap<Key, Option<Arc<[Source]>>> = BTreeMap::new();
@@ -213,19 +231,16 @@ fn fill_in_with<'a>(
                         return Some([source(is_nat, address_towards(backend.address)?)?].into());
                     }
                     let own = backend.sources.iter().map(|named| named.address);
-                    let own = own.filter(|named| is_own(*named));
+                    let own = own.filter(|named| is_own(*named) == Some(true));
                     some(own.filter_map(|named| source(is_nat, named)).collect())
                 })
             } else if backend.sources.is_empty() || !is_nat {
                 continue;
             } else {
                 elsewhere.entry(backend.sources.clone()).or_insert_with(|| {
-                    let narrowed = |named: &Source| {
-                        if is_own(named.address) {
-                            source(true, named.address)
-                        } else {
-                            Some(*named)
-                        }
+                    let narrowed = |named: &Source| match is_own(named.address) {
+                        Some(false) => Some(*named),
+                        Some(true) | None => source(true, named.address),
                     };
                     some(backend.sources.iter().filter_map(narrowed).collect())
                 })
@@ -243,35 +258,10 @@ fn fill_in_with<'a>(
     services.map(resolve).collect()
 }
 
-/// The source address that the kernel's routes choose: a datagram socket that is connected has it, and sends nothing.
-fn address_towards(backend: IpAddr) -> io::Result<IpAddr> {
-    const DISCARD: u16 = 9;
-    let any = match backend {
-        IpAddr::V4(_) => IpAddr::from([0; 4]),
-        IpAddr::V6(_) => IpAddr::from([0; 16]),
-    };
-    let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
-    socket.connect(SocketAddr::new(backend, DISCARD))?;
-    let address = socket.local_addr()?.ip();
-    if address.is_unspecified() { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(address) }
-}
-
-/// Whether an address is this host's own: the kernel's route to it begins there. That it can be bound to says less, where
-/// `net.ipv4.ip_nonlocal_bind` allows that with any.
-fn is_own(address: IpAddr) -> bool {
-    address_towards(address).is_ok_and(|source| source == address)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::table::{Backend, Protocol};
-
-    #[test]
-    fn the_source_is_the_one_that_this_host_would_use() {
-        let towards_itself = address_towards([127, 0, 0, 2].into()).expect("loopback is up");
-        assert!(towards_itself.is_loopback());
-    }
 
     #[test]
     fn named_addresses_are_used_while_they_are_this_hosts_and_with_its_free_ports() {
@@ -296,11 +286,10 @@ mod tests {
         let services = [(&key, &asked)].into_iter();
         let nowhere = |_| -> Option<IpAddr> { panic!("no route is asked for") };
         let ports = Some(1024..=32_767);
-        let filled = fill_in_with(services, ports.clone(), nowhere, |a| a == here.address);
+        let filled = fill_in_with(services, ports.clone(), nowhere, |a| Some(a == here.address));
         let [some, none] = &filled[&key].1.backends[..] else { panic!("two") };
         assert_eq!(*some.sources, [Source { last_port: 32_767, ..here }]);
         assert_eq!((some.state, none.state), (BackendState::Active, BackendState::Draining));
-        assert!(is_own([127, 0, 0, 1].into()) && !is_own([192, 0, 2, 77].into()));
 
         // Full NAT takes all ports of an address that is not this host's.
         let asked = Service { one_arm: false, ..asked };
@@ -310,18 +299,28 @@ mod tests {
             (None, [vec![elsewhere], vec![elsewhere]]),
         ] {
             let services = [(&key, &asked)].into_iter();
-            let filled = fill_in_with(services, ports, nowhere, |a| a == here.address);
+            let filled = fill_in_with(services, ports, nowhere, |a| Some(a == here.address));
             for (backend, expected) in filled[&key].1.backends.iter().zip(expected) {
                 assert_eq!(*backend.sources, expected);
                 assert_eq!(backend.state, BackendState::Active);
             }
         }
-        let filled = fill_in_with([(&key, &asked)].into_iter(), None, nowhere, |_| true);
+        let filled = fill_in_with([(&key, &asked)].into_iter(), None, nowhere, |_| Some(true));
         let states = filled[&key].1.backends.iter().map(|backend| backend.state);
         assert_eq!(states.collect::<Vec<_>>(), [BackendState::Draining; 2], "no port is left");
+        // What nobody knows is used as neither: no port of an address that may be this host's, nothing that has to be.
+        let ports = Some(1024..=32_767);
+        let filled = fill_in_with([(&key, &asked)].into_iter(), ports.clone(), nowhere, |_| None);
+        let sources = filled[&key].1.backends.iter().flat_map(|backend| backend.sources.iter());
+        assert!(sources.clone().all(|source| source.last_port == 32_767));
+        assert_eq!(sources.count(), 3);
+        let own = Service { one_arm: true, ..asked.clone() };
+        let filled = fill_in_with([(&key, &own)].into_iter(), ports, nowhere, |_| None);
+        let states = filled[&key].1.backends.iter().map(|backend| backend.state);
+        assert_eq!(states.collect::<Vec<_>>(), [BackendState::Draining; 2]);
         // Packets around others need none.
         let around = Service { mode: Mode::Gue, ..asked };
-        let filled = fill_in_with([(&key, &around)].into_iter(), None, nowhere, |_| true);
+        let filled = fill_in_with([(&key, &around)].into_iter(), None, nowhere, |_| Some(true));
         let states = filled[&key].1.backends.iter().map(|backend| backend.state);
         assert_eq!(states.collect::<Vec<_>>(), [BackendState::Active; 2]);
     }
@@ -347,12 +346,13 @@ mod tests {
             |port| ServiceKey { address: [192, 0, 2, 1].into(), port, protocol: Protocol::Tcp };
         let here = Source { address: [127, 0, 0, 1].into(), ..elsewhere };
         let services = (1..=8).map(|port| (key(port), service(&[here]))).collect();
-        let (_, mut one_arm) = OneArm::of(&Table { services }, &|_| None);
+        let (_, mut one_arm) =
+            OneArm::of(&Table { services }, &mut HostRoutes::default(), &|_| None);
         // 256 backends are in three services.
         let mut rounds = Vec::new();
         for _ in 0..6 {
             assert_eq!(one_arm.begins(), rounds.len() % 3 == 0);
-            let (change, is_more) = one_arm.moved(&|_| None);
+            let (change, is_more) = one_arm.moved(&mut HostRoutes::default(), &|_| None);
             assert_eq!(change, None);
             rounds.push(is_more);
         }
@@ -360,11 +360,11 @@ mod tests {
 
         for (sources, count) in [(elsewhere, 100), (here, 0), (elsewhere, 100)] {
             let change = Change { services: [(key(3), Some(service(&[sources])))].into() };
-            one_arm.keep(&change, &one_arm.resolve(&change, &|_| None));
+            one_arm.keep(&change, &OneArm::resolve(&change, &mut HostRoutes::default(), &|_| None));
             assert_eq!(one_arm.unreached().len(), count);
         }
         let gone = Change { services: [(key(3), None)].into() };
-        one_arm.keep(&gone, &one_arm.resolve(&gone, &|_| None));
+        one_arm.keep(&gone, &OneArm::resolve(&gone, &mut HostRoutes::default(), &|_| None));
         assert_eq!((one_arm.unreached().len(), one_arm.services.len()), (0, 7));
     }
 
@@ -389,7 +389,7 @@ mod tests {
             |to: IpAddr| (to == IpAddr::from([10, 0, 0, 1])).then(|| [10, 0, 0, 254].into());
         let (one, asked) = (key(2), service(true));
         let ports = Some(1024..=32_767);
-        let filled = fill_in_with([(&one, &asked)].into_iter(), ports, route, |_| true);
+        let filled = fill_in_with([(&one, &asked)].into_iter(), ports, route, |_| Some(true));
         assert_eq!(filled[&one].0, asked);
         let [near, nowhere] = &filled[&one].1.backends[..] else { panic!("two") };
         let source =
@@ -397,7 +397,7 @@ mod tests {
         assert_eq!(*near.sources, [source]);
         assert_eq!((near.state, nowhere.state), (BackendState::Active, BackendState::Draining));
         let both = Table { services: [(key(1), service(false)), (one, asked)].into() };
-        let (resolved, _) = OneArm::of(&both, &|_| None);
+        let (resolved, _) = OneArm::of(&both, &mut HostRoutes::default(), &|_| None);
         assert_eq!(resolved.services[&key(1)], both.services[&key(1)], "others stay as they are");
     }
 }

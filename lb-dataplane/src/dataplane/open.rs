@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use aya::util::KernelVersion;
 
+use super::host_routes::HostRoutes;
 use super::memory::Memory;
 use super::object::Object;
 use super::one_arm::OneArm;
@@ -60,6 +61,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
         served,
         memory,
         one_arm,
+        host_routes: HostRoutes::default(),
         fib,
         scan,
         early_fragments,
