@@ -207,6 +207,9 @@ pub struct AffinityKey {
     pub service: u32,
 }
 
+/// Of a value of `CLIENT_FLOWS`, which is whose it is and how many flows: its entry is about to be removed.
+pub const CLIENT_REMOVED: u32 = 1 << 31;
+
 /// Value of `AFFINITIES`: where a client's last flow went. The least recently used one makes room for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]

@@ -11,7 +11,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
 use lb_dataplane_common::family::V6;
 use lb_dataplane_common::hash::FlowHash;
-use lb_dataplane_common::service::AffinityKey;
+use lb_dataplane_common::service::{AffinityKey, CLIENT_REMOVED};
 
 use crate::atomic;
 
@@ -19,8 +19,6 @@ use crate::atomic;
 #[map]
 static CLIENT_FLOWS: HashMap<AffinityKey, u64> = HashMap::with_max_entries(64, BPF_F_NO_PREALLOC);
 
-/// Of a word: its entry is about to be removed.
-const REMOVED: u32 = 1 << 31;
 /// How often one flow more is tried to be counted: each time that fails another CPU was faster.
 const TRIES: u32 = 4;
 
@@ -98,11 +96,22 @@ pub fn discount_client(client: &AffinityKey) {
             return;
         }
         let none = word - 1;
-        word as u32 == 1 && atomic::compare_exchange(flows, none, none | u64::from(REMOVED)) == none
+        word as u32 == 1
+            && atomic::compare_exchange(flows, none, none | u64::from(CLIENT_REMOVED)) == none
     };
     if is_last {
-        // It is there: nobody else removes what is marked.
-        let _ = CLIENT_FLOWS.remove(client);
+        remove(client, flows);
+    }
+}
+
+/// Removes an entry that this CPU has marked, as nobody else does. The kernel refuses that where its bucket is busy: then the entry stays
+/// without a mark, or its client would never be counted again.
+#[inline(always)]
+fn remove(client: &AffinityKey, flows: *mut u64) {
+    if CLIENT_FLOWS.remove(client).is_err() {
+        let none = tag(client);
+        // SAFETY: the element is aligned to 8 bytes, and is only changed atomically.
+        unsafe { atomic::compare_exchange(flows, none | u64::from(CLIENT_REMOVED), none) };
     }
 }
 
@@ -115,5 +124,5 @@ fn tag(client: &AffinityKey) -> u64 {
 /// Whether a word is a client's, and stays so.
 #[inline(always)]
 fn is_of(word: u64, client: &AffinityKey) -> bool {
-    (word ^ tag(client)) >> 32 == 0 && word as u32 & REMOVED == 0
+    (word ^ tag(client)) >> 32 == 0 && word as u32 & CLIENT_REMOVED == 0
 }

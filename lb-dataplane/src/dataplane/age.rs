@@ -11,6 +11,7 @@ use lb_dataplane_common::flow::{
     DIRECTION_TO_BACKEND, FlowKey, STATE_EXPIRING, Timeouts, may_be_over, ticks_since,
 };
 
+use super::clients::Clients;
 use super::flows::{Entry, Table, end as end_of};
 use super::programs::Programs;
 use super::{Options, flows};
@@ -28,6 +29,8 @@ pub const AGE_BATCH: usize = 2048;
 #[derive(Debug)]
 pub(super) struct Scan {
     cursor: Cursor,
+    /// What is counted of clients, which is looked at when a walk is over.
+    pub(super) clients: Clients,
     /// Whether it is in IPv6's table, which comes after IPv4's.
     is_v6: bool,
     /// What the configuration says.
@@ -43,10 +46,11 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    pub(super) fn new(options: &Options) -> Self {
+    pub(super) fn new(options: &Options, clients: Clients) -> Self {
         let sizes = &options.sizes;
         Self {
             cursor: Cursor::default(),
+            clients,
             is_v6: false,
             asked: options.timeouts,
             timeouts: options.timeouts,
@@ -152,6 +156,7 @@ pub(super) fn begin(
         set_timeouts(ebpf, &timeouts).map_err(cannot_write)?;
         scan.timeouts = timeouts;
     }
+    scan.clients.follow(&part, ebpf);
     Ok(part)
 }
 

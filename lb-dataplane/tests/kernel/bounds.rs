@@ -2,9 +2,10 @@
 
 use lb_dataplane::table::Algorithm::{LeastConnections, Maglev, RoundRobin, SourceHash};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
-use lb_dataplane::{ClientPrefixes, Hook, Reason, seconds};
+use lb_dataplane::{ClientPrefixes, Hook, HookChoice, Reason, seconds};
 
 use crate::frame::{ACK, FIN, Frame, RST, RST_ACK, SYN, SYN_ACK, UDP, packet};
+use crate::net::Namespace;
 use crate::scene::{BOTH, Scene};
 
 /// A VIP, clients and backends of one family, without the last number and the port.
@@ -152,14 +153,15 @@ fn a_connection_counts_nowhere_once_it_is_closed() {
             scene.let_pass(seconds(10));
             assert_eq!((scene.age().0, active(&mut scene)), (0, 0), "{hook:?} {vip}: silence");
             assert_eq!(scene.entries().len() + scene.entries6().len(), entries);
-            // Who goes on nevertheless has to find room.
+            // Who goes on nevertheless is not locked out by others, and others are by it.
             let other = at(clients, 3, 40_000);
             assert_eq!(connect(&mut scene, hook, &other, vip), Reason::ForwardedToBackend);
             let late = scene.send(hook, &packet(ACK, &client, vip));
-            assert_eq!(late.reason, Reason::BackendsFull, "{hook:?} {vip}");
-            scene.send(hook, &packet(RST_ACK, &backend, &other));
-            let late = scene.send(hook, &packet(ACK, &client, vip));
             assert_eq!(late.reason, Reason::ForwardedToBackend, "{hook:?} {vip}");
+            assert_eq!(active(&mut scene), 2, "{hook:?} {vip}");
+            scene.send(hook, &packet(RST_ACK, &backend, &other));
+            let more = begin(&mut scene, hook, &at(clients, 4, 40_000), vip).0;
+            assert_eq!(more, Reason::BackendsFull, "{hook:?} {vip}");
             assert_eq!(active(&mut scene), 1, "{hook:?} {vip}");
             scene.let_pass(seconds(8000));
             scene.age();
@@ -262,6 +264,31 @@ fn what_was_counted_by_other_bits_of_addresses_is_nobodys_count_and_takes_no_roo
     scene.send(hook, &packet(RST_ACK, &backend, &at(clients, 1, 40_000)));
     assert_eq!(connect(&mut scene, hook, &at(clients, 2, 40_000), vip), Reason::ForwardedToBackend);
     assert_eq!(connect(&mut scene, hook, &at(clients, 3, 40_000), vip), Reason::ClientFull);
+
+    // A program of the process before goes on counting by its bits until its interface has this one's.
+    let map = scene.get().map_mut("CLIENT_FLOWS").unwrap();
+    let mut counts: aya::maps::HashMap<_, [u8; 20], u64> = map.try_into().unwrap();
+    let first = counts.keys().next().unwrap().unwrap();
+    let mut others = first;
+    others[16..].copy_from_slice(&u32::from_be_bytes([32, 64, 0, 0]).to_ne_bytes());
+    counts.insert(others, 1, 0).unwrap();
+    let namespace = Namespace::new();
+    namespace.ip("link add left type veth peer name right");
+    let dataplane = scene.get();
+    namespace.run(|| dataplane.attach("left", HookChoice::Tc)).unwrap();
+    assert_eq!(counted(&mut scene), 2);
+    scene.age();
+    assert_eq!(counted(&mut scene), 1);
+
+    // One that was to be removed, and could not.
+    let map = scene.get().map_mut("CLIENT_FLOWS").unwrap();
+    let mut counts: aya::maps::HashMap<_, [u8; 20], u64> = map.try_into().unwrap();
+    let word = counts.get(&first, 0).unwrap();
+    counts.insert(first, word & !0xffff_ffff | 1 << 31, 0).unwrap();
+    assert_eq!(connect(&mut scene, hook, &at(clients, 3, 40_001), vip), Reason::ClientsFull);
+    scene.open();
+    assert_eq!(counted(&mut scene), 0);
+    assert_eq!(connect(&mut scene, hook, &at(clients, 3, 40_002), vip), Reason::ForwardedToBackend);
 }
 
 #[test]

@@ -13,19 +13,22 @@ use crate::service::{BACKEND_BOUNDED, RangeKey, SERVICE_BOUNDS_FLOWS, ServiceEnt
 use crate::tables::{Rounds, Tables};
 
 /// Whether there is room for another open flow, whose packets to its backend have this key; what its state is to say. CPUs that look at
-/// the same time may each let one in.
+/// the same time may each let one in. One that was open and `goes_on` after it was counted out has to find room only under its client's
+/// bound, since others' flows may fill the others: a forged RST would end it there.
 pub(crate) fn admit_open<T: Tables>(
     tables: &T,
     key: &FlowKey<V6>,
     service: u32,
     backend: u32,
+    goes_on: bool,
 ) -> Result<u32, Reason> {
     // What was removed bounds nothing.
     let Some(entry) = tables.backend(backend) else { return Ok(0) };
     if entry.flags & BACKEND_BOUNDED == 0 {
         return Ok(0);
     }
-    if entry.max_flows != 0 && tables.open_flows(backend) >= u64::from(entry.max_flows) {
+    let is_full = entry.max_flows != 0 && tables.open_flows(backend) >= u64::from(entry.max_flows);
+    if is_full && !goes_on {
         return Err(Reason::BackendsFull);
     }
     let mut first_port = key.destination_port;
@@ -48,7 +51,10 @@ pub(crate) fn admit_open<T: Tables>(
         return Ok(0);
     }
     let generation = its.generation;
-    let bits = admit(tables, its, key.source)?;
+    if !goes_on {
+        check_service(tables, its)?;
+    }
+    let bits = admit_client(tables, its, key.source)?;
     check_still_there(tables, key, first_port, generation)?;
     Ok(bits)
 }
@@ -61,10 +67,21 @@ pub(super) fn admit<T: Tables>(
     service: &ServiceEntry,
     client: V6,
 ) -> Result<u32, Reason> {
+    check_service(tables, service)?;
+    admit_client(tables, service, client)
+}
+
+#[inline(always)]
+fn check_service<T: Tables>(tables: &T, service: &ServiceEntry) -> Result<(), Reason> {
     let most = service.max_flows;
     if most != 0 && tables.open_flows_of_service(service.id) >= u64::from(most) {
         return Err(Reason::ServiceFull);
     }
+    Ok(())
+}
+
+#[inline(always)]
+fn admit_client<T: Tables>(tables: &T, service: &ServiceEntry, client: V6) -> Result<u32, Reason> {
     let most = service.max_flows_per_client;
     if most == 0 {
         return Ok(0);

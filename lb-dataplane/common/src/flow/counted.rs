@@ -6,8 +6,9 @@
 //! Until then the places of half-open flows bound it, and nobody else is refused for it.
 //!
 //! What is not known to be closed, but is likely to be, counts nowhere once it has been silent for a while ([`may_be_over`]). If it goes
-//! on after all, it has to be admitted again, as it had when it opened: so no bound is exceeded by who says that it closes and
-//! does not.
+//! on after all, it counts again, and its client's bound has to have room for it: so no client exceeds that by saying that it closes
+//! flows and not doing so. The bounds that others' flows may have filled meanwhile it exceeds, since what told of its end may have been
+//! forged.
 //!
 //! Invariant: each flow counts once at most. The entry to the backend says where: it is in the load unless
 //! [`STATE_COUNTED_OUT`] is set there, and under the bounds if it [is open](is_open), too. Whoever changes that does so by a
@@ -75,7 +76,8 @@ pub fn admit<T: Tables>(
     if counts || !is_open(protocol, after) || is_closed(protocol, after) {
         return Ok(0);
     }
-    choose::admit_open(tables, key, to_backend.service(), to_backend.backend())
+    let goes_on = is_open(protocol, before);
+    choose::admit_open(tables, key, to_backend.service(), to_backend.backend(), goes_on)
 }
 
 /// Counts one more flow of a client, whose packets have this key, before the flow's entry says so: once it does, another CPU may count

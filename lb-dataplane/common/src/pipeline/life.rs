@@ -160,9 +160,13 @@ pub fn hear<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> 
     if let Some(to_backend) = to_backend
         && (opens || step.news & GOES_ON != 0)
     {
-        let admitted = tables.admit(key, to_backend, bits)?;
+        let mut admitted = tables.admit(key, to_backend, bits)?;
         if admitted != 0 && count_client(tables, key, to_backend.service()) == 0 {
-            return Err(Reason::ClientsFull);
+            if opens {
+                return Err(Reason::ClientsFull);
+            }
+            // It goes on, and is not its client's: others may have filled the table since it was counted out.
+            admitted = 0;
         }
         tables.count_in(key, to_backend, bits | admitted)?;
     }

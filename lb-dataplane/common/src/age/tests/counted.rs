@@ -215,11 +215,47 @@ fn a_flow_whose_answers_go_another_way_counts_until_its_client_has_closed_and_be
 }
 
 #[test]
-fn who_goes_on_after_all_finds_its_place_taken() {
+fn who_goes_on_after_all_counts_again_though_others_have_taken_its_place() {
     for world in WORLDS {
         let mut tables = world((LIVE, 5, &[Act::Client(RST)]), 1);
         let port = more_ports(&mut tables);
-        tables.services.values_mut().for_each(|service| service.max_flows = 1);
+        for service in tables.services.values_mut() {
+            (service.max_flows, service.max_flows_per_client) = (1, 0);
+        }
+        tables.backends.iter_mut().for_each(|backend| backend.max_flows = 1);
+        pass(&tables, seconds(10));
+        let (client, vip) = (port(1001), vip_of(&tables));
+        assert_eq!(send(&tables, SYN, &client, vip), Reason::ForwardedToBackend);
+        answer(&tables, &client);
+        assert_eq!(send(&tables, ACK, &client, vip), Reason::ForwardedToBackend);
+        // Anybody may have forged the RST: who goes on is not locked out for that.
+        assert_eq!(Act::Client(ACK).run(&tables).expect("a packet").0, Reason::ForwardedToBackend);
+        assert_eq!(counts(&tables)[..2], [2; 2]);
+        each_flow_counts_once_until_it_is_closed(&tables, "beyond the bound");
+        assert_eq!(send(&tables, SYN, &port(1002), vip), Reason::ServiceFull);
+    }
+}
+
+#[test]
+fn who_goes_on_where_no_more_clients_have_a_place_counts_for_none() {
+    let mut tables = before((LIVE, 5, &[Act::Client(RST)]), 1);
+    tables.most_clients = Some(1);
+    pass(&tables, seconds(10));
+    let other = "10.1.0.2:1001";
+    assert_eq!(send(&tables, SYN, other, VIP), Reason::ForwardedToBackend);
+    assert_eq!(send(&tables, SYN_ACK, "10.2.0.1:8080", other), Reason::ForwardedToClient);
+    assert_eq!(send(&tables, ACK, other, VIP), Reason::ForwardedToBackend);
+    assert_eq!(Act::Client(ACK).run(&tables).expect("a packet").0, Reason::ForwardedToBackend);
+    assert_eq!(counts(&tables), [2, 2, 1]);
+    each_flow_counts_once_until_it_is_closed(&tables, "no place");
+}
+
+#[test]
+fn a_client_that_goes_on_after_all_finds_its_own_place_taken() {
+    for world in WORLDS {
+        let mut tables = world((LIVE, 5, &[Act::Client(RST)]), 1);
+        let port = more_ports(&mut tables);
+        tables.services.values_mut().for_each(|service| service.max_flows_per_client = 1);
         pass(&tables, seconds(10));
         let (client, vip) = (port(1001), vip_of(&tables));
         assert_eq!(send(&tables, SYN, &client, vip), Reason::ForwardedToBackend);
@@ -227,7 +263,7 @@ fn who_goes_on_after_all_finds_its_place_taken() {
         assert_eq!(send(&tables, ACK, &client, vip), Reason::ForwardedToBackend);
         assert_eq!(counts(&tables), [1; 3]);
         for _ in 0..3 {
-            assert_eq!(Act::Client(ACK).run(&tables).expect("a packet").0, Reason::ServiceFull);
+            assert_eq!(Act::Client(ACK).run(&tables).expect("a packet").0, Reason::ClientFull);
         }
         assert_eq!(counts(&tables), [1; 3]);
         each_flow_counts_once_until_it_is_closed(&tables, "in the way");
