@@ -1,19 +1,20 @@
 //! Attaches the fast path to interfaces as they appear, and takes it off those that are no longer configured.
 
+mod following;
 mod standing;
 mod vlans;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use lb_api_types::config;
-use lb_dataplane::{AttachError, Attached, Hook, HookChoice, Load, Placed, XdpMode};
+use lb_dataplane::{AttachError, Attached, HookChoice, Load, Placed, XdpMode};
 use lb_routing::{Controller, Link};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::following::Following;
 pub(super) use self::standing::Lacking;
-use self::standing::Standing;
 pub(super) use self::vlans::handled_by;
 use super::dataplane::{DataplaneHandle, Owned, sentence};
 
@@ -123,68 +124,17 @@ async fn follow(
     config: config::Dataplane,
     others: Told,
 ) {
-    let choice = choice(&config);
     let mut retry = interval(RETRY);
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut done, mut refused) = (Done::new(), Refused::new());
-    let (mut told, mut carried, mut standing) = (None, BTreeSet::new(), Standing::default());
+    let mut following = Following::default();
     loop {
         let now = links.borrow_and_update().clone();
         // The kernel has not told its links yet: nothing is known to be gone.
         if !now.is_empty() {
-            let look = |owned: &mut Owned| {
-                owned.dataplane.forget_gone();
-                owned.dataplane.attached()
+            let Some(found) = following.attach_and_look(&now, &dataplane, &config).await else {
+                return;
             };
-            let Ok(before) = dataplane.with(look).await else { return };
-            let mut found = left_out(&now, &config.interfaces);
-            let steps = plan(&now, &before, &mut done, &config.interfaces);
-            if let Err(trouble) = load_for(&dataplane, &steps, choice).await {
-                found.push(Trouble::any(trouble));
-            }
-            let mut failed = Vec::new();
-            for step in steps {
-                if matches!(step, Step::Detach(..)) {
-                    // What the fast path knew of the interface went with that.
-                    told = None;
-                }
-                let of = step.ifindex();
-                let carried = carry_out(&dataplane, step, choice, &mut done, &mut refused).await;
-                failed.extend(carried.err().map(|said| Trouble { of, said }));
-            }
-            refused.retain(|ifindex, _| done.contains_key(ifindex));
-            found.extend(refused.values().cloned().map(Trouble::any));
-            let all = vlans::of(&now, &config.interfaces);
-            let at_xdp = before.iter().any(|one| one.hook != Hook::Tc);
-            found.extend(vlans::troubles(&now, &all, at_xdp).into_iter().map(Trouble::any));
-            if told.as_ref() != Some(&all) {
-                match vlans::tell(&dataplane, all.clone()).await {
-                    Ok(()) => told = Some(all),
-                    Err(trouble) => found.push(Trouble::any(trouble)),
-                }
-            }
-            match dataplane.with(|owned| owned.dataplane.carried()).await {
-                Ok(Ok(now)) => carried = now,
-                // Until it can be looked at again, it is as it was.
-                Ok(Err(error)) => {
-                    let why = sentence(&error);
-                    found
-                        .push(Trouble::any(format!("what is attached cannot be looked at: {why}")));
-                }
-                Err(_ended) => return,
-            }
-            for one in &mut failed {
-                if one.of.is_some_and(|of| carried.contains(&of)) {
-                    one.said.push_str("; what an earlier lbd attached there goes on meanwhile");
-                }
-            }
-            found.extend(failed);
-            let lacking = standing::lacking(&now, &carried, &config.interfaces, &found);
-            let is_carried = |link: &Link| {
-                carried.contains(&link.ifindex) && is_attachable(&now, link, &config.interfaces)
-            };
-            let is_anywhere = now.iter().any(is_carried);
-            let is_whole = standing.judge(is_anywhere, !lacking.is_empty(), Instant::now());
+            let (is_whole, lacking) = following.judge(&now, &config.interfaces, &found);
             others.tell(is_whole, lacking, found);
         }
         tokio::select! {
