@@ -76,7 +76,11 @@ pub(crate) fn process<const RESOLVES: bool>(
     packet: &mut ModelPacket<RESOLVES>,
     tables: &ModelTables,
 ) -> Outcome {
-    forward_established(packet, tables).unwrap_or_else(|| pipeline::process(packet, tables))
+    let before = packet.device_sum();
+    let outcome =
+        forward_established(packet, tables).unwrap_or_else(|| pipeline::process(packet, tables));
+    packet.check_device_sum(before, outcome.reason);
+    outcome
 }
 
 /// A family that the model has.

@@ -26,15 +26,14 @@ pub fn translate<A: Family, P: Packet>(
     sctp_change: u32,
 ) -> Option<()> {
     if ip.protocol == SCTP {
-        // Its sum covers no addresses.
-        let at = ip.transport_at();
-        sctp::write_ports(packet, at, sctp_change, to.source_port, to.destination_port)?;
+        sctp::write_ports(packet, ip.transport_at(), sctp_change, to)?;
     } else if ip.protocol == A::ICMP {
         translate_echo(packet, ip, to)?;
     } else {
         translate_transport(packet, ip, to)?;
     }
-    translate_addresses(packet, to)
+    // The sum of SCTP covers none.
+    write_addresses(packet, to, ip.protocol != SCTP)
 }
 
 /// Gives TCP or UDP other ports, and a checksum for them and for the addresses that are still to be written.
@@ -119,7 +118,21 @@ pub fn translate_addresses<A: Family, P: Packet>(
     packet: &mut P,
     to: &Translation<A>,
 ) -> Option<()> {
+    write_addresses(packet, to, false)
+}
+
+/// Writes addresses, given whether a checksum of what the packet carries makes up for them. In the sum of the whole packet
+/// that of IPv4's header does, and of IPv6 nothing else.
+#[inline(always)]
+fn write_addresses<A: Family, P: Packet>(
+    packet: &mut P,
+    to: &Translation<A>,
+    is_covered: bool,
+) -> Option<()> {
     A::write_addresses(packet, ETHERNET_LEN, to.source, to.destination, to.addresses)?;
+    if A::IS_V6 && !is_covered {
+        packet.note_change(to.addresses);
+    }
     Some(())
 }
 

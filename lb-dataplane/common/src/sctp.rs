@@ -26,9 +26,12 @@
 //! the highest bit of their type set, which makes them padding (0x8005, RFC 4820) or unknown ones that are skipped
 //! without a word (RFC 9260 §3.2.1). Where backends answer clients themselves, packets stay as they are.
 
+use crate::checksum::Delta;
 use crate::crc32c;
 use crate::family::{Family, word, words};
-use crate::flow::{DIRECTION_TO_CLIENT, Flow, SCTP, STATE_CONFIRMED, STATE_MODE};
+use crate::flow::{
+    DIRECTION_TO_CLIENT, Flow, SCTP, STATE_CONFIRMED, STATE_MODE, Translation,
+};
 use crate::packet::Packet;
 use crate::parse::{AT_MASK, ETHERNET_LEN, Kind, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Transport};
 use crate::peer;
@@ -188,22 +191,23 @@ pub(crate) fn prepare<A: Family, P: Packet>(
 
 /// Gives a packet whose header begins at `at` other ports; `change` is what that does to its sum.
 #[inline(always)]
-pub(crate) fn write_ports<P: Packet>(
+pub(crate) fn write_ports<A: Family, P: Packet>(
     packet: &mut P,
     at: u32,
     change: u32,
-    source: u16,
-    destination: u16,
+    to: &Translation<A>,
 ) -> Option<()> {
-    packet.write(at, [source, destination])?;
-    change_sum(packet, at, change)
+    packet.write(at, [to.source_port, to.destination_port])?;
+    change_sum(packet, at, change, to.ports)
 }
 
+/// Changes the sum of a packet whose words have changed by `content`: to a device's sum of the whole packet both are words.
 #[inline(always)]
-fn change_sum<P: Packet>(packet: &mut P, at: u32, change: u32) -> Option<()> {
-    let [a, b] = packet.read::<2>(at + CHECKSUM_AT)?;
-    let sum = crc32c::update(u32::from_le(word([a, b])), change);
-    packet.write(at + CHECKSUM_AT, words(sum.to_le()))
+fn change_sum<P: Packet>(packet: &mut P, at: u32, change: u32, content: Delta) -> Option<()> {
+    let old = packet.read::<2>(at + CHECKSUM_AT)?;
+    let new = words(crc32c::update(u32::from_le(word(old)), change).to_le());
+    packet.note_change(content.and(Delta::of(old, new)));
+    packet.write(at + CHECKSUM_AT, new)
 }
 
 /// Takes the addresses out of a flow's INIT or INIT ACK.
@@ -241,7 +245,8 @@ pub(crate) fn hide_addresses<A: Family, P: Packet>(
         looks += 1;
         if hide_next(packet, scratch) == 0 {
             let Scratch { ip, options, .. } = scratch;
-            return change_sum(packet, ip.transport_at(), options.change).ok_or(Reason::WriteFault);
+            let (at, change) = (ip.transport_at(), options.change);
+            return change_sum(packet, at, change, Delta::default()).ok_or(Reason::WriteFault);
         }
     }
     Err(Reason::Untranslatable)
@@ -264,6 +269,7 @@ fn hide_next<A: Family, P: Packet>(packet: &mut P, scratch: &mut Scratch<A>) -> 
         if packet.write(at, [kind | SKIPPED]).is_none() {
             return 0;
         }
+        packet.note_change(Delta::of([kind], [kind | SKIPPED]));
         options.change ^= crc32c::moved_highest_bit(options.packet_end - at);
     }
     // Beyond what a frame's offsets can say there is nothing to look at.

@@ -218,13 +218,14 @@ impl Packet for SkBuff {
     #[inline(always)]
     fn renew_checksum(&mut self, near: Near, change: ChecksumChange, len: u32) -> Option<Near> {
         let [old] = near.load(change.at);
+        if change.optional && old == 0 {
+            note_uncovered(self, &change);
+            return Some(near);
+        }
         if change.partial.is_some_and(|partial| checksum::is_same(old, partial)) {
             ask_kernel(self, &change)?;
             // It may have moved the packet.
             return self.reach(len);
-        }
-        if change.optional && old == 0 {
-            return Some(near);
         }
         let sum = sum_beside(self, &change, old);
         near.store(change.at, [sum]);
@@ -309,16 +310,24 @@ impl Packet for SkBuff {
     #[inline(always)]
     fn update_transport_checksum(&mut self, change: ChecksumChange) -> Option<()> {
         let [old] = self.read(change.at)?;
+        if change.optional && old == 0 {
+            note_uncovered(self, &change);
+            return Some(());
+        }
         let is_whole = |partial| checksum::sameness(old, partial) == 0;
         if !change.partial.is_some_and(is_whole) {
             return update_by_kernel(self, &change).then_some(());
         }
-        if change.optional && old == 0 {
-            return Some(());
-        }
         let sum = sum_beside(self, &change, old);
         self.write(change.at, [sum])
     }
+}
+
+/// Brings the device's sum of a packet up to date that has no checksum to make up for what has changed.
+#[inline(always)]
+fn note_uncovered(packet: &mut SkBuff, change: &ChecksumChange) {
+    let addresses = if change.is_v6 { change.pseudo_header } else { Delta::default() };
+    packet.note_change(addresses.and(change.content));
 }
 
 /// A checksum that is complete brought up to date, and with it what the kernel has beside the packet.
@@ -350,9 +359,6 @@ fn ask_kernel(packet: &mut SkBuff, change: &ChecksumChange) -> Option<()> {
         return packet.apply(at, change.content, zero_is_none);
     }
     let [old] = packet.read(at)?;
-    if change.optional && old == 0 {
-        return Some(());
-    }
     let pseudo = u64::from(BPF_F_PSEUDO_HDR) | zero_is_none;
     // A kernel that does not know the flag refuses it before it touches anything. It then gets the device's sum of the
     // whole packet wrong, if there is one.

@@ -37,6 +37,7 @@ mod scene;
 mod sctp;
 mod sources;
 mod spare;
+mod summed;
 mod traffic;
 mod v6;
 mod verifier;

@@ -210,9 +210,13 @@ impl Family for V6 {
         let next = if has_udp { UDP } else { IP6_IN_IP6 };
         let payload_len = ((len - HEADER_LEN) as u16).to_be();
         let next_and_hops = u16::from_ne_bytes([next, OUTER_TTL]);
-        packet.write(ETHERNET_LEN, [class, label, payload_len, next_and_hops])?;
+        let first = [class, label, payload_len, next_and_hops];
+        packet.write(ETHERNET_LEN, first)?;
         packet.write(ETHERNET_LEN + ADDRESSES_AT, all_words(source))?;
-        packet.write(ETHERNET_LEN + ADDRESSES_AT + 16, all_words(destination))
+        packet.write(ETHERNET_LEN + ADDRESSES_AT + 16, all_words(destination))?;
+        // No checksum makes up for it.
+        packet.note_change(sum_of_words(first, source, destination));
+        Some(())
     }
 
     #[inline(always)]
@@ -236,7 +240,7 @@ impl Family for V6 {
         packet.write(at, first)?;
         packet.write(at + ADDRESSES_AT, all_words(source))?;
         packet.write(at + ADDRESSES_AT + 16, all_words(destination))?;
-        let sum = Delta::of([0; 4], first).and(Delta::between(0, source.sum() + destination.sum()));
+        let sum = sum_of_words(first, source, destination);
         if !is_fragment {
             return Some(sum);
         }
@@ -271,7 +275,7 @@ impl Family for V6 {
         packet.store(near, ETHERNET_LEN, first);
         packet.store(near, ETHERNET_LEN + ADDRESSES_AT, all_words(source));
         packet.store(near, ETHERNET_LEN + ADDRESSES_AT + 16, all_words(destination));
-        Delta::of([0; 4], first).and(Delta::between(0, source.sum() + destination.sum()))
+        sum_of_words(first, source, destination)
     }
 
     #[inline(always)]
@@ -336,6 +340,12 @@ fn first_words(header: &Header, next: u8, len: u32) -> [u16; 4] {
     let len = if len > u32::from(u16::MAX) { 0 } else { len };
     let class = (0x6000 | u16::from(header.class) << 4).to_be();
     [class, 0, (len as u16).to_be(), u16::from_ne_bytes([next, header.ttl])]
+}
+
+/// The sum of a header that begins with these words.
+#[inline(always)]
+fn sum_of_words(first: [u16; 4], source: V6, destination: V6) -> Delta {
+    Delta::of([0; 4], first).and(Delta::between(0, source.sum() + destination.sum()))
 }
 
 #[inline(always)]

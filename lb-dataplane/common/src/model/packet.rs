@@ -1,12 +1,16 @@
 //! The host's packets: what the kernel does to a packet behind a program's back.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use crate::checksum::{self, Delta};
 use crate::early::EarlyHead;
 use crate::packet::{ChecksumChange, Outer, Packet};
 use crate::reason::Reason;
 use crate::vlan::{self, TagWord};
+
+/// Where a device's sum begins.
+const ETHERNET_LEN: usize = 14;
 
 /// A packet at TC (`RESOLVES`) or at XDP.
 #[derive(Clone, Debug)]
@@ -35,6 +39,29 @@ impl<const RESOLVES: bool> ModelPacket<RESOLVES> {
             noted: Delta::default(),
             punted: Cell::new(None),
         }
+    }
+
+    /// The sum that a device makes of the whole packet.
+    pub(crate) fn device_sum(&self) -> Delta {
+        let from = self.bytes.len().min(ETHERNET_LEN);
+        Delta(self.sum_of(from..self.bytes.len()))
+    }
+
+    /// What that was told is what has changed since.
+    pub(crate) fn check_device_sum(&self, before: Delta, reason: Reason) {
+        // Where the sender has left the checksum to its device there is no such sum.
+        if RESOLVES && self.partial.is_none() {
+            let (told, is) = (before.and(self.noted), self.device_sum());
+            assert!(checksum::is_same(told.0, is.0), "{reason:?}: the device's sum is wrong");
+        }
+    }
+
+    fn sum_of(&self, range: Range<usize>) -> u16 {
+        let words = self.bytes[range].chunks(2).map(|word| match *word {
+            [a, b] => u16::from_ne_bytes([a, b]),
+            _ => u16::from_ne_bytes([word[0], 0]),
+        });
+        super::folded(&words.collect::<Vec<_>>())
     }
 
     fn word(&self, at: usize) -> Option<u16> {
@@ -103,6 +130,9 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
         if self.bytes.len() < 4 + 14 {
             return None;
         }
+        let rest = self.bytes.len().min(18);
+        // The kernel takes out of the sum what is before the packet then.
+        self.noted = self.noted.and(Delta(self.sum_of(ETHERNET_LEN..rest)).undone());
         self.bytes.drain(12..16);
         self.linear -= 4;
         Some(())
@@ -111,6 +141,7 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
     fn put_tag(&mut self, tag: TagWord) -> Option<()> {
         self.bytes.splice(12..12, tag.to_ne_bytes());
         self.linear += 4;
+        self.noted = self.noted.and(Delta(self.sum_of(ETHERNET_LEN..18)));
         Some(())
     }
 
@@ -191,12 +222,9 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
     }
 
     fn sum(&mut self, at: u32, len: u32) -> Option<u16> {
-        let bytes = self.bytes.get(at as usize..(at + len) as usize)?;
-        let words = bytes.chunks(2).map(|word| match *word {
-            [a, b] => u16::from_ne_bytes([a, b]),
-            _ => u16::from_ne_bytes([word[0], 0]),
-        });
-        Some(super::folded(&words.collect::<Vec<_>>()))
+        let range = at as usize..(at + len) as usize;
+        self.bytes.get(range.clone())?;
+        Some(self.sum_of(range))
     }
 
     fn punt(&self, reason: Reason, _: usize, mtu: u16) {
@@ -211,6 +239,8 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
     fn update_transport_checksum(&mut self, change: ChecksumChange) -> Option<()> {
         let [old] = self.read(change.at)?;
         if change.optional && old == 0 {
+            let addresses = if change.is_v6 { change.pseudo_header } else { Delta::default() };
+            self.note_change(addresses.and(change.content));
             return Some(());
         }
         let new = match self.partial {

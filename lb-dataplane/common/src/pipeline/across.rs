@@ -275,15 +275,7 @@ fn rewrite_transport<A: Family, P: Packet>(
         UDP => at + UDP_CHECKSUM_AT,
         icmp if icmp == A::ICMP => return rewrite_echo(packet, scratch),
         // Its sum covers no addresses.
-        _ => {
-            return sctp::write_ports(
-                packet,
-                at,
-                options.change,
-                to.source_port,
-                to.destination_port,
-            );
-        }
+        _ => return sctp::write_ports(packet, at, options.change, to),
     };
     if u32::from(whole_sum) == NO_SUM {
         let partial = Some(partial_sum(packet, ip));

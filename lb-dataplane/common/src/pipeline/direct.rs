@@ -4,6 +4,7 @@
 
 use super::forward::{Found, address_frame, left_to_kernel, packet_len};
 use super::{Scratch, Way};
+use crate::checksum::Delta;
 use crate::family::Family;
 use crate::fib::{MEMBER_HAS_GATEWAY, MEMBER_HAS_GATEWAY6};
 use crate::flow::FlowKey;
@@ -100,9 +101,9 @@ fn forward<A: Family, P: Packet>(
         let port = source_port(&arrival.key);
         let len = (inner_len + UDP_LEN) as u16;
         // No checksum: what is inside has its own (RFC 768; RFC 6935 §5, RFC 6936).
-        packet
-            .write(ETHERNET_LEN + A::HEADER_LEN, [port.to_be(), GUE_PORT.to_be(), len.to_be(), 0])
-            .ok_or(Reason::WriteFault)?;
+        let udp = [port.to_be(), GUE_PORT.to_be(), len.to_be(), 0];
+        packet.write(ETHERNET_LEN + A::HEADER_LEN, udp).ok_or(Reason::WriteFault)?;
+        packet.note_change(Delta::of([0; 4], udp));
     }
     match found {
         Found::Member => {}
