@@ -10,7 +10,9 @@
 //! | any other | ACK |
 //!
 //! Only the first chunk is looked at. INIT, INIT ACK and SHUTDOWN COMPLETE are alone in their packets (§6.10), so an
-//! association whose SHUTDOWN came behind another chunk still ends with what completes it.
+//! association whose SHUTDOWN came behind another chunk still ends with the SHUTDOWN ACK and what completes it. Its receiver minds a
+//! SHUTDOWN COMPLETE only where it has sent a SHUTDOWN ACK (§8.5.1 C): any other one says nothing here, either, where both
+//! directions are seen.
 //!
 //! **Tags.** Each direction's entry has the tag that its packets are to have, in the place of TCP's first sequence number; zero
 //! while it is not known. The client's INIT says the one of packets to it, and the backend's INIT ACK both, until the flow is
@@ -30,7 +32,8 @@ use crate::checksum::Delta;
 use crate::crc32c;
 use crate::family::{Family, word, words};
 use crate::flow::{
-    DIRECTION_TO_CLIENT, Flow, SCTP, STATE_CONFIRMED, STATE_MODE, Translation,
+    DIRECTION_TO_CLIENT, Flow, SCTP, STATE_BACKEND_FIN, STATE_CLIENT_FIN, STATE_CONFIRMED,
+    STATE_MODE, Translation,
 };
 use crate::packet::Packet;
 use crate::parse::{AT_MASK, ETHERNET_LEN, Kind, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Transport};
@@ -62,6 +65,8 @@ const SHUTDOWN_COMPLETE: u8 = 14;
 const REFLECTED: u8 = 1;
 /// That, beside TCP's flags.
 const TAG_REFLECTED: u8 = 32;
+/// A SHUTDOWN COMPLETE, beside TCP's flags.
+const COMPLETES: u8 = 128;
 /// What says which tags are agreed on, beside TCP's flags: a cookie or, from the backend, that it was good.
 const AGREES: u8 = 64;
 
@@ -95,8 +100,10 @@ pub(crate) fn transport<P: Packet>(packet: &mut P, at: u32, end: u32) -> Result<
         INIT => TCP_SYN | TCP_RST,
         INIT_ACK => TCP_SYN | TCP_ACK,
         SHUTDOWN | SHUTDOWN_ACK => TCP_FIN | TCP_ACK,
-        ABORT | SHUTDOWN_COMPLETE if chunk_flags & REFLECTED != 0 => TCP_RST | TAG_REFLECTED,
-        ABORT | SHUTDOWN_COMPLETE => TCP_RST,
+        ABORT | SHUTDOWN_COMPLETE => {
+            let reflected = if chunk_flags & REFLECTED != 0 { TAG_REFLECTED } else { 0 };
+            TCP_RST | reflected | if chunk == SHUTDOWN_COMPLETE { COMPLETES } else { 0 }
+        }
         COOKIE_ECHO | COOKIE_ACK => TCP_ACK | AGREES,
         _ => TCP_ACK,
     };
@@ -153,7 +160,9 @@ pub(crate) fn genuine_flags<A: Family, T: TablesOf<A>>(
         entry.set_first_reply(tag);
         expected = tag;
     }
-    if tag != 0 && tag == expected { u32::from(flags) } else { 0 }
+    let awaited = if is_from_backend { STATE_CLIENT_FIN } else { STATE_BACKEND_FIN };
+    let is_early = flags & COMPLETES != 0 && entry.seen() & (awaited | STATE_MODE) == 0;
+    if tag != 0 && tag == expected && !is_early { u32::from(flags) } else { 0 }
 }
 
 /// Makes a flow's packet ready for its translation: takes the addresses out of an INIT or INIT ACK, and leaves in `scratch`

@@ -222,7 +222,8 @@ fn guesses() -> Vec<(&'static str, Vec<Frame>, FlowState)> {
         ("a guess that is said to be so", and(&[back(reflected(ABORT, 7))]), Established),
         ("the beginning of an end", and(&[there(chunk(SHUTDOWN, ITS))]), Closing),
         ("a guessed one", and(&[back(chunk(SHUTDOWN, ITS))]), Established),
-        ("the end alone", and(&[back(chunk(SHUTDOWN_COMPLETE, MINE))]), Closing),
+        ("the end alone", and(&[back(chunk(SHUTDOWN_COMPLETE, MINE))]), Established),
+        ("the client's", and(&[there(chunk(SHUTDOWN_COMPLETE, ITS))]), Established),
         // Whoever's INIT changes nothing, answered or not, until a cookie was good: then both sides have new tags.
         ("an INIT", and(&[init(client, vip, 0, 9, &[]), there(chunk(ABORT, ITS))]), Closing),
         (
@@ -583,5 +584,40 @@ fn merged_packets_go_on_merged_where_nothing_but_addresses_and_ports_changes() {
         let bytes = packet(chunk(DATA, ITS), client, vip).payload(2900).bytes();
         let ended = scene.send_bytes(Hook::Tc, &bytes, Some(&context));
         assert_eq!(ended.reason, reason, "{vip}");
+    }
+}
+
+/// Who knows its tags might say that an association is over which its receiver goes on with, and open another one meanwhile.
+#[test]
+fn an_association_makes_room_for_another_once_it_was_closed_in_order() {
+    for hook in BOTH {
+        for [client, vip, backend] in [V4, V6] {
+            let mut scene = Scene::new();
+            scene.bounds = [1, 0, 0];
+            scene.serve(vip, Sctp, RoundRobin, &[backend]);
+            for sent in handshake([client, vip, backend]) {
+                scene.send(hook, &sent);
+            }
+            let other = client.replace(":40000", ":40001");
+            let open =
+                |scene: &mut Scene| scene.send(hook, &init(&other, vip, 0, MINE, &[])).reason;
+            let there = |carries| packet(carries, client, vip);
+            let back = |carries| packet(carries, backend, client);
+            for early in [
+                there(chunk(SHUTDOWN_COMPLETE, ITS)),
+                there(chunk(SHUTDOWN_COMPLETE, 7)),
+                there(reflected(SHUTDOWN_COMPLETE, MINE)),
+                there(chunk(SHUTDOWN_ACK, 7)),
+                there(chunk(SHUTDOWN, ITS)),
+                back(chunk(SHUTDOWN_ACK, ITS)),
+            ] {
+                scene.send(hook, &early);
+                assert_eq!(open(&mut scene), Reason::ServiceFull, "{hook:?} {vip} {early:?}");
+            }
+            scene.send(hook, &back(chunk(SHUTDOWN_ACK, MINE)));
+            assert_eq!(open(&mut scene), Reason::ForwardedToBackend, "{hook:?} {vip}");
+            let last = scene.send(hook, &there(chunk(SHUTDOWN_COMPLETE, ITS)));
+            assert_eq!(last.reason, Reason::ForwardedToBackend, "{hook:?} {vip}");
+        }
     }
 }
