@@ -7,6 +7,7 @@ mod v6;
 use core::fmt::Debug;
 use core::hash::Hash;
 
+pub(crate) use self::v4::SHORT;
 use crate::checksum::Delta;
 use crate::fib::Route;
 use crate::flow::Translation;
@@ -177,7 +178,8 @@ pub struct Header {
     pub ttl: u8,
     /// Type of service, or traffic class.
     pub class: u8,
-    /// Whether a whole packet may be fragmented however long it is: it came as IPv6 with a number (RFC 7915 §5.1.1).
+    /// Whether a whole packet may be fragmented however long it is: it came as IPv6 with a number (RFC 7915 §5.1.1), or it is
+    /// merged from segments that are short enough.
     pub may_be_fragmented: bool,
     /// Zero.
     pub pad: [u8; 2],

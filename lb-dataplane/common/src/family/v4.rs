@@ -14,7 +14,7 @@ const HEADER_LEN: u32 = 20;
 /// The first byte of a header without options.
 const PLAIN: u8 = 0x45;
 /// The longest packet that IPv6 makes of 1280 bytes, which every sender may send.
-const SHORT: u32 = 1260;
+pub(crate) const SHORT: u32 = 1260;
 /// Where the time to live is, in the frame.
 const TTL_AT: u32 = ETHERNET_LEN + 8;
 /// Where the header's checksum is, in the header. The addresses follow it.
@@ -191,7 +191,8 @@ impl Family for V4 {
         HEADER_LEN
     }
 
-    /// RFC 7915 §5.1: a whole packet that may come from a sender that cannot make it shorter may be fragmented.
+    /// RFC 7915 §5.1: a whole packet that may come from a sender that cannot make it shorter may be fragmented. Of merged
+    /// segments the header says whether they are so short.
     #[inline(always)]
     fn write_header<P: Packet>(
         packet: &mut P,

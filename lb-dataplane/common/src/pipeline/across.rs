@@ -11,7 +11,7 @@ pub(super) use self::error::error_across;
 use super::forward::{Found, address_frame, left_to_kernel, packet_len};
 use super::{Scratch, Way, either};
 use crate::checksum::{self, Delta};
-use crate::family::{Family, Header, protocol_across};
+use crate::family::{Family, Header, SHORT, protocol_across};
 use crate::fib::{MEMBER_RESOLVED, MemberEntry};
 use crate::flow::{DIRECTION_TO_BACKEND, TCP, Translation, UDP};
 use crate::packet::{ChecksumChange, Packet};
@@ -70,6 +70,7 @@ fn forward<A: Family, P: Packet, T: TablesOf<A>>(
     let is_too_big = found == Found::Member && len > u32::from(member.mtu);
     // Of merged segments each is.
     let may_be_fragmented = A::IS_V6 && packet_len(packet, ip, transport) <= V6_LEAST_MTU;
+    header.may_be_fragmented |= A::IS_V6 && len <= SHORT;
     if is_too_big && !may_be_fragmented {
         if may_tell {
             let room = (u32::from(member.mtu) + old_len).saturating_sub(new_len);

@@ -135,3 +135,21 @@ proptest! {
         agree::<false>(&world(algorithm, v6), &packets)?;
     }
 }
+
+/// RFC 7915 §5.1 goes by the packets that were on the wire, and that will be.
+#[test]
+fn segments_that_a_sender_need_not_make_shorter_may_be_fragmented_however_many_were_merged() {
+    const DONT_FRAGMENT: u16 = 0x4000;
+    for (payload, expected) in [(0, DONT_FRAGMENT), (1200, 0), (1232, 0), (1233, DONT_FRAGMENT)] {
+        let tables = world(ALGORITHM_MAGLEV, true);
+        let (from, to) = (SocketAddr::new(address([10, 1, 0, 1], true), 1000), vip(true));
+        let frame = Frame { from, to, ..packet(UDP, "0.0.0.0:0", "0.0.0.0:0") };
+        let mut merged = ModelPacket::<true>::new(frame.payload(1440).bytes());
+        merged.segment_payload = payload;
+        assert_eq!(process(&mut merged, &tables).reason, Reason::ForwardedToBackend);
+        let [flags] = merged.read(20).expect("a header");
+        assert_eq!(u16::from_be(flags), expected, "{payload}");
+        let [number] = merged.read(18).expect("a header");
+        assert_eq!(number == 0, expected != 0, "{payload}: what may be fragmented has one");
+    }
+}
