@@ -4,6 +4,9 @@
 //! no step does a packet see a service whose ring is half written or names a backend that is not there. Space that a step
 //! frees is written again only after a [`Step::Grace`].
 //!
+//! What a backend's entry says of sources goes with the mode, which is in the service's. So a service whose mode changes gets
+//! its backends anew, and a packet meets all of the one or of the other.
+//!
 //! Backend ids belong to one service, whose counters are the sum of its backends'. Flows carry their own rewrite; an id
 //! that is given to another backend later, the longest unused first, only means that an old flow's packets are counted
 //! there and that it ends with that backend. A backend that goes is marked as gone once no ring names it any more; what it counted,
@@ -326,6 +329,7 @@ impl Served {
         let old = self.release(key);
         ranges::check_others(key, service, &self.services)?;
         let mut known = old.as_ref().map(|held| held.backends.clone()).unwrap_or_default();
+        let changes_mode = old.as_ref().is_some_and(|held| held.entry.mode != mode(service.mode));
         let id = match &old {
             Some(held) => held.entry.id,
             None => {
@@ -340,7 +344,8 @@ impl Served {
         for backend in &service.backends {
             let name = (backend.address, backend.port);
             if let Entry::Vacant(slot) = backends.entry(name) {
-                slot.insert(self.place(name, backend, known.remove(&name), (id, life), steps)?);
+                let place = if changes_mode { None } else { known.remove(&name) };
+                slot.insert(self.place(name, backend, place, (id, life), steps)?);
             }
         }
         let (words, ring_len) = ring::whole(service, &backends);

@@ -10,6 +10,7 @@ use lb_dataplane_common::family::V6;
 use lb_dataplane_common::service::{AccessKey, BACKEND_IN_USE, SourceEntry, VipKey};
 
 mod limits;
+mod modes;
 mod ports;
 
 const LIMITS: Limits =
