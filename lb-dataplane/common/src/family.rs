@@ -1,6 +1,6 @@
 //! The two families of IP: what differs between them, so that all else is written once.
 
-mod across;
+pub(crate) mod across;
 mod v4;
 mod v6;
 
@@ -45,6 +45,11 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     const QUOTED_SHORT: usize;
     /// Bytes of a header and TCP's, both without options.
     const QUOTED_TCP: usize;
+    /// Where an ICMP error that has extensions says how much it quotes before them, in the number behind its checksum: the lowest
+    /// bit (RFC 4884 §4).
+    const QUOTED_LEN_BIT: u32;
+    /// The bytes of a unit of that.
+    const QUOTED_UNIT: u32;
 
     /// The sum of an address, not folded.
     fn sum(self) -> u32;
@@ -135,6 +140,8 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     /// The first word of an ICMP error and the number behind its checksum, as the other family has them; `None` if it has no
     /// such error (RFC 7915 §4.2, §5.2). `shorter` is by how much the packet of `len` bytes that is quoted becomes shorter there.
     fn error_across(first: u16, number: u32, shorter: i32, len: u32) -> Option<(u16, u32)>;
+    /// Whether an ICMP error that begins with this word says how much it quotes.
+    fn says_quoted_len(first: u16) -> bool;
     /// Writes the time to live.
     fn write_ttl<P: Packet>(packet: &mut P, ttl: u8) -> Option<()>;
     /// Gives a plain header that is in reach other addresses, and a time to live that is one less.

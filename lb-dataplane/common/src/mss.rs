@@ -20,18 +20,18 @@ const NOTHING: u8 = 1;
 const SIZE: u8 = 2;
 const SIZE_LEN: u8 = 4;
 
-/// Where the walk over a header's options, or an INIT's parameters, stands. It is kept in memory, of which the verifier knows no value: in a register
+/// Where the walk over a header's options, or an INIT's parameters, stands, or where an error's extensions move. It is kept in memory, of which the verifier knows no value: in a register
 /// each length that an option may have would be a case of its own, and so would all that follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Options {
-    /// Where the next option begins, in the frame.
+    /// Where the next option begins, in the frame, or the extensions.
     pub at: u32,
     /// Where the header ends.
     pub end: u32,
     /// Where the packet ends; of an INIT only.
     pub packet_end: u32,
-    /// What is to be done to the sum of a packet of SCTP.
+    /// What is to be done to the sum of a packet of SCTP, or by how many bytes extensions move.
     pub change: u32,
 }
 

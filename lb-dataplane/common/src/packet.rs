@@ -8,6 +8,11 @@ use crate::early::EarlyHead;
 use crate::reason::Reason;
 use crate::vlan::TagWord;
 
+/// Bytes that may be moved at once.
+pub const MOST_MOVED: u32 = 256;
+/// More bytes than they are moved by.
+pub const MOST_ZEROES: u32 = 32;
+
 /// A frame on its way in.
 pub trait Packet {
     /// Whether the hook can have the kernel find a next hop's MAC and send the packet itself.
@@ -105,6 +110,10 @@ pub trait Packet {
     /// Brings that sum up to date with what has changed since, but for what
     /// [`Packet::update_transport_checksum`] was told.
     fn note_change(&mut self, change: Delta);
+
+    /// Puts so many zeroes, an even number below [`MOST_ZEROES`], before what begins at `at`, which is no more than [`MOST_MOVED`]
+    /// bytes. To a device's sum they are nothing.
+    fn insert_zeroes(&mut self, at: u32, zeroes: u32) -> Option<()>;
 
     /// The sum of `len` bytes, folded; `None` also if that is more than anything needs that is summed.
     fn sum(&mut self, at: u32, len: u32) -> Option<u16>;

@@ -1,10 +1,12 @@
-//! Sums over whole packets, which only a few need: datagrams that get a checksum, and ICMP errors in another form.
+//! What needs bytes of a packet beside it, and only a few packets need: sums over all of them, of datagrams that get a checksum and
+//! ICMP errors in another form, and extensions of these that are moved.
 
 use core::arch::asm;
 
 use aya_ebpf::helpers::generated::bpf_csum_diff;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
+use lb_dataplane_common::packet::{MOST_MOVED, MOST_ZEROES};
 
 /// Bytes that are summed at a time: what older kernels take.
 const PIECE: u32 = 512;
@@ -44,6 +46,38 @@ pub fn of(mut at: u32, len: u32, load: impl Fn(u32, *mut u32, u32) -> bool) -> O
     let once = (sum & 0xffff) + (sum >> 16);
     Some(((once & 0xffff) + (once >> 16)) as u16)
 }
+
+/// Moves the last bytes of a packet, from `at` to its end at `end`, by so many, and writes zeroes where they were. `load` copies
+/// bytes into the room, `grow` makes the packet longer, `store` copies the room out.
+#[inline(always)]
+pub fn insert_zeroes(
+    at: u32,
+    end: u32,
+    zeroes: u32,
+    load: impl Fn(u32, *mut u32, u32) -> bool,
+    grow: impl Fn(u32) -> bool,
+    store: impl Fn(u32, *mut u32, u32) -> bool,
+) -> Option<()> {
+    let room = SUMMED.get_ptr_mut(0)?.cast::<u32>();
+    let less = end.wrapping_sub(at).wrapping_sub(1);
+    if less >= MOST_MOVED {
+        return None;
+    }
+    let mut n = 0;
+    while n < MOST_ZEROES / 4 {
+        // SAFETY: it is within the room.
+        unsafe { room.add(n as usize).write_volatile(0) };
+        n += 1;
+    }
+    let len = bounded::<MOST_MOVED>(less) + 1;
+    let zeroes = bounded::<MOST_ZEROES>(zeroes);
+    // SAFETY: both together are less than the room.
+    let behind = unsafe { room.byte_add(zeroes as usize) };
+    let is_done = load(at, behind, len) && grow(zeroes) && store(at, room, zeroes + len);
+    is_done.then_some(())
+}
+
+const _: () = assert!(MOST_MOVED + MOST_ZEROES <= PIECE);
 
 /// Less than a power of two. The compiler is not to see that this is needless: the verifier would not.
 #[inline(always)]

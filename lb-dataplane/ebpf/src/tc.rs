@@ -11,8 +11,9 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_check_mtu, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_proto, bpf_skb_load_bytes,
-    bpf_skb_pull_data, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_proto, bpf_skb_change_tail,
+    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+    bpf_skb_vlan_push,
 };
 use lb_dataplane_common::checksum::{self, Delta};
 use lb_dataplane_common::early::EarlyHead;
@@ -280,6 +281,24 @@ impl Packet for SkBuff {
     #[inline(always)]
     fn note_change(&mut self, change: Delta) {
         self.add_to_device_sum(change.0.into());
+    }
+
+    #[inline(always)]
+    fn insert_zeroes(&mut self, at: u32, zeroes: u32) -> Option<()> {
+        let (skb, end) = (self.skb, self.frame_len());
+        sum::insert_zeroes(
+            at,
+            end,
+            zeroes,
+            // SAFETY: the context is valid, the room holds `len` bytes, and the helpers check the packet's length.
+            |at, to, len| unsafe { bpf_skb_load_bytes(skb.cast(), at, to.cast(), len) == 0 },
+            // SAFETY: as above. Every access after this takes the packet's addresses anew.
+            |more| unsafe { bpf_skb_change_tail(skb, end + more, 0) == 0 },
+            // SAFETY: as above.
+            |at, from, len| unsafe {
+                bpf_skb_store_bytes(skb, at, from.cast_const().cast(), len, 0) == 0
+            },
+        )
     }
 
     #[inline(always)]

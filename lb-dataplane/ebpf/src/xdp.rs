@@ -4,7 +4,8 @@ use core::mem::offset_of;
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{
-    bpf_check_mtu, bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_load_bytes,
+    bpf_check_mtu, bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
+    bpf_xdp_store_bytes,
 };
 use lb_dataplane_common::checksum::{self, Delta};
 use lb_dataplane_common::early::EarlyHead;
@@ -227,6 +228,22 @@ impl Packet for XdpFrame {
     /// No device says what it has summed.
     #[inline(always)]
     fn note_change(&mut self, _: Delta) {}
+
+    #[inline(always)]
+    fn insert_zeroes(&mut self, at: u32, zeroes: u32) -> Option<()> {
+        let ctx = self.ctx;
+        sum::insert_zeroes(
+            at,
+            self.frame_len(),
+            zeroes,
+            // SAFETY: the context is valid, the room holds `len` bytes, and the helpers check the packet's length.
+            |at, to, len| unsafe { bpf_xdp_load_bytes(ctx, at, to.cast(), len) == 0 },
+            // SAFETY: as above. Every access after this takes the packet's addresses anew.
+            |more| unsafe { bpf_xdp_adjust_tail(ctx, more as i32) == 0 },
+            // SAFETY: as above.
+            |at, from, len| unsafe { bpf_xdp_store_bytes(ctx, at, from.cast(), len) == 0 },
+        )
+    }
 
     #[inline(always)]
     fn sum(&mut self, at: u32, len: u32) -> Option<u16> {

@@ -252,6 +252,33 @@ fn what_is_too_big_for_the_other_family_is_told_what_fits() {
     }
 }
 
+/// A fragment gets a header more than a whole packet.
+#[test]
+fn fragments_that_are_too_big_for_ipv6_are_told_of_by_their_first() {
+    let Sides { client, vip, .. } = FROM_4_TO_6;
+    let mut scene = scene(FROM_4_TO_6);
+    let mut punts = scene.get().take_punts().unwrap().unwrap();
+    for hook in BOTH {
+        for (len, reason) in [(1440, Reason::FlowTooBig), (1432, Reason::ForwardedToBackend)] {
+            let first = Frame { fragment: MORE_FRAGMENTS, ..packet(UDP, client, vip) };
+            let first = first.payload(len + 8);
+            assert_eq!(scene.send(hook, &first).reason, reason, "{hook:?} {len}");
+            let answer = punts.next_answer(Instant::now());
+            assert_eq!(answer.is_some(), reason == Reason::FlowTooBig, "{hook:?} {len}");
+            if let Some(answer) = answer {
+                assert_eq!(answer.to, first.from.ip(), "{hook:?}");
+                assert_eq!(answer.packet[20..22], [3, 4], "{hook:?}");
+                assert_eq!(answer.packet[26..28], 1472_u16.to_be_bytes(), "{hook:?}");
+            }
+            let fragment = MORE_FRAGMENTS | 200;
+            let later = Frame { fragment, ..packet(Carries::Other(17), client, vip) };
+            let later = later.payload(len + 16);
+            assert_eq!(scene.send(hook, &later).reason, reason, "{hook:?} {len}");
+            assert!(punts.next_answer(Instant::now()).is_none(), "{hook:?} {len}: not of it");
+        }
+    }
+}
+
 #[test]
 fn a_time_to_live_that_ends_here_is_told() {
     for sides in SIDES {
@@ -355,8 +382,12 @@ fn what_the_other_family_has_no_form_for_is_dropped() {
 fn error(kind: [u8; 2], number: u32, from: &str, to: &str, about: &Frame, after: usize) -> Vec<u8> {
     let quoted = about.bytes()[14..].to_vec();
     let len = (header_len(about) + after).min(quoted.len());
+    error_with(kind, number, from, to, quoted[..len].to_vec())
+}
+
+fn error_with(kind: [u8; 2], number: u32, from: &str, to: &str, payload: Vec<u8>) -> Vec<u8> {
     let carries = Carries::Icmp { kind: kind[0], code: kind[1] };
-    let mut bytes = Frame { payload: quoted[..len].to_vec(), ..packet(carries, from, to) }.bytes();
+    let mut bytes = Frame { payload, ..packet(carries, from, to) }.bytes();
     let at = if bytes[12..14] == [8, 0] { 34 } else { 54 };
     bytes[at + 4..at + 8].copy_from_slice(&number.to_be_bytes());
     let (source, destination) = (address(from).ip(), address(to).ip());
@@ -631,6 +662,46 @@ fn a_backend_without_an_address_of_ours_in_its_family_is_refused() {
             }
             let error = scene.get().apply(&Table { services }).unwrap_err();
             assert!(error.to_string().contains(says), "{error}");
+        }
+    }
+}
+
+/// RFC 7915 §4.2, §5.2: the length of what is quoted is said anew, in units of 4 bytes or of 8, of 128 bytes at least (RFC 4884).
+#[test]
+fn extensions_of_errors_are_where_the_error_says_that_they_are() {
+    // Two labels of MPLS (RFC 4950), and as much as there may be.
+    let labels = vec![0x20, 0, 0xbe, 0xef, 0, 12, 1, 1, 0, 1, 0x41, 1, 0, 2, 0x41, 2];
+    let much = [&[0x20, 0, 0xbe, 0xef, 0, 252, 9, 9][..], &[7; 248]].concat();
+    for (sides, [kind, said], [new_kind, new_said], len, zeroes) in [
+        (FROM_4_TO_6, [[1, 4], [16, 0]], [[3, 3], [0, 32]], 108, 20),
+        (FROM_6_TO_4, [[3, 3], [0, 32]], [[1, 4], [19, 0]], 148, 4),
+    ] {
+        let mut scene = scene(sides);
+        let number = |said: [u8; 2]| u32::from_be_bytes([said[0], said[1], 0, 0]);
+        for hook in BOTH {
+            let what = format!("{hook:?} {sides:?}");
+            let sent = packet(UDP, sides.client, sides.vip).payload(600);
+            let translated = Frame { ttl: 64, ..scene.send(hook, &sent).frame() };
+            let router =
+                if translated.to.is_ipv6() { "[2001:db8:2::fe]:9" } else { "10.2.0.254:9" };
+            let to = SocketAddr::new(translated.from.ip(), 0).to_string();
+            let quoting = translated.bytes()[14..142].to_vec();
+            let quoted = quoted(&sent, &translated).bytes()[14..14 + len].to_vec();
+            let without = (quoting.clone(), quoted.clone(), [0; 2]);
+            let with = [&labels, &much].map(|extensions| {
+                let new = [&quoted[..], &vec![0; zeroes], extensions].concat();
+                ([&quoting[..], extensions].concat(), new, new_said)
+            });
+            // Where it is said that there are some, but there are none, nothing is said any more.
+            for (old, new, new_said) in with.into_iter().chain([without]) {
+                let about = error_with(kind, number(said), router, &to, old);
+                let ended = scene.send_bytes(hook, &about, None);
+                assert_eq!(ended.reason, Reason::ErrorToClient, "{what}");
+                let (vip, client) = (sides.vip, sides.client);
+                let expected = error_with(new_kind, number(new_said), vip, client, new);
+                same_error(ended.bytes(), &expected, &what);
+                assert_eq!(scene.send_summed(&about), Reason::ErrorToClient, "{what}");
+            }
         }
     }
 }

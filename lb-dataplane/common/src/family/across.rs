@@ -1,7 +1,14 @@
 //! ICMP errors of one family as the other has them (RFC 7915 §4.2, §5.2).
 //!
-//! Extensions (RFC 4884) are not told apart: their length is not carried over, so that a receiver takes them for a part of
-//! what is quoted.
+//! Extensions (RFC 4884) follow what is quoted, which gets longer or shorter: an error says how long it is, in units of its family
+//! and 128 bytes at least, so there may have to be zeroes behind it. What extensions say is carried over unread.
+
+use super::Family;
+
+/// What is quoted before extensions at least (RFC 4884 §3).
+const LEAST_QUOTED: u32 = 128;
+/// The most units of what is quoted that an error can say.
+const MOST_UNITS: u32 = 255;
 
 /// What every IPv6 link carries (RFC 8200 §5): nobody is told of less.
 const V6_LEAST_MTU: u32 = 1280;
@@ -98,9 +105,77 @@ fn v4_field(at: u32) -> Option<u32> {
     }
 }
 
+/// How much an error quotes before its extensions, given its first word and the number behind its checksum; 0 if it has none.
+#[inline(always)]
+pub(crate) fn quoted_before_extensions<A: Family>(first: u16, number: u32) -> u32 {
+    if A::says_quoted_len(first) {
+        (number >> A::QUOTED_LEN_BIT & MOST_UNITS) * A::QUOTED_UNIT
+    } else {
+        0
+    }
+}
+
+/// How many zeroes have to be between so much that an error of A quotes and its extensions, and the number behind its checksum with
+/// that; `None` if it cannot say it: then what follows is taken for a part of what is quoted.
+#[inline(always)]
+pub(crate) fn with_extensions<A: Family>(
+    first: u16,
+    number: u32,
+    quoted: u32,
+) -> Option<(u32, u32)> {
+    let least = if quoted < LEAST_QUOTED { LEAST_QUOTED } else { quoted };
+    let units = least.wrapping_add(A::QUOTED_UNIT - 1) / A::QUOTED_UNIT;
+    if !A::says_quoted_len(first) || units > MOST_UNITS {
+        return None;
+    }
+    Some((units * A::QUOTED_UNIT - quoted, number | units << A::QUOTED_LEN_BIT))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::{V4, V6};
     use super::*;
+
+    #[test]
+    fn extensions_are_where_the_error_of_either_family_says() {
+        let unreachable = [u16::from_ne_bytes([3, 1]), u16::from_ne_bytes([1, 0])];
+        // 128 bytes quoted, the most usual.
+        assert_eq!(quoted_before_extensions::<V4>(unreachable[0], 32 << 16 | 7), 128);
+        assert_eq!(quoted_before_extensions::<V6>(unreachable[1], 16 << 24 | 7), 128);
+        assert_eq!(quoted_before_extensions::<V4>(unreachable[0], 0xff00_ffff), 0);
+        // ICMPv6's "packet too big" and "parameter problem" have none, nor has ICMP's redirect.
+        for kind in [2, 4] {
+            assert_eq!(quoted_before_extensions::<V6>(u16::from_ne_bytes([kind, 0]), u32::MAX), 0);
+            assert_eq!(with_extensions::<V6>(u16::from_ne_bytes([kind, 0]), 5, 148), None);
+        }
+        assert_eq!(quoted_before_extensions::<V4>(u16::from_ne_bytes([5, 0]), u32::MAX), 0);
+        for (quoted, expected) in [
+            (148, Some((4, 19 << 24))),
+            (152, Some((0, 19 << 24))),
+            (156, Some((4, 20 << 24))),
+            (2040, Some((0, 255 << 24))),
+            (2044, None),
+        ] {
+            assert_eq!(with_extensions::<V6>(unreachable[1], 0, quoted), expected, "{quoted}");
+        }
+        for (quoted, expected) in [
+            (100, Some((28, 32 << 16))),
+            (108, Some((20, 32 << 16))),
+            (128, Some((0, 32 << 16))),
+            (132, Some((0, 33 << 16))),
+            (1020, Some((0, 255 << 16))),
+            (1028, None),
+        ] {
+            assert_eq!(with_extensions::<V4>(unreachable[0], 0, quoted), expected, "{quoted}");
+        }
+        let problem = u16::from_ne_bytes([12, 0]);
+        let number = 8 << 24 | 32 << 16;
+        assert_eq!(
+            with_extensions::<V4>(problem, 8 << 24, 128),
+            Some((0, number)),
+            "its pointer stays"
+        );
+    }
 
     const fn to(kind: u8, code: u8, number: u32) -> Option<(u16, u32)> {
         Some((u16::from_ne_bytes([kind, code]), number))

@@ -39,6 +39,8 @@ impl Family for V4 {
     const NEXT_HOP: u32 = NEXT_HOP_V4;
     const QUOTED_SHORT: usize = 28;
     const QUOTED_TCP: usize = 40;
+    const QUOTED_LEN_BIT: u32 = 16;
+    const QUOTED_UNIT: u32 = 4;
 
     #[inline(always)]
     fn sum(self) -> u32 {
@@ -253,6 +255,11 @@ impl Family for V4 {
     #[inline(always)]
     fn error_across(first: u16, number: u32, shorter: i32, len: u32) -> Option<(u16, u32)> {
         across::v4_to_v6(first.to_ne_bytes(), number, shorter, len)
+    }
+
+    #[inline(always)]
+    fn says_quoted_len(first: u16) -> bool {
+        matches!(first.to_ne_bytes()[0], UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM)
     }
 
     #[inline(always)]

@@ -33,6 +33,7 @@ const MAX_EXTENSIONS_LEN: u32 = 1024;
 /// The protocol number of IPv6 within IP.
 const IP6_IN_IP6: u8 = 41;
 const UNREACHABLE: u8 = 1;
+const TIME_EXCEEDED: u8 = 3;
 const PARAMETER_PROBLEM: u8 = 4;
 const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;
@@ -53,6 +54,8 @@ impl Family for V6 {
     const NEXT_HOP: u32 = NEXT_HOP_V6;
     const QUOTED_SHORT: usize = 48;
     const QUOTED_TCP: usize = 60;
+    const QUOTED_LEN_BIT: u32 = 24;
+    const QUOTED_UNIT: u32 = 8;
 
     #[inline(always)]
     fn sum(self) -> u32 {
@@ -302,6 +305,11 @@ impl Family for V6 {
     #[inline(always)]
     fn error_across(first: u16, number: u32, shorter: i32, _: u32) -> Option<(u16, u32)> {
         across::v6_to_v4(first.to_ne_bytes(), number, shorter)
+    }
+
+    #[inline(always)]
+    fn says_quoted_len(first: u16) -> bool {
+        matches!(first.to_ne_bytes()[0], UNREACHABLE | TIME_EXCEEDED)
     }
 
     #[inline(always)]

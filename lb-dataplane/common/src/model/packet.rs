@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::checksum::{self, Delta};
 use crate::early::EarlyHead;
-use crate::packet::{ChecksumChange, Outer, Packet};
+use crate::packet::{ChecksumChange, MOST_MOVED, MOST_ZEROES, Outer, Packet};
 use crate::reason::Reason;
 use crate::vlan::{self, TagWord};
 
@@ -219,6 +219,14 @@ impl<const RESOLVES: bool> Packet for ModelPacket<RESOLVES> {
 
     fn note_change(&mut self, change: Delta) {
         self.noted = self.noted.and(change);
+    }
+
+    fn insert_zeroes(&mut self, at: u32, zeroes: u32) -> Option<()> {
+        let (at, zeroes) = (at as usize, zeroes as usize);
+        assert!(zeroes < MOST_ZEROES as usize && self.bytes.len() - at <= MOST_MOVED as usize);
+        self.bytes.splice(at..at, std::iter::repeat_n(0, zeroes));
+        self.linear += if at <= self.linear { zeroes } else { 0 };
+        Some(())
     }
 
     fn sum(&mut self, at: u32, len: u32) -> Option<u16> {

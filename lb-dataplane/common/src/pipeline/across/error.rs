@@ -5,9 +5,10 @@ use super::{
     way_out, write_echo,
 };
 use crate::checksum::Delta;
+use crate::family::across::{quoted_before_extensions, with_extensions};
 use crate::family::{Family, protocol_across};
 use crate::flow::{Translation, UDP};
-use crate::packet::Packet;
+use crate::packet::{MOST_MOVED, Packet};
 use crate::parse::{AT_MASK, ETHERNET_LEN, Ip};
 use crate::pipeline::forward::address_frame;
 use crate::pipeline::{Scratch, Way, either};
@@ -51,6 +52,7 @@ fn error<A: Family, P: Packet>(
     check_error(packet, scratch)?;
     let is_sent = ends.is_ok();
     rewrite_error(packet, scratch, is_sent)?;
+    move_extensions(packet, scratch)?;
     let reason = ends?;
     let Scratch { step, member, .. } = scratch;
     address_frame(packet, member, step.across.destination, way).ok_or(Reason::WriteFault)?;
@@ -88,18 +90,31 @@ fn rewrite_error<A: Family, P: Packet>(
     scratch: &mut Scratch<A>,
     is_sent: bool,
 ) -> Result<(), Reason> {
-    let Scratch { ip, quote, step, header, member, .. } = scratch;
+    let Scratch { ip, quote, step, header, member, options, .. } = scratch;
     let (to, at) = (&step.across, ip.transport_at());
-    let [first, _, high, low] = packet.read::<4>(at).ok_or(Reason::Malformed)?;
+    let [old_first, _, high, low] = packet.read::<4>(at).ok_or(Reason::Malformed)?;
     let quoted_at = quote.transport_at & AT_MASK;
     let old_inner = quoted_at.wrapping_sub(at + ERROR_LEN) & AT_MASK;
     let new_inner = <A::Other as Family>::header_len(&quote.header);
     let longer = new_inner.wrapping_sub(old_inner).cast_signed();
-    let number = u32::from(u16::from_be(high)) << 16 | u32::from(u16::from_be(low));
+    let old_number = u32::from(u16::from_be(high)) << 16 | u32::from(u16::from_be(low));
     let quoted_len = old_inner + quote.header.payload_len;
-    let (first, number) =
-        A::error_across(first, number, -longer, quoted_len).ok_or(Reason::Untranslatable)?;
-    header.payload_len = error_len(ip)?.wrapping_add_signed(longer);
+    let (first, mut number) = A::error_across(old_first, old_number, -longer, quoted_len)
+        .ok_or(Reason::Untranslatable)?;
+    let there = error_len(ip)?.wrapping_add_signed(longer);
+    let quoted = quoted_before_extensions::<A>(old_first, old_number);
+    let extensions = packet.frame_len().wrapping_sub(at + ERROR_LEN + quoted);
+    options.change = 0;
+    if quoted >= old_inner
+        && extensions.wrapping_sub(1) < MOST_MOVED
+        && let Some((zeroes, with)) =
+            with_extensions::<A::Other>(first, number, quoted.wrapping_add_signed(longer))
+    {
+        (options.change, number) = (zeroes, with);
+        options.at = ETHERNET_LEN + <A::Other as Family>::HEADER_LEN + ERROR_LEN;
+        options.at = options.at.wrapping_add(quoted.wrapping_add_signed(longer));
+    }
+    header.payload_len = there + options.change;
     // Nobody makes one that long (RFC 1812 §4.3.2.3, RFC 4443 §2.4), and no error is sent about it.
     let len = <A::Other as Family>::HEADER_LEN + header.payload_len;
     if is_sent && len > u32::from(member.mtu) {
@@ -120,7 +135,21 @@ fn rewrite_error<A: Family, P: Packet>(
         .ok_or(Reason::WriteFault)?;
     let number = [(number >> 16) as u16, number as u16].map(u16::to_be);
     let message = [first, 0, number[0], number[1]];
-    write_message(packet, header.payload_len, to, message, before).ok_or(Reason::WriteFault)
+    write_message(packet, [there, header.payload_len], to, message, before)
+        .ok_or(Reason::WriteFault)
+}
+
+/// Moves what is behind what an error quotes to where the error says that it is.
+#[inline(never)]
+fn move_extensions<A: Family, P: Packet>(
+    packet: &mut P,
+    scratch: &Scratch<A>,
+) -> Result<(), Reason> {
+    let options = &scratch.options;
+    if options.change == 0 {
+        return Ok(());
+    }
+    packet.insert_zeroes(options.at, options.change).ok_or(Reason::WriteFault)
 }
 
 /// The sum of a packet that is an error, whose checksums are right.
@@ -173,18 +202,19 @@ fn write_quoted<B: Family, P: Packet>(
     Some(())
 }
 
-/// Writes an error's own header, and the sum over all of it. The packet's sum was `before` in its other form.
+/// Writes an error's own header, and the sum over all of it, which is `there` bytes and zeroes that are still to come. The packet's
+/// sum was `before` in its other form.
 #[inline(never)]
 fn write_message<B: Family, P: Packet>(
     packet: &mut P,
-    len: u32,
+    [there, len]: [u32; 2],
     to: &Translation<B>,
     message: [u16; 4],
     before: u16,
 ) -> Option<()> {
     let at = ETHERNET_LEN + B::HEADER_LEN;
     packet.write(at, message)?;
-    let sum = Delta(packet.sum(at, len)?);
+    let sum = Delta(packet.sum(at, there)?);
     let sum = if B::ICMP_COVERS_ADDRESSES {
         sum.and(pseudo_header(to.source, to.destination, B::ICMP, len))
     } else {
