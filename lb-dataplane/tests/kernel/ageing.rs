@@ -6,12 +6,9 @@ use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::{Hook, Reason, Sizes};
 use lb_dataplane_common::flow::{STATE_EXPIRING, Timeouts, seconds};
 
+use crate::family::{Family, each};
 use crate::frame::{ACK, Carries, FIN, RST, RST_ACK, SYN, SYN_ACK, UDP, packet};
-use crate::scene::{BOTH, Scene, small};
-
-const VIP: &str = "192.0.2.1:80";
-const CLIENT: &str = "10.1.0.5:40000";
-const BACKEND: &str = "10.2.0.9:8080";
+use crate::scene::{Ended, Scene, small};
 
 /// Bytes of `FlowEntry`.
 const STATE: std::ops::Range<usize> = 48..52;
@@ -24,7 +21,7 @@ fn word(value: &[u8; 64], at: std::ops::Range<usize>) -> u32 {
     u32::from_ne_bytes(value[at].try_into().unwrap())
 }
 
-/// Changes every entry of the flow table.
+/// Changes every entry of the flow tables.
 fn change(scene: &mut Scene, how: impl Fn(&mut [u8; 64])) {
     for (key, mut value) in scene.entries() {
         how(&mut value);
@@ -32,43 +29,99 @@ fn change(scene: &mut Scene, how: impl Fn(&mut [u8; 64])) {
             scene.get().map_mut("FLOWS").unwrap().try_into().unwrap();
         map.insert(key, value, 0).unwrap();
     }
-}
-
-/// Makes it so that every packet was `ticks` earlier than it was.
-fn let_pass(scene: &mut Scene, ticks: u32) {
-    scene.let_pass(ticks);
-}
-
-/// A whole scan; flows removed.
-fn age(scene: &mut Scene) -> u32 {
-    scene.age().0
-}
-
-fn flow(packets: &[(Carries, &str, &str)]) -> Scene {
-    flow_with(Timeouts::default(), packets)
-}
-
-fn flow_with(timeouts: Timeouts, packets: &[(Carries, &str, &str)]) -> Scene {
-    let mut scene = Scene::with(|options| options.timeouts = timeouts);
-    scene.apply(&[(VIP, Tcp, Maglev, &[BACKEND]), (VIP, Udp, Maglev, &[BACKEND])]);
-    begin(&mut scene, packets);
-    scene
-}
-
-/// The only flow.
-fn begin(scene: &mut Scene, packets: &[(Carries, &str, &str)]) {
-    for (carries, from, to) in packets {
-        scene.send(Hook::Tc, &packet(*carries, from, to));
+    for (key, mut value) in scene.entries6() {
+        how(&mut value);
+        let mut map: HashMap<_, [u8; 40], [u8; 64]> =
+            scene.get().map_mut("FLOWS6").unwrap().try_into().unwrap();
+        map.insert(key, value, 0).unwrap();
     }
-    assert_eq!(scene.entries().len(), 2);
+}
+
+/// As ageing does between its two passes.
+pub(crate) fn mark(scene: &mut Scene) {
+    change(scene, |value| {
+        let state = word(value, STATE) | STATE_EXPIRING;
+        value[STATE].copy_from_slice(&state.to_ne_bytes());
+    });
+}
+
+/// Entries of both tables.
+fn entries(scene: &mut Scene) -> Vec<[u8; 64]> {
+    let v4 = scene.entries().into_iter().map(|(_, value)| value);
+    v4.chain(scene.entries6().into_iter().map(|(_, value)| value)).collect()
+}
+
+/// Who speaks to whom: a family, a hook, a client, a VIP, a backend and another.
+struct Talk {
+    family: Family,
+    hook: Hook,
+    client: String,
+    vip: String,
+    backend: String,
+    other: String,
+}
+
+/// What a side says.
+#[derive(Clone, Copy, Debug)]
+enum Says {
+    There(Carries),
+    Back(Carries),
+}
+use Says::{Back, There};
+
+const CONNECTED: [Says; 3] = [There(SYN), Back(SYN_ACK), There(ACK)];
+
+impl Talk {
+    /// Of both families, at both hooks.
+    fn each() -> impl Iterator<Item = Self> {
+        each().map(|(hook, family)| Self {
+            family,
+            hook,
+            client: family.at(1, 5, 40_000),
+            vip: family.vip(1),
+            backend: family.at(2, 9, 8080),
+            other: family.at(2, 10, 8080),
+        })
+    }
+
+    fn what(&self) -> String {
+        format!("{:?} {:?}", self.hook, self.family)
+    }
+
+    /// A scene with what was said.
+    fn scene(&self, timeouts: Timeouts, said: &[Says]) -> Scene {
+        let mut scene = Scene::with(|options| options.timeouts = timeouts);
+        let backend = [self.backend.as_str()];
+        scene.apply(&[(&self.vip, Tcp, Maglev, &backend), (&self.vip, Udp, Maglev, &backend)]);
+        self.begin(&mut scene, said);
+        scene
+    }
+
+    /// The only flow.
+    fn begin(&self, scene: &mut Scene, said: &[Says]) {
+        for says in said {
+            self.send(scene, *says);
+        }
+        assert_eq!(entries(scene).len(), 2, "{}", self.what());
+    }
+
+    fn send(&self, scene: &mut Scene, says: Says) -> Ended {
+        let frame = match says {
+            There(carries) => packet(carries, &self.client, &self.vip),
+            Back(carries) => packet(carries, &self.backend, &self.client),
+        };
+        scene.send(self.hook, &frame)
+    }
+
+    /// Where a client's packet is sent to.
+    fn led_to(&self, scene: &mut Scene, carries: Carries) -> String {
+        self.send(scene, There(carries)).frame().to.to_string()
+    }
 }
 
 #[test]
 fn each_state_has_its_timeout() {
-    let there = |carries| (carries, CLIENT, VIP);
-    let back = |carries| (carries, BACKEND, CLIENT);
-    let connected = [there(SYN), back(SYN_ACK), there(ACK)];
-    let and = |more: &[_]| [&connected, more].concat();
+    let and = |more: &[_]| [&CONNECTED, more].concat();
     // Each its own, and none the default.
     let timeouts = Timeouts {
         tcp_established: seconds(900),
@@ -80,152 +133,156 @@ fn each_state_has_its_timeout() {
         ..Timeouts::default()
     };
     let cases = [
-        (vec![there(SYN)], timeouts.half_open),
-        (vec![there(SYN), back(SYN_ACK)], timeouts.half_open),
-        (vec![there(SYN), back(SYN_ACK), there(SYN)], timeouts.half_open),
+        (vec![There(SYN)], timeouts.half_open),
+        (vec![There(SYN), Back(SYN_ACK)], timeouts.half_open),
+        (vec![There(SYN), Back(SYN_ACK), There(SYN)], timeouts.half_open),
         (and(&[]), timeouts.tcp_established),
-        (and(&[there(FIN)]), timeouts.tcp_transitory),
-        (and(&[there(FIN), back(FIN)]), timeouts.tcp_closed),
-        (and(&[back(RST_ACK)]), timeouts.tcp_closed),
-        (and(&[back(RST)]), timeouts.tcp_transitory),
-        (and(&[there(RST)]), timeouts.tcp_transitory),
+        (and(&[There(FIN)]), timeouts.tcp_transitory),
+        (and(&[There(FIN), Back(FIN)]), timeouts.tcp_closed),
+        (and(&[Back(RST_ACK)]), timeouts.tcp_closed),
+        (and(&[Back(RST)]), timeouts.tcp_transitory),
+        (and(&[There(RST)]), timeouts.tcp_transitory),
         // Somebody else's RST: the client goes on.
-        (and(&[there(RST), there(ACK)]), timeouts.tcp_established),
-        (vec![there(SYN), back(RST_ACK)], timeouts.tcp_closed),
+        (and(&[There(RST), There(ACK)]), timeouts.tcp_established),
+        (vec![There(SYN), Back(RST_ACK)], timeouts.tcp_closed),
         // No sooner than with an answer.
-        (vec![there(UDP)], timeouts.udp_answered),
-        (vec![there(UDP), back(UDP)], timeouts.udp_answered),
-        (vec![there(UDP), back(UDP), there(UDP)], timeouts.udp),
+        (vec![There(UDP)], timeouts.udp_answered),
+        (vec![There(UDP), Back(UDP)], timeouts.udp_answered),
+        (vec![There(UDP), Back(UDP), There(UDP)], timeouts.udp),
     ];
-    let (first, _) = &cases[0];
-    let mut scene = flow_with(timeouts, first);
-    for (packets, timeout) in cases {
-        begin(&mut scene, &packets);
-        let_pass(&mut scene, timeout - 2);
-        assert_eq!(age(&mut scene), 0, "{packets:?}: too early");
-        assert_eq!(scene.entries().len(), 2);
-        let_pass(&mut scene, 3);
-        assert_eq!(age(&mut scene), 1, "{packets:?}: one flow");
-        assert_eq!(scene.entries().len(), 0, "{packets:?}: both directions");
+    for talk in Talk::each() {
+        let mut scene = talk.scene(timeouts, &cases[0].0);
+        for (said, timeout) in &cases {
+            let what = format!("{} {said:?}", talk.what());
+            talk.begin(&mut scene, said);
+            scene.let_pass(timeout - 2);
+            assert_eq!(scene.age().0, 0, "{what}: too early");
+            assert_eq!(entries(&mut scene).len(), 2, "{what}");
+            scene.let_pass(3);
+            assert_eq!(scene.age().0, 1, "{what}: one flow");
+            assert_eq!(entries(&mut scene).len(), 0, "{what}: both directions");
+        }
     }
 }
 
 #[test]
 fn a_flow_lives_while_either_direction_does() {
-    for direction in [0, 1] {
-        let mut scene = flow(&[(SYN, CLIENT, VIP), (SYN_ACK, BACKEND, CLIENT)]);
-        change(&mut scene, |value| {
-            if value[DIRECTION] == direction {
-                let earlier = word(value, LAST_SEEN).wrapping_sub(2 * LONG);
-                value[LAST_SEEN].copy_from_slice(&earlier.to_ne_bytes());
-            }
-        });
-        assert_eq!(age(&mut scene), 0);
-        assert_eq!(scene.entries().len(), 2);
-        let marked = |v: &[u8; 64]| word(v, STATE) & STATE_EXPIRING != 0;
-        assert!(!scene.entries().iter().any(|(_, v)| marked(v)));
+    for talk in Talk::each() {
+        for direction in [0, 1] {
+            let mut scene = talk.scene(Timeouts::default(), &CONNECTED[..2]);
+            change(&mut scene, |value| {
+                if value[DIRECTION] == direction {
+                    let earlier = word(value, LAST_SEEN).wrapping_sub(2 * LONG);
+                    value[LAST_SEEN].copy_from_slice(&earlier.to_ne_bytes());
+                }
+            });
+            assert_eq!(scene.age().0, 0, "{}", talk.what());
+            let left = entries(&mut scene);
+            assert_eq!(left.len(), 2, "{}", talk.what());
+            assert!(!left.iter().any(|value| word(value, STATE) & STATE_EXPIRING != 0));
+        }
     }
 }
 
 #[test]
 fn a_marked_flow_is_neither_used_nor_replaced_and_the_next_scan_settles_it() {
-    for hook in BOTH {
-        let mut scene = flow(&[(SYN, CLIENT, VIP), (SYN_ACK, BACKEND, CLIENT)]);
-        change(&mut scene, |value| {
-            let state = word(value, STATE) | STATE_EXPIRING;
-            value[STATE].copy_from_slice(&state.to_ne_bytes());
-        });
-        for (carries, from, to) in [(ACK, CLIENT, VIP), (SYN, CLIENT, VIP), (ACK, BACKEND, CLIENT)]
-        {
-            let ended = scene.send(hook, &packet(carries, from, to));
-            assert_eq!(ended.reason, Reason::FlowExpiring, "{hook:?} {carries:?}");
+    for talk in Talk::each() {
+        let mut scene = talk.scene(Timeouts::default(), &CONNECTED[..2]);
+        mark(&mut scene);
+        for says in [There(ACK), There(SYN), Back(ACK)] {
+            let ended = talk.send(&mut scene, says);
+            assert_eq!(ended.reason, Reason::FlowExpiring, "{} {says:?}", talk.what());
         }
         // A process died between its two passes. The flow is idle no longer than others: it is let go.
-        age(&mut scene);
-        let ended = scene.send(hook, &packet(ACK, CLIENT, VIP));
-        assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?}");
+        scene.age();
+        let ended = talk.send(&mut scene, There(ACK));
+        assert_eq!(ended.reason, Reason::ForwardedToBackend, "{}", talk.what());
     }
 }
 
 #[test]
 fn idle_flows_go_by_the_hundred_and_live_ones_stay() {
-    // An eighth of the entries are places for half-open flows.
-    let mut scene = Scene::with_sizes(Sizes { flow_entries: 16_384, ..small() });
-    scene.serve(VIP, Udp, Maglev, &[BACKEND]);
-    for n in 0..500_u32 {
-        let from = format!("10.1.{}.{}:999", n / 250, n % 250 + 1);
-        let ended = scene.send(Hook::Xdp, &packet(UDP, &from, VIP));
-        assert_eq!(ended.reason, Reason::ForwardedToBackend);
+    for talk in Talk::each() {
+        // An eighth of the entries are places for half-open flows.
+        let sizes = Sizes { flow_entries: 16_384, flow_entries6: 16_384, ..small() };
+        let mut scene = Scene::with_sizes(sizes);
+        scene.serve(&talk.vip, Udp, Maglev, &[&talk.backend]);
+        let send = |scene: &mut Scene, n: u16| {
+            let from = talk.family.at(1, n / 250 * 256 + n % 250 + 1, 999);
+            scene.send(talk.hook, &packet(UDP, &from, &talk.vip)).reason
+        };
+        for n in 0..500 {
+            assert_eq!(send(&mut scene, n), Reason::ForwardedToBackend, "{}", talk.what());
+        }
+        scene.let_pass(seconds(240) + 1);
+        for n in 0..50 {
+            send(&mut scene, n);
+        }
+        assert_eq!(scene.age().0, 450, "{}", talk.what());
+        assert_eq!(entries(&mut scene).len(), 100, "{}", talk.what());
     }
-    let_pass(&mut scene, seconds(240) + 1);
-    for n in 0..50_u32 {
-        scene.send(Hook::Xdp, &packet(UDP, &format!("10.1.0.{}:999", n + 1), VIP));
-    }
-    assert_eq!(age(&mut scene), 450);
-    assert_eq!(scene.entries().len(), 100);
 }
 
 #[test]
 fn a_syn_that_nobody_answered_for_long_chooses_anew() {
-    for hook in BOTH {
-        let mut scene = flow(&[(SYN, CLIENT, VIP)]);
-        scene.serve(VIP, Tcp, Maglev, &["draining 10.2.0.9:8080", "10.2.0.10:8080"]);
-        let soon = scene.send(hook, &packet(SYN, CLIENT, VIP)).frame().to;
-        assert_eq!(soon.to_string(), BACKEND, "{hook:?}");
-        let_pass(&mut scene, 3);
-        let later = scene.send(hook, &packet(SYN, CLIENT, VIP)).frame().to;
-        assert_eq!(later.to_string(), "10.2.0.10:8080", "{hook:?}");
-        assert_eq!(scene.entries().len(), 2);
+    for talk in Talk::each() {
+        let mut scene = talk.scene(Timeouts::default(), &CONNECTED[..1]);
+        let draining = format!("draining {}", talk.backend);
+        scene.serve(&talk.vip, Tcp, Maglev, &[&draining, &talk.other]);
+        assert_eq!(talk.led_to(&mut scene, SYN), talk.backend, "{}", talk.what());
+        scene.let_pass(3);
+        assert_eq!(talk.led_to(&mut scene, SYN), talk.other, "{}", talk.what());
+        assert_eq!(entries(&mut scene).len(), 2, "{}", talk.what());
     }
 }
 
 #[test]
 fn a_flood_ends_half_open_flows_only() {
-    for hook in BOTH {
-        let mut scene = flow(&[(SYN, CLIENT, VIP), (SYN_ACK, BACKEND, CLIENT), (ACK, CLIENT, VIP)]);
-        let flood = 3000_u32;
+    for talk in Talk::each() {
+        let mut scene = talk.scene(Timeouts::default(), &CONNECTED);
+        let flood = 3000_u16;
         for n in 0..flood {
-            let from = format!("10.1.{}.{}:999", n / 250 + 1, n % 250 + 1);
-            let ended = scene.send(hook, &packet(SYN, &from, VIP));
-            assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?} {n}");
+            let from = talk.family.at(1, (n / 250 + 1) * 256 + n % 250 + 1, 999);
+            let ended = scene.send(talk.hook, &packet(SYN, &from, &talk.vip));
+            assert_eq!(ended.reason, Reason::ForwardedToBackend, "{} {n}", talk.what());
         }
-        let half_open = scene.entries().len() as u32 / 2 - 1;
-        assert!((16..=small().flow_entries / 8).contains(&half_open), "{hook:?}: {half_open}");
+        let half_open = entries(&mut scene).len() as u32 / 2 - 1;
+        let places = 16..=small().flow_entries / 8;
+        assert!(places.contains(&half_open), "{}: {half_open}", talk.what());
         let count = scene.get().service_counters().unwrap().into_values().find(|c| c.flows > 0);
-        assert_eq!(count.unwrap().evicted, u64::from(flood - half_open), "{hook:?}");
-        let ended = scene.send(hook, &packet(ACK, BACKEND, CLIENT));
-        assert_eq!(ended.reason, Reason::ForwardedToClient, "{hook:?}: the connection stays");
+        let evicted = u64::from(u32::from(flood) - half_open);
+        assert_eq!(count.unwrap().evicted, evicted, "{}", talk.what());
+        let ended = talk.send(&mut scene, Back(ACK));
+        assert_eq!(ended.reason, Reason::ForwardedToClient, "{}: it stays", talk.what());
     }
 }
 
 #[test]
 fn datagrams_go_elsewhere_when_their_backend_fails_or_goes() {
-    let other = "10.2.0.10:8080";
-    for hook in BOTH {
-        let mut scene = flow(&[(UDP, CLIENT, VIP), (UDP, BACKEND, CLIENT), (UDP, CLIENT, VIP)]);
-        scene.serve(VIP, Udp, Maglev, &[other]);
-        scene.send(hook, &packet(UDP, CLIENT, VIP));
-        assert_eq!(age(&mut scene), 1, "{hook:?}");
-        let to = scene.send(hook, &packet(UDP, CLIENT, VIP)).frame().to;
-        assert_eq!(to.to_string(), other, "{hook:?}");
-        assert_eq!(age(&mut scene), 0, "{hook:?}");
+    for talk in Talk::each() {
+        let said = [There(UDP), Back(UDP), There(UDP)];
+        let mut scene = talk.scene(Timeouts::default(), &said);
+        scene.serve(&talk.vip, Udp, Maglev, &[&talk.other]);
+        talk.send(&mut scene, There(UDP));
+        assert_eq!(scene.age().0, 1, "{}", talk.what());
+        assert_eq!(talk.led_to(&mut scene, UDP), talk.other, "{}", talk.what());
+        assert_eq!(scene.age().0, 0, "{}", talk.what());
         // Also where another process finds it so.
         scene.apply(&[]);
         scene.open();
-        assert_eq!(age(&mut scene), 1, "{hook:?}");
+        assert_eq!(scene.age().0, 1, "{}", talk.what());
     }
 }
 
 #[test]
 fn a_connection_stays_with_a_backend_that_is_gone_until_its_client_begins_anew() {
-    let other = "10.2.0.10:8080";
-    for hook in BOTH {
-        let mut scene = flow(&[(SYN, CLIENT, VIP), (SYN_ACK, BACKEND, CLIENT), (ACK, CLIENT, VIP)]);
-        scene.serve(VIP, Tcp, Maglev, &[other]);
-        assert_eq!(age(&mut scene), 0);
-        for (carries, backend) in [(ACK, BACKEND), (SYN, other), (ACK, other)] {
-            let to = scene.send(hook, &packet(carries, CLIENT, VIP)).frame().to;
-            assert_eq!(to.to_string(), backend, "{hook:?} {carries:?}");
+    for talk in Talk::each() {
+        let mut scene = talk.scene(Timeouts::default(), &CONNECTED);
+        scene.serve(&talk.vip, Tcp, Maglev, &[&talk.other]);
+        assert_eq!(scene.age().0, 0);
+        for (carries, backend) in [(ACK, &talk.backend), (SYN, &talk.other), (ACK, &talk.other)] {
+            let to = talk.led_to(&mut scene, carries);
+            assert_eq!(to, *backend, "{} {carries:?}", talk.what());
         }
     }
 }

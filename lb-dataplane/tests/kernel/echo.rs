@@ -167,19 +167,19 @@ fn one_client_with_one_identifier_pings_two_vips_that_share_a_backend() {
 fn echoes_confirm_no_flow() {
     const CONFIRMED: u32 = 32;
     let mut scene = Scene::new();
-    serve(&mut scene, 0, false);
-    for hook in BOTH {
-        let sent = request(0, 7000);
+    for (n, hook) in [0, 1].into_iter().flat_map(|n| BOTH.map(|hook| (n, hook))) {
+        serve(&mut scene, n, false);
+        let sent = request(n, 7000);
         let there = scene.send(hook, &sent).frame();
         let from = SocketAddr::new(there.to.ip(), there.from.port()).to_string();
-        let reply = packet(REPLY[0], &from, &SocketAddr::new(sent.from.ip(), 0).to_string());
-        assert_eq!(scene.send(hook, &reply).reason, Reason::ForwardedToClient, "{hook:?}");
-        assert_eq!(scene.send(hook, &sent).reason, Reason::ForwardedToBackend, "{hook:?}");
-        let states = scene
-            .entries()
-            .into_iter()
-            .map(|(_, value)| u32::from_ne_bytes(value[48..52].try_into().unwrap()));
-        assert!(states.into_iter().all(|state| state & CONFIRMED == 0), "{hook:?}");
+        let reply = packet(REPLY[n], &from, &SocketAddr::new(sent.from.ip(), 0).to_string());
+        assert_eq!(scene.send(hook, &reply).reason, Reason::ForwardedToClient, "{hook:?} {n}");
+        assert_eq!(scene.send(hook, &sent).reason, Reason::ForwardedToBackend, "{hook:?} {n}");
+        let v4 = scene.entries().into_iter().map(|(_, value)| value);
+        let values: Vec<_> = v4.chain(scene.entries6().into_iter().map(|(_, v)| v)).collect();
+        let state = |value: &[u8; 64]| u32::from_ne_bytes(value[48..52].try_into().unwrap());
+        assert_eq!(values.len(), 2 * (n + 1), "{hook:?} {n}");
+        assert!(values.iter().all(|value| state(value) & CONFIRMED == 0), "{hook:?} {n}");
     }
 }
 
@@ -243,21 +243,21 @@ fn echoes_reach_backends_that_answer_clients_themselves() {
 #[test]
 fn a_flow_of_echoes_ends_a_minute_after_the_last_and_with_its_backend() {
     let mut scene = Scene::new();
-    for n in [0, 1] {
+    for (n, hook) in [0, 1].into_iter().flat_map(|n| BOTH.map(|hook| (n, hook))) {
         serve(&mut scene, n, false);
         let entries = |scene: &mut Scene| scene.entries().len() + scene.entries6().len();
-        scene.send(Hook::Tc, &request(n, 1));
+        scene.send(hook, &request(n, 1));
         scene.let_pass(seconds(60) - 2);
-        assert_eq!(scene.age().0, 0, "{n}");
+        assert_eq!(scene.age().0, 0, "{hook:?} {n}");
         scene.let_pass(2);
         scene.age();
-        assert_eq!(entries(&mut scene), 0, "{n}: it has been silent for a minute");
-        scene.send(Hook::Tc, &request(n, 2));
-        assert_eq!(entries(&mut scene), 2, "{n}");
+        assert_eq!(entries(&mut scene), 0, "{hook:?} {n}: it has been silent for a minute");
+        scene.send(hook, &request(n, 2));
+        assert_eq!(entries(&mut scene), 2, "{hook:?} {n}");
         scene.apply(&[]);
         scene.age();
-        assert_eq!(entries(&mut scene), 0, "{n}: its backend is gone");
+        assert_eq!(entries(&mut scene), 0, "{hook:?} {n}: its backend is gone");
         // Nobody else has the address now.
-        assert_eq!(scene.send(Hook::Tc, &request(n, 3)).reason.kind(), lb_dataplane::Kind::Pass);
+        assert_eq!(scene.send(hook, &request(n, 3)).reason.kind(), lb_dataplane::Kind::Pass);
     }
 }

@@ -6,6 +6,7 @@ use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::{FlowFilter, FlowPlace, FlowState, Hook, Passed, Reason, Sizes};
 
+use crate::family::{FAMILIES, Family, each};
 use crate::frame::{ACK, Carries, ECHO, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BACKEND_SIDE, BOTH, CLIENT_SIDE, Scene, small};
 
@@ -89,52 +90,64 @@ fn datagrams_are_translated_and_none_for_a_checksum_stays_none() {
 
 #[test]
 fn a_udp_checksum_that_comes_out_as_zero_is_sent_as_ones() {
-    for hook in BOTH {
-        let mut scene = one_backend(Udp);
+    for (hook, family) in each() {
+        let [vip, client, backend] = &family.ends();
+        let mut scene = Scene::new();
+        scene.serve(vip, Udp, Maglev, &[backend]);
+        let at = if family == Family::V4 { 14 + 20 + 6 } else { 14 + 40 + 6 };
         // Of 65,536 values of two payload bytes, one makes the translated checksum zero.
         let found = (0..=u16::MAX).find(|n| {
             let payload = n.to_be_bytes().to_vec();
-            let after = Frame { payload, ..packet(UDP, CLIENT, BACKEND) }.bytes();
-            after[14 + 20 + 6..14 + 20 + 8] == [0xff, 0xff]
+            let after = Frame { payload, ..packet(UDP, client, backend) }.bytes();
+            after[at..at + 2] == [0xff, 0xff]
         });
         let payload = found.unwrap().to_be_bytes().to_vec();
-        let ended = scene.send(hook, &Frame { payload, ..packet(UDP, CLIENT, VIP) });
-        assert_eq!(ended.bytes()[14 + 20 + 6..14 + 20 + 8], [0xff, 0xff], "{hook:?}");
+        let ended = scene.send(hook, &Frame { payload, ..packet(UDP, client, vip) });
+        assert_eq!(ended.bytes()[at..at + 2], [0xff, 0xff], "{hook:?} {family:?}");
     }
 }
 
 #[test]
 fn round_robin_gives_each_backend_its_turn_and_maglev_remembers() {
-    let backends = ["10.2.0.1:80", "10.2.0.2:80", "10.2.0.3:80"];
-    for hook in BOTH {
+    let syn = |family: Family, port| packet(SYN, &family.at(1, 5, port), &family.vip(1));
+    let scene = |family: Family, algorithm| {
         let mut scene = Scene::new();
-        scene.serve(VIP, Tcp, RoundRobin, &backends);
+        let backends = [1, 2, 3].map(|last| family.at(2, last, 80));
+        let backends = backends.each_ref().map(String::as_str);
+        scene.serve(&family.vip(1), Tcp, algorithm, &backends);
+        scene
+    };
+    for (hook, family) in each() {
+        let mut scene = scene(family, RoundRobin);
         let mut turns = BTreeMap::new();
         for port in 1000..1300 {
-            let syn = packet(SYN, &format!("10.1.0.5:{port}"), VIP);
+            let syn = syn(family, port);
             let first = scene.send(hook, &syn).frame().to;
             let again = scene.send(hook, &syn).frame().to;
             assert_eq!(first, again, "a retransmitted SYN goes where the first one went");
             *turns.entry(first).or_insert(0) += 1;
         }
-        assert_eq!(turns.values().copied().collect::<Vec<_>>(), [100, 100, 100], "{hook:?}");
+        let turns: Vec<_> = turns.values().copied().collect();
+        assert_eq!(turns, [100, 100, 100], "{hook:?} {family:?}");
     }
 
     // The same flow gets the same backend on both hooks of two dataplanes that know nothing of each other.
-    let choices = BOTH.map(|hook| {
-        let mut scene = Scene::new();
-        scene.serve(VIP, Tcp, Maglev, &backends);
-        let to = |p| scene.send(hook, &packet(SYN, &format!("10.1.0.5:{p}"), VIP)).frame().to;
-        (1000..1300).map(to).collect::<Vec<_>>()
-    });
-    assert_eq!(choices[0], choices[1]);
+    for family in FAMILIES {
+        let choices = BOTH.map(|hook| {
+            let mut scene = scene(family, Maglev);
+            let to = |port| scene.send(hook, &syn(family, port)).frame().to;
+            (1000..1300).map(to).collect::<Vec<_>>()
+        });
+        assert_eq!(choices[0], choices[1], "{family:?}");
+    }
 }
 
 #[test]
 fn a_segment_of_no_flow_begins_one_under_maglev_only() {
     let mut scene = Scene::new();
     let mut ports = 41_000..;
-    for hook in BOTH {
+    for (hook, family) in each() {
+        let [vip, _, backend] = &family.ends();
         for (algorithm, carries, reason) in [
             (Maglev, ACK, Reason::ForwardedToBackend),
             (Maglev, FIN, Reason::ForwardedToBackend),
@@ -144,70 +157,77 @@ fn a_segment_of_no_flow_begins_one_under_maglev_only() {
             (RoundRobin, ACK, Reason::UnknownFlow),
             (RoundRobin, RST, Reason::UnknownFlow),
         ] {
-            scene.serve(VIP, Tcp, algorithm, &[BACKEND]);
-            let client = format!("10.1.0.5:{}", ports.next().unwrap());
-            let ended = scene.send(hook, &packet(carries, &client, VIP));
-            assert_eq!(ended.reason, reason, "{hook:?} {algorithm:?} {carries:?}");
+            scene.serve(vip, Tcp, algorithm, &[backend]);
+            let client = family.at(1, 5, ports.next().unwrap());
+            let ended = scene.send(hook, &packet(carries, &client, vip));
+            assert_eq!(ended.reason, reason, "{hook:?} {family:?} {algorithm:?} {carries:?}");
         }
     }
 }
 
 #[test]
 fn a_syn_on_a_closing_flow_begins_anew_and_one_on_a_live_flow_does_not() {
-    for hook in BOTH {
-        for (end, from, to) in [(FIN, CLIENT, VIP), (RST, BACKEND, CLIENT), (FIN, BACKEND, CLIENT)]
+    for (hook, family) in each() {
+        let [vip, client, backend] = &family.ends();
+        let other = &family.at(2, 10, 8080);
+        for (end, from, to) in [(FIN, client, vip), (RST, backend, client), (FIN, backend, client)]
         {
+            let what = format!("{hook:?} {end:?} {from}");
             let mut scene = Scene::new();
-            scene.serve(VIP, Tcp, RoundRobin, &[BACKEND]);
-            scene.send(hook, &packet(SYN, CLIENT, VIP));
-            scene.send(hook, &packet(SYN_ACK, BACKEND, CLIENT));
-            let backends = ["draining 10.2.0.9:8080", "10.2.0.10:8080"];
-            scene.serve(VIP, Tcp, RoundRobin, &backends);
-            let live = scene.send(hook, &packet(SYN, CLIENT, VIP));
-            assert_eq!(live.frame().to, expected_backend(), "{hook:?}: live");
+            scene.serve(vip, Tcp, RoundRobin, &[backend]);
+            scene.send(hook, &packet(SYN, client, vip));
+            scene.send(hook, &packet(SYN_ACK, backend, client));
+            scene.serve(vip, Tcp, RoundRobin, &[&format!("draining {backend}"), other]);
+            let live = scene.send(hook, &packet(SYN, client, vip));
+            assert_eq!(live.frame().to.to_string(), *backend, "{what}: live");
             scene.send(hook, &packet(end, from, to));
-            let anew = scene.send(hook, &packet(SYN, CLIENT, VIP));
-            assert_eq!(anew.frame().to.to_string(), "10.2.0.10:8080", "{hook:?} {end:?} {from}");
-            assert_eq!(scene.entries().len(), 2, "the old flow's entries are gone");
+            let anew = scene.send(hook, &packet(SYN, client, vip));
+            assert_eq!(anew.frame().to.to_string(), *other, "{what}");
+            let entries = scene.entries().len() + scene.entries6().len();
+            assert_eq!(entries, 2, "{what}: the old flow's entries are gone");
         }
     }
 }
 
 #[test]
 fn a_full_table_refuses_new_flows_and_keeps_the_old_ones() {
-    for hook in BOTH {
-        let mut scene = Scene::with_sizes(lb_dataplane::Sizes { flow_entries: 64, ..small() });
-        scene.serve(VIP, Udp, Maglev, &[BACKEND]);
+    for (hook, family) in each() {
+        let [vip, _, backend] = &family.ends();
+        let sizes = Sizes { flow_entries: 64, flow_entries6: 64, ..small() };
+        let mut scene = Scene::with_sizes(sizes);
+        scene.serve(vip, Udp, Maglev, &[backend]);
         // A datagram, its answer, and another: none of these flows is half-open.
         let mut talk = |n: u16| {
-            let client = format!("10.1.0.5:{}", 1000 + n);
-            let reason = scene.send(hook, &packet(UDP, &client, VIP)).reason;
-            scene.send(hook, &packet(UDP, BACKEND, &client));
-            scene.send(hook, &packet(UDP, &client, VIP));
+            let client = family.at(1, 5, 1000 + n);
+            let reason = scene.send(hook, &packet(UDP, &client, vip)).reason;
+            scene.send(hook, &packet(UDP, backend, &client));
+            scene.send(hook, &packet(UDP, &client, vip));
             reason
         };
         assert_eq!(talk(0), Reason::ForwardedToBackend);
         let reasons: Vec<_> = (1..64).map(&mut talk).collect();
-        assert!(reasons.contains(&Reason::FlowTableFull), "{hook:?}: {reasons:?}");
-        assert_eq!(talk(0), Reason::ForwardedToBackend);
-        assert_eq!(scene.entries().len() % 2, 0, "no half flow");
+        assert!(reasons.contains(&Reason::FlowTableFull), "{hook:?} {family:?}: {reasons:?}");
+        assert_eq!(talk(0), Reason::ForwardedToBackend, "{hook:?} {family:?}");
+        let entries = scene.entries().len() + scene.entries6().len();
+        assert_eq!(entries % 2, 0, "{hook:?} {family:?}: no half flow");
         assert!(scene.count(Reason::FlowTableFull) > 0);
     }
 }
 
 #[test]
 fn one_client_port_through_two_vips_to_one_backend_collides() {
-    for hook in BOTH {
-        let mut scene = Scene::new();
-        let other = "192.0.2.2:80";
-        scene.apply(&[(VIP, Tcp, Maglev, &[BACKEND]), (other, Tcp, Maglev, &[BACKEND])]);
-        scene.send(hook, &packet(SYN, CLIENT, VIP));
-        let second = scene.send(hook, &packet(SYN, CLIENT, other));
-        assert_eq!(second.reason, Reason::FlowCollision, "{hook:?}");
-        scene.send(hook, &packet(RST, BACKEND, CLIENT));
-        let after = scene.send(hook, &packet(SYN, CLIENT, other));
+    for (hook, family) in each() {
+        let [vip, client, backend] = &family.ends();
+        let (mut scene, other) = (Scene::new(), &family.vip(2));
+        scene.apply(&[(vip, Tcp, Maglev, &[backend]), (other, Tcp, Maglev, &[backend])]);
+        scene.send(hook, &packet(SYN, client, vip));
+        let second = scene.send(hook, &packet(SYN, client, other));
+        assert_eq!(second.reason, Reason::FlowCollision, "{hook:?} {family:?}");
+        scene.send(hook, &packet(RST, backend, client));
+        let after = scene.send(hook, &packet(SYN, client, other));
         assert_eq!(after.reason, Reason::ForwardedToBackend, "{hook:?}: the first one has closed");
-        assert_eq!(scene.send(hook, &packet(ACK, BACKEND, CLIENT)).frame().from.to_string(), other);
+        let back = scene.send(hook, &packet(ACK, backend, client)).frame();
+        assert_eq!(back.from.to_string(), *other, "{hook:?} {family:?}");
     }
 }
 

@@ -20,6 +20,11 @@ const FAMILIES: [[&str; 4]; 2] = [
 /// Longer than any usual time-out.
 const LONG: u32 = seconds(7441);
 
+/// Both hooks and families.
+fn each() -> impl Iterator<Item = (Hook, [&'static str; 4])> {
+    BOTH.into_iter().flat_map(|hook| FAMILIES.map(|family| (hook, family)))
+}
+
 /// What an answer is: its ends, TCP's flags and both numbers.
 fn parsed(answer: &Answer) -> (String, String, u8, u32, u32) {
     assert!(answer.has_header);
@@ -66,31 +71,31 @@ fn connect(scene: &mut Scene, hook: Hook, client: &str, vip: &str) -> String {
 #[test]
 fn a_service_may_have_a_time_out_of_its_own() {
     let idle = NonZero::new(20);
-    for [vip, client, backend, _] in FAMILIES {
+    for (hook, [vip, client, backend, _]) in each() {
         let mut scene = Scene::new();
         scene.template = Service { idle, ..Service::default() };
         scene.apply(&[(vip, Tcp, Maglev, &[backend]), (vip, Udp, Maglev, &[backend])]);
-        // What loads them takes as long as a few ticks, on a host with other work.
-        BOTH.iter().for_each(|hook| assert!(scene.get().program(*hook).is_ok()));
-        connect(&mut scene, Hook::Tc, client, vip);
+        // What loads it takes as long as a few ticks, on a host with other work.
+        assert!(scene.get().program(hook).is_ok());
+        connect(&mut scene, hook, client, vip);
         for (carries, from, to) in [(UDP, client, vip), (UDP, backend, client), (UDP, client, vip)]
         {
-            scene.send(Hook::Xdp, &packet(carries, from, to));
+            scene.send(hook, &packet(carries, from, to));
         }
         scene.let_pass(18);
-        assert_eq!(scene.age().0, 0, "{vip}: too early");
+        assert_eq!(scene.age().0, 0, "{hook:?} {vip}: too early");
         scene.let_pass(3);
-        assert_eq!(scene.age(), (2, vec![]), "{vip}: and nobody hears of it");
+        assert_eq!(scene.age(), (2, vec![]), "{hook:?} {vip}: and nobody hears of it");
         // Other states end by then, too, but not later than they would.
-        scene.send(Hook::Tc, &packet(SYN, client, vip));
+        scene.send(hook, &packet(SYN, client, vip));
         scene.let_pass(21);
-        assert_eq!(scene.age().0, 1, "{vip}: half-open");
+        assert_eq!(scene.age().0, 1, "{hook:?} {vip}: half-open");
         scene.template.idle = NonZero::new(LONG);
         scene.apply(&[(vip, Tcp, Maglev, &[backend])]);
-        connect(&mut scene, Hook::Tc, client, vip);
-        scene.send(Hook::Tc, &packet(FIN, client, vip));
+        connect(&mut scene, hook, client, vip);
+        scene.send(hook, &packet(FIN, client, vip));
         scene.let_pass(seconds(241));
-        assert_eq!(scene.age().0, 1, "{vip}: transitory");
+        assert_eq!(scene.age().0, 1, "{hook:?} {vip}: transitory");
     }
 }
 
@@ -138,36 +143,37 @@ fn both_sides_of_a_silent_flow_hear_a_reset_with_the_number_that_they_expect() {
 
 #[test]
 fn nobody_hears_a_reset_who_has_no_connection_any_more_or_none_yet() {
-    let [vip, client, backend, _] = FAMILIES[0];
-    let mut scene = Scene::new();
-    scene.template = Service { resets_idle: true, ..Service::default() };
-    scene.apply(&[(vip, Tcp, Maglev, &[backend]), (vip, Udp, Maglev, &[backend])]);
-    let ends: [&[Carries]; 4] = [&[], &[FIN], &[RST], &[RST_ACK]];
-    for more in ends {
-        scene.send(Hook::Tc, &packet(SYN, client, vip));
-        if !more.is_empty() {
-            scene.send(Hook::Tc, &packet(SYN_ACK, backend, client));
-            scene.send(Hook::Tc, &packet(ACK, client, vip));
-            scene.send(Hook::Tc, &packet(FIN, client, vip));
+    for (hook, [vip, client, backend, _]) in each() {
+        let mut scene = Scene::new();
+        scene.template = Service { resets_idle: true, ..Service::default() };
+        scene.apply(&[(vip, Tcp, Maglev, &[backend]), (vip, Udp, Maglev, &[backend])]);
+        let ends: [&[Carries]; 4] = [&[], &[FIN], &[RST], &[RST_ACK]];
+        for more in ends {
+            scene.send(hook, &packet(SYN, client, vip));
+            if !more.is_empty() {
+                scene.send(hook, &packet(SYN_ACK, backend, client));
+                scene.send(hook, &packet(ACK, client, vip));
+                scene.send(hook, &packet(FIN, client, vip));
+            }
+            for carries in more {
+                scene.send(hook, &packet(*carries, backend, client));
+            }
+            scene.let_pass(LONG);
+            assert_eq!(scene.age(), (1, vec![]), "{hook:?} {vip} {more:?}");
         }
-        for carries in more {
-            scene.send(Hook::Tc, &packet(*carries, backend, client));
+        // Anybody may forge a sign of the end, whose number nobody looks at.
+        for forged in [FIN, RST] {
+            connect(&mut scene, hook, client, vip);
+            scene.send(hook, &packet(forged, client, vip));
+            scene.let_pass(LONG);
+            assert_eq!(scene.age(), (1, vec![]), "{hook:?} {vip} {forged:?}");
+        }
+        for (from, to) in [(client, vip), (backend, client), (client, vip)] {
+            scene.send(hook, &packet(UDP, from, to));
         }
         scene.let_pass(LONG);
-        assert_eq!(scene.age(), (1, vec![]), "{more:?}");
+        assert_eq!(scene.age(), (1, vec![]), "{hook:?} {vip}: datagrams know no reset");
     }
-    // Anybody may forge a sign of the end, whose number nobody looks at.
-    for forged in [FIN, RST] {
-        connect(&mut scene, Hook::Tc, client, vip);
-        scene.send(Hook::Tc, &packet(forged, client, vip));
-        scene.let_pass(LONG);
-        assert_eq!(scene.age(), (1, vec![]), "{forged:?}");
-    }
-    for (from, to) in [(client, vip), (backend, client), (client, vip)] {
-        scene.send(Hook::Tc, &packet(UDP, from, to));
-    }
-    scene.let_pass(LONG);
-    assert_eq!(scene.age(), (1, vec![]), "datagrams know no reset");
 }
 
 #[test]
@@ -197,20 +203,22 @@ fn flows_of_a_failed_backend_stay_or_end_as_their_service_says() {
             }
         }
     }
-    let [vip, client, backend, _] = FAMILIES[0];
-    for (when_failed, removed) in [(None, 1), (Some(WhenFailed::Keep), 0)] {
-        let mut scene = Scene::new();
-        scene.template.when_failed = when_failed;
-        scene.serve(vip, Udp, Maglev, &[backend]);
-        scene.send(Hook::Tc, &packet(UDP, client, vip));
-        scene.serve(vip, Udp, Maglev, &[&format!("failed {backend}")]);
-        assert_eq!(scene.age().0, removed, "{when_failed:?}: datagrams go elsewhere by default");
+    for (hook, [vip, client, backend, _]) in each() {
+        for (when_failed, removed) in [(None, 1), (Some(WhenFailed::Keep), 0)] {
+            let mut scene = Scene::new();
+            scene.template.when_failed = when_failed;
+            scene.serve(vip, Udp, Maglev, &[backend]);
+            scene.send(hook, &packet(UDP, client, vip));
+            scene.serve(vip, Udp, Maglev, &[&format!("failed {backend}")]);
+            let what = format!("{hook:?} {vip} {when_failed:?}");
+            assert_eq!(scene.age().0, removed, "{what}: datagrams go elsewhere by default");
+        }
     }
 }
 
 #[test]
 fn flows_of_a_removed_backend_live_and_end_as_their_service_said_last() {
-    for [vip, client, backend, _] in FAMILIES {
+    for (hook, [vip, client, backend, _]) in each() {
         let mut scene = Scene::new();
         scene.template = Service {
             idle: NonZero::new(20),
@@ -219,19 +227,19 @@ fn flows_of_a_removed_backend_live_and_end_as_their_service_said_last() {
             ..Service::default()
         };
         scene.serve(vip, Tcp, Maglev, &[backend]);
-        connect(&mut scene, Hook::Tc, client, vip);
+        connect(&mut scene, hook, client, vip);
         scene.serve(vip, Tcp, Maglev, &[]);
-        assert_eq!(scene.age().0, 0, "{vip}: a connection may outlive its backend");
+        assert_eq!(scene.age().0, 0, "{hook:?} {vip}: a connection may outlive its backend");
         scene.let_pass(21);
         let (removed, resets) = scene.age();
-        assert_eq!((removed, resets.len()), (1, 2), "{vip}: silent for too long");
+        assert_eq!((removed, resets.len()), (1, 2), "{hook:?} {vip}: silent for too long");
 
         scene.serve(vip, Tcp, Maglev, &[backend]);
-        connect(&mut scene, Hook::Tc, client, vip);
+        connect(&mut scene, hook, client, vip);
         scene.serve(vip, Tcp, Maglev, &[&format!("failed {backend}")]);
         scene.serve(vip, Tcp, Maglev, &[]);
         let (removed, resets) = scene.age();
-        assert_eq!((removed, resets.len()), (1, 2), "{vip}: failed, then removed");
+        assert_eq!((removed, resets.len()), (1, 2), "{hook:?} {vip}: failed, then removed");
     }
 }
 

@@ -18,6 +18,7 @@ mod direct;
 mod early;
 mod echo;
 mod errors;
+mod family;
 mod flows;
 mod frame;
 mod full;
