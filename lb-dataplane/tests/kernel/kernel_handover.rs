@@ -170,7 +170,7 @@ fn a_way_out_that_takes_no_frames_from_xdp_is_the_kernels_business_there() {
     for hook in BOTH {
         let mut scene = Scene::new();
         scene.serve("192.0.2.1:80", Tcp, Maglev, &["10.2.0.9:8080"]);
-        without_xdp(&mut scene, BACKEND_SIDE.ifindex);
+        leave_without_xdp(&mut scene, BACKEND_SIDE.ifindex);
         let plain = packet(UDP, CLIENT, "10.2.0.3:53");
         let of_flow = packet(SYN, CLIENT, "192.0.2.1:80");
         let ended = [&plain, &of_flow].map(|frame| scene.send(hook, frame));
@@ -189,13 +189,17 @@ fn a_way_out_that_takes_no_frames_from_xdp_is_the_kernels_business_there() {
 }
 
 /// As the loader says it of an interface whose driver has no `ndo_xdp_xmit`.
-fn without_xdp(scene: &mut Scene, ifindex: u32) {
+pub(crate) fn without_xdp(member: &mut [u8; 48]) {
+    member[4] |= MEMBER_WITHOUT_XDP as u8;
+}
+
+fn leave_without_xdp(scene: &mut Scene, ifindex: u32) {
     let mut members: Array<_, [u8; 48]> =
         scene.get().map_mut("FIB_MEMBERS").unwrap().try_into().unwrap();
     for index in 0..members.len() {
         let mut member = members.get(&index, 0).unwrap();
         if member[..4] == ifindex.to_ne_bytes() {
-            member[4] |= MEMBER_WITHOUT_XDP as u8;
+            without_xdp(&mut member);
             members.set(index, member, 0).unwrap();
         }
     }

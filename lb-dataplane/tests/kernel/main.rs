@@ -32,6 +32,7 @@ mod neighbour;
 mod net;
 mod odd;
 mod ports;
+mod reasons;
 mod routed;
 mod samples;
 mod scene;

@@ -86,10 +86,8 @@ fn packets_leave_by_each_of_256_members_and_one_that_goes_moves_only_its_own() {
     }
 }
 
-#[test]
-fn packets_to_a_group_that_does_not_fit_and_that_the_kernel_knows_nothing_of_are_dropped() {
-    let mut scene = Scene::new();
-    scene.serve("192.0.2.1:80", Tcp, Maglev, &["10.9.0.8:80"]);
+/// Routes to a group of more members than one may have.
+pub(crate) fn route_to_many(scene: &mut Scene) {
     let many = (0..257_u16).map(|n| Member {
         destination_mac: Some([2, 0, 0, 9, (n >> 8) as u8, n as u8]),
         ..BACKEND_SIDE
@@ -100,6 +98,13 @@ fn packets_to_a_group_that_does_not_fit_and_that_the_kernel_knows_nothing_of_are
     let route =
         |prefix: &str, len| FibUpdate::Route { prefix: prefix.parse().unwrap(), len, group: 9 };
     scene.get().fib_apply(&[route("10.9.0.0", 16), route("2001:db8:9::", 48)]).unwrap();
+}
+
+#[test]
+fn packets_to_a_group_that_does_not_fit_and_that_the_kernel_knows_nothing_of_are_dropped() {
+    let mut scene = Scene::new();
+    scene.serve("192.0.2.1:80", Tcp, Maglev, &["10.9.0.8:80"]);
+    route_to_many(&mut scene);
     for hook in BOTH {
         for (from, to) in [
             ("10.1.0.3:7", "10.9.0.3:7"),

@@ -29,7 +29,7 @@ fn scene() -> Scene {
 }
 
 /// Both VIPs on the loopback interface's link, and one on another's.
-fn answers(scene: &mut Scene, exactly: bool) {
+pub(crate) fn answers(scene: &mut Scene, exactly: bool) {
     let vips = [IpAddr::from(VIP), VIP6.parse().unwrap()];
     let here = vips.map(|vip| (LOOPBACK, vip));
     let all: BTreeSet<_> = here.into_iter().chain([(7, IpAddr::from([192, 0, 2, 2]))]).collect();
@@ -110,6 +110,11 @@ fn solicitation(source: &str, to: &str, target: &str, options: &[u8]) -> Vec<u8>
     let mac = if to[0] == 0xff { [0x33, 0x33, to[12], to[13], to[14], to[15]] } else { OWN };
     let head = [&mac[..], &ASKS, &[0x86, 0xdd, 0x60, 0, 0, 0], &len, &[58, 255]].concat();
     [&head[..], &source, &to, &icmp].concat()
+}
+
+/// A question for the VIP of a family.
+pub(crate) fn question(is_v6: bool) -> Vec<u8> {
+    if is_v6 { solicitation("2001:db8:f::9", VIP6, VIP6, &[]) } else { arp(CLIENT, VIP) }
 }
 
 /// The advertisement in a frame: who it is for, its flags, and whether it names the MAC; all else is checked.

@@ -269,14 +269,18 @@ fn frames_of_full_size_that_xdp_cannot_send_with_two_tags_are_the_kernels_there(
     }
 }
 
+/// What no loader of this build says of a way out.
+pub(crate) fn unknown_encapsulation(member: &mut [u8; 48]) {
+    member[40..48].copy_from_slice(&(7_u64 << 60 | 1).to_ne_bytes());
+}
+
 fn an_encapsulation_that_nobody_knows_is_the_kernels(scene: &mut Scene) {
-    const AT: std::ops::Range<usize> = 40..48;
     let mut members: Array<_, [u8; 48]> =
         scene.get().map_mut("FIB_MEMBERS").unwrap().try_into().unwrap();
     let all: Vec<(u32, [u8; 48])> =
         (0..members.len()).map(|index| (index, members.get(&index, 0).unwrap())).collect();
     for (index, mut member) in all.clone() {
-        member[AT].copy_from_slice(&(7_u64 << 60 | 1).to_ne_bytes());
+        unknown_encapsulation(&mut member);
         members.set(index, member, 0).unwrap();
     }
     for hook in BOTH {
