@@ -4,6 +4,7 @@
 //! and 128 bytes at least, so there may have to be zeroes behind it. What extensions say is carried over unread.
 
 use super::Family;
+use crate::packet::MOST_ZEROES;
 
 /// What is quoted before extensions at least (RFC 4884 §3).
 const LEAST_QUOTED: u32 = 128;
@@ -116,7 +117,8 @@ pub(crate) fn quoted_before_extensions<A: Family>(first: u16, number: u32) -> u3
 }
 
 /// How many zeroes have to be between so much that an error of A quotes and its extensions, and the number behind its checksum with
-/// that; `None` if it cannot say it: then what follows is taken for a part of what is quoted.
+/// that; `None` if it cannot say it, or so little is said to be quoted that it would be more of them than there may be: then what
+/// follows is taken for a part of what is quoted.
 #[inline(always)]
 pub(crate) fn with_extensions<A: Family>(
     first: u16,
@@ -125,10 +127,11 @@ pub(crate) fn with_extensions<A: Family>(
 ) -> Option<(u32, u32)> {
     let least = if quoted < LEAST_QUOTED { LEAST_QUOTED } else { quoted };
     let units = least.wrapping_add(A::QUOTED_UNIT - 1) / A::QUOTED_UNIT;
-    if !A::says_quoted_len(first) || units > MOST_UNITS {
+    let zeroes = (units * A::QUOTED_UNIT).wrapping_sub(quoted);
+    if !A::says_quoted_len(first) || units > MOST_UNITS || zeroes >= MOST_ZEROES {
         return None;
     }
-    Some((units * A::QUOTED_UNIT - quoted, number | units << A::QUOTED_LEN_BIT))
+    Some((zeroes, number | units << A::QUOTED_LEN_BIT))
 }
 
 #[cfg(test)]
@@ -150,6 +153,8 @@ mod tests {
         }
         assert_eq!(quoted_before_extensions::<V4>(u16::from_ne_bytes([5, 0]), u32::MAX), 0);
         for (quoted, expected) in [
+            // Somebody said less than 128 bytes.
+            (56, None),
             (148, Some((4, 19 << 24))),
             (152, Some((0, 19 << 24))),
             (156, Some((4, 20 << 24))),
@@ -159,6 +164,7 @@ mod tests {
             assert_eq!(with_extensions::<V6>(unreachable[1], 0, quoted), expected, "{quoted}");
         }
         for (quoted, expected) in [
+            (96, None),
             (100, Some((28, 32 << 16))),
             (108, Some((20, 32 << 16))),
             (128, Some((0, 32 << 16))),
