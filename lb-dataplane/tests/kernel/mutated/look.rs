@@ -2,19 +2,26 @@
 
 use std::net::IpAddr;
 
+use lb_dataplane::fib::Member;
 use lb_dataplane::{Answer, Contract, Kind, Reason};
 
-use super::reference::{Came, Flow, Reference, Way};
-use super::said::{self, Ends, Part, SCTP, Said, TCP, UDP};
+use super::reference::{Allowed, Came, Flow, Reference, Way};
 use crate::frame::{pseudo_header, sum};
+use crate::kept::{
+    check_content, check_echo, check_headers, check_hop, check_quoted, check_tunnel,
+};
 use crate::naive::Naive;
-use crate::scene::Ended;
-
-/// GUE's port (draft-ietf-intarea-gue).
-const GUE_PORT: u16 = 6080;
+use crate::said::{self, Ends, Part, Said, TCP};
+use crate::scene::{BACKEND_SIDE, CLIENT_SIDE, Ended};
 
 /// Whether what became of a packet is right; whether another one is to find out if it has begun a flow.
 pub(super) fn check(reference: &mut Reference, ended: &Ended, frame: &[u8]) -> Option<Ends> {
+    if frame[..6] != [0; 6] {
+        // The loopback interface's is that of zeroes.
+        assert_eq!((ended.reason.kind(), ended.bytes()), (Kind::Pass, frame), "for another MAC");
+        reference.count("for another MAC");
+        return None;
+    }
     let before =
         Naive::parse(frame).filter(|naive| naive.is_between_hosts() && !said::has_stops(frame));
     let (said, part) = before.as_ref().map_or((Said::Wrong, None), |b| said::read(frame, b));
@@ -25,13 +32,13 @@ pub(super) fn check(reference: &mut Reference, ended: &Ended, frame: &[u8]) -> O
     if ended.reason.kind() == Kind::Reply {
         assert!(allowed.answered, "{}", what());
         reference.count("an echo that is answered");
+        check_macs(ended, (&frame[6..12], &frame[..6]), "back to who asked");
         check_echo(&Naive::parse(frame).unwrap(), frame, ended.bytes());
     }
-    if allowed.must && is_plain(before.as_ref().unwrap(), frame) {
-        let (id, way) = allowed.flows[0];
-        let leaves = reference.flow(id).leaves(way);
-        assert!(came.is_some() || is_blackhole(leaves.to.ip()), "{}", what());
-        reference.count("of a flow that has to be there");
+    if let Some(kind) = before.as_ref().and_then(|it| demanded(reference, &allowed, it, frame)) {
+        let is_there = came.is_some() || ended.reason.kind() == Kind::Reply;
+        assert!(is_there, "{kind}: {}", what());
+        reference.count(kind);
     }
     if let (Some(_), Some(before)) = (came, &before) {
         assert!(before.may_be_forwarded(), "{}", what());
@@ -48,6 +55,33 @@ pub(super) fn check(reference: &mut Reference, ended: &Ended, frame: &[u8]) -> O
         Said::Ends(ends, _) | Said::Asks(ends) if allowed.begins && came.is_none() => Some(ends),
         _ => None,
     }
+}
+
+/// As what a packet that nothing is wrong with is not to end here.
+fn demanded(
+    reference: &Reference,
+    allowed: &Allowed,
+    before: &Naive,
+    frame: &[u8],
+) -> Option<&'static str> {
+    if !is_plain(before, frame) {
+        return None;
+    }
+    if allowed.must {
+        let (id, way) = allowed.flows[0];
+        let leaves = reference.flow(id).leaves(way);
+        return (!is_blackhole(leaves.to.ip())).then_some("of a flow that has to be there");
+    }
+    if allowed.serves {
+        return Some("of a flow that has to begin");
+    }
+    if allowed.answered && !allowed.begins {
+        return Some("an echo that has to be answered");
+    }
+    let is_link_wide = before.protocol == 58 && (133..=137).contains(&frame[54]);
+    let is_routed = way_out(before.to).is_some_and(|way| way.destination_mac.is_some());
+    let is_only_routed = allowed.plain && allowed.flows.is_empty() && !allowed.begins;
+    (is_only_routed && is_routed && !is_link_wide).then_some("routed that has to be")
 }
 
 /// What a packet that came out is counted as.
@@ -103,11 +137,7 @@ fn check_bytes(
     let towards = match came {
         Came::Plain => {
             check_hop(out, frame, before);
-            let is_link_local = match before.from {
-                IpAddr::V4(from) => from.is_link_local(),
-                IpAddr::V6(from) => from.is_unicast_link_local(),
-            };
-            assert!(!is_link_local, "RFC 3927 §7, RFC 4291 §2.5.6: {before:?}");
+            assert!(!is_link_local(before.from), "RFC 3927 §7, RFC 4291 §2.5.6: {before:?}");
             before.to
         }
         Came::Direct => {
@@ -124,7 +154,15 @@ fn check_bytes(
             assert_eq!(after.ttl + u8::from(is_sent), before.ttl, "the hop is counted once");
             check_headers((before, frame), (&after, out));
             if let Said::Error(_) = said {
-                check_quoted((before, frame), (&after, out), &flow, way);
+                let is_across = out[12..14] != frame[12..14];
+                let from = match way {
+                    Way::ToClient => flow.there.to.ip(),
+                    Way::ToBackend if is_across => flow.after.from.ip(),
+                    Way::ToBackend => before.from,
+                };
+                assert_eq!(after.from, from, "who tells of the error");
+                let about = flow.leaves(way).reversed();
+                check_quoted((before, frame), (&after, out), about);
             } else {
                 let is_later = part.is_some_and(|part| !part.is_first);
                 check_content((before, frame), (&after, out), is_later);
@@ -132,13 +170,29 @@ fn check_bytes(
             after.to
         }
     };
-    if is_sent {
-        assert_eq!(Some(ended.ifindex), route(towards), "the way to {towards}");
+    if !is_sent {
+        // It looks at them.
+        return check_macs(ended, (&frame[..6], &frame[6..12]), "the kernel's");
+    }
+    let way = way_out(towards).unwrap_or_else(|| panic!("there is no way to {towards}"));
+    assert_eq!(ended.ifindex, way.ifindex, "the way to {towards}");
+    match (way.destination_mac, way.gateway, towards) {
+        (Some(mac), _, _) => check_macs(ended, (&mac, &way.source_mac), "the way out's"),
+        (None, Some(IpAddr::V4(hop)), _) | (None, None, IpAddr::V4(hop)) => {
+            assert_eq!(ended.resolve, hop, "whom the kernel looks for");
+        }
+        (None, _, _) => {}
     }
 }
 
-/// The interface towards an address, by the scene's routes.
-fn route(to: IpAddr) -> Option<u32> {
+/// To whom a frame is, and from whom.
+fn check_macs(ended: &Ended, (to, from): (&[u8], &[u8]), whose: &str) {
+    let out = ended.bytes();
+    assert_eq!((&out[..6], &out[6..12]), (to, from), "MACs: {whose}");
+}
+
+/// The way to an address, by the scene's routes.
+fn way_out(to: IpAddr) -> Option<Member> {
     let network = match to {
         IpAddr::V4(to) => match to.octets() {
             [10, network, ..] => network.into(),
@@ -150,9 +204,21 @@ fn route(to: IpAddr) -> Option<u32> {
         },
     };
     match network {
-        1 => Some(7),
-        2 | 5 | 6 => Some(8),
+        1 => Some(CLIENT_SIDE),
+        2 => Some(BACKEND_SIDE),
+        5 => Some(Member { destination_mac: None, ..BACKEND_SIDE }),
+        6 => {
+            let gateway = Some([10, 2, 0, 254].into());
+            Some(Member { destination_mac: None, gateway, ..BACKEND_SIDE })
+        }
         _ => None,
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 
@@ -173,147 +239,11 @@ fn is_plain(naive: &Naive, frame: &[u8]) -> bool {
     has_plain_header
         && !naive.is_fragment
         && naive.header_is_right
-        && naive.transport_is_right(frame) == Some(true)
+        && !is_link_local(naive.from)
+        // None is none between the families, and IPv6 has one (RFC 8200 §8.1).
+        && naive.transport_is_right(frame).unwrap_or(naive.from.is_ipv4())
         && naive.ttl > 1
         && frame.len() <= 1400
-}
-
-/// As it came but for MACs and a hop.
-fn check_hop(out: &[u8], frame: &[u8], before: &Naive) {
-    let after = Naive::parse(out).expect("what came out contradicts itself");
-    assert_eq!(after.header_is_right, before.header_is_right, "{after:?}");
-    let (ttl_at, sum_at) = if before.from.is_ipv4() { (22, 24..26) } else { (21, 0..0) };
-    assert_eq!(out[ttl_at] + 1, frame[ttl_at], "the hop is counted once");
-    let mut restored = out.to_vec();
-    restored[..12].copy_from_slice(&frame[..12]);
-    restored[ttl_at] = frame[ttl_at];
-    restored[sum_at.clone()].copy_from_slice(&frame[sum_at]);
-    assert_eq!(restored, frame, "a packet that is routed stays as it is");
-}
-
-/// The packet is in another one, as it came but for a hop.
-fn check_tunnel(out: &[u8], frame: &[u8], before: &Naive) {
-    let outer = Naive::parse(out).expect("what came out contradicts itself");
-    let is_gue = outer.protocol == UDP;
-    assert!(outer.header_is_right && (is_gue || [4, 41].contains(&outer.protocol)), "{outer:?}");
-    let (header, mut inside) = out.split_at(outer.transport.start);
-    if is_gue {
-        let word = |n: usize| u16::from_be_bytes([inside[n], inside[n + 1]]);
-        let expected = (GUE_PORT, outer.transport.len(), 0);
-        assert_eq!((word(2), usize::from(word(4)), word(6)), expected);
-        inside = &inside[8..];
-    }
-    assert_eq!(header.len() - 14, if before.from.is_ipv4() { 20 } else { 40 });
-    check_hop(&[&frame[..14], inside].concat(), frame, before);
-}
-
-/// Right stays right and wrong stays wrong; who had no sum may get one between the families.
-fn check_headers((before, frame): (&Naive, &[u8]), (after, out): (&Naive, &[u8])) {
-    if out[12..14] != frame[12..14] {
-        assert!(before.header_is_right && after.header_is_right, "{before:?} {after:?}");
-    } else {
-        assert_eq!(out.len(), frame.len());
-        assert_eq!((after.protocol, &after.transport), (before.protocol, &before.transport));
-        assert_eq!(before.header_is_right, after.header_is_right, "header: {after:?}");
-    }
-    match (before.transport_is_right(frame), after.transport_is_right(out)) {
-        (None, None | Some(true)) => {}
-        (before, after) => assert_eq!(before, after, "of {frame:02x?}: {out:02x?}"),
-    }
-}
-
-/// Nothing but ports and sums has changed, and the sums by what the ports and addresses have.
-fn check_content((before, frame): (&Naive, &[u8]), (after, out): (&Naive, &[u8]), is_later: bool) {
-    let (old, new) = (&frame[before.transport.clone()], &out[after.transport.clone()]);
-    let changes: &[std::ops::Range<usize>] = match before.protocol {
-        _ if is_later => &[],
-        TCP => &[0..4, 16..18],
-        UDP => &[0..4, 6..8],
-        1 | 58 => &[2..4, 4..6],
-        // Addresses in what begins an association are hidden.
-        SCTP if [1, 2].contains(&old[12]) => &[0..4, 8..12, 32..usize::MAX],
-        SCTP => &[0..4, 8..12],
-        other => panic!("protocol {other} has no flows"),
-    };
-    let kept = |bytes: &[u8]| -> Vec<u8> {
-        let is_kept = |at: &usize| !changes.iter().any(|range| range.contains(at));
-        (0..bytes.len()).filter(is_kept).map(|at| bytes[at]).collect()
-    };
-    assert_eq!(kept(old), kept(new), "content");
-    let has_sum = match before.protocol {
-        _ if is_later => false,
-        UDP => old[6..8] != [0, 0],
-        protocol => protocol != SCTP,
-    };
-    if has_sum {
-        let sums = (linear(before, old), linear(after, new));
-        assert_eq!(sums.0, sums.1, "of a part, too: {frame:02x?} {out:02x?}");
-    }
-}
-
-/// What a checksum makes a constant: the sum over addresses, ports and all that it covers, itself included. It says of a part of a
-/// packet, too, whether its sum was changed by as much as the rest of it.
-fn linear(naive: &Naive, transport: &[u8]) -> u16 {
-    summed(naive.from, naive.to, naive.protocol, transport)
-}
-
-fn summed(from: IpAddr, to: IpAddr, protocol: u8, transport: &[u8]) -> u16 {
-    let pseudo = if protocol == 1 { Vec::new() } else { pseudo_header(from, to, 0, 0) };
-    // Both forms of zero are one.
-    sum(&[&pseudo, transport]) % 0xffff
-}
-
-/// What an error quotes is the packet as the error's receiver sent it, and the error comes from whom it has to do with.
-fn check_quoted(
-    (before, frame): (&Naive, &[u8]),
-    (after, out): (&Naive, &[u8]),
-    flow: &Flow,
-    way: Way,
-) {
-    let is_across = out[12..14] != frame[12..14];
-    let from = match way {
-        Way::ToClient => flow.there.to.ip(),
-        Way::ToBackend if is_across => flow.after.from.ip(),
-        Way::ToBackend => before.from,
-    };
-    assert_eq!(after.from, from, "who tells of the error");
-    let old = &frame[before.transport.start + 8..before.transport.end];
-    let new = &out[after.transport.start + 8..after.transport.end];
-    let quoted = said::quoted(after.from, new);
-    assert_eq!(quoted, Some(flow.leaves(way).reversed()), "whose packet it is about");
-    let of = |v4, bytes| said::quoted_header(v4, bytes).unwrap();
-    let (old_from, old_to, old_protocol, old_at) = of(before.from.is_ipv4(), old);
-    let (new_from, new_to, new_protocol, new_at) = of(after.from.is_ipv4(), new);
-    if after.from.is_ipv4() {
-        let is_right = |header: &[u8]| sum(&[header]) == 0;
-        let expected = is_across || is_right(&old[..old_at]);
-        assert_eq!(is_right(&new[..new_at]), expected, "the quoted header");
-    }
-    let (old, new) = (&old[old_at..], &new[new_at..]);
-    assert_eq!(old.len(), new.len(), "as much is quoted");
-    let has_sum = match old_protocol {
-        TCP => old.len() >= 18,
-        UDP => old[6..8] != [0, 0],
-        protocol => [1, 58].contains(&protocol),
-    };
-    if has_sum {
-        let sums = [
-            summed(old_from, old_to, old_protocol, old),
-            summed(new_from, new_to, new_protocol, new),
-        ];
-        assert_eq!(sums[0], sums[1], "what is quoted: {frame:02x?} {out:02x?}");
-    }
-}
-
-/// An echo's answer is the request, turned round.
-fn check_echo(before: &Naive, frame: &[u8], out: &[u8]) {
-    let after = Naive::parse(out).expect("what came out contradicts itself");
-    assert_eq!((after.from, after.to), (before.to, before.from));
-    assert_eq!(before.header_is_right, after.header_is_right, "header: {after:?}");
-    assert_eq!(before.transport_is_right(frame), after.transport_is_right(out), "{out:02x?}");
-    let (old, new) = (&frame[before.transport.clone()], &out[after.transport.clone()]);
-    assert_eq!(new[..2], if before.from.is_ipv4() { [0, 0] } else { [129, 0] });
-    assert_eq!(old[4..], new[4..], "identifier, number and content");
 }
 
 /// What a packet's sender is told of it: an ICMP error that quotes it as it was, or a RST.

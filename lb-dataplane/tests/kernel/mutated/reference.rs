@@ -12,7 +12,7 @@ use lb_dataplane::table::{
     Algorithm, BackendState, Mode, OnExhaustion, Protocol, Service, ServiceKey, Table,
 };
 
-use super::said::{Ends, Life, Part, SCTP, Said, TCP};
+use crate::said::{Ends, Life, Part, SCTP, Said, TCP};
 
 /// Which way a packet of a flow goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(super) enum Way {
 type Id = u64;
 /// So many flows that begin have made all others go that are half-open.
 const HALF_OPEN_AT_MOST: Id = 2048;
+/// More ports than flows begin towards a backend before all end.
+const MANY_PORTS: u16 = 20_000;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flow {
@@ -76,6 +78,8 @@ pub(super) struct Allowed {
     pub(super) answered: bool,
     /// It is to go on, if nothing is wrong with it.
     pub(super) must: bool,
+    /// It is to be served, if nothing is wrong with it: the service has a backend for it, whatever is chosen.
+    pub(super) serves: bool,
 }
 
 /// A packet as it came out.
@@ -197,8 +201,9 @@ impl Reference {
         let is_echoed = [1, 58].contains(&ends.protocol) && !life.asks;
         let is_to_itself = ends.from.ip() == ends.to.ip() && !is_echoed;
         let plain = !self.is_vip(ends.to.ip()) && !is_to_itself;
+        let serves = self.may_begin(ends, life) && self.has_backend_for(ends);
         let Some((id, way)) = self.by_ends.get(ends) else {
-            return Allowed { begins: may_begin, plain, ..Allowed::default() };
+            return Allowed { begins: may_begin, plain, serves, ..Allowed::default() };
         };
         let flow = &self.flows[id];
         let begins_anew = *way == Way::ToBackend && {
@@ -215,8 +220,31 @@ impl Reference {
             begins: begins_anew,
             plain: plain && !flow.is_certain(),
             must: flow.is_certain() && !life.asks,
+            serves: serves && *way == Way::ToBackend,
             ..Allowed::default()
         }
+    }
+
+    /// Whether a flow that begins has a backend, whichever is chosen: one that is well, that is not its own client, at which no
+    /// other flow has these ends, and towards which there are many source ports.
+    fn has_backend_for(&self, ends: &Ends) -> bool {
+        let Some((key, service)) = self.service(ends) else { return false };
+        let beyond = ends.to.port() - key.port;
+        let mut active =
+            service.backends.iter().filter(|b| b.state == BackendState::Active).peekable();
+        active.peek().is_some()
+            && active.all(|backend| {
+                if service.mode == Mode::Nat && !backend.sources.is_empty() {
+                    let ports = backend.sources.iter().map(|s| s.last_port - s.first_port);
+                    return ports.max() > Some(MANY_PORTS);
+                }
+                let there = SocketAddr::new(backend.address, backend.port.wrapping_add(beyond));
+                let back = Ends { to: there, ..*ends }.reversed();
+                let own = self.by_ends.get(ends).map(|(id, _)| id);
+                let other = self.by_ends.get(&back).map(|(id, _)| id);
+                ends.from.ip() != backend.address
+                    && (service.mode != Mode::Nat || other.is_none() || other == own)
+            })
     }
 
     fn may_begin(&self, ends: &Ends, life: &Life) -> bool {

@@ -4,48 +4,48 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::naive::Naive;
 
-pub(super) const TCP: u8 = 6;
-pub(super) const UDP: u8 = 17;
-pub(super) const SCTP: u8 = 132;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const SCTP: u8 = 132;
 
 /// Both ends of a packet. An echo's identifier is the port of who asks; who answers has port 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Ends {
-    pub(super) protocol: u8,
-    pub(super) from: SocketAddr,
-    pub(super) to: SocketAddr,
+pub(crate) struct Ends {
+    pub(crate) protocol: u8,
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
 }
 
 impl Ends {
-    pub(super) fn reversed(self) -> Self {
+    pub(crate) fn reversed(self) -> Self {
         Self { from: self.to, to: self.from, ..self }
     }
 }
 
 /// What becomes of a connection by a packet, in TCP's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Life {
+pub(crate) struct Life {
     /// It asks for one.
-    pub(super) asks: bool,
+    pub(crate) asks: bool,
     /// It may be a part of one that nobody here has seen begin.
-    pub(super) goes_on: bool,
+    pub(crate) goes_on: bool,
     /// It ends one, or may.
-    pub(super) ends: bool,
+    pub(crate) ends: bool,
     /// TCP's numbers.
-    pub(super) sequence: u32,
-    pub(super) acknowledges: Option<u32>,
+    pub(crate) sequence: u32,
+    pub(crate) acknowledges: Option<u32>,
 }
 
 /// Which part of a datagram a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Part {
+pub(crate) struct Part {
     /// What all parts have in common.
-    pub(super) of: (IpAddr, IpAddr, u32, u8),
-    pub(super) is_first: bool,
+    pub(crate) of: (IpAddr, IpAddr, u32, u8),
+    pub(crate) is_first: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(crate) enum Said {
     /// A packet with ports, or of an echo.
     Ends(Ends, Life),
     /// An echo request.
@@ -61,7 +61,7 @@ pub(super) enum Said {
 }
 
 /// What a packet says, and which part it is if it is one.
-pub(super) fn read(frame: &[u8], naive: &Naive) -> (Said, Option<Part>) {
+pub(crate) fn read(frame: &[u8], naive: &Naive) -> (Said, Option<Part>) {
     let transport = &frame[naive.transport.clone()];
     let Some((part, offset)) = part(frame, naive) else {
         return (said(naive.from, naive.to, naive.protocol, transport), None);
@@ -175,13 +175,13 @@ fn life(protocol: u8, transport: &[u8]) -> Option<Life> {
 }
 
 /// The ends of the packet that an error quotes, if they can be read from it.
-pub(super) fn quoted(receives: IpAddr, bytes: &[u8]) -> Option<Ends> {
+pub(crate) fn quoted(receives: IpAddr, bytes: &[u8]) -> Option<Ends> {
     let (from, to, protocol, at) = quoted_header(receives.is_ipv4(), bytes)?;
     ends(from, to, protocol, bytes.get(at..).filter(|transport| transport.len() >= 8)?)
 }
 
 /// Addresses and protocol of a quoted packet's header, and where that ends.
-pub(super) fn quoted_header(is_v4: bool, bytes: &[u8]) -> Option<(IpAddr, IpAddr, u8, usize)> {
+pub(crate) fn quoted_header(is_v4: bool, bytes: &[u8]) -> Option<(IpAddr, IpAddr, u8, usize)> {
     let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
     if is_v4 {
         let len = usize::from(bytes.first()? & 15) * 4;
@@ -208,7 +208,7 @@ pub(super) fn quoted_header(is_v4: bool, bytes: &[u8]) -> Option<(IpAddr, IpAddr
 }
 
 /// Whether options of IPv4 name stops that a packet has still before it (RFC 791 §3.1).
-pub(super) fn has_stops(frame: &[u8]) -> bool {
+pub(crate) fn has_stops(frame: &[u8]) -> bool {
     if frame[12..14] != [8, 0] {
         return false;
     }
