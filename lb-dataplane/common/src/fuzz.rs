@@ -2,19 +2,27 @@
 //! `lb-dataplane/fuzz`. Unit tests run it over the kept corpus and over scripts of chance.
 //!
 //! A script is a byte that says which world, and steps of eight bytes. Beside the packet path goes a flow table as one would
-//! write it on a napkin, which knows nothing of states: who has a flow stays with its backend until a SYN begins another.
+//! write it on a napkin, which knows nothing of states: who has a flow stays with its backend until a SYN begins another. What
+//! comes out is held against what went in byte by byte, every sum made anew.
+
+mod napkin;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use self::napkin::Napkin;
 use crate::age::{Reset, mark, sweep};
-use crate::family::Family;
+use crate::family::{Family, V4, V6};
 use crate::flow::{Flow as _, FlowKey};
 use crate::frame::{ACK, Carries, ECHO, ECHO6, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
 use crate::model::{ModelPacket, ModelTables, Modelled, process, serving_any};
-use crate::naive::Naive;
-use crate::reason::{Contract, Kind, Reason};
-use crate::service::{ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN};
+use crate::said::Ends;
+use crate::service::{
+    ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, BackendEntry, MODE_GUE, MODE_IP_IN_IP, MODE_L2,
+    MODE_NAT, ServiceEntry, SourceEntry, VipKey,
+};
 
 /// Bytes of a step.
 const STEP: usize = 8;
@@ -22,9 +30,58 @@ const STEP: usize = 8;
 const MAX_STEPS: usize = 256;
 /// Backends, whose last number is theirs.
 const BACKENDS: u8 = 3;
+/// First of the ports that flows come from where that is not their clients', and how many follow it: fewer than clients.
+const FIRST_PORT: u16 = 2000;
+const MORE_PORTS: u16 = 2;
+const MORE_FRAGMENTS: u16 = 0x2000;
+/// The service of echoes.
+const ECHOES: u32 = 1;
 
-/// How many packets reached a backend, and how many answers their client.
-pub type Reached = [usize; 2];
+/// How many packets came through as what.
+pub type Reached = BTreeMap<&'static str, usize>;
+
+/// How packets reach backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Serving {
+    /// With their clients' addresses.
+    Nat,
+    /// From a port of ours.
+    FullNat,
+    /// The same, in the other family.
+    Across,
+    /// As they came, in a frame to the backend.
+    Directly,
+    /// As they came, within another packet.
+    IpInIp,
+    /// As they came, within a datagram.
+    Gue,
+}
+
+use Serving::{Across, Directly, FullNat, Gue, IpInIp, Nat};
+
+const ALL: [Serving; 6] = [Nat, FullNat, Across, Directly, IpInIp, Gue];
+
+impl Serving {
+    fn mode(self) -> u8 {
+        let mode = match self {
+            Nat | FullNat | Across => MODE_NAT,
+            Directly => MODE_L2,
+            IpInIp => MODE_IP_IN_IP,
+            Gue => MODE_GUE,
+        };
+        mode as u8
+    }
+
+    /// Whether there is an address of ours before the backends.
+    fn has_source(self) -> bool {
+        !matches!(self, Nat | Directly)
+    }
+
+    /// Whether backends answer clients through here.
+    fn sees_answers(self) -> bool {
+        matches!(self, Nat | FullNat | Across)
+    }
+}
 
 /// Runs a script at both hooks.
 ///
@@ -32,17 +89,20 @@ pub type Reached = [usize; 2];
 ///
 /// Something does not hold.
 pub fn script(bytes: &[u8]) -> Reached {
-    let [tc, xdp] = [run::<true>(bytes), run::<false>(bytes)];
-    [tc[0] + xdp[0], tc[1] + xdp[1]]
+    let mut reached = run::<true>(bytes);
+    for (what, count) in run::<false>(bytes) {
+        *reached.entry(what).or_default() += count;
+    }
+    reached
 }
 
 fn run<const TC: bool>(bytes: &[u8]) -> Reached {
-    let Some((first, steps)) = bytes.split_first() else { return [0; 2] };
-    let mut world = World::new(first & 1 != 0, first & 2 != 0);
+    let Some((first, steps)) = bytes.split_first() else { return Reached::new() };
+    let mut world = World::new(*first);
     for step in steps.as_chunks::<STEP>().0.iter().take(MAX_STEPS) {
         world.step::<TC>(*step);
     }
-    world.reached
+    world.napkin.reached
 }
 
 /// An address, in IPv6 the same behind a prefix.
@@ -51,63 +111,85 @@ fn address(v4: [u8; 4], v6: bool) -> IpAddr {
     if v6 { [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d].into() } else { v4.into() }
 }
 
+/// The same as the maps have it.
+fn bytes(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
 struct World {
+    /// Clients are of IPv6.
     v6: bool,
+    serving: Serving,
     tables: ModelTables,
-    /// Client and protocol to backend; `None` where the packet that began it did not get there, or not whole.
-    flows: BTreeMap<(SocketAddr, u8), Option<SocketAddr>>,
-    /// Backends that take new flows.
-    takers: BTreeSet<u8>,
-    reached: Reached,
+    napkin: Napkin,
 }
 
 impl World {
-    fn new(v6: bool, turns: bool) -> Self {
-        let bytes = |v4| match address(v4, v6) {
-            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-            IpAddr::V6(address) => address.octets(),
-        };
-        let backends: Vec<_> = (1..=BACKENDS).map(|n| bytes([10, 2, 0, n])).collect();
+    /// Bits: IPv6, by turns, whether backends answer echoes; the rest says how packets reach backends.
+    fn new(first: u8) -> Self {
+        let [v6, turns, echoes] = [1, 2, 4].map(|bit| first & bit != 0);
+        let serving = ALL[usize::from(first >> 3) % ALL.len()];
+        let napkin = Napkin::new(serving, v6, (1..=BACKENDS).collect());
+        let backends: Vec<_> = (1..=BACKENDS).map(|n| bytes(napkin.backend(n))).collect();
+        let vip = bytes(napkin.vip().ip());
         let algorithm = if turns { ALGORITHM_ROUND_ROBIN } else { ALGORITHM_MAGLEV };
-        let tables = serving_any(bytes([192, 0, 2, 1]), algorithm, &backends);
-        let takers = (1..=BACKENDS).collect();
-        Self { v6, tables, flows: BTreeMap::new(), takers, reached: [0; 2] }
+        let mut tables = serving_any(vip, algorithm, &backends);
+        let services = tables.services.values_mut().filter(|service| service.id == 0);
+        let mut of_echoes = None;
+        for service in services {
+            service.mode = serving.mode();
+            of_echoes = Some(*service);
+        }
+        if let (true, Some(service)) = (echoes, of_echoes) {
+            let protocol = if v6 { 58 } else { 1 };
+            let key = VipKey { address: V6::from_bytes(vip), port: [0; 2], protocol, pad: 0 };
+            let service = ServiceEntry { id: ECHOES, ring_base: u32::from(BACKENDS), ..service };
+            tables.services.insert(key, service);
+        }
+        // The same hosts once more, at no port.
+        let of_echoes = tables.backends.iter();
+        let of_echoes = of_echoes.map(|b| BackendEntry { port: [0; 2], service: ECHOES, ..*b });
+        tables.backends = tables.backends.iter().copied().chain(of_echoes).collect();
+        if serving.has_source() {
+            let address = bytes(napkin.source());
+            let (first_port, more_ports) = (FIRST_PORT, MORE_PORTS);
+            tables.sources = vec![SourceEntry { address, first_port, more_ports, pad: 0 }];
+            tables.backends.iter_mut().for_each(|backend| backend.sources_len = 1);
+        }
+        let mut world = Self { v6, serving, tables, napkin };
+        world.give_flows_to((1..=BACKENDS).collect());
+        world
     }
 
-    fn vip(&self) -> SocketAddr {
-        SocketAddr::new(address([192, 0, 2, 1], self.v6), 80)
+    /// Another table: these backends take new flows, the others keep what they have.
+    fn give_flows_to(&mut self, takers: BTreeSet<u8>) {
+        let ring = |first: u8| {
+            let mut ring: Vec<_> = takers.iter().map(|n| u32::from(first + n - 1)).collect();
+            ring.resize(BACKENDS.into(), u32::MAX);
+            ring
+        };
+        self.tables.rings = [ring(0), ring(BACKENDS)].concat();
+        let services = self.tables.services.values_mut().filter(|s| s.id <= ECHOES);
+        services.for_each(|service| service.ring_len = takers.len() as u32);
+        self.napkin.takers = takers;
     }
 
     fn step<const TC: bool>(&mut self, step: [u8; STEP]) {
         let [what, a, b, ..] = step;
         match what % 16 {
-            // Another table: these backends take new flows, the others keep what they have.
-            0 => {
-                self.takers = (1..=BACKENDS).filter(|n| a & (1 << n) != 0).collect();
-                self.tables.rings = self.takers.iter().map(|n| u32::from(n - 1)).collect();
-                let ring_len = self.takers.len() as u32;
-                let services = self.tables.services.values_mut();
-                services.filter(|s| s.id == 0).for_each(|service| service.ring_len = ring_len);
-            }
+            0 => self.give_flows_to((1..=BACKENDS).filter(|n| a & (1 << n) != 0).collect()),
             1 => self.tables.clock.set(self.tables.clock.get() + u32::from(a) * u32::from(b)),
             2 => {
-                let (tables, v6) = (&self.tables, self.v6);
-                if v6 {
-                    age(tables, &tables.keys6())
-                } else {
-                    age(tables, &tables.keys())
-                }
-                self.forget_gone();
+                age(&self.tables, &self.tables.keys());
+                age(&self.tables, &self.tables.keys6());
+                self.napkin.forget_all_but(&self.there());
             }
             _ => self.packet::<TC>(step),
         }
         self.both_directions_are_there();
-    }
-
-    /// A flow that ended is one no more.
-    fn forget_gone(&mut self) {
-        let there = self.there();
-        self.flows.retain(|key, _| there.contains(key));
     }
 
     /// Clients that have flows, by the tables.
@@ -135,26 +217,108 @@ impl World {
                 assert!(flows.contains_key(&there), "half a flow: {key:?}");
             }
         }
-        check::<crate::family::V4>(&self.tables);
-        check::<crate::family::V6>(&self.tables);
+        let counts = (self.tables.keys().len(), self.tables.keys6().len());
+        match self.serving {
+            Nat | FullNat => {
+                check::<V4>(&self.tables);
+                check::<V6>(&self.tables);
+            }
+            Across => assert_eq!(counts.0, counts.1, "each in its own table"),
+            // There is one direction only.
+            Directly | IpInIp | Gue => {}
+        }
     }
 
-    fn packet<const TC: bool>(&mut self, [what, who, carries, at, to, at2, to2, len]: [u8; STEP]) {
+    /// A packet that nobody damaged yet.
+    fn frame(&self, [what, who, carries, at, _, _, _, len]: [u8; STEP]) -> Frame {
         let client = SocketAddr::new(address([10, 1, 0, 1], self.v6), 1000 + u16::from(who & 3));
-        let (from, destination) = match what % 16 {
-            3..=9 => (client, self.vip()),
-            10..=14 => {
-                let backend = address([10, 2, 0, 1 + (who >> 2) % BACKENDS], self.v6);
-                (SocketAddr::new(backend, 8080), client)
+        let known = self.napkin.known(usize::from(who));
+        let payload: Vec<u8> = (0..len % 64).collect();
+        let (from, to) = match (what % 16, known) {
+            (3..=8, _) => (client, self.napkin.vip()),
+            (9, Some((there, after))) => return self.error(there, after, at, payload),
+            (10..=13, Some((_, after))) => (after.to, after.from),
+            (9..=14, _) => {
+                (SocketAddr::new(self.napkin.backend(1 + (who >> 2) % BACKENDS), 8080), {
+                    SocketAddr::new(
+                        address([10, 1, 0, 1], self.napkin.backends_are_v6()),
+                        client.port(),
+                    )
+                })
             }
             _ => (client, SocketAddr::new(address([10, 9, 0, 1], self.v6), 53)),
         };
-        let echo = if self.v6 { ECHO6 } else { ECHO };
+        let echo = if from.is_ipv6() { ECHO6 } else { ECHO };
+        let answer = Carries::Icmp { kind: if from.is_ipv6() { 129 } else { 0 }, code: 0 };
         let kinds = [SYN, SYN_ACK, ACK, FIN, RST, UDP, Carries::Udp { checksum: false }, echo];
-        let kind = kinds[usize::from(carries) % kinds.len()];
-        let frame = packet(kind, "0.0.0.0:0", "0.0.0.0:0");
-        let payload = (0..len % 64).collect();
-        let mut bytes = Frame { from, to: destination, payload, ..frame }.bytes();
+        let carries = match known {
+            // What answers a flow is of its kind.
+            Some((_, after)) if what % 16 >= 10 && what % 16 <= 13 => match after.protocol {
+                6 => kinds[1 + usize::from(carries) % 4],
+                17 => kinds[5 + usize::from(carries) % 2],
+                _ => answer,
+            },
+            _ => kinds[usize::from(carries) % kinds.len()],
+        };
+        let from = if carries == answer { SocketAddr::new(from.ip(), to.port()) } else { from };
+        let options = vec![1; if what & 0x10 != 0 { 8 } else { 0 }];
+        let frame =
+            Frame { from, to, payload, options, ..packet(carries, "0.0.0.0:0", "0.0.0.0:0") };
+        match (what & 0x20 != 0, len & 0x40 != 0) {
+            (true, false) => Frame { fragment: MORE_FRAGMENTS, ..frame },
+            (true, true) => {
+                let carries = Carries::Other(protocol(&frame));
+                Frame { carries, fragment: 2 + u16::from(len >> 7), ..frame }
+            }
+            _ => frame,
+        }
+    }
+
+    /// A router's error about what a flow's backend was sent, or about an answer to its client.
+    fn error(&self, there: Ends, after: Ends, at: u8, payload: Vec<u8>) -> Frame {
+        let (about, of) = if at & 1 == 0 && self.serving.sees_answers() {
+            (after, after.protocol)
+        } else {
+            (there.reversed(), there.protocol)
+        };
+        let v6 = about.from.is_ipv6();
+        let carries = match (of, about.to.port()) {
+            (6, _) => ACK,
+            (17, _) => UDP,
+            (_, 0) => {
+                if v6 {
+                    ECHO6
+                } else {
+                    ECHO
+                }
+            }
+            _ => Carries::Icmp { kind: if v6 { 129 } else { 0 }, code: 0 },
+        };
+        // An echo's identifier is where its sender's port would be.
+        let from = match about.from.port() {
+            0 => SocketAddr::new(about.from.ip(), about.to.port()),
+            _ => about.from,
+        };
+        let quoted =
+            Frame { from, to: about.to, payload, ..packet(carries, "0.0.0.0:0", "0.0.0.0:0") };
+        let (kinds, header) = if v6 {
+            ([(1, 4), (2, 0), (3, 0), (4, 1)], 40)
+        } else {
+            ([(3, 3), (3, 4), (11, 0), (12, 0)], 20)
+        };
+        let (kind, code) = kinds[usize::from(at >> 1) % kinds.len()];
+        let quoted = quoted.bytes()[14..].to_vec();
+        let len = [header + 8, header + 20, quoted.len()][usize::from(at >> 3) % 3];
+        let payload = quoted[..len.min(quoted.len())].to_vec();
+        let router = SocketAddr::new(address([10, 3, 0, 254], v6), 9);
+        let to = SocketAddr::new(about.from.ip(), 0);
+        let error = packet(Carries::Icmp { kind, code }, "0.0.0.0:0", "0.0.0.0:0");
+        Frame { from: router, to, payload, ..error }
+    }
+
+    fn packet<const TC: bool>(&mut self, step: [u8; STEP]) {
+        let [what, _, _, at, to, at2, to2, _] = step;
+        let mut bytes = self.frame(step).bytes();
         let is_damaged = what & 0x40 != 0;
         if is_damaged {
             for (at, to) in [(at, to), (at2, to2)] {
@@ -171,83 +335,25 @@ impl World {
         let reason = process(&mut held, &self.tables).reason;
         assert_eq!(self.tables.counted.borrow_mut().pop(), Some(reason), "counted once");
         assert!(self.tables.counted.borrow().is_empty(), "counted once");
-        self.check(&bytes, reason, &held.bytes);
-        for key in self.there() {
-            self.flows.entry(key).or_insert(None);
+        let there = self.there();
+        // One that is half-open makes room, and one that is as good as over gives its port to another.
+        if self.tables.evicted.get() != evicted || self.serving.has_source() {
+            self.napkin.forget_all_but(&there);
         }
-        if self.tables.evicted.get() != evicted {
-            self.forget_gone();
-        }
-    }
-
-    /// What became of a packet, beside what somebody plain would do.
-    fn check(&mut self, before: &[u8], reason: Reason, after: &[u8]) {
-        match (reason.kind(), reason.contract()) {
-            (Kind::Pass, Contract::Original) => assert_eq!(after, before, "passed on changed"),
-            (Kind::Forward, _) => self.forwarded(before, reason, after),
-            (Kind::Pass | Kind::Reply | Kind::Drop, _) => {
-                if let Some(naive) = Naive::parse(before) {
-                    self.unseen(&naive, before);
-                }
-            }
-        }
-    }
-
-    /// A packet that may have begun a flow whose backend nobody sees.
-    fn unseen(&mut self, naive: &Naive, frame: &[u8]) {
-        let known = self.flows.get_mut(&(ends(naive, frame).0, naive.protocol));
-        known.into_iter().for_each(|known| *known = None);
-    }
-
-    fn forwarded(&mut self, old: &[u8], reason: Reason, new: &[u8]) {
-        let before = Naive::parse(old).expect("somebody plain would not forward it");
-        assert!(before.may_be_forwarded(), "somebody plain would not forward {before:?}");
-        let after = Naive::parse(new).expect("what came out contradicts itself");
-        assert_eq!(after.ttl + 1, before.ttl, "the hop is counted once");
-        assert_eq!(after.header_is_right, before.header_is_right);
-        assert_eq!(after.transport_is_right(new), before.transport_is_right(old), "{before:?}");
-        if ![6, 17].contains(&before.protocol) || before.is_fragment {
-            return self.unseen(&before, old);
-        }
-        let ((from, to), (new_from, new_to)) = (ends(&before, old), ends(&after, new));
-        let transport = &old[before.transport.clone()];
-        #[expect(clippy::wildcard_enum_match_arm, reason = "what else is forwarded is routed")]
-        match reason {
-            Reason::ForwardedToBackend => {
-                self.reached[0] += 1;
-                assert_eq!((to, new_from), (self.vip(), from), "{before:?}");
-                assert_eq!(new_to.port(), 8080);
-                // SYN without ACK and RST.
-                let begins = before.protocol == 6 && transport[13] & 0b1_0110 == 0b10;
-                let known = self.flows.insert((from, before.protocol), Some(new_to));
-                if !matches!(known, Some(None)) && known != Some(Some(new_to)) {
-                    assert!(known.is_none() || begins, "{from} was led from {known:?} to {new_to}");
-                    let last = |address| match address {
-                        IpAddr::V4(address) => address.octets()[3],
-                        IpAddr::V6(address) => address.octets()[15],
-                    };
-                    assert!(self.takers.contains(&last(new_to.ip())), "{new_to} takes no flows");
-                }
-            }
-            Reason::ForwardedToClient => {
-                self.reached[1] += 1;
-                assert_eq!((new_from, new_to), (self.vip(), to), "{before:?}");
-                let known = self.flows.get_mut(&(to, before.protocol));
-                let known = known.expect("nobody asked for an answer");
-                assert_eq!(*known.get_or_insert(from), from, "an answer to {to}");
-            }
-            _ => assert_eq!((new_from, new_to), (from, to), "routed: {reason:?} {before:?}"),
-        }
+        self.napkin.check(&bytes, reason, &held.bytes);
+        self.napkin.note_unseen(there);
     }
 }
 
-/// Whom a packet is from and for.
-fn ends(naive: &Naive, frame: &[u8]) -> (SocketAddr, SocketAddr) {
-    let port = |n: usize| {
-        let at = naive.transport.start + n;
-        frame.get(at..at + 2).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]))
-    };
-    (SocketAddr::new(naive.from, port(0)), SocketAddr::new(naive.to, port(2)))
+fn protocol(frame: &Frame) -> u8 {
+    match frame.carries {
+        Carries::Tcp { .. } => 6,
+        Carries::Udp { .. } => 17,
+        Carries::Sctp { .. } => 132,
+        Carries::Icmp { .. } if frame.from.is_ipv6() => 58,
+        Carries::Icmp { .. } => 1,
+        Carries::Other(protocol) => protocol,
+    }
 }
 
 /// Ageing's two passes, with nothing in between.
@@ -260,56 +366,5 @@ where
     }
     for key in keys {
         sweep(tables, key, &mut Reset::default());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn whatever_comes_a_plain_flow_table_agrees(
-            first: u8,
-            steps in prop::collection::vec(any::<[u8; STEP]>(), 0..200),
-        ) {
-            script(&[&[first], steps.as_flattened()].concat());
-        }
-    }
-
-    /// It says nothing unless many come through.
-    #[test]
-    fn of_a_script_of_chance_a_tenth_reaches_backends_and_some_answers_clients() {
-        let mut chance = 1_u64;
-        let mut byte = || {
-            // Knuth's MMIX.
-            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (chance >> 56) as u8
-        };
-        let (mut packets, mut reached) = (0, [0; 2]);
-        for _ in 0..100 {
-            let bytes: Vec<u8> = (0..=200 * STEP).map(|_| byte()).collect();
-            let [backends, clients] = script(&bytes);
-            packets += 2 * 200;
-            reached = [reached[0] + backends, reached[1] + clients];
-        }
-        assert!(
-            reached[0] > packets / 10 && reached[1] > packets / 100,
-            "{reached:?} of {packets}"
-        );
-    }
-
-    #[test]
-    fn the_kept_corpus_holds() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/dataplane");
-        let mut scripts = 0;
-        for entry in std::fs::read_dir(folder).expect("the corpus is there") {
-            let path = entry.expect("an entry").path();
-            script(&std::fs::read(&path).expect("a file"));
-            scripts += 1;
-        }
-        assert!(scripts > 10, "{scripts} scripts: is this the corpus?");
     }
 }

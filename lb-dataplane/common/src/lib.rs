@@ -24,6 +24,10 @@ pub mod fuzz;
 pub mod half_open;
 pub mod hash;
 #[cfg(any(test, feature = "fuzzing"))]
+#[path = "../../tests/kernel/kept.rs"]
+#[allow(clippy::unwrap_used, reason = "for tests")]
+mod kept;
+#[cfg(any(test, feature = "fuzzing"))]
 #[allow(dead_code, unused_imports, reason = "the fuzzer does not need all that tests do")]
 mod model;
 pub mod mss;
@@ -39,6 +43,10 @@ pub mod punt;
 pub mod quote;
 pub mod reason;
 pub mod rewrite;
+#[cfg(any(test, feature = "fuzzing"))]
+#[path = "../../tests/kernel/said.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "for tests: those in the kernel use the rest")]
+mod said;
 pub mod sample;
 mod sctp;
 pub mod service;
