@@ -10,8 +10,10 @@ use lb_api_types::config::{Config, Hook};
 use lb_api_types::vip::{Algorithm, HealthCheckKind, Nat, NatMode, Protocol, Vip};
 
 use crate::hello::{Hello, Holds, SOON, address};
+use crate::operating::a_transfer_outlives_that_its_backend_is_drained;
 use crate::traffic::{
-    fragments_that_overtake_their_first_come_through, pings_reach_backends, so_do_those_of_backends,
+    choices_are_by_weight_by_load_and_by_client, fragments_that_overtake_their_first_come_through,
+    pings_reach_backends, ranges_are_served_and_bounds_hold, so_do_those_of_backends,
 };
 
 const PODS: usize = 2;
@@ -38,6 +40,7 @@ on_both_hooks!(
     ipv6_datagrams_come_back_in_fragments_too,
     ipv6_backends_see_the_source_that_the_mode_says,
     backends_on_a_link_answer_clients_themselves,
+    ipv6_flows_are_chosen_bounded_and_drained,
 );
 
 /// An address of lbd's own that no route chooses by itself.
@@ -231,6 +234,16 @@ fn ipv6_backends_see_the_source_that_the_mode_says(hook: Hook) {
             assert!(seen.contains(&source.as_str()), "{mode:?}: a pod saw {source}");
         }
     }
+}
+
+/// Weights, load, clients, ranges of ports, bounds and backends that are drained, as with IPv4.
+fn ipv6_flows_are_chosen_bounded_and_drained(hook: Hook) {
+    let (mut hello, vip) = up(hook);
+    choices_are_by_weight_by_load_and_by_client(&hello, vip.clone(), ["pod1", "pod2"]);
+    ranges_are_served_and_bounds_hold(&hello, vip.clone());
+    hello.api.put_vip(&vip).holds();
+    demo::all_healthy(&hello.api, &vip).holds();
+    a_transfer_outlives_that_its_backend_is_drained(&mut hello, &vip);
 }
 
 /// The backends hold the VIP's address, and get packets for it by their MAC: of both families.

@@ -9,11 +9,12 @@ use integration::lab::Options;
 use integration::wait::eventually;
 use integration::{bpf, demo, traffic};
 use lb_api_types::config::{Config, Hook};
+use lb_api_types::vip::Vip;
 use nix::sys::signal::Signal;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 
-use crate::hello::{Hello, Holds, INTERFACES, PODS, SOON, VIP, address};
+use crate::hello::{Hello, Holds, INTERFACES, SOON, VIP, address};
 use crate::traffic::{goes_on, while_transferring};
 
 impl Hello {
@@ -202,19 +203,28 @@ fn a_backend_that_is_drained_at_xdp_keeps_its_transfer_and_is_given_no_new_flows
 
 fn a_drained_backend_keeps_its_transfer_and_is_given_no_new_flows(hook: Hook) {
     let (mut hello, vip) = Hello::up_with_vip(hook);
-    while_transferring(&mut hello, &vip, |hello, arrived| {
+    a_transfer_outlives_that_its_backend_is_drained(&mut hello, &vip);
+}
+
+pub(crate) fn a_transfer_outlives_that_its_backend_is_drained(hello: &mut Hello, vip: &Vip) {
+    let pods = vip.spec.backends.len();
+    while_transferring(hello, vip, |hello, arrived| {
         let flows = hello.api.flows().holds();
         let backend = &flows.first().expect("the transfer is a flow").status.backend;
         let (text, code) = hello.lbctl(&format!("drain {backend}")).holds();
         assert_eq!((text.as_str(), code), ("vip web: 1 backends drained", 0));
         let client = hello.lab.netns("client").holds();
-        // Round robin: each of the others has half.
-        traffic::requests(client, address(&vip), 20).holds().expect(PODS.len() - 1, 9, 11).holds();
+        // Round robin: each of the others has as many.
+        let (others, each) = (pods - 1, 20 / (pods - 1) as u32);
+        let spread = traffic::requests(client, address(vip), 20).holds();
+        spread.expect(others, each - 1, each + 1).holds();
         goes_on(arrived, "the drained backend goes on with its transfer");
         let (text, _) = hello.lbctl("describe vip web").holds();
         assert!(text.contains("healthy, drained") && text.contains("1 of them drained"), "{text}");
         assert_eq!(hello.lbctl(&format!("undrain {backend}")).holds().1, 0);
-        traffic::requests(client, address(&vip), 30).holds().expect(PODS.len(), 9, 11).holds();
+        let each = 30 / pods as u32;
+        let spread = traffic::requests(client, address(vip), 30).holds();
+        spread.expect(pods, each - 1, each + 1).holds();
     });
 }
 

@@ -70,7 +70,16 @@ fn vip_is_reachable_and_spread_over_all_backends(hook: Hook) {
 }
 
 fn flows_go_by_weight_by_load_and_by_client(hook: Hook) {
-    let (hello, mut vip) = Hello::up_with_vip(hook);
+    let (hello, vip) = Hello::up_with_vip(hook);
+    choices_are_by_weight_by_load_and_by_client(&hello, vip, PODS);
+}
+
+/// Of backends that are these pods.
+pub(crate) fn choices_are_by_weight_by_load_and_by_client<const N: usize>(
+    hello: &Hello,
+    mut vip: Vip,
+    pods: [&str; N],
+) {
     let to = address(&vip);
     let mut sixty = |change: &mut dyn FnMut(&mut VipSpec)| {
         change(&mut vip.spec);
@@ -79,35 +88,40 @@ fn flows_go_by_weight_by_load_and_by_client(hook: Hook) {
         let client = hello.lab.netns("client").holds();
         let spread = traffic::requests(client, address(&vip), 60).holds();
         assert!(spread.failures.is_empty(), "{spread}");
-        PODS.map(|pod| spread.pods.get(pod).copied().unwrap_or(0))
+        pods.map(|pod| spread.pods.get(pod).copied().unwrap_or(0))
     };
-    let weigh = |spec: &mut VipSpec, weights: [u8; 3]| {
+    let weigh = |spec: &mut VipSpec, weights: [u8; N]| {
         spec.backends.iter_mut().zip(weights).for_each(|(backend, weight)| backend.weight = weight);
     };
+    // The first the most, the last one.
+    let weights: [u8; N] = std::array::from_fn(|place| (N - place) as u8);
+    let all: u8 = weights.iter().sum();
+    let shares = |of: u32| weights.map(|weight| of * u32::from(weight) / u32::from(all));
     let by_turns = sixty(&mut |spec| {
         spec.algorithm = Algorithm::RoundRobin;
-        weigh(spec, [3, 2, 1]);
+        weigh(spec, weights);
     });
-    assert_eq!(by_turns, [30, 20, 10]);
-    // Two rounds of connections that stay: what is closed is nobody's load.
+    assert_eq!(by_turns, shares(60));
+    // Whole rounds of connections that stay: what is closed is nobody's load.
     let client = hello.lab.netns("client").holds();
     let connect =
         || client.within(|| TcpStream::connect_timeout(&to, SOON)).holds().expect("it connects");
     let held: Vec<TcpStream> = (0..12).map(|_| connect()).collect();
     let by_load = sixty(&mut |spec| {
         spec.algorithm = Algorithm::LeastConnections;
-        weigh(spec, [1, 1, 1]);
+        weigh(spec, [1; N]);
     });
-    assert!(by_load[2] > 2 * by_load[0], "{by_load:?} beside 6, 4 and 2 that stay");
+    let stay = shares(12).map(u64::from);
+    assert!(by_load[N - 1] > 2 * by_load[0], "{by_load:?} beside {stay:?} that stay");
     eventually("each backend has the connections that stay, and no others", SOON, || {
         let status = hello.api.vip("web")?.status.context("a VIP has a status")?;
         let active: Vec<u64> = status.backends.iter().map(|b| b.active_flows).collect();
-        ensure!(active == [6, 4, 2], "{active:?}");
+        ensure!(active == stay, "{active:?}");
         Ok(())
     })
     .holds();
     drop(held);
-    let one_pod = |spread: [u32; 3]| {
+    let one_pod = |spread: [u32; N]| {
         assert!(spread.contains(&60), "{spread:?}");
     };
     one_pod(sixty(&mut |spec| spec.algorithm = Algorithm::SourceHash));
@@ -118,9 +132,13 @@ fn flows_go_by_weight_by_load_and_by_client(hook: Hook) {
 }
 
 fn a_range_of_ports_is_served_and_no_more_flows_than_there_may_be(hook: Hook) {
-    let (hello, mut vip) = Hello::up_with_vip(hook);
+    let (hello, vip) = Hello::up_with_vip(hook);
+    ranges_are_served_and_bounds_hold(&hello, vip);
+}
+
+pub(crate) fn ranges_are_served_and_bounds_hold(hello: &Hello, mut vip: Vip) {
     let client = hello.lab.netns("client").holds();
-    let port = vip.spec.port;
+    let (port, pods) = (vip.spec.port, vip.spec.backends.len());
     // From nine ports below: the backends' one port is the tenth.
     vip.spec.algorithm = Algorithm::RoundRobin;
     (vip.spec.port, vip.spec.last_port) = (port - 9, Some(port + 10));
@@ -129,32 +147,40 @@ fn a_range_of_ports_is_served_and_no_more_flows_than_there_may_be(hook: Hook) {
         backend.port -= 9;
     }
     let at = |port| std::net::SocketAddr::new(vip.spec.address, port);
-    hello.api.put_vip(&vip).holds();
-    demo::all_healthy(&hello.api, &vip).holds();
+    let put = |vip: &Vip| {
+        hello.api.put_vip(vip).holds();
+        demo::all_healthy(&hello.api, vip).holds();
+    };
+    put(&vip);
     let kernel = hello.packets_forwarded_by_the_kernel();
-    traffic::requests(client, at(port), 30).holds().expect(PODS.len(), 9, 11).holds();
+    let each = 30 / pods as u32;
+    traffic::requests(client, at(port), 30).holds().expect(pods, each - 1, each + 1).holds();
     assert_eq!(hello.packets_forwarded_by_the_kernel(), kernel);
     // Nobody listens behind this one: the backend itself refuses.
     let refused =
         format!("{:#}", traffic::request(client, at(port + 1)).expect_err("nobody listens"));
     assert!(refused.contains("refused"), "{refused}");
 
-    for (bound, reason) in [(true, "service-full"), (false, "client-full")] {
+    for (bound, reason) in
+        [("service", "service-full"), ("client", "client-full"), ("backends", "backends-full")]
+    {
         let before = hello.packets_that_ended(reason);
-        vip.spec.max_flows = bound.then_some(1);
-        vip.spec.max_flows_per_client = (!bound).then_some(1);
-        hello.api.put_vip(&vip).holds();
-        demo::all_healthy(&hello.api, &vip).holds();
-        // What is closed does not count, so one is held open.
+        let mut bounded = vip.clone();
+        match bound {
+            "service" => bounded.spec.max_flows = Some(1),
+            "client" => bounded.spec.max_flows_per_client = Some(1),
+            _ => bounded.spec.backends.iter_mut().for_each(|of| of.max_flows = Some(1)),
+        }
+        put(&bounded);
+        // What is closed does not count, so as many are held open as there may be.
+        let most = if bound == "backends" { pods } else { 1 };
         let connect = |time| client.within(|| TcpStream::connect_timeout(&at(port), time)).holds();
-        let held = connect(SOON).expect("there is room for one");
-        connect(Duration::from_secs(1)).expect_err("there is room for one");
+        let held: Vec<_> = (0..most).map(|_| connect(SOON).expect("there is room")).collect();
+        connect(Duration::from_secs(1)).expect_err("there is no more room");
         assert!(hello.packets_that_ended(reason) > before, "{reason}");
         drop(held);
     }
-    vip.spec.max_flows_per_client = None;
-    hello.api.put_vip(&vip).holds();
-    demo::all_healthy(&hello.api, &vip).holds();
+    put(&vip);
     traffic::request(client, at(port)).holds();
 }
 
