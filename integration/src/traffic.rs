@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -131,6 +131,25 @@ pub fn transfer(
         ensure!(stream.read(&mut block)? == 0, "more came than was asked for");
         Ok(())
     })?
+}
+
+/// Says so many bytes on a connection to whoever says them back once all are there, and checks every one.
+pub fn there_and_back(from: &Netns, to: SocketAddr, bytes: usize) -> Result<()> {
+    // Each place of it differs from those a segment further.
+    let said: Vec<u8> = (0..bytes.div_ceil(4) as u32).flat_map(u32::to_be_bytes).collect();
+    let heard = from.within(|| -> Result<Vec<u8>> {
+        let mut stream =
+            TcpStream::connect_timeout(&to, REQUEST_WITHIN).context("cannot connect")?;
+        stream.set_read_timeout(Some(STALL_WITHIN))?;
+        stream.set_write_timeout(Some(STALL_WITHIN))?;
+        stream.write_all(&said).context("cannot send")?;
+        stream.shutdown(Shutdown::Write)?;
+        let mut heard = Vec::with_capacity(said.len());
+        stream.read_to_end(&mut heard).context("the way back ends early")?;
+        Ok(heard)
+    })??;
+    ensure!(heard == said, "{} other bytes came back", heard.len());
+    Ok(())
 }
 
 /// Sends a datagram and waits for it to come back; it is sent again like a resolver's question, since datagrams get lost.

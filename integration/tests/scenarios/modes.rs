@@ -3,6 +3,7 @@
 
 mod many;
 mod on_link;
+mod sizes;
 mod tools;
 
 use std::net::IpAddr;
@@ -23,7 +24,7 @@ const DECAPSULATE: &str =
     concat!("python3 -u ", env!("CARGO_MANIFEST_DIR"), "/tests/scenarios/modes/decapsulate.py");
 
 mod tc {
-    use super::{Hook, conversations, many};
+    use super::{Hook, conversations, many, sizes};
 
     #[test]
     fn pods_as_clients_tunnels_lists_of_clients_and_tools_all_work_in_both_families() {
@@ -31,17 +32,37 @@ mod tc {
     }
 
     #[test]
+    fn megabytes_and_long_datagrams_pass_smaller_links_in_each_mode() {
+        sizes::megabytes_and_long_datagrams_pass_smaller_links(Hook::Tc);
+    }
+
+    #[test]
     fn sixty_thousand_connections_from_one_address_have_a_source_port_each() {
         many::sixty_thousand_connections(Hook::Tc, true);
+    }
+
+    #[test]
+    fn sixty_thousand_ipv6_connections_from_one_address_have_a_source_port_each() {
+        many::sixty_thousand_connections(Hook::Tc, false);
     }
 }
 
 mod xdp {
-    use super::{Hook, conversations, many};
+    use super::{Hook, conversations, many, sizes};
 
     #[test]
     fn pods_as_clients_tunnels_lists_of_clients_and_tools_all_work_in_both_families() {
         conversations(Hook::Xdp);
+    }
+
+    #[test]
+    fn megabytes_and_long_datagrams_pass_smaller_links_in_each_mode() {
+        sizes::megabytes_and_long_datagrams_pass_smaller_links(Hook::Xdp);
+    }
+
+    #[test]
+    fn sixty_thousand_connections_from_one_address_have_a_source_port_each() {
+        many::sixty_thousand_connections(Hook::Xdp, true);
     }
 
     #[test]
@@ -55,15 +76,28 @@ fn conversations(hook: Hook) {
     add_ipv4(&hello);
     (own.spec.health_check.interval_ms, own.spec.health_check.timeout_ms) = (200, 200);
     let vips = [of_ipv4(&own), own];
+    // Each mode with tools in one family at one hook, and in the other one at the other.
+    let (there, back) = if hook == Hook::Tc { (0, 1) } else { (1, 0) };
     for vip in &vips {
         pods_are_clients_too(&hello, vip.clone());
         only_listed_clients_come_in(&hello, vip.clone());
         tools::work(&mut hello, vip);
     }
+    tools::work(&mut hello, &with_mode(&vips[there], NatMode::FullNat));
+    tools::work(&mut hello, &with_mode(&vips[back], NatMode::OneArm));
     // From here on pods hold the VIPs' addresses.
     backends_take_packets_out_of_tunnels(&mut hello, &vips);
+    tools::work(&mut hello, &with_mode(&vips[there], NatMode::Dsr));
+    tools::work(&mut hello, &with_mode(&vips[back], NatMode::DsrIpip));
+    tools::work(&mut hello, &with_mode(&vips[there], NatMode::DsrGue));
     // And from here on lbd has another MAC.
     on_link::vips_are_found_by_who_asks_for_their_mac(&hello, &vips);
+}
+
+fn with_mode(vip: &Vip, mode: NatMode) -> Vip {
+    let mut vip = vip.clone();
+    vip.spec.nat.mode = mode;
+    vip
 }
 
 fn put(hello: &Hello, vip: &Vip) {
@@ -133,8 +167,8 @@ fn only_listed_clients_come_in(hello: &Hello, mut vip: Vip) {
     put(hello, &vip);
 }
 
-/// IP in IP, IPv6 in IPv6 and GUE: pods answer clients from the VIP's address, past the flow.
-fn backends_take_packets_out_of_tunnels(hello: &mut Hello, vips: &[Vip]) {
+/// Pods hold the VIPs' addresses, and take packets out of tunnels.
+fn pods_hold_the_addresses(hello: &mut Hello, vips: &[Vip]) {
     // What takes packets out knows nothing of sums that a device was to make.
     hello.lab.run("client", "ethtool -K eth1 tx off").holds();
     for pod in PODS {
@@ -147,6 +181,11 @@ fn backends_take_packets_out_of_tunnels(hello: &mut Hello, vips: &[Vip]) {
             hello.lab.run(pod, &add).holds();
         }
     }
+}
+
+/// IP in IP, IPv6 in IPv6 and GUE: pods answer clients from the VIP's address, past the flow.
+fn backends_take_packets_out_of_tunnels(hello: &mut Hello, vips: &[Vip]) {
+    pods_hold_the_addresses(hello, vips);
     let client = hello.lab.netns("client").holds();
     for vip in vips {
         let mut vip = vip.clone();

@@ -1,6 +1,6 @@
 //! The tools that people try a balancer with: curl, iperf3, ncat and dig.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use integration::wait::eventually;
 use lb_api_types::vip::{HealthCheckKind, Protocol, Vip};
 use serde_json::Value;
 
-use super::put;
+use super::{PODS, put};
 use crate::hello::{Hello, Holds, SOON, address};
 
 const IPERF: u16 = 5201;
@@ -19,6 +19,7 @@ const DNS: u16 = 53;
 /// Bytes that iperf3 sends.
 const BYTES: u64 = 1 << 20;
 
+/// All of them, at a VIP of its mode.
 pub(super) fn work(hello: &mut Hello, vip: &Vip) {
     let family = if vip.spec.address.is_ipv4() { "4" } else { "6" };
     // Of one pod: iperf3 counts on both of its connections coming to one server.
@@ -35,17 +36,19 @@ pub(super) fn work(hello: &mut Hello, vip: &Vip) {
     };
     let (iperf, _) = (on("iperf", IPERF, Protocol::Tcp), on("iperf-udp", IPERF, Protocol::Udp));
     let (ncat, dns) = (on("ncat", NCAT, Protocol::Tcp), on("dns", DNS, Protocol::Udp));
-    put(hello, vip);
-
-    let said = hello.lab.run("client", &format!("curl --silent --fail http://{}/", address(vip)));
-    assert!(said.holds().starts_with("pod"));
-    if family == "4" {
-        // Of both families.
-        hello.lab.spawn("pod1", "iperf3", &format!("iperf3 -s -p {IPERF}")).holds();
-        // What ends by itself with its answer: ncat forgets what a program has yet to say when the other side has said all.
-        let echo = format!("ncat -n --listen --keep-open --exec '/usr/bin/head -n 1' {NCAT}");
-        hello.lab.spawn("pod1", "ncat", &echo).holds();
+    let mut web = vip.clone();
+    if vip.spec.nat.mode.is_dsr() {
+        web.spec.port = web.spec.backends[0].port;
     }
+    put(hello, &web);
+
+    let ask = format!("curl --silent --fail http://{}/", address(&web));
+    let said = eventually("curl is answered", SOON, || hello.lab.run("client", &ask)).holds();
+    assert!(said.starts_with("pod"), "{said}");
+    // What answers datagrams has to know by which address it was asked.
+    let there =
+        if vip.spec.nat.mode.is_dsr() { vip.spec.address } else { vip.spec.backends[0].address };
+    serve(hello, there);
     eventually("ncat gets back what it says", SOON, || {
         let ask = format!("ncat -n --no-shutdown -w 10 {} {}", ncat.ip(), ncat.port());
         let says = format!("echo said by ncat | timeout 10 {ask}");
@@ -57,7 +60,28 @@ pub(super) fn work(hello: &mut Hello, vip: &Vip) {
     for (way, ways) in [("", "sum_received"), ("--reverse", "sum_received"), ("--udp", "sum")] {
         iperf3(hello, iperf, way, ways);
     }
-    asks_for_names(hello, dns);
+    asks_for_names(hello, dns, there);
+}
+
+/// Has iperf3 listen at an address of the pod's, and ncat at all of them.
+fn serve(hello: &mut Hello, there: IpAddr) {
+    let iperf = format!("iperf3-{there}").replace(':', "-");
+    if !hello.lab.runs(PODS[0], &iperf) {
+        let serve = format!("iperf3 -s -B {there} -p {IPERF}");
+        hello.lab.spawn(PODS[0], &iperf, &serve).holds();
+        let at = SocketAddr::new(there, IPERF);
+        eventually("iperf3 listens", SOON, || {
+            let listens = hello.lab.run(PODS[0], &format!("ss -Htln 'src {at}'"))?;
+            ensure!(!listens.is_empty(), "nobody listens at {at}");
+            Ok(())
+        })
+        .holds();
+    }
+    if !hello.lab.runs(PODS[0], "ncat") {
+        // What ends by itself with its answer: ncat forgets what a program has yet to say when the other side has said all.
+        let echo = format!("ncat -n --listen --keep-open --exec '/usr/bin/head -n 1' {NCAT}");
+        hello.lab.spawn(PODS[0], "ncat", &echo).holds();
+    }
 }
 
 /// A transfer there, one back, and datagrams.
@@ -80,9 +104,9 @@ fn iperf3(hello: &Hello, at: SocketAddr, way: &str, sum: &str) {
 }
 
 /// What answers every question is a thread: a name server would be no more of a test.
-fn asks_for_names(hello: &Hello, at: SocketAddr) {
+fn asks_for_names(hello: &Hello, at: SocketAddr, there: IpAddr) {
     let over = AtomicBool::new(false);
-    let socket = hello.lab.netns("pod1").holds().within(|| UdpSocket::bind(("::", DNS)));
+    let socket = hello.lab.netns(PODS[0]).holds().within(|| UdpSocket::bind((there, DNS)));
     let socket = socket.holds().expect("the port is free");
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("it is not zero");
     thread::scope(|scope| {
