@@ -1,5 +1,5 @@
-//! 64,000 flows of real sockets against a table of 1,024 entries, under each policy and at each hook: by `drop`, whoever is there
-//! stays and the rest is refused; by `hash`, nobody is refused and each flow keeps to one backend, by weight.
+//! 64,000 flows of real sockets against a table of 1,024 entries, under each policy, in each family and at each hook: by `drop`,
+//! whoever is there stays and the rest is refused; by `hash`, nobody is refused and each flow keeps to one backend, by weight.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -27,18 +27,26 @@ const BATCH: usize = 50;
 const DATAGRAM_WITHIN: Duration = Duration::from_millis(500);
 const DATAGRAM_TRIES: usize = 20;
 
+macro_rules! in_both_families {
+    ($hook:expr) => {
+        #[test]
+        fn sixty_four_thousand_flows_meet_a_full_table_that_drops_ipv4_and_hashes_ipv6() {
+            super::meet_a_full_table($hook, true);
+        }
+
+        #[test]
+        fn sixty_four_thousand_flows_meet_a_full_table_that_drops_ipv6_and_hashes_ipv4() {
+            super::meet_a_full_table($hook, false);
+        }
+    };
+}
+
 mod tc {
-    #[test]
-    fn sixty_four_thousand_flows_meet_a_full_table_under_each_policy() {
-        super::meet_a_full_table(super::Hook::Tc, true);
-    }
+    in_both_families!(super::Hook::Tc);
 }
 
 mod xdp {
-    #[test]
-    fn sixty_four_thousand_flows_meet_a_full_table_under_each_policy() {
-        super::meet_a_full_table(super::Hook::Xdp, false);
-    }
+    in_both_families!(super::Hook::Xdp);
 }
 
 /// Each policy in one family, since each has a table of its own.
