@@ -1,5 +1,7 @@
 //! What is wrong is refused by one clear answer, and nothing else changes.
 
+mod vips;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::os::fd::AsRawFd;
@@ -11,7 +13,6 @@ use lb_api_types::config::Hook;
 use lb_api_types::peer::{BgpPeer, PeerOptions, PeerSpec};
 use lb_api_types::resource::Tags;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
-use serde_json::{Value, json};
 
 use crate::hello::{Hello, Holds, SOON};
 
@@ -112,42 +113,4 @@ fn a_bgp_peer_that_sends_garbage_gets_the_right_notification_and_disturbs_nobody
     }
     hello.create_vip();
     hello.upstream_routes_the_vip();
-}
-
-#[test]
-fn bad_vips_are_refused_with_one_sentence_and_change_nothing() {
-    let (hello, vip) = Hello::up_with_vip(Hook::Tc);
-    let good = serde_json::to_value(&vip).expect("a VIP is JSON");
-    let with = |path: &str, value: Value| {
-        let mut other = good.clone();
-        other["metadata"]["name"] = json!("other");
-        other["spec"]["address"] = json!("203.0.113.11");
-        let (parent, field) = path.rsplit_once('/').expect("a path has a slash");
-        other.pointer_mut(parent).expect("the parent is there")[field] = value;
-        other
-    };
-    let cases = [
-        ("a bad address", with("/spec/address", json!("203.0.113.300")), "address"),
-        ("port 0", with("/spec/port", json!(0)), "port"),
-        ("a backend's port 0", with("/spec/backends/0/port", json!(0)), "port"),
-        ("no backends", with("/spec/backends", json!([])), "backend"),
-        ("an unknown field", with("/spec/colour", json!("red")), "colour"),
-        ("a duplicate", with("/spec/address", good["spec"]["address"].clone()), "web"),
-    ];
-    let before = hello.api.vips().holds();
-    for (what, body, named) in cases {
-        let answer = hello.api.try_put_vip("other", &body).holds();
-        assert!((400..500).contains(&answer.status), "{what}: {answer:?}");
-        let problem = answer.problem().holds();
-        assert_eq!(problem.status, answer.status, "{what}: {problem:?}");
-        assert!(problem.detail.contains(named), "{what} is not named: {problem:?}");
-        assert!(!problem.detail.contains('\n'), "{what}: more than a sentence: {problem:?}");
-    }
-    let after = hello.api.vips().holds();
-    let spec = |vips: &[lb_api_types::vip::Vip]| {
-        vips.iter().map(|vip| (vip.metadata.clone(), vip.spec.clone())).collect::<Vec<_>>()
-    };
-    assert_eq!(spec(&before), spec(&after));
-    hello.upstream_routes_the_vip();
-    hello.is_answered(&vip);
 }
