@@ -1,14 +1,15 @@
 //! New connections: SYN, SYN-ACK and ACK above three packets of an established one (D4).
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use anyhow::Result;
 use lb_dataplane::{Hook, Reason};
-use lb_dataplane_common::flow::{FlowKey, TCP};
+use lb_dataplane_common::flow::TCP;
 
-use crate::frames::{ACK, Connection, Frame, SYN, SYN_ACK};
+use crate::frames::{ACK, Connection, Packet, SYN, SYN_ACK};
 use crate::report::{Report, Series};
 use crate::rig::{Rig, Target};
+use crate::tables::Between;
 use crate::traffic::Backends;
 
 /// New connections in a round.
@@ -36,7 +37,7 @@ impl Costs {
         rig: &mut Rig,
         hook: Hook,
         backends: &Backends,
-        vip: SocketAddrV4,
+        vip: SocketAddr,
     ) -> Result<()> {
         let numbers = FIRST + self.used..FIRST + self.used + NEW as u32;
         self.used += NEW as u32;
@@ -75,40 +76,26 @@ impl Costs {
 }
 
 /// What begins a connection.
-pub(crate) fn handshake(connection: &Connection) -> [Frame; 3] {
+pub(crate) fn handshake(connection: &Connection) -> [Packet; 3] {
     [connection.there(SYN), connection.back(SYN_ACK), connection.there(ACK)]
 }
 
 /// As many packets of an established one, the same ways.
-pub(crate) fn established(connection: &Connection) -> [Frame; 3] {
+pub(crate) fn established(connection: &Connection) -> [Packet; 3] {
     [connection.there(ACK), connection.back(ACK), connection.there(ACK)]
 }
 
 /// Takes connections out of the flow table.
 pub(crate) fn forget(rig: &mut Rig, connections: &[Connection]) -> Result<()> {
-    let mut flows = rig.flows()?;
-    for key in connections.iter().flat_map(keys) {
-        flows.remove(&key)?;
-    }
-    Ok(())
+    connections.iter().flat_map(ways).try_for_each(|way| rig.remove(&way))
 }
 
-/// The keys of both directions, as the flow table has them.
-pub(crate) fn keys(connection: &Connection) -> [[u8; 16]; 2] {
+/// Both directions of a connection of TCP.
+pub(crate) fn ways(connection: &Connection) -> [Between; 2] {
     let there = (connection.client, connection.vip);
-    [there, (connection.backend, connection.towards)].map(|(from, to)| {
-        let key = FlowKey {
-            source: u32::from_ne_bytes(from.ip().octets()),
-            destination: u32::from_ne_bytes(to.ip().octets()),
-            source_port: from.port().to_be(),
-            destination_port: to.port().to_be(),
-            protocol: u16::from(TCP),
-            pad: 0,
-        };
-        let mut bytes = [0; 16];
-        for (to, word) in bytes.chunks_mut(2).zip(key.to_words()) {
-            to.copy_from_slice(&word.to_ne_bytes());
-        }
-        bytes
+    [there, (connection.backend, connection.towards)].map(|(from, to)| Between {
+        protocol: TCP,
+        from,
+        to,
     })
 }

@@ -1,77 +1,80 @@
-//! One flow at a time, all of it in the cache: D1, full NAT beside it, and the packets that are no service's.
+//! One flow at a time, all of it in the cache: D1, the other ways to a backend beside it, and the packets that are no service's.
 
-use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use anyhow::Result;
 use ipnetwork::IpNetwork;
-use lb_dataplane::table::{Access, Backend, BackendState, Protocol, Service, ServiceKey, Source};
+use lb_dataplane::table::{Access, Protocol, Service};
 use lb_dataplane::{Hook, Reason, Sizes};
 
-use crate::frames::{
-    ACK, Carries, Connection, Frame, Frame6, SYN, SYN_ACK, echo6, error, fragment, fragment6,
-    frame, segment6,
-};
+use crate::frames::{ACK, Carries, Connection, Packet, error, fragment, packet};
+use crate::kinds::{Kind, Side};
 use crate::report::{Report, Series};
 use crate::rig::{Rig, Target};
-use crate::traffic::{Backends, key, table, vip};
+use crate::traffic::{Backends, key, table, v4, vip};
 use crate::{ROUNDS, fresh};
 
 /// Packets in one run.
 const REPEAT: usize = 200_000;
+/// The same where each has a test run of its own.
+const APART: usize = 5_000;
 /// What the others of a hook are compared with.
 const PLAIN: [&str; 2] = ["D1 established v4 dnat", "D1 its reverse"];
+/// What those are compared with that have test runs of their own.
+const PLAIN_APART: &str = "established v4 dnat, a test run for each";
 
 /// A packet that is run again and again.
 struct Case {
     name: String,
     hook: Hook,
-    packet: Packet,
+    run: Run,
     ends: Vec<(Reason, usize)>,
     cost: Series,
 }
 
 #[derive(Clone, Copy)]
-enum Packet {
-    V4(Frame),
-    /// Of IPv6, or as long.
-    V6(Frame6),
+enum Run {
+    Again(Packet),
     /// To a backend of the other family and back, by turns.
-    Across(Frame, Frame6),
-    /// The first of these alone. What moves the packet in its buffer, and back for the next one, is not a part of it.
-    There(Frame),
-    /// The second.
-    Back(Frame6),
+    Across(Packet, Packet),
+    /// One that leaves longer or shorter. What moves it in its buffer, and back for the next one, is not a part of it.
+    Moved(Packet),
+    /// In a test run for each.
+    Apart(Packet),
 }
 
-impl Packet {
+impl Run {
     fn load(&self, rig: &mut Rig) {
         match self {
-            Self::V4(frame) => rig.load([*frame]),
-            Self::V6(frame) => rig.load([*frame]),
-            Self::Across(there, back) => rig.load_across([there, back]),
-            Self::There(there) => rig.load_across([there]),
-            Self::Back(back) => rig.load_across([back]),
+            Self::Again(packet) => rig.load([*packet]),
+            Self::Across(there, back) => rig.load_moved([*there, *back]),
+            Self::Moved(packet) => rig.load_moved([*packet]),
+            Self::Apart(packet) => rig.load_apart([*packet]),
         }
+    }
+
+    fn packets(&self) -> usize {
+        if matches!(self, Self::Apart(_)) { APART } else { REPEAT }
     }
 
     /// What putting it back costs, with the loop. Nothing makes a frame longer where nothing runs, so packets by turns are
     /// measured one after the other.
     fn floor(&self, rig: &mut Rig, hook: Hook) -> Result<f64> {
         match self {
-            Self::V4(_) | Self::V6(_) => {
+            Self::Again(_) | Self::Apart(_) => {
                 self.load(rig);
-                rig.run(hook, Target::Nothing, REPEAT)
+                rig.run(hook, Target::Nothing, self.packets())
             }
-            Self::There(_) | Self::Back(_) => {
+            Self::Moved(_) => {
                 self.load(rig);
                 rig.run(hook, Target::Move, REPEAT)
             }
             Self::Across(there, back) => {
-                rig.load_across([there]);
+                rig.load_moved([*there]);
                 let of_there = rig.run(hook, Target::Nothing, REPEAT)?;
-                rig.load_across([back]);
+                rig.load_moved([*back]);
                 Ok((of_there + rig.run(hook, Target::Nothing, REPEAT)?) / 2.0)
             }
         }
@@ -92,21 +95,22 @@ pub(crate) fn measure(report: &mut Report, named: &str) -> Result<()> {
         crate::say(&format!("one flow, round {round} of {ROUNDS}"));
         for (hook, series) in [Hook::Tc, Hook::Xdp].into_iter().zip(&mut lookup) {
             if let Some(of_flow) = cases.first() {
-                of_flow.packet.load(&mut rig);
+                of_flow.run.load(&mut rig);
             }
             let floor = rig.run(hook, Target::Nothing, REPEAT)?;
             series.push(rig.run(hook, Target::Lookup, REPEAT)? - floor);
             nothing.push(floor);
         }
         for case in &mut cases {
-            let floor = case.packet.floor(&mut rig, case.hook)?;
-            case.packet.load(&mut rig);
-            if matches!(case.packet, Packet::Across(..)) {
+            let floor = case.run.floor(&mut rig, case.hook)?;
+            case.run.load(&mut rig);
+            if matches!(case.run, Run::Across(..)) {
                 let both = rig.run(case.hook, Target::Move, REPEAT)?;
                 moved[usize::from(case.hook == Hook::Xdp)].push(both - floor);
             }
             let packets = case.ends.iter().map(|(_, count)| count).sum::<usize>();
-            case.cost.push(rig.expect(case.hook, REPEAT / packets, &case.ends)? - floor);
+            let times = case.run.packets() / packets;
+            case.cost.push(rig.expect(case.hook, times, &case.ends)? - floor);
         }
     }
     tell(report, &cases, &lookup, &nothing);
@@ -122,6 +126,9 @@ pub(crate) fn measure(report: &mut Report, named: &str) -> Result<()> {
 
 fn tell(report: &mut Report, cases: &[Case], lookup: &[Series; 2], nothing: &Series) {
     for case in cases {
+        if matches!(case.run, Run::Apart(_)) {
+            continue;
+        }
         let lookup = &lookup[usize::from(case.hook == Hook::Xdp)];
         if case.name.starts_with("D1") {
             report.bound(&case.name, "ns", &case.cost, 75.0);
@@ -148,156 +155,101 @@ fn tell(report: &mut Report, cases: &[Case], lookup: &[Series; 2], nothing: &Ser
             }
         }
     }
+    let named = |name: &str| cases.iter().find(|case| case.name == name);
+    if let Some(plain) = named(&format!("{PLAIN_APART}, TC")) {
+        for case in cases.iter().filter(|case| matches!(case.run, Run::Apart(_))) {
+            report.beside((&case.name, "DNAT, likewise"), "ns", &case.cost, &plain.cost);
+        }
+    }
     report.note("restoring the packet, with the test run's loop", "ns", nothing.median());
 }
 
 /// One service of each kind, with one established flow.
 fn scene(rig: &mut Rig) -> Result<Vec<Case>> {
-    let backends = Backends::new(1);
-    let ours = Ipv4Addr::new(172, 17, 0, 1);
-    let source = Source { address: ours.into(), first_port: 5000, last_port: 5000 };
-    rig.apply(&table([
-        (key(vip(0), Protocol::Tcp), backends.service(None, &[])),
-        (key(vip(0), Protocol::Udp), backends.service(None, &[])),
-        (key(vip(1), Protocol::Tcp), backends.service(None, &[source])),
-        service6(Protocol::Tcp),
-        service6(Protocol::Udp),
-        service_across(),
-    ]))?;
-    let [there6, back6] = begin6(rig)?;
-    let (across, back_across) = begin_across(rig)?;
-    let plain = backends.connection(vip(0), 1);
-    let towards = SocketAddrV4::new(ours, 5000);
-    let full = Connection { towards, ..backends.connection(vip(1), 2) };
-    let begun = [(Reason::ForwardedToBackend, 2), (Reason::ForwardedToClient, 1)];
-    for connection in [plain, full] {
-        rig.load([connection.there(SYN), connection.back(SYN_ACK), connection.there(ACK)]);
-        rig.expect(Hook::Tc, 1, &begun)?;
+    rig.apply(&table(Kind::ALL.map(|kind| kind.service(1))))?;
+    let mut flows = Flows::new();
+    for kind in Kind::ALL {
+        flows.extend(kind.begin(rig, 1..2)?.into_iter().map(|flow| (kind, flow)));
     }
-    rig.load([plain.there(Carries::Udp), plain.back(Carries::Udp), plain.there(Carries::Udp)]);
-    rig.expect(Hook::Tc, 1, &begun)?;
-
-    let elsewhere = |c, d| SocketAddrV4::new(Ipv4Addr::new(10, 2, c, d), 9);
-    let nowhere = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 1), 9);
-    let mut arp = frame(ACK, plain.client, plain.vip);
-    arp[12..14].copy_from_slice(&[8, 6]);
-    let unreachable = unreachable(&plain);
-    let [first, later] = [true, false].map(|first| fragment(first, plain.client, plain.vip));
-    let [first6, later6] = [true, false].map(|first| fragment6(first, client6(), vip6()));
     let mut cases = Vec::new();
     for (hook, word) in [(Hook::Tc, "TC"), (Hook::Xdp, "XDP")] {
-        for (name, packet, ends) in [
-            ("D1 established v4 dnat", plain.there(ACK), Reason::ForwardedToBackend),
-            ("D1 its reverse", plain.back(ACK), Reason::ForwardedToClient),
-            ("D3 full NAT", full.there(ACK), Reason::ForwardedToBackend),
-            ("D3 full NAT, its reverse", full.back(ACK), Reason::ForwardedToClient),
-            ("UDP dnat", plain.there(Carries::Udp), Reason::ForwardedToBackend),
-            ("UDP, its reverse", plain.back(Carries::Udp), Reason::ForwardedToClient),
-            ("echo to a VIP, answered", plain.there(Carries::Echo), Reason::EchoAnswered),
-            ("fragment, the first", first, Reason::ForwardedToBackend),
-            ("fragment, a later one", later, Reason::ForwardedToBackend),
-            ("routed, of no service", frame(ACK, plain.client, elsewhere(9, 9)), Reason::Forwarded),
-            ("not ours: no route", frame(ACK, plain.client, nowhere), Reason::NoRoute),
-            ("not ours: ARP", arp, Reason::NotIp),
-        ] {
-            let (name, packet) = (format!("{name}, {word}"), Packet::V4(packet));
-            let ends = vec![(ends, 1)];
-            cases.push(Case { name, hook, packet, ends, cost: Series::default() });
-        }
-        for (name, packet, ends) in [
-            ("D3 established v6 dnat", there6, Reason::ForwardedToBackend),
-            ("D3 v6 dnat, its reverse", back6, Reason::ForwardedToClient),
-            ("ICMP error about a flow", unreachable, Reason::ErrorToBackend),
-            ("v6 echo to a VIP, answered", echo6(client6(), vip6()), Reason::EchoAnswered),
-            ("v6 fragment, the first", first6, Reason::ForwardedToBackend),
-            ("v6 fragment, a later one", later6, Reason::ForwardedToBackend),
-        ] {
-            let (name, packet) = (format!("{name}, {word}"), Packet::V6(packet));
-            let ends = vec![(ends, 1)];
-            cases.push(Case { name, hook, packet, ends, cost: Series::default() });
-        }
-        let (there, back) = ((Reason::ForwardedToBackend, 1), (Reason::ForwardedToClient, 1));
-        for (name, packet, ends) in [
-            ("D3 NAT64, both ways", Packet::Across(across, back_across), vec![there, back]),
-            ("D3 NAT64, from IPv4, but for moving it", Packet::There(across), vec![there]),
-            ("D3 NAT64, from IPv6, but for moving it", Packet::Back(back_across), vec![back]),
-        ] {
+        let mut add = |name: &str, run, ends: &[(Reason, usize)]| {
             let name = format!("{name}, {word}");
-            cases.push(Case { name, hook, packet, ends, cost: Series::default() });
+            cases.push(Case { name, hook, run, ends: ends.to_vec(), cost: Series::default() });
+        };
+        for (kind, there, back) in [
+            (Kind::Dnat, PLAIN[0], PLAIN[1]),
+            (Kind::FullNat, "D3 full NAT", "D3 full NAT, its reverse"),
+            (Kind::Dnat6, "D3 established v6 dnat", "D3 v6 dnat, its reverse"),
+            (Kind::Udp, "UDP dnat", "UDP, its reverse"),
+            (Kind::Udp6, "v6 UDP dnat", "v6 UDP, its reverse"),
+            (Kind::Sctp, "SCTP dnat", "SCTP, its reverse"),
+        ] {
+            for (name, side) in [(there, Side::Client), (back, Side::Backend)] {
+                add(name, Run::Again(kind.packet(&flows[&kind], side)), &[(kind.end(side), 1)]);
+            }
         }
+        across(&flows[&Kind::Nat64], &mut add);
+        direct(&flows, hook, &mut add);
+        odd(&flows, &mut add);
     }
     Ok(cases)
 }
 
-fn address6(side: u16, port: u16) -> SocketAddrV6 {
-    SocketAddrV6::new(Ipv6Addr::new(0xfd00 + side, 0, 0, 0, 0, 0, 0, 1), port, 0, 0)
+/// The only flow of each service.
+type Flows = BTreeMap<Kind, Connection>;
+
+type Add<'a> = dyn FnMut(&str, Run, &[(Reason, usize)]) + 'a;
+
+fn across(flow: &Connection, add: &mut Add<'_>) {
+    let [there, back] = [Side::Client, Side::Backend]
+        .map(|side| (Kind::Nat64.packet(flow, side), (Kind::Nat64.end(side), 1)));
+    add("D3 NAT64, both ways", Run::Across(there.0, back.0), &[there.1, back.1]);
+    add("D3 NAT64, from IPv4, but for moving it", Run::Moved(there.0), &[there.1]);
+    add("D3 NAT64, from IPv6, but for moving it", Run::Moved(back.0), &[back.1]);
 }
 
-/// What a router on the way to the client says of the backend's answer.
-fn unreachable(connection: &Connection) -> Frame6 {
-    let answer = frame(Carries::Udp, connection.vip, connection.client);
-    error(Ipv4Addr::new(10, 1, 99, 99), *connection.vip.ip(), &answer)
-}
-
-fn client6() -> SocketAddrV6 {
-    address6(CLIENT, 5000)
-}
-
-fn vip6() -> SocketAddrV6 {
-    address6(VIP, 80)
-}
-
-const CLIENT: u16 = 1;
-const BACKEND: u16 = 2;
-const VIP: u16 = 3;
-
-/// A service of IPv6 with one backend.
-fn service6(protocol: Protocol) -> (ServiceKey, Service) {
-    let vip = vip6();
-    let backend = Backend {
-        address: (*address6(BACKEND, 0).ip()).into(),
-        port: 8080,
-        weight: 1,
-        state: BackendState::Active,
-        max_flows: None,
-        sources: [].into(),
+/// Where backends answer clients themselves. At TC nothing undoes a tunnel, of which the kernel takes note.
+fn direct(flows: &Flows, hook: Hook, add: &mut Add<'_>) {
+    let mut add = |name: &str, run: fn(Packet) -> Run, kind: Kind| {
+        let packet = kind.packet(&flows[&kind], Side::Client);
+        add(name, run(packet), &[(kind.end(Side::Client), 1)]);
     };
-    let key = ServiceKey { address: (*vip.ip()).into(), port: 80, protocol };
-    (key, Service { backends: vec![backend], ..Service::default() })
+    add("DSR on L2", Run::Again, Kind::L2);
+    if hook == Hook::Tc {
+        add(PLAIN_APART, Run::Apart, Kind::Dnat);
+    }
+    for (kind, name) in [(Kind::IpInIp, "IPIP"), (Kind::Ip6InIp6, "IP6IP6"), (Kind::Gue, "GUE")] {
+        if hook == Hook::Tc {
+            add(&format!("DSR by {name}, a test run for each"), Run::Apart, kind);
+        } else {
+            add(&format!("DSR by {name}, but for moving it"), Run::Moved, kind);
+        }
+    }
 }
 
-const OURS: u16 = 4;
-
-/// A service of IPv4 with one backend of IPv6.
-fn service_across() -> (ServiceKey, Service) {
-    let (_, mut service) = service6(Protocol::Tcp);
-    let address = (*address6(OURS, 0).ip()).into();
-    service.backends[0].sources = [Source { address, first_port: 5000, last_port: 5000 }].into();
-    (key(vip(2), Protocol::Tcp), service)
-}
-
-/// Begins a connection between the families; the packets that it has each way from then on.
-fn begin_across(rig: &mut Rig) -> Result<(Frame, Frame6)> {
-    let client = SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 9), 5000);
-    let there = |carries| frame(carries, client, vip(2));
-    let back = |flags| segment6(flags, address6(BACKEND, 8080), address6(OURS, 5000));
-    let begun = [(Reason::ForwardedToBackend, 1), (Reason::ForwardedToClient, 1)];
-    rig.load_across([&there(SYN), &back(0x12)]);
-    rig.expect(Hook::Tc, 1, &begun)?;
-    rig.load_across([&there(ACK), &back(0x10)]);
-    rig.expect(Hook::Tc, 1, &begun)?;
-    Ok((there(ACK), back(0x10)))
-}
-
-/// Begins a connection of IPv6; the packets that it has each way from then on.
-fn begin6(rig: &mut Rig) -> Result<[Frame6; 2]> {
-    let (client, vip, backend) = (client6(), vip6(), address6(BACKEND, 8080));
-    let there = |flags| segment6(flags, client, vip);
-    let back = |flags| segment6(flags, backend, client);
-    rig.load([there(0x02), back(0x12), there(0x10)]);
-    let begun = [(Reason::ForwardedToBackend, 2), (Reason::ForwardedToClient, 1)];
-    rig.expect(Hook::Tc, 1, &begun)?;
-    Ok([there(0x10), back(0x10)])
+/// Packets of ICMP, fragments, and those of no service.
+fn odd(flows: &Flows, add: &mut Add<'_>) {
+    let (plain, plain6) = (flows[&Kind::Udp], flows[&Kind::Udp6]);
+    // What a router on the way to the client says of the VIP's answer.
+    let answer = packet(Carries::Udp, plain.vip, plain.client);
+    let unreachable = error(v4(1, 0x6363, 0).ip(), plain.vip.ip(), &answer);
+    let nowhere = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 1), 9).into();
+    let fragment = |first, flow: &Connection| fragment(first, flow.client, flow.vip);
+    for (name, packet, end) in [
+        ("echo to a VIP, answered", plain.there(Carries::Echo), Reason::EchoAnswered),
+        ("fragment, the first", fragment(true, &plain), Reason::ForwardedToBackend),
+        ("fragment, a later one", fragment(false, &plain), Reason::ForwardedToBackend),
+        ("ICMP error about a flow", unreachable, Reason::ErrorToBackend),
+        ("v6 echo to a VIP, answered", plain6.there(Carries::Echo), Reason::EchoAnswered),
+        ("v6 fragment, the first", fragment(true, &plain6), Reason::ForwardedToBackend),
+        ("v6 fragment, a later one", fragment(false, &plain6), Reason::ForwardedToBackend),
+        ("routed, of no service", packet(ACK, plain.client, v4(2, 0x0909, 9)), Reason::Forwarded),
+        ("not ours: no route", packet(ACK, plain.client, nowhere), Reason::NoRoute),
+        ("not ours: ARP", packet(ACK, plain.client, plain.vip).of_arp(), Reason::NotIp),
+    ] {
+        add(name, Run::Again(packet), &[(end, 1)]);
+    }
 }
 
 /// A new connection's three packets above three established ones: D4.

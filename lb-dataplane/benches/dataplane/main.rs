@@ -10,12 +10,16 @@ mod bounds;
 mod first;
 mod frames;
 mod fresh;
+mod full;
 mod hot;
+mod kinds;
 mod many;
+mod order;
 #[path = "../fib/report.rs"]
 mod report;
 mod rig;
 mod services;
+mod tables;
 mod traffic;
 
 use anyhow::{Context, Result};
@@ -48,6 +52,9 @@ fn main() -> Result<()> {
     }
     if wanted("many") {
         many::measure(&mut report)?;
+    }
+    if wanted("full") {
+        full::measure(&mut report)?;
     }
     if wanted("services") {
         services::measure(&mut report)?;

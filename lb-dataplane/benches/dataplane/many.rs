@@ -1,4 +1,5 @@
-//! From one flow to a million in one table, in random order (D2); new ones among them (D4); and their ageing (D8).
+//! From one flow to a million in one table, in random order (D2); new ones among them (D4); and their ageing (D8). The same of
+//! flows of other kinds, each in a table of its own.
 
 use std::fs;
 use std::time::Instant;
@@ -6,32 +7,40 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use lb_dataplane::table::Protocol;
 use lb_dataplane::{Hook, Reason, Sizes};
-use lb_dataplane_common::flow::FlowEntry;
 
-use crate::frames::{ACK, Connection, Frame};
+use crate::frames::Connection;
 use crate::fresh::{self, handshake};
+use crate::kinds::{Kind, Side};
+use crate::order::Order;
 use crate::report::{Report, Series};
-use crate::rig::{Rig, Target};
+use crate::rig::Rig;
 use crate::traffic::{Backends, key, shuffle, table, vip};
-use crate::{ROUNDS, say};
+use crate::{ROUNDS, first, say};
 
 const FLOWS: usize = 1_000_000;
 /// Two entries a flow, and room for new ones.
 const ENTRIES: u32 = 1 << 21;
 /// Flows that go at once.
 const IDLE: usize = 100_000;
-/// Packets in one run, where there are fewer flows.
-const REPEAT: usize = 200_000;
 /// Rounds over a whole million.
 const LONG_ROUNDS: usize = 7;
 /// Connections that begin in one run.
 const BATCH: usize = 100_000;
+/// Kinds of flows that are measured among many of theirs, beside those that have more rows.
+const OTHERS: [Kind; 4] = [Kind::Udp, Kind::FullNat, Kind::Dnat6, Kind::Nat64];
+/// Rounds of theirs.
+const FEW_ROUNDS: usize = 5;
+/// Numbers of clients that have no flows yet.
+const UNUSED: u32 = 1 << 24;
 
 pub(crate) fn measure(report: &mut Report) -> Result<()> {
     let sizes = Sizes { flow_entries: ENTRIES, ..Sizes::default() };
     let mut rig = Rig::new(sizes, FLOWS)?;
     let backends = Backends::new(100);
-    rig.apply(&table([(key(vip(0), Protocol::Tcp), backends.service(None, &[]))]))?;
+    rig.apply(&table([
+        (key(vip(0), Protocol::Tcp), backends.service(None, &[])),
+        Kind::Dnat.service(100),
+    ]))?;
     let mut connections: Vec<Connection> = Vec::new();
     for flows in [1, 1000, 100_000, FLOWS] {
         say(&format!("{flows} flows in random order"));
@@ -39,56 +48,78 @@ pub(crate) fn measure(report: &mut Report) -> Result<()> {
         let new: Vec<Connection> = numbers.map(|n| backends.connection(vip(0), n)).collect();
         begin(&mut rig, &new)?;
         connections.extend(new);
-        random_order(report, &mut rig, &connections)?;
+        let is_all = flows == FLOWS;
+        let rounds = if is_all { LONG_ROUNDS } else { ROUNDS };
+        random_order(report, &mut rig, Kind::Dnat, &connections, rounds, is_all.then_some(1.6))?;
     }
-    let mut costs = fresh::Costs::default();
+    let (mut costs, mut plain) = (fresh::Costs::default(), first::Costs::from(UNUSED));
     for round in 1..=ROUNDS {
         say(&format!("new connections among a million flows, round {round} of {ROUNDS}"));
         for hook in [Hook::Tc, Hook::Xdp] {
             costs.round(&mut rig, hook, &backends, vip(0))?;
         }
+        plain.round(&mut rig, Kind::Dnat)?;
     }
     costs.tell(report, "among 1 M flows");
-    ageing(report, &mut rig, &connections)
+    ageing(report, &mut rig, &connections)?;
+    drop(rig);
+    let against = (&*among(Kind::Dnat), &plain);
+    plain.tell(report, against.0, against);
+    OTHERS.into_iter().try_for_each(|kind| others(report, kind, against))
 }
 
-fn begin(rig: &mut Rig, connections: &[Connection]) -> Result<()> {
+fn among(kind: Kind) -> String {
+    format!("{}, among 1 M flows", kind.title())
+}
+
+/// The same of another kind, of which a client's numbers say all.
+fn others(report: &mut Report, kind: Kind, against: (&str, &first::Costs)) -> Result<()> {
+    let (service, of) = kind.service(100);
+    let sizes = if service.address.is_ipv4() && kind != Kind::Nat64 {
+        Sizes { flow_entries: ENTRIES, ..Sizes::default() }
+    } else if kind == Kind::Nat64 {
+        // A direction in the table of each family.
+        Sizes { flow_entries: ENTRIES / 2, flow_entries6: ENTRIES / 2, ..Sizes::default() }
+    } else {
+        Sizes { flow_entries6: ENTRIES, ..Sizes::default() }
+    };
+    let mut rig = Rig::new(sizes, 2 * FLOWS)?;
+    rig.apply(&table([(service, of)]))?;
+    let mut flows = Vec::new();
+    for count in [1000, 100_000, FLOWS] {
+        say(&format!("{count} flows in random order: {}", kind.name()));
+        flows.extend(kind.begin(&mut rig, flows.len() as u32..count as u32)?);
+        random_order(report, &mut rig, kind, &flows, FEW_ROUNDS, None)?;
+    }
+    let mut costs = first::Costs::from(UNUSED);
+    for round in 1..=ROUNDS {
+        say(&format!("first packets among a million flows, round {round} of {ROUNDS}"));
+        costs.round(&mut rig, kind)?;
+    }
+    costs.tell(report, &among(kind), against);
+    Ok(())
+}
+
+fn random_order(
+    report: &mut Report,
+    rig: &mut Rig,
+    kind: Kind,
+    flows: &[Connection],
+    rounds: usize,
+    target: Option<f64>,
+) -> Result<()> {
+    let mut order = flows.to_vec();
+    shuffle(&mut order);
+    let (flows, sides) = (flows.len().to_string(), &[Side::Client, Side::Backend][..]);
+    Order { kind, flows: &flows, order: &order, sides, rounds, target }.measure(report, rig)
+}
+
+pub(crate) fn begin(rig: &mut Rig, connections: &[Connection]) -> Result<()> {
     for some in connections.chunks(BATCH) {
         rig.load(some.iter().flat_map(handshake));
         let ends =
             [(Reason::ForwardedToBackend, 2 * some.len()), (Reason::ForwardedToClient, some.len())];
         rig.expect(Hook::Tc, 1, &ends)?;
-    }
-    Ok(())
-}
-
-/// A packet of each flow in turn, in random order, to the backend and back, beside a bare lookup of the same packets.
-fn random_order(report: &mut Report, rig: &mut Rig, connections: &[Connection]) -> Result<()> {
-    let flows = connections.len();
-    let mut order: Vec<&Connection> = connections.iter().collect();
-    shuffle(&mut order);
-    let there: Vec<Frame> = order.iter().map(|c| c.there(ACK)).collect();
-    let back: Vec<Frame> = order.iter().map(|c| c.back(ACK)).collect();
-    let times = REPEAT.div_ceil(flows);
-    let ways =
-        [(there, Reason::ForwardedToBackend, "to"), (back, Reason::ForwardedToClient, "from")];
-    for (packets, ends, way) in &ways {
-        rig.load(packets.iter().copied());
-        for (hook, word) in [(Hook::Tc, "TC"), (Hook::Xdp, "XDP")] {
-            let (mut cost, mut lookup) = (Series::default(), Series::default());
-            for _ in 0..if flows == FLOWS { LONG_ROUNDS } else { ROUNDS } {
-                let floor = rig.run(hook, Target::Nothing, times * flows)?;
-                lookup.push(rig.run(hook, Target::Lookup, times * flows)? - floor);
-                cost.push(rig.expect(hook, times, &[(*ends, flows)])? - floor);
-            }
-            let name = format!("D2 {flows} flows, {way} the backend, {word}");
-            let against = "a bare lookup of the same packets";
-            if flows == FLOWS {
-                report.ratio((&name, against), "ns", &cost, &lookup, 1.6);
-            } else {
-                report.beside((&name, against), "ns", &cost, &lookup);
-            }
-        }
     }
     Ok(())
 }
@@ -118,16 +149,16 @@ fn ageing(report: &mut Report, rig: &mut Rig, connections: &[Connection]) -> Res
     Ok(())
 }
 
-struct Scan {
-    scanned: usize,
-    removed: usize,
+pub(crate) struct Scan {
+    pub(crate) scanned: usize,
+    pub(crate) removed: usize,
     /// Seconds of this thread's CPU time.
-    cpu: f64,
+    pub(crate) cpu: f64,
     /// Milliseconds of the longest call.
     longest: f64,
 }
 
-fn scan(rig: &mut Rig) -> Result<Scan> {
+pub(crate) fn scan(rig: &mut Rig) -> Result<Scan> {
     let start = cpu()?;
     let mut scan = Scan { scanned: 0, removed: 0, cpu: 0.0, longest: 0.0 };
     loop {
@@ -145,16 +176,8 @@ fn scan(rig: &mut Rig) -> Result<Scan> {
 
 /// Makes flows look as if they had been silent for long, both ways.
 fn silence(rig: &mut Rig, connections: &[Connection]) -> Result<()> {
-    const LAST_SEEN: usize = std::mem::offset_of!(FlowEntry, last_seen);
     const TICKS: u32 = 1_000_000;
-    let mut flows = rig.flows()?;
-    for key in connections.iter().flat_map(fresh::keys) {
-        let mut value = flows.get(&key, 0)?;
-        let bytes: &mut [u8; 4] = (&mut value[LAST_SEEN..LAST_SEEN + 4]).try_into()?;
-        *bytes = u32::from_ne_bytes(*bytes).wrapping_sub(TICKS).to_ne_bytes();
-        flows.insert(key, value, 0)?;
-    }
-    Ok(())
+    connections.iter().flat_map(fresh::ways).try_for_each(|way| rig.silence(&way, TICKS))
 }
 
 /// Seconds of CPU time that this thread has had.

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::maps::{Array, HashMap, Map, ProgramArray};
+use aya::maps::{Array, Map, ProgramArray};
 use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_dataplane::fib::{Action, FibUpdate, Member};
@@ -24,7 +24,8 @@ use lb_dataplane_common::reason::INTERFACE_KNOWN;
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
 
-use crate::frames::{FRAME_LEN, FRAME6_LEN};
+use crate::frames::{FRAME_LEN, FRAME6_LEN, Packet};
+use crate::report::Series;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lbd-bench.bpf.o"));
 
@@ -38,10 +39,21 @@ pub(crate) enum Target {
     Pipeline,
     /// The packet's key, and one lookup in the flow table.
     Lookup,
-    /// Nothing but room for a header of the other family.
+    /// Nothing but room for another header, or for none.
     Move,
     /// Nothing.
     Nothing,
+}
+
+/// How a packet comes after another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turns {
+    /// Over what the one before left, which is as long as it came.
+    Over,
+    /// The same, once that is made as long as this one is: it left longer or shorter.
+    Moved,
+    /// In a test run of its own: no program could undo what became of the one before.
+    Apart,
 }
 
 pub(crate) struct Rig {
@@ -52,13 +64,12 @@ pub(crate) struct Rig {
     loaded: usize,
     /// Slots of a packet.
     slots: usize,
-    /// Whether packets leave in the other family.
-    across: bool,
+    turns: Turns,
     /// Bytes of the first packet.
     len: usize,
     /// Its ethertype.
     ethertype: [u8; 2],
-    options: Options,
+    pub(crate) options: Options,
     // Dropped last: the folder that the bpffs is mounted at.
     folder: TempDir,
 }
@@ -90,10 +101,18 @@ impl Rig {
             .map_max_entries("PACKETS", u32::try_from(packets)?)
             .map_max_entries("FLOWS", sizes.flow_entries)
             .map_pin_path("FLOWS", pin(&options, "FLOWS")?)
+            .map_max_entries("FLOWS6", sizes.flow_entries6)
+            .map_pin_path("FLOWS6", pin(&options, "FLOWS6")?)
             .load(OBJECT)?;
-        for name in
-            ["tc_restore", "tc_restore6", "tc_restore_across", "tc_nothing", "tc_lookup", "tc_move"]
-        {
+        for name in [
+            "tc_restore",
+            "tc_restore6",
+            "tc_restore_moved",
+            "tc_nothing",
+            "tc_lookup",
+            "tc_lookup6",
+            "tc_move",
+        ] {
             let program: &mut SchedClassifier =
                 bench.program_mut(name).context(name)?.try_into()?;
             program.load()?;
@@ -101,9 +120,10 @@ impl Rig {
         for name in [
             "xdp_restore",
             "xdp_restore6",
-            "xdp_restore_across",
+            "xdp_restore_moved",
             "xdp_nothing",
             "xdp_lookup",
+            "xdp_lookup6",
             "xdp_move",
         ] {
             let program: &mut Xdp = bench.program_mut(name).context(name)?.try_into()?;
@@ -114,7 +134,7 @@ impl Rig {
             next: map(&bench, "NEXT_PACKET", 8)?,
             loaded: 0,
             slots: 1,
-            across: false,
+            turns: Turns::Over,
             len: FRAME_LEN,
             ethertype: [8, 0],
             dataplane,
@@ -139,37 +159,34 @@ impl Rig {
         self.dataplane.passed(waited);
     }
 
-    /// Takes these packets for the runs that follow, in this order and then from the first one again. All of them are of
-    /// one family; one of IPv6 takes the room of two.
-    pub(crate) fn load<const LEN: usize>(&mut self, packets: impl IntoIterator<Item = [u8; LEN]>) {
-        self.len = LEN;
-        self.slots = LEN.div_ceil(SLOT);
-        self.across = false;
-        self.fill(packets);
+    /// Takes these packets for the runs that follow, in this order and then from the first one again. All of them are
+    /// equally long; one of IPv6 takes the room of two.
+    pub(crate) fn load(&mut self, packets: impl IntoIterator<Item = Packet>) {
+        self.fill(packets, Turns::Over);
     }
 
-    /// Takes packets that leave in the other family, as long as they are: what one leaves behind is made what the next one
-    /// needs, which costs nothing where they come by turns.
-    pub(crate) fn load_across<const N: usize>(&mut self, packets: [&[u8]; N]) {
-        let whole = packets.map(|packet| {
-            let mut whole = [0; FRAME6_LEN];
-            whole[..packet.len()].copy_from_slice(packet);
-            whole
-        });
-        self.len = packets.first().map_or(FRAME_LEN, |packet| packet.len());
-        self.slots = FRAME6_LEN.div_ceil(SLOT);
-        self.across = true;
-        self.fill(whole);
+    /// Takes packets that leave longer or shorter, and are of any length: what one leaves behind is made what the next one
+    /// needs, which costs nothing where they come by turns. Each takes the room of two.
+    pub(crate) fn load_moved(&mut self, packets: impl IntoIterator<Item = Packet>) {
+        self.fill(packets, Turns::Moved);
     }
 
-    fn fill<const LEN: usize>(&mut self, packets: impl IntoIterator<Item = [u8; LEN]>) {
+    /// Takes packets of which each has a test run of its own, as few have.
+    pub(crate) fn load_apart(&mut self, packets: impl IntoIterator<Item = Packet>) {
+        self.fill(packets, Turns::Apart);
+    }
+
+    fn fill(&mut self, packets: impl IntoIterator<Item = Packet>, turns: Turns) {
+        let mut packets = packets.into_iter().peekable();
+        let first = packets.peek().map_or(&[0; FRAME_LEN][..], AsRef::as_ref);
+        (self.len, self.ethertype) = (first.len(), [first[12], first[13]]);
+        let longest = if turns == Turns::Moved { FRAME6_LEN } else { self.len };
+        self.slots = longest.div_ceil(SLOT);
+        self.turns = turns;
         self.loaded = 0;
         let room = self.packets.words().chunks_exact(self.slots * SLOT / 4);
-        for (packet, slot) in packets.into_iter().zip(room) {
-            if self.loaded == 0 {
-                self.ethertype = [packet[12], packet[13]];
-            }
-            for (bytes, word) in packet.chunks(4).zip(slot) {
+        for (packet, slot) in packets.zip(room) {
+            for (bytes, word) in packet.as_ref().chunks(4).zip(slot) {
                 let mut whole = [0; 4];
                 whole[..bytes.len()].copy_from_slice(bytes);
                 word.store(u32::from_ne_bytes(whole), Relaxed);
@@ -184,27 +201,25 @@ impl Rig {
         let next = self.next.words();
         next[0].store(0, Relaxed);
         next[1].store(u32::try_from(self.loaded * self.slots)?, Relaxed);
-        // A test run at TC takes the family from the frame.
-        let mut frame = [0; FRAME6_LEN];
-        frame[12..14].copy_from_slice(&self.ethertype);
-        let options = TestRunOptions {
-            data_in: Some(&frame[..self.len]),
-            repeat: u32::try_from(count)?,
-            ..TestRunOptions::new()
+        let name = match (hook, self.turns, self.slots) {
+            (Hook::Tc, Turns::Moved, _) => "tc_restore_moved",
+            (Hook::Tc, Turns::Over | Turns::Apart, 1) => "tc_restore",
+            (Hook::Tc, Turns::Over | Turns::Apart, _) => "tc_restore6",
+            (Hook::Xdp | Hook::GenericXdp, Turns::Moved, _) => "xdp_restore_moved",
+            (Hook::Xdp | Hook::GenericXdp, Turns::Over | Turns::Apart, 1) => "xdp_restore",
+            (Hook::Xdp | Hook::GenericXdp, Turns::Over | Turns::Apart, _) => "xdp_restore6",
         };
-        let name = match (hook, self.across, self.slots) {
-            (Hook::Tc, true, _) => "tc_restore_across",
-            (Hook::Tc, false, 1) => "tc_restore",
-            (Hook::Tc, false, _) => "tc_restore6",
-            (Hook::Xdp | Hook::GenericXdp, true, _) => "xdp_restore_across",
-            (Hook::Xdp | Hook::GenericXdp, false, 1) => "xdp_restore",
-            (Hook::Xdp | Hook::GenericXdp, false, _) => "xdp_restore6",
-        };
-        let program = self.bench.program(name).context(name)?;
-        let result = if hook == Hook::Tc {
-            <&SchedClassifier>::try_from(program)?.test_run(options)?
+        let (cost, returned) = if self.turns == Turns::Apart {
+            let mut costs = Series::default();
+            let mut returned = 0;
+            for _ in 0..count {
+                let (cost, value) = self.test_run(hook, name, 1)?;
+                costs.push(cost);
+                returned = value;
+            }
+            (costs.median(), returned)
         } else {
-            <&Xdp>::try_from(program)?.test_run(options)?
+            self.test_run(hook, name, count)?
         };
         let place = self.next.words()[0].load(Relaxed) as usize / self.slots;
         ensure!(place == count % self.loaded, "{name} stopped at packet {place} of {count}");
@@ -213,8 +228,27 @@ impl Rig {
             Target::Move => "the kernel makes no room for the other header",
             Target::Pipeline | Target::Nothing => "",
         };
-        ensure!(failed.is_empty() || result.return_value == 1, "{failed}");
-        Ok(result.duration.as_nanos() as f64)
+        ensure!(failed.is_empty() || returned == 1, "{failed}");
+        Ok(cost)
+    }
+
+    /// Nanoseconds for each packet, and what the program returned for the last one.
+    fn test_run(&self, hook: Hook, name: &str, count: usize) -> Result<(f64, u32)> {
+        // A test run at TC takes the family from the frame.
+        let mut frame = [0; FRAME6_LEN];
+        frame[12..14].copy_from_slice(&self.ethertype);
+        let options = TestRunOptions {
+            data_in: Some(&frame[..self.len]),
+            repeat: u32::try_from(count)?,
+            ..TestRunOptions::new()
+        };
+        let program = self.bench.program(name).context("no such program")?;
+        let result = if hook == Hook::Tc {
+            <&SchedClassifier>::try_from(program)?.test_run(options)?
+        } else {
+            <&Xdp>::try_from(program)?.test_run(options)?
+        };
+        Ok((result.duration.as_nanos() as f64, result.return_value))
     }
 
     /// Runs every loaded packet so many times through the dataplane, and makes sure that each ended as it should.
@@ -243,11 +277,14 @@ impl Rig {
     }
 
     fn aim(&mut self, hook: Hook, target: Target) -> Result<()> {
+        let is_v6 = self.ethertype == [0x86, 0xdd];
         let own = match (hook, target) {
             (_, Target::Pipeline) => None,
+            (Hook::Tc, Target::Lookup) if is_v6 => Some("tc_lookup6"),
             (Hook::Tc, Target::Lookup) => Some("tc_lookup"),
             (Hook::Tc, Target::Move) => Some("tc_move"),
             (Hook::Tc, Target::Nothing) => Some("tc_nothing"),
+            (Hook::Xdp | Hook::GenericXdp, Target::Lookup) if is_v6 => Some("xdp_lookup6"),
             (Hook::Xdp | Hook::GenericXdp, Target::Lookup) => Some("xdp_lookup"),
             (Hook::Xdp | Hook::GenericXdp, Target::Move) => Some("xdp_move"),
             (Hook::Xdp | Hook::GenericXdp, Target::Nothing) => Some("xdp_nothing"),
@@ -262,36 +299,6 @@ impl Rig {
         ProgramArray::try_from(map)?.set(0, &program, 0)?;
         Ok(())
     }
-
-    /// The flow table's entries as bytes.
-    pub(crate) fn flows(&mut self) -> Result<HashMap<&mut aya::maps::MapData, [u8; 16], [u8; 64]>> {
-        Ok(self.dataplane.map_mut("FLOWS").context("FLOWS")?.try_into()?)
-    }
-
-    /// Takes all flows out of the tables.
-    pub(crate) fn forget(&mut self) -> Result<()> {
-        let mut flows = self.flows()?;
-        let keys = flows.keys().collect::<Result<Vec<_>, _>>()?;
-        keys.iter().try_for_each(|key| flows.remove(key))?;
-        let map = self.dataplane.map_mut("FLOWS6").context("FLOWS6")?;
-        let mut flows: HashMap<_, [u8; 40], [u8; 64]> = map.try_into()?;
-        let keys = flows.keys().collect::<Result<Vec<_>, _>>()?;
-        Ok(keys.iter().try_for_each(|key| flows.remove(key))?)
-    }
-
-    /// Bytes of kernel memory of all the dataplane's maps, as the kernel counts them.
-    pub(crate) fn memory(&self) -> Result<u64> {
-        let mut bytes = 0;
-        let folder = pin(&self.options, "FLOWS")?;
-        for entry in fs::read_dir(folder.parent().context("pins have a folder")?)? {
-            let map = aya::maps::MapData::from_pin(entry?.path())?;
-            let fd = std::os::fd::AsRawFd::as_raw_fd(&map.fd().as_fd());
-            let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
-            let line = info.lines().find_map(|line| line.strip_prefix("memlock:"));
-            bytes += line.context("the kernel does not tell")?.trim().parse::<u64>()?;
-        }
-        Ok(bytes)
-    }
 }
 
 impl Drop for Rig {
@@ -303,7 +310,7 @@ impl Drop for Rig {
 }
 
 /// Where a map is pinned.
-fn pin(options: &Options, map: &str) -> Result<PathBuf> {
+pub(crate) fn pin(options: &Options, map: &str) -> Result<PathBuf> {
     for entry in fs::read_dir(&options.pin_dir)? {
         let path = entry?.path().join("maps").join(map);
         if path.exists() {

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::{bpf_skb_change_proto, bpf_xdp_adjust_head};
 use aya_ebpf::macros::{classifier, map, xdp};
 use aya_ebpf::maps::{Array, HashMap, ProgramArray};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use lb_dataplane_common::family::{self, V4};
+use lb_dataplane_common::family::{self, V4, V6};
 use lb_dataplane_common::flow::{FlowEntry, FlowKey};
 
 /// 16-bit words of a packet: Ethernet, IPv4 and TCP without options.
@@ -32,9 +32,11 @@ static TC_TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// The program under test, at XDP.
 #[map]
 static XDP_TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
-/// The dataplane's own table, shared by its pin.
+/// The dataplane's own tables, shared by their pins.
 #[map]
 static FLOWS: HashMap<FlowKey<V4>, FlowEntry> = HashMap::with_max_entries(64, 0);
+#[map]
+static FLOWS6: HashMap<FlowKey<V6>, FlowEntry> = HashMap::with_max_entries(64, 0);
 
 /// The next packet, and then the program under test.
 #[classifier]
@@ -76,33 +78,33 @@ pub fn xdp_restore6(context: XdpContext) -> u32 {
     xdp_action::XDP_ABORTED
 }
 
-/// Packets of IPv4 and of IPv6, each of which leaves as one of the other: the next, and then the program under test. The frame
-/// is made as long as the packet is, unless the one before has left it so.
+/// Packets of either family that leave longer or shorter: the next, and then the program under test. The frame is made as long
+/// as the packet is, unless the one before has left it so. At TC that is one of the other family.
 #[classifier]
-pub fn tc_restore_across(context: TcContext) -> i32 {
+pub fn tc_restore_moved(context: TcContext) -> i32 {
     let Some(is_v6) = next_is_v6() else { return TCX_NEXT };
     let is_ready = (context.len() as usize == frame_len(is_v6)) || move_at_tc(&context, is_v6);
-    if is_ready && restore_across(context.data(), context.data_end(), is_v6) {
+    if is_ready && restore_moved(context.data(), context.data_end(), is_v6) {
         // SAFETY: as in `tc_restore`.
         let _ = unsafe { TC_TARGET.tail_call(&context, 0) };
     }
     TCX_NEXT
 }
 
-/// The same at XDP.
+/// The same at XDP, where it may be one in a tunnel, too.
 #[xdp]
-pub fn xdp_restore_across(context: XdpContext) -> u32 {
+pub fn xdp_restore_moved(context: XdpContext) -> u32 {
     let Some(is_v6) = next_is_v6() else { return xdp_action::XDP_ABORTED };
-    let len = context.data_end() - context.data();
-    let is_ready = len == frame_len(is_v6) || move_at_xdp(&context, is_v6);
-    if is_ready && restore_across(context.data(), context.data_end(), is_v6) {
+    let longer = frame_len(is_v6) as i32 - (context.data_end() - context.data()) as i32;
+    let is_ready = longer == 0 || lengthen(&context, longer);
+    if is_ready && restore_moved(context.data(), context.data_end(), is_v6) {
         // SAFETY: as in `tc_restore`.
         let _ = unsafe { XDP_TARGET.tail_call(&context, 0) };
     }
     xdp_action::XDP_ABORTED
 }
 
-/// The least that a change of the family takes: room for the other header, or none for what is longer.
+/// The least that another header takes: room for what it is longer by, or none.
 #[classifier]
 pub fn tc_move(context: TcContext) -> i32 {
     let was_v6 = context.len() as usize == frame_len(true);
@@ -113,7 +115,8 @@ pub fn tc_move(context: TcContext) -> i32 {
 #[xdp]
 pub fn xdp_move(context: XdpContext) -> u32 {
     let was_v6 = context.data_end() - context.data() == frame_len(true);
-    u32::from(move_at_xdp(&context, !was_v6))
+    let longer = frame_len(true) as i32 - frame_len(false) as i32;
+    u32::from(lengthen(&context, if was_v6 { -longer } else { longer }))
 }
 
 /// Nothing: what is left is what restoring costs.
@@ -138,6 +141,18 @@ pub fn tc_lookup(context: TcContext) -> i32 {
 #[xdp]
 pub fn xdp_lookup(context: XdpContext) -> u32 {
     u32::from(lookup(context.data(), context.data_end()))
+}
+
+/// The same with IPv6.
+#[classifier]
+pub fn tc_lookup6(context: TcContext) -> i32 {
+    i32::from(lookup6(context.data(), context.data_end()))
+}
+
+/// The same with IPv6.
+#[xdp]
+pub fn xdp_lookup6(context: XdpContext) -> u32 {
+    u32::from(lookup6(context.data(), context.data_end()))
 }
 
 #[inline(always)]
@@ -198,12 +213,11 @@ fn move_at_tc(context: &TcContext, to_v6: bool) -> bool {
     unsafe { bpf_skb_change_proto(context.skb.skb, protocol, 0) == 0 }
 }
 
-/// The same at XDP.
+/// Makes room in front, or takes some away.
 #[inline(always)]
-fn move_at_xdp(context: &XdpContext, to_v6: bool) -> bool {
-    let longer = frame_len(true) as i32 - frame_len(false) as i32;
+fn lengthen(context: &XdpContext, longer: i32) -> bool {
     // SAFETY: as above.
-    unsafe { bpf_xdp_adjust_head(context.ctx, if to_v6 { -longer } else { longer }) == 0 }
+    unsafe { bpf_xdp_adjust_head(context.ctx, -longer) == 0 }
 }
 
 const IPV4: u16 = 0x0800_u16.to_be();
@@ -221,7 +235,7 @@ fn next_is_v6() -> Option<bool> {
 
 /// Each packet has two slots, of which one of IPv4 uses the first.
 #[inline(always)]
-fn restore_across(data: usize, end: usize, is_v6: bool) -> bool {
+fn restore_moved(data: usize, end: usize, is_v6: bool) -> bool {
     if is_v6 {
         return restore6(data, end);
     }
@@ -255,4 +269,25 @@ fn lookup(data: usize, end: usize) -> bool {
         pad: 0,
     };
     FLOWS.get_ptr(&key).is_some()
+}
+
+#[inline(always)]
+fn lookup6(data: usize, end: usize) -> bool {
+    if data + 2 * WORDS6 > end {
+        return false;
+    }
+    let from = data as *const u16;
+    // SAFETY: as in `lookup`.
+    let word = |at: usize| unsafe { *from.add(at / 2) };
+    let part = |at| family::word([word(at), word(at + 2)]);
+    let address = |at| [part(at), part(at + 4), part(at + 8), part(at + 12)];
+    let key = FlowKey {
+        source: address(22),
+        destination: address(38),
+        source_port: word(54),
+        destination_port: word(56),
+        protocol: u16::from(word(20).to_ne_bytes()[0]),
+        pad: 0,
+    };
+    FLOWS6.get_ptr(&key).is_some()
 }
