@@ -136,7 +136,6 @@ impl Dataplane {
     ) -> Result<Placed, AttachError> {
         let Self { ebpf, programs, pins, .. } = self;
         let placed = attach::attach(Source { ebpf, programs, pins, loads }, ifname, choice)?;
-        self.scan.clients.replaced();
         if placed.hook == Hook::Xdp {
             self.ways_out.with_xdp();
             self.fib.set_ways_out(&self.ways_out.look_at(self.fib.interfaces()));

@@ -122,7 +122,7 @@ pub(crate) fn name(maps: &BTreeMap<String, Definition>) -> String {
         offset_of!(FlowKey<V4>, protocol),
         offset_of!(FlowEntry, translation) + offset_of!(Translation<V6>, ports),
         offset_of!(FlowEntry, backend),
-        offset_of!(FlowEntry, service),
+        offset_of!(FlowEntry, counted_as),
         offset_of!(FlowEntry, state),
         offset_of!(FlowEntry, last_seen),
         offset_of!(FlowEntry, first_reply),

@@ -27,7 +27,7 @@ use crate::service::{
     ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH, AccessKey,
     AffinityKey, BackendEntry, MODE_L2, MODE_NAT, RangeKey, SERVICE_ADMITS_LISTED,
     SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS, SERVICE_HASHES_WHEN_FULL,
-    SERVICE_REFUSES_LISTED, ServiceEntry, VipKey,
+    SERVICE_REFUSES_LISTED, ServiceEntry, VipKey, counted_as,
 };
 use crate::tables::{FamilyTables, Tables, TablesOf};
 
@@ -69,7 +69,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
         }
     }
     if service.flags & SERVICE_BOUNDS_FLOWS != 0 {
-        admit(tables, service, key.source.to_v6())?;
+        admit(tables, service, key.source)?;
     }
     let mut id = match remembered(tables, service, key.source) {
         Some(id) => id,
@@ -117,7 +117,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     made.on_exhaustion = service.on_exhaustion;
     (made.without, made.pad) = (0, 0);
     made.entry.backend = id;
-    made.entry.service = service.id;
+    made.entry.counted_as = counted_as(service.id, tables.client_bits(A::IS_V6));
     made.entry.state = state;
     made.entry.last_seen = tables.now();
     // The tag of packets to the client; what it does not know yet of those to the backend the backend says.

@@ -55,4 +55,4 @@ pub mod tables;
 pub mod vlan;
 
 /// Raised when the meaning of a map's bytes changes though their sizes don't.
-pub const LAYOUT: u32 = 12;
+pub const LAYOUT: u32 = 13;

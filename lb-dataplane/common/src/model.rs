@@ -149,6 +149,8 @@ pub(crate) struct ModelTables {
     pub(crate) clients: RefCell<HashMap<AffinityKey, u32>>,
     /// How many of them there may be, if that is bound.
     pub(crate) most_clients: Option<usize>,
+    /// By how many bits fewer than at first clients are counted.
+    pub(crate) fewer_client_bits: Cell<u32>,
     /// By whole address.
     pub(crate) access: HashMap<AccessKey, bool>,
     pub(crate) affinities: RefCell<HashMap<AffinityKey, Affinity>>,
@@ -304,12 +306,9 @@ impl Tables for ModelTables {
         open.get(&service).map_or(0, |flows| (*flows).max(0).cast_unsigned())
     }
 
-    fn client_mask(&self, is_v6: bool) -> V6 {
-        if is_v6 { [u32::MAX, u32::MAX, 0, 0] } else { [u32::MAX; 4] }
-    }
-
-    fn client_bits(&self) -> u32 {
-        0x2040_0000
+    fn client_bits(&self, is_v6: bool) -> u32 {
+        let bits = if is_v6 { 64 } else { 128 };
+        bits - self.fewer_client_bits.get()
     }
 
     fn client_flows(&self, client: &AffinityKey) -> u32 {

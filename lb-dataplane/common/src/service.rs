@@ -203,8 +203,29 @@ pub struct SourceEntry {
 pub struct AffinityKey {
     /// The client's address; in `CLIENT_FLOWS` the bits of it that clients are counted by.
     pub client: V6,
-    /// The service's id, below 65,536; in `CLIENT_FLOWS` with how many bits these are, in the upper half.
+    /// The service's id, below 65,536; in `CLIENT_FLOWS` with how many bits these are, as [`counted_as`] has both.
     pub service: u32,
+}
+
+/// How a service and so many bits of clients' addresses, IPv4 mapped into IPv6, are one word.
+#[must_use]
+#[inline(always)]
+pub const fn counted_as(service: u32, bits: u32) -> u32 {
+    service & 0xffff | bits << 16
+}
+
+/// The service in such a word.
+#[must_use]
+#[inline(always)]
+pub const fn service_of(counted_as: u32) -> u32 {
+    counted_as & 0xffff
+}
+
+/// The bits in such a word.
+#[must_use]
+#[inline(always)]
+pub const fn bits_of(counted_as: u32) -> u32 {
+    counted_as >> 16
 }
 
 /// Of a value of `CLIENT_FLOWS`, which is whose it is and how many flows: its entry is about to be removed.

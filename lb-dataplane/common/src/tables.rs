@@ -88,10 +88,8 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn open_flows(&self, backend: u32) -> u64;
     /// How many open flows a service has.
     fn open_flows_of_service(&self, service: u32) -> u64;
-    /// The bits of a client's address by which its flows are counted, IPv4 mapped into IPv6. A constant.
-    fn client_mask(&self, is_v6: bool) -> V6;
-    /// How many bits these are, of both families, in the half of a word in which no service's id is. A constant.
-    fn client_bits(&self) -> u32;
+    /// By how many bits of its address a client's flows that begin now are counted, IPv4 mapped into IPv6. A constant.
+    fn client_bits(&self, is_v6: bool) -> u32;
     /// How many flows of a client are counted.
     fn client_flows(&self, client: &AffinityKey) -> u32;
     /// Counts one more flow of a client; whether there was a place for it.

@@ -9,7 +9,6 @@
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
-use lb_dataplane_common::family::V6;
 use lb_dataplane_common::hash::FlowHash;
 use lb_dataplane_common::service::{AffinityKey, CLIENT_REMOVED};
 
@@ -22,28 +21,18 @@ static CLIENT_FLOWS: HashMap<AffinityKey, u64> = HashMap::with_max_entries(64, B
 /// How often one flow more is tried to be counted: each time that fails another CPU was faster.
 const TRIES: u32 = 4;
 
-/// By which bits clients are counted, as packets have them, IPv4 mapped into IPv6. Set by the loader.
+/// By how many bits of their addresses clients are counted, IPv4 mapped into IPv6. Set by the loader.
 #[unsafe(no_mangle)]
-static LBD_CLIENT_MASK: V6 = [u32::MAX; 4];
+static LBD_CLIENT_BITS: u32 = 128;
 #[unsafe(no_mangle)]
-static LBD_CLIENT_MASK6: V6 = [u32::MAX; 4];
-/// How many bits these are, in the upper half: what was counted by others before is nobody's count. Set by the loader.
-#[unsafe(no_mangle)]
-static LBD_CLIENT_BITS: u32 = 0;
+static LBD_CLIENT_BITS6: u32 = 128;
 
-/// The bits of an address by which clients are counted.
+/// By how many bits of their addresses clients are counted whose flows begin now.
 #[inline(always)]
-pub fn client_mask(is_v6: bool) -> V6 {
-    let mask = if is_v6 { &raw const LBD_CLIENT_MASK6 } else { &raw const LBD_CLIENT_MASK };
+pub fn client_bits(is_v6: bool) -> u32 {
+    let bits = if is_v6 { &raw const LBD_CLIENT_BITS6 } else { &raw const LBD_CLIENT_BITS };
     // SAFETY: a static of this program; volatile, since the loader changes it in the object.
-    unsafe { mask.read_volatile() }
-}
-
-/// How many they are, in the half of a word in which no service's id is.
-#[inline(always)]
-pub fn client_bits() -> u32 {
-    // SAFETY: a static of this program; volatile, since the loader changes it in the object.
-    unsafe { (&raw const LBD_CLIENT_BITS).read_volatile() }
+    unsafe { bits.read_volatile() }
 }
 
 /// How many flows of a client are counted.
@@ -91,7 +80,7 @@ pub fn discount_client(client: &AffinityKey) {
     let is_last = unsafe {
         let word = atomic::fetch_add(flows, u64::MAX);
         if !is_of(word, client) || word as u32 == 0 {
-            // A flow that was counted by other bits: this one is nobody's, and another's count is as it was.
+            // Its entry is gone, and this one is another's, whose count is as it was.
             atomic::add(flows, 1);
             return;
         }

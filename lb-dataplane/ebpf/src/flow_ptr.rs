@@ -59,9 +59,9 @@ impl Flow for FlowPtr {
     }
 
     #[inline(always)]
-    fn service(&self) -> u32 {
+    fn counted_as(&self) -> u32 {
         // SAFETY: as above.
-        unsafe { (*self.at).service }
+        unsafe { (*self.at).counted_as }
     }
 
     #[inline(always)]

@@ -267,13 +267,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn client_mask(&self, is_v6: bool) -> V6 {
-        clients::client_mask(is_v6)
-    }
-
-    #[inline(always)]
-    fn client_bits(&self) -> u32 {
-        clients::client_bits()
+    fn client_bits(&self, is_v6: bool) -> u32 {
+        clients::client_bits(is_v6)
     }
 
     #[inline(always)]

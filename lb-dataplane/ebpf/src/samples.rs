@@ -7,6 +7,7 @@ use lb_dataplane_common::choose::Composed;
 use lb_dataplane_common::family::{Family, V6};
 use lb_dataplane_common::flow::{FlowKey, STATE_BITS};
 use lb_dataplane_common::sample::{EVENT_END, EVENT_NEW, FlowEvent, Sample};
+use lb_dataplane_common::service::service_of;
 
 use crate::atomic;
 
@@ -51,7 +52,7 @@ pub fn begin<A: Family>(key: &FlowKey<V6>, made: &Composed<A>, bytes: u32) {
         (*sample).packets = [1, 0];
         (*sample).bytes = [u64::from(bytes), 0];
         (*sample).after = made.after;
-        (*sample).service = made.entry.service;
+        (*sample).service = service_of(made.entry.counted_as);
         (*sample).backend = made.entry.backend;
         &*sample
     };

@@ -11,7 +11,6 @@ use lb_dataplane_common::flow::{
     DIRECTION_TO_BACKEND, FlowKey, STATE_EXPIRING, Timeouts, may_be_over, ticks_since,
 };
 
-use super::clients::Clients;
 use super::flows::{Entry, Table, end as end_of};
 use super::programs::Programs;
 use super::{Options, flows};
@@ -29,8 +28,6 @@ pub const AGE_BATCH: usize = 2048;
 #[derive(Debug)]
 pub(super) struct Scan {
     cursor: Cursor,
-    /// What is counted of clients, which is looked at when a walk is over.
-    pub(super) clients: Clients,
     /// Whether it is in IPv6's table, which comes after IPv4's.
     is_v6: bool,
     /// What the configuration says.
@@ -46,11 +43,10 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    pub(super) fn new(options: &Options, clients: Clients) -> Self {
+    pub(super) fn new(options: &Options) -> Self {
         let sizes = &options.sizes;
         Self {
             cursor: Cursor::default(),
-            clients,
             is_v6: false,
             asked: options.timeouts,
             timeouts: options.timeouts,
@@ -156,7 +152,6 @@ pub(super) fn begin(
         set_timeouts(ebpf, &timeouts).map_err(cannot_write)?;
         scan.timeouts = timeouts;
     }
-    scan.clients.follow(&part, ebpf);
     Ok(part)
 }
 

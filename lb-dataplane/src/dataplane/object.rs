@@ -19,9 +19,8 @@ pub(super) struct Constants {
     counted_backends: u32,
     half_open_mask: u32,
     half_open_mask6: u32,
-    client_mask: [u32; 4],
-    client_mask6: [u32; 4],
     client_bits: u32,
+    client_bits6: u32,
 }
 
 impl Constants {
@@ -33,9 +32,8 @@ impl Constants {
             counted_backends: layout::counted_backends(options.sizes.backends),
             half_open_mask: mask(options.sizes.flow_entries),
             half_open_mask6: mask(options.sizes.flow_entries6),
-            client_mask: options.client_prefixes.mask(),
-            client_mask6: options.client_prefixes.mask6(),
             client_bits: options.client_prefixes.bits(),
+            client_bits6: options.client_prefixes.bits6(),
         }
     }
 }
@@ -72,9 +70,8 @@ impl Object {
         loader.override_global("LBD_COUNTED_BACKENDS", &constants.counted_backends, true);
         loader.override_global("LBD_HALF_OPEN_MASK", &constants.half_open_mask, true);
         loader.override_global("LBD_HALF_OPEN_MASK6", &constants.half_open_mask6, true);
-        loader.override_global("LBD_CLIENT_MASK", &constants.client_mask[..], true);
-        loader.override_global("LBD_CLIENT_MASK6", &constants.client_mask6[..], true);
         loader.override_global("LBD_CLIENT_BITS", &constants.client_bits, true);
+        loader.override_global("LBD_CLIENT_BITS6", &constants.client_bits6, true);
         for (name, entries, pin) in &self.maps {
             loader.map_max_entries(name, *entries);
             loader.map_pin_path(name, pin);

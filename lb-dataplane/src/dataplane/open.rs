@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use aya::util::KernelVersion;
 
-use super::clients::Clients;
 use super::host_routes::HostRoutes;
 use super::memory::Memory;
 use super::object::Object;
 use super::one_arm::OneArm;
 use super::programs::{self, AGE, AGE6, Programs};
 use super::ways_out::WaysOut;
-use super::{Attached, Dataplane, Options, age, apply, attach, routes, tags};
+use super::{Attached, Dataplane, Options, age, apply, attach, clients, routes, tags};
 use crate::error::OpenError;
 use crate::pins::Pins;
 use crate::{host, layout, sys};
@@ -46,12 +45,12 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     }
 
     age::set_timeouts(&mut ebpf, &options.timeouts)?;
-    let clients = Clients::adopt(&mut ebpf, options.client_prefixes)?;
+    clients::forget_removed(&mut ebpf)?;
     let mut memory = Memory::map(&ebpf, &options.sizes).map_err(OpenError::Memory)?;
     let mut served = apply::adopt(&mut ebpf, &mut memory, apply::limits(&options.sizes))?;
     apply::set_backend_addresses(&mut ebpf, &mut served)?;
     let fib = routes::open(&ebpf, &options.sizes).map_err(OpenError::Fib)?;
-    let scan = age::Scan::new(options, clients);
+    let scan = age::Scan::new(options);
     let one_arm = OneArm::default();
     let early_fragments = (options.sizes.early_fragments, options.early_fragments_for);
     Ok(Dataplane {

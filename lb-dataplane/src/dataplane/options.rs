@@ -44,25 +44,15 @@ impl Default for ClientPrefixes {
 }
 
 impl ClientPrefixes {
-    /// The mask of IPv4, as packets have it, mapped into IPv6.
-    pub(super) fn mask(self) -> [u32; 4] {
-        mask(96 + self.v4.min(32))
-    }
-
-    /// Both numbers, in the half of a word in which no service's id is.
+    /// Those of IPv4, of an address mapped into IPv6.
     pub(super) fn bits(self) -> u32 {
-        u32::from_be_bytes([self.v4, self.v6, 0, 0])
+        96 + u32::from(self.v4.min(32))
     }
 
-    /// That of IPv6.
-    pub(super) fn mask6(self) -> [u32; 4] {
-        mask(self.v6.min(128))
+    /// Those of IPv6.
+    pub(super) fn bits6(self) -> u32 {
+        self.v6.min(128).into()
     }
-}
-
-fn mask(bits: u8) -> [u32; 4] {
-    let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-    [96, 64, 32, 0].map(|shift| ((mask >> shift) as u32).to_be())
 }
 
 /// Entries of the tables that grow with use.
@@ -143,22 +133,4 @@ pub enum XdpMode {
     Generic,
     /// In the driver where it can, behind it elsewhere.
     Auto,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn masks_have_the_bits_of_their_prefixes_in_network_byte_order() {
-        let masks = |v4, v6| {
-            let prefixes = ClientPrefixes { v4, v6 };
-            [prefixes.mask(), prefixes.mask6()].map(|mask| mask.map(u32::to_ne_bytes).concat())
-        };
-        let ones = |count: usize| [vec![0xff; count], vec![0; 16 - count]].concat();
-        assert_eq!(masks(32, 64), [ones(16), ones(8)]);
-        assert_eq!(masks(24, 128), [ones(15), ones(16)]);
-        let [v4, v6] = masks(1, 57);
-        assert_eq!((&v4[11..14], &v6[6..9]), (&[0xff, 0x80, 0][..], &[0xff, 0x80, 0][..]));
-    }
 }

@@ -2,10 +2,9 @@
 
 use lb_dataplane::table::Algorithm::{LeastConnections, Maglev, RoundRobin, SourceHash};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
-use lb_dataplane::{ClientPrefixes, Hook, HookChoice, Reason, seconds};
+use lb_dataplane::{ClientPrefixes, Hook, Reason, seconds};
 
 use crate::frame::{ACK, FIN, Frame, RST, RST_ACK, SYN, SYN_ACK, UDP, packet};
-use crate::net::Namespace;
 use crate::scene::{BOTH, Scene};
 
 /// A VIP, clients and backends of one family, without the last number and the port.
@@ -246,49 +245,60 @@ fn a_client_is_counted_while_it_has_flows_and_no_other_makes_its_count_be_forgot
 }
 
 #[test]
-fn what_was_counted_by_other_bits_of_addresses_is_nobodys_count_and_takes_no_room() {
+fn who_was_counted_by_another_prefix_ends_there_and_leaves_others_counts_as_they_are() {
+    for hook in BOTH {
+        for [vip, clients, backends] in FAMILIES {
+            let mut scene = Scene::with(|options| {
+                options.client_prefixes = ClientPrefixes { v4: 32, v6: 128 };
+            });
+            scene.bounds = [0, 1, 0];
+            let backend = at(backends, 9, 8080);
+            scene.serve(vip, Tcp, Maglev, &[&backend]);
+            let connect = |scene: &mut Scene, n| connect(scene, hook, &at(clients, n, 40_000), vip);
+            assert_eq!(connect(&mut scene, 1), Reason::ForwardedToBackend);
+            // This one is half-open still.
+            let late = at(clients, 2, 40_000);
+            assert_eq!(begin(&mut scene, hook, &late, vip).0, Reason::ForwardedToBackend);
+            scene.send(hook, &packet(SYN_ACK, &backend, &late));
+            scene.options.client_prefixes = ClientPrefixes { v4: 24, v6: 64 };
+            scene.open();
+            scene.serve(vip, Tcp, Maglev, &[&backend]);
+            assert_eq!(counted(&mut scene), 1, "{hook:?} {vip}");
+            assert_eq!(connect(&mut scene, 3), Reason::ForwardedToBackend);
+            assert_eq!(connect(&mut scene, 4), Reason::ClientFull);
+            let opened = scene.send(hook, &packet(ACK, &late, vip)).reason;
+            assert_eq!(opened, Reason::ForwardedToBackend, "{hook:?} {vip}");
+            assert_eq!(counted(&mut scene), 3, "{hook:?} {vip}");
+            for n in [1, 2] {
+                scene.send(hook, &packet(RST_ACK, &backend, &at(clients, n, 40_000)));
+                assert_eq!(connect(&mut scene, 4), Reason::ClientFull, "{hook:?} {vip}");
+            }
+            assert_eq!(counted(&mut scene), 1, "{hook:?} {vip}");
+            scene.send(hook, &packet(RST_ACK, &backend, &at(clients, 3, 40_000)));
+            assert_eq!(counted(&mut scene), 0, "{hook:?} {vip}");
+            assert_eq!(connect(&mut scene, 4), Reason::ForwardedToBackend);
+        }
+    }
+}
+
+#[test]
+fn a_clients_entry_that_was_to_be_removed_and_was_not_is_by_the_next_process() {
     let hook = Hook::Tc;
     let [vip, clients, backends] = FAMILIES[0];
     let mut scene = Scene::new();
     scene.bounds = [0, 1, 0];
-    let backend = at(backends, 9, 8080);
-    scene.serve(vip, Tcp, Maglev, &[&backend]);
-    let first = at(clients, 0, 40_000);
-    assert_eq!(connect(&mut scene, hook, &first, vip), Reason::ForwardedToBackend);
-    scene.options.client_prefixes = ClientPrefixes { v4: 24, v6: 64 };
-    scene.open();
-    scene.serve(vip, Tcp, Maglev, &[&backend]);
-    assert_eq!(counted(&mut scene), 0);
-    assert_eq!(connect(&mut scene, hook, &at(clients, 1, 40_000), vip), Reason::ForwardedToBackend);
-    // Its end is no end of the other's.
-    scene.send(hook, &packet(RST_ACK, &backend, &at(clients, 1, 40_000)));
-    assert_eq!(connect(&mut scene, hook, &at(clients, 2, 40_000), vip), Reason::ForwardedToBackend);
-    assert_eq!(connect(&mut scene, hook, &at(clients, 3, 40_000), vip), Reason::ClientFull);
-
-    // A program of the process before goes on counting by its bits until its interface has this one's.
+    scene.serve(vip, Tcp, Maglev, &[&at(backends, 9, 8080)]);
+    let port = |port| at(clients, 3, port);
+    assert_eq!(connect(&mut scene, hook, &port(40_000), vip), Reason::ForwardedToBackend);
     let map = scene.get().map_mut("CLIENT_FLOWS").unwrap();
     let mut counts: aya::maps::HashMap<_, [u8; 20], u64> = map.try_into().unwrap();
     let first = counts.keys().next().unwrap().unwrap();
-    let mut others = first;
-    others[16..].copy_from_slice(&u32::from_be_bytes([32, 64, 0, 0]).to_ne_bytes());
-    counts.insert(others, 1, 0).unwrap();
-    let namespace = Namespace::new();
-    namespace.ip("link add left type veth peer name right");
-    let dataplane = scene.get();
-    namespace.run(|| dataplane.attach("left", HookChoice::Tc)).unwrap();
-    assert_eq!(counted(&mut scene), 2);
-    scene.age();
-    assert_eq!(counted(&mut scene), 1);
-
-    // One that was to be removed, and could not.
-    let map = scene.get().map_mut("CLIENT_FLOWS").unwrap();
-    let mut counts: aya::maps::HashMap<_, [u8; 20], u64> = map.try_into().unwrap();
     let word = counts.get(&first, 0).unwrap();
     counts.insert(first, word & !0xffff_ffff | 1 << 31, 0).unwrap();
-    assert_eq!(connect(&mut scene, hook, &at(clients, 3, 40_001), vip), Reason::ClientsFull);
+    assert_eq!(connect(&mut scene, hook, &port(40_001), vip), Reason::ClientsFull);
     scene.open();
     assert_eq!(counted(&mut scene), 0);
-    assert_eq!(connect(&mut scene, hook, &at(clients, 3, 40_002), vip), Reason::ForwardedToBackend);
+    assert_eq!(connect(&mut scene, hook, &port(40_002), vip), Reason::ForwardedToBackend);
 }
 
 #[test]

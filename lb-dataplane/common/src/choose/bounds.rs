@@ -6,10 +6,10 @@
 
 use super::{check_still_there, service_from};
 use crate::family::{Family, V6};
-use crate::flow::{FlowKey, STATE_CLIENT_COUNTED, counted_client};
+use crate::flow::{Flow, FlowKey, STATE_CLIENT_COUNTED, counted_client};
 use crate::hash::FlowHash;
 use crate::reason::Reason;
-use crate::service::{BACKEND_BOUNDED, RangeKey, SERVICE_BOUNDS_FLOWS, ServiceEntry};
+use crate::service::{BACKEND_BOUNDED, RangeKey, SERVICE_BOUNDS_FLOWS, ServiceEntry, counted_as, service_of};
 use crate::tables::{Rounds, Tables};
 
 /// Whether there is room for another open flow, whose packets to its backend have this key; what its state is to say. CPUs that look at
@@ -18,10 +18,10 @@ use crate::tables::{Rounds, Tables};
 pub(crate) fn admit_open<T: Tables>(
     tables: &T,
     key: &FlowKey<V6>,
-    service: u32,
-    backend: u32,
+    to_backend: &impl Flow,
     goes_on: bool,
 ) -> Result<u32, Reason> {
+    let (counted_as, backend) = (to_backend.counted_as(), to_backend.backend());
     // What was removed bounds nothing.
     let Some(entry) = tables.backend(backend) else { return Ok(0) };
     if entry.flags & BACKEND_BOUNDED == 0 {
@@ -47,14 +47,14 @@ pub(crate) fn admit_open<T: Tables>(
             its
         }
     };
-    if its.id != service || its.flags & SERVICE_BOUNDS_FLOWS == 0 {
+    if its.id != service_of(counted_as) || its.flags & SERVICE_BOUNDS_FLOWS == 0 {
         return Ok(0);
     }
     let generation = its.generation;
     if !goes_on {
         check_service(tables, its)?;
     }
-    let bits = admit_client(tables, its, key.source)?;
+    let bits = admit_client(tables, its, counted_as, key.source)?;
     check_still_there(tables, key, first_port, generation)?;
     Ok(bits)
 }
@@ -62,13 +62,14 @@ pub(crate) fn admit_open<T: Tables>(
 /// Whether a service may have another open flow, and this client, or the network that it counts as, another of it; what the flow's
 /// state is to say.
 #[inline(always)]
-pub(super) fn admit<T: Tables>(
+pub(super) fn admit<A: Family, T: Tables>(
     tables: &T,
     service: &ServiceEntry,
-    client: V6,
+    client: A,
 ) -> Result<u32, Reason> {
     check_service(tables, service)?;
-    admit_client(tables, service, client)
+    let counted_as = counted_as(service.id, tables.client_bits(A::IS_V6));
+    admit_client(tables, service, counted_as, client.to_v6())
 }
 
 #[inline(always)]
@@ -81,12 +82,17 @@ fn check_service<T: Tables>(tables: &T, service: &ServiceEntry) -> Result<(), Re
 }
 
 #[inline(always)]
-fn admit_client<T: Tables>(tables: &T, service: &ServiceEntry, client: V6) -> Result<u32, Reason> {
+fn admit_client<T: Tables>(
+    tables: &T,
+    service: &ServiceEntry,
+    counted_as: u32,
+    client: V6,
+) -> Result<u32, Reason> {
     let most = service.max_flows_per_client;
     if most == 0 {
         return Ok(0);
     }
-    if tables.client_flows(&counted_client(tables, service.id, client)) >= most {
+    if tables.client_flows(&counted_client(counted_as, client)) >= most {
         return Err(Reason::ClientFull);
     }
     Ok(STATE_CLIENT_COUNTED)

@@ -11,7 +11,7 @@ use crate::hash::FlowHash;
 use crate::peer;
 use crate::pipeline::{Scratch, claim, note_without_flow};
 use crate::reason::Reason;
-use crate::service::{Affinity, MODE_ACROSS, SourceEntry};
+use crate::service::{Affinity, MODE_ACROSS, SourceEntry, service_of};
 use crate::tables::{FamilyTables, InsertError, Rounds, Tables, TablesOf};
 
 /// Inserts the direction to the client. `NoSourcePort` is not the last word: [`find_port`] has it.
@@ -229,7 +229,7 @@ pub fn insert<A: Family, T: TablesOf<A>>(
             tables.count_new_flow(made.entry.backend);
             step.is_new = true;
             if made.affinity != 0 {
-                let client = client(made.entry.service, key.source);
+                let client = client(service_of(made.entry.counted_as), key.source);
                 let affinity = Affinity { backend: made.entry.backend, begun: tables.now() };
                 tables.note_affinity(&client, &affinity);
             }

@@ -22,10 +22,10 @@ use super::{
     STATE_GOING, STATE_MODE, STATE_REPLIED, STATE_SAMPLED, STATE_TAG, has_handshake,
 };
 use crate::choose;
-use crate::family::{Family, V6, is_mapped};
+use crate::family::{Family, V6};
 use crate::reason::Reason;
 use crate::sample;
-use crate::service::AffinityKey;
+use crate::service::{AffinityKey, bits_of, service_of};
 use crate::tables::{FamilyTables, Tables};
 
 /// Whether a flow is nobody's load any more: both sides have closed what they sent, or the backend has reset all. A client's word
@@ -77,14 +77,14 @@ pub fn admit<T: Tables>(
         return Ok(0);
     }
     let goes_on = is_open(protocol, before);
-    choose::admit_open(tables, key, to_backend.service(), to_backend.backend(), goes_on)
+    choose::admit_open(tables, key, to_backend, goes_on)
 }
 
 /// Counts one more flow of a client, whose packets have this key, before the flow's entry says so: once it does, another CPU may count
 /// the flow out. Not zero if there was a place for that. A subprogram, like that which follows.
 #[inline(never)]
-pub fn count_client<T: Tables>(tables: &T, key: &FlowKey<V6>, service: u32) -> u32 {
-    tables.count_client(&counted_client(tables, service, key.source)).into()
+pub fn count_client<T: Tables>(tables: &T, key: &FlowKey<V6>, counted_as: u32) -> u32 {
+    tables.count_client(&counted_client(counted_as, key.source)).into()
 }
 
 /// Counts such a flow in, and sets these bits; where it does not, its client has one fewer again. By way of [`Tables::count_in`], as the next is by that of [`Tables::count_out`].
@@ -101,7 +101,8 @@ pub fn count_in<T: Tables>(
 ) -> Result<(), Reason> {
     let protocol = key.protocol();
     // Before the swap, which says that it was this flow's.
-    let (service, backend) = (to_backend.service(), to_backend.backend());
+    let (counted_as, backend) = (to_backend.counted_as(), to_backend.backend());
+    let service = service_of(counted_as);
     let before = to_backend.state();
     let (was_open, is_out) = (is_open(protocol, before), before & STATE_COUNTED_OUT != 0);
     let opens = is_open(protocol, before | bits);
@@ -138,7 +139,7 @@ pub fn count_in<T: Tables>(
         tables.discount_open_flow(service, backend);
     }
     if bits & STATE_CLIENT_COUNTED != 0 {
-        tables.discount_client(&counted_client(tables, service, key.source));
+        tables.discount_client(&counted_client(counted_as, key.source));
     }
     let state = to_backend.state();
     let is_settled = is_open(protocol, state) || state & STATE_COUNTED_OUT != 0 || !opens;
@@ -154,7 +155,7 @@ pub fn count_out<T: Tables>(
     to_backend: &impl Flow,
     is_silent: bool,
 ) -> u32 {
-    let (service, backend) = (to_backend.service(), to_backend.backend());
+    let (counted_as, backend) = (to_backend.counted_as(), to_backend.backend());
     let mut tries = 0;
     while tries < SWAP_TRIES {
         tries += 1;
@@ -174,7 +175,7 @@ pub fn count_out<T: Tables>(
         }
         let new = word & !u64::from(watched) | u64::from(STATE_COUNTED_OUT);
         if to_backend.swap_word(word, new) {
-            let counted = Counted { service, backend, state: state & STATE_BITS };
+            let counted = Counted { counted_as, backend, state: state & STATE_BITS };
             count_end(tables, key, counted);
             if tables.samples_every() != 0 && watched != 0 {
                 tables.end_sample(key, counted.state);
@@ -189,8 +190,8 @@ pub fn count_out<T: Tables>(
 /// Where a flow counts, and how it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted {
-    /// The service.
-    pub service: u32,
+    /// The service, and by how many bits of its address its client counts.
+    pub counted_as: u32,
     /// The backend.
     pub backend: u32,
     /// The bits of its state, without the tag.
@@ -203,7 +204,7 @@ impl Counted {
     #[inline(always)]
     pub fn of(to_backend: &impl Flow) -> Self {
         let state = to_backend.state() & STATE_BITS;
-        Self { service: to_backend.service(), backend: to_backend.backend(), state }
+        Self { counted_as: to_backend.counted_as(), backend: to_backend.backend(), state }
     }
 }
 
@@ -233,23 +234,56 @@ fn count_end<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>, counted: Counte
     if !is_open(key.protocol(), counted.state) {
         return;
     }
-    tables.discount_open_flow(counted.service, counted.backend);
+    tables.discount_open_flow(service_of(counted.counted_as), counted.backend);
     if counted.state & STATE_CLIENT_COUNTED != 0 {
-        discount_client(tables, key, counted.service);
+        discount_client(tables, key, counted.counted_as);
     }
 }
 
 /// A subprogram: its key needs room that the callers' stacks have not.
 #[inline(never)]
-fn discount_client<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>, service: u32) -> u32 {
-    tables.discount_client(&counted_client(tables, service, key.source.to_v6()));
+fn discount_client<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>, counted_as: u32) -> u32 {
+    tables.discount_client(&counted_client(counted_as, key.source.to_v6()));
     0
 }
 
-/// As what a client's flows are counted: the prefix of its address that all clients of a network share, and how long it is: what
-/// was counted by other prefixes before counts for nobody.
+/// As what a client's flows are counted: the prefix of its address that all clients of a network share, and how long it is. A flow
+/// says that itself, as it was set when it began: so it ends where it was counted, also when clients are counted by others since.
 #[inline(always)]
-pub(crate) fn counted_client<T: Tables>(tables: &T, service: u32, client: V6) -> AffinityKey {
-    let ([a, b, c, d], [e, f, g, h]) = (client, tables.client_mask(!is_mapped(client)));
-    AffinityKey { client: [a & e, b & f, c & g, d & h], service: service | tables.client_bits() }
+pub(crate) fn counted_client(counted_as: u32, client: V6) -> AffinityKey {
+    AffinityKey { client: first_bits(client, bits_of(counted_as)), service: counted_as }
+}
+
+/// The first bits of an address.
+#[inline(always)]
+fn first_bits([a, b, c, d]: V6, bits: u32) -> V6 {
+    let of_word = |before: u32| {
+        let others = 32 - bits.saturating_sub(before).min(32);
+        ((u64::from(u32::MAX) << others) as u32).to_be()
+    };
+    [a & of_word(0), b & of_word(32), c & of_word(64), d & of_word(96)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::counted_as;
+
+    #[test]
+    fn a_client_counts_as_the_prefix_that_its_flow_says() {
+        let client = [0x2001_0db8_u32, 0xffff_ffff, 0xffff_ffff, 0xffff_ffff].map(u32::to_be);
+        for (bits, expected) in [
+            (128, [0x2001_0db8, 0xffff_ffff, 0xffff_ffff, 0xffff_ffff]),
+            (120, [0x2001_0db8, 0xffff_ffff, 0xffff_ffff, 0xffff_ff00]),
+            (97, [0x2001_0db8, 0xffff_ffff, 0xffff_ffff, 0x8000_0000]),
+            (64, [0x2001_0db8, 0xffff_ffff, 0, 0]),
+            (57, [0x2001_0db8, 0xffff_ff80, 0, 0]),
+            (1, [0; 4]),
+        ] {
+            let counted = counted_client(counted_as(65_535, bits), client);
+            let expected = AffinityKey { client: expected.map(u32::to_be), service: bits << 16 | 0xffff };
+            assert_eq!(counted, expected, "{bits}");
+            assert_eq!(service_of(counted.service), 65_535);
+        }
+    }
 }

@@ -18,6 +18,7 @@ use super::{
     STATE_GOING, STATE_KEY, STATE_STALE, STATE_TAG, Translation, ticks_since,
 };
 use crate::family::{Family, V6};
+use crate::service::service_of;
 use crate::tables::{FamilyTables, InsertError, Tables};
 
 /// Value of `FLOWS` and `FLOWS6`: 64 bytes. `state`, `first_reply` and `last_seen` change in place, through [`Flow`]; the rest
@@ -29,8 +30,8 @@ pub struct FlowEntry {
     pub translation: Translation<V6>,
     /// The backend, as `BACKENDS` and, for each CPU, `BACKEND_COUNTS` have it.
     pub backend: u32,
-    /// The service, as `SERVICE_OPEN_FLOWS` has it.
-    pub service: u32,
+    /// The service, as `SERVICE_OPEN_FLOWS` has it, and by how many bits of its address its client counts, as `CLIENT_FLOWS` has both.
+    pub counted_as: u32,
     /// Bits of `STATE_*`. With the number that follows it is one word of 64 bits, the state its low half.
     pub state: u32,
     /// Towards the backend, until the client has answered it: TCP's sequence number of the first segment that came back.
@@ -53,7 +54,7 @@ impl FlowEntry {
     #[inline(always)]
     pub fn new(
         translation: Translation<V6>,
-        service: u32,
+        counted_as: u32,
         backend: u32,
         state: u32,
         now: u32,
@@ -61,7 +62,7 @@ impl FlowEntry {
         Self {
             translation,
             backend,
-            service,
+            counted_as,
             state,
             first_reply: 0,
             last_seen: now,
@@ -112,8 +113,8 @@ pub trait Flow {
     fn translation<A: Family>(&self) -> Translation<A>;
     /// The backend.
     fn backend(&self) -> u32;
-    /// The service.
-    fn service(&self) -> u32;
+    /// The service, and by how many bits of its address its client counts.
+    fn counted_as(&self) -> u32;
     /// One of the `DIRECTION_*` constants.
     fn direction(&self) -> u8;
     /// The largest segment size that a SYN may announce.
@@ -128,6 +129,12 @@ pub trait Flow {
     fn word(&self) -> u64;
     /// Puts another state and number in the place of these, atomically; whether it did.
     fn swap_word(&self, old: u64, new: u64) -> bool;
+
+    /// The service.
+    #[inline(always)]
+    fn service(&self) -> u32 {
+        service_of(self.counted_as())
+    }
 
     /// Whether what was read since the lookup was this flow's.
     #[inline(always)]

@@ -159,8 +159,8 @@ impl Flow for ModelFlow {
     fn backend(&self) -> u32 {
         self.get().backend
     }
-    fn service(&self) -> u32 {
-        self.get().service
+    fn counted_as(&self) -> u32 {
+        self.get().counted_as
     }
     fn direction(&self) -> u8 {
         self.get().direction

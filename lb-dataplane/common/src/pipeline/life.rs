@@ -161,7 +161,7 @@ pub fn hear<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> 
         && (opens || step.news & GOES_ON != 0)
     {
         let mut admitted = tables.admit(key, to_backend, bits)?;
-        if admitted != 0 && count_client(tables, key, to_backend.service()) == 0 {
+        if admitted != 0 && count_client(tables, key, to_backend.counted_as()) == 0 {
             if opens {
                 return Err(Reason::ClientsFull);
             }

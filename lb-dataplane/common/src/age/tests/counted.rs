@@ -36,7 +36,7 @@ pub(super) fn each_flow_counts_once_until_it_is_closed(tables: &ModelTables, wha
         }
         *open.entry(flow.backend()).or_default() += 1;
         if state & STATE_CLIENT_COUNTED != 0 {
-            let client = counted_client(tables, flow.service(), client);
+            let client = counted_client(flow.counted_as(), client);
             *clients.entry(client).or_default() += 1_u32;
         }
     };
@@ -425,6 +425,29 @@ fn the_end_of_a_flow_is_told_once_by_what_closes_it_or_when_it_is_removed() {
             let begun = 1 + usize::from(acts.contains(&Act::Client(SYN)));
             assert_eq!(tables.ends.borrow().len(), begun, "{acts:?}");
             assert!(tables.ends.borrow().iter().all(|(_, _, packets)| packets.is_some()));
+        }
+    }
+}
+
+#[test]
+fn a_client_counts_as_it_did_when_its_flow_began_though_others_are_counted_by_other_prefixes_since() {
+    for world in WORLDS {
+        // As half-open and as open as a flow may be, and counted out.
+        let starts: [&[Act]; 3] = [HALF_OPEN, LIVE, &[LIVE, &[Act::Client(RST)]].concat()];
+        for start in starts {
+            let mut tables = world((start, 5, &[]), 1);
+            let port = more_ports(&mut tables);
+            pass(&tables, seconds(10));
+            tables.fewer_client_bits.set(8);
+            let (client, vip) = (port(1001), vip_of(&tables));
+            assert_eq!(send(&tables, SYN, &client, vip), Reason::ForwardedToBackend);
+            answer(&tables, &client);
+            assert_eq!(send(&tables, ACK, &client, vip), Reason::ForwardedToBackend);
+            run_all(&tables, &[Act::Client(ACK)]);
+            each_flow_counts_once_until_it_is_closed(&tables, "both");
+            run_all(&tables, &[Act::Backend(1, RST_ACK)]);
+            assert_eq!(counts(&tables), [1; 3], "{start:?}");
+            each_flow_counts_once_until_it_is_closed(&tables, "the other");
         }
     }
 }
