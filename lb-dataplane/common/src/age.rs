@@ -14,7 +14,7 @@ use crate::family::{Family, words};
 use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, Flow, FlowKey, STATE_BACKEND_FIN, STATE_BACKEND_RESET,
     STATE_CLAIMED, STATE_CLIENT_FIN, STATE_CLOSING, STATE_CONFIRMED, STATE_EXPIRING, STATE_MODE,
-    STATE_RESETS, STATE_STALE, has_handshake, may_be_over, remove_to_backend,
+    STATE_RESETS, STATE_STALE, counts_though_closed, has_handshake, may_be_over, remove_to_backend,
 };
 use crate::peer;
 use crate::pipeline::claim;
@@ -99,7 +99,7 @@ pub fn mark<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) -> bool {
         if over {
             entry.set_state(STATE_EXPIRING);
         } else {
-            count_out_if_silent(tables, key, &entry, &entry, now);
+            count_out_if_over(tables, key, &entry, &entry, now);
         }
         return over;
     }
@@ -110,7 +110,7 @@ pub fn mark<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) -> bool {
                 entry.set_state(STATE_EXPIRING);
                 peer.set_state(STATE_EXPIRING);
             } else {
-                count_out_if_silent(tables, key, &entry, &peer, now);
+                count_out_if_over(tables, key, &entry, &peer, now);
             }
             over
         }
@@ -125,9 +125,9 @@ pub fn mark<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) -> bool {
     }
 }
 
-/// Has a flow count nowhere that is likely to be over, by its entry to the backend.
+/// Has a flow count nowhere that is closed or likely to be over, by its entry to the backend.
 #[inline(always)]
-fn count_out_if_silent<A: Family, T: Tables>(
+fn count_out_if_over<A: Family, T: Tables>(
     tables: &T,
     key: &FlowKey<A>,
     entry: &T::Flow,
@@ -135,12 +135,12 @@ fn count_out_if_silent<A: Family, T: Tables>(
     now: u32,
 ) {
     let least = tables.timeouts().doubtful();
+    let is_silent = || entry.idle(now) >= least && peer.idle(now) >= least;
     if entry.direction() == DIRECTION_TO_BACKEND
-        && may_be_over(entry.seen())
-        && entry.idle(now) >= least
-        && peer.idle(now) >= least
+        && (counts_though_closed(key.protocol(), entry.seen())
+            || may_be_over(entry.seen()) && is_silent())
     {
-        tables.count_out(&key.to_v6(), entry, true);
+        tables.count_out(&key.to_v6(), entry, 0, true);
     }
 }
 

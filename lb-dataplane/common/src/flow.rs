@@ -9,9 +9,11 @@ mod timeouts;
 
 pub(crate) use self::counted::counted_client;
 pub use self::counted::{
-    Counted, admit, count_client, count_in, count_out, is_closed, is_open, may_be_over,
-    remove_to_backend,
+    Counted, admit, count_client, count_in, count_out, counts_though_closed, is_closed, is_open,
+    may_be_over, remove_to_backend,
 };
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::entry::SWAP_TRIES;
 pub use self::entry::{Flow, FlowEntry, insert};
 pub use self::timeouts::{Timeouts, seconds};
 use crate::checksum::Delta;

@@ -396,8 +396,8 @@ impl Tables for ModelTables {
     fn count_in(&self, key: &FlowKey<V6>, flow: &ModelFlow, bits: u32) -> Result<(), Reason> {
         count_in(self, key, flow, bits)
     }
-    fn count_out(&self, key: &FlowKey<V6>, flow: &ModelFlow, is_silent: bool) -> u32 {
-        count_out(self, key, flow, is_silent)
+    fn count_out(&self, key: &FlowKey<V6>, flow: &ModelFlow, said: u32, is_silent: bool) -> u32 {
+        count_out(self, key, flow, said, is_silent)
     }
     fn count_open_flow(&self, service: u32, backend: u32) {
         *self.open.borrow_mut().entry(backend).or_default() += 1;

@@ -136,7 +136,13 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn count_in(&self, key: &FlowKey<V6>, to_backend: &Self::Flow, bits: u32)
     -> Result<(), Reason>;
     /// Does what [`count_out`](crate::flow::count_out) does.
-    fn count_out(&self, key: &FlowKey<V6>, to_backend: &Self::Flow, is_silent: bool) -> u32;
+    fn count_out(
+        &self,
+        key: &FlowKey<V6>,
+        to_backend: &Self::Flow,
+        said: u32,
+        is_silent: bool,
+    ) -> u32;
     /// Counts an open flow of a service and its backend.
     fn count_open_flow(&self, service: u32, backend: u32);
     /// Counts one open flow fewer of both.

@@ -103,9 +103,9 @@ const COUNTS_CLIENT: u32 = u32::MAX;
 
 /// Counts a flow out; not zero if that was to be done.
 #[inline(always)]
-pub fn count_out(key: &FlowKey<V6>, to_backend: &FlowPtr, is_silent: bool) -> u32 {
+pub fn count_out(key: &FlowKey<V6>, to_backend: &FlowPtr, said: u32, is_silent: bool) -> u32 {
     let (at, seen) = to_backend.parts();
-    count_flow_out(key, at, seen, u32::from(is_silent))
+    count_flow_out(key, at, seen, said, u32::from(is_silent))
 }
 
 #[unsafe(no_mangle)]
@@ -155,6 +155,7 @@ extern "C" fn count_flow_out(
     key: *const FlowKey<V6>,
     at: *mut FlowEntry,
     seen: u32,
+    said: u32,
     is_silent: u32,
 ) -> u32 {
     if at.is_null() {
@@ -162,7 +163,7 @@ extern "C" fn count_flow_out(
     }
     // SAFETY: the caller's reference.
     let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
-    flow::count_out(&Maps, key, &FlowPtr::from_parts(at, seen), is_silent != 0)
+    flow::count_out(&Maps, key, &FlowPtr::from_parts(at, seen), said, is_silent != 0)
 }
 
 apart!(v4, V4, find_way_v4, hear_v4, not_itself_v4);

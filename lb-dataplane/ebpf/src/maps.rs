@@ -368,8 +368,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_out(&self, key: &FlowKey<V6>, flow: &FlowPtr, is_silent: bool) -> u32 {
-        apart::count_out(key, flow, is_silent)
+    fn count_out(&self, key: &FlowKey<V6>, flow: &FlowPtr, said: u32, is_silent: bool) -> u32 {
+        apart::count_out(key, flow, said, is_silent)
     }
 
     #[inline(always)]

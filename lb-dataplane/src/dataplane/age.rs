@@ -8,7 +8,8 @@ use aya::programs::{TestRun, TestRunOptions, Xdp};
 use lb_dataplane_common::age::{KEYS_AT, MAX_KEYS, PASS_AT, Pass, Reset};
 use lb_dataplane_common::family::{V4, V6};
 use lb_dataplane_common::flow::{
-    DIRECTION_TO_BACKEND, FlowKey, STATE_EXPIRING, Timeouts, may_be_over, ticks_since,
+    DIRECTION_TO_BACKEND, FlowKey, STATE_EXPIRING, Timeouts, counts_though_closed, may_be_over,
+    ticks_since,
 };
 
 use super::flows::{Entry, Table, end as end_of};
@@ -197,8 +198,9 @@ fn mark<A: Table>(
                 >= scan.timeouts.of_service(protocol, entry.state, life.idle)
             || life.ends(protocol)
             || entry.direction == DIRECTION_TO_BACKEND
-                && may_be_over(entry.state)
-                && ticks_since(entry.last_seen, now) >= scan.timeouts.doubtful()
+                && (counts_though_closed(protocol, entry.state)
+                    || may_be_over(entry.state)
+                        && ticks_since(entry.last_seen, now) >= scan.timeouts.doubtful())
     };
     let candidates: Vec<Entry<A>> = entries.iter().filter(is_candidate).copied().collect();
     let scanned = u32::try_from(entries.len()).unwrap_or(u32::MAX);

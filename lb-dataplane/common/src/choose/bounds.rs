@@ -9,7 +9,9 @@ use crate::family::{Family, V6};
 use crate::flow::{Flow, FlowKey, STATE_CLIENT_COUNTED, counted_client};
 use crate::hash::FlowHash;
 use crate::reason::Reason;
-use crate::service::{BACKEND_BOUNDED, RangeKey, SERVICE_BOUNDS_FLOWS, ServiceEntry, counted_as, service_of};
+use crate::service::{
+    BACKEND_BOUNDED, RangeKey, SERVICE_BOUNDS_FLOWS, ServiceEntry, counted_as, service_of,
+};
 use crate::tables::{Rounds, Tables};
 
 /// Whether there is room for another open flow, whose packets to its backend have this key; what its state is to say. CPUs that look at

@@ -56,6 +56,13 @@ pub fn may_be_over(state: u32) -> bool {
     state & STATE_COUNTED_OUT == 0 && state & signs != 0
 }
 
+/// Whether a flow is closed and counts still: whoever closed it could not change its entry, since other CPUs did all the time.
+#[must_use]
+#[inline(always)]
+pub fn counts_though_closed(protocol: u8, state: u32) -> bool {
+    state & STATE_COUNTED_OUT == 0 && is_closed(protocol, state)
+}
+
 /// Whether there is room for a flow that bits of its state open, or that was counted out and goes on, where it does not count yet; what
 /// else its state is to say. `key` is that of its packets to the backend. By way of [`Tables::admit`].
 ///
@@ -147,12 +154,13 @@ pub fn count_in<T: Tables>(
 }
 
 /// Counts a flow out if it is closed, or may be over where it `is_silent`, and nobody has; and tells of the end of one that is closed
-/// and watched. `key` is that of its packets to the backend.
+/// and watched. `key` is that of its packets to the backend, and `said` what either of its entries says of its end.
 #[inline(always)]
 pub fn count_out<T: Tables>(
     tables: &T,
     key: &FlowKey<V6>,
     to_backend: &impl Flow,
+    said: u32,
     is_silent: bool,
 ) -> u32 {
     let (counted_as, backend) = (to_backend.counted_as(), to_backend.backend());
@@ -160,7 +168,7 @@ pub fn count_out<T: Tables>(
     while tries < SWAP_TRIES {
         tries += 1;
         let word = to_backend.word();
-        let state = word as u32;
+        let state = word as u32 | said;
         let is_another = (state ^ to_backend.seen()) & STATE_TAG != 0;
         let is_closed = is_closed(key.protocol(), state);
         if is_another
@@ -173,7 +181,7 @@ pub fn count_out<T: Tables>(
         if watched | !state & STATE_COUNTED_OUT == 0 {
             return 0;
         }
-        let new = word & !u64::from(watched) | u64::from(STATE_COUNTED_OUT);
+        let new = word & !u64::from(watched) | u64::from(said | STATE_COUNTED_OUT);
         if to_backend.swap_word(word, new) {
             let counted = Counted { counted_as, backend, state: state & STATE_BITS };
             count_end(tables, key, counted);
@@ -183,7 +191,7 @@ pub fn count_out<T: Tables>(
             return 1;
         }
     }
-    // Whoever removes it does.
+    // Ageing does.
     0
 }
 
@@ -281,7 +289,8 @@ mod tests {
             (1, [0; 4]),
         ] {
             let counted = counted_client(counted_as(65_535, bits), client);
-            let expected = AffinityKey { client: expected.map(u32::to_be), service: bits << 16 | 0xffff };
+            let expected =
+                AffinityKey { client: expected.map(u32::to_be), service: bits << 16 | 0xffff };
             assert_eq!(counted, expected, "{bits}");
             assert_eq!(service_of(counted.service), 65_535);
         }

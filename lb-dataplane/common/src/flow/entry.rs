@@ -105,7 +105,7 @@ pub fn insert<A: Family, T: FamilyTables<A>>(
 
 /// How often a change is tried while other CPUs change the same entry. A flow's state changes a few times in its life, so
 /// whoever fails as often as this has met a storm: the packet is dropped as one of a flow that is going.
-pub(super) const SWAP_TRIES: u32 = 2;
+pub(crate) const SWAP_TRIES: u32 = 2;
 
 /// A flow entry that was looked up, which other CPUs see and change too.
 pub trait Flow {

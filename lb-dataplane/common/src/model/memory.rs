@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::family::Family;
-use crate::flow::{Flow, FlowEntry, Translation};
+use crate::flow::{Flow, FlowEntry, SWAP_TRIES, Translation};
 
 /// Steps that are left, and what happens then.
 type Due = (usize, Box<dyn FnOnce()>);
@@ -19,6 +19,8 @@ thread_local! {
     static AWAY: Cell<bool> = const { Cell::new(false) };
     /// How the next entry is written that comes into used memory.
     static TORN: Cell<Option<Torn>> = const { Cell::new(None) };
+    /// How many swaps succeed, and how many do not then.
+    static BUSY: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
 }
 
 /// Which half of an entry is written first, and after how many steps the other one.
@@ -33,6 +35,25 @@ pub(crate) fn tear(torn: Option<Torn>) {
     TORN.set(torn);
 }
 
+/// Has other CPUs change an entry before this one can, after so many swaps: as often as this one tries.
+pub(crate) fn busy_after(swaps: usize) {
+    BUSY.set((swaps, SWAP_TRIES as usize));
+}
+
+fn is_busy() -> bool {
+    match BUSY.get() {
+        (0, 0) => false,
+        (0, fail) => {
+            BUSY.set((0, fail - 1));
+            true
+        }
+        (succeed, fail) => {
+            BUSY.set((succeed - 1, fail));
+            false
+        }
+    }
+}
+
 /// Has something happen after so many steps.
 pub(crate) fn after(steps: usize, act: impl FnOnce() + 'static) {
     DUE.with_borrow_mut(|due| due.push((steps, Box::new(act))));
@@ -41,6 +62,7 @@ pub(crate) fn after(steps: usize, act: impl FnOnce() + 'static) {
 /// Has what is left happen now; whether anything was.
 pub(crate) fn finish() -> bool {
     TORN.set(None);
+    BUSY.set((0, 0));
     let due = DUE.take();
     let any = !due.is_empty();
     due.into_iter().for_each(|(_, act)| act());
@@ -185,6 +207,9 @@ impl Flow for ModelFlow {
     fn swap_word(&self, old: u64, new: u64) -> bool {
         let entry = self.get();
         let is_old = u64::from(entry.first_reply) << 32 | u64::from(entry.state) == old;
+        if is_busy() {
+            return false;
+        }
         if is_old {
             let (state, first_reply) = (new as u32, (new >> 32) as u32);
             self.slot.entry.set(FlowEntry { state, first_reply, ..entry });

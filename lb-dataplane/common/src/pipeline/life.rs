@@ -188,14 +188,14 @@ pub fn hear<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> 
     if entry.set_state(bits) & STATE_GOING != 0 {
         return Err(Reason::FlowExpiring);
     }
-    if let Some(peer) = &peer {
-        peer.set_state(bits);
-    }
+    let before = peer.as_ref().map_or(0, |peer| peer.set_state(bits));
     // Once both entries say it: of two CPUs that close a side each, one finds both closed in the entry to the backend.
+    // Where other CPUs have kept one from saying so there, the other entry says it.
+    let said = (entry.state() | before) & STATE_CLOSING;
     if let Some(to_backend) = to_backend
-        && entry.state() & STATE_CLOSING != 0
+        && said != 0
     {
-        tables.count_out(key, to_backend, false);
+        tables.count_out(key, to_backend, said, false);
     }
     Ok(())
 }
