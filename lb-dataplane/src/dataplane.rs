@@ -196,8 +196,8 @@ impl Dataplane {
     pub fn apply(&mut self, table: &Table) -> Result<(), ApplyError> {
         let (resolved, one_arm) =
             OneArm::of(table, &mut self.host_routes, &|to| self.fib.towards(to));
-        let steps = self.served.plan(&resolved)?;
-        apply::carry_out(&mut self.ebpf, &mut self.memory, &mut self.served, &steps)?;
+        let plan = |served: &mut Served| served.plan(&resolved);
+        apply::carry_out(&mut self.ebpf, &mut self.memory, &mut self.served, plan)?;
         self.one_arm = one_arm;
         Ok(())
     }
@@ -209,8 +209,8 @@ impl Dataplane {
     /// As for [`Dataplane::apply`].
     pub fn change(&mut self, change: &Change) -> Result<(), ApplyError> {
         let resolved = OneArm::resolve(change, &mut self.host_routes, &|to| self.fib.towards(to));
-        let steps = self.served.change(&resolved)?;
-        apply::carry_out(&mut self.ebpf, &mut self.memory, &mut self.served, &steps)?;
+        let plan = |served: &mut Served| served.change(&resolved);
+        apply::carry_out(&mut self.ebpf, &mut self.memory, &mut self.served, plan)?;
         self.one_arm.keep(change, &resolved);
         Ok(())
     }

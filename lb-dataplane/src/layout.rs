@@ -66,7 +66,7 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
         "HALF_OPEN" => half_open_places(sizes.flow_entries) * cpus(),
         "HALF_OPEN6" => half_open_places(sizes.flow_entries6) * cpus(),
         "SERVICES" => while_changing(sizes.services),
-        "ROUND_ROBIN" | "SERVICE_COUNTS" | "SERVICE_OPEN_FLOWS" => sizes.services,
+        "ROUND_ROBIN" | "SERVICE_COUNTS" | "SERVICE_OPEN_FLOWS" => service_ids(sizes.services),
         "BACKENDS" | "OPEN_FLOWS" | "WITHOUT_FLOW" => sizes.backends,
         "BACKEND_COUNTS" => counted_backends(sizes.backends).saturating_mul(cpus()),
         "SOURCES" => sizes.sources,
@@ -88,6 +88,11 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
 /// Entries of a map in which what comes stands beside what goes until a plan is carried out (`plan::order`).
 pub(crate) fn while_changing(limit: u32) -> u32 {
     limit.saturating_mul(2)
+}
+
+/// Ids of services: those that come have theirs beside those that go, whose flows may go on for hours.
+pub(crate) fn service_ids(limit: u32) -> u32 {
+    while_changing(limit).min(1 << 16)
 }
 
 /// Places of each CPU's ring of half-open flows, a power of two: all together have as many as an eighth of the flow entries,

@@ -7,10 +7,9 @@
 //! What a backend's entry says of sources goes with the mode, which is in the service's. So a service whose mode changes gets
 //! its backends anew, and a packet meets all of the one or of the other.
 //!
-//! Backend ids belong to one service, whose counters are the sum of its backends'. Flows carry their own rewrite; an id
-//! that is given to another backend later, the longest unused first, only means that an old flow's packets are counted
-//! there and that it ends with that backend. A backend that goes is marked as gone once no ring names it any more; what it counted,
-//! and counts until its last flow ends, stays its service's.
+//! Backend ids belong to one service, whose counters are the sum of its backends'. Flows carry their own rewrite. A backend that goes
+//! is marked as gone once no ring names it any more; what it counted, and counts until its last flow ends, stays its service's. Its id,
+//! and that of a service that goes, are nobody else's until then: what bounds go by, and what flows live and end by, is theirs.
 
 mod access;
 mod adopt;
@@ -58,6 +57,7 @@ use self::sources::{Set, Sources};
 use self::space::{Ids, Rings};
 pub use self::step::{PlanError, Step};
 use self::undo::Undo;
+use crate::layout::service_ids;
 use crate::owners::Owners;
 use crate::table::{Backend, Change, Service, ServiceKey, Table};
 
@@ -183,7 +183,7 @@ impl Served {
             lost_access: Vec::new(),
             lost_ranges: Vec::new(),
             has_orphans: false,
-            service_ids: Ids::new(limits.services),
+            service_ids: Ids::new(service_ids(limits.services)),
             backend_ids: Ids::new(limits.backends),
             rings: Rings::new(limits.ring_words),
             sources: Sources::new(limits.sources),
@@ -333,9 +333,8 @@ impl Served {
         let id = match &old {
             Some(held) => held.entry.id,
             None => {
-                let limit = self.limits.services;
-                let full = PlanError::TooManyServices { wanted: limit as usize + 1, limit };
-                let id = self.service_ids.take(steps).ok_or(full)?;
+                let full = PlanError::ServicesHeld(self.limits.services);
+                let id = self.service_ids.take().ok_or(full)?;
                 steps.push(Step::ClearService { id });
                 id
             }
@@ -400,7 +399,7 @@ impl Served {
             Some(place) => place.id,
             None => {
                 let full = PlanError::BackendsFull(self.limits.backends);
-                let id = self.backend_ids.take(steps).ok_or(full)?;
+                let id = self.backend_ids.take().ok_or(full)?;
                 steps.push(Step::ClearBackend { id });
                 id
             }

@@ -19,11 +19,27 @@ pub(super) use self::write::{failed, open};
 use super::memory::Memory;
 use super::{Sizes, kept};
 use crate::error::ApplyError;
-use crate::plan::{AloneAt, Audit, Found, Limits, Served, Step};
+use crate::plan::{AloneAt, Audit, Found, Limits, PlanError, Served, Step};
 use crate::pod::Raw;
 
-/// Carries out steps that `served` has taken.
+/// Carries out a plan. Where it finds no ids it is made once more, if flows of what is gone have ended.
 pub(super) fn carry_out(
+    ebpf: &mut Ebpf,
+    memory: &mut Memory,
+    served: &mut Served,
+    plan: impl Fn(&mut Served) -> Result<Vec<Step>, PlanError>,
+) -> Result<(), ApplyError> {
+    let steps = match plan(served) {
+        Err(error) if error.is_of_ids() => {
+            kept::free_ids(ebpf, memory, served)?;
+            plan(served)?
+        }
+        planned => planned?,
+    };
+    write_or_adopt(ebpf, memory, served, &steps)
+}
+
+fn write_or_adopt(
     ebpf: &mut Ebpf,
     memory: &mut Memory,
     served: &mut Served,
@@ -49,7 +65,7 @@ fn write_all(
 ) -> Result<(), ApplyError> {
     let kind = std::mem::discriminant::<Step>;
     steps.chunk_by(|a, b| kind(a) == kind(b)).try_for_each(|alike| {
-        write::write(ebpf, memory, served.left(), alike)?;
+        write::write(ebpf, memory, alike)?;
         alike.iter().for_each(|step| served.carried_out(step));
         let (new, gone) = served.hosts().changes();
         write::put_addresses(ebpf, &new)?;

@@ -1,8 +1,8 @@
 //! What services keep of backends that left them: `SERVICE_COUNTS`.
 //!
-//! A backend's counters are its service's, too. When it leaves, they stay that until its id goes to another one or no flow of its is
-//! left: then they are added to what the service keeps, and its entry names the service no more. Whoever ends between the two has
-//! left word of it in the same write as the sum, so that nothing is lost and nothing counted twice.
+//! A backend's counters are its service's, too. When it leaves, they stay that until no flow of its is left: then they are added to what
+//! the service keeps, its entry names the service no more, and its id may go to another one, whose counters begin at zero. Whoever ends
+//! between the two has left word of it in the same write as the sum, so that nothing is lost and nothing counted twice.
 
 use aya::Ebpf;
 use aya::maps::{Array, Map, MapData};
@@ -14,6 +14,7 @@ use super::memory::Memory;
 use crate::error::{ApplyError, ReadError};
 use crate::plan::Served;
 use crate::pod::Raw;
+use crate::sys;
 
 const MAP: &str = "SERVICE_COUNTS";
 
@@ -25,7 +26,7 @@ pub(super) fn of(ebpf: &Ebpf, service: u32) -> Result<FlowCounts, ReadError> {
 }
 
 /// Has the service that a backend has left keep what that has counted, if it still counts it.
-pub(super) fn take_over(ebpf: &mut Ebpf, memory: &Memory, id: u32) -> Result<(), ApplyError> {
+fn take_over(ebpf: &mut Ebpf, memory: &Memory, id: u32) -> Result<(), ApplyError> {
     let left = memory.backends.get(id).and_then(|entry| entry.left());
     let Some(service) = left else { return Ok(()) };
     let mut map: Array<_, Raw<KeptCounts>> = open(ebpf, MAP)?;
@@ -51,7 +52,7 @@ pub(super) fn finish(
         };
         if memory.backends.get(id).and_then(|entry| entry.left()) == Some(service) {
             memory.backends.take_from_service(id);
-            served.left_mut().forget(id);
+            served.settled(id);
         }
         map.set(service, Raw(KeptCounts { taking: 0, ..kept }), 0).map_err(failed(MAP))?;
     }
@@ -70,7 +71,24 @@ pub(super) fn settle(
     };
     for id in served.left_mut().settle(is_quiet) {
         take_over(ebpf, memory, id)?;
-        served.left_mut().forget(id);
+        served.settled(id);
+    }
+    served.free_services();
+    Ok(())
+}
+
+/// Waits until what is gone and has no flows any more is known, and frees its ids. Twice, since who is quiet is so for two grace
+/// periods.
+pub(super) fn free_ids(
+    ebpf: &mut Ebpf,
+    memory: &Memory,
+    served: &mut Served,
+) -> Result<(), ApplyError> {
+    for _ in 0..2 {
+        let waiting = served.all_that_waits();
+        sys::grace_period().map_err(ApplyError::Grace)?;
+        served.passed(waiting);
+        settle(ebpf, memory, served)?;
     }
     Ok(())
 }

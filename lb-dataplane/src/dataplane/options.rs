@@ -63,7 +63,7 @@ pub struct Sizes {
     pub flow_entries: u32,
     /// The same for IPv6.
     pub flow_entries6: u32,
-    /// Services, 65,536 at most: about 300 bytes each.
+    /// Services, 65,536 at most: about 400 bytes each.
     pub services: u32,
     /// Backends of all services: 64 bytes each, and 64 more per CPU.
     pub backends: u32,

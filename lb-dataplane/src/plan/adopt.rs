@@ -1,6 +1,6 @@
 //! What a previous process served, read back from the maps, so that ids, rings and counters go on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use lb_dataplane_common::service::{BACKEND_IN_USE, RangeKey, SourceEntry, VipKey};
 
@@ -73,11 +73,16 @@ impl Served {
         // What was given back here belongs to no plan.
         served.sources.settle();
         served.has_orphans = true;
-        served.service_ids.reserve(served.services.values().map(|held| held.entry.id));
+        // Flows of backends and services that are gone go on: nobody is to get their ids, and with them what they count.
+        let in_use: BTreeSet<u32> = served.services.values().map(|held| held.entry.id).collect();
+        let orphans = || served.orphans.iter().map(|(_, place)| (place.id, place.entry.service));
+        let left = || served.left.all().chain(orphans());
+        let gone = left().map(|(_, service)| service).filter(|id| !in_use.contains(id)).collect();
+        served.service_ids.reserve(in_use.iter().copied(), gone);
+        let gone = left().map(|(id, _)| id).collect();
         let ids =
             served.services.values().flat_map(|held| held.backends.values().map(|place| place.id));
-        served.backend_ids.reserve(ids);
-        // Flows of backends and services that are gone go on: others are not to get their ids, and with them what they count.
+        served.backend_ids.reserve(ids, gone);
         served.backend_ids.put_behind(given_out);
         served.service_ids.put_behind(services_given_out);
         served

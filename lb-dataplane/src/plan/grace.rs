@@ -4,15 +4,15 @@ use super::Served;
 
 /// Rings that wait for one before it is worth the while; a change that finds no space waits for one itself.
 const RINGS: usize = 32;
-/// Backends' and services' ids, and lists of sources, in the same way.
-const IDS: usize = 4096;
+/// Lists of sources in the same way.
+const LISTS: usize = 4096;
+/// Backends that left their services, whose ids may be free.
+const LEFT: u64 = 4096;
 
 /// What waits for a grace period, from a moment on; good for what it was asked from, as long as no plan waited for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
     era: u64,
-    services: usize,
-    backends: usize,
     rings: usize,
     sources: usize,
     left: u64,
@@ -22,15 +22,17 @@ impl Served {
     /// What waits for a grace period, if it is much: once one is over that began after this, tell [`Served::passed`].
     pub fn waiting(&self) -> Option<Waiting> {
         let all = self.all_that_waits();
-        let Waiting { services, backends, rings, sources, .. } = all;
-        (rings >= RINGS || services.max(backends).max(sources) >= IDS).then_some(all)
+        // The fewer ids there are for others, the sooner.
+        let few = 1 + self.backend_ids.room() / 2;
+        let has_left = self.left.waiting() >= LEFT.min(few.into());
+        let is_much = all.rings >= RINGS || all.sources >= LISTS || has_left;
+        is_much.then_some(all)
     }
 
-    pub(super) fn all_that_waits(&self) -> Waiting {
+    /// All that waits for one, be it much or not.
+    pub(crate) fn all_that_waits(&self) -> Waiting {
         Waiting {
             era: self.era,
-            services: self.service_ids.waiting(),
-            backends: self.backend_ids.waiting(),
             rings: self.rings.waiting(),
             sources: self.sources.waiting(),
             left: self.left.next(),
@@ -43,8 +45,6 @@ impl Served {
             return;
         }
         self.era += 1;
-        self.service_ids.passed(waited.services);
-        self.backend_ids.passed(waited.backends);
         self.rings.passed(waited.rings);
         self.sources.passed(waited.sources);
         self.left.passed(waited.left);

@@ -1,5 +1,5 @@
-//! Backends that left their services, whose counters still include theirs: until their ids go to others, or no flow of theirs is left.
-//! Then what they have counted is added up where the service keeps it.
+//! Backends that left their services, whose counters still include theirs, until no flow of theirs is left: then what they have counted
+//! is added up where the service keeps it, and their ids go to others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,11 +45,19 @@ impl Left {
         }
     }
 
-    /// Another service begins with this id.
-    pub(super) fn forget_all_of(&mut self, service: u32) {
-        for id in self.by_service.remove(&service).into_iter().flatten() {
-            self.backends.remove(&id);
-        }
+    /// Whether some left a service.
+    pub(super) fn is_any_of(&self, service: u32) -> bool {
+        self.by_service.contains_key(&service)
+    }
+
+    /// How many wait for a grace period.
+    pub(super) fn waiting(&self) -> u64 {
+        self.next - self.waited
+    }
+
+    /// All, with their services.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        self.backends.iter().map(|(id, leaver)| (*id, leaver.service))
     }
 
     /// Those that left a service.
@@ -87,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backend_that_left_is_its_services_until_it_is_quiet_or_either_id_goes_to_another() {
+    fn a_backend_that_left_is_its_services_until_it_is_quiet() {
         let left_by = |service| BackendEntry { service, ..gone_entry(([10, 2, 0, 1].into(), 80)) };
         let mut left = Left::default();
         let of = |left: &Left, service| left.of(service).collect::<Vec<_>>();
@@ -114,8 +122,9 @@ mod tests {
         left.passed(left.next());
         assert_eq!(left.settle(|_| true), [5]);
         assert_eq!(left.settle(|_| true), [5, 7]);
-        left.forget_all_of(1);
+        left.forget(5);
         assert_eq!((of(&left, 1), of(&left, 2)), (vec![], vec![7]));
         assert_eq!(left.settle(|_| true), [7]);
+        assert_eq!([1, 2].map(|service| left.is_any_of(service)), [false, true]);
     }
 }

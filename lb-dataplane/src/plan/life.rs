@@ -46,10 +46,10 @@ impl Served {
     pub fn carried_out(&mut self, step: &Step) {
         match step {
             Step::PutBackend { id, entry } => self.note(*id, entry),
-            Step::ClearBackend { id } => self.left.forget(*id),
-            Step::ClearService { id } => self.left.forget_all_of(*id),
             Step::Grace => self.left.passed(self.left.next()),
-            Step::WriteRing { .. }
+            Step::ClearBackend { .. }
+            | Step::ClearService { .. }
+            | Step::WriteRing { .. }
             | Step::WriteSources { .. }
             | Step::PutAccess { .. }
             | Step::RemoveAccess { .. }
@@ -81,6 +81,19 @@ impl Served {
     /// The same, to say what became of them.
     pub(crate) fn left_mut(&mut self) -> &mut Left {
         &mut self.left
+    }
+
+    /// No flow of a backend that left its service is left, and its service keeps what it has counted: its id is free.
+    pub(crate) fn settled(&mut self, id: u32) {
+        self.left.forget(id);
+        self.backend_ids.release(id);
+    }
+
+    /// Frees the ids of services that are gone with all of their flows, which are those of backends.
+    pub(crate) fn free_services(&mut self) {
+        let over = self.service_ids.held().filter(|id| !self.left.is_any_of(*id));
+        let over: Vec<u32> = over.collect();
+        over.into_iter().for_each(|id| self.service_ids.release(id));
     }
 
     /// The addresses of backends, as the steps that were carried out say.

@@ -1,21 +1,22 @@
-//! Ids and ring space: given out, given back, and given out again after a grace period.
+//! Ids and ring space: given out, given back, and given out again: space after a grace period, ids once no flow counts by them.
 //!
 //! A plan that is refused takes back what it did, in reverse; so a plan costs what it changes, not what there is. What a
-//! change gives back is reused only when nothing else is free: a grace period takes milliseconds. Mostly somebody has waited
+//! change gives back of space is reused only when nothing else is free: a grace period takes milliseconds. Mostly somebody has waited
 //! for one beside the changes before that ([`super::Served::waiting`]).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Step;
 
-/// Ids below a limit. The longest unused is given out first, so that counters of old flows mix late.
+/// Ids below a limit. One that is given back is held until nothing counts by it any more, and is nobody's meanwhile; of those that are
+/// free the longest unused is given out first.
 #[derive(Clone, Debug)]
 pub(super) struct Ids {
     next: u32,
     end: u32,
     free: VecDeque<u32>,
-    /// Given back since the last grace period.
-    retired: VecDeque<u32>,
+    /// Given back, and flows may count by them.
+    held: BTreeSet<u32>,
     /// What the plan that is being made did.
     done: Vec<IdChange>,
 }
@@ -25,27 +26,20 @@ enum IdChange {
     /// The next id was given out for the first time.
     First,
     Again(u32),
-    GivenBack,
-    /// So many retired ones became free.
-    Freed(usize),
+    GivenBack(u32),
 }
 
 impl Ids {
     pub(super) fn new(end: u32) -> Self {
-        let (free, retired, done) = (VecDeque::new(), VecDeque::new(), Vec::new());
-        Self { next: 0, end, free, retired, done }
+        let (free, held, done) = (VecDeque::new(), BTreeSet::new(), Vec::new());
+        Self { next: 0, end, free, held, done }
     }
 
-    pub(super) fn take(&mut self, steps: &mut Vec<Step>) -> Option<u32> {
+    pub(super) fn take(&mut self) -> Option<u32> {
         if self.next < self.end {
             self.next += 1;
             self.done.push(IdChange::First);
             return Some(self.next - 1);
-        }
-        if self.free.is_empty() && !self.retired.is_empty() {
-            steps.push(Step::Grace);
-            self.done.push(IdChange::Freed(self.retired.len()));
-            self.free.append(&mut self.retired);
         }
         let id = self.free.pop_front()?;
         self.done.push(IdChange::Again(id));
@@ -53,19 +47,25 @@ impl Ids {
     }
 
     pub(super) fn give_back(&mut self, id: u32) {
-        self.done.push(IdChange::GivenBack);
-        self.retired.push_back(id);
+        self.done.push(IdChange::GivenBack(id));
+        self.held.insert(id);
     }
 
-    /// How many were given back and wait for a grace period.
-    pub(super) fn waiting(&self) -> usize {
-        self.retired.len()
+    /// Those that were given back and not released.
+    pub(super) fn held(&self) -> impl Iterator<Item = u32> + '_ {
+        self.held.iter().copied()
     }
 
-    /// The first so many of them have waited long enough. Between two plans.
-    pub(super) fn passed(&mut self, count: usize) {
-        let count = count.min(self.retired.len());
-        self.free.extend(self.retired.drain(..count));
+    /// How many may be given out at once.
+    pub(super) fn room(&self) -> u32 {
+        self.end - self.next + u32::try_from(self.free.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Nothing counts by an id any more. Between two plans.
+    pub(super) fn release(&mut self, id: u32) {
+        if self.held.remove(&id) {
+            self.free.push_back(id);
+        }
     }
 
     /// The plan stands.
@@ -79,23 +79,22 @@ impl Ids {
             match change {
                 IdChange::First => self.next -= 1,
                 IdChange::Again(id) => self.free.push_front(id),
-                IdChange::GivenBack => drop(self.retired.pop_back()),
-                IdChange::Freed(count) => {
-                    self.retired = self.free.split_off(self.free.len() - count);
-                }
+                IdChange::GivenBack(id) => _ = self.held.remove(&id),
             }
         }
     }
 
-    /// Leaves out ids that are in use; before the first `take`.
-    pub(super) fn reserve(&mut self, used: impl Iterator<Item = u32>) {
-        let mut used: Vec<u32> = used.filter(|id| *id < self.end).collect();
+    /// Leaves out ids that are in use, and those that `hold` flows; before the first `take`.
+    pub(super) fn reserve(&mut self, used: impl Iterator<Item = u32>, hold: BTreeSet<u32>) {
+        let mut used: Vec<u32> = used.chain(hold.iter().copied()).collect();
+        used.retain(|id| *id < self.end);
         used.sort_unstable();
         used.dedup();
         for id in used {
             self.free.extend(self.next..id);
             self.next = id + 1;
         }
+        self.held = hold;
     }
 
     /// Has ids below `end` wait until no other ones are left, as they were given out once; after [`Ids::reserve`].

@@ -184,6 +184,12 @@ pub enum PlanError {
         /// Possible.
         limit: u32,
     },
+    /// The ids of services are in use.
+    #[error(
+        "all ids of services are in use, which are twice as many as dataplane.max_services says, {0}, and 65,536 at most: also by VIPs \
+         that are gone and whose flows are not: wait until these have ended, or raise dataplane.max_services"
+    )]
+    ServicesHeld(u32),
     /// Too many backends of one service.
     #[error("{count} backends at {address}:{port}, {MAX_BACKENDS_PER_SERVICE} at most")]
     TooManyBackends {
@@ -196,8 +202,8 @@ pub enum PlanError {
     },
     /// All backends together are too many.
     #[error(
-        "all {0} entries for backends are in use, of which what comes needs its own while what goes has its still: remove some \
-         first, or raise dataplane.max_backends"
+        "all {0} entries for backends are in use, also by those that go, and by those that are gone and whose flows are not: remove \
+         some first, wait until flows have ended, or raise dataplane.max_backends"
     )]
     BackendsFull(u32),
     /// A list of source addresses finds no room.
@@ -233,4 +239,11 @@ pub enum PlanError {
         /// Those of all services.
         slots: u32,
     },
+}
+
+impl PlanError {
+    /// Whether what is gone has ids that may be free by now.
+    pub fn is_of_ids(&self) -> bool {
+        matches!(self, Self::ServicesHeld(_) | Self::BackendsFull(_))
+    }
 }

@@ -9,9 +9,12 @@ use crate::table::{Access, Algorithm, Backend, BackendState, Protocol, Source};
 use lb_dataplane_common::family::V6;
 use lb_dataplane_common::service::{AccessKey, BACKEND_IN_USE, SourceEntry, VipKey};
 
+mod ids;
 mod limits;
 mod modes;
 mod ports;
+
+use self::ids::free_ids;
 
 const LIMITS: Limits =
     Limits { services: 16, backends: 24, ring_words: 9000, sources: 16, access: 10 };
@@ -190,7 +193,11 @@ impl Maps {
     }
 
     fn adopt(&self) -> Served {
-        Served::adopt(LIMITS, self.found())
+        self.adopt_as(LIMITS)
+    }
+
+    fn adopt_as(&self, limits: Limits) -> Served {
+        Served::adopt(limits, self.found())
     }
 
     fn found(
@@ -439,36 +446,6 @@ fn a_new_process_goes_on_with_ids_and_rings() {
     assert_eq!(adopted.plan(&wanted).unwrap(), []);
 }
 
-#[test]
-fn a_new_process_gives_ids_that_flows_of_backends_that_are_gone_may_have_to_nobody_yet() {
-    let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
-    let of = |backends| table([(key(1, 80), service(Algorithm::RoundRobin, backends))]);
-    carry_out(&mut maps, &served.plan(&of(&[(1, true), (2, true)])).unwrap());
-    carry_out(&mut maps, &served.plan(&of(&[(1, true)])).unwrap());
-    let given_out: Vec<_> = maps.backends.keys().copied().collect();
-    // A process takes longer to start than a packet to pass.
-    maps.carry_out(&Step::Grace);
-    let mut adopted = maps.adopt();
-    carry_out(&mut maps, &adopted.plan(&of(&[(1, true), (3, true)])).unwrap());
-    let gone = |id: &&u32| maps.backends[*id].flags & BACKEND_IN_USE == 0;
-    assert_eq!(given_out.iter().filter(gone).count(), 1, "the second one's is not the third one's");
-}
-
-#[test]
-fn a_new_process_gives_no_service_the_id_that_flows_of_one_that_is_gone_may_have() {
-    let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
-    let of = |port| (key(1, port), service(Algorithm::RoundRobin, &[(1, true)]));
-    let ids = |served: &Served| served.idents().map(|ident| ident.id).collect::<Vec<_>>();
-    carry_out(&mut maps, &served.plan(&table([of(80), of(81)])).unwrap());
-    assert_eq!(ids(&served), [0, 1]);
-    carry_out(&mut maps, &served.plan(&table([of(80)])).unwrap());
-    // A process takes longer to start than a packet to pass.
-    maps.carry_out(&Step::Grace);
-    let mut adopted = maps.adopt();
-    carry_out(&mut maps, &adopted.plan(&table([of(80), of(82)])).unwrap());
-    assert_eq!(ids(&adopted), [0, 2]);
-}
-
 fn any_table() -> impl Strategy<Value = Table> {
     let backends = prop::collection::btree_map(1_u8..9, (any::<bool>(), 0_u8..4), 0..4);
     let access = prop::collection::btree_map(0_u8..4, any::<bool>(), 0..3);
@@ -531,15 +508,23 @@ proptest! {
                 maps.carry_out(&Step::Grace);
                 served = maps.adopt().replaces(&served);
             }
-            let before = format!("{served:?}");
-            let planned =
-                if *as_change { served.change(&change) } else { served.plan(wanted) };
-            let Ok(steps) = planned else {
-                prop_assert_eq!(format!("{served:?}"), before, "a refusal leaves a trace");
-                continue;
+            let plan = |served: &mut Served| {
+                let before = format!("{served:?}");
+                let planned =
+                    if *as_change { served.change(&change) } else { served.plan(wanted) };
+                assert!(planned.is_ok() || format!("{served:?}") == before, "a refusal leaves a trace");
+                planned
             };
+            let planned = plan(&mut served).or_else(|error| {
+                if error.is_of_ids() {
+                    free_ids(&mut served, &mut maps);
+                }
+                plan(&mut served)
+            });
+            let Ok(steps) = planned else { continue };
             before_it = wanted.clone();
             carry_out(&mut maps, &steps);
+            steps.iter().for_each(|step| served.carried_out(step));
             prop_assert_eq!(served.audit(&maps.found()).told, Vec::<String>::new());
             let mut fresh = Maps::default();
             carry_out(&mut fresh, &Served::new(LIMITS).plan(wanted).unwrap());

@@ -3,12 +3,21 @@
 use aya::maps::Array;
 use lb_dataplane::table::Algorithm::Maglev;
 use lb_dataplane::table::Protocol::{Tcp, Udp};
-use lb_dataplane::{Hook, Reason, ServiceCount};
+use lb_dataplane::table::Table;
+use lb_dataplane::{Hook, Reason, ServiceCount, seconds};
 
 use lb_dataplane_common::tables::COUNTED_TOGETHER;
 
-use crate::frame::{ACK, Carries, SYN, UDP, packet};
+use crate::frame::{ACK, Carries, RST_ACK, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BOTH, Scene, small};
+
+/// VIPs that come one after the other, and a backend each.
+const TURNS: [(&str, &str); 4] = [
+    ("192.0.2.1:80", "10.2.0.1:80"),
+    ("192.0.2.2:80", "10.2.0.2:80"),
+    ("192.0.2.3:80", "10.2.0.3:80"),
+    ("192.0.2.4:80", "10.2.0.4:80"),
+];
 
 const VIP: &str = "192.0.2.1:80";
 const OTHER: &str = "192.0.2.2:80";
@@ -45,6 +54,10 @@ fn a_services_counters_are_exact_though_backends_leave_and_others_get_their_ids(
             let backends = [backend.as_str()];
             if n % 30 == 29 {
                 scene.open();
+            }
+            if n % 8 == 7 {
+                // What is silent is over, and ids are free for others.
+                scene.let_pass(seconds(300));
             }
             scene.apply(&[(VIP, protocol, Maglev, &backends), (OTHER, Tcp, Maglev, &OTHERS)]);
             sends(&mut scene, first, 10_000 + n, VIP);
@@ -116,4 +129,81 @@ fn a_process_that_ends_while_it_takes_a_backends_counters_over_has_them_counted_
         );
     }
     assert_eq!(counted(&mut scene, Tcp, VIP).to_backend.packets, 4);
+}
+
+/// Has a connection open between a client's port and a turn's backend.
+fn connect(scene: &mut Scene, hook: Hook, port: u16, (vip, backend): (&str, &str)) -> Reason {
+    let client = format!("10.1.0.5:{port}");
+    let begun = scene.send(hook, &packet(SYN, &client, vip)).reason;
+    if begun != Reason::ForwardedToBackend {
+        return begun;
+    }
+    scene.send(hook, &packet(SYN_ACK, backend, &client));
+    scene.send(hook, &packet(ACK, &client, vip)).reason
+}
+
+#[test]
+fn who_comes_inherits_nothing_from_flows_of_who_is_gone_and_waits_for_these_where_all_ids_are_theirs()
+ {
+    let sizes = [(1, 64, "max_services"), (32, 2, "max_backends")];
+    for ((services, backends, setting), hook) in sizes.into_iter().zip(BOTH) {
+        for bounds in [[1, 0, 0], [0, 1, 0], [0, 0, 1]] {
+            let what = format!("{hook:?} {setting} {bounds:?}");
+            let mut scene = Scene::with(|options| {
+                (options.sizes.services, options.sizes.backends) = (services, backends);
+            });
+            scene.bounds = bounds;
+            let serve = |scene: &mut Scene, turn: usize| {
+                let services = scene.services(&[(TURNS[turn].0, Tcp, Maglev, &[TURNS[turn].1])]);
+                scene.get().apply(&Table { services }).map_err(|error| error.to_string())
+            };
+            // The second one has no flow, and its ids are free once it is gone.
+            for (turn, begins) in [(0, true), (1, false), (2, true)] {
+                scene.apply(&[]);
+                assert_eq!(serve(&mut scene, turn), Ok(()), "{what} {turn}");
+                if begins {
+                    let port = 10_000 + turn as u16;
+                    assert_eq!(
+                        connect(&mut scene, hook, port, TURNS[turn]),
+                        Reason::ForwardedToBackend,
+                        "{what} {turn}"
+                    );
+                }
+            }
+            let refused = serve(&mut scene, 3).unwrap_err();
+            assert!(refused.contains(setting) && refused.contains("flows"), "{what}: {refused}");
+            assert_ne!(
+                connect(&mut scene, hook, 10_009, TURNS[2]),
+                Reason::ForwardedToBackend,
+                "{what}"
+            );
+            scene.open();
+            assert!(serve(&mut scene, 3).is_err(), "{what}: another process knows");
+            let goes_on = scene.send(hook, &packet(ACK, "10.1.0.5:10000", TURNS[0].0)).reason;
+            assert_eq!(goes_on, Reason::ForwardedToBackend, "{what}");
+            scene.send(hook, &packet(RST_ACK, TURNS[0].1, "10.1.0.5:10000"));
+            assert!(serve(&mut scene, 3).is_err(), "{what}: late segments may come");
+            scene.let_pass(seconds(300));
+            scene.send(hook, &packet(ACK, "10.1.0.5:10002", TURNS[2].0));
+            scene.age();
+            assert_eq!(serve(&mut scene, 3), Ok(()), "{what}");
+            assert_eq!(
+                counted(&mut scene, Tcp, TURNS[3].0),
+                ServiceCount {
+                    backends: counted(&mut scene, Tcp, TURNS[3].0).backends,
+                    ..ServiceCount::default()
+                }
+            );
+            assert_eq!(
+                connect(&mut scene, hook, 10_003, TURNS[3]),
+                Reason::ForwardedToBackend,
+                "{what}"
+            );
+            assert_ne!(
+                connect(&mut scene, hook, 10_004, TURNS[3]),
+                Reason::ForwardedToBackend,
+                "{what}"
+            );
+        }
+    }
 }

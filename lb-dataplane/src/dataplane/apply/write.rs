@@ -15,11 +15,10 @@ use lb_dataplane_common::family::V6;
 use lb_dataplane_common::service::{AccessKey, RangeKey, ServiceEntry, SourceEntry, VipKey};
 use lb_dataplane_common::tables::KeptCounts;
 
-use crate::dataplane::kept;
 use crate::dataplane::memory::Memory;
 use crate::error::ApplyError;
 use crate::held::address;
-use crate::plan::{AloneAt, Left, Step, words};
+use crate::plan::{AloneAt, Step, words};
 use crate::pod::Raw;
 use crate::sys;
 
@@ -48,7 +47,6 @@ struct Batch {
 pub(super) fn write(
     ebpf: &mut Ebpf,
     memory: &mut Memory,
-    left: &Left,
     alike: &[Step],
 ) -> Result<(), ApplyError> {
     let mut batch = Batch::default();
@@ -57,15 +55,10 @@ pub(super) fn write(
             Step::Grace => sys::grace_period().map_err(ApplyError::Grace)?,
             Step::ClearBackend { id } => {
                 memory.counts.reach(*id).map_err(|e| failed(COUNTS)(MapError::IoError(e)))?;
-                kept::take_over(ebpf, memory, *id)?;
                 memory.counts.clear(*id);
                 batch.new_backends.push(*id);
             }
-            Step::ClearService { id } => {
-                // What is left of another one that had this id.
-                left.of(*id).for_each(|backend| memory.backends.take_from_service(backend));
-                batch.new_services.push(*id);
-            }
+            Step::ClearService { id } => batch.new_services.push(*id),
             Step::PutBackend { id, entry } => memory.backends.put(*id, entry),
             Step::WriteSources { base, entries } => {
                 batch.sources.extend((*base..).zip(entries.iter().map(|entry| Raw(*entry))));

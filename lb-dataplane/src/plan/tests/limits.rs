@@ -4,7 +4,7 @@ use super::*;
 
 /// Those of the size that cost a test little, and small ones of the rest.
 const FULL: Limits =
-    Limits { services: 65_536, backends: 8192, ring_words: 1 << 20, sources: 16, access: 10_000 };
+    Limits { services: 65_536, backends: 8193, ring_words: 1 << 20, sources: 16, access: 10_000 };
 
 fn turning(count: usize) -> Service {
     let address = |n: usize| IpAddr::from([10, 0, (n >> 8) as u8, n as u8]);
@@ -75,7 +75,7 @@ fn what_just_fits_is_served_and_one_more_is_refused_and_leaves_nothing() {
                 (key(8, 80), turning(4096)),
                 (key(9, 80), turning(4096)),
             ]),
-            |e| matches!(e, PlanError::BackendsFull(8192)),
+            |e| matches!(e, PlanError::BackendsFull(8193)),
         ),
         ("prefixes", one(listing(10_000)), one(listing(10_001)), |e| {
             matches!(e, PlanError::AccessFull(10_000))

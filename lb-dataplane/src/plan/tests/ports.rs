@@ -66,10 +66,14 @@ fn a_range_whose_first_port_moves_is_served_all_the_while() {
 
 #[test]
 fn where_the_map_is_full_what_goes_makes_room_for_what_comes() {
-    let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
+    let limits = Limits { backends: 32, ..LIMITS };
+    let (mut served, mut maps) = (Served::new(limits), Maps::default());
     for first in [80, 81, 80, 81] {
         let all = (1..=16).map(|vip| (key(vip, first), ranged(1, &[(vip, true)])));
-        carry_out(&mut maps, &served.plan(&table(all)).unwrap());
+        let steps = served.plan(&table(all)).unwrap();
+        carry_out(&mut maps, &steps);
+        steps.iter().for_each(|step| served.carried_out(step));
+        free_ids(&mut served, &mut maps);
         assert_eq!(maps.services.len(), 32);
     }
 }
