@@ -17,6 +17,8 @@ mod pins;
 pub mod plan;
 mod pod;
 mod reset;
+#[cfg(test)]
+mod stack;
 mod sys;
 pub mod table;
 

@@ -5,6 +5,7 @@ pub(crate) mod memory;
 mod packet;
 mod scratch;
 mod serving;
+mod way;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -14,13 +15,14 @@ pub(crate) use self::memory::ModelFlow;
 pub(crate) use self::packet::ModelPacket;
 use self::scratch::empty_scratch;
 pub(crate) use self::serving::{folded, serving, serving_any};
+pub(crate) use self::way::{go_on, process};
 use crate::choose::{Composed, not_itself};
 use crate::early::FirstCame;
 use crate::family::{Family, V4, V6};
 use crate::fib::MemberEntry;
 use crate::flow::{FlowEntry, FlowKey, Timeouts, admit, count_in, count_out};
 use crate::fragment::{FragmentKey, FragmentPorts};
-use crate::pipeline::{self, Outcome, Scratch, find_way, forward_established, hear};
+use crate::pipeline::{Scratch, find_way, hear};
 use crate::reason::Reason;
 use crate::service::{
     AccessKey, Affinity, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
@@ -69,18 +71,6 @@ impl<A: Family> Default for ModelFamily<A> {
             scratch: RefCell::default(),
         }
     }
-}
-
-/// A packet's whole way, by the two programs of a hook.
-pub(crate) fn process<const RESOLVES: bool>(
-    packet: &mut ModelPacket<RESOLVES>,
-    tables: &ModelTables,
-) -> Outcome {
-    let before = packet.device_sum();
-    let outcome =
-        forward_established(packet, tables).unwrap_or_else(|| pipeline::process(packet, tables));
-    packet.check_device_sum(before, outcome.reason);
-    outcome
 }
 
 /// A family that the model has.

@@ -208,11 +208,7 @@ pub fn ethernet<P: Packet, T: Tables>(
     } else if !is_here {
         return Err(Reason::NotForUs);
     }
-    match ethertype {
-        ETHERTYPE_IPV4 => Ok(Version::V4),
-        ETHERTYPE_IPV6 => Ok(Version::V6),
-        _ => Err(Reason::NotIp),
-    }
+    version_of(ethertype).ok_or(Reason::NotIp)
 }
 
 /// What a frame carries that has no VLAN tags and is addressed to the interface that it came in through; `None` of any other.
@@ -223,6 +219,11 @@ pub(crate) fn plain_ethernet<P: Packet>(packet: &P) -> Option<Version> {
     if packet.has_tag_aside() || !packet.is_addressed_here([a, b, c]) {
         return None;
     }
+    version_of(ethertype)
+}
+
+#[inline(always)]
+fn version_of(ethertype: u16) -> Option<Version> {
     match ethertype {
         ETHERTYPE_IPV4 => Some(Version::V4),
         ETHERTYPE_IPV6 => Some(Version::V6),

@@ -1,19 +1,22 @@
 //! The way of a packet: VLAN tags off, parse, flow, else service and a new flow, rewrite, FIB, frame, tags on.
 //!
-//! Each hook has two programs. The one that is attached knows the [short way](forward_established), that of established flows,
-//! and leaves all other packets to the second one, which knows the [long way](process), that of all packets.
+//! Each hook has three programs. The one that is attached knows the [short way](forward_established), that of established flows. What
+//! it knows to be of no flow it leaves to the third one, and all else to the second one. That one [finds the flow](forward_found) of
+//! whatever packet, and leaves those of none to the third one, too, which is there for each family: they [begin a flow](begin) or are
+//! routed.
 //!
 //! An ICMP error about a flow, and a later fragment of its datagrams, find the flow by other means and then go the same way.
 //!
 //! What goes to the kernel of a flow's packets goes there rewritten, with the time to live that it came with: the kernel's
 //! own forwarding counts the hop. Nothing of a service is passed on as it came.
 //!
-//! For the verifier and for its small stack the way splits: `serve`, `begin` and `route` are subprograms that know no
+//! For the verifier and for its small stack the way splits: what finds, makes and routes is in subprograms that know no
 //! packet, only keys and tables, and hand their results out through a pointer; what touches the packet is inlined into the hook's program.
 //! Results that several branches fill are plain structures, all of whose fields have a value from the start, since the
 //! verifier refuses to copy what was never written.
 
 mod across;
+mod begin;
 mod direct;
 mod established;
 mod forward;
@@ -25,36 +28,33 @@ mod vlan;
 mod without_flow;
 
 use self::across::{error_across, forward_across};
+pub use self::begin::begin;
+pub(crate) use self::begin::{NO_VIP, vip_flags};
 use self::direct::forward_direct;
-pub use self::established::{end_without_long_way, forward_established};
+pub use self::established::{end_without_next, forward_established};
 pub use self::forward::{Found, find_way};
-use self::forward::{
-    find_no_flow, find_quoted, forward_error, forward_flow, forward_flow_apart, forward_plain,
-    forward_plain_apart, go_by_addresses, tell_of_exhaustion,
-};
+use self::forward::{find_no_flow, find_quoted, forward_error, forward_flow_apart};
 use self::fragments::transport;
 pub use self::life::hear;
 use self::life::{begins_anew, end, may_replace, note_acknowledged, said};
 pub(crate) use self::life::{claim, key_to_backend};
 pub use self::scratch::{
-    Arrival, KNOWN_FLOW, KNOWN_HEADERS, KNOWN_NO_FLOW, KNOWN_NOTHING, Scratch, Step,
+    Arrival, Came, KNOWN_FLOW, KNOWN_HEADERS, KNOWN_NO_FLOW, KNOWN_NOTHING, KNOWN_ROUTED, Scratch,
+    Step,
 };
 pub use self::vlan::Arrived;
 pub(crate) use self::vlan::behind_tags;
 pub(crate) use self::without_flow::note as note_without_flow;
-use crate::choose;
 use crate::family::{Family, V4, V6};
 use crate::fib::MEMBER_TO_PEER;
-use crate::flow::{Flow, SCTP, STATE_GOING, STATE_MODE, STATE_SAMPLED};
-use crate::half_open;
+use crate::flow::{Flow, SCTP, STATE_GOING, STATE_SAMPLED};
 use crate::mss;
 use crate::packet::Packet;
 use crate::parse::{self, ETHERNET_LEN, Kind, TCP_SYN, Version};
 use crate::reason::Reason;
-use crate::rewrite;
 use crate::sample;
 use crate::sctp;
-use crate::service::{MODE_ACROSS, MODE_NAT, SERVICE_ANSWER_ECHO, VipKey};
+use crate::service::{MODE_ACROSS, MODE_NAT};
 use crate::source_route;
 use crate::tables::{FamilyTables, Tables, TablesOf};
 use crate::vlan::Tags;
@@ -89,9 +89,32 @@ pub const NEXT_HOP_V6: u32 = 10;
 /// The interface is a veth's, and its other end is handed the frame.
 pub const TO_PEER: u32 = MEMBER_TO_PEER as u32;
 
-/// A packet's whole way, counted; from where the short one has left it, if it has begun there.
+/// The program of a hook that a packet goes on in. What is known of it lies in the scratch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The one that finds the flow of whatever packet: [`forward_found`].
+    Find,
+    /// The one of IPv4 packets that have no flow: [`begin`].
+    Begin,
+    /// The same of IPv6.
+    Begin6,
+}
+
+impl Next {
+    /// Where packets of a family go that have no flow.
+    #[inline(always)]
+    pub(crate) fn begin<A: Family>() -> Self {
+        if A::IS_V6 { Self::Begin6 } else { Self::Begin }
+    }
+}
+
+/// A packet's way, counted, from where the short one has left it, if it is of a flow or ends before one is asked for.
+///
+/// # Errors
+///
+/// The next program.
 #[inline(always)]
-pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
+pub fn forward_found<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Result<Outcome, Next> {
     let bytes = packet.frame_len();
     let nothing = P::zero(bytes);
     let mut arrived = Arrived { place: packet.interface_place().into(), tags: nothing };
@@ -99,103 +122,189 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
     let mut way =
         Way { ifindex: 0, resolve: 0, next_hop: [bytes; 4], tags: Tags::from_bits(nothing as u32) };
     let mut reason = match parse::ethernet(packet, tables, &mut arrived) {
-        Ok(Version::V4) => run_v4(packet, tables, &mut way),
-        Ok(Version::V6) => run_v6(packet, tables, &mut way),
+        Ok(Version::V4) => match find_v4(packet, tables, &arrived, bytes, &mut way) {
+            Ended::For(reason) => reason,
+            Ended::AsError => forward_any_error::<V4, P, T>(packet, tables, &mut way),
+            Ended::WithoutFlow => return Err(Next::Begin),
+        },
+        Ok(Version::V6) => match find_v6(packet, tables, &arrived, bytes, &mut way) {
+            Ended::For(reason) => reason,
+            Ended::AsError => forward_any_error::<V6, P, T>(packet, tables, &mut way),
+            Ended::WithoutFlow => return Err(Next::Begin6),
+        },
         Err(reason) => reason,
     };
     let may_ask = matches!(reason, Reason::NotForUs | Reason::NotIp | Reason::ProtocolNotHandled);
     reason = if may_ask { neighbour::answer(packet, tables, reason) } else { reason };
-    reason = P::any(reason, nothing);
+    reason = P::any(reason, P::zero(bytes));
     if arrived.tags | u64::from(way.tags.bits()) != 0 {
-        reason = vlan::leave(packet, reason, &arrived, &way);
+        reason = vlan::leave(packet, reason, arrived.tags, &way);
     }
     tables.count(arrived.place as u32, reason, bytes);
-    Outcome { reason, way }
+    Ok(Outcome { reason, way })
 }
 
+/// How it ended to look for a packet's flow. A number: see [`either`].
+enum Ended {
+    /// So did the packet's way.
+    For(Reason),
+    /// It has none.
+    WithoutFlow,
+    /// It is an ICMP error about one.
+    AsError,
+}
+
+impl From<Reason> for Ended {
+    #[inline(always)]
+    fn from(reason: Reason) -> Self {
+        Self::For(reason)
+    }
+}
+
+/// Sends an ICMP error about a flow on. Not from within the subprogram that has found the flow, as it needs much room by itself.
 #[inline(always)]
-fn run_v4<P: Packet, T: Tables>(packet: &mut P, tables: &T, way: &mut Way) -> Reason {
-    let ended = tables.with_scratch(|scratch: &mut Scratch<V4>| run(packet, tables, scratch, way));
+fn forward_any_error<A: Family, P: Packet, T: TablesOf<A>>(
+    packet: &mut P,
+    tables: &T,
+    way: &mut Way,
+) -> Reason {
+    let ended = FamilyTables::<A>::with_scratch(tables, |scratch: &mut Scratch<A>| {
+        match scratch.step.mode {
+            MODE_NAT => forward_error(packet, scratch, way),
+            MODE_ACROSS => error_across(packet, scratch, way),
+            _ => forward_direct(packet, scratch, way),
+        }
+    });
+    ended.unwrap_or(Reason::TableFault)
+}
+
+/// A subprogram, as that of IPv6: what it needs room for, the other one does not.
+#[inline(never)]
+fn find_v4<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    arrived: &Arrived,
+    bytes: u32,
+    way: &mut Way,
+) -> Ended {
+    let ended = tables.with_scratch(|scratch: &mut Scratch<V4>| {
+        find(packet, tables, scratch, arrived, bytes, way)
+    });
     either(ended.unwrap_or(Err(Reason::TableFault)))
 }
 
 /// A subprogram, since each family has its own part of the stack.
 #[inline(never)]
-fn run_v6<P: Packet, T: Tables>(packet: &mut P, tables: &T, way: &mut Way) -> Reason {
-    let ended = tables.with_scratch(|scratch: &mut Scratch<V6>| run(packet, tables, scratch, way));
+fn find_v6<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    arrived: &Arrived,
+    bytes: u32,
+    way: &mut Way,
+) -> Ended {
+    let ended = tables.with_scratch(|scratch: &mut Scratch<V6>| {
+        find(packet, tables, scratch, arrived, bytes, way)
+    });
     either(ended.unwrap_or(Err(Reason::TableFault)))
 }
 
 /// How it ended, well or not. A subprogram returns a scalar: the verifier minds what is left in the register otherwise.
 #[inline(always)]
-fn either(ended: Result<Reason, Reason>) -> Reason {
-    let (Ok(reason) | Err(reason)) = ended;
-    reason
+fn either<R: From<Reason>>(ended: Result<R, Reason>) -> R {
+    ended.unwrap_or_else(R::from)
 }
 
+/// How a packet's way ended, if it is of a flow or ends before one is asked for; if not, what the next program is to know lies in the
+/// scratch.
 #[inline(always)]
-fn run<A: Family, P: Packet, T: TablesOf<A>>(
+fn find<A: Family, P: Packet, T: TablesOf<A>>(
     packet: &mut P,
     tables: &T,
     scratch: &mut Scratch<A>,
+    arrived: &Arrived,
+    bytes: u32,
     way: &mut Way,
-) -> Result<Reason, Reason> {
+) -> Result<Ended, Reason> {
     if scratch.arrival.known == KNOWN_NOTHING {
         read(packet, tables, scratch)?;
     }
     let kind = scratch.transport.kind;
     if kind == Kind::Error {
         find_quoted(packet, tables, scratch)?;
+        scratch.arrival.known = KNOWN_ROUTED;
     } else if kind == Kind::Other {
-        if packet.segment_payload() != 0 {
-            return Err(Reason::MergedSegments);
-        }
-        if let Err(reason) = find_no_flow(tables, scratch) {
-            let is_for_vip = reason == Reason::FragmentToVip;
-            if !is_for_vip && reason != Reason::FragmentKept {
-                return Err(reason);
-            }
-            let ended = fragments::keep(packet, tables, scratch, is_for_vip);
-            if ended != Reason::Forwarded {
-                return Err(ended);
-            }
-        }
+        find_none(packet, tables, scratch)?;
+        scratch.arrival.known = KNOWN_ROUTED;
     } else {
-        let flags = find_flow(packet, tables, scratch)?;
-        if !scratch.step.is_flow && flags != NO_VIP {
-            return answer(packet, scratch, flags);
-        }
+        find_flow(packet, tables, scratch)?;
+        scratch.arrival.known = KNOWN_NO_FLOW;
+    }
+    if !scratch.step.is_flow {
+        scratch.came.note(packet, arrived, bytes);
+        return Ok(Ended::WithoutFlow);
     }
     FamilyTables::<A>::find_way(tables, scratch);
-    let mut is_flow = scratch.step.is_flow;
-    if !is_flow && tables.without_flow_until() != 0 {
-        is_flow = without_flow::answers(tables, scratch) != 0;
-    }
     // Here and not there: the verifier knows one state after a subprogram, and many within.
     if scratch.ip.is_first_fragment() {
         fragments::tell_where_awaited(tables, scratch);
     }
-    if !is_flow {
-        return if A::APART {
-            Ok(forward_plain_apart(packet, scratch, way))
-        } else {
-            forward_plain(packet, scratch, way)
-        };
-    }
-    if scratch.ip.protocol == SCTP {
-        sctp::prepare(packet, scratch)?;
-    } else if scratch.transport.flags & TCP_SYN != 0 && scratch.step.mss != 0 {
-        mss::lower(packet, scratch).ok_or(Reason::WriteFault)?;
-    }
+    lower_size(packet, scratch)?;
     // Read again, so that the verifier knows no more of it than in other cases and goes through `find_way` once for all.
-    match (scratch.step.mode, scratch.transport.kind) {
-        (MODE_NAT, Kind::Error) => Ok(forward_error(packet, scratch, way)),
-        (MODE_NAT, _) if A::APART => Ok(forward_flow_apart(packet, scratch, way)),
-        (MODE_NAT, _) => forward_flow(packet, scratch, way),
-        (MODE_ACROSS, Kind::Error) => Ok(error_across(packet, scratch, way)),
-        (MODE_ACROSS, _) => Ok(forward_across(packet, tables, scratch, way)),
-        (_, _) => Ok(forward_direct(packet, scratch, way)),
+    if scratch.transport.kind == Kind::Error {
+        return Ok(Ended::AsError);
     }
+    let mode = scratch.step.mode;
+    forward(packet, tables, scratch, mode, way).map(Ended::For)
+}
+
+/// Lowers the size that a flow's SYN announces, or looks at what an INIT of SCTP says.
+#[inline(always)]
+fn lower_size<A: Family, P: Packet>(
+    packet: &mut P,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    if scratch.ip.protocol == SCTP {
+        sctp::prepare(packet, scratch)
+    } else if scratch.transport.flags & TCP_SYN != 0 && scratch.step.mss != 0 {
+        mss::lower(packet, scratch).ok_or(Reason::WriteFault)
+    } else {
+        Ok(())
+    }
+}
+
+/// Sends a flow's packet on, which reaches its backend in this way.
+#[inline(always)]
+fn forward<A: Family, P: Packet, T: TablesOf<A>>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch<A>,
+    mode: u32,
+    way: &mut Way,
+) -> Result<Reason, Reason> {
+    match mode {
+        MODE_NAT => Ok(forward_flow_apart(packet, scratch, way)),
+        MODE_ACROSS => Ok(forward_across(packet, tables, scratch, way)),
+        _ => Ok(forward_direct(packet, scratch, way)),
+    }
+}
+
+/// Has a packet routed that belongs to no flow whatever its addresses are, or kept, if it is a fragment that may be of one.
+#[inline(always)]
+fn find_none<A: Family, P: Packet, T: TablesOf<A>>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    if packet.segment_payload() != 0 {
+        return Err(Reason::MergedSegments);
+    }
+    let Err(reason) = find_no_flow(tables, scratch) else { return Ok(()) };
+    let is_for_vip = reason == Reason::FragmentToVip;
+    if !is_for_vip && reason != Reason::FragmentKept {
+        return Err(reason);
+    }
+    let ended = fragments::keep(packet, tables, scratch, is_for_vip);
+    if ended == Reason::Forwarded { Ok(()) } else { Err(ended) }
 }
 
 /// Reads what a packet carries, whatever it is.
@@ -205,78 +314,34 @@ fn read<A: Family, P: Packet, T: TablesOf<A>>(
     tables: &T,
     scratch: &mut Scratch<A>,
 ) -> Result<(), Reason> {
-    if A::APART {
-        read_header_apart(packet, scratch)?;
-        return read_transport_apart(packet, tables, scratch);
-    }
     read_header(packet, scratch)?;
-    if P::unlinked(scratch.ip.transport_at()) != ETHERNET_LEN + A::HEADER_LEN {
+    if !A::IS_V6 && P::unlinked(scratch.ip.transport_at()) != ETHERNET_LEN + A::HEADER_LEN {
         source_route::check(packet, tables, scratch)?;
     }
     read_transport(packet, tables, scratch)
 }
 
-/// The flow that a packet belongs to or begins, in `scratch.step`. If it is of none, the flags of its destination.
+/// The flow that a packet belongs to, in `scratch.step`, if it is of one.
 #[inline(always)]
 fn find_flow<A: Family, P: Packet, T: TablesOf<A>>(
     packet: &mut P,
     tables: &T,
     scratch: &mut Scratch<A>,
-) -> Result<u32, Reason> {
+) -> Result<(), Reason> {
     note_arrival(scratch, packet.frame_len());
-    let mut flags = NOT_ASKED;
-    if scratch.arrival.known < KNOWN_NO_FLOW {
+    if scratch.arrival.known != KNOWN_FLOW {
         serve(tables, scratch)?;
         if scratch.step.news != 0 {
             FamilyTables::<A>::hear(tables, scratch)?;
         }
     }
-    // Read here, so that what follows is the same to the verifier for each kind.
-    let may_begin = !matches!(scratch.transport.kind, Kind::LaterFragment | Kind::EchoReply);
-    if !scratch.step.is_flow && may_begin {
-        scratch.step.vip_flags = NOT_ASKED;
-        if let Err(reason) = begin(tables, scratch) {
-            if reason == Reason::NoSourcePort {
-                tell_of_exhaustion(packet, scratch);
-            }
-            return Err(reason);
-        }
-        flags = scratch.step.vip_flags;
+    if scratch.step.is_flow && scratch.ip.is_first_fragment() {
+        fragments::note(tables, scratch);
     }
-    if scratch.step.is_flow {
-        if scratch.ip.is_first_fragment() {
-            fragments::note(tables, scratch);
-        }
-        return Ok(flags);
-    }
-    if flags == NOT_ASKED {
-        flags = vip_flags(tables, scratch.ip.destination);
-    }
-    if scratch.ip.is_fragment() {
-        if flags != NO_VIP {
-            return Err(Reason::FragmentToVip);
-        }
-        // Ports are in the first fragment only, and all take one way.
-        go_by_addresses(scratch);
-    }
-    Ok(flags)
+    Ok(())
 }
 
-/// Answers an echo request to a VIP; whatever else is for a VIP's address and of no flow is the kernel's.
-#[inline(always)]
-fn answer<A: Family, P: Packet>(
-    packet: &mut P,
-    scratch: &Scratch<A>,
-    flags: u32,
-) -> Result<Reason, Reason> {
-    if scratch.transport.kind != Kind::EchoRequest || flags & u32::from(SERVICE_ANSWER_ECHO) == 0 {
-        return Err(Reason::VipWithoutService);
-    }
-    rewrite::answer_echo(packet, &scratch.ip).ok_or(Reason::WriteFault)?;
-    Ok(Reason::EchoAnswered)
-}
-
-#[inline(always)]
+#[inline(never)]
 fn read_header<A: Family, P: Packet>(
     packet: &mut P,
     scratch: &mut Scratch<A>,
@@ -285,7 +350,7 @@ fn read_header<A: Family, P: Packet>(
     Ok(())
 }
 
-#[inline(always)]
+#[inline(never)]
 fn read_transport<A: Family, P: Packet, T: TablesOf<A>>(
     packet: &mut P,
     tables: &T,
@@ -295,24 +360,7 @@ fn read_transport<A: Family, P: Packet, T: TablesOf<A>>(
     Ok(())
 }
 
-#[inline(never)]
-fn read_header_apart<A: Family, P: Packet>(
-    packet: &mut P,
-    scratch: &mut Scratch<A>,
-) -> Result<(), Reason> {
-    read_header(packet, scratch)
-}
-
-#[inline(never)]
-fn read_transport_apart<A: Family, P: Packet, T: TablesOf<A>>(
-    packet: &mut P,
-    tables: &T,
-    scratch: &mut Scratch<A>,
-) -> Result<(), Reason> {
-    read_transport(packet, tables, scratch)
-}
-
-/// Notes what the choice of a flow knows of the packet; nothing is decided yet, unless the short way has.
+/// Notes what the choice of a flow knows of the packet; nothing is decided yet, unless the program before has.
 #[inline(always)]
 fn note_arrival<A: Family>(scratch: &mut Scratch<A>, bytes: u32) {
     let Scratch { ip, transport, arrival, step, .. } = scratch;
@@ -330,18 +378,6 @@ fn note_arrival<A: Family>(scratch: &mut Scratch<A>, bytes: u32) {
     step.begins = false;
     step.is_new = false;
     step.news = 0;
-}
-
-/// What [`vip_flags`] says of an address that is no VIP's; no service has all bits.
-pub(crate) const NO_VIP: u32 = u32::MAX;
-/// What a [`Step`] says of an address that was not looked up.
-const NOT_ASKED: u32 = u32::MAX - 1;
-
-/// The flags of a VIP's address.
-#[inline(always)]
-pub(crate) fn vip_flags<A: Family, T: Tables>(tables: &T, address: A) -> u32 {
-    let key = VipKey { address: address.to_v6(), port: [0, 0], protocol: 0, pad: 0 };
-    tables.service(&key).map_or(NO_VIP, |service| u32::from(service.flags))
 }
 
 /// The flow that a packet belongs to.
@@ -378,40 +414,6 @@ fn serve<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Res
             return Ok(());
         }
         end(tables, key, &entry)?;
-    }
-    Ok(())
-}
-
-/// Begins a flow, if the packet is for a service.
-#[inline(always)]
-fn begin<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Result<(), Reason> {
-    let Arrival { key, .. } = &scratch.arrival;
-    if key.source == key.destination {
-        return Err(Reason::MartianSource);
-    }
-    choose::backend(tables, scratch)?;
-    if scratch.step.begins {
-        let made = &scratch.made;
-        let is_own_echo = scratch.arrival.key.protocol() == A::ICMP
-            && made.sources_len == 0
-            && made.entry.state & STATE_MODE == 0;
-        let inserted = if is_own_echo {
-            choose::insert_back_of_echo(tables, scratch)
-        } else {
-            choose::insert_back(tables, scratch)
-        };
-        match inserted {
-            Err(Reason::NoSourcePort) => choose::find_port(tables, scratch)?,
-            Err(Reason::FlowTableFull) if scratch.made.when_full != 0 => scratch.made.without = 1,
-            ended => ended?,
-        }
-        choose::insert(tables, scratch)?;
-        if scratch.step.is_new {
-            if tables.samples_every() != 0 && scratch.made.entry.state & STATE_SAMPLED != 0 {
-                sample::begin(tables, scratch);
-            }
-            half_open::enter(tables, &scratch.arrival.key);
-        }
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The XDP and TC programs of lbd: one pipeline, two hooks of two programs each, and those that remove idle flows.
+//! The XDP and TC programs of lbd: one pipeline, two hooks of several programs each, and those that remove idle flows.
 
 #![no_std]
 #![no_main]
@@ -19,6 +19,7 @@ mod frame;
 mod half_open;
 mod interfaces;
 mod maps;
+mod next;
 mod numbers;
 mod punts;
 mod record;
@@ -28,13 +29,12 @@ mod sum;
 mod tc;
 mod xdp;
 
-use aya_ebpf::bindings::{__sk_buff, TC_ACT_REDIRECT, TC_ACT_SHOT, xdp_action};
+use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, xdp_action};
 use aya_ebpf::macros::{classifier, map, xdp};
 use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_dataplane_common::family::{V4, V6};
-use lb_dataplane_common::packet::Packet;
-use lb_dataplane_common::pipeline;
+use lb_dataplane_common::pipeline::{self, Outcome};
 use lb_dataplane_common::reason::Kind;
 
 use crate::maps::Maps;
@@ -44,58 +44,118 @@ use crate::xdp::XdpFrame;
 /// Leaves the packet to the next program of the hook, or to the kernel's stack (`TCX_NEXT`).
 const TCX_NEXT: i32 = -1;
 
-/// Where packets go on that `lbd_tc` does not send itself: `lbd_tc_long`, which the loader puts there.
+/// Where packets go on that a program at TC does not end: `lbd_tc_find`, and `lbd_tc_begin` or
+/// `lbd_tc_begin6`, which the loader puts there.
 #[map]
-static TC_LONG: ProgramArray = ProgramArray::with_max_entries(1, 0);
+static TC_NEXT: ProgramArray = ProgramArray::with_max_entries(3, 0);
 /// The same of XDP.
 #[map]
-static XDP_LONG: ProgramArray = ProgramArray::with_max_entries(1, 0);
+static XDP_NEXT: ProgramArray = ProgramArray::with_max_entries(3, 0);
 
-/// At TC (tcx) ingress: established flows by the short way, all else by `lbd_tc_long`.
+/// At TC (tcx) ingress: established flows by the short way, all else by `lbd_tc_find` or `lbd_tc_begin`.
 #[classifier]
 #[inline(always)]
 pub fn lbd_tc(ctx: TcContext) -> i32 {
     let mut packet = SkBuff::new(ctx.skb.skb);
-    if let Some(outcome) = pipeline::forward_established(&mut packet, &Maps) {
-        record::record(&outcome);
-        return match outcome.reason.kind_at_once() {
-            Kind::Forward if outcome.way.resolve == 0 => tc::redirect(outcome.way.ifindex),
-            // Nobody's MAC is to be found on the short way.
-            Kind::Forward => tc::redirect_to_peer(outcome.way.ifindex),
-            Kind::Pass | Kind::Reply | Kind::Drop => TC_ACT_SHOT,
-        };
-    }
-    // SAFETY: nothing is left to be dropped. A constant index, as the kernel makes a jump of the call then.
-    unsafe { TC_LONG.tail_call(&ctx, 0) };
-    record::record(&pipeline::end_without_long_way(&packet, &Maps));
+    let next = match pipeline::forward_established(&mut packet, &Maps) {
+        Ok(outcome) => {
+            record::record(&outcome);
+            return match outcome.reason.kind_at_once() {
+                Kind::Forward if outcome.way.resolve == 0 => tc::redirect(outcome.way.ifindex),
+                // Nobody's MAC is to be found on the short way.
+                Kind::Forward => tc::redirect_to_peer(outcome.way.ifindex),
+                Kind::Pass | Kind::Reply | Kind::Drop => TC_ACT_SHOT,
+            };
+        }
+        Err(next) => next,
+    };
+    next::go_on(&ctx, &TC_NEXT, next);
+    record::record(&pipeline::end_without_next(&packet, &Maps));
     TC_ACT_SHOT
 }
 
-/// At XDP: established flows by the short way, all else by `lbd_xdp_long`.
+/// At XDP: established flows by the short way, all else by `lbd_xdp_find` or `lbd_xdp_begin`.
 #[xdp]
 #[inline(always)]
 pub fn lbd_xdp(ctx: XdpContext) -> u32 {
     let mut packet = XdpFrame::new(ctx.ctx);
-    if let Some(outcome) = pipeline::forward_established(&mut packet, &Maps) {
-        record::record(&outcome);
-        return match outcome.reason.kind_at_once() {
-            Kind::Forward => xdp::redirect(outcome.way.ifindex),
-            Kind::Pass | Kind::Reply | Kind::Drop => xdp_action::XDP_DROP,
-        };
-    }
-    // SAFETY: as above.
-    unsafe { XDP_LONG.tail_call(&ctx, 0) };
-    record::record(&pipeline::end_without_long_way(&packet, &Maps));
+    let next = match pipeline::forward_established(&mut packet, &Maps) {
+        Ok(outcome) => {
+            record::record(&outcome);
+            return match outcome.reason.kind_at_once() {
+                Kind::Forward => xdp::redirect(outcome.way.ifindex),
+                Kind::Pass | Kind::Reply | Kind::Drop => xdp_action::XDP_DROP,
+            };
+        }
+        Err(next) => next,
+    };
+    next::go_on(&ctx, &XDP_NEXT, next);
+    record::record(&pipeline::end_without_next(&packet, &Maps));
     xdp_action::XDP_DROP
 }
 
-/// The pipeline at TC (tcx) ingress. Never attached: `lbd_tc` leads here.
+/// At TC, the flow of whatever packet is found. Never attached: `lbd_tc` leads here.
 #[classifier]
-pub fn lbd_tc_long(ctx: TcContext) -> i32 {
-    let skb: *mut __sk_buff = ctx.skb.skb;
-    let mut packet = SkBuff::new(skb);
-    let outcome = pipeline::process(&mut packet, &Maps);
-    record::record(&outcome);
+pub fn lbd_tc_find(ctx: TcContext) -> i32 {
+    let mut packet = SkBuff::new(ctx.skb.skb);
+    let next = match pipeline::forward_found(&mut packet, &Maps) {
+        Ok(outcome) => return end_at_tc(&packet, &outcome),
+        Err(next) => next,
+    };
+    next::go_on(&ctx, &TC_NEXT, next);
+    record::record(&pipeline::end_without_next(&packet, &Maps));
+    TC_ACT_SHOT
+}
+
+/// The same at XDP. Never attached: `lbd_xdp` leads here.
+#[xdp]
+pub fn lbd_xdp_find(ctx: XdpContext) -> u32 {
+    let mut packet = XdpFrame::new(ctx.ctx);
+    let next = match pipeline::forward_found(&mut packet, &Maps) {
+        Ok(outcome) => return end_at_xdp(&packet, &outcome),
+        Err(next) => next,
+    };
+    next::go_on(&ctx, &XDP_NEXT, next);
+    record::record(&pipeline::end_without_next(&packet, &Maps));
+    xdp_action::XDP_DROP
+}
+
+/// IPv4 packets at TC that have no flow begin one, or are routed. Never attached: the two others lead here.
+#[classifier]
+pub fn lbd_tc_begin(ctx: TcContext) -> i32 {
+    let mut packet = SkBuff::new(ctx.skb.skb);
+    let outcome = pipeline::begin::<V4, _, _>(&mut packet, &Maps);
+    end_at_tc(&packet, &outcome)
+}
+
+/// The same of IPv6.
+#[classifier]
+pub fn lbd_tc_begin6(ctx: TcContext) -> i32 {
+    let mut packet = SkBuff::new(ctx.skb.skb);
+    let outcome = pipeline::begin::<V6, _, _>(&mut packet, &Maps);
+    end_at_tc(&packet, &outcome)
+}
+
+/// The same at XDP. Never attached: the two others lead here.
+#[xdp]
+pub fn lbd_xdp_begin(ctx: XdpContext) -> u32 {
+    let mut packet = XdpFrame::new(ctx.ctx);
+    let outcome = pipeline::begin::<V4, _, _>(&mut packet, &Maps);
+    end_at_xdp(&packet, &outcome)
+}
+
+/// The same of IPv6.
+#[xdp]
+pub fn lbd_xdp_begin6(ctx: XdpContext) -> u32 {
+    let mut packet = XdpFrame::new(ctx.ctx);
+    let outcome = pipeline::begin::<V6, _, _>(&mut packet, &Maps);
+    end_at_xdp(&packet, &outcome)
+}
+
+/// Has the kernel do what became of a packet at TC.
+#[inline(always)]
+fn end_at_tc(packet: &SkBuff, outcome: &Outcome) -> i32 {
+    record::record(outcome);
     match outcome.reason.kind_at_once() {
         Kind::Forward if outcome.way.resolve == 0 => tc::redirect(outcome.way.ifindex),
         Kind::Forward if outcome.way.resolve == pipeline::TO_PEER => {
@@ -108,12 +168,10 @@ pub fn lbd_tc_long(ctx: TcContext) -> i32 {
     }
 }
 
-/// The pipeline at XDP. Never attached: `lbd_xdp` leads here.
-#[xdp]
-pub fn lbd_xdp_long(ctx: XdpContext) -> u32 {
-    let mut packet = XdpFrame::new(ctx.ctx);
-    let outcome = pipeline::process(&mut packet, &Maps);
-    record::record(&outcome);
+/// The same at XDP.
+#[inline(always)]
+fn end_at_xdp(packet: &XdpFrame, outcome: &Outcome) -> u32 {
+    record::record(outcome);
     match outcome.reason.kind_at_once() {
         Kind::Forward => xdp::redirect(outcome.way.ifindex),
         // Not `XDP_TX`: a veth leaves such a frame in its peer's ring until another one comes, unless the peer runs XDP

@@ -2,8 +2,8 @@
 //! the same ones.
 //!
 //! The verifier reads those of the packet path for the better part of a second each, and most hosts attach to one hook only. A hook
-//! has two: the one that is attached leads to the other one by an array of its own, which is pinned beside it. What passes between
-//! the two is theirs alone, so no program ever leads to one of another build.
+//! has four: the one that is attached leads to the others by an array of its own, which is pinned beside it. What passes between
+//! them is theirs alone, so no program ever leads to one of another build.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aya::Ebpf;
-use aya::maps::{MapInfo, ProgramArray};
+use aya::maps::{Map, MapInfo, ProgramArray};
 use aya::programs::{Program, ProgramError, ProgramInfo, SchedClassifier, Xdp};
 use aya_obj::programs::XdpAttachType;
 
@@ -41,11 +41,11 @@ pub(super) const fn of(hook: Hook) -> &'static str {
     }
 }
 
-/// What a program leads on to, and the map by which it does.
-const fn long_way(name: &str) -> Option<(&'static str, &'static str)> {
+/// What a program leads on to, in the order of [`Next`], and the map by which it does.
+const fn leads_to(name: &str) -> Option<([&'static str; 3], &'static str)> {
     match name.as_bytes() {
-        b"lbd_tc" => Some(("lbd_tc_long", "TC_LONG")),
-        b"lbd_xdp" => Some(("lbd_xdp_long", "XDP_LONG")),
+        b"lbd_tc" => Some((["lbd_tc_find", "lbd_tc_begin", "lbd_tc_begin6"], "TC_NEXT")),
+        b"lbd_xdp" => Some((["lbd_xdp_find", "lbd_xdp_begin", "lbd_xdp_begin6"], "XDP_NEXT")),
         _ => None,
     }
 }
@@ -198,7 +198,7 @@ impl Programs {
     }
 
     fn places(&self, pins: &Pins, name: &str) -> Places {
-        let array = long_way(name).map(|_| pins.array(&self.build, name));
+        let array = leads_to(name).map(|_| pins.array(&self.build, name));
         Places { program: pins.program(&self.build, name), array }
     }
 
@@ -291,16 +291,17 @@ fn from_pin(path: &Path, name: &str) -> Result<Program, ProgramError> {
     })
 }
 
-/// Loads and pins a program; before it what it leads on to, so that no packet ever meets half of the two.
+/// Loads and pins a program; before it what it leads on to, so that no packet ever meets only some of them.
 fn load(ebpf: &mut Ebpf, name: &'static str, places: &Places) -> Result<(), OpenError> {
-    if let (Some((long, map)), Some(path)) = (long_way(name), &places.array) {
-        let program = have(ebpf, long)?.fd().and_then(|fd| Ok(fd.try_clone()?));
-        let array = ebpf.map_mut(map).expect("the object holds this map");
+    if let (Some((others, map)), Some(path)) = (leads_to(name), &places.array) {
         let pin_error = |source| OpenError::Pin { path: path.clone(), source };
-        let program = program.map_err(|error| pin_error(io::Error::other(error)))?;
-        ProgramArray::try_from(&mut *array)?.set(0, &program, 0)?;
+        for (place, other) in (0..).zip(others) {
+            let program = have(ebpf, other)?.fd().and_then(|fd| Ok(fd.try_clone()?));
+            let program = program.map_err(|error| pin_error(io::Error::other(error)))?;
+            ProgramArray::try_from(array(ebpf, map))?.set(place, &program, 0)?;
+        }
         make_room(path)
-            .and_then(|()| array.pin(path).map_err(io::Error::other))
+            .and_then(|()| array(ebpf, map).pin(path).map_err(io::Error::other))
             .map_err(pin_error)?;
     }
     let path = &places.program;
@@ -308,6 +309,10 @@ fn load(ebpf: &mut Ebpf, name: &'static str, places: &Places) -> Result<(), Open
     make_room(path)
         .and_then(|()| program.pin(path).map_err(io::Error::other))
         .map_err(|source| OpenError::Pin { path: path.clone(), source })
+}
+
+fn array<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut Map {
+    ebpf.map_mut(name).expect("the object holds this map")
 }
 
 /// A program that the kernel has taken.

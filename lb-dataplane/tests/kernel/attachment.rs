@@ -232,7 +232,7 @@ fn where_the_kernel_refuses_the_program_that_of_an_earlier_build_stays_if_it_has
             let error = attach_refused(&mut scene, &namespace, "left", native, errno);
             let AttachError::Load { source, .. } = &error else { panic!("{error:?}") };
             assert_eq!(error.to_string(), "the program for interface left is not there");
-            assert_eq!(source.to_string(), "the kernel refuses program lbd_xdp_long");
+            assert_eq!(source.to_string(), "the kernel refuses program lbd_xdp_find");
             assert_eq!(link(&scene, "50-xdp"), before, "errno {errno}");
             let dataplane = scene.get();
             assert!(

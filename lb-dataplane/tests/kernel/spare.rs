@@ -120,12 +120,16 @@ pub(crate) fn bpf<A>(command: i64, attributes: &mut A) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The first element of a pinned array, if there is one: of programs the id.
-pub(crate) fn first_of(pin: &Path) -> Option<u32> {
-    let (_open, fd) = fd(&MapInfo::from_pin(pin).unwrap());
-    let (key, mut value) = (0_u32, 0_u32);
-    let (key, next) = (&raw const key as u64, &raw mut value as u64);
-    bpf(LOOKUP, &mut Element { fd, key, next, flags: 0 }).ok().map(|()| value)
+/// The ids of the programs that a pinned array of them holds.
+pub(crate) fn programs_of(pin: &Path) -> Vec<u32> {
+    let array = MapInfo::from_pin(pin).unwrap();
+    let (_open, fd) = fd(&array);
+    let id = |place: u32| {
+        let mut id = 0_u32;
+        let (key, next) = (&raw const place as u64, &raw mut id as u64);
+        bpf(LOOKUP, &mut Element { fd, key, next, flags: 0 }).ok().map(|()| id)
+    };
+    (0..array.max_entries()).filter_map(id).collect()
 }
 
 fn fd(map: &MapInfo) -> (aya::maps::MapFd, u32) {

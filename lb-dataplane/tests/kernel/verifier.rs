@@ -7,8 +7,9 @@ use aya::programs::{ProgramInfo, loaded_programs};
 use crate::scene::{BOTH, Scene};
 use crate::spare;
 
-/// The verifier gives up at 1,000,000 instructions processed; the pipeline is to stay far from it as it grows.
-const BOUND: u32 = 300_000;
+/// The verifier gives up at 1,000,000 instructions processed; the pipeline is to stay far from it as it grows, and no program of it
+/// may take what the others have room for.
+const BOUND: u32 = 240_000;
 
 #[test]
 fn verifier_processes_few_instructions_for_every_program() {
@@ -18,7 +19,7 @@ fn verifier_processes_few_instructions_for_every_program() {
     }
     let pinned = scene.programs().into_iter().map(|pin| ProgramInfo::from_pin(pin).unwrap());
     let arrays = scene.arrays();
-    let led_to: BTreeSet<_> = arrays.iter().map(|array| spare::first_of(array).unwrap()).collect();
+    let led_to: BTreeSet<_> = arrays.iter().flat_map(|array| spare::programs_of(array)).collect();
     let led_to =
         loaded_programs().filter_map(Result::ok).filter(|info| led_to.contains(&info.id()));
     let mut names = BTreeSet::new();
@@ -33,6 +34,9 @@ fn verifier_processes_few_instructions_for_every_program() {
         assert!(processed < BOUND, "{name}: {processed}");
         names.insert(name);
     }
-    let all = ["lbd_age", "lbd_age6", "lbd_tc", "lbd_tc_long", "lbd_xdp", "lbd_xdp_long"];
-    assert_eq!(names, all.map(str::to_owned).into());
+    let of_a_hook =
+        |hook: &str| ["", "_find", "_begin", "_begin6"].map(|rest| format!("lbd_{hook}{rest}"));
+    let all = [of_a_hook("tc"), of_a_hook("xdp")].into_iter().flatten();
+    let all = all.chain(["lbd_age", "lbd_age6"].map(str::to_owned));
+    assert_eq!(names, all.collect());
 }

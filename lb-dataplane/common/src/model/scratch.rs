@@ -9,13 +9,14 @@ use crate::flow::{FlowEntry, Translation};
 use crate::fragment::FragmentPorts;
 use crate::mss::Options;
 use crate::parse::{Ip, Transport};
-use crate::pipeline::{Arrival, Found, KNOWN_NOTHING, Scratch, Step};
+use crate::pipeline::{Arrival, Came, Found, KNOWN_NOTHING, Scratch, Step};
 use crate::quote::Quote;
 
 pub(super) fn empty_scratch<A: Family>() -> Scratch<A> {
     let nothing = nobody();
     let entry = FlowEntry::new(Translation::default(), 0, 0, 0, 0);
     Scratch {
+        came: Came::default(),
         ip: Ip {
             source: A::default(),
             destination: A::default(),

@@ -2,15 +2,18 @@
 //!
 //! It takes what most packets are: whole and without options, of TCP without SYN, FIN and RST or of UDP, of a confirmed flow that
 //! is translated, into the other family too, to a next hop whose MAC is known, in a plain frame. What it takes ends as it would have
-//! ended on the long way, which is for all packets; what it does not take it leaves as it was, and what it has read and found is in
-//! the scratch, so that the long way need not look for it again.
+//! ended in the programs that follow; what it does not take it leaves as it was, and what it has read and found is in
+//! the scratch, so that they need not look for it again. The first segment of a connection it reads, too: where that has no
+//! flow, the next program is the one in which flows begin.
 //!
 //! It is a program of its own, in which nothing is a subprogram: the return of one costs more than most of them do.
 
 mod across;
 
 use super::life::note_acknowledgement;
-use super::{KNOWN_FLOW, KNOWN_HEADERS, KNOWN_NO_FLOW, KNOWN_NOTHING, Outcome, Scratch, Way};
+use super::{
+    Arrived, KNOWN_FLOW, KNOWN_HEADERS, KNOWN_NO_FLOW, KNOWN_NOTHING, Next, Outcome, Scratch, Way,
+};
 use crate::encapsulation::Encapsulation;
 use crate::family::{Family, V4, V6, word};
 use crate::fib::{MEMBER_RESOLVED, MEMBER_TO_PEER, MEMBER_WITHOUT_XDP, MemberEntry, Route};
@@ -22,7 +25,7 @@ use crate::hash::FlowHash;
 use crate::packet::Packet;
 use crate::parse::{
     ETHERNET_LEN, Ip, Kind, LEAST_TCP_WORDS, TCP_FIN, TCP_RST, TCP_SYN, Transport, Version,
-    plain_ethernet,
+    is_first_of_connection, plain_ethernet,
 };
 use crate::reason::Reason;
 use crate::rewrite;
@@ -45,28 +48,35 @@ struct Segment<A, P: Packet> {
     acknowledged: u32,
 }
 
-/// Sends a packet on, counted, if it is one of those that go the short way; `None` leaves it to [`process`](super::process).
+/// Sends a packet on, counted, if it is one of those that go the short way; else says where it goes on.
+///
+/// # Errors
+///
+/// The next program.
 #[inline(always)]
-pub fn forward_established<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Option<Outcome> {
+pub fn forward_established<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+) -> Result<Outcome, Next> {
     match plain_ethernet(packet) {
         Some(Version::V4) => forward::<V4, P, T>(packet, tables),
         Some(Version::V6) => forward::<V6, P, T>(packet, tables),
         None => {
             know_nothing(tables);
-            None
+            Err(Next::Find)
         }
     }
 }
 
-/// The end of a packet for which there is no long way, counted: a fault of the table that leads there.
+/// The end of a packet for which the next program is not there, counted: a fault of the table that leads to it.
 #[inline(always)]
-pub fn end_without_long_way<P: Packet, T: Tables>(packet: &P, tables: &T) -> Outcome {
+pub fn end_without_next<P: Packet, T: Tables>(packet: &P, tables: &T) -> Outcome {
     let reason = Reason::TableFault;
     tables.count(packet.interface_place(), reason, packet.frame_len());
     Outcome { reason, way: Way::default() }
 }
 
-/// Has the long way begin from the start, whatever that finds the frame to be.
+/// Has the next program begin from the start, whatever that finds the frame to be.
 #[inline(always)]
 pub(super) fn know_nothing<T: Tables>(tables: &T) {
     tables.with_scratch(|scratch: &mut Scratch<V4>| scratch.arrival.known = KNOWN_NOTHING);
@@ -74,20 +84,23 @@ pub(super) fn know_nothing<T: Tables>(tables: &T) {
 }
 
 #[inline(always)]
-fn forward<A: Family, P: Packet, T: TablesOf<A>>(packet: &mut P, tables: &T) -> Option<Outcome> {
+fn forward<A: Family, P: Packet, T: TablesOf<A>>(
+    packet: &mut P,
+    tables: &T,
+) -> Result<Outcome, Next> {
     let sent = match A::plain_header(packet) {
         Some(ip) if ip.protocol == TCP => forward_segment::<A, P, T, true>(packet, tables, ip),
         Some(ip) if ip.protocol == UDP => forward_segment::<A, P, T, false>(packet, tables, ip),
         Some(_) | None => Err(Unread),
     };
     sent.unwrap_or_else(|_| {
-        leave(tables, |scratch: &mut Scratch<A>| {
+        leave(tables, Next::Find, |scratch: &mut Scratch<A>| {
             scratch.arrival.known = KNOWN_NOTHING;
         })
     })
 }
 
-/// Nothing has been read that is of use to the long way.
+/// Nothing has been read that is of use to the next program.
 struct Unread;
 
 /// For each protocol by itself: told apart again further on, the verifier would have one at the place of the other.
@@ -96,7 +109,7 @@ fn forward_segment<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
     packet: &mut P,
     tables: &T,
     ip: Ip<A>,
-) -> Result<Option<Outcome>, Unread> {
+) -> Result<Result<Outcome, Next>, Unread> {
     let segment = read::<A, P, IS_TCP>(packet, ip).ok_or(Unread)?;
     Ok(forward_by_flow::<A, P, T, IS_TCP>(packet, tables, &segment))
 }
@@ -106,24 +119,31 @@ fn forward_by_flow<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
     packet: &mut P,
     tables: &T,
     segment: &Segment<A, P>,
-) -> Option<Outcome> {
+) -> Result<Outcome, Next> {
     let hand_over = hand_over::<A, P, IS_TCP>;
     let Some(entry) = FamilyTables::<A>::flow(tables, &segment.key) else {
-        return leave(tables, |scratch| hand_over(packet, segment, scratch, KNOWN_NO_FLOW));
+        let bytes = packet.frame_len();
+        let arrived = Arrived { place: packet.interface_place().into(), tags: 0 };
+        return leave(tables, Next::begin::<A>(), |scratch| {
+            scratch.came.note(packet, &arrived, bytes);
+            hand_over(packet, segment, scratch, KNOWN_NO_FLOW);
+        });
     };
     let state = entry.seen();
-    if state & !ANY != ESTABLISHED {
-        return leave(tables, |scratch| hand_over(packet, segment, scratch, KNOWN_HEADERS));
+    if state & !ANY != ESTABLISHED || segment.flags & TCP_SYN != 0 {
+        return leave(tables, Next::Find, |scratch| {
+            hand_over(packet, segment, scratch, KNOWN_HEADERS);
+        });
     }
     let sent = match mode_of(state) {
         MODE_NAT => translate::<A, P, T, IS_TCP>(packet, tables, segment, &entry),
         MODE_ACROSS => across::translate::<A, P, T, IS_TCP>(packet, tables, segment, &entry),
         _ => None,
     };
-    if sent.is_some() {
-        return sent;
+    if let Some(outcome) = sent {
+        return Ok(outcome);
     }
-    leave(tables, |scratch| {
+    leave(tables, Next::Find, |scratch| {
         scratch.step.follow(&entry, state);
         let counted @ (backend, direction) = (entry.backend(), entry.direction());
         tables.expect_packet(backend);
@@ -182,7 +202,7 @@ const fn header_len(is_tcp: bool) -> u32 {
     if is_tcp { 20 } else { 8 }
 }
 
-/// What a packet's transport says, if that is nothing of its flow's beginning or end; it is in reach then.
+/// What a packet's transport says, if that is nothing of its flow's end, nor an answer to its beginning; it is in reach then.
 #[inline(always)]
 fn read<A: Family, P: Packet, const IS_TCP: bool>(packet: &P, ip: Ip<A>) -> Option<Segment<A, P>> {
     let at = ETHERNET_LEN + A::HEADER_LEN;
@@ -195,7 +215,8 @@ fn read<A: Family, P: Packet, const IS_TCP: bool>(packet: &P, ip: Ip<A>) -> Opti
     if IS_TCP {
         let [a, b, offset_and_flags] = packet.load(near, at + 8);
         let [offset, all] = offset_and_flags.to_ne_bytes();
-        if offset >> 4 < LEAST_TCP_WORDS || all & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
+        let says_more = all & (TCP_SYN | TCP_FIN | TCP_RST) != 0 && !is_first_of_connection(all);
+        if offset >> 4 < LEAST_TCP_WORDS || says_more {
             return None;
         }
         (flags, acknowledged) = (all, word([a, b]));
@@ -252,14 +273,15 @@ fn write<A: Family, P: Packet, const IS_TCP: bool>(
     Some(())
 }
 
-/// Leaves a packet to the long way, and what is known of it in the scratch.
+/// Leaves a packet to the next program, and what is known of it in the scratch.
 #[inline(always)]
 fn leave<A: Family, T: TablesOf<A>>(
     tables: &T,
+    next: Next,
     tell: impl FnOnce(&mut Scratch<A>),
-) -> Option<Outcome> {
+) -> Result<Outcome, Next> {
     FamilyTables::<A>::with_scratch(tables, tell);
-    None
+    Err(next)
 }
 
 /// Puts the headers into the scratch, and what is known beside them.

@@ -1,12 +1,13 @@
-//! What a packet's way hands from one stage to the next, and the short way to the long one.
+//! What a packet's way hands from one stage to the next, and one program to another.
 
-use super::Found;
+use super::{Arrived, Found};
 use crate::choose::Composed;
 use crate::early::FirstCame;
 use crate::family::{Family, Header};
 use crate::fib::MemberEntry;
 use crate::flow::{Flow, FlowKey, Translation, mode_of};
 use crate::mss::Options;
+use crate::packet::Packet;
 use crate::parse::{self, Ip, Transport};
 use crate::quote::Quote;
 use crate::service::MODE_ACROSS;
@@ -15,6 +16,8 @@ use crate::service::MODE_ACROSS;
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
 pub struct Scratch<A: Family> {
+    /// Where its frame came from.
+    pub came: Came,
     /// The packet's IP header.
     pub ip: Ip<A>,
     /// What it carries.
@@ -43,10 +46,39 @@ pub struct Scratch<A: Family> {
 pub const KNOWN_NOTHING: u8 = 0;
 /// Its headers are in the scratch.
 pub const KNOWN_HEADERS: u8 = 1;
-/// So they are, and it is of no flow.
-pub const KNOWN_NO_FLOW: u8 = 2;
 /// So they are, and so is what its flow has decided: the flow has noted and counted it.
-pub const KNOWN_FLOW: u8 = 3;
+pub const KNOWN_FLOW: u8 = 2;
+/// Its headers are in the scratch, and it is of no flow, and may begin one.
+pub const KNOWN_NO_FLOW: u8 = 3;
+/// Its headers are in the scratch, and what its route is chosen by: it is of no flow, and begins none.
+pub const KNOWN_ROUTED: u8 = 4;
+
+/// Where a frame came from that one program has read and another one sends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Came {
+    /// The tags that were taken off, as [`Arrived`] has them.
+    pub tags: u64,
+    /// The place of the interface in the counters.
+    pub place: u32,
+    /// The interface that it belongs to.
+    pub ifindex: u32,
+    /// Bytes of the frame as it came.
+    pub bytes: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+impl Came {
+    /// Notes it for the next program.
+    #[inline(always)]
+    pub(super) fn note<P: Packet>(&mut self, packet: &P, arrived: &Arrived, bytes: u32) {
+        self.tags = arrived.tags;
+        self.place = arrived.place as u32;
+        self.ifindex = packet.ifindex();
+        self.bytes = bytes;
+    }
+}
 
 /// What the choice of a flow knows of a packet.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +94,7 @@ pub struct Arrival<A> {
     pub bytes: u32,
     /// TCP's flags, and of SCTP those that mean the same; 0 for others.
     pub flags: u8,
-    /// What the short way has found out: one of the `KNOWN_*` constants.
+    /// What the program before has found out: one of the `KNOWN_*` constants.
     pub known: u8,
     /// Zero.
     pub pad: [u8; 2],

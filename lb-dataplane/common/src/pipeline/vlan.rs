@@ -92,15 +92,10 @@ fn take<P: Packet, T: Tables>(
 
 /// Puts the tags on that a frame leaves with: those of its way out, or, where it goes to the kernel or back, its own.
 #[inline(never)]
-pub(super) fn leave<P: Packet>(
-    packet: &mut P,
-    reason: Reason,
-    arrived: &Arrived,
-    way: &Way,
-) -> Reason {
+pub(super) fn leave<P: Packet>(packet: &mut P, reason: Reason, arrived: u64, way: &Way) -> Reason {
     let (outer, inner) = match reason.kind_at_once() {
         Kind::Forward => (way.tags.outer(), way.tags.inner()),
-        Kind::Pass | Kind::Reply => (arrived.tags as TagWord, (arrived.tags >> 32) as TagWord),
+        Kind::Pass | Kind::Reply => (arrived as TagWord, (arrived >> 32) as TagWord),
         Kind::Drop => return reason,
     };
     if inner != 0 && packet.put_tag(inner).is_none()

@@ -1,4 +1,4 @@
-//! The short way of established flows beside the long one: nobody can tell which of them a packet took.
+//! The ways by the programs of a hook beside one another: nobody can tell which of them a packet took.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use crate::fib::{
     GROUP_BLACKHOLE, MEMBER_RESOLVED, MEMBER_TO_PEER, MEMBER_WITHOUT_XDP, group_kind,
 };
 use crate::flow::FlowKey;
-use crate::model::Modelled;
-use crate::pipeline;
+use crate::model::{Modelled, go_on};
+use crate::pipeline::{self, Next};
 use crate::service::BACKEND_RESETS_IDLE;
 use crate::vlan::{Tag, Tags};
 
@@ -151,7 +151,7 @@ fn end_alike<const TC: bool>(
 ) -> Result<(), TestCaseError> {
     let worlds = [setting.world(), setting.world()];
     for (frame, held, ticks) in packets {
-        let [both, long] = [true, false].map(|has_short| {
+        let [all, long] = [true, false].map(|has_short| {
             let tables = &worlds[usize::from(!has_short)];
             tables.clock.set(tables.clock.get() + ticks);
             let mut packet = hold::<TC>(frame, *held);
@@ -159,7 +159,7 @@ fn end_alike<const TC: bool>(
                 process(&mut packet, tables)
             } else {
                 pipeline::established::know_nothing(tables);
-                pipeline::process(&mut packet, tables)
+                go_on(&mut packet, tables, Next::Find)
             };
             let Outcome { reason, way } = outcome;
             // Nobody looks at what is not asked for.
@@ -168,7 +168,7 @@ fn end_alike<const TC: bool>(
             let way = is_sent.then_some((way.ifindex, way.resolve, next_hop, way.tags));
             (reason, way, packet.bytes, packet.punted)
         });
-        prop_assert_eq!(both, long);
+        prop_assert_eq!(all, long);
         prop_assert_eq!(left(&worlds[0]), left(&worlds[1]));
     }
     Ok(())
@@ -194,14 +194,23 @@ proptest! {
 
 /// Whether a packet goes the short way.
 fn is_taken<const TC: bool>(tables: &ModelTables, frame: &Frame) -> bool {
+    next::<TC>(tables, frame).is_none()
+}
+
+/// The program that the first one leaves a packet to, if it does.
+fn next<const TC: bool>(tables: &ModelTables, frame: &Frame) -> Option<Next> {
     let mut packet = ModelPacket::<TC>::new(frame.bytes());
-    let Some(outcome) = forward_established(&mut packet, tables) else {
-        assert_eq!(packet.bytes, frame.bytes(), "what is left is left as it was");
-        pipeline::process(&mut packet, tables);
-        return false;
-    };
-    assert_eq!(outcome.reason.kind(), Kind::Forward, "{outcome:?}");
-    true
+    match forward_established(&mut packet, tables) {
+        Ok(outcome) => {
+            assert_eq!(outcome.reason.kind(), Kind::Forward, "{outcome:?}");
+            None
+        }
+        Err(next) => {
+            assert_eq!(packet.bytes, frame.bytes(), "what is left is left as it was");
+            go_on(&mut packet, tables, next);
+            Some(next)
+        }
+    }
 }
 
 #[test]
@@ -221,21 +230,42 @@ fn packets_of_established_flows_go_the_short_way_both_ways() {
     }
 }
 
+/// IPv4 by the shortest ways.
+const PLAIN: Setting = Setting {
+    v6: false,
+    across: false,
+    algorithm: ALGORITHM_MAGLEV,
+    mode: MODE_NAT,
+    samples_every: 0,
+    resets: false,
+    member_flags: MEMBER_RESOLVED,
+    encapsulation: 0,
+    mtu: 1500,
+    group: None,
+};
+
+#[test]
+fn what_has_no_flow_goes_to_the_program_that_begins_them_at_once_if_it_is_plain() {
+    for v6 in [false, true] {
+        let tables = Setting { v6, ..PLAIN }.world();
+        let next = |carries, port| {
+            let frame = between(carries, client(port, v6), vip(v6));
+            [next::<true>(&tables, &frame), next::<false>(&tables, &frame)]
+        };
+        let begin = if v6 { Next::Begin6 } else { Next::Begin };
+        // The second hook has it found by the flow that the first one began.
+        assert_eq!(next(SYN, 1), [Some(begin), Some(Next::Find)]);
+        assert_eq!(next(UDP, 1), [Some(begin), Some(Next::Find)]);
+        assert_eq!(next(SYN, 0), [Some(Next::Find); 2], "of a flow");
+        assert_eq!(next(FIN, 3), [Some(Next::Find); 2], "begins none");
+        let routed = between(ACK, vip(v6), client(1, v6));
+        assert_eq!(super::established::next::<true>(&tables, &routed), Some(begin));
+    }
+}
+
 #[test]
 fn packets_that_ask_for_more_than_a_rewrite_go_the_long_way() {
-    let tables = Setting {
-        v6: false,
-        across: false,
-        algorithm: ALGORITHM_MAGLEV,
-        mode: MODE_NAT,
-        samples_every: 0,
-        resets: false,
-        member_flags: MEMBER_RESOLVED,
-        encapsulation: 0,
-        mtu: 1500,
-        group: None,
-    }
-    .world();
+    let tables = PLAIN.world();
     let frame = |carries| between(carries, client(0, false), vip(false));
     assert!(is_taken::<true>(&tables, &frame(ACK)));
     for other in [

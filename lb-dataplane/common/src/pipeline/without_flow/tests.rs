@@ -1,8 +1,8 @@
 use crate::family::{Family, V6};
 use crate::flow::{TCP, UDP as UDP_NUMBER, seconds};
 use crate::frame::{ACK, Carries, SYN, UDP, packet};
+use crate::model::process;
 use crate::model::{ModelPacket, ModelTables, serving};
-use crate::pipeline::process;
 use crate::reason::Reason;
 use crate::service::{ALGORITHM_MAGLEV, BACKEND_ANSWERS_ALONE, SERVICE_HASHES_WHEN_FULL, VipKey};
 
