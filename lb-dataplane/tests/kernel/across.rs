@@ -212,6 +212,23 @@ fn what_ipv6_has_numbered_may_be_fragmented_as_ipv4() {
     }
 }
 
+/// RFC 7915 §5.1 goes by the packets that were on the wire.
+#[test]
+fn merged_segments_of_ipv6_may_be_fragmented_if_each_is_short() {
+    let sides = FROM_6_TO_4;
+    let mut scene = scene(sides);
+    for (payload, fragment) in [(1232_u32, 0), (1233, DONT_FRAGMENT)] {
+        let sent = packet(UDP, sides.client, sides.vip).payload(1440);
+        // `gso_segs` and `gso_size` of `struct __sk_buff`.
+        let mut context = [0_u8; 192];
+        context[164..168].copy_from_slice(&2_u32.to_ne_bytes());
+        context[176..180].copy_from_slice(&payload.to_ne_bytes());
+        let ended = scene.send_bytes(Hook::Tc, &sent.bytes(), Some(&context));
+        assert_eq!(ended.reason, Reason::ForwardedToBackend, "{payload}");
+        assert_eq!(ended.frame().fragment, fragment, "{payload}");
+    }
+}
+
 #[test]
 fn what_is_too_big_for_the_other_family_is_told_what_fits() {
     for sides in SIDES {
