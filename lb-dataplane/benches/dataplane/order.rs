@@ -51,10 +51,8 @@ impl Order<'_> {
         let packets = times * self.order.len();
         let floor = rig.run(hook, Target::Nothing, packets)?;
         lookup.push(rig.run(hook, Target::Lookup, packets)? - floor);
-        let floor = match self.kind.floor() {
-            Target::Nothing => floor,
-            moving => rig.run(hook, moving, packets)?,
-        };
+        let own = self.kind.floor();
+        let floor = if own == Target::Nothing { floor } else { rig.run(hook, own, packets)? };
         cost.push(rig.expect(hook, times, &[(self.kind.end(side), self.order.len())])? - floor);
         Ok(())
     }
@@ -64,9 +62,10 @@ impl Order<'_> {
             Side::Client => "to the backend",
             Side::Backend => "from the backend",
         };
-        match self.kind {
-            Kind::Dnat => format!("D2 {} flows, {way}", self.flows),
-            kind => format!("{} flows, {}, {way}", self.flows, kind.title()),
+        if self.kind == Kind::Dnat {
+            format!("D2 {} flows, {way}", self.flows)
+        } else {
+            format!("{} flows, {}, {way}", self.flows, self.kind.title())
         }
     }
 

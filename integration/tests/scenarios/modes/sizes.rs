@@ -39,8 +39,11 @@ const ROUTES: [(&str, &str); 6] = [
 
 const ERROR: &str = "error-to-backend";
 
+/// A node's interface.
+type End = (&'static str, &'static str);
+
 /// Ends of links that get smaller, how small, and which reason says that a sender was told.
-const HOPS: [(&[(&str, &str)], u16, &str); 2] = [
+const HOPS: [(&[End], u16, &str); 2] = [
     // Ours with the backend: clients hear of it from us.
     (&[("lbd", "eth2"), (PODS[0], "eth1")], 1400, "flow-too-big"),
     // A router's towards the client: backends hear of it from there, by way of the VIP.
