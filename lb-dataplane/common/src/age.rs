@@ -222,12 +222,6 @@ fn is_over<A: Family, T: Tables>(
     ends || entry.idle(now) >= limit && peer.idle(now) >= limit
 }
 
-/// Whether a flow's backend was removed or fails.
-#[inline(always)]
-pub fn has_lost_its_backend<T: Tables>(tables: &T, entry: &impl Flow) -> bool {
-    tables.backend(entry.backend()).is_none_or(|backend| backend.is_lost())
-}
-
 /// Which pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {

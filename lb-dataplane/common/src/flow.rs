@@ -10,7 +10,7 @@ mod timeouts;
 pub(crate) use self::counted::counted_client;
 pub use self::counted::{
     Counted, admit, count_client, count_in, count_out, counts_though_closed, is_closed, is_open,
-    may_be_over, remove_to_backend,
+    may_be_over, opening, remove_to_backend, reopen,
 };
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::entry::SWAP_TRIES;

@@ -20,9 +20,9 @@ use crate::choose::{Composed, not_itself};
 use crate::early::FirstCame;
 use crate::family::{Family, V4, V6};
 use crate::fib::MemberEntry;
-use crate::flow::{FlowEntry, FlowKey, Timeouts, admit, count_in, count_out};
+use crate::flow::{FlowEntry, FlowKey, Timeouts, admit, count_in, count_out, reopen};
 use crate::fragment::{FragmentKey, FragmentPorts};
-use crate::pipeline::{Scratch, find_way, hear};
+use crate::pipeline::{Scratch, asked_anew, find_way, hear, hear_anew};
 use crate::reason::Reason;
 use crate::service::{
     AccessKey, Affinity, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
@@ -247,6 +247,10 @@ where
         hear(self, scratch)
     }
 
+    fn hear_anew(&self, scratch: &mut Scratch<A>) -> Result<(), Reason> {
+        hear_anew(self, scratch)
+    }
+
     fn not_itself(&self, service: &ServiceEntry, key: &FlowKey<A>, chosen: u32) -> u32 {
         not_itself(self, service, key, chosen)
     }
@@ -388,6 +392,12 @@ impl Tables for ModelTables {
     }
     fn count_out(&self, key: &FlowKey<V6>, flow: &ModelFlow, said: u32, is_silent: bool) -> u32 {
         count_out(self, key, flow, said, is_silent)
+    }
+    fn asked_anew(&self, flow: &ModelFlow, protocol: u8) -> u32 {
+        asked_anew(self, flow, protocol)
+    }
+    fn reopen(&self, key: &FlowKey<V6>, flow: &ModelFlow) -> Result<(), Reason> {
+        reopen(self, key, flow)
     }
     fn count_open_flow(&self, service: u32, backend: u32) {
         *self.open.borrow_mut().entry(backend).or_default() += 1;

@@ -311,6 +311,13 @@ pub fn is_first_of_connection(flags: u8) -> bool {
     flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN) == TCP_SYN
 }
 
+/// Whether they are those of the segment that answers it.
+#[must_use]
+#[inline(always)]
+pub fn is_answer_to_first(flags: u8) -> bool {
+    flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN) == TCP_SYN | TCP_ACK
+}
+
 impl Transport {
     /// That of a packet whose addresses alone matter.
     pub const OTHER: Self = Self {

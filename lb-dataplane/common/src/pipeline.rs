@@ -35,8 +35,8 @@ pub use self::established::{end_without_next, forward_established};
 pub use self::forward::{Found, find_way};
 use self::forward::{find_no_flow, find_quoted, forward_error, forward_flow_apart};
 use self::fragments::transport;
-pub use self::life::hear;
-use self::life::{begins_anew, end, may_replace, note_acknowledged, said};
+use self::life::{ANEW, BEGINS_ANEW, end, may_replace, note_acknowledged, said};
+pub use self::life::{asked_anew, hear, hear_anew};
 pub(crate) use self::life::{claim, key_to_backend};
 pub use self::scratch::{
     Arrival, Came, KNOWN_FLOW, KNOWN_HEADERS, KNOWN_NO_FLOW, KNOWN_NOTHING, KNOWN_ROUTED, Scratch,
@@ -47,7 +47,7 @@ pub(crate) use self::vlan::behind_tags;
 pub(crate) use self::without_flow::note as note_without_flow;
 use crate::family::{Family, V4, V6};
 use crate::fib::MEMBER_TO_PEER;
-use crate::flow::{Flow, SCTP, STATE_GOING, STATE_SAMPLED};
+use crate::flow::{DIRECTION_TO_BACKEND, Flow, SCTP, STATE_GOING, STATE_SAMPLED};
 use crate::mss;
 use crate::packet::Packet;
 use crate::parse::{self, ETHERNET_LEN, Kind, TCP_SYN, Version};
@@ -331,6 +331,9 @@ fn find_flow<A: Family, P: Packet, T: TablesOf<A>>(
     note_arrival(scratch, packet.frame_len());
     if scratch.arrival.known != KNOWN_FLOW {
         serve(tables, scratch)?;
+        if scratch.step.news & ANEW != 0 {
+            FamilyTables::<A>::hear_anew(tables, scratch)?;
+        }
         if scratch.step.news != 0 {
             FamilyTables::<A>::hear(tables, scratch)?;
         }
@@ -392,7 +395,10 @@ fn serve<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Res
             note_acknowledged(arrival, &entry, state);
             return Err(Reason::FlowExpiring);
         }
-        if !begins_anew(tables, &entry, state, arrival, now) {
+        let is_first =
+            arrival.is_first_of_connection() && entry.direction() == DIRECTION_TO_BACKEND;
+        let asks = if is_first { tables.asked_anew(&entry, key.protocol()) } else { 0 };
+        if asks & BEGINS_ANEW == 0 {
             step.follow(&entry, state);
             step.direction = entry.direction();
             step.is_flow = true;
@@ -405,7 +411,7 @@ fn serve<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Res
                 return Err(Reason::FlowExpiring);
             }
             entry.touch(now);
-            (step.news, step.seen) = (said(tables, arrival, &entry, state), state);
+            (step.news, step.seen) = (said(tables, arrival, &entry, state, asks), state);
             // Before its end is told.
             if tables.samples_every() != 0 && state & STATE_SAMPLED != 0 {
                 sample::count(tables, arrival, step);

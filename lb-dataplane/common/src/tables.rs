@@ -51,6 +51,8 @@ pub trait FamilyTables<A: Family>: FlowTables {
     fn find_way(&self, scratch: &mut Scratch<A>);
     /// Does what [`hear`](crate::pipeline::hear) does.
     fn hear(&self, scratch: &mut Scratch<A>) -> Result<(), Reason>;
+    /// Does what [`hear_anew`](crate::pipeline::hear_anew) does.
+    fn hear_anew(&self, scratch: &mut Scratch<A>) -> Result<(), Reason>;
     /// Does what [`not_itself`](crate::choose::not_itself) does.
     fn not_itself(&self, service: &ServiceEntry, key: &FlowKey<A>, chosen: u32) -> u32;
     /// Notes what the first fragment of a datagram says.
@@ -143,6 +145,10 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
         said: u32,
         is_silent: bool,
     ) -> u32;
+    /// Does what [`asked_anew`](crate::pipeline::asked_anew) does.
+    fn asked_anew(&self, to_backend: &Self::Flow, protocol: u8) -> u32;
+    /// Does what [`reopen`](crate::flow::reopen) does.
+    fn reopen(&self, key: &FlowKey<V6>, to_backend: &Self::Flow) -> Result<(), Reason>;
     /// Counts an open flow of a service and its backend.
     fn count_open_flow(&self, service: u32, backend: u32);
     /// Counts one open flow fewer of both.

@@ -16,7 +16,7 @@ use crate::maps::Maps;
 
 /// The functions of a family, and how they are called.
 macro_rules! apart {
-    ($module:ident, $family:ty, $find_way:ident, $hear:ident, $not_itself:ident) => {
+    ($module:ident, $family:ty, $find_way:ident, $hear:ident, $hear_anew:ident, $not_itself:ident) => {
         pub mod $module {
             use super::*;
 
@@ -28,6 +28,11 @@ macro_rules! apart {
             #[inline(always)]
             pub fn hear(scratch: &mut Scratch<$family>) -> Result<(), Reason> {
                 as_result($hear(scratch))
+            }
+
+            #[inline(always)]
+            pub fn hear_anew(scratch: &mut Scratch<$family>) -> Result<(), Reason> {
+                as_result($hear_anew(scratch))
             }
 
             #[inline(always)]
@@ -51,6 +56,16 @@ macro_rules! apart {
                 // SAFETY: the caller's, this CPU's only reference to it.
                 match unsafe { scratch.as_mut() } {
                     Some(scratch) => either(pipeline::hear(&Maps, scratch)),
+                    None => Reason::TableFault as u32,
+                }
+            }
+
+            #[unsafe(no_mangle)]
+            #[inline(never)]
+            extern "C" fn $hear_anew(scratch: *mut Scratch<$family>) -> u32 {
+                // SAFETY: the caller's, this CPU's only reference to it.
+                match unsafe { scratch.as_mut() } {
+                    Some(scratch) => either(pipeline::hear_anew(&Maps, scratch)),
                     None => Reason::TableFault as u32,
                 }
             }
@@ -106,6 +121,40 @@ const COUNTS_CLIENT: u32 = u32::MAX;
 pub fn count_out(key: &FlowKey<V6>, to_backend: &FlowPtr, said: u32, is_silent: bool) -> u32 {
     let (at, seen) = to_backend.parts();
     count_flow_out(key, at, seen, said, u32::from(is_silent))
+}
+
+/// What a client's SYN means for its flow.
+#[inline(always)]
+pub fn asked_anew(to_backend: &FlowPtr, protocol: u8) -> u32 {
+    let (at, seen) = to_backend.parts();
+    asked_flow_anew(at, seen, protocol.into())
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn asked_flow_anew(at: *mut FlowEntry, seen: u32, protocol: u32) -> u32 {
+    if at.is_null() {
+        return 0;
+    }
+    pipeline::asked_anew(&Maps, &FlowPtr::from_parts(at, seen), protocol as u8)
+}
+
+/// Has a flow begin again.
+#[inline(always)]
+pub fn reopen(key: &FlowKey<V6>, to_backend: &FlowPtr) -> Result<(), Reason> {
+    let (at, seen) = to_backend.parts();
+    as_result(reopen_flow(key, at, seen))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn reopen_flow(key: *const FlowKey<V6>, at: *mut FlowEntry, seen: u32) -> u32 {
+    if at.is_null() {
+        return Reason::TableFault as u32;
+    }
+    // SAFETY: the caller's reference.
+    let Some(key) = (unsafe { key.as_ref() }) else { return Reason::TableFault as u32 };
+    either(flow::reopen(&Maps, key, &FlowPtr::from_parts(at, seen)))
 }
 
 #[unsafe(no_mangle)]
@@ -166,5 +215,5 @@ extern "C" fn count_flow_out(
     flow::count_out(&Maps, key, &FlowPtr::from_parts(at, seen), said, is_silent != 0)
 }
 
-apart!(v4, V4, find_way_v4, hear_v4, not_itself_v4);
-apart!(v6, V6, find_way_v6, hear_v6, not_itself_v6);
+apart!(v4, V4, find_way_v4, hear_v4, hear_anew_v4, not_itself_v4);
+apart!(v6, V6, find_way_v6, hear_v6, hear_anew_v6, not_itself_v6);

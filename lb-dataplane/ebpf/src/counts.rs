@@ -1,14 +1,20 @@
-//! What is counted of flows: packets, and how many there are of each backend and service.
+//! What is counted: how packets end, those of each backend, and how many flows there are of each backend and service.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::Array;
+use aya_ebpf::maps::{Array, PerCpuArray};
+use lb_dataplane_common::reason::{
+    INTERFACE_PLACES, REASON_PLACES, Reason, ReasonCounts, reason_index,
+};
 use lb_dataplane_common::service::BackendEntry;
 use lb_dataplane_common::tables::{CpuCounts, FlowCounts, KeptCounts};
 
 use crate::atomic;
 
+#[map]
+static REASONS: PerCpuArray<ReasonCounts> =
+    PerCpuArray::with_max_entries(INTERFACE_PLACES * REASON_PLACES, 0);
 /// User space writes it by way of its memory, around the loads.
 #[map]
 pub static BACKENDS: Array<BackendEntry> = Array::with_max_entries(64, BPF_F_MMAPABLE);
@@ -29,6 +35,18 @@ static SERVICE_COUNTS: Array<KeptCounts> = Array::with_max_entries(64, 0);
 /// Backends that a CPU counts at most. Set by the loader.
 #[unsafe(no_mangle)]
 static LBD_COUNTED_BACKENDS: u32 = 0;
+
+/// Counts how a packet ended that came in through the interface at this place.
+#[inline(always)]
+pub fn count_reason(interface_place: u32, reason: Reason, bytes: u32) {
+    if let Some(counts) = REASONS.get_ptr_mut(reason_index(interface_place, reason)) {
+        // SAFETY: this CPU's element, which nothing else writes while the program runs.
+        unsafe {
+            (*counts).packets += 1;
+            (*counts).bytes += u64::from(bytes);
+        }
+    }
+}
 
 /// How many flows a backend has.
 #[inline(always)]

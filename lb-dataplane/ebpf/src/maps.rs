@@ -12,9 +12,7 @@ use lb_dataplane_common::fib6::Fib6Tables;
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Timeouts};
 use lb_dataplane_common::fragment::{FragmentKey, FragmentPorts};
 use lb_dataplane_common::pipeline::Scratch;
-use lb_dataplane_common::reason::{
-    INTERFACE_PLACES, REASON_PLACES, Reason, ReasonCounts, reason_index,
-};
+use lb_dataplane_common::reason::Reason;
 use lb_dataplane_common::service::{
     AccessKey, Affinity, AffinityKey, BackendEntry, PAGE_WORDS, RangeKey, ServiceEntry,
     SourceEntry, VipKey,
@@ -45,9 +43,6 @@ static ROUND_ROBIN: Array<u64> = Array::with_max_entries(64, 0);
 static FLOWS: HashMap<FlowKey<V4>, FlowEntry> = HashMap::with_max_entries(64, 0);
 #[map]
 static FLOWS6: HashMap<FlowKey<V6>, FlowEntry> = HashMap::with_max_entries(64, 0);
-#[map]
-static REASONS: PerCpuArray<ReasonCounts> =
-    PerCpuArray::with_max_entries(INTERFACE_PLACES * REASON_PLACES, 0);
 /// Room for a packet's way.
 #[map]
 static SCRATCH: PerCpuArray<Scratch<V4>> = PerCpuArray::with_max_entries(1, 0);
@@ -194,13 +189,13 @@ macro_rules! family_tables {
             }
 
             #[inline(always)]
-            fn not_itself(
-                &self,
-                service: &ServiceEntry,
-                key: &FlowKey<$family>,
-                chosen: u32,
-            ) -> u32 {
-                apart::$apart::not_itself(service, key, chosen)
+            fn hear_anew(&self, scratch: &mut Scratch<$family>) -> Result<(), Reason> {
+                apart::$apart::hear_anew(scratch)
+            }
+
+            #[inline(always)]
+            fn not_itself(&self, its: &ServiceEntry, key: &FlowKey<$family>, chosen: u32) -> u32 {
+                apart::$apart::not_itself(its, key, chosen)
             }
 
             #[inline(always)]
@@ -373,6 +368,16 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn asked_anew(&self, flow: &FlowPtr, protocol: u8) -> u32 {
+        apart::asked_anew(flow, protocol)
+    }
+
+    #[inline(always)]
+    fn reopen(&self, key: &FlowKey<V6>, flow: &FlowPtr) -> Result<(), Reason> {
+        apart::reopen(key, flow)
+    }
+
+    #[inline(always)]
     fn count_open_flow(&self, service: u32, backend: u32) {
         counts::count_open_flow(service, backend)
     }
@@ -484,12 +489,6 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn count(&self, interface_place: u32, reason: Reason, bytes: u32) {
-        if let Some(counts) = REASONS.get_ptr_mut(reason_index(interface_place, reason)) {
-            // SAFETY: this CPU's element, which nothing else writes while the program runs.
-            unsafe {
-                (*counts).packets += 1;
-                (*counts).bytes += u64::from(bytes);
-            }
-        }
+        counts::count_reason(interface_place, reason, bytes);
     }
 }

@@ -582,6 +582,7 @@ fn a_flow_ends_in_both_tables_at_once() {
         scene.send(Hook::Tc, &packet(ACK, sides.client, sides.vip));
         // A connection that begins anew comes from another port.
         scene.send(Hook::Tc, &packet(FIN, sides.client, sides.vip));
+        scene.send(Hook::Tc, &back(FIN));
         let again = scene.send(Hook::Tc, &packet(SYN, sides.client, sides.vip)).frame();
         assert_ne!(again.from, out.from);
         let ended = scene.send(Hook::Tc, &back(ACK));

@@ -152,7 +152,7 @@ fn connections_that_end_make_room() {
             assert_eq!(clients.open(9 * 256 + 5, 50_000 + port), 2, "{} {port}", clients.what());
         }
         assert_eq!(flows(&mut clients.scene), [50, 50]);
-        // A SYN on a connection that was reset begins anew: one ends, one begins.
+        // A SYN on a connection that its client has reset goes where it was: it is one flow.
         clients.send(RST, 9 * 256 + 5, 50_000);
         clients.open(9 * 256 + 5, 50_000);
         assert_eq!(flows(&mut clients.scene).iter().sum::<u64>(), 100, "{}", clients.what());

@@ -136,7 +136,7 @@ fn a_flow_stays_with_its_backend_and_is_one_entry() {
             }
             let backends = scene.get().flows(9).unwrap();
             assert_eq!(backends[0].backend.to_string(), at(backend, 80));
-            // A SYN on a closing flow begins anew, at a backend that takes new flows.
+            // A SYN after a sign of the end begins anew, at a backend that takes new flows.
             scene.send(hook, &packet(FIN, &client, &vip));
             scene.send(hook, &packet(SYN, &client, &vip));
             let flows = scene.get().flows(9).unwrap();

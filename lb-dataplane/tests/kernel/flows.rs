@@ -7,7 +7,7 @@ use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::{FlowFilter, FlowPlace, FlowState, Hook, Passed, Reason, Sizes};
 
 use crate::family::{FAMILIES, Family, each};
-use crate::frame::{ACK, Carries, ECHO, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
+use crate::frame::{ACK, Carries, ECHO, FIN, Frame, RST, RST_ACK, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BACKEND_SIDE, BOTH, CLIENT_SIDE, Scene, small};
 
 const VIP: &str = "192.0.2.1:80";
@@ -166,13 +166,16 @@ fn a_segment_of_no_flow_begins_one_under_maglev_only() {
 }
 
 #[test]
-fn a_syn_on_a_closing_flow_begins_anew_and_one_on_a_live_flow_does_not() {
+fn a_syn_on_a_closed_flow_begins_anew_and_one_on_a_live_flow_does_not() {
     for (hook, family) in each() {
         let [vip, client, backend] = &family.ends();
         let other = &family.at(2, 10, 8080);
-        for (end, from, to) in [(FIN, client, vip), (RST, backend, client), (FIN, backend, client)]
-        {
-            let what = format!("{hook:?} {end:?} {from}");
+        for end in [
+            &[(FIN, client, vip), (FIN, backend, client)][..],
+            &[(FIN, backend, client), (FIN, client, vip)],
+            &[(RST_ACK, backend, client)],
+        ] {
+            let what = format!("{hook:?} {end:?}");
             let mut scene = Scene::new();
             scene.serve(vip, Tcp, RoundRobin, &[backend]);
             scene.send(hook, &packet(SYN, client, vip));
@@ -180,7 +183,9 @@ fn a_syn_on_a_closing_flow_begins_anew_and_one_on_a_live_flow_does_not() {
             scene.serve(vip, Tcp, RoundRobin, &[&format!("draining {backend}"), other]);
             let live = scene.send(hook, &packet(SYN, client, vip));
             assert_eq!(live.frame().to.to_string(), *backend, "{what}: live");
-            scene.send(hook, &packet(end, from, to));
+            for (carries, from, to) in end {
+                scene.send(hook, &packet(*carries, from, to));
+            }
             let anew = scene.send(hook, &packet(SYN, client, vip));
             assert_eq!(anew.frame().to.to_string(), *other, "{what}");
             let entries = scene.entries().len() + scene.entries6().len();
@@ -223,7 +228,11 @@ fn one_client_port_through_two_vips_to_one_backend_collides() {
         scene.send(hook, &packet(SYN, client, vip));
         let second = scene.send(hook, &packet(SYN, client, other));
         assert_eq!(second.reason, Reason::FlowCollision, "{hook:?} {family:?}");
+        // Anybody may have had the backend say so, and keep its connection.
         scene.send(hook, &packet(RST, backend, client));
+        let after = scene.send(hook, &packet(SYN, client, other));
+        assert_eq!(after.reason, Reason::FlowCollision, "{hook:?} {family:?}");
+        scene.send(hook, &packet(RST_ACK, backend, client));
         let after = scene.send(hook, &packet(SYN, client, other));
         assert_eq!(after.reason, Reason::ForwardedToBackend, "{hook:?}: the first one has closed");
         let back = scene.send(hook, &packet(ACK, backend, client)).frame();

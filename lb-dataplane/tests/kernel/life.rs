@@ -68,6 +68,60 @@ fn connect(scene: &mut Scene, hook: Hook, client: &str, vip: &str) -> String {
     source
 }
 
+/// What the counters and the list of flows say of the only flow: its backend, and whether its connection is open.
+fn only_flow(scene: &mut Scene) -> (String, bool) {
+    let flows = scene.get().flows(9).unwrap();
+    let [flow] = &flows[..] else { panic!("{flows:?}") };
+    let counters = scene.get().service_counters().unwrap();
+    let backends = counters.values().flat_map(|service| &service.backends);
+    (flow.backend.to_string(), backends.map(|backend| backend.active).sum::<u64>() == 1)
+}
+
+#[test]
+fn who_forges_a_sign_of_the_end_and_a_syn_ends_no_flow() {
+    for hook in BOTH {
+        for [vip, client, backend, source] in FAMILIES {
+            for is_full_nat in [false, true] {
+                for sign in [FIN, RST] {
+                    let what = format!("{hook:?} {vip} {is_full_nat} {sign:?}");
+                    let mut scene = Scene::new();
+                    if is_full_nat {
+                        let address = source.parse().unwrap();
+                        scene.sources = vec![Source { address, first_port: 2000, last_port: 2003 }];
+                    }
+                    scene.serve(vip, Tcp, Maglev, &[backend]);
+                    let seen = connect(&mut scene, hook, client, vip);
+                    let other = backend.replace('9', "10");
+                    scene.serve(vip, Tcp, Maglev, &[&format!("draining {backend}"), &other]);
+                    let goes_on = |scene: &mut Scene, carries| {
+                        let out = scene.send(hook, &packet(carries, client, vip)).frame();
+                        let ends = (out.from.to_string(), out.to.to_string());
+                        assert_eq!(ends, (seen.clone(), backend.to_owned()), "{what}: {carries:?}");
+                    };
+                    goes_on(&mut scene, sign);
+                    goes_on(&mut scene, SYN);
+                    // The backend has the connection: it says what it waits for (RFC 5961 §4), and the client goes on.
+                    acknowledge(&mut scene, hook, ACK, [backend, &seen], 1001);
+                    goes_on(&mut scene, ACK);
+                    assert_eq!(only_flow(&mut scene), (backend.to_owned(), true), "{what}");
+
+                    // It has none: the SYN that it sends begins one.
+                    goes_on(&mut scene, sign);
+                    goes_on(&mut scene, SYN);
+                    acknowledge(&mut scene, hook, SYN_ACK, [backend, &seen], 1001);
+                    assert_eq!(only_flow(&mut scene), (backend.to_owned(), false), "{what}");
+                    acknowledge(&mut scene, hook, ACK, [client, vip], 2);
+                    assert_eq!(only_flow(&mut scene), (backend.to_owned(), true), "{what}");
+                    scene.let_pass(seconds(7000));
+                    assert_eq!(scene.age().0, 0, "{what}: it is established, and closes no more");
+                    scene.let_pass(seconds(450));
+                    assert_eq!(scene.age().0, 1, "{what}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_service_may_have_a_time_out_of_its_own() {
     let idle = NonZero::new(20);

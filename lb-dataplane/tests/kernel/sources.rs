@@ -172,6 +172,7 @@ fn a_port_is_free_again_when_its_flow_is_gone() {
         scene.send(hook, &packet(SYN_ACK, &ends.backend, &first.to_string()));
         scene.send(hook, &packet(ACK, &ends.client, &ends.vip));
         scene.send(hook, &packet(FIN, &ends.client, &ends.vip));
+        scene.send(hook, &packet(FIN, &ends.backend, &first.to_string()));
         assert_eq!(scene.send(hook, &syn).reason, Reason::ForwardedToBackend, "{what}");
         assert_eq!(entries(&mut scene), 2, "{what}");
     }

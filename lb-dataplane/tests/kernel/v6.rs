@@ -8,7 +8,7 @@ use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::table::Source;
 use lb_dataplane::{Hook, Reason, Timeouts};
 
-use crate::frame::{ACK, Carries, ECHO6, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet};
+use crate::frame::{ACK, Carries, ECHO6, FIN, Frame, RST, RST_ACK, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BACKEND_SIDE, BOTH, CLIENT_SIDE, Scene};
 
 const VIP: &str = "[2001:db8:ff::1]:80";
@@ -340,7 +340,7 @@ fn flows_end_and_begin_anew() {
     let to = |scene: &mut Scene, carries| scene.send(Hook::Tc, &packet(carries, CLIENT, VIP));
     let first = to(&mut scene, SYN).frame().to;
     assert_eq!(to(&mut scene, SYN).frame().to, first, "a retransmission");
-    to(&mut scene, RST);
+    scene.send(Hook::Tc, &packet(RST_ACK, &first.to_string(), CLIENT));
     assert_ne!(to(&mut scene, SYN).frame().to, first, "a new connection has its own turn");
     assert_eq!(to(&mut scene, FIN).reason, Reason::ForwardedToBackend);
     to(&mut scene, RST);

@@ -5,7 +5,8 @@ use crate::checksum::Delta;
 use crate::family::{Family, V6};
 use crate::flow::{
     self, Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey,
-    STATE_ACROSS, STATE_CLOSING, STATE_GOING, STATE_MODE, Translation, remove_to_backend,
+    STATE_ACROSS, STATE_CLOSING, STATE_GOING, STATE_MODE, Translation, is_closed,
+    remove_to_backend,
 };
 use crate::hash::FlowHash;
 use crate::peer;
@@ -413,7 +414,7 @@ fn take_port<F: Family, T: Tables>(
 }
 
 /// Inserts the direction to the client for a flow that keeps its client's address. An entry that is there already is this
-/// flow's own, what a closing flow left (it makes room), or a live flow of the same client port through another service:
+/// flow's own, what a closed flow left (it makes room), or a live flow of the same client port through another service:
 /// two flows that a backend cannot tell apart.
 #[inline(always)]
 fn insert_back_of_client<A: Family, T: TablesOf<A>>(
@@ -439,8 +440,13 @@ fn insert_back_of_client<A: Family, T: TablesOf<A>>(
         if !old.is_same() {
             return Err(Reason::FlowExpiring);
         }
-        if state & STATE_CLOSING == 0 {
-            return if made.there == *key { Ok(()) } else { Err(Reason::FlowCollision) };
+        let is_its_own = made.there == *key;
+        if is_its_own && state & STATE_CLOSING == 0 {
+            return Ok(());
+        }
+        // Who sees that another flow closes may have forged what says so.
+        if !is_its_own && !is_closed(key.protocol(), state) {
+            return Err(Reason::FlowCollision);
         }
         match tables.flow(&made.there) {
             Some(there) if peer::leads_back_to(&there, &made.back) => {

@@ -18,8 +18,9 @@
 use super::entry::SWAP_TRIES;
 use super::{
     Flow, FlowKey, SCTP, STATE_BACKEND_FIN, STATE_BACKEND_RESET, STATE_BITS, STATE_CLAIMED,
-    STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CONFIRMED, STATE_COUNTED_OUT,
-    STATE_GOING, STATE_MODE, STATE_REPLIED, STATE_SAMPLED, STATE_TAG, has_handshake,
+    STATE_CLIENT_COUNTED, STATE_CLIENT_FIN, STATE_CLIENT_RESET, STATE_CLOSING, STATE_CONFIRMED,
+    STATE_COUNTED_OUT, STATE_GOING, STATE_MODE, STATE_REPLIED, STATE_SAMPLED, STATE_TAG,
+    has_handshake,
 };
 use crate::choose;
 use crate::family::{Family, V6};
@@ -43,7 +44,14 @@ pub fn is_closed(protocol: u8, state: u32) -> bool {
 #[must_use]
 #[inline(always)]
 pub fn is_open(protocol: u8, state: u32) -> bool {
-    state & if has_handshake(protocol) { STATE_CONFIRMED } else { STATE_REPLIED } != 0
+    state & opening(protocol) != 0
+}
+
+/// The bit that says so.
+#[must_use]
+#[inline(always)]
+pub fn opening(protocol: u8) -> u32 {
+    if has_handshake(protocol) { STATE_CONFIRMED } else { STATE_REPLIED }
 }
 
 /// Whether a flow that counts is likely to be over, if both sides are silent: a RST came that its receiver may have ignored, or, where
@@ -193,6 +201,47 @@ pub fn count_out<T: Tables>(
     }
     // Ageing does.
     0
+}
+
+/// Has a flow with a sign of its end begin again, half-open, since its backend has answered a SYN as one that has no connection: what
+/// there was is over, and what is to be has to find room as any other when it opens. By way of [`Tables::reopen`].
+///
+/// # Errors
+///
+/// `FlowExpiring`.
+#[inline(always)]
+pub fn reopen<T: Tables>(
+    tables: &T,
+    key: &FlowKey<V6>,
+    to_backend: &impl Flow,
+) -> Result<(), Reason> {
+    const OVER: u32 = STATE_CLOSING | STATE_CONFIRMED | STATE_COUNTED_OUT | STATE_CLIENT_COUNTED;
+    let (counted_as, backend) = (to_backend.counted_as(), to_backend.backend());
+    let mut tries = 0;
+    while tries < SWAP_TRIES {
+        tries += 1;
+        let word = to_backend.word();
+        let state = word as u32;
+        if (state ^ to_backend.seen()) & STATE_TAG != 0 || state & STATE_GOING != 0 {
+            break;
+        }
+        if state & STATE_CLOSING == 0 {
+            // Another CPU was first.
+            return Ok(());
+        }
+        if to_backend.swap_word(word, word & !u64::from(OVER)) {
+            if state & STATE_COUNTED_OUT != 0 {
+                tables.count_again(backend);
+            } else if is_open(key.protocol(), state) {
+                tables.discount_open_flow(service_of(counted_as), backend);
+                if state & STATE_CLIENT_COUNTED != 0 {
+                    discount_client(tables, key, counted_as);
+                }
+            }
+            return Ok(());
+        }
+    }
+    Err(Reason::FlowExpiring)
 }
 
 /// Where a flow counts, and how it was.

@@ -1,5 +1,5 @@
 use crate::flow::seconds;
-use crate::frame::{ACK, Carries, RST, SYN, SYN_ACK, UDP, packet};
+use crate::frame::{ACK, Carries, RST, RST_ACK, SYN, SYN_ACK, UDP, packet};
 use crate::model::{ModelPacket, ModelTables, process, serving};
 use crate::reason::Reason;
 use crate::service::ALGORITHM_MAGLEV;
@@ -75,7 +75,7 @@ fn a_connection_that_begins_anew_does_not_end_itself() {
     let tables = scene();
     for _ in 0..=PLACES {
         send(&tables, SYN, "10.1.0.1:1000", VIP);
-        send(&tables, RST, BACKEND, "10.1.0.1:1000");
+        send(&tables, RST_ACK, BACKEND, "10.1.0.1:1000");
     }
     assert_eq!(send(&tables, SYN, "10.1.0.1:1000", VIP), Reason::ForwardedToBackend);
     assert_eq!((tables.evicted.get(), tables.keys().len()), (0, 2));

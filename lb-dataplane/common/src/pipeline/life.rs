@@ -1,15 +1,15 @@
 //! A flow's life, as its packets tell it.
 
 use super::{Arrival, Scratch, Step};
-use crate::age::has_lost_its_backend;
 use crate::family::{Family, V6};
 use crate::flow::{
     Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowKey, SCTP, STATE_BACKEND_FIN,
     STATE_BACKEND_RESET, STATE_BITS, STATE_CLAIMED, STATE_CLIENT_FIN, STATE_CLIENT_RESET,
-    STATE_CLOSING, STATE_CONFIRMED, STATE_COUNTED_OUT, STATE_GOING, STATE_MODE, STATE_REPLIED,
-    STATE_RESETS, STATE_TAG, TCP, count_client, is_open, remove_to_backend,
+    STATE_CLOSING, STATE_CONFIRMED, STATE_COUNTED_OUT, STATE_EXPIRING, STATE_GOING, STATE_MODE,
+    STATE_REPLIED, STATE_RESETS, STATE_TAG, TCP, count_client, is_closed, opening,
+    remove_to_backend,
 };
-use crate::parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+use crate::parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, is_answer_to_first};
 use crate::peer;
 use crate::reason::Reason;
 use crate::sctp;
@@ -19,25 +19,39 @@ use crate::tables::{Tables, TablesOf};
 /// Ticks of silence after which a SYN that no backend answered chooses anew: its backend may have gone.
 const UNANSWERED_SYN_TICKS: u32 = 2;
 
-/// Whether a client's SYN ends the flow that it belongs to and begins another: that one was closing, its backend has left
-/// the SYNs before it unanswered, or is lost.
+/// What a client's SYN means for the flow that it belongs to. [`BEGINS_ANEW`]: the flow is known to be closed, or its backend has left
+/// a SYN unanswered, so another one begins. By way of [`Tables::asked_anew`].
+///
+/// Anybody may have sent a FIN or RST, and the SYN, too. So it goes where the connection may be, whose answer tells
+/// (RFC 5961 §4): an acknowledgement, and the flow lives on; or a SYN, and the flow [begins again](crate::flow::reopen).
+///
+/// Where that answer is not seen, nothing is ever known to be closed. The backend sees it all the same, and takes a new connection or
+/// keeps its old one; but if it takes no new ones, a sign of the end has to do, or clients would keep it busy that use their ports again.
 #[inline(always)]
-pub(super) fn begins_anew<A: Family, T: Tables>(
-    tables: &T,
-    entry: &impl Flow,
-    state: u32,
-    arrival: &Arrival<A>,
-    now: u32,
-) -> bool {
-    arrival.is_first_of_connection()
-        && entry.direction() == DIRECTION_TO_BACKEND
-        && (state & STATE_CLOSING != 0
-            || state & STATE_REPLIED == 0 && entry.idle(now) >= UNANSWERED_SYN_TICKS
-            || has_lost_its_backend(tables, entry))
+pub fn asked_anew<T: Tables>(tables: &T, entry: &impl Flow, protocol: u8) -> u32 {
+    let state = entry.seen();
+    let is_direct = state & STATE_MODE != 0;
+    let is_closing = state & STATE_CLOSING != 0;
+    let backend = tables.backend(entry.backend());
+    let is_lost = backend.is_none_or(|backend| backend.is_lost());
+    // What ageing has marked it has found silent for as long as may be; SCTP's signs had their association's tag.
+    let is_over =
+        state & STATE_EXPIRING != 0 || is_closed(protocol, state) || is_closing && protocol == SCTP;
+    let takes_none = || backend.is_none_or(|backend| !backend.takes_new_flows_of(entry.service()));
+    let is_unanswered = state & STATE_REPLIED == 0
+        && entry.idle(tables.now()) >= UNANSWERED_SYN_TICKS
+        && (!is_direct || state & STATE_CONFIRMED == 0 || is_lost);
+    if is_over || is_unanswered || is_direct && is_closing && takes_none() {
+        BEGINS_ANEW
+    } else if state & STATE_REPLIED != 0 && (is_closing || is_lost) {
+        ASKS_ANEW
+    } else {
+        0
+    }
 }
 
-/// Whether a client's SYN may end a flow that ageing has marked, and begin another: one that was closing. Its ports are free
-/// for the client to use again, and dropping the SYN would cost it a second.
+/// Whether a client's SYN may end a flow that ageing has marked, and begin another: one that was closing. It has been silent for as long
+/// as such a one may be, its ports are free for the client to use again, and dropping the SYN would cost it a second.
 #[inline(always)]
 pub(super) fn may_replace<A: Family>(entry: &impl Flow, state: u32, arrival: &Arrival<A>) -> bool {
     state & STATE_CLAIMED == 0
@@ -72,9 +86,15 @@ pub(crate) fn claim(entry: &impl Flow) -> Result<(), Reason> {
     if entry.claim(0) { Ok(()) } else { Err(Reason::FlowExpiring) }
 }
 
-/// Of what a packet says, beside bits of `STATE_*`: its client goes on with a flow that counts nowhere, or after a RST.
+/// Of what a packet says, beside bits of `STATE_*`: its client goes on with a flow that counts nowhere, or after a sign of its end.
 const GOES_ON: u32 = 1 << 16;
 const TAKES_BACK: u32 = 1 << 17;
+/// Its client asks for a connection where there may be none any more, or the backend answers that with a new one.
+const ASKS_ANEW: u32 = 1 << 18;
+const ANSWERS_ANEW: u32 = 1 << 19;
+pub(super) const ANEW: u32 = ASKS_ANEW | ANSWERS_ANEW;
+/// Another flow begins.
+pub(super) const BEGINS_ANEW: u32 = 1 << 20;
 
 /// What a packet says of its flow's life, for [`hear`]; 0 if that is nothing new, as with most.
 #[inline(always)]
@@ -83,6 +103,7 @@ pub(super) fn said<A: Family, T: TablesOf<A>>(
     arrival: &Arrival<A>,
     entry: &T::Flow,
     state: u32,
+    asks: u32,
 ) -> u32 {
     let to_client = entry.direction() == DIRECTION_TO_CLIENT;
     let is_tcp = arrival.key.protocol() == TCP;
@@ -109,12 +130,14 @@ pub(super) fn said<A: Family, T: TablesOf<A>>(
         (false, TCP_FIN) => STATE_CLIENT_FIN,
         (false, _) => STATE_CLIENT_RESET,
     };
-    let mut more = 0;
-    if flags & TCP_RST == 0 && !to_client {
+    let mut more = asks | answers_anew(entry.direction(), flags, state);
+    if flags & (TCP_RST | TCP_SYN) == 0 && !to_client {
         if is_direct {
             // What the backend sends is not seen here: a client that goes on has had an answer.
             if goes_on || acknowledges {
                 bits |= STATE_REPLIED | STATE_CONFIRMED;
+                // If it was asked for again.
+                more |= ((state / STATE_CONFIRMED) & !state & STATE_REPLIED) * ANSWERS_ANEW;
             }
         } else if state & STATE_REPLIED != 0
             && (goes_on || acknowledges && (is_sctp || answers(arrival, entry)))
@@ -131,6 +154,17 @@ pub(super) fn said<A: Family, T: TablesOf<A>>(
     }
     note_acknowledged(arrival, entry, state | bits);
     if bits & !state | more == 0 { 0 } else { bits | more }
+}
+
+/// [`ANSWERS_ANEW`] where a packet of the backend is a SYN, and there was a sign of the end. Without branches, of which the verifier would
+/// walk both.
+#[inline(always)]
+fn answers_anew(direction: u8, flags: u8, state: u32) -> u32 {
+    let is_closing = (state / STATE_CLIENT_FIN)
+        | (state / STATE_BACKEND_FIN)
+        | (state / STATE_BACKEND_RESET)
+        | (state / STATE_CLIENT_RESET);
+    (u32::from((flags / TCP_SYN) & direction) & is_closing & 1) * ANSWERS_ANEW
 }
 
 /// Notes in both directions what a packet has said of its flow's life, as `step.news` has it. By way of
@@ -156,7 +190,9 @@ pub fn hear<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> 
     }
     let peer = peer::find(tables, &arrival.key, &entry);
     let to_backend = if to_client { peer.as_ref() } else { Some(&entry) };
-    let opens = is_open(protocol, state | bits) && !is_open(protocol, state);
+    let new = bits & !state;
+    let opener = opening(protocol);
+    let opens = new & opener != 0;
     if let Some(to_backend) = to_backend
         && (opens || step.news & GOES_ON != 0)
     {
@@ -179,16 +215,18 @@ pub fn hear<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> 
     if let Some(to_backend) = &peer
         && to_client
         && protocol != SCTP
-        && bits & !state & STATE_REPLIED != 0
+        && new & STATE_REPLIED != 0
         && !to_backend.set_first_reply(u32::from_be(arrival.sequence))
     {
         return Err(Reason::FlowExpiring);
     }
+    // What opens it the entry to the backend says already, or does not say any more: no bit of that without its count.
+    let is_of_backend = 0_u32.wrapping_sub(step.direction.into());
     // Another CPU may have taken the flow away since its state was read: then it is not confirmed any more.
-    if entry.set_state(bits) & STATE_GOING != 0 {
+    if entry.set_state(new & !(opener & !is_of_backend)) & STATE_GOING != 0 {
         return Err(Reason::FlowExpiring);
     }
-    let before = peer.as_ref().map_or(0, |peer| peer.set_state(bits));
+    let before = peer.as_ref().map_or(0, |peer| peer.set_state(new & !(opener & is_of_backend)));
     // Once both entries say it: of two CPUs that close a side each, one finds both closed in the entry to the backend.
     // Where other CPUs have kept one from saying so there, the other entry says it.
     let said = (entry.state() | before) & STATE_CLOSING;
@@ -198,6 +236,51 @@ pub fn hear<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> 
         tables.count_out(key, to_backend, said, false);
     }
     Ok(())
+}
+
+/// Notes in both directions what a packet has said of a connection in the place of the flow's, before [`hear`] has the rest of it. By way
+/// of [`FamilyTables::hear_anew`](crate::tables::FamilyTables::hear_anew).
+///
+/// # Errors
+///
+/// As for [`hear`].
+#[inline(always)]
+pub fn hear_anew<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    write_key_to_backend(scratch);
+    let Scratch { arrival, step, made, .. } = scratch;
+    let entry = tables.flow(&arrival.key).ok_or(Reason::FlowExpiring)?;
+    if (entry.seen() ^ step.seen) & STATE_TAG != 0 {
+        return Err(Reason::FlowExpiring);
+    }
+    if step.seen & STATE_MODE != 0 {
+        let is_asked = step.news & ASKS_ANEW != 0;
+        entry.clear_state(if is_asked { STATE_REPLIED } else { STATE_CLIENT_FIN });
+        return Ok(());
+    }
+    let Some(peer) = peer::find(tables, &arrival.key, &entry) else { return Ok(()) };
+    if step.news & ASKS_ANEW != 0 {
+        // A backend that has just spoken may hold its answer back (RFC 5961 §7): nothing would follow from its silence.
+        if peer.idle(tables.now()) >= UNANSWERED_SYN_TICKS {
+            entry.clear_state(STATE_REPLIED);
+            peer.clear_state(STATE_REPLIED);
+        }
+        return Ok(());
+    }
+    if arrival.key.protocol() != TCP || !is_answer_to_first(arrival.flags) {
+        return Ok(());
+    }
+    tables.reopen(&made.after, &peer)?;
+    if entry.state() & STATE_CLOSING != 0 {
+        entry.clear_state(STATE_CLOSING | STATE_CONFIRMED);
+    }
+    if peer.set_first_reply(u32::from_be(arrival.sequence)) {
+        Ok(())
+    } else {
+        Err(Reason::FlowExpiring)
+    }
 }
 
 /// Writes the key of the flow's packets to its backend where nothing is made of it otherwise.

@@ -259,6 +259,7 @@ proptest! {
 }
 
 mod across;
+mod anew;
 mod established;
 mod least;
 
