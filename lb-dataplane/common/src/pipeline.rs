@@ -2,7 +2,7 @@
 //!
 //! Each hook has three programs. The one that is attached knows the [short way](forward_established), that of established flows. What
 //! it knows to be of no flow it leaves to the third one, and all else to the second one. That one [finds the flow](forward_found) of
-//! whatever packet, and leaves those of none to the third one, too, which is there for each family: they [begin a flow](begin) or are
+//! whatever packet, and leaves those of none to the third one, too, which is there for each family: they [begin a flow](begin()) or are
 //! routed.
 //!
 //! An ICMP error about a flow, and a later fragment of its datagrams, find the flow by other means and then go the same way.
@@ -94,7 +94,7 @@ pub const TO_PEER: u32 = MEMBER_TO_PEER as u32;
 pub enum Next {
     /// The one that finds the flow of whatever packet: [`forward_found`].
     Find,
-    /// The one of IPv4 packets that have no flow: [`begin`].
+    /// The one of IPv4 packets that have no flow: [`begin()`].
     Begin,
     /// The same of IPv6.
     Begin6,

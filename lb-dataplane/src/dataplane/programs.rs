@@ -41,7 +41,7 @@ pub(super) const fn of(hook: Hook) -> &'static str {
     }
 }
 
-/// What a program leads on to, in the order of [`Next`], and the map by which it does.
+/// What a program leads on to, in the order of [`Next`](lb_dataplane_common::pipeline::Next), and the map by which it does.
 const fn leads_to(name: &str) -> Option<([&'static str; 3], &'static str)> {
     match name.as_bytes() {
         b"lbd_tc" => Some((["lbd_tc_find", "lbd_tc_begin", "lbd_tc_begin6"], "TC_NEXT")),

@@ -19,7 +19,7 @@ use crate::tables::{Tables, TablesOf};
 /// Ticks of silence after which a SYN that no backend answered chooses anew: its backend may have gone.
 const UNANSWERED_SYN_TICKS: u32 = 2;
 
-/// What a client's SYN means for the flow that it belongs to. [`BEGINS_ANEW`]: the flow is known to be closed, or its backend has left
+/// What a client's SYN means for the flow that it belongs to. `BEGINS_ANEW`: the flow is known to be closed, or its backend has left
 /// a SYN unanswered, so another one begins. By way of [`Tables::asked_anew`].
 ///
 /// Anybody may have sent a FIN or RST, and the SYN, too. So it goes where the connection may be, whose answer tells
