@@ -215,7 +215,7 @@ pub struct Dataplane {
     #[cfg_attr(feature = "openapi", schema(minimum = 1024, maximum = 268_435_456))]
     pub max_ring_slots: u32,
     /// Prefixes in the access lists of all services, about 100 bytes each once they are there; 1,048,576 by default, at most
-    /// 16,777,216. A VIP has 16,384 at most.
+    /// 16,777,216. A VIP has 10,000 at most.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 16_777_216))]
     pub max_access_prefixes: u32,
     /// Source addresses in all distinct lists of them, which are those of VIPs with `full-nat` and `one-arm`, 24 bytes each; 131,072

@@ -93,7 +93,7 @@ pub struct VipSpec {
     /// 65,000 bytes; as they come by default. Only with TCP, and not with direct server return.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mss_clamp: Option<MssClamp>,
-    /// Who may begin flows, in 16,384 prefixes at most; everybody by default.
+    /// Who may begin flows; everybody by default.
     #[serde(default, skip_serializing_if = "Access::is_open")]
     pub access: Access,
     /// What becomes of a new flow that finds no room in the flow table.
@@ -102,8 +102,8 @@ pub struct VipSpec {
     /// Where packets to a backend come from; the client's own address by default.
     #[serde(default)]
     pub nat: Nat,
-    /// Where flows go; at least one, and 4,096 at most.
-    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 4096))]
+    /// Where flows go; at least one.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1))]
     pub backends: Vec<Backend>,
     /// How each backend is checked; a TCP connect by default.
     #[serde(default)]
@@ -112,9 +112,8 @@ pub struct VipSpec {
     #[serde(default = "yes")]
     pub advertise: bool,
     /// Interfaces, by name or pattern (`eth*`), on whose links ARP and neighbour discovery are answered for the address while
-    /// the VIP is healthy: where it is of the clients' own network. One node of a link at most; none by default, and 256 at most.
+    /// the VIP is healthy: where it is of the clients' own network. One node of a link at most; none by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(max_items = 256))]
     pub announce_on: Vec<String>,
 }
 
@@ -302,12 +301,12 @@ impl FullTable {
 pub struct Nat {
     /// `dnat` (the default), `full-nat`, `one-arm`, `dsr`, `dsr-ipip` or `dsr-gue`.
     pub mode: NatMode,
-    /// Where flows come from, of the family of the backends, 16 at most. With `full-nat` addresses that are routed to this host, the VIP's own if
+    /// Where flows come from, of the family of the backends. With `full-nat` addresses that are routed to this host, the VIP's own if
     /// there are none; with `one-arm` any that are this host's own, that on the way to the backend if there are none. Of an address
     /// that is this host's own, with either, only ports are used that the kernel gives to no connection of this host:
     /// `net.ipv4.ip_local_port_range` and `ip_local_reserved_ports` say which.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>, max_items = 16))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub source_addresses: Vec<IpAddr>,
     /// With `full-nat` and `one-arm`, what a client hears for whom no source port is free: `drop` (nothing, the default),
     /// `reset` or `icmp`.
