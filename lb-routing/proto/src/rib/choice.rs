@@ -227,9 +227,10 @@ impl Rib {
 
     /// Chooses at the lower levels.
     fn order_lower(&mut self, id: PrefixId) {
-        let paths = &self.prefixes.get(id).paths;
-        // A path by itself leads there wherever its next hop is reached.
-        let varies = paths.len() > 1 && self.next_hops.vary();
+        let record = self.prefixes.get(id);
+        let paths = &record.paths;
+        // A path by itself leads there wherever its next hop is reached, if it counts in the end.
+        let varies = (paths.len() > 1 || record.equal == 0) && self.next_hops.vary();
         let levels = paths.iter().map(|path| self.next_hops.levels(self.hop(path))).max();
         let lower = 0..levels.filter(|_| varies).unwrap_or(1) - 1;
         let differs = |level| {

@@ -289,3 +289,27 @@ fn prefixes_that_lead_to_the_next_hops_of_each_others_better_paths_come_to_rest(
     world.rest().unwrap();
     assert!(world.chosen().is_empty() && world.installed.is_empty());
 }
+
+#[test]
+fn a_path_that_is_reached_at_a_lower_level_only_counts_there() {
+    let mut world = where_the_first_path_stays();
+    let path = |prefix, peer, next_hop| {
+        Step::Path(prefix, peer, Some(Told { next_hop, local_pref: 100, med: None, asn: 7 }))
+    };
+    // Two networks, each by a neighbour on the link, and, better, by a longer prefix that leads into the other one. Once one
+    // of them takes the better way, the longer prefix inside it leads nowhere in the end; yet the other one's way rests on it.
+    let steps = [
+        path(3, 0, 0),
+        path(0, 1, 0),
+        Step::Rest,
+        path(1, 2, 0),
+        path(1, 0, 6),
+        path(4, 0, 3),
+        path(3, 0, 5),
+        path(0, 0, 4),
+    ];
+    for step in &steps {
+        world.take(step).unwrap();
+    }
+    world.rest().unwrap();
+}
