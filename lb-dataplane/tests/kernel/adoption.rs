@@ -111,7 +111,7 @@ fn pins_of_another_layout_are_removed_and_not_read() {
 
 #[test]
 fn programs_are_loaded_when_they_are_needed_and_taken_over_by_the_next_process_of_the_same_build() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::untouched();
     let names = |scene: &Scene| {
         let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         scene.programs().iter().map(name).collect::<Vec<_>>()

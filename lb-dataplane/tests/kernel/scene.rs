@@ -128,6 +128,20 @@ impl Scene {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut Options)) -> Self {
+        Self::at(spare::take, change)
+    }
+
+    /// One that no other scene was before: no program is loaded.
+    pub(crate) fn untouched() -> Self {
+        let home = |options: &mut Options| {
+            let home = Home::new();
+            options.pin_dir = home.pin_dir();
+            home
+        };
+        Self::at(home, |_| ())
+    }
+
+    fn at(home: impl FnOnce(&mut Options) -> Home, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options {
             pin_dir: PathBuf::new(),
             sizes: small(),
@@ -139,7 +153,7 @@ impl Scene {
             record: true,
         };
         change(&mut options);
-        let home = spare::take(&mut options);
+        let home = home(&mut options);
         let mut scene = Self {
             dataplane: None,
             options,

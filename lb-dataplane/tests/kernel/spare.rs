@@ -1,21 +1,38 @@
-//! Dataplanes that scenes of the same test use one after the other: the verifier takes a second for a program, and emptying all
+//! Dataplanes that scenes of the same process use one after the other: the verifier takes a second for a program, and emptying all
 //! maps a twentieth of that.
 
 #![expect(unsafe_code, reason = "maps of any kind are emptied by the system call itself")]
 
-use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, Once, PoisonError};
 
 use aya::maps::{Map, MapData, MapInfo, MapType, RingBuf};
 use lb_dataplane::Options;
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
 
-thread_local! {
-    static SPARE: RefCell<Vec<(Options, Home)>> = const { RefCell::new(Vec::new()) };
+/// Those that wait for the next scene, the oldest first.
+static SPARE: Mutex<Vec<(Options, Home)>> = Mutex::new(Vec::new());
+
+/// How many wait at most; beyond, the oldest goes.
+const MAX_SPARE: usize = 6;
+
+/// What happens to those that wait, under a lock that no panic of another test spoils: they are whole at any time.
+fn with_spare<T>(work: impl FnOnce(&mut Vec<(Options, Home)>) -> T) -> T {
+    work(&mut SPARE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Nothing drops a static: what waits goes when the process ends.
+fn drop_at_exit() {
+    extern "C" fn drop_all() {
+        drop(with_spare(std::mem::take));
+    }
+    static ONCE: Once = Once::new();
+    // SAFETY: the function takes and returns nothing, and is there as long as the process.
+    ONCE.call_once(|| assert_eq!(unsafe { libc::atexit(drop_all) }, 0));
 }
 
 /// A folder with the bpffs of a dataplane.
@@ -24,6 +41,11 @@ pub(crate) struct Home {
 }
 
 impl Home {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("lbd-kernel-test-").tempdir().unwrap();
+        Self { folder }
+    }
+
     pub(crate) fn pin_dir(&self) -> PathBuf {
         self.folder.path().join("bpf")
     }
@@ -38,15 +60,13 @@ impl Drop for Home {
 
 /// A home for a dataplane of these options, its path put into them: that of an earlier scene with empty maps, or a new one.
 pub(crate) fn take(options: &mut Options) -> Home {
-    let spare = SPARE.with_borrow_mut(|all| {
+    let spare = with_spare(|all| {
         let fits = |(of, home): &(Options, Home)| {
             *of == Options { pin_dir: home.pin_dir(), ..options.clone() }
         };
-        all.iter().position(fits).map(|place| all.swap_remove(place).1)
+        all.iter().position(fits).map(|place| all.remove(place).1)
     });
-    let home = spare.unwrap_or_else(|| Home {
-        folder: tempfile::Builder::new().prefix("lbd-kernel-test-").tempdir().unwrap(),
-    });
+    let home = spare.unwrap_or_else(Home::new);
     options.pin_dir = home.pin_dir();
     home
 }
@@ -58,11 +78,16 @@ pub(crate) fn keep(options: &Options, home: Home) {
         return;
     }
     let layouts = fs::read_dir(home.pin_dir()).unwrap().map(|entry| entry.unwrap().path());
-    for maps in layouts.map(|layout| layout.join("maps")).filter(|maps| maps.exists()) {
-        fs::read_dir(maps).unwrap().for_each(|entry| empty(&entry.unwrap().path()));
-    }
-    // While the thread ends there is nobody to keep it for.
-    let _ = SPARE.try_with(|all| all.borrow_mut().push((options.clone(), home)));
+    let maps: Vec<_> =
+        layouts.map(|layout| layout.join("maps")).filter(|maps| maps.exists()).collect();
+    let [maps] = &maps[..] else { return };
+    fs::read_dir(maps).unwrap().for_each(|entry| empty(&entry.unwrap().path()));
+    drop_at_exit();
+    let oldest = with_spare(|all| {
+        all.push((options.clone(), home));
+        (all.len() > MAX_SPARE).then(|| all.remove(0))
+    });
+    drop(oldest);
 }
 
 fn empty(pin: &Path) {
