@@ -426,6 +426,10 @@ impl Served {
         old: Option<&Held>,
         steps: &mut Vec<Step>,
     ) -> Result<ServiceEntry, PlanError> {
+        // Also while no backend takes flows: a ring that never fits is refused when it is asked for, not when health is back.
+        if let Some(wanted) = ring::asked(service).filter(|len| *len > self.limits.ring_words) {
+            return Err(PlanError::RingsFull { wanted, slots: self.limits.ring_words });
+        }
         let ring_base = match old {
             Some(held) if held.ring == ring => held.entry.ring_base,
             _ if words.is_empty() => 0,

@@ -28,6 +28,12 @@ impl Digest {
     }
 }
 
+/// The slots of a ring whose length somebody has said.
+pub(super) fn asked(service: &Service) -> Option<u32> {
+    let is_hashed = matches!(service.algorithm, Algorithm::Maglev | Algorithm::SourceHash);
+    service.table_size.filter(|_| is_hashed).map(NonZero::get)
+}
+
 /// The ring with what is behind it, and the length of the ring alone.
 pub(super) fn whole(service: &Service, backends: &Backends) -> (Vec<u32>, u32) {
     let mut ring = ring(service, backends);

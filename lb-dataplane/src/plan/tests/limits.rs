@@ -60,7 +60,11 @@ fn what_just_fits_is_served_and_one_more_is_refused_and_leaves_nothing() {
     let two = |first: u16, more: u16, second: u16| {
         table([(key(9, first), ported(more)), (key(9, second), ported(0))])
     };
-    let cases: [(&str, Table, Table, Refusal); 9] = [
+    let failed = |table_size| {
+        let table_size = NonZero::new(table_size);
+        one(Service { table_size, ..service(Algorithm::Maglev, &[(1, false)]) })
+    };
+    let cases: [(&str, Table, Table, Refusal); 10] = [
         ("services", services(65_536), services(65_537), |e| {
             matches!(e, PlanError::TooManyServices { wanted: 65_537, limit: 65_536 })
         }),
@@ -86,6 +90,9 @@ fn what_just_fits_is_served_and_one_more_is_refused_and_leaves_nothing() {
         }),
         ("rings", hashing(16, 65_521), hashing(17, 65_521), |e| {
             matches!(e, PlanError::RingsFull { wanted: 65_521, slots: 1_048_576 })
+        }),
+        ("the ring of a backend that has failed", failed(1 << 20), failed((1 << 20) + 1), |e| {
+            matches!(e, PlanError::RingsFull { wanted: 1_048_577, slots: 1_048_576 })
         }),
         ("the last port", one(ported(u16::MAX - 80)), one(ported(u16::MAX - 79)), |e| {
             matches!(e, PlanError::PortsEnd { .. })
