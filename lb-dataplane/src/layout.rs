@@ -9,6 +9,7 @@ use aya::maps::{MapError, MapInfo, MapType};
 use aya_obj::{EbpfSectionKind, Object};
 use lb_dataplane_common::family::{V4, V6};
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Translation};
+use lb_dataplane_common::list::{NODE_WORDS, PAGE_NODES};
 use lb_dataplane_common::tables::COUNTED_TOGETHER;
 
 use crate::dataplane::Sizes;
@@ -66,11 +67,13 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
         "HALF_OPEN" => half_open_places(sizes.flow_entries) * cpus(),
         "HALF_OPEN6" => half_open_places(sizes.flow_entries6) * cpus(),
         "SERVICES" => while_changing(sizes.services),
-        "ROUND_ROBIN" | "SERVICE_COUNTS" | "SERVICE_OPEN_FLOWS" => service_ids(sizes.services),
+        "ROUND_ROBIN" | "SERVICE_COUNTS" | "SERVICE_OPEN_FLOWS" | "ACCESS_LISTS" => {
+            service_ids(sizes.services)
+        }
         "BACKENDS" | "OPEN_FLOWS" | "WITHOUT_FLOW" => sizes.backends,
         "BACKEND_COUNTS" => counted_backends(sizes.backends).saturating_mul(cpus()),
         "SOURCES" => sizes.sources,
-        "ACCESS" => while_changing(sizes.access),
+        "ACCESS_NODES" => list_pages(sizes),
         "CLIENT_FLOWS" => sizes.counted_clients,
         "AFFINITIES" => sizes.affinities,
         "RINGS" => sizes.ring_pages,
@@ -93,6 +96,13 @@ pub(crate) fn while_changing(limit: u32) -> u32 {
 /// Ids of services: those that come have theirs beside those that go, whose flows may go on for hours.
 pub(crate) fn service_ids(limit: u32) -> u32 {
     while_changing(limit).min(1 << 16)
+}
+
+/// Pages of nodes for lists of clients. What a prefix of IPv4 takes in a list of thousands is 18 bytes: there is room for the lists
+/// that come beside those that go, for short ones, of which each has a node at least, and for some IPv6.
+pub(crate) fn list_pages(sizes: &Sizes) -> u32 {
+    let bytes = u64::from(sizes.access) * 32 + u64::from(sizes.services) * 64;
+    u32::try_from(bytes.div_ceil(8 * u64::from(NODE_WORDS * PAGE_NODES))).unwrap_or(u32::MAX)
 }
 
 /// Places of each CPU's ring of half-open flows, a power of two: all together have as many as an eighth of the flow entries,

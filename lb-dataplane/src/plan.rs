@@ -37,8 +37,7 @@ use std::num::NonZero;
 
 use lb_dataplane_common::service::{BackendEntry, NO_SERVICE, ServiceEntry};
 
-pub use self::access::Prefix;
-use self::access::Prefixes;
+use self::access::Listed;
 pub use self::audit::{Audit, Found};
 pub(crate) use self::entries::words;
 use self::entries::{
@@ -77,7 +76,9 @@ pub struct Limits {
     pub ring_words: u32,
     /// Entries of `SOURCES`.
     pub sources: u32,
-    /// Entries of `ACCESS`.
+    /// Nodes in `ACCESS_NODES`.
+    pub list_nodes: u32,
+    /// Prefixes of all services that there is room for so.
     pub access: u32,
 }
 
@@ -97,8 +98,8 @@ pub struct Served {
     owners: Owners<ServiceKey>,
     /// Backends of no service, which a process left that ended between two steps.
     orphans: Vec<((IpAddr, u16), Place)>,
-    /// Prefixes of no service, left in the same way.
-    lost_access: Vec<Prefix>,
+    /// Services that are gone whose lists were left in the same way.
+    lost_lists: Vec<u32>,
     /// Prefixes of ports of no service, left in the same way.
     lost_ranges: Vec<PortPrefix>,
     /// Whether there may be such, or addresses without a service.
@@ -106,11 +107,11 @@ pub struct Served {
     service_ids: Ids,
     backend_ids: Ids,
     rings: Rings,
+    /// Nodes of lists.
+    lists: Rings,
     sources: Sources,
     /// Changes with each grace period that what was given back has waited for.
     era: u64,
-    /// Prefixes of all services.
-    access: usize,
     /// Prefixes of ports of all services.
     ranges: usize,
     limits: Limits,
@@ -124,7 +125,7 @@ struct Held {
     entry: ServiceEntry,
     ring: Digest,
     backends: Backends,
-    access: Prefixes,
+    listed: Option<Listed>,
     more_ports: u16,
     ranges: Ranges,
 }
@@ -180,15 +181,15 @@ impl Served {
             left: Left::default(),
             owners: Owners::default(),
             orphans: Vec::new(),
-            lost_access: Vec::new(),
+            lost_lists: Vec::new(),
             lost_ranges: Vec::new(),
             has_orphans: false,
             service_ids: Ids::new(service_ids(limits.services)),
             backend_ids: Ids::new(limits.backends),
             rings: Rings::new(limits.ring_words),
+            lists: Rings::new(limits.list_nodes),
             sources: Sources::new(limits.sources),
             era: 0,
-            access: 0,
             ranges: 0,
             limits,
         }
@@ -265,6 +266,7 @@ impl Served {
             self.service_ids.settle();
             self.backend_ids.settle();
             self.rings.settle();
+            self.lists.settle();
             self.sources.settle();
             self.sort(&mut steps, late);
             self.era += u64::from(steps.contains(&Step::Grace));
@@ -285,20 +287,19 @@ impl Served {
         changed.iter().try_for_each(|(key, service)| self.put(key, service, steps))
     }
 
-    /// What a process left that ended between two steps: backends and prefixes of no service, which go before their places
+    /// What a process left that ended between two steps: backends, lists and prefixes of no service, which go before their places
     /// are taken, and addresses without a service.
     fn drop_orphans(&mut self, steps: &mut Vec<Step>) {
         if !self.has_orphans {
             return;
         }
         self.has_orphans = false;
-        self.access -= self.lost_access.len();
         self.ranges -= self.lost_ranges.len();
         let backends = self.orphans.drain(..);
         let backends = backends.map(|(name, place)| parted(name, &place));
-        let access = self.lost_access.drain(..).map(|prefix| Step::RemoveAccess { prefix });
+        let lists = self.lost_lists.drain(..).map(|service| Step::RemoveList { service });
         let ranges = self.lost_ranges.drain(..).map(|prefix| Step::RemoveRange { prefix });
-        steps.splice(0..0, backends.chain(access).chain(ranges).collect::<Vec<_>>());
+        steps.splice(0..0, backends.chain(lists).chain(ranges).collect::<Vec<_>>());
         let addresses = self.addresses.extract_if(.., |_, services| *services == 0);
         steps.extend(addresses.map(|(a, _)| Step::RemoveService { key: address_key(a) }));
     }
@@ -349,14 +350,10 @@ impl Served {
         }
         let (words, ring_len) = ring::whole(service, &backends);
         let ring = Digest::of(&words);
-        let access = access::prefixes(id, &service.access);
-        let nothing = Prefixes::new();
-        let old_access = old.as_ref().map_or(&nothing, |held| &held.access);
-        let room = (&mut self.access, self.limits.access);
-        access::write(old_access, &access, room, steps)?;
+        let listed = self.list(id, &service.access, old.as_ref(), steps)?;
         let mut entry = self.entry(id, service, (words, ring), old.as_ref(), steps)?;
         entry.ring_len = ring_len;
-        entry.flags = access::flags(&access) | bounds(service);
+        entry.flags = access::flags(listed) | bounds(service);
         if old.as_ref().is_none_or(|held| held.entry != entry) {
             self.announce(address, key, entry, old.is_none(), steps);
         }
@@ -372,9 +369,9 @@ impl Served {
             self.rings.give_back(held.entry.ring_base, held.ring.len);
         }
         self.part_with(known, steps);
-        access::remove(old_access, &access, &mut self.access, steps);
+        self.part_with_list(id, old.as_ref().and_then(|held| held.listed), listed, steps);
         let wanted = Some(service.clone());
-        let held = Held { wanted, entry, ring, backends, access, more_ports, ranges };
+        let held = Held { wanted, entry, ring, backends, listed, more_ports, ranges };
         self.hold(*key, held);
         Ok(())
     }
@@ -490,7 +487,7 @@ impl Served {
         }
         self.rings.give_back(held.entry.ring_base, held.ring.len);
         self.service_ids.give_back(held.entry.id);
-        access::remove(&held.access, &Prefixes::new(), &mut self.access, steps);
+        self.part_with_list(held.entry.id, held.listed, None, steps);
         self.part_with(held.backends, steps);
     }
 }

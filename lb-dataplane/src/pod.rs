@@ -5,7 +5,7 @@ use lb_dataplane_common::family::Family;
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Timeouts};
 use lb_dataplane_common::reason::ReasonCounts;
 use lb_dataplane_common::service::{
-    AccessKey, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
+    AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
 use lb_dataplane_common::tables::{AnswerKey, KeptCounts, Record};
 
@@ -28,7 +28,6 @@ macro_rules! pod {
 unsafe impl<A: Family> aya::Pod for Raw<FlowKey<A>> {}
 
 pod!(
-    AccessKey,
     AffinityKey,
     AnswerKey,
     FlowEntry,

@@ -160,7 +160,7 @@ fn services_page(view: &ServiceAuditView) -> String {
         ("entries of backends", view.wrong_backends),
         ("rings", view.wrong_rings),
         ("lists of source addresses", view.wrong_sources),
-        ("prefixes of access lists and port ranges", view.wrong_prefixes),
+        ("access lists and prefixes of port ranges", view.wrong_prefixes),
     ];
     for (what, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
         let _infallible = writeln!(text, "{count:>8} {what} not as written");

@@ -214,8 +214,8 @@ pub struct Dataplane {
     /// Slots in the rings of all services, 4 bytes each; 16,777,216 by default, at most 268,435,456.
     #[cfg_attr(feature = "openapi", schema(minimum = 1024, maximum = 268_435_456))]
     pub max_ring_slots: u32,
-    /// Prefixes in the access lists of all services, about 100 bytes each once they are there; 1,048,576 by default, at most
-    /// 16,777,216. A VIP has 10,000 at most.
+    /// Prefixes of IPv4 in the access lists of all services, 32 bytes each, and 64 more per service; 262,144 by default, at most
+    /// 16,777,216. One of IPv6 counts as one, or where it is longer than /48 as up to five. A VIP has 16,384 at most.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 16_777_216))]
     pub max_access_prefixes: u32,
     /// Source addresses in all distinct lists of them, which are those of VIPs with `full-nat` and `one-arm`, 24 bytes each; 131,072
@@ -353,7 +353,7 @@ impl Default for Dataplane {
             max_services: 65_536,
             max_backends: 131_072,
             max_ring_slots: 16_777_216,
-            max_access_prefixes: 1_048_576,
+            max_access_prefixes: 262_144,
             max_source_addresses: 131_072,
             max_counted_clients: 262_144,
             max_affinity_clients: 65_536,

@@ -65,16 +65,6 @@ impl Costs {
     }
 }
 
-impl Costs {
-    /// The same beside that of another service of the same rounds.
-    pub(crate) fn tell_beside(&self, report: &mut Report, what: &str, other: &Self) {
-        for (hook, pair, other) in [("TC", &self.tc, &other.tc), ("XDP", &self.xdp, &other.xdp)] {
-            let name = format!("new connection, {what}, {hook}");
-            report.beside((&name, "without"), "ns", &pair.above, &other.above);
-        }
-    }
-}
-
 /// What begins a connection.
 pub(crate) fn handshake(connection: &Connection) -> [Packet; 3] {
     [connection.there(SYN), connection.back(SYN_ACK), connection.there(ACK)]

@@ -1,12 +1,10 @@
 //! One flow at a time, all of it in the cache: D1, the other ways to a backend beside it, and the packets that are no service's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Arc;
 
 use anyhow::Result;
-use ipnetwork::IpNetwork;
-use lb_dataplane::table::{Access, Protocol, Service};
+use lb_dataplane::table::{Protocol, Service};
 use lb_dataplane::{Hook, Reason, Sizes};
 
 use crate::frames::{ACK, Carries, Connection, Packet, error, fragment, packet};
@@ -257,41 +255,14 @@ pub(crate) fn measure_new(report: &mut Report) -> Result<()> {
     let mut rig = Rig::new(Sizes::default(), 3 * fresh::NEW)?;
     let backends = Backends::new(100);
     let plain = backends.service(None, &[]);
-    let listing = Service { access: prefixes(), ..plain.clone() };
-    rig.apply(&table([
-        (key(vip(0), Protocol::Tcp), plain),
-        (key(vip(1), Protocol::Tcp), listing),
-    ]))?;
-    let (mut costs, mut listed) = (fresh::Costs::default(), fresh::Costs::default());
+    rig.apply(&table([(key(vip(0), Protocol::Tcp), plain)]))?;
+    let mut costs = fresh::Costs::default();
     for round in 1..=ROUNDS {
         crate::say(&format!("new connections, round {round} of {ROUNDS}"));
         for hook in [Hook::Tc, Hook::Xdp] {
             costs.round(&mut rig, hook, &backends, vip(0))?;
-            listed.round(&mut rig, hook, &backends, vip(1))?;
         }
     }
     costs.tell(report, "table of 262,144");
-    listed.tell_beside(report, "list of 10,000 prefixes", &costs);
     Ok(())
-}
-
-/// Ten thousand prefixes, half of them scattered over the clients' own network, so that most clients are found deep in the trie
-/// and others behind a walk that leads nowhere; the shortest lets every client in.
-fn prefixes() -> Arc<[Access]> {
-    let mut prefixes = BTreeSet::from([(Ipv4Addr::new(10, 1, 0, 0), 16)]);
-    for n in 0_u32.. {
-        if prefixes.len() == 10_000 {
-            break;
-        }
-        // Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4).
-        let [_, b, c, d] = n.wrapping_mul(0x9e37_79b9).to_be_bytes();
-        let len = 18 + d % 13;
-        let address = Ipv4Addr::new(10, if n % 2 == 0 { 1 } else { b }, c, d.reverse_bits());
-        prefixes.insert((Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << (32 - len))), len));
-    }
-    let access = |(address, len): (Ipv4Addr, u8)| Access {
-        prefix: IpNetwork::new(address.into(), len).expect("a length of IPv4"),
-        is_admitted: true,
-    };
-    prefixes.into_iter().map(access).collect()
 }

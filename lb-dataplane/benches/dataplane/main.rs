@@ -13,6 +13,7 @@ mod fresh;
 mod full;
 mod hot;
 mod kinds;
+mod lists;
 mod many;
 mod order;
 #[path = "../fib/report.rs"]
@@ -49,6 +50,9 @@ fn main() -> Result<()> {
     if wanted("new") {
         hot::measure_new(&mut report)?;
         first::measure(&mut report)?;
+    }
+    if wanted("lists") {
+        lists::measure(&mut report)?;
     }
     if wanted("many") {
         many::measure(&mut report)?;

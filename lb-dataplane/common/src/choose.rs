@@ -24,10 +24,9 @@ use crate::reason::Reason;
 use crate::sample;
 use crate::sctp;
 use crate::service::{
-    ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH, AccessKey,
-    AffinityKey, BackendEntry, MODE_L2, MODE_NAT, RangeKey, SERVICE_ADMITS_LISTED,
-    SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS, SERVICE_HASHES_WHEN_FULL,
-    SERVICE_REFUSES_LISTED, ServiceEntry, VipKey, counted_as,
+    ALGORITHM_LEAST_CONNECTIONS, ALGORITHM_ROUND_ROBIN, ALGORITHM_SOURCE_HASH, AffinityKey,
+    BackendEntry, MODE_L2, MODE_NAT, RangeKey, SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS,
+    SERVICE_HASHES_WHEN_FULL, SERVICE_LISTS_CLIENTS, ServiceEntry, VipKey, counted_as,
 };
 use crate::tables::{FamilyTables, Tables, TablesOf};
 
@@ -55,7 +54,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
         }
     };
     let generation = service.generation;
-    if service.flags & (SERVICE_ADMITS_LISTED | SERVICE_REFUSES_LISTED) != 0 {
+    if service.flags & SERVICE_LISTS_CLIENTS != 0 {
         check_access(tables, service, key.source)?;
     }
     let mut state = 0;
@@ -151,9 +150,11 @@ fn check_access<A: Family, T: Tables>(
     service: &ServiceEntry,
     source: A,
 ) -> Result<(), Reason> {
-    let client = AccessKey { service: service.id, client: source.to_v6() };
-    let unlisted = service.flags & SERVICE_ADMITS_LISTED == 0;
-    if tables.access(&client).unwrap_or(unlisted) { Ok(()) } else { Err(Reason::SourceRefused) }
+    match tables.admits(service.id, source) {
+        Some(true) => Ok(()),
+        Some(false) => Err(Reason::SourceRefused),
+        None => Err(Reason::TableFault),
+    }
 }
 
 /// The service whose first port this is, at a packet's destination.

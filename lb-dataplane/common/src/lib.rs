@@ -27,6 +27,7 @@ pub mod hash;
 #[path = "../../tests/kernel/kept.rs"]
 #[allow(clippy::unwrap_used, reason = "for tests")]
 mod kept;
+pub mod list;
 #[cfg(any(test, feature = "fuzzing"))]
 #[allow(dead_code, unused_imports, reason = "the fuzzer does not need all that tests do")]
 mod model;

@@ -25,7 +25,7 @@ use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::pipeline::{Scratch, asked_anew, find_way, hear, hear_anew};
 use crate::reason::Reason;
 use crate::service::{
-    AccessKey, Affinity, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
+    Affinity, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
 use crate::tables::{AnswerKey, FamilyTables, FlowTables, InsertError, Passed, Rounds, Tables};
 use crate::vlan::VlanKey;
@@ -141,8 +141,8 @@ pub(crate) struct ModelTables {
     pub(crate) most_clients: Option<usize>,
     /// By how many bits fewer than at first clients are counted.
     pub(crate) fewer_client_bits: Cell<u32>,
-    /// By whole address.
-    pub(crate) access: HashMap<AccessKey, bool>,
+    /// Clients that no list admits.
+    pub(crate) refused: HashSet<V6>,
     pub(crate) affinities: RefCell<HashMap<AffinityKey, Affinity>>,
     /// Where this node answers for VIPs.
     pub(crate) answers: HashSet<AnswerKey>,
@@ -328,8 +328,8 @@ impl Tables for ModelTables {
         }
     }
 
-    fn access(&self, key: &AccessKey) -> Option<bool> {
-        self.access.get(key).copied()
+    fn admits<A: Family>(&self, _: u32, client: A) -> Option<bool> {
+        Some(!self.refused.contains(&client.to_v6()))
     }
 
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {

@@ -113,10 +113,8 @@ impl ServiceEntry {
 /// Echo requests to this address are answered here.
 pub const SERVICE_ANSWER_ECHO: u8 = 1;
 
-/// Only clients that a prefix of `ACCESS` admits may begin flows.
-pub const SERVICE_ADMITS_LISTED: u8 = 2;
-/// Clients that a prefix of `ACCESS` refuses may not begin flows.
-pub const SERVICE_REFUSES_LISTED: u8 = 4;
+/// A list says which clients may begin flows.
+pub const SERVICE_LISTS_CLIENTS: u8 = 2;
 /// There is a bound on its flows, or on those of a client.
 pub const SERVICE_BOUNDS_FLOWS: u8 = 8;
 /// There is a bound on the flows of a backend.
@@ -124,17 +122,6 @@ pub const SERVICE_BOUNDS_BACKENDS: u8 = 16;
 /// A new flow that finds no room in the flow table is forwarded without an entry. Only where the choice is a hash alone, and no
 /// answer comes back here or its backends say whose it is.
 pub const SERVICE_HASHES_WHEN_FULL: u8 = 32;
-
-/// What the LPM trie `ACCESS` is looked up by, behind the length in bits: the longest prefix of a client says whether it may
-/// begin flows. Its value is 1 for yes and 0 for no.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C)]
-pub struct AccessKey {
-    /// The service's id.
-    pub service: u32,
-    /// The client's address, or a prefix of it.
-    pub client: V6,
-}
 
 /// Value of the array `BACKENDS`, indexed by the words of a ring: a line of the cache, as the array is aligned to pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::pipeline::Scratch;
 use crate::reason::Reason;
 use crate::service::{
-    AccessKey, Affinity, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
+    Affinity, AffinityKey, BackendEntry, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
 use crate::vlan::VlanKey;
 
@@ -98,8 +98,8 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn count_client(&self, client: &AffinityKey) -> bool;
     /// Counts one flow fewer of a client.
     fn discount_client(&self, client: &AffinityKey);
-    /// Whether the longest prefix of a client admits it to a service; `None` if no prefix holds it.
-    fn access(&self, key: &AccessKey) -> Option<bool>;
+    /// Whether the list of a service lets a client begin flows; `None` if it has none.
+    fn admits<A: Family>(&self, service: u32, client: A) -> Option<bool>;
     /// Where a client's last flow went.
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
     /// Notes where a client's flow goes.

@@ -14,8 +14,7 @@ use lb_dataplane_common::fragment::{FragmentKey, FragmentPorts};
 use lb_dataplane_common::pipeline::Scratch;
 use lb_dataplane_common::reason::Reason;
 use lb_dataplane_common::service::{
-    AccessKey, Affinity, AffinityKey, BackendEntry, PAGE_WORDS, RangeKey, ServiceEntry,
-    SourceEntry, VipKey,
+    Affinity, AffinityKey, BackendEntry, PAGE_WORDS, RangeKey, ServiceEntry, SourceEntry, VipKey,
 };
 use lb_dataplane_common::tables::{
     AnswerKey, FamilyTables, FlowTables, InsertError, MAX_ANSWERS, Rounds, Tables,
@@ -282,8 +281,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn access(&self, key: &AccessKey) -> Option<bool> {
-        access::access(key)
+    fn admits<A: Family>(&self, service: u32, client: A) -> Option<bool> {
+        access::admits(service, client)
     }
 
     #[inline(always)]

@@ -10,15 +10,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use aya::Ebpf;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, MapError};
-use lb_dataplane_common::service::{
-    AccessKey, PAGE_WORDS, RangeKey, ServiceEntry, SourceEntry, VipKey,
-};
+use lb_dataplane_common::list::{List, PAGE_NODES};
+use lb_dataplane_common::service::{PAGE_WORDS, RangeKey, ServiceEntry, SourceEntry, VipKey};
 
 use self::write::{COUNTS, GENERATION};
 pub(super) use self::write::{failed, open};
 use super::memory::Memory;
 use super::{Sizes, kept};
 use crate::error::ApplyError;
+use crate::layout;
 use crate::plan::{AloneAt, Audit, Found, Limits, PlanError, Served, Step};
 use crate::pod::Raw;
 
@@ -113,6 +113,7 @@ pub(super) fn limits(sizes: &Sizes) -> Limits {
         backends: sizes.backends,
         ring_words: sizes.ring_pages.saturating_mul(PAGE_WORDS as u32),
         sources: sizes.sources,
+        list_nodes: layout::list_pages(sizes).saturating_mul(PAGE_NODES),
         access: sizes.access,
     }
 }
@@ -131,12 +132,19 @@ pub(super) fn adopt(
     Ok(served)
 }
 
-/// Reads the maps for somebody. Rings and source addresses are read where they are asked for.
+/// What the maps hold.
+type Everything<'a> = Found<
+    &'a dyn Fn(u32) -> Option<u32>,
+    &'a dyn Fn(u32) -> Option<SourceEntry>,
+    &'a dyn Fn(u32) -> Option<u64>,
+>;
+
+/// Reads the maps for somebody. Rings, lists and source addresses are read where they are asked for.
 fn read<T>(
     ebpf: &mut Ebpf,
     memory: &Memory,
     limits: Limits,
-    with: impl FnOnce(Found<&dyn Fn(u32) -> Option<u32>, &dyn Fn(u32) -> Option<SourceEntry>>) -> T,
+    with: impl FnOnce(Everything<'_>) -> T,
 ) -> Result<T, ApplyError> {
     let services = {
         let map: HashMap<_, Raw<VipKey>, Raw<ServiceEntry>> = open(ebpf, "SERVICES")?;
@@ -153,12 +161,8 @@ fn read<T>(
             .map_err(failed("SERVICES"))?
     };
     let backends = (0..limits.backends).map_while(|id| Some((id, memory.backends.get(id)?)));
-    let access: LpmTrie<_, Raw<AccessKey>, u32> = open(ebpf, "ACCESS")?;
-    let access = access
-        .iter()
-        .map(|item| item.map(|(key, value)| ((key.prefix_len(), key.data().0), value != 0)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(failed("ACCESS"))?;
+    let lists = (0..).zip(memory.lists.wide_words());
+    let lists = lists.filter_map(|(id, word)| Some((id, List::from_word(word.load(Relaxed))?)));
     let ranges: LpmTrie<_, Raw<RangeKey>, u32> = open(ebpf, "RANGES")?;
     let first = |first: u32| u16::from_be(first as u16);
     let ranges = ranges
@@ -172,7 +176,11 @@ fn read<T>(
         backends: backends.collect(),
         ring_word: &|index| memory.rings.words().get(index as usize).map(|word| word.load(Relaxed)),
         source: &|index| sources.get(&index, 0).ok().map(|source| source.0),
-        access,
+        lists: lists.collect(),
+        list_word: &|index| {
+            let word = memory.list_nodes.wide_words().get(index as usize);
+            word.map(|word| word.load(Relaxed))
+        },
         ranges,
     }))
 }

@@ -1,13 +1,14 @@
-//! The arrays of the services that are mapped into memory: rings, backends, and what is counted of these. To read or write them
+//! The arrays of the services that are mapped into memory: rings, lists of clients, backends, and what is counted of these. To read or write them
 //! takes no system call.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use aya::Ebpf;
 use aya::maps::Map;
+use lb_dataplane_common::list::{NODE_WORDS, PAGE_NODES};
 use lb_dataplane_common::service::{BACKEND_WORDS, BackendEntry, NO_SERVICE, PAGE_WORDS};
 use lb_dataplane_common::tables::{COUNTED_TOGETHER, CPU_COUNTS_WORDS, CpuCounts};
 
@@ -18,6 +19,10 @@ use crate::mapped::Mapped;
 pub(super) struct Memory {
     /// The words of `RINGS`.
     pub(super) rings: Mapped,
+    /// Where the services' lists of clients are: `ACCESS_LISTS`.
+    pub(super) lists: Mapped,
+    /// The words of `ACCESS_NODES`.
+    pub(super) list_nodes: Mapped,
     pub(super) backends: Backends,
     /// How many open flows each backend has: `OPEN_FLOWS`.
     open: Mapped,
@@ -28,8 +33,13 @@ impl Memory {
     pub(super) fn map(ebpf: &Ebpf, sizes: &Sizes) -> io::Result<Self> {
         let backends = sizes.backends as usize * size_of::<BackendEntry>();
         let rings = sizes.ring_pages as usize * PAGE_WORDS * size_of::<u32>();
+        let page = (PAGE_NODES * NODE_WORDS) as usize * size_of::<u64>();
+        let lists = layout::service_ids(sizes.services) as usize * size_of::<u64>();
+        let nodes = layout::list_pages(sizes) as usize * page;
         Ok(Self {
             rings: map(ebpf, "RINGS", rings)?,
+            lists: map(ebpf, "ACCESS_LISTS", lists)?,
+            list_nodes: map(ebpf, "ACCESS_NODES", nodes)?,
             backends: Backends(map(ebpf, "BACKENDS", backends)?),
             open: map(ebpf, "OPEN_FLOWS", sizes.backends as usize * size_of::<u64>())?,
             counts: Counts {
@@ -43,6 +53,13 @@ impl Memory {
 }
 
 impl Memory {
+    /// Leads a service to its list, with all that was written before.
+    pub(super) fn set_list(&self, service: u32, word: u64) {
+        if let Some(place) = self.lists.wide_words().get(service as usize) {
+            place.store(word, Release);
+        }
+    }
+
     /// How many open flows a backend has.
     pub(super) fn open_flows(&self, id: u32) -> u64 {
         // Below zero for the moment in which a flow that ends is not counted as begun.

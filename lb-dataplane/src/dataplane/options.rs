@@ -69,7 +69,8 @@ pub struct Sizes {
     pub backends: u32,
     /// Source addresses in all lists of them: 24 bytes each.
     pub sources: u32,
-    /// Prefixes in the access lists of all services: about 100 bytes each, once they are there.
+    /// Prefixes of IPv4 in the access lists of all services: 32 bytes each, and 64 more per service. One of IPv6 takes as much as 1 to
+    /// 5 of them.
     pub access: u32,
     /// Clients whose flows are counted, of services that bound those of each: about 80 bytes each, while they have flows.
     pub counted_clients: u32,
@@ -99,7 +100,7 @@ impl Default for Sizes {
             services: 65_536,
             backends: 131_072,
             sources: 131_072,
-            access: 1 << 20,
+            access: 1 << 18,
             counted_clients: 262_144,
             affinities: 65_536,
             ring_pages: 16_384,

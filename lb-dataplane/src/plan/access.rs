@@ -1,65 +1,103 @@
-//! Who may begin flows of which service: the prefixes in `ACCESS`.
+//! Who may begin flows of which service: the lists in `ACCESS_NODES`, each where `ACCESS_LISTS` says.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+mod bounds;
+#[cfg(test)]
+mod tests;
+mod tree;
 
-use lb_dataplane_common::family::{Family, V6};
-use lb_dataplane_common::service::{AccessKey, SERVICE_ADMITS_LISTED, SERVICE_REFUSES_LISTED};
+use lb_dataplane_common::list::{List, MAX_PREFIXES, NODE_WORDS};
+use lb_dataplane_common::service::{SERVICE_LISTS_CLIENTS, ServiceEntry};
 
-use super::entries::bytes;
-use super::{PlanError, Step};
-use crate::table::Access;
+use super::ring::Digest;
+use super::{Held, PlanError, Served, Step};
+use crate::table::{Access, Service, ServiceKey};
 
-/// A prefix as `ACCESS` has it: its length in bits, and what it is of.
-pub type Prefix = (u32, AccessKey);
-
-/// Bits of a key before the address, and those of an IPv6 address before a mapped one of IPv4.
-const SERVICE_BITS: u32 = 32;
-const MAPPED_BITS: u32 = 96;
-
-/// The prefixes of a service, with what they say.
-pub(super) type Prefixes = BTreeMap<Prefix, bool>;
-
-pub(super) fn prefixes(service: u32, access: &[Access]) -> Prefixes {
-    let prefix = |access: &Access| {
-        let mapped = match access.prefix.ip() {
-            IpAddr::V4(_) => MAPPED_BITS,
-            IpAddr::V6(_) => 0,
-        };
-        let client = V6::from_bytes(bytes(access.prefix.network()));
-        let bits = SERVICE_BITS + mapped + u32::from(access.prefix.prefix());
-        ((bits, AccessKey { service, client }), access.is_admitted)
-    };
-    access.iter().map(prefix).collect()
+/// A list that is in the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) list: List,
+    pub(super) digest: Digest,
 }
 
 /// What the service's entry says.
-pub(super) fn flags(prefixes: &Prefixes) -> u8 {
-    let has = |wanted| prefixes.values().any(|is_admitted| *is_admitted == wanted);
-    let (admits, refuses) = (has(true), has(false));
-    (if admits { SERVICE_ADMITS_LISTED } else { 0 })
-        | if refuses { SERVICE_REFUSES_LISTED } else { 0 }
+pub(super) fn flags(listed: Option<Listed>) -> u8 {
+    listed.map_or(0, |_| SERVICE_LISTS_CLIENTS)
 }
 
-/// Writes what is not there; what goes is removed behind the service's new entry, by [`remove`].
-pub(super) fn write(
-    old: &Prefixes,
-    new: &Prefixes,
-    (in_use, limit): (&mut usize, u32),
-    steps: &mut Vec<Step>,
-) -> Result<(), PlanError> {
-    for (prefix, is_admitted) in new {
-        if old.get(prefix) != Some(is_admitted) {
-            *in_use += usize::from(!old.contains_key(prefix));
-            steps.push(Step::PutAccess { prefix: *prefix, is_admitted: *is_admitted });
-        }
+/// Whether a service's entry says that it has a list.
+pub(super) fn has_list(entry: &ServiceEntry) -> bool {
+    entry.flags & SERVICE_LISTS_CLIENTS != 0
+}
+
+/// The words that are where a list is.
+pub(super) fn there(list: List, word: impl Fn(u32) -> Option<u64>) -> Vec<u64> {
+    let first = list.first.saturating_mul(NODE_WORDS);
+    let end = first.saturating_add(list.nodes.saturating_mul(NODE_WORDS));
+    (first..end).map_while(word).collect()
+}
+
+/// The words of a list of prefixes.
+pub(super) fn words(access: &[Access]) -> Vec<u64> {
+    tree::words(&bounds::bounds(access))
+}
+
+/// Whether a list is no longer than one may be.
+pub(super) fn check(key: &ServiceKey, service: &Service) -> Result<(), PlanError> {
+    let count = service.access.len();
+    if count > MAX_PREFIXES {
+        return Err(PlanError::TooManyPrefixes { address: key.address, port: key.port, count });
     }
-    if *in_use > limit as usize { Err(PlanError::AccessFull(limit)) } else { Ok(()) }
+    Ok(())
 }
 
-pub(super) fn remove(old: &Prefixes, new: &Prefixes, in_use: &mut usize, steps: &mut Vec<Step>) {
-    for prefix in old.keys().filter(|prefix| !new.contains_key(*prefix)) {
-        *in_use = in_use.saturating_sub(1);
-        steps.push(Step::RemoveAccess { prefix: *prefix });
+impl Served {
+    /// The list of a service: the one that it has if that says the same, or a new one, written.
+    pub(super) fn list(
+        &mut self,
+        service: u32,
+        access: &[Access],
+        old: Option<&Held>,
+        steps: &mut Vec<Step>,
+    ) -> Result<Option<Listed>, PlanError> {
+        if access.is_empty() {
+            return Ok(None);
+        }
+        // A long one is not made anew where only a backend changes.
+        if let Some(Held { wanted: Some(wanted), listed, .. }) = old
+            && *wanted.access == *access
+        {
+            return Ok(*listed);
+        }
+        let full = PlanError::AccessFull(self.limits.access);
+        if access.len() > self.limits.access as usize {
+            return Err(full);
+        }
+        let words = words(access);
+        let digest = Digest::of(&words);
+        let there = old.and_then(|held| held.listed).filter(|listed| listed.digest == digest);
+        if there.is_some() {
+            return Ok(there);
+        }
+        let nodes = words.len() as u32 / NODE_WORDS;
+        let first = self.lists.take(nodes, steps).ok_or(full)?;
+        let list = List { first, nodes };
+        steps.push(Step::WriteList { first, words });
+        steps.push(Step::PutList { service, list });
+        Ok(Some(Listed { list, digest }))
+    }
+
+    /// Gives back the list that a service had, if it has another one now or none.
+    pub(super) fn part_with_list(
+        &mut self,
+        service: u32,
+        old: Option<Listed>,
+        new: Option<Listed>,
+        steps: &mut Vec<Step>,
+    ) {
+        let Some(Listed { list, .. }) = old.filter(|_| old != new) else { return };
+        self.lists.give_back(list.first, list.nodes);
+        if new.is_none() {
+            steps.push(Step::RemoveList { service });
+        }
     }
 }

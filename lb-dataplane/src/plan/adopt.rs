@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use lb_dataplane_common::list::List;
 use lb_dataplane_common::service::{BACKEND_IN_USE, RangeKey, SourceEntry, VipKey};
 
-use super::access::Prefixes;
+use super::access::{self, Listed};
 use super::entries::{address, address_of};
 use super::ranges::{self, Ranges};
 use super::ring::Digest;
@@ -15,9 +16,13 @@ impl Served {
     /// Rebuilds what is served. The next [`Served::plan`] compares each service with what is wanted.
     pub fn adopt(
         limits: Limits,
-        found: Found<impl Fn(u32) -> Option<u32>, impl Fn(u32) -> Option<SourceEntry>>,
+        found: Found<
+            impl Fn(u32) -> Option<u32>,
+            impl Fn(u32) -> Option<SourceEntry>,
+            impl Fn(u32) -> Option<u64>,
+        >,
     ) -> Self {
-        let Found { services, backends, ring_word, source, access, ranges } = found;
+        let Found { services, backends, ring_word, source, lists, list_word, ranges } = found;
         let mut served = Self::new(limits);
         let mut by_service: HashMap<u32, Backends> = HashMap::new();
         let (mut given_out, mut services_given_out) = (0, 0);
@@ -36,11 +41,7 @@ impl Served {
             served.sources.adopt(place.sources(), &source);
             by_service.entry(entry.service).or_default().insert(name, place);
         }
-        let mut by_id: HashMap<u32, Prefixes> = HashMap::new();
-        for (prefix, is_admitted) in access {
-            served.access += 1;
-            by_id.entry(prefix.1.service).or_default().insert(prefix, is_admitted);
-        }
+        let mut lists: HashMap<u32, List> = lists.into_iter().collect();
         let mut by_first: HashMap<VipKey, Ranges> = HashMap::new();
         for (prefix, first_port) in ranges {
             served.ranges += 1;
@@ -56,19 +57,24 @@ impl Served {
             };
             let ring = Digest::of(&ring::words(&entry, &ring_word));
             let backends = by_service.remove(&entry.id).unwrap_or_default();
-            let access = by_id.remove(&entry.id).unwrap_or_default();
+            // One whose entry does not say that it has a list was about to get one, or had one.
+            let list = if access::has_list(&entry) { lists.remove(&entry.id) } else { None };
+            let listed = list.map(|list| {
+                served.lists.reserve(list.first, list.nodes);
+                Listed { list, digest: Digest::of(&access::there(list, &list_word)) }
+            });
             let ranges = by_first.remove(&vip).unwrap_or_default();
             let more_ports = ranges::more_ports(&ranges);
             served.rings.reserve(entry.ring_base, ring.len);
             *served.addresses.entry(address).or_insert(0) += 1;
-            let held = Held { wanted: None, entry, ring, backends, access, more_ports, ranges };
+            let held = Held { wanted: None, entry, ring, backends, listed, more_ports, ranges };
             served.hold(key, held);
         }
         for (name, place) in by_service.into_values().flatten() {
             served.sources.give_back(place.sources());
             served.orphans.push((name, place));
         }
-        served.lost_access = by_id.into_values().flat_map(Prefixes::into_keys).collect();
+        served.lost_lists = lists.into_keys().collect();
         served.lost_ranges = by_first.into_values().flatten().collect();
         // What was given back here belongs to no plan.
         served.sources.settle();

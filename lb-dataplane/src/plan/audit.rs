@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::net::IpAddr;
 
+use lb_dataplane_common::list::List;
 use lb_dataplane_common::service::{
     BACKEND_IN_USE, BackendEntry, ServiceEntry, SourceEntry, VipKey,
 };
 
-use super::access::Prefix;
+use super::access::{self, Listed};
 use super::entries::{address, address_entry, address_key, address_of, gone_entry, service_key};
 use super::order::{self, Late};
 use super::ranges::PortPrefix;
@@ -22,7 +23,7 @@ const MAX_TOLD: usize = 20;
 
 /// What the maps hold.
 #[derive(Debug)]
-pub struct Found<R, S> {
+pub struct Found<R, S, L> {
     /// `SERVICES`.
     pub services: Vec<(VipKey, ServiceEntry)>,
     /// `BACKENDS`, by id.
@@ -31,8 +32,10 @@ pub struct Found<R, S> {
     pub ring_word: R,
     /// An entry of `SOURCES`.
     pub source: S,
-    /// `ACCESS`: whether clients are admitted.
-    pub access: Vec<(Prefix, bool)>,
+    /// `ACCESS_LISTS`: by service those that are there.
+    pub lists: Vec<(u32, List)>,
+    /// A word of `ACCESS_NODES`.
+    pub list_word: L,
     /// `RANGES`: the first port.
     pub ranges: Vec<(PortPrefix, u16)>,
 }
@@ -52,7 +55,7 @@ pub struct Audit {
     pub wrong_rings: usize,
     /// Lists of source addresses that differ.
     pub wrong_sources: usize,
-    /// Prefixes of access lists and of port ranges that differ, are missing, or are there beyond what is served.
+    /// Access lists, and prefixes of port ranges, that differ, are missing, or are there beyond what is served.
     pub wrong_prefixes: usize,
     /// The first differences, a sentence each.
     pub told: Vec<String>,
@@ -82,10 +85,11 @@ const BEYOND: &str = "is there, and nobody asked for it";
 
 impl Served {
     /// Compares what the maps hold with what is served.
-    pub fn audit<R, S>(&self, found: &Found<R, S>) -> Audit
+    pub fn audit<R, S, L>(&self, found: &Found<R, S, L>) -> Audit
     where
         R: Fn(u32) -> Option<u32>,
         S: Fn(u32) -> Option<SourceEntry>,
+        L: Fn(u32) -> Option<u64>,
     {
         let mut audit = Audit { services: self.services.len(), ..Audit::default() };
         self.audit_services(&found.services, &mut audit);
@@ -98,7 +102,8 @@ impl Served {
                 audit.tell(what, OTHER, Step::WriteSources { base, entries });
             }
         }
-        self.audit_prefixes(found, &mut audit);
+        self.audit_lists(&found.lists, &found.list_word, &mut audit);
+        self.audit_ranges(&found.ranges, &mut audit);
         order::sort(&mut audit.steps, &Late::default());
         audit
     }
@@ -160,33 +165,47 @@ impl Served {
         }
     }
 
-    fn audit_prefixes<R, S>(&self, found: &Found<R, S>, audit: &mut Audit) {
-        let mut access: BTreeMap<Prefix, bool> = found.access.iter().copied().collect();
-        let mut ranges: BTreeMap<PortPrefix, u16> = found.ranges.iter().copied().collect();
+    fn audit_lists(
+        &self,
+        found: &[(u32, List)],
+        word: &impl Fn(u32) -> Option<u64>,
+        audit: &mut Audit,
+    ) {
+        let mut beyond: HashMap<u32, List> = found.iter().copied().collect();
         for (key, held) in &self.services {
-            let vip = || named(&service_key(key));
-            for (&prefix, &is_admitted) in &held.access {
-                let there = access.remove(&prefix);
-                if there != Some(is_admitted) {
-                    audit.wrong_prefixes += 1;
-                    let what = format!("a prefix of who may use {}", vip());
-                    let how = there.map_or(MISSING, |_| OTHER);
-                    audit.tell(what, how, Step::PutAccess { prefix, is_admitted });
-                }
+            let Some(Listed { list, digest }) = held.listed else { continue };
+            let place = beyond.remove(&held.entry.id);
+            let there = access::there(list, word);
+            if place == Some(list) && Digest::of(&there) == digest {
+                continue;
             }
+            audit.wrong_prefixes += 1;
+            let what = format!("the list of who may use {}", named(&service_key(key)));
+            let how = place.map_or(MISSING, |_| OTHER);
+            // Of one that was adopted and not asked for since nobody knows another list.
+            let words = held.wanted.as_ref().map(|of| access::words(&of.access));
+            let words = words.unwrap_or(there);
+            audit.tell(what, how, Step::WriteList { first: list.first, words });
+            audit.steps.push(Step::PutList { service: held.entry.id, list });
+        }
+        for service in beyond.into_keys() {
+            audit.wrong_prefixes += 1;
+            audit.tell("a list of who may use a service", BEYOND, Step::RemoveList { service });
+        }
+    }
+
+    fn audit_ranges(&self, found: &[(PortPrefix, u16)], audit: &mut Audit) {
+        let mut ranges: BTreeMap<PortPrefix, u16> = found.iter().copied().collect();
+        for (key, held) in &self.services {
             for &prefix in &held.ranges {
                 let there = ranges.remove(&prefix);
                 if there != Some(key.port) {
                     audit.wrong_prefixes += 1;
-                    let what = format!("a prefix of the ports of {}", vip());
+                    let what = format!("a prefix of the ports of {}", named(&service_key(key)));
                     let how = there.map_or(MISSING, |_| OTHER);
                     audit.tell(what, how, Step::PutRange { prefix, first_port: key.port });
                 }
             }
-        }
-        for prefix in access.into_keys() {
-            audit.wrong_prefixes += 1;
-            audit.tell("a prefix of an access list", BEYOND, Step::RemoveAccess { prefix });
         }
         for prefix in ranges.into_keys() {
             audit.wrong_prefixes += 1;

@@ -15,7 +15,7 @@ use lb_dataplane_common::service::{
 };
 
 use super::sources::Set;
-use super::{MAX_BACKENDS_PER_SERVICE, NO_ID, PlanError, ranges};
+use super::{MAX_BACKENDS_PER_SERVICE, NO_ID, PlanError, access, ranges};
 use crate::table::{
     Algorithm, Backend, BackendState, Mode, MssClamp, OnExhaustion, Protocol, Service, ServiceKey,
     WhenFailed,
@@ -57,6 +57,7 @@ pub(super) fn check(key: &ServiceKey, service: &Service) -> Result<(), PlanError
     if count > MAX_BACKENDS_PER_SERVICE {
         return Err(PlanError::TooManyBackends { address, port, count });
     }
+    access::check(key, service)?;
     for backend in &service.backends {
         reachable(key, service, backend)?;
     }

@@ -2,7 +2,7 @@
 
 use super::Served;
 
-/// Rings that wait for one before it is worth the while; a change that finds no space waits for one itself.
+/// Rings, or lists of clients, that wait for one before it is worth the while; a change that finds no space waits for one itself.
 const RINGS: usize = 32;
 /// Lists of sources in the same way.
 const LISTS: usize = 4096;
@@ -14,6 +14,7 @@ const LEFT: u64 = 4096;
 pub struct Waiting {
     era: u64,
     rings: usize,
+    lists: usize,
     sources: usize,
     left: u64,
 }
@@ -25,7 +26,7 @@ impl Served {
         // The fewer ids there are for others, the sooner.
         let few = 1 + self.backend_ids.room() / 2;
         let has_left = self.left.waiting() >= LEFT.min(few.into());
-        let is_much = all.rings >= RINGS || all.sources >= LISTS || has_left;
+        let is_much = all.rings.max(all.lists) >= RINGS || all.sources >= LISTS || has_left;
         is_much.then_some(all)
     }
 
@@ -34,6 +35,7 @@ impl Served {
         Waiting {
             era: self.era,
             rings: self.rings.waiting(),
+            lists: self.lists.waiting(),
             sources: self.sources.waiting(),
             left: self.left.next(),
         }
@@ -46,6 +48,7 @@ impl Served {
         }
         self.era += 1;
         self.rings.passed(waited.rings);
+        self.lists.passed(waited.lists);
         self.sources.passed(waited.sources);
         self.left.passed(waited.left);
     }

@@ -51,8 +51,9 @@ impl Served {
             | Step::ClearService { .. }
             | Step::WriteRing { .. }
             | Step::WriteSources { .. }
-            | Step::PutAccess { .. }
-            | Step::RemoveAccess { .. }
+            | Step::WriteList { .. }
+            | Step::PutList { .. }
+            | Step::RemoveList { .. }
             | Step::PutRange { .. }
             | Step::RemoveRange { .. }
             | Step::PutService { .. }

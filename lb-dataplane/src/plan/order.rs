@@ -96,8 +96,9 @@ fn stage(step: &Step, late: &Late) -> u8 {
         Step::ClearService { .. } => 2,
         Step::WriteSources { .. } => 3,
         Step::PutBackend { entry, .. } if entry.flags & BACKEND_IN_USE != 0 => 4,
-        Step::PutAccess { .. } => 5,
-        Step::WriteRing { .. } => 6,
+        Step::WriteRing { .. } | Step::WriteList { .. } => 5,
+        // Before the service says that it has one; of one that has, by one store.
+        Step::PutList { .. } => 6,
         // Before what comes: the map has room for as many as there may be, and few more.
         Step::RemoveService { key } if !late.removed.contains(key) => 7,
         Step::PutService { key, .. } if !late.narrowed.contains(key) => 8,
@@ -107,6 +108,6 @@ fn stage(step: &Step, late: &Late) -> u8 {
         Step::PutService { .. } => 11,
         Step::RemoveService { .. } => 12,
         Step::PutBackend { .. } => 13,
-        Step::RemoveAccess { .. } => 14,
+        Step::RemoveList { .. } => 14,
     }
 }

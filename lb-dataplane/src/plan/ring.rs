@@ -11,7 +11,7 @@ use super::entries::bounds;
 use crate::maglev;
 use crate::table::{Algorithm, Backend, Service};
 
-/// What is remembered of a ring whose words are in the map, of many services the most that there would be to remember.
+/// What is remembered of a ring, or of a list of clients, whose words are in the map, of many services the most that there would be to remember.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Digest {
     /// Words, what is behind the ring included.
@@ -20,7 +20,7 @@ pub(super) struct Digest {
 }
 
 impl Digest {
-    pub(super) fn of(words: &[u32]) -> Self {
+    pub(super) fn of<T: Hash>(words: &[T]) -> Self {
         // Of fixed keys, so that it is the same each time.
         let mut hasher = DefaultHasher::new();
         words.hash(&mut hasher);

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
+use lb_dataplane_common::list::{List, MAX_PREFIXES};
 use lb_dataplane_common::service::{BackendEntry, ServiceEntry, SourceEntry, VipKey};
 
 use super::MAX_BACKENDS_PER_SERVICE;
-use super::access::Prefix;
 use super::ranges::PortPrefix;
 
 /// A write. Carried out in order.
@@ -44,17 +44,24 @@ pub enum Step {
         /// Its id.
         id: u32,
     },
-    /// Say of a prefix whether its clients may begin flows.
-    PutAccess {
-        /// The prefix.
-        prefix: Prefix,
-        /// Whether they may.
-        is_admitted: bool,
+    /// Write a list of clients.
+    WriteList {
+        /// First node in `ACCESS_NODES`.
+        first: u32,
+        /// The words of its nodes.
+        words: Vec<u64>,
     },
-    /// Say nothing of a prefix any more.
-    RemoveAccess {
-        /// The prefix.
-        prefix: Prefix,
+    /// Give a service a list of clients, or another one.
+    PutList {
+        /// The service's id.
+        service: u32,
+        /// The list.
+        list: List,
+    },
+    /// Take its list from a service that does not say any more that it has one.
+    RemoveList {
+        /// The service's id.
+        service: u32,
     },
     /// Say to which service of several ports the ports of a prefix belong.
     PutRange {
@@ -200,6 +207,18 @@ pub enum PlanError {
         /// Asked for.
         count: usize,
     },
+    /// A list of clients that is too long.
+    #[error(
+        "{count} prefixes of clients at {address}:{port}, {MAX_PREFIXES} at most: give shorter ones that hold several"
+    )]
+    TooManyPrefixes {
+        /// The VIP.
+        address: IpAddr,
+        /// Its port.
+        port: u16,
+        /// Asked for.
+        count: usize,
+    },
     /// All backends together are too many.
     #[error(
         "all {0} entries for backends are in use, also by those that go, and by those that are gone and whose flows are not: remove \
@@ -212,9 +231,9 @@ pub enum PlanError {
          dataplane.max_source_addresses"
     )]
     SourcesFull(u32),
-    /// Access lists find no room.
+    /// An access list finds no room beside the one that it takes the place of.
     #[error(
-        "all {0} entries for access lists are in use: give VIPs fewer prefixes, or shorter ones, or raise \
+        "the memory for the prefixes of access lists, {0} of IPv4, is in use: give VIPs fewer, or shorter ones, or raise \
          dataplane.max_access_prefixes"
     )]
     AccessFull(u32),

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::layout::while_changing;
 use crate::table::{Access, Algorithm, Backend, BackendState, Protocol, Source};
-use lb_dataplane_common::family::V6;
-use lb_dataplane_common::service::{AccessKey, BACKEND_IN_USE, SourceEntry, VipKey};
+use lb_dataplane_common::list::{List, NODE_WORDS};
+use lb_dataplane_common::service::{BACKEND_IN_USE, SourceEntry, VipKey};
 
 mod ids;
 mod limits;
@@ -17,7 +17,7 @@ mod ports;
 use self::ids::free_ids;
 
 const LIMITS: Limits =
-    Limits { services: 16, backends: 24, ring_words: 9000, sources: 16, access: 10 };
+    Limits { services: 16, backends: 24, ring_words: 9000, sources: 16, list_nodes: 8, access: 20 };
 
 /// The maps as packets see them, written step by step.
 #[derive(Clone, Default)]
@@ -26,24 +26,30 @@ struct Maps {
     backends: BTreeMap<u32, BackendEntry>,
     rings: BTreeMap<u32, u32>,
     sources: BTreeMap<u32, SourceEntry>,
-    access: BTreeMap<Prefix, bool>,
+    lists: BTreeMap<u32, List>,
+    list_words: BTreeMap<u32, u64>,
     ranges: BTreeMap<PortPrefix, u16>,
     /// Entries of `SOURCES` that a backend named since the last grace period.
     sources_read: BTreeMap<u32, ()>,
     /// Ring words that a service named since the last grace period.
     read: BTreeMap<u32, ()>,
-    /// The same of both since the beginning of one that is not over yet.
+    /// Nodes of lists that it led to since then.
+    nodes_read: BTreeMap<u32, ()>,
+    /// The same of all since the beginning of one that is not over yet.
     since: Option<Named>,
 }
 
-/// Ring words, and entries of `SOURCES`.
-type Named = (BTreeMap<u32, ()>, BTreeMap<u32, ()>);
+/// What is read of a map where it is asked for.
+type Read<'a, T> = Box<dyn Fn(u32) -> Option<T> + 'a>;
+
+/// Ring words, entries of `SOURCES`, and nodes of lists.
+type Named = [BTreeMap<u32, ()>; 3];
 
 /// A backend's address and port, as its entry has them, and where its flows come from.
 type Address = ([u8; 16], [u8; 2], Vec<SourceEntry>);
 
-/// A ring of addresses, what the service's entry says of lists, and its prefixes.
-type Meaning = (Vec<Address>, u8, Vec<(u32, V6, bool)>);
+/// A ring of addresses, what the service's entry says of lists, and its list.
+type Meaning = (Vec<Address>, u8, Option<Vec<u64>>);
 
 fn raw(key: &VipKey) -> [u8; 8] {
     let [a, b, c, d] = key.address[3].to_ne_bytes();
@@ -55,7 +61,10 @@ impl Maps {
     fn carry_out(&mut self, step: &Step) {
         self.is_read_by_nobody(step);
         self.write(step);
-        if matches!(step, Step::Grace | Step::PutBackend { .. } | Step::PutService { .. }) {
+        if matches!(
+            step,
+            Step::Grace | Step::PutBackend { .. } | Step::PutService { .. } | Step::PutList { .. }
+        ) {
             self.note();
         }
         self.check();
@@ -80,13 +89,20 @@ impl Maps {
                     assert!(!is_read, "a packet may still read source {index}");
                 }
             }
-            Step::RemoveAccess { prefix } => assert!(self.access.contains_key(prefix)),
+            Step::WriteList { first, words } => {
+                for node in (*first..).take(words.len() / NODE_WORDS as usize) {
+                    assert!(node < LIMITS.list_nodes);
+                    let is_read = self.nodes_read.contains_key(&node);
+                    assert!(!is_read, "a packet may still read node {node}");
+                }
+            }
+            Step::RemoveList { service } => assert!(self.lists.contains_key(service)),
             Step::RemoveRange { prefix } => assert!(self.ranges.contains_key(prefix)),
             Step::Grace
             | Step::ClearBackend { .. }
             | Step::PutBackend { .. }
             | Step::ClearService { .. }
-            | Step::PutAccess { .. }
+            | Step::PutList { .. }
             | Step::PutRange { .. }
             | Step::PutService { .. }
             | Step::RemoveService { .. } => {}
@@ -98,6 +114,7 @@ impl Maps {
             Step::Grace => {
                 self.read.clear();
                 self.sources_read.clear();
+                self.nodes_read.clear();
             }
             Step::PutBackend { id, entry } => drop(self.backends.insert(*id, *entry)),
             Step::WriteRing { base, words } => {
@@ -106,12 +123,11 @@ impl Maps {
             Step::WriteSources { base, entries } => {
                 self.sources.extend((*base..).zip(entries.iter().copied()));
             }
-            Step::PutAccess { prefix, is_admitted } => {
-                self.access.insert(*prefix, *is_admitted);
-                let room = while_changing(LIMITS.access) as usize;
-                assert!(self.access.len() <= room, "the map is full");
+            Step::WriteList { first, words } => {
+                self.list_words.extend((first * NODE_WORDS..).zip(words.iter().copied()));
             }
-            Step::RemoveAccess { prefix } => drop(self.access.remove(prefix)),
+            Step::PutList { service, list } => drop(self.lists.insert(*service, *list)),
+            Step::RemoveList { service } => drop(self.lists.remove(service)),
             Step::PutRange { prefix, first_port } => drop(self.ranges.insert(*prefix, *first_port)),
             Step::RemoveRange { prefix } => drop(self.ranges.remove(prefix)),
             Step::ClearService { .. } | Step::ClearBackend { .. } => {}
@@ -125,39 +141,45 @@ impl Maps {
     }
 
     fn note(&mut self) {
-        let (words, sources) = self.named();
-        if let Some((of_rings, of_sources)) = &mut self.since {
-            of_rings.extend(&words);
-            of_sources.extend(&sources);
+        let named = self.named();
+        if let Some(since) = &mut self.since {
+            since.iter_mut().zip(&named).for_each(|(since, named)| since.extend(named));
         }
+        let [words, sources, nodes] = named;
         self.read.extend(words);
         self.sources_read.extend(sources);
+        self.nodes_read.extend(nodes);
     }
 
-    /// Ring words and source addresses that are named now.
+    /// Ring words, source addresses and nodes of lists that are named now.
     fn named(&self) -> Named {
         let words = self.services.values().flat_map(|(_, entry)| {
             let words = ring::words(entry, |index| self.rings.get(&index).copied()).len() as u32;
             (entry.ring_base..entry.ring_base + words).map(|index| (index, ()))
         });
         let sources = self.backends.values().flat_map(|b| sources(b).map(|index| (index, ())));
-        (words.collect(), sources.collect())
+        let nodes = self.lists.values().flat_map(|list| (list.first..).take(list.nodes as usize));
+        [words.collect(), sources.collect(), nodes.map(|node| (node, ())).collect()]
     }
 
     /// A grace period begins beside the changes, or ends: then no packet reads any more what nobody named meanwhile.
     fn begin_or_end_of_grace(&mut self, ends: bool) {
         match self.since.take().filter(|_| ends) {
-            Some((words, sources)) => {
+            Some([words, sources, nodes]) => {
                 self.read.retain(|word, ()| words.contains_key(word));
                 self.sources_read.retain(|source, ()| sources.contains_key(source));
+                self.nodes_read.retain(|node, ()| nodes.contains_key(node));
             }
             None => self.since = Some(self.named()),
         }
     }
 
-    /// No packet sees a service whose ring names a backend that is not there.
+    /// No packet sees a service whose ring names a backend that is not there, or whose list is not.
     fn check(&self) {
         for (key, entry) in self.services.values() {
+            if access::has_list(entry) {
+                assert!(self.list_of(entry.id).is_some(), "{key:?} has no list");
+            }
             let words = ring::words(entry, |index| self.rings.get(&index).copied()).len() as u32;
             let end = entry.ring_base + entry.ring_len;
             // All but the number of those that follow.
@@ -175,7 +197,14 @@ impl Maps {
         }
     }
 
-    /// What clients meet: for each service its ring of addresses, what its entry says of lists, and the prefixes.
+    /// The words of a service's list, if it has one and it is there.
+    fn list_of(&self, service: u32) -> Option<Vec<u64>> {
+        let list = self.lists.get(&service)?;
+        let words = access::there(*list, |index| self.list_words.get(&index).copied());
+        (words.len() as u32 == list.nodes * NODE_WORDS).then_some(words)
+    }
+
+    /// What clients meet: for each service its ring of addresses, what its entry says of lists, and the list.
     fn meaning(&self) -> BTreeMap<[u8; 8], Meaning> {
         let ring = |entry: &ServiceEntry| {
             let words = entry.ring_base..entry.ring_base + entry.ring_len;
@@ -184,11 +213,7 @@ impl Maps {
                 .map(|b| (b.address, b.port, sources(b).map(|i| self.sources[&i]).collect()))
                 .collect()
         };
-        let listed = |entry: &ServiceEntry| {
-            let access = self.access.iter().filter(|((_, key), _)| key.service == entry.id);
-            access.map(|((bits, key), is_admitted)| (*bits, key.client, *is_admitted)).collect()
-        };
-        let meaning = |entry| (ring(entry), entry.flags, listed(entry));
+        let meaning = |entry: &ServiceEntry| (ring(entry), entry.flags, self.list_of(entry.id));
         self.services.iter().map(|(key, (_, entry))| (*key, meaning(entry))).collect()
     }
 
@@ -200,15 +225,14 @@ impl Maps {
         Served::adopt(limits, self.found())
     }
 
-    fn found(
-        &self,
-    ) -> Found<impl Fn(u32) -> Option<u32> + '_, impl Fn(u32) -> Option<SourceEntry> + '_> {
+    fn found(&self) -> Found<Read<'_, u32>, Read<'_, SourceEntry>, Read<'_, u64>> {
         Found {
             services: self.services.values().copied().collect(),
             backends: self.backends.iter().map(|(id, entry)| (*id, *entry)).collect(),
-            ring_word: |index| self.rings.get(&index).copied(),
-            source: |index| self.sources.get(&index).copied(),
-            access: self.access.iter().map(|(prefix, is)| (*prefix, *is)).collect(),
+            ring_word: Box::new(|index| self.rings.get(&index).copied()),
+            source: Box::new(|index| self.sources.get(&index).copied()),
+            lists: self.lists.iter().map(|(service, list)| (*service, *list)).collect(),
+            list_word: Box::new(|index| self.list_words.get(&index).copied()),
             ranges: self.ranges.iter().map(|(prefix, first)| (*prefix, *first)).collect(),
         }
     }
@@ -311,21 +335,48 @@ fn an_address_is_there_as_long_as_a_service_of_it() {
     assert!(maps.services.is_empty());
 }
 
+/// A service that refuses so many addresses, none beside another.
+fn listing(count: u8) -> Service {
+    let prefix = |n: u8| IpNetwork::from(IpAddr::from([198, 51, 100, 2 * n + 1]));
+    let access = (0..count).map(|n| Access { prefix: prefix(n), is_admitted: false });
+    Service { access: access.collect(), ..service(Algorithm::RoundRobin, &[(1, true)]) }
+}
+
 #[test]
-fn prefixes_that_come_have_room_beside_those_that_go() {
+fn a_list_that_comes_has_the_room_of_one_that_goes() {
     let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
-    // All that there is room for, of one service and then of another.
-    let listed = |port: u16| {
-        let mut service = service(Algorithm::RoundRobin, &[(1, true)]);
-        let prefix = |n: u8| IpNetwork::from(IpAddr::from([198, 51, 100, n]));
-        let access = (0..10).map(|n| Access { prefix: prefix(n), is_admitted: false });
-        service.access = access.collect();
-        table([(key(1, port), service)])
-    };
+    // Seven nodes of eight, of one service and then of another.
     for port in [80, 81, 80] {
-        carry_out(&mut maps, &served.plan(&listed(port)).unwrap());
-        assert_eq!(maps.access.len(), 10);
+        let steps = served.plan(&table([(key(1, port), listing(20))])).unwrap();
+        carry_out(&mut maps, &steps);
+        assert_eq!(maps.lists.values().map(|list| list.nodes).collect::<Vec<_>>(), [7]);
     }
+    // Not so the next list of the same service: packets meet one of the two at any time.
+    let error = served.plan(&table([(key(1, 80), listing(19))])).unwrap_err();
+    assert!(matches!(error, PlanError::AccessFull(_)), "{error}");
+}
+
+#[test]
+fn a_list_stays_where_it_is_while_what_it_says_is_the_same() {
+    let (mut served, mut maps) = (Served::new(LIMITS), Maps::default());
+    carry_out(&mut maps, &served.plan(&table([(key(1, 80), listing(4))])).unwrap());
+    let is_of_lists = |step: &Step| {
+        matches!(step, Step::WriteList { .. } | Step::PutList { .. } | Step::RemoveList { .. })
+    };
+    let mut other = listing(4);
+    other.backends = vec![backend(2, true)];
+    let steps = served.plan(&table([(key(1, 80), other.clone())])).unwrap();
+    assert!(!steps.iter().any(is_of_lists), "{steps:?}");
+    carry_out(&mut maps, &steps);
+    // In other words, and in another process.
+    let mut access = other.access.to_vec();
+    access.reverse();
+    access.push(Access { prefix: "198.51.100.1/32".parse().unwrap(), is_admitted: false });
+    other.access = access.into();
+    maps.carry_out(&Step::Grace);
+    let mut adopted = maps.adopt();
+    let steps = adopted.plan(&table([(key(1, 80), other)])).unwrap();
+    assert!(!steps.iter().any(is_of_lists), "{steps:?}");
 }
 
 /// Whatever becomes of backends: the same slots, most of which have the same backend.
@@ -529,7 +580,7 @@ proptest! {
             let mut fresh = Maps::default();
             carry_out(&mut fresh, &Served::new(LIMITS).plan(wanted).unwrap());
             prop_assert_eq!(maps.meaning(), fresh.meaning());
-            prop_assert_eq!(maps.access.len(), fresh.access.len(), "nothing is left behind");
+            prop_assert_eq!(maps.lists.len(), fresh.lists.len(), "nothing is left behind");
             prop_assert_eq!(&maps.ranges, &fresh.ranges);
         }
     }
@@ -540,7 +591,7 @@ fn damage(maps: &mut Maps, served: &Served, kind: u8, nth: usize) -> bool {
     let used: Vec<u32> = served.idents().flat_map(|of| of.backends).map(|(.., id)| id).collect();
     let words: Vec<u32> = maps.rings.keys().copied().collect();
     let words: Vec<u32> = words.into_iter().filter(|word| maps.read.contains_key(word)).collect();
-    let prefixes: Vec<Prefix> = maps.access.keys().copied().collect();
+    let lists: Vec<(u32, List)> = maps.lists.iter().map(|(id, list)| (*id, *list)).collect();
     let ranges: Vec<PortPrefix> = maps.ranges.keys().copied().collect();
     let mut keys: Vec<[u8; 8]> = maps.services.keys().copied().collect();
     keys.sort_unstable();
@@ -563,12 +614,12 @@ fn damage(maps: &mut Maps, served: &Served, kind: u8, nth: usize) -> bool {
         4 => words.get(nth % words.len().max(1)).map(|word| {
             maps.rings.insert(*word, 4711);
         }),
-        5 => prefixes.get(nth % prefixes.len().max(1)).map(|prefix| {
-            let is_admitted = maps.access[prefix];
-            maps.access.insert(*prefix, !is_admitted);
+        5 => lists.get(nth % lists.len().max(1)).map(|(_, list)| {
+            let word = (list.first + nth as u32 % list.nodes) * NODE_WORDS;
+            *maps.list_words.get_mut(&word).expect("it is there") ^= 1;
         }),
-        6 => prefixes.get(nth % prefixes.len().max(1)).map(|(bits, key)| {
-            maps.access.insert((*bits, AccessKey { service: 4711, ..*key }), true);
+        6 => lists.get(nth % lists.len().max(1)).map(|(_, list)| {
+            maps.lists.insert(4711, *list);
         }),
         7 => ranges
             .get(nth % ranges.len().max(1))

@@ -10,7 +10,6 @@ use crate::table::ServiceKey;
 pub(super) struct Undo {
     services: Vec<(ServiceKey, Option<Held>)>,
     addresses: BTreeMap<IpAddr, Option<usize>>,
-    access: usize,
     ranges: usize,
 }
 
@@ -20,8 +19,8 @@ impl Undo {
         let addresses = services.iter().map(|(ServiceKey { address, .. }, _)| {
             (*address, served.addresses.get(address).copied())
         });
-        let (access, ranges) = (served.access, served.ranges);
-        Self { addresses: addresses.collect(), services, access, ranges }
+        let ranges = served.ranges;
+        Self { addresses: addresses.collect(), services, ranges }
     }
 
     pub(super) fn restore(self, served: &mut Served) {
@@ -37,11 +36,11 @@ impl Undo {
                 None => served.addresses.remove(&address),
             };
         }
-        served.access = self.access;
         served.ranges = self.ranges;
         served.service_ids.undo();
         served.backend_ids.undo();
         served.rings.undo();
+        served.lists.undo();
         served.sources.undo();
     }
 }

@@ -236,10 +236,9 @@ fn an_audit_finds_what_somebody_else_wrote_and_mends_it_under_packets() {
     let mut sources: Array<_, [u8; 24]> =
         scene.get().map_mut("SOURCES").unwrap().try_into().unwrap();
     sources.set(0, [0; 24], 0).unwrap();
-    let mut access: LpmTrie<_, [u8; 20], u32> =
-        scene.get().map_mut("ACCESS").unwrap().try_into().unwrap();
-    let key = access.keys().next().unwrap().unwrap();
-    access.insert(&key, 0, 0).unwrap();
+    let mut lists: Array<_, [u64; 512]> =
+        scene.get().map_mut("ACCESS_NODES").unwrap().try_into().unwrap();
+    lists.set(0, [0; 512], 0).unwrap();
     let mut ranges: LpmTrie<_, [u8; 20], u32> =
         scene.get().map_mut("RANGES").unwrap().try_into().unwrap();
     let key = ranges.keys().next().unwrap().unwrap();

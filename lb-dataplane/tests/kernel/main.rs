@@ -25,6 +25,7 @@ mod full;
 mod kept;
 mod kernel_handover;
 mod life;
+mod lists;
 mod members;
 mod mss;
 mod mutated;

@@ -169,7 +169,7 @@ pub struct ServiceAuditView {
     pub wrong_rings: usize,
     /// Lists of source addresses that differ.
     pub wrong_sources: usize,
-    /// Prefixes of access lists and port ranges that differ, are missing, or are there beyond what is asked for.
+    /// Access lists, and prefixes of port ranges, that differ, are missing, or are there beyond what is asked for.
     pub wrong_prefixes: usize,
     /// The first differences, one sentence each.
     pub findings: Vec<String>,

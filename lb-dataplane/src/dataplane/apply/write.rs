@@ -12,7 +12,8 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapError};
 use aya::sys::SyscallError;
 use lb_dataplane_common::family::V6;
-use lb_dataplane_common::service::{AccessKey, RangeKey, ServiceEntry, SourceEntry, VipKey};
+use lb_dataplane_common::list::NODE_WORDS;
+use lb_dataplane_common::service::{RangeKey, ServiceEntry, SourceEntry, VipKey};
 use lb_dataplane_common::tables::KeptCounts;
 
 use crate::dataplane::memory::Memory;
@@ -68,15 +69,14 @@ pub(super) fn write(
                 let places = memory.rings.words().iter().skip(*base as usize);
                 places.zip(words).for_each(|(place, word)| place.store(*word, Relaxed));
             }
-            Step::PutAccess { prefix, is_admitted } => {
-                let mut access: LpmTrie<_, Raw<AccessKey>, u32> = open(ebpf, "ACCESS")?;
-                let key = Key::new(prefix.0, Raw(prefix.1));
-                access.insert(&key, u32::from(*is_admitted), 0).map_err(failed("ACCESS"))?;
+            Step::WriteList { first, words } => {
+                // Nor these before its service leads here.
+                let places = memory.list_nodes.wide_words().iter();
+                let places = places.skip(*first as usize * NODE_WORDS as usize);
+                places.zip(words).for_each(|(place, word)| place.store(*word, Relaxed));
             }
-            Step::RemoveAccess { prefix } => {
-                let mut access: LpmTrie<_, Raw<AccessKey>, u32> = open(ebpf, "ACCESS")?;
-                gone("ACCESS", access.remove(&Key::new(prefix.0, Raw(prefix.1))))?;
-            }
+            Step::PutList { service, list } => memory.set_list(*service, list.to_word()),
+            Step::RemoveList { service } => memory.set_list(*service, 0),
             Step::PutRange { prefix, first_port } => {
                 let mut ranges: LpmTrie<_, Raw<RangeKey>, u32> = open(ebpf, "RANGES")?;
                 let key = Key::new(prefix.0, Raw(prefix.1));

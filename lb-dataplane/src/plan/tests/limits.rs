@@ -3,8 +3,15 @@
 use super::*;
 
 /// Those of the size that cost a test little, and small ones of the rest.
-const FULL: Limits =
-    Limits { services: 65_536, backends: 8193, ring_words: 1 << 20, sources: 16, access: 10_000 };
+const FULL: Limits = Limits {
+    services: 65_536,
+    backends: 8193,
+    ring_words: 1 << 20,
+    sources: 16,
+    // Those of one list: levels of 4,097, 513, 65, 9, 2 and 1.
+    list_nodes: 4687,
+    access: 16_384,
+};
 
 fn turning(count: usize) -> Service {
     let address = |n: usize| IpAddr::from([10, 0, (n >> 8) as u8, n as u8]);
@@ -13,7 +20,8 @@ fn turning(count: usize) -> Service {
 }
 
 fn listing(count: usize) -> Service {
-    let prefix = |n: usize| IpNetwork::from(IpAddr::from([10, 1, (n >> 8) as u8, n as u8]));
+    // None beside another.
+    let prefix = |n: usize| IpNetwork::from(IpAddr::from([10, 1, (n >> 7) as u8, (2 * n) as u8]));
     let access = (0..count).map(|n| Access { prefix: prefix(n), is_admitted: true });
     Service { access: access.collect(), ..service(Algorithm::RoundRobin, &[(1, true)]) }
 }
@@ -64,7 +72,7 @@ fn what_just_fits_is_served_and_one_more_is_refused_and_leaves_nothing() {
         let table_size = NonZero::new(table_size);
         one(Service { table_size, ..service(Algorithm::Maglev, &[(1, false)]) })
     };
-    let cases: [(&str, Table, Table, Refusal); 10] = [
+    let cases: [(&str, Table, Table, Refusal); 11] = [
         ("services", services(65_536), services(65_537), |e| {
             matches!(e, PlanError::TooManyServices { wanted: 65_537, limit: 65_536 })
         }),
@@ -81,9 +89,15 @@ fn what_just_fits_is_served_and_one_more_is_refused_and_leaves_nothing() {
             ]),
             |e| matches!(e, PlanError::BackendsFull(8193)),
         ),
-        ("prefixes", one(listing(10_000)), one(listing(10_001)), |e| {
-            matches!(e, PlanError::AccessFull(10_000))
+        ("prefixes of a service", one(listing(16_384)), one(listing(16_385)), |e| {
+            matches!(e, PlanError::TooManyPrefixes { count: 16_385, .. })
         }),
+        (
+            "prefixes",
+            one(listing(16_384)),
+            table([(key(8, 80), listing(16_384)), (key(9, 80), listing(1))]),
+            |e| matches!(e, PlanError::AccessFull(16_384)),
+        ),
         ("sources", one(from(16)), one(from(17)), |e| matches!(e, PlanError::SourcesFull(16))),
         ("turns", weighing(1), weighing(2), |e| {
             matches!(e, PlanError::RingsFull { wanted: 1_044_479, slots: 1_048_576 })
