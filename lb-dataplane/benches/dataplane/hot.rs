@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::Result;
-use lb_dataplane::table::{Protocol, Service};
+use lb_dataplane::table::Protocol;
 use lb_dataplane::{Hook, Reason, Sizes};
 
 use crate::frames::{ACK, Carries, Connection, Packet, error, fragment, packet};

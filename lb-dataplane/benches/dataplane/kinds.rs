@@ -249,11 +249,8 @@ impl Kind {
     /// Takes flows of numbered clients out of the tables that have only begun.
     pub(crate) fn forget(self, rig: &mut Rig, numbers: Range<u32>) -> Result<()> {
         for number in numbers {
-            let flow = self.flow(rig, number)?;
-            rig.remove(&self.between(flow.client, flow.vip))?;
-            if !self.is_direct() {
-                rig.remove(&self.between(flow.backend, flow.towards))?;
-            }
+            let there = self.between(self.client(number), self.vip());
+            if self.is_direct() { rig.remove(&there)? } else { rig.forget(&there)? }
         }
         Ok(())
     }

@@ -124,6 +124,13 @@ impl Rig {
         Ok(())
     }
 
+    /// Takes both directions of a flow out of the table, by how its packets come there.
+    pub(crate) fn forget(&mut self, there: &Between) -> Result<()> {
+        let [to, from] = self.translated(there)?;
+        self.remove(there)?;
+        self.remove(&Between { from, to, ..*there })
+    }
+
     /// Bytes of kernel memory of all the dataplane's maps, as the kernel counts them.
     pub(crate) fn memory(&self) -> Result<u64> {
         let mut bytes = 0;
