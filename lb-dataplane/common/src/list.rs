@@ -36,7 +36,7 @@ pub const REF_ADMITTED: u64 = 1;
 pub const NODE_LAST: u64 = 1 << 63;
 /// A word without a bound: it is behind all addresses.
 pub const NO_BOUND: u64 = u64::MAX;
-/// Nodes of a list at most, so that each has a ref that is below those of [`LOOKED_FOR`].
+/// Nodes of a list at most, so that each has a ref that is below what an address that is looked for has in its place.
 pub const MAX_NODES: u32 = 0xfff0;
 /// What stands in the place of a ref in an address that is looked for: above all refs, and below [`NO_BOUND`].
 const LOOKED_FOR: u64 = 0xfffc;
