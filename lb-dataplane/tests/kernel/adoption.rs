@@ -169,7 +169,8 @@ fn a_program_that_has_lost_what_it_leads_to_drops_what_is_not_its_own_counted_an
 
 #[test]
 fn destroy_leaves_nothing_behind() {
-    let mut scene = Scene::new();
+    // Its bpffs goes with who has mounted it.
+    let mut scene = Scene::untouched();
     let dataplane = scene.dataplane.take().unwrap();
     dataplane.destroy().unwrap();
     assert_eq!(std::fs::read_dir(&scene.options.pin_dir).unwrap().count(), 0);
