@@ -18,8 +18,9 @@ pub(crate) fn run(filter: Option<&str>, long: bool) -> Result<()> {
     if filter.is_none() {
         checks()?;
     }
-    step("Building the daemon", || {
-        run_command(cargo().args(["build", "--package", "lb-api", "--bins"]))
+    // At once: another choice of crates has other features, for which what they depend on is compiled again.
+    step("Building the daemon and the tests", || {
+        run_command(cargo().args(["build", "--workspace", "--bins", "--tests"]))
     })?;
     let mut nextest = cargo();
     nextest.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
@@ -38,8 +39,7 @@ pub(crate) fn run(filter: Option<&str>, long: bool) -> Result<()> {
 /// The packet tables in the kernel, all in one process: what the verifier has seen once serves many of them
 /// (`lb-dataplane/tests/kernel/spare.rs`), where each would have a process and programs of its own.
 fn packet_tables(long: bool) -> Result<()> {
-    let of = ["test", "--package", "lb-dataplane", "--test", "kernel"];
-    run_command(cargo().args(of).arg("--no-run"))?;
+    let of = ["test", "--workspace", "--test", "kernel"];
     let minutes = if long { 60 } else { MAX_MINUTES };
     let mut tables = Command::new("timeout");
     tables.args(["--foreground", &format!("{minutes}m")]).arg(cargo().get_program()).args(of);
