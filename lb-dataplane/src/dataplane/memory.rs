@@ -1,5 +1,5 @@
-//! The arrays of the services that are mapped into memory: rings, lists of clients, backends, and what is counted of these. To read or write them
-//! takes no system call.
+//! The arrays of the services that are mapped into memory: rings, lists of clients, backends, and what is counted of these. To
+//! read or write them takes no system call.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

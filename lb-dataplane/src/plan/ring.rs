@@ -11,7 +11,8 @@ use super::entries::bounds;
 use crate::maglev;
 use crate::table::{Algorithm, Backend, Service};
 
-/// What is remembered of a ring, or of a list of clients, whose words are in the map, of many services the most that there would be to remember.
+/// What is remembered of a ring, or of a list of clients, whose words are in the map: of many services the words would be the most
+/// that there is to remember.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Digest {
     /// Words, what is behind the ring included.
