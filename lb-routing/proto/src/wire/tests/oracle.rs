@@ -52,6 +52,13 @@ fn ours(message: &[u8], context: Context) -> Seen {
     }
 }
 
+/// Attributes that all of them keep as they are: what has a number at IANA and no rule here, one of them may hold to the
+/// flags and the form of its own specification.
+fn is_alike_to_all(attribute: &RawAttribute) -> bool {
+    let is_unassigned = matches!(attribute.code, 64..=127 | 130..=240 | 244..=254);
+    attributes::is_kept_raw(attribute.code) || is_unassigned
+}
+
 /// Prefixes that all of them take: one refuses those that reach into multicast, another guesses from the zero octet of a
 /// default route that path identifiers (RFC 7911) follow.
 fn is_plain(prefix: &IpNetwork) -> bool {
@@ -122,6 +129,7 @@ proptest! {
         if let Some(attributes) = &mut taken.attributes {
             let plain = |segment: &Segment| matches!(segment, Segment::Sequence(_));
             attributes.as_path.segments.retain(plain);
+            attributes.other.retain(is_alike_to_all);
         }
         let written = encode(&Message::Update(taken), context);
         let mut framer = Framer::new();
