@@ -41,7 +41,7 @@ const KIB_PER_PAGE: u32 = 4;
 /// Groups in a page of the FIB's groups.
 const GROUPS_PER_PAGE: u32 = 512;
 /// Parts of the flow table that wait for one grace period together.
-const AGE_PARTS: usize = 8;
+const AGE_PARTS: usize = 32;
 /// In what is waited for when the thread is asked for something.
 const ENDED: &str = "the dataplane's thread has ended";
 

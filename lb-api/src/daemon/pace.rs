@@ -4,7 +4,7 @@
 /// In how many rounds the whole flow table is looked at.
 const ROUNDS: usize = 16;
 /// Parts of a round at least: a walk over a few flows is cheap, and the sooner they end the better.
-const LEAST: usize = 8;
+const LEAST: usize = 32;
 
 /// Where a walk stands, in parts of the table and in rounds.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Pace {
 mod tests {
     use std::collections::VecDeque;
 
-    use lb_dataplane::Timeouts;
+    use lb_dataplane::{AGE_BATCH, Timeouts};
 
     use super::*;
 
@@ -66,15 +66,15 @@ mod tests {
 
     #[test]
     fn a_walk_takes_as_many_rounds_as_it_may_however_much_there_is() {
-        let mut pace = Pace::new(8 << 20, 2048);
-        for parts in [4096, 2000, 500, 129] {
+        let mut pace = Pace::new(8 << 20, AGE_BATCH);
+        for parts in [16_384, 8000, 2000, 516] {
             walk(&mut pace, parts);
             let (rounds, most) = walk(&mut pace, parts);
             assert!((15..=16).contains(&rounds), "{rounds} rounds over {parts} parts");
             assert_eq!(most, parts.div_ceil(16));
         }
         walk(&mut pace, 3);
-        assert_eq!(walk(&mut pace, 3), (1, 8), "few are looked at in every round");
+        assert_eq!(walk(&mut pace, 3), (1, 32), "few are looked at in every round");
     }
 
     /// Parts that the walk's place is told by, of about as many entries each.
@@ -83,7 +83,7 @@ mod tests {
     /// The most entries of a table of four million flows while so many connections that are closed at once begin in each of some
     /// seconds: calm, and then a burst.
     fn most_of([calm, burst]: [usize; 2], asked: Timeouts) -> usize {
-        let (capacity, part) = (8 << 20, 2048);
+        let (capacity, part) = (8 << 20, AGE_BATCH);
         let mut pace = Pace::new(capacity, part);
         let mut buckets = vec![VecDeque::<usize>::new(); BUCKETS];
         let (mut next, mut seen, mut found, mut most) = (0, 0, 0, 0);
@@ -123,10 +123,10 @@ mod tests {
 
     #[test]
     fn what_comes_while_a_walk_goes_on_makes_it_twice_as_long_at_most() {
-        let mut pace = Pace::new(8 << 20, 2048);
+        let mut pace = Pace::new(8 << 20, AGE_BATCH);
         walk(&mut pace, 3);
-        let (rounds, most) = walk(&mut pace, 4096);
-        assert!(rounds <= 32 && most == 256, "{rounds} rounds, {most} parts");
-        assert_eq!(Pace::new(100, 2048).round(), 1, "a small table is one part");
+        let (rounds, most) = walk(&mut pace, 16_384);
+        assert!(rounds <= 32 && most == 1024, "{rounds} rounds, {most} parts");
+        assert_eq!(Pace::new(100, AGE_BATCH).round(), 1, "a small table is one part");
     }
 }

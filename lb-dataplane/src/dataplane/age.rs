@@ -22,8 +22,9 @@ use crate::pod::Raw;
 use crate::reset::reset;
 use crate::sys::{self, Cursor};
 
-/// Entries that a call looks at, at most: within half a millisecond or so, since others wait meanwhile.
-pub const AGE_BATCH: usize = 2048;
+/// Entries that a call looks at, at most: within a quarter of a millisecond or so, since others wait meanwhile, and twice that
+/// where memory is slow; to remove all of them takes a millisecond.
+pub const AGE_BATCH: usize = 512;
 
 /// Where the walk over the tables stands, and what it goes by.
 #[derive(Debug)]
