@@ -14,7 +14,7 @@ use self::bounds::{admit, with_room};
 pub use self::insert::{Composed, find_port, insert, insert_back, insert_back_of_echo};
 use crate::family::{self, Family, V6};
 use crate::flow::{
-    FlowKey, STATE_ACROSS, STATE_CLIENT_FIN, STATE_RESETS, STATE_SAMPLED, TCP, has_handshake,
+    FlowKey, SCTP, STATE_ACROSS, STATE_CLIENT_FIN, STATE_RESETS, STATE_SAMPLED, TCP, has_handshake,
     mode_of, state_of_mode, ticks_since,
 };
 use crate::hash::FlowHash;
@@ -119,11 +119,24 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     made.entry.counted_as = counted_as(service.id, tables.client_bits(A::IS_V6));
     made.entry.state = state;
     made.entry.last_seen = tables.now();
-    // The tag of packets to the client; what it does not know yet of those to the backend the backend says.
-    made.entry.first_reply = sctp::tag_to_client(arrival);
+    made.entry.first_reply = first_number(tables, arrival, state);
     made.entry.mss = service.mss;
     step.begins = true;
     check_still_there(tables, key, first_port, generation)
+}
+
+/// What stands in the entry to the client, or in that which is alone, before anything else has to: the number of the flow's place among
+/// the half-open ones. Of SCTP the tag of packets to the client; what it does not know yet of those to the backend the backend says.
+#[inline(always)]
+fn first_number<A: Family, T: TablesOf<A>>(tables: &T, arrival: &Arrival<A>, state: u32) -> u32 {
+    if arrival.key.protocol() == SCTP {
+        sctp::tag_to_client(arrival)
+    } else if state & STATE_RESETS != 0 {
+        // What is acknowledged is compared with what was.
+        0
+    } else {
+        FamilyTables::<A>::next_half_open(tables)
+    }
 }
 
 /// Whether the entry that was read is still the service's. If not, it was replaced meanwhile, and another's may have been written

@@ -4,6 +4,10 @@
 //! one that has been there longest, and ends it if it is still half-open. So a flood of forged SYNs or datagrams ends half-open
 //! flows only, and takes no more of the flow table than the rings have places. A flow costs one write more than without,
 //! and needs no second table to be looked up, moved from or aged.
+//!
+//! A flow that is confirmed leaves its place, so that who comes to it a round later need not look up, in memory that no cache has,
+//! whether it is half-open: that is asked of what has stayed there. An entry says which place it was, where it has room for the number
+//! ([`FlowEntry::first_reply`](crate::flow::FlowEntry::first_reply)); others' places are not left, and those flows are looked up.
 
 use crate::family::Family;
 use crate::flow::{

@@ -56,6 +56,7 @@ pub(crate) struct ModelFamily<A: Family> {
     memory: Memory,
     /// The ring's places, the oldest first.
     pub(crate) half_open: RefCell<VecDeque<FlowKey<A>>>,
+    pub(crate) begun: Cell<u32>,
     fragments: RefCell<HashMap<FragmentKey<A>, FragmentPorts>>,
     /// What the packet before left in the room for a packet's way; `None` while one uses it, and before the first.
     scratch: RefCell<Option<Scratch<A>>>,
@@ -67,6 +68,7 @@ impl<A: Family> Default for ModelFamily<A> {
             flows: RefCell::default(),
             memory: Memory::default(),
             half_open: RefCell::new(VecDeque::from([nobody(); HALF_OPEN])),
+            begun: Cell::default(),
             fragments: RefCell::default(),
             scratch: RefCell::default(),
         }
@@ -232,7 +234,21 @@ where
         self.step();
         let mut ring = A::of(self).half_open.borrow_mut();
         ring.push_back(*flow);
+        A::of(self).begun.update(|begun| begun + 1);
         ring.pop_front()
+    }
+
+    fn next_half_open(&self) -> u32 {
+        A::of(self).begun.get() + 1
+    }
+
+    fn leave_half_open(&self, number: u32, flow: &FlowKey<A>) {
+        self.step();
+        let since = A::of(self).begun.get().wrapping_sub(number) as usize;
+        let mut ring = A::of(self).half_open.borrow_mut();
+        if let Some(place) = ring.iter_mut().rev().nth(since).filter(|place| **place == *flow) {
+            *place = nobody();
+        }
     }
 
     fn fragment(&self, key: &FragmentKey<A>) -> Option<FragmentPorts> {

@@ -35,7 +35,7 @@ pub use self::established::{end_without_next, forward_established};
 pub use self::forward::{Found, find_way};
 use self::forward::{find_no_flow, find_quoted, forward_error, forward_flow_apart};
 use self::fragments::transport;
-use self::life::{ANEW, BEGINS_ANEW, end, may_replace, note_acknowledged, said};
+use self::life::{ANEW, BEGINS_ANEW, end, leave_half_open, may_replace, note_acknowledged, said};
 pub use self::life::{asked_anew, hear, hear_anew};
 pub(crate) use self::life::{claim, key_to_backend};
 pub use self::scratch::{
@@ -47,7 +47,7 @@ pub(crate) use self::vlan::behind_tags;
 pub(crate) use self::without_flow::note as note_without_flow;
 use crate::family::{Family, V4, V6};
 use crate::fib::MEMBER_TO_PEER;
-use crate::flow::{DIRECTION_TO_BACKEND, Flow, SCTP, STATE_GOING, STATE_SAMPLED};
+use crate::flow::{DIRECTION_TO_BACKEND, Flow, SCTP, STATE_CONFIRMED, STATE_GOING, STATE_SAMPLED};
 use crate::mss;
 use crate::packet::Packet;
 use crate::parse::{self, ETHERNET_LEN, Kind, TCP_SYN, Version};
@@ -336,6 +336,9 @@ fn find_flow<A: Family, P: Packet, T: TablesOf<A>>(
         }
         if scratch.step.news != 0 {
             FamilyTables::<A>::hear(tables, scratch)?;
+            if scratch.step.news & STATE_CONFIRMED != 0 {
+                leave_half_open(tables, scratch);
+            }
         }
     }
     if scratch.step.is_flow && scratch.ip.is_first_fragment() {

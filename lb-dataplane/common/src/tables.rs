@@ -44,6 +44,10 @@ pub trait FamilyTables<A: Family>: FlowTables {
     fn remove_flow(&self, key: &FlowKey<A>) -> bool;
     /// Puts a flow into the next place of this CPU's ring of half-open flows; what was in that place, all zeroes for none.
     fn enter_half_open(&self, flow: &FlowKey<A>) -> Option<FlowKey<A>>;
+    /// The number of the place that the next one gets, 0 for none.
+    fn next_half_open(&self) -> u32;
+    /// Empties the place of a number, if the flow has it.
+    fn leave_half_open(&self, number: u32, flow: &FlowKey<A>);
     /// What the first fragment of a datagram said.
     fn fragment(&self, key: &FragmentKey<A>) -> Option<FragmentPorts>;
     /// Does what [`find_way`](crate::pipeline::find_way) does, and what follows likewise: by subprograms of which the verifier

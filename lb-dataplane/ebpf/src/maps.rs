@@ -159,14 +159,19 @@ macro_rules! family_tables {
 
             #[inline(always)]
             fn enter_half_open(&self, flow: &FlowKey<$family>) -> Option<FlowKey<$family>> {
-                // SAFETY: a static of this program; volatile, since the loader changes it in the object.
-                let mask = unsafe { (&raw const $mask).read_volatile() };
-                let place = $half_open.get_ptr_mut(half_open::place($begun, mask)?)?;
-                // SAFETY: a place of this CPU's ring, which nothing else writes while the program runs.
-                unsafe {
-                    let old = *place;
-                    *place = *flow;
-                    Some(old)
+                let place = $half_open.get_ptr_mut(half_open::take($begun, &$mask)?)?;
+                Some(half_open::enter(place, flow))
+            }
+
+            #[inline(always)]
+            fn next_half_open(&self) -> u32 {
+                half_open::next($begun, &$mask)
+            }
+
+            #[inline(always)]
+            fn leave_half_open(&self, number: u32, flow: &FlowKey<$family>) {
+                if let Some(place) = $half_open.get_ptr_mut(number.wrapping_sub(1)) {
+                    half_open::leave(place, flow);
                 }
             }
 

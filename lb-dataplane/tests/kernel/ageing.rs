@@ -1,6 +1,6 @@
 //! Flows end by falling silent: both directions at once, and only then.
 
-use aya::maps::HashMap;
+use aya::maps::{Array, HashMap};
 use lb_dataplane::table::Algorithm::Maglev;
 use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::{Hook, Reason, Sizes};
@@ -254,6 +254,31 @@ fn a_flood_ends_half_open_flows_only() {
         assert_eq!(count.unwrap().evicted, evicted, "{}", talk.what());
         let ended = talk.send(&mut scene, Back(ACK));
         assert_eq!(ended.reason, Reason::ForwardedToClient, "{}: it stays", talk.what());
+    }
+}
+
+/// Places of half-open flows that are taken, of both families.
+fn places_taken(scene: &mut Scene) -> usize {
+    // Who leaves a place empties its word of ports and protocol.
+    let v4: Array<_, [u8; 16]> = scene.get().map_mut("HALF_OPEN").unwrap().try_into().unwrap();
+    let taken = v4.iter().filter(|place| place.as_ref().unwrap()[8..] != [0; 8]).count();
+    let v6: Array<_, [u8; 40]> = scene.get().map_mut("HALF_OPEN6").unwrap().try_into().unwrap();
+    taken + v6.iter().filter(|place| place.as_ref().unwrap()[32..] != [0; 8]).count()
+}
+
+#[test]
+fn a_connection_that_opens_leaves_its_place_to_others() {
+    for talk in Talk::each() {
+        let mut scene = talk.scene(Timeouts::default(), &CONNECTED[..1]);
+        let from = talk.family.at(1, 9, 999);
+        scene.send(talk.hook, &packet(SYN, &from, &talk.vip));
+        assert_eq!(places_taken(&mut scene), 2, "{}", talk.what());
+        for (said, left) in CONNECTED[1..].iter().zip([2, 1]) {
+            talk.send(&mut scene, *said);
+            assert_eq!(places_taken(&mut scene), left, "{}", talk.what());
+        }
+        talk.send(&mut scene, There(ACK));
+        assert_eq!(places_taken(&mut scene), 1, "{}", talk.what());
     }
 }
 

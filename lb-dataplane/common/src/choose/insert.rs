@@ -4,7 +4,7 @@ use super::{client, overdue};
 use crate::checksum::Delta;
 use crate::family::{Family, V6};
 use crate::flow::{
-    self, Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey,
+    self, Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey, SCTP,
     STATE_ACROSS, STATE_CLOSING, STATE_GOING, STATE_MODE, Translation, is_closed,
     remove_to_backend,
 };
@@ -219,7 +219,9 @@ pub fn insert<A: Family, T: TablesOf<A>>(
         made.entry.translation = step.translation.to_v6();
     }
     made.entry.direction = DIRECTION_TO_BACKEND;
-    made.entry.first_reply = 0;
+    if !is_direct || key.protocol() == SCTP {
+        made.entry.first_reply = 0;
+    }
     // No entry without the one back.
     let inserted = match made.without {
         0 => flow::insert(tables, key, &mut made.entry),

@@ -35,7 +35,8 @@ pub struct FlowEntry {
     /// Bits of `STATE_*`. With the number that follows it is one word of 64 bits, the state its low half.
     pub state: u32,
     /// Towards the backend, until the client has answered it: TCP's sequence number of the first segment that came back.
-    /// Else, where [`STATE_RESETS`](super::STATE_RESETS) asks for it, this direction's last acknowledgement number.
+    /// Else, where [`STATE_RESETS`](super::STATE_RESETS) asks for it, this direction's last acknowledgement number; where it does not,
+    /// towards the client and where the entry is alone, the number of the flow's place among the half-open ones.
     /// With SCTP the tag of this direction's packets, or 0 while it is not known.
     pub first_reply: u32,
     /// The [tick](crate::tables::TICK_SHIFT) of this direction's last packet; written only when it changes.

@@ -2,7 +2,7 @@ use crate::flow::seconds;
 use crate::frame::{ACK, Carries, RST, RST_ACK, SYN, SYN_ACK, UDP, packet};
 use crate::model::{ModelPacket, ModelTables, process, serving};
 use crate::reason::Reason;
-use crate::service::ALGORITHM_MAGLEV;
+use crate::service::{ALGORITHM_MAGLEV, BACKEND_RESETS_IDLE, MODE_L2, MODE_NAT};
 
 const VIP: &str = "192.0.2.1:80";
 const BACKEND: &str = "10.2.0.1:8080";
@@ -41,6 +41,40 @@ fn a_flood_ends_half_open_flows_and_takes_no_more_entries_than_there_are_places(
         assert_eq!(tables.evicted.get() as usize, 100 - PLACES, "{carries:?}");
         assert_eq!(send(&tables, ACK, BACKEND, "10.1.0.1:1000"), Reason::ForwardedToClient);
     }
+}
+
+#[test]
+fn a_flow_that_is_confirmed_leaves_its_place_and_no_other_one() {
+    let occupied = |tables: &ModelTables| {
+        let places = tables.v4.half_open.borrow();
+        places.iter().filter(|key| key.protocol != 0).count()
+    };
+    for (carries, next) in [(SYN, ACK), (UDP, UDP)] {
+        for is_direct in [false, true] {
+            let mut tables = scene();
+            let mode = if is_direct { MODE_L2 } else { MODE_NAT };
+            tables.services.values_mut().for_each(|service| service.mode = mode as u8);
+            for n in 1..PLACES {
+                send(&tables, carries, &format!("10.1.0.{n}:1000"), VIP);
+                assert_eq!(occupied(&tables), n, "{carries:?}");
+            }
+            for n in (1..PLACES).rev() {
+                let client = format!("10.1.0.{n}:1000");
+                send(&tables, if carries == SYN { SYN_ACK } else { UDP }, BACKEND, &client);
+                for _ in 0..2 {
+                    send(&tables, next, &client, VIP);
+                    assert_eq!(occupied(&tables), n - 1, "{carries:?} {is_direct}");
+                }
+            }
+        }
+    }
+    // Where the number is that of what was acknowledged, the place stays, and the flow is spared.
+    let mut tables = scene();
+    tables.backends[0].flags |= BACKEND_RESETS_IDLE;
+    connect(&tables, "10.1.0.1:1000");
+    assert_eq!(occupied(&tables), 1);
+    flood(&tables, SYN, PLACES);
+    assert_eq!((tables.evicted.get(), tables.keys().len()), (0, 2 * (1 + PLACES)));
 }
 
 #[test]

@@ -168,6 +168,11 @@ impl ModelFlow {
         self.slot.entry.get().first_reply
     }
 
+    /// The direction, and no step.
+    pub(crate) fn direction_now(&self) -> u8 {
+        self.slot.entry.get().direction
+    }
+
     fn get(&self) -> FlowEntry {
         step();
         self.slot.entry.get()

@@ -14,7 +14,7 @@ use crate::peer;
 use crate::reason::Reason;
 use crate::sctp;
 use crate::service::MODE_ACROSS;
-use crate::tables::{Tables, TablesOf};
+use crate::tables::{FamilyTables, Tables, TablesOf};
 
 /// Ticks of silence after which a SYN that no backend answered chooses anew: its backend may have gone.
 const UNANSWERED_SYN_TICKS: u32 = 2;
@@ -227,6 +227,7 @@ pub fn hear<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> 
         return Err(Reason::FlowExpiring);
     }
     let before = peer.as_ref().map_or(0, |peer| peer.set_state(new & !(opener & is_of_backend)));
+    step.place = peer.as_ref().unwrap_or(&entry).first_reply();
     // Once both entries say it: of two CPUs that close a side each, one finds both closed in the entry to the backend.
     // Where other CPUs have kept one from saying so there, the other entry says it.
     let said = (entry.state() | before) & STATE_CLOSING;
@@ -236,6 +237,14 @@ pub fn hear<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> 
         tables.count_out(key, to_backend, said, false);
     }
     Ok(())
+}
+
+/// Has the flow leave its place among the half-open ones, once [`hear`] has it confirmed. Not within that: what it needs room for is not
+/// needed by what that calls.
+#[inline(never)]
+pub(super) fn leave_half_open<A: Family, T: TablesOf<A>>(tables: &T, scratch: &Scratch<A>) -> u32 {
+    FamilyTables::<A>::leave_half_open(tables, scratch.step.place, &scratch.arrival.key);
+    0
 }
 
 /// Notes in both directions what a packet has said of a connection in the place of the flow's, before [`hear`] has the rest of it. By way

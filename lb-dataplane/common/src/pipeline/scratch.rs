@@ -132,6 +132,8 @@ pub struct Step<A: Family> {
     pub news: u32,
     /// The state that the flow was found in.
     pub seen: u32,
+    /// The number of the flow's place among the half-open ones, as an entry has it, where the packet may confirm the flow.
+    pub place: u32,
     /// Of a SYN: the largest segment size that it may announce, as a flow's entry has it.
     pub mss: u16,
 }

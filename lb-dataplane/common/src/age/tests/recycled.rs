@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::*;
 use crate::family::{V4, V6};
-use crate::flow::{STATE_GOING, STATE_REPLIED};
+use crate::flow::{DIRECTION_TO_CLIENT, STATE_GOING, STATE_REPLIED};
 use crate::model::folded;
 use crate::model::memory::{self, Torn};
 
@@ -135,16 +135,35 @@ fn is_strangers_unharmed(tables: &ModelTables) -> bool {
     const SAID: u32 =
         STATE_GOING | STATE_STALE | STATE_CLOSING | STATE_REPLIED | STATE_CONFIRMED | STATE_CLAIMED;
     fn unharmed<A: Modelled>(tables: &ModelTables) -> bool {
-        let is_strangers = |key: &FlowKey<A>| {
-            [STRANGER_V4, STRANGER_V6].iter().any(|address| {
-                key.source.to_v6() == *address || key.destination.to_v6() == *address
-            })
-        };
+        let is_strangers =
+            |key: &FlowKey<A>| is_stranger(key.source) || is_stranger(key.destination);
         let flows = A::of(tables).flows.borrow();
         let mut strangers = flows.iter().filter(|(key, _)| is_strangers(key));
-        strangers.all(|(_, flow)| flow.state_now() & SAID == 0 && flow.number_now() == 0)
+        strangers.all(|(_, flow)| {
+            let number = flow.number_now();
+            // Towards the client it is that of the flow's place among the half-open ones.
+            let is_right = if flow.direction_now() == DIRECTION_TO_CLIENT {
+                has_strangers_place::<V4>(tables, number)
+                    || has_strangers_place::<V6>(tables, number)
+            } else {
+                number == 0
+            };
+            flow.state_now() & SAID == 0 && is_right
+        })
     }
     unharmed::<V4>(tables) && unharmed::<V6>(tables)
+}
+
+fn is_stranger<A: Family>(address: A) -> bool {
+    [STRANGER_V4, STRANGER_V6].contains(&address.to_v6())
+}
+
+/// Whether a number is that of a place which a stranger's flow has among a family's half-open ones.
+fn has_strangers_place<A: Modelled>(tables: &ModelTables, number: u32) -> bool {
+    let family = A::of(tables);
+    let since = family.begun.get().wrapping_sub(number) as usize;
+    let places = family.half_open.borrow();
+    places.iter().rev().nth(since).is_some_and(|place| is_stranger(place.source))
 }
 
 const STRANGER_V4: V6 = [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes([10, 1, 0, 9])];
