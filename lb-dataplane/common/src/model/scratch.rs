@@ -31,7 +31,6 @@ pub(super) fn empty_scratch<A: Family>() -> Scratch<A> {
             source: 0,
             destination: 0,
             seen: 0,
-            place: 0,
             protocol: 0,
         }),
         quote: Quote {
