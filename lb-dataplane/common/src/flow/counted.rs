@@ -108,9 +108,9 @@ pub fn count_client<T: Tables>(tables: &T, key: &FlowKey<V6>, counted_as: u32) -
 ///
 /// `FlowExpiring`.
 #[inline(always)]
-pub fn count_in<T: Tables>(
+pub fn count_in<A: Family, T: Tables>(
     tables: &T,
-    key: &FlowKey<V6>,
+    key: &FlowKey<A>,
     to_backend: &impl Flow,
     bits: u32,
 ) -> Result<(), Reason> {
@@ -154,7 +154,7 @@ pub fn count_in<T: Tables>(
         tables.discount_open_flow(service, backend);
     }
     if bits & STATE_CLIENT_COUNTED != 0 {
-        tables.discount_client(&counted_client(counted_as, key.source));
+        tables.discount_client(&counted_client(counted_as, key.source.to_v6()));
     }
     let state = to_backend.state();
     let is_settled = is_open(protocol, state) || state & STATE_COUNTED_OUT != 0 || !opens;

@@ -15,7 +15,7 @@
 
 use super::{
     DIRECTION_TO_BACKEND, FlowKey, STATE_BITS, STATE_CLAIMED, STATE_EXPIRING, STATE_GENERATION,
-    STATE_GOING, STATE_KEY, STATE_STALE, STATE_TAG, Translation, ticks_since,
+    STATE_GOING, STATE_KEY, STATE_REPLIED, STATE_STALE, STATE_TAG, Translation, ticks_since,
 };
 use crate::family::{Family, V6};
 use crate::service::service_of;
@@ -245,6 +245,15 @@ pub trait Flow {
             tries += 1;
         }
         false
+    }
+
+    /// Writes that number into the entry to the backend, and that the backend has answered, at once; whether it did.
+    #[inline(always)]
+    fn answer(&self, number: u32) -> bool {
+        let word = self.word();
+        (word as u32 ^ self.seen()) & STATE_TAG == 0
+            && word as u32 & STATE_GOING == 0
+            && self.swap_word(word, with_number(word | u64::from(STATE_REPLIED), number))
     }
 
     /// What this direction acknowledged last: the number of the other side's next octet, so that of a RST to this side.

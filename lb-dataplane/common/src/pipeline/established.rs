@@ -1,14 +1,15 @@
 //! The short way: packets of established flows, of which nothing is to be decided but what their entry and the FIB say.
 //!
 //! It takes what most packets are: whole and without options, of TCP without SYN, FIN and RST or of UDP, of a confirmed flow that
-//! is translated, into the other family too, to a next hop whose MAC is known, in a plain frame. What it takes ends as it would have
-//! ended in the programs that follow; what it does not take it leaves as it was, and what it has read and found is in
-//! the scratch, so that they need not look for it again. The first segment of a connection it reads, too: where that has no
-//! flow, the next program is the one in which flows begin.
+//! is translated, into the other family too, to a next hop whose MAC is known, in a plain frame; and the two segments that [open](opening)
+//! a connection. What it takes ends as it would have ended in the programs that follow; what it does not take it leaves as it was, and
+//! what it has read and found is in the scratch, so that they need not look for it again. The first segment of a connection it reads,
+//! too: where that has no flow, the next program is the one in which flows begin.
 //!
 //! It is a program of its own, in which nothing is a subprogram: the return of one costs more than most of them do.
 
 mod across;
+mod opening;
 
 use super::life::note_acknowledgement;
 use super::{
@@ -25,7 +26,7 @@ use crate::hash::FlowHash;
 use crate::packet::Packet;
 use crate::parse::{
     ETHERNET_LEN, Ip, Kind, LEAST_TCP_WORDS, TCP_FIN, TCP_RST, TCP_SYN, Transport, Version,
-    is_first_of_connection, plain_ethernet,
+    is_answer_to_first, is_first_of_connection, plain_ethernet,
 };
 use crate::reason::Reason;
 use crate::rewrite;
@@ -131,12 +132,15 @@ fn forward_by_flow<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
     };
     let state = entry.seen();
     if state & !ANY != ESTABLISHED || segment.flags & TCP_SYN != 0 {
+        if IS_TCP && let Some(outcome) = opening::forward(packet, tables, segment, &entry) {
+            return Ok(outcome);
+        }
         return leave(tables, Next::Find, |scratch| {
             hand_over(packet, segment, scratch, KNOWN_HEADERS);
         });
     }
     let sent = match mode_of(state) {
-        MODE_NAT => translate::<A, P, T, IS_TCP>(packet, tables, segment, &entry),
+        MODE_NAT => translate::<A, P, T, IS_TCP>(packet, tables, segment, &entry, || true),
         MODE_ACROSS => across::translate::<A, P, T, IS_TCP>(packet, tables, segment, &entry),
         _ => None,
     };
@@ -159,13 +163,15 @@ fn forward_by_flow<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
     })
 }
 
-/// Sends a packet on by its flow's entry, unless that asks for more than a rewrite; then the packet is as it was.
+/// Sends a packet on by its flow's entry, unless that asks for more than a rewrite, or what else is to be noted of it cannot be; then the
+/// packet is as it was.
 #[inline(always)]
 fn translate<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
     packet: &mut P,
     tables: &T,
     segment: &Segment<A, P>,
     entry: &T::Flow,
+    note_more: impl FnOnce() -> bool,
 ) -> Option<Outcome> {
     let Segment { ip, key, .. } = segment;
     let to: Translation<A> = entry.translation();
@@ -177,6 +183,7 @@ fn translate<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
         || ip.ttl <= 1
         || ip.total_len > u32::from(member.mtu)
         || !entry.is_same()
+        || !note_more()
     {
         return None;
     }
@@ -202,7 +209,7 @@ const fn header_len(is_tcp: bool) -> u32 {
     if is_tcp { 20 } else { 8 }
 }
 
-/// What a packet's transport says, if that is nothing of its flow's end, nor an answer to its beginning; it is in reach then.
+/// What a packet's transport says, if that is nothing of its flow's end; it is in reach then.
 #[inline(always)]
 fn read<A: Family, P: Packet, const IS_TCP: bool>(packet: &P, ip: Ip<A>) -> Option<Segment<A, P>> {
     let at = ETHERNET_LEN + A::HEADER_LEN;
@@ -215,7 +222,8 @@ fn read<A: Family, P: Packet, const IS_TCP: bool>(packet: &P, ip: Ip<A>) -> Opti
     if IS_TCP {
         let [a, b, offset_and_flags] = packet.load(near, at + 8);
         let [offset, all] = offset_and_flags.to_ne_bytes();
-        let says_more = all & (TCP_SYN | TCP_FIN | TCP_RST) != 0 && !is_first_of_connection(all);
+        let begins = is_first_of_connection(all) || is_answer_to_first(all);
+        let says_more = all & (TCP_SYN | TCP_FIN | TCP_RST) != 0 && !begins;
         if offset >> 4 < LEAST_TCP_WORDS || says_more {
             return None;
         }

@@ -140,7 +140,7 @@ pub(super) fn said<A: Family, T: TablesOf<A>>(
                 more |= ((state / STATE_CONFIRMED) & !state & STATE_REPLIED) * ANSWERS_ANEW;
             }
         } else if state & STATE_REPLIED != 0
-            && (goes_on || acknowledges && (is_sctp || answers(arrival, entry)))
+            && (goes_on || acknowledges && (is_sctp || answers(arrival.acknowledged, entry)))
         {
             bits |= STATE_CONFIRMED;
         }
@@ -330,11 +330,11 @@ pub(super) fn note_acknowledgement(flags: u8, acknowledged: u32, entry: &impl Fl
     }
 }
 
-/// Whether a client's segment acknowledges what the backend sent first, or thereabouts: then the client has seen it. Who
+/// Whether a client's segment, given its number, acknowledges what the backend sent first, or thereabouts: then the client has seen it. Who
 /// guesses is right once in 2,048 times.
 #[inline(always)]
-fn answers<A: Family>(arrival: &Arrival<A>, entry: &impl Flow) -> bool {
+pub(super) fn answers(acknowledged: u32, entry: &impl Flow) -> bool {
     const WINDOW: u32 = 1 << 20;
-    let ahead = u32::from_be(arrival.acknowledged).wrapping_sub(entry.first_reply());
+    let ahead = u32::from_be(acknowledged).wrapping_sub(entry.first_reply());
     ahead.wrapping_add(WINDOW) < 2 * WINDOW
 }

@@ -29,6 +29,10 @@ const HELD: [Act; 8] = [
     Act::SweepAll,
 ];
 
+/// A SYN that was not answered for longer than may be, and what ageing makes of it while the answer comes after all.
+const UNANSWERED: Before = (&[Act::Client(SYN)], LONG, &[]);
+const AGED: &[Act] = &[Act::MarkAll, Act::SweepAll, Act::Stranger(SYN)];
+
 const WRITTEN: [Option<Torn>; 3] = [
     None,
     Some(Torn { is_state_first: true, steps: 1 }),
@@ -51,6 +55,11 @@ fn whoever_holds_an_entry_that_becomes_a_strangers_neither_follows_nor_changes_i
                     held += (0..MAX_STEPS).take_while(run).count();
                 }
             }
+        }
+        for torn in WRITTEN {
+            let answer = Act::Backend(1, SYN_ACK);
+            let run = |steps: &usize| hold(world(UNANSWERED, 2), answer, *steps, AGED, torn);
+            held += (0..MAX_STEPS).take_while(run).count();
         }
     }
     assert!(held > 30_000, "{held}");

@@ -10,7 +10,7 @@ use crate::fib::{
 use crate::flow::FlowKey;
 use crate::model::{Modelled, go_on};
 use crate::pipeline::{self, Next};
-use crate::service::BACKEND_RESETS_IDLE;
+use crate::service::{BACKEND_BOUNDED, BACKEND_RESETS_IDLE, BackendEntry};
 use crate::vlan::{Tag, Tags};
 
 /// Clients' ports with an established flow each.
@@ -60,6 +60,8 @@ struct Setting {
     mode: u32,
     samples_every: u32,
     resets: bool,
+    /// Whether backends may have few open flows, once those are there.
+    bounded: bool,
     member_flags: u16,
     encapsulation: u64,
     mtu: u16,
@@ -84,7 +86,7 @@ fn setting() -> impl Strategy<Value = Setting> {
             prop::sample::select(vec![ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN]),
         ),
         prop::sample::select(vec![MODE_NAT, MODE_NAT, MODE_NAT, MODE_L2]),
-        (prop::sample::select(vec![0, 0, 0, 1]), any::<bool>()),
+        (prop::sample::select(vec![0, 0, 0, 1]), any::<bool>(), any::<bool>()),
         prop::sample::select(flags),
         prop::sample::select(words),
         prop::sample::select(vec![40_u16, 100, 1500, 1500]),
@@ -93,7 +95,7 @@ fn setting() -> impl Strategy<Value = Setting> {
         ),
     )
         .prop_map(|(world, mode, watched, member_flags, encapsulation, mtu, group)| {
-            let ((v6, across, algorithm), (samples_every, resets)) = (world, watched);
+            let ((v6, across, algorithm), (samples_every, resets, bounded)) = (world, watched);
             let mode = if across { MODE_NAT } else { mode };
             Setting {
                 v6,
@@ -102,6 +104,7 @@ fn setting() -> impl Strategy<Value = Setting> {
                 mode,
                 samples_every,
                 resets,
+                bounded,
                 member_flags,
                 encapsulation,
                 mtu,
@@ -124,12 +127,20 @@ impl Setting {
             establish(&tables, port, self.v6, TCP_BEGINS);
             establish(&tables, port, self.v6, UDP_BEGINS);
         }
+        if self.bounded {
+            tables.backends.iter_mut().for_each(bound);
+        }
         tables.member.flags = self.member_flags;
         tables.member.encapsulation = self.encapsulation;
         tables.member.mtu = self.mtu;
         tables.group = self.group;
         tables
     }
+}
+
+fn bound(backend: &mut BackendEntry) {
+    backend.flags |= BACKEND_BOUNDED;
+    backend.max_flows = 5;
 }
 
 /// All that packets leave behind in the tables.
@@ -140,9 +151,11 @@ fn left(tables: &ModelTables) -> String {
     }
     let (counted, passed) = (tables.counted.borrow(), tables.passed.borrow());
     let samples: BTreeMap<_, _> = tables.samples.borrow().iter().map(|(k, v)| (*k, *v)).collect();
-    let loads: BTreeMap<u32, i64> = tables.loads.borrow().iter().map(|(k, v)| (*k, *v)).collect();
+    let by_number = [&tables.loads, &tables.open, &tables.open_of_services]
+        .map(|all| all.borrow().iter().map(|(k, v)| (*k, *v)).collect::<BTreeMap<u32, i64>>());
     let flows = (flows::<V4>(tables), flows::<V6>(tables));
-    format!("{flows:?} {counted:?} {passed:?} {samples:?} {loads:?}")
+    let half_open = (tables.v4.half_open.borrow(), tables.v6.half_open.borrow());
+    format!("{flows:?} {half_open:?} {counted:?} {passed:?} {samples:?} {by_number:?}")
 }
 
 fn end_alike<const TC: bool>(
@@ -238,6 +251,7 @@ const PLAIN: Setting = Setting {
     mode: MODE_NAT,
     samples_every: 0,
     resets: false,
+    bounded: false,
     member_flags: MEMBER_RESOLVED,
     encapsulation: 0,
     mtu: 1500,
@@ -260,6 +274,67 @@ fn what_has_no_flow_goes_to_the_program_that_begins_them_at_once_if_it_is_plain(
         assert_eq!(next(FIN, 3), [Some(Next::Find); 2], "begins none");
         let routed = between(ACK, vip(v6), client(1, v6));
         assert_eq!(super::established::next::<true>(&tables, &routed), Some(begin));
+    }
+}
+
+/// The bytes of a segment with these numbers, whose sum nobody looks at.
+fn numbered(frame: &Frame, sequence: u32, acknowledged: u32) -> Vec<u8> {
+    let (mut bytes, at) = (frame.bytes(), transport_at(frame));
+    bytes[at + 4..at + 8].copy_from_slice(&sequence.to_be_bytes());
+    bytes[at + 8..at + 12].copy_from_slice(&acknowledged.to_be_bytes());
+    bytes
+}
+
+/// Whether the backend's answer, the same again, the client's by this number, and the same again go the short way. What they leave
+/// behind is what they leave by the long one.
+fn opens(v6: bool, change: fn(&mut ModelTables), acknowledged: u32) -> [bool; 4] {
+    let worlds = [(); 2].map(|()| {
+        let mut tables = Setting { v6, ..PLAIN }.world();
+        change(&mut tables);
+        let syn = between(SYN, client(1, v6), vip(v6));
+        (run::<true>(&tables, &syn).1, tables)
+    });
+    let begun = &worlds[0].0;
+    let answer = numbered(&between(SYN_ACK, begun.to, begun.from), 0x1234_5678, 0);
+    let last = numbered(&between(ACK, client(1, v6), vip(v6)), 0, acknowledged);
+    [&answer, &answer, &last, &last].map(|bytes| {
+        let [mut short, mut long] = [(); 2].map(|()| ModelPacket::<true>::new(bytes.clone()));
+        let sent = forward_established(&mut short, &worlds[0].1);
+        let is_taken = sent.is_ok();
+        let ended = sent.unwrap_or_else(|next| go_on(&mut short, &worlds[0].1, next));
+        pipeline::established::know_nothing(&worlds[1].1);
+        let expected = go_on(&mut long, &worlds[1].1, Next::Find);
+        assert_eq!((ended.reason, ended.way.ifindex), (expected.reason, expected.way.ifindex));
+        assert_eq!(short.bytes, long.bytes);
+        assert_eq!(left(&worlds[0].1), left(&worlds[1].1));
+        is_taken
+    })
+}
+
+#[test]
+fn what_opens_a_connection_goes_the_short_way_if_there_is_no_more_to_it() {
+    const RIGHT: u32 = 0x1234_5679;
+    for v6 in [false, true] {
+        assert_eq!(opens(v6, |_| {}, RIGHT), [true, false, true, true]);
+        assert_eq!(opens(v6, |_| {}, RIGHT ^ 1 << 31), [true, false, false, false], "a guess");
+        let cases: [(fn(&mut ModelTables), _); 4] = [
+            (|tables| tables.samples_every = 1, [false; 4]),
+            (
+                |tables| tables.services.values_mut().for_each(|service| service.mss = 1200),
+                [false, false, true, true],
+            ),
+            (|tables| tables.backends.iter_mut().for_each(bound), [true, false, false, true]),
+            (
+                |tables| {
+                    let resets = |backend: &mut BackendEntry| backend.flags |= BACKEND_RESETS_IDLE;
+                    tables.backends.iter_mut().for_each(resets);
+                },
+                [false, false, false, true],
+            ),
+        ];
+        for (change, taken) in cases {
+            assert_eq!(opens(v6, change, RIGHT), taken);
+        }
     }
 }
 
