@@ -19,7 +19,7 @@ const BACKENDS: [&str; 2] = ["10.2.0.1:80", "10.2.0.2:80"];
 
 #[test]
 fn flows_services_routes_and_counters_outlive_the_process() {
-    assert!(!Scene::new().get().adopted());
+    assert!(!Scene::untouched().get().adopted());
     for hook in BOTH {
         let mut scene = Scene::new();
         scene.serve(VIP, Tcp, RoundRobin, &BACKENDS);
