@@ -446,7 +446,8 @@ impl Dataplane {
     ///
     /// As for [`Dataplane::age`].
     pub fn begin_age(&mut self) -> Result<AgePart, ReadError> {
-        age::begin(&mut self.ebpf, &self.programs, &self.served, &mut self.scan)
+        let tables = (&self.served, &self.memory);
+        age::begin(&mut self.ebpf, &self.programs, tables, &mut self.scan)
     }
 
     /// The second half; `over` is how the grace period went. What is not removed now is with the next scan.

@@ -9,6 +9,7 @@ use aya::maps::{MapError, MapInfo, MapType};
 use aya_obj::{EbpfSectionKind, Object};
 use lb_dataplane_common::family::{V4, V6};
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Translation};
+use lb_dataplane_common::line;
 use lb_dataplane_common::list::{NODE_WORDS, PAGE_NODES};
 use lb_dataplane_common::tables::COUNTED_TOGETHER;
 
@@ -70,8 +71,9 @@ fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
         "ROUND_ROBIN" | "SERVICE_COUNTS" | "SERVICE_OPEN_FLOWS" | "ACCESS_LISTS" => {
             service_ids(sizes.services)
         }
-        "BACKENDS" | "OPEN_FLOWS" | "WITHOUT_FLOW" => sizes.backends,
-        "BACKEND_COUNTS" => counted_backends(sizes.backends).saturating_mul(cpus()),
+        "BACKENDS" | "WITHOUT_FLOW" => sizes.backends,
+        "LINES" => lines(sizes.backends),
+        "BACKEND_COUNTS" => counted_lines(sizes.backends).saturating_mul(cpus()),
         "SOURCES" => sizes.sources,
         "ACCESS_NODES" => list_pages(sizes),
         "CLIENT_FLOWS" => sizes.counted_clients,
@@ -111,9 +113,14 @@ pub(crate) fn half_open_places(flow_entries: u32) -> u32 {
     1 << (flow_entries / 8 / cpus()).max(1).ilog2()
 }
 
-/// Backends of which each CPU has room for what it counts.
-pub(crate) fn counted_backends(backends: u32) -> u32 {
-    backends.div_ceil(COUNTED_TOGETHER).saturating_mul(COUNTED_TOGETHER)
+/// Lines that may be given out for so many backends.
+pub(crate) fn lines(backends: u32) -> u32 {
+    line::lines(backends, cpus())
+}
+
+/// Lines that each CPU has room for.
+pub(crate) fn counted_lines(backends: u32) -> u32 {
+    lines(backends).div_ceil(COUNTED_TOGETHER).saturating_mul(COUNTED_TOGETHER)
 }
 
 /// CPUs that there may be.
@@ -136,7 +143,7 @@ pub(crate) fn name(maps: &BTreeMap<String, Definition>) -> String {
         offset_of!(FlowKey<V4>, destination_port),
         offset_of!(FlowKey<V4>, protocol),
         offset_of!(FlowEntry, translation) + offset_of!(Translation<V6>, ports),
-        offset_of!(FlowEntry, backend),
+        offset_of!(FlowEntry, line),
         offset_of!(FlowEntry, counted_as),
         offset_of!(FlowEntry, state),
         offset_of!(FlowEntry, last_seen),

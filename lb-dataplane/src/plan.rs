@@ -150,7 +150,7 @@ struct Place {
 
 impl Place {
     fn sources(&self) -> Set {
-        Set { base: self.entry.sources_base, len: self.entry.sources_len }
+        Set { base: self.entry.sources.base(), len: self.entry.sources.len() }
     }
 }
 

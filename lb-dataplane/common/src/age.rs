@@ -70,7 +70,7 @@ impl Reset {
         const BOTH_FIN: u32 = STATE_CLIENT_FIN | STATE_BACKEND_FIN;
         const WANTED: u32 = STATE_RESETS | STATE_CONFIRMED;
         let state = to_backend.state() | to_client.state();
-        let Some(backend) = tables.backend(to_backend.backend()) else { return };
+        let Some(backend) = tables.backend(tables.backend_of(to_backend.line())) else { return };
         let is_closed = if backend.ends_flows(protocol) {
             state & STATE_BACKEND_RESET != 0 || state & BOTH_FIN == BOTH_FIN
         } else {
@@ -214,7 +214,7 @@ fn is_over<A: Family, T: Tables>(
     now: u32,
 ) -> bool {
     let protocol = key.protocol();
-    let (idle, ends) = match tables.backend(entry.backend()) {
+    let (idle, ends) = match tables.backend(tables.backend_of(entry.line())) {
         Some(backend) => (backend.idle, backend.ends_flows(protocol)),
         None => (0, !has_handshake(protocol)),
     };

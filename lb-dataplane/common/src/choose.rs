@@ -18,6 +18,7 @@ use crate::flow::{
     mode_of, state_of_mode, ticks_since,
 };
 use crate::hash::FlowHash;
+use crate::line;
 use crate::parse::{TCP_FIN, TCP_RST, TCP_SYN};
 use crate::pipeline::{Arrival, NO_VIP, Scratch, vip_flags};
 use crate::reason::Reason;
@@ -80,7 +81,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     }
     let backend = tables.backend(id).ok_or(Reason::TableFault)?;
     let is_direct = u32::from(service.mode) != MODE_NAT;
-    if is_later_segment && !is_direct && backend.sources_len != 0 {
+    if is_later_segment && !is_direct && !backend.sources.is_empty() {
         // Its source port is what another node chose.
         return Err(Reason::UnknownFlow);
     }
@@ -94,16 +95,16 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     made.after = key.to_v6();
     made.after.destination = V6::from_bytes(backend.address);
     made.after.destination_port = port_there(backend, key.destination_port, first_port);
-    (made.sources_base, made.sources_len) = (backend.sources_base, backend.sources_len);
-    if is_direct && backend.sources_len != 0 {
-        let source = tables.source(backend.sources_base).ok_or(Reason::TableFault)?;
+    (made.backend, made.sources) = (id, backend.sources);
+    if is_direct && !backend.sources.is_empty() {
+        let source = tables.source(backend.sources.base()).ok_or(Reason::TableFault)?;
         made.after.source = V6::from_bytes(source.address);
     } else if is_direct && u32::from(service.mode) != MODE_L2 {
         // The packets around would claim to be the client's for as long as the flow lasts.
         return Err(Reason::NoBackend);
     }
     if A::IS_V6 == family::is_mapped(made.after.destination) {
-        if is_direct || backend.sources_len == 0 {
+        if is_direct || backend.sources.is_empty() {
             // A client has no address in the other family.
             return Err(Reason::NoBackend);
         }
@@ -115,7 +116,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     made.when_full = service.flags & SERVICE_HASHES_WHEN_FULL;
     made.on_exhaustion = service.on_exhaustion;
     (made.without, made.pad) = (0, 0);
-    made.entry.backend = id;
+    made.entry.line = line_of(tables, id)?;
     made.entry.counted_as = counted_as(service.id, tables.client_bits(A::IS_V6));
     made.entry.state = state;
     made.entry.last_seen = tables.now();
@@ -136,6 +137,15 @@ fn first_number<A: Family, T: TablesOf<A>>(tables: &T, arrival: &Arrival<A>, sta
         0
     } else {
         FamilyTables::<A>::next_half_open(tables)
+    }
+}
+
+/// The line in which is counted what is a backend's.
+#[inline(always)]
+fn line_of<T: Tables>(tables: &T, backend: u32) -> Result<u32, Reason> {
+    match tables.line_of(backend) {
+        line::NONE => Err(Reason::TableFault),
+        line => Ok(line),
     }
 }
 
@@ -278,7 +288,7 @@ pub fn not_itself<A: Family, T: Tables>(
     let client = key.source.to_v6();
     let is_client = |id: u32| {
         tables.backend(id).is_some_and(|backend| {
-            let keeps_client = u32::from(service.mode) != MODE_NAT || backend.sources_len == 0;
+            let keeps_client = u32::from(service.mode) != MODE_NAT || backend.sources.is_empty();
             keeps_client && V6::from_bytes(backend.address) == client
         })
     };

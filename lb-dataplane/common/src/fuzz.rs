@@ -21,7 +21,7 @@ use crate::model::{ModelPacket, ModelTables, Modelled, process, serving_any};
 use crate::said::Ends;
 use crate::service::{
     ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN, BackendEntry, MODE_GUE, MODE_IP_IN_IP, MODE_L2,
-    MODE_NAT, ServiceEntry, SourceEntry, VipKey,
+    MODE_NAT, ServiceEntry, SourceEntry, SourceList, VipKey,
 };
 
 /// Bytes of a step.
@@ -157,7 +157,7 @@ impl World {
             let address = bytes(napkin.source());
             let (first_port, more_ports) = (FIRST_PORT, MORE_PORTS);
             tables.sources = vec![SourceEntry { address, first_port, more_ports, pad: 0 }];
-            tables.backends.iter_mut().for_each(|backend| backend.sources_len = 1);
+            tables.backends.iter_mut().for_each(|backend| backend.sources = SourceList::new(0, 1));
         }
         let mut world = Self { v6, serving, tables, napkin };
         world.give_flows_to((1..=BACKENDS).collect());

@@ -51,7 +51,7 @@ fn end<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) {
         peer::remove_to_client(tables, key, &entry);
     }
     remove_to_backend(tables, key, counted);
-    tables.count_evicted(counted.backend);
+    tables.count_evicted(counted.line);
 }
 
 #[cfg(test)]

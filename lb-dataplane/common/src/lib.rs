@@ -27,6 +27,7 @@ pub mod hash;
 #[path = "../../tests/kernel/kept.rs"]
 #[allow(clippy::unwrap_used, reason = "for tests")]
 mod kept;
+pub mod line;
 pub mod list;
 #[cfg(any(test, feature = "fuzzing"))]
 #[allow(dead_code, unused_imports, reason = "the fuzzer does not need all that tests do")]
@@ -56,4 +57,4 @@ pub mod tables;
 pub mod vlan;
 
 /// Raised when the meaning of a map's bytes changes though their sizes don't.
-pub const LAYOUT: u32 = 13;
+pub const LAYOUT: u32 = 14;

@@ -1,15 +1,18 @@
 //! The host's packets and tables: what other CPUs do to the tables between two of a program's steps.
 
 mod fib;
+mod lines;
 pub(crate) mod memory;
 mod packet;
 mod scratch;
 mod serving;
+mod steps;
 mod way;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
+use self::lines::ModelLines;
 use self::memory::Memory;
 pub(crate) use self::memory::ModelFlow;
 pub(crate) use self::packet::ModelPacket;
@@ -22,6 +25,7 @@ use crate::family::{Family, V4, V6};
 use crate::fib::MemberEntry;
 use crate::flow::{FlowEntry, FlowKey, Timeouts, admit, count_in, count_out, reopen};
 use crate::fragment::{FragmentKey, FragmentPorts};
+use crate::line::line_of;
 use crate::pipeline::{Scratch, asked_anew, find_way, hear, hear_anew};
 use crate::reason::Reason;
 use crate::service::{
@@ -106,6 +110,9 @@ pub(crate) struct ModelTables {
     pub(crate) ranges: Vec<(u8, u16, u16)>,
     pub(crate) rings: Vec<u32>,
     pub(crate) backends: Vec<BackendEntry>,
+    pub(crate) lines: ModelLines,
+    /// Whether another CPU is at work.
+    pub(crate) is_other_cpu: Cell<bool>,
     pub(crate) member: MemberEntry,
     /// The word of every group, if that is not the member's.
     pub(crate) group: Option<u64>,
@@ -150,39 +157,6 @@ pub(crate) struct ModelTables {
     pub(crate) answers: HashSet<AnswerKey>,
     pub(crate) counted: RefCell<Vec<Reason>>,
     pub(crate) interruption: RefCell<Option<Interruption>>,
-}
-
-impl ModelTables {
-    /// Between two steps, where another CPU may come in.
-    fn step(&self) {
-        memory::step();
-        let due = {
-            let mut slot = self.interruption.borrow_mut();
-            match slot.take() {
-                Some((0, act)) => Some(act),
-                Some((steps, act)) => {
-                    *slot = Some((steps - 1, act));
-                    None
-                }
-                None => None,
-            }
-        };
-        if let Some(act) = due {
-            act(self);
-        }
-    }
-
-    pub(crate) fn keys(&self) -> Vec<FlowKey<V4>> {
-        let mut keys: Vec<FlowKey<V4>> = self.v4.flows.borrow().keys().copied().collect();
-        keys.sort();
-        keys
-    }
-
-    pub(crate) fn keys6(&self) -> Vec<FlowKey<V6>> {
-        let mut keys: Vec<FlowKey<V6>> = self.v6.flows.borrow().keys().copied().collect();
-        keys.sort();
-        keys
-    }
 }
 
 impl FlowTables for ModelTables {
@@ -303,6 +277,12 @@ impl Tables for ModelTables {
         self.backends.get(id as usize)
     }
 
+    fn line_of(&self, backend: u32) -> u32 {
+        line_of(self, backend)
+    }
+    fn backend_of(&self, line: u32) -> u32 {
+        self.lines.backend(line)
+    }
     fn load(&self, backend: u32) -> u64 {
         self.loads.borrow().get(&backend).map_or(0, |load| (*load).max(0).cast_unsigned())
     }
@@ -381,24 +361,24 @@ impl Tables for ModelTables {
         self.clock.get()
     }
 
-    fn count_flow_packet(&self, backend: u32, direction: u8, bytes: u32) {
+    fn count_flow_packet(&self, line: u32, direction: u8, bytes: u32) {
         let mut passed = self.passed.borrow_mut();
-        let passed = passed.entry((backend, direction)).or_default();
+        let passed = passed.entry((self.backend_of(line), direction)).or_default();
         passed.packets += 1;
         passed.bytes += u64::from(bytes);
     }
     fn expect_packet(&self, _: u32) {}
     fn expect_flow(&self, _: u32) {}
-
-    fn count_new_flow(&self, backend: u32) {
+    fn count_new_flow(&self, line: u32, backend: u32) {
+        assert_eq!(self.backend_of(line), backend);
         *self.begun.borrow_mut().entry(backend).or_default() += 1;
-        self.count_again(backend);
+        self.count_again(line);
     }
-    fn count_again(&self, backend: u32) {
-        *self.loads.borrow_mut().entry(backend).or_default() += 1;
+    fn count_again(&self, line: u32) {
+        *self.loads.borrow_mut().entry(self.backend_of(line)).or_default() += 1;
     }
-    fn count_ended_flow(&self, backend: u32) {
-        *self.loads.borrow_mut().entry(backend).or_default() -= 1;
+    fn count_ended_flow(&self, line: u32) {
+        *self.loads.borrow_mut().entry(self.backend_of(line)).or_default() -= 1;
     }
     fn admit(&self, key: &FlowKey<V6>, flow: &ModelFlow, bits: u32) -> Result<u32, Reason> {
         admit(self, key, flow, bits)
@@ -415,12 +395,12 @@ impl Tables for ModelTables {
     fn reopen(&self, key: &FlowKey<V6>, flow: &ModelFlow) -> Result<(), Reason> {
         reopen(self, key, flow)
     }
-    fn count_open_flow(&self, service: u32, backend: u32) {
-        *self.open.borrow_mut().entry(backend).or_default() += 1;
+    fn count_open_flow(&self, service: u32, line: u32) {
+        *self.open.borrow_mut().entry(self.backend_of(line)).or_default() += 1;
         *self.open_of_services.borrow_mut().entry(service).or_default() += 1;
     }
-    fn discount_open_flow(&self, service: u32, backend: u32) {
-        *self.open.borrow_mut().entry(backend).or_default() -= 1;
+    fn discount_open_flow(&self, service: u32, line: u32) {
+        *self.open.borrow_mut().entry(self.backend_of(line)).or_default() -= 1;
         *self.open_of_services.borrow_mut().entry(service).or_default() -= 1;
     }
 
@@ -428,8 +408,8 @@ impl Tables for ModelTables {
         Timeouts::default()
     }
 
-    fn count_removed(&self, backend: u32) {
-        *self.removed.borrow_mut().entry(backend).or_default() += 1;
+    fn count_removed(&self, line: u32) {
+        *self.removed.borrow_mut().entry(self.backend_of(line)).or_default() += 1;
     }
 
     fn count_evicted(&self, _: u32) {

@@ -138,10 +138,8 @@ pub struct BackendEntry {
     /// The service that it belongs to; or, without [`BACKEND_IN_USE`], that it belonged to and whose counters still include
     /// its own, as [`BackendEntry::left`] says.
     pub service: u32,
-    /// First of its source addresses in `SOURCES`; with a tunnel that of the packets around.
-    pub sources_base: u32,
-    /// How many there are; with none its flows keep their clients' addresses and ports.
-    pub sources_len: u32,
+    /// Its source addresses; with a tunnel that of the packets around. With none its flows keep their clients' addresses and ports.
+    pub sources: SourceList,
     /// Flows at most; 0 for no bound.
     pub max_flows: u32,
     /// Ticks for which its flows may be silent; 0 for what holds for all flows.
@@ -154,9 +152,52 @@ pub struct BackendEntry {
     pub protocol: u8,
     /// Zero.
     pub pad: u8,
-    /// How many flows it has: the one word that packets write, each time one begins or ends, and user space does not. Zero in
-    /// plans.
+    /// The [line](crate::line) in which is counted what is this entry's; 0 before its first flow. It and the next are what packets
+    /// write, and user space does not: zero in plans.
+    pub line: u32,
+    /// How many flows it has, written each time one begins or ends.
     pub load: u32,
+}
+
+/// Entries of `SOURCES` at most.
+pub const MAX_SOURCES: u32 = 1 << 24;
+/// Source addresses of a backend at most.
+pub const MAX_SOURCES_OF_BACKEND: u32 = u32::MAX >> MAX_SOURCES.trailing_zeros();
+
+/// The first of some addresses in `SOURCES`, and how many there are. One word: user space may write another list while a packet reads
+/// this one, and the first of one and the number of another are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct SourceList(u32);
+
+impl SourceList {
+    /// So many, from the first on.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(base: u32, len: u32) -> Self {
+        Self(base & (MAX_SOURCES - 1) | len << MAX_SOURCES.trailing_zeros())
+    }
+
+    /// The first.
+    #[must_use]
+    #[inline(always)]
+    pub const fn base(self) -> u32 {
+        self.0 & (MAX_SOURCES - 1)
+    }
+
+    /// How many.
+    #[must_use]
+    #[inline(always)]
+    pub const fn len(self) -> u32 {
+        self.0 >> MAX_SOURCES.trailing_zeros()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
 }
 
 fn bytes(address: V6) -> [u8; 16] {
@@ -259,22 +300,21 @@ impl BackendEntry {
         is_left.then_some(self.service)
     }
 
-    /// The entry as words of memory, but for the load.
+    /// The entry as words of memory, but for what packets write.
     #[must_use]
     pub fn to_words(&self) -> [u32; BACKEND_WORDS] {
         let ([a, b, c, d], [e, f, g, h]) = (V6::from_bytes(self.address), V6::from_bytes(self.vip));
         let ([p0, p1], [v0, v1]) = (self.port, self.vip_port);
         let of_port = u32::from_ne_bytes([p0, p1, self.flags, self.weight]);
         let of_vip = u32::from_ne_bytes([v0, v1, self.protocol, self.pad]);
-        let (base, len) = (self.sources_base, self.sources_len);
         let (service, max_flows, idle) = (self.service, self.max_flows, self.idle);
-        [a, b, c, d, of_port, service, base, len, max_flows, idle, e, f, g, h, of_vip]
+        [a, b, c, d, of_port, service, self.sources.0, max_flows, idle, e, f, g, h, of_vip]
     }
 
-    /// The entry that these words are, with no load.
+    /// The entry that these words are, without what packets write.
     #[must_use]
     pub fn from_words(words: [u32; BACKEND_WORDS]) -> Self {
-        let [a, b, c, d, of_port, service, base, len, max_flows, idle, e, f, g, h, of_vip] = words;
+        let [a, b, c, d, of_port, service, sources, max_flows, idle, e, f, g, h, of_vip] = words;
         let [p0, p1, flags, weight] = of_port.to_ne_bytes();
         let [v0, v1, protocol, pad] = of_vip.to_ne_bytes();
         Self {
@@ -283,14 +323,14 @@ impl BackendEntry {
             flags,
             weight,
             service,
-            sources_base: base,
-            sources_len: len,
+            sources: SourceList(sources),
             max_flows,
             idle,
             vip: bytes([e, f, g, h]),
             vip_port: [v0, v1],
             protocol,
             pad,
+            line: 0,
             load: 0,
         }
     }
@@ -338,8 +378,8 @@ impl BackendEntry {
     }
 }
 
-/// Words of a backend's entry before the load.
-pub const BACKEND_WORDS: usize = core::mem::offset_of!(BackendEntry, load) / 4;
+/// Words of a backend's entry before those that packets write.
+pub const BACKEND_WORDS: usize = core::mem::offset_of!(BackendEntry, line) / 4;
 
 /// Words in a page of the paged arrays: a BPF array rounds each element up to 8 bytes, so words come in pages of 4 KiB.
 pub const PAGE_WORDS: usize = 1024;
@@ -348,5 +388,5 @@ const _: () = assert!(size_of::<VipKey>() == 20);
 const _: () = assert!(size_of::<RangeKey>() == 20);
 const _: () = assert!(size_of::<ServiceEntry>() == 32);
 const _: () = assert!(size_of::<BackendEntry>() == 64);
-const _: () = assert!(BACKEND_WORDS == 15);
+const _: () = assert!(BACKEND_WORDS == 14);
 const _: () = assert!(size_of::<SourceEntry>() == 24);

@@ -88,6 +88,10 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn next_round(&self, service: u32) -> Option<u64>;
     /// A backend.
     fn backend(&self, id: u32) -> Option<&BackendEntry>;
+    /// The [line](crate::line) of a backend, which it is given where it has none; [`NONE`](crate::line::NONE) if there is no such backend.
+    fn line_of(&self, backend: u32) -> u32;
+    /// The backend whose line it is.
+    fn backend_of(&self, line: u32) -> u32;
     /// How many flows a backend has, half-open ones among them.
     fn load(&self, backend: u32) -> u64;
     /// How many open flows a backend has.
@@ -122,20 +126,20 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn draw(&self) -> u32;
     /// The current tick.
     fn now(&self) -> u32;
-    /// Counts a packet of a backend's, in one of the two directions. What its service counted is the sum.
-    fn count_flow_packet(&self, backend: u32, direction: u8, bytes: u32);
-    /// Says that a packet of a backend's is likely to be counted: what for may come from memory meanwhile.
-    fn expect_packet(&self, backend: u32);
+    /// Counts a packet in its backend's line, in one of the two directions. What its service counted is the sum.
+    fn count_flow_packet(&self, line: u32, direction: u8, bytes: u32);
+    /// Says that a packet is likely to be counted in a line: that may come from memory meanwhile.
+    fn expect_packet(&self, line: u32);
     /// Says that a new flow of a backend is likely to be counted: what for may come from memory meanwhile.
     fn expect_flow(&self, backend: u32);
-    /// Counts a new flow of a backend, also in its load.
-    fn count_new_flow(&self, backend: u32);
-    /// Counts a flow that goes on in its backend's load again.
-    fn count_again(&self, backend: u32);
-    /// Counts the end of a flow in its backend's load.
-    fn count_ended_flow(&self, backend: u32);
+    /// Counts a new flow in the line of its backend, and in that one's load.
+    fn count_new_flow(&self, line: u32, backend: u32);
+    /// Counts a flow that goes on in the load of its line's backend again.
+    fn count_again(&self, line: u32);
+    /// Counts the end of a flow in the load of its line's backend.
+    fn count_ended_flow(&self, line: u32);
     /// Counts that the entry of a flow to a backend is gone, after which no packet of it is counted.
-    fn count_removed(&self, backend: u32);
+    fn count_removed(&self, line: u32);
     /// Does what [`admit`](crate::flow::admit) does. By a subprogram that the verifier reads once, as those do that follow.
     fn admit(&self, key: &FlowKey<V6>, to_backend: &Self::Flow, bits: u32) -> Result<u32, Reason>;
     /// Does what [`count_in`](crate::flow::count_in) does.
@@ -153,14 +157,14 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn asked_anew(&self, to_backend: &Self::Flow, protocol: u8) -> u32;
     /// Does what [`reopen`](crate::flow::reopen) does.
     fn reopen(&self, key: &FlowKey<V6>, to_backend: &Self::Flow) -> Result<(), Reason>;
-    /// Counts an open flow of a service and its backend.
-    fn count_open_flow(&self, service: u32, backend: u32);
+    /// Counts an open flow of a service and of its line's backend.
+    fn count_open_flow(&self, service: u32, line: u32);
     /// Counts one open flow fewer of both.
-    fn discount_open_flow(&self, service: u32, backend: u32);
+    fn discount_open_flow(&self, service: u32, line: u32);
     /// Counts a half-open flow that had to make room.
-    fn count_evicted(&self, backend: u32);
+    fn count_evicted(&self, line: u32);
     /// Counts a new flow for which no source port was free.
-    fn count_exhausted(&self, backend: u32);
+    fn count_exhausted(&self, line: u32);
     /// Of how many new flows one is watched; 0 for none. A constant.
     fn samples_every(&self) -> u32;
     /// Begins to watch a flow, and tells of it.
@@ -257,7 +261,7 @@ impl FlowCounts {
 }
 
 /// Value of the array `BACKEND_COUNTS`: what one CPU has counted of a backend, a line of its cache that no other CPU writes.
-/// First come those of all backends of the first CPU, then those of the second, and so on.
+/// First come all [lines](crate::line) of the first CPU, then those of the second, and so on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct CpuCounts {
@@ -267,8 +271,8 @@ pub struct CpuCounts {
     pub removed: u64,
 }
 
-/// The backends of a CPU are as many as there may be, rounded up to a multiple of this: user space maps so many at once, and no more
-/// than are in use.
+/// The lines of a CPU are as many as there may be, rounded up to a multiple of this: user space maps so many at once, and only those
+/// of backends that it reads.
 pub const COUNTED_TOGETHER: u32 = 4096;
 
 /// Words of a [`CpuCounts`].

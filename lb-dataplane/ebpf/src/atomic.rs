@@ -59,6 +59,26 @@ pub unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
     was
 }
 
+/// Puts another value in the place of one of 32 bits, if the word has that; returns what it had.
+///
+/// # Safety
+///
+/// The word is valid and aligned to 4 bytes.
+#[inline(always)]
+pub unsafe fn compare_exchange_word(word: *mut u32, old: u32, new: u32) -> u32 {
+    let was: u32;
+    // SAFETY: one instruction on the caller's word; the machine compares with `w0` and returns in it.
+    unsafe {
+        asm!(
+            "w0 = cmpxchg32_32({w} + 0, w0, {n})",
+            w = in(reg) word,
+            n = in(wreg) new,
+            inout("w0") old => was,
+        );
+    }
+    was
+}
+
 /// Has the compiler keep loads before it before it, and those after it after it. The machine keeps them so by itself where
 /// it is an x86-64.
 #[inline(always)]

@@ -10,21 +10,18 @@ use lb_dataplane_common::reason::{
 use lb_dataplane_common::service::BackendEntry;
 use lb_dataplane_common::tables::{CpuCounts, FlowCounts, KeptCounts};
 
-use crate::atomic;
+use crate::{atomic, lines};
 
 #[map]
 static REASONS: PerCpuArray<ReasonCounts> =
     PerCpuArray::with_max_entries(INTERFACE_PLACES * REASON_PLACES, 0);
-/// User space writes it by way of its memory, around the loads.
+/// User space writes it by way of its memory, around the lines and loads.
 #[map]
 pub static BACKENDS: Array<BackendEntry> = Array::with_max_entries(64, BPF_F_MMAPABLE);
-/// How many open flows each backend has.
-#[map]
-static OPEN_FLOWS: Array<u64> = Array::with_max_entries(64, BPF_F_MMAPABLE);
 /// How many open flows each service has.
 #[map]
 static SERVICE_OPEN_FLOWS: Array<u64> = Array::with_max_entries(64, 0);
-/// What each CPU has counted of each backend. No per-CPU array: that is an index of pointers, which are lines of their own, to
+/// What each CPU has counted of each backend, by its line. No per-CPU array: that is an index of pointers, which are lines of their own, to
 /// values that lie across lines, and user space would need a system call for each of them.
 #[map]
 static BACKEND_COUNTS: Array<CpuCounts> = Array::with_max_entries(64, BPF_F_MMAPABLE);
@@ -32,9 +29,9 @@ static BACKEND_COUNTS: Array<CpuCounts> = Array::with_max_entries(64, BPF_F_MMAP
 #[map]
 static SERVICE_COUNTS: Array<KeptCounts> = Array::with_max_entries(64, 0);
 
-/// Backends that a CPU counts at most. Set by the loader.
+/// Lines of a CPU. Set by the loader.
 #[unsafe(no_mangle)]
-static LBD_COUNTED_BACKENDS: u32 = 0;
+static LBD_LINES: u32 = 0;
 
 /// Counts how a packet ended that came in through the interface at this place.
 #[inline(always)]
@@ -61,39 +58,38 @@ pub fn load(backend: u32) -> u64 {
 /// How many open flows a backend has.
 #[inline(always)]
 pub fn open_flows(backend: u32) -> u64 {
-    word_of(&OPEN_FLOWS, backend)
+    let Some(open) = lines::open_at(lines::has(backend)) else { return 0 };
+    // SAFETY: the word is aligned; volatile, since other CPUs write it.
+    let open = unsafe { open.read_volatile() };
+    // As above.
+    if open > u32::MAX / 2 { 0 } else { open.into() }
 }
 
 /// How many open flows a service has.
 #[inline(always)]
 pub fn open_flows_of_service(service: u32) -> u64 {
-    word_of(&SERVICE_OPEN_FLOWS, service)
-}
-
-#[inline(always)]
-fn word_of(map: &Array<u64>, index: u32) -> u64 {
-    let Some(flows) = map.get_ptr(index) else { return 0 };
+    let Some(flows) = SERVICE_OPEN_FLOWS.get_ptr(service) else { return 0 };
     // SAFETY: the element is aligned; volatile, since other CPUs write it.
     let flows = unsafe { flows.read_volatile() };
     // As above.
     if flows > u64::MAX / 2 { 0 } else { flows }
 }
 
-/// Counts a packet of a backend's.
+/// Counts a packet in its backend's line.
 #[inline(always)]
-pub fn count_flow_packet(backend: u32, direction: u8, bytes: u32) {
-    add(backend, |counts| {
+pub fn count_flow_packet(line: u32, direction: u8, bytes: u32) {
+    add(line, |counts| {
         let passed = &mut counts.passed[usize::from(direction & 1)];
         passed.packets += 1;
         passed.bytes += u64::from(bytes);
     });
 }
 
-/// Has the CPU fetch what a packet of a backend's is counted in. Among many backends that is in no cache, and between this and its
+/// Has the CPU fetch the line that a packet is counted in. Among many backends that is in no cache, and between this and its
 /// use are calls, whose returns this kernel lets no load go ahead of.
 #[inline(always)]
-pub fn expect_packet(backend: u32) {
-    if let Some(line) = line(backend) {
+pub fn expect_packet(line: u32) {
+    if let Some(line) = at(line) {
         // SAFETY: the element is aligned; volatile, since what is read is of no use.
         let _ = unsafe { (&raw const (*line).removed).read_volatile() };
     }
@@ -102,36 +98,33 @@ pub fn expect_packet(backend: u32) {
 /// The same of a new flow of a backend.
 #[inline(always)]
 pub fn expect_flow(backend: u32) {
-    if let Some(load) = load_at(backend) {
-        // SAFETY: as above.
-        let _ = unsafe { load.read_volatile() };
-    }
-    expect_packet(backend);
+    // The load is beside it.
+    expect_packet(lines::has(backend));
 }
 
 /// Counts a new flow, also in the load.
 #[inline(always)]
-pub fn count_new_flow(backend: u32) {
-    add(backend, |counts| counts.flows += 1);
+pub fn count_new_flow(line: u32, backend: u32) {
+    add(line, |counts| counts.flows += 1);
     change_load(backend, 1);
 }
 
 /// Counts a flow in its backend's load.
 #[inline(always)]
-pub fn count_again(backend: u32) {
-    change_load(backend, 1);
+pub fn count_again(line: u32) {
+    change_load(lines::backend_of(line), 1);
 }
 
 /// Counts the end of a flow.
 #[inline(always)]
-pub fn count_ended_flow(backend: u32) {
-    change_load(backend, -1);
+pub fn count_ended_flow(line: u32) {
+    change_load(lines::backend_of(line), -1);
 }
 
 /// Counts that the entry of a flow is gone.
 #[inline(always)]
-pub fn count_removed(backend: u32) {
-    if let Some(line) = line(backend) {
+pub fn count_removed(line: u32) {
+    if let Some(line) = at(line) {
         // SAFETY: this CPU's element, which nothing else writes while the program runs.
         unsafe { (*line).removed += 1 }
     }
@@ -139,21 +132,29 @@ pub fn count_removed(backend: u32) {
 
 /// Counts an open flow of both.
 #[inline(always)]
-pub fn count_open_flow(service: u32, backend: u32) {
-    change_word(&OPEN_FLOWS, backend, 1);
-    change_word(&SERVICE_OPEN_FLOWS, service, 1);
+pub fn count_open_flow(service: u32, line: u32) {
+    change_open(line, 1);
+    change_open_of_service(service, 1);
 }
 
 /// Counts one open flow fewer.
 #[inline(always)]
-pub fn discount_open_flow(service: u32, backend: u32) {
-    change_word(&OPEN_FLOWS, backend, -1);
-    change_word(&SERVICE_OPEN_FLOWS, service, -1);
+pub fn discount_open_flow(service: u32, line: u32) {
+    change_open(line, -1);
+    change_open_of_service(service, -1);
 }
 
 #[inline(always)]
-fn change_word(map: &Array<u64>, index: u32, by: i64) {
-    if let Some(flows) = map.get_ptr_mut(index) {
+fn change_open(line: u32, by: i32) {
+    if let Some(open) = lines::open_at(line) {
+        // SAFETY: the word is aligned to 4 bytes; reads are single loads.
+        unsafe { atomic::add_word(open, by as u32) }
+    }
+}
+
+#[inline(always)]
+fn change_open_of_service(service: u32, by: i64) {
+    if let Some(flows) = SERVICE_OPEN_FLOWS.get_ptr_mut(service) {
         // SAFETY: the element is aligned to 8 bytes; reads are single loads.
         unsafe { atomic::add(flows, by as u64) }
     }
@@ -161,32 +162,32 @@ fn change_word(map: &Array<u64>, index: u32, by: i64) {
 
 /// Counts a half-open flow that had to make room.
 #[inline(always)]
-pub fn count_evicted(backend: u32) {
-    add(backend, |counts| counts.evicted += 1);
+pub fn count_evicted(line: u32) {
+    add(line, |counts| counts.evicted += 1);
 }
 
 /// Counts a new flow for which no source port was free.
 #[inline(always)]
-pub fn count_exhausted(backend: u32) {
-    add(backend, |counts| counts.exhausted += 1);
+pub fn count_exhausted(line: u32) {
+    add(line, |counts| counts.exhausted += 1);
 }
 
 #[inline(always)]
-fn add(backend: u32, more: impl Fn(&mut FlowCounts)) {
-    if let Some(line) = line(backend) {
+fn add(line: u32, more: impl Fn(&mut FlowCounts)) {
+    if let Some(line) = at(line) {
         // SAFETY: this CPU's element, which nothing else writes while the program runs.
         unsafe { more(&mut (*line).counts) }
     }
 }
 
-/// Where this CPU counts what is a backend's.
+/// This CPU's line of a number.
 #[inline(always)]
-fn line(backend: u32) -> Option<*mut CpuCounts> {
+fn at(line: u32) -> Option<*mut CpuCounts> {
     // SAFETY: a static of this program; volatile, since the loader changes it in the object.
-    let backends = unsafe { (&raw const LBD_COUNTED_BACKENDS).read_volatile() };
+    let lines = unsafe { (&raw const LBD_LINES).read_volatile() };
     // SAFETY: a helper without preconditions.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    BACKEND_COUNTS.get_ptr_mut(cpu.wrapping_mul(backends).wrapping_add(backend))
+    BACKEND_COUNTS.get_ptr_mut(cpu.wrapping_mul(lines).wrapping_add(line))
 }
 
 #[inline(always)]

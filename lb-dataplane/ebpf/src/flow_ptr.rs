@@ -53,9 +53,9 @@ impl Flow for FlowPtr {
     }
 
     #[inline(always)]
-    fn backend(&self) -> u32 {
+    fn line(&self) -> u32 {
         // SAFETY: as above.
-        unsafe { (*self.at).backend }
+        unsafe { (*self.at).line }
     }
 
     #[inline(always)]

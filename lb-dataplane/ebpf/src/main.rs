@@ -18,6 +18,7 @@ mod flow_ptr;
 mod frame;
 mod half_open;
 mod interfaces;
+mod lines;
 mod maps;
 mod next;
 mod numbers;

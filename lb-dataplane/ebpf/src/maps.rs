@@ -1,5 +1,7 @@
 //! The pipeline's tables as BPF maps. Sizes here are the least that is of use; the loader sets those of the configuration.
 
+mod fib;
+
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::map;
@@ -7,8 +9,6 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use lb_dataplane_common::choose::Composed;
 use lb_dataplane_common::early::FirstCame;
 use lb_dataplane_common::family::{Family, V4, V6};
-use lb_dataplane_common::fib::{FibTables, MemberEntry};
-use lb_dataplane_common::fib6::Fib6Tables;
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Timeouts};
 use lb_dataplane_common::fragment::{FragmentKey, FragmentPorts};
 use lb_dataplane_common::pipeline::Scratch;
@@ -22,12 +22,12 @@ use lb_dataplane_common::tables::{
 use lb_dataplane_common::vlan::VlanKey;
 
 use crate::counts::BACKENDS;
-use crate::fib_maps::{Fib, Node6, word};
+use crate::fib_maps::word;
 use crate::flow_ptr::FlowPtr;
 use crate::half_open::{HALF_OPEN, HALF_OPEN6, LBD_HALF_OPEN_MASK, LBD_HALF_OPEN_MASK6};
 use crate::{
-    access, alone, apart, atomic, clients, clock, counts, early, half_open, interfaces, numbers,
-    rounds, samples,
+    access, alone, apart, atomic, clients, clock, counts, early, half_open, interfaces, lines,
+    numbers, rounds, samples,
 };
 
 #[map]
@@ -62,57 +62,6 @@ static TIMEOUTS: Array<Timeouts> = Array::with_max_entries(1, 0);
 
 /// The tables as the kernel has them.
 pub struct Maps;
-
-impl FibTables for Maps {
-    #[inline(always)]
-    fn l1(&self, index: u32) -> Option<u32> {
-        Fib.l1(index)
-    }
-
-    #[inline(always)]
-    fn l2(&self, index: u32) -> Option<u32> {
-        Fib.l2(index)
-    }
-
-    #[inline(always)]
-    fn group(&self, index: u32) -> Option<u64> {
-        Fib.group(index)
-    }
-
-    #[inline(always)]
-    fn bucket(&self, index: u32) -> Option<u32> {
-        Fib.bucket(index)
-    }
-
-    #[inline(always)]
-    fn member(&self, index: u32) -> Option<MemberEntry> {
-        Fib.member(index)
-    }
-}
-
-impl Fib6Tables for Maps {
-    type Node = Node6;
-
-    #[inline(always)]
-    fn root6(&self, index: u32) -> Option<u64> {
-        Fib.root6(index)
-    }
-
-    #[inline(always)]
-    fn shortcuts6(&self, first: u32) -> Option<[u64; 4]> {
-        Fib.shortcuts6(first)
-    }
-
-    #[inline(always)]
-    fn node6(&self, unit: u32) -> Option<Node6> {
-        Fib.node6(unit)
-    }
-
-    #[inline(always)]
-    fn word6(&self, node: Node6, index: u32) -> u64 {
-        Fib.word6(node, index)
-    }
-}
 
 impl FlowTables for Maps {
     type Flow = FlowPtr;
@@ -251,6 +200,16 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn line_of(&self, backend: u32) -> u32 {
+        lines::line_of(backend)
+    }
+
+    #[inline(always)]
+    fn backend_of(&self, line: u32) -> u32 {
+        lines::backend_of(line)
+    }
+
+    #[inline(always)]
     fn load(&self, backend: u32) -> u64 {
         counts::load(backend)
     }
@@ -332,13 +291,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_flow_packet(&self, backend: u32, direction: u8, bytes: u32) {
-        counts::count_flow_packet(backend, direction, bytes)
+    fn count_flow_packet(&self, line: u32, direction: u8, bytes: u32) {
+        counts::count_flow_packet(line, direction, bytes)
     }
 
     #[inline(always)]
-    fn expect_packet(&self, backend: u32) {
-        counts::expect_packet(backend)
+    fn expect_packet(&self, line: u32) {
+        counts::expect_packet(line)
     }
 
     #[inline(always)]
@@ -347,13 +306,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_new_flow(&self, backend: u32) {
-        counts::count_new_flow(backend)
+    fn count_new_flow(&self, line: u32, backend: u32) {
+        counts::count_new_flow(line, backend)
     }
 
     #[inline(always)]
-    fn count_again(&self, backend: u32) {
-        counts::count_again(backend)
+    fn count_again(&self, line: u32) {
+        counts::count_again(line)
     }
 
     #[inline(always)]
@@ -382,33 +341,33 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_open_flow(&self, service: u32, backend: u32) {
-        counts::count_open_flow(service, backend)
+    fn count_open_flow(&self, service: u32, line: u32) {
+        counts::count_open_flow(service, line)
     }
 
     #[inline(always)]
-    fn discount_open_flow(&self, service: u32, backend: u32) {
-        counts::discount_open_flow(service, backend)
+    fn discount_open_flow(&self, service: u32, line: u32) {
+        counts::discount_open_flow(service, line)
     }
 
     #[inline(always)]
-    fn count_ended_flow(&self, backend: u32) {
-        counts::count_ended_flow(backend)
+    fn count_ended_flow(&self, line: u32) {
+        counts::count_ended_flow(line)
     }
 
     #[inline(always)]
-    fn count_removed(&self, backend: u32) {
-        counts::count_removed(backend)
+    fn count_removed(&self, line: u32) {
+        counts::count_removed(line)
     }
 
     #[inline(always)]
-    fn count_evicted(&self, backend: u32) {
-        counts::count_evicted(backend)
+    fn count_evicted(&self, line: u32) {
+        counts::count_evicted(line)
     }
 
     #[inline(always)]
-    fn count_exhausted(&self, backend: u32) {
-        counts::count_exhausted(backend)
+    fn count_exhausted(&self, line: u32) {
+        counts::count_exhausted(line)
     }
 
     #[inline(always)]

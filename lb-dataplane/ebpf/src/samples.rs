@@ -53,7 +53,7 @@ pub fn begin<A: Family>(key: &FlowKey<V6>, made: &Composed<A>, bytes: u32) {
         (*sample).bytes = [u64::from(bytes), 0];
         (*sample).after = made.after;
         (*sample).service = service_of(made.entry.counted_as);
-        (*sample).backend = made.entry.backend;
+        (*sample).backend = made.backend;
         &*sample
     };
     if SAMPLES.insert(key, sample, 0).is_err() {

@@ -13,6 +13,7 @@ use lb_dataplane_common::flow::{
 };
 
 use super::flows::{Entry, Table, end as end_of};
+use super::memory::Memory;
 use super::programs::Programs;
 use super::{Options, flows};
 use crate::error::{ApplyError, ReadError};
@@ -134,14 +135,14 @@ impl AgePart {
 pub(super) fn begin(
     ebpf: &mut Ebpf,
     programs: &Programs,
-    served: &Served,
+    (served, memory): (&Served, &Memory),
     scan: &mut Scan,
 ) -> Result<AgePart, ReadError> {
     let mut part = if scan.is_v6 {
-        let (aged, due) = mark::<V6>(ebpf, programs, served, scan)?;
+        let (aged, due) = mark::<V6>(ebpf, programs, (served, memory), scan)?;
         AgePart { aged, due: due.map_or(Due::Nothing, Due::V6) }
     } else {
-        let (aged, due) = mark::<V4>(ebpf, programs, served, scan)?;
+        let (aged, due) = mark::<V4>(ebpf, programs, (served, memory), scan)?;
         AgePart { aged, due: due.map_or(Due::Nothing, Due::V4) }
     };
     let timeouts = scan.note_seen(part.aged.scanned, part.aged.wrapped);
@@ -186,13 +187,15 @@ type Marked<A> = (Aged, Option<Vec<Entry<A>>>);
 fn mark<A: Table>(
     ebpf: &Ebpf,
     programs: &Programs,
-    served: &Served,
+    (served, memory): (&Served, &Memory),
     scan: &mut Scan,
 ) -> Result<Marked<A>, ReadError> {
     let (entries, wrapped) = flows::read::<A>(ebpf, &mut scan.cursor, AGE_BATCH)?;
     let now = sys::tick();
+    // What was seen amid a change names no line: the ageing program looks again.
+    let life = |line| memory.backend_of(line).map(|id| served.life(id)).unwrap_or_default();
     let is_candidate = |(key, entry): &&Entry<A>| {
-        let (protocol, life) = (key.protocol(), served.life(entry.backend));
+        let (protocol, life) = (key.protocol(), life(entry.line));
         // A mark that is there already was left by a process that died between the passes: the second one is due.
         entry.state & STATE_EXPIRING != 0
             || ticks_since(entry.last_seen, now)

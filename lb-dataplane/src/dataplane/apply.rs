@@ -9,11 +9,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::LpmTrie;
-use aya::maps::{Array, HashMap, MapError};
+use aya::maps::{Array, HashMap};
 use lb_dataplane_common::list::{List, PAGE_NODES};
 use lb_dataplane_common::service::{PAGE_WORDS, RangeKey, ServiceEntry, SourceEntry, VipKey};
 
-use self::write::{COUNTS, GENERATION};
+use self::write::GENERATION;
 pub(super) use self::write::{failed, open};
 use super::memory::Memory;
 use super::{Sizes, kept};
@@ -125,9 +125,6 @@ pub(super) fn adopt(
     limits: Limits,
 ) -> Result<Served, ApplyError> {
     let mut served = read(ebpf, memory, limits, |found| Served::adopt(limits, found))?;
-    if let Some(last) = memory.backends.last(limits.backends) {
-        memory.counts.reach(last).map_err(|e| failed(COUNTS)(MapError::IoError(e)))?;
-    }
     kept::finish(ebpf, memory, &mut served)?;
     Ok(served)
 }

@@ -10,7 +10,7 @@ use lb_dataplane_common::reason::{INTERFACE_PLACES, REASON_PLACES, Reason, Reaso
 use lb_dataplane_common::tables::{FlowCounts, Record};
 
 use super::kept;
-use super::memory::Memory;
+use super::memory::{COUNTS, Memory};
 use super::{BackendCount, ReasonCount, ServiceCount, ServiceCounters};
 use crate::error::ReadError;
 use crate::plan::{Ident, Served};
@@ -71,15 +71,17 @@ pub(super) fn services(
 ) -> Result<ServiceCounters, ReadError> {
     let mut counters = ServiceCounters::new();
     for ident in idents {
-        let left = served.left().of(ident.id).map(|id| memory.counts.of(id).counts);
-        let mut sum = left.fold(kept::of(ebpf, ident.id)?, FlowCounts::and);
+        let mut sum = kept::of(ebpf, ident.id)?;
+        for id in served.left().of(ident.id) {
+            sum = sum.and(counted(memory, id)?);
+        }
         let of_backend = |(address, port, id): (IpAddr, u16, u32)| {
-            let counts = memory.counts.of(id).counts;
+            let counts = counted(memory, id)?;
             sum = sum.and(counts);
             let FlowCounts { passed: [to_backend, to_client], flows, evicted, exhausted } = counts;
             let active = memory.open_flows(id);
             let half_open = memory.backends.load(id).saturating_sub(active);
-            BackendCount {
+            Ok(BackendCount {
                 address,
                 port,
                 to_backend,
@@ -89,14 +91,19 @@ pub(super) fn services(
                 exhausted,
                 active,
                 half_open,
-            }
+            })
         };
-        let backends = ident.backends.into_iter().map(of_backend).collect();
+        let backends = ident.backends.into_iter().map(of_backend).collect::<Result<_, _>>()?;
         let FlowCounts { passed: [to_backend, to_client], flows, evicted, exhausted } = sum;
         let count = ServiceCount { to_backend, to_client, flows, evicted, exhausted, backends };
         counters.insert(ident.key, count);
     }
     Ok(counters)
+}
+
+fn counted(memory: &Memory, id: u32) -> Result<FlowCounts, ReadError> {
+    let counted = memory.counted(id).map_err(|source| ReadError { map: COUNTS, source })?;
+    Ok(counted.counts)
 }
 
 pub(super) fn flow_events_lost(ebpf: &Ebpf) -> Result<u64, ReadError> {

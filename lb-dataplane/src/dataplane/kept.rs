@@ -5,12 +5,12 @@
 //! between the two has left word of it in the same write as the sum, so that nothing is lost and nothing counted twice.
 
 use aya::Ebpf;
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, Map, MapData, MapError};
 use lb_dataplane_common::tables::{FlowCounts, KeptCounts};
 
 use super::apply::{failed, open};
 use super::counters::read_error;
-use super::memory::Memory;
+use super::memory::{COUNTS, Memory};
 use crate::error::{ApplyError, ReadError};
 use crate::plan::Served;
 use crate::pod::Raw;
@@ -31,7 +31,8 @@ fn take_over(ebpf: &mut Ebpf, memory: &Memory, id: u32) -> Result<(), ApplyError
     let Some(service) = left else { return Ok(()) };
     let mut map: Array<_, Raw<KeptCounts>> = open(ebpf, MAP)?;
     let Raw(kept) = map.get(&service, 0).map_err(failed(MAP))?;
-    let counts = kept.counts.and(memory.counts.of(id).counts);
+    let counted = memory.counted(id).map_err(|e| failed(COUNTS)(MapError::IoError(e)))?;
+    let counts = kept.counts.and(counted.counts);
     let taking = u64::from(id) + 1;
     map.set(service, Raw(KeptCounts { counts, taking }), 0).map_err(failed(MAP))?;
     memory.backends.take_from_service(id);
@@ -66,8 +67,8 @@ pub(super) fn settle(
     served: &mut Served,
 ) -> Result<(), ApplyError> {
     let is_quiet = |id| {
-        let of_backend = memory.counts.of(id);
-        of_backend.counts.flows == of_backend.removed
+        let of_backend = memory.counted(id);
+        of_backend.is_ok_and(|counted| counted.counts.flows == counted.removed)
     };
     for id in served.left_mut().settle(is_quiet) {
         take_over(ebpf, memory, id)?;

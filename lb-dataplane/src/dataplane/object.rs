@@ -16,7 +16,7 @@ use crate::pins::Pins;
 pub(super) struct Constants {
     record: u8,
     sample_every: u32,
-    counted_backends: u32,
+    lines: u32,
     half_open_mask: u32,
     half_open_mask6: u32,
     client_bits: u32,
@@ -29,7 +29,7 @@ impl Constants {
         Self {
             record: u8::from(options.record),
             sample_every: options.sample_every,
-            counted_backends: layout::counted_backends(options.sizes.backends),
+            lines: layout::counted_lines(options.sizes.backends),
             half_open_mask: mask(options.sizes.flow_entries),
             half_open_mask6: mask(options.sizes.flow_entries6),
             client_bits: options.client_prefixes.bits(),
@@ -67,7 +67,7 @@ impl Object {
         loader.verifier_log_level(VerifierLogLevel::STATS);
         loader.override_global("LBD_RECORD", &constants.record, true);
         loader.override_global("LBD_SAMPLE_EVERY", &constants.sample_every, true);
-        loader.override_global("LBD_COUNTED_BACKENDS", &constants.counted_backends, true);
+        loader.override_global("LBD_LINES", &constants.lines, true);
         loader.override_global("LBD_HALF_OPEN_MASK", &constants.half_open_mask, true);
         loader.override_global("LBD_HALF_OPEN_MASK6", &constants.half_open_mask6, true);
         loader.override_global("LBD_CLIENT_BITS", &constants.client_bits, true);

@@ -11,7 +11,7 @@ use lb_dataplane_common::service::{
     BACKEND_IN_USE, BACKEND_RESETS_FAILED, BACKEND_RESETS_IDLE, BackendEntry, EXHAUSTION_DROP,
     EXHAUSTION_ICMP, EXHAUSTION_RESET, MODE_GUE, MODE_IP_IN_IP, MODE_L2, MODE_NAT, NO_SERVICE,
     SERVICE_ANSWER_ECHO, SERVICE_BOUNDS_BACKENDS, SERVICE_BOUNDS_FLOWS, SERVICE_HASHES_WHEN_FULL,
-    ServiceEntry, VipKey,
+    ServiceEntry, SourceList, VipKey,
 };
 
 use super::sources::Set;
@@ -132,8 +132,7 @@ pub(super) fn backend_entry(
         idle: life.idle,
         weight: backend.weight.max(1),
         service,
-        sources_base: sources.base,
-        sources_len: sources.len,
+        sources: SourceList::new(sources.base, sources.len),
         max_flows: backend.max_flows.map_or(0, NonZero::get),
         vip: life.alone_for.map_or([0; 16], |vip| bytes(vip.address)),
         vip_port: life.alone_for.map_or([0; 2], |vip| vip.port.to_be_bytes()),
@@ -150,14 +149,14 @@ pub(super) fn gone_entry((address, port): (IpAddr, u16)) -> BackendEntry {
         flags: 0,
         weight: 1,
         service: NO_SERVICE,
-        sources_base: 0,
-        sources_len: 0,
+        sources: SourceList::default(),
         max_flows: 0,
         idle: 0,
         vip: [0; 16],
         vip_port: [0; 2],
         protocol: 0,
         pad: 0,
+        line: 0,
         load: 0,
     }
 }

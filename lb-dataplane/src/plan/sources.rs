@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lb_dataplane_common::service::SourceEntry;
+use lb_dataplane_common::service::{MAX_SOURCES, MAX_SOURCES_OF_BACKEND, SourceEntry};
 
 use super::entries::{address, bytes};
 use super::space::Rings;
@@ -43,7 +43,13 @@ enum Done {
 impl Sources {
     pub(super) fn new(limit: u32) -> Self {
         let (by_content, in_use) = (BTreeMap::new(), BTreeMap::new());
-        Self { by_content, in_use, space: Rings::new(limit), limit, done: Vec::new() }
+        Self {
+            by_content,
+            in_use,
+            space: Rings::new(limit.min(MAX_SOURCES)),
+            limit,
+            done: Vec::new(),
+        }
     }
 
     /// The plan stands.
@@ -101,7 +107,8 @@ impl Sources {
         }
         let entries = wanted.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
         let full = PlanError::SourcesFull(self.limit);
-        let len = u32::try_from(entries.len()).map_err(|_| full.clone())?;
+        let len = u32::try_from(entries.len()).ok().filter(|len| *len <= MAX_SOURCES_OF_BACKEND);
+        let len = len.ok_or(PlanError::TooManySources { count: entries.len() })?;
         let base = self.space.take(len, steps).ok_or(full)?;
         steps.push(Step::WriteSources { base, entries });
         self.add(wanted.clone(), Set { base, len });

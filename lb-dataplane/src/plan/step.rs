@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use lb_dataplane_common::list::{List, MAX_PREFIXES};
-use lb_dataplane_common::service::{BackendEntry, ServiceEntry, SourceEntry, VipKey};
+use lb_dataplane_common::service::{
+    BackendEntry, MAX_SOURCES_OF_BACKEND, ServiceEntry, SourceEntry, VipKey,
+};
 
 use super::MAX_BACKENDS_PER_SERVICE;
 use super::ranges::PortPrefix;
@@ -225,6 +227,12 @@ pub enum PlanError {
          some first, wait until flows have ended, or raise dataplane.max_backends"
     )]
     BackendsFull(u32),
+    /// A list of source addresses that is too long.
+    #[error("{count} source addresses of a backend, {MAX_SOURCES_OF_BACKEND} at most")]
+    TooManySources {
+        /// Asked for.
+        count: usize,
+    },
     /// A list of source addresses finds no room.
     #[error(
         "all {0} entries for source addresses are in use: give VIPs fewer of them, or the same ones, or raise \

@@ -240,7 +240,8 @@ impl Maps {
 
 /// The entries of `SOURCES` that a backend names.
 fn sources(backend: &BackendEntry) -> std::ops::Range<u32> {
-    backend.sources_base..backend.sources_base + backend.sources_len
+    let list = backend.sources;
+    list.base()..list.base() + list.len()
 }
 
 fn key(vip: u8, port: u16) -> ServiceKey {

@@ -1,7 +1,9 @@
 //! What services and their backends have counted, whatever becomes of the backends.
 
+use std::collections::BTreeMap;
+
 use aya::maps::Array;
-use lb_dataplane::table::Algorithm::Maglev;
+use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::table::Table;
 use lb_dataplane::{Hook, Reason, ServiceCount, seconds};
@@ -104,12 +106,12 @@ fn a_process_that_ends_while_it_takes_a_backends_counters_over_has_them_counted_
     let whole = counted(&mut scene, Tcp, VIP);
     assert_eq!(whole.flows, 2);
 
-    // The first backend's id and the service's are 0. It has written the sum, and not yet that the backend is nobody's.
+    // The first backend's id and the service's are 0, and its line is the first. It has written the sum, and not yet that the backend is nobody's.
     let lines: Array<_, [u64; 8]> =
         scene.get().map_mut("BACKEND_COUNTS").unwrap().try_into().unwrap();
     let mut sum = [0_u64; 8];
     for cpu in 0..lines.len() / COUNTED_TOGETHER {
-        let line = lines.get(&(cpu * COUNTED_TOGETHER), 0).unwrap();
+        let line = lines.get(&(cpu * COUNTED_TOGETHER + 1), 0).unwrap();
         sum.iter_mut().zip(line).for_each(|(sum, word)| *sum += word);
     }
     assert_eq!(sum[4], 1, "the flow");
@@ -129,6 +131,62 @@ fn a_process_that_ends_while_it_takes_a_backends_counters_over_has_them_counted_
         );
     }
     assert_eq!(counted(&mut scene, Tcp, VIP).to_backend.packets, 4);
+}
+
+/// By id its line, each of which is its own and says so.
+fn lines(scene: &mut Scene) -> Vec<u32> {
+    let backends: Array<_, [u32; 16]> =
+        scene.get().map_mut("BACKENDS").unwrap().try_into().unwrap();
+    let lines: Vec<u32> = backends.iter().map(|entry| entry.unwrap()[14]).collect();
+    let whose: Array<_, [u32; 2]> = scene.get().map_mut("LINES").unwrap().try_into().unwrap();
+    for (id, line) in (0..).zip(&lines).filter(|(_, line)| **line != 0) {
+        assert_eq!(whose.get(line, 0).unwrap()[0], id, "line {line}");
+    }
+    lines
+}
+
+#[test]
+fn backends_that_cpus_begin_flows_to_at_once_are_counted_in_a_line_each_that_their_ids_keep() {
+    const FLOWS: u16 = 240;
+    let cpus = u32::try_from(aya::util::nr_cpus().unwrap()).unwrap();
+    for hook in BOTH {
+        let mut scene = Scene::new();
+        let mut had = vec![0; small().backends as usize];
+        for round in 0..4 {
+            let backends: Vec<_> = (1..=60).map(|n| format!("10.2.{round}.{n}:80")).collect();
+            let backends: Vec<_> = backends.iter().map(String::as_str).collect();
+            scene.serve(VIP, Udp, RoundRobin, &backends);
+            let before = counted(&mut scene, Udp, VIP);
+            assert!(before.backends.iter().all(|of| of.flows + of.to_backend.packets == 0));
+            // Of each CPU's turns some are at a backend that the other one is at, too.
+            let of = |from: u16| (from..from + FLOWS).map(|port| format!("10.1.0.5:{port}"));
+            let frames = |from| of(from).map(|client| packet(UDP, &client, VIP)).collect();
+            let first = 10_000 + round * FLOWS;
+            let came = scene.send_at_once(hook, &[frames(first), frames(first + 10_000)]);
+            if round == 1 {
+                scene.open();
+            }
+            let mut flows = BTreeMap::<_, u64>::new();
+            came.iter().for_each(|frame| *flows.entry(frame.to).or_default() += 1);
+            let count = counted(&mut scene, Udp, VIP);
+            assert_eq!(count.flows, 2 * u64::from(FLOWS), "{hook:?} {round}");
+            for of in &count.backends {
+                let sent = flows[&(of.address, of.port).into()];
+                let told = [of.flows, of.to_backend.packets, of.half_open];
+                assert_eq!(told, [sent; 3], "{hook:?} {round} {}", of.address);
+            }
+            let have = lines(&mut scene);
+            for (has, had) in have.iter().zip(&had).filter(|(_, had)| **had != 0) {
+                assert_eq!(has, had, "{hook:?} {round}");
+            }
+            assert!(have.iter().all(|line| *line <= small().backends + cpus), "{have:?}");
+            had = have;
+            // All ids are free for others.
+            scene.apply(&[]);
+            scene.let_pass(seconds(300));
+            scene.age();
+        }
+    }
 }
 
 /// Has a connection open between a client's port and a turn's backend.

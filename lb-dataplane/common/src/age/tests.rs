@@ -9,7 +9,7 @@ use crate::model::{ModelPacket, ModelTables, Modelled, process, serving, serving
 use crate::reason::Reason;
 use crate::service::{
     ALGORITHM_ROUND_ROBIN, BACKEND_BOUNDED, BACKEND_ENDS_FAILED, BACKEND_FAILED, BACKEND_IN_USE,
-    BACKEND_RESETS_IDLE, SERVICE_BOUNDS_FLOWS, SourceEntry,
+    BACKEND_RESETS_IDLE, SERVICE_BOUNDS_FLOWS, SourceEntry, SourceList,
 };
 use crate::tables::FamilyTables;
 
@@ -127,7 +127,7 @@ fn before_across(start: Before, backends: usize) -> ModelTables {
     let mut tables = serving_any(vip, ALGORITHM_ROUND_ROBIN, &all[..backends]);
     let address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 9];
     tables.sources = vec![SourceEntry { address, first_port: 4000, more_ports: 0, pad: 0 }];
-    tables.backends.iter_mut().for_each(|backend| backend.sources_len = 1);
+    tables.backends.iter_mut().for_each(|backend| backend.sources = SourceList::new(0, 1));
     begin(tables, start)
 }
 

@@ -23,7 +23,8 @@ pub(crate) fn admit_open<T: Tables>(
     to_backend: &impl Flow,
     goes_on: bool,
 ) -> Result<u32, Reason> {
-    let (counted_as, backend) = (to_backend.counted_as(), to_backend.backend());
+    let (counted_as, line) = (to_backend.counted_as(), to_backend.line());
+    let backend = tables.backend_of(line);
     // What was removed bounds nothing.
     let Some(entry) = tables.backend(backend) else { return Ok(0) };
     if entry.flags & BACKEND_BOUNDED == 0 {

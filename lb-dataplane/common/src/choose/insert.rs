@@ -12,7 +12,7 @@ use crate::hash::FlowHash;
 use crate::peer;
 use crate::pipeline::{Scratch, claim, note_without_flow};
 use crate::reason::Reason;
-use crate::service::{Affinity, MODE_ACROSS, SourceEntry, service_of};
+use crate::service::{Affinity, MODE_ACROSS, SourceEntry, SourceList, service_of};
 use crate::tables::{FamilyTables, InsertError, Rounds, Tables, TablesOf};
 
 /// Inserts the direction to the client. `NoSourcePort` is not the last word: [`find_port`] has it.
@@ -27,7 +27,7 @@ pub fn insert_back<A: Family, T: TablesOf<A>>(
 ) -> Result<(), Reason> {
     let Scratch { arrival, step, made, .. } = scratch;
     let is_direct = made.entry.state & STATE_MODE != 0;
-    let keeps_client = is_direct || made.sources_len == 0;
+    let keeps_client = is_direct || made.sources.is_empty();
     if keeps_client && arrival.key.source.to_v6() == made.after.destination {
         return Err(Reason::OwnBackend);
     }
@@ -36,11 +36,12 @@ pub fn insert_back<A: Family, T: TablesOf<A>>(
         return Ok(());
     }
     made.entry.direction = DIRECTION_TO_CLIENT;
-    if made.sources_len == 0 {
+    if made.sources.is_empty() {
         return insert_back_of_client(tables, &arrival.key, made);
     }
-    let index = FlowHash::of(&arrival.key).for_route() % made.sources_len;
-    let source = tables.source(made.sources_base.wrapping_add(index)).ok_or(Reason::TableFault)?;
+    let index = FlowHash::of(&arrival.key).for_route() % made.sources.len();
+    let source =
+        tables.source(made.sources.base().wrapping_add(index)).ok_or(Reason::TableFault)?;
     let Composed { entry, after, back, back_across, .. } = made;
     if step.mode == MODE_ACROSS {
         insert_back_of_row(tables, &arrival.key, source, after, entry, back_across)
@@ -99,7 +100,7 @@ pub fn find_port<A: Family, T: TablesOf<A>>(
         FOUND => Ok(()),
         FULL => Err(Reason::FlowTableFull),
         GOES_ON => {
-            tables.count_exhausted(search.scratch.made.entry.backend);
+            tables.count_exhausted(search.scratch.made.entry.line);
             Err(Reason::NoSourcePort)
         }
         _ => Err(Reason::TableFault),
@@ -123,7 +124,7 @@ impl<A: Family, T: TablesOf<A>> Rounds<T> for Search<'_, A> {
     fn round(&mut self, tables: &T, number: u32) -> bool {
         // The first one has had its row.
         let row = 1 + number / PORTS_IN_A_ROW;
-        let addresses = self.scratch.made.sources_len.min(ADDRESSES);
+        let addresses = self.scratch.made.sources.len().min(ADDRESSES);
         if row >= addresses + ROWS {
             return false;
         }
@@ -143,11 +144,11 @@ impl<A: Family, T: TablesOf<A>> Rounds<T> for Search<'_, A> {
 #[inline(never)]
 fn try_port<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>, row: u32) -> u32 {
     let Scratch { arrival, step, made, .. } = scratch;
-    if made.sources_len == 0 {
+    if made.sources.is_empty() {
         return FAULT;
     }
-    let index = FlowHash::of(&arrival.key).for_route().wrapping_add(row) % made.sources_len;
-    let Some(source) = tables.source(made.sources_base.wrapping_add(index)) else { return FAULT };
+    let index = FlowHash::of(&arrival.key).for_route().wrapping_add(row) % made.sources.len();
+    let Some(source) = tables.source(made.sources.base().wrapping_add(index)) else { return FAULT };
     let Composed { entry, after, back, back_across, .. } = made;
     if step.mode == MODE_ACROSS {
         turn_back_from(&arrival.key, source, after, entry, back_across);
@@ -229,11 +230,11 @@ pub fn insert<A: Family, T: TablesOf<A>>(
     };
     match inserted {
         Ok(()) => {
-            tables.count_new_flow(made.entry.backend);
+            tables.count_new_flow(made.entry.line, made.backend);
             step.is_new = true;
             if made.affinity != 0 {
                 let client = client(service_of(made.entry.counted_as), key.source);
-                let affinity = Affinity { backend: made.entry.backend, begun: tables.now() };
+                let affinity = Affinity { backend: made.backend, begun: tables.now() };
                 tables.note_affinity(&client, &affinity);
             }
         }
@@ -245,7 +246,7 @@ pub fn insert<A: Family, T: TablesOf<A>>(
                 return Err(Reason::FlowTableFull);
             }
             if !is_direct {
-                note_without_flow(tables, made.entry.backend, key.protocol());
+                note_without_flow(tables, made.backend, key.protocol());
             }
         }
         // Another CPU has had a packet of this flow at the same time; its choice stands.
@@ -254,7 +255,7 @@ pub fn insert<A: Family, T: TablesOf<A>>(
             let is_answered = is_direct || made.is_answered_by(&first);
             step.follow(&first, first.seen());
             step.begins = false;
-            made.entry.backend = first.backend();
+            made.entry.line = first.line();
             if first.seen() & STATE_GOING != 0 || !first.is_same() {
                 // The direction to the client, if it is of nobody, is ageing's to remove.
                 return Err(Reason::FlowExpiring);
@@ -267,7 +268,7 @@ pub fn insert<A: Family, T: TablesOf<A>>(
     step.direction = DIRECTION_TO_BACKEND;
     step.mss = made.entry.mss;
     step.is_flow = true;
-    tables.count_flow_packet(made.entry.backend, DIRECTION_TO_BACKEND, arrival.bytes);
+    tables.count_flow_packet(made.entry.line, DIRECTION_TO_BACKEND, arrival.bytes);
     Ok(())
 }
 
@@ -285,10 +286,10 @@ pub struct Composed<A: Family> {
     pub back_across: FlowKey<A::Other>,
     /// The key to a backend of a flow that is in the way.
     pub there: FlowKey<A>,
-    /// The backend's source addresses, as `BackendEntry` has them.
-    pub sources_base: u32,
-    /// How many there are.
-    pub sources_len: u32,
+    /// The backend.
+    pub backend: u32,
+    /// Its source addresses.
+    pub sources: SourceList,
     /// For how many ticks the service remembers its clients.
     pub affinity: u32,
     /// Not zero where the packet goes on without a flow if there is no room for one.

@@ -116,7 +116,7 @@ pub fn count_in<A: Family, T: Tables>(
 ) -> Result<(), Reason> {
     let protocol = key.protocol();
     // Before the swap, which says that it was this flow's.
-    let (counted_as, backend) = (to_backend.counted_as(), to_backend.backend());
+    let (counted_as, line) = (to_backend.counted_as(), to_backend.line());
     let service = service_of(counted_as);
     let before = to_backend.state();
     let (was_open, is_out) = (is_open(protocol, before), before & STATE_COUNTED_OUT != 0);
@@ -125,10 +125,10 @@ pub fn count_in<A: Family, T: Tables>(
     let mut tries = if is_needless || before & STATE_GOING != 0 { SWAP_TRIES } else { 0 };
     let is_tried = tries == 0;
     if is_tried && is_out {
-        tables.count_again(backend);
+        tables.count_again(line);
     }
     if is_tried && opens {
-        tables.count_open_flow(service, backend);
+        tables.count_open_flow(service, line);
     }
     while tries < SWAP_TRIES {
         tries += 1;
@@ -148,10 +148,10 @@ pub fn count_in<A: Family, T: Tables>(
     }
     // Another CPU was first: it has counted the flow in or out, or removes it.
     if is_tried && is_out {
-        tables.count_ended_flow(backend);
+        tables.count_ended_flow(line);
     }
     if is_tried && opens {
-        tables.discount_open_flow(service, backend);
+        tables.discount_open_flow(service, line);
     }
     if bits & STATE_CLIENT_COUNTED != 0 {
         tables.discount_client(&counted_client(counted_as, key.source.to_v6()));
@@ -171,7 +171,7 @@ pub fn count_out<T: Tables>(
     said: u32,
     is_silent: bool,
 ) -> u32 {
-    let (counted_as, backend) = (to_backend.counted_as(), to_backend.backend());
+    let (counted_as, line) = (to_backend.counted_as(), to_backend.line());
     let mut tries = 0;
     while tries < SWAP_TRIES {
         tries += 1;
@@ -191,7 +191,7 @@ pub fn count_out<T: Tables>(
         }
         let new = word & !u64::from(watched) | u64::from(said | STATE_COUNTED_OUT);
         if to_backend.swap_word(word, new) {
-            let counted = Counted { counted_as, backend, state: state & STATE_BITS };
+            let counted = Counted { counted_as, line, state: state & STATE_BITS };
             count_end(tables, key, counted);
             if tables.samples_every() != 0 && watched != 0 {
                 tables.end_sample(key, counted.state);
@@ -216,7 +216,7 @@ pub fn reopen<T: Tables>(
     to_backend: &impl Flow,
 ) -> Result<(), Reason> {
     const OVER: u32 = STATE_CLOSING | STATE_CONFIRMED | STATE_COUNTED_OUT | STATE_CLIENT_COUNTED;
-    let (counted_as, backend) = (to_backend.counted_as(), to_backend.backend());
+    let (counted_as, line) = (to_backend.counted_as(), to_backend.line());
     let mut tries = 0;
     while tries < SWAP_TRIES {
         tries += 1;
@@ -231,9 +231,9 @@ pub fn reopen<T: Tables>(
         }
         if to_backend.swap_word(word, word & !u64::from(OVER)) {
             if state & STATE_COUNTED_OUT != 0 {
-                tables.count_again(backend);
+                tables.count_again(line);
             } else if is_open(key.protocol(), state) {
-                tables.discount_open_flow(service_of(counted_as), backend);
+                tables.discount_open_flow(service_of(counted_as), line);
                 if state & STATE_CLIENT_COUNTED != 0 {
                     discount_client(tables, key, counted_as);
                 }
@@ -249,8 +249,8 @@ pub fn reopen<T: Tables>(
 pub struct Counted {
     /// The service, and by how many bits of its address its client counts.
     pub counted_as: u32,
-    /// The backend.
-    pub backend: u32,
+    /// The line in which its backend's packets are counted.
+    pub line: u32,
     /// The bits of its state, without the tag.
     pub state: u32,
 }
@@ -261,7 +261,7 @@ impl Counted {
     #[inline(always)]
     pub fn of(to_backend: &impl Flow) -> Self {
         let state = to_backend.state() & STATE_BITS;
-        Self { counted_as: to_backend.counted_as(), backend: to_backend.backend(), state }
+        Self { counted_as: to_backend.counted_as(), line: to_backend.line(), state }
     }
 }
 
@@ -273,7 +273,7 @@ pub fn remove_to_backend<A: Family, T: Tables + FamilyTables<A>>(
     counted: Counted,
 ) {
     if tables.remove_flow(key) {
-        tables.count_removed(counted.backend);
+        tables.count_removed(counted.line);
         count_end(tables, key, counted);
         if tables.samples_every() != 0 && counted.state & STATE_SAMPLED != 0 {
             sample::end(tables, key, counted.state);
@@ -287,11 +287,11 @@ fn count_end<A: Family, T: Tables>(tables: &T, key: &FlowKey<A>, counted: Counte
     if counted.state & STATE_COUNTED_OUT != 0 {
         return;
     }
-    tables.count_ended_flow(counted.backend);
+    tables.count_ended_flow(counted.line);
     if !is_open(key.protocol(), counted.state) {
         return;
     }
-    tables.discount_open_flow(service_of(counted.counted_as), counted.backend);
+    tables.discount_open_flow(service_of(counted.counted_as), counted.line);
     if counted.state & STATE_CLIENT_COUNTED != 0 {
         discount_client(tables, key, counted.counted_as);
     }

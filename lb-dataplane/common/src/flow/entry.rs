@@ -28,8 +28,8 @@ use crate::tables::{FamilyTables, InsertError, Tables};
 pub struct FlowEntry {
     /// The rewrite, IPv4 mapped into IPv6.
     pub translation: Translation<V6>,
-    /// The backend, as `BACKENDS` and, for each CPU, `BACKEND_COUNTS` have it.
-    pub backend: u32,
+    /// The [line](crate::line) in which its backend's packets are counted, of which `LINES` says whose it is.
+    pub line: u32,
     /// The service, as `SERVICE_OPEN_FLOWS` has it, and by how many bits of its address its client counts, as `CLIENT_FLOWS` has both.
     pub counted_as: u32,
     /// Bits of `STATE_*`. With the number that follows it is one word of 64 bits, the state its low half.
@@ -56,13 +56,13 @@ impl FlowEntry {
     pub fn new(
         translation: Translation<V6>,
         counted_as: u32,
-        backend: u32,
+        line: u32,
         state: u32,
         now: u32,
     ) -> Self {
         Self {
             translation,
-            backend,
+            line,
             counted_as,
             state,
             first_reply: 0,
@@ -112,8 +112,8 @@ pub(crate) const SWAP_TRIES: u32 = 2;
 pub trait Flow {
     /// The rewrite.
     fn translation<A: Family>(&self) -> Translation<A>;
-    /// The backend.
-    fn backend(&self) -> u32;
+    /// The line in which its backend's packets are counted.
+    fn line(&self) -> u32;
     /// The service, and by how many bits of its address its client counts.
     fn counted_as(&self) -> u32;
     /// One of the `DIRECTION_*` constants.

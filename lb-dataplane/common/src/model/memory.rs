@@ -99,9 +99,9 @@ impl Slot {
         };
         let old = self.entry.get();
         self.entry.set(if torn.is_state_first {
-            FlowEntry { translation: old.translation, backend: old.backend, ..*entry }
+            FlowEntry { translation: old.translation, line: old.line, ..*entry }
         } else {
-            FlowEntry { translation: entry.translation, backend: entry.backend, ..old }
+            FlowEntry { translation: entry.translation, line: entry.line, ..old }
         });
         self.whole.set(Some(*entry));
         let slot = Rc::clone(self);
@@ -183,8 +183,8 @@ impl Flow for ModelFlow {
     fn translation<A: Family>(&self) -> Translation<A> {
         Translation::from_v6(&self.get().translation)
     }
-    fn backend(&self) -> u32 {
-        self.get().backend
+    fn line(&self) -> u32 {
+        self.get().line
     }
     fn counted_as(&self) -> u32 {
         self.get().counted_as

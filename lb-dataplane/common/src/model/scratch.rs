@@ -11,6 +11,7 @@ use crate::mss::Options;
 use crate::parse::{Ip, Transport};
 use crate::pipeline::{Arrival, Came, Found, KNOWN_NOTHING, Scratch, Step};
 use crate::quote::Quote;
+use crate::service::SourceList;
 
 pub(super) fn empty_scratch<A: Family>() -> Scratch<A> {
     let nothing = nobody();
@@ -61,8 +62,8 @@ pub(super) fn empty_scratch<A: Family>() -> Scratch<A> {
             back: nothing,
             back_across: nobody(),
             there: nothing,
-            sources_base: 0,
-            sources_len: 0,
+            backend: 0,
+            sources: SourceList::default(),
             affinity: 0,
             when_full: 0,
             on_exhaustion: 0,

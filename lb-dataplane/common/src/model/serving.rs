@@ -7,7 +7,7 @@ use super::ModelTables;
 use crate::checksum::Delta;
 use crate::family::{Family, V4, V6};
 use crate::fib::MemberEntry;
-use crate::service::{BACKEND_IN_USE, BackendEntry, ServiceEntry, VipKey};
+use crate::service::{BACKEND_IN_USE, BackendEntry, ServiceEntry, SourceList, VipKey};
 
 /// A VIP with backends, everything sent out through interface 9.
 pub(crate) fn serving(vip: [u8; 4], algorithm: u8, backends: &[[u8; 4]]) -> ModelTables {
@@ -24,14 +24,14 @@ pub(crate) fn serving_any(vip: [u8; 16], algorithm: u8, backends: &[[u8; 16]]) -
         flags: BACKEND_IN_USE,
         weight: 1,
         service: 0,
-        sources_base: 0,
-        sources_len: 0,
+        sources: SourceList::default(),
         max_flows: 0,
         idle: 0,
         vip: [0; 16],
         vip_port: [0; 2],
         protocol: 0,
         pad: 0,
+        line: 0,
         load: 0,
     };
     let ring_len = backends.len() as u32;

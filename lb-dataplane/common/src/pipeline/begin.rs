@@ -160,7 +160,7 @@ fn make<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Resu
     if scratch.step.begins {
         let made = &scratch.made;
         let is_own_echo = scratch.arrival.key.protocol() == A::ICMP
-            && made.sources_len == 0
+            && made.sources.is_empty()
             && made.entry.state & STATE_MODE == 0;
         let inserted = if is_own_echo {
             choose::insert_back_of_echo(tables, scratch)

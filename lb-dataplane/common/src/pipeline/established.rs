@@ -149,8 +149,8 @@ fn forward_by_flow<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
     }
     leave(tables, Next::Find, |scratch| {
         scratch.step.follow(&entry, state);
-        let counted @ (backend, direction) = (entry.backend(), entry.direction());
-        tables.expect_packet(backend);
+        let counted @ (line, direction) = (entry.line(), entry.direction());
+        tables.expect_packet(line);
         if !entry.is_same() {
             return hand_over(packet, segment, scratch, KNOWN_HEADERS);
         }
@@ -175,8 +175,8 @@ fn translate<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
 ) -> Option<Outcome> {
     let Segment { ip, key, .. } = segment;
     let to: Translation<A> = entry.translation();
-    let counted @ (backend, direction) = (entry.backend(), entry.direction());
-    tables.expect_packet(backend);
+    let counted @ (line, direction) = (entry.line(), entry.direction());
+    tables.expect_packet(line);
     let route = A::route(tables, to.destination, || FlowHash::of(key).for_route());
     let Route::Forward(member) = route else { return None };
     if !is_plain::<P>(&member)
@@ -248,11 +248,11 @@ fn note<A: Family, P: Packet, T: TablesOf<A>>(
     tables: &T,
     segment: &Segment<A, P>,
     entry: &T::Flow,
-    (backend, direction): (u32, u8),
+    (line, direction): (u32, u8),
 ) {
     entry.touch(tables.now());
     note_acknowledgement(segment.flags, segment.acknowledged, entry, entry.seen());
-    tables.count_flow_packet(backend, direction, packet.frame_len());
+    tables.count_flow_packet(line, direction, packet.frame_len());
 }
 
 /// Whether frames go out by a member as they are, to a MAC that is known.

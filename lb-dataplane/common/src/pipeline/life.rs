@@ -32,7 +32,7 @@ pub fn asked_anew<T: Tables>(tables: &T, entry: &impl Flow, protocol: u8) -> u32
     let state = entry.seen();
     let is_direct = state & STATE_MODE != 0;
     let is_closing = state & STATE_CLOSING != 0;
-    let backend = tables.backend(entry.backend());
+    let backend = tables.backend(tables.backend_of(entry.line()));
     let is_lost = backend.is_none_or(|backend| backend.is_lost());
     // What ageing has marked it has found silent for as long as may be; SCTP's signs had their association's tag.
     let is_over =

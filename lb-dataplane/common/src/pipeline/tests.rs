@@ -325,7 +325,7 @@ fn no_flow_begins_by_an_entry_that_is_replaced_while_it_is_read() {
         let outcome = process(&mut ModelPacket::<true>::new(frame.bytes()), &tables);
         let begun = tables.keys().first().map(|key| {
             let entry = &tables.v4.flows.borrow()[key];
-            (entry.service(), entry.backend())
+            (entry.service(), tables.backend_of(entry.line()))
         });
         assert!(matches!(begun, None | Some((0, 0) | (1, 1))), "{step}: {begun:?}");
         assert_eq!(begun.is_none(), outcome.reason == Reason::ServiceChanging, "{step}");

@@ -16,7 +16,7 @@ use lb_dataplane_common::list::NODE_WORDS;
 use lb_dataplane_common::service::{RangeKey, ServiceEntry, SourceEntry, VipKey};
 use lb_dataplane_common::tables::KeptCounts;
 
-use crate::dataplane::memory::Memory;
+use crate::dataplane::memory::{COUNTS, Memory};
 use crate::error::ApplyError;
 use crate::held::address;
 use crate::plan::{AloneAt, Step, words};
@@ -30,8 +30,6 @@ pub(super) static GENERATION: AtomicU16 = AtomicU16::new(1);
 const ADDRESSES: &str = "BACKEND_ADDRESSES";
 /// That of backends whose answers need no flow.
 const ALONE: &str = "ALONE";
-/// That of what is counted of backends.
-pub(super) const COUNTS: &str = "BACKEND_COUNTS";
 /// Entries that a system call writes at most.
 const BATCH: usize = 4096;
 
@@ -55,8 +53,8 @@ pub(super) fn write(
         match step {
             Step::Grace => sys::grace_period().map_err(ApplyError::Grace)?,
             Step::ClearBackend { id } => {
-                memory.counts.reach(*id).map_err(|e| failed(COUNTS)(MapError::IoError(e)))?;
-                memory.counts.clear(*id);
+                let cleared = memory.clear_counted(*id);
+                cleared.map_err(|e| failed(COUNTS)(MapError::IoError(e)))?;
                 batch.new_backends.push(*id);
             }
             Step::ClearService { id } => batch.new_services.push(*id),

@@ -24,18 +24,18 @@ pub(super) fn each_flow_counts_once_until_it_is_closed(tables: &ModelTables, wha
         if flow.direction() == DIRECTION_TO_CLIENT {
             return;
         }
-        *entries.entry(flow.backend()).or_default() += 1_u64;
+        *entries.entry(tables.backend_of(flow.line())).or_default() += 1_u64;
         let is_out = state & STATE_COUNTED_OUT != 0;
         assert!(is_out || !is_closed(protocol, state), "{what}: {state:x}");
         assert!(!is_out || state & STATE_CLOSING != 0, "{what}: {state:x}");
         if is_out {
             return;
         }
-        *loads.entry(flow.backend()).or_default() += 1;
+        *loads.entry(tables.backend_of(flow.line())).or_default() += 1;
         if !is_open(protocol, state) {
             return;
         }
-        *open.entry(flow.backend()).or_default() += 1;
+        *open.entry(tables.backend_of(flow.line())).or_default() += 1;
         if state & STATE_CLIENT_COUNTED != 0 {
             let client = counted_client(flow.counted_as(), client);
             *clients.entry(client).or_default() += 1_u32;

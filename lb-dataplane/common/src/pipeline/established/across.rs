@@ -26,8 +26,8 @@ pub(super) fn translate<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool
 ) -> Option<Outcome> {
     let Segment { ip, near, key, .. } = segment;
     let to: Translation<A::Other> = entry.translation();
-    let counted @ (backend, direction) = (entry.backend(), entry.direction());
-    tables.expect_packet(backend);
+    let counted @ (line, direction) = (entry.line(), entry.direction());
+    tables.expect_packet(line);
     let route = A::Other::route(tables, to.destination, || FlowHash::of(key).for_route());
     let Route::Forward(member) = route else { return None };
     let payload_len = ip.total_len - A::HEADER_LEN;

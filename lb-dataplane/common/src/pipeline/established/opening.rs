@@ -66,7 +66,7 @@ fn open<A: Family, P: Packet, T: TablesOf<A>>(
     segment: &Segment<A, P>,
     to_backend: &T::Flow,
 ) -> Option<()> {
-    let backend = tables.backend(to_backend.backend())?;
+    let backend = tables.backend(tables.backend_of(to_backend.line()))?;
     if backend.flags & BACKEND_BOUNDED != 0 {
         return None;
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::service::SourceEntry;
+use crate::service::{SourceEntry, SourceList};
 
 /// First of four ports that flows come from.
 const FIRST_PORT: u16 = 2000;
@@ -25,7 +25,7 @@ pub(super) fn world(algorithm: u8, v6: bool) -> ModelTables {
     let address = bytes(source(!v6));
     let ports = SourceEntry { address, first_port: FIRST_PORT, more_ports: 3, pad: 0 };
     tables.sources = vec![ports];
-    tables.backends.iter_mut().for_each(|backend| backend.sources_len = 1);
+    tables.backends.iter_mut().for_each(|backend| backend.sources = SourceList::new(0, 1));
     tables
 }
 
