@@ -168,7 +168,7 @@ fn answers_anew(direction: u8, flags: u8, state: u32) -> u32 {
 }
 
 /// Notes in both directions what a packet has said of its flow's life, as `step.news` has it. By way of
-/// [`FamilyTables::hear`](crate::tables::FamilyTables::hear).
+/// [`FamilyTables::hear`].
 ///
 /// # Errors
 ///
@@ -248,7 +248,7 @@ pub(super) fn leave_half_open<A: Family, T: TablesOf<A>>(tables: &T, scratch: &S
 }
 
 /// Notes in both directions what a packet has said of a connection in the place of the flow's, before [`hear`] has the rest of it. By way
-/// of [`FamilyTables::hear_anew`](crate::tables::FamilyTables::hear_anew).
+/// of [`FamilyTables::hear_anew`].
 ///
 /// # Errors
 ///
