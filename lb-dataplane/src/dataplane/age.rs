@@ -23,8 +23,8 @@ use crate::pod::Raw;
 use crate::reset::reset;
 use crate::sys::{self, Cursor};
 
-/// Entries that a call looks at, at most: within a quarter of a millisecond or so, since others wait meanwhile, and twice that
-/// where memory is slow; to remove all of them takes a millisecond.
+/// Entries that a call looks at, at most, since others wait meanwhile: a third of a millisecond's work where a scan of two million
+/// takes 1.15 s, and there 8 µs more for each flow that ends.
 pub const AGE_BATCH: usize = 512;
 
 /// Where the walk over the tables stands, and what it goes by.
