@@ -110,7 +110,8 @@ impl Walk {
     }
 
     fn junk(&mut self) -> Value {
-        let deep = (0..200).fold(json!(1), |inner, _| json!([inner]));
+        // `json!` would copy what is inside, each time.
+        let deep = (0..200).fold(json!(1), |inner, _| Value::Array(vec![inner]));
         let big = json!(u64::MAX);
         let all = [
             json!(null),
