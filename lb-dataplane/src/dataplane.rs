@@ -403,28 +403,22 @@ impl Dataplane {
     }
 
     /// Some flows, at most `limit`, in no particular order.
-    ///
-    /// # Errors
-    ///
-    /// The map cannot be read.
-    pub fn flows(&self, limit: usize) -> Result<Vec<Flow>, ReadError> {
-        Ok(flows::page(&self.ebpf, FlowPlace::default(), limit, &FlowFilter::default())?.0)
+    #[must_use]
+    pub fn flows(&self, limit: usize) -> Vec<Flow> {
+        self.flow_page(FlowPlace::default(), limit, &FlowFilter::default()).0
     }
 
     /// The flows from a place on, at most `limit`, and the place after them; `None` at the end. A flow that is there all the
     /// time is on exactly one page, whatever others begin and end meanwhile. Of all flows a page costs what it has, and one
     /// that is not the last has at least one. It looks at 16,384 entries of the tables at most, and of some flows may have none.
-    ///
-    /// # Errors
-    ///
-    /// The map cannot be read.
+    #[must_use]
     pub fn flow_page(
         &self,
         from: FlowPlace,
         limit: usize,
         filter: &FlowFilter,
-    ) -> Result<(Vec<Flow>, Option<FlowPlace>), ReadError> {
-        flows::page(&self.ebpf, from, limit, filter)
+    ) -> (Vec<Flow>, Option<FlowPlace>) {
+        flows::page(&self.memory, from, limit, filter)
     }
 
     /// Looks at the next part of the flow table, [`AGE_BATCH`] entries, and removes the flows that have been silent for

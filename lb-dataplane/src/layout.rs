@@ -9,16 +9,21 @@ use aya::maps::{MapError, MapInfo, MapType};
 use aya_obj::{EbpfSectionKind, Object};
 use lb_dataplane_common::family::{V4, V6};
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, Translation};
+use lb_dataplane_common::flow_table::{Bucket, Slot, buckets_for};
 use lb_dataplane_common::line;
 use lb_dataplane_common::list::{NODE_WORDS, PAGE_NODES};
 use lb_dataplane_common::tables::COUNTED_TOGETHER;
 
 use crate::dataplane::Sizes;
+use crate::flow_table;
 use crate::held::DATAGRAMS;
 
 /// The object with the programs, made by the build script.
 pub(crate) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lbd-bpf.bpf.o"));
+
+/// What differs where a map has another size.
+const ENTRIES: &str = "number of entries";
 
 /// A map's definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,8 +68,8 @@ pub(crate) fn maps(sizes: &Sizes) -> Result<BTreeMap<String, Definition>, aya_ob
 
 fn entries(map: &str, sizes: &Sizes) -> Option<u32> {
     Some(match map {
-        "FLOWS" => sizes.flow_entries,
-        "FLOWS6" => sizes.flow_entries6,
+        "FLOWS" => buckets_for(sizes.flow_entries),
+        "FLOWS6" => buckets_for(sizes.flow_entries6),
         "HALF_OPEN" => half_open_places(sizes.flow_entries) * cpus(),
         "HALF_OPEN6" => half_open_places(sizes.flow_entries6) * cpus(),
         "SERVICES" => while_changing(sizes.services),
@@ -149,6 +154,10 @@ pub(crate) fn name(maps: &BTreeMap<String, Definition>) -> String {
         offset_of!(FlowEntry, last_seen),
         offset_of!(FlowEntry, first_reply),
         offset_of!(FlowEntry, direction),
+        offset_of!(Slot<V4>, entry),
+        offset_of!(Bucket<V4>, away),
+        offset_of!(Bucket<V4>, seed),
+        offset_of!(Bucket<V4>, slots),
     ] {
         offset.hash(&mut hasher);
     }
@@ -161,6 +170,22 @@ pub(crate) fn is_name(name: &str) -> bool {
     name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
+impl Difference {
+    /// The same as the configuration says it, where a map counts otherwise: a flow table counts buckets. What is pinned is told as
+    /// the most entries that ask for as many.
+    pub(crate) fn as_configured(self, map: &str, sizes: &Sizes) -> Self {
+        let wanted = match map {
+            "FLOWS" => sizes.flow_entries,
+            "FLOWS6" => sizes.flow_entries6,
+            _ => return self,
+        };
+        match self.what {
+            ENTRIES => Self { pinned: flow_table::entries_for(self.pinned), wanted, ..self },
+            _ => self,
+        }
+    }
+}
+
 /// How a pinned map differs from its definition; `None` if it doesn't, or if there is none.
 pub(crate) fn compare(path: &Path, wanted: &Definition) -> Result<Option<Difference>, MapError> {
     if !path.exists() {
@@ -171,7 +196,7 @@ pub(crate) fn compare(path: &Path, wanted: &Definition) -> Result<Option<Differe
         ("type", info.map_type()? as u32, wanted.kind),
         ("key size", info.key_size(), wanted.key_size),
         ("value size", info.value_size(), wanted.value_size),
-        ("number of entries", info.max_entries(), wanted.max_entries),
+        (ENTRIES, info.max_entries(), wanted.max_entries),
         ("flags", info.map_flags(), wanted.flags),
     ];
     Ok(pairs

@@ -4,6 +4,7 @@ mod announcement;
 mod dataplane;
 mod error;
 pub mod fib;
+pub mod flow_table;
 mod held;
 pub mod host;
 mod icmp;

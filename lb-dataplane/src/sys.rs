@@ -51,45 +51,38 @@ struct BatchAttr {
     flags: u64,
 }
 
-/// Where a walk over a hash map stands: a bucket. Buckets are as many as when the map was made, and a key stays in its own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Cursor(pub(crate) Option<u32>);
-
-/// Reads the map's next buckets into the buffers, at most as many entries as they hold.
-///
-/// Returns the number of entries and whether the walk is over; the cursor then stands at the beginning.
+/// Reads a map's first entries into the buffers, as many as they have keys or as there are; each has as many values as `values` has
+/// for a key, which for a per-CPU map are the CPUs.
 pub(crate) fn lookup_batch<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
-    cursor: &mut Cursor,
     keys: &mut [K],
     values: &mut [V],
-) -> io::Result<(usize, bool)> {
+) -> io::Result<()> {
+    if keys.is_empty() || values.is_empty() || !values.len().is_multiple_of(keys.len()) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let mut next = 0_u32;
     let mut attr = BatchAttr {
-        in_batch: cursor.0.as_ref().map_or(0, |bucket| std::ptr::from_ref(bucket) as u64),
+        in_batch: 0,
         out_batch: &raw mut next as u64,
         keys: keys.as_mut_ptr() as u64,
         values: values.as_mut_ptr() as u64,
-        count: u32::try_from(keys.len().min(values.len())).unwrap_or(u32::MAX),
+        count: u32::try_from(keys.len()).map_err(io::Error::other)?,
         map_fd: u32::try_from(map.as_raw_fd()).map_err(io::Error::other)?,
         elem_flags: 0,
         flags: 0,
     };
     // SAFETY: the attribute is the kernel's `batch` layout, and its pointers name buffers that outlive the call and hold
-    // `count` elements.
+    // `count` keys and their values.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_BATCH, &raw mut attr, size_of::<BatchAttr>())
     };
-    if result == 0 {
-        cursor.0 = Some(next);
-        return Ok((attr.count as usize, false));
+    match io::Error::last_os_error() {
+        _ if result == 0 => Ok(()),
+        // There are no more.
+        error if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        error => Err(error),
     }
-    let error = io::Error::last_os_error();
-    if error.raw_os_error() == Some(libc::ENOENT) {
-        *cursor = Cursor::default();
-        return Ok((attr.count as usize, true));
-    }
-    Err(error)
 }
 
 /// Writes entries, in order; each has as many values as `values` has for a key, which for a per-CPU map are the CPUs.

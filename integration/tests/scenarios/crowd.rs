@@ -13,8 +13,10 @@ use lb_api_types::vip::{Algorithm, FullTable, HealthCheckKind, NatMode, Protocol
 use crate::dual_stack::{add_ipv4, of_ipv4, up_with};
 use crate::hello::{Hello, Holds, SOON, address};
 
-/// Entries of each family's table; a flow that is translated takes two.
+/// Entries that each family's table has room for at least; a flow that is translated takes two.
 const ENTRIES: u32 = 1024;
+/// Those that it has room for at most: a third more, and what fills up the last sixteen.
+const MOST: u32 = ENTRIES * 4 / 3 + 15;
 const FLOWS: u16 = 64_000;
 const FIRST_PORT: u16 = 1024;
 /// Conversations and connections that are there before the others come.
@@ -78,7 +80,7 @@ fn by_drop_who_is_there_stays_and_others_are_refused(hello: &Hello, web: Vip) {
     let refused = hello.packets_that_ended("flow-table-full") - refused;
 
     let flows = u32::from(HELD + CONNECTIONS + found_room);
-    assert!((ENTRIES / 2 - 8..=ENTRIES / 2).contains(&flows), "{flows} flows have room");
+    assert!((ENTRIES / 2..=MOST / 2).contains(&flows), "{flows} flows have room");
     // While there was room for some, the others among them ended one another, half-open as they were.
     let others = u64::from(FLOWS - HELD - found_room);
     assert!((others * 99 / 100..=others).contains(&refused), "{refused} of {others} are refused");
@@ -159,7 +161,7 @@ fn by_hash_nobody_is_refused_and_flows_go_by_weight(hello: &Hello, web: Vip) {
         client.within(|| who_answers(address(&vip), ports, times)).holds().holds()
     };
     let ports: Vec<u16> = (FIRST_PORT..FIRST_PORT + FLOWS).collect();
-    // A client that goes on is no forgery: those who do take all entries.
+    // A client that goes on is no forgery: those who do take nearly all entries.
     let (there, others) = ports.split_at(2 * ENTRIES as usize);
     let pods = [ask(there, 2), ask(others, 1)].concat();
 

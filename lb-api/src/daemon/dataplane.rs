@@ -126,8 +126,7 @@ pub(super) fn age_flows(
     sockets: Arc<Sockets>,
     events: Events,
 ) {
-    let entries = (config.max_flow_entries + config.max_flow_entries_ipv6) as usize;
-    let pace = Pace::new(entries, AGE_BATCH);
+    let pace = Pace::new(options(config).sizes.flow_slots(), AGE_BATCH);
     tokio::spawn(age(handle.clone(), pace, sockets, events));
 }
 

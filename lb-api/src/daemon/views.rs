@@ -333,11 +333,9 @@ impl Live {
         for _ in 0..FLOW_PARTS {
             let Some(place) = next.filter(|_| flows.len() < limit) else { break };
             let (room, filter) = (limit - flows.len(), filter.clone());
-            let part = self.dataplane.with(move |owned| {
-                let part = owned.dataplane.flow_page(place, room, &filter);
-                part.map_err(|error| sentence(&error))
-            });
-            let (some, place) = part.await??;
+            let part =
+                self.dataplane.with(move |owned| owned.dataplane.flow_page(place, room, &filter));
+            let (some, place) = part.await?;
             flows.extend(some);
             next = place;
         }

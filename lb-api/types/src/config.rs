@@ -199,7 +199,7 @@ pub struct Dataplane {
     /// A folder on a bpffs, outside `/sys`, where programs, links and maps are pinned; mounted if it is not one.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub pin_dir: PathBuf,
-    /// Flow entries, two per flow; 262,144 by default, at most 8,388,608.
+    /// Flow entries, two per flow: so many find room, and up to a third more. 262,144 by default, at most 8,388,608.
     #[cfg_attr(feature = "openapi", schema(minimum = 1024, maximum = 8_388_608))]
     pub max_flow_entries: u32,
     /// The same for flows of IPv6; 131,072 by default.

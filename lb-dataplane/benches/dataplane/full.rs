@@ -11,7 +11,7 @@ use crate::order::Order;
 use crate::report::{Report, Series};
 use crate::rig::Rig;
 use crate::traffic::{Backends, key, shuffle, table, vip};
-use crate::{many, say};
+use crate::{ageing, many, say};
 
 const FLOWS: u32 = 4_000_000;
 /// The next power of two above two entries a flow.
@@ -48,7 +48,7 @@ pub(crate) fn measure(report: &mut Report) -> Result<()> {
 
     let mut entries = Series::default();
     for _ in 0..3 {
-        let scan = many::scan(&mut rig)?;
+        let scan = ageing::scan(&mut rig)?;
         ensure!(scan.scanned >= 2 * FLOWS as usize, "only {} entries", scan.scanned);
         ensure!(scan.removed == 0, "{} live flows were removed", scan.removed);
         entries.push(scan.cpu * 1e9 / scan.scanned as f64);

@@ -95,6 +95,7 @@ pub(crate) fn measure(report: &mut Report, named: &str) -> Result<()> {
             if let Some(of_flow) = cases.first() {
                 of_flow.run.load(&mut rig);
             }
+            rig.run(Hook::Tc, Target::Fill, 1)?;
             let floor = rig.run(hook, Target::Nothing, REPEAT)?;
             series.push(rig.run(hook, Target::Lookup, REPEAT)? - floor);
             nothing.push(floor);

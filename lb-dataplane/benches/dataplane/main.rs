@@ -6,6 +6,7 @@
 //!
 //! `cargo bench -p lb-dataplane --bench dataplane -- hot D1` measures one part, and of it what is called so.
 
+mod ageing;
 mod bounds;
 mod first;
 mod frames;
@@ -56,6 +57,9 @@ fn main() -> Result<()> {
     }
     if wanted("many") {
         many::measure(&mut report)?;
+    }
+    if wanted("ageing") {
+        ageing::measure(&mut report)?;
     }
     if wanted("full") {
         full::measure(&mut report)?;

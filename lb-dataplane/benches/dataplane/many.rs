@@ -1,10 +1,7 @@
-//! From one flow to a million in one table, in random order (D2); new ones among them (D4); and their ageing (D8). The same of
-//! flows of other kinds, each in a table of its own.
+//! From one flow to a million in one table, in random order (D2), and new ones among them (D4). The same of flows of other kinds,
+//! each in a table of its own.
 
-use std::fs;
-use std::time::Instant;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use lb_dataplane::table::Protocol;
 use lb_dataplane::{Hook, Reason, Sizes};
 
@@ -12,7 +9,7 @@ use crate::frames::Connection;
 use crate::fresh::{self, handshake};
 use crate::kinds::{Kind, Side};
 use crate::order::Order;
-use crate::report::{Report, Series};
+use crate::report::Report;
 use crate::rig::Rig;
 use crate::traffic::{Backends, key, shuffle, table, vip};
 use crate::{ROUNDS, first, say};
@@ -20,8 +17,6 @@ use crate::{ROUNDS, first, say};
 const FLOWS: usize = 1_000_000;
 /// Two entries a flow, and room for new ones.
 const ENTRIES: u32 = 1 << 21;
-/// Flows that go at once.
-const IDLE: usize = 100_000;
 /// Rounds over a whole million.
 const LONG_ROUNDS: usize = 7;
 /// Connections that begin in one run.
@@ -61,7 +56,6 @@ pub(crate) fn measure(report: &mut Report) -> Result<()> {
         plain.round(&mut rig, Kind::Dnat)?;
     }
     costs.tell(report, "among 1 M flows");
-    ageing(report, &mut rig, &connections)?;
     drop(rig);
     let against = (&*among(Kind::Dnat), &plain);
     plain.tell(report, against.0, against);
@@ -122,67 +116,4 @@ pub(crate) fn begin(rig: &mut Rig, connections: &[Connection]) -> Result<()> {
         rig.expect(Hook::Tc, 1, &ends)?;
     }
     Ok(())
-}
-
-/// Whole scans: three where nothing is idle, and one each that finds some idle.
-fn ageing(report: &mut Report, rig: &mut Rig, connections: &[Connection]) -> Result<()> {
-    say("ageing");
-    let (mut quiet, mut ending, mut call) =
-        (Series::default(), Series::default(), Series::default());
-    for _ in 0..3 {
-        let scan = scan(rig)?;
-        ensure!(scan.scanned >= 2 * FLOWS, "only {} entries were looked at", scan.scanned);
-        ensure!(scan.removed == 0, "{} live flows were removed", scan.removed);
-        quiet.push(scan.cpu);
-        call.push(scan.longest);
-    }
-    for idle in connections.chunks(IDLE).take(3) {
-        silence(rig, idle)?;
-        let scan = scan(rig)?;
-        ensure!(scan.removed == IDLE, "{} of {IDLE} idle flows were removed", scan.removed);
-        ending.push(scan.cpu - quiet.median());
-    }
-    report.bound("D8 ageing, CPU of a scan over 1 M flows", "s", &quiet, 1.2);
-    report.bound("D8 ageing, CPU of expiring 100 k, above the scan", "s", &ending, 0.5);
-    let name = "D8 the longest call of a scan (wall clock)";
-    report.bound(name, "ms", &call, 1.0);
-    Ok(())
-}
-
-pub(crate) struct Scan {
-    pub(crate) scanned: usize,
-    pub(crate) removed: usize,
-    /// Seconds of this thread's CPU time.
-    pub(crate) cpu: f64,
-    /// Milliseconds of the longest call.
-    longest: f64,
-}
-
-pub(crate) fn scan(rig: &mut Rig) -> Result<Scan> {
-    let start = cpu()?;
-    let mut scan = Scan { scanned: 0, removed: 0, cpu: 0.0, longest: 0.0 };
-    loop {
-        let call = Instant::now();
-        let aged = rig.dataplane.age()?;
-        scan.longest = scan.longest.max(call.elapsed().as_secs_f64() * 1e3);
-        scan.scanned += aged.scanned as usize;
-        scan.removed += aged.removed as usize;
-        if aged.wrapped {
-            scan.cpu = cpu()? - start;
-            return Ok(scan);
-        }
-    }
-}
-
-/// Makes flows look as if they had been silent for long, both ways.
-fn silence(rig: &mut Rig, connections: &[Connection]) -> Result<()> {
-    const TICKS: u32 = 1_000_000;
-    connections.iter().flat_map(fresh::ways).try_for_each(|way| rig.silence(&way, TICKS))
-}
-
-/// Seconds of CPU time that this thread has had.
-fn cpu() -> Result<f64> {
-    let line = fs::read_to_string("/proc/thread-self/schedstat")?;
-    let nanoseconds = line.split(' ').next().context("schedstat is empty")?;
-    Ok(nanoseconds.parse::<f64>()? / 1e9)
 }

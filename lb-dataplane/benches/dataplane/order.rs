@@ -28,6 +28,7 @@ impl Order<'_> {
         for side in self.sides {
             let mut costs = [(); 2].map(|()| [(); 2].map(|()| Series::default()));
             self.kind.load(rig, self.order.iter().map(|flow| self.kind.packet(flow, *side)));
+            rig.run(Hook::Tc, Target::Fill, self.order.len())?;
             for _ in 0..self.rounds {
                 for (hook, costs) in [Hook::Tc, Hook::Xdp].into_iter().zip(&mut costs) {
                     self.round(rig, hook, *side, costs)?;

@@ -16,10 +16,12 @@ use aya::maps::{Array, Map, ProgramArray};
 use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_dataplane::fib::{Action, FibUpdate, Member};
+use lb_dataplane::flow_table::FlowTable;
 use lb_dataplane::mapped::Mapped;
 use lb_dataplane::plan::Waiting;
 use lb_dataplane::table::{Change, Table};
 use lb_dataplane::{ClientPrefixes, Dataplane, Hook, Options, Reason, Sizes, Timeouts};
+use lb_dataplane_common::family::{Family, V4, V6};
 use lb_dataplane_common::reason::INTERFACE_KNOWN;
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
@@ -39,6 +41,8 @@ pub(crate) enum Target {
     Pipeline,
     /// The packet's key, and one lookup in the flow table.
     Lookup,
+    /// The packet's key, put into the table that bare lookups are in.
+    Fill,
     /// Nothing but room for another header, or for none.
     Move,
     /// Nothing.
@@ -70,6 +74,8 @@ pub(crate) struct Rig {
     /// Its ethertype.
     ethertype: [u8; 2],
     pub(crate) options: Options,
+    pub(crate) flows: FlowTable<V4>,
+    pub(crate) flows6: FlowTable<V6>,
     // Dropped last: the folder that the bpffs is mounted at.
     folder: TempDir,
 }
@@ -99,10 +105,8 @@ impl Rig {
 
         let mut bench = EbpfLoader::new()
             .map_max_entries("PACKETS", u32::try_from(packets)?)
-            .map_max_entries("FLOWS", sizes.flow_entries)
-            .map_pin_path("FLOWS", pin(&options, "FLOWS")?)
-            .map_max_entries("FLOWS6", sizes.flow_entries6)
-            .map_pin_path("FLOWS6", pin(&options, "FLOWS6")?)
+            .map_max_entries("BARE", sizes.flow_entries)
+            .map_max_entries("BARE6", sizes.flow_entries6)
             .load(OBJECT)?;
         for name in [
             "tc_restore",
@@ -111,6 +115,8 @@ impl Rig {
             "tc_nothing",
             "tc_lookup",
             "tc_lookup6",
+            "tc_fill",
+            "tc_fill6",
             "tc_move",
         ] {
             let program: &mut SchedClassifier =
@@ -129,7 +135,11 @@ impl Rig {
             let program: &mut Xdp = bench.program_mut(name).context(name)?.try_into()?;
             program.load()?;
         }
+        let (flows, flows6) =
+            (flow_table(&mut dataplane, "FLOWS")?, flow_table(&mut dataplane, "FLOWS6")?);
         Ok(Self {
+            flows,
+            flows6,
             packets: map(&bench, "PACKETS", packets * SLOT)?,
             next: map(&bench, "NEXT_PACKET", 8)?,
             loaded: 0,
@@ -224,7 +234,7 @@ impl Rig {
         let place = self.next.words()[0].load(Relaxed) as usize / self.slots;
         ensure!(place == count % self.loaded, "{name} stopped at packet {place} of {count}");
         let failed = match target {
-            Target::Lookup => "the last packet's flow is not in the table",
+            Target::Lookup | Target::Fill => "the last packet's flow is not in the table",
             Target::Move => "the kernel makes no room for the other header",
             Target::Pipeline | Target::Nothing => "",
         };
@@ -282,6 +292,8 @@ impl Rig {
             (_, Target::Pipeline) => None,
             (Hook::Tc, Target::Lookup) if is_v6 => Some("tc_lookup6"),
             (Hook::Tc, Target::Lookup) => Some("tc_lookup"),
+            (_, Target::Fill) if is_v6 => Some("tc_fill6"),
+            (_, Target::Fill) => Some("tc_fill"),
             (Hook::Tc, Target::Move) => Some("tc_move"),
             (Hook::Tc, Target::Nothing) => Some("tc_nothing"),
             (Hook::Xdp | Hook::GenericXdp, Target::Lookup) if is_v6 => Some("xdp_lookup6"),
@@ -307,6 +319,11 @@ impl Drop for Rig {
         let _ = umount2(&self.options.pin_dir, MntFlags::MNT_DETACH);
         let _ = &self.folder;
     }
+}
+
+fn flow_table<A: Family>(dataplane: &mut Dataplane, name: &'static str) -> Result<FlowTable<A>> {
+    let Some(Map::Array(array)) = dataplane.map_mut(name) else { bail!("{name} is no array") };
+    Ok(FlowTable::map(array.fd(), array.info()?.max_entries())?)
 }
 
 /// Where a map is pinned.

@@ -1,19 +1,15 @@
 //! The dataplane's maps, as a benchmark reads and writes them by hand.
 
 use std::fs;
-use std::mem::offset_of;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use anyhow::{Context, Result};
-use aya::maps::{HashMap, MapData};
-use lb_dataplane_common::family::V6;
-use lb_dataplane_common::flow::{FlowEntry, FlowKey, Translation};
+use anyhow::{Context, Result, anyhow, ensure};
+use aya::maps::MapData;
+use lb_dataplane_common::family::{V4, V6};
+use lb_dataplane_common::flow::{FlowEntry, FlowKey};
 
 use crate::rig::{Rig, pin};
-
-/// A flow table, keys and entries as bytes.
-type Flows<'a, const KEY: usize> = HashMap<&'a mut MapData, [u8; KEY], [u8; 64]>;
 
 /// What packets of a direction have in common.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +21,8 @@ pub(crate) struct Between {
 
 /// A key as the table of its family has it.
 enum Key {
-    V4([u8; 16]),
-    V6([u8; 40]),
+    V4(FlowKey<V4>),
+    V6(FlowKey<V6>),
 }
 
 impl Between {
@@ -34,11 +30,11 @@ impl Between {
         match (self.from.ip(), self.to.ip()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 let [source, destination] = [from, to].map(|a| u32::from_ne_bytes(a.octets()));
-                Key::V4(bytes(&self.with(source, destination).to_words()))
+                Key::V4(self.with(source, destination))
             }
             (from, to) => {
                 let [source, destination] = [from, to].map(words6);
-                Key::V6(bytes(&self.with(source, destination).to_words()))
+                Key::V6(self.with(source, destination))
             }
         }
     }
@@ -67,60 +63,43 @@ fn words6(address: IpAddr) -> [u32; 4] {
     words
 }
 
-fn bytes<const N: usize>(words: &[u16]) -> [u8; N] {
-    let mut bytes = [0; N];
-    for (to, word) in bytes.chunks_mut(2).zip(words) {
-        to.copy_from_slice(&word.to_ne_bytes());
-    }
-    bytes
-}
-
 impl Rig {
-    fn flows<const KEY: usize>(&mut self, name: &str) -> Result<Flows<'_, KEY>> {
-        Ok(self.dataplane.map_mut(name).with_context(|| name.to_owned())?.try_into()?)
-    }
-
-    fn entry(&mut self, between: &Between) -> Result<[u8; 64]> {
+    fn entry(&self, between: &Between) -> Result<FlowEntry> {
         let entry = match between.key() {
-            Key::V4(key) => self.flows("FLOWS")?.get(&key, 0),
-            Key::V6(key) => self.flows("FLOWS6")?.get(&key, 0),
+            Key::V4(key) => self.flows.get(&key),
+            Key::V6(key) => self.flows6.get(&key),
         };
         entry.with_context(|| format!("no flow of {between:?}"))
     }
 
     /// Source and destination that these packets are given.
-    pub(crate) fn translated(&mut self, between: &Between) -> Result<[SocketAddr; 2]> {
-        const SOURCE: usize = offset_of!(Translation<V6>, source);
-        const DESTINATION: usize = offset_of!(Translation<V6>, destination);
-        const SOURCE_PORT: usize = offset_of!(Translation<V6>, source_port);
-        const DESTINATION_PORT: usize = offset_of!(Translation<V6>, destination_port);
-        let entry = &self.entry(between)?[offset_of!(FlowEntry, translation)..];
-        let end = |address: usize, port: usize| -> Result<SocketAddr> {
-            let octets: [u8; 16] = entry[address..address + 16].try_into()?;
-            let port = u16::from_be_bytes([entry[port], entry[port + 1]]);
-            Ok((Ipv6Addr::from(octets).to_canonical(), port).into())
+    pub(crate) fn translated(&self, between: &Between) -> Result<[SocketAddr; 2]> {
+        let to = self.entry(between)?.translation;
+        let end = |address: [u32; 4], port: u16| {
+            let [a, b, c, d] = address.map(|word| u128::from(u32::from_be(word)));
+            let address = Ipv6Addr::from(a << 96 | b << 64 | c << 32 | d).to_canonical();
+            SocketAddr::new(address, u16::from_be(port))
         };
-        Ok([end(SOURCE, SOURCE_PORT)?, end(DESTINATION, DESTINATION_PORT)?])
+        Ok([end(to.source, to.source_port), end(to.destination, to.destination_port)])
     }
 
     /// Makes packets of a direction look as if the last one had come so many ticks earlier.
-    pub(crate) fn silence(&mut self, between: &Between, ticks: u32) -> Result<()> {
-        const LAST_SEEN: usize = offset_of!(FlowEntry, last_seen);
+    pub(crate) fn silence(&self, between: &Between, ticks: u32) -> Result<()> {
         let mut entry = self.entry(between)?;
-        let bytes: &mut [u8; 4] = (&mut entry[LAST_SEEN..LAST_SEEN + 4]).try_into()?;
-        *bytes = u32::from_ne_bytes(*bytes).wrapping_sub(ticks).to_ne_bytes();
-        match between.key() {
-            Key::V4(key) => self.flows("FLOWS")?.insert(key, entry, 0)?,
-            Key::V6(key) => self.flows("FLOWS6")?.insert(key, entry, 0)?,
-        }
-        Ok(())
+        entry.last_seen = entry.last_seen.wrapping_sub(ticks);
+        let is_put = match between.key() {
+            Key::V4(key) => self.flows.put(&key, &entry),
+            Key::V6(key) => self.flows6.put(&key, &entry),
+        };
+        is_put.map_err(|error| anyhow!("{error:?}"))
     }
 
-    pub(crate) fn remove(&mut self, between: &Between) -> Result<()> {
-        match between.key() {
-            Key::V4(key) => self.flows("FLOWS")?.remove(&key)?,
-            Key::V6(key) => self.flows("FLOWS6")?.remove(&key)?,
-        }
+    pub(crate) fn remove(&self, between: &Between) -> Result<()> {
+        let is_removed = match between.key() {
+            Key::V4(key) => self.flows.remove(&key),
+            Key::V6(key) => self.flows6.remove(&key),
+        };
+        ensure!(is_removed, "no flow of {between:?}");
         Ok(())
     }
 

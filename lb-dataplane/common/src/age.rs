@@ -1,13 +1,13 @@
 //! Removing flows that have been silent in both directions, and those that end with their backend, in two passes. TCP's stay
 //! with a backend that was removed or, unless its service says otherwise, fails: its connections may outlive both.
 //!
-//! The kernel has no compare-and-delete, so a removal between a check and a packet could take a live flow's one direction
+//! No table removes an entry by what it says, so a removal between a check and a packet could take a live flow's one direction
 //! away. Therefore the first pass marks both entries, the caller waits until every program has left (a grace period), and
 //! the second pass looks again. Between the two no packet changes or refreshes a marked entry: it is dropped, and its
 //! sender's retransmission finds either the flow or nothing. Only a client's SYN replaces a marked flow, if it was closing.
 //! So that it and the second pass do not both remove, whoever removes claims the entry to the backend first.
 //!
-//! A claim that is still there after a grace period is nobody's: the kernel refused a removal. The first pass notes it
+//! A claim that is still there after a grace period is nobody's: a removal failed. The first pass notes it
 //! ([`STATE_STALE`]), the second one takes it over; a flow that another CPU has begun in its place bears no such note.
 
 use crate::family::{Family, words};

@@ -39,6 +39,8 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     const ECHO_REPLY: u16;
     /// Whether ICMP's checksum covers the addresses (RFC 4443 §2.3).
     const ICMP_COVERS_ADDRESSES: bool;
+    /// Words of 64 bits that two addresses are.
+    const ADDRESS_WORDS: usize;
     /// What [`Way`](crate::pipeline::Way) calls it.
     const NEXT_HOP: u32;
     /// Bytes of a short packet that an ICMP error quotes: a header and 8 bytes.
@@ -57,6 +59,8 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     fn delta(old: Self, new: Self) -> Delta;
     /// Both addresses of a packet in 64 bits, the same on every machine.
     fn fold(source: Self, destination: Self) -> u64;
+    /// One of the words of a packet's addresses as they are in memory, one after the other, where that is little-endian.
+    fn address_word(source: Self, destination: Self, n: usize) -> u64;
     /// As IPv6 has it, an IPv4 address mapped (RFC 4291 §2.5.5.2).
     fn to_v6(self) -> V6;
     /// From what [`Family::to_v6`] made.

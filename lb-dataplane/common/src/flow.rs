@@ -1,4 +1,4 @@
-//! What the flow table holds: one entry per direction, each a whole rewrite in one cache line.
+//! What the flow table holds: one entry per direction, each a whole rewrite of as many bytes as a cache line has.
 //!
 //! Invariant: the two directions of a flow are inserted together and removed together. The state bits of both say the
 //! same.
@@ -39,7 +39,7 @@ pub fn has_handshake(protocol: u8) -> bool {
     protocol == TCP || protocol == SCTP
 }
 
-/// Key of the hash maps `FLOWS` and `FLOWS6`: a packet as it arrives. Ports are in network byte order, loaded as this
+/// Key of the flow tables: a packet as it arrives. Ports are in network byte order, loaded as this
 /// machine loads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C, align(8))]
@@ -303,7 +303,7 @@ pub const STATE_CLIENT_COUNTED: u32 = 256;
 pub const STATE_RESETS: u32 = 4096;
 /// It is watched: its packets are counted, and its end is told. Once that is, the entry to the backend does not say so any more.
 pub const STATE_SAMPLED: u32 = 8192;
-/// Claimed so long ago that nobody removes it any more: the kernel refused that, which it may when a bucket is beset.
+/// Claimed so long ago that nobody removes it any more: that failed, as it may while other CPUs change the same lanes again and again.
 pub const STATE_STALE: u32 = 1 << 14;
 /// Of the entry to the backend: the flow counts nowhere, since it is closed or has been silent after a sign of that.
 pub const STATE_COUNTED_OUT: u32 = 1 << 15;

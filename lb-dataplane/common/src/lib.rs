@@ -14,6 +14,7 @@ pub mod family;
 pub mod fib;
 pub mod fib6;
 pub mod flow;
+pub mod flow_table;
 pub mod fragment;
 #[cfg(any(test, feature = "fuzzing"))]
 #[path = "../../tests/kernel/frame.rs"]
@@ -57,4 +58,4 @@ pub mod tables;
 pub mod vlan;
 
 /// Raised when the meaning of a map's bytes changes though their sizes don't.
-pub const LAYOUT: u32 = 14;
+pub const LAYOUT: u32 = 15;

@@ -67,6 +67,15 @@ pub const DONT_FRAGMENT: u16 = 0x4000;
 /// Extension headers of IPv6 follow a fragment's: they are a part of what is in fragments.
 pub const BURIED: u16 = 0x8000;
 
+impl<A> Ip<A> {
+    /// The same with other addresses.
+    #[inline(always)]
+    pub(crate) fn with_addresses<B>(&self, source: B, destination: B) -> Ip<B> {
+        let Self { protocol, ttl, fragment, identification, total_len, transport_at, .. } = *self;
+        Ip { source, destination, protocol, ttl, fragment, identification, total_len, transport_at }
+    }
+}
+
 impl<A: Family> Ip<A> {
     /// Whether it is a part of a packet only.
     #[must_use]

@@ -17,13 +17,41 @@ pub fn find<A: Family, T: TablesOf<A>>(
     key: &FlowKey<A>,
     entry: &T::Flow,
 ) -> Option<T::Flow> {
-    if entry.seen() & STATE_ACROSS == 0 {
-        let peer = answers::<A>(&entry.translation(), key.protocol);
-        if entry.is_same() { tables.flow(&peer) } else { None }
+    find_by::<A, T, false>(tables, key, entry)
+}
+
+/// The same without a call.
+#[inline(always)]
+pub fn find_at_once<A: Family, T: TablesOf<A>>(
+    tables: &T,
+    key: &FlowKey<A>,
+    entry: &T::Flow,
+) -> Option<T::Flow> {
+    find_by::<A, T, true>(tables, key, entry)
+}
+
+#[inline(always)]
+fn find_by<A: Family, T: TablesOf<A>, const AT_ONCE: bool>(
+    tables: &T,
+    key: &FlowKey<A>,
+    entry: &T::Flow,
+) -> Option<T::Flow> {
+    let found = if entry.seen() & STATE_ACROSS == 0 {
+        find_in::<A, T, AT_ONCE>(tables, &answers(&entry.translation(), key.protocol))
     } else {
         let peer = answers_across::<A>(&entry.translation(), key.protocol);
-        if entry.is_same() { tables.flow(&peer) } else { None }
-    }
+        find_in::<A::Other, T, AT_ONCE>(tables, &peer)
+    };
+    // What was looked for has been read before.
+    if entry.is_same() { found } else { None }
+}
+
+#[inline(always)]
+fn find_in<A: Family, T: FamilyTables<A>, const AT_ONCE: bool>(
+    tables: &T,
+    key: &FlowKey<A>,
+) -> Option<T::Flow> {
+    if AT_ONCE { tables.flow_at_once(key) } else { tables.flow(key) }
 }
 
 /// Removes a flow's other direction. This CPU has claimed both, and the entry that leads there is still in place. `counted` is

@@ -36,6 +36,11 @@ pub trait FlowTables {
 pub trait FamilyTables<A: Family>: FlowTables {
     /// The flow entry of a packet. One whose tag is not the key's has become another flow's meanwhile, and is none.
     fn flow(&self, key: &FlowKey<A>) -> Option<Self::Flow>;
+    /// The same without a call, which an established flow's packet has none to spare for.
+    #[inline(always)]
+    fn flow_at_once(&self, key: &FlowKey<A>) -> Option<Self::Flow> {
+        self.flow(key)
+    }
     /// Lends this CPU's room for a packet's way. What is in it is what the packet before left.
     fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch<A>) -> R) -> Option<R>;
     /// Adds a flow entry where there is none: what [`insert`](crate::flow::insert) does, once it has tagged it.

@@ -1,5 +1,7 @@
 //! A flow's entry where the map has it.
 
+use core::ptr::NonNull;
+
 use lb_dataplane_common::family::Family;
 use lb_dataplane_common::flow::{Flow, FlowEntry, Translation};
 
@@ -7,10 +9,10 @@ use crate::atomic;
 
 /// An entry of `FLOWS` or `FLOWS6` in place, and its state when it was looked up.
 ///
-/// Invariant: a preallocated hash never frees its elements, so the entry stays valid while the program runs. One that is
+/// Invariant: an array never frees its elements, so the entry stays valid while the program runs. One that is
 /// reused meanwhile is another flow's, which its tag tells.
 pub struct FlowPtr {
-    at: *mut FlowEntry,
+    place: NonNull<FlowEntry>,
     seen: u32,
 }
 
@@ -23,25 +25,31 @@ impl FlowPtr {
             ((&raw const (*at).state).read_volatile(), (&raw const (*at).check).read_volatile())
         };
         atomic::barrier();
-        FlowEntry::bears(tag, seen, check).then_some(Self { at, seen })
+        FlowEntry::bears(tag, seen, check).then(|| Self::from_parts(at, seen))
     }
 
     /// Where it is, and its state when it was looked up: what subprograms are given of it.
     #[inline(always)]
     pub fn parts(&self) -> (*mut FlowEntry, u32) {
-        (self.at, self.seen)
+        (self.at(), self.seen)
     }
 
     /// From those.
     #[inline(always)]
     pub fn from_parts(at: *mut FlowEntry, seen: u32) -> Self {
-        Self { at, seen }
+        // SAFETY: a map's element is not at address 0.
+        Self { place: unsafe { NonNull::new_unchecked(at) }, seen }
+    }
+
+    #[inline(always)]
+    fn at(&self) -> *mut FlowEntry {
+        self.place.as_ptr()
     }
 
     #[inline(always)]
     fn state_and_number(&self) -> *mut u64 {
         // SAFETY: the invariant; the two halves of the word are beside one another, aligned to 8 bytes.
-        unsafe { (&raw mut (*self.at).state).cast() }
+        unsafe { (&raw mut (*self.at()).state).cast() }
     }
 }
 
@@ -49,43 +57,43 @@ impl Flow for FlowPtr {
     #[inline(always)]
     fn translation<A: Family>(&self) -> Translation<A> {
         // SAFETY: the invariant; of what is not this flow's any more, all bits are a value, and none is used.
-        Translation::from_v6(unsafe { &(*self.at).translation })
+        Translation::from_v6(unsafe { &(*self.at()).translation })
     }
 
     #[inline(always)]
     fn line(&self) -> u32 {
         // SAFETY: as above.
-        unsafe { (*self.at).line }
+        unsafe { (*self.at()).line }
     }
 
     #[inline(always)]
     fn counted_as(&self) -> u32 {
         // SAFETY: as above.
-        unsafe { (*self.at).counted_as }
+        unsafe { (*self.at()).counted_as }
     }
 
     #[inline(always)]
     fn direction(&self) -> u8 {
         // SAFETY: as above.
-        unsafe { (*self.at).direction }
+        unsafe { (*self.at()).direction }
     }
 
     #[inline(always)]
     fn mss(&self) -> u16 {
         // SAFETY: as above.
-        unsafe { (*self.at).mss }
+        unsafe { (*self.at()).mss }
     }
 
     #[inline(always)]
     fn last_seen(&self) -> u32 {
         // SAFETY: the invariant; volatile, since other CPUs write it.
-        unsafe { (&raw const (*self.at).last_seen).read_volatile() }
+        unsafe { (&raw const (*self.at()).last_seen).read_volatile() }
     }
 
     #[inline(always)]
     fn set_last_seen(&self, tick: u32) {
         // SAFETY: the invariant; volatile, since other CPUs write it.
-        unsafe { (&raw mut (*self.at).last_seen).write_volatile(tick) }
+        unsafe { (&raw mut (*self.at()).last_seen).write_volatile(tick) }
     }
 
     #[inline(always)]

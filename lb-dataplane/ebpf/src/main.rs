@@ -15,6 +15,7 @@ mod counts;
 mod early;
 mod fib_maps;
 mod flow_ptr;
+mod flow_table;
 mod frame;
 mod half_open;
 mod interfaces;

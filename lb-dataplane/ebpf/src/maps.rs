@@ -26,8 +26,8 @@ use crate::fib_maps::word;
 use crate::flow_ptr::FlowPtr;
 use crate::half_open::{HALF_OPEN, HALF_OPEN6, LBD_HALF_OPEN_MASK, LBD_HALF_OPEN_MASK6};
 use crate::{
-    access, alone, apart, atomic, clients, clock, counts, early, half_open, interfaces, lines,
-    numbers, rounds, samples,
+    access, alone, apart, atomic, clients, clock, counts, early, flow_table, half_open, interfaces,
+    lines, numbers, rounds, samples,
 };
 
 #[map]
@@ -38,10 +38,6 @@ static SOURCES: Array<SourceEntry> = Array::with_max_entries(64, 0);
 static RINGS: Array<[u32; PAGE_WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static ROUND_ROBIN: Array<u64> = Array::with_max_entries(64, 0);
-#[map]
-static FLOWS: HashMap<FlowKey<V4>, FlowEntry> = HashMap::with_max_entries(64, 0);
-#[map]
-static FLOWS6: HashMap<FlowKey<V6>, FlowEntry> = HashMap::with_max_entries(64, 0);
 /// Room for a packet's way.
 #[map]
 static SCRATCH: PerCpuArray<Scratch<V4>> = PerCpuArray::with_max_entries(1, 0);
@@ -70,13 +66,18 @@ impl FlowTables for Maps {
 /// The tables of a family: the same but for the maps.
 macro_rules! family_tables {
     (
-        $family:ty, $flows:ident, $scratch:ident, $fragments:ident, $half_open:ident, $mask:ident, $begun:literal,
+        $family:ty, $scratch:ident, $fragments:ident, $half_open:ident, $mask:ident, $begun:literal,
         $apart:ident
     ) => {
         impl FamilyTables<$family> for Maps {
             #[inline(always)]
             fn flow(&self, key: &FlowKey<$family>) -> Option<FlowPtr> {
-                FlowPtr::of($flows.get_ptr_mut(key)?, key.tag())
+                flow_table::$apart::flow(key)
+            }
+
+            #[inline(always)]
+            fn flow_at_once(&self, key: &FlowKey<$family>) -> Option<FlowPtr> {
+                flow_table::$apart::flow_at_once(key)
             }
 
             #[inline(always)]
@@ -93,17 +94,12 @@ macro_rules! family_tables {
                 key: &FlowKey<$family>,
                 entry: &FlowEntry,
             ) -> Result<(), InsertError> {
-                const EEXIST: i32 = -17;
-                match $flows.insert(key, entry, u64::from(BPF_NOEXIST)) {
-                    Ok(()) => Ok(()),
-                    Err(EEXIST) => Err(InsertError::Exists),
-                    Err(_) => Err(InsertError::Full),
-                }
+                flow_table::$apart::insert(key, entry)
             }
 
             #[inline(always)]
             fn remove_flow(&self, key: &FlowKey<$family>) -> bool {
-                $flows.remove(key).is_ok()
+                flow_table::$apart::remove(key)
             }
 
             #[inline(always)]
@@ -160,8 +156,8 @@ macro_rules! family_tables {
     };
 }
 
-family_tables!(V4, FLOWS, SCRATCH, FRAGMENTS, HALF_OPEN, LBD_HALF_OPEN_MASK, 0, v4);
-family_tables!(V6, FLOWS6, SCRATCH6, FRAGMENTS6, HALF_OPEN6, LBD_HALF_OPEN_MASK6, 1, v6);
+family_tables!(V4, SCRATCH, FRAGMENTS, HALF_OPEN, LBD_HALF_OPEN_MASK, 0, v4);
+family_tables!(V6, SCRATCH6, FRAGMENTS6, HALF_OPEN6, LBD_HALF_OPEN_MASK6, 1, v6);
 
 impl Tables for Maps {
     #[inline(always)]

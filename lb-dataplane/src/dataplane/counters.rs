@@ -15,7 +15,7 @@ use super::{BackendCount, ReasonCount, ServiceCount, ServiceCounters};
 use crate::error::ReadError;
 use crate::plan::{Ident, Served};
 use crate::pod::Raw;
-use crate::sys::{self, Cursor};
+use crate::sys;
 
 /// What became of packets, by the place of the interface that they came in through.
 pub(super) fn reasons(ebpf: &Ebpf) -> Result<Vec<Vec<ReasonCount>>, ReadError> {
@@ -27,8 +27,7 @@ pub(super) fn reasons(ebpf: &Ebpf) -> Result<Vec<Vec<ReasonCount>>, ReadError> {
     let cpus = aya::util::nr_cpus().map_err(|(_, source)| failed(source))?;
     let nothing = ReasonCounts::default();
     let (mut keys, mut values) = (vec![0_u32; ENTRIES], vec![Raw(nothing); ENTRIES * cpus]);
-    let mut cursor = Cursor::default();
-    sys::lookup_batch(data.fd().as_fd(), &mut cursor, &mut keys, &mut values).map_err(failed)?;
+    sys::lookup_batch(data.fd().as_fd(), &mut keys, &mut values).map_err(failed)?;
     let sums: Vec<ReasonCounts> = values.chunks(cpus).map(sum).collect();
     let of_place = |counts: &[ReasonCounts]| {
         let of_reason = |(reason, counts): (Reason, &ReasonCounts)| ReasonCount {

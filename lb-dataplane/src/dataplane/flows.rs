@@ -2,12 +2,9 @@
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::str::FromStr;
 use std::time::Duration;
 
-use aya::Ebpf;
-use aya::maps::{HashMap, Map, MapData};
 use lb_dataplane_common::family::{Family, V4, V6, protocol_across};
 use lb_dataplane_common::flow::{
     DIRECTION_TO_BACKEND, FlowEntry, FlowKey, STATE_ACROSS, STATE_MODE, Translation, ticks_since,
@@ -15,26 +12,28 @@ use lb_dataplane_common::flow::{
 use lb_dataplane_common::peer;
 use lb_dataplane_common::tables::TICK_SHIFT;
 
-use super::counters::read_error;
+use super::memory::Memory;
 use super::{Flow, FlowFilter, FlowState, programs};
-use crate::error::ReadError;
-use crate::pod::Raw;
-use crate::sys::{self, Cursor};
+use crate::flow_table::{Cursor, Entry, FlowTable};
+use crate::sys;
 use crate::table::Protocol;
 
 /// Entries that are looked at for a page of some flows, at most: some milliseconds' work, while others wait.
 const LOOKED_AT_MOST: usize = 1 << 14;
-/// Entries that one system call reads.
+/// Entries that are read at once.
 const READ_BATCH: usize = 4096;
 
 /// A family with a flow table.
 pub(super) trait Table: Family {
     /// The map.
     const MAP: &'static str;
-    /// That of the other family.
-    const OTHER_MAP: &'static str;
     /// The program that removes idle flows.
     const AGE: &'static str;
+
+    /// The table.
+    fn table(memory: &Memory) -> &FlowTable<Self>;
+    /// That of the other family.
+    fn other(memory: &Memory) -> &FlowTable<Self::Other>;
 
     /// A key as that program takes it.
     fn words(key: &FlowKey<Self>) -> Vec<u16>;
@@ -42,8 +41,15 @@ pub(super) trait Table: Family {
 
 impl Table for V4 {
     const MAP: &'static str = "FLOWS";
-    const OTHER_MAP: &'static str = V6::MAP;
     const AGE: &'static str = programs::AGE;
+
+    fn table(memory: &Memory) -> &FlowTable<Self> {
+        &memory.flows
+    }
+
+    fn other(memory: &Memory) -> &FlowTable<V6> {
+        &memory.flows6
+    }
 
     fn words(key: &FlowKey<Self>) -> Vec<u16> {
         key.to_words().to_vec()
@@ -52,19 +58,20 @@ impl Table for V4 {
 
 impl Table for V6 {
     const MAP: &'static str = "FLOWS6";
-    const OTHER_MAP: &'static str = V4::MAP;
     const AGE: &'static str = programs::AGE6;
+
+    fn table(memory: &Memory) -> &FlowTable<Self> {
+        &memory.flows6
+    }
+
+    fn other(memory: &Memory) -> &FlowTable<V4> {
+        &memory.flows
+    }
 
     fn words(key: &FlowKey<Self>) -> Vec<u16> {
         key.to_words().to_vec()
     }
 }
-
-/// An entry of a flow table with its key.
-pub(super) type Entry<A> = (FlowKey<A>, FlowEntry);
-
-/// Entries, and whether they are the table's last ones.
-type Entries<A> = (Vec<Entry<A>>, bool);
 
 /// Where a list of flows goes on; displayed as text that it can be read from.
 ///
@@ -131,20 +138,20 @@ impl FromStr for FlowPlace {
 
 /// The flows from a place on, and the place after them.
 pub(super) fn page(
-    ebpf: &Ebpf,
+    memory: &Memory,
     mut place: FlowPlace,
     limit: usize,
     filter: &FlowFilter,
-) -> Result<(Vec<Flow>, Option<FlowPlace>), ReadError> {
+) -> (Vec<Flow>, Option<FlowPlace>) {
     let mut page = Page { limit, filter, looked_at: 0, flows: Vec::new() };
     if !place.v6 {
-        if let Some(place) = fill::<V4>(ebpf, place, &mut page)? {
-            return Ok((page.flows, Some(place)));
+        if let Some(place) = fill::<V4>(memory, place, &mut page) {
+            return (page.flows, Some(place));
         }
         place = FlowPlace { v6: true, ..FlowPlace::default() };
     }
-    let place = fill::<V6>(ebpf, place, &mut page)?;
-    Ok((page.flows, place))
+    let place = fill::<V6>(memory, place, &mut page);
+    (page.flows, place)
 }
 
 /// A page that is being filled.
@@ -158,18 +165,14 @@ struct Page<'a> {
 
 /// Reads whole buckets while the page has room for all that they may hold; the place where it ends, if that is not the end of
 /// the table.
-fn fill<A: Table>(
-    ebpf: &Ebpf,
-    mut place: FlowPlace,
-    page: &mut Page<'_>,
-) -> Result<Option<FlowPlace>, ReadError> {
+fn fill<A: Table>(memory: &Memory, mut place: FlowPlace, page: &mut Page<'_>) -> Option<FlowPlace> {
     loop {
         let room = page.limit.saturating_sub(page.flows.len());
         if room == 0 || page.looked_at >= LOOKED_AT_MOST {
-            return Ok(Some(place));
+            return Some(place);
         }
-        let Some((mut told, next)) = part::<A>(ebpf, place, room, page)? else {
-            return Ok(Some(place));
+        let Some((mut told, next)) = part::<A>(memory, place, room, page) else {
+            return Some(place);
         };
         if let Some(last) = place.after {
             told.retain(|flow| flow.ends() > last);
@@ -180,11 +183,11 @@ fn fill<A: Table>(
             told.truncate(room);
             place.after = told.last().map(Flow::ends);
             page.flows.extend(told);
-            return Ok(Some(place));
+            return Some(place);
         }
         page.flows.extend(told);
         match next {
-            None => return Ok(None),
+            None => return None,
             Some(next) => place = FlowPlace { bucket: next, after: None, ..place },
         }
     }
@@ -192,83 +195,51 @@ fn fill<A: Table>(
 
 /// What is asked for of the next buckets, as many as there is room for or else of one, and the bucket after them; `None`
 /// where the page has something, and one bucket may be too much for it.
-#[expect(clippy::type_complexity, reason = "it is taken apart at once")]
 fn part<A: Table>(
-    ebpf: &Ebpf,
+    memory: &Memory,
     place: FlowPlace,
     room: usize,
     page: &mut Page<'_>,
-) -> Result<Option<(Vec<Flow>, Option<Cursor>)>, ReadError> {
+) -> Option<(Vec<Flow>, Option<Cursor>)> {
     let is_open = page.filter.is_open();
     let mut at_most = if is_open { room.min(READ_BATCH) } else { READ_BATCH };
     loop {
         let mut next = place.bucket;
         let whole = match place.after {
-            None => whole_buckets::<A>(ebpf, &mut next, at_most)?,
+            None => A::table(memory).read(&mut next, at_most),
             Some(_) => None,
         };
         let is_one = whole.is_none();
         let (entries, over) = match whole {
             Some(read) => read,
-            None if !page.flows.is_empty() && is_open => return Ok(None),
+            None if !page.flows.is_empty() && is_open => return None,
             None => {
                 next = place.bucket;
-                one_bucket::<A>(ebpf, &mut next)?
+                A::table(memory).read_one(&mut next)
             }
         };
         page.looked_at += entries.len();
-        let told = as_flows::<A>(ebpf, &entries, page.filter)?;
+        let told = as_flows::<A>(memory, &entries, page.filter);
         if is_one || told.len() <= room {
-            return Ok(Some((told, (!over).then_some(next))));
+            return Some((told, (!over).then_some(next)));
         }
         at_most /= 2;
     }
 }
 
-/// The entries of the next buckets, as many as fit into `at_most`; `None` where the first does not.
-fn whole_buckets<A: Table>(
-    ebpf: &Ebpf,
-    cursor: &mut Cursor,
-    at_most: usize,
-) -> Result<Option<Entries<A>>, ReadError> {
-    match read::<A>(ebpf, cursor, at_most) {
-        Ok(read) => Ok(Some(read)),
-        Err(error) if error.source.raw_os_error() == Some(libc::ENOSPC) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// The entries of one bucket: those that just fit.
-fn one_bucket<A: Table>(ebpf: &Ebpf, cursor: &mut Cursor) -> Result<Entries<A>, ReadError> {
-    let from = *cursor;
-    for at_most in 1..READ_BATCH {
-        *cursor = from;
-        if let Some(read) = whole_buckets::<A>(ebpf, cursor, at_most)? {
-            return Ok(read);
-        }
-    }
-    *cursor = from;
-    read::<A>(ebpf, cursor, READ_BATCH)
-}
-
-fn as_flows<A: Table>(
-    ebpf: &Ebpf,
-    entries: &[Entry<A>],
-    filter: &FlowFilter,
-) -> Result<Vec<Flow>, ReadError> {
+fn as_flows<A: Table>(memory: &Memory, entries: &[Entry<A>], filter: &FlowFilter) -> Vec<Flow> {
     let now = sys::tick();
-    let (same, other) = (Back::<A>::of(ebpf, A::MAP)?, Back::<A::Other>::of(ebpf, A::OTHER_MAP)?);
     let to_backends = entries.iter().filter(|(_, entry)| entry.direction == DIRECTION_TO_BACKEND);
     let flows = to_backends.filter_map(|(key, entry)| {
         let mut flow = flow(key, entry);
-        // Its other direction costs a system call.
+        // Its other direction may be in no cache.
         if !filter.takes(&flow) {
             return None;
         }
         let peer = if entry.state & STATE_ACROSS == 0 {
-            same.answering(entry, key.protocol)
+            answering(A::table(memory), entry, key.protocol)
         } else {
-            other.answering(entry, protocol_across::<A>(key.protocol()).into())
+            answering(A::other(memory), entry, protocol_across::<A>(key.protocol()).into())
         };
         let idle = peer
             .map_or(u32::MAX, |peer| ticks_since(peer.last_seen, now))
@@ -276,23 +247,16 @@ fn as_flows<A: Table>(
         flow.idle = Duration::from_nanos(u64::from(idle) << TICK_SHIFT);
         Some(flow)
     });
-    Ok(flows.collect())
+    flows.collect()
 }
 
-/// A table in which flows' other directions are.
-struct Back<'a, A: Family>(HashMap<&'a MapData, Raw<FlowKey<A>>, Raw<FlowEntry>>);
-
-impl<'a, A: Family> Back<'a, A> {
-    fn of(ebpf: &'a Ebpf, name: &'static str) -> Result<Self, ReadError> {
-        let map = ebpf.map(name).expect("the object holds this map");
-        map.try_into().map(Self).map_err(read_error(name))
-    }
-
-    /// The entry of what answers the packets of another one.
-    fn answering(&self, entry: &FlowEntry, protocol: u16) -> Option<FlowEntry> {
-        let key = peer::answers(&Translation::from_v6(&entry.translation), protocol);
-        self.0.get(&Raw(key), 0).ok().map(|entry| entry.0)
-    }
+/// The entry of what answers the packets of another one.
+fn answering<A: Family>(
+    table: &FlowTable<A>,
+    entry: &FlowEntry,
+    protocol: u16,
+) -> Option<FlowEntry> {
+    table.get(&peer::answers(&Translation::from_v6(&entry.translation), protocol))
 }
 
 /// The flow of an entry; how long it was idle takes its other direction, too.
@@ -320,37 +284,6 @@ pub(super) fn end<A: Family>(address: A, port: u16) -> SocketAddr {
     let [a, b, c, d] = address.to_v6().map(|word| u128::from(u32::from_be(word)));
     let address = Ipv6Addr::from(a << 96 | b << 64 | c << 32 | d).to_canonical();
     SocketAddr::new(address, u16::from_be(port))
-}
-
-/// The next entries of a walk, and whether it is over.
-pub(super) fn read<A: Table>(
-    ebpf: &Ebpf,
-    cursor: &mut Cursor,
-    at_most: usize,
-) -> Result<Entries<A>, ReadError> {
-    let nothing = FlowKey {
-        source: A::default(),
-        destination: A::default(),
-        source_port: 0,
-        destination_port: 0,
-        protocol: 0,
-        pad: 0,
-    };
-    let mut keys = vec![Raw(nothing); at_most];
-    let mut values = vec![Raw(FlowEntry::new(Translation::default(), 0, 0, 0, 0)); at_most];
-    let (count, over) = sys::lookup_batch(fd(map::<A>(ebpf)), cursor, &mut keys, &mut values)
-        .map_err(|source| ReadError { map: A::MAP, source })?;
-    let entries = keys.into_iter().zip(values).take(count).map(|(k, v)| (k.0, v.0)).collect();
-    Ok((entries, over))
-}
-
-fn map<A: Table>(ebpf: &Ebpf) -> &Map {
-    ebpf.map(A::MAP).expect("the object holds this map")
-}
-
-fn fd(map: &Map) -> BorrowedFd<'_> {
-    let Map::HashMap(data) = map else { unreachable!("the object declares flow tables as hashes") };
-    data.fd().as_fd()
 }
 
 #[cfg(test)]

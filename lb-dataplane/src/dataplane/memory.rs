@@ -10,6 +10,8 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use aya::Ebpf;
 use aya::maps::Map;
+use lb_dataplane_common::family::{V4, V6};
+use lb_dataplane_common::flow_table::buckets_for;
 use lb_dataplane_common::line::{LineEntry, NONE};
 use lb_dataplane_common::list::{NODE_WORDS, PAGE_NODES};
 use lb_dataplane_common::service::{BACKEND_WORDS, BackendEntry, NO_SERVICE, PAGE_WORDS};
@@ -17,6 +19,7 @@ use lb_dataplane_common::tables::CpuCounts;
 
 use self::counts::Counts;
 use super::Sizes;
+use crate::flow_table::FlowTable;
 use crate::layout;
 use crate::mapped::Mapped;
 
@@ -36,6 +39,8 @@ pub(super) struct Memory {
     /// The words of `LINES`: whose each line is, and how many open flows that backend has.
     lines: Mapped,
     counts: Counts,
+    pub(super) flows: FlowTable<V4>,
+    pub(super) flows6: FlowTable<V6>,
 }
 
 impl Memory {
@@ -60,6 +65,8 @@ impl Memory {
                 layout::cpus(),
                 layout::counted_lines(sizes.backends),
             ),
+            flows: FlowTable::map(array(ebpf, "FLOWS")?, buckets_for(sizes.flow_entries))?,
+            flows6: FlowTable::map(array(ebpf, "FLOWS6")?, buckets_for(sizes.flow_entries6))?,
         })
     }
 }

@@ -1,13 +1,17 @@
 //! The object with the programs as a process loads it: its constants, and where its maps are pinned and how big they are.
 
+use std::array;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 
+use lb_dataplane_common::flow_table::{SECRETS, buckets_for, secret};
+
 use super::Options;
 use crate::error::OpenError;
+use crate::flow_table;
 use crate::layout::{self, Definition, OBJECT};
 use crate::pins::Pins;
 
@@ -21,12 +25,18 @@ pub(super) struct Constants {
     half_open_mask6: u32,
     client_bits: u32,
     client_bits6: u32,
+    flow_seed: u64,
+    flow_secrets: [u64; SECRETS],
+    flow_buckets: u32,
+    flow_buckets6: u32,
 }
 
 impl Constants {
-    fn of(options: &Options) -> Self {
+    fn of(options: &Options, pins: &Pins) -> Result<Self, OpenError> {
         let mask = |flow_entries| layout::half_open_places(flow_entries) - 1;
-        Self {
+        let flow_seed = flow_table::seed(&[pins.map("FLOWS"), pins.map("FLOWS6")])
+            .map_err(OpenError::Memory)?;
+        Ok(Self {
             record: u8::from(options.record),
             sample_every: options.sample_every,
             lines: layout::counted_lines(options.sizes.backends),
@@ -34,7 +44,11 @@ impl Constants {
             half_open_mask6: mask(options.sizes.flow_entries6),
             client_bits: options.client_prefixes.bits(),
             client_bits6: options.client_prefixes.bits6(),
-        }
+            flow_seed,
+            flow_secrets: array::from_fn(|n| secret(flow_seed, n)),
+            flow_buckets: buckets_for(options.sizes.flow_entries),
+            flow_buckets6: buckets_for(options.sizes.flow_entries6),
+        })
     }
 }
 
@@ -47,11 +61,20 @@ pub(super) struct Object {
 }
 
 impl Object {
-    pub(super) fn new(options: &Options, maps: &BTreeMap<String, Definition>, pins: &Pins) -> Self {
+    pub(super) fn new(
+        options: &Options,
+        maps: &BTreeMap<String, Definition>,
+        pins: &Pins,
+    ) -> Result<Self, OpenError> {
         let map = |(name, wanted): (&String, &Definition)| {
             (name.clone(), wanted.max_entries, pins.map(name))
         };
-        Self { constants: Constants::of(options), maps: maps.iter().map(map).collect() }
+        Ok(Self { constants: Constants::of(options, pins)?, maps: maps.iter().map(map).collect() })
+    }
+
+    /// What the hash of the flow tables begins with.
+    pub(super) const fn flow_seed(&self) -> u64 {
+        self.constants.flow_seed
     }
 
     pub(super) const fn constants(&self) -> &Constants {
@@ -72,6 +95,9 @@ impl Object {
         loader.override_global("LBD_HALF_OPEN_MASK6", &constants.half_open_mask6, true);
         loader.override_global("LBD_CLIENT_BITS", &constants.client_bits, true);
         loader.override_global("LBD_CLIENT_BITS6", &constants.client_bits6, true);
+        loader.override_global("LBD_FLOW_SECRETS", &constants.flow_secrets, true);
+        loader.override_global("LBD_FLOW_BUCKETS", &constants.flow_buckets, true);
+        loader.override_global("LBD_FLOW_BUCKETS6", &constants.flow_buckets6, true);
         for (name, entries, pin) in &self.maps {
             loader.map_max_entries(name, *entries);
             loader.map_pin_path(name, pin);

@@ -27,6 +27,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
     let adopted = pins.map("FLOWS").exists();
     for (name, wanted) in &maps {
         if let Some(difference) = layout::compare(&pins.map(name), wanted)? {
+            let difference = difference.as_configured(name, &options.sizes);
             return Err(OpenError::Mismatch {
                 map: name.clone(),
                 path: pins.layout().to_owned(),
@@ -37,8 +38,12 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
         }
     }
 
-    let object = Object::new(options, &maps, &pins);
+    let object = Object::new(options, &maps, &pins)?;
     let mut ebpf = object.load()?;
+    let mut memory = Memory::map(&ebpf, &options.sizes).map_err(OpenError::Memory)?;
+    // Before any program finds entries by it.
+    memory.flows.set_seed(object.flow_seed());
+    memory.flows6.set_seed(object.flow_seed());
     let mut programs = Programs::new(object, &programs::map_ids(&pins, maps.keys())?);
     for name in [AGE, AGE6] {
         programs.get(&mut ebpf, &pins, name)?;
@@ -46,7 +51,6 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
 
     age::set_timeouts(&mut ebpf, &options.timeouts)?;
     clients::forget_removed(&mut ebpf)?;
-    let mut memory = Memory::map(&ebpf, &options.sizes).map_err(OpenError::Memory)?;
     let mut served = apply::adopt(&mut ebpf, &mut memory, apply::limits(&options.sizes))?;
     apply::set_backend_addresses(&mut ebpf, &mut served)?;
     let fib = routes::open(&ebpf, &options.sizes).map_err(OpenError::Fib)?;

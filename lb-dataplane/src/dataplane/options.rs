@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lb_dataplane_common::flow::Timeouts;
+use lb_dataplane_common::flow_table::{SLOTS, buckets_for};
 
 /// Where the dataplane lives and how big it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,10 +59,10 @@ impl ClientPrefixes {
 /// Entries of the tables that grow with use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Flow entries, two per flow. Flows whose client has not answered its backend yet take a quarter of them at most:
-    /// then the oldest of those ends.
+    /// Flow entries, two per flow, that the table has room for at least ([`buckets_for`]): 114 bytes each, places of half-open flows
+    /// included. Flows whose client has not answered its backend yet take a quarter of them at most: then the oldest of those ends.
     pub flow_entries: u32,
-    /// The same for IPv6.
+    /// The same for IPv6: 149 bytes each.
     pub flow_entries6: u32,
     /// Services, 65,536 at most: about 400 bytes each.
     pub services: u32,
@@ -90,6 +91,15 @@ pub struct Sizes {
     pub fib_members: u32,
     /// Fragments that are kept until the first one of their datagram comes; no more than an eighth from one address.
     pub early_fragments: u32,
+}
+
+impl Sizes {
+    /// Flow entries that there are in both tables where each slot is taken.
+    #[must_use]
+    pub fn flow_slots(&self) -> usize {
+        let buckets = [self.flow_entries, self.flow_entries6].map(|of| buckets_for(of) as usize);
+        buckets.into_iter().sum::<usize>() * SLOTS as usize
+    }
 }
 
 impl Default for Sizes {

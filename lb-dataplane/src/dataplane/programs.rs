@@ -291,6 +291,9 @@ fn from_pin(path: &Path, name: &str) -> Result<Program, ProgramError> {
     })
 }
 
+/// How often the kernel is asked to take a program, at most.
+const LOAD_TRIES: u32 = 5;
+
 /// Loads and pins a program; before it what it leads on to, so that no packet ever meets only some of them.
 fn load(ebpf: &mut Ebpf, name: &'static str, places: &Places) -> Result<(), OpenError> {
     if let (Some((others, map)), Some(path)) = (leads_to(name), &places.array) {
@@ -326,7 +329,24 @@ fn have<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Program, O
     }
 }
 
+/// A signal that comes meanwhile ends the verifier's work, also one that stops nothing; so the kernel is asked again then.
 fn ask_kernel(program: &mut Program) -> Result<(), ProgramError> {
+    let mut outcome = ask_once(program);
+    for _ in 1..LOAD_TRIES {
+        if !outcome.as_ref().is_err_and(is_interrupted) {
+            break;
+        }
+        outcome = ask_once(program);
+    }
+    outcome
+}
+
+fn is_interrupted(error: &ProgramError) -> bool {
+    let ProgramError::LoadError { io_error, .. } = error else { return false };
+    io_error.raw_os_error() == Some(libc::EAGAIN)
+}
+
+fn ask_once(program: &mut Program) -> Result<(), ProgramError> {
     if let Program::SchedClassifier(program) = program {
         return program.load();
     }

@@ -81,11 +81,16 @@ fn pinned_maps_of_another_size_are_refused_by_name_with_the_remedy() {
     let mut other = scene.options.clone();
     other.sizes = Sizes { flow_entries: 8192, ..small() };
     let Err(error) = Dataplane::open(&other) else { panic!("opened with maps of another size") };
-    let OpenError::Mismatch { map, pinned: 4096, wanted: 8192, .. } = &error else {
+    let OpenError::Mismatch { map, pinned, wanted: 8192, .. } = &error else {
         panic!("{error:?}");
     };
     assert_eq!(map, "FLOWS");
-    assert!(error.to_string().contains("number of entries 4096"), "{error}");
+    assert!(error.to_string().contains(&format!("number of entries {pinned}, ")), "{error}");
+    // What it says is there is what the table is opened with.
+    let mut same = scene.options.clone();
+    same.sizes = Sizes { flow_entries: *pinned, ..small() };
+    assert!(small().flow_entries.abs_diff(*pinned) < 16, "{pinned}");
+    drop(Dataplane::open(&same).unwrap());
     // The refusal changed nothing.
     scene.open();
     assert_eq!(scene.send(BOTH[0], &packet(SYN, CLIENT, VIP)).reason, Reason::ForwardedToBackend);

@@ -1,6 +1,6 @@
 //! Flows end by falling silent: both directions at once, and only then.
 
-use aya::maps::{Array, HashMap};
+use aya::maps::Array;
 use lb_dataplane::table::Algorithm::Maglev;
 use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::{Hook, Reason, Sizes};
@@ -23,18 +23,8 @@ fn word(value: &[u8; 64], at: std::ops::Range<usize>) -> u32 {
 
 /// Changes every entry of the flow tables.
 fn change(scene: &mut Scene, how: impl Fn(&mut [u8; 64])) {
-    for (key, mut value) in scene.entries() {
-        how(&mut value);
-        let mut map: HashMap<_, [u8; 16], [u8; 64]> =
-            scene.get().map_mut("FLOWS").unwrap().try_into().unwrap();
-        map.insert(key, value, 0).unwrap();
-    }
-    for (key, mut value) in scene.entries6() {
-        how(&mut value);
-        let mut map: HashMap<_, [u8; 40], [u8; 64]> =
-            scene.get().map_mut("FLOWS6").unwrap().try_into().unwrap();
-        map.insert(key, value, 0).unwrap();
-    }
+    scene.flows().change(&how);
+    scene.flows6().change(&how);
 }
 
 /// As ageing does between its two passes.

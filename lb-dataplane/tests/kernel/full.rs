@@ -11,7 +11,7 @@ use lb_dataplane::{Reason, Sizes};
 
 use crate::family::{Family, each};
 use crate::frame::{ACK, SYN, SYN_ACK, packet};
-use crate::scene::{Scene, small};
+use crate::scene::{Scene, room, small};
 
 const FLOWS: u32 = 64_000;
 const ENTRIES: u32 = 1024;
@@ -55,7 +55,8 @@ fn by_drop_as_many_flows_as_have_room_stay_and_others_are_refused() {
                 other => panic!("{what} {number}: {other:?}"),
             }
         }
-        assert!(held.len() as u32 >= ENTRIES / 2 - 8, "{what}: {}", held.len());
+        let flows = held.len() as u32;
+        assert!((ENTRIES / 2..=room(ENTRIES) / 2).contains(&flows), "{what}: {flows}");
         assert_eq!(scene.count(Reason::FlowTableFull), refused);
         assert_eq!(held.len() as u64 + refused, u64::from(FLOWS));
         for (client, backend) in held {
@@ -91,7 +92,8 @@ fn by_hash_nobody_is_refused_and_each_flow_keeps_to_one_backend() {
             }
         }
         let without = scene.count(Reason::ForwardedWithoutFlow);
-        assert_eq!(without, 3 * u64::from(FLOWS - ENTRIES), "{what}");
-        assert_eq!((scene.entries().len() + scene.entries6().len()) as u32, ENTRIES);
+        let held = (scene.entries().len() + scene.entries6().len()) as u32;
+        assert!((ENTRIES..=room(ENTRIES)).contains(&held), "{what}: {held}");
+        assert_eq!(without, 3 * u64::from(FLOWS - held), "{what}");
     }
 }

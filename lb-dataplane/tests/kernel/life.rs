@@ -70,7 +70,7 @@ fn connect(scene: &mut Scene, hook: Hook, client: &str, vip: &str) -> String {
 
 /// What the counters and the list of flows say of the only flow: its backend, and whether its connection is open.
 fn only_flow(scene: &mut Scene) -> (String, bool) {
-    let flows = scene.get().flows(9).unwrap();
+    let flows = scene.get().flows(9);
     let [flow] = &flows[..] else { panic!("{flows:?}") };
     let counters = scene.get().service_counters().unwrap();
     let backends = counters.values().flat_map(|service| &service.backends);

@@ -8,15 +8,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use aya::maps::HashMap;
+use aya::maps::{HashMap, Map};
 use aya::programs::{Program, TestRun, TestRunOptions};
 use lb_dataplane::fib::{Action, FibUpdate, Member};
+use lb_dataplane::flow_table::{Entry, FlowTable, bytes_of};
 use lb_dataplane::table::{
     Access, Algorithm, Backend, BackendState, Mode, Protocol, Service, ServiceKey, Source, Table,
 };
 use lb_dataplane::{
     Answer, ClientPrefixes, Dataplane, Hook, Kind, Options, Reason, Sizes, Timeouts,
 };
+use lb_dataplane_common::family::{Family, V4, V6};
+use lb_dataplane_common::flow::FlowKey;
+use lb_dataplane_common::flow_table::{Key as _, SLOTS, buckets_for};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -88,6 +92,11 @@ impl Ended {
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
+}
+
+/// Entries that a flow table takes at most that was to have room for so many, if each of its slots is taken.
+pub(crate) fn room(entries: u32) -> u32 {
+    buckets_for(entries) * SLOTS
 }
 
 pub(crate) fn small() -> Sizes {
@@ -355,11 +364,19 @@ impl Scene {
         })
     }
 
+    /// The flow table.
+    pub(crate) fn flows(&mut self) -> FlowTable<V4> {
+        flow_table(self.get().map_mut("FLOWS").unwrap())
+    }
+
     /// The same of IPv6.
+    pub(crate) fn flows6(&mut self) -> FlowTable<V6> {
+        flow_table(self.get().map_mut("FLOWS6").unwrap())
+    }
+
+    /// All entries of the flow table of IPv6.
     pub(crate) fn entries6(&mut self) -> Vec<([u8; 40], [u8; 64])> {
-        let map: HashMap<_, [u8; 40], [u8; 64]> =
-            self.get().map_mut("FLOWS6").unwrap().try_into().unwrap();
-        map.iter().map(|e| e.unwrap()).collect()
+        bytes(self.flows6().entries())
     }
 
     /// Makes it so that every packet was `ticks` earlier than it was.
@@ -369,18 +386,8 @@ impl Scene {
             let seen = u32::from_ne_bytes(value[at.clone()].try_into().unwrap());
             value[at].copy_from_slice(&seen.wrapping_sub(ticks).to_ne_bytes());
         };
-        for (key, mut value) in self.entries() {
-            earlier(&mut value, LAST_SEEN);
-            let mut map: HashMap<_, [u8; 16], [u8; 64]> =
-                self.get().map_mut("FLOWS").unwrap().try_into().unwrap();
-            map.insert(key, value, 0).unwrap();
-        }
-        for (key, mut value) in self.entries6() {
-            earlier(&mut value, LAST_SEEN);
-            let mut map: HashMap<_, [u8; 40], [u8; 64]> =
-                self.get().map_mut("FLOWS6").unwrap().try_into().unwrap();
-            map.insert(key, value, 0).unwrap();
-        }
+        self.flows().change(|value| earlier(value, LAST_SEEN));
+        self.flows6().change(|value| earlier(value, LAST_SEEN));
     }
 
     /// A whole scan: flows removed, and what their sides are to hear.
@@ -398,9 +405,7 @@ impl Scene {
 
     /// All entries of the flow table.
     pub(crate) fn entries(&mut self) -> Vec<([u8; 16], [u8; 64])> {
-        let map: HashMap<_, [u8; 16], [u8; 64]> =
-            self.get().map_mut("FLOWS").unwrap().try_into().unwrap();
-        map.iter().map(|e| e.unwrap()).collect()
+        bytes(self.flows().entries())
     }
 
     /// The pins of the programs that were loaded, by name.
@@ -529,4 +534,18 @@ fn expected_code(hook: Hook, kind: Kind) -> &'static str {
         (Hook::Xdp | Hook::GenericXdp, Kind::Pass) => "pass",
         (Hook::Xdp | Hook::GenericXdp, Kind::Drop) => "drop",
     }
+}
+
+fn flow_table<A: Family>(map: &Map) -> FlowTable<A> {
+    let Map::Array(array) = map else { panic!("{map:?}") };
+    FlowTable::map(array.fd(), array.info().unwrap().max_entries()).unwrap()
+}
+
+/// Entries as they are in memory.
+fn bytes<A: Family, const N: usize>(entries: Vec<Entry<A>>) -> Vec<([u8; N], [u8; 64])> {
+    let key = |key: FlowKey<A>| {
+        let words = (0..FlowKey::<A>::WORDS).map(|n| key.word(n));
+        words.flat_map(u64::to_ne_bytes).collect::<Vec<_>>().try_into().unwrap()
+    };
+    entries.into_iter().map(|(of, entry)| (key(of), bytes_of(&entry))).collect()
 }

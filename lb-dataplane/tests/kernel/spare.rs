@@ -11,6 +11,8 @@ use std::sync::{Mutex, Once, PoisonError};
 
 use aya::maps::{Map, MapData, MapInfo, MapType, RingBuf};
 use lb_dataplane::Options;
+use lb_dataplane::flow_table::FlowTable;
+use lb_dataplane_common::family::{Family, V4, V6};
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
 
@@ -98,6 +100,9 @@ fn empty(pin: &Path) {
             let mut ring = RingBuf::try_from(map).unwrap();
             while ring.next().is_some() {}
         }
+        // Its seed stays, which the programs have been loaded with.
+        MapType::Array if pin.ends_with("FLOWS") => clear_flows::<V4>(&map),
+        MapType::Array if pin.ends_with("FLOWS6") => clear_flows::<V6>(&map),
         MapType::Array => clear(&map, map.value_size() as usize),
         MapType::PerCpuArray => {
             let cpus = aya::util::nr_cpus().unwrap();
@@ -176,6 +181,13 @@ fn clear(map: &MapInfo, value_size: usize) {
         bpf(UPDATE_BATCH, &mut Batch { keys, values, count, fd, ..Batch::default() }).unwrap();
         first += count;
     }
+}
+
+fn clear_flows<A: Family>(map: &MapInfo) {
+    let table = FlowTable::<A>::map(map.fd().unwrap(), map.max_entries()).unwrap();
+    let seed = table.own_seed();
+    clear(map, map.value_size() as usize);
+    table.set_seed(seed);
 }
 
 fn delete_all(map: &MapInfo) {

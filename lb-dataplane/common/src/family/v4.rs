@@ -36,11 +36,17 @@ impl Family for V4 {
     const ECHO_REQUEST: u16 = u16::from_ne_bytes([ECHO_REQUEST, 0]);
     const ECHO_REPLY: u16 = 0;
     const ICMP_COVERS_ADDRESSES: bool = false;
+    const ADDRESS_WORDS: usize = 1;
     const NEXT_HOP: u32 = NEXT_HOP_V4;
     const QUOTED_SHORT: usize = 28;
     const QUOTED_TCP: usize = 40;
     const QUOTED_LEN_BIT: u32 = 16;
     const QUOTED_UNIT: u32 = 4;
+
+    #[inline(always)]
+    fn address_word(source: Self, destination: Self, _: usize) -> u64 {
+        u64::from(source) | u64::from(destination) << 32
+    }
 
     #[inline(always)]
     fn sum(self) -> u32 {

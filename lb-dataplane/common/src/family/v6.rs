@@ -51,11 +51,23 @@ impl Family for V6 {
     const ECHO_REQUEST: u16 = u16::from_ne_bytes([ECHO_REQUEST, 0]);
     const ECHO_REPLY: u16 = u16::from_ne_bytes([ECHO_REPLY, 0]);
     const ICMP_COVERS_ADDRESSES: bool = true;
+    const ADDRESS_WORDS: usize = 4;
     const NEXT_HOP: u32 = NEXT_HOP_V6;
     const QUOTED_SHORT: usize = 48;
     const QUOTED_TCP: usize = 60;
     const QUOTED_LEN_BIT: u32 = 24;
     const QUOTED_UNIT: u32 = 8;
+
+    #[inline(always)]
+    fn address_word([a, b, c, d]: Self, [e, f, g, h]: Self, n: usize) -> u64 {
+        let (low, high) = match n {
+            0 => (a, b),
+            1 => (c, d),
+            2 => (e, f),
+            _ => (g, h),
+        };
+        u64::from(low) | u64::from(high) << 32
+    }
 
     #[inline(always)]
     fn sum(self) -> u32 {

@@ -1,6 +1,6 @@
 //! An entry of the flow tables, in memory that may be another flow's at any time.
 //!
-//! The tables are preallocated: the memory of an entry that was removed is that of the next one that is inserted, at once, and
+//! Nothing is freed: the memory of an entry that was removed is that of the next one that is inserted, at once, and
 //! a CPU that had looked the old one up still holds it. So that no packet goes by a stranger's or half a stranger's
 //! rewrite, and none ends or marks a stranger:
 //!

@@ -1,4 +1,4 @@
-//! The memory of a flow table as a preallocated hash of the kernel's has it, and what other CPUs do between two reads of it.
+//! The memory of a flow table as the programs have it, and what other CPUs do between two reads of it.
 //!
 //! The memory of an entry that was removed last is that of the next one that is inserted, while whoever had looked the old
 //! one up still holds it. And it is written over in an order that nobody knows: half of it may be the new one's for a while.

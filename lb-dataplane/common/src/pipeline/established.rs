@@ -40,13 +40,22 @@ const ANY: u32 = !STATE_BITS | STATE_CLIENT_COUNTED | STATE_RESETS | STATE_MODE 
 
 /// A packet that may be of an established flow: all that the short way reads of it.
 struct Segment<A, P: Packet> {
-    ip: Ip<A>,
+    /// Its IP header but for the addresses, which the key has.
+    header: Ip<()>,
     /// All of its headers but TCP's options.
     near: P::Near,
     key: FlowKey<A>,
     /// TCP's flags, and its acknowledgement number in network byte order; 0 for UDP.
     flags: u8,
     acknowledged: u32,
+}
+
+impl<A: Family, P: Packet> Segment<A, P> {
+    /// Its IP header. The addresses are in one place only, since the stack has little room.
+    #[inline(always)]
+    fn ip(&self) -> Ip<A> {
+        self.header.with_addresses(self.key.source, self.key.destination)
+    }
 }
 
 /// Sends a packet on, counted, if it is one of those that go the short way; else says where it goes on.
@@ -122,7 +131,7 @@ fn forward_by_flow<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
     segment: &Segment<A, P>,
 ) -> Result<Outcome, Next> {
     let hand_over = hand_over::<A, P, IS_TCP>;
-    let Some(entry) = FamilyTables::<A>::flow(tables, &segment.key) else {
+    let Some(entry) = FamilyTables::<A>::flow_at_once(tables, &segment.key) else {
         let bytes = packet.frame_len();
         let arrived = Arrived { place: packet.interface_place().into(), tags: 0 };
         return leave(tables, Next::begin::<A>(), |scratch| {
@@ -173,15 +182,15 @@ fn translate<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
     entry: &T::Flow,
     note_more: impl FnOnce() -> bool,
 ) -> Option<Outcome> {
-    let Segment { ip, key, .. } = segment;
+    let Segment { header, key, .. } = segment;
     let to: Translation<A> = entry.translation();
     let counted @ (line, direction) = (entry.line(), entry.direction());
     tables.expect_packet(line);
     let route = A::route(tables, to.destination, || FlowHash::of(key).for_route());
     let Route::Forward(member) = route else { return None };
     if !is_plain::<P>(&member)
-        || ip.ttl <= 1
-        || ip.total_len > u32::from(member.mtu)
+        || header.ttl <= 1
+        || header.total_len > u32::from(member.mtu)
         || !entry.is_same()
         || !note_more()
     {
@@ -238,7 +247,7 @@ fn read<A: Family, P: Packet, const IS_TCP: bool>(packet: &P, ip: Ip<A>) -> Opti
         protocol: u16::from(if IS_TCP { TCP } else { UDP }),
         pad: 0,
     };
-    Some(Segment { ip, near, key, flags, acknowledged })
+    Some(Segment { header: ip.with_addresses((), ()), near, key, flags, acknowledged })
 }
 
 /// Notes a packet of a flow, and counts it for its backend.
@@ -270,11 +279,11 @@ fn write<A: Family, P: Packet, const IS_TCP: bool>(
     to: &Translation<A>,
     member: &MemberEntry,
 ) -> Option<()> {
-    let Segment { ip, near, .. } = segment;
+    let (ip, near) = (&segment.ip(), segment.near);
     let at = ETHERNET_LEN + A::HEADER_LEN;
     let end = ETHERNET_LEN + ip.total_len;
     let change = rewrite::transport_change(ip, at, to, IS_TCP, end);
-    let near = packet.renew_checksum(*near, change, at + header_len(IS_TCP))?;
+    let near = packet.renew_checksum(near, change, at + header_len(IS_TCP))?;
     packet.store(near, at, [to.source_port, to.destination_port]);
     A::write_hop(packet, near, ip, to);
     packet.store(near, 0, rewrite::mac_words(member.destination_mac, member.source_mac));
@@ -300,14 +309,14 @@ fn hand_over<A: Family, P: Packet, const IS_TCP: bool>(
     scratch: &mut Scratch<A>,
     known: u8,
 ) {
-    let Segment { ip, near, key, flags, acknowledged } = segment;
+    let Segment { near, key, flags, acknowledged, .. } = segment;
     let (mut kind, mut header_len, mut sequence) = (Kind::Udp, header_len(false), 0);
     if IS_TCP {
         let [a, b, _, _, offset_and_flags] = packet.load(*near, ETHERNET_LEN + A::HEADER_LEN + 4);
         let [offset, _] = offset_and_flags.to_ne_bytes();
         (kind, header_len, sequence) = (Kind::Tcp, u32::from(offset >> 4) * 4, word([a, b]));
     }
-    scratch.ip = *ip;
+    scratch.ip = segment.ip();
     scratch.transport = Transport {
         kind,
         flags: *flags,

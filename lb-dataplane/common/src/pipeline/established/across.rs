@@ -24,7 +24,7 @@ pub(super) fn translate<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool
     segment: &Segment<A, P>,
     entry: &T::Flow,
 ) -> Option<Outcome> {
-    let Segment { ip, near, key, .. } = segment;
+    let Segment { header: ip, near, key, .. } = segment;
     let to: Translation<A::Other> = entry.translation();
     let counted @ (line, direction) = (entry.line(), entry.direction());
     tables.expect_packet(line);
@@ -65,15 +65,16 @@ pub(super) fn translate<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool
 #[inline(always)]
 fn write<A: Family, P: Packet, const IS_TCP: bool>(
     packet: &mut P,
-    Segment { ip, near, .. }: &Segment<A, P>,
+    segment: &Segment<A, P>,
     header: &Header,
     to: &Translation<A::Other>,
     member: &MemberEntry,
 ) -> Option<()> {
+    let (ip, near) = (&segment.ip(), segment.near);
     let at = ETHERNET_LEN + A::HEADER_LEN;
     let end = ETHERNET_LEN + ip.total_len;
     let change = rewrite::transport_change(ip, at, to, IS_TCP, end);
-    let near = packet.renew_checksum(*near, change, at + header_len(IS_TCP))?;
+    let near = packet.renew_checksum(near, change, at + header_len(IS_TCP))?;
     packet.store(near, at, [to.source_port, to.destination_port]);
     let new_len = <A::Other as Family>::HEADER_LEN;
     let near = packet.exchange_header(<A::Other as Family>::IS_V6, ETHERNET_LEN + new_len)?;

@@ -53,7 +53,7 @@ fn answer<A: Family, P: Packet, T: TablesOf<A>>(
     to_client: &T::Flow,
     number: u32,
 ) -> Option<()> {
-    let to_backend = peer::find(tables, &segment.key, to_client)?;
+    let to_backend = peer::find_at_once(tables, &segment.key, to_client)?;
     let is_noted =
         to_backend.answer(number) && to_client.set_state(STATE_REPLIED) & STATE_GOING == 0;
     is_noted.then_some(())
@@ -70,7 +70,7 @@ fn open<A: Family, P: Packet, T: TablesOf<A>>(
     if backend.flags & BACKEND_BOUNDED != 0 {
         return None;
     }
-    let to_client = peer::find(tables, &segment.key, to_backend)?;
+    let to_client = peer::find_at_once(tables, &segment.key, to_backend)?;
     count_in(tables, &segment.key, to_backend, STATE_CONFIRMED).ok()?;
     to_client.set_state(STATE_CONFIRMED);
     FamilyTables::<A>::leave_half_open(tables, to_client.first_reply(), &segment.key);

@@ -9,7 +9,7 @@ use aya_ebpf::macros::{classifier, map, xdp};
 use aya_ebpf::maps::{Array, HashMap, ProgramArray};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_dataplane_common::family::{self, V4, V6};
-use lb_dataplane_common::flow::{FlowEntry, FlowKey};
+use lb_dataplane_common::flow::FlowKey;
 
 /// 16-bit words of a packet: Ethernet, IPv4 and TCP without options.
 const WORDS: usize = 27;
@@ -32,11 +32,11 @@ static TC_TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// The program under test, at XDP.
 #[map]
 static XDP_TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
-/// The dataplane's own tables, shared by their pins.
+/// The kernel's tables of as many entries as the dataplane's own have.
 #[map]
-static FLOWS: HashMap<FlowKey<V4>, FlowEntry> = HashMap::with_max_entries(64, 0);
+static BARE: HashMap<FlowKey<V4>, [u64; 8]> = HashMap::with_max_entries(64, 0);
 #[map]
-static FLOWS6: HashMap<FlowKey<V6>, FlowEntry> = HashMap::with_max_entries(64, 0);
+static BARE6: HashMap<FlowKey<V6>, [u64; 8]> = HashMap::with_max_entries(64, 0);
 
 /// The next packet, and then the program under test.
 #[classifier]
@@ -135,6 +135,18 @@ pub fn xdp_nothing(_: XdpContext) -> u32 {
 #[classifier]
 pub fn tc_lookup(context: TcContext) -> i32 {
     i32::from(lookup(context.data(), context.data_end()))
+}
+
+/// Puts the packet's key into the table that is looked into.
+#[classifier]
+pub fn tc_fill(context: TcContext) -> i32 {
+    i32::from(fill(context.data(), context.data_end()))
+}
+
+/// The same with IPv6.
+#[classifier]
+pub fn tc_fill6(context: TcContext) -> i32 {
+    i32::from(fill6(context.data(), context.data_end()))
 }
 
 /// The same at XDP.
@@ -253,41 +265,59 @@ fn restore_moved(data: usize, end: usize, is_v6: bool) -> bool {
 
 #[inline(always)]
 fn lookup(data: usize, end: usize) -> bool {
+    key(data, end).is_some_and(|key| BARE.get_ptr(&key).is_some())
+}
+
+#[inline(always)]
+fn lookup6(data: usize, end: usize) -> bool {
+    key6(data, end).is_some_and(|key| BARE6.get_ptr(&key).is_some())
+}
+
+#[inline(always)]
+fn fill(data: usize, end: usize) -> bool {
+    key(data, end).is_some_and(|key| BARE.insert(&key, &[1; 8], 0).is_ok())
+}
+
+#[inline(always)]
+fn fill6(data: usize, end: usize) -> bool {
+    key6(data, end).is_some_and(|key| BARE6.insert(&key, &[1; 8], 0).is_ok())
+}
+
+#[inline(always)]
+fn key(data: usize, end: usize) -> Option<FlowKey<V4>> {
     if data + 2 * WORDS > end {
-        return false;
+        return None;
     }
     let from = data as *const u16;
     // SAFETY: the frame has as many words, as checked above, and begins at an even address.
     let word = |at: usize| unsafe { *from.add(at / 2) };
     let address = |at| family::word([word(at), word(at + 2)]);
-    let key = FlowKey {
+    Some(FlowKey {
         source: address(26),
         destination: address(30),
         source_port: word(34),
         destination_port: word(36),
         protocol: u16::from(word(22).to_ne_bytes()[1]),
         pad: 0,
-    };
-    FLOWS.get_ptr(&key).is_some()
+    })
 }
 
 #[inline(always)]
-fn lookup6(data: usize, end: usize) -> bool {
+fn key6(data: usize, end: usize) -> Option<FlowKey<V6>> {
     if data + 2 * WORDS6 > end {
-        return false;
+        return None;
     }
     let from = data as *const u16;
     // SAFETY: as in `lookup`.
     let word = |at: usize| unsafe { *from.add(at / 2) };
     let part = |at| family::word([word(at), word(at + 2)]);
     let address = |at| [part(at), part(at + 4), part(at + 8), part(at + 12)];
-    let key = FlowKey {
+    Some(FlowKey {
         source: address(22),
         destination: address(38),
         source_port: word(54),
         destination_port: word(56),
         protocol: u16::from(word(20).to_ne_bytes()[0]),
         pad: 0,
-    };
-    FLOWS6.get_ptr(&key).is_some()
+    })
 }

@@ -1,0 +1,468 @@
+//! The flow tables: buckets of an array, in which packets on all CPUs find, add and remove entries without a lock, and user space
+//! reads beside them.
+//!
+//! A bucket has [`SLOTS`] slots, and for each a lane of 16 bits that says what is there: nothing, an entry that somebody is writing,
+//! or, with the highest bit set, one that is to be found. The rest of a lane is the tag, 15 bits of the key's hash. A key has two buckets that it
+//! may be in, and is in the second only where the first had little room; the first counts how many it has sent [away](Bucket::away), so
+//! that a lookup of what is not there reads no second bucket for nothing. So a lookup reads one line of lanes, compares all of them at
+//! once, and then one key (bucketized tables with tags and two choices: Azar et al., "Balanced Allocations", 1994; Fan et al.,
+//! "MemC3", 2013).
+//!
+//! - No two lanes of a bucket have the same tag, so that there is one key to compare. A key whose tag is taken in its first bucket
+//!   goes to its second; where both have it, there is no room for it, which happens once in ten million times.
+//! - Who adds an entry takes a lane by a compare-and-swap, its tag in it and not live, and only then looks whether any other has come
+//!   for the same: of two that do so at the same time each sees the other or is seen, and who sees one withdraws. So both may, never
+//!   neither. Who withdraws, or comes before the other's entry is live, finds no entry: its packet is dropped, and its sender sends
+//!   again.
+//! - A slot's memory is another flow's as soon as its lane is free. Who holds an entry tells by its state ([`crate::flow`]), and who
+//!   removes one has claimed it before.
+//!
+//! The hash has a secret that each table draws, so that nobody can send flows that all belong into one bucket, or that have another
+//! flow's tag: of two keys that differ, the products that it begins with are the same for one secret in four thousand million,
+//! whichever keys they are (NH: Black, Halevi, Krawczyk, Krovetz and Rogaway, "UMAC: Fast and Secure Message Authentication", 1999).
+
+use crate::family::{Family, V4, V6};
+use crate::flow::{FlowEntry, FlowKey};
+use crate::tables::InsertError;
+
+/// Slots of a bucket.
+pub const SLOTS: u32 = 16;
+/// Words of lanes, of four lanes each.
+const WORDS: usize = 4;
+/// A lane whose entry is to be found.
+const LIVE: u16 = 0x8000;
+/// The lowest bit of each lane.
+const LOW: u64 = 0x0001_0001_0001_0001;
+/// The highest one.
+const HIGH: u64 = LOW << 15;
+/// Words of the secret of a hash: as many as IPv6's keys have.
+pub const SECRETS: usize = 5;
+/// Taken slots from which on a bucket sends entries away to emptier ones.
+const CROWDED: u64 = 12;
+/// How often a lane is tried to be changed while other CPUs change others of its word.
+const TRIES: u32 = 4;
+
+/// A key and its entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Slot<A> {
+    /// The key.
+    pub key: FlowKey<A>,
+    /// What its packets meet.
+    pub entry: FlowEntry,
+}
+
+/// Value of `FLOWS` and `FLOWS6`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Bucket<A> {
+    /// What is in the slots. Slot [`slot_of`] belongs to the bit that stands for a lane.
+    pub lanes: [u64; WORDS],
+    /// Entries whose first bucket this is and that are in their second.
+    pub away: u64,
+    /// In the first bucket of the table: the seed of the hash's [`secret`].
+    pub seed: u64,
+    /// Zero.
+    pub spare: [u64; 2],
+    /// The entries.
+    pub slots: [Slot<A>; SLOTS as usize],
+}
+
+/// A key as words.
+pub trait Key {
+    /// How many.
+    const WORDS: usize;
+    /// One of them.
+    fn word(&self, n: usize) -> u64;
+}
+
+impl<A: Family> Key for FlowKey<A> {
+    const WORDS: usize = A::ADDRESS_WORDS + 1;
+
+    #[inline(always)]
+    fn word(&self, n: usize) -> u64 {
+        if n < A::ADDRESS_WORDS {
+            return A::address_word(self.source, self.destination, n);
+        }
+        let ports = u64::from(self.source_port) | u64::from(self.destination_port) << 16;
+        ports | u64::from(self.protocol) << 32 | u64::from(self.pad) << 48
+    }
+}
+
+const _: () = assert!(<FlowKey<V6> as Key>::WORDS == SECRETS);
+const _: () = assert!(size_of::<Slot<V4>>() == 80 && size_of::<Slot<V6>>() == 104);
+const _: () = assert!(size_of::<Bucket<V4>>() == 64 + 16 * 80);
+const _: () = assert!(size_of::<Bucket<V6>>() == 64 + 16 * 104);
+
+/// A bucket where it is, which other CPUs change meanwhile.
+pub trait Shared<K> {
+    /// A word of lanes.
+    fn word(&self, n: usize) -> u64;
+    /// Puts another one in its place, atomically; whether it did.
+    fn swap_word(&self, n: usize, old: u64, new: u64) -> bool;
+    /// Adds to one, atomically.
+    fn add_word(&self, n: usize, by: u64);
+    /// [`Bucket::away`].
+    fn away(&self) -> u64;
+    /// Adds to it, atomically.
+    fn add_away(&self, by: u64);
+    /// Whether a slot below [`SLOTS`] has this key.
+    fn has_key(&self, slot: u32, key: &K) -> bool;
+    /// Writes such a slot.
+    fn write(&self, slot: u32, key: &K, entry: &FlowEntry);
+}
+
+/// The buckets of a table.
+pub trait Table<K> {
+    /// One of them.
+    type Bucket: Shared<K>;
+    /// How many there are; two at least.
+    fn buckets(&self) -> u32;
+    /// A word of the secret, below [`SECRETS`]: [`secret`] of what the table has drawn.
+    fn secret(&self, n: usize) -> u64;
+    /// A bucket below [`Table::buckets`].
+    fn bucket(&self, index: u32) -> Option<Self::Bucket>;
+}
+
+/// Buckets that a table has so that there is room for so many entries: a third more slots than these, as some buckets are full when
+/// others are not. A key finds none once four in five slots of a large table are taken.
+#[must_use]
+pub fn buckets_for(entries: u32) -> u32 {
+    let slots = u64::from(entries) * 4 / 3;
+    u32::try_from(slots.div_ceil(SLOTS.into())).unwrap_or(u32::MAX).max(2)
+}
+
+/// A word of the secret that a table's hash has, of the seed that it has drawn (SplitMix64: Steele, Lea and Flood, "Fast Splittable
+/// Pseudorandom Number Generators", 2014).
+#[must_use]
+pub const fn secret(seed: u64, n: usize) -> u64 {
+    let z = seed.wrapping_add((n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+/// Where a key belongs.
+#[derive(Clone, Copy)]
+struct Hash(u64);
+
+impl Hash {
+    #[inline(always)]
+    fn of<K: Key, T: Table<K>>(key: &K, table: &T) -> Self {
+        let mut sum = 0_u64;
+        let mut n = 0;
+        while n < K::WORDS {
+            let (word, secret) = (key.word(n), table.secret(n));
+            let low = (word as u32).wrapping_add(secret as u32);
+            let high = ((word >> 32) as u32).wrapping_add((secret >> 32) as u32);
+            sum = sum.wrapping_add(u64::from(low).wrapping_mul(high.into()));
+            n += 1;
+        }
+        // Every bit of the sum is to matter for the bucket and for the tag.
+        let h = (sum ^ sum >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let h = (h ^ h >> 29).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Self(h ^ h >> 32)
+    }
+
+    /// 15 bits, never all zeroes.
+    #[inline(always)]
+    fn tag(self) -> u16 {
+        let tag = self.0 as u16 & !LIVE;
+        // Without a branch: what is 0 becomes 1.
+        tag | ((u32::from(tag).wrapping_sub(1) >> 31) as u16)
+    }
+
+    #[inline(always)]
+    fn first(self, buckets: u32) -> u32 {
+        ((self.0 >> 32).wrapping_mul(buckets.into()) >> 32) as u32
+    }
+
+    /// Another one than the first.
+    #[inline(always)]
+    fn second(self, buckets: u32) -> u32 {
+        let further = self.0.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32;
+        let further = further.wrapping_mul(u64::from(buckets) - 1) >> 32;
+        let at = u64::from(self.first(buckets)) + 1 + further;
+        let buckets = u64::from(buckets);
+        (if at >= buckets { at - buckets } else { at }) as u32
+    }
+}
+
+/// The slot that belongs to the lowest of these bits, of which bit 16·l + n stands for lane l of word n: a number below [`SLOTS`],
+/// without a branch and without a table (the windows of four bits of a product, all of them different, as in Leiserson, Prokop and
+/// Randall, "Using de Bruijn Sequences to Index a 1 in a Computer Word", 1998).
+#[must_use]
+#[inline(always)]
+pub fn slot_of(bits: u64) -> u32 {
+    ((bits & bits.wrapping_neg()).wrapping_mul(0x0800_9a00_ae00_f000) >> 60) as u32
+}
+
+/// The highest bit of each lane that is zero; beyond the lowest of those, bits of lanes that are 1 as well.
+#[inline(always)]
+fn zeroes(word: u64) -> u64 {
+    word.wrapping_sub(LOW) & !word & HIGH
+}
+
+/// The lowest bit stands for the lane that is this, if there is one.
+#[inline(always)]
+fn matching<K>(bucket: &impl Shared<K>, lane: u16) -> u64 {
+    let pattern = u64::from(lane).wrapping_mul(LOW);
+    let mut bits = 0;
+    let mut n = 0;
+    while n < WORDS {
+        bits |= zeroes(bucket.word(n) ^ pattern) >> (15 - n);
+        n += 1;
+    }
+    bits
+}
+
+/// The lanes of a tag, live or not.
+#[inline(always)]
+fn tagged<K>(bucket: &impl Shared<K>, tag: u16) -> u64 {
+    let pattern = u64::from(tag).wrapping_mul(LOW);
+    let mut bits = 0;
+    let mut n = 0;
+    while n < WORDS {
+        let differs = (bucket.word(n) ^ pattern) & !HIGH;
+        bits |= (!((differs | HIGH).wrapping_sub(LOW)) & HIGH) >> (15 - n);
+        n += 1;
+    }
+    bits
+}
+
+/// The slot of a bucket that a key is in; [`SLOTS`] for none.
+#[inline(always)]
+fn slot_in<K>(bucket: &impl Shared<K>, tag: u16, key: &K) -> u32 {
+    let bits = matching(bucket, tag | LIVE);
+    if bits == 0 {
+        return SLOTS;
+    }
+    let slot = slot_of(bits);
+    if bucket.has_key(slot, key) { slot } else { SLOTS }
+}
+
+/// Where an entry is.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<B> {
+    /// The number of its bucket.
+    pub index: u32,
+    /// The bucket.
+    pub bucket: B,
+    /// The slot in it.
+    pub slot: u32,
+}
+
+/// Where the entry of a key is, if it has one.
+#[inline(always)]
+pub fn find<K: Key, T: Table<K>>(table: &T, key: &K) -> Option<Place<T::Bucket>> {
+    let hash = Hash::of(key, table);
+    let mut index = hash.first(table.buckets());
+    let mut is_second = false;
+    loop {
+        let bucket = table.bucket(index)?;
+        let slot = slot_in(&bucket, hash.tag(), key);
+        if slot != SLOTS {
+            return Some(Place { index, bucket, slot });
+        }
+        if is_second || bucket.away() == 0 {
+            return None;
+        }
+        index = hash.second(table.buckets());
+        is_second = true;
+    }
+}
+
+/// A lane of a bucket.
+#[derive(Clone, Copy)]
+struct Lane {
+    word: usize,
+    /// Its lowest bit.
+    unit: u64,
+}
+
+impl Lane {
+    /// That of the lowest of these bits, as [`slot_of`] has them, without a branch.
+    #[inline(always)]
+    fn of(bits: u64) -> Self {
+        let bit = bits & bits.wrapping_neg();
+        let word = (bit | bit >> 16 | bit >> 32 | bit >> 48) & 0xf;
+        // Of 1, 2, 4 and 8.
+        let word = ((word >> 1) - (word >> 3)) & 3;
+        Self { word: word as usize, unit: bit >> word }
+    }
+
+    #[inline(always)]
+    fn slot(self) -> u32 {
+        slot_of(self.unit << self.word)
+    }
+
+    /// Lets the entry be found.
+    #[inline(always)]
+    fn publish<K>(self, bucket: &impl Shared<K>) {
+        bucket.add_word(self.word, self.unit << 15);
+    }
+
+    /// Gives the lane back.
+    #[inline(always)]
+    fn withdraw<K>(self, bucket: &impl Shared<K>, tag: u16) {
+        bucket.add_word(self.word, self.unit.wrapping_mul(tag.into()).wrapping_neg());
+    }
+}
+
+/// How many lanes are taken.
+#[inline(always)]
+fn taken_of<K>(bucket: &impl Shared<K>) -> u64 {
+    let mut taken = 0;
+    let mut n = 0;
+    while n < WORDS {
+        let word = bucket.word(n);
+        // The highest bit of each lane that is not 0.
+        taken += (((word & !HIGH).wrapping_add(!HIGH) | word) & HIGH) >> 15;
+        n += 1;
+    }
+    // The sum of four lanes, four at most each.
+    taken.wrapping_mul(LOW) >> 48
+}
+
+/// Takes a free lane of a bucket in which nobody has the tag.
+#[inline(always)]
+fn take<K>(bucket: &impl Shared<K>, tag: u16) -> Option<Lane> {
+    if tagged(bucket, tag) != 0 {
+        return None;
+    }
+    let mut tries = 0;
+    while tries < TRIES {
+        let free = matching(bucket, 0);
+        if free == 0 {
+            break;
+        }
+        let lane = Lane::of(free);
+        let lanes = bucket.word(lane.word);
+        let taken = lanes | lane.unit.wrapping_mul(tag.into());
+        // As it was seen: the lane may have been taken since.
+        if lanes & lane.unit.wrapping_mul(0xffff) == 0 && bucket.swap_word(lane.word, lanes, taken)
+        {
+            return Some(lane);
+        }
+        tries += 1;
+    }
+    None
+}
+
+/// Whether the other bucket of a key has it, or is about to.
+#[inline(always)]
+fn may_have<K>(bucket: &impl Shared<K>, tag: u16, key: &K) -> bool {
+    let (all, live) = (tagged(bucket, tag), matching(bucket, tag | LIVE));
+    if all == 0 {
+        return false;
+    }
+    let is_one = all & all.wrapping_sub(1) == 0;
+    !is_one || live == 0 || bucket.has_key(slot_of(live), key)
+}
+
+/// Adds an entry where its key has none.
+///
+/// # Errors
+///
+/// Why it is not there. [`InsertError::Exists`] also where another CPU adds one at the same time.
+#[inline(always)]
+pub fn insert<K: Key, T: Table<K>>(
+    table: &T,
+    key: &K,
+    entry: &FlowEntry,
+) -> Result<(), InsertError> {
+    let hash = Hash::of(key, table);
+    let (tag, buckets) = (hash.tag(), table.buckets());
+    let first = table.bucket(hash.first(buckets)).ok_or(InsertError::Full)?;
+    let second = table.bucket(hash.second(buckets)).ok_or(InsertError::Full)?;
+    if slot_in(&first, tag, key) != SLOTS
+        || first.away() != 0 && slot_in(&second, tag, key) != SLOTS
+    {
+        return Err(InsertError::Exists);
+    }
+    let taken = taken_of(&first);
+    let mut to_second = taken >= CROWDED && taken_of(&second) < taken;
+    let mut tries = 0;
+    while tries < 2 {
+        let bucket = if to_second { &second } else { &first };
+        // Before it may be found there.
+        if to_second {
+            first.add_away(1);
+        }
+        if let Some(lane) = take(bucket, tag) {
+            let all = tagged(bucket, tag);
+            let is_other = all & all.wrapping_sub(1) != 0
+                || if to_second {
+                    may_have(&first, tag, key)
+                } else {
+                    first.away() != 0 && may_have(&second, tag, key)
+                };
+            if !is_other {
+                bucket.write(lane.slot(), key, entry);
+                lane.publish(bucket);
+                return Ok(());
+            }
+            lane.withdraw(bucket, tag);
+            if to_second {
+                first.add_away(1_u64.wrapping_neg());
+            }
+            return Err(InsertError::Exists);
+        }
+        if to_second {
+            first.add_away(1_u64.wrapping_neg());
+        }
+        to_second = !to_second;
+        tries += 1;
+    }
+    Err(InsertError::Full)
+}
+
+/// Removes a key's entry, which the caller has claimed; whether it did.
+#[inline(always)]
+pub fn remove<K: Key, T: Table<K>>(table: &T, key: &K) -> bool {
+    let hash = Hash::of(key, table);
+    let (tag, buckets) = (hash.tag(), table.buckets());
+    let Some(first) = table.bucket(hash.first(buckets)) else { return false };
+    if remove_from(&first, tag, key) {
+        return true;
+    }
+    let is_removed = first.away() != 0
+        && table.bucket(hash.second(buckets)).is_some_and(|second| remove_from(&second, tag, key));
+    if is_removed {
+        first.add_away(1_u64.wrapping_neg());
+    }
+    is_removed
+}
+
+#[inline(always)]
+fn remove_from<K>(bucket: &impl Shared<K>, tag: u16, key: &K) -> bool {
+    let found = matching(bucket, tag | LIVE);
+    if found == 0 || !bucket.has_key(slot_of(found), key) {
+        return false;
+    }
+    let lane = Lane::of(found);
+    let (all, wanted) =
+        (lane.unit.wrapping_mul(0xffff), lane.unit.wrapping_mul((tag | LIVE).into()));
+    let mut tries = 0;
+    while tries < TRIES {
+        let lanes = bucket.word(lane.word);
+        if lanes & all != wanted {
+            return false;
+        }
+        if bucket.swap_word(lane.word, lanes, lanes & !all) {
+            return true;
+        }
+        tries += 1;
+    }
+    false
+}
+
+/// The bits of the lanes that are live, for [`slot_of`], by which each is taken away in turn.
+#[must_use]
+pub fn live(lanes: [u64; WORDS]) -> u64 {
+    let mut bits = 0;
+    for (n, lanes) in lanes.into_iter().enumerate() {
+        bits |= (lanes & HIGH) >> (15 - n);
+    }
+    bits
+}
