@@ -7,6 +7,7 @@ use crate::frames::Connection;
 use crate::kinds::{Kind, Side};
 use crate::report::{Report, Series};
 use crate::rig::{Rig, Target};
+use crate::traffic::shuffle;
 
 /// Packets in one run, where there are fewer flows.
 const REPEAT: usize = 200_000;
@@ -25,10 +26,16 @@ pub(crate) struct Order<'a> {
 
 impl Order<'_> {
     pub(crate) fn measure(&self, report: &mut Report, rig: &mut Rig) -> Result<()> {
+        // In another order than packets come in: the kernel gives out elements one beside the other.
+        let mut fill = self.order.to_vec();
+        shuffle(&mut fill);
+        for side in self.sides {
+            self.kind.load(rig, fill.iter().map(|flow| self.kind.packet(flow, *side)));
+            rig.run(Hook::Tc, Target::Fill, fill.len())?;
+        }
         for side in self.sides {
             let mut costs = [(); 2].map(|()| [(); 2].map(|()| Series::default()));
             self.kind.load(rig, self.order.iter().map(|flow| self.kind.packet(flow, *side)));
-            rig.run(Hook::Tc, Target::Fill, self.order.len())?;
             for _ in 0..self.rounds {
                 for (hook, costs) in [Hook::Tc, Hook::Xdp].into_iter().zip(&mut costs) {
                     self.round(rig, hook, *side, costs)?;
