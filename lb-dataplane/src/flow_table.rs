@@ -24,6 +24,14 @@ use crate::pod::Raw;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor(pub Option<u32>);
 
+impl Cursor {
+    /// How many buckets a walk that stood at another place before has passed; none where it is over.
+    pub(crate) fn passed(self, before: Self) -> usize {
+        let at = |cursor: Self| cursor.0.unwrap_or(0) as usize;
+        at(self).saturating_sub(at(before))
+    }
+}
+
 /// An entry of a flow table with its key.
 pub type Entry<A> = (FlowKey<A>, FlowEntry);
 

@@ -18,7 +18,7 @@ use crate::flow_table::{Cursor, Entry, FlowTable};
 use crate::sys;
 use crate::table::Protocol;
 
-/// Entries that are looked at for a page of some flows, at most: some milliseconds' work, while others wait.
+/// Entries and buckets that are looked at for a page of some flows, at most: some milliseconds' work, while others wait.
 const LOOKED_AT_MOST: usize = 1 << 14;
 /// Entries that are read at once.
 const READ_BATCH: usize = 4096;
@@ -218,7 +218,7 @@ fn part<A: Table>(
                 A::table(memory).read_one(&mut next)
             }
         };
-        page.looked_at += entries.len();
+        page.looked_at += entries.len() + next.passed(place.bucket);
         let told = as_flows::<A>(memory, &entries, page.filter);
         if is_one || told.len() <= room {
             return Some((told, (!over).then_some(next)));

@@ -26,7 +26,6 @@ pub(super) struct Constants {
     client_bits: u32,
     client_bits6: u32,
     flow_seed: u64,
-    flow_secrets: [u64; SECRETS],
     flow_buckets: u32,
     flow_buckets6: u32,
 }
@@ -45,7 +44,6 @@ impl Constants {
             client_bits: options.client_prefixes.bits(),
             client_bits6: options.client_prefixes.bits6(),
             flow_seed,
-            flow_secrets: array::from_fn(|n| secret(flow_seed, n)),
             flow_buckets: buckets_for(options.sizes.flow_entries),
             flow_buckets6: buckets_for(options.sizes.flow_entries6),
         })
@@ -84,6 +82,7 @@ impl Object {
     /// Maps that are pinned are opened, others are made and pinned. No program is given to the kernel.
     pub(super) fn load(&self) -> Result<Ebpf, OpenError> {
         let constants = &self.constants;
+        let secrets: [u64; SECRETS] = array::from_fn(|n| secret(constants.flow_seed, n));
         let mut loader = EbpfLoader::new();
         // What the verifier objects to and no more: with every instruction that it looked at, its log is one of megabytes, for
         // which it is asked again and again with more room, each time the better part of a second.
@@ -95,7 +94,7 @@ impl Object {
         loader.override_global("LBD_HALF_OPEN_MASK6", &constants.half_open_mask6, true);
         loader.override_global("LBD_CLIENT_BITS", &constants.client_bits, true);
         loader.override_global("LBD_CLIENT_BITS6", &constants.client_bits6, true);
-        loader.override_global("LBD_FLOW_SECRETS", &constants.flow_secrets, true);
+        loader.override_global("LBD_FLOW_SECRETS", &secrets, true);
         loader.override_global("LBD_FLOW_BUCKETS", &constants.flow_buckets, true);
         loader.override_global("LBD_FLOW_BUCKETS6", &constants.flow_buckets6, true);
         for (name, entries, pin) in &self.maps {

@@ -308,7 +308,7 @@ fn key6(data: usize, end: usize) -> Option<FlowKey<V6>> {
         return None;
     }
     let from = data as *const u16;
-    // SAFETY: as in `lookup`.
+    // SAFETY: as in `key`.
     let word = |at: usize| unsafe { *from.add(at / 2) };
     let part = |at| family::word([word(at), word(at + 2)]);
     let address = |at| [part(at), part(at + 4), part(at + 8), part(at + 12)];
