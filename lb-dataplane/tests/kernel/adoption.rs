@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap};
-use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
+use lb_dataplane::table::Algorithm::{self, Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::Tcp;
 use lb_dataplane::table::{Access, Source};
 use lb_dataplane::{Dataplane, Hook, OpenError, Reason, Sizes, clean};
 
+use crate::family::{Family, each};
 use crate::frame::{ACK, SYN, SYN_ACK, packet};
 use crate::scene::{BOTH, Scene, small};
 
@@ -17,45 +18,52 @@ const VIP: &str = "192.0.2.1:80";
 const CLIENT: &str = "10.1.0.5:40000";
 const BACKENDS: [&str; 2] = ["10.2.0.1:80", "10.2.0.2:80"];
 
+/// Serves a VIP of a family with two backends.
+fn serve(scene: &mut Scene, family: Family, number: u16, algorithm: Algorithm) {
+    let backends = [&*family.at(2, 1, 80), &family.at(2, 2, 80)];
+    scene.serve(&family.vip(number), Tcp, algorithm, &backends);
+}
+
 #[test]
 fn flows_services_routes_and_counters_outlive_the_process() {
     assert!(!Scene::untouched().get().adopted());
-    for hook in BOTH {
+    for (hook, family) in each() {
+        let [vip, client, _] = &family.ends();
         let mut scene = Scene::new();
-        scene.serve(VIP, Tcp, RoundRobin, &BACKENDS);
-        let backend = scene.send(hook, &packet(SYN, CLIENT, VIP)).frame().to;
+        serve(&mut scene, family, 1, RoundRobin);
+        let backend = scene.send(hook, &packet(SYN, client, vip)).frame().to;
         scene.open();
         assert!(scene.get().adopted());
-        let ended = scene.send(hook, &packet(ACK, CLIENT, VIP));
-        assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?}");
+        let ended = scene.send(hook, &packet(ACK, client, vip));
+        assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?} {family:?}");
         assert_eq!(ended.frame().to, backend);
-        let other = scene.send(hook, &packet(SYN, "10.1.0.5:40001", VIP)).frame().to;
+        let other = scene.send(hook, &packet(SYN, &family.at(1, 5, 40_001), vip)).frame().to;
         assert_ne!(other, backend, "the turn goes on");
-        let back = packet(SYN_ACK, &backend.to_string(), CLIENT);
+        let back = packet(SYN_ACK, &backend.to_string(), client);
         assert_eq!(scene.send(hook, &back).reason, Reason::ForwardedToClient);
         assert_eq!(scene.count(Reason::ForwardedToBackend), 3);
 
         // Applying the same table changes nothing that packets see.
-        scene.serve(VIP, Tcp, RoundRobin, &BACKENDS);
-        let third = scene.send(hook, &packet(SYN, "10.1.0.5:40002", VIP)).frame().to;
+        serve(&mut scene, family, 1, RoundRobin);
+        let third = scene.send(hook, &packet(SYN, &family.at(1, 5, 40_002), vip)).frame().to;
         assert_eq!(third, backend, "the turn goes on still");
         let counters = scene.get().service_counters().unwrap();
-        assert_eq!(counters.values().next().unwrap().flows, 3, "{hook:?}");
+        assert_eq!(counters.values().next().unwrap().flows, 3, "{hook:?} {family:?}");
     }
 }
 
 #[test]
 fn a_service_that_the_next_process_does_not_want_is_gone() {
-    let mut scene = Scene::new();
-    scene.serve(VIP, Tcp, Maglev, &BACKENDS);
-    scene.open();
-    scene.apply(&[("192.0.2.9:80", Tcp, Maglev, &BACKENDS)]);
-    for hook in BOTH {
-        let ended = scene.send(hook, &packet(SYN, CLIENT, VIP));
-        assert_eq!(ended.reason, Reason::NoRoute, "{hook:?}");
-        let port = format!("10.1.0.6:{}", 5000 + hook as u16);
-        let ended = scene.send(hook, &packet(SYN, &port, "192.0.2.9:80"));
-        assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?}");
+    for (hook, family) in each() {
+        let mut scene = Scene::new();
+        serve(&mut scene, family, 1, Maglev);
+        scene.open();
+        serve(&mut scene, family, 9, Maglev);
+        let [vip, client, _] = &family.ends();
+        let ended = scene.send(hook, &packet(SYN, client, vip));
+        assert_eq!(ended.reason, Reason::NoRoute, "{hook:?} {family:?}");
+        let ended = scene.send(hook, &packet(SYN, client, &family.vip(9)));
+        assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?} {family:?}");
     }
 }
 
@@ -63,13 +71,15 @@ fn a_service_that_the_next_process_does_not_want_is_gone() {
 fn routes_that_the_next_process_does_not_renew_are_gone_once_it_is_in_step() {
     let mut scene = Scene::new();
     scene.open();
-    let frame = packet(SYN, CLIENT, "10.2.0.3:80");
-    for hook in BOTH {
-        assert_eq!(scene.send(hook, &frame).reason, Reason::Forwarded, "{hook:?}");
+    let frame = |family: Family| packet(SYN, &family.at(1, 5, 40_000), &family.at(2, 3, 80));
+    for (hook, family) in each() {
+        let ended = scene.send(hook, &frame(family));
+        assert_eq!(ended.reason, Reason::Forwarded, "{hook:?} {family:?}");
     }
     scene.get().fib_synced();
-    for hook in BOTH {
-        assert_eq!(scene.send(hook, &frame).reason, Reason::NoRoute, "{hook:?}");
+    for (hook, family) in each() {
+        let ended = scene.send(hook, &frame(family));
+        assert_eq!(ended.reason, Reason::NoRoute, "{hook:?} {family:?}");
     }
 }
 
@@ -147,28 +157,30 @@ fn programs_are_loaded_when_they_are_needed_and_taken_over_by_the_next_process_o
 #[test]
 fn a_program_that_has_lost_what_it_leads_to_drops_what_is_not_its_own_counted_and_is_loaded_anew() {
     let mut scene = Scene::new();
-    for hook in BOTH {
-        scene.serve(VIP, Tcp, Maglev, &BACKENDS);
-        let client = format!("10.1.0.5:{}", 40_000 + hook as u16);
-        let backend = scene.send(hook, &packet(SYN, &client, VIP)).frame().to;
+    for (hook, family) in each() {
+        let vip = &family.vip(1);
+        serve(&mut scene, family, 1, Maglev);
+        let client = family.at(1, 5, 40_000 + hook as u16);
+        let backend = scene.send(hook, &packet(SYN, &client, vip)).frame().to;
         scene.send(hook, &packet(SYN_ACK, &backend.to_string(), &client));
-        scene.send(hook, &packet(ACK, &client, VIP));
+        scene.send(hook, &packet(ACK, &client, vip));
         let id = |scene: &mut Scene| scene.get().program(hook).unwrap().info().unwrap().id();
         // Who has loaded it has the array open.
         scene.open();
         let first = id(&mut scene);
         // The kernel empties an array that nobody in user space holds, as soon as it comes to it.
         scene.arrays().iter().for_each(|array| std::fs::remove_file(array).unwrap());
+        let other = family.at(1, 6, 50_000 + hook as u16);
         let deadline = Instant::now() + Duration::from_secs(5);
-        while scene.send(hook, &packet(SYN, "10.1.0.6:50000", VIP)).reason != Reason::TableFault {
-            assert!(Instant::now() < deadline, "{hook:?}: it is never emptied");
+        while scene.send(hook, &packet(SYN, &other, vip)).reason != Reason::TableFault {
+            assert!(Instant::now() < deadline, "{hook:?} {family:?}: it is never emptied");
         }
-        let established = scene.send(hook, &packet(ACK, &client, VIP));
-        assert_eq!(established.reason, Reason::ForwardedToBackend, "{hook:?}");
+        let established = scene.send(hook, &packet(ACK, &client, vip));
+        assert_eq!(established.reason, Reason::ForwardedToBackend, "{hook:?} {family:?}");
         scene.open();
-        assert_ne!(id(&mut scene), first, "{hook:?}");
-        let ended = scene.send(hook, &packet(SYN, "10.1.0.7:50000", VIP));
-        assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?}");
+        assert_ne!(id(&mut scene), first, "{hook:?} {family:?}");
+        let ended = scene.send(hook, &packet(SYN, &other, vip));
+        assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?} {family:?}");
     }
 }
 

@@ -1,69 +1,64 @@
 //! Services: what reaches a backend, what comes back, and what begins and ends a flow.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::slice::from_ref;
 
+use ipnetwork::IpNetwork;
 use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
-use lb_dataplane::table::Protocol::{Tcp, Udp};
-use lb_dataplane::{FlowFilter, FlowPlace, FlowState, Hook, Passed, Reason, Sizes};
+use lb_dataplane::table::Protocol::{self, Tcp, Udp};
+use lb_dataplane::{FlowFilter, FlowPlace, FlowState, Hook, Passed, Reason, Sizes, seconds};
 
 use crate::family::{FAMILIES, Family, each};
-use crate::frame::{ACK, Carries, ECHO, FIN, Frame, RST, RST_ACK, SYN, SYN_ACK, UDP, packet};
+use crate::frame::{
+    ACK, Carries, ECHO, ECHO6, FIN, Frame, RST, RST_ACK, SYN, SYN_ACK, UDP, packet,
+};
+use crate::routed::routed;
 use crate::scene::{BACKEND_SIDE, BOTH, CLIENT_SIDE, Scene, small};
 
-const VIP: &str = "192.0.2.1:80";
-const CLIENT: &str = "10.1.0.5:40000";
-const BACKEND: &str = "10.2.0.9:8080";
-
-fn one_backend(protocol: lb_dataplane::table::Protocol) -> Scene {
+fn one_backend(family: Family, protocol: Protocol) -> Scene {
+    let [vip, _, backend] = &family.ends();
     let mut scene = Scene::new();
-    scene.serve(VIP, protocol, Maglev, &[BACKEND]);
+    scene.serve(vip, protocol, Maglev, &[backend]);
     scene
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
 }
 
 #[test]
 fn a_connection_is_translated_both_ways() {
-    for hook in BOTH {
-        let mut scene = one_backend(Tcp);
-        let syn = packet(SYN, CLIENT, VIP);
+    for (hook, family) in each() {
+        let [vip, client, backend] = &family.ends();
+        let mut scene = one_backend(family, Tcp);
+        let syn = packet(SYN, client, vip);
         let sent = scene.send(hook, &syn);
         assert_eq!((sent.reason, sent.ifindex), (Reason::ForwardedToBackend, 8), "{hook:?}");
-        let expected = Frame {
-            destination_mac: BACKEND_SIDE.destination_mac.unwrap(),
-            source_mac: BACKEND_SIDE.source_mac,
-            to: BACKEND.parse().unwrap(),
-            ttl: 63,
-            ..syn
-        };
-        assert_eq!(sent.frame(), expected, "{hook:?}");
+        let expected = Frame { to: address(backend), ..routed(&syn, &BACKEND_SIDE) };
+        assert_eq!(sent.frame(), expected, "{hook:?} {family:?}");
 
-        let answer = packet(SYN_ACK, BACKEND, CLIENT);
+        let answer = packet(SYN_ACK, backend, client);
         let back = scene.send(hook, &answer);
         assert_eq!((back.reason, back.ifindex), (Reason::ForwardedToClient, 7), "{hook:?}");
-        let expected = Frame {
-            destination_mac: CLIENT_SIDE.destination_mac.unwrap(),
-            source_mac: CLIENT_SIDE.source_mac,
-            from: VIP.parse().unwrap(),
-            ttl: 63,
-            ..answer
-        };
-        assert_eq!(back.frame(), expected, "{hook:?}");
-        assert_eq!(scene.send(hook, &packet(ACK, CLIENT, VIP)).frame().to, expected_backend());
+        let expected = Frame { from: address(vip), ..routed(&answer, &CLIENT_SIDE) };
+        assert_eq!(back.frame(), expected, "{hook:?} {family:?}");
+        let next = scene.send(hook, &packet(ACK, client, vip)).frame();
+        assert_eq!(next.to, address(backend), "{hook:?} {family:?}");
     }
-}
-
-fn expected_backend() -> std::net::SocketAddr {
-    BACKEND.parse().unwrap()
 }
 
 #[test]
 fn every_length_and_ip_options_keep_checksums_right() {
-    for hook in BOTH {
-        let mut scene = one_backend(Tcp);
-        for len in [0, 1, 2, 3, 7, 64, 513, 1400, 1440] {
-            for options in [vec![], vec![1; 4], vec![1; 20]] {
-                let frame = Frame { options, ..packet(ACK, CLIENT, VIP).payload(len) };
+    for (hook, family) in each() {
+        let [vip, client, _] = &family.ends();
+        let mut scene = one_backend(family, Tcp);
+        for len in [0, 1, 2, 3, 7, 64, 513, 1400, 1420] {
+            for options in [vec![], vec![1; 8], vec![1; if family == Family::V4 { 20 } else { 16 }]]
+            {
+                let frame = Frame { options, ..packet(ACK, client, vip).payload(len) };
                 let ended = scene.send(hook, &frame);
-                assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?} {len}");
+                assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?} {family:?} {len}");
                 assert_eq!(ended.frame().options, frame.options);
                 assert_eq!(ended.frame().payload, frame.payload);
             }
@@ -73,17 +68,18 @@ fn every_length_and_ip_options_keep_checksums_right() {
 
 #[test]
 fn datagrams_are_translated_and_none_for_a_checksum_stays_none() {
-    for hook in BOTH {
-        let mut scene = one_backend(Udp);
+    for (hook, family) in each() {
+        let [vip, client, backend] = &family.ends();
+        let mut scene = one_backend(family, Udp);
         for checksum in [true, false] {
             let carries = Carries::Udp { checksum };
-            let there = scene.send(hook, &packet(carries, CLIENT, VIP));
-            assert_eq!(there.reason, Reason::ForwardedToBackend);
-            assert_eq!(there.frame().carries, carries, "{hook:?}");
-            assert_eq!(there.frame().to, expected_backend());
-            let back = scene.send(hook, &packet(carries, BACKEND, CLIENT));
-            assert_eq!(back.reason, Reason::ForwardedToClient);
-            assert_eq!(back.frame().carries, carries, "{hook:?}");
+            let there = scene.send(hook, &packet(carries, client, vip));
+            assert_eq!(there.reason, Reason::ForwardedToBackend, "{hook:?} {family:?}");
+            assert_eq!(there.frame().carries, carries, "{hook:?} {family:?}");
+            assert_eq!(there.frame().to, address(backend));
+            let back = scene.send(hook, &packet(carries, backend, client));
+            assert_eq!(back.reason, Reason::ForwardedToClient, "{hook:?} {family:?}");
+            assert_eq!(back.frame().carries, carries, "{hook:?} {family:?}");
         }
     }
 }
@@ -195,6 +191,28 @@ fn a_syn_on_a_closed_flow_begins_anew_and_one_on_a_live_flow_does_not() {
 }
 
 #[test]
+fn flows_end_and_begin_anew() {
+    for (hook, family) in each() {
+        let [vip, client, _] = &family.ends();
+        let mut scene = Scene::new();
+        scene.serve(vip, Tcp, RoundRobin, &[&family.at(2, 1, 80), &family.at(2, 2, 80)]);
+        let to = |scene: &mut Scene, carries| scene.send(hook, &packet(carries, client, vip));
+        let first = to(&mut scene, SYN).frame().to;
+        assert_eq!(to(&mut scene, SYN).frame().to, first, "a retransmission");
+        scene.send(hook, &packet(RST_ACK, &first.to_string(), client));
+        assert_ne!(to(&mut scene, SYN).frame().to, first, "a new connection has its own turn");
+        assert_eq!(to(&mut scene, FIN).reason, Reason::ForwardedToBackend);
+        to(&mut scene, RST);
+        scene.let_pass(seconds(60));
+        assert_eq!(scene.age().0, 1, "{hook:?} {family:?}: both directions as one");
+        assert_eq!(scene.entries().len() + scene.entries6().len(), 0, "{hook:?} {family:?}");
+        let counters = scene.get().service_counters().unwrap();
+        let backends = counters.values().flat_map(|service| &service.backends);
+        assert_eq!(backends.map(|backend| backend.active + backend.half_open).sum::<u64>(), 0);
+    }
+}
+
+#[test]
 fn a_full_table_refuses_new_flows_and_keeps_the_old_ones() {
     for (hook, family) in each() {
         let [vip, _, backend] = &family.ends();
@@ -242,174 +260,210 @@ fn one_client_port_through_two_vips_to_one_backend_collides() {
 
 #[test]
 fn an_echo_request_to_a_vip_is_answered_in_place() {
-    for hook in BOTH {
-        let mut scene = one_backend(Tcp);
-        let request = packet(ECHO, "10.1.0.5:77", "192.0.2.1:0").ttl(3).payload(57);
-        let reply = scene.send(hook, &request);
-        assert_eq!(reply.reason, Reason::EchoAnswered, "{hook:?}");
+    for (hook, family) in each() {
+        let (request, reply) = if family == Family::V4 { (ECHO, 0) } else { (ECHO6, 129) };
+        let mut scene = one_backend(family, Tcp);
+        let vip = family.vip(1).replace(":80", ":0");
+        let request = packet(request, &family.at(1, 5, 77), &vip).ttl(3).payload(57);
+        let answer = scene.send(hook, &request);
+        assert_eq!(answer.reason, Reason::EchoAnswered, "{hook:?} {family:?}");
         let expected = Frame {
             destination_mac: request.source_mac,
             source_mac: request.destination_mac,
-            from: "192.0.2.1:77".parse().unwrap(),
-            to: "10.1.0.5:0".parse().unwrap(),
-            carries: Carries::Icmp { kind: 0, code: 0 },
+            from: SocketAddr::new(request.to.ip(), 77),
+            to: SocketAddr::new(request.from.ip(), 0),
+            carries: Carries::Icmp { kind: reply, code: 0 },
             ttl: 64,
             ..request
         };
-        assert_eq!(reply.frame(), expected, "{hook:?}");
+        assert_eq!(answer.frame(), expected, "{hook:?} {family:?}");
     }
 }
 
 #[test]
 fn nothing_of_a_service_is_passed_on_as_it_came() {
-    for hook in BOTH {
+    for (hook, family) in each() {
+        let [vip, client, backend] = &family.ends();
+        let what = format!("{hook:?} {family:?}");
         let mut scene = Scene::new();
-        scene.serve(VIP, Tcp, Maglev, &[]);
-        let ended = scene.send(hook, &packet(SYN, CLIENT, VIP));
-        assert_eq!(ended.reason, Reason::NoBackend, "{hook:?}");
-        scene.serve(VIP, Tcp, Maglev, &[BACKEND]);
-        for (fragment, from) in [(0x2000, "10.1.0.6:0"), (0x00b9, CLIENT), (0x20b9, CLIENT)] {
+        scene.serve(vip, Tcp, Maglev, &[]);
+        let ended = scene.send(hook, &packet(SYN, client, vip));
+        assert_eq!(ended.reason, Reason::NoBackend, "{what}");
+        scene.serve(vip, Tcp, Maglev, &[backend]);
+        let other = &family.at(1, 6, 0);
+        for (fragment, from) in [(0x2000, other), (0x00b9, client), (0x20b9, client)] {
             let carries = if fragment == 0x2000 { Carries::Other(17) } else { ACK };
-            let ended = scene.send(hook, &Frame { fragment, ..packet(carries, from, VIP) });
+            let ended = scene.send(hook, &Frame { fragment, ..packet(carries, from, vip) });
             let is_first = fragment == 0x2000;
             let expected = if is_first { Reason::FragmentToVip } else { Reason::FragmentKept };
-            assert_eq!(ended.reason, expected, "{hook:?}");
+            assert_eq!(ended.reason, expected, "{what}");
         }
-        let ended = scene.send(hook, &packet(SYN, CLIENT, VIP).ttl(1));
-        assert_eq!(ended.reason, Reason::FlowTtlExpired, "{hook:?}");
-        let mut short = packet(SYN, CLIENT, VIP).payload(0).bytes();
-        short.truncate(14 + 20 + 12);
-        assert_eq!(scene.send_bytes(hook, &short, None).reason, Reason::Malformed, "{hook:?}");
+        let ended = scene.send(hook, &packet(SYN, client, vip).ttl(1));
+        assert_eq!(ended.reason, Reason::FlowTtlExpired, "{what}");
+        let mut short = packet(SYN, client, vip).payload(0).bytes();
+        short.truncate(short.len() - 8);
+        assert_eq!(scene.send_bytes(hook, &short, None).reason, Reason::Malformed, "{what}");
     }
 }
 
 #[test]
 fn counters_say_what_went_where() {
-    for hook in BOTH {
-        let mut scene = one_backend(Tcp);
-        let frame = packet(SYN, CLIENT, VIP);
+    for (hook, family) in each() {
+        let ends @ [vip, client, backend] = &family.ends();
+        let mut scene = one_backend(family, Tcp);
+        let frame = packet(SYN, client, vip);
         scene.send(hook, &frame);
-        let reply = packet(SYN_ACK, BACKEND, CLIENT);
+        let reply = packet(SYN_ACK, backend, client);
         scene.send(hook, &reply);
-        scene.send(hook, &packet(ACK, CLIENT, VIP));
+        scene.send(hook, &packet(ACK, client, vip));
         let counters = scene.get().service_counters().unwrap();
         let (key, count) = counters.into_iter().next().unwrap();
-        assert_eq!((key.address.to_string(), key.port), ("192.0.2.1".to_owned(), 80));
+        assert_eq!(SocketAddr::new(key.address, key.port), address(vip), "{hook:?}");
         let there = Passed { packets: 2, bytes: 2 * frame.bytes().len() as u64 };
         let back = Passed { packets: 1, bytes: reply.bytes().len() as u64 };
         let counted = (count.to_backend, count.to_client, count.flows);
-        assert_eq!(counted, (there, back, 1), "{hook:?}");
-        let backend = count.backends[0];
-        assert_eq!((backend.to_backend, backend.to_client, backend.flows), (there, back, 1));
-        assert_eq!((backend.address.to_string(), backend.port), ("10.2.0.9".to_owned(), 8080));
+        assert_eq!(counted, (there, back, 1), "{hook:?} {family:?}");
+        let of = &count.backends[0];
+        assert_eq!((of.to_backend, of.to_client, of.flows), (there, back, 1));
+        assert_eq!(SocketAddr::new(of.address, of.port), address(backend), "{hook:?}");
         assert_eq!(scene.count(Reason::ForwardedToBackend), 2);
         assert_eq!(scene.count(Reason::ForwardedToClient), 1);
 
         let flows = scene.get().flows(10);
         assert_eq!(flows.len(), 1, "one flow, not one per direction");
         let flow = flows[0];
-        assert_eq!(
-            (flow.client.to_string(), flow.vip.to_string(), flow.backend.to_string()),
-            (CLIENT.to_owned(), VIP.to_owned(), BACKEND.to_owned())
-        );
+        let told = [flow.vip, flow.client, flow.backend].map(|end| end.to_string());
+        assert_eq!(told, *ends, "{hook:?} {family:?}");
         assert!(flow.idle.as_secs() < 60, "{:?}", flow.idle);
     }
 }
 
 #[test]
 fn a_list_is_of_the_flows_that_are_asked_for_page_by_page() {
-    let other = "192.0.2.2:443";
-    let mut scene = Scene::with_sizes(Sizes { flow_entries: 16_384, ..small() });
-    let backends: [&[&str]; 2] = [&[BACKEND], &["10.2.0.10:8443"]];
-    scene.apply(&[
-        (VIP, Tcp, Maglev, backends[0]),
-        (VIP, Udp, Maglev, backends[0]),
-        (other, Tcp, Maglev, backends[1]),
-    ]);
-    for number in 0..200 {
-        let client = format!("10.1.{}.5:{}", number % 2, 40_000 + number);
-        scene.send(Hook::Tc, &packet(SYN, &client, VIP));
-        scene.send(Hook::Tc, &packet(UDP, &client, VIP));
-        scene.send(Hook::Tc, &packet(SYN, &client.replace(":4", ":5"), other));
-        if number < 50 {
-            scene.send(Hook::Tc, &packet(SYN_ACK, BACKEND, &client));
-            scene.send(Hook::Tc, &packet(ACK, &client, VIP));
-        }
-        if number < 20 {
-            scene.send(Hook::Tc, &packet(FIN, &client, VIP));
-        }
-    }
-    let at = |text: &str, ports| Some((text.parse().unwrap(), ports));
-    let all = FlowFilter::default();
-    let closing = FlowFilter { state: Some(FlowState::Closing), ..all.clone() };
-    let cases = [
-        (all.clone(), 600),
-        (FlowFilter { client: Some("10.1.1.0/24".parse().unwrap()), ..all.clone() }, 300),
-        (FlowFilter { vip: at("192.0.2.2", 1..=65_535), ..all.clone() }, 200),
-        (FlowFilter { vip: at("192.0.2.2", 1..=442), ..all.clone() }, 0),
-        (FlowFilter { backend: at("10.2.0.9", 8080..=8080), ..all.clone() }, 400),
-        (FlowFilter { protocol: Some(Udp), ..all.clone() }, 200),
-        (FlowFilter { state: Some(FlowState::Established), ..all.clone() }, 30),
-        (FlowFilter { protocol: Some(Udp), ..closing.clone() }, 0),
-        (closing, 20),
-    ];
-    for (filter, count) in cases {
-        for limit in [1, 7, 1000] {
-            let (mut told, mut place) = (Vec::new(), Some(FlowPlace::default()));
-            while let Some(from) = place {
-                let (flows, next) = scene.get().flow_page(from, limit, &filter);
-                assert!(flows.len() <= limit && flows.iter().all(|flow| filter.takes(flow)));
-                told.extend(flows.iter().map(|flow| (flow.client, flow.vip, flow.protocol)));
-                place = next;
+    for (hook, family) in each() {
+        let [vip, _, backend] = &family.ends();
+        let other = &family.vip(2).replace(":80", ":443");
+        let sizes = Sizes { flow_entries: 16_384, flow_entries6: 16_384, ..small() };
+        let mut scene = Scene::with_sizes(sizes);
+        let others: [&str; 1] = [&family.at(2, 10, 8443)];
+        scene.apply(&[
+            (vip, Tcp, Maglev, &[backend]),
+            (vip, Udp, Maglev, &[backend]),
+            (other, Tcp, Maglev, &others),
+        ]);
+        for number in 0..200 {
+            let at = |port| family.at(1, number % 2 * 256 + 5, port + number);
+            let client = at(40_000);
+            scene.send(hook, &packet(SYN, &client, vip));
+            scene.send(hook, &packet(UDP, &client, vip));
+            scene.send(hook, &packet(SYN, &at(50_000), other));
+            if number < 50 {
+                scene.send(hook, &packet(SYN_ACK, backend, &client));
+                scene.send(hook, &packet(ACK, &client, vip));
             }
-            told.sort_unstable();
-            told.dedup();
-            assert_eq!(told.len(), count, "{filter:?}, {limit} a page");
+            if number < 20 {
+                scene.send(hook, &packet(FIN, &client, vip));
+            }
+        }
+        let at = |end: &str, ports| Some((address(end).ip(), ports));
+        let near = IpNetwork::new(family.host(1, 256), family.bits(24)).unwrap();
+        let all = FlowFilter::default();
+        let closing = FlowFilter { state: Some(FlowState::Closing), ..all.clone() };
+        let cases = [
+            (all.clone(), 600),
+            (FlowFilter { client: Some(near), ..all.clone() }, 300),
+            (FlowFilter { vip: at(other, 1..=65_535), ..all.clone() }, 200),
+            (FlowFilter { vip: at(other, 1..=442), ..all.clone() }, 0),
+            (FlowFilter { backend: at(backend, 8080..=8080), ..all.clone() }, 400),
+            (FlowFilter { protocol: Some(Udp), ..all.clone() }, 200),
+            (FlowFilter { state: Some(FlowState::Established), ..all.clone() }, 30),
+            (FlowFilter { protocol: Some(Udp), ..closing.clone() }, 0),
+            (closing, 20),
+        ];
+        for (filter, count) in cases {
+            for limit in [1, 7, 1000] {
+                let told = told(&mut scene, &filter, limit);
+                assert_eq!(told, count, "{hook:?} {family:?} {filter:?}, {limit} a page");
+            }
         }
     }
 }
 
-#[test]
-fn pages_have_each_flow_once_while_others_begin_and_end() {
-    let mut scene = one_backend(Tcp);
-    let client = |number: u16| format!("10.1.0.5:{}", 40000 + number);
-    for number in 0..300 {
-        scene.send(Hook::Tc, &packet(SYN, &client(number), VIP));
-        scene.send(Hook::Tc, &packet(SYN_ACK, BACKEND, &client(number)));
-        scene.send(Hook::Tc, &packet(ACK, &client(number), VIP));
+/// How many flows pages of so many have for a filter.
+fn told(scene: &mut Scene, filter: &FlowFilter, limit: usize) -> usize {
+    let (mut told, mut place) = (Vec::new(), Some(FlowPlace::default()));
+    while let Some(from) = place {
+        let (flows, next) = scene.get().flow_page(from, limit, filter);
+        assert!(flows.len() <= limit && flows.iter().all(|flow| filter.takes(flow)));
+        told.extend(flows.iter().map(|flow| (flow.client, flow.vip, flow.protocol)));
+        place = next;
     }
-    for limit in [1, 2, 7, 1000] {
-        let (mut told, mut place, mut pages) = (Vec::new(), FlowPlace::default(), 0);
-        loop {
-            let (flows, next) = scene.get().flow_page(place, limit, &FlowFilter::default());
-            assert!(flows.len() <= limit && (next.is_none() || !flows.is_empty()));
-            told.extend(flows.iter().map(|flow| flow.client.to_string()));
-            let Some(next) = next else { break };
-            // As a client has it.
-            place = next.to_string().parse().unwrap();
-            pages += 1;
-            // One begins, of which nobody says on which page it is.
-            scene.send(Hook::Tc, &packet(SYN, &format!("10.1.0.6:{}", 40000 + pages % 50), VIP));
+    told.sort_unstable();
+    told.dedup();
+    told.len()
+}
+
+#[test]
+fn pages_of_both_families_have_each_flow_once_while_others_begin_and_end() {
+    for hook in BOTH {
+        let mut scene = Scene::new();
+        let ends = FAMILIES.map(Family::ends);
+        let services = ends.each_ref().map(|[vip, _, backend]| [vip.as_str(), backend.as_str()]);
+        scene.apply(&services.each_ref().map(|[vip, there]| (*vip, Tcp, Maglev, from_ref(there))));
+        let client = |number: u16| FAMILIES[usize::from(number % 2)].at(1, 5, 40_000 + number);
+        for number in 0..300 {
+            let [vip, _, backend] = &ends[usize::from(number % 2)];
+            scene.send(hook, &packet(SYN, &client(number), vip));
+            scene.send(hook, &packet(SYN_ACK, backend, &client(number)));
+            scene.send(hook, &packet(ACK, &client(number), vip));
         }
-        told.retain(|client| client.starts_with("10.1.0.5:"));
-        told.sort();
-        let all: Vec<_> = (0..300).map(client).collect();
-        assert_eq!(told, all, "{limit}");
+        let mut all: Vec<_> = (0..300).map(client).collect();
+        all.sort();
+        for limit in [1, 2, 7, 1000] {
+            let (mut told, mut place, mut pages) = (Vec::new(), FlowPlace::default(), 0);
+            loop {
+                let (flows, next) = scene.get().flow_page(place, limit, &FlowFilter::default());
+                assert!(flows.len() <= limit && (next.is_none() || !flows.is_empty()));
+                told.extend(flows.iter().map(|flow| flow.client.to_string()));
+                let Some(next) = next else { break };
+                // As a client has it.
+                place = next.to_string().parse().unwrap();
+                pages += 1;
+                // One begins, of which nobody says on which page it is.
+                let n = usize::from(pages % 2);
+                let other = FAMILIES[n].at(1, 6, 40_000 + pages % 50);
+                scene.send(hook, &packet(SYN, &other, &ends[n][0]));
+            }
+            told.retain(|client| all.binary_search(client).is_ok());
+            told.sort();
+            assert_eq!(told, all, "{hook:?} {limit}");
+        }
     }
 }
 
 #[test]
 fn merged_segments_are_measured_by_segment_at_tc() {
-    let mut scene = one_backend(Tcp);
-    let frame = packet(ACK, CLIENT, VIP).payload(2900).bytes();
-    let ended = scene.send_bytes(Hook::Tc, &frame, None);
-    assert_eq!(ended.reason, Reason::FlowToBeFragmented, "2,940 bytes in one packet");
-    assert_eq!(ended.frame().to, expected_backend(), "rewritten for the kernel");
-    // `gso_segs` and `gso_size` of `struct __sk_buff`.
-    let mut context = [0_u8; 192];
-    context[164..168].copy_from_slice(&2_u32.to_ne_bytes());
-    context[176..180].copy_from_slice(&1450_u32.to_ne_bytes());
-    let ended = scene.send_bytes(Hook::Tc, &frame, Some(&context));
-    assert_eq!(ended.reason, Reason::ForwardedToBackend, "1,490 bytes in each of two");
-    assert_eq!(ended.frame().to, expected_backend());
+    for (family, one) in FAMILIES.into_iter().zip([Reason::FlowToBeFragmented, Reason::FlowTooBig])
+    {
+        let [vip, client, backend] = &family.ends();
+        let mut scene = one_backend(family, Tcp);
+        let frame = packet(ACK, client, vip).payload(2860).bytes();
+        let ended = scene.send_bytes(Hook::Tc, &frame, None);
+        assert_eq!(ended.reason, one, "one packet");
+        if family == Family::V4 {
+            assert_eq!(ended.frame().to, address(backend), "rewritten for the kernel");
+        }
+        // `gso_segs` and `gso_size` of `struct __sk_buff`.
+        let mut context = [0_u8; 192];
+        context[164..168].copy_from_slice(&2_u32.to_ne_bytes());
+        let most = if family == Family::V4 { 1460_u32 } else { 1440 };
+        for (size, reason) in [(most, Reason::ForwardedToBackend), (most + 1, one)] {
+            context[176..180].copy_from_slice(&size.to_ne_bytes());
+            let ended = scene.send_bytes(Hook::Tc, &frame, Some(&context));
+            assert_eq!(ended.reason, reason, "{family:?}: {size} bytes in each of two");
+            if reason == Reason::ForwardedToBackend {
+                assert_eq!(ended.frame().to, address(backend));
+            }
+        }
+    }
 }

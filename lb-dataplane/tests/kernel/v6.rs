@@ -1,14 +1,13 @@
-//! IPv6: services, routing, errors, fragments, extension headers, and the end of flows.
+//! What IPv6 has of its own: extension headers, its special addresses, fragments, and no checksum of the header.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
-use lb_dataplane::table::Algorithm::{LeastConnections, Maglev, RoundRobin};
+use lb_dataplane::table::Algorithm::{LeastConnections, Maglev};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::table::Source;
-use lb_dataplane::{Hook, Reason, Timeouts};
+use lb_dataplane::{Hook, Reason};
 
-use crate::frame::{ACK, Carries, ECHO6, FIN, Frame, RST, RST_ACK, SYN, SYN_ACK, UDP, packet};
+use crate::frame::{ACK, Carries, ECHO6, Frame, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BACKEND_SIDE, BOTH, CLIENT_SIDE, Scene};
 
 const VIP: &str = "[2001:db8:ff::1]:80";
@@ -120,21 +119,6 @@ fn what_is_for_no_service_is_routed_or_left_to_the_kernel() {
 }
 
 #[test]
-fn an_echo_request_to_a_vip_is_answered_in_place() {
-    for hook in BOTH {
-        let mut scene = scene();
-        let ask = packet(ECHO6, "[2001:db8:1::5]:77", "[2001:db8:ff::1]:0");
-        let ended = scene.send(hook, &ask);
-        assert_eq!(ended.reason, Reason::EchoAnswered, "{hook:?}");
-        let answer = ended.frame();
-        assert_eq!(answer.carries, Carries::Icmp { kind: 129, code: 0 });
-        assert_eq!((answer.from.ip(), answer.to.ip()), (ask.to.ip(), ask.from.ip()));
-        assert_eq!((answer.ttl, &answer.payload), (64, &ask.payload));
-        assert_eq!((answer.source_mac, answer.destination_mac), ([0; 6], ask.source_mac));
-    }
-}
-
-#[test]
 fn headers_that_lie_are_dropped_and_those_that_lead_elsewhere_are_the_kernels() {
     let good = packet(UDP, CLIENT, VIP);
     let long = Frame { options: vec![1; 16], ..good.clone() };
@@ -180,82 +164,6 @@ fn headers_that_lie_are_dropped_and_those_that_lead_elsewhere_are_the_kernels() 
             bytes[55 + 8 * n] = 0;
         }
         assert_eq!(scene.send_bytes(hook, &bytes, None).reason, Reason::ExtensionHeaders);
-    }
-}
-
-/// An error that quotes a packet's header, and as much of what follows.
-fn error((kind, code): (u8, u8), from: &str, to: &str, about: &Frame, after: usize) -> Frame {
-    let quoted = about.bytes()[14..].to_vec();
-    let len = (40 + after).min(quoted.len());
-    Frame { payload: quoted[..len].to_vec(), ..packet(Carries::Icmp { kind, code }, from, to) }
-}
-
-#[test]
-fn errors_about_flows_reach_the_side_that_knows_the_packet() {
-    for hook in BOTH {
-        let mut scene = scene();
-        // Unreachable, too big, time exceeded, parameter problem.
-        for (n, kind) in [(1, 4), (2, 0), (3, 0), (4, 1)].into_iter().enumerate() {
-            for (carries, answer, quoted) in [
-                (SYN, SYN_ACK, 8),
-                (SYN, SYN_ACK, 20),
-                (SYN, SYN_ACK, 37),
-                (UDP, UDP, 8),
-                (UDP, UDP, 25),
-            ] {
-                let client = format!("[2001:db8:1::5]:{}", 40_000 + n * 100 + quoted);
-                for from in ["[2001:db8:2::9]:9", "[2001:db8:2::fe]:9"] {
-                    let sent = packet(carries, &client, VIP);
-                    scene.send(hook, &sent);
-                    scene.send(hook, &packet(answer, BACKEND, &client));
-                    let translated = Frame { to: address(BACKEND), ..sent.clone() };
-                    let about = error(kind, from, "[2001:db8:1::5]:0", &translated, quoted);
-                    let ended = scene.send(hook, &about);
-                    assert_eq!((ended.reason, ended.ifindex), (Reason::ErrorToClient, 7));
-                    let expected =
-                        error(kind, "[2001:db8:ff::1]:9", "[2001:db8:1::5]:0", &sent, quoted);
-                    let frame = ended.frame();
-                    assert_eq!(frame.payload, expected.payload, "{hook:?} {carries:?} {kind:?}");
-                    assert_eq!((frame.from, frame.to), (expected.from, expected.to));
-                }
-            }
-            for (first, answer, quoted) in [(UDP, UDP, 25), (SYN, SYN_ACK, 8), (SYN, SYN_ACK, 37)] {
-                scene.send(hook, &packet(first, CLIENT, VIP));
-                let sent = packet(answer, BACKEND, CLIENT);
-                scene.send(hook, &sent);
-                let translated = Frame { from: address(VIP), ..sent.clone() };
-                let (router, vip) = ("[2001:db8:1::fe]:9", "[2001:db8:ff::1]:0");
-                let ended = scene.send(hook, &error(kind, router, vip, &translated, quoted));
-                assert_eq!((ended.reason, ended.ifindex), (Reason::ErrorToBackend, 8), "{hook:?}");
-                let expected = error(kind, router, "[2001:db8:2::9]:0", &sent, quoted);
-                assert_eq!(ended.frame().payload, expected.payload, "{hook:?} {kind:?} {answer:?}");
-            }
-        }
-    }
-}
-
-#[test]
-fn senders_of_what_is_too_big_or_too_old_are_told() {
-    for hook in BOTH {
-        let mut scene = scene();
-        scene.send(hook, &packet(SYN, CLIENT, VIP));
-        let mut punts = scene.get().take_punts().unwrap().unwrap();
-        for (frame, reason, head) in [
-            (
-                packet(ACK, CLIENT, VIP).payload(1441),
-                Reason::FlowTooBig,
-                [2, 0, 0, 0, 0, 0, 5, 220],
-            ),
-            (packet(ACK, CLIENT, VIP).ttl(1), Reason::FlowTtlExpired, [3, 0, 0, 0, 0, 0, 0, 0]),
-        ] {
-            let ended = scene.send(hook, &frame);
-            assert_eq!(ended.reason, reason, "{hook:?}");
-            let answer = punts.next_answer(Instant::now()).unwrap();
-            assert_eq!(answer.to, frame.from.ip());
-            assert_eq!(answer.packet[..8], head, "{hook:?}");
-            let quoted = &answer.packet[8..];
-            assert!(quoted.len() >= 48 && frame.bytes()[14..].starts_with(quoted), "{hook:?}");
-        }
     }
 }
 
@@ -329,39 +237,6 @@ fn flows_come_from_sources_of_ours_and_choices_are_the_same() {
         let ended = scene.send(hook, &packet(SYN, "[2001:db8:1::5]:41000", VIP));
         assert_eq!(ended.reason, Reason::NoSourcePort);
     }
-}
-
-#[test]
-fn flows_end_and_begin_anew() {
-    let mut scene = Scene::with(|options| {
-        options.timeouts = Timeouts { tcp_closed: 1, ..Timeouts::default() };
-    });
-    scene.serve(VIP, Tcp, RoundRobin, &["[2001:db8:2::1]:80", "[2001:db8:2::2]:80"]);
-    let to = |scene: &mut Scene, carries| scene.send(Hook::Tc, &packet(carries, CLIENT, VIP));
-    let first = to(&mut scene, SYN).frame().to;
-    assert_eq!(to(&mut scene, SYN).frame().to, first, "a retransmission");
-    scene.send(Hook::Tc, &packet(RST_ACK, &first.to_string(), CLIENT));
-    assert_ne!(to(&mut scene, SYN).frame().to, first, "a new connection has its own turn");
-    assert_eq!(to(&mut scene, FIN).reason, Reason::ForwardedToBackend);
-    to(&mut scene, RST);
-    let deadline = Instant::now() + Duration::from_secs(40);
-    while !scene.get().flows(9).is_empty() {
-        scene.get().age().unwrap();
-        assert!(Instant::now() < deadline, "the flow never ends");
-    }
-    let counters = scene.get().service_counters().unwrap();
-    assert!(counters.values().flat_map(|s| &s.backends).all(|b| b.active + b.half_open == 0));
-}
-
-#[test]
-fn a_new_process_goes_on_with_services_and_flows() {
-    let mut scene = scene();
-    scene.send(Hook::Tc, &packet(SYN, CLIENT, VIP));
-    scene.open();
-    let back = scene.send(Hook::Tc, &packet(SYN_ACK, BACKEND, CLIENT));
-    assert_eq!(back.reason, Reason::ForwardedToClient);
-    scene.apply(&[(VIP, Tcp, Maglev, &[BACKEND]), (VIP, Udp, Maglev, &[BACKEND])]);
-    assert_eq!(scene.send(Hook::Tc, &packet(UDP, CLIENT, VIP)).frame().to, address(BACKEND));
 }
 
 #[test]
