@@ -7,8 +7,9 @@ use std::time::Instant;
 use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::table::{Source, Table};
-use lb_dataplane::{Hook, Reason, Sizes, Timeouts};
+use lb_dataplane::{Hook, Reason, Sizes, Timeouts, seconds};
 
+use crate::errors::together;
 use crate::frame::{ACK, Carries, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet, sum};
 use crate::scene::{BACKEND_SIDE, BOTH, CLIENT_SIDE, Scene, small};
 
@@ -42,6 +43,11 @@ const FROM_6_TO_4: Sides = Sides {
     longer: -20,
 };
 const SIDES: [Sides; 2] = [FROM_4_TO_6, FROM_6_TO_4];
+
+/// Both at both hooks.
+fn each() -> impl Iterator<Item = (Hook, Sides)> {
+    BOTH.into_iter().flat_map(|hook| SIDES.map(|sides| (hook, sides)))
+}
 
 fn scene(sides: Sides) -> Scene {
     serving(Scene::new(), sides)
@@ -349,26 +355,19 @@ fn number(frame: &[u8]) -> u32 {
 
 #[test]
 fn the_checksum_of_a_datagram_in_fragments_is_right_for_the_whole() {
-    let mut scene = scene(FROM_4_TO_6);
-    for hook in BOTH {
-        let whole = packet(UDP, FROM_4_TO_6.client, FROM_4_TO_6.vip).payload(2000);
-        let datagram = whole.bytes()[34..].to_vec();
-        let mut together = Vec::new();
-        for (fragment, part) in [(MORE_FRAGMENTS, 0..1000), (125, 1000..2008)] {
-            let mut frame = packet(Carries::Other(17), FROM_4_TO_6.client, FROM_4_TO_6.vip);
-            frame.fragment = fragment;
-            frame.payload = datagram[part].to_vec();
-            let out = scene.send(hook, &frame);
-            assert_eq!(out.reason, Reason::ForwardedToBackend, "{hook:?}");
-            together.extend(&out.bytes()[62..]);
-            if fragment == 125 {
-                let mut bytes = out.bytes()[..54].to_vec();
-                bytes[18..20].copy_from_slice(&2008_u16.to_be_bytes());
-                bytes[20] = 17;
-                bytes.extend(&together);
-                assert_eq!(Frame::parse(&bytes).payload, whole.payload);
-            }
-        }
+    for (hook, sides) in each() {
+        let mut scene = scene(sides);
+        let whole = packet(UDP, sides.client, sides.vip).payload(2000);
+        let header_len = header_len(&whole);
+        let datagram = whole.bytes()[14 + header_len..].to_vec();
+        let out = [(MORE_FRAGMENTS, 0..1000), (125, 1000..2008)].map(|(fragment, part)| {
+            let payload = datagram[part].to_vec();
+            let frame = packet(Carries::Other(17), sides.client, sides.vip);
+            let ended = scene.send(hook, &Frame { fragment, payload, ..frame });
+            assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?} {sides:?}");
+            ended.bytes().to_vec()
+        });
+        assert_eq!(together(&out).payload, whole.payload, "{hook:?} {sides:?}");
     }
 }
 
@@ -573,28 +572,25 @@ fn an_error_that_is_damaged_or_has_no_counterpart_is_dropped() {
 
 #[test]
 fn a_flow_ends_in_both_tables_at_once() {
-    for sides in SIDES {
-        let timeouts = Timeouts { tcp_closed: 1, ..Timeouts::default() };
-        let mut scene = serving(Scene::with(|options| options.timeouts = timeouts), sides);
-        let out = scene.send(Hook::Tc, &packet(SYN, sides.client, sides.vip)).frame();
+    for (hook, sides) in each() {
+        let mut scene = scene(sides);
+        let out = scene.send(hook, &packet(SYN, sides.client, sides.vip)).frame();
         let back = |carries| Frame { to: out.from, ..packet(carries, sides.backend, sides.vip) };
-        scene.send(Hook::Tc, &back(SYN_ACK));
-        scene.send(Hook::Tc, &packet(ACK, sides.client, sides.vip));
+        scene.send(hook, &back(SYN_ACK));
+        scene.send(hook, &packet(ACK, sides.client, sides.vip));
         // A connection that begins anew comes from another port.
-        scene.send(Hook::Tc, &packet(FIN, sides.client, sides.vip));
-        scene.send(Hook::Tc, &back(FIN));
-        let again = scene.send(Hook::Tc, &packet(SYN, sides.client, sides.vip)).frame();
+        scene.send(hook, &packet(FIN, sides.client, sides.vip));
+        scene.send(hook, &back(FIN));
+        let again = scene.send(hook, &packet(SYN, sides.client, sides.vip)).frame();
         assert_ne!(again.from, out.from);
-        let ended = scene.send(Hook::Tc, &back(ACK));
-        assert_ne!(ended.reason, Reason::ForwardedToClient, "{sides:?}");
-        scene.send(Hook::Tc, &Frame { to: again.from, ..back(RST) });
-        let deadline = Instant::now() + std::time::Duration::from_secs(40);
-        while !scene.get().flows(99).is_empty() {
-            scene.get().age().unwrap();
-            assert!(Instant::now() < deadline, "the flow never ends");
-        }
-        let ended = scene.send(Hook::Tc, &Frame { to: again.from, ..back(ACK) });
-        assert_ne!(ended.reason, Reason::ForwardedToClient, "{sides:?}");
+        let ended = scene.send(hook, &back(ACK));
+        assert_ne!(ended.reason, Reason::ForwardedToClient, "{hook:?} {sides:?}");
+        scene.send(hook, &Frame { to: again.from, ..back(RST) });
+        scene.let_pass(seconds(60));
+        assert_eq!(scene.age().0, 1, "{hook:?} {sides:?}");
+        assert_eq!((scene.entries(), scene.entries6()), (vec![], vec![]), "{hook:?} {sides:?}");
+        let ended = scene.send(hook, &Frame { to: again.from, ..back(ACK) });
+        assert_ne!(ended.reason, Reason::ForwardedToClient, "{hook:?} {sides:?}");
         let counters = scene.get().service_counters().unwrap();
         assert!(counters.values().flat_map(|s| &s.backends).all(|b| b.active + b.half_open == 0));
     }
@@ -602,30 +598,27 @@ fn a_flow_ends_in_both_tables_at_once() {
 
 #[test]
 fn both_sides_of_a_silent_flow_hear_a_rst_in_their_own_family() {
-    for sides in SIDES {
+    for (hook, sides) in each() {
         let mut scene = Scene::new();
         scene.template.resets_idle = true;
         let mut scene = serving(scene, sides);
-        let out = scene.send(Hook::Tc, &packet(SYN, sides.client, sides.vip)).frame();
+        let out = scene.send(hook, &packet(SYN, sides.client, sides.vip)).frame();
         let back = Frame { to: out.from, ..packet(SYN_ACK, sides.backend, sides.vip) };
-        scene.send(Hook::Tc, &back);
-        scene.send(Hook::Tc, &packet(ACK, sides.client, sides.vip));
+        scene.send(hook, &back);
+        scene.send(hook, &packet(ACK, sides.client, sides.vip));
         scene.let_pass(Timeouts::default().tcp_established + 1);
-        let mut told = Vec::new();
-        loop {
-            let aged = scene.get().age().unwrap();
-            told.extend(aged.resets.iter().map(|reset| reset.to));
-            if aged.wrapped {
-                break;
-            }
-        }
-        assert_eq!(told, [address(sides.client).ip(), address(sides.backend).ip()], "{sides:?}");
+        let told: Vec<_> = scene.age().1.iter().map(|reset| reset.to).collect();
+        assert_eq!(
+            told,
+            [address(sides.client).ip(), address(sides.backend).ip()],
+            "{hook:?} {sides:?}"
+        );
     }
 }
 
 #[test]
 fn ports_of_a_source_are_shared_by_no_two_flows_and_run_out_counted() {
-    for (hook, sides) in BOTH.into_iter().zip(SIDES) {
+    for (hook, sides) in each() {
         let mut scene = Scene::new();
         let address = sides.source.parse().unwrap();
         scene.sources = vec![Source { address, first_port: 2000, last_port: 2003 }];
@@ -646,7 +639,7 @@ fn ports_of_a_source_are_shared_by_no_two_flows_and_run_out_counted() {
 
 #[test]
 fn where_one_table_is_full_no_entry_stays_in_the_other() {
-    for sides in SIDES {
+    for (hook, sides) in each() {
         // Room for clients' directions only a little.
         let sizes = match address(sides.client).is_ipv4() {
             true => Sizes { flow_entries: 8, ..small() },
@@ -657,12 +650,12 @@ fn where_one_table_is_full_no_entry_stays_in_the_other() {
         let mut refused = 0;
         for port in 40_000..40_032 {
             client.set_port(port);
-            let ended = scene.send(Hook::Tc, &packet(SYN, &client.to_string(), sides.vip));
+            let ended = scene.send(hook, &packet(SYN, &client.to_string(), sides.vip));
             refused += u32::from(ended.reason == Reason::FlowTableFull);
         }
         let flows = scene.get().flows(99).len();
         let both = [scene.entries().len(), scene.entries6().len()];
-        assert_eq!(both, [flows; 2], "{sides:?}, {refused} refused");
+        assert_eq!(both, [flows; 2], "{hook:?} {sides:?}, {refused} refused");
     }
 }
 

@@ -1,14 +1,17 @@
 //! Direct server return: packets reach a backend as they came, in a frame to its MAC or within another packet.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
-use lb_dataplane::Reason;
 use lb_dataplane::table::Algorithm::Maglev;
 use lb_dataplane::table::Mode::{self, Gue, IpInIp, L2};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
+use lb_dataplane::table::Source;
+use lb_dataplane::{Hook, Reason, Sizes};
 
+use crate::family::{Family, each};
 use crate::frame::{ACK, Carries, FIN, Frame, SYN, UDP, packet, sum};
-use crate::scene::{BACKEND_SIDE, BOTH, Ended, Scene, room};
+use crate::scene::{BACKEND_SIDE, BOTH, Ended, Scene, room, small};
 
 /// A VIP, a client, a backend and an address of ours of one family, without ports.
 const FAMILIES: [[&str; 4]; 2] = [
@@ -31,8 +34,8 @@ fn serve(scene: &mut Scene, mode: Mode, [vip, _, backend, ours]: [&str; 4]) {
     scene.mode = mode;
     scene.sources.clear();
     if mode != L2 {
-        let address = at(ours, 1).parse::<std::net::SocketAddr>().unwrap().ip();
-        scene.sources = vec![lb_dataplane::table::Source { address, first_port: 1, last_port: 1 }];
+        let address = at(ours, 1).parse::<SocketAddr>().unwrap().ip();
+        scene.sources = vec![Source { address, first_port: 1, last_port: 1 }];
     }
     let (vip, backend) = (at(vip, 80), at(backend, 80));
     scene.apply(&[(&vip, Tcp, Maglev, &[&backend]), (&vip, Udp, Maglev, &[&backend])]);
@@ -42,7 +45,7 @@ fn serve(scene: &mut Scene, mode: Mode, [vip, _, backend, ours]: [&str; 4]) {
 fn inside(ended: &Ended, mode: Mode, [_, _, backend, ours]: [&str; 4]) -> Frame {
     let bytes = ended.bytes();
     let (ethernet, ip) = bytes.split_at(14);
-    let of = |address: &str| at(address, 0).parse::<std::net::SocketAddr>().unwrap().ip();
+    let of = |address: &str| at(address, 0).parse::<SocketAddr>().unwrap().ip();
     let v6 = of(backend).is_ipv6();
     let next = match mode {
         IpInIp if v6 => 41,
@@ -120,20 +123,21 @@ fn packets_reach_the_backend_as_they_came() {
 #[test]
 fn a_flow_stays_with_its_backend_and_is_one_entry() {
     for hook in BOTH {
-        for mode in [L2, IpInIp, Gue] {
-            let family = FAMILIES[0];
+        for (mode, family) in
+            [L2, IpInIp, Gue].into_iter().flat_map(|mode| FAMILIES.map(|of| (mode, of)))
+        {
             let [vip, client, backend, _] = family;
+            let other = at(&backend.replace('9', "10"), 80);
+            let what = format!("{hook:?} {mode:?} {vip}");
             let mut scene = scene(mode, family);
             let (vip, client) = (at(vip, 80), at(client, 40_000));
             scene.send(hook, &packet(SYN, &client, &vip));
             scene.send(hook, &packet(ACK, &client, &vip));
-            assert_eq!(scene.entries().len(), 1, "{hook:?} {mode:?}");
+            assert_eq!(scene.entries().len() + scene.entries6().len(), 1, "{what}");
             let draining = format!("draining {}", at(backend, 80));
-            scene.serve(&vip, Tcp, Maglev, &[&draining, "10.2.0.10:80"]);
+            scene.serve(&vip, Tcp, Maglev, &[&draining, &other]);
             let old = scene.send(hook, &packet(ACK, &client, &vip));
-            if mode != L2 {
-                assert_eq!(old.bytes()[30..34], [10, 2, 0, 9], "{hook:?} {mode:?}");
-            }
+            inside(&old, mode, family);
             let backends = scene.get().flows(9);
             assert_eq!(backends[0].backend.to_string(), at(backend, 80));
             // A SYN after a sign of the end begins anew, at a backend that takes new flows.
@@ -141,11 +145,11 @@ fn a_flow_stays_with_its_backend_and_is_one_entry() {
             scene.send(hook, &packet(SYN, &client, &vip));
             let flows = scene.get().flows(9);
             assert_eq!(flows.len(), 1);
-            assert_eq!(flows[0].backend.to_string(), "10.2.0.10:80", "{hook:?} {mode:?}");
+            assert_eq!(flows[0].backend.to_string(), other, "{what}");
             let counters = scene.get().service_counters().unwrap();
             let backends = counters.values().flat_map(|service| &service.backends);
             let flows = backends.map(|backend| backend.active + backend.half_open);
-            assert_eq!(flows.sum::<u64>(), 1, "{hook:?} {mode:?}");
+            assert_eq!(flows.sum::<u64>(), 1, "{what}");
         }
     }
 }
@@ -154,24 +158,28 @@ fn a_flow_stays_with_its_backend_and_is_one_entry() {
 fn a_backend_that_cannot_have_packets_as_they_came_gets_none_unencapsulated() {
     let mut scene = Scene::new();
     let mut ports = 40_000..;
-    for hook in BOTH {
+    for (hook, of) in each() {
         // Backends that the kernel has the route to, that are behind a gateway, and whose MAC is not known yet.
-        for (backend, l2, tunnel) in [
-            ("10.3.0.9", Reason::DirectUnreachable, Reason::FlowRoutedByKernel),
-            ("10.4.0.9", Reason::FlowBlackhole, Reason::FlowBlackhole),
-            ("10.9.0.9", Reason::DirectUnreachable, Reason::FlowNoRoute),
-            ("10.6.0.9", Reason::DirectUnreachable, Reason::ForwardedByTunnel),
-            ("10.5.0.9", Reason::ForwardedDirectly, Reason::ForwardedByTunnel),
+        for (network, l2, tunnel) in [
+            (3, Reason::DirectUnreachable, Reason::FlowRoutedByKernel),
+            (4, Reason::FlowBlackhole, Reason::FlowBlackhole),
+            (9, Reason::DirectUnreachable, Reason::FlowNoRoute),
+            (6, Reason::DirectUnreachable, Reason::ForwardedByTunnel),
+            (5, Reason::ForwardedDirectly, Reason::ForwardedByTunnel),
         ] {
+            let backend = of.at(network, 9, 0);
+            let backend = backend.strip_suffix(":0").unwrap();
+            let [vip, client, _, ours] = FAMILIES[usize::from(of == Family::V6)];
+            let family = [vip, client, backend, ours];
             for (mode, expected) in [(L2, l2), (IpInIp, tunnel)] {
-                let family = ["192.0.2.1", "10.1.0.5", backend, "10.2.0.1"];
                 serve(&mut scene, mode, family);
-                let client = at("10.1.0.5", ports.next().unwrap());
-                let ended = scene.send(hook, &packet(SYN, &client, "192.0.2.1:80"));
-                let has_no_mac = backend == "10.5.0.9" || backend == "10.6.0.9";
+                let client = at(client, ports.next().unwrap());
+                let ended = scene.send(hook, &packet(SYN, &client, &at(vip, 80)));
                 let expected = match (hook, mode) {
-                    (lb_dataplane::Hook::Xdp, L2) if has_no_mac => Reason::DirectUnreachable,
-                    (lb_dataplane::Hook::Xdp, _) if has_no_mac => Reason::FlowNextHopUnresolved,
+                    (Hook::Xdp, L2) if network == 5 => Reason::DirectUnreachable,
+                    (Hook::Xdp, IpInIp) if [5, 6].contains(&network) => {
+                        Reason::FlowNextHopUnresolved
+                    }
                     _ => expected,
                 };
                 assert_eq!(ended.reason, expected, "{hook:?} {mode:?} {backend}");
@@ -254,19 +262,21 @@ fn an_error_about_what_the_backend_sent_reaches_it() {
 #[test]
 fn a_full_table_refuses_new_flows_or_sends_them_where_their_hash_says() {
     const ENTRIES: u32 = 64;
-    for hook in BOTH {
+    for (hook, of) in each() {
         for mode in [L2, IpInIp, Gue] {
             for hashes in [false, true] {
-                let family = FAMILIES[0];
-                let [vip, client, ..] = family;
-                let sizes = lb_dataplane::Sizes { flow_entries: ENTRIES, ..crate::scene::small() };
+                let family = FAMILIES[usize::from(of == Family::V6)];
+                let [vip, client, _, ours] = family;
+                let what = format!("{hook:?} {mode:?} {vip} {hashes}");
+                let sizes = Sizes { flow_entries: ENTRIES, flow_entries6: ENTRIES, ..small() };
                 let mut scene = Scene::with_sizes(sizes);
                 (scene.mode, scene.hashes_when_full) = (mode, hashes);
-                let address = std::net::IpAddr::from([10, 2, 0, 1]);
-                scene.sources =
-                    vec![lb_dataplane::table::Source { address, first_port: 1, last_port: 1 }];
+                let address = at(ours, 1).parse::<SocketAddr>().unwrap().ip();
+                scene.sources = vec![Source { address, first_port: 1, last_port: 1 }];
                 let vip = at(vip, 80);
-                scene.serve(&vip, Tcp, Maglev, &["10.2.0.8:80", "10.2.0.9:80", "10.2.0.10:80"]);
+                let backends = [8, 9, 10].map(|last| of.at(2, last, 80));
+                scene.serve(&vip, Tcp, Maglev, &backends.each_ref().map(String::as_str));
+                let outer = if of == Family::V4 { 30..34 } else { 38..54 };
                 let mut without = 0;
                 for n in 0..200 {
                     let client = at(client, 40_000 + n);
@@ -278,17 +288,17 @@ fn a_full_table_refuses_new_flows_or_sends_them_where_their_hash_says() {
                         (Reason::FlowTableFull, false) => Reason::FlowTableFull,
                         (Reason::ForwardedWithoutFlow, true) => {
                             without += 1;
-                            let there = |ended: &Ended| ended.bytes()[30..34].to_vec();
-                            assert_eq!(there(&syn), there(&ack), "{hook:?} {mode:?}: one backend");
+                            let there = |ended: &Ended| ended.bytes()[outer.clone()].to_vec();
+                            assert_eq!(there(&syn), there(&ack), "{what}: one backend");
                             Reason::ForwardedWithoutFlow
                         }
-                        (other, _) => panic!("{hook:?} {mode:?} {hashes}: {other:?}"),
+                        (other, _) => panic!("{what}: {other:?}"),
                     };
-                    assert_eq!(ack.reason, expected, "{hook:?} {mode:?}");
+                    assert_eq!(ack.reason, expected, "{what}");
                 }
-                assert_eq!(without > 0, hashes, "{hook:?} {mode:?}");
-                let held = scene.entries().len() as u32;
-                assert!((ENTRIES..=room(ENTRIES)).contains(&held), "{hook:?} {mode:?}: {held}");
+                assert_eq!(without > 0, hashes, "{what}");
+                let held = (scene.entries().len() + scene.entries6().len()) as u32;
+                assert!((ENTRIES..=room(ENTRIES)).contains(&held), "{what}: {held}");
             }
         }
     }

@@ -263,7 +263,7 @@ pub(crate) fn fragments(from: &str, to: &str) -> [Frame; 3] {
 }
 
 /// What fragments make together, as the frame that they were.
-fn together(fragments: &[Vec<u8>]) -> Frame {
+pub(crate) fn together(fragments: &[Vec<u8>]) -> Frame {
     let is_v4 = fragments[0][12..14] == [8, 0];
     // IPv6 has a header for it.
     let header_len = if is_v4 { 34 } else { 62 };

@@ -5,8 +5,9 @@ use std::os::fd::AsFd;
 use lb_dataplane::table::Algorithm::Maglev;
 use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::table::{Mode, Source};
-use lb_dataplane::{FlowEvent, Hook, HowEnded, Reason, Sizes, seconds};
+use lb_dataplane::{FlowEvent, HowEnded, Reason, Sizes, seconds};
 
+use crate::family::each;
 use crate::frame::{ACK, Carries, FIN, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BOTH, Scene, small};
 
@@ -22,7 +23,7 @@ type Talk<'a> = (&'a [(Carries, bool)], HowEnded, [u64; 2]);
 fn watching(every: u32) -> Scene {
     Scene::with(|options| {
         options.sample_every = every;
-        options.sizes = Sizes { flow_entries: 32_768, ..small() };
+        options.sizes = Sizes { flow_entries: 32_768, flow_entries6: 32_768, ..small() };
     })
 }
 
@@ -79,32 +80,39 @@ fn a_flow_that_is_watched_is_told_of_when_it_begins_and_with_its_counts_when_it_
 
 #[test]
 fn so_many_flows_are_watched_as_are_asked_for() {
-    for (every, least, most) in [(0, 0, 0), (1, 400, 400), (4, 60, 140)] {
-        let mut scene = watching(every);
-        let mut events = scene.get().take_flow_events().unwrap().unwrap();
-        scene.serve("192.0.2.1:80", Udp, Maglev, &["10.2.0.9:8080"]);
-        for port in 1000..1400 {
-            scene.send(Hook::Xdp, &packet(UDP, &format!("10.1.0.5:{port}"), "192.0.2.1:80"));
+    for (hook, family) in each() {
+        let [vip, _, backend] = &family.ends();
+        for (every, least, most) in [(0, 0, 0), (1, 400, 400), (4, 60, 140)] {
+            let mut scene = watching(every);
+            let mut events = scene.get().take_flow_events().unwrap().unwrap();
+            scene.serve(vip, Udp, Maglev, &[backend]);
+            for port in 1000..1400 {
+                scene.send(hook, &packet(UDP, &family.at(1, 5, port), vip));
+            }
+            let began = std::iter::from_fn(|| events.next_event()).count();
+            assert!(
+                (least..=most).contains(&began),
+                "{hook:?} {family:?}, one in {every}: {began}"
+            );
         }
-        let began = std::iter::from_fn(|| events.next_event()).count();
-        assert!((least..=most).contains(&began), "one in {every}: {began}");
     }
 }
 
 #[test]
 fn a_reader_that_is_behind_stalls_no_packet_and_what_it_loses_is_counted() {
-    for hook in BOTH {
+    for (hook, family) in each() {
+        let vip = &family.vip(1);
         let mut scene = watching(1);
         let events = scene.get().take_flow_events().unwrap().unwrap();
         scene.mode = Mode::L2;
-        scene.serve("192.0.2.1:80", Udp, Maglev, &["10.2.0.9:80"]);
-        for n in 0..3000_u32 {
-            let from = format!("10.1.{}.{}:999", n / 250, n % 250 + 1);
-            let ended = scene.send(hook, &packet(UDP, &from, "192.0.2.1:80"));
-            assert_eq!(ended.reason, Reason::ForwardedDirectly, "{hook:?} {n}");
+        scene.serve(vip, Udp, Maglev, &[&family.at(2, 9, 80)]);
+        for n in 0..3000 {
+            let from = family.at(1, n / 250 * 256 + n % 250 + 1, 999);
+            let ended = scene.send(hook, &packet(UDP, &from, vip));
+            assert_eq!(ended.reason, Reason::ForwardedDirectly, "{hook:?} {family:?} {n}");
         }
         let lost = scene.get().flow_events_lost().unwrap();
-        assert!((1000..3000).contains(&lost), "{hook:?}: {lost}");
+        assert!((1000..3000).contains(&lost), "{hook:?} {family:?}: {lost}");
         let _still_open = events.as_fd();
     }
 }

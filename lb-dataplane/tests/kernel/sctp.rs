@@ -20,6 +20,11 @@ const ACROSS: [[&str; 3]; 2] = [
 ];
 const MORE_FRAGMENTS: u16 = 0x2000;
 
+/// Both families at both hooks.
+fn each() -> impl Iterator<Item = (Hook, [&'static str; 3])> {
+    BOTH.into_iter().flat_map(|hook| [V4, V6].map(|ends| (hook, ends)))
+}
+
 /// The tags of packets to the client and to the backend.
 const MINE: u32 = 0x1111_2222;
 const ITS: u32 = 0x3333_4444;
@@ -189,8 +194,8 @@ fn summed(transport: &[u8]) -> u32 {
 }
 
 /// What is sent, and the state that an association has then.
-fn guesses() -> Vec<(&'static str, Vec<Frame>, FlowState)> {
-    let ends @ [client, vip, backend] = V4;
+fn guesses(ends: [&'static str; 3]) -> Vec<(&'static str, Vec<Frame>, FlowState)> {
+    let [client, vip, backend] = ends;
     let there = |carries| packet(carries, client, vip);
     let back = |carries| packet(carries, backend, client);
     let [first, answer, echo, _] = handshake(ends);
@@ -269,33 +274,31 @@ fn guesses() -> Vec<(&'static str, Vec<Frame>, FlowState)> {
 #[test]
 fn only_who_knows_the_tags_confirms_or_ends_an_association() {
     let mut scene = scene();
-    let mut all = clients(V4);
-    let mut begun = BOTH.map(|hook| (hook, all.next().unwrap()));
-    for (what, packets, expected) in guesses() {
-        for (hook, [own, ..]) in &mut begun {
-            let hook = *hook;
-            *own = all.next().unwrap()[0];
-            for packet in &packets {
-                let with = |end| if end == address(V4[0]) { address(own) } else { end };
-                let packet =
-                    Frame { from: with(packet.from), to: with(packet.to), ..packet.clone() };
-                let ended = scene.send(hook, &packet);
-                assert!(
-                    matches!(ended.reason, Reason::ForwardedToBackend | Reason::ForwardedToClient),
-                    "{hook:?} {what}: {ended:?}"
-                );
+    for (ends, mut all) in [V4, V6].map(|ends| (ends, clients(ends))) {
+        for (what, packets, expected) in guesses(ends) {
+            for hook in BOTH {
+                let [own, ..] = all.next().unwrap();
+                for packet in &packets {
+                    let with = |end| if end == address(ends[0]) { address(own) } else { end };
+                    let packet =
+                        Frame { from: with(packet.from), to: with(packet.to), ..packet.clone() };
+                    let ended = scene.send(hook, &packet);
+                    assert!(
+                        matches!(
+                            ended.reason,
+                            Reason::ForwardedToBackend | Reason::ForwardedToClient
+                        ),
+                        "{hook:?} {what}: {ended:?}"
+                    );
+                }
+                assert_eq!(state(&mut scene, own), Some(expected), "{hook:?} {own} {what}");
             }
-            assert_eq!(state(&mut scene, own), Some(expected), "{hook:?} {what}");
         }
     }
 }
 
 #[test]
 fn each_state_of_an_association_has_its_timeout() {
-    let ends @ [client, vip, backend] = V6;
-    let there = |carries| packet(carries, client, vip);
-    let back = |carries| packet(carries, backend, client);
-    let [first, answer, echo, _] = handshake(ends);
     let timeouts = Timeouts {
         half_open: 30,
         sctp_established: 900,
@@ -303,28 +306,38 @@ fn each_state_of_an_association_has_its_timeout() {
         sctp_closed: 5,
         ..Timeouts::default()
     };
-    let open = vec![first.clone(), answer.clone(), echo];
-    let and = |more: &[Frame]| [&open, more].concat();
     let mut scene = Scene::with(|options| options.timeouts = timeouts);
-    scene.serve(vip, Sctp, RoundRobin, &[backend]);
-    for (packets, timeout) in [
-        (vec![first.clone()], timeouts.half_open),
-        (vec![first, answer], timeouts.half_open),
-        (and(&[]), timeouts.sctp_established),
-        (and(&[there(chunk(SHUTDOWN, ITS))]), timeouts.sctp_shutdown),
-        (
-            and(&[there(chunk(SHUTDOWN, ITS)), back(chunk(SHUTDOWN_ACK, MINE))]),
-            timeouts.sctp_closed,
-        ),
-        (and(&[there(chunk(ABORT, ITS))]), timeouts.sctp_closed),
-        (and(&[back(chunk(ABORT, MINE))]), timeouts.sctp_closed),
-    ] {
-        packets.iter().for_each(|packet| drop(scene.send(Hook::Tc, packet)));
-        scene.let_pass(timeout - 2);
-        assert_eq!(scene.age().0, 0, "{timeout}: too early");
-        scene.let_pass(3);
-        assert_eq!(scene.age().0, 1, "{timeout}: one flow");
-        assert_eq!(scene.entries6().len(), 0, "{timeout}: both directions");
+    for (hook, ends) in each() {
+        let [client, vip, backend] = ends;
+        let there = |carries| packet(carries, client, vip);
+        let back = |carries| packet(carries, backend, client);
+        let [first, answer, echo, _] = handshake(ends);
+        let open = vec![first.clone(), answer.clone(), echo];
+        let and = |more: &[Frame]| [&open, more].concat();
+        scene.serve(vip, Sctp, RoundRobin, &[backend]);
+        for (packets, timeout) in [
+            (vec![first.clone()], timeouts.half_open),
+            (vec![first, answer], timeouts.half_open),
+            (and(&[]), timeouts.sctp_established),
+            (and(&[there(chunk(SHUTDOWN, ITS))]), timeouts.sctp_shutdown),
+            (
+                and(&[there(chunk(SHUTDOWN, ITS)), back(chunk(SHUTDOWN_ACK, MINE))]),
+                timeouts.sctp_closed,
+            ),
+            (and(&[there(chunk(ABORT, ITS))]), timeouts.sctp_closed),
+            (and(&[back(chunk(ABORT, MINE))]), timeouts.sctp_closed),
+        ] {
+            packets.iter().for_each(|packet| drop(scene.send(hook, packet)));
+            scene.let_pass(timeout - 2);
+            assert_eq!(scene.age().0, 0, "{hook:?} {vip} {timeout}: too early");
+            scene.let_pass(3);
+            assert_eq!(scene.age().0, 1, "{hook:?} {vip} {timeout}: one flow");
+            assert_eq!(
+                scene.entries().len() + scene.entries6().len(),
+                0,
+                "{hook:?} {vip} {timeout}: both directions"
+            );
+        }
     }
 }
 
@@ -333,8 +346,9 @@ fn an_init_begins_anew_where_an_association_was_closing_and_what_belongs_to_none
     let mut scene = scene();
     // Where every node chooses alike, another one may have had it.
     let mut alike = Scene::new();
-    alike.serve(V4[1], Sctp, Maglev, &[V4[2]]);
-    for (hook, ends) in BOTH.into_iter().zip(clients(V4)) {
+    alike.apply(&[V4, V6].map(|[_, vip, backend]| (vip, Sctp, Maglev, leaked(backend))));
+    for (hook, ends) in each() {
+        let ends = clients(ends).nth(hook as usize).unwrap();
         let [client, vip, backend] = ends;
         let there = |carries| packet(carries, client, vip);
         let bad_init = |tag: u32, initiate_tag: u32| {
@@ -348,14 +362,18 @@ fn an_init_begins_anew_where_an_association_was_closing_and_what_belongs_to_none
             ("an INIT with a tag", bad_init(7, 8)),
             ("an INIT that gives none", bad_init(0, 0)),
         ] {
-            assert_eq!(scene.send(hook, &sent).reason, Reason::UnknownFlow, "{hook:?} {what}");
+            assert_eq!(
+                scene.send(hook, &sent).reason,
+                Reason::UnknownFlow,
+                "{hook:?} {vip} {what}"
+            );
         }
         assert_eq!(state(&mut scene, client), None);
         for sent in handshake(ends) {
             scene.send(hook, &sent);
         }
         scene.send(hook, &there(chunk(ABORT, ITS)));
-        assert_eq!(state(&mut scene, client), Some(FlowState::Closing), "{hook:?}");
+        assert_eq!(state(&mut scene, client), Some(FlowState::Closing), "{hook:?} {vip}");
         scene.send(hook, &init(client, vip, 0, 77, &[]));
         assert_eq!(state(&mut scene, client), Some(FlowState::HalfOpen), "{hook:?}: a new one");
 
@@ -365,11 +383,11 @@ fn an_init_begins_anew_where_an_association_was_closing_and_what_belongs_to_none
         assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?}");
         scene.send(hook, &packet(chunk(DATA, MINE), backend, client));
         scene.send(hook, &there(chunk(DATA, ITS)));
-        assert_eq!(state(scene, client), Some(FlowState::Established), "{hook:?}");
+        assert_eq!(state(scene, client), Some(FlowState::Established), "{hook:?} {vip}");
         scene.send(hook, &there(chunk(ABORT, 7)));
-        assert_eq!(state(scene, client), Some(FlowState::Established), "{hook:?}");
+        assert_eq!(state(scene, client), Some(FlowState::Established), "{hook:?} {vip}");
         scene.send(hook, &packet(chunk(ABORT, MINE), backend, client));
-        assert_eq!(state(scene, client), Some(FlowState::Closing), "{hook:?}");
+        assert_eq!(state(scene, client), Some(FlowState::Closing), "{hook:?} {vip}");
     }
 }
 
@@ -405,14 +423,13 @@ fn addresses_that_an_init_lists_are_hidden_from_the_other_side_and_all_else_is_l
 
 #[test]
 fn an_init_that_cannot_be_looked_through_is_dropped_and_one_that_lies_is_its_receivers() {
-    let [client, vip, _] = V4;
     let mut scene = scene();
-    for hook in BOTH {
+    for (hook, [client, vip, _]) in each() {
         // 24 parameters are looked at, and the 24th must be the last.
         for (many, reason) in [(23, Reason::ForwardedToBackend), (24, Reason::Untranslatable)] {
             let parameters = [[0x80, 0, 0, 4].repeat(many - 1), vec![0, 5, 0, 8, 1, 2, 3, 4]];
             let ended = scene.send(hook, &init(client, vip, 0, MINE, &parameters.concat()));
-            assert_eq!(ended.reason, reason, "{hook:?} {many}");
+            assert_eq!(ended.reason, reason, "{hook:?} {vip} {many}");
             if reason == Reason::ForwardedToBackend {
                 assert_eq!(ended.frame().payload[16 + (many - 1) * 4], 0x80, "{hook:?}");
             }
@@ -428,36 +445,39 @@ fn an_init_that_cannot_be_looked_through_is_dropped_and_one_that_lies_is_its_rec
             assert_eq!(ended.frame().payload, sent.payload, "{hook:?} {lie:?}");
         }
         let mut bytes = init(client, vip, 0, MINE, &parameters(0)).bytes();
-        bytes[34 + 14] = 0xff;
+        let at = transport_at(&bytes);
+        bytes[at + 14] = 0xff;
         let ended = scene.send_bytes(hook, &bytes, None);
         assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?}");
-        assert_eq!(ended.bytes()[34 + 32], 0x80, "{hook:?}: as far as the packet goes");
+        assert_eq!(ended.bytes()[at + 32], 0x80, "{hook:?}: as far as the packet goes");
     }
-    // A backend that answers clients itself gets what they sent.
-    for mode in [Mode::L2, Mode::IpInIp] {
+}
+
+#[test]
+fn a_backend_that_answers_clients_itself_gets_what_they_sent() {
+    for (mode, ends) in [Mode::L2, Mode::IpInIp].into_iter().flat_map(|m| [V4, V6].map(|e| (m, e)))
+    {
+        let [_, vip, backend] = ends;
         let mut scene = Scene::new();
         scene.mode = mode;
-        let address = "192.0.2.2".parse().unwrap();
+        let ours = SocketAddr::new(address(backend).ip(), 1).to_string().replace('9', "1");
+        let address = address(&ours).ip();
         scene.sources = vec![Source { address, first_port: 1, last_port: 1 }];
-        scene.serve(vip, Sctp, Maglev, &["10.2.0.9:80"]);
-        for (hook, [client, ..]) in BOTH.into_iter().zip(clients(V4)) {
+        scene.serve(vip, Sctp, Maglev, &[&backend.replace("8080", "80")]);
+        for (hook, [client, ..]) in BOTH.into_iter().zip(clients(ends)) {
+            let what = format!("{hook:?} {mode:?} {vip}");
             let sent = init(client, vip, 0, MINE, &parameters(0));
             let bytes = scene.send(hook, &sent).bytes().to_vec();
-            assert!(bytes.ends_with(&sent.bytes()[34..]), "{hook:?} {mode:?}");
-            scene.send(hook, &packet(chunk(COOKIE_ECHO, ITS), client, vip));
-            assert_eq!(
-                state(&mut scene, client),
-                Some(FlowState::Established),
-                "{hook:?} {mode:?}"
-            );
-            scene.send(hook, &packet(chunk(ABORT, 7), client, vip));
-            assert_eq!(
-                state(&mut scene, client),
-                Some(FlowState::Established),
-                "{hook:?} {mode:?}"
-            );
-            scene.send(hook, &packet(chunk(ABORT, ITS), client, vip));
-            assert_eq!(state(&mut scene, client), Some(FlowState::Closing), "{hook:?} {mode:?}");
+            let at = transport_at(&sent.bytes());
+            assert!(bytes.ends_with(&sent.bytes()[at..]), "{what}");
+            for (carries, expected) in [
+                (chunk(COOKIE_ECHO, ITS), FlowState::Established),
+                (chunk(ABORT, 7), FlowState::Established),
+                (chunk(ABORT, ITS), FlowState::Closing),
+            ] {
+                scene.send(hook, &packet(carries, client, vip));
+                assert_eq!(state(&mut scene, client), Some(expected), "{what} {carries:?}");
+            }
         }
     }
 }
@@ -551,19 +571,20 @@ fn error_kind(about: &Frame) -> u8 {
 fn a_service_of_sctp_is_not_one_of_another_protocol_and_has_ranges_too() {
     let mut scene = Scene::new();
     scene.more_ports = 9;
-    let [client, vip, backend] = V4;
-    scene.apply(&[(vip, Sctp, Maglev, &[backend]), (vip, Udp, Maglev, &["10.2.0.7:7"])]);
-    for hook in BOTH {
-        let to = "192.0.2.1:83";
-        let ended = scene.send(hook, &init(client, to, 0, MINE, &[]));
-        assert_eq!(
-            (ended.reason, ended.frame().to),
-            (Reason::ForwardedToBackend, address("10.2.0.9:8083"))
-        );
-        let ended = scene.send(hook, &packet(crate::frame::SYN, client, vip));
-        assert_eq!(ended.reason, Reason::VipWithoutService, "{hook:?}");
-        let ended = scene.send(hook, &init(client, "192.0.2.1:99", 0, MINE, &[]));
-        assert_eq!(ended.reason, Reason::VipWithoutService, "{hook:?}");
+    for (hook, [client, vip, backend]) in each() {
+        let of_udp = [&*backend.replace("::9", "::7").replace(".9:", ".7:")];
+        scene.apply(&[(vip, Sctp, Maglev, &[backend]), (vip, Udp, Maglev, &of_udp)]);
+        let port = |port: &str| vip.replace(":80", port);
+        let ended = scene.send(hook, &init(client, &port(":83"), 0, MINE, &[]));
+        let there = address(&backend.replace("8080", "8083"));
+        let seen = (ended.reason, ended.frame().to);
+        assert_eq!(seen, (Reason::ForwardedToBackend, there), "{hook:?} {vip}");
+        for other in
+            [packet(crate::frame::SYN, client, vip), init(client, &port(":99"), 0, MINE, &[])]
+        {
+            let ended = scene.send(hook, &other);
+            assert_eq!(ended.reason, Reason::VipWithoutService, "{hook:?} {vip}");
+        }
     }
 }
 
