@@ -1,6 +1,6 @@
 //! What is routed, what the kernel gets, and what it looks like then.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use aya::maps::Array;
 use lb_dataplane::table::Algorithm::Maglev;
@@ -8,27 +8,23 @@ use lb_dataplane::table::Protocol::Tcp;
 use lb_dataplane::{Hook, Reason};
 use lb_dataplane_common::fib::MEMBER_WITHOUT_XDP;
 
-use crate::frame::{Carries, ECHO, Frame, SYN, UDP, packet};
+use crate::family::{FAMILIES, Family, each};
+use crate::frame::{Carries, ECHO, ECHO6, Frame, SYN, UDP, packet};
+use crate::routed::routed;
 use crate::scene::{BACKEND_SIDE, BOTH, Scene};
 
 const CLIENT: &str = "10.1.0.5:40000";
 
 #[test]
 fn a_packet_of_no_service_is_routed() {
-    for hook in BOTH {
+    for (hook, family) in each() {
         let mut scene = Scene::new();
-        for carries in [SYN, UDP, ECHO] {
-            let to = if carries == ECHO { "10.2.0.3:0" } else { "10.2.0.3:53" };
-            let frame = packet(carries, CLIENT, to);
+        let echo = if family == Family::V4 { ECHO } else { ECHO6 };
+        for (carries, port) in [(SYN, 53), (UDP, 53), (echo, 0)] {
+            let frame = packet(carries, &family.at(1, 5, 40_000), &family.at(2, 3, port));
             let ended = scene.send(hook, &frame);
             assert_eq!((ended.reason, ended.ifindex), (Reason::Forwarded, 8), "{hook:?}");
-            let expected = Frame {
-                destination_mac: BACKEND_SIDE.destination_mac.unwrap(),
-                source_mac: BACKEND_SIDE.source_mac,
-                ttl: 63,
-                ..frame
-            };
-            assert_eq!(ended.frame(), expected, "{hook:?}");
+            assert_eq!(ended.frame(), routed(&frame, &BACKEND_SIDE), "{hook:?} {family:?}");
         }
     }
 }
@@ -68,18 +64,20 @@ fn what_is_not_ours_goes_to_the_kernel_as_it_came() {
 
 #[test]
 fn frames_that_are_no_plain_ip_go_to_the_kernel() {
-    for hook in BOTH {
+    for (hook, family) in each() {
         let mut scene = Scene::new();
-        for (ethertype, reason) in [
-            ([0x08, 0x06], Reason::NotIp),
-            ([0x81, 0x00], Reason::VlanTagged),
-            ([0x88, 0xa8], Reason::VlanTagged),
+        let plain = packet(UDP, &family.at(1, 5, 40_000), &family.at(2, 3, 53)).bytes();
+        // ARP's type in place of IP's, and the tags of a VLAN that is nobody's before it.
+        for (replaced, by, reason) in [
+            (12..14, &[0x08, 0x06][..], Reason::NotIp),
+            (12..12, &[0x81, 0x00, 0, 6], Reason::VlanTagged),
+            (12..12, &[0x88, 0xa8, 0, 6], Reason::VlanTagged),
         ] {
-            let mut bytes = packet(UDP, CLIENT, "10.2.0.3:53").bytes();
-            bytes[12..14].copy_from_slice(&ethertype);
+            let mut bytes = plain.clone();
+            bytes.splice(replaced, by.iter().copied());
             let ended = scene.send_bytes(hook, &bytes, None);
             // The kernel takes a VLAN tag off before TC sees the frame; a test run does not.
-            assert_eq!(ended.reason, reason, "{hook:?} {ethertype:02x?}");
+            assert_eq!(ended.reason, reason, "{hook:?} {family:?} {by:02x?}");
             assert_eq!(ended.bytes(), bytes);
         }
     }
@@ -126,17 +124,21 @@ fn what_contradicts_itself_or_comes_from_nowhere_is_dropped() {
 
 #[test]
 fn a_vip_without_this_service_is_left_to_the_kernels_unreachable_route() {
-    for hook in BOTH {
+    for (hook, family) in each() {
         let mut scene = Scene::new();
-        scene.serve("10.2.0.1:80", Tcp, Maglev, &["10.2.0.9:8080"]);
-        for frame in [
-            packet(SYN, CLIENT, "10.2.0.1:81"),
-            packet(UDP, CLIENT, "10.2.0.1:80"),
-            packet(Carries::Icmp { kind: 0, code: 0 }, CLIENT, "10.2.0.1:0"),
-            packet(Carries::Icmp { kind: 3, code: 1 }, CLIENT, "10.2.0.1:0"),
-            packet(Carries::Other(47), CLIENT, "10.2.0.1:0"),
-        ] {
-            let ended = scene.send(hook, &frame);
+        // A reply to an echo, and an error.
+        let icmp = if family == Family::V4 { [(0, 0), (3, 1)] } else { [(129, 0), (1, 4)] };
+        let client = &family.at(1, 5, 40_000);
+        let vip = |port| family.at(2, 1, port);
+        scene.serve(&vip(80), Tcp, Maglev, &[&family.at(2, 9, 8080)]);
+        let icmp = icmp.map(|(kind, code)| packet(Carries::Icmp { kind, code }, client, &vip(0)));
+        let others = [
+            packet(SYN, client, &vip(81)),
+            packet(UDP, client, &vip(80)),
+            packet(Carries::Other(47), client, &vip(0)),
+        ];
+        for frame in others.iter().chain(&icmp) {
+            let ended = scene.send(hook, frame);
             assert_eq!(ended.reason, Reason::VipWithoutService, "{hook:?} {frame:?}");
             assert_eq!(ended.bytes(), frame.bytes(), "not routed although there is a route");
         }
@@ -145,17 +147,17 @@ fn a_vip_without_this_service_is_left_to_the_kernels_unreachable_route() {
 
 #[test]
 fn a_flow_that_the_fib_cannot_send_goes_to_the_kernel_rewritten() {
-    for hook in BOTH {
-        for (backend, reason) in [
-            ("10.3.0.9:8080", Reason::FlowRoutedByKernel),
-            ("172.16.0.9:8080", Reason::FlowNoRoute),
-            ("10.4.0.9:8080", Reason::FlowBlackhole),
-        ] {
+    for (hook, family) in each() {
+        let [vip, client, _] = &family.ends();
+        for (network, reason) in
+            [(3, Reason::FlowRoutedByKernel), (99, Reason::FlowNoRoute), (4, Reason::FlowBlackhole)]
+        {
+            let backend = family.at(network, 9, 8080);
             let mut scene = Scene::new();
-            scene.serve("192.0.2.1:80", Tcp, Maglev, &[backend]);
-            let frame = packet(SYN, CLIENT, "192.0.2.1:80");
+            scene.serve(vip, Tcp, Maglev, &[&backend]);
+            let frame = packet(SYN, client, vip);
             let ended = scene.send(hook, &frame);
-            assert_eq!(ended.reason, reason, "{hook:?}");
+            assert_eq!(ended.reason, reason, "{hook:?} {family:?}");
             if reason != Reason::FlowBlackhole {
                 // The kernel's own forwarding counts the hop and writes the MACs.
                 let expected = Frame { to: backend.parse().unwrap(), ..frame };
@@ -167,23 +169,26 @@ fn a_flow_that_the_fib_cannot_send_goes_to_the_kernel_rewritten() {
 
 #[test]
 fn a_way_out_that_takes_no_frames_from_xdp_is_the_kernels_business_there() {
-    for hook in BOTH {
+    for (hook, family) in each() {
+        let [vip, client, backend] = &family.ends();
+        let other = &family.at(2, 3, 53);
         let mut scene = Scene::new();
-        scene.serve("192.0.2.1:80", Tcp, Maglev, &["10.2.0.9:8080"]);
+        scene.serve(vip, Tcp, Maglev, &[backend]);
         leave_without_xdp(&mut scene, BACKEND_SIDE.ifindex);
-        let plain = packet(UDP, CLIENT, "10.2.0.3:53");
-        let of_flow = packet(SYN, CLIENT, "192.0.2.1:80");
+        let plain = packet(UDP, client, other);
+        let of_flow = packet(SYN, client, vip);
         let ended = [&plain, &of_flow].map(|frame| scene.send(hook, frame));
         let reasons = [ended[0].reason, ended[1].reason];
         if hook == Hook::Tc {
-            assert_eq!(reasons, [Reason::Forwarded, Reason::ForwardedToBackend]);
+            assert_eq!(reasons, [Reason::Forwarded, Reason::ForwardedToBackend], "{family:?}");
             continue;
         }
-        assert_eq!(reasons, [Reason::WayOutWithoutXdp, Reason::FlowWayOutWithoutXdp]);
+        let expected = [Reason::WayOutWithoutXdp, Reason::FlowWayOutWithoutXdp];
+        assert_eq!(reasons, expected, "{family:?}");
         assert_eq!(ended[0].bytes(), plain.bytes(), "as it came");
-        let expected = Frame { to: "10.2.0.9:8080".parse().unwrap(), ..of_flow };
+        let expected = Frame { to: backend.parse().unwrap(), ..of_flow };
         assert_eq!(ended[1].frame(), expected, "rewritten");
-        let back = scene.send(hook, &packet(UDP, "10.2.0.3:53", CLIENT));
+        let back = scene.send(hook, &packet(UDP, other, client));
         assert_eq!(back.reason, Reason::Forwarded, "other ways out are as before");
     }
 }
@@ -207,27 +212,36 @@ fn leave_without_xdp(scene: &mut Scene, ifindex: u32) {
 
 #[test]
 fn an_unresolved_neighbour_is_the_kernels_business_with_the_packet_rewritten() {
-    for (backend, next_hop) in [("10.5.0.9:80", [10, 5, 0, 9]), ("10.6.0.9:80", [10, 2, 0, 254])] {
-        let frame = packet(SYN, CLIENT, "192.0.2.1:80");
+    for family in FAMILIES {
+        let [vip, client, _] = &family.ends();
+        // The host itself, and its gateway, which is of IPv4 for both families (RFC 5549).
+        let gateway = IpAddr::from([10, 2, 0, 254]);
+        for (network, next_hop) in [(5, family.host(5, 9)), (6, gateway)] {
+            let backend = family.at(network, 9, 80);
+            let frame = packet(SYN, client, vip);
+            let mut scene = Scene::new();
+            scene.serve(vip, Tcp, Maglev, &[&backend]);
+
+            let ended = scene.send(Hook::Tc, &frame);
+            assert_eq!((ended.reason, ended.ifindex), (Reason::FlowThroughNeighbour, 8));
+            match next_hop {
+                IpAddr::V4(next_hop) => assert_eq!(ended.resolve, next_hop, "{family:?}"),
+                IpAddr::V6(next_hop) => assert_eq!(ended.resolve6, next_hop, "{family:?}"),
+            }
+            let expected = Frame { to: backend.parse().unwrap(), ttl: 63, ..frame.clone() };
+            assert_eq!(ended.frame(), expected);
+
+            let ended = scene.send(Hook::Xdp, &frame);
+            assert_eq!((ended.reason, ended.ifindex), (Reason::FlowNextHopUnresolved, 0));
+            let expected = Frame { to: backend.parse().unwrap(), ..frame };
+            assert_eq!(ended.frame(), expected);
+        }
         let mut scene = Scene::new();
-        scene.serve("192.0.2.1:80", Tcp, Maglev, &[backend]);
-
+        let frame = packet(UDP, client, &family.at(6, 1, 53));
         let ended = scene.send(Hook::Tc, &frame);
-        assert_eq!((ended.reason, ended.ifindex), (Reason::FlowThroughNeighbour, 8));
-        assert_eq!(ended.resolve, Ipv4Addr::from(next_hop));
-        let expected = Frame { to: backend.parse().unwrap(), ttl: 63, ..frame.clone() };
-        assert_eq!(ended.frame(), expected);
-
+        assert_eq!((ended.reason, ended.code), (Reason::ThroughNeighbour, "redirect"));
         let ended = scene.send(Hook::Xdp, &frame);
-        assert_eq!((ended.reason, ended.ifindex), (Reason::FlowNextHopUnresolved, 0));
-        let expected = Frame { to: backend.parse().unwrap(), ..frame };
-        assert_eq!(ended.frame(), expected);
+        assert_eq!(ended.reason, Reason::NextHopUnresolved);
+        assert_eq!(ended.bytes(), frame.bytes());
     }
-    let mut scene = Scene::new();
-    let frame = packet(UDP, CLIENT, "10.6.0.1:53");
-    let ended = scene.send(Hook::Tc, &frame);
-    assert_eq!((ended.reason, ended.code), (Reason::ThroughNeighbour, "redirect"));
-    let ended = scene.send(Hook::Xdp, &frame);
-    assert_eq!(ended.reason, Reason::NextHopUnresolved);
-    assert_eq!(ended.bytes(), frame.bytes());
 }

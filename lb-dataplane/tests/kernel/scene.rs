@@ -79,7 +79,9 @@ pub(crate) struct Ended {
     /// The hook's return code in words.
     pub(crate) code: &'static str,
     pub(crate) ifindex: u32,
+    /// Whom the kernel is to look for where it has a neighbour of IPv4, and of IPv6.
     pub(crate) resolve: Ipv4Addr,
+    pub(crate) resolve6: Ipv6Addr,
     bytes: Vec<u8>,
 }
 
@@ -305,6 +307,7 @@ impl Scene {
             code,
             ifindex: record.ifindex,
             resolve: Ipv4Addr::from(record.resolve[0].to_ne_bytes()),
+            resolve6: octets(record.resolve).into(),
             bytes: out,
         }
     }
@@ -475,6 +478,12 @@ impl Drop for Scene {
             spare::keep(&self.options, home);
         }
     }
+}
+
+/// An address as maps have it.
+fn octets(words: [u32; 4]) -> [u8; 16] {
+    let bytes = words.map(u32::to_ne_bytes).concat();
+    bytes.try_into().unwrap()
 }
 
 fn routes() -> Vec<FibUpdate> {
