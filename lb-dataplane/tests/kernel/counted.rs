@@ -1,8 +1,9 @@
 //! What services and their backends have counted, whatever becomes of the backends.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
-use aya::maps::Array;
+use aya::maps::{Array, Map, MapData};
 use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::table::Table;
@@ -10,16 +11,14 @@ use lb_dataplane::{Hook, Reason, ServiceCount, seconds};
 
 use lb_dataplane_common::tables::COUNTED_TOGETHER;
 
+use crate::family::{Family, each};
 use crate::frame::{ACK, Carries, RST_ACK, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BOTH, Scene, small};
 
 /// VIPs that come one after the other, and a backend each.
-const TURNS: [(&str, &str); 4] = [
-    ("192.0.2.1:80", "10.2.0.1:80"),
-    ("192.0.2.2:80", "10.2.0.2:80"),
-    ("192.0.2.3:80", "10.2.0.3:80"),
-    ("192.0.2.4:80", "10.2.0.4:80"),
-];
+fn turns(family: Family) -> [(String, String); 4] {
+    [1, 2, 3, 4].map(|n| (family.vip(n), family.at(2, n, 80)))
+}
 
 const VIP: &str = "192.0.2.1:80";
 const OTHER: &str = "192.0.2.2:80";
@@ -28,7 +27,7 @@ const OTHERS: [&str; 1] = ["10.2.0.1:81"];
 fn counted(scene: &mut Scene, protocol: lb_dataplane::table::Protocol, vip: &str) -> ServiceCount {
     let counters = scene.get().service_counters().unwrap();
     let is_it = |key: &lb_dataplane::table::ServiceKey| {
-        key.protocol == protocol && vip.starts_with(&key.address.to_string())
+        key.protocol == protocol && key.address == vip.parse::<SocketAddr>().unwrap().ip()
     };
     counters.into_iter().find(|(key, _)| is_it(key)).unwrap().1
 }
@@ -40,7 +39,7 @@ fn sends(scene: &mut Scene, carries: Carries, port: u16, vip: &str) {
 }
 
 /// What `SERVICE_COUNTS` has of a service: the words of what it keeps.
-fn kept(scene: &mut Scene) -> Array<&mut aya::maps::MapData, [u64; 8]> {
+fn kept(scene: &mut Scene) -> Array<&mut MapData, [u64; 8]> {
     scene.get().map_mut("SERVICE_COUNTS").unwrap().try_into().unwrap()
 }
 
@@ -189,79 +188,110 @@ fn backends_that_cpus_begin_flows_to_at_once_are_counted_in_a_line_each_that_the
     }
 }
 
-/// Has a connection open between a client's port and a turn's backend.
-fn connect(scene: &mut Scene, hook: Hook, port: u16, (vip, backend): (&str, &str)) -> Reason {
-    let client = format!("10.1.0.5:{port}");
-    let begun = scene.send(hook, &packet(SYN, &client, vip)).reason;
+/// Has a connection open between a client and a turn's backend.
+fn connect(
+    scene: &mut Scene,
+    hook: Hook,
+    client: &str,
+    (vip, backend): &(String, String),
+) -> Reason {
+    let begun = scene.send(hook, &packet(SYN, client, vip)).reason;
     if begun != Reason::ForwardedToBackend {
         return begun;
     }
-    scene.send(hook, &packet(SYN_ACK, backend, &client));
-    scene.send(hook, &packet(ACK, &client, vip)).reason
+    scene.send(hook, &packet(SYN_ACK, backend, client));
+    scene.send(hook, &packet(ACK, client, vip)).reason
 }
 
 #[test]
 fn who_comes_inherits_nothing_from_flows_of_who_is_gone_and_waits_for_these_where_all_ids_are_theirs()
  {
     let sizes = [(1, 64, "max_services"), (32, 2, "max_backends")];
-    for ((services, backends, setting), hook) in sizes.into_iter().zip(BOTH) {
+    let each = each().flat_map(|(hook, family)| sizes.map(|sizes| (hook, family, sizes)));
+    for (hook, family, (services, backends, setting)) in each {
+        let (turns, client) = (turns(family), |port| family.at(1, 5, port));
         for bounds in [[1, 0, 0], [0, 1, 0], [0, 0, 1]] {
-            let what = format!("{hook:?} {setting} {bounds:?}");
+            let what = format!("{hook:?} {family:?} {setting} {bounds:?}");
             let mut scene = Scene::with(|options| {
                 (options.sizes.services, options.sizes.backends) = (services, backends);
             });
             scene.bounds = bounds;
             let serve = |scene: &mut Scene, turn: usize| {
-                let services = scene.services(&[(TURNS[turn].0, Tcp, Maglev, &[TURNS[turn].1])]);
+                let (vip, backend) = &turns[turn];
+                let services = scene.services(&[(vip, Tcp, Maglev, &[backend])]);
                 scene.get().apply(&Table { services }).map_err(|error| error.to_string())
+            };
+            let connects = |scene: &mut Scene, turn: usize, port: u16| {
+                connect(scene, hook, &client(port), &turns[turn]) == Reason::ForwardedToBackend
             };
             // The second one has no flow, and its ids are free once it is gone.
             for (turn, begins) in [(0, true), (1, false), (2, true)] {
                 scene.apply(&[]);
                 assert_eq!(serve(&mut scene, turn), Ok(()), "{what} {turn}");
                 if begins {
-                    let port = 10_000 + turn as u16;
-                    assert_eq!(
-                        connect(&mut scene, hook, port, TURNS[turn]),
-                        Reason::ForwardedToBackend,
-                        "{what} {turn}"
-                    );
+                    assert!(connects(&mut scene, turn, 10_000 + turn as u16), "{what} {turn}");
                 }
             }
             let refused = serve(&mut scene, 3).unwrap_err();
             assert!(refused.contains(setting) && refused.contains("flows"), "{what}: {refused}");
-            assert_ne!(
-                connect(&mut scene, hook, 10_009, TURNS[2]),
-                Reason::ForwardedToBackend,
-                "{what}"
-            );
+            assert!(!connects(&mut scene, 2, 10_009), "{what}");
             scene.open();
             assert!(serve(&mut scene, 3).is_err(), "{what}: another process knows");
-            let goes_on = scene.send(hook, &packet(ACK, "10.1.0.5:10000", TURNS[0].0)).reason;
+            let goes_on = scene.send(hook, &packet(ACK, &client(10_000), &turns[0].0)).reason;
             assert_eq!(goes_on, Reason::ForwardedToBackend, "{what}");
-            scene.send(hook, &packet(RST_ACK, TURNS[0].1, "10.1.0.5:10000"));
+            scene.send(hook, &packet(RST_ACK, &turns[0].1, &client(10_000)));
             assert!(serve(&mut scene, 3).is_err(), "{what}: late segments may come");
             scene.let_pass(seconds(300));
-            scene.send(hook, &packet(ACK, "10.1.0.5:10002", TURNS[2].0));
+            scene.send(hook, &packet(ACK, &client(10_002), &turns[2].0));
             scene.age();
             assert_eq!(serve(&mut scene, 3), Ok(()), "{what}");
-            assert_eq!(
-                counted(&mut scene, Tcp, TURNS[3].0),
-                ServiceCount {
-                    backends: counted(&mut scene, Tcp, TURNS[3].0).backends,
-                    ..ServiceCount::default()
-                }
-            );
-            assert_eq!(
-                connect(&mut scene, hook, 10_003, TURNS[3]),
-                Reason::ForwardedToBackend,
-                "{what}"
-            );
-            assert_ne!(
-                connect(&mut scene, hook, 10_004, TURNS[3]),
-                Reason::ForwardedToBackend,
-                "{what}"
-            );
+            let count = counted(&mut scene, Tcp, &turns[3].0);
+            let nothing = ServiceCount { backends: count.backends.clone(), ..Default::default() };
+            assert_eq!(count, nothing, "{what}");
+            assert!(connects(&mut scene, 3, 10_003), "{what}");
+            assert!(!connects(&mut scene, 3, 10_004), "{what}");
         }
     }
+}
+
+/// More numbers than there may be are never given out: it would be a fault, and no flow's counts go to another backend's line.
+#[test]
+fn where_no_line_is_left_a_flow_begins_nowhere_and_those_with_lines_go_on() {
+    for (hook, family) in each() {
+        let [(vip, backend), (other, its), ..] = &turns(family);
+        let mut scene = Scene::new();
+        scene.apply(&[(vip, Tcp, Maglev, &[backend]), (other, Tcp, Maglev, &[its])]);
+        let client = |port| family.at(1, 5, port);
+        let begins = |scene: &mut Scene, port: u16, vip: &str| {
+            scene.send(hook, &packet(SYN, &client(port), vip)).reason
+        };
+        assert_eq!(begins(&mut scene, 10_000, vip), Reason::ForwardedToBackend);
+        let have = lines(&mut scene);
+        let entries = |scene: &mut Scene| scene.entries().len() + scene.entries6().len();
+        // All there are, and all that a number can say.
+        let all = scene.get().map_mut("LINES").unwrap();
+        let Map::Array(all) = all else { panic!("{all:?}") };
+        let all = u64::from(all.info().unwrap().max_entries());
+        let before = last_line(&mut scene).get(&0, 0).unwrap();
+        for (given, port) in [(all - 1, 10_002), (u64::from(u32::MAX), 10_003)] {
+            let what = format!("{hook:?} {family:?} {given}");
+            last_line(&mut scene).set(0, given, 0).unwrap();
+            let had = entries(&mut scene);
+            assert_eq!(begins(&mut scene, 10_001, other), Reason::TableFault, "{what}");
+            assert_eq!(lines(&mut scene), have, "{what}");
+            assert_eq!(entries(&mut scene), had, "{what}: nothing of it");
+            let goes_on = scene.send(hook, &packet(ACK, &client(10_000), vip)).reason;
+            assert_eq!(goes_on, Reason::ForwardedToBackend, "{what}");
+            assert_eq!(begins(&mut scene, port, vip), Reason::ForwardedToBackend, "{what}");
+        }
+        last_line(&mut scene).set(0, before, 0).unwrap();
+        assert_eq!(begins(&mut scene, 10_001, other), Reason::ForwardedToBackend);
+        assert_eq!(counted(&mut scene, Tcp, other).flows, 1, "{hook:?} {family:?}");
+        assert_eq!(counted(&mut scene, Tcp, vip).flows, 3, "{hook:?} {family:?}");
+    }
+}
+
+/// The number that was given out last.
+fn last_line(scene: &mut Scene) -> Array<&mut MapData, u64> {
+    scene.get().map_mut("LAST_LINE").unwrap().try_into().unwrap()
 }

@@ -215,19 +215,19 @@ fn nothing_is_kept_that_cannot_be_sent_on_or_is_no_vips() {
 fn without_a_mac_the_kernel_finds_the_way_but_for_what_goes_by_its_mac_alone() {
     const UNRESOLVED: [&str; 2] = ["10.5.0.9:8080", "[2001:db8:5::9]:8080"];
     let mut keeper = Keeper::new();
-    for n in [0, 1] {
+    for (hook, n) in BOTH.into_iter().flat_map(|hook| [0, 1].map(|n| (hook, n))) {
         for (mode, sent) in [(Nat, 1), (IpInIp, 1), (L2, 0)] {
             keeper.serve(mode, n, n, if mode == IpInIp { &OURS[n..=n] } else { &[] });
             keeper.scene.apply(&[(VIPS[n], Udp, Maglev, &UNRESOLVED[n..=n])]);
             keeper.number += 1;
             let [first, second, _] = fragments(&client(n, keeper.number), VIPS[n]);
-            assert_eq!(keeper.send(Hook::Tc, &second).0, Reason::FragmentKept, "{mode:?}");
-            assert_eq!(keeper.sent_on(), Some(vec![]), "{mode:?}");
-            keeper.send(Hook::Tc, &first);
+            assert_eq!(keeper.send(hook, &second).0, Reason::FragmentKept, "{hook:?} {mode:?}");
+            assert_eq!(keeper.sent_on(), Some(vec![]), "{hook:?} {mode:?}");
+            keeper.send(hook, &first);
             let packets = keeper.sent_on().expect("the first one has come");
-            assert_eq!(packets.len(), sent, "{mode:?}");
+            assert_eq!(packets.len(), sent, "{hook:?} {mode:?}");
             let way = packets.first().map(|packet| (packet.to, packet.link));
-            assert_eq!(way, (sent == 1).then(|| (host(UNRESOLVED[n]), None)), "{mode:?}");
+            assert_eq!(way, (sent == 1).then(|| (host(UNRESOLVED[n]), None)), "{hook:?} {mode:?}");
         }
     }
 }

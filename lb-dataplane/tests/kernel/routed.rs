@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use lb_dataplane::fib::{Action, FibUpdate, Member};
 use lb_dataplane::{Hook, Reason};
 
+use crate::family::{Family, each};
 use crate::frame::{ACK, Carries, ECHO, ECHO6, Frame, UDP, packet, sum};
 use crate::scene::{BACKEND_SIDE, BOTH, CLIENT_SIDE, Scene};
 
@@ -131,35 +132,39 @@ fn all_fragments_of_a_packet_and_all_packets_of_another_protocol_go_one_way() {
 
 #[test]
 fn an_icmp_error_of_no_flow_takes_the_way_of_the_packets_that_go_where_it_goes() {
-    for hook in BOTH {
+    for (hook, family) in each() {
         let mut scene = two_ways();
         let mut ways = BTreeSet::new();
         let data = Carries::Sctp { chunk: 0, flags: 0, tag: 9 };
+        let (kind, header_len) = if family == Family::V4 { (11, 20) } else { (3, 40) };
         for (port, carries) in (1..=16).flat_map(|port| [UDP, ACK, data].map(|it| (port, it))) {
-            let (here, there) = (format!("10.7.0.9:{port}"), "10.1.0.5:53");
-            let answer = scene.send(hook, &packet(carries, there, &here)).ifindex;
-            let quoted = packet(carries, &here, there).bytes()[14..14 + 28].to_vec();
-            let error = Carries::Icmp { kind: 11, code: 0 };
-            let error = Frame { payload: quoted, ..packet(error, "10.1.7.7:0", "10.7.0.9:0") };
-            let ended = scene.send(hook, &error);
-            assert_eq!((ended.reason, ended.ifindex), (Reason::Forwarded, answer), "{hook:?}");
+            let (here, there) = (family.at(7, 9, port), family.at(1, 5, 53));
+            let answer = scene.send(hook, &packet(carries, &there, &here)).ifindex;
+            let payload = packet(carries, &here, &there).bytes()[14..][..header_len + 8].to_vec();
+            let error = Carries::Icmp { kind, code: 0 };
+            let error = packet(error, &family.at(1, 0x707, 0), &family.at(7, 9, 0));
+            let ended = scene.send(hook, &Frame { payload, ..error });
+            let seen = (ended.reason, ended.ifindex);
+            assert_eq!(seen, (Reason::Forwarded, answer), "{hook:?} {family:?}");
             ways.insert(answer);
         }
-        assert_eq!(ways, BTreeSet::from([7, 8]), "{hook:?}: ports spread");
+        assert_eq!(ways, BTreeSet::from([7, 8]), "{hook:?} {family:?}: ports spread");
     }
 }
 
 #[test]
 fn merged_segments_of_another_protocol_are_the_kernels_which_knows_how_long_each_is() {
-    let mut scene = Scene::new();
-    let frame = packet(Carries::Other(47), CLIENT, "10.2.0.3:0").payload(2900).bytes();
-    // `gso_segs` and `gso_size` of `struct __sk_buff`.
-    let mut context = [0_u8; 192];
-    context[164..168].copy_from_slice(&2_u32.to_ne_bytes());
-    context[176..180].copy_from_slice(&1450_u32.to_ne_bytes());
-    let ended = scene.send_bytes(Hook::Tc, &frame, Some(&context));
-    assert_eq!(ended.reason, Reason::MergedSegments);
-    assert_eq!(ended.bytes(), frame);
+    for (from, to) in [(CLIENT, "10.2.0.3:0"), (CLIENT6, "[2001:db8:2::3]:0")] {
+        let mut scene = Scene::new();
+        let frame = packet(Carries::Other(47), from, to).payload(2900).bytes();
+        // `gso_segs` and `gso_size` of `struct __sk_buff`.
+        let mut context = [0_u8; 192];
+        context[164..168].copy_from_slice(&2_u32.to_ne_bytes());
+        context[176..180].copy_from_slice(&1450_u32.to_ne_bytes());
+        let ended = scene.send_bytes(Hook::Tc, &frame, Some(&context));
+        assert_eq!(ended.reason, Reason::MergedSegments, "{from}");
+        assert_eq!(ended.bytes(), frame);
+    }
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
-use lb_dataplane::table::Source;
+use lb_dataplane::table::{Source, Table};
 use lb_dataplane::{Hook, Kind, Reason, Sizes, seconds};
+use lb_dataplane_common::service::MAX_SOURCES_OF_BACKEND;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -155,6 +156,43 @@ fn no_two_flows_to_a_backend_share_a_port_and_every_port_is_used() {
         let ports: BTreeSet<u16> = from_the_other.iter().map(SocketAddr::port).collect();
         assert!(from_the_other.iter().all(|from| from.ip() == ends.ours[1]), "{what}");
         assert!(ports.len() > 480 && ports.iter().all(|port| *port >= 65_036), "{}", ports.len());
+    }
+}
+
+#[test]
+fn a_backend_has_as_many_addresses_as_a_list_may_name_and_each_is_used() {
+    const MOST: usize = MAX_SOURCES_OF_BACKEND as usize;
+    for (hook, ends) in each() {
+        let what = format!("{hook:?} {:?}", ends.family);
+        let sizes = Sizes { sources: 512, ..small() };
+        let mut scene = Scene::with_sizes(sizes);
+        let all: Vec<_> =
+            (0..=MOST as u16).map(|n| source(ends.family.host(9, n), 1024, 65_535)).collect();
+        scene.sources = all[..MOST].to_vec();
+        let (vip, backends) = (&*ends.vip, [&*ends.backend]);
+        scene.serve(vip, Udp, Maglev, &backends);
+        let mut seen = BTreeSet::new();
+        for n in 0..6000 {
+            let ended = scene.send(hook, &packet(UDP, &ends.client(n / 1000, 1000 + n), vip));
+            assert_eq!(ended.reason, Reason::ForwardedToBackend, "{what} {n}");
+            seen.insert(ended.frame().from.ip());
+        }
+        assert!(seen.iter().copied().eq(all[..MOST].iter().map(|source| source.address)), "{what}");
+
+        // One more is refused, and nothing of the table that asks for it is there.
+        let first = scene.sources.clone();
+        scene.sources = all;
+        let other = &*ends.family.vip(3);
+        let services =
+            scene.services(&[(vip, Udp, Maglev, &backends), (other, Udp, Maglev, &backends)]);
+        let refused = scene.get().apply(&Table { services }).unwrap_err().to_string();
+        let says = format!("{} source addresses of a backend, {MOST} at most", MOST + 1);
+        assert!(refused.contains(&says), "{what}: {refused}");
+        assert_eq!(scene.get().audit(false).unwrap().differences(), 0, "{what}");
+        let ended = scene.send(hook, &packet(UDP, &ends.client(7, 1000), other));
+        assert_eq!(ended.reason, Reason::NoRoute, "{what}");
+        let from = scene.send(hook, &packet(UDP, &ends.client(7, 1000), vip)).frame().from;
+        assert!(first.iter().any(|source| source.address == from.ip()), "{what} {from}");
     }
 }
 
