@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use lb_dataplane::fib::{Action, FibUpdate, Member};
 use lb_dataplane::table::Algorithm::{Maglev, RoundRobin};
 use lb_dataplane::table::Protocol::{Tcp, Udp};
 use lb_dataplane::table::{Source, Table};
-use lb_dataplane::{Hook, Reason, Sizes, Timeouts, seconds};
+use lb_dataplane::{Hook, Kind, Reason, Sizes, Timeouts, seconds};
 
 use crate::errors::together;
 use crate::frame::{ACK, Carries, FIN, Frame, RST, SYN, SYN_ACK, UDP, packet, sum};
@@ -254,7 +255,7 @@ fn what_is_too_big_for_the_other_family_is_told_what_fits() {
                 for fragment in if is_v6 { vec![0] } else { vec![0, DONT_FRAGMENT] } {
                     let fits = Frame { fragment, ..packet(ACK, from, to).payload(most) };
                     let ended = scene.send(hook, &fits);
-                    assert_eq!(ended.reason.kind(), lb_dataplane::Kind::Forward, "{sides:?}");
+                    assert_eq!(ended.reason.kind(), Kind::Forward, "{sides:?}");
                     let big = Frame { fragment, ..packet(ACK, from, to).payload(most + 1) };
                     let ended = scene.send(hook, &big);
                     assert_eq!(ended.reason, Reason::FlowTooBig, "{hook:?} {sides:?}");
@@ -272,6 +273,42 @@ fn what_is_too_big_for_the_other_family_is_told_what_fits() {
                 }
             }
         }
+    }
+}
+
+/// RFC 7915 §5.1: every link of IPv6 takes 1,280 bytes, and no sender is told of less.
+#[test]
+fn what_every_link_of_ipv6_takes_is_left_to_be_fragmented_as_ipv4_where_a_link_is_smaller() {
+    for (hook, sides) in each() {
+        let what = format!("{hook:?} {sides:?}");
+        let mut scene = scene(sides);
+        let mut punts = scene.get().take_punts().unwrap().unwrap();
+        let out = scene.send(hook, &packet(SYN, sides.client, sides.vip)).frame();
+        scene.send(hook, &Frame { to: out.from, ..packet(SYN_ACK, sides.backend, sides.vip) });
+        // Whoever sends IPv6, and the way of what becomes of it.
+        let source = out.from.to_string();
+        let (ends, expected, way, id) = if out.from.is_ipv4() {
+            ([sides.client, sides.vip], [&*source, sides.backend], BACKEND_SIDE, 2)
+        } else {
+            ([sides.backend, &*source], [sides.vip, sides.client], CLIENT_SIDE, 1)
+        };
+        let action = Action::Forward(vec![Member { mtu: 1200, ..way }]);
+        scene.get().fib_apply(&[FibUpdate::Group { id, action }]).unwrap();
+        let sent = |len: usize| packet(ACK, ends[0], ends[1]).payload(len - 60);
+        for len in [1221, 1280] {
+            let ended = scene.send(hook, &sent(len));
+            assert_eq!(ended.reason, Reason::FlowToBeFragmented, "{what} {len}");
+            // The kernel counts the hop and finds the MACs.
+            let [from, to] = expected.map(address);
+            assert_eq!(ended.frame(), Frame { from, to, ..sent(len) }, "{what} {len}");
+        }
+        let fits = scene.send(hook, &sent(1220));
+        assert_eq!((fits.reason.kind(), fits.frame().fragment), (Kind::Forward, 0), "{what}");
+        assert_eq!(punts.next_answer(Instant::now()), None, "{what}");
+        let big = scene.send(hook, &sent(1281));
+        assert_eq!(big.reason, Reason::FlowTooBig, "{what}");
+        let answer = punts.next_answer(Instant::now()).expect("its sender is told");
+        assert_eq!(answer.packet[..8], [2, 0, 0, 0, 0, 0, 5, 0], "{what}: 1,280 bytes");
     }
 }
 

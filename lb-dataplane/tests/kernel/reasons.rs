@@ -286,10 +286,23 @@ fn row(reason: Reason) -> Row {
         Reason::FlowRoutedByKernel => Everywhere(|case| case.begun_towards(3)),
         Reason::FlowNoRoute => Everywhere(|case| case.begun_towards(99)),
         Reason::FlowNextHopUnresolved => At(Hook::Xdp, RESOLVES, |case| case.begun_towards(5)),
-        Reason::FlowToBeFragmented => In(0, "no router fragments IPv6 (RFC 8200 §5)", |case| {
+        Reason::FlowToBeFragmented => Everywhere(|case| {
             case.begun_towards(2);
-            let frame = packet(ACK, &case.client(), case.vip()).payload(1461);
-            case.send(&frame)
+            if case.n == 0 {
+                let frame = packet(ACK, &case.client(), case.vip()).payload(1461);
+                return case.send(&frame);
+            }
+            // No router fragments IPv6, but what every link of it takes is fragmented as IPv4.
+            case.scene.sources =
+                vec![Source { address: OURS[0].parse().unwrap(), first_port: 1, last_port: 9 }];
+            case.serve(&at(0, 2, 8080));
+            let of_1200 = |member: &mut [u8; 48]| {
+                member[6..8].copy_from_slice(&1200_u16.to_ne_bytes());
+            };
+            case.with_members(of_1200, |case| {
+                let frame = packet(SYN, &case.at(1, case.port + 1), case.vip()).payload(1220);
+                case.send(&frame)
+            })
         }),
         Reason::Malformed => Everywhere(|case| {
             let bytes = packet(SYN, &case.client(), case.vip()).bytes();
