@@ -315,26 +315,36 @@ fn what_every_link_of_ipv6_takes_is_left_to_be_fragmented_as_ipv4_where_a_link_i
 /// A fragment gets a header more than a whole packet.
 #[test]
 fn fragments_that_are_too_big_for_ipv6_are_told_of_by_their_first() {
-    let Sides { client, vip, .. } = FROM_4_TO_6;
-    let mut scene = scene(FROM_4_TO_6);
-    let mut punts = scene.get().take_punts().unwrap().unwrap();
-    for hook in BOTH {
-        for (len, reason) in [(1440, Reason::FlowTooBig), (1432, Reason::ForwardedToBackend)] {
-            let first = Frame { fragment: MORE_FRAGMENTS, ..packet(UDP, client, vip) };
+    for (hook, sides) in each() {
+        let what = format!("{hook:?} {sides:?}");
+        let mut scene = scene(sides);
+        let mut punts = scene.get().take_punts().unwrap().unwrap();
+        let out = scene.send(hook, &packet(UDP, sides.client, sides.vip)).frame();
+        // Whoever sends IPv4.
+        let source = out.from.to_string();
+        let (from, to) = match out.from.is_ipv6() {
+            true => (sides.client, sides.vip),
+            false => (sides.backend, &*source),
+        };
+        for (len, is_too_big) in [(1440, true), (1432, false)] {
+            let kind = if is_too_big { Kind::Drop } else { Kind::Forward };
+            let first = Frame { fragment: MORE_FRAGMENTS, ..packet(UDP, from, to) };
             let first = first.payload(len + 8);
-            assert_eq!(scene.send(hook, &first).reason, reason, "{hook:?} {len}");
+            let ended = scene.send(hook, &first);
+            assert_eq!(ended.reason == Reason::FlowTooBig, is_too_big, "{what} {len}");
+            assert_eq!(ended.reason.kind(), kind, "{what} {len}");
             let answer = punts.next_answer(Instant::now());
-            assert_eq!(answer.is_some(), reason == Reason::FlowTooBig, "{hook:?} {len}");
+            assert_eq!(answer.is_some(), is_too_big, "{what} {len}");
             if let Some(answer) = answer {
-                assert_eq!(answer.to, first.from.ip(), "{hook:?}");
-                assert_eq!(answer.packet[20..22], [3, 4], "{hook:?}");
-                assert_eq!(answer.packet[26..28], 1472_u16.to_be_bytes(), "{hook:?}");
+                assert_eq!(answer.to, first.from.ip(), "{what}");
+                assert_eq!(answer.packet[20..22], [3, 4], "{what}");
+                assert_eq!(answer.packet[26..28], 1472_u16.to_be_bytes(), "{what}");
             }
             let fragment = MORE_FRAGMENTS | 200;
-            let later = Frame { fragment, ..packet(Carries::Other(17), client, vip) };
-            let later = later.payload(len + 16);
-            assert_eq!(scene.send(hook, &later).reason, reason, "{hook:?} {len}");
-            assert!(punts.next_answer(Instant::now()).is_none(), "{hook:?} {len}: not of it");
+            let later = Frame { fragment, ..packet(Carries::Other(17), from, to) };
+            let later = scene.send(hook, &later.payload(len + 16));
+            assert_eq!(later.reason, ended.reason, "{what} {len}");
+            assert!(punts.next_answer(Instant::now()).is_none(), "{what} {len}: not of it");
         }
     }
 }
@@ -552,33 +562,52 @@ fn same_error(out: &[u8], expected: &[u8], what: &str) {
 
 #[test]
 fn an_error_about_a_fragment_names_a_size_with_room_for_the_fragment_header() {
-    let sides = FROM_4_TO_6;
-    let mut scene = scene(sides);
-    for hook in BOTH {
+    for (hook, sides) in each() {
+        let what = format!("{hook:?} {sides:?}");
+        let mut scene = scene(sides);
         let first = Frame { fragment: MORE_FRAGMENTS, ..packet(UDP, sides.client, sides.vip) };
-        let there = scene.send(hook, &first.clone().payload(1024)).frame();
+        let there = scene.send(hook, &first.payload(1024)).frame();
         let to = SocketAddr::new(there.from.ip(), 0).to_string();
-        let about = error([2, 0], 1400, "[2001:db8:2::fe]:9", &to, &there, 8);
+        let (kind, router, at) = match there.to.is_ipv6() {
+            true => ([2, 0], "[2001:db8:2::fe]:9", 34),
+            false => ([3, 4], "10.2.0.254:9", 54),
+        };
+        let about = error(kind, 1400, router, &to, &there, 8);
         let ended = scene.send_bytes(hook, &about, None);
-        assert_eq!(ended.reason, Reason::ErrorToClient, "{hook:?}");
+        assert_eq!(ended.reason, Reason::ErrorToClient, "{what}");
         let out = ended.bytes();
-        assert_eq!((&out[34..36], &out[40..42]), (&[3, 4][..], &1372_u16.to_be_bytes()[..]));
-        assert_eq!(out[48..50], MORE_FRAGMENTS.to_be_bytes(), "quoted as a fragment");
+        let (says, size) = (&out[at..at + 2], &out[at + 6..at + 8]);
+        // Quoted as a fragment.
+        if at == 34 {
+            assert_eq!((says, size), (&[3, 4][..], &1372_u16.to_be_bytes()[..]), "{what}");
+            assert_eq!(out[48..50], MORE_FRAGMENTS.to_be_bytes(), "{what}");
+        } else {
+            assert_eq!((says, size), (&[2, 0][..], &1428_u16.to_be_bytes()[..]), "{what}");
+            assert_eq!((out[54 + 8 + 6], &out[54 + 48..][..4]), (44, &[17, 0, 0, 1][..]), "{what}");
+        }
     }
 }
 
 #[test]
 fn an_error_that_would_be_too_big_in_the_other_family_is_dropped() {
-    let sides = FROM_6_TO_4;
-    let mut scene = scene(sides);
-    for hook in BOTH {
+    for (hook, sides) in each() {
+        let what = format!("{hook:?} {sides:?}");
+        let mut scene = scene(sides);
         let sent = packet(UDP, sides.client, sides.vip).payload(1432);
         let there = scene.send(hook, &sent).frame();
-        let to = SocketAddr::new(there.from.ip(), 0).to_string();
+        let reply = Frame { to: there.from, ..packet(UDP, sides.backend, sides.vip).payload(1432) };
+        let back = scene.send(hook, &reply).frame();
+        // What has become IPv4, and which side hears of it.
+        let (about, router, reason) = match there.to.is_ipv4() {
+            true => (there, "10.2.0.254:9", Reason::ErrorToClient),
+            false => (back, "10.1.7.7:9", Reason::ErrorToBackend),
+        };
+        let to = SocketAddr::new(about.from.ip(), 0).to_string();
         // In IPv6 two headers are 20 bytes longer each.
-        for (after, expected) in [(1412, Reason::ErrorToClient), (1413, Reason::Untranslatable)] {
-            let about = error([3, 3], 0, "10.2.0.254:9", &to, &there, after);
-            assert_eq!(scene.send_bytes(hook, &about, None).reason, expected, "{hook:?} {after}");
+        for (after, expected) in [(1412, reason), (1413, Reason::Untranslatable)] {
+            let about = error([3, 3], 0, router, &to, &about, after);
+            let ended = scene.send_bytes(hook, &about, None);
+            assert_eq!(ended.reason, expected, "{what} {after}");
         }
     }
 }

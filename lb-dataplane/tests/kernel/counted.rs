@@ -11,7 +11,7 @@ use lb_dataplane::{Hook, Reason, ServiceCount, seconds};
 
 use lb_dataplane_common::tables::COUNTED_TOGETHER;
 
-use crate::family::{Family, each};
+use crate::family::{FAMILIES, Family, each};
 use crate::frame::{ACK, Carries, RST_ACK, SYN, SYN_ACK, UDP, packet};
 use crate::scene::{BOTH, Scene, small};
 
@@ -21,8 +21,6 @@ fn turns(family: Family) -> [(String, String); 4] {
 }
 
 const VIP: &str = "192.0.2.1:80";
-const OTHER: &str = "192.0.2.2:80";
-const OTHERS: [&str; 1] = ["10.2.0.1:81"];
 
 fn counted(scene: &mut Scene, protocol: lb_dataplane::table::Protocol, vip: &str) -> ServiceCount {
     let counters = scene.get().service_counters().unwrap();
@@ -33,8 +31,9 @@ fn counted(scene: &mut Scene, protocol: lb_dataplane::table::Protocol, vip: &str
 }
 
 fn sends(scene: &mut Scene, carries: Carries, port: u16, vip: &str) {
+    let family = if vip.starts_with('[') { Family::V6 } else { Family::V4 };
     let hook = BOTH[usize::from(port % 2)];
-    let ended = scene.send(hook, &packet(carries, &format!("10.1.0.5:{port}"), vip));
+    let ended = scene.send(hook, &packet(carries, &family.at(1, 5, port), vip));
     assert_eq!(ended.reason, Reason::ForwardedToBackend, "{hook:?}, port {port}");
 }
 
@@ -47,11 +46,17 @@ fn kept(scene: &mut Scene) -> Array<&mut MapData, [u64; 8]> {
 fn a_services_counters_are_exact_though_backends_leave_and_others_get_their_ids() {
     // Twice as many backends as there are ids, one after the other, and at times another process.
     let rounds = 2 * small().backends as u16;
-    for (protocol, first, later) in [(Tcp, SYN, Some(ACK)), (Udp, UDP, None)] {
+    let talks = [(Tcp, SYN, Some(ACK)), (Udp, UDP, None)];
+    for (family, (protocol, first, later)) in
+        FAMILIES.into_iter().flat_map(|family| talks.map(|talk| (family, talk)))
+    {
+        let [(vip, _), (other, _), ..] = &turns(family);
+        let (vip, other) = (vip.as_str(), other.as_str());
+        let others = [&*family.at(2, 1, 81)];
         let mut scene = Scene::new();
         let mut sent = 0;
         for n in 0..rounds {
-            let backend = format!("10.2.0.{}:80", 2 + n % 200);
+            let backend = family.at(2, 2 + n % 200, 80);
             let backends = [backend.as_str()];
             if n % 30 == 29 {
                 scene.open();
@@ -60,38 +65,39 @@ fn a_services_counters_are_exact_though_backends_leave_and_others_get_their_ids(
                 // What is silent is over, and ids are free for others.
                 scene.let_pass(seconds(300));
             }
-            scene.apply(&[(VIP, protocol, Maglev, &backends), (OTHER, Tcp, Maglev, &OTHERS)]);
-            sends(&mut scene, first, 10_000 + n, VIP);
+            scene.apply(&[(vip, protocol, Maglev, &backends), (other, Tcp, Maglev, &others)]);
+            sends(&mut scene, first, 10_000 + n, vip);
             sent += 1;
             if n == 0 {
-                sends(&mut scene, SYN, 9_000, OTHER);
+                sends(&mut scene, SYN, 9_000, other);
             }
             // A connection to a backend that has left goes on; datagrams' flows end with the backend.
             if let Some(later) = later {
-                sends(&mut scene, later, 10_000, VIP);
+                sends(&mut scene, later, 10_000, vip);
                 sent += 1;
             }
             if n % 8 == 7 {
                 scene.age();
             }
-            let count = counted(&mut scene, protocol, VIP);
+            let count = counted(&mut scene, protocol, vip);
             let expected = (u64::from(n) + 1, sent);
-            assert_eq!((count.flows, count.to_backend.packets), expected, "round {n}");
+            assert_eq!((count.flows, count.to_backend.packets), expected, "{family:?} round {n}");
             let bytes = count.to_backend.bytes;
             assert_eq!(bytes % sent, 0, "all are of one length: {bytes}");
-            assert_eq!(counted(&mut scene, Tcp, OTHER).flows, 1);
+            assert_eq!(counted(&mut scene, Tcp, other).flows, 1);
         }
         let keeps = (0..2).map(|id| kept(&mut scene).get(&id, 0).unwrap()[4]);
         assert!(keeps.sum::<u64>() > u64::from(rounds) / 4, "ids went to others");
 
         // A new service begins at zero, whoever had its id.
         for _ in 0..small().services {
-            scene.apply(&[(OTHER, Tcp, Maglev, &OTHERS)]);
-            let new = [(OTHER, Tcp, Maglev, &OTHERS[..]), (VIP, Udp, Maglev, &["10.2.0.9:80"])];
+            scene.apply(&[(other, Tcp, Maglev, &others)]);
+            let new =
+                [(other, Tcp, Maglev, &others[..]), (vip, Udp, Maglev, &[&family.at(2, 9, 80)])];
             scene.apply(&new);
-            assert_eq!(counted(&mut scene, Udp, VIP).flows, 0);
+            assert_eq!(counted(&mut scene, Udp, vip).flows, 0);
         }
-        assert_eq!(counted(&mut scene, Tcp, OTHER).flows, 1);
+        assert_eq!(counted(&mut scene, Tcp, other).flows, 1);
     }
 }
 
