@@ -5,10 +5,13 @@
 //! it away from. What goes by turns, by load, by where a client was before or from a source port of ours is known to one node
 //! only: there a packet of no flow is dropped, counted.
 
+mod add;
 mod bounds;
 mod insert;
 mod overdue;
 
+#[cfg(test)]
+pub(crate) use self::add::MOST_ADDS;
 pub(crate) use self::bounds::admit_open;
 use self::bounds::{admit, with_room};
 pub use self::insert::{Composed, find_port, insert, insert_back, insert_back_of_echo};

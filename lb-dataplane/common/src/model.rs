@@ -57,6 +57,8 @@ type Interruption = (usize, Box<dyn FnOnce(&ModelTables)>);
 /// The tables of a family.
 pub(crate) struct ModelFamily<A: Family> {
     pub(crate) flows: RefCell<HashMap<FlowKey<A>, ModelFlow>>,
+    /// Keys whose entries another CPU has added.
+    theirs: RefCell<HashSet<FlowKey<A>>>,
     memory: Memory,
     /// The ring's places, the oldest first.
     pub(crate) half_open: RefCell<VecDeque<FlowKey<A>>>,
@@ -70,6 +72,7 @@ impl<A: Family> Default for ModelFamily<A> {
     fn default() -> Self {
         Self {
             flows: RefCell::default(),
+            theirs: RefCell::default(),
             memory: Memory::default(),
             half_open: RefCell::new(VecDeque::from([nobody(); HALF_OPEN])),
             begun: Cell::default(),
@@ -156,6 +159,10 @@ pub(crate) struct ModelTables {
     /// Where this node answers for VIPs.
     pub(crate) answers: HashSet<AnswerKey>,
     pub(crate) counted: RefCell<Vec<Reason>>,
+    /// How many times more this CPU does not find what another one is adding.
+    pub(crate) unpublished: Cell<u32>,
+    /// How many times more another CPU adds what this one does at the same moment, so that both withdraw.
+    pub(crate) withdrawn: Cell<u32>,
     pub(crate) interruption: RefCell<Option<Interruption>>,
 }
 
@@ -170,6 +177,9 @@ where
     fn flow(&self, key: &FlowKey<A>) -> Option<ModelFlow> {
         self.step();
         let linked = A::of(self).flows.borrow().get(key).map(ModelFlow::linked)?;
+        if A::of(self).theirs.borrow().contains(key) && self.meets(&self.unpublished) {
+            return None;
+        }
         linked.found(key.tag())
     }
 
@@ -185,13 +195,16 @@ where
     fn insert_flow(&self, key: &FlowKey<A>, entry: &FlowEntry) -> Result<(), InsertError> {
         self.step();
         let mut flows = A::of(self).flows.borrow_mut();
-        if flows.contains_key(key) {
+        if flows.contains_key(key) || self.meets(&self.withdrawn) {
             return Err(InsertError::Exists);
         }
         if flows.len() >= self.capacity {
             return Err(InsertError::Full);
         }
         flows.insert(*key, A::of(self).memory.take(entry));
+        if self.is_other_cpu.get() {
+            A::of(self).theirs.borrow_mut().insert(*key);
+        }
         Ok(())
     }
 
@@ -354,7 +367,8 @@ impl Tables for ModelTables {
     }
 
     fn draw(&self) -> u32 {
-        self.draws.replace(self.draws.get() + 1) << 16
+        let n = self.draws.replace(self.draws.get() + 1);
+        n << 16 | n & 0xffff
     }
 
     fn now(&self) -> u32 {

@@ -131,7 +131,8 @@ reasons! {
     NoBackend = 27, "no-backend", Drop, Original;
     /// A new flow that finds no room in the flow table.
     FlowTableFull = 28, "flow-table-full", Drop, Original;
-    /// A new flow whose backend has a live flow of this client's address and port through another service.
+    /// A new flow whose backend has a live flow of this client's address and port through another service; or that another CPU has
+    /// been about to begin for so long that it must have been interrupted.
     FlowCollision = 29, "flow-collision", Drop, Original;
     /// A TCP segment to a service, of no flow, that begins none.
     UnknownFlow = 30, "unknown-flow", Drop, Original;

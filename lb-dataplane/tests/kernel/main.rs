@@ -43,6 +43,7 @@ mod sctp;
 mod sources;
 mod spare;
 mod summed;
+mod together;
 mod traffic;
 mod v6;
 mod verifier;

@@ -1,5 +1,6 @@
 //! A new flow's two entries.
 
+use super::add::add;
 use super::{client, overdue};
 use crate::checksum::Delta;
 use crate::family::{Family, V6};
@@ -224,12 +225,12 @@ pub fn insert<A: Family, T: TablesOf<A>>(
         made.entry.first_reply = 0;
     }
     // No entry without the one back.
-    let inserted = match made.without {
-        0 => flow::insert(tables, key, &mut made.entry),
+    let added = match made.without {
+        0 => add(tables, key, &mut made.entry),
         _ => Err(InsertError::Full),
     };
-    match inserted {
-        Ok(()) => {
+    match added {
+        Ok(None) => {
             tables.count_new_flow(made.entry.line, made.backend);
             step.is_new = true;
             if made.affinity != 0 {
@@ -249,19 +250,25 @@ pub fn insert<A: Family, T: TablesOf<A>>(
                 note_without_flow(tables, made.backend, key.protocol());
             }
         }
-        // Another CPU has had a packet of this flow at the same time; its choice stands.
         Err(InsertError::Exists) => {
-            let first = tables.flow(key).ok_or(Reason::FlowCollision)?;
+            if made.has_own_way_back() {
+                made.take_back(tables);
+            }
+            return Err(Reason::FlowCollision);
+        }
+        // Another CPU has had a packet of this flow at the same time; its choice stands.
+        Ok(Some(first)) => {
             let is_answered = is_direct || made.is_answered_by(&first);
             step.follow(&first, first.seen());
             step.begins = false;
             made.entry.line = first.line();
-            if first.seen() & STATE_GOING != 0 || !first.is_same() {
-                // The direction to the client, if it is of nobody, is ageing's to remove.
-                return Err(Reason::FlowExpiring);
-            }
-            if !is_answered {
+            let is_there = first.seen() & STATE_GOING == 0 && first.is_same();
+            // What was read of one that is not says nothing.
+            if made.has_own_way_back() || is_there && !is_answered {
                 made.take_back(tables);
+            }
+            if !is_there {
+                return Err(Reason::FlowExpiring);
             }
         }
     }
@@ -306,6 +313,14 @@ impl<A: Family> Composed<A> {
     #[inline(always)]
     fn is_across(&self) -> bool {
         self.entry.state & STATE_ACROSS != 0
+    }
+
+    /// Whether the direction to the client has a port or an identifier that was taken for it. If not, it is whoever's who begins the
+    /// same flow, and if it is of nobody, ageing's to remove.
+    #[inline(always)]
+    fn has_own_way_back(&self) -> bool {
+        let is_echo = self.back.protocol() == A::ICMP;
+        self.entry.state & STATE_MODE == 0 && (!self.sources.is_empty() || is_echo)
     }
 
     /// Removes the direction to the client.
@@ -426,44 +441,44 @@ fn insert_back_of_client<A: Family, T: TablesOf<A>>(
     made: &mut Composed<A>,
 ) -> Result<(), Reason> {
     turn_back(key, &made.after, &mut made.entry, &mut made.back);
-    match flow::insert(tables, &made.back, &mut made.entry) {
-        Ok(()) => return Ok(()),
+    match add(tables, &made.back, &mut made.entry) {
+        Ok(None) => return Ok(()),
         Err(InsertError::Full) => return Err(Reason::FlowTableFull),
-        Err(InsertError::Exists) => {}
-    }
-    if let Some(old) = tables.flow(&made.back) {
-        let state = old.seen();
-        if state & STATE_GOING != 0 {
-            return Err(Reason::FlowExpiring);
-        }
-        if state & STATE_ACROSS != 0 {
-            return Err(Reason::FlowCollision);
-        }
-        made.there = peer::answers(&old.translation(), made.back.protocol);
-        if !old.is_same() {
-            return Err(Reason::FlowExpiring);
-        }
-        let is_its_own = made.there == *key;
-        if is_its_own && state & STATE_CLOSING == 0 {
-            return Ok(());
-        }
-        // Who sees that another flow closes may have forged what says so.
-        if !is_its_own && !is_closed(key.protocol(), state) {
-            return Err(Reason::FlowCollision);
-        }
-        match tables.flow(&made.there) {
-            Some(there) if peer::leads_back_to(&there, &made.back) => {
-                claim(&there)?;
-                let counted = Counted::of(&there);
-                if old.claim(0) {
+        Err(InsertError::Exists) => return Err(Reason::FlowCollision),
+        Ok(Some(old)) => {
+            let state = old.seen();
+            if state & STATE_GOING != 0 {
+                return Err(Reason::FlowExpiring);
+            }
+            if state & STATE_ACROSS != 0 {
+                return Err(Reason::FlowCollision);
+            }
+            made.there = peer::answers(&old.translation(), made.back.protocol);
+            if !old.is_same() {
+                return Err(Reason::FlowExpiring);
+            }
+            let is_its_own = made.there == *key;
+            if is_its_own && state & STATE_CLOSING == 0 {
+                return Ok(());
+            }
+            // Who sees that another flow closes may have forged what says so.
+            if !is_its_own && !is_closed(key.protocol(), state) {
+                return Err(Reason::FlowCollision);
+            }
+            match tables.flow(&made.there) {
+                Some(there) if peer::leads_back_to(&there, &made.back) => {
+                    claim(&there)?;
+                    let counted = Counted::of(&there);
+                    if old.claim(0) {
+                        tables.remove_flow(&made.back);
+                    }
+                    remove_to_backend(tables, &made.there, counted);
+                }
+                // The one back was left alone.
+                Some(_) | None => {
+                    claim(&old)?;
                     tables.remove_flow(&made.back);
                 }
-                remove_to_backend(tables, &made.there, counted);
-            }
-            // The one back was left alone.
-            Some(_) | None => {
-                claim(&old)?;
-                tables.remove_flow(&made.back);
             }
         }
     }

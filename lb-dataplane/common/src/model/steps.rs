@@ -1,5 +1,7 @@
 //! Where another CPU may come in, and what is there then.
 
+use std::cell::Cell;
+
 use super::{ModelTables, memory};
 use crate::family::{V4, V6};
 use crate::flow::FlowKey;
@@ -24,6 +26,13 @@ impl ModelTables {
             act(self);
             self.is_other_cpu.set(false);
         }
+    }
+
+    /// Whether this CPU meets another one that is at it, of so many times.
+    pub(super) fn meets(&self, times: &Cell<u32>) -> bool {
+        let is_met = times.get() > 0 && !self.is_other_cpu.get();
+        times.update(|times| times - u32::from(is_met));
+        is_met
     }
 
     pub(crate) fn keys(&self) -> Vec<FlowKey<V4>> {

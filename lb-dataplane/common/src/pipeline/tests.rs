@@ -262,6 +262,7 @@ mod across;
 mod anew;
 mod established;
 mod least;
+mod together;
 
 #[test]
 fn a_packet_that_the_kernel_is_to_send_is_handed_over_rewritten() {
