@@ -44,24 +44,31 @@ pub(super) fn read(cursor: &Cursor<'_>, protocol: Option<Protocol>) -> Option<Na
     Some(Nat { mode: mode?, source_addresses: addresses, on_exhaustion: on_exhaustion? })
 }
 
-/// Flows come from addresses of their backend's family: others would never be used.
+/// Flows come from addresses of their backend's family: with full NAT each has to have one, and others would never be used. Where there is
+/// none for a backend, nothing more is said of the rest.
 pub(super) fn check_sources(
     spec: &Object<'_>,
     nat: Option<&Nat>,
     backends: &[Backend],
 ) -> Option<()> {
-    let families = [true, false].map(|v4| backends.iter().any(|b| b.address.is_ipv4() == v4));
-    let is_used = |address: &IpAddr| families[usize::from(address.is_ipv6())];
-    if nat.is_none_or(|nat| nat.source_addresses.iter().all(is_used)) {
-        return Some(());
-    }
+    let Some(nat) = nat.filter(|nat| !nat.source_addresses.is_empty()) else { return Some(()) };
+    let is_of = |address: IpAddr, other: IpAddr| address.is_ipv4() == other.is_ipv4();
+    let has_source = |b: &&Backend| nat.source_addresses.iter().any(|s| is_of(*s, b.address));
+    let without = backends.iter().find(|backend| !has_source(backend));
+    let is_used = |source: IpAddr| backends.iter().any(|b| is_of(source, b.address));
     let listed = spec
         .field("nat")?
         .object(&["mode", "source_addresses", "on_exhaustion"])?
         .field("source_addresses")?;
+    if let Some(backend) = without.filter(|_| nat.mode == NatMode::FullNat) {
+        let (address, family) = (backend.address, family(backend.address));
+        return listed.wrong(format!(
+            "has no address of {family} for flows to the backend {address}: list one, or use `nat.mode: one-arm`"
+        ));
+    }
     listed.list(|cursor| {
         let address = cursor.address()?;
-        if is_used(&address) {
+        if is_used(address) {
             return Some(());
         }
         let family = family(address);
@@ -88,18 +95,16 @@ pub(super) fn unreachable(address: IpAddr, vip: IpAddr, nat: &Nat) -> Option<Str
             "is {address}, but with direct server return a backend gets packets as they came, of {own}: use `one-arm`, or \
              `full-nat` with `source_addresses` of {other}"
         )),
-        NatMode::FullNat => {
-            let own = [vip];
-            let sources =
-                if nat.source_addresses.is_empty() { &own } else { &nat.source_addresses[..] };
-            let has_source = sources.iter().any(|source| source.is_ipv4() == address.is_ipv4());
-            (!has_source).then(|| {
-                format!(
-                    "is {address}, but flows come from no address of {other}: list one in `nat.source_addresses`, or use \
-                     `nat.mode: one-arm`"
-                )
-            })
-        }
-        NatMode::Dnat | NatMode::OneArm | NatMode::Dsr | NatMode::DsrIpip | NatMode::DsrGue => None,
+        // Where sources are listed, see `check_sources`.
+        NatMode::FullNat if is_across && nat.source_addresses.is_empty() => Some(format!(
+            "is {address}, but flows come from no address of {other}: list one in `nat.source_addresses`, or use \
+             `nat.mode: one-arm`"
+        )),
+        NatMode::Dnat
+        | NatMode::FullNat
+        | NatMode::OneArm
+        | NatMode::Dsr
+        | NatMode::DsrIpip
+        | NatMode::DsrGue => None,
     }
 }

@@ -190,7 +190,7 @@ fn backends_of_the_other_family_need_flows_from_an_address_of_theirs() {
         (json!({"mode": "dnat"}), "`nat.mode: dnat` keeps their addresses"),
         (json!({"mode": "dsr"}), "as they came, of IPv6"),
         (json!({"mode": "dsr-ipip"}), "as they came, of IPv6"),
-        (json!({"mode": "full-nat"}), "from no address of IPv4: list one"),
+        (json!({"mode": "full-nat"}), "come from no address of IPv4: list one"),
     ] {
         let found = mistakes(&vip(nat.clone()));
         let pointers: Vec<_> = found.iter().map(|mistake| mistake.path.pointer()).collect();
@@ -202,7 +202,7 @@ fn backends_of_the_other_family_need_flows_from_an_address_of_theirs() {
     own["spec"]["backends"] = json!([{"address": "2001:db8:a::2", "port": 80}]);
     document(&own, read).unwrap();
     own["spec"]["backends"][0]["address"] = json!("10.0.0.2");
-    assert!(mistakes(&own)[0].message.contains("list one"), "{:?}", mistakes(&own));
+    assert!(mistakes(&own)[0].message.contains("to the backend 10.0.0.2: list one"));
 }
 
 #[test]
@@ -258,6 +258,7 @@ fn source_addresses_are_unicast_few_and_for_full_nat_only() {
         (nat("snat", json!([])), "/spec/nat/mode"),
         (nat("dnat", json!(["192.0.2.7"])), "/spec/nat/source_addresses"),
         (nat("one-arm", json!(["2001:db8::1"])), "/spec/nat/source_addresses/0"),
+        (nat("full-nat", json!(["2001:db8::1", "2001:db8::2"])), "/spec/nat/source_addresses"),
         (nat("full-nat", json!(["192.0.2.7", "192.0.2.7"])), "/spec/nat/source_addresses/1"),
         (nat("full-nat", json!(["127.0.0.1"])), "/spec/nat/source_addresses/0"),
         (nat("full-nat", json!(many)), "/spec/nat/source_addresses"),
