@@ -212,9 +212,11 @@ fn connect(
 #[test]
 fn who_comes_inherits_nothing_from_flows_of_who_is_gone_and_waits_for_these_where_all_ids_are_theirs()
  {
-    let sizes = [(1, 64, "max_services"), (32, 2, "max_backends")];
-    let each = each().flat_map(|(hook, family)| sizes.map(|sizes| (hook, family, sizes)));
-    for (hook, family, (services, backends, setting)) in each {
+    let [services, backends] = [(1, 64, "max_services"), (32, 2, "max_backends")];
+    // Each with both hooks and both families.
+    for ((hook, family), (services, backends, setting)) in
+        each().zip([services, backends, backends, services])
+    {
         let (turns, client) = (turns(family), |port| family.at(1, 5, port));
         for bounds in [[1, 0, 0], [0, 1, 0], [0, 0, 1]] {
             let what = format!("{hook:?} {family:?} {setting} {bounds:?}");
