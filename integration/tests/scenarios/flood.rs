@@ -129,6 +129,8 @@ fn flows_of_it_keep_their_goodput(hello: &mut Hello, vip: &Vip) {
     let routed = hello.packets_that_ended("forwarded") - routed_before;
     assert!(routed > flooded * 9 / 10, "and the other one: {routed} packets");
     assert!(status.evicted_flows > flooded / 2, "half-open flows made room: {status:?}");
+    let half_open = status.backends.iter().map(|backend| backend.half_open_flows);
+    assert!(half_open.sum::<u64>() > 0, "those that came last are there: {status:?}");
 }
 
 /// The middle of ratios by Hodges and Lehmann, the median of the means of all pairs, between the ends of its interval by

@@ -96,13 +96,16 @@ fn backends(spec: &VipSpec, status: &VipStatus) -> String {
                 },
                 asked(backend).map_or(1, |asked| asked.weight).to_string(),
                 backend.active_flows.to_string(),
+                backend.half_open_flows.to_string(),
                 backend.flows.to_string(),
                 backend.packets.to_string(),
                 or_dash(Some(backend.message.clone())),
             ]
         })
         .collect();
-    table(["  ADDRESS", "HEALTH", "WEIGHT", "ACTIVE", "FLOWS", "PACKETS", "LAST ERROR"], &rows)
+    let heading =
+        ["  ADDRESS", "HEALTH", "WEIGHT", "ACTIVE", "HALF-OPEN", "FLOWS", "PACKETS", "LAST ERROR"];
+    table(heading, &rows)
 }
 
 pub(super) fn yes_no(value: bool) -> &'static str {

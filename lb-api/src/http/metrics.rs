@@ -244,6 +244,12 @@ fn backends(text: &mut Text, vips: &[Vip]) {
         "Open flows of the backend: those that bounds go by.",
         |b| b.active_flows,
     );
+    each(
+        Kind::Gauge,
+        "lbd_backend_half_open_flows",
+        "Half-open flows of the backend, which are not yet open and may be nobody's.",
+        |b| b.half_open_flows,
+    );
 }
 
 fn peers(text: &mut Text, peers: &[PeerView]) {
@@ -389,6 +395,7 @@ mod tests {
                 reply_bytes: 600,
                 flows: 2,
                 active_flows: 1,
+                half_open_flows: 9,
                 exhausted_flows: 5,
             }],
             packets: 7,
@@ -481,6 +488,7 @@ mod tests {
             "lbd_backend_healthy{vip=\"web\",backend=\"10.0.0.1:8080\"} 0",
             "lbd_backend_flows_total{vip=\"web\",backend=\"10.0.0.1:8080\"} 2",
             "lbd_backend_active_flows{vip=\"web\",backend=\"10.0.0.1:8080\"} 1",
+            "lbd_backend_half_open_flows{vip=\"web\",backend=\"10.0.0.1:8080\"} 9",
             "lbd_vip_evicted_flows_total{vip=\"web\"} 4",
             "lbd_vip_exhausted_flows_total{vip=\"web\"} 5",
             "lbd_vip_reply_packets_total{vip=\"web\"} 8",

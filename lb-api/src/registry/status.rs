@@ -67,6 +67,7 @@ impl<A: Appliers> Task<A> {
                 reply_bytes: count.map_or(0, |count| count.to_client.bytes),
                 flows: count.map_or(0, |count| count.flows),
                 active_flows: count.map_or(0, |count| count.active),
+                half_open_flows: count.map_or(0, |count| count.half_open),
                 exhausted_flows: count.map_or(0, |count| count.exhausted),
             }
         });

@@ -438,6 +438,8 @@ pub struct BackendStatus {
     pub flows: u64,
     /// Open flows: those that bounds go by.
     pub active_flows: u64,
+    /// Half-open flows, which are not yet open and may be nobody's; they make room for one another.
+    pub half_open_flows: u64,
     /// New flows to it for which no source port was free.
     pub exhausted_flows: u64,
 }
