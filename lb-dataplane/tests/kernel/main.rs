@@ -27,6 +27,7 @@ mod kernel_handover;
 mod life;
 mod lists;
 mod members;
+mod mounts;
 mod mss;
 mod mutated;
 mod naive;
