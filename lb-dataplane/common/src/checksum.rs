@@ -52,6 +52,14 @@ pub fn update(checksum: u16, delta: Delta) -> u16 {
     !fold(u32::from(!checksum) + u32::from(delta.0))
 }
 
+/// [`update`] for two differences, one after the other: as adding one of them alone, and folding it, leaves a sum as it is, they may
+/// be added at once.
+#[must_use]
+#[inline(always)]
+pub fn update_twice(checksum: u16, one: Delta, other: Delta) -> u16 {
+    !fold(u32::from(!checksum) + u32::from(one.0) + u32::from(other.0))
+}
+
 /// [`update`] for a checksum whose zero means that there is none (UDP over IPv4, RFC 768): zero stays zero, and a sum that
 /// comes out as zero is sent as its other form.
 #[must_use]
@@ -70,6 +78,7 @@ pub fn update_optional(checksum: u16, delta: Delta) -> u16 {
 #[must_use]
 #[inline(always)]
 pub fn is_same(one: u16, other: u16) -> bool {
+    // In this order, so that sums that are not are told apart by two comparisons.
     one == other || one ^ other == 0xffff && (one == 0 || other == 0)
 }
 
@@ -81,6 +90,13 @@ pub fn sameness(one: u16, other: u16) -> u16 {
     let difference = fold(u32::from(!one) + u32::from(other));
     let beyond = u32::from(difference.wrapping_add(1) >> 1);
     (beyond.wrapping_sub(1) >> 31) as u16
+}
+
+/// A sum of words of 32 bits, fewer than 65,536, as one of words of 16 bits: three of them.
+#[must_use]
+#[inline(always)]
+pub fn narrow(sum: u64) -> u32 {
+    (sum as u32 & 0xffff) + (sum as u32 >> 16) + (sum >> 32) as u32
 }
 
 /// A sum of 32 words at most in 16 bits.
@@ -117,6 +133,18 @@ mod tests {
             bytes[12..16].copy_from_slice(&new);
             let updated = update(checksum, Delta::of(old, [word(&new), word(&new[2..])]));
             prop_assert_eq!(updated, full(&bytes).to_be());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn two_updates_at_once_are_two_updates(checksum: u16, one: u16, other: u16) {
+            for (checksum, one, other) in [(checksum, one, other), (u16::MAX, one, 0), (checksum, !checksum, 0)] {
+                let (one, other) = (Delta(one), Delta(other));
+                let expected = update(update(checksum, one), other);
+                prop_assert_eq!(update_twice(checksum, one, other), expected);
+                prop_assert_eq!(update(checksum, one.and(other)), expected);
+            }
         }
     }
 

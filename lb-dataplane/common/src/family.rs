@@ -8,7 +8,7 @@ use core::fmt::Debug;
 use core::hash::Hash;
 
 pub(crate) use self::v4::SHORT;
-use crate::checksum::Delta;
+use crate::checksum::{self, Delta};
 use crate::fib::Route;
 use crate::flow::Translation;
 use crate::packet::Packet;
@@ -53,8 +53,13 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     /// The bytes of a unit of that.
     const QUOTED_UNIT: u32;
 
-    /// The sum of an address, not folded.
-    fn sum(self) -> u32;
+    /// The sum of an address's words of 32 bits.
+    fn wide_sum(self) -> u64;
+    /// The sum of an address, not folded: as much as three words are at most.
+    #[inline(always)]
+    fn sum(self) -> u32 {
+        checksum::narrow(self.wide_sum())
+    }
     /// What replacing one address by another does to a sum.
     fn delta(old: Self, new: Self) -> Delta;
     /// Both addresses of a packet in 64 bits, the same on every machine.
@@ -81,8 +86,14 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     ///
     /// The reason for which the frame's way ends here.
     fn header<P: Packet>(packet: &mut P) -> Result<Ip<Self>, Reason>;
-    /// The same of a packet without options and extensions that is no fragment, and whose lengths are what they seem; `None` of any
-    /// other.
+    /// Whether a router may forward a packet with these addresses.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Family::header`], which asks the same.
+    fn check_addresses(source: Self, destination: Self) -> Result<(), Reason>;
+    /// The header of a packet without options and extensions that is no fragment, and whose lengths are what they seem; `None` of any
+    /// other. Nobody has asked [`Family::check_addresses`] yet.
     fn plain_header<P: Packet>(packet: &P) -> Option<Ip<Self>>;
     /// Reads the header that an ICMP error quotes: with where its transport begins. `None` if no flow's packet has such.
     fn quoted<P: Packet>(packet: &mut P, at: u32, end: u32) -> Option<Ip<Self>>;

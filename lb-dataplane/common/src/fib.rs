@@ -64,12 +64,12 @@ pub struct MemberEntry {
     pub flags: u16,
     /// The interface's MTU: bytes of IP packet.
     pub mtu: u16,
-    /// The gateway's IPv4 address, zeroes where there is none.
-    pub gateway: [u8; 4],
+    /// The neighbour's MAC, zeroes while it is not known. Both are as frames have them.
+    pub destination_mac: [u8; 6],
     /// Our MAC.
     pub source_mac: [u8; 6],
-    /// The neighbour's MAC, zeroes while it is not known.
-    pub destination_mac: [u8; 6],
+    /// The gateway's IPv4 address, zeroes where there is none.
+    pub gateway: [u8; 4],
     /// The gateway's IPv6 address, zeroes where there is none.
     pub gateway6: [u8; 16],
     /// What is put around packets: a word of [`Encapsulation`](crate::encapsulation::Encapsulation).

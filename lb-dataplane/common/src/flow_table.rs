@@ -230,15 +230,11 @@ fn tagged<K>(bucket: &impl Shared<K>, tag: u16) -> u64 {
     bits
 }
 
-/// The slot of a bucket that a key is in; [`SLOTS`] for none.
+/// Whether a bucket has a key.
 #[inline(always)]
-fn slot_in<K>(bucket: &impl Shared<K>, tag: u16, key: &K) -> u32 {
+fn has<K>(bucket: &impl Shared<K>, tag: u16, key: &K) -> bool {
     let bits = matching(bucket, tag | LIVE);
-    if bits == 0 {
-        return SLOTS;
-    }
-    let slot = slot_of(bits);
-    if bucket.has_key(slot, key) { slot } else { SLOTS }
+    bits != 0 && bucket.has_key(slot_of(bits), key)
 }
 
 /// Where an entry is.
@@ -255,14 +251,27 @@ pub struct Place<B> {
 /// Where the entry of a key is, if it has one.
 #[inline(always)]
 pub fn find<K: Key, T: Table<K>>(table: &T, key: &K) -> Option<Place<T::Bucket>> {
+    find_by(table, key, |bucket, slot| bucket.has_key(slot, key))
+}
+
+/// The same, where whether a slot below [`SLOTS`] is the key's is asked of it.
+#[inline(always)]
+pub fn find_by<K: Key, T: Table<K>>(
+    table: &T,
+    key: &K,
+    mut is_its: impl FnMut(&T::Bucket, u32) -> bool,
+) -> Option<Place<T::Bucket>> {
     let hash = Hash::of(key, table);
     let mut index = hash.first(table.buckets());
     let mut is_second = false;
     loop {
         let bucket = table.bucket(index)?;
-        let slot = slot_in(&bucket, hash.tag(), key);
-        if slot != SLOTS {
-            return Some(Place { index, bucket, slot });
+        let bits = matching(&bucket, hash.tag() | LIVE);
+        if bits != 0 {
+            let slot = slot_of(bits);
+            if is_its(&bucket, slot) {
+                return Some(Place { index, bucket, slot });
+            }
         }
         if is_second || bucket.away() == 0 {
             return None;
@@ -375,9 +384,7 @@ pub fn insert<K: Key, T: Table<K>>(
     let (tag, buckets) = (hash.tag(), table.buckets());
     let first = table.bucket(hash.first(buckets)).ok_or(InsertError::Full)?;
     let second = table.bucket(hash.second(buckets)).ok_or(InsertError::Full)?;
-    if slot_in(&first, tag, key) != SLOTS
-        || first.away() != 0 && slot_in(&second, tag, key) != SLOTS
-    {
+    if has(&first, tag, key) || first.away() != 0 && has(&second, tag, key) {
         return Err(InsertError::Exists);
     }
     let taken = taken_of(&first);

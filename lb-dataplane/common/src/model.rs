@@ -23,7 +23,7 @@ use crate::choose::{Composed, not_itself};
 use crate::early::FirstCame;
 use crate::family::{Family, V4, V6};
 use crate::fib::MemberEntry;
-use crate::flow::{FlowEntry, FlowKey, Timeouts, admit, count_in, count_out, reopen};
+use crate::flow::{DIRECTION_TO_BACKEND, FlowEntry, FlowKey, Timeouts, admit, count_in, count_out, reopen};
 use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::line::line_of;
 use crate::pipeline::{Scratch, asked_anew, find_way, hear, hear_anew};
@@ -264,6 +264,9 @@ where
 }
 
 impl Tables for ModelTables {
+    type Counts = u32;
+    type End = Reason;
+
     fn service(&self, key: &VipKey) -> Option<&ServiceEntry> {
         self.step();
         if self.are_replaced.get() { self.services_after.get(key) } else { self.services.get(key) }
@@ -375,13 +378,15 @@ impl Tables for ModelTables {
         self.clock.get()
     }
 
+    fn counts(&self, line: u32) -> Option<u32> {
+        Some(line)
+    }
     fn count_flow_packet(&self, line: u32, direction: u8, bytes: u32) {
         let mut passed = self.passed.borrow_mut();
         let passed = passed.entry((self.backend_of(line), direction)).or_default();
         passed.packets += 1;
         passed.bytes += u64::from(bytes);
     }
-    fn expect_packet(&self, _: u32) {}
     fn expect_flow(&self, _: u32) {}
     fn count_new_flow(&self, line: u32, backend: u32) {
         assert_eq!(self.backend_of(line), backend);
@@ -487,6 +492,16 @@ impl Tables for ModelTables {
     }
     fn interface_place(&self, _: u32) -> u32 {
         0
+    }
+    fn end_of_flow(&self, _: u32, direction: u8) -> Option<Reason> {
+        Some(if direction == DIRECTION_TO_BACKEND {
+            Reason::ForwardedToBackend
+        } else {
+            Reason::ForwardedToClient
+        })
+    }
+    fn count_end(&self, reason: Reason, _: u32) {
+        self.counted.borrow_mut().push(reason);
     }
     fn count(&self, _: u32, reason: Reason, _: u32) {
         self.counted.borrow_mut().push(reason);

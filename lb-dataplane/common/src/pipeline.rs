@@ -408,8 +408,7 @@ fn serve<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Res
             if arrival.flags & TCP_SYN != 0 {
                 step.mss = entry.mss();
             }
-            let line = entry.line();
-            tables.expect_packet(line);
+            let counts = tables.counts(entry.line()).ok_or(Reason::TableFault)?;
             if !entry.is_same() {
                 return Err(Reason::FlowExpiring);
             }
@@ -419,7 +418,7 @@ fn serve<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) -> Res
             if tables.samples_every() != 0 && state & STATE_SAMPLED != 0 {
                 sample::count(tables, arrival, step);
             }
-            tables.count_flow_packet(line, step.direction, arrival.bytes);
+            tables.count_flow_packet(counts, step.direction, arrival.bytes);
             return Ok(());
         }
         end(tables, key, &entry)?;

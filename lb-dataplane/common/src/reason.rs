@@ -1,5 +1,7 @@
 //! How a packet's way through the pipeline can end: every end has a name, a kind, a counter and a contract.
 
+use crate::flow::{DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT};
+
 /// What happens to the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -222,6 +224,16 @@ pub const INTERFACE_KNOWN: u16 = 1 << 15;
 pub fn reason_index(place: u32, reason: Reason) -> u32 {
     (place & (INTERFACE_PLACES - 1)) * REASON_PLACES + reason as u32
 }
+
+/// The index of how packets of flows end that are sent on in one of the two directions, without a branch.
+#[must_use]
+#[inline(always)]
+pub fn flow_index(place: u32, direction: u8) -> u32 {
+    reason_index(place, Reason::ForwardedToBackend) | u32::from(direction & 1)
+}
+
+const _: () = assert!(Reason::ForwardedToBackend as u8 == DIRECTION_TO_BACKEND);
+const _: () = assert!(Reason::ForwardedToClient as u8 == DIRECTION_TO_CLIENT);
 
 const _: () = assert!(REASONS <= REASON_PLACES as usize);
 

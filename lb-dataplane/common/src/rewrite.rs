@@ -88,9 +88,8 @@ fn end<A: Family, P: Packet>(packet: &P, ip: &Ip<A>) -> u32 {
 /// RFC 9293 §3.1, RFC 8200 §8.1; the length is that of the transport's header and payload.
 #[inline(always)]
 fn sum_of_pseudo_header<A: Family>(ip: &Ip<A>, len: u32) -> u16 {
-    let word = |n: u32| u32::from((n as u16).to_be());
-    let rest = word(ip.protocol.into()) + word(len) + word(len >> 16);
-    checksum::fold(ip.source.sum() + ip.destination.sum() + rest)
+    let rest = u64::from(u16::from(ip.protocol).to_be()) + u64::from(len.to_be());
+    checksum::fold(checksum::narrow(ip.source.wide_sum() + ip.destination.wide_sum() + rest))
 }
 
 /// Gives an echo another identifier, which of the two ports is the one that is not 0.

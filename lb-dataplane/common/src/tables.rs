@@ -81,6 +81,11 @@ pub trait Rounds<T> {
 
 /// The tables of the pipeline. Each method is one lookup or one write.
 pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
+    /// What this CPU has counted in a line.
+    type Counts: Copy;
+    /// What this CPU has counted of packets that ended alike.
+    type End: Copy;
+
     /// How long flows may be silent.
     fn timeouts(&self) -> Timeouts;
     /// The service whose first or only port this is, or the VIP's address itself (port and protocol 0).
@@ -131,10 +136,11 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn draw(&self) -> u32;
     /// The current tick.
     fn now(&self) -> u32;
+    /// What this CPU has counted in a line, where a packet is likely to be counted: that may come from memory meanwhile. `None` if there
+    /// is no such line.
+    fn counts(&self, line: u32) -> Option<Self::Counts>;
     /// Counts a packet in its backend's line, in one of the two directions. What its service counted is the sum.
-    fn count_flow_packet(&self, line: u32, direction: u8, bytes: u32);
-    /// Says that a packet is likely to be counted in a line: that may come from memory meanwhile.
-    fn expect_packet(&self, line: u32);
+    fn count_flow_packet(&self, counts: Self::Counts, direction: u8, bytes: u32);
     /// Says that a new flow of a backend is likely to be counted: what for may come from memory meanwhile.
     fn expect_flow(&self, backend: u32);
     /// Counts a new flow in the line of its backend, and in that one's load.
@@ -203,6 +209,11 @@ pub trait Tables: FibTables + Fib6Tables + FamilyTables<V4> + FamilyTables<V6> {
     fn mac(&self, ifindex: u32) -> Option<[u16; 3]>;
     /// The place of an interface in the counters.
     fn interface_place(&self, ifindex: u32) -> u32;
+    /// What this CPU has counted of packets of flows that came in through the interface at this place, and were sent on in one of the two
+    /// directions.
+    fn end_of_flow(&self, interface_place: u32, direction: u8) -> Option<Self::End>;
+    /// Counts one of these.
+    fn count_end(&self, end: Self::End, bytes: u32);
     /// Counts how a packet ended that came in through the interface at this place.
     fn count(&self, interface_place: u32, reason: Reason, bytes: u32);
 }

@@ -1,32 +1,35 @@
 //! The clock of flows, read once for each turn of the scheduler's.
 
+use core::cell::UnsafeCell;
+
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::PerCpuArray;
 use lb_dataplane_common::tables::TICK_SHIFT;
 
-/// The tick, as this CPU read it last.
-#[map]
-static CLOCK: PerCpuArray<Clock> = PerCpuArray::with_max_entries(1, 0);
-/// When a CPU read the clock: that of the scheduler costs nothing to read, and turns more often than ticks do.
-#[repr(C)]
-struct Clock {
-    jiffies: u64,
-    tick: u64,
-}
+/// The tick as it was read last, its low half, and the low half of the scheduler's clock then, which costs nothing to read, and turns
+/// more often than ticks do. One word for all CPUs: they read it together, and which of them writes it at a turn does not matter.
+#[repr(C, align(64))]
+struct Clock(UnsafeCell<u64>);
+
+// SAFETY: an aligned word that is loaded and stored as a whole.
+unsafe impl Sync for Clock {}
+
+static CLOCK: Clock = Clock(UnsafeCell::new(0));
 
 /// The current tick.
 #[inline(always)]
 pub fn tick() -> u32 {
-    let Some(clock) = CLOCK.get_ptr_mut(0) else { return 0 };
-    // SAFETY: helpers without preconditions, the first of which the verifier replaces by a load; this CPU's element, which
-    // nothing else uses while the program runs.
+    // SAFETY: helpers without preconditions, the first of which the verifier replaces by a load; volatile, since other CPUs write
+    // the word.
     unsafe {
-        let jiffies = bpf_jiffies64();
-        if (*clock).jiffies != jiffies {
-            (*clock).tick = bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
-            (*clock).jiffies = jiffies;
+        let turn = bpf_jiffies64() << 32;
+        let word = CLOCK.0.get().read_volatile();
+        let tick = word as u32;
+        // There is none yet while it is zero, as it is in the first second of the host's time.
+        if word & !u64::from(u32::MAX) == turn && tick != 0 {
+            return tick;
         }
-        (*clock).tick as u32
+        let tick = (bpf_ktime_get_coarse_ns() >> TICK_SHIFT) as u32;
+        CLOCK.0.get().write_volatile(turn | u64::from(tick));
+        tick
     }
 }

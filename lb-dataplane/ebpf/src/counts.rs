@@ -1,11 +1,13 @@
 //! What is counted: how packets end, those of each backend, and how many flows there are of each backend and service.
 
+use core::ptr::NonNull;
+
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
 use lb_dataplane_common::reason::{
-    INTERFACE_PLACES, REASON_PLACES, Reason, ReasonCounts, reason_index,
+    INTERFACE_PLACES, REASON_PLACES, Reason, ReasonCounts, flow_index, reason_index,
 };
 use lb_dataplane_common::service::BackendEntry;
 use lb_dataplane_common::tables::{CpuCounts, FlowCounts, KeptCounts};
@@ -33,15 +35,34 @@ static SERVICE_COUNTS: Array<KeptCounts> = Array::with_max_entries(64, 0);
 #[unsafe(no_mangle)]
 static LBD_LINES: u32 = 0;
 
+/// Where this CPU counts packets that ended alike.
+#[derive(Clone, Copy)]
+pub struct EndPtr(NonNull<ReasonCounts>);
+
+/// Where packets of flows are counted that come in through the interface at this place, and are sent on in one of the two directions.
+#[inline(always)]
+pub fn end_of_flow(interface_place: u32, direction: u8) -> Option<EndPtr> {
+    REASONS.get_ptr_mut(flow_index(interface_place, direction)).and_then(NonNull::new).map(EndPtr)
+}
+
+/// Counts one of these.
+#[inline(always)]
+pub fn count_end(end: EndPtr, bytes: u32) {
+    // SAFETY: this CPU's element, which nothing else writes while the program runs.
+    unsafe {
+        let counts = end.0.as_ptr();
+        (*counts).packets += 1;
+        (*counts).bytes += u64::from(bytes);
+    }
+}
+
 /// Counts how a packet ended that came in through the interface at this place.
 #[inline(always)]
 pub fn count_reason(interface_place: u32, reason: Reason, bytes: u32) {
-    if let Some(counts) = REASONS.get_ptr_mut(reason_index(interface_place, reason)) {
-        // SAFETY: this CPU's element, which nothing else writes while the program runs.
-        unsafe {
-            (*counts).packets += 1;
-            (*counts).bytes += u64::from(bytes);
-        }
+    if let Some(counts) = REASONS.get_ptr_mut(reason_index(interface_place, reason))
+        && let Some(counts) = NonNull::new(counts)
+    {
+        count_end(EndPtr(counts), bytes);
     }
 }
 
@@ -75,31 +96,36 @@ pub fn open_flows_of_service(service: u32) -> u64 {
     if flows > u64::MAX / 2 { 0 } else { flows }
 }
 
+/// This CPU's part of a line.
+#[derive(Clone, Copy)]
+pub struct CountsPtr(NonNull<CpuCounts>);
+
 /// Counts a packet in its backend's line.
 #[inline(always)]
-pub fn count_flow_packet(line: u32, direction: u8, bytes: u32) {
-    add(line, |counts| {
-        let passed = &mut counts.passed[usize::from(direction & 1)];
+pub fn count_flow_packet(counts: CountsPtr, direction: u8, bytes: u32) {
+    // SAFETY: this CPU's element, which nothing else writes while the program runs.
+    unsafe {
+        let passed = &mut (*counts.0.as_ptr()).counts.passed[usize::from(direction & 1)];
         passed.packets += 1;
         passed.bytes += u64::from(bytes);
-    });
+    }
 }
 
 /// Has the CPU fetch the line that a packet is counted in. Among many backends that is in no cache, and between this and its
 /// use are calls, whose returns this kernel lets no load go ahead of.
 #[inline(always)]
-pub fn expect_packet(line: u32) {
-    if let Some(line) = at(line) {
-        // SAFETY: the element is aligned; volatile, since what is read is of no use.
-        let _ = unsafe { (&raw const (*line).removed).read_volatile() };
-    }
+pub fn expect(line: u32) -> Option<CountsPtr> {
+    let counts = NonNull::new(at(line)?)?;
+    // SAFETY: the element is aligned; volatile, since what is read is of no use.
+    let _ = unsafe { (&raw const (*counts.as_ptr()).removed).read_volatile() };
+    Some(CountsPtr(counts))
 }
 
 /// The same of a new flow of a backend.
 #[inline(always)]
 pub fn expect_flow(backend: u32) {
     // The load is beside it.
-    expect_packet(lines::has(backend));
+    let _counts = expect(lines::has(backend));
 }
 
 /// Counts a new flow, also in the load.

@@ -28,6 +28,15 @@ impl FlowPtr {
         FlowEntry::bears(tag, seen, check).then(|| Self::from_parts(at, seen))
     }
 
+    /// The state of an entry.
+    #[inline(always)]
+    pub fn state_at(at: *mut FlowEntry) -> u32 {
+        // SAFETY: the invariant; volatile, since other CPUs write it.
+        let seen = unsafe { (&raw const (*at).state).read_volatile() };
+        atomic::barrier();
+        seen
+    }
+
     /// Where it is, and its state when it was looked up: what subprograms are given of it.
     #[inline(always)]
     pub fn parts(&self) -> (*mut FlowEntry, u32) {

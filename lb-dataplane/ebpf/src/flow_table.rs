@@ -42,10 +42,16 @@ impl<A> BucketPtr<A> {
 }
 
 impl<A: Family> BucketPtr<A> {
-    /// The entry in a slot below [`SLOTS`](flow_table::SLOTS), if it still is a key's.
+    /// The entry in a slot below [`SLOTS`](flow_table::SLOTS).
+    #[inline(always)]
+    fn entry_at(&self, slot: u32) -> *mut FlowEntry {
+        self.word_of(slot, FlowKey::<A>::WORDS).cast()
+    }
+
+    /// The same, if it still is a key's.
     #[inline(always)]
     fn entry(&self, key: &FlowKey<A>, slot: u32) -> Option<FlowPtr> {
-        FlowPtr::of(self.word_of(slot, FlowKey::<A>::WORDS).cast(), key.tag())
+        FlowPtr::of(self.entry_at(slot), key.tag())
     }
 }
 
@@ -107,6 +113,7 @@ impl<A: Family> Shared<FlowKey<A>> for BucketPtr<A> {
     #[inline(always)]
     fn write(&self, slot: u32, key: &FlowKey<A>, entry: &FlowEntry) {
         const ENTRY: usize = size_of::<FlowEntry>() / 8;
+        const STATE: usize = core::mem::offset_of!(FlowEntry, state) / 8;
         let mut n = 0;
         while n < FlowKey::<A>::WORDS {
             // SAFETY: as above; nobody else writes a slot whose lane this CPU has taken.
@@ -114,14 +121,22 @@ impl<A: Family> Shared<FlowKey<A>> for BucketPtr<A> {
             n += 1;
         }
         let from = core::ptr::from_ref(entry).cast::<u64>();
-        let mut n = 0;
-        while n < ENTRY {
+        let copy = |n: usize| {
             // SAFETY: as above; an entry is that many words, aligned to 8 bytes.
             unsafe {
                 self.word_of(slot, FlowKey::<A>::WORDS + n).write_volatile(from.add(n).read())
             };
+        };
+        let mut n = 0;
+        while n < ENTRY {
+            if n != STATE {
+                copy(n);
+            }
             n += 1;
         }
+        // What it stands for is there.
+        atomic::barrier();
+        copy(STATE);
     }
 }
 
@@ -168,11 +183,16 @@ macro_rules! flows {
                 entry(key, (place >> 8) as u32, place as u32 & 15)
             }
 
-            /// The same without a call.
+            /// The same without a call. It may be another flow's by now, which its state tells.
             #[inline(always)]
             pub fn flow_at_once(key: &FlowKey<$family>) -> Option<FlowPtr> {
-                let place = flow_table::find(&TABLE, key)?;
-                place.bucket.entry(key, place.slot)
+                let mut seen = 0;
+                let place = flow_table::find_by(&TABLE, key, |bucket, slot| {
+                    // Before the key: a flow that comes to this place later writes its key first, and its state last.
+                    seen = FlowPtr::state_at(bucket.entry_at(slot));
+                    bucket.has_key(slot, key)
+                })?;
+                Some(FlowPtr::from_parts(place.bucket.entry_at(place.slot), seen))
             }
 
             #[inline(always)]

@@ -196,12 +196,11 @@ unsafe fn load<const N: usize>(from: usize) -> [u16; N] {
 /// As for [`load`].
 #[inline(always)]
 unsafe fn store<const N: usize>(to: usize, words: [u16; N]) {
-    let bytes = |i: usize| words[i].to_ne_bytes();
+    // As a little-endian machine has two words beside one another. Made of their bytes it would be made of each byte.
+    let pair = |i: usize| u32::from(words[i]) | u32::from(words[i + 1]) << 16;
     let mut i = 0;
     while i + 4 <= N {
-        let ([a, b], [c, d]) = (bytes(i), bytes(i + 1));
-        let ([e, f], [g, h]) = (bytes(i + 2), bytes(i + 3));
-        let wide = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        let wide = u64::from(pair(i)) | u64::from(pair(i + 2)) << 32;
         // SAFETY: the caller's.
         unsafe {
             asm!("*(u64 *)({p} + 0) = {v}", p = in(reg) to + 2 * i, v = in(reg) wide,
@@ -210,8 +209,7 @@ unsafe fn store<const N: usize>(to: usize, words: [u16; N]) {
         i += 4;
     }
     if i + 2 <= N {
-        let ([a, b], [c, d]) = (bytes(i), bytes(i + 1));
-        let wide = u32::from_ne_bytes([a, b, c, d]);
+        let wide = pair(i);
         // SAFETY: the caller's.
         unsafe {
             asm!("*(u32 *)({p} + 0) = {v}", p = in(reg) to + 2 * i, v = in(wreg) wide,

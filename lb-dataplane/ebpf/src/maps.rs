@@ -21,7 +21,7 @@ use lb_dataplane_common::tables::{
 };
 use lb_dataplane_common::vlan::VlanKey;
 
-use crate::counts::BACKENDS;
+use crate::counts::{BACKENDS, CountsPtr, EndPtr};
 use crate::fib_maps::word;
 use crate::flow_ptr::FlowPtr;
 use crate::half_open::{HALF_OPEN, HALF_OPEN6, LBD_HALF_OPEN_MASK, LBD_HALF_OPEN_MASK6};
@@ -160,6 +160,9 @@ family_tables!(V4, SCRATCH, FRAGMENTS, HALF_OPEN, LBD_HALF_OPEN_MASK, 0, v4);
 family_tables!(V6, SCRATCH6, FRAGMENTS6, HALF_OPEN6, LBD_HALF_OPEN_MASK6, 1, v6);
 
 impl Tables for Maps {
+    type Counts = CountsPtr;
+    type End = EndPtr;
+
     #[inline(always)]
     fn timeouts(&self) -> Timeouts {
         TIMEOUTS.get(0).copied().unwrap_or_default()
@@ -287,13 +290,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_flow_packet(&self, line: u32, direction: u8, bytes: u32) {
-        counts::count_flow_packet(line, direction, bytes)
+    fn counts(&self, line: u32) -> Option<CountsPtr> {
+        counts::expect(line)
     }
 
     #[inline(always)]
-    fn expect_packet(&self, line: u32) {
-        counts::expect_packet(line)
+    fn count_flow_packet(&self, counts: CountsPtr, direction: u8, bytes: u32) {
+        counts::count_flow_packet(counts, direction, bytes)
     }
 
     #[inline(always)]
@@ -449,5 +452,15 @@ impl Tables for Maps {
     #[inline(always)]
     fn count(&self, interface_place: u32, reason: Reason, bytes: u32) {
         counts::count_reason(interface_place, reason, bytes);
+    }
+
+    #[inline(always)]
+    fn end_of_flow(&self, interface_place: u32, direction: u8) -> Option<EndPtr> {
+        counts::end_of_flow(interface_place, direction)
+    }
+
+    #[inline(always)]
+    fn count_end(&self, end: EndPtr, bytes: u32) {
+        counts::count_end(end, bytes);
     }
 }

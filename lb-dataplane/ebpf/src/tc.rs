@@ -357,7 +357,7 @@ fn sum_beside(packet: &mut SkBuff, change: &ChecksumChange, old: u16) -> u16 {
         // there, but not for what they do to this one. The content makes up for itself.
         packet.add_to_device_sum(!u32::from(change.pseudo_header.0));
     }
-    let sum = checksum::update(old, change.pseudo_header.and(change.content));
+    let sum = checksum::update_twice(old, change.pseudo_header, change.content);
     if change.optional && sum == 0 { u16::MAX } else { sum }
 }
 

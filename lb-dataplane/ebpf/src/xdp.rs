@@ -280,11 +280,10 @@ impl Packet for XdpFrame {
 /// A checksum brought up to date.
 #[inline(always)]
 fn renewed(change: &ChecksumChange, old: u16) -> u16 {
-    let delta = change.pseudo_header.and(change.content);
     if change.optional {
-        checksum::update_optional(old, delta)
+        checksum::update_optional(old, change.pseudo_header.and(change.content))
     } else {
-        checksum::update(old, delta)
+        checksum::update_twice(old, change.pseudo_header, change.content)
     }
 }
 

@@ -473,10 +473,10 @@ fn encode(entry: &MemberEntry) -> [u32; MEMBER_WORDS - 2] {
     front.copy_from_slice(&[
         entry.ifindex,
         word([f0, f1, m0, m1]),
+        word([d0, d1, d2, d3]),
+        word([d4, d5, s0, s1]),
+        word([s2, s3, s4, s5]),
         word(entry.gateway),
-        word([s0, s1, s2, s3]),
-        word([s4, s5, d0, d1]),
-        word([d2, d3, d4, d5]),
     ]);
     let (quads, _) = entry.gateway6.as_chunks();
     back.iter_mut().zip(quads).for_each(|(back, quad)| *back = word(*quad));

@@ -275,7 +275,9 @@ pub fn insert<A: Family, T: TablesOf<A>>(
     step.direction = DIRECTION_TO_BACKEND;
     step.mss = made.entry.mss;
     step.is_flow = true;
-    tables.count_flow_packet(made.entry.line, DIRECTION_TO_BACKEND, arrival.bytes);
+    if let Some(counts) = tables.counts(made.entry.line) {
+        tables.count_flow_packet(counts, DIRECTION_TO_BACKEND, arrival.bytes);
+    }
     Ok(())
 }
 

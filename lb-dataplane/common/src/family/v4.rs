@@ -19,6 +19,8 @@ pub(crate) const SHORT: u32 = 1260;
 const TTL_AT: u32 = ETHERNET_LEN + 8;
 /// Where the header's checksum is, in the header. The addresses follow it.
 const CHECKSUM_AT: u32 = 10;
+/// What one less to live does to the sum of the header, as long as that was not zero.
+const ONE_HOP: Delta = Delta(!u16::from_ne_bytes([1, 0]));
 const ECHO_REQUEST: u8 = 8;
 /// The protocol number of IPv4 within IP.
 const IP_IN_IP: u8 = 4;
@@ -49,9 +51,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn sum(self) -> u32 {
-        let [high, low] = words(self);
-        u32::from(high) + u32::from(low)
+    fn wide_sum(self) -> u64 {
+        self.into()
     }
 
     #[inline(always)]
@@ -102,8 +103,20 @@ impl Family for V4 {
             return Err(Reason::Malformed);
         }
         let ip = read(packet).ok_or(Reason::Malformed)?;
-        check_addresses(&ip)?;
+        Self::check_addresses(ip.source, ip.destination)?;
         Ok(ip)
+    }
+
+    /// Addresses that no router forwards (RFC 1812 §4.2.2.11, §5.3.7; RFC 3927 §7).
+    #[inline(always)]
+    fn check_addresses(source: Self, destination: Self) -> Result<(), Reason> {
+        if is_never_a_source(destination) || destination.is_link_local() {
+            return Err(Reason::SpecialDestination);
+        }
+        if is_never_a_source(source) {
+            return Err(Reason::MartianSource);
+        }
+        Ok(())
     }
 
     #[inline(always)]
@@ -115,8 +128,7 @@ impl Family for V4 {
             && !ip.is_fragment()
             && packet.segment_payload() == 0
             && ip.total_len >= HEADER_LEN
-            && ETHERNET_LEN + ip.total_len <= packet.frame_len()
-            && check_addresses(&ip).is_ok();
+            && ETHERNET_LEN + ip.total_len <= packet.frame_len();
         is_plain.then_some(ip)
     }
 
@@ -278,11 +290,9 @@ impl Family for V4 {
 
     #[inline(always)]
     fn write_hop<P: Packet>(packet: &mut P, near: P::Near, ip: &Ip<Self>, to: &Translation<Self>) {
-        let [old, checksum] = packet.load(near, TTL_AT);
+        let [checksum] = packet.load(near, ETHERNET_LEN + CHECKSUM_AT);
         let new = u16::from_ne_bytes([ip.ttl.wrapping_sub(1), ip.protocol]);
-        // One after the other, as on the long way: of the two forms of zero it may be the other one that comes out at once.
-        let checksum = checksum::update(checksum, to.addresses);
-        let checksum = checksum::update(checksum, Delta::of([old], [new]));
+        let checksum = checksum::update_twice(checksum, to.addresses, ONE_HOP);
         let ([s0, s1], [d0, d1]) = (words(to.source), words(to.destination));
         packet.store(near, TTL_AT, [new, checksum, s0, s1, d0, d1]);
     }
@@ -351,18 +361,6 @@ fn ip(h: &[u16; 10], transport_at: u32) -> Ip<V4> {
         total_len: u32::from(u16::from_be(h[1])),
         transport_at,
     }
-}
-
-/// Addresses that no router forwards (RFC 1812 §4.2.2.11, §5.3.7; RFC 3927 §7).
-#[inline(always)]
-fn check_addresses(ip: &Ip<V4>) -> Result<(), Reason> {
-    if is_never_a_source(ip.destination) || ip.destination.is_link_local() {
-        return Err(Reason::SpecialDestination);
-    }
-    if is_never_a_source(ip.source) {
-        return Err(Reason::MartianSource);
-    }
-    Ok(())
 }
 
 /// 0/8, 127/8, and everything from 224/4 on.

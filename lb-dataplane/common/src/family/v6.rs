@@ -11,6 +11,8 @@ use crate::pipeline::NEXT_HOP_V6;
 use crate::reason::Reason;
 use crate::tables::Tables;
 
+/// What one hop less does to a sum over the header, as long as there was one left.
+const ONE_HOP: Delta = Delta(!u16::from_ne_bytes([0, 1]));
 const HEADER_LEN: u32 = 40;
 /// Where the next header and the hop limit are, in the frame.
 const NEXT_AT: u32 = ETHERNET_LEN + 6;
@@ -70,8 +72,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn sum(self) -> u32 {
-        let [a, b, c, d] = self.map(V4::sum);
+    fn wide_sum(self) -> u64 {
+        let [a, b, c, d] = self.map(u64::from);
         a + b + c + d
     }
 
@@ -142,9 +144,21 @@ impl Family for V6 {
             return Err(Reason::Malformed);
         }
         let mut ip = ip(&h, ETHERNET_LEN + HEADER_LEN);
-        check_addresses(&ip)?;
+        Self::check_addresses(ip.source, ip.destination)?;
         follow(packet, &mut ip)?;
         Ok(ip)
+    }
+
+    /// Addresses that no router forwards (RFC 4291 §2.5.2, §2.5.3, §2.5.5.2, §2.5.6, §2.7).
+    #[inline(always)]
+    fn check_addresses(source: Self, destination: Self) -> Result<(), Reason> {
+        if is_never_a_source(destination) || destination.is_link_local() {
+            return Err(Reason::SpecialDestination);
+        }
+        if is_never_a_source(source) {
+            return Err(Reason::MartianSource);
+        }
+        Ok(())
     }
 
     #[inline(always)]
@@ -155,8 +169,7 @@ impl Family for V6 {
         // A transport that has a flow is no extension header.
         let is_plain = h[0].to_ne_bytes()[0] >> 4 == 6
             && packet.segment_payload() == 0
-            && ETHERNET_LEN + ip.total_len <= packet.frame_len()
-            && check_addresses(&ip).is_ok();
+            && ETHERNET_LEN + ip.total_len <= packet.frame_len();
         is_plain.then_some(ip)
     }
 
@@ -337,13 +350,11 @@ impl Family for V6 {
 
     #[inline(always)]
     fn write_hop<P: Packet>(packet: &mut P, near: P::Near, ip: &Ip<Self>, to: &Translation<Self>) {
-        let hops = |ttl: u8| u16::from_ne_bytes([ip.protocol, ttl]);
-        let (old, new) = (hops(ip.ttl), hops(ip.ttl.wrapping_sub(1)));
-        packet.store(near, NEXT_AT, [new]);
+        packet.store(near, NEXT_AT, [u16::from_ne_bytes([ip.protocol, ip.ttl.wrapping_sub(1)])]);
         packet.store(near, ETHERNET_LEN + ADDRESSES_AT, all_words(to.source));
         packet.store(near, ETHERNET_LEN + ADDRESSES_AT + 16, all_words(to.destination));
         // No checksum of a header makes up for it.
-        packet.note_change(Delta::of([old], [new]));
+        packet.note_change(ONE_HOP);
     }
 
     #[inline(always)]
@@ -448,18 +459,6 @@ fn note_fragment(ip: &mut Ip<V6>, offset_and_more: u16, identification: u32) {
     let more = if offset_and_more & 1 == 0 { 0 } else { MORE_FRAGMENTS };
     ip.fragment = DONT_FRAGMENT | more | offset_and_more >> 3;
     ip.identification = identification;
-}
-
-/// Addresses that no router forwards (RFC 4291 §2.5.2, §2.5.3, §2.5.5.2, §2.5.6, §2.7).
-#[inline(always)]
-fn check_addresses(ip: &Ip<V6>) -> Result<(), Reason> {
-    if is_never_a_source(ip.destination) || ip.destination.is_link_local() {
-        return Err(Reason::SpecialDestination);
-    }
-    if is_never_a_source(ip.source) {
-        return Err(Reason::MartianSource);
-    }
-    Ok(())
 }
 
 /// Multicast, `::`, `::1`, and IPv4 addresses in IPv6's clothes.

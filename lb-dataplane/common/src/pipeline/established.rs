@@ -121,7 +121,17 @@ fn forward_segment<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
     ip: Ip<A>,
 ) -> Result<Result<Outcome, Next>, Unread> {
     let segment = read::<A, P, IS_TCP>(packet, ip).ok_or(Unread)?;
-    Ok(forward_by_flow::<A, P, T, IS_TCP>(packet, tables, &segment))
+    let key = &segment.key;
+    let entry = FamilyTables::<A>::flow_at_once(tables, key);
+    // One that has a flow has the addresses of the packet that began it, or goes back to a client, who may be on its own link only.
+    let is_odd = match entry {
+        None => A::check_addresses(key.source, key.destination).is_err(),
+        Some(_) => key.destination.is_link_local(),
+    };
+    if is_odd {
+        return Err(Unread);
+    }
+    Ok(forward_by_flow::<A, P, T, IS_TCP>(packet, tables, &segment, entry))
 }
 
 #[inline(always)]
@@ -129,9 +139,10 @@ fn forward_by_flow<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
     packet: &mut P,
     tables: &T,
     segment: &Segment<A, P>,
+    entry: Option<T::Flow>,
 ) -> Result<Outcome, Next> {
     let hand_over = hand_over::<A, P, IS_TCP>;
-    let Some(entry) = FamilyTables::<A>::flow_at_once(tables, &segment.key) else {
+    let Some(entry) = entry else {
         let bytes = packet.frame_len();
         let arrived = Arrived { place: packet.interface_place().into(), tags: 0 };
         return leave(tables, Next::begin::<A>(), |scratch| {
@@ -158,12 +169,11 @@ fn forward_by_flow<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
     }
     leave(tables, Next::Find, |scratch| {
         scratch.step.follow(&entry, state);
-        let counted @ (line, direction) = (entry.line(), entry.direction());
-        tables.expect_packet(line);
-        if !entry.is_same() {
+        let (counts, direction) = (tables.counts(entry.line()), entry.direction());
+        let Some(counts) = counts.filter(|_| entry.is_same()) else {
             return hand_over(packet, segment, scratch, KNOWN_HEADERS);
-        }
-        note(packet, tables, segment, &entry, counted);
+        };
+        note(packet, tables, segment, &entry, (counts, direction));
         scratch.step.direction = direction;
         scratch.step.is_flow = true;
         scratch.step.begins = false;
@@ -184,8 +194,8 @@ fn translate<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
 ) -> Option<Outcome> {
     let Segment { header, key, .. } = segment;
     let to: Translation<A> = entry.translation();
-    let counted @ (line, direction) = (entry.line(), entry.direction());
-    tables.expect_packet(line);
+    let counted @ (_, direction) = (tables.counts(entry.line())?, entry.direction());
+    let sent = (tables.end_of_flow(packet.interface_place(), direction)?, direction);
     let route = A::route(tables, to.destination, || FlowHash::of(key).for_route());
     let Route::Forward(member) = route else { return None };
     if !is_plain::<P>(&member)
@@ -197,13 +207,31 @@ fn translate<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool>(
         return None;
     }
     note(packet, tables, segment, entry, counted);
-    let reason = match write::<A, P, IS_TCP>(packet, segment, &to, &member) {
-        None => Reason::WriteFault,
-        Some(()) if direction == DIRECTION_TO_BACKEND => Reason::ForwardedToBackend,
-        Some(()) => Reason::ForwardedToClient,
-    };
-    tables.count(packet.interface_place(), reason, packet.frame_len());
+    let is_written = write::<A, P, IS_TCP>(packet, segment, &to, &member).is_some();
+    let reason = end_as(packet, tables, is_written, sent, packet.frame_len());
     Some(Outcome { reason, way: way_by(&member) })
+}
+
+/// Counts how a packet of a flow ended: sent on, where that is counted, if it was written.
+#[inline(always)]
+fn end_as<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    is_written: bool,
+    sent: (T::End, u8),
+    bytes: u32,
+) -> Reason {
+    let (end, direction) = sent;
+    if !is_written {
+        tables.count(packet.interface_place(), Reason::WriteFault, bytes);
+        return Reason::WriteFault;
+    }
+    tables.count_end(end, bytes);
+    if direction == DIRECTION_TO_BACKEND {
+        Reason::ForwardedToBackend
+    } else {
+        Reason::ForwardedToClient
+    }
 }
 
 /// The way out by a plain member.
@@ -257,11 +285,11 @@ fn note<A: Family, P: Packet, T: TablesOf<A>>(
     tables: &T,
     segment: &Segment<A, P>,
     entry: &T::Flow,
-    (line, direction): (u32, u8),
+    (counts, direction): (T::Counts, u8),
 ) {
     entry.touch(tables.now());
     note_acknowledgement(segment.flags, segment.acknowledged, entry, entry.seen());
-    tables.count_flow_packet(line, direction, packet.frame_len());
+    tables.count_flow_packet(counts, direction, packet.frame_len());
 }
 
 /// Whether frames go out by a member as they are, to a MAC that is known.

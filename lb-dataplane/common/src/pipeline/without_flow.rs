@@ -76,7 +76,9 @@ fn translation<A: Family, T: TablesOf<A>>(tables: &T, scratch: &mut Scratch<A>) 
     // As one that has not begun a flow.
     step.begins = true;
     step.is_new = false;
-    tables.count_flow_packet(tables.line_of(backend), DIRECTION_TO_CLIENT, arrival.bytes);
+    if let Some(counts) = tables.counts(tables.line_of(backend)) {
+        tables.count_flow_packet(counts, DIRECTION_TO_CLIENT, arrival.bytes);
+    }
     if scratch.ip.is_first_fragment() {
         fragments::note(tables, scratch);
     }

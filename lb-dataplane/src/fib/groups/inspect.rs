@@ -144,12 +144,12 @@ impl Groups {
 }
 
 fn decode(
-    [ifindex, flags_mtu, gateway, w3, w4, w5, g0, g1, g2, g3, e0, e1]: [u32; MEMBER_WORDS],
+    [ifindex, flags_mtu, w2, w3, w4, gateway, g0, g1, g2, g3, e0, e1]: [u32; MEMBER_WORDS],
 ) -> MemberEntry {
     let [f0, f1, m0, m1] = flags_mtu.to_ne_bytes();
-    let [s0, s1, s2, s3] = w3.to_ne_bytes();
-    let [s4, s5, d0, d1] = w4.to_ne_bytes();
-    let [d2, d3, d4, d5] = w5.to_ne_bytes();
+    let [d0, d1, d2, d3] = w2.to_ne_bytes();
+    let [d4, d5, s0, s1] = w3.to_ne_bytes();
+    let [s2, s3, s4, s5] = w4.to_ne_bytes();
     let (e, f) = (e0.to_ne_bytes(), e1.to_ne_bytes());
     let mut gateway6 = [0; 16];
     let (quads, _) = gateway6.as_chunks_mut();

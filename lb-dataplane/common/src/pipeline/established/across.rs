@@ -1,15 +1,14 @@
 //! The short way between the families (RFC 7915): the same packets with another header, of flows whose other direction is in the
 //! other family's table. Theirs have no options, and are no fragments, so a header becomes a plain one of the other family.
 
-use super::{Segment, header_len, is_plain, note, way_by};
+use super::{Segment, end_as, header_len, is_plain, note, way_by};
 use crate::family::{Family, Header};
 use crate::fib::{MemberEntry, Route};
-use crate::flow::{DIRECTION_TO_BACKEND, Flow, Translation};
+use crate::flow::{Flow, Translation};
 use crate::hash::FlowHash;
 use crate::packet::Packet;
 use crate::parse::{ETHERNET_LEN, ethertype};
 use crate::pipeline::Outcome;
-use crate::reason::Reason;
 use crate::rewrite;
 use crate::tables::TablesOf;
 
@@ -26,8 +25,8 @@ pub(super) fn translate<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool
 ) -> Option<Outcome> {
     let Segment { header: ip, near, key, .. } = segment;
     let to: Translation<A::Other> = entry.translation();
-    let counted @ (line, direction) = (entry.line(), entry.direction());
-    tables.expect_packet(line);
+    let counted @ (_, direction) = (tables.counts(entry.line())?, entry.direction());
+    let sent = (tables.end_of_flow(packet.interface_place(), direction)?, direction);
     let route = A::Other::route(tables, to.destination, || FlowHash::of(key).for_route());
     let Route::Forward(member) = route else { return None };
     let payload_len = ip.total_len - A::HEADER_LEN;
@@ -53,12 +52,8 @@ pub(super) fn translate<A: Family, P: Packet, T: TablesOf<A>, const IS_TCP: bool
         may_be_fragmented: false,
         pad: [0; 2],
     };
-    let reason = match write::<A, P, IS_TCP>(packet, segment, &header, &to, &member) {
-        None => Reason::WriteFault,
-        Some(()) if direction == DIRECTION_TO_BACKEND => Reason::ForwardedToBackend,
-        Some(()) => Reason::ForwardedToClient,
-    };
-    tables.count(packet.interface_place(), reason, bytes);
+    let is_written = write::<A, P, IS_TCP>(packet, segment, &header, &to, &member).is_some();
+    let reason = end_as(packet, tables, is_written, sent, bytes);
     Some(Outcome { reason, way: way_by(&member) })
 }
 
