@@ -23,7 +23,9 @@ use crate::choose::{Composed, not_itself};
 use crate::early::FirstCame;
 use crate::family::{Family, V4, V6};
 use crate::fib::MemberEntry;
-use crate::flow::{DIRECTION_TO_BACKEND, FlowEntry, FlowKey, Timeouts, admit, count_in, count_out, reopen};
+use crate::flow::{
+    DIRECTION_TO_BACKEND, FlowEntry, FlowKey, Timeouts, admit, count_in, count_out, reopen,
+};
 use crate::fragment::{FragmentKey, FragmentPorts};
 use crate::line::line_of;
 use crate::pipeline::{Scratch, asked_anew, find_way, hear, hear_anew};
