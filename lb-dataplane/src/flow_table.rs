@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use aya::maps::MapData;
 use lb_dataplane_common::family::{Family, V4};
-use lb_dataplane_common::flow::{FlowEntry, FlowKey};
+use lb_dataplane_common::flow::{FlowEntry, FlowKey, STATE_CLAIMED, STATE_TAG};
 use lb_dataplane_common::flow_table::{
     self, Bucket, Key, Shared, Slot, Table, find, live, slot_of,
 };
@@ -35,6 +35,8 @@ impl Cursor {
 /// An entry of a flow table with its key.
 pub type Entry<A> = (FlowKey<A>, FlowEntry);
 
+/// Where in an entry the word of its state is.
+const STATE: usize = offset_of!(FlowEntry, state) / 8;
 /// The buckets of a walk that are looked at for an entry of a part, at most: where there are few entries a part ends before it is full.
 const BUCKETS_OF_AN_ENTRY: usize = 4;
 /// How many buckets ahead a walk has fetched.
@@ -206,9 +208,12 @@ impl<A: Family> InMemory<'_, A> {
 
     /// What is in a slot, unless it becomes another flow's meanwhile: then its state says so, or it is not there any more.
     fn slot(&self, slot: u32) -> Option<Entry<A>> {
-        let words = self.slot_words(slot).iter().map(|word| word.load(Acquire));
-        let Slot { key, entry } = Raw::from_words(words)?;
-        FlowEntry::bears(key.tag(), entry.state, entry.check).then_some((key, entry))
+        let words = self.slot_words(slot);
+        let Slot { key, entry } = Raw::from_words(words.iter().map(|word| word.load(Acquire)))?;
+        let state = words[FlowKey::<A>::WORDS + STATE].load(Acquire) as u32;
+        let is_same = (state ^ entry.state) & (STATE_TAG | STATE_CLAIMED) == 0;
+        let is_its = FlowEntry::bears(key.tag(), entry.state, entry.check);
+        (is_same && is_its).then_some((key, entry))
     }
 
     fn entries(&self) -> impl Iterator<Item = Entry<A>> {
@@ -262,8 +267,9 @@ impl<A: Family> Shared<FlowKey<A>> for InMemory<'_, A> {
 
     fn write(&self, slot: u32, key: &FlowKey<A>, entry: &FlowEntry) {
         let words = Raw(Slot { key: *key, entry: *entry }).to_words();
-        for (place, word) in self.slot_words(slot).iter().zip(words) {
-            place.store(word, Release);
+        let last = FlowKey::<A>::WORDS + STATE;
+        for place in (0..words.len()).filter(|place| *place != last).chain([last]) {
+            self.slot_words(slot)[place].store(words[place], Release);
         }
     }
 }

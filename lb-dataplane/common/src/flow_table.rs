@@ -12,8 +12,9 @@
 //!   goes to its second; where both have it, there is no room for it, which happens once in ten million times.
 //! - Who adds an entry takes a lane by a compare-and-swap, its tag in it and not live, and only then looks whether any other has come
 //!   for the same: of two that do so at the same time each sees the other or is seen, and who sees one withdraws. So both may, never
-//!   neither. Who withdraws, or comes before the other's entry is live, finds no entry: its packet is dropped, and its sender sends
-//!   again.
+//!   neither. Who withdraws, or comes before the other's entry is live, finds no entry, and begins again.
+//! - Of a slot the key is written first and the entry's state last; so who reads a state and then finds a key beside it has either the
+//!   state of that key's entry, or that of another one, which it does not have any more.
 //! - A slot's memory is another flow's as soon as its lane is free. Who holds an entry tells by its state ([`crate::flow`]), and who
 //!   removes one has claimed it before.
 //!
@@ -108,7 +109,7 @@ pub trait Shared<K> {
     fn add_away(&self, by: u64);
     /// Whether a slot below [`SLOTS`] has this key.
     fn has_key(&self, slot: u32, key: &K) -> bool;
-    /// Writes such a slot.
+    /// Writes such a slot: the key first, and the word of the entry's state last.
     fn write(&self, slot: u32, key: &K, entry: &FlowEntry);
 }
 
@@ -373,7 +374,7 @@ fn may_have<K>(bucket: &impl Shared<K>, tag: u16, key: &K) -> bool {
 ///
 /// # Errors
 ///
-/// Why it is not there. [`InsertError::Exists`] also where another CPU adds one at the same time.
+/// Why it is not there. [`InsertError::Exists`] also where another CPU adds one at the same time, or may do so.
 #[inline(always)]
 pub fn insert<K: Key, T: Table<K>>(
     table: &T,
@@ -421,7 +422,9 @@ pub fn insert<K: Key, T: Table<K>>(
         to_second = !to_second;
         tries += 1;
     }
-    Err(InsertError::Full)
+    // Another CPU may be about to write it.
+    let is_other = may_have(&first, tag, key) || may_have(&second, tag, key);
+    Err(if is_other { InsertError::Exists } else { InsertError::Full })
 }
 
 /// Removes a key's entry, which the caller has claimed; whether it did.

@@ -1,5 +1,6 @@
 //! The host's packets and tables: what other CPUs do to the tables between two of a program's steps.
 
+mod family;
 mod fib;
 mod lines;
 pub(crate) mod memory;
@@ -12,6 +13,8 @@ mod way;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
+use self::family::ModelFamily;
+pub(crate) use self::family::Modelled;
 use self::lines::ModelLines;
 use self::memory::Memory;
 pub(crate) use self::memory::ModelFlow;
@@ -36,70 +39,11 @@ use crate::service::{
 use crate::tables::{AnswerKey, FamilyTables, FlowTables, InsertError, Passed, Rounds, Tables};
 use crate::vlan::VlanKey;
 
-/// Places of the ring of half-open flows: as many as no test fills that does not mean to.
-const HALF_OPEN: usize = 32;
-/// A key of nobody.
-fn nobody<A: Family>() -> FlowKey<A> {
-    FlowKey {
-        source: A::default(),
-        destination: A::default(),
-        source_port: 0,
-        destination_port: 0,
-        protocol: 0,
-        pad: 0,
-    }
-}
-
 /// Whose end was told, in which state, and after how many packets if anybody knows.
 type ToldEnd = (FlowKey<V6>, u32, Option<u64>);
 
 /// What another CPU does, and at which of this one's steps.
 type Interruption = (usize, Box<dyn FnOnce(&ModelTables)>);
-
-/// The tables of a family.
-pub(crate) struct ModelFamily<A: Family> {
-    pub(crate) flows: RefCell<HashMap<FlowKey<A>, ModelFlow>>,
-    /// Keys whose entries another CPU has added.
-    theirs: RefCell<HashSet<FlowKey<A>>>,
-    memory: Memory,
-    /// The ring's places, the oldest first.
-    pub(crate) half_open: RefCell<VecDeque<FlowKey<A>>>,
-    pub(crate) begun: Cell<u32>,
-    fragments: RefCell<HashMap<FragmentKey<A>, FragmentPorts>>,
-    /// What the packet before left in the room for a packet's way; `None` while one uses it, and before the first.
-    scratch: RefCell<Option<Scratch<A>>>,
-}
-
-impl<A: Family> Default for ModelFamily<A> {
-    fn default() -> Self {
-        Self {
-            flows: RefCell::default(),
-            theirs: RefCell::default(),
-            memory: Memory::default(),
-            half_open: RefCell::new(VecDeque::from([nobody(); HALF_OPEN])),
-            begun: Cell::default(),
-            fragments: RefCell::default(),
-            scratch: RefCell::default(),
-        }
-    }
-}
-
-/// A family that the model has.
-pub(crate) trait Modelled: Family {
-    fn of(tables: &ModelTables) -> &ModelFamily<Self>;
-}
-
-impl Modelled for V4 {
-    fn of(tables: &ModelTables) -> &ModelFamily<Self> {
-        &tables.v4
-    }
-}
-
-impl Modelled for V6 {
-    fn of(tables: &ModelTables) -> &ModelFamily<Self> {
-        &tables.v6
-    }
-}
 
 /// The tables, with a FIB that sends everything out through one member.
 #[derive(Default)]
@@ -166,103 +110,6 @@ pub(crate) struct ModelTables {
     /// How many times more another CPU adds what this one does at the same moment, so that both withdraw.
     pub(crate) withdrawn: Cell<u32>,
     pub(crate) interruption: RefCell<Option<Interruption>>,
-}
-
-impl FlowTables for ModelTables {
-    type Flow = ModelFlow;
-}
-
-impl<A: Modelled> FamilyTables<A> for ModelTables
-where
-    A::Other: Modelled,
-{
-    fn flow(&self, key: &FlowKey<A>) -> Option<ModelFlow> {
-        self.step();
-        let linked = A::of(self).flows.borrow().get(key).map(ModelFlow::linked)?;
-        if A::of(self).theirs.borrow().contains(key) && self.meets(&self.unpublished) {
-            return None;
-        }
-        linked.found(key.tag())
-    }
-
-    fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch<A>) -> R) -> Option<R> {
-        let room = &A::of(self).scratch;
-        // Another CPU, which comes in between, has its own.
-        let mut scratch = room.take().unwrap_or_else(empty_scratch);
-        let result = act(&mut scratch);
-        room.replace(Some(scratch));
-        Some(result)
-    }
-
-    fn insert_flow(&self, key: &FlowKey<A>, entry: &FlowEntry) -> Result<(), InsertError> {
-        self.step();
-        let mut flows = A::of(self).flows.borrow_mut();
-        if flows.contains_key(key) || self.meets(&self.withdrawn) {
-            return Err(InsertError::Exists);
-        }
-        if flows.len() >= self.capacity {
-            return Err(InsertError::Full);
-        }
-        flows.insert(*key, A::of(self).memory.take(entry));
-        if self.is_other_cpu.get() {
-            A::of(self).theirs.borrow_mut().insert(*key);
-        }
-        Ok(())
-    }
-
-    fn remove_flow(&self, key: &FlowKey<A>) -> bool {
-        self.step();
-        let removed = A::of(self).flows.borrow_mut().remove(key);
-        removed.is_some_and(|flow| {
-            A::of(self).memory.free(flow);
-            true
-        })
-    }
-
-    fn enter_half_open(&self, flow: &FlowKey<A>) -> Option<FlowKey<A>> {
-        self.step();
-        let mut ring = A::of(self).half_open.borrow_mut();
-        ring.push_back(*flow);
-        A::of(self).begun.update(|begun| begun + 1);
-        ring.pop_front()
-    }
-
-    fn next_half_open(&self) -> u32 {
-        A::of(self).begun.get() + 1
-    }
-
-    fn leave_half_open(&self, number: u32, flow: &FlowKey<A>) {
-        self.step();
-        let since = A::of(self).begun.get().wrapping_sub(number) as usize;
-        let mut ring = A::of(self).half_open.borrow_mut();
-        if let Some(place) = ring.iter_mut().rev().nth(since).filter(|place| **place == *flow) {
-            *place = nobody();
-        }
-    }
-
-    fn fragment(&self, key: &FragmentKey<A>) -> Option<FragmentPorts> {
-        A::of(self).fragments.borrow().get(key).copied()
-    }
-
-    fn find_way(&self, scratch: &mut Scratch<A>) {
-        find_way::<A, Self>(self, scratch);
-    }
-
-    fn hear(&self, scratch: &mut Scratch<A>) -> Result<(), Reason> {
-        hear(self, scratch)
-    }
-
-    fn hear_anew(&self, scratch: &mut Scratch<A>) -> Result<(), Reason> {
-        hear_anew(self, scratch)
-    }
-
-    fn not_itself(&self, service: &ServiceEntry, key: &FlowKey<A>, chosen: u32) -> u32 {
-        not_itself(self, service, key, chosen)
-    }
-
-    fn note_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts) {
-        A::of(self).fragments.borrow_mut().insert(*key, *ports);
-    }
 }
 
 impl Tables for ModelTables {

@@ -36,7 +36,8 @@ pub trait FlowTables {
 pub trait FamilyTables<A: Family>: FlowTables {
     /// The flow entry of a packet. One whose tag is not the key's has become another flow's meanwhile, and is none.
     fn flow(&self, key: &FlowKey<A>) -> Option<Self::Flow>;
-    /// The same without a call, which an established flow's packet has none to spare for.
+    /// The same without a call, which an established flow's packet has none to spare for. One that has become another flow's meanwhile
+    /// may be there, too: then its state is not what was [seen](crate::flow::Flow::is_same).
     #[inline(always)]
     fn flow_at_once(&self, key: &FlowKey<A>) -> Option<Self::Flow> {
         self.flow(key)

@@ -216,3 +216,22 @@ fn each_bit_that_stands_for_a_lane_has_a_slot_of_its_own() {
     let slots: HashSet<u32> = bits.map(slot_of).collect();
     assert_eq!(slots, (0..SLOTS).collect());
 }
+
+/// As it is between the two steps of who adds one: in a lane, and not to be found.
+#[test]
+fn what_another_cpu_is_about_to_add_is_not_taken_for_want_of_room() {
+    let table = FlowTable::<V4>::on_heap(2, 7);
+    let there: Vec<u32> = (0..).filter(|n| table.add(&key4(*n), 1).is_ok()).take(32).collect();
+    let key = key4(there[9]);
+    let place = find(&&table, &key).unwrap();
+    let lanes = (0..4).flat_map(|lane| (0..4).map(move |word| (word, 16 * lane)));
+    let (word, lane) =
+        lanes.into_iter().find(|(word, lane)| slot_of(1 << (lane + word)) == place.slot).unwrap();
+    let at = place.index as usize * FlowTable::<V4>::BUCKET_WORDS + word;
+    table.words.wide_words()[at].fetch_and(!(0x8000 << lane), Relaxed);
+    assert_eq!(table.line(&key), None);
+    assert!(matches!(table.add(&key, 1), Err(InsertError::Exists)));
+    table.words.wide_words()[at].fetch_or(0x8000 << lane, Relaxed);
+    assert!(matches!(table.add(&key, 1), Err(InsertError::Exists)));
+    assert!(matches!(table.add(&key4(u32::MAX), 1), Err(InsertError::Full)));
+}

@@ -103,17 +103,23 @@ fn summed(from: IpAddr, to: IpAddr, protocol: u8, transport: &[u8]) -> u16 {
     sum(&[&pseudo, transport]) % 0xffff
 }
 
-/// What an error quotes is the packet as the error's receiver sent it.
+/// What an error quotes is the packet as the error's receiver sent it, from and to these ports where they are known.
 pub(crate) fn check_quoted(
     (before, frame): (&Naive, &[u8]),
     (after, out): (&Naive, &[u8]),
     about: Ends,
+    are_ports_known: bool,
 ) {
     let is_across = out[12..14] != frame[12..14];
     let old = &frame[before.transport.start + 8..before.transport.end];
     let new = &out[after.transport.start + 8..after.transport.end];
     let quoted = said::quoted(after.from, new);
-    assert_eq!(quoted, Some(about), "whose packet it is about");
+    if are_ports_known {
+        assert_eq!(quoted, Some(about), "whose packet it is about");
+    } else {
+        let whose = |ends: Ends| (ends.protocol, ends.from.ip(), ends.to.ip());
+        assert_eq!(quoted.map(whose), Some(whose(about)), "whose packet it is about");
+    }
     let of = |v4, bytes| said::quoted_header(v4, bytes).unwrap();
     let (old_from, old_to, old_protocol, old_at) = of(before.from.is_ipv4(), old);
     let (new_from, new_to, new_protocol, new_at) = of(after.from.is_ipv4(), new);

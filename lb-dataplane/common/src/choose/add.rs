@@ -19,17 +19,20 @@ pub(super) fn add<A: Family, T: FamilyTables<A>>(
     key: &FlowKey<A>,
     entry: &mut FlowEntry,
 ) -> Result<Option<T::Flow>, InsertError> {
-    let mut adds = 0;
+    let (mut adds, mut ended) = (0, InsertError::Exists);
     while adds < MOST_ADDS {
         adds += 1;
         match flow::insert(tables, key, entry) {
             Ok(()) => return Ok(None),
-            Err(InsertError::Full) => return Err(InsertError::Full),
-            Err(InsertError::Exists) => {}
+            Err(error) => ended = error,
         }
+        // Where there was no room for this one there may have been for another CPU's.
         if let Some(first) = tables.flow(key) {
             return Ok(Some(first));
         }
+        if let InsertError::Full = ended {
+            break;
+        }
     }
-    Err(InsertError::Exists)
+    Err(ended)
 }

@@ -8,7 +8,7 @@
 //!   flow of the same key that comes later differs, too. A lookup whose entry has another tag has found nothing. Once in a
 //!   million times such a race goes unnoticed. The short way does not compare with the key's hash: it reads the state before the
 //!   key, of which the one is written last and the other first, so that what it goes by later is the flow's whose key it has
-//!   found, or has another tag.
+//!   found, or was claimed when it was read, or has another tag.
 //! - No entry is removed that was not claimed before ([`STATE_CLAIMED`]). So whoever reads the rest of an entry and finds it
 //!   unclaimed and with its tag *afterwards* ([`Flow::is_same`]) has read what was that flow's: whatever was written over it
 //!   was written after the claim. That holds where loads are not reordered, as on x86-64.

@@ -175,7 +175,7 @@ impl Napkin {
         let is_there = matches!(reason, Reason::ForwardedToBackend | Reason::ErrorToBackend);
         if let Said::Error(about) = *said {
             let about = self.about(is_there, about, (before.to, &after), new);
-            check_quoted((before, old), (&after, new), about);
+            check_quoted((before, old), (&after, new), about, true);
             self.count(if is_there { "an error to a backend" } else { "an error to a client" });
             return;
         }

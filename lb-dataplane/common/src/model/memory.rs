@@ -151,6 +151,26 @@ impl ModelFlow {
         Self { slot: Rc::clone(&self.slot), seen: self.seen }
     }
 
+    /// The same entry, whatever of it is written.
+    pub(super) fn held(&self) -> Self {
+        Self { slot: Rc::clone(&self.slot), seen: self.seen }
+    }
+
+    /// With the state that it has now; no step.
+    pub(super) fn read(self) -> Self {
+        // A state that is there is written last.
+        if self.slot.whole.get().is_some_and(|whole| whole.state == self.state_now()) {
+            self.slot.complete();
+        }
+        let seen = self.state_now();
+        Self { seen, ..self }
+    }
+
+    /// Whether it is in the same memory.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.slot, &other.slot)
+    }
+
     /// What a lookup found, if it still is what was looked for.
     pub(super) fn found(self, tag: u32) -> Option<Self> {
         let seen = self.get().state;

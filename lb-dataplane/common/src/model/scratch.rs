@@ -1,6 +1,6 @@
 //! The room for a packet's way before the first packet.
 
-use super::nobody;
+use super::family::nobody;
 use crate::choose::Composed;
 use crate::early::{EarlyHead, FirstCame};
 use crate::family::{Family, Header};

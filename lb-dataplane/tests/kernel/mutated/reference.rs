@@ -60,6 +60,11 @@ impl Flow {
         }
     }
 
+    /// Whether another one may have begun in its place, which comes from a port that nobody has seen yet.
+    pub(super) fn may_be_another(&self) -> bool {
+        self.may_be_another
+    }
+
     fn is_certain(&self) -> bool {
         self.is_confirmed && !self.may_be_over && !self.may_be_another && !self.is_murky
     }
