@@ -29,6 +29,14 @@ pub enum OpenError {
         /// The oldest that works.
         needed: &'static str,
     },
+    /// The processor may let loads and stores overtake one another.
+    #[error(
+        "lbd runs on x86-64 only: its programs read flows beside their writers, in an order that {found} does not keep"
+    )]
+    OtherProcessor {
+        /// The processor's architecture.
+        found: &'static str,
+    },
     /// The kernel would interpret the programs, which have calls that it has no interpreter for.
     #[error(
         "the kernel does not compile eBPF programs, which lbd needs: `sysctl -w net.core.bpf_jit_enable=1` in the host's first \

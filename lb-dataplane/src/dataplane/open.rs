@@ -17,6 +17,7 @@ use crate::pins::Pins;
 use crate::{host, layout, sys};
 
 pub(super) fn open(options: &Options) -> Result<Dataplane, OpenError> {
+    check_processor(std::env::consts::ARCH)?;
     check_kernel()?;
     if host::compiles_programs() == Some(false) {
         return Err(OpenError::NoJit);
@@ -91,6 +92,11 @@ pub fn clean(pin_dir: &Path) -> Result<Option<Vec<Attached>>, OpenError> {
     Ok(Some(attached))
 }
 
+/// Stores are seen in the order of the program there, and loads are made in it (Intel SDM volume 3, "Memory Ordering").
+fn check_processor(found: &'static str) -> Result<(), OpenError> {
+    if found == "x86_64" { Ok(()) } else { Err(OpenError::OtherProcessor { found }) }
+}
+
 fn check_kernel() -> Result<(), OpenError> {
     // tcx and its links.
     const NEEDED: (u8, u8) = (6, 6);
@@ -100,5 +106,17 @@ fn check_kernel() -> Result<(), OpenError> {
         }
         // A kernel that does not tell its version is tried.
         Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_processor;
+
+    #[test]
+    fn a_processor_that_reorders_loads_is_refused_by_name() {
+        assert!(check_processor("x86_64").is_ok());
+        let refused = check_processor("aarch64").unwrap_err().to_string();
+        assert!(refused.contains("x86-64 only") && refused.contains("aarch64"), "{refused}");
     }
 }

@@ -27,11 +27,11 @@ impl Naive {
             [0x86, 0xdd] => Self::v6(frame)?,
             _ => return None,
         };
-        let needed = match naive.protocol {
+        let needed = match (naive.protocol, naive.from) {
             _ if naive.is_fragment => 0,
-            6 => 20,
-            132 => 16,
-            1 | 17 | 58 => 8,
+            (6, _) => 20,
+            (132, _) => 16,
+            (17, _) | (1, IpAddr::V4(_)) | (58, IpAddr::V6(_)) => 8,
             _ => 0,
         };
         (naive.transport.len() >= needed).then_some(naive)
