@@ -194,7 +194,7 @@ impl<'a, A: Family> Table<FlowKey<A>> for &'a FlowTable<A> {
 }
 
 /// A bucket in memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct InMemory<'a, A> {
     words: &'a [AtomicU64],
     family: PhantomData<A>,

@@ -8,8 +8,8 @@
 //! once, and then one key (bucketized tables with tags and two choices: Azar et al., "Balanced Allocations", 1994; Fan et al.,
 //! "MemC3", 2013).
 //!
-//! - No more than two lanes of a bucket have the same tag, so that there is mostly one key to compare, and never more than two. A
-//!   third one goes to its second bucket.
+//! - No two lanes of a bucket have the same tag, so that there is one key to compare. A key whose tag is taken in its first bucket
+//!   goes to its second; where both have it, there is no room for it, which happens once in ten million times.
 //! - Who adds an entry takes a lane by a compare-and-swap, its tag in it and not live, and only then looks whether any other has come
 //!   for the same: of two that do so at the same time each sees the other or is seen, and who sees one withdraws. So both may, never
 //!   neither. Who withdraws, or comes before the other's entry is live, finds no entry, and begins again.
@@ -116,7 +116,7 @@ pub trait Shared<K> {
 /// The buckets of a table.
 pub trait Table<K> {
     /// One of them.
-    type Bucket: Shared<K> + Copy;
+    type Bucket: Shared<K>;
     /// How many there are; two at least.
     fn buckets(&self) -> u32;
     /// A word of the secret, below [`SECRETS`]: [`secret`] of what the table has drawn.
@@ -217,40 +217,25 @@ fn matching<K>(bucket: &impl Shared<K>, lane: u16) -> u64 {
     bits
 }
 
-/// The lanes of a tag, and those of them that are live. Unlike what [`matching`] says, no other ones; and each as it was at one moment.
+/// The lanes of a tag, live or not.
 #[inline(always)]
-fn tagged<K>(bucket: &impl Shared<K>, tag: u16) -> (u64, u64) {
+fn tagged<K>(bucket: &impl Shared<K>, tag: u16) -> u64 {
     let pattern = u64::from(tag).wrapping_mul(LOW);
-    let (mut all, mut live) = (0, 0);
+    let mut bits = 0;
     let mut n = 0;
     while n < WORDS {
-        let word = bucket.word(n);
-        let differs = (word ^ pattern) & !HIGH;
-        let are = !((differs | HIGH).wrapping_sub(LOW)) & HIGH;
-        all |= are >> (15 - n);
-        live |= (are & word) >> (15 - n);
+        let differs = (bucket.word(n) ^ pattern) & !HIGH;
+        bits |= (!((differs | HIGH).wrapping_sub(LOW)) & HIGH) >> (15 - n);
         n += 1;
     }
-    (all, live)
-}
-
-/// The lowest of these bits, which stands for the lane of a key, of two that may; 0 if none does.
-#[inline(always)]
-fn bit_of<K>(bucket: &impl Shared<K>, bits: u64, key: &K) -> u64 {
-    let rest = bits & bits.wrapping_sub(1);
-    if bits != 0 && bucket.has_key(slot_of(bits), key) {
-        bits ^ rest
-    } else if rest != 0 && bucket.has_key(slot_of(rest), key) {
-        rest & rest.wrapping_neg()
-    } else {
-        0
-    }
+    bits
 }
 
 /// Whether a bucket has a key.
 #[inline(always)]
 fn has<K>(bucket: &impl Shared<K>, tag: u16, key: &K) -> bool {
-    bit_of(bucket, tagged(bucket, tag).1, key) != 0
+    let bits = matching(bucket, tag | LIVE);
+    bits != 0 && bucket.has_key(slot_of(bits), key)
 }
 
 /// Where an entry is.
@@ -267,16 +252,16 @@ pub struct Place<B> {
 /// Where the entry of a key is, if it has one.
 #[inline(always)]
 pub fn find<K: Key, T: Table<K>>(table: &T, key: &K) -> Option<Place<T::Bucket>> {
-    find_by(table, key, |place| place.bucket.has_key(place.slot, key).then_some(place))
+    find_by(table, key, |bucket, slot| bucket.has_key(slot, key))
 }
 
-/// What is asked for of a place that may be a key's, if it is there.
+/// The same, where whether a slot below [`SLOTS`] is the key's is asked of it.
 #[inline(always)]
-pub fn find_by<K: Key, T: Table<K>, R>(
+pub fn find_by<K: Key, T: Table<K>>(
     table: &T,
     key: &K,
-    mut at: impl FnMut(Place<T::Bucket>) -> Option<R>,
-) -> Option<R> {
+    mut is_its: impl FnMut(&T::Bucket, u32) -> bool,
+) -> Option<Place<T::Bucket>> {
     let hash = Hash::of(key, table);
     let mut index = hash.first(table.buckets());
     let mut is_second = false;
@@ -284,14 +269,9 @@ pub fn find_by<K: Key, T: Table<K>, R>(
         let bucket = table.bucket(index)?;
         let bits = matching(&bucket, hash.tag() | LIVE);
         if bits != 0 {
-            if let Some(found) = at(Place { index, bucket, slot: slot_of(bits) }) {
-                return Some(found);
-            }
-            let rest = tagged(&bucket, hash.tag()).1 & !(bits & bits.wrapping_neg());
-            if rest != 0
-                && let Some(found) = at(Place { index, bucket, slot: slot_of(rest) })
-            {
-                return Some(found);
+            let slot = slot_of(bits);
+            if is_its(&bucket, slot) {
+                return Some(Place { index, bucket, slot });
             }
         }
         if is_second || bucket.away() == 0 {
@@ -354,11 +334,10 @@ fn taken_of<K>(bucket: &impl Shared<K>) -> u64 {
     taken.wrapping_mul(LOW) >> 48
 }
 
-/// Takes a free lane of a bucket in which no more than one has the tag.
+/// Takes a free lane of a bucket in which nobody has the tag.
 #[inline(always)]
 fn take<K>(bucket: &impl Shared<K>, tag: u16) -> Option<Lane> {
-    let (all, _) = tagged(bucket, tag);
-    if all & all.wrapping_sub(1) != 0 {
+    if tagged(bucket, tag) != 0 {
         return None;
     }
     let mut tries = 0;
@@ -380,11 +359,15 @@ fn take<K>(bucket: &impl Shared<K>, tag: u16) -> Option<Lane> {
     None
 }
 
-/// Whether a bucket has a key, or is about to, in a lane that is none of these.
+/// Whether the other bucket of a key has it, or is about to.
 #[inline(always)]
-fn may_have<K>(bucket: &impl Shared<K>, tag: u16, key: &K, but: u64) -> bool {
-    let (all, live) = tagged(bucket, tag);
-    (all ^ live) & !but != 0 || bit_of(bucket, live & !but, key) != 0
+fn may_have<K>(bucket: &impl Shared<K>, tag: u16, key: &K) -> bool {
+    let (all, live) = (tagged(bucket, tag), matching(bucket, tag | LIVE));
+    if all == 0 {
+        return false;
+    }
+    let is_one = all & all.wrapping_sub(1) == 0;
+    !is_one || live == 0 || bucket.has_key(slot_of(live), key)
 }
 
 /// Adds an entry where its key has none.
@@ -415,14 +398,12 @@ pub fn insert<K: Key, T: Table<K>>(
             first.add_away(1);
         }
         if let Some(lane) = take(bucket, tag) {
-            let own = lane.unit << lane.word;
-            let others = tagged(bucket, tag).0 & !own;
-            let is_other = others & others.wrapping_sub(1) != 0
-                || may_have(bucket, tag, key, own)
+            let all = tagged(bucket, tag);
+            let is_other = all & all.wrapping_sub(1) != 0
                 || if to_second {
-                    may_have(&first, tag, key, 0)
+                    may_have(&first, tag, key)
                 } else {
-                    first.away() != 0 && may_have(&second, tag, key, 0)
+                    first.away() != 0 && may_have(&second, tag, key)
                 };
             if !is_other {
                 bucket.write(lane.slot(), key, entry);
@@ -442,7 +423,7 @@ pub fn insert<K: Key, T: Table<K>>(
         tries += 1;
     }
     // Another CPU may be about to write it.
-    let is_other = may_have(&first, tag, key, 0) || may_have(&second, tag, key, 0);
+    let is_other = may_have(&first, tag, key) || may_have(&second, tag, key);
     Err(if is_other { InsertError::Exists } else { InsertError::Full })
 }
 
@@ -465,8 +446,8 @@ pub fn remove<K: Key, T: Table<K>>(table: &T, key: &K) -> bool {
 
 #[inline(always)]
 fn remove_from<K>(bucket: &impl Shared<K>, tag: u16, key: &K) -> bool {
-    let found = bit_of(bucket, tagged(bucket, tag).1, key);
-    if found == 0 {
+    let found = matching(bucket, tag | LIVE);
+    if found == 0 || !bucket.has_key(slot_of(found), key) {
         return false;
     }
     let lane = Lane::of(found);

@@ -1,14 +1,13 @@
 //! The flow tables where the programs have them.
 
 use core::marker::PhantomData;
-use core::ptr::NonNull;
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use lb_dataplane_common::family::{Family, V4, V6};
 use lb_dataplane_common::flow::{FlowEntry, FlowKey};
-use lb_dataplane_common::flow_table::{self, Bucket, Key, Place, Shared, Slot, Table};
+use lb_dataplane_common::flow_table::{self, Bucket, Key, Shared, Slot, Table};
 use lb_dataplane_common::tables::InsertError;
 
 use crate::atomic;
@@ -32,15 +31,6 @@ static LBD_FLOW_BUCKETS6: u32 = 0;
 
 /// A bucket in place.
 pub struct BucketPtr<A>(*mut Bucket<A>);
-
-impl<A> Clone for BucketPtr<A> {
-    #[inline(always)]
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<A> Copy for BucketPtr<A> {}
 
 impl<A> BucketPtr<A> {
     /// A word of a slot below [`SLOTS`](flow_table::SLOTS).
@@ -196,19 +186,13 @@ macro_rules! flows {
             /// The same without a call. It may be another flow's by now, which its state tells.
             #[inline(always)]
             pub fn flow_at_once(key: &FlowKey<$family>) -> Option<FlowPtr> {
-                // Both have a value on each way: the compiler would leave them without one where there is no flow.
-                let (mut found, mut seen) = (core::ptr::null_mut(), 0);
-                flow_table::find_by(&TABLE, key, |Place { bucket, slot, .. }| {
-                    let at = bucket.entry_at(slot);
+                let mut seen = 0;
+                let place = flow_table::find_by(&TABLE, key, |bucket, slot| {
                     // Before the key: a flow that comes to this place later writes its key first, and its state last.
-                    let state = FlowPtr::state_at(at);
-                    if !bucket.has_key(slot, key) {
-                        return None;
-                    }
-                    (found, seen) = (at, state);
-                    Some(())
+                    seen = FlowPtr::state_at(bucket.entry_at(slot));
+                    bucket.has_key(slot, key)
                 })?;
-                NonNull::new(found).map(|found| FlowPtr::from_parts(found.as_ptr(), seen))
+                Some(FlowPtr::from_parts(place.bucket.entry_at(place.slot), seen))
             }
 
             #[inline(always)]
